@@ -1,0 +1,1 @@
+"""Decode, sample, transform, prepare."""

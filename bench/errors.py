@@ -1,0 +1,99 @@
+"""Everything a user can put right, as exceptions. `cli.py` alone prints them and exits with their code.
+
+BenchError
+├── InputError                what the user wrote or gave is wrong                         exit 2
+│   ├── UnknownNameError      a model, measure, data set, section or argument that is not there
+│   ├── NameClashError        two different things registered under one name
+│   ├── SuiteError            every problem of one suite file, each with line and column
+│   ├── ClipError             a clip that this network cannot take
+│   ├── WeightsError          a checkpoint that is not what it was taken for
+│   └── MissingPackageError   an optional package is needed; says how to install it
+├── VideoError                a file that cannot be decoded, or not as far as asked       exit 3
+├── DatasetError              a data set that is missing, incomplete or changed           exit 2
+└── StoreError                a results folder that cannot be read or is in use           exit 2
+"""
+
+import difflib
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+
+class BenchError(Exception):
+    """One line for the user: what was wrong, what was found, what is allowed, what to do next."""
+
+    exit_code = 2
+
+
+class InputError(BenchError):
+    """What the user wrote or gave is wrong."""
+
+
+class UnknownNameError(InputError):
+    """`kind` `name` is not there; the message carries the nearest spellings out of `known`."""
+
+    def __init__(self, kind: str, name: str, known: Iterable[str], *, where: str = "") -> None:
+        self.kind, self.name, self.known = kind, name, sorted(known)
+        place = f" in {where}" if where else ""
+        super().__init__(f"unknown {kind} {name!r}{place}; {suggest(name, self.known)}")
+
+
+class NameClashError(InputError):
+    """Two different things registered under one name."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Problem:
+    """One thing wrong in a file; `line` and `column` count from 1."""
+
+    line: int
+    column: int
+    message: str
+
+
+class SuiteError(InputError):
+    """All problems of one suite file at once, one `file:line:column: message` a line."""
+
+    def __init__(self, path: str, problems: Iterable[Problem]) -> None:
+        self.path = path
+        self.problems = sorted(problems, key=lambda p: (p.line, p.column))
+        super().__init__("\n".join(f"{path}:{p.line}:{p.column}: {p.message}" for p in self.problems))
+
+
+class ClipError(InputError):
+    """A clip that this network cannot take; names the smallest that works."""
+
+
+class WeightsError(InputError):
+    """A checkpoint that is not what it was taken for."""
+
+
+class MissingPackageError(InputError):
+    """An optional package is needed."""
+
+    def __init__(self, package: str, *, needed_for: str, install: str) -> None:
+        super().__init__(f"{needed_for} needs {package}, which is not installed; install it with: {install}")
+
+
+class VideoError(BenchError):
+    """A file that cannot be decoded, or not as far as asked: names file and frame."""
+
+    exit_code = 3
+
+
+class DatasetError(BenchError):
+    """A data set that is missing, incomplete or changed."""
+
+
+class StoreError(BenchError):
+    """A results folder that cannot be read or is in use."""
+
+
+def suggest(name: str, known: Iterable[str]) -> str:
+    """`did you mean: a, b?` for near spellings, else the whole list where it is short."""
+    known = sorted(known)
+    near = difflib.get_close_matches(name.lower(), known, n=3, cutoff=0.6)
+    if near:
+        return f"did you mean: {', '.join(near)}?"
+    if len(known) <= 12:
+        return f"allowed: {', '.join(known) or 'none'}"
+    return f"{len(known)} are known, among them: {', '.join(known[:8])}, …"

@@ -1,0 +1,1 @@
+"""Runs cases: executors, the child worker, environment facts."""

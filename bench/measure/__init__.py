@@ -1,0 +1,1 @@
+"""Measures, one file each: what is done to a case."""

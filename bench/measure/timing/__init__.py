@@ -1,0 +1,1 @@
+"""Timing: clocks, warm-up, stop rule, and the statistics of one timed case."""

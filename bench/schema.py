@@ -1,0 +1,205 @@
+"""What crosses a process or a file: `Clip`, `Case`, `Metric`, `Environment`, `Record`. Frozen, strict, versioned."""
+
+import hashlib
+import json
+from typing import Annotated, Any, Literal, get_args
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+SCHEMA_VERSION = 1
+
+Json = None | bool | int | float | str | list[Any] | dict[str, Any]
+Status = Literal["ok", "unsteady", "throttled", "oom", "timeout", "error", "skipped"]
+Better = Literal["lower", "higher"]
+Precision = Literal["fp32", "tf32", "fp16", "bf16", "fp16_weights", "bf16_weights"]
+MemoryFormat = Literal["contiguous", "channels_last_3d"]
+CompileMode = Literal["off", "default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs"]
+Batch = Annotated[int, Field(ge=1)]
+
+GOOD_STATUSES: frozenset[str] = frozenset({"ok", "unsteady", "throttled"})
+STATUSES: tuple[str, ...] = get_args(Status)
+
+
+class Frozen(BaseModel):
+    """Base of everything here: immutable, and an unknown field is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=False, ser_json_inf_nan="null")
+
+
+class Clip(Frozen):
+    """A clip of video: `frames`, taken every `stride` frames or at `fps` per second, `height x width` pixels.
+
+    Written `frames x stride x size` (`16x1x112`) or `frames x stride x H x W` (`16x1x128x171`), or as a mapping
+    `{seconds: 2, fps: 15, size: 112}`, which gives `round(seconds * fps)` frames.
+    """
+
+    frames: int = Field(ge=1)
+    stride: int | None = Field(default=1, ge=1)
+    fps: float | None = Field(default=None, gt=0)
+    height: int = Field(ge=1)
+    width: int = Field(ge=1)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_short_forms(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            return _clip_from_text(value)
+        if isinstance(value, dict) and "size" in value:
+            return _clip_from_mapping(value)
+        return value
+
+    def __str__(self) -> str:
+        pixels = f"{self.height}" if self.height == self.width else f"{self.height}x{self.width}"
+        step = f"{self.stride}" if self.fps is None else f"@{self.fps:g}fps"
+        return f"{self.frames}x{step}x{pixels}"
+
+
+def _clip_from_text(text: str) -> dict[str, Any]:
+    parts = text.lower().split("x")
+    if len(parts) not in (3, 4) or not all(part.strip().isdigit() for part in parts):
+        raise ValueError(f"clip {text!r} is not 'frames x stride x size' such as 16x1x112 (or 16x1x128x171)")
+    frames, stride, *pixels = (int(part) for part in parts)
+    return {"frames": frames, "stride": stride, "height": pixels[0], "width": pixels[-1]}
+
+
+def _clip_from_mapping(value: dict[str, Any]) -> dict[str, Any]:
+    rest = {k: v for k, v in value.items() if k not in ("size", "seconds")}
+    size = value["size"]
+    rest["height"], rest["width"] = size if isinstance(size, list) else (size, size)
+    if "seconds" in value:
+        if "fps" not in value:
+            raise ValueError("a clip given in seconds needs fps as well, such as {seconds: 2, fps: 15, size: 112}")
+        rest["frames"], rest["stride"] = max(1, round(value["seconds"] * value["fps"])), None
+    return rest
+
+
+class Point(Frozen):
+    """One point of the axes. An axis that the case's measures do not depend on is None and not part of the id."""
+
+    model: str
+    args: dict[str, Json] = Field(default_factory=dict)
+    clip: Clip
+    weights: str | None = None
+    precision: Precision | None = None
+    memory_format: MemoryFormat | None = None
+    compile: CompileMode | None = None
+    device: str | None = None
+    threads: int | None = Field(default=None, ge=1)
+    batch: Batch | None = None
+    dataset: str | None = None
+    split: int | str | None = None
+    recipe: str | None = None
+    seed: int | None = None
+    views: str | None = Field(default=None, pattern=r"^[1-9]\d*x[1-9]\d*$")
+
+    def named(self) -> dict[str, Json]:
+        """Axes that are set, flat: arguments of the model beside the others, the clip as text."""
+        axes = {k: v for k, v in self.model_dump(mode="json").items() if v is not None and k not in ("args", "clip")}
+        return {**axes, "clip": str(self.clip), **self.args}
+
+
+class Case(Frozen):
+    """One point and the measures taken there, each with its options: one process, one record per run of it."""
+
+    suite: str
+    point: Point
+    measures: dict[str, dict[str, Json]]
+    runs: int = Field(default=1, ge=1)
+    timeout_s: float = Field(default=3600.0, gt=0)
+    plugins: tuple[str, ...] = ()
+
+    @property
+    def id(self) -> str:
+        """Hash of the point and of what kind of measures stand there, 12 hex digits."""
+        return digest({"point": self.point.model_dump(mode="json", exclude_none=True), "at": sorted(self.measures)})
+
+    @property
+    def title(self) -> str:
+        """One line for people: `c3d_search kernel_depth=3 16x1x112 seed=1`."""
+        named = self.point.named()
+        rest = {k: v for k, v in named.items() if k not in ("model", "clip")}
+        return " ".join([self.point.model, *(f"{k}={v}" for k, v in rest.items()), str(self.point.clip)])
+
+
+class Metric(Frozen):
+    """One value with name (`measure.quantity_unit`), unit and better direction. Unknown is None with a `note`.
+
+    `samples` are the raw values behind a sampled metric, in `unit`; `interval` is its 95 % interval.
+    """
+
+    name: str = Field(pattern=r"^[a-z0-9_]+\.[a-z0-9_]+$")
+    value: int | float | None
+    unit: str
+    better: Better | None = None
+    is_exact: bool = False
+    labels: dict[str, str] = Field(default_factory=dict)
+    interval: tuple[float, float] | None = None
+    samples: tuple[float, ...] = ()
+    stopped_because: str | None = None
+    note: str | None = None
+
+    @property
+    def key(self) -> str:
+        """`throughput.clips_per_s{batch=8}`."""
+        labels = ",".join(f"{k}={v}" for k, v in sorted(self.labels.items()))
+        return f"{self.name}{{{labels}}}" if labels else self.name
+
+
+class Warned(Frozen):
+    """Something the reader must know, and what can be done about it."""
+
+    what: str
+    remedy: str = ""
+
+
+class Failure(Frozen):
+    """Why a case has no result: the exception's type, its message and the end of its traceback."""
+
+    type: str
+    message: str
+    traceback: str = ""
+
+
+class Environment(Frozen):
+    """Hardware and software under a record. Facts are grouped; unknown is None.
+
+    `hardware` and `software` decide whether two records may be compared; `state` is what varies from run to run.
+    """
+
+    hardware: dict[str, Json] = Field(default_factory=dict)
+    software: dict[str, Json] = Field(default_factory=dict)
+    state: dict[str, Json] = Field(default_factory=dict)
+
+
+class Record(Frozen):
+    """Everything known about one run of one case: a line of `records.jsonl`."""
+
+    schema_version: int = SCHEMA_VERSION
+    case: Case
+    case_id: str
+    run_index: int = Field(ge=0)
+    freshness: str
+    status: Status
+    metrics: tuple[Metric, ...] = ()
+    details: dict[str, Json] = Field(default_factory=dict)
+    uncounted_operators: dict[str, int] = Field(default_factory=dict)
+    environment: Environment = Field(default_factory=Environment)
+    warnings: tuple[Warned, ...] = ()
+    error: Failure | None = None
+    artifacts: dict[str, str] = Field(default_factory=dict)
+    started_at: str
+    seconds: dict[str, float] = Field(default_factory=dict)
+
+    @property
+    def is_good(self) -> bool:
+        return self.status in GOOD_STATUSES
+
+    def metric(self, key: str) -> Metric | None:
+        """The metric with this key (`latency.p50_ms`, `throughput.clips_per_s{batch=8}`), or None."""
+        return next((m for m in self.metrics if m.key == key), None)
+
+
+def digest(value: Any) -> str:
+    """12 hex digits of the SHA-256 of `value` as canonical JSON."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]

@@ -1,0 +1,21 @@
+"""What tests share: the folder of real clips and published references, where it is there."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def assets() -> Path:
+    """The folder named by VBENCH_TEST_ASSETS, with `clips/` and `reference/`; skips the test where it is not set."""
+    folder = os.environ.get("VBENCH_TEST_ASSETS", "")
+    if not folder or not Path(folder).is_dir():
+        pytest.skip("VBENCH_TEST_ASSETS does not name a folder with clips/ and reference/")
+    return Path(folder)
+
+
+@pytest.fixture(scope="session")
+def clips(assets: Path) -> Path:
+    """The folder of real video files with its manifest.csv."""
+    return assets / "clips"
