@@ -1,0 +1,120 @@
+"""A case inside the worker: what a measure may ask for, and where it puts what it has to say."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bench.errors import InputError
+from bench.schema import Case, Json, Point, Warned
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+
+DEFAULT_SEED = 0
+
+
+class LoadedCase:
+    """One case while it is measured. Measures read it and add details, warnings and artifacts."""
+
+    def __init__(
+        self,
+        case: Case,
+        *,
+        artifacts: Path,
+        recipes: tuple[Path, ...] = (),
+        on_progress: Callable[[str, float | None], None] = lambda text, fraction: None,
+    ) -> None:
+        self.case = case
+        self.artifacts = artifacts
+        self.recipes = recipes
+        self.details: dict[str, Json] = {}
+        self.uncounted_operators: dict[str, int] = {}
+        self.warnings: list[Warned] = []
+        self.kept: dict[str, str] = {}
+        self._on_progress = on_progress
+
+    @property
+    def point(self) -> Point:
+        return self.case.point
+
+    @property
+    def device(self) -> str:
+        """The device of this case: the one asked for, else the accelerator if there is one, else the CPU."""
+        if self.point.device is not None:
+            return self.point.device
+        import torch
+
+        return "cuda" if torch.cuda.is_available() else "cpu"
+
+    def build_model(self, device: str | None = None, *, num_classes: int | None = None) -> "nn.Module":
+        """A fresh network in eval mode on `device` (`meta` allocates no weights), seeded by the case's seed."""
+        import torch
+
+        from bench.models.factory import create_model
+
+        torch.manual_seed(DEFAULT_SEED if self.point.seed is None else self.point.seed)
+        target = device or self.device
+        arguments: dict[str, Any] = dict(self.point.args)
+        given = arguments.pop("num_classes", None)
+        weights = None if target == "meta" else self.point.weights
+        with torch.device(target if target == "meta" else "cpu"):
+            model = create_model(
+                self.point.model, num_classes=num_classes if given is None else given, weights=weights, **arguments
+            )
+        return model.eval() if target == "meta" else model.to(target).eval()
+
+    def input_shapes(self, model: "nn.Module", *, batch: int = 1) -> tuple[tuple[int, ...], ...]:
+        """`(B, C, T, H, W)` of every input of `model` for this case's clip."""
+        from bench.models.base import inputs_of
+
+        return tuple(spec.shape(self.point.clip, batch=batch) for spec in inputs_of(model))
+
+    def inputs(self, model: "nn.Module", *, batch: int = 1, device: str | None = None) -> "tuple[Tensor, ...]":
+        """Seeded standard-normal float32 clips for every input of `model`."""
+        import torch
+
+        target = torch.device(device or self.device)
+        shapes = self.input_shapes(model, batch=batch)
+        if target.type == "meta":
+            return tuple(torch.empty(shape, device=target) for shape in shapes)
+        generator = torch.Generator().manual_seed(DEFAULT_SEED)
+        return tuple(torch.randn(shape, generator=generator).to(target) for shape in shapes)
+
+    def recipe_path(self, name: str) -> Path:
+        """The file of recipe `name`, searched beside the suite first, then among those shipped with vbench."""
+        if name.endswith((".yaml", ".yml")) and Path(name).is_file():
+            return Path(name)
+        for folder in self.recipes:
+            if (folder / f"{name}.yaml").is_file():
+                return folder / f"{name}.yaml"
+        known = sorted({path.stem for folder in self.recipes for path in folder.glob("*.yaml")})
+        raise InputError(f"unknown recipe {name!r}; known: {', '.join(known) or 'none'}")
+
+    def note(self, key: str, value: Json) -> None:
+        """Put a detail into the record."""
+        self.details[key] = value
+
+    def warn(self, what: str, remedy: str = "") -> None:
+        """Say something that the reader of the record must know, and what can be done about it."""
+        self.warnings.append(Warned(what=what, remedy=remedy))
+
+    def uncounted(self, operators: dict[str, int]) -> None:
+        """Name operators that no formula covered, with their calls."""
+        for name, calls in operators.items():
+            self.uncounted_operators[name] = self.uncounted_operators.get(name, 0) + calls
+
+    def keep(self, name: str, path: Path) -> None:
+        """List a file below `artifacts` in the record."""
+        self.kept[name] = str(path.relative_to(self.artifacts.parent.parent))
+
+    def progress(self, text: str, fraction: float | None = None) -> None:
+        """Say what is being done now (`epoch 3 of 12`), for the live display."""
+        self._on_progress(text, fraction)
+
+
+def torch_device(case: LoadedCase) -> "torch.device":
+    """The case's device as torch knows it."""
+    import torch
+
+    return torch.device(case.device)

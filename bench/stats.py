@@ -1,0 +1,111 @@
+"""Intervals and tests on small samples. Pure; scipy.special, not the slow scipy.stats, is imported where needed."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+Z95 = 1.959963984540054
+
+
+@dataclass(frozen=True, kw_only=True)
+class Estimate:
+    """A value with the ends of its 95 % interval; both ends are nan where one sample cannot say."""
+
+    value: float
+    low: float
+    high: float
+
+    @property
+    def covers_zero(self) -> bool:
+        return not (self.low > 0 or self.high < 0)
+
+
+def quantile(samples: Sequence[float], q: float) -> float:
+    """The `q` quantile (0..1) by linear interpolation between order statistics; nan for no samples."""
+    if not samples:
+        return math.nan
+    ordered = sorted(samples)
+    position = q * (len(ordered) - 1)
+    below = math.floor(position)
+    above = min(below + 1, len(ordered) - 1)
+    return ordered[below] + (position - below) * (ordered[above] - ordered[below])
+
+
+def median(samples: Sequence[float]) -> float:
+    """The middle value; nan for no samples."""
+    return quantile(samples, 0.5)
+
+
+def median_interval(samples: Sequence[float]) -> Estimate:
+    """Median with its distribution-free 95 % interval, from the order statistics of a binomial(n, 1/2).
+
+    Source: Conover, Practical Nonparametric Statistics, section 3.2, with the normal approximation above 200 samples.
+    With fewer than 6 samples no pair of order statistics reaches 95 %, so both ends are nan.
+    """
+    n = len(samples)
+    rank = _interval_rank(n)
+    if rank is None:
+        return Estimate(value=median(samples), low=math.nan, high=math.nan)
+    ordered = sorted(samples)
+    return Estimate(value=median(ordered), low=ordered[rank], high=ordered[n - 1 - rank])
+
+
+def _interval_rank(n: int) -> int | None:
+    """Largest r with P(Binomial(n, 1/2) <= r) <= 0.025; order statistics r+1 … n-r then hold the median at 95 %."""
+    if n > 200:
+        return max(0, math.floor((n - Z95 * math.sqrt(n)) / 2) - 1)
+    tail, rank = 0.0, None
+    for r in range(n // 2):
+        tail += math.comb(n, r) / 2**n
+        if tail > 0.025:
+            break
+        rank = r
+    return rank
+
+
+def wilson_interval(successes: int, n: int) -> Estimate:
+    """Share of successes with its 95 % score interval, as fractions of 1. Wilson, 1927, JASA 22(158)."""
+    if n == 0:
+        return Estimate(value=math.nan, low=math.nan, high=math.nan)
+    share, z2 = successes / n, Z95 * Z95
+    centre = (share + z2 / (2 * n)) / (1 + z2 / n)
+    half = Z95 / (1 + z2 / n) * math.sqrt(share * (1 - share) / n + z2 / (4 * n * n))
+    return Estimate(value=share, low=max(0.0, min(share, centre - half)), high=min(1.0, max(share, centre + half)))
+
+
+def mean_interval(values: Sequence[float]) -> Estimate:
+    """Mean with Student's 95 % interval; the ends are nan for fewer than two values."""
+    n = len(values)
+    if n == 0:
+        return Estimate(value=math.nan, low=math.nan, high=math.nan)
+    mean = math.fsum(values) / n
+    if n == 1:
+        return Estimate(value=mean, low=math.nan, high=math.nan)
+    spread = math.sqrt(math.fsum((v - mean) ** 2 for v in values) / (n - 1))
+    half = student_t95(n - 1) * spread / math.sqrt(n)
+    return Estimate(value=mean, low=mean - half, high=mean + half)
+
+
+def paired_difference(a: Sequence[float], b: Sequence[float]) -> Estimate:
+    """Mean of `a - b`, pair by pair, with Student's 95 % interval."""
+    return mean_interval([x - y for x, y in zip(a, b, strict=True)])
+
+
+def student_t95(degrees: int) -> float:
+    """Two-sided 95 % quantile of Student's t."""
+    from scipy.special import stdtrit
+
+    return float(stdtrit(degrees, 0.975))
+
+
+def mcnemar(only_a: int, only_b: int) -> float:
+    """Exact two-sided p that two models differ, from the videos that only one of them gets right.
+
+    McNemar, 1947; the exact form is a binomial test of `only_a` out of `only_a + only_b` at one half.
+    """
+    from scipy.special import bdtr
+
+    n = only_a + only_b
+    if n == 0:
+        return 1.0
+    return min(1.0, 2 * float(bdtr(min(only_a, only_b), n, 0.5)))
