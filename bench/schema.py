@@ -199,6 +199,27 @@ class Record(Frozen):
         return next((m for m in self.metrics if m.key == key), None)
 
 
+class ModelFacts(Frozen):
+    """What planning and listing know of a model without importing torch; asked of a child process and cached."""
+
+    name: str
+    family: str
+    clip: Clip
+    arguments: dict[str, Json]
+    choices: dict[str, list[Json]] = Field(default_factory=dict)
+    summary: str = ""
+    paper: str = ""
+
+
+class Probe(Frozen):
+    """What came of building a model on the meta device and running one clip through it."""
+
+    params: int | None = None
+    macs: int | None = None
+    problem: str | None = None
+    note: str | None = None
+
+
 def digest(value: Any) -> str:
     """12 hex digits of the SHA-256 of `value` as canonical JSON."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)

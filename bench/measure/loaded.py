@@ -62,7 +62,8 @@ class LoadedCase:
             model = create_model(
                 self.point.model, num_classes=num_classes if given is None else given, weights=weights, **arguments
             )
-        return model.eval() if target == "meta" else model.to(target).eval()
+        built: nn.Module = model.eval() if target == "meta" else model.to(target).eval()
+        return built
 
     def input_shapes(self, model: "nn.Module", *, batch: int = 1) -> tuple[tuple[int, ...], ...]:
         """`(B, C, T, H, W)` of every input of `model` for this case's clip."""
@@ -112,9 +113,3 @@ class LoadedCase:
         """Say what is being done now (`epoch 3 of 12`), for the live display."""
         self._on_progress(text, fraction)
 
-
-def torch_device(case: LoadedCase) -> "torch.device":
-    """The case's device as torch knows it."""
-    import torch
-
-    return torch.device(case.device)

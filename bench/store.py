@@ -1,0 +1,200 @@
+"""Records on disk: append, read, migrate. One JSON line per run of a case, durable the moment it is written."""
+
+import fcntl
+import glob
+import json
+import os
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import ValidationError
+
+from bench.errors import StoreError
+from bench.schema import SCHEMA_VERSION, Json, Record
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+RECORDS = "records.jsonl"
+SUITE_FACTS = "suite.json"
+Source = str | Path | Iterable[str | Path]
+
+# One small function per old version: it takes the raw line of version N and returns it as version N + 1.
+MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
+
+
+class StoreWarning(UserWarning):
+    """A results file was read with something missing, such as a last line cut off by a crash."""
+
+
+class RecordStore:
+    """The results folder of one suite: records, artifacts, logs and the lock that keeps a second run out."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.file = folder / RECORDS
+
+    def artifacts(self, case_id: str) -> Path:
+        return self.folder / "artifacts" / case_id
+
+    def log(self, case_id: str) -> Path:
+        return self.folder / "logs" / f"{case_id}.log"
+
+    def append(self, record: Record) -> None:
+        """Add one line and return once it is on the disk."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with self.file.open("ab") as file:
+            file.write(record.model_dump_json().encode() + b"\n")
+            file.flush()
+            os.fsync(file.fileno())
+
+    def repair(self) -> str | None:
+        """Move a last line that a crash cut off into `records.torn`; says what was done, or None."""
+        if not self.file.is_file():
+            return None
+        content = self.file.read_bytes()
+        if not content or content.endswith(b"\n"):
+            return None
+        whole = content.rfind(b"\n") + 1
+        with (self.folder / "records.torn").open("ab") as torn:
+            torn.write(content[whole:] + b"\n")
+        os.truncate(self.file, whole)
+        return (
+            f"{self.file}: the last line was cut off by a crash; its {len(content) - whole} bytes are in records.torn"
+        )
+
+    def write_suite(self, facts: dict[str, Json]) -> None:
+        """Keep what reports need of the suite beside the records: name, title, ablation, its own text."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        _write_atomically(self.folder / SUITE_FACTS, json.dumps(facts, indent=1, ensure_ascii=False))
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Hold this folder for one run; StoreError at once if another process holds it."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with (self.folder / ".lock").open("a+") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                file.seek(0)
+                raise StoreError(
+                    f"{self.folder} is in use by process {file.read().strip() or 'unknown'}; "
+                    "wait for it, or give this run a folder of its own with --out"
+                ) from None
+            file.truncate(0)
+            file.write(str(os.getpid()))
+            file.flush()
+            yield
+
+
+def read_records(source: Source) -> list[Record]:
+    """Records of files, of folders and all below them, or of glob patterns, in the order they were written.
+
+    A last line cut off by a crash is left out with a StoreWarning; any other bad line is a StoreError that names it.
+    """
+    sources = [source] if isinstance(source, str | Path) else list(source)
+    return [record for item in sources for file in _files_of(item) for record in _read_file(file)]
+
+
+def read_suite_facts(folder: str | Path) -> dict[str, Json]:
+    """What `RecordStore.write_suite` kept in this results folder; empty if there is nothing."""
+    file = Path(folder) / SUITE_FACTS
+    facts: dict[str, Json] = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    return facts
+
+
+def load_records(source: Source) -> "pd.DataFrame":
+    """One row per metric of every record under `source`.
+
+    Columns: the axes of the case, `case_id`, `run_index`, `status`, `metric`, `labels`, `value`, `low`, `high`, `unit`,
+    `better`, `started_at`, and `hardware` / `software` facts prefixed by those words. A record without metrics gives
+    one row whose `metric` is null, so that failures are seen.
+    """
+    import pandas as pd
+
+    return pd.DataFrame([row for record in read_records(source) for row in _rows_of(record)])
+
+
+def _files_of(source: str | Path) -> list[Path]:
+    path = Path(source)
+    if path.is_dir():
+        found = sorted(path.rglob(RECORDS))
+    elif path.is_file():
+        found = [path]
+    else:
+        found = [file for match in sorted(glob.glob(str(source), recursive=True)) for file in _files_of(match)]
+    if not found:
+        raise StoreError(f"no {RECORDS} in {source}; give a results folder, a records file or a pattern of them")
+    return found
+
+
+def _read_file(file: Path) -> Iterator[Record]:
+    with file.open("rb") as lines:
+        for number, line in enumerate(lines, start=1):
+            if not line.endswith(b"\n"):
+                message = f"{file}:{number}: the last line was cut off by a crash and is left out"
+                warnings.warn(message, StoreWarning, stacklevel=3)
+                return
+            if line.strip():
+                yield _parse(line, where=f"{file}:{number}")
+
+
+def _parse(line: bytes, *, where: str) -> Record:
+    """One record of any known version."""
+    current = b'{"schema_version":%d,' % SCHEMA_VERSION
+    try:
+        if line.startswith(current):
+            return Record.model_validate_json(line)
+        return Record.model_validate(_migrated(json.loads(line), where=where))
+    except (ValidationError, ValueError) as error:
+        reason = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error)
+        raise StoreError(f"{where}: not a record of vbench: {reason}") from None
+
+
+def _migrated(raw: Any, *, where: str) -> dict[str, Any]:
+    if not isinstance(raw, dict) or not isinstance(raw.get("schema_version"), int):
+        raise StoreError(f"{where}: not a record of vbench: it has no schema_version")
+    while (version := raw["schema_version"]) != SCHEMA_VERSION:
+        if version not in MIGRATIONS:
+            raise StoreError(
+                f"{where}: records of version {version} cannot be read; this vbench reads up to {SCHEMA_VERSION}, "
+                "a newer one wrote this file"
+            )
+        raw = MIGRATIONS[version](raw)
+    return raw
+
+
+def _rows_of(record: Record) -> Iterator[dict[str, Any]]:
+    facts = {
+        **record.case.point.named(),
+        "suite": record.case.suite,
+        "case_id": record.case_id,
+        "run_index": record.run_index,
+        "status": record.status,
+        "started_at": record.started_at,
+        **{f"hardware.{k}": v for k, v in record.environment.hardware.items()},
+        **{f"software.{k}": v for k, v in record.environment.software.items()},
+    }
+    if not record.metrics:
+        yield {**facts, "metric": None}
+    for metric in record.metrics:
+        low, high = metric.interval or (None, None)
+        yield {
+            **facts,
+            "metric": metric.name,
+            "labels": ",".join(f"{k}={v}" for k, v in sorted(metric.labels.items())),
+            "value": metric.value,
+            "low": low,
+            "high": high,
+            "unit": metric.unit,
+            "better": metric.better,
+        }
+
+
+def _write_atomically(path: Path, text: str) -> None:
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.part")
+    temporary.write_text(text, encoding="utf-8")
+    os.replace(temporary, path)
