@@ -1,0 +1,84 @@
+"""What the networks of 3D-ResNets-PyTorch share: one clip, its normalisation, their shortcuts and their checks.
+
+Hara, Kataoka and Satoh, 2018, arXiv:1711.09577; Kataoka et al., 2020, arXiv:2004.04968 (their weights).
+"""
+
+from collections.abc import Mapping
+from typing import Literal, TypeVar
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from bench.errors import InputError
+from bench.models.base import InputSpec, VideoModel
+
+ShortcutType = Literal["A", "B"]
+
+K = TypeVar("K")
+V = TypeVar("V")
+
+
+class HaraModel(VideoModel):
+    """One clip of `in_channels` (2 are optical flow), normalised as the published weights were trained.
+
+    Another number of channels takes the first means and deviations of RGB, as the published code does for flow,
+    and begins again where there are more than three.
+    """
+
+    mean: tuple[float, ...] = (0.4345, 0.4051, 0.3775)
+    std: tuple[float, ...] = (0.2768, 0.2713, 0.2737)
+
+    def __init__(self, *, in_channels: int) -> None:
+        super().__init__()
+        self.inputs = (InputSpec(channels=in_channels, modality="flow" if in_channels == 2 else "rgb"),)
+        self.mean = tuple(self.mean[channel % 3] for channel in range(in_channels))
+        self.std = tuple(self.std[channel % 3] for channel in range(in_channels))
+
+
+class ZeroPadShortcut(nn.Module):
+    """Shortcut of type A: every `stride`-th position, with channels of zeros appended; it has no weights.
+
+    He et al., 2015, arXiv:1512.03385, section 3.3. Gradients pass, other than in the published 3D code.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, *, stride: int) -> None:
+        super().__init__()
+        self.extra_channels = out_channels - in_channels
+        self.stride = stride
+
+    def forward(self, x: Tensor) -> Tensor:
+        step = self.stride
+        return F.pad(x[:, :, ::step, ::step, ::step], (0, 0, 0, 0, 0, 0, 0, self.extra_channels))
+
+
+def shortcut_between(in_channels: int, out_channels: int, *, stride: int, kind: ShortcutType) -> nn.Module:
+    """What carries a block's input to its output: itself where the shapes agree, else type A or B (1x1x1, norm)."""
+    if stride == 1 and in_channels == out_channels:
+        return nn.Identity()
+    if kind == "A":
+        return ZeroPadShortcut(in_channels, out_channels, stride=stride)
+    return nn.Sequential(
+        nn.Conv3d(in_channels, out_channels, 1, stride=stride, bias=False),
+        nn.BatchNorm3d(out_channels),
+    )
+
+
+def init_convolutions(model: nn.Module) -> None:
+    """Draw every 3D convolution as He et al., 2015 (arXiv:1502.01852) do, over its outputs."""
+    for module in model.modules():
+        if isinstance(module, nn.Conv3d):
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+
+def chosen(table: Mapping[K, V], key: K, *, name: str) -> V:
+    """`table[key]`; InputError naming the keys that are allowed where it is not there."""
+    if key not in table:
+        raise InputError(f"unknown {name} {key!r}; allowed: {', '.join(map(str, table))}")
+    return table[key]
+
+
+def require_positive(**arguments: float) -> None:
+    """InputError for the first of `arguments` that is not above zero."""
+    for name, value in arguments.items():
+        if not value > 0:
+            raise InputError(f"{name} must be above 0, found {value!r}")
