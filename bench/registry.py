@@ -69,6 +69,12 @@ class MeasureEntry:
     def options(self) -> dict[str, Any]:
         return options_of(self.function, keyword_only=True)
 
+    @property
+    def option_types(self) -> dict[str, Any]:
+        """The annotation of each option, where it is not a forward reference."""
+        parameters = inspect.signature(self.function).parameters
+        return {name: t for name in self.options if not isinstance(t := parameters[name].annotation, str)}
+
 
 @dataclass(frozen=True, kw_only=True)
 class DatasetEntry:

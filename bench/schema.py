@@ -206,8 +206,8 @@ class ModelFacts(Frozen):
     family: str
     clip: Clip
     arguments: dict[str, Json]
-    choices: dict[str, list[Json]] = Field(default_factory=dict)
     summary: str = ""
+    source: str = ""
     paper: str = ""
 
 

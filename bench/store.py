@@ -164,7 +164,7 @@ def _migrated(raw: Any, *, where: str) -> dict[str, Any]:
                 "a newer one wrote this file"
             )
         raw = MIGRATIONS[version](raw)
-    return raw
+    return dict(raw)
 
 
 def _rows_of(record: Record) -> Iterator[dict[str, Any]]:

@@ -1,0 +1,205 @@
+"""Hardware and software facts under a record. Unknown is None; torch is asked only where it is loaded already."""
+
+import os
+import platform
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import bench
+from bench.schema import Environment, Json
+
+LIBRARIES = ("torch", "torchvision", "timm", "transformers", "av", "numpy", "codecarbon", "nvidia-ml-py")
+TELLING_VARIABLES = re.compile(r"^(CUDA_|CUDNN_|NVIDIA_|TORCH_|TORCHINDUCTOR_|PYTORCH_|OMP_|MKL_|KMP_|TF32)")
+
+
+def describe_environment(*, device: str | None = None) -> Environment:
+    """The machine as it is now; `device` adds that GPU's facts. In a process without torch, only what needs none."""
+    return Environment(
+        hardware={**_cpu(), **_gpu_hardware(device)},
+        software={**_software(), **_torch_build()},
+        state={**_load(), **_gpu_state(device), **_code(), **_settings()},
+    )
+
+
+def _cpu() -> dict[str, Json]:
+    import psutil
+
+    return {
+        "cpu": _cpu_name(),
+        "cpu_cores": psutil.cpu_count(logical=False),
+        "cpu_threads": psutil.cpu_count(),
+        "cpu_threads_usable": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None,
+        "ram_bytes": psutil.virtual_memory().total,
+        "architecture": platform.machine(),
+    }
+
+
+def _cpu_name() -> str | None:
+    with suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or None
+
+
+def _software() -> dict[str, Json]:
+    found: dict[str, Json] = {
+        "vbench": bench.__version__,
+        "python": platform.python_version(),
+        "os": platform.platform(),
+    }
+    for name in LIBRARIES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = None
+    return found
+
+
+def _torch_build() -> dict[str, Json]:
+    """What torch itself was built with and how it is set, in a process that has it loaded."""
+    torch = sys.modules.get("torch")
+    if torch is None:
+        return {}
+    has_cudnn = torch.cuda.is_available() and torch.backends.cudnn.is_available()
+    return {
+        "cuda": torch.version.cuda,
+        "cudnn": torch.backends.cudnn.version() if has_cudnn else None,
+        "cudnn_benchmark": torch.backends.cudnn.benchmark if has_cudnn else None,
+        "torch_threads": torch.get_num_threads(),
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+    }
+
+
+def _load() -> dict[str, Json]:
+    return {
+        "load_1min": round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
+        "cpu_governor": _read("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"),
+        "container": _container(),
+    }
+
+
+def _container() -> str | None:
+    if Path("/.dockerenv").exists():
+        return "docker"
+    return _read("/run/systemd/container") or os.environ.get("container")  # noqa: SIM112  # systemd and podman spell it so
+
+
+def _settings() -> dict[str, Json]:
+    return {f"env.{k}": v for k, v in sorted(os.environ.items()) if TELLING_VARIABLES.match(k)}
+
+
+def _code() -> dict[str, Json]:
+    """Commit of the working folder, and whether it holds changes that no commit has."""
+    commit = _git("rev-parse", "HEAD")
+    if commit is None:
+        return {"commit": None, "is_dirty": None}
+    return {"commit": commit, "is_dirty": bool(_git("status", "--porcelain", "--untracked-files=no"))}
+
+
+def _git(*arguments: str) -> str | None:
+    try:
+        done = subprocess.run(["git", *arguments], capture_output=True, text=True, timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()
+
+
+def _read(path: str) -> str | None:
+    with suppress(OSError):
+        return Path(path).read_text(encoding="utf-8").strip() or None
+    return None
+
+
+def _gpu_hardware(device: str | None) -> dict[str, Json]:
+    return _from_nvml(device, _hardware_of)
+
+
+def _gpu_state(device: str | None) -> dict[str, Json]:
+    return _from_nvml(device, _state_of)
+
+
+def _from_nvml(device: str | None, read: Callable[[object], dict[str, Json]]) -> dict[str, Json]:
+    """What NVML says of a CUDA device; empty for other devices and where there is no driver."""
+    if device is None or not device.startswith("cuda"):
+        return {}
+    import pynvml
+
+    try:
+        pynvml.nvmlInit()
+    except pynvml.NVMLError:
+        return {}
+    try:
+        return read(nvml_handle(device))
+    except pynvml.NVMLError:
+        return {}
+    finally:
+        pynvml.nvmlShutdown()
+
+
+def nvml_handle(device: str) -> object:
+    """NVML's handle of torch device `cuda[:N]`, by UUID, for CUDA_VISIBLE_DEVICES reorders numbers."""
+    import pynvml
+
+    index = int(device.partition(":")[2] or 0)
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available():
+        return pynvml.nvmlDeviceGetHandleByUUID(f"GPU-{torch.cuda.get_device_properties(index).uuid}")
+    return pynvml.nvmlDeviceGetHandleByIndex(index)
+
+
+def _hardware_of(handle: object) -> dict[str, Json]:
+    import pynvml as nvml
+
+    facts: dict[str, Callable[[], Json]] = {
+        "gpu": lambda: _text(nvml.nvmlDeviceGetName(handle)),
+        "gpu_uuid": lambda: _text(nvml.nvmlDeviceGetUUID(handle)),
+        "gpu_memory_bytes": lambda: nvml.nvmlDeviceGetMemoryInfo(handle).total,
+        "gpu_driver": lambda: _text(nvml.nvmlSystemGetDriverVersion()),
+        "gpu_power_limit_w": lambda: nvml.nvmlDeviceGetEnforcedPowerLimit(handle) / 1000,
+        "gpu_clock_max_mhz": lambda: nvml.nvmlDeviceGetMaxClockInfo(handle, nvml.NVML_CLOCK_SM),
+        "gpu_ecc": lambda: bool(nvml.nvmlDeviceGetEccMode(handle)[0]),
+        "gpu_mig": lambda: bool(nvml.nvmlDeviceGetMigMode(handle)[0]),
+        "gpu_pcie_generation": lambda: nvml.nvmlDeviceGetMaxPcieLinkGeneration(handle),
+        "gpu_pcie_width": lambda: nvml.nvmlDeviceGetMaxPcieLinkWidth(handle),
+    }
+    return _known(facts)
+
+
+def _state_of(handle: object) -> dict[str, Json]:
+    import pynvml as nvml
+
+    own = os.getpid()
+    facts: dict[str, Callable[[], Json]] = {
+        "gpu_clock_mhz": lambda: nvml.nvmlDeviceGetClockInfo(handle, nvml.NVML_CLOCK_SM),
+        "gpu_clock_memory_mhz": lambda: nvml.nvmlDeviceGetClockInfo(handle, nvml.NVML_CLOCK_MEM),
+        "gpu_temperature_c": lambda: nvml.nvmlDeviceGetTemperature(handle, nvml.NVML_TEMPERATURE_GPU),
+        "gpu_power_w": lambda: nvml.nvmlDeviceGetPowerUsage(handle) / 1000,
+        "gpu_persistence": lambda: bool(nvml.nvmlDeviceGetPersistenceMode(handle)),
+        "gpu_other_processes": lambda: [
+            p.pid for p in nvml.nvmlDeviceGetComputeRunningProcesses(handle) if p.pid != own
+        ],
+    }
+    return _known(facts)
+
+
+def _known(facts: dict[str, Callable[[], Json]]) -> dict[str, Json]:
+    """Each fact, None where this GPU or driver does not tell it."""
+    import pynvml
+
+    found: dict[str, Json] = {}
+    for name, read in facts.items():
+        try:
+            found[name] = read()
+        except pynvml.NVMLError:
+            found[name] = None
+    return found
+
+
+def _text(value: str | bytes) -> str:
+    return value.decode() if isinstance(value, bytes) else value

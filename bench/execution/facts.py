@@ -1,0 +1,172 @@
+"""What planning knows of models, asked of a child process once and cached, so that nothing here imports torch."""
+
+import hashlib
+import importlib
+import json
+import os
+import platform
+import re
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import bench
+from bench.errors import BenchError, InputError, UnknownNameError
+from bench.execution.child import Child
+from bench.registry import DATASETS, MEASURES, DatasetEntry, MeasureEntry
+from bench.schema import Json, ModelFacts, Point, Probe, digest
+
+PACKAGE = Path(bench.__file__).parent
+SOURCES_OF_FACTS = ("models", "measure/counting", "schema.py", "registry.py", "execution/asking.py")
+LIBRARIES = ("torch", "torchvision", "timm", "transformers")
+OnProgress = Callable[[int, int], None]
+
+
+class Facts:
+    """Knowledge of models, measures and data sets. `plugins` are the user's modules that register their own."""
+
+    def __init__(self, plugins: Sequence[str] = (), *, on_progress: OnProgress | None = None) -> None:
+        self.plugins = tuple(plugins)
+        self._on_progress = on_progress
+        import_plugins([name for name in self.plugins if not _needs_torch(name)])
+        self.measures: dict[str, MeasureEntry] = {entry.name: entry for entry in MEASURES}
+        self.datasets: dict[str, DatasetEntry] = {entry.name: entry for entry in DATASETS}
+
+    def model(self, name: str) -> ModelFacts:
+        """Facts of a model by variant, family or `source:name`; UnknownNameError with the nearest spelling."""
+        if name in self.models:
+            return self.models[name]
+        if ":" not in name:
+            raise UnknownNameError("model", name, self.models)
+        [answer] = self._ask([{"describe": name}])
+        if "problem" in answer:
+            raise InputError(answer["problem"])
+        self.models[name] = ModelFacts.model_validate(answer)
+        return self.models[name]
+
+    @cached_property
+    def models(self) -> dict[str, ModelFacts]:
+        """Every registered model by name."""
+        if "catalog" not in self._cache:
+            [self._cache["catalog"]] = self._ask([{"catalog": True}])
+            self._save()
+        return {raw["name"]: ModelFacts.model_validate(raw) for raw in self._cache["catalog"]["models"]}
+
+    def probe(self, points: Sequence[Point]) -> list[Probe]:
+        """For each model, arguments and clip: parameters and MACs, or why it cannot be built or run."""
+        wanted = [{"model": p.model, "args": p.args, "clip": p.clip.model_dump()} for p in points]
+        keys = [digest(request) for request in wanted]
+        missing = {k: w for k, w in zip(keys, wanted, strict=True) if k not in self._cache}
+        for key, answer in zip(missing, self._ask([{"probe": w} for w in missing.values()]), strict=True):
+            self._cache[key] = answer
+        if missing:
+            self._save()
+        return [Probe.model_validate(self._cache[key]) for key in keys]
+
+    def _ask(self, requests: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        if not requests:
+            return []
+        answers: list[dict[str, Any]] = []
+        with Child("bench.execution.asking", {"plugins": self.plugins, "requests": requests}) as child:
+            for answer in child.messages():
+                answers.append(answer)
+                if self._on_progress:
+                    self._on_progress(len(answers), len(requests))
+            if len(answers) < len(requests):
+                raise BenchError(f"models could not be looked at: {child.complaint() or 'the process died'}")
+        return answers
+
+    @cached_property
+    def _cache(self) -> dict[str, Any]:
+        try:
+            cache: dict[str, Any] = json.loads(self._file.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            cache = {}
+        return {k: v for k, v in cache.items() if isinstance(v, dict)}
+
+    @cached_property
+    def _file(self) -> Path:
+        return cache_folder() / "facts" / f"{digest([source_of_facts(), _plugin_sources(self.plugins)])}.json"
+
+    def _save(self) -> None:
+        keep = {k: v for k, v in self._cache.items() if not v.get("is_local")}
+        write_cache(self._file, keep)
+
+
+def cache_folder() -> Path:
+    """The user's cache folder of vbench."""
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "vbench"
+
+
+def write_cache(file: Path, value: Json) -> None:
+    """Write `value` as JSON under its final name at once; a cache that cannot be written is done without."""
+    part = file.with_name(f"{file.name}.{os.getpid()}.part")
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        part.write_text(json.dumps(value), encoding="utf-8")
+        part.replace(file)
+    except OSError:
+        part.unlink(missing_ok=True)
+
+
+def source_of_facts() -> str:
+    """Hash of all that decides what a model is and counts: our sources, the libraries, Python."""
+    files = [f for name in SOURCES_OF_FACTS for f in _python_files(PACKAGE / name)]
+    libraries = [(name, _version(name)) for name in LIBRARIES]
+    return digest([[(f.name, _hash(f)) for f in files], libraries, platform.python_version()])
+
+
+def source_of_model(module_file: str | None) -> str:
+    """Hash of the file that defines a model and, for the zoo's own, of the files of the zoo that it imports."""
+    if module_file is None or not Path(module_file).is_file():
+        return ""
+    seen: dict[str, str] = {}
+    waiting = [Path(module_file)]
+    while waiting:
+        file = waiting.pop()
+        if file.name in seen or not file.is_file():
+            continue
+        seen[file.name] = _hash(file)
+        names = re.findall(r"^\s*from bench\.models\.(\w+) import", file.read_text(encoding="utf-8"), re.MULTILINE)
+        waiting += [PACKAGE / "models" / f"{name}.py" for name in names]
+    return digest(sorted(seen.items()))
+
+
+def import_plugins(names: Sequence[str]) -> None:
+    """Import the user's modules, found beside the working folder or installed; InputError for one that is not there."""
+    for name in names:
+        try:
+            importlib.import_module(name)
+        except ImportError as error:
+            raise InputError(f"plug-in {name!r} cannot be imported: {error}") from error
+
+
+def _needs_torch(plugin: str) -> bool:
+    spec = find_spec(plugin) if find_spec(plugin.split(".")[0]) else None
+    if spec is None:
+        raise InputError(f"plug-in {plugin!r} is not a module that can be imported from here")
+    return spec.origin is not None and "import torch" in Path(spec.origin).read_text(encoding="utf-8")
+
+
+def _plugin_sources(plugins: Sequence[str]) -> list[str]:
+    specs = [find_spec(name) for name in plugins]
+    return [_hash(Path(spec.origin)) for spec in specs if spec and spec.origin]
+
+
+def _python_files(path: Path) -> list[Path]:
+    return sorted(path.rglob("*.py")) if path.is_dir() else [path]
+
+
+def _hash(file: Path) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest()[:16]
+
+
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None

@@ -1,0 +1,80 @@
+"""Runs one case in a fresh child process on this machine, and makes a record of whatever comes of it."""
+
+import signal
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from time import perf_counter
+
+from bench.execution.child import Child, ChildTimeoutError, tail
+from bench.execution.environment import describe_environment
+from bench.execution.worker import Job, Outcome
+from bench.schema import Case, Failure, Record, Status
+from bench.store import RecordStore
+
+OnProgress = Callable[[str, float | None], None]
+
+
+def run_case(
+    case: Case,
+    store: RecordStore,
+    *,
+    run_index: int,
+    freshness: str,
+    recipes: tuple[Path, ...] = (),
+    on_progress: OnProgress = lambda text, fraction: None,
+) -> Record:
+    """One run of one case. Never raises for what happens inside it: a crash, a hang, an OOM are records too."""
+    job = Job(case=case, artifacts=str(store.artifacts(case.id).absolute()), recipes=tuple(map(str, recipes)))
+    log = store.log(case.id)
+    log.parent.mkdir(parents=True, exist_ok=True)
+    started_at, started = datetime.now(UTC).isoformat(timespec="seconds"), perf_counter()
+    outcome = _outcome_of(job, log, on_progress)
+    return Record(
+        case=case,
+        case_id=case.id,
+        run_index=run_index,
+        freshness=freshness,
+        started_at=started_at,
+        status=outcome.status,
+        metrics=outcome.metrics,
+        details=outcome.details,
+        uncounted_operators=outcome.uncounted_operators,
+        environment=outcome.environment,
+        warnings=outcome.warnings,
+        error=outcome.error,
+        artifacts={**outcome.artifacts, "log": str(log.relative_to(store.folder))},
+        seconds={**outcome.seconds, "whole": round(perf_counter() - started, 3)},
+    )
+
+
+def _outcome_of(job: Job, log: Path, on_progress: OnProgress) -> Outcome:
+    with log.open("ab") as output, Child("bench.execution.worker", job.model_dump(mode="json"), log=output) as child:
+        try:
+            for message in child.messages(timeout_s=job.case.timeout_s):
+                if message["kind"] == "outcome":
+                    return Outcome.model_validate(message["outcome"])
+                on_progress(message["text"], message["fraction"])
+        except ChildTimeoutError:
+            child.kill()
+            return _died(
+                "timeout", "Timeout", f"not done after {job.case.timeout_s:g} s; raise timeout_s in the suite", log
+            )
+        code = child.process.wait()
+    return _died("error", "Crash", _cause(code), log)
+
+
+def _cause(code: int) -> str:
+    if code >= 0:
+        return f"the process ended with code {code} before it had a result"
+    name = signal.Signals(-code).name
+    hint = "; the kernel does this when memory runs out" if -code == signal.SIGKILL else ""
+    return f"the process was ended by {name}{hint}"
+
+
+def _died(status: Status, kind: str, message: str, log: Path) -> Outcome:
+    return Outcome(
+        status=status,
+        environment=describe_environment(),
+        error=Failure(type=kind, message=message, traceback=tail(log)),
+    )

@@ -1,0 +1,127 @@
+"""The child that measures one case in a process of its own: the only place that touches a device."""
+
+import sys
+import time
+import traceback
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+
+from bench.errors import BenchError
+from bench.execution.child import Reply, request
+from bench.execution.environment import describe_environment
+from bench.execution.facts import import_plugins
+from bench.measure.loaded import LoadedCase
+from bench.registry import MEASURES
+from bench.schema import Case, Environment, Failure, Frozen, Json, Metric, Status, Warned
+
+OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "cannot allocate memory")
+
+
+class Job(Frozen):
+    """What the worker is given: a case and where its files go."""
+
+    case: Case
+    artifacts: str
+    recipes: tuple[str, ...] = ()
+
+
+class Outcome(Frozen):
+    """What comes back from one run of a case."""
+
+    status: Status
+    metrics: tuple[Metric, ...] = ()
+    details: dict[str, Json] = Field(default_factory=dict)
+    uncounted_operators: dict[str, int] = Field(default_factory=dict)
+    environment: Environment = Environment()
+    warnings: tuple[Warned, ...] = ()
+    error: Failure | None = None
+    artifacts: dict[str, str] = Field(default_factory=dict)
+    seconds: dict[str, float] = Field(default_factory=dict)
+
+
+def main() -> None:
+    """Measure the job on standard input and send its outcome; the exit code says only whether that worked."""
+    sys.path.insert(0, "")
+    job = Job.model_validate(request())
+    reply = Reply()
+    case = LoadedCase(
+        job.case,
+        artifacts=Path(job.artifacts),
+        recipes=tuple(Path(folder) for folder in job.recipes),
+        on_progress=lambda text, fraction: reply.send(kind="progress", text=text, fraction=fraction),
+    )
+    outcome = measure_case(case)
+    reply.send(kind="outcome", outcome=outcome.model_dump(mode="json"))
+
+
+def measure_case(case: LoadedCase) -> Outcome:
+    """Take every measure of `case`, in order. The first that fails ends it; what was measured before is kept."""
+    metrics: list[Metric] = []
+    seconds: dict[str, float] = {}
+    failed: dict[str, Any] = {}
+    try:
+        _prepare(case)
+        for name, options in case.case.measures.items():
+            case.progress(name, None)
+            started = time.perf_counter()
+            metrics += MEASURES.get(name).function(case, **options)
+            seconds[name] = round(time.perf_counter() - started, 3)
+    except Exception as error:  # whatever a model does ends its case, not the suite
+        failed = {"status": _status_of(error), "error": failure_of(error)}
+    return Outcome(
+        **{"status": _worst(metrics), **failed},
+        metrics=tuple(metrics),
+        details=case.details,
+        uncounted_operators=case.uncounted_operators,
+        environment=describe_environment(device=_device_of(case)),
+        warnings=tuple(case.warnings),
+        artifacts=case.kept,
+        seconds=seconds,
+    )
+
+
+def failure_of(error: BaseException) -> Failure:
+    """`error` as a record keeps it."""
+    trace = "".join(traceback.format_exception(error)).splitlines()[-20:]
+    message = str(error).strip() or type(error).__name__
+    return Failure(type=type(error).__name__, message=message[:2000], traceback="\n".join(trace))
+
+
+def _prepare(case: LoadedCase) -> None:
+    import torch
+
+    import_plugins(case.case.plugins)
+    case.artifacts.mkdir(parents=True, exist_ok=True)
+    if case.point.threads is not None:
+        torch.set_num_threads(case.point.threads)
+
+
+def _device_of(case: LoadedCase) -> str | None:
+    """The device to describe; None where torch could not be loaded, so that a failure keeps its own message."""
+    return case.device if "torch" in sys.modules else case.point.device
+
+
+def _worst(metrics: list[Metric]) -> Status:
+    """`unsteady` or `throttled` where a timed metric says so, else `ok`."""
+    reasons = {metric.stopped_because for metric in metrics}
+    noted: tuple[Status, ...] = ("throttled", "unsteady")
+    for status in noted:
+        if status in reasons:
+            return status
+    return "ok"
+
+
+def _status_of(error: BaseException) -> Status:
+    """`oom` for every way in which torch says that memory ran out, `skipped` for what cannot be here, else `error`."""
+    text = str(error).lower()
+    if isinstance(error, MemoryError) or "OutOfMemory" in type(error).__name__:
+        return "oom"
+    if isinstance(error, RuntimeError) and not isinstance(error, BenchError) and any(w in text for w in OUT_OF_MEMORY):
+        return "oom"
+    return "error"
+
+
+if __name__ == "__main__":
+    main()
