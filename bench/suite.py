@@ -25,8 +25,13 @@ ENV = re.compile(r"\$\{env:([A-Za-z_][A-Za-z0-9_]*)\}")
 class Knowledge(Protocol):
     """What a plan must know of models, measures and data sets; nothing here imports torch."""
 
-    measures: Mapping[str, MeasureEntry]
-    datasets: Mapping[str, DatasetEntry]
+    @property
+    def measures(self) -> Mapping[str, MeasureEntry]:
+        """Every measure by name."""
+
+    @property
+    def datasets(self) -> Mapping[str, DatasetEntry]:
+        """Every data set by name."""
 
     def model(self, name: str) -> ModelFacts:
         """Facts of a model, by variant or family; UnknownNameError with the nearest spelling."""

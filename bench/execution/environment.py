@@ -11,6 +11,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import bench
+from bench.nvml import handle_of
 from bench.schema import Environment, Json
 
 LIBRARIES = ("torch", "torchvision", "timm", "transformers", "av", "numpy", "codecarbon", "nvidia-ml-py")
@@ -131,26 +132,9 @@ def _from_nvml(device: str | None, read: Callable[[object], dict[str, Json]]) ->
     import pynvml
 
     try:
-        pynvml.nvmlInit()
+        return read(handle_of(device))
     except pynvml.NVMLError:
         return {}
-    try:
-        return read(nvml_handle(device))
-    except pynvml.NVMLError:
-        return {}
-    finally:
-        pynvml.nvmlShutdown()
-
-
-def nvml_handle(device: str) -> object:
-    """NVML's handle of torch device `cuda[:N]`, by UUID, for CUDA_VISIBLE_DEVICES reorders numbers."""
-    import pynvml
-
-    index = int(device.partition(":")[2] or 0)
-    torch = sys.modules.get("torch")
-    if torch is not None and torch.cuda.is_available():
-        return pynvml.nvmlDeviceGetHandleByUUID(f"GPU-{torch.cuda.get_device_properties(index).uuid}")
-    return pynvml.nvmlDeviceGetHandleByIndex(index)
 
 
 def _hardware_of(handle: object) -> dict[str, Json]:

@@ -8,7 +8,6 @@ from bench.errors import InputError
 from bench.schema import Case, Json, Point, Warned
 
 if TYPE_CHECKING:
-    import torch
     from torch import Tensor, nn
 
 DEFAULT_SEED = 0
@@ -112,4 +111,3 @@ class LoadedCase:
     def progress(self, text: str, fraction: float | None = None) -> None:
         """Say what is being done now (`epoch 3 of 12`), for the live display."""
         self._on_progress(text, fraction)
-

@@ -1,0 +1,72 @@
+"""Memory of one forward pass, in a pass of its own: what torch allocated and reserved, and what the process took."""
+
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bench.measure.axes import TIMING_AXES
+from bench.measure.loaded import LoadedCase
+from bench.registry import register_measure
+from bench.schema import Metric
+
+if TYPE_CHECKING:
+    from bench.measure.timing.variants import Forward
+
+NOT_ON_CPU = "torch does not count what it allocates on a CPU; see memory.peak_rss_bytes"
+
+
+@register_measure("memory", depends_on=TIMING_AXES, version=1)
+def memory(case: LoadedCase) -> list[Metric]:
+    """Peak bytes of one forward pass, weights included.
+
+    `peak_allocated` and `peak_reserved` are torch's own on an accelerator; `peak_rss` is the whole process in main
+    memory, and `rss_growth` how far the pass pushed that above what building the network had left.
+    """
+    from bench.measure.timing.variants import forward_of
+
+    forward = forward_of(case)(case.point.batch or 1)
+    rss_before = _reset_peak_rss()
+    allocated, reserved = _device_peaks(forward)
+    peak = _status_bytes("VmHWM")
+    growth = None if peak is None or rss_before is None else max(0, peak - rss_before)
+    return [
+        _bytes("memory.peak_allocated_bytes", allocated, note=NOT_ON_CPU),
+        _bytes("memory.peak_reserved_bytes", reserved, note=NOT_ON_CPU),
+        _bytes("memory.peak_rss_bytes", peak, note="this system does not tell a process's peak"),
+        _bytes("memory.rss_growth_bytes", growth, note="this system does not let the peak be reset"),
+    ]
+
+
+def _device_peaks(forward: "Forward") -> tuple[int | None, int | None]:
+    """Bytes allocated and reserved at the peak of one pass; None on a CPU."""
+    import torch
+
+    if forward.device.type != "cuda":
+        forward()
+        forward.synchronize()
+        return None, None
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats(forward.device)
+    forward()
+    forward.synchronize()
+    return torch.cuda.max_memory_allocated(forward.device), torch.cuda.max_memory_reserved(forward.device)
+
+
+def _reset_peak_rss() -> int | None:
+    """Set the process's peak to what it holds now, and return that; None where the system cannot."""
+    with suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+        return _status_bytes("VmRSS")
+    return None
+
+
+def _status_bytes(field: str) -> int | None:
+    with suppress(OSError):
+        for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
+            if line.startswith(f"{field}:"):
+                return int(line.split()[1]) * 1024
+    return None
+
+
+def _bytes(name: str, value: int | None, *, note: str) -> Metric:
+    return Metric(name=name, value=value, unit="B", better="lower", note=note if value is None else None)

@@ -1,0 +1,115 @@
+"""When a timed case is warm, and when it has been sampled enough. Pure: driven by samples and a clock that is given."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from bench.stats import median, median_interval, quantile
+
+StopReason = Literal["precise", "plateau", "time is up", "unsteady"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Protocol:
+    """Bounds of one timing. Times in seconds; `precision` is the half-width of the median's 95 % interval, relative."""
+
+    window: int = 10
+    warmup_s: float = 5.0
+    min_samples: int = 30
+    min_s: float = 3.0
+    max_s: float = 10.0
+    precision: float = 0.005
+
+
+@dataclass(frozen=True, kw_only=True)
+class Timing:
+    """Samples in seconds, without those of the warm-up, and why sampling stopped."""
+
+    samples_s: tuple[float, ...]
+    warmup_samples: int
+    is_steady: bool
+    stopped_because: StopReason
+
+
+def take_samples(step: Callable[[], float], protocol: Protocol, *, clock_s: Callable[[], float]) -> Timing:
+    """Call `step`, which returns one sample in seconds, until warm and then until the protocol is content.
+
+    A case that never warms up within `warmup_s` is sampled all the same and marked: its reason is `unsteady`.
+    """
+    warmup_samples, is_steady = _warm_up(step, protocol, clock_s=clock_s)
+    samples: list[float] = []
+    started = clock_s()
+    reason: StopReason | None = None
+    while reason is None:
+        samples.append(step())
+        reason = _stop_reason(samples, clock_s() - started, protocol)
+    return Timing(
+        samples_s=tuple(samples),
+        warmup_samples=warmup_samples,
+        is_steady=is_steady,
+        stopped_because=reason if is_steady else "unsteady",
+    )
+
+
+def windows_agree(before: Sequence[float], after: Sequence[float]) -> bool:
+    """Whether two windows look like one distribution: the calibration rule of pyperf.
+
+    The first value of `after` is no Tukey outlier, means differ by -50 % to +10 %, median absolute deviations by at
+    most 10 % of the median, quartiles by at most 5 %.
+    """
+    lower, upper = quantile(after, 0.25), quantile(after, 0.75)
+    if after[0] > upper + 1.5 * (upper - lower):
+        return False
+    change = (sum(before) / len(before)) / (sum(after) / len(after)) - 1
+    if not -0.5 <= change <= 0.1:
+        return False
+    if abs(_deviation(before) - _deviation(after)) > 0.1 * median(after):
+        return False
+    return all(abs(quantile(before, q) / quantile(after, q) - 1) <= 0.05 for q in (0.25, 0.75))
+
+
+def _warm_up(step: Callable[[], float], protocol: Protocol, *, clock_s: Callable[[], float]) -> tuple[int, bool]:
+    """Step until two neighbouring windows agree or the time for it is up; how many steps, and whether they did."""
+    started, taken = clock_s(), 0
+    before: list[float] = []
+    while True:
+        after = []
+        for _ in range(protocol.window):
+            after.append(step())
+            taken += 1
+            if clock_s() - started > protocol.warmup_s and taken > 2 * protocol.window:
+                return taken, False
+        if before and windows_agree(before, after):
+            return taken, True
+        before = after
+        if clock_s() - started > protocol.warmup_s:
+            return taken, False
+
+
+def _stop_reason(samples: Sequence[float], spent_s: float, protocol: Protocol) -> StopReason | None:
+    if spent_s >= protocol.max_s and len(samples) >= 3:
+        return "time is up"
+    if len(samples) < protocol.min_samples or spent_s < protocol.min_s or len(samples) % protocol.window:
+        return None
+    if relative_half_width(samples) <= protocol.precision:
+        return "precise"
+    return "plateau" if _is_plateau(samples) else None
+
+
+def _is_plateau(samples: Sequence[float]) -> bool:
+    """Whether twice the samples no longer narrow the interval, as they must where samples are independent."""
+    half = len(samples) // 2
+    return half >= 100 and relative_half_width(samples) > 0.95 * relative_half_width(samples[:half])
+
+
+def relative_half_width(samples: Sequence[float]) -> float:
+    """Half the width of the median's 95 % interval over the median; infinite where there are too few samples."""
+    estimate = median_interval(samples)
+    if estimate.low != estimate.low:
+        return float("inf")
+    return (estimate.high - estimate.low) / 2 / estimate.value if estimate.value else 0.0
+
+
+def _deviation(values: Sequence[float]) -> float:
+    centre = median(values)
+    return median([abs(value - centre) for value in values])
