@@ -1,0 +1,222 @@
+"""Frames out of video files and frame folders: exactly those of decoding from the start, or an error.
+
+Backends: `pyav` (the default for files), `torchcodec` where it works, `frames` for folders of numbered images.
+"""
+
+import hashlib
+import operator
+from collections.abc import Iterable, Sequence
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+from av.container import InputContainer
+from av.video.frame import VideoFrame
+from av.video.stream import VideoStream
+from numpy.typing import NDArray
+
+from bench.data.container import missing_bytes
+from bench.data.facts import VideoFacts
+from bench.data.frame_folder import decode_image, list_frames, read_folder
+from bench.data.geometry import Size
+from bench.data.pyav_reader import (
+    DecodingStoppedError,
+    Timeline,
+    can_seek,
+    frames_from_start,
+    opened,
+    orientation_of,
+    read_file,
+)
+from bench.errors import InputError, UnknownNameError, VideoError
+
+BACKENDS = ("auto", "pyav", "torchcodec", "frames")
+
+
+def read_frames(
+    path: str | Path,
+    indices: Iterable[int],
+    *,
+    size: Size | None = None,
+    backend: str = "auto",
+    facts: VideoFacts | None = None,
+) -> NDArray[np.uint8]:
+    """Frames `indices` (from 0, any order, repeats allowed) as uint8 RGB (T, H, W, C), upright.
+
+    Each equals that frame of decoding the file from its start with the same backend. `size` is the short side in
+    pixels or (H, W). `facts` of this very file (from `probe` or an index) allow seeking on the first read. VideoError
+    names the file and the first frame that is not there or cannot be decoded.
+    """
+    if backend not in BACKENDS:
+        raise UnknownNameError("decoding backend", backend, BACKENDS)
+    path, numbers = Path(path), _checked_indices(path, indices)
+    _check_size(size)
+    if not path.exists():
+        raise VideoError(f"{path}: there is no such file")
+    if path.is_dir() or backend == "frames":
+        if backend not in ("auto", "frames"):
+            raise VideoError(f"{path}: is a folder of frames; read it with backend 'frames' or 'auto', not {backend!r}")
+        return read_folder(path, numbers or [0], size=size)[: len(numbers)]
+    if backend == "torchcodec":
+        from bench.data.torchcodec_reader import read_file_with_torchcodec
+
+        return read_file_with_torchcodec(path, numbers or [0], size=size, facts=facts)[: len(numbers)]
+    return read_file(path, numbers or [0], size=size, facts=facts)[: len(numbers)]
+
+
+def probe(path: str | Path) -> VideoFacts:
+    """The facts of a file or frame folder, every frame of it decoded; what is wrong with it is in `verdict`."""
+    path = Path(path)
+    if not path.exists():
+        return VideoFacts(verdict="missing", problem=f"{path}: there is no such file")
+    try:
+        return _probe_folder(path) if path.is_dir() else _probe_file(path)
+    except (VideoError, OSError) as error:
+        size = 0 if path.is_dir() else path.stat().st_size
+        return VideoFacts(verdict="unreadable", problem=str(error), bytes=size, sha256=content_hash(path))
+
+
+def content_hash(path: Path) -> str:
+    """SHA-256 of a file's bytes, or of the names and bytes of a folder's files; empty where it cannot be read."""
+    try:
+        if not path.is_dir():
+            return _file_hash(path)
+        files = sorted(file for file in path.iterdir() if file.is_file())
+        return hashlib.sha256("".join(f"{file.name}\0{_file_hash(file)}\n" for file in files).encode()).hexdigest()
+    except OSError:
+        return ""
+
+
+def _file_hash(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _checked_indices(path: Path, indices: Iterable[int]) -> list[int]:
+    try:
+        numbers = [operator.index(i) for i in indices]
+    except TypeError as error:
+        raise InputError(f"{path}: frame numbers are whole numbers from 0: {error}") from error
+    negative = next((i for i in numbers if i < 0), None)
+    if negative is not None:
+        raise VideoError(f"{path}: frame {negative} is not there; frames count from 0")
+    return numbers
+
+
+def _check_size(size: Size | None) -> None:
+    sides = () if size is None else (size,) if isinstance(size, int) else size
+    if any(side < 1 for side in sides) or len(sides) > 2:
+        raise InputError(
+            f"size {size!r} is not a short side in pixels such as 128, nor (height, width) such as (128, 171)"
+        )
+
+
+def _probe_folder(path: Path) -> VideoFacts:
+    folder = list_frames(path)
+    first = next(name for name in folder.files if name is not None)
+    try:
+        height, width = decode_image((path / first).read_bytes(), size=None).shape[:2]
+    except ValueError as error:
+        raise VideoError(f"{path}: frame 0 ({first}) cannot be decoded: {error}") from error
+    gap = folder.first_gap
+    return VideoFacts(
+        verdict="ok" if gap is None else f"damaged after frame {gap - 1}",
+        problem="" if gap is None else f"{path}: frame {gap} is missing: its number is left out among the files",
+        frames=folder.frames,
+        claimed_frames=folder.frames,
+        width=width,
+        height=height,
+        container="frames",
+        codec=Path(first).suffix[1:].lower().replace("jpg", "jpeg"),
+        pix_fmt="rgb24",
+        bytes=sum((path / name).stat().st_size for name in folder.files if name is not None),
+        sha256=content_hash(path),
+    )
+
+
+def _probe_file(path: Path) -> VideoFacts:
+    with opened(path) as (container, stream):
+        timeline, first, first_unsound, problem = Timeline(), None, None, ""
+        number = -1
+        try:
+            for number, frame in enumerate(frames_from_start(path, container, stream)):
+                first = first or frame
+                timeline.learn(frame, number=number)
+                if frame.is_corrupt and first_unsound is None:
+                    first_unsound, problem = number, f"{path}: the decoder had to patch frame {number}"
+        except DecodingStoppedError as error:
+            problem = problem or str(error)
+            first_unsound = number + 1 if first_unsound is None else first_unsound
+        if first is None:
+            raise VideoError(problem or f"{path}: holds no frames")
+        if first_unsound is None and (cut := _truncation(path, stream, frames=number + 1)):
+            first_unsound, problem = number + 1, cut
+        return _facts_of(
+            path, container, stream, first=first, timeline=timeline, first_unsound=first_unsound, problem=problem
+        )
+
+
+def _truncation(path: Path, stream: VideoStream, *, frames: int) -> str:
+    """What is missing at the file's end, unless every frame it claims is there."""
+    missing = missing_bytes(path)
+    if not missing or 0 < stream.frames <= frames:
+        return ""
+    return f"{path}: damaged after frame {frames - 1}: the file is cut, {missing:,} bytes are missing at its end"
+
+
+def _facts_of(
+    path: Path,
+    container: InputContainer,
+    stream: VideoStream,
+    *,
+    first: VideoFrame,
+    timeline: Timeline,
+    first_unsound: int | None,
+    problem: str,
+) -> VideoFacts:
+    orientation = orientation_of(first)
+    height, width = orientation.upright((first.height, first.width))
+    pts, time_base = _times(timeline, container, stream)
+    return VideoFacts(
+        verdict="ok" if first_unsound is None else f"damaged after frame {first_unsound - 1}",
+        problem=problem,
+        frames=len(timeline.pts),
+        claimed_frames=stream.frames,
+        pts=pts,
+        time_base=time_base,
+        fps=_average_fps(pts, time_base) or _claimed_fps(stream),
+        width=width,
+        height=height,
+        rotation=orientation.rotation,
+        container=container.format.name,
+        codec=stream.codec_context.codec.canonical_name,
+        pix_fmt=first.format.name,
+        has_b_frames=bool(stream.codec_context.has_b_frames),
+        keyframes=tuple(timeline.key_checksums),
+        keyframe_checksums=tuple(timeline.key_checksums.values()),
+        is_seekable=first_unsound is None and timeline.is_seekable and can_seek(container, stream),
+        bytes=path.stat().st_size,
+        sha256=content_hash(path),
+    )
+
+
+def _times(
+    timeline: Timeline, container: InputContainer, stream: VideoStream
+) -> tuple[tuple[int | None, ...], Fraction | None]:
+    """The pts of the frames and their unit; counted at the file's rate where its timestamps are not to be believed."""
+    rate = stream.average_rate
+    if can_seek(container, stream) or not rate:
+        return tuple(timeline.pts), stream.time_base
+    return tuple(range(len(timeline.pts))), 1 / rate
+
+
+def _average_fps(pts: Sequence[int | None], time_base: Fraction | None) -> float | None:
+    known = [p for p in pts if p is not None]
+    if len(known) != len(pts) or len(pts) < 2 or known[-1] <= known[0] or not time_base:
+        return None
+    return float(Fraction(len(known) - 1, known[-1] - known[0]) / time_base)
+
+
+def _claimed_fps(stream: VideoStream) -> float | None:
+    rate = stream.average_rate or stream.guessed_rate
+    return float(rate) if rate else None

@@ -1,0 +1,80 @@
+"""What is known of one video file once every frame of it has been decoded."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from fractions import Fraction
+from itertools import pairwise
+from typing import Any
+
+FACTS_VERSION = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class VideoFacts:
+    """The facts of one file or frame folder. `frames` is counted by decoding; headers are not believed.
+
+    `verdict` is `ok`, `damaged after frame N` (N is the last sound frame, from 0), `unreadable` or `missing`, and
+    `problem` says what was found. `width` and `height` are upright; `rotation` is the clockwise turn, in degrees,
+    that makes a stored frame upright (a mirror image is set right as well). `pts` has one entry a frame, in units of
+    `time_base` seconds; None where the container gives none. `keyframes` are frame numbers where decoding can start;
+    `keyframe_checksums` (CRC-32 of the stored luma) prove after a seek that it landed there.
+    """
+
+    verdict: str
+    problem: str = ""
+    frames: int = 0
+    claimed_frames: int = 0
+    pts: tuple[int | None, ...] = ()
+    time_base: Fraction | None = None
+    fps: float | None = None
+    width: int = 0
+    height: int = 0
+    rotation: int = 0
+    container: str = ""
+    codec: str = ""
+    pix_fmt: str = ""
+    has_b_frames: bool = False
+    keyframes: tuple[int, ...] = ()
+    keyframe_checksums: tuple[int, ...] = ()
+    is_seekable: bool = False
+    bytes: int = 0
+    sha256: str = ""
+
+    @property
+    def is_ok(self) -> bool:
+        return self.verdict == "ok"
+
+    @property
+    def duration_s(self) -> float | None:
+        """Seconds from the first frame's start to the last one's end; None where the rate is unknown."""
+        return self.frames / self.fps if self.fps else None
+
+    def times_s(self) -> tuple[float, ...]:
+        """When each frame is shown, in seconds after the first: by pts where they rise, else by the average rate."""
+        known = [pts for pts in self.pts if pts is not None]
+        if self.time_base is not None and len(known) == self.frames and is_rising(known):
+            return tuple(float((pts - known[0]) * self.time_base) for pts in known)
+        return tuple(i / self.fps for i in range(self.frames)) if self.fps else ()
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain JSON values, for the index."""
+        values = asdict(self)
+        values["time_base"] = None if self.time_base is None else str(self.time_base)
+        return {"version": FACTS_VERSION, **values}
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> "VideoFacts":
+        """What `to_json` wrote; ValueError or TypeError for anything else."""
+        if values.get("version") != FACTS_VERSION:
+            raise ValueError(f"facts of version {values.get('version')!r}; this vbench reads {FACTS_VERSION}")
+        known = {field.name for field in fields(cls)}
+        given: dict[str, Any] = {
+            key: tuple(v) if isinstance(v, list) else v for key, v in values.items() if key in known
+        }
+        given["time_base"] = None if given.get("time_base") is None else Fraction(given["time_base"])
+        return cls(**given)
+
+
+def is_rising(values: list[int]) -> bool:
+    """True if each value is larger than the one before."""
+    return all(a < b for a, b in pairwise(values))

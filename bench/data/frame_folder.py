@@ -1,0 +1,134 @@
+"""Frame folders: one numbered image a frame, as 3D-ResNets (`image_00001.jpg`) and MMAction2 (`img_00001.jpg`) write.
+
+JPEG goes through simplejpeg, with Pillow for what it cannot take and where it is not installed.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bench.data.geometry import Size, upright_size
+from bench.data.scaling import resize_image
+from bench.errors import VideoError
+
+_FRAME_FILE = re.compile(r"^(?P<prefix>.*?)(?P<number>\d+)\.(?:jpe?g|png|webp|bmp)$", re.IGNORECASE)
+RGB_PREFIXES = ("image_", "img_", "frame_", "frame", "image", "img", "")
+_SCALED_DECODING_FACTOR = 2  # JPEG blocks may be decoded at 1/2, 1/4, 1/8 as long as twice the wanted size is left
+
+
+@dataclass(frozen=True, kw_only=True)
+class FrameFolder:
+    """The frame files of one folder by frame number from 0; None where a number is left out."""
+
+    path: Path
+    files: tuple[str | None, ...]
+
+    @property
+    def frames(self) -> int:
+        return len(self.files)
+
+    @property
+    def first_gap(self) -> int | None:
+        """The first frame number without a file."""
+        return self.files.index(None) if None in self.files else None
+
+
+def list_frames(path: Path, *, prefix: str | None = None) -> FrameFolder:
+    """The frames of a folder, in the order of their numbers; VideoError if there is none.
+
+    `prefix` is what stands before the number; by default the first of `RGB_PREFIXES` that occurs.
+    """
+    numbered: dict[str, dict[int, str]] = {}
+    try:
+        names = [entry.name for entry in path.iterdir()]
+    except OSError as error:
+        raise VideoError(f"{path}: cannot be read: {error.strerror}") from error
+    for name in names:
+        match = _FRAME_FILE.match(name)
+        if match:
+            numbered.setdefault(match["prefix"], {})[int(match["number"])] = name
+    chosen = _choose_prefix(path, numbered, prefix)
+    files = numbered[chosen]
+    return FrameFolder(path=path, files=tuple(files.get(i) for i in range(min(files), max(files) + 1)))
+
+
+def read_folder(
+    path: Path, indices: Sequence[int], *, size: Size | None, prefix: str | None = None
+) -> NDArray[np.uint8]:
+    """Frames `indices` as uint8 RGB (T, H, W, 3); VideoError naming folder and frame if one is not there."""
+    folder = list_frames(path, prefix=prefix)
+    found: dict[int, NDArray[np.uint8]] = {}
+    for index in sorted(set(indices)):
+        found[index] = _read_image(folder, index, size)
+    return np.stack([found[i] for i in indices])
+
+
+def decode_image(data: bytes, *, size: Size | None) -> NDArray[np.uint8]:
+    """One encoded image as uint8 RGB (H, W, 3); ValueError or OSError if it is damaged."""
+    native = _jpeg_size(data)
+    if native is None:
+        image = _decode_with_pillow(data)
+    else:
+        target = upright_size(native, size)
+        image = _decode_jpeg(data, target, is_scaled=target != native)
+    return resize_image(image, upright_size(native or image.shape[:2], size))
+
+
+def _choose_prefix(path: Path, numbered: dict[str, dict[int, str]], prefix: str | None) -> str:
+    if prefix is not None and prefix in numbered:
+        return prefix
+    if not numbered or prefix is not None:
+        what = f"{prefix}00001.jpg" if prefix else "image_00001.jpg"
+        raise VideoError(f"{path}: holds no numbered frames such as {what}")
+    chosen = next((known for known in RGB_PREFIXES if known in numbered), None)
+    if chosen is None and len(numbered) > 1:
+        found = ", ".join(sorted(numbered)[:5])
+        raise VideoError(f"{path}: holds several kinds of frames ({found}); expected image_00001.jpg or img_00001.jpg")
+    return next(iter(numbered)) if chosen is None else chosen
+
+
+def _read_image(folder: FrameFolder, index: int, size: Size | None) -> NDArray[np.uint8]:
+    if not 0 <= index < folder.frames:
+        last = folder.frames - 1
+        raise VideoError(f"{folder.path}: frame {index} is not there; the folder has {last + 1} frames, 0 to {last}")
+    name = folder.files[index]
+    if name is None:
+        raise VideoError(f"{folder.path}: frame {index} is missing: its number is left out among the files")
+    try:
+        return decode_image((folder.path / name).read_bytes(), size=size)
+    except (ValueError, OSError) as error:
+        raise VideoError(f"{folder.path}: frame {index} ({name}) cannot be decoded: {error}") from error
+
+
+def _jpeg_size(data: bytes) -> tuple[int, int] | None:
+    """Height and width where simplejpeg can take the image, else None."""
+    try:
+        import simplejpeg
+    except ImportError:
+        return None
+    try:
+        height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
+    except ValueError:
+        return None
+    return None if colours in ("CMYK", "YCCK") else (height, width)
+
+
+def _decode_jpeg(data: bytes, target: tuple[int, ...], *, is_scaled: bool) -> NDArray[np.uint8]:
+    import simplejpeg
+
+    least = tuple(_SCALED_DECODING_FACTOR * side for side in target) if is_scaled else (0, 0)
+    image: NDArray[np.uint8] = simplejpeg.decode_jpeg(data, "RGB", min_height=least[0], min_width=least[1])
+    return image
+
+
+def _decode_with_pillow(data: bytes) -> NDArray[np.uint8]:
+    import io
+
+    from PIL import Image
+
+    with Image.open(io.BytesIO(data)) as image:
+        return np.asarray(image.convert("RGB"))

@@ -1,0 +1,272 @@
+"""Frames of a video file through PyAV, equal to those of decoding it from the start, or an error.
+
+A seek is trusted only where it can be proved: the pts of the frames must be known from an earlier decode of this very
+file, the frame that decoding lands on must be a key frame of known pts and checksum, and every frame after it must
+carry the pts that follows. Anything else is decoded from the start, DivX avi with B-frames among them, whose
+timestamps are one to three frames off after a seek.
+"""
+
+import zlib
+from bisect import bisect_right
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+
+import av
+import numpy as np
+from av.buffer import Buffer
+from av.container import InputContainer
+from av.video.frame import VideoFrame
+from av.video.reformatter import VideoReformatter
+from av.video.stream import VideoStream
+from numpy.typing import NDArray
+
+from bench.data.facts import VideoFacts
+from bench.data.geometry import Orientation, Size, upright_size
+from bench.errors import VideoError
+
+Frames = NDArray[np.uint8]
+
+DECODE_ERRORS = (av.FFmpegError, OSError, ValueError, MemoryError)
+_MAX_PIXELS = 1 << 26  # a damaged header can ask for more memory than there is; 8192 x 8192 is beyond every data set
+_OPTIONS = {"protocol_whitelist": "file", "max_pixels": str(_MAX_PIXELS)}
+_NOT_VIDEO_FILES = {"tty": "text", "hls": "a playlist", "concat": "a playlist", "sdp": "a session description"}
+_SEEK_WORTH_FRAMES = 8
+_KNOWN_FILES = 8192
+
+
+class DecodingStoppedError(VideoError):
+    """The decoder gave up; `frames` came before."""
+
+    def __init__(self, path: Path, *, frames: int, reason: str) -> None:
+        self.frames, self.reason = frames, reason
+        last = f"after frame {frames - 1}" if frames else "before the first frame"
+        super().__init__(f"{path}: damaged {last}: {reason}")
+
+
+@dataclass
+class Timeline:
+    """What is known of a file's frames from the start on: their pts, and the checksum of each key frame."""
+
+    pts: list[int | None] = field(default_factory=list)
+    key_checksums: dict[int, int] = field(default_factory=dict)
+    is_seekable: bool = True
+
+    @classmethod
+    def of(cls, facts: VideoFacts) -> "Timeline":
+        """The timeline of a file that was decoded to its end before."""
+        checksums = dict(zip(facts.keyframes, facts.keyframe_checksums, strict=True))
+        return cls(pts=list(facts.pts), key_checksums=checksums, is_seekable=facts.is_seekable)
+
+    def learn(self, frame: VideoFrame, *, number: int) -> None:
+        """Take in frame `number` of a decode from the start."""
+        if number < len(self.pts):
+            return
+        pts, last = frame.pts, self.pts[-1] if self.pts else None
+        if pts is None or (last is not None and pts <= last) or frame.is_corrupt:
+            self.is_seekable = False
+        self.pts.append(pts)
+        if frame.key_frame:
+            self.key_checksums[number] = luma_checksum(frame)
+
+
+class _LostError(Exception):
+    """After a seek, the decoder did not give the frames that the timeline says come next."""
+
+
+def read_file(path: Path, indices: Sequence[int], *, size: Size | None, facts: VideoFacts | None = None) -> Frames:
+    """Frames `indices` as uint8 RGB (T, H, W, 3), upright; VideoError naming file and frame if one is not there."""
+    wanted = sorted(set(indices))
+    timeline = Timeline.of(facts) if facts is not None else _timeline_of(path)
+    found: Mapping[int, Frames] | None = None
+    if _pays_to_seek(timeline, wanted):
+        found = _read_by_seeking(path, wanted, size=size, timeline=timeline)
+    if found is None:
+        found = _read_from_start(path, wanted, size=size, timeline=timeline)
+    _check_sizes(path, found)
+    return np.stack([found[i] for i in indices])
+
+
+@contextmanager
+def opened(path: Path) -> Generator[tuple[InputContainer, VideoStream]]:
+    """The container and its first real video stream, decoded on one thread; VideoError if there is none."""
+    try:
+        container = av.open(str(path.absolute()), metadata_errors="ignore", options=dict(_OPTIONS))
+    except DECODE_ERRORS as error:
+        raise VideoError(f"{path}: cannot be opened as a video: {reason_of(error)}") from error
+    with container:
+        kind = _NOT_VIDEO_FILES.get(container.format.name)
+        if kind:
+            raise VideoError(f"{path}: is {kind}, not a video file")
+        yield container, _video_stream(path, container)
+
+
+def frames_from_start(path: Path, container: InputContainer, stream: VideoStream) -> Iterator[VideoFrame]:
+    """Every frame in order; DecodingStoppedError where the decoder or the file gives up."""
+    frames = 0
+    try:
+        for frame in container.decode(stream):
+            yield frame
+            frames += 1
+    except DECODE_ERRORS as error:
+        raise DecodingStoppedError(path, frames=frames, reason=reason_of(error)) from error
+
+
+def can_seek(container: InputContainer, stream: VideoStream) -> bool:
+    """False for avi with B-frames: its timestamps mean nothing after a seek."""
+    return not (container.format.name == "avi" and stream.codec_context.has_b_frames)
+
+
+def luma_checksum(frame: VideoFrame) -> int:
+    """CRC-32 of the first plane's pixels, without the padding of its lines."""
+    plane, layout = frame.planes[0], frame.format
+    bits = layout.components[0].bits if layout.is_planar else layout.padded_bits_per_pixel
+    lines = np.frombuffer(memoryview(plane), np.uint8)[: plane.height * plane.line_size]
+    pixels = lines.reshape(plane.height, plane.line_size)[:, : plane.width * ((bits + 7) // 8)]
+    return zlib.crc32(pixels.tobytes())
+
+
+def reason_of(error: BaseException) -> str:
+    """What the decoder said, on one line."""
+    text = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    return " ".join(str(text).split())
+
+
+class RgbConverter:
+    """Turns decoded frames of one stream into upright RGB of one size, with one scaler for all of them."""
+
+    def __init__(self, size: Size | None) -> None:
+        self._size, self._reformatter = size, VideoReformatter()
+
+    def convert(self, frame: VideoFrame) -> Frames:
+        """`frame` as uint8 RGB (H, W, 3), a copy of its own."""
+        orientation = orientation_of(frame)
+        height, width = orientation.stored(upright_size(orientation.upright((frame.height, frame.width)), self._size))
+        rgb = self._reformatter.reformat(frame, width=width, height=height, format="rgb24", threads=1)
+        return orientation.turn(np.asarray(rgb.to_ndarray(), dtype=np.uint8))
+
+
+def orientation_of(frame: VideoFrame) -> Orientation:
+    """How the frame is to be turned, from its display matrix."""
+    matrix = frame.side_data.get("DISPLAYMATRIX")
+    if not isinstance(matrix, Buffer) or matrix.buffer_size < 36:
+        return Orientation()
+    return Orientation.from_display_matrix(np.frombuffer(bytes(matrix)[:36], np.int32).tolist())
+
+
+@lru_cache(maxsize=_KNOWN_FILES)
+def _remembered(path: str, size: int, modified_ns: int) -> Timeline:
+    return Timeline()
+
+
+def _timeline_of(path: Path) -> Timeline:
+    try:
+        status = path.stat()
+    except OSError as error:
+        raise VideoError(f"{path}: cannot be read: {reason_of(error)}") from error
+    return _remembered(str(path.absolute()), status.st_size, status.st_mtime_ns)
+
+
+def _pays_to_seek(timeline: Timeline, wanted: Sequence[int]) -> bool:
+    if not timeline.is_seekable or not wanted or wanted[-1] >= len(timeline.pts):
+        return False
+    return any(_key_before(timeline, i) >= _SEEK_WORTH_FRAMES for i in wanted)
+
+
+def _key_before(timeline: Timeline, index: int) -> int:
+    keys = sorted(timeline.key_checksums)
+    at = bisect_right(keys, index)
+    return keys[at - 1] if at else 0
+
+
+def _read_by_seeking(
+    path: Path, wanted: Sequence[int], *, size: Size | None, timeline: Timeline
+) -> dict[int, Frames] | None:
+    """The frames, or None where the decoder does not follow the timeline after a seek."""
+    converter, found, at = RgbConverter(size), dict[int, Frames](), 0
+    frames: Iterator[VideoFrame] | None = None
+    try:
+        with opened(path) as (container, stream):
+            if not can_seek(container, stream):
+                return None
+            for index in wanted:
+                key = _key_before(timeline, index)
+                if frames is None or key >= at + _SEEK_WORTH_FRAMES:
+                    frames, at = _frames_after_seek(container, stream, key=key, timeline=timeline), key
+                for frame in frames:
+                    at += 1
+                    if at == index + 1:
+                        found[index] = converter.convert(frame)
+                        break
+                else:
+                    return None
+    except (_LostError, *DECODE_ERRORS):
+        return None
+    return found
+
+
+def _frames_after_seek(
+    container: InputContainer, stream: VideoStream, *, key: int, timeline: Timeline
+) -> Iterator[VideoFrame]:
+    """Frames from key frame `key` on; _LostError unless each is what the timeline says."""
+    start = timeline.pts[key]
+    if start is None:
+        raise _LostError
+    container.seek(start, stream=stream, backward=True)
+    number = -1
+    for frame in container.decode(stream):
+        if number < 0:
+            if frame.pts is None or frame.pts > start:
+                raise _LostError
+            if frame.pts < start:
+                continue
+            if not frame.key_frame or luma_checksum(frame) != timeline.key_checksums.get(key):
+                raise _LostError
+            number = key
+        if number >= len(timeline.pts) or frame.pts != timeline.pts[number]:
+            raise _LostError
+        number += 1
+        yield frame
+
+
+def _read_from_start(path: Path, wanted: Sequence[int], *, size: Size | None, timeline: Timeline) -> dict[int, Frames]:
+    converter, found, needed, number = RgbConverter(size), dict[int, Frames](), set(wanted), 0
+    with opened(path) as (container, stream):
+        try:
+            for number, frame in enumerate(frames_from_start(path, container, stream), start=1):
+                timeline.learn(frame, number=number - 1)
+                if number - 1 in needed:
+                    found[number - 1] = converter.convert(frame)
+                if number > wanted[-1]:
+                    return found
+        except DecodingStoppedError as error:
+            first = next(i for i in wanted if i >= error.frames)
+            raise VideoError(f"{path}: frame {first} cannot be decoded; {_sound(error)}: {error.reason}") from error
+    first = next(i for i in wanted if i >= number)
+    raise VideoError(f"{path}: frame {first} is not there; the file has {number} frames, 0 to {number - 1}")
+
+
+def _sound(error: DecodingStoppedError) -> str:
+    return f"damaged after frame {error.frames - 1}" if error.frames else "no frame is sound"
+
+
+def _check_sizes(path: Path, found: Mapping[int, Frames]) -> None:
+    sizes = {index: frame.shape[:2] for index, frame in found.items()}
+    first = min(sizes)
+    for index, size in sorted(sizes.items()):
+        if size != sizes[first]:
+            raise VideoError(
+                f"{path}: frame {index} is {size[0]}x{size[1]} where frame {first} is {sizes[first][0]}x"
+                f"{sizes[first][1]} (H x W); ask for one size, as in size=(240, 320)"
+            )
+
+
+def _video_stream(path: Path, container: InputContainer) -> VideoStream:
+    for stream in container.streams.video:
+        if stream.codec_context is not None and not stream.disposition & av.stream.Disposition.attached_pic:
+            stream.thread_type = "NONE"
+            return stream
+    kinds = ", ".join(sorted({stream.type for stream in container.streams})) or "nothing"
+    raise VideoError(f"{path}: has no video stream; found: {kinds}")

@@ -1,0 +1,64 @@
+"""Frames of a video file through torchcodec, where its package and FFmpeg's shared libraries are there.
+
+It decodes in sequence unless the facts of the file say that a seek in it can be trusted.
+"""
+
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bench.data.facts import VideoFacts
+from bench.data.geometry import Size, upright_size
+from bench.data.pyav_reader import reason_of
+from bench.data.scaling import resize_image
+from bench.errors import MissingPackageError, VideoError
+
+_FAILURES = (RuntimeError, ValueError, IndexError, OSError)
+
+
+def read_file_with_torchcodec(
+    path: Path, indices: Sequence[int], *, size: Size | None, facts: VideoFacts | None = None
+) -> NDArray[np.uint8]:
+    """Frames `indices` as uint8 RGB (T, H, W, 3), upright; MissingPackageError where torchcodec does not work."""
+    open_decoder = _decoder_class()
+    try:
+        decoder = open_decoder(str(path), dimension_order="NHWC", num_ffmpeg_threads=1, seek_mode="exact")
+    except _FAILURES as error:
+        raise VideoError(f"{path}: cannot be opened as a video: {reason_of(error)}") from error
+    wanted = sorted(set(indices))
+    skips = facts is not None and facts.is_seekable
+    found: dict[int, NDArray[np.uint8]] = {}
+    for index in wanted if skips else range(wanted[-1] + 1):
+        frame_HWC = _frame(path, decoder, index)
+        if index in wanted:
+            found[index] = resize_image(frame_HWC, upright_size(frame_HWC.shape[:2], size))
+    return np.stack([found[i] for i in indices])
+
+
+@cache
+def _decoder_class() -> Any:
+    """torchcodec's decoder; only building one shows whether FFmpeg's libraries are found."""
+    needed = {"needed_for": "decoding backend 'torchcodec'", "install": "pip install torchcodec, and FFmpeg 4 to 8"}
+    try:
+        from torchcodec.decoders import VideoDecoder
+    except (ImportError, RuntimeError, OSError) as error:
+        raise MissingPackageError("torchcodec", **needed) from error
+    try:
+        VideoDecoder(b"")
+    except (ImportError, OSError) as error:
+        raise MissingPackageError("torchcodec with FFmpeg's shared libraries", **needed) from error
+    except _FAILURES:
+        pass
+    return VideoDecoder
+
+
+def _frame(path: Path, decoder: Any, index: int) -> NDArray[np.uint8]:
+    try:
+        frame: NDArray[np.uint8] = decoder.get_frame_at(index).data.numpy()
+    except _FAILURES as error:
+        raise VideoError(f"{path}: frame {index} cannot be decoded: {reason_of(error)}") from error
+    return frame
