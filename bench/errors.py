@@ -9,6 +9,7 @@ BenchError
 │   ├── WeightsError          a checkpoint that is not what it was taken for
 │   └── MissingPackageError   an optional package is needed; says how to install it
 ├── VideoError                a file that cannot be decoded, or not as far as asked       exit 3
+├── TrainingError             a training or evaluation that cannot go on                  exit 3
 ├── DatasetError              a data set that is missing, incomplete or changed           exit 2
 └── StoreError                a results folder that cannot be read or is in use           exit 2
 """
@@ -76,6 +77,12 @@ class MissingPackageError(InputError):
 
 class VideoError(BenchError):
     """A file that cannot be decoded, or not as far as asked: names file and frame."""
+
+    exit_code = 3
+
+
+class TrainingError(BenchError):
+    """A training or evaluation that cannot go on: a loss that is not finite, a full disk, a rank that died."""
 
     exit_code = 3
 

@@ -1,0 +1,190 @@
+"""Accuracy of a network on videos: every view of every video goes through it once; scores are kept, figures derived."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from bench.data.collection import VideoSet
+from bench.data.loading import Batch, view_batches
+from bench.errors import InputError, TrainingError
+from bench.models.base import VideoModel, inputs_of
+from bench.schema import Clip
+from bench.stats import Estimate, wilson_interval
+from bench.train.progress import Report, Watch, silent
+from bench.train.ranks import current_ranks
+from bench.train.scoring import confusion_matrix, label_ranks, mean_per_class
+
+Averaging = Literal["softmax", "score"]
+Amp = Literal["off", "fp16", "bf16"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """Scores of every video that could be read, and what follows from them.
+
+    `scores` `(videos, classes)` are means over a video's views, `labels` `(videos,)`, `positions` `(videos,)` the
+    places in the video set, ascending; `missing` are the places without a score. `clip_ranks` `(videos, views)` is how
+    many classes stand before the label in each single view.
+    """
+
+    positions: NDArray[np.int64]
+    labels: NDArray[np.int64]
+    scores: NDArray[np.float32]
+    clip_ranks: NDArray[np.int64]
+    missing: tuple[int, ...]
+    seconds: float
+
+    @cached_property
+    def ranks(self) -> NDArray[np.int64]:
+        """How many classes stand before each video's label."""
+        return label_ranks(self.scores, self.labels)
+
+    def top(self, k: int) -> Estimate:
+        """Share of the scored videos with their label among the `k` best, with its 95 % interval, as fractions of 1."""
+        return wilson_interval(int((self.ranks < k).sum()), len(self.ranks))
+
+    def clip_top(self, k: int) -> float:
+        """Share of single views that alone put the label among the `k` best."""
+        return float((self.clip_ranks < k).mean())
+
+    @property
+    def mean_class(self) -> float:
+        """Mean over the classes present of each class's top-1."""
+        return mean_per_class(self.ranks < 1, self.labels)
+
+    @property
+    def confusion(self) -> NDArray[np.int64]:
+        """`(classes, classes)` counts: true class in the row, highest score in the column."""
+        return confusion_matrix(self.scores, self.labels)
+
+    @property
+    def loss(self) -> float:
+        """Mean cross-entropy of the scores, read as probabilities where they are, else as logits."""
+        scores = torch.from_numpy(self.scores)
+        logs = scores.clamp_min(1e-12).log() if _are_probabilities(self.scores) else scores.log_softmax(1)
+        return float(torch.nn.functional.nll_loss(logs, torch.from_numpy(self.labels)))
+
+
+def evaluate(
+    model: nn.Module,
+    videos: VideoSet,
+    *,
+    clip: Clip,
+    views: tuple[int, int] = (1, 1),
+    device: str | torch.device = "cpu",
+    batch: int = 8,
+    workers: int = 0,
+    averaging: Averaging = "softmax",
+    amp: Amp = "off",
+    report: Report = silent,
+    **loading: Any,
+) -> Evaluation:
+    """Score `videos` with `views` (temporal, spatial) clips each; `model` must be on `device`.
+
+    `batch` counts clips in one forward pass. `averaging` takes the mean of probabilities or of raw scores over the
+    views. `loading` goes to `bench.data.loading.view_batches`. With several ranks each scores its share and all get
+    the whole. TrainingError where no video can be read or a score is not finite.
+    """
+    ranks, watch, count = current_ranks(), Watch(), views[0] * views[1]
+    parts: list[_Part] = []
+    batches = view_batches(
+        videos,
+        clip=clip,
+        inputs=inputs_of(model),
+        views=views,
+        batch=max(1, batch // count),
+        workers=workers,
+        rank=ranks.rank,
+        world=ranks.world,
+        **{**normalisation_of(model), **loading},
+    )
+    done = 0
+    with evaluating(model), torch.inference_mode(), autocast(device, amp):
+        for each in batches:
+            parts.append(_score(model, each, device=device, at_once=batch, averaging=averaging))
+            done += len(each.labels)
+            if watch.count(each.clips[0].shape[0]):
+                report(watch.progress("evaluating", min(1.0, done * ranks.world / len(videos.videos))))
+    gathered = [part for of_rank in ranks.gather(parts) for part in of_rank]
+    return _joined(gathered, videos=len(videos.videos), seconds=watch.seconds)
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """The model in evaluation mode, every module back in its own mode afterwards."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
+
+
+def autocast(device: str | torch.device, amp: Amp) -> torch.autocast:
+    """Mixed precision on `device`, off unless asked for."""
+    dtype = torch.float16 if amp == "fp16" else torch.bfloat16
+    return torch.autocast(torch.device(device).type, dtype=dtype, enabled=amp != "off")
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Part:
+    """What one batch of videos gave, on the host."""
+
+    positions: NDArray[np.int64]
+    labels: NDArray[np.int64]
+    scores: NDArray[np.float32]
+    clip_ranks: NDArray[np.int64]
+
+
+def _score(model: nn.Module, batch: Batch, *, device: str | torch.device, at_once: int, averaging: Averaging) -> _Part:
+    clips = [clip.to(device, non_blocking=True) for clip in batch.clips]
+    pieces = zip(*(clip.split(at_once) for clip in clips), strict=True)
+    logits = torch.cat([_logits(model(*piece)) for piece in pieces]).float()
+    scores = logits.softmax(1) if averaging == "softmax" else logits
+    by_view = scores.cpu().numpy()
+    labels = batch.labels.numpy()
+    return _Part(
+        positions=batch.videos.numpy(),
+        labels=labels,
+        scores=by_view.reshape(len(labels), batch.views, -1).mean(axis=1),
+        clip_ranks=label_ranks(by_view, labels.repeat(batch.views)).reshape(len(labels), batch.views),
+    )
+
+
+def _logits(output: Any) -> Tensor:
+    if not isinstance(output, Tensor) or output.ndim != 2:
+        shape = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
+        raise InputError(f"the network must return logits (B, classes), found {shape}")
+    return output
+
+
+def _joined(parts: list[_Part], *, videos: int, seconds: float) -> Evaluation:
+    """All parts as one, in the order of the set; a video that two ranks scored counts once."""
+    if not parts:
+        raise TrainingError(f"none of {videos} videos could be read, so there is no accuracy")
+    positions, first = np.unique(np.concatenate([part.positions for part in parts]), return_index=True)
+    return Evaluation(
+        positions=positions,
+        labels=np.concatenate([part.labels for part in parts])[first],
+        scores=np.concatenate([part.scores for part in parts])[first],
+        clip_ranks=np.concatenate([part.clip_ranks for part in parts])[first],
+        missing=tuple(sorted(set(range(videos)) - set(positions.tolist()))),
+        seconds=seconds,
+    )
+
+
+def normalisation_of(model: nn.Module) -> dict[str, tuple[float, ...]]:
+    """What the network's clips are normalised with; a network that does not say gets the zoo's default."""
+    return {name: tuple(getattr(model, name, getattr(VideoModel, name))) for name in ("mean", "std")}
+
+
+def _are_probabilities(scores: NDArray[np.float32]) -> bool:
+    return bool((scores >= 0).all() and np.allclose(scores.sum(axis=1), 1, atol=1e-3))

@@ -1,0 +1,184 @@
+"""A recipe: how a network is trained, with its source, read from YAML; every mistake is told with its place."""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, Field, ValidationError, field_validator
+
+from bench.data.transforms import Augmentation
+from bench.errors import BenchError, Problem, SuiteError, suggest
+from bench.schema import CompileMode, Frozen, Json, digest
+from bench.yaml_tree import Place, Tree, read_yaml
+
+Share = Annotated[float, Field(ge=0, lt=1)]
+Positive = Annotated[float, Field(gt=0)]
+
+
+class SGD(Frozen):
+    """Stochastic gradient descent with momentum."""
+
+    name: Literal["sgd"]
+    lr: Positive
+    momentum: Share = 0.9
+    nesterov: bool = False
+    weight_decay: float = Field(default=0.0, ge=0)
+
+
+class AdamW(Frozen):
+    """Adam with decoupled weight decay. Loshchilov and Hutter, 2019, arXiv:1711.05101."""
+
+    name: Literal["adamw"]
+    lr: Positive
+    betas: tuple[Share, Share] = (0.9, 0.999)
+    weight_decay: float = Field(default=0.01, ge=0)
+
+
+class Schedule(Frozen):
+    """What every schedule has: a linear warm-up over `warmup_epochs`, from `warmup_start` times the rate."""
+
+    warmup_epochs: float = Field(default=0.0, ge=0)
+    warmup_start: float = Field(default=0.01, ge=0, le=1)
+
+
+class Constant(Schedule):
+    """The same rate from the end of the warm-up on."""
+
+    name: Literal["constant"] = "constant"
+
+
+class Multistep(Schedule):
+    """The rate times `factor` at every milestone, in epochs."""
+
+    name: Literal["multistep"]
+    milestones: tuple[Positive, ...] = Field(min_length=1)
+    factor: Positive = 0.1
+
+    @field_validator("milestones")
+    @classmethod
+    def _ascend(cls, milestones: tuple[float, ...]) -> tuple[float, ...]:
+        if list(milestones) != sorted(set(milestones)):
+            raise ValueError(f"milestones must ascend, found {list(milestones)}")
+        return milestones
+
+
+class Cosine(Schedule):
+    """Half a cosine from the end of the warm-up down to `final` times the rate. arXiv:1608.03983, without restarts."""
+
+    name: Literal["cosine"]
+    final: Share = 0.0
+
+
+class Plateau(Schedule):
+    """The rate times `factor` once the validation loss has not fallen by `threshold` of itself in `patience` epochs."""
+
+    name: Literal["plateau"]
+    patience: int = Field(default=10, ge=0)
+    factor: Share = 0.1
+    threshold: float = Field(default=1e-4, ge=0)
+
+
+CHOICES: dict[str, dict[str, type[BaseModel]]] = {
+    "optimizer": {"sgd": SGD, "adamw": AdamW},
+    "schedule": {"constant": Constant, "multistep": Multistep, "cosine": Cosine, "plateau": Plateau},
+}
+
+
+class Recipe(Frozen):
+    """How a network is trained. `batch` is the number of clips of one optimizer step, over all ranks.
+
+    `accumulate` splits such a step into that many passes, to save memory; it does not change the step.
+    `dropout` sets the probability of every dropout layer; None leaves the network's own. `ema` is the decay of the
+    average of weights that is evaluated in place of the weights. `ft_begin_module` trains from that module on.
+    `validate_every` counts epochs; 0 means never. `augmentation` is what `bench.data.transforms` takes.
+    """
+
+    recipe: str = Field(pattern=r"^[a-z0-9_]+$")
+    source: str = Field(min_length=1)
+    epochs: int = Field(ge=1)
+    batch: int = Field(ge=1)
+    optimizer: Annotated[SGD | AdamW, Field(discriminator="name")]
+    schedule: Annotated[Constant | Multistep | Cosine | Plateau, Field(discriminator="name")] = Constant()
+    label_smoothing: Share = 0.0
+    mixup: float = Field(default=0.0, ge=0)
+    cutmix: float = Field(default=0.0, ge=0)
+    dropout: Share | None = None
+    ema: Share | None = None
+    clip_grad: Positive | None = None
+    accumulate: int = Field(default=1, ge=1)
+    sync_bn: bool = False
+    amp: Literal["off", "fp16", "bf16"] = "off"
+    compile: CompileMode = "off"
+    head_lr_scale: Positive = 1.0
+    layer_decay: float | None = Field(default=None, gt=0, le=1)
+    ft_begin_module: str | None = None
+    validate_every: int = Field(default=1, ge=0)
+    augmentation: dict[str, Json] = Field(default_factory=dict)
+
+    @property
+    def hash(self) -> str:
+        """12 hex digits over everything that changes the training; the words of `source` do not."""
+        return digest(self.model_dump(mode="json", exclude={"source", "recipe"}))
+
+
+def read_recipe(path: str | Path) -> Recipe:
+    """The recipe in a YAML file; SuiteError with every problem, one `file:line:column: message` a line."""
+    tree = read_yaml(Path(path))
+    if not isinstance(tree.data, Mapping):
+        raise SuiteError(str(path), [_problem(tree, (), "a recipe is a mapping, such as `epochs: 12`")])
+    try:
+        recipe = Recipe.model_validate(tree.data)
+    except ValidationError as error:
+        raise SuiteError(str(path), [_invalid(tree, dict(found)) for found in error.errors()]) from None
+    problems = [_problem(tree, place, message) for place, message in _contradictions(recipe)]
+    if problems:
+        raise SuiteError(str(path), problems)
+    return recipe
+
+
+def _problem(tree: Tree, place: Place, message: str) -> Problem:
+    where = tree.position(place)
+    return Problem(line=where.line, column=where.column, message=message)
+
+
+def _invalid(tree: Tree, found: Mapping[str, Any]) -> Problem:
+    """One problem of pydantic's; it puts the chosen optimizer's or schedule's name into the location."""
+    location: Place = found["loc"]
+    place = (location[0], *location[2:]) if location[0] in CHOICES else location
+    named = ".".join(str(part) for part in place)
+    if found["type"] == "extra_forbidden":
+        allowed = CHOICES[str(location[0])][str(location[1])] if location[0] in CHOICES else Recipe
+        message = f"unknown key {place[-1]!r}; {suggest(str(place[-1]), allowed.model_fields)}"
+    elif found["type"] == "missing":
+        message = f"{named} is missing"
+    elif found["type"].startswith("union_tag"):
+        message = (
+            f"{named}: unknown name {_name_in(found['input'])!r}; {suggest(_name_in(found['input']), CHOICES[named])}"
+        )
+        place = (*place, "name")
+    else:
+        message = f"{named}: {found['msg'].removeprefix('Value error, ')}, found {found['input']!r}"
+    return _problem(tree, place, message)
+
+
+def _name_in(value: Any) -> str:
+    return str(value.get("name", "")) if isinstance(value, Mapping) else str(value)
+
+
+def _contradictions(recipe: Recipe) -> Iterator[tuple[Place, str]]:
+    """Settings that are right one by one and wrong together, each with its place."""
+    schedule, optimizer = recipe.schedule, recipe.optimizer
+    if schedule.warmup_epochs >= recipe.epochs:
+        yield ("schedule", "warmup_epochs"), f"the warm-up must be shorter than the {recipe.epochs} epochs"
+    if isinstance(schedule, Multistep) and schedule.milestones[-1] >= recipe.epochs:
+        yield ("schedule", "milestones"), f"a milestone lies beyond the last of {recipe.epochs} epochs"
+    if isinstance(schedule, Plateau) and recipe.validate_every != 1:
+        yield ("validate_every",), "a plateau schedule needs validate_every: 1"
+    if recipe.batch % recipe.accumulate:
+        yield ("accumulate",), f"batch {recipe.batch} cannot be split into {recipe.accumulate} equal passes"
+    if isinstance(optimizer, SGD) and optimizer.nesterov and not optimizer.momentum:
+        yield ("optimizer", "nesterov"), "nesterov needs momentum"
+    try:
+        Augmentation.from_mapping(recipe.augmentation)
+    except BenchError as error:
+        yield ("augmentation",), str(error)

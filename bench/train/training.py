@@ -1,0 +1,250 @@
+"""One training as a state that steps: network, optimizer, rates, scaler and average, all of it saved and restored."""
+
+import math
+import random
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict, dataclass
+from typing import Any, cast
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from bench.data.loading import Batch
+from bench.errors import InputError
+from bench.models.groups import parameter_groups
+from bench.train.average import Average
+from bench.train.evaluating import autocast
+from bench.train.mixing import Mixed, mix
+from bench.train.ranks import Ranks
+from bench.train.recipe import SGD, AdamW, Plateau, Recipe
+from bench.train.schedule import PlateauState, rate_factor
+
+
+class Training:
+    """A network being trained by a recipe. Every step draws its randomness from (seed, step, rank) alone.
+
+    So a training that goes on from a checkpoint takes the same steps, and a checkpoint holds no generator's state.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        recipe: Recipe,
+        *,
+        seed: int,
+        device: str | torch.device,
+        steps_per_epoch: int,
+        ranks: Ranks,
+    ) -> None:
+        self.recipe, self.seed, self.ranks = recipe, seed, ranks
+        self.device = torch.device(device)
+        self.steps_per_epoch = steps_per_epoch
+        self.step_count = 0
+        self.model = model.to(self.device)
+        set_dropout(model, recipe.dropout)
+        self.optimizer = _optimizer(model, recipe)
+        self.average = None if recipe.ema is None else Average(model, decay=recipe.ema)
+        self.network = _network(model, recipe, device=self.device, ranks=ranks)
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=recipe.amp == "fp16")
+        self.plateau = PlateauState()
+        self.tally = Tally(self.device)
+
+    @property
+    def evaluated(self) -> nn.Module:
+        """The network whose accuracy counts: the average where the recipe keeps one."""
+        return self.model if self.average is None else self.average.module
+
+    @property
+    def rate_factor(self) -> float:
+        """What every group's rate is multiplied by at this step."""
+        epoch = self.step_count / self.steps_per_epoch
+        return self.plateau.factor * rate_factor(self.recipe.schedule, epoch=epoch, epochs=self.recipe.epochs)
+
+    def step(self, batch: Batch) -> None:
+        """One optimizer step on this rank's share of a batch."""
+        rng = self._seed_step()
+        self._set_rates()
+        clips = tuple(clip.to(self.device, non_blocking=True) for clip in batch.clips)
+        labels = batch.labels.to(self.device, non_blocking=True)
+        mixed = self._mixed(clips, rng)
+        self.optimizer.zero_grad(set_to_none=True)
+        pieces = list(_pieces(mixed.clips, labels, labels.flip(0), count=self.recipe.accumulate))
+        for index, (piece, own, partners) in enumerate(pieces):
+            with self._quiet(is_last=index == len(pieces) - 1), autocast(self.device, self.recipe.amp):
+                logits = self.network(*piece)
+                loss = self._loss(logits, own, partners, share=mixed.share)
+                torch.autograd.backward(self.scaler.scale(loss * (len(own) / len(labels))))
+            self.tally.add(loss.detach(), logits.detach(), own)
+        self._update()
+        self.step_count += 1
+
+    def note_epoch(self, *, validation_loss: float | None) -> None:
+        """Let a plateau schedule see the epoch's validation loss."""
+        if isinstance(self.recipe.schedule, Plateau) and validation_loss is not None:
+            self.plateau.update(self.recipe.schedule, loss=validation_loss)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that the next step depends on, as tensors and plain values."""
+        average = None
+        if self.average is not None:
+            average = {"weights": self.average.module.state_dict(), "updates": self.average.updates}
+        return {
+            "step": self.step_count,
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "plateau": asdict(self.plateau),
+            "average": average,
+            "tally": self.tally.state_dict(),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from `state_dict()`."""
+        self.step_count = state["step"]
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.scaler.load_state_dict(state["scaler"])
+        self.plateau = PlateauState(**state["plateau"])
+        self.tally.load_state_dict(state["tally"])
+        if self.average is not None:
+            self.average.module.load_state_dict(state["average"]["weights"])
+            self.average.updates = state["average"]["updates"]
+
+    def _seed_step(self) -> np.random.Generator:
+        """Seed what layers draw from (dropout, drop path); returns the generator of the mixing."""
+        words = np.random.SeedSequence([self.seed, self.step_count, self.ranks.rank]).generate_state(2)
+        torch.manual_seed(int(words[0]) << 32 | int(words[1]))
+        random.seed(int(words[0]))
+        return np.random.default_rng(words)
+
+    def _set_rates(self) -> None:
+        factor = self.rate_factor
+        for group in self.optimizer.param_groups:
+            group["lr"] = group["initial_lr"] * factor
+
+    def _mixed(self, clips: tuple[Tensor, ...], rng: np.random.Generator) -> Mixed:
+        if not (self.recipe.mixup or self.recipe.cutmix):
+            return Mixed(clips=clips, share=1.0)
+        return mix(clips, mixup=self.recipe.mixup, cutmix=self.recipe.cutmix, rng=rng)
+
+    def _loss(self, logits: Tensor, own: Tensor, partners: Tensor, *, share: float) -> Tensor:
+        """Cross-entropy against the clips' own labels and, where they were mixed, their partners'."""
+        smoothing = self.recipe.label_smoothing
+        loss = F.cross_entropy(logits, own, label_smoothing=smoothing)
+        if share == 1.0:
+            return loss
+        return share * loss + (1 - share) * F.cross_entropy(logits, partners, label_smoothing=smoothing)
+
+    def _quiet(self, *, is_last: bool) -> AbstractContextManager[None]:
+        """Ranks exchange gradients in the last pass of a step only."""
+        if is_last or not isinstance(self.network, DistributedDataParallel):
+            return nullcontext()
+        return self.network.no_sync()
+
+    def _update(self) -> None:
+        if self.recipe.clip_grad is not None:
+            self.scaler.unscale_(self.optimizer)
+            nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.clip_grad)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        if self.average is not None:
+            self.average.update(self.model)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Counts:
+    """Mean loss and share of hits, as a fraction of 1."""
+
+    loss: float
+    top1: float
+
+    @property
+    def is_finite(self) -> bool:
+        return math.isfinite(self.loss)
+
+
+class Tally:
+    """Loss and hits since the last reset, summed on the device so that counting does not wait for it."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._sums = torch.zeros(3, dtype=torch.float64, device=device)
+
+    def add(self, loss: Tensor, logits: Tensor, labels: Tensor) -> None:
+        hits = (logits.argmax(1) == labels).sum()
+        self._sums += torch.stack([loss.double() * len(labels), hits.double(), torch.full_like(hits, len(labels))])
+
+    def read(self, ranks: Ranks | None = None) -> Counts:
+        """What was counted by this rank, or by all `ranks` together."""
+        sums = self._sums if ranks is None else ranks.total(self._sums.clone())
+        loss, hits, clips = sums.tolist()
+        clips = max(clips, 1)
+        return Counts(loss=loss / clips, top1=hits / clips)
+
+    def reset(self) -> None:
+        self._sums.zero_()
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"sums": self._sums.tolist()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self._sums.copy_(torch.tensor(state["sums"], dtype=torch.float64))
+
+
+def set_dropout(model: nn.Module, probability: float | None) -> None:
+    """Give every dropout layer this probability; None leaves them. InputError where there is none to set."""
+    if probability is None:
+        return
+    layers = [module for module in model.modules() if isinstance(module, nn.modules.dropout._DropoutNd)]
+    if not layers:
+        raise InputError(f"the recipe sets dropout {probability}, but {type(model).__name__} has no dropout layer")
+    for layer in layers:
+        layer.p = probability
+
+
+def _optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
+    """The recipe's optimizer over the groups of parameters; each group's own rate stays in `initial_lr`."""
+    chosen = recipe.optimizer
+    groups = parameter_groups(
+        model,
+        lr=chosen.lr,
+        weight_decay=chosen.weight_decay,
+        ft_begin_module=recipe.ft_begin_module,
+        head_lr_scale=recipe.head_lr_scale,
+        layer_decay=recipe.layer_decay,
+    )
+    optimizer: torch.optim.Optimizer
+    match chosen:
+        case SGD():
+            optimizer = torch.optim.SGD(groups, lr=chosen.lr, momentum=chosen.momentum, nesterov=chosen.nesterov)
+        case AdamW():
+            optimizer = torch.optim.AdamW(groups, lr=chosen.lr, betas=chosen.betas)
+    for group in optimizer.param_groups:
+        group["initial_lr"] = group["lr"]
+    return optimizer
+
+
+def _network(model: nn.Module, recipe: Recipe, *, device: torch.device, ranks: Ranks) -> nn.Module:
+    """What a step calls: the model, compiled where the recipe says so, its gradients shared between ranks."""
+    shares = ranks.world > 1
+    network = model
+    if shares and recipe.sync_bn and device.type == "cuda":
+        network = nn.SyncBatchNorm.convert_sync_batchnorm(network)  # type: ignore[no-untyped-call]  # torch's
+    if recipe.compile != "off":
+        network = cast(nn.Module, torch.compile(network, mode=recipe.compile))
+    if not shares:
+        return network
+    return DistributedDataParallel(network, device_ids=[device.index] if device.type == "cuda" else None)
+
+
+def _pieces(
+    clips: tuple[Tensor, ...], labels: Tensor, partners: Tensor, *, count: int
+) -> Iterator[tuple[tuple[Tensor, ...], Tensor, Tensor]]:
+    """A step's batch in `count` parts, or fewer where it has fewer clips."""
+    split = zip(*(clip.tensor_split(count) for clip in clips), strict=True)
+    for piece, own, others in zip(split, labels.tensor_split(count), partners.tensor_split(count), strict=True):
+        if len(own):
+            yield piece, own, others

@@ -1,0 +1,116 @@
+import errno
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+
+from bench.errors import TrainingError
+from bench.train.checkpointing import read_state, read_weights, remove_states, write_state, write_text, write_weights
+
+WRITE_FOR_EVER = """
+import sys, torch
+from pathlib import Path
+from bench.train.checkpointing import write_state
+step = 0
+while True:
+    step += 1
+    write_state(Path(sys.argv[1]), {"step": step, "weights": torch.full((300_000,), float(step))}, step=step)
+    print(step, flush=True)
+"""
+
+
+def state(step):
+    return {"step": step, "weights": torch.full((1000,), float(step)), "curves": [{"loss": 0.5}]}
+
+
+def test_a_state_comes_back_as_it_was(tmp_path):
+    write_state(tmp_path, state(7), step=7)
+    restored = read_state(tmp_path)
+    assert restored.state["step"] == 7
+    assert torch.equal(restored.state["weights"], state(7)["weights"])
+    assert restored.damaged == ()
+
+
+def test_an_empty_folder_has_no_state(tmp_path):
+    assert read_state(tmp_path) is None
+    assert read_state(tmp_path / "not there") is None
+
+
+def test_the_newest_two_are_kept(tmp_path):
+    for step in (1, 2, 30, 100):
+        write_state(tmp_path, state(step), step=step)
+    assert sorted(path.name[:14] for path in tmp_path.iterdir()) == ["state_00000030", "state_00000100"]
+
+
+@pytest.mark.parametrize("damage", ["truncated", "one bit", "empty"])
+def test_a_damaged_state_falls_back_to_the_one_before(tmp_path, damage):
+    write_state(tmp_path, state(1), step=1)
+    newest = write_state(tmp_path, state(2), step=2)
+    data = bytearray(newest.read_bytes())
+    data[len(data) // 2] ^= 1
+    newest.write_bytes({"truncated": data[: len(data) // 2], "one bit": data, "empty": b""}[damage])
+    restored = read_state(tmp_path)
+    assert restored.state["step"] == 1
+    assert restored.damaged == (newest,)
+
+
+def test_all_damaged_is_an_error_that_names_them(tmp_path):
+    path = write_state(tmp_path, state(1), step=1)
+    path.write_bytes(b"")
+    with pytest.raises(TrainingError, match=path.name):
+        read_state(tmp_path)
+
+
+def test_a_full_disk_leaves_the_state_before_and_no_half_file(tmp_path, monkeypatch):
+    write_state(tmp_path, state(1), step=1)
+
+    def full(descriptor):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("bench.train.checkpointing.os.fsync", full)
+    with pytest.raises(TrainingError, match="No space left on device"):
+        write_state(tmp_path, state(2), step=2)
+    assert [path.name[:14] for path in tmp_path.iterdir()] == ["state_00000001"]
+    assert read_state(tmp_path).state["step"] == 1
+
+
+def test_what_a_killed_writer_left_is_swept(tmp_path):
+    (tmp_path / "state_00000009.part").write_bytes(b"half")
+    write_state(tmp_path, state(1), step=1)
+    assert read_state(tmp_path).state["step"] == 1
+    assert not list(tmp_path.glob("*.part"))
+    remove_states(tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_weights_carry_their_notes_and_need_no_trust(tmp_path):
+    path = write_weights(tmp_path / "last.pt", {"fc.weight": torch.ones(2)}, about={"epoch": 3, "recipe": "quick"})
+    content = torch.load(path, weights_only=True)
+    assert (content["epoch"], content["recipe"]) == (3, "quick")
+    assert torch.equal(read_weights(path)["state_dict"]["fc.weight"], torch.ones(2))
+    assert [p.name for p in tmp_path.iterdir()] == ["last.pt"]
+
+
+def test_text_replaces_what_was_there(tmp_path):
+    write_text(tmp_path / "curves.csv", "long text")
+    write_text(tmp_path / "curves.csv", "new")
+    assert (tmp_path / "curves.csv").read_text() == "new"
+
+
+@pytest.mark.slow
+def test_kill_9_during_writes_never_costs_more_than_the_last_state(tmp_path):
+    for delay in (0.0, 0.003, 0.007, 0.011):
+        with subprocess.Popen([sys.executable, "-c", WRITE_FOR_EVER, str(tmp_path)], stdout=subprocess.PIPE) as writer:
+            said = [int(writer.stdout.readline()) for _ in range(5)]
+            time.sleep(delay)
+            writer.send_signal(signal.SIGKILL)
+            said += [int(line) for line in writer.stdout.read().split()]
+        restored = read_state(tmp_path)
+        assert restored.state["step"] >= said[-1]
+        assert restored.damaged == ()
+        assert torch.all(restored.state["weights"] == restored.state["step"])
+        remove_states(tmp_path)
