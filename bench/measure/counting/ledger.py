@@ -1,0 +1,166 @@
+"""Writes down every operator that runs: where, its multiply-accumulates, and the bytes it reads and writes."""
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from bench.measure.counting.formulas import formula_of
+from bench.measure.counting.free import is_free
+from bench.measure.counting.places import Places
+
+_READS_ONLY_WHAT_IT_PICKS = {"aten::embedding", "aten::gather", "aten::index", "aten::index_select", "aten::take"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """All calls of one operator inside one module (not inside its children), in one direction.
+
+    Bytes are what the operator reads and writes if nothing is cached or fused; views read and write nothing.
+    """
+
+    module: str
+    operator: str
+    is_backward: bool
+    calls: int
+    macs: int
+    elements_written: int
+    bytes_read: int
+    bytes_written: int
+
+    @property
+    def bytes_moved(self) -> int:
+        return self.bytes_read + self.bytes_written
+
+    @property
+    def flops_per_byte(self) -> float | None:
+        """Arithmetic intensity; None where nothing moves."""
+        return 2 * self.macs / self.bytes_moved if self.bytes_moved else None
+
+
+class _Key(NamedTuple):
+    module: str
+    operator: str
+    is_backward: bool
+
+
+class Ledger(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leaves it untyped
+    """Active as a context, it sees each operator below autograd, runs it, and adds it to its rows.
+
+    An operator without a formula and not known to be free is split into its parts where PyTorch can; where it cannot,
+    it is named in `uncounted`. `read` holds the identities of all tensors that operators took.
+    """
+
+    supports_higher_order_operators = True
+
+    def __init__(self, places: Places) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+        self.uncounted: Counter[str] = Counter()
+        self.read: set[int] = set()
+        self._places = places
+        self._sums: dict[_Key, list[int]] = {}
+
+    @property
+    def rows(self) -> tuple[Row, ...]:
+        """In the order in which each was first met."""
+        return tuple(
+            Row(
+                **key._asdict(),
+                calls=calls,
+                macs=macs,
+                elements_written=elements,
+                bytes_read=bytes_read,
+                bytes_written=bytes_written,
+            )
+            for key, (calls, macs, elements, bytes_read, bytes_written) in self._sums.items()
+        )
+
+    def __torch_dispatch__(
+        self, func: Any, types: Sequence[type], args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        kwargs = dict(kwargs or {})
+        operator = name_of(func)
+        formula = formula_of(operator)
+        free = formula is None and is_free(operator)
+        if formula is None and not free:
+            with self:
+                parts = _decomposed(func, args, kwargs)
+            if parts is not NotImplemented:
+                return parts
+            self.uncounted[operator] += 1
+        out = func(*args, **kwargs)
+        self._write(operator, func, formula, args, kwargs, out)
+        return out
+
+    def _write(
+        self,
+        operator: str,
+        func: Any,
+        formula: Callable[..., int] | None,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        out: Any,
+    ) -> None:
+        macs = 0
+        if formula is not None:
+            macs = int(formula(*args, **{k: v for k, v in kwargs.items() if k != "out"}, out=out))
+        taken, given = list(tensors_in((args, kwargs))), list(tensors_in(out))
+        self.read.update(map(id, taken))
+        key = _Key(self._places.current, operator, torch._C._current_graph_task_id() != -1)
+        sums = self._sums.setdefault(key, [0, 0, 0, 0, 0])
+        traffic = (0, 0, 0) if _is_view(func) else _traffic(operator, taken, given)
+        for position, value in enumerate((1, macs, *traffic)):
+            sums[position] += value
+
+
+def name_of(operator: Any) -> str:
+    """`namespace::name` of an operator; a higher-order operator's own name."""
+    schema = getattr(operator, "_schema", None)
+    return str(schema.name) if schema is not None else f"higher_order::{operator.name()}"
+
+
+def tensors_in(value: Any) -> Iterator[Tensor]:
+    """Every tensor in nested lists, tuples and mappings."""
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, Mapping):
+        for item in value.values():
+            yield from tensors_in(item)
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from tensors_in(item)
+
+
+def bytes_of(tensor: Tensor) -> int:
+    """Bytes of the distinct values of `tensor`: what it repeats by a stride of zero counts once."""
+    if tensor.layout != torch.strided:
+        return tensor.numel() * tensor.element_size()
+    values = 1
+    for size, stride in zip(tensor.shape, tensor.stride(), strict=True):
+        values *= 1 if stride == 0 and size else size
+    return values * tensor.element_size()
+
+
+def _traffic(operator: str, taken: list[Tensor], given: list[Tensor]) -> tuple[int, int, int]:
+    """Elements written, bytes read, bytes written."""
+    bytes_written = sum(map(bytes_of, given))
+    bytes_read = sum(map(bytes_of, taken))
+    if operator in _READS_ONLY_WHAT_IT_PICKS:
+        bytes_read = bytes_written + sum(bytes_of(t) for t in taken[1:])
+    return sum(t.numel() for t in given), bytes_read, bytes_written
+
+
+def _is_view(func: Any) -> bool:
+    returns = getattr(getattr(func, "_schema", None), "returns", ())
+    return bool(returns) and all(r.alias_info is not None and not r.alias_info.is_write for r in returns)
+
+
+def _decomposed(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """What `func` gives when it runs as the operators it is made of; NotImplemented where it is made of none."""
+    if not hasattr(func, "decompose"):
+        return NotImplemented
+    return func.decompose(*args, **kwargs)

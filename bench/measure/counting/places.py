@@ -1,0 +1,103 @@
+"""Which module is running: its path in the model, in the forward pass and in the backward pass alike."""
+
+import bisect
+import functools
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+
+ROOT = ""
+
+
+class Places:
+    """Follows the calls of a model's modules and says at any moment in which one an operator runs.
+
+    A module counts as running while its `forward` does, called by hooks' rules or directly. One that hangs under
+    several parents is found under the parent that calls it. In the backward pass, each autograd node belongs where it
+    was made, known by its sequence number; modules that run again there (checkpointing) are followed like any call.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self._paths: dict[int, list[str]] = {}
+        for path, module in model.named_modules(remove_duplicate=False):
+            self._paths.setdefault(id(module), []).append(path)
+        self._modules = list(model.modules())
+        self._running: list[str] = []
+        self._marks: list[tuple[int, str]] = [(0, ROOT)]
+
+    @property
+    def paths(self) -> list[str]:
+        """Every path of every module, parents first."""
+        return [path for paths in self._paths.values() for path in paths]
+
+    @property
+    def current(self) -> str:
+        """The path of the innermost module that is running, or whose backward is."""
+        if self._running:
+            return self._running[-1]
+        node = torch._C._current_autograd_node()
+        return ROOT if node is None else self._made_at(node._sequence_nr())
+
+    @contextmanager
+    def followed(self) -> Iterator[None]:
+        """Follow calls inside the context. Changes the modules (not their state), so only for a copy of a model."""
+        followed = [module for module in self._modules if not isinstance(module, torch.jit.ScriptModule)]
+        own = [module.__dict__.get("forward") for module in followed]
+        for module in followed:
+            module.__dict__["forward"] = self._following(module, module.forward)
+        try:
+            yield
+        finally:
+            for module, forward in zip(followed, own, strict=True):
+                del module.__dict__["forward"]
+                if forward is not None:
+                    module.__dict__["forward"] = forward
+
+    def _following(self, module: nn.Module, forward: Callable[..., Any]) -> Callable[..., Any]:
+        paths = self._paths[id(module)]
+
+        @functools.wraps(forward)
+        def follow(*args: Any, **kwargs: Any) -> Any:
+            self._running.append(nearest(self.current, paths))
+            self._mark()
+            try:
+                return forward(*args, **kwargs)
+            finally:
+                self._running.pop()
+                self._mark()
+
+        return follow
+
+    def _mark(self) -> None:
+        """Autograd nodes made from now on belong to the current module."""
+        self._marks.append((torch._C._autograd._get_sequence_nr(), self.current))
+
+    def _made_at(self, sequence_number: int) -> str:
+        after = bisect.bisect_right(self._marks, sequence_number, key=lambda mark: mark[0])
+        return self._marks[after - 1][1]
+
+
+def nearest(caller: str, paths: list[str]) -> str:
+    """The one of a module's `paths` that is called from `caller`: below it, or below the closest parent of it."""
+    while len(paths) > 1 and caller != ROOT:
+        below = [path for path in paths if path == caller or path.startswith(f"{caller}.")]
+        if below:
+            return below[0]
+        caller = parent_of(caller)
+    return paths[0]
+
+
+def parent_of(path: str) -> str:
+    """The path of the module that holds this one; the root holds itself."""
+    return path.rpartition(".")[0]
+
+
+def with_parents(path: str) -> Iterator[str]:
+    """The path and those of all modules around it, out to the root."""
+    yield path
+    while path != ROOT:
+        path = parent_of(path)
+        yield path

@@ -1,0 +1,30 @@
+"""Measure `params`: how many parameters and buffers a network has, each counted once."""
+
+from typing import TYPE_CHECKING
+
+from bench.measure.axes import COUNT_AXES
+from bench.registry import register_measure
+from bench.schema import Metric
+
+if TYPE_CHECKING:
+    from bench.measure.loaded import LoadedCase
+
+
+@register_measure("params", depends_on=COUNT_AXES, version=1)
+def params(case: "LoadedCase") -> list[Metric]:
+    """Elements of parameters and buffers by identity; `never_called`: parameters that no operator reads."""
+    from bench.measure.counting.cases import forward_of
+
+    counted = forward_of(case)
+    if counted.never_called:
+        case.note("never_called_parameters", dict(counted.never_called))
+    amounts = {
+        "total": counted.params,
+        "trainable": counted.trainable,
+        "buffers": counted.buffers,
+        "never_called": sum(counted.never_called.values()),
+    }
+    return [
+        Metric(name=f"params.{name}", value=value, unit="elements", better="lower", is_exact=True)
+        for name, value in amounts.items()
+    ]
