@@ -1,6 +1,7 @@
 """A YAML file becomes a `Suite`, a `Suite` its cases. Pure: what it must know of models and measures is passed in."""
 
 import itertools
+import json
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -10,7 +11,7 @@ from typing import Annotated, Any, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from bench.errors import BenchError, Problem, SuiteError, UnknownNameError, suggest
+from bench.errors import InputError, Problem, SuiteError, UnknownNameError, suggest
 from bench.registry import DatasetEntry, MeasureEntry
 from bench.schema import Case, Clip, Json, ModelFacts, Point, Probe
 from bench.yaml_tree import Place, Tree, read_yaml
@@ -74,6 +75,12 @@ class SuiteFile(_Strict):
     timeout_s: float = Field(default=3600, gt=0)
     gate: dict[str, GateRule] = {}
     small: dict[str, Any] = {}
+
+
+def write_json_schema(path: str | Path) -> None:
+    """Write the JSON Schema of suite files, for completion and checks in editors."""
+    schema = SuiteFile.model_json_schema()
+    Path(path).write_text(json.dumps(schema, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -334,16 +341,15 @@ class _Planner:
         wanted = self.knowledge.measures[measure].option_types.get(key, Any)
         try:
             wanted_type: TypeAdapter[Any] = TypeAdapter(wanted)
-            checked: Json = wanted_type.dump_python(wanted_type.validate_python(_expanded(value)), mode="json")
-        except ValidationError as error:
-            self._add(("measure", measure, key), f"{key}: {_plain_message(dict(error.errors()[0]))}, found {value!r}")
-            return value
-        return checked
+            checked = wanted_type.validate_python(_expanded(key, value))
+        except (ValidationError, InputError) as error:
+            self._add(("measure", measure, key), f"{key}: {_reason(error)}, found {value!r}")
+            return None
+        plain: Json = wanted_type.dump_python(checked, mode="json")
+        return plain
 
     def _checked_axes(self, axes: dict[str, Any], setting: _Setting, measure: str) -> dict[str, Any] | None:
         """`axes` as a point holds them, or None after noting what is wrong with them."""
-        for key in set(PATHS) & set(axes):
-            axes[key] = _expanded(axes[key])
         if (name := axes.get("dataset")) is not None and name not in self.knowledge.datasets:
             place = self._place_of("dataset", setting, measure)
             self._add(place, f"unknown data set {name!r}; {suggest(str(name), self.knowledge.datasets)}")
@@ -352,11 +358,10 @@ class _Planner:
         is_good = True
         for axis, value in axes.items():
             try:
-                checked[axis] = _adapter(axis).validate_python(value)
-            except ValidationError as error:
+                checked[axis] = _adapter(axis).validate_python(_expanded(axis, value))
+            except (ValidationError, InputError) as error:
                 is_good = False
-                message = f"{axis}: {_plain_message(dict(error.errors()[0]))}"
-                self._add(self._place_of(axis, setting, measure), f"{message}, found {value!r}")
+                self._add(self._place_of(axis, setting, measure), f"{axis}: {_reason(error)}, found {value!r}")
         return checked if is_good else None
 
     def _place_of(self, axis: str, setting: _Setting, measure: str) -> Place:
@@ -420,14 +425,17 @@ def _adapter(axis: str) -> TypeAdapter[Any]:
 _ADAPTERS: dict[str, TypeAdapter[Any]] = {}
 
 
-def _expanded(text: Any) -> Any:
-    """`text` with ${env:NAME} replaced; BenchError where the variable is not set."""
-    if not isinstance(text, str):
-        return text
+def _reason(error: ValidationError | InputError) -> str:
+    return _plain_message(dict(error.errors()[0])) if isinstance(error, ValidationError) else str(error)
 
-    def value_of(match: re.Match[str]) -> str:
-        if match[1] not in os.environ:
-            raise BenchError(f"{match[0]}: the environment variable {match[1]} is not set")
-        return os.environ[match[1]]
 
-    return ENV.sub(value_of, text)
+def _expanded(key: str, value: Any) -> Any:
+    """`value` with ${env:NAME} replaced, where `key` is a path; InputError elsewhere, or if it is not set."""
+    if not isinstance(value, str) or not ENV.search(value):
+        return value
+    if key not in PATHS:
+        raise InputError(f"${{env:…}} is allowed in paths only ({', '.join(PATHS)})")
+    for name in ENV.findall(value):
+        if name not in os.environ:
+            raise InputError(f"the environment variable {name} is not set")
+    return ENV.sub(lambda match: os.environ[match[1]], value)

@@ -1,0 +1,50 @@
+# Everything a newcomer or CI needs. VENV and PYTHON can be given: make test VENV=/tmp/venv PYTHON=python3.13
+VENV ?= .venv
+PYTHON ?= python3
+BIN = $(VENV)/bin
+export VBENCH_TEST_ASSETS ?=
+
+.PHONY: demo test slow check fix bench schema clean
+
+demo: $(VENV)/.run
+	$(BIN)/vbench run suites/quickstart.yaml
+
+test: $(VENV)/.test
+	$(BIN)/python -m pytest
+
+slow: $(VENV)/.test
+	$(BIN)/python -m pytest -m "slow or browser"
+
+check: $(VENV)/.dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest
+
+fix: $(VENV)/.dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(VENV)/.test
+	$(BIN)/python benchmarks/startup.py
+
+schema: $(VENV)/.run
+	$(BIN)/python -c "from bench.suite import write_json_schema; write_json_schema('suites/suite.schema.json')"
+
+clean:
+	rm -rf $(VENV) results .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.run: pyproject.toml | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --editable .
+	touch $@
+
+$(VENV)/.test: pyproject.toml | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --editable ".[test]"
+	touch $@
+
+$(VENV)/.dev: pyproject.toml | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --editable ".[dev]"
+	touch $@

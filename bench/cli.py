@@ -1,0 +1,318 @@
+"""The command line: arguments, one call, text, exit code. Nothing heavy is imported before a command needs it."""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from bench.errors import BenchError
+
+if TYPE_CHECKING:
+    from bench.execution.running import Plan, RunSummary
+
+app = typer.Typer(
+    name="vbench",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Benchmarks and analyses video action-recognition models: what they cost, what they give, how sure that is.",
+)
+data_app = typer.Typer(no_args_is_help=True, help="Data sets: list, check, prepare.")
+app.add_typer(data_app, name="data")
+
+FAULT, INTERRUPTED = 70, 130
+
+SuitePath = Annotated[Path, typer.Argument(metavar="SUITE", help="A suite file, such as suites/quickstart.yaml.")]
+OutFolder = Annotated[Path | None, typer.Option("--out", help="Results folder; results/<suite> if not given.")]
+Small = Annotated[bool, typer.Option("--small", help="The suite's small form: synthetic data, minutes on a CPU.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
+
+
+@app.command()
+def run(suite: SuitePath, out: OutFolder = None, small: Small = False) -> None:
+    """Run what is left of a suite, then write its report."""
+    from bench.execution.facts import Facts
+    from bench.execution.running import run as run_suite
+    from bench.terminal import LiveRun, say
+
+    with LiveRun().running() as live:
+        summary = run_suite(suite, out=out, small=small, facts=Facts(_plugins(suite)), on_event=live.show)
+    for note in summary.notes:
+        say(note)
+    _say_summary(summary)
+    page = _report(summary.folder)
+    say(f"report: {page}")
+    raise typer.Exit(summary.exit_code)
+
+
+@app.command()
+def plan(suite: SuitePath, out: OutFolder = None, small: Small = False, as_json: AsJson = False) -> None:
+    """Show the cases of a suite, what is done, and about how long the rest takes."""
+    from bench.execution.running import plan as plan_suite
+    from bench.terminal import as_json as print_json
+
+    planned = plan_suite(suite, out=out, small=small)
+    if as_json:
+        print_json(_plan_facts(planned))
+    else:
+        _show_plan(planned)
+
+
+@app.command()
+def profile(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="A name from `vbench models`, or source:name.")],
+    shape: Annotated[
+        str | None,
+        typer.Option("--input", metavar="BxCxTxHxW", help="Input shape, such as 1x3x16x112x112; several by commas."),
+    ] = None,
+    num_classes: Annotated[int | None, typer.Option(help="Classes; the model's own default if not given.")] = None,
+    arg: Annotated[list[str] | None, typer.Option("--arg", metavar="NAME=VALUE", help="A model argument.")] = None,
+    weights: Annotated[Path | None, typer.Option(help="A checkpoint to load.")] = None,
+    device: Annotated[str | None, typer.Option(help="Where to count: meta (default), or cpu, cuda.")] = None,
+    counters: Annotated[
+        str, typer.Option(help="torch, or all, or a list of torch, fvcore, thop, ptflops: who counts.")
+    ] = "torch",
+    views: Annotated[str, typer.Option(help="Views of one video, temporal x spatial, such as 10x3.")] = "1x1",
+    layers: Annotated[bool, typer.Option("--layers", help="Also a table of the model's modules.")] = False,
+    speed: Annotated[bool, typer.Option("--speed", help="Also measure latency, throughput and memory here.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Count one model: parameters, MACs, memory."""
+    from bench.execution.profiling import profile as profile_model
+    from bench.terminal import as_json as print_json
+
+    found = profile_model(
+        model,
+        shape,
+        num_classes=num_classes,
+        arguments=_arguments(arg or []),
+        weights=weights,
+        device=device,
+        counters=_counters(counters),
+        views=views,
+        with_speed=speed,
+    )
+    if as_json:
+        print_json(found.as_dict(with_layers=layers))
+    else:
+        from bench.terminal_profile import show_profile
+
+        show_profile(found, with_layers=layers)
+
+
+@app.command()
+def report(
+    results: Annotated[list[Path], typer.Argument(metavar="RESULTS...", help="Results folders or records files.")],
+    out: Annotated[Path, typer.Option("--out", help="Folder of the site.")] = Path("report"),
+    title: Annotated[str | None, typer.Option(help="Title of the page.")] = None,
+) -> None:
+    """Write an HTML report of stored results."""
+    from bench.reporting.site import report as write_report
+    from bench.terminal import say
+
+    say(f"report: {write_report(results, out=out, title=title)}")
+
+
+@app.command()
+def models(
+    pattern: Annotated[str, typer.Argument(metavar="[PATTERN|show]", help="A pattern such as 'resnet3d*'.")] = "*",
+    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="With show: the model.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """List models with counted parameters and MACs; `vbench models show NAME` tells all of one."""
+    from bench.execution.facts import Facts
+    from bench.execution.listing import model_as_dict, model_rows
+    from bench.terminal import as_json as print_json
+    from bench.terminal import counting_progress, show_model, show_models
+
+    if pattern == "show" and name is None:
+        raise typer.BadParameter("`vbench models show` needs the name of a model")
+    wanted = name if pattern == "show" and name is not None else pattern
+    with counting_progress() as advance:
+        rows = model_rows(wanted, Facts(on_progress=advance))
+    if as_json:
+        found = [model_as_dict(model, probe) for model, probe in rows]
+        print_json(found[0] if pattern == "show" else found)
+    elif pattern == "show":
+        show_model(*rows[0])
+    else:
+        show_models(rows)
+
+
+@app.command()
+def doctor(
+    gpu: Annotated[
+        bool, typer.Option("--gpu", help="Also how to quiet the GPU, and what is not allowed here.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Say what this machine has, what is missing, and what would disturb a measurement."""
+    from bench.execution.doctor import examine
+    from bench.terminal import as_json as print_json
+    from bench.terminal import table
+
+    findings = examine(with_gpu=gpu)
+    if as_json:
+        print_json([finding.as_dict() for finding in findings])
+    else:
+        table(("", "state", "found", "remedy"), [(f.topic, f.state, f.found, f.remedy) for f in findings])
+    raise typer.Exit(3 if any(finding.state == "missing" for finding in findings) else 0)
+
+
+@data_app.command("list")
+def data_list(as_json: AsJson = False) -> None:
+    """List the data sets vbench reads, and where each is described."""
+    from bench.registry import DATASETS
+    from bench.terminal import as_json as print_json
+    from bench.terminal import table
+
+    rows = [(d.name, d.num_classes, ", ".join(d.splits), d.described_at) for d in DATASETS]
+    if as_json:
+        print_json([dict(zip(("name", "classes", "splits", "described_at"), row, strict=True)) for row in rows])
+    else:
+        table(("data set", "classes", "splits", "described at"), rows, right=("classes",))
+
+
+@app.callback(invoke_without_command=True)
+def root(version: Annotated[bool, typer.Option("--version", help="Show the version and stop.")] = False) -> None:
+    """Options of vbench itself."""
+    if version:
+        import bench
+
+        typer.echo(f"vbench {bench.__version__}")
+        raise typer.Exit
+
+
+def main() -> None:
+    """Entry point of the command `vbench`."""
+    sys.exit(_exit_code(sys.argv[1:]))
+
+
+def _exit_code(arguments: list[str]) -> int:
+    """Run one command; every way it can end becomes an exit code and, where it failed, one clear text."""
+    import click
+
+    from bench.terminal import show_error
+
+    try:
+        code = app(args=arguments, prog_name="vbench", standalone_mode=False)
+    except BenchError as error:
+        show_error(str(error))
+        return error.exit_code
+    except (click.ClickException, typer.BadParameter) as error:
+        error.show()
+        return 2
+    except (KeyboardInterrupt, click.Abort):
+        show_error("stopped; everything finished is kept, and the same command goes on from here")
+        return INTERRUPTED
+    except BrokenPipeError:
+        return 0
+    except Exception as error:  # our own fault: the traceback goes to a file, one line to the user
+        show_error(f"a fault of vbench itself: {type(error).__name__}: {error}; traceback in {_keep_traceback()}")
+        return FAULT
+    return code if isinstance(code, int) else 0
+
+
+def _keep_traceback() -> str:
+    import tempfile
+    import traceback
+
+    with tempfile.NamedTemporaryFile("w", prefix="vbench-fault-", suffix=".txt", delete=False) as file:
+        file.write(traceback.format_exc())
+    return file.name
+
+
+def _plugins(suite: Path) -> list[str]:
+    from bench.suite import read_suite
+
+    plugins = read_suite(suite).data.get("plugins") or []
+    return [name for name in plugins if isinstance(name, str)] if isinstance(plugins, list) else []
+
+
+def _arguments(given: list[str]) -> dict[str, Any]:
+    """`NAME=VALUE` options with YAML values: `kernel_depth=3`, `shortcut=A`, `no_max_pool=true`."""
+    from io import StringIO
+
+    from ruamel.yaml import YAML
+
+    from bench.errors import InputError
+
+    arguments = {}
+    for text in given:
+        name, equals, value = text.partition("=")
+        if not equals or not name.isidentifier():
+            raise InputError(f"--arg {text!r} is not NAME=VALUE, such as --arg depth=50")
+        arguments[name] = YAML(typ="safe").load(StringIO(value))
+    return arguments
+
+
+def _counters(text: str) -> list[str]:
+    known = ["torch", "fvcore", "thop", "ptflops"]
+    if text == "all":
+        return known
+    from bench.errors import UnknownNameError
+
+    names = [name.strip() for name in text.split(",")]
+    for name in names:
+        if name not in known:
+            raise UnknownNameError("counter", name, [*known, "all"])
+    return names
+
+
+def _say_summary(summary: "RunSummary") -> None:
+    from bench.terminal import first_line, say
+
+    if not summary.finished:
+        say(f"{summary.suite}: all {summary.skipped} runs were done before; nothing was measured")
+        return
+    done = len(summary.finished) - len(summary.failed)
+    say(f"{summary.suite}: {done} measured, {len(summary.failed)} failed, {summary.skipped} were done before")
+    for record in summary.failed:
+        why = f"{record.error.type}: {first_line(record.error.message)}" if record.error else ""
+        say(f"  {record.status}: {record.case.title}: {why}\n    log: {summary.folder / record.artifacts['log']}")
+
+
+def _report(folder: Path) -> Path:
+    from bench.reporting.site import report as write_report
+
+    return write_report(folder, out=folder / "report")
+
+
+def _plan_facts(planned: "Plan") -> dict[str, Any]:
+    pending = planned.pending
+    left = {(case.id, index) for case, index in pending}
+    return {
+        "suite": planned.suite.name,
+        "out": str(planned.store.folder),
+        "runs": sum(case.runs for case in planned.suite.cases),
+        "left": len(pending),
+        "estimate_s": round(planned.estimate_s(pending), 1),
+        "cases": [
+            {
+                "id": case.id,
+                "title": case.title,
+                "measures": list(case.measures),
+                "runs": case.runs,
+                "left": sum((case.id, index) in left for index in range(case.runs)),
+                "point": case.point.model_dump(mode="json", exclude_none=True),
+            }
+            for case in planned.suite.cases
+        ],
+    }
+
+
+def _show_plan(planned: "Plan") -> None:
+    from bench.terminal import duration, say, table
+
+    facts = _plan_facts(planned)
+    rows = [
+        (c["id"], c["title"], ", ".join(c["measures"]), f"{c['runs'] - c['left']}/{c['runs']}") for c in facts["cases"]
+    ]
+    table(("case", "point", "measures", "done"), rows, right=("done",))
+    left = f"about {duration(facts['estimate_s'])} for the rest" if facts["left"] else "nothing is left to run"
+    say(f"{facts['suite']}: {len(rows)} cases, {facts['runs'] - facts['left']} of {facts['runs']} runs done; {left}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,151 @@
+"""What this machine has, what is missing, and what would disturb a measurement. Reads only; changes nothing."""
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Literal
+
+from bench.execution.environment import describe_environment
+from bench.execution.facts import cache_folder
+from bench.schema import Environment, Json
+
+REQUIRED = ("torch", "torchvision", "fvcore", "thop", "ptflops", "pandas", "plotly", "codecarbon", "av")
+OPTIONAL = {
+    "timm": "pip install 'vbench[timm]'",
+    "transformers": "pip install 'vbench[hf]'",
+    "torchcodec": "pip install torchcodec (needs FFmpeg libraries)",
+    "ray": "pip install ray",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """One thing looked at: `ok`, `note` (works, but know this) or `missing`, and what to do about it."""
+
+    topic: str
+    state: Literal["ok", "note", "missing"]
+    found: str
+    remedy: str = ""
+
+    def as_dict(self) -> dict[str, Json]:
+        return asdict(self)
+
+
+def examine(*, with_gpu: bool = False) -> list[Finding]:
+    """Everything there is to say about this machine. `with_gpu` adds how to quiet the GPU."""
+    environment = describe_environment(device="cuda")
+    return [
+        *_packages(),
+        *_processor(environment),
+        *_accelerator(environment),
+        *_energy(environment),
+        *_folders(),
+        *(_quieting(environment) if with_gpu else ()),
+    ]
+
+
+def _packages() -> Iterator[Finding]:
+    for name in REQUIRED:
+        found = _version(name)
+        if found is None:
+            yield Finding(topic=name, state="missing", found="not installed", remedy="pip install vbench")
+        else:
+            yield Finding(topic=name, state="ok", found=found)
+    for name, remedy in OPTIONAL.items():
+        found = _version(name)
+        yield Finding(
+            topic=name,
+            state="ok" if found else "note",
+            found=found or "not installed (optional)",
+            remedy="" if found else remedy,
+        )
+
+
+def _processor(environment: Environment) -> Iterator[Finding]:
+    hardware, state = environment.hardware, environment.state
+    usable = hardware["cpu_threads_usable"]
+    yield Finding(topic="CPU", state="ok", found=f"{hardware['cpu']}, {usable} of {hardware['cpu_threads']} threads")
+    load = state["load_1min"]
+    if isinstance(load, float) and isinstance(usable, int) and load > 0.2 * usable:
+        yield Finding(
+            topic="load",
+            state="note",
+            found=f"{load:g} over the last minute: something else is running",
+            remedy="stop it before timing, or expect `unsteady` and wide intervals",
+        )
+    governor = state["cpu_governor"]
+    if governor not in (None, "performance"):
+        yield Finding(
+            topic="CPU governor",
+            state="note",
+            found=str(governor),
+            remedy="sudo cpupower frequency-set -g performance",
+        )
+
+
+def _accelerator(environment: Environment) -> Iterator[Finding]:
+    gpu = environment.hardware.get("gpu")
+    if gpu is None:
+        yield Finding(
+            topic="GPU",
+            state="note",
+            found="no NVIDIA GPU that NVML can see; everything runs on the CPU",
+            remedy="on a GPU machine: check that `nvidia-smi` works for this user",
+        )
+        return
+    yield Finding(topic="GPU", state="ok", found=f"{gpu}, driver {environment.hardware.get('gpu_driver')}")
+    others = environment.state.get("gpu_other_processes")
+    if isinstance(others, list) and others:
+        yield Finding(
+            topic="GPU processes",
+            state="note",
+            found=f"others are on this GPU: {', '.join(map(str, others))}",
+            remedy="wait for them, or choose another GPU with CUDA_VISIBLE_DEVICES",
+        )
+
+
+def _energy(environment: Environment) -> Iterator[Finding]:
+    counters = list(Path("/sys/class/powercap").glob("intel-rapl:?/energy_uj"))
+    if any(os.access(counter, os.R_OK) for counter in counters):
+        yield Finding(topic="CPU energy", state="ok", found="RAPL counter can be read")
+    elif "gpu" not in environment.hardware:
+        remedy = "sudo chmod a+r /sys/class/powercap/intel-rapl:*/energy_uj" if counters else ""
+        yield Finding(topic="CPU energy", state="note", found="no counter can be read: energy is null", remedy=remedy)
+
+
+def _folders() -> Iterator[Finding]:
+    for topic, folder in (("cache", cache_folder()), ("working folder", Path.cwd())):
+        there = next((f for f in (folder, *folder.parents) if f.exists()), folder)
+        free = shutil.disk_usage(there).free / 1e9
+        if os.access(there, os.W_OK):
+            yield Finding(topic=topic, state="ok", found=f"{folder}, {free:.0f} GB free")
+        else:
+            remedy = "set XDG_CACHE_HOME to a folder of yours" if topic == "cache" else "use --out"
+            yield Finding(topic=topic, state="missing", found=f"{folder} cannot be written", remedy=remedy)
+
+
+def _quieting(environment: Environment) -> Iterator[Finding]:
+    """How to lock clocks and power on this GPU, and whether this user may."""
+    if "gpu" not in environment.hardware:
+        return
+    may = hasattr(os, "geteuid") and os.geteuid() == 0
+    why = "" if may else " (needs root, which this user is not)"
+    clock = environment.hardware.get("gpu_clock_max_mhz")
+    if environment.state.get("gpu_persistence") is False:
+        yield Finding(topic="persistence", state="note", found="off", remedy=f"sudo nvidia-smi -pm 1{why}")
+    yield Finding(
+        topic="GPU clock",
+        state="note",
+        found=f"{environment.state.get('gpu_clock_mhz')} MHz now, {clock} MHz at most",
+        remedy=f"lock it below the maximum: sudo nvidia-smi -lgc <MHz>; undo with -rgc{why}",
+    )
+
+
+def _version(name: str) -> str | None:
+    with suppress(PackageNotFoundError):
+        return version(name)
+    return None

@@ -1,0 +1,224 @@
+"""YAML to cases: what multiplies, what shares a case, and every mistake with its place in the file."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import pytest
+
+from bench.errors import SuiteError, UnknownNameError
+from bench.registry import DatasetEntry, MeasureEntry
+from bench.schema import Clip, Metric, ModelFacts, Point, Probe
+from bench.suite import Suite, plan_suite, read_suite, write_json_schema
+
+COUNTS = frozenset({"model", "args", "clip"})
+TIMES = COUNTS | {"precision", "memory_format", "compile", "device", "threads", "batch"}
+LEARNS = COUNTS | {"weights", "dataset", "split", "recipe", "seed", "views"}
+
+
+def macs(case: object, *, backward: bool = False) -> list[Metric]:
+    return []
+
+
+def throughput(case: object, *, batch: int | list[int] | None = None) -> list[Metric]:
+    return []
+
+
+def accuracy(case: object) -> list[Metric]:
+    return []
+
+
+def motions(root: object, *, split: str) -> None:
+    return None
+
+
+class FakeKnowledge:
+    """Two models, three measures, one data set; a clip under 8 pixels does not fit."""
+
+    measures: Mapping[str, MeasureEntry] = {
+        name: MeasureEntry(name=name, function=function, depends_on=axes, version=1, is_timed=name == "throughput")
+        for name, function, axes in (
+            ("macs", macs, COUNTS),
+            ("throughput", throughput, TIMES),
+            ("accuracy", accuracy, LEARNS),
+        )
+    }
+    datasets: Mapping[str, DatasetEntry] = {
+        "motions": DatasetEntry(
+            name="motions", function=motions, num_classes=8, splits=("train", "val"), described_at=""
+        )
+    }
+    known: Mapping[str, dict[str, object]] = {
+        "c3d_search": {"num_classes": 101, "kernel_depth": 3, "width": 1.0},
+        "resnet3d": {"num_classes": 700, "depth": 50},
+    }
+
+    def model(self, name: str) -> ModelFacts:
+        if name not in self.known and ":" not in name:
+            raise UnknownNameError("model", name, self.known)
+        arguments = self.known.get(name, {})
+        return ModelFacts(name=name, family=name, clip=Clip.model_validate("16x1x112"), arguments=arguments)  # type: ignore[arg-type]
+
+    def probe(self, points: Sequence[Point]) -> list[Probe]:
+        return [Probe(problem="too small" if point.clip.height < 8 else None) for point in points]
+
+
+def planned(tmp_path: Path, text: str, *, small: bool = False) -> Suite:
+    file = tmp_path / "s.yaml"
+    file.write_text(text, encoding="utf-8")
+    return plan_suite(read_suite(file, small=small), FakeKnowledge())
+
+
+def problems(tmp_path: Path, text: str) -> list[str]:
+    """`line:column: message` of each problem."""
+    with pytest.raises(SuiteError) as caught:
+        planned(tmp_path, text)
+    return [f"{p.line}:{p.column}: {p.message}" for p in caught.value.problems]
+
+
+FULL = """\
+suite: s
+models:
+  - {name: c3d_search, kernel_depth: [1, 3]}
+  - resnet3d
+matrix:
+  clip: [16x1x112, 8x2x56]
+  precision: [fp32, bf16]
+measure:
+  macs: {}
+  throughput: {batch: [1, 8]}
+  accuracy: {dataset: motions, recipe: quick, seeds: [0, 1, 2]}
+"""
+
+
+def test_axes_multiply_and_a_measure_sees_only_its_own(tmp_path: Path) -> None:
+    """3 networks x 2 clips: 6 counts, 12 timings (two precisions), 18 trainings (three seeds)."""
+    cases = planned(tmp_path, FULL).cases
+    by_measure = {name: [c for c in cases if name in c.measures] for name in ("macs", "throughput", "accuracy")}
+    assert {name: len(found) for name, found in by_measure.items()} == {"macs": 6, "throughput": 12, "accuracy": 18}
+    assert all(case.point.precision is None for case in by_measure["accuracy"])
+    assert {case.point.seed for case in by_measure["accuracy"]} == {0, 1, 2}
+    assert by_measure["throughput"][0].measures["throughput"] == {"batch": [1, 8]}
+    assert len({case.id for case in cases}) == len(cases)
+
+
+def test_measures_that_share_a_point_share_a_case(tmp_path: Path) -> None:
+    text = "suite: s\nmodels: [resnet3d]\nmeasure: {macs: {}, throughput: {}}\n"
+    with_precision = "suite: s\nmodels: [resnet3d]\nmatrix: {precision: [fp32]}\nmeasure: {macs: {}, throughput: {}}\n"
+    assert [list(c.measures) for c in planned(tmp_path, text).cases] == [["macs"], ["throughput"]]
+    assert [c.id for c in planned(tmp_path, text).cases] == [c.id for c in planned(tmp_path, with_precision).cases]
+
+
+def test_ids_do_not_depend_on_the_order_of_keys(tmp_path: Path) -> None:
+    one = "suite: s\nmodels: [{name: c3d_search, width: 0.5, kernel_depth: 1}]\nmeasure: {macs: {}}\n"
+    two = "suite: s\nmodels: [{kernel_depth: 1, name: c3d_search, width: 0.5}]\nmeasure: {macs: {}}\n"
+    assert [c.id for c in planned(tmp_path, one).cases] == [c.id for c in planned(tmp_path, two).cases]
+
+
+def test_repeat_is_five_with_a_gate_and_only_for_timed_cases(tmp_path: Path) -> None:
+    text = "suite: s\nmodels: [resnet3d]\nmeasure: {macs: {}, throughput: {}}\n"
+    assert [c.runs for c in planned(tmp_path, text).cases] == [1, 1]
+    gated = text + "gate: {throughput.clips_per_s: {max_drop: 3%}}\n"
+    assert [c.runs for c in planned(tmp_path, gated).cases] == [1, 5]
+    assert [c.runs for c in planned(tmp_path, gated + "repeat: 7\n").cases] == [1, 7]
+
+
+def test_exclude_drops_and_include_adds_points(tmp_path: Path) -> None:
+    text = """\
+suite: s
+models: [{name: c3d_search, kernel_depth: [1, 3]}]
+matrix:
+  precision: [fp32, bf16]
+  exclude: [{precision: bf16, kernel_depth: 1}]
+  include: [{precision: fp16, kernel_depth: 7}]
+measure: {throughput: {}}
+"""
+    found = {(c.point.args["kernel_depth"], c.point.precision) for c in planned(tmp_path, text).cases}
+    assert found == {(1, "fp32"), (3, "fp32"), (3, "bf16"), (7, "fp16")}
+
+
+def test_an_argument_of_a_model_can_be_an_axis_of_the_matrix(tmp_path: Path) -> None:
+    text = "suite: s\nmodels: [c3d_search, resnet3d]\nmatrix: {depth: [10, 18]}\nmeasure: {macs: {}}\n"
+    found = [(c.point.model, c.point.args) for c in planned(tmp_path, text).cases]
+    assert found == [("c3d_search", {}), ("resnet3d", {"depth": 10}), ("resnet3d", {"depth": 18})]
+
+
+def test_extends_merges_mappings_and_replaces_lists(tmp_path: Path) -> None:
+    (tmp_path / "base.yaml").write_text(
+        "suite: base\nmodels: [resnet3d]\nmatrix: {precision: [fp32, bf16]}\nmeasure: {throughput: {batch: [1]}}\n"
+    )
+    text = "extends: [base.yaml]\nsuite: s\nmatrix: {precision: [tf32]}\nmeasure: {macs: {}}\n"
+    cases = planned(tmp_path, text).cases
+    assert [(list(c.measures), c.point.precision) for c in cases] == [(["throughput"], "tf32"), (["macs"], None)]
+
+
+def test_small_lays_its_block_over_the_suite(tmp_path: Path) -> None:
+    text = "suite: s\nmodels: [resnet3d]\nmeasure: {macs: {}}\nsmall: {models: [{name: resnet3d, depth: 10}]}\n"
+    assert planned(tmp_path, text).cases[0].point.args == {}
+    assert planned(tmp_path, text, small=True).cases[0].point.args == {"depth": 10}
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("suite: s\nmodels: [c3dd_search]\nmeasure: {macs: {}}\n", ["2:10: unknown model 'c3dd_search'; did you mean: c3d_search?"]),
+        ("suite: s\nmodels: [resnet3d]\nmeasure: {mac: {}}\n", ["3:11: unknown measure 'mac'; did you mean: macs?"]),
+        ("suite: s\nmodel: [resnet3d]\nmeasure: {macs: {}}\n", ["1:1: the key 'models' is missing", "2:1: unknown key 'model'; did you mean: models?"]),
+        ("suite: s\nmodels: [{name: resnet3d, dept: 50}]\nmeasure: {macs: {}}\n", ["2:27: resnet3d takes no argument 'dept'; did you mean: depth?"]),
+        ("suite: s\nmodels: [resnet3d]\nmatrix: {precisoin: [fp32]}\nmeasure: {macs: {}}\n", ["3:10: unknown axis 'precisoin'; did you mean: precision?"]),
+        ("suite: s\nmodels: [resnet3d]\nmatrix: {clip: [4x1x4]}\nmeasure: {macs: {}}\n", ["2:10: resnet3d: too small"]),
+        ("suite: s\nsuite: t\n", ['2:1: found duplicate key "suite" with value "t" (original value: "s")']),
+        ("suite: [s\n", None),
+        ("suite: s\nmodels: [resnet3d]\nmeasure: {throughput: {batches: [1]}}\n", ["3:24: throughput has no option 'batches'; did you mean: batch?"]),
+        ("suite: s\nmodels: [resnet3d]\nmeasure: {accuracy: {dataset: motion}}\n", ["3:22: unknown data set 'motion'; did you mean: motions?"]),
+        ("suite: s\nmodels: [resnet3d]\nmeasure: {macs: {}}\nablate: {baseline: {}, factors: [kernel_dept]}\n", None),
+    ],
+)  # fmt: skip
+def test_a_mistake_is_named_with_its_place(tmp_path: Path, text: str, expected: list[str] | None) -> None:
+    found = problems(tmp_path, text)
+    if expected is not None:
+        assert found == expected
+    assert all(found)
+
+
+def test_all_mistakes_of_a_file_are_told_at_once(tmp_path: Path) -> None:
+    text = "suite: s\nmodels: [c3dd_search, {name: resnet3d, dept: 1}]\nmatrix: {clip: [16x1], foo: [1]}\nmeasure: {mac: {}}\n"
+    assert len(problems(tmp_path, text)) == 4
+
+
+def test_a_wrong_value_says_what_is_allowed_and_where(tmp_path: Path) -> None:
+    text = "suite: s\nmodels: [resnet3d]\nmatrix:\n  precision: [fp31]\n  clip: [16x1]\nmeasure: {throughput: {}}\n"
+    first, second = problems(tmp_path, text)
+    assert first.startswith("4:3: precision: input should be 'fp32', 'tf32'")
+    assert first.endswith("found 'fp31'")
+    assert (
+        second
+        == "5:3: clip: clip '16x1' is not 'frames x stride x size' such as 16x1x112 (or 16x1x128x171), found '16x1'"
+    )
+
+
+def test_yaml_1_2_keeps_off_and_numbers_as_written(tmp_path: Path) -> None:
+    text = "suite: s\nmodels: [{name: c3d_search, width: 1e-1}]\nmatrix: {compile: [off]}\nmeasure: {throughput: {}}\n"
+    point = planned(tmp_path, text).cases[0].point
+    assert (point.args["width"], point.compile) == (0.1, "off")
+
+
+def test_an_environment_variable_is_refused_outside_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SECRET", "1")
+    text = "suite: s\nmodels: [resnet3d]\nmeasure: {accuracy: {dataset: motions, recipe: '${env:SECRET}'}}\n"
+    assert "allowed in paths only" in problems(tmp_path, text)[0]
+
+
+def test_environment_variables_stand_for_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MY_WEIGHTS", "/data/w.pth")
+    text = (
+        "suite: s\nmodels: [{name: resnet3d, weights: '${env:MY_WEIGHTS}'}]\nmeasure: {accuracy: {dataset: motions}}\n"
+    )
+    assert planned(tmp_path, text).cases[0].point.weights == "/data/w.pth"
+    monkeypatch.delenv("MY_WEIGHTS")
+    assert "MY_WEIGHTS is not set" in problems(tmp_path, text)[0]
+
+
+def test_the_schema_for_editors_is_the_one_in_the_repository(tmp_path: Path) -> None:
+    committed = Path(__file__).parents[1] / "suites" / "suite.schema.json"
+    write_json_schema(tmp_path / "schema.json")
+    assert (tmp_path / "schema.json").read_text() == committed.read_text(), "run `make schema`"
