@@ -1,0 +1,65 @@
+"""What `vbench profile` prints."""
+
+from collections.abc import Sequence
+
+from bench.execution.profiling import Profile
+from bench.terminal import amount, quantity, say, table
+
+
+def show_profile(found: Profile, *, with_layers: bool) -> None:
+    """The figures of one model, its convention in words, and what must be known about them."""
+    say(f"{found.model} at {', '.join('x'.join(map(str, shape)) for shape in found.inputs)}")
+    table(("", "", ""), list(_rows(found)), right=("",))
+    say(found.convention)
+    for note in found.notes:
+        say(f"note: {note}")
+    if found.uncounted_operators:
+        names = ", ".join(f"{name} ({calls} calls)" for name, calls in found.uncounted_operators.items())
+        say(f"INCOMPLETE, a lower bound: no formula for {names}")
+    if found.never_called:
+        say(f"parameters that no operator read: {', '.join(found.never_called)}")
+    if with_layers:
+        say("")
+        _show_layers(found)
+
+
+def _rows(found: Profile) -> Sequence[tuple[str, str, str]]:
+    rows = [
+        ("params", f"{found.params:,}", quantity(found.params, "")),
+        ("MACs, forward", f"{found.macs:,}", f"{found.macs / 1e9:.3f} GMACs"),
+        ("FLOPs, forward", f"{found.flops:,}", f"{found.flops / 1e9:.3f} GFLOPs"),
+    ]
+    if found.views != "1x1":
+        rows.append(
+            (
+                f"MACs, video of {found.views} views",
+                f"{found.macs_per_video:,}",
+                f"{found.macs_per_video / 1e9:.3f} GMACs",
+            )
+        )
+    if found.macs_train_step is not None:
+        rows.append(("MACs, train step", f"{found.macs_train_step:,}", f"{found.macs_train_step / 1e9:.3f} GMACs"))
+    memory = (("inference", found.memory_inference_bytes), ("training", found.memory_training_bytes))
+    for what, size in memory:
+        if size is not None:
+            rows.append((f"peak memory, {what} (at least)", f"{size:,}", quantity(size, "B")))
+    rows.append(("activations written", f"{found.activation_bytes:,}", quantity(found.activation_bytes, "B")))
+    rows += [(metric.key, "", amount(metric)) for metric in found.speed if metric.value is not None]
+    return rows
+
+
+def _show_layers(found: Profile) -> None:
+    rows = [
+        (
+            "  " * layer.path.count(".") * bool(layer.path) + (layer.path.rsplit(".", 1)[-1] or found.model),
+            layer.type,
+            f"{layer.macs / 1e6:.2f}",
+            f"{layer.share:.1%}",
+            f"{layer.params:,}",
+            f"{layer.activation_bytes:,}",
+            "–" if layer.flops_per_byte is None else f"{layer.flops_per_byte:.1f}",
+        )
+        for layer in found.layers
+    ]
+    columns = ("module", "type", "MMACs", "share", "params", "bytes written", "FLOPs/byte")
+    table(columns, rows, right=columns[2:])
