@@ -7,6 +7,7 @@ Hara, Kataoka and Satoh, 2018, arXiv:1711.09577, after He et al., 2015, arXiv:15
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bench.errors import InputError
@@ -20,16 +21,9 @@ from bench.models.blocks import (
 )
 from bench.registry import register_model
 
-BLOCKS_OF_DEPTH: dict[int, tuple[int, int, int, int]] = {
-    10: (1, 1, 1, 1),
-    18: (2, 2, 2, 2),
-    34: (3, 4, 6, 3),
-    50: (3, 4, 6, 3),
-    101: (3, 4, 23, 3),
-    152: (3, 8, 36, 3),
-    200: (3, 24, 36, 3),
-}
-BOTTLENECK_FROM_DEPTH = 50
+BASIC_DEPTHS = {10: (1, 1, 1, 1), 18: (2, 2, 2, 2), 34: (3, 4, 6, 3)}
+BOTTLENECK_DEPTHS = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3), 200: (3, 24, 36, 3)}
+DEPTHS = BASIC_DEPTHS | BOTTLENECK_DEPTHS
 WIDTHS = (64, 128, 256, 512)
 STRIDES = (1, 2, 2, 2)
 
@@ -45,15 +39,13 @@ class BasicBlock(nn.Module):
         self.bn1 = nn.BatchNorm3d(width)
         self.conv2 = nn.Conv3d(width, out_width, 3, padding=1, bias=False)
         self.bn2 = nn.BatchNorm3d(out_width)
-        self.relu = nn.ReLU(inplace=True)
         self.downsample = shortcut_between(in_channels, out_width, stride=stride, kind=shortcut)
 
     def forward(self, x: Tensor) -> Tensor:
-        out = self.relu(self.bn1(self.conv1(x)))
+        out = F.relu_(self.bn1(self.conv1(x)))
         out = self.bn2(self.conv2(out))
         out += self.downsample(x)
-        activated: Tensor = self.relu(out)
-        return activated
+        return F.relu_(out)
 
 
 class Bottleneck(nn.Module):
@@ -76,16 +68,14 @@ class Bottleneck(nn.Module):
         self.bn2 = nn.BatchNorm3d(width)
         self.conv3 = nn.Conv3d(width, out_width, 1, bias=False)
         self.bn3 = nn.BatchNorm3d(out_width)
-        self.relu = nn.ReLU(inplace=True)
         self.downsample = shortcut_between(in_channels, out_width, stride=stride, kind=shortcut)
 
     def forward(self, x: Tensor) -> Tensor:
-        out = self.relu(self.bn1(self.conv1(x)))
-        out = self.relu(self.bn2(self.conv2(out)))
+        out = F.relu_(self.bn1(self.conv1(x)))
+        out = F.relu_(self.bn2(self.conv2(out)))
         out = self.bn3(self.conv3(out))
         out += self.downsample(x)
-        activated: Tensor = self.relu(out)
-        return activated
+        return F.relu_(out)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,7 +112,6 @@ class ResNet3d(HaraModel):
         )
         super().__init__(in_channels=in_channels)
         self._add_stem(in_channels, stem_width, kernel_t=stem_kernel_t, stride_t=stem_stride_t)
-        self.relu = nn.ReLU(inplace=True)
         self.maxpool = nn.Identity() if no_max_pool else nn.MaxPool3d(3, stride=2, padding=1)
         before = (stem_width, *(stage.out_width for stage in stages[:-1]))
         self.layer1, self.layer2, self.layer3, self.layer4 = (
@@ -152,8 +141,7 @@ class ResNet3d(HaraModel):
         self.bn1 = nn.BatchNorm3d(width)
 
     def _stem(self, clip_BCTHW: Tensor) -> Tensor:
-        out: Tensor = self.relu(self.bn1(self.conv1(clip_BCTHW)))
-        return out
+        return F.relu_(self.bn1(self.conv1(clip_BCTHW)))
 
 
 def stages_of(blocks: Sequence[int], widths: Sequence[int], *, expansion: int) -> tuple[Stage, ...]:
@@ -184,7 +172,7 @@ def _layer_of(
     "resnet3d",
     clip="16x1x112",
     paper="Hara et al., 2018, arXiv:1711.09577",
-    variants={f"resnet3d_{depth}": {"depth": depth} for depth in BLOCKS_OF_DEPTH},
+    variants={f"resnet3d_{depth}": {"depth": depth} for depth in DEPTHS},
 )
 def resnet3d(
     num_classes: int = 700,
@@ -198,8 +186,8 @@ def resnet3d(
     in_channels: int = 3,
 ) -> ResNet3d:
     """3D ResNet of 3D-ResNets-PyTorch, with a 7x7x7 stem."""
-    blocks = chosen(BLOCKS_OF_DEPTH, depth, name="depth of resnet3d")
-    is_deep = depth >= BOTTLENECK_FROM_DEPTH
+    blocks = chosen(DEPTHS, depth, name="depth of resnet3d")
+    is_deep = depth in BOTTLENECK_DEPTHS
     widths = widened(widen_factor)
     return ResNet3d(
         Bottleneck if is_deep else BasicBlock,

@@ -1,0 +1,89 @@
+"""Pre-activation 3D ResNets: norm and ReLU come before each convolution, and nothing is done after the sum.
+
+Hara et al., 2018, arXiv:1711.09577, after He et al., 2016, arXiv:1603.05027. As in 3D-ResNets-PyTorch (MIT), the stem
+has its own norm and ReLU, and there is no norm or ReLU before the mean, other than in the paper.
+"""
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from bench.models.blocks import ShortcutType, chosen, shortcut_between
+from bench.models.resnet3d import BOTTLENECK_DEPTHS, DEPTHS, ResNet3d, stages_of, widened
+from bench.registry import register_model
+
+
+class PreActBasicBlock(nn.Module):
+    """Two pre-activated 3x3x3 convolutions beside a shortcut of the raw input."""
+
+    def __init__(
+        self, in_channels: int, width: int, out_width: int, *, stride: int = 1, shortcut: ShortcutType = "B"
+    ) -> None:
+        super().__init__()
+        self.bn1 = nn.BatchNorm3d(in_channels)
+        self.conv1 = nn.Conv3d(in_channels, width, 3, stride=stride, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm3d(width)
+        self.conv2 = nn.Conv3d(width, out_width, 3, padding=1, bias=False)
+        self.downsample = shortcut_between(in_channels, out_width, stride=stride, kind=shortcut)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.conv1(F.relu_(self.bn1(x)))
+        out = self.conv2(F.relu_(self.bn2(out)))
+        out += self.downsample(x)
+        return out
+
+
+class PreActBottleneck(nn.Module):
+    """A 3x3x3 convolution between two of 1x1x1, each pre-activated, beside a shortcut of the raw input."""
+
+    def __init__(
+        self, in_channels: int, width: int, out_width: int, *, stride: int = 1, shortcut: ShortcutType = "B"
+    ) -> None:
+        super().__init__()
+        self.bn1 = nn.BatchNorm3d(in_channels)
+        self.conv1 = nn.Conv3d(in_channels, width, 1, bias=False)
+        self.bn2 = nn.BatchNorm3d(width)
+        self.conv2 = nn.Conv3d(width, width, 3, stride=stride, padding=1, bias=False)
+        self.bn3 = nn.BatchNorm3d(width)
+        self.conv3 = nn.Conv3d(width, out_width, 1, bias=False)
+        self.downsample = shortcut_between(in_channels, out_width, stride=stride, kind=shortcut)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.conv1(F.relu_(self.bn1(x)))
+        out = self.conv2(F.relu_(self.bn2(out)))
+        out = self.conv3(F.relu_(self.bn3(out)))
+        out += self.downsample(x)
+        return out
+
+
+@register_model(
+    "preact_resnet3d",
+    clip="16x1x112",
+    paper="Hara et al., 2018, arXiv:1711.09577",
+    variants={f"preact_resnet3d_{depth}": {"depth": depth} for depth in DEPTHS},
+)
+def preact_resnet3d(
+    num_classes: int = 700,
+    *,
+    depth: int = 50,
+    shortcut: ShortcutType = "B",
+    stem_kernel_t: int = 7,
+    stem_stride_t: int = 1,
+    no_max_pool: bool = False,
+    widen_factor: float = 1.0,
+    in_channels: int = 3,
+) -> ResNet3d:
+    """Pre-activation 3D ResNet of 3D-ResNets-PyTorch."""
+    blocks = chosen(DEPTHS, depth, name="depth of preact_resnet3d")
+    is_deep = depth in BOTTLENECK_DEPTHS
+    widths = widened(widen_factor)
+    return ResNet3d(
+        PreActBottleneck if is_deep else PreActBasicBlock,
+        stages_of(blocks, widths, expansion=4 if is_deep else 1),
+        stem_width=widths[0],
+        num_classes=num_classes,
+        shortcut=shortcut,
+        stem_kernel_t=stem_kernel_t,
+        stem_stride_t=stem_stride_t,
+        no_max_pool=no_max_pool,
+        in_channels=in_channels,
+    )

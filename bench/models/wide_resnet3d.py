@@ -1,0 +1,45 @@
+"""Wide 3D ResNets: bottlenecks `k` times as wide inside, from the stem on.
+
+Hara et al., 2018, arXiv:1711.09577, after Zagoruyko and Komodakis, 2016, arXiv:1605.07146; names of weights as in
+3D-ResNets-PyTorch (MIT).
+"""
+
+from bench.models.blocks import ShortcutType, chosen, require_positive
+from bench.models.resnet3d import BOTTLENECK_DEPTHS, WIDTHS, Bottleneck, ResNet3d, stages_of
+from bench.registry import register_model
+
+EXPANSION = 2
+
+
+@register_model(
+    "wide_resnet3d",
+    clip="16x1x112",
+    paper="Hara et al., 2018, arXiv:1711.09577",
+    variants={"wide_resnet3d_50": {"depth": 50}},
+)
+def wide_resnet3d(
+    num_classes: int = 700,
+    *,
+    depth: int = 50,
+    k: int = 2,
+    shortcut: ShortcutType = "B",
+    stem_kernel_t: int = 7,
+    stem_stride_t: int = 1,
+    no_max_pool: bool = False,
+    in_channels: int = 3,
+) -> ResNet3d:
+    """Wide 3D ResNet of 3D-ResNets-PyTorch, `k` times as wide."""
+    require_positive(k=k)
+    blocks = chosen(BOTTLENECK_DEPTHS, depth, name="depth of wide_resnet3d")
+    widths = [k * width for width in WIDTHS]
+    return ResNet3d(
+        Bottleneck,
+        stages_of(blocks, widths, expansion=EXPANSION),
+        stem_width=widths[0],
+        num_classes=num_classes,
+        shortcut=shortcut,
+        stem_kernel_t=stem_kernel_t,
+        stem_stride_t=stem_stride_t,
+        no_max_pool=no_max_pool,
+        in_channels=in_channels,
+    )
