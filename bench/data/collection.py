@@ -1,0 +1,168 @@
+"""A split of a data set as videos with labels, and where data sets are found. Nothing heavy is imported here."""
+
+import hashlib
+import os
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from bench.data.facts import VideoFacts
+from bench.errors import DatasetError, InputError, UnknownNameError
+from bench.registry import DATASETS, DatasetEntry
+
+DATA_FOLDER_VARIABLE = "VBENCH_DATA"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Video:
+    """One labelled video: a file or frame folder, or the part of it from `start_s` to `end_s`.
+
+    `labels` are positions in the set's classes: one, several (multi-label) or none (a test split without labels).
+    `frames` is their number and `sha256` their content, where an annotation or an index knows it; `facts` come from
+    an index and allow exact seeks.
+    """
+
+    id: str
+    path: Path
+    labels: tuple[int, ...] = ()
+    start_s: float | None = None
+    end_s: float | None = None
+    frames: int | None = None
+    sha256: str = ""
+    facts: VideoFacts | None = field(default=None, repr=False, compare=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class VideoSet:
+    """One split of a data set: the videos that are there, and the ids of those that are not.
+
+    `hash` names exactly these videos with these labels: by content where an index knows it, else by size, and
+    `hash_covers` says which. An accuracy is comparable with another only where both were taken on the same hash.
+    """
+
+    name: str
+    split: str
+    classes: tuple[str, ...]
+    videos: tuple[Video, ...]
+    missing: tuple[str, ...] = ()
+    damaged: tuple[str, ...] = ()
+    is_multi_label: bool = False
+    root: Path | None = None
+    hash: str = ""
+    hash_covers: str = "sizes"
+
+    def __len__(self) -> int:
+        return len(self.videos)
+
+    @property
+    def annotated(self) -> int:
+        """How many videos the annotation names, missing ones included."""
+        return len(self.videos) + len(self.missing)
+
+    def counts(self) -> dict[str, int]:
+        """Videos annotated, present, missing and damaged, for a record."""
+        return {
+            "annotated": self.annotated,
+            "present": len(self.videos),
+            "missing": len(self.missing),
+            "damaged": len(self.damaged),
+        }
+
+    def class_counts(self) -> Counter[str]:
+        """Videos per class."""
+        return Counter(self.classes[label] for video in self.videos for label in video.labels)
+
+
+def open_dataset(name: str, *, root: str | Path | None = None, split: str, **options: Any) -> VideoSet:
+    """Split `split` of data set `name`, under `root` or `$VBENCH_DATA/<name>`; nothing is downloaded.
+
+    `options` are the data set's own. UnknownNameError for a name, split or option that is not there, with the nearest
+    spelling; DatasetError where the folder is missing, with the tree that is expected.
+    """
+    entry = DATASETS.get(name)
+    if split not in entry.splits:
+        raise UnknownNameError("split", split, entry.splits, where=f"data set {name}")
+    for option in options:
+        if option == "split" or option not in entry.options:
+            raise UnknownNameError("option", option, set(entry.options) - {"split"}, where=f"data set {name}")
+    found: VideoSet = entry.function(_root_of(entry, root), split=split, **options)
+    return found
+
+
+def require_root(root: Path | None, *, name: str, tree: str, described_at: str) -> Path:
+    """`root` if it is a folder, else DatasetError with the tree that is expected there."""
+    if root is not None and root.is_dir():
+        return root
+    folder = root or (_data_folder() or Path(f"${DATA_FOLDER_VARIABLE}")) / name
+    raise DatasetError(
+        f"data set {name}: there is no folder {folder}; give root, or set {DATA_FOLDER_VARIABLE} to the folder above "
+        f"it. Expected there:\n{tree}\nIt is described at {described_at}; vbench downloads nothing"
+    )
+
+
+def video_set(
+    name: str,
+    split: str,
+    *,
+    classes: Sequence[str],
+    videos: Iterable[Video],
+    root: Path | None,
+    missing: Iterable[str] = (),
+    is_multi_label: bool = False,
+) -> VideoSet:
+    """A VideoSet with its hash, damaged videos taken from their facts; DatasetError if two videos share an id."""
+    videos = tuple(videos)
+    twice = [id_ for id_, times in Counter(video.id for video in videos).items() if times > 1]
+    if twice:
+        raise DatasetError(f"data set {name}, split {split}: {len(twice)} ids occur twice, the first is {twice[0]!r}")
+    made = VideoSet(
+        name=name,
+        split=split,
+        classes=tuple(classes),
+        videos=videos,
+        missing=tuple(missing),
+        damaged=tuple(video.id for video in videos if video.facts is not None and not video.facts.is_ok),
+        is_multi_label=is_multi_label,
+        root=root,
+        hash_covers="content" if all(video.sha256 for video in videos) else "sizes",
+    )
+    return replace(made, hash=_hash_of(made))
+
+
+def cache_folder() -> Path:
+    """The user's cache folder of vbench."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "vbench"
+
+
+def _root_of(entry: DatasetEntry, root: str | Path | None) -> Path | None:
+    if root is not None:
+        if not str(root):
+            raise InputError(f"data set {entry.name}: root is empty")
+        return Path(root).expanduser()
+    folder = _data_folder()
+    return folder / entry.name if folder is not None and (folder / entry.name).is_dir() else None
+
+
+def _data_folder() -> Path | None:
+    value = os.environ.get(DATA_FOLDER_VARIABLE)
+    return Path(value).expanduser() if value else None
+
+
+def _hash_of(videos: VideoSet) -> str:
+    """16 hex digits over classes, ids, labels, parts and contents, whatever the order of the videos."""
+    total = hashlib.sha256("\n".join(videos.classes).encode())
+    for line in sorted(_identity(video, covers=videos.hash_covers) for video in videos.videos):
+        total.update(line.encode())
+    return total.hexdigest()[:16]
+
+
+def _identity(video: Video, *, covers: str) -> str:
+    content = video.sha256 if covers == "content" else str(_size(video.path))
+    labels = ",".join(str(label) for label in sorted(video.labels))
+    return f"\0{video.id}\0{labels}\0{video.start_s}\0{video.end_s}\0{content}\n"
+
+
+def _size(path: Path) -> int:
+    return sum(1 for _ in path.iterdir()) if path.is_dir() else path.stat().st_size

@@ -1,0 +1,45 @@
+"""H.264 files written through PyAV, with settings that make them quick to seek or free of history."""
+
+from collections.abc import Iterable, Mapping
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+from numpy.typing import NDArray
+
+from bench.errors import MissingPackageError
+
+# Every frame on its own at a constant quantiser: what a frame looks like depends on no other frame, so the codec
+# cannot tell what came before. One thread, no adaptive state: the same frames give the same bytes.
+HISTORY_FREE = {
+    "qp": "18",
+    "preset": "ultrafast",
+    "x264-params": "keyint=1:bframes=0:scenecut=0:rc-lookahead=0:mbtree=0:threads=1",
+}
+
+
+def write_mp4(
+    path: Path, frames_THWC: Iterable[NDArray[np.uint8]], *, fps: Fraction | int, options: Mapping[str, str]
+) -> None:
+    """Encode RGB frames (even sides) as H.264 in mp4 with libx264 `options`."""
+    check_encoder()
+    with av.open(str(path), "w", format="mp4", options={"movflags": "+faststart"}) as container:
+        stream = None
+        for frame_HWC in frames_THWC:
+            if stream is None:
+                stream = container.add_stream("libx264", rate=fps, options=dict(options))
+                stream.height, stream.width = frame_HWC.shape[:2]
+                stream.pix_fmt, stream.thread_count = "yuv420p", 1
+            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame_HWC), format="rgb24")
+            container.mux(stream.encode(frame))
+        if stream is not None:
+            container.mux(stream.encode(None))
+
+
+def check_encoder() -> None:
+    """MissingPackageError unless this PyAV can write H.264."""
+    if "libx264" not in av.codecs_available:
+        raise MissingPackageError(
+            "PyAV with libx264", needed_for="writing H.264 files", install="pip install --force-reinstall av"
+        )

@@ -1,0 +1,78 @@
+"""Pictures of small textured objects moving over a textured background, for the data set `motions`.
+
+A scene is filmed once per direction, with the same background, objects and speeds, so nothing but the motion tells
+the classes of a scene apart. A clip of one direction is, frame by frame, the reverse of the clip of the opposite
+direction. Positions are whole pixels, uniform over the picture and wrapped round: a single frame is drawn alike for
+every class, without blur.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+AXES = ((0, 1), (1, 0), (1, 1), (-1, 1))  # (down, right) a step; direction 2k runs along axis k, 2k + 1 against it
+SPEEDS_PX = (2, 3, 4)
+OBJECTS = (2, 3, 4)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MovingObject:
+    """A patch (h, w, 3), the mask (h, w, 1) of its shape, and its speed in pixels a frame along each moving axis."""
+
+    patch: NDArray[np.uint8]
+    mask: NDArray[np.bool_]
+    speed_px: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scene:
+    """A background (H, W, 3) and objects; `starts` (axes, objects, 2) is where each object is at frame 0."""
+
+    background: NDArray[np.uint8]
+    objects: tuple[MovingObject, ...]
+    starts: NDArray[np.int64]
+
+
+def draw_scene(seed: tuple[int, ...], *, size: int) -> Scene:
+    """The scene of this seed, `size` pixels square."""
+    random = np.random.default_rng(seed)
+    objects = tuple(_draw_object(random, size=size) for _ in range(random.choice(OBJECTS)))
+    starts = random.integers(0, size, (len(AXES), len(objects), 2))
+    return Scene(background=_texture(random, size=size, contrast=18), objects=objects, starts=starts)
+
+
+def film(scene: Scene, direction: int, *, frames: int) -> NDArray[np.uint8]:
+    """The scene with every object moving in `direction` (0 to 7, see `AXES`), uint8 RGB (T, H, W, 3)."""
+    axis, is_reversed = divmod(direction, 2)
+    pictures = np.stack([_picture(scene, axis=axis, time=time) for time in range(frames)])
+    return pictures[::-1] if is_reversed else pictures
+
+
+def _picture(scene: Scene, *, axis: int, time: int) -> NDArray[np.uint8]:
+    picture = scene.background.copy()
+    size, (down, right) = picture.shape[0], AXES[axis]
+    for thing, (top, left) in zip(scene.objects, scene.starts[axis], strict=True):
+        steps, side = thing.speed_px * time, np.arange(thing.patch.shape[0])
+        rows, columns = (top + down * steps + side) % size, (left + right * steps + side) % size
+        where = np.ix_(rows, columns)
+        picture[where] = np.where(thing.mask, thing.patch, picture[where])
+    return picture
+
+
+def _draw_object(random: np.random.Generator, *, size: int) -> MovingObject:
+    side = int(random.integers(size // 6, size // 4 + 1))
+    rows, columns = np.mgrid[:side, :side] - (side - 1) / 2
+    is_disc = bool(random.integers(2))
+    mask = rows**2 + columns**2 <= (side / 2) ** 2 if is_disc else np.ones((side, side), dtype=np.bool_)
+    patch = _texture(random, size=side, contrast=45)
+    return MovingObject(patch=patch, mask=mask[..., None], speed_px=int(random.choice(SPEEDS_PX)))
+
+
+def _texture(random: np.random.Generator, *, size: int, contrast: float) -> NDArray[np.uint8]:
+    """Smooth noise (size, size, 3) from one random colour towards another, with no preferred direction."""
+    noise = random.standard_normal((size, size, 1))
+    for axis in (0, 1, 0, 1):
+        noise = np.roll(noise, -1, axis=axis) / 4 + noise / 2 + np.roll(noise, 1, axis=axis) / 4
+    texture = random.uniform(60, 195, 3) + contrast * random.uniform(0.6, 1.4, 3) * noise / noise.std()
+    return np.asarray(texture.round().clip(0, 255), dtype=np.uint8)
