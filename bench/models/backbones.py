@@ -1,0 +1,237 @@
+"""2D networks by name, as parts of video networks: `torchvision:resnet50`, or `timm:NAME` where timm is installed.
+
+Nothing is downloaded: ImageNet weights are read from a file that the user names, as torchvision and timm ship them.
+"""
+
+from collections import OrderedDict
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from bench.errors import ClipError, InputError, MissingPackageError, UnknownNameError, WeightsError
+from bench.models.base import VideoModel
+from bench.models.weights.checkpoint import read_checkpoint
+
+Colours = tuple[float, float, float]
+
+IMAGENET_MEAN: Colours = (0.485, 0.456, 0.406)
+IMAGENET_STD: Colours = (0.229, 0.224, 0.225)
+HALVES: Colours = (0.5, 0.5, 0.5)
+
+# torchvision's weights of these two turn ImageNet's normalisation into halves inside the network (`transform_input`).
+SCALED_BY_HALVES = ("googlenet", "inception_v3")
+WITHOUT_SIDE_HEADS = {name: {"aux_logits": False, "init_weights": True} for name in SCALED_BY_HALVES}
+SIDE_HEADS = ("aux1", "aux2", "AuxLogits")
+FIXED_SIZE = ("vit_", "maxvit_")
+SWIN_PATCH_PX = 4  # torchvision gives Swin's training size as its smallest; it runs from one patch on
+USUAL_STRIDE_PX = 32
+EXAMPLE = "torchvision:resnet50"
+SHOWN = 500  # characters of torch's list of keys that do not fit
+
+
+@dataclass(frozen=True, kw_only=True)
+class Backbone:
+    """A 2D network without its classifier, and what a video network must know of it.
+
+    `network` turns images `(N, C, H, W)` into features `(N, width)`, or into maps `(N, width, h, w)` where
+    `create_map_backbone` made it. It takes images of `smallest_px` and more, of `only_px` alone where that is set.
+    """
+
+    network: nn.Module
+    width: int
+    smallest_px: int
+    only_px: int | None = None
+    mean: Colours = IMAGENET_MEAN
+    std: Colours = IMAGENET_STD
+
+
+class FrameModel(VideoModel):
+    """Base of networks that run 2D backbones on frames: sizes and normalisation are the backbone's."""
+
+    def __init__(self, backbone: Backbone) -> None:
+        super().__init__()
+        self.smallest_clip = (1, backbone.smallest_px)
+        self.only_px = backbone.only_px
+        self.mean, self.std = backbone.mean, backbone.std
+
+    def check(self, *clips: Tensor) -> None:
+        """ClipError also where the backbone takes one size of image only."""
+        super().check(*clips)
+        for clip in clips:
+            if self.only_px is not None and set(clip.shape[3:]) != {self.only_px}:
+                found = "x".join(str(int(n)) for n in clip.shape[3:])
+                raise ClipError(f"the backbone takes {self.only_px}x{self.only_px} pixels only, found {found}")
+
+    def to(self, *args: Any, **kwargs: Any) -> "FrameModel":
+        """As `nn.Module.to`; where torch refuses `channels_last_3d`, for weights of images, it is `channels_last`."""
+        if kwargs.get("memory_format") is not torch.channels_last_3d:
+            return super().to(*args, **kwargs)
+        super().to(*args, **{key: value for key, value in kwargs.items() if key != "memory_format"})
+        for tensor in (*self.parameters(), *self.buffers()):
+            tensor.data = _channels_last(tensor.data)
+        return self
+
+
+def create_backbone(name: str, *, in_channels: int = 3, weights: str | None = None) -> Backbone:
+    """The 2D network `name`, giving features, drawn afresh or with the ImageNet weights in the file `weights`.
+
+    Where `in_channels` is not 3, weights of the first layer are the mean over RGB, repeated (Wang et al., 2016,
+    arXiv:1608.00859, section 3.2). UnknownNameError, WeightsError, and MissingPackageError where timm is not there.
+    """
+    source, _, network_name = name.partition(":")
+    if source == "timm":
+        backbone, head = _timm_backbone(network_name)
+    else:
+        network = _torchvision_network(name)
+        head, linear = _last_linear(network, name)
+        _remove(network, head)
+        backbone = _torchvision_backbone(network, network_name, width=linear.in_features)
+    _fill(backbone.network, weights, dropped=(head, *SIDE_HEADS), in_channels=in_channels)
+    return backbone
+
+
+def create_map_backbone(name: str, *, in_channels: int = 3, weights: str | None = None) -> Backbone:
+    """The 2D network `name` of torchvision up to its average pooling, giving maps; otherwise as `create_backbone`."""
+    network = _torchvision_network(name)
+    children = dict(network.named_children())
+    if "avgpool" not in children:
+        raise InputError(f"{name} has no average pooling of its own, so it gives no maps; one that does: {EXAMPLE}")
+    names = list(children)
+    before = names[: names.index("avgpool")]
+    after = [children[name] for name in names[len(before) + 1 :]]
+    linear = next(module for part in after for module in part.modules() if isinstance(module, nn.Linear))
+    maps = nn.Sequential(OrderedDict((child, children[child]) for child in before))
+    width = linear.in_features // _area(children["avgpool"])
+    backbone = _torchvision_backbone(maps, name.partition(":")[2], width=width)
+    _fill(maps, weights, dropped=(*names[len(before) + 1 :], *SIDE_HEADS), in_channels=in_channels)
+    return backbone
+
+
+def frames_of(clip_BCTHW: Tensor) -> Tensor:
+    """The frames of all clips as images, `(B * T, C, H, W)`, those of one clip adjacent."""
+    return clip_BCTHW.transpose(1, 2).flatten(0, 1)
+
+
+def by_clip(values: Tensor, *, frames: int) -> Tensor:
+    """What was computed of `frames_of`, `(B * T, …)`, with the frames apart again: `(B, T, …)`."""
+    return values.reshape(-1, frames, *values.shape[1:])
+
+
+def _torchvision_network(name: str) -> nn.Module:
+    from torchvision import models
+
+    source, colon, network_name = name.partition(":")
+    if not colon:
+        raise InputError(f"backbone {name!r} does not say whose it is; write torchvision:{name} or timm:{name}")
+    if source != "torchvision":
+        raise UnknownNameError("source of backbones", source, ["torchvision", "timm"])
+    known = models.list_models(module=models)
+    if network_name not in known:
+        raise UnknownNameError("backbone", name, [f"torchvision:{other}" for other in known])
+    return _built(partial(models.get_model, network_name, **WITHOUT_SIDE_HEADS.get(network_name, {})))
+
+
+def _built(build: Callable[[], nn.Module]) -> nn.Module:
+    """On the default device; networks that cannot be built on meta (RegNet reads its widths from tensors) go there."""
+    try:
+        return build()
+    except NotImplementedError:
+        with torch.device("cpu"):
+            network = build()
+        return network.to("meta")
+
+
+def _torchvision_backbone(network: nn.Module, name: str, *, width: int) -> Backbone:
+    from torchvision import models
+
+    known_px = max(models.get_model_weights(name).DEFAULT.meta["min_size"])
+    is_halved = name in SCALED_BY_HALVES
+    return Backbone(
+        network=network,
+        width=width,
+        smallest_px=SWIN_PATCH_PX if name.startswith("swin") else known_px,
+        only_px=known_px if name.startswith(FIXED_SIZE) else None,
+        mean=HALVES if is_halved else IMAGENET_MEAN,
+        std=HALVES if is_halved else IMAGENET_STD,
+    )
+
+
+def _timm_backbone(name: str) -> tuple[Backbone, str]:
+    try:
+        import timm
+    except ImportError:
+        raise MissingPackageError(
+            "timm", needed_for=f"backbone timm:{name}", install="pip install 'vbench[timm]'"
+        ) from None
+    if not timm.is_model(name):
+        raise UnknownNameError("backbone", f"timm:{name}", [f"timm:{other}" for other in timm.list_models()])
+    network: Any = _built(partial(timm.create_model, name, pretrained=False, num_classes=0))
+    about = network.pretrained_cfg
+    only_px = about["input_size"][-1] if about.get("fixed_input_size") else None
+    backbone = Backbone(
+        network=network,
+        width=getattr(network, "head_hidden_size", None) or network.num_features,
+        smallest_px=only_px or USUAL_STRIDE_PX,
+        only_px=only_px,
+        mean=tuple(about["mean"]),
+        std=tuple(about["std"]),
+    )
+    return backbone, str(about.get("classifier", "head"))
+
+
+def _last_linear(network: nn.Module, name: str) -> tuple[str, nn.Linear]:
+    linears = [(path, module) for path, module in network.named_modules() if isinstance(module, nn.Linear)]
+    if not linears:
+        raise InputError(f"{name} does not end in a linear layer, so it gives no features; one that does: {EXAMPLE}")
+    return linears[-1]
+
+
+def _remove(network: nn.Module, head: str) -> None:
+    """Take the layer `head` out, with a dropout straight before it: each video network has its own."""
+    leaves = [path for path, module in network.named_modules() if not list(module.children())]
+    before = leaves[leaves.index(head) - 1]
+    if isinstance(network.get_submodule(before), nn.Dropout):
+        network.set_submodule(before, nn.Identity())
+    network.set_submodule(head, nn.Identity())
+
+
+def _area(pool: nn.Module) -> int:
+    sizes = getattr(pool, "output_size", 1)
+    height, width = sizes if isinstance(sizes, tuple) else (sizes, sizes)
+    return int(height) * int(width)
+
+
+def _fill(network: nn.Module, weights: str | None, *, dropped: Iterable[str], in_channels: int) -> None:
+    if weights is not None and not next(network.parameters()).is_meta:
+        _load(network, weights, dropped=dropped)
+    _set_input_channels(network, in_channels, is_drawn=weights is None)
+
+
+def _load(network: nn.Module, path: str, *, dropped: Iterable[str]) -> None:
+    left_out = tuple(f"{module}." for module in dropped)
+    state = {key: value for key, value in read_checkpoint(path).state.items() if not key.startswith(left_out)}
+    try:
+        network.load_state_dict(state)
+    except RuntimeError as error:
+        problems = " ".join(line.strip() for line in str(error).splitlines()[1:])
+        raise WeightsError(f"{path} does not hold the weights of this backbone: {problems[:SHOWN]}") from error
+
+
+def _set_input_channels(network: nn.Module, channels: int, *, is_drawn: bool) -> None:
+    first = next(module for module in network.modules() if isinstance(module, nn.Conv2d))
+    if first.in_channels == channels:
+        return
+    mean_over_rgb = first.weight.detach().mean(dim=1, keepdim=True)
+    first.in_channels = channels
+    first.weight = nn.Parameter(mean_over_rgb.repeat(1, channels, 1, 1))
+    if is_drawn:
+        first.reset_parameters()
+
+
+def _channels_last(tensor: Tensor) -> Tensor:
+    formats = {4: torch.channels_last, 5: torch.channels_last_3d}
+    return tensor.contiguous(memory_format=formats.get(tensor.ndim, torch.contiguous_format))

@@ -1,0 +1,58 @@
+"""What networks on snippets share; a snippet is one RGB frame and the stack of optical flow around it."""
+
+from functools import partial
+
+from torch import Tensor
+
+from bench.errors import ClipError, InputError
+from bench.models.backbones import Backbone, FrameModel, by_clip, frames_of
+from bench.models.base import InputSpec
+
+FLOW_STACK = 10
+
+
+class SnippetModel(FrameModel):
+    """Base of networks that take `m(rgb, flow)`: S frames of RGB, and `flow_stack` of flow for each of them.
+
+    Of a clip of S * `flow_stack` frames, evenly spaced RGB frames each fall within their own stack.
+    """
+
+    def __init__(self, backbone: Backbone, *, flow_stack: int) -> None:
+        super().__init__(backbone)
+        self.flow_stack = flow_stack
+        self.smallest_clip = (flow_stack, backbone.smallest_px)
+        self.inputs = (
+            InputSpec(frames=partial(count_snippets, flow_stack=flow_stack)),
+            InputSpec(channels=2, modality="flow", frames=partial(count_flow, flow_stack=flow_stack)),
+        )
+
+    def check(self, *clips: Tensor) -> None:
+        """ClipError also where the flow is not `flow_stack` frames for each one of RGB."""
+        super().check(*clips)
+        snippets, flow = (int(clip.shape[2]) for clip in clips)
+        if flow != snippets * self.flow_stack:
+            raise ClipError(
+                f"{type(self).__name__} takes {self.flow_stack} frames of flow for each RGB frame, "
+                f"found {flow} for {snippets}"
+            )
+
+    def stacks_of(self, flow_BCTHW: Tensor) -> Tensor:
+        """The stacks of all clips as images `(B * S, 2 * flow_stack, H, W)`, channels x1, y1, x2, y2, …"""
+        return by_clip(frames_of(flow_BCTHW), frames=self.flow_stack).flatten(1, 2)
+
+
+def stack_channels(flow_stack: int) -> int:
+    """Channels of a stack of flow, x and y of each frame; InputError for a stack without frames."""
+    if flow_stack < 1:
+        raise InputError(f"flow_stack must be at least 1 frame, found {flow_stack}")
+    return 2 * flow_stack
+
+
+def count_snippets(frames: int, *, flow_stack: int) -> int:
+    """How many whole snippets a clip of `frames` holds."""
+    return frames // flow_stack
+
+
+def count_flow(frames: int, *, flow_stack: int) -> int:
+    """How many frames of flow its whole snippets take."""
+    return frames - frames % flow_stack

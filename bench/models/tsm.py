@@ -1,0 +1,103 @@
+"""TSM: a 2D residual network whose blocks see a part of the channels of the frame before and of the frame after.
+
+Lin et al., 2019, arXiv:1811.08383 (code: MIT), whose names of weights these are. The shift is inside the residual
+branch, before each block's first convolution, in both directions: the offline model. It has neither weights nor MACs.
+"""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from bench.errors import InputError
+from bench.models.backbones import Backbone, FrameModel, by_clip, create_backbone, frames_of
+from bench.registry import register_model
+
+STAGES = ("layer1", "layer2", "layer3", "layer4")
+DEEP_STAGE_BLOCKS = 23  # from here on (ResNet-101) the authors shift every second block only
+
+
+@dataclass(kw_only=True)
+class ClipLength:
+    """How many frames each clip of the batch in flight has: 2D layers see them folded into the batch."""
+
+    frames: int = 1
+
+
+class TemporalShift(nn.Module):
+    """`net` on frames that have some channels of their neighbours."""
+
+    def __init__(self, net: nn.Module, *, clip_length: ClipLength, shift_div: int) -> None:
+        super().__init__()
+        self.net = net
+        self.clip_length = clip_length
+        self.shift_div = shift_div
+
+    def forward(self, frames: Tensor) -> Tensor:
+        shifted: Tensor = self.net(shift_channels(frames, frames=self.clip_length.frames, shift_div=self.shift_div))
+        return shifted
+
+
+class Tsm(FrameModel):
+    """The mean over frames of the class scores of a shifted 2D network."""
+
+    head_name = "new_fc"
+
+    def __init__(self, backbone: Backbone, *, num_classes: int, shift_div: int, dropout: float) -> None:
+        super().__init__(backbone)
+        self.clip_length = ClipLength()
+        add_shifts(backbone.network, clip_length=self.clip_length, shift_div=shift_div)
+        self.base_model = backbone.network
+        self.dropout = nn.Dropout(dropout)
+        self.new_fc = nn.Linear(backbone.width, num_classes)
+
+    def forward_features(self, *clips: Tensor) -> Tensor:
+        """`(B, features)`, the mean over the frames; in training, dropout acts on each frame, as published."""
+        (clip_BCTHW,) = clips
+        self.clip_length.frames = clip_BCTHW.shape[2]
+        features: Tensor = self.dropout(self.base_model(frames_of(clip_BCTHW)))
+        return by_clip(features, frames=clip_BCTHW.shape[2]).mean(dim=1)
+
+
+def shift_channels(images: Tensor, *, frames: int, shift_div: int) -> Tensor:
+    """`images` `(B * frames, C, H, W)`, whose first C / shift_div channels come from the next frame of the clip and
+    as many more from the frame before, zero where there is none."""
+    clip_BTCHW = by_clip(images, frames=frames)
+    part = images.shape[1] // shift_div
+    from_next, from_last, own = clip_BTCHW.tensor_split((part, 2 * part), dim=2)
+    no_change = (0, 0) * 3
+    parts = (F.pad(from_next, (*no_change, -1, 1)), F.pad(from_last, (*no_change, 1, -1)), own)
+    return torch.cat(parts, dim=2).flatten(0, 1)
+
+
+def add_shifts(network: nn.Module, *, clip_length: ClipLength, shift_div: int) -> None:
+    """Shift before the first convolution of the residual blocks of `network`, a ResNet of torchvision or timm."""
+    stages = [list(getattr(network, stage, ())) for stage in STAGES]
+    if not all(stage and all(isinstance(getattr(b, "conv1", None), nn.Conv2d) for b in stage) for stage in stages):
+        raise InputError("tsm takes ResNets, whose blocks in layer1 to layer4 begin with conv1; found another network")
+    step = 2 if len(stages[2]) >= DEEP_STAGE_BLOCKS else 1
+    for stage in stages:
+        for block in stage[::step]:
+            block.conv1 = TemporalShift(block.conv1, clip_length=clip_length, shift_div=shift_div)
+
+
+@register_model(
+    "tsm",
+    clip="8x8x224",
+    paper="Lin et al., 2019, arXiv:1811.08383",
+    variants={f"tsm_r{depth}": {"backbone": f"torchvision:resnet{depth}"} for depth in (50, 101)},
+)
+def build_tsm(
+    num_classes: int = 400,
+    *,
+    backbone: str = "torchvision:resnet50",
+    shift_div: int = 8,
+    dropout: float = 0.5,
+    backbone_weights: str | None = None,
+) -> Tsm:
+    """A 2D ResNet with temporal shifts; 2 / `shift_div` of the channels move, half of them either way."""
+    if shift_div < 2:
+        raise InputError(f"shift_div must be at least 2, as two parts of the channels move; found {shift_div}")
+    made = create_backbone(backbone, weights=backbone_weights)
+    return Tsm(made, num_classes=num_classes, shift_div=shift_div, dropout=dropout)
