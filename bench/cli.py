@@ -185,7 +185,9 @@ def root(version: Annotated[bool, typer.Option("--version", help="Show the versi
 
 
 def main() -> None:
-    """Entry point of the command `vbench`."""
+    """Entry point of the command `vbench`. The user's plug-ins and factories are found from the working folder."""
+    if "" not in sys.path:
+        sys.path.insert(0, "")
     sys.exit(_exit_code(sys.argv[1:]))
 
 

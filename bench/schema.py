@@ -212,12 +212,16 @@ class ModelFacts(Frozen):
 
 
 class Probe(Frozen):
-    """What came of building a model on the meta device and running one clip through it."""
+    """What came of building a model on the meta device and running one clip through it.
+
+    `is_local` is a user's own factory, whose answer is not kept: its code may change without ours changing.
+    """
 
     params: int | None = None
     macs: int | None = None
     problem: str | None = None
     note: str | None = None
+    is_local: bool = False
 
 
 def digest(value: Any) -> str:

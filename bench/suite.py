@@ -37,6 +37,9 @@ class Knowledge(Protocol):
     def model(self, name: str) -> ModelFacts:
         """Facts of a model, by variant or family; UnknownNameError with the nearest spelling."""
 
+    def look_up(self, names: Sequence[str]) -> None:
+        """Be told all models that `model` will be asked for, so that they can be looked at in one go."""
+
     def probe(self, points: Sequence[Point]) -> list[Probe]:
         """For each model, arguments and clip: what it costs, or why it cannot be."""
 
@@ -248,6 +251,7 @@ class _Planner:
             if name not in self.knowledge.measures:
                 self._add(("measure", name), f"unknown measure {name!r}; {suggest(name, self.knowledge.measures)}")
         arguments: set[str] = set()
+        self.knowledge.look_up([name for entry in self.file.models if isinstance(name := _model_name(entry), str)])
         for number, entry in enumerate(self.file.models):
             arguments |= self._check_model(number, entry)
         for axis in self.file.matrix:
@@ -257,7 +261,7 @@ class _Planner:
 
     def _check_model(self, number: int, entry: str | dict[str, Any]) -> set[str]:
         place: Place = ("models", number)
-        name = entry if isinstance(entry, str) else entry.get("name")
+        name = _model_name(entry)
         if not isinstance(name, str):
             self._add(place, "a model is a name, or a mapping with `name` and its arguments")
             return set()
@@ -388,6 +392,10 @@ class _Planner:
         problem = Problem(line=where.line, column=where.column, message=text)
         if problem not in self.problems:
             self.problems.append(problem)
+
+
+def _model_name(entry: str | dict[str, Any]) -> Any:
+    return entry if isinstance(entry, str) else entry.get("name")
 
 
 def _axis(key: str) -> str:

@@ -58,6 +58,9 @@ class FakeKnowledge:
         arguments = self.known.get(name, {})
         return ModelFacts(name=name, family=name, clip=Clip.model_validate("16x1x112"), arguments=arguments)  # type: ignore[arg-type]
 
+    def look_up(self, names: Sequence[str]) -> None:
+        return None
+
     def probe(self, points: Sequence[Point]) -> list[Probe]:
         return [Probe(problem="too small" if point.clip.height < 8 else None) for point in points]
 

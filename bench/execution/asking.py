@@ -2,6 +2,7 @@
 
 import inspect
 import sys
+from pathlib import Path
 from typing import Any
 
 from bench.errors import BenchError, InputError
@@ -9,9 +10,11 @@ from bench.execution.child import Reply, request
 from bench.execution.facts import import_plugins, source_of_model
 from bench.measure.counting.tally import count
 from bench.measure.loaded import LoadedCase
-from bench.models.factory import find_entry
+from bench.models.factory import find_model
 from bench.registry import MODELS, ModelEntry
 from bench.schema import Case, Clip, Json, ModelFacts, Point, Probe
+
+PACKAGED = ("torchvision:", "timm:")
 
 
 def main() -> None:
@@ -29,12 +32,12 @@ def _answer(item: dict[str, Any]) -> dict[str, Any]:
         return {"models": [_facts(entry).model_dump(mode="json") for entry in MODELS]}
     if "describe" in item:
         try:
-            return _facts(find_entry(item["describe"])).model_dump(mode="json")
+            return _facts(find_model(item["describe"])).model_dump(mode="json")
         except InputError as error:
             return {"problem": str(error)}
     point = Point.model_validate(item["probe"])
-    is_local = ":" in point.model and not point.model.startswith(("torchvision:", "timm:"))
-    return {**_probe(point).model_dump(mode="json"), **({"is_local": True} if is_local else {})}
+    is_local = ":" in point.model and not point.model.startswith(PACKAGED)
+    return _probe(point).model_copy(update={"is_local": is_local}).model_dump(mode="json")
 
 
 def _facts(entry: ModelEntry) -> ModelFacts:
@@ -58,8 +61,6 @@ def _plain(default: Any) -> Json:
 
 def _probe(point: Point) -> Probe:
     """Build on the meta device and count one clip. What the user can put right is a problem, the rest a note."""
-    from pathlib import Path
-
     case = LoadedCase(Case(suite="probe", point=point, measures={}), artifacts=Path())
     try:
         model = case.build_model("meta")

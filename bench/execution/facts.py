@@ -31,21 +31,27 @@ class Facts:
     def __init__(self, plugins: Sequence[str] = (), *, on_progress: OnProgress | None = None) -> None:
         self.plugins = tuple(plugins)
         self._on_progress = on_progress
+        self._described: dict[str, dict[str, Any]] = {}
         import_plugins([name for name in self.plugins if not _needs_torch(name)])
         self.measures: dict[str, MeasureEntry] = {entry.name: entry for entry in MEASURES}
         self.datasets: dict[str, DatasetEntry] = {entry.name: entry for entry in DATASETS}
 
     def model(self, name: str) -> ModelFacts:
         """Facts of a model by variant, family or `source:name`; UnknownNameError with the nearest spelling."""
-        if name in self.models:
-            return self.models[name]
         if ":" not in name:
-            raise UnknownNameError("model", name, self.models)
-        [answer] = self._ask([{"describe": name}])
-        if "problem" in answer:
-            raise InputError(answer["problem"])
-        self.models[name] = ModelFacts.model_validate(answer)
-        return self.models[name]
+            if name not in self.models:
+                raise UnknownNameError("model", name, self.models)
+            return self.models[name]
+        self.look_up([name])
+        if "problem" in self._described[name]:
+            raise InputError(self._described[name]["problem"])
+        return ModelFacts.model_validate(self._described[name])
+
+    def look_up(self, names: Sequence[str]) -> None:
+        """Ask for all these `source:name` models in one go; the answers wait for `model`."""
+        missing = [name for name in dict.fromkeys(names) if ":" in name and name not in self._described]
+        answers = self._ask([{"describe": name} for name in missing])
+        self._described.update(zip(missing, answers, strict=True))
 
     @cached_property
     def models(self) -> dict[str, ModelFacts]:

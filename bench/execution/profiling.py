@@ -187,9 +187,9 @@ def _built(request: Mapping[str, Any], *, weights: str | None) -> "nn.Module":
 
 def _default_shapes(name: str, model: "nn.Module") -> list[tuple[int, ...]]:
     from bench.models.base import inputs_of
-    from bench.models.factory import find_entry
+    from bench.models.factory import find_model
 
-    clip = Clip.model_validate(find_entry(name).clip)
+    clip = Clip.model_validate(find_model(name).clip)
     return [spec.shape(clip, batch=1) for spec in inputs_of(model)]
 
 
