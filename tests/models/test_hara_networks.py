@@ -155,6 +155,31 @@ def test_wide_grouped_and_dense_networks_match_the_walk_too(build: Factory) -> N
         torch.testing.assert_close(model(clip), walked, rtol=1e-3, atol=1e-4)
 
 
+# By hand: 27 * 64 * 128 // (9 * 64 + 3 * 128) = 230, 49 * 7 * 3 * 64 // (49 * 3 + 7 * 64) = 110.
+@pytest.mark.parametrize(
+    ("build", "key", "shape"),
+    [
+        (partial(resnet3d, depth=34, widen_factor=0.5), "layer4.2.conv2", (256, 256, 3, 3, 3)),
+        (partial(resnet3d, stem_kernel_t=3, in_channels=5), "conv1", (64, 5, 3, 7, 7)),
+        (partial(r2plus1d, depth=18), "layer2.0.conv1_s", (230, 64, 1, 3, 3)),
+        (partial(r2plus1d, depth=18), "layer2.0.conv1_t", (128, 230, 3, 1, 1)),
+        (partial(r2plus1d, depth=50), "layer2.0.conv2_s", (288, 128, 1, 3, 3)),
+        (partial(r2plus1d, in_channels=2), "conv1_s", (110, 2, 1, 7, 7)),
+        (partial(r2plus1d, stem_kernel_t=1, widen_factor=1 / 64), "conv1_t", (1, 1, 1, 1, 1)),
+        (partial(wide_resnet3d, k=3), "conv1", (192, 3, 7, 7, 7)),
+        (partial(wide_resnet3d, k=3), "layer1.0.conv3", (384, 192, 1, 1, 1)),
+        (partial(resnext3d, cardinality=8), "layer1.0.conv1", (32, 128, 1, 1, 1)),
+        (partial(resnext3d, cardinality=8), "layer4.2.conv2", (256, 32, 3, 3, 3)),
+        (partial(resnext3d, cardinality=8), "layer4.2.conv3", (2048, 256, 1, 1, 1)),
+        (partial(densenet3d, depth=169), "features.transition3.conv", (640, 1280, 1, 1, 1)),
+        (partial(densenet3d, depth=264), "classifier", (700, 2688)),
+    ],
+)
+def test_arguments_set_the_widths(build: Factory, key: str, shape: tuple[int, ...]) -> None:
+    with torch.device("meta"):
+        assert build().get_parameter(f"{key}.weight").shape == shape
+
+
 def test_a_densenet_that_trains_drops_new_features() -> None:
     torch.manual_seed(0)
     layer = DenseLayer(64, dropout=0.5)
