@@ -1,6 +1,8 @@
 """Builds a network by name: a family or variant of the registry, or `source:name.tag` from another package."""
 
 import contextlib
+import fnmatch
+import inspect
 import typing
 from collections.abc import Callable, Mapping
 from os import PathLike
@@ -11,6 +13,9 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from torch import nn
 
 from bench.errors import BenchError, InputError, suggest
+from bench.models.sources import source_entry, source_names
+from bench.models.weights.checkpoint import Checkpoint, read_checkpoint
+from bench.models.weights.loading import classes_in, load_checkpoint
 from bench.registry import MODELS, ModelEntry, options_of
 
 
@@ -24,58 +29,84 @@ def create_model(
 ) -> nn.Module:
     """The network called `name`, in training mode, its weights drawn on the CPU or read from the file `weights`.
 
-    `num_classes` None is the model's own default. Under `torch.device("meta")`, or with `device="meta"`, nothing is
-    allocated. UnknownNameError for a name, InputError for an argument that is not known or cannot be.
+    `num_classes` None is what the head in `weights` has, else the network's own default. What was loaded stands in
+    the network's `weights_report`, a `LoadReport`. Under `torch.device("meta")`, or with `device="meta"`, nothing is
+    allocated. UnknownNameError for a name, InputError for an argument that is not known or cannot be, WeightsError
+    for a file that does not fit.
     """
+    entry = find_model(name)
     given = {**arguments} if num_classes is None else {"num_classes": num_classes, **arguments}
     is_meta = device is not None and torch.device(device).type == "meta"
     with torch.device("meta") if is_meta else contextlib.nullcontext():
-        model = _build(MODELS.get(name), given)
+        model = _build(entry, given)
+        if weights is not None:
+            model = _with_weights(entry, given, model, read_checkpoint(weights))
     return model if device is None or is_meta else model.to(device)
 
 
+def find_model(name: str) -> ModelEntry:
+    """What is known of the model `name`, of the registry or another source; UnknownNameError or InputError."""
+    return source_entry(name) if ":" in name else MODELS.get(name)
+
+
 def list_models(pattern: str = "*") -> list[str]:
-    """Registered names that match a shell pattern such as `resnet3d*`, sorted."""
-    return MODELS.names(pattern)
+    """Names that match a shell pattern such as `resnet3d*`, sorted; those of a source for `torchvision:*`, `timm:*`."""
+    source, colon, _ = pattern.partition(":")
+    return sorted(fnmatch.filter(source_names(source), pattern)) if colon else MODELS.names(pattern)
 
 
 def is_model(name: str) -> bool:
-    """Whether `name` is a registered family or variant."""
-    return name in MODELS
+    """Whether `create_model` knows `name`."""
+    try:
+        find_model(name)
+    except InputError:
+        return False
+    return True
+
+
+def checked_arguments(entry: ModelEntry, given: Mapping[str, Any]) -> dict[str, Any]:
+    """`given`, each value fitted to its annotation; InputError names the argument, what is allowed, what is near."""
+    allowed = _annotations(entry.function)
+    takes_any = any(p.kind is p.VAR_KEYWORD for p in inspect.signature(entry.function).parameters.values())
+    fitted = {}
+    for key, value in given.items():
+        if key not in allowed and not takes_any:
+            raise InputError(f"{entry.name} has no argument {key!r}; {suggest(key, allowed)}")
+        fitted[key] = _fit(f"{entry.name}'s {key}", value, allowed.get(key, Any))
+    classes = fitted.get("num_classes")
+    if isinstance(classes, int) and classes < 1:
+        raise InputError(f"{entry.name}'s num_classes must be at least 1, found {classes}")
+    return fitted
 
 
 def _build(entry: ModelEntry, given: Mapping[str, Any]) -> nn.Module:
-    arguments = {**entry.preset, **checked_arguments(entry.name, entry.function, given)}
+    arguments = {**entry.preset, **checked_arguments(entry, given)}
     try:
         model = entry.function(**arguments)
     except BenchError:
         raise
-    except (TypeError, ValueError, KeyError, IndexError, RuntimeError) as error:
+    except (TypeError, ValueError, LookupError, AttributeError, RuntimeError, AssertionError) as error:
         shown = ", ".join(f"{key}={value!r}" for key, value in arguments.items()) or "its defaults"
         raise InputError(f"{entry.name} cannot be built with {shown}: {error}") from error
     if not isinstance(model, nn.Module):
-        raise InputError(f"{entry.name} must return an nn.Module, found {type(model).__name__}")
+        raise InputError(f"{entry.name} must return an nn.Module, found a {type(model).__name__}")
     return model
 
 
-def checked_arguments(name: str, function: Callable[..., Any], given: Mapping[str, Any]) -> dict[str, Any]:
-    """`given`, each value fitted to its annotation; InputError names the argument, what is allowed, what is near."""
-    allowed = _annotations(function)
-    fitted = {}
-    for key, value in given.items():
-        if key not in allowed:
-            raise InputError(f"{name} has no argument {key!r}; {suggest(key, allowed)}")
-        fitted[key] = _fit(f"{name}'s {key}", value, allowed[key])
-    if "num_classes" in fitted and fitted["num_classes"] < 1:
-        raise InputError(f"{name}'s num_classes must be at least 1, found {fitted['num_classes']}")
-    return fitted
+def _with_weights(entry: ModelEntry, given: Mapping[str, Any], model: nn.Module, checkpoint: Checkpoint) -> nn.Module:
+    """`model` with weights; built once more where the file has other classes and the caller named no number."""
+    classes = classes_in(checkpoint, model)
+    if "num_classes" not in given and classes is not None and "num_classes" in entry.arguments:
+        model = _build(entry, {**given, "num_classes": classes})
+    model.__dict__["weights_report"] = load_checkpoint(model, checkpoint)
+    return model
 
 
 def _annotations(function: Callable[..., Any]) -> dict[str, Any]:
     """The arguments that can be given by name, each with its type (`Any` where it has none that can be read)."""
     try:
-        hints = typing.get_type_hints(function)
-    except (NameError, TypeError):
+        hints = typing.get_type_hints(function.__init__ if inspect.isclass(function) else function)
+    except (NameError, TypeError, AttributeError):
         hints = {}
     return {name: hints.get(name, Any) for name in options_of(function, keyword_only=False)}
 

@@ -1,0 +1,254 @@
+"""Networks that other packages make, as `source:name.tag`: torchvision, timm, Hugging Face folders, the user's code.
+
+Nothing is fetched from the network unless a tag asks for published weights (`torchvision:r3d_18.kinetics400_v1`).
+"""
+
+import contextlib
+import importlib
+import os
+import re
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from bench.errors import BenchError, ClipError, InputError, MissingPackageError, UnknownNameError, WeightsError
+from bench.models.backbones import Backbone, FrameModel, frames_of
+from bench.models.base import InputSpec
+from bench.models.heads import head_name_of
+from bench.models.huggingface import huggingface_entry
+from bench.registry import ModelEntry
+
+
+def source_entry(name: str) -> ModelEntry:
+    """What `create_model` builds for a name with a colon; InputError or UnknownNameError if that is nothing."""
+    source, _, rest = name.partition(":")
+    return SOURCES.get(source, user_entry)(name, rest)
+
+
+def source_names(source: str) -> list[str]:
+    """Names that `source` offers; those of Hugging Face and of the user's code are not known beforehand."""
+    if source == "torchvision":
+        return [f"torchvision:{name}" for name in _torchvision_names()]
+    if source == "timm":
+        return [f"timm:{name}" for name in _timm("timm:NAME").list_models()]
+    return []
+
+
+def import_plugin(name: str) -> ModuleType:
+    """Import the user's module `name`, from the current folder too, so that what it registers can be named.
+
+    InputError where there is no such module, or where importing it fails.
+    """
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())
+    try:
+        return importlib.import_module(name)
+    except BenchError:
+        raise
+    except ModuleNotFoundError as error:
+        if error.name is not None and f"{name}.".startswith(f"{error.name}."):
+            raise InputError(f"there is no module {name!r}, here or among the installed packages") from error
+        raise InputError(f"module {name!r} cannot be imported: it needs {error.name}, which is not there") from error
+    except Exception as error:  # the user's code may raise anything
+        raise InputError(f"module {name!r} cannot be imported: {type(error).__name__}: {error}") from error
+
+
+def user_entry(name: str, factory: str) -> ModelEntry:
+    """The factory of `package.module:factory`, which returns a network and may take `num_classes`.
+
+    Its attribute `clip`, where it has one, is the default clip.
+    """
+    module_name = name.partition(":")[0]
+    try:
+        module = import_plugin(module_name)
+    except InputError as error:
+        allowed = ", ".join(f"{source}:NAME" for source in SOURCES)
+        raise InputError(f"unknown model {name!r}: {error}; allowed: {allowed}, package.module:factory") from error
+    if not hasattr(module, factory):
+        public = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
+        raise UnknownNameError("factory", factory, public, where=module_name)
+    function = getattr(module, factory)
+    if isinstance(function, nn.Module) or not callable(function):
+        raise InputError(f"{name} is a {type(function).__name__}; a function that returns an nn.Module is needed")
+    return ModelEntry(name=name, family=module_name, function=function, clip=str(getattr(function, "clip", "16x1x112")))
+
+
+def torchvision_entries() -> Iterator[ModelEntry]:
+    """The video networks of torchvision."""
+    for name in _torchvision_names():
+        yield torchvision_entry(f"torchvision:{name}", name)
+
+
+def torchvision_entry(name: str, rest: str) -> ModelEntry:
+    """A video network of torchvision; a tag names its published weights, such as `r3d_18.kinetics400_v1`."""
+    from torchvision import models
+
+    network_name, _, tag = rest.partition(".")
+    if network_name not in _torchvision_names():
+        raise UnknownNameError("model", name, source_names("torchvision"))
+    published = models.get_model_weights(network_name)
+    tags = {member.name.lower(): member for member in published}
+    if tag and tag.lower() not in tags:
+        raise UnknownNameError("tag", tag, tags, where=name)
+    transforms = published.DEFAULT.transforms()
+
+    def build(num_classes: int = 400, **arguments: Any) -> nn.Module:
+        network: nn.Module = models.get_model(network_name, weights=None, num_classes=num_classes, **arguments)
+        facts = {"inputs": (InputSpec(),), "mean": tuple(transforms.mean), "std": tuple(transforms.std)}
+        network.__dict__.update(facts, head_name=head_name_of(network))
+        _limit_clips(network, network_name, arguments)
+        if tag and not _is_meta():
+            _load_published(network, tags[tag.lower()], name=name)
+        return network
+
+    stride = 4 if network_name.startswith("mvit") else 2
+    paper = re.search(r"arxiv\.org/abs/([\d.]+\d)", models.get_model_builder(network_name).__doc__ or "")
+    return ModelEntry(
+        name=name,
+        family="torchvision",
+        function=build,
+        clip=f"16x{stride}x{transforms.crop_size[0]}",
+        paper=f"arXiv:{paper[1]}" if paper else "",
+    )
+
+
+def timm_entry(name: str, rest: str) -> ModelEntry:
+    """A 2D network of timm on every frame, its logits averaged; a tag names its published weights."""
+    timm = _timm(name)
+    network_name, _, tag = rest.partition(".")
+    if not timm.is_model(network_name):
+        raise UnknownNameError("model", name, source_names("timm"))
+    tags = [full.partition(".")[2] for full in timm.list_pretrained(f"{network_name}.*")]
+    if tag and tag not in tags:
+        raise UnknownNameError("tag", tag, tags, where=name)
+
+    def build(num_classes: int = 400, in_channels: int = 3, **arguments: Any) -> nn.Module:
+        with _fetching(name) if tag else contextlib.nullcontext():
+            network = timm.create_model(
+                rest,
+                pretrained=bool(tag) and not _is_meta(),
+                num_classes=num_classes,
+                in_chans=in_channels,
+                **arguments,
+            )
+        return FrameAverage(network, in_channels=in_channels, only_px=arguments.get("img_size"))
+
+    size = timm.get_pretrained_cfg(rest).input_size[-1]
+    return ModelEntry(name=name, family="timm", function=build, clip=f"8x8x{size}", paper="arXiv:1608.00859")
+
+
+class FrameAverage(FrameModel):
+    """Mean over the frames of a 2D network's logits, the consensus of Wang et al., 2016, arXiv:1608.00859."""
+
+    def __init__(self, network: Any, *, in_channels: int, only_px: int | None) -> None:
+        about = network.pretrained_cfg
+        if only_px is None and about.get("fixed_input_size"):
+            only_px = about["input_size"][-1]
+        super().__init__(
+            Backbone(
+                network=network,
+                width=network.num_features,
+                smallest_px=only_px or 32,
+                only_px=only_px,
+                mean=tuple(about["mean"]),
+                std=tuple(about["std"]),
+            )
+        )
+        self.inputs = (InputSpec(channels=in_channels),)
+        self.backbone = network
+        self.head_name = head_name_of(self)
+
+    def forward_features(self, *clips: Tensor) -> Tensor:
+        """Mean over the frames of what the 2D network's classifier reads, `(B, features)`."""
+        (clip_BCTHW,) = clips
+        maps = self.backbone.forward_features(frames_of(clip_BCTHW))
+        return _mean_over_frames(self.backbone.forward_head(maps, pre_logits=True), batch=len(clip_BCTHW))
+
+    def forward(self, *clips: Tensor) -> Tensor:
+        """Logits `(B, classes)`: the mean of those of the frames."""
+        self.check(*clips)
+        (clip_BCTHW,) = clips
+        return _mean_over_frames(self.backbone(frames_of(clip_BCTHW)), batch=len(clip_BCTHW))
+
+
+SOURCES: Mapping[str, Callable[[str, str], ModelEntry]] = {
+    "torchvision": torchvision_entry,
+    "timm": timm_entry,
+    "hf": huggingface_entry,
+}
+
+
+def _mean_over_frames(values: Tensor, *, batch: int) -> Tensor:
+    return values.reshape(batch, -1, *values.shape[1:]).mean(1)
+
+
+def _is_meta() -> bool:
+    """Whether networks are being built without memory, so that weights would be fetched for nothing."""
+    return torch.get_default_device().type == "meta"
+
+
+def _torchvision_names() -> list[str]:
+    from torchvision import models
+
+    return list(models.list_models(module=models.video))
+
+
+def _timm(name: str) -> Any:
+    try:
+        import timm
+    except ImportError as error:
+        raise MissingPackageError("timm", needed_for=name, install="pip install 'vbench[timm]'") from error
+    return timm
+
+
+def _limit_clips(network: nn.Module, name: str, arguments: Mapping[str, Any]) -> None:
+    """Have the network refuse clips that it cannot take before torch does, less clearly."""
+    if name == "s3d":  # its last pooling is 2x7x7, after time is halved three times and space five times
+        check = partial(_check_clip, smallest=(13, 224), is_only=False)
+    elif name.startswith("mvit"):
+        frames, size = arguments.get("temporal_size", 16), arguments.get("spatial_size", (224, 224))[0]
+        check = partial(_check_clip, smallest=(frames, size), is_only=True)
+    else:
+        return
+    network.__dict__["smallest_clip"] = check.keywords["smallest"]
+    network.register_forward_pre_hook(check)
+
+
+def _check_clip(network: nn.Module, clips: tuple[Tensor, ...], *, smallest: tuple[int, int], is_only: bool) -> None:
+    frames, *pixels = clips[0].shape[2:]
+    least_frames, least_pixels = smallest
+    fits = frames >= least_frames and min(pixels) >= least_pixels
+    if is_only:
+        fits = frames == least_frames and set(pixels) == {least_pixels}
+    if not fits:
+        limit = "takes no other clip than" if is_only else "takes no smaller clip than"
+        remedy = "; give temporal_size and spatial_size for another" if is_only else ""
+        raise ClipError(
+            f"{type(network).__name__} {limit} {least_frames}x{least_pixels}x{least_pixels} (frames x H x W), "
+            f"found {'x'.join(str(int(n)) for n in (frames, *pixels))}{remedy}"
+        )
+
+
+def _load_published(network: nn.Module, weights: Any, *, name: str) -> None:
+    """Load torchvision's weights; a head with another number of classes stays as drawn."""
+    with _fetching(name):
+        state: Mapping[str, Tensor] = weights.get_state_dict(progress=False, check_hash=True)
+    ours = network.state_dict()
+    network.load_state_dict(
+        {key: value if value.shape == ours[key].shape else ours[key] for key, value in state.items()}
+    )
+
+
+@contextlib.contextmanager
+def _fetching(name: str) -> Iterator[None]:
+    try:
+        yield
+    except BenchError:
+        raise
+    except (OSError, RuntimeError) as error:  # no connection, a wrong hash
+        raise WeightsError(f"the weights of {name} could not be fetched: {error}") from error

@@ -1,0 +1,1 @@
+"""Checkpoint files: read safely, recognised, loaded strictly into the network that they fit."""

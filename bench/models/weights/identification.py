@@ -1,0 +1,258 @@
+"""Says what a checkpoint file is, and which network here fits it: by names and shapes, on the meta device."""
+
+import itertools
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from bench.errors import BenchError
+from bench.models.heads import head_name_of, is_in
+from bench.models.sources import torchvision_entries
+from bench.models.weights.checkpoint import Checkpoint, Shapes, read_checkpoint
+from bench.models.weights.translations import names_for
+from bench.registry import MODELS, ModelEntry
+
+DEPTHS = (10, 18, 34, 50, 101, 121, 152, 169, 200, 201, 264)
+"""Depths to try where a family has an argument `depth` and none of its variants fits."""
+
+ALIKE = 0.5
+"""Share of layer names (numbers apart) that a family must have in common with a file to be tried further."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fit:
+    """A network that has exactly the weights of a file: `create_model(model, **arguments)`.
+
+    `has_head` is False where the file lacks the classifier and nothing else.
+    """
+
+    model: str
+    family: str
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    has_head: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckpointFacts:
+    """What a checkpoint file is. `fits` is empty where no network here has its weights.
+
+    Several fits differ in what weights do not show, such as strides or the frames of a clip.
+    """
+
+    path: Path
+    sha256: str
+    n_bytes: int
+    container: str
+    prefix: str
+    n_weights: int
+    parameters: int
+    dtypes: tuple[str, ...]
+    num_classes: int | None
+    facts: Mapping[str, str | int | float]
+    ignored: tuple[str, ...]
+    fits: tuple[Fit, ...]
+
+
+def identify(path: str | PathLike[str]) -> CheckpointFacts:
+    """What the checkpoint file `path` is and which networks fit it; WeightsError if it is no checkpoint."""
+    checkpoint = read_checkpoint(path)
+    fits = fits_of(checkpoint)
+    state = checkpoint.state
+    return CheckpointFacts(
+        path=checkpoint.path,
+        sha256=checkpoint.sha256,
+        n_bytes=checkpoint.n_bytes,
+        container=checkpoint.container,
+        prefix=checkpoint.prefix,
+        n_weights=len(state),
+        parameters=sum(value.numel() for key, value in state.items() if not _is_buffer(key)),
+        dtypes=tuple(sorted({str(value.dtype).removeprefix("torch.") for value in state.values()})),
+        num_classes=fits[0].arguments.get("num_classes") if fits else None,
+        facts=checkpoint.facts,
+        ignored=checkpoint.ignored,
+        fits=fits,
+    )
+
+
+def describe(fit: Fit) -> str:
+    """`resnet3d_50 (num_classes=400, shortcut='A')`."""
+    given = [f"{key}={value!r}" for key, value in fit.arguments.items()]
+    given += [] if fit.has_head else ["without its classifier"]
+    return f"{fit.model} ({', '.join(given)})" if given else fit.model
+
+
+def fits_of(checkpoint: Checkpoint) -> tuple[Fit, ...]:
+    """Every registered network, or video network of torchvision, that has exactly the file's weights."""
+    shapes = {key: shape for key, shape in checkpoint.shapes.items() if not is_counter(key)}
+    fits: list[Fit] = []
+    for base, variants in _families():
+        if _likeness(base, shapes) < ALIKE:
+            continue
+        found = [fit for entry in variants or [base] if (fit := _fit(entry, shapes)) is not None]
+        fits += found or _fits_by_depth(base, shapes)
+    return tuple(fits)
+
+
+def _families() -> Iterator[tuple[ModelEntry, list[ModelEntry]]]:
+    """Every family with its variants; torchvision's networks last, each a family."""
+    for entry in MODELS:
+        if entry.name == entry.family:
+            yield entry, [other for other in MODELS if other.family == entry.name and other.name != entry.name]
+    for entry in torchvision_entries():
+        yield entry, []
+
+
+def _likeness(entry: ModelEntry, shapes: Shapes) -> float:
+    """Share of layer names, numbers apart, that a file and a network have in common."""
+    model = _on_meta(entry, {})
+    if model is None:
+        return 0.0
+    target = _shapes_of(model)
+    ours = {re.sub(r"\d+", "#", key) for key in target}
+    theirs = {re.sub(r"\d+", "#", key) for key in names_for(shapes, target).values()}
+    return len(ours & theirs) / max(1, len(ours | theirs))
+
+
+def _fits_by_depth(entry: ModelEntry, shapes: Shapes) -> list[Fit]:
+    if "depth" not in entry.arguments:
+        return []
+    found = (_fit(entry, shapes, depth=depth) for depth in DEPTHS)
+    return list(itertools.islice((fit for fit in found if fit is not None), 1))
+
+
+def _fit(entry: ModelEntry, shapes: Shapes, **asked: Any) -> Fit | None:
+    """The arguments with which `entry` has exactly these weights, or None."""
+    model = _on_meta(entry, asked)
+    if model is None:
+        return None
+    head = head_name_of(model)
+    arguments = {**asked, **_read_arguments(entry, shapes, model, head=head)}
+    model = _on_meta(entry, arguments)
+    if model is None:
+        return None
+    target = _shapes_of(model)
+    names = names_for(shapes, target)
+    given = {names[key]: shape for key, shape in shapes.items()}
+    absent = target.keys() - given.keys()
+    if not all(target.get(key) == shape for key, shape in given.items()) or not all(is_in(k, head) for k in absent):
+        return None
+    return Fit(model=entry.name, family=entry.family, arguments=arguments, has_head=not absent)
+
+
+def _read_arguments(entry: ModelEntry, shapes: Shapes, model: nn.Module, *, head: str) -> dict[str, Any]:
+    """What the file's shapes say about those arguments of `entry` that shapes show, where it is not the default."""
+    target = _shapes_of(model)
+    names = names_for(shapes, target)
+    given = {names[key]: shape for key, shape in shapes.items()}
+    seen = Seen(given=given, target=target, head=head)
+    arguments = {}
+    for name, default in entry.arguments.items():
+        value = READERS[name](seen, default) if name in READERS else None
+        if value is not None and (name == "num_classes" or value != default):
+            arguments[name] = value
+    return arguments
+
+
+def _on_meta(entry: ModelEntry, arguments: Mapping[str, Any]) -> nn.Module | None:
+    """The network without its weights, or None where these arguments cannot be."""
+    try:
+        with torch.device("meta"):
+            model = entry.function(**{**entry.preset, **arguments})
+    except (BenchError, TypeError, ValueError, LookupError, RuntimeError, AssertionError):
+        return None
+    return model if isinstance(model, nn.Module) else None
+
+
+def _shapes_of(model: nn.Module) -> Shapes:
+    return {key: tuple(value.shape) for key, value in model.state_dict().items() if not is_counter(key)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Seen:
+    """Shapes of a file, under our names, beside those of a network built with default arguments."""
+
+    given: Shapes
+    target: Shapes
+    head: str
+
+    def first(self, ending: str) -> tuple[int, ...] | None:
+        """Shape in the file of the network's first weight whose name ends so."""
+        return next((self.given[key] for key in self.target if key.endswith(ending) and key in self.given), None)
+
+
+def _num_classes(seen: Seen, default: Any) -> int | None:
+    shape = seen.given.get(f"{seen.head}.weight")
+    return shape[0] if shape else None
+
+
+def _in_channels(seen: Seen, default: Any) -> int | None:
+    shapes = [seen.given.get(key) for key, shape in seen.target.items() if len(shape) >= 4]
+    return shapes[0][1] if shapes and shapes[0] else None
+
+
+def _shortcut(seen: Seen, default: Any) -> str | None:
+    return "B" if any(".downsample." in key for key in seen.given) else "A"
+
+
+def _stem_kernel_t(seen: Seen, default: Any) -> int | None:
+    shape = seen.first("conv1_t.weight") or seen.first("conv1.weight")
+    return shape[2] if shape and len(shape) == 5 else None
+
+
+def _cardinality(seen: Seen, default: Any) -> int | None:
+    shape = seen.first("layer1.0.conv2.weight")
+    return shape[0] // shape[1] if shape else None
+
+
+def _widened(seen: Seen, default: Any) -> Any:
+    """The default times how much wider the head's input is."""
+    key = f"{seen.head}.weight"
+    given, target = seen.given.get(key), seen.target.get(key)
+    if not given or not target or len(given) < 2:
+        return None
+    value = default * given[1] / target[1]
+    return round(value) if isinstance(default, int) else value
+
+
+def _kernel_depth(seen: Seen, default: Any) -> Any:
+    """One number, the name of a row, or a number a layer."""
+    convs = [seen.given.get(key) for key, shape in seen.target.items() if len(shape) == 5]
+    depths = [shape[2] for shape in convs if shape and len(shape) == 5]
+    if not depths or len(depths) != len(convs):
+        return None
+    return depths[0] if len(set(depths)) == 1 else depths
+
+
+def _fusion_frames(seen: Seen, default: Any) -> int | None:
+    shape = seen.first("conv_fast_to_slow.weight")
+    return shape[2] if shape else None
+
+
+READERS: Mapping[str, Callable[[Seen, Any], Any]] = {
+    "num_classes": _num_classes,
+    "in_channels": _in_channels,
+    "shortcut": _shortcut,
+    "stem_kernel_t": _stem_kernel_t,
+    "cardinality": _cardinality,
+    "widen_factor": _widened,
+    "k": _widened,
+    "width": _widened,
+    "kernel_depth": _kernel_depth,
+    "fusion_frames": _fusion_frames,
+}
+"""How the value of an argument is read off the shapes of a file's weights."""
+
+
+def is_counter(key: str) -> bool:
+    """Batch normalisation's count of batches, which files of old versions of torch lack."""
+    return key.endswith("num_batches_tracked")
+
+
+def _is_buffer(key: str) -> bool:
+    return is_counter(key) or key.endswith((".running_mean", ".running_var"))

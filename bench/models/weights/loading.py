@@ -1,0 +1,186 @@
+"""Loads a checkpoint into a network, strictly: whatever does not fit is an error that names keys and cause."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from bench.errors import WeightsError
+from bench.models.heads import head_name_of, is_in
+from bench.models.weights.checkpoint import Checkpoint, Shapes, read_checkpoint
+from bench.models.weights.identification import describe, fits_of
+from bench.models.weights.translations import names_for
+
+SHOWN = 3
+"""How many keys an error names of each kind."""
+
+HEADLESS_CONTAINERS = ("C3D Sports-1M",)
+"""Who publishes weights without the classifier."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoadReport:
+    """What was loaded, from which file, and what was not. `warnings` say it in words."""
+
+    path: Path
+    sha256: str
+    container: str
+    loaded: int
+    fresh: tuple[str, ...] = ()
+    dropped: tuple[str, ...] = ()
+    ignored: tuple[str, ...] = ()
+    file_classes: int | None = None
+    model_classes: int | None = None
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Difference:
+    """Where names and shapes of a file and of a network disagree; the head's classes are kept apart."""
+
+    missing: tuple[str, ...]
+    unexpected: tuple[str, ...]
+    reshaped: tuple[str, ...]
+    head: tuple[str, ...] = ()
+
+    @property
+    def is_none(self) -> bool:
+        return not (self.missing or self.unexpected or self.reshaped)
+
+
+def load_weights(model: nn.Module, path: str | PathLike[str]) -> LoadReport:
+    """Load the checkpoint file `path` into `model`; WeightsError, and nothing is loaded, unless it fits.
+
+    A head with another number of classes is left out and stays as it was drawn, which `warnings` says.
+    """
+    return load_checkpoint(model, read_checkpoint(path))
+
+
+def load_checkpoint(model: nn.Module, checkpoint: Checkpoint) -> LoadReport:
+    """Load what `read_checkpoint` read; see `load_weights`."""
+    target = {key: tuple(value.shape) for key, value in model.state_dict().items()}
+    if any(parameter.is_meta for parameter in model.parameters()):
+        raise WeightsError(f"weights cannot be loaded on the meta device, which holds none; found {checkpoint.path}")
+    head = head_name_of(model)
+    names = names_for(checkpoint.shapes, target)
+    state = {names[key]: value for key, value in checkpoint.state.items()}
+    difference = compare(_shapes(state), target, head=head)
+    fresh = difference.head
+    if checkpoint.container in HEADLESS_CONTAINERS and all(is_in(key, head) for key in difference.missing):
+        fresh, difference = fresh + difference.missing, _without_missing(difference)
+    if not difference.is_none:
+        raise WeightsError(_misfit(checkpoint, target, difference, model=model))
+    kept = {key: value for key, value in state.items() if key not in difference.head}
+    _copy(model, kept)
+    return LoadReport(
+        path=checkpoint.path,
+        sha256=checkpoint.sha256,
+        container=checkpoint.container,
+        loaded=len(kept),
+        fresh=fresh,
+        dropped=difference.head,
+        ignored=checkpoint.ignored,
+        file_classes=_rows(_shapes(state), head),
+        model_classes=_rows(target, head),
+        warnings=tuple(_warnings(checkpoint, _rows(_shapes(state), head), _rows(target, head), fresh=fresh)),
+    )
+
+
+def classes_in(checkpoint: Checkpoint, model: nn.Module) -> int | None:
+    """Number of classes of the file's head, if the file has the head of `model`."""
+    target = {key: tuple(value.shape) for key, value in model.state_dict().items()}
+    names = names_for(checkpoint.shapes, target)
+    return _rows({names[key]: shape for key, shape in checkpoint.shapes.items()}, head_name_of(model))
+
+
+def compare(given: Shapes, target: Shapes, *, head: str) -> Difference:
+    """Difference of a file's shapes from a network's. Counters of batches, which old files lack, do not count."""
+    missing = [key for key in target if key not in given and not key.endswith("num_batches_tracked")]
+    reshaped = [key for key in target if key in given and given[key] != target[key]]
+    of_head = [key for key in reshaped if is_in(key, head) and given[key][1:] == target[key][1:]]
+    return Difference(
+        missing=tuple(missing),
+        unexpected=tuple(key for key in given if key not in target),
+        reshaped=tuple(key for key in reshaped if key not in of_head),
+        head=tuple(of_head),
+    )
+
+
+def _without_missing(difference: Difference) -> Difference:
+    return Difference(missing=(), unexpected=difference.unexpected, reshaped=difference.reshaped, head=difference.head)
+
+
+def _shapes(state: Mapping[str, Tensor]) -> Shapes:
+    return {key: tuple(value.shape) for key, value in state.items()}
+
+
+def _rows(shapes: Shapes, head: str) -> int | None:
+    """Rows of the head's weight, which are the classes."""
+    return next((shape[0] for key, shape in shapes.items() if is_in(key, head) and key.endswith("weight")), None)
+
+
+@torch.no_grad()
+def _copy(model: nn.Module, state: Mapping[str, Tensor]) -> None:
+    for key, value in model.state_dict().items():
+        if key in state:
+            value.copy_(state[key])
+
+
+def _warnings(
+    checkpoint: Checkpoint, file_classes: int | None, model_classes: int | None, *, fresh: Sequence[str]
+) -> Iterable[str]:
+    if fresh and file_classes is None:
+        yield f"{checkpoint.path.name} carries no classifier: {', '.join(fresh)} stay as drawn, train before evaluating"
+    elif fresh:
+        yield (
+            f"the classifier of {checkpoint.path.name} has {file_classes} classes and the network {model_classes}: "
+            f"{', '.join(fresh)} stay as drawn, train before evaluating"
+        )
+    if checkpoint.ignored:
+        first, count = checkpoint.ignored[0], len(checkpoint.ignored)
+        yield f"{count} entries of {checkpoint.path.name} are left-overs of a counter, no weights, such as {first}"
+
+
+def _misfit(checkpoint: Checkpoint, target: Shapes, difference: Difference, *, model: nn.Module) -> str:
+    given = checkpoint.shapes
+    parts = [
+        _listed(difference.missing, "missing from the file"),
+        _listed(difference.unexpected, "not known to the network"),
+        _listed([_reshaped(key, given, target) for key in difference.reshaped], "of another shape"),
+    ]
+    what = "; ".join(part for part in parts if part)
+    return f"{checkpoint.path} does not fit this {type(model).__name__}: {what}. {_cause(checkpoint, difference)}"
+
+
+def _listed(keys: Sequence[str], problem: str) -> str:
+    if not keys:
+        return ""
+    shown = ", ".join(keys[:SHOWN]) + (", …" if len(keys) > SHOWN else "")
+    return f"{len(keys)} {'key is' if len(keys) == 1 else 'keys are'} {problem} ({shown})"
+
+
+def _reshaped(key: str, given: Shapes, target: Shapes) -> str:
+    found = "x".join(map(str, given[key])) if key in given else "another name"
+    return f"{key}: file {found}, network {'x'.join(map(str, target[key]))}"
+
+
+def _cause(checkpoint: Checkpoint, difference: Difference) -> str:
+    """The likeliest reason: what the file fits instead, else whose it is."""
+    likely = _shortcut(difference)
+    fits = fits_of(checkpoint)
+    if fits:
+        return f"{likely}The file fits {', or '.join(describe(fit) for fit in fits[:SHOWN])}"
+    if likely:
+        return f"{likely}"
+    return f"No network here has these weights; their names are those of: {checkpoint.container}"
+
+
+def _shortcut(difference: Difference) -> str:
+    if difference.missing and all(".downsample." in key for key in difference.missing):
+        return "The file is of a network with shortcut A, which has no weights there; this one has shortcut B. "
+    if not difference.missing and difference.unexpected and all(".downsample." in k for k in difference.unexpected):
+        return "The file is of a network with shortcut B; this one has shortcut A, which has no weights there. "
+    return ""
