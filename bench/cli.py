@@ -22,6 +22,8 @@ data_app = typer.Typer(no_args_is_help=True, help="Data sets: list, check, prepa
 app.add_typer(data_app, name="data")
 
 FAULT, INTERRUPTED = 70, 130
+# click's UsageError, or that of the copy of click which newer versions of typer carry.
+USAGE_ERROR: Any = typer.BadParameter.__mro__[1]
 
 SuitePath = Annotated[Path, typer.Argument(metavar="SUITE", help="A suite file, such as suites/quickstart.yaml.")]
 OutFolder = Annotated[Path | None, typer.Option("--out", help="Results folder; results/<suite> if not given.")]
@@ -193,8 +195,6 @@ def main() -> None:
 
 def _exit_code(arguments: list[str]) -> int:
     """Run one command; every way it can end becomes an exit code and, where it failed, one clear text."""
-    import click
-
     from bench.terminal import show_error
 
     try:
@@ -202,10 +202,10 @@ def _exit_code(arguments: list[str]) -> int:
     except BenchError as error:
         show_error(str(error))
         return error.exit_code
-    except (click.ClickException, typer.BadParameter) as error:
+    except USAGE_ERROR as error:
         error.show()
         return 2
-    except (KeyboardInterrupt, click.Abort):
+    except (KeyboardInterrupt, typer.Abort):
         show_error("stopped; everything finished is kept, and the same command goes on from here")
         return INTERRUPTED
     except BrokenPipeError:

@@ -95,6 +95,7 @@ def profile(
     of its own. InputError for a name, shape or argument that cannot be. Answers are cached by a hash of all sources.
     """
     shapes = None if input is None else _shapes(input)
+    _views(views)
     request = {
         "model": model,
         "shapes": shapes,
@@ -121,7 +122,8 @@ def _shapes(given: str | Sequence[Any]) -> list[list[int]]:
             raise InputError(_not_a_shape(bad.strip()))
         shapes = [[int(n) for n in part.lower().split("x")] for part in parts]
     else:
-        shapes = [list(given)] if given and isinstance(given[0], int) else [list(shape) for shape in given]
+        nested: list[Any] = [given] if given and isinstance(given[0], int) else list(given)
+        shapes = [list(shape) for shape in nested]
     for shape in shapes:
         if len(shape) != 5 or any(not isinstance(n, int) or n < 1 for n in shape):
             raise InputError(_not_a_shape("x".join(map(str, shape))))

@@ -1,0 +1,74 @@
+"""Latency, throughput and memory of a real, small network on the CPU."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from bench.measure.latency import latency
+from bench.measure.loaded import LoadedCase
+from bench.measure.memory import memory
+from bench.measure.throughput import throughput
+from bench.measure.timing.variants import forward_of
+from bench.schema import Case, Json, Metric, Point
+
+
+def loaded(tmp_path: Path, **axes: Json) -> LoadedCase:
+    point = Point(
+        model="c3d_search",
+        args={"width": 0.05, "num_classes": 4},
+        clip="4x1x16",  # type: ignore[arg-type]  # Clip reads its short form
+        device="cpu",
+        **axes,  # type: ignore[arg-type]
+    )
+    return LoadedCase(Case(suite="s", point=point, measures={}), artifacts=tmp_path / "artifacts" / "x")
+
+
+def by_key(metrics: list[Metric]) -> dict[str, Metric]:
+    return {metric.key: metric for metric in metrics}
+
+
+def test_latency_keeps_its_samples_and_orders_its_percentiles(tmp_path: Path) -> None:
+    found = by_key(latency(loaded(tmp_path), max_s=0.2))
+    p50 = found["latency.p50_ms"]
+    assert p50.value == pytest.approx(float(torch.tensor(p50.samples, dtype=torch.float64).quantile(0.5)), rel=1e-6)
+    assert p50.stopped_because is not None
+    values = [metric.value for metric in found.values()]
+    assert values == sorted(values, key=float)  # type: ignore[arg-type]
+
+
+def test_throughput_is_labelled_by_batch_and_is_clips_not_batches(tmp_path: Path) -> None:
+    found = by_key(throughput(loaded(tmp_path), batch=[1, 16], max_s=0.3))
+    assert list(found) == ["throughput.clips_per_s{batch=1}", "throughput.clips_per_s{batch=16}"]
+    one, sixteen = (metric.value for metric in found.values())
+    assert sixteen is not None
+    assert one is not None
+    assert sixteen > one, "16 tiny clips at once are faster a clip than one by one"
+
+
+def test_unknown_memory_is_null_with_its_reason(tmp_path: Path) -> None:
+    found = by_key(memory(loaded(tmp_path)))
+    assert found["memory.peak_allocated_bytes"].value is None
+    assert found["memory.peak_allocated_bytes"].note
+    peak = found["memory.peak_rss_bytes"].value
+    assert peak is None or peak > 1 << 20
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "bf16_weights"])
+@pytest.mark.parametrize("memory_format", ["contiguous", "channels_last_3d"])
+def test_variants_give_the_same_logits_to_their_precision(tmp_path: Path, precision: str, memory_format: str) -> None:
+    plain = forward_of(loaded(tmp_path))(2)()
+    variant = forward_of(loaded(tmp_path, precision=precision, memory_format=memory_format))(2)()
+    tolerance = 1e-5 if precision == "fp32" else 5e-2
+    assert torch.allclose(variant.float(), plain, atol=tolerance * float(plain.abs().max()))
+
+
+@pytest.mark.gpu
+def test_cuda_latency_waits_for_the_device(tmp_path: Path) -> None:
+    case = loaded(tmp_path)
+    case = LoadedCase(
+        case.case.model_copy(update={"point": case.point.model_copy(update={"device": "cuda"})}), artifacts=tmp_path
+    )
+    found = by_key(latency(case, max_s=1.0))
+    assert found["latency.p50_ms"].value
+    assert by_key(memory(case))["memory.peak_allocated_bytes"].value

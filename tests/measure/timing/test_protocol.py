@@ -1,0 +1,106 @@
+"""Warm-up and stop rule, driven by simulated clocks: steady, warming up, drifting, bimodal, spiky. Nothing sleeps."""
+
+import random
+from collections.abc import Callable, Iterator
+from itertools import count
+
+import pytest
+
+from bench.measure.timing.protocol import Protocol, take_samples, windows_agree
+
+
+class Machine:
+    """A machine whose step `n` takes `seconds(n)`; its clock moves by exactly that."""
+
+    def __init__(self, seconds: Callable[[int], float]) -> None:
+        self._seconds, self._steps, self.now_s = seconds, count(), 0.0
+
+    def step(self) -> float:
+        taken = self._seconds(next(self._steps))
+        self.now_s += taken
+        return taken
+
+    def clock_s(self) -> float:
+        return self.now_s
+
+
+def noisy(base_s: float, *, spread: float, seed: int = 0) -> Iterator[float]:
+    draw = random.Random(seed)
+    while True:
+        yield base_s * (1 + spread * draw.random())
+
+
+def test_a_steady_machine_is_measured_precisely() -> None:
+    times = noisy(0.01, spread=0.01)
+    machine = Machine(lambda n: next(times))
+    timing = take_samples(machine.step, Protocol(), clock_s=machine.clock_s)
+    assert timing.is_steady
+    assert timing.stopped_because == "precise"
+    assert len(timing.samples_s) >= 30
+    assert sum(timing.samples_s) >= 3.0 - 0.1
+
+
+def test_warm_up_is_left_out() -> None:
+    """The first 15 steps are 10 times slower, as while kernels are chosen and caches fill."""
+    times = noisy(0.01, spread=0.01)
+    machine = Machine(lambda n: next(times) * (10 if n < 15 else 1))
+    timing = take_samples(machine.step, Protocol(), clock_s=machine.clock_s)
+    assert timing.warmup_samples >= 30
+    assert max(timing.samples_s) < 0.011
+
+
+def test_a_drifting_machine_is_marked_unsteady_and_still_sampled() -> None:
+    machine = Machine(lambda n: 0.01 * 1.15 ** (n / 10))
+    timing = take_samples(machine.step, Protocol(warmup_s=2, max_s=5), clock_s=machine.clock_s)
+    assert not timing.is_steady
+    assert timing.stopped_because == "unsteady"
+    assert timing.samples_s
+
+
+def test_time_runs_out_on_a_bimodal_machine() -> None:
+    machine = Machine(lambda n: 0.1 if n % 2 else 0.2)
+    timing = take_samples(machine.step, Protocol(max_s=10), clock_s=machine.clock_s)
+    assert timing.stopped_because == "time is up"
+    assert sum(timing.samples_s) == pytest.approx(10, abs=0.4)
+
+
+def test_noise_that_no_longer_shrinks_is_a_plateau() -> None:
+    """A random walk: more samples say nothing more of where it will be."""
+    draw, level = random.Random(1), [0.01]
+
+    def wander(n: int) -> float:
+        level[0] = max(0.005, level[0] + draw.choice((-1, 1)) * 2e-5)
+        return level[0]
+
+    machine = Machine(wander)
+    timing = take_samples(machine.step, Protocol(max_s=1e6, precision=1e-9), clock_s=machine.clock_s)
+    assert timing.stopped_because in ("plateau", "unsteady")
+
+
+def test_spikes_do_not_move_the_median() -> None:
+    times = noisy(0.01, spread=0.01)
+    machine = Machine(lambda n: next(times) * (50 if n % 40 == 39 else 1))
+    timing = take_samples(machine.step, Protocol(), clock_s=machine.clock_s)
+    assert sorted(timing.samples_s)[len(timing.samples_s) // 2] == pytest.approx(0.01005, rel=0.01)
+
+
+@pytest.mark.parametrize(
+    ("after", "expected"),
+    [
+        ([1.0] * 10, True),
+        ([9.0] + [1.0] * 9, False),
+        ([1.2] * 10, False),
+        ([0.85] * 10, False),
+        ([1.0, 1.02] * 5, True),
+        ([0.7, 1.3] * 5, False),
+    ],
+    ids=["the same", "first is an outlier", "slower", "mean faster by more than 10 %", "little noise", "wider"],
+)
+def test_two_windows_agree_by_all_four_rules(after: list[float], expected: bool) -> None:
+    assert windows_agree([1.0, 1.001] * 5, after) is expected
+
+
+def test_a_step_longer_than_the_whole_budget_still_gives_samples() -> None:
+    machine = Machine(lambda n: 30.0)
+    timing = take_samples(machine.step, Protocol(), clock_s=machine.clock_s)
+    assert len(timing.samples_s) == 3
