@@ -1,0 +1,231 @@
+"""What one factor does: every level against the baseline, in pairs that are equal in all else."""
+
+import json
+import math
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Literal
+
+from bench.reporting.board import Column, column_of, column_order, headlines_of
+from bench.reporting.cases import PROTOCOL_AXES, CaseResult, Observation, Reading, read_together
+from bench.schema import Json
+from bench.stats import Estimate, paired_difference
+
+Verdict = Literal[
+    "better", "worse", "higher", "lower", "no difference seen", "the same", "depends on the setting", "one pair"
+]
+REPETITIONS = ("seed", "run")  # an observation is repeated along these, not varied
+POINTS = ("%", "fraction", "pt")  # units whose differences are told in points; those of others are told as ratios
+
+
+@dataclass(frozen=True, kw_only=True)
+class Observed:
+    """One value of one metric: the level of the factor, and every other setting under which it was seen."""
+
+    level: str
+    setting: Mapping[str, Json]
+    column: Column
+    observation: Observation
+    value: float
+
+    @cached_property
+    def pair_key(self) -> str:
+        """Equal for observations that differ in the level alone."""
+        return json.dumps(self.setting, sort_keys=True)
+
+    @cached_property
+    def context(self) -> dict[str, Json]:
+        """The setting without what merely repeats it."""
+        return {k: v for k, v in self.setting.items() if k not in REPETITIONS}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Effect:
+    """One level in one metric, and how it differs from the baseline over `pairs` pairs.
+
+    `difference` is in the metric's unit, or the ratio to the baseline where `is_ratio` (1 is no difference then); it
+    is None for the baseline itself and where no pair was found. Its ends are nan where there is no interval.
+    """
+
+    level: str
+    column: Column
+    values: tuple[float, ...]
+    reading: Reading
+    is_ratio: bool
+    is_exact: bool
+    difference: Estimate | None = None
+    pairs: int = 0
+    verdict: Verdict | None = None
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether the data say which way it goes."""
+        return self.verdict in ("better", "worse", "higher", "lower")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ablation:
+    """One factor of one suite. `levels` maps the key of each level to its value, the baseline first."""
+
+    suite: str
+    factor: str
+    baseline: str
+    levels: Mapping[str, Json]
+    columns: tuple[Column, ...]
+    observed: tuple[Observed, ...]
+
+    @cached_property
+    def effects(self) -> Mapping[tuple[str, Column], Effect]:
+        """Every level in every metric."""
+        cells: dict[tuple[str, Column], list[Observed]] = defaultdict(list)
+        for each in self.observed:
+            cells[each.level, each.column].append(each)
+        return {
+            (level, column): _effect(cell, None if level == self.baseline else cells.get((self.baseline, column), []))
+            for (level, column), cell in cells.items()
+        }
+
+    @cached_property
+    def contexts(self) -> tuple[dict[str, Json], ...]:
+        """The settings, other than repetitions, under which the levels were seen; empty where there is only one."""
+        settings = [dict(s) for s in {json.dumps(o.context, sort_keys=True): o.context for o in self.observed}.values()]
+        names = dict.fromkeys(name for setting in settings for name in setting)
+        varying = [n for n in names if len({json.dumps(s[n]) for s in settings if n in s}) > 1]
+        parts = [{n: s[n] for n in varying if n in s} for s in settings]
+        once = list({json.dumps(part): part for part in parts if part}.values())
+        return tuple(p for p in once if not any(p.items() < other.items() for other in once))
+
+    @property
+    def goal(self) -> Column | None:
+        """The metric in which a finding is told: an accuracy where there is one, else what was measured first."""
+        accuracies = [c for c in self.columns if c.metric.startswith("accuracy.")]
+        sampled = [c for c in self.columns if c.is_of_machine]
+        return next(iter([*accuracies, *sampled, *self.columns]), None)
+
+    def within(self, context: Mapping[str, Json]) -> "Ablation":
+        """The same levels under one setting of the rest."""
+        kept = tuple(o for o in self.observed if all(o.setting.get(k, v) == v for k, v in context.items()))
+        columns = tuple(c for c in self.columns if any(o.column == c for o in kept))
+        return replace(self, observed=kept, columns=columns)
+
+
+def ablate(cases: Sequence[CaseResult], *, factor: str, baseline: Mapping[str, Json]) -> Ablation | None:
+    """The levels of `factor` over the cases of one suite; None where fewer than two levels have a result."""
+    observed = [each for case in cases for each in _observe(case, factor)]
+    columns = headlines_of(sorted({o.column for o in observed}, key=column_order))
+    kept = tuple(o for o in observed if o.column in columns)
+    levels = {o.level: json.loads(o.level) for o in kept}
+    if len(levels) < 2:
+        return None
+    first = _key(baseline[factor]) if factor in baseline else min(levels, key=lambda key: _place(levels[key]))
+    return Ablation(
+        suite=cases[0].case.suite,
+        factor=factor,
+        baseline=first,
+        levels={key: levels[key] for key in sorted(levels, key=lambda key: (key != first, _place(levels[key])))},
+        columns=columns,
+        observed=kept,
+    )
+
+
+def _observe(case: CaseResult, factor: str) -> Iterator[Observed]:
+    """What `case` says of every metric, where it has a level of `factor`. Protocols stand in the column."""
+    axes = case.case.point.named()
+    if factor not in axes:
+        return
+    level = _key(axes.pop(factor))
+    setting = {k: v for k, v in axes.items() if k not in PROTOCOL_AXES}
+    if case.machine:
+        setting["machine"] = case.machine
+    for observations in case.metrics.values():
+        column = column_of(case, observations[0])
+        for each in observations:
+            if each.value is not None:
+                place = {**setting, "run": each.record.run_index}
+                yield Observed(level=level, setting=place, column=column, observation=each, value=each.value)
+
+
+def _effect(cell: Sequence[Observed], baseline: Sequence[Observed] | None) -> Effect:
+    """The effect of one level; `baseline` is None for the baseline's own cell."""
+    level, column = cell[0].level, cell[0].column
+    values = tuple(each.value for each in cell)
+    is_ratio = column.unit not in POINTS and min([*values, *(b.value for b in baseline or ())]) > 0
+    effect = Effect(
+        level=level,
+        column=column,
+        values=values,
+        reading=read_together([each.observation for each in cell]),
+        is_ratio=is_ratio,
+        is_exact=cell[0].observation.metric.is_exact,
+    )
+    by_key = {each.pair_key: each for each in baseline or ()}
+    pairs = [(each, by_key[each.pair_key]) for each in cell if each.pair_key in by_key]
+    if not pairs:
+        return effect
+    difference = _difference(pairs, is_ratio=is_ratio)
+    verdict = _verdict(pairs, difference)
+    if is_ratio:
+        difference = Estimate(**{name: math.exp(getattr(difference, name)) for name in ("value", "low", "high")})
+    return replace(effect, difference=difference, pairs=len(pairs), verdict=verdict)
+
+
+def _difference(pairs: Sequence[tuple[Observed, Observed]], *, is_ratio: bool) -> Estimate:
+    """Mean difference over pairs, on the logarithmic scale for ratios, with its 95 % interval.
+
+    Accuracies get the wider of two intervals: over the pairs, and over the videos of the test set.
+    """
+    scale = math.log if is_ratio else float
+    found = paired_difference([scale(a.value) for a, _ in pairs], [scale(b.value) for _, b in pairs])
+    ends = [_test_set_ends(a, b) for a, b in pairs] if pairs[0][0].column.protocol and not is_ratio else []
+    known = [each for each in ends if each is not None]
+    if len(pairs) < 2 or len(known) < len(pairs):
+        return found
+    below, above = (math.fsum(side) / len(known) for side in zip(*known, strict=True))
+    return Estimate(
+        value=found.value, low=min(found.low, found.value - below), high=max(found.high, found.value + above)
+    )
+
+
+def _test_set_ends(a: Observed, b: Observed) -> tuple[float, float] | None:
+    """How far the difference of two shares may lie below and above, from the interval of each.
+
+    Newcombe, 1998, Statistics in Medicine 17(8), method 10, for independent samples: too wide for equal videos.
+    """
+    ours, theirs = a.observation.metric.interval, b.observation.metric.interval
+    if ours is None or theirs is None:
+        return None
+    below = math.hypot(a.value - ours[0], theirs[1] - b.value)
+    above = math.hypot(ours[1] - a.value, b.value - theirs[0])
+    return below, above
+
+
+def _verdict(pairs: Sequence[tuple[Observed, Observed]], difference: Estimate) -> Verdict:
+    signs = {(a.value > b.value) - (a.value < b.value) for a, b in pairs}
+    is_exact = pairs[0][0].observation.metric.is_exact
+    if is_exact and len(signs) > 1:
+        return "depends on the setting"
+    if is_exact:
+        return "the same" if signs == {0} else _direction(is_higher=signs.pop() > 0, better=None)
+    if len(pairs) < 2:
+        return "one pair"
+    if difference.covers_zero:
+        return "no difference seen"
+    return _direction(is_higher=difference.value > 0, better=pairs[0][0].column.better)
+
+
+def _direction(*, is_higher: bool, better: str | None) -> Verdict:
+    if better is None:
+        return "higher" if is_higher else "lower"
+    return "better" if is_higher == (better == "higher") else "worse"
+
+
+def _key(level: Json) -> str:
+    return json.dumps(level, sort_keys=True)
+
+
+def _place(level: Json) -> tuple[bool, float, str]:
+    """Numbers in their order, then everything else by its text."""
+    is_number = isinstance(level, int | float) and not isinstance(level, bool)
+    return not is_number, float(level) if isinstance(level, int | float) else 0.0, str(level)

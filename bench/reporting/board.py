@@ -1,0 +1,271 @@
+"""Cases joined into rows: counts, timings and accuracies of one network and clip have cases of their own."""
+
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from bench.reporting.cases import RUN_AXES, TRAINING_AXES, CaseResult, Observation, Reading, read_together
+from bench.reporting.wording import HEADLINES, STAND_INS, axis_name, metric_name, value_text
+from bench.schema import Better, Json
+
+Axes = tuple[Json, ...]
+PROTOCOL_WORDS = {"dataset": "{}", "split": "split {}", "views": "{} views"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Column:
+    """One metric, and for accuracies what they were taken on: values of one column may be ranked.
+
+    `is_of_machine` columns depend on how and on which machine the network was run; they are ranked on each apart.
+    """
+
+    metric: str
+    labels: tuple[tuple[str, str], ...] = ()
+    protocol: tuple[tuple[str, Json], ...] = ()
+    unit: str = ""
+    better: Better | None = None
+    is_of_machine: bool = False
+
+    @property
+    def name(self) -> str:
+        """`Throughput, batch 8`; `Top-1, ucf101`."""
+        labels = [f"{axis_name(k)} {v}" for k, v in self.labels]
+        return ", ".join([metric_name(self.metric), *labels])
+
+    @property
+    def protocol_text(self) -> str:
+        """`ucf101, split 1, 10x1 views`."""
+        return ", ".join(PROTOCOL_WORDS[axis].format(value_text(value)) for axis, value in self.protocol)
+
+    def place_among(self, columns: Iterable["Column"]) -> str:
+        """The data set, and of the rest of the protocol what differs within `columns`: `ucf101, split 1`."""
+        others = [dict(column.protocol) for column in columns if column.metric == self.metric]
+        varying = {axis for axis in PROTOCOL_WORDS if len({str(other.get(axis)) for other in others}) > 1}
+        kept = [(axis, value) for axis, value in self.protocol if axis == "dataset" or axis in varying]
+        return ", ".join(PROTOCOL_WORDS[axis].format(value_text(value)) for axis, value in kept)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One network at one clip, run and trained in one way. `readings` hold what was measured of it."""
+
+    suite: str
+    model: str
+    args: Mapping[str, Json]
+    factors: Mapping[str, Json]
+    machine: str
+    readings: Mapping[Column, Reading]
+
+    @property
+    def label(self) -> str:
+        """The network in full: `c3d_search kernel_depth=3 width=16`."""
+        return f"{self.model} {settings(self.args)}".strip()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Board:
+    """All rows, the columns found in them, and which factors tell rows apart."""
+
+    rows: tuple[Row, ...]
+
+    @cached_property
+    def columns(self) -> tuple[Column, ...]:
+        """Every column, in the order of the headline metrics, others after them by name."""
+        found = dict.fromkeys(column for row in self.rows for column in row.readings)
+        return tuple(sorted(found, key=column_order))
+
+    @cached_property
+    def headlines(self) -> tuple[Column, ...]:
+        """The columns of a leaderboard: headlines that some row knows, and a directed metric of every other measure."""
+        return headlines_of(column for column in self.columns if self._is_known(column))
+
+    @cached_property
+    def unknown(self) -> dict[Column, str]:
+        """Headlines that were measured and that no row knows, with the reason."""
+        missing = [column for column in headlines_of(self.columns) if not self._is_known(column)]
+        return {c: next(row.readings[c].how for row in self.rows if c in row.readings) for c in missing}
+
+    @cached_property
+    def varying(self) -> tuple[str, ...]:
+        """Factors with more than one value over the rows."""
+        values: dict[str, set[str]] = defaultdict(set)
+        names = dict.fromkeys(name for row in self.rows for name in row.factors)
+        for row in self.rows:
+            for name in names:
+                values[name].add(json.dumps(row.factors.get(name)))
+        return tuple(name for name in names if len(values[name]) > 1)
+
+    @cached_property
+    def constant_args(self) -> dict[str, Json]:
+        """Arguments that all networks which have them share, and more than one has: they tell no row from another."""
+        values: dict[str, dict[str, Json]] = defaultdict(dict)
+        networks: dict[str, set[str]] = defaultdict(set)
+        for row in self.rows:
+            for name, value in row.args.items():
+                values[name][json.dumps(value)] = value
+                networks[name].add(row.label)
+        return {n: v for n, found in values.items() if len(networks[n]) > 1 and len(found) == 1 for v in found.values()}
+
+    def args_text(self, row: Row) -> str:
+        """The arguments that tell this row's network from others: `kernel_depth=3`."""
+        return settings({k: v for k, v in row.args.items() if k not in self.constant_args})
+
+    def label(self, row: Row) -> str:
+        """The network and the factors that tell this row from others: `c3d_search kernel_depth=3 (bf16)`."""
+        factors = [value_text(row.factors[name]) for name in self.varying if row.factors.get(name) is not None]
+        return f"{row.model} {self.args_text(row)}".strip() + (f" ({', '.join(factors)})" if factors else "")
+
+    @property
+    def constant(self) -> dict[str, Json]:
+        """Factors that are the same in every row."""
+        return {k: v for row in self.rows[:1] for k, v in row.factors.items() if k not in self.varying}
+
+    def _is_known(self, column: Column) -> bool:
+        return any(row.readings[column].value is not None for row in self.rows if column in row.readings)
+
+    def best(self, column: Column) -> dict[str, float]:
+        """The best value of a column by machine (one for all where it does not matter), doubtful readings left out."""
+        found: dict[str, list[float]] = defaultdict(list)
+        for row in self.rows:
+            reading = row.readings.get(column)
+            if reading and reading.value is not None and not reading.doubts and not reading.is_lower_bound:
+                found[group_of(row, column)].append(reading.value)
+        pick = min if column.better == "lower" else max
+        return {group: pick(values) for group, values in found.items() if column.better and len(set(values)) > 1}
+
+
+def settings(args: Mapping[str, Json]) -> str:
+    """`kernel_depth=3 width=16`."""
+    return " ".join(f"{name}={value_text(value)}" for name, value in args.items())
+
+
+def group_of(row: Row, column: Column) -> str:
+    """What a value of this column may be ranked within: the machine, where the column belongs to one."""
+    return row.machine if column.is_of_machine else ""
+
+
+def headlines_of(columns: Iterable[Column]) -> tuple[Column, ...]:
+    """Of `columns`, in their order: known headlines, and the first directed metric of every other measure."""
+    listed = list(columns)
+    found = {column.metric for column in listed}
+    wanted = {*HEADLINES, *(stand_in for main, stand_in in STAND_INS.items() if main not in found)}
+    known = {name.partition(".")[0] for name in HEADLINES}
+    others: dict[str, str] = {}
+    for column in listed:
+        measure = column.metric.partition(".")[0]
+        if measure not in known and column.better:
+            others.setdefault(measure, column.metric)
+    return tuple(c for c in listed if c.metric in wanted or c.metric in others.values())
+
+
+def build_board(cases: Sequence[CaseResult]) -> Board:
+    """Rows of all cases with a result, in the order in which their networks were met."""
+    networks: dict[tuple[str, str, str, str], list[CaseResult]] = defaultdict(list)
+    for case in cases:
+        point = case.case.point
+        if case.runs:
+            key = (case.case.suite, point.model, json.dumps(point.args, sort_keys=True), str(point.clip))
+            networks[key].append(case)
+    several = len({key[0] for key in networks}) > 1
+    return Board(rows=tuple(row for group in networks.values() for row in _rows(group, names_suite=several)))
+
+
+def column_of(case: CaseResult, observation: Observation) -> Column:
+    """The column in which this observation of `case` belongs."""
+    metric = observation.metric
+    return Column(
+        metric=metric.name,
+        labels=tuple(sorted(metric.labels.items())),
+        protocol=case.protocol,
+        unit=metric.unit,
+        better=metric.better,
+        is_of_machine=bool(case.machine),
+    )
+
+
+def column_order(column: Column) -> tuple[float, str, list[tuple[int, float, str]], str]:
+    """Sorts columns: headline metrics first and in their order, the rest by name; labels as numbers where they are."""
+    mains = {stand_in: main for main, stand_in in STAND_INS.items()}
+    headline = mains.get(column.metric, column.metric)
+    place = HEADLINES.index(headline) if headline in HEADLINES else len(HEADLINES)
+    name = "" if place < len(HEADLINES) else column.metric
+    return (
+        place + (column.metric in mains) / 2,
+        name,
+        [_number_first(v) for _, v in column.labels],
+        column.protocol_text,
+    )
+
+
+def _number_first(text: str) -> tuple[int, float, str]:
+    return (0, float(text), "") if text.replace(".", "", 1).isdigit() else (1, 0.0, text)
+
+
+def _rows(cases: Sequence[CaseResult], *, names_suite: bool) -> Iterator[Row]:
+    """All rows of one network and clip: every way it was run with every way it was trained."""
+    by_run = _Joined(cases, [(c.machine, *(getattr(c.case.point, axis) for axis in RUN_AXES)) for c in cases])
+    by_training = _Joined(cases, [tuple(getattr(c.case.point, axis) for axis in TRAINING_AXES) for c in cases])
+    point, suite = cases[0].case.point, cases[0].case.suite
+    for run in by_run.fullest:
+        runs = by_run.within(run)
+        for training in by_training.fullest:
+            trained = by_training.within(training)
+            factors = {"suite": suite} if names_suite else {}
+            machine, *run_values = run
+            yield Row(
+                suite=suite,
+                model=point.model,
+                args=point.args,
+                factors={
+                    **factors,
+                    "clip": str(point.clip),
+                    **_set(RUN_AXES, run_values),
+                    **_set(TRAINING_AXES, training),
+                },
+                machine=str(machine or ""),
+                readings=_readings([case for i, case in enumerate(cases) if i in runs and i in trained]),
+            )
+
+
+class _Joined:
+    """Cases by a few axes. A case that leaves an axis open belongs to every fuller one that agrees with it."""
+
+    def __init__(self, cases: Sequence[CaseResult], axes: Sequence[Axes]) -> None:
+        self._members: dict[str, set[int]] = defaultdict(set)
+        points: dict[str, Axes] = {}
+        for index, values in enumerate(axes):
+            self._members[_key(values)].add(index)
+            points[_key(values)] = values
+        self._masks = {tuple(bool(v is not None and v != "") for v in values) for values in points.values()}
+        covered = {key for values in points.values() for key in self._wider(values)}
+        self.fullest = [values for key, values in points.items() if key not in covered]
+
+    def within(self, values: Axes) -> set[int]:
+        """Places of the cases that say nothing else than `values`."""
+        return self._members[_key(values)].union(*(self._members.get(key, set()) for key in self._wider(values)))
+
+    def _wider(self, values: Axes) -> list[str]:
+        """Keys of the points that leave open some of what `values` fix."""
+        own = _key(values)
+        keys = (
+            _key(tuple(v if is_kept else None for v, is_kept in zip(values, mask, strict=True))) for mask in self._masks
+        )
+        return [key for key in keys if key != own]
+
+
+def _key(values: Axes) -> str:
+    return json.dumps([v or None for v in values])
+
+
+def _set(names: Sequence[str], values: Iterable[Json]) -> dict[str, Json]:
+    return {name: value for name, value in zip(names, values, strict=True) if value is not None}
+
+
+def _readings(cases: Iterable[CaseResult]) -> dict[Column, Reading]:
+    found: dict[Column, list[Observation]] = defaultdict(list)
+    for case in cases:
+        for observations in case.metrics.values():
+            found[column_of(case, observations[0])].extend(observations)
+    return {column: read_together(observations) for column, observations in found.items()}

@@ -1,0 +1,199 @@
+"""Records gathered by case: the latest good record of each run, and what several of them say together."""
+
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from bench.schema import Better, Case, Json, Metric, Record
+from bench.stats import Estimate, mean_interval, median, median_interval
+
+RUN_AXES = ("precision", "memory_format", "compile", "device", "threads", "batch")
+TRAINING_AXES = ("weights", "recipe")
+PROTOCOL_AXES = ("dataset", "split", "views")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Observation:
+    """One metric of one record."""
+
+    record: Record
+    metric: Metric
+
+    @property
+    def value(self) -> float | None:
+        """The value, None where it is unknown or no number."""
+        value = self.metric.value
+        return None if value is None or not math.isfinite(value) else value
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reading:
+    """What the runs or seeds of one thing say of one metric. `low` and `high` are nan where nothing tells them.
+
+    `how` says in words what the value and its interval are; `doubts` what keeps it from leading a table.
+    """
+
+    value: float | None
+    unit: str
+    better: Better | None = None
+    low: float = math.nan
+    high: float = math.nan
+    how: str = ""
+    doubts: tuple[str, ...] = ()
+    is_lower_bound: bool = False
+
+    @property
+    def has_interval(self) -> bool:
+        return math.isfinite(self.low) and math.isfinite(self.high)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CaseResult:
+    """One case on one machine. `runs` are its latest good records, `latest` its latest ones whatever became of them.
+
+    `machine` is empty where the figures do not depend on the machine.
+    """
+
+    case: Case
+    id: str
+    machine: str
+    runs: tuple[Record, ...]
+    latest: tuple[Record, ...]
+
+    @cached_property
+    def metrics(self) -> Mapping[str, tuple[Observation, ...]]:
+        """Every metric of the good runs by its key, in the order of the runs."""
+        found: dict[str, list[Observation]] = defaultdict(list)
+        for record in self.runs:
+            for metric in record.metrics:
+                found[metric.key].append(Observation(record=record, metric=metric))
+        return {key: tuple(observations) for key, observations in found.items()}
+
+    @property
+    def failures(self) -> tuple[Record, ...]:
+        """Runs whose latest record has no result."""
+        return tuple(record for record in self.latest if not record.is_good)
+
+    @property
+    def protocol(self) -> tuple[tuple[str, Json], ...]:
+        """What the accuracies were taken on; empty for cases that know no data set."""
+        point = self.case.point
+        if point.dataset is None:
+            return ()
+        return tuple((axis, value) for axis in PROTOCOL_AXES if (value := getattr(point, axis)) is not None)
+
+
+def gather(records: Sequence[Record], letters: Mapping[int, str]) -> tuple[CaseResult, ...]:
+    """The cases of `records`, which stand in the order of time; `letters` gives the machine of each by its `id()`.
+
+    Where one run of a case has several records on one machine, the last good one counts.
+    """
+    latest: dict[tuple[str, str, str], dict[int, Record]] = {}
+    good: dict[tuple[str, str, str], dict[int, Record]] = {}
+    for record in records:
+        letter = letters[id(record)] if depends_on_machine(record.case) else ""
+        key = (record.case.suite, record.case_id, letter)
+        latest.setdefault(key, {})[record.run_index] = record
+        if record.is_good:
+            good.setdefault(key, {})[record.run_index] = record
+    return tuple(_result(key, runs, good.get(key, {})) for key, runs in latest.items())
+
+
+def depends_on_machine(case: Case) -> bool:
+    """Whether a case's figures belong to the machine that took them: one of the axes of a run is set."""
+    return any(getattr(case.point, axis) is not None for axis in RUN_AXES)
+
+
+def read_together(observations: Sequence[Observation]) -> Reading:
+    """One reading of the runs or seeds of one metric: equal counts, mean over seeds, median over runs."""
+    first = observations[0]
+    values = [o.value for o in observations if o.value is not None]
+    doubts = _doubts(observations)
+    is_lower_bound = any(o.record.uncounted_operators and o.metric.name.startswith("macs.") for o in observations)
+    if not values:
+        estimate, how = Estimate(value=math.nan, low=math.nan, high=math.nan), _reason(observations)
+    elif first.metric.is_exact:
+        estimate, how = _exact(values)
+        doubts = tuple(d for d in doubts if d not in ("unsteady", "throttled"))
+        if len(set(values)) > 1:
+            doubts = (*doubts, "its runs disagree")
+    elif len(values) == 1:
+        estimate, how = _single(next(o for o in observations if o.value is not None))
+    elif len({o.record.case.point.seed for o in observations}) > 1:
+        estimate, how = _over_seeds(observations, values)
+    else:
+        estimate, how = _over_runs(values)
+    return Reading(
+        value=estimate.value if values else None,
+        unit=first.metric.unit,
+        better=first.metric.better,
+        low=estimate.low,
+        high=estimate.high,
+        how=how,
+        doubts=doubts,
+        is_lower_bound=is_lower_bound and bool(values),
+    )
+
+
+def _result(key: tuple[str, str, str], latest: dict[int, Record], good: dict[int, Record]) -> CaseResult:
+    newest = list(latest.values())[-1]
+    return CaseResult(
+        case=newest.case,
+        id=key[1],
+        machine=key[2],
+        runs=tuple(good[i] for i in sorted(good)),
+        latest=tuple(latest[i] for i in sorted(latest)),
+    )
+
+
+def _doubts(observations: Iterable[Observation]) -> tuple[str, ...]:
+    return tuple(sorted({o.record.status for o in observations if o.record.status != "ok"}))
+
+
+def _reason(observations: Iterable[Observation]) -> str:
+    notes = sorted({o.metric.note for o in observations if o.metric.note})
+    return "; ".join(notes) or "not known; the record gives no reason"
+
+
+def _exact(values: Sequence[float]) -> tuple[Estimate, str]:
+    return Estimate(value=values[-1], low=math.nan, high=math.nan), "exact"
+
+
+def _single(observation: Observation) -> tuple[Estimate, str]:
+    value = float(observation.value or 0.0)
+    if observation.metric.interval is None:
+        return Estimate(value=value, low=math.nan, high=math.nan), "one run"
+    low, high = observation.metric.interval
+    return Estimate(value=value, low=low, high=high), "one run, with the 95 % interval of its own samples"
+
+
+def _over_seeds(observations: Sequence[Observation], values: Sequence[float]) -> tuple[Estimate, str]:
+    """Mean over seeds with the wider of two 95 % intervals: over seeds, and over the videos of the test set."""
+    mean = mean_interval(values)
+    own = [o.metric.interval for o in observations if o.value is not None and o.metric.interval is not None]
+    how = f"mean of {len(values)} seeds, with the 95 % interval over seeds"
+    if len(own) < len(values):
+        return _within_share(mean, observations[0].metric.unit), how
+    low = min(mean.low, math.fsum(i[0] for i in own) / len(own))
+    high = max(mean.high, math.fsum(i[1] for i in own) / len(own))
+    how = f"mean of {len(values)} seeds, with the wider 95 % interval of seeds and of test videos"
+    return _within_share(Estimate(value=mean.value, low=low, high=high), observations[0].metric.unit), how
+
+
+def _within_share(estimate: Estimate, unit: str) -> Estimate:
+    """Student's interval knows no bounds, a share has some."""
+    most = {"%": 100.0, "fraction": 1.0}.get(unit, math.inf)
+    least = 0.0 if math.isfinite(most) else -math.inf
+    return Estimate(value=estimate.value, low=max(least, estimate.low), high=min(most, estimate.high))
+
+
+def _over_runs(values: Sequence[float]) -> tuple[Estimate, str]:
+    """Median over runs; under six runs no order statistic reaches 95 %, and the range is given instead."""
+    estimate = median_interval(values)
+    if math.isfinite(estimate.low):
+        return estimate, f"median of {len(values)} runs, with its 95 % interval"
+    return Estimate(value=median(values), low=min(values), high=max(values)), (
+        f"median and range of {len(values)} runs"
+    )

@@ -1,0 +1,101 @@
+"""Charts as data: plotly draws them in the reader's browser, in the colours of the page, when they come into sight."""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from bench.reporting.page import render_file
+
+if TYPE_CHECKING:
+    from markupsafe import Markup
+
+# Colours are names of the style sheet's custom properties; the page's script puts in what they are in its theme.
+INK, MUTED, RULE, ACCENT, PAPER = "var(--ink)", "var(--muted)", "var(--rule)", "var(--accent)", "var(--paper)"
+SERIES = tuple(f"var(--series-{number})" for number in range(1, 7))
+FONT = {"family": "var(--font)", "size": 12, "color": INK}
+AXIS: dict[str, Any] = {
+    "gridcolor": RULE,
+    "linecolor": RULE,
+    "tickcolor": RULE,
+    "tickfont": {"color": MUTED, "size": 11},
+    "zeroline": False,
+    "automargin": True,
+    "title": {"font": {"size": 12, "color": INK}, "standoff": 8},
+}
+LAYOUT: dict[str, Any] = {
+    "font": FONT,
+    "paper_bgcolor": "rgba(0,0,0,0)",
+    "plot_bgcolor": "rgba(0,0,0,0)",
+    "margin": {"l": 8, "r": 16, "t": 8, "b": 8},
+    "showlegend": False,
+    "hovermode": "closest",
+    "hoverlabel": {"bgcolor": PAPER, "bordercolor": RULE, "font": {"color": INK, "size": 12}, "align": "left"},
+    "dragmode": False,
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Chart:
+    """A plotly figure as plain data. `caption` stands below it, `told` says in words what it shows."""
+
+    name: str
+    traces: Sequence[Mapping[str, Any]]
+    layout: Mapping[str, Any] = field(default_factory=dict)
+    caption: str = ""
+    told: str = ""
+    height_px: int = 320
+
+    def figure(self) -> dict[str, Any]:
+        """`{data, layout}`, with the project's template under this chart's own layout."""
+        return {"data": list(self.traces), "layout": merged(LAYOUT, {"height": self.height_px, **self.layout})}
+
+    def html(self) -> "Markup":
+        """The place of the chart, and its data as JSON that cannot end the script element it stands in."""
+        return render_file("chart.html", chart=self, data=as_script(self.figure()))
+
+
+def axis(title: str = "", **settings: Any) -> dict[str, Any]:
+    """An axis of the project's look, named `title`."""
+    return merged(AXIS, {"title": {"text": spelt(title)}, **settings})
+
+
+def error_bars(middles: Sequence[float], lows: Sequence[float], highs: Sequence[float], **look: Any) -> dict[str, Any]:
+    """plotly's error bars from the ends of intervals; none where an end is not known."""
+    above = [h - m if math.isfinite(h) else 0.0 for m, h in zip(middles, highs, strict=True)]
+    below = [m - low if math.isfinite(low) else 0.0 for m, low in zip(middles, lows, strict=True)]
+    bars = {"type": "data", "symmetric": False, "array": above, "arrayminus": below, "width": 0, "thickness": 1.5}
+    return {**bars, **look}
+
+
+def spelt(text: str) -> str:
+    """`text` so that plotly, which reads a little HTML in every text, shows it as it is written."""
+    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+
+
+def as_script(data: Any) -> "Markup":
+    """`data` as JSON for a script element; null for what is not finite."""
+    from markupsafe import Markup
+
+    text = json.dumps(_finite(data), ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    return Markup(text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e"))
+
+
+def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """`base` with `over` laid on it, mappings within mappings too."""
+    both = dict(base)
+    for key, value in over.items():
+        is_nested = isinstance(value, Mapping) and isinstance(both.get(key), Mapping)
+        both[key] = merged(both[key], value) if is_nested else value
+    return both
+
+
+def _finite(data: Any) -> Any:
+    if isinstance(data, Mapping):
+        return {key: _finite(value) for key, value in data.items()}
+    if isinstance(data, list | tuple):
+        return [_finite(value) for value in data]
+    if isinstance(data, float):
+        return float(f"{data:.6g}") if math.isfinite(data) else None
+    return data

@@ -1,0 +1,134 @@
+"""Charts of an ablation: the levels themselves, and how far each lies from the baseline."""
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+from bench.reporting.ablation import POINTS, Ablation, Effect
+from bench.reporting.board import Column
+from bench.reporting.chart import ACCENT, INK, MUTED, Chart, axis, error_bars, spelt
+from bench.reporting.findings import ablation_findings
+from bench.reporting.quantity import scale_of
+from bench.reporting.wording import axis_name, listed, metric_name, value_text
+from bench.stats import Estimate
+
+HEIGHT_PX = 84
+HEIGHT_OF_LEVEL_PX = 42
+LONGEST_TICK = 22
+
+
+def level_charts(ablation: Ablation, name: str) -> Iterator[Chart]:
+    """The goal of `ablation` level by level, unless settings are mixed in it; then its differences to the baseline."""
+    goal = ablation.goal
+    if goal is None:
+        return
+    effects = [ablation.effects[level, goal] for level in ablation.levels if (level, goal) in ablation.effects]
+    if not ablation.contexts:
+        yield _levels(ablation, goal, effects, f"{name}-levels")
+    compared = [(effect, effect.difference) for effect in effects if effect.difference is not None]
+    if compared:
+        yield _differences(ablation, goal, compared, f"{name}-differences")
+
+
+def _levels(ablation: Ablation, goal: Column, effects: list[Effect], name: str) -> Chart:
+    """Every seed or run as a ring, what they say together as a dot with its interval."""
+    scale = scale_of([value for effect in effects for value in effect.values], goal.unit)
+    ticks = [_tick(ablation, effect) for effect in effects]
+    middles = [(effect.reading.value or 0.0) / scale.divisor for effect in effects]
+    lows, highs = ([getattr(effect.reading, end) / scale.divisor for effect in effects] for end in ("low", "high"))
+    singles = [(v / scale.divisor, tick) for e, tick in zip(effects, ticks, strict=True) for v in e.values]
+    label, unit = metric_name(goal.metric), scale.unit_beside(metric_name(goal.metric))
+    return _chart(
+        name,
+        ticks,
+        title=f"{label}, {unit}" if unit else label,
+        traces=[
+            _markers(
+                *zip(*singles, strict=True), look={"color": "rgba(0,0,0,0)", "line": {"color": MUTED, "width": 1}}
+            ),
+            {**_markers(middles, ticks, look={"color": INK}), "error_x": error_bars(middles, lows, highs, color=INK)},
+        ],
+        caption=f"{label} by {axis_name(ablation.factor)}. Rings are single seeds or runs; dots are the "
+        f"{listed(dict.fromkeys(effect.reading.how for effect in effects))}.",
+    )
+
+
+def _differences(ablation: Ablation, goal: Column, compared: list[tuple[Effect, Estimate]], name: str) -> Chart:
+    """The mean difference of every level with its interval, and the line of no difference."""
+    is_ratio = any(effect.is_ratio for effect, _ in compared)
+    factor = 100.0 if goal.unit == "fraction" and not is_ratio else 1.0
+    middles, lows, highs = ([getattr(d, end) * factor for _, d in compared] for end in ("value", "low", "high"))
+    ticks = [_tick(ablation, effect) for effect, _ in compared]
+    baseline, none = value_text(ablation.levels.get(ablation.baseline)), 1.0 if is_ratio else 0.0
+    label = metric_name(goal.metric)
+    unit = "points" if goal.unit in POINTS else goal.unit
+    title = f"{label}, ratio to {baseline}" if is_ratio else f"{label}, {unit} from {baseline}"
+    return _chart(
+        name,
+        ticks,
+        title=title,
+        traces=[
+            {
+                **_markers(middles, ticks, look={"color": ACCENT}),
+                "error_x": error_bars(middles, lows, highs, color=ACCENT),
+            }
+        ],
+        caption="Mean of the paired differences with its 95 % interval. The dotted line is no difference.",
+        told=" ".join(ablation_findings(ablation)),
+        shapes=[_upright(none)],
+        reach=[*middles, *lows, *highs, none],
+    )
+
+
+def _chart(
+    name: str,
+    ticks: list[str],
+    *,
+    title: str,
+    traces: list[dict[str, Any]],
+    caption: str,
+    told: str = "",
+    shapes: list[dict[str, Any]] | None = None,
+    reach: list[float] | None = None,
+) -> Chart:
+    """A chart with one line of marks per level; `reach` are values that must be inside the x axis."""
+    rows = list(dict.fromkeys(ticks))[::-1]
+    across = axis(title, nticks=6)
+    if reach:
+        across["range"] = _range(reach)
+    down = axis(type="category", categoryorder="array", categoryarray=rows, showgrid=False)
+    return Chart(
+        name=name,
+        height_px=HEIGHT_PX + HEIGHT_OF_LEVEL_PX * len(rows),
+        traces=traces,
+        layout={"xaxis": across, "yaxis": {**down, "range": [-0.6, len(rows) - 0.4]}, "shapes": shapes or []},
+        caption=caption,
+        told=told,
+    )
+
+
+def _markers(xs: Any, ys: Any, *, look: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "type": "scatter",
+        "mode": "markers",
+        "x": list(xs),
+        "y": list(ys),
+        "marker": {"size": 9, **look},
+        "hovertemplate": "%{y}: %{x:.4g}<extra></extra>",
+    }
+
+
+def _upright(x: float) -> dict[str, Any]:
+    line = {"color": MUTED, "width": 1, "dash": "dot"}
+    return {"type": "line", "x0": x, "x1": x, "yref": "paper", "y0": 0, "y1": 1, "line": line}
+
+
+def _range(values: list[float]) -> list[float]:
+    known = [value for value in values if math.isfinite(value)]
+    pad = 0.08 * (max(known) - min(known) or 1.0)
+    return [min(known) - pad, max(known) + pad]
+
+
+def _tick(ablation: Ablation, effect: Effect) -> str:
+    text = value_text(ablation.levels[effect.level])
+    return spelt(text if len(text) <= LONGEST_TICK else f"{text[: LONGEST_TICK - 1]}…")

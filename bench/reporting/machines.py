@@ -1,0 +1,88 @@
+"""Which records come from alike machines: no fact that two of them both know differs."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from bench.schema import Environment, Json
+
+# Facts that tell one piece of the same hardware from another, or follow from the case and not from the machine.
+TELL_NOTHING = frozenset({"gpu_uuid", "ram_bytes", "torch_threads", "cudnn_benchmark"})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Machine:
+    """Hardware and software whose numbers may stand beside each other, under a letter."""
+
+    letter: str
+    hardware: Mapping[str, Json]
+    software: Mapping[str, Json]
+
+    @property
+    def name(self) -> str:
+        """The GPU where there is one, else the CPU."""
+        return str(self.hardware.get("gpu") or self.hardware.get("cpu") or "unknown hardware")
+
+    def is_like(self, environment: Environment) -> bool:
+        """Whether no fact that both know differs."""
+        return not _conflicts(self.hardware, environment.hardware) and not _conflicts(
+            self.software, environment.software
+        )
+
+    def joined_by(self, environment: Environment) -> "Machine":
+        """This machine with what `environment` knows beyond it."""
+        return Machine(
+            letter=self.letter,
+            hardware={**_known(environment.hardware), **self.hardware},
+            software={**_known(environment.software), **self.software},
+        )
+
+
+class Machines:
+    """Gives unlike environments letters, in the order in which they are met."""
+
+    def __init__(self) -> None:
+        self.all: list[Machine] = []
+        self._seen: dict[str, int] = {}
+
+    def letter(self, environment: Environment) -> str:
+        """The letter of the machine that `environment` is like; a new one where it is like none."""
+        key = json.dumps([environment.hardware, environment.software], sort_keys=True)
+        if key not in self._seen:
+            self._seen[key] = self._place(environment)
+        return self.all[self._seen[key]].letter
+
+    def _place(self, environment: Environment) -> int:
+        for index, machine in enumerate(self.all):
+            if machine.is_like(environment):
+                self.all[index] = machine.joined_by(environment)
+                return index
+        empty = Machine(letter=_letter(len(self.all)), hardware={}, software={})
+        self.all.append(empty.joined_by(environment))
+        return len(self.all) - 1
+
+
+def differing_facts(machines: list[Machine] | tuple[Machine, ...]) -> dict[str, tuple[Json, ...]]:
+    """Facts on which `machines` are unlike, each with its value on every one of them (None where unknown)."""
+    everything = [{**m.software, **m.hardware} for m in machines]
+    names = dict.fromkeys(name for m in machines for name in (*m.hardware, *m.software))
+    found = {name: tuple(facts.get(name) for facts in everything) for name in names if name not in TELL_NOTHING}
+    return {n: values for n, values in found.items() if len({json.dumps(v) for v in values if v is not None}) > 1}
+
+
+def _known(facts: Mapping[str, Json]) -> dict[str, Json]:
+    return {name: value for name, value in facts.items() if value is not None}
+
+
+def _conflicts(ours: Mapping[str, Json], theirs: Mapping[str, Json]) -> list[str]:
+    return [
+        name
+        for name, value in _known(theirs).items()
+        if name not in TELL_NOTHING and ours.get(name) is not None and ours[name] != value
+    ]
+
+
+def _letter(index: int) -> str:
+    """A, B, … Z, AA, AB, …"""
+    rest, last = divmod(index, 26)
+    return (_letter(rest - 1) if rest else "") + chr(ord("A") + last)

@@ -1,0 +1,167 @@
+"""How timings spread: quantiles of the raw samples behind each sampled metric, and whether they drift."""
+
+import math
+from collections import defaultdict
+from dataclasses import dataclass
+from typing import Any
+
+from bench.registry import register_section
+from bench.reporting.board import Board, settings
+from bench.reporting.chart import INK, RULE, Chart, axis, spelt
+from bench.reporting.page import render
+from bench.reporting.quantity import DASH, Scale, scale_of, written
+from bench.reporting.results import Results
+from bench.reporting.spread import QUANTILES, Spread, spreads_of
+from bench.reporting.table import Cell, Heading, Line, Table
+from bench.reporting.wording import axis_name, count_of, metric_name, value_text
+
+MOST_BOXES = 24
+LONGEST_LABEL = 40
+BOX = {"lowerfence": 0.05, "q1": 0.25, "median": 0.5, "q3": 0.75, "upperfence": 0.95}
+TEMPLATE = """
+{% for group in groups %}
+<h3>{{ group.title }}</h3>
+{{ group.chart }}
+{{ group.table }}
+{% endfor %}
+"""
+
+
+@register_section("distributions", title="Spread of the samples", order=50)
+def show_spread(results: Results) -> str | None:
+    """Boxes and quantiles for every metric that keeps its samples, machine by machine."""
+    kinds: dict[tuple[str, str, str], list[Spread]] = defaultdict(list)
+    for case in results.cases:
+        for spread in spreads_of(case):
+            metric = spread.observation.metric
+            kinds[metric.name, metric.unit, case.machine].append(spread)
+    names_machine = len(results.timed_machines) > 1
+    groups = [
+        _group(metric, unit, machine if names_machine else "", spreads, results.board, number)
+        for number, ((metric, unit, machine), spreads) in enumerate(kinds.items(), start=1)
+    ]
+    return render(TEMPLATE, groups=groups) if groups else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Group:
+    """Runs that are drawn together, the lowest median first."""
+
+    name: str
+    title: str
+    spreads: list[Spread]
+    scale: Scale
+    board: Board
+
+    @property
+    def chart(self) -> Any:
+        """Boxes, where there is more than one to compare."""
+        return _chart(self).html() if len(self.spreads) > 1 else ""
+
+    @property
+    def table(self) -> Any:
+        return _table(self).html()
+
+
+def _group(metric: str, unit: str, machine: str, spreads: list[Spread], board: Board, number: int) -> _Group:
+    return _Group(
+        name=f"spread-{number}",
+        title=metric_name(metric) + (f", machine {machine}" if machine else ""),
+        spreads=sorted(spreads, key=lambda spread: spread.middle),
+        scale=scale_of([spread.middle for spread in spreads], unit),
+        board=board,
+    )
+
+
+def _chart(group: _Group) -> Chart:
+    shown = group.spreads[:MOST_BOXES]
+    ends = {key: [s.quantiles[QUANTILES.index(q)] / group.scale.divisor for s in shown] for key, q in BOX.items()}
+    is_wide = ends["upperfence"][-1] > 15 * ends["lowerfence"][0] > 0
+    left_out = len(group.spreads) - len(shown)
+    look = {"line": {"color": INK, "width": 1.2}, "fillcolor": RULE, "width": 0.5, "whiskerwidth": 0}
+    names = _unique([spelt(_label(spread, group.board)) for spread in shown])
+    return Chart(
+        name=group.name,
+        height_px=90 + 26 * len(shown),
+        traces=[{"type": "box", "orientation": "h", "y": names, "hoverinfo": "x+y", **ends, **look}],
+        layout={
+            "xaxis": axis(f"{group.title}, {group.scale.unit}", type="log" if is_wide else "linear", nticks=6),
+            "yaxis": axis(type="category", autorange="reversed", showgrid=False),
+        },
+        caption="Boxes hold the middle half of the samples of one run, whiskers go from 5 % to 95 %, the line is the "
+        "median." + (f" The lowest {len(shown)} are drawn; {left_out} more stand in the table." if left_out else ""),
+        told=f"{group.title} of {count_of(len(shown), 'run')}, lowest median first; the table below has the figures.",
+    )
+
+
+def _table(group: _Group) -> Table:
+    unit = group.scale.unit
+    heads = [
+        Heading(
+            name=f"{q:.0%}".replace("%", " %"), unit=unit, is_number=True, meaning=f"{q:.0%} of the samples are below"
+        )
+        for q in QUANTILES
+    ]
+    return Table(
+        name=f"{group.name}-table",
+        caption=f"{group.title}: quantiles of the raw samples of each run",
+        headings=(
+            Heading(name="Case"),
+            *heads,
+            Heading(name="Largest", unit=unit, is_number=True),
+            Heading(name="Variation", is_number=True, meaning="standard deviation over mean"),
+            Heading(
+                name="Drift", is_number=True, meaning="median of the last third of the samples over the first, less 1"
+            ),
+            Heading(name="Samples", is_number=True),
+            Heading(name="Stopped because"),
+        ),
+        lines=tuple(_line(spread, group) for spread in group.spreads),
+    )
+
+
+def _line(spread: Spread, group: _Group) -> Line:
+    numbers = (Cell(text=group.scale.text(value), sort=value) for value in (*spread.quantiles, spread.largest))
+    return Line(
+        cells=(
+            Cell(text=spread.case.case.point.model, below=_settings(spread, group.board), title=spread.case.case.title),
+            *numbers,
+            _percent(spread.variation),
+            _percent(spread.drift),
+            Cell(text=str(spread.count), sort=spread.count),
+            Cell(text=spread.observation.metric.stopped_because or DASH),
+        )
+    )
+
+
+def _percent(share: float) -> Cell:
+    if not math.isfinite(share):
+        return Cell(title="not defined where the samples are 0")
+    return Cell(text=f"{written(100 * share, 1)} %", sort=share)
+
+
+def _settings(spread: Spread, board: Board) -> str:
+    """What tells this run from others: arguments and factors that vary, labels of the metric, the run."""
+    point = spread.case.case.point
+    args = settings({name: value for name, value in point.args.items() if name not in board.constant_args})
+    axes = point.named()
+    words = [args, *(value_text(axes[name]) for name in board.varying if name in axes)]
+    words += [f"{axis_name(k)} {v}" for k, v in spread.observation.metric.labels.items()]
+    if len(spread.case.runs) > 1:
+        words.append(f"run {spread.observation.record.run_index + 1}")
+    return ", ".join(word for word in words if word)
+
+
+def _label(spread: Spread, board: Board) -> str:
+    text = f"{spread.case.case.point.model} {_settings(spread, board)}"
+    return text if len(text) <= LONGEST_LABEL else f"{text[: LONGEST_LABEL - 1]}…"
+
+
+def _unique(names: list[str]) -> list[str]:
+    """Names made different by invisible endings, for two boxes of one name would be drawn as one."""
+    seen: dict[str, int] = defaultdict(int)
+    unique = []
+    for name in names:
+        unique.append(name + "\N{ZERO WIDTH SPACE}" * seen[name])
+        seen[name] += 1
+    return unique

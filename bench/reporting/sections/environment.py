@@ -1,0 +1,121 @@
+"""Hardware and software under the numbers; where machines differ, that comes first."""
+
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from bench.registry import register_section
+from bench.reporting.machines import Machine, differing_facts
+from bench.reporting.page import render
+from bench.reporting.results import Results
+from bench.reporting.table import Table, plain_table
+from bench.reporting.wording import count_of, listed, value_text
+from bench.schema import Json
+
+MOST_MACHINES = 12
+TEMPLATE = """
+{% if differences %}
+<p class="loud"><strong>The records come from {{ number }} unlike machines.</strong>
+Timings, memory and energy of one are never ranked with those of another in this report.</p>
+{{ differences }}
+{% endif %}
+{% for machine in machines %}
+{% if machines | length > 1 %}
+<h3>Machine {{ machine.letter }}: {{ machine.name }} <small>{{ machine.records }}</small></h3>
+{% endif %}
+<div class="columns">
+{% for table in machine.tables %}
+{{ table }}
+{% endfor %}
+</div>
+{% endfor %}
+{% if left_out %}<p>{{ left_out }} more machines are in the records.</p>{% endif %}
+"""
+
+
+@register_section("environment", title="Environment", order=90)
+def describe_machines(results: Results) -> str | None:
+    """What differs between the machines, then everything that is known of each."""
+    machines = results.machines[:MOST_MACHINES]
+    states = _states(results)
+    return render(
+        TEMPLATE,
+        number=len(results.machines),
+        differences=_differences(machines).html() if len(machines) > 1 else None,
+        machines=[_shown(machine, states[machine.letter]) for machine in machines],
+        left_out=len(results.machines) - len(machines),
+    )
+
+
+def _shown(machine: Machine, states: list[Mapping[str, Json]]) -> dict[str, Any]:
+    tables = [
+        _facts(machine, "hardware", machine.hardware),
+        _facts(machine, "software", machine.software),
+        _facts(machine, "state", _ranges(states)),
+    ]
+    return {
+        "letter": machine.letter,
+        "name": machine.name,
+        "records": count_of(len(states), "record"),
+        "tables": [table.html() for table in tables if table.lines],
+    }
+
+
+def _states(results: Results) -> dict[str, list[Mapping[str, Json]]]:
+    """The changing facts of every record, by machine."""
+    found: dict[str, list[Mapping[str, Json]]] = defaultdict(list)
+    for record in results.records:
+        found[results.letter_of(record)].append(record.environment.state)
+    return found
+
+
+def _ranges(states: Iterable[Mapping[str, Json]]) -> dict[str, Json]:
+    """Facts that change from run to run: the range of numbers, the different values of others."""
+    values: dict[str, dict[str, Json]] = defaultdict(dict)
+    for state in states:
+        for name, value in state.items():
+            values[name][json.dumps(value)] = value
+    return {name: _range([value for value in found.values() if value is not None]) for name, found in values.items()}
+
+
+def _range(values: list[Json]) -> Json:
+    if not values:
+        return None
+    numbers = [value for value in values if isinstance(value, int | float) and not isinstance(value, bool)]
+    if len(numbers) == len(values) and len(values) > 1:
+        return f"{min(numbers):g} to {max(numbers):g}"
+    return listed((value_text(value) for value in values), most=4)
+
+
+def _facts(machine: Machine, kind: str, facts: Mapping[str, Json]) -> Table:
+    heads = {"hardware": "Hardware", "software": "Software", "state": "State while measuring"}
+    return plain_table(
+        f"environment-{machine.letter}-{kind}",
+        caption=heads[kind],
+        headings=("Fact", "Value"),
+        rows=[(_spoken(name), _value(name, value)) for name, value in facts.items()],
+    )
+
+
+def _differences(machines: Iterable[Machine]) -> Table:
+    listed_machines = list(machines)
+    return plain_table(
+        "environment-differences",
+        caption="Facts that differ",
+        headings=("Fact", *(f"{machine.letter}: {machine.name}" for machine in listed_machines)),
+        rows=[
+            (_spoken(name), *(_value(name, value) for value in values))
+            for name, values in differing_facts(listed_machines).items()
+        ],
+    )
+
+
+def _spoken(name: str) -> str:
+    return name.removesuffix("_bytes").replace("_", " ") if not name.startswith("env.") else name.removeprefix("env.")
+
+
+def _value(name: str, value: Json) -> str:
+    if name.endswith("_bytes") and isinstance(value, int | float):
+        return f"{value / 2**30:.1f} GiB"
+    return value_text(value)

@@ -1,0 +1,162 @@
+"""Ablations: what each level of a factor changes against the baseline, in pairs equal in all else."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from bench.registry import register_section
+from bench.reporting.ablation import Ablation, Effect
+from bench.reporting.board import Column
+from bench.reporting.findings import ablation_findings, difference_text, interval_text
+from bench.reporting.level_charts import level_charts
+from bench.reporting.page import render
+from bench.reporting.quantity import DASH, Scale, in_full, scale_of
+from bench.reporting.results import Results
+from bench.reporting.table import Cell, Heading, Line, Table
+from bench.reporting.wording import axis_name, count_of, metric_meaning, metric_name, settings_text, value_text
+from bench.schema import Json
+
+MOST_CONTEXTS = 24
+MANY_COMPARISONS = 10
+TEMPLATE = """
+{% for each in ablations %}
+<h3>{{ each.title }}</h3>
+{% for finding in each.findings %}
+<p{% if loop.first %} class="finding"{% endif %}>{{ finding }}</p>
+{% endfor %}
+<div class="charts">
+{% for chart in each.charts %}
+{{ chart }}
+{% endfor %}
+</div>
+{{ each.table }}
+<p class="muted">{{ each.note }}</p>
+{% if each.contexts %}
+<details><summary>The same under each setting of the rest ({{ each.contexts | length }})</summary>
+{% for context in each.contexts %}
+{{ context }}
+{% endfor %}
+{% if each.left_out %}<p>{{ each.left_out }} more settings are left out here.</p>{% endif %}
+</details>
+{% endif %}
+{% endfor %}
+"""
+NOTE = (
+    "A pair is the level and the baseline with the same seed and run, and with everything else equal. “No difference "
+    "seen” says that the 95 % interval reaches over no difference (0, or ×1); it does not say that there is none."
+)
+
+
+@register_section("ablation", title="Ablation", order=20)
+def compare_levels(results: Results) -> str | None:
+    """For every factor that a suite ablates: findings in words, charts with intervals, and all figures."""
+    if not results.ablations:
+        return None
+    names_suite = len(results.suites) > 1
+    shown = [_shown(a, f"factor-{i}", names_suite=names_suite) for i, a in enumerate(results.ablations, start=1)]
+    return render(TEMPLATE, ablations=shown)
+
+
+def _shown(ablation: Ablation, name: str, *, names_suite: bool) -> dict[str, Any]:
+    contexts, factor = ablation.contexts, axis_name(ablation.factor)
+    title = f"{factor}, against {value_text(ablation.levels.get(ablation.baseline))}"
+    caption = f"Every level of {factor}, with its difference to the baseline"
+    return {
+        "title": f"{ablation.suite}: {title}" if names_suite else title,
+        "findings": ablation_findings(ablation),
+        "charts": [chart.html() for chart in level_charts(ablation, name)],
+        "table": _table(ablation, name, caption=caption, has_means=not contexts),
+        "note": _note(ablation),
+        "contexts": [
+            _table_within(ablation, c, f"{name}-{i}") for i, c in enumerate(contexts[:MOST_CONTEXTS], start=1)
+        ],
+        "left_out": max(0, len(contexts) - MOST_CONTEXTS),
+    }
+
+
+def _table_within(ablation: Ablation, context: Mapping[str, Json], name: str) -> str:
+    caption = f"{axis_name(ablation.factor)} at {settings_text(context)}"
+    return _table(ablation.within(context), name, caption=caption, has_means=True)
+
+
+def _table(ablation: Ablation, name: str, *, caption: str, has_means: bool) -> str:
+    """All levels in all metrics; differences alone where the levels' own values would mix settings."""
+    scales = {column: _scale(ablation, column) for column in ablation.columns}
+    table = Table(
+        name=f"{name}-table",
+        caption=caption,
+        headings=(
+            Heading(name=axis_name(ablation.factor)),
+            *(_heading(column, scale if has_means else None) for column, scale in scales.items()),
+        ),
+        lines=tuple(
+            Line(
+                cells=(
+                    Cell(text=value_text(value), below="baseline" if level == ablation.baseline else ""),
+                    *(
+                        _cell(ablation.effects.get((level, column)), scale if has_means else None)
+                        for column, scale in scales.items()
+                    ),
+                )
+            )
+            for level, value in ablation.levels.items()
+        ),
+    )
+    return table.html()
+
+
+def _scale(ablation: Ablation, column: Column) -> Scale:
+    return scale_of([e.reading.value for (_, c), e in ablation.effects.items() if c == column], column.unit)
+
+
+def _heading(column: Column, scale: Scale | None) -> Heading:
+    name = metric_name(column.metric)
+    below = [*(f"{axis_name(k)} {v}" for k, v in column.labels), column.protocol_text]
+    return Heading(
+        name=name,
+        unit=scale.unit_beside(name) if scale else "",
+        below=", ".join(word for word in below if word),
+        meaning=metric_meaning(column.metric),
+        saved_as=f"{column.name} [{column.unit}]" if scale else f"{column.name}, against the baseline",
+        is_number=True,
+        is_best_first=column.better == "higher",
+    )
+
+
+def _cell(effect: Effect | None, scale: Scale | None) -> Cell:
+    """A level's value with its change below, or without a scale its change with the verdict below."""
+    if effect is None:
+        return Cell(title="not measured at this level")
+    change, verdict, reading = difference_text(effect), effect.verdict or "", effect.reading
+    if scale is None:
+        difference = effect.difference.value if effect.difference else None
+        return Cell(
+            text=change or DASH, sort=difference, below=verdict, title=_story(effect) or "nothing to pair it with"
+        )
+    title = [in_full(reading.value, reading.unit), reading.how, _story(effect)]
+    return Cell(
+        text=scale.text(reading.value),
+        sort=reading.value,
+        below="\n".join(word for word in (change, verdict) if word),
+        title="; ".join(word for word in title if word),
+    )
+
+
+def _story(effect: Effect) -> str:
+    """The difference with its interval and the number of pairs."""
+    if effect.difference is None:
+        return ""
+    interval = interval_text(effect)
+    ends = f", 95 % interval {interval}" if interval else ""
+    return f"{difference_text(effect)} against the baseline over {count_of(effect.pairs, 'pair')}{ends}"
+
+
+def _note(ablation: Ablation) -> str:
+    """What a pair is, how many settings are mixed, and how often chance alone would show something."""
+    words = [NOTE]
+    if ablation.contexts:
+        words.append(f"Pairs come from {count_of(len(ablation.contexts), 'setting')} of the other axes.")
+    sampled = [effect for effect in ablation.effects.values() if effect.pairs > 1 and not effect.is_exact]
+    if len(sampled) >= MANY_COMPARISONS:
+        by_chance = max(1, round(len(sampled) / 20))
+        words.append(f"Of {len(sampled)} such comparisons about {by_chance} would show a difference by chance alone.")
+    return " ".join(words)

@@ -1,0 +1,51 @@
+"""Cases without a result: what became of them, why, and where the whole story lies."""
+
+from bench.registry import register_section
+from bench.reporting.page import render
+from bench.reporting.quantity import DASH
+from bench.reporting.results import Results
+from bench.reporting.table import Cell, Heading, Line, Table
+from bench.reporting.wording import STATUSES
+from bench.schema import Record
+
+LONGEST = 160
+MOST_TRACEBACKS = 50
+TEMPLATE = """
+{{ table }}
+{% for record in records %}
+<details><summary>{{ record.case.title }}: how it failed</summary>
+<pre tabindex="0">{{ record.error.traceback }}</pre>
+</details>
+{% endfor %}
+"""
+
+
+@register_section("failures", title="Failures", order=80)
+def list_failures(results: Results) -> str | None:
+    """One line per run whose latest record has no result, and the ends of the tracebacks."""
+    failures = results.failures
+    if not failures:
+        return None
+    good = {record.case_id for case in results.cases for record in case.runs}
+    table = Table(
+        name="failures-table",
+        caption="Runs whose latest record has no result",
+        headings=tuple(Heading(name=name) for name in ("Case", "Status", "Error", "Log", "Other results")),
+        lines=tuple(_line(record, has_results=record.case_id in good) for record in failures),
+    )
+    told = [record for record in failures if record.error and record.error.traceback]
+    return render(TEMPLATE, table=table.html(), records=told[:MOST_TRACEBACKS])
+
+
+def _line(record: Record, *, has_results: bool) -> Line:
+    error = f"{record.error.type}: {record.error.message}" if record.error else ""
+    shown = error if len(error) <= LONGEST else f"{error[: LONGEST - 2]}…"
+    return Line(
+        cells=(
+            Cell(text=record.case.title, below=f"suite {record.case.suite}, run {record.run_index + 1}"),
+            Cell(text=STATUSES[record.status], below=record.status),
+            Cell(text=shown or "–", title=error or "the record gives no reason"),
+            Cell(text=record.artifacts.get("log", DASH), title="below the results folder of its suite"),
+            Cell(text="other runs or earlier ones are shown" if has_results else "none"),
+        )
+    )

@@ -1,0 +1,72 @@
+"""Every metric of every case, measure by measure: what a leaderboard leaves out, and what a new measure brings."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Any
+
+from bench.registry import register_section
+from bench.reporting.board import Board, Column, Row
+from bench.reporting.cases import RUN_AXES, TRAINING_AXES
+from bench.reporting.page import render
+from bench.reporting.results import Results
+from bench.reporting.standings import standings
+from bench.reporting.wording import count_of
+
+MOST_CELLS = 40_000
+TEMPLATE = """
+{% for measure in measures %}
+<details><summary>{{ measure.title }}</summary>
+{{ measure.table }}
+</details>
+{% endfor %}
+"""
+
+
+@register_section("figures", title="All figures", order=40)
+def list_figures(results: Results) -> str | None:
+    """One folded table per measure with all of its metrics."""
+    board = results.board
+    measures: dict[str, list[Column]] = defaultdict(list)
+    for column in board.columns:
+        measures[column.metric.partition(".")[0]].append(column)
+    names_machine = len(results.timed_machines) > 1
+    shown = [_shown(board, name, columns, names_machine=names_machine) for name, columns in measures.items()]
+    return render(TEMPLATE, measures=shown) if shown else None
+
+
+def _shown(board: Board, name: str, columns: list[Column], *, names_machine: bool) -> dict[str, Any]:
+    factors = _factors(board, columns, names_machine=names_machine)
+    rows = _distinct(board, columns, factors)
+    kept = rows[: max(1, MOST_CELLS // len(columns))]
+    cut = f"; the first {len(kept)} of {len(rows)} rows" if len(kept) < len(rows) else ""
+    table = standings(
+        board,
+        kept,
+        name=f"figures-{name}",
+        caption=f"{name}: every metric that was recorded{cut}",
+        columns=columns,
+        factors=factors,
+    )
+    return {"title": f"{name}: {count_of(len(columns), 'metric')}, {count_of(len(rows), 'row')}", "table": table.html()}
+
+
+def _factors(board: Board, columns: Sequence[Column], *, names_machine: bool) -> list[str]:
+    """Factors that vary and that these columns depend on."""
+    left_out: set[str] = set()
+    if not any(column.is_of_machine for column in columns):
+        left_out |= set(RUN_AXES)
+    elif names_machine:
+        return [*(f for f in board.varying if f not in TRAINING_AXES), "machine"]
+    if not any(column.protocol for column in columns):
+        left_out |= set(TRAINING_AXES)
+    return [factor for factor in board.varying if factor not in left_out]
+
+
+def _distinct(board: Board, columns: Sequence[Column], factors: Sequence[str]) -> list[Row]:
+    """Rows that have one of `columns`, once where they are told apart only by what the columns do not depend on."""
+    found: dict[tuple[str, ...], Row] = {}
+    for row in board.rows:
+        if any(column in row.readings for column in columns):
+            told = [row.machine if name == "machine" else str(row.factors.get(name)) for name in factors]
+            found.setdefault((row.suite, row.label, *told), row)
+    return list(found.values())

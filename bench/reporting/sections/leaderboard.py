@@ -1,0 +1,80 @@
+"""One row per network, clip, way of running and way of training; what may be ranked together is ranked."""
+
+from bench.registry import register_section
+from bench.reporting.board import Board, Column, Row, group_of
+from bench.reporting.page import render
+from bench.reporting.results import Results
+from bench.reporting.standings import MARKS, doubts_of, interval_kinds, standings
+from bench.reporting.wording import listed, settings_text
+
+MEANINGS = {
+    "unsteady": "never became steady while it was measured",
+    "throttled": "the device slowed itself down while it was measured",
+    "its runs disagree": "runs of an exact count disagree",
+}
+TEMPLATE = """
+{% if machines | length > 1 %}
+<p class="loud"><strong>The timings below come from unlike machines</strong>
+({% for machine in machines %}{{ machine.letter }}: {{ machine.name }}{{ ", " if not loop.last }}{% endfor %}).
+The best value is marked on each machine apart, and sorting by a timing keeps the machines apart.
+<a href="#environment">How they differ</a>.</p>
+{% endif %}
+{{ table }}
+<p class="muted">{{ legend }}</p>
+"""
+
+
+@register_section("leaderboard", title="Leaderboard", order=10)
+def rank(results: Results) -> str | None:
+    """A table of every row with its headline metrics."""
+    board, columns = results.board, results.board.headlines
+    if not board.rows or not columns:
+        return None
+    rows = _ordered(board, columns)
+    table = standings(
+        board,
+        rows,
+        name="leaderboard-table",
+        caption=_caption(board, columns),
+        columns=columns,
+        factors=[*board.varying, *(["machine"] if len(results.timed_machines) > 1 else [])],
+    )
+    return render(TEMPLATE, machines=results.timed_machines, table=table.html(), legend=_legend(board, columns))
+
+
+def _ordered(board: Board, columns: tuple[Column, ...]) -> list[Row]:
+    """Rows by the column they are ranked by: machines apart where it is a timing, rows without a value last."""
+    column = _ranked_by(columns)
+    if column is None:
+        return list(board.rows)
+    sign = -1 if column.better == "higher" else 1
+
+    def place(row: Row) -> tuple[str, bool, float]:
+        reading = row.readings.get(column)
+        value = reading.value if reading else None
+        return group_of(row, column), value is None, sign * value if value is not None else 0.0
+
+    return sorted(board.rows, key=place)
+
+
+def _ranked_by(columns: tuple[Column, ...]) -> Column | None:
+    """The first accuracy, else the first throughput, else the first metric with a direction."""
+    directed = [column for column in columns if column.better]
+    wanted = ("accuracy.", "throughput.", "")
+    return next((c for prefix in wanted for c in directed if c.metric.startswith(prefix)), None)
+
+
+def _caption(board: Board, columns: tuple[Column, ...]) -> str:
+    column, same = _ranked_by(columns), settings_text({**board.constant, **board.constant_args})
+    order = f"Ordered by {column.name}{' on ' + column.protocol_text if column.protocol else ''}." if column else ""
+    return f"{'The same in every row: ' + same + '. ' if same else ''}{order}"
+
+
+def _legend(board: Board, columns: tuple[Column, ...]) -> str:
+    rows = board.rows
+    doubts = [doubt for doubt in doubts_of(rows, columns) if doubt in MARKS]
+    marks = "".join(f" {MARKS[doubt]} {MEANINGS[doubt]}, so it is not marked as best." for doubt in doubts)
+    kinds = interval_kinds(rows, columns)
+    small = f" The small figures are intervals: {listed(kinds)}." if kinds else ""
+    missing = "".join(f" {column.name} is known of none: {why}." for column, why in board.unknown.items())
+    return f"The best value of a column is bold.{small}{marks}{missing} A dash is not known or not measured."

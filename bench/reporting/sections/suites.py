@@ -1,0 +1,22 @@
+"""The suite files as they were run, so that anyone can run them again."""
+
+from bench.registry import register_section
+from bench.reporting.page import render
+from bench.reporting.results import Results
+
+TEMPLATE = """
+<p>Save the text as a file and run it with <code>vbench run FILE</code>.</p>
+{% for suite in suites %}
+<details><summary>{{ suite.title or suite.name }}</summary>
+{% if suite.description %}<p>{{ suite.description }}</p>{% endif %}
+<pre tabindex="0">{{ suite.text }}</pre>
+</details>
+{% endfor %}
+"""
+
+
+@register_section("suites", title="Run it again", order=100)
+def show_suites(results: Results) -> str | None:
+    """The text of every suite whose text was kept."""
+    suites = [suite for suite in results.suites if suite.text]
+    return render(TEMPLATE, suites=suites) if suites else None

@@ -1,0 +1,200 @@
+"""What accuracy (or speed) costs: each cost against the gain, with the networks that nothing else beats in both."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from bench.registry import register_section
+from bench.reporting.board import Board, Column, Row
+from bench.reporting.chart import ACCENT, MUTED, PAPER, Chart, axis, error_bars, spelt
+from bench.reporting.page import render
+from bench.reporting.quantity import Scale, scale_of
+from bench.reporting.results import Results
+from bench.reporting.wording import listed, metric_name
+
+COSTS = (
+    "macs.forward",
+    "latency.p50_ms",
+    "params.total",
+    "energy.j_per_clip",
+    "memory.peak_allocated_bytes",
+)
+MOST_CHARTS = 4
+MOST_GAINS = 3
+MOST_POINTS = 400
+MOST_NAMES = 7
+MOST_BARS = 40
+LONGEST_NAME = 26
+TEMPLATE = """
+<p>Filled points are on the frontier: no other network here gives more for less. Intervals that overlap leave the order
+open.</p>
+{% for gain in gains %}
+<h3>{{ gain.title }}</h3>
+<div class="charts">
+{% for chart in gain.charts %}
+{{ chart }}
+{% endfor %}
+</div>
+{% endfor %}
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Point:
+    """One row in a chart: what it costs and what it gives."""
+
+    row: Row
+    cost: float
+    gain: float
+    low: float
+    high: float
+
+
+@register_section("trade-off", title="Cost and gain", order=30)
+def weigh(results: Results) -> str | None:
+    """Scatter charts of every gain over every cost that at least two rows have."""
+    board = results.board
+    gains = [{"title": _title(gain), "charts": list(_charts(board, gain))} for gain in _gains(board)]
+    shown = [gain for gain in gains if gain["charts"]]
+    return render(TEMPLATE, gains=shown) if shown else None
+
+
+def frontier(points: Sequence[Point], *, is_lower_better: bool = True) -> list[Point]:
+    """The points that no other point beats in cost and gain, in the order of cost; equal points stay together."""
+    sign = 1 if is_lower_better else -1
+    ordered = sorted(points, key=lambda p: (sign * p.cost, -p.gain))
+    kept: list[Point] = []
+    for point in ordered:
+        is_level = kept and point.cost == kept[-1].cost and point.gain == kept[-1].gain
+        if not kept or point.gain > kept[-1].gain or is_level:
+            kept.append(point)
+    return kept
+
+
+def _gains(board: Board) -> list[Column]:
+    """Accuracies; where there are none, the first throughput."""
+    accuracies = [c for c in board.headlines if c.metric == "accuracy.top1"]
+    others = [c for c in board.headlines if c.metric == "throughput.clips_per_s"]
+    return accuracies[:MOST_GAINS] or others[:1]
+
+
+def _charts(board: Board, gain: Column) -> Iterator[Any]:
+    costs = [c for name in COSTS for c in board.headlines if c.metric == name and c.better != "higher"]
+    number = board.columns.index(gain)
+    made = 0
+    for cost in costs:
+        for machine, points in _points(board, cost, gain).items():
+            if len({(p.cost, p.gain) for p in points}) > 1 and made < MOST_CHARTS:
+                made += 1
+                yield _chart(board, cost, gain, machine=machine, points=points, name=f"{number}-{made}").html()
+
+
+def _points(board: Board, cost: Column, gain: Column) -> dict[str, list[Point]]:
+    """Points by machine where cost or gain is a timing; one per different place."""
+    found: dict[str, dict[tuple[str, float, float], Point]] = {}
+    for row in board.rows:
+        x, y = row.readings.get(cost), row.readings.get(gain)
+        if x is None or y is None or x.value is None or y.value is None or x.doubts or x.is_lower_bound:
+            continue
+        machine = row.machine if cost.is_of_machine or gain.is_of_machine else ""
+        point = Point(row=row, cost=x.value, gain=y.value, low=y.low, high=y.high)
+        found.setdefault(machine, {}).setdefault((row.label, x.value, y.value), point)
+    return {machine: list(points.values()) for machine, points in found.items()}
+
+
+def _chart(board: Board, cost: Column, gain: Column, *, machine: str, points: list[Point], name: str) -> Chart:
+    best = frontier(points)
+    rest = [p for p in points if p not in best]
+    across, up = scale_of([p.cost for p in points], cost.unit), scale_of([p.gain for p in points], gain.unit)
+    is_wide = min(p.cost for p in points) > 0 and max(p.cost for p in points) > 15 * min(p.cost for p in points)
+    label = metric_name(cost.metric) + (f", machine {machine}" if machine and _has_machines(board) else "")
+    draw = _Draw(board=board, across=across, up=up)
+    traces = [draw.scatter(rest[:MOST_POINTS], {"color": PAPER, "size": 8, "line": {"color": MUTED, "width": 1.4}})]
+    traces += [draw.line(best), draw.scatter(best, {"color": ACCENT, "size": 9}, names=len(best) <= MOST_NAMES)]
+    told = _told(board, best, total=len(points), cost=cost, gain=gain)
+    return Chart(
+        name=f"trade-off-{name}",
+        traces=traces,
+        layout={
+            "xaxis": axis(_with_unit(label, across), type="log" if is_wide else "linear", nticks=5),
+            "yaxis": axis(_with_unit(metric_name(gain.metric), up), nticks=6),
+            "margin": {"t": 30},
+        },
+        caption=told,
+        told=told,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Draw:
+    """Makes traces of points in the scales of one chart."""
+
+    board: Board
+    across: Scale
+    up: Scale
+
+    def scatter(self, points: list[Point], marker: dict[str, Any], *, names: bool = False) -> dict[str, Any]:
+        ys = [p.gain / self.up.divisor for p in points]
+        lows, highs = ([getattr(p, end) / self.up.divisor for p in points] for end in ("low", "high"))
+        units = [f"%{{y:.4g}} {self.up.unit}", f"%{{x:.4g}} {self.across.unit}"]
+        labels = [spelt(self.board.label(p.row)) for p in points]
+        bars = error_bars(ys, lows, highs, color=marker.get("line", marker)["color"]) if len(points) < MOST_BARS else {}
+        return {
+            "type": "scatter",
+            "mode": "markers+text" if names else "markers",
+            "x": [p.cost / self.across.divisor for p in points],
+            "y": ys,
+            "text": [self._name(p.row) for p in points] if names else [],
+            "textposition": _sides([p.cost for p in points]),
+            "textfont": {"size": 11},
+            "cliponaxis": False,
+            "customdata": labels,
+            "hovertemplate": f"%{{customdata}}<br>{' at '.join(units)}<extra></extra>",
+            "marker": marker,
+            "error_y": bars,
+        }
+
+    def _name(self, row: Row) -> str:
+        """The network in two short lines."""
+        lines = [row.model, self.board.label(row).removeprefix(row.model).strip()]
+        return "<br>".join(spelt(_shortened(line)) for line in lines if line)
+
+    def line(self, points: list[Point]) -> dict[str, Any]:
+        """The frontier as steps: what the networks on it give for at most this cost."""
+        return {
+            "type": "scatter",
+            "mode": "lines",
+            "x": [p.cost / self.across.divisor for p in points],
+            "y": [p.gain / self.up.divisor for p in points],
+            "line": {"color": ACCENT, "width": 1.2, "shape": "hv"},
+            "hoverinfo": "skip",
+        }
+
+
+def _told(board: Board, best: list[Point], *, total: int, cost: Column, gain: Column) -> str:
+    names = listed(dict.fromkeys(board.label(p.row) for p in best))
+    words = f"{metric_name(gain.metric)} against {metric_name(cost.metric)}"
+    return f"{words}: {len(best)} of {total} on the frontier, {names}."
+
+
+def _title(gain: Column) -> str:
+    return f"{gain.name} on {gain.protocol_text}" if gain.protocol else gain.name
+
+
+def _with_unit(label: str, scale: Scale) -> str:
+    unit = scale.unit_beside(label)
+    return f"{label}, {unit}" if unit else label
+
+
+def _sides(costs: list[float]) -> list[str]:
+    """Names stand on the side of their point that lies towards the middle of the chart, and below it by turns."""
+    middle = (min(costs) + max(costs)) / 2 if costs else 0.0
+    return [f"{'bottom' if i % 2 else 'top'} {'left' if cost > middle else 'right'}" for i, cost in enumerate(costs)]
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= LONGEST_NAME else f"{text[: LONGEST_NAME - 1]}…"
+
+
+def _has_machines(board: Board) -> bool:
+    return len({row.machine for row in board.rows if row.machine}) > 1

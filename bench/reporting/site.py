@@ -1,0 +1,128 @@
+"""A folder that opens from a disk without a network: one page, its style, its script, and plotly's script once."""
+
+import shutil
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+import bench
+from bench.errors import InputError
+from bench.registry import SECTIONS, SectionEntry
+from bench.reporting.page import render, render_file
+from bench.reporting.results import Results, collect
+from bench.reporting.wording import listed
+from bench.schema import Json, Record
+from bench.store import SUITE_FACTS, read_records, read_suite_facts
+
+ASSETS = Path(__file__).parent / "assets"
+Source = str | Path | Iterable[str | Path] | Iterable[Record]
+
+
+class ReportWarning(UserWarning):
+    """A section could not be drawn; the page says so in its place."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DrawnSection:
+    """A section as it stands in the page."""
+
+    name: str
+    title: str
+    html: str
+
+
+def report(source: Source, *, out: str | Path, title: str | None = None) -> Path:
+    """Write a report of `source` into the folder `out` and return the path of its `index.html`.
+
+    `source` is a results folder (and all below it), a records file, a pattern of them, a list of those, or records.
+    InputError where there is no record, or `out` is a file; StoreError where something cannot be read.
+    """
+    records, facts = _read(source)
+    if not records:
+        raise InputError("there is no record to report on; measure something first with: vbench run SUITE")
+    folder = Path(out)
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"{folder} is a file; a report needs a folder")
+    return _write(folder, build_page(collect(records, facts), title=title))
+
+
+def build_page(results: Results, *, title: str | None = None) -> str:
+    """The whole page of `results` as HTML."""
+    sections = list(_draw_all(results))
+    return render_file(
+        "page.html",
+        title=title or _title(results),
+        description=results.suites[0].description if len(results.suites) == 1 else "",
+        sections=sections,
+        has_charts=any('class="plot"' in section.html for section in sections),
+        records=len(results.records),
+        version=bench.__version__,
+    )
+
+
+def _read(source: Source) -> tuple[list[Record], list[Mapping[str, Json]]]:
+    """Records, and what was kept of their suites where the source is on a disk."""
+    items = [source] if isinstance(source, str | Path) else list(source)
+    records = [item for item in items if isinstance(item, Record)]
+    paths = [item for item in items if not isinstance(item, Record)]
+    if not paths:
+        return records, []
+    return [*records, *read_records(paths)], [read_suite_facts(folder) for folder in _folders(paths)]
+
+
+def _folders(paths: Sequence[str | Path]) -> list[Path]:
+    """Every folder that holds facts of a suite, beside or below `paths`."""
+    found: list[Path] = []
+    for path in map(Path, paths):
+        files = path.rglob(SUITE_FACTS) if path.is_dir() else path.parent.glob(SUITE_FACTS)
+        found += sorted(file.parent for file in files)
+    return list(dict.fromkeys(found))
+
+
+def _title(results: Results) -> str:
+    titles = [suite.title or suite.name for suite in results.suites]
+    return titles[0] if len(titles) == 1 else f"Results of {listed(titles, most=3)}"
+
+
+def _draw_all(results: Results) -> Iterable[DrawnSection]:
+    for entry in sorted(SECTIONS, key=lambda entry: (entry.order, entry.name)):
+        html = _draw(entry, results)
+        if html:
+            yield DrawnSection(name=entry.name, title=entry.title, html=html)
+
+
+def _draw(entry: SectionEntry, results: Results) -> str | None:
+    """What a section has to say. One that fails leaves a notice in its place, for the others are still good."""
+    from markupsafe import Markup
+
+    try:
+        html = entry.function(results)
+    except Exception as error:
+        what = f"{type(error).__name__}: {error}"
+        warnings.warn(f"report section {entry.name!r} could not be drawn: {what}", ReportWarning, stacklevel=2)
+        return render('<p class="loud">This section could not be drawn: {{ what }}</p>', what=what)
+    return Markup(html) if html else None
+
+
+def _write(folder: Path, page: str) -> Path:
+    assets = folder / "assets"
+    assets.mkdir(parents=True, exist_ok=True)
+    for asset in sorted(ASSETS.iterdir()):
+        shutil.copyfile(asset, assets / asset.name)
+    if "assets/plotly.min.js" in page:
+        shutil.copyfile(_plotly_script(), assets / "plotly.min.js")
+    index = folder / "index.html"
+    index.write_text(page, encoding="utf-8")
+    return index
+
+
+def _plotly_script() -> Path:
+    """The script in plotly's package, found without importing it."""
+    spec = find_spec("plotly")
+    places = list(spec.submodule_search_locations or ()) if spec else []
+    script = next((Path(p) / "package_data" / "plotly.min.js" for p in places), None)
+    if script is None or not script.is_file():
+        raise InputError("the package plotly is not installed, or is broken; install it with: pip install plotly")
+    return script
