@@ -1,0 +1,74 @@
+"""CSN: bottlenecks whose 3x3x3 convolution works on each channel apart.
+
+Tran et al., 2019, arXiv:1904.02811. Structure and names of weights as in PyTorchVideo (Apache-2.0), which has the
+interaction-reduced network only; the interaction-preserved block is that of the authors' VMZ (Apache-2.0).
+"""
+
+from collections import OrderedDict
+from functools import partial
+from typing import Literal
+
+from torch import nn
+
+from bench.models.stages import (
+    BLOCKS_OF_DEPTH,
+    BlockNetwork,
+    Bottleneck,
+    Channels,
+    Depth,
+    Head,
+    Size,
+    Stage,
+    WindowPool,
+    conv3d,
+    resnet_channels,
+    resnet_stem,
+)
+from bench.registry import register_model
+
+Interaction = Literal["reduced", "preserved"]
+
+
+class CSN(BlockNetwork):
+    """Channel-separated ResNet: time and space halve together, from the second stage on."""
+
+    def __init__(self, depth: Depth, num_classes: int, *, interaction: Interaction, dropout: float) -> None:
+        shapes = zip(BLOCKS_OF_DEPTH[depth], resnet_channels(), strict=True)
+        stages = [
+            Stage(
+                blocks,
+                channels,
+                stride=(1, 1, 1) if stage == 0 else (2, 2, 2),
+                bottleneck=partial(_make_bottleneck, interaction=interaction),
+            )
+            for stage, (blocks, channels) in enumerate(shapes)
+        ]
+        head = Head(2048, num_classes=num_classes, pool=WindowPool((4, 7, 7)), dropout=dropout)
+        super().__init__([resnet_stem(64, frames=3), *stages, head])
+
+
+def _make_bottleneck(index: int, channels: Channels, stride: Size, *, interaction: Interaction) -> Bottleneck:
+    """`preserved` lets channels meet in a 1x1x1 convolution before they are separated; `reduced` does without."""
+    width = channels.inner
+    depthwise = conv3d(width, width, kernel=(3, 3, 3), stride=stride, groups=width)
+    if interaction == "reduced":
+        return Bottleneck(channels, depthwise)
+    layers = OrderedDict(pointwise=conv3d(width, width), norm=nn.BatchNorm3d(width), depthwise=depthwise)
+    return Bottleneck(channels, nn.Sequential(layers))
+
+
+@register_model(
+    "csn",
+    clip="32x2x224",
+    paper="Tran et al., 2019, arXiv:1904.02811",
+    variants={
+        "csn_r101": {"depth": 101},
+        "ir_csn_r152": {"depth": 152, "interaction": "reduced"},
+        "ip_csn_r152": {"depth": 152, "interaction": "preserved"},
+    },
+)
+def build_csn(
+    num_classes: int = 400, *, depth: Depth = 101, interaction: Interaction = "reduced", dropout: float = 0.5
+) -> CSN:
+    """Channel-separated network; its channels meet in 1x1x1 convolutions only."""
+    return CSN(depth, num_classes, interaction=interaction, dropout=dropout)

@@ -1,0 +1,190 @@
+"""SlowFast: a slow pathway for what is seen, a fast and thin one for how it moves, fused sideways after each stage.
+
+Feichtenhofer et al., 2019, arXiv:1812.03982. Numbers and names of weights as in PyTorchVideo (Apache-2.0).
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from bench.errors import ClipError, InputError
+from bench.models.base import InputSpec
+from bench.models.blocks import require_positive
+from bench.models.stages import (
+    BLOCKS_OF_DEPTH,
+    STAGES,
+    BlockNetwork,
+    Channels,
+    Depth,
+    Head,
+    Stage,
+    WindowPool,
+    conv3d,
+    make_spatial_bottleneck,
+    resnet_channels,
+    resnet_stem,
+)
+from bench.registry import register_model
+
+SLOW_WIDTH, FAST_WIDTH = 64, 8
+FUSION_RATIO = 2
+"""Channels that the fast pathway hands over, per channel that it has."""
+
+
+class SlowFast(BlockNetwork):
+    """`m(slow, fast)`, the slow clip taken from every `alpha`-th frame of the fast one.
+
+    `fusion_frames` is the temporal kernel of the fusions; `temporal_blocks` the number of blocks in the third stage
+    that convolve over time, from its first. The head averages over all frames and 7x7 of each pathway, so that both
+    give as many windows; the published window spans all frames of the published clip.
+    """
+
+    def __init__(
+        self, depth: Depth, num_classes: int, *, alpha: int, fusion_frames: int, temporal_blocks: int, dropout: float
+    ) -> None:
+        third = [3 if block < temporal_blocks else 1 for block in range(BLOCKS_OF_DEPTH[depth][2])]
+        fuse = partial(FastToSlow, kernel_frames=fusion_frames, stride_frames=alpha)
+        slow = _stages(depth, _fused(resnet_channels(SLOW_WIDTH)), frames=[(1,), (1,), third, (3,)])
+        fast = _stages(depth, resnet_channels(FAST_WIDTH), frames=[(3,), (3,), third, (3,)])
+        fusions = [fuse(channels.out) for channels in resnet_channels(FAST_WIDTH)[:-1]]
+        super().__init__(
+            [
+                Pathways(resnet_stem(SLOW_WIDTH, frames=1), resnet_stem(FAST_WIDTH, frames=5), fuse(FAST_WIDTH)),
+                *(Pathways(*both) for both in zip(slow, fast, [*fusions, None], strict=True)),
+                JoinPathways(),
+                Head(32 * (SLOW_WIDTH + FAST_WIDTH), num_classes=num_classes, pool=nn.Identity(), dropout=dropout),
+            ]
+        )
+        self.alpha = alpha
+        self.inputs = (InputSpec(frames=partial(slow_frames, alpha=alpha)), InputSpec())
+        self.smallest_clip = (alpha, 1)
+
+    def forward_maps(self, *clips: Tensor) -> Tensor:
+        pathways = clips
+        for block in self.blocks[:-2]:
+            pathways = block(*pathways)
+        joined: Tensor = self.blocks[-2](*pathways)
+        return joined
+
+    def check(self, *clips: Tensor) -> None:
+        if [clip.ndim for clip in clips] == [5, 5]:
+            self._check_pathways(*clips)
+        super().check(*clips)
+
+    def _check_pathways(self, slow: Tensor, fast: Tensor) -> None:
+        if slow.shape[0] != fast.shape[0] or slow.shape[3:] != fast.shape[3:]:
+            raise ClipError(
+                f"the pathways of SlowFast differ in batch or size: slow {tuple(slow.shape)}, fast {tuple(fast.shape)}"
+            )
+        if slow.shape[2] != -(-fast.shape[2] // self.alpha):
+            raise ClipError(
+                f"SlowFast takes one slow frame for every {self.alpha} fast ones, found {slow.shape[2]} and "
+                f"{fast.shape[2]}; a clip must have a multiple of {self.alpha} frames, and the smallest that works "
+                f"is {self.alpha}x1x1 (frames x H x W)"
+            )
+
+
+def slow_frames(frames: int, *, alpha: int) -> int:
+    """How many of a clip's frames the slow pathway takes."""
+    return frames // alpha
+
+
+class Pathways(nn.Module):
+    """One block of each pathway, `(slow, fast)` to `(slow, fast)`; `fusion` None leaves them apart."""
+
+    def __init__(self, slow: nn.Module, fast: nn.Module, fusion: "FastToSlow | None") -> None:
+        super().__init__()
+        self.multipathway_blocks = nn.ModuleList([slow, fast])
+        self.multipathway_fusion = fusion
+
+    def forward(self, slow: Tensor, fast: Tensor) -> tuple[Tensor, Tensor]:
+        slow, fast = (block(x) for block, x in zip(self.multipathway_blocks, (slow, fast), strict=True))
+        return (slow if self.multipathway_fusion is None else self.multipathway_fusion(slow, fast)), fast
+
+
+class FastToSlow(nn.Module):
+    """The slow pathway with the fast one's features appended, taken down to its frame rate by a strided convolution."""
+
+    def __init__(self, fast_channels: int, *, kernel_frames: int, stride_frames: int) -> None:
+        super().__init__()
+        handed_over = fast_channels * FUSION_RATIO
+        self.conv_fast_to_slow = conv3d(
+            fast_channels, handed_over, kernel=(kernel_frames, 1, 1), stride=(stride_frames, 1, 1)
+        )
+        self.norm = nn.BatchNorm3d(handed_over)
+        self.activation = nn.ReLU()
+
+    def forward(self, slow: Tensor, fast: Tensor) -> Tensor:
+        return torch.cat([slow, self.activation(self.norm(self.conv_fast_to_slow(fast)))], dim=1)
+
+
+class JoinPathways(nn.Module):
+    """Both pathways, each averaged over its frames and every 7x7 window, in one map."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pool = WindowPool((None, 7, 7))
+
+    def forward(self, slow: Tensor, fast: Tensor) -> Tensor:
+        return torch.cat([self.pool(slow), self.pool(fast)], dim=1)
+
+
+def _fused(channels: tuple[Channels, ...]) -> tuple[Channels, ...]:
+    """The slow pathway's channels, with what the fast one hands over before each stage."""
+    share = FUSION_RATIO * FAST_WIDTH
+    return tuple(replace(stage, into=stage.into + stage.into * share // SLOW_WIDTH) for stage in channels)
+
+
+def _stages(depth: Depth, channels: tuple[Channels, ...], *, frames: Sequence[Sequence[int]]) -> list[Stage]:
+    return [
+        Stage(
+            BLOCKS_OF_DEPTH[depth][stage],
+            channels[stage],
+            stride=(1, 1, 1) if stage == 0 else (1, 2, 2),
+            bottleneck=partial(make_spatial_bottleneck, frames=frames[stage]),
+        )
+        for stage in range(STAGES)
+    ]
+
+
+@register_model(
+    "slowfast",
+    clip="32x2x224",
+    paper="Feichtenhofer et al., 2019, arXiv:1812.03982",
+    variants={
+        "slowfast_r50": {"depth": 50, "alpha": 4, "fusion_frames": 7},
+        "slowfast_r50_4x16": {"depth": 50, "alpha": 8, "fusion_frames": 5},
+        "slowfast_r101": {"depth": 101, "alpha": 4, "fusion_frames": 5},
+        "slowfast_r101_16x8": {
+            "depth": 101,
+            "alpha": 4,
+            "fusion_frames": 5,
+            "temporal_blocks": 6,
+            "clip": "64x2x224",
+        },
+    },
+)
+def build_slowfast(
+    num_classes: int = 400,
+    *,
+    depth: Depth = 50,
+    alpha: int = 4,
+    fusion_frames: int = 7,
+    temporal_blocks: int | None = None,
+    dropout: float = 0.5,
+) -> SlowFast:
+    """SlowFast; `alpha` is the fast pathway's frame rate over the slow one's."""
+    require_positive(alpha=alpha, fusion_frames=fusion_frames)
+    if fusion_frames % 2 == 0:
+        raise InputError(f"fusion_frames must be odd, found {fusion_frames}")
+    return SlowFast(
+        depth,
+        num_classes,
+        alpha=alpha,
+        fusion_frames=fusion_frames,
+        temporal_blocks=BLOCKS_OF_DEPTH[depth][2] if temporal_blocks is None else temporal_blocks,
+        dropout=dropout,
+    )

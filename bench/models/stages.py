@@ -1,0 +1,240 @@
+"""Residual stages and the pooling head of PyTorchVideo's networks, under the names its checkpoints carry (`blocks.N…`).
+
+After PyTorchVideo 0.1.5 (Apache-2.0), whose builders follow Feichtenhofer et al., 2019, arXiv:1812.03982. Every
+convolution is padded by half its kernel, so that stride alone decides the next size, `ceil(n / stride)`, and no clip
+is too small for one.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal, Protocol, cast
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from bench.models.base import VideoModel
+
+Size = tuple[int, int, int]
+"""Kernel, stride or window as (T, H, W)."""
+
+Window = tuple[int | None, int, int]
+"""Pooling window (T, H, W) on the last feature map; None spans all the frames there are."""
+
+Depth = Literal[50, 101, 152]
+
+ONE: Size = (1, 1, 1)
+BLOCKS_OF_DEPTH: dict[Depth, tuple[int, int, int, int]] = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
+STAGES = 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class Channels:
+    """Channels that enter a residual block, that its middle convolution works on, and that leave it."""
+
+    into: int
+    inner: int
+    out: int
+
+
+class MakeBottleneck(Protocol):
+    """Makes the bottleneck of block `index` of a stage; `stride` is that of the whole block."""
+
+    def __call__(self, index: int, channels: Channels, stride: Size) -> "Bottleneck": ...
+
+
+class BlockNetwork(VideoModel):
+    """A chain of blocks, the last of which is a `Head`.
+
+    At a crop above the training crop, the head pools by windows and averages their logits, as PyTorchVideo does.
+    Logits stay logits: the softmax that its hub puts before that average for some networks is left out.
+    """
+
+    def __init__(self, blocks: Iterable[nn.Module]) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(blocks)
+        self.head_name = f"blocks.{len(self.blocks) - 1}.proj"
+        _draw_weights(self)
+
+    @property
+    def head(self) -> "Head":
+        return cast(Head, self.blocks[-1])
+
+    def forward_maps(self, *clips: Tensor) -> Tensor:
+        """What the head reads, before pooling: `(B, C, T', H', W')`."""
+        (x,) = clips
+        for block in self.blocks[:-1]:
+            x = block(x)
+        return x
+
+    def forward_features(self, *clips: Tensor) -> Tensor:
+        return self.head.pooled(self.forward_maps(*clips))
+
+    def forward_head(self, features: Tensor) -> Tensor:
+        logits: Tensor = self.head.proj(self.head.dropout(features))
+        return logits
+
+    def forward(self, *clips: Tensor) -> Tensor:
+        """Logits `(B, classes)`; ClipError where a clip does not fit."""
+        self.check(*clips)
+        logits: Tensor = self.head(self.forward_maps(*clips))
+        return logits
+
+
+class Head(nn.Module):
+    """Pool by windows, then dropout and a linear layer at each window, then their mean: logits `(B, classes)`."""
+
+    def __init__(self, features: int, *, num_classes: int, pool: nn.Module, dropout: float) -> None:
+        super().__init__()
+        self.pool = pool
+        self.dropout = nn.Dropout(dropout)
+        self.proj = nn.Linear(features, num_classes)
+
+    def pooled(self, x_BCTHW: Tensor) -> Tensor:
+        """The mean over all windows: `(B, features)`."""
+        windows_BCTHW: Tensor = self.pool(x_BCTHW)
+        return windows_BCTHW.mean((2, 3, 4))
+
+    def forward(self, x_BCTHW: Tensor) -> Tensor:
+        windows_BTHWC = self.pool(x_BCTHW).movedim(1, -1)
+        logits_BTHWC: Tensor = self.proj(self.dropout(windows_BTHWC))
+        return logits_BTHWC.mean((1, 2, 3))
+
+
+class WindowPool(nn.Module):
+    """Average over every window of a fixed size, stride 1; where the map is smaller the window shrinks to it."""
+
+    def __init__(self, window: Window) -> None:
+        super().__init__()
+        self.window = window
+
+    def forward(self, x: Tensor) -> Tensor:
+        fitted = [
+            here if size is None else min(size, here) for size, here in zip(self.window, x.shape[2:], strict=True)
+        ]
+        return F.avg_pool3d(x, fitted, stride=1)
+
+    def extra_repr(self) -> str:
+        return f"window={self.window}"
+
+
+class Stem(nn.Module):
+    """The first convolution, with norm, ReLU and, where there is one, pooling."""
+
+    def __init__(self, conv: nn.Module, channels: int, *, pool: nn.Module | None = None) -> None:
+        super().__init__()
+        self.conv = conv
+        self.norm = nn.BatchNorm3d(channels)
+        self.activation = nn.ReLU()
+        self.pool = pool or nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.pool(self.activation(self.norm(self.conv(x))))
+        return out
+
+
+class Bottleneck(nn.Module):
+    """Three convolutions: `a` narrows (and may span time), `b` carries the stride, `c` widens again.
+
+    The last norm starts at zero, so that the block starts as its shortcut (Goyal et al., 2017, arXiv:1706.02677).
+    """
+
+    def __init__(
+        self,
+        channels: Channels,
+        conv_b: nn.Module,
+        *,
+        kernel_a: Size = ONE,
+        norm_b: nn.Module | None = None,
+        act_b: nn.Module | None = None,
+    ) -> None:
+        super().__init__()
+        self.conv_a = conv3d(channels.into, channels.inner, kernel=kernel_a)
+        self.norm_a = nn.BatchNorm3d(channels.inner)
+        self.act_a = nn.ReLU()
+        self.conv_b = conv_b
+        self.norm_b = norm_b or nn.BatchNorm3d(channels.inner)
+        self.act_b = act_b or nn.ReLU()
+        self.conv_c = conv3d(channels.inner, channels.out)
+        self.norm_c = nn.BatchNorm3d(channels.out)
+        nn.init.zeros_(self.norm_c.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.act_a(self.norm_a(self.conv_a(x)))
+        x = self.act_b(self.norm_b(self.conv_b(x)))
+        out: Tensor = self.norm_c(self.conv_c(x))
+        return out
+
+
+class ResidualBlock(nn.Module):
+    """A bottleneck beside its shortcut: the input itself, or a 1x1x1 convolution where width or size change."""
+
+    def __init__(self, channels: Channels, branch2: Bottleneck, *, stride: Size, norms_stride: bool) -> None:
+        super().__init__()
+        widens, strides = channels.into != channels.out, stride != ONE
+        self.branch1_conv = conv3d(channels.into, channels.out, stride=stride) if widens or strides else nn.Identity()
+        self.branch1_norm = nn.BatchNorm3d(channels.out) if widens or (strides and norms_stride) else nn.Identity()
+        self.branch2 = branch2
+        self.activation = nn.ReLU()
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.activation(self.branch1_norm(self.branch1_conv(x)) + self.branch2(x))
+        return out
+
+
+class Stage(nn.Module):
+    """`depth` residual blocks, of which the first carries the stride and the change of width.
+
+    `norms_stride` False leaves out the norm of a shortcut that strides without widening, as X3D does.
+    """
+
+    def __init__(
+        self, depth: int, channels: Channels, *, stride: Size, bottleneck: MakeBottleneck, norms_stride: bool = True
+    ) -> None:
+        super().__init__()
+        rest = replace(channels, into=channels.out)
+        places = [(channels, stride), *[(rest, ONE)] * (depth - 1)]
+        self.res_blocks = nn.Sequential(
+            *(
+                ResidualBlock(here, bottleneck(index, here, step), stride=step, norms_stride=norms_stride)
+                for index, (here, step) in enumerate(places)
+            )
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.res_blocks(x)
+        return out
+
+
+def conv3d(into: int, out: int, *, kernel: Size = ONE, stride: Size = ONE, groups: int = 1) -> nn.Conv3d:
+    """A convolution without bias, padded by half its kernel."""
+    t, h, w = kernel
+    return nn.Conv3d(into, out, kernel, stride=stride, padding=(t // 2, h // 2, w // 2), groups=groups, bias=False)
+
+
+def resnet_stem(channels: int, *, frames: int, is_pooled: bool = True) -> Stem:
+    """`frames` x 7 x 7 convolution of RGB, then 1x3x3 max-pooling unless `is_pooled` is False; each halves H and W."""
+    conv = conv3d(3, channels, kernel=(frames, 7, 7), stride=(1, 2, 2))
+    return Stem(conv, channels, pool=nn.MaxPool3d((1, 3, 3), (1, 2, 2), (0, 1, 1)) if is_pooled else None)
+
+
+def resnet_channels(stem: int = 64) -> tuple[Channels, ...]:
+    """Channels of ResNet's four stages behind a stem of `stem`: 64-64-256, 256-128-512, 512-256-1024, 1024-512-2048."""
+    inner = [stem * 2**stage for stage in range(STAGES)]
+    return tuple(Channels(into=stem if n == stem else 2 * n, inner=n, out=4 * n) for n in inner)
+
+
+def make_spatial_bottleneck(index: int, channels: Channels, stride: Size, *, frames: Sequence[int]) -> Bottleneck:
+    """A bottleneck of 1x3x3 whose first convolution spans `frames` frames: one number a block, repeated over them."""
+    conv_b = conv3d(channels.inner, channels.inner, kernel=(1, 3, 3), stride=stride)
+    return Bottleneck(channels, conv_b, kernel_a=(frames[index % len(frames)], 1, 1))
+
+
+def _draw_weights(model: nn.Module) -> None:
+    """Convolutions as He et al., 2015 (arXiv:1502.01852), over their outputs; linear layers at 0.01."""
+    for module in model.modules():
+        if isinstance(module, nn.Conv3d):
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        elif isinstance(module, nn.Linear):
+            nn.init.normal_(module.weight, std=0.01)
+        if isinstance(module, nn.Conv3d | nn.Linear) and module.bias is not None:
+            nn.init.zeros_(module.bias)
