@@ -9,6 +9,7 @@ BenchError
 │   ├── WeightsError          a checkpoint that is not what it was taken for
 │   └── MissingPackageError   an optional package is needed; says how to install it
 ├── VideoError                a file that cannot be decoded, or not as far as asked       exit 3
+│   └── MissingFrameError     a frame beyond those that are there; says how many are
 ├── TrainingError             a training or evaluation that cannot go on                  exit 3
 ├── DatasetError              a data set that is missing, incomplete or changed           exit 2
 └── StoreError                a results folder that cannot be read or is in use           exit 2
@@ -17,6 +18,8 @@ BenchError
 import difflib
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 
 class BenchError(Exception):
@@ -85,6 +88,17 @@ class TrainingError(BenchError):
     """A training or evaluation that cannot go on: a loss that is not finite, a full disk, a rank that died."""
 
     exit_code = 3
+
+
+class MissingFrameError(VideoError):
+    """A frame that is not there, or lies behind damage; `frames` frames, from 0 on, can be read."""
+
+    def __init__(self, message: str, *, frames: int) -> None:
+        self.frames = frames
+        super().__init__(message)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return partial(type(self), frames=self.frames), self.args
 
 
 class DatasetError(BenchError):

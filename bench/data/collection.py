@@ -21,7 +21,8 @@ class Video:
 
     `labels` are positions in the set's classes: one, several (multi-label) or none (a test split without labels).
     `frames` is their number and `sha256` their content, where an annotation or an index knows it; `facts` come from
-    an index and allow exact seeks.
+    an index and allow exact seeks. `fps` is what an annotation says of frame folders; `flow` is the folder of the
+    video's optical flow.
     """
 
     id: str
@@ -30,7 +31,9 @@ class Video:
     start_s: float | None = None
     end_s: float | None = None
     frames: int | None = None
+    fps: float | None = None
     sha256: str = ""
+    flow: Path | None = None
     facts: VideoFacts | None = field(default=None, repr=False, compare=False)
 
 

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from bench.data.container import missing_bytes
 from bench.data.facts import VideoFacts
 from bench.data.frame_folder import decode_image, list_frames, read_folder
-from bench.data.geometry import Size
+from bench.data.geometry import Covering, Size
 from bench.data.pyav_reader import (
     DecodingStoppedError,
     Timeline,
@@ -104,8 +104,10 @@ def _checked_indices(path: Path, indices: Iterable[int]) -> list[int]:
 
 
 def _check_size(size: Size | None) -> None:
-    sides = () if size is None else (size,) if isinstance(size, int) else size
-    if any(side < 1 for side in sides) or len(sides) > 2:
+    if size is None or isinstance(size, Covering):
+        return
+    sides = (size,) if isinstance(size, int) else size
+    if any(side < 1 for side in sides) or (not isinstance(size, int) and len(size) != 2):
         raise InputError(
             f"size {size!r} is not a short side in pixels such as 128, nor (height, width) such as (128, 171)"
         )

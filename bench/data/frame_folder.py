@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from bench.data.geometry import Size, upright_size
 from bench.data.scaling import resize_image
-from bench.errors import VideoError
+from bench.errors import MissingFrameError, VideoError
 
 _FRAME_FILE = re.compile(r"^(?P<prefix>.*?)(?P<number>\d+)\.(?:jpe?g|png|webp|bmp)$", re.IGNORECASE)
 RGB_PREFIXES = ("image_", "img_", "frame_", "frame", "image", "img", "")
@@ -67,6 +67,20 @@ def read_folder(
     return np.stack([found[i] for i in indices])
 
 
+def read_flow(path: Path, indices: Sequence[int], *, size: Size | None) -> NDArray[np.uint8]:
+    """Optical flow from `flow_x_00001.jpg` and `flow_y_00001.jpg`, uint8 (T, H, W, 2); the last pair stands for beyond.
+
+    A video of N frames has N - 1 pairs; entry i is the flow from frame i to frame i + 1.
+    """
+    planes = []
+    for prefix in ("flow_x_", "flow_y_"):
+        folder = list_frames(path, prefix=prefix)
+        within = [min(index, folder.frames - 1) for index in indices]
+        read = {index: _read_image(folder, index, size)[..., 0] for index in set(within)}
+        planes.append(np.stack([read[index] for index in within]))
+    return np.stack(planes, axis=-1)
+
+
 def decode_image(data: bytes, *, size: Size | None) -> NDArray[np.uint8]:
     """One encoded image as uint8 RGB (H, W, 3); ValueError or OSError if it is damaged."""
     native = _jpeg_size(data)
@@ -94,7 +108,8 @@ def _choose_prefix(path: Path, numbered: dict[str, dict[int, str]], prefix: str 
 def _read_image(folder: FrameFolder, index: int, size: Size | None) -> NDArray[np.uint8]:
     if not 0 <= index < folder.frames:
         last = folder.frames - 1
-        raise VideoError(f"{folder.path}: frame {index} is not there; the folder has {last + 1} frames, 0 to {last}")
+        message = f"{folder.path}: frame {index} is not there; the folder has {last + 1} frames, 0 to {last}"
+        raise MissingFrameError(message, frames=last + 1)
     name = folder.files[index]
     if name is None:
         raise VideoError(f"{folder.path}: frame {index} is missing: its number is left out among the files")

@@ -6,7 +6,16 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-Size = int | tuple[int, int]
+
+@dataclass(frozen=True, kw_only=True)
+class Covering:
+    """The smallest size, aspect kept, that a window of `height` x `width` fits into."""
+
+    height: int
+    width: int
+
+
+Size = int | tuple[int, int] | Covering
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +62,9 @@ def upright_size(native: tuple[int, ...], size: Size | None) -> tuple[int, ...]:
     """Height and width for `size`: None keeps `native`, an int is the short side, a pair is (H, W)."""
     if size is None:
         return native
+    if isinstance(size, Covering):
+        scale = max(size.height / native[0], size.width / native[1])
+        return max(size.height, round(native[0] * scale)), max(size.width, round(native[1] * scale))
     if not isinstance(size, int):
         return size
     short = min(native)

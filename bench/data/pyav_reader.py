@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from bench.data.facts import VideoFacts
 from bench.data.geometry import Orientation, Size, upright_size
-from bench.errors import VideoError
+from bench.errors import MissingFrameError, VideoError
 
 Frames = NDArray[np.uint8]
 
@@ -112,6 +112,19 @@ def frames_from_start(path: Path, container: InputContainer, stream: VideoStream
             frames += 1
     except DECODE_ERRORS as error:
         raise DecodingStoppedError(path, frames=frames, reason=reason_of(error)) from error
+
+
+def claimed_length(path: Path) -> tuple[int, float | None]:
+    """Frames and frames per second as the file claims them, without decoding; a header without a count is scanned."""
+    with opened(path) as (container, stream):
+        rate = stream.average_rate or stream.guessed_rate
+        fps = float(rate) if rate else None
+        if stream.frames > 0:
+            return stream.frames, fps
+        try:
+            return sum(packet.size > 0 for packet in container.demux(stream)), fps
+        except DECODE_ERRORS as error:
+            raise VideoError(f"{path}: cannot be read: {reason_of(error)}") from error
 
 
 def can_seek(container: InputContainer, stream: VideoStream) -> bool:
@@ -243,9 +256,11 @@ def _read_from_start(path: Path, wanted: Sequence[int], *, size: Size | None, ti
                     return found
         except DecodingStoppedError as error:
             first = next(i for i in wanted if i >= error.frames)
-            raise VideoError(f"{path}: frame {first} cannot be decoded; {_sound(error)}: {error.reason}") from error
+            message = f"{path}: frame {first} cannot be decoded; {_sound(error)}: {error.reason}"
+            raise MissingFrameError(message, frames=error.frames) from error
     first = next(i for i in wanted if i >= number)
-    raise VideoError(f"{path}: frame {first} is not there; the file has {number} frames, 0 to {number - 1}")
+    message = f"{path}: frame {first} is not there; the file has {number} frames, 0 to {number - 1}"
+    raise MissingFrameError(message, frames=number)
 
 
 def _sound(error: DecodingStoppedError) -> str:

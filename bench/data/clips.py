@@ -1,0 +1,127 @@
+"""The frames of clips out of one video: where its part lies, which frames are wanted, one decode for all of them."""
+
+from bisect import bisect_left
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bench.data.collection import Video
+from bench.data.decode import read_frames
+from bench.data.frame_folder import list_frames, read_flow
+from bench.data.geometry import Size
+from bench.data.pyav_reader import claimed_length
+from bench.data.sampling import Part, part_between
+from bench.errors import MissingFrameError, VideoError
+
+Choose = Callable[[Part], Sequence[Sequence[int]]]
+Frames = NDArray[np.uint8]
+
+_WORTH_WHOLE = 4  # a video up to so many times the clip's length is decoded whole where it is kept in memory
+
+
+class DecodedCache:
+    """Decoded videos of a small set, kept in memory; a set that would not fit into `limit_bytes` is not kept at all."""
+
+    def __init__(self, *, videos: int, limit_bytes: int) -> None:
+        self._videos, self._limit_bytes = videos, limit_bytes
+        self._kept: dict[str, Frames] = {}
+        self.is_open = limit_bytes > 0
+
+    def get(self, id_: str) -> Frames | None:
+        return self._kept.get(id_)
+
+    def put(self, id_: str, frames_THWC: Frames) -> None:
+        """Keep a video; the size of the first one decides whether the set is small."""
+        if not self._kept:
+            self.is_open = frames_THWC.nbytes * self._videos <= self._limit_bytes
+        kept = (len(self._kept) + 1) * frames_THWC.nbytes
+        if self.is_open and kept <= 2 * self._limit_bytes:
+            self._kept[id_] = frames_THWC
+
+
+class ClipReader:
+    """Reads clips of the modalities that a network takes, at one decode size."""
+
+    def __init__(
+        self,
+        *,
+        modalities: Sequence[str] = ("rgb",),
+        size: Size | None = None,
+        backend: str = "auto",
+        cache: DecodedCache | None = None,
+    ) -> None:
+        self._modalities, self._size, self._backend, self._cache = tuple(modalities), size, backend, cache
+
+    def read(self, video: Video, choose: Choose) -> list[dict[str, Frames]]:
+        """For each clip that `choose` wants of the video's part, its frames (T, H, W, C) by modality.
+
+        What a header claims may be wrong: where a frame proves not to be there, `choose` is asked once more, with the
+        frames that are.
+        """
+        part = part_of(video)
+        try:
+            return self._read(video, choose(part))
+        except MissingFrameError as error:
+            left = error.frames - part.first
+            if left <= 0 or left >= part.frames:
+                raise
+            return self._read(video, choose(Part(first=part.first, frames=left, fps=part.fps)))
+
+    def _read(self, video: Video, clips: Sequence[Sequence[int]]) -> list[dict[str, Frames]]:
+        wanted = sorted({index for clip in clips for index in clip})
+        place = {index: at for at, index in enumerate(wanted)}
+        decoded = {modality: self._frames(video, modality, wanted) for modality in self._modalities}
+        return [
+            {modality: frames[[place[index] for index in clip]] for modality, frames in decoded.items()}
+            for clip in clips
+        ]
+
+    def _frames(self, video: Video, modality: str, wanted: Sequence[int]) -> Frames:
+        if modality == "flow":
+            if video.flow is None:
+                raise VideoError(f"{video.path}: has no optical flow; make it with: vbench data flow")
+            return read_flow(video.flow, wanted, size=self._size)
+        kept = None if self._cache is None else self._cache.get(video.id)
+        if kept is not None and wanted[-1] < len(kept):
+            return kept[list(wanted)]
+        if self._cache is not None and self._cache.is_open and (video.frames or 1 << 30) <= _WORTH_WHOLE * len(wanted):
+            whole = self._decode(video, range(video.frames or 0))
+            self._cache.put(video.id, whole)
+            return whole[list(wanted)]
+        return self._decode(video, wanted)
+
+    def _decode(self, video: Video, indices: Sequence[int]) -> Frames:
+        return read_frames(video.path, indices, size=self._size, backend=self._backend, facts=video.facts)
+
+
+def part_of(video: Video) -> Part:
+    """The frames of the video that count; exact in time where its facts are known, else by the rate it claims."""
+    facts = video.facts
+    if facts is None:
+        frames, fps = _claimed(video.path)
+        frames, fps = video.frames or frames, video.fps or fps
+        if frames < 1:
+            raise VideoError(f"{video.path}: holds no frames")
+        return part_between(frames, fps, start_s=video.start_s, end_s=video.end_s)
+    if not facts.frames:
+        raise VideoError(facts.problem or f"{video.path}: holds no frames")
+    if video.start_s is None and video.end_s is None:
+        return Part(frames=facts.frames, fps=facts.fps)
+    return part_at(facts.times_s(), fps=facts.fps, start_s=video.start_s, end_s=video.end_s)
+
+
+def part_at(times_s: Sequence[float], *, fps: float | None, start_s: float | None, end_s: float | None) -> Part:
+    """The frames shown from `start_s` up to `end_s`, at least one of them."""
+    first = 0 if start_s is None else min(bisect_left(times_s, start_s), len(times_s) - 1)
+    end = len(times_s) if end_s is None else max(first + 1, bisect_left(times_s, end_s))
+    return Part(first=first, frames=end - first, fps=fps)
+
+
+@lru_cache(maxsize=1 << 16)
+def _claimed(path: Path) -> tuple[int, float | None]:
+    if path.is_dir():
+        return list_frames(path).frames, None
+    return claimed_length(path)

@@ -1,0 +1,389 @@
+"""Batches of clips for training and evaluation: in an order that depends on seed and epoch alone, never on workers.
+
+Worker processes are started from a clean server process (never forked from one that holds a GPU or threads), get one
+small work order a batch, and decode, transform and normalise. A video that cannot be read is never dropped in silence:
+it goes into `failures`, or is warned of.
+"""
+
+import multiprocessing
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache, partial
+from typing import Any, Protocol, cast
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from bench.data.clips import ClipReader, DecodedCache
+from bench.data.collection import Video, VideoSet
+from bench.data.geometry import Covering, Size
+from bench.data.sampling import Part, Short, generator_of, sample_clip, sample_views
+from bench.data.transforms import FLOW_MEAN, FLOW_STD, Augmentation, Transform, normalise, spatial_views
+from bench.errors import BenchError, InputError, VideoError
+from bench.schema import Clip
+
+CACHE_BYTES = 256 << 20
+
+
+class UnreadVideoWarning(UserWarning):
+    """A video gave no clip, and nobody asked to be told of it."""
+
+
+class InputLike(Protocol):
+    """One input of a network, as the networks describe it."""
+
+    @property
+    def channels(self) -> int: ...
+
+    @property
+    def modality(self) -> str: ...
+
+    def take(self, clip_BCTHW: Tensor) -> Tensor: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batch:
+    """Clips with their labels. `clips` has one tensor (B * V, C, T, H, W) per input, the views of one video adjacent.
+
+    `labels` is (B,) int64, or (B, classes) float of zeros and ones for multi-label sets; `videos` (B,) are positions in
+    the set's videos.
+    """
+
+    clips: tuple[Tensor, ...]
+    labels: Tensor
+    videos: Tensor
+    views: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Unread:
+    """A video that gave no clip: its position in the set, its id, and why."""
+
+    position: int
+    id: str
+    reason: str
+
+
+def train_batches(
+    videos: VideoSet,
+    *,
+    clip: Clip,
+    inputs: Sequence[InputLike],
+    augmentation: Augmentation,
+    mean: Sequence[float],
+    std: Sequence[float],
+    batch: int,
+    seed: int,
+    epoch: int,
+    workers: int = 0,
+    start: int = 0,
+    rank: int = 0,
+    world: int = 1,
+    drop_last: bool = True,
+    cache_bytes: int = CACHE_BYTES,
+    failures: list[Unread] | None = None,
+) -> Iterator[Batch]:
+    """One epoch of shuffled, augmented clips, one a video, from batch `start` on.
+
+    Every rank gets `batch` clips of each global batch of `batch * world`. What a clip shows depends on `seed`, `epoch`
+    and its video alone. A video that cannot be read is replaced by another clip of its batch and told in `failures`.
+    Without workers, the decoded videos of a set that fits into `cache_bytes` are kept in memory.
+    """
+    positions = epoch_order(
+        len(videos), batch=batch, seed=seed, epoch=epoch, rank=rank, world=world, drop_last=drop_last
+    )
+    maker = _TrainMaker(
+        reading=_Reading.of(
+            videos, inputs, size=augmentation.decode_size(clip), cache_bytes=cache_bytes, workers=workers
+        ),
+        normalisation=_Normalisation(mean=tuple(mean), std=tuple(std)),
+        clip=clip,
+        augmentation=augmentation,
+        seed=seed,
+        epoch=epoch,
+    )
+    return _batches(maker, videos, positions[start:], inputs=inputs, workers=workers, failures=failures)
+
+
+def view_batches(
+    videos: VideoSet,
+    *,
+    clip: Clip,
+    inputs: Sequence[InputLike],
+    views: tuple[int, int] = (1, 1),
+    mean: Sequence[float],
+    std: Sequence[float],
+    batch: int,
+    resize: Size | None = None,
+    short: Short = "loop",
+    workers: int = 0,
+    rank: int = 0,
+    world: int = 1,
+    cache_bytes: int = CACHE_BYTES,
+    failures: list[Unread] | None = None,
+) -> Iterator[Batch]:
+    """Every video once, each with `views` (temporal, spatial) clips out of one decode; `batch` counts videos.
+
+    Frames are scaled to `resize` (short side or (H, W)), by default just enough to cover the clip's size. Ranks take
+    turns; no video is repeated to fill a batch. One that cannot be read is left out and told in `failures`.
+    """
+    mine = list(range(rank, len(videos), world))
+    positions = [mine[at : at + batch] for at in range(0, len(mine), batch)]
+    size = Covering(height=clip.height, width=clip.width) if resize is None else resize
+    maker = _ViewMaker(
+        reading=_Reading.of(videos, inputs, size=size, cache_bytes=cache_bytes, workers=workers),
+        normalisation=_Normalisation(mean=tuple(mean), std=tuple(std)),
+        clip=clip,
+        views=views,
+        short=short,
+    )
+    return _batches(maker, videos, positions, inputs=inputs, workers=workers, failures=failures)
+
+
+def steps_per_epoch(videos: VideoSet, *, batch: int, world: int = 1, drop_last: bool = True) -> int:
+    """Batches that each rank gets in an epoch."""
+    return len(epoch_order(len(videos), batch=batch, seed=0, epoch=0, rank=0, world=world, drop_last=drop_last))
+
+
+def epoch_order(
+    videos: int, *, batch: int, seed: int, epoch: int, rank: int, world: int, drop_last: bool = True
+) -> list[list[int]]:
+    """Positions of one rank's batches. The global batches are the same for every `world` with the same `batch * world`.
+
+    With `drop_last=False` the rest makes a smaller last batch, cut so that every rank has as many clips.
+    """
+    if batch < 1:
+        raise InputError(f"a batch of {batch} clips; allowed: 1 and more")
+    order = np.random.default_rng((seed, epoch)).permutation(videos).tolist()
+    whole = videos // (batch * world)
+    globally = [order[i * batch * world : (i + 1) * batch * world] for i in range(whole)]
+    rest = order[whole * batch * world :]
+    if not drop_last and len(rest) >= world:
+        globally.append(rest[: len(rest) // world * world])
+    return [each[rank * len(each) // world : (rank + 1) * len(each) // world] for each in globally]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Normalisation:
+    """Of RGB, as the network wants it; flow has its own."""
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    def apply(self, modality: str, clip_CTHW: Tensor) -> Tensor:
+        if modality == "flow":
+            return normalise(clip_CTHW, mean=FLOW_MEAN, std=FLOW_STD)
+        return normalise(clip_CTHW, mean=self.mean, std=self.std)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Reading:
+    """How the videos of a set are read, and what their labels look like; small enough to send to a worker."""
+
+    modalities: tuple[str, ...]
+    size: Size | None
+    classes: int
+    is_multi_label: bool
+    cache_key: tuple[str, int, int] | None
+
+    @classmethod
+    def of(
+        cls, videos: VideoSet, inputs: Sequence[InputLike], *, size: Size | None, cache_bytes: int, workers: int
+    ) -> "_Reading":
+        return cls(
+            modalities=tuple(dict.fromkeys(each.modality for each in inputs)),
+            size=size,
+            classes=len(videos.classes),
+            is_multi_label=videos.is_multi_label,
+            cache_key=None if workers else (f"{videos.hash} {size}", len(videos), cache_bytes),
+        )
+
+    def reader(self) -> ClipReader:
+        cache = None if self.cache_key is None else _shared_cache(*self.cache_key)
+        return ClipReader(modalities=self.modalities, size=self.size, cache=cache)
+
+    def labels(self, videos: Sequence[Video]) -> Tensor:
+        if not self.is_multi_label:
+            return torch.tensor([video.labels[0] if video.labels else -1 for video in videos])
+        labels = torch.zeros(len(videos), self.classes)
+        for row, video in zip(labels, videos, strict=True):
+            row[list(video.labels)] = 1
+        return labels
+
+
+@lru_cache(maxsize=4)
+def _shared_cache(_name: str, videos: int, limit_bytes: int) -> DecodedCache:
+    """One cache a set and size, so that the next epoch finds what this one decoded."""
+    return DecodedCache(videos=videos, limit_bytes=limit_bytes)
+
+
+Order = tuple[tuple[int, Video], ...]
+Views = dict[str, list[Tensor]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Made:
+    """What a worker sends back for one order: clips (B * V, C, T, H, W) by modality, and the videos that gave none."""
+
+    clips: dict[str, Tensor]
+    labels: Tensor
+    positions: Tensor
+    views: int
+    unread: tuple[Unread, ...]
+
+    def pin_memory(self) -> "_Made":
+        """In page-locked memory, for copies to a GPU that do not wait."""
+        clips = {modality: clips.pin_memory() for modality, clips in self.clips.items()}
+        return replace(self, clips=clips, labels=self.labels.pin_memory())
+
+
+@dataclass(frozen=True, kw_only=True)
+class _TrainMaker:
+    """Makes training batches out of orders."""
+
+    reading: _Reading
+    normalisation: _Normalisation
+    clip: Clip
+    augmentation: Augmentation
+    seed: int
+    epoch: int
+
+    def __call__(self, order: Order) -> _Made:
+        reader, transform = self.reading.reader(), _built(self.augmentation, self.clip)
+        return _make(order, partial(self._clips, reader, transform), reading=self.reading, views=1, fills=True)
+
+    def _clips(self, reader: ClipReader, transform: Transform, position: int, video: Video) -> Views:
+        def choose(part: Part) -> list[tuple[int, ...]]:
+            random = generator_of(self.seed, epoch=self.epoch, sample=position)
+            a = self.augmentation
+            return [sample_clip(part, self.clip, sampling=a.sampling, short=a.short, random=random)]
+
+        (frames,) = reader.read(video, choose)
+        draw = int(generator_of(self.seed, epoch=self.epoch, sample=position).integers(1 << 62))
+        clips = transform(frames, draw)
+        return {modality: [self.normalisation.apply(modality, each)] for modality, each in clips.items()}
+
+
+@dataclass(frozen=True, kw_only=True)
+class _ViewMaker:
+    """Makes evaluation batches out of orders."""
+
+    reading: _Reading
+    normalisation: _Normalisation
+    clip: Clip
+    views: tuple[int, int]
+    short: Short
+
+    def __call__(self, order: Order) -> _Made:
+        clips, views = partial(self._clips, self.reading.reader()), self.views[0] * self.views[1]
+        return _make(order, clips, reading=self.reading, views=views, fills=False)
+
+    def _clips(self, reader: ClipReader, position: int, video: Video) -> Views:
+        choose = partial(sample_views, clip=self.clip, views=self.views[0], short=self.short)
+        made: Views = {modality: [] for modality in self.reading.modalities}
+        for frames in reader.read(video, choose):
+            for modality, frames_THWC in frames.items():
+                windows = spatial_views(
+                    frames_THWC, height=self.clip.height, width=self.clip.width, views=self.views[1]
+                )
+                made[modality] += [self.normalisation.apply(modality, window) for window in windows]
+        return made
+
+
+def _make(
+    order: Order, clips_of: Callable[[int, Video], Views], *, reading: _Reading, views: int, fills: bool
+) -> _Made:
+    """Read every video of an order; `fills` repeats clips of others in the place of those that cannot be read."""
+    read: list[tuple[int, Video, Views]] = []
+    unread: list[Unread] = []
+    for position, video in order:
+        try:
+            read.append((position, video, clips_of(position, video)))
+        except VideoError as error:
+            unread.append(Unread(position=position, id=video.id, reason=str(error)))
+    if fills and not read:
+        raise VideoError(f"not one of the {len(order)} videos of a batch can be read; the first: {unread[0].reason}")
+    if fills:
+        read += [read[i % len(read)] for i in range(len(unread))]
+    videos = [video for _, video, _ in read]
+    return _Made(
+        clips={m: torch.stack([view for *_, made in read for view in made[m]]) for m in reading.modalities if read},
+        labels=reading.labels(videos),
+        positions=torch.tensor([position for position, *_ in read], dtype=torch.int64),
+        views=views,
+        unread=tuple(unread),
+    )
+
+
+@lru_cache(maxsize=8)
+def _built(augmentation: Augmentation, clip: Clip) -> Transform:
+    return augmentation.build(clip)
+
+
+def _batches(
+    maker: Callable[[Order], _Made],
+    videos: VideoSet,
+    positions: Sequence[Sequence[int]],
+    *,
+    inputs: Sequence[InputLike],
+    workers: int,
+    failures: list[Unread] | None,
+) -> Iterator[Batch]:
+    orders = [tuple((position, videos.videos[position]) for position in batch) for batch in positions]
+    for made in _worked(maker, orders, workers=workers):
+        _tell(made.unread, failures)
+        if not made.clips:
+            continue
+        clips = tuple(each.take(made.clips[each.modality]) for each in inputs)
+        yield Batch(clips=clips, labels=made.labels, videos=made.positions, views=made.views)
+
+
+def _worked(maker: Callable[[Order], _Made], orders: Sequence[Order], *, workers: int) -> Iterator[_Made]:
+    if workers == 0 or not orders:
+        yield from map(maker, orders)
+        return
+    multiprocessing.get_context("forkserver").set_forkserver_preload([__name__, "torchvision.transforms.v2"])
+    loader: DataLoader[_Made | BenchError] = DataLoader(
+        _Orders(maker),
+        batch_size=None,
+        sampler=cast("Any", orders),
+        num_workers=min(workers, len(orders)),
+        collate_fn=cast("Any", _unchanged),
+        pin_memory=torch.cuda.is_available(),
+        multiprocessing_context="forkserver",
+    )
+    for made in loader:
+        if isinstance(made, BenchError):
+            raise made
+        yield made
+
+
+class _Orders(Dataset["_Made | BenchError"]):
+    """What a worker holds: the maker alone. The orders themselves come as if they were indices.
+
+    An error of the user's travels as a value; DataLoader would bury its message in a traceback.
+    """
+
+    def __init__(self, maker: Callable[[Order], _Made]) -> None:
+        self._maker = maker
+
+    def __getitem__(self, order: Any) -> "_Made | BenchError":
+        try:
+            return self._maker(order)
+        except BenchError as error:
+            return error
+
+
+def _unchanged(made: "_Made | BenchError") -> "_Made | BenchError":
+    return made
+
+
+def _tell(unread: Iterable[Unread], failures: list[Unread] | None) -> None:
+    for each in unread:
+        if failures is not None:
+            failures.append(each)
+        else:
+            warnings.warn(f"video {each.id} was left out: {each.reason}", UnreadVideoWarning, stacklevel=3)

@@ -1,0 +1,104 @@
+"""Which frames of a video a clip takes. Pure arithmetic; randomness comes in as a generator.
+
+Frame numbers count from the first frame of the video. A clip of stride s takes every s-th frame; one given in fps takes
+the frame shown at each of its own instants.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import numpy as np
+
+from bench.errors import InputError
+from bench.schema import Clip
+
+Sampling = Literal["random", "centre", "dense", "uniform", "segments"]
+Short = Literal["loop", "clamp"]
+SAMPLINGS: tuple[str, ...] = get_args(Sampling)
+SHORTS: tuple[str, ...] = get_args(Short)
+
+_ROUNDING = 1e-6  # so that 29.97 over 14.985 steps by 2 and not by 1.9999999
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """The frames of a video that may be taken: `frames` of them from `first` on, shown at `fps` where that is known."""
+
+    first: int = 0
+    frames: int
+    fps: float | None = None
+
+
+def generator_of(seed: int, *, epoch: int, sample: int) -> np.random.Generator:
+    """The randomness of one sample in one epoch, the same whatever worker or rank draws it."""
+    return np.random.default_rng((seed, epoch, sample))
+
+
+def sample_clip(
+    part: Part, clip: Clip, *, sampling: Sampling, short: Short, random: np.random.Generator
+) -> tuple[int, ...]:
+    """Frame numbers of one clip.
+
+    `random`: one block anywhere inside the part; `centre`: the block in its middle; `dense`: a block that starts
+    anywhere and wraps round the end; `uniform`: the middles of `clip.frames` equal sections (TSN, Wang et al., 2016);
+    `segments`: a random frame of each such section. A block longer than the part loops, or stays on the last frame
+    (`clamp`).
+    """
+    if sampling in ("uniform", "segments"):
+        return _of_sections(part, clip.frames, random=random if sampling == "segments" else None)
+    step = frame_step(clip, part)
+    room = part.frames - _extent(clip, step)
+    if sampling == "dense":
+        return _block(part, clip, step, start=int(random.integers(part.frames)), short="loop")
+    start = room // 2 if sampling == "centre" else int(random.integers(room + 1)) if room > 0 else 0
+    return _block(part, clip, step, start=max(0, start), short=short)
+
+
+def sample_views(part: Part, clip: Clip, *, views: int, short: Short) -> tuple[tuple[int, ...], ...]:
+    """Frame numbers of `views` clips spread evenly from the part's beginning to its end; the middle if it is one."""
+    step = frame_step(clip, part)
+    room = max(0, part.frames - _extent(clip, step))
+    starts = [room // 2] if views == 1 else [i * room // (views - 1) for i in range(views)]
+    return tuple(_block(part, clip, step, start=start, short=short) for start in starts)
+
+
+def frame_step(clip: Clip, part: Part) -> float:
+    """Frames of the video from one frame of the clip to the next; InputError if only an unknown fps could tell."""
+    if clip.fps is None:
+        return float(clip.stride or 1)
+    if not part.fps:
+        raise InputError(
+            f"the clip {clip} is given in frames per second and the rate of the video is not known; "
+            "index the data set, put fps into its annotation, or give the clip a stride"
+        )
+    return part.fps / clip.fps
+
+
+def part_between(frames: int, fps: float | None, *, start_s: float | None, end_s: float | None) -> Part:
+    """The part of a video of `frames` at a constant `fps` from `start_s` to `end_s`, at least one frame of it."""
+    if start_s is None and end_s is None:
+        return Part(frames=frames, fps=fps)
+    if not fps:
+        raise InputError("a part given in seconds needs the rate of the video; index the data set or annotate its fps")
+    first = min(max(0, round((start_s or 0.0) * fps)), frames - 1)
+    end = frames if end_s is None else min(frames, max(first + 1, round(end_s * fps)))
+    return Part(first=first, frames=end - first, fps=fps)
+
+
+def _extent(clip: Clip, step: float) -> int:
+    """Frames from the first to the last of a block, both counted."""
+    return math.floor((clip.frames - 1) * step + _ROUNDING) + 1
+
+
+def _block(part: Part, clip: Clip, step: float, *, start: int, short: Short) -> tuple[int, ...]:
+    offsets = [start + math.floor(i * step + _ROUNDING) for i in range(clip.frames)]
+    if short == "loop":
+        return tuple(part.first + offset % part.frames for offset in offsets)
+    return tuple(part.first + min(offset, part.frames - 1) for offset in offsets)
+
+
+def _of_sections(part: Part, sections: int, *, random: np.random.Generator | None) -> tuple[int, ...]:
+    within = np.full(sections, 0.5) if random is None else random.random(sections)
+    offsets = np.floor((np.arange(sections) + within) * part.frames / sections).astype(int)
+    return tuple(part.first + min(int(offset), part.frames - 1) for offset in offsets)
