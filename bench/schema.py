@@ -16,6 +16,8 @@ MemoryFormat = Literal["contiguous", "channels_last_3d"]
 CompileMode = Literal["off", "default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs"]
 Batch = Annotated[int, Field(ge=1)]
 
+# What a timed case is taken at where its suite does not say; not spelled out in titles.
+UNSPOKEN: dict[str, Json] = {"precision": "fp32", "memory_format": "contiguous", "compile": "off"}
 GOOD_STATUSES: frozenset[str] = frozenset({"ok", "unsteady", "throttled"})
 STATUSES: tuple[str, ...] = get_args(Status)
 
@@ -117,7 +119,7 @@ class Case(Frozen):
     def title(self) -> str:
         """One line for people: `c3d_search kernel_depth=3 16x1x112 seed=1`."""
         named = self.point.named()
-        rest = {k: v for k, v in named.items() if k not in ("model", "clip")}
+        rest = {k: v for k, v in named.items() if k not in ("model", "clip") and v != UNSPOKEN.get(k)}
         return " ".join([self.point.model, *(f"{k}={v}" for k, v in rest.items()), str(self.point.clip)])
 
 

@@ -13,13 +13,12 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from bench.errors import InputError, Problem, SuiteError, UnknownNameError, suggest
 from bench.registry import DatasetEntry, MeasureEntry
-from bench.schema import Case, Clip, Json, ModelFacts, Point, Probe
+from bench.schema import UNSPOKEN, Case, Clip, Json, ModelFacts, Point, Probe
 from bench.yaml_tree import Place, Tree, read_yaml
 
 AXES = tuple(name for name in Point.model_fields if name not in ("model", "args"))
 SPOKEN = {"seeds": "seed"}  # how people write an axis that lists several
 PATHS = ("weights", "root")  # keys in which ${env:NAME} is replaced
-TIMING_DEFAULTS: dict[str, Json] = {"precision": "fp32", "memory_format": "contiguous", "compile": "off"}
 ENV = re.compile(r"\$\{env:([A-Za-z_][A-Za-z0-9_]*)\}")
 
 
@@ -333,7 +332,7 @@ class _Planner:
             else:
                 allowed = {*entry.options, *(entry.depends_on - {"model", "args"})}
                 self._add(("measure", measure, key), f"{measure} has no option {key!r}; {suggest(key, allowed)}")
-        defaults = {k: v for k, v in TIMING_DEFAULTS.items() if k in entry.depends_on}
+        defaults = {k: v for k, v in UNSPOKEN.items() if k in entry.depends_on}
         for chosen in _product(inner):
             axes = {k: v for k, v in {**defaults, **setting.axes, **chosen}.items() if k in entry.depends_on}
             checked = self._checked_axes(axes, setting, measure)
