@@ -8,7 +8,7 @@ import contextlib
 import hashlib
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,15 +31,14 @@ class Restored:
 
 
 def write_state(folder: Path, state: Mapping[str, Any], *, step: int) -> Path:
-    """Write everything of a training at `step`; older states but one go. TrainingError where it cannot be written."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """Write everything of a training at `step`; all states but the two newest go. TrainingError where it cannot be."""
     _sweep(folder)
-    part = folder / f"state_{step:08d}.part"
-    with _part_removed(part):
-        _write(part, lambda target: torch.save(dict(state), target))
-        path = folder / f"state_{step:08d}_{_hash(part)}.pt"
-        os.replace(part, path)
-    _sync_folder(folder)
+    unproved = folder / f"state_{step:08d}.pt"
+    with written_whole(unproved) as part:
+        torch.save(dict(state), part)
+        digest = _hash(part)
+    path = unproved.with_stem(f"{unproved.stem}_{digest}")
+    os.replace(unproved, path)
     for _, old in _states(folder)[KEPT:]:
         old.unlink(missing_ok=True)
     return path
@@ -68,12 +67,8 @@ def remove_states(folder: Path) -> None:
 
 def write_weights(path: Path, weights: Mapping[str, Any], *, about: Mapping[str, Any]) -> Path:
     """Write `{**about, "state_dict": weights}` to `path`, whole or not at all; `about` is plain data."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(".part")
-    with _part_removed(part):
-        _write(part, lambda target: torch.save({**about, "state_dict": dict(weights)}, target))
-        os.replace(part, path)
-    _sync_folder(path.parent)
+    with written_whole(path) as part:
+        torch.save({**about, "state_dict": dict(weights)}, part)
     return path
 
 
@@ -85,30 +80,28 @@ def read_weights(path: Path) -> dict[str, Any]:
 
 def write_text(path: Path, text: str) -> Path:
     """Write `text` to `path`, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(".part")
-    with _part_removed(part):
-        _write(part, lambda target: target.write(text.encode()))
-        os.replace(part, path)
+    with written_whole(path) as part:
+        part.write_text(text, encoding="utf-8")
     return path
 
 
-def _write(path: Path, write: Callable[[Any], Any]) -> None:
-    with path.open("wb") as target:
-        write(target)
-        target.flush()
-        os.fsync(target.fileno())
-
-
 @contextlib.contextmanager
-def _part_removed(part: Path) -> Any:
-    """Nothing half-written stays behind. torch reports a full disk as a RuntimeError."""
+def written_whole(path: Path) -> Iterator[Path]:
+    """A file beside `path` to write to, which becomes `path` at the end of the block, or goes where the block fails.
+
+    TrainingError where it cannot be written; torch reports a full disk as a RuntimeError.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_suffix(".part")
     try:
-        yield
+        yield part
+        _sync(part)
+        os.replace(part, path)
+        _sync(path.parent)
     except (OSError, RuntimeError) as error:
         part.unlink(missing_ok=True)
         reason = error.strerror if isinstance(error, OSError) and error.strerror else " ".join(str(error).split())
-        raise TrainingError(f"{part.parent / part.stem} cannot be written: {reason}") from error
+        raise TrainingError(f"{path} cannot be written: {reason}") from error
 
 
 def _states(folder: Path) -> list[tuple[str, Path]]:
@@ -119,9 +112,10 @@ def _states(folder: Path) -> list[tuple[str, Path]]:
 
 
 def _sweep(folder: Path) -> None:
-    """Delete what a killed writer left."""
-    for path in folder.glob("*.part"):
-        path.unlink(missing_ok=True)
+    """Delete what a killed writer left: half files, and states that did not get their hash."""
+    for path in folder.glob("state_*"):
+        if not _STATE.fullmatch(path.name):
+            path.unlink(missing_ok=True)
 
 
 def _hash(path: Path) -> str:
@@ -129,8 +123,9 @@ def _hash(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()[:12]
 
 
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
+def _sync(path: Path) -> None:
+    """Wait until a file or folder is on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:

@@ -12,14 +12,15 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from bench.data.collection import VideoSet
-from bench.data.loading import Batch, view_batches
+from bench.data.loading import Batch, Unread, view_batches
+from bench.data.sampling import Short
 from bench.errors import InputError, TrainingError
 from bench.models.base import VideoModel, inputs_of
 from bench.schema import Clip
 from bench.stats import Estimate, wilson_interval
 from bench.train.progress import Report, Watch, silent
 from bench.train.ranks import current_ranks
-from bench.train.scoring import confusion_matrix, label_ranks, mean_per_class
+from bench.train.scoring import Labels, confusion_matrix, label_ranks, mean_average_precision, mean_per_class
 
 Averaging = Literal["softmax", "score"]
 Amp = Literal["off", "fp16", "bf16"]
@@ -29,16 +30,16 @@ Amp = Literal["off", "fp16", "bf16"]
 class Evaluation:
     """Scores of every video that could be read, and what follows from them.
 
-    `scores` `(videos, classes)` are means over a video's views, `labels` `(videos,)`, `positions` `(videos,)` the
-    places in the video set, ascending; `missing` are the places without a score. `clip_ranks` `(videos, views)` is how
-    many classes stand before the label in each single view.
+    `scores` `(videos, classes)` are means over a video's views; `labels` `(videos,)`, or `(videos, classes)` booleans
+    for several labels a video; `positions` `(videos,)` the places in the video set, ascending. `clip_ranks` `(videos,
+    views)` is how many classes stand before the label in each single view. `unread` are the videos without a score.
     """
 
     positions: NDArray[np.int64]
-    labels: NDArray[np.int64]
+    labels: Labels
     scores: NDArray[np.float32]
     clip_ranks: NDArray[np.int64]
-    missing: tuple[int, ...]
+    unread: tuple[Unread, ...]
     seconds: float
 
     @cached_property
@@ -55,9 +56,18 @@ class Evaluation:
         return float((self.clip_ranks < k).mean())
 
     @property
+    def is_multi_label(self) -> bool:
+        return self.labels.ndim == 2
+
+    @property
     def mean_class(self) -> float:
-        """Mean over the classes present of each class's top-1."""
+        """Mean over the classes present of each class's top-1, for one label a video."""
         return mean_per_class(self.ranks < 1, self.labels)
+
+    @property
+    def mean_average_precision(self) -> float:
+        """Mean over the classes present of each class's average precision, for several labels a video."""
+        return mean_average_precision(self.scores, self.labels.astype(np.bool_))
 
     @property
     def confusion(self) -> NDArray[np.int64]:
@@ -66,10 +76,9 @@ class Evaluation:
 
     @property
     def loss(self) -> float:
-        """Mean cross-entropy of the scores, read as probabilities where they are, else as logits."""
-        scores = torch.from_numpy(self.scores)
-        logs = scores.clamp_min(1e-12).log() if _are_probabilities(self.scores) else scores.log_softmax(1)
-        return float(torch.nn.functional.nll_loss(logs, torch.from_numpy(self.labels)))
+        """Mean of minus the logarithm of the label's probability, where scores are probabilities."""
+        own = self.scores[self.labels] if self.is_multi_label else self.scores[np.arange(len(self.labels)), self.labels]
+        return float(-np.log(own.clip(1e-12)).mean())
 
 
 def evaluate(
@@ -84,16 +93,20 @@ def evaluate(
     averaging: Averaging = "softmax",
     amp: Amp = "off",
     report: Report = silent,
-    **loading: Any,
+    resize: int | tuple[int, int] | None = None,
+    short: Short = "loop",
 ) -> Evaluation:
     """Score `videos` with `views` (temporal, spatial) clips each; `model` must be on `device`.
 
     `batch` counts clips in one forward pass. `averaging` takes the mean of probabilities or of raw scores over the
-    views. `loading` goes to `bench.data.loading.view_batches`. With several ranks each scores its share and all get
-    the whole. TrainingError where no video can be read or a score is not finite.
+    views. Frames are scaled to `resize` (short side or H and W), by default just enough for the clip. Of several ranks
+    each scores its share and all get the whole. TrainingError where no video can be read or a score is not finite.
     """
+    _refuse_unlabelled(videos)
     ranks, watch, count = current_ranks(), Watch(), views[0] * views[1]
+    normalisation = normalisation_of(model)
     parts: list[_Part] = []
+    unread: list[Unread] = []
     batches = view_batches(
         videos,
         clip=clip,
@@ -103,7 +116,11 @@ def evaluate(
         workers=workers,
         rank=ranks.rank,
         world=ranks.world,
-        **{**normalisation_of(model), **loading},
+        resize=resize,
+        short=short,
+        failures=unread,
+        mean=normalisation.mean,
+        std=normalisation.std,
     )
     done = 0
     with evaluating(model), torch.inference_mode(), autocast(device, amp):
@@ -111,9 +128,10 @@ def evaluate(
             parts.append(_score(model, each, device=device, at_once=batch, averaging=averaging))
             done += len(each.labels)
             if watch.count(each.clips[0].shape[0]):
-                report(watch.progress("evaluating", min(1.0, done * ranks.world / len(videos.videos))))
+                report(watch.progress("evaluating", min(1.0, done * ranks.world / len(videos))))
     gathered = [part for of_rank in ranks.gather(parts) for part in of_rank]
-    return _joined(gathered, videos=len(videos.videos), seconds=watch.seconds)
+    failed = [video for of_rank in ranks.gather(unread) for video in of_rank]
+    return _joined(gathered, unread=failed, seconds=watch.seconds)
 
 
 @contextmanager
@@ -139,23 +157,23 @@ class _Part:
     """What one batch of videos gave, on the host."""
 
     positions: NDArray[np.int64]
-    labels: NDArray[np.int64]
+    labels: Labels
     scores: NDArray[np.float32]
     clip_ranks: NDArray[np.int64]
 
 
 def _score(model: nn.Module, batch: Batch, *, device: str | torch.device, at_once: int, averaging: Averaging) -> _Part:
     clips = [clip.to(device, non_blocking=True) for clip in batch.clips]
-    pieces = zip(*(clip.split(at_once) for clip in clips), strict=True)
+    pieces = zip(*(torch.split(clip, at_once) for clip in clips), strict=True)
     logits = torch.cat([_logits(model(*piece)) for piece in pieces]).float()
     scores = logits.softmax(1) if averaging == "softmax" else logits
     by_view = scores.cpu().numpy()
-    labels = batch.labels.numpy()
+    labels = batch.labels.numpy() if batch.labels.ndim == 1 else batch.labels.numpy().astype(np.bool_)
     return _Part(
         positions=batch.videos.numpy(),
         labels=labels,
         scores=by_view.reshape(len(labels), batch.views, -1).mean(axis=1),
-        clip_ranks=label_ranks(by_view, labels.repeat(batch.views)).reshape(len(labels), batch.views),
+        clip_ranks=label_ranks(by_view, labels.repeat(batch.views, axis=0)).reshape(len(labels), batch.views),
     )
 
 
@@ -166,25 +184,38 @@ def _logits(output: Any) -> Tensor:
     return output
 
 
-def _joined(parts: list[_Part], *, videos: int, seconds: float) -> Evaluation:
+def _joined(parts: list[_Part], *, unread: list[Unread], seconds: float) -> Evaluation:
     """All parts as one, in the order of the set; a video that two ranks scored counts once."""
     if not parts:
-        raise TrainingError(f"none of {videos} videos could be read, so there is no accuracy")
+        raise TrainingError(f"none of the {len(unread)} videos can be read; the first: {unread[0].reason}")
     positions, first = np.unique(np.concatenate([part.positions for part in parts]), return_index=True)
     return Evaluation(
         positions=positions,
         labels=np.concatenate([part.labels for part in parts])[first],
         scores=np.concatenate([part.scores for part in parts])[first],
         clip_ranks=np.concatenate([part.clip_ranks for part in parts])[first],
-        missing=tuple(sorted(set(range(videos)) - set(positions.tolist()))),
+        unread=tuple(sorted(unread, key=lambda video: video.position)),
         seconds=seconds,
     )
 
 
-def normalisation_of(model: nn.Module) -> dict[str, tuple[float, ...]]:
-    """What the network's clips are normalised with; a network that does not say gets the zoo's default."""
-    return {name: tuple(getattr(model, name, getattr(VideoModel, name))) for name in ("mean", "std")}
+def _refuse_unlabelled(videos: VideoSet) -> None:
+    bare = sum(not video.labels for video in videos.videos)
+    if bare or not len(videos):
+        what = f"{bare} of its {len(videos)} videos have no label" if bare else "it has no videos"
+        raise InputError(f"no accuracy can be taken on {videos.name} {videos.split}: {what}")
 
 
-def _are_probabilities(scores: NDArray[np.float32]) -> bool:
-    return bool((scores >= 0).all() and np.allclose(scores.sum(axis=1), 1, atol=1e-3))
+@dataclass(frozen=True, kw_only=True)
+class Normalisation:
+    """What RGB is normalised with, per channel, on a scale of 0 to 1."""
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+def normalisation_of(model: nn.Module) -> Normalisation:
+    """What the network says, else the zoo's default."""
+    return Normalisation(
+        mean=tuple(getattr(model, "mean", VideoModel.mean)), std=tuple(getattr(model, "std", VideoModel.std))
+    )

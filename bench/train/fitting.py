@@ -11,8 +11,7 @@ import torch
 from torch import nn
 
 from bench.data.collection import VideoSet
-from bench.data.loading import Batch, steps_per_epoch, train_batches
-from bench.data.transforms import Augmentation
+from bench.data.loading import Batch, Unread, steps_per_epoch, train_batches
 from bench.errors import InputError, TrainingError
 from bench.models.base import inputs_of
 from bench.schema import Clip, Json, digest
@@ -79,7 +78,7 @@ def fit(
         model.to(device)
         return done
     ranks = current_ranks()
-    loading = _Loading(videos=train, clip=clip, model=model, recipe=recipe, seed=seed, workers=workers, ranks=ranks)
+    loading = _Loading(train, recipe, model, clip=clip, seed=seed, workers=workers, ranks=ranks)
     training = Training(model, recipe, seed=seed, device=device, steps_per_epoch=loading.steps_per_epoch, ranks=ranks)
     notes = {**(about or {}), "recipe": recipe.recipe, "identity": name}
     run = _Run(training, loading, val=val, folder=folder, notes=notes, pace=pace or Pace(), report=report)
@@ -118,31 +117,41 @@ def _refuse_other(folder: Path, name: str, *, found: Any) -> None:
 
 
 class _Loading:
-    """Where a training's batches come from."""
+    """Where a training's batches come from, and which videos could not be read so far."""
 
     def __init__(
-        self, *, videos: VideoSet, clip: Clip, model: nn.Module, recipe: Recipe, seed: int, workers: int, ranks: Ranks
+        self, videos: VideoSet, recipe: Recipe, model: nn.Module, *, clip: Clip, seed: int, workers: int, ranks: Ranks
     ) -> None:
-        self.clip, self.workers = clip, workers
-        self._videos = videos
-        self._place = {"rank": ranks.rank, "world": ranks.world}
-        self.steps_per_epoch = steps_per_epoch(videos, batch=recipe.batch, world=ranks.world)
-        if self.steps_per_epoch < 1:
+        self.videos, self.recipe, self.ranks = videos, recipe, ranks
+        self.clip, self.seed, self.workers = clip, seed, workers
+        self.inputs, self.normalisation = inputs_of(model), normalisation_of(model)
+        self.unread: list[Unread] = []
+        self.batch, rest = divmod(recipe.batch, ranks.world)
+        if rest:
+            raise InputError(f"a batch of {recipe.batch} clips cannot be shared evenly by {ranks.world} processes")
+        self.steps_per_epoch = steps_per_epoch(videos, batch=self.batch, world=ranks.world)
+        if not self.steps_per_epoch:
             raise InputError(
-                f"{len(videos.videos)} videos do not fill one batch of {recipe.batch}; give the recipe a smaller batch"
+                f"{len(videos)} videos do not fill one batch of {recipe.batch}; give the recipe a smaller one"
             )
-        self._options = {
-            "inputs": inputs_of(model),
-            "augmentation": Augmentation.from_mapping(recipe.augmentation),
-            "batch": recipe.batch,
-            "seed": seed,
-            **normalisation_of(model),
-        }
 
     def batches(self, epoch: int, *, start: int) -> Iterator[Batch]:
-        """The epoch's batches from step `start` on."""
+        """This rank's batches of an epoch, from step `start` on."""
         return train_batches(
-            self._videos, clip=self.clip, epoch=epoch, start=start, workers=self.workers, **self._place, **self._options
+            self.videos,
+            clip=self.clip,
+            inputs=self.inputs,
+            augmentation=self.recipe.augmenting,
+            mean=self.normalisation.mean,
+            std=self.normalisation.std,
+            batch=self.batch,
+            seed=self.seed,
+            epoch=epoch,
+            workers=self.workers,
+            start=start,
+            rank=self.ranks.rank,
+            world=self.ranks.world,
+            failures=self.unread,
         )
 
 
@@ -240,6 +249,8 @@ class _Run:
             batch=self.recipe.batch,
             workers=self.loading.workers,
             amp=self.recipe.amp,
+            resize=self.recipe.resize,
+            short=self.recipe.augmenting.short,
         )
 
     def _keep_best(self, seen: Evaluation, *, epoch: int) -> None:

@@ -8,11 +8,12 @@ from pydantic import BaseModel, Field, ValidationError, field_validator
 
 from bench.data.transforms import Augmentation
 from bench.errors import BenchError, Problem, SuiteError, suggest
-from bench.schema import CompileMode, Frozen, Json, digest
+from bench.schema import CompileMode, Frozen, Json, MemoryFormat, digest
 from bench.yaml_tree import Place, Tree, read_yaml
 
 Share = Annotated[float, Field(ge=0, lt=1)]
 Positive = Annotated[float, Field(gt=0)]
+Pixels = Annotated[int, Field(ge=1)]
 
 
 class SGD(Frozen):
@@ -90,7 +91,9 @@ class Recipe(Frozen):
     `accumulate` splits such a step into that many passes, to save memory; it does not change the step.
     `dropout` sets the probability of every dropout layer; None leaves the network's own. `ema` is the decay of the
     average of weights that is evaluated in place of the weights. `ft_begin_module` trains from that module on.
-    `validate_every` counts epochs; 0 means never. `augmentation` is what `bench.data.transforms` takes.
+    `validate_every` counts epochs; 0 means never. `augmentation` is what `bench.data.transforms.Augmentation` takes;
+    `evaluation_resize` is what frames are scaled to in evaluation (short side or H and W), by default the
+    augmentation's `resize`, else just enough for the clip. `memory_format` is that of clips and weights in training.
     """
 
     recipe: str = Field(pattern=r"^[a-z0-9_]+$")
@@ -112,8 +115,20 @@ class Recipe(Frozen):
     head_lr_scale: Positive = 1.0
     layer_decay: float | None = Field(default=None, gt=0, le=1)
     ft_begin_module: str | None = None
+    memory_format: MemoryFormat = "contiguous"
     validate_every: int = Field(default=1, ge=0)
+    evaluation_resize: Pixels | tuple[Pixels, Pixels] | None = None
     augmentation: dict[str, Json] = Field(default_factory=dict)
+
+    @property
+    def augmenting(self) -> Augmentation:
+        """The augmentation, checked when the recipe was read."""
+        return Augmentation.from_mapping(self.augmentation)
+
+    @property
+    def resize(self) -> int | tuple[int, int] | None:
+        """What frames are scaled to in evaluation; None covers the clip."""
+        return self.evaluation_resize or self.augmenting.resize
 
     @property
     def hash(self) -> str:
@@ -179,6 +194,6 @@ def _contradictions(recipe: Recipe) -> Iterator[tuple[Place, str]]:
     if isinstance(optimizer, SGD) and optimizer.nesterov and not optimizer.momentum:
         yield ("optimizer", "nesterov"), "nesterov needs momentum"
     try:
-        Augmentation.from_mapping(recipe.augmentation)
+        _ = recipe.augmenting
     except BenchError as error:
         yield ("augmentation",), str(error)

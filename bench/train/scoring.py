@@ -1,5 +1,7 @@
 """Accuracies from scores: pure functions of arrays `(videos, classes)`, so that any question can be asked later."""
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -7,16 +9,20 @@ from bench.errors import TrainingError
 
 Floats = NDArray[np.floating]
 Ints = NDArray[np.integer]
+Labels = NDArray[Any]  # (rows,) integers, or (rows, classes) booleans where a row may have several
 
 
-def label_ranks(scores: Floats, labels: Ints) -> NDArray[np.int64]:
+def label_ranks(scores: Floats, labels: Labels) -> NDArray[np.int64]:
     """How many classes stand before each row's label, 0 for a top-1 hit; of equal scores, the lower class is first.
 
-    TrainingError where a score is not finite: NaN would stand before everything.
+    Of a row's several labels the best one counts. TrainingError where a score is not finite: NaN would stand first.
     """
-    finite: NDArray[np.bool_] = np.isfinite(scores).all(axis=1)
+    finite = np.asarray(np.isfinite(scores).all(axis=1))
     if not finite.all():
         raise TrainingError(f"{int((~finite).sum())} of {len(finite)} rows of scores are not finite")
+    if labels.ndim == 2:
+        order = np.argsort(-scores, axis=1, kind="stable")
+        return np.asarray(np.take_along_axis(labels, order, axis=1).argmax(axis=1))
     own = scores[np.arange(len(labels)), labels][:, None]
     is_before = np.arange(scores.shape[1])[None] < labels[:, None]
     ranks: NDArray[np.int64] = ((scores > own) | ((scores == own) & is_before)).sum(axis=1)

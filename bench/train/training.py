@@ -44,7 +44,8 @@ class Training:
         self.device = torch.device(device)
         self.steps_per_epoch = steps_per_epoch
         self.step_count = 0
-        self.model = model.to(self.device)
+        self.layout = torch.channels_last_3d if recipe.memory_format == "channels_last_3d" else torch.contiguous_format
+        self.model = _laid_out(model.to(self.device), self.layout)
         set_dropout(model, recipe.dropout)
         self.optimizer = _optimizer(model, recipe)
         self.average = None if recipe.ema is None else Average(model, decay=recipe.ema)
@@ -68,7 +69,7 @@ class Training:
         """One optimizer step on this rank's share of a batch."""
         rng = self._seed_step()
         self._set_rates()
-        clips = tuple(clip.to(self.device, non_blocking=True) for clip in batch.clips)
+        clips = tuple(clip.to(self.device, non_blocking=True, memory_format=self.layout) for clip in batch.clips)
         labels = batch.labels.to(self.device, non_blocking=True)
         mixed = self._mixed(clips, rng)
         self.optimizer.zero_grad(set_to_none=True)
@@ -132,12 +133,15 @@ class Training:
         return mix(clips, mixup=self.recipe.mixup, cutmix=self.recipe.cutmix, rng=rng)
 
     def _loss(self, logits: Tensor, own: Tensor, partners: Tensor, *, share: float) -> Tensor:
-        """Cross-entropy against the clips' own labels and, where they were mixed, their partners'."""
-        smoothing = self.recipe.label_smoothing
-        loss = F.cross_entropy(logits, own, label_smoothing=smoothing)
-        if share == 1.0:
-            return loss
-        return share * loss + (1 - share) * F.cross_entropy(logits, partners, label_smoothing=smoothing)
+        """Against the clips' own labels and, where they were mixed, their partners'."""
+        loss = self._loss_of(logits, own)
+        return loss if share == 1.0 else share * loss + (1 - share) * self._loss_of(logits, partners)
+
+    def _loss_of(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Cross-entropy; for several labels a clip, a binary one for each class."""
+        if labels.ndim == 2:
+            return F.binary_cross_entropy_with_logits(logits, labels)
+        return F.cross_entropy(logits, labels, label_smoothing=self.recipe.label_smoothing)
 
     def _quiet(self, *, is_last: bool) -> AbstractContextManager[None]:
         """Ranks exchange gradients in the last pass of a step only."""
@@ -174,7 +178,8 @@ class Tally:
         self._sums = torch.zeros(3, dtype=torch.float64, device=device)
 
     def add(self, loss: Tensor, logits: Tensor, labels: Tensor) -> None:
-        hits = (logits.argmax(1) == labels).sum()
+        best = logits.argmax(1)
+        hits = (best == labels if labels.ndim == 1 else labels.gather(1, best[:, None])).sum()
         self._sums += torch.stack([loss.double() * len(labels), hits.double(), torch.full_like(hits, len(labels))])
 
     def read(self, ranks: Ranks | None = None) -> Counts:
@@ -203,6 +208,14 @@ def set_dropout(model: nn.Module, probability: float | None) -> None:
         raise InputError(f"the recipe sets dropout {probability}, but {type(model).__name__} has no dropout layer")
     for layer in layers:
         layer.p = probability
+
+
+def _laid_out(model: nn.Module, layout: torch.memory_format) -> nn.Module:
+    """`model` with its 3D kernels in `layout`; `Module.to` would refuse a network that has 2D kernels too."""
+    for parameter in model.parameters():
+        if parameter.ndim == 5:
+            parameter.data = parameter.data.contiguous(memory_format=layout)
+    return model
 
 
 def _optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:

@@ -1,5 +1,4 @@
-import errno
-import os
+import resource
 import signal
 import subprocess
 import sys
@@ -65,15 +64,25 @@ def test_all_damaged_is_an_error_that_names_them(tmp_path):
         read_state(tmp_path)
 
 
-def test_a_full_disk_leaves_the_state_before_and_no_half_file(tmp_path, monkeypatch):
+@pytest.fixture
+def full_disk():
+    """No file may grow beyond 100 kB, as on a disk that is full."""
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    signal.signal(signal.SIGXFSZ, handler)
+
+
+def test_a_full_disk_leaves_the_state_before_and_no_half_file(tmp_path, full_disk):
     write_state(tmp_path, state(1), step=1)
-
-    def full(descriptor):
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    monkeypatch.setattr("bench.train.checkpointing.os.fsync", full)
-    with pytest.raises(TrainingError, match="No space left on device"):
-        write_state(tmp_path, state(2), step=2)
+    with pytest.raises(TrainingError, match=r"state_00000002\.pt cannot be written"):
+        write_state(tmp_path, {"weights": torch.zeros(1_000_000)}, step=2)
+    with pytest.raises(TrainingError, match=r"last\.pt cannot be written"):
+        write_weights(tmp_path / "last.pt", {"w": torch.zeros(1_000_000)}, about={})
+    with pytest.raises(TrainingError, match="File too large"):
+        write_text(tmp_path / "curves.csv", "x" * 200_000)
     assert [path.name[:14] for path in tmp_path.iterdir()] == ["state_00000001"]
     assert read_state(tmp_path).state["step"] == 1
 
