@@ -1,0 +1,243 @@
+"""Batches: the same clips whatever workers, ranks and resumption do; every video once in evaluation; nothing unsaid."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bench.data.collection import Video, VideoSet, open_dataset, video_set
+from bench.data.decode import read_frames
+from bench.data.loading import (
+    Batch,
+    Unread,
+    UnreadVideoWarning,
+    epoch_order,
+    steps_per_epoch,
+    train_batches,
+    view_batches,
+)
+from bench.data.transforms import Augmentation
+from bench.errors import VideoError
+from bench.schema import Clip
+
+CLIP = Clip.model_validate("4x2x16")
+AUGMENTATION = Augmentation(crop="random_resized")
+
+
+@dataclass(frozen=True)
+class Input:
+    """An input that takes every `every`-th frame."""
+
+    channels: int = 3
+    modality: str = "rgb"
+    every: int = 1
+
+    def take(self, clip_BCTHW: torch.Tensor) -> torch.Tensor:
+        return clip_BCTHW[:, :, :: self.every]
+
+
+COMMON: dict[str, Any] = {"clip": CLIP, "inputs": (Input(),), "mean": (0.5,) * 3, "std": (0.25,) * 3}
+
+
+@pytest.fixture(scope="module")
+def videos(tmp_path_factory: pytest.TempPathFactory) -> VideoSet:
+    root = tmp_path_factory.mktemp("data") / "motions"
+    return open_dataset(
+        "motions", root=root, split="train", clips_per_class=2, val_clips_per_class=1, frames=12, size=32
+    )
+
+
+def train(videos: VideoSet, **options: Any) -> list[Batch]:
+    given_: dict[str, Any] = {**COMMON, "augmentation": AUGMENTATION, "batch": 4, "seed": 3, "epoch": 0, **options}
+    return list(train_batches(videos, **given_))
+
+
+def view(videos: VideoSet, **options: Any) -> list[Batch]:
+    return list(view_batches(videos, **{**COMMON, "batch": 4, **options}))
+
+
+def by_video(batches: list[Batch]) -> dict[int, torch.Tensor]:
+    return {int(v): clip for batch in batches for v, clip in zip(batch.videos, batch.clips[0], strict=True)}
+
+
+def broken(videos: VideoSet, positions: set[int], folder: Path) -> VideoSet:
+    """The set with files at `positions` that are no videos."""
+
+    def renamed() -> Iterator[Video]:
+        for position, video in enumerate(videos.videos):
+            if position in positions:
+                path = folder / f"{video.id}.mp4"
+                path.write_bytes(b"no video at all")
+                yield replace(video, path=path, id=f"broken-{position}", frames=None)
+            else:
+                yield video
+
+    return video_set("motions", "train", classes=videos.classes, videos=renamed(), root=folder)
+
+
+def test_a_batch_has_the_shapes_and_labels_that_its_videos_say(videos: VideoSet) -> None:
+    batches = train(videos, inputs=(Input(), Input(every=2)))
+    assert len(batches) == steps_per_epoch(videos, batch=4) == 4
+    for batch in batches:
+        fast, slow = batch.clips
+        assert (fast.shape, slow.shape) == ((4, 3, 4, 16, 16), (4, 3, 2, 16, 16))
+        assert fast.dtype == torch.float32
+        assert fast.is_contiguous()
+        assert batch.labels.tolist() == [videos.videos[v].labels[0] for v in batch.videos]
+        assert torch.equal(fast[:, :, ::2], slow)
+    assert sorted(int(v) for batch in batches for v in batch.videos) == list(range(16))
+
+
+def test_a_centre_clip_is_the_normalised_centre_of_the_decoded_frames(videos: VideoSet) -> None:
+    (batch,) = train(videos, augmentation=Augmentation(sampling="centre"), batch=16)
+    for position, clip in by_video([batch]).items():
+        frames = read_frames(videos.videos[position].path, (2, 4, 6, 8), size=16)
+        expected = (torch.from_numpy(frames).float().permute(3, 0, 1, 2) / 255 - 0.5) / 0.25
+        torch.testing.assert_close(clip, expected, atol=1e-5, rtol=1e-5)
+
+
+def test_kept_videos_give_the_same_clips_as_decoding_again(videos: VideoSet) -> None:
+    fresh, kept_first, kept_again = (by_video(train(videos, cache_bytes=size)) for size in (0, 1 << 24, 1 << 24))
+    assert all(torch.equal(fresh[v], kept_first[v]) and torch.equal(fresh[v], kept_again[v]) for v in fresh)
+
+
+def test_epochs_and_seeds_differ_in_order_and_draw(videos: VideoSet) -> None:
+    one, epoch, seed = train(videos), train(videos, epoch=1), train(videos, seed=4)
+    orders = [[int(v) for batch in batches for v in batch.videos] for batches in (one, epoch, seed)]
+    assert orders[0] != orders[1] != orders[2] != orders[0]
+    assert not torch.equal(by_video(one)[0], by_video(epoch)[0])
+
+
+def test_a_resumed_epoch_goes_on_with_the_batches_that_were_left(videos: VideoSet) -> None:
+    whole, rest = train(videos), train(videos, start=3)
+    assert len(rest) == 1
+    assert torch.equal(rest[0].clips[0], whole[3].clips[0])
+
+
+def test_two_ranks_together_see_what_one_would(videos: VideoSet) -> None:
+    alone = train(videos, batch=8)
+    ranks = [train(videos, batch=4, rank=rank, world=2) for rank in range(2)]
+    for step, batch in enumerate(alone):
+        assert torch.equal(torch.cat([rank[step].clips[0] for rank in ranks]), batch.clips[0])
+        assert torch.equal(torch.cat([rank[step].videos for rank in ranks]), batch.videos)
+
+
+@settings(deadline=None)
+@given(videos=st.integers(0, 300), batch=st.integers(1, 20), world=st.integers(1, 5), drop_last=st.booleans())
+def test_the_ranks_of_an_epoch_share_no_video_and_have_equal_batches(
+    videos: int, batch: int, world: int, drop_last: bool
+) -> None:
+    ranks = [
+        epoch_order(videos, batch=batch, seed=1, epoch=2, rank=rank, world=world, drop_last=drop_last)
+        for rank in range(world)
+    ]
+    assert len({tuple(len(each) for each in rank) for rank in ranks}) == 1
+    taken = [position for rank in ranks for each in rank for position in each]
+    assert len(taken) == len(set(taken)) <= videos
+    assert set(taken) <= set(range(videos))
+    unused = videos - len(taken)
+    assert unused < (batch * world if drop_last else world)
+
+
+def test_views_of_a_video_are_adjacent_and_come_from_one_decode(
+    videos: VideoSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from bench.data import clips
+
+    calls: list[Path] = []
+
+    def counted(path: Path, *args: Any, **kwargs: Any) -> Any:
+        calls.append(path)
+        return read_frames(path, *args, **kwargs)
+
+    monkeypatch.setattr(clips, "read_frames", counted)
+    batches = view(videos, views=(3, 1), cache_bytes=0, batch=5)
+    assert sorted(calls) == sorted(video.path for video in videos.videos)
+    assert [int(v) for batch in batches for v in batch.videos] == list(range(16))
+    first = batches[0]
+    assert first.views == 3
+    assert first.clips[0].shape == (15, 3, 4, 16, 16)
+    expected = read_frames(videos.videos[1].path, (5, 7, 9, 11), size=16)
+    shown = (first.clips[0][5] * 0.25 + 0.5) * 255
+    assert np.allclose(shown.permute(1, 2, 3, 0).numpy(), expected, atol=0.01)
+
+
+def test_ranks_take_turns_and_repeat_no_video(videos: VideoSet) -> None:
+    seen = [[int(v) for batch in view(videos, rank=rank, world=3) for v in batch.videos] for rank in range(3)]
+    assert sorted(seen[0] + seen[1] + seen[2]) == list(range(16))
+
+
+def test_spatial_views_need_frames_wider_than_the_clip(videos: VideoSet) -> None:
+    batches = view(videos, views=(1, 3), resize=(16, 28))
+    left, centre, right = batches[0].clips[0][:3]
+    frames = read_frames(videos.videos[0].path, (2, 4, 6, 8), size=(16, 28))
+    for clip, column in ((left, 0), (centre, 6), (right, 12)):
+        shown = ((clip * 0.25 + 0.5) * 255).permute(1, 2, 3, 0).numpy()
+        assert np.allclose(shown, frames[:, :, column : column + 16], atol=0.01)
+
+
+def test_videos_that_cannot_be_read_are_replaced_in_training_and_told(videos: VideoSet, tmp_path: Path) -> None:
+    failures: list[Unread] = []
+    batches = train(broken(videos, {2, 7}, tmp_path), failures=failures)
+    assert sorted(unread.position for unread in failures) == [2, 7]
+    assert all("cannot be opened" in unread.reason for unread in failures)
+    assert [len(batch.labels) for batch in batches] == [4] * 4
+    assert not {2, 7} & {int(v) for batch in batches for v in batch.videos}
+    for batch in batches:
+        assert batch.labels.tolist() == [videos.videos[v].labels[0] for v in batch.videos]
+
+
+def test_videos_that_cannot_be_read_are_left_out_of_evaluation_and_told(videos: VideoSet, tmp_path: Path) -> None:
+    failures: list[Unread] = []
+    batches = view(broken(videos, {0, 1, 2, 3, 9}, tmp_path), failures=failures)
+    assert sorted(unread.position for unread in failures) == [0, 1, 2, 3, 9]
+    assert [int(v) for batch in batches for v in batch.videos] == [4, 5, 6, 7, 8, 10, 11, 12, 13, 14, 15]
+
+
+def test_failures_that_nobody_asks_for_are_warned_of(videos: VideoSet, tmp_path: Path) -> None:
+    with pytest.warns(UnreadVideoWarning, match="broken-5"):
+        view(broken(videos, {5}, tmp_path))
+
+
+def test_a_training_batch_without_a_single_video_is_an_error(videos: VideoSet, tmp_path: Path) -> None:
+    with pytest.raises(VideoError, match="not one of the 4 videos"):
+        train(broken(videos, set(range(16)), tmp_path))
+
+
+def test_a_video_shorter_than_annotated_gives_the_frames_that_are_there(videos: VideoSet) -> None:
+    lying = replace(videos, videos=tuple(replace(video, frames=500) for video in videos.videos), hash="lying")
+    batches = view(lying, cache_bytes=0)
+    assert len(by_video(batches)) == 16
+
+
+def test_multi_label_sets_have_a_one_for_each_label(videos: VideoSet) -> None:
+    several = [replace(v, labels=(i % 8, (i + 3) % 8)) for i, v in enumerate(videos.videos)]
+    multi = video_set("m", "train", classes=videos.classes, videos=several, root=None, is_multi_label=True)
+    for batch in train(multi):
+        assert batch.labels.shape == (4, 8)
+        for position, row in zip(batch.videos.tolist(), batch.labels, strict=True):
+            assert set(row.nonzero().flatten().tolist()) == {position % 8, (position + 3) % 8}
+
+
+@pytest.mark.slow
+def test_workers_make_the_same_batches_in_the_same_order(videos: VideoSet, tmp_path: Path) -> None:
+    mixed = broken(videos, {3}, tmp_path)
+    failures: tuple[list[Unread], list[Unread]] = ([], [])
+    alone, worked = (train(mixed, workers=n, failures=told) for n, told in zip((0, 2), failures, strict=True))
+    assert failures[0] == failures[1]
+    for one, other in zip(alone, worked, strict=True):
+        assert torch.equal(one.clips[0], other.clips[0])
+        assert torch.equal(one.videos, other.videos)
+
+
+@pytest.mark.slow
+def test_an_error_in_a_worker_keeps_its_one_line(videos: VideoSet, tmp_path: Path) -> None:
+    with pytest.raises(VideoError) as raised:
+        train(broken(videos, set(range(16)), tmp_path), workers=1)
+    assert "\n" not in str(raised.value)

@@ -1,0 +1,124 @@
+"""Which frames a clip takes, counted by hand and held as properties."""
+
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bench.data.sampling import (
+    SAMPLINGS,
+    Part,
+    generator_of,
+    part_between,
+    sample_clip,
+    sample_views,
+)
+from bench.errors import InputError
+from bench.schema import Clip
+
+
+def clip_of(text: str) -> Clip:
+    return Clip.model_validate(text)
+
+
+def sample(part: Part, clip: str, sampling: str, *, short: str = "loop", seed: int = 0) -> tuple[int, ...]:
+    random = generator_of(seed, epoch=0, sample=0)
+    return sample_clip(part, clip_of(clip), sampling=sampling, short=short, random=random)  # type: ignore[arg-type]
+
+
+def test_the_centre_block_has_as_many_frames_before_as_after() -> None:
+    assert sample(Part(frames=10), "4x2x8", "centre") == (1, 3, 5, 7)
+    assert sample(Part(first=100, frames=10), "4x2x8", "centre") == (101, 103, 105, 107)
+
+
+def test_uniform_takes_the_middles_of_equal_sections() -> None:
+    assert sample(Part(frames=8), "4x1x8", "uniform") == (1, 3, 5, 7)
+    assert sample(Part(frames=3), "6x1x8", "uniform") == (0, 0, 1, 1, 2, 2)
+
+
+def test_a_short_part_loops_or_stays_on_its_last_frame() -> None:
+    assert sample(Part(first=5, frames=3), "7x1x8", "centre", short="loop") == (5, 6, 7, 5, 6, 7, 5)
+    assert sample(Part(first=5, frames=3), "7x1x8", "centre", short="clamp") == (5, 6, 7, 7, 7, 7, 7)
+    assert sample(Part(frames=3), "4x2x8", "centre", short="loop") == (0, 2, 1, 0)
+
+
+def test_views_reach_from_the_first_frame_to_the_last() -> None:
+    views = sample_views(Part(frames=20), clip_of("4x1x8"), views=3, short="loop")
+    assert views == ((0, 1, 2, 3), (8, 9, 10, 11), (16, 17, 18, 19))
+    assert sample_views(Part(frames=20), clip_of("4x1x8"), views=1, short="loop") == ((8, 9, 10, 11),)
+
+
+def test_a_clip_in_seconds_follows_the_rate_of_the_video() -> None:
+    clip = Clip.model_validate({"seconds": 1, "fps": 5, "size": 8})
+    assert sample_views(Part(frames=30, fps=30.0), clip, views=1, short="loop") == ((2, 8, 14, 20, 26),)
+    assert sample_views(Part(frames=30, fps=2.5), clip, views=1, short="loop")[0] == (13, 13, 14, 14, 15)
+
+
+def test_a_rate_that_is_twice_the_clips_steps_by_two_in_spite_of_rounding() -> None:
+    clip = Clip(frames=16, stride=None, fps=30000 / 1001 / 2, height=8, width=8)
+    assert sample_views(Part(frames=31, fps=29.97002997), clip, views=1, short="loop")[0] == tuple(range(0, 31, 2))
+
+
+def test_a_clip_in_seconds_of_a_video_without_a_rate_is_an_error() -> None:
+    clip = Clip.model_validate({"seconds": 1, "fps": 5, "size": 8})
+    with pytest.raises(InputError, match="rate of the video is not known"):
+        sample_views(Part(frames=30), clip, views=1, short="loop")
+
+
+def test_parts_in_seconds_are_cut_at_the_nearest_frame_and_keep_one() -> None:
+    assert part_between(100, 25.0, start_s=1.0, end_s=2.0) == Part(first=25, frames=25, fps=25.0)
+    assert part_between(100, 25.0, start_s=None, end_s=2.0) == Part(first=0, frames=50, fps=25.0)
+    assert part_between(100, 25.0, start_s=9.0, end_s=10.0) == Part(first=99, frames=1, fps=25.0)
+    with pytest.raises(InputError, match="seconds"):
+        part_between(100, None, start_s=1.0, end_s=2.0)
+
+
+@settings(deadline=None)
+@given(
+    sampling=st.sampled_from(SAMPLINGS),
+    short=st.sampled_from(["loop", "clamp"]),
+    first=st.integers(0, 50),
+    frames=st.integers(1, 200),
+    length=st.integers(1, 40),
+    stride=st.integers(1, 9),
+    seed=st.integers(0, 2**32),
+)
+def test_every_sampling_stays_inside_its_part(
+    sampling: str, short: str, first: int, frames: int, length: int, stride: int, seed: int
+) -> None:
+    part = Part(first=first, frames=frames)
+    taken = sample(part, f"{length}x{stride}x8", sampling, short=short, seed=seed)
+    assert len(taken) == length
+    assert all(first <= index < first + frames for index in taken)
+    if sampling in ("random", "centre") and (length - 1) * stride < frames:
+        assert {b - a for a, b in pairwise(taken)} <= {stride}
+    if sampling in ("uniform", "segments"):
+        assert list(taken) == sorted(taken)
+
+
+def test_random_starts_reach_both_ends() -> None:
+    starts = {sample(Part(frames=10), "8x1x8", "random", seed=seed)[0] for seed in range(60)}
+    assert starts == {0, 1, 2}
+
+
+def test_dense_blocks_start_anywhere_and_wrap_round() -> None:
+    starts = {sample(Part(frames=5), "4x1x8", "dense", seed=seed) for seed in range(80)}
+    assert starts == {tuple((s + i) % 5 for i in range(4)) for s in range(5)}
+
+
+def test_segments_take_one_frame_of_each_section() -> None:
+    for seed in range(20):
+        taken = np.array(sample(Part(frames=40), "8x1x8", "segments", seed=seed))
+        assert (taken // 5 == np.arange(8)).all()
+
+
+def test_each_of_seed_epoch_and_sample_changes_the_draw() -> None:
+    draws = {
+        int(generator_of(seed, epoch=epoch, sample=sample_).integers(1 << 60))
+        for seed in range(3)
+        for epoch in range(3)
+        for sample_ in range(3)
+    }
+    assert len(draws) == 27
