@@ -20,6 +20,8 @@ app = typer.Typer(
 )
 data_app = typer.Typer(no_args_is_help=True, help="Data sets: list, check, prepare.")
 app.add_typer(data_app, name="data")
+weights_app = typer.Typer(no_args_is_help=True, help="Checkpoint files.")
+app.add_typer(weights_app, name="weights")
 
 FAULT, INTERRUPTED = 70, 130
 # click's UsageError, or that of the copy of click which newer versions of typer carry.
@@ -36,7 +38,8 @@ def run(suite: SuitePath, out: OutFolder = None, small: Small = False) -> None:
     """Run what is left of a suite, then write its report."""
     from bench.execution.facts import Facts
     from bench.execution.running import run as run_suite
-    from bench.terminal import LiveRun, say
+    from bench.terminal.console import say
+    from bench.terminal.runs import LiveRun
 
     with LiveRun().running() as live:
         summary = run_suite(suite, out=out, small=small, facts=Facts(_plugins(suite)), on_event=live.show)
@@ -52,7 +55,7 @@ def run(suite: SuitePath, out: OutFolder = None, small: Small = False) -> None:
 def plan(suite: SuitePath, out: OutFolder = None, small: Small = False, as_json: AsJson = False) -> None:
     """Show the cases of a suite, what is done, and about how long the rest takes."""
     from bench.execution.running import plan as plan_suite
-    from bench.terminal import as_json as print_json
+    from bench.terminal.console import as_json as print_json
 
     planned = plan_suite(suite, out=out, small=small)
     if as_json:
@@ -82,7 +85,7 @@ def profile(
 ) -> None:
     """Count one model: parameters, MACs, memory."""
     from bench.execution.profiling import profile as profile_model
-    from bench.terminal import as_json as print_json
+    from bench.terminal.console import as_json as print_json
 
     found = profile_model(
         model,
@@ -98,7 +101,7 @@ def profile(
     if as_json:
         print_json(found.as_dict(with_layers=layers))
     else:
-        from bench.terminal_profile import show_profile
+        from bench.terminal.profiles import show_profile
 
         show_profile(found, with_layers=layers)
 
@@ -111,7 +114,7 @@ def report(
 ) -> None:
     """Write an HTML report of stored results."""
     from bench.reporting.site import report as write_report
-    from bench.terminal import say
+    from bench.terminal.console import say
 
     say(f"report: {write_report(results, out=out, title=title)}")
 
@@ -125,8 +128,8 @@ def models(
     """List models with counted parameters and MACs; `vbench models show NAME` tells all of one."""
     from bench.execution.facts import Facts
     from bench.execution.listing import model_as_dict, model_rows
-    from bench.terminal import as_json as print_json
-    from bench.terminal import counting_progress, show_model, show_models
+    from bench.terminal.console import as_json as print_json
+    from bench.terminal.models import counting_progress, show_model, show_models
 
     if pattern == "show" and name is None:
         raise typer.BadParameter("`vbench models show` needs the name of a model")
@@ -151,8 +154,8 @@ def doctor(
 ) -> None:
     """Say what this machine has, what is missing, and what would disturb a measurement."""
     from bench.execution.doctor import examine
-    from bench.terminal import as_json as print_json
-    from bench.terminal import table
+    from bench.terminal.console import as_json as print_json
+    from bench.terminal.console import table
 
     findings = examine(with_gpu=gpu)
     if as_json:
@@ -166,14 +169,31 @@ def doctor(
 def data_list(as_json: AsJson = False) -> None:
     """List the data sets vbench reads, and where each is described."""
     from bench.registry import DATASETS
-    from bench.terminal import as_json as print_json
-    from bench.terminal import table
+    from bench.terminal.console import as_json as print_json
+    from bench.terminal.console import table
 
     rows = [(d.name, d.num_classes, ", ".join(d.splits), d.described_at) for d in DATASETS]
     if as_json:
         print_json([dict(zip(("name", "classes", "splits", "described_at"), row, strict=True)) for row in rows])
     else:
         table(("data set", "classes", "splits", "described at"), rows, right=("classes",))
+
+
+@weights_app.command("inspect")
+def weights_inspect(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A checkpoint: .pth, .pt, .pyth, .safetensors.")],
+    as_json: AsJson = False,
+) -> None:
+    """Say what a checkpoint file is, and which model it fits."""
+    from bench.models.weights.identification import identify
+    from bench.terminal.checkpoints import checkpoint_as_dict, show_checkpoint
+    from bench.terminal.console import as_json as print_json
+
+    found = identify(file)
+    if as_json:
+        print_json(checkpoint_as_dict(found))
+    else:
+        show_checkpoint(found)
 
 
 @app.callback(invoke_without_command=True)
@@ -195,7 +215,7 @@ def main() -> None:
 
 def _exit_code(arguments: list[str]) -> int:
     """Run one command; every way it can end becomes an exit code and, where it failed, one clear text."""
-    from bench.terminal import show_error
+    from bench.terminal.console import show_error
 
     try:
         code = app(args=arguments, prog_name="vbench", standalone_mode=False)
@@ -263,7 +283,7 @@ def _counters(text: str) -> list[str]:
 
 
 def _say_summary(summary: "RunSummary") -> None:
-    from bench.terminal import first_line, say
+    from bench.terminal.console import first_line, say
 
     if not summary.finished:
         say(f"{summary.suite}: all {summary.skipped} runs were done before; nothing was measured")
@@ -305,7 +325,7 @@ def _plan_facts(planned: "Plan") -> dict[str, Any]:
 
 
 def _show_plan(planned: "Plan") -> None:
-    from bench.terminal import duration, say, table
+    from bench.terminal.console import duration, say, table
 
     facts = _plan_facts(planned)
     rows = [

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from bench.execution.profiling import Profile
-from bench.terminal import amount, quantity, say, table
+from bench.terminal.console import amount, quantity, say, table
 
 
 def show_profile(found: Profile, *, with_layers: bool) -> None:

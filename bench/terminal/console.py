@@ -1,0 +1,68 @@
+"""Text, tables, quantities and JSON on standard output; one line for an error on standard error."""
+
+import json
+import sys
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from bench.schema import Json, Metric
+
+console = Console(highlight=False)
+errors = Console(stderr=True, highlight=False)
+
+
+def say(text: str) -> None:
+    """Print plain text; markup in names of models and files is not interpreted."""
+    console.print(Text(text))
+
+
+def table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, right: Sequence[str] = ()) -> None:
+    """Print a table; the columns named in `right` are numbers. On a pipe, full width without borders."""
+    grid = Table(box=None, pad_edge=False, header_style="bold")
+    for name in columns:
+        grid.add_column(name, justify="right" if name in right else "left", overflow="fold", no_wrap=name in right)
+    for row in rows:
+        grid.add_row(*(Text("–" if cell is None else str(cell)) for cell in row))
+    width = None if console.is_terminal else max(200, console.width)
+    console.print(grid, width=width)
+
+
+def duration(seconds: float) -> str:
+    """`0:04:10`, or `12 s` below two minutes."""
+    return f"{round(seconds)} s" if seconds < 120 else str(timedelta(seconds=round(seconds)))
+
+
+def amount(metric: Metric) -> str:
+    """A metric's value with its unit, short: `38.547 GMACs`, `12.3 ms`, `–` for unknown."""
+    return quantity(metric.value, metric.unit)
+
+
+def quantity(value: Json, unit: str) -> str:
+    """A number with its unit, short; `–` where it is unknown."""
+    if value is None or isinstance(value, str | list | dict):
+        return "–"
+    if unit in ("MACs", "B", "", "params"):
+        for size, prefix in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+            if abs(value) >= size:
+                return f"{value / size:.4g} {prefix}{unit}".rstrip()
+        return f"{value:g} {unit}".rstrip()
+    return f"{value:.4g} {unit}".rstrip()
+
+
+def show_error(message: str) -> None:
+    """One clear text on standard error."""
+    errors.print(Text(f"vbench: {message}"), soft_wrap=True)
+
+
+def first_line(text: str) -> str:
+    return text.split("\n")[0]
+
+
+def as_json(value: Any) -> None:
+    """Print JSON for machines on standard output, unwrapped and uncoloured."""
+    sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")

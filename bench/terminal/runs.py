@@ -1,0 +1,77 @@
+"""A run of a suite as it goes: a live panel in a terminal, one line a case elsewhere."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from rich.console import Group, RenderableType
+from rich.live import Live
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from rich.text import Text
+
+from bench.schema import Metric, Record
+from bench.terminal.console import amount, console, duration, first_line, say
+
+if TYPE_CHECKING:
+    from bench.execution.running import Event
+
+
+class LiveRun:
+    """Shows the events of a run: a live panel in a terminal, one line a case elsewhere."""
+
+    def __init__(self) -> None:
+        self._progress = Progress(
+            TextColumn("[bold]{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[state]}"),
+        )
+        self._task = self._progress.add_task("cases", total=None, state="")
+        self._now = Text("")
+        self._live: Live | None = None
+
+    def show(self, event: "Event") -> None:
+        self._progress.update(
+            self._task,
+            total=event.done + event.left,
+            completed=event.done,
+            state=f"failed {event.failed} · about {duration(event.left_s)} left",
+        )
+        if event.case is not None:
+            self._now = Text(f"  now: {event.case.title} — {event.text or 'starting'}{_percent(event.fraction)}")
+        if self._live is not None:
+            self._live.update(self._panel())
+        if event.kind == "finished" and event.record is not None:
+            say(_line(event.record, number=event.done, total=event.done + event.left))
+
+    def _panel(self) -> RenderableType:
+        return Group(self._progress, self._now)
+
+    @contextmanager
+    def running(self) -> Iterator["LiveRun"]:
+        if not console.is_terminal:
+            yield self
+            return
+        with Live(self._panel(), console=console, refresh_per_second=4, transient=True) as self._live:
+            yield self
+        self._live = None
+
+
+def _line(record: Record, *, number: int, total: int) -> str:
+    shown = [f"{_label(metric)} {amount(metric)}" for metric in record.metrics if metric.better][:6]
+    what = (
+        "; ".join(shown)
+        if record.is_good
+        else f"{record.error.type}: {first_line(record.error.message)}"
+        if (record.error)
+        else ""
+    )
+    return f"[{number}/{total}] {record.status:9} {record.case.title} ({duration(record.seconds['whole'])}): {what}"
+
+
+def _label(metric: Metric) -> str:
+    return metric.key.replace("latency.", "").replace("throughput.", "")
+
+
+def _percent(fraction: float | None) -> str:
+    return "" if fraction is None else f" {fraction:.0%}"
