@@ -102,7 +102,6 @@ def read_checkpoint(path: str | PathLike[str]) -> Checkpoint:
     if not path.is_file():
         raise WeightsError(f"no checkpoint file at {path}{' (a folder)' if path.is_dir() else ''}")
     content = _read(path)
-    facts = _facts(content)
     state = _state(content, path=path)
     ignored = tuple(key for key in state if key.rpartition(".")[2] in LEFT_BY_COUNTERS)
     state, prefix = _without_prefix({key: value for key, value in state.items() if key not in ignored})
@@ -113,7 +112,7 @@ def read_checkpoint(path: str | PathLike[str]) -> Checkpoint:
         container=container_of(state),
         state=state,
         prefix=prefix,
-        facts=facts,
+        facts=_facts(content),
         ignored=ignored,
     )
 
@@ -196,7 +195,8 @@ def _state(content: Mapping[str, Any], *, path: Path) -> dict[str, Tensor]:
 
 
 def _facts(content: Mapping[str, Any]) -> dict[str, str | int | float]:
-    plain = {key: _plain(value) for key, value in content.items() if isinstance(key, str)}
+    """The plain values beside the weights; a file of weights alone, whose names have dots, has none."""
+    plain = {key: _plain(value) for key, value in content.items() if isinstance(key, str) and "." not in key}
     return {key: value for key, value in plain.items() if value is not None}
 
 

@@ -1,8 +1,7 @@
 """Says what a checkpoint file is, and which network here fits it: by names and shapes, on the meta device."""
 
-import itertools
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
 from bench.errors import BenchError
 from bench.models.heads import head_name_of, is_in
@@ -88,29 +88,22 @@ def describe(fit: Fit) -> str:
 
 
 def fits_of(checkpoint: Checkpoint) -> tuple[Fit, ...]:
-    """Every registered network, or video network of torchvision, that has exactly the file's weights."""
+    """Every registered network that has exactly the file's weights; where none has, those of torchvision that do."""
     shapes = {key: shape for key, shape in checkpoint.shapes.items() if not is_counter(key)}
-    fits: list[Fit] = []
-    for base, variants in _families():
-        if _likeness(base, shapes) < ALIKE:
-            continue
-        found = [fit for entry in variants or [base] if (fit := _fit(entry, shapes)) is not None]
-        fits += found or _fits_by_depth(base, shapes)
-    return tuple(fits)
+    families = [entry for entry in MODELS if entry.name == entry.family and _likeness(entry, shapes) >= ALIKE]
+    fits = [fit for family in families for entry in _variants(family) if (fit := _fit(entry, shapes))]
+    fits = fits or [fit for family in families for fit in _fits_by_depth(family, shapes)]
+    return tuple(fits or [fit for entry in torchvision_entries() if (fit := _fit(entry, shapes))])
 
 
-def _families() -> Iterator[tuple[ModelEntry, list[ModelEntry]]]:
-    """Every family with its variants; torchvision's networks last, each a family."""
-    for entry in MODELS:
-        if entry.name == entry.family:
-            yield entry, [other for other in MODELS if other.family == entry.name and other.name != entry.name]
-    for entry in torchvision_entries():
-        yield entry, []
+def _variants(family: ModelEntry) -> list[ModelEntry]:
+    """The family's variants; the family itself where it has none."""
+    return [entry for entry in MODELS if entry.family == family.name and entry is not family] or [family]
 
 
 def _likeness(entry: ModelEntry, shapes: Shapes) -> float:
     """Share of layer names, numbers apart, that a file and a network have in common."""
-    model = _on_meta(entry, {})
+    model = _outline(entry, {})
     if model is None:
         return 0.0
     target = _shapes_of(model)
@@ -120,37 +113,36 @@ def _likeness(entry: ModelEntry, shapes: Shapes) -> float:
 
 
 def _fits_by_depth(entry: ModelEntry, shapes: Shapes) -> list[Fit]:
-    if "depth" not in entry.arguments:
-        return []
-    found = (_fit(entry, shapes, depth=depth) for depth in DEPTHS)
-    return list(itertools.islice((fit for fit in found if fit is not None), 1))
+    depths = DEPTHS if "depth" in entry.arguments else ()
+    return [fit for depth in depths if (fit := _fit(entry, shapes, depth=depth))]
 
 
 def _fit(entry: ModelEntry, shapes: Shapes, **asked: Any) -> Fit | None:
     """The arguments with which `entry` has exactly these weights, or None."""
-    model = _on_meta(entry, asked)
+    model = _outline(entry, asked)
     if model is None:
         return None
-    head = head_name_of(model)
-    arguments = {**asked, **_read_arguments(entry, shapes, model, head=head)}
-    model = _on_meta(entry, arguments)
-    if model is None:
-        return None
-    target = _shapes_of(model)
-    names = names_for(shapes, target)
-    given = {names[key]: shape for key, shape in shapes.items()}
-    absent = target.keys() - given.keys()
-    if not all(target.get(key) == shape for key, shape in given.items()) or not all(is_in(k, head) for k in absent):
+    seen = _see(shapes, model)
+    arguments = {**asked, **_read_arguments(entry, seen)}
+    if arguments.keys() - asked.keys() - {"num_classes"}:
+        model = _outline(entry, arguments)
+        if model is None:
+            return None
+        seen = _see(shapes, model)
+    absent = seen.target.keys() - seen.given.keys()
+    if not all(seen.agrees(key) for key in seen.given) or not all(is_in(key, seen.head) for key in absent):
         return None
     return Fit(model=entry.name, family=entry.family, arguments=arguments, has_head=not absent)
 
 
-def _read_arguments(entry: ModelEntry, shapes: Shapes, model: nn.Module, *, head: str) -> dict[str, Any]:
-    """What the file's shapes say about those arguments of `entry` that shapes show, where it is not the default."""
+def _see(shapes: Shapes, model: nn.Module) -> "Seen":
     target = _shapes_of(model)
     names = names_for(shapes, target)
-    given = {names[key]: shape for key, shape in shapes.items()}
-    seen = Seen(given=given, target=target, head=head)
+    return Seen(given={names[key]: s for key, s in shapes.items()}, target=target, head=head_name_of(model))
+
+
+def _read_arguments(entry: ModelEntry, seen: "Seen") -> dict[str, Any]:
+    """What the file's shapes say about those arguments of `entry` that shapes show, where it is not the default."""
     arguments = {}
     for name, default in entry.arguments.items():
         value = READERS[name](seen, default) if name in READERS else None
@@ -159,10 +151,24 @@ def _read_arguments(entry: ModelEntry, shapes: Shapes, model: nn.Module, *, head
     return arguments
 
 
-def _on_meta(entry: ModelEntry, arguments: Mapping[str, Any]) -> nn.Module | None:
-    """The network without its weights, or None where these arguments cannot be."""
+FILLS = (torch.Tensor.normal_, torch.Tensor.uniform_, torch.Tensor.fill_, torch.Tensor.zero_)
+
+
+class _Undrawn(TorchFunctionMode):
+    """Leaves tensors as they are where a network would draw its first weights, which takes most of building it."""
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        if func in FILLS or getattr(func, "__module__", "") == "torch.nn.init":
+            return args[0] if args else (kwargs or {})["tensor"]
+        return func(*args, **(kwargs or {}))
+
+
+def _outline(entry: ModelEntry, arguments: Mapping[str, Any]) -> nn.Module | None:
+    """The network without memory for its weights, or None where these arguments cannot be."""
     try:
-        with torch.device("meta"):
+        with torch.device("meta"), _Undrawn():
             model = entry.function(**{**entry.preset, **arguments})
     except (BenchError, TypeError, ValueError, LookupError, RuntimeError, AssertionError):
         return None
@@ -180,6 +186,11 @@ class Seen:
     given: Shapes
     target: Shapes
     head: str
+
+    def agrees(self, key: str) -> bool:
+        """Whether file and network have the same shape there; the head may have any number of classes."""
+        ours, theirs = self.target.get(key), self.given[key]
+        return ours == theirs or (ours is not None and is_in(key, self.head) and ours[1:] == theirs[1:])
 
     def first(self, ending: str) -> tuple[int, ...] | None:
         """Shape in the file of the network's first weight whose name ends so."""
