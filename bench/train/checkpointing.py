@@ -5,6 +5,7 @@
 """
 
 import contextlib
+import fcntl
 import hashlib
 import os
 import re
@@ -83,6 +84,15 @@ def write_text(path: Path, text: str) -> Path:
     with written_whole(path) as part:
         part.write_text(text, encoding="utf-8")
     return path
+
+
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Nobody else who asks for the lock of `folder` works in it during the block; waits for whoever does."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 @contextlib.contextmanager

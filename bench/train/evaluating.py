@@ -32,46 +32,58 @@ class Evaluation:
 
     `scores` `(videos, classes)` are means over a video's views; `labels` `(videos,)`, or `(videos, classes)` booleans
     for several labels a video; `positions` `(videos,)` the places in the video set, ascending. `clip_ranks` `(videos,
-    views)` is how many classes stand before the label in each single view. `unread` are the videos without a score.
+    views)` is how many classes stand before the label in each single view. `unread` videos have no score; they count
+    as wrong, with `unread_labels`, unless `excludes_unread`.
     """
 
     positions: NDArray[np.int64]
     labels: Labels
     scores: NDArray[np.float32]
     clip_ranks: NDArray[np.int64]
-    unread: tuple[Unread, ...]
-    seconds: float
+    unread: tuple[Unread, ...] = ()
+    unread_labels: Labels
+    excludes_unread: bool = False
+    seconds: float = 0.0
 
     @cached_property
     def ranks(self) -> NDArray[np.int64]:
         """How many classes stand before each video's label."""
         return label_ranks(self.scores, self.labels)
 
-    def top(self, k: int) -> Estimate:
-        """Share of the scored videos with their label among the `k` best, with its 95 % interval, as fractions of 1."""
-        return wilson_interval(int((self.ranks < k).sum()), len(self.ranks))
-
-    def clip_top(self, k: int) -> float:
-        """Share of single views that alone put the label among the `k` best."""
-        return float((self.clip_ranks < k).mean())
-
     @property
     def is_multi_label(self) -> bool:
         return self.labels.ndim == 2
 
     @property
+    def counted(self) -> int:
+        """The denominator: videos with a score, and those that could not be read unless they are left out."""
+        return len(self.labels) + len(self._wrong)
+
+    def top(self, k: int) -> Estimate:
+        """Share of videos with their label among the `k` best, with its 95 % binomial interval, as fractions of 1."""
+        return wilson_interval(int((self.ranks < k).sum()), self.counted)
+
+    def clip_top(self, k: int) -> float:
+        """Share of single views that alone put the label among the `k` best."""
+        return float((self.clip_ranks < k).mean() * len(self.labels) / self.counted)
+
+    @property
     def mean_class(self) -> float:
         """Mean over the classes present of each class's top-1, for one label a video."""
-        return mean_per_class(self.ranks < 1, self.labels)
+        hits = np.append(self.ranks < 1, np.zeros(len(self._wrong), dtype=np.bool_))
+        return mean_per_class(hits, np.append(self.labels, self._wrong))
 
     @property
     def mean_average_precision(self) -> float:
         """Mean over the classes present of each class's average precision, for several labels a video."""
-        return mean_average_precision(self.scores, self.labels.astype(np.bool_))
+        lowest = np.full((len(self._wrong), self.scores.shape[1]), self.scores.min() - 1)
+        return mean_average_precision(
+            np.concatenate([self.scores, lowest]), np.concatenate([self.labels, self._wrong]).astype(np.bool_)
+        )
 
     @property
     def confusion(self) -> NDArray[np.int64]:
-        """`(classes, classes)` counts: true class in the row, highest score in the column."""
+        """`(classes, classes)` counts over the videos with a score: true class in the row, best score in the column."""
         return confusion_matrix(self.scores, self.labels)
 
     @property
@@ -79,6 +91,11 @@ class Evaluation:
         """Mean of minus the logarithm of the label's probability, where scores are probabilities."""
         own = self.scores[self.labels] if self.is_multi_label else self.scores[np.arange(len(self.labels)), self.labels]
         return float(-np.log(own.clip(1e-12)).mean())
+
+    @property
+    def _wrong(self) -> Labels:
+        """Labels of the videos that count as wrong because they could not be read."""
+        return self.unread_labels[:0] if self.excludes_unread else self.unread_labels
 
 
 def evaluate(
@@ -95,6 +112,7 @@ def evaluate(
     report: Report = silent,
     resize: int | tuple[int, int] | None = None,
     short: Short = "loop",
+    excludes_unread: bool = False,
 ) -> Evaluation:
     """Score `videos` with `views` (temporal, spatial) clips each; `model` must be on `device`.
 
@@ -131,7 +149,16 @@ def evaluate(
                 report(watch.progress("evaluating", min(1.0, done * ranks.world / len(videos))))
     gathered = [part for of_rank in ranks.gather(parts) for part in of_rank]
     failed = [video for of_rank in ranks.gather(unread) for video in of_rank]
-    return _joined(gathered, unread=failed, seconds=watch.seconds)
+    if not gathered:
+        raise TrainingError(f"none of the {len(failed)} videos can be read; the first: {failed[0].reason}")
+    failed.sort(key=lambda video: video.position)
+    return Evaluation(
+        **_joined(gathered),
+        unread=tuple(failed),
+        unread_labels=_labels_of(videos, [video.position for video in failed]),
+        excludes_unread=excludes_unread,
+        seconds=watch.seconds,
+    )
 
 
 @contextmanager
@@ -184,19 +211,21 @@ def _logits(output: Any) -> Tensor:
     return output
 
 
-def _joined(parts: list[_Part], *, unread: list[Unread], seconds: float) -> Evaluation:
-    """All parts as one, in the order of the set; a video that two ranks scored counts once."""
-    if not parts:
-        raise TrainingError(f"none of the {len(unread)} videos can be read; the first: {unread[0].reason}")
-    positions, first = np.unique(np.concatenate([part.positions for part in parts]), return_index=True)
-    return Evaluation(
-        positions=positions,
-        labels=np.concatenate([part.labels for part in parts])[first],
-        scores=np.concatenate([part.scores for part in parts])[first],
-        clip_ranks=np.concatenate([part.clip_ranks for part in parts])[first],
-        unread=tuple(sorted(unread, key=lambda video: video.position)),
-        seconds=seconds,
-    )
+def _joined(parts: list[_Part]) -> dict[str, NDArray[Any]]:
+    """All parts as one, by name, in the order of the set; a video that two ranks scored counts once."""
+    _, first = np.unique(np.concatenate([part.positions for part in parts]), return_index=True)
+    names = ("positions", "labels", "scores", "clip_ranks")
+    return {name: np.concatenate([getattr(part, name) for part in parts])[first] for name in names}
+
+
+def _labels_of(videos: VideoSet, positions: list[int]) -> Labels:
+    """Labels of the videos at `positions`, in the form of a batch's."""
+    if not videos.is_multi_label:
+        return np.array([videos.videos[position].labels[0] for position in positions], dtype=np.int64)
+    labels = np.zeros((len(positions), len(videos.classes)), dtype=np.bool_)
+    for row, position in enumerate(positions):
+        labels[row, list(videos.videos[position].labels)] = True
+    return labels
 
 
 def _refuse_unlabelled(videos: VideoSet) -> None:

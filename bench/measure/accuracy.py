@@ -1,0 +1,221 @@
+"""Accuracy: trains by a recipe, or takes given weights, and evaluates on a data set; the whole protocol is recorded."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from bench.errors import InputError
+from bench.measure.axes import ACCURACY_AXES
+from bench.measure.loaded import DEFAULT_SEED, LoadedCase
+from bench.registry import DATASETS, register_measure
+from bench.schema import Json, Metric
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from bench.data.collection import VideoSet
+    from bench.stats import Estimate
+    from bench.train.evaluating import Evaluation
+    from bench.train.fitting import Fitted
+    from bench.train.progress import Progress
+    from bench.train.recipe import Recipe
+
+Averaging = Literal["softmax", "score"]
+Checkpoint = Literal["last", "best"]
+Resize = int | tuple[int, int]
+
+
+@register_measure("accuracy", depends_on=ACCURACY_AXES, version=1)
+def accuracy(
+    case: LoadedCase,
+    *,
+    root: str | None = None,
+    options: dict[str, Json] | None = None,
+    resize: Resize | None = None,
+    batch: int = 16,
+    workers: int = 0,
+    averaging: Averaging = "softmax",
+    checkpoint: Checkpoint = "last",
+    excludes_unread: bool = False,
+) -> list[Metric]:
+    """Top-1, top-5, clip and mean per-class accuracy in percent; `root` and `options` go to the data set.
+
+    With a recipe the network is trained first, from the case's weights if it names any; a training of the same recipe,
+    videos, clip and seed that stands beside this case already is reused. `batch` counts clips of one evaluating pass.
+    `checkpoint: best` takes the epoch that did best on these very videos, which flatters; the record says so. Videos
+    that cannot be read count as wrong unless `excludes_unread`.
+    """
+    job = _Job(case=case, root=root, options=options or {}, workers=workers)
+    test = job.videos("evaluated")
+    model = case.build_model(num_classes=len(test.classes))
+    recipe, fitted = job.train(model, test, checkpoint=checkpoint)
+    if resize is None and recipe is not None:
+        resize = recipe.resize
+    seen = job.evaluate(model, test, resize=resize, batch=batch, averaging=averaging, excludes_unread=excludes_unread)
+    job.record(model, test, seen, resize=resize, averaging=averaging)
+    return _metrics(seen, fitted)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Job:
+    """What the training and the evaluation of one case share."""
+
+    case: LoadedCase
+    root: str | None
+    options: dict[str, Json]
+    workers: int
+
+    @property
+    def seed(self) -> int:
+        return DEFAULT_SEED if self.case.point.seed is None else self.case.point.seed
+
+    def videos(self, role: Literal["trained", "evaluated"]) -> "VideoSet":
+        """The case's videos to train on or to evaluate on."""
+        from bench.data.collection import open_dataset
+        from bench.train.protocol import evaluated_split, trained_split
+
+        point = self.case.point
+        if point.dataset is None:
+            raise InputError("accuracy needs a data set; name one in the suite, such as `dataset: ucf101`")
+        choose = trained_split if role == "trained" else evaluated_split
+        split = choose(point.split, known=DATASETS.get(point.dataset).splits, dataset=point.dataset)
+        self.case.progress(f"opening {point.dataset} {split}")
+        return open_dataset(point.dataset, root=self.root, split=split, **self.options)
+
+    def train(
+        self, model: "nn.Module", test: "VideoSet", *, checkpoint: Checkpoint
+    ) -> "tuple[Recipe | None, Fitted | None]":
+        """Train `model` by the case's recipe; without one it keeps the weights that the case names."""
+        from bench.train.checkpointing import read_weights
+        from bench.train.protocol import describe_training, file_hash
+        from bench.train.recipe import read_recipe
+
+        point = self.case.point
+        if point.recipe is None:
+            if point.weights is None:
+                raise InputError("accuracy needs a recipe to train by, or weights to evaluate; the suite names neither")
+            self.case.note(
+                "training", {"recipe": None, "weights": point.weights, "weights_hash": file_hash(point.weights)}
+            )
+            return None, None
+        recipe = read_recipe(self.case.recipe_path(point.recipe))
+        fitted = self._fit(model, recipe, test)
+        self.case.note("training", describe_training(recipe, fitted, seed=self.seed, checkpoint=checkpoint))
+        if checkpoint == "best" and fitted.best is not None:
+            model.load_state_dict(read_weights(fitted.best)["state_dict"])
+        return recipe, fitted
+
+    def _fit(self, model: "nn.Module", recipe: "Recipe", test: "VideoSet") -> "Fitted":
+        """Train, or find trained, in a folder beside the case's own that is named after the training."""
+        from bench.train.checkpointing import locked
+        from bench.train.fitting import fit, identity
+        from bench.train.protocol import training_notes
+
+        case, point, videos = self.case, self.case.point, self.videos("trained")
+        about = training_notes(model, name=point.model, arguments=point.args, weights=point.weights)
+        name = identity(recipe, videos, clip=point.clip, seed=self.seed, about=about)
+        folder = case.artifacts.parent / f"training_{name}"
+        with locked(folder):
+            fitted = fit(
+                model,
+                recipe,
+                videos,
+                val=test,
+                clip=point.clip,
+                seed=self.seed,
+                device=case.device,
+                folder=folder,
+                about=about,
+                workers=self.workers,
+                report=self._report,
+            )
+        for warning in fitted.warnings:
+            case.warn(warning)
+        for key, path in (("weights", fitted.last), ("best_weights", fitted.best), ("curves", fitted.curves)):
+            if path is not None:
+                case.keep(key, path)
+        return fitted
+
+    def evaluate(
+        self,
+        model: "nn.Module",
+        test: "VideoSet",
+        *,
+        resize: Resize | None,
+        batch: int,
+        averaging: Averaging,
+        excludes_unread: bool,
+    ) -> "Evaluation":
+        from bench.train.evaluating import evaluate
+
+        return evaluate(
+            model,
+            test,
+            clip=self.case.point.clip,
+            views=views_of(self.case),
+            device=self.case.device,
+            batch=batch,
+            workers=self.workers,
+            averaging=averaging,
+            resize=resize,
+            excludes_unread=excludes_unread,
+            report=self._report,
+        )
+
+    def record(
+        self, model: "nn.Module", test: "VideoSet", seen: "Evaluation", *, resize: Resize | None, averaging: Averaging
+    ) -> None:
+        """Put the protocol into the record and every video's scores beside it."""
+        from bench.train.predictions import write_predictions
+        from bench.train.protocol import describe_evaluation
+
+        case = self.case
+        protocol = describe_evaluation(
+            model, test, seen, clip=case.point.clip, views=views_of(case), resize=resize, averaging=averaging
+        )
+        case.note("protocol", protocol)
+        case.keep(
+            "predictions", write_predictions(case.artifacts / "predictions.parquet", seen, test, protocol=protocol)
+        )
+        if seen.unread:
+            case.warn(
+                f"{len(seen.unread)} of {seen.counted} videos could not be read and are {protocol['unread_are']}",
+                "see `vbench data verify`; the record's protocol names the first of them",
+            )
+
+    def _report(self, progress: "Progress") -> None:
+        self.case.progress(str(progress), progress.fraction)
+
+
+def views_of(case: LoadedCase) -> tuple[int, int]:
+    """Temporal and spatial views of a case; one each where it does not say."""
+    temporal, spatial = (case.point.views or "1x1").split("x")
+    return int(temporal), int(spatial)
+
+
+def _metrics(seen: "Evaluation", fitted: "Fitted | None") -> list[Metric]:
+    metrics = [_percent("top1", seen.top(1)), *_few_classes_aside(seen)]
+    metrics.append(Metric(name="accuracy.clip_top1", value=100 * seen.clip_top(1), unit="%", better="higher"))
+    if seen.is_multi_label:
+        value = 100 * seen.mean_average_precision
+        metrics.append(Metric(name="accuracy.map", value=value, unit="%", better="higher"))
+    else:
+        metrics.append(Metric(name="accuracy.mean_class", value=100 * seen.mean_class, unit="%", better="higher"))
+    if fitted is not None:
+        metrics.append(Metric(name="accuracy.train_seconds", value=fitted.seconds, unit="s", better="lower"))
+    metrics.append(Metric(name="accuracy.evaluation_seconds", value=seen.seconds, unit="s", better="lower"))
+    return metrics
+
+
+def _few_classes_aside(seen: "Evaluation") -> list[Metric]:
+    """Top-5 says nothing of five classes or fewer."""
+    return [_percent("top5", seen.top(5))] if seen.scores.shape[1] > 5 else []
+
+
+def _percent(name: str, share: "Estimate") -> Metric:
+    return Metric(
+        name=f"accuracy.{name}",
+        value=100 * share.value,
+        unit="%",
+        better="higher",
+        interval=(100 * share.low, 100 * share.high),
+    )

@@ -1,0 +1,123 @@
+"""How an accuracy was taken, as plain data for a record: what two accuracies must share to be comparable."""
+
+import hashlib
+import re
+import sys
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from torch import nn
+
+from bench.data.collection import VideoSet
+from bench.errors import UnknownNameError
+from bench.schema import Clip, Json
+from bench.train.evaluating import Evaluation, normalisation_of
+from bench.train.fitting import Fitted
+from bench.train.recipe import Recipe
+
+TRAINED = ("train", "train{}")
+EVALUATED = ("val", "validation", "test", "val{}", "validation{}", "test{}")
+NAMED = 20  # unread videos that a record names; their number is always there
+
+
+def trained_split(split: int | str | None, *, known: Iterable[str], dataset: str) -> str:
+    """The split to train on beside the evaluated one: `train`, or `train2` beside `test2`."""
+    number = re.search(r"\d+$", str(split))
+    return _first(TRAINED, number[0] if number else None, known=known, dataset=dataset)
+
+
+def evaluated_split(split: int | str | None, *, known: Iterable[str], dataset: str) -> str:
+    """The split meant by `split`: its name, its number (1 for `test1`), or None for the one that there usually is."""
+    known = tuple(known)
+    return str(split) if split in known else _first(EVALUATED, split, known=known, dataset=dataset)
+
+
+def _first(patterns: Iterable[str], number: int | str | None, *, known: Iterable[str], dataset: str) -> str:
+    known = tuple(known)
+    names = [pattern.format(number) for pattern in patterns if ("{}" in pattern) == (number is not None)]
+    for name in names:
+        if name in known:
+            return name
+    raise UnknownNameError("split", names[0] if number is None else str(number), known, where=f"data set {dataset}")
+
+
+def training_notes(
+    model: nn.Module, *, name: str, arguments: Mapping[str, Json], weights: str | None
+) -> dict[str, Json]:
+    """What tells one network that is trained from another: name, arguments, source code, weights it begins with."""
+    return {
+        "model": name,
+        "arguments": dict(arguments),
+        "source": source_hash(model),
+        "weights": None if weights is None else file_hash(weights),
+    }
+
+
+def describe_training(recipe: Recipe, fitted: Fitted, *, seed: int, checkpoint: str, ranks: int = 1) -> dict[str, Json]:
+    """Recipe and outcome of a training."""
+    return {
+        "recipe": recipe.recipe,
+        "recipe_hash": recipe.hash,
+        "source": recipe.source,
+        "epochs": recipe.epochs,
+        "seed": seed,
+        "steps": fitted.steps,
+        "training": fitted.identity,
+        "checkpoint": checkpoint,
+        "was_reused": fitted.was_done,
+        "resumed_at_step": fitted.resumed_at,
+        "processes": ranks,
+    }
+
+
+def describe_evaluation(
+    model: nn.Module,
+    videos: VideoSet,
+    seen: Evaluation,
+    *,
+    clip: Clip,
+    views: tuple[int, int],
+    resize: int | tuple[int, int] | None,
+    averaging: str,
+) -> dict[str, Json]:
+    """Everything that decides what an accuracy means: frames, pixels, views, and exactly which videos."""
+    normalisation = normalisation_of(model)
+    return {
+        "dataset": videos.name,
+        "split": videos.split,
+        "frames": clip.frames,
+        "stride": clip.stride,
+        "fps": clip.fps,
+        "resize": list(resize) if isinstance(resize, tuple) else resize or "to cover the crop",
+        "crop": [clip.height, clip.width],
+        "views": f"{views[0]}x{views[1]}",
+        "averaging": averaging,
+        "mean": list(normalisation.mean),
+        "std": list(normalisation.std),
+        "videos": len(seen.labels),
+        "videos_hash": videos.hash,
+        "hash_covers": videos.hash_covers,
+        **{name: count for name, count in videos.counts().items() if name != "present"},
+        "unread": len(seen.unread),
+        "unread_are": "left out" if seen.excludes_unread else "counted as wrong",
+        "unread_first": [{"id": video.id, "reason": video.reason} for video in seen.unread[:NAMED]],
+    }
+
+
+def source_hash(model: nn.Module) -> str:
+    """12 hex digits over the source files of the network's own modules, torch's excepted."""
+    modules = {type(module).__module__ for module in model.modules()}
+    files = {getattr(sys.modules.get(name), "__file__", None) for name in modules if not name.startswith("torch.")}
+    total = hashlib.sha256()
+    for file in sorted(file for file in files if file):
+        total.update(Path(file).read_bytes())
+    return total.hexdigest()[:12]
+
+
+def file_hash(path: str | Path) -> str | None:
+    """12 hex digits over a file's content; None where it is no file."""
+    path = Path(path)
+    if not path.is_file():
+        return None
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:12]
