@@ -9,7 +9,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, Protocol, cast
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bench.models.base import VideoModel
@@ -108,10 +107,11 @@ class WindowPool(nn.Module):
         self.window = window
 
     def forward(self, x: Tensor) -> Tensor:
-        fitted = [
-            here if size is None else min(size, here) for size, here in zip(self.window, x.shape[2:], strict=True)
-        ]
-        return F.avg_pool3d(x, fitted, stride=1)
+        # One axis after the other: avg_pool3d has no bfloat16 on the CPU.
+        for axis, size in enumerate(self.window, start=2):
+            here = x.shape[axis]
+            x = x.unfold(axis, here if size is None else min(size, here), 1).mean(-1)
+        return x
 
     def extra_repr(self) -> str:
         return f"window={self.window}"

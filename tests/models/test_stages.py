@@ -110,3 +110,8 @@ def test_a_fresh_block_is_its_shortcut() -> None:
     block = ResidualBlock(channels, bottleneck, stride=(1, 1, 1), norms_stride=True)
     x = torch.rand(2, 4, 2, 3, 3)
     torch.testing.assert_close(block(x), x)
+
+
+def test_window_pool_works_in_bfloat16_on_the_cpu() -> None:
+    x = torch.arange(4.0, dtype=torch.bfloat16).view(1, 1, 1, 1, 4)
+    assert WindowPool((1, 1, 3))(x).flatten().tolist() == [1.0, 2.0]
