@@ -61,8 +61,18 @@ class LoadedCase:
             model = create_model(
                 self.point.model, num_classes=num_classes if given is None else given, weights=weights, **arguments
             )
+        self._note_weights(model)
         built: nn.Module = model.eval() if target == "meta" else model.to(target).eval()
         return built
+
+    def _note_weights(self, model: "nn.Module") -> None:
+        """Say once which file the weights came from, by its hash, and what of it did not fit."""
+        report = model.__dict__.get("weights_report")
+        if report is None or "weights" in self.details:
+            return
+        self.note("weights", {"path": str(report.path), "sha256": report.sha256, "loaded": report.loaded})
+        for warning in report.warnings:
+            self.warn(warning)
 
     def input_shapes(self, model: "nn.Module", *, batch: int = 1) -> tuple[tuple[int, ...], ...]:
         """`(B, C, T, H, W)` of every input of `model` for this case's clip."""

@@ -18,7 +18,7 @@ errors = Console(stderr=True, highlight=False)
 
 def say(text: str) -> None:
     """Print plain text; markup in names of models and files is not interpreted."""
-    console.print(Text(text))
+    console.print(Text(text), soft_wrap=True)
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, right: Sequence[str] = ()) -> None:

@@ -1,0 +1,78 @@
+"""Documents keep their word: links lead somewhere, and the examples of CONTRIBUTING.md work as they stand."""
+
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from bench.registry import DATASETS, MEASURES, MODELS, SECTIONS
+
+ROOT = Path(__file__).parents[1]
+DOCUMENTS = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
+FENCE = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_links_to_files_lead_somewhere(document: Path) -> None:
+    for target in re.findall(r"\]\(([^)#\s]+)\)", document.read_text(encoding="utf-8")):
+        if not target.startswith(("http:", "https:")):
+            assert (document.parent / target).exists(), f"{document.name} links to {target}"
+
+
+@pytest.fixture
+def example(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[object]:
+    """Imports the example of CONTRIBUTING.md that registers `name`, and forgets it afterwards."""
+    blocks = FENCE.findall((ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8"))
+    monkeypatch.syspath_prepend(str(tmp_path))
+    registries = (MODELS, MEASURES, DATASETS, SECTIONS)
+    before = [(registry, set(registry._all())) for registry in registries]
+
+    def load(name: str) -> object:
+        [block] = [block for block in blocks if f"def {name}(" in block]
+        (tmp_path / f"example_{name}.py").write_text(block, encoding="utf-8")
+        return __import__(f"example_{name}")
+
+    yield load
+    for registry, names in before:
+        for name in set(registry._entries) - names:
+            del registry._entries[name]
+    for module in [module for module in sys.modules if module.startswith("example_")]:
+        del sys.modules[module]
+
+
+def test_the_example_of_a_model_can_be_built_by_name(example: object) -> None:
+    import torch
+
+    from bench.models.factory import create_model
+
+    example("tiny3d")  # type: ignore[operator]
+    model = create_model("tiny3d_16", num_classes=3)
+    assert model(torch.zeros(2, 3, 8, 32, 32)).shape == (2, 3)
+    assert model.conv.out_channels == 16
+
+
+def test_the_example_of_a_measure_measures(example: object, tmp_path: Path) -> None:
+    from bench.measure.loaded import LoadedCase
+    from bench.schema import Case, Point
+
+    example("sparsity")  # type: ignore[operator]
+    point = Point(model="c3d_search", clip="16x1x112", args={"width": 0.02})  # type: ignore[arg-type]
+    [metric] = MEASURES.get("sparsity").function(
+        LoadedCase(Case(suite="s", point=point, measures={}), artifacts=tmp_path)
+    )
+    assert metric.value is not None
+    assert 0 <= metric.value < 100
+
+
+def test_the_example_of_a_data_set_is_listed(example: object) -> None:
+    example("mine")  # type: ignore[operator]
+    assert DATASETS.get("mine").num_classes == 12
+
+
+def test_the_example_of_a_section_has_nothing_to_say_of_nothing(example: object) -> None:
+    from bench.reporting.results import collect
+
+    module = example("fastest")  # type: ignore[operator]
+    assert module.fastest(collect([])) is None
