@@ -2,7 +2,7 @@
 
 from torch import nn
 
-CLASSIFIERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
+WEIGHTED = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
 def head_name_of(model: nn.Module) -> str:
@@ -13,7 +13,7 @@ def head_name_of(model: nn.Module) -> str:
     said = getattr(model, "head_name", None)
     if isinstance(said, str) and said in layers:
         return said
-    return next((name for name in reversed(layers) if isinstance(layers[name], CLASSIFIERS)), "")
+    return next((name for name in reversed(layers) if isinstance(layers[name], WEIGHTED)), "")
 
 
 def is_in(key: str, module_name: str) -> bool:
