@@ -82,11 +82,12 @@ def transformer_encoder_layer(
     first, second = rest[8], rest[10]
     tokens = x.numel() // x.shape[-1]
     projections = _projections(x, x, x, (qkv_weight, projection_weight))
-    return projections + _attention_of_width(x, x) + tokens * (first.numel() + second.numel())
+    feed_forward: int = tokens * (first.numel() + second.numel())
+    return projections + _attention_of_width(x, x) + feed_forward
 
 
 def _products(query: Tensor, key: Tensor, value: Tensor) -> tuple[int, int]:
-    pairs = query.shape[:-1].numel() * key.shape[-2]
+    pairs = query.numel() // max(query.shape[-1], 1) * key.shape[-2]
     return pairs * query.shape[-1], pairs * value.shape[-1]
 
 

@@ -5,6 +5,7 @@ from weakref import WeakKeyDictionary
 
 from torch import nn
 
+from bench.measure.counting.shapes import ShapesOnly
 from bench.measure.counting.tally import Count, count
 
 if TYPE_CHECKING:
@@ -50,7 +51,8 @@ def _train_step(case: "LoadedCase") -> Count:
 def built_without_weights(case: "LoadedCase") -> nn.Module:
     """The network on the meta device, on the CPU where it cannot be built there."""
     try:
-        return case.build_model("meta")
+        with ShapesOnly():
+            return case.build_model("meta")
     except (NotImplementedError, RuntimeError) as error:
         case.note("built_on_cpu", f"{type(error).__name__}: {error}")
         return case.build_model("cpu")

@@ -81,12 +81,6 @@ def conv_tbc(x: Tensor, weight: Tensor, *_: Any, out: Tensor, **__: Any) -> int:
     return out.numel() * weight.shape[0] * weight.shape[1]
 
 
-@counts_macs_of("aten::conv_tbc_backward")
-def conv_tbc_backward(grad_out: Tensor, x: Tensor, weight: Tensor, *_: Any, **__: Any) -> int:
-    """Both gradients, always."""
-    return 2 * grad_out.numel() * weight.shape[0] * weight.shape[1]
-
-
 @counts_macs_of("torchvision::deform_conv2d")
 def deform_conv2d(x: Tensor, weight: Tensor, *_: Any, out: Tensor, **__: Any) -> int:
     """A convolution of sampled values; the bilinear sampling is interpolation and not counted."""
@@ -94,9 +88,11 @@ def deform_conv2d(x: Tensor, weight: Tensor, *_: Any, out: Tensor, **__: Any) ->
 
 
 @counts_macs_of("torchvision::_deform_conv2d_backward")
-def deform_conv2d_backward(grad_out: Tensor, x: Tensor, weight: Tensor, *_: Any, **__: Any) -> int:
-    """The gradient of the sampled values (for input, offset and mask together) and that of the weight."""
-    return 2 * _kernels(grad_out, weight)
+def deform_conv2d_backward(
+    grad_out: Tensor, x: Tensor, weight: Tensor, offset: Tensor, mask: Tensor, *_: Any, **__: Any
+) -> int:
+    """The gradient of the sampled values, which serves input, offset and mask, and that of the weight, where wanted."""
+    return _kernels(grad_out, weight) * _wanted([x, offset, mask], [weight])
 
 
 def _kernels(elements: Tensor, weight: Tensor) -> int:
@@ -106,3 +102,8 @@ def _kernels(elements: Tensor, weight: Tensor) -> int:
 def _is_transposed(rest: Sequence[Any]) -> bool:
     """`rest` is bias_sizes, stride, padding, dilation, transposed, output_padding, groups, output_mask."""
     return bool(rest[4])
+
+
+def _wanted(*groups: Sequence[Tensor]) -> int:
+    """In how many of the groups a tensor requires a gradient."""
+    return sum(any(tensor.requires_grad for tensor in group) for group in groups)

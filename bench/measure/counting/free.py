@@ -5,9 +5,10 @@ here by name. Not here on purpose: Fourier transforms, linear algebra, pairwise 
 """
 
 import functools
-from typing import Any
 
 import torch
+
+from bench.measure.counting.operators import is_view
 
 _BY_KIND = {
     "makes a tensor": """
@@ -116,9 +117,4 @@ def _is_declared_free(operator: str) -> bool:
     namespace, _, name = operator.partition("::")
     packet = getattr(getattr(torch.ops, namespace), name, None)
     overloads = [getattr(packet, overload) for overload in packet.overloads()] if packet is not None else []
-    return any(_FREE_TAGS & set(overload.tags) or _is_view(overload) for overload in overloads)
-
-
-def _is_view(overload: Any) -> bool:
-    returns = overload._schema.returns
-    return bool(returns) and all(r.alias_info is not None and not r.alias_info.is_write for r in returns)
+    return any(_FREE_TAGS & set(overload.tags) or is_view(overload) for overload in overloads)

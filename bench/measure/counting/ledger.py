@@ -1,7 +1,7 @@
 """Writes down every operator that runs: where, its multiply-accumulates, and the bytes it reads and writes."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -11,9 +11,14 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from bench.measure.counting.formulas import formula_of
 from bench.measure.counting.free import is_free
+from bench.measure.counting.operators import is_view, name_of, tensors_in
 from bench.measure.counting.places import Places
+from bench.measure.counting.shapes import run_by_shape
+from bench.measure.counting.twin import on_device
 
 _READS_ONLY_WHAT_IT_PICKS = {"aten::embedding", "aten::gather", "aten::index", "aten::index_select", "aten::take"}
+_READS_NOTHING = {"aten::bernoulli_", "aten::fill_", "aten::normal_", "aten::uniform_", "aten::zero_"}
+_VIEWS_IN_ALL_BUT_NAME = {"aten::_unsafe_view", "aten::unsafe_split", "aten::unsafe_split_with_sizes"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,12 +62,18 @@ class Ledger(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leave
 
     supports_higher_order_operators = True
 
-    def __init__(self, places: Places) -> None:
+    def __init__(self, places: Places, device: str) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # torch leaves it untyped
         self.uncounted: Counter[str] = Counter()
         self.read: set[int] = set()
         self._places = places
+        self._is_meta = device == "meta"
         self._sums: dict[_Key, list[int]] = {}
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """No: skipping would import torch._dynamo at the first operator, which takes as long as importing torch."""
+        return False
 
     @property
     def rows(self) -> tuple[Row, ...]:
@@ -83,6 +94,8 @@ class Ledger(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leave
         self, func: Any, types: Sequence[type], args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         kwargs = dict(kwargs or {})
+        if self._is_meta:
+            args, kwargs = _without_data(func, args, kwargs)
         operator = name_of(func)
         formula = formula_of(operator)
         free = formula is None and is_free(operator)
@@ -92,7 +105,7 @@ class Ledger(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leave
             if parts is not NotImplemented:
                 return parts
             self.uncounted[operator] += 1
-        out = func(*args, **kwargs)
+        out = run_by_shape(func, args, kwargs) if self._is_meta else func(*args, **kwargs)
         self._write(operator, func, formula, args, kwargs, out)
         return out
 
@@ -112,27 +125,9 @@ class Ledger(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leave
         self.read.update(map(id, taken))
         key = _Key(self._places.current, operator, torch._C._current_graph_task_id() != -1)
         sums = self._sums.setdefault(key, [0, 0, 0, 0, 0])
-        traffic = (0, 0, 0) if _is_view(func) else _traffic(operator, taken, given)
+        traffic = (0, 0, 0) if _moves_nothing(operator, func) else _traffic(operator, taken, given)
         for position, value in enumerate((1, macs, *traffic)):
             sums[position] += value
-
-
-def name_of(operator: Any) -> str:
-    """`namespace::name` of an operator; a higher-order operator's own name."""
-    schema = getattr(operator, "_schema", None)
-    return str(schema.name) if schema is not None else f"higher_order::{operator.name()}"
-
-
-def tensors_in(value: Any) -> Iterator[Tensor]:
-    """Every tensor in nested lists, tuples and mappings."""
-    if isinstance(value, Tensor):
-        yield value
-    elif isinstance(value, Mapping):
-        for item in value.values():
-            yield from tensors_in(item)
-    elif isinstance(value, list | tuple):
-        for item in value:
-            yield from tensors_in(item)
 
 
 def bytes_of(tensor: Tensor) -> int:
@@ -145,18 +140,30 @@ def bytes_of(tensor: Tensor) -> int:
     return values * tensor.element_size()
 
 
+def _moves_nothing(operator: str, func: Any) -> bool:
+    """A view, or memory that is only reserved."""
+    name = operator.removeprefix("aten::")
+    return operator in _VIEWS_IN_ALL_BUT_NAME or name.startswith(("empty", "new_empty")) or is_view(func)
+
+
 def _traffic(operator: str, taken: list[Tensor], given: list[Tensor]) -> tuple[int, int, int]:
     """Elements written, bytes read, bytes written."""
     bytes_written = sum(map(bytes_of, given))
-    bytes_read = sum(map(bytes_of, taken))
-    if operator in _READS_ONLY_WHAT_IT_PICKS:
-        bytes_read = bytes_written + sum(bytes_of(t) for t in taken[1:])
-    return sum(t.numel() for t in given), bytes_read, bytes_written
+    if operator in _READS_NOTHING or operator.endswith("_like") or operator.startswith("aten::new_"):
+        bytes_read = 0
+    elif operator in _READS_ONLY_WHAT_IT_PICKS:
+        bytes_read = bytes_written + sum(map(bytes_of, taken[1:]))
+    else:
+        bytes_read = sum(map(bytes_of, taken))
+    return sum(tensor.numel() for tensor in given), bytes_read, bytes_written
 
 
-def _is_view(func: Any) -> bool:
-    returns = getattr(getattr(func, "_schema", None), "returns", ())
-    return bool(returns) and all(r.alias_info is not None and not r.alias_info.is_write for r in returns)
+def _without_data(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Constants on another device lose their data where they meet a tensor that has none."""
+    devices = {tensor.device.type for tensor in tensors_in((args, kwargs))}
+    if len(devices) < 2 or "meta" not in devices or func._schema.is_mutable:
+        return args, kwargs
+    return on_device(args, "meta"), on_device(kwargs, "meta")
 
 
 def _decomposed(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

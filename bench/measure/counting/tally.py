@@ -5,6 +5,7 @@ there and is counted in a real forward pass on the CPU instead.
 """
 
 import random
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -18,9 +19,11 @@ import bench.measure.counting.convolution
 import bench.measure.counting.products
 import bench.measure.counting.recurrent  # noqa: F401  (the four files put their formulas into the table)
 from bench.errors import BenchError, InputError
-from bench.measure.counting.ledger import Ledger, Row, tensors_in
+from bench.measure.counting.ledger import Ledger, Row
+from bench.measure.counting.operators import tensors_in
 from bench.measure.counting.parameters import Parameters, parameters_of
 from bench.measure.counting.places import ROOT, Places, with_parents
+from bench.measure.counting.shapes import ShapesOnly
 from bench.measure.counting.twin import on_device, twin_of
 
 Device = Literal["auto", "meta", "cpu"]
@@ -146,12 +149,15 @@ def _counted_on(
 ) -> Count:
     twin, inputs = twin_of(model, device), on_device(arguments, device)
     places = Places(twin)
-    ledger = Ledger(places)
-    with _random_state_kept(), _plain_kernels(), places.followed(), torch.set_grad_enabled(backward), ledger:
-        outputs = twin(*inputs)
+    ledger = Ledger(places, device)
+    with _quietly(), _plain_kernels(), places.followed(), torch.set_grad_enabled(backward):
+        with ledger:
+            outputs = twin(*inputs)
         read = set(ledger.read)
         if backward:
-            _run_backward(outputs)
+            loss = _sum_of(outputs)
+            with ledger:
+                loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
     return Count(
         rows=ledger.rows,
         parameters=parameters_of(model),
@@ -163,18 +169,22 @@ def _counted_on(
     )
 
 
-def _run_backward(outputs: Any) -> None:
+def _sum_of(outputs: Any) -> Tensor:
+    """A loss whose gradient for every element of the outputs is 1; InputError where none depends on a parameter."""
     results = [t for t in tensors_in(outputs) if t.requires_grad]
     if not results:
         raise InputError("nothing to train: no output depends on a parameter or input that requires a gradient")
-    torch.autograd.backward(results, [torch.ones_like(result) for result in results])
+    with ShapesOnly():
+        return torch.stack([result.sum() for result in results]).sum() if len(results) > 1 else results[0].sum()
 
 
 @contextmanager
-def _random_state_kept() -> Iterator[None]:
+def _quietly() -> Iterator[None]:
+    """Random numbers go on afterwards as if nothing had run; what the model warns of is said when the user runs it."""
     state = random.getstate()
     try:
-        with torch.random.fork_rng(devices=[]):
+        with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
             yield
     finally:
         random.setstate(state)

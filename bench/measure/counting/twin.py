@@ -15,18 +15,22 @@ def twin_of(model: nn.Module, device: str) -> nn.Module:
     """A deep copy of `model` whose tensors are on `device`: nothing is shared with the original, hooks' code apart.
 
     On the meta device no memory is taken for tensors. Tensors that are one object stay one object. InputError where
-    the model holds something that cannot be copied.
+    the model holds something that cannot be copied, NotImplementedError for TorchScript on the meta device.
     """
     memo: dict[int, Any] = {}
     for tensor in [*model.parameters(), *model.buffers()]:
         memo[id(tensor)] = on_device(tensor, device)
     try:
-        with _TensorsCopiedTo(device):
+        with torch.no_grad(), _TensorsCopiedTo(device):
             twin = copy.deepcopy(model, memo)
     except Exception as error:
         raise InputError(
-            f"{type(model).__name__} cannot be copied, and counting runs a copy so that the model stays as it is: {error}"
+            f"{type(model).__name__} cannot be copied, and only copies are counted so that yours is left alone: {error}"
         ) from error
+    for copied, original in zip(twin.parameters(), model.parameters(), strict=True):
+        if copied.device.type != device:
+            raise NotImplementedError("TorchScript modules keep their weights where they are")
+        copied.requires_grad_(original.requires_grad)
     return twin
 
 
