@@ -14,6 +14,7 @@ from torch import nn
 
 from bench.errors import BenchError, InputError, suggest
 from bench.models.sources import source_entry, source_names
+from bench.models.undrawn import undrawn
 from bench.models.weights.checkpoint import Checkpoint, read_checkpoint
 from bench.models.weights.loading import classes_in, load_checkpoint
 from bench.registry import MODELS, ModelEntry, options_of
@@ -36,8 +37,8 @@ def create_model(
     """
     entry = find_model(name)
     given = {**arguments} if num_classes is None else {"num_classes": num_classes, **arguments}
-    is_meta = device is not None and torch.device(device).type == "meta"
-    with torch.device("meta") if is_meta else contextlib.nullcontext():
+    is_meta = torch.device(device or torch.get_default_device()).type == "meta"
+    with undrawn() if is_meta else contextlib.nullcontext():
         model = _build(entry, given)
         if weights is not None:
             model = _with_weights(entry, given, model, read_checkpoint(weights))
