@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -99,10 +99,12 @@ class Ablation:
 
     @property
     def goal(self) -> Column | None:
-        """The metric in which a finding is told: an accuracy where there is one, else what was measured first."""
+        """The metric in which a finding is told: the accuracy seen most often, else what was measured first."""
+        seen = Counter(each.column for each in self.observed)
         accuracies = [c for c in self.columns if c.metric.startswith("accuracy.")]
+        first = [c for c in accuracies if c.metric == "accuracy.top1"] or accuracies
         sampled = [c for c in self.columns if c.is_of_machine]
-        return next(iter([*accuracies, *sampled, *self.columns]), None)
+        return max(first, key=lambda c: seen[c], default=next(iter([*sampled, *self.columns]), None))
 
     def within(self, context: Mapping[str, Json]) -> "Ablation":
         """The same levels under one setting of the rest."""

@@ -112,9 +112,19 @@ class Board:
         """The arguments that tell this row's network from others: `kernel_depth=3`."""
         return settings({k: v for k, v in row.args.items() if k not in self.constant_args})
 
-    def label(self, row: Row) -> str:
-        """The network and the factors that tell this row from others: `c3d_search kernel_depth=3 (bf16)`."""
-        factors = [value_text(row.factors[name]) for name in self.varying if row.factors.get(name) is not None]
+    def factors_of(self, columns: Iterable[Column]) -> list[str]:
+        """Varying factors on which some of `columns` depend: how a network was run does not change its accuracy."""
+        listed = list(columns)
+        left_out = {
+            *(() if any(column.is_of_machine for column in listed) else RUN_AXES),
+            *(() if any(column.protocol for column in listed) else TRAINING_AXES),
+        }
+        return [name for name in self.varying if name not in left_out]
+
+    def label(self, row: Row, columns: Iterable[Column]) -> str:
+        """The network, and the factors that tell this row from others in `columns`: `c3d kernel_depth=3 (bf16)`."""
+        told = self.factors_of(columns)
+        factors = [value_text(row.factors[name]) for name in told if row.factors.get(name) is not None]
         return f"{row.model} {self.args_text(row)}".strip() + (f" ({', '.join(factors)})" if factors else "")
 
     @property

@@ -29,6 +29,22 @@ def standings(
     )
 
 
+def column_heading(column: Column, scale: Scale | None) -> Heading:
+    """The head of a column whose values are written in `scale`; without one, of differences that bring their units."""
+    name = metric_name(column.metric)
+    below = [*(f"{axis_name(k)} {v}" for k, v in column.labels), column.protocol_text]
+    return Heading(
+        name=name,
+        unit=scale.unit_beside(name) if scale else "",
+        below=", ".join(word for word in below if word),
+        meaning=metric_meaning(column.metric) + DIRECTIONS[column.better],
+        saved_as=f"{column.name} [{column.unit}]" if scale else f"{column.name}, against the baseline",
+        is_number=True,
+        is_best_first=column.better == "higher",
+        is_within_group=column.is_of_machine,
+    )
+
+
 def interval_kinds(rows: Sequence[Row], columns: Sequence[Column]) -> list[str]:
     """What the intervals of these rows are, each kind once."""
     return sorted({r.how for row in rows for c in columns if (r := row.readings.get(c)) and r.has_interval})
@@ -50,18 +66,7 @@ class _Writer:
 
     @property
     def heading(self) -> Heading:
-        column, name = self._column, metric_name(self._column.metric)
-        below = [*(f"{axis_name(k)} {v}" for k, v in column.labels), column.protocol_text]
-        return Heading(
-            name=name,
-            unit=self._scale.unit_beside(name),
-            below=", ".join(word for word in below if word),
-            meaning=metric_meaning(column.metric) + DIRECTIONS[column.better],
-            saved_as=f"{column.name} [{column.unit}]",
-            is_number=True,
-            is_best_first=column.better == "higher",
-            is_within_group=column.is_of_machine,
-        )
+        return column_heading(self._column, self._scale)
 
     def cell(self, row: Row) -> Cell:
         reading = row.readings.get(self._column)

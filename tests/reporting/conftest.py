@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -45,7 +46,7 @@ def make_record(model: str = "c3d", *metrics: Metric, **rest: Any) -> Record:
         "status": "ok",
         "metrics": metrics,
         "environment": HOST,
-        "started_at": f"2025-03-{1 + tick // 86400 % 28:02d}T{tick // 3600 % 24:02d}:{tick // 60 % 60:02d}:{tick % 60:02d}+00:00",
+        "started_at": (datetime(2025, 3, 1, tzinfo=UTC) + timedelta(seconds=tick)).isoformat(),
     }
     return Record(**{**fields, **rest})
 

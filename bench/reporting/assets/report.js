@@ -1,6 +1,7 @@
 "use strict";
 // Tables that sort, filter, unfold and save themselves; charts that are drawn when they come into sight.
 
+const chartSource = document.currentScript.dataset.charts;
 const collator = new Intl.Collator("en", { numeric: true });
 
 function valueOf(cell) {
@@ -107,7 +108,6 @@ function coloured(data, style) {
 }
 
 function draw(place) {
-  if (!window.Plotly) return;
   place.dataset.drawn = "yes";
   const data = JSON.parse(document.getElementById(`chart-${place.dataset.chart}`).textContent);
   const figure = coloured(data, getComputedStyle(document.documentElement));
@@ -126,10 +126,14 @@ function watchCharts() {
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redraw);
   addEventListener("beforeprint", () => { for (const place of places) draw(place); });
   addEventListener("afterprint", redraw);
-  // A chart inside a closed <details> has no size until it is opened.
-  document.addEventListener("toggle", (event) => {
-    for (const place of event.target.querySelectorAll(".plot")) draw(place);
-  }, true);
+}
+
+// The script that draws is larger than the page: it is read once the page can be read.
+function loadCharts(source) {
+  const script = document.createElement("script");
+  script.src = source;
+  script.addEventListener("load", watchCharts);
+  document.head.append(script);
 }
 
 function watchSections() {
@@ -137,10 +141,8 @@ function watchSections() {
   const seen = new IntersectionObserver((entries) => {
     for (const { target, isIntersecting } of entries) {
       const link = links.get(target.id);
-      if (link && isIntersecting) {
-        for (const other of links.values()) other.removeAttribute("aria-current");
-        link.setAttribute("aria-current", "true");
-      }
+      if (isIntersecting) link.setAttribute("aria-current", "true");
+      else link.removeAttribute("aria-current");
     }
   }, { rootMargin: "-20% 0px -75% 0px" });
   for (const section of document.querySelectorAll("main > section")) seen.observe(section);
@@ -148,6 +150,8 @@ function watchSections() {
 
 document.addEventListener("DOMContentLoaded", () => {
   for (const box of document.querySelectorAll("[data-table]")) enhanceTable(box);
-  watchCharts();
   watchSections();
+});
+addEventListener("load", () => {
+  if (chartSource) setTimeout(loadCharts, 0, chartSource);
 });

@@ -16,6 +16,7 @@ from bench.reporting.table import Cell, Heading, Line, Table
 from bench.reporting.wording import axis_name, count_of, metric_name, value_text
 
 MOST_BOXES = 24
+MOST_ROWS = 1000
 LONGEST_LABEL = 40
 BOX = {"lowerfence": 0.05, "q1": 0.25, "median": 0.5, "q3": 0.75, "upperfence": 0.95}
 TEMPLATE = """
@@ -95,16 +96,20 @@ def _chart(group: _Group) -> Chart:
 
 
 def _table(group: _Group) -> Table:
-    unit = group.scale.unit
+    unit, shown = group.scale.unit, group.spreads[:MOST_ROWS]
+    left_out = f"; the lowest {len(shown)} of {len(group.spreads)} runs" if len(shown) < len(group.spreads) else ""
     heads = [
         Heading(
-            name=f"{q:.0%}".replace("%", " %"), unit=unit, is_number=True, meaning=f"{q:.0%} of the samples are below"
+            name=f"{q:.0%}".replace("%", "\N{NO-BREAK SPACE}%"),
+            unit=unit,
+            is_number=True,
+            meaning=f"{q:.0%} of the samples are below",
         )
         for q in QUANTILES
     ]
     return Table(
         name=f"{group.name}-table",
-        caption=f"{group.title}: quantiles of the raw samples of each run",
+        caption=f"{group.title}: quantiles of the raw samples of each run{left_out}",
         headings=(
             Heading(name="Case"),
             *heads,
@@ -116,7 +121,7 @@ def _table(group: _Group) -> Table:
             Heading(name="Samples", is_number=True),
             Heading(name="Stopped because"),
         ),
-        lines=tuple(_line(spread, group) for spread in group.spreads),
+        lines=tuple(_line(spread, group) for spread in shown),
     )
 
 

@@ -11,18 +11,21 @@ from bench.reporting.level_charts import level_charts
 from bench.reporting.page import render
 from bench.reporting.quantity import DASH, Scale, in_full, scale_of
 from bench.reporting.results import Results
+from bench.reporting.standings import column_heading
 from bench.reporting.table import Cell, Heading, Line, Table
-from bench.reporting.wording import axis_name, count_of, metric_meaning, metric_name, settings_text, value_text
+from bench.reporting.wording import axis_name, count_of, settings_text, value_text
 from bench.schema import Json
 
 MOST_CONTEXTS = 24
 MANY_COMPARISONS = 10
+MOST_FINDINGS = 5
 TEMPLATE = """
 {% for each in ablations %}
 <h3>{{ each.title }}</h3>
 {% for finding in each.findings %}
 <p{% if loop.first %} class="finding"{% endif %}>{{ finding }}</p>
 {% endfor %}
+{% if each.unsaid %}<p>{{ each.unsaid }} more levels stand in the table.</p>{% endif %}
 <div class="charts">
 {% for chart in each.charts %}
 {{ chart }}
@@ -59,10 +62,12 @@ def compare_levels(results: Results) -> str | None:
 def _shown(ablation: Ablation, name: str, *, names_suite: bool) -> dict[str, Any]:
     contexts, factor = ablation.contexts, axis_name(ablation.factor)
     title = f"{factor}, against {value_text(ablation.levels.get(ablation.baseline))}"
+    findings = ablation_findings(ablation)
     caption = f"Every level of {factor}, with its difference to the baseline"
     return {
         "title": f"{ablation.suite}: {title}" if names_suite else title,
-        "findings": ablation_findings(ablation),
+        "findings": findings[:MOST_FINDINGS],
+        "unsaid": max(0, len(findings) - MOST_FINDINGS),
         "charts": [chart.html() for chart in level_charts(ablation, name)],
         "table": _table(ablation, name, caption=caption, has_means=not contexts),
         "note": _note(ablation),
@@ -80,26 +85,14 @@ def _table_within(ablation: Ablation, context: Mapping[str, Json], name: str) ->
 
 def _table(ablation: Ablation, name: str, *, caption: str, has_means: bool) -> str:
     """All levels in all metrics; differences alone where the levels' own values would mix settings."""
-    scales = {column: _scale(ablation, column) for column in ablation.columns}
+    scales = {column: _scale(ablation, column) if has_means else None for column in ablation.columns}
+    shown = [level for level in ablation.levels if has_means or level != ablation.baseline]
+    headings = [column_heading(column, scale) for column, scale in scales.items()]
     table = Table(
         name=f"{name}-table",
         caption=caption,
-        headings=(
-            Heading(name=axis_name(ablation.factor)),
-            *(_heading(column, scale if has_means else None) for column, scale in scales.items()),
-        ),
-        lines=tuple(
-            Line(
-                cells=(
-                    Cell(text=value_text(value), below="baseline" if level == ablation.baseline else ""),
-                    *(
-                        _cell(ablation.effects.get((level, column)), scale if has_means else None)
-                        for column, scale in scales.items()
-                    ),
-                )
-            )
-            for level, value in ablation.levels.items()
-        ),
+        headings=(Heading(name=axis_name(ablation.factor)), *headings),
+        lines=tuple(Line(cells=_cells(ablation, level, scales)) for level in shown),
     )
     return table.html()
 
@@ -108,18 +101,10 @@ def _scale(ablation: Ablation, column: Column) -> Scale:
     return scale_of([e.reading.value for (_, c), e in ablation.effects.items() if c == column], column.unit)
 
 
-def _heading(column: Column, scale: Scale | None) -> Heading:
-    name = metric_name(column.metric)
-    below = [*(f"{axis_name(k)} {v}" for k, v in column.labels), column.protocol_text]
-    return Heading(
-        name=name,
-        unit=scale.unit_beside(name) if scale else "",
-        below=", ".join(word for word in below if word),
-        meaning=metric_meaning(column.metric),
-        saved_as=f"{column.name} [{column.unit}]" if scale else f"{column.name}, against the baseline",
-        is_number=True,
-        is_best_first=column.better == "higher",
-    )
+def _cells(ablation: Ablation, level: str, scales: Mapping[Column, Scale | None]) -> tuple[Cell, ...]:
+    below = "baseline" if level == ablation.baseline else ""
+    effects = [(ablation.effects.get((level, column)), scale) for column, scale in scales.items()]
+    return Cell(text=value_text(ablation.levels[level]), below=below), *(_cell(e, scale) for e, scale in effects)
 
 
 def _cell(effect: Effect | None, scale: Scale | None) -> Cell:
@@ -129,9 +114,7 @@ def _cell(effect: Effect | None, scale: Scale | None) -> Cell:
     change, verdict, reading = difference_text(effect), effect.verdict or "", effect.reading
     if scale is None:
         difference = effect.difference.value if effect.difference else None
-        return Cell(
-            text=change or DASH, sort=difference, below=verdict, title=_story(effect) or "nothing to pair it with"
-        )
+        return Cell(text=change or DASH, sort=difference, below=verdict, title=_story(effect) or "nothing to pair with")
     title = [in_full(reading.value, reading.unit), reading.how, _story(effect)]
     return Cell(
         text=scale.text(reading.value),

@@ -6,13 +6,12 @@ from typing import Any
 
 from bench.registry import register_section
 from bench.reporting.board import Board, Column, Row
-from bench.reporting.cases import RUN_AXES, TRAINING_AXES
 from bench.reporting.page import render
 from bench.reporting.results import Results
 from bench.reporting.standings import standings
 from bench.reporting.wording import count_of
 
-MOST_CELLS = 40_000
+MOST_CELLS = 12_000
 TEMPLATE = """
 {% for measure in measures %}
 <details><summary>{{ measure.title }}</summary>
@@ -38,7 +37,7 @@ def _shown(board: Board, name: str, columns: list[Column], *, names_machine: boo
     factors = _factors(board, columns, names_machine=names_machine)
     rows = _distinct(board, columns, factors)
     kept = rows[: max(1, MOST_CELLS // len(columns))]
-    cut = f"; the first {len(kept)} of {len(rows)} rows" if len(kept) < len(rows) else ""
+    cut = f"; the first {len(kept)} of {len(rows)} rows, bench.load_records gives all" if len(kept) < len(rows) else ""
     table = standings(
         board,
         kept,
@@ -52,14 +51,8 @@ def _shown(board: Board, name: str, columns: list[Column], *, names_machine: boo
 
 def _factors(board: Board, columns: Sequence[Column], *, names_machine: bool) -> list[str]:
     """Factors that vary and that these columns depend on."""
-    left_out: set[str] = set()
-    if not any(column.is_of_machine for column in columns):
-        left_out |= set(RUN_AXES)
-    elif names_machine:
-        return [*(f for f in board.varying if f not in TRAINING_AXES), "machine"]
-    if not any(column.protocol for column in columns):
-        left_out |= set(TRAINING_AXES)
-    return [factor for factor in board.varying if factor not in left_out]
+    is_of_machine = any(column.is_of_machine for column in columns)
+    return [*board.factors_of(columns), *(["machine"] if names_machine and is_of_machine else [])]
 
 
 def _distinct(board: Board, columns: Sequence[Column], factors: Sequence[str]) -> list[Row]:

@@ -37,13 +37,15 @@ They are ranked within each machine only: <a href="#environment">how the machine
 {% endif %}
 """
 MOST_FINDINGS = 8
+MOST_OF_ABLATIONS = 4
+MOST_OF_ONE = 2
 
 
 @register_section("summary", title="Summary", order=0)
 def summarise(results: Results) -> str | None:
     """Counts, machines, dates, and the findings that the other sections show in full."""
-    findings = [finding for ablation in results.ablations for finding in ablation_findings(ablation)]
-    findings = [*findings[: MOST_FINDINGS - 3], *leader_findings(results.board)][:MOST_FINDINGS]
+    findings = [finding for ablation in results.ablations for finding in ablation_findings(ablation)[:MOST_OF_ONE]]
+    findings = [*findings[:MOST_OF_ABLATIONS], *leader_findings(results.board)][:MOST_FINDINGS]
     return render(
         TEMPLATE,
         facts=[_cases(results), _networks(results), _machines(results), _dates(results)],

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from bench.registry import register_section
-from bench.reporting.board import Board, Column, Row
+from bench.reporting.board import Board, Column
 from bench.reporting.chart import ACCENT, MUTED, PAPER, Chart, axis, error_bars, spelt
 from bench.reporting.page import render
 from bench.reporting.quantity import Scale, scale_of
@@ -22,12 +22,14 @@ COSTS = (
 MOST_CHARTS = 4
 MOST_GAINS = 3
 MOST_POINTS = 400
-MOST_NAMES = 7
+CIRCLED = "①②③④⑤⑥⑦⑧⑨⑩⑪⑫⑬⑭⑮⑯⑰⑱⑲⑳"
+MOST_NUMBERS = len(CIRCLED)
 MOST_BARS = 40
-LONGEST_NAME = 26
+LOG = {"type": "log", "dtick": "D2"}
+LINEAR = {"type": "linear", "nticks": 5}
 TEMPLATE = """
-<p>Filled points are on the frontier: no other network here gives more for less. Intervals that overlap leave the order
-open.</p>
+<p>Numbered points are on the frontier: no other network here gives more for less. Intervals that overlap leave the
+order open. Doubtful timings and incomplete counts are left out.</p>
 {% for gain in gains %}
 <h3>{{ gain.title }}</h3>
 <div class="charts">
@@ -41,9 +43,9 @@ open.</p>
 
 @dataclass(frozen=True, kw_only=True)
 class Point:
-    """One row in a chart: what it costs and what it gives."""
+    """One row in a chart: what it costs and what it gives, with the interval of that."""
 
-    row: Row
+    label: str
     cost: float
     gain: float
     low: float
@@ -97,8 +99,9 @@ def _points(board: Board, cost: Column, gain: Column) -> dict[str, list[Point]]:
         if x is None or y is None or x.value is None or y.value is None or x.doubts or x.is_lower_bound:
             continue
         machine = row.machine if cost.is_of_machine or gain.is_of_machine else ""
-        point = Point(row=row, cost=x.value, gain=y.value, low=y.low, high=y.high)
-        found.setdefault(machine, {}).setdefault((row.label, x.value, y.value), point)
+        label = board.label(row, [cost, gain])
+        point = Point(label=label, cost=x.value, gain=y.value, low=y.low, high=y.high)
+        found.setdefault(machine, {}).setdefault((label, x.value, y.value), point)
     return {machine: list(points.values()) for machine, points in found.items()}
 
 
@@ -108,17 +111,21 @@ def _chart(board: Board, cost: Column, gain: Column, *, machine: str, points: li
     across, up = scale_of([p.cost for p in points], cost.unit), scale_of([p.gain for p in points], gain.unit)
     is_wide = min(p.cost for p in points) > 0 and max(p.cost for p in points) > 15 * min(p.cost for p in points)
     label = metric_name(cost.metric) + (f", machine {machine}" if machine and _has_machines(board) else "")
-    draw = _Draw(board=board, across=across, up=up)
+    draw = _Draw(across=across, up=up)
     traces = [draw.scatter(rest[:MOST_POINTS], {"color": PAPER, "size": 8, "line": {"color": MUTED, "width": 1.4}})]
-    traces += [draw.line(best), draw.scatter(best, {"color": ACCENT, "size": 9}, names=len(best) <= MOST_NAMES)]
-    told = _told(board, best, total=len(points), cost=cost, gain=gain)
+    numbered = len(best) <= MOST_NUMBERS
+    traces += [
+        draw.line(best),
+        draw.scatter(best, {"color": ACCENT, "size": 16 if numbered else 8}, is_numbered=numbered),
+    ]
+    told = _told(best, total=len(points), cost=cost, gain=gain)
     return Chart(
         name=f"trade-off-{name}",
         traces=traces,
         layout={
-            "xaxis": axis(_with_unit(label, across), type="log" if is_wide else "linear", nticks=5),
+            "xaxis": axis(_with_unit(label, across), **LOG if is_wide else LINEAR),
             "yaxis": axis(_with_unit(metric_name(gain.metric), up), nticks=6),
-            "margin": {"t": 30},
+            "margin": {"t": 12},
         },
         caption=told,
         told=told,
@@ -129,35 +136,28 @@ def _chart(board: Board, cost: Column, gain: Column, *, machine: str, points: li
 class _Draw:
     """Makes traces of points in the scales of one chart."""
 
-    board: Board
     across: Scale
     up: Scale
 
-    def scatter(self, points: list[Point], marker: dict[str, Any], *, names: bool = False) -> dict[str, Any]:
+    def scatter(self, points: list[Point], marker: dict[str, Any], *, is_numbered: bool = False) -> dict[str, Any]:
         ys = [p.gain / self.up.divisor for p in points]
         lows, highs = ([getattr(p, end) / self.up.divisor for p in points] for end in ("low", "high"))
         units = [f"%{{y:.4g}} {self.up.unit}", f"%{{x:.4g}} {self.across.unit}"]
-        labels = [spelt(self.board.label(p.row)) for p in points]
+        labels = [spelt(p.label) for p in points]
         bars = error_bars(ys, lows, highs, color=marker.get("line", marker)["color"]) if len(points) < MOST_BARS else {}
         return {
             "type": "scatter",
-            "mode": "markers+text" if names else "markers",
+            "mode": "markers+text" if is_numbered else "markers",
             "x": [p.cost / self.across.divisor for p in points],
             "y": ys,
-            "text": [self._name(p.row) for p in points] if names else [],
-            "textposition": _sides([p.cost for p in points]),
-            "textfont": {"size": 11},
+            "text": [str(number) for number in range(1, 1 + len(points))] if is_numbered else [],
+            "textfont": {"size": 10, "color": PAPER},
             "cliponaxis": False,
             "customdata": labels,
             "hovertemplate": f"%{{customdata}}<br>{' at '.join(units)}<extra></extra>",
             "marker": marker,
             "error_y": bars,
         }
-
-    def _name(self, row: Row) -> str:
-        """The network in two short lines."""
-        lines = [row.model, self.board.label(row).removeprefix(row.model).strip()]
-        return "<br>".join(spelt(_shortened(line)) for line in lines if line)
 
     def line(self, points: list[Point]) -> dict[str, Any]:
         """The frontier as steps: what the networks on it give for at most this cost."""
@@ -171,10 +171,12 @@ class _Draw:
         }
 
 
-def _told(board: Board, best: list[Point], *, total: int, cost: Column, gain: Column) -> str:
-    names = listed(dict.fromkeys(board.label(p.row) for p in best))
+def _told(best: list[Point], *, total: int, cost: Column, gain: Column) -> str:
+    is_numbered = len(best) <= MOST_NUMBERS
+    labels = [f"{CIRCLED[i]}\N{NO-BREAK SPACE}{p.label}" if is_numbered else p.label for i, p in enumerate(best)]
+    names = listed(labels, most=MOST_NUMBERS)
     words = f"{metric_name(gain.metric)} against {metric_name(cost.metric)}"
-    return f"{words}: {len(best)} of {total} on the frontier, {names}."
+    return f"{words}: {len(best)} of {total} on the frontier. {names}."
 
 
 def _title(gain: Column) -> str:
@@ -184,16 +186,6 @@ def _title(gain: Column) -> str:
 def _with_unit(label: str, scale: Scale) -> str:
     unit = scale.unit_beside(label)
     return f"{label}, {unit}" if unit else label
-
-
-def _sides(costs: list[float]) -> list[str]:
-    """Names stand on the side of their point that lies towards the middle of the chart, and below it by turns."""
-    middle = (min(costs) + max(costs)) / 2 if costs else 0.0
-    return [f"{'bottom' if i % 2 else 'top'} {'left' if cost > middle else 'right'}" for i, cost in enumerate(costs)]
-
-
-def _shortened(text: str) -> str:
-    return text if len(text) <= LONGEST_NAME else f"{text[: LONGEST_NAME - 1]}…"
 
 
 def _has_machines(board: Board) -> bool:

@@ -1,0 +1,172 @@
+"""How long a report takes to make and to open: ten records beside `import torch`, and ten thousand.
+
+    python benchmarks/report_size.py [--browser /usr/bin/chromium]
+
+Prints seconds and ratios against the budgets: ten records within the time of `python -c "import torch"`, ten thousand
+within 20 s, and a page that opens within 3 s. Opening is measured where playwright and a Chromium are there.
+"""
+
+import argparse
+import random
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from time import perf_counter
+
+from bench.schema import Case, Environment, Metric, Point, Record
+from bench.store import RECORDS
+
+TEN, MANY = 10, 10_000
+SAMPLES = 100
+MODELS = ("c3d", "resnet3d_18", "resnet3d_50", "r2plus1d_18", "i3d", "slowfast_r50", "swin3d_t", "mvit_v2_s")
+FLAGS = (
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+)
+MAKE = "import sys; from bench.reporting.site import report; report(sys.argv[1], out=sys.argv[2])"
+
+
+def main() -> None:
+    """Print one line per budget."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--browser", default="/usr/bin/chromium", help="A Chromium to open the page with.")
+    parser.add_argument("--repeat", type=int, default=5, help="Times that the short ones are taken; the least counts.")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        for count in (TEN, MANY):
+            write_records(folder / str(count), count)
+        torch_s = min(seconds_of("import torch") for _ in range(options.repeat))
+        ten_s = min(seconds_of(MAKE, folder / "10", folder / "site-10") for _ in range(options.repeat))
+        many_s = seconds_of(MAKE, folder / "10000", folder / "site-10000")
+        page = folder / "site-10000" / "index.html"
+        print(f"import torch                 {torch_s:6.2f} s")
+        print(f"report of {TEN:>6} records      {ten_s:6.2f} s   {ten_s / torch_s:.2f} x import torch (at most 1.0)")
+        print(f"report of {MANY:>6} records      {many_s:6.2f} s   (at most 20)")
+        print(f"its page                     {page.stat().st_size / 1e6:6.1f} MB")
+        opened = seconds_to_open(page, options.browser)
+        print(f"opening it                   {opened}   (at most 3)")
+
+
+def write_records(folder: Path, count: int) -> None:
+    """A results folder of `count` records as a large matrix gives them: counts, timings in five runs, accuracies."""
+    folder.mkdir(parents=True)
+    draw = random.Random(0)
+    with (folder / RECORDS).open("w", encoding="utf-8") as file:
+        for number, record in enumerate(_records(draw)):
+            if number == count:
+                return
+            file.write(record.model_dump_json() + "\n")
+
+
+def seconds_of(code: str, *arguments: Path) -> float:
+    """Wall time of a fresh Python that runs `code`."""
+    started = perf_counter()
+    subprocess.run([sys.executable, "-c", code, *map(str, arguments)], check=True)
+    return perf_counter() - started
+
+
+def seconds_to_open(page: Path, browser: str) -> str:
+    """Time until the page's own script has run and the first frame after it is drawn."""
+    try:
+        from playwright.sync_api import sync_playwright
+    except ImportError:
+        return "not measured: playwright is not installed"
+    if not Path(browser).exists():
+        return f"not measured: {browser} is not there"
+    with sync_playwright() as tools:
+        chromium = tools.chromium.launch(executable_path=browser, args=list(FLAGS))
+        view = chromium.new_page()
+        started = perf_counter()
+        view.goto(page.as_uri(), wait_until="load")
+        view.evaluate("() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
+        opened = perf_counter() - started
+        chromium.close()
+    return f"{opened:6.2f} s"
+
+
+def _records(draw: random.Random) -> Iterator[Record]:
+    """An endless matrix: width is the axis that goes on."""
+    width = 0
+    while True:
+        width += 1
+        for model in MODELS:
+            args = {"width": width}
+            yield _counts(model, args, draw)
+            for precision in ("fp32", "bf16"):
+                for run in range(5):
+                    yield _timing(model, args, precision, run, draw)
+            for seed in range(3):
+                yield _accuracy(model, args, seed, draw)
+
+
+def _counts(model: str, args: dict[str, int], draw: random.Random) -> Record:
+    metrics = [("params.total", "elements"), ("params.trainable", "elements"), ("macs.forward", "MACs")]
+    return _record(
+        Point(model=model, args=args, clip="16x1x112"),
+        [Metric(name=n, value=draw.randrange(10**6, 10**9), unit=u, better="lower", is_exact=True) for n, u in metrics],
+    )
+
+
+def _timing(model: str, args: dict[str, int], precision: str, run: int, draw: random.Random) -> Record:
+    ms = draw.uniform(5, 200)
+    samples = tuple(ms * draw.gauss(1, 0.01) for _ in range(SAMPLES))
+    point = Point(model=model, args=args, clip="16x1x112", precision=precision, memory_format="contiguous")
+    metrics = [
+        Metric(name="latency.p50_ms", value=ms, unit="ms", better="lower", samples=samples, interval=(ms - 1, ms + 1)),
+        *(Metric(name=f"latency.p{p}_ms", value=ms * 1.1, unit="ms", better="lower") for p in (90, 95, 99)),
+        *(
+            Metric(
+                name="throughput.clips_per_s",
+                value=1000 * b / ms,
+                unit="clips/s",
+                better="higher",
+                labels={"batch": str(b)},
+            )
+            for b in (1, 8, 32)
+        ),
+        Metric(name="memory.peak_allocated_bytes", value=draw.randrange(10**8, 10**10), unit="B", better="lower"),
+        Metric(name="energy.j_per_clip", value=ms / 10, unit="J", better="lower"),
+    ]
+    return _record(point, metrics, run_index=run)
+
+
+def _accuracy(model: str, args: dict[str, int], seed: int, draw: random.Random) -> Record:
+    top1 = draw.uniform(30, 90)
+    axes = {"dataset": "ucf101", "split": 1, "recipe": "c3d_ucf101", "views": "10x1", "seed": seed}
+    metrics = [
+        Metric(name=f"accuracy.top{k}", value=v, unit="%", better="higher", interval=(v - 1, v + 1))
+        for k, v in ((1, top1), (5, min(99.0, top1 + 9)))
+    ]
+    return _record(Point(model=model, args=args, clip="16x1x112", **axes), metrics)
+
+
+def _record(point: Point, metrics: list[Metric], *, run_index: int = 0) -> Record:
+    measures = {metric.name.partition(".")[0]: {} for metric in metrics}
+    case = Case(suite="matrix", point=point, measures=measures)
+    environment = Environment(
+        hardware={"cpu": "AMD EPYC 9B14", "gpu": "NVIDIA H100 80GB HBM3", "ram_bytes": 2**37},
+        software={"torch": "2.15.0", "python": "3.11.2", "cuda": "12.8"},
+        state={"load_1min": 0.5, "gpu_clock_mhz": 1980, "commit": "0" * 40},
+    )
+    return Record(
+        case=case,
+        case_id=case.id,
+        run_index=run_index,
+        freshness="0",
+        status="ok",
+        metrics=tuple(metrics),
+        environment=environment,
+        started_at="2025-03-01T00:00:00+00:00",
+    )
+
+
+if __name__ == "__main__":
+    main()
