@@ -107,6 +107,42 @@ def profile(
 
 
 @app.command()
+def train(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="A name from `vbench models`, or source:name.")],
+    dataset: Annotated[str, typer.Option("--dataset", help="A data set from `vbench data list`.")],
+    recipe: Annotated[str, typer.Option("--recipe", help="A recipe's name, or its file.")],
+    clip: Annotated[str | None, typer.Option(help="frames x stride x size, such as 16x1x112.")] = None,
+    root: Annotated[Path | None, typer.Option(help="The data set's folder; $VBENCH_DATA/<name> if not given.")] = None,
+    split: Annotated[str | None, typer.Option(help="Split, where the data set has several.")] = None,
+    seed: Annotated[list[int] | None, typer.Option(help="Seed; several train several networks.")] = None,
+    views: Annotated[str, typer.Option(help="Views of one video in the evaluation, temporal x spatial.")] = "1x1",
+    weights: Annotated[Path | None, typer.Option(help="A checkpoint to start from.")] = None,
+    arg: Annotated[list[str] | None, typer.Option("--arg", metavar="NAME=VALUE", help="A model argument.")] = None,
+    out: Annotated[Path, typer.Option("--out", help="Results folder.")] = Path("results/train"),
+) -> None:
+    """Train a model by a recipe, evaluate it, keep checkpoint, curves, predictions and the whole protocol."""
+    accuracy = {"dataset": dataset, "recipe": recipe, "split": split, "seeds": seed or [0], "views": views}
+    _run_accuracy("train", model, accuracy, arg=arg, clip=clip, root=root, weights=weights, out=out)
+
+
+@app.command("eval")
+def evaluate(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="A name from `vbench models`, or source:name.")],
+    weights: Annotated[Path, typer.Option("--weights", help="A checkpoint.")],
+    dataset: Annotated[str, typer.Option("--dataset", help="A data set from `vbench data list`.")],
+    clip: Annotated[str | None, typer.Option(help="frames x stride x size, such as 16x1x112.")] = None,
+    root: Annotated[Path | None, typer.Option(help="The data set's folder; $VBENCH_DATA/<name> if not given.")] = None,
+    split: Annotated[str | None, typer.Option(help="Split, where the data set has several.")] = None,
+    views: Annotated[str, typer.Option(help="Views of one video, temporal x spatial, such as 10x3.")] = "1x1",
+    arg: Annotated[list[str] | None, typer.Option("--arg", metavar="NAME=VALUE", help="A model argument.")] = None,
+    out: Annotated[Path, typer.Option("--out", help="Results folder.")] = Path("results/eval"),
+) -> None:
+    """Evaluate a checkpoint on a data set, with the whole protocol in the record."""
+    accuracy = {"dataset": dataset, "split": split, "views": views}
+    _run_accuracy("eval", model, accuracy, arg=arg, clip=clip, root=root, weights=weights, out=out)
+
+
+@app.command()
 def report(
     results: Annotated[list[Path], typer.Argument(metavar="RESULTS...", help="Results folders or records files.")],
     out: Annotated[Path, typer.Option("--out", help="Folder of the site.")] = Path("report"),
@@ -280,6 +316,43 @@ def _counters(text: str) -> list[str]:
         if name not in known:
             raise UnknownNameError("counter", name, [*known, "all"])
     return names
+
+
+def _run_accuracy(
+    name: str,
+    model: str,
+    accuracy: dict[str, Any],
+    *,
+    arg: list[str] | None,
+    clip: str | None,
+    root: Path | None,
+    weights: Path | None,
+    out: Path,
+) -> None:
+    """Run a suite of one model and one measure, and print what came out."""
+    from bench.execution.running import run as run_suite
+    from bench.terminal.console import say
+    from bench.terminal.runs import LiveRun, show_accuracy
+    from bench.yaml_tree import Tree
+
+    axes = {"clip": clip, "weights": None if weights is None else str(weights.absolute())}
+    options = {**accuracy, "root": None if root is None else str(root.absolute())}
+    suite = {
+        "suite": name,
+        "models": [{"name": model, **_arguments(arg or []), **_given(axes)}],
+        "measure": {"accuracy": _given(options)},
+    }
+    with LiveRun().running() as live:
+        summary = run_suite(Tree.of(suite, name=f"vbench {name}"), out=out, on_event=live.show)
+    _say_summary(summary)
+    for record in summary.finished:
+        show_accuracy(record, folder=summary.folder)
+    say(f"report: {_report(summary.folder)}")
+    raise typer.Exit(summary.exit_code)
+
+
+def _given(options: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in options.items() if value is not None}
 
 
 def _say_summary(summary: "RunSummary") -> None:

@@ -28,6 +28,11 @@ class Tree:
     positions: Mapping[Place, Position]
     text: str = ""
 
+    @classmethod
+    def of(cls, data: Any, *, name: str) -> "Tree":
+        """Values that stand in no file; `name` is what errors call their origin."""
+        return cls(data=data, positions={(): Position(file=name, line=1, column=1)})
+
     def position(self, place: Place) -> Position:
         """Where `place` stands, or its nearest parent that stands anywhere."""
         while place and place not in self.positions:

@@ -14,6 +14,7 @@ from bench.registry import MEASURES
 from bench.schema import Case, Record, digest
 from bench.store import RecordStore, read_records
 from bench.suite import Suite, plan_suite, read_suite
+from bench.yaml_tree import Tree
 
 GUESSED_SECONDS = {"accuracy": 60.0, "latency": 8.0, "throughput": 12.0, "energy": 12.0, "memory": 2.0}
 START_SECONDS = 5.0
@@ -91,14 +92,14 @@ def plan(suite: str | Path, *, out: str | Path | None = None, small: bool = Fals
 
 
 def run(
-    suite: str | Path,
+    suite: str | Path | Tree,
     *,
     out: str | Path | None = None,
     small: bool = False,
     facts: Facts | None = None,
     on_event: Callable[[Event], None] = lambda event: None,
 ) -> RunSummary:
-    """Run what is left of a suite file. Records are in `<out>/records.jsonl` as soon as each case ends.
+    """Run what is left of a suite, a file or its values. Each record is in `<out>/records.jsonl` when its case ends.
 
     StoreError if another run holds the folder; SuiteError with every problem of the file. A case that fails is a
     record with its error, and the rest goes on.

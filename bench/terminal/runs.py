@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Group, RenderableType
@@ -10,7 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.text import Text
 
 from bench.schema import Metric, Record
-from bench.terminal.console import amount, console, duration, first_line, say
+from bench.terminal.console import amount, console, duration, first_line, say, table
 
 if TYPE_CHECKING:
     from bench.execution.running import Event
@@ -55,6 +56,19 @@ class LiveRun:
         with Live(self._panel(), console=console, refresh_per_second=4, transient=True) as self._live:
             yield self
         self._live = None
+
+
+def show_accuracy(record: Record, *, folder: Path) -> None:
+    """The figures of one accuracy with their intervals, and where its files are."""
+    say(record.case.title)
+    rows = [(m.key, amount(m), _interval(m)) for m in record.metrics if m.value is not None]
+    table(("metric", "value", "95 % interval"), rows, right=("value",))
+    for name, path in record.artifacts.items():
+        say(f"  {name}: {folder / path}")
+
+
+def _interval(metric: Metric) -> str:
+    return "" if metric.interval is None else f"{metric.interval[0]:.1f} to {metric.interval[1]:.1f}"
 
 
 def _line(record: Record, *, number: int, total: int) -> str:
