@@ -5,9 +5,7 @@ Nothing is fetched from the network unless a tag asks for published weights (`to
 
 import contextlib
 import importlib
-import os
 import re
-import sys
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from types import ModuleType
@@ -39,25 +37,6 @@ def source_names(source: str) -> list[str]:
     return []
 
 
-def import_plugin(name: str) -> ModuleType:
-    """Import the user's module `name`, from the current folder too, so that what it registers can be named.
-
-    InputError where there is no such module, or where importing it fails.
-    """
-    if os.getcwd() not in sys.path:
-        sys.path.append(os.getcwd())
-    try:
-        return importlib.import_module(name)
-    except BenchError:
-        raise
-    except ModuleNotFoundError as error:
-        if error.name is not None and f"{name}.".startswith(f"{error.name}."):
-            raise InputError(f"there is no module {name!r}, here or among the installed packages") from error
-        raise InputError(f"module {name!r} cannot be imported: it needs {error.name}, which is not there") from error
-    except Exception as error:  # the user's code may raise anything
-        raise InputError(f"module {name!r} cannot be imported: {type(error).__name__}: {error}") from error
-
-
 def user_entry(name: str, factory: str) -> ModelEntry:
     """The factory of `package.module:factory`, which returns a network and may take `num_classes`.
 
@@ -65,7 +44,7 @@ def user_entry(name: str, factory: str) -> ModelEntry:
     """
     module_name = name.partition(":")[0]
     try:
-        module = import_plugin(module_name)
+        module = _user_module(module_name)
     except InputError as error:
         allowed = ", ".join(f"{source}:NAME" for source in SOURCES)
         raise InputError(f"unknown model {name!r}: {error}; allowed: {allowed}, package.module:factory") from error
@@ -101,7 +80,7 @@ def torchvision_entry(name: str, rest: str) -> ModelEntry:
         network: nn.Module = models.get_model(network_name, weights=None, num_classes=num_classes, **arguments)
         facts = {"inputs": (InputSpec(),), "mean": tuple(transforms.mean), "std": tuple(transforms.std)}
         network.__dict__.update(facts, head_name=head_name_of(network))
-        _limit_clips(network, network_name, arguments)
+        _limit_clips(network, network_name)
         if tag and not _is_meta():
             _load_published(network, tags[tag.lower()], name=name)
         return network
@@ -183,6 +162,19 @@ SOURCES: Mapping[str, Callable[[str, str], ModelEntry]] = {
 }
 
 
+def _user_module(name: str) -> ModuleType:
+    try:
+        return importlib.import_module(name)
+    except BenchError:
+        raise
+    except ModuleNotFoundError as error:
+        if error.name is not None and f"{name}.".startswith(f"{error.name}."):
+            raise InputError(f"there is no module {name!r}, here or among the installed packages") from error
+        raise InputError(f"module {name!r} cannot be imported: it needs {error.name}, which is not there") from error
+    except Exception as error:  # the user's code may raise anything
+        raise InputError(f"module {name!r} cannot be imported: {type(error).__name__}: {error}") from error
+
+
 def _mean_over_frames(values: Tensor, *, batch: int) -> Tensor:
     return values.reshape(batch, -1, *values.shape[1:]).mean(1)
 
@@ -206,13 +198,12 @@ def _timm(name: str) -> Any:
     return timm
 
 
-def _limit_clips(network: nn.Module, name: str, arguments: Mapping[str, Any]) -> None:
+def _limit_clips(network: nn.Module, name: str) -> None:
     """Have the network refuse clips that it cannot take before torch does, less clearly."""
     if name == "s3d":  # its last pooling is 2x7x7, after time is halved three times and space five times
         check = partial(_check_clip, smallest=(13, 224), is_only=False)
-    elif name.startswith("mvit"):
-        frames, size = arguments.get("temporal_size", 16), arguments.get("spatial_size", (224, 224))[0]
-        check = partial(_check_clip, smallest=(frames, size), is_only=True)
+    elif name.startswith("mvit"):  # position embeddings
+        check = partial(_check_clip, smallest=(16, 224), is_only=True)
     else:
         return
     network.__dict__["smallest_clip"] = check.keywords["smallest"]
@@ -220,17 +211,16 @@ def _limit_clips(network: nn.Module, name: str, arguments: Mapping[str, Any]) ->
 
 
 def _check_clip(network: nn.Module, clips: tuple[Tensor, ...], *, smallest: tuple[int, int], is_only: bool) -> None:
-    frames, *pixels = clips[0].shape[2:]
+    frames, *pixels = (int(n) for n in clips[0].shape[2:])
     least_frames, least_pixels = smallest
     fits = frames >= least_frames and min(pixels) >= least_pixels
     if is_only:
         fits = frames == least_frames and set(pixels) == {least_pixels}
     if not fits:
-        limit = "takes no other clip than" if is_only else "takes no smaller clip than"
-        remedy = "; give temporal_size and spatial_size for another" if is_only else ""
         raise ClipError(
-            f"{type(network).__name__} {limit} {least_frames}x{least_pixels}x{least_pixels} (frames x H x W), "
-            f"found {'x'.join(str(int(n)) for n in (frames, *pixels))}{remedy}"
+            f"{type(network).__name__} takes no {'other' if is_only else 'smaller'} clip than "
+            f"{least_frames}x{least_pixels}x{least_pixels} (frames x H x W), "
+            f"found {'x'.join(map(str, (frames, *pixels)))}"
         )
 
 

@@ -1,21 +1,20 @@
 """Says what a checkpoint file is, and which network here fits it: by names and shapes, on the meta device."""
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
-from torch.overrides import TorchFunctionMode
 
 from bench.errors import BenchError
 from bench.models.heads import head_name_of, is_in
 from bench.models.sources import torchvision_entries
+from bench.models.undrawn import undrawn
 from bench.models.weights.checkpoint import Checkpoint, Shapes, read_checkpoint
-from bench.models.weights.translations import names_for
+from bench.models.weights.translations import names_for, rows_of
 from bench.registry import MODELS, ModelEntry
 
 DEPTHS = (10, 18, 34, 50, 101, 121, 152, 169, 200, 201, 264)
@@ -151,24 +150,10 @@ def _read_arguments(entry: ModelEntry, seen: "Seen") -> dict[str, Any]:
     return arguments
 
 
-FILLS = (torch.Tensor.normal_, torch.Tensor.uniform_, torch.Tensor.fill_, torch.Tensor.zero_)
-
-
-class _Undrawn(TorchFunctionMode):
-    """Leaves tensors as they are where a network would draw its first weights, which takes most of building it."""
-
-    def __torch_function__(
-        self, func: Callable[..., Any], types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
-    ) -> Any:
-        if func in FILLS or getattr(func, "__module__", "") == "torch.nn.init":
-            return args[0] if args else (kwargs or {})["tensor"]
-        return func(*args, **(kwargs or {}))
-
-
 def _outline(entry: ModelEntry, arguments: Mapping[str, Any]) -> nn.Module | None:
     """The network without memory for its weights, or None where these arguments cannot be."""
     try:
-        with torch.device("meta"), _Undrawn():
+        with undrawn():
             model = entry.function(**{**entry.preset, **arguments})
     except (BenchError, TypeError, ValueError, LookupError, RuntimeError, AssertionError):
         return None
@@ -198,8 +183,7 @@ class Seen:
 
 
 def _num_classes(seen: Seen, default: Any) -> int | None:
-    shape = seen.given.get(f"{seen.head}.weight")
-    return shape[0] if shape else None
+    return rows_of(seen.given, seen.head)
 
 
 def _in_channels(seen: Seen, default: Any) -> int | None:

@@ -1,7 +1,7 @@
 """Loads a checkpoint into a network, strictly: whatever does not fit is an error that names keys and cause."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from bench.errors import WeightsError
 from bench.models.heads import head_name_of, is_in
 from bench.models.weights.checkpoint import Checkpoint, Shapes, read_checkpoint
 from bench.models.weights.identification import describe, fits_of
-from bench.models.weights.translations import names_for
+from bench.models.weights.translations import names_for, rows_of
 
 SHOWN = 3
 """How many keys an error names of each kind."""
@@ -23,14 +23,16 @@ HEADLESS_CONTAINERS = ("C3D Sports-1M",)
 
 @dataclass(frozen=True, kw_only=True)
 class LoadReport:
-    """What was loaded, from which file, and what was not. `warnings` say it in words."""
+    """What was loaded, from which file, and what was not. `warnings` say it in words.
+
+    `fresh` are weights that stay as drawn; `ignored` are entries of the file that are no weights.
+    """
 
     path: Path
     sha256: str
     container: str
     loaded: int
     fresh: tuple[str, ...] = ()
-    dropped: tuple[str, ...] = ()
     ignored: tuple[str, ...] = ()
     file_classes: int | None = None
     model_classes: int | None = None
@@ -67,33 +69,33 @@ def load_checkpoint(model: nn.Module, checkpoint: Checkpoint) -> LoadReport:
     head = head_name_of(model)
     names = names_for(checkpoint.shapes, target)
     state = {names[key]: value for key, value in checkpoint.state.items()}
-    difference = compare(_shapes(state), target, head=head)
+    given = _shapes(state)
+    difference = compare(given, target, head=head)
     fresh = difference.head
     if checkpoint.container in HEADLESS_CONTAINERS and all(is_in(key, head) for key in difference.missing):
-        fresh, difference = fresh + difference.missing, _without_missing(difference)
+        fresh, difference = fresh + difference.missing, replace(difference, missing=())
     if not difference.is_none:
-        raise WeightsError(_misfit(checkpoint, target, difference, model=model))
+        raise WeightsError(_misfit(checkpoint, given, target, difference, model=model))
     kept = {key: value for key, value in state.items() if key not in difference.head}
     _copy(model, kept)
-    return LoadReport(
+    report = LoadReport(
         path=checkpoint.path,
         sha256=checkpoint.sha256,
         container=checkpoint.container,
         loaded=len(kept),
         fresh=fresh,
-        dropped=difference.head,
         ignored=checkpoint.ignored,
-        file_classes=_rows(_shapes(state), head),
-        model_classes=_rows(target, head),
-        warnings=tuple(_warnings(checkpoint, _rows(_shapes(state), head), _rows(target, head), fresh=fresh)),
+        file_classes=rows_of(given, head),
+        model_classes=rows_of(target, head),
     )
+    return replace(report, warnings=tuple(_warnings(report)))
 
 
 def classes_in(checkpoint: Checkpoint, model: nn.Module) -> int | None:
     """Number of classes of the file's head, if the file has the head of `model`."""
     target = {key: tuple(value.shape) for key, value in model.state_dict().items()}
     names = names_for(checkpoint.shapes, target)
-    return _rows({names[key]: shape for key, shape in checkpoint.shapes.items()}, head_name_of(model))
+    return rows_of({names[key]: shape for key, shape in checkpoint.shapes.items()}, head_name_of(model))
 
 
 def compare(given: Shapes, target: Shapes, *, head: str) -> Difference:
@@ -109,17 +111,8 @@ def compare(given: Shapes, target: Shapes, *, head: str) -> Difference:
     )
 
 
-def _without_missing(difference: Difference) -> Difference:
-    return Difference(missing=(), unexpected=difference.unexpected, reshaped=difference.reshaped, head=difference.head)
-
-
 def _shapes(state: Mapping[str, Tensor]) -> Shapes:
     return {key: tuple(value.shape) for key, value in state.items()}
-
-
-def _rows(shapes: Shapes, head: str) -> int | None:
-    """Rows of the head's weight, which are the classes."""
-    return next((shape[0] for key, shape in shapes.items() if is_in(key, head) and key.endswith("weight")), None)
 
 
 @torch.no_grad()
@@ -129,28 +122,23 @@ def _copy(model: nn.Module, state: Mapping[str, Tensor]) -> None:
             value.copy_(state[key])
 
 
-def _warnings(
-    checkpoint: Checkpoint, file_classes: int | None, model_classes: int | None, *, fresh: Sequence[str]
-) -> Iterable[str]:
-    if fresh and file_classes is None:
-        yield f"{checkpoint.path.name} carries no classifier: {', '.join(fresh)} stay as drawn, train before evaluating"
-    elif fresh:
-        yield (
-            f"the classifier of {checkpoint.path.name} has {file_classes} classes and the network {model_classes}: "
-            f"{', '.join(fresh)} stay as drawn, train before evaluating"
-        )
-    if checkpoint.ignored:
-        first, count = checkpoint.ignored[0], len(checkpoint.ignored)
-        yield f"{count} entries of {checkpoint.path.name} are left-overs of a counter, no weights, such as {first}"
+def _warnings(report: LoadReport) -> Iterable[str]:
+    file, stays = report.path.name, f"{', '.join(report.fresh)} stay as drawn, train before evaluating"
+    if report.fresh and report.file_classes is None:
+        yield f"{file} carries no classifier: {stays}"
+    elif report.fresh:
+        yield f"{file} has {report.file_classes} classes and the network {report.model_classes}: {stays}"
+    if report.ignored:
+        yield f"{file} holds {len(report.ignored)} left-overs of a counter, such as {report.ignored[0]}: not loaded"
 
 
-def _misfit(checkpoint: Checkpoint, target: Shapes, difference: Difference, *, model: nn.Module) -> str:
-    given = checkpoint.shapes
-    parts = [
+def _misfit(checkpoint: Checkpoint, given: Shapes, target: Shapes, difference: Difference, *, model: nn.Module) -> str:
+    reshaped = [f"{key}: file {_size(given[key])}, network {_size(target[key])}" for key in difference.reshaped]
+    parts = (
         _listed(difference.missing, "missing from the file"),
         _listed(difference.unexpected, "not known to the network"),
-        _listed([_reshaped(key, given, target) for key in difference.reshaped], "of another shape"),
-    ]
+        _listed(reshaped, "of another shape"),
+    )
     what = "; ".join(part for part in parts if part)
     return f"{checkpoint.path} does not fit this {type(model).__name__}: {what}. {_cause(checkpoint, difference)}"
 
@@ -162,20 +150,16 @@ def _listed(keys: Sequence[str], problem: str) -> str:
     return f"{len(keys)} {'key is' if len(keys) == 1 else 'keys are'} {problem} ({shown})"
 
 
-def _reshaped(key: str, given: Shapes, target: Shapes) -> str:
-    found = "x".join(map(str, given[key])) if key in given else "another name"
-    return f"{key}: file {found}, network {'x'.join(map(str, target[key]))}"
+def _size(shape: tuple[int, ...]) -> str:
+    return "x".join(map(str, shape))
 
 
 def _cause(checkpoint: Checkpoint, difference: Difference) -> str:
     """The likeliest reason: what the file fits instead, else whose it is."""
-    likely = _shortcut(difference)
     fits = fits_of(checkpoint)
     if fits:
-        return f"{likely}The file fits {', or '.join(describe(fit) for fit in fits[:SHOWN])}"
-    if likely:
-        return f"{likely}"
-    return f"No network here has these weights; their names are those of: {checkpoint.container}"
+        return f"{_shortcut(difference)}The file fits {' or '.join(describe(fit) for fit in fits[:SHOWN])}"
+    return f"{_shortcut(difference)}No network here has these weights; their names are those of: {checkpoint.container}"
 
 
 def _shortcut(difference: Difference) -> str:

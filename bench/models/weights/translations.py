@@ -7,6 +7,7 @@ A translation is here only where the other network computes the same as ours; eq
 import re
 from collections.abc import Callable, Iterable
 
+from bench.models.heads import is_in
 from bench.models.weights.checkpoint import Shapes
 
 Names = dict[str, str]
@@ -42,6 +43,11 @@ def names_for(given: Shapes, target: Shapes) -> Names:
     offers += [names for translate in TRANSLATIONS for names in translate(given)]
     offers += [{key: f"{prefix}.{key}" for key in given} for prefix in _wrappers(target)]
     return max(offers, key=lambda names: _agreeing(names, given, target))
+
+
+def rows_of(shapes: Shapes, head: str) -> int | None:
+    """Rows of the weight of the layer `head`: the number of classes; None where it has none."""
+    return next((shape[0] for key, shape in shapes.items() if is_in(key, head) and key.endswith("weight")), None)
 
 
 def _agreeing(names: Names, given: Shapes, target: Shapes) -> int:
@@ -128,9 +134,27 @@ def _from_mmaction_slow(key: str) -> str:
     return key.replace(layer[0], f".branch2.{kind}_{'abc'[int(layer[1]) - 1]}.")
 
 
+def _mmaction_2d(given: Shapes) -> Iterable[Names]:
+    """MMAction2's TSM as its authors name it, and its TSN as `cnn_pool`."""
+    if len(given.get("backbone.conv1.conv.weight", ())) == 4:
+        is_shifted = "backbone.layer1.0.conv1.conv.net.weight" in given
+        body, head = ("base_model", "new_fc") if is_shifted else ("backbone", "fc")
+        yield {key: _from_mmaction_2d(key, body=body, head=head) for key in given}
+
+
+def _from_mmaction_2d(key: str, *, body: str, head: str) -> str:
+    key = re.sub(r"^cls_head\.fc_cls\.", f"{head}.", key)
+    key = re.sub(r"^backbone\.", f"{body}.", key)
+    key = re.sub(r"\.conv(\d)\.conv\.", r".conv\1.", key)
+    key = re.sub(r"\.conv(\d)\.bn\.", r".bn\1.", key)
+    key = re.sub(r"\.downsample\.conv\.", ".downsample.0.", key)
+    return re.sub(r"\.downsample\.bn\.", ".downsample.1.", key)
+
+
 TRANSLATIONS: tuple[Callable[[Shapes], Iterable[Names]], ...] = (
     _sports_1m,
     _mmaction_c3d,
     _mmaction_slow,
+    _mmaction_2d,
     _pyslowfast,
 )

@@ -1,0 +1,131 @@
+"""create_model: names, arguments, classes, devices, and what it says of mistakes."""
+
+import pytest
+import torch
+from torch import nn
+
+import bench
+from bench.errors import InputError, NameClashError, UnknownNameError
+from bench.models.factory import checked_arguments, create_model, find_model, is_model, list_models
+from bench.registry import MODELS, ModelEntry, register_model
+
+
+def entry_of(function: object) -> ModelEntry:
+    return ModelEntry(name="mine", family="mine", function=function, clip="8x1x32")  # type: ignore[arg-type]
+
+
+def test_the_public_names_are_these_functions() -> None:
+    assert (bench.create_model, bench.list_models, bench.is_model) == (create_model, list_models, is_model)
+
+
+def test_a_family_and_its_variants_are_listed() -> None:
+    assert {"resnet3d", "resnet3d_18", "resnet3d_50"} <= set(list_models("resnet3d*"))
+    assert list_models("no_such*") == []
+    assert list_models() == sorted(entry.name for entry in MODELS)
+
+
+@pytest.mark.parametrize("name", ["c3d", "resnet3d_50", "torchvision:r3d_18", "torchvision:r3d_18.kinetics400_v1"])
+def test_a_name_that_can_be_built_is_a_model(name: str) -> None:
+    assert is_model(name)
+
+
+@pytest.mark.parametrize(
+    "name", ["c3d_", "torchvision:resnet50", "torchvision:r3d_18.imagenet", "nowhere:net", "hf:/nowhere", "timm:nope"]
+)
+def test_a_name_that_cannot_is_none(name: str) -> None:
+    assert not is_model(name)
+
+
+@pytest.mark.parametrize(
+    ("name", "near"),
+    [
+        ("resnet3d-50", "resnet3d_50"),
+        ("C3D", "c3d"),
+        ("torchvision:r3d18", "torchvision:r3d_18"),
+        ("torchvision:r3d_18.kinetics40", "kinetics400_v1"),
+    ],
+)
+def test_an_unknown_name_gets_the_nearest_spelling(name: str, near: str) -> None:
+    with pytest.raises(UnknownNameError, match=near):
+        create_model(name)
+
+
+def test_an_unknown_argument_is_named_with_the_nearest() -> None:
+    with pytest.raises(InputError, match=r"c3d has no argument 'kernal_depth'; did you mean: kernel_depth"):
+        create_model("c3d", kernal_depth=3)
+    with pytest.raises(InputError, match=r"allowed: .*num_classes"):
+        create_model("c3d", x=3)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"num_classes": "many"}, "num_classes is 'many'.*integer"),
+        ({"num_classes": 0}, "at least 1, found 0"),
+        ({"num_classes": 2.5}, "num_classes is 2.5"),
+        ({"shortcut": "C"}, "shortcut is 'C'.*'A' or 'B'"),
+        ({"depth": 51}, "51.*allowed: 10, 18"),
+        ({"in_channels": 0}, "in_channels.*0"),
+    ],
+)
+def test_a_wrong_value_is_named_with_what_is_allowed(arguments: dict[str, object], words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        create_model("resnet3d", **arguments)  # type: ignore[arg-type]
+
+
+def test_no_number_of_classes_is_the_factory_s_own() -> None:
+    for name, classes in (("c3d", 101), ("resnet3d_18", 700), ("x3d_xs", 400), ("torchvision:s3d", 400)):
+        model = create_model(name, device="meta")
+        assert [p.shape[0] for p in model.parameters()][-1] == classes, name
+
+
+def test_a_model_is_built_on_the_meta_device_by_argument_or_context() -> None:
+    with torch.device("meta"):
+        by_context = create_model("c3d")
+    for model in (by_context, create_model("c3d", device="meta")):
+        assert all(parameter.is_meta for parameter in model.parameters())
+
+
+def test_the_device_does_not_change_what_is_drawn() -> None:
+    torch.manual_seed(3)
+    first = create_model("c3d_search", width=0.05, device="cpu").state_dict()
+    torch.manual_seed(3)
+    second = create_model("c3d_search", width=0.05).state_dict()
+    assert all(torch.equal(first[key], second[key]) for key in first)
+
+
+def test_values_are_fitted_to_the_annotation() -> None:
+    def factory(*, num_classes: int = 3, sizes: tuple[int, ...] = (), other=None) -> nn.Module:  # type: ignore[no-untyped-def]
+        return nn.Linear(1, num_classes)
+
+    fitted = checked_arguments(entry_of(factory), {"sizes": [1, 2], "other": "x"})
+    assert fitted == {"sizes": (1, 2), "other": "x"}
+
+
+def test_a_fault_of_a_factory_is_told_with_its_arguments(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*, size: int = 3) -> nn.Module:
+        return nn.Linear(1, 2)(torch.zeros(size))  # type: ignore[no-any-return]
+
+    monkeypatch.setitem(MODELS._entries, "mine", entry_of(broken))
+    with pytest.raises(InputError, match="mine cannot be built with size=4"):
+        create_model("mine", size=4)
+
+
+def test_what_is_no_module_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(MODELS._entries, "mine", entry_of(lambda: "a network"))
+    with pytest.raises(InputError, match=r"must return an nn\.Module, found a str"):
+        create_model("mine")
+
+
+def test_the_same_name_twice_is_a_clash() -> None:
+    with pytest.raises(NameClashError, match=r"'c3d' is registered twice, in bench\.models\.c3d\.c3d and "):
+
+        @register_model("c3d", clip="16x1x112")
+        def another(*, num_classes: int = 3) -> nn.Module:
+            return nn.Linear(1, num_classes)
+
+
+def test_a_found_model_knows_its_arguments_and_clip() -> None:
+    entry = find_model("c3d")
+    assert (entry.clip, entry.arguments["kernel_depth"], entry.arguments["num_classes"]) == ("16x1x112", 3, 101)
+    assert find_model("torchvision:mvit_v2_s").clip == "16x4x224"
