@@ -173,7 +173,8 @@ class _Run:
         self.val, self.folder, self.notes, self.pace, self.report = val, folder, notes, pace, report
         self.curves: list[Row] = []
         self.best_top1 = -1.0
-        self.warnings: list[str] = []
+        self.damaged: list[str] = []
+        self.unsaved: str | None = None
         self.seconds_before = 0.0
         self.resumed_at: int | None = None
         self.saved_step, self.saved_at = 0, time.monotonic()
@@ -205,7 +206,7 @@ class _Run:
         self.training.load_state_dict(state["training"])
         self.curves, self.best_top1, self.seconds_before = state["curves"], state["best_top1"], state["seconds"]
         self.resumed_at = self.saved_step = self.training.step_count
-        self.warnings += [f"{path.name} is damaged; went on from {restored.path.name}" for path in restored.damaged]
+        self.damaged = [f"{path.name} is damaged; went on from {restored.path.name}" for path in restored.damaged]
 
     def _run_epoch(self, epoch: int) -> None:
         training, per_epoch = self.training, self.loading.steps_per_epoch
@@ -256,7 +257,7 @@ class _Run:
     def _keep_best(self, seen: Evaluation, *, epoch: int) -> None:
         if seen.top(1).value > self.best_top1:
             self.best_top1 = seen.top(1).value
-            self._write_weights("best.pt", epoch=epoch + 1)
+            self._write_weights("best.pt", epoch=epoch + 1, seconds=self.seconds)
 
     def _speak(self, epoch: int) -> None:
         counts = self._checked(self.training.tally.read())
@@ -295,19 +296,30 @@ class _Run:
         try:
             write_state(self.folder, state, step=self.training.step_count)
         except TrainingError as error:
-            self.warnings.append(str(error))
+            self.unsaved = f"{error}; had it been killed, it would have gone on from an earlier step"
 
-    def _write_weights(self, name: str, *, epoch: int) -> Path:
+    def _write_weights(self, name: str, *, epoch: int, seconds: float) -> Path:
         path = self.folder / name
         if self.ranks.is_first:
-            notes = {**self.notes, "epoch": epoch, "steps": self.training.step_count, "seconds": self.seconds}
+            notes = {**self.notes, "epoch": epoch, "steps": self.training.step_count, "seconds": seconds}
             write_weights(path, self.training.evaluated.state_dict(), about=notes)
         return path
 
+    @property
+    def warnings(self) -> Iterator[str]:
+        """What whoever reads the result must know."""
+        yield from self.damaged
+        if self.unsaved is not None:
+            yield self.unsaved
+        unread = {video.position: video for video in self.loading.unread}
+        if unread:
+            first = next(iter(unread.values()))
+            yield f"{len(unread)} training videos could not be read; the first: {first.reason}"
+
     def _finish(self) -> Fitted:
         """Leave the weights that count in the model and in `last.pt`, whose presence says that all is done."""
-        training, best = self.training, self.folder / "best.pt"
-        last = self._write_weights("last.pt", epoch=self.recipe.epochs)
+        training, best, seconds = self.training, self.folder / "best.pt", self.seconds
+        last = self._write_weights("last.pt", epoch=self.recipe.epochs, seconds=seconds)
         if self.ranks.is_first:
             remove_states(self.folder)
         if training.average is not None:
@@ -317,7 +329,7 @@ class _Run:
             best=best if self.best_top1 >= 0 else None,
             curves=self.folder / "curves.csv",
             steps=training.step_count,
-            seconds=self.seconds,
+            seconds=seconds,
             identity=str(self.notes["identity"]),
             resumed_at=self.resumed_at,
             warnings=tuple(self.warnings),

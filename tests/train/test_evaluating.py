@@ -1,0 +1,132 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from bench.data.loading import view_batches
+from bench.errors import InputError, TrainingError
+from bench.models.base import inputs_of
+from bench.train.evaluating import Evaluation, evaluate, evaluating
+
+
+class Counting(nn.Module):
+    """Wraps a network and counts what goes through it."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.model, self.clips, self.passes = model, 0, 0
+
+    def forward(self, clip):
+        self.clips, self.passes = self.clips + len(clip), self.passes + 1
+        return self.model(clip)
+
+
+def by_hand(model, videos, clip, views):
+    """Probabilities of every video, one view at a time."""
+    model.eval()
+    rows = []
+    batches = view_batches(
+        videos, clip=clip, inputs=inputs_of(model), views=views, mean=(0.45,) * 3, std=(0.225,) * 3, batch=1
+    )
+    for batch in batches:
+        with torch.no_grad():
+            rows.append(torch.stack([model(view[None])[0].softmax(0) for view in batch.clips[0]]))
+    return torch.stack(rows).numpy()
+
+
+def test_scores_are_the_mean_of_the_views_probabilities(tiny_net, val_videos, clip):
+    model = tiny_net()
+    seen = evaluate(model, val_videos, clip=clip, views=(3, 2), batch=5)
+    expected = by_hand(model, val_videos, clip, (3, 2))
+    np.testing.assert_allclose(seen.scores, expected.mean(axis=1), atol=1e-6)
+    labels = np.array([video.labels[0] for video in val_videos.videos])
+    assert (seen.labels == labels).all()
+    assert seen.top(1).value == pytest.approx((expected.mean(axis=1).argmax(1) == labels).mean())
+    assert seen.clip_top(1) == pytest.approx((expected.argmax(2) == labels[:, None]).mean())
+
+
+@pytest.mark.parametrize("batch", [1, 4, 7, 100])
+def test_a_view_costs_one_forward_whatever_the_batch(tiny_net, val_videos, clip, batch):
+    model = Counting(tiny_net())
+    seen = evaluate(model, val_videos, clip=clip, views=(2, 2), batch=batch)
+    assert model.clips == 4 * len(val_videos)
+    np.testing.assert_allclose(seen.scores, evaluate(tiny_net(), val_videos, clip=clip, views=(2, 2)).scores, atol=1e-6)
+
+
+def test_raw_scores_are_averaged_where_asked(tiny_net, val_videos, clip):
+    seen = evaluate(tiny_net(), val_videos, clip=clip, views=(2, 1), averaging="score")
+    assert not np.allclose(seen.scores.sum(axis=1), 1)
+
+
+def test_a_video_that_cannot_be_read_is_named_and_counts_as_wrong(tiny_net, damaged_videos, clip):
+    model = tiny_net()
+    seen = evaluate(model, damaged_videos, clip=clip)
+    assert [video.id for video in seen.unread] == [damaged_videos.videos[3].id]
+    assert (len(seen.labels), seen.counted) == (11, 12)
+    right = int((seen.ranks == 0).sum())
+    assert seen.top(1).value == pytest.approx(right / 12)
+    assert seen.clip_top(1) == pytest.approx(right / 12)
+    left_out = evaluate(model, damaged_videos, clip=clip, excludes_unread=True)
+    assert left_out.top(1).value == pytest.approx(right / 11)
+    assert len(left_out.unread) == 1
+
+
+def test_a_class_whose_videos_cannot_be_read_pulls_down_the_mean_per_class():
+    scores = np.eye(2, dtype=np.float32)[[0, 0]]
+    labels = np.array([0, 0])
+    seen = Evaluation(
+        positions=np.arange(2),
+        labels=labels,
+        scores=scores,
+        clip_ranks=np.zeros((2, 1), dtype=np.int64),
+        unread_labels=np.array([1, 1]),
+    )
+    assert seen.mean_class == pytest.approx(0.5)
+    assert replace(seen, excludes_unread=True).mean_class == pytest.approx(1.0)
+
+
+def test_nothing_to_read_is_an_error(tiny_net, damaged_videos, clip):
+    only = replace(damaged_videos, videos=(damaged_videos.videos[3],))
+    with pytest.raises(TrainingError, match="none of the 1 videos can be read"):
+        evaluate(tiny_net(), only, clip=clip)
+
+
+def test_videos_without_labels_have_no_accuracy(tiny_net, val_videos, clip):
+    bare = replace(val_videos, videos=(replace(val_videos.videos[0], labels=()), *val_videos.videos[1:]))
+    with pytest.raises(InputError, match="1 of its 12 videos have no label"):
+        evaluate(tiny_net(), bare, clip=clip)
+
+
+def test_a_network_that_gives_nan_has_no_accuracy(tiny_net, val_videos, clip):
+    model = tiny_net()
+    with torch.no_grad():
+        model.fc.bias.fill_(float("nan"))
+    with pytest.raises(TrainingError, match="not finite"):
+        evaluate(model, val_videos, clip=clip)
+
+
+def test_a_network_that_returns_no_logits_is_refused(val_videos, clip):
+    with pytest.raises(InputError, match=r"must return logits \(B, classes\)"):
+        evaluate(nn.Identity(), val_videos, clip=clip)
+
+
+def test_several_labels_a_video_are_scored_by_average_precision(tiny_net, val_videos, clip):
+    videos = tuple(replace(v, labels=(0, 1) if i % 3 == 0 else v.labels) for i, v in enumerate(val_videos.videos))
+    many = replace(val_videos, videos=videos, is_multi_label=True)
+    seen = evaluate(tiny_net(), many, clip=clip)
+    assert seen.is_multi_label
+    assert seen.labels.shape == (12, 2)
+    assert seen.labels[0].all()
+    assert 0 < seen.mean_average_precision <= 1
+    assert seen.ranks[0] == 0, "both classes are right for the first video"
+
+
+def test_every_module_is_back_in_its_mode(tiny_net):
+    model = tiny_net().train()
+    model.norm.eval()
+    with evaluating(model):
+        assert not any(module.training for module in model.modules())
+    assert model.training
+    assert not model.norm.training

@@ -1,0 +1,162 @@
+import math
+
+import pytest
+import torch
+
+from bench.errors import InputError, TrainingError
+from bench.train.checkpointing import read_weights
+from bench.train.curves import read_curves
+from bench.train.fitting import Pace, fit
+from bench.train.training import Training
+
+EVERYTHING = {
+    "schedule": {"name": "cosine", "warmup_epochs": 1},
+    "mixup": 0.2,
+    "cutmix": 1.0,
+    "ema": 0.9,
+    "clip_grad": 1.0,
+    "accumulate": 2,
+    "label_smoothing": 0.1,
+}
+
+
+@pytest.fixture
+def run(train_videos, val_videos, clip, tiny_net):
+    """Trains the tiny network; `dies_at` raises before that step, as a kill would end it."""
+
+    def go(recipe, folder, *, model=None, dies_at=None, pace=None, **options):
+        model = model or tiny_net(dropout=0.3)
+        options = {"val": val_videos, "clip": clip, "seed": 1, "folder": folder, "pace": pace, **options}
+        with pytest.MonkeyPatch.context() as patch:
+            if dies_at is not None:
+                step = Training.step
+
+                def mortal(training, batch):
+                    if training.step_count == dies_at:
+                        raise KeyboardInterrupt
+                    step(training, batch)
+
+                patch.setattr(Training, "step", mortal)
+            return model, fit(model, recipe, train_videos, **options)
+
+    return go
+
+
+def same_weights(a, b):
+    return all(torch.equal(x, y) for x, y in zip(a.state_dict().values(), b.state_dict().values(), strict=True))
+
+
+@pytest.mark.parametrize("changes", [{}, EVERYTHING, {"schedule": {"name": "plateau", "patience": 0}}])
+def test_a_training_that_was_killed_ends_with_the_same_weights_to_the_bit(tmp_path, run, recipe_of, changes):
+    recipe, every = recipe_of(**changes), Pace(steps=1)
+    whole, fitted = run(recipe, tmp_path / "whole")
+    for step in (2, 4, 7, 11):
+        with pytest.raises(KeyboardInterrupt):
+            run(recipe, tmp_path / "killed", dies_at=step, pace=every)
+    resumed, again = run(recipe, tmp_path / "killed", pace=every)
+    assert again.resumed_at == 11
+    assert same_weights(whole, resumed)
+    curves = [read_curves(each.curves) for each in (fitted, again)]
+    for row, other in zip(*curves, strict=True):
+        assert {k: row[k] for k in ("loss", "val_top1", "lr")} == {k: other[k] for k in ("loss", "val_top1", "lr")}
+
+
+def test_a_torn_checkpoint_falls_back_to_the_one_before_and_says_so(tmp_path, run, recipe_of):
+    whole, _ = run(recipe_of(), tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        run(recipe_of(), tmp_path / "killed", dies_at=7, pace=Pace(steps=1))
+    newest = max((tmp_path / "killed").glob("state_*.pt"))
+    newest.write_bytes(newest.read_bytes()[:1000])
+    resumed, fitted = run(recipe_of(), tmp_path / "killed", pace=Pace(steps=1))
+    assert fitted.resumed_at == 6
+    assert fitted.warnings == (f"{newest.name} is damaged; went on from " + fitted.warnings[0].split()[-1],)
+    assert same_weights(whole, resumed)
+
+
+def test_a_finished_training_is_not_trained_again(tmp_path, run, recipe_of):
+    model, first = run(recipe_of(), tmp_path)
+    again, second = run(recipe_of(), tmp_path, dies_at=0)
+    assert second.was_done
+    assert (second.identity, second.steps, second.seconds) == (first.identity, first.steps, first.seconds)
+    assert same_weights(model, again)
+    assert not list(tmp_path.glob("state_*"))
+
+
+def test_a_folder_with_another_training_is_refused(tmp_path, run, recipe_of):
+    run(recipe_of(), tmp_path / "done")
+    with pytest.raises(KeyboardInterrupt):
+        run(recipe_of(), tmp_path / "begun", dies_at=3, pace=Pace(steps=1))
+    for folder in ("done", "begun"):
+        with pytest.raises(InputError, match="holds another training"):
+            run(recipe_of(batch=8), tmp_path / folder)
+
+
+def test_weights_say_what_they_are_and_load_without_trust(tmp_path, run, recipe_of):
+    model, fitted = run(recipe_of(), tmp_path, about={"model": "tiny"})
+    content = read_weights(fitted.last)
+    assert {content[key] for key in ("model", "recipe")} == {"tiny"}
+    assert (content["epoch"], content["steps"]) == (3, 12)
+    assert all(torch.equal(content["state_dict"][name], value) for name, value in model.state_dict().items())
+
+
+def test_a_loss_that_is_not_finite_stops_the_training_before_a_checkpoint(tmp_path, run, recipe_of):
+    recipe = recipe_of(optimizer={"name": "sgd", "lr": 1e30})
+    with pytest.raises(TrainingError, match=r"the loss became (nan|inf) in epoch \d, by step \d \(lr 1e\+30"):
+        run(recipe, tmp_path, pace=Pace(steps=1))
+    assert not (tmp_path / "last.pt").exists()
+
+
+def test_accumulation_takes_the_same_steps(tmp_path, run, recipe_of, tiny_net):
+    plain, _ = run(recipe_of(), tmp_path / "plain", model=tiny_net(norm=False))
+    split, _ = run(recipe_of(accumulate=3), tmp_path / "split", model=tiny_net(norm=False))
+    for a, b in zip(plain.parameters(), split.parameters(), strict=True):
+        torch.testing.assert_close(a, b)
+
+
+def test_curves_have_a_row_an_epoch(tmp_path, run, recipe_of):
+    _, fitted = run(recipe_of(validate_every=2), tmp_path)
+    rows = read_curves(fitted.curves)
+    assert [row["epoch"] for row in rows] == [1, 2, 3]
+    assert [row["step"] for row in rows] == [4, 8, 12]
+    assert [row["val_top1"] is None for row in rows] == [True, False, False]
+    assert all(math.isfinite(row["loss"]) and 0 <= row["top1"] <= 100 for row in rows)
+
+
+def test_without_validation_there_is_no_best(tmp_path, run, recipe_of):
+    _, fitted = run(recipe_of(), tmp_path, val=None)
+    assert fitted.best is None
+    assert fitted.last.is_file()
+
+
+def test_a_full_disk_costs_the_checkpoint_and_not_the_training(tmp_path, run, recipe_of, monkeypatch):
+    def full(folder, state, *, step):
+        raise TrainingError("state cannot be written: No space left on device")
+
+    monkeypatch.setattr("bench.train.fitting.write_state", full)
+    _, fitted = run(recipe_of(), tmp_path, pace=Pace(steps=5))
+    (warning,) = fitted.warnings
+    assert warning.startswith("state cannot be written: No space left on device")
+
+
+def test_a_set_smaller_than_a_batch_is_refused(tmp_path, run, recipe_of):
+    with pytest.raises(InputError, match="24 videos do not fill one batch of 25"):
+        run(recipe_of(batch=25), tmp_path)
+
+
+def test_dropout_of_the_recipe_needs_a_layer_to_set(tmp_path, run, recipe_of, tiny_net):
+    model = tiny_net()
+    run(recipe_of(dropout=0.7, epochs=1), tmp_path / "a", model=model)
+    assert model.dropout.p == 0.7
+    with pytest.raises(InputError, match="no dropout layer"):
+        run(recipe_of(dropout=0.7), tmp_path / "b", model=torch.nn.Sequential(torch.nn.Linear(1, 1)))
+
+
+def test_progress_tells_epoch_loss_and_time_left(tmp_path, run, recipe_of, monkeypatch):
+    monkeypatch.setattr("bench.train.progress.Watch.count", lambda watch, clips: True)
+    said = []
+    run(recipe_of(), tmp_path, report=said.append)
+    training = [p for p in said if p.what.startswith("epoch")]
+    assert len(training) == 12
+    assert training[-1].fraction == 1.0
+    assert all(p.seconds_left >= 0 for p in training)
+    assert str(training[0]).startswith("epoch 1/3 step 1/4 · loss ")

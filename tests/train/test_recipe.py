@@ -1,0 +1,98 @@
+import pytest
+
+from bench.errors import InputError, SuiteError
+from bench.train.recipe import AdamW, Cosine, read_recipe
+
+GOOD = """\
+recipe: good
+source: a paper
+epochs: 10
+batch: 8
+optimizer: {name: adamw, lr: 1e-3}
+schedule:
+  name: cosine
+  warmup_epochs: 1
+amp: off
+augmentation: {crop: random, flip: 0.5}
+"""
+
+
+@pytest.fixture
+def read(tmp_path):
+    def read_text(text):
+        path = tmp_path / "r.yaml"
+        path.write_text(text)
+        return read_recipe(path)
+
+    return read_text
+
+
+def problems_of(error):
+    return [line.split("r.yaml:")[1] for line in str(error.value).splitlines()]
+
+
+def test_a_recipe_is_read_with_its_choices(read):
+    recipe = read(GOOD)
+    assert recipe.optimizer == AdamW(name="adamw", lr=1e-3)
+    assert recipe.schedule == Cosine(name="cosine", warmup_epochs=1)
+    assert (recipe.amp, recipe.augmenting.flip) == ("off", 0.5)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "told"),
+    [
+        ("epochs: 10", "epoch: 10", ["1:1: epochs is missing", "3:1: unknown key 'epoch'; did you mean: epochs?"]),
+        ("lr: 1e-3", "rate: 1e-3", ["5:1: optimizer.lr is missing", "5:26: unknown key 'rate'"]),
+        ("lr: 1e-3", "lr: 0", ["5:26: optimizer.lr: Input should be greater than 0, found 0"]),
+        ("name: cosine", "name: cosin", ["7:3: schedule: unknown name 'cosin'; did you mean: cosine?"]),
+        ("warmup_epochs: 1", "warmup_epochs: 10", ["8:3: the warm-up must be shorter than the 10 epochs"]),
+        ("batch: 8", "batch: 8\naccumulate: 3", ["5:1: batch 8 cannot be split into 3 equal passes"]),
+        ("flip: 0.5", "flop: 0.5", ["10:1: unknown augmentation 'flop'; did you mean: flip?"]),
+        ("flip: 0.5", "flip: 2", ["10:1: flip: Input should be less than or equal to 1, found 2"]),
+        ("amp: off", "amp: half", ["9:1: amp: Input should be 'off', 'fp16' or 'bf16', found 'half'"]),
+        ("epochs: 10", "epochs: 10\nepochs: 11", ["4:1: found duplicate key"]),
+    ],
+)
+def test_a_mistake_is_told_with_its_place(read, old, new, told):
+    with pytest.raises(SuiteError) as error:
+        read(GOOD.replace(old, new))
+    found = problems_of(error)
+    assert len(found) == len(told)
+    for line, expected in zip(found, told, strict=True):
+        assert line.startswith(expected)
+
+
+def test_all_mistakes_are_told_at_once(read):
+    with pytest.raises(SuiteError) as error:
+        read(
+            GOOD.replace("epochs: 10", "epochs: none").replace("batch: 8", "batch: 0").replace("source: a paper\n", "")
+        )
+    assert [line.split(":")[0] for line in problems_of(error)] == ["1", "2", "3"]
+
+
+@pytest.mark.parametrize("text", ["", "- a list\n", "just words\n", "{unclosed\n"])
+def test_what_is_no_recipe_is_refused(read, text):
+    with pytest.raises(SuiteError, match=r"r\.yaml:\d+:\d+: "):
+        read(text)
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(InputError, match=r"none\.yaml"):
+        read_recipe(tmp_path / "none.yaml")
+
+
+def test_the_hash_changes_with_the_training_and_not_with_words(read):
+    assert read(GOOD).hash == read(GOOD.replace("a paper", "another")).hash
+    assert read(GOOD).hash != read(GOOD.replace("batch: 8", "batch: 16")).hash
+
+
+def test_frames_are_scaled_alike_in_evaluation_unless_the_recipe_says_otherwise(read):
+    assert read(GOOD).resize is None
+    assert read(GOOD.replace("flip: 0.5", "resize: [128, 171]")).resize == (128, 171)
+    assert read(GOOD.replace("flip: 0.5", "resize: 128") + "evaluation_resize: 112\n").resize == 112
+
+
+def test_multistep_refuses_milestones_that_never_come(read):
+    text = GOOD.replace("name: cosine", "name: multistep\n  milestones: [5, 30]")
+    with pytest.raises(SuiteError, match="a milestone lies beyond the last of 10 epochs"):
+        read(text)
