@@ -143,6 +143,7 @@ def _not_a_shape(found: str) -> str:
 def _counted(request: Mapping[str, Any], *, weights: str | None) -> Profile:
     import torch
 
+    from bench.measure.counting.memory import peak_memory_estimate
     from bench.measure.counting.tally import count
 
     model = _built(request, weights=weights)
@@ -151,7 +152,7 @@ def _counted(request: Mapping[str, Any], *, weights: str | None) -> Profile:
         inputs = tuple(torch.empty(shape) for shape in shapes)
     forward = count(model, inputs, device="auto" if request["device"] == "meta" else "cpu")
     step, step_note = _train_step(model, inputs)
-    memory, memory_notes = _memory(model, inputs)
+    memory = peak_memory_estimate(model, inputs)
     return Profile(
         model=request["model"],
         inputs=tuple(shapes),
@@ -165,11 +166,11 @@ def _counted(request: Mapping[str, Any], *, weights: str | None) -> Profile:
         views=request["views"],
         activation_bytes=forward.activation_bytes,
         bytes_moved=forward.bytes_moved,
-        memory_inference_bytes=memory[0],
-        memory_training_bytes=memory[1],
+        memory_inference_bytes=memory.inference_bytes,
+        memory_training_bytes=memory.training_bytes,
         counted_on=forward.device_used,
         uncounted_operators=forward.uncounted_ops,
-        notes=tuple(note for note in (forward.fallback_reason, step_note, *memory_notes) if note),
+        notes=tuple(note for note in (forward.fallback_reason, step_note, *memory.notes) if note),
         layers=tuple(_layers(model, forward)),
     )
 
@@ -205,13 +206,6 @@ def _train_step(model: "nn.Module", inputs: tuple[Any, ...]) -> tuple[int | None
         return None, f"no train step was counted: {error}"
     finally:
         model.eval()
-
-
-def _memory(model: "nn.Module", inputs: tuple[Any, ...]) -> tuple[tuple[int | None, int | None], list[str]]:
-    from bench.measure.counting.memory import peak_memory_estimate
-
-    estimate = peak_memory_estimate(model, inputs)
-    return (estimate.inference_bytes, estimate.training_bytes), []
 
 
 def _layers(model: "nn.Module", counted: "Count") -> list[Layer]:

@@ -77,9 +77,14 @@ class Plan:
         return sum(_estimate(case, self.history) for case, _ in (self.pending if pending is None else pending))
 
 
-def plan(suite: str | Path, *, out: str | Path | None = None, small: bool = False, facts: Facts | None = None) -> Plan:
-    """The cases of a suite file and what of them is done in its results folder (`out`, else `results/<suite>`)."""
-    tree = read_suite(suite, small=small)
+def plan(
+    suite: str | Path | Tree, *, out: str | Path | None = None, small: bool = False, facts: Facts | None = None
+) -> Plan:
+    """The cases of a suite, a file or its values, and what of them is done in its results folder.
+
+    That folder is `out`, else `results/<suite>`.
+    """
+    tree = suite if isinstance(suite, Tree) else read_suite(suite, small=small)
     plugins = tree.data.get("plugins") or []
     known = facts or Facts(plugins if isinstance(plugins, list) else [])
     planned = plan_suite(tree, known)
