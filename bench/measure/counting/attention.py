@@ -13,12 +13,14 @@ from bench.measure.counting.formulas import counts_macs_of
 
 
 @counts_macs_of(
+    "aten::scaled_dot_product_attention",
     "aten::_scaled_dot_product_flash_attention",
     "aten::_scaled_dot_product_flash_attention_for_cpu",
     "aten::_scaled_dot_product_efficient_attention",
     "aten::_scaled_dot_product_cudnn_attention",
     "aten::_scaled_dot_product_fused_attention_overrideable",
     "aten::_scaled_dot_product_attention_math_for_mps",
+    "higher_order::flex_attention",
 )
 def attention(query: Tensor, key: Tensor, value: Tensor, *_: Any, **__: Any) -> int:
     """`query` is (…, heads, queries, width); grouped queries share keys and cost the same."""
@@ -39,6 +41,13 @@ def attention_backward(_grad_out: Tensor, query: Tensor, key: Tensor, value: Ten
     into_query_and_key = int(query.requires_grad) + int(key.requires_grad)
     into_scores_and_value = int(into_query_and_key > 0) + int(value.requires_grad)
     return scores * into_query_and_key + averages * into_scores_and_value
+
+
+@counts_macs_of("higher_order::flex_attention_backward")
+def flex_attention_backward(query: Tensor, key: Tensor, value: Tensor, *_: Any, **__: Any) -> int:
+    """All gradients, always; its arguments begin with what the forward took."""
+    scores, averages = _products(query, key, value)
+    return 2 * scores + 2 * averages
 
 
 @counts_macs_of("aten::_flash_attention_forward", "aten::_efficient_attention_forward")

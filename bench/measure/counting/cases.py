@@ -5,8 +5,8 @@ from weakref import WeakKeyDictionary
 
 from torch import nn
 
-from bench.measure.counting.shapes import ShapesOnly
 from bench.measure.counting.tally import Count, count
+from bench.measure.counting.watching import without_data
 
 if TYPE_CHECKING:
     from bench.measure.loaded import LoadedCase
@@ -51,7 +51,7 @@ def _train_step(case: "LoadedCase") -> Count:
 def built_without_weights(case: "LoadedCase") -> nn.Module:
     """The network on the meta device, on the CPU where it cannot be built there."""
     try:
-        with ShapesOnly():
+        with without_data():
             return case.build_model("meta")
     except (NotImplementedError, RuntimeError) as error:
         case.note("built_on_cpu", f"{type(error).__name__}: {error}")

@@ -5,6 +5,7 @@ here by name. Not here on purpose: Fourier transforms, linear algebra, pairwise 
 """
 
 import functools
+from typing import Any
 
 import torch
 
@@ -115,6 +116,6 @@ def _related(operator: str) -> set[str]:
 
 def _is_declared_free(operator: str) -> bool:
     namespace, _, name = operator.partition("::")
-    packet = getattr(getattr(torch.ops, namespace), name, None)
-    overloads = [getattr(packet, overload) for overload in packet.overloads()] if packet is not None else []
+    packet: Any = getattr(getattr(torch.ops, namespace), name, None)
+    overloads = [getattr(packet, overload) for overload in packet.overloads()] if hasattr(packet, "overloads") else []
     return any(_FREE_TAGS & set(overload.tags) or is_view(overload) for overload in overloads)

@@ -1,20 +1,17 @@
 """Writes down every operator that runs: where, its multiply-accumulates, and the bytes it reads and writes."""
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from bench.measure.counting.formulas import formula_of
 from bench.measure.counting.free import is_free
 from bench.measure.counting.operators import is_view, name_of, tensors_in
 from bench.measure.counting.places import Places
-from bench.measure.counting.shapes import run_by_shape
-from bench.measure.counting.twin import on_device
+from bench.measure.counting.watching import Watch
 
 _READS_ONLY_WHAT_IT_PICKS = {"aten::embedding", "aten::gather", "aten::index", "aten::index_select", "aten::take"}
 _READS_NOTHING = {"aten::bernoulli_", "aten::fill_", "aten::normal_", "aten::uniform_", "aten::zero_"}
@@ -53,27 +50,19 @@ class _Key(NamedTuple):
     is_backward: bool
 
 
-class Ledger(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leaves it untyped
-    """Active as a context, it sees each operator below autograd, runs it, and adds it to its rows.
+class Ledger(Watch):  # type: ignore[no-untyped-call]  # torch leaves its base untyped
+    """Active as a context, it adds each operator that runs to its rows.
 
-    An operator without a formula and not known to be free is split into its parts where PyTorch can; where it cannot,
-    it is named in `uncounted`. `read` holds the identities of all tensors that operators took.
+    One without a formula and not known to be free is named in `uncounted`. `read` holds the identities of all tensors
+    that operators took.
     """
 
-    supports_higher_order_operators = True
-
     def __init__(self, places: Places, device: str) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+        super().__init__(device)
         self.uncounted: Counter[str] = Counter()
         self.read: set[int] = set()
         self._places = places
-        self._is_meta = device == "meta"
         self._sums: dict[_Key, list[int]] = {}
-
-    @classmethod
-    def _should_skip_dynamo(cls) -> bool:
-        """No: skipping would import torch._dynamo at the first operator, which takes as long as importing torch."""
-        return False
 
     @property
     def rows(self) -> tuple[Row, ...]:
@@ -90,37 +79,12 @@ class Ledger(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leave
             for key, (calls, macs, elements, bytes_read, bytes_written) in self._sums.items()
         )
 
-    def __torch_dispatch__(
-        self, func: Any, types: Sequence[type], args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
-    ) -> Any:
-        kwargs = dict(kwargs or {})
-        if self._is_meta:
-            args, kwargs = _without_data(func, args, kwargs)
+    def saw(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> None:
         operator = name_of(func)
         formula = formula_of(operator)
-        free = formula is None and is_free(operator)
-        if formula is None and not free:
-            with self:
-                parts = _decomposed(func, args, kwargs)
-            if parts is not NotImplemented:
-                return parts
+        if formula is None and not is_free(operator):
             self.uncounted[operator] += 1
-        out = run_by_shape(func, args, kwargs) if self._is_meta else func(*args, **kwargs)
-        self._write(operator, func, formula, args, kwargs, out)
-        return out
-
-    def _write(
-        self,
-        operator: str,
-        func: Any,
-        formula: Callable[..., int] | None,
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-        out: Any,
-    ) -> None:
-        macs = 0
-        if formula is not None:
-            macs = int(formula(*args, **{k: v for k, v in kwargs.items() if k != "out"}, out=out))
+        macs = 0 if formula is None else int(formula(*args, **{k: v for k, v in kwargs.items() if k != "out"}, out=out))
         taken, given = list(tensors_in((args, kwargs))), list(tensors_in(out))
         self.read.update(map(id, taken))
         key = _Key(self._places.current, operator, torch._C._current_graph_task_id() != -1)
@@ -156,18 +120,3 @@ def _traffic(operator: str, taken: list[Tensor], given: list[Tensor]) -> tuple[i
     else:
         bytes_read = sum(map(bytes_of, taken))
     return sum(tensor.numel() for tensor in given), bytes_read, bytes_written
-
-
-def _without_data(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """Constants on another device lose their data where they meet a tensor that has none."""
-    devices = {tensor.device.type for tensor in tensors_in((args, kwargs))}
-    if len(devices) < 2 or "meta" not in devices or func._schema.is_mutable:
-        return args, kwargs
-    return on_device(args, "meta"), on_device(kwargs, "meta")
-
-
-def _decomposed(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """What `func` gives when it runs as the operators it is made of; NotImplemented where it is made of none."""
-    if not hasattr(func, "decompose"):
-        return NotImplemented
-    return func.decompose(*args, **kwargs)

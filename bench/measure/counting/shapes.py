@@ -11,7 +11,6 @@ from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 
 Rule = Callable[..., Any]
 R = TypeVar("R", bound=Rule)
@@ -25,23 +24,6 @@ def run_by_shape(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> An
     rule = _RULES.get(func.name())
     out = NotImplemented if rule is None else rule(*args, **kwargs)
     return func(*args, **kwargs) if out is NotImplemented else out
-
-
-class ShapesOnly(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leaves it untyped
-    """While active, what runs on the meta device runs by rule: builds a network without weights in little time."""
-
-    def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]  # torch leaves it untyped
-
-    @classmethod
-    def _should_skip_dynamo(cls) -> bool:
-        """No: skipping would import torch._dynamo at the first operator."""
-        return False
-
-    def __torch_dispatch__(
-        self, func: Any, types: Sequence[type], args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
-    ) -> Any:
-        return run_by_shape(func, args, dict(kwargs or {}))
 
 
 def operators_with_rule() -> list[str]:
@@ -142,6 +124,14 @@ def _keep_type(given: Mapping[str, Any], x: Tensor) -> bool:
     return all(name == "approximate" or value in (None, False, same.get(name)) for name, value in given.items())
 
 
+@_gives("native_dropout")
+def dropout(x: Tensor, _probability: float, _train: bool | None = True) -> Any:
+    """What is left, and the mask of it."""
+    if not _are_in_order(x):
+        return NotImplemented
+    return _empty(x.shape, x), torch.empty(x.shape, dtype=torch.bool, device="meta")
+
+
 @_gives(
     "threshold_backward",
     "gelu_backward",
@@ -176,6 +166,15 @@ def into_the_first(left: Tensor, right: Any, *rest: Any, **given: Any) -> Any:
         return NotImplemented
     fits = _is_number(right) or (_may_meet(left, right) and _spreads(right.shape, left.shape))
     return left if fits else NotImplemented
+
+
+@_gives("scaled_dot_product_attention")
+def attention(query: Tensor, key: Tensor, value: Tensor, *_: Any, **__: Any) -> Any:
+    """Averages of the values, one for each query."""
+    if not _may_meet(query, key) or not _may_meet(query, value) or key.shape[-2] != value.shape[-2]:
+        return NotImplemented
+    fits = query.ndim == key.ndim == value.ndim == 4 and query.shape[-1] == key.shape[-1]
+    return _empty((*query.shape[:-1], value.shape[-1]), query) if fits else NotImplemented
 
 
 @_gives("addmm")

@@ -4,27 +4,21 @@ The copy runs on the meta device, where tensors have shapes and nothing else; co
 there and is counted in a real forward pass on the CPU instead.
 """
 
-import random
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 import bench.measure.counting.attention
 import bench.measure.counting.convolution
 import bench.measure.counting.products
 import bench.measure.counting.recurrent  # noqa: F401  (the four files put their formulas into the table)
-from bench.errors import BenchError, InputError
 from bench.measure.counting.ledger import Ledger, Row
-from bench.measure.counting.operators import tensors_in
 from bench.measure.counting.parameters import Parameters, parameters_of
 from bench.measure.counting.places import ROOT, Places, with_parents
-from bench.measure.counting.shapes import ShapesOnly
+from bench.measure.counting.running import gradients_as, on_meta_or_cpu, plain_kernels, quietly, sum_of
 from bench.measure.counting.twin import on_device, twin_of
+from bench.measure.counting.watching import hidden_from_compiler
 
 Device = Literal["auto", "meta", "cpu"]
 
@@ -128,34 +122,25 @@ def count(model: nn.Module, inputs: Any, *, backward: bool = False, device: Devi
     the parameters, and to the inputs where they require one. InputError where the model cannot run on the inputs.
     """
     arguments = inputs if isinstance(inputs, tuple) else (inputs,)
-    if device != "auto":
-        return _counted_on(device, model, arguments, backward=backward)
-    try:
-        return _counted_on("meta", model, arguments, backward=backward)
-    except BenchError:
-        raise
-    except Exception as error:
-        reason = f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else ''}"
-    try:
-        return _counted_on("cpu", model, arguments, backward=backward, reason=reason)
-    except BenchError:
-        raise
-    except Exception as error:
-        raise InputError(f"{type(model).__name__} cannot run on {_described(arguments)}: {error}") from error
+
+    def run(device: str, reason: str | None) -> Count:
+        return _counted_on(device, model, arguments, backward=backward, reason=reason)
+
+    return on_meta_or_cpu(run, model, arguments) if device == "auto" else run(device, None)
 
 
 def _counted_on(
-    device: str, model: nn.Module, arguments: tuple[Any, ...], *, backward: bool, reason: str | None = None
+    device: str, model: nn.Module, arguments: tuple[Any, ...], *, backward: bool, reason: str | None
 ) -> Count:
     twin, inputs = twin_of(model, device), on_device(arguments, device)
     places = Places(twin)
-    ledger = Ledger(places, device)
-    with _quietly(), _plain_kernels(), places.followed(), torch.set_grad_enabled(backward):
+    ledger = (Ledger if device == "meta" else hidden_from_compiler(Ledger))(places, device)
+    with quietly(), plain_kernels(), places.followed(), gradients_as(device, wanted=backward):
         with ledger:
             outputs = twin(*inputs)
         read = set(ledger.read)
         if backward:
-            loss = _sum_of(outputs)
+            loss = sum_of(outputs)
             with ledger:
                 loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
     return Count(
@@ -167,43 +152,6 @@ def _counted_on(
         fallback_reason=reason,
         module_paths=tuple(places.paths),
     )
-
-
-def _sum_of(outputs: Any) -> Tensor:
-    """A loss whose gradient for every element of the outputs is 1; InputError where none depends on a parameter."""
-    results = [t for t in tensors_in(outputs) if t.requires_grad]
-    if not results:
-        raise InputError("nothing to train: no output depends on a parameter or input that requires a gradient")
-    with ShapesOnly():
-        return torch.stack([result.sum() for result in results]).sum() if len(results) > 1 else results[0].sum()
-
-
-@contextmanager
-def _quietly() -> Iterator[None]:
-    """Random numbers go on afterwards as if nothing had run; what the model warns of is said when the user runs it."""
-    state = random.getstate()
-    try:
-        with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        random.setstate(state)
-
-
-@contextmanager
-def _plain_kernels() -> Iterator[None]:
-    """Multi-head attention runs as its parts, as it does wherever gradients are wanted."""
-    enabled = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        yield
-    finally:
-        torch.backends.mha.set_fastpath_enabled(enabled)
-
-
-def _described(arguments: tuple[Any, ...]) -> str:
-    shapes = ["x".join(map(str, t.shape)) if isinstance(t, Tensor) else type(t).__name__ for t in arguments]
-    return "inputs of " + ", ".join(shapes)
 
 
 __all__ = ["ROOT", "Count", "count"]

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from bench.measure.counting.shapes import operators_with_rule, run_by_shape
+from bench.measure.counting.watching import Watch
 
 
 class Compared(TorchDispatchMode):
@@ -124,6 +125,7 @@ ELEMENTWISE: list[Callable[[Tensor], Tensor]] = [
     lambda x: F.softmax(x, -1),
     lambda x: F.log_softmax(x, 1),
     lambda x: F.dropout(x, 0.5, training=True),
+    lambda x: torch.native_dropout(x, 0.5, True),
     lambda x: x * 2 + 1,
     lambda x: x / 3 - x,
     lambda x: x + 2.5,
@@ -178,6 +180,8 @@ def test_every_rule_answers_the_plain_case() -> None:
         lambda x: F.layer_norm(x, (4,), meta(4)),
     ]
     answered = set().union(*[run(function, x) for function in functions])
+    with torch.inference_mode():
+        answered |= run(F.scaled_dot_product_attention, x[0].detach(), x[0].detach(), x[1].detach())
     assert set(operators_with_rule()) - answered == set()
 
 
@@ -217,9 +221,7 @@ MISTAKES: list[tuple[Callable[..., Any], tuple[tuple[int, ...], ...]]] = [
 
 @pytest.mark.parametrize(("function", "shapes"), MISTAKES)
 def test_what_does_not_fit_is_still_refused(function: Callable[..., Any], shapes: tuple[tuple[int, ...], ...]) -> None:
-    from bench.measure.counting.shapes import ShapesOnly
-
-    with pytest.raises(RuntimeError), ShapesOnly():
+    with pytest.raises(RuntimeError), Watch("meta"):
         function(*[torch.empty(shape, device="meta") for shape in shapes])
 
 
