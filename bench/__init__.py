@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from bench.comparison import compare
+    from bench.comparison.comparing import compare
     from bench.data.decode import probe, read_frames
     from bench.execution.profiling import profile
     from bench.execution.running import run
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from bench.store import load_records
 
 _HOME = {
-    "compare": "bench.comparison",
+    "compare": "bench.comparison.comparing",
     "count": "bench.measure.counting.tally",
     "create_model": "bench.models.factory",
     "is_model": "bench.models.factory",

@@ -96,7 +96,7 @@ def read_records(source: Source) -> list[Record]:
     A last line cut off by a crash is left out with a StoreWarning; any other bad line is a StoreError that names it.
     """
     sources = [source] if isinstance(source, str | Path) else list(source)
-    return [record for item in sources for file in _files_of(item) for record in _read_file(file)]
+    return [record for item in sources for file in record_files(item) for record in _read_file(file)]
 
 
 def read_suite_facts(folder: str | Path) -> dict[str, Json]:
@@ -118,14 +118,15 @@ def load_records(source: Source) -> "pd.DataFrame":
     return pd.DataFrame([row for record in read_records(source) for row in _rows_of(record)])
 
 
-def _files_of(source: str | Path) -> list[Path]:
+def record_files(source: str | Path) -> list[Path]:
+    """The records files of a file, of a folder and all below it, or of a glob pattern; StoreError if there is none."""
     path = Path(source)
     if path.is_dir():
         found = sorted(path.rglob(RECORDS))
     elif path.is_file():
         found = [path]
     else:
-        found = [file for match in sorted(glob.glob(str(source), recursive=True)) for file in _files_of(match)]
+        found = [file for match in sorted(glob.glob(str(source), recursive=True)) for file in record_files(match)]
     if not found:
         raise StoreError(f"no {RECORDS} in {source}; give a results folder, a records file or a pattern of them")
     return found

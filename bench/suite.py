@@ -9,11 +9,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Protocol
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator, model_validator
 
 from bench.errors import InputError, Problem, SuiteError, UnknownNameError, suggest
 from bench.registry import DatasetEntry, MeasureEntry
 from bench.schema import UNSPOKEN, Case, Clip, Json, ModelFacts, Point, Probe
+from bench.threshold import parse_threshold
 from bench.yaml_tree import Place, Tree, read_yaml
 
 AXES = tuple(name for name in Point.model_fields if name not in ("model", "args"))
@@ -52,6 +53,20 @@ class GateRule(_Strict):
 
     max_drop: str | None = None
     max_rise: str | None = None
+
+    @field_validator("max_drop", "max_rise")
+    @classmethod
+    def _is_threshold(cls, text: str | None) -> str | None:
+        try:
+            return None if text is None else str(parse_threshold(text))
+        except InputError as error:
+            raise ValueError(str(error)) from None
+
+    @model_validator(mode="after")
+    def _says_something(self) -> "GateRule":
+        if self.max_drop is None and self.max_rise is None:
+            raise ValueError("says nothing; allowed: max_drop, max_rise or both")
+        return self
 
 
 class Ablation(_Strict):

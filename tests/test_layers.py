@@ -13,7 +13,7 @@ import bench
 PACKAGE = Path(bench.__file__).parent
 STEPS = [
     {"errors"},
-    {"reference", "schema", "stats", "registry", "nvml", "yaml_tree"},
+    {"reference", "schema", "stats", "registry", "nvml", "yaml_tree", "threshold"},
     {"models", "data"},
     {"train"},
     {"suite", "store", "measure"},
@@ -24,6 +24,7 @@ STEPS = [
 WITHIN = {("registry", "schema"), ("reference", "schema"), ("cli", "terminal"), ("__main__", "cli")}
 HEAVY = {"torch", "torchvision", "pandas", "plotly", "scipy", "numpy", "av", "pyarrow", "fvcore", "thop", "ptflops"}
 LIGHT = ["bench", "bench.cli", "bench.suite", "bench.store", "bench.execution.running", "bench.stats"]
+LIGHT += ["bench.comparison.comparing"]
 
 
 def part_of(file: Path) -> str:

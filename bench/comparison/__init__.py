@@ -1,0 +1,1 @@
+"""The gate: two sets of records become verdicts that know change from noise."""

@@ -1,0 +1,92 @@
+"""Accuracies: two networks' answers to the same videos where both were kept, else the intervals over videos."""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bench.comparison.judging import Finding, pending, settle
+from bench.comparison.limits import Limits
+from bench.comparison.outcome import Row
+from bench.comparison.sides import Run
+from bench.schema import Metric
+from bench.stats import Estimate
+
+TOP = re.compile(r"accuracy\.top([1-9]\d*)")
+COLUMNS = ["video", "label", "rank"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answers:
+    """By video, its label and how many classes were scored above it."""
+
+    ranks: dict[str, tuple[Any, int]]
+
+
+def is_share(metric: Metric) -> bool:
+    """Whether a metric is a share of videos, so that the number of videos says how sure one run is."""
+    return metric.name.startswith("accuracy.") and metric.unit == "%"
+
+
+def find_share(row: Row, limits: Limits, base: tuple[Run, Metric], head: tuple[Run, Metric]) -> Finding:
+    """McNemar's test on the videos that only one of the two gets right, else the binomial intervals of both."""
+    match = TOP.fullmatch(base[1].name)
+    if match:
+        old, new = read_answers(base[0]), read_answers(head[0])
+        if old is not None and new is not None and _labels(old) == _labels(new):
+            return _find_by_video(row, limits, old, new, k=int(match[1]))
+    if row.base == row.head:
+        return settle(row, "same", "equal")
+    sides = [_estimate(metric) for _, metric in (base, head)]
+    if None in sides:
+        return settle(
+            row, "inconclusive", "changed, but neither an interval nor per-video predictions say how sure it is"
+        )
+    from bench.comparison.evidence import change_of_shares
+
+    old_share, new_share = (side for side in sides if side is not None)
+    return pending(row, limits, change_of_shares(old_share, new_share))
+
+
+def read_answers(run: Run) -> Answers | None:
+    """The answers that a run kept as predictions; None where there are none that can be read."""
+    name = run.record.artifacts.get("predictions")
+    file = None if name is None or run.folder is None else run.folder / name
+    if file is None or not file.is_file():
+        return None
+    return _read(file)
+
+
+def _read(file: Path) -> Answers | None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        columns = pq.read_table(file, columns=COLUMNS).to_pydict()
+    except (OSError, KeyError, pa.ArrowInvalid):
+        return None
+    if set(columns) != set(COLUMNS) or not columns["video"]:
+        return None
+    rows = zip(*(columns[name] for name in COLUMNS), strict=True)
+    return Answers(ranks={str(video): (label, rank) for video, label, rank in rows})
+
+
+def _find_by_video(row: Row, limits: Limits, base: Answers, head: Answers, *, k: int) -> Finding:
+    from bench.comparison.evidence import change_of_answers
+
+    right = [(base.ranks[video][1] < k, head.ranks[video][1] < k) for video in base.ranks]
+    only_base, only_head = right.count((True, False)), right.count((False, True))
+    if not only_base and not only_head:
+        return settle(row, "same", f"every one of the {len(right)} videos is answered alike")
+    change = change_of_answers(only_base=only_base, only_head=only_head, videos=len(right))
+    return pending(row, limits, change)
+
+
+def _labels(answers: Answers) -> dict[str, Any]:
+    return {video: label for video, (label, _) in answers.ranks.items()}
+
+
+def _estimate(metric: Metric) -> Estimate | None:
+    if metric.interval is None or metric.value is None:
+        return None
+    return Estimate(value=metric.value, low=metric.interval[0], high=metric.interval[1])

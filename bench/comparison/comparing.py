@@ -1,0 +1,248 @@
+"""The regression gate: two sets of records become verdicts, each with its reason."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from bench.comparison.answers import find_share, is_share
+from bench.comparison.judging import Finding, decide, find_exact, find_runs, metric_values, settle
+from bench.comparison.likeness import Unlike, depends_on_machine, noteworthy_fields, unlike_fields
+from bench.comparison.limits import GateValue, Rule, limits_of, read_rules, rule_for
+from bench.comparison.outcome import Comparison, Row
+from bench.comparison.pairing import Pair, failures_of, left_over, pair_cases
+from bench.comparison.sides import Run, Side, open_side
+from bench.comparison.wording import count
+from bench.errors import InputError
+from bench.schema import Metric, Record
+from bench.stats import median
+from bench.store import Source
+
+SHOWN = 12
+
+
+def compare(
+    base: Source | Iterable[Record],
+    head: Source | Iterable[Record],
+    *,
+    gate: Mapping[str, GateValue] | None = None,
+    across: bool = False,
+) -> Comparison:
+    """Verdicts of `head` against `base`, per case and metric.
+
+    Each side is a file, a folder, a pattern, `git:REF[:path]`, several of those, or records. `gate` adds to the rules
+    of head's suites, or else base's: by metric name, key or pattern, a threshold (`3%`, `0.5pt`, `200MiB`) for the
+    worse direction, or `{max_drop: …, max_rise: …}`. Where there is any rule, only metrics with one decide.
+    InputError where environments or protocols are unlike, unless `across`, which marks each verdict.
+    """
+    given = read_rules(gate or {})
+    with open_side(base) as old, open_side(head) as new:
+        pairs = pair_cases(old, new)
+        unlike = _unlike(pairs)
+        if unlike and not across:
+            raise InputError(_refusal(unlike))
+        rules = _Rules(old, new, given)
+        rows = _judged([finding for pair in pairs for finding in _findings(pair, rules)])
+        missing, added = left_over(old, new, pairs)
+        return Comparison(
+            base=old.source,
+            head=new.source,
+            rows=tuple(replace(row, is_across=True) for row in rows) if unlike else tuple(rows),
+            missing=tuple(missing),
+            added=tuple(added),
+            failed=(*failures_of(old, "base", other=new), *failures_of(new, "head", other=old)),
+            unmeasured=tuple(rules.unanswered()),
+            unlike=tuple(unlike),
+            notes=tuple(_notes(pairs)),
+        )
+
+
+class _Rules:
+    """The rules of each suite, those given for this comparison before them."""
+
+    def __init__(self, base: Side, head: Side, given: Mapping[str, Rule]) -> None:
+        self._given = dict(given)
+        suites = {key[0]: None for side in (base, head) for key in side.cases}
+        gates = {suite: head.gates.get(suite) or base.gates.get(suite) or {} for suite in suites}
+        self._of_suite = {suite: {**read_rules(gate), **given} for suite, gate in gates.items()}
+        self._answered: set[tuple[str, str]] = set()
+        self.are_any = any(self._of_suite.values())
+
+    def of(self, suite: str, metric: Metric) -> Rule | None:
+        found = rule_for(metric, self._given) or rule_for(metric, self._of_suite[suite])
+        return None if found is None else found[1]
+
+    def answer(self, suite: str, metric: Metric) -> None:
+        """Note that head has measured what the rule of `metric` asks for."""
+        for rules in (self._given, self._of_suite[suite]):
+            if found := rule_for(metric, rules):
+                self._answered.add((suite, found[0]))
+
+    def unanswered(self) -> Iterator[str]:
+        """Rules that no metric answers to: in no suite for those given, in their own for those of a suite."""
+        answered = {name for _, name in self._answered}
+        for name in self._given:
+            if name not in answered:
+                yield f"{name}: no compared case has such a metric"
+        for suite, rules in self._of_suite.items():
+            for name in rules:
+                if name not in self._given and (suite, name) not in self._answered:
+                    yield f"{name}: no compared case of suite {suite} has such a metric"
+
+
+def _findings(pair: Pair, rules: _Rules) -> Iterator[Finding]:
+    """One finding for every metric that either side knows."""
+    metrics = [metric for case in (pair.base, pair.head) for record in case.records for metric in record.metrics]
+    telling = {_measure(metric) for metric in metrics if _tells_spread(metric)}
+    for key, metric in {metric.key: metric for metric in metrics}.items():
+        is_view = _measure(metric) in telling and not (_tells_spread(metric) or metric.is_exact)
+        base, head = _Sample.of(pair.base.runs, key), _Sample.of(pair.head.runs, key)
+        yield _finding(base, head, pair=pair, rules=rules, is_view=is_view)
+
+
+def _measure(metric: Metric) -> str:
+    return metric.name.partition(".")[0]
+
+
+def _tells_spread(metric: Metric) -> bool:
+    return bool(metric.samples) or metric.interval is not None
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Sample:
+    """One metric in the runs of one side: those that know it, and how many throttled ones were left out of them."""
+
+    known: tuple[tuple[Run, Metric], ...]
+    named: Metric | None
+    throttled: int
+
+    @classmethod
+    def of(cls, runs: Sequence[Run], key: str) -> "_Sample":
+        found = [(run, metric) for run in runs if (metric := run.record.metric(key)) is not None]
+        known = [(run, metric) for run, metric in found if metric_values([metric])]
+        steady = [each for each in known if each[0].record.status != "throttled" or not _is_of_machine(each[1])]
+        named = next((metric for _, metric in [*steady, *known, *found]), None)
+        return cls(known=tuple(steady), named=named, throttled=len(known) - len(steady))
+
+    @property
+    def values(self) -> list[float]:
+        return metric_values([metric for _, metric in self.known])
+
+
+def _is_of_machine(metric: Metric) -> bool:
+    return not metric.is_exact and not is_share(metric)
+
+
+def _finding(base: _Sample, head: _Sample, *, pair: Pair, rules: _Rules, is_view: bool) -> Finding:
+    """What is known of one metric. A further view on samples that another metric carries decides only under a rule."""
+    metric = base.named or head.named
+    assert metric is not None
+    suite = pair.head.case.suite
+    rule = rules.of(suite, metric)
+    is_deciding = rule is not None if rules.are_any else metric.better is not None and not is_view
+    row = _row(metric, base, head, pair=pair, is_deciding=is_deciding)
+    if head.known:
+        rules.answer(suite, metric)
+    if not base.known or not head.known:
+        return _unknown(row, base, head)
+    if head.named is not None and head.named.unit != metric.unit:
+        return settle(row, "inconclusive", f"in {metric.unit} in base and in {head.named.unit} in head")
+    limits = limits_of(metric, rule, base=row.base or 0.0)
+    row = replace(row, limit=limits.text)
+    if all(m.is_exact for _, m in (*base.known, *head.known)):
+        return find_exact(row, limits, base.values, head.values)
+    if is_share(metric):
+        return find_share(row, limits, base.known[-1], head.known[-1])
+    return find_runs(row, limits, base.values, head.values, note=_remark(base, head))
+
+
+def _row(metric: Metric, base: _Sample, head: _Sample, *, pair: Pair, is_deciding: bool) -> Row:
+    old, new = (median(side.values) if side.known else None for side in (base, head))
+    return Row(
+        suite=pair.head.case.suite,
+        case_id=pair.head.id,
+        case=pair.head.case.title,
+        metric=metric.key,
+        unit=metric.unit,
+        better=metric.better,
+        base=old,
+        head=new,
+        ratio=new / old if old is not None and new is not None and old > 0 else None,
+        runs=(len(base.known), len(head.known)),
+        verdict="inconclusive",
+        reason="",
+        is_deciding=is_deciding,
+    )
+
+
+def _unknown(row: Row, base: _Sample, head: _Sample) -> Finding:
+    """A metric that one side or both do not know. What head has lost is a gap; what base never knew is not."""
+    if not base.known:
+        reason = f"unknown in {'both' if not head.known else 'base'}{_why_unknown(base)}"
+        return settle(replace(row, is_deciding=False), "inconclusive", reason)
+    return settle(replace(row, is_missing=True), "inconclusive", f"known in base, unknown in head{_why_unknown(head)}")
+
+
+def _why_unknown(sample: _Sample) -> str:
+    if sample.throttled:
+        return f": {count(sample.throttled, 'run')} throttled; cool the device or lower its clocks, and run again"
+    if sample.named is None:
+        return ": not measured there"
+    return f": {sample.named.note}" if sample.named.note else ""
+
+
+def _remark(base: _Sample, head: _Sample) -> str:
+    throttled = base.throttled + head.throttled
+    if throttled:
+        return f"{count(throttled, 'throttled run')} left out"
+    notes = [sample.named.note for sample in (base, head) if sample.named is not None and sample.named.note]
+    return notes[0] if notes else ""
+
+
+def _judged(findings: Sequence[Finding]) -> list[Row]:
+    """Verdicts in the given order; those that decide are corrected for their number, and so are the others."""
+    waiting = [finding for finding in findings if finding.change is not None]
+    rows = {id(finding): finding.row for finding in findings}
+    for is_deciding in (True, False):
+        family = [finding for finding in waiting if finding.row.is_deciding == is_deciding]
+        if not family:
+            continue
+        from bench.comparison.evidence import holm
+
+        adjusted = holm([finding.change.p for finding in family if finding.change is not None])
+        for finding, p in zip(family, adjusted, strict=True):
+            rows[id(finding)] = decide(finding, p=p, comparisons=len(family))
+    return [rows[id(finding)] for finding in findings]
+
+
+def _unlike(pairs: Sequence[Pair]) -> list[Unlike]:
+    """Every differing fact once, whatever the number of cases it differs in."""
+    found = [field for pair in pairs for field in unlike_fields(pair.base.records, pair.head.records)]
+    return list(dict.fromkeys(found))
+
+
+def _refusal(unlike: Sequence[Unlike]) -> str:
+    lines = [f"  {field}" for field in unlike[:SHOWN]]
+    if len(unlike) > SHOWN:
+        lines.append(f"  and {len(unlike) - SHOWN} more")
+    return "\n".join(
+        ["base and head are unlike, so a difference says nothing of the code:", *lines]
+        + ["measure both alike, or say --across to compare all the same and have each verdict marked"]
+    )
+
+
+def _notes(pairs: Sequence[Pair]) -> Iterator[str]:
+    fields = [field for pair in pairs for field in noteworthy_fields(pair.base.records, pair.head.records)]
+    for field in list(dict.fromkeys(fields))[:SHOWN]:
+        yield f"not the same in all runs: {field}"
+    if any(_one_after_the_other(pair) for pair in pairs):
+        yield (
+            "base and head were measured one after the other: what drifts between sessions looks like a change; "
+            "interleave their runs, or measure both in one job"
+        )
+
+
+def _one_after_the_other(pair: Pair) -> bool:
+    records = [*pair.base.records, *pair.head.records]
+    if not all(depends_on_machine(record) for record in records):
+        return False
+    old, new = ([record.started_at for record in side.records] for side in (pair.base, pair.head))
+    return max(old) < min(new) or max(new) < min(old)

@@ -1,0 +1,173 @@
+"""What two sets of independent runs, or of judged videos, say of the change between them. Pure; docs/decisions/0006.
+
+This module imports numpy, so the rest of the gate imports it only once there is something to compare.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import betainc, ndtr, stdtr, stdtrit
+
+from bench.stats import Z95, Estimate, mcnemar
+
+ALPHA = 0.01
+WITNESS_ALPHA = 0.05
+POWER = 0.8
+DRAWS = 4000
+SEED = 20260101
+MANY = 1e9
+
+Values = NDArray[np.float64]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Change:
+    """From base to head: `estimate` with its 95 % interval, its standard `error`, the `degrees` of freedom and `p`.
+
+    On a ratio's scale these are natural logarithms of head / base, else differences in the metric's unit.
+    """
+
+    is_ratio: bool
+    estimate: float
+    low: float
+    high: float
+    error: float
+    degrees: float
+    p: float
+    how: str
+
+    def detectable(self, tolerance: float, *, alpha: float) -> float:
+        """The smallest change that this comparison would have called one, 80 times in 100."""
+        power_t = float(stdtrit(self.degrees, POWER))
+        return self.error * power_t + max(tolerance, self.error * float(stdtrit(self.degrees, 1 - alpha / 2)))
+
+    def growth_needed(self, room: float) -> float:
+        """How many times as many runs would narrow the interval to `room` on either side."""
+        half = max(self.high - self.estimate, self.estimate - self.low)
+        return (half / room) ** 2 if room > 0 else math.inf
+
+
+def change_of_runs(base: Sequence[float], head: Sequence[float]) -> Change:
+    """Change between independent runs, one value each, at least two a side. Ratio of medians where all are above 0.
+
+    The interval is a bootstrap over runs of Harrell and Davis' smooth median, at the percentiles that Student's t asks
+    of so few runs; `p` is Welch's. On logarithms, so that a ratio and its inverse are judged alike.
+    """
+    old, new = np.asarray(base, dtype=np.float64), np.asarray(head, dtype=np.float64)
+    is_ratio = bool((old > 0).all() and (new > 0).all())
+    if is_ratio:
+        old, new = np.log(old), np.log(new)
+    estimate = float(np.median(new) - np.median(old))
+    error, degrees, p = (float(each[0]) for each in welch(old[None], new[None]))
+    low, high = (float(each[0]) for each in bootstrap_interval(old[None], new[None], degrees=np.array([degrees])))
+    return Change(
+        is_ratio=is_ratio,
+        estimate=estimate,
+        low=min(low, estimate),
+        high=max(high, estimate),
+        error=error,
+        degrees=degrees,
+        p=p,
+        how=f"{len(old)} and {len(new)} runs",
+    )
+
+
+def change_of_shares(base: Estimate, head: Estimate) -> Change:
+    """Change between two percentages that each state their 95 % interval, such as a binomial's over its videos."""
+    error = math.hypot(base.high - base.low, head.high - head.low) / (2 * Z95)
+    return _normal_change(head.value - base.value, error=error, p=None, how="the intervals over videos")
+
+
+def change_of_answers(*, only_base: int, only_head: int, videos: int) -> Change:
+    """Change in percentage points on the same videos, from those that only one side gets right; p is McNemar's."""
+    share = (only_head - only_base) / videos
+    variance = max(0.0, (only_base + only_head) / videos - share**2) / videos
+    how = f"the same {videos} videos: {only_base} right in base only, {only_head} in head only"
+    return _normal_change(100 * share, error=100 * math.sqrt(variance), p=mcnemar(only_base, only_head), how=how)
+
+
+def _normal_change(estimate: float, *, error: float, p: float | None, how: str) -> Change:
+    if p is None:
+        p = 2 * float(ndtr(-abs(estimate) / error)) if error > 0 else float(estimate == 0)
+    half = Z95 * error
+    return Change(
+        is_ratio=False,
+        estimate=estimate,
+        low=estimate - half,
+        high=estimate + half,
+        error=error,
+        degrees=MANY,
+        p=p,
+        how=how,
+    )
+
+
+def welch(base: Values, head: Values) -> tuple[Values, Values, Values]:
+    """Standard error, degrees of freedom and two-sided p, row by row of `(comparisons, runs)`. Welch, 1947.
+
+    Rows in which no run differs from its side have error 0 and p 0, or p 1 where the sides are equal.
+    """
+    n, m = base.shape[1], head.shape[1]
+    old, new = base.var(axis=1, ddof=1) / n, head.var(axis=1, ddof=1) / m
+    difference = head.mean(axis=1) - base.mean(axis=1)
+    tiny = np.finfo(np.float64).eps * np.maximum(1.0, np.abs(base).max(axis=1) + np.abs(head).max(axis=1))
+    error = np.sqrt(old + new)
+    is_still = error <= tiny
+    total = np.where(is_still, 1.0, old + new)
+    shares = (old / total) ** 2 / (n - 1) + (new / total) ** 2 / (m - 1)
+    degrees = np.where(is_still, float(n + m - 2), 1 / np.where(is_still, 1.0, shares))
+    t = np.abs(difference) / np.where(is_still, 1.0, error)
+    p = np.where(is_still, (np.abs(difference) <= tiny).astype(np.float64), 2 * stdtr(degrees, -t))
+    return np.where(is_still, 0.0, error), degrees, p
+
+
+def bootstrap_interval(base: Values, head: Values, *, degrees: Values) -> tuple[Values, Values]:
+    """Ends of the 95 % interval of median(head) - median(base), row by row of `(comparisons, runs)`."""
+    new, old = head[:, _draws(head.shape[1], SEED + 1)], base[:, _draws(base.shape[1], SEED)]
+    drawn = np.sort(_smooth_median(new) - _smooth_median(old), axis=1)
+    tail = ndtr(stdtrit(degrees, 0.025))
+    rank = np.floor(tail * (DRAWS - 1)).astype(np.int64)
+    rows = np.arange(len(drawn))
+    return drawn[rows, rank], drawn[rows, DRAWS - 1 - rank]
+
+
+def _smooth_median(values: Values) -> Values:
+    """Harrell and Davis' estimate of the median over the last axis; Biometrika 69(3), 1982."""
+    weighted: Values = np.sort(values, axis=-1) @ _median_weights(values.shape[-1])
+    return weighted
+
+
+@lru_cache(maxsize=64)
+def _median_weights(n: int) -> Values:
+    half = (n + 1) / 2
+    weights: Values = np.diff(betainc(half, half, np.arange(n + 1) / n))
+    return weights
+
+
+@lru_cache(maxsize=64)
+def _draws(n: int, seed: int) -> NDArray[np.int64]:
+    """Which runs each of the bootstrap's draws takes, `(DRAWS, n)`: the same in every comparison, so none is lucky."""
+    return np.random.default_rng([seed, n]).integers(0, n, (DRAWS, n))
+
+
+def mann_whitney(base: Sequence[float], head: Sequence[float]) -> float:
+    """Two-sided p of the rank test, which no shape of the noise can mislead; 1 where all values are equal."""
+    from scipy.stats import mannwhitneyu
+
+    if len({*base, *head}) == 1:
+        return 1.0
+    return float(mannwhitneyu(base, head, alternative="two-sided").pvalue)
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Each p as it counts among so many comparisons, in the given order. Holm, 1979."""
+    adjusted = [1.0] * len(p_values)
+    reached = 0.0
+    for rank, index in enumerate(sorted(range(len(p_values)), key=lambda i: p_values[i])):
+        reached = max(reached, min(1.0, (len(p_values) - rank) * p_values[index]))
+        adjusted[index] = reached
+    return adjusted

@@ -1,0 +1,195 @@
+"""One metric of one case on both sides: what is known of its change, then, among all comparisons, the verdict."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from bench.comparison.limits import Limits
+from bench.comparison.outcome import Row, Verdict
+from bench.comparison.wording import amount, count, p_value, percent
+from bench.schema import Metric
+
+if TYPE_CHECKING:
+    from bench.comparison.evidence import Change
+
+MIN_RUNS = 4
+GOOD_REPEAT = 5
+SLACK = 1e-9
+LARGEST = 709.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """A row that is settled, or one that waits for its `change` to be seen among all others.
+
+    `values` are those of the runs of each side, for the witness; empty where the change is not between runs.
+    """
+
+    row: Row
+    limits: Limits | None = None
+    change: "Change | None" = None
+    values: tuple[tuple[float, ...], tuple[float, ...]] = ((), ())
+
+
+def settle(row: Row, verdict: Verdict, reason: str) -> Finding:
+    """A finding that no other comparison bears on."""
+    return Finding(row=_told(row, verdict, reason))
+
+
+def find_exact(row: Row, limits: Limits, base: Sequence[float], head: Sequence[float]) -> Finding:
+    """Counts compare at one run; a side whose runs disagree has no count."""
+    for name, values in (("base", base), ("head", head)):
+        if len(set(values)) > 1:
+            return settle(row, "inconclusive", f"exact by its measure, but the runs of {name} disagree")
+    change = head[0] - base[0]
+    if change == 0:
+        return settle(row, "same", "equal")
+    how = _relative(change, base[0]) + (_allowed(limits) if limits.text != "0" else "")
+    slack = SLACK * abs(base[0]) if limits.rise or limits.drop else 0.0
+    if -limits.drop - slack <= change <= limits.rise + slack:
+        return settle(row, "same", how)
+    return settle(row, *_direction(change > 0, limits, how))
+
+
+def find_runs(row: Row, limits: Limits, base: Sequence[float], head: Sequence[float], *, note: str) -> Finding:
+    """Sampled metrics are judged by independent runs, and not by fewer than four a side."""
+    fewest = min(len(base), len(head))
+    if fewest < MIN_RUNS:
+        reason = (
+            f"{count(len(base), 'run')} in base and {len(head)} in head; at least {MIN_RUNS} a side are needed: "
+            f"set `repeat: {GOOD_REPEAT}` in the suite and run it again"
+        )
+        return settle(row, "inconclusive", f"{reason}; {note}" if note else reason)
+    from bench.comparison.evidence import change_of_runs
+
+    change = change_of_runs(base, head)
+    return pending(row, limits, change, values=(tuple(base), tuple(head)))
+
+
+def pending(
+    row: Row,
+    limits: Limits,
+    change: "Change",
+    *,
+    values: tuple[tuple[float, ...], tuple[float, ...]] = ((), ()),
+) -> Finding:
+    """A finding whose verdict waits for the correction for many comparisons."""
+    interval = _ratio_interval(change, row.base)
+    return Finding(row=replace(row, interval=interval), limits=limits, change=change, values=values)
+
+
+def decide(finding: Finding, *, p: float, comparisons: int) -> Row:
+    """The verdict of a finding, by its `p` as it counts among so many `comparisons`."""
+    change, limits, row = finding.change, finding.limits, finding.row
+    if change is None or limits is None:
+        return row
+    rise, drop = _on_scale(change, limits, row.base)
+    row = replace(row, p=p)
+    is_beyond = change.estimate > rise or change.estimate < -drop
+    doubt = _doubt(finding, p) if is_beyond else None
+    said = f"{_said(change.estimate, change, row)} ({_span(change, row)})"
+    if is_beyond and doubt is None:
+        return _told(row, *_direction(change.estimate > 0, limits, f"{said}, {p_value(p)}{_allowed(limits)}"))
+    is_within = (not limits.guards_rise or change.high <= rise) and (not limits.guards_drop or change.low >= -drop)
+    if is_within:
+        tolerance = min(rise if limits.guards_rise else math.inf, drop if limits.guards_drop else math.inf)
+        seen = _detectable(change, tolerance, row, comparisons=comparisons)
+        seen_text = f"; a change of {percent(seen, signed=False)} would have been seen" if seen is not None else ""
+        return _told(replace(row, detectable=seen), "same", f"{said}{_allowed(limits)}{seen_text}")
+    why = doubt or "the interval reaches beyond that"
+    return _told(row, "inconclusive", f"{said}{_allowed(limits)}; {why}{_advice(finding, rise, drop)}")
+
+
+def _told(row: Row, verdict: Verdict, reason: str) -> Row:
+    return replace(row, verdict=verdict, reason=reason)
+
+
+def _doubt(finding: Finding, p: float) -> str | None:
+    """Why a change beyond its limit is not believed, or None: interval, p and the rank test must all agree."""
+    from bench.comparison.evidence import ALPHA, WITNESS_ALPHA, mann_whitney
+
+    change = finding.change
+    assert change is not None
+    if p >= ALPHA:
+        return f"it may be noise ({p_value(p)}, below {ALPHA:g} is asked)"
+    if change.low <= 0 <= change.high:
+        return "the interval holds no change too"
+    if finding.values[0] and (ranks := mann_whitney(*finding.values)) >= WITNESS_ALPHA:
+        return f"the Mann-Whitney test does not confirm it ({p_value(ranks)})"
+    return None
+
+
+def _direction(is_rise: bool, limits: Limits, how: str) -> tuple[Verdict, str]:
+    """Worse or better, as far as something says which direction is which."""
+    if not limits.knows_worse:
+        return "inconclusive", f"changed: {how}; nothing says which direction is better"
+    is_worse = limits.rise_is_worse if is_rise else limits.drop_is_worse
+    return ("slower" if is_worse else "faster"), how
+
+
+def _on_scale(change: "Change", limits: Limits, base: float | None) -> tuple[float, float]:
+    """How far up and down is allowed, on the scale of the change."""
+    if not change.is_ratio:
+        return limits.rise, limits.drop
+    assert base is not None
+    share = limits.drop / base
+    return math.log1p(limits.rise / base), -math.log1p(-share) if share < 1 else math.inf
+
+
+def _detectable(change: "Change", tolerance: float, row: Row, *, comparisons: int) -> float | None:
+    from bench.comparison.evidence import ALPHA
+
+    found = change.detectable(tolerance, alpha=ALPHA / max(1, comparisons))
+    if not math.isfinite(found):
+        return None
+    if change.is_ratio:
+        return ratio_of(found) - 1
+    return found / abs(row.base) if row.base else None
+
+
+def _ratio_interval(change: "Change", base: float | None) -> tuple[float, float] | None:
+    if change.is_ratio:
+        return ratio_of(change.low), ratio_of(change.high)
+    return (1 + change.low / base, 1 + change.high / base) if base is not None and base > 0 else None
+
+
+def _advice(finding: Finding, rise: float, drop: float) -> str:
+    """About how many runs would decide, where runs are what is short."""
+    change, limits = finding.change, finding.limits
+    assert change is not None
+    assert limits is not None
+    if not finding.values[0]:
+        return "; more videos would tell"
+    rooms = [rise - change.estimate] * limits.guards_rise + [drop + change.estimate] * limits.guards_drop
+    runs = max(map(len, finding.values)) * change.growth_needed(min(rooms, default=math.inf))
+    if runs > 100:
+        return "; a quieter machine is needed, or a wider limit"
+    needed = max(math.ceil(runs), max(map(len, finding.values)) + 1)
+    return f"; about {needed} runs a side would tell: `repeat: {needed}`"
+
+
+def ratio_of(logarithm: float) -> float:
+    """The ratio of a natural logarithm, infinite where no float holds it."""
+    return math.exp(logarithm) if logarithm < LARGEST else math.inf
+
+
+def _said(value: float, change: "Change", row: Row) -> str:
+    return percent(ratio_of(value) - 1) if change.is_ratio else amount(value, row.unit)
+
+
+def _span(change: "Change", row: Row) -> str:
+    return f"{_said(change.low, change, row)} to {_said(change.high, change, row)}"
+
+
+def _allowed(limits: Limits) -> str:
+    return f"; {limits.text} is allowed"
+
+
+def _relative(change: float, base: float) -> str:
+    return percent(change / base) if base > 0 else f"{change:+g}"
+
+
+def metric_values(metrics: Sequence[Metric | None]) -> list[float]:
+    """The values that are known and finite."""
+    return [float(m.value) for m in metrics if m is not None and m.value is not None and math.isfinite(m.value)]

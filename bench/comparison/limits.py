@@ -1,0 +1,130 @@
+"""How much each metric may change before the gate calls it: rules of a suite or of the command line, else 3 %."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Any, Protocol
+
+from bench.errors import InputError
+from bench.schema import Metric
+from bench.threshold import Threshold, parse_threshold
+
+# A sampled metric without a rule: half of what the gate promises to find, rounded up to what suites commonly allow.
+DEFAULT = Threshold(amount=3, unit="%")
+EXACTLY = Threshold(amount=0)
+
+
+class RuleLike(Protocol):
+    """A rule as a suite states it."""
+
+    @property
+    def max_drop(self) -> str | None: ...
+
+    @property
+    def max_rise(self) -> str | None: ...
+
+
+GateValue = str | RuleLike | Mapping[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rule:
+    """How much a metric may rise and drop; `worse` is for whichever of the two its better direction makes it."""
+
+    rise: Threshold | None = None
+    drop: Threshold | None = None
+    worse: Threshold | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """What is called a change of one metric, and which direction is worse (None where nothing says so).
+
+    `rise` and `drop` are amounts in the metric's unit. `guards_*` says whether "same" must rule that side out.
+    """
+
+    rise: float
+    drop: float
+    rise_is_worse: bool
+    drop_is_worse: bool
+    guards_rise: bool
+    guards_drop: bool
+    text: str
+
+    @property
+    def knows_worse(self) -> bool:
+        return self.rise_is_worse or self.drop_is_worse
+
+
+def read_rules(gate: Mapping[str, GateValue]) -> dict[str, Rule]:
+    """Rules by metric name or pattern; InputError where a threshold cannot be read."""
+    return {name: _rule(name, value) for name, value in gate.items()}
+
+
+def rule_for(metric: Metric, rules: Mapping[str, Rule]) -> tuple[str, Rule] | None:
+    """The rule of a metric: by its key with labels, then by its name, then by the first pattern that fits."""
+    for name in (metric.key, metric.name):
+        if name in rules:
+            return name, rules[name]
+    return next(((p, r) for p, r in rules.items() if fnmatchcase(metric.name, p) or fnmatchcase(metric.key, p)), None)
+
+
+def limits_of(metric: Metric, rule: Rule | None, *, base: float) -> Limits:
+    """Limits of `metric` in its own unit, for a base value."""
+    try:
+        return _limits(metric, rule or _default(metric), base=base, is_ruled=rule is not None)
+    except InputError as error:
+        raise InputError(f"gate of {metric.key}: {error}") from None
+
+
+def _rule(name: str, value: GateValue) -> Rule:
+    try:
+        if isinstance(value, str):
+            return Rule(worse=parse_threshold(value))
+        given = value if isinstance(value, Mapping) else {"max_drop": value.max_drop, "max_rise": value.max_rise}
+        unknown = sorted(set(given) - {"max_drop", "max_rise"})
+        if unknown:
+            raise InputError(f"unknown key {unknown[0]!r}; allowed: max_drop, max_rise")
+        rise, drop = (_threshold(given.get(key)) for key in ("max_rise", "max_drop"))
+        if rise is None and drop is None:
+            raise InputError("says nothing; allowed: a threshold such as 3%, or max_drop and max_rise")
+        return Rule(rise=rise, drop=drop)
+    except InputError as error:
+        raise InputError(f"gate of {name}: {error}") from None
+
+
+def _threshold(text: Any) -> Threshold | None:
+    return None if text is None else parse_threshold(str(text))
+
+
+def _default(metric: Metric) -> Rule:
+    return Rule(worse=EXACTLY if metric.is_exact else DEFAULT)
+
+
+def _limits(metric: Metric, rule: Rule, *, base: float, is_ruled: bool) -> Limits:
+    if rule.worse is not None:
+        amount = rule.worse.in_unit(metric.unit, base=base)
+        if is_ruled and metric.better is None:
+            raise InputError("the metric does not say which direction is better; use max_rise or max_drop in a suite")
+        is_lower_better, is_higher_better = metric.better == "lower", metric.better == "higher"
+        return Limits(
+            rise=amount,
+            drop=amount,
+            rise_is_worse=is_lower_better,
+            drop_is_worse=is_higher_better,
+            guards_rise=is_lower_better or not is_ruled,
+            guards_drop=is_higher_better or not is_ruled,
+            text=f"{rule.worse}",
+        )
+    rise, drop = (None if each is None else each.in_unit(metric.unit, base=base) for each in (rule.rise, rule.drop))
+    either = rise if rise is not None else drop
+    assert either is not None
+    return Limits(
+        rise=either if rise is None else rise,
+        drop=either if drop is None else drop,
+        rise_is_worse=rise is not None,
+        drop_is_worse=drop is not None,
+        guards_rise=rise is not None,
+        guards_drop=drop is not None,
+        text=", ".join(f"{name} {t}" for name, t in (("rise", rule.rise), ("drop", rule.drop)) if t is not None),
+    )

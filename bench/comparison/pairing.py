@@ -1,0 +1,100 @@
+"""Which case of head answers to which case of base, and which are left over."""
+
+from collections import Counter
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from dataclasses import dataclass
+
+from bench.comparison.likeness import RUN_AXES
+from bench.comparison.outcome import Uncompared
+from bench.comparison.sides import CaseRuns, Side
+from bench.schema import Record, digest
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pair:
+    """One case with good runs on both sides."""
+
+    base: CaseRuns
+    head: CaseRuns
+
+
+def pair_cases(base: Side, head: Side) -> list[Pair]:
+    """Cases of one suite and point, then of one case in suites of other names, then of one point with other measures.
+
+    Only where nothing at all is the same are cases paired that differ in how they were run, such as in precision.
+    """
+    old, new = ([case for case in side.cases.values() if case.runs] for side in (base, head))
+    pairs: list[Pair] = []
+    for key in (_suite_and_id, _id, _point):
+        used = {id(case) for pair in pairs for case in (pair.base, pair.head)}
+        pairs += _matched([c for c in old if id(c) not in used], [c for c in new if id(c) not in used], key)
+    return pairs or _matched(old, new, _point_but_run)
+
+
+def left_over(base: Side, head: Side, pairs: Sequence[Pair]) -> tuple[list[Uncompared], list[Uncompared]]:
+    """Cases of base that head lacks, and cases of head that base lacks. A case that failed on its side is no gap."""
+    paired = {id(case) for pair in pairs for case in (pair.base, pair.head)}
+    missing = [
+        _uncompared(case, "base", "has results in base and none in head")
+        for key, case in base.cases.items()
+        if id(case) not in paired and case.runs and key not in head.cases
+    ]
+    added = [
+        _uncompared(case, "head", "failed in base" if key in base.cases else "is not in base")
+        for key, case in head.cases.items()
+        if id(case) not in paired and case.runs and not (key in base.cases and base.cases[key].runs)
+    ]
+    return missing, added
+
+
+def failures_of(side: Side, name: str, *, other: Side) -> Iterator[Uncompared]:
+    """Every run of this side that ended without a result and was not done again; what both sides skip is none."""
+    for key, case in side.cases.items():
+        has_other = key in other.cases and bool(other.cases[key].runs)
+        for record in case.failures:
+            if record.status == "skipped" and not has_other:
+                continue
+            of = f"run {record.run_index} of {case.case.runs}" if case.case.runs > 1 else "the run"
+            yield _uncompared(case, name, f"{of} ended as {record.status}{_error_text(record)}")
+
+
+def _uncompared(case: CaseRuns, side: str, why: str) -> Uncompared:
+    return Uncompared(
+        suite=case.case.suite,
+        case_id=case.id,
+        case=case.case.title,
+        side="base" if side == "base" else "head",
+        why=why,
+    )
+
+
+def _error_text(record: Record) -> str:
+    if record.error is None:
+        return ""
+    return f": {record.error.type}: {record.error.message.partition(chr(10))[0]}"
+
+
+def _matched(base: Sequence[CaseRuns], head: Sequence[CaseRuns], key: Callable[[CaseRuns], Hashable]) -> list[Pair]:
+    """Pairs with equal keys, where a key names one case on either side."""
+    counts = [Counter(key(case) for case in side) for side in (base, head)]
+    by_key = {key(case): case for case in head}
+    return [
+        Pair(base=case, head=by_key[key(case)]) for case in base if counts[0][key(case)] == counts[1][key(case)] == 1
+    ]
+
+
+def _suite_and_id(case: CaseRuns) -> Hashable:
+    return case.case.suite, case.id
+
+
+def _id(case: CaseRuns) -> Hashable:
+    return case.id
+
+
+def _point(case: CaseRuns) -> Hashable:
+    return digest(case.case.point.model_dump(mode="json", exclude_none=True))
+
+
+def _point_but_run(case: CaseRuns) -> Hashable:
+    point = case.case.point.model_dump(mode="json", exclude_none=True, exclude=set(RUN_AXES))
+    return digest([point, sorted(case.case.measures)])

@@ -1,0 +1,28 @@
+"""Changes, p values and counts in words, for the reasons beside verdicts."""
+
+import math
+
+NARROW_GAP = " "
+
+
+def percent(share: float, *, signed: bool = True) -> str:
+    """`+3.1 %` of a share of 1: one decimal, two below 1 %."""
+    value = 100 * share
+    if not math.isfinite(value):
+        return "more than can be said"
+    sign = "+" if signed else ""
+    text = f"{value:{sign}.2f}" if abs(value) < 1 else f"{value:{sign}.1f}"
+    return f"{text}{NARROW_GAP}%"
+
+
+def amount(value: float, unit: str) -> str:
+    """`+0.4 pt` for a difference of percentages, `+3.2 ms` else."""
+    return f"{value:+.2f} pt" if unit == "%" else f"{value:+.4g} {unit}".rstrip()
+
+
+def p_value(p: float) -> str:
+    return f"p {p:.1g}" if p >= 1e-4 else "p < 0.0001"
+
+
+def count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

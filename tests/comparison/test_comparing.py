@@ -1,0 +1,329 @@
+"""The gate on records small enough to judge by eye, and on arbitrary ones."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from bench.comparison.comparing import compare
+from bench.comparison.outcome import VERDICTS, Comparison
+from bench.errors import InputError, UnknownNameError
+from bench.schema import Environment, Metric, Record
+
+Runs = Callable[..., list[Record]]
+Make = Callable[..., Any]
+
+QUIET = [10.00, 10.02, 9.98, 10.01, 9.99]
+NOISY = [10.0, 11.0, 9.2, 10.6, 9.5]
+
+
+def times(values: list[float], factor: float) -> list[float]:
+    return [value * factor for value in values]
+
+
+def only(comparison: Comparison) -> Any:
+    assert len(comparison.rows) == 1
+    return comparison.rows[0]
+
+
+@pytest.mark.parametrize(
+    ("factor", "verdict", "code"),
+    [
+        (1.0, "same", 0),
+        (1.01, "same", 0),
+        (0.99, "same", 0),
+        (1.05, "slower", 1),
+        (0.95, "faster", 0),
+        (2.0, "slower", 1),
+    ],
+)
+def test_a_change_beyond_three_percent_is_called_and_one_within_is_not(
+    runs: Runs, factor: float, verdict: str, code: int
+) -> None:
+    comparison = compare(runs(QUIET), runs(times(QUIET, factor)))
+    row = only(comparison)
+    assert (row.verdict, comparison.exit_code()) == (verdict, code)
+    assert row.ratio == pytest.approx(factor)
+    assert row.interval[0] <= row.ratio <= row.interval[1]
+    assert (row.detectable is not None) == (verdict == "same")
+
+
+def test_what_is_better_is_read_from_the_metric(runs: Runs, record: Make) -> None:
+    def throughput(factor: float) -> list[Record]:
+        values = enumerate(times(QUIET, factor))
+        return [
+            record(Metric(name="throughput.clips_per_s", value=v, unit="clips/s", better="higher"), run=i)
+            for i, v in values
+        ]
+
+    assert only(compare(throughput(1), throughput(1.1))).verdict == "faster"
+    assert only(compare(throughput(1), throughput(0.9))).verdict == "slower"
+
+
+def test_noise_as_wide_as_the_limit_is_inconclusive_and_says_how_many_runs_would_tell(runs: Runs) -> None:
+    comparison = compare(runs(NOISY), runs(NOISY[::-1]))
+    assert only(comparison).verdict == "inconclusive"
+    assert "repeat:" in only(comparison).reason or "quieter" in only(comparison).reason
+    assert comparison.exit_code() == 4
+
+
+def test_fewer_than_four_runs_cannot_tell(runs: Runs) -> None:
+    comparison = compare(runs(QUIET[:3]), runs(times(QUIET, 2)))
+    assert only(comparison).verdict == "inconclusive"
+    assert "3 runs in base and 5 in head" in only(comparison).reason
+    assert "repeat: 5" in only(comparison).reason
+    assert comparison.exit_code() == 4
+
+
+def test_many_samples_of_one_process_are_no_runs(record: Make, latency: Make) -> None:
+    many = tuple(10.0 + 0.001 * n for n in range(500))
+    base = [record(latency(10.2, samples=many))]
+    head = [record(latency(12.2, samples=tuple(s + 2 for s in many)))]
+    assert only(compare(base, head)).verdict == "inconclusive"
+
+
+def test_exact_metrics_compare_at_one_run(record: Make, params: Make) -> None:
+    base, same, more, fewer = ([record(params(n))] for n in (1000, 1000, 1001, 900))
+    assert only(compare(base, same)).verdict == "same"
+    assert only(compare(base, more)).verdict == "slower"
+    assert only(compare(base, fewer)).verdict == "faster"
+    assert only(compare(base, more, gate={"params.total": "1%"})).verdict == "same"
+    assert only(compare(base, more, gate={"params.total": "1"})).verdict == "same"
+    assert only(compare(base, more, gate={"params.total": "0"})).verdict == "slower"
+
+
+def test_runs_that_disagree_on_an_exact_metric_are_no_count(record: Make, params: Make) -> None:
+    row = only(compare([record(params(1), run=0), record(params(2), run=1)], [record(params(1))]))
+    assert row.verdict == "inconclusive"
+    assert "disagree" in row.reason
+
+
+def test_a_metric_without_direction_changes_without_being_worse(record: Make) -> None:
+    def side(value: int) -> list[Record]:
+        return [record(Metric(name="shape.layers", value=value, unit="", is_exact=True))]
+
+    row = only(compare(side(3), side(4)))
+    assert (row.verdict, row.is_deciding) == ("inconclusive", False)
+    assert "nothing says which direction is better" in row.reason
+    ruled = compare(side(3), side(4), gate={"shape.layers": {"max_rise": "0"}})
+    assert (only(ruled).verdict, ruled.exit_code()) == ("slower", 1)
+
+
+def test_with_a_rule_only_metrics_with_a_rule_decide(record: Make, params: Make, latency: Make) -> None:
+    base = [record(latency(v), params(10), run=i) for i, v in enumerate(QUIET)]
+    head = [record(latency(1.2 * v), params(10), run=i) for i, v in enumerate(QUIET)]
+    assert compare(base, head).exit_code() == 1
+    assert compare(base, head, gate={"params.*": "0"}).exit_code() == 0
+    assert compare(base, head, gate={"latency.p50_ms": "25%"}).exit_code() == 0
+    assert compare(base, head, gate={"latency.p50_ms": "1ms"}).exit_code() == 1
+
+
+def test_a_rule_of_one_side_lets_the_other_go(runs: Runs) -> None:
+    gate = {"latency.p50_ms": {"max_rise": "3%"}}
+    assert only(compare(runs(QUIET), runs(times(QUIET, 0.5)), gate=gate)).verdict == "faster"
+    assert only(compare(runs(QUIET), runs(times(QUIET, 1.05)), gate=gate)).verdict == "slower"
+
+
+def test_further_views_on_samples_do_not_decide_unasked(record: Make, latency: Make) -> None:
+    def side() -> list[Record]:
+        tails = (5.0, 9.0, 30.0, 7.0, 18.0)
+        return [
+            record(latency(v, samples=(v, v)), latency(t, name="latency.p99_ms"), run=i)
+            for i, (v, t) in enumerate(zip(QUIET, tails, strict=True))
+        ]
+
+    comparison = compare(side(), side())
+    assert {row.metric: row.is_deciding for row in comparison.rows} == {"latency.p50_ms": True, "latency.p99_ms": False}
+    assert comparison.exit_code() == 0
+    assert compare(side(), side(), gate={"latency.*": "3%"}).exit_code() == 4
+
+
+@pytest.mark.parametrize("rule", ["latency.p51_ms", "energy.*"])
+def test_a_rule_that_nothing_answers_to_is_incomplete(runs: Runs, rule: str) -> None:
+    comparison = compare(runs(QUIET), runs(QUIET), gate={rule: "3%", "latency.p50_ms": "3%"})
+    assert comparison.unmeasured == (f"{rule}: no compared case has such a metric",)
+    assert comparison.exit_code() == 3
+
+
+def test_what_head_no_longer_knows_is_incomplete(record: Make, runs: Runs, latency: Make, params: Make) -> None:
+    base = [record(latency(v), params(1), run=i) for i, v in enumerate(QUIET)]
+    for head in (
+        [record(params(1), run=i) for i in range(5)],
+        [record(latency(None, note="no clock"), params(1), run=i) for i in range(5)],
+    ):
+        comparison = compare(base, head)
+        lost = next(row for row in comparison.rows if row.metric == "latency.p50_ms")
+        assert (lost.verdict, lost.is_missing, comparison.exit_code()) == ("inconclusive", True, 3)
+    assert compare([record(params(1))], base).exit_code() == 0
+
+
+def test_missing_added_and_failed_cases_are_told_apart(record: Make, runs: Runs) -> None:
+    base = [*runs(QUIET), *runs(QUIET, model="r3d"), *runs(QUIET, model="x3d")]
+    head = [*runs(QUIET), *runs(QUIET, model="i3d"), record(model="x3d", status="oom")]
+    comparison = compare(base, head)
+    assert [each.case for each in comparison.missing] == ["r3d 16x1x112"]
+    assert [each.case for each in comparison.added] == ["i3d 16x1x112"]
+    assert [(each.case, each.side) for each in comparison.failed] == [("x3d 16x1x112", "head")]
+    assert "oom: RuntimeError: no" in comparison.failed[0].why
+    assert comparison.exit_code() == 3
+    assert comparison.exit_code(fail_on=["regression"]) == 0
+
+
+def test_a_case_that_only_base_failed_does_not_stop_its_repair(record: Make, runs: Runs) -> None:
+    base = [*runs(QUIET), record(model="x3d", status="error")]
+    comparison = compare(base, [*runs(QUIET), *runs(QUIET, model="x3d")])
+    assert [each.side for each in comparison.failed] == ["base"]
+    assert [each.why for each in comparison.added] == ["failed in base"]
+    assert comparison.exit_code() == 0
+
+
+def test_a_failed_run_done_again_is_forgotten_and_one_left_is_not(record: Make, runs: Runs, latency: Make) -> None:
+    again = [record(status="timeout", run=2, started_at="2025"), *runs(QUIET)]
+    assert compare(runs(QUIET), again).exit_code() == 0
+    left = [*runs(QUIET), record(status="timeout", run=5)]
+    assert compare(runs(QUIET), left).exit_code() == 3
+
+
+def test_only_the_newest_state_of_the_code_counts(runs: Runs) -> None:
+    old = runs(times(QUIET, 3), freshness="old", started_at="2025")
+    assert only(compare(runs(QUIET), [*old, *runs(QUIET)])).verdict == "same"
+
+
+def test_throttled_runs_do_not_count_as_runs(record: Make, runs: Runs, latency: Make) -> None:
+    hot = [record(latency(20.0), run=i, status="throttled") for i in range(2)]
+    row = only(compare(runs(QUIET), [*runs(QUIET[:3]), *hot[1:]]))
+    assert row.runs == (5, 3)
+    assert "1 throttled run left out" in row.reason
+
+
+@pytest.mark.parametrize(("base", "head"), [([], []), ([1.0] * 5, []), ([], [1.0] * 5)])
+def test_nothing_compared_is_never_fine(runs: Runs, base: list[float], head: list[float]) -> None:
+    comparison = compare(runs(base), runs(head))
+    assert comparison.is_empty
+    assert comparison.exit_code() == comparison.exit_code(fail_on=[]) == 3
+
+
+def test_a_folder_in_which_a_run_broke_before_its_first_record_is_incomplete(tmp_path: Path, runs: Runs) -> None:
+    (tmp_path / "logs").mkdir()
+    assert compare(runs(QUIET), tmp_path).exit_code() == 3
+
+
+def test_incomplete_stands_before_regression_and_regression_before_inconclusive(record: Make, latency: Make) -> None:
+    def side(factor: float) -> list[Record]:
+        noisy = [latency(n, name="latency.p99_ms") for n in NOISY]
+        return [
+            record(latency(factor * v), noise, run=i) for i, (v, noise) in enumerate(zip(QUIET, noisy, strict=True))
+        ]
+
+    comparison = compare(side(1), side(1.2))
+    assert comparison.faults == {"regression", "inconclusive"}
+    assert comparison.exit_code() == 1
+    assert comparison.exit_code(fail_on=["inconclusive"]) == 4
+    assert compare(side(1), [*side(1.2), record(model="x", status="oom")]).exit_code() == 3
+    with pytest.raises(UnknownNameError, match="did you mean: regression"):
+        comparison.exit_code(fail_on=["regresion"])
+
+
+@pytest.mark.parametrize(
+    ("environment", "named"),
+    [
+        ({"hardware": {"gpu": "A100"}}, "hardware.gpu: H100 in base, A100 in head"),
+        ({"hardware": {"gpu": None}}, "hardware.gpu: H100 in base, unknown in head"),
+        ({"hardware": {"gpu_driver": "580"}}, "gpu_driver"),
+        ({"software": {"torch": "3.0.0"}}, "torch.*: 2 in base, 3 in head"),
+        ({"software": {"python": "3.13.0"}}, "python"),
+        ({"software": {"cudnn": 8907}}, "cudnn"),
+    ],
+)
+def test_unlike_environments_are_refused_by_name_unless_across(
+    runs: Runs, environment: dict[str, dict[str, Any]], named: str
+) -> None:
+    base = runs(QUIET)
+    usual = base[0].environment
+    other = Environment(**{k: {**getattr(usual, k), **environment.get(k, {})} for k in ("hardware", "software")})
+    head = runs(times(QUIET, 1.1), environment=other)
+    with pytest.raises(InputError, match=named):
+        compare(base, head)
+    comparison = compare(base, head, across=True)
+    assert (only(comparison).verdict, only(comparison).is_across) == ("slower", True)
+    assert comparison.unlike
+
+
+@pytest.mark.parametrize("software", [{"torch": "2.13.1"}, {"cudnn": 91100}])
+def test_minor_versions_are_noted_and_compared(runs: Runs, software: dict[str, Any]) -> None:
+    base = runs(QUIET)
+    environment = base[0].environment.model_copy(update={"software": {**base[0].environment.software, **software}})
+    comparison = compare(base, runs(QUIET, environment=environment))
+    assert any(next(iter(software)) in note for note in comparison.notes)
+    assert only(comparison).verdict == "same"
+
+
+def test_counts_compare_between_machines(record: Make, params: Make) -> None:
+    other = Environment(hardware={"gpu": "A100"})
+    assert compare([record(params(1))], [record(params(1), environment=other)]).exit_code() == 0
+
+
+def test_cases_that_differ_in_precision_are_compared_only_across(runs: Runs) -> None:
+    base, head = runs(QUIET, precision="fp32"), runs(times(QUIET, 0.5), precision="bf16")
+    with pytest.raises(InputError, match="precision: fp32 in base, bf16 in head"):
+        compare(base, head)
+    assert only(compare(base, head, across=True)).verdict == "faster"
+
+
+def test_another_protocol_is_refused(record: Make) -> None:
+    def side(resize: int) -> list[Record]:
+        top = Metric(name="accuracy.top1", value=50.0, unit="%", better="higher", interval=(45.0, 55.0))
+        return [record(top, measures={"accuracy": {}}, details={"protocol": {"resize": resize}})]
+
+    with pytest.raises(InputError, match=r"protocol.resize: 128 in base, 256 in head"):
+        compare(side(128), side(256))
+
+
+VALUES = st.one_of(st.none(), st.integers(-5, 5), st.floats(), st.sampled_from([0.0, 1e-300, 1e300, 5e-324]))
+METRICS = st.builds(
+    Metric,
+    name=st.sampled_from(["latency.p50_ms", "params.total", "accuracy.top1", "other.thing"]),
+    value=VALUES,
+    unit=st.sampled_from(["ms", "%", "B", ""]),
+    better=st.sampled_from(["lower", "higher", None]),
+    is_exact=st.booleans(),
+    interval=st.one_of(st.none(), st.just((1.0, 2.0))),
+    samples=st.sampled_from([(), (1.0, 2.0)]),
+)
+SPECS = st.tuples(
+    st.lists(METRICS, max_size=3),
+    st.integers(0, 5),
+    st.sampled_from(["a", "b"]),
+    st.sampled_from(["ok", "ok", "ok", "unsteady", "throttled", "oom", "skipped"]),
+    st.sampled_from(["f", "g"]),
+)
+
+
+@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(
+    st.lists(SPECS, max_size=14),
+    st.lists(SPECS, max_size=14),
+    st.sampled_from([{}, {"*": "3%"}, {"o*": {"max_drop": "1"}}]),
+)
+def test_arbitrary_records_give_one_verdict_per_case_and_metric(
+    record: Make, base: list[Any], head: list[Any], gate: dict[str, Any]
+) -> None:
+    sides = [[record(*m, run=i, model=n, status=s, freshness=f) for m, i, n, s, f in side] for side in (base, head)]
+    try:
+        comparison = compare(*sides, gate=gate)
+    except InputError as error:
+        assert "which direction is better" in str(error)  # noqa: PT017  # a rule that the metric cannot be held to
+        return
+    places = [(row.suite, row.case_id, row.metric) for row in comparison.rows]
+    assert len(places) == len(set(places))
+    for row in comparison.rows:
+        assert row.verdict in VERDICTS
+        assert row.reason
+    good = [{r.case_id for r in side if r.is_good} for side in sides]
+    named = {row.case_id for row in comparison.rows}
+    assert named <= good[0] & good[1]
+    assert comparison.exit_code() in (0, 1, 3, 4)
+    assert comparison.rows or comparison.exit_code() == 3
