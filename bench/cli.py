@@ -9,6 +9,7 @@ import typer
 from bench.errors import BenchError
 
 if TYPE_CHECKING:
+    from bench.execution.profiling import Profile
     from bench.execution.running import Plan, RunSummary
 
 app = typer.Typer(
@@ -82,6 +83,8 @@ def profile(
     layers: Annotated[bool, typer.Option("--layers", help="Also a table of the model's modules.")] = False,
     speed: Annotated[bool, typer.Option("--speed", help="Also measure latency, throughput and memory here.")] = False,
     as_json: AsJson = False,
+    csv: Annotated[Path | None, typer.Option("--csv", help="Write the table of modules to this file.")] = None,
+    html: Annotated[Path | None, typer.Option("--html", help="Write the modules as a page into this folder.")] = None,
 ) -> None:
     """Count one model: parameters, MACs, memory."""
     from bench.execution.profiling import profile as profile_model
@@ -104,6 +107,7 @@ def profile(
         from bench.terminal.profiles import show_profile
 
         show_profile(found, with_layers=layers)
+    _write_layers(found, csv=csv, html=html)
 
 
 @app.command()
@@ -316,6 +320,25 @@ def _counters(text: str) -> list[str]:
         if name not in known:
             raise UnknownNameError("counter", name, [*known, "all"])
     return names
+
+
+def _write_layers(found: "Profile", *, csv: Path | None, html: Path | None) -> None:
+    """The table of modules as a file, and as a page to look at."""
+    from csv import DictWriter
+
+    rows = [layer.model_dump() for layer in found.layers]
+    if csv is not None:
+        with csv.open("w", newline="", encoding="utf-8") as file:
+            writer = DictWriter(file, fieldnames=list(rows[0]))
+            writer.writeheader()
+            writer.writerows(rows)
+    if html is not None:
+        from bench.reporting.layer_page import write_layer_page
+        from bench.terminal.console import show_note
+
+        inputs = ", ".join("x".join(map(str, shape)) for shape in found.inputs)
+        page = write_layer_page(rows, out=html, model=found.model, inputs=inputs, convention=found.convention)
+        show_note(f"page: {page}")
 
 
 def _run_accuracy(

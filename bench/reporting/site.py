@@ -48,16 +48,31 @@ def report(source: Source, *, out: str | Path, title: str | None = None) -> Path
     return _write(folder, build_page(collect(records, facts), title=title))
 
 
+def write_page(
+    folder: Path, sections: Sequence[DrawnSection], *, title: str, description: str = "", records: int = 0
+) -> Path:
+    """Write one page of `sections` and what it needs into `folder`; returns the path of its `index.html`."""
+    return _write(folder, _page(sections, title=title, description=description, records=records))
+
+
 def build_page(results: Results, *, title: str | None = None) -> str:
     """The whole page of `results` as HTML."""
-    sections = list(_draw_all(results))
-    return render_file(
-        "page.html",
+    return _page(
+        list(_draw_all(results)),
         title=title or _title(results),
         description=results.suites[0].description if len(results.suites) == 1 else "",
+        records=len(results.records),
+    )
+
+
+def _page(sections: Sequence[DrawnSection], *, title: str, description: str, records: int) -> str:
+    return render_file(
+        "page.html",
+        title=title,
+        description=description,
         sections=sections,
         has_charts=any('class="plot"' in section.html for section in sections),
-        records=len(results.records),
+        records=records,
         version=bench.__version__,
     )
 

@@ -54,6 +54,11 @@ def quantity(value: Json, unit: str) -> str:
     return f"{value:.4g} {unit}".rstrip()
 
 
+def show_note(text: str) -> None:
+    """Something said beside the answer, on standard error, so that JSON on standard output stays JSON."""
+    errors.print(Text(text), soft_wrap=True)
+
+
 def show_error(message: str) -> None:
     """One clear text on standard error."""
     errors.print(Text(f"vbench: {message}"), soft_wrap=True)

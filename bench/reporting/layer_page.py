@@ -1,0 +1,97 @@
+"""One model's modules as a page: where its MACs, parameters and bytes are, as charts to walk into and as a table."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from bench.reporting.chart import Chart, spelt
+from bench.reporting.page import render
+from bench.reporting.site import DrawnSection, write_page
+from bench.reporting.table import Cell, Heading, Line, Table
+
+AMOUNTS = {
+    "macs": ("MACs", "multiply-accumulates of the forward pass"),
+    "params": ("parameters", "parameters, a shared one where it is first found"),
+    "activation_bytes": ("bytes written", "bytes that the operators of the forward pass write"),
+}
+COLUMNS = ("macs", "params", "activation_bytes", "bytes_moved", "flops_per_byte")
+
+
+def write_layer_page(
+    layers: Sequence[Mapping[str, Any]], *, out: Path, model: str, inputs: str, convention: str
+) -> Path:
+    """Write a page about `layers` (module paths with their totals, the model first) and return its `index.html`."""
+    charts = [_icicle(layers, amount) for amount in AMOUNTS if layers[0][amount]]
+    sections = [
+        DrawnSection(
+            name="tree", title="Where it goes", html=render(_CHARTS, charts=[chart.html() for chart in charts])
+        ),
+        DrawnSection(name="modules", title="Every module", html=_table(layers).html()),
+    ]
+    return write_page(out, sections, title=model, description=f"At {inputs}. {convention}")
+
+
+_CHARTS = "{% for chart in charts %}{{ chart }}{% endfor %}"
+
+
+def _icicle(layers: Sequence[Mapping[str, Any]], amount: str) -> Chart:
+    name, meaning = AMOUNTS[amount]
+    shown = [layer for layer in layers if layer[amount]]
+    trace = {
+        "type": "icicle",
+        "branchvalues": "total",
+        "ids": [f"/{layer['path']}" for layer in shown],
+        "parents": [_parent(layer["path"], shown) for layer in shown],
+        "labels": [spelt(_label(layer)) for layer in shown],
+        "values": [layer[amount] for layer in shown],
+        "customdata": [spelt(layer["type"]) for layer in shown],
+        "hovertemplate": "%{id}<br>%{customdata}<br>%{value:,} "
+        + name
+        + "<br>%{percentRoot:.1%} of all<extra></extra>",
+        "textinfo": "label+percent root",
+        "tiling": {"orientation": "v"},
+    }
+    caption = f"{name}: {meaning}. Press a module to walk into it."
+    return Chart(name=amount, traces=[trace], caption=caption, told=caption, height_px=420)
+
+
+def _label(layer: Mapping[str, Any]) -> str:
+    """The module's own name, with its type where the name is only a number."""
+    name: str = layer["path"].rpartition(".")[2]
+    return f"{name} {layer['type']}".strip() if name.isdigit() or not name else name
+
+
+def _parent(path: str, shown: Sequence[Mapping[str, Any]]) -> str:
+    """The id of the nearest module above `path` that is shown; none for the model itself."""
+    if not path:
+        return ""
+    known = {layer["path"] for layer in shown}
+    while path:
+        path = path.rpartition(".")[0]
+        if path in known:
+            break
+    return f"/{path}"
+
+
+def _table(layers: Sequence[Mapping[str, Any]]) -> Table:
+    headings = [Heading(name="module"), Heading(name="type")]
+    headings += [Heading(name=name.replace("_", " "), is_number=True, saved_as=name) for name in COLUMNS]
+    lines = [
+        Line(cells=(Cell(text=layer["path"] or "(the model)"), Cell(text=layer["type"]), *map(_number, _values(layer))))
+        for layer in layers
+    ]
+    return Table(
+        name="modules", caption="Totals of each module with all below it", headings=tuple(headings), lines=tuple(lines)
+    )
+
+
+def _values(layer: Mapping[str, Any]) -> list[Any]:
+    return [layer[name] for name in COLUMNS]
+
+
+def _number(value: float | None) -> Cell:
+    return (
+        Cell()
+        if value is None
+        else Cell(text=f"{value:,.4g}" if isinstance(value, float) else f"{value:,}", sort=value)
+    )
