@@ -8,9 +8,10 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal
 
-from bench.reporting.board import Column, column_of, column_order, headlines_of
+from bench.reporting.board import Column, column_of, headlines_of, in_order
 from bench.reporting.cases import PROTOCOL_AXES, CaseResult, Observation, Reading, read_together
-from bench.schema import Json
+from bench.reporting.wording import value_text
+from bench.schema import Clip, Json
 from bench.stats import Estimate, paired_difference
 
 Verdict = Literal[
@@ -82,10 +83,24 @@ class Ablation:
         cells: dict[tuple[str, Column], list[Observed]] = defaultdict(list)
         for each in self.observed:
             cells[each.level, each.column].append(each)
+        ratios = {column: _is_ratio(column, self.observed) for column in self.columns}
         return {
-            (level, column): _effect(cell, None if level == self.baseline else cells.get((self.baseline, column), []))
+            (level, column): _effect(
+                cell,
+                [] if level == self.baseline else cells.get((self.baseline, column), []),
+                is_ratio=ratios[column],
+            )
             for (level, column), cell in cells.items()
         }
+
+    @property
+    def baseline_text(self) -> str:
+        """The baseline's level as people read it, measured or not."""
+        return value_text(json.loads(self.baseline))
+
+    @property
+    def has_baseline(self) -> bool:
+        return self.baseline in self.levels
 
     @cached_property
     def contexts(self) -> tuple[dict[str, Json], ...]:
@@ -116,12 +131,14 @@ class Ablation:
 def ablate(cases: Sequence[CaseResult], *, factor: str, baseline: Mapping[str, Json]) -> Ablation | None:
     """The levels of `factor` over the cases of one suite; None where fewer than two levels have a result."""
     observed = [each for case in cases for each in _observe(case, factor)]
-    columns = headlines_of(sorted({o.column for o in observed}, key=column_order))
+    columns = headlines_of(in_order(o.column for o in observed))
     kept = tuple(o for o in observed if o.column in columns)
     levels = {o.level: json.loads(o.level) for o in kept}
     if len(levels) < 2:
         return None
-    first = _key(baseline[factor]) if factor in baseline else min(levels, key=lambda key: _place(levels[key]))
+    first = (
+        _key(_spelt(factor, baseline[factor])) if factor in baseline else min(levels, key=lambda k: _place(levels[k]))
+    )
     return Ablation(
         suite=cases[0].case.suite,
         factor=factor,
@@ -149,20 +166,22 @@ def _observe(case: CaseResult, factor: str) -> Iterator[Observed]:
                 yield Observed(level=level, setting=place, column=column, observation=each, value=each.value)
 
 
-def _effect(cell: Sequence[Observed], baseline: Sequence[Observed] | None) -> Effect:
-    """The effect of one level; `baseline` is None for the baseline's own cell."""
-    level, column = cell[0].level, cell[0].column
-    values = tuple(each.value for each in cell)
-    is_ratio = column.unit not in POINTS and min([*values, *(b.value for b in baseline or ())]) > 0
+def _is_ratio(column: Column, observed: Sequence[Observed]) -> bool:
+    """Whether differences in this metric are told as ratios: amounts above zero are, shares are not."""
+    return column.unit not in POINTS and all(each.value > 0 for each in observed if each.column == column)
+
+
+def _effect(cell: Sequence[Observed], baseline: Sequence[Observed], *, is_ratio: bool) -> Effect:
+    """The effect of one level; its `baseline` is empty where there is nothing to compare it with."""
     effect = Effect(
-        level=level,
-        column=column,
-        values=values,
+        level=cell[0].level,
+        column=cell[0].column,
+        values=tuple(each.value for each in cell),
         reading=read_together([each.observation for each in cell]),
         is_ratio=is_ratio,
         is_exact=cell[0].observation.metric.is_exact,
     )
-    by_key = {each.pair_key: each for each in baseline or ()}
+    by_key = {each.pair_key: each for each in baseline}
     pairs = [(each, by_key[each.pair_key]) for each in cell if each.pair_key in by_key]
     if not pairs:
         return effect
@@ -221,6 +240,11 @@ def _direction(*, is_higher: bool, better: str | None) -> Verdict:
     if better is None:
         return "higher" if is_higher else "lower"
     return "better" if is_higher == (better == "higher") else "worse"
+
+
+def _spelt(factor: str, level: Json) -> Json:
+    """A level of the suite as points spell it: clips may be written in several ways."""
+    return str(Clip.model_validate(level)) if factor == "clip" else level
 
 
 def _key(level: Json) -> str:

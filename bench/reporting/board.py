@@ -72,9 +72,8 @@ class Board:
 
     @cached_property
     def columns(self) -> tuple[Column, ...]:
-        """Every column, in the order of the headline metrics, others after them by name."""
-        found = dict.fromkeys(column for row in self.rows for column in row.readings)
-        return tuple(sorted(found, key=column_order))
+        """Every column, the headline metrics first."""
+        return in_order(column for row in self.rows for column in row.readings)
 
     @cached_property
     def headlines(self) -> tuple[Column, ...]:
@@ -195,18 +194,19 @@ def column_of(case: CaseResult, observation: Observation) -> Column:
     )
 
 
-def column_order(column: Column) -> tuple[float, str, list[tuple[int, float, str]], str]:
-    """Sorts columns: headline metrics first and in their order, the rest by name; labels as numbers where they are."""
+def in_order(columns: Iterable[Column]) -> tuple[Column, ...]:
+    """Each column once: headlines in their order, others as they are met; labels by number where they are numbers."""
+    found = dict.fromkeys(columns)
     mains = {stand_in: main for main, stand_in in STAND_INS.items()}
-    headline = mains.get(column.metric, column.metric)
-    place = HEADLINES.index(headline) if headline in HEADLINES else len(HEADLINES)
-    name = "" if place < len(HEADLINES) else column.metric
-    return (
-        place + (column.metric in mains) / 2,
-        name,
-        [_number_first(v) for _, v in column.labels],
-        column.protocol_text,
-    )
+    met = {metric: place for place, metric in enumerate(dict.fromkeys(column.metric for column in found))}
+
+    def place(column: Column) -> tuple[float, int, list[tuple[int, float, str]], str]:
+        headline = mains.get(column.metric, column.metric)
+        first = HEADLINES.index(headline) if headline in HEADLINES else len(HEADLINES)
+        labels = [_number_first(value) for _, value in column.labels]
+        return first + (column.metric in mains) / 2, met[column.metric], labels, column.protocol_text
+
+    return tuple(sorted(found, key=place))
 
 
 def _number_first(text: str) -> tuple[int, float, str]:

@@ -32,7 +32,8 @@ class Observation:
 class Reading:
     """What the runs or seeds of one thing say of one metric. `low` and `high` are nan where nothing tells them.
 
-    `how` says in words what the value and its interval are; `doubts` what keeps it from leading a table.
+    `how` says in words what the value and its interval are, or why there is none; `note` is what the measure said of
+    it; `doubts` keep it from leading a table.
     """
 
     value: float | None
@@ -41,6 +42,7 @@ class Reading:
     low: float = math.nan
     high: float = math.nan
     how: str = ""
+    note: str = ""
     doubts: tuple[str, ...] = ()
     is_lower_bound: bool = False
 
@@ -132,6 +134,7 @@ def read_together(observations: Sequence[Observation]) -> Reading:
         low=estimate.low,
         high=estimate.high,
         how=how,
+        note="; ".join(sorted({o.metric.note for o in observations if o.metric.note})) if values else "",
         doubts=doubts,
         is_lower_bound=is_lower_bound and bool(values),
     )

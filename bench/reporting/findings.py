@@ -14,13 +14,17 @@ from bench.stats import Estimate
 def ablation_findings(ablation: Ablation) -> list[str]:
     """One sentence for each level that was compared with the baseline in the goal, the clearest effect first."""
     goal = ablation.goal
+    if not ablation.has_baseline:
+        return [f"The baseline, {axis_name(ablation.factor)} {ablation.baseline_text}, has no result to compare with."]
     effects = [ablation.effects[level, goal] for level in ablation.levels if goal and (level, goal) in ablation.effects]
     compared = [effect for effect in effects if effect.difference is not None]
     return [_sentence(ablation, effect) for effect in sorted(compared, key=_clearness)]
 
 
 def leader_findings(board: Board) -> list[str]:
-    """Who leads each headline metric that has a direction, and whether others may be level with the leader."""
+    """Who leads in accuracy and speed, and who may be level with the leader; of a single row what it is."""
+    if len(board.rows) == 1:
+        return [_portrait(board)]
     accuracies = [c for c in board.headlines if c.metric == "accuracy.top1"]
     speeds = [c for c in board.headlines if c.metric in ("throughput.clips_per_s", "latency.p50_ms")]
     return [sentence for column in [*accuracies, *speeds] for sentence in _leaders(board, column)]
@@ -53,7 +57,7 @@ def _clearness(effect: Effect) -> tuple[int, float]:
 
 
 def _sentence(ablation: Ablation, effect: Effect) -> str:
-    level, baseline = value_text(ablation.levels[effect.level]), value_text(ablation.levels[ablation.baseline])
+    level, baseline = value_text(ablation.levels[effect.level]), ablation.baseline_text
     factor, metric = axis_name(ablation.factor), _in_sentence(effect.column, ablation.columns)
     change, evidence = _change(effect, f"{factor} {level}", baseline, metric), _evidence(effect)
     if effect.verdict == "no difference seen":
@@ -111,6 +115,16 @@ def _unit(effect: Effect) -> str:
     if effect.is_ratio:
         return ""
     return "pt" if effect.column.unit in POINTS else effect.column.unit
+
+
+def _portrait(board: Board) -> str:
+    """All headlines of the only row: `c3d: parameters 78.4 M, MACs 38.5 G, latency 20.0 ms.`"""
+    row, told = board.rows[0], []
+    for column in board.headlines:
+        value, scale = row.readings[column].value, scale_of([row.readings[column].value], column.unit)
+        name = _in_sentence(column, board.headlines)
+        told.append(f"{name} {scale.text(value)} {scale.unit_beside(name)}".strip())
+    return f"{row.label}: {listed(told, most=len(told))}."
 
 
 def _leaders(board: Board, column: Column) -> Iterator[str]:

@@ -59,7 +59,7 @@ def _differences(ablation: Ablation, goal: Column, compared: list[tuple[Effect, 
     factor = 100.0 if goal.unit == "fraction" and not is_ratio else 1.0
     middles, lows, highs = ([getattr(d, end) * factor for _, d in compared] for end in ("value", "low", "high"))
     ticks = [_tick(ablation, effect) for effect, _ in compared]
-    baseline, none = value_text(ablation.levels.get(ablation.baseline)), 1.0 if is_ratio else 0.0
+    baseline, none = ablation.baseline_text, 1.0 if is_ratio else 0.0
     label = metric_name(goal.metric)
     unit = "points" if goal.unit in POINTS else goal.unit
     title = f"{label}, ratio to {baseline}" if is_ratio else f"{label}, {unit} from {baseline}"

@@ -16,6 +16,7 @@ BASE_UNITS: dict[str, tuple[float, str]] = {
     "bytes": (1.0, "B"),
     "fraction": (100.0, "%"),
 }
+ROUNDS_UP = 1.0005  # 999.5 is written as 1000, so it is scaled as 1000
 DECIMAL = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"), (1.0, ""))
 BYTES = ((2.0**40, "Ti"), (2.0**30, "Gi"), (2.0**20, "Mi"), (2.0**10, "Ki"), (1.0, ""))
 SECONDS = ((1.0, ""), (1e-3, "m"), (1e-6, "µ"), (1e-9, "n"))
@@ -74,7 +75,7 @@ def scale_of(values: Iterable[float | None], unit: str) -> Scale:
 
 def written(value: float, decimals: int) -> str:
     """`value` with a thin space between thousands; more decimals than asked where two digits would not be left."""
-    if value and abs(value) < 10 ** (1 - decimals):
+    if abs(value) < 10 ** (1 - decimals) and not float(value).is_integer():
         decimals = max(decimals, 1 - math.floor(math.log10(abs(value))))
     if decimals > 9:
         return f"{value:.1e}".replace("-", MINUS)
@@ -101,13 +102,13 @@ def _step(middle: float, base: str) -> tuple[float, str, str]:
 
 
 def _largest_below(middle: float, steps: tuple[tuple[float, str], ...]) -> tuple[float, str]:
-    """The largest step that leaves `middle` at 1 or more (999.7 counts as 1000, for it is written so)."""
+    """The largest step that leaves `middle` at 1 or more."""
     if middle == 0:
         return 1.0, ""
-    return next((step for step in steps if middle >= step[0] * 0.9995), steps[-1])
+    return next((step for step in steps if middle * ROUNDS_UP >= step[0]), steps[-1])
 
 
 def _decimals(middle: float, *, is_whole: bool) -> int:
     if is_whole or middle == 0:
         return 0
-    return min(3, max(0, 2 - math.floor(math.log10(middle))))
+    return min(3, max(0, 2 - math.floor(math.log10(middle * ROUNDS_UP))))

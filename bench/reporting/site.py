@@ -1,5 +1,6 @@
 """A folder that opens from a disk without a network: one page, its style, its script, and plotly's script once."""
 
+import glob
 import shutil
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
@@ -66,7 +67,7 @@ def build_page(results: Results, *, title: str | None = None) -> str:
 
 
 def _page(sections: Sequence[DrawnSection], *, title: str, description: str, records: int) -> str:
-    return render_file(
+    page = render_file(
         "page.html",
         title=title,
         description=description,
@@ -75,6 +76,7 @@ def _page(sections: Sequence[DrawnSection], *, title: str, description: str, rec
         records=records,
         version=bench.__version__,
     )
+    return str(page)
 
 
 def _read(source: Source) -> tuple[list[Record], list[Mapping[str, Json]]]:
@@ -90,7 +92,8 @@ def _read(source: Source) -> tuple[list[Record], list[Mapping[str, Json]]]:
 def _folders(paths: Sequence[str | Path]) -> list[Path]:
     """Every folder that holds facts of a suite, beside or below `paths`."""
     found: list[Path] = []
-    for path in map(Path, paths):
+    matches = [Path(match) for path in paths for match in glob.glob(str(path), recursive=True) or [str(path)]]
+    for path in matches:
         files = path.rglob(SUITE_FACTS) if path.is_dir() else path.parent.glob(SUITE_FACTS)
         found += sorted(file.parent for file in files)
     return list(dict.fromkeys(found))

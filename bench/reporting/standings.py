@@ -80,14 +80,14 @@ class _Writer:
 
 def _cell(reading: Reading, scale: Scale, *, is_best: bool) -> Cell:
     ends = scale.span(reading.low, reading.high) if reading.has_interval else ""
-    words = [in_full(reading.value, reading.unit), reading.how, *reading.doubts]
+    words = [in_full(reading.value, reading.unit), reading.how, reading.note, *reading.doubts]
     if reading.is_lower_bound:
         words.append("a lower bound: some operators are not counted")
     return Cell(
         text=("≥ " if reading.is_lower_bound else "") + scale.text(reading.value),
         sort=reading.value,
         below=ends,
-        title="; ".join(words),
+        title="; ".join(word for word in words if word),
         mark="".join(MARKS.get(doubt, "") for doubt in reading.doubts),
         is_best=is_best,
     )

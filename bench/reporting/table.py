@@ -28,7 +28,6 @@ class Cell:
     title: str = ""
     mark: str = ""
     is_best: bool = False
-    href: str = ""
 
     @property
     def is_empty(self) -> bool:

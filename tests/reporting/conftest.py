@@ -1,13 +1,17 @@
 """Records made by hand: small enough to work every number out, shaped as the measures shape them."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from html.parser import HTMLParser
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from bench.schema import Case, Environment, Failure, Metric, Point, Record, Warned
+from bench.store import RecordStore
 
 HOST = Environment(
     hardware={"cpu": "AMD EPYC 9B14", "cpu_threads": 2, "ram_bytes": 24 * 2**30},
@@ -139,11 +143,90 @@ QUICKSTART_FACTS = {
 }
 
 
-@pytest.fixture
-def metric() -> Callable[..., Metric]:
-    return make_metric
+class _Page(HTMLParser):
+    """Tables by id as rows of cell texts, the titles of their cells, and all text outside scripts."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tables: dict[str, list[list[str]]] = {}
+        self.titles: dict[str, list[list[str]]] = {}
+        self.best: dict[str, list[tuple[int, int]]] = {}
+        self.text = ""
+        self.scripts: list[str] = []
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self._table = ""
+        self._in_cell = self._in_script = False
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        given = dict(attrs)
+        self.tags.append((tag, given))
+        if tag == "table" and given.get("id"):
+            self._table = str(given["id"])
+            self.tables[self._table], self.titles[self._table], self.best[self._table] = [], [], []
+        elif tag == "tr":
+            self.tables[self._table].append([])
+            self.titles[self._table].append([])
+        elif tag in ("td", "th"):
+            self._in_cell = True
+            self.tables[self._table][-1].append("")
+            self.titles[self._table][-1].append(given.get("title") or "")
+            if given.get("class") == "best":
+                rows = self.tables[self._table]
+                self.best[self._table].append((len(rows) - 2, len(rows[-1]) - 1))
+        elif tag == "small" and self._in_cell:
+            self.tables[self._table][-1][-1] += "|"
+        elif tag == "script":
+            self._in_script = True
+            self.scripts.append("")
+
+    def handle_endtag(self, tag: str) -> None:
+        self._in_cell = self._in_cell and tag not in ("td", "th")
+        self._in_script = self._in_script and tag != "script"
+
+    def handle_data(self, data: str) -> None:
+        if self._in_script:
+            self.scripts[-1] += data
+            return
+        self.text += data
+        if self._in_cell:
+            self.tables[self._table][-1][-1] += data.replace("\N{NARROW NO-BREAK SPACE}", " ")
+
+    def column(self, table: str, head: str) -> list[str]:
+        """The cells below the heading that starts with `head`."""
+        heads, *rows = self.tables[table]
+        place = next(i for i, text in enumerate(heads) if text.startswith(head))
+        return [row[place] for row in rows]
 
 
-@pytest.fixture
-def record() -> Callable[..., Record]:
-    return make_record
+def parse_page(html: str) -> _Page:
+    page = _Page()
+    page.feed(html)
+    return page
+
+
+@pytest.fixture(scope="session")
+def make() -> SimpleNamespace:
+    """What makes records, and what reads a page."""
+    return SimpleNamespace(
+        metric=make_metric,
+        record=make_record,
+        counts=count_record,
+        timing=timing_record,
+        accuracy=accuracy_record,
+        quickstart=quickstart_records,
+        quickstart_facts=QUICKSTART_FACTS,
+        host=HOST,
+        gpu_host=GPU_HOST,
+        page=parse_page,
+    )
+
+
+@pytest.fixture(scope="session")
+def results_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The quickstart's results as the store keeps them."""
+    folder = tmp_path_factory.mktemp("results") / "quickstart"
+    store = RecordStore(folder)
+    for record in quickstart_records():
+        store.append(record)
+    store.write_suite(QUICKSTART_FACTS)
+    return folder

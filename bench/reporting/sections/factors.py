@@ -61,7 +61,7 @@ def compare_levels(results: Results) -> str | None:
 
 def _shown(ablation: Ablation, name: str, *, names_suite: bool) -> dict[str, Any]:
     contexts, factor = ablation.contexts, axis_name(ablation.factor)
-    title = f"{factor}, against {value_text(ablation.levels.get(ablation.baseline))}"
+    title = f"{factor}, against {ablation.baseline_text}"
     findings = ablation_findings(ablation)
     caption = f"Every level of {factor}, with its difference to the baseline"
     return {

@@ -61,10 +61,9 @@ def weigh(results: Results) -> str | None:
     return render(TEMPLATE, gains=shown) if shown else None
 
 
-def frontier(points: Sequence[Point], *, is_lower_better: bool = True) -> list[Point]:
+def frontier(points: Sequence[Point]) -> list[Point]:
     """The points that no other point beats in cost and gain, in the order of cost; equal points stay together."""
-    sign = 1 if is_lower_better else -1
-    ordered = sorted(points, key=lambda p: (sign * p.cost, -p.gain))
+    ordered = sorted(points, key=lambda p: (p.cost, -p.gain))
     kept: list[Point] = []
     for point in ordered:
         is_level = kept and point.cost == kept[-1].cost and point.gain == kept[-1].gain

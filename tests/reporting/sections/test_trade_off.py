@@ -1,0 +1,29 @@
+"""The frontier of cost and gain."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bench.reporting.sections.trade_off import Point, frontier
+
+NUMBER = st.integers(0, 8).map(float)
+POINTS = st.lists(st.tuples(NUMBER, NUMBER), max_size=12)
+
+
+def points_at(places: list[tuple[float, float]]) -> list[Point]:
+    return [Point(label=str(i), cost=c, gain=g, low=g, high=g) for i, (c, g) in enumerate(places)]
+
+
+def test_the_frontier_leaves_out_what_costs_more_and_gives_less() -> None:
+    found = frontier(points_at([(1, 50), (2, 90), (3, 80), (4, 95), (4, 70)]))
+    assert [(p.cost, p.gain) for p in found] == [(1, 50), (2, 90), (4, 95)]
+
+
+@given(places=POINTS)
+def test_the_frontier_is_what_no_other_point_beats(places: list[tuple[float, float]]) -> None:
+    points = points_at(places)
+    unbeaten = {
+        p.label
+        for p in points
+        if not any((q.cost <= p.cost and q.gain >= p.gain) and (q.cost, q.gain) != (p.cost, p.gain) for q in points)
+    }
+    assert {p.label for p in frontier(points)} == unbeaten

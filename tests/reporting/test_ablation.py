@@ -1,0 +1,171 @@
+"""What one factor does, worked out by hand."""
+
+import math
+from types import SimpleNamespace
+
+import pytest
+
+from bench.reporting.ablation import Ablation, Effect
+from bench.reporting.findings import ablation_findings
+from bench.reporting.results import collect
+from bench.schema import Record
+
+T1 = 12.706204736432095  # Student's t, 0.975, one degree of freedom
+T2 = 4.302652729911275
+
+
+def ablation_of(records: list[Record], factor: str = "depth", baseline: object = 3) -> Ablation:
+    facts = {"name": "demo", "ablate": {"baseline": {factor: baseline}, "factors": [factor]}}
+    (found,) = collect(records, [facts]).ablations
+    return found
+
+
+def effect(ablation: Ablation, level: str, metric: str) -> Effect:
+    column = next(c for c in ablation.columns if c.metric == metric)
+    return ablation.effects[level, column]
+
+
+def accuracies(make: SimpleNamespace, levels: dict[object, tuple[float, ...]], **rest: object) -> list[Record]:
+    """One record per level and seed, without an interval of the test set."""
+    return [
+        make.record(
+            "net",
+            make.metric("accuracy.top1", top1, "%"),
+            args={"depth": level},
+            dataset="d",
+            seed=seed,
+            **rest,
+        )
+        for level, values in levels.items()
+        for seed, top1 in enumerate(values)
+    ]
+
+
+def test_a_level_is_compared_pair_by_pair_of_equal_seeds(make: SimpleNamespace) -> None:
+    found = ablation_of(accuracies(make, {3: (90.0, 80.0), 1: (50.0, 44.0)}))
+    level = effect(found, "1", "accuracy.top1")
+    assert level.reading.value == 47.0
+    assert level.pairs == 2
+    difference = level.difference
+    assert difference is not None
+    spread = math.sqrt(8.0)  # differences -40 and -36
+    assert difference.value == -38.0
+    assert difference.high - difference.value == pytest.approx(T1 * spread / math.sqrt(2))
+    assert level.verdict == "worse"
+
+
+def test_an_interval_over_no_difference_is_called_so(make: SimpleNamespace) -> None:
+    found = ablation_of(accuracies(make, {3: (90.0, 80.0), 5: (91.0, 80.5)}))
+    level = effect(found, "5", "accuracy.top1")
+    assert level.verdict == "no difference seen"
+    (sentence,) = ablation_findings(found)
+    assert sentence.startswith("No difference seen in top-1 on d between depth 5 and 3 (+0.75 pt; 95 % interval ")
+    assert sentence.endswith(", 2 pairs).")
+
+
+def test_the_finding_is_told_with_its_interval_and_price(make: SimpleNamespace) -> None:
+    records = accuracies(make, {3: (90.0, 91.0, 92.0), 1: (50.0, 52.0, 51.0)})
+    counts = [make.counts("net", macs=macs, args={"depth": level}) for level, macs in ((3, 1000), (1, 250))]
+    found = ablation_of([*records, *counts])
+    half = T2 * 1.0 / math.sqrt(3)  # differences -40, -39, -41
+    low, high = f"{40 + half:.1f}", f"{40 - half:.1f}"
+    assert ablation_findings(found) == [
+        "Top-1 on d is 40.0 points lower with depth 1 than with 3 "
+        f"(95 % interval \N{MINUS SIGN}{low} to \N{MINUS SIGN}{high} pt, 3 pairs), at 0.25 times the MACs."
+    ]
+
+
+def test_one_pair_is_not_enough(make: SimpleNamespace) -> None:
+    found = ablation_of(accuracies(make, {3: (90.0,), 1: (50.0,)}))
+    assert effect(found, "1", "accuracy.top1").verdict == "one pair"
+    assert ablation_findings(found)[0].endswith("but one pair cannot tell this from chance.")
+
+
+def test_equal_differences_on_a_small_test_set_are_not_sure(make: SimpleNamespace) -> None:
+    def on_20_videos(level: int, top1: float, seed: int) -> Record:
+        half = 1.96 * math.sqrt(top1 * (100 - top1) / 20)
+        metric = make.metric("accuracy.top1", top1, "%", interval=(top1 - half, min(100.0, top1 + half)))
+        return make.record("net", metric, args={"depth": level}, dataset="d", seed=seed)
+
+    records = [on_20_videos(level, top1, seed) for level, top1 in ((3, 90.0), (1, 85.0)) for seed in (0, 1)]
+    level = effect(ablation_of(records), "1", "accuracy.top1")
+    assert level.difference is not None
+    assert level.difference.value == -5.0
+    assert level.verdict == "no difference seen"
+    below = math.hypot(1.96 * math.sqrt(85 * 15 / 20), 10.0)  # Newcombe's: own lower half, the other's upper half
+    assert level.difference.low == pytest.approx(-5.0 - below)
+
+
+def test_costs_are_compared_as_ratios_over_runs(make: SimpleNamespace) -> None:
+    records = [
+        make.record("net", make.metric("latency.p50_ms", ms, "ms"), args={"depth": level}, batch=1, run_index=run)
+        for level, times in ((3, (10.0, 20.0)), (1, (5.0, 9.0)))
+        for run, ms in enumerate(times)
+    ]
+    level = effect(ablation_of(records), "1", "latency.p50_ms")
+    assert level.is_ratio
+    logs = [math.log(0.5), math.log(0.45)]
+    middle = sum(logs) / 2
+    half = T1 * abs(logs[0] - logs[1]) / math.sqrt(2) / math.sqrt(2)
+    assert level.difference is not None
+    assert (level.difference.value, level.difference.low) == pytest.approx((math.exp(middle), math.exp(middle - half)))
+    assert level.verdict == "better"
+
+
+def test_exact_counts_need_no_interval(make: SimpleNamespace) -> None:
+    records = [make.counts("net", params=p, macs=7, args={"depth": d}) for d, p in ((3, 100), (1, 50))]
+    found = ablation_of(records)
+    assert effect(found, "1", "params.total").verdict == "lower"
+    assert effect(found, "1", "macs.forward").verdict == "the same"
+
+
+def test_pairs_are_equal_in_everything_else(make: SimpleNamespace) -> None:
+    wide = accuracies(make, {3: (90.0, 80.0), 1: (50.0, 44.0)})
+    small = accuracies(make, {3: (60.0, 61.0), 1: (20.0, 23.0)}, clip="8x1x64")
+    found = ablation_of([*wide, *small])
+    level = effect(found, "1", "accuracy.top1")
+    assert level.pairs == 4
+    assert level.difference is not None
+    assert level.difference.value == pytest.approx((-40 - 36 - 40 - 38) / 4)
+    assert found.contexts == ({"clip": "16x1x112"}, {"clip": "8x1x64"})
+    within = effect(found.within({"clip": "8x1x64"}), "1", "accuracy.top1")
+    assert within.difference is not None
+    assert (within.pairs, within.difference.value) == (2, -39.0)
+
+
+def test_a_seed_without_a_partner_is_left_out_of_the_pairs(make: SimpleNamespace) -> None:
+    found = ablation_of(accuracies(make, {3: (90.0, 80.0), 1: (50.0, 44.0, 99.0)}))
+    level = effect(found, "1", "accuracy.top1")
+    assert level.pairs == 2
+    assert level.difference is not None
+    assert level.difference.value == -38.0
+
+
+def test_timings_of_unlike_machines_are_no_pair(make: SimpleNamespace) -> None:
+    records = [
+        make.timing("net", args={"depth": 3}, environment=make.host),
+        make.timing("net", args={"depth": 1}, environment=make.gpu_host),
+    ]
+    assert effect(ablation_of(records), "1", "latency.p50_ms").difference is None
+
+
+def test_a_baseline_that_failed_is_said(make: SimpleNamespace) -> None:
+    found = ablation_of(accuracies(make, {1: (50.0, 51.0), 5: (60.0, 61.0)}))
+    assert ablation_findings(found) == ["The baseline, depth 3, has no result to compare with."]
+
+
+def test_the_baseline_stands_first_and_numbers_before_words(make: SimpleNamespace) -> None:
+    found = ablation_of(accuracies(make, {"increasing": (1.0,), 10: (1.0,), 3: (1.0,), 5: (1.0,)}))
+    assert list(found.levels.values()) == [3, 5, 10, "increasing"]
+
+
+def test_a_baseline_clip_may_be_written_in_any_way(make: SimpleNamespace) -> None:
+    records = [make.counts(clip=clip) for clip in ("16x1x112", "8x1x112")]
+    found = ablation_of(records, "clip", {"frames": 16, "stride": 1, "size": 112})
+    assert found.has_baseline
+
+
+@pytest.mark.parametrize("factor", ["depth", "nothing"])
+def test_a_factor_with_fewer_than_two_levels_says_nothing(make: SimpleNamespace, factor: str) -> None:
+    facts = {"name": "demo", "ablate": {"baseline": {factor: 3}, "factors": [factor]}}
+    assert collect(accuracies(make, {3: (90.0, 91.0)}), [facts]).ablations == ()

@@ -1,0 +1,201 @@
+"""Cases joined into rows."""
+
+from types import SimpleNamespace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bench.reporting.board import Board, Column
+from bench.reporting.results import collect
+from bench.schema import Record
+
+
+def board_of(records: list[Record]) -> Board:
+    return collect(records).board
+
+
+def column(board: Board, metric: str, **labels: str) -> Column:
+    return next(c for c in board.columns if c.metric == metric and dict(c.labels) == labels)
+
+
+def value(board: Board, row: int, metric: str, **labels: str) -> float | None:
+    return board.rows[row].readings[column(board, metric, **labels)].value
+
+
+def test_counts_timings_and_accuracies_of_one_network_stand_in_one_row(make: SimpleNamespace) -> None:
+    board = board_of(
+        [make.counts(params=7), make.timing(ms=20), make.accuracy(top1=90), make.accuracy(top1=92, seed=1)]
+    )
+    (row,) = board.rows
+    assert row.factors == {
+        "clip": "16x1x112",
+        "precision": "fp32",
+        "memory_format": "contiguous",
+        "compile": "off",
+        "recipe": "quick",
+    }
+    found = [value(board, 0, m) for m in ("params.total", "latency.p50_ms", "accuracy.top1")]
+    assert found == [7, 20, 91]
+    assert value(board, 0, "throughput.clips_per_s", batch="8") == 75
+
+
+def test_each_way_of_running_is_a_row_with_the_counts_and_accuracies_of_its_network(make: SimpleNamespace) -> None:
+    board = board_of([make.counts(params=7), *(make.timing(ms=m, precision=p) for p, m in (("fp32", 9), ("bf16", 4)))])
+    assert board.varying == ("precision",)
+    assert [(r.factors["precision"], value(board, i, "params.total")) for i, r in enumerate(board.rows)] == [
+        ("fp32", 7),
+        ("bf16", 7),
+    ]
+
+
+def test_ways_of_running_and_of_training_are_crossed(make: SimpleNamespace) -> None:
+    timings = [make.timing(ms=ms, precision=p) for p, ms in (("fp32", 9), ("bf16", 4))]
+    trained = [make.accuracy(top1=t, recipe=r) for r, t in (("quick", 50), ("long", 60))]
+    board = board_of([*timings, *trained])
+    rows = {
+        (r.factors["precision"], r.factors["recipe"]): (
+            value(board, i, "latency.p50_ms"),
+            value(board, i, "accuracy.top1"),
+        )
+        for i, r in enumerate(board.rows)
+    }
+    assert rows == {
+        ("fp32", "quick"): (9, 50),
+        ("fp32", "long"): (9, 60),
+        ("bf16", "quick"): (4, 50),
+        ("bf16", "long"): (4, 60),
+    }
+
+
+def test_a_case_that_leaves_an_axis_open_joins_every_row_that_fixes_it(make: SimpleNamespace) -> None:
+    memory = make.record("c3d", make.metric("memory.peak_allocated_bytes", 5, "B"), precision="fp32")
+    board = board_of([memory, make.timing(ms=1, batch=1), make.timing(ms=8, batch=8)])
+    assert [value(board, i, "memory.peak_allocated_bytes") for i in range(len(board.rows))] == [5, 5]
+    assert [row.factors["batch"] for row in board.rows] == [1, 8]
+
+
+def test_other_arguments_or_another_clip_make_another_row(make: SimpleNamespace) -> None:
+    records = [
+        make.counts(args={"depth": 3}),
+        make.counts(args={"depth": 1}),
+        make.counts(args={"depth": 3}, clip="8x1x64"),
+    ]
+    assert len(board_of(records).rows) == 3
+
+
+def test_accuracies_on_different_sets_are_different_columns(make: SimpleNamespace) -> None:
+    board = board_of(
+        [make.accuracy(top1=70, dataset="ucf101", split=1), make.accuracy(top1=50, dataset="hmdb51", split=1)]
+    )
+    (row,) = board.rows
+    found = {c.protocol_text: r.value for c, r in row.readings.items() if c.metric == "accuracy.top1"}
+    assert found == {"ucf101, split 1, 1x1 views": 70, "hmdb51, split 1, 1x1 views": 50}
+
+
+def test_arguments_that_all_networks_share_are_not_told_in_every_row(make: SimpleNamespace) -> None:
+    board = board_of([make.counts(args={"depth": d, "num_classes": 8}) for d in (1, 3)])
+    assert board.constant_args == {"num_classes": 8}
+    assert [board.label(row, board.columns) for row in board.rows] == ["c3d depth=1", "c3d depth=3"]
+
+
+def test_the_best_value_is_the_best_of_its_machine(make: SimpleNamespace) -> None:
+    board = board_of(
+        [
+            make.timing("a", ms=20),
+            make.timing("b", ms=30),
+            make.timing("a", ms=2, environment=make.gpu_host),
+            make.timing("b", ms=1, environment=make.gpu_host),
+        ]
+    )
+    assert board.best(column(board, "latency.p50_ms")) == {"A": 20, "B": 1}
+
+
+def test_doubtful_and_incomplete_values_do_not_lead(make: SimpleNamespace) -> None:
+    board = board_of(
+        [
+            make.timing("a", ms=1, status="unsteady"),
+            *(make.timing(name, ms=ms) for name, ms in (("b", 5), ("c", 6))),
+            make.counts("a", macs=1, uncounted_operators={"op": 1}),
+            *(make.counts(name, macs=macs) for name, macs in (("b", 5), ("c", 6))),
+        ]
+    )
+    assert board.best(column(board, "latency.p50_ms")) == {"A": 5}
+    assert board.best(column(board, "macs.forward")) == {"": 5}
+
+
+def test_where_all_are_equal_or_alone_none_is_best(make: SimpleNamespace) -> None:
+    board = board_of([make.counts("a", params=5), make.counts("b", params=5, macs=3)])
+    assert board.best(column(board, "params.total")) == {}
+
+
+def test_a_new_measure_gets_a_column_without_an_edit(make: SimpleNamespace) -> None:
+    board = board_of(
+        [
+            make.record(
+                "c3d",
+                make.metric("sparsity.layers", 3, better=None),
+                make.metric("sparsity.zeros_percent", 12.5, "%", better="higher"),
+                make.metric("sparsity.other", 1.0, better="lower"),
+            )
+        ]
+    )
+    assert [c.metric for c in board.headlines] == ["sparsity.zeros_percent"]
+
+
+def test_a_headline_that_no_row_knows_gives_way_to_its_stand_in(make: SimpleNamespace) -> None:
+    board = board_of([make.timing()])
+    assert [c.metric for c in board.headlines] == [
+        "latency.p50_ms",
+        "throughput.clips_per_s",
+        "throughput.clips_per_s",
+        "memory.peak_rss_bytes",
+    ]
+    assert {c.metric: why for c, why in board.unknown.items()} == {
+        "memory.peak_allocated_bytes": "torch does not count on a CPU",
+        "energy.j_per_clip": "no energy counter",
+    }
+
+
+def test_labels_that_are_numbers_are_in_the_order_of_numbers(make: SimpleNamespace) -> None:
+    metrics = [
+        make.metric("throughput.clips_per_s", 1, "clips/s", labels={"batch": b}) for b in ("16", "max", "2", "1")
+    ]
+    board = board_of([make.record("c3d", *metrics, batch=1)])
+    assert [dict(c.labels)["batch"] for c in board.columns] == ["1", "2", "16", "max"]
+
+
+def test_failed_cases_have_no_row(make: SimpleNamespace) -> None:
+    assert board_of([make.timing(status="error")]).rows == ()
+
+
+@pytest.mark.parametrize("suites", [("one", "two")])
+def test_suites_are_kept_apart(make: SimpleNamespace, suites: tuple[str, str]) -> None:
+    board = board_of([make.counts(suite=suite) for suite in suites])
+    assert [row.factors["suite"] for row in board.rows] == list(suites)
+
+
+AXIS = st.none() | st.sampled_from(["x", "y"])
+
+
+@settings(max_examples=60, deadline=None)
+@given(points=st.lists(st.tuples(AXIS, AXIS, AXIS), min_size=1, max_size=8, unique=True))
+def test_every_case_is_in_a_row_and_only_in_rows_that_agree_with_it(
+    make: SimpleNamespace, points: list[tuple[str | None, str | None, str | None]]
+) -> None:
+    spelt = {
+        "precision": {"x": "fp32", "y": "bf16"},
+        "compile": {"x": "off", "y": "default"},
+        "weights": {"x": "k", "y": "m"},
+    }
+    records, axes = [], []
+    for number, point in enumerate(points):
+        given_axes = {n: spelt[n][v] for n, v in zip(spelt, point, strict=True) if v is not None}
+        axes.append(given_axes)
+        records.append(make.record("c3d", make.metric(f"m{number}.x", number), **given_axes))
+    board = board_of(records)
+    for number, given_axes in enumerate(axes):
+        rows = [row for row in board.rows if any(c.metric == f"m{number}.x" for c in row.readings)]
+        agreeing = [row for row in board.rows if all(row.factors.get(n) == v for n, v in given_axes.items())]
+        assert rows
+        assert rows == agreeing

@@ -1,0 +1,56 @@
+"""Charts as data."""
+
+import json
+import math
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from bench.reporting.chart import Chart, as_script, axis, merged, spelt
+from bench.reporting.results import collect
+from bench.reporting.site import build_page
+
+
+def with_colours(data: Any) -> Any:
+    """`data` with the style sheet's colours replaced by one that plotly's own checks know."""
+    if isinstance(data, dict):
+        return {key: with_colours(value) for key, value in data.items()}
+    if isinstance(data, list):
+        return [with_colours(value) for value in data]
+    return "#123456" if isinstance(data, str) and data.startswith("var(--") else data
+
+
+def test_plotly_accepts_every_figure_of_a_report(make: SimpleNamespace) -> None:
+    import plotly.graph_objects as go
+
+    page = make.page(build_page(collect(make.quickstart(), [make.quickstart_facts])))
+    figures = [json.loads(script) for script in page.scripts if script.startswith("{")]
+    assert len(figures) == 6
+    for figure in figures:
+        go.Figure(with_colours(figure))
+
+
+def test_data_cannot_end_the_script_element_it_stands_in() -> None:
+    hostile = {"name": "</script><script>alert(1)</script>&amp;", "x": [1.0, math.nan, math.inf]}
+    text = str(as_script(hostile))
+    assert "<" not in text
+    assert json.loads(text) == {"name": hostile["name"], "x": [1.0, None, None]}
+
+
+def test_plotly_shows_markup_in_names_as_it_is_written() -> None:
+    assert spelt("<b>a</b> & b") == "&lt;b&gt;a&lt;/b&gt; &amp; b"
+    assert axis("<i>x</i>")["title"]["text"] == "&lt;i&gt;x&lt;/i&gt;"
+
+
+def test_a_chart_says_in_words_what_it_shows(make: SimpleNamespace) -> None:
+    html = Chart(name="n", traces=[], caption="Cap <b>", told="Told").html()
+    assert 'aria-label="Told"' in html
+    assert "Cap &lt;b&gt;" in html
+
+
+@pytest.mark.parametrize("over", [{"a": {"b": 2}}])
+def test_layouts_are_laid_over_each_other(over: dict[str, Any]) -> None:
+    base = {"a": {"b": 1, "c": 3}, "d": 4}
+    assert merged(base, over) == {"a": {"b": 2, "c": 3}, "d": 4}
+    assert base["a"] == {"b": 1, "c": 3}

@@ -1,0 +1,317 @@
+"""The page as it is written: its numbers, its dashes, its warnings, and nothing that a name could do to it."""
+
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import bench
+from bench.errors import InputError, StoreError
+from bench.registry import SECTIONS, SectionEntry
+from bench.reporting.results import Results, collect
+from bench.reporting.site import ReportWarning, build_page, report
+from bench.schema import STATUSES, Record
+from bench.store import StoreWarning
+
+BOARD = "leaderboard-table"
+
+
+def test_the_leaderboard_has_every_number_in_its_place(make: SimpleNamespace) -> None:
+    page = make.page(build_page(collect(make.quickstart(), [make.quickstart_facts])))
+    assert page.column(BOARD, "Network") == [
+        "resnet3d|depth=10 widen_factor=0.25",
+        "c3d_search|kernel_depth=3",
+        "c3d_search|kernel_depth=increasing",
+        "c3d_search|kernel_depth=1",
+    ]
+    assert page.column(BOARD, "Parameters k") == ["922", "610", "701", "530 (best)"]
+    assert page.column(BOARD, "MACs M") == ["402", "286", "352", "102 (best)"]
+    assert page.column(BOARD, "Latency ms") == [
+        "14.1|14.0–14.2",
+        "9.7†|9.7–9.8",
+        "11.9|11.8–12.0",
+        "5.2 (best)|5.17–5.23",
+    ]
+    assert [text.split("|")[0] for text in page.column(BOARD, "Top-1 %")] == ["97.6 (best)", "96.9", "96.6", "50.1"]
+
+
+def test_what_is_saved_and_sorted_by_is_the_value_itself(make: SimpleNamespace) -> None:
+    html = build_page(collect([make.counts(params=78_409_573)]))
+    assert 'data-sort="78409573"' in html
+    assert "78,409,573 elements; exact" in html
+    assert 'data-name="Parameters [elements]"' in html
+
+
+def test_what_is_unknown_is_a_dash_with_its_reason_and_never_a_zero(make: SimpleNamespace) -> None:
+    known = make.record("b", make.metric("energy.j_per_clip", 2.5, "J"), batch=1)
+    unknown = make.record("a", make.metric("energy.j_per_clip", None, "J", note="no <counter>"), batch=1)
+    page = make.page(build_page(collect([known, unknown])))
+    assert page.column(BOARD, "Energy") == ["2.50", "– (no <counter>)"]
+    assert page.titles[BOARD][2][1] == "no <counter>"
+
+
+def test_an_incomplete_count_is_a_lower_bound_by_name(make: SimpleNamespace) -> None:
+    page = make.page(build_page(collect([make.counts(macs=4_000_000_000, uncounted_operators={"aten::mv": 3})])))
+    assert page.column(BOARD, "MACs") == ["≥ 4.00"]
+    assert page.tables["counting-table"][1] == ["c3d", "16x1x112", "aten::mv", "3"]
+
+
+def test_numbers_of_unlike_machines_are_ranked_apart_and_this_is_said(make: SimpleNamespace) -> None:
+    records = [
+        make.timing(name, ms=ms, environment=machine)
+        for machine, times in ((make.host, (20, 30)), (make.gpu_host, (2, 3)))
+        for name, ms in zip("ab", times, strict=True)
+    ]
+    page = make.page(build_page(collect(records)))
+    assert "The timings below come from unlike machines" in page.text
+    rows = list(zip(page.column(BOARD, "Machine"), page.column(BOARD, "Latency"), strict=True))
+    assert [(m, "best" in latency) for m, latency in rows] == [("A", True), ("A", False), ("B", True), ("B", False)]
+    groups = [given.get("data-group") for tag, given in page.tags if tag == "tr" and given.get("data-group")]
+    assert groups[:4] == ["A", "A", "B", "B"]
+    differing = page.tables["environment-differences"]
+    assert ["gpu", "–", "NVIDIA H100 80GB HBM3"] not in differing
+    assert ["cpu", "AMD EPYC 9B14", "Xeon 8481C"] in differing
+
+
+def test_one_machine_needs_no_warning(make: SimpleNamespace) -> None:
+    assert "unlike machines" not in build_page(collect([make.timing("a"), make.timing("b")]))
+
+
+def test_failures_are_told_with_status_error_and_log(make: SimpleNamespace) -> None:
+    page = make.page(build_page(collect(make.quickstart())))
+    (failure,) = page.tables["failures-table"][1:]
+    assert failure == [
+        "c3d batch=4096 16x1x112|suite quickstart, run 1",
+        "out of memory|oom",
+        "OutOfMemoryError: CUDA out of memory",
+        "logs/1.log",
+        "none",
+    ]
+    assert "1 run out of memory" in page.text
+
+
+def test_a_report_of_failures_alone_is_a_report(make: SimpleNamespace) -> None:
+    page = make.page(build_page(collect([make.timing(status=s) for s in ("error", "timeout", "skipped")])))
+    assert "0 of 1" in page.text
+    assert BOARD not in page.tables
+
+
+def test_the_ablation_is_told_in_words_and_figures(make: SimpleNamespace) -> None:
+    page = make.page(build_page(collect(make.quickstart(), [make.quickstart_facts])))
+    assert "Top-1 on motions is 46.8 points lower with kernel_depth 1 than with 3" in page.text
+    table = page.tables["factor-1-table"]
+    assert [row[0] for row in table[1:]] == ["3|baseline", "1", "increasing"]
+    change = next(row for row in table if row[0] == "1")
+    assert "50.1|\N{MINUS SIGN}46.8 pt|worse" in change
+    assert "102|×0.36|lower" in change
+
+
+def test_every_metric_stands_somewhere(make: SimpleNamespace) -> None:
+    page = make.page(build_page(collect(make.quickstart())))
+    assert len(page.column("figures-latency", "Latency p99")) == 4
+    assert len(page.column("figures-latency", "Latency ms")) == 4
+
+
+def test_samples_are_summarised_by_hand_checked_quantiles(make: SimpleNamespace) -> None:
+    samples = tuple(float(v) for v in range(1, 102))  # quantile q is 1 + 100 q
+    record = make.record("m", make.metric("latency.p50_ms", 51.0, "ms", samples=samples), batch=1)
+    page = make.page(build_page(collect([record])))
+    assert page.tables["spread-1-table"][1][1:8] == ["6.0", "26.0", "51.0", "76.0", "96.0", "100.0", "101.0"]
+    drift = 85.0 / 17.0 - 1  # medians of the last and the first 33 samples
+    assert page.column("spread-1-table", "Drift") == [f"{100 * drift:.1f} %"]
+
+
+def test_warnings_are_told_once_with_their_remedy_and_cases(make: SimpleNamespace) -> None:
+    page = make.page(build_page(collect(make.quickstart())))
+    assert page.text.count("latency did not become steady.") == 1
+    assert "see `vbench doctor`." in page.text
+
+
+def test_accuracies_of_one_name_that_were_taken_otherwise_are_called_out(make: SimpleNamespace) -> None:
+    def taken(seed: int, fps: int) -> Record:
+        return make.accuracy(seed=seed, details={"accuracy": {"protocol": {"fps": fps, "videos": 400}}})
+
+    assert "not the same test" not in build_page(collect([taken(0, 16), taken(1, 16)]))
+    page = make.page(build_page(collect([taken(0, 16), taken(1, 25)])))
+    assert "fps on motions, 1x1 (2 values)" in page.text
+    assert page.column("protocols-table", "Seeds") == ["0, 1"]
+
+
+HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(1)>\"'`{{ 7*7 }}&amp;"
+
+
+def test_hostile_names_are_text_everywhere(make: SimpleNamespace) -> None:
+    rest = {"args": {HOSTILE: HOSTILE}, "suite": HOSTILE, "weights": HOSTILE, "dataset": HOSTILE, "seed": 0}
+    records = [
+        make.timing(HOSTILE, ms=3, device=HOSTILE, **rest),
+        make.record(HOSTILE, make.metric("accuracy.top1", 5.0, HOSTILE, note=HOSTILE, labels={"x": HOSTILE}), **rest),
+        make.counts(HOSTILE, uncounted_operators={HOSTILE: 1}, args={HOSTILE: 2}, suite=HOSTILE),
+        make.timing(
+            HOSTILE,
+            status="error",
+            batch=2,
+            error={"type": HOSTILE, "message": HOSTILE, "traceback": HOSTILE},
+            warnings=[{"what": HOSTILE, "remedy": HOSTILE}],
+            environment={"hardware": {HOSTILE: HOSTILE, "cpu": HOSTILE}, "software": {HOSTILE: HOSTILE}},
+        ),
+    ]
+    facts = {"name": HOSTILE, "title": HOSTILE, "description": HOSTILE, "text": HOSTILE}
+    facts["ablate"] = {"baseline": {HOSTILE: HOSTILE}, "factors": [HOSTILE]}
+    html = build_page(collect(records, [facts]), title=HOSTILE)
+    page = make.page(html)
+    assert [given for tag, given in page.tags if tag == "img"] == []
+    assert not any("onerror" in given or "onclick" in given for _, given in page.tags)
+    assert [given.get("type") or given.get("src") for tag, given in page.tags if tag == "script"].count(None) == 0
+    assert page.text.count(HOSTILE) > 10
+
+
+def test_nothing_is_loaded_from_elsewhere(make: SimpleNamespace, results_folder: Path, tmp_path: Path) -> None:
+    index = report(results_folder, out=tmp_path)
+    page = make.page(index.read_text(encoding="utf-8"))
+    links = [given.get("href") or given.get("src") for tag, given in page.tags if tag in ("link", "script", "img", "a")]
+    for link in filter(None, links):
+        assert link.startswith(("#", "assets/", "data:,"))
+        assert not link.startswith("assets/") or (tmp_path / link).is_file()
+    assert "://" not in (tmp_path / "assets" / "report.css").read_text(encoding="utf-8")
+
+
+def test_reports_of_the_same_records_are_the_same(results_folder: Path, tmp_path: Path) -> None:
+    first, second = (report(results_folder, out=tmp_path / name) for name in "ab")
+    assert first.read_bytes() == second.read_bytes()
+
+
+def test_a_source_may_be_a_folder_a_file_a_pattern_a_list_or_records(
+    make: SimpleNamespace, results_folder: Path, tmp_path: Path
+) -> None:
+    file = results_folder / "records.jsonl"
+    sources = [results_folder, results_folder.parent, file, str(results_folder.parent / "quick*"), [file]]
+    pages = {report(source, out=tmp_path / str(i)).read_bytes() for i, source in enumerate(sources)}
+    assert len(pages) == 1
+    assert report(make.quickstart(), out=tmp_path / "records").is_file()
+
+
+def test_several_suites_are_named_in_the_title(make: SimpleNamespace) -> None:
+    page = build_page(collect([make.counts(suite="one"), make.counts(suite="two")]))
+    assert "<h1>Results of one and two</h1>" in page
+
+
+def test_no_records_are_an_error_that_says_what_to_do(tmp_path: Path) -> None:
+    (tmp_path / "records.jsonl").touch()
+    with pytest.raises(InputError, match="vbench run"):
+        report(tmp_path, out=tmp_path / "site")
+    with pytest.raises(StoreError):
+        report(tmp_path / "nothing", out=tmp_path / "site")
+    with pytest.raises(InputError, match="is a file"):
+        report([object.__new__(Record)], out=tmp_path / "records.jsonl")
+
+
+def test_a_torn_last_line_is_said_and_the_rest_is_reported(make: SimpleNamespace, tmp_path: Path) -> None:
+    lines = [record.model_dump_json() + "\n" for record in make.quickstart()]
+    (tmp_path / "records.jsonl").write_text("".join(lines)[:-10], encoding="utf-8")
+    with pytest.warns(StoreWarning, match="cut off"):
+        index = report(tmp_path, out=tmp_path / "site")
+    assert "failures-table" not in index.read_text(encoding="utf-8")
+
+
+def test_a_section_that_fails_leaves_a_notice_and_the_others(
+    make: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(results: Results) -> str:
+        raise KeyError("<oops>")
+
+    assert SECTIONS.names()
+    entry = SectionEntry(name="broken", function=broken, title="Broken", order=5)
+    monkeypatch.setitem(SECTIONS._entries, "broken", entry)
+    with pytest.warns(ReportWarning, match="'broken' could not be drawn"):
+        html = build_page(collect([make.counts()]))
+    assert "could not be drawn: KeyError: &#39;&lt;oops&gt;&#39;" in html
+    assert BOARD in html
+
+
+def test_a_section_of_a_plug_in_stands_where_its_order_puts_it(
+    make: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fastest(results: Results) -> str:
+        return f"<p>{len(results.records)} &lt; 2</p>"
+
+    assert SECTIONS.names()
+    monkeypatch.setitem(
+        SECTIONS._entries, "fastest", SectionEntry(name="fastest", function=fastest, title="Fastest", order=15)
+    )
+    html = build_page(collect([make.counts()]))
+    assert html.index('id="leaderboard"') < html.index('id="fastest"') < html.index('id="environment"')
+    assert "<p>1 &lt; 2</p>" in html
+
+
+def test_long_tables_keep_their_rows_in_waiting(make: SimpleNamespace) -> None:
+    html = build_page(collect([make.counts(args={"width": w}, params=w) for w in range(1, 251)]))
+    board = html[html.index(f'id="{BOARD}"') :]
+    board = board[: board.index("</section>")]
+    before, waiting = board.split("<template>")
+    assert (before.count("<tr>"), waiting.count("<tr>")) == (101, 150)
+
+
+def test_a_report_needs_no_torch(results_folder: Path, tmp_path: Path) -> None:
+    code = (
+        "import sys; from bench.reporting.site import report; report(sys.argv[1], out=sys.argv[2]); "
+        "bad = {'torch', 'torchvision', 'pandas', 'plotly'} & set(sys.modules); assert not bad, bad"
+    )
+    place = Path(bench.__file__).parent.parent
+    subprocess.run([sys.executable, "-c", code, results_folder, tmp_path], check=True, cwd=place)
+
+
+# Squares of larger numbers are not floats; no unit makes a measurement that large.
+FLOATS = st.floats(-1e100, 1e100) | st.sampled_from([float("nan"), float("inf")])
+VALUES = st.none() | FLOATS | st.integers(-(10**12), 10**15)
+METRICS = st.tuples(
+    st.sampled_from(["params.total", "macs.forward", "latency.p50_ms", "accuracy.top1", "new.thing"]),
+    VALUES,
+    st.sampled_from(["", "ms", "%", "B", "MACs", "J", "fraction", "odd unit"]),
+    st.sampled_from(["lower", "higher", None]),
+    st.booleans(),
+    st.lists(FLOATS, max_size=8),
+)
+AXES = st.fixed_dictionaries(
+    {},
+    optional={
+        "args": st.dictionaries(
+            st.sampled_from(["depth", "width"]), st.integers(0, 3) | st.text(max_size=3) | st.none()
+        ),
+        "precision": st.sampled_from(["fp32", "bf16"]),
+        "dataset": st.sampled_from(["a", "b"]),
+        "seed": st.integers(0, 2),
+        "batch": st.sampled_from([1, 8]),
+        "weights": st.sampled_from(["k", "m"]),
+        "run_index": st.integers(0, 2),
+        "status": st.sampled_from(STATUSES),
+        "suite": st.sampled_from(["one", "two"]),
+    },
+)
+
+
+@settings(max_examples=25, deadline=None)
+@given(drawn=st.lists(st.tuples(AXES, st.lists(METRICS, max_size=4)), min_size=1, max_size=12), odd=st.booleans())
+def test_any_records_make_a_whole_report(make: SimpleNamespace, drawn: list[tuple[dict, list]], odd: bool) -> None:  # type: ignore[type-arg]
+    records = [
+        make.record(
+            "net",
+            *(
+                make.metric(n, v, u, better=b, is_exact=e, samples=tuple(s), interval=(0.0, 1.0) if e else None)
+                for n, v, u, b, e, s in metrics
+            ),
+            environment=make.gpu_host if odd and i % 2 else make.host,
+            **axes,
+        )
+        for i, (axes, metrics) in enumerate(drawn)
+    ]
+    facts = {
+        "name": "one",
+        "ablate": {"baseline": {"depth": 1, "precision": "fp32"}, "factors": ["depth", "precision"]},
+    }
+    html = build_page(collect(records, [facts]))
+    assert "could not be drawn" not in html
+    assert html.endswith("</html>")
