@@ -3,6 +3,9 @@
 import argparse
 import hashlib
 import pickle
+import re
+import struct
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from os import PathLike
@@ -61,6 +64,7 @@ HARMLESS: tuple[Any, ...] = (
 # What torch, pickle and safetensors raise on files that are torn or were never a checkpoint.
 UNREADABLE = (
     pickle.UnpicklingError,
+    struct.error,
     RuntimeError,
     ValueError,
     TypeError,
@@ -143,7 +147,8 @@ def _read(path: Path) -> Mapping[str, Any]:
 
 
 def _read_torch(path: Path) -> Any:
-    with torch.serialization.safe_globals(list(HARMLESS)):
+    with torch.serialization.safe_globals(list(HARMLESS)), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that another version of pickle wrote the file
         return torch.load(path, map_location="cpu", weights_only=True)
 
 
@@ -171,16 +176,16 @@ def _why_unreadable(error: BaseException) -> str:
     text = str(error)
     if "TorchScript" in text:
         return "is a TorchScript program, not a checkpoint; save `model.state_dict()` instead"
-    if "Unsupported global: GLOBAL " in text:
-        name = text.split("Unsupported global: GLOBAL ")[1].split()[0]
+    foreign = re.search(r"[Uu]nsupported (?:global: )?GLOBAL (\S+)", text)
+    if foreign:
         return (
-            f"holds a {name}, and reading that could run code of whoever wrote the file; "
+            f"holds a {foreign[1]}, and reading that could run code of whoever wrote the file; "
             "if you trust it, load it where it was made and save `model.state_dict()` alone"
         )
-    if isinstance(error, pickle.UnpicklingError) and ("Unsupported" in text or "Trying to" in text):
+    if "Trying to call reduce" in text or "Can only create new object" in text:
         return "holds more than weights, and reading that could run code of whoever wrote the file"
-    reason = text.strip().splitlines()[0][:160] if text.strip() else type(error).__name__
-    return f"is torn or not a checkpoint: {reason}"
+    reason = text.rpartition("WeightsUnpickler error:")[2].strip() or type(error).__name__
+    return f"is torn or not a checkpoint: {reason.splitlines()[0][:160]}"
 
 
 def _state(content: Mapping[str, Any], *, path: Path) -> dict[str, Tensor]:

@@ -102,12 +102,11 @@ def _variants(family: ModelEntry) -> list[ModelEntry]:
 
 def _likeness(entry: ModelEntry, shapes: Shapes) -> float:
     """Share of layer names, numbers apart, that a file and a network have in common."""
-    model = _outline(entry, {})
-    if model is None:
+    outline = _outline(entry, {})
+    if outline is None:
         return 0.0
-    target = _shapes_of(model)
-    ours = {re.sub(r"\d+", "#", key) for key in target}
-    theirs = {re.sub(r"\d+", "#", key) for key in names_for(shapes, target).values()}
+    ours = {re.sub(r"\d+", "#", key) for key in outline.shapes}
+    theirs = {re.sub(r"\d+", "#", key) for key in names_for(shapes, outline.shapes).values()}
     return len(ours & theirs) / max(1, len(ours | theirs))
 
 
@@ -118,26 +117,26 @@ def _fits_by_depth(entry: ModelEntry, shapes: Shapes) -> list[Fit]:
 
 def _fit(entry: ModelEntry, shapes: Shapes, **asked: Any) -> Fit | None:
     """The arguments with which `entry` has exactly these weights, or None."""
-    model = _outline(entry, asked)
-    if model is None:
+    seen = _see(entry, shapes, asked)
+    if seen is None:
         return None
-    seen = _see(shapes, model)
     arguments = {**asked, **_read_arguments(entry, seen)}
     if arguments.keys() - asked.keys() - {"num_classes"}:
-        model = _outline(entry, arguments)
-        if model is None:
-            return None
-        seen = _see(shapes, model)
+        seen = _see(entry, shapes, arguments)
+    if seen is None or not all(seen.agrees(key) for key in seen.given):
+        return None
     absent = seen.target.keys() - seen.given.keys()
-    if not all(seen.agrees(key) for key in seen.given) or not all(is_in(key, seen.head) for key in absent):
+    if not all(is_in(key, seen.head) for key in absent):
         return None
     return Fit(model=entry.name, family=entry.family, arguments=arguments, has_head=not absent)
 
 
-def _see(shapes: Shapes, model: nn.Module) -> "Seen":
-    target = _shapes_of(model)
-    names = names_for(shapes, target)
-    return Seen(given={names[key]: s for key, s in shapes.items()}, target=target, head=head_name_of(model))
+def _see(entry: ModelEntry, shapes: Shapes, arguments: Mapping[str, Any]) -> "Seen | None":
+    outline = _outline(entry, arguments)
+    if outline is None:
+        return None
+    names = names_for(shapes, outline.shapes)
+    return Seen(given={names[key]: s for key, s in shapes.items()}, target=outline.shapes, head=outline.head)
 
 
 def _read_arguments(entry: ModelEntry, seen: "Seen") -> dict[str, Any]:
@@ -150,18 +149,37 @@ def _read_arguments(entry: ModelEntry, seen: "Seen") -> dict[str, Any]:
     return arguments
 
 
-def _outline(entry: ModelEntry, arguments: Mapping[str, Any]) -> nn.Module | None:
-    """The network without memory for its weights, or None where these arguments cannot be."""
+@dataclass(frozen=True, kw_only=True)
+class Outline:
+    """Names and shapes of a network's weights, and the name of its head."""
+
+    shapes: Shapes
+    head: str
+
+
+_OUTLINES: dict[tuple[Callable[..., Any], str], Outline | None] = {}
+"""What was built before: a file is held against the same networks again and again."""
+
+
+def _outline(entry: ModelEntry, arguments: Mapping[str, Any]) -> Outline | None:
+    """The network without its weights, or None where these arguments cannot be."""
+    given = {**entry.preset, **arguments}
+    key = (entry.function, repr(sorted(given.items())))
+    if key not in _OUTLINES:
+        _OUTLINES[key] = _new_outline(entry.function, given)
+    return _OUTLINES[key]
+
+
+def _new_outline(function: Callable[..., Any], arguments: Mapping[str, Any]) -> Outline | None:
     try:
         with undrawn():
-            model = entry.function(**{**entry.preset, **arguments})
+            model = function(**arguments)
     except (BenchError, TypeError, ValueError, LookupError, RuntimeError, AssertionError):
         return None
-    return model if isinstance(model, nn.Module) else None
-
-
-def _shapes_of(model: nn.Module) -> Shapes:
-    return {key: tuple(value.shape) for key, value in model.state_dict().items() if not is_counter(key)}
+    if not isinstance(model, nn.Module):
+        return None
+    shapes = {key: tuple(value.shape) for key, value in model.state_dict().items() if not is_counter(key)}
+    return Outline(shapes=shapes, head=head_name_of(model))
 
 
 @dataclass(frozen=True, kw_only=True)

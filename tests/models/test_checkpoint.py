@@ -1,0 +1,210 @@
+"""Reading checkpoint files: every container of the field, and files that are torn, foreign or hostile."""
+
+import argparse
+import hashlib
+import os
+import pickle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from safetensors.torch import save_file
+from torch import Tensor
+
+from bench.errors import WeightsError
+from bench.models.weights.checkpoint import container_of, read_checkpoint
+
+STATE = {"conv.weight": torch.arange(6.0).reshape(2, 3), "bn.running_mean": torch.ones(2)}
+
+
+def saved(path: Path, content: Any) -> Path:
+    torch.save(content, path)
+    return path
+
+
+@pytest.mark.parametrize("prefix", ["", "module.", "model.", "_orig_mod.module.", "module.model."])
+@pytest.mark.parametrize("key", ["", "state_dict", "model_state", "model_state_dict", "model"])
+def test_weights_are_found_under_every_wrapper_and_prefix(tmp_path: Path, key: str, prefix: str) -> None:
+    state = {prefix + name: value for name, value in STATE.items()}
+    checkpoint = read_checkpoint(saved(tmp_path / "w.pth", {key: state, "epoch": 7} if key else state))
+    assert checkpoint.state.keys() == STATE.keys()
+    assert torch.equal(checkpoint.state["conv.weight"], STATE["conv.weight"])
+    assert checkpoint.prefix == prefix
+    assert checkpoint.facts == ({"epoch": 7} if key else {})
+
+
+def test_a_prefix_that_only_some_names_have_stays(tmp_path: Path) -> None:
+    state = {"module.a": torch.ones(1), "b": torch.ones(1)}
+    assert read_checkpoint(saved(tmp_path / "w.pt", state)).state.keys() == state.keys()
+
+
+def test_safetensors_are_read_by_content_not_by_name(tmp_path: Path) -> None:
+    save_file({f"module.{k}": v for k, v in STATE.items()}, tmp_path / "w.bin", metadata={"epoch": "3", "format": "pt"})
+    checkpoint = read_checkpoint(tmp_path / "w.bin")
+    assert checkpoint.facts == {"epoch": "3"}
+    assert torch.equal(checkpoint.state["conv.weight"], STATE["conv.weight"])
+
+
+def test_files_of_torch_before_zip_archives_are_read(tmp_path: Path) -> None:
+    torch.save({"state_dict": STATE}, tmp_path / "old.pth.tar", _use_new_zipfile_serialization=False)
+    assert read_checkpoint(tmp_path / "old.pth.tar").state.keys() == STATE.keys()
+
+
+def test_what_training_leaves_beside_weights_does_no_harm(tmp_path: Path) -> None:
+    beside = {
+        "epoch": 200,
+        "arch": "resnet-50",
+        "best_acc": np.float64(0.5),
+        "curve": np.arange(3.0),
+        "loss": torch.tensor(0.25),
+        "args": argparse.Namespace(lr=0.1),
+        "optimizer": {"state": {0: {"momentum_buffer": torch.ones(2)}}, "param_groups": [{"lr": 0.1}]},
+        "scheduler": None,
+    }
+    checkpoint = read_checkpoint(saved(tmp_path / "w.pth", {**beside, "state_dict": STATE}))
+    assert checkpoint.facts == {"epoch": 200, "arch": "resnet-50", "best_acc": 0.5, "loss": 0.25}
+    assert checkpoint.state.keys() == STATE.keys()
+
+
+def test_what_counters_leave_in_a_network_is_no_weight(tmp_path: Path) -> None:
+    left = {"total_ops": torch.zeros(1), "conv.total_params": torch.zeros(1)}
+    checkpoint = read_checkpoint(saved(tmp_path / "w.pth", {**STATE, **left}))
+    assert checkpoint.state.keys() == STATE.keys()
+    assert set(checkpoint.ignored) == set(left)
+
+
+def test_the_hash_is_that_of_the_file(tmp_path: Path) -> None:
+    path = saved(tmp_path / "w.pth", STATE)
+    checkpoint = read_checkpoint(path)
+    assert checkpoint.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert checkpoint.n_bytes == path.stat().st_size
+
+
+class Hostile:
+    """Runs a command when it is unpickled, as a malicious checkpoint does."""
+
+    def __init__(self, witness: Path) -> None:
+        self.witness = witness
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.system, (f"touch {self.witness}",)
+
+
+WHY = {
+    "torch": r"w\.pth holds a posix\.system, and reading that could run code",
+    "torch_old": r"w\.pth holds a posix\.system, and reading that could run code",
+    "pickle": r"w\.pth is torn or not a checkpoint: Unsupported operand",
+}
+
+
+class Network(torch.nn.Module):
+    pass
+
+
+@pytest.mark.parametrize("writer", ["torch", "torch_old", "pickle"])
+@pytest.mark.parametrize("place", ["whole", "beside"])
+def test_code_in_a_file_is_never_run(tmp_path: Path, writer: str, place: str) -> None:
+    witness, path = tmp_path / "it_ran", tmp_path / "w.pth"
+    content: Any = Hostile(witness) if place == "whole" else {"state_dict": STATE, "extra": Hostile(witness)}
+    if writer == "pickle":
+        path.write_bytes(pickle.dumps(content))
+    else:
+        torch.save(content, path, _use_new_zipfile_serialization=writer == "torch")
+    with pytest.raises(WeightsError, match=WHY[writer]) as caught:
+        read_checkpoint(path)
+    assert "weights_only=False" not in str(caught.value)
+    assert not witness.exists()
+
+
+def test_a_whole_pickled_network_is_named_with_the_remedy(tmp_path: Path) -> None:
+    with pytest.raises(WeightsError, match=r"holds a .*Network.*save `model\.state_dict\(\)` alone"):
+        read_checkpoint(saved(tmp_path / "net.pth", Network()))
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit")
+def test_a_torchscript_program_is_named(tmp_path: Path) -> None:
+    torch.jit.save(torch.jit.script(torch.nn.Linear(1, 1)), tmp_path / "s.pt")
+    with pytest.raises(WeightsError, match="TorchScript"):
+        read_checkpoint(tmp_path / "s.pt")
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ([STATE], "holds a list, not a dictionary"),
+        ({"epoch": 3}, "holds no weights; found: epoch"),
+        ({"state_dict": {}}, "holds no weights"),
+        ({}, "found: nothing"),
+        (torch.ones(3), "holds a Tensor"),
+    ],
+)
+def test_a_file_without_weights_is_named(tmp_path: Path, content: Any, words: str) -> None:
+    with pytest.raises(WeightsError, match=words):
+        read_checkpoint(saved(tmp_path / "w.pth", content))
+
+
+def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(WeightsError, match="no checkpoint file at"):
+        read_checkpoint(tmp_path / "no.pth")
+    with pytest.raises(WeightsError, match="a folder"):
+        read_checkpoint(tmp_path)
+    (tmp_path / "empty.pth").touch()
+    with pytest.raises(WeightsError, match="is empty"):
+        read_checkpoint(tmp_path / "empty.pth")
+
+
+@pytest.mark.parametrize("kind", ["zip", "old", "safetensors"])
+def test_a_torn_file_is_named_wherever_it_was_torn(tmp_path: Path, kind: str) -> None:
+    whole, torn = tmp_path / "w", tmp_path / "torn.pth"
+    state = {f"layer{n}.weight": torch.randn(50, 50) for n in range(4)}
+    if kind == "safetensors":
+        save_file(state, whole)
+    else:
+        torch.save(state, whole, _use_new_zipfile_serialization=kind == "zip")
+    content = whole.read_bytes()
+    for length in (1, 5, 9, 20, 100, len(content) // 2, len(content) - 2000, len(content) - 1):
+        torn.write_bytes(content[:length])
+        with pytest.raises(WeightsError, match=r"torn\.pth is torn or not a checkpoint: "):
+            read_checkpoint(torn)
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    content=st.one_of(st.binary(min_size=1, max_size=60), st.text(min_size=1).map(str.encode)),
+    place=st.integers(0, 600),
+)
+def test_no_bytes_raise_anything_else(tmp_path: Path, content: bytes, place: int) -> None:
+    """Noise alone, and noise written over a good file of either kind."""
+    for name, is_zip in (("zip", True), ("old", False)):
+        path = tmp_path / name
+        torch.save(STATE, path, _use_new_zipfile_serialization=is_zip)
+        good = path.read_bytes()
+        for damaged in (content, good[:place] + content + good[place + len(content) :]):
+            path.write_bytes(damaged)
+            try:
+                state = read_checkpoint(path).state
+            except WeightsError:
+                continue
+            assert all(isinstance(value, Tensor) for value in state.values())
+
+
+@pytest.mark.parametrize(
+    ("names", "container"),
+    [
+        (["s1.pathway0_stem.conv.weight", "head.projection.weight"], "PySlowFast"),
+        (["blocks.0.conv.weight", "blocks.1.res_blocks.0.branch1_conv.weight"], "PyTorchVideo"),
+        (["backbone.conv1.conv.weight", "cls_head.fc_cls.weight"], "MMAction2"),
+        (["Conv3d_1a_7x7.conv3d.weight"], "pytorch-i3d"),
+        (["base_model.conv1.weight", "new_fc.weight"], "TSM"),
+        (["conv3a.weight", "fc6.weight"], "C3D"),
+        (["stem.0.weight", "layer1.0.conv1.0.weight"], "torchvision"),
+        (["videomae.embeddings.x"], "Hugging Face"),
+        (["encoder.x"], "unknown"),
+    ],
+)
+def test_containers_are_told_by_their_names(names: list[str], container: str) -> None:
+    assert container_of(dict.fromkeys(names, torch.zeros(1))) == container
