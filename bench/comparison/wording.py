@@ -3,6 +3,8 @@
 import math
 
 NARROW_GAP = " "
+COUNTS = ((1e9, "G"), (1e6, "M"), (1e3, "k"))
+BYTES = ((2.0**30, "Gi"), (2.0**20, "Mi"), (2.0**10, "Ki"))
 
 
 def percent(share: float, *, signed: bool = True) -> str:
@@ -26,3 +28,13 @@ def p_value(p: float) -> str:
 
 def count(number: int, noun: str) -> str:
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def figure(value: float | None, unit: str) -> str:
+    """A value with its unit, four digits and a prefix where it has one: `38.55 GMACs`, `812.5 MiB`, `–` if unknown."""
+    if value is None or not math.isfinite(value):
+        return "–"
+    steps = BYTES if unit in ("B", "bytes") else COUNTS if unit in ("MACs", "elements", "") else ((1.0, ""),)
+    size, prefix = next((step for step in steps if abs(value) >= step[0]), (1.0, ""))
+    named = "" if unit == "elements" else "B" if unit == "bytes" else unit
+    return f"{value / size:.4g} {prefix}{named}".rstrip()

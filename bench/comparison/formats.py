@@ -1,0 +1,241 @@
+"""A comparison for people and programs: JSON, Markdown, GitHub annotations, JUnit XML, benchmark entries."""
+
+import json
+import math
+import re
+from collections.abc import Callable, Collection
+from dataclasses import asdict
+from typing import Any
+from xml.etree import ElementTree
+
+from bench.comparison.outcome import FAULTS, VERDICTS, Comparison, Row, Uncompared, Verdict
+from bench.comparison.wording import count, figure, percent
+from bench.errors import InputError
+from bench.schema import Better
+
+# What XML 1.0 cannot hold, even escaped.
+UNPRINTABLE = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+URGENCY: tuple[Verdict, ...] = ("slower", "inconclusive", "faster", "same")
+MARKS: dict[Verdict, str] = {"slower": "🔴", "inconclusive": "🟡", "faster": "🟢", "same": "⚪"}
+SHOWN_ROWS = 200
+
+
+def shown_rows(comparison: Comparison) -> list[Row]:
+    """Rows for people, the urgent ones first: all that decide, and of the others those that changed."""
+    rows = [row for row in comparison.rows if row.is_deciding or row.verdict in ("slower", "faster")]
+    return sorted(rows, key=lambda row: (not row.is_deciding, URGENCY.index(row.verdict)))
+
+
+def cells(row: Row) -> tuple[str, str, str, str, str, str, str]:
+    """Verdict, case, metric, base, head, change and reason of a row, as text."""
+    marks = [word for word, holds in (("across", row.is_across), ("not gated", not row.is_deciding)) if holds]
+    verdict = f"{row.verdict} ({', '.join(marks)})" if marks else row.verdict
+    change = "–" if row.ratio is None else percent(row.ratio - 1)
+    base, head = figure(row.base, row.unit), figure(row.head, row.unit)
+    return verdict, row.case, row.metric, base, head, change, row.reason
+
+
+def headline(comparison: Comparison) -> str:
+    """One line: how many verdicts of each kind, and what keeps the comparison from being whole."""
+    verdicts = ", ".join(f"{n} {verdict}" for verdict in URGENCY if (n := comparison.count(verdict)))
+    gaps = {
+        "missing": len(comparison.missing),
+        "added": len(comparison.added),
+        "failed": len(comparison.failed),
+        "unmeasured": len(comparison.unmeasured),
+    }
+    rest = ", ".join(f"{n} {name}" for name, n in gaps.items() if n)
+    told = verdicts or "nothing was compared"
+    return f"{told}; {rest}" if rest else told
+
+
+def sections(comparison: Comparison) -> list[tuple[str, list[str]]]:
+    """What could not be compared and what must be known, as titled lists of lines; empty ones are left out."""
+    found = [
+        ("Missing in head", [f"{each.case}: {each.why}" for each in comparison.missing]),
+        ("Failed", [f"{each.case} in {each.side}: {each.why}" for each in comparison.failed]),
+        ("Gated but not measured", list(comparison.unmeasured)),
+        ("Added in head", [f"{each.case}: {each.why}" for each in comparison.added]),
+        ("Compared across unlike environments", [str(each) for each in comparison.unlike]),
+        ("Notes", list(comparison.notes)),
+    ]
+    return [(title, lines) for title, lines in found if lines]
+
+
+def as_dict(comparison: Comparison, *, fail_on: Collection[str] = FAULTS) -> dict[str, Any]:
+    """Everything, for JSON: what is not a finite number is null."""
+    found: dict[str, Any] = _finite(asdict(comparison))
+    counts = {verdict: comparison.count(verdict) for verdict in VERDICTS}
+    faults = sorted(comparison.faults)
+    return {"exit_code": comparison.exit_code(fail_on=fail_on), "faults": faults, "verdicts": counts, **found}
+
+
+def as_markdown(comparison: Comparison) -> str:
+    """A summary for a job or a pull request: headline, table, then what was not compared."""
+    lines = [
+        "### vbench compare",
+        "",
+        f"{headline(comparison)}.",
+        "",
+        f"Base {_code(comparison.base)}, head {_code(comparison.head)}.",
+    ]
+    rows = shown_rows(comparison)
+    if rows:
+        lines += [
+            "",
+            "| | verdict | case | metric | base | head | change | why |",
+            "|---|---|---|---|---:|---:|---:|---|",
+        ]
+        lines += [_table_line(row) for row in rows[:SHOWN_ROWS]]
+    if len(rows) > SHOWN_ROWS:
+        lines += ["", f"{count(len(rows) - SHOWN_ROWS, 'further row')} left out."]
+    for title, found in sections(comparison):
+        lines += ["", f"**{title}**", "", *(f"- {_plain(line)}" for line in found)]
+    return "\n".join(lines) + "\n"
+
+
+def as_annotations(comparison: Comparison) -> str:
+    """Workflow commands that GitHub shows beside a run: an error, a warning or a notice a line."""
+    lines = [_command("error", "gated but not measured", rule) for rule in comparison.unmeasured]
+    lines += [_command("error", f"missing: {each.case}", each.why) for each in comparison.missing]
+    lines += [_command("error", f"failed: {each.case}", each.why) for each in comparison.failed if each.side == "head"]
+    levels = {"slower": "error", "inconclusive": "warning", "faster": "notice"}
+    for row in shown_rows(comparison):
+        if row.is_deciding and row.verdict in levels:
+            lines.append(_command(levels[row.verdict], f"{row.verdict}: {row.metric}", f"{row.case}: {row.reason}"))
+    if comparison.is_empty:
+        lines.append(_command("error", "nothing was compared", headline(comparison)))
+    return "".join(f"{line}\n" for line in lines)
+
+
+def as_junit(comparison: Comparison, *, fail_on: Collection[str] = FAULTS) -> str:
+    """JUnit XML: a test a metric. What is not gated, and faults that `fail_on` leaves out, are skipped tests."""
+    root = ElementTree.Element("testsuites", name="vbench compare")
+    cases = dict.fromkeys((row.suite, row.case) for row in comparison.rows)
+    for suite, case in cases:
+        tests = [_test(row, fail_on) for row in comparison.rows if (row.suite, row.case) == (suite, case)]
+        _add_suite(root, f"{suite}: {case}", tests)
+    gaps = [_gap(each, "missing", fail_on) for each in comparison.missing]
+    gaps += [_gap(each, "failed", fail_on) for each in comparison.failed if each.side == "head"]
+    gaps += [_outcome(_element("gate", rule), "error", "incomplete", rule, fail_on) for rule in comparison.unmeasured]
+    if comparison.is_empty:
+        gaps.append(_outcome(_element("gate", "something is compared"), "error", "incomplete", "nothing was", FAULTS))
+    if gaps:
+        _add_suite(root, "what could not be compared", gaps)
+    ElementTree.indent(root)
+    return ElementTree.tostring(root, encoding="unicode", xml_declaration=True) + "\n"
+
+
+def as_benchmark_entries(comparison: Comparison, better: Better) -> list[dict[str, Any]]:
+    """Head's values as `customSmallerIsBetter` (`lower`) or `customBiggerIsBetter` (`higher`) entries.
+
+    The form that github-action-benchmark and Bencher read; `extra` is the verdict with its reason.
+    """
+    return [
+        {
+            "name": f"{row.case} {row.metric}",
+            "unit": row.unit,
+            "value": row.head,
+            "extra": f"{row.verdict}: {row.reason}",
+        }
+        for row in comparison.rows
+        if row.better == better and row.head is not None and math.isfinite(row.head)
+    ]
+
+
+def as_json(value: Any) -> str:
+    return json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    return [_finite(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def _table_line(row: Row) -> str:
+    verdict, case, metric, base, head, change, why = cells(row)
+    named = [MARKS[row.verdict], verdict, _code(case), _code(metric)]
+    return "| " + " | ".join([*named, *map(_plain, (base, head, change, why))]) + " |"
+
+
+def _code(text: str) -> str:
+    """Text that is shown as it is: no markup, no mention of a user, no end of a table cell."""
+    return "`" + " ".join(text.replace("`", "'").split()).replace("|", "\\|") + "`"
+
+
+def _plain(text: str) -> str:
+    escaped = re.sub(r"([\\|*_~\[\]])", r"\\\1", " ".join(text.split()))
+    return escaped.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").replace("@", "@\u200b")
+
+
+def _command(level: str, title: str, message: str) -> str:
+    return f"::{level} title={_escaped(title, also=':,')}::{_escaped(message)}"
+
+
+def _escaped(text: str, *, also: str = "") -> str:
+    return "".join(f"%{ord(c):02X}" if c in f"%\r\n{also}" else c for c in text)
+
+
+def _add_suite(root: ElementTree.Element, name: str, tests: list[ElementTree.Element]) -> None:
+    kinds = {kind: sum(test.find(kind) is not None for test in tests) for kind in ("failure", "error", "skipped")}
+    counts = {"tests": len(tests), "failures": kinds["failure"], "errors": kinds["error"], "skipped": kinds["skipped"]}
+    suite = ElementTree.SubElement(
+        root, "testsuite", {"name": _printable(name), **{k: str(n) for k, n in counts.items()}}
+    )
+    suite.extend(tests)
+
+
+def _test(row: Row, fail_on: Collection[str]) -> ElementTree.Element:
+    test = _element(f"{row.suite}.{row.case}", row.metric)
+    if not row.is_deciding:
+        return _outcome(test, "skipped", "", f"not gated, {row.verdict}: {row.reason}", fail_on)
+    if row.is_missing:
+        return _outcome(test, "error", "incomplete", row.reason, fail_on)
+    if row.verdict == "slower":
+        return _outcome(test, "failure", "regression", row.reason, fail_on)
+    if row.verdict == "inconclusive":
+        return _outcome(test, "error", "inconclusive", row.reason, fail_on)
+    ElementTree.SubElement(test, "system-out").text = _printable(f"{row.verdict}: {row.reason}")
+    return test
+
+
+def _gap(each: Uncompared, name: str, fail_on: Collection[str]) -> ElementTree.Element:
+    return _outcome(_element(f"{each.suite}.{each.case}", name), "error", "incomplete", each.why, fail_on)
+
+
+def _outcome(
+    test: ElementTree.Element, kind: str, fault: str, message: str, fail_on: Collection[str]
+) -> ElementTree.Element:
+    """`test` with what came of it; a fault that is not to fail the job is skipped."""
+    does_fail = kind != "skipped" and fault in fail_on
+    attributes = {"message": _printable(message), **({"type": fault} if does_fail else {})}
+    ElementTree.SubElement(test, kind if does_fail else "skipped", attributes)
+    return test
+
+
+def _element(classname: str, name: str) -> ElementTree.Element:
+    return ElementTree.Element("testcase", {"classname": _printable(classname), "name": _printable(name)})
+
+
+def _printable(text: str) -> str:
+    return UNPRINTABLE.sub("\ufffd", text)
+
+
+def as_file(comparison: Comparison, name: str, *, fail_on: Collection[str] = FAULTS) -> str:
+    """The form that a file's name asks for; InputError where it asks for none."""
+    for ending, written in _ENDINGS.items():
+        if name.endswith(ending):
+            return written(comparison, fail_on)
+    raise InputError(f"{name}: what to write is told by the ending; allowed: {', '.join(_ENDINGS)}")
+
+
+_ENDINGS: dict[str, Callable[[Comparison, Collection[str]], str]] = {
+    ".md": lambda comparison, _: as_markdown(comparison),
+    ".xml": lambda comparison, fail_on: as_junit(comparison, fail_on=fail_on),
+    ".smaller.json": lambda comparison, _: as_json(as_benchmark_entries(comparison, "lower")),
+    ".bigger.json": lambda comparison, _: as_json(as_benchmark_entries(comparison, "higher")),
+    ".json": lambda comparison, fail_on: as_json(as_dict(comparison, fail_on=fail_on)),
+}

@@ -1,0 +1,108 @@
+"""`vbench compare` as people call it: folders, git, options, exit codes."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from bench.cli import _exit_code
+from bench.schema import Record
+from bench.store import RecordStore
+
+QUIET = [10.0, 10.02, 9.98, 10.01, 9.99]
+
+
+@pytest.fixture
+def stored(tmp_path: Path, runs: Callable[..., list[Record]]) -> Callable[..., str]:
+    """Latencies as a results folder, with a gate where one is given."""
+
+    def write(name: str, factor: float, gate: dict[str, object] | None = None) -> str:
+        store = RecordStore(tmp_path / name / "s")
+        for record in runs([factor * value for value in QUIET]):
+            store.append(record)
+        store.write_suite({"name": "s", "gate": gate or {}})
+        return str(tmp_path / name)
+
+    return write
+
+
+def test_the_exit_code_is_that_of_the_comparison(
+    stored: Callable[..., str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    base, head = stored("base", 1.0), stored("head", 1.1)
+    assert _exit_code(["compare", base, base]) == 0
+    assert _exit_code(["compare", base, head]) == 1
+    out = capsys.readouterr().out
+    assert "slower" in out
+    assert "+10.0" in out
+    assert _exit_code(["compare", base, head, "--fail-on", "inconclusive"]) == 0
+    assert _exit_code(["compare", base, head, "--fail-on", "none"]) == 0
+    assert _exit_code(["compare", base, head, "--gate", "latency.p50_ms=20%"]) == 0
+    assert _exit_code(["compare", base, head, "--gate", "energy.j_per_clip=20%"]) == 3
+
+
+@pytest.mark.parametrize(
+    "options", [["--gate", "latency=3apples"], ["--gate", "3%"], ["--fail-on", "regresion"], ["--write", "x.pdf"]]
+)
+def test_wrong_options_are_exit_code_2(
+    stored: Callable[..., str], options: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    base = stored("base", 1.0)
+    assert _exit_code(["compare", base, base, *options]) == 2
+    assert "vbench:" in capsys.readouterr().err
+
+
+def test_a_path_that_does_not_exist_is_wrong_input(stored: Callable[..., str], tmp_path: Path) -> None:
+    assert _exit_code(["compare", stored("base", 1.0), str(tmp_path / "nowhere")]) == 2
+
+
+def test_the_gate_of_heads_suite_decides_and_the_command_line_goes_before_it(stored: Callable[..., str]) -> None:
+    base = stored("base", 1.0, {"latency.p50_ms": {"max_rise": "3%"}})
+    head = stored("head", 1.1, {"latency.p50_ms": {"max_rise": "15%"}})
+    assert _exit_code(["compare", base, head]) == 0
+    assert _exit_code(["compare", base, head, "--gate", "latency.p50_ms=5%"]) == 1
+    assert _exit_code(["compare", base, stored("bare", 1.1)]) == 1
+
+
+def test_all_forms_come_from_one_run(
+    stored: Callable[..., str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    base, head = stored("base", 1.0), stored("head", 1.1)
+    files = [tmp_path / name for name in ("a.md", "a.json", "a.smaller.json")]
+    options = [text for file in files for text in ("--write", str(file))]
+    assert _exit_code(["compare", base, head, "--annotations", "--junit", str(tmp_path / "a.xml"), *options]) == 1
+    assert capsys.readouterr().out.startswith("::error")
+    assert all(file.stat().st_size for file in [*files, tmp_path / "a.xml"])
+    assert json.loads(files[1].read_text())["exit_code"] == 1
+
+
+def test_records_kept_in_git_are_compared(
+    stored: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def git(*arguments: str) -> None:
+        subprocess.run(["git", "-c", "user.name=t", "-c", "user.email=t@t", *arguments], cwd=tmp_path, check=True)
+
+    head = stored("results", 1.0)
+    git("init", "-q", "-b", "main")
+    git("add", ".")
+    git("commit", "-q", "-m", "results")
+    stored("other", 1.1)
+    monkeypatch.chdir(tmp_path)
+    assert _exit_code(["compare", "git:main:results", head]) == 0
+    assert _exit_code(["compare", "git:main", str(tmp_path / "other")]) == 1
+    for wrong in ("git:nowhere", "git:main:other", "git:--help"):
+        assert _exit_code(["compare", wrong, head]) == 2
+
+
+def test_comparing_imports_neither_torch_nor_pandas(stored: Callable[..., str]) -> None:
+    base = stored("base", 1.0)
+    code = (
+        "import sys\nfrom bench.cli import _exit_code\n"
+        f"assert _exit_code(['compare', {base!r}, {base!r}, '--json']) == 0\n"
+        "assert not {'torch', 'pandas', 'torchvision'} & set(sys.modules)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
