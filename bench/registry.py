@@ -103,9 +103,8 @@ class SectionEntry:
 
 def options_of(function: Callable[..., Any], *, keyword_only: bool) -> dict[str, Any]:
     """Arguments of `function` that can be given by name, with their defaults; `keyword_only` leaves out the others."""
-    kinds = {inspect.Parameter.KEYWORD_ONLY}
-    if not keyword_only:
-        kinds.add(inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    by_name = (inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    kinds = by_name[:1] if keyword_only else by_name
     return {p.name: p.default for p in inspect.signature(function).parameters.values() if p.kind in kinds}
 
 

@@ -72,14 +72,15 @@ def read_yaml(path: Path) -> Tree:
 
 def _plain(node: Any, place: Place, positions: dict[Place, Position], *, file: str) -> Any:
     """`node` without ruamel's types, its positions noted on the way."""
+    marks = getattr(node, "lc", None)
     if isinstance(node, dict):
         for key in node:
-            line, column = node.lc.key(key)
+            line, column = marks.key(key) if marks else (0, 0)
             positions[(*place, _key(key))] = Position(file=file, line=line + 1, column=column + 1)
         return {_key(key): _plain(value, (*place, _key(key)), positions, file=file) for key, value in node.items()}
     if isinstance(node, list):
         for index in range(len(node)):
-            line, column = node.lc.item(index)
+            line, column = marks.item(index) if marks else (0, 0)
             positions[(*place, index)] = Position(file=file, line=line + 1, column=column + 1)
         return [_plain(value, (*place, index), positions, file=file) for index, value in enumerate(node)]
     for plain in (bool, int, float, str):
