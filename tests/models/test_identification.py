@@ -1,0 +1,117 @@
+"""What a checkpoint is and which network fits it, from names and shapes alone."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from bench.errors import WeightsError
+from bench.models.factory import create_model
+from bench.models.weights.checkpoint import Checkpoint
+from bench.models.weights.identification import describe, fits_of, identify
+
+
+def checkpoint_of(shapes: dict[str, tuple[int, ...]]) -> Checkpoint:
+    state = {key: torch.empty(shape, device="meta") for key, shape in shapes.items()}
+    return Checkpoint(path=Path("w.pth"), sha256="", n_bytes=0, container="unknown", state=state)
+
+
+def fits(name: str, **arguments: object) -> list[str]:
+    model = create_model(name, device="meta", **arguments)
+    shapes = {key: tuple(value.shape) for key, value in model.state_dict().items()}
+    return [describe(fit) for fit in fits_of(checkpoint_of(shapes))]
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "found"),
+    [
+        ("resnet3d_50", {"num_classes": 1139}, "resnet3d_50 (num_classes=1139)"),
+        ("resnet3d_18", {"shortcut": "A"}, "resnet3d_18 (num_classes=700, shortcut='A')"),
+        (
+            "resnet3d_34",
+            {"stem_kernel_t": 3, "in_channels": 2},
+            "resnet3d_34 (num_classes=700, stem_kernel_t=3, in_channels=2)",
+        ),
+        ("r2plus1d_18", {"num_classes": 8}, "r2plus1d_18 (num_classes=8)"),
+        ("r2plus1d_50", {"in_channels": 2}, "r2plus1d_50 (num_classes=700, in_channels=2)"),
+        ("preact_resnet3d_50", {}, "preact_resnet3d_50 (num_classes=700)"),
+        ("wide_resnet3d_50", {"k": 3}, "wide_resnet3d_50 (num_classes=700, k=3)"),
+        ("resnext3d_50", {"cardinality": 16}, "resnext3d_50 (num_classes=700, cardinality=16)"),
+        ("densenet3d_121", {}, "densenet3d_121 (num_classes=700)"),
+        ("resnet3d_18", {"widen_factor": 0.5}, "resnet3d_18 (num_classes=700, widen_factor=0.5)"),
+        ("c3d", {"kernel_depth": 5, "num_classes": 487}, "c3d (num_classes=487, kernel_depth=5)"),
+        ("c3d", {"kernel_depth": "increasing"}, "c3d (num_classes=101, kernel_depth=[3, 3, 5, 5, 5, 5, 7, 7])"),
+        ("c3d_search", {"width": 0.25}, "c3d_search (num_classes=101, width=0.25)"),
+        ("i3d_flow", {}, "i3d_flow (num_classes=400)"),
+        ("slowfast_r50_4x16", {"num_classes": 5}, "slowfast_r50_4x16 (num_classes=5)"),
+        ("torchvision:r3d_18", {"num_classes": 3}, "torchvision:r3d_18 (num_classes=3)"),
+        ("torchvision:swin3d_t", {}, "torchvision:swin3d_t (num_classes=400)"),
+    ],
+)
+def test_what_a_network_was_built_with_is_read_off_its_weights(
+    name: str, arguments: dict[str, Any], found: str
+) -> None:
+    assert found in fits(name, **arguments)
+
+
+def test_every_fit_is_named_where_weights_do_not_decide() -> None:
+    assert {fit.split(" ")[0] for fit in fits("x3d_s")} == {"x3d_xs", "x3d_s", "x3d_m"}
+    assert {fit.split(" ")[0] for fit in fits("slow_r50")} == {"slow_r50", "slow_r50_4x16"}
+
+
+def test_a_depth_without_a_variant_is_found() -> None:
+    assert fits("wide_resnet3d", depth=101) == ["wide_resnet3d (depth=101, num_classes=700)"]
+
+
+def test_what_it_finds_loads(tmp_path: Path) -> None:
+    """The arguments that are read off a file build a network that takes the file."""
+    model = create_model("resnet3d_18", num_classes=9, shortcut="A", in_channels=2, widen_factor=0.125)
+    torch.save({"epoch": 3, "arch": "resnet-18", "state_dict": model.state_dict()}, tmp_path / "w.pth")
+    found = identify(tmp_path / "w.pth")
+    (fit,) = found.fits
+    loaded = create_model(fit.model, weights=tmp_path / "w.pth", **fit.arguments)
+    assert all(torch.equal(loaded.state_dict()[key], value) for key, value in model.state_dict().items())
+    assert found.num_classes == 9
+    assert found.facts == {"epoch": 3, "arch": "resnet-18"}
+    assert found.parameters == sum(p.numel() for p in model.parameters())
+    assert found.dtypes == ("float32", "int64")
+    assert found.container == "3D-ResNets-PyTorch"
+
+
+def test_weights_without_a_head_are_told() -> None:
+    model = create_model("resnet3d_18", device="meta")
+    shapes = {key: tuple(value.shape) for key, value in model.state_dict().items() if not key.startswith("fc.")}
+    (fit,) = fits_of(checkpoint_of(shapes))
+    assert not fit.has_head
+    assert describe(fit) == "resnet3d_18 (without its classifier)"
+
+
+def test_one_weight_more_or_less_is_no_fit() -> None:
+    model = create_model("resnet3d_18", device="meta")
+    shapes = {key: tuple(value.shape) for key, value in model.state_dict().items()}
+    assert fits_of(checkpoint_of({**shapes, "layer4.1.conv3.weight": (1,)})) == ()
+    assert fits_of(checkpoint_of({k: v for k, v in shapes.items() if k != "layer3.0.bn1.bias"})) == ()
+
+
+def test_what_no_network_has_is_not_guessed(tmp_path: Path) -> None:
+    torch.save({"encoder.weight": torch.ones(2, 3)}, tmp_path / "w.pth")
+    found = identify(tmp_path / "w.pth")
+    assert (found.container, found.fits, found.num_classes, found.parameters) == ("unknown", (), None, 6)
+    with pytest.raises(WeightsError, match="no checkpoint file"):
+        identify(tmp_path / "no.pth")
+
+
+def references() -> list[Path]:
+    return sorted(Path(os.environ.get("VBENCH_TEST_ASSETS", "/nowhere")).glob("reference/peers/*.json"))
+
+
+@pytest.mark.parametrize("path", references(), ids=lambda path: path.stem)
+def test_every_published_implementation_is_recognised(path: Path) -> None:
+    reference = json.loads(path.read_text())
+    found = fits_of(checkpoint_of({key: tuple(shape) for key, shape in reference["state_dict"]}))
+    assert {fit.arguments["num_classes"] for fit in found} == {reference["classes"]}
+    depth = reference["model"].split("-")[-1]
+    assert any(fit.model.endswith(depth) or not depth.isdigit() for fit in found)

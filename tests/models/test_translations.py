@@ -1,0 +1,128 @@
+"""Other people's names for our networks: every weight of theirs must land on the one of ours that does the same.
+
+The names are built here from the modules of the other code bases, in the other direction than the translation's.
+"""
+
+import re
+from collections.abc import Callable
+
+import pytest
+
+from bench.models.factory import create_model
+from bench.models.weights.checkpoint import Shapes
+from bench.models.weights.translations import names_for
+
+DEPTHS = (3, 4, 6, 3)
+
+
+def shapes_of(name: str, **arguments: object) -> Shapes:
+    model = create_model(name, device="meta", **arguments)
+    return {key: tuple(value.shape) for key, value in model.state_dict().items()}
+
+
+def norm(name: str) -> list[str]:
+    return [f"{name}.{kind}" for kind in ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")]
+
+
+def pyslowfast_names(pathways: int) -> set[str]:
+    """Names of PySlowFast's `ResNet` (one pathway) and `SlowFast` (two), from the attributes of its modules."""
+    names = ["head.projection.weight", "head.projection.bias"]
+    for pathway in range(pathways):
+        stem = f"s1.pathway{pathway}_stem"
+        names += [f"{stem}.conv.weight", *norm(f"{stem}.bn")]
+        for stage, depth in enumerate(DEPTHS, start=2):
+            blocks = [f"s{stage}.pathway{pathway}_res{block}" for block in range(depth)]
+            names += [f"{blocks[0]}.branch1.weight", *norm(f"{blocks[0]}.branch1_bn")]
+            for block in blocks:
+                names += [k for n in "abc" for k in (f"{block}.branch2.{n}.weight", *norm(f"{block}.branch2.{n}_bn"))]
+    if pathways > 1:
+        names += [k for n in range(1, 5) for k in (f"s{n}_fuse.conv_f2s.weight", *norm(f"s{n}_fuse.bn"))]
+    return set(names)
+
+
+def to_pyslowfast(key: str, *, has_pool: bool) -> str:
+    """Our name, which is PyTorchVideo's, as PySlowFast's."""
+    words = key.split(".")
+    stage = int(words[1]) + 1 - (has_pool and int(words[1]) > 1)
+    if words[2] == "proj":
+        return f"head.projection.{words[-1]}"
+    if "multipathway_fusion" in words:
+        return f"s{stage}_fuse.{'conv_f2s' if 'conv_fast_to_slow' in words else 'bn'}.{words[-1]}"
+    pathway = words[words.index("multipathway_blocks") + 1] if "multipathway_blocks" in words else "0"
+    if stage == 1:
+        return f"s1.pathway{pathway}_stem.{'conv' if words[-2] == 'conv' else 'bn'}.{words[-1]}"
+    block = f"s{stage}.pathway{pathway}_res{words[words.index('res_blocks') + 1]}"
+    layer = {"branch1_conv": "branch1", "branch1_norm": "branch1_bn"}.get(words[-2])
+    if layer is None:
+        kind, letter = words[-2].split("_")
+        layer = f"branch2.{letter}" + ("_bn" if kind == "norm" else "")
+    return f"{block}.{layer}.{words[-1]}"
+
+
+def to_mmaction_slow(key: str) -> str:
+    """Our name, which is PyTorchVideo's, as MMAction2's SlowOnly."""
+    words = key.split(".")
+    if words[2] == "proj":
+        return f"cls_head.fc_cls.{words[-1]}"
+    kind = "conv" if "conv" in words[-2] else "bn"
+    if words[1] == "0":
+        return f"backbone.conv1.{kind}.{words[-1]}"
+    block = f"backbone.layer{words[1]}.{words[3]}"
+    layer = "downsample" if words[-2].startswith("branch1") else f"conv{'abc'.index(words[-2][-1]) + 1}"
+    return f"{block}.{layer}.{kind}.{words[-1]}"
+
+
+def to_mmaction_2d(key: str) -> str:
+    """Our name, which is torchvision's within a prefix, as MMAction2's TSN or TSM."""
+    key = re.sub(r"^(base_model|backbone)\.", "backbone.", key)
+    key = re.sub(r"^(new_fc|fc)\.", "cls_head.fc_cls.", key)
+    key = re.sub(r"\.bn(\d)\.", r".conv\1.bn.", key)
+    key = re.sub(r"\.conv(\d)\.(net\.)?(weight)$", r".conv\1.conv.\2\3", key)
+    key = key.replace(".downsample.0.", ".downsample.conv.")
+    return key.replace(".downsample.1.", ".downsample.bn.")
+
+
+CASES: dict[str, Callable[[str], str]] = {
+    "slow_r50": lambda key: to_pyslowfast(key, has_pool=False),
+    "slowfast_r50": lambda key: to_pyslowfast(key, has_pool=False),
+    "c2d_r50": lambda key: to_pyslowfast(key, has_pool=True),
+    "i3d_r50": lambda key: to_pyslowfast(key, has_pool=True),
+    "slow_r50_4x16": to_mmaction_slow,
+    "tsm_r50": to_mmaction_2d,
+    "cnn_pool": to_mmaction_2d,
+}
+
+
+@pytest.mark.parametrize("model", CASES)
+def test_every_weight_lands_where_it_belongs(model: str) -> None:
+    target = shapes_of(model, num_classes=11)
+    expected = {CASES[model](key): key for key in target}
+    assert len(expected) == len(target)
+    given = {theirs: target[ours] for theirs, ours in expected.items()}
+    assert names_for(given, target) == expected
+
+
+@pytest.mark.parametrize(("model", "pathways"), [("slow_r50", 1), ("c2d_r50", 1), ("slowfast_r50", 2)])
+def test_the_names_translated_are_those_of_pyslowfast(model: str, pathways: int) -> None:
+    assert {CASES[model](key) for key in shapes_of(model)} == pyslowfast_names(pathways)
+
+
+def test_the_names_translated_are_those_of_mmaction() -> None:
+    slow = {CASES["slow_r50_4x16"](key) for key in shapes_of("slow_r50")}
+    assert {"backbone.conv1.conv.weight", "backbone.conv1.bn.bias", "cls_head.fc_cls.weight"} <= slow
+    assert {"backbone.layer1.0.downsample.conv.weight", "backbone.layer4.2.conv3.bn.running_var"} <= slow
+    shifted = {CASES["tsm_r50"](key) for key in shapes_of("tsm_r50")}
+    assert {"backbone.layer1.0.conv1.conv.net.weight", "backbone.layer2.3.conv2.conv.weight"} <= shifted
+
+
+def test_a_network_that_only_looks_alike_is_not_translated() -> None:
+    """MMAction2's I3D has the shapes of `i3d_r50` and other strides: its names must not find a place."""
+    target = shapes_of("i3d_r50")
+    given = {to_mmaction_slow(key): shape for key, shape in target.items() if key.split(".")[1] in "01"}
+    assert names_for(given, target) == {key: key for key in given}
+
+
+def test_our_own_names_stay() -> None:
+    for model in ("c3d", "resnet3d_18", "x3d_xs", "i3d_rgb"):
+        target = shapes_of(model)
+        assert names_for(target, target) == {key: key for key in target}
