@@ -27,6 +27,7 @@ from bench.data.pyav_reader import (
     opened,
     orientation_of,
     read_file,
+    seeks_land,
 )
 from bench.errors import InputError, UnknownNameError, VideoError
 
@@ -122,7 +123,7 @@ def _probe_folder(path: Path) -> VideoFacts:
         raise VideoError(f"{path}: frame 0 ({first}) cannot be decoded: {error}") from error
     gap = folder.first_gap
     return VideoFacts(
-        verdict="ok" if gap is None else f"damaged after frame {gap - 1}",
+        verdict=_verdict(gap),
         problem="" if gap is None else f"{path}: frame {gap} is missing: its number is left out among the files",
         frames=folder.frames,
         claimed_frames=folder.frames,
@@ -158,6 +159,12 @@ def _probe_file(path: Path) -> VideoFacts:
         )
 
 
+def _verdict(first_unsound: int | None) -> str:
+    if first_unsound is None:
+        return "ok"
+    return f"damaged after frame {first_unsound - 1}" if first_unsound else "damaged from the first frame on"
+
+
 def _truncation(path: Path, stream: VideoStream, *, frames: int) -> str:
     """What is missing at the file's end, unless every frame it claims is there."""
     missing = missing_bytes(path)
@@ -180,7 +187,7 @@ def _facts_of(
     height, width = orientation.upright((first.height, first.width))
     pts, time_base = _times(timeline, container, stream)
     return VideoFacts(
-        verdict="ok" if first_unsound is None else f"damaged after frame {first_unsound - 1}",
+        verdict=_verdict(first_unsound),
         problem=problem,
         frames=len(timeline.pts),
         claimed_frames=stream.frames,
@@ -196,7 +203,7 @@ def _facts_of(
         has_b_frames=bool(stream.codec_context.has_b_frames),
         keyframes=tuple(timeline.key_checksums),
         keyframe_checksums=tuple(timeline.key_checksums.values()),
-        is_seekable=first_unsound is None and timeline.is_seekable and can_seek(container, stream),
+        is_seekable=first_unsound is None and seeks_land(path, timeline),
         bytes=path.stat().st_size,
         sha256=content_hash(path),
     )

@@ -13,11 +13,12 @@ FACTS_VERSION = 1
 class VideoFacts:
     """The facts of one file or frame folder. `frames` is counted by decoding; headers are not believed.
 
-    `verdict` is `ok`, `damaged after frame N` (N is the last sound frame, from 0), `unreadable` or `missing`, and
-    `problem` says what was found. `width` and `height` are upright; `rotation` is the clockwise turn, in degrees,
-    that makes a stored frame upright (a mirror image is set right as well). `pts` has one entry a frame, in units of
-    `time_base` seconds; None where the container gives none. `keyframes` are frame numbers where decoding can start;
-    `keyframe_checksums` (CRC-32 of the stored luma) prove after a seek that it landed there.
+    `verdict` is `ok`, `damaged after frame N` (N is the last sound frame, from 0; `damaged from the first frame on`
+    where there is none), `unreadable` or `missing`; `problem` says what was found. `width` and `height` are upright;
+    `rotation` is the clockwise turn, in degrees, that makes a stored frame upright (a mirror image is set right too).
+    `pts` has one entry a frame, in units of `time_base` seconds; None where the container gives none. `keyframes` are
+    frame numbers where decoding can start; `keyframe_checksums` (CRC-32 of the stored luma) prove after a seek that it
+    landed there.
     """
 
     verdict: str

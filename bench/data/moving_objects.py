@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 AXES = ((0, 1), (1, 0), (1, 1), (-1, 1))  # (down, right) a step; direction 2k runs along axis k, 2k + 1 against it
-SPEEDS_PX = (2, 3, 4)
-OBJECTS = (2, 3, 4)
+SPEEDS_PX = (2, 3)
+OBJECTS = (3, 4, 5)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +39,7 @@ def draw_scene(seed: tuple[int, ...], *, size: int) -> Scene:
     random = np.random.default_rng(seed)
     objects = tuple(_draw_object(random, size=size) for _ in range(random.choice(OBJECTS)))
     starts = random.integers(0, size, (len(AXES), len(objects), 2))
-    return Scene(background=_texture(random, size=size, contrast=18), objects=objects, starts=starts)
+    return Scene(background=_texture(random, size=size, contrast=8), objects=objects, starts=starts)
 
 
 def film(scene: Scene, direction: int, *, frames: int) -> NDArray[np.uint8]:
@@ -61,7 +61,7 @@ def _picture(scene: Scene, *, axis: int, time: int) -> NDArray[np.uint8]:
 
 
 def _draw_object(random: np.random.Generator, *, size: int) -> MovingObject:
-    side = int(random.integers(size // 6, size // 4 + 1))
+    side = int(random.integers(size // 4, size // 3 + 1))
     rows, columns = np.mgrid[:side, :side] - (side - 1) / 2
     is_disc = bool(random.integers(2))
     mask = rows**2 + columns**2 <= (side / 2) ** 2 if is_disc else np.ones((side, side), dtype=np.bool_)

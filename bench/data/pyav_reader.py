@@ -83,6 +83,7 @@ def read_file(path: Path, indices: Sequence[int], *, size: Size | None, facts: V
     found: Mapping[int, Frames] | None = None
     if _pays_to_seek(timeline, wanted):
         found = _read_by_seeking(path, wanted, size=size, timeline=timeline)
+        timeline.is_seekable = found is not None
     if found is None:
         found = _read_from_start(path, wanted, size=size, timeline=timeline)
     _check_sizes(path, found)
@@ -125,6 +126,20 @@ def claimed_length(path: Path) -> tuple[int, float | None]:
             return sum(packet.size > 0 for packet in container.demux(stream)), fps
         except DECODE_ERRORS as error:
             raise VideoError(f"{path}: cannot be read: {reason_of(error)}") from error
+
+
+def seeks_land(path: Path, timeline: Timeline) -> bool:
+    """True if a seek to the last key frame gives that frame; some containers never do."""
+    last = max(timeline.key_checksums, default=0)
+    if not timeline.is_seekable or not timeline.pts:
+        return False
+    try:
+        with opened(path) as (container, stream):
+            return can_seek(container, stream) and any(
+                True for _ in _frames_after_seek(container, stream, key=last, timeline=timeline)
+            )
+    except (_LostError, *DECODE_ERRORS, VideoError):
+        return False
 
 
 def can_seek(container: InputContainer, stream: VideoStream) -> bool:

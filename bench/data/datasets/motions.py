@@ -19,7 +19,7 @@ from bench.data.collection import Video, VideoSet, cache_folder, video_set
 from bench.errors import DatasetError, InputError
 from bench.registry import register_dataset
 
-VERSION = 1
+VERSION = 2
 CLASSES = (
     "moving right",
     "moving left",
