@@ -10,7 +10,7 @@ from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import betainc, ndtr, stdtr, stdtrit
+from scipy.special import betainc, nctdtrinc, ndtr, stdtr, stdtrit
 
 from bench.stats import Z95, Estimate, mcnemar
 
@@ -41,9 +41,9 @@ class Change:
     how: str
 
     def detectable(self, tolerance: float, *, alpha: float) -> float:
-        """The smallest change that this comparison would have called one, 80 times in 100."""
-        power_t = float(stdtrit(self.degrees, POWER))
-        return self.error * power_t + max(tolerance, self.error * float(stdtrit(self.degrees, 1 - alpha / 2)))
+        """The smallest change that this comparison would have called one, 80 times in 100: noncentral t."""
+        certain = self.error * _noncentrality(self.degrees, alpha)
+        return max(certain, tolerance + self.error * float(stdtrit(self.degrees, POWER)))
 
     def growth_needed(self, room: float) -> float:
         """How many times as many runs would narrow the interval to `room` on either side."""
@@ -74,6 +74,14 @@ def change_of_runs(base: Sequence[float], head: Sequence[float]) -> Change:
         p=p,
         how=f"{len(old)} and {len(new)} runs",
     )
+
+
+def _noncentrality(degrees: float, alpha: float) -> float:
+    """By how many standard errors a change must differ from none for Student's test at `alpha` to see it."""
+    critical = float(stdtrit(degrees, 1 - alpha / 2))
+    if degrees > MANY / 2:
+        return critical + float(stdtrit(degrees, POWER))
+    return float(nctdtrinc(degrees, 1 - POWER, critical))
 
 
 def change_of_shares(base: Estimate, head: Estimate) -> Change:

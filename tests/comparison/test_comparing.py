@@ -315,7 +315,7 @@ def test_arbitrary_records_give_one_verdict_per_case_and_metric(
     try:
         comparison = compare(*sides, gate=gate)
     except InputError as error:
-        assert "which direction is better" in str(error)  # noqa: PT017  # a rule that the metric cannot be held to
+        assert "which direction is better" in str(error)  # a rule that the metric cannot be held to
         return
     places = [(row.suite, row.case_id, row.metric) for row in comparison.rows]
     assert len(places) == len(set(places))

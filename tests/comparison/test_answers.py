@@ -1,0 +1,90 @@
+"""Accuracies are compared video by video where both sides kept their answers."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bench.comparison.comparing import compare
+from bench.schema import Metric, Record
+from bench.stats import wilson_interval
+from bench.store import RecordStore
+
+VIDEOS = 400
+
+
+@pytest.fixture
+def side(tmp_path: Path, record: Callable[..., Record]) -> Callable[..., Path]:
+    """A results folder with one accuracy; `right` are the videos answered right, kept as predictions if asked."""
+
+    def write(name: str, right: set[int], *, kept: bool = True, first: int = 0) -> Path:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        share = wilson_interval(len(right), VIDEOS)
+        top = Metric(
+            name="accuracy.top1",
+            value=100 * share.value,
+            unit="%",
+            better="higher",
+            interval=(100 * share.low, 100 * share.high),
+        )
+        store = RecordStore(tmp_path / name)
+        artifacts: dict[str, Any] = {}
+        if kept:
+            file = store.artifacts("c") / "predictions.parquet"
+            file.parent.mkdir(parents=True)
+            columns = {
+                "video": [f"v{first + n}" for n in range(VIDEOS)],
+                "label": [n % 7 for n in range(VIDEOS)],
+                "rank": [0 if n in right else 3 for n in range(VIDEOS)],
+            }
+            pq.write_table(pa.table(columns), file)
+            artifacts = {"predictions": str(file.relative_to(store.folder))}
+        store.append(record(top, artifacts=artifacts, measures={"accuracy": {}}))
+        return tmp_path / name
+
+    return write
+
+
+def verdict(base: Path, head: Path, limit: str = "0.5pt") -> tuple[str, str]:
+    (row,) = compare(base, head, gate={"accuracy.top1": limit}).rows
+    return row.verdict, row.reason
+
+
+def test_the_same_videos_tell_what_two_intervals_cannot(side: Callable[..., Path]) -> None:
+    """30 of 400 are lost and none is won: 7.5 points, plain to McNemar and within what two binomials allow."""
+    base, head = set(range(240)), set(range(210))
+    told, reason = verdict(side("base", base), side("head", head))
+    assert told == "slower"
+    assert "-7.50 pt" in reason
+    told, reason = verdict(side("base2", base, kept=False), side("head2", head, kept=False))
+    assert told == "inconclusive"
+    assert "more videos would tell" in reason
+
+
+def test_answers_that_are_all_alike_are_the_same(side: Callable[..., Path]) -> None:
+    told, reason = verdict(side("base", set(range(100))), side("head", set(range(100))))
+    assert told == "same"
+    assert "400 videos" in reason
+
+
+def test_other_videos_fall_back_to_the_intervals(side: Callable[..., Path]) -> None:
+    told, _ = verdict(side("base", set(range(240))), side("head", set(range(210)), first=1))
+    assert told == "inconclusive"
+
+
+def test_a_better_network_is_faster_in_the_words_of_the_gate(side: Callable[..., Path]) -> None:
+    assert verdict(side("base", set(range(100))), side("head", set(range(200))))[0] == "faster"
+
+
+def test_a_wide_limit_can_be_kept(side: Callable[..., Path]) -> None:
+    lost_and_won = set(range(2, 202))
+    assert verdict(side("base", set(range(200))), side("head", lost_and_won), "5pt")[0] == "same"
+
+
+def test_predictions_that_cannot_be_read_are_no_crash(side: Callable[..., Path]) -> None:
+    base, head = side("base", set(range(100))), side("head", set(range(100)))
+    (head / "artifacts/c/predictions.parquet").write_bytes(b"cut off")
+    assert verdict(base, head) == ("same", "equal")

@@ -1,0 +1,143 @@
+"""The statistics against independent implementations, by hand, and on simulated noise."""
+
+import importlib.util
+import math
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats as scipy_stats
+
+from bench.comparison.evidence import (
+    ALPHA,
+    bootstrap_interval,
+    change_of_answers,
+    change_of_runs,
+    change_of_shares,
+    holm,
+    mann_whitney,
+    welch,
+)
+from bench.stats import Z95, wilson_interval
+
+POSITIVE = st.floats(0.1, 1000)
+
+
+@pytest.fixture(scope="module")
+def simulation() -> ModuleType:
+    path = Path(__file__).parents[2] / "benchmarks" / "gate_simulation.py"
+    spec = importlib.util.spec_from_file_location("gate_simulation", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    import sys
+
+    sys.modules["gate_simulation"] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(2, 9), st.integers(2, 9), st.integers(0, 10**6))
+def test_welch_is_that_of_scipy(n: int, m: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    base, head = rng.normal(0, 1, (3, n)), rng.normal(0.5, 3, (3, m))
+    error, degrees, p = welch(base, head)
+    reference = scipy_stats.ttest_ind(head, base, axis=1, equal_var=False)
+    np.testing.assert_allclose(p, reference.pvalue, rtol=1e-9)
+    np.testing.assert_allclose(degrees, reference.df, rtol=1e-9)
+    np.testing.assert_allclose((head.mean(1) - base.mean(1)) / error, reference.statistic, rtol=1e-9)
+
+
+def test_runs_that_never_vary_are_sure_of_any_change() -> None:
+    same, other = change_of_runs([5.0] * 4, [5.0] * 4), change_of_runs([5.0] * 4, [5.5] * 4)
+    assert (same.p, same.error, same.low, same.high) == (1.0, 0.0, 0.0, 0.0)
+    assert other.p == 0.0
+    assert other.low == other.high == pytest.approx(math.log(1.1))
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(POSITIVE, min_size=4, max_size=8), st.lists(POSITIVE, min_size=4, max_size=8), st.floats(0.01, 100))
+def test_a_change_does_not_depend_on_the_unit_and_turns_round(
+    base: list[float], head: list[float], scale: float
+) -> None:
+    change = change_of_runs(base, head)
+    scaled = change_of_runs([scale * v for v in base], [scale * v for v in head])
+    turned = change_of_runs(head, base)
+    assert change.low <= change.estimate <= change.high
+    assert 0 <= change.p <= 1
+    assert scaled.estimate == pytest.approx(change.estimate, abs=1e-9)
+    assert scaled.low == pytest.approx(change.low, abs=1e-9)
+    assert turned.estimate == pytest.approx(-change.estimate, abs=1e-9)
+    assert turned.p == pytest.approx(change.p, abs=1e-6)
+
+
+def test_the_smooth_median_of_all_draws_is_harrell_and_davis() -> None:
+    """With one run a side there is one draw: the interval is the difference itself."""
+    low, high = bootstrap_interval(np.array([[2.0]]), np.array([[5.0]]), degrees=np.array([3.0]))
+    assert (low[0], high[0]) == (3.0, 3.0)
+    reference = scipy_stats.mstats.hdquantiles([1.0, 2.0, 4.0, 8.0, 9.0], [0.5])[0]
+    from bench.comparison.evidence import _smooth_median
+
+    assert _smooth_median(np.array([9.0, 1.0, 8.0, 2.0, 4.0])) == pytest.approx(reference)
+
+
+def test_zeros_and_negative_values_are_compared_by_difference() -> None:
+    change = change_of_runs([0.0, 1.0, -1.0, 0.0], [10.0, 11.0, 9.0, 10.0])
+    assert not change.is_ratio
+    assert change.estimate == 10.0
+
+
+def test_holm_by_hand() -> None:
+    """Sorted 0.01, 0.02, 0.03, 0.04: times 4, 3, 2, 1, never falling."""
+    assert holm([0.03, 0.01, 0.04, 0.02]) == pytest.approx([0.06, 0.04, 0.06, 0.06])
+    assert holm([]) == []
+    assert holm([0.7, 0.9]) == [1.0, 1.0]
+
+
+def test_the_rank_test_by_hand() -> None:
+    """Six runs a side, fully apart: 2 of the 924 orders are as extreme."""
+    assert mann_whitney(range(6), range(10, 16)) == pytest.approx(2 / 924)
+    assert mann_whitney([3.0] * 5, [3.0] * 5) == 1.0
+
+
+def test_answers_by_hand() -> None:
+    """Of 100 videos 10 are right in base only and 2 in head only: 8 points down, variance (0.12 - 0.08^2) / 100."""
+    change = change_of_answers(only_base=10, only_head=2, videos=100)
+    assert change.estimate == pytest.approx(-8)
+    assert change.error == pytest.approx(100 * math.sqrt((0.12 - 0.0064) / 100))
+    assert change.p == pytest.approx(scipy_stats.binomtest(2, 12).pvalue)
+
+
+def test_shares_by_their_intervals_are_close_to_the_test_of_two_proportions() -> None:
+    a, b = (wilson_interval(k, 1000) for k in (700, 650))
+    base, head = (type(e)(value=100 * e.value, low=100 * e.low, high=100 * e.high) for e in (a, b))
+    change = change_of_shares(base, head)
+    assert change.estimate == pytest.approx(-5)
+    assert change.error == pytest.approx(100 * math.sqrt((0.7 * 0.3 + 0.65 * 0.35) / 1000), rel=0.01)
+    assert change.high - change.estimate == pytest.approx(Z95 * change.error)
+
+
+def test_the_detectable_change_is_found_four_times_in_five() -> None:
+    """Simulated: shift one side by what the formula says and count how often Welch's p falls below alpha."""
+    rng = np.random.default_rng(1)
+    base, head = rng.normal(0, 1, (4000, 6)), rng.normal(0, 1, (4000, 6))
+    reference = change_of_runs([100.0] * 6, [100.0] * 6)
+    error = math.sqrt(2 / 6)
+    shift = type(reference)(**{**vars(reference), "error": error, "degrees": 10.0}).detectable(0.0, alpha=ALPHA)
+    found = float((welch(base, head + shift)[2] < ALPHA).mean())
+    assert found == pytest.approx(0.8, abs=0.03)
+
+
+@pytest.mark.parametrize("noise", ["gaussian", "heavy_tail", "bimodal", "drift", "autocorrelated", "process_offset"])
+def test_small_simulation_holds_its_promises(simulation: ModuleType, noise: str) -> None:
+    """150 repeats: at 1 % false alarms 5 are seen less than once in 50 times; the committed table has 2,000."""
+    model = getattr(simulation, noise)
+    none = simulation.simulate(model, factor=1.0, runs=5, repeats=150, seed=7)
+    assert none.verdicts["slower"] + none.verdicts["faster"] <= 5 / 150
+    assert none.coverage >= 0.88
+    if noise not in ("heavy_tail", "bimodal"):
+        assert simulation.simulate(model, factor=1.05, runs=5, repeats=60, seed=7).verdicts["slower"] >= 0.9
