@@ -192,7 +192,7 @@ class _Part:
 def _score(model: nn.Module, batch: Batch, *, device: str | torch.device, at_once: int, averaging: Averaging) -> _Part:
     clips = [clip.to(device, non_blocking=True) for clip in batch.clips]
     pieces = zip(*(torch.split(clip, at_once) for clip in clips), strict=True)
-    logits = torch.cat([_logits(model(*piece)) for piece in pieces]).float()
+    logits = torch.cat([logits_of(model(*piece)) for piece in pieces]).float()
     scores = logits.softmax(1) if averaging == "softmax" else logits
     by_view = scores.cpu().numpy()
     labels = batch.labels.numpy() if batch.labels.ndim == 1 else batch.labels.numpy().astype(np.bool_)
@@ -204,7 +204,7 @@ def _score(model: nn.Module, batch: Batch, *, device: str | torch.device, at_onc
     )
 
 
-def _logits(output: Any) -> Tensor:
+def logits_of(output: Any) -> Tensor:
     if not isinstance(output, Tensor) or output.ndim != 2:
         shape = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
         raise InputError(f"the network must return logits (B, classes), found {shape}")
