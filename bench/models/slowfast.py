@@ -64,9 +64,10 @@ class SlowFast(BlockNetwork):
 
     def forward_maps(self, *clips: Tensor) -> Tensor:
         pathways = clips
-        for block in self.blocks[:-2]:
+        *blocks, join, _head = self.blocks
+        for block in blocks:
             pathways = block(*pathways)
-        joined: Tensor = self.blocks[-2](*pathways)
+        joined: Tensor = join(*pathways)
         return joined
 
     def check(self, *clips: Tensor) -> None:

@@ -61,7 +61,8 @@ class BlockNetwork(VideoModel):
     def forward_maps(self, *clips: Tensor) -> Tensor:
         """What the head reads, before pooling: `(B, C, T', H', W')`."""
         (x,) = clips
-        for block in self.blocks[:-1]:
+        *blocks, _head = self.blocks
+        for block in blocks:
             x = block(x)
         return x
 
