@@ -12,7 +12,8 @@ from rich.text import Text
 
 from bench.schema import Json, Metric
 
-console = Console(highlight=False)
+WIDE = 200  # columns of a table that goes to a pipe or a file
+console = Console(highlight=False, width=None if sys.stdout.isatty() else WIDE)
 errors = Console(stderr=True, highlight=False)
 
 
@@ -28,8 +29,7 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, right: Se
         grid.add_column(name, justify="right" if name in right else "left", overflow="fold", no_wrap=name in right)
     for row in rows:
         grid.add_row(*(Text("–" if cell is None else str(cell)) for cell in row))
-    width = None if console.is_terminal else max(200, console.width)
-    console.print(grid, width=width)
+    console.print(grid)
 
 
 def duration(seconds: float) -> str:
