@@ -193,6 +193,67 @@ def compare(
 
 
 @app.command()
+def predict(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="A name from `vbench models`, or source:name.")],
+    videos: Annotated[list[Path], typer.Argument(metavar="VIDEO...", help="Video files or frame folders.")],
+    weights: Annotated[Path, typer.Option("--weights", help="A checkpoint.")],
+    clip: Annotated[str | None, typer.Option(help="frames x stride x size, such as 16x1x112.")] = None,
+    views: Annotated[str, typer.Option(help="Views of one video, temporal x spatial, such as 10x3.")] = "1x1",
+    top: Annotated[int, typer.Option(help="How many classes a video.")] = 5,
+    classes: Annotated[Path | None, typer.Option(help="A file with one class name a line.")] = None,
+    per_view: Annotated[bool, typer.Option("--per-view", help="Also the likeliest class of each view.")] = False,
+    arg: Annotated[list[str] | None, typer.Option("--arg", metavar="NAME=VALUE", help="A model argument.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Name the likeliest classes of videos, with probabilities."""
+    from bench.execution.predicting import predict_videos
+    from bench.terminal.console import as_json as print_json
+    from bench.terminal.predictions import predictions_as_dicts, show_predictions
+
+    found = predict_videos(
+        model,
+        videos,
+        weights=weights,
+        clip=clip,
+        views=views,
+        top=top,
+        classes=classes,
+        arguments=_arguments(arg or []),
+    )
+    if as_json:
+        print_json(predictions_as_dicts(found))
+    else:
+        show_predictions(found, per_view=per_view)
+    raise typer.Exit(3 if any(prediction.error for prediction in found) else 0)
+
+
+@app.command()
+def features(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="A name from `vbench models`, or source:name.")],
+    weights: Annotated[Path, typer.Option("--weights", help="A checkpoint.")],
+    dataset: Annotated[str, typer.Option("--dataset", help="A data set from `vbench data list`.")],
+    split: Annotated[str, typer.Option("--split", help="Its split.")],
+    out: Annotated[Path, typer.Option("--out", help="Parquet file: one row a video.")],
+    clip: Annotated[str | None, typer.Option(help="frames x stride x size, such as 16x1x112.")] = None,
+    root: Annotated[Path | None, typer.Option(help="The data set's folder; $VBENCH_DATA/<name> if not given.")] = None,
+    views: Annotated[str, typer.Option(help="Views of one video, temporal x spatial.")] = "1x1",
+    arg: Annotated[list[str] | None, typer.Option("--arg", metavar="NAME=VALUE", help="A model argument.")] = None,
+) -> None:
+    """Write the pooled vectors of a data set, for transfer learning."""
+    from bench.execution.predicting import features_of_dataset
+    from bench.terminal.console import say
+
+    found = features_of_dataset(
+        model, dataset, split=split, out=out, weights=weights, clip=clip, root=root, views=views,
+        arguments=_arguments(arg or []),
+    )  # fmt: skip
+    for unread in found.unread:
+        say(f"not read: {unread.id}: {unread.reason}")
+    say(f"{len(found.videos)} vectors of {found.vectors.shape[1]}: {out}")
+    raise typer.Exit(3 if found.unread else 0)
+
+
+@app.command()
 def report(
     results: Annotated[list[Path], typer.Argument(metavar="RESULTS...", help="Results folders or records files.")],
     out: Annotated[Path, typer.Option("--out", help="Folder of the site.")] = Path("report"),

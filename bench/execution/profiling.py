@@ -172,7 +172,20 @@ def _counted(request: Mapping[str, Any], *, weights: str | None) -> Profile:
         uncounted_operators=forward.uncounted_ops,
         notes=tuple(note for note in (forward.fallback_reason, step_note, *memory.notes) if note),
         layers=tuple(_layers(model, forward)),
+        witnesses=tuple(_witnesses(request, shapes)),
     )
+
+
+def _witnesses(request: Mapping[str, Any], shapes: Sequence[tuple[int, ...]]) -> list[dict[str, Json]]:
+    """What other counters say of the same network for one clip, each in a process of its own."""
+    from bench.measure.counting.witnesses.hearing import Rebuilt, hear_witnesses
+
+    arguments = dict(request["arguments"])
+    if request["num_classes"] is not None:
+        arguments["num_classes"] = request["num_classes"]
+    build = Rebuilt(model=request["model"], arguments=arguments)
+    verdicts = hear_witnesses(build, [list(shape) for shape in shapes], counters=request["counters"])
+    return [verdict.as_dict() for verdict in verdicts]
 
 
 def _built(request: Mapping[str, Any], *, weights: str | None) -> "nn.Module":

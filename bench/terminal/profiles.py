@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from bench.execution.profiling import Profile
+from bench.schema import Json
 from bench.terminal.console import amount, quantity, say, table
 
 
@@ -18,6 +19,8 @@ def show_profile(found: Profile, *, with_layers: bool) -> None:
         say(f"INCOMPLETE, a lower bound: no formula for {names}")
     if found.never_called:
         say(f"parameters that no operator read: {', '.join(found.never_called)}")
+    if found.witnesses:
+        _show_witnesses(found)
     if with_layers:
         say("")
         _show_layers(found)
@@ -46,6 +49,34 @@ def _rows(found: Profile) -> Sequence[tuple[str, str, str]]:
     rows.append(("activations written", f"{found.activation_bytes:,}", quantity(found.activation_bytes, "B")))
     rows += [(metric.key, "", amount(metric)) for metric in found.speed if metric.value is not None]
     return rows
+
+
+def _show_witnesses(found: Profile) -> None:
+    """What each counter prints, the part that should equal ours, and why it does not."""
+    say("")
+    rows = [
+        (
+            w["tool"],
+            w["version"],
+            _number(w["printed"]),
+            _number(w["comparable"]),
+            _number(w["difference"]),
+            w["verdict"],
+        )
+        for w in found.witnesses
+    ]
+    columns = ("counter", "version", "prints", "of which products", "less ours", "verdict")
+    table(columns, rows, right=columns[2:5])
+    for witness in found.witnesses:
+        say(f"{witness['tool']} counts {witness['convention']}")
+        if witness["verdict"] == "unexplained":
+            say(f"  UNEXPLAINED, do not quote either figure before it is: {witness['why']}")
+        elif witness["why"]:
+            say(f"  {witness['verdict']}: {witness['why']}")
+
+
+def _number(value: Json) -> str | None:
+    return f"{value:,}" if isinstance(value, int | float) else None
 
 
 def _show_layers(found: Profile) -> None:
