@@ -63,7 +63,9 @@ def change_of_runs(base: Sequence[float], head: Sequence[float]) -> Change:
         old, new = np.log(old), np.log(new)
     estimate = float(np.median(new) - np.median(old))
     error, degrees, p = (float(each[0]) for each in welch(old[None], new[None]))
-    low, high = (float(each[0]) for each in bootstrap_interval(old[None], new[None], degrees=np.array([degrees])))
+    low = high = estimate
+    if error > 0:
+        low, high = (float(each[0]) for each in bootstrap_interval(old[None], new[None], degrees=np.array([degrees])))
     return Change(
         is_ratio=is_ratio,
         estimate=estimate,
@@ -135,31 +137,31 @@ def welch(base: Values, head: Values) -> tuple[Values, Values, Values]:
 
 def bootstrap_interval(base: Values, head: Values, *, degrees: Values) -> tuple[Values, Values]:
     """Ends of the 95 % interval of median(head) - median(base), row by row of `(comparisons, runs)`."""
-    new, old = head[:, _draws(head.shape[1], SEED + 1)], base[:, _draws(base.shape[1], SEED)]
-    drawn = np.sort(_smooth_median(new) - _smooth_median(old), axis=1)
-    tail = ndtr(stdtrit(degrees, 0.025))
-    rank = np.floor(tail * (DRAWS - 1)).astype(np.int64)
+    new = np.sort(head, axis=1) @ _draws(head.shape[1], SEED + 1)
+    old = np.sort(base, axis=1) @ _draws(base.shape[1], SEED)
+    drawn = np.sort(new - old, axis=1)
+    rank = np.floor(ndtr(stdtrit(degrees, 0.025)) * (DRAWS - 1)).astype(np.int64)
     rows = np.arange(len(drawn))
     return drawn[rows, rank], drawn[rows, DRAWS - 1 - rank]
 
 
-def _smooth_median(values: Values) -> Values:
-    """Harrell and Davis' estimate of the median over the last axis; Biometrika 69(3), 1982."""
-    weighted: Values = np.sort(values, axis=-1) @ _median_weights(values.shape[-1])
-    return weighted
-
-
 @lru_cache(maxsize=64)
-def _median_weights(n: int) -> Values:
-    half = (n + 1) / 2
-    weights: Values = np.diff(betainc(half, half, np.arange(n + 1) / n))
+def _draws(n: int, seed: int) -> Values:
+    """The bootstrap's draws of `n` runs, `(n, DRAWS)`: what each run, in ascending order, weighs in a draw's median.
+
+    The same draws in every comparison, so that none is lucky.
+    """
+    taken = np.sort(np.random.default_rng([seed, n]).integers(0, n, (DRAWS, n)), axis=1)
+    weights = np.zeros((n, DRAWS))
+    np.add.at(weights, (taken, np.arange(DRAWS)[:, None]), _median_weights(n))
     return weights
 
 
-@lru_cache(maxsize=64)
-def _draws(n: int, seed: int) -> NDArray[np.int64]:
-    """Which runs each of the bootstrap's draws takes, `(DRAWS, n)`: the same in every comparison, so none is lucky."""
-    return np.random.default_rng([seed, n]).integers(0, n, (DRAWS, n))
+def _median_weights(n: int) -> Values:
+    """What each of `n` ascending values weighs in the smooth median of Harrell and Davis; Biometrika 69(3), 1982."""
+    half = (n + 1) / 2
+    weights: Values = np.diff(betainc(half, half, np.arange(n + 1) / n))
+    return weights
 
 
 def mann_whitney(base: Sequence[float], head: Sequence[float]) -> float:

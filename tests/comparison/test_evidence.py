@@ -13,6 +13,10 @@ from scipy import stats as scipy_stats
 
 from bench.comparison.evidence import (
     ALPHA,
+    DRAWS,
+    SEED,
+    _draws,
+    _median_weights,
     bootstrap_interval,
     change_of_answers,
     change_of_runs,
@@ -75,14 +79,27 @@ def test_a_change_does_not_depend_on_the_unit_and_turns_round(
     assert turned.p == pytest.approx(change.p, abs=1e-6)
 
 
-def test_the_smooth_median_of_all_draws_is_harrell_and_davis() -> None:
+def test_the_smooth_median_is_harrell_and_davis() -> None:
     """With one run a side there is one draw: the interval is the difference itself."""
     low, high = bootstrap_interval(np.array([[2.0]]), np.array([[5.0]]), degrees=np.array([3.0]))
     assert (low[0], high[0]) == (3.0, 3.0)
     reference = scipy_stats.mstats.hdquantiles([1.0, 2.0, 4.0, 8.0, 9.0], [0.5])[0]
-    from bench.comparison.evidence import _smooth_median
+    assert np.array([1.0, 2.0, 4.0, 8.0, 9.0]) @ _median_weights(5) == pytest.approx(reference)
 
-    assert _smooth_median(np.array([9.0, 1.0, 8.0, 2.0, 4.0])) == pytest.approx(reference)
+
+def test_every_draw_of_the_bootstrap_is_a_smooth_median_of_runs_taken_with_replacement() -> None:
+    """Drawn again the slow way, and the interval read off at Student's percentile by hand."""
+    base, head = np.array([3.0, 1.0, 2.0, 5.0]), np.array([4.0, 9.0, 6.0, 7.0, 2.0])
+    medians = []
+    for values, seed in ((np.sort(base), SEED), (np.sort(head), SEED + 1)):
+        n = len(values)
+        taken = np.random.default_rng([seed, n]).integers(0, n, (DRAWS, n))
+        medians.append([scipy_stats.mstats.hdquantiles(draw, [0.5])[0] for draw in values[taken[:200]]])
+    drawn = np.sort(head) @ _draws(5, SEED + 1) - np.sort(base) @ _draws(4, SEED)
+    np.testing.assert_allclose(drawn[:200], np.subtract(medians[1], medians[0]))
+    low, high = bootstrap_interval(base[None], head[None], degrees=np.array([5.0]))
+    tail = scipy_stats.norm.cdf(scipy_stats.t.ppf(0.025, 5))
+    assert (low[0], high[0]) == pytest.approx(tuple(np.quantile(drawn, [tail, 1 - tail])), abs=0.02)
 
 
 def test_zeros_and_negative_values_are_compared_by_difference() -> None:
