@@ -18,7 +18,7 @@ STEPS = [
     {"train"},
     {"suite", "store", "measure"},
     {"execution", "comparison", "reporting"},
-    {"cli", "terminal", "__main__"},
+    {"cli", "terminal", "__main__", "pytest_plugin"},
 ]
 # A leaf may know another leaf where one is made of the other; nothing else may know its own step.
 WITHIN = {("registry", "schema"), ("reference", "schema"), ("cli", "terminal"), ("__main__", "cli")}

@@ -1,0 +1,159 @@
+"""The gate inside pytest: the fixture `vbench` measures a model in fresh processes and compares with a kept baseline.
+
+    def test_my_network_stays_fast(vbench):
+        vbench.gate("throughput", "my_package.networks:small", "1x3x16x112x112", limit="3%")
+
+`pytest --vbench-update` keeps what it measures as the baseline. Without one a gate fails: it has compared nothing.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from bench.comparison.outcome import Comparison
+    from bench.schema import Case, Record
+
+BASELINE = ".vbench/baseline"
+SUITE = "pytest"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Options of the gate, in a group of their own."""
+    group = parser.getgroup("vbench")
+    group.addoption("--vbench-update", action="store_true", help="keep what vbench gates measure as their baseline")
+    group.addoption("--vbench-baseline", metavar="FOLDER", help=f"where baselines are kept (default: {BASELINE})")
+    group.addoption(
+        "--vbench-across", action="store_true", help="compare with baselines of unlike machines all the same"
+    )
+
+
+@pytest.fixture
+def vbench(request: pytest.FixtureRequest, tmp_path: Path) -> "Gate":
+    """Gates of this test session."""
+    config = request.config
+    folder = Path(config.getoption("--vbench-baseline") or config.rootpath / BASELINE)
+    return Gate(
+        baseline=folder,
+        work=tmp_path,
+        does_update=bool(config.getoption("--vbench-update")),
+        is_across=bool(config.getoption("--vbench-across")),
+    )
+
+
+class Gate:
+    """Measures, and fails the test on a regression, on doubt, and where nothing could be compared."""
+
+    def __init__(self, *, baseline: Path, work: Path, does_update: bool, is_across: bool) -> None:
+        self.baseline, self.work = baseline, work
+        self.does_update, self.is_across = does_update, is_across
+
+    def gate(
+        self,
+        metric: str,
+        model: str,
+        input: str,  # noqa: A002  # as `vbench profile --input`
+        *,
+        limit: str | None = None,
+        runs: int = 5,
+        device: str | None = None,
+        arguments: Mapping[str, Any] | None = None,
+        options: Mapping[str, Any] | None = None,
+        timeout_s: float = 600.0,
+    ) -> "Comparison | None":
+        """Compare `metric`, a measure such as `throughput` or one metric of it, with the baseline.
+
+        `model` is a name as `create_model` takes it, `input` a shape `BxCxTxHxW`, `limit` how much worse is allowed
+        (3 % if not given, nothing for counts), `options` those of the measure. Returns None where it updates.
+        """
+        from bench.comparison.comparing import compare
+        from bench.store import RecordStore
+
+        case = _case(metric, model, input, device=device, arguments=arguments, options=options, timeout_s=timeout_s)
+        case = case.model_copy(update={"runs": runs})
+        store = RecordStore(self.baseline / case.id)
+        if not self.does_update and not store.file.is_file():
+            pytest.fail(f"no baseline of {case.title} in {self.baseline}; keep one with: pytest --vbench-update")
+        records = _measure(case, RecordStore(self.work / case.id))
+        if self.does_update:
+            _keep(records, store)
+            return None
+        allowed = dict.fromkeys(_headlines(records, metric), limit) if limit else {}
+        comparison = compare(store.folder, records, gate=allowed, across=self.is_across)
+        _conclude(comparison, metric, is_gated=bool(allowed))
+        return comparison
+
+
+def _case(
+    metric: str,
+    model: str,
+    shape: str,
+    *,
+    device: str | None,
+    arguments: Mapping[str, Any] | None,
+    options: Mapping[str, Any] | None,
+    timeout_s: float,
+) -> "Case":
+    from bench.errors import InputError
+    from bench.registry import MEASURES
+    from bench.schema import Case, Clip, Point
+
+    parts = shape.lower().split("x")
+    if len(parts) != 5 or not all(part.isdigit() and int(part) for part in parts):
+        raise InputError(f"input {shape!r} is not a shape BxCxTxHxW, such as 1x3x16x112x112")
+    batch, _, frames, height, width = map(int, parts)
+    measure = MEASURES.get(metric.partition(".")[0])
+    axes: dict[str, Any] = {"batch": batch, "device": device, "precision": "fp32"}
+    point = Point(
+        model=model,
+        args=dict(arguments or {}),
+        clip=Clip(frames=frames, height=height, width=width),
+        **{axis: value for axis, value in axes.items() if axis in measure.depends_on},
+    )
+    return Case(suite=SUITE, point=point, measures={measure.name: dict(options or {})}, timeout_s=timeout_s)
+
+
+def _measure(case: "Case", store: Any) -> "list[Record]":
+    """One record a run, each of a fresh process; the test fails at the first run without a result."""
+    from bench.execution import local
+
+    records = []
+    for index in range(case.runs):
+        record = local.run_case(case, store, run_index=index, freshness="")
+        if not record.is_good:
+            why = f"{record.error.type}: {record.error.message}" if record.error else record.status
+            pytest.fail(f"{case.title} could not be measured ({record.status}): {why}")
+        records.append(record)
+        if all(metric.is_exact for metric in record.metrics):
+            break
+    return records
+
+
+def _keep(records: "Sequence[Record]", store: Any) -> None:
+    """Put `records` in the place of what was the baseline."""
+    store.file.unlink(missing_ok=True)
+    for record in records:
+        store.append(record)
+
+
+def _headlines(records: "Sequence[Record]", metric: str) -> list[str]:
+    """What `metric` names: itself, or of a measure the metrics that carry samples, else all that have a direction."""
+    if "." in metric:
+        return [metric]
+    directed = [m for m in records[0].metrics if m.better is not None]
+    return [m.key for m in directed if m.samples] or [m.key for m in directed]
+
+
+def _conclude(comparison: "Comparison", metric: str, *, is_gated: bool) -> None:
+    rows = [
+        row
+        for row in comparison.rows
+        if row.is_deciding and (is_gated or metric in (row.metric.partition(".")[0], row.metric.partition("{")[0]))
+    ]
+    told = "\n".join(f"{row.verdict}: {row.metric} of {row.case}: {row.reason}" for row in rows)
+    if not rows or comparison.exit_code(fail_on=["incomplete"]):
+        pytest.fail("\n".join(["incomplete: nothing to judge by", *comparison.unmeasured, told]).strip())
+    if any(row.verdict in ("slower", "inconclusive") for row in rows):
+        pytest.fail(told)

@@ -1,0 +1,108 @@
+"""The gate in other people's tests: a baseline is kept, a regression fails, and so does comparing nothing."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import scipy.stats  # noqa: F401  # pytester forgets modules that a test imports, and numpy cannot be imported twice
+
+from bench.execution import local
+from bench.schema import Case, Failure, Metric, Record
+
+pytest_plugins = "pytester"
+
+TEST = """
+def test_speed(vbench):
+    vbench.gate({metric!r}, "c3d", "1x3x16x112x112"{more})
+"""
+QUIET = [10.0, 10.02, 9.98, 10.01, 9.99]
+
+
+@pytest.fixture
+def measured(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """How slow the next runs are, and how they end; no process is started."""
+    state: dict[str, Any] = {"factor": 1.0, "status": "ok"}
+
+    def run_case(case: Case, store: Any, *, run_index: int, freshness: str) -> Record:
+        value = state["factor"] * QUIET[run_index % 5]
+        metrics = (
+            Metric(name="latency.p50_ms", value=value, unit="ms", better="lower", samples=(value,)),
+            Metric(name="latency.p99_ms", value=value * (1 + run_index), unit="ms", better="lower"),
+        )
+        is_good = state["status"] == "ok"
+        return Record(
+            case=case,
+            case_id=case.id,
+            run_index=run_index,
+            freshness="",
+            status=state["status"],
+            metrics=metrics if is_good else (),
+            error=None if is_good else Failure(type="OutOfMemory", message="too big"),
+            started_at=f"2026-01-01T00:00:{run_index:02d}",
+        )
+
+    monkeypatch.setattr(local, "run_case", run_case)
+    return state
+
+
+@pytest.fixture
+def outcome(pytester: pytest.Pytester, request: pytest.FixtureRequest) -> Callable[..., tuple[bool, str]]:
+    """Runs a file with one gate; whether it passed, and what was printed."""
+    loaded = request.config.pluginmanager.hasplugin("vbench")
+
+    def run(*options: str, metric: str = "latency", more: str = "") -> tuple[bool, str]:
+        pytester.makepyfile(TEST.format(metric=metric, more=more))
+        plugin = [] if loaded else ["-p", "bench.pytest_plugin"]
+        result = pytester.runpytest_inprocess("-p", "no:cacheprovider", "-p", "no:hypothesispytest", *plugin, *options)
+        return result.ret == 0, result.stdout.str()
+
+    return run
+
+
+def test_a_gate_without_a_baseline_fails_and_says_how_to_keep_one(
+    measured: dict[str, Any], outcome: Callable[..., tuple[bool, str]]
+) -> None:
+    passed, said = outcome()
+    assert not passed
+    assert "pytest --vbench-update" in said
+
+
+def test_a_regression_against_the_baseline_fails(
+    measured: dict[str, Any], outcome: Callable[..., tuple[bool, str]]
+) -> None:
+    assert outcome("--vbench-update")[0]
+    assert outcome()[0]
+    measured["factor"] = 1.1
+    passed, said = outcome()
+    assert not passed
+    assert "slower: latency.p50_ms" in said
+    assert outcome(more=", limit='20%'")[0]
+
+
+@pytest.mark.parametrize(("more", "told"), [(", runs=2", "inconclusive"), (", limit='1MiB'", "does not fit")])
+def test_doubt_and_wrong_limits_fail(
+    measured: dict[str, Any], outcome: Callable[..., tuple[bool, str]], more: str, told: str
+) -> None:
+    assert outcome("--vbench-update")[0]
+    passed, said = outcome(more=more)
+    assert not passed
+    assert told in said
+
+
+def test_a_run_that_dies_fails_the_test_and_keeps_no_baseline(
+    measured: dict[str, Any], outcome: Callable[..., tuple[bool, str]]
+) -> None:
+    measured["status"] = "oom"
+    passed, said = outcome("--vbench-update")
+    assert not passed
+    assert "OutOfMemory: too big" in said
+    measured["status"] = "ok"
+    assert "no baseline" in outcome()[1]
+
+
+def test_one_metric_can_be_named(measured: dict[str, Any], outcome: Callable[..., tuple[bool, str]]) -> None:
+    assert outcome("--vbench-update", metric="latency.p50_ms")[0]
+    assert outcome(metric="latency.p50_ms", more=", limit='1%'")[0]
+    passed, said = outcome(metric="latency.p51_ms", more=", limit='1%'")
+    assert not passed
+    assert "incomplete" in said
