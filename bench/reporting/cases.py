@@ -152,7 +152,18 @@ def _result(key: tuple[str, str, str], latest: dict[int, Record], good: dict[int
 
 
 def _doubts(observations: Iterable[Observation]) -> tuple[str, ...]:
-    return tuple(sorted({o.record.status for o in observations if o.record.status != "ok"}))
+    return tuple(sorted({o.record.status for o in observations if o.record.status != "ok" and _is_blamed(o)}))
+
+
+def _is_blamed(observation: Observation) -> bool:
+    """Whether the record's status is about this metric: its own timing stopped so, or no timing says that it did."""
+    record, metric = observation.record, observation.metric
+    blamed = [_timing_of(m) for m in record.metrics if m.stopped_because == record.status]
+    return not blamed or _timing_of(metric) in blamed
+
+
+def _timing_of(metric: Metric) -> tuple[str, str]:
+    return metric.name.partition(".")[0], str(sorted(metric.labels.items()))
 
 
 def _reason(observations: Iterable[Observation]) -> str:

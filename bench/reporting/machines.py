@@ -4,10 +4,10 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from bench.schema import Environment, Json
+from bench.schema import Environment, Json, Record
 
-# Facts that tell one piece of the same hardware from another, or follow from the case and not from the machine.
-TELL_NOTHING = frozenset({"gpu_uuid", "ram_bytes", "torch_threads", "cudnn_benchmark"})
+# Facts that tell one piece of the same hardware from another, follow from the case, or touch no timing.
+TELL_NOTHING = frozenset({"gpu_uuid", "ram_bytes", "cudnn_benchmark", "vbench", "codecarbon", "nvidia-ml-py"})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,8 +45,15 @@ class Machines:
         self.all: list[Machine] = []
         self._seen: dict[str, int] = {}
 
-    def letter(self, environment: Environment) -> str:
-        """The letter of the machine that `environment` is like; a new one where it is like none."""
+    def letter(self, record: Record) -> str:
+        """The letter of the machine that this record's environment is like; a new one where it is like none.
+
+        The number of threads is the case's where it names one, and else the machine's.
+        """
+        environment = record.environment
+        if record.case.point.threads is not None:
+            software = {name: value for name, value in environment.software.items() if name != "torch_threads"}
+            environment = environment.model_copy(update={"software": software})
         key = json.dumps([environment.hardware, environment.software], sort_keys=True)
         if key not in self._seen:
             self._seen[key] = self._place(environment)

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 
 from bench.reporting.ablation import Ablation, ablate
 from bench.reporting.board import Board, build_board
@@ -40,6 +41,7 @@ class Results:
     machines: tuple[Machine, ...]
     facts: Mapping[str, SuiteFacts]
     letters: Mapping[int, str]
+    folders: Mapping[int, Path]
 
     @cached_property
     def suites(self) -> tuple[SuiteFacts, ...]:
@@ -83,15 +85,31 @@ class Results:
         """The machine that this record of these results comes from."""
         return self.letters[id(record)]
 
+    def artifact(self, record: Record, name: str) -> Path | None:
+        """The file that `record` kept under `name`, where it is there and inside the record's results folder."""
+        folder = self.folders.get(id(record))
+        if folder is None or name not in record.artifacts:
+            return None
+        file = (folder / record.artifacts[name]).resolve()
+        return file if file.is_file() and file.is_relative_to(folder.resolve()) else None
+
     def _cases_of(self, suite: str) -> list[CaseResult]:
         return [case for case in self.cases if case.case.suite == suite]
 
 
-def collect(records: Iterable[Record], facts: Sequence[Mapping[str, Json]] = ()) -> Results:
-    """Results of `records`, put in the order of time, with what the store kept of their suites."""
+def collect(
+    records: Iterable[Record],
+    facts: Sequence[Mapping[str, Json]] = (),
+    *,
+    folders: Mapping[int, Path] | None = None,
+) -> Results:
+    """Results of `records`, put in the order of time, with what the store kept of their suites.
+
+    `folders` names the results folder of a record by its `id()`, for those that were read from a disk.
+    """
     ordered = tuple(sorted(records, key=lambda record: record.started_at))
     machines = Machines()
-    letters = {id(record): machines.letter(record.environment) for record in ordered}
+    letters = {id(record): machines.letter(record) for record in ordered}
     cases = gather(ordered, letters)
     suites = [SuiteFacts.of(each) for each in facts]
     return Results(
@@ -100,4 +118,5 @@ def collect(records: Iterable[Record], facts: Sequence[Mapping[str, Json]] = ())
         machines=tuple(machines.all),
         facts={suite.name: suite for suite in suites},
         letters=letters,
+        folders=folders or {},
     )

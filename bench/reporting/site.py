@@ -3,7 +3,7 @@
 import glob
 import shutil
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -14,8 +14,8 @@ from bench.registry import SECTIONS, SectionEntry
 from bench.reporting.page import render, render_file
 from bench.reporting.results import Results, collect
 from bench.reporting.wording import listed
-from bench.schema import Json, Record
-from bench.store import SUITE_FACTS, read_records, read_suite_facts
+from bench.schema import Record
+from bench.store import RECORDS, read_records, read_suite_facts
 
 ASSETS = Path(__file__).parent / "assets"
 Source = str | Path | Iterable[str | Path] | Iterable[Record]
@@ -40,13 +40,13 @@ def report(source: Source, *, out: str | Path, title: str | None = None) -> Path
     `source` is a results folder (and all below it), a records file, a pattern of them, a list of those, or records.
     InputError where there is no record, or `out` is a file; StoreError where something cannot be read.
     """
-    records, facts = _read(source)
-    if not records:
+    results = _read(source)
+    if not results.records:
         raise InputError("there is no record to report on; measure something first with: vbench run SUITE")
     folder = Path(out)
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder} is a file; a report needs a folder")
-    return _write(folder, build_page(collect(records, facts), title=title))
+    return _write(folder, build_page(results, title=title))
 
 
 def write_page(
@@ -79,23 +79,26 @@ def _page(sections: Sequence[DrawnSection], *, title: str, description: str, rec
     return str(page)
 
 
-def _read(source: Source) -> tuple[list[Record], list[Mapping[str, Json]]]:
-    """Records, and what was kept of their suites where the source is on a disk."""
+def _read(source: Source) -> Results:
+    """Records with the folders they lie in, and what was kept of their suites there."""
     items = [source] if isinstance(source, str | Path) else list(source)
     records = [item for item in items if isinstance(item, Record)]
-    paths = [item for item in items if not isinstance(item, Record)]
-    if not paths:
-        return records, []
-    return [*records, *read_records(paths)], [read_suite_facts(folder) for folder in _folders(paths)]
+    files = _files([item for item in items if not isinstance(item, Record)])
+    folders: dict[int, Path] = {}
+    for file in files:
+        read = read_records(file)
+        folders.update((id(record), file.parent) for record in read)
+        records += read
+    return collect(records, [read_suite_facts(folder) for folder in dict.fromkeys(folders.values())], folders=folders)
 
 
-def _folders(paths: Sequence[str | Path]) -> list[Path]:
-    """Every folder that holds facts of a suite, beside or below `paths`."""
+def _files(paths: Sequence[str | Path]) -> list[Path]:
+    """Every file of records that `paths` mean; a path that means none is left for the store to complain of."""
     found: list[Path] = []
-    matches = [Path(match) for path in paths for match in glob.glob(str(path), recursive=True) or [str(path)]]
-    for path in matches:
-        files = path.rglob(SUITE_FACTS) if path.is_dir() else path.parent.glob(SUITE_FACTS)
-        found += sorted(file.parent for file in files)
+    for path in paths:
+        matches = [Path(match) for match in glob.glob(str(path), recursive=True)] or [Path(path)]
+        files = [file for match in matches for file in (sorted(match.rglob(RECORDS)) if match.is_dir() else [match])]
+        found += files or [Path(path)]
     return list(dict.fromkeys(found))
 
 

@@ -91,7 +91,8 @@ def accuracy_record(model: str = "c3d", *, top1: float = 90.0, n: int = 400, see
     half = 196 * math.sqrt(top1 / 100 * (1 - top1 / 100) / n + 1e-6)
     top5 = min(100.0, top1 + 8)
     axes = {"dataset": "motions", "recipe": "quick", "views": "1x1", "seed": seed}
-    details = {"accuracy": {"protocol": {"videos": n, "missing": 0, "fps": 16, "averaging": "softmax"}}}
+    protocol = {"dataset": "motions", "resize": "to cover the crop", "videos": n, "unread": 0, "averaging": "softmax"}
+    details = {"protocol": protocol, "training": {"recipe": "quick", "epochs": 12, "steps": 600, "checkpoint": "last"}}
     return make_record(
         model,
         make_metric("accuracy.top1", top1, "%", interval=(max(0, top1 - half), min(100, top1 + half))),

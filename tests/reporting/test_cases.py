@@ -68,6 +68,21 @@ def test_unsteady_timings_are_doubted_but_counts_of_the_same_record_are_not(make
     assert reading([record], "params.total").doubts == ()
 
 
+def test_the_status_is_about_the_timing_that_says_so(make: SimpleNamespace) -> None:
+    at = {"batch": "8"}
+    record = make.record(
+        "m",
+        make.metric("throughput.clips_per_s", 9.0, "clips/s", labels={"batch": "1"}, stopped_because="precise"),
+        make.metric("throughput.clips_per_s", 8.0, "clips/s", labels=at, stopped_because="unsteady"),
+        make.metric("memory.peak_rss_bytes", 7.0, "B"),
+        batch=1,
+        status="unsteady",
+    )
+    assert reading([record], "throughput.clips_per_s{batch=8}").doubts == ("unsteady",)
+    assert reading([record], "throughput.clips_per_s{batch=1}").doubts == ()
+    assert reading([record], "memory.peak_rss_bytes").doubts == ()
+
+
 @pytest.mark.parametrize("value", [None, math.nan, math.inf])
 def test_what_is_not_known_stays_unknown_with_its_reason(make: SimpleNamespace, value: float | None) -> None:
     records = [make.record("m", make.metric("energy.j_per_clip", value, "J", note="no counter"), batch=1)]

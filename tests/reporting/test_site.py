@@ -1,5 +1,6 @@
 """The page as it is written: its numbers, its dashes, its warnings, and nothing that a name could do to it."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -15,7 +16,7 @@ from bench.registry import SECTIONS, SectionEntry
 from bench.reporting.results import Results, collect
 from bench.reporting.site import ReportWarning, build_page, report
 from bench.schema import STATUSES, Record
-from bench.store import StoreWarning
+from bench.store import RecordStore, StoreWarning
 
 BOARD = "leaderboard-table"
 
@@ -132,13 +133,13 @@ def test_warnings_are_told_once_with_their_remedy_and_cases(make: SimpleNamespac
 
 
 def test_accuracies_of_one_name_that_were_taken_otherwise_are_called_out(make: SimpleNamespace) -> None:
-    def taken(seed: int, fps: int) -> Record:
-        return make.accuracy(seed=seed, details={"accuracy": {"protocol": {"fps": fps, "videos": 400}}})
+    def taken(seed: int, videos: int) -> Record:
+        return make.accuracy(seed=seed, details={"protocol": {"averaging": "softmax", "videos": videos}})
 
-    assert "not the same test" not in build_page(collect([taken(0, 16), taken(1, 16)]))
-    page = make.page(build_page(collect([taken(0, 16), taken(1, 25)])))
-    assert "fps on motions, 1x1 (2 values)" in page.text
-    assert page.column("protocols-table", "Seeds") == ["0, 1"]
+    assert "not the same test" not in build_page(collect([taken(0, 400), taken(1, 400)]))
+    page = make.page(build_page(collect([taken(0, 400), taken(1, 390)])))
+    assert "videos on motions, 1x1 (2 values)" in page.text
+    assert "averaging softmax, videos 400 and 390, seeds 0, 1" in page.text
 
 
 HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(1)>\"'`{{ 7*7 }}&amp;"
@@ -199,14 +200,14 @@ def test_several_suites_are_named_in_the_title(make: SimpleNamespace) -> None:
     assert "<h1>Results of one and two</h1>" in page
 
 
-def test_no_records_are_an_error_that_says_what_to_do(tmp_path: Path) -> None:
+def test_no_records_are_an_error_that_says_what_to_do(make: SimpleNamespace, tmp_path: Path) -> None:
     (tmp_path / "records.jsonl").touch()
     with pytest.raises(InputError, match="vbench run"):
         report(tmp_path, out=tmp_path / "site")
     with pytest.raises(StoreError):
         report(tmp_path / "nothing", out=tmp_path / "site")
     with pytest.raises(InputError, match="is a file"):
-        report([object.__new__(Record)], out=tmp_path / "records.jsonl")
+        report([make.counts()], out=tmp_path / "records.jsonl")
 
 
 def test_a_torn_last_line_is_said_and_the_rest_is_reported(make: SimpleNamespace, tmp_path: Path) -> None:
@@ -315,3 +316,19 @@ def test_any_records_make_a_whole_report(make: SimpleNamespace, drawn: list[tupl
     html = build_page(collect(records, [facts]))
     assert "could not be drawn" not in html
     assert html.endswith("</html>")
+
+
+def test_training_curves_are_drawn_from_the_results_folder_and_from_nowhere_else(
+    make: SimpleNamespace, tmp_path: Path
+) -> None:
+    store = RecordStore(tmp_path / "results")
+    for seed, place in enumerate(("artifacts/t0/curves.csv", "../secret.csv", "artifacts/gone.csv")):
+        store.append(make.accuracy(seed=seed, artifacts={"curves": place}))
+    (tmp_path / "results" / "artifacts" / "t0").mkdir(parents=True)
+    curve = "epoch,step,loss,val_top1\n1,5,2.5,\n2,10,1.25,40\n3,15,oops,60\n"
+    (tmp_path / "results" / "artifacts" / "t0" / "curves.csv").write_text(curve, encoding="utf-8")
+    (tmp_path / "secret.csv").write_text("epoch,loss,val_top1\n1,9,9\n", encoding="utf-8")
+    page = make.page(report(tmp_path / "results", out=tmp_path / "site").read_text(encoding="utf-8"))
+    figures = [json.loads(script) for script in page.scripts if '"Epoch"' in script]
+    traces = [[(t["name"], t["x"], t["y"]) for t in figure["data"]] for figure in figures]
+    assert traces == [[("c3d, seed 0", [1, 2], [2.5, 1.25])], [("c3d, seed 0", [2, 3], [40, 60])]]

@@ -38,10 +38,9 @@ function enhanceTable(box) {
     const [index, sign] = [head.cellIndex, direction === "descending" ? -1 : 1];
     const keyed = rows.map((row) => [row, valueOf(row.cells[index])]);
     keyed.sort(([rowA, a], [rowB, b]) => {
-      const apart = "within" in head.dataset ? compare(rowA.dataset.group || "", rowB.dataset.group || "") : 0;
-      if (apart) return apart;
       if (a === null || b === null) return (a === null) - (b === null);
-      return sign * compare(a, b);
+      const apart = "within" in head.dataset ? compare(rowA.dataset.group || "", rowB.dataset.group || "") : 0;
+      return apart || sign * compare(a, b);
     });
     order = direction === "none" ? rows : keyed.map(([row]) => row);
     for (const each of table.tHead.rows[0].cells) each.setAttribute("aria-sort", each === head ? direction : "none");

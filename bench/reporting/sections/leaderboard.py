@@ -49,10 +49,10 @@ def _ordered(board: Board, columns: tuple[Column, ...]) -> list[Row]:
         return list(board.rows)
     sign = -1 if column.better == "higher" else 1
 
-    def place(row: Row) -> tuple[str, bool, float]:
+    def place(row: Row) -> tuple[bool, str, float]:
         reading = row.readings.get(column)
         value = reading.value if reading else None
-        return group_of(row, column), value is None, sign * value if value is not None else 0.0
+        return value is None, group_of(row, column), sign * value if value is not None else 0.0
 
     return sorted(board.rows, key=place)
 

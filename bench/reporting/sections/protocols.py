@@ -1,100 +1,108 @@
-"""How each accuracy was taken: data set, views, videos, recipe, seeds. Only where these are equal do they compare."""
+"""How each accuracy was taken: which videos, frames, views, which training. Where these differ, so does its meaning."""
 
 import json
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from bench.registry import register_section
 from bench.reporting.cases import CaseResult
 from bench.reporting.page import render
+from bench.reporting.quantity import DASH
 from bench.reporting.results import Results
 from bench.reporting.table import Cell, Heading, Line, Table
-from bench.reporting.wording import axis_name, count_of, listed, value_text
-from bench.schema import Json
+from bench.reporting.wording import axis_name, count_of, listed, settings_text, value_text
+from bench.schema import Json, Record
 
-LONGEST = 60
+# Of a training: what decides what comes out. Of a protocol everything but names of single videos is shown.
+TRAINING_FACTS = (
+    "recipe",
+    "recipe_hash",
+    "source",
+    "epochs",
+    "steps",
+    "checkpoint",
+    "processes",
+    "weights",
+    "weights_hash",
+)
+UNSHOWN = frozenset({"unread_first", "frames", "stride", "dataset", "split", "views"})
+# What must be equal in one column of the leaderboard; clip and normalisation belong to the network's row.
+TELLING = ("resize", "averaging", "videos", "videos_hash", "unread", "unread_are")
 TEMPLATE = """
 {% if unlike %}
-<p class="loud"><strong>Accuracies under one name differ in how they were taken:</strong> {{ unlike }}.
+<p class="loud"><strong>Accuracies under one name were not taken alike:</strong> {{ unlike }}.
 They are not the same test.</p>
+{% endif %}
+{% if same %}
+<p>The same for all: {{ same }}.</p>
 {% endif %}
 {{ table }}
 """
-AXES = ("dataset", "split", "views", "clip", "weights", "recipe")
 
 
 @register_section("protocols", title="Protocol of the accuracies", order=60)
 def describe_protocols(results: Results) -> str | None:
-    """One line per network and protocol, with every fact that the records keep of it."""
+    """What all accuracies share in one sentence, and what they do not network by network."""
     cases = [case for case in results.cases if case.runs and case.protocol]
     if not cases:
         return None
-    groups: dict[tuple[str, str], list[CaseResult]] = defaultdict(list)
+    groups: dict[str, list[CaseResult]] = defaultdict(list)
     for case in cases:
         axes = {k: v for k, v in case.case.point.named().items() if k != "seed"}
-        groups[case.case.suite, json.dumps(axes, sort_keys=True)].append(case)
+        groups[json.dumps([case.case.suite, axes], sort_keys=True)].append(case)
     told = [_facts(group) for group in groups.values()]
-    names = [name for name in dict.fromkeys(n for facts in told for n in facts) if name not in ("model", "arguments")]
+    same = {name: value for name, value in told[0].items() if all(facts.get(name) == value for facts in told)}
+    differing = [name for name in dict.fromkeys(n for facts in told for n in facts) if name not in same]
     table = Table(
         name="protocols-table",
         caption="What stands behind each accuracy",
-        headings=(Heading(name="Network"), *(Heading(name=_spoken(name)) for name in names)),
-        lines=tuple(Line(cells=(_network(facts), *(Cell(text=facts.get(n, "–")) for n in names))) for facts in told),
+        headings=(Heading(name="Network"), *(Heading(name=_spoken(name).capitalize()) for name in differing)),
+        lines=tuple(_line(group, facts, differing) for group, facts in zip(groups.values(), told, strict=True)),
     )
-    return render(TEMPLATE, table=table.html(), unlike=_unlike(cases))
+    spoken = {_spoken(name): value for name, value in same.items()}
+    return render(TEMPLATE, table=table.html(), same=settings_text(spoken), unlike=_unlike(cases))
 
 
-def protocol_facts(case: CaseResult) -> dict[str, Json]:
-    """The flat facts that the latest record keeps of its protocol, under `details.accuracy` or `details.protocol`."""
-    details = case.runs[-1].details
-    found: dict[str, Json] = {}
-    for key in ("accuracy", "protocol"):
-        block = details.get(key)
-        block = block.get("protocol", block) if isinstance(block, dict) else {}
-        found.update({k: v for k, v in block.items() if not isinstance(v, dict) and len(value_text(v)) <= LONGEST})
-    return found
+def protocol_of(record: Record) -> dict[str, Json]:
+    """What `record` keeps of how its accuracy was taken and of the training before it; flat."""
+    protocol, training = (record.details.get(key) for key in ("protocol", "training"))
+    protocol = protocol if isinstance(protocol, dict) else {}
+    training = training if isinstance(training, dict) else {}
+    shown = {name: value for name, value in protocol.items() if name not in UNSHOWN}
+    return {**shown, **{name: training[name] for name in TRAINING_FACTS if training.get(name) is not None}}
 
 
-def _facts(group: list[CaseResult]) -> dict[str, str]:
+def _line(group: Sequence[CaseResult], facts: Mapping[str, str], names: Sequence[str]) -> Line:
     point = group[0].case.point
-    axes = {axis: value_text(value) for axis in AXES if (value := point.named().get(axis)) is not None}
-    seeds = sorted({case.case.point.seed for case in group if case.case.point.seed is not None})
-    facts: dict[str, list[str]] = defaultdict(list)
+    network = Cell(text=point.model, below=" ".join(f"{k}={value_text(v)}" for k, v in point.args.items()))
+    return Line(cells=(network, *(Cell(text=facts.get(name, DASH)) for name in names)))
+
+
+def _facts(group: Sequence[CaseResult]) -> dict[str, str]:
+    """Facts of the seeds of one network, as text; those that differ between seeds are listed."""
+    point = group[0].case.point
+    axes = {name: value for name, value in point.named().items() if name not in ("model", "seed", *point.args)}
+    values: dict[str, dict[str, None]] = defaultdict(dict)
     for case in group:
-        for name, value in protocol_facts(case).items():
-            if name not in axes and name != "seed":
-                facts[name].append(value_text(value))
-    return {
-        "model": point.model,
-        "arguments": " ".join(f"{k}={value_text(v)}" for k, v in point.args.items()),
-        **axes,
-        **({"seeds": ", ".join(map(str, seeds))} if seeds else {}),
-        **{name: listed(dict.fromkeys(values), most=3) for name, values in facts.items()},
-    }
+        for name, value in {**axes, **protocol_of(case.runs[-1])}.items():
+            values[name][value_text(value)] = None
+    seeds = sorted({case.case.point.seed for case in group if case.case.point.seed is not None})
+    told = {name: listed(found, most=3) for name, found in values.items()}
+    return {**told, **({"seeds": ", ".join(map(str, seeds))} if seeds else {})}
 
 
-def _network(facts: Mapping[str, str]) -> Cell:
-    return Cell(text=facts["model"], below=facts["arguments"])
-
-
-def _spoken(name: str) -> str:
-    return axis_name(name).replace("_", " ").capitalize()
-
-
-def _unlike(cases: list[CaseResult]) -> str:
+def _unlike(cases: Sequence[CaseResult]) -> str:
     """Which facts differ between accuracies that stand in one column of the leaderboard."""
     seen: dict[tuple[str, str], set[str]] = defaultdict(set)
     for case in cases:
         column = ", ".join(value_text(value) for _, value in case.protocol)
-        for name, value in protocol_facts(case).items():
-            if name in TELLING:
-                seen[column, name].add(value_text(value))
-    unlike = [
-        f"{_spoken(name).lower()} on {column} ({count_of(len(v), 'value')})"
-        for (column, name), v in seen.items()
-        if len(v) > 1
-    ]
-    return listed(unlike)
+        facts = protocol_of(case.runs[-1])
+        for name in TELLING:
+            if name in facts:
+                seen[column, name].add(value_text(facts[name]))
+    differing = [(column, name, len(found)) for (column, name), found in seen.items() if len(found) > 1]
+    return listed(f"{_spoken(name)} on {column} ({count_of(number, 'value')})" for column, name, number in differing)
 
 
-TELLING = frozenset({"fps", "resize", "crop", "videos", "videos_hash", "set_hash", "missing", "averaging", "data_hash"})
+def _spoken(name: str) -> str:
+    return axis_name(name).replace("_", " ")

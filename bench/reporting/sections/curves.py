@@ -1,0 +1,118 @@
+"""How training went: loss and accuracy epoch by epoch, for every network and seed whose curves were kept."""
+
+import csv
+import math
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bench.registry import register_section
+from bench.reporting.board import settings
+from bench.reporting.cases import CaseResult
+from bench.reporting.chart import MUTED, SERIES, Chart, axis, spelt
+from bench.reporting.page import render
+from bench.reporting.results import Results
+from bench.reporting.wording import count_of
+
+MOST_POINTS = 300
+MOST_TRAININGS = 60
+PANELS = {"loss": "Training loss", "val_top1": "Top-1 after the epoch, %"}
+TEMPLATE = """
+{% if colours | length <= most %}
+<ul class="key">
+{% for network, colour in colours.items() %}
+<li style="--colour: {{ colour }}">{{ network }}</li>
+{% endfor %}
+</ul>
+{% endif %}
+<div class="charts">
+{% for chart in charts %}
+{{ chart }}
+{% endfor %}
+</div>
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Curve:
+    """One training: rows of numbers, an unknown one left out."""
+
+    network: str
+    seed: int | None
+    rows: list[dict[str, float]]
+
+    def points(self, column: str) -> list[tuple[float, float]]:
+        """(epoch, value) where both are known, thinned evenly where there are very many, the last one kept."""
+        found = [(row["epoch"], row[column]) for row in self.rows if "epoch" in row and column in row]
+        return [*found[: -1 : math.ceil(len(found) / MOST_POINTS) or 1], *found[-1:]]
+
+
+@register_section("curves", title="Training curves", order=55)
+def draw_curves(results: Results) -> str | None:
+    """One panel for the loss, one for the accuracy; a colour for each network where there are few."""
+    curves = [curve for curve in _curves(results) if curve.rows][:MOST_TRAININGS]
+    networks = list(dict.fromkeys(curve.network for curve in curves))
+    colours = {n: SERIES[i] if len(networks) <= len(SERIES) else MUTED for i, n in enumerate(networks)}
+    charts = [_chart(curves, column, title, colours) for column, title in PANELS.items()]
+    shown = [chart.html() for chart in charts if chart.traces]
+    return render(TEMPLATE, charts=shown, colours=colours, most=len(SERIES)) if shown else None
+
+
+def _curves(results: Results) -> Iterator[Curve]:
+    for case in results.cases:
+        for record in case.runs[-1:]:
+            file = results.artifact(record, "curves")
+            if file is not None:
+                yield Curve(network=_network(case, results), seed=case.case.point.seed, rows=_read(file))
+
+
+def _network(case: CaseResult, results: Results) -> str:
+    point, board = case.case.point, results.board
+    args = settings({name: value for name, value in point.args.items() if name not in board.constant_args})
+    recipe = str(point.recipe) if "recipe" in board.varying else ""
+    return " ".join(word for word in (point.model, args, recipe) if word)
+
+
+def _read(file: Path) -> list[dict[str, float]]:
+    """Rows of a CSV file, as far as it is one."""
+    rows: list[dict[str, float]] = []
+    with suppress(OSError, UnicodeDecodeError, csv.Error), file.open(newline="", encoding="utf-8") as lines:
+        rows.extend(map(_numbers, csv.DictReader(lines)))
+    return rows
+
+
+def _numbers(row: dict[str, str]) -> dict[str, float]:
+    return {name: number for name, text in row.items() if (number := _number(text)) is not None}
+
+
+def _number(text: object) -> float | None:
+    with suppress(ValueError, TypeError):
+        number = float(str(text))
+        return number if math.isfinite(number) else None
+    return None
+
+
+def _chart(curves: list[Curve], column: str, title: str, colours: dict[str, str]) -> Chart:
+    drawn = [(curve, points) for curve in curves if (points := curve.points(column))]
+    return Chart(
+        name=f"curves-{column}",
+        traces=[_trace(curve, points, colours[curve.network]) for curve, points in drawn],
+        layout={"xaxis": axis("Epoch", nticks=6), "yaxis": axis(title, nticks=6)},
+        told=f"{title}, by epoch, of {count_of(len(drawn), 'training')}.",
+    )
+
+
+def _trace(curve: Curve, points: list[tuple[float, float]], colour: str) -> dict[str, Any]:
+    seed = "" if curve.seed is None else f", seed {curve.seed}"
+    return {
+        "type": "scatter",
+        "mode": "lines" if len(points) > 1 else "markers",
+        "x": [x for x, _ in points],
+        "y": [y for _, y in points],
+        "name": spelt(f"{curve.network}{seed}"),
+        "line": {"color": colour, "width": 1.6},
+        "marker": {"color": colour},
+        "hovertemplate": "%{fullData.name}<br>epoch %{x}: %{y:.4g}<extra></extra>",
+    }
