@@ -3,12 +3,13 @@
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from bench.data.facts import VideoFacts
+from bench.data.shards import source_of
 from bench.errors import DatasetError, InputError, UnknownNameError
 from bench.registry import DATASETS, DatasetEntry
 
@@ -39,7 +40,7 @@ class Video:
 
 @dataclass(frozen=True, kw_only=True)
 class VideoSet:
-    """One split of a data set: the videos that are there, and the ids of those that are not.
+    """One split of a data set: the videos that are there, and the ids and labels of those that are not.
 
     `hash` names exactly these videos with these labels: by content where an index knows it, else by size, and
     `hash_covers` says which. An accuracy is comparable with another only where both were taken on the same hash.
@@ -49,7 +50,7 @@ class VideoSet:
     split: str
     classes: tuple[str, ...]
     videos: tuple[Video, ...]
-    missing: tuple[str, ...] = ()
+    missing: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     damaged: tuple[str, ...] = ()
     is_multi_label: bool = False
     root: Path | None = None
@@ -112,7 +113,7 @@ def video_set(
     classes: Sequence[str],
     videos: Iterable[Video],
     root: Path | None,
-    missing: Iterable[str] = (),
+    missing: Mapping[str, tuple[int, ...]] | None = None,
     is_multi_label: bool = False,
 ) -> VideoSet:
     """A VideoSet with its hash, damaged videos taken from their facts; DatasetError if two videos share an id."""
@@ -125,7 +126,7 @@ def video_set(
         split=split,
         classes=tuple(classes),
         videos=videos,
-        missing=tuple(missing),
+        missing=dict(missing or {}),
         damaged=tuple(video.id for video in videos if video.facts is not None and not video.facts.is_ok),
         is_multi_label=is_multi_label,
         root=root,
@@ -168,4 +169,4 @@ def _identity(video: Video, *, covers: str) -> str:
 
 
 def _size(path: Path) -> int:
-    return sum(1 for _ in path.iterdir()) if path.is_dir() else path.stat().st_size
+    return sum(1 for _ in path.iterdir()) if path.is_dir() else source_of(path).size

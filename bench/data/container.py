@@ -2,22 +2,32 @@
 
 import struct
 from collections.abc import Callable
-from pathlib import Path
 from typing import BinaryIO
 
-_UNKNOWN_EBML_SIZES = {(1 << 7 * n) - 1 for n in range(1, 9)}
+from bench.data.shards import Source
 
 
-def missing_bytes(path: Path) -> int:
-    """How many bytes the outermost box claims beyond the end of the file; 0 where it is whole or not known."""
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        head = file.read(12)
-        end = _reader_for(head)
-        return max(0, end(file, size) - size) if end else 0
+def missing_bytes(source: Source) -> int:
+    """How many bytes the outermost box claims beyond the end of the video; 0 where it is whole or not known."""
+    with source.file.open("rb") as file:
+        window = _Window(file, source)
+        end = _reader_for(window.read_at(0, 12))
+        return max(0, end(window) - source.size) if end else 0
 
 
-def _reader_for(head: bytes) -> Callable[[BinaryIO, int], int] | None:
+class _Window:
+    """The bytes of one source, counted from its own beginning."""
+
+    def __init__(self, file: BinaryIO, source: Source) -> None:
+        self._file, self._start, self.size = file, source.offset, source.size
+
+    def read_at(self, offset: int, count: int) -> bytes:
+        """Up to `count` bytes from `offset` on."""
+        self._file.seek(self._start + offset)
+        return self._file.read(max(0, min(count, self.size - offset)))
+
+
+def _reader_for(head: bytes) -> Callable[[_Window], int] | None:
     if head[:4] in (b"RIFF", b"RIFX"):
         return _riff_end
     if head[:4] == b"\x1a\x45\xdf\xa3":
@@ -27,46 +37,41 @@ def _reader_for(head: bytes) -> Callable[[BinaryIO, int], int] | None:
     return None
 
 
-def _riff_end(file: BinaryIO, size: int) -> int:
-    file.seek(0)
-    name, length = struct.unpack("<4sI", file.read(8))
+def _riff_end(file: _Window) -> int:
+    name, length = struct.unpack("<4sI", file.read_at(0, 8))
     return 0 if length in (0, 0xFFFFFFFF) or name == b"RIFX" else 8 + int(length)
 
 
-def _mp4_end(file: BinaryIO, size: int) -> int:
+def _mp4_end(file: _Window) -> int:
     at = 0
-    while at + 8 <= size:
-        file.seek(at)
-        length, _name = struct.unpack(">I4s", file.read(8))
+    while at + 8 <= file.size:
+        length = int.from_bytes(file.read_at(at, 4), "big")
         if length == 1:
-            large = file.read(8)
-            length = struct.unpack(">Q", large)[0] if len(large) == 8 else 16
+            length = int.from_bytes(file.read_at(at + 8, 8), "big")
         if length == 0:
-            return size
+            return file.size
         if length < 8:
             return at
         at += length
     return at
 
 
-def _matroska_end(file: BinaryIO, size: int) -> int:
-    file.seek(4)
-    header = _ebml_size(file)
+def _matroska_end(file: _Window) -> int:
+    header = _ebml_size(file, 4)
     if header is None:
         return 0
-    file.seek(header, 1)
-    if file.read(4) != b"\x18\x53\x80\x67":
+    segment_at = header[0] + header[1]
+    segment = _ebml_size(file, segment_at + 4)
+    if segment is None or file.read_at(segment_at, 4) != b"\x18\x53\x80\x67":
         return 0
-    segment = _ebml_size(file)
-    return 0 if segment is None else file.tell() + segment
+    return segment[0] + segment[1]
 
 
-def _ebml_size(file: BinaryIO) -> int | None:
-    """The variable-length number at the file's position; None if it is absent or means "unknown"."""
-    first = file.read(1)
+def _ebml_size(file: _Window, at: int) -> tuple[int, int] | None:
+    """Where the content after the variable-length number at `at` begins, and its size; None if that is not known."""
+    first = file.read_at(at, 1)
     if not first or first[0] == 0:
         return None
     length = 9 - first[0].bit_length()
-    rest = file.read(length - 1)
-    value = int.from_bytes(bytes([first[0] & (0xFF >> length)]) + rest, "big")
-    return None if value in _UNKNOWN_EBML_SIZES and value == (1 << 7 * length) - 1 else value
+    value = int.from_bytes(file.read_at(at, length), "big") & ((1 << 7 * length) - 1)
+    return None if value == (1 << 7 * length) - 1 else (at + length, value)

@@ -16,8 +16,8 @@ from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 from bench.data.container import missing_bytes
-from bench.data.facts import VideoFacts
-from bench.data.frame_folder import decode_image, list_frames, read_folder
+from bench.data.facts import VideoFacts, evenly
+from bench.data.frame_folder import list_frames, read_folder, read_image
 from bench.data.geometry import Covering, Size
 from bench.data.pyav_reader import (
     DecodingStoppedError,
@@ -29,6 +29,7 @@ from bench.data.pyav_reader import (
     read_file,
     seeks_land,
 )
+from bench.data.shards import source_of
 from bench.errors import InputError, UnknownNameError, VideoError
 
 BACKENDS = ("auto", "pyav", "torchcodec", "frames")
@@ -52,8 +53,6 @@ def read_frames(
         raise UnknownNameError("decoding backend", backend, BACKENDS)
     path, numbers = Path(path), _checked_indices(path, indices)
     _check_size(size)
-    if not path.exists():
-        raise VideoError(f"{path}: there is no such file")
     if path.is_dir() or backend == "frames":
         if backend not in ("auto", "frames"):
             raise VideoError(f"{path}: is a folder of frames; read it with backend 'frames' or 'auto', not {backend!r}")
@@ -68,12 +67,13 @@ def read_frames(
 def probe(path: str | Path) -> VideoFacts:
     """The facts of a file or frame folder, every frame of it decoded; what is wrong with it is in `verdict`."""
     path = Path(path)
-    if not path.exists():
-        return VideoFacts(verdict="missing", problem=f"{path}: there is no such file")
+    try:
+        size = 0 if path.is_dir() else source_of(path).size
+    except VideoError as error:
+        return VideoFacts(verdict="missing", problem=str(error))
     try:
         return _probe_folder(path) if path.is_dir() else _probe_file(path)
     except (VideoError, OSError) as error:
-        size = 0 if path.is_dir() else path.stat().st_size
         return VideoFacts(verdict="unreadable", problem=str(error), bytes=size, sha256=content_hash(path))
 
 
@@ -81,16 +81,12 @@ def content_hash(path: Path) -> str:
     """SHA-256 of a file's bytes, or of the names and bytes of a folder's files; empty where it cannot be read."""
     try:
         if not path.is_dir():
-            return _file_hash(path)
+            return source_of(path).sha256()
         files = sorted(file for file in path.iterdir() if file.is_file())
-        return hashlib.sha256("".join(f"{file.name}\0{_file_hash(file)}\n" for file in files).encode()).hexdigest()
-    except OSError:
+        lines = "".join(f"{file.name}\0{source_of(file).sha256()}\n" for file in files)
+        return hashlib.sha256(lines.encode()).hexdigest()
+    except (OSError, VideoError):
         return ""
-
-
-def _file_hash(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _checked_indices(path: Path, indices: Iterable[int]) -> list[int]:
@@ -117,14 +113,19 @@ def _check_size(size: Size | None) -> None:
 def _probe_folder(path: Path) -> VideoFacts:
     folder = list_frames(path)
     first = next(name for name in folder.files if name is not None)
-    try:
-        height, width = decode_image((path / first).read_bytes(), size=None).shape[:2]
-    except ValueError as error:
-        raise VideoError(f"{path}: frame 0 ({first}) cannot be decoded: {error}") from error
-    gap = folder.first_gap
+    height, width, unsound, problem = 0, 0, None, ""
+    for number in range(folder.frames):
+        try:
+            found = read_image(folder, number, None).shape[:2]
+            height, width = (height or found[0]), (width or found[1])
+        except VideoError as error:
+            unsound, problem = number, str(error)
+            break
+    if not height:
+        raise VideoError(problem)
     return VideoFacts(
-        verdict=_verdict(gap),
-        problem="" if gap is None else f"{path}: frame {gap} is missing: its number is left out among the files",
+        verdict=_verdict(unsound),
+        problem=problem,
         frames=folder.frames,
         claimed_frames=folder.frames,
         width=width,
@@ -167,7 +168,7 @@ def _verdict(first_unsound: int | None) -> str:
 
 def _truncation(path: Path, stream: VideoStream, *, frames: int) -> str:
     """What is missing at the file's end, unless every frame it claims is there."""
-    missing = missing_bytes(path)
+    missing = missing_bytes(source_of(path))
     if not missing or 0 < stream.frames <= frames:
         return ""
     return f"{path}: damaged after frame {frames - 1}: the file is cut, {missing:,} bytes are missing at its end"
@@ -204,19 +205,19 @@ def _facts_of(
         keyframes=tuple(timeline.key_checksums),
         keyframe_checksums=tuple(timeline.key_checksums.values()),
         is_seekable=first_unsound is None and seeks_land(path, timeline),
-        bytes=path.stat().st_size,
+        bytes=source_of(path).size,
         sha256=content_hash(path),
     )
 
 
 def _times(
     timeline: Timeline, container: InputContainer, stream: VideoStream
-) -> tuple[tuple[int | None, ...], Fraction | None]:
+) -> tuple[Sequence[int | None], Fraction | None]:
     """The pts of the frames and their unit; counted at the file's rate where its timestamps are not to be believed."""
     rate = stream.average_rate
     if can_seek(container, stream) or not rate:
-        return tuple(timeline.pts), stream.time_base
-    return tuple(range(len(timeline.pts))), 1 / rate
+        return evenly(timeline.pts), stream.time_base
+    return range(len(timeline.pts)), 1 / rate
 
 
 def _average_fps(pts: Sequence[int | None], time_base: Fraction | None) -> float | None:

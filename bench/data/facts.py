@@ -1,7 +1,8 @@
 """What is known of one video file once every frame of it has been decoded."""
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
 from fractions import Fraction
 from itertools import pairwise
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 FACTS_VERSION = 1
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class VideoFacts:
     """The facts of one file or frame folder. `frames` is counted by decoding; headers are not believed.
 
@@ -25,7 +26,7 @@ class VideoFacts:
     problem: str = ""
     frames: int = 0
     claimed_frames: int = 0
-    pts: tuple[int | None, ...] = ()
+    pts: Sequence[int | None] = ()
     time_base: Fraction | None = None
     fps: float | None = None
     width: int = 0
@@ -35,7 +36,7 @@ class VideoFacts:
     codec: str = ""
     pix_fmt: str = ""
     has_b_frames: bool = False
-    keyframes: tuple[int, ...] = ()
+    keyframes: Sequence[int] = ()
     keyframe_checksums: tuple[int, ...] = ()
     is_seekable: bool = False
     bytes: int = 0
@@ -58,24 +59,44 @@ class VideoFacts:
         return tuple(i / self.fps for i in range(self.frames)) if self.fps else ()
 
     def to_json(self) -> dict[str, Any]:
-        """As plain JSON values, for the index."""
-        values = asdict(self)
-        values["time_base"] = None if self.time_base is None else str(self.time_base)
-        return {"version": FACTS_VERSION, **values}
+        """As plain JSON values, for the index; evenly spaced numbers as start, stop and step."""
+        values: dict[str, Any] = {"version": FACTS_VERSION}
+        for each in fields(self):
+            value = getattr(self, each.name)
+            if isinstance(value, range):
+                value = {"range": [value.start, value.stop, value.step]}
+            values[each.name] = str(value) if isinstance(value, Fraction) else value
+        return values
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> "VideoFacts":
         """What `to_json` wrote; ValueError or TypeError for anything else."""
         if values.get("version") != FACTS_VERSION:
             raise ValueError(f"facts of version {values.get('version')!r}; this vbench reads {FACTS_VERSION}")
-        known = {field.name for field in fields(cls)}
-        given: dict[str, Any] = {
-            key: tuple(v) if isinstance(v, list) else v for key, v in values.items() if key in known
-        }
-        given["time_base"] = None if given.get("time_base") is None else Fraction(given["time_base"])
+        given: dict[str, Any] = {field.name: _from_plain(values[field.name]) for field in fields(cls)}
+        if given["time_base"] is not None:
+            given["time_base"] = Fraction(given["time_base"])
         return cls(**given)
 
 
-def is_rising(values: list[int]) -> bool:
+def evenly(values: Sequence[int | None]) -> Sequence[int | None]:
+    """`values` as a range where they are evenly spaced, which takes no memory; else as a tuple."""
+    known = [value for value in values if value is not None]
+    if len(known) == len(values) > 1 and known[1] > known[0]:
+        as_range = range(known[0], known[-1] + 1, known[1] - known[0])
+        if len(as_range) == len(known) and all(a == b for a, b in zip(as_range, known, strict=True)):
+            return as_range
+    return tuple(values)
+
+
+def is_rising(values: Sequence[int]) -> bool:
     """True if each value is larger than the one before."""
     return all(a < b for a, b in pairwise(values))
+
+
+def _from_plain(value: Any) -> Any:
+    if isinstance(value, str):
+        return sys.intern(value)
+    if isinstance(value, dict):
+        return range(*value["range"])
+    return tuple(value) if isinstance(value, list) else value

@@ -17,6 +17,7 @@ from bench.errors import MissingFrameError, VideoError
 
 _FRAME_FILE = re.compile(r"^(?P<prefix>.*?)(?P<number>\d+)\.(?:jpe?g|png|webp|bmp)$", re.IGNORECASE)
 RGB_PREFIXES = ("image_", "img_", "frame_", "frame", "image", "img", "")
+_LONGEST_GAP = 10_000  # a stray number must not make a list of a thousand million missing frames
 _SCALED_DECODING_FACTOR = 2  # JPEG blocks may be decoded at 1/2, 1/4, 1/8 as long as twice the wanted size is left
 
 
@@ -31,14 +32,9 @@ class FrameFolder:
     def frames(self) -> int:
         return len(self.files)
 
-    @property
-    def first_gap(self) -> int | None:
-        """The first frame number without a file."""
-        return self.files.index(None) if None in self.files else None
-
 
 def list_frames(path: Path, *, prefix: str | None = None) -> FrameFolder:
-    """The frames of a folder, in the order of their numbers; VideoError if there is none.
+    """The frames of a folder in the order of their numbers, which begin at 0 or 1; VideoError if there is none.
 
     `prefix` is what stands before the number; by default the first of `RGB_PREFIXES` that occurs.
     """
@@ -47,13 +43,15 @@ def list_frames(path: Path, *, prefix: str | None = None) -> FrameFolder:
         names = [entry.name for entry in path.iterdir()]
     except OSError as error:
         raise VideoError(f"{path}: cannot be read: {error.strerror}") from error
-    for name in names:
+    for name in sorted(names):
         match = _FRAME_FILE.match(name)
         if match:
-            numbered.setdefault(match["prefix"], {})[int(match["number"])] = name
-    chosen = _choose_prefix(path, numbered, prefix)
-    files = numbered[chosen]
-    return FrameFolder(path=path, files=tuple(files.get(i) for i in range(min(files), max(files) + 1)))
+            numbered.setdefault(match["prefix"], {}).setdefault(int(match["number"]), name)
+    files = numbered[_choose_prefix(path, numbered, prefix)]
+    first, last = min(1, *files), max(files)
+    if last - first > _LONGEST_GAP + 2 * len(files):
+        raise VideoError(f"{path}: frame {last} stands among {len(files)} files; most numbers are left out")
+    return FrameFolder(path=path, files=tuple(files.get(number) for number in range(first, last + 1)))
 
 
 def read_folder(
@@ -63,7 +61,7 @@ def read_folder(
     folder = list_frames(path, prefix=prefix)
     found: dict[int, NDArray[np.uint8]] = {}
     for index in sorted(set(indices)):
-        found[index] = _read_image(folder, index, size)
+        found[index] = read_image(folder, index, size)
     return np.stack([found[i] for i in indices])
 
 
@@ -76,9 +74,24 @@ def read_flow(path: Path, indices: Sequence[int], *, size: Size | None) -> NDArr
     for prefix in ("flow_x_", "flow_y_"):
         folder = list_frames(path, prefix=prefix)
         within = [min(index, folder.frames - 1) for index in indices]
-        read = {index: _read_image(folder, index, size)[..., 0] for index in set(within)}
+        read = {index: read_image(folder, index, size)[..., 0] for index in set(within)}
         planes.append(np.stack([read[index] for index in within]))
     return np.stack(planes, axis=-1)
+
+
+def read_image(folder: FrameFolder, index: int, size: Size | None) -> NDArray[np.uint8]:
+    """One frame of a folder (H, W, 3); VideoError that names it if it is not there or damaged."""
+    if not 0 <= index < folder.frames:
+        last = folder.frames - 1
+        message = f"{folder.path}: frame {index} is not there; the folder has {last + 1} frames, 0 to {last}"
+        raise MissingFrameError(message, frames=last + 1)
+    name = folder.files[index]
+    if name is None:
+        raise VideoError(f"{folder.path}: frame {index} is missing: its number is left out among the files")
+    try:
+        return decode_image((folder.path / name).read_bytes(), size=size)
+    except (ValueError, OSError) as error:
+        raise VideoError(f"{folder.path}: frame {index} ({name}) cannot be decoded: {error}") from error
 
 
 def decode_image(data: bytes, *, size: Size | None) -> NDArray[np.uint8]:
@@ -103,20 +116,6 @@ def _choose_prefix(path: Path, numbered: dict[str, dict[int, str]], prefix: str 
         found = ", ".join(sorted(numbered)[:5])
         raise VideoError(f"{path}: holds several kinds of frames ({found}); expected image_00001.jpg or img_00001.jpg")
     return next(iter(numbered)) if chosen is None else chosen
-
-
-def _read_image(folder: FrameFolder, index: int, size: Size | None) -> NDArray[np.uint8]:
-    if not 0 <= index < folder.frames:
-        last = folder.frames - 1
-        message = f"{folder.path}: frame {index} is not there; the folder has {last + 1} frames, 0 to {last}"
-        raise MissingFrameError(message, frames=last + 1)
-    name = folder.files[index]
-    if name is None:
-        raise VideoError(f"{folder.path}: frame {index} is missing: its number is left out among the files")
-    try:
-        return decode_image((folder.path / name).read_bytes(), size=size)
-    except (ValueError, OSError) as error:
-        raise VideoError(f"{folder.path}: frame {index} ({name}) cannot be decoded: {error}") from error
 
 
 def _jpeg_size(data: bytes) -> tuple[int, int] | None:

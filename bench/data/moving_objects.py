@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 AXES = ((0, 1), (1, 0), (1, 1), (-1, 1))  # (down, right) a step; direction 2k runs along axis k, 2k + 1 against it
 SPEEDS_PX = (2, 3)
 OBJECTS = (3, 4, 5)
+ANY, GREY = (60, 195), (110, 145)  # the background is never far from grey: any colour would drown the motion
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +40,7 @@ def draw_scene(seed: tuple[int, ...], *, size: int) -> Scene:
     random = np.random.default_rng(seed)
     objects = tuple(_draw_object(random, size=size) for _ in range(random.choice(OBJECTS)))
     starts = random.integers(0, size, (len(AXES), len(objects), 2))
-    return Scene(background=_texture(random, size=size, contrast=8), objects=objects, starts=starts)
+    return Scene(background=_texture(random, size=size, contrast=8, colours=GREY), objects=objects, starts=starts)
 
 
 def film(scene: Scene, direction: int, *, frames: int) -> NDArray[np.uint8]:
@@ -65,14 +66,14 @@ def _draw_object(random: np.random.Generator, *, size: int) -> MovingObject:
     rows, columns = np.mgrid[:side, :side] - (side - 1) / 2
     is_disc = bool(random.integers(2))
     mask = rows**2 + columns**2 <= (side / 2) ** 2 if is_disc else np.ones((side, side), dtype=np.bool_)
-    patch = _texture(random, size=side, contrast=45)
+    patch = _texture(random, size=side, contrast=45, colours=ANY)
     return MovingObject(patch=patch, mask=mask[..., None], speed_px=int(random.choice(SPEEDS_PX)))
 
 
-def _texture(random: np.random.Generator, *, size: int, contrast: float) -> NDArray[np.uint8]:
-    """Smooth noise (size, size, 3) from one random colour towards another, with no preferred direction."""
+def _texture(random: np.random.Generator, *, size: int, contrast: float, colours: tuple[int, int]) -> NDArray[np.uint8]:
+    """Smooth noise (size, size, 3) around a random colour out of `colours`, with no preferred direction."""
     noise = random.standard_normal((size, size, 1))
     for axis in (0, 1, 0, 1):
         noise = np.roll(noise, -1, axis=axis) / 4 + noise / 2 + np.roll(noise, 1, axis=axis) / 4
-    texture = random.uniform(60, 195, 3) + contrast * random.uniform(0.6, 1.4, 3) * noise / noise.std()
+    texture = random.uniform(*colours, 3) + contrast * random.uniform(0.6, 1.4, 3) * noise / noise.std()
     return np.asarray(texture.round().clip(0, 255), dtype=np.uint8)

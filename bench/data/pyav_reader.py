@@ -25,13 +25,14 @@ from numpy.typing import NDArray
 
 from bench.data.facts import VideoFacts
 from bench.data.geometry import Orientation, Size, upright_size
+from bench.data.shards import Source, source_of
 from bench.errors import MissingFrameError, VideoError
 
 Frames = NDArray[np.uint8]
 
 DECODE_ERRORS = (av.FFmpegError, OSError, ValueError, MemoryError)
 _MAX_PIXELS = 1 << 26  # a damaged header can ask for more memory than there is; 8192 x 8192 is beyond every data set
-_OPTIONS = {"protocol_whitelist": "file", "max_pixels": str(_MAX_PIXELS)}
+_OPTIONS = {"protocol_whitelist": "file,subfile", "max_pixels": str(_MAX_PIXELS)}
 _NOT_VIDEO_FILES = {"tty": "text", "hls": "a playlist", "concat": "a playlist", "sdp": "a session description"}
 _SEEK_WORTH_FRAMES = 8
 _KNOWN_FILES = 8192
@@ -94,7 +95,7 @@ def read_file(path: Path, indices: Sequence[int], *, size: Size | None, facts: V
 def opened(path: Path) -> Generator[tuple[InputContainer, VideoStream]]:
     """The container and its first real video stream, decoded on one thread; VideoError if there is none."""
     try:
-        container = av.open(str(path.absolute()), metadata_errors="ignore", options=dict(_OPTIONS))
+        container = av.open(source_of(path).url, metadata_errors="ignore", options=dict(_OPTIONS))
     except DECODE_ERRORS as error:
         raise VideoError(f"{path}: cannot be opened as a video: {reason_of(error)}") from error
     with container:
@@ -185,16 +186,12 @@ def orientation_of(frame: VideoFrame) -> Orientation:
 
 
 @lru_cache(maxsize=_KNOWN_FILES)
-def _remembered(path: str, size: int, modified_ns: int) -> Timeline:
+def _remembered(_source: Source) -> Timeline:
     return Timeline()
 
 
 def _timeline_of(path: Path) -> Timeline:
-    try:
-        status = path.stat()
-    except OSError as error:
-        raise VideoError(f"{path}: cannot be read: {reason_of(error)}") from error
-    return _remembered(str(path.absolute()), status.st_size, status.st_mtime_ns)
+    return _remembered(source_of(path))
 
 
 def _pays_to_seek(timeline: Timeline, wanted: Sequence[int]) -> bool:

@@ -19,7 +19,7 @@ from bench.data.collection import Video, VideoSet, cache_folder, video_set
 from bench.errors import DatasetError, InputError
 from bench.registry import register_dataset
 
-VERSION = 2
+VERSION = 3
 CLASSES = (
     "moving right",
     "moving left",
@@ -39,8 +39,8 @@ class MotionsParameters:
     """What decides every pixel of the data set. `size` is in pixels; `classes` is even, pairs in order."""
 
     seed: int = 0
-    clips_per_class: int = 48
-    val_clips_per_class: int = 16
+    clips_per_class: int = 96
+    val_clips_per_class: int = 24
     frames: int = 24
     size: int = 64
     classes: int = 8

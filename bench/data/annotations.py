@@ -1,0 +1,207 @@
+"""Annotation files as others wrote them, read with distrust: every error names file and line.
+
+Byte-order marks, CRLF line ends and blank lines are fine. Wrong encodings, missing columns, unknown labels, ids that
+occur twice and paths that lead out of their folder are errors.
+"""
+
+import csv
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any, Protocol
+
+from bench.errors import DatasetError, suggest
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Line:
+    """The fields of one line, and where it stands."""
+
+    path: Path
+    number: int
+    fields: tuple[str, ...]
+
+    def fail(self, message: str) -> DatasetError:
+        """The error to raise: `file:line: message`."""
+        return DatasetError(f"{self.path}:{self.number}: {message}")
+
+
+class Place(Protocol):
+    """Somewhere in a file, to which an error can point."""
+
+    @property
+    def number(self) -> int: ...
+
+    def fail(self, message: str) -> DatasetError: ...
+
+
+class Labels:
+    """Class names and their positions; a label is found by name, or by number from `first`."""
+
+    def __init__(self, names: Sequence[str], *, first: int = 0) -> None:
+        self.names = tuple(names)
+        self._position = {name: position for position, name in enumerate(names)}
+        self._first = first
+
+    def __getitem__(self, label: str) -> int:
+        return self._position[label]
+
+    def position(self, label: str, *, at: "Place") -> int:
+        """The class that `label` names; DatasetError with the nearest spellings if there is none."""
+        if label in self._position:
+            return self._position[label]
+        raise at.fail(f"unknown label {label!r}; {suggest(label, self.names)}")
+
+    def numbered(self, number: str, *, at: "Place") -> int:
+        """The class with this number; DatasetError if it is no number, or there is no such class."""
+        try:
+            position = int(number) - self._first
+        except ValueError:
+            raise at.fail(f"label {number!r} is not a number") from None
+        if not 0 <= position < len(self.names):
+            raise at.fail(f"label {number} is not from {self._first} to {self._first + len(self.names) - 1}")
+        return position
+
+
+def read_lines(path: Path, *, separator: str | None) -> Iterator[Line]:
+    """Lines that are not blank, split at `separator` as CSV; None leaves a line whole."""
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            if separator is None:
+                for number, text in enumerate(file, start=1):
+                    if text.strip():
+                        yield Line(path=path, number=number, fields=(text.strip(),))
+                return
+            reader = csv.reader(file, delimiter=separator)
+            for fields in reader:
+                if any(field.strip() for field in fields):
+                    yield Line(path=path, number=reader.line_num, fields=tuple(field.strip() for field in fields))
+    except UnicodeDecodeError as error:
+        raise DatasetError(f"{path}: is not UTF-8 text: {error}") from error
+    except csv.Error as error:
+        raise DatasetError(f"{path}: is not CSV: {error}") from error
+    except OSError as error:
+        raise DatasetError(f"{path}: cannot be read: {error.strerror}") from error
+
+
+def read_table(
+    path: Path, *, columns: Sequence[str], optional: Sequence[str] = ()
+) -> Iterator[tuple[Line, dict[str, str]]]:
+    """Rows of a CSV file with a header, each with its `columns` and whichever of `optional` there are."""
+    lines = read_lines(path, separator=",")
+    header = next(lines, None)
+    if header is None:
+        raise DatasetError(f"{path}:1: is empty; its first line must name the columns {', '.join(columns)}")
+    place = {name.lower(): at for at, name in enumerate(header.fields)}
+    missing = [column for column in columns if column not in place]
+    if missing:
+        raise header.fail(f"no column {', '.join(missing)}; found {', '.join(header.fields)}")
+    taken = {name: place[name] for name in (*columns, *optional) if name in place}
+    for line in lines:
+        if len(line.fields) <= max(taken.values()):
+            raise line.fail(f"{len(line.fields)} columns where the first line has {len(header.fields)}")
+        yield line, {name: line.fields[at] for name, at in taken.items()}
+
+
+class JsonFile:
+    """A JSON file and where things stand in it; DatasetError with its line where it is none, or a key occurs twice."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            self._text = path.read_text(encoding="utf-8-sig")
+            self.value: Any = json.loads(self._text, object_pairs_hook=self._unique)
+        except json.JSONDecodeError as error:
+            raise DatasetError(f"{path}:{error.lineno}: is not JSON: {error.msg}") from error
+        except (UnicodeDecodeError, RecursionError) as error:
+            raise DatasetError(f"{path}: is not JSON text: {error}") from error
+        except OSError as error:
+            raise DatasetError(f"{path}: cannot be read: {error.strerror}") from error
+
+    def at(self, key: str) -> "JsonPlace":
+        """Where `key` stands first, for a message."""
+        return JsonPlace(self, key)
+
+    def line_of(self, key: str) -> int:
+        """The line where `key` stands first; 1 where it does not."""
+        place = max(0, self._text.find(json.dumps(key, ensure_ascii=False)))
+        return self._text.count("\n", 0, place) + 1
+
+    def mapping(self, value: Any, *, what: str, key: str) -> Mapping[str, Any]:
+        """`value` if it is a JSON object; DatasetError naming `what` if not."""
+        if not isinstance(value, dict):
+            raise self.at(key).fail(f"{what} is {json.dumps(value)[:40]}, not an object")
+        return value
+
+    def _unique(self, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        made = dict(pairs)
+        if len(made) < len(pairs):
+            counts = Counter(key for key, _ in pairs)
+            twice = next(key for key, times in counts.items() if times > 1)
+            raise self.at(twice).fail(f"{twice!r} occurs twice")
+        return made
+
+
+@dataclass(frozen=True, slots=True)
+class JsonPlace:
+    """A key of a JSON file; its line is looked for only where an error needs it."""
+
+    file: JsonFile
+    key: str
+
+    @property
+    def number(self) -> int:
+        return self.file.line_of(self.key)
+
+    def fail(self, message: str) -> DatasetError:
+        """The error to raise: `file:line: message`."""
+        return DatasetError(f"{self.file.path}:{self.number}: {message}")
+
+
+def first_of(root: Path, names: Sequence[str]) -> Path | None:
+    """The first of the files `names` that is there under `root`."""
+    return next((root / name for name in names if (root / name).is_file()), None)
+
+
+def required(root: Path, names: Sequence[str], *, what: str) -> Path:
+    """The first of the files `names` under `root`; DatasetError that lists them if none is there."""
+    found = first_of(root, names)
+    if found is None:
+        raise DatasetError(f"{root}: {what} is missing; looked for {', '.join(names)}")
+    return found
+
+
+def safe_id(text: str, *, at: Place) -> str:
+    """`text` if it is one name, fit for a file; DatasetError for a path."""
+    if not text or "/" in text or "\\" in text or "\0" in text or text in (".", ".."):
+        raise at.fail(f"{text!r} is not an id: empty, or a path")
+    return text
+
+
+def safe_path(text: str, *, within: Path, at: Place) -> str:
+    """`text` relative to the folder `within`; DatasetError if it leads out of it."""
+    path = PurePosixPath(text)
+    if path.is_absolute():
+        try:
+            path = PurePosixPath(path.relative_to(within.absolute().as_posix()))
+        except ValueError:
+            raise at.fail(f"{text!r} is an absolute path outside {within}") from None
+    if not text or ".." in path.parts or "\0" in text or "\\" in text or path == PurePosixPath("."):
+        raise at.fail(f"{text!r} is not a path inside {within}")
+    return str(path)
+
+
+class Once:
+    """Refuses what comes a second time."""
+
+    def __init__(self, what: str) -> None:
+        self._what, self._seen = what, dict[str, int]()
+
+    def check(self, key: str, *, at: Place) -> str:
+        """`key`, the first time; DatasetError with both lines after that."""
+        if key in self._seen:
+            raise at.fail(f"{self._what} {key!r} occurs twice, before in line {self._seen[key]}")
+        self._seen[key] = at.number
+        return key

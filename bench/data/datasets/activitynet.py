@@ -1,0 +1,103 @@
+"""ActivityNet: untrimmed videos and the segments in which 200 activities happen. Caba Heilbron et al., CVPR 2015.
+
+In training every annotated segment is a clip of its own. Evaluation scores whole videos, as the untrimmed
+classification task does: views are spread over the video, and its labels are those of all its segments.
+"""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from bench.data.annotations import JsonFile, Labels, required, safe_id
+from bench.data.assembly import Entry, assemble
+from bench.data.collection import VideoSet, require_root
+from bench.data.media import Media, media_folders
+from bench.errors import UnknownNameError
+from bench.registry import register_dataset
+
+DESCRIBED_AT = "http://activity-net.org/"
+TREE = """\
+  activity_net.v1-3.min.json     the official annotation
+  videos/v_<id>.mp4     (or frame folders, or shards *.tar)"""
+SUBSETS = {"train": "training", "val": "validation", "test": "testing"}
+UNITS = ("segments", "videos")
+
+
+@register_dataset("activitynet", described_at=DESCRIBED_AT, num_classes=200, splits=("train", "val", "test"))
+def open_activitynet(
+    root: Path | None,
+    *,
+    split: str,
+    unit: Literal["segments", "videos"] | None = None,
+    annotations: str | None = None,
+    videos: str | None = None,
+) -> VideoSet:
+    """ActivityNet by `unit`: segments (the default in training) or whole videos (the default elsewhere)."""
+    root = require_root(root, name="activitynet", tree=TREE, described_at=DESCRIBED_AT)
+    unit = unit or ("segments" if split == "train" else "videos")
+    if unit not in UNITS:
+        raise UnknownNameError("unit", unit, UNITS, where="data set activitynet")
+    usual = ["activity_net.v1-3.min.json", "activity_net.v1-2.min.json", "activitynet.json"]
+    file = JsonFile(required(root, [annotations] if annotations else usual, what="the annotation"))
+    database = file.mapping(
+        file.mapping(file.value, what="the file", key="").get("database"), what="database", key="database"
+    )
+    labels = Labels(sorted({label for _, segments in _videos(file, database, None) for _, _, label in segments}))
+    entries = [
+        entry
+        for id_, segments in _videos(file, database, SUBSETS[split])
+        for entry in (_whole(id_, segments, labels) if unit == "videos" else _clips(id_, segments, labels))
+    ]
+    folders = media_folders(root, videos, [f"videos/{split}", split, "videos", "frames", "jpg"])
+    return assemble(
+        "activitynet",
+        split,
+        entries,
+        classes=labels.names,
+        media=Media(folders),
+        root=root,
+        is_multi_label=unit == "videos",
+    )
+
+
+Segment = tuple[float, float, str]
+
+
+def _videos(file: JsonFile, database: Mapping[str, Any], subset: str | None) -> Iterator[tuple[str, list[Segment]]]:
+    """Ids and segments of one subset, or of all."""
+    for id_, value in database.items():
+        entry = file.mapping(value, what=f"entry {id_!r}", key=id_)
+        if entry.get("subset") not in SUBSETS.values():
+            allowed = ", ".join(SUBSETS.values())
+            raise file.at(id_).fail(f"subset of {id_!r} is {entry.get('subset')!r}; allowed: {allowed}")
+        if subset in (None, entry["subset"]):
+            segments = entry.get("annotations", [])
+            if not isinstance(segments, list):
+                raise file.at(id_).fail(f"annotations of {id_!r} are not a list")
+            yield safe_id(id_, at=file.at(id_)), [_segment(file, id_, segment) for segment in segments]
+
+
+def _segment(file: JsonFile, id_: str, value: Any) -> Segment:
+    segment = file.mapping(value, what=f"a segment of {id_!r}", key=id_)
+    times, label = segment.get("segment"), segment.get("label")
+    if not (isinstance(times, list) and len(times) == 2 and all(isinstance(time, int | float) for time in times)):
+        raise file.at(id_).fail(f"a segment of {id_!r} is {times!r}, not [start, end] in seconds")
+    if not isinstance(label, str):
+        raise file.at(id_).fail(f"a label of {id_!r} is {label!r}, not text")
+    return float(times[0]), float(times[1]), label
+
+
+def _whole(id_: str, segments: list[Segment], labels: Labels) -> list[Entry]:
+    return [Entry(id=id_, labels=tuple(sorted({labels[label] for *_, label in segments})), names=_names(id_))]
+
+
+def _clips(id_: str, segments: list[Segment], labels: Labels) -> list[Entry]:
+    return [
+        Entry(id=f"{id_}#{number}", labels=(labels[label],), names=_names(id_), start_s=max(0.0, start), end_s=end)
+        for number, (start, end, label) in enumerate(segments)
+        if end > start
+    ]
+
+
+def _names(id_: str) -> tuple[str, ...]:
+    return f"v_{id_}", id_

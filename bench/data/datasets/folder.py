@@ -1,0 +1,37 @@
+"""Any folder of class folders: `train/<class>/<clip>`, `val/<class>/<clip>`."""
+
+from pathlib import Path
+
+from bench.data.assembly import Entry, assemble
+from bench.data.collection import VideoSet, require_root
+from bench.data.media import Media
+from bench.errors import DatasetError
+from bench.registry import register_dataset
+
+TREE = """\
+  train/<class>/<clip>.mp4, val/<class>/<clip>.mp4     (or frame folders train/<class>/<clip>/image_00001.jpg,
+  or shards train/*.tar with members <class>/<clip>.mp4)"""
+DESCRIBED_AT = "bench/data/datasets/folder.py"
+
+
+@register_dataset("folder", described_at=DESCRIBED_AT, splits=("train", "val", "test"))
+def open_folder(root: Path | None, *, split: str) -> VideoSet:
+    """Class folders; the classes are the folders' names in alphabetical order, those of `train` where it is there."""
+    root = require_root(root, name="folder", tree=TREE, described_at=DESCRIBED_AT)
+    folder = root / split
+    if not folder.is_dir():
+        raise DatasetError(f"data set folder: there is no folder {folder}. Expected under {root}:\n{TREE}")
+    media = Media([folder])
+    if media.clashes:
+        raise DatasetError(f"{media.clashes[0]}: another video of that class has the same name without its suffix")
+    names = sorted(name for name in media.names() if "/" in name)
+    trained = Media([root / "train"]).names() if (root / "train").is_dir() and split != "train" else names
+    classes = sorted({name.partition("/")[0] for name in trained if "/" in name})
+    unknown = next((name for name in names if name.partition("/")[0] not in set(classes)), None)
+    if unknown is not None:
+        raise DatasetError(
+            f"{folder / unknown}: class {unknown.partition('/')[0]!r} is not among those of {root / 'train'}"
+        )
+    position = {name: at for at, name in enumerate(classes)}
+    entries = [Entry(id=name, labels=(position[name.partition("/")[0]],), names=(name,)) for name in names]
+    return assemble("folder", split, entries, classes=classes, media=media, root=root)

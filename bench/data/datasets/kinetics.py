@@ -1,0 +1,117 @@
+"""Kinetics-400, -600 and -700: short clips of human actions. Kay et al., 2017, arXiv:1705.06950; Carreira et al., 2019.
+
+Annotations are the official CSV files (label, youtube_id, time_start, time_end, split) or the JSON of 3D-ResNets.
+Clips are named `<youtube_id>_<start>_<end>`, in class folders or flat.
+"""
+
+from pathlib import Path
+
+from bench.data.annotations import Labels, Line, Once, first_of, read_table, required, safe_id
+from bench.data.assembly import Entry, assemble
+from bench.data.collection import VideoSet, require_root
+from bench.data.media import Media, media_folders
+from bench.data.resnets_json import open_resnets_json
+from bench.registry import register_dataset
+
+DESCRIBED_AT = "https://github.com/cvdfoundation/kinetics-dataset"
+SPLITS = ("train", "val", "test")
+TREE = """\
+  train.csv, val.csv       the official annotations, or kinetics.json as 3D-ResNets makes it
+  train/<class>/<youtube_id>_<start>_<end>.mp4     (or frame folders, or shards *.tar)
+  val/<class>/<youtube_id>_<start>_<end>.mp4"""
+_CSV = {"train": ("train",), "val": ("val", "validate", "validation"), "test": ("test",)}
+
+
+@register_dataset("kinetics400", described_at=DESCRIBED_AT, num_classes=400, splits=SPLITS)
+def kinetics400(
+    root: Path | None, *, split: str, annotations: str | None = None, videos: str | None = None
+) -> VideoSet:
+    """Kinetics-400; `annotations` names its CSV or JSON and `videos` the folder of the clips, where not as usual."""
+    return _open("kinetics400", root, split=split, annotations=annotations, videos=videos)
+
+
+@register_dataset("kinetics600", described_at=DESCRIBED_AT, num_classes=600, splits=SPLITS)
+def kinetics600(
+    root: Path | None, *, split: str, annotations: str | None = None, videos: str | None = None
+) -> VideoSet:
+    """Kinetics-600, as kinetics400."""
+    return _open("kinetics600", root, split=split, annotations=annotations, videos=videos)
+
+
+@register_dataset("kinetics700", described_at=DESCRIBED_AT, num_classes=700, splits=SPLITS)
+def kinetics700(
+    root: Path | None, *, split: str, annotations: str | None = None, videos: str | None = None
+) -> VideoSet:
+    """Kinetics-700, of 2019 or 2020, as kinetics400."""
+    return _open("kinetics700", root, split=split, annotations=annotations, videos=videos)
+
+
+@register_dataset("kinetics", described_at=DESCRIBED_AT, splits=SPLITS)
+def any_kinetics(
+    root: Path | None, *, split: str, annotations: str | None = None, videos: str | None = None
+) -> VideoSet:
+    """Anything laid out as Kinetics, with the classes that its training annotation names."""
+    return _open("kinetics", root, split=split, annotations=annotations, videos=videos)
+
+
+def _open(name: str, root: Path | None, *, split: str, annotations: str | None, videos: str | None) -> VideoSet:
+    root = require_root(root, name=name, tree=TREE, described_at=DESCRIBED_AT)
+    spoken = [folder for word in _CSV[split] for folder in (word, f"{word}_256", f"videos_{word}", f"rawframes_{word}")]
+    folders = media_folders(root, videos, [*spoken, *(f"videos/{word}" for word in _CSV[split]), "videos", "frames"])
+    json_file = _json_file(root, annotations)
+    if json_file is not None:
+        return open_resnets_json(name, split, subset=split, path=json_file, root=root, folders=folders)
+    table = required(root, [annotations] if annotations else _tables(split), what=f"the annotation of split {split}")
+    labels = _labels(root, table)
+    entries = _entries(table, labels)
+    return assemble(name, split, entries, classes=labels.names, media=Media(folders), root=root)
+
+
+def _json_file(root: Path, annotations: str | None) -> Path | None:
+    if annotations is not None:
+        return required(root, [annotations], what="the annotation") if annotations.endswith(".json") else None
+    return first_of(root, ["kinetics.json", "kinetics-400.json", "kinetics-600.json", "kinetics-700.json"])
+
+
+def _tables(split: str) -> list[str]:
+    names = []
+    for word in _CSV[split]:
+        names += [f"{word}.csv", f"kinetics_{word}.csv"]
+        names += [f"kinetics{of}_{word}.csv" for of in ("-400", "_400", "-600", "_600", "-700", "_700", "_700_2020")]
+    return [*names, *(f"annotations/{name}" for name in names)]
+
+
+def _labels(root: Path, table: Path) -> Labels:
+    """Classes in alphabetical order, out of the training annotation where there is one."""
+    named = first_of(root, _tables("train")) or table
+    return Labels(sorted({row["label"] for _, row in read_table(named, columns=["label"]) if row["label"]}))
+
+
+def _entries(table: Path, labels: Labels) -> list[Entry]:
+    once = Once("clip")
+    columns = ["youtube_id", "time_start", "time_end"]
+    entries = []
+    for line, row in read_table(table, columns=columns, optional=["label"]):
+        video = safe_id(row["youtube_id"], at=line)
+        start, end = (_second(row[column], column, line) for column in ("time_start", "time_end"))
+        id_ = once.check(f"{video}_{start:06d}_{end:06d}", at=line)
+        label = row.get("label", "")
+        folders = (label, label.replace(" ", "_")) if label else ("test",)
+        entries.append(
+            Entry(
+                id=id_,
+                labels=(labels.position(label, at=line),) if label else (),
+                names=(*(f"{folder}/{name}" for folder in folders for name in (id_, video)), id_, video),
+            )
+        )
+    return entries
+
+
+def _second(text: str, column: str, line: Line) -> int:
+    try:
+        second = float(text)
+        if not 0 <= second < 1e6:
+            raise ValueError
+    except ValueError:
+        raise line.fail(f"{column} is {text!r}, not a time in seconds") from None
+    return int(second)

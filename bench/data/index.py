@@ -1,0 +1,183 @@
+"""The index of a folder of videos: every file decoded once, its facts kept as one JSON line.
+
+It lies in `.vbench/index.jsonl` under the folder, or in the user's cache where the folder cannot be written. Lines are
+appended as files are done, so a killed run goes on where it was; a torn last line is read over. An entry counts as long
+as the size and time of its file are what they were.
+"""
+
+import hashlib
+import json
+import os
+import time
+from collections import Counter
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import Any, TextIO
+
+from bench.data.collection import cache_folder
+from bench.data.facts import VideoFacts
+from bench.data.media import IMAGE_SUFFIXES, VIDEO_SUFFIXES
+from bench.data.shards import shard_members, source_of
+from bench.data.work import Failed, Report, do_all, silent
+from bench.errors import DatasetError
+
+_FILE = Path(".vbench", "index.jsonl")
+
+
+@dataclass(frozen=True, kw_only=True)
+class IndexSummary:
+    """What an indexing run found: files in all, those looked at now, and how many of each verdict there are."""
+
+    path: Path
+    files: int
+    probed: int
+    verdicts: dict[str, int]
+    failed: tuple[Failed, ...]
+    seconds: float
+
+
+def index_folder(root: str | Path, *, workers: int = 0, again: bool = False, report: Report = silent) -> IndexSummary:
+    """Decode every video under `root` that is new or changed (all with `again`) and keep its facts."""
+    root = Path(root)
+    if not root.is_dir():
+        raise DatasetError(f"{root}: is not a folder")
+    started, path = time.monotonic(), _writable_index(root)
+    stamps = {} if again else {name: stamp for name, stamp, _ in _read(path)}
+    files = list(videos_under(root))
+    left = [name for name in files if stamps.get(name) != _stamp(root / name)]
+    with path.open("a", encoding="utf-8") as index:
+        _end_torn_line(path, index)
+        for outcome in do_all(left, partial(_probe, root), total=len(left), workers=workers, report=report):
+            facts = outcome.result or VideoFacts(verdict="unreadable", problem=str(outcome.error))
+            line = {"path": outcome.task, "stamp": _stamp(root / outcome.task), "facts": facts.to_json()}
+            index.write(json.dumps(line, separators=(",", ":"), ensure_ascii=False) + "\n")
+            index.flush()
+    return _summary(path, files, probed=len(left), seconds=time.monotonic() - started)
+
+
+def read_facts(root: Path, paths: Collection[Path]) -> dict[Path, VideoFacts]:
+    """What an index of `root` or a folder above it knows of `paths`, as far as it is not out of date."""
+    index = _existing_index(root)
+    if index is None:
+        return {}
+    folder, file = index
+    wanted = {path.absolute().relative_to(folder).as_posix(): path for path in paths if _is_within(path, folder)}
+    latest = {name: (stamp, facts) for name, stamp, facts in _read(file) if name in wanted}
+    found: dict[Path, VideoFacts] = {}
+    for name, (stamp, facts) in latest.items():
+        if stamp == _stamp(wanted[name]):
+            try:
+                found[wanted[name]] = VideoFacts.from_json(facts)
+            except (ValueError, TypeError, KeyError):
+                continue  # written by another version: as if it were not indexed
+    return found
+
+
+def videos_under(root: Path) -> Iterator[str]:
+    """Every video file, frame folder and video in a shard below `root`, relative to it, sorted within each folder."""
+    folders = [root]
+    while folders:
+        folder = folders.pop()
+        with os.scandir(folder) as entries:
+            inside = sorted((entry for entry in entries if not entry.name.startswith(".")), key=lambda e: e.name)
+        if folder != root and any(_suffix(entry.name) in IMAGE_SUFFIXES for entry in islice(inside, 3)):
+            yield folder.relative_to(root).as_posix()
+            continue
+        for entry in inside:
+            path = Path(entry.path)
+            if entry.is_dir():
+                folders.append(path)
+            elif _suffix(entry.name) in VIDEO_SUFFIXES:
+                yield path.relative_to(root).as_posix()
+            elif entry.name.endswith(".tar"):
+                members = (name for name in shard_members(path) if _suffix(name) in VIDEO_SUFFIXES)
+                yield from ((path / name).relative_to(root).as_posix() for name in members)
+
+
+def _probe(root: Path, name: str) -> VideoFacts:
+    from bench.data.decode import probe
+
+    return probe(root / name)
+
+
+def _summary(path: Path, files: Collection[str], *, probed: int, seconds: float) -> IndexSummary:
+    names, latest = set(files), dict[str, tuple[str, str]]()
+    for name, _, facts in _read(path):
+        if name in names:
+            latest[name] = str(facts.get("verdict")), str(facts.get("problem"))
+    return IndexSummary(
+        path=path,
+        files=len(files),
+        probed=probed,
+        verdicts=dict(Counter(verdict.split(" ")[0] for verdict, _ in latest.values())),
+        failed=tuple(Failed(what=name, reason=f"{v}: {p}") for name, (v, p) in latest.items() if v != "ok"),
+        seconds=seconds,
+    )
+
+
+def _read(file: Path) -> Iterator[tuple[str, list[int], dict[str, Any]]]:
+    """Name, stamp and facts of every whole line, older ones first."""
+    if not file.is_file():
+        return
+    with file.open(encoding="utf-8", errors="replace") as lines:
+        for line in lines:
+            try:
+                entry = json.loads(line)
+                yield entry["path"], entry["stamp"], entry["facts"]
+            except (ValueError, KeyError, TypeError):
+                continue  # torn by a kill; that file is decoded again
+
+
+def _end_torn_line(path: Path, index: TextIO) -> None:
+    with path.open("rb") as file:
+        file.seek(0, os.SEEK_END)
+        if file.tell():
+            file.seek(-1, os.SEEK_END)
+            if file.read(1) != b"\n":
+                index.write("\n")
+
+
+def _stamp(path: Path) -> list[int]:
+    """Size and time of change of a file, a frame folder or a shard's member; what stays alike is the same file."""
+    if path.is_dir():
+        return [0, path.stat().st_mtime_ns]
+    source = source_of(path)
+    return [source.size, source.modified_ns]
+
+
+def _writable_index(root: Path) -> Path:
+    for path in (root / _FILE, _cached_index(root)):
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.open("a").close()
+        except OSError:
+            continue
+        return path
+    raise DatasetError(
+        f"{root}: neither the folder nor the user's cache can be written, so there is no place for an index"
+    )
+
+
+def _existing_index(root: Path) -> tuple[Path, Path] | None:
+    """The folder that an index speaks of and its file: of `root`, else of the nearest folder above."""
+    for folder in (root.absolute(), *root.absolute().parents):
+        for path in (folder / _FILE, _cached_index(folder)):
+            if path.is_file():
+                return folder, path
+    return None
+
+
+def _cached_index(root: Path) -> Path:
+    name = hashlib.sha256(str(root.absolute()).encode()).hexdigest()[:16]
+    return cache_folder() / "index" / f"{name}.jsonl"
+
+
+def _is_within(path: Path, folder: Path) -> bool:
+    return path.absolute().is_relative_to(folder)
+
+
+def _suffix(name: str) -> str:
+    return os.path.splitext(name)[1].lower()

@@ -1,0 +1,96 @@
+"""Where the videos of a data set lie: files, frame folders and members of tar shards, found by name.
+
+A name is `class/stem` or `stem`, without its suffix, so one annotation serves files, frame folders and shards alike.
+"""
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+from bench.data.shards import shard_members
+from bench.errors import DatasetError
+
+VIDEO_SUFFIXES = frozenset(
+    f".{name}"
+    for name in "mp4 avi mkv webm mov m4v mpg mpeg ts flv wmv 3gp ogv mts m2ts gif".split()  # noqa: SIM905
+)
+IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp"})
+
+
+class Media:
+    """Videos by name under some folders, a class folder deep or flat. `clashes` are those whose name was taken."""
+
+    def __init__(self, folders: Iterable[Path]) -> None:
+        self._by_name: dict[str, Path] = {}
+        self._by_stem: dict[str, Path | None] = {}
+        self.clashes: list[Path] = []
+        for name, path in (found for folder in folders for found in _scan(folder)):
+            if self._by_name.setdefault(name, path) is not path:
+                self.clashes.append(path)
+            stem = name.rpartition("/")[2]
+            self._by_stem[stem] = None if stem in self._by_stem else path
+
+    def find(self, names: Sequence[str]) -> Path | None:
+        """The video with the first of `names` that there is; by its stem alone only where one video has it."""
+        full = (self._by_name[name] for name in names if name in self._by_name)
+        return next(full, None) or next((self._by_stem[name] for name in names if name in self._by_stem), None)
+
+    def names(self) -> list[str]:
+        """The full name of every video."""
+        return list(self._by_name)
+
+
+def media_folders(root: Path, given: str | None, usual: Sequence[str]) -> tuple[Path, ...]:
+    """The folder `given`, relative to `root`, or those of the `usual` ones that are there, or `root` itself."""
+    if given is not None:
+        folder = root / given
+        if not folder.is_dir():
+            raise DatasetError(f"{folder}: is not a folder; it was given as the folder of the videos")
+        return (folder,)
+    return tuple(root / name for name in usual if (root / name).is_dir()) or (root,)
+
+
+def stem_of(name: str) -> str:
+    """`name` without the suffix of a video, if it has one."""
+    head, dot, tail = name.rpartition(".")
+    return head if dot and f".{tail.lower()}" in VIDEO_SUFFIXES else name
+
+
+def _scan(folder: Path) -> Iterator[tuple[str, Path]]:
+    for entry in _entries(folder):
+        if entry.name.endswith(".tar"):
+            yield from _members(Path(entry.path))
+        elif _is_video(entry):
+            yield stem_of(entry.name), Path(entry.path)
+        elif entry.is_dir():
+            yield from _class_folder(entry)
+
+
+def _class_folder(folder: os.DirEntry[str]) -> Iterator[tuple[str, Path]]:
+    for entry in _entries(Path(folder.path)):
+        if _is_video(entry):
+            yield f"{folder.name}/{stem_of(entry.name)}", Path(entry.path)
+        elif os.path.splitext(entry.name)[1].lower() in IMAGE_SUFFIXES:
+            yield folder.name, Path(folder.path)
+            return
+        elif entry.is_dir():
+            yield f"{folder.name}/{entry.name}", Path(entry.path)
+
+
+def _members(shard: Path) -> Iterator[tuple[str, Path]]:
+    for member in shard_members(shard):
+        if os.path.splitext(member)[1].lower() in VIDEO_SUFFIXES:
+            yield stem_of(member), shard / member
+
+
+def _is_video(entry: os.DirEntry[str]) -> bool:
+    return os.path.splitext(entry.name)[1].lower() in VIDEO_SUFFIXES and entry.is_file()
+
+
+def _entries(folder: Path) -> list[os.DirEntry[str]]:
+    """What is in the folder, hidden things apart, by name, so that the first of two like names is always the same."""
+    try:
+        with os.scandir(folder) as entries:
+            return sorted((entry for entry in entries if not entry.name.startswith(".")), key=lambda entry: entry.name)
+    except OSError as error:
+        raise DatasetError(f"{folder}: cannot be read: {error.strerror}") from error

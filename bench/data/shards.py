@@ -1,0 +1,85 @@
+"""Where the bytes of a video are: a file, or a member of a tar as WebDataset keeps them.
+
+A path may lead into a shard, `train-000000.tar/class/id.mp4`. A member is read where it lies; nothing is unpacked.
+"""
+
+import hashlib
+import tarfile
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+from bench.errors import DatasetError, VideoError
+
+_CHUNK_BYTES = 1 << 20
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """The `size` bytes from `offset` on of `file`, which was last changed at `modified_ns`."""
+
+    file: Path
+    offset: int
+    size: int
+    modified_ns: int
+
+    @property
+    def url(self) -> str:
+        """What FFmpeg opens; an absolute path, so that no name is taken for a protocol."""
+        file = self.file.absolute()
+        return f"subfile,,start,{self.offset},end,{self.offset + self.size},,:{file}" if self.offset else str(file)
+
+    def sha256(self) -> str:
+        """Of these bytes, in hex."""
+        total, left = hashlib.sha256(), self.size
+        with self.file.open("rb") as file:
+            file.seek(self.offset)
+            while left and (chunk := file.read(min(left, _CHUNK_BYTES))):
+                total.update(chunk)
+                left -= len(chunk)
+        return total.hexdigest()
+
+
+def source_of(path: Path) -> Source:
+    """Where the bytes at `path` are, in a shard too; VideoError if there are none."""
+    try:
+        status = path.stat()
+        return Source(file=path, offset=0, size=status.st_size, modified_ns=status.st_mtime_ns)
+    except NotADirectoryError:
+        return _member(path)
+    except OSError as error:
+        raise VideoError(f"{path}: there is no such file: {error.strerror}") from error
+
+
+def is_there(path: Path) -> bool:
+    """True for a file, a folder, and a member of a shard."""
+    if path.exists():
+        return True
+    try:
+        source_of(path)
+    except VideoError:
+        return False
+    return True
+
+
+def shard_members(shard: Path) -> dict[str, tuple[int, int]]:
+    """Offset and size of the regular files of a tar, by name; DatasetError if it is none, or is cut."""
+    status = shard.stat()
+    return _listed(shard, status.st_size, status.st_mtime_ns)
+
+
+def _member(path: Path) -> Source:
+    shard = next(parent for parent in path.parents if parent.is_file())
+    place = shard_members(shard).get(path.relative_to(shard).as_posix()) if shard.suffix == ".tar" else None
+    if place is None:
+        raise VideoError(f"{path}: there is no such file in {shard.name}")
+    return Source(file=shard, offset=place[0], size=place[1], modified_ns=shard.stat().st_mtime_ns)
+
+
+@lru_cache(maxsize=4096)
+def _listed(shard: Path, _size: int, _modified_ns: int) -> dict[str, tuple[int, int]]:
+    try:
+        with tarfile.open(shard, "r:") as tar:
+            return {info.name.removeprefix("./"): (info.offset_data, info.size) for info in tar if info.isreg()}
+    except (tarfile.TarError, OSError, EOFError) as error:
+        raise DatasetError(f"{shard}: is not a whole tar file: {error}") from error
