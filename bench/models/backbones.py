@@ -100,15 +100,13 @@ def create_map_backbone(name: str, *, in_channels: int = 3, weights: str | None 
     children = dict(network.named_children())
     if "avgpool" not in children:
         raise InputError(f"{name} has no average pooling of its own, so it gives no maps; one that does: {EXAMPLE}")
-    names = list(children)
-    before = names[: names.index("avgpool")]
-    after = [children[name] for name in names[len(before) + 1 :]]
-    linear = next(module for part in after for module in part.modules() if isinstance(module, nn.Linear))
-    maps = nn.Sequential(OrderedDict((child, children[child]) for child in before))
+    parts = list(children)
+    before, after = parts[: parts.index("avgpool")], parts[parts.index("avgpool") + 1 :]
+    linear = next(layer for part in after for layer in children[part].modules() if isinstance(layer, nn.Linear))
+    maps = nn.Sequential(OrderedDict((part, children[part]) for part in before))
     width = linear.in_features // _area(children["avgpool"])
-    backbone = _torchvision_backbone(maps, name.partition(":")[2], width=width)
-    _fill(maps, weights, dropped=(*names[len(before) + 1 :], *SIDE_HEADS), in_channels=in_channels)
-    return backbone
+    _fill(maps, weights, dropped=(*after, *SIDE_HEADS), in_channels=in_channels)
+    return _torchvision_backbone(maps, name.partition(":")[2], width=width)
 
 
 def frames_of(clip_BCTHW: Tensor) -> Tensor:

@@ -28,6 +28,12 @@ class SnippetModel(FrameModel):
 
     def check(self, *clips: Tensor) -> None:
         """ClipError also where the flow is not `flow_stack` frames for each one of RGB."""
+        if any(clip.ndim == 5 and clip.shape[2] == 0 for clip in clips):
+            frames, pixels = self.smallest_clip
+            raise ClipError(
+                f"a clip shorter than one snippet is too small for {type(self).__name__}; "
+                f"the smallest that works is {frames}x{pixels}x{pixels} (frames x H x W)"
+            )
         super().check(*clips)
         snippets, flow = (int(clip.shape[2]) for clip in clips)
         if flow != snippets * self.flow_stack:

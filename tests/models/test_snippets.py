@@ -61,6 +61,9 @@ def test_too_little_is_refused_with_the_smallest_that_works() -> None:
     model.check(torch.empty(1, 3, 1, 4, 4), torch.empty(1, 2, 10, 4, 4))
     with pytest.raises(ClipError, match="smallest that works is 10x4x4"):
         model.check(torch.empty(1, 3, 1, 4, 4), torch.empty(1, 2, 9, 4, 4))
+    short = Clip.model_validate("9x1x4")
+    with pytest.raises(ClipError, match=r"shorter than one snippet is too small .* smallest that works is 10x4x4"):
+        model.check(*(torch.empty(spec.shape(short, batch=1)) for spec in model.inputs))
     with pytest.raises(ClipError, match=r"takes 2 input\(s\), found 1"):
         model.check(torch.empty(1, 3, 1, 4, 4))
 
