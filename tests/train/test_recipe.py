@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import pytest
 
 from bench.errors import InputError, SuiteError
@@ -96,3 +98,23 @@ def test_multistep_refuses_milestones_that_never_come(read):
     text = GOOD.replace("name: cosine", "name: multistep\n  milestones: [5, 30]")
     with pytest.raises(SuiteError, match="a milestone lies beyond the last of 10 epochs"):
         read(text)
+
+
+SHIPPED = sorted((Path(__file__).parents[2] / "suites" / "recipes").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
+def test_a_shipped_recipe_reads_and_bears_its_files_name_and_a_source(path):
+    recipe = read_recipe(path)
+    assert recipe.recipe == path.stem
+    assert len(recipe.source) > 40
+
+
+def test_the_recipes_that_issues_and_suites_name_are_there():
+    expected = {"quick", "resnet3d_kinetics", "resnet3d_finetune", "c3d_ucf101", "c3d_search", "i3d_kinetics"}
+    assert expected | {"slowfast_kinetics"} <= {path.stem for path in SHIPPED}
+
+
+def test_no_recipe_for_directions_of_motion_flips(read):
+    quick = next(path for path in SHIPPED if path.stem == "quick")
+    assert read_recipe(quick).augmenting.flip == 0.0
