@@ -200,11 +200,11 @@ class Tally:
 
 
 def set_dropout(model: nn.Module, probability: float | None) -> None:
-    """Give every dropout layer this probability; None leaves them. InputError where there is none to set."""
+    """Give every dropout layer this probability; None leaves them. InputError where none can drop."""
     if probability is None:
         return
     layers = [module for module in model.modules() if isinstance(module, nn.modules.dropout._DropoutNd)]
-    if not layers:
+    if probability and not layers:
         raise InputError(f"the recipe sets dropout {probability}, but {type(model).__name__} has no dropout layer")
     for layer in layers:
         layer.p = probability
