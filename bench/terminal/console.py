@@ -46,7 +46,8 @@ def quantity(value: Json, unit: str) -> str:
     """A number with its unit, short; `–` where it is unknown."""
     if value is None or isinstance(value, str | list | dict):
         return "–"
-    if unit in ("MACs", "B", "", "params"):
+    unit = "" if unit == "elements" else unit
+    if unit in ("MACs", "B", ""):
         for size, prefix in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
             if abs(value) >= size:
                 return f"{value / size:.4g} {prefix}{unit}".rstrip()
