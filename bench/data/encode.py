@@ -20,21 +20,37 @@ HISTORY_FREE = {
 
 
 def write_mp4(
-    path: Path, frames_THWC: Iterable[NDArray[np.uint8]], *, fps: Fraction | int, options: Mapping[str, str]
-) -> None:
-    """Encode RGB frames (even sides) as H.264 in mp4 with libx264 `options`."""
+    path: Path,
+    frames_THWC: Iterable[NDArray[np.uint8]],
+    *,
+    fps: Fraction | int,
+    options: Mapping[str, str],
+    pts: Iterable[int] | None = None,
+    time_base: Fraction | None = None,
+) -> int:
+    """Encode RGB frames (even sides) as H.264 in mp4 with libx264 `options`; how many there were.
+
+    Frames follow each other at `fps`, or stand at `pts` in units of `time_base` where both are given.
+    """
     check_encoder()
+    times = iter(pts) if pts is not None and time_base is not None else None
     with av.open(str(path), "w", format="mp4", options={"movflags": "+faststart"}) as container:
-        stream = None
+        stream, written = None, 0
         for frame_HWC in frames_THWC:
             if stream is None:
                 stream = container.add_stream("libx264", rate=fps, options=dict(options))
                 stream.height, stream.width = frame_HWC.shape[:2]
                 stream.pix_fmt, stream.thread_count = "yuv420p", 1
+                if times is not None and time_base is not None:
+                    stream.codec_context.time_base = time_base
             frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame_HWC), format="rgb24")
+            if times is not None and time_base is not None:
+                frame.pts, frame.time_base = next(times), time_base
             container.mux(stream.encode(frame))
+            written += 1
         if stream is not None:
             container.mux(stream.encode(None))
+    return written
 
 
 def check_encoder() -> None:

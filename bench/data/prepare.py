@@ -1,0 +1,152 @@
+"""Preparing videos for speed: frame folders and files that seek quickly. Parallel, resumable, never half-written.
+
+Each job reads one video of a folder and writes one thing under the same relative name elsewhere. What stands under its
+final name is complete, so a run that was killed goes on with what is left.
+"""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bench.data.atomic import whole_file, whole_folder
+from bench.data.decode import probe
+from bench.data.encode import write_mp4
+from bench.data.facts import is_rising
+from bench.data.frame_folder import list_frames, read_image
+from bench.data.geometry import upright_size
+from bench.data.index import videos_under
+from bench.data.media import stem_of
+from bench.data.pyav_reader import RgbConverter, frames_from_start, opened
+from bench.data.work import Failed, Report, do_all, silent
+from bench.errors import InputError, VideoError
+
+JPEG_QUALITY = 92
+_ASSUMED_FPS = 25  # of frame folders, which do not say
+# Keyframes 16 apart and no B-frames: a clip starts at most 15 frames before it is wanted.
+QUICK_TO_SEEK = {"g": "16", "bf": "0", "tune": "fastdecode", "crf": "20", "preset": "medium"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prepared:
+    """What a preparing run did: videos written now, those that were there before, and those that failed, with why."""
+
+    written: int
+    skipped: int
+    failed: tuple[Failed, ...]
+    seconds: float
+
+
+def prepare_frames(
+    source: str | Path, target: str | Path, *, short_side: int = 240, workers: int = 0, report: Report = silent
+) -> Prepared:
+    """Videos under `source` as folders of `image_00001.jpg`, the layout of 3D-ResNets, under `target`.
+
+    A damaged video gives no folder, and is told with its last sound frame.
+    """
+    if short_side < 1:
+        raise InputError(f"short side {short_side}; allowed: 1 and more pixels")
+    do = partial(_write_frames, Path(source), Path(target), short_side)
+    return prepare_all(Path(source), do, lambda name: Path(target) / stem_of(name), workers=workers, report=report)
+
+
+def prepare_reencoded(
+    source: str | Path, target: str | Path, *, short_side: int | None = None, workers: int = 0, report: Report = silent
+) -> Prepared:
+    """Videos under `source` as H.264 mp4 with a key frame every 16 frames under `target`; sound is left out."""
+    do = partial(_reencode, Path(source), Path(target), short_side)
+    return prepare_all(Path(source), do, lambda name: _mp4(Path(target), name), workers=workers, report=report)
+
+
+def prepare_all(
+    source: Path,
+    do: Callable[[str], None],
+    target_of: Callable[[str], Path],
+    *,
+    workers: int,
+    report: Report,
+) -> Prepared:
+    """`do` for every video under `source` whose target is not there yet."""
+    if not source.is_dir():
+        raise InputError(f"{source}: is not a folder of videos")
+    started, names = time.monotonic(), list(videos_under(source))
+    _refuse_clashes(names, target_of)
+    left = [name for name in names if not target_of(name).exists()]
+    outcomes = do_all(left, do, total=len(left), workers=workers, report=report)
+    failed = [Failed(what=each.task, reason=str(each.error)) for each in outcomes if each.error is not None]
+    return Prepared(
+        written=len(left) - len(failed),
+        skipped=len(names) - len(left),
+        failed=tuple(failed),
+        seconds=time.monotonic() - started,
+    )
+
+
+def every_frame(path: Path, *, short_side: int | None, is_even: bool = False) -> Iterator[NDArray[np.uint8]]:
+    """Upright RGB frames (H, W, 3) of one size from the start; DecodingStoppedError behind the last sound one.
+
+    `is_even` rounds both sides down to even numbers, as H.264 needs them.
+    """
+    if path.is_dir():
+        folder = list_frames(path)
+        size = _one_size(read_image(folder, 0, None).shape[:2], short_side, is_even)
+        yield from (read_image(folder, number, size) for number in range(folder.frames))
+        return
+    with opened(path) as (container, stream):
+        converter: RgbConverter | None = None
+        for frame in frames_from_start(path, container, stream):
+            if converter is None:
+                converter = RgbConverter(_one_size(RgbConverter(None).convert(frame).shape[:2], short_side, is_even))
+            yield converter.convert(frame)
+
+
+def _one_size(native: tuple[int, ...], short_side: int | None, is_even: bool) -> tuple[int, int]:
+    height, width = upright_size(native, short_side)
+    return (max(2, height // 2 * 2), max(2, width // 2 * 2)) if is_even else (height, width)
+
+
+def _write_frames(source: Path, target: Path, short_side: int, name: str) -> None:
+    import simplejpeg
+
+    written = 0
+    with whole_folder(target / stem_of(name)) as folder:
+        for written, frame in enumerate(every_frame(source / name, short_side=short_side), start=1):
+            data = simplejpeg.encode_jpeg(np.ascontiguousarray(frame), quality=JPEG_QUALITY, colorspace="RGB")
+            (folder / f"image_{written:05d}.jpg").write_bytes(data)
+        if not written:
+            raise VideoError(f"{source / name}: holds no frames")
+
+
+def _reencode(source: Path, target: Path, short_side: int | None, name: str) -> None:
+    path = source / name
+    facts = probe(path)
+    if not facts.is_ok:
+        raise VideoError(facts.problem)
+    known = [pts for pts in facts.pts if pts is not None]
+    with whole_file(_mp4(target, name)) as unfinished:
+        write_mp4(
+            unfinished,
+            every_frame(path, short_side=short_side, is_even=True),
+            fps=Fraction(facts.fps or _ASSUMED_FPS).limit_denominator(1001),
+            options=QUICK_TO_SEEK,
+            pts=known if len(known) == facts.frames and is_rising(known) else None,
+            time_base=facts.time_base,
+        )
+
+
+def _mp4(target: Path, name: str) -> Path:
+    return target / f"{stem_of(name)}.mp4"
+
+
+def _refuse_clashes(names: Sequence[str], target_of: Callable[[str], Path]) -> None:
+    """InputError if two videos would be written to one place."""
+    places: dict[Path, str] = {}
+    for name in names:
+        before = places.setdefault(target_of(name), name)
+        if before != name:
+            raise InputError(f"{before} and {name} would both become {target_of(name)}; rename one")

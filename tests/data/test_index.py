@@ -1,0 +1,155 @@
+"""The index: every file once, again only when it changed, and whole after a kill."""
+
+import json
+import os
+import shutil
+import signal
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from bench.data.collection import Video, VideoSet, open_dataset, video_set
+from bench.data.decode import probe
+from bench.data.facts import VideoFacts, evenly
+from bench.data.index import IndexSummary, index_folder, read_facts, videos_under
+from bench.data.leakage import find_leaks, guard_leakage
+from bench.data.verify import verify_videos
+from bench.data.work import Progress, do_all
+from bench.errors import DatasetError, VideoError
+
+Write = Callable[..., Path]
+
+
+@pytest.fixture
+def folder(tmp_path: Path, write_video: Write, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Two sound videos, a cut one and a text under `train`."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    root = tmp_path / "root"
+    for name in ("a/x.mp4", "b/y.mp4"):
+        (root / "train" / name).parent.mkdir(parents=True)
+        write_video(root / "train" / name, frames=6, size=(16, 16), seed=len(name))
+    (root / "train/a/text.mp4").write_bytes(b"no video")
+    return root
+
+
+def test_facts_survive_json_and_take_little_room(tmp_path: Path, write_video: Write) -> None:
+    facts = probe(write_video(tmp_path / "x.mp4", frames=30, options={"g": "10"}))
+    assert isinstance(facts.pts, range)
+    text = json.dumps(facts.to_json())
+    assert len(text) < 800
+    assert VideoFacts.from_json(json.loads(text)) == facts
+    uneven = replace(facts, pts=evenly([0, 5, 6]))
+    assert VideoFacts.from_json(json.loads(json.dumps(uneven.to_json()))) == uneven
+
+
+def test_an_index_holds_the_facts_of_every_file(folder: Path) -> None:
+    told: list[Progress] = []
+    summary = index_folder(folder, report=told.append)
+    assert (summary.files, summary.probed, summary.verdicts) == (3, 3, {"ok": 2, "unreadable": 1})
+    assert [failed.what for failed in summary.failed] == ["train/a/text.mp4"]
+    assert [(progress.done, progress.total) for progress in told] == [(1, 3), (2, 3), (3, 3)]
+    path = folder / "train/a/x.mp4"
+    assert read_facts(folder, [path]) == {path: probe(path)}
+    assert read_facts(folder / "train", [path]) == {path: probe(path)}
+
+
+def test_a_second_run_decodes_only_what_is_new_or_changed(folder: Path) -> None:
+    index_folder(folder)
+    assert index_folder(folder).probed == 0
+    shutil.copy(folder / "train/a/x.mp4", folder / "train/b/new.mp4")
+    os.utime(folder / "train/b/y.mp4", ns=(1, 1))
+    summary = index_folder(folder)
+    assert (summary.probed, summary.files) == (2, 4)
+    assert index_folder(folder, again=True).probed == 4
+
+
+def test_facts_of_a_changed_file_are_not_used(folder: Path) -> None:
+    index_folder(folder)
+    path = folder / "train/a/x.mp4"
+    path.write_bytes(path.read_bytes() + b"\0")
+    assert read_facts(folder, [path]) == {}
+
+
+def test_a_torn_last_line_costs_one_file(folder: Path) -> None:
+    index = index_folder(folder).path
+    index.write_bytes(index.read_bytes()[:-40])
+    summary = index_folder(folder)
+    assert (summary.probed, summary.verdicts) == (1, {"ok": 2, "unreadable": 1})
+    assert len(read_facts(folder, list((folder / "train").rglob("*.mp4")))) == 3
+
+
+def test_a_folder_that_cannot_be_written_is_indexed_in_the_cache(folder: Path, tmp_path: Path) -> None:
+    (folder / ".vbench").write_bytes(b"in the way of the index's folder")
+    summary = index_folder(folder)
+    assert summary.path.is_relative_to(tmp_path / "cache")
+    assert len(read_facts(folder, [folder / "train/a/x.mp4"])) == 1
+
+
+def test_frame_folders_count_as_videos_and_hidden_things_do_not(tmp_path: Path) -> None:
+    for name in ("c/v/image_00001.jpg", "c/.hidden/x.mp4", "c/notes.txt", "c/w.MP4"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"")
+    assert sorted(videos_under(tmp_path)) == ["c/v", "c/w.MP4"]
+
+
+def test_verify_counts_per_class(folder: Path) -> None:
+    index_folder(folder)
+    videos = open_dataset("folder", root=folder, split="train")
+    seen = verify_videos(replace(videos, missing={"b/gone": (1,)}))
+    assert (seen.present, seen.missing, seen.unindexed, seen.hash_covers) == (3, ("b/gone",), 0, "content")
+    assert [(c.name, c.present, c.missing, c.damaged) for c in seen.classes] == [("a", 2, 0, 1), ("b", 1, 1, 0)]
+    assert seen.damaged[0][0] == "a/text"
+    assert not seen.is_complete
+
+
+def _set(split: str, videos: dict[str, str]) -> VideoSet:
+    made = [Video(id=id_, path=Path(__file__), labels=(0,), sha256=sha) for id_, sha in videos.items()]
+    return video_set("ucf101", split, classes=["a"], videos=made, root=None)
+
+
+def test_groups_and_equal_files_on_both_sides_are_an_error_unless_allowed_by_name() -> None:
+    train = _set("train", {"v_Archery_g01_c01": "11", "v_Archery_g02_c01": "22", "other": "33"})
+    test = _set("test", {"v_Archery_g01_c07": "44", "v_Biking_g02_c01": "55", "again": "33"})
+    assert {leak.shared for leak in find_leaks(train, test)} == {"group v_Archery_g01", "file 33"}
+    with pytest.raises(DatasetError, match="2 videos of test share material with train; the first: v_Archery_g01_c07"):
+        guard_leakage(train, test)
+    with pytest.raises(DatasetError, match="1 videos"):
+        guard_leakage(train, test, allowed=["again"])
+    assert len(guard_leakage(train, test, allowed=["group v_Archery_g01", "file 33"])) == 2
+
+
+def test_ids_that_occur_twice_in_a_set_are_an_error() -> None:
+    with pytest.raises(DatasetError, match="ids occur twice, the first is 'a'"):
+        video_set("x", "train", classes=["c"], videos=[Video(id="a", path=Path(__file__))] * 2, root=None)
+
+
+def _double(number: int) -> int:
+    if number == 3:
+        raise VideoError("three is refused")
+    if number == 5:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return 2 * number
+
+
+def test_work_goes_on_past_errors() -> None:
+    outcomes = {each.task: each for each in do_all([1, 2, 3, 4], _double, total=4)}
+    assert [outcomes[n].result for n in (1, 2, 4)] == [2, 4, 8]
+    assert str(outcomes[3].error) == "three is refused"
+
+
+@pytest.mark.slow
+def test_work_goes_on_past_a_process_that_dies() -> None:
+    outcomes = {each.task: each for each in do_all(range(12), partial(_double), total=12, workers=2)}
+    assert sorted(outcomes) == list(range(12))
+    assert "died" in str(outcomes[5].error)
+    assert all(outcomes[n].result == 2 * n for n in range(12) if n not in (3, 5))
+
+
+@pytest.mark.slow
+def test_processes_find_the_same_facts(folder: Path) -> None:
+    alone: IndexSummary = index_folder(folder)
+    together = index_folder(folder, again=True, workers=2)
+    assert (alone.verdicts, alone.files) == (together.verdicts, together.files)

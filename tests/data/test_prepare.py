@@ -1,0 +1,157 @@
+"""Prepared videos show the same frames, appear whole or not at all, and a second run does only what is left."""
+
+import json
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from bench.data import prepare
+from bench.data.annotate import write_lists, write_resnets_json
+from bench.data.collection import open_dataset
+from bench.data.decode import probe, read_frames
+from bench.data.frame_folder import read_flow
+from bench.data.prepare import prepare_frames, prepare_reencoded
+from bench.data.prepare_flow import as_bytes, flow_method, prepare_flow
+from bench.data.prepare_shards import prepare_shards
+from bench.errors import InputError, MissingPackageError, UnknownNameError, VideoError
+
+Write = Callable[..., Path]
+
+
+@pytest.fixture
+def source(tmp_path: Path, write_video: Write) -> Path:
+    """A rotated video, one of variable rate, and something that is none."""
+    root = tmp_path / "source" / "train"
+    (root / "c").mkdir(parents=True)
+    write_video(root / "c" / "turned.mp4", frames=12, rotation=-90)
+    write_video(root / "c" / "vfr.mkv", frames=20, pts=[i * i * 10 for i in range(20)], options={"bf": "2"})
+    (root / "c" / "broken.avi").write_bytes(b"no video")
+    return root
+
+
+def test_frame_folders_hold_every_frame_upright_at_their_short_side(source: Path, tmp_path: Path) -> None:
+    done = prepare_frames(source, tmp_path / "frames", short_side=24)
+    assert (done.written, done.skipped, [failed.what for failed in done.failed]) == (2, 0, ["c/broken.avi"])
+    folder = tmp_path / "frames/c/turned"
+    assert sorted(path.name for path in folder.iterdir())[:2] == ["image_00001.jpg", "image_00002.jpg"]
+    expected = read_frames(source / "c/turned.mp4", range(12), size=24)
+    assert expected.shape == (12, 32, 24, 3)
+    assert np.abs(read_frames(folder, range(12)).astype(int) - expected).mean() < 8
+    assert probe(folder).frames == 12
+
+
+def test_a_second_run_does_only_what_is_left(source: Path, tmp_path: Path) -> None:
+    prepare_frames(source, tmp_path / "frames", short_side=24)
+    done = prepare_frames(source, tmp_path / "frames", short_side=24)
+    assert (done.written, done.skipped, len(done.failed)) == (0, 2, 1)
+
+
+def test_what_was_not_finished_is_not_there(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    frames = prepare.every_frame
+
+    def dying(path: Path, **options: object) -> object:
+        for number, frame in enumerate(frames(path, **options)):  # type: ignore[arg-type]
+            if number == 5:
+                raise KeyboardInterrupt
+            yield frame
+
+    monkeypatch.setattr(prepare, "every_frame", dying)
+    for run in (prepare_frames, prepare_reencoded):
+        with pytest.raises(KeyboardInterrupt):
+            run(source, tmp_path / "target", short_side=24)
+        assert [path for path in (tmp_path / "target").rglob("*") if path.is_file()] == []
+
+
+def test_reencoded_files_keep_frames_and_times_and_seek_quickly(source: Path, tmp_path: Path) -> None:
+    done = prepare_reencoded(source, tmp_path / "quick")
+    assert (done.written, [failed.what for failed in done.failed]) == (2, ["c/broken.avi"])
+    before, after = probe(source / "c/vfr.mkv"), probe(tmp_path / "quick/c/vfr.mp4")
+    assert (after.verdict, after.frames, after.has_b_frames, after.codec) == ("ok", 20, False, "h264")
+    assert after.times_s() == pytest.approx(before.times_s(), abs=0.002)
+    assert list(after.keyframes) == [0, 16]
+    original, again = (read_frames(p, range(20)) for p in (source / "c/vfr.mkv", tmp_path / "quick/c/vfr.mp4"))
+    assert np.abs(original.astype(int) - again).mean() < 4
+    turned = probe(tmp_path / "quick/c/turned.mp4")
+    assert (turned.height, turned.width, turned.rotation) == (64, 48, 0)
+
+
+def test_videos_that_would_share_a_place_are_refused(source: Path, tmp_path: Path, write_video: Write) -> None:
+    write_video(source / "c" / "vfr.mp4", frames=3)
+    with pytest.raises(InputError, match=r"vfr\.mkv and c/vfr\.mp4 would both become"):
+        prepare_frames(source, tmp_path / "frames")
+
+
+def test_flow_is_clipped_to_twenty_pixels_and_centred() -> None:
+    flow = np.array([[-30, -20, 0, 10, 20, 30]], np.float32)
+    assert as_bytes(flow).tolist() == [[0, 0, 128, 191, 255, 255]]
+
+
+def test_flow_says_what_to_install_or_finds_the_motion(source: Path, tmp_path: Path) -> None:
+    with pytest.raises(UnknownNameError, match="did you mean: farneback"):
+        prepare_flow(source, tmp_path / "flow", method="farnebeck")  # type: ignore[arg-type]
+    try:
+        flow_method("farneback")
+    except MissingPackageError as error:
+        pytest.skip(str(error))
+    prepare_flow(source, tmp_path / "flow", method="farneback")
+    flow = read_flow(tmp_path / "flow/c/vfr", range(19), size=None)
+    assert flow.shape == (19, 48, 64, 2)
+    assert np.median(flow[..., 0]) > np.median(flow[..., 1]) > 127
+
+
+def test_shards_hold_what_the_annotation_finds_again(tmp_path: Path, write_video: Write) -> None:
+    root = tmp_path / "data"
+    for name in ("train/a/x.mp4", "train/a/y.mp4", "train/b/z.mp4"):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        write_video(root / name, frames=4, seed=ord(name[-5]))
+    videos = open_dataset("folder", root=root, split="train")
+    size = (root / "train/a/x.mp4").stat().st_size
+    done = prepare_shards(videos, tmp_path / "shards" / "train", shard_bytes=size + 10)
+    assert (done.shards, done.videos, done.failed) == (3, 3, ())
+    assert prepare_shards(videos, tmp_path / "shards" / "train", shard_bytes=size + 10).skipped == 3
+    with tarfile.open(tmp_path / "shards/train/train-000000.tar") as shard:
+        assert shard.getnames() == ["a/x.mp4", "a/x.json"]
+        notes = shard.extractfile("a/x.json")
+        assert notes is not None
+        assert json.load(notes) == {"id": "a/x", "labels": ["a"], "start_s": None, "end_s": None}
+    again = open_dataset("folder", root=tmp_path / "shards", split="train")
+    assert [(v.id, v.labels) for v in again.videos] == [(v.id, v.labels) for v in videos.videos]
+    for packed, plain in zip(again.videos, videos.videos, strict=True):
+        assert np.array_equal(read_frames(packed.path, [3, 1]), read_frames(plain.path, [3, 1]))
+    with pytest.raises(VideoError, match=r"no such file in train-000000\.tar"):
+        read_frames(tmp_path / "shards/train/train-000000.tar/a/nothing.mp4", [0])
+
+
+def test_annotations_become_the_json_of_3d_resnets_and_lists_again(tmp_path: Path, write_video: Write) -> None:
+    root = tmp_path / "data"
+    for name in ("train/a/x.mp4", "train/b/y.mp4", "val/b/z.mp4"):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        write_video(root / name, frames=4)
+    splits = {split: open_dataset("folder", root=root, split=split) for split in ("train", "val")}
+    assert write_resnets_json(splits, tmp_path / "kinetics.json") == 3
+    content = json.loads((tmp_path / "kinetics.json").read_text())
+    assert content["labels"] == ["a", "b"]
+    assert content["database"]["z"] == {"subset": "validation", "annotations": {"label": "b"}}
+    assert write_lists(tmp_path / "kinetics.json", tmp_path / "lists") == {"train": 2, "val": 1, "test": 0}
+    assert (tmp_path / "lists/train.csv").read_text() == "a/x 0\nb/y 1\n"
+    with pytest.raises(InputError, match="allowed: train, val, test"):
+        write_resnets_json({"trian": splits["train"]}, tmp_path / "x.json")
+
+
+def test_frames_of_folders_are_read_exactly_and_damage_is_named(source: Path, tmp_path: Path) -> None:
+    prepare_frames(source, tmp_path / "frames", short_side=24)
+    folder = tmp_path / "frames/c/vfr"
+    whole = read_frames(folder, range(20), size=12)
+    assert np.array_equal(read_frames(folder, [7, 19, 7], size=12), whole[[7, 19, 7]])
+    with pytest.raises(VideoError, match="frame 20 is not there; the folder has 20 frames"):
+        read_frames(folder, [20])
+    (folder / "image_00011.jpg").write_bytes((folder / "image_00011.jpg").read_bytes()[:200])
+    assert probe(folder).verdict == "damaged after frame 9"
+    with pytest.raises(VideoError, match=r"frame 10 \(image_00011.jpg\) cannot be decoded"):
+        read_frames(folder, [10])
+    (folder / "image_00011.jpg").unlink()
+    with pytest.raises(VideoError, match="frame 10 is missing"):
+        read_frames(folder, [10])
