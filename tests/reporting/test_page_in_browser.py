@@ -240,3 +240,15 @@ def luminance(colour: str) -> float:
     parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
     red, green, blue = (p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts)
     return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+
+def test_paper_is_white_whatever_the_theme(chromium: Any, site: str) -> None:
+    with Visit(chromium, site, color_scheme="dark") as visit:
+        visit.draw_all()
+        before = visit.page.locator(".plot .xtick text").first.evaluate("node => getComputedStyle(node).fill")
+        visit.page.evaluate("() => dispatchEvent(new Event('beforeprint'))")
+        on_paper = visit.page.locator(".plot .xtick text").first.evaluate("node => getComputedStyle(node).fill")
+        visit.page.evaluate("() => dispatchEvent(new Event('afterprint'))")
+        after = visit.page.locator(".plot .xtick text").first.evaluate("node => getComputedStyle(node).fill")
+        assert on_paper == "rgb(68, 68, 68)"
+        assert before == after != on_paper

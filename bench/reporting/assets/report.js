@@ -110,7 +110,8 @@ function draw(place) {
   place.dataset.drawn = "yes";
   const data = JSON.parse(document.getElementById(`chart-${place.dataset.chart}`).textContent);
   const figure = coloured(data, getComputedStyle(document.documentElement));
-  window.Plotly.react(place, figure.data, figure.layout, { responsive: true, displayModeBar: false });
+  window.Plotly.purge(place);
+  window.Plotly.newPlot(place, figure.data, figure.layout, { responsive: true, displayModeBar: false });
 }
 
 function watchCharts() {
@@ -123,8 +124,15 @@ function watchCharts() {
   for (const place of places) seen.observe(place);
   const redraw = () => { for (const place of places) if (place.dataset.drawn) draw(place); };
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redraw);
-  addEventListener("beforeprint", () => { for (const place of places) draw(place); });
-  addEventListener("afterprint", redraw);
+  // On paper everything is drawn, in the colours and the width of paper.
+  addEventListener("beforeprint", () => {
+    document.documentElement.classList.add("printing");
+    for (const place of places) draw(place);
+  });
+  addEventListener("afterprint", () => {
+    document.documentElement.classList.remove("printing");
+    redraw();
+  });
 }
 
 // The script that draws is larger than the page: it is read once the page can be read.

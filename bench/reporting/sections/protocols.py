@@ -36,7 +36,9 @@ They are not the same test.</p>
 {% if same %}
 <p>The same for all: {{ same }}.</p>
 {% endif %}
+{% if table %}
 {{ table }}
+{% endif %}
 """
 
 
@@ -60,7 +62,9 @@ def describe_protocols(results: Results) -> str | None:
         lines=tuple(_line(group, facts, differing) for group, facts in zip(groups.values(), told, strict=True)),
     )
     spoken = {_spoken(name): value for name, value in same.items()}
-    return render(TEMPLATE, table=table.html(), same=settings_text(spoken), unlike=_unlike(cases))
+    return render(
+        TEMPLATE, table=table.html() if differing else None, same=settings_text(spoken), unlike=_unlike(cases)
+    )
 
 
 def protocol_of(record: Record) -> dict[str, Json]:
