@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from bench.cli_data import data_app
 from bench.errors import BenchError
 
 if TYPE_CHECKING:
@@ -19,7 +20,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Benchmarks and analyses video action-recognition models: what they cost, what they give, how sure that is.",
 )
-data_app = typer.Typer(no_args_is_help=True, help="Data sets: list, check, prepare.")
 app.add_typer(data_app, name="data")
 weights_app = typer.Typer(no_args_is_help=True, help="Checkpoint files.")
 app.add_typer(weights_app, name="weights")
@@ -310,20 +310,6 @@ def doctor(
     else:
         table(("", "state", "found", "remedy"), [(f.topic, f.state, f.found, f.remedy) for f in findings])
     raise typer.Exit(3 if any(finding.state == "missing" for finding in findings) else 0)
-
-
-@data_app.command("list")
-def data_list(as_json: AsJson = False) -> None:
-    """List the data sets vbench reads, and where each is described."""
-    from bench.registry import DATASETS
-    from bench.terminal.console import as_json as print_json
-    from bench.terminal.console import table
-
-    rows = [(d.name, d.num_classes, ", ".join(d.splits), d.described_at) for d in DATASETS]
-    if as_json:
-        print_json([dict(zip(("name", "classes", "splits", "described_at"), row, strict=True)) for row in rows])
-    else:
-        table(("data set", "classes", "splits", "described at"), rows, right=("classes",))
 
 
 @weights_app.command("inspect")

@@ -18,10 +18,17 @@ STEPS = [
     {"train"},
     {"suite", "store", "measure"},
     {"execution", "comparison", "reporting"},
-    {"cli", "terminal", "__main__", "pytest_plugin"},
+    {"cli", "cli_data", "terminal", "__main__", "pytest_plugin"},
 ]
 # A leaf may know another leaf where one is made of the other; nothing else may know its own step.
-WITHIN = {("registry", "schema"), ("reference", "schema"), ("cli", "terminal"), ("__main__", "cli")}
+WITHIN = {
+    ("registry", "schema"),
+    ("reference", "schema"),
+    ("cli", "terminal"),
+    ("cli", "cli_data"),
+    ("cli_data", "terminal"),
+    ("__main__", "cli"),
+}
 HEAVY = {"torch", "torchvision", "pandas", "plotly", "scipy", "numpy", "av", "pyarrow", "fvcore", "thop", "ptflops"}
 LIGHT = ["bench", "bench.cli", "bench.suite", "bench.store", "bench.execution.running", "bench.stats"]
 LIGHT += ["bench.comparison.comparing"]

@@ -10,12 +10,12 @@ from bench.terminal.console import errors, say, table
 
 
 @contextmanager
-def counting_progress() -> Iterator[Callable[[int, int], None] | None]:
-    """A bar on standard error while models are counted for the first time; nothing on a pipe."""
+def counting_progress(what: str = "counting models") -> Iterator[Callable[[int, int], None] | None]:
+    """A bar on standard error while `what` goes on; nothing on a pipe."""
     if not errors.is_terminal:
         yield None
         return
-    bar = Progress(TextColumn("counting models"), BarColumn(), MofNCompleteColumn(), console=errors, transient=True)
+    bar = Progress(TextColumn(what), BarColumn(), MofNCompleteColumn(), console=errors, transient=True)
     with bar:
         task = bar.add_task("", total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
