@@ -1,0 +1,95 @@
+"""Published implementations: their checkpoint file, written as they ship it, gives their logits."""
+
+import importlib.util
+import json
+import os
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from bench.models.factory import create_model, is_model
+
+LIGHT_PARAMETERS = 13e6
+
+FAMILIES = {
+    "resnet": "resnet3d",
+    "resnet2p1d": "r2plus1d",
+    "preresnet": "preact_resnet3d",
+    "wideresnet": "wide_resnet3d",
+    "resnext": "resnext3d",
+    "densenet": "densenet3d",
+}
+"""3D-ResNets-PyTorch's names of architectures, and ours."""
+
+OTHERS = {"C3D": "c3d", "i3d-rgb": "i3d_rgb", "i3d-flow": "i3d_flow"}
+
+
+def our_name(reference: dict[str, Any]) -> str:
+    """What we call the network of a reference; PyTorchVideo's names are ours."""
+    name: str = reference["model"]
+    family, _, depth = name.partition("-")
+    if reference["peer"] == "torchvision":
+        return f"torchvision:{name}"
+    if family in FAMILIES:
+        return f"{FAMILIES[family]}_{depth}"
+    return OTHERS.get(name, name)
+
+
+def references() -> list[Any]:
+    """One test a file; those of large networks are slow."""
+    folder = Path(os.environ.get("VBENCH_TEST_ASSETS", "/nowhere"))
+    paths = sorted(folder.glob("reference/peers/*.json"))
+    is_light = {path: json.loads(path.read_text())["params"] < LIGHT_PARAMETERS for path in paths}
+    return [pytest.param(path, id=path.stem, marks=() if is_light[path] else pytest.mark.slow) for path in paths]
+
+
+@pytest.fixture(scope="module")
+def fill(assets: Path) -> ModuleType:
+    """The published rule by which weights and inputs of the references are made."""
+    spec = importlib.util.spec_from_file_location("fill", assets / "reference" / "fill.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def written(path: Path, reference: dict[str, Any], fill: ModuleType) -> Path:
+    """The checkpoint file of a reference as its authors ship it."""
+    state = {
+        reference["key_prefix"] + key: torch.from_numpy(np.asarray(fill.tensor_for(key, shape)))
+        for key, shape in reference["state_dict"]
+    }
+    key = reference["state_key"]
+    torch.save({**reference["wrapper"], key: state} if key else state, path)
+    return path
+
+
+def inputs_for(reference: dict[str, Any], fill: ModuleType) -> list[torch.Tensor]:
+    shapes = reference["input"]
+    return [torch.from_numpy(fill.input_for(shape)) for shape in (shapes if isinstance(shapes[0], list) else [shapes])]
+
+
+@pytest.mark.parametrize("path", references())
+def test_a_published_checkpoint_gives_its_logits(path: Path, fill: ModuleType, tmp_path: Path) -> None:
+    reference = json.loads(path.read_text())
+    name = our_name(reference)
+    if not is_model(name):
+        pytest.skip(f"no model {name}")
+    file = written(tmp_path / "checkpoint.pth", reference, fill)
+    model = create_model(name, num_classes=reference["classes"], weights=file).eval()
+    with torch.no_grad():
+        logits = model(*inputs_for(reference, fill)).double().flatten()
+    report = model.__dict__["weights_report"]
+    tolerance = 1e-3 * reference["logits_l2"] / reference["classes"] ** 0.5
+    assert (report.loaded, report.fresh) == (len(reference["state_dict"]), ())
+    assert sum(p.numel() for p in model.parameters()) == reference["params"]
+    assert len(logits) == reference["classes"]
+    assert np.abs(logits[:16].numpy() - reference["logits_head"]).max() < tolerance
+    assert abs(logits.sum().item() - reference["logits_sum"]) < tolerance * reference["classes"] ** 0.5
+    assert logits.norm().item() == pytest.approx(reference["logits_l2"], rel=1e-3)
+    assert logits.argmax().item() == reference["argmax"]
