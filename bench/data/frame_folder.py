@@ -3,22 +3,23 @@
 JPEG goes through simplejpeg, with Pillow for what it cannot take and where it is not installed.
 """
 
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bench.data.geometry import Size, upright_size
-from bench.data.scaling import resize_image
+from bench.data.scaling import Scaler
 from bench.errors import MissingFrameError, VideoError
 
 _FRAME_FILE = re.compile(r"^(?P<prefix>.*?)(?P<number>\d+)\.(?:jpe?g|png|webp|bmp)$", re.IGNORECASE)
 RGB_PREFIXES = ("image_", "img_", "frame_", "frame", "image", "img", "")
 _LONGEST_GAP = 10_000  # a stray number must not make a list of a thousand million missing frames
-_SCALED_DECODING_FACTOR = 2  # JPEG blocks may be decoded at 1/2, 1/4, 1/8 as long as twice the wanted size is left
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,11 +39,15 @@ def list_frames(path: Path, *, prefix: str | None = None) -> FrameFolder:
 
     `prefix` is what stands before the number; by default the first of `RGB_PREFIXES` that occurs.
     """
-    numbered: dict[str, dict[int, str]] = {}
     try:
-        names = [entry.name for entry in path.iterdir()]
+        return _listed(path, path.stat().st_mtime_ns, prefix)
     except OSError as error:
         raise VideoError(f"{path}: cannot be read: {error.strerror}") from error
+
+
+@lru_cache(maxsize=4096)
+def _listed(path: Path, _modified_ns: int, prefix: str | None) -> FrameFolder:
+    names, numbered = os.listdir(path), dict[str, dict[int, str]]()
     for name in sorted(names):
         match = _FRAME_FILE.match(name)
         if match:
@@ -58,10 +63,8 @@ def read_folder(
     path: Path, indices: Sequence[int], *, size: Size | None, prefix: str | None = None
 ) -> NDArray[np.uint8]:
     """Frames `indices` as uint8 RGB (T, H, W, 3); VideoError naming folder and frame if one is not there."""
-    folder = list_frames(path, prefix=prefix)
-    found: dict[int, NDArray[np.uint8]] = {}
-    for index in sorted(set(indices)):
-        found[index] = read_image(folder, index, size)
+    folder, scaler = list_frames(path, prefix=prefix), Scaler()
+    found = {index: read_image(folder, index, size, scaler=scaler) for index in sorted(set(indices))}
     return np.stack([found[i] for i in indices])
 
 
@@ -73,13 +76,15 @@ def read_flow(path: Path, indices: Sequence[int], *, size: Size | None) -> NDArr
     planes = []
     for prefix in ("flow_x_", "flow_y_"):
         folder = list_frames(path, prefix=prefix)
-        within = [min(index, folder.frames - 1) for index in indices]
-        read = {index: read_image(folder, index, size)[..., 0] for index in set(within)}
+        within, scaler = [min(index, folder.frames - 1) for index in indices], Scaler()
+        read = {index: read_image(folder, index, size, scaler=scaler)[..., 0] for index in set(within)}
         planes.append(np.stack([read[index] for index in within]))
     return np.stack(planes, axis=-1)
 
 
-def read_image(folder: FrameFolder, index: int, size: Size | None) -> NDArray[np.uint8]:
+def read_image(
+    folder: FrameFolder, index: int, size: Size | None, *, scaler: Scaler | None = None
+) -> NDArray[np.uint8]:
     """One frame of a folder (H, W, 3); VideoError that names it if it is not there or damaged."""
     if not 0 <= index < folder.frames:
         last = folder.frames - 1
@@ -89,12 +94,12 @@ def read_image(folder: FrameFolder, index: int, size: Size | None) -> NDArray[np
     if name is None:
         raise VideoError(f"{folder.path}: frame {index} is missing: its number is left out among the files")
     try:
-        return decode_image((folder.path / name).read_bytes(), size=size)
+        return decode_image((folder.path / name).read_bytes(), size=size, scaler=scaler or Scaler())
     except (ValueError, OSError) as error:
         raise VideoError(f"{folder.path}: frame {index} ({name}) cannot be decoded: {error}") from error
 
 
-def decode_image(data: bytes, *, size: Size | None) -> NDArray[np.uint8]:
+def decode_image(data: bytes, *, size: Size | None, scaler: Scaler) -> NDArray[np.uint8]:
     """One encoded image as uint8 RGB (H, W, 3); ValueError or OSError if it is damaged."""
     native = _jpeg_size(data)
     if native is None:
@@ -102,7 +107,7 @@ def decode_image(data: bytes, *, size: Size | None) -> NDArray[np.uint8]:
     else:
         target = upright_size(native, size)
         image = _decode_jpeg(data, target, is_scaled=target != native)
-    return resize_image(image, upright_size(native or image.shape[:2], size))
+    return scaler.resize(image, upright_size(native or image.shape[:2], size))
 
 
 def _choose_prefix(path: Path, numbered: dict[str, dict[int, str]], prefix: str | None) -> str:
@@ -134,8 +139,11 @@ def _jpeg_size(data: bytes) -> tuple[int, int] | None:
 def _decode_jpeg(data: bytes, target: tuple[int, ...], *, is_scaled: bool) -> NDArray[np.uint8]:
     import simplejpeg
 
-    least = tuple(_SCALED_DECODING_FACTOR * side for side in target) if is_scaled else (0, 0)
-    image: NDArray[np.uint8] = simplejpeg.decode_jpeg(data, "RGB", min_height=least[0], min_width=least[1])
+    # JPEG blocks can be decoded at 1/2, 1/4 or 1/8 of their size; the smallest that still holds the target is taken.
+    least = target if is_scaled else (0, 0)
+    image: NDArray[np.uint8] = simplejpeg.decode_jpeg(
+        data, "RGB", min_height=least[0], min_width=least[1], fastdct=is_scaled, fastupsample=is_scaled
+    )
     return image
 
 

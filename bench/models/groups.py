@@ -60,7 +60,7 @@ def _require_rates(*, lr: float, weight_decay: float, head_lr_scale: float, laye
     for name, value in {"lr": lr, "head_lr_scale": head_lr_scale}.items():
         if not value > 0:
             raise InputError(f"{name} must be above 0, found {value!r}")
-    if weight_decay < 0:
+    if not weight_decay >= 0:
         raise InputError(f"weight_decay must be at least 0, found {weight_decay!r}")
     if layer_decay is not None and not 0 < layer_decay <= 1:
         raise InputError(f"layer_decay must be above 0 and at most 1, found {layer_decay!r}")

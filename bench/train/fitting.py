@@ -74,6 +74,7 @@ def fit(
     name = identity(recipe, train, clip=clip, seed=seed, about=about or {})
     done = _finished(folder, name)
     if done is not None:
+        remove_states(folder)
         model.load_state_dict(read_weights(done.last)["state_dict"])
         model.to(device)
         return done

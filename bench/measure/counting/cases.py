@@ -1,5 +1,6 @@
 """Counts of a loaded case, one clip of its default batch 1: what the thin measure files read."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
@@ -7,6 +8,8 @@ from torch import nn
 
 from bench.measure.counting.tally import Count, count
 from bench.measure.counting.watching import without_data
+from bench.measure.counting.witnesses.hearing import Rebuilt, hear_witnesses
+from bench.measure.counting.witnesses.verdicts import Verdict
 
 if TYPE_CHECKING:
     from bench.measure.loaded import LoadedCase
@@ -56,6 +59,13 @@ def built_without_weights(case: "LoadedCase") -> nn.Module:
     except (NotImplementedError, RuntimeError) as error:
         case.note("built_on_cpu", f"{type(error).__name__}: {error}")
         return case.build_model("cpu")
+
+
+def witnesses_of(case: "LoadedCase", counters: Sequence[str]) -> tuple[Verdict, ...]:
+    """Verdicts on the counters named, each heard on a network that it builds for itself."""
+    point = case.point
+    build = Rebuilt(model=point.model, arguments=dict(point.args), plugins=case.case.plugins)
+    return hear_witnesses(build, case.input_shapes(built_without_weights(case)), counters=counters)
 
 
 def _say_what_is_missing(case: "LoadedCase", counted: Count) -> None:

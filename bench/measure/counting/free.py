@@ -21,7 +21,8 @@ _BY_KIND = {
         alias_copy block_diag cat channel_shuffle clone col2im combinations constant_pad_nd contiguous copy
         copy_from_and_resize dequantize detach diag_embed diagonal_scatter fill flip gather im2col index index_add
         index_copy index_fill index_put index_reduce index_select int_repr item lift lift_fresh lift_fresh_copy
-        masked_scatter masked_select narrow_copy nonzero nonzero_static pack_padded_sequence pixel_shuffle
+        masked_scatter masked_select narrow_copy native_channel_shuffle nonzero nonzero_static
+        pack_padded_sequence pixel_shuffle
         pixel_unshuffle put quantize_per_channel quantize_per_tensor quantize_per_tensor_dynamic reflection_pad1d
         reflection_pad2d reflection_pad3d repeat repeat_interleave replication_pad1d replication_pad2d
         replication_pad3d resize resize_as resize_output roll rot90 scatter scatter_add scatter_reduce select_scatter

@@ -86,6 +86,10 @@ class Count:
             sums[row.operator] = sums.get(row.operator, 0) + row.macs
         return dict(sorted(((k, v) for k, v in sums.items() if v), key=lambda item: -item[1]))
 
+    def per_video(self, views: int) -> int:
+        """MACs of a video of which `views` clips (temporal times spatial) are taken: `10x3` is 30 times one clip."""
+        return self.macs * views
+
     @property
     def activation_elements(self) -> int:
         """Elements that the operators of the forward pass write; views write none, in-place operators do."""

@@ -64,10 +64,11 @@ def without_data() -> Iterator[None]:
 
 @functools.cache
 def _is_composite(func: Any) -> bool:
-    """Whether PyTorch defines the operator as a sequence of others."""
+    """Whether PyTorch runs the operator as a sequence of others: it has such a definition and no kernel of its own."""
     if not hasattr(func, "decompose") or func.name() in _KEPT_WHOLE:
         return False
-    return torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), "CompositeImplicitAutograd")
+    has_kernel = functools.partial(torch._C._dispatch_has_kernel_for_dispatch_key, func.name())
+    return has_kernel("CompositeImplicitAutograd") and not has_kernel("CPU")
 
 
 def _without_data(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:

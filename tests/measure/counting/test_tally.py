@@ -87,6 +87,25 @@ def test_a_shared_module_counts_where_it_is_called() -> None:
     assert counted.parameters.by_module["b"] == 36
 
 
+class CallsItself(nn.Module):
+    """Shared under two parents, and runs itself again inside of itself."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = nn.Linear(4, 4, bias=False)
+
+    def forward(self, x: Tensor, again: bool = True) -> Tensor:
+        return self(self.fc(x), False) if again else self.fc(x)
+
+
+def test_a_module_that_calls_itself_stays_where_it_was_called() -> None:
+    inner = CallsItself()
+    model = nn.Sequential(nn.Sequential(inner), nn.Sequential(inner))
+    assert count(model[1:], torch.randn(1, 4)).by_module["1.0"] == 32
+    counted = count(model, torch.randn(1, 4)).by_module
+    assert (counted["0.0"], counted["1.0"], counted["1.0.fc"], counted[""]) == (32, 32, 32, 64)
+
+
 class Checkpointed(nn.Module):
     def __init__(self, *, use_reentrant: bool) -> None:
         super().__init__()

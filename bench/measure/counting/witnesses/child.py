@@ -47,7 +47,7 @@ def _heard(tool: str, request: dict[str, Any]) -> dict[str, Any]:
 def witness_called(tool: str) -> Callable[[nn.Module, tuple[Tensor, ...]], Testimony]:
     """The function that lets a counter speak in this process; its library is imported now, outside its time."""
     library, _, backend = tool.partition("-")
-    importlib.import_module("fvcore.nn" if library == "fvcore" else library)
+    importlib.import_module({"fvcore": "fvcore.nn", "vbench": "bench"}.get(library, library))
     rules = importlib.import_module(f"bench.measure.counting.witnesses.by_{library}")
     function: Callable[[nn.Module, tuple[Tensor, ...]], Testimony] = getattr(rules, f"testify_{backend or library}")
     return function

@@ -61,7 +61,7 @@ def judge(counted: Count, testimony: Testimony) -> Verdict:
     difference = comparable - counted.macs
     loose = any(reason.why == UNKNOWN for reason in reasons) or sum(r.macs for r in reasons) != difference
     does_not_add_up = sum(line.figure for line in testimony.lines) != testimony.printed
-    word: Word = "agrees" if difference == 0 else "explained"
+    word: Word = "explained" if reasons else "agrees"
     if loose or does_not_add_up:
         word = "unexplained"
     return Verdict(

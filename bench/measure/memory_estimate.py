@@ -1,0 +1,31 @@
+"""Measure `memory_estimate`: a lower bound of peak memory for one clip, without running anything on a device."""
+
+from typing import TYPE_CHECKING
+
+from bench.measure.axes import COUNT_AXES
+from bench.registry import register_measure
+from bench.schema import Metric
+
+if TYPE_CHECKING:
+    from bench.measure.loaded import LoadedCase
+
+BOUND = "a lower bound: no workspaces, no allocator, no optimizer state"
+
+
+@register_measure("memory_estimate", depends_on=COUNT_AXES, version=1)
+def memory_estimate(case: "LoadedCase") -> list[Metric]:
+    """Bytes of all tensors alive at the worst moment of inference and of a train step, weights included."""
+    from dataclasses import asdict
+
+    from bench.measure.counting.cases import built_without_weights
+    from bench.measure.counting.memory import peak_memory_estimate
+
+    model = built_without_weights(case)
+    estimate = peak_memory_estimate(model, case.inputs(model, batch=1, device="meta"))
+    case.note("memory_estimate", asdict(estimate))
+    amounts = {"inference_bytes": estimate.inference_bytes, "training_bytes": estimate.training_bytes}
+    note = "; ".join([BOUND, *estimate.notes])
+    return [
+        Metric(name=f"memory_estimate.{name}", value=value, unit="bytes", better="lower", is_exact=True, note=note)
+        for name, value in amounts.items()
+    ]

@@ -1,0 +1,124 @@
+import pytest
+
+from bench.data.collection import open_dataset
+from bench.errors import InputError, UnknownNameError
+from bench.measure.accuracy import accuracy
+from bench.measure.loaded import LoadedCase
+from bench.schema import Case, Point
+from bench.train.predictions import read_predictions
+from bench.train.protocol import evaluated_split, trained_split
+
+RECIPE = """
+recipe: tiny
+source: a test
+epochs: 1
+batch: 4
+optimizer: {name: sgd, lr: 0.01}
+"""
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("data") / "motions"
+    open_dataset(
+        "motions", root=folder, split="train", clips_per_class=4, val_clips_per_class=3, frames=8, size=32, classes=2
+    )
+    return str(folder)
+
+
+@pytest.fixture
+def loaded(tmp_path):
+    """A case of a tiny network; every call is a new process's view of the same results folder."""
+    (tmp_path / "tiny.yaml").write_text(RECIPE)
+
+    def load(**changes):
+        point = {"model": "c3d_search", "args": {"width": 0.0625}, "clip": "4x1x32", "dataset": "motions", "seed": 1}
+        point |= {"recipe": "tiny", **changes}
+        case = Case(suite="s", point=Point.model_validate(point), measures={"accuracy": {}})
+        return LoadedCase(case, artifacts=tmp_path / "s" / "artifacts" / case.id, recipes=(tmp_path,))
+
+    return load
+
+
+def by_name(metrics):
+    return {metric.name.removeprefix("accuracy."): metric for metric in metrics}
+
+
+def test_a_case_is_trained_evaluated_and_described(loaded, root, tmp_path):
+    case = loaded(views="2x1")
+    found = by_name(accuracy(case, root=root))
+    assert set(found) == {"top1", "clip_top1", "mean_class", "train_seconds", "evaluation_seconds"}
+    low, high = found["top1"].interval
+    assert 0 <= low <= found["top1"].value <= high <= 100
+    protocol, training = case.details["protocol"], case.details["training"]
+    assert (protocol["dataset"], protocol["split"], protocol["videos"], protocol["views"]) == (
+        "motions",
+        "val",
+        6,
+        "2x1",
+    )
+    assert (protocol["frames"], protocol["stride"], protocol["crop"], protocol["unread"]) == (4, 1, [32, 32], 0)
+    assert (training["recipe"], training["seed"], training["was_reused"]) == ("tiny", 1, False)
+    kept = read_predictions(tmp_path / "s" / case.kept["predictions"])
+    assert 100 * kept.top(1).value == pytest.approx(found["top1"].value)
+
+
+def test_another_view_of_a_trained_network_trains_nothing(loaded, root):
+    first, other = loaded(views="1x1"), loaded(views="2x2")
+    accuracy(first, root=root)
+    accuracy(other, root=root)
+    assert other.details["training"]["was_reused"]
+    assert other.kept["weights"] == first.kept["weights"]
+
+
+def test_another_seed_or_recipe_is_another_training(loaded, root, tmp_path):
+    first, seed = loaded(), loaded(seed=2)
+    (tmp_path / "other.yaml").write_text(RECIPE.replace("lr: 0.01", "lr: 0.02"))
+    other = loaded(recipe="other")
+    for case in (first, seed, other):
+        accuracy(case, root=root)
+    assert len({case.details["training"]["training"] for case in (first, seed, other)}) == 3
+
+
+def test_weights_are_evaluated_without_training(loaded, root, tmp_path):
+    trained = loaded()
+    before = by_name(accuracy(trained, root=root))
+    again = loaded(recipe=None, weights=str(tmp_path / "s" / trained.kept["weights"]))
+    after = by_name(accuracy(again, root=root))
+    assert after["top1"].value == before["top1"].value
+    assert "train_seconds" not in after
+    assert again.details["training"]["recipe"] is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"recipe": None}, "needs a recipe to train by, or weights to evaluate"),
+        ({"dataset": None}, "needs a data set"),
+        ({"recipe": "tyni"}, "unknown recipe 'tyni'"),
+    ],
+)
+def test_what_is_missing_is_named(loaded, root, changes, told):
+    with pytest.raises(InputError, match=told):
+        accuracy(loaded(**changes), root=root)
+
+
+@pytest.mark.parametrize(
+    ("split", "known", "evaluated", "trained"),
+    [
+        (None, ("train", "val"), "val", "train"),
+        (None, ("train", "val", "test"), "val", "train"),
+        ("test", ("train", "val", "test"), "test", "train"),
+        (2, ("train1", "test1", "train2", "test2"), "test2", "train2"),
+        ("test1", ("train1", "test1", "train2", "test2"), "test1", "train1"),
+        (None, ("train", "validation"), "validation", "train"),
+    ],
+)
+def test_a_split_is_trained_beside_the_one_that_is_evaluated(split, known, evaluated, trained):
+    assert evaluated_split(split, known=known, dataset="d") == evaluated
+    assert trained_split(split, known=known, dataset="d") == trained
+
+
+def test_a_split_that_is_not_there_is_named():
+    with pytest.raises(UnknownNameError, match="unknown split '4' in data set d"):
+        evaluated_split(4, known=("train1", "test1"), dataset="d")

@@ -1,0 +1,81 @@
+"""The thin measures of counts, on a case as the worker gives it."""
+
+from pathlib import Path
+
+import pytest
+
+from bench.measure.activations import activations
+from bench.measure.loaded import LoadedCase
+from bench.measure.macs import macs
+from bench.measure.memory_estimate import memory_estimate
+from bench.measure.params import params
+from bench.schema import Case, Clip, Metric, Point
+
+C3D_MACS = 38_547_378_176
+C3D_PARAMS = 78_409_573
+
+
+def case_of(model: str, clip: Clip, folder: Path) -> LoadedCase:
+    point = Point(model=model, clip=clip)
+    case = Case(suite="test", point=point, measures={"macs": {}})
+    return LoadedCase(case, artifacts=folder / "artifacts" / case.id)
+
+
+@pytest.fixture
+def c3d(tmp_path: Path) -> LoadedCase:
+    return case_of("c3d", Clip(frames=16, height=112, width=112), tmp_path)
+
+
+def values(metrics: list[Metric]) -> dict[str, int | float | None]:
+    return {metric.name: metric.value for metric in metrics}
+
+
+def test_macs_of_a_clip_and_of_a_train_step(c3d: LoadedCase) -> None:
+    found = macs(c3d)
+    first_layer = 16 * 112 * 112 * 64 * 3 * 27
+    assert values(found) == {"macs.forward": C3D_MACS, "macs.train_step": 3 * C3D_MACS - first_layer}
+    assert all(metric.is_exact and metric.better == "lower" for metric in found)
+    assert c3d.details["macs_by_module"]["conv1"] == first_layer
+    assert c3d.uncounted_operators == {}
+    assert c3d.warnings == []
+    assert "witnesses" not in c3d.details
+
+
+def test_what_is_in_print_stands_in_the_record(c3d: LoadedCase) -> None:
+    macs(c3d, backward=False)
+    assert {row["printed"] for row in c3d.details["published_costs"]} == {38.5}
+    assert {row["status"] for row in c3d.details["published_costs"]} == {"published"}
+
+
+def test_params(c3d: LoadedCase) -> None:
+    assert values(params(c3d)) == {
+        "params.total": C3D_PARAMS,
+        "params.trainable": C3D_PARAMS,
+        "params.buffers": 0,
+        "params.never_called": 0,
+    }
+
+
+def test_activations_and_memory(c3d: LoadedCase) -> None:
+    found = values(activations(c3d))
+    assert (
+        found["activations.bytes"]
+        == 4 * found["activations.elements"] + 8 * _pooled_elements() - 4 * _pooled_elements()
+    )
+    assert found["activations.moved_bytes"] > found["activations.bytes"] + 4 * C3D_PARAMS
+    estimate = memory_estimate(c3d)
+    inference, training = (metric.value for metric in estimate)
+    assert 4 * C3D_PARAMS < inference < training
+    assert all("lower bound" in str(metric.note) for metric in estimate)
+
+
+def _pooled_elements() -> int:
+    """Pools also write where the largest values were, in 8 bytes each."""
+    return 64 * 16 * 56 * 56 + 128 * 8 * 28 * 28 + 256 * 4 * 14 * 14 + 512 * 2 * 7 * 7 + 512 * 1 * 4 * 4
+
+
+@pytest.mark.slow
+def test_witnesses_stand_in_the_record(c3d: LoadedCase) -> None:
+    macs(c3d, counters=["torch", "fvcore"], backward=False)
+    [verdict] = c3d.details["witnesses"]
+    assert (verdict["tool"], verdict["verdict"], verdict["printed"]) == ("fvcore", "agrees", C3D_MACS)
