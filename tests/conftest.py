@@ -5,6 +5,9 @@ from pathlib import Path
 
 import pytest
 
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # one worker a core: threads of torch would only take turns
+
 
 @pytest.fixture(scope="session")
 def assets() -> Path:

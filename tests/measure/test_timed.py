@@ -9,7 +9,7 @@ from bench.measure.latency import latency
 from bench.measure.loaded import LoadedCase
 from bench.measure.memory import memory
 from bench.measure.throughput import throughput
-from bench.measure.timing.variants import forward_of
+from bench.measure.timing.variants import Forward, forward_of
 from bench.schema import Case, Json, Metric, Point
 
 
@@ -37,13 +37,34 @@ def test_latency_keeps_its_samples_and_orders_its_percentiles(tmp_path: Path) ->
     assert values == sorted(values, key=float)  # type: ignore[arg-type]
 
 
-def test_throughput_is_labelled_by_batch_and_is_clips_not_batches(tmp_path: Path) -> None:
-    found = by_key(throughput(loaded(tmp_path), batch=[1, 16], max_s=0.3))
-    assert list(found) == ["throughput.clips_per_s{batch=1}", "throughput.clips_per_s{batch=16}"]
-    one, sixteen = (metric.value for metric in found.values())
-    assert sixteen is not None
-    assert one is not None
-    assert sixteen > one, "16 tiny clips at once are faster a clip than one by one"
+def test_throughput_is_labelled_by_batch_and_is_clips_not_batches(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class TenMilliseconds(Forward):
+        """A pass that takes ten milliseconds by its own clock, whatever its batch."""
+
+        def latency_s(self) -> float:
+            return 0.01
+
+        def block_s(self, steps: int) -> float:
+            return 0.01 * steps
+
+    def at(batch: int) -> Forward:
+        return TenMilliseconds(
+            model=torch.nn.Identity(), inputs=(), device=torch.device("cpu"), batch=batch, autocast=None
+        )
+
+    monkeypatch.setattr("bench.measure.timing.variants.forward_of", lambda case: at)
+    found = by_key(throughput(loaded(tmp_path), batch=[1, 16], max_s=0.01))
+    assert {key: metric.value for key, metric in found.items()} == pytest.approx(
+        {"throughput.clips_per_s{batch=1}": 100.0, "throughput.clips_per_s{batch=16}": 1600.0}
+    )
+
+
+def test_throughput_of_a_real_network_is_measured(tmp_path: Path) -> None:
+    (metric,) = throughput(loaded(tmp_path), batch=2, max_s=0.1)
+    assert metric.value is not None
+    assert min(metric.samples) <= metric.value <= max(metric.samples)
 
 
 def test_unknown_memory_is_null_with_its_reason(tmp_path: Path) -> None:
