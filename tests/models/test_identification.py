@@ -29,26 +29,38 @@ def fits(name: str, **arguments: object) -> list[str]:
     ("name", "arguments", "found"),
     [
         ("resnet3d_50", {"num_classes": 1139}, "resnet3d_50 (num_classes=1139)"),
-        ("resnet3d_18", {"shortcut": "A"}, "resnet3d_18 (num_classes=700, shortcut='A')"),
-        (
+        pytest.param(
+            "resnet3d_18", {"shortcut": "A"}, "resnet3d_18 (num_classes=700, shortcut='A')", marks=pytest.mark.slow
+        ),
+        pytest.param(
             "resnet3d_34",
             {"stem_kernel_t": 3, "in_channels": 2},
             "resnet3d_34 (num_classes=700, stem_kernel_t=3, in_channels=2)",
+            marks=pytest.mark.slow,
         ),
         ("r2plus1d_18", {"num_classes": 8}, "r2plus1d_18 (num_classes=8)"),
-        ("r2plus1d_50", {"in_channels": 2}, "r2plus1d_50 (num_classes=700, in_channels=2)"),
-        ("preact_resnet3d_50", {}, "preact_resnet3d_50 (num_classes=700)"),
-        ("wide_resnet3d_50", {"k": 3}, "wide_resnet3d_50 (num_classes=700, k=3)"),
-        ("resnext3d_50", {"cardinality": 16}, "resnext3d_50 (num_classes=700, cardinality=16)"),
-        ("densenet3d_121", {}, "densenet3d_121 (num_classes=700)"),
+        pytest.param(
+            "r2plus1d_50", {"in_channels": 2}, "r2plus1d_50 (num_classes=700, in_channels=2)", marks=pytest.mark.slow
+        ),
+        pytest.param("preact_resnet3d_50", {}, "preact_resnet3d_50 (num_classes=700)", marks=pytest.mark.slow),
+        pytest.param("wide_resnet3d_50", {"k": 3}, "wide_resnet3d_50 (num_classes=700, k=3)", marks=pytest.mark.slow),
+        pytest.param(
+            "resnext3d_50",
+            {"cardinality": 16},
+            "resnext3d_50 (num_classes=700, cardinality=16)",
+            marks=pytest.mark.slow,
+        ),
+        pytest.param("densenet3d_121", {}, "densenet3d_121 (num_classes=700)", marks=pytest.mark.slow),
         ("resnet3d_18", {"widen_factor": 0.5}, "resnet3d_18 (num_classes=700, widen_factor=0.5)"),
         ("c3d", {"kernel_depth": 5, "num_classes": 487}, "c3d (num_classes=487, kernel_depth=5)"),
         ("c3d", {"kernel_depth": "increasing"}, "c3d (num_classes=101, kernel_depth=[3, 3, 5, 5, 5, 5, 7, 7])"),
         ("c3d_search", {"width": 0.25}, "c3d_search (num_classes=101, width=0.25)"),
-        ("i3d_flow", {}, "i3d_flow (num_classes=400)"),
-        ("slowfast_r50_4x16", {"num_classes": 5}, "slowfast_r50_4x16 (num_classes=5)"),
+        pytest.param("i3d_flow", {}, "i3d_flow (num_classes=400)", marks=pytest.mark.slow),
+        pytest.param(
+            "slowfast_r50_4x16", {"num_classes": 5}, "slowfast_r50_4x16 (num_classes=5)", marks=pytest.mark.slow
+        ),
         ("torchvision:r3d_18", {"num_classes": 3}, "torchvision:r3d_18 (num_classes=3)"),
-        ("torchvision:swin3d_t", {}, "torchvision:swin3d_t (num_classes=400)"),
+        pytest.param("torchvision:swin3d_t", {}, "torchvision:swin3d_t (num_classes=400)", marks=pytest.mark.slow),
     ],
 )
 def test_what_a_network_was_built_with_is_read_off_its_weights(

@@ -34,7 +34,7 @@ LIGHT: dict[str, tuple[Any, ...]] = {
 """Values that make a network lighter, for arguments that several families have; the first that can be is taken."""
 
 FAMILIES = [entry.name for entry in MODELS if entry.name == entry.family]
-HEAVY = ("c3d",)  # 60 M weights and 9 GMACs at its lightest
+HEAVY = ("c3d", "wide_resnet3d", "densenet3d", "fused_3d", "two_stream_i3d")  # seconds for every test of one
 VARIANTS = [entry.name for entry in MODELS if entry.name != entry.family]
 
 # A published pooling window that the smallest clip does not fill says so.
