@@ -11,7 +11,7 @@ import bench
 from bench.execution.facts import Facts
 from bench.execution.local import run_case
 from bench.registry import MEASURES
-from bench.schema import Case, Record, digest
+from bench.schema import Case, Pretraining, Record, digest
 from bench.store import RecordStore, read_records
 from bench.suite import Suite, plan_suite, read_suite
 from bench.yaml_tree import Tree
@@ -170,7 +170,9 @@ def recipe_folders(suite: Path) -> tuple[Path, ...]:
 def freshness_of(case: Case, facts: Facts, recipes: Sequence[Path]) -> str:
     """Hash of what a stored result depends on beside its point: model source, measures, weights, recipe."""
     measures = [(name, MEASURES.get(name).version, options) for name, options in sorted(case.measures.items())]
-    files = [case.point.weights, *(str(folder / f"{case.point.recipe}.yaml") for folder in recipes)]
+    pretraining = Pretraining.of(case.point.weights)
+    names = [case.point.recipe, *([pretraining.recipe] if pretraining else [])]
+    files = [case.point.weights, *(str(folder / f"{name}.yaml") for name in names for folder in recipes)]
     hashes = [_hash(Path(name)) for name in files if name and Path(name).is_file()]
     return digest([facts.model(case.point.model).source, measures, hashes])
 
