@@ -10,7 +10,7 @@ from bench.execution.child import Reply, request
 from bench.execution.facts import import_plugins, source_of_model
 from bench.measure.counting.tally import count
 from bench.measure.loaded import LoadedCase
-from bench.models.factory import find_model
+from bench.models.factory import find_model, list_models
 from bench.registry import MODELS, ModelEntry
 from bench.schema import Case, Clip, Json, ModelFacts, Point, Probe
 
@@ -30,6 +30,8 @@ def main() -> None:
 def _answer(item: dict[str, Any]) -> dict[str, Any]:
     if "catalog" in item:
         return {"models": [_facts(entry).model_dump(mode="json") for entry in MODELS]}
+    if "names" in item:
+        return {"names": list_models(item["names"])}
     if "describe" in item:
         try:
             return _facts(find_model(item["describe"])).model_dump(mode="json")

@@ -1,5 +1,6 @@
 """What planning knows of models, asked of a child process once and cached, so that nothing here imports torch."""
 
+import fnmatch
 import hashlib
 import importlib
 import json
@@ -46,6 +47,13 @@ class Facts:
         if "problem" in self._described[name]:
             raise InputError(self._described[name]["problem"])
         return ModelFacts.model_validate(self._described[name])
+
+    def names(self, pattern: str) -> list[str]:
+        """Names that match a shell pattern; of another package's where it begins with a source: `torchvision:*`."""
+        if ":" not in pattern:
+            return fnmatch.filter(sorted(self.models), pattern)
+        [answer] = self._ask([{"names": pattern}])
+        return list(answer["names"])
 
     def look_up(self, names: Sequence[str]) -> None:
         """Ask for all these `source:name` models in one go; the answers wait for `model`."""

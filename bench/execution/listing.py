@@ -8,11 +8,9 @@ from bench.schema import ModelFacts, Point, Probe
 
 def model_rows(pattern: str, facts: Facts) -> list[tuple[ModelFacts, Probe]]:
     """Facts of every model that matches a shell pattern, with its counts at its default clip."""
-    from fnmatch import filter as matching
-
-    found = [facts.models[name] for name in matching(sorted(facts.models), pattern)]
-    if not found:
-        found = [facts.model(pattern)]
+    names = facts.names(pattern) or [pattern]
+    facts.look_up(names)
+    found = [facts.model(name) for name in names]
     counts = facts.probe([Point(model=model.name, clip=model.clip) for model in found])
     return list(zip(found, counts, strict=True))
 

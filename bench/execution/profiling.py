@@ -143,6 +143,7 @@ def _not_a_shape(found: str) -> str:
 def _counted(request: Mapping[str, Any], *, weights: str | None) -> Profile:
     import torch
 
+    from bench.measure.counting.beside import published_beside
     from bench.measure.counting.memory import peak_memory_estimate
     from bench.measure.counting.tally import count
 
@@ -173,6 +174,7 @@ def _counted(request: Mapping[str, Any], *, weights: str | None) -> Profile:
         notes=tuple(note for note in (forward.fallback_reason, step_note, *memory.notes) if note),
         layers=tuple(_layers(model, forward)),
         witnesses=tuple(_witnesses(request, shapes)),
+        published=tuple(row.as_dict() for row in published_beside(request["model"], request["arguments"])),
     )
 
 

@@ -168,12 +168,13 @@ def recipe_folders(suite: Path) -> tuple[Path, ...]:
 
 
 def freshness_of(case: Case, facts: Facts, recipes: Sequence[Path]) -> str:
-    """Hash of what a stored result depends on beside its point: model source, measures, weights, recipe."""
+    """Hash of what a stored result depends on beside its point: model source, measures, weights of any part, recipe."""
     measures = [(name, MEASURES.get(name).version, options) for name, options in sorted(case.measures.items())]
+    arguments = [value for value in case.point.args.values() if isinstance(value, str)]  # weights of a part are files
     pretraining = Pretraining.of(case.point.weights)
-    names = [case.point.recipe, *([pretraining.recipe] if pretraining else [])]
-    files = [case.point.weights, *(str(folder / f"{name}.yaml") for name in names for folder in recipes)]
-    hashes = [_hash(Path(name)) for name in files if name and Path(name).is_file()]
+    recipe_names = [case.point.recipe, *([pretraining.recipe] if pretraining else [])]
+    files = [*arguments, *(str(folder / f"{name}.yaml") for name in recipe_names for folder in recipes)]
+    hashes = [_hash(Path(name)) for name in (case.point.weights, *files) if name and Path(name).is_file()]
     return digest([facts.model(case.point.model).source, measures, hashes])
 
 

@@ -37,7 +37,7 @@ def _hear_others(case: "LoadedCase", counters: Sequence[str]) -> None:
     from bench.measure.counting.beside import published_beside
     from bench.measure.counting.cases import witnesses_of
 
-    beside = published_beside(case.point.model)
+    beside = published_beside(case.point.model, case.point.args)
     if beside:
         case.note("published_costs", [row.as_dict() for row in beside])
     verdicts = witnesses_of(case, counters)

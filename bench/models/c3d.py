@@ -126,7 +126,7 @@ def kernel_depths(kernel_depth: KernelDepth, *, stages: Iterable[int]) -> tuple[
     return depths
 
 
-@register_model("c3d", clip="16x1x112", paper="arXiv:1412.0767")
+@register_model("c3d", clip="16x1x112", paper="Tran et al., 2015, arXiv:1412.0767")
 def c3d(
     *, num_classes: int = 101, kernel_depth: KernelDepth = 3, in_channels: int = 3, dropout: float = 0.5
 ) -> nn.Module:

@@ -60,7 +60,7 @@ class C3DSearch(VideoModel):
         return features
 
 
-@register_model("c3d_search", clip="16x1x112", paper="arXiv:1412.0767")
+@register_model("c3d_search", clip="16x1x112", paper="Tran et al., 2015, arXiv:1412.0767")
 def c3d_search(
     *,
     num_classes: int = 101,

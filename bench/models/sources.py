@@ -85,6 +85,7 @@ def torchvision_entry(name: str, rest: str) -> ModelEntry:
             _load_published(network, tags[tag.lower()], name=name)
         return network
 
+    build.__doc__ = f"torchvision's {network_name}."
     stride = 4 if network_name.startswith("mvit") else 2
     paper = re.search(r"arxiv\.org/abs/([\d.]+\d)", models.get_model_builder(network_name).__doc__ or "")
     return ModelEntry(

@@ -19,6 +19,8 @@ def show_profile(found: Profile, *, with_layers: bool) -> None:
         say(f"INCOMPLETE, a lower bound: no formula for {names}")
     if found.never_called:
         say(f"parameters that no operator read: {', '.join(found.never_called)}")
+    if found.published:
+        _show_published(found)
     if found.witnesses:
         _show_witnesses(found)
     if with_layers:
@@ -73,6 +75,27 @@ def _show_witnesses(found: Profile) -> None:
             say(f"  UNEXPLAINED, do not quote either figure before it is: {witness['why']}")
         elif witness["why"]:
             say(f"  {witness['verdict']}: {witness['why']}")
+
+
+def _show_published(found: Profile) -> None:
+    """What is in print about this network beside our count at the publisher's own clip, each figure once."""
+    say("")
+    rows = {
+        (
+            row["source"] if row["status"] == "published" else f"{row['source']} ({row['status']})",
+            row["clip"],
+            f"{row['printed']:g}",
+            f"{row['counted']:.3f}",
+            f"{row['relative_difference']:+.1%}",
+            "agrees" if row["agrees"] else "explained" if row["explanation"] else "not explained",
+        ): row["explanation"]
+        for row in found.published
+    }
+    columns = ("in print", "at clip", "GMACs printed", "counted here", "difference", "")
+    table(columns, list(rows), right=columns[2:5])
+    for (source, clip, printed, *_), why in rows.items():
+        if why:
+            say(f"{printed} of {source} at {clip}: {why}")
 
 
 def _number(value: Json) -> str | None:

@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 
 from bench.cli import _exit_code
-from bench.execution.running import plan, run
+from bench.execution.facts import Facts
+from bench.execution.running import freshness_of, plan, run
+from bench.schema import Case, Point
 from bench.store import read_records
 
 PLUGIN = '''
@@ -136,3 +138,17 @@ def test_a_killed_run_goes_on_where_it_was(folder: Path) -> None:
     assert summary.skipped == before
     assert sorted(r.case.point.batch or 0 for r in read_records("out")) == [1, 2, 3]
     assert run("calm.yaml", out="out").finished == ()
+
+
+@pytest.mark.parametrize("place", ["weights", "an argument", "the recipe"])
+def test_a_result_is_stale_where_a_file_behind_it_changed(folder: Path, place: str) -> None:
+    file = folder / "file.yaml"
+    file.write_text("before")
+    setting = {"weights": {"weights": str(file)}, "an argument": {"args": {"mood": str(file)}}}
+    point = Point(model="tiny", clip="4x1x8", **setting.get(place, {"recipe": "file"}))  # type: ignore[arg-type]
+    case, facts = Case(suite="moods", point=point, measures={"memory": {}}), Facts(["moody"])
+
+    before = freshness_of(case, facts, [folder])
+    assert freshness_of(case, facts, [folder]) == before
+    file.write_text("after")
+    assert freshness_of(case, facts, [folder]) != before

@@ -4,7 +4,7 @@ Explanations are tried, not remembered: the same network is counted with batch n
 other lengths, and what gives the printed digits is the explanation.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from typing import Any
@@ -49,8 +49,14 @@ class BesidePrint:
         return {**asdict(self), "relative_difference": self.relative_difference}
 
 
-def published_beside(zoo_name: str) -> tuple[BesidePrint, ...]:
-    """Every printed cost of the network that our zoo calls `zoo_name`, beside ours; none for an unpublished one."""
+def published_beside(zoo_name: str, arguments: Mapping[str, Any] | None = None) -> tuple[BesidePrint, ...]:
+    """Every printed cost of the network that our zoo calls `zoo_name`, beside ours; none for an unpublished one.
+
+    Nothing is in print about a network with `arguments` of its own; the number of classes is not one of them, since
+    each cost is counted with the classes of its publisher.
+    """
+    if set(arguments or {}) - {"num_classes"}:
+        return ()
     return tuple(
         _beside(found, frames=found.frames, size=found.size)
         for found in published_for(zoo_name)
