@@ -1,0 +1,294 @@
+"""The ledger of reproduction: every published accuracy of a network beside ours, and what may be said of the two.
+
+Two accuracies are held against each other only where what is known of their protocols agrees. What differs is named.
+"""
+
+import json
+import math
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
+
+from bench.reference.protocol import PrintedProtocol, printed_protocol
+from bench.reference.published import PublishedRow, ZooRow, published_for
+from bench.reporting.cases import CaseResult, Reading, read_together
+from bench.schema import Json, Point, Pretraining, names_a_file
+
+Outcome = Literal["reproduced", "not reproduced", "not comparable", "not run", "claim without source"]
+
+FOLDS = (1, 2, 3)
+ENOUGH_VIEWS = 5  # temporal views that stand for clips over the whole video
+MOST_MISSING = 0.05  # share of the test videos without which an accuracy is one on another set
+NO_PRETRAINING = ("", "None")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ours:
+    """One network as it was trained and evaluated here: its cases over splits and seeds.
+
+    `zoo` is what the zoo calls the network, None for one that is in no zoo; `begins` the weights it began with.
+    """
+
+    zoo: str | None
+    point: Point
+    begins: str | None
+    cases: tuple[CaseResult, ...]
+
+    @cached_property
+    def folds(self) -> Mapping[int | None, tuple[CaseResult, ...]]:
+        """Cases by the number of the official split that they were evaluated on; None where splits have no number."""
+        found: dict[int | None, list[CaseResult]] = defaultdict(list)
+        for case in self.cases:
+            found[fold_of(case.case.point)].append(case)
+        return {fold: tuple(cases) for fold, cases in found.items()}
+
+    def reading(self, metric: str, *, folds: Iterable[int | None]) -> Reading | None:
+        """The metric over seeds, and the mean over `folds`; None where one of them has no value."""
+        found = [_reading_of(self.folds.get(fold, ()), metric) for fold in folds]
+        known = [reading for reading in found if reading is not None and reading.value is not None]
+        if not known or len(known) < len(found):
+            return None
+        return known[0] if len(known) == 1 else mean_of(known)
+
+    @property
+    def protocols(self) -> list[Mapping[str, Json]]:
+        """What the records say of how they were evaluated."""
+        noted = [run.details.get("protocol") for case in self.cases for run in case.runs]
+        return [protocol for protocol in noted if isinstance(protocol, dict)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """A published row beside ours, in percent. `low` and `high` are the 95 % interval of `difference`, or nan.
+
+    `differences` are what is not alike in the protocols, or not known; `reason` says why nothing stands here.
+    """
+
+    row: PublishedRow
+    zoo: str
+    ours: Ours | None
+    outcome: Outcome
+    metric: str
+    published: float
+    value: float | None = None
+    low: float = math.nan
+    high: float = math.nan
+    differences: tuple[str, ...] = ()
+    reason: str = ""
+
+    @property
+    def difference(self) -> float | None:
+        """Ours less the published one, in points."""
+        return None if self.value is None else self.value - self.published
+
+
+def ledger(cases: Sequence[CaseResult]) -> list[Entry]:
+    """Every published accuracy of the networks and data sets of `cases`, beside each of ours that may answer it."""
+    answers: dict[tuple[str, str | None], list[Ours]] = defaultdict(list)
+    for each in networks_of(cases):
+        if each.zoo is not None:
+            answers[each.zoo, each.point.dataset].append(each)
+    entries: list[Entry] = []
+    for (zoo, dataset), mine in answers.items():
+        for found in dict.fromkeys(published_for(zoo)):
+            if printed_protocol(found).dataset == dataset and found.row.top1 is not None:
+                entries += _entries(found, mine)
+    return entries
+
+
+def networks_of(cases: Sequence[CaseResult]) -> list[Ours]:
+    """The accuracies of `cases` by network, training and data set, in the order in which they were met."""
+    groups: dict[str, list[CaseResult]] = defaultdict(list)
+    for case in cases:
+        if case.case.point.dataset is not None and "accuracy" in case.case.measures:
+            shared = case.case.point.model_copy(update={"seed": None, "split": None})
+            groups[json.dumps([case.case.suite, shared.model_dump(mode="json")], sort_keys=True)].append(case)
+    points = [(group[0].case.point, tuple(group)) for group in groups.values()]
+    return [Ours(zoo=zoo_name(point), point=point, begins=begins_with(point), cases=found) for point, found in points]
+
+
+def zoo_name(point: Point) -> str | None:
+    """What the zoo calls this network: `resnet3d_50` for resnet3d of depth 50; None where other arguments are set."""
+    args = {k: v for k, v in point.args.items() if k != "num_classes" and not names_a_file(k)}
+    depth = args.pop("depth", None)
+    if args:
+        return None
+    return point.model if depth is None else f"{point.model}_{depth}"
+
+
+def begins_with(point: Point) -> str | None:
+    """The weights that a network began with: a pretraining, a file, or one that an argument names."""
+    named = [str(value) for name, value in point.args.items() if names_a_file(name) and value is not None]
+    return point.weights or ", ".join(named) or None
+
+
+def fold_of(point: Point) -> int | None:
+    """The number of the official split: 1 of `1` and of `test1`."""
+    number = re.search(r"\d+$", str(point.split))
+    return int(number[0]) if number else None
+
+
+def mean_of(readings: Sequence[Reading]) -> Reading:
+    """The mean over splits; its interval is the mean of theirs, as wide as if all erred alike."""
+    values = [reading.value for reading in readings if reading.value is not None]
+    first, count = readings[0], len(readings)
+    return Reading(
+        value=math.fsum(values) / count,
+        unit=first.unit,
+        better=first.better,
+        low=math.fsum(reading.low for reading in readings) / count,
+        high=math.fsum(reading.high for reading in readings) / count,
+        how=f"mean of {count} splits",
+    )
+
+
+def _entries(found: ZooRow, ours: Sequence[Ours]) -> Iterator[Entry]:
+    """One entry for each of ours with an accuracy, else one that says why there is none."""
+    taken = [entry for each in ours if (entry := _compared(found, each)) is not None]
+    if taken:
+        yield from taken
+        return
+    errors = [run.error.message for each in ours for case in each.cases for run in case.failures if run.error]
+    yield Entry(
+        row=found.row,
+        zoo=found.zoo,
+        ours=None,
+        outcome="claim without source" if _is_unsupported(found.row) else "not run",
+        metric="accuracy.top1",
+        published=_percent(found.row.top1),
+        reason=errors[0].split("\n")[0] if errors else "",
+    )
+
+
+def _compared(found: ZooRow, ours: Ours) -> Entry | None:
+    """The row beside this network of ours; None where ours has no accuracy."""
+    printed = printed_protocol(found)
+    known = [fold for fold, cases in ours.folds.items() if _reading_of(cases, "accuracy.top1") is not None]
+    folds = _folds(printed, known)
+    reading = ours.reading("accuracy.top1", folds=folds)
+    if reading is None or reading.value is None:
+        return None
+    decisive, told = _protocol_differences(found, printed, ours, folds=folds)
+    published = _percent(found.row.top1)
+    return Entry(
+        row=found.row,
+        zoo=found.zoo,
+        ours=ours,
+        outcome=_outcome(found.row, published, reading, is_alike=not decisive),
+        metric="accuracy.top1",
+        published=published,
+        value=reading.value,
+        low=reading.low - published,
+        high=reading.high - published,
+        differences=(*decisive, *told),
+    )
+
+
+def _folds(printed: PrintedProtocol, known: Sequence[int | None]) -> list[int | None]:
+    """The splits of ours that answer the row, or the nearest to them that there is."""
+    if printed.is_mean:
+        return [fold for fold in FOLDS if fold in known] or list(known[:1])
+    return [printed.fold] if printed.fold in known else list(known[:1])
+
+
+def _outcome(row: PublishedRow, published: float, ours: Reading, *, is_alike: bool) -> Outcome:
+    """Reproduced where our interval, widened by what the printed digits leave open, holds the published figure."""
+    if _is_unsupported(row):
+        return "claim without source"
+    if not is_alike or not ours.has_interval:
+        return "not comparable"
+    half = 0.5 * 10 ** -len(str(published).partition(".")[2])
+    return "reproduced" if ours.low - half <= published <= ours.high + half else "not reproduced"
+
+
+def _protocol_differences(
+    found: ZooRow, printed: PrintedProtocol, ours: Ours, *, folds: Sequence[int | None]
+) -> tuple[list[str], list[str]]:
+    """What rules a comparison out, and what is told without ruling it out."""
+    decisive = [*_split_differences(printed, ours, folds), *_clip_differences(printed, ours.point)]
+    decisive += _begin_differences(found.row.pretrain, ours)
+    told: list[str] = []
+    views = _views_difference(printed, ours.point.views or "1x1")
+    (told if _stands_for_dense(printed, ours.point) else decisive).extend(views)
+    for protocol in ours.protocols:
+        lost, annotated = (int(_number(protocol.get(name))) for name in ("missing", "annotated"))
+        if lost:
+            place = decisive if lost > MOST_MISSING * max(annotated, 1) else told
+            place.append(f"{lost} of {annotated} videos missing")
+        shared = protocol.get("shared_with_training")
+        if isinstance(shared, dict) and any(_number(count) for count in shared.values()):
+            decisive.append("test videos share material with the training set")
+    return list(dict.fromkeys(decisive)), list(dict.fromkeys(told))
+
+
+def _split_differences(printed: PrintedProtocol, ours: Ours, folds: Sequence[int | None]) -> Iterator[str]:
+    if printed.is_mean and set(folds) != set(FOLDS):
+        there = ", ".join(str(fold) for fold in folds)
+        yield f"mean of 3 splits v split {there}"
+    if printed.fold is not None and printed.fold not in folds:
+        yield f"split {printed.fold} v {folds[0]}"
+    if not printed.is_mean and printed.fold is None and folds[0] is not None:
+        yield f"split not stated v {folds[0]}"
+    part = next((str(protocol["split"]) for protocol in ours.protocols if "split" in protocol), ours.point.split)
+    if printed.part is not None and part is not None and folds[0] is None and printed.part != part:
+        yield f"{printed.part} set v {part} set"
+
+
+def _clip_differences(printed: PrintedProtocol, point: Point) -> Iterator[str]:
+    clip = point.clip
+    if printed.frames is not None and printed.frames != clip.frames:
+        yield f"{printed.frames} frames v {clip.frames}"
+    if printed.stride is not None and printed.stride != clip.stride:
+        yield f"stride {printed.stride} v {clip.stride or f'{clip.fps:g} fps'}"
+    if printed.fps is not None and printed.fps != clip.fps:
+        yield f"{printed.fps:g} fps v {f'stride {clip.stride}' if clip.fps is None else f'{clip.fps:g} fps'}"
+    if printed.crop is not None and (printed.crop, printed.crop) != (clip.height, clip.width):
+        yield f"crop {printed.crop} v {clip.height if clip.height == clip.width else f'{clip.height}x{clip.width}'}"
+
+
+def _begin_differences(pretrain: str, ours: Ours) -> Iterator[str]:
+    """Weights that are only evaluated are taken to be the publisher's; a file's own training is not known."""
+    if ours.point.recipe is None:
+        return
+    was_pretrained = pretrain not in NO_PRETRAINING
+    if was_pretrained and ours.begins is None:
+        yield f"pretrained on {pretrain} v from scratch"
+    if not was_pretrained and ours.begins is not None:
+        yield f"from scratch v from {ours.begins}"
+    own = Pretraining.of(ours.begins)
+    if was_pretrained and own is not None and _plain(own.dataset) != _plain(pretrain):
+        yield f"pretrained on {pretrain} v {own.dataset}"
+
+
+def _views_difference(printed: PrintedProtocol, views: str) -> list[str]:
+    if printed.views is None:
+        return [f"views: {printed.views_said or 'not stated'} v {views}"]
+    return [] if printed.views == views else [f"{printed.views} views v {views}"]
+
+
+def _stands_for_dense(printed: PrintedProtocol, point: Point) -> bool:
+    return printed.is_dense and int((point.views or "1x1").partition("x")[0]) >= ENOUGH_VIEWS
+
+
+def _reading_of(cases: Iterable[CaseResult], metric: str) -> Reading | None:
+    observations = [observation for case in cases for observation in case.metrics.get(metric, ())]
+    return read_together(observations) if observations else None
+
+
+def _is_unsupported(row: PublishedRow) -> bool:
+    return row.status == "claimed, unsupported"
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[^a-z0-9]", "", name.lower())
+
+
+def _percent(value: float | None) -> float:
+    return math.nan if value is None else value
+
+
+def _number(value: Json) -> float:
+    return float(value) if isinstance(value, int | float) else 0.0
