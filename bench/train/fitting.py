@@ -37,6 +37,7 @@ class Fitted:
     """A finished training. `last` and `best` are weights; `best` is None where nothing was validated.
 
     `was_done` says that the folder held the finished training already; `resumed_at` the step that it went on from.
+    `processes` shared it, and `batch_norm` says over what each normalisation of a batch was taken.
     """
 
     last: Path
@@ -45,6 +46,8 @@ class Fitted:
     steps: int
     seconds: float
     identity: str
+    processes: int = 1
+    batch_norm: str | None = None
     was_done: bool = False
     resumed_at: int | None = None
     warnings: tuple[str, ...] = ()
@@ -82,6 +85,7 @@ def fit(
     loading = _Loading(train, recipe, model, clip=clip, seed=seed, workers=workers, ranks=ranks)
     training = Training(model, recipe, seed=seed, device=device, steps_per_epoch=loading.steps_per_epoch, ranks=ranks)
     notes = {**(about or {}), "recipe": recipe.recipe, "identity": name}
+    notes |= {"processes": ranks.world, "batch_norm": training.batch_norm}
     run = _Run(training, loading, val=val, folder=folder, notes=notes, pace=pace or Pace(), report=report)
     return run.go()
 
@@ -105,6 +109,8 @@ def _finished(folder: Path, name: str) -> Fitted | None:
         steps=content["steps"],
         seconds=content["seconds"],
         identity=name,
+        processes=content.get("processes", 1),
+        batch_norm=content.get("batch_norm"),
         was_done=True,
     )
 
@@ -332,6 +338,8 @@ class _Run:
             steps=training.step_count,
             seconds=seconds,
             identity=str(self.notes["identity"]),
+            processes=self.ranks.world,
+            batch_norm=training.batch_norm,
             resumed_at=self.resumed_at,
             warnings=tuple(self.warnings),
         )

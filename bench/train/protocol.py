@@ -53,7 +53,7 @@ def training_notes(
     }
 
 
-def describe_training(recipe: Recipe, fitted: Fitted, *, seed: int, checkpoint: str, ranks: int = 1) -> dict[str, Json]:
+def describe_training(recipe: Recipe, fitted: Fitted, *, seed: int, checkpoint: str) -> dict[str, Json]:
     """Recipe and outcome of a training."""
     return {
         "recipe": recipe.recipe,
@@ -66,7 +66,8 @@ def describe_training(recipe: Recipe, fitted: Fitted, *, seed: int, checkpoint: 
         "checkpoint": checkpoint,
         "was_reused": fitted.was_done,
         "resumed_at_step": fitted.resumed_at,
-        "processes": ranks,
+        "processes": fitted.processes,
+        "batch_norm": fitted.batch_norm,
     }
 
 

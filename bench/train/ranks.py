@@ -10,7 +10,11 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from bench.errors import TrainingError
+from bench.train.vigil import Vigil
+
 TIMEOUT_S = 300.0
+DEAD_AFTER_S = 30.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,10 +60,11 @@ def current_ranks() -> Ranks:
 
 
 @contextmanager
-def joined(device: str, *, timeout_s: float = TIMEOUT_S) -> Iterator[Ranks]:
+def joined(device: str, *, timeout_s: float = TIMEOUT_S, dead_after_s: float = DEAD_AFTER_S) -> Iterator[Ranks]:
     """Join the process group that the environment describes, for as long as the block lasts; alone without one.
 
-    A rank that waits longer than `timeout_s` for another fails; launchers end the others of a dead rank at once.
+    A rank that dies, or is silent for `dead_after_s`, ends the others with a TrainingError that names it; one that
+    fails, with its error. A rank that waits longer than `timeout_s` for another that lives fails as well.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) < 2 or dist.is_initialized():
         yield current_ranks()
@@ -68,7 +73,16 @@ def joined(device: str, *, timeout_s: float = TIMEOUT_S) -> Iterator[Ranks]:
     if is_cuda:
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)))
     dist.init_process_group("nccl" if is_cuda else "gloo", timeout=timedelta(seconds=timeout_s))
+    ranks = current_ranks()
+    vigil = Vigil(rank=ranks.rank, world=ranks.world, dead_after_s=dead_after_s)
     try:
-        yield current_ranks()
-    finally:
-        dist.destroy_process_group()
+        yield ranks
+        dist.barrier()
+    except BaseException as error:
+        blamed = vigil.explain(error)
+        vigil.stop()
+        if blamed is not None:
+            raise TrainingError(blamed) from error
+        raise
+    vigil.stop()
+    dist.destroy_process_group()

@@ -60,6 +60,22 @@ class Training:
         return self.model if self.average is None else self.average.module
 
     @property
+    def batch_norm(self) -> str | None:
+        """Over what batch norm takes its statistics, in words; None in a network without it.
+
+        It sees one pass of a step; of several processes each sees its own share, unless SyncBatchNorm joins them.
+        """
+        modules = list(self.network.modules())
+        if not any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in modules):
+            return None
+        clips = -(-self.recipe.batch // self.ranks.world // self.recipe.accumulate)
+        if self.ranks.world == 1:
+            return f"over {clips} clips"
+        if any(isinstance(module, nn.SyncBatchNorm) for module in modules):
+            return f"over {clips * self.ranks.world} clips of all {self.ranks.world} processes"
+        return f"over {clips} clips, in each of {self.ranks.world} processes apart"
+
+    @property
     def rate_factor(self) -> float:
         """What every group's rate is multiplied by at this step."""
         epoch = self.step_count / self.steps_per_epoch

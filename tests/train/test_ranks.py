@@ -2,9 +2,12 @@
 
 import json
 import os
+import re
+import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -17,6 +20,7 @@ from bench.train.checkpointing import read_weights
 from bench.train.evaluating import evaluate
 from bench.train.fitting import fit
 from bench.train.ranks import Ranks, current_ranks, joined
+from bench.train.training import Training
 
 SCRIPT = """
 import json, os, sys
@@ -35,18 +39,33 @@ def train_and_evaluate(job):
 
     from bench.train.recipe import read_recipe
 
-    if job.get("dies") == os.environ.get("RANK"):
-        raise RuntimeError("this rank is ill")
     torch.manual_seed(0)
     model, clip = TinyNet(norm=job["norm"]), Clip.model_validate("4x1x12")
     train, val = (open_dataset("motions", root=job["root"], split=split) for split in ("train", "val"))
-    with joined("cpu") as ranks:
+    if job.get("rank") == os.environ["RANK"]:
+        end_at_third_step(job["end"])
+    with joined("cpu", dead_after_s=job.get("dead_after_s", 30)) as ranks:
         folder = Path(job["folder"])
         fit(model, read_recipe(job["recipe"]), train, val=val, clip=clip, seed=3, folder=folder)
         seen = evaluate(model, val, clip=clip, views=(2, 1))
         if ranks.is_first:
             found = {"scores": seen.scores.tolist(), "positions": seen.positions.tolist(), "world": ranks.world}
             (folder / "found.json").write_text(json.dumps(found))
+
+
+def end_at_third_step(end):
+    """From here on the third step of a training ends this process by a signal or an error."""
+    step = Training.step
+
+    def last(self, batch):
+        if self.step_count == 2:
+            print(f"{end} at {time.time()}", file=sys.stderr, flush=True)
+            if end == "error":
+                raise ValueError("this rank is ill")
+            os.kill(os.getpid(), signal.Signals[end])
+        step(self, batch)
+
+    Training.step = last
 
 
 def run_ranks(job, *, world):
@@ -67,6 +86,10 @@ def run_ranks(job, *, world):
                 text=True,
             )
         )
+    if "rank" in job:
+        survivor = running[1 - int(job["rank"])]
+        survivor.wait(timeout=300)
+        running[int(job["rank"])].kill()
     said = [process.communicate(timeout=300)[1] for process in running]
     return [process.returncode for process in running], said
 
@@ -85,6 +108,27 @@ def test_alone_there_is_one_rank():
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    ("rank", "end", "told"),
+    [
+        ("1", "SIGKILL", "rank 1 of 2 died: nothing was heard of it"),
+        ("0", "SIGKILL", "rank 0 of 2 died"),
+        ("1", "SIGSTOP", "rank 1 of 2 died: nothing was heard of it"),
+        ("1", "error", "rank 1 of 2 failed: ValueError: this rank is ill"),
+    ],
+)
+def test_a_rank_that_dies_ends_the_others_with_its_error_within_a_minute(job, tmp_path, rank, end, told):
+    (tmp_path / "tiny.yaml").write_text((tmp_path / "tiny.yaml").read_text().replace("epochs: 3", "epochs: 1000"))
+    ended = {"rank": rank, "end": end, "dead_after_s": 8}
+    codes, said = run_ranks({**job, "folder": str(tmp_path / "out"), **ended}, world=2)
+    survivor = 1 - int(rank)
+    assert codes[survivor] not in (0, None)
+    assert told in said[survivor]
+    ended_at = float(re.search(rf"{end} at ([\d.]+)", said[int(rank)])[1])
+    assert time.time() - ended_at < 60
+
+
+@pytest.mark.slow
 def test_two_ranks_match_one_with_the_same_global_batch(job, tmp_path):
     found, weights = {}, {}
     for world in (1, 2):
@@ -92,7 +136,9 @@ def test_two_ranks_match_one_with_the_same_global_batch(job, tmp_path):
         codes, said = run_ranks({**job, "folder": str(folder)}, world=world)
         assert codes == [0] * world, said
         found[world] = json.loads((folder / "found.json").read_text())
-        weights[world] = read_weights(folder / "last.pt")["state_dict"]
+        content = read_weights(folder / "last.pt")
+        weights[world] = content["state_dict"]
+        assert (content["processes"], content["batch_norm"]) == (world, None), "this network has no batch norm"
     assert [found[n]["world"] for n in (1, 2)] == [1, 2]
     for name, value in weights[1].items():
         torch.testing.assert_close(weights[2][name], value, rtol=1e-5, atol=1e-6)
@@ -104,3 +150,19 @@ def test_a_batch_that_cannot_be_shared_is_refused(recipe_of, train_videos, tiny_
     monkeypatch.setattr("bench.train.fitting.current_ranks", lambda: Ranks(rank=1, world=4))
     with pytest.raises(InputError, match="a batch of 6 clips cannot be shared evenly by 4 processes"):
         fit(tiny_net(), recipe_of(), train_videos, clip=Clip.model_validate("4x1x12"), seed=0, folder=tmp_path)
+
+
+def test_what_batch_norm_saw_is_told_in_words(recipe_of, tiny_net):
+    def told(recipe, *, world, norm=True):
+        training = Training(tiny_net(norm=norm), recipe, seed=0, device="cpu", steps_per_epoch=1, ranks=Ranks())
+        training.ranks = Ranks(world=world)
+        return training.batch_norm
+
+    assert told(recipe_of(), world=1, norm=False) is None
+    assert told(recipe_of(), world=1) == "over 6 clips"
+    assert told(recipe_of(accumulate=3), world=1) == "over 2 clips"
+    assert told(recipe_of(), world=2) == "over 3 clips, in each of 2 processes apart"
+    assert told(recipe_of(sync_bn=True), world=2) == "over 3 clips, in each of 2 processes apart", "only GPUs can"
+    joint = Training(tiny_net(), recipe_of(), seed=0, device="cpu", steps_per_epoch=1, ranks=Ranks())
+    joint.network, joint.ranks = torch.nn.SyncBatchNorm.convert_sync_batchnorm(joint.network), Ranks(world=3)
+    assert joint.batch_norm == "over 6 clips of all 3 processes"

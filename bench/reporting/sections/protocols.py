@@ -22,6 +22,7 @@ TRAINING_FACTS = (
     "steps",
     "checkpoint",
     "processes",
+    "batch_norm",
     "weights",
     "weights_hash",
 )
