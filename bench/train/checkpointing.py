@@ -19,6 +19,7 @@ import torch
 from bench.errors import TrainingError
 
 KEPT = 2
+PROBED_BYTES = 1 << 16
 _STATE = re.compile(r"state_(\d+)_([0-9a-f]{12})\.pt")
 
 
@@ -99,7 +100,7 @@ def locked(folder: Path) -> Iterator[None]:
 def written_whole(path: Path) -> Iterator[Path]:
     """A file beside `path` to write to, which becomes `path` at the end of the block, or goes where the block fails.
 
-    TrainingError where it cannot be written; torch reports a full disk as a RuntimeError.
+    TrainingError where it cannot be written.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_suffix(".part")
@@ -109,9 +110,21 @@ def written_whole(path: Path) -> Iterator[Path]:
         os.replace(part, path)
         _sync(path.parent)
     except (OSError, RuntimeError) as error:
+        reason = _reason(error, part)
         part.unlink(missing_ok=True)
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else " ".join(str(error).split())
         raise TrainingError(f"{path} cannot be written: {reason}") from error
+
+
+def _reason(error: OSError | RuntimeError, part: Path) -> str:
+    """Why `part` could not be written. torch has words of its own for a full disk, so the disk is asked once more."""
+    found: Exception = error
+    if not isinstance(error, OSError):
+        try:
+            with part.open("ab") as file:
+                file.write(bytes(PROBED_BYTES))
+        except OSError as again:
+            found = again
+    return found.strerror if isinstance(found, OSError) and found.strerror else " ".join(str(found).split())
 
 
 def _states(folder: Path) -> list[tuple[str, Path]]:

@@ -77,9 +77,9 @@ def full_disk():
 
 def test_a_full_disk_leaves_the_state_before_and_no_half_file(tmp_path, full_disk):
     write_state(tmp_path, state(1), step=1)
-    with pytest.raises(TrainingError, match=r"state_00000002\.pt cannot be written"):
+    with pytest.raises(TrainingError, match=r"state_00000002\.pt cannot be written: File too large"):
         write_state(tmp_path, {"weights": torch.zeros(1_000_000)}, step=2)
-    with pytest.raises(TrainingError, match=r"last\.pt cannot be written"):
+    with pytest.raises(TrainingError, match=r"last\.pt cannot be written: File too large"):
         write_weights(tmp_path / "last.pt", {"w": torch.zeros(1_000_000)}, about={})
     with pytest.raises(TrainingError, match="File too large"):
         write_text(tmp_path / "curves.csv", "x" * 200_000)

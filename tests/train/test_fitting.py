@@ -1,10 +1,13 @@
+import contextlib
 import math
+import shutil
+import subprocess
 
 import pytest
 import torch
 
 from bench.errors import InputError, TrainingError
-from bench.train.checkpointing import read_weights
+from bench.train.checkpointing import read_state, read_weights
 from bench.train.curves import read_curves
 from bench.train.fitting import Pace, fit
 from bench.train.training import Training
@@ -136,6 +139,46 @@ def test_a_full_disk_costs_the_checkpoint_and_not_the_training(tmp_path, run, re
     _, fitted = run(recipe_of(), tmp_path, pace=Pace(steps=5))
     (warning,) = fitted.warnings
     assert warning.startswith("state cannot be written: No space left on device")
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A folder on a disk of 400 kB, and a file that fills it; skips where nothing can be mounted."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=400k", "vbench-test", str(folder)]
+    if shutil.which("mount") is None or subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("only root may mount a small disk")
+    yield folder, folder / "ballast"
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+def fill(ballast):
+    with contextlib.suppress(OSError), ballast.open("wb", buffering=0) as file:
+        while file.write(bytes(4096)):
+            pass
+
+
+def test_a_disk_that_fills_up_leaves_a_checkpoint_to_go_on_from(tmp_path, run, recipe_of, small_disk, monkeypatch):
+    whole, _ = run(recipe_of(), tmp_path / "whole")
+    folder, ballast = small_disk[0] / "training", small_disk[1]
+    step = Training.step
+
+    def filling(self, batch):
+        if self.step_count == 6:
+            fill(ballast)
+        step(self, batch)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Training, "step", filling)
+        with pytest.raises(TrainingError, match="cannot be written: No space left on device"):
+            run(recipe_of(), folder, pace=Pace(steps=2))
+    assert read_state(folder).state["training"]["step"] == 6
+    assert not list(folder.glob("*.part"))
+    ballast.unlink()
+    resumed, fitted = run(recipe_of(), folder, pace=Pace(steps=2))
+    assert fitted.resumed_at == 6
+    assert same_weights(whole, resumed)
 
 
 def test_a_set_smaller_than_a_batch_is_refused(tmp_path, run, recipe_of):
