@@ -1,7 +1,7 @@
 """Accuracy: trains by a recipe, or takes given weights, and evaluates on a data set; the whole protocol is recorded."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from bench.errors import InputError
 from bench.measure.axes import ACCURACY_AXES
@@ -37,7 +37,7 @@ def accuracy(
     checkpoint: Checkpoint = "last",
     excludes_unread: bool = False,
 ) -> list[Metric]:
-    """Top-1, top-5, clip and mean per-class accuracy in percent; `root` and `options` go to the data set.
+    """Top-1, top-5, clip and mean per-class accuracy in percent; `root` and `options` (`flow` too) go to the data set.
 
     With a recipe the network is trained first, from the case's weights if it names any; a training of the same recipe,
     videos, clip and seed that stands beside this case already is reused. `batch` counts clips of one evaluating pass.
@@ -61,7 +61,7 @@ class _Job:
 
     case: LoadedCase
     root: str | None
-    options: dict[str, Json]
+    options: dict[str, Any]
     workers: int
 
     @property
