@@ -2,9 +2,10 @@
 
 import hashlib
 import json
+import re
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 SCHEMA_VERSION = 1
 
@@ -75,13 +76,38 @@ def _clip_from_mapping(value: dict[str, Any]) -> dict[str, Any]:
     return rest
 
 
+class Pretraining(Frozen):
+    """Weights that are trained first, on another data set, by a recipe of its own: `trained:motions/quick`."""
+
+    dataset: str
+    recipe: str
+
+    @classmethod
+    def of(cls, weights: str | None) -> "Pretraining | None":
+        """What `weights` asks for; None where it is a file or nothing. ValueError where it is half of it."""
+        if weights is None or not weights.startswith("trained:"):
+            return None
+        found = re.fullmatch(r"trained:(?P<dataset>\w+)/(?P<recipe>\w+)", weights)
+        if found is None:
+            raise ValueError(f"weights {weights!r} are not 'trained:<data set>/<recipe>' such as trained:motions/quick")
+        return cls(**found.groupdict())
+
+
+def _checked_weights(weights: str) -> str:
+    Pretraining.of(weights)
+    return weights
+
+
 class Point(Frozen):
-    """One point of the axes. An axis that the case's measures do not depend on is None and not part of the id."""
+    """One point of the axes. An axis that the case's measures do not depend on is None and not part of the id.
+
+    `weights` is a file, or `trained:<data set>/<recipe>` for weights that are trained before.
+    """
 
     model: str
     args: dict[str, Json] = Field(default_factory=dict)
     clip: Clip
-    weights: str | None = None
+    weights: Annotated[str, AfterValidator(_checked_weights)] | None = None
     precision: Precision | None = None
     memory_format: MemoryFormat | None = None
     compile: CompileMode | None = None
@@ -224,6 +250,11 @@ class Probe(Frozen):
     problem: str | None = None
     note: str | None = None
     is_local: bool = False
+
+
+def names_a_file(argument: str) -> bool:
+    """Whether an argument of a network names a file of weights, which changes nothing in how it is built."""
+    return argument == "inflated_from" or argument.endswith("_weights")
 
 
 def digest(value: Any) -> str:

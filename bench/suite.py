@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError,
 
 from bench.errors import InputError, Problem, SuiteError, UnknownNameError, suggest
 from bench.registry import DatasetEntry, MeasureEntry
-from bench.schema import UNSPOKEN, Case, Clip, Json, ModelFacts, Point, Probe
+from bench.schema import UNSPOKEN, Case, Clip, Json, ModelFacts, Point, Pretraining, Probe, names_a_file
 from bench.threshold import parse_threshold
 from bench.yaml_tree import Place, Tree, read_yaml
 
@@ -348,11 +348,13 @@ class _Planner:
                 allowed = {*entry.options, *(entry.depends_on - {"model", "args"})}
                 self._add(("measure", measure, key), f"{measure} has no option {key!r}; {suggest(key, allowed)}")
         defaults = {k: v for k, v in UNSPOKEN.items() if k in entry.depends_on}
+        needs_weights = "weights" in entry.depends_on
+        args = {name: value for name, value in setting.args.items() if needs_weights or not names_a_file(name)}
         for chosen in _product(inner):
             axes = {k: v for k, v in {**defaults, **setting.axes, **chosen}.items() if k in entry.depends_on}
             checked = self._checked_axes(axes, setting, measure)
             if checked is not None:
-                yield {"model": setting.model, "args": setting.args, **checked}, options
+                yield {"model": setting.model, "args": args, **checked}, options
 
     def _checked_option(self, measure: str, key: str, value: Any) -> Json:
         """`value` as the measure's signature types it; notes what is wrong with it."""
@@ -368,9 +370,7 @@ class _Planner:
 
     def _checked_axes(self, axes: dict[str, Any], setting: _Setting, measure: str) -> dict[str, Any] | None:
         """`axes` as a point holds them, or None after noting what is wrong with them."""
-        if (name := axes.get("dataset")) is not None and name not in self.knowledge.datasets:
-            place = self._place_of("dataset", setting, measure)
-            self._add(place, f"unknown data set {name!r}; {suggest(str(name), self.knowledge.datasets)}")
+        if not self._knows_dataset("dataset", axes.get("dataset"), setting, measure):
             return None
         checked: dict[str, Any] = {}
         is_good = True
@@ -380,7 +380,18 @@ class _Planner:
             except (ValidationError, InputError) as error:
                 is_good = False
                 self._add(self._place_of(axis, setting, measure), f"{axis}: {_reason(error)}, found {value!r}")
+        pretraining = Pretraining.of(checked.get("weights"))
+        if pretraining is not None:
+            is_good &= self._knows_dataset("weights", pretraining.dataset, setting, measure)
         return checked if is_good else None
+
+    def _knows_dataset(self, axis: str, name: Any, setting: _Setting, measure: str) -> bool:
+        """Whether `name`, None or a data set that `axis` names, is known; notes it where it is not."""
+        if name is None or name in self.knowledge.datasets:
+            return True
+        place = self._place_of(axis, setting, measure)
+        self._add(place, f"unknown data set {name!r}; {suggest(str(name), self.knowledge.datasets)}")
+        return False
 
     def _place_of(self, axis: str, setting: _Setting, measure: str) -> Place:
         spoken = [axis, *(k for k, v in SPOKEN.items() if v == axis)]

@@ -183,6 +183,24 @@ def test_a_mistake_is_named_with_its_place(tmp_path: Path, text: str, expected: 
     assert all(found)
 
 
+def test_files_of_weights_make_no_other_network_to_count(tmp_path: Path) -> None:
+    text = """\
+suite: s
+models: [{name: "mine:net", backbone_weights: [null, w.pth], width: 2}]
+measure: {macs: {}, accuracy: {dataset: motions}}
+"""
+    cases = planned(tmp_path, text).cases
+    assert [c.point.args for c in cases if "macs" in c.measures] == [{"width": 2}]
+    assert [c.point.args.get("backbone_weights") for c in cases if "accuracy" in c.measures] == [None, "w.pth"]
+
+
+def test_weights_that_are_trained_first_name_a_data_set_that_there_is(tmp_path: Path) -> None:
+    text = "suite: s\nmodels: [{name: resnet3d, weights: 'trained:motoins/quick'}]\nmeasure: {accuracy: {dataset: motions}}\n"
+    assert problems(tmp_path, text) == ["2:27: unknown data set 'motoins'; did you mean: motions?"]
+    half = text.replace("motoins/quick", "motions")
+    assert "trained:<data set>/<recipe>" in problems(tmp_path, half)[0]
+
+
 def test_all_mistakes_of_a_file_are_told_at_once(tmp_path: Path) -> None:
     text = "suite: s\nmodels: [c3dd_search, {name: resnet3d, dept: 1}]\nmatrix: {clip: [16x1], foo: [1]}\nmeasure: {mac: {}}\n"
     assert len(problems(tmp_path, text)) == 4

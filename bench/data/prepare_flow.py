@@ -4,7 +4,7 @@ Flow is clipped to 20 pixels either way and stored as bytes, 0 to 255. DIS, Farn
 (opencv-python-headless; TV-L1 from opencv-contrib-python-headless).
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from importlib import import_module
 from itertools import pairwise
@@ -71,6 +71,19 @@ def as_bytes(flow_HW: NDArray[np.float32]) -> NDArray[np.uint8]:
     return np.asarray(np.rint(scaled), dtype=np.uint8)
 
 
+def write_flow_pictures(folder: Path, flows: Iterable[NDArray[np.uint8]]) -> int:
+    """Write flow (H, W, 2) as bytes, pair by pair, as two pictures each; returns the number of pairs."""
+    import simplejpeg
+
+    number = 0
+    for number, flow_HW2 in enumerate(flows, start=1):
+        for axis, letter in enumerate("xy"):
+            plane = np.ascontiguousarray(flow_HW2[..., axis : axis + 1])
+            data = simplejpeg.encode_jpeg(plane, quality=JPEG_QUALITY, colorspace="GRAY")
+            (folder / f"flow_{letter}_{number:05d}.jpg").write_bytes(data)
+    return number
+
+
 def _flows(path: Path, method: str, short_side: int | None) -> Iterator[NDArray[np.uint8]]:
     """Flow (H, W, 2) as bytes, pair by pair."""
     cv2 = _opencv()
@@ -86,26 +99,14 @@ def _write_flow(source: Path, target: Path, method: str, form: str, short_side: 
     place = _target(target, form, name)
     if form == "jpeg":
         with whole_folder(place) as folder:
-            _write_jpegs(source / name, folder, flows)
+            if not write_flow_pictures(folder, flows):
+                raise VideoError(f"{source / name}: has a single frame, so there is no flow")
         return
     stacked = list(flows)
     if not stacked:
         raise VideoError(f"{source / name}: has a single frame, so there is no flow")
     with whole_file(place) as unfinished, unfinished.open("wb") as file:
         np.savez_compressed(file, flow=np.stack(stacked))
-
-
-def _write_jpegs(path: Path, folder: Path, flows: Iterator[NDArray[np.uint8]]) -> None:
-    import simplejpeg
-
-    number = 0
-    for number, flow_HW2 in enumerate(flows, start=1):
-        for axis, letter in enumerate("xy"):
-            plane = np.ascontiguousarray(flow_HW2[..., axis : axis + 1])
-            data = simplejpeg.encode_jpeg(plane, quality=JPEG_QUALITY, colorspace="GRAY")
-            (folder / f"flow_{letter}_{number:05d}.jpg").write_bytes(data)
-    if not number:
-        raise VideoError(f"{path}: has a single frame, so there is no flow")
 
 
 def _target(target: Path, form: str, name: str) -> Path:

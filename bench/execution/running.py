@@ -11,7 +11,7 @@ import bench
 from bench.execution.facts import Facts
 from bench.execution.local import run_case
 from bench.registry import MEASURES
-from bench.schema import Case, Record, digest
+from bench.schema import Case, Pretraining, Record, digest
 from bench.store import RecordStore, read_records
 from bench.suite import Suite, plan_suite, read_suite
 from bench.yaml_tree import Tree
@@ -171,8 +171,10 @@ def freshness_of(case: Case, facts: Facts, recipes: Sequence[Path]) -> str:
     """Hash of what a stored result depends on beside its point: model source, measures, weights of any part, recipe."""
     measures = [(name, MEASURES.get(name).version, options) for name, options in sorted(case.measures.items())]
     arguments = [value for value in case.point.args.values() if isinstance(value, str)]  # weights of a part are files
-    files = [case.point.weights, *arguments, *(str(folder / f"{case.point.recipe}.yaml") for folder in recipes)]
-    hashes = [_hash(Path(name)) for name in files if name and Path(name).is_file()]
+    pretraining = Pretraining.of(case.point.weights)
+    recipe_names = [case.point.recipe, *([pretraining.recipe] if pretraining else [])]
+    files = [*arguments, *(str(folder / f"{name}.yaml") for name in recipe_names for folder in recipes)]
+    hashes = [_hash(Path(name)) for name in (case.point.weights, *files) if name and Path(name).is_file()]
     return digest([facts.model(case.point.model).source, measures, hashes])
 
 

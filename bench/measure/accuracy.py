@@ -1,13 +1,13 @@
 """Accuracy: trains by a recipe, or takes given weights, and evaluates on a data set; the whole protocol is recorded."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from bench.errors import InputError
 from bench.measure.axes import ACCURACY_AXES
 from bench.measure.loaded import DEFAULT_SEED, LoadedCase
 from bench.registry import DATASETS, register_measure
-from bench.schema import Json, Metric
+from bench.schema import Json, Metric, Pretraining
 
 if TYPE_CHECKING:
     from torch import nn
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from bench.train.progress import Progress
     from bench.train.recipe import Recipe
 
+Role = Literal["trained", "evaluated"]
+ROLES: tuple[Role, Role] = ("trained", "evaluated")
 Averaging = Literal["softmax", "score"]
 Checkpoint = Literal["last", "best"]
 Resize = int | tuple[int, int]
@@ -36,16 +38,19 @@ def accuracy(
     averaging: Averaging = "softmax",
     checkpoint: Checkpoint = "last",
     excludes_unread: bool = False,
+    allow_leaks: list[str] | None = None,
 ) -> list[Metric]:
     """Top-1, top-5, clip and mean per-class accuracy in percent; `root` and `options` (`flow` too) go to the data set.
 
     With a recipe the network is trained first, from the case's weights if it names any; a training of the same recipe,
     videos, clip and seed that stands beside this case already is reused. `batch` counts clips of one evaluating pass.
     `checkpoint: best` takes the epoch that did best on these very videos, which flatters; the record says so. Videos
-    that cannot be read count as wrong unless `excludes_unread`.
+    that cannot be read count as wrong unless `excludes_unread`. Videos that share material with those trained on are
+    refused, but for what `allow_leaks` names.
     """
-    job = _Job(case=case, root=root, options=options or {}, workers=workers)
+    job = _Job(case=case, root=root, options=options or {}, workers=workers, allow_leaks=tuple(allow_leaks or ()))
     test = job.videos("evaluated")
+    job.pretrain(test)
     model = case.build_model(num_classes=len(test.classes))
     recipe, fitted = job.train(model, test, checkpoint=checkpoint)
     if resize is None and recipe is not None:
@@ -63,23 +68,59 @@ class _Job:
     root: str | None
     options: dict[str, Any]
     workers: int
+    allow_leaks: tuple[str, ...]
+    leaked: dict[str, int] = field(default_factory=dict)
 
     @property
     def seed(self) -> int:
         return DEFAULT_SEED if self.case.point.seed is None else self.case.point.seed
 
-    def videos(self, role: Literal["trained", "evaluated"]) -> "VideoSet":
+    def videos(self, role: Role) -> "VideoSet":
         """The case's videos to train on or to evaluate on."""
-        from bench.data.collection import open_dataset
-        from bench.train.protocol import evaluated_split, trained_split
-
         point = self.case.point
         if point.dataset is None:
             raise InputError("accuracy needs a data set; name one in the suite, such as `dataset: ucf101`")
+        return self._opened(point.dataset, role, split=point.split, root=self.root, options=self.options)
+
+    def pretrain(self, test: "VideoSet") -> None:
+        """Train the weights to begin with, where the case wants some, on a data set found without `root`.
+
+        They are trained once for all cases of a results folder that begin with the same.
+        """
+        from bench.train.protocol import describe_training
+        from bench.train.recipe import read_recipe
+
+        wanted = Pretraining.of(self.case.point.weights)
+        if wanted is None:
+            return
+        videos, val = (self._opened(wanted.dataset, role, split=None, root=None, options={}) for role in ROLES)
+        given = self.case.point.args.get("num_classes", len(videos.classes))
+        if given != len(videos.classes):
+            raise InputError(
+                f"num_classes is {given}, but {wanted.dataset} has {len(videos.classes)} classes; leave it out, "
+                "so that each training has the classes of its data set"
+            )
+        self._guard(videos, test)
+        recipe = read_recipe(self.case.recipe_path(wanted.recipe))
+        model = self.case.build_model(num_classes=len(videos.classes))
+        fitted = self._fit(model, recipe, videos, val=val)
+        self.case.weights = str(fitted.last)
+        self.case.keep("pretrained_weights", fitted.last)
+        self.case.note(
+            "pretraining",
+            {"dataset": videos.name, **describe_training(recipe, fitted, seed=self.seed, checkpoint="last")},
+        )
+
+    def _opened(
+        self, dataset: str, role: Role, *, split: int | str | None, root: str | None, options: dict[str, Any]
+    ) -> "VideoSet":
+        from bench.data.collection import open_dataset
+        from bench.train.protocol import evaluated_split, trained_split
+
         choose = trained_split if role == "trained" else evaluated_split
-        split = choose(point.split, known=DATASETS.get(point.dataset).splits, dataset=point.dataset)
-        self.case.progress(f"opening {point.dataset} {split}")
-        return open_dataset(point.dataset, root=self.root, split=split, **self.options)
+        name = choose(split, known=DATASETS.get(dataset).splits, dataset=dataset)
+        self.case.progress(f"opening {dataset} {name}")
+        return open_dataset(dataset, root=root, split=name, **options)
 
     def train(
         self, model: "nn.Module", test: "VideoSet", *, checkpoint: Checkpoint
@@ -89,29 +130,41 @@ class _Job:
         from bench.train.protocol import describe_training, file_hash
         from bench.train.recipe import read_recipe
 
-        point = self.case.point
+        point, weights = self.case.point, self.case.weights
         if point.recipe is None:
-            if point.weights is None:
+            if weights is None:
                 raise InputError("accuracy needs a recipe to train by, or weights to evaluate; the suite names neither")
-            self.case.note(
-                "training", {"recipe": None, "weights": point.weights, "weights_hash": file_hash(point.weights)}
-            )
+            self.case.note("training", {"recipe": None, "weights": point.weights, "weights_hash": file_hash(weights)})
             return None, None
-        recipe = read_recipe(self.case.recipe_path(point.recipe))
-        fitted = self._fit(model, recipe, test)
+        recipe, videos = read_recipe(self.case.recipe_path(point.recipe)), self.videos("trained")
+        self._guard(videos, test)
+        fitted = self._fit(model, recipe, videos, val=test)
+        self._keep(fitted)
         self.case.note("training", describe_training(recipe, fitted, seed=self.seed, checkpoint=checkpoint))
         if checkpoint == "best" and fitted.best is not None:
             model.load_state_dict(read_weights(fitted.best)["state_dict"])
         return recipe, fitted
 
-    def _fit(self, model: "nn.Module", recipe: "Recipe", test: "VideoSet") -> "Fitted":
+    def _guard(self, videos: "VideoSet", test: "VideoSet") -> None:
+        """DatasetError where the two share material that is not allowed by name; what is allowed is remembered."""
+        from bench.data.leakage import guard_leakage
+
+        leaks = guard_leakage(videos, test, allowed=self.allow_leaks)
+        self.leaked[videos.name] = len({leak.test for leak in leaks})
+        if leaks:
+            self.case.warn(
+                f"{self.leaked[videos.name]} of {len(test)} test videos share material with the training set, which "
+                f"flatters; the suite allows it by name: {leaks[0].shared}, …"
+            )
+
+    def _fit(self, model: "nn.Module", recipe: "Recipe", videos: "VideoSet", *, val: "VideoSet") -> "Fitted":
         """Train, or find trained, in a folder beside the case's own that is named after the training."""
         from bench.train.checkpointing import locked
         from bench.train.fitting import fit, identity
         from bench.train.protocol import training_notes
 
-        case, point, videos = self.case, self.case.point, self.videos("trained")
-        about = training_notes(model, name=point.model, arguments=point.args, weights=point.weights)
+        case, point = self.case, self.case.point
+        about = training_notes(model, name=point.model, arguments=point.args, weights=case.weights)
         name = identity(recipe, videos, clip=point.clip, seed=self.seed, about=about)
         folder = case.artifacts.parent / f"training_{name}"
         with locked(folder):
@@ -119,7 +172,7 @@ class _Job:
                 model,
                 recipe,
                 videos,
-                val=test,
+                val=val,
                 clip=point.clip,
                 seed=self.seed,
                 device=case.device,
@@ -130,10 +183,12 @@ class _Job:
             )
         for warning in fitted.warnings:
             case.warn(warning)
+        return fitted
+
+    def _keep(self, fitted: "Fitted") -> None:
         for key, path in (("weights", fitted.last), ("best_weights", fitted.best), ("curves", fitted.curves)):
             if path is not None:
-                case.keep(key, path)
-        return fitted
+                self.case.keep(key, path)
 
     def evaluate(
         self,
@@ -172,6 +227,7 @@ class _Job:
         protocol = describe_evaluation(
             model, test, seen, clip=case.point.clip, views=views_of(case), resize=resize, averaging=averaging
         )
+        protocol |= {"shared_with_training": self.leaked or None, "leaks_allowed": list(self.allow_leaks)}
         case.note("protocol", protocol)
         case.keep(
             "predictions", write_predictions(case.artifacts / "predictions.parquet", seen, test, protocol=protocol)

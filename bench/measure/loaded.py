@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.errors import InputError
-from bench.schema import Case, Json, Point, Warned
+from bench.schema import Case, Json, Point, Pretraining, Warned, names_a_file
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -14,7 +14,11 @@ DEFAULT_SEED = 0
 
 
 class LoadedCase:
-    """One case while it is measured. Measures read it and add details, warnings and artifacts."""
+    """One case while it is measured. Measures read it and add details, warnings and artifacts.
+
+    `weights` is the file that the network begins with; where the case wants weights that are trained first, whoever
+    trains them sets it.
+    """
 
     def __init__(
         self,
@@ -27,6 +31,7 @@ class LoadedCase:
         self.case = case
         self.artifacts = artifacts
         self.recipes = recipes
+        self.weights = None if Pretraining.of(case.point.weights) else case.point.weights
         self.details: dict[str, Json] = {}
         self.uncounted_operators: dict[str, int] = {}
         self.warnings: list[Warned] = []
@@ -47,7 +52,10 @@ class LoadedCase:
         return "cuda" if torch.cuda.is_available() else "cpu"
 
     def build_model(self, device: str | None = None, *, num_classes: int | None = None) -> "nn.Module":
-        """A fresh network in eval mode on `device` (`meta` allocates no weights), seeded by the case's seed."""
+        """A fresh network in eval mode on `device`, seeded by the case's seed.
+
+        On `meta` no weights are allocated and none are read, so that files of weights need not be there.
+        """
         import torch
 
         from bench.models.factory import create_model
@@ -56,7 +64,9 @@ class LoadedCase:
         target = device or self.device
         arguments: dict[str, Any] = dict(self.point.args)
         given = arguments.pop("num_classes", None)
-        weights = None if target == "meta" else self.point.weights
+        weights = None if target == "meta" else self.weights
+        if target == "meta":
+            arguments = {name: value for name, value in arguments.items() if not names_a_file(name)}
         with torch.device(target if target == "meta" else "cpu"):
             model = create_model(
                 self.point.model, num_classes=num_classes if given is None else given, weights=weights, **arguments

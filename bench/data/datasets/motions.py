@@ -13,11 +13,14 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bench.data.collection import Video, VideoSet, cache_folder, video_set
 from bench.errors import DatasetError, InputError
 from bench.registry import register_dataset
+
+if TYPE_CHECKING:
+    from bench.data.moving_objects import Scene
 
 VERSION = 3
 CLASSES = (
@@ -59,8 +62,12 @@ def open_motions(
     frames: int | None = None,
     size: int | None = None,
     classes: int | None = None,
+    true_flow: bool = False,
 ) -> VideoSet:
-    """Small textured objects moving in 8 directions; written on first use, in the user's cache if there is no root."""
+    """Small textured objects moving in 8 directions; written on first use, in the user's cache if there is no root.
+
+    `true_flow` writes the optical flow beside the videos, as it is and not as it would be estimated.
+    """
     asked = {
         "seed": seed,
         "clips_per_class": clips_per_class,
@@ -71,7 +78,9 @@ def open_motions(
     }
     given = {key: value for key, value in asked.items() if value is not None}
     folder = _existing(root, given) if root is not None and root.exists() else _written(root, given)
-    return _read_split(folder, split)
+    if true_flow:
+        _write_flow(folder, split)
+    return _read_split(folder, split, has_flow=true_flow)
 
 
 def write_motions(root: Path, parameters: MotionsParameters | None = None) -> Path:
@@ -128,7 +137,7 @@ def _existing(root: Path, given: dict[str, int]) -> Path:
     return root
 
 
-def _read_split(root: Path, split: str) -> VideoSet:
+def _read_split(root: Path, split: str, *, has_flow: bool) -> VideoSet:
     manifest = _manifest(root)
     parameters = MotionsParameters(**manifest["parameters"])
     videos = [
@@ -138,6 +147,7 @@ def _read_split(root: Path, split: str) -> VideoSet:
             labels=(label,),
             frames=parameters.frames,
             sha256=manifest["files"][str(_clip_path(split, number, label, parameters))],
+            flow=root / "flow" / _clip_path(split, number, label, parameters).with_suffix("") if has_flow else None,
         )
         for of, number in _scenes(parameters)
         if of == split
@@ -148,11 +158,10 @@ def _read_split(root: Path, split: str) -> VideoSet:
 
 def _write_into(folder: Path, parameters: MotionsParameters) -> None:
     from bench.data.encode import HISTORY_FREE, write_mp4
-    from bench.data.moving_objects import draw_scene, film
+    from bench.data.moving_objects import film
 
     for split, number in _scenes(parameters):
-        seed = (parameters.seed, parameters.version, SPLITS.index(split), number)
-        scene = draw_scene(seed, size=parameters.size)
+        scene = _scene(split, number, parameters)
         for label in range(parameters.classes):
             path = folder / _clip_path(split, number, label, parameters)
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -162,6 +171,28 @@ def _write_into(folder: Path, parameters: MotionsParameters) -> None:
     files = sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
     manifest = {"parameters": asdict(parameters), "files": {name: _sha256(folder / name) for name in files}}
     (folder / _MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
+
+
+def _write_flow(root: Path, split: str) -> None:
+    """Write the flow of a split, unless it is there: pairs of pictures below `flow`, laid out as the videos are."""
+    from bench.data.atomic import whole_folder
+    from bench.data.moving_flow import write_flow
+
+    parameters = MotionsParameters(**_manifest(root)["parameters"])
+    if (root / "flow" / split).is_dir():
+        return
+    with whole_folder(root / "flow" / split) as unfinished:
+        for of, number in _scenes(parameters):
+            for label in range(parameters.classes) if of == split else ():
+                clip = _clip_path(split, number, label, parameters).relative_to(split).with_suffix("")
+                (unfinished / clip).mkdir(parents=True)
+                write_flow(unfinished / clip, _scene(split, number, parameters), label, frames=parameters.frames)
+
+
+def _scene(split: str, number: int, parameters: MotionsParameters) -> "Scene":
+    from bench.data.moving_objects import draw_scene
+
+    return draw_scene((parameters.seed, parameters.version, SPLITS.index(split), number), size=parameters.size)
 
 
 def _scenes(parameters: MotionsParameters) -> Iterator[tuple[str, int]]:

@@ -1,0 +1,87 @@
+"""Weights that are trained first: once for all cases that begin with them, and never mistaken for a file."""
+
+import pytest
+from pydantic import ValidationError
+
+from bench.data.collection import open_dataset
+from bench.errors import InputError
+from bench.measure.accuracy import accuracy
+from bench.measure.loaded import LoadedCase
+from bench.schema import Case, Point, Pretraining
+from bench.train.checkpointing import read_weights
+
+RECIPE = """
+recipe: {name}
+source: a test
+epochs: 1
+batch: 4
+optimizer: {{name: sgd, lr: {lr}}}
+"""
+SIZES = {"clips_per_class": 2, "val_clips_per_class": 2, "frames": 8, "size": 32, "classes": 2}
+
+
+@pytest.fixture
+def data(tmp_path, monkeypatch):
+    """Two sets of motions: one of 4 classes where pretraining finds it, one of 2 classes for the cases."""
+    monkeypatch.setenv("VBENCH_DATA", str(tmp_path / "data"))
+    open_dataset("motions", root=tmp_path / "data" / "motions", split="train", **{**SIZES, "classes": 4})
+    open_dataset("motions", root=tmp_path / "few", split="train", **SIZES, seed=1)
+    return str(tmp_path / "few")
+
+
+@pytest.fixture
+def loaded(tmp_path):
+    (tmp_path / "first.yaml").write_text(RECIPE.format(name="first", lr=0.01))
+    (tmp_path / "tiny.yaml").write_text(RECIPE.format(name="tiny", lr=0.02))
+
+    def load(**changes):
+        point = {"model": "c3d_search", "args": {"width": 0.0625}, "clip": "4x1x32", "dataset": "motions", "seed": 1}
+        point |= {"recipe": "tiny", "weights": "trained:motions/first", **changes}
+        case = Case(suite="s", point=Point.model_validate(point), measures={"accuracy": {}})
+        return LoadedCase(case, artifacts=tmp_path / "s" / "artifacts" / case.id, recipes=(tmp_path,))
+
+    return load
+
+
+def test_a_case_begins_with_weights_that_were_trained_first(loaded, data, tmp_path):
+    case = loaded()
+    accuracy(case, root=data)
+    first = read_weights(tmp_path / "s" / case.kept["pretrained_weights"])
+    second = read_weights(tmp_path / "s" / case.kept["weights"])
+    assert (first["recipe"], second["recipe"]) == ("first", "tiny")
+    assert (len(first["state_dict"]["fc8.bias"]), len(second["state_dict"]["fc8.bias"])) == (4, 2)
+    assert case.details["pretraining"]["dataset"] == "motions"
+    assert case.details["weights"]["path"].endswith("last.pt")
+
+
+def test_it_is_trained_once_for_all_cases_and_is_another_training_than_one_afresh(loaded, data):
+    first, views, afresh = loaded(), loaded(views="2x1"), loaded(weights=None)
+    for case in (first, views, afresh):
+        accuracy(case, root=data)
+    assert not first.details["pretraining"]["was_reused"]
+    assert views.details["pretraining"]["was_reused"]
+    assert views.details["training"]["was_reused"]
+    assert first.details["training"]["training"] != afresh.details["training"]["training"]
+    assert "pretraining" not in afresh.details
+
+
+def test_a_number_of_classes_that_fits_only_one_of_the_sets_is_refused(loaded, data):
+    with pytest.raises(InputError, match="num_classes is 2, but motions has 4 classes; leave it out"):
+        accuracy(loaded(args={"width": 0.0625, "num_classes": 2}), root=data)
+
+
+def test_a_file_of_weights_that_is_not_there_is_named(loaded, data):
+    with pytest.raises(InputError, match=r"nowhere\.pth"):
+        accuracy(loaded(weights="nowhere.pth"), root=data)
+
+
+@pytest.mark.parametrize("weights", ["trained:motions", "trained:", "trained:a/b/c"])
+def test_half_a_pretraining_is_refused(weights):
+    with pytest.raises(ValidationError, match="trained:<data set>/<recipe>"):
+        Point.model_validate({"model": "m", "clip": "4x1x8", "weights": weights})
+
+
+def test_a_file_is_no_pretraining():
+    assert Pretraining.of("trained.pth") is None
+    assert Pretraining.of(None) is None
+    assert Pretraining.of("trained:motions/quick") == Pretraining(dataset="motions", recipe="quick")

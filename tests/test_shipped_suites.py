@@ -1,0 +1,88 @@
+"""The suites that come with vbench: each can be planned, in full and small, on a machine without data or weights."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pytest
+
+from bench.execution.facts import Facts
+from bench.execution.running import plan
+from bench.schema import Case, Point, Pretraining, Probe
+from bench.suite import plan_suite, read_suite
+from bench.train.recipe import read_recipe
+
+SUITES = Path(__file__).parents[1] / "suites"
+ALL = sorted(path.stem for path in SUITES.glob("*.yaml"))
+WITH_SMALL = [name for name in ALL if name != "quickstart"]
+FORMS = [(name, False) for name in ALL] + [(name, True) for name in WITH_SMALL]
+
+
+class Unprobed(Facts):
+    """Knows all models by name and arguments, and builds none."""
+
+    def probe(self, points: Sequence[Point]) -> list[Probe]:
+        return [Probe() for _ in points]
+
+
+@pytest.fixture(scope="module")
+def facts() -> Facts:
+    return Unprobed()
+
+
+@pytest.fixture
+def no_data(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("VBENCH_DATA", raising=False)
+    monkeypatch.chdir(tmp_path)
+
+
+def cases_of(name: str, *, small: bool, facts: Facts) -> tuple[Case, ...]:
+    return plan_suite(read_suite(SUITES / f"{name}.yaml", small=small), facts).cases
+
+
+def recipes_of(case: Case) -> Iterator[str]:
+    if "accuracy" in case.measures:
+        pretraining = Pretraining.of(case.point.weights)
+        yield from filter(None, (case.point.recipe, pretraining and pretraining.recipe))
+
+
+@pytest.mark.parametrize(("name", "small"), FORMS)
+@pytest.mark.usefixtures("no_data")
+def test_each_suite_is_planned_without_data_and_its_recipes_are_there(name: str, small: bool, facts: Facts) -> None:
+    cases = cases_of(name, small=small, facts=facts)
+    assert any("accuracy" in case.measures for case in cases)
+    for recipe in {recipe for case in cases for recipe in recipes_of(case)}:
+        assert read_recipe(SUITES / "recipes" / f"{recipe}.yaml").recipe == recipe
+
+
+@pytest.mark.parametrize("name", WITH_SMALL)
+def test_small_forms_need_nothing_that_is_not_here(name: str, facts: Facts) -> None:
+    for case in cases_of(name, small=True, facts=facts):
+        point = case.point
+        assert point.clip.height <= 64
+        assert point.weights is None or Pretraining.of(point.weights) is not None
+        if "accuracy" in case.measures:
+            assert point.dataset == "motions"
+            assert case.measures["accuracy"]["workers"] == 0
+
+
+def test_a_network_costs_the_same_wherever_its_weights_come_from(facts: Facts) -> None:
+    """Three trainings and three checkpoints of Kinetics-700 are six accuracies of three networks."""
+    cases = cases_of("kinetics700", small=False, facts=facts)
+    by_measure = {name: [case for case in cases if name in case.measures] for name in ("macs", "latency", "accuracy")}
+    assert {name: len(found) for name, found in by_measure.items()} == {"macs": 3, "latency": 3, "accuracy": 6}
+
+
+def test_the_kernel_depths_are_those_of_the_paper(facts: Facts) -> None:
+    cases = cases_of("c3d_kernel_depth", small=False, facts=facts)
+    depths = {str(case.point.args["kernel_depth"]) for case in cases}
+    assert depths == {"1", "3", "5", "7", "increasing", "decreasing"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "small"), FORMS)
+@pytest.mark.usefixtures("no_data")
+def test_every_network_of_a_suite_can_be_built_and_takes_its_clip(name: str, small: bool, tmp_path: Path) -> None:
+    """The real plan: each network is built on the meta device and given its clip; what cannot be is a SuiteError."""
+    planned = plan(SUITES / f"{name}.yaml", small=small, out=tmp_path / "out")
+    assert planned.suite.cases
+    assert len(planned.pending) == sum(case.runs for case in planned.suite.cases)
