@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.data.facts import VideoFacts
+from bench.data.media import VIDEO_SUFFIXES
 from bench.data.shards import source_of
 from bench.errors import DatasetError, InputError, UnknownNameError
 from bench.registry import DATASETS, DatasetEntry
@@ -79,11 +80,15 @@ class VideoSet:
         return Counter(self.classes[label] for video in self.videos for label in video.labels)
 
 
-def open_dataset(name: str, *, root: str | Path | None = None, split: str, **options: Any) -> VideoSet:
+def open_dataset(
+    name: str, *, root: str | Path | None = None, split: str, flow: str | Path | None = None, **options: Any
+) -> VideoSet:
     """Split `split` of data set `name`, under `root` or `$VBENCH_DATA/<name>`; nothing is downloaded.
 
-    `options` are the data set's own. UnknownNameError for a name, split or option that is not there, with the nearest
-    spelling; DatasetError where the folder is missing, with the tree that is expected.
+    `flow` is the folder of the videos' optical flow as `vbench data flow` writes it, relative to the data set; where
+    it is not given, that is its folder `flow`, and flow that lies beside a video's frames is found as well. `options`
+    are the data set's own. UnknownNameError for a name, split or option that is not there, with the nearest spelling;
+    DatasetError where the folder is missing, with the tree that is expected.
     """
     entry = DATASETS.get(name)
     if split not in entry.splits:
@@ -92,7 +97,30 @@ def open_dataset(name: str, *, root: str | Path | None = None, split: str, **opt
         if option == "split" or option not in entry.options:
             raise UnknownNameError("option", option, set(entry.options) - {"split"}, where=f"data set {name}")
     found: VideoSet = entry.function(_root_of(entry, root), split=split, **options)
-    return found
+    return with_flow(found, flow)
+
+
+def with_flow(videos: VideoSet, folder: str | Path | None = None) -> VideoSet:
+    """`videos`, each with its optical flow where there is any; DatasetError for a given folder that is not there."""
+    root = videos.root or Path()
+    place = root / (folder or "flow")
+    if folder is not None and not place.is_dir():
+        raise DatasetError(f"data set {videos.name}: {place} is not a folder; it was given as the folder of the flow")
+    return replace(videos, videos=tuple(replace(video, flow=_flow_of(video, place, root)) for video in videos.videos))
+
+
+def _flow_of(video: Video, place: Path, root: Path) -> Path | None:
+    """Under the video's own name below the data set or its class folder, as pictures or npz; else among its frames."""
+    if video.flow is not None:
+        return video.flow
+    if place.is_dir():
+        path = video.path.relative_to(root) if video.path.is_relative_to(root) else video.path
+        stem = path.stem if path.suffix.lower() in VIDEO_SUFFIXES else path.name
+        for parent in (path.parent, Path(path.parent.name), Path()):
+            for found in (place / parent / stem, place / parent / f"{stem}.npz"):
+                if found.exists():
+                    return found
+    return video.path if (video.path / "flow_x_00001.jpg").is_file() else None
 
 
 def require_root(root: Path | None, *, name: str, tree: str, described_at: str) -> Path:

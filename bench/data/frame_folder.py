@@ -5,6 +5,8 @@ JPEG goes through simplejpeg, with Pillow for what it cannot take and where it i
 
 import os
 import re
+import zipfile
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -71,8 +73,11 @@ def read_folder(
 def read_flow(path: Path, indices: Sequence[int], *, size: Size | None) -> NDArray[np.uint8]:
     """Optical flow from `flow_x_00001.jpg` and `flow_y_00001.jpg`, uint8 (T, H, W, 2); the last pair stands for beyond.
 
-    A video of N frames has N - 1 pairs; entry i is the flow from frame i to frame i + 1.
+    Or from the array `flow` of an npz file, which is read whole. A video of N frames has N - 1 pairs; entry i is the
+    flow from frame i to frame i + 1. VideoError for what is not there or damaged.
     """
+    if path.suffix == ".npz":
+        return _read_flow_array(path, indices, size=size)
     planes = []
     for prefix in ("flow_x_", "flow_y_"):
         folder = list_frames(path, prefix=prefix)
@@ -80,6 +85,21 @@ def read_flow(path: Path, indices: Sequence[int], *, size: Size | None) -> NDArr
         read = {index: read_image(folder, index, size, scaler=scaler)[..., 0] for index in set(within)}
         planes.append(np.stack([read[index] for index in within]))
     return np.stack(planes, axis=-1)
+
+
+def _read_flow_array(path: Path, indices: Sequence[int], *, size: Size | None) -> NDArray[np.uint8]:
+    try:
+        with path.open("rb") as file, np.load(file) as arrays:
+            flow_THW2 = arrays["flow"]
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise VideoError(f"{path}: is not a file of optical flow: {error}") from error
+    if flow_THW2.ndim != 4 or flow_THW2.shape[-1] != 2 or flow_THW2.dtype != np.uint8 or not len(flow_THW2):
+        shape, kind = flow_THW2.shape, flow_THW2.dtype
+        raise VideoError(f"{path}: flow must be bytes (T, H, W, 2), found {kind} {shape}")
+    target, scaler = upright_size(flow_THW2.shape[1:3], size), Scaler()
+    within = [min(index, len(flow_THW2) - 1) for index in indices]
+    as_images = (np.pad(flow_THW2[i], ((0, 0), (0, 0), (0, 1))) for i in within)  # the scaler takes three planes
+    return np.stack([scaler.resize(image, target)[..., :2] for image in as_images])
 
 
 def read_image(

@@ -6,6 +6,7 @@ Flow is clipped to 20 pixels either way and stored as bytes, 0 to 255. DIS, Farn
 
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
+from importlib import import_module
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
@@ -47,16 +48,21 @@ def prepare_flow(
 
 def flow_method(name: str) -> Flow:
     """The function from two grey frames to flow (H, W, 2) in pixels; MissingPackageError without OpenCV."""
-    try:
-        import cv2
-    except ImportError as error:
-        raise _missing("opencv-python-headless") from error
+    cv2 = _opencv()
     if name == "farneback":
         return lambda a, b: cv2.calcOpticalFlowFarneback(a, b, None, 0.5, 3, 15, 3, 5, 1.2, 0)
     if name == "tvl1" and not hasattr(cv2, "optflow"):
         raise _missing("opencv-contrib-python-headless")
     made: Any = cv2.optflow.DualTVL1OpticalFlow_create() if name == "tvl1" else cv2.DISOpticalFlow_create(1)
     return lambda a, b: made.calc(a, b, None)
+
+
+def _opencv() -> Any:
+    """The module cv2; its type stubs leave out half of it."""
+    try:
+        return import_module("cv2")
+    except ImportError as error:
+        raise _missing("opencv-python-headless") from error
 
 
 def as_bytes(flow_HW: NDArray[np.float32]) -> NDArray[np.uint8]:
@@ -80,8 +86,7 @@ def write_flow_pictures(folder: Path, flows: Iterable[NDArray[np.uint8]]) -> int
 
 def _flows(path: Path, method: str, short_side: int | None) -> Iterator[NDArray[np.uint8]]:
     """Flow (H, W, 2) as bytes, pair by pair."""
-    import cv2
-
+    cv2 = _opencv()
     cv2.setNumThreads(1)
     flow = flow_method(method)
     grey = (cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in every_frame(path, short_side=short_side))

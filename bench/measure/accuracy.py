@@ -1,7 +1,7 @@
 """Accuracy: trains by a recipe, or takes given weights, and evaluates on a data set; the whole protocol is recorded."""
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from bench.errors import InputError
 from bench.measure.axes import ACCURACY_AXES
@@ -40,7 +40,7 @@ def accuracy(
     excludes_unread: bool = False,
     allow_leaks: list[str] | None = None,
 ) -> list[Metric]:
-    """Top-1, top-5, clip and mean per-class accuracy in percent; `root` and `options` go to the data set.
+    """Top-1, top-5, clip and mean per-class accuracy in percent; `root` and `options` (`flow` too) go to the data set.
 
     With a recipe the network is trained first, from the case's weights if it names any; a training of the same recipe,
     videos, clip and seed that stands beside this case already is reused. `batch` counts clips of one evaluating pass.
@@ -66,7 +66,7 @@ class _Job:
 
     case: LoadedCase
     root: str | None
-    options: dict[str, Json]
+    options: dict[str, Any]
     workers: int
     allow_leaks: tuple[str, ...]
     leaked: dict[str, int] = field(default_factory=dict)
@@ -112,7 +112,7 @@ class _Job:
         )
 
     def _opened(
-        self, dataset: str, role: Role, *, split: int | str | None, root: str | None, options: dict[str, Json]
+        self, dataset: str, role: Role, *, split: int | str | None, root: str | None, options: dict[str, Any]
     ) -> "VideoSet":
         from bench.data.collection import open_dataset
         from bench.train.protocol import evaluated_split, trained_split
