@@ -13,7 +13,7 @@ from bench.train.recipe import read_recipe
 
 SUITES = Path(__file__).parents[1] / "suites"
 ALL = sorted(path.stem for path in SUITES.glob("*.yaml"))
-WITH_SMALL = [name for name in ALL if name != "quickstart"]
+WITH_SMALL = [name for name in ALL if read_suite(SUITES / f"{name}.yaml").data.get("small")]
 FORMS = [(name, False) for name in ALL] + [(name, True) for name in WITH_SMALL]
 
 
@@ -63,6 +63,12 @@ def test_small_forms_need_nothing_that_is_not_here(name: str, facts: Facts) -> N
         if "accuracy" in case.measures:
             assert point.dataset == "motions"
             assert case.measures["accuracy"]["workers"] == 0
+
+
+@pytest.mark.parametrize("name", sorted(set(ALL) - set(WITH_SMALL)))
+def test_a_suite_without_a_small_form_runs_on_motions_as_it_is(name: str, facts: Facts) -> None:
+    cases = cases_of(name, small=False, facts=facts)
+    assert {case.point.dataset for case in cases if "accuracy" in case.measures} == {"motions"}
 
 
 def test_a_network_costs_the_same_wherever_its_weights_come_from(facts: Facts) -> None:
