@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from bench.cli_data import data_app
-from bench.cli_gate import ab, compare
+from bench.cli_gate import ab, baseline_app, compare, history
 from bench.errors import BenchError
 
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ app = typer.Typer(
     help="Benchmarks and analyses video action-recognition models: what they cost, what they give, how sure that is.",
 )
 app.add_typer(data_app, name="data")
+app.add_typer(baseline_app, name="baseline")
 weights_app = typer.Typer(no_args_is_help=True, help="Checkpoint files.")
 app.add_typer(weights_app, name="weights")
 
@@ -149,6 +150,7 @@ def evaluate(
 
 app.command()(compare)
 app.command()(ab)
+app.command()(history)
 
 
 @app.command()

@@ -1,10 +1,10 @@
-"""The commands of the gate: compare, ab. What `cli.py` says of heavy imports holds here too."""
+"""The commands of the gate: compare, ab, baseline, history. What `cli.py` says of heavy imports holds here too."""
 
 import re
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,6 +13,7 @@ import typer
 from bench.errors import InputError
 
 if TYPE_CHECKING:
+    from bench.comparison.baselines import Baseline
     from bench.comparison.outcome import Comparison
 
 GateLimits = Annotated[
@@ -29,13 +30,22 @@ Annotations = Annotated[bool, typer.Option("--annotations", help="Print GitHub a
 Markdown = Annotated[bool, typer.Option("--markdown", help="Print Markdown, as for a pull request.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 
+Results = Annotated[str, typer.Argument(metavar="RESULTS", help="Folder, file, pattern or git:REF[:path] of records.")]
+Branch = Annotated[str | None, typer.Option("--branch", help="A branch; the one checked out if not given.")]
+BaselineFolder = Annotated[Path, typer.Option("--folder", help="The folder that holds .vbench; here if not given.")]
+
+baseline_app = typer.Typer(no_args_is_help=True, help="Baselines by branch and kind of machine, kept as files for git.")
+
 ALL_FAULTS = "regression,inconclusive,incomplete"
 SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0}
 
 
 def compare(
-    base: Annotated[str, typer.Argument(metavar="BASE", help="Folder, file, pattern, or git:REF[:path] of records.")],
-    head: Annotated[str, typer.Argument(metavar="HEAD", help="The same, of what is to be judged.")],
+    base: Annotated[
+        str,
+        typer.Argument(metavar="BASE", help="Folder, file, pattern, git:REF[:path] of records, or baseline:BRANCH."),
+    ],
+    head: Annotated[str, typer.Argument(metavar="HEAD", help="Records of what is to be judged.")],
     gate: GateLimits = None,
     across: Across = False,
     fail_on: FailOn = ALL_FAULTS,
@@ -109,6 +119,72 @@ def ab(
             on_note=show_note,
         )
     raise typer.Exit(outputs.give(found))
+
+
+@baseline_app.command("save")
+def save_baseline(results: Results, branch: Branch = None, folder: BaselineFolder = Path()) -> None:
+    """Keep RESULTS as the baseline of a branch on this kind of machine, and append them to its history."""
+    from bench.comparison.baselines import current_branch, save
+
+    _say_baselines(save(results, branch=branch or current_branch(), root=folder))
+
+
+@baseline_app.command("list")
+def list_baselines(folder: BaselineFolder = Path(), as_json: AsJson = False) -> None:
+    """List what is kept, by branch, suite and machine."""
+    from bench.comparison.baselines import listed
+    from bench.terminal.console import as_json as print_json
+
+    found = listed(folder)
+    if as_json:
+        print_json([{**asdict(each), "path": str(each.path)} for each in found])
+    else:
+        _say_baselines(found)
+
+
+@baseline_app.command("promote")
+def promote_baseline(
+    source: Annotated[str, typer.Argument(metavar="FROM", help="A branch with baselines.")],
+    target: Annotated[str, typer.Argument(metavar="TO", help="The branch that gets them, such as main.")],
+    folder: BaselineFolder = Path(),
+) -> None:
+    """Make the baselines of one branch those of another, such as of a branch that was merged."""
+    from bench.comparison.baselines import promote
+
+    _say_baselines(promote(source, target, root=folder))
+
+
+def history(
+    metric: Annotated[str, typer.Argument(metavar="METRIC", help="Such as latency.p50_ms, with labels where needed.")],
+    case: Annotated[str, typer.Argument(metavar="CASE", help="A case's id, or part or pattern of its title.")],
+    branch: Branch = None,
+    given: Annotated[
+        list[Path] | None, typer.Option("--from", metavar="RESULTS", help="Records of many commits; repeatable.")
+    ] = None,
+    folder: BaselineFolder = Path(),
+    as_json: AsJson = False,
+) -> None:
+    """Show a metric over commits, and the first commit after every step of its level."""
+    from bench.comparison.baselines import current_branch, history_files
+    from bench.comparison.history import history_of
+    from bench.store import read_records
+    from bench.terminal.console import as_json as print_json
+
+    files = given or history_files(branch or current_branch(), root=folder)
+    found = history_of(read_records(files), metric, case)
+    if as_json:
+        print_json({**asdict(found), "case": found.case.title, "id": found.case.id})
+    else:
+        from bench.terminal.histories import show_history
+
+        show_history(found)
+
+
+def _say_baselines(found: "list[Baseline]") -> None:
+    from bench.terminal.console import table
+
+    rows = [(b.branch, b.suite, b.machine, b.fingerprint, b.cases, b.runs, b.commit[:10]) for b in found]
+    table(("branch", "suite", "machine", "fingerprint", "cases", "runs", "commit"), rows, right=("cases", "runs"))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,6 +4,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from bench.comparison.answers import find_share, is_share
+from bench.comparison.baselines import PREFIX, baseline_files
 from bench.comparison.judging import (
     Finding,
     decide,
@@ -39,15 +40,16 @@ def compare(
 ) -> Comparison:
     """Verdicts of `head` against `base`, per case and metric.
 
-    Each side is a file, a folder, a pattern, `git:REF[:path]`, several of those, or records. `gate` adds to the rules
-    of head's suites, or else base's: by metric name, key or pattern, a threshold (`3%`, `0.5pt`, `200MiB`) for the
-    worse direction, or `{max_drop: …, max_rise: …}`. Where there is any rule, only metrics with one decide.
+    Each side is a file, a folder, a pattern, `git:REF[:path]`, several of those, or records; base may also be
+    `baseline:BRANCH[:folder]`: what was kept of head's suites on machines like head's. `gate` adds to the
+    rules of head's suites, or else base's: by metric name, key or pattern, a threshold (`3%`, `0.5pt`, `200MiB`) for
+    the worse direction, or `{max_drop: …, max_rise: …}`. Where there is any rule, only metrics with one decide.
     InputError where environments or protocols are unlike, unless `across`, which marks each verdict.
     `differing` names what is meant to differ: `model`, `software`. `shares` are for a look at runs that are measured in
     turns (`looks.py`): by case id in head, which share of the error rate it may spend.
     """
     given = read_rules(gate or {})
-    with open_side(base) as old, open_side(head) as new:
+    with open_side(head) as new, open_side(_base_of(base, new, across=across)) as old:
         pairs = pair_cases(old, new, differing=differing)
         unlike = _unlike(pairs, differing)
         if unlike and not across:
@@ -57,7 +59,7 @@ def compare(
         rows = _judged(findings, in_turns=shares is not None)
         missing, added = left_over(old, new, pairs)
         return Comparison(
-            base=old.source,
+            base=base if isinstance(base, str) else old.source,
             head=new.source,
             rows=tuple(replace(row, is_across=True) for row in rows) if unlike else tuple(rows),
             missing=tuple(missing),
@@ -67,6 +69,14 @@ def compare(
             unlike=tuple(unlike),
             notes=tuple(_notes(pairs)),
         )
+
+
+def _base_of(base: Source | Iterable[Record], head: Side, *, across: bool) -> Source | Iterable[Record]:
+    """`base` itself, or the files of a baseline that answer to head's suites and machine."""
+    if not (isinstance(base, str) and base.startswith(PREFIX)):
+        return base
+    records = [record for case in head.cases.values() for record in (*case.records, *case.failures)]
+    return baseline_files(base, records, across=across)
 
 
 class _Rules:
