@@ -1,12 +1,14 @@
 """`vbench ab` as people call it: real processes in a small repository, and all that can be wrong before them."""
 
 import json
+import signal
 import subprocess
 from pathlib import Path
 
 import pytest
 
 from bench.cli import _exit_code
+from bench.cli_gate import _terminated_like_interrupted
 from bench.errors import SetUpError
 from bench.execution.sides import PlannedCase
 from bench.gating import pair_plans
@@ -110,6 +112,13 @@ def test_wrong_input_is_exit_2_before_anything_is_measured(
     assert _exit_code(["ab", *arguments]) == 2
     assert capsys.readouterr().err.count("\n") == 1
     assert not (repository / "results").exists()
+
+
+def test_a_job_that_is_cancelled_ends_as_if_interrupted() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(KeyboardInterrupt), _terminated_like_interrupted():
+        signal.raise_signal(signal.SIGTERM)
+    assert signal.getsignal(signal.SIGTERM) is before
 
 
 def case(name: str) -> PlannedCase:

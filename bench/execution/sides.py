@@ -85,6 +85,8 @@ def suite_of(spec: SideSpec, suite: Mapping[str, Any]) -> dict[str, Any]:
             f"{spec.text}: the suite must have one model, whose place this one takes; it has {len(models)}"
         )
     given = {} if isinstance(models[0], str) else models[0]
+    if "clip" not in given and "clip" not in (suite.get("matrix") or {}):
+        raise InputError(f"{spec.text}: the suite must say the clip of both models: matrix: {{clip: [16x1x112]}}")
     return {**suite, "models": [{**given, "name": spec.value}]}
 
 

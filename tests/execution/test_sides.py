@@ -79,9 +79,11 @@ def test_paths_into_the_repository_are_moved_into_the_worktree(
 
 
 def test_a_model_takes_the_place_of_the_suites_one(repository: Path) -> None:
-    suite = {**SUITE, "models": [{"name": "c3d", "num_classes": 7}]}
+    suite = {**SUITE, "models": [{"name": "c3d", "num_classes": 7}], "matrix": {"clip": ["8x1x32"]}}
     assert suite_of(read_side("nets:small"), suite)["models"] == [{"name": "nets:small", "num_classes": 7}]
     assert suite_of(read_side("main"), suite) == suite
+    with pytest.raises(InputError, match="clip of both"):
+        suite_of(read_side("nets:small"), SUITE)
     with pytest.raises(InputError, match="one model"):
         suite_of(read_side("model:c3d"), {**SUITE, "models": ["c3d", "i3d"]})
 
