@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from bench.cli_data import data_app
+from bench.cli_gate import ab, baseline_app, compare, history
 from bench.errors import BenchError
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ app = typer.Typer(
     help="Benchmarks and analyses video action-recognition models: what they cost, what they give, how sure that is.",
 )
 app.add_typer(data_app, name="data")
+app.add_typer(baseline_app, name="baseline")
 weights_app = typer.Typer(no_args_is_help=True, help="Checkpoint files.")
 app.add_typer(weights_app, name="weights")
 
@@ -146,50 +148,9 @@ def evaluate(
     _run_accuracy("eval", model, accuracy, arg=arg, clip=clip, root=root, weights=weights, out=out)
 
 
-@app.command()
-def compare(
-    base: Annotated[str, typer.Argument(metavar="BASE", help="Folder, file, pattern, or git:REF[:path] of records.")],
-    head: Annotated[str, typer.Argument(metavar="HEAD", help="The same, of what is to be judged.")],
-    gate: Annotated[
-        list[str] | None, typer.Option("--gate", metavar="METRIC=LIMIT", help="Such as latency.p50_ms=3%; repeatable.")
-    ] = None,
-    across: Annotated[
-        bool, typer.Option("--across", help="Compare unlike environments, and mark the verdicts.")
-    ] = False,
-    fail_on: Annotated[
-        str, typer.Option("--fail-on", help="Which of regression, inconclusive, incomplete fail; or none.")
-    ] = "regression,inconclusive,incomplete",
-    write: Annotated[
-        list[Path] | None,
-        typer.Option("--write", metavar="FILE", help="Also write .md, .json, .xml, .smaller.json or .bigger.json."),
-    ] = None,
-    junit: Annotated[Path | None, typer.Option("--junit", metavar="FILE", help="Also write JUnit XML.")] = None,
-    annotations: Annotated[bool, typer.Option("--annotations", help="Print GitHub annotations.")] = False,
-    markdown: Annotated[bool, typer.Option("--markdown", help="Print Markdown, as for a pull request.")] = False,
-    as_json: AsJson = False,
-) -> None:
-    """Judge HEAD's records against BASE's: same, faster, slower or inconclusive; the exit code decides."""
-    from bench.comparison import formats
-    from bench.comparison.comparing import compare as compare_records
-
-    faults = [] if fail_on == "none" else [name.strip() for name in fail_on.split(",")]
-    found = compare_records(base, head, gate=_limits(gate or []), across=across)
-    code = found.exit_code(fail_on=faults)
-    for file in write or []:
-        file.write_text(formats.as_file(found, file.name, fail_on=faults), encoding="utf-8")
-    if junit is not None:
-        junit.write_text(formats.as_junit(found, fail_on=faults), encoding="utf-8")
-    if as_json:
-        typer.echo(formats.as_json(formats.as_dict(found, fail_on=faults)), nl=False)
-    if markdown:
-        typer.echo(formats.as_markdown(found), nl=False)
-    if annotations:
-        typer.echo(formats.as_annotations(found), nl=False)
-    if not (as_json or markdown or annotations):
-        from bench.terminal.verdicts import show_comparison
-
-        show_comparison(found)
-    raise typer.Exit(code)
+app.command()(compare)
+app.command()(ab)
+app.command()(history)
 
 
 @app.command()
@@ -400,19 +361,6 @@ def _arguments(given: list[str]) -> dict[str, Any]:
             raise InputError(f"--arg {text!r} is not NAME=VALUE, such as --arg depth=50")
         arguments[name] = YAML(typ="safe").load(StringIO(value))
     return arguments
-
-
-def _limits(given: list[str]) -> dict[str, str]:
-    """`METRIC=LIMIT` options; the last `=` parts them, for labels carry one too."""
-    from bench.errors import InputError
-
-    limits = {}
-    for text in given:
-        metric, equals, limit = text.rpartition("=")
-        if not equals or not metric:
-            raise InputError(f"--gate {text!r} is not METRIC=LIMIT, such as --gate latency.p50_ms=3%")
-        limits[metric] = limit
-    return limits
 
 
 def _counters(text: str) -> list[str]:

@@ -11,6 +11,7 @@ BenchError
 ├── VideoError                a file that cannot be decoded, or not as far as asked       exit 3
 │   └── MissingFrameError     a frame beyond those that are there; says how many are
 ├── TrainingError             a training or evaluation that cannot go on                  exit 3
+├── SetUpError                a side of an A/B measurement that cannot be measured          exit 3
 ├── DatasetError              a data set that is missing, incomplete or changed           exit 2
 └── StoreError                a results folder that cannot be read or is in use           exit 2
 """
@@ -86,6 +87,12 @@ class VideoError(BenchError):
 
 class TrainingError(BenchError):
     """A training or evaluation that cannot go on: a loss that is not finite, a full disk, a rank that died."""
+
+    exit_code = 3
+
+
+class SetUpError(BenchError):
+    """A side of an A/B measurement that cannot be measured: its worktree, its interpreter, its plan."""
 
     exit_code = 3
 

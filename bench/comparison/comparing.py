@@ -1,10 +1,20 @@
 """The regression gate: two sets of records become verdicts, each with its reason."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from bench.comparison.answers import find_share, is_share
-from bench.comparison.judging import Finding, decide, find_exact, find_runs, metric_values, settle
+from bench.comparison.baselines import PREFIX, baseline_files
+from bench.comparison.judging import (
+    Finding,
+    decide,
+    decide_in_turns,
+    find_exact,
+    find_runs,
+    find_turns,
+    metric_values,
+    settle,
+)
 from bench.comparison.likeness import Unlike, depends_on_machine, noteworthy_fields, unlike_fields
 from bench.comparison.limits import GateValue, Rule, limits_of, read_rules, rule_for
 from bench.comparison.outcome import Comparison, Row
@@ -25,25 +35,31 @@ def compare(
     *,
     gate: Mapping[str, GateValue] | None = None,
     across: bool = False,
+    differing: Collection[str] = (),
+    shares: Mapping[str, float] | None = None,
 ) -> Comparison:
     """Verdicts of `head` against `base`, per case and metric.
 
-    Each side is a file, a folder, a pattern, `git:REF[:path]`, several of those, or records. `gate` adds to the rules
-    of head's suites, or else base's: by metric name, key or pattern, a threshold (`3%`, `0.5pt`, `200MiB`) for the
-    worse direction, or `{max_drop: …, max_rise: …}`. Where there is any rule, only metrics with one decide.
+    Each side is a file, a folder, a pattern, `git:REF[:path]`, several of those, or records; base may also be
+    `baseline:BRANCH[:folder]`: what was kept of head's suites on machines like head's. `gate` adds to the
+    rules of head's suites, or else base's: by metric name, key or pattern, a threshold (`3%`, `0.5pt`, `200MiB`) for
+    the worse direction, or `{max_drop: …, max_rise: …}`. Where there is any rule, only metrics with one decide.
     InputError where environments or protocols are unlike, unless `across`, which marks each verdict.
+    `differing` names what is meant to differ: `model`, `software`. `shares` are for a look at runs that are measured in
+    turns (`looks.py`): by case id in head, which share of the error rate it may spend.
     """
     given = read_rules(gate or {})
-    with open_side(base) as old, open_side(head) as new:
-        pairs = pair_cases(old, new)
-        unlike = _unlike(pairs)
+    with open_side(head) as new, open_side(_base_of(base, new, across=across)) as old:
+        pairs = pair_cases(old, new, differing=differing)
+        unlike = _unlike(pairs, differing)
         if unlike and not across:
             raise InputError(_refusal(unlike))
         rules = _Rules(old, new, given)
-        rows = _judged([finding for pair in pairs for finding in _findings(pair, rules)])
+        findings = [finding for pair in pairs for finding in _findings(pair, rules, shares)]
+        rows = _judged(findings, in_turns=shares is not None)
         missing, added = left_over(old, new, pairs)
         return Comparison(
-            base=old.source,
+            base=base if isinstance(base, str) else old.source,
             head=new.source,
             rows=tuple(replace(row, is_across=True) for row in rows) if unlike else tuple(rows),
             missing=tuple(missing),
@@ -53,6 +69,14 @@ def compare(
             unlike=tuple(unlike),
             notes=tuple(_notes(pairs)),
         )
+
+
+def _base_of(base: Source | Iterable[Record], head: Side, *, across: bool) -> Source | Iterable[Record]:
+    """`base` itself, or the files of a baseline that answer to head's suites and machine."""
+    if not (isinstance(base, str) and base.startswith(PREFIX)):
+        return base
+    records = [record for case in head.cases.values() for record in (*case.records, *case.failures)]
+    return baseline_files(base, records, across=across)
 
 
 class _Rules:
@@ -88,14 +112,15 @@ class _Rules:
                     yield f"{name}: no compared case of suite {suite} has such a metric"
 
 
-def _findings(pair: Pair, rules: _Rules) -> Iterator[Finding]:
+def _findings(pair: Pair, rules: _Rules, shares: Mapping[str, float] | None) -> Iterator[Finding]:
     """One finding for every metric that either side knows."""
     metrics = [metric for case in (pair.base, pair.head) for record in case.records for metric in record.metrics]
     telling = {_measure(metric) for metric in metrics if _tells_spread(metric)}
     for key, metric in {metric.key: metric for metric in metrics}.items():
         is_view = _measure(metric) in telling and not (_tells_spread(metric) or metric.is_exact)
         base, head = _Sample.of(pair.base.runs, key), _Sample.of(pair.head.runs, key)
-        yield _finding(base, head, pair=pair, rules=rules, is_view=is_view)
+        share = None if shares is None else shares.get(pair.head.id, 0.0)
+        yield _finding(base, head, pair=pair, rules=rules, is_view=is_view, share=share)
 
 
 def _measure(metric: Metric) -> str:
@@ -126,12 +151,18 @@ class _Sample:
     def values(self) -> list[float]:
         return metric_values([metric for _, metric in self.known])
 
+    def beside(self, other: "_Sample") -> list[tuple[float, float]]:
+        """Values of runs with one index on both sides: neighbours in time, where runs were taken in turns."""
+        own, others = ({run.record.run_index: m for run, m in side.known} for side in (self, other))
+        shared = sorted(own.keys() & others.keys())
+        return list(zip(*(metric_values([side[i] for i in shared]) for side in (own, others)), strict=True))
+
 
 def _is_of_machine(metric: Metric) -> bool:
     return not metric.is_exact and not is_share(metric)
 
 
-def _finding(base: _Sample, head: _Sample, *, pair: Pair, rules: _Rules, is_view: bool) -> Finding:
+def _finding(base: _Sample, head: _Sample, *, pair: Pair, rules: _Rules, is_view: bool, share: float | None) -> Finding:
     """What is known of one metric. A further view on samples that another metric carries decides only under a rule."""
     metric = base.named or head.named
     assert metric is not None
@@ -151,6 +182,8 @@ def _finding(base: _Sample, head: _Sample, *, pair: Pair, rules: _Rules, is_view
         return find_exact(row, limits, base.values, head.values)
     if is_share(metric):
         return find_share(row, limits, base.known[-1], head.known[-1])
+    if share is not None:
+        return find_turns(row, limits, base.beside(head), share=share, note=_remark(base, head))
     return find_runs(row, limits, base.values, head.values, note=_remark(base, head))
 
 
@@ -197,13 +230,16 @@ def _remark(base: _Sample, head: _Sample) -> str:
     return notes[0] if notes else ""
 
 
-def _judged(findings: Sequence[Finding]) -> list[Row]:
+def _judged(findings: Sequence[Finding], *, in_turns: bool) -> list[Row]:
     """Verdicts in the given order; those that decide are corrected for their number, and so are the others."""
     waiting = [finding for finding in findings if finding.change is not None]
     rows = {id(finding): finding.row for finding in findings}
     for is_deciding in (True, False):
         family = [finding for finding in waiting if finding.row.is_deciding == is_deciding]
         if not family:
+            continue
+        if in_turns:
+            rows |= {id(finding): decide_in_turns(finding, comparisons=len(family)) for finding in family}
             continue
         from bench.comparison.evidence import holm
 
@@ -213,10 +249,10 @@ def _judged(findings: Sequence[Finding]) -> list[Row]:
     return [rows[id(finding)] for finding in findings]
 
 
-def _unlike(pairs: Sequence[Pair]) -> list[Unlike]:
-    """Every differing fact once, whatever the number of cases it differs in."""
+def _unlike(pairs: Sequence[Pair], differing: Collection[str]) -> list[Unlike]:
+    """Every differing fact once, whatever the number of cases it differs in; not those of a group that is meant to."""
     found = [field for pair in pairs for field in unlike_fields(pair.base.records, pair.head.records)]
-    return list(dict.fromkeys(found))
+    return [field for field in dict.fromkeys(found) if field.field.partition(".")[0] not in differing]
 
 
 def _refusal(unlike: Sequence[Unlike]) -> str:

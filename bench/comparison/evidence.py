@@ -5,7 +5,7 @@ This module imports numpy, so the rest of the gate imports it only once there is
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
@@ -39,6 +39,11 @@ class Change:
     degrees: float
     p: float
     how: str
+
+    def reaching(self, confidence: float) -> "Change":
+        """The same change with Student's interval of this confidence, of 1, in the place of its own."""
+        half = self.error * float(stdtrit(self.degrees, (1 + confidence) / 2))
+        return replace(self, low=self.estimate - half, high=self.estimate + half)
 
     def detectable(self, tolerance: float, *, alpha: float) -> float:
         """The smallest change that this comparison would have called one, 80 times in 100: noncentral t."""
@@ -76,6 +81,34 @@ def change_of_runs(base: Sequence[float], head: Sequence[float]) -> Change:
         p=p,
         how=f"{len(old)} and {len(new)} runs",
     )
+
+
+def change_of_pairs(base: Sequence[float], head: Sequence[float]) -> Change:
+    """Change between runs that were neighbours in time, at least two pairs: the mean over pairs of head against base.
+
+    On logarithms where all values are above 0. Where the code is the same, either of two neighbours is the larger one
+    as often, so differences are symmetric whatever the noise; the interval and `p` are Student's.
+    """
+    old, new = np.asarray(base, dtype=np.float64), np.asarray(head, dtype=np.float64)
+    is_ratio = bool((old > 0).all() and (new > 0).all())
+    steps = np.log(new) - np.log(old) if is_ratio else new - old
+    estimate, degrees = float(steps.mean()), len(steps) - 1
+    error = float(steps.std(ddof=1)) / math.sqrt(len(steps))
+    tiny = np.finfo(np.float64).eps * max(1.0, float(np.abs(steps).max()))
+    if error <= tiny:
+        error, p = 0.0, float(abs(estimate) <= tiny)
+    else:
+        p = 2 * float(stdtr(degrees, -abs(estimate) / error))
+    return Change(
+        is_ratio=is_ratio,
+        estimate=estimate,
+        low=estimate,
+        high=estimate,
+        error=error,
+        degrees=degrees,
+        p=p,
+        how=f"{len(steps)} runs a side in turns",
+    ).reaching(0.95)
 
 
 def _noncentrality(degrees: float, alpha: float) -> float:

@@ -14,7 +14,9 @@ if TYPE_CHECKING:
     from bench.comparison.evidence import Change
 
 MIN_RUNS = 4
+MIN_PAIRS = 6
 GOOD_REPEAT = 5
+MOST_TURNS = 64
 SLACK = 1e-9
 LARGEST = 709.0
 
@@ -24,12 +26,14 @@ class Finding:
     """A row that is settled, or one that waits for its `change` to be seen among all others.
 
     `values` are those of the runs of each side, for the witness; empty where the change is not between runs.
+    `share` is what a measurement in turns may spend of the error rate at this look; None where all runs were there.
     """
 
     row: Row
     limits: Limits | None = None
     change: "Change | None" = None
     values: tuple[tuple[float, ...], tuple[float, ...]] = ((), ())
+    share: float | None = None
 
 
 def settle(row: Row, verdict: Verdict, reason: str) -> Finding:
@@ -67,6 +71,36 @@ def find_runs(row: Row, limits: Limits, base: Sequence[float], head: Sequence[fl
     return pending(row, limits, change, values=(tuple(base), tuple(head)))
 
 
+def find_turns(row: Row, limits: Limits, pairs: Sequence[tuple[float, float]], *, share: float, note: str) -> Finding:
+    """Pairs of runs that were neighbours in time; `share` of the error rate may be spent on them, perhaps none."""
+    if share <= 0 or len(pairs) < MIN_PAIRS:
+        reason = f"{count(len(pairs), 'run')} a side in turns; at least {MIN_PAIRS} are needed: set a longer --budget"
+        return Finding(row=replace(_told(row, "inconclusive", f"{reason}; {note}" if note else reason), is_open=True))
+    from bench.comparison.evidence import change_of_pairs
+
+    base, head = (tuple(side) for side in zip(*pairs, strict=True))
+    change = change_of_pairs(base, head)
+    if change.is_ratio:
+        row = replace(row, ratio=ratio_of(change.estimate))
+    return Finding(row=row, limits=limits, change=change, values=(base, head), share=share)
+
+
+def decide_in_turns(finding: Finding, *, comparisons: int) -> Row:
+    """The verdict of one look among so many `comparisons`: Bonferroni over them and over all looks."""
+    from bench.comparison.evidence import ALPHA
+
+    change, share = finding.change, finding.share
+    if change is None:
+        return finding.row
+    if share is None:  # judged once, such as an accuracy: its whole share of the error rate is spent on that
+        return decide(finding, p=min(1.0, change.p * comparisons), comparisons=comparisons)
+    change = change.reaching(1 - ALPHA * share / comparisons)
+    row = replace(finding.row, interval=_ratio_interval(change, finding.row.base))
+    p = min(1.0, change.p * comparisons / share)
+    judged = decide(replace(finding, row=row, change=change), p=p, comparisons=comparisons)
+    return replace(judged, is_open=judged.verdict == "inconclusive")
+
+
 def pending(
     row: Row,
     limits: Limits,
@@ -94,7 +128,7 @@ def decide(finding: Finding, *, p: float, comparisons: int) -> Row:
     is_within = (not limits.guards_rise or change.high <= rise) and (not limits.guards_drop or change.low >= -drop)
     if is_within:
         tolerance = min(rise if limits.guards_rise else math.inf, drop if limits.guards_drop else math.inf)
-        seen = _detectable(change, tolerance, row, comparisons=comparisons)
+        seen = _detectable(change, tolerance, row, comparisons=comparisons / (finding.share or 1.0))
         seen_text = f"; a change of {percent(seen, signed=False)} would have been seen" if seen is not None else ""
         return _told(replace(row, detectable=seen), "same", f"{said}{_allowed(limits)}{seen_text}")
     why = doubt or "the interval reaches beyond that"
@@ -115,7 +149,7 @@ def _doubt(finding: Finding, p: float) -> str | None:
         return f"it may be noise ({p_value(p)}, below {ALPHA:g} is asked)"
     if change.low <= 0 <= change.high:
         return "the interval holds no change too"
-    if finding.values[0] and (ranks := mann_whitney(*finding.values)) >= WITNESS_ALPHA:
+    if finding.values[0] and finding.share is None and (ranks := mann_whitney(*finding.values)) >= WITNESS_ALPHA:
         return f"the Mann-Whitney test does not confirm it ({p_value(ranks)})"
     return None
 
@@ -137,7 +171,7 @@ def _on_scale(change: "Change", limits: Limits, base: float | None) -> tuple[flo
     return math.log1p(limits.rise / base), -math.log1p(-share) if share < 1 else math.inf
 
 
-def _detectable(change: "Change", tolerance: float, row: Row, *, comparisons: int) -> float | None:
+def _detectable(change: "Change", tolerance: float, row: Row, *, comparisons: float) -> float | None:
     from bench.comparison.evidence import ALPHA
 
     found = change.detectable(tolerance, alpha=ALPHA / max(1, comparisons))
@@ -163,6 +197,8 @@ def _advice(finding: Finding, rise: float, drop: float) -> str:
         return "; more videos would tell"
     rooms = [rise - change.estimate] * limits.guards_rise + [drop + change.estimate] * limits.guards_drop
     runs = max(map(len, finding.values)) * change.growth_needed(min(rooms, default=math.inf))
+    if finding.share is not None:
+        return f"; about {math.ceil(runs)} runs a side would tell" if runs <= MOST_TURNS else "; too noisy to tell"
     if runs > 100:
         return "; a quieter machine is needed, or a wider limit"
     needed = max(math.ceil(runs), max(map(len, finding.values)) + 1)

@@ -53,8 +53,12 @@ def _deciding(record: Record, *, of_machine: bool) -> Iterator[tuple[str, Json]]
     yield from _protocol(record)
     for axis in RUN_AXES:
         yield axis, getattr(record.case.point, axis)
-    if not of_machine:
-        return
+    if of_machine:
+        yield from machine_facts(record)
+
+
+def machine_facts(record: Record) -> Iterator[tuple[str, Json]]:
+    """Facts of hardware and software that must be the same for figures of a machine to be compared."""
     hardware, software = record.environment.hardware, record.environment.software
     for name in ACCELERATOR_FACTS if hardware.get("gpu") else (*ACCELERATOR_FACTS, *PROCESSOR_FACTS):
         yield f"hardware.{name}", hardware.get(name)

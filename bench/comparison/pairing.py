@@ -1,7 +1,7 @@
 """Which case of head answers to which case of base, and which are left over."""
 
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterator, Sequence
 from dataclasses import dataclass
 
 from bench.comparison.likeness import RUN_AXES
@@ -18,13 +18,16 @@ class Pair:
     head: CaseRuns
 
 
-def pair_cases(base: Side, head: Side) -> list[Pair]:
+def pair_cases(base: Side, head: Side, *, differing: Collection[str] = ()) -> list[Pair]:
     """Cases of one suite and point, then of one case in suites of other names, then of one point with other measures.
 
-    Only where nothing at all is the same are cases paired that differ in how they were run, such as in precision.
+    Only where nothing at all is the same are cases paired that differ in how they were run, such as in precision. Where
+    `model` is among what is meant to differ, models and their arguments do not matter.
     """
     old, new = ([case for case in side.cases.values() if case.runs] for side in (base, head))
     pairs: list[Pair] = []
+    if "model" in differing:
+        return _matched(old, new, _point_but_model)
     for key in (_suite_and_id, _id, _point):
         used = {id(case) for pair in pairs for case in (pair.base, pair.head)}
         pairs += _matched([c for c in old if id(c) not in used], [c for c in new if id(c) not in used], key)
@@ -93,6 +96,11 @@ def _id(case: CaseRuns) -> Hashable:
 
 def _point(case: CaseRuns) -> Hashable:
     return digest(case.case.point.model_dump(mode="json", exclude_none=True))
+
+
+def _point_but_model(case: CaseRuns) -> Hashable:
+    point = case.case.point.model_dump(mode="json", exclude_none=True, exclude={"model", "args"})
+    return digest([point, sorted(case.case.measures)])
 
 
 def _point_but_run(case: CaseRuns) -> Hashable:

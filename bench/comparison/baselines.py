@@ -1,0 +1,225 @@
+"""Baselines: what a branch measured, by suite and kind of machine, as files that git diffs line by line.
+
+    .vbench/baselines/<branch>/<suite>/<fingerprint>.jsonl      what `baseline:<branch>` means in `vbench compare`
+    .vbench/history/<branch>/<suite>/<fingerprint>.jsonl        the same lines, those of every commit that was saved
+
+A fingerprint is of all facts that must be the same for timings to be compared; counts, which are the same on every
+machine, stand in `any.jsonl`. A line is one run, without its raw samples and whatever no comparison reads.
+"""
+
+import os
+import subprocess
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import quote, unquote
+
+from bench.comparison.likeness import depends_on_machine, machine_facts
+from bench.comparison.sides import open_side
+from bench.errors import InputError, UnknownNameError
+from bench.schema import Environment, Metric, Record, digest
+from bench.store import Source, read_records
+
+PREFIX = "baseline:"
+BASELINES, HISTORY = Path(".vbench/baselines"), Path(".vbench/history")
+ANY = "any"
+KEPT_STATE = ("commit", "is_dirty", "cpu_governor", "container")
+Place = tuple[str, str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Baseline:
+    """One file of baselines: the machine is told by what its first record says of it."""
+
+    branch: str
+    suite: str
+    fingerprint: str
+    machine: str
+    cases: int
+    runs: int
+    commit: str
+    path: Path
+
+
+def fingerprint_of(record: Record) -> str:
+    """12 hex digits of the kind of machine that a record's figures depend on; `any` where they depend on none."""
+    return digest(list(machine_facts(record))) if depends_on_machine(record) else ANY
+
+
+def save(source: Source, *, branch: str, root: Path = Path()) -> list[Baseline]:
+    """Make the good records of `source` the baseline of `branch`, and append them to its history.
+
+    Files of a suite and machine that are measured anew are replaced. InputError where there is no good record.
+    """
+    with open_side(source) as side:
+        records = [_slim(record) for case in side.cases.values() for record in case.records]
+    if not records:
+        raise InputError(f"{source}: no run there has a result, so there is nothing to keep as a baseline")
+    saved = []
+    for place, group in _by_place(records).items():
+        path = _file(root / BASELINES, branch, place)
+        _write(path, _sorted(group))
+        _append(_file(root / HISTORY, branch, place), _sorted(group))
+        saved.append(_read(path))
+    return saved
+
+
+def listed(root: Path = Path()) -> list[Baseline]:
+    """Every baseline that is kept, by branch, suite and fingerprint."""
+    return [_read(path) for path in sorted((root / BASELINES).glob("*/*/*.jsonl"))]
+
+
+def promote(source: str, target: str, *, root: Path = Path()) -> list[Baseline]:
+    """Make what is kept of branch `source` the baseline of `target`, and append it to the history of that."""
+    if source == target:
+        raise InputError(f"{source} cannot be promoted to itself")
+    promoted = []
+    for known in _of_branch(source, root):
+        place, records = (known.suite, known.fingerprint), read_records(known.path)
+        path = _file(root / BASELINES, target, place)
+        _write(path, records)
+        _append(_file(root / HISTORY, target, place), records)
+        promoted.append(_read(path))
+    return promoted
+
+
+def baseline_files(text: str, head: Sequence[Record], *, across: bool = False) -> list[Path]:
+    """The files that `baseline:BRANCH[:FOLDER]` means for records of `head`: those of its suites and machines.
+
+    InputError where none was saved on such a machine; `across` takes that of another machine, if there is only one.
+    """
+    branch, _, folder = text.removeprefix(PREFIX).partition(":")
+    known = _of_branch(branch, Path(folder or "."))
+    suites = {record.case.suite for record in head}
+    found = [each for suite in sorted(suites) for each in _of_suite(text, known, suite, head, across=across)]
+    if suites and not found:
+        raise InputError(f"{text}: no baseline of suite {', '.join(sorted(suites))} there")
+    return [each.path for each in (found if suites else known)]
+
+
+def _of_suite(
+    text: str, known: Sequence[Baseline], suite: str, head: Sequence[Record], *, across: bool
+) -> Iterator[Baseline]:
+    """Baselines of one suite. Where head has no figure of a machine, those of all machines: what it lacks is told."""
+    of_suite = [each for each in known if each.suite == suite]
+    others = [each for each in of_suite if each.fingerprint != ANY]
+    prints = {fingerprint_of(r) for r in head if r.case.suite == suite and r.is_good} - {ANY}
+    here = [each for each in others if each.fingerprint in prints]
+    if across and len(others) == 1:
+        here = others
+    if prints and others and not here:
+        raise InputError(_no_such_machine(text, suite, sorted(prints)[0], others))
+    yield from here if prints else others
+    yield from (each for each in of_suite if each.fingerprint == ANY)
+
+
+def current_branch() -> str:
+    """The branch that is checked out here; InputError where there is none, as in most CI systems."""
+    command = ["git", "symbolic-ref", "--quiet", "--short", "HEAD"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        raise InputError("no branch is checked out here; name one with --branch") from None
+
+
+def history_files(branch: str, *, root: Path = Path()) -> list[Path]:
+    """The history of a branch; InputError where nothing was saved on it."""
+    files = sorted((root / HISTORY / quote(branch, safe="")).glob("*/*.jsonl"))
+    if not files:
+        raise InputError(f"no history of branch {branch}; `vbench baseline save RESULTS` appends to it")
+    return files
+
+
+def _of_branch(branch: str, root: Path) -> list[Baseline]:
+    known = listed(root)
+    found = [each for each in known if each.branch == branch]
+    if not found:
+        raise UnknownNameError("baseline", branch, {each.branch for each in known}, where=str(root / BASELINES))
+    return found
+
+
+def _no_such_machine(text: str, suite: str, fingerprint: str, others: Sequence[Baseline]) -> str:
+    there = "; ".join(f"{each.fingerprint} ({each.machine})" for each in others)
+    return (
+        f"{text}: suite {suite} has no baseline of machines like the one of head ({fingerprint}); there are: {there}; "
+        "save one measured here, or say --across where there is only one"
+    )
+
+
+def _by_place(records: Iterable[Record]) -> Mapping[Place, list[Record]]:
+    groups: dict[Place, list[Record]] = defaultdict(list)
+    for record in records:
+        groups[record.case.suite, fingerprint_of(record)].append(record)
+    return groups
+
+
+def _file(folder: Path, branch: str, place: Place) -> Path:
+    """A branch's slashes are written so that its name stays one folder."""
+    return folder / quote(branch, safe="") / place[0] / f"{place[1]}.jsonl"
+
+
+def _read(path: Path) -> Baseline:
+    records = read_records(path)
+    branch, suite = unquote(path.parts[-3]), path.parts[-2]
+    first = records[0] if records else None
+    return Baseline(
+        branch=branch,
+        suite=suite,
+        fingerprint=path.stem,
+        machine="any machine" if first is None or path.stem == ANY else _machine(first),
+        cases=len({record.case_id for record in records}),
+        runs=len(records),
+        commit=str((first.environment.state.get("commit") if first else None) or "unknown"),
+        path=path,
+    )
+
+
+def _machine(record: Record) -> str:
+    hardware, software = record.environment.hardware, record.environment.software
+    return f"{hardware.get('gpu') or hardware.get('cpu') or 'unknown'}, torch {software.get('torch') or 'unknown'}"
+
+
+def _slim(record: Record) -> Record:
+    """What comparisons and histories read; a baseline of raw samples would be a hundred times as long."""
+    environment = record.environment
+    state = {k: v for k, v in environment.state.items() if k in KEPT_STATE or k.startswith("env.")}
+    details = {name: value for name, value in record.details.items() if name == "protocol"}
+    return record.model_copy(
+        update={
+            "metrics": tuple(map(_slim_metric, record.metrics)),
+            "details": details,
+            "environment": Environment(hardware=environment.hardware, software=environment.software, state=state),
+            "warnings": (),
+            "artifacts": {},
+            "seconds": {},
+        }
+    )
+
+
+def _slim_metric(metric: Metric) -> Metric:
+    """Without samples where an interval tells of them."""
+    return metric if metric.interval is None else metric.model_copy(update={"samples": ()})
+
+
+def _sorted(records: Iterable[Record]) -> list[Record]:
+    return sorted(records, key=lambda record: (record.case.title, record.case_id, record.run_index, record.started_at))
+
+
+def _write(path: Path, records: Iterable[Record]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    part.write_text("".join(_lines(records)), encoding="utf-8")
+    part.replace(path)
+
+
+def _append(path: Path, records: Sequence[Record]) -> None:
+    """Add what is not there yet, so that saving twice does not count a commit twice."""
+    there = set(path.read_text(encoding="utf-8").splitlines(keepends=True)) if path.is_file() else set()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a", encoding="utf-8") as file:
+        file.writelines(line for line in _lines(records) if line not in there)
+
+
+def _lines(records: Iterable[Record]) -> Iterator[str]:
+    return (f"{record.model_dump_json()}\n" for record in records)

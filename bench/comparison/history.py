@@ -1,0 +1,124 @@
+"""One metric of one case over commits: its series, and the first commit of every level."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Literal
+
+from bench.comparison.baselines import fingerprint_of
+from bench.comparison.judging import metric_values
+from bench.comparison.steps import Step, find_changes, find_steps
+from bench.errors import InputError, UnknownNameError
+from bench.schema import Better, Case, Metric, Record
+from bench.stats import median
+
+
+@dataclass(frozen=True, kw_only=True)
+class Moment:
+    """One commit in a series: the median over its runs."""
+
+    commit: str
+    started_at: str
+    value: float
+    runs: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Turn:
+    """A step of a series, named by the first commit after it. `change` is a share of the level before."""
+
+    first: Moment
+    last_before: Moment
+    step: Step
+    verdict: Literal["worse", "better", "changed"]
+
+    @property
+    def change(self) -> float | None:
+        return self.step.after / self.step.before - 1 if self.step.before > 0 else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class History:
+    """A series in the order in which its commits were first measured. `unknown` runs name no commit."""
+
+    case: Case
+    metric: str
+    unit: str
+    moments: tuple[Moment, ...]
+    turns: tuple[Turn, ...]
+    unknown: int = 0
+
+
+def history_of(records: Iterable[Record], metric: str, case: str) -> History:
+    """The series of a metric (a name or key) and a case (an id, or part or pattern of its title) with its steps.
+
+    InputError where there is no such metric or case, where several fit, or where they are of several machines.
+    """
+    of_case = _of_case([record for record in records if record.is_good], case)
+    key = _key(of_case, metric)
+    known = [(record, found) for record in of_case if (found := record.metric(key)) and metric_values([found])]
+    machines = {fingerprint_of(record) for record, found in known if not found.is_exact}
+    if len(machines) > 1:
+        raise InputError(
+            f"{case}: its records are of {len(machines)} kinds of machine; name the files of one with --from"
+        )
+    dated = [(record, found) for record, found in known if record.environment.state.get("commit")]
+    moments = _moments(dated)
+    sample = known[-1][1]
+    values = [moment.value for moment in moments]
+    steps = find_changes(values) if all(found.is_exact for _, found in known) else find_steps(values)
+    return History(
+        case=of_case[-1].case,
+        metric=key,
+        unit=sample.unit,
+        moments=tuple(moments),
+        turns=tuple(_turn(step, moments, sample.better) for step in steps),
+        unknown=len(known) - len(dated),
+    )
+
+
+def _of_case(records: Sequence[Record], wanted: str) -> list[Record]:
+    cases = {record.case_id: record.case for record in records}
+    exact = [i for i, case in cases.items() if wanted in (i, case.title)]
+    fitting = exact or [i for i, case in cases.items() if wanted in case.title or fnmatchcase(case.title, wanted)]
+    if not fitting:
+        raise UnknownNameError("case", wanted, {case.title for case in cases.values()})
+    if len(fitting) > 1:
+        told = ", ".join(f"{cases[i].title} ({i})" for i in fitting[:8])
+        raise InputError(f"{wanted!r} fits {len(fitting)} cases; give one of these, or its id: {told}")
+    return [record for record in records if record.case_id == fitting[0]]
+
+
+def _key(records: Sequence[Record], wanted: str) -> str:
+    keys = {m.key: m for record in records for m in record.metrics if metric_values([m])}
+    fitting = [key for key, m in keys.items() if wanted in (key, m.name)]
+    if wanted in keys or len(fitting) == 1:
+        return wanted if wanted in keys else fitting[0]
+    if fitting:
+        raise InputError(f"{wanted} was measured several times; give one of: {', '.join(fitting)}")
+    raise UnknownNameError("metric", wanted, keys)
+
+
+def _moments(dated: Sequence[tuple[Record, Metric]]) -> list[Moment]:
+    """One moment a commit; a run that stands in several files counts once."""
+    once = {(r.environment.state["commit"], r.started_at, r.run_index): (r, m) for r, m in dated}
+    by_commit: dict[str, list[tuple[Record, Metric]]] = {}
+    for record, metric in sorted(once.values(), key=lambda each: each[0].started_at):
+        by_commit.setdefault(str(record.environment.state["commit"]), []).append((record, metric))
+    return [
+        Moment(
+            commit=commit,
+            started_at=members[0][0].started_at,
+            value=median(metric_values([metric for _, metric in members])),
+            runs=len(members),
+        )
+        for commit, members in by_commit.items()
+    ]
+
+
+def _turn(step: Step, moments: Sequence[Moment], better: Better | None) -> Turn:
+    is_rise = step.after > step.before
+    verdict: Literal["worse", "better", "changed"] = "changed"
+    if better is not None:
+        verdict = "better" if is_rise == (better == "higher") else "worse"
+    return Turn(first=moments[step.index], last_before=moments[step.index - 1], step=step, verdict=verdict)

@@ -1,0 +1,91 @@
+"""What stands on either side of an A/B measurement, under that side's own vbench: plans the suite, measures on request.
+
+`sides.py` gives this text to the side's interpreter, so that a commit from before this file can be measured too. It
+asks for little: `plan`, `run_case` and the store. JSON lines on standard input are answered on standard output.
+"""
+
+import ctypes
+import json
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
+from typing import IO, Any
+
+PR_SET_PDEATHSIG = 1
+
+
+def main() -> None:
+    """Answer the first line with the plan, every later one, `{case, index}`, with what came of that run."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    replies = _replies()
+    for answer in _answers():
+        replies.write(json.dumps(answer) + "\n")
+        replies.flush()
+
+
+def _replies() -> IO[str]:
+    """Standard output, kept for replies alone: what plug-ins print goes to standard error from here on."""
+    kept = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    return kept
+
+
+def _answers() -> Iterator[dict[str, Any]]:
+    asked = json.loads(sys.stdin.readline())
+    try:
+        yield from _served(asked)
+    except Exception as error:
+        message = str(error) or type(error).__name__
+        yield {"problem": message if type(error).__module__ == "bench.errors" else f"{type(error).__name__}: {message}"}
+        raise
+
+
+def _served(asked: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    from bench.execution.local import run_case
+    from bench.execution.running import plan, recipe_folders
+    from bench.yaml_tree import Tree
+
+    target = plan(Tree.of(asked["suite"], name=asked["name"]), out=asked["out"])
+    cases, recipes = target.suite.cases, recipe_folders(target.suite.path)
+    with target.store.lock():
+        target.store.write_suite(target.suite.facts())
+        yield {"cases": [{"id": c.id, "title": c.title} for c in cases], **_origins(asked["suite"])}
+        for line in sys.stdin:
+            wanted = json.loads(line)
+            case = cases[wanted["case"]]
+            freshness = target.freshness[case.id]
+            record = run_case(
+                case, target.store, run_index=wanted["index"], freshness=freshness, recipes=recipes
+            )  # fmt: skip
+            target.store.append(record)
+            yield {"is_good": record.is_good, "needs_turns": any(map(_needs_turns, record.metrics))}
+
+
+def _needs_turns(metric: Any) -> bool:
+    """Whether one run says little: neither a count nor a share of videos."""
+    is_share = metric.name.startswith("accuracy.") and metric.unit == "%"
+    return metric.value is not None and not metric.is_exact and not is_share
+
+
+def _origins(suite: dict[str, Any]) -> dict[str, Any]:
+    """Where the code under test comes from, by module: vbench, plug-ins, packages of the user's factories."""
+    models = [entry if isinstance(entry, str) else entry.get("name") for entry in suite.get("models") or []]
+    factories = [name.partition(":")[0] for name in models if isinstance(name, str) and ":" in name]
+    names = dict.fromkeys(name.split(".")[0] for name in ["bench", *(suite.get("plugins") or []), *factories])
+    return {"origins": {name: place for name in names if (place := _origin(name))}, "prefix": sys.prefix}
+
+
+def _origin(name: str) -> str | None:
+    spec = find_spec(name)
+    if spec is None:
+        return None
+    folders = list(spec.submodule_search_locations or [])
+    return str(Path(folders[0] if folders else spec.origin or "").resolve())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,228 @@
+"""The two sides of an A/B measurement: commits in worktrees of their own, models, or other environments."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal
+
+from bench.errors import InputError, SetUpError
+from bench.execution.child import tail
+
+PYTHON, MODEL, HERE = "python:", "model:", "."
+NEEDS_GIT = "vbench ab with a commit, branch or tag needs git, and a working folder that lies in a repository"
+
+SideName = Literal["base", "head"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SideSpec:
+    """What a side is: a commit, a model in the place of the suite's, an interpreter, or the working folder as it is."""
+
+    text: str
+    kind: Literal["commit", "model", "python", "here"]
+    value: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """Where a side is measured: its working folder, its interpreter and what it adds to the process's environment.
+
+    `forbidden` is the repository whose own files must not be measured in the place of this side's.
+    """
+
+    title: str
+    folder: Path
+    python: str = sys.executable
+    variables: Mapping[str, str] = field(default_factory=dict)
+    forbidden: Path | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlannedCase:
+    """A case as one side plans it."""
+
+    id: str
+    title: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ran:
+    """What came of one run. `needs_turns` says whether any of its metrics must be judged by many runs."""
+
+    is_good: bool
+    needs_turns: bool
+
+
+def read_side(text: str) -> SideSpec:
+    """`REF`, `model:NAME`, `package.module:factory`, `python:PATH` or `.`; InputError where it is none of these."""
+    if text == HERE:
+        return SideSpec(text=text, kind="here")
+    if text.startswith(PYTHON):
+        found = shutil.which(text.removeprefix(PYTHON))
+        if found is None:
+            raise InputError(f"{text}: no program there; give an interpreter, such as python:.venv/bin/python")
+        return SideSpec(text=text, kind="python", value=os.path.abspath(found))
+    if text.startswith(MODEL) or ":" in text:
+        return SideSpec(text=text, kind="model", value=text.removeprefix(MODEL))
+    return SideSpec(text=text, kind="commit", value=_commit(text))
+
+
+def suite_of(spec: SideSpec, suite: Mapping[str, Any]) -> dict[str, Any]:
+    """The suite as this side measures it: with its own model, where it is one."""
+    if spec.kind != "model":
+        return dict(suite)
+    models = suite.get("models") or []
+    if len(models) != 1:
+        raise InputError(
+            f"{spec.text}: the suite must have one model, whose place this one takes; it has {len(models)}"
+        )
+    given = {} if isinstance(models[0], str) else models[0]
+    if "clip" not in given and "clip" not in (suite.get("matrix") or {}):
+        raise InputError(f"{spec.text}: the suite must say the clip of both models: matrix: {{clip: [16x1x112]}}")
+    return {**suite, "models": [{**given, "name": spec.value}]}
+
+
+@contextmanager
+def place_of(spec: SideSpec) -> Iterator[Place]:
+    """Where to measure `spec`. The worktree of a commit lasts as long as this does, and is removed however it ends."""
+    if spec.kind != "commit":
+        python = spec.value if spec.kind == "python" else sys.executable
+        yield Place(title=spec.text, folder=Path.cwd(), python=python)
+        return
+    root = Path(_git("rev-parse", "--show-toplevel")).resolve()
+    parent = Path(tempfile.mkdtemp(prefix="vbench-ab-")).resolve()
+    tree = parent / "tree"
+    try:
+        try:
+            _git("worktree", "add", "--detach", str(tree), spec.value)
+        except InputError as error:
+            raise SetUpError(f"{spec.text}: its worktree could not be made: {error}") from None
+        yield _place_in(tree, root, title=f"{spec.text} ({spec.value[:10]})")
+    finally:
+        with suppress(InputError):
+            _git("worktree", "remove", "--force", "--force", str(tree), folder=root)
+        shutil.rmtree(parent, ignore_errors=True)
+        with suppress(InputError):
+            _git("worktree", "prune", folder=root)
+
+
+def _place_in(tree: Path, root: Path, *, title: str) -> Place:
+    """`tree` seen from where the user stands in `root`, with what PYTHONPATH names there taken from `tree`."""
+    here = Path.cwd().resolve()
+    folder = tree / here.relative_to(root)
+    folder = folder if folder.is_dir() else tree
+    given = [Path(part).resolve() for part in os.environ.get("PYTHONPATH", "").split(os.pathsep) if part]
+    moved = [tree / path.relative_to(root) if path.is_relative_to(root) else path for path in given]
+    paths = dict.fromkeys(map(str, [folder, tree, *([tree / "src"] if (tree / "src").is_dir() else []), *moved]))
+    return Place(title=title, folder=folder, variables={"PYTHONPATH": os.pathsep.join(paths)}, forbidden=root)
+
+
+class Side:
+    """One side, ready to measure: its cases, and a process of its own that starts each run in a fresh one."""
+
+    def __init__(self, name: SideName, place: Place, suite: Mapping[str, Any], *, path: Path, out: Path) -> None:
+        self.name, self.place = name, place
+        self.log = out.parent / f"{name}.log"
+        text = (Path(__file__).parent / "side.py").read_text(encoding="utf-8")
+        with self.log.open("wb") as log:
+            self._process = subprocess.Popen(
+                [place.python, "-c", text],
+                cwd=place.folder,
+                env={**os.environ, **place.variables},
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+                start_new_session=True,
+            )
+        try:
+            planned = self._ask({"suite": suite, "name": str(path), "out": str(out)})
+            self._check_origins(planned)
+        except BaseException:
+            self.close()
+            raise
+        self.cases = tuple(PlannedCase(**case) for case in planned["cases"])
+
+    def run(self, case: int, index: int) -> Ran:
+        """Measure the case at this place of the plan once; its record is kept in this side's folder."""
+        return Ran(**self._ask({"case": case, "index": index}))
+
+    def close(self) -> None:
+        """End the process and what it started."""
+        with suppress(ProcessLookupError):
+            os.killpg(self._process.pid, 9)
+        self._process.wait()
+        for stream in (self._process.stdin, self._process.stdout):
+            if stream is not None:
+                with suppress(BrokenPipeError):
+                    stream.close()
+
+    def __enter__(self) -> "Side":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _ask(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        with suppress(BrokenPipeError):
+            self._process.stdin.write(json.dumps(request) + "\n")
+            self._process.stdin.flush()
+        answer = self._read(self._process.stdout.readline())
+        if "problem" in answer:
+            raise SetUpError(f"{self.name} ({self.place.title}) cannot be measured: {answer['problem']}")
+        return answer
+
+    def _read(self, line: str) -> dict[str, Any]:
+        if not line:
+            return {"problem": self._last_words()}
+        try:
+            answer: dict[str, Any] = json.loads(line)
+        except ValueError:
+            return {"problem": f"it answered {line.strip()[:80]!r}"}
+        return answer
+
+    def _last_words(self) -> str:
+        self._process.wait()
+        return (tail(self.log).strip().splitlines() or ["its process ended without a word"])[-1]
+
+    def _check_origins(self, planned: Mapping[str, Any]) -> None:
+        """That code of the repository comes from this side's worktree, which an editable installation could prevent."""
+        if self.place.forbidden is None:
+            return
+        for name, place in planned["origins"].items():
+            origin = Path(place)
+            if origin.is_relative_to(self.place.forbidden) and not origin.is_relative_to(planned["prefix"]):
+                raise SetUpError(
+                    f"{self.name} ({self.place.title}) cannot be measured: {name} would come from {origin}, not from "
+                    "the worktree of that commit; put the folder that holds it on PYTHONPATH"
+                )
+
+
+def _commit(ref: str) -> str:
+    return _git("rev-parse", "--verify", "--quiet", "--end-of-options", f"{ref}^{{commit}}", missing=ref)
+
+
+def _git(*arguments: str, folder: Path | None = None, missing: str | None = None) -> str:
+    try:
+        done = subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True, check=True)
+    except FileNotFoundError:
+        raise InputError(NEEDS_GIT) from None
+    except subprocess.CalledProcessError as error:
+        said = error.stderr.strip()
+        if missing is not None and not said:
+            others = "model:NAME, package.module:factory, python:PATH"
+            said = f"no commit, branch or tag {missing!r} here; allowed too: {others}"
+        raise InputError(said or NEEDS_GIT) from None
+    return done.stdout.strip()

@@ -1,0 +1,158 @@
+"""The gate on a noisy machine: base and head measured in one job, in turns, until every gated case is decided."""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from datetime import datetime
+from pathlib import Path
+
+from bench.comparison.limits import GateValue
+from bench.comparison.looks import LOOKS, Looks, open_cases
+from bench.comparison.outcome import Comparison, Uncompared
+from bench.comparison.wording import count, percent
+from bench.errors import InputError, SetUpError
+from bench.execution.sides import PlannedCase, Ran, Side, SideName, SideSpec, place_of, read_side, suite_of
+from bench.execution.turns import Turns, measure_in_turns
+from bench.store import RECORDS
+from bench.suite import read_suite
+
+OnNote = Callable[[str], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pairing:
+    """Cases that both sides plan, by id in head, with their places in base's and in head's plan; and the others."""
+
+    shared: Mapping[str, tuple[int, int]]
+    missing: tuple[PlannedCase, ...]
+    added: tuple[PlannedCase, ...]
+
+
+def ab(
+    base: str,
+    head: str,
+    suite: str | Path,
+    *,
+    budget_s: float = 600.0,
+    out: str | Path | None = None,
+    small: bool = False,
+    gate: Mapping[str, GateValue] | None = None,
+    across: bool = False,
+    on_note: OnNote = lambda text: None,
+) -> Comparison:
+    """Verdicts of `head` against `base`, both measured now by the cases of `suite`.
+
+    A side is a commit, branch or tag; `.`, the working folder as it is; `model:NAME` or `package.module:factory`, in
+    the place of the suite's one model; or `python:PATH`, another environment's interpreter. Records of both stay in
+    `<out>/base` and `<out>/head` (`results/<suite>-ab/<time>`). SetUpError where a side cannot be measured at all.
+    """
+    started = time.monotonic()
+    specs = read_side(base), read_side(head)
+    tree = read_suite(suite, small=small)
+    suites = [suite_of(spec, tree.data) for spec in specs]
+    folder = _folder(out, str(tree.data.get("suite")))
+    with ExitStack() as stack:
+        sides = [
+            stack.enter_context(
+                Side(name, stack.enter_context(place_of(spec)), given, path=Path(suite).absolute(), out=folder / name)
+            )
+            for name, spec, given in zip(_NAMES, specs, suites, strict=True)
+        ]
+        looks = Looks(folder / "base", folder / "head", gate=gate, across=across, differing=_differing(specs))
+        comparison = _measured(sides, looks, deadline_s=started + budget_s, by_place=_is_model(specs), on_note=on_note)
+        titles = [side.place.title for side in sides]
+    notes = (*comparison.notes, f"records of both sides: {folder}")
+    return replace(comparison, base=titles[0], head=titles[1], notes=notes)
+
+
+_NAMES: tuple[SideName, SideName] = ("base", "head")
+
+
+def pair_plans(base: Sequence[PlannedCase], head: Sequence[PlannedCase], *, by_place: bool) -> Pairing:
+    """Which case of head is which of base: by id, or, where the models are meant to differ, by place in the plan."""
+    if by_place:
+        if len(base) != len(head):
+            raise SetUpError(f"base plans {count(len(base), 'case')} and head {len(head)}; the models take other axes")
+        return Pairing(shared={case.id: (n, n) for n, case in enumerate(head)}, missing=(), added=())
+    places = {case.id: n for n, case in enumerate(base)}
+    ids = {case.id for case in head}
+    return Pairing(
+        shared={case.id: (places[case.id], n) for n, case in enumerate(head) if case.id in places},
+        missing=tuple(case for case in base if case.id not in ids),
+        added=tuple(case for case in head if case.id not in places),
+    )
+
+
+def _measured(sides: Sequence[Side], looks: Looks, *, deadline_s: float, by_place: bool, on_note: OnNote) -> Comparison:
+    pairing = pair_plans(sides[0].cases, sides[1].cases, by_place=by_place)
+    titles = {case.id: case.title for case in sides[1].cases}
+
+    def run(side: SideName, case: str, index: int) -> Ran:
+        number = _NAMES.index(side)
+        ran = sides[number].run(pairing.shared[case][number], index)
+        if not ran.is_good:
+            on_note(f"{titles[case]}: run {index} of {side} has no result; this case is not measured further")
+        return ran
+
+    def judge(blocks: Mapping[str, int], is_last: bool) -> set[str]:
+        found = looks.look(blocks, is_last=is_last)
+        for line in _told(found, blocks):
+            on_note(line)
+        return open_cases(found)
+
+    turns = measure_in_turns(
+        list(pairing.shared), run, judge, looks=LOOKS, deadline_s=deadline_s, clock_s=time.monotonic
+    )
+    found = looks.look({})
+    suite = found.rows[0].suite if found.rows else ""
+    missing = [_unpaired(case, suite, "base", "is not in head's plan") for case in pairing.missing]
+    added = [_unpaired(case, suite, "head", "is not in base's plan") for case in pairing.added]
+    return replace(
+        found,
+        missing=(*found.missing, *missing),
+        added=(*found.added, *added),
+        notes=(*found.notes, *_why_ended(turns, found)),
+    )
+
+
+def _told(found: Comparison, blocks: Mapping[str, int]) -> list[str]:
+    """One line for every metric that decides, of the cases that were looked at."""
+    rows = [row for row in found.rows if row.is_deciding and row.case_id in blocks and row.interval is not None]
+    return [
+        f"{row.runs[1]} runs a side: {row.case}: {row.metric} {percent((row.ratio or 1.0) - 1)}: "
+        f"{'open' if row.is_open else row.verdict}"
+        for row in rows
+    ]
+
+
+def _why_ended(turns: Turns, found: Comparison) -> list[str]:
+    if not open_cases(found) or turns.stopped_because == "decided":
+        return []
+    if turns.stopped_because == "enough":
+        return [f"ended undecided after {2 * LOOKS[-1]} runs a side, the most that are taken"]
+    return ["the time budget ended before all was decided; a longer --budget may decide the rest"]
+
+
+def _unpaired(case: PlannedCase, suite: str, side: SideName, why: str) -> Uncompared:
+    return Uncompared(suite=suite, case_id=case.id, case=case.title, side=side, why=why)
+
+
+def _is_model(specs: Sequence[SideSpec]) -> bool:
+    return any(spec.kind == "model" for spec in specs)
+
+
+def _differing(specs: Sequence[SideSpec]) -> tuple[str, ...]:
+    """What the sides are meant to differ in, so that it does not make them unlike."""
+    kinds = {"model": "model", "python": "software"}
+    return tuple({kinds[spec.kind] for spec in specs if spec.kind in kinds})
+
+
+def _folder(out: str | Path | None, suite: str) -> Path:
+    """An absolute folder that holds no records yet: those of two measurements must not be taken for one."""
+    now = datetime.now().strftime("%Y%m%d-%H%M%S")
+    folder = (Path(out) if out is not None else Path("results") / f"{suite}-ab" / now).absolute()
+    if any(folder.rglob(RECORDS)):
+        raise InputError(f"{folder} holds records already; give --out a new folder")
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder

@@ -1,0 +1,48 @@
+"""The history of a metric in a terminal: a line a commit, then the steps."""
+
+from bench.comparison.history import History, Turn
+from bench.comparison.wording import count, figure, p_value, percent
+from bench.terminal.console import say, table
+
+FEWEST = 10
+
+
+def show_history(history: History) -> None:
+    """Every commit with its value, marked where the level changed; then each step in a sentence."""
+    firsts = {turn.first.commit: turn for turn in history.turns}
+    rows = [
+        (
+            moment.started_at[:16],
+            moment.commit[:10],
+            figure(moment.value, history.unit),
+            moment.runs,
+            _mark(firsts.get(moment.commit)),
+        )
+        for moment in history.moments
+    ]
+    say(f"{history.metric} of {history.case.title}")
+    table(("measured", "commit", "value", "runs", ""), rows, right=("value", "runs"))
+    if history.unknown:
+        say(f"{count(history.unknown, 'run')} left out: no commit is known of them")
+    for turn in history.turns:
+        say(_sentence(turn, history.unit))
+    if not history.turns:
+        few = f"; fewer than {FEWEST} commits cannot show one" if len(history.moments) < FEWEST else ""
+        say(f"no step in {count(len(history.moments), 'commit')}{few}")
+
+
+def _mark(turn: Turn | None) -> str:
+    return "" if turn is None else f"{turn.verdict} from here: {_change(turn)}"
+
+
+def _sentence(turn: Turn, unit: str) -> str:
+    name = "first bad commit" if turn.verdict == "worse" else f"first commit that is {turn.verdict}"
+    levels = f"{figure(turn.step.before, unit)} before, {figure(turn.step.after, unit)} after"
+    sure = f", {p_value(turn.step.p)}" if turn.step.p > 0 else ""
+    return (
+        f"{name}: {turn.first.commit} ({_change(turn)}: {levels}{sure}); the last before it: {turn.last_before.commit}"
+    )
+
+
+def _change(turn: Turn) -> str:
+    return "changed" if turn.change is None else percent(turn.change)

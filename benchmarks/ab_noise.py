@@ -1,0 +1,168 @@
+"""How often `vbench ab` is wrong on this machine: `python benchmarks/ab_noise.py --same 50 --slower 20 --minutes 240`.
+
+Every measurement is the command as people type it, on a network of twenty equal layers against itself, or against one
+with one layer more (5 %) or two (10 %). What comes of it is appended to ab_noise.jsonl, and the table of all that is
+there is written to ab_noise.md, so that a few measurements at a time add up.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from bench.execution.environment import describe_environment
+from bench.stats import median, wilson_interval
+
+HERE = Path(__file__).parent
+RAW, TABLE = HERE / "ab_noise.jsonl", HERE / "ab_noise.md"
+WANTED = {"same": 50, "plus 5 %": 20, "plus 10 %": 20}
+HEADS = {"same": "plain", "plus 5 %": "one_more", "plus 10 %": "two_more"}
+METRIC = "latency.p50_ms"
+SUITE = f"""\
+suite: ab_noise
+models: ["networks:plain"]
+matrix: {{clip: [4x1x16]}}
+measure:
+  latency: {{max_s: 1}}
+gate:
+  {METRIC}: {{max_rise: 3%}}
+"""
+NETWORKS = """
+from torch import nn
+
+
+class Network(nn.Module):
+    def __init__(self, layers, num_classes):
+        super().__init__()
+        convolutions = [nn.Conv3d(16, 16, 3, padding=1) for _ in range(layers)]
+        self.layers = nn.Sequential(nn.Conv3d(3, 16, 1), *convolutions)
+        self.classify = nn.Linear(16, num_classes)
+
+    def forward(self, clips):
+        return self.classify(self.layers(clips).mean((2, 3, 4)))
+
+
+def plain(num_classes=10):
+    return Network(20, num_classes)
+
+
+def one_more(num_classes=10):
+    return Network(21, num_classes)
+
+
+def two_more(num_classes=10):
+    return Network(22, num_classes)
+"""
+
+
+def measure(kind: str, *, budget: str, folder: Path) -> dict[str, Any]:
+    """One measurement in a folder of its own, as a line of the raw file; exit codes beyond a verdict end the run."""
+    (folder / "networks.py").write_text(NETWORKS, encoding="utf-8")
+    (folder / "suite.yaml").write_text(SUITE, encoding="utf-8")
+    sides = [f"networks:{name}" for name in ("plain", HEADS[kind])]
+    command = [sys.executable, "-m", "bench", "ab", *sides, "suite.yaml", "--budget", budget, "--json"]
+    paths = os.pathsep.join(filter(None, [str(HERE.parent), os.environ.get("PYTHONPATH")]))
+    started = time.monotonic()
+    done = subprocess.run(
+        command, cwd=folder, env={**os.environ, "PYTHONPATH": paths}, capture_output=True, text=True, check=False
+    )
+    if done.returncode not in (0, 1, 4):
+        raise SystemExit(f"vbench ab ended with {done.returncode}: {done.stderr.strip()}")
+    [row] = [row for row in json.loads(done.stdout)["rows"] if row["metric"] == METRIC]
+    return {
+        "at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "kind": kind,
+        **{name: row[name] for name in ("verdict", "ratio", "interval", "base")},
+        "runs": row["runs"][1],
+        "budget": budget,
+        "seconds": round(time.monotonic() - started, 1),
+        "load_1min": round(os.getloadavg()[0], 2),
+    }
+
+
+def kinds_to_do(same: int, slower: int) -> Iterator[str]:
+    """Kinds in turns, so that a run that is cut short holds some of each."""
+    left = {"same": same, "plus 5 %": slower, "plus 10 %": slower}
+    while any(left.values()):
+        for kind in left:
+            if left[kind]:
+                left[kind] -= 1
+                yield kind
+
+
+def table(lines: Sequence[dict[str, Any]]) -> str:
+    """The Markdown page of all measurements so far."""
+    environment = describe_environment()
+    hardware, software = environment.hardware, environment.software
+    loads = [line["load_1min"] for line in lines]
+    text = [
+        "# `vbench ab` on a machine that others use\n",
+        "A network of twenty equal layers against itself, and against one with one layer more (5 %) or two (10 %); "
+        "limit 3 %, by `latency.p50_ms`. Each measurement is one `vbench ab` with the budget that is named. Written by "
+        "ab_noise.py from ab_noise.jsonl.\n",
+        f"{hardware.get('cpu')}, {hardware.get('cpu_threads_usable')} threads usable, {software.get('os')}, Python "
+        f"{software.get('python')}, torch {software.get('torch')}, OMP_NUM_THREADS "
+        f"{os.environ.get('OMP_NUM_THREADS', 'not set')}. Load of the machine while measuring: "
+        f"{min(loads):.1f} to {max(loads):.1f}.\n",
+        "| head | measurements | slower | faster | same | inconclusive | called changed, 95 % interval | median ratio "
+        "| runs a side, median | seconds, median | budget |",
+        "|---|---:|---:|---:|---:|---:|---|---:|---:|---:|---|",
+    ]
+    by_kind = {kind: [line for line in lines if line["kind"] == kind] for kind in WANTED}
+    text += [_row(kind, of_kind) for kind, of_kind in by_kind.items() if of_kind]
+    missing = [f"{n - have} {kind}" for kind, n in WANTED.items() if (have := _count(lines, kind)) < n]
+    if missing:
+        wanted = ", ".join(f"{n} {kind}" for kind, n in WANTED.items())
+        text.append(f"\nThe measurements wanted are {wanted}. Still to be made: {', '.join(missing)}.")
+    return "\n".join(text) + "\n"
+
+
+def _row(kind: str, lines: Sequence[dict[str, Any]]) -> str:
+    verdicts = [line["verdict"] for line in lines]
+    counts = [verdicts.count(verdict) for verdict in ("slower", "faster", "same", "inconclusive")]
+    called = wilson_interval(counts[0] + counts[1], len(lines))
+    cells = [
+        kind,
+        len(lines),
+        *counts,
+        f"{called.low:.0%} to {called.high:.0%}",
+        f"{median([line['ratio'] for line in lines]):.3f}",
+        f"{median([line['runs'] for line in lines]):g}",
+        f"{median([line['seconds'] for line in lines]):.0f}",
+        ", ".join(sorted({line["budget"] for line in lines})),
+    ]
+    return "| " + " | ".join(map(str, cells)) + " |"
+
+
+def _count(lines: Sequence[dict[str, Any]], kind: str) -> int:
+    return sum(line["kind"] == kind for line in lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--same", type=int, default=2, help="measurements of the network against itself")
+    parser.add_argument("--slower", type=int, default=1, help="measurements against each of the slower networks")
+    parser.add_argument("--budget", default="2m", help="of each vbench ab")
+    parser.add_argument("--minutes", type=float, default=12, help="begin no measurement after so long")
+    given = parser.parse_args()
+    started = time.monotonic()
+    for kind in kinds_to_do(given.same, given.slower):
+        if time.monotonic() - started > 60 * given.minutes:
+            break
+        with tempfile.TemporaryDirectory(prefix="ab-noise-") as folder:
+            line = measure(kind, budget=given.budget, folder=Path(folder))
+        with RAW.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+        print(json.dumps(line), file=sys.stderr, flush=True)
+        TABLE.write_text(table([json.loads(text) for text in RAW.read_text().splitlines()]), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,153 @@
+"""How often `vbench ab` is wrong, on noise of known kinds: `python benchmarks/ab_simulation.py [REPEATS] > FILE.md`.
+
+Every repeat simulates processes in the order in which `vbench ab` starts them, and looks at their records' values as it
+does, by the gate's own code, until a verdict or the last look. A repeat has one metric.
+"""
+
+import argparse
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from gate_simulation import LATENCY, NOISES, Values, _fine, bimodal, heavy_tail, loud_offset
+from numpy.typing import NDArray
+
+from bench.comparison.judging import decide_in_turns, find_turns
+from bench.comparison.limits import limits_of
+from bench.comparison.looks import LOOKS, share_at
+from bench.comparison.outcome import Row, Verdict
+from bench.execution.turns import BLOCKS
+
+Noise = Callable[[np.random.Generator, tuple[int, ...]], Values]
+SAMPLES = 20
+FACTORS = (1.0, 1.015, 1.05, 1.1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tally:
+    """Shares of repeats, of 1, by verdict; how often the interval held the truth at every look; runs a side, mean."""
+
+    verdicts: dict[Verdict, float]
+    coverage: float
+    runs: float
+
+
+def wide_bimodal(rng: np.random.Generator, shape: tuple[int, ...]) -> Values:
+    """Each process lands in one of two states 4 % apart: further than the limit."""
+    state = 0.04 * (rng.random((*shape[:-1], 1)) < 0.4)
+    return state + 0.002 * rng.standard_normal((*shape[:-1], 1)) + _fine(rng, shape)
+
+
+def following(rng: np.random.Generator, shape: tuple[int, ...]) -> Values:
+    """Each process is as fast as the one before it, more or less: 5 % apart, remembering 0.7."""
+    steps = rng.standard_normal(shape[:-1])
+    for index in range(1, shape[1]):
+        steps[:, index] = 0.7 * steps[:, index - 1] + np.sqrt(1 - 0.7**2) * steps[:, index]
+    return 0.05 * steps[..., None] + _fine(rng, shape)
+
+
+def neighbours(rng: np.random.Generator, shape: tuple[int, ...]) -> Values:
+    """Others use the machine a third of the time, for some six processes on end, and double what everything takes."""
+    is_busy = rng.random(shape[0]) < 1 / 3
+    busy = np.zeros(shape[:-1])
+    for index in range(shape[1]):
+        is_busy ^= rng.random(shape[0]) < np.where(is_busy, 1 / 6, 1 / 12)
+        busy[:, index] = is_busy
+    return np.abs(0.7 + 0.3 * rng.standard_normal(shape[:-1]))[..., None] * busy[..., None] + _fine(rng, shape)
+
+
+ALL_NOISES: tuple[Noise, ...] = (*NOISES, wide_bimodal, following, neighbours)
+
+
+def simulate(noise: Noise, *, factor: float, repeats: int, blocks: int = LOOKS[-1], seed: int = 0) -> Tally:
+    """What the looks at up to `blocks` blocks say when head takes `factor` times as long as base."""
+    rng = np.random.default_rng([seed, blocks, round(1000 * factor)])
+    values = np.exp(np.median(noise(rng, (repeats, 4 * blocks, SAMPLES)), axis=-1))
+    pairs = in_pairs(values, factor=factor)
+    ended = [judge(each, factor=factor) for each in pairs]
+    names: tuple[Verdict, ...] = ("same", "faster", "slower", "inconclusive")
+    return Tally(
+        verdicts={name: sum(verdict == name for verdict, _, _ in ended) / repeats for name in names},
+        coverage=sum(held for _, held, _ in ended) / repeats,
+        runs=sum(runs for _, _, runs in ended) / repeats,
+    )
+
+
+def in_pairs(values: Values, *, factor: float) -> NDArray[np.float64]:
+    """`(repeats, processes)` in the order of their start as `(repeats, pairs, 2)` of base and head."""
+    repeats, processes = values.shape
+    pairs = np.empty((repeats, processes // 2, 2))
+    for block in range(processes // 4):
+        for turn, (side, place) in enumerate(BLOCKS[block % 2]):
+            is_head = side == "head"
+            pairs[:, 2 * block + place, int(is_head)] = values[:, 4 * block + turn] * (factor if is_head else 1.0)
+    return pairs
+
+
+def judge(pairs: Values, *, factor: float) -> tuple[Verdict, bool, int]:
+    """The verdict at the look that ends it, whether every interval until then held `factor`, and the runs a side."""
+    blocks = len(pairs) // 2
+    held = True
+    row = _row()
+    for count in sorted({*(look for look in LOOKS if look < blocks), blocks}):
+        share = share_at(count, is_last=count == blocks)
+        given = [(float(base), float(head)) for base, head in pairs[: 2 * count]]
+        finding = find_turns(_row(), limits_of(LATENCY, None, base=1.0), given, share=share, note="")
+        row = decide_in_turns(finding, comparisons=1)
+        assert row.interval is not None
+        held = held and row.interval[0] <= factor <= row.interval[1]
+        if not row.is_open:
+            return row.verdict, held, 2 * count
+    return row.verdict, held, 2 * blocks
+
+
+def _row() -> Row:
+    return Row(
+        suite="s",
+        case_id="c",
+        case="c",
+        metric=LATENCY.name,
+        unit=LATENCY.unit,
+        better="lower",
+        base=1.0,
+        head=1.0,
+        ratio=1.0,
+        runs=(0, 0),
+        verdict="inconclusive",
+        reason="",
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("repeats", nargs="?", type=int, default=2000)
+    repeats = parser.parse_args().repeats
+    started = time.monotonic()
+    print("# `vbench ab` on simulated noise\n")
+    print(
+        f"{repeats} repeats a cell, default limit of 3 %, looks after {', '.join(map(str, LOOKS))} blocks of four runs;"
+    )
+    print("where fewer blocks fit into the budget, the last one takes what is left. Written by ab_simulation.py.\n")
+    print(
+        "| noise | blocks | false alarms | undecided | runs a side | 1.5 % called slower | 5 % found | runs a side "
+        "| 10 % found | runs a side | intervals hold 1 at every look |"
+    )
+    print("|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|")
+    short: list[tuple[Noise, int]] = [(bimodal, 5), (heavy_tail, 5), (loud_offset, 7)]
+    for noise, blocks in [*((noise, LOOKS[-1]) for noise in ALL_NOISES), *short]:
+        none, little, some, much = (simulate(noise, factor=f, repeats=repeats, blocks=blocks) for f in FACTORS)
+        alarms = none.verdicts["slower"] + none.verdicts["faster"]
+        print(
+            f"| {noise.__name__.replace('_', ' ')} | {blocks} | {alarms:.1%} | {none.verdicts['inconclusive']:.1%} "
+            f"| {none.runs:.1f} | {little.verdicts['slower']:.1%} | {some.verdicts['slower']:.1%} | {some.runs:.1f} "
+            f"| {much.verdicts['slower']:.1%} | {much.runs:.1f} | {none.coverage:.1%} |",
+            flush=True,
+        )
+    print("\n" + "\n".join(f"- **{noise.__name__.replace('_', ' ')}**: {noise.__doc__}" for noise in ALL_NOISES))
+    print(f"{time.monotonic() - started:.0f} s", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()

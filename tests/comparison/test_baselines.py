@@ -1,0 +1,160 @@
+"""Baselines by branch and machine: saved, listed, promoted, and found again for records like theirs."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from bench.cli import _exit_code
+from bench.comparison.baselines import baseline_files, fingerprint_of, listed, promote, save
+from bench.comparison.comparing import compare
+from bench.errors import InputError
+from bench.schema import Environment, Metric, Record
+from bench.store import RecordStore, read_records
+
+QUIET = [10.0, 10.02, 9.98, 10.01, 9.99]
+OTHER = Environment(hardware={"gpu": "A100", "gpu_driver": "570.1"}, software={"torch": "2.12.0", "python": "3.12.1"})
+
+
+@pytest.fixture
+def stored(tmp_path: Path, runs: Callable[..., list[Record]]) -> Callable[..., str]:
+    """Latencies times `factor` in a results folder, of the given suite and environment."""
+
+    def write(factor: float = 1.0, *extra: Record, **given: object) -> str:
+        folder = tmp_path / f"results{len(list(tmp_path.iterdir()))}"
+        for record in [*runs([factor * value for value in QUIET], **given), *extra]:
+            RecordStore(folder).append(record)
+        return str(folder)
+
+    return write
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty working folder."""
+    folder = tmp_path / "here"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    return folder
+
+
+def test_what_was_saved_is_what_head_is_compared_with(here: Path, stored: Callable[..., str]) -> None:
+    assert _exit_code(["baseline", "save", stored(), "--branch", "feature/fast"]) == 0
+    assert (here / ".vbench/baselines/feature%2Ffast/s").is_dir()
+    assert _exit_code(["compare", "baseline:feature/fast", stored()]) == 0
+    assert _exit_code(["compare", "baseline:feature/fast", stored(1.1)]) == 1
+    assert compare("baseline:feature/fast", stored(1.1)).base == "baseline:feature/fast"
+    assert compare(f"baseline:feature/fast:{here}", stored(1.0)).exit_code() == 0
+
+
+def test_a_branch_without_baselines_is_wrong_input(
+    here: Path, stored: Callable[..., str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert _exit_code(["compare", "baseline:main", stored()]) == 2
+    save(stored(), branch="main")
+    assert _exit_code(["compare", "baseline:mian", stored()]) == 2
+    assert "did you mean: main" in capsys.readouterr().err
+    assert _exit_code(["compare", "baseline:main", stored(suite="t")]) == 2
+    assert "no baseline of suite t" in capsys.readouterr().err
+
+
+def test_each_kind_of_machine_has_a_baseline_of_its_own(here: Path, stored: Callable[..., str]) -> None:
+    save(stored(), branch="main")
+    with pytest.raises(InputError, match="H100"):
+        compare("baseline:main", stored(environment=OTHER))
+    across = compare("baseline:main", stored(environment=OTHER), across=True)
+    assert [row.is_across for row in across.rows] == [True]
+    save(stored(2.0, environment=OTHER), branch="main")
+    assert len(listed()) == 2
+    assert compare("baseline:main", stored(2.0, environment=OTHER)).rows[0].verdict == "same"
+    assert compare("baseline:main", stored(1.0)).rows[0].verdict == "same"
+
+
+def test_what_varies_from_run_to_run_is_no_other_machine(runs: Callable[..., list[Record]]) -> None:
+    first, second = runs([1.0, 2.0])
+    busy = first.environment.model_copy(update={"state": {"load_1min": 7.0, "commit": "abc"}})
+    assert fingerprint_of(first) == fingerprint_of(second.model_copy(update={"environment": busy}))
+    assert fingerprint_of(first) != fingerprint_of(first.model_copy(update={"environment": OTHER}))
+
+
+def test_counts_are_of_any_machine(
+    here: Path, stored: Callable[..., str], record: Callable[..., Record], params: Callable[[int], Metric]
+) -> None:
+    def counts(number: int) -> Record:
+        return record(params(number), measures={"params": {}})
+
+    saved = save(stored(1.0, counts(7)), branch="main")
+    assert sorted(each.fingerprint == "any" for each in saved) == [False, True]
+    elsewhere = record(params(7), measures={"params": {}}, environment=OTHER)
+    [missing] = compare("baseline:main", [elsewhere]).missing
+    assert "none in head" in missing.why, "timings that head lacks are told"
+    assert compare("baseline:main", stored(1.0, counts(8))).exit_code() == 1
+    assert compare("baseline:main", stored(1.0, counts(7))).exit_code() == 0
+
+
+def test_a_head_that_measured_nothing_is_incomplete(
+    here: Path, stored: Callable[..., str], record: Callable[..., Record]
+) -> None:
+    save(stored(), branch="main")
+    (here / "empty").mkdir()
+    assert _exit_code(["compare", "baseline:main", "empty"]) == 3
+    assert compare("baseline:main", [record(status="error")]).exit_code() == 3
+
+
+def test_saving_replaces_the_suite_and_leaves_others(here: Path, stored: Callable[..., str]) -> None:
+    for suite, factor in (("s", 1.0), ("t", 1.0), ("s", 2.0)):
+        save(stored(factor, suite=suite), branch="main")
+    assert [(each.suite, each.runs) for each in listed()] == [("s", 5), ("t", 5)]
+    assert compare("baseline:main", stored(2.0)).rows[0].verdict == "same"
+    assert not compare("baseline:main", stored(2.0)).missing, "other suites are not asked for"
+    history = read_records(here / ".vbench/history/main/s" / listed()[0].path.name)
+    assert len(history) == 10
+
+
+def test_saving_the_same_twice_changes_no_file(here: Path, stored: Callable[..., str]) -> None:
+    results = stored()
+    save(results, branch="main")
+    before = {path: path.read_bytes() for path in here.rglob("*.jsonl")}
+    save(results, branch="main")
+    assert {path: path.read_bytes() for path in here.rglob("*.jsonl")} == before
+    assert len(before) == 2
+
+
+def test_promoting_makes_one_branchs_baseline_anothers(here: Path, stored: Callable[..., str]) -> None:
+    save(stored(1.0), branch="main")
+    save(stored(2.0), branch="dev")
+    assert _exit_code(["baseline", "promote", "dev", "main"]) == 0
+    assert compare("baseline:main", stored(2.0)).rows[0].verdict == "same"
+    assert _exit_code(["baseline", "promote", "dev", "dev"]) == 2
+    assert _exit_code(["baseline", "promote", "nowhere", "main"]) == 2
+    with pytest.raises(InputError):
+        promote("dev", "dev")
+
+
+def test_nothing_good_is_no_baseline(here: Path, record: Callable[..., Record], tmp_path: Path) -> None:
+    RecordStore(tmp_path / "bad").append(record(status="error"))
+    assert _exit_code(["baseline", "save", str(tmp_path / "bad"), "--branch", "main"]) == 2
+    assert not (here / ".vbench").exists()
+
+
+def test_lines_hold_no_raw_samples(here: Path, record: Callable[..., Record], latency: Callable[..., Metric]) -> None:
+    metric = latency(1.0, samples=tuple(map(float, range(500))), interval=(0.9, 1.1))
+    RecordStore(here / "results").append(record(metric, details={"noise": [1] * 999}, artifacts={"log": "x"}))
+    [saved] = save(here / "results", branch="main")
+    [line] = saved.path.read_text().splitlines()
+    assert len(line) < 2000
+    [kept] = read_records(saved.path)
+    assert kept.metrics[0].interval == (0.9, 1.1)
+
+
+def test_the_list_is_json_for_machines(
+    here: Path, stored: Callable[..., str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert _exit_code(["baseline", "list", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == []
+    save(stored(), branch="main")
+    assert _exit_code(["baseline", "list", "--json"]) == 0
+    [told] = json.loads(capsys.readouterr().out)
+    assert (told["branch"], told["suite"], told["cases"], told["runs"]) == ("main", "s", 1, 5)
+    assert baseline_files("baseline:main", []) == [Path(told["path"])]

@@ -1,0 +1,114 @@
+"""A metric over commits: its series, the first bad commit, and what is not one series."""
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+
+from bench.cli import _exit_code
+from bench.comparison.history import history_of
+from bench.errors import InputError, UnknownNameError
+from bench.schema import Metric, Record
+from bench.store import RecordStore
+
+LEVEL = [10.0, 10.1, 9.9, 10.05, 9.95, 10.02, 9.98, 10.03]
+
+
+@pytest.fixture
+def commits(record: Callable[..., Record], latency: Callable[..., Metric]) -> Callable[..., list[Record]]:
+    """Three runs a commit around each value; commits are named c00, c01, …"""
+
+    def make(values: Sequence[float], **given: object) -> list[Record]:
+        made = []
+        for number, value in enumerate(values):
+            for run, factor in enumerate((0.99, 1.0, 1.3)):
+                plain = record(latency(value * factor), run=run, **given)
+                state = {"commit": f"c{number:02d}"}
+                environment = plain.environment.model_copy(update={"state": state})
+                at = f"2026-01-{1 + number:02d}T00:00:{run:02d}"
+                made.append(plain.model_copy(update={"environment": environment, "started_at": at}))
+        return made
+
+    return make
+
+
+def test_the_first_bad_commit_is_named(commits: Callable[..., list[Record]]) -> None:
+    found = history_of(commits([*LEVEL, *(1.05 * value for value in LEVEL)]), "latency.p50_ms", "c3d")
+    assert [moment.value for moment in found.moments[:8]] == LEVEL, "the median over a commit's runs"
+    [turn] = found.turns
+    assert (turn.first.commit, turn.last_before.commit, turn.verdict) == ("c08", "c07", "worse")
+    assert turn.change == pytest.approx(0.05, abs=0.01)
+
+
+def test_a_drop_of_what_should_be_low_is_better_and_noise_is_nothing(commits: Callable[..., list[Record]]) -> None:
+    [turn] = history_of(commits([*LEVEL, *(0.9 * value for value in LEVEL)]), "latency.p50_ms", "c3d").turns
+    assert turn.verdict == "better"
+    assert history_of(commits(LEVEL), "latency.p50_ms", "c3d").turns == ()
+
+
+def test_commits_stand_in_the_order_in_which_they_were_measured_and_once(
+    commits: Callable[..., list[Record]],
+) -> None:
+    records = commits(LEVEL[:3])
+    found = history_of([*reversed(records), *records], "latency.p50_ms", "c3d")
+    assert [(moment.commit, moment.runs) for moment in found.moments] == [("c00", 3), ("c01", 3), ("c02", 3)]
+
+
+def test_every_change_of_a_count_is_told(record: Callable[..., Record], params: Callable[[int], Metric]) -> None:
+    records = [
+        record(params(n)).model_copy(
+            update={
+                "environment": record().environment.model_copy(update={"state": {"commit": name}}),
+                "started_at": name,
+            }
+        )
+        for name, n in (("a", 7), ("b", 7), ("c", 8))
+    ]
+    [turn] = history_of(records, "params.total", "c3d").turns
+    assert (turn.first.commit, turn.verdict) == ("c", "worse")
+
+
+def test_runs_that_name_no_commit_are_left_out_and_counted(
+    commits: Callable[..., list[Record]], runs: Callable[..., list[Record]]
+) -> None:
+    found = history_of([*commits(LEVEL), *runs([1.0, 2.0])], "latency.p50_ms", "c3d")
+    assert (len(found.moments), found.unknown) == (8, 2)
+
+
+def test_what_is_not_one_series_is_refused(commits: Callable[..., list[Record]]) -> None:
+    both = [*commits(LEVEL), *commits(LEVEL, model="c3d_search")]
+    with pytest.raises(InputError, match="fits 2 cases"):
+        history_of(both, "latency.p50_ms", "c3d*")
+    assert history_of(both, "latency.p50_ms", both[0].case_id).case.point.model == "c3d"
+    with pytest.raises(UnknownNameError, match="case"):
+        history_of(both, "latency.p50_ms", "i3d")
+    with pytest.raises(UnknownNameError, match=r"latency\.p50_ms"):
+        history_of(commits(LEVEL), "latency.p50", "c3d")
+    other = [
+        r.model_copy(update={"environment": r.environment.model_copy(update={"hardware": {"gpu": "A"}})}) for r in both
+    ]
+    with pytest.raises(InputError, match="kinds of machine"):
+        history_of([*both, *other], "latency.p50_ms", both[0].case_id)
+
+
+def test_the_command_reads_what_baselines_save(
+    commits: Callable[..., list[Record]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    records = commits([*LEVEL, *(1.05 * value for value in LEVEL)])
+    for number in range(16):
+        for record in records[3 * number : 3 * number + 3]:
+            RecordStore(tmp_path / f"results{number}").append(record)
+        assert _exit_code(["baseline", "save", f"results{number}", "--branch", "main"]) == 0
+    capsys.readouterr()
+    assert _exit_code(["history", "latency.p50_ms", "c3d", "--branch", "main"]) == 0
+    assert "first bad commit: c08" in capsys.readouterr().out
+    sources = [text for number in range(16) for text in ("--from", f"results{number}")]
+    assert _exit_code(["history", "latency.p50_ms", "c3d", "--json", *sources]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert (len(told["moments"]), told["turns"][0]["first"]["commit"]) == (16, "c08")
+    assert _exit_code(["history", "latency.p50_ms", "c3d", "--branch", "dev"]) == 2

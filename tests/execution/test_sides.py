@@ -1,0 +1,121 @@
+"""Sides of an A/B measurement: what they are, where they are measured, and that nothing of them is left behind."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from bench.errors import InputError, SetUpError
+from bench.execution.sides import Place, Side, place_of, read_side, suite_of
+
+SUITE = {"suite": "s", "models": ["c3d"], "measure": {"params": {}}}
+
+
+def git(folder: Path, *arguments: str) -> str:
+    command = ["git", "-c", "user.name=t", "-c", "user.email=t@t", *arguments]
+    return subprocess.run(command, cwd=folder, check=True, capture_output=True, text=True).stdout.strip()
+
+
+@pytest.fixture
+def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A repository with two commits of `lib/word.py`, `one` and `two`, the user standing in its folder `lib`."""
+    folder = (tmp_path / "repository").resolve()
+    (folder / "lib").mkdir(parents=True)
+    git(folder, "init", "-q", "-b", "main")
+    for word in ("one", "two"):
+        (folder / "lib" / "word.py").write_text(f"WORD = {word!r}\n")
+        git(folder, "add", ".")
+        git(folder, "commit", "-q", "-m", word)
+    monkeypatch.chdir(folder / "lib")
+    return folder
+
+
+def test_what_a_side_is(repository: Path) -> None:
+    first = git(repository, "rev-parse", "HEAD~1")
+    assert (read_side("HEAD~1").kind, read_side("HEAD~1").value) == ("commit", first)
+    assert (read_side("model:c3d").kind, read_side("model:c3d").value) == ("model", "c3d")
+    assert (read_side("nets:small").kind, read_side("nets:small").value) == ("model", "nets:small")
+    assert read_side(f"python:{sys.executable}").kind == "python"
+    assert read_side(".").kind == "here"
+
+
+@pytest.mark.parametrize("text", ["no-such-branch", "--help", "python:/nowhere/python", ""])
+def test_what_is_no_side_is_wrong_input(repository: Path, text: str) -> None:
+    with pytest.raises(InputError) as caught:
+        read_side(text)
+    assert caught.value.exit_code == 2
+    assert str(caught.value)
+
+
+def test_a_ref_outside_a_repository_says_what_is_needed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
+    with pytest.raises(InputError, match=r"repository|no commit"):
+        read_side("main")
+
+
+def test_a_worktree_holds_the_commit_and_is_gone_afterwards(repository: Path) -> None:
+    with pytest.raises(KeyboardInterrupt), place_of(read_side("HEAD~1")) as place:  # noqa: PT012
+        assert place.folder.name == "lib"
+        assert (place.folder / "word.py").read_text() == "WORD = 'one'\n"
+        (place.folder / "left").write_text("something that git does not know")
+        paths = place.variables["PYTHONPATH"].split(os.pathsep)
+        assert paths[:2] == [str(place.folder), str(place.folder.parent)]
+        raise KeyboardInterrupt
+    assert not place.folder.exists()
+    assert git(repository, "worktree", "list").count("\n") == 0
+
+
+def test_paths_into_the_repository_are_moved_into_the_worktree(
+    repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(repository / "lib"), "/elsewhere"]))
+    with place_of(read_side("main")) as place:
+        paths = place.variables["PYTHONPATH"].split(os.pathsep)
+        assert str(repository / "lib") not in paths
+        assert paths[-1] == "/elsewhere"
+
+
+def test_a_model_takes_the_place_of_the_suites_one(repository: Path) -> None:
+    suite = {**SUITE, "models": [{"name": "c3d", "num_classes": 7}], "matrix": {"clip": ["8x1x32"]}}
+    assert suite_of(read_side("nets:small"), suite)["models"] == [{"name": "nets:small", "num_classes": 7}]
+    assert suite_of(read_side("main"), suite) == suite
+    with pytest.raises(InputError, match="clip of both"):
+        suite_of(read_side("nets:small"), SUITE)
+    with pytest.raises(InputError, match="one model"):
+        suite_of(read_side("model:c3d"), {**SUITE, "models": ["c3d", "i3d"]})
+
+
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [("import sys; sys.exit('no vbench here')", "no vbench here"), ("print('not JSON', flush=True)", "not JSON")],
+)
+def test_a_side_that_breaks_is_exit_3_with_its_last_words(tmp_path: Path, code: str, said: str) -> None:
+    python = tmp_path / "python"
+    python.write_text(f"#!{sys.executable}\n{code}\n")
+    python.chmod(0o755)
+    place = Place(title="broken", folder=tmp_path, python=str(python))
+    with pytest.raises(SetUpError, match=said) as caught:
+        Side("base", place, SUITE, path=tmp_path / "s.yaml", out=tmp_path / "base")
+    assert caught.value.exit_code == 3
+
+
+def test_a_side_whose_plan_is_wrong_says_so(tmp_path: Path) -> None:
+    place = Place(title="here", folder=tmp_path)
+    suite = {**SUITE, "measure": {"latensy": {}}}
+    with pytest.raises(SetUpError, match="latensy"):
+        Side("head", place, suite, path=tmp_path / "s.yaml", out=tmp_path / "head")
+
+
+def test_code_of_the_repository_from_elsewhere_than_the_worktree_is_refused(tmp_path: Path) -> None:
+    """As where a package is installed for editing: base would be measured with the code of head."""
+    (tmp_path / "wanted.py").write_text("")
+    place = Place(title="main", folder=tmp_path, forbidden=tmp_path.resolve(), variables={"PYTHONPATH": str(tmp_path)})
+    planned = {"origins": {"wanted": str(tmp_path.resolve() / "wanted.py")}, "prefix": "/usr"}
+    side = object.__new__(Side)
+    side.name, side.place = "base", place
+    with pytest.raises(SetUpError, match="not from the worktree"):
+        side._check_origins(planned)
+    side._check_origins({**planned, "prefix": str(tmp_path.resolve())})

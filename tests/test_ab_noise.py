@@ -1,0 +1,41 @@
+"""The table of real measurements: all of them are counted, and what is still to be made is said."""
+
+import importlib.util
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+
+@pytest.fixture(scope="module")
+def noise() -> ModuleType:
+    path = Path(__file__).parents[1] / "benchmarks" / "ab_noise.py"
+    spec = importlib.util.spec_from_file_location("ab_noise", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_kinds_take_turns_so_that_a_run_cut_short_holds_some_of_each(noise: ModuleType) -> None:
+    assert list(noise.kinds_to_do(3, 1)) == ["same", "plus 5 %", "plus 10 %", "same", "same"]
+
+
+def test_every_measurement_is_counted_and_what_is_missing_is_said(noise: ModuleType) -> None:
+    def line(kind: str, verdict: str) -> dict[str, object]:
+        return {
+            "kind": kind,
+            "verdict": verdict,
+            "ratio": 1.0,
+            "runs": 6,
+            "seconds": 60.0,
+            "budget": "2m",
+            "load_1min": 1.0,
+        }
+
+    found = noise.table([line("same", "same"), line("same", "slower"), line("plus 5 %", "inconclusive")])
+    assert "| same | 2 | 1 | 0 | 1 | 0 |" in found
+    assert "| plus 5 % | 1 | 0 | 0 | 0 | 1 |" in found
+    assert "Still to be made: 48 same, 19 plus 5 %, 20 plus 10 %." in found
+    assert "Still" not in noise.table([line(kind, "same") for kind, n in noise.WANTED.items() for _ in range(n)])

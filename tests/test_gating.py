@@ -1,0 +1,140 @@
+"""`vbench ab` as people call it: real processes in a small repository, and all that can be wrong before them."""
+
+import json
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from bench.cli import _exit_code
+from bench.cli_gate import _terminated_like_interrupted
+from bench.errors import SetUpError
+from bench.execution.sides import PlannedCase
+from bench.gating import pair_plans
+from bench.store import read_records
+
+PLUGIN = '''
+from torch import nn
+from bench.registry import register_model
+
+LAYERS = 1
+
+
+class Net(nn.Module):
+    def __init__(self, num_classes):
+        super().__init__()
+        middle = [nn.Conv3d(8, 8, 3, padding=1) for _ in range(LAYERS)]
+        self.layers = nn.Sequential(nn.Conv3d(3, 8, 3, padding=1), *middle)
+        self.fc = nn.Linear(8, num_classes)
+
+    def forward(self, clips):
+        return self.fc(self.layers(clips).mean((2, 3, 4)))
+
+
+@register_model("net", clip="8x1x32")
+def net(num_classes: int = 5) -> Net:
+    """A network for tests."""
+    return Net(num_classes)
+'''
+SUITE = """\
+suite: nets
+plugins: [nets]
+models: [net]
+measure:
+  params: {}
+  latency: {max_s: 0.2}
+gate:
+  latency.p50_ms: {max_rise: 3%}
+  params.total: {max_rise: 1%}
+"""
+
+
+def git(folder: Path, *arguments: str) -> str:
+    command = ["git", "-c", "user.name=t", "-c", "user.email=t@t", *arguments]
+    return subprocess.run(command, cwd=folder, check=True, capture_output=True, text=True).stdout.strip()
+
+
+@pytest.fixture
+def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A repository whose last commit makes its network ten times as much work."""
+    folder = tmp_path / "repository"
+    folder.mkdir()
+    git(folder, "init", "-q", "-b", "main")
+    (folder / "nets.yaml").write_text(SUITE)
+    for layers in (1, 16):
+        (folder / "nets.py").write_text(PLUGIN.replace("LAYERS = 1", f"LAYERS = {layers}"))
+        git(folder, "add", ".")
+        git(folder, "commit", "-q", "-m", f"{layers} layers")
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return folder
+
+
+@pytest.mark.slow
+def test_a_slower_head_is_found_in_real_processes(repository: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert _exit_code(["ab", "HEAD~1", "HEAD", "nets.yaml", "--budget", "4m", "--out", "out", "--json"]) == 1
+    told = json.loads(capsys.readouterr().out)
+    rows = {row["metric"]: row for row in told["rows"]}
+    assert rows["latency.p50_ms"]["verdict"] == "slower"
+    assert rows["latency.p50_ms"]["ratio"] > 3
+    assert rows["params.total"]["verdict"] == "slower"
+    base, head = read_records("out/base"), read_records("out/head")
+    commits = [{r.environment.state["commit"] for r in side if r.environment.state["commit"]} for side in (base, head)]
+    assert commits == [{git(repository, "rev-parse", ref)} for ref in ("HEAD~1", "HEAD")]
+    assert git(repository, "worktree", "list").count("\n") == 0
+    assert _exit_code(["compare", "out/base", "out/head"]) == 1
+    assert _exit_code(["ab", "HEAD~1", "HEAD", "nets.yaml", "--out", "out"]) == 2
+
+
+@pytest.mark.slow
+def test_a_side_that_cannot_be_measured_is_exit_3(repository: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (repository / "nets.py").write_text("raise RuntimeError('not today')\n")
+    git(repository, "commit", "-q", "-a", "-m", "broken")
+    assert _exit_code(["ab", "HEAD~1", "HEAD", "nets.yaml", "--out", "out"]) == 3
+    assert "not today" in capsys.readouterr().err
+    assert git(repository, "worktree", "list").count("\n") == 0
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["HEAD", "nowhere", "nets.yaml"],
+        ["HEAD", "HEAD", "nowhere.yaml"],
+        ["HEAD", "HEAD", "nets.yaml", "--budget", "10"],
+        ["HEAD", "HEAD", "nets.yaml", "--gate", "latency.p50_ms=3apples"],
+        ["HEAD", "HEAD", "nets.yaml", "--fail-on", "regresion"],
+    ],
+)
+def test_wrong_input_is_exit_2_before_anything_is_measured(
+    repository: Path, arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert _exit_code(["ab", *arguments]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+    assert not (repository / "results").exists()
+
+
+def test_a_job_that_is_cancelled_ends_as_if_interrupted() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(KeyboardInterrupt), _terminated_like_interrupted():
+        signal.raise_signal(signal.SIGTERM)
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def case(name: str) -> PlannedCase:
+    return PlannedCase(id=name, title=name)
+
+
+def test_plans_are_paired_by_id_and_the_rest_is_missing_or_added() -> None:
+    paired = pair_plans([case("a"), case("b")], [case("b"), case("c")], by_place=False)
+    assert paired.shared == {"b": (1, 0)}
+    assert (paired.missing, paired.added) == ((case("a"),), (case("c"),))
+
+
+def test_plans_of_two_models_are_paired_by_place() -> None:
+    assert pair_plans([case("a"), case("b")], [case("x"), case("y")], by_place=True).shared == {
+        "x": (0, 0),
+        "y": (1, 1),
+    }
+    with pytest.raises(SetUpError):
+        pair_plans([case("a")], [case("x"), case("y")], by_place=True)
