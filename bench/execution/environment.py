@@ -11,7 +11,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import bench
-from bench.nvml import handle_of
+from bench.nvml import handle_of, processes_on, read_gpu
 from bench.schema import Environment, Json
 
 LIBRARIES = ("torch", "torchvision", "timm", "transformers", "av", "numpy", "codecarbon", "nvidia-ml-py")
@@ -23,7 +23,7 @@ def describe_environment(*, device: str | None = None) -> Environment:
     return Environment(
         hardware={**_cpu(), **_gpu_hardware(device)},
         software={**_software(), **_torch_build()},
-        state={**_load(), **_gpu_state(device), **_code(), **_settings()},
+        state={**_load(), **_gpu_state(device), **_gpu_processes(device), **_code(), **_settings()},
     )
 
 
@@ -125,6 +125,13 @@ def _gpu_state(device: str | None) -> dict[str, Json]:
     return _from_nvml(device, _state_of)
 
 
+def _gpu_processes(device: str | None) -> dict[str, Json]:
+    """Who else is on this GPU, by name; a process of this number is this one."""
+    if device is None or read_gpu(device) is None:
+        return {}
+    return {"gpu_other_processes": [str(p) for p in processes_on(device) if p.pid != os.getpid()]}
+
+
 def _from_nvml(device: str | None, read: Callable[[object], dict[str, Json]]) -> dict[str, Json]:
     """What NVML says of a CUDA device; empty for other devices and where there is no driver."""
     if device is None or not device.startswith("cuda"):
@@ -158,16 +165,12 @@ def _hardware_of(handle: object) -> dict[str, Json]:
 def _state_of(handle: object) -> dict[str, Json]:
     import pynvml as nvml
 
-    own = os.getpid()
     facts: dict[str, Callable[[], Json]] = {
         "gpu_clock_mhz": lambda: nvml.nvmlDeviceGetClockInfo(handle, nvml.NVML_CLOCK_SM),
         "gpu_clock_memory_mhz": lambda: nvml.nvmlDeviceGetClockInfo(handle, nvml.NVML_CLOCK_MEM),
         "gpu_temperature_c": lambda: nvml.nvmlDeviceGetTemperature(handle, nvml.NVML_TEMPERATURE_GPU),
         "gpu_power_w": lambda: nvml.nvmlDeviceGetPowerUsage(handle) / 1000,
         "gpu_persistence": lambda: bool(nvml.nvmlDeviceGetPersistenceMode(handle)),
-        "gpu_other_processes": lambda: [
-            p.pid for p in nvml.nvmlDeviceGetComputeRunningProcesses(handle) if p.pid != own
-        ],
     }
     return _known(facts)
 

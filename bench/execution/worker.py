@@ -3,6 +3,7 @@
 import sys
 import time
 import traceback
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from bench.errors import BenchError
 from bench.execution.child import Reply, request
 from bench.execution.environment import describe_environment
 from bench.execution.facts import import_plugins
+from bench.execution.surroundings import is_timed, watched_surroundings
 from bench.measure.loaded import LoadedCase
 from bench.registry import MEASURES
 from bench.schema import Case, Environment, Failure, Frozen, Json, Metric, Status, Warned
@@ -63,11 +65,12 @@ def measure_case(case: LoadedCase) -> Outcome:
     failed: dict[str, Any] = {}
     try:
         _prepare(case)
-        for name, options in case.case.measures.items():
-            case.progress(name, None)
-            started = time.perf_counter()
-            metrics += MEASURES.get(name).function(case, **options)
-            seconds[name] = round(time.perf_counter() - started, 3)
+        with watched_surroundings(case) if is_timed(case) else nullcontext():
+            for name, options in case.case.measures.items():
+                case.progress(name, None)
+                started = time.perf_counter()
+                metrics += MEASURES.get(name).function(case, **options)
+                seconds[name] = round(time.perf_counter() - started, 3)
     except Exception as error:  # whatever a model does ends its case, not the suite
         failed = {"status": _status_of(error), "error": failure_of(error)}
     return Outcome(

@@ -80,7 +80,9 @@ class LoadedCase:
 
         return tuple(spec.shape(self.point.clip, batch=batch) for spec in inputs_of(model))
 
-    def inputs(self, model: "nn.Module", *, batch: int = 1, device: str | None = None) -> "tuple[Tensor, ...]":
+    def inputs(
+        self, model: "nn.Module", *, batch: int = 1, device: str | None = None, seed: int = DEFAULT_SEED
+    ) -> "tuple[Tensor, ...]":
         """Seeded standard-normal float32 clips for every input of `model`."""
         import torch
 
@@ -88,7 +90,7 @@ class LoadedCase:
         shapes = self.input_shapes(model, batch=batch)
         if target.type == "meta":
             return tuple(torch.empty(shape, device=target) for shape in shapes)
-        generator = torch.Generator().manual_seed(DEFAULT_SEED)
+        generator = torch.Generator().manual_seed(seed)
         return tuple(torch.randn(shape, generator=generator).to(target) for shape in shapes)
 
     def recipe_path(self, name: str) -> Path:

@@ -9,6 +9,7 @@ from bench.measure.latency import latency
 from bench.measure.loaded import LoadedCase
 from bench.measure.memory import memory
 from bench.measure.throughput import throughput
+from bench.measure.timing.protocol import Sample
 from bench.measure.timing.variants import Forward, forward_of
 from bench.schema import Case, Json, Metric, Point
 
@@ -43,11 +44,11 @@ def test_throughput_is_labelled_by_batch_and_is_clips_not_batches(
     class TenMilliseconds(Forward):
         """A pass that takes ten milliseconds by its own clock, whatever its batch."""
 
-        def latency_s(self) -> float:
-            return 0.01
+        def latency(self) -> Sample:
+            return Sample(wall_s=0.01)
 
-        def block_s(self, steps: int) -> float:
-            return 0.01 * steps
+        def block(self, steps: int) -> Sample:
+            return Sample(wall_s=0.01)
 
     def at(batch: int) -> Forward:
         return TenMilliseconds(
