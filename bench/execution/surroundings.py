@@ -3,10 +3,14 @@
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from bench.measure.loaded import LoadedCase
 from bench.nvml import foreign_among, processes_on
 from bench.registry import MEASURES
+
+if TYPE_CHECKING:
+    import torch
 
 
 def is_timed(case: LoadedCase) -> bool:
@@ -19,15 +23,13 @@ def watched_surroundings(case: LoadedCase) -> Iterator[None]:
     """Note the canary's times and their ratio around the block, and warn of drift and of foreign processes."""
     import torch
 
-    from bench.measure.timing.canary import compare, drifted, sing
+    from bench.measure.timing.canary import compare, drifted
 
     device = torch.device(case.device)
     there_before = processes_on(case.device)
-    case.progress("canary")
-    before = sing(device)
+    before = _song(case, device)
     yield
-    case.progress("canary")
-    compared = compare(before, sing(device))
+    compared = compare(before, _song(case, device))
     case.note("canary", {name: dict(song) for name, song in compared.items()})
     changed = drifted(compared)
     if changed:
@@ -42,3 +44,16 @@ def watched_surroundings(case: LoadedCase) -> Iterator[None]:
             f"others were on this GPU: {', '.join(map(str, strangers))}",
             "wait for them, or choose another GPU with CUDA_VISIBLE_DEVICES",
         )
+
+
+def _song(case: LoadedCase, device: "torch.device") -> dict[str, float]:
+    """The canary's song, after which the device's memory is the case's own again."""
+    import torch
+
+    from bench.measure.timing.canary import sing
+
+    case.progress("canary")
+    song = sing(device)
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+    return song

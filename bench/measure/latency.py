@@ -27,20 +27,11 @@ def latency(case: LoadedCase, *, max_s: float = 10.0) -> list[Metric]:
 
 
 def _metrics(timing: "Timing") -> list[Metric]:
-    from bench.stats import median_interval, quantile
+    from bench.measure.timing.figures import sampled
+    from bench.stats import quantile
 
     milliseconds = tuple(1000 * s for s in timing.samples_s)
-    middle = median_interval(milliseconds)
-    interval = (middle.low, middle.high) if middle.low == middle.low else None
-    first = Metric(
-        name="latency.p50_ms",
-        value=middle.value,
-        unit="ms",
-        better="lower",
-        interval=interval,
-        samples=milliseconds,
-        stopped_because=timing.stopped_because,
-    )
+    first = sampled("latency.p50_ms", milliseconds, unit="ms", better="lower", stopped_because=timing.stopped_because)
     rest = [
         Metric(name=f"latency.p{percent}_ms", value=quantile(milliseconds, percent / 100), unit="ms", better="lower")
         for percent in (90, 95, 99)

@@ -8,7 +8,8 @@ from collections.abc import Callable, Mapping
 
 import torch
 
-from bench.measure.timing.protocol import Protocol, Sample, take_samples
+from bench.measure.timing.clocks import time_work
+from bench.measure.timing.protocol import Protocol, take_samples
 from bench.stats import median
 
 # The smallest change that the gate promises to find; a machine that moves by as much can fake or hide one.
@@ -49,11 +50,5 @@ def drifted(compared: Mapping[str, Mapping[str, float]], *, limit: float = DRIFT
 
 
 def _median_ms(work: Callable[[], object], device: torch.device) -> float:
-    def step() -> Sample:
-        started = time.perf_counter()
-        work()
-        if device.type != "cpu":
-            torch.accelerator.synchronize(device)
-        return Sample(wall_s=time.perf_counter() - started)
-
-    return 1000 * median(take_samples(step, PROTOCOL, clock_s=time.perf_counter).samples_s)
+    timing = take_samples(lambda: time_work(work, device), PROTOCOL, clock_s=time.perf_counter)
+    return 1000 * median(timing.samples_s)

@@ -28,11 +28,15 @@ class Protocol:
 
 
 class Sample(NamedTuple):
-    """Seconds of one step by the wall clock, by the device's own, and of processor time; None where there is none."""
+    """Seconds of one step by the wall clock, by the device's own, and of processor time; None where there is none.
+
+    `parts_s` are the seconds of its parts, where it has some.
+    """
 
     wall_s: float
     device_s: float | None = None
     cpu_s: float | None = None
+    parts_s: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
