@@ -137,6 +137,8 @@ def time_pipeline(
     forward = pipeline.forward(pipeline.copied(clips))
     model = _rate(lambda: forward.block(1), pipeline, lane_s)
     on_lane("together")
+    for _ in range(2 * pipeline.workers):  # what workers had ready
+        next(batches)
     slowest = min(rate for rate in (decode, copy, model) if rate is not None)
     steps = max(1, round(lane_s * slowest / pipeline.batch / blocks))
     together = [
