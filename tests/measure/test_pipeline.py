@@ -1,5 +1,6 @@
 """Decoding and the three lanes from files to logits, on small real video files; verdicts on given rates."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -51,28 +52,25 @@ def test_decoding_of_real_files_is_timed_step_by_step(load: Load, root: str) -> 
     rate = found["decode.clips_per_s"]
     assert len(rate.samples) == 6
     assert rate.interval is not None
-    per_clip_ms = [
-        sum(found[f"decode.{s}_ms"].samples[i] for s in ("decode", "transform", "collate")) for i in range(6)
-    ]
+    steps = [found[f"decode.{step}_ms"].samples for step in ("decode", "transform", "collate")]
+    per_clip_ms = [sum(times) for times in zip(*steps, strict=True)]
     assert rate.samples == pytest.approx([1000 / ms for ms in per_clip_ms])
 
 
 @pytest.mark.parametrize("workers", [0, pytest.param(1, marks=pytest.mark.slow)])
-def test_all_lanes_together_are_no_faster_than_the_slowest_alone(load: Load, root: str, workers: int) -> None:
+def test_every_lane_is_timed_alone_and_all_together(load: Load, root: str, workers: int) -> None:
     case = load(dataset="motions", batch=2)
-    found = {m.name: m.value for m in end_to_end(case, root=root, options=FEW, lane_s=0.2, workers=workers)}
-    decoding, model = found["end_to_end.decode_clips_per_s"], found["end_to_end.model_clips_per_s"]
-    together = found["end_to_end.clips_per_s"]
-    assert decoding
-    assert model
-    assert together
-    assert together < 3 * min(decoding, model), "only a machine that changed threefold meanwhile could do this"
-    assert found["end_to_end.copy_clips_per_s"] is None
+    found = {m.name: m for m in end_to_end(case, root=root, options=FEW, lane_s=0.2, workers=workers)}
+    assert found["end_to_end.decode_clips_per_s"].value
+    assert found["end_to_end.model_clips_per_s"].value
+    assert len(found["end_to_end.clips_per_s"].samples) == 6
+    assert found["end_to_end.copy_clips_per_s"].value is None
+    assert found["end_to_end.copy_clips_per_s"].note
     assert "verdict" in case.details["end_to_end"]  # type: ignore[operator]
 
 
 def test_without_a_data_set_it_says_what_to_write(load: Load) -> None:
-    with pytest.raises(InputError, match="end_to_end: {dataset: ucf101}"):
+    with pytest.raises(InputError, match=re.escape("end_to_end: {dataset: ucf101}")):
         end_to_end(load())
 
 
