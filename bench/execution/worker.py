@@ -15,6 +15,7 @@ from bench.execution.environment import describe_environment
 from bench.execution.facts import import_plugins
 from bench.execution.surroundings import is_timed, watched_surroundings
 from bench.measure.loaded import LoadedCase
+from bench.measure.parity import is_variant
 from bench.registry import MEASURES
 from bench.schema import Case, Environment, Failure, Frozen, Json, Metric, Status, Warned
 
@@ -66,7 +67,7 @@ def measure_case(case: LoadedCase) -> Outcome:
     try:
         _prepare(case)
         with watched_surroundings(case) if is_timed(case) else nullcontext():
-            for name, options in case.case.measures.items():
+            for name, options in _measures_of(case).items():
                 case.progress(name, None)
                 started = time.perf_counter()
                 metrics += MEASURES.get(name).function(case, **options)
@@ -90,6 +91,14 @@ def failure_of(error: BaseException) -> Failure:
     trace = "".join(traceback.format_exception(error)).splitlines()[-20:]
     message = str(error).strip() or type(error).__name__
     return Failure(type=type(error).__name__, message=message[:2000], traceback="\n".join(trace))
+
+
+def _measures_of(case: LoadedCase) -> dict[str, dict[str, Json]]:
+    """The case's measures, and beside every timed variant the parity of its outputs."""
+    measures = case.case.measures
+    if is_timed(case) and is_variant(case.point) and "parity" not in measures:
+        return {**measures, "parity": {}}
+    return measures
 
 
 def _prepare(case: LoadedCase) -> None:

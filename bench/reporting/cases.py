@@ -11,6 +11,7 @@ from bench.stats import Estimate, mean_interval, median, median_interval
 
 RUN_AXES = ("precision", "memory_format", "compile", "device", "threads", "batch")
 TRAINING_AXES = ("weights", "recipe")
+OUT_OF_TOLERANCE = "out of tolerance"
 PROTOCOL_AXES = ("dataset", "split", "views")
 
 
@@ -118,7 +119,7 @@ def read_together(observations: Sequence[Observation]) -> Reading:
         estimate, how = Estimate(value=math.nan, low=math.nan, high=math.nan), _reason(observations)
     elif first.metric.is_exact:
         estimate, how = _exact(values)
-        doubts = tuple(d for d in doubts if d not in ("unsteady", "throttled"))
+        doubts = tuple(d for d in doubts if d not in ("unsteady", "throttled", OUT_OF_TOLERANCE))
         if len(set(values)) > 1:
             doubts = (*doubts, "its runs disagree")
     elif len(values) == 1:
@@ -152,7 +153,15 @@ def _result(key: tuple[str, str, str], latest: dict[int, Record], good: dict[int
 
 
 def _doubts(observations: Iterable[Observation]) -> tuple[str, ...]:
-    return tuple(sorted({o.record.status for o in observations if o.record.status != "ok" and _is_blamed(o)}))
+    found = {o.record.status for o in observations if o.record.status != "ok" and _is_blamed(o)}
+    wrong = {OUT_OF_TOLERANCE for o in observations if is_out_of_tolerance(o.record)}
+    return (*sorted(found), *wrong)
+
+
+def is_out_of_tolerance(record: Record) -> bool:
+    """Whether the outputs of a timed variant differed from eager fp32 by more than its rounding explains."""
+    parity = record.details.get("parity")
+    return isinstance(parity, dict) and parity.get("is_within_tolerance") is False
 
 
 def _is_blamed(observation: Observation) -> bool:

@@ -7,7 +7,7 @@ from typing import NoReturn
 import pytest
 
 from bench.errors import InputError
-from bench.execution.worker import measure_case
+from bench.execution.worker import _measures_of, measure_case
 from bench.measure.loaded import LoadedCase
 from bench.nvml import GpuProcess
 from bench.registry import MEASURES, MeasureEntry
@@ -116,3 +116,22 @@ def test_a_throttled_metric_makes_the_case_throttled(taken: Callable[..., object
         ]
 
     assert taken(hot).status == "throttled"  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("axes", "measures", "is_added"),
+    [
+        ({"precision": "bf16"}, {"latency": {}}, True),
+        ({"precision": "fp32"}, {"latency": {}}, False),
+        ({"precision": "bf16"}, {"memory": {}}, False),
+        ({"precision": "bf16"}, {"parity": {"clips": 3}, "latency": {}}, False),
+    ],
+    ids=["a timed variant", "eager fp32", "not timed", "asked for already"],
+)
+def test_parity_is_taken_beside_every_timed_variant(
+    tmp_path: Path, axes: dict[str, str], measures: dict[str, dict[str, int]], is_added: bool
+) -> None:
+    point = Point.model_validate({"model": "c3d", "clip": "16x1x112", **axes})
+    case = Case(suite="s", point=point, measures=measures)  # type: ignore[arg-type]
+    found = _measures_of(LoadedCase(case, artifacts=tmp_path))
+    assert found == ({**measures, "parity": {}} if is_added else measures)
