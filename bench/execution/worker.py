@@ -28,6 +28,7 @@ class Job(Frozen):
     case: Case
     artifacts: str
     recipes: tuple[str, ...] = ()
+    session: str = ""
 
 
 class Outcome(Frozen):
@@ -53,6 +54,7 @@ def main() -> None:
         job.case,
         artifacts=Path(job.artifacts),
         recipes=tuple(Path(folder) for folder in job.recipes),
+        session=job.session,
         on_progress=lambda text, fraction: reply.send(kind="progress", text=text, fraction=fraction),
     )
     outcome = measure_case(case)

@@ -14,7 +14,10 @@ DEFAULT_SEED = 0
 
 
 class LoadedCase:
-    """One case while it is measured. Measures read it and add details, warnings and artifacts."""
+    """One case while it is measured. Measures read it and add details, warnings and artifacts.
+
+    `session` is the same for all cases of one run of a suite, empty where there is none.
+    """
 
     def __init__(
         self,
@@ -22,11 +25,13 @@ class LoadedCase:
         *,
         artifacts: Path,
         recipes: tuple[Path, ...] = (),
+        session: str = "",
         on_progress: Callable[[str, float | None], None] = lambda text, fraction: None,
     ) -> None:
         self.case = case
         self.artifacts = artifacts
         self.recipes = recipes
+        self.session = session
         self.details: dict[str, Json] = {}
         self.uncounted_operators: dict[str, int] = {}
         self.warnings: list[Warned] = []
