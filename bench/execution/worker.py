@@ -1,5 +1,6 @@
 """The child that measures one case in a process of its own: the only place that touches a device."""
 
+import inspect
 import sys
 import time
 import traceback
@@ -16,7 +17,7 @@ from bench.execution.facts import import_plugins
 from bench.execution.surroundings import is_timed, watched_surroundings
 from bench.measure.loaded import LoadedCase
 from bench.measure.parity import is_variant
-from bench.registry import MEASURES
+from bench.registry import MEASURES, MODELS
 from bench.schema import Case, Environment, Failure, Frozen, Json, Metric, Status, Warned
 
 OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "cannot allocate memory")
@@ -81,7 +82,7 @@ def measure_case(case: LoadedCase) -> Outcome:
         metrics=tuple(metrics),
         details=case.details,
         uncounted_operators=case.uncounted_operators,
-        environment=describe_environment(device=_device_of(case)),
+        environment=describe_environment(device=_device_of(case), model_file=_file_of(case)),
         warnings=tuple(case.warnings),
         artifacts=case.kept,
         seconds=seconds,
@@ -115,6 +116,15 @@ def _prepare(case: LoadedCase) -> None:
 def _device_of(case: LoadedCase) -> str | None:
     """The device to describe; None where torch could not be loaded, so that a failure keeps its own message."""
     return case.device if "torch" in sys.modules else case.point.device
+
+
+def _file_of(case: LoadedCase) -> str | None:
+    """The file in which the case's network is written, where that can be told without building it."""
+    name, _, factory = case.point.model.partition(":")
+    module = sys.modules.get(name) if factory else None
+    if module is None and not factory and name in MODELS:
+        module = inspect.getmodule(MODELS.get(name).function)
+    return getattr(module, "__file__", None)
 
 
 def _worst(metrics: list[Metric]) -> Status:
