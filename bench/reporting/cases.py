@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+from bench.registry import MEASURES
 from bench.schema import Better, Case, Json, Metric, Record
 from bench.stats import Estimate, mean_interval, median, median_interval
 
@@ -105,8 +106,10 @@ def gather(records: Sequence[Record], letters: Mapping[int, str]) -> tuple[CaseR
 
 
 def depends_on_machine(case: Case) -> bool:
-    """Whether a case's figures belong to the machine that took them: one of the axes of a run is set."""
-    return any(getattr(case.point, axis) is not None for axis in RUN_AXES)
+    """Whether a case's figures belong to the machine that took them: an axis of a run is set, or a measure is timed."""
+    if any(getattr(case.point, axis) is not None for axis in RUN_AXES):
+        return True
+    return any(name in MEASURES and MEASURES.get(name).is_timed for name in case.measures)
 
 
 def read_together(observations: Sequence[Observation]) -> Reading:
