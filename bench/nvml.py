@@ -1,8 +1,51 @@
-"""NVML's view of a torch device."""
+"""NVML's view of a torch device: its handle, how fast it runs at this moment and why, and who else is on it."""
 
 import sys
+from collections.abc import Callable, Collection
+from contextlib import suppress
+from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from pathlib import Path
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+# Bits of nvmlDeviceGetCurrentClocksThrottleReasons, in the order of nvml.h.
+CLOCK_REASONS = {
+    0x1: "idle",
+    0x2: "application clocks",
+    0x4: "power cap",
+    0x8: "hardware slowdown",
+    0x10: "sync boost",
+    0x20: "thermal slowdown (driver)",
+    0x40: "thermal slowdown (hardware)",
+    0x80: "power brake",
+    0x100: "display clocks",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class GpuReading:
+    """One GPU at one moment. Unknown is None; `reasons` say what holds its clock down."""
+
+    clock_mhz: int | None
+    default_clock_mhz: int | None
+    reasons: tuple[str, ...]
+    temperature_c: int | None
+    power_w: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class GpuProcess:
+    """A process with a context on a GPU; `name` and `memory_bytes` are None where this user may not know them."""
+
+    pid: int
+    name: str | None
+    memory_bytes: int | None
+
+    def __str__(self) -> str:
+        held = "" if self.memory_bytes is None else f", {self.memory_bytes / 1e9:.1f} GB"
+        return f"{self.name or 'a process that cannot be seen from here'} (pid {self.pid}{held})"
 
 
 @cache
@@ -19,3 +62,91 @@ def handle_of(device: str) -> Any:
     if torch is not None and torch.cuda.is_available():
         return pynvml.nvmlDeviceGetHandleByUUID(f"GPU-{torch.cuda.get_device_properties(index).uuid}")
     return pynvml.nvmlDeviceGetHandleByIndex(index)
+
+
+def read_gpu(device: str) -> GpuReading | None:
+    """What torch device `cuda[:N]` does now; None for other devices and where there is no driver."""
+    handle = _handle_or_none(device)
+    if handle is None:
+        return None
+    import pynvml as nvml
+
+    bits = _known(lambda: int(nvml.nvmlDeviceGetCurrentClocksThrottleReasons(handle)))
+    milliwatts = _known(lambda: int(nvml.nvmlDeviceGetPowerUsage(handle)))
+    return GpuReading(
+        clock_mhz=_known(lambda: int(nvml.nvmlDeviceGetClockInfo(handle, nvml.NVML_CLOCK_SM))),
+        default_clock_mhz=default_clock_mhz(device),
+        reasons=reasons_of(bits or 0),
+        temperature_c=_known(lambda: int(nvml.nvmlDeviceGetTemperature(handle, nvml.NVML_TEMPERATURE_GPU))),
+        power_w=None if milliwatts is None else milliwatts / 1000,
+    )
+
+
+def reasons_of(bits: int) -> tuple[str, ...]:
+    """The names of NVML's clock reasons that are set in `bits`."""
+    return tuple(name for bit, name in CLOCK_REASONS.items() if bits & bit)
+
+
+@cache
+def default_clock_mhz(device: str) -> int | None:
+    """The SM clock a GPU runs at unless told otherwise; its highest where the driver knows no default."""
+    handle = _handle_or_none(device)
+    if handle is None:
+        return None
+    import pynvml as nvml
+
+    default = _known(lambda: int(nvml.nvmlDeviceGetDefaultApplicationsClock(handle, nvml.NVML_CLOCK_SM)))
+    return default or _known(lambda: int(nvml.nvmlDeviceGetMaxClockInfo(handle, nvml.NVML_CLOCK_SM)))
+
+
+def processes_on(device: str) -> tuple[GpuProcess, ...]:
+    """Every process that computes on torch device `cuda[:N]`, this one included; empty where NVML does not say."""
+    handle = _handle_or_none(device)
+    if handle is None:
+        return ()
+    import pynvml as nvml
+
+    listed = _known(lambda: list(nvml.nvmlDeviceGetComputeRunningProcesses(handle))) or []
+    return tuple(GpuProcess(pid=p.pid, name=_name_of(p.pid), memory_bytes=p.usedGpuMemory) for p in listed)
+
+
+def foreign_among(
+    before: Collection[GpuProcess], after: Collection[GpuProcess], *, own_pid: int
+) -> tuple[GpuProcess, ...]:
+    """Processes that are not ours, of those seen before this one was on the GPU and of those seen when it was.
+
+    In a container NVML gives the host's numbers, under which this process does not know itself: it is then the one
+    process that came, if only one came.
+    """
+    known = {process.pid for process in before}
+    came = [process for process in after if process.pid not in known and process.pid != own_pid]
+    if len(came) == 1 and all(process.pid != own_pid for process in after):
+        came = []
+    return (*(process for process in before if process.pid != own_pid), *came)
+
+
+def _handle_or_none(device: str) -> Any:
+    if not device.startswith("cuda"):
+        return None
+    import pynvml
+
+    try:
+        return handle_of(device)
+    except pynvml.NVMLError:
+        return None
+
+
+def _known(read: Callable[[], T]) -> T | None:
+    """What NVML answers, None where this GPU or driver does not tell it."""
+    import pynvml
+
+    try:
+        return read()
+    except pynvml.NVMLError:
+        return None
+
+
+def _name_of(pid: int) -> str | None:
+    with suppress(OSError):
+        return Path(f"/proc/{pid}/comm").read_text(encoding="utf-8", errors="replace").strip() or None
+    return None

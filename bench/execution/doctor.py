@@ -22,6 +22,9 @@ OPTIONAL = {
 }
 
 
+CAP_SYS_ADMIN = 21  # linux/capability.h
+
+
 @dataclass(frozen=True, kw_only=True)
 class Finding:
     """One thing looked at: `ok`, `note` (works, but know this) or `missing`, and what to do about it."""
@@ -129,20 +132,55 @@ def _folders() -> Iterator[Finding]:
 
 
 def _quieting(environment: Environment) -> Iterator[Finding]:
-    """How to lock clocks and power on this GPU, and whether this user may."""
-    if "gpu" not in environment.hardware:
+    """How to quiet this GPU, and whether this user is allowed to."""
+    hardware, state = environment.hardware, environment.state
+    if "gpu" not in hardware:
+        yield Finding(topic="quieting", state="note", found="there is no GPU here to quiet")
         return
-    may = hasattr(os, "geteuid") and os.geteuid() == 0
-    why = "" if may else " (needs root, which this user is not)"
-    clock = environment.hardware.get("gpu_clock_max_mhz")
-    if environment.state.get("gpu_persistence") is False:
-        yield Finding(topic="persistence", state="note", found="off", remedy=f"sudo nvidia-smi -pm 1{why}")
+    may = may_set_clocks()
+    yield Finding(
+        topic="permission",
+        state="ok" if may else "note",
+        found="this user may lock clocks and set limits" if may else "not allowed here: locking clocks, setting limits",
+        remedy="" if may else "ask whoever owns the machine; in a container it takes the host, or CAP_SYS_ADMIN",
+    )
+    if state.get("gpu_persistence") is False:
+        yield Finding(
+            topic="persistence",
+            state="note",
+            found="off: the driver unloads between processes, and each start pays for it",
+            remedy="sudo nvidia-smi -pm 1",
+        )
     yield Finding(
         topic="GPU clock",
         state="note",
-        found=f"{environment.state.get('gpu_clock_mhz')} MHz now, {clock} MHz at most",
-        remedy=f"lock it below the maximum: sudo nvidia-smi -lgc <MHz>; undo with -rgc{why}",
+        found=f"{state.get('gpu_clock_mhz')} MHz now, {hardware.get('gpu_clock_max_mhz')} MHz at most",
+        remedy="lock it at what it holds under load: sudo nvidia-smi -lgc MHZ,MHZ; undo with sudo nvidia-smi -rgc",
     )
+    yield Finding(
+        topic="GPU power",
+        state="note",
+        found=f"{state.get('gpu_power_w')} W now, limit {hardware.get('gpu_power_limit_w')} W",
+        remedy="a lower locked clock keeps it under its limit, where the clock no longer wanders",
+    )
+    if hardware.get("gpu_mig"):
+        yield Finding(
+            topic="MIG",
+            state="note",
+            found="on: other slices share memory bandwidth and power with this one",
+            remedy="measure on a whole GPU, or say the slice in the title of the results",
+        )
+
+
+def may_set_clocks(status: str | None = None) -> bool:
+    """Whether this process has CAP_SYS_ADMIN, which drivers ask for; `status` is the text of /proc/self/status."""
+    if status is None:
+        try:
+            status = Path("/proc/self/status").read_text(encoding="ascii")
+        except OSError:
+            return hasattr(os, "geteuid") and os.geteuid() == 0
+    bits = next((line.split()[1] for line in status.splitlines() if line.startswith("CapEff:")), "0")
+    return bool(int(bits, 16) >> CAP_SYS_ADMIN & 1)
 
 
 def _version(name: str) -> str | None:

@@ -11,19 +11,22 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import bench
-from bench.nvml import handle_of
+from bench.nvml import handle_of, processes_on, read_gpu
 from bench.schema import Environment, Json
 
 LIBRARIES = ("torch", "torchvision", "timm", "transformers", "av", "numpy", "codecarbon", "nvidia-ml-py")
 TELLING_VARIABLES = re.compile(r"^(CUDA_|CUDNN_|NVIDIA_|TORCH_|TORCHINDUCTOR_|PYTORCH_|OMP_|MKL_|KMP_|TF32)")
 
 
-def describe_environment(*, device: str | None = None) -> Environment:
-    """The machine as it is now; `device` adds that GPU's facts. In a process without torch, only what needs none."""
+def describe_environment(*, device: str | None = None, model_file: str | None = None) -> Environment:
+    """The machine as it is now; `device` adds that GPU's facts. In a process without torch, only what needs none.
+
+    `model_file` is where the network is written; the commit of its repository is told too.
+    """
     return Environment(
         hardware={**_cpu(), **_gpu_hardware(device)},
         software={**_software(), **_torch_build()},
-        state={**_load(), **_gpu_state(device), **_code(), **_settings()},
+        state={**_load(), **_gpu_state(device), **_gpu_processes(device), **_code(model_file), **_settings()},
     )
 
 
@@ -72,6 +75,10 @@ def _torch_build() -> dict[str, Json]:
         "cuda": torch.version.cuda,
         "cudnn": torch.backends.cudnn.version() if has_cudnn else None,
         "cudnn_benchmark": torch.backends.cudnn.benchmark if has_cudnn else None,
+        "cudnn_deterministic": torch.backends.cudnn.deterministic if has_cudnn else None,
+        "cudnn_allow_tf32": torch.backends.cudnn.allow_tf32 if has_cudnn else None,
+        "matmul_allow_tf32": torch.backends.cuda.matmul.allow_tf32 if torch.cuda.is_available() else None,
+        "deterministic_algorithms": torch.are_deterministic_algorithms_enabled(),
         "torch_threads": torch.get_num_threads(),
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
     }
@@ -86,8 +93,12 @@ def _load() -> dict[str, Json]:
 
 
 def _container() -> str | None:
+    if "KUBERNETES_SERVICE_HOST" in os.environ:
+        return "kubernetes"
     if Path("/.dockerenv").exists():
         return "docker"
+    if Path("/run/.containerenv").exists():
+        return "podman"
     return _read("/run/systemd/container") or os.environ.get("container")  # noqa: SIM112  # systemd and podman spell it so
 
 
@@ -95,17 +106,27 @@ def _settings() -> dict[str, Json]:
     return {f"env.{k}": v for k, v in sorted(os.environ.items()) if TELLING_VARIABLES.match(k)}
 
 
-def _code() -> dict[str, Json]:
-    """Commit of the working folder, and whether it holds changes that no commit has."""
-    commit = _git("rev-parse", "HEAD")
-    if commit is None:
-        return {"commit": None, "is_dirty": None}
-    return {"commit": commit, "is_dirty": bool(_git("status", "--porcelain", "--untracked-files=no"))}
+def _code(model_file: str | None) -> dict[str, Json]:
+    """Commits of the working folder, of vbench and of the model, and whether each holds changes that no commit has."""
+    facts = _commit_of(Path.cwd(), prefix="")
+    for prefix, file in (("vbench_", bench.__file__), ("model_", model_file)):
+        if file is not None:
+            facts |= _commit_of(Path(file).parent, prefix=prefix)
+    return facts
 
 
-def _git(*arguments: str) -> str | None:
+def _commit_of(folder: Path, *, prefix: str) -> dict[str, Json]:
+    """Null for a folder that no repository keeps, such as one of installed packages inside a project's own."""
+    if _git(folder, "ls-files", "--error-unmatch", ".") is None:
+        return {f"{prefix}commit": None, f"{prefix}is_dirty": None}
+    changed = _git(folder, "status", "--porcelain", "--untracked-files=no")
+    return {f"{prefix}commit": _git(folder, "rev-parse", "HEAD"), f"{prefix}is_dirty": bool(changed)}
+
+
+def _git(folder: Path, *arguments: str) -> str | None:
+    command = ["git", "-C", str(folder), *arguments]
     try:
-        done = subprocess.run(["git", *arguments], capture_output=True, text=True, timeout=10, check=True)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
     except (OSError, subprocess.SubprocessError):
         return None
     return done.stdout.strip()
@@ -123,6 +144,13 @@ def _gpu_hardware(device: str | None) -> dict[str, Json]:
 
 def _gpu_state(device: str | None) -> dict[str, Json]:
     return _from_nvml(device, _state_of)
+
+
+def _gpu_processes(device: str | None) -> dict[str, Json]:
+    """Who else is on this GPU, by name; a process of this number is this one."""
+    if device is None or read_gpu(device) is None:
+        return {}
+    return {"gpu_other_processes": [str(p) for p in processes_on(device) if p.pid != os.getpid()]}
 
 
 def _from_nvml(device: str | None, read: Callable[[object], dict[str, Json]]) -> dict[str, Json]:
@@ -147,6 +175,7 @@ def _hardware_of(handle: object) -> dict[str, Json]:
         "gpu_driver": lambda: _text(nvml.nvmlSystemGetDriverVersion()),
         "gpu_power_limit_w": lambda: nvml.nvmlDeviceGetEnforcedPowerLimit(handle) / 1000,
         "gpu_clock_max_mhz": lambda: nvml.nvmlDeviceGetMaxClockInfo(handle, nvml.NVML_CLOCK_SM),
+        "gpu_clock_memory_max_mhz": lambda: nvml.nvmlDeviceGetMaxClockInfo(handle, nvml.NVML_CLOCK_MEM),
         "gpu_ecc": lambda: bool(nvml.nvmlDeviceGetEccMode(handle)[0]),
         "gpu_mig": lambda: bool(nvml.nvmlDeviceGetMigMode(handle)[0]),
         "gpu_pcie_generation": lambda: nvml.nvmlDeviceGetMaxPcieLinkGeneration(handle),
@@ -158,16 +187,15 @@ def _hardware_of(handle: object) -> dict[str, Json]:
 def _state_of(handle: object) -> dict[str, Json]:
     import pynvml as nvml
 
-    own = os.getpid()
     facts: dict[str, Callable[[], Json]] = {
         "gpu_clock_mhz": lambda: nvml.nvmlDeviceGetClockInfo(handle, nvml.NVML_CLOCK_SM),
+        "gpu_clock_application_mhz": lambda: nvml.nvmlDeviceGetApplicationsClock(handle, nvml.NVML_CLOCK_SM),
         "gpu_clock_memory_mhz": lambda: nvml.nvmlDeviceGetClockInfo(handle, nvml.NVML_CLOCK_MEM),
         "gpu_temperature_c": lambda: nvml.nvmlDeviceGetTemperature(handle, nvml.NVML_TEMPERATURE_GPU),
         "gpu_power_w": lambda: nvml.nvmlDeviceGetPowerUsage(handle) / 1000,
+        "gpu_pcie_generation_now": lambda: nvml.nvmlDeviceGetCurrPcieLinkGeneration(handle),
+        "gpu_pcie_width_now": lambda: nvml.nvmlDeviceGetCurrPcieLinkWidth(handle),
         "gpu_persistence": lambda: bool(nvml.nvmlDeviceGetPersistenceMode(handle)),
-        "gpu_other_processes": lambda: [
-            p.pid for p in nvml.nvmlDeviceGetComputeRunningProcesses(handle) if p.pid != own
-        ],
     }
     return _known(facts)
 

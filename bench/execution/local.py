@@ -5,6 +5,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from time import perf_counter
+from uuid import uuid4
 
 from bench.execution.child import Child, ChildTimeoutError, tail
 from bench.execution.environment import describe_environment
@@ -12,6 +13,7 @@ from bench.execution.worker import Job, Outcome
 from bench.schema import Case, Failure, Record, Status
 from bench.store import RecordStore
 
+SESSION = uuid4().hex  # of this process, whose cases may share what they measured of the machine
 OnProgress = Callable[[str, float | None], None]
 
 
@@ -25,7 +27,12 @@ def run_case(
     on_progress: OnProgress = lambda text, fraction: None,
 ) -> Record:
     """One run of one case. Never raises for what happens inside it: a crash, a hang, an OOM are records too."""
-    job = Job(case=case, artifacts=str(store.artifacts(case.id).absolute()), recipes=tuple(map(str, recipes)))
+    job = Job(
+        case=case,
+        artifacts=str(store.artifacts(case.id).absolute()),
+        recipes=tuple(map(str, recipes)),
+        session=SESSION,
+    )
     log = store.log(case.id)
     log.parent.mkdir(parents=True, exist_ok=True)
     started_at, started = datetime.now(UTC).isoformat(timespec="seconds"), perf_counter()

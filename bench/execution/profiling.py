@@ -1,7 +1,7 @@
 """Everything about one model that needs no training: counts, memory estimate, witnesses, and its speed on request."""
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -11,7 +11,7 @@ from pydantic import Field
 
 from bench.errors import InputError
 from bench.execution.facts import cache_folder, source_of_facts, write_cache
-from bench.schema import Case, Clip, Frozen, Json, Metric, Point, digest
+from bench.schema import Case, Clip, Frozen, Json, Metric, Point, Record, digest
 
 if TYPE_CHECKING:
     from torch import nn
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from bench.measure.counting.ledger import Row
     from bench.measure.counting.tally import Count
 
+SPEED_S = 3.0
 CONVENTION = (
     "1 MAC = 2 FLOPs. MACs are the products of convolutions, linear layers, matrix products, attention and RNN gates; "
     "no bias, normalisation, activation or pooling. One forward pass of the input shown."
@@ -65,6 +66,7 @@ class Profile(Frozen):
     witnesses: tuple[dict[str, Json], ...] = ()
     published: tuple[dict[str, Json], ...] = ()
     speed: tuple[Metric, ...] = ()
+    speed_notes: tuple[str, ...] = ()
 
     @property
     def flops(self) -> int:
@@ -110,7 +112,10 @@ def profile(
         found = _counted(request, weights=None if weights is None else str(weights))
         if weights is None and _can_cache(model):
             write_cache(_cache_file(request), found.model_dump(mode="json"))
-    return found.model_copy(update={"speed": _speed(found, request, weights)}) if with_speed else found
+    if not with_speed:
+        return found
+    timed = _timed(found, request, weights)
+    return found.model_copy(update={"speed": timed.metrics, "speed_notes": tuple(_speed_notes(timed))})
 
 
 def _shapes(given: str | Sequence[Any]) -> list[list[int]]:
@@ -280,8 +285,8 @@ def _cached(request: Mapping[str, Any]) -> Profile | None:
         return None
 
 
-def _speed(found: Profile, request: Mapping[str, Any], weights: str | PathLike[str] | None) -> tuple[Metric, ...]:
-    """Latency, throughput and memory on the device asked for, taken in a fresh process."""
+def _timed(found: Profile, request: Mapping[str, Any], weights: str | PathLike[str] | None) -> Record:
+    """Latency, throughput, limits and memory on the device asked for, taken in a fresh process."""
     from bench.execution.local import run_case
     from bench.store import RecordStore
 
@@ -296,10 +301,28 @@ def _speed(found: Profile, request: Mapping[str, Any], weights: str | PathLike[s
         weights=None if weights is None else str(weights),
         precision="fp32",
     )
-    measures: dict[str, dict[str, Json]] = {"latency": {"max_s": 4.0}, "throughput": {"max_s": 4.0}, "memory": {}}
+    timed: tuple[str, ...] = ("latency", "throughput", "limits")
+    measures: dict[str, dict[str, Json]] = {**{name: {"max_s": SPEED_S} for name in timed}, "memory": {}}
     with TemporaryDirectory() as folder:
         case = Case(suite="profile", point=point, measures=measures, timeout_s=600)
         record = run_case(case, RecordStore(Path(folder)), run_index=0, freshness="")
     if record.error is not None:
         raise InputError(f"{found.model} could not be timed: {record.error.type}: {record.error.message}")
-    return record.metrics
+    return record
+
+
+def _speed_notes(record: Record) -> Iterator[str]:
+    """Where the times were taken, how they stopped, and what the reader must know of them."""
+    hardware, software = record.environment.hardware, record.environment.software
+    threads = software.get("torch_threads")
+    cpu = f"{hardware.get('cpu')}, {threads} of {hardware.get('cpu_threads_usable')} threads"
+    yield f"timed on {hardware['gpu']} (host {cpu})" if "gpu" in hardware else f"timed on {cpu}"
+    if record.status != "ok":
+        yield f"these times are {record.status}"
+    share = record.metric("limits.of_device")
+    if share is not None and share.value is not None:
+        limits = record.details.get("limits")
+        bound = limits.get("bound_by") if isinstance(limits, dict) else None
+        yield f"{share.value:.0f} % of what this device can do at this intensity; {bound} is the limit"
+    for warning in record.warnings:
+        yield f"{warning.what}; {warning.remedy}" if warning.remedy else warning.what

@@ -16,7 +16,18 @@ from bench.store import RecordStore, read_records
 from bench.suite import Suite, plan_suite, read_suite
 from bench.yaml_tree import Tree
 
-GUESSED_SECONDS = {"accuracy": 60.0, "latency": 8.0, "throughput": 12.0, "energy": 12.0, "memory": 2.0}
+GUESSED_SECONDS = {
+    "accuracy": 60.0,
+    "cold": 10.0,
+    "decode": 5.0,
+    "end_to_end": 20.0,
+    "energy": 12.0,
+    "latency": 8.0,
+    "limits": 8.0,
+    "memory": 2.0,
+    "throughput": 12.0,
+    "train_step": 8.0,
+}
 START_SECONDS = 5.0
 
 

@@ -1,8 +1,10 @@
 """The child that measures one case in a process of its own: the only place that touches a device."""
 
+import inspect
 import sys
 import time
 import traceback
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +14,10 @@ from bench.errors import BenchError
 from bench.execution.child import Reply, request
 from bench.execution.environment import describe_environment
 from bench.execution.facts import import_plugins
+from bench.execution.surroundings import is_timed, watched_surroundings
 from bench.measure.loaded import LoadedCase
-from bench.registry import MEASURES
+from bench.measure.parity import is_variant
+from bench.registry import MEASURES, MODELS
 from bench.schema import Case, Environment, Failure, Frozen, Json, Metric, Status, Warned
 
 OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "cannot allocate memory")
@@ -25,6 +29,7 @@ class Job(Frozen):
     case: Case
     artifacts: str
     recipes: tuple[str, ...] = ()
+    session: str = ""
 
 
 class Outcome(Frozen):
@@ -50,6 +55,7 @@ def main() -> None:
         job.case,
         artifacts=Path(job.artifacts),
         recipes=tuple(Path(folder) for folder in job.recipes),
+        session=job.session,
         on_progress=lambda text, fraction: reply.send(kind="progress", text=text, fraction=fraction),
     )
     outcome = measure_case(case)
@@ -63,11 +69,12 @@ def measure_case(case: LoadedCase) -> Outcome:
     failed: dict[str, Any] = {}
     try:
         _prepare(case)
-        for name, options in case.case.measures.items():
-            case.progress(name, None)
-            started = time.perf_counter()
-            metrics += MEASURES.get(name).function(case, **options)
-            seconds[name] = round(time.perf_counter() - started, 3)
+        with watched_surroundings(case) if is_timed(case) else nullcontext():
+            for name, options in _measures_of(case).items():
+                case.progress(name, None)
+                started = time.perf_counter()
+                metrics += MEASURES.get(name).function(case, **options)
+                seconds[name] = round(time.perf_counter() - started, 3)
     except Exception as error:  # whatever a model does ends its case, not the suite
         failed = {"status": _status_of(error), "error": failure_of(error)}
     return Outcome(
@@ -75,7 +82,7 @@ def measure_case(case: LoadedCase) -> Outcome:
         metrics=tuple(metrics),
         details=case.details,
         uncounted_operators=case.uncounted_operators,
-        environment=describe_environment(device=_device_of(case)),
+        environment=describe_environment(device=_device_of(case), model_file=_file_of(case)),
         warnings=tuple(case.warnings),
         artifacts=case.kept,
         seconds=seconds,
@@ -87,6 +94,14 @@ def failure_of(error: BaseException) -> Failure:
     trace = "".join(traceback.format_exception(error)).splitlines()[-20:]
     message = str(error).strip() or type(error).__name__
     return Failure(type=type(error).__name__, message=message[:2000], traceback="\n".join(trace))
+
+
+def _measures_of(case: LoadedCase) -> dict[str, dict[str, Json]]:
+    """The case's measures, and beside every timed variant the parity of its outputs."""
+    measures = case.case.measures
+    if is_timed(case) and is_variant(case.point) and "parity" not in measures:
+        return {**measures, "parity": {}}
+    return measures
 
 
 def _prepare(case: LoadedCase) -> None:
@@ -101,6 +116,15 @@ def _prepare(case: LoadedCase) -> None:
 def _device_of(case: LoadedCase) -> str | None:
     """The device to describe; None where torch could not be loaded, so that a failure keeps its own message."""
     return case.device if "torch" in sys.modules else case.point.device
+
+
+def _file_of(case: LoadedCase) -> str | None:
+    """The file in which the case's network is written, where that can be told without building it."""
+    name, _, factory = case.point.model.partition(":")
+    module = sys.modules.get(name) if factory else None
+    if module is None and not factory and name in MODELS:
+        module = inspect.getmodule(MODELS.get(name).function)
+    return getattr(module, "__file__", None)
 
 
 def _worst(metrics: list[Metric]) -> Status:

@@ -3,3 +3,4 @@
 COUNT_AXES = frozenset({"model", "args", "clip"})
 TIMING_AXES = COUNT_AXES | {"precision", "memory_format", "compile", "device", "threads", "batch"}
 ACCURACY_AXES = COUNT_AXES | {"weights", "dataset", "split", "recipe", "seed", "views"}
+VIDEO_AXES = frozenset({"dataset", "split"})

@@ -29,7 +29,7 @@ def energy(case: LoadedCase, *, seconds: float = 10.0) -> list[Metric]:
     if counter is None:
         return [_per_clip(None, note=_why_unknown(device))]
     forward = forward_of(case)(case.point.batch or 1)
-    forward.latency_s()
+    forward.latency()
     idle_w = _idle_watts(counter, seconds=min(2.0, seconds))
     joules, spent_s, clips = _spend(forward, counter, seconds=seconds)
     case.note(
@@ -93,7 +93,7 @@ def _spend(forward: "Forward", counter: _Counter, *, seconds: float) -> tuple[fl
     """Joules, seconds and clips of at least `seconds` of passes."""
     before, started, clips = counter.joules(), time.perf_counter(), 0
     while time.perf_counter() - started < seconds:
-        forward.block_s(3)
+        forward.block(3)
         clips += 3 * forward.batch
     return (counter.joules() or 0.0) - (before or 0.0), time.perf_counter() - started, clips
 

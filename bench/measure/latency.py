@@ -1,6 +1,5 @@
 """Latency: one batch at a time, waited for. Time of a forward pass only; decoding and copying are not in it."""
 
-import time
 from typing import TYPE_CHECKING
 
 from bench.measure.axes import TIMING_AXES
@@ -12,44 +11,27 @@ if TYPE_CHECKING:
     from bench.measure.timing.protocol import Timing
 
 
-@register_measure("latency", depends_on=TIMING_AXES, version=1, is_timed=True)
+@register_measure("latency", depends_on=TIMING_AXES, version=2, is_timed=True)
 def latency(case: LoadedCase, *, max_s: float = 10.0) -> list[Metric]:
-    """Milliseconds of one forward pass at the case's batch (1 by default): p50 with interval, p90, p95, p99."""
-    from bench.measure.timing.protocol import Protocol, take_samples
+    """Milliseconds of one forward pass at the case's batch (1 by default): p50 with interval, p90, p95, p99.
+
+    The figures are the wall clock's. The record's detail `latency` has the second clock beside it: the device's events
+    on CUDA and so what launching costs, on a CPU the processor time and so whether the process had to wait for a core.
+    """
+    from bench.measure.timing.taking import take
     from bench.measure.timing.variants import forward_of
 
     forward = forward_of(case)(case.point.batch or 1)
-    forward.latency_s()
-    timing = take_samples(forward.latency_s, Protocol(max_s=max_s), clock_s=time.perf_counter)
-    case.note("latency.warmup_samples", timing.warmup_samples)
-    say_unsteady(case, timing, "latency")
-    return _metrics(timing)
-
-
-def say_unsteady(case: LoadedCase, timing: "Timing", what: str) -> None:
-    """Warn that a timing never became steady."""
-    if not timing.is_steady:
-        case.warn(
-            f"{what} did not become steady within its warm-up",
-            "see `vbench doctor` for what disturbs this machine, then run the case again",
-        )
+    forward.latency()
+    return _metrics(take(case, forward.latency, what="latency", max_s=max_s))
 
 
 def _metrics(timing: "Timing") -> list[Metric]:
-    from bench.stats import median_interval, quantile
+    from bench.measure.timing.figures import sampled
+    from bench.stats import quantile
 
     milliseconds = tuple(1000 * s for s in timing.samples_s)
-    middle = median_interval(milliseconds)
-    interval = (middle.low, middle.high) if middle.low == middle.low else None
-    first = Metric(
-        name="latency.p50_ms",
-        value=middle.value,
-        unit="ms",
-        better="lower",
-        interval=interval,
-        samples=milliseconds,
-        stopped_because=timing.stopped_because,
-    )
+    first = sampled("latency.p50_ms", milliseconds, unit="ms", better="lower", stopped_because=timing.stopped_because)
     rest = [
         Metric(name=f"latency.p{percent}_ms", value=quantile(milliseconds, percent / 100), unit="ms", better="lower")
         for percent in (90, 95, 99)

@@ -17,7 +17,7 @@ class LoadedCase:
     """One case while it is measured. Measures read it and add details, warnings and artifacts.
 
     `weights` is the file that the network begins with; where the case wants weights that are trained first, whoever
-    trains them sets it.
+    trains them sets it. `session` is the same for all cases of one run of a suite, empty where there is none.
     """
 
     def __init__(
@@ -26,12 +26,14 @@ class LoadedCase:
         *,
         artifacts: Path,
         recipes: tuple[Path, ...] = (),
+        session: str = "",
         on_progress: Callable[[str, float | None], None] = lambda text, fraction: None,
     ) -> None:
         self.case = case
         self.artifacts = artifacts
         self.recipes = recipes
         self.weights = None if Pretraining.of(case.point.weights) else case.point.weights
+        self.session = session
         self.details: dict[str, Json] = {}
         self.uncounted_operators: dict[str, int] = {}
         self.warnings: list[Warned] = []
@@ -90,7 +92,9 @@ class LoadedCase:
 
         return tuple(spec.shape(self.point.clip, batch=batch) for spec in inputs_of(model))
 
-    def inputs(self, model: "nn.Module", *, batch: int = 1, device: str | None = None) -> "tuple[Tensor, ...]":
+    def inputs(
+        self, model: "nn.Module", *, batch: int = 1, device: str | None = None, seed: int = DEFAULT_SEED
+    ) -> "tuple[Tensor, ...]":
         """Seeded standard-normal float32 clips for every input of `model`."""
         import torch
 
@@ -98,7 +102,7 @@ class LoadedCase:
         shapes = self.input_shapes(model, batch=batch)
         if target.type == "meta":
             return tuple(torch.empty(shape, device=target) for shape in shapes)
-        generator = torch.Generator().manual_seed(DEFAULT_SEED)
+        generator = torch.Generator().manual_seed(seed)
         return tuple(torch.randn(shape, generator=generator).to(target) for shape in shapes)
 
     def recipe_path(self, name: str) -> Path:

@@ -1,11 +1,12 @@
 """Throughput: clips per second with the device kept busy, a few batches in flight, for each batch size asked for."""
 
 import math
-import time
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from pydantic import Field
 
 from bench.measure.axes import TIMING_AXES
-from bench.measure.latency import say_unsteady
 from bench.measure.loaded import LoadedCase
 from bench.registry import register_measure
 from bench.schema import Batch, Metric
@@ -14,39 +15,122 @@ if TYPE_CHECKING:
     from bench.measure.timing.variants import Forward
 
 BLOCK_S = 0.05
+MOST_ON_CPU = 256
+NO_MAX_ON_CPU = "a CPU shares its memory with everything else: no batch is the largest that fits"
+Searched = Literal["max", "best"]
+Views = Annotated[str, Field(pattern=r"^[1-9]\d*x[1-9]\d*$")]
 
 
-@register_measure("throughput", depends_on=TIMING_AXES, version=1, is_timed=True)
-def throughput(case: LoadedCase, *, batch: Batch | list[Batch] | None = None, max_s: float = 10.0) -> list[Metric]:
-    """Clips per second at each batch size (the case's own, else 1), labelled with it."""
+@register_measure("throughput", depends_on=TIMING_AXES, version=3, is_timed=True)
+def throughput(
+    case: LoadedCase,
+    *,
+    batch: Batch | Searched | list[Batch | Searched] | None = None,
+    views: Views | None = None,
+    max_s: float = 10.0,
+) -> list[Metric]:
+    """Clips per second at each batch size (the case's own, else 1), labelled with it.
+
+    `max` is the largest batch that fits on the device, `best` the one of highest throughput; both are searched for in
+    a process of their own, and told as metrics too. `views` (temporal x spatial) adds videos per second: a video takes
+    so many clips.
+    """
     from bench.measure.timing.variants import forward_of
 
-    at = forward_of(case)
     sizes = batch if isinstance(batch, list) else [batch or case.point.batch or 1]
-    metrics = []
+    found = {size: _search(case, size) for size in sizes if isinstance(size, str)}
+    at = forward_of(case)
+    metrics = [metric for name, size in found.items() for metric in _searched(name, size, device=case.device)]
     for size in sizes:
-        case.progress(f"throughput, batch {size}")
-        metrics.append(_throughput(case, at(size), max_s=max_s))
-    return metrics
+        number = found.get(size) if isinstance(size, str) else size
+        if number:
+            case.progress(f"throughput, batch {number}")
+            metrics.append(_throughput(case, at(number), label=str(size), max_s=max_s))
+    return [*metrics, *_videos(metrics, views)]
 
 
-def _throughput(case: LoadedCase, forward: "Forward", *, max_s: float) -> Metric:
-    from bench.measure.timing.protocol import Protocol, take_samples
-    from bench.stats import median_interval
+def _search(case: LoadedCase, wanted: Searched) -> int | None:
+    """The batch that is wanted; None where it cannot be told or not even one clip fits."""
+    from bench.measure.timing.probing import Prober
+    from bench.measure.timing.search import LARGEST, best_batch, largest_that_fits
 
-    forward.latency_s()
-    steps = max(1, math.ceil(BLOCK_S / forward.latency_s()))
-    timing = take_samples(lambda: forward.block_s(steps) / steps, Protocol(max_s=max_s), clock_s=time.perf_counter)
-    say_unsteady(case, timing, f"throughput at batch {forward.batch}")
-    rates = tuple(forward.batch / seconds for seconds in timing.samples_s)
-    middle = median_interval(rates)
-    return Metric(
-        name="throughput.clips_per_s",
-        value=middle.value,
+    on_cpu = case.device.startswith("cpu")
+    if wanted == "max" and on_cpu:
+        return None
+    with Prober(case) as prober:
+        ask = _telling(case, prober.rate)
+        if wanted == "max":
+            size = largest_that_fits(lambda batch: ask(batch) is not None) or None
+        else:
+            best = best_batch(ask, limit=MOST_ON_CPU if on_cpu else LARGEST)
+            size = best.batch if best else None
+            case.note("throughput.searched", {str(k): v for k, v in best.rates.items()} if best else None)
+    for broken, error in prober.broken.items():
+        case.warn(f"batch {broken} broke its process: {error}", "smaller batches were measured in a fresh one")
+    return size
+
+
+def _telling(case: LoadedCase, ask: Callable[[int], float | None]) -> Callable[[int], float | None]:
+    def told(batch: int) -> float | None:
+        case.progress(f"throughput, trying batch {batch}")
+        return ask(batch)
+
+    return told
+
+
+def _searched(name: Searched, size: int | None, *, device: str) -> list[Metric]:
+    """The batch that was found as a metric; where there is none, that and its throughput as unknown."""
+    why = NO_MAX_ON_CPU if device.startswith("cpu") else "not even one clip fits"
+    found = Metric(
+        name=f"throughput.{name}_batch",
+        value=size,
+        unit="clips",
+        better="higher" if name == "max" else None,
+        note=None if size else why,
+    )
+    if size:
+        return [found]
+    unknown = Metric(
+        name="throughput.clips_per_s", value=None, unit="clips/s", better="higher", labels={"batch": name}, note=why
+    )
+    return [found, unknown]
+
+
+def _throughput(case: LoadedCase, forward: "Forward", *, label: str, max_s: float) -> Metric:
+    from bench.measure.timing.figures import sampled
+    from bench.measure.timing.taking import take
+
+    forward.latency()
+    steps = max(1, math.ceil(BLOCK_S / forward.latency().wall_s))
+    timing = take(case, lambda: forward.block(steps), what=f"throughput at batch {label}", max_s=max_s)
+    return sampled(
+        "throughput.clips_per_s",
+        [forward.batch / seconds for seconds in timing.samples_s],
         unit="clips/s",
         better="higher",
-        labels={"batch": str(forward.batch)},
-        interval=(middle.low, middle.high) if middle.low == middle.low else None,
-        samples=rates,
+        labels={"batch": label},
         stopped_because=timing.stopped_because,
+        note=None if label == str(forward.batch) else f"batch {forward.batch}",
     )
+
+
+def _videos(metrics: Sequence[Metric], views: str | None) -> list[Metric]:
+    """Videos per second beside each clips per second."""
+    if views is None:
+        return []
+    temporal, spatial = map(int, views.split("x"))
+    clips = temporal * spatial
+    return [
+        metric.model_copy(
+            update={
+                "name": "throughput.videos_per_s",
+                "unit": "videos/s",
+                "value": None if metric.value is None else metric.value / clips,
+                "samples": tuple(rate / clips for rate in metric.samples),
+                "interval": None if metric.interval is None else tuple(end / clips for end in metric.interval),
+                "labels": {**metric.labels, "views": views},
+            }
+        )
+        for metric in metrics
+        if metric.name == "throughput.clips_per_s"
+    ]

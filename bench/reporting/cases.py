@@ -6,11 +6,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+from bench.registry import MEASURES
 from bench.schema import Better, Case, Json, Metric, Record
 from bench.stats import Estimate, mean_interval, median, median_interval
 
 RUN_AXES = ("precision", "memory_format", "compile", "device", "threads", "batch")
 TRAINING_AXES = ("weights", "recipe")
+OUT_OF_TOLERANCE = "out of tolerance"
 PROTOCOL_AXES = ("dataset", "split", "views")
 
 
@@ -104,8 +106,10 @@ def gather(records: Sequence[Record], letters: Mapping[int, str]) -> tuple[CaseR
 
 
 def depends_on_machine(case: Case) -> bool:
-    """Whether a case's figures belong to the machine that took them: one of the axes of a run is set."""
-    return any(getattr(case.point, axis) is not None for axis in RUN_AXES)
+    """Whether a case's figures belong to the machine that took them: an axis of a run is set, or a measure is timed."""
+    if any(getattr(case.point, axis) is not None for axis in RUN_AXES):
+        return True
+    return any(name in MEASURES and MEASURES.get(name).is_timed for name in case.measures)
 
 
 def read_together(observations: Sequence[Observation]) -> Reading:
@@ -118,7 +122,7 @@ def read_together(observations: Sequence[Observation]) -> Reading:
         estimate, how = Estimate(value=math.nan, low=math.nan, high=math.nan), _reason(observations)
     elif first.metric.is_exact:
         estimate, how = _exact(values)
-        doubts = tuple(d for d in doubts if d not in ("unsteady", "throttled"))
+        doubts = tuple(d for d in doubts if d not in ("unsteady", "throttled", OUT_OF_TOLERANCE))
         if len(set(values)) > 1:
             doubts = (*doubts, "its runs disagree")
     elif len(values) == 1:
@@ -152,7 +156,15 @@ def _result(key: tuple[str, str, str], latest: dict[int, Record], good: dict[int
 
 
 def _doubts(observations: Iterable[Observation]) -> tuple[str, ...]:
-    return tuple(sorted({o.record.status for o in observations if o.record.status != "ok" and _is_blamed(o)}))
+    found = {o.record.status for o in observations if o.record.status != "ok" and _is_blamed(o)}
+    wrong = {OUT_OF_TOLERANCE for o in observations if is_out_of_tolerance(o.record)}
+    return (*sorted(found), *wrong)
+
+
+def is_out_of_tolerance(record: Record) -> bool:
+    """Whether the outputs of a timed variant differed from eager fp32 by more than its rounding explains."""
+    parity = record.details.get("parity")
+    return isinstance(parity, dict) and parity.get("is_within_tolerance") is False
 
 
 def _is_blamed(observation: Observation) -> bool:

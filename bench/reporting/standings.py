@@ -3,12 +3,12 @@
 from collections.abc import Sequence
 
 from bench.reporting.board import Board, Column, Row, group_of
-from bench.reporting.cases import Reading
+from bench.reporting.cases import OUT_OF_TOLERANCE, Reading
 from bench.reporting.quantity import Scale, in_full, scale_of
 from bench.reporting.table import Cell, Heading, Line, Table
 from bench.reporting.wording import axis_name, metric_meaning, metric_name, value_text
 
-MARKS = {"unsteady": "†", "throttled": "‡", "its runs disagree": "§"}
+MARKS = {"unsteady": "†", "throttled": "‡", "its runs disagree": "§", OUT_OF_TOLERANCE: "¶"}
 DIRECTIONS = {"lower": "; lower is better", "higher": "; higher is better", None: ""}
 
 

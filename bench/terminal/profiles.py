@@ -12,7 +12,7 @@ def show_profile(found: Profile, *, with_layers: bool) -> None:
     say(f"{found.model} at {', '.join('x'.join(map(str, shape)) for shape in found.inputs)}")
     table(("", "", ""), list(_rows(found)), right=("",))
     say(found.convention)
-    for note in found.notes:
+    for note in (*found.notes, *found.speed_notes):
         say(f"note: {note}")
     if found.uncounted_operators:
         names = ", ".join(f"{name} ({calls} calls)" for name, calls in found.uncounted_operators.items())

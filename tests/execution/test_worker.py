@@ -7,8 +7,9 @@ from typing import NoReturn
 import pytest
 
 from bench.errors import InputError
-from bench.execution.worker import measure_case
+from bench.execution.worker import _measures_of, measure_case
 from bench.measure.loaded import LoadedCase
+from bench.nvml import GpuProcess
 from bench.registry import MEASURES, MeasureEntry
 from bench.schema import Case, Metric, Point
 
@@ -28,7 +29,9 @@ def taken(tmp_path: Path) -> Iterator[Callable[..., object]]:
 
     def take(second: Callable[..., object]) -> object:
         for name, function in (("first", first), (second.__name__, second)):
-            entry = MeasureEntry(name=name, function=function, depends_on=frozenset(), version=1, is_timed=False)
+            entry = MeasureEntry(
+                name=name, function=function, depends_on=frozenset(), version=1, is_timed=name == "timed"
+            )
             MEASURES.add(entry)
             added.append(name)
         point = Point(model="c3d", clip="16x1x112")  # type: ignore[arg-type]
@@ -75,3 +78,60 @@ def test_an_unsteady_metric_makes_the_case_unsteady(taken: Callable[..., object]
         return [Metric(name="shaky.value", value=1, unit="", stopped_because="unsteady")]
 
     assert taken(shaky).status == "unsteady"  # type: ignore[attr-defined]
+
+
+def timed(case: LoadedCase) -> list[Metric]:
+    return [Metric(name="timed.value", value=1, unit="")]
+
+
+def test_a_canary_sings_around_a_timed_case(taken: Callable[..., object], monkeypatch: pytest.MonkeyPatch) -> None:
+    songs = iter([{"matmul_ms": 2.0, "copy_ms": 1.0}, {"matmul_ms": 2.0, "copy_ms": 1.5}])
+    monkeypatch.setattr("bench.measure.timing.canary.sing", lambda device: next(songs))
+    outcome = taken(timed)
+    details = outcome.details  # type: ignore[attr-defined]
+    assert details["canary"]["copy_ms"] == {"before": 1.0, "after": 1.5, "ratio": 1.5}
+    assert "copy +50%" in outcome.warnings[-1].what  # type: ignore[attr-defined]
+
+
+def test_foreign_processes_on_the_gpu_are_named(taken: Callable[..., object], monkeypatch: pytest.MonkeyPatch) -> None:
+    stranger = GpuProcess(pid=1, name="miner", memory_bytes=None)
+    monkeypatch.setattr("bench.execution.surroundings.processes_on", lambda device: (stranger,))
+    outcome = taken(timed)
+    assert outcome.details["foreign_gpu_processes"] == ["miner (pid 1)"]  # type: ignore[attr-defined]
+    assert any("miner" in warning.what for warning in outcome.warnings)  # type: ignore[attr-defined]
+
+
+def test_what_is_not_timed_needs_no_canary(taken: Callable[..., object]) -> None:
+    def counted(case: LoadedCase) -> list[Metric]:
+        return []
+
+    assert "canary" not in taken(counted).details  # type: ignore[attr-defined]
+
+
+def test_a_throttled_metric_makes_the_case_throttled(taken: Callable[..., object]) -> None:
+    def hot(case: LoadedCase) -> list[Metric]:
+        return [
+            Metric(name="hot.value", value=1, unit="", stopped_because="unsteady"),
+            Metric(name="hot.other", value=1, unit="", stopped_because="throttled"),
+        ]
+
+    assert taken(hot).status == "throttled"  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("axes", "measures", "is_added"),
+    [
+        ({"precision": "bf16"}, {"latency": {}}, True),
+        ({"precision": "fp32"}, {"latency": {}}, False),
+        ({"precision": "bf16"}, {"memory": {}}, False),
+        ({"precision": "bf16"}, {"parity": {"clips": 3}, "latency": {}}, False),
+    ],
+    ids=["a timed variant", "eager fp32", "not timed", "asked for already"],
+)
+def test_parity_is_taken_beside_every_timed_variant(
+    tmp_path: Path, axes: dict[str, str], measures: dict[str, dict[str, int]], is_added: bool
+) -> None:
+    point = Point.model_validate({"model": "c3d", "clip": "16x1x112", **axes})
+    case = Case(suite="s", point=point, measures=measures)  # type: ignore[arg-type]
+    found = _measures_of(LoadedCase(case, artifacts=tmp_path))
+    assert found == ({**measures, "parity": {}} if is_added else measures)

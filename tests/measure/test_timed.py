@@ -9,8 +9,9 @@ from bench.measure.latency import latency
 from bench.measure.loaded import LoadedCase
 from bench.measure.memory import memory
 from bench.measure.throughput import throughput
+from bench.measure.timing.protocol import Sample
 from bench.measure.timing.variants import Forward, forward_of
-from bench.schema import Case, Json, Metric, Point
+from bench.schema import Case, Clip, Json, Metric, Point
 
 
 def loaded(tmp_path: Path, **axes: Json) -> LoadedCase:
@@ -37,17 +38,16 @@ def test_latency_keeps_its_samples_and_orders_its_percentiles(tmp_path: Path) ->
     assert values == sorted(values, key=float)  # type: ignore[arg-type]
 
 
-def test_throughput_is_labelled_by_batch_and_is_clips_not_batches(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def ten_milliseconds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every network takes ten milliseconds a pass by its own clock, whatever its batch."""
+
     class TenMilliseconds(Forward):
-        """A pass that takes ten milliseconds by its own clock, whatever its batch."""
+        def latency(self) -> Sample:
+            return Sample(wall_s=0.01)
 
-        def latency_s(self) -> float:
-            return 0.01
-
-        def block_s(self, steps: int) -> float:
-            return 0.01 * steps
+        def block(self, steps: int) -> Sample:
+            return Sample(wall_s=0.01)
 
     def at(batch: int) -> Forward:
         return TenMilliseconds(
@@ -55,6 +55,10 @@ def test_throughput_is_labelled_by_batch_and_is_clips_not_batches(
         )
 
     monkeypatch.setattr("bench.measure.timing.variants.forward_of", lambda case: at)
+
+
+@pytest.mark.usefixtures("ten_milliseconds")
+def test_throughput_is_labelled_by_batch_and_is_clips_not_batches(tmp_path: Path) -> None:
     found = by_key(throughput(loaded(tmp_path), batch=[1, 16], max_s=0.01))
     assert {key: metric.value for key, metric in found.items()} == pytest.approx(
         {"throughput.clips_per_s{batch=1}": 100.0, "throughput.clips_per_s{batch=16}": 1600.0}
@@ -93,3 +97,36 @@ def test_cuda_latency_waits_for_the_device(tmp_path: Path) -> None:
     found = by_key(latency(case, max_s=1.0))
     assert found["latency.p50_ms"].value
     assert by_key(memory(case))["memory.peak_allocated_bytes"].value
+
+
+def test_no_batch_is_the_largest_on_a_cpu_and_the_record_says_why(tmp_path: Path) -> None:
+    found = by_key(throughput(loaded(tmp_path), batch="max"))
+    assert found["throughput.max_batch"].value is None
+    assert found["throughput.clips_per_s{batch=max}"].value is None
+    assert "shares its memory" in (found["throughput.max_batch"].note or "")
+
+
+@pytest.mark.usefixtures("ten_milliseconds")
+def test_the_best_batch_is_searched_and_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rates: dict[int, float | None] = {1: 10.0, 2: 20.0, 4: None}
+    monkeypatch.setattr("bench.measure.timing.probing.Prober.rate", lambda self, batch: rates[batch])
+    case = loaded(tmp_path)
+    found = by_key(throughput(case, batch=[1, "best"], views="5x3", max_s=0.05))
+    assert found["throughput.best_batch"].value == 2
+    best = found["throughput.clips_per_s{batch=best}"]
+    assert (best.value, best.note) == (pytest.approx(200.0), "batch 2")
+    videos = found["throughput.videos_per_s{batch=best,views=5x3}"]
+    assert videos.value == pytest.approx((best.value or 0) / 15)
+    assert videos.samples == pytest.approx([rate / 15 for rate in best.samples])
+    assert found["throughput.clips_per_s{batch=1}"].note is None
+    assert case.details["throughput.searched"] == {"1": 10.0, "2": 20.0, "4": None}
+
+
+@pytest.mark.gpu
+def test_the_largest_batch_fits_on_a_gpu(tmp_path: Path) -> None:
+    case = loaded(tmp_path)
+    point = case.point.model_copy(update={"device": "cuda", "clip": Clip.model_validate("16x1x112")})
+    case = LoadedCase(case.case.model_copy(update={"point": point}), artifacts=tmp_path)
+    found = by_key(throughput(case, batch="max", max_s=1.0))
+    assert found["throughput.max_batch"].value
+    assert found["throughput.clips_per_s{batch=max}"].value

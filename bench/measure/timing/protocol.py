@@ -1,17 +1,21 @@
-"""When a timed case is warm, and when it has been sampled enough. Pure: driven by samples and a clock that is given."""
+"""When a timed case is warm, and when it has been sampled enough. Pure: driven by samples and clocks that are given."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from bench.stats import median, median_interval, quantile
 
-StopReason = Literal["precise", "plateau", "time is up", "unsteady"]
+StopReason = Literal["precise", "plateau", "time is up", "unsteady", "throttled"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Protocol:
-    """Bounds of one timing. Times in seconds; `precision` is the half-width of the median's 95 % interval, relative."""
+    """Bounds of one timing. Times in seconds; `precision` is the half-width of the median's 95 % interval, relative.
+
+    Where the device slows itself down, sampling waits `back_off_s`, twice as long each time, at most `max_back_offs`
+    times.
+    """
 
     window: int = 10
     warmup_s: float = 5.0
@@ -19,35 +23,78 @@ class Protocol:
     min_s: float = 3.0
     max_s: float = 10.0
     precision: float = 0.005
+    back_off_s: float = 0.5
+    max_back_offs: int = 5
+
+
+class Sample(NamedTuple):
+    """Seconds of one step by the wall clock, by the device's own, and of processor time; None where there is none.
+
+    `parts_s` are the seconds of its parts, where it has some.
+    """
+
+    wall_s: float
+    device_s: float | None = None
+    cpu_s: float | None = None
+    parts_s: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
 class Timing:
-    """Samples in seconds, without those of the warm-up, and why sampling stopped."""
+    """Samples without those of the warm-up and those `discarded` for a slowed device, and why sampling stopped."""
 
-    samples_s: tuple[float, ...]
+    samples: tuple[Sample, ...]
     warmup_samples: int
     is_steady: bool
     stopped_because: StopReason
+    discarded: int = 0
+
+    @property
+    def samples_s(self) -> tuple[float, ...]:
+        """Wall seconds of every sample."""
+        return tuple(sample.wall_s for sample in self.samples)
 
 
-def take_samples(step: Callable[[], float], protocol: Protocol, *, clock_s: Callable[[], float]) -> Timing:
-    """Call `step`, which returns one sample in seconds, until warm and then until the protocol is content.
+def take_samples(
+    step: Callable[[], Sample],
+    protocol: Protocol,
+    *,
+    clock_s: Callable[[], float],
+    is_slowed: Callable[[], bool] = lambda: False,
+    wait: Callable[[float], None] = lambda seconds: None,
+) -> Timing:
+    """Call `step` until warm and then until the protocol is content.
 
-    A case that never warms up within `warmup_s` is sampled all the same and marked: its reason is `unsteady`.
+    A case that never warms up within `warmup_s` is sampled all the same and marked: its reason is `unsteady`. A sample
+    after which `is_slowed` is thrown away, and `wait` lets the device recover; where that does not help, the reason is
+    `throttled`, and samples of the slowed device are given if there are no others.
     """
     warmup_samples, is_steady = _warm_up(step, protocol, clock_s=clock_s)
-    samples: list[float] = []
-    started = clock_s()
+    kept, slowed, wall_s = list[Sample](), list[Sample](), list[float]()
+    pauses_s = [protocol.back_off_s * 2**n for n in range(protocol.max_back_offs)]
+    started, waited_s = clock_s(), 0.0
     reason: StopReason | None = None
     while reason is None:
-        samples.append(step())
-        reason = _stop_reason(samples, clock_s() - started, protocol)
+        sample = step()
+        if not is_slowed():
+            kept.append(sample)
+            wall_s.append(sample.wall_s)
+            reason = _stop_reason(wall_s, clock_s() - started - waited_s, protocol)
+            continue
+        slowed.append(sample)
+        if not pauses_s:
+            reason = "throttled"
+            break
+        paused_at = clock_s()
+        wait(pauses_s.pop(0))
+        step()  # the first after a pause finds a device at rest
+        waited_s += clock_s() - paused_at
     return Timing(
-        samples_s=tuple(samples),
+        samples=tuple(kept or slowed),
         warmup_samples=warmup_samples,
         is_steady=is_steady,
-        stopped_because=reason if is_steady else "unsteady",
+        stopped_because=reason if is_steady or reason == "throttled" else "unsteady",
+        discarded=len(slowed),
     )
 
 
@@ -68,14 +115,14 @@ def windows_agree(before: Sequence[float], after: Sequence[float]) -> bool:
     return all(abs(quantile(before, q) / quantile(after, q) - 1) <= 0.05 for q in (0.25, 0.75))
 
 
-def _warm_up(step: Callable[[], float], protocol: Protocol, *, clock_s: Callable[[], float]) -> tuple[int, bool]:
+def _warm_up(step: Callable[[], Sample], protocol: Protocol, *, clock_s: Callable[[], float]) -> tuple[int, bool]:
     """Step until two neighbouring windows agree or the time for it is up; how many steps, and whether they did."""
     started, taken = clock_s(), 0
     before: list[float] = []
     while True:
         after = []
         for _ in range(protocol.window):
-            after.append(step())
+            after.append(step().wall_s)
             taken += 1
             if clock_s() - started > protocol.warmup_s and taken > 2 * protocol.window:
                 return taken, False

@@ -1,7 +1,6 @@
 """One network made ready to be timed: on its device, in its precision, memory format and compile mode."""
 
 import contextlib
-import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -10,7 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from bench.errors import InputError
-from bench.measure.loaded import LoadedCase
+from bench.measure.loaded import DEFAULT_SEED, LoadedCase
+from bench.measure.timing.clocks import each, synchronize, time_work
+from bench.measure.timing.protocol import Sample
 
 AUTOCAST = {"fp16": torch.float16, "bf16": torch.bfloat16}
 CAST = {"fp16_weights": torch.float16, "bf16_weights": torch.bfloat16}
@@ -34,28 +35,24 @@ class Forward:
 
     def synchronize(self) -> None:
         """Wait until everything queued on the device is done."""
-        if self.device.type != "cpu":
-            torch.accelerator.synchronize(self.device)
+        synchronize(self.device)
 
-    def latency_s(self) -> float:
-        """Wall seconds of one forward pass, waited for."""
-        started = time.perf_counter()
-        self()
-        self.synchronize()
-        return time.perf_counter() - started
+    def latency(self) -> Sample:
+        """One forward pass, waited for, by both clocks."""
+        return time_work(self, self.device)
 
-    def block_s(self, steps: int) -> float:
-        """Wall seconds of `steps` passes with at most three in flight, waited for once at the end."""
+    def block(self, steps: int) -> Sample:
+        """One of `steps` passes with at most three in flight, waited for once at the end: their mean by both clocks."""
+        return each(time_work(lambda: self._queue(steps), self.device), of=steps)
+
+    def _queue(self, steps: int) -> None:
         queue: list[torch.cuda.Event] = []
-        started = time.perf_counter()
         for _ in range(steps):
             if self.device.type == "cuda" and len(queue) == IN_FLIGHT:
                 queue.pop(0).synchronize()
             self()
             if self.device.type == "cuda":
                 queue.append(torch.cuda.current_stream(self.device).record_event())
-        self.synchronize()
-        return time.perf_counter() - started
 
     def _precision(self) -> AbstractContextManager[object]:
         if self.autocast is None:
@@ -63,8 +60,36 @@ class Forward:
         return torch.autocast(self.device.type, dtype=self.autocast)
 
 
-def forward_of(case: LoadedCase) -> Callable[[int], Forward]:
-    """A function from batch size to the forward pass of this case's network. The network is built once."""
+@dataclass(frozen=True, kw_only=True)
+class Variant:
+    """A case's network as its axes want it: `run` is `model` itself, or compiled; `dtype` is that of cast weights."""
+
+    case: LoadedCase
+    model: nn.Module
+    run: Callable[..., Tensor]
+    device: torch.device
+    dtype: torch.dtype | None
+    autocast: torch.dtype | None
+    memory_format: torch.memory_format
+
+    def inputs(self, batch: int, *, seed: int = DEFAULT_SEED) -> tuple[Tensor, ...]:
+        """Seeded clips of the case in this variant's dtype and memory format."""
+        clips = self.case.inputs(self.model, batch=batch, seed=seed)
+        return tuple(clip.to(dtype=self.dtype or clip.dtype, memory_format=self.memory_format) for clip in clips)
+
+    def forward(self, batch: int, *, seed: int = DEFAULT_SEED) -> Forward:
+        """The forward pass over `batch` clips."""
+        return Forward(
+            model=self.run,
+            inputs=self.inputs(batch, seed=seed),
+            device=self.device,
+            batch=batch,
+            autocast=self.autocast,
+        )
+
+
+def variant_of(case: LoadedCase) -> Variant:
+    """The network of `case`, built and made ready; InputError for a precision that this device has not."""
     point, device = case.point, torch.device(case.device)
     precision = point.precision or "fp32"
     _set_float32(precision)
@@ -75,15 +100,20 @@ def forward_of(case: LoadedCase) -> Callable[[int], Forward]:
         model = model.to(dtype=dtype)
     if memory_format is torch.channels_last_3d:
         model = model.to(memory_format=memory_format)
-    run: Callable[..., Tensor] = model if point.compile in (None, "off") else _compiled(model, str(point.compile))
+    return Variant(
+        case=case,
+        model=model,
+        run=model if point.compile in (None, "off") else _compiled(model, str(point.compile)),
+        device=device,
+        dtype=dtype,
+        autocast=AUTOCAST.get(precision),
+        memory_format=memory_format,
+    )
 
-    def at(batch: int) -> Forward:
-        inputs = tuple(
-            clip.to(dtype=dtype or clip.dtype, memory_format=memory_format) for clip in case.inputs(model, batch=batch)
-        )
-        return Forward(model=run, inputs=inputs, device=device, batch=batch, autocast=AUTOCAST.get(precision))
 
-    return at
+def forward_of(case: LoadedCase) -> Callable[[int], Forward]:
+    """A function from batch size to the forward pass of this case's network. The network is built once."""
+    return variant_of(case).forward
 
 
 def _compiled(model: nn.Module, mode: str) -> Callable[..., Tensor]:

@@ -2,6 +2,7 @@
 
 from bench.registry import register_section
 from bench.reporting.board import Board, Column, Row, group_of
+from bench.reporting.cases import OUT_OF_TOLERANCE
 from bench.reporting.page import render
 from bench.reporting.results import Results
 from bench.reporting.standings import MARKS, doubts_of, interval_kinds, standings
@@ -11,6 +12,7 @@ MEANINGS = {
     "unsteady": "never became steady while it was measured",
     "throttled": "the device slowed itself down while it was measured",
     "its runs disagree": "runs of an exact count disagree",
+    OUT_OF_TOLERANCE: "gives other outputs than eager fp32, by more than its rounding explains",
 }
 TEMPLATE = """
 {% if machines | length > 1 %}
@@ -43,18 +45,25 @@ def rank(results: Results) -> str | None:
 
 
 def _ordered(board: Board, columns: tuple[Column, ...]) -> list[Row]:
-    """Rows by the column they are ranked by: machines apart where it is a timing, rows without a value last."""
+    """Rows by the column they are ranked by: machines apart where it is a timing, rows without a value last.
+
+    A row whose outputs are out of tolerance comes after all rows that it could have beaten.
+    """
     column = _ranked_by(columns)
     if column is None:
         return list(board.rows)
     sign = -1 if column.better == "higher" else 1
 
-    def place(row: Row) -> tuple[bool, str, float]:
+    def place(row: Row) -> tuple[bool, str, bool, float]:
         reading = row.readings.get(column)
         value = reading.value if reading else None
-        return value is None, group_of(row, column), sign * value if value is not None else 0.0
+        return value is None, group_of(row, column), _is_wrong(row), sign * value if value is not None else 0.0
 
     return sorted(board.rows, key=place)
+
+
+def _is_wrong(row: Row) -> bool:
+    return any(OUT_OF_TOLERANCE in reading.doubts for reading in row.readings.values())
 
 
 def _ranked_by(columns: tuple[Column, ...]) -> Column | None:

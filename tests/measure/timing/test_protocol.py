@@ -6,7 +6,7 @@ from itertools import count
 
 import pytest
 
-from bench.measure.timing.protocol import Protocol, take_samples, windows_agree
+from bench.measure.timing.protocol import Protocol, Sample, take_samples, windows_agree
 
 
 class Machine:
@@ -15,10 +15,13 @@ class Machine:
     def __init__(self, seconds: Callable[[int], float]) -> None:
         self._seconds, self._steps, self.now_s = seconds, count(), 0.0
 
-    def step(self) -> float:
+    def step(self) -> Sample:
         taken = self._seconds(next(self._steps))
         self.now_s += taken
-        return taken
+        return Sample(wall_s=taken)
+
+    def wait(self, seconds: float) -> None:
+        self.now_s += seconds
 
     def clock_s(self) -> float:
         return self.now_s
@@ -104,3 +107,37 @@ def test_a_step_longer_than_the_whole_budget_still_gives_samples() -> None:
     machine = Machine(lambda n: 30.0)
     timing = take_samples(machine.step, Protocol(), clock_s=machine.clock_s)
     assert len(timing.samples_s) == 3
+
+
+def test_samples_of_a_slowed_device_are_thrown_away_and_it_is_given_time() -> None:
+    """It slows itself from second 6 to second 8; a pause of 2 s at the latest brings it back."""
+    machine = Machine(lambda n: 0.02 if 6 <= machine.now_s < 8 else 0.01)
+    timing = take_samples(
+        machine.step,
+        Protocol(precision=-1, max_s=12),
+        clock_s=machine.clock_s,
+        is_slowed=lambda: 6 <= machine.now_s < 8,
+        wait=machine.wait,
+    )
+    assert set(timing.samples_s) == {0.01}
+    assert timing.discarded == 3, "after pauses of 0.5, 1 and 2 seconds it is fast again"
+    assert timing.stopped_because == "time is up"
+    assert sum(timing.samples_s) == pytest.approx(12, abs=0.5), "pauses are not sampling"
+
+
+def test_a_device_that_stays_slow_is_throttled_and_still_has_samples() -> None:
+    machine = Machine(lambda n: 0.02)
+    timing = take_samples(machine.step, Protocol(), clock_s=machine.clock_s, is_slowed=lambda: True, wait=machine.wait)
+    assert timing.stopped_because == "throttled"
+    assert timing.samples_s == (0.02,) * 6
+    assert timing.discarded == 6
+    assert machine.now_s < 20
+
+
+def test_a_device_that_slows_midway_for_good_keeps_what_it_did_before() -> None:
+    machine = Machine(lambda n: 0.01 if machine.now_s < 1 else 0.03)
+    timing = take_samples(
+        machine.step, Protocol(), clock_s=machine.clock_s, is_slowed=lambda: machine.now_s > 1, wait=machine.wait
+    )
+    assert timing.stopped_because == "throttled"
+    assert set(timing.samples_s) == {0.01}

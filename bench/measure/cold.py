@@ -1,0 +1,43 @@
+"""Cold start: from an empty process to the first logits, as a first request or a short job pays for it."""
+
+from typing import TYPE_CHECKING
+
+from bench.measure.axes import TIMING_AXES
+from bench.measure.loaded import LoadedCase
+from bench.registry import register_measure
+from bench.schema import Metric
+
+if TYPE_CHECKING:
+    from bench.measure.timing.cold_start import ColdStart
+
+
+@register_measure("cold", depends_on=TIMING_AXES, version=1, is_timed=True)
+def cold(case: LoadedCase, *, timeout_s: float = 1800.0) -> list[Metric]:
+    """Seconds of a fresh process until its first logits: interpreter, imports, building, first step; and of compiling.
+
+    Compiler caches are empty, the system's file cache is as it is: files read lately come from memory. Compiling is
+    what the first step takes longer than the next ones, where the case compiles; null where it does not.
+    """
+    from bench.measure.timing.cold_start import start_cold
+
+    started = start_cold(case, timeout_s=timeout_s)
+    case.note("cold", {"steady_step_s": started.steady_step_s, "first_step_s": started.first_step_s})
+    return _metrics(started, is_compiled=case.point.compile not in (None, "off"))
+
+
+def _metrics(started: "ColdStart", *, is_compiled: bool) -> list[Metric]:
+    whole = started.interpreter_s + started.import_s + started.build_s + started.first_step_s
+    return [
+        _seconds("total", whole),
+        _seconds("interpreter", started.interpreter_s),
+        _seconds("import", started.import_s),
+        _seconds("build", started.build_s),
+        _seconds("first_step", started.first_step_s),
+        _seconds("compile", max(0.0, started.first_step_s - started.steady_step_s))
+        if is_compiled
+        else Metric(name="cold.compile_s", value=None, unit="s", better="lower", note="this case does not compile"),
+    ]
+
+
+def _seconds(name: str, value: float) -> Metric:
+    return Metric(name=f"cold.{name}_s", value=value, unit="s", better="lower")

@@ -1,0 +1,60 @@
+"""Decode: clips a second that one worker makes of video files, and where its time goes."""
+
+from typing import TYPE_CHECKING
+
+from bench.measure.axes import COUNT_AXES, VIDEO_AXES
+from bench.measure.loaded import LoadedCase
+from bench.registry import register_measure
+from bench.schema import Json, Metric
+
+if TYPE_CHECKING:
+    from bench.data.lanes import LaneTimes
+
+STEPS = ("decode", "transform", "collate")
+
+
+@register_measure("decode", depends_on=COUNT_AXES | VIDEO_AXES, version=1, is_timed=True)
+def decode(
+    case: LoadedCase,
+    *,
+    root: str | None = None,
+    options: dict[str, Json] | None = None,
+    clips: int = 32,
+    rounds: int = 6,
+    batch: int = 8,
+) -> list[Metric]:
+    """Clips a second of one worker on one core, from the file to a stacked, normalised batch in main memory.
+
+    `rounds` rounds of `clips` clips at random places of random videos; nothing is kept in memory between them, but the
+    system's file cache is as it is. `root` and `options` go to the data set. Files that cannot be read are named.
+    """
+    from bench.data.lanes import time_lanes
+    from bench.data.transforms import Augmentation
+    from bench.measure.timing.videos import videos_of
+
+    videos = videos_of(case, what="decode", root=root, options=options)
+    found = [
+        time_lanes(
+            videos, clip=case.point.clip, augmentation=Augmentation(), batch=min(batch, clips), clips=clips, seed=seed
+        )
+        for seed in range(rounds)
+    ]
+    unread = sorted({failed.what for times in found for failed in times.failed})
+    if unread:
+        case.note("decode.unread", list(unread))
+        case.warn(f"{len(unread)} videos could not be decoded: {', '.join(unread[:5])}", "see `vbench data verify`")
+    return _metrics(found, frames=case.point.clip.frames)
+
+
+def _metrics(rounds: "list[LaneTimes]", *, frames: int) -> list[Metric]:
+    from bench.measure.timing.figures import sampled
+
+    steps = [
+        sampled(f"decode.{step}_ms", [r.ms[step] or 0.0 for r in rounds], unit="ms", better="lower") for step in STEPS
+    ]
+    read = [1000 * frames / ms for r in rounds if (ms := r.ms["decode"])]
+    return [
+        sampled("decode.clips_per_s", [r.clips_per_s for r in rounds], unit="clips/s", better="higher"),
+        sampled("decode.frames_per_s", read, unit="frames/s", better="higher"),
+        *steps,
+    ]

@@ -1,0 +1,70 @@
+"""End to end: from video files to logits, in three lanes, and the verdict which one holds the others back."""
+
+from typing import TYPE_CHECKING
+
+from bench.measure.axes import TIMING_AXES, VIDEO_AXES
+from bench.measure.loaded import LoadedCase
+from bench.registry import register_measure
+from bench.schema import Json, Metric
+
+if TYPE_CHECKING:
+    from bench.measure.timing.pipeline import LaneRates
+
+BLOCKS = 6
+
+
+@register_measure("end_to_end", depends_on=TIMING_AXES | VIDEO_AXES, version=1, is_timed=True)
+def end_to_end(
+    case: LoadedCase,
+    *,
+    root: str | None = None,
+    options: dict[str, Json] | None = None,
+    workers: int = 0,
+    lane_s: float = 5.0,
+) -> list[Metric]:
+    """Clips a second of all lanes together, and of each alone: decode by `workers`, copy to the device, model.
+
+    Without workers the lanes take turns in one process; with them decoding overlaps with the rest. On a CPU nothing is
+    copied, and that lane is null. The record's detail `end_to_end` has the verdict. `root` and `options` go to the
+    data set; the batch is the case's, 1 by default.
+    """
+    from bench.measure.timing.pipeline import Pipeline, time_pipeline
+    from bench.measure.timing.variants import variant_of
+    from bench.measure.timing.videos import videos_of
+
+    videos = videos_of(case, what="end_to_end", root=root, options=options)
+    pipeline = Pipeline(variant=variant_of(case), videos=videos, batch=case.point.batch or 1, workers=workers)
+    rates = time_pipeline(
+        pipeline, lane_s=lane_s, blocks=BLOCKS, on_lane=lambda lane: case.progress(f"end_to_end, {lane}")
+    )
+    verdict = rates.verdict
+    case.note(
+        "end_to_end",
+        {
+            "verdict": str(verdict),
+            "held_back_by": None if verdict.is_level else verdict.slowest,
+            "workers": workers,
+            "videos": len(videos),
+        },
+    )
+    return _metrics(rates)
+
+
+def _metrics(rates: "LaneRates") -> list[Metric]:
+    from bench.measure.timing.figures import sampled
+
+    lanes = (("decode", rates.decode), ("copy", rates.copy), ("model", rates.model))
+    whole = sampled("end_to_end.clips_per_s", rates.together, unit="clips/s", better="higher", note=str(rates.verdict))
+    return [
+        whole,
+        *(
+            Metric(
+                name=f"end_to_end.{lane}_clips_per_s",
+                value=rate,
+                unit="clips/s",
+                better="higher",
+                note="nothing is copied on a CPU" if rate is None else None,
+            )
+            for lane, rate in lanes
+        ),
+    ]

@@ -1,0 +1,87 @@
+"""Limits: achieved FLOP/s and bytes/s against what this device can do, measured and by its data sheet."""
+
+from typing import TYPE_CHECKING
+
+from bench.measure.axes import TIMING_AXES
+from bench.measure.loaded import LoadedCase
+from bench.reference.peaks import Peak, peak_of
+from bench.registry import register_measure
+from bench.schema import Metric
+
+if TYPE_CHECKING:
+    from bench.measure.timing.ceilings import Roofline
+
+BLOCK_STEPS = 5
+NO_PEAK = "no data-sheet peak of this device and precision is known here"
+
+
+@register_measure("limits", depends_on=TIMING_AXES, version=1, is_timed=True)
+def limits(case: LoadedCase, *, max_s: float = 5.0) -> list[Metric]:
+    """How near forward passes at the case's batch come to this device's limits.
+
+    FLOPs are twice the counted MACs; bytes are those that every operator reads and writes, which fused kernels avoid,
+    so work of a compiled variant may stand above its roof. `of_device` is the share of the roofline: the lower of the
+    measured matrix product and the measured copy times the work's FLOPs per byte. `mfu` is the share of the dense
+    data-sheet peak, null where none is known. The record's detail `limits` has the ceilings and the peak's source.
+    """
+    from bench.measure.counting.cases import built_without_weights
+    from bench.measure.counting.tally import count
+    from bench.measure.timing.ceilings import Roofline, ceilings_of
+    from bench.measure.timing.taking import take
+    from bench.measure.timing.variants import forward_of
+    from bench.stats import median
+
+    batch = case.point.batch or 1
+    plain = built_without_weights(case)
+    counted = count(plain, case.inputs(plain, batch=batch, device="meta"))
+    forward = forward_of(case)(batch)
+    ceilings = ceilings_of(case)
+    forward.latency()
+    timing = take(case, lambda: forward.block(BLOCK_STEPS), what="limits", max_s=max_s)
+    flops, bytes_moved = 2 * counted.macs, counted.bytes_moved * _width(case.point.precision or "fp32")
+    roofline = Roofline(
+        flops_per_s=flops / median(timing.samples_s), flops_per_byte=flops / bytes_moved, ceilings=ceilings
+    )
+    peak = _peak(case)
+    case.note(
+        "limits",
+        {
+            "bound_by": "memory" if roofline.is_bound_by_memory else "compute",
+            "flops_per_byte": roofline.flops_per_byte,
+            "measured_flops_per_s": ceilings.flops_per_s,
+            "measured_bytes_per_s": ceilings.bytes_per_s,
+            "peak_source": peak.source if peak else None,
+        },
+    )
+    return _metrics(roofline, peak, precision=case.point.precision or "fp32", reason=timing.stopped_because)
+
+
+def _width(precision: str) -> float:
+    """Bytes of an element in this precision, as a share of the float32 that was counted."""
+    return 1.0 if precision in ("fp32", "tf32") else 0.5
+
+
+def _peak(case: LoadedCase) -> Peak | None:
+    if not case.device.startswith("cuda"):
+        return None
+    import torch
+
+    return peak_of(torch.cuda.get_device_name(case.device))
+
+
+def _metrics(roofline: "Roofline", peak: Peak | None, *, precision: str, reason: str) -> list[Metric]:
+    rate = peak.flops_per_s.get(precision.removesuffix("_weights")) if peak else None
+    of_ceiling = 100 * roofline.flops_per_s / roofline.ceilings.flops_per_s
+    return [
+        _higher("of_device", 100 * roofline.share, "%").model_copy(update={"stopped_because": reason}),
+        _higher("of_matmul", of_ceiling, "%"),
+        _higher("flops_per_s", roofline.flops_per_s, "FLOP/s"),
+        _higher("bytes_per_s", roofline.flops_per_s / roofline.flops_per_byte, "B/s"),
+        _higher("mfu", 100 * roofline.flops_per_s / rate, "%")
+        if rate
+        else Metric(name="limits.mfu", value=None, unit="%", better="higher", note=NO_PEAK),
+    ]
+
+
+def _higher(name: str, value: float, unit: str) -> Metric:
+    return Metric(name=f"limits.{name}", value=value, unit=unit, better="higher")

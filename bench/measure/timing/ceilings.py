@@ -1,0 +1,100 @@
+"""What this device can do at most, measured: a big matrix product for FLOP/s, a big copy for bytes/s.
+
+Taken once per session, device and precision, and kept beside the cases for those that follow.
+"""
+
+import json
+import os
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+
+from bench.measure.loaded import LoadedCase
+from bench.measure.timing.clocks import time_work
+from bench.measure.timing.protocol import Protocol, take_samples
+from bench.measure.timing.variants import AUTOCAST, CAST
+from bench.stats import median
+
+PROTOCOL = Protocol(window=5, warmup_s=1.0, min_samples=10, min_s=0.3, max_s=1.0)
+MATMUL_SIZES = {"cpu": 1024, "cuda": 8192}
+COPY_BYTES = {"cpu": 128 << 20, "cuda": 1 << 30}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ceilings:
+    """The most that was measured: FLOP/s of a matrix product (1 MAC = 2 FLOPs), bytes/s read plus written by a copy."""
+
+    flops_per_s: float
+    bytes_per_s: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Roofline:
+    """Where a piece of work stands under the ceilings; `flops_per_byte` is its intensity."""
+
+    flops_per_s: float
+    flops_per_byte: float
+    ceilings: Ceilings
+
+    @property
+    def roof_flops_per_s(self) -> float:
+        """FLOP/s that work of this intensity can reach at most."""
+        return min(self.ceilings.flops_per_s, self.flops_per_byte * self.ceilings.bytes_per_s)
+
+    @property
+    def is_bound_by_memory(self) -> bool:
+        return self.flops_per_byte * self.ceilings.bytes_per_s < self.ceilings.flops_per_s
+
+    @property
+    def share(self) -> float:
+        """Achieved FLOP/s as a share of the roof."""
+        return self.flops_per_s / self.roof_flops_per_s
+
+
+def ceilings_of(case: LoadedCase) -> Ceilings:
+    """The ceilings of this case's device in its precision: those of this session, else measured now and kept."""
+    file = case.artifacts.parent / "ceilings.json"
+    key = f"{case.device} {case.point.precision or 'fp32'} {case.point.threads or ''}".strip()
+    known = _read(file, session=case.session)
+    if key not in known:
+        known[key] = asdict(_measure(torch.device(case.device), case.point.precision or "fp32"))
+        _write(file, known, session=case.session)
+    return Ceilings(**known[key])
+
+
+def _measure(device: torch.device, precision: str) -> Ceilings:
+    """TF32 is as the case's own network was given it: whoever prepared that has set it."""
+    kind = "cpu" if device.type == "cpu" else "cuda"
+    dtype = {**AUTOCAST, **CAST}.get(precision, torch.float32)
+    size = MATMUL_SIZES[kind]
+    left, right, product = (torch.randn(size, size, device=device).to(dtype) for _ in range(3))
+    source = torch.zeros(COPY_BYTES[kind], dtype=torch.uint8, device=device)
+    target = torch.empty_like(source)
+    with torch.inference_mode():
+        matmul_s = _median_s(lambda: torch.matmul(left, right, out=product), device)
+        copy_s = _median_s(lambda: target.copy_(source), device)
+    return Ceilings(flops_per_s=2 * size**3 / matmul_s, bytes_per_s=2 * len(source) / copy_s)
+
+
+def _median_s(work: Callable[[], object], device: torch.device) -> float:
+    timing = take_samples(lambda: time_work(work, device), PROTOCOL, clock_s=time.perf_counter)
+    return median([sample.wall_s if sample.device_s is None else sample.device_s for sample in timing.samples])
+
+
+def _read(file: Path, *, session: str) -> dict[str, dict[str, float]]:
+    try:
+        kept = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    found: dict[str, dict[str, float]] = kept["ceilings"] if session and kept.get("session") == session else {}
+    return found
+
+
+def _write(file: Path, ceilings: dict[str, dict[str, float]], *, session: str) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    part = file.with_suffix(f".{os.getpid()}")
+    part.write_text(json.dumps({"session": session, "ceilings": ceilings}), encoding="utf-8")
+    part.replace(file)

@@ -1,0 +1,44 @@
+"""The cold process: reads a case, and writes how long each stretch took until its first logits and a little beyond."""
+
+import json
+import sys
+import time
+
+STEADY_STEPS = 3
+
+
+def main() -> None:
+    """Nothing heavy is imported before the clock of the imports runs."""
+    here_s = time.monotonic()
+    asked = json.loads(sys.stdin.read())
+    seconds = {"interpreter_s": here_s - asked["spawned_s"]}
+    started_s = time.monotonic()
+    from importlib import import_module
+    from pathlib import Path
+
+    import torch
+
+    from bench.measure.loaded import LoadedCase
+    from bench.measure.timing.variants import forward_of
+    from bench.schema import Case
+
+    case = Case.model_validate(asked["case"])
+    for plugin in case.plugins:
+        import_module(plugin)
+    if case.point.threads is not None:
+        torch.set_num_threads(case.point.threads)
+    seconds["import_s"] = time.monotonic() - started_s
+
+    started_s = time.monotonic()
+    pinned = case.model_copy(update={"point": case.point.model_copy(update={"device": asked["device"]})})
+    forward = forward_of(LoadedCase(pinned, artifacts=Path()))(case.point.batch or 1)
+    forward.synchronize()
+    seconds["build_s"] = time.monotonic() - started_s
+
+    seconds["first_step_s"] = forward.latency().wall_s
+    seconds["steady_step_s"] = min(forward.latency().wall_s for _ in range(STEADY_STEPS))
+    Path(asked["answer"]).write_text(json.dumps(seconds), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,31 @@
+"""Samples as metrics: the median with its interval, the samples kept behind it."""
+
+from collections.abc import Mapping, Sequence
+
+from bench.schema import Better, Metric
+from bench.stats import median_interval
+
+
+def sampled(
+    name: str,
+    values: Sequence[float],
+    *,
+    unit: str,
+    better: Better,
+    stopped_because: str | None = None,
+    labels: Mapping[str, str] | None = None,
+    note: str | None = None,
+) -> Metric:
+    """The median of `values` as metric `name`, with its 95 % interval where there are enough of them."""
+    middle = median_interval(values)
+    return Metric(
+        name=name,
+        value=middle.value,
+        unit=unit,
+        better=better,
+        labels=dict(labels or {}),
+        interval=(middle.low, middle.high) if middle.low == middle.low else None,
+        samples=tuple(values),
+        stopped_because=stopped_because,
+        note=note,
+    )

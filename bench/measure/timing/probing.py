@@ -1,0 +1,83 @@
+"""Tries batches in a process of their own: one that runs out of memory is an answer, one that breaks it is replaced."""
+
+import json
+import os
+import subprocess
+import sys
+from types import TracebackType
+from typing import Any
+
+from bench.measure.loaded import LoadedCase
+
+CHILD = "bench.measure.timing.probing_child"
+
+
+class Prober:
+    """Asks a child process for the throughput of a batch. `broken` has what broke a process, by batch.
+
+    A device error that is not for want of memory leaves a process unusable: the next question goes to a fresh one.
+    """
+
+    def __init__(self, case: LoadedCase, *, module: str = CHILD) -> None:
+        self._request = {"case": case.case.model_dump(mode="json"), "device": case.device}
+        self._command = [sys.executable, "-m", module]
+        self._child: subprocess.Popen[str] | None = None
+        self.broken: dict[int, str] = {}
+
+    def rate(self, batch: int) -> float | None:
+        """Clips/s of a short block of passes over `batch` clips; None where it does not fit or breaks its process."""
+        answer = self._ask(batch)
+        if "clips_per_s" in answer:
+            return float(answer["clips_per_s"])
+        if answer["error"] != "oom":
+            self.broken[batch] = str(answer["error"])
+            self.close()
+        return None
+
+    def fits(self, batch: int) -> bool:
+        """Whether a forward pass over `batch` clips can be done."""
+        return self.rate(batch) is not None
+
+    def close(self) -> None:
+        """End the child, and with it all that it holds on the device."""
+        if self._child is not None:
+            self._child.kill()
+            self._child.communicate()
+            self._child = None
+
+    def __enter__(self) -> "Prober":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _ask(self, batch: int) -> dict[str, Any]:
+        child = self._child or self._start()
+        assert child.stdin is not None
+        assert child.stdout is not None
+        try:
+            child.stdin.write(f"{batch}\n")
+            child.stdin.flush()
+        except BrokenPipeError:
+            return {"error": f"its process ended with code {child.wait()}"}
+        line = child.stdout.readline()
+        if not line:
+            return {"error": f"its process ended with code {child.wait()}"}
+        answer: dict[str, Any] = json.loads(line)
+        return answer
+
+    def _start(self) -> "subprocess.Popen[str]":
+        path = os.pathsep.join(entry or os.getcwd() for entry in sys.path)
+        self._child = subprocess.Popen(
+            self._command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=sys.stderr,
+            text=True,
+            env={**os.environ, "PYTHONPATH": path},
+        )
+        assert self._child.stdin is not None
+        self._child.stdin.write(json.dumps(self._request) + "\n")
+        return self._child

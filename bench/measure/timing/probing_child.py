@@ -1,0 +1,69 @@
+"""The process that tries batches: a case on its first line, then one batch a line, one answer a line."""
+
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator
+from importlib import import_module
+from pathlib import Path
+
+import torch
+
+from bench.measure.loaded import LoadedCase
+from bench.measure.timing.variants import Forward, forward_of
+from bench.schema import Case
+
+BLOCK_S = 0.2
+
+
+def main() -> None:
+    """Answer until nothing more is asked. What a model prints goes to standard error."""
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    lines = iter(sys.stdin.readline, "")
+    for answer in _answers(lines):
+        answers.write(json.dumps(answer) + "\n")
+        answers.flush()
+
+
+def _answers(lines: Iterator[str]) -> Iterator[dict[str, float | str]]:
+    asked = json.loads(next(lines))
+    case = Case.model_validate(asked["case"])
+    for plugin in case.plugins:
+        import_module(plugin)
+    pinned = case.model_copy(update={"point": case.point.model_copy(update={"device": asked["device"]})})
+    at: Callable[[int], Forward] | None = None
+    for line in lines:
+        try:
+            at = at or forward_of(LoadedCase(pinned, artifacts=Path()))
+            yield {"clips_per_s": _rate(at(int(line)))}
+        except (MemoryError, torch.OutOfMemoryError):
+            yield {"error": "oom"}
+        except Exception as error:  # whatever a model or a device raises is the answer
+            yield {"error": "oom" if _is_want_of_memory(error) else f"{type(error).__name__}: {error}"}
+        if torch.cuda.is_available():
+            _empty_cache()
+
+
+def _rate(forward: Forward) -> float:
+    forward.latency()
+    steps = max(2, round(BLOCK_S / max(1e-6, forward.latency().wall_s)))
+    return forward.batch / forward.block(steps).wall_s
+
+
+def _is_want_of_memory(error: Exception) -> bool:
+    """Torch has no class for it on a CPU, and libraries below it report it in their own words."""
+    text = str(error).lower()
+    words = ("out of memory", "can't allocate memory", "cannot allocate memory", "alloc_failed")
+    return isinstance(error, RuntimeError) and any(word in text for word in words)
+
+
+def _empty_cache() -> None:
+    try:
+        torch.cuda.empty_cache()
+    except RuntimeError:  # a broken context; this process is about to be replaced
+        return
+
+
+if __name__ == "__main__":
+    main()

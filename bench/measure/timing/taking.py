@@ -1,0 +1,86 @@
+"""Takes the samples of one timing of a case, and puts into its record what the clocks and the device said meanwhile."""
+
+import time
+from collections.abc import Callable
+
+from bench.measure.loaded import LoadedCase
+from bench.measure.timing.protocol import Protocol, Sample, Timing, take_samples
+from bench.measure.timing.watching import Watch, watch_of
+from bench.schema import Json
+from bench.stats import median
+
+# A process that computes or spins holds a core all the time; one that lost a tenth of it was waiting for a turn.
+RUNNING_SHARE = 0.9
+FEW = 0.05
+
+
+def take(case: LoadedCase, step: Callable[[], Sample], *, what: str, max_s: float) -> Timing:
+    """Time `step` by the protocol. `what` names the timing in the record's details and in its warnings."""
+    watch = watch_of(case.device)
+    timing = take_samples(step, Protocol(max_s=max_s), clock_s=time.perf_counter, is_slowed=watch.look, wait=time.sleep)
+    case.note(what, describe(timing, watch))
+    _warn(case, timing, what)
+    return timing
+
+
+def describe(timing: Timing, watch: Watch | None = None) -> dict[str, Json]:
+    """What is known of a timing beside its wall samples: warm-up, discarded samples, second clock, device."""
+    gpu = watch.summary() if watch else None
+    return {
+        "warmup_samples": timing.warmup_samples,
+        "discarded_samples": timing.discarded,
+        "stopped_because": timing.stopped_because,
+        **_second_clock(timing),
+        **({"gpu": gpu} if gpu else {}),
+    }
+
+
+def descheduled_share(timing: Timing) -> float | None:
+    """Share of the samples in which the process did not hold even one core; None without processor time."""
+    known = [sample for sample in timing.samples if sample.cpu_s is not None]
+    if not known:
+        return None
+    return sum(1 for sample in known if (sample.cpu_s or 0.0) < RUNNING_SHARE * sample.wall_s) / len(known)
+
+
+def _second_clock(timing: Timing) -> dict[str, Json]:
+    """Milliseconds of the second clock, sample by sample, with what they say of the wall clock's."""
+    on_device = [1000 * s.device_s for s in timing.samples if s.device_s is not None]
+    if on_device:
+        launching = [1000 * (s.wall_s - s.device_s) for s in timing.samples if s.device_s is not None]
+        return {
+            "device_p50_ms": median(on_device),
+            "launch_overhead_p50_ms": median(launching),
+            "device_ms": list(on_device),
+        }
+    on_cpu = [1000 * s.cpu_s for s in timing.samples if s.cpu_s is not None]
+    if on_cpu:
+        return {
+            "cpu_p50_ms": median(on_cpu),
+            "descheduled_share": descheduled_share(timing),
+            "cpu_ms": list(on_cpu),
+        }
+    return {}
+
+
+def _warn(case: LoadedCase, timing: Timing, what: str) -> None:
+    if timing.stopped_because == "throttled":
+        case.warn(
+            f"{what}: the device slowed itself down and did not recover",
+            "let it cool, raise its power limit or lock its clock: see `vbench doctor --gpu`",
+        )
+    elif timing.discarded:
+        case.warn(
+            f"{what}: {timing.discarded} samples of a slowed device were thrown away", "see `vbench doctor --gpu`"
+        )
+    if not timing.is_steady:
+        case.warn(
+            f"{what} did not become steady within its warm-up",
+            "see `vbench doctor` for what disturbs this machine, then run the case again",
+        )
+    waiting = descheduled_share(timing)
+    if waiting is not None and waiting > FEW:
+        case.warn(
+            f"{what}: in {waiting:.0%} of the samples this process waited for a core",
+            "stop what else is running, or take fewer threads",
+        )

@@ -1,0 +1,72 @@
+"""Watches a GPU while it is timed: whether it slows itself down, and what it did meanwhile, for the record."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from bench.nvml import GpuReading, read_gpu
+from bench.schema import Json
+
+SLOWED_BELOW = 0.75
+# A power cap alone is how a GPU under full load works as sold: it is recorded, and only its clock can make it slow.
+SLOWING_REASONS = frozenset(
+    {"hardware slowdown", "thermal slowdown (driver)", "thermal slowdown (hardware)", "power brake"}
+)
+LOOK_EVERY_S = 0.02
+
+
+def is_slowed(reading: GpuReading) -> bool:
+    """Whether a GPU slows itself down: its SM clock is under 75 % of the default, or heat or supply hold it back."""
+    if not SLOWING_REASONS.isdisjoint(reading.reasons):
+        return True
+    if reading.clock_mhz is None or not reading.default_clock_mhz:
+        return False
+    return reading.clock_mhz < SLOWED_BELOW * reading.default_clock_mhz
+
+
+@dataclass(kw_only=True)
+class Watch:
+    """Looks at the device between samples, at most every 20 ms; `read` gives None where there is nothing to see."""
+
+    read: Callable[[], GpuReading | None]
+    clock_s: Callable[[], float] = time.perf_counter
+    readings: list[GpuReading] = field(default_factory=list)
+    _looked_at_s: float | None = None
+    _is_slowed: bool = False
+
+    def look(self) -> bool:
+        """Whether the device slows itself down now, as of a look that is at most 20 ms old."""
+        now_s = self.clock_s()
+        if self._looked_at_s is not None and now_s - self._looked_at_s < LOOK_EVERY_S:
+            return self._is_slowed
+        self._looked_at_s = now_s
+        reading = self.read()
+        if reading is not None:
+            self.readings.append(reading)
+            self._is_slowed = is_slowed(reading)
+        return self._is_slowed
+
+    def summary(self) -> dict[str, Json] | None:
+        """Range of clock, temperature and power, and the share of looks at which each reason held; None unseen."""
+        if not self.readings:
+            return None
+        count = len(self.readings)
+        reasons = sorted({reason for reading in self.readings for reason in reading.reasons})
+        return {
+            "looks": count,
+            "slowed": sum(map(is_slowed, self.readings)) / count,
+            "clock_mhz": _range([r.clock_mhz for r in self.readings]),
+            "temperature_c": _range([r.temperature_c for r in self.readings]),
+            "power_w": _range([r.power_w for r in self.readings]),
+            "reasons": {name: sum(name in r.reasons for r in self.readings) / count for name in reasons},
+        }
+
+
+def watch_of(device: str) -> Watch:
+    """A watch over torch device `device`; it sees nothing but NVIDIA GPUs."""
+    return Watch(read=lambda: read_gpu(device))
+
+
+def _range(values: list[int | None] | list[float | None] | list[int | float | None]) -> Json:
+    known = [value for value in values if value is not None]
+    return [min(known), max(known)] if known else None

@@ -1,0 +1,56 @@
+"""Train step: forward with loss, backward and optimizer, each alone and all together. Loading of clips is not in it."""
+
+from typing import TYPE_CHECKING
+
+from bench.errors import InputError
+from bench.measure.axes import TIMING_AXES
+from bench.measure.loaded import LoadedCase
+from bench.registry import register_measure
+from bench.schema import Metric
+
+if TYPE_CHECKING:
+    from bench.measure.timing.protocol import Timing
+
+PARTS = ("forward", "backward", "optimizer")
+
+
+@register_measure("train_step", depends_on=TIMING_AXES, version=1, is_timed=True)
+def train_step(case: LoadedCase, *, max_s: float = 10.0) -> list[Metric]:
+    """Milliseconds of a train step at the case's batch (1 by default) and of its parts, and clips trained a second.
+
+    The step is cross entropy and SGD with momentum in the case's precision: autocast for `fp16` (with loss scaling)
+    and `bf16`, plain steps on cast weights for the others. On CUDA parts lie between events, the step between two
+    waits, so the parts may add up to less than the step.
+    """
+    from bench.measure.timing.taking import take
+    from bench.measure.timing.training import train_step_of
+
+    batch = case.point.batch or 1
+    step = train_step_of(case, batch=batch)
+    try:
+        step()
+    except ValueError as error:
+        if "more than 1 value per channel" not in str(error):
+            raise
+        raise InputError(
+            f"{case.point.model} normalises over its batch and cannot train on {batch} clip of {case.point.clip}; "
+            "give a larger batch, such as `train_step: {batch: 8}`"
+        ) from None
+    return _metrics(take(case, step, what="train_step", max_s=max_s), batch=batch)
+
+
+def _metrics(timing: "Timing", *, batch: int) -> list[Metric]:
+    from bench.measure.timing.figures import sampled
+
+    reason = timing.stopped_because
+    step_ms = [1000 * s for s in timing.samples_s]
+    rates = [batch / s for s in timing.samples_s]
+    parts = [
+        sampled(f"train_step.{name}_ms", [1000 * s.parts_s[place] for s in timing.samples], unit="ms", better="lower")
+        for place, name in enumerate(PARTS)
+    ]
+    return [
+        sampled("train_step.step_ms", step_ms, unit="ms", better="lower", stopped_because=reason),
+        *parts,
+        sampled("train_step.clips_per_s", rates, unit="clips/s", better="higher", stopped_because=reason),
+    ]

@@ -1,0 +1,29 @@
+"""A small network as a loaded case."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from bench.measure.loaded import LoadedCase
+from bench.schema import Case, Json, Point
+
+Load = Callable[..., LoadedCase]
+
+
+@pytest.fixture
+def load(tmp_path: Path) -> Load:
+    """Makes a case of `c3d_search` at 4x1x16 on the CPU; axes can be given, `model` and `args` among them."""
+
+    def make(**axes: Json) -> LoadedCase:
+        given = {
+            "model": "c3d_search",
+            "args": {"width": 0.05, "num_classes": 4},
+            "clip": "4x1x16",
+            "device": "cpu",
+            **axes,
+        }
+        case = Case(suite="s", point=Point.model_validate(given), measures={})
+        return LoadedCase(case, artifacts=tmp_path / "artifacts" / "x")
+
+    return make

@@ -1,0 +1,49 @@
+"""What the second clock says of a timing."""
+
+import pytest
+import torch
+
+from bench.measure.timing.clocks import each, time_work
+from bench.measure.timing.protocol import Sample, StopReason, Timing
+from bench.measure.timing.taking import descheduled_share, describe
+
+
+def timing(*samples: Sample, reason: StopReason = "precise") -> Timing:
+    return Timing(samples=samples, warmup_samples=20, is_steady=True, stopped_because=reason)
+
+
+def test_launching_costs_what_the_wall_has_more_than_the_device() -> None:
+    found = describe(timing(*(Sample(wall_s=0.003, device_s=s) for s in (0.001, 0.002, 0.0025))))
+    assert found["device_ms"] == pytest.approx([1, 2, 2.5])
+    assert found["device_p50_ms"] == pytest.approx(2)
+    assert found["launch_overhead_p50_ms"] == pytest.approx(1)
+
+
+def test_a_process_that_waited_for_a_core_is_seen() -> None:
+    busy, on_two_cores, waiting = (Sample(wall_s=0.01, cpu_s=s) for s in (0.0099, 0.0190, 0.0050))
+    assert descheduled_share(timing(busy, on_two_cores, waiting, waiting)) == 0.5
+    assert describe(timing(busy, waiting))["cpu_ms"] == pytest.approx([9.9, 5.0])
+    assert descheduled_share(timing(Sample(wall_s=1, device_s=1))) is None
+
+
+def test_work_on_a_cpu_has_wall_and_processor_time() -> None:
+    square = torch.ones(300, 300)
+    sample = time_work(lambda: square @ square, torch.device("cpu"))
+    assert sample.wall_s > 0
+    assert sample.cpu_s is not None
+    assert sample.cpu_s > 0
+    assert sample.device_s is None
+
+
+def test_a_share_of_a_block_leaves_unknown_clocks_unknown() -> None:
+    assert each(Sample(wall_s=3.0, cpu_s=6.0), of=3) == Sample(wall_s=1.0, device_s=None, cpu_s=2.0)
+
+
+@pytest.mark.gpu
+def test_device_time_lies_within_wall_time() -> None:
+    square = torch.ones(2048, 2048, device="cuda")
+    time_work(lambda: square @ square, torch.device("cuda"))
+    sample = time_work(lambda: square @ square, torch.device("cuda"))
+    assert sample.device_s is not None
+    assert 0 < sample.device_s < sample.wall_s
+    assert sample.cpu_s is None

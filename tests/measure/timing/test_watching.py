@@ -1,0 +1,113 @@
+"""Throttling and strangers on a GPU, told from recorded traces. Nothing here needs a GPU or sleeps."""
+
+import pytest
+
+from bench.measure.timing.watching import Watch, is_slowed
+from bench.nvml import GpuProcess, GpuReading, foreign_among, read_gpu, reasons_of
+
+
+def reading(clock_mhz: int | None = 1980, *reasons: str, default: int | None = 1980, heat: int = 50) -> GpuReading:
+    return GpuReading(
+        clock_mhz=clock_mhz, default_clock_mhz=default, reasons=reasons, temperature_c=heat, power_w=300.0
+    )
+
+
+@pytest.mark.parametrize(
+    ("seen", "slowed"),
+    [
+        (reading(), False),
+        (reading(1485), False),
+        (reading(1484), True),
+        (reading(1900, "power cap"), False),
+        (reading(1400, "power cap"), True),
+        (reading(1980, "application clocks"), False),
+        (reading(1980, "thermal slowdown (driver)"), True),
+        (reading(1980, "hardware slowdown", "power brake"), True),
+        (reading(None), False),
+        (reading(None, "thermal slowdown (hardware)"), True),
+        (reading(300, default=None), False),
+    ],
+)
+def test_a_gpu_is_slowed_by_its_clock_or_by_heat_and_supply(seen: GpuReading, slowed: bool) -> None:
+    assert is_slowed(seen) is slowed
+
+
+def test_reasons_are_named_bit_by_bit() -> None:
+    assert reasons_of(0) == ()
+    assert reasons_of(0x4 | 0x40) == ("power cap", "thermal slowdown (hardware)")
+    assert reasons_of(0x200) == (), "a bit that no driver of today sets"
+
+
+def watched(trace: list[GpuReading | None], times_s: list[float]) -> Watch:
+    readings, times = iter(trace), iter(times_s)
+    return Watch(read=lambda: next(readings), clock_s=lambda: next(times))
+
+
+def test_a_watch_looks_at_most_every_20_ms_and_remembers_in_between() -> None:
+    watch = watched([reading(), reading(900), reading()], [0.0, 0.019, 0.021, 0.03, 0.05])
+    assert [watch.look() for _ in range(5)] == [False, False, True, True, False]
+    assert len(watch.readings) == 3
+
+
+def test_a_summary_gives_ranges_and_shares() -> None:
+    trace = [reading(1980, heat=50), reading(1400, "power cap", heat=80), reading(1700, "power cap"), None]
+    watch = watched(trace, [0.0, 1.0, 2.0, 3.0])
+    for _ in trace:
+        watch.look()
+    summary = watch.summary()
+    assert summary is not None
+    assert summary["looks"] == 3
+    assert summary["slowed"] == pytest.approx(1 / 3)
+    assert summary["clock_mhz"] == [1400, 1980]
+    assert summary["temperature_c"] == [50, 80]
+    assert summary["reasons"] == {"power cap": pytest.approx(2 / 3)}
+
+
+def test_a_cpu_has_nothing_to_watch() -> None:
+    assert read_gpu("cpu") is None
+    watch = watched([None], [0.0])
+    assert not watch.look()
+    assert watch.summary() is None
+
+
+def process(pid: int) -> GpuProcess:
+    return GpuProcess(pid=pid, name="python", memory_bytes=None)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "foreign"),
+    [
+        ([], [7], []),
+        ([8], [7, 8], [8]),
+        ([], [7, 9], [9]),
+        ([], [1234], []),
+        ([8], [8, 1234], [8]),
+        ([], [1234, 5678], [1234, 5678]),
+        ([8], [7], [8]),
+    ],
+    ids=[
+        "only ours",
+        "one was there",
+        "one came beside ours",
+        "ours under the host's number",
+        "one was there, ours under the host's number",
+        "two came, either may be ours",
+        "one went meanwhile",
+    ],
+)
+def test_strangers_are_told_from_this_process(before: list[int], after: list[int], foreign: list[int]) -> None:
+    found = foreign_among([process(p) for p in before], [process(p) for p in after], own_pid=7)
+    assert [p.pid for p in found] == foreign
+
+
+def test_a_process_is_named_with_what_is_known_of_it() -> None:
+    assert str(GpuProcess(pid=5, name="python3", memory_bytes=2_100_000_000)) == "python3 (pid 5, 2.1 GB)"
+    assert str(GpuProcess(pid=5, name=None, memory_bytes=None)) == "a process that cannot be seen from here (pid 5)"
+
+
+@pytest.mark.gpu
+def test_a_real_gpu_tells_its_clock_and_heat() -> None:
+    seen = read_gpu("cuda")
+    assert seen is not None
+    assert seen.clock_mhz is not None
+    assert seen.temperature_c is not None
