@@ -220,7 +220,10 @@ def convolution(
     if transposed or not _are_plain(*operands) or x.ndim != weight.ndim or x.shape[1] != weight.shape[1] * groups:
         return NotImplemented
     sizes = _slid(x.shape[2:], weight.shape[2:], stride, padding, dilation)
-    if min(sizes, default=0) < 1 or weight.shape[0] % groups or (bias is not None and bias.shape != weight.shape[:1]):
+    if min(sizes, default=1) < 1:  # not every torch refuses this on meta
+        kernel, clip = ("x".join(map(str, shape[2:])) for shape in (weight.shape, x.shape))
+        raise RuntimeError(f"a kernel of {kernel} does not fit into an input of {clip}, padding included")
+    if not sizes or weight.shape[0] % groups or (bias is not None and bias.shape != weight.shape[:1]):
         return NotImplemented
     return _empty((x.shape[0], weight.shape[0], *sizes), x)
 

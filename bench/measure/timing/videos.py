@@ -1,16 +1,16 @@
 """The video files that a timed case reads."""
 
 from collections.abc import Mapping
+from typing import Any
 
 from bench.data.collection import VideoSet, open_dataset
 from bench.errors import InputError
 from bench.measure.loaded import LoadedCase
 from bench.registry import DATASETS
-from bench.schema import Json
 from bench.train.protocol import evaluated_split
 
 
-def videos_of(case: LoadedCase, *, what: str, root: str | None, options: Mapping[str, Json] | None) -> VideoSet:
+def videos_of(case: LoadedCase, *, what: str, root: str | None, options: Mapping[str, Any] | None) -> VideoSet:
     """The videos that the case would be evaluated on; InputError where it names no data set."""
     point = case.point
     if point.dataset is None:

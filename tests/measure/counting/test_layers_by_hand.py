@@ -373,6 +373,7 @@ def test_meta_and_cpu_agree_on_every_backward() -> None:
         assert on_meta.by_module == on_cpu.by_module, layer.name
 
 
+@pytest.mark.filterwarnings("ignore:.*torch.jit.*deprecated:DeprecationWarning")
 def test_a_scripted_module_is_counted_on_the_cpu_and_its_gradients_stay_away_from_the_original() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)
