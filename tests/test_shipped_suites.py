@@ -49,7 +49,7 @@ def recipes_of(case: Case) -> Iterator[str]:
 @pytest.mark.usefixtures("no_data")
 def test_each_suite_is_planned_without_data_and_its_recipes_are_there(name: str, small: bool, facts: Facts) -> None:
     cases = cases_of(name, small=small, facts=facts)
-    assert any("accuracy" in case.measures for case in cases)
+    assert cases
     for recipe in {recipe for case in cases for recipe in recipes_of(case)}:
         assert read_recipe(SUITES / "recipes" / f"{recipe}.yaml").recipe == recipe
 

@@ -7,14 +7,12 @@ from typing import Any
 
 from bench.errors import BenchError, InputError
 from bench.execution.child import Reply, request
-from bench.execution.facts import import_plugins, source_of_model
+from bench.execution.facts import PACKAGED, import_plugins, source_of_model
 from bench.measure.counting.tally import count
 from bench.measure.loaded import LoadedCase
 from bench.models.factory import find_model, list_models
 from bench.registry import MODELS, ModelEntry
 from bench.schema import Case, Clip, Json, ModelFacts, Point, Probe
-
-PACKAGED = ("torchvision:", "timm:")
 
 
 def main() -> None:

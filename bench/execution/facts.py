@@ -22,6 +22,7 @@ from bench.schema import Json, ModelFacts, Point, Probe, digest
 
 PACKAGE = Path(bench.__file__).parent
 SOURCES_OF_FACTS = ("models", "measure/counting", "schema.py", "registry.py", "execution/asking.py")
+PACKAGED = ("torchvision:", "timm:")  # what these names mean changes with the version of a library only
 LIBRARIES = ("torch", "torchvision", "timm", "transformers")
 OnProgress = Callable[[int, int], None]
 
@@ -57,9 +58,15 @@ class Facts:
 
     def look_up(self, names: Sequence[str]) -> None:
         """Ask for all these `source:name` models in one go; the answers wait for `model`."""
-        missing = [name for name in dict.fromkeys(names) if ":" in name and name not in self._described]
-        answers = self._ask([{"describe": name} for name in missing])
-        self._described.update(zip(missing, answers, strict=True))
+        foreign = [name for name in dict.fromkeys(names) if ":" in name and name not in self._described]
+        self._described.update({name: self._cache[name] for name in foreign if name in self._cache})
+        missing = [name for name in foreign if name not in self._described]
+        answers = dict(zip(missing, self._ask([{"describe": name} for name in missing]), strict=True))
+        self._described.update(answers)
+        kept = {name: facts for name, facts in answers.items() if name.startswith(PACKAGED) and "problem" not in facts}
+        if kept:
+            self._cache.update(kept)
+            self._save()
 
     @cached_property
     def models(self) -> dict[str, ModelFacts]:

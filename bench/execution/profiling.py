@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field
 
 from bench.errors import InputError
-from bench.execution.facts import cache_folder, source_of_facts, write_cache
+from bench.execution.facts import PACKAGED, cache_folder, source_of_facts, write_cache
 from bench.schema import Case, Clip, Frozen, Json, Metric, Point, Record, digest
 
 if TYPE_CHECKING:
@@ -24,7 +24,6 @@ CONVENTION = (
     "1 MAC = 2 FLOPs. MACs are the products of convolutions, linear layers, matrix products, attention and RNN gates; "
     "no bias, normalisation, activation or pooling. One forward pass of the input shown."
 )
-FOREIGN_SOURCES = ("torchvision:", "timm:")
 DIMENSIONS = "BxCxTxHxW"
 
 
@@ -270,7 +269,7 @@ def _views(text: str) -> int:
 
 def _can_cache(model: str) -> bool:
     """A user's own factory may change without our sources changing."""
-    return ":" not in model or model.startswith(FOREIGN_SOURCES)
+    return ":" not in model or model.startswith(PACKAGED)
 
 
 def _cache_file(request: Mapping[str, Any]) -> Path:

@@ -1,5 +1,7 @@
 """Models as `vbench models` lists them."""
 
+from pathlib import Path
+
 import pytest
 
 from bench.errors import UnknownNameError
@@ -24,3 +26,11 @@ def test_networks_of_another_package_are_listed_by_its_name() -> None:
     rows = {model.name: probe for model, probe in model_rows("torchvision:r*", Facts())}
     assert list(rows) == ["torchvision:r2plus1d_18", "torchvision:r3d_18"]
     assert rows["torchvision:r3d_18"].macs == 40_696_553_472
+
+
+@pytest.mark.slow
+def test_facts_of_another_package_are_asked_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    found = Facts().model("torchvision:r3d_18")
+    monkeypatch.setattr(Facts, "_ask", lambda self, requests: pytest.fail(str(requests)) if requests else [])
+    assert Facts().model("torchvision:r3d_18") == found

@@ -140,15 +140,13 @@ def test_a_killed_run_goes_on_where_it_was(folder: Path) -> None:
     assert run("calm.yaml", out="out").finished == ()
 
 
-@pytest.mark.parametrize("place", ["weights", "an argument", "the recipe"])
-def test_a_result_is_stale_where_a_file_behind_it_changed(folder: Path, place: str) -> None:
-    file = folder / "file.yaml"
-    file.write_text("before")
-    setting = {"weights": {"weights": str(file)}, "an argument": {"args": {"mood": str(file)}}}
-    point = Point(model="tiny", clip="4x1x8", **setting.get(place, {"recipe": "file"}))  # type: ignore[arg-type]
-    case, facts = Case(suite="moods", point=point, measures={"memory": {}}), Facts(["moody"])
-
-    before = freshness_of(case, facts, [folder])
-    assert freshness_of(case, facts, [folder]) == before
-    file.write_text("after")
-    assert freshness_of(case, facts, [folder]) != before
+def test_a_result_is_stale_where_a_file_behind_it_changed(folder: Path) -> None:
+    facts, file = Facts(["moody"]), folder / "file.yaml"
+    for setting in ({"weights": str(file)}, {"args": {"mood": str(file)}}, {"recipe": "file"}):
+        file.write_text("before")
+        point = Point(model="tiny", clip="4x1x8", **setting)  # type: ignore[arg-type]
+        case = Case(suite="moods", point=point, measures={"memory": {}})
+        before = freshness_of(case, facts, [folder])
+        assert freshness_of(case, facts, [folder]) == before
+        file.write_text("after")
+        assert freshness_of(case, facts, [folder]) != before, setting

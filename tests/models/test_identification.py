@@ -28,7 +28,7 @@ def fits(name: str, **arguments: object) -> list[str]:
 @pytest.mark.parametrize(
     ("name", "arguments", "found"),
     [
-        ("resnet3d_50", {"num_classes": 1139}, "resnet3d_50 (num_classes=1139)"),
+        pytest.param("resnet3d_50", {"num_classes": 1139}, "resnet3d_50 (num_classes=1139)", marks=pytest.mark.slow),
         pytest.param(
             "resnet3d_18", {"shortcut": "A"}, "resnet3d_18 (num_classes=700, shortcut='A')", marks=pytest.mark.slow
         ),
