@@ -21,7 +21,7 @@ from bench.registry import DATASETS, MEASURES, DatasetEntry, MeasureEntry
 from bench.schema import Json, ModelFacts, Point, Probe, digest
 
 PACKAGE = Path(bench.__file__).parent
-SOURCES_OF_FACTS = ("models", "measure/counting", "schema.py", "registry.py", "execution/asking.py")
+SOURCES_OF_FACTS = ("models", "measure/counting", "reference", "schema.py", "registry.py", "execution/asking.py")
 PACKAGED = ("torchvision:", "timm:")  # what these names mean changes with the version of a library only
 LIBRARIES = ("torch", "torchvision", "timm", "transformers")
 OnProgress = Callable[[int, int], None]
@@ -136,7 +136,7 @@ def write_cache(file: Path, value: Json) -> None:
 
 def source_of_facts() -> str:
     """Hash of all that decides what a model is and counts: our sources, the libraries, Python."""
-    files = [f for name in SOURCES_OF_FACTS for f in _python_files(PACKAGE / name)]
+    files = [f for name in SOURCES_OF_FACTS for f in _sources(PACKAGE / name)]
     libraries = [(name, _version(name)) for name in LIBRARIES]
     return digest([[(f.name, _hash(f)) for f in files], libraries, platform.python_version()])
 
@@ -178,8 +178,8 @@ def _plugin_sources(plugins: Sequence[str]) -> list[str]:
     return [_hash(Path(spec.origin)) for spec in specs if spec and spec.origin]
 
 
-def _python_files(path: Path) -> list[Path]:
-    return sorted(path.rglob("*.py")) if path.is_dir() else [path]
+def _sources(path: Path) -> list[Path]:
+    return sorted(f for f in path.rglob("*") if f.suffix in (".py", ".csv")) if path.is_dir() else [path]
 
 
 def _hash(file: Path) -> str:

@@ -55,7 +55,7 @@ class Roofline:
 
 
 def ceilings_of(case: LoadedCase) -> Ceilings:
-    """The ceilings of this case's device in its precision: those of this session, else measured now and kept."""
+    """The ceilings of this case's device in its precision: those of this run, else measured now and kept."""
     file = case.artifacts.parent / "ceilings.json"
     key = f"{case.device} {case.point.precision or 'fp32'} {case.point.threads or ''}".strip()
     known = _read(file, session=case.session)
