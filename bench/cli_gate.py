@@ -84,6 +84,9 @@ def ab(
         Path | None, typer.Option("--out", help="Folder of the records; results/<suite>-ab/<time> if not given.")
     ] = None,
     small: Annotated[bool, typer.Option("--small", help="The suite's small form.")] = False,
+    apart: Annotated[
+        bool, typer.Option("--apart", help="Run BASE and HEAD one after the other, also where steps could take turns.")
+    ] = False,
     gate: GateLimits = None,
     across: Across = False,
     fail_on: FailOn = ALL_FAULTS,
@@ -116,6 +119,7 @@ def ab(
             small=small,
             gate=limits,
             across=across,
+            apart=apart,
             on_note=show_note,
         )
     raise typer.Exit(outputs.give(found))

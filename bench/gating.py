@@ -12,6 +12,7 @@ from bench.comparison.looks import LOOKS, Looks, open_cases
 from bench.comparison.outcome import Comparison, Uncompared
 from bench.comparison.wording import count, percent
 from bench.errors import InputError, SetUpError
+from bench.execution.pairs import run_apart, run_together
 from bench.execution.sides import PlannedCase, Ran, Side, SideName, SideSpec, place_of, read_side, suite_of
 from bench.execution.turns import Turns, measure_in_turns
 from bench.store import RECORDS
@@ -39,12 +40,14 @@ def ab(
     small: bool = False,
     gate: Mapping[str, GateValue] | None = None,
     across: bool = False,
+    apart: bool = False,
     on_note: OnNote = lambda text: None,
 ) -> Comparison:
     """Verdicts of `head` against `base`, both measured now by the cases of `suite`.
 
     A side is a commit, branch or tag; `.`, the working folder as it is; `model:NAME` or `package.module:factory`, in
-    the place of the suite's one model; or `python:PATH`, another environment's interpreter. Records of both stay in
+    the place of the suite's one model; or `python:PATH`, another environment's interpreter. On a CPU two processes, one
+    of each side, take turns by steps; `apart`, or on a GPU, they run one after the other. Records of both stay in
     `<out>/base` and `<out>/head` (`results/<suite>-ab/<time>`). SetUpError where a side cannot be measured at all.
     """
     started = time.monotonic()
@@ -60,7 +63,9 @@ def ab(
             for name, spec, given in zip(_NAMES, specs, suites, strict=True)
         ]
         looks = Looks(folder / "base", folder / "head", gate=gate, across=across, differing=_differing(specs))
-        comparison = _measured(sides, looks, deadline_s=started + budget_s, by_place=_is_model(specs), on_note=on_note)
+        comparison = _measured(
+            sides, looks, deadline_s=started + budget_s, by_place=_is_model(specs), apart=apart, on_note=on_note
+        )
         titles = [side.place.title for side in sides]
     notes = (*comparison.notes, f"records of both sides: {folder}")
     return replace(comparison, base=titles[0], head=titles[1], notes=notes)
@@ -84,16 +89,19 @@ def pair_plans(base: Sequence[PlannedCase], head: Sequence[PlannedCase], *, by_p
     )
 
 
-def _measured(sides: Sequence[Side], looks: Looks, *, deadline_s: float, by_place: bool, on_note: OnNote) -> Comparison:
+def _measured(
+    sides: Sequence[Side], looks: Looks, *, deadline_s: float, by_place: bool, apart: bool, on_note: OnNote
+) -> Comparison:
     pairing = pair_plans(sides[0].cases, sides[1].cases, by_place=by_place)
     titles = {case.id: case.title for case in sides[1].cases}
 
-    def run(side: SideName, case: str, index: int) -> Ran:
-        number = _NAMES.index(side)
-        ran = sides[number].run(pairing.shared[case][number], index)
-        if not ran.is_good:
+    def run(first: SideName, case: str, index: int) -> Sequence[Ran]:
+        pair = {side.name: (side, place) for side, place in zip(sides, pairing.shared[case], strict=True)}
+        is_sharing = all(side.cases[place].is_sharing for side, place in pair.values()) and not apart
+        ran = (run_together if is_sharing else run_apart)(pair, first, index)
+        for side in (side for side in ran if not ran[side].is_good):
             on_note(f"{titles[case]}: run {index} of {side} has no result; this case is not measured further")
-        return ran
+        return list(ran.values())
 
     def judge(blocks: Mapping[str, int], is_last: bool) -> set[str]:
         found = looks.look(blocks, is_last=is_last)

@@ -152,7 +152,8 @@ class Case(Frozen):
 class Metric(Frozen):
     """One value with name (`measure.quantity_unit`), unit and better direction. Unknown is None with a `note`.
 
-    `samples` are the raw values behind a sampled metric, in `unit`; `interval` is its 95 % interval.
+    `samples` are the raw values behind a sampled metric, in `unit`; `interval` is its 95 % interval. Where the run took
+    turns with another, `turns` has the number of each sample's turn, which is that of the other's turn beside it.
     """
 
     name: str = Field(pattern=r"^[a-z0-9_]+\.[a-z0-9_]+$")
@@ -163,6 +164,7 @@ class Metric(Frozen):
     labels: dict[str, str] = Field(default_factory=dict)
     interval: tuple[float, float] | None = None
     samples: tuple[float, ...] = ()
+    turns: tuple[int, ...] = ()
     stopped_because: str | None = None
     note: str | None = None
 

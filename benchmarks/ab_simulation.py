@@ -80,9 +80,10 @@ def in_pairs(values: Values, *, factor: float) -> NDArray[np.float64]:
     repeats, processes = values.shape
     pairs = np.empty((repeats, processes // 2, 2))
     for block in range(processes // 4):
-        for turn, (side, place) in enumerate(BLOCKS[block % 2]):
-            is_head = side == "head"
-            pairs[:, 2 * block + place, int(is_head)] = values[:, 4 * block + turn] * (factor if is_head else 1.0)
+        for place, first in enumerate(BLOCKS[block % 2]):
+            for turn, is_head in enumerate((first == "head", first != "head")):
+                process = values[:, 4 * block + 2 * place + turn]
+                pairs[:, 2 * block + place, int(is_head)] = process * (factor if is_head else 1.0)
     return pairs
 
 

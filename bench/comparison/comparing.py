@@ -17,6 +17,7 @@ from bench.comparison.judging import (
 )
 from bench.comparison.likeness import Unlike, depends_on_machine, noteworthy_fields, unlike_fields
 from bench.comparison.limits import GateValue, Rule, limits_of, read_rules, rule_for
+from bench.comparison.neighbours import values_beside
 from bench.comparison.outcome import Comparison, Row
 from bench.comparison.pairing import Pair, failures_of, left_over, pair_cases
 from bench.comparison.sides import Run, Side, open_side
@@ -154,8 +155,7 @@ class _Sample:
     def beside(self, other: "_Sample") -> list[tuple[float, float]]:
         """Values of runs with one index on both sides: neighbours in time, where runs were taken in turns."""
         own, others = ({run.record.run_index: m for run, m in side.known} for side in (self, other))
-        shared = sorted(own.keys() & others.keys())
-        return list(zip(*(metric_values([side[i] for i in shared]) for side in (own, others)), strict=True))
+        return [values_beside(own[index], others[index]) for index in sorted(own.keys() & others.keys())]
 
 
 def _is_of_machine(metric: Metric) -> bool:

@@ -10,6 +10,7 @@ import os
 import signal
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import IO, Any
@@ -53,16 +54,48 @@ def _served(asked: dict[str, Any]) -> Iterator[dict[str, Any]]:
     cases, recipes = target.suite.cases, recipe_folders(target.suite.path)
     with target.store.lock():
         target.store.write_suite(target.suite.facts())
-        yield {"cases": [{"id": c.id, "title": c.title} for c in cases], **_origins(asked["suite"])}
+        planned = [{"id": c.id, "title": c.title, "is_sharing": _is_sharing(c)} for c in cases]
+        yield {"cases": planned, **_origins(asked["suite"])}
         for line in sys.stdin:
             wanted = json.loads(line)
             case = cases[wanted["case"]]
-            freshness = target.freshness[case.id]
-            record = run_case(
-                case, target.store, run_index=wanted["index"], freshness=freshness, recipes=recipes
-            )  # fmt: skip
+            with _floor(wanted["floor"]):
+                record = run_case(
+                    case,
+                    target.store,
+                    run_index=wanted["index"],
+                    freshness=target.freshness[case.id],
+                    recipes=recipes,
+                )
             target.store.append(record)
             yield {"is_good": record.is_good, "needs_turns": any(map(_needs_turns, record.metrics))}
+
+
+@contextmanager
+def _floor(address: str | None) -> Iterator[None]:
+    """Tell the worker where it asks for the floor; a worker from before there was one does not listen."""
+    if address is not None:
+        os.environ["VBENCH_FLOOR"] = address
+    try:
+        yield
+    finally:
+        os.environ.pop("VBENCH_FLOOR", None)
+
+
+def _is_sharing(case: Any) -> bool:
+    """Whether this vbench knows of the floor, and the case leaves its device to another process between its turns.
+
+    A CPU's cases do but for training, which has no turns; what a GPU does between two processes is its own affair.
+    """
+    if find_spec("bench.measure.floor") is None or "accuracy" in case.measures:
+        return False
+    return case.point.device == "cpu" or (case.point.device is None and not _has_gpu())
+
+
+def _has_gpu() -> bool:
+    import torch
+
+    return torch.cuda.is_available()
 
 
 def _needs_turns(metric: Any) -> bool:

@@ -47,10 +47,11 @@ class Place:
 
 @dataclass(frozen=True, kw_only=True)
 class PlannedCase:
-    """A case as one side plans it."""
+    """A case as one side plans it. `is_sharing` says that it may be measured while the other side's process lives."""
 
     id: str
     title: str
+    is_sharing: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,7 +145,8 @@ class Side:
                 start_new_session=True,
             )
         try:
-            planned = self._ask({"suite": suite, "name": str(path), "out": str(out)})
+            self._send({"suite": suite, "name": str(path), "out": str(out)})
+            planned = self._answer()
             self._check_origins(planned)
         except BaseException:
             self.close()
@@ -153,7 +155,21 @@ class Side:
 
     def run(self, case: int, index: int) -> Ran:
         """Measure the case at this place of the plan once; its record is kept in this side's folder."""
-        return Ran(**self._ask({"case": case, "index": index}))
+        self.begin(case, index)
+        return self.result()
+
+    def begin(self, case: int, index: int, *, floor: str | None = None) -> None:
+        """Begin such a run and do not wait for it; with `floor`, an address, its timings take turns with another's."""
+        self._send({"case": case, "index": index, "floor": floor})
+
+    def result(self) -> Ran:
+        """What came of the run that was begun, once it has ended."""
+        return Ran(**self._answer())
+
+    def fileno(self) -> int:
+        """For `select`: readable when the run has ended."""
+        assert self._process.stdout is not None
+        return self._process.stdout.fileno()
 
     def close(self) -> None:
         """End the process and what it started."""
@@ -173,12 +189,14 @@ class Side:
     ) -> None:
         self.close()
 
-    def _ask(self, request: Mapping[str, Any]) -> dict[str, Any]:
+    def _send(self, request: Mapping[str, Any]) -> None:
         assert self._process.stdin is not None
-        assert self._process.stdout is not None
         with suppress(BrokenPipeError):
             self._process.stdin.write(json.dumps(request) + "\n")
             self._process.stdin.flush()
+
+    def _answer(self) -> dict[str, Any]:
+        assert self._process.stdout is not None
         answer = self._read(self._process.stdout.readline())
         if "problem" in answer:
             raise SetUpError(f"{self.name} ({self.place.title}) cannot be measured: {answer['problem']}")

@@ -53,7 +53,8 @@ def _song(case: LoadedCase, device: "torch.device") -> dict[str, float]:
     from bench.measure.timing.canary import sing
 
     case.progress("canary")
-    song = sing(device)
+    with case.floor.held():
+        song = sing(device)
     if device.type == "cuda":
         torch.cuda.empty_cache()
     return song

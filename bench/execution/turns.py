@@ -1,4 +1,4 @@
-"""Base and head in turns, A B B A B A A B, until every case is decided or the time is up. Pure: a clock is given."""
+"""Base and head in pairs of runs until every case is decided or the time is up. Pure: a clock is given."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -6,21 +6,18 @@ from typing import Literal
 
 from bench.execution.sides import Ran, SideName
 
-# Who runs when in even and in odd blocks, with the run's place among those of its side. A straight drift cancels in
-# each block, and the side that a disturbance in mid-block hits is not always the same.
-BLOCKS: tuple[tuple[tuple[SideName, int], ...], ...] = (
-    (("base", 0), ("head", 0), ("head", 1), ("base", 1)),
-    (("head", 0), ("base", 0), ("base", 1), ("head", 1)),
-)
+# Which side of a pair goes first, in even and in odd blocks of two pairs: A B B A, then B A A B. A straight drift
+# cancels in each block, and the side that a disturbance in mid-block hits is not always the same.
+BLOCKS: tuple[tuple[SideName, SideName], ...] = (("base", "head"), ("head", "base"))
 
 StopReason = Literal["decided", "time is up", "enough"]
-Run = Callable[[SideName, str, int], Ran]
+RunPair = Callable[[SideName, str, int], Sequence[Ran]]
 Judge = Callable[[Mapping[str, int], bool], Collection[str]]
 
 
 @dataclass(kw_only=True)
 class Turns:
-    """What was measured: whole blocks by case, cases that failed, those settled by one run, and why it ended."""
+    """What was measured: blocks of two pairs by case, cases that failed, those settled by one run, why it ended."""
 
     blocks: dict[str, int] = field(default_factory=dict)
     failed: list[str] = field(default_factory=list)
@@ -30,7 +27,7 @@ class Turns:
 
 def measure_in_turns(
     cases: Sequence[str],
-    run: Run,
+    run: RunPair,
     judge: Judge,
     *,
     looks: Sequence[int],
@@ -39,7 +36,8 @@ def measure_in_turns(
 ) -> Turns:
     """Measure each of `cases` (ids) block by block, a block of every open one before the next of any.
 
-    `run(side, case, index)` measures once. `judge(blocks of open cases, is_last)` is asked after the blocks in `looks`
+    `run(first, case, index)` measures each side once, `first` before the other, and gives both runs, or the one that
+    failed. `judge(blocks of open cases, is_last)` is asked after the blocks in `looks`
     and at the end, and says which cases are still open. Every case gets one block; none is begun that would probably
     not be done by `deadline_s`. A case that fails once is not tried again.
     """
@@ -67,16 +65,15 @@ def measure_in_turns(
     return turns
 
 
-def _measure_block(case: str, run: Run, turns: Turns) -> bool:
+def _measure_block(case: str, run: RunPair, turns: Turns) -> bool:
     """Whether `case` is worth another block: its runs are good, and not all that one run a side can say."""
-    first = 2 * turns.blocks[case]
-    ran: list[Ran] = []
-    for side, place in BLOCKS[turns.blocks[case] % 2]:
-        ran.append(run(side, case, first + place))
-        if not ran[-1].is_good:
+    block = turns.blocks[case]
+    for place, first in enumerate(BLOCKS[block % 2]):
+        ran = run(first, case, 2 * block + place)
+        if not all(each.is_good for each in ran):
             turns.failed.append(case)
             return False
-        if len(ran) == 2 and not any(each.needs_turns for each in ran):
+        if not any(each.needs_turns for each in ran):
             turns.settled.append(case)
             return False
     turns.blocks[case] += 1

@@ -15,6 +15,7 @@ from bench.execution.child import Reply, request
 from bench.execution.environment import describe_environment
 from bench.execution.facts import import_plugins
 from bench.execution.surroundings import is_timed, watched_surroundings
+from bench.measure.floor import Floor
 from bench.measure.loaded import LoadedCase
 from bench.measure.parity import is_variant
 from bench.registry import MEASURES, MODELS
@@ -56,9 +57,11 @@ def main() -> None:
         artifacts=Path(job.artifacts),
         recipes=tuple(Path(folder) for folder in job.recipes),
         session=job.session,
+        floor=Floor.of_environment(),
         on_progress=lambda text, fraction: reply.send(kind="progress", text=text, fraction=fraction),
     )
     outcome = measure_case(case)
+    case.floor.close()
     reply.send(kind="outcome", outcome=outcome.model_dump(mode="json"))
 
 
@@ -73,7 +76,9 @@ def measure_case(case: LoadedCase) -> Outcome:
             for name, options in _measures_of(case).items():
                 case.progress(name, None)
                 started = time.perf_counter()
-                metrics += MEASURES.get(name).function(case, **options)
+                measure = MEASURES.get(name)
+                with case.floor.held() if measure.is_timed else nullcontext():
+                    metrics += measure.function(case, **options)
                 seconds[name] = round(time.perf_counter() - started, 3)
     except Exception as error:  # whatever a model does ends its case, not the suite
         failed = {"status": _status_of(error), "error": failure_of(error)}

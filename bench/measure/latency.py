@@ -31,7 +31,7 @@ def _metrics(timing: "Timing") -> list[Metric]:
     from bench.stats import quantile
 
     milliseconds = tuple(1000 * s for s in timing.samples_s)
-    first = sampled("latency.p50_ms", milliseconds, unit="ms", better="lower", stopped_because=timing.stopped_because)
+    first = sampled("latency.p50_ms", milliseconds, unit="ms", better="lower", timing=timing)
     rest = [
         Metric(name=f"latency.p{percent}_ms", value=quantile(milliseconds, percent / 100), unit="ms", better="lower")
         for percent in (90, 95, 99)

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.errors import InputError
+from bench.measure.floor import Floor
 from bench.schema import Case, Json, Point, Pretraining, Warned, names_a_file
 
 if TYPE_CHECKING:
@@ -18,6 +19,7 @@ class LoadedCase:
 
     `weights` is the file that the network begins with; where the case wants weights that are trained first, whoever
     trains them sets it. `session` is the same for all cases of one run of a suite, empty where there is none.
+    `floor` is what timings hold, in case that another process is timed in turns with this one.
     """
 
     def __init__(
@@ -27,6 +29,7 @@ class LoadedCase:
         artifacts: Path,
         recipes: tuple[Path, ...] = (),
         session: str = "",
+        floor: Floor | None = None,
         on_progress: Callable[[str, float | None], None] = lambda text, fraction: None,
     ) -> None:
         self.case = case
@@ -34,6 +37,7 @@ class LoadedCase:
         self.recipes = recipes
         self.weights = None if Pretraining.of(case.point.weights) else case.point.weights
         self.session = session
+        self.floor = floor or Floor()
         self.details: dict[str, Json] = {}
         self.uncounted_operators: dict[str, int] = {}
         self.warnings: list[Warned] = []

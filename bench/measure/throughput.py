@@ -109,7 +109,7 @@ def _throughput(case: LoadedCase, forward: "Forward", *, label: str, max_s: floa
         unit="clips/s",
         better="higher",
         labels={"batch": label},
-        stopped_because=timing.stopped_because,
+        timing=timing,
         note=None if label == str(forward.batch) else f"batch {forward.batch}",
     )
 

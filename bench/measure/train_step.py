@@ -42,15 +42,20 @@ def train_step(case: LoadedCase, *, max_s: float = 10.0) -> list[Metric]:
 def _metrics(timing: "Timing", *, batch: int) -> list[Metric]:
     from bench.measure.timing.figures import sampled
 
-    reason = timing.stopped_because
     step_ms = [1000 * s for s in timing.samples_s]
     rates = [batch / s for s in timing.samples_s]
     parts = [
-        sampled(f"train_step.{name}_ms", [1000 * s.parts_s[place] for s in timing.samples], unit="ms", better="lower")
+        sampled(
+            f"train_step.{name}_ms",
+            [1000 * s.parts_s[place] for s in timing.samples],
+            unit="ms",
+            better="lower",
+            timing=timing,
+        )
         for place, name in enumerate(PARTS)
     ]
     return [
-        sampled("train_step.step_ms", step_ms, unit="ms", better="lower", stopped_because=reason),
+        sampled("train_step.step_ms", step_ms, unit="ms", better="lower", timing=timing),
         *parts,
-        sampled("train_step.clips_per_s", rates, unit="clips/s", better="higher", stopped_because=reason),
+        sampled("train_step.clips_per_s", rates, unit="clips/s", better="higher", timing=timing),
     ]

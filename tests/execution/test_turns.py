@@ -4,7 +4,7 @@ from collections.abc import Collection, Mapping, Sequence
 
 import pytest
 
-from bench.execution.sides import Ran
+from bench.execution.sides import Ran, SideName
 from bench.execution.turns import Turns, measure_in_turns
 
 LOOKS = (3, 4, 6)
@@ -22,10 +22,15 @@ class Job:
         self.ran: list[tuple[str, str, int]] = []
         self.judged: list[tuple[dict[str, int], bool]] = []
 
-    def run(self, side: str, case: str, index: int) -> Ran:
-        self.now += self.seconds
-        self.ran.append((side, case, index))
-        return self.ran_as.get(case, GOOD)
+    def run(self, first: SideName, case: str, index: int) -> Sequence[Ran]:
+        ran = []
+        for side in (first, "head" if first == "base" else "base"):
+            self.now += self.seconds
+            self.ran.append((side, case, index))
+            ran.append(self.ran_as.get(case, GOOD))
+            if not ran[-1].is_good:
+                break
+        return ran
 
     def judge(self, blocks: Mapping[str, int], is_last: bool) -> Collection[str]:
         self.judged.append((dict(blocks), is_last))

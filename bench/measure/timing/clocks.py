@@ -85,10 +85,9 @@ def event() -> torch.cuda.Event:
 
 def each(sample: Sample, *, of: int) -> Sample:
     """`sample` as the share of one out of `of` equal steps."""
-    wall_s, device_s, cpu_s, parts_s = sample
-    return Sample(
-        wall_s=wall_s / of,
-        device_s=None if device_s is None else device_s / of,
-        cpu_s=None if cpu_s is None else cpu_s / of,
-        parts_s=tuple(part / of for part in parts_s),
+    return sample._replace(
+        wall_s=sample.wall_s / of,
+        device_s=None if sample.device_s is None else sample.device_s / of,
+        cpu_s=None if sample.cpu_s is None else sample.cpu_s / of,
+        parts_s=tuple(part / of for part in sample.parts_s),
     )

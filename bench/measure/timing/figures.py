@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
+from bench.measure.timing.protocol import Timing
 from bench.schema import Better, Metric
 from bench.stats import median_interval
 
@@ -12,11 +13,14 @@ def sampled(
     *,
     unit: str,
     better: Better,
-    stopped_because: str | None = None,
+    timing: Timing | None = None,
     labels: Mapping[str, str] | None = None,
     note: str | None = None,
 ) -> Metric:
-    """The median of `values` as metric `name`, with its 95 % interval where there are enough of them."""
+    """The median of `values` as metric `name`, with its 95 % interval where there are enough of them.
+
+    `timing` is that of which every sample gave one of the values, in their order.
+    """
     middle = median_interval(values)
     return Metric(
         name=name,
@@ -26,6 +30,7 @@ def sampled(
         labels=dict(labels or {}),
         interval=(middle.low, middle.high) if middle.low == middle.low else None,
         samples=tuple(values),
-        stopped_because=stopped_because,
+        turns=timing.turns if timing else (),
+        stopped_because=timing.stopped_because if timing else None,
         note=note,
     )

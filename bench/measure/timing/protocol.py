@@ -30,13 +30,14 @@ class Protocol:
 class Sample(NamedTuple):
     """Seconds of one step by the wall clock, by the device's own, and of processor time; None where there is none.
 
-    `parts_s` are the seconds of its parts, where it has some.
+    `parts_s` are the seconds of its parts, where it has some. `turn` numbers the turn on the floor it was taken in.
     """
 
     wall_s: float
     device_s: float | None = None
     cpu_s: float | None = None
     parts_s: tuple[float, ...] = ()
+    turn: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +55,11 @@ class Timing:
         """Wall seconds of every sample."""
         return tuple(sample.wall_s for sample in self.samples)
 
+    @property
+    def turns(self) -> tuple[int, ...]:
+        """The number of each sample's turn on the floor; empty where there were no turns."""
+        return tuple(sample.turn for sample in self.samples if sample.turn)
+
 
 def take_samples(
     step: Callable[[], Sample],
@@ -62,14 +68,16 @@ def take_samples(
     clock_s: Callable[[], float],
     is_slowed: Callable[[], bool] = lambda: False,
     wait: Callable[[float], None] = lambda seconds: None,
+    on_warm: Callable[[], None] = lambda: None,
 ) -> Timing:
-    """Call `step` until warm and then until the protocol is content.
+    """Call `step` until warm, then `on_warm`, and then `step` until the protocol is content.
 
     A case that never warms up within `warmup_s` is sampled all the same and marked: its reason is `unsteady`. A sample
     after which `is_slowed` is thrown away, and `wait` lets the device recover; where that does not help, the reason is
     `throttled`, and samples of the slowed device are given if there are no others.
     """
     warmup_samples, is_steady = _warm_up(step, protocol, clock_s=clock_s)
+    on_warm()
     kept, slowed, wall_s = list[Sample](), list[Sample](), list[float]()
     pauses_s = [protocol.back_off_s * 2**n for n in range(protocol.max_back_offs)]
     started, waited_s = clock_s(), 0.0

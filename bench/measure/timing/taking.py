@@ -1,8 +1,13 @@
 """Takes the samples of one timing of a case, and puts into its record what the clocks and the device said meanwhile."""
 
+import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
+import torch
+
+from bench.measure.floor import Floor
 from bench.measure.loaded import LoadedCase
 from bench.measure.timing.protocol import Protocol, Sample, Timing, take_samples
 from bench.measure.timing.watching import Watch, watch_of
@@ -17,10 +22,45 @@ FEW = 0.05
 def take(case: LoadedCase, step: Callable[[], Sample], *, what: str, max_s: float) -> Timing:
     """Time `step` by the protocol. `what` names the timing in the record's details and in its warnings."""
     watch = watch_of(case.device)
-    timing = take_samples(step, Protocol(max_s=max_s), clock_s=time.perf_counter, is_slowed=watch.look, wait=time.sleep)
+    with case.floor.held(), in_turns(step, case.floor) as turned:
+        timing = take_samples(
+            turned,
+            Protocol(max_s=max_s),
+            clock_s=case.floor.clock_s,
+            is_slowed=watch.look,
+            wait=time.sleep,
+            on_warm=case.floor.meet,
+        )
     case.note(what, describe(timing, watch))
     _warn(case, timing, what)
     return timing
+
+
+@contextmanager
+def in_turns(step: Callable[[], Sample], floor: Floor) -> Iterator[Callable[[], Sample]]:
+    """`step`, before which the floor is passed on where another wants it too; each sample knows its turn.
+
+    A process of one thread goes round its cores, turn by turn as the other does: else each would stay on its own, and
+    what else is on that core would be in one side alone.
+    """
+    if not floor.is_shared:
+        yield step
+        return
+    cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+    is_going_round = torch.get_num_threads() == 1 and len(cores) > 1
+
+    def turned() -> Sample:
+        before = floor.turn
+        floor.pass_on()
+        if is_going_round and floor.turn != before:
+            os.sched_setaffinity(0, {cores[floor.turn % len(cores)]})
+        return step()._replace(turn=floor.turn)
+
+    try:
+        yield turned
+    finally:
+        if is_going_round:
+            os.sched_setaffinity(0, cores)
 
 
 def describe(timing: Timing, watch: Watch | None = None) -> dict[str, Json]:

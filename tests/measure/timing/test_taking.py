@@ -1,11 +1,14 @@
 """What the second clock says of a timing."""
 
+import os
+
 import pytest
 import torch
 
+from bench.measure.floor import Floor
 from bench.measure.timing.clocks import each, time_work
 from bench.measure.timing.protocol import Sample, StopReason, Timing
-from bench.measure.timing.taking import descheduled_share, describe
+from bench.measure.timing.taking import descheduled_share, describe, in_turns
 
 
 def timing(*samples: Sample, reason: StopReason = "precise") -> Timing:
@@ -47,3 +50,40 @@ def test_device_time_lies_within_wall_time() -> None:
     assert sample.device_s is not None
     assert 0 < sample.device_s < sample.wall_s
     assert sample.cpu_s is None
+
+
+class AlwaysPassedOn(Floor):
+    """A floor that is granted anew for each step."""
+
+    @property
+    def is_shared(self) -> bool:
+        return True
+
+    def pass_on(self) -> None:
+        self.turn += 1
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system does not say which cores a process has")
+def test_a_process_of_one_thread_goes_round_its_cores_and_has_all_of_them_afterwards() -> None:
+    cores, threads = os.sched_getaffinity(0), torch.get_num_threads()
+    seen = []
+
+    def step() -> Sample:
+        seen.append(os.sched_getaffinity(0))
+        return Sample(wall_s=0.01)
+
+    try:
+        for count in (1, max(2, len(cores))):
+            torch.set_num_threads(count)
+            with in_turns(step, AlwaysPassedOn()) as turned:
+                turns = [turned().turn for _ in range(2 * len(cores))]
+            assert os.sched_getaffinity(0) == cores
+            assert turns == list(range(1, 2 * len(cores) + 1))
+    finally:
+        torch.set_num_threads(threads)
+    alone, together = seen[: 2 * len(cores)], seen[2 * len(cores) :]
+    assert all(each == cores for each in together)
+    if len(cores) > 1:
+        assert all(len(each) == 1 for each in alone)
+        assert set.union(*alone) == cores
+        assert alone[: len(cores)] == alone[len(cores) :]

@@ -1,0 +1,35 @@
+"""A pair of runs, one of each side: one after the other, or both at a time with their timed steps in turns."""
+
+import select
+from collections.abc import Mapping
+
+from bench.execution.relay import Relay
+from bench.execution.sides import Ran, Side, SideName
+
+Pair = Mapping[SideName, tuple[Side, int]]  # each side with its case's place in that side's plan
+
+
+def run_apart(pair: Pair, first: SideName, index: int) -> dict[SideName, Ran]:
+    """Run `first` and then the other, which is spared where `first` has no result."""
+    ran: dict[SideName, Ran] = {}
+    for name in sorted(pair, key=lambda name: name != first):
+        side, place = pair[name]
+        ran[name] = side.run(place, index)
+        if not ran[name].is_good:
+            break
+    return ran
+
+
+def run_together(pair: Pair, first: SideName, index: int) -> dict[SideName, Ran]:
+    """Run both at a time: they are loaded side by side and timed in turns, `first` before the other."""
+    ran: dict[SideName, Ran] = {}
+    with Relay(first=first) as relay:
+        running = {side: name for name, (side, _) in pair.items()}
+        for side, name in running.items():
+            side.begin(pair[name][1], index, floor=relay.address(name))
+        while running:
+            for side in select.select(list(running), [], [])[0]:
+                name = running.pop(side)
+                ran[name] = side.result()
+                relay.turnstile.leave(name)
+    return ran
