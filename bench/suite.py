@@ -49,7 +49,7 @@ class _Strict(BaseModel):
 
 
 class GateRule(_Strict):
-    """How much a metric may get worse: `3%` of the base, `0.5pt` of a percentage, or an amount such as `200MiB`."""
+    """How much a metric may get worse: `3%` of the base, `0.5pt` of a percentage, an amount (`200MiB`), or `noise`."""
 
     max_drop: str | None = None
     max_rise: str | None = None

@@ -1,4 +1,4 @@
-"""How much a metric may change: `3%`, `0.5pt`, `200MiB`. Suites and the gate read the same text."""
+"""How much a metric may change: `3%`, `0.5pt`, `200MiB`, `noise`. Suites and the gate read the same text."""
 
 import math
 import re
@@ -25,22 +25,41 @@ UNITS: dict[str, tuple[str, float]] = {
     "pt": ("pt", 1.0),
 }
 METRIC_UNITS = {**UNITS, "bytes": ("B", 1.0), "%": ("pt", 1.0), "fraction": ("pt", 100.0)}
-ALLOWED = f"a share of the base (3%), an amount ({', '.join(UNITS)}; such as 0.5pt or 200MiB), or a bare number"
+NOISE = "noise"
+ALLOWED = (
+    f"a share of the base (3%), an amount ({', '.join(UNITS)}; such as 0.5pt or 200MiB), a bare number, or what base's "
+    "own runs differ by (noise, 2noise)"
+)
 FORM = re.compile(r"(?P<amount>[0-9]+(?:\.[0-9]*)?(?:[eE][+-]?[0-9]+)?|\.[0-9]+(?:[eE][+-]?[0-9]+)?)\s*(?P<unit>\D*)")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Threshold:
-    """An amount of change: a share of the base (`%`), an amount with a unit, or, without one, in the metric's own."""
+    """An amount of change: a share of the base (`%`), an amount with a unit, or, without one, in the metric's own.
+
+    With the unit `noise` it is a multiple of the share by which base differs from itself.
+    """
 
     amount: float
     unit: str = ""
 
     def __str__(self) -> str:
-        return f"{self.amount:g}{self.unit}"
+        return self.unit if self.is_noise and self.amount == 1 else f"{self.amount:g}{self.unit}"
 
-    def in_unit(self, unit: str, *, base: float) -> float:
-        """The same amount in a metric's `unit`, for a base value; InputError where the two cannot be converted."""
+    @property
+    def is_noise(self) -> bool:
+        """Whether the amount depends on the noise of base's own runs."""
+        return self.unit == NOISE
+
+    def in_unit(self, unit: str, *, base: float, noise: float | None = None) -> float:
+        """The same amount in a metric's `unit`, for a base value; InputError where the two cannot be converted.
+
+        `noise` is the share by which base differs from itself, where that is known.
+        """
+        if self.is_noise:
+            if noise is None:
+                raise InputError(f"the noise of base is not known; give an amount, such as 3%, in the place of {self}")
+            return abs(base) * self.amount * noise
         if self.unit == "%":
             return abs(base) * self.amount / 100
         if not self.unit or self.unit == unit:
@@ -56,10 +75,10 @@ class Threshold:
 
 
 def parse_threshold(text: str) -> Threshold:
-    """Read `3%`, `0.5pt`, `200MiB` or `1000`; InputError that says what is allowed."""
-    match = FORM.fullmatch(text.strip())
+    """Read `3%`, `0.5pt`, `200MiB`, `1000` or `noise`; InputError that says what is allowed."""
+    match = FORM.fullmatch(f"1{NOISE}" if text.strip() == NOISE else text.strip())
     unit = match["unit"].strip() if match else ""
-    if match is None or (unit and unit != "%" and unit not in UNITS):
+    if match is None or (unit and unit not in ("%", NOISE) and unit not in UNITS):
         raise InputError(f"{text!r} is not a threshold; allowed: {ALLOWED}")
     amount = float(match["amount"])
     if not math.isfinite(amount):

@@ -46,3 +46,12 @@ def test_an_amount_of_something_else_is_refused(text: str, unit: str) -> None:
 def test_a_threshold_reads_back_as_it_is_written() -> None:
     for text in ("3%", "0.5pt", "200MiB", "1000"):
         assert str(parse_threshold(text)) == text
+
+
+@pytest.mark.parametrize(("text", "amount"), [("noise", 2.0), ("2noise", 4.0), ("0.5 noise", 1.0)])
+def test_noise_is_a_multiple_of_what_base_differs_by(text: str, amount: float) -> None:
+    threshold = parse_threshold(text)
+    assert threshold.in_unit("ms", base=-50.0, noise=0.04) == pytest.approx(amount)
+    assert parse_threshold(str(threshold)) == threshold
+    with pytest.raises(InputError, match=r"noise of base is not known.*3%"):
+        threshold.in_unit("ms", base=50.0)

@@ -10,6 +10,7 @@ from bench.comparison.judging import (
     decide,
     decide_in_turns,
     find_exact,
+    find_noise,
     find_runs,
     find_turns,
     metric_values,
@@ -19,7 +20,7 @@ from bench.comparison.likeness import Unlike, depends_on_machine, noteworthy_fie
 from bench.comparison.limits import GateValue, Rule, limits_of, read_rules, rule_for
 from bench.comparison.neighbours import values_beside
 from bench.comparison.outcome import Comparison, Row
-from bench.comparison.pairing import Pair, failures_of, left_over, pair_cases
+from bench.comparison.pairing import Pair, departures_of, failures_of, left_over, pair_cases
 from bench.comparison.sides import Run, Side, open_side
 from bench.comparison.wording import count
 from bench.errors import InputError
@@ -65,7 +66,11 @@ def compare(
             rows=tuple(replace(row, is_across=True) for row in rows) if unlike else tuple(rows),
             missing=tuple(missing),
             added=tuple(added),
-            failed=(*failures_of(old, "base", other=new), *failures_of(new, "head", other=old)),
+            failed=(
+                *failures_of(old, "base", other=new),
+                *failures_of(new, "head", other=old),
+                *departures_of(pairs),
+            ),
             unmeasured=tuple(rules.unanswered()),
             unlike=tuple(unlike),
             notes=tuple(_notes(pairs)),
@@ -176,7 +181,10 @@ def _finding(base: _Sample, head: _Sample, *, pair: Pair, rules: _Rules, is_view
         return _unknown(row, base, head)
     if head.named is not None and head.named.unit != metric.unit:
         return settle(row, "inconclusive", f"in {metric.unit} in base and in {head.named.unit} in head")
-    limits = limits_of(metric, rule, base=row.base or 0.0)
+    noise = find_noise(base.values, runs=len(head.known)) if rule is not None and rule.needs_noise else None
+    if isinstance(noise, str):
+        return settle(replace(row, is_open=share is not None), "inconclusive", noise)
+    limits = limits_of(metric, rule, base=row.base or 0.0, noise=noise)
     row = replace(row, limit=limits.text)
     if all(m.is_exact for _, m in (*base.known, *head.known)):
         return find_exact(row, limits, base.values, head.values)

@@ -83,6 +83,19 @@ def change_of_runs(base: Sequence[float], head: Sequence[float]) -> Change:
     )
 
 
+def noise_floor(values: Sequence[float], *, runs: int) -> float:
+    """The share by which medians of so many `runs` differ from each other, in 99 of 100 drawn from one side's `values`.
+
+    Drawn with replacement on logarithms and widened by sqrt(n / (n - 1)), since so few runs lie closer to their own
+    middle than to the true one. All values must be above 0.
+    """
+    logs = np.log(np.asarray(values, dtype=np.float64))
+    drawn = np.random.default_rng(SEED).choice(logs, size=(2, DRAWS, runs))
+    first, second = np.median(drawn, axis=2)
+    floor = float(np.quantile(np.abs(first - second), 1 - ALPHA)) * math.sqrt(len(logs) / (len(logs) - 1))
+    return math.expm1(floor)
+
+
 def change_of_pairs(base: Sequence[float], head: Sequence[float]) -> Change:
     """Change between runs that were neighbours in time, at least two pairs: the mean over pairs of head against base.
 

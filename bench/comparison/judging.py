@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 MIN_RUNS = 4
 MIN_PAIRS = 6
 GOOD_REPEAT = 5
+NOISE_RUNS = 8
 MOST_TURNS = 64
 SLACK = 1e-9
 LARGEST = 709.0
@@ -69,6 +70,18 @@ def find_runs(row: Row, limits: Limits, base: Sequence[float], head: Sequence[fl
 
     change = change_of_runs(base, head)
     return pending(row, limits, change, values=(tuple(base), tuple(head)))
+
+
+def find_noise(base: Sequence[float], *, runs: int) -> float | str:
+    """The share by which base differs from itself between medians of so many `runs`; or why that is not known."""
+    if len(base) < NOISE_RUNS:
+        have = f"{len(base)} of the {NOISE_RUNS} runs of base from which its noise can be told"
+        return f"{have}: set `repeat: {NOISE_RUNS}` in the suite and measure base again, or give a limit such as 3%"
+    if min(base) <= 0:
+        return "values that are not above 0 have no share of noise: give a limit in the metric's unit"
+    from bench.comparison.evidence import noise_floor
+
+    return noise_floor(base, runs=runs)
 
 
 def find_turns(row: Row, limits: Limits, pairs: Sequence[tuple[float, float]], *, share: float, note: str) -> Finding:

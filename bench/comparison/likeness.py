@@ -34,7 +34,22 @@ class Unlike:
 def unlike_fields(base: Sequence[Record], head: Sequence[Record]) -> list[Unlike]:
     """Facts that decide whether these runs of one case may be compared, and are not the same in all of them."""
     of_machine = any(depends_on_machine(record) for record in (*base, *head))
-    return _differing(*([dict(_deciding(r, of_machine=of_machine)) for r in side] for side in (base, head)))
+    sides = [[dict(_deciding(r, of_machine=of_machine)) for r in side] for side in (base, head)]
+    return [*_differing(*sides), *_versions_apart(base, head)]
+
+
+def _versions_apart(base: Sequence[Record], head: Sequence[Record]) -> list[Unlike]:
+    """Measures that count or time in another way on either side; records from before versions were kept say nothing."""
+    versions = [[_flat(record.details.get("measure_versions")) for record in side] for side in (base, head)]
+    if not all(each for side in versions for each in side):
+        return []
+    shared = set.intersection(*({*each} for side in versions for each in side))
+    old, new = ([{name: each[name] for name in sorted(shared)} for each in side] for side in versions)
+    return _differing(old, new)
+
+
+def _flat(versions: Json) -> Facts:
+    return {f"measure.{name} (version)": v for name, v in versions.items()} if isinstance(versions, dict) else {}
 
 
 def noteworthy_fields(base: Sequence[Record], head: Sequence[Record]) -> list[Unlike]:

@@ -1,7 +1,7 @@
 """How much each metric may change before the gate calls it: rules of a suite or of the command line, else 3 %."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from typing import Any, Protocol
 
@@ -34,6 +34,11 @@ class Rule:
     rise: Threshold | None = None
     drop: Threshold | None = None
     worse: Threshold | None = None
+
+    @property
+    def needs_noise(self) -> bool:
+        """Whether the limits depend on the noise of base's own runs."""
+        return any(each is not None and each.is_noise for each in (self.rise, self.drop, self.worse))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,10 +74,11 @@ def rule_for(metric: Metric, rules: Mapping[str, Rule]) -> tuple[str, Rule] | No
     return next(((p, r) for p, r in rules.items() if fnmatchcase(metric.name, p) or fnmatchcase(metric.key, p)), None)
 
 
-def limits_of(metric: Metric, rule: Rule | None, *, base: float) -> Limits:
-    """Limits of `metric` in its own unit, for a base value."""
+def limits_of(metric: Metric, rule: Rule | None, *, base: float, noise: float | None = None) -> Limits:
+    """Limits of `metric` in its own unit, for a base value; `noise` is the share by which base differs from itself."""
     try:
-        return _limits(metric, rule or _default(metric), base=base, is_ruled=rule is not None)
+        found = _limits(metric, rule or _default(metric), base=base, noise=noise, is_ruled=rule is not None)
+        return replace(found, text=f"{found.text} ({noise:.1%})") if rule and rule.needs_noise else found
     except InputError as error:
         raise InputError(f"gate of {metric.key}: {error}") from None
 
@@ -101,9 +107,9 @@ def _default(metric: Metric) -> Rule:
     return Rule(worse=EXACTLY if metric.is_exact else DEFAULT)
 
 
-def _limits(metric: Metric, rule: Rule, *, base: float, is_ruled: bool) -> Limits:
+def _limits(metric: Metric, rule: Rule, *, base: float, noise: float | None, is_ruled: bool) -> Limits:
     if rule.worse is not None:
-        amount = rule.worse.in_unit(metric.unit, base=base)
+        amount = rule.worse.in_unit(metric.unit, base=base, noise=noise)
         if is_ruled and metric.better is None:
             raise InputError("the metric does not say which direction is better; use max_rise or max_drop in a suite")
         is_lower_better, is_higher_better = metric.better == "lower", metric.better == "higher"
@@ -116,7 +122,9 @@ def _limits(metric: Metric, rule: Rule, *, base: float, is_ruled: bool) -> Limit
             guards_drop=is_higher_better or not is_ruled,
             text=f"{rule.worse}",
         )
-    rise, drop = (None if each is None else each.in_unit(metric.unit, base=base) for each in (rule.rise, rule.drop))
+    rise, drop = (
+        None if each is None else each.in_unit(metric.unit, base=base, noise=noise) for each in (rule.rise, rule.drop)
+    )
     either = rise if rise is not None else drop
     assert either is not None
     return Limits(

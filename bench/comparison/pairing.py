@@ -61,6 +61,22 @@ def failures_of(side: Side, name: str, *, other: Side) -> Iterator[Uncompared]:
             yield _uncompared(case, name, f"{of} ended as {record.status}{_error_text(record)}")
 
 
+def departures_of(pairs: Sequence[Pair]) -> Iterator[Uncompared]:
+    """Cases whose outputs are out of tolerance in head and were not in base: how fast they are says nothing."""
+    for pair in pairs:
+        if _is_within(pair.base) is not False and _is_within(pair.head) is False:
+            yield _uncompared(
+                pair.head, "head", "its outputs are out of tolerance (parity), so how fast it is says nothing"
+            )
+
+
+def _is_within(case: CaseRuns) -> bool | None:
+    """Whether every run's outputs are within tolerance of eager fp32; None where none was looked at."""
+    noted = [record.details.get("parity") for record in case.records]
+    known = [bool(each["is_within_tolerance"]) for each in noted if isinstance(each, dict)]
+    return all(known) if known else None
+
+
 def _uncompared(case: CaseRuns, side: str, why: str) -> Uncompared:
     return Uncompared(
         suite=case.case.suite,

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from bench.errors import InputError, SetUpError
 from bench.execution.child import tail
 
 PYTHON, MODEL, HERE = "python:", "model:", "."
+WORKTREES = "vbench-ab-"  # with the process that made them
 NEEDS_GIT = "vbench ab with a commit, branch or tag needs git, and a working folder that lies in a repository"
 
 SideName = Literal["base", "head"]
@@ -99,7 +101,8 @@ def place_of(spec: SideSpec) -> Iterator[Place]:
         yield Place(title=spec.text, folder=Path.cwd(), python=python)
         return
     root = Path(_git("rev-parse", "--show-toplevel")).resolve()
-    parent = Path(tempfile.mkdtemp(prefix="vbench-ab-")).resolve()
+    _remove_abandoned(root)
+    parent = Path(tempfile.mkdtemp(prefix=f"{WORKTREES}{os.getpid()}-")).resolve()
     tree = parent / "tree"
     try:
         try:
@@ -113,6 +116,27 @@ def place_of(spec: SideSpec) -> Iterator[Place]:
         shutil.rmtree(parent, ignore_errors=True)
         with suppress(InputError):
             _git("worktree", "prune", folder=root)
+
+
+def _remove_abandoned(root: Path) -> None:
+    """Remove worktrees of measurements that were killed before they could: their process is no longer there."""
+    for line in _git("worktree", "list", "--porcelain", folder=root).splitlines():
+        tree = Path(line.removeprefix("worktree "))
+        made_by = re.fullmatch(rf"{WORKTREES}(\d+)-.*", tree.parent.name) if line.startswith("worktree ") else None
+        if made_by and not _is_alive(int(made_by[1])):
+            with suppress(InputError):
+                _git("worktree", "remove", "--force", "--force", str(tree), folder=root)
+            shutil.rmtree(tree.parent, ignore_errors=True)
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
 
 
 def _place_in(tree: Path, root: Path, *, title: str) -> Place:

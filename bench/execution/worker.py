@@ -73,7 +73,9 @@ def measure_case(case: LoadedCase) -> Outcome:
     try:
         _prepare(case)
         with watched_surroundings(case) if is_timed(case) else nullcontext():
-            for name, options in _measures_of(case).items():
+            measures = _measures_of(case)
+            case.note("measure_versions", {name: MEASURES.get(name).version for name in measures})
+            for name, options in measures.items():
                 case.progress(name, None)
                 started = time.perf_counter()
                 measure = MEASURES.get(name)

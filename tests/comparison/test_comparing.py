@@ -1,5 +1,6 @@
 """The gate on records small enough to judge by eye, and on arbitrary ones."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -327,3 +328,44 @@ def test_arbitrary_records_give_one_verdict_per_case_and_metric(
     assert named <= good[0] & good[1]
     assert comparison.exit_code() in (0, 1, 3, 4)
     assert comparison.rows or comparison.exit_code() == 3
+
+
+def test_a_limit_of_noise_is_what_base_differs_by_from_itself(runs: Callable[..., list[Record]]) -> None:
+    quiet = [100.0, 100.5, 99.5, 100.2, 99.8, 100.4, 99.6, 100.0]
+    loud = [100.0, 106.0, 94.0, 103.0, 97.0, 108.0, 92.0, 100.0]
+    rule = {"latency.p50_ms": "noise"}
+    for base, verdict in ((quiet, "slower"), (loud, "inconclusive")):
+        [row] = compare(runs(base), runs([1.04 * each for each in base]), gate=rule).rows
+        assert row.verdict == verdict
+        assert re.fullmatch(r"noise \(\d+\.\d%\)", row.limit)
+    [row] = compare(runs(quiet), runs(quiet), gate={"latency.p50_ms": {"max_rise": "2noise"}}).rows
+    assert row.verdict == "same"
+
+
+def test_a_limit_of_noise_needs_enough_runs_of_base(runs: Callable[..., list[Record]]) -> None:
+    [row] = compare(runs([100.0] * 7), runs([100.0] * 20), gate={"latency.p50_ms": "noise"}).rows
+    assert (row.verdict, row.is_open) == ("inconclusive", False)
+    assert "7 of the 8 runs" in row.reason
+    [row] = compare(runs([0.0] * 9), runs([1.0] * 9), gate={"latency.p50_ms": "noise"}).rows
+    assert "not above 0" in row.reason
+
+
+def test_measures_of_other_versions_are_unlike(runs: Callable[..., list[Record]]) -> None:
+    def at(version: int) -> list[Record]:
+        return runs([10.0] * 5, details={"measure_versions": {"latency": version, "params": 1}})
+
+    with pytest.raises(InputError, match=r"measure.latency \(version\): 2 in base, 3 in head"):
+        compare(at(2), at(3))
+    assert compare(at(2), at(2)).rows
+    assert compare(runs([10.0] * 5), at(3)).rows
+
+
+def test_a_head_that_computes_something_else_is_no_faster_head(runs: Callable[..., list[Record]]) -> None:
+    def with_parity(value: float, is_within: bool) -> list[Record]:
+        return runs([value] * 5, details={"parity": {"is_within_tolerance": is_within}})
+
+    found = compare(with_parity(10.0, True), with_parity(5.0, False))
+    assert [(each.side, "parity" in each.why) for each in found.failed] == [("head", True)]
+    assert compare(with_parity(10.0, False), with_parity(5.0, False)).failed == ()
+    assert compare(with_parity(10.0, True), with_parity(5.0, True)).failed == ()
+    assert compare(runs([10.0] * 5), with_parity(5.0, False)).failed != ()

@@ -23,6 +23,7 @@ from bench.comparison.evidence import (
     change_of_shares,
     holm,
     mann_whitney,
+    noise_floor,
     welch,
 )
 from bench.stats import Z95, wilson_interval
@@ -158,3 +159,13 @@ def test_small_simulation_holds_its_promises(simulation: ModuleType, noise: str)
     assert none.coverage >= 0.88
     if noise not in ("heavy_tail", "bimodal"):
         assert simulation.simulate(model, factor=1.05, runs=5, repeats=60, seed=7).verdicts["slower"] >= 0.9
+
+
+def test_the_noise_floor_is_what_two_medians_of_one_noise_differ_by() -> None:
+    """Against draws of fresh runs, which is what the floor stands for."""
+    rng = np.random.default_rng(7)
+    medians = np.median(rng.normal(0, 0.02, (2, 20000, 5)), axis=2)
+    truth = math.expm1(float(np.quantile(np.abs(medians[0] - medians[1]), 0.99)))
+    floors = [noise_floor(list(10 * np.exp(rng.normal(0, 0.02, 20))), runs=5) for _ in range(30)]
+    assert float(np.mean(floors)) == pytest.approx(truth, rel=0.15)
+    assert noise_floor([3.0] * 8, runs=4) == 0.0

@@ -119,3 +119,19 @@ def test_code_of_the_repository_from_elsewhere_than_the_worktree_is_refused(tmp_
     with pytest.raises(SetUpError, match="not from the worktree"):
         side._check_origins(planned)
     side._check_origins({**planned, "prefix": str(tmp_path.resolve())})
+
+
+def test_worktrees_of_killed_measurements_are_removed_and_those_of_others_are_not(
+    repository: Path, tmp_path: Path
+) -> None:
+    killed = subprocess.Popen([sys.executable, "-c", ""])
+    killed.wait()
+    trees = {pid: tmp_path / f"vbench-ab-{pid}-x" / "tree" for pid in (killed.pid, os.getppid())}
+    own = tmp_path / "mine" / "tree"
+    for tree in (*trees.values(), own):
+        git(repository, "worktree", "add", "--detach", str(tree), "HEAD")
+    with place_of(read_side("HEAD")):
+        pass
+    assert [tree.exists() for tree in trees.values()] == [False, True]
+    assert own.exists()
+    assert str(trees[killed.pid]) not in git(repository, "worktree", "list")

@@ -68,7 +68,7 @@ def test_a_failure_has_its_status_and_what_was_measured_is_kept(
     outcome = taken(fails(error))
     assert outcome.status == status  # type: ignore[attr-defined]
     assert outcome.metrics == (GOOD,)  # type: ignore[attr-defined]
-    assert outcome.details == {"seen": True}  # type: ignore[attr-defined]
+    assert outcome.details["seen"] is True  # type: ignore[attr-defined]
     assert outcome.error.type == type(error).__name__  # type: ignore[attr-defined]
     assert "failing" in outcome.error.traceback  # type: ignore[attr-defined]
 
