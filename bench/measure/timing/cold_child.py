@@ -19,7 +19,8 @@ def main() -> None:
     import torch
 
     from bench.measure.loaded import LoadedCase
-    from bench.measure.timing.variants import forward_of
+    from bench.measure.timing.clocks import synchronize
+    from bench.measure.timing.variants import variant_of
     from bench.schema import Case
 
     case = Case.model_validate(asked["case"])
@@ -31,9 +32,15 @@ def main() -> None:
 
     started_s = time.monotonic()
     pinned = case.model_copy(update={"point": case.point.model_copy(update={"device": asked["device"]})})
-    forward = forward_of(LoadedCase(pinned, artifacts=Path()))(case.point.batch or 1)
-    forward.synchronize()
+    variant = variant_of(LoadedCase(pinned, artifacts=Path()))
+    clips = variant.inputs(case.point.batch or 1)
+    synchronize(variant.device)
     seconds["build_s"] = time.monotonic() - started_s
+
+    started_s = time.monotonic()
+    forward = variant.over(clips)
+    forward.synchronize()
+    seconds["prepare_s"] = time.monotonic() - started_s
 
     seconds["first_step_s"] = forward.latency().wall_s
     seconds["steady_step_s"] = min(forward.latency().wall_s for _ in range(STEADY_STEPS))

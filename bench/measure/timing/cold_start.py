@@ -15,11 +15,15 @@ from bench.measure.loaded import LoadedCase
 
 @dataclass(frozen=True, kw_only=True)
 class ColdStart:
-    """Seconds of each stretch from the start of the process on; `steady_step_s` is the fastest of three later steps."""
+    """Seconds of each stretch from the start of the process on; `steady_step_s` is the fastest of three later steps.
+
+    `prepare_s` is what an engine takes to be made ready; torch's own compiler works in the first step.
+    """
 
     interpreter_s: float
     import_s: float
     build_s: float
+    prepare_s: float
     first_step_s: float
     steady_step_s: float
 
