@@ -26,6 +26,8 @@ METRICS: dict[str, tuple[str, str]] = {
     "memory.peak_allocated_bytes": ("Peak memory", "most bytes held by tensors in one forward pass, weights included"),
     "memory.peak_rss_bytes": ("Process memory", "most main memory the whole process held"),
     "energy.j_per_clip": ("Energy", "joules for one clip"),
+    "throughput.speedup": ("Speedup", "throughput of the fastest way whose outputs match, over eager fp32"),
+    "latency.speedup": ("Speedup of a pass", "latency of eager fp32 over that of the fastest way whose outputs match"),
     "limits.of_device": ("Of the device", "share of the most that this device can do at the work's FLOPs per byte"),
     "limits.mfu": ("MFU", "FLOP/s as a share of the dense data-sheet peak"),
     "parity.max_difference": ("Parity", "largest difference from eager fp32, as a share of the largest logit"),
@@ -54,6 +56,7 @@ AXES = {
     "split": "split",
     "suite": "suite",
     "threads": "threads",
+    "variant": "variant",
     "views": "views",
     "weights": "weights",
 }

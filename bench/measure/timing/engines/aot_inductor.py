@@ -17,7 +17,8 @@ def compile_ahead(work: Work) -> Callable[..., Tensor]:
     with TemporaryDirectory(prefix="vbench-aotinductor-") as folder:
         package = Path(folder) / "network.pt2"
         try:
-            torch._inductor.aoti_compile_and_package(work.export(), package_path=str(package))
+            with torch.no_grad(), work.in_precision():  # the compiler puts autocast's casts in, the export does not
+                torch._inductor.aoti_compile_and_package(work.export(), package_path=str(package))
         except InvalidCxxCompiler as error:
             raise InputError("compile aotinductor needs a C++ compiler; install g++ or name one in CXX") from error
         run: Callable[..., Tensor] = torch._inductor.aoti_load_package(str(package))

@@ -30,6 +30,6 @@ class Work:
         return torch.autocast(self.device.type, dtype=self.autocast, cache_enabled=False)
 
     def export(self) -> ExportedProgram:
-        """The network as one graph for exactly these shapes, its casts in it."""
-        with torch.no_grad(), self.in_precision():
+        """The network as one graph for exactly these shapes. What autocast would cast is not in it."""
+        with torch.no_grad():
             return torch.export.export(self.model, self.inputs)
