@@ -33,6 +33,8 @@ def latency(case: LoadedCase, *, search: Search | None = None, max_s: float = 10
     from bench.measure.timing.trying import fastest_way, forward_in
 
     best = fastest_way(case, search, batch=batch, what="latency", is_waited_for=True)
+    if best is None:
+        return own
     forward = forward_in(case, best.way, batch=batch)(batch)
     found = _timed(case, forward, what="latency of the best variant", max_s=max_s, variant="best", note=str(best))
     return [*own, *found, speedup("latency", found[0], own[0], note=str(best))]

@@ -71,6 +71,8 @@ def _fastest(case: LoadedCase, search: Search, size: Size, *, number: int, own: 
     from bench.measure.timing.trying import fastest_way, forward_in, in_way
 
     best = fastest_way(case, search, batch=number, what="throughput", is_waited_for=False)
+    if best is None:
+        return []
     if isinstance(size, str):
         number = _search(in_way(case, best.way, batch=number), size) or number
     forward = forward_in(case, best.way, batch=number)(number)

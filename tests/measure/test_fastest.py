@@ -6,7 +6,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.errors import InputError
 from bench.measure.fastest import Space, Trial, find_fastest, speedup
 from bench.measure.latency import latency
 from bench.measure.loaded import LoadedCase
@@ -119,9 +118,11 @@ def test_twice_as_fast_is_two_whichever_direction_is_better(better: str, unit: s
     assert speedup("x", metric(best), metric(own), note="").value == pytest.approx(2.0)
 
 
-def test_a_search_starts_from_eager_fp32_alone(load: Load) -> None:
-    with pytest.raises(InputError, match="this case runs bf16"):
-        throughput(load(precision="bf16"), search="best", max_s=0.01)
+def test_only_the_case_of_eager_fp32_searches(load: Load) -> None:
+    case = load(precision="bf16")
+    (only,) = throughput(case, search="best", max_s=0.01)
+    assert only.key == "throughput.clips_per_s{batch=1}"
+    assert "eager fp32" in str(case.details["throughput.search"])
 
 
 @pytest.mark.parametrize("is_waited_for", [True, False])

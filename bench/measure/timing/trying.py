@@ -18,17 +18,15 @@ CHILD = "bench.measure.timing.trying_child"
 TRIAL_S = 900.0
 
 
-def fastest_way(case: LoadedCase, search: Search | Json, *, batch: int, what: str, is_waited_for: bool) -> Trial:
+def fastest_way(case: LoadedCase, search: Search | Json, *, batch: int, what: str, is_waited_for: bool) -> Trial | None:
     """The fastest way at this batch whose outputs match, by latency where each pass `is_waited_for`, else throughput.
 
-    The record's detail `<what>.search` has every way with its figures, or why it fell out. InputError where the case
-    is not eager fp32 itself, which is what the others are compared with, or where not even that can be run.
+    The record's detail `<what>.search` has every way with its figures, or why it fell out. None where the case is not
+    eager fp32, which the others are compared with: a suite may vary the axes as well. InputError where nothing runs.
     """
     if way_of(case.point) != Way():
-        raise InputError(
-            f"{what} searches the fastest way beside eager fp32; this case runs {way_of(case.point)}. "
-            "Leave precision, memory_format and compile to the search"
-        )
+        case.note(f"{what}.search", "not here: the case of eager fp32 has it")
+        return None
     space = Space() if search == "best" else Space.model_validate(search)
     ends_s = time.monotonic() + space.budget_s
 
