@@ -15,9 +15,10 @@ FEW = 0.05
 
 
 def take(case: LoadedCase, step: Callable[[], Sample], *, what: str, max_s: float) -> Timing:
-    """Time `step` by the protocol. `what` names the timing in the record's details and in its warnings."""
+    """Time `step` by the protocol, warming up for at most `max_s` too. `what` names it in the record."""
     watch = watch_of(case.device)
-    timing = take_samples(step, Protocol(max_s=max_s), clock_s=time.perf_counter, is_slowed=watch.look, wait=time.sleep)
+    protocol = Protocol(max_s=max_s, warmup_s=min(Protocol.warmup_s, max_s))
+    timing = take_samples(step, protocol, clock_s=time.perf_counter, is_slowed=watch.look, wait=time.sleep)
     case.note(what, describe(timing, watch))
     _warn(case, timing, what)
     return timing
