@@ -50,10 +50,17 @@ class Trial:
         return {**vars(self), "way": str(self.way)}
 
     def __str__(self) -> str:
+        if self.way == Way():
+            return "eager fp32 itself: of what was tried and matches, nothing is faster"
         if self.max_difference is None or self.top1_agreement is None:
             return str(self.way)
         within = f"logits within {self.max_difference:.2g} of eager fp32, top-1 agrees on {self.top1_agreement:.0%}"
         return f"{self.way}; {within}"
+
+
+def as_best(own: Metric, *, note: str) -> Metric:
+    """A metric of eager fp32 where that is the best variant itself: timing it again would tell noise from noise."""
+    return own.model_copy(update={"labels": {**own.labels, "variant": "best"}, "note": note})
 
 
 def speedup(measure: str, best: Metric, own: Metric, *, note: str) -> Metric:

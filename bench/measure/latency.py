@@ -3,8 +3,9 @@
 from typing import TYPE_CHECKING
 
 from bench.measure.axes import TIMING_AXES
-from bench.measure.fastest import Search, speedup
+from bench.measure.fastest import Search, as_best, speedup
 from bench.measure.loaded import LoadedCase
+from bench.measure.ways import Way
 from bench.registry import register_measure
 from bench.schema import Metric
 
@@ -35,6 +36,12 @@ def latency(case: LoadedCase, *, search: Search | None = None, max_s: float = 10
     best = fastest_way(case, search, batch=batch, what="latency", is_waited_for=True)
     if best is None:
         return own
+    if best.way == Way():
+        return [
+            *own,
+            *(as_best(each, note=str(best)) for each in own),
+            speedup("latency", own[0], own[0], note=str(best)),
+        ]
     forward = forward_in(case, best.way, batch=batch)(batch)
     found = _timed(case, forward, what="latency of the best variant", max_s=max_s, variant="best", note=str(best))
     return [*own, *found, speedup("latency", found[0], own[0], note=str(best))]

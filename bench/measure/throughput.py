@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import Field
 
 from bench.measure.axes import TIMING_AXES
-from bench.measure.fastest import Search, speedup
+from bench.measure.fastest import Search, as_best, speedup
 from bench.measure.loaded import LoadedCase
+from bench.measure.ways import Way
 from bench.registry import register_measure
 from bench.schema import Batch, Metric
 
@@ -73,6 +74,9 @@ def _fastest(case: LoadedCase, search: Search, size: Size, *, number: int, own: 
     best = fastest_way(case, search, batch=number, what="throughput", is_waited_for=False)
     if best is None:
         return []
+    if best.way == Way():
+        note = "; ".join(word for word in (str(best), own.note) if word)
+        return [as_best(own, note=note), speedup("throughput", own, own, note=note)]
     if isinstance(size, str):
         number = _search(in_way(case, best.way, batch=number), size) or number
     forward = forward_in(case, best.way, batch=number)(number)

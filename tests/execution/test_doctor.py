@@ -98,8 +98,8 @@ def test_a_profile_says_where_it_was_timed_and_what_to_doubt() -> None:
     )
     assert list(_speed_notes(record)) == [
         "timed on a CPU, 1 of 4 threads",
-        "the short form, 14 s in all: each timing warms up and is sampled for at most 2 s; a suite takes longer and runs "
-        "again in fresh processes",
+        "the short form, 14 s in all: each timing warms up and is sampled for at most 2 s; a suite takes longer and "
+        "runs again in fresh processes",
         "these times are unsteady",
         "42 % of what this device can do at this intensity; compute is the limit",
         "it drifted; again",

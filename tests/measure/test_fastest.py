@@ -168,6 +168,19 @@ def test_throughput_is_searched_at_every_batch(load: Load) -> None:
     assert set(case.details["throughput.search"]) == {"batch 1", "batch 4"}  # type: ignore[arg-type]
 
 
+def test_where_eager_is_the_fastest_its_own_figures_stand(load: Load, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fastest_is_eager(*_: object, **__: object) -> Trial:
+        return Trial(way=Way(), clips_per_s=1.0, max_difference=0.0, top1_agreement=1.0)
+
+    monkeypatch.setattr("bench.measure.timing.trying.fastest_way", fastest_is_eager)
+    for measure, key in ((latency, "latency.p50_ms"), (throughput, "throughput.clips_per_s")):
+        found = measure(load(), search="best", max_s=0.05)
+        own, best = (m for m in found if m.name == key)
+        assert (best.samples, best.labels["variant"]) == (own.samples, "best")
+        assert "nothing is faster" in (best.note or "")
+        assert [m.value for m in found if m.name.endswith("speedup")] == [1.0]
+
+
 @pytest.mark.gpu
 def test_the_best_way_on_a_gpu_is_not_slower_than_eager(load: Load) -> None:
     space = Space(
