@@ -152,7 +152,7 @@ def test_a_search_in_real_processes_reports_what_matches(load: Load) -> None:
     assert "CUDA" in told["tf32"]["fell_out"]
     best = found["latency.p50_ms{variant=best}"]
     assert best.samples
-    assert "of eager fp32" in (best.note or "")
+    assert "eager fp32" in (best.note or "")
     ratio = found["latency.p50_ms"].value / best.value  # type: ignore[operator]
     assert found["latency.speedup"].value == pytest.approx(ratio)
 
@@ -160,12 +160,12 @@ def test_a_search_in_real_processes_reports_what_matches(load: Load) -> None:
 @pytest.mark.slow
 def test_throughput_is_searched_at_every_batch(load: Load) -> None:
     case = load()
-    space = Space(precision=("fp32", "bf16_weights"), memory_format=("contiguous",), compile=("off", "onnxruntime"))
-    found = {m.key: m for m in throughput(case, batch=[1, 4], search=space, views="2x1", max_s=0.2)}
-    assert found["throughput.speedup{batch=4}"].value
+    space = Space(precision=("fp32",), memory_format=("contiguous",), compile=("off", "default"))
+    found = {m.key: m for m in throughput(case, batch=[1, 2], search=space, views="2x1", max_s=0.2)}
+    assert found["throughput.speedup{batch=2}"].value
     assert found["throughput.clips_per_s{batch=1,variant=best}"].value
-    assert found["throughput.videos_per_s{batch=4,variant=best,views=2x1}"].value
-    assert set(case.details["throughput.search"]) == {"batch 1", "batch 4"}  # type: ignore[arg-type]
+    assert found["throughput.videos_per_s{batch=2,variant=best,views=2x1}"].value
+    assert set(case.details["throughput.search"]) == {"batch 1", "batch 2"}  # type: ignore[arg-type]
 
 
 def test_where_eager_is_the_fastest_its_own_figures_stand(load: Load, monkeypatch: pytest.MonkeyPatch) -> None:
