@@ -83,7 +83,9 @@ def profile(
     ] = "torch",
     views: Annotated[str, typer.Option(help="Views of one video, temporal x spatial, such as 10x3.")] = "1x1",
     layers: Annotated[bool, typer.Option("--layers", help="Also a table of the model's modules.")] = False,
-    speed: Annotated[bool, typer.Option("--speed", help="Also measure latency, throughput and memory here.")] = False,
+    speed: Annotated[
+        bool, typer.Option("--speed", help="Also measure latency, throughput and memory here, in some 20 seconds.")
+    ] = False,
     as_json: AsJson = False,
     csv: Annotated[Path | None, typer.Option("--csv", help="Write the table of modules to this file.")] = None,
     html: Annotated[Path | None, typer.Option("--html", help="Write the modules as a page into this folder.")] = None,

@@ -12,9 +12,11 @@ SCHEMA_VERSION = 1
 Json = None | bool | int | float | str | list[Any] | dict[str, Any]
 Status = Literal["ok", "unsteady", "throttled", "oom", "timeout", "error", "skipped"]
 Better = Literal["lower", "higher"]
-Precision = Literal["fp32", "tf32", "fp16", "bf16", "fp16_weights", "bf16_weights"]
+Precision = Literal["fp32", "tf32", "fp16", "bf16", "fp16_weights", "bf16_weights", "fp8"]
 MemoryFormat = Literal["contiguous", "channels_last_3d"]
-CompileMode = Literal["off", "default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs"]
+TorchCompileMode = Literal["off", "default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs"]
+Engine = Literal["cudagraphs", "aotinductor", "onnxruntime", "tensorrt"]
+CompileMode = TorchCompileMode | Engine
 Batch = Annotated[int, Field(ge=1)]
 
 # What a timed case is taken at where its suite does not say; not spelled out in titles.

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from bench.measure.counting.ledger import Row
     from bench.measure.counting.tally import Count
 
-SPEED_S = 3.0
+SPEED_S = 2.0
 CONVENTION = (
     "1 MAC = 2 FLOPs. MACs are the products of convolutions, linear layers, matrix products, attention and RNN gates; "
     "no bias, normalisation, activation or pooling. One forward pass of the input shown."
@@ -93,7 +93,8 @@ def profile(
 
     None is the model's default clip at batch 1. `views` (temporal x spatial) multiplies the cost of a clip to that of
     a video. `counters` beyond `torch` are run as witnesses. `with_speed` also times the model on `device` in a process
-    of its own. InputError for a name, shape or argument that cannot be. Answers are cached by a hash of all sources.
+    of its own, for some 20 seconds. InputError for a name, shape or argument that cannot be. Answers are cached by a
+    hash of all sources.
     """
     shapes = None if input is None else _shapes(input)
     _views(views)
@@ -316,6 +317,10 @@ def _speed_notes(record: Record) -> Iterator[str]:
     threads = software.get("torch_threads")
     cpu = f"{hardware.get('cpu')}, {threads} of {hardware.get('cpu_threads_usable')} threads"
     yield f"timed on {hardware['gpu']} (host {cpu})" if "gpu" in hardware else f"timed on {cpu}"
+    yield (
+        f"the short form, {record.seconds['whole']:.0f} s in all: each timing warms up and is sampled for at most "
+        f"{SPEED_S:g} s; a suite takes longer and runs again in fresh processes"
+    )
     if record.status != "ok":
         yield f"these times are {record.status}"
     share = record.metric("limits.of_device")

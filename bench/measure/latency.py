@@ -3,27 +3,65 @@
 from typing import TYPE_CHECKING
 
 from bench.measure.axes import TIMING_AXES
+from bench.measure.fastest import Search, as_best, speedup
 from bench.measure.loaded import LoadedCase
+from bench.measure.ways import Way
 from bench.registry import register_measure
 from bench.schema import Metric
 
 if TYPE_CHECKING:
     from bench.measure.timing.protocol import Timing
+    from bench.measure.timing.variants import Forward
 
 
 @register_measure("latency", depends_on=TIMING_AXES, version=2, is_timed=True)
-def latency(case: LoadedCase, *, max_s: float = 10.0) -> list[Metric]:
+def latency(case: LoadedCase, *, search: Search | None = None, max_s: float = 10.0) -> list[Metric]:
     """Milliseconds of one forward pass at the case's batch (1 by default): p50 with interval, p90, p95, p99.
 
     The figures are the wall clock's. The record's detail `latency` has the second clock beside it: the device's events
     on CUDA and so what launching costs, on a CPU the processor time and so whether the process had to wait for a core.
+
+    `search: best`, in a case that runs eager fp32, also tries other ways to run the network, and adds the same figures
+    of the fastest whose outputs still match, labelled `variant=best`, and its speedup; or a mapping says what to try
+    (`{precision: [bf16], compile: [off, default]}`).
     """
-    from bench.measure.timing.taking import take
     from bench.measure.timing.variants import forward_of
 
-    forward = forward_of(case)(case.point.batch or 1)
+    batch = case.point.batch or 1
+    own = _timed(case, forward_of(case)(batch), what="latency", max_s=max_s)
+    if search is None:
+        return own
+    from bench.measure.timing.trying import fastest_way, forward_in
+
+    best = fastest_way(case, search, batch=batch, what="latency", is_waited_for=True)
+    if best is None:
+        return own
+    if best.way == Way():
+        return [
+            *own,
+            *(as_best(each, note=str(best)) for each in own),
+            speedup("latency", own[0], own[0], note=str(best)),
+        ]
+    forward = forward_in(case, best.way, batch=batch)(batch)
+    found = _timed(case, forward, what="latency of the best variant", max_s=max_s, variant="best", note=str(best))
+    return [*own, *found, speedup("latency", found[0], own[0], note=str(best))]
+
+
+def _timed(
+    case: LoadedCase,
+    forward: "Forward",
+    *,
+    what: str,
+    max_s: float,
+    variant: str | None = None,
+    note: str | None = None,
+) -> list[Metric]:
+    from bench.measure.timing.taking import take
+
     forward.latency()
-    return _metrics(take(case, forward.latency, what="latency", max_s=max_s))
+    found = _metrics(take(case, forward.latency, what=what, max_s=max_s))
+    labels = {"variant": variant} if variant else {}
+    return [metric.model_copy(update={"labels": labels, "note": note}) for metric in found]
 
 
 def _metrics(timing: "Timing") -> list[Metric]:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from bench.measure.axes import TIMING_AXES
 from bench.measure.loaded import LoadedCase
+from bench.measure.ways import ENGINES
 from bench.registry import register_measure
 from bench.schema import Metric
 
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from bench.measure.timing.variants import Forward
 
 NOT_ON_CPU = "torch does not count what it allocates on a CPU; see memory.peak_rss_bytes"
+NOT_OF_ENGINES = "{} allocates beside what torch counts"
 
 
 @register_measure("memory", depends_on=TIMING_AXES, version=1)
@@ -28,10 +30,13 @@ def memory(case: LoadedCase) -> list[Metric]:
     rss_before = _reset_peak_rss()
     allocated, reserved = _device_peaks(forward)
     peak = _status_bytes("VmHWM")
+    why = NOT_ON_CPU
+    if forward.device.type != "cpu" and case.point.compile in ENGINES:
+        allocated, reserved, why = None, None, NOT_OF_ENGINES.format(case.point.compile)
     growth = None if peak is None or rss_before is None else max(0, peak - rss_before)
     return [
-        _bytes("memory.peak_allocated_bytes", allocated, note=NOT_ON_CPU),
-        _bytes("memory.peak_reserved_bytes", reserved, note=NOT_ON_CPU),
+        _bytes("memory.peak_allocated_bytes", allocated, note=why),
+        _bytes("memory.peak_reserved_bytes", reserved, note=why),
         _bytes("memory.peak_rss_bytes", peak, note="this system does not tell a process's peak"),
         _bytes("memory.rss_growth_bytes", growth, note="this system does not let the peak be reset"),
     ]

@@ -2,10 +2,9 @@
 
 from bench.measure.axes import TIMING_AXES
 from bench.measure.loaded import LoadedCase
+from bench.measure.ways import Way, way_of
 from bench.registry import register_measure
-from bench.schema import UNSPOKEN, Metric, Point
-
-AXES = ("precision", "memory_format", "compile")
+from bench.schema import Metric, Point
 
 
 @register_measure("parity", depends_on=TIMING_AXES, version=1)
@@ -41,4 +40,4 @@ def parity(case: LoadedCase, *, clips: int = 8) -> list[Metric]:
 
 def is_variant(point: Point) -> bool:
     """Whether a point runs its network in another way than eager, contiguous fp32."""
-    return any(getattr(point, axis) not in (None, UNSPOKEN[axis]) for axis in AXES)
+    return way_of(point) != Way()

@@ -1,13 +1,15 @@
 """Throughput: clips per second with the device kept busy, a few batches in flight, for each batch size asked for."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
 from bench.measure.axes import TIMING_AXES
+from bench.measure.fastest import Search, as_best, speedup
 from bench.measure.loaded import LoadedCase
+from bench.measure.ways import Way
 from bench.registry import register_measure
 from bench.schema import Batch, Metric
 
@@ -18,6 +20,7 @@ BLOCK_S = 0.05
 MOST_ON_CPU = 256
 NO_MAX_ON_CPU = "a CPU shares its memory with everything else: no batch is the largest that fits"
 Searched = Literal["max", "best"]
+Size = Batch | Searched
 Views = Annotated[str, Field(pattern=r"^[1-9]\d*x[1-9]\d*$")]
 
 
@@ -25,7 +28,8 @@ Views = Annotated[str, Field(pattern=r"^[1-9]\d*x[1-9]\d*$")]
 def throughput(
     case: LoadedCase,
     *,
-    batch: Batch | Searched | list[Batch | Searched] | None = None,
+    batch: Size | list[Size] | None = None,
+    search: Search | None = None,
     views: Views | None = None,
     max_s: float = 10.0,
 ) -> list[Metric]:
@@ -34,19 +38,51 @@ def throughput(
     `max` is the largest batch that fits on the device, `best` the one of highest throughput; both are searched for in
     a process of their own, and told as metrics too. `views` (temporal x spatial) adds videos per second: a video takes
     so many clips.
-    """
-    from bench.measure.timing.variants import forward_of
 
+    `search: best`, in a case that runs eager fp32, also tries other ways to run the network, and adds the throughput of
+    the fastest whose outputs still match, labelled `variant=best`, and its speedup; or a mapping says what to try
+    (`{precision: [bf16], compile: [off, default]}`). Batches `max` and `best` are searched again for that way.
+    """
     sizes = batch if isinstance(batch, list) else [batch or case.point.batch or 1]
     found = {size: _search(case, size) for size in sizes if isinstance(size, str)}
-    at = forward_of(case)
+    numbers = {size: found[size] if isinstance(size, str) else size for size in sizes}
     metrics = [metric for name, size in found.items() for metric in _searched(name, size, device=case.device)]
-    for size in sizes:
-        number = found.get(size) if isinstance(size, str) else size
-        if number:
-            case.progress(f"throughput, batch {number}")
-            metrics.append(_throughput(case, at(number), label=str(size), max_s=max_s))
+    own = _own(case, {size: number for size, number in numbers.items() if number}, max_s=max_s)
+    metrics += own.values()
+    if search is not None:
+        for size, metric in own.items():
+            metrics += _fastest(case, search, size, number=numbers[size] or 1, own=metric, max_s=max_s)
     return [*metrics, *_videos(metrics, views)]
+
+
+def _own(case: LoadedCase, numbers: Mapping[Size, int], *, max_s: float) -> dict[Size, Metric]:
+    """Throughput of the case's own network at each size."""
+    from bench.measure.timing.variants import forward_of
+
+    at = forward_of(case)
+    found: dict[Size, Metric] = {}
+    for size, number in numbers.items():
+        case.progress(f"throughput, batch {number}")
+        found[size] = _throughput(case, at(number), label=str(size), max_s=max_s)
+    return found
+
+
+def _fastest(case: LoadedCase, search: Search, size: Size, *, number: int, own: Metric, max_s: float) -> list[Metric]:
+    """Throughput of the fastest way that matches, which is looked for at batch `number`, and its speedup."""
+    from bench.measure.timing.trying import fastest_way, forward_in, in_way
+
+    best = fastest_way(case, search, batch=number, what="throughput", is_waited_for=False)
+    if best is None:
+        return []
+    if best.way == Way():
+        note = "; ".join(word for word in (str(best), own.note) if word)
+        return [as_best(own, note=note), speedup("throughput", own, own, note=note)]
+    if isinstance(size, str):
+        number = _search(in_way(case, best.way, batch=number), size) or number
+    forward = forward_in(case, best.way, batch=number)(number)
+    found = _throughput(case, forward, label=str(size), max_s=max_s, variant="best")
+    note = "; ".join(word for word in (str(best), found.note) if word)
+    return [found.model_copy(update={"note": note}), speedup("throughput", found, own, note=note)]
 
 
 def _search(case: LoadedCase, wanted: Searched) -> int | None:
@@ -96,19 +132,22 @@ def _searched(name: Searched, size: int | None, *, device: str) -> list[Metric]:
     return [found, unknown]
 
 
-def _throughput(case: LoadedCase, forward: "Forward", *, label: str, max_s: float) -> Metric:
+def _throughput(
+    case: LoadedCase, forward: "Forward", *, label: str, max_s: float, variant: str | None = None
+) -> Metric:
     from bench.measure.timing.figures import sampled
     from bench.measure.timing.taking import take
 
     forward.latency()
     steps = max(1, math.ceil(BLOCK_S / forward.latency().wall_s))
-    timing = take(case, lambda: forward.block(steps), what=f"throughput at batch {label}", max_s=max_s)
+    of = f" of the {variant} variant" if variant else ""
+    timing = take(case, lambda: forward.block(steps), what=f"throughput at batch {label}{of}", max_s=max_s)
     return sampled(
         "throughput.clips_per_s",
         [forward.batch / seconds for seconds in timing.samples_s],
         unit="clips/s",
         better="higher",
-        labels={"batch": label},
+        labels={"batch": label, **({"variant": variant} if variant else {})},
         timing=timing,
         note=None if label == str(forward.batch) else f"batch {forward.batch}",
     )

@@ -8,7 +8,7 @@ from pydantic import BaseModel, Field, ValidationError, field_validator
 
 from bench.data.transforms import Augmentation
 from bench.errors import BenchError, Problem, SuiteError, suggest
-from bench.schema import CompileMode, Frozen, Json, MemoryFormat, digest
+from bench.schema import Frozen, Json, MemoryFormat, TorchCompileMode, digest
 from bench.yaml_tree import Place, Tree, read_yaml
 
 Share = Annotated[float, Field(ge=0, lt=1)]
@@ -111,7 +111,7 @@ class Recipe(Frozen):
     accumulate: int = Field(default=1, ge=1)
     sync_bn: bool = False
     amp: Literal["off", "fp16", "bf16"] = "off"
-    compile: CompileMode = "off"
+    compile: TorchCompileMode = "off"
     head_lr_scale: Positive = 1.0
     layer_decay: float | None = Field(default=None, gt=0, le=1)
     ft_begin_module: str | None = None

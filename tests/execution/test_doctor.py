@@ -94,9 +94,12 @@ def test_a_profile_says_where_it_was_timed_and_what_to_doubt() -> None:
         environment=Environment(hardware=dict(PLAIN), software={"torch_threads": 1}),
         warnings=(Warned(what="it drifted", remedy="again"),),
         started_at="",
+        seconds={"whole": 14.2},
     )
     assert list(_speed_notes(record)) == [
         "timed on a CPU, 1 of 4 threads",
+        "the short form, 14 s in all: each timing warms up and is sampled for at most 2 s; a suite takes longer and "
+        "runs again in fresh processes",
         "these times are unsteady",
         "42 % of what this device can do at this intensity; compute is the limit",
         "it drifted; again",

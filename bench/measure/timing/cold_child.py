@@ -3,6 +3,7 @@
 import json
 import sys
 import time
+from pathlib import Path
 
 STEADY_STEPS = 3
 
@@ -13,27 +14,23 @@ def main() -> None:
     asked = json.loads(sys.stdin.read())
     seconds = {"interpreter_s": here_s - asked["spawned_s"]}
     started_s = time.monotonic()
-    from importlib import import_module
-    from pathlib import Path
+    from bench.measure.timing.child import case_of
+    from bench.measure.timing.clocks import synchronize
+    from bench.measure.timing.variants import variant_of
 
-    import torch
-
-    from bench.measure.loaded import LoadedCase
-    from bench.measure.timing.variants import forward_of
-    from bench.schema import Case
-
-    case = Case.model_validate(asked["case"])
-    for plugin in case.plugins:
-        import_module(plugin)
-    if case.point.threads is not None:
-        torch.set_num_threads(case.point.threads)
+    case = case_of(asked)
     seconds["import_s"] = time.monotonic() - started_s
 
     started_s = time.monotonic()
-    pinned = case.model_copy(update={"point": case.point.model_copy(update={"device": asked["device"]})})
-    forward = forward_of(LoadedCase(pinned, artifacts=Path()))(case.point.batch or 1)
-    forward.synchronize()
+    variant = variant_of(case)
+    clips = variant.inputs(case.point.batch or 1)
+    synchronize(variant.device)
     seconds["build_s"] = time.monotonic() - started_s
+
+    started_s = time.monotonic()
+    forward = variant.over(clips)
+    forward.synchronize()
+    seconds["prepare_s"] = time.monotonic() - started_s
 
     seconds["first_step_s"] = forward.latency().wall_s
     seconds["steady_step_s"] = min(forward.latency().wall_s for _ in range(STEADY_STEPS))

@@ -3,7 +3,7 @@
 import itertools
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -97,7 +97,7 @@ class Pipeline:
 
     def forward(self, clips: Clips) -> Forward:
         """The model's lane over clips that are on the device."""
-        return replace(self.variant.forward(1), inputs=clips, batch=self.batch)
+        return self.variant.over(clips)
 
     def run(self, batches: Iterator[Clips], *, steps: int) -> None:
         """`steps` batches from their files to their logits: decoding by workers and the device overlap."""

@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import Any
 
 from bench.measure.loaded import LoadedCase
+from bench.measure.timing.child import request_of
 
 CHILD = "bench.measure.timing.probing_child"
 
@@ -19,7 +20,7 @@ class Prober:
     """
 
     def __init__(self, case: LoadedCase, *, module: str = CHILD) -> None:
-        self._request = {"case": case.case.model_dump(mode="json"), "device": case.device}
+        self._request = request_of(case)
         self._command = [sys.executable, "-m", module]
         self._child: subprocess.Popen[str] | None = None
         self.broken: dict[int, str] = {}

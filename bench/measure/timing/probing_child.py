@@ -4,14 +4,11 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterator
-from importlib import import_module
-from pathlib import Path
 
 import torch
 
-from bench.measure.loaded import LoadedCase
+from bench.measure.timing.child import case_of
 from bench.measure.timing.variants import Forward, forward_of
-from bench.schema import Case
 
 BLOCK_S = 0.2
 
@@ -27,20 +24,16 @@ def main() -> None:
 
 
 def _answers(lines: Iterator[str]) -> Iterator[dict[str, float | str]]:
-    asked = json.loads(next(lines))
-    case = Case.model_validate(asked["case"])
-    for plugin in case.plugins:
-        import_module(plugin)
-    pinned = case.model_copy(update={"point": case.point.model_copy(update={"device": asked["device"]})})
+    case = case_of(json.loads(next(lines)))
     at: Callable[[int], Forward] | None = None
     for line in lines:
         try:
-            at = at or forward_of(LoadedCase(pinned, artifacts=Path()))
+            at = at or forward_of(case)
             yield {"clips_per_s": _rate(at(int(line)))}
         except (MemoryError, torch.OutOfMemoryError):
             yield {"error": "oom"}
         except Exception as error:  # whatever a model or a device raises is the answer
-            yield {"error": "oom" if _is_want_of_memory(error) else f"{type(error).__name__}: {error}"}
+            yield {"error": "oom" if is_want_of_memory(error) else f"{type(error).__name__}: {error}"}
         if torch.cuda.is_available():
             _empty_cache()
 
@@ -51,7 +44,7 @@ def _rate(forward: Forward) -> float:
     return forward.batch / forward.block(steps).wall_s
 
 
-def _is_want_of_memory(error: Exception) -> bool:
+def is_want_of_memory(error: Exception) -> bool:
     """Torch has no class for it on a CPU, and libraries below it report it in their own words."""
     text = str(error).lower()
     words = ("out of memory", "can't allocate memory", "cannot allocate memory", "alloc_failed")

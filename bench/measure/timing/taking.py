@@ -20,12 +20,12 @@ FEW = 0.05
 
 
 def take(case: LoadedCase, step: Callable[[], Sample], *, what: str, max_s: float) -> Timing:
-    """Time `step` by the protocol. `what` names the timing in the record's details and in its warnings."""
+    """Time `step` by the protocol, warming up for at most `max_s` too. `what` names it in the record."""
     watch = watch_of(case.device)
     with case.floor.held(), in_turns(step, case.floor) as turned:
         timing = take_samples(
             turned,
-            Protocol(max_s=max_s),
+            Protocol(max_s=max_s, warmup_s=min(Protocol.warmup_s, max_s)),
             clock_s=case.floor.clock_s,
             is_slowed=watch.look,
             wait=time.sleep,

@@ -1,9 +1,10 @@
-"""One network made ready to be timed: on its device, in its precision, memory format and compile mode."""
+"""One network made ready to be timed: on its device, in its precision and memory format, by what executes it."""
 
 import contextlib
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -11,10 +12,14 @@ from torch import Tensor, nn
 from bench.errors import InputError
 from bench.measure.loaded import DEFAULT_SEED, LoadedCase
 from bench.measure.timing.clocks import each, synchronize, time_work
+from bench.measure.timing.engines.execution import Execution
+from bench.measure.timing.engines.work import Work
+from bench.measure.timing.fp8 import require_fp8, use_fp8
 from bench.measure.timing.protocol import Sample
+from bench.measure.ways import ENGINES, Way, refusal, way_of
 
 AUTOCAST = {"fp16": torch.float16, "bf16": torch.bfloat16}
-CAST = {"fp16_weights": torch.float16, "bf16_weights": torch.bfloat16}
+CAST = {"fp16_weights": torch.float16, "bf16_weights": torch.bfloat16, "fp8": torch.bfloat16}
 IN_FLIGHT = 3
 
 
@@ -62,15 +67,25 @@ class Forward:
 
 @dataclass(frozen=True, kw_only=True)
 class Variant:
-    """A case's network as its axes want it: `run` is `model` itself, or compiled; `dtype` is that of cast weights."""
+    """A case's network as its axes want it, and what executes it; `dtype` is that of cast weights."""
 
     case: LoadedCase
     model: nn.Module
-    run: Callable[..., Tensor]
+    execution: Execution
+    way: Way
     device: torch.device
-    dtype: torch.dtype | None
-    autocast: torch.dtype | None
-    memory_format: torch.memory_format
+
+    @property
+    def dtype(self) -> torch.dtype | None:
+        return CAST.get(self.way.precision)
+
+    @property
+    def autocast(self) -> torch.dtype | None:
+        return AUTOCAST.get(self.way.precision)
+
+    @property
+    def memory_format(self) -> torch.memory_format:
+        return torch.channels_last_3d if self.way.memory_format == "channels_last_3d" else torch.contiguous_format
 
     def inputs(self, batch: int, *, seed: int = DEFAULT_SEED) -> tuple[Tensor, ...]:
         """Seeded clips of the case in this variant's dtype and memory format."""
@@ -79,36 +94,39 @@ class Variant:
 
     def forward(self, batch: int, *, seed: int = DEFAULT_SEED) -> Forward:
         """The forward pass over `batch` clips."""
+        return self.over(self.inputs(batch, seed=seed))
+
+    def over(self, clips: tuple[Tensor, ...]) -> Forward:
+        """The forward pass over these clips, which are in this variant's dtype and memory format. May compile."""
+        is_baked = self.way.compile in ENGINES  # the casts are in what the engine runs
+        work = Work(model=self.model, inputs=clips, precision=self.way.precision, autocast=self.autocast)
         return Forward(
-            model=self.run,
-            inputs=self.inputs(batch, seed=seed),
+            model=self.execution.of(work),
+            inputs=clips,
             device=self.device,
-            batch=batch,
-            autocast=self.autocast,
+            batch=len(clips[0]),
+            autocast=None if is_baked else self.autocast,
         )
 
 
 def variant_of(case: LoadedCase) -> Variant:
-    """The network of `case`, built and made ready; InputError for a precision that this device has not."""
-    point, device = case.point, torch.device(case.device)
-    precision = point.precision or "fp32"
-    _set_float32(precision)
-    model = case.build_model(str(device))
-    dtype = CAST.get(precision)
-    memory_format = torch.channels_last_3d if point.memory_format == "channels_last_3d" else torch.contiguous_format
-    if dtype is not None:
-        model = model.to(dtype=dtype)
-    if memory_format is torch.channels_last_3d:
-        model = model.to(memory_format=memory_format)
-    return Variant(
-        case=case,
-        model=model,
-        run=model if point.compile in (None, "off") else _compiled(model, str(point.compile)),
-        device=device,
-        dtype=dtype,
-        autocast=AUTOCAST.get(precision),
-        memory_format=memory_format,
+    """The network of `case`, built and made ready; InputError for a way to run it that this device has not."""
+    device, way = torch.device(case.device), way_of(case.point)
+    refused = refusal(way, case.device)
+    if refused is not None:
+        raise InputError(refused)
+    _set_float32(way.precision)
+    variant = Variant(
+        case=case, model=case.build_model(str(device)), execution=_execution_of(case, way), way=way, device=device
     )
+    if variant.dtype is not None:
+        variant.model.to(dtype=variant.dtype)
+    if variant.memory_format is torch.channels_last_3d:
+        variant.model.to(memory_format=variant.memory_format)
+    if way.precision == "fp8":
+        require_fp8(device)
+        case.note("fp8", {"linear_layers": len(use_fp8(variant.model)), "all_else": "bf16"})
+    return variant
 
 
 def forward_of(case: LoadedCase) -> Callable[[int], Forward]:
@@ -116,15 +134,17 @@ def forward_of(case: LoadedCase) -> Callable[[int], Forward]:
     return variant_of(case).forward
 
 
-def _compiled(model: nn.Module, mode: str) -> Callable[..., Tensor]:
-    compiled: Callable[..., Tensor] = torch.compile(model, mode=mode, dynamic=False)
-    return compiled
+_EXECUTIONS: WeakKeyDictionary[LoadedCase, Execution] = WeakKeyDictionary()
+
+
+def _execution_of(case: LoadedCase, way: Way) -> Execution:
+    """One for all measures of a case where it takes minutes: an engine holds the weights, which are always the same."""
+    if way.compile not in ENGINES:
+        return Execution(way.compile)
+    return _EXECUTIONS.setdefault(case, Execution(way.compile))
 
 
 def _set_float32(precision: str) -> None:
     """TF32 only where it is asked for: torch's own default lets cuDNN use it behind the name fp32."""
-    allowed = precision == "tf32"
-    if allowed and not torch.cuda.is_available():
-        raise InputError("precision tf32 needs a CUDA device; here is none")
-    torch.backends.cuda.matmul.allow_tf32 = allowed
-    torch.backends.cudnn.allow_tf32 = allowed
+    torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
+    torch.backends.cudnn.allow_tf32 = precision == "tf32"

@@ -32,3 +32,39 @@ def test_counts_of_such_a_network_are_as_good_as_any(make: SimpleNamespace) -> N
     )
     macs = next(column for column in results.board.columns if column.metric == "macs.forward")
     assert results.board.best(macs) == {"": 1}
+
+
+def test_every_execution_has_a_row_with_the_mark_of_its_parity(make: SimpleNamespace) -> None:
+    ways = [("off", 30, {}), ("cudagraphs", 25, RIGHT), ("aotinductor", 20, RIGHT), ("onnxruntime", 1, WRONG)]
+    results = collect([make.timing("c3d", ms=ms, compile=way, details=details) for way, ms, details in ways])
+    board = results.board
+    ordered = _ordered(board, board.headlines)
+    assert [row.factors["compile"] for row in ordered] == ["aotinductor", "cudagraphs", "off", "onnxruntime"]
+    page = rank(results)
+    assert page is not None
+    lines = [line for line in page.split("<tr") if "onnxruntime" in line or "cudagraphs" in line]
+    assert ["¶" in line for line in lines] == [False, True]
+
+
+def test_the_fastest_that_was_searched_is_a_column_of_its_own(make: SimpleNamespace) -> None:
+    """The eager case that searched stays behind a variant that is faster than eager itself."""
+    rates = [make.metric("throughput.clips_per_s", 10.0, "clips/s", labels={"batch": "8"})]
+    found = make.metric(
+        "throughput.clips_per_s", 40.0, "clips/s", labels={"batch": "8", "variant": "best"}, note="bf16_weights; logits"
+    )
+    faster = make.metric("throughput.clips_per_s", 20.0, "clips/s", labels={"batch": "8"})
+    speedup = make.metric("throughput.speedup", 4.0, "x", better="higher", labels={"batch": "8"})
+    axes = {"memory_format": "contiguous", "compile": "off"}
+    results = collect(
+        [
+            make.record("c3d", *rates, found, speedup, precision="fp32", **axes),
+            make.record("c3d", faster, precision="bf16", details=RIGHT, **axes),
+        ]
+    )
+    board = results.board
+    assert [row.factors["precision"] for row in _ordered(board, board.headlines)] == ["bf16", "fp32"]
+    names = [column.name for column in board.headlines]
+    assert names == ["Throughput, batch 8", "Throughput, batch 8, variant best", "Speedup, batch 8"]
+    page = rank(results)
+    assert page is not None
+    assert "bf16_weights; logits" in page

@@ -1,0 +1,117 @@
+"""Searches the fastest way to run a network whose outputs still match eager fp32. Pure: asks a function it is given."""
+
+import itertools
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from bench.measure.ways import Way, refusal
+from bench.schema import CompileMode, Frozen, Json, MemoryFormat, Metric, Precision
+
+FINALISTS = 2
+PACKAGES: dict[CompileMode, str] = {"onnxruntime": "onnxruntime", "tensorrt": "torch_tensorrt"}
+MEMORY_FORMATS: tuple[MemoryFormat, ...] = ("contiguous", "channels_last_3d")
+ON_CPU: tuple[Precision, ...] = ("fp32", "bf16", "bf16_weights")
+ON_CUDA: tuple[Precision, ...] = ("fp32", "tf32", "fp16_weights", "bf16", "bf16_weights", "fp8")
+CPU_MODES: tuple[CompileMode, ...] = ("off", "default", "aotinductor", "onnxruntime")
+CUDA_MODES: tuple[CompileMode, ...] = ("off", "cudagraphs", "default", "max-autotune", "aotinductor", *PACKAGES)
+
+
+class Space(Frozen):
+    """What a search may try. An axis that is left out is tried in all that this kind of device may gain from."""
+
+    precision: Annotated[tuple[Precision, ...], Field(min_length=1)] | None = None
+    memory_format: Annotated[tuple[MemoryFormat, ...], Field(min_length=1)] | None = None
+    compile: Annotated[tuple[CompileMode, ...], Field(min_length=1)] | None = None
+    budget_s: float = Field(default=3000.0, gt=0)
+
+
+Search = Literal["best"] | Space
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trial:
+    """What came of one way. `max_difference` (a share of the largest logit) and `top1_agreement` are its parity.
+
+    `fell_out` says why it cannot be the answer: refused, failed, out of tolerance, or not tried.
+    """
+
+    way: Way
+    clips_per_s: float | None = None
+    max_difference: float | None = None
+    top1_agreement: float | None = None
+    fell_out: str | None = None
+
+    def as_dict(self) -> dict[str, Json]:
+        """For the record: the way in words beside its figures, null where there are none."""
+        return {**vars(self), "way": str(self.way)}
+
+    def __str__(self) -> str:
+        if self.way == Way():
+            return "eager fp32 itself: of what was tried and matches, nothing is faster"
+        if self.max_difference is None or self.top1_agreement is None:
+            return str(self.way)
+        within = f"logits within {self.max_difference:.2g} of eager fp32, top-1 agrees on {self.top1_agreement:.0%}"
+        return f"{self.way}; {within}"
+
+
+def as_best(own: Metric, *, note: str) -> Metric:
+    """A metric of eager fp32 where that is the best variant itself: timing it again would tell noise from noise."""
+    return own.model_copy(update={"labels": {**own.labels, "variant": "best"}, "note": note})
+
+
+def speedup(measure: str, best: Metric, own: Metric, *, note: str) -> Metric:
+    """How many times as fast the best variant is as eager fp32, timed one after the other in one process."""
+    ratio = best.value / own.value if best.value and own.value else None
+    if ratio is not None and own.better == "lower":
+        ratio = 1 / ratio
+    labels = {name: value for name, value in own.labels.items() if name == "batch"}
+    return Metric(name=f"{measure}.speedup", value=ratio, unit="x", better="higher", labels=labels, note=note)
+
+
+def find_fastest(
+    space: Space, attempt: Callable[[Way], Trial], *, device: str, is_over: Callable[[], bool] = lambda: False
+) -> list[Trial]:
+    """Every way that was tried or refused, the fastest that matches first; empty of matches where not even eager ran.
+
+    Eager fp32 is tried whatever the space says. Then come all precisions and memory formats, executed by the first of
+    `compile`; then every other execution, of the two fastest of those that it takes. `is_over` ends the trying.
+    """
+    trials: dict[Way, Trial] = {}
+
+    def tried(way: Way) -> None:
+        if way not in trials:
+            refused = refusal(way, device)
+            late = "not tried: the search had used up its time" if is_over() else None
+            trials[way] = Trial(way=way, fell_out=refused or late) if refused or late else attempt(way)
+
+    tried(Way())
+    first, *others = space.compile or _modes(device)
+    for precision, memory_format in itertools.product(
+        space.precision or (ON_CUDA if device.startswith("cuda") else ON_CPU), space.memory_format or MEMORY_FORMATS
+    ):
+        tried(Way(precision=precision, memory_format=memory_format, compile=first))
+    leading = [trial.way for trial in _ranked(trials.values()) if trial.fell_out is None]
+    for way in _finalists(leading, others, device):
+        tried(way)
+    return _ranked(trials.values())
+
+
+def _finalists(leading: list[Way], modes: list[CompileMode], device: str) -> Iterator[Way]:
+    """For each execution the two fastest ways that it takes."""
+    for mode in modes:
+        ways = dict.fromkeys(way.model_copy(update={"compile": mode}) for way in leading)
+        yield from itertools.islice((way for way in ways if refusal(way, device) is None), FINALISTS)
+
+
+def _ranked(trials: Iterable[Trial]) -> list[Trial]:
+    return sorted(trials, key=lambda trial: (trial.fell_out is not None, -(trial.clips_per_s or 0.0)))
+
+
+def _modes(device: str) -> tuple[CompileMode, ...]:
+    """Executions that may gain here, those left out whose package is not installed."""
+    modes = CUDA_MODES if device.startswith("cuda") else CPU_MODES
+    return tuple(mode for mode in modes if mode not in PACKAGES or find_spec(PACKAGES[mode]) is not None)

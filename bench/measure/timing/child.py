@@ -1,0 +1,70 @@
+"""One question to a fresh process: a request on its standard input, the answer in a file, one line if it fails."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from importlib import import_module
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from bench.errors import InputError
+from bench.measure.loaded import LoadedCase
+from bench.schema import Case
+
+
+def request_of(case: LoadedCase) -> dict[str, Any]:
+    """What a child must be told to load the same case."""
+    return {"case": case.case.model_dump(mode="json"), "device": case.device}
+
+
+def case_of(request: Mapping[str, Any]) -> LoadedCase:
+    """The case in the child: its plugins imported, its device and threads set."""
+    import torch
+
+    case = Case.model_validate(request["case"])
+    for plugin in case.plugins:
+        import_module(plugin)
+    if case.point.threads is not None:
+        torch.set_num_threads(case.point.threads)
+    pinned = case.model_copy(update={"point": case.point.model_copy(update={"device": request["device"]})})
+    return LoadedCase(pinned, artifacts=Path())
+
+
+def ask_child(
+    module: str,
+    request: Mapping[str, Any],
+    *,
+    timeout_s: float,
+    what: str,
+    environment: Mapping[str, str] | None = None,
+) -> dict[str, Any]:
+    """What `python -m module` writes into the file that `request["answer"]` names for it.
+
+    InputError where it does not end in time or dies, with the last thing that it said; `what` names it there.
+    """
+    path = os.pathsep.join(entry or os.getcwd() for entry in sys.path)
+    with TemporaryDirectory(prefix="vbench-answer-") as folder:
+        answer = Path(folder) / "answer.json"
+        try:
+            child = subprocess.run(
+                [sys.executable, "-m", module],
+                input=json.dumps({**request, "answer": str(answer)}),
+                env={**os.environ, **(environment or {}), "PYTHONPATH": path},
+                capture_output=True,
+                text=True,
+                timeout=timeout_s,
+                check=False,
+            )
+        except subprocess.TimeoutExpired:
+            raise InputError(f"the {what} did not end within {timeout_s:g} s; raise its timeout_s") from None
+        if not answer.is_file():
+            raise InputError(f"the {what} ended with code {child.returncode}: {_last_line(child.stderr)}")
+        found: dict[str, Any] = json.loads(answer.read_text(encoding="utf-8"))
+        return found
+
+
+def _last_line(text: str) -> str:
+    return next(iter(reversed(text.strip().splitlines())), "it said nothing")

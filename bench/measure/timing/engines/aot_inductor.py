@@ -1,0 +1,25 @@
+"""AOTInductor: the network exported as one graph and compiled ahead into a shared library that needs no Python."""
+
+from collections.abc import Callable
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import torch
+from torch import Tensor
+from torch._inductor.exc import InvalidCxxCompiler
+
+from bench.errors import InputError
+from bench.measure.timing.engines.work import Work
+
+
+def compile_ahead(work: Work) -> Callable[..., Tensor]:
+    """The compiled library, loaded. InputError where there is no C++ compiler, which it needs on every device."""
+    with TemporaryDirectory(prefix="vbench-aotinductor-") as folder:
+        package = Path(folder) / "network.pt2"
+        try:
+            with torch.no_grad(), work.in_precision():  # the compiler puts autocast's casts in, the export does not
+                torch._inductor.aoti_compile_and_package(work.export(), package_path=str(package))
+        except InvalidCxxCompiler as error:
+            raise InputError("compile aotinductor needs a C++ compiler; install g++ or name one in CXX") from error
+        run: Callable[..., Tensor] = torch._inductor.aoti_load_package(str(package))
+    return run

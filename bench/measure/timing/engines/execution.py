@@ -1,0 +1,48 @@
+"""How the passes of one network are executed: by torch as they come, compiled, or by an engine made for some shapes."""
+
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import Tensor
+
+from bench.measure.timing.engines.aot_inductor import compile_ahead
+from bench.measure.timing.engines.cuda_graph import record
+from bench.measure.timing.engines.onnx_session import open_session
+from bench.measure.timing.engines.tensor_rt import build
+from bench.measure.timing.engines.work import Work
+from bench.schema import CompileMode, Engine
+
+Run = Callable[..., Tensor]
+ENGINES: Mapping[Engine, Callable[[Work], Run]] = {
+    "cudagraphs": record,
+    "aotinductor": compile_ahead,
+    "onnxruntime": open_session,
+    "tensorrt": build,
+}
+
+
+class Execution:
+    """Makes work ready, and keeps what was made until other shapes are wanted: it holds memory, and takes minutes."""
+
+    def __init__(self, mode: CompileMode) -> None:
+        self.mode = mode
+        self._shapes: list[torch.Size] = []
+        self._run: Run | None = None
+
+    def of(self, work: Work) -> Run:
+        """What runs this work: logits of clips of its shapes."""
+        shapes = [clip.shape for clip in work.inputs]
+        if self._run is None or shapes != self._shapes:
+            self._run = None
+            self._run, self._shapes = self._made_ready(work), shapes
+        return self._run
+
+    def _made_ready(self, work: Work) -> Run:
+        if self.mode == "off":
+            return work.model
+        for engine, make_ready in ENGINES.items():
+            if engine == self.mode:
+                return make_ready(work)
+        # Beyond eight shapes of one network the compiler would give up and leave it eager.
+        torch.compiler.reset()
+        return torch.compile(work.model, mode=self.mode, dynamic=False)

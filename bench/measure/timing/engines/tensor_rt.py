@@ -1,0 +1,25 @@
+"""TensorRT: the network exported as one graph and built into an engine for this very GPU by torch_tensorrt."""
+
+from collections.abc import Callable
+
+from torch import Tensor
+
+from bench.errors import MissingPackageError
+from bench.measure.timing.engines.work import Work
+
+
+def build(work: Work) -> Callable[..., Tensor]:
+    """The engine, in the dtypes of the network's weights; operators that TensorRT has not are left to torch."""
+    try:
+        import torch_tensorrt
+    except ImportError:
+        raise MissingPackageError(
+            "torch_tensorrt", needed_for="compile tensorrt", install="pip install 'vbench[tensorrt]'"
+        ) from None
+    engine: Callable[..., Tensor] = torch_tensorrt.dynamo.compile(
+        work.export(),
+        list(work.inputs),
+        use_explicit_typing=True,
+        disable_tf32=work.precision != "tf32",
+    )
+    return engine

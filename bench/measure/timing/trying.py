@@ -1,0 +1,68 @@
+"""Tries ways to run a case's network, each in a process of its own, and tells the record what came of every one."""
+
+import gc
+import time
+from collections.abc import Callable
+
+import torch
+
+from bench.errors import InputError
+from bench.measure.fastest import Search, Space, Trial, find_fastest
+from bench.measure.loaded import LoadedCase
+from bench.measure.timing.child import ask_child, request_of
+from bench.measure.timing.variants import Forward, forward_of
+from bench.measure.ways import Way, way_of
+from bench.schema import Json
+
+CHILD = "bench.measure.timing.trying_child"
+TRIAL_S = 900.0
+
+
+def fastest_way(case: LoadedCase, search: Search | Json, *, batch: int, what: str, is_waited_for: bool) -> Trial | None:
+    """The fastest way at this batch whose outputs match, by latency where each pass `is_waited_for`, else throughput.
+
+    The record's detail `<what>.search` has every way with its figures, or why it fell out. None where the case is not
+    eager fp32, which the others are compared with: a suite may vary the axes as well. InputError where nothing runs.
+    """
+    if way_of(case.point) != Way():
+        case.note(f"{what}.search", "not here: the case of eager fp32 has it")
+        return None
+    space = Space() if search == "best" else Space.model_validate(search)
+    ends_s = time.monotonic() + space.budget_s
+
+    def attempt(way: Way) -> Trial:
+        case.progress(f"{what}, batch {batch}, trying {way}")
+        left_s = max(1.0, ends_s - time.monotonic())
+        return try_way(case, way, batch=batch, is_waited_for=is_waited_for, timeout_s=min(TRIAL_S, left_s))
+
+    trials = find_fastest(space, attempt, device=case.device, is_over=lambda: time.monotonic() > ends_s)
+    known = case.details.get(f"{what}.search")
+    told = [trial.as_dict() for trial in trials]
+    case.note(f"{what}.search", {**(known if isinstance(known, dict) else {}), f"batch {batch}": told})
+    if trials[0].fell_out is not None:
+        raise InputError(f"{what}: no way to run this network works here, eager fp32: {trials[0].fell_out}")
+    return trials[0]
+
+
+def try_way(case: LoadedCase, way: Way, *, batch: int, is_waited_for: bool, timeout_s: float) -> Trial:
+    """Clips/s and parity of one way, taken in a fresh process; whatever goes wrong there is why it falls out."""
+    request = {**request_of(in_way(case, way, batch=batch)), "is_waited_for": is_waited_for}
+    try:
+        answer = ask_child(CHILD, request, timeout_s=timeout_s, what="trial")
+    except InputError as error:
+        return Trial(way=way, fell_out=str(error))
+    return Trial(way=way, **answer)
+
+
+def in_way(case: LoadedCase, way: Way, *, batch: int) -> LoadedCase:
+    """The same case, its network run in another way."""
+    point = case.point.model_copy(update={**way.model_dump(), "batch": batch, "device": case.device})
+    return LoadedCase(case.case.model_copy(update={"point": point}), artifacts=case.artifacts, session=case.session)
+
+
+def forward_in(case: LoadedCase, way: Way, *, batch: int) -> Callable[[int], Forward]:
+    """The forward passes of the case's network run in another way; what was on the device before is let go."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    return forward_of(in_way(case, way, batch=batch))

@@ -1,0 +1,50 @@
+"""Ways to run a network: in words, read off a point, and refused where they cannot be."""
+
+import pytest
+
+from bench.measure.ways import Way, refusal, way_of
+from bench.schema import Clip, Point
+
+
+def test_a_point_that_leaves_axes_open_is_run_in_the_plainest_way() -> None:
+    point = Point(model="c3d", clip=Clip(frames=4, height=16, width=16), compile="aotinductor")
+    assert way_of(point) == Way(compile="aotinductor")
+    assert way_of(point.model_copy(update={"compile": None})) == Way()
+
+
+def test_a_way_in_words_names_what_is_not_plain() -> None:
+    assert str(Way()) == "fp32"
+    way = Way(precision="bf16_weights", memory_format="channels_last_3d", compile="cudagraphs")
+    assert str(way) == "bf16_weights, channels_last_3d, cudagraphs"
+
+
+@pytest.mark.parametrize(
+    ("way", "said"),
+    [
+        (Way(precision="tf32"), "precision tf32 needs a CUDA device; this case runs on cpu"),
+        (Way(precision="fp8"), "precision fp8 needs a CUDA device"),
+        (Way(compile="cudagraphs"), "compile cudagraphs needs a CUDA device"),
+        (Way(compile="tensorrt"), "compile tensorrt needs a CUDA device"),
+        (
+            Way(compile="onnxruntime", precision="bf16"),
+            "compile onnxruntime takes precision fp32, tf32, fp16_weights; found bf16",
+        ),
+        (Way(compile="onnxruntime", memory_format="channels_last_3d"), "takes memory_format contiguous alone"),
+    ],
+)
+def test_what_a_cpu_has_not_is_refused_in_one_line(way: Way, said: str) -> None:
+    refused = refusal(way, "cpu")
+    assert refused is not None
+    assert said in refused
+    assert "\n" not in refused
+
+
+@pytest.mark.parametrize("compile_mode", ["off", "default", "aotinductor", "onnxruntime"])
+def test_what_a_cpu_has_is_not_refused(compile_mode: str) -> None:
+    assert refusal(Way.model_validate({"compile": compile_mode}), "cpu") is None
+
+
+def test_a_gpu_refuses_only_what_an_engine_cannot_take() -> None:
+    assert refusal(Way(precision="fp8", compile="cudagraphs", memory_format="channels_last_3d"), "cuda:1") is None
+    assert refusal(Way(precision="bf16_weights", compile="tensorrt"), "cuda") is None
+    assert refusal(Way(precision="fp8", compile="tensorrt"), "cuda") is not None

@@ -1,0 +1,179 @@
+"""Engines: each against the network itself, and when they are made ready anew."""
+
+from collections.abc import Callable
+from itertools import product
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from bench.errors import InputError
+from bench.measure.loaded import LoadedCase
+from bench.measure.parity import parity
+from bench.measure.timing.engines import execution
+from bench.measure.timing.engines.execution import Execution
+from bench.measure.timing.engines.onnx_session import adaptive_max_pool3d
+from bench.measure.timing.engines.work import Work
+from bench.measure.timing.variants import forward_of, variant_of
+from bench.measure.train_step import train_step
+from bench.schema import CompileMode
+
+NETWORK = """
+from torch import nn
+
+
+def plain(num_classes=5):
+    return nn.Sequential(nn.Flatten(), nn.Linear(3 * 4 * 16 * 16, num_classes))
+"""
+Load = Callable[..., LoadedCase]
+
+
+def work_over(batch: int) -> Work:
+    return Work(model=nn.Identity(), inputs=(torch.zeros(batch, 2),), precision="fp32", autocast=None)
+
+
+@pytest.fixture
+def made(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """An engine that notes the batches it was made ready for stands in for AOTInductor."""
+    batches: list[int] = []
+
+    def make_ready(work: Work) -> Callable[..., Tensor]:
+        batches.append(len(work.inputs[0]))
+        return work.model
+
+    monkeypatch.setattr(execution, "ENGINES", {"aotinductor": make_ready})
+    return batches
+
+
+def test_an_engine_is_made_ready_once_for_each_shape_in_turn(made: list[int]) -> None:
+    engine = Execution("aotinductor")
+    for batch in (2, 2, 3, 3, 2):
+        engine.of(work_over(batch))
+    assert made == [2, 3, 2]
+
+
+def test_all_measures_of_a_case_share_an_engine(made: list[int], load: Load) -> None:
+    case = load(compile="aotinductor")
+    forward_of(case)(2)
+    forward_of(case)(2)
+    forward_of(load(compile="aotinductor"))(2)
+    assert made == [2, 2]
+
+
+def test_other_clips_of_the_same_shape_give_other_logits(load: Load) -> None:
+    variant = variant_of(load())
+    assert not torch.equal(variant.forward(2, seed=0)(), variant.forward(2, seed=1)())
+
+
+@pytest.mark.parametrize(("size", "cells"), list(product([(4, 7, 9), (1, 2, 2)], [(1, 4, 4), (2, 3, 5)])))
+def test_pooling_out_of_onnx_operators_is_torchs_own(size: tuple[int, ...], cells: tuple[int, ...]) -> None:
+    volume = torch.randn(2, 3, *size)
+    found, _ = adaptive_max_pool3d(volume, list(cells))
+    assert torch.equal(found, nn.functional.adaptive_max_pool3d(volume, cells))
+
+
+def test_onnx_runtime_computes_the_same_by_other_kernels(load: Load) -> None:
+    pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    case = load(compile="onnxruntime", batch=4)
+    found = {m.name: m.value for m in parity(case)}
+    assert case.details["parity"]["is_within_tolerance"] is True  # type: ignore[index,call-overload]
+    assert found["parity.max_difference"], "to the last bit it would be torch that ran"
+    assert found["parity.top1_agreement"] == 100
+
+
+def test_an_engine_that_computes_something_else_is_out_of_tolerance(
+    load: Load, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Parity is taken of what the engine gives, not of the network that it was given."""
+
+    def wrong(work: Work) -> Callable[..., Tensor]:
+        return lambda *clips: -work.model(*clips)
+
+    monkeypatch.setattr(execution, "ENGINES", {"onnxruntime": wrong})
+    case = load(compile="onnxruntime")
+    parity(case)
+    assert case.details["parity"]["is_within_tolerance"] is False  # type: ignore[index,call-overload]
+
+
+@pytest.mark.parametrize("axes", [{"compile": "onnxruntime"}, {"compile": "aotinductor"}, {"precision": "fp8"}])
+def test_training_by_what_only_runs_forwards_is_refused(load: Load, axes: dict[str, str]) -> None:
+    with pytest.raises(InputError, match="cannot train as"):
+        train_step(load(**axes, device="cuda"))
+
+
+@pytest.mark.parametrize("mode", ["cudagraphs", "tensorrt"])
+def test_cuda_engines_are_refused_on_a_cpu(load: Load, mode: CompileMode) -> None:
+    with pytest.raises(InputError, match=f"compile {mode} needs a CUDA device"):
+        forward_of(load(compile=mode))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "bf16_weights"])
+def test_aotinductor_computes_the_same_with_its_casts_inside(load: Load, precision: str) -> None:
+    case = load(compile="aotinductor", precision=precision, batch=2)
+    found = {m.name: m.value for m in parity(case)}
+    assert case.details["parity"]["is_within_tolerance"] is True  # type: ignore[index,call-overload]
+    if precision != "fp32":
+        assert found["parity.max_difference"], "its autocast was lost"
+
+
+@pytest.mark.slow
+def test_onnx_runtime_takes_cast_weights(load: Load) -> None:
+    pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    case = load(compile="onnxruntime", precision="fp16_weights", batch=4)
+    parity(case)
+    assert case.details["parity"]["is_within_tolerance"] is True  # type: ignore[index,call-overload]
+
+
+@pytest.mark.slow
+def test_more_shapes_than_the_compilers_limit_stay_compiled(
+    load: Load, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ten batches of one network; torch falls back to eager at the ninth unless it is reset."""
+    (tmp_path / "plain_network.py").write_text(NETWORK)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    at = forward_of(load(model="plain_network:plain", args={}, compile="default"))
+    with torch._dynamo.config.patch(fail_on_recompile_limit_hit=True):
+        for batch in range(1, 11):
+            at(batch)()
+
+
+CUDA_WAYS = [
+    {"compile": mode, "precision": precision}
+    for mode, precision in [
+        *product(("cudagraphs", "aotinductor"), ("fp32", "bf16", "bf16_weights", "fp16_weights")),
+        *product(("onnxruntime", "tensorrt"), ("fp32", "tf32", "fp16_weights")),
+        ("off", "fp8"),
+        ("cudagraphs", "fp8"),
+    ]
+]
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("way", CUDA_WAYS, ids=lambda way: "-".join(way.values()))
+def test_cuda_engines_are_within_tolerance(load: Load, way: dict[str, str]) -> None:
+    needs = {"tensorrt": ["torch_tensorrt"], "onnxruntime": ["onnxruntime", "onnxscript"]}
+    for package in needs.get(way["compile"], []):
+        pytest.importorskip(package)
+    if way["compile"] == "onnxruntime":
+        import onnxruntime
+
+        if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
+            pytest.skip("this onnxruntime has no CUDA provider")
+    if way["precision"] == "fp8" and torch.cuda.get_device_capability() < (8, 9):
+        pytest.skip("this GPU has no fp8")
+    case = load(**way, device="cuda", clip="16x1x112", batch=2, args={"width": 0.25, "num_classes": 16})
+    parity(case)
+    assert case.details["parity"]["is_within_tolerance"] is True  # type: ignore[index,call-overload]
+
+
+@pytest.mark.gpu
+def test_a_replayed_graph_reads_other_clips(load: Load) -> None:
+    case = load(compile="cudagraphs", device="cuda")
+    variant = variant_of(case)
+    first = variant.forward(2, seed=0)().clone()
+    second = variant.forward(2, seed=1)().clone()
+    assert not torch.equal(first, second)
