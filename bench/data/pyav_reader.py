@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 
 from bench.data.facts import VideoFacts
 from bench.data.geometry import Orientation, Size, upright_size
+from bench.data.scaling import resize
 from bench.data.shards import Source, source_of
 from bench.errors import MissingFrameError, VideoError
 
@@ -164,7 +165,7 @@ def reason_of(error: BaseException) -> str:
 
 
 class RgbConverter:
-    """Turns decoded frames of one stream into upright RGB of one size, with one scaler for all of them."""
+    """Turns decoded frames of one stream into upright RGB of one size, with one colour converter for all of them."""
 
     def __init__(self, size: Size | None) -> None:
         self._size, self._reformatter = size, VideoReformatter()
@@ -172,9 +173,9 @@ class RgbConverter:
     def convert(self, frame: VideoFrame) -> Frames:
         """`frame` as uint8 RGB (H, W, 3), a copy of its own."""
         orientation = orientation_of(frame)
-        height, width = orientation.stored(upright_size(orientation.upright((frame.height, frame.width)), self._size))
-        rgb = self._reformatter.reformat(frame, width=width, height=height, format="rgb24", threads=1)
-        return orientation.turn(np.asarray(rgb.to_ndarray(), dtype=np.uint8))
+        target = orientation.stored(upright_size(orientation.upright((frame.height, frame.width)), self._size))
+        rgb = self._reformatter.reformat(frame, format="rgb24", threads=1)
+        return orientation.turn(resize(np.asarray(rgb.to_ndarray(), dtype=np.uint8), target))
 
 
 def orientation_of(frame: VideoFrame) -> Orientation:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from bench.data.facts import VideoFacts
 from bench.data.geometry import Size, upright_size
 from bench.data.pyav_reader import reason_of
-from bench.data.scaling import Scaler
+from bench.data.scaling import resize
 from bench.errors import MissingPackageError, VideoError
 
 _FAILURES = (RuntimeError, ValueError, IndexError, OSError)
@@ -31,11 +31,11 @@ def read_file_with_torchcodec(
         raise VideoError(f"{path}: cannot be opened as a video: {reason_of(error)}") from error
     wanted = sorted(set(indices))
     skips = facts is not None and facts.is_seekable
-    found, scaler = dict[int, NDArray[np.uint8]](), Scaler()
+    found = dict[int, NDArray[np.uint8]]()
     for index in wanted if skips else range(wanted[-1] + 1):
         frame_HWC = _frame(path, decoder, index)
         if index in wanted:
-            found[index] = scaler.resize(frame_HWC, upright_size(frame_HWC.shape[:2], size))
+            found[index] = resize(frame_HWC, upright_size(frame_HWC.shape[:2], size))
     return np.stack([found[i] for i in indices])
 
 
