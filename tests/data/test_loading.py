@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from bench.data.loading import (
     Batch,
     Unread,
     UnreadVideoWarning,
+    _read_ahead,
     epoch_order,
     steps_per_epoch,
     train_batches,
@@ -241,3 +243,19 @@ def test_an_error_in_a_worker_keeps_its_one_line(videos: VideoSet, tmp_path: Pat
     with pytest.raises(VideoError) as raised:
         train(broken(videos, set(range(16)), tmp_path), workers=1)
     assert "\n" not in str(raised.value)
+
+
+def test_the_next_video_is_decoded_while_one_is_used(videos: VideoSet) -> None:
+    decoded = {position: Event() for position in range(3)}
+
+    def read(position: int, _video: Video) -> list[Any]:
+        decoded[position].set()
+        if position == 1:
+            raise VideoError("unreadable")
+        return [position]
+
+    order = tuple((position, videos.videos[position]) for position in range(3))
+    for position, video, frames in _read_ahead(order, read):
+        assert video is videos.videos[position]
+        assert isinstance(frames, VideoError) if position == 1 else frames == [position]
+        assert position == 2 or decoded[position + 1].wait(timeout=30)
