@@ -1,6 +1,9 @@
 """Where the bytes of a video are: a file, or a member of a tar as WebDataset keeps them.
 
-A path may lead into a shard, `train-000000.tar/class/id.mp4`. A member is read where it lies; nothing is unpacked.
+A path may lead into a shard, `train-000000.tar/class/id.mp4`. A member is read where it lies; nothing is unpacked. So
+shards are shuffled like files: an epoch is one permutation of all their videos, which depends on seed and epoch alone,
+is shared out among ranks and workers, and can be entered in the middle. There is no buffer that only mixes neighbours.
+On a disk that is slow to seek, few large shards cost what as many files would.
 """
 
 import hashlib
