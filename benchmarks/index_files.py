@@ -22,7 +22,6 @@ from pathlib import Path
 
 import av
 import numpy as np
-from turns import environment_line
 
 FEW, MANY = 1_000, 10_000
 KINDS, FRAMES = 20, 8
@@ -36,6 +35,8 @@ def main() -> None:
     if asked.index is not None:
         _index(asked.index, workers=asked.workers)
         return
+    from turns import environment_line  # not above: torch has no place in the memory of an index
+
     print(environment_line(), end="\n\n")
     print("| run | files | decoded | s | files/s | peak memory, MB |")
     print("|---|---|---|---|---|---|")

@@ -12,7 +12,7 @@ from bench.errors import DatasetError
 
 VIDEO_SUFFIXES = frozenset(
     f".{name}"
-    for name in "mp4 avi mkv webm mov m4v mpg mpeg ts flv wmv 3gp ogv mts m2ts gif".split()  # noqa: SIM905
+    for name in "mp4 avi mkv webm mov m4v mpg mpeg mpe vob ts flv f4v wmv asf 3gp 3g2 ogv mts m2ts gif y4m divx dv mxf nut".split()  # noqa: SIM905
 )
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp"})
 

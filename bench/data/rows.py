@@ -1,9 +1,12 @@
 """The clips of one batch, each normalised into its row as soon as it is there, so that nothing is copied twice."""
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.utils.data import get_worker_info
 
 from bench.data.transforms import FLOW_MEAN, FLOW_STD, normalise
 
@@ -37,7 +40,7 @@ class Rows:
         """Write the views of the next video."""
         for modality, clips in made.items():
             if modality not in self._clips:
-                self._clips[modality] = torch.empty((self._videos * self.views, *clips[0].shape))
+                self._clips[modality] = _empty((self._videos * self.views, *clips[0].shape))
             first = self.filled * self.views
             for clip_CTHW, row_CTHW in zip(clips, self._clips[modality][first : first + self.views], strict=True):
                 self._normalisation.write(modality, clip_CTHW, row_CTHW)
@@ -56,3 +59,12 @@ class Rows:
         if self.filled == self._videos:
             return self._clips
         return {modality: clips[: self.filled * self.views].clone() for modality, clips in self._clips.items()}
+
+
+def _empty(shape: Sequence[int]) -> Tensor:
+    """Unwritten float32; in a worker in shared memory, where the loader's process finds it without another copy."""
+    if get_worker_info() is None:
+        return torch.empty(shape)
+    # torch's own collation does the same; there is no public way that does not write the memory twice.
+    storage = torch.UntypedStorage._new_shared(4 * math.prod(shape), device="cpu")  # type: ignore[no-untyped-call]
+    return torch.empty(0).set_(storage).view(*shape)
