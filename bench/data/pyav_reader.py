@@ -100,7 +100,7 @@ def opened(path: Path) -> Generator[tuple[InputContainer, VideoStream]]:
     except DECODE_ERRORS as error:
         raise VideoError(f"{path}: cannot be opened as a video: {reason_of(error)}") from error
     with container:
-        kind = _NOT_VIDEO_FILES.get(container.format.name)
+        kind = "a picture" if container.format.name.endswith("_pipe") else _NOT_VIDEO_FILES.get(container.format.name)
         if kind:
             raise VideoError(f"{path}: is {kind}, not a video file")
         yield container, _video_stream(path, container)
@@ -180,7 +180,10 @@ class RgbConverter:
 
 def orientation_of(frame: VideoFrame) -> Orientation:
     """How the frame is to be turned, from its display matrix."""
-    matrix = frame.side_data.get("DISPLAYMATRIX")
+    try:
+        matrix = frame.side_data.get("DISPLAYMATRIX")
+    except ValueError:  # PyAV knows no name for some side data, such as Exif, and then gives none at all
+        return Orientation.from_angle(frame.rotation)
     if not isinstance(matrix, Buffer) or matrix.buffer_size < 36:
         return Orientation()
     return Orientation.from_display_matrix(np.frombuffer(bytes(matrix)[:36], np.int32).tolist())
