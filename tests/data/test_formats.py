@@ -90,7 +90,7 @@ def test_every_format_is_read_exactly(
 
 @pytest.mark.parametrize("name", ["ten_bit_422.mkv", "interlaced.mpg", "odd_raw.avi"])
 def test_torchcodec_is_near(name: str, tmp_path: Path, write_video: Write, torchcodec_works: None) -> None:
-    """In brightness: but for plain 4:2:0 it brings colour to full size by another filter, which shows on these blocks."""
+    """In brightness. Colour comes to full size by another filter, but for plain 4:2:0, which shows on these blocks."""
     path = write_video(tmp_path / name, **FORMATS[name])
     ours, theirs = (read_frames(path, [30, 2], backend=each) @ (0.299, 0.587, 0.114) for each in ("pyav", "torchcodec"))
     assert np.abs(ours - theirs).mean() < 1
