@@ -1,98 +1,115 @@
-"""Ratios of the loader: against the bare decoder, frame folders against Pillow, quick files against the originals.
+"""The loader with one worker against the bare decoder: clips/s of the same clips, in turns.
 
-python benchmarks/loader.py FOLDER     # a folder of video files, such as a few Kinetics clips
+    python benchmarks/loader.py [FOLDER] > benchmarks/loader.md      # about five minutes
+
+FOLDER holds video files, such as a few clips of Kinetics; without it, clips are made up. They are read as they are,
+re-encoded by `vbench data reencode`, and as the JPEG folders of `vbench data frames`. The bare decoder reads the frames
+of each clip with `read_frames` in one process, on one thread, and throws them away. The loader gives batches of
+normalised clips at 112 pixels, cropped at random and mirrored, from one worker process; its first batch does not
+count, since it waits for the process to start. A worker decodes one video while it transforms another, so that it can
+use a part of a second core.
 """
 
 import argparse
-import random
 import tempfile
 import time
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from statistics import median, quantiles
 
-import numpy as np
+import torch
+from turns import environment_line, long_clips, sound_videos
 
-from bench.data.collection import Video, VideoSet, video_set
-from bench.data.decode import probe, read_frames
-from bench.data.frame_folder import list_frames
-from bench.data.lanes import time_lanes
+from bench.data.clips import ClipReader
+from bench.data.collection import VideoSet
+from bench.data.loading import epoch_order, train_batches
 from bench.data.prepare import prepare_frames, prepare_reencoded
+from bench.data.sampling import Part, generator_of, sample_clip
 from bench.data.transforms import Augmentation
 from bench.schema import Clip
 
 CLIP = Clip.model_validate("16x1x112")
-ROUNDS = 3
+AUGMENTATION = Augmentation(crop="random_resized", flip=0.5)
+BATCH, BATCHES, SEED = 16, 6, 0
+
+
+class Rgb:
+    """What a network of one plain input takes."""
+
+    channels, modality = 3, "rgb"
+
+    def take(self, clip_BCTHW: torch.Tensor) -> torch.Tensor:
+        return clip_BCTHW
 
 
 def main() -> None:
-    """Print one ratio a line, with what it should be."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("folder", type=Path)
-    originals = _videos(parser.parse_args().folder)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path, nargs="?")
+    parser.add_argument("--rounds", type=int, default=5)
+    asked = parser.parse_args()
+    torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as scratch:
-        _compare(originals, Path(scratch))
+        originals = asked.folder or long_clips(Path(scratch, "videos"))
+        prepare_reencoded(originals, Path(scratch, "quick"))
+        prepare_frames(originals, Path(scratch, "frames"))
+        kinds = {
+            "as they are": originals,
+            "re-encoded": Path(scratch, "quick"),
+            "JPEG folders": Path(scratch, "frames"),
+        }
+        _print_table(kinds, rounds=asked.rounds)
 
 
-def _compare(originals: VideoSet, scratch: Path) -> None:
-    assert originals.root is not None
-    prepare_reencoded(originals.root, scratch / "quick")
-    prepare_frames(originals.root, scratch / "frames")
-    quick = _videos(scratch / "quick")
-    folders = [path for path in (scratch / "frames").rglob("*") if any(path.glob("image_*.jpg"))]
-    slow_s, quick_s = _seconds(lambda: _read_clips(originals)), _seconds(lambda: _read_clips(quick))
-    print(f"re-encoded over originals, clips/s: {slow_s / quick_s:.2f} (at least 4)")
-    ours_s, pillow_s = (
-        _seconds(lambda read=read: _read_folders(folders, read)) for read in (read_frames, _with_pillow)
+def _print_table(kinds: dict[str, Path], *, rounds: int) -> None:
+    print(environment_line(), end="\n\n")
+    print(f"Loader (one worker, batches of {BATCH}) over bare decoder, clips/s: median (quartiles) of {rounds} rounds.")
+    print("Wanted: 0.95.\n")
+    print("| videos | bare decoder, clips/s | loader, clips/s | loader over decoder |")
+    print("|---|---|---|---|")
+    for kind, folder in kinds.items():
+        videos = sound_videos(folder)
+        videos = sound_videos(folder, copies=-(-BATCH * BATCHES // len(videos)))
+        pairs = [(_bare(videos), _loaded(videos)) for _ in range(rounds)]
+        low, middle, high = quantiles([loaded / bare for bare, loaded in pairs], n=4)
+        bare, loaded = (median(rates) for rates in zip(*pairs, strict=True))
+        print(f"| {kind} | {bare:.1f} | {loaded:.1f} | {middle:.2f} ({low:.2f} to {high:.2f}) |", flush=True)
+
+
+def _bare(videos: VideoSet) -> float:
+    """Clips/s of decoding alone what the loader decodes after its first batch."""
+    reader = ClipReader(size=AUGMENTATION.decode_size(CLIP))
+    orders = epoch_order(len(videos), batch=BATCH, seed=SEED, epoch=0, rank=0, world=1)[1:BATCHES]
+    positions = [position for order in orders for position in order]
+    started = time.perf_counter()
+    for position in positions:
+        reader.read(videos.videos[position], partial(_choose, position))
+    return len(positions) / (time.perf_counter() - started)
+
+
+def _choose(position: int, part: Part) -> list[tuple[int, ...]]:
+    random = generator_of(SEED, epoch=0, sample=position)
+    return [sample_clip(part, CLIP, sampling=AUGMENTATION.sampling, short=AUGMENTATION.short, random=random)]
+
+
+def _loaded(videos: VideoSet) -> float:
+    """Clips/s of the loader from the end of its first batch on."""
+    batches = train_batches(
+        videos,
+        clip=CLIP,
+        inputs=(Rgb(),),
+        augmentation=AUGMENTATION,
+        mean=(0.45,) * 3,
+        std=(0.225,) * 3,
+        batch=BATCH,
+        seed=SEED,
+        epoch=0,
+        workers=1,
     )
-    print(f"frame folders over Pillow, at {CLIP.height} pixels, clips/s: {pillow_s / ours_s:.2f} (at least 2.5)")
-    augmentation = Augmentation(crop="random_resized", flip=0.5)
-    times = time_lanes(originals, clip=CLIP, augmentation=augmentation, clips=40, clock=time.process_time)
-    decode_ms = times.ms["decode"] or 0.0
-    print(f"one worker over the bare decoder, clips/s: {times.clips_per_s * decode_ms / 1000:.2f} (at least 0.95)")
-    print("ms a clip:", ", ".join(f"{lane} {ms:.2f}" for lane, ms in times.ms.items() if ms is not None))
-
-
-def _videos(folder: Path) -> VideoSet:
-    files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
-    facts = {path: probe(path) for path in files}
-    videos = [Video(id=str(path), path=path, labels=(0,), facts=facts[path]) for path in files if facts[path].is_ok]
-    return video_set("folder", "train", classes=["any"], videos=videos, root=folder)
-
-
-def _read_clips(videos: VideoSet) -> None:
-    draw = random.Random(0)
-    for video in videos.videos:
-        assert video.facts is not None
-        start = draw.randrange(max(1, video.facts.frames - CLIP.frames))
-        indices = [min(start + i, video.facts.frames - 1) for i in range(CLIP.frames)]
-        read_frames(video.path, indices, facts=video.facts)
-
-
-def _read_folders(folders: list[Path], read: Callable[..., np.ndarray]) -> None:
-    for folder in folders:
-        frames = list_frames(folder).frames
-        read(folder, [i * frames // CLIP.frames for i in range(CLIP.frames)], size=CLIP.height)
-
-
-def _with_pillow(folder: Path, indices: list[int], *, size: int) -> np.ndarray:
-    from PIL import Image
-
-    images = []
-    for index in indices:
-        with Image.open(folder / f"image_{index + 1:05d}.jpg") as image:
-            width, height = (round(side * size / min(image.size)) for side in image.size)
-            images.append(np.asarray(image.convert("RGB").resize((width, height), Image.Resampling.BILINEAR)))
-    return np.stack(images)
-
-
-def _seconds(work: Callable[[], None]) -> float:
-    """CPU seconds of the quickest of some rounds: other processes must not count."""
-    best = float("inf")
-    for _ in range(ROUNDS):
-        started = time.process_time()
-        work()
-        best = min(best, time.process_time() - started)
-    return best
+    next(batches)
+    started = time.perf_counter()
+    for _ in range(BATCHES - 1):
+        next(batches)
+    return BATCH * (BATCHES - 1) / (time.perf_counter() - started)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Frames out of video files and frame folders: exactly those of decoding from the start, or an error.
 
-Backends: `pyav` (the default for files), `torchcodec` where it works, `frames` for folders of numbered images.
+Backends: `pyav` (the default for files), `torchcodec` where it works, `nvdec` (torchcodec on the decoder of an NVIDIA
+GPU), `frames` for folders of numbered images.
 """
 
 import hashlib
@@ -32,7 +33,7 @@ from bench.data.pyav_reader import (
 from bench.data.shards import source_of
 from bench.errors import InputError, UnknownNameError, VideoError
 
-BACKENDS = ("auto", "pyav", "torchcodec", "frames")
+BACKENDS = ("auto", "pyav", "torchcodec", "nvdec", "frames")
 
 
 def read_frames(
@@ -57,10 +58,11 @@ def read_frames(
         if backend not in ("auto", "frames"):
             raise VideoError(f"{path}: is a folder of frames; read it with backend 'frames' or 'auto', not {backend!r}")
         return read_folder(path, numbers or [0], size=size)[: len(numbers)]
-    if backend == "torchcodec":
+    if backend in ("torchcodec", "nvdec"):
         from bench.data.torchcodec_reader import read_file_with_torchcodec
 
-        return read_file_with_torchcodec(path, numbers or [0], size=size, facts=facts)[: len(numbers)]
+        device = "cuda" if backend == "nvdec" else "cpu"
+        return read_file_with_torchcodec(path, numbers or [0], size=size, facts=facts, device=device)[: len(numbers)]
     return read_file(path, numbers or [0], size=size, facts=facts)[: len(numbers)]
 
 

@@ -7,21 +7,24 @@ import os
 import re
 import zipfile
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bench.data.geometry import Size, upright_size
-from bench.data.scaling import Scaler
+from bench.data.scaling import resize
 from bench.errors import MissingFrameError, VideoError
 
 _FRAME_FILE = re.compile(r"^(?P<prefix>.*?)(?P<number>\d+)\.(?:jpe?g|png|webp|bmp)$", re.IGNORECASE)
 RGB_PREFIXES = ("image_", "img_", "frame_", "frame", "image", "img", "")
 _LONGEST_GAP = 10_000  # a stray number must not make a list of a thousand million missing frames
+_WORTH_A_THREAD = 4
+_SPARE = 4  # how much larger than the target a JPEG must come out that is decoded at a fraction of its size
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,10 +67,45 @@ def _listed(path: Path, _modified_ns: int, prefix: str | None) -> FrameFolder:
 def read_folder(
     path: Path, indices: Sequence[int], *, size: Size | None, prefix: str | None = None
 ) -> NDArray[np.uint8]:
-    """Frames `indices` as uint8 RGB (T, H, W, 3); VideoError naming folder and frame if one is not there."""
-    folder, scaler = list_frames(path, prefix=prefix), Scaler()
-    found = {index: read_image(folder, index, size, scaler=scaler) for index in sorted(set(indices))}
-    return np.stack([found[i] for i in indices])
+    """Frames `indices` as uint8 RGB (T, H, W, 3); VideoError naming folder and frame if one is not there.
+
+    Images are decoded by as many threads as torch may use, which is one in the workers of a loader.
+    """
+    folder, wanted = list_frames(path, prefix=prefix), sorted(set(indices))
+    first = read_image(folder, wanted[0], size)
+    frames_THWC = np.empty((len(wanted), *first.shape), np.uint8)
+    frames_THWC[0] = first
+    _for_each(partial(_read_into, frames_THWC, folder, wanted, size), range(1, len(wanted)))
+    if wanted == list(indices):
+        return frames_THWC
+    place = {index: at for at, index in enumerate(wanted)}
+    return frames_THWC[[place[index] for index in indices]]
+
+
+def _read_into(
+    frames_THWC: NDArray[np.uint8], folder: FrameFolder, wanted: Sequence[int], size: Size | None, place: int
+) -> None:
+    image, expected = read_image(folder, wanted[place], size), frames_THWC.shape[1:]
+    if image.shape != expected:
+        raise VideoError(
+            f"{folder.path}: frame {wanted[place]} is {image.shape[0]}x{image.shape[1]} where frame {wanted[0]} is "
+            f"{expected[0]}x{expected[1]} (H x W); ask for one size, as in size=(240, 320)"
+        )
+    frames_THWC[place] = image
+
+
+def _for_each(do: Callable[[int], None], places: Sequence[int]) -> None:
+    """`do` for every place, on as many threads as torch may use; the first error in their order is raised."""
+    import torch
+
+    threads = min(torch.get_num_threads(), len(places) // _WORTH_A_THREAD)
+    if threads < 2:
+        for place in places:
+            do(place)
+        return
+    with ThreadPoolExecutor(threads) as pool:
+        for _ in pool.map(do, places):
+            pass
 
 
 def read_flow(path: Path, indices: Sequence[int], *, size: Size | None) -> NDArray[np.uint8]:
@@ -81,8 +119,8 @@ def read_flow(path: Path, indices: Sequence[int], *, size: Size | None) -> NDArr
     planes = []
     for prefix in ("flow_x_", "flow_y_"):
         folder = list_frames(path, prefix=prefix)
-        within, scaler = [min(index, folder.frames - 1) for index in indices], Scaler()
-        read = {index: read_image(folder, index, size, scaler=scaler)[..., 0] for index in set(within)}
+        within = [min(index, folder.frames - 1) for index in indices]
+        read = {index: read_image(folder, index, size)[..., 0] for index in set(within)}
         planes.append(np.stack([read[index] for index in within]))
     return np.stack(planes, axis=-1)
 
@@ -96,15 +134,11 @@ def _read_flow_array(path: Path, indices: Sequence[int], *, size: Size | None) -
     if flow_THW2.ndim != 4 or flow_THW2.shape[-1] != 2 or flow_THW2.dtype != np.uint8 or not len(flow_THW2):
         shape, kind = flow_THW2.shape, flow_THW2.dtype
         raise VideoError(f"{path}: flow must be bytes (T, H, W, 2), found {kind} {shape}")
-    target, scaler = upright_size(flow_THW2.shape[1:3], size), Scaler()
-    within = [min(index, len(flow_THW2) - 1) for index in indices]
-    as_images = (np.pad(flow_THW2[i], ((0, 0), (0, 0), (0, 1))) for i in within)  # the scaler takes three planes
-    return np.stack([scaler.resize(image, target)[..., :2] for image in as_images])
+    target = upright_size(flow_THW2.shape[1:3], size)
+    return np.stack([resize(flow_THW2[min(index, len(flow_THW2) - 1)], target) for index in indices])
 
 
-def read_image(
-    folder: FrameFolder, index: int, size: Size | None, *, scaler: Scaler | None = None
-) -> NDArray[np.uint8]:
+def read_image(folder: FrameFolder, index: int, size: Size | None) -> NDArray[np.uint8]:
     """One frame of a folder (H, W, 3); VideoError that names it if it is not there or damaged."""
     if not 0 <= index < folder.frames:
         last = folder.frames - 1
@@ -114,20 +148,19 @@ def read_image(
     if name is None:
         raise VideoError(f"{folder.path}: frame {index} is missing: its number is left out among the files")
     try:
-        return decode_image((folder.path / name).read_bytes(), size=size, scaler=scaler or Scaler())
+        return decode_image((folder.path / name).read_bytes(), size=size)
     except (ValueError, OSError) as error:
         raise VideoError(f"{folder.path}: frame {index} ({name}) cannot be decoded: {error}") from error
 
 
-def decode_image(data: bytes, *, size: Size | None, scaler: Scaler) -> NDArray[np.uint8]:
+def decode_image(data: bytes, *, size: Size | None) -> NDArray[np.uint8]:
     """One encoded image as uint8 RGB (H, W, 3); ValueError or OSError if it is damaged."""
     native = _jpeg_size(data)
     if native is None:
         image = _decode_with_pillow(data)
-    else:
-        target = upright_size(native, size)
-        image = _decode_jpeg(data, target, is_scaled=target != native)
-    return scaler.resize(image, upright_size(native or image.shape[:2], size))
+        return resize(image, upright_size(image.shape[:2], size))
+    target = upright_size(native, size)
+    return resize(_decode_jpeg(data, target), target)
 
 
 def _choose_prefix(path: Path, numbered: dict[str, dict[int, str]], prefix: str | None) -> str:
@@ -156,14 +189,13 @@ def _jpeg_size(data: bytes) -> tuple[int, int] | None:
     return None if colours in ("CMYK", "YCCK") else (height, width)
 
 
-def _decode_jpeg(data: bytes, target: tuple[int, ...], *, is_scaled: bool) -> NDArray[np.uint8]:
+def _decode_jpeg(data: bytes, target: tuple[int, ...]) -> NDArray[np.uint8]:
     import simplejpeg
 
-    # JPEG blocks can be decoded at 1/2, 1/4 or 1/8 of their size; the smallest that still holds the target is taken.
-    least = target if is_scaled else (0, 0)
-    image: NDArray[np.uint8] = simplejpeg.decode_jpeg(
-        data, "RGB", min_height=least[0], min_width=least[1], fastdct=is_scaled, fastupsample=is_scaled
-    )
+    # JPEG can be decoded at a fraction of its size. Where that leaves it near the target, the picture differs by two to
+    # four grey levels from one that is decoded whole and then scaled.
+    height, width = (_SPARE * side for side in target)
+    image: NDArray[np.uint8] = simplejpeg.decode_jpeg(data, "RGB", min_height=height, min_width=width, min_factor=2)
     return image
 
 
@@ -173,4 +205,4 @@ def _decode_with_pillow(data: bytes) -> NDArray[np.uint8]:
     from PIL import Image
 
     with Image.open(io.BytesIO(data)) as image:
-        return np.asarray(image.convert("RGB"))
+        return np.array(image.convert("RGB"))

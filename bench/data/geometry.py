@@ -34,6 +34,12 @@ class Orientation:
             return cls(is_transposed=True, flips_rows=b < 0, flips_columns=c < 0)
         return cls(flips_rows=d < 0, flips_columns=a < 0)
 
+    @classmethod
+    def from_angle(cls, degrees: float) -> "Orientation":
+        """From the counter-clockwise angle by which the stored frame is to be turned, to the nearest quarter turn."""
+        a, b = ((1, 0), (0, -1), (-1, 0), (0, 1))[round(degrees / 90) % 4]
+        return cls.from_display_matrix((a, b, 0, -b, a, 0, 0, 0, 1))
+
     @property
     def rotation(self) -> int:
         """Degrees clockwise, 0 to 270, that make the frame upright, a mirror image apart."""

@@ -36,6 +36,18 @@ class LaneTimes:
     failed: tuple[Failed, ...]
 
 
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """As in the workers of a loader."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@_one_thread()
 def time_lanes(
     videos: VideoSet,
     *,
@@ -47,7 +59,7 @@ def time_lanes(
     wanted_clips_per_s: float | None = None,
     clock: Callable[[], float] = time.perf_counter,
 ) -> LaneTimes:
-    """Time the lanes over `clips` clips of `videos` in this process, with nothing kept in memory between them."""
+    """Time the lanes over `clips` clips of `videos` on one thread, with nothing kept in memory between them."""
     if not videos.videos:
         raise InputError(f"data set {videos.name}, split {videos.split}: holds no videos to time")
     seconds, failed, done = dict.fromkeys(LANES, 0.0), list[Failed](), 0

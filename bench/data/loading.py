@@ -1,27 +1,31 @@
 """Batches of clips for training and evaluation: in an order that depends on seed and epoch alone, never on workers.
 
 Worker processes are started from a clean server process (never forked from one that holds a GPU or threads), get one
-small work order a batch, and decode, transform and normalise. A video that cannot be read is never dropped in silence:
-it goes into `failures`, or is warned of.
+small work order a batch, and decode, transform and normalise; the next video is decoded while one is transformed. A
+video that cannot be read is never dropped in silence: it goes into `failures`, or is warned of.
 """
 
 import multiprocessing
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
+from itertools import zip_longest
 from typing import Any, Protocol, cast
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from bench.data.clips import ClipReader, DecodedCache
 from bench.data.collection import Video, VideoSet
 from bench.data.geometry import Covering, Size
+from bench.data.rows import Normalisation, Rows, Views
 from bench.data.sampling import Part, Short, generator_of, sample_clip, sample_views
-from bench.data.transforms import FLOW_MEAN, FLOW_STD, Augmentation, Transform, normalise, spatial_views
+from bench.data.transforms import Augmentation, Transform, spatial_views
 from bench.errors import BenchError, InputError, VideoError
 from bench.schema import Clip
 
@@ -99,7 +103,7 @@ def train_batches(
         reading=_Reading.of(
             videos, inputs, size=augmentation.decode_size(clip), cache_bytes=cache_bytes, workers=workers
         ),
-        normalisation=_Normalisation(mean=tuple(mean), std=tuple(std)),
+        normalisation=Normalisation(mean=tuple(mean), std=tuple(std)),
         clip=clip,
         augmentation=augmentation,
         seed=seed,
@@ -135,7 +139,7 @@ def view_batches(
     size = Covering(height=clip.height, width=clip.width) if resize is None else resize
     maker = _ViewMaker(
         reading=_Reading.of(videos, inputs, size=size, cache_bytes=cache_bytes, workers=workers),
-        normalisation=_Normalisation(mean=tuple(mean), std=tuple(std)),
+        normalisation=Normalisation(mean=tuple(mean), std=tuple(std)),
         clip=clip,
         views=views,
         short=short,
@@ -164,19 +168,6 @@ def epoch_order(
     if not drop_last and len(rest) >= world:
         globally.append(rest[: len(rest) // world * world])
     return [each[rank * len(each) // world : (rank + 1) * len(each) // world] for each in globally]
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Normalisation:
-    """Of RGB, as the network wants it; flow has its own."""
-
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-
-    def apply(self, modality: str, clip_CTHW: Tensor) -> Tensor:
-        if modality == "flow":
-            return normalise(clip_CTHW, mean=FLOW_MEAN, std=FLOW_STD)
-        return normalise(clip_CTHW, mean=self.mean, std=self.std)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -221,7 +212,7 @@ def _shared_cache(_name: str, videos: int, limit_bytes: int) -> DecodedCache:
 
 
 Order = tuple[tuple[int, Video], ...]
-Views = dict[str, list[Tensor]]
+Decoded = list[dict[str, NDArray[np.uint8]]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -245,7 +236,7 @@ class _TrainMaker:
     """Makes training batches out of orders."""
 
     reading: _Reading
-    normalisation: _Normalisation
+    normalisation: Normalisation
     clip: Clip
     augmentation: Augmentation
     seed: int
@@ -253,18 +244,25 @@ class _TrainMaker:
 
     def __call__(self, order: Order) -> _Made:
         reader, transform = self.reading.reader(), _built(self.augmentation, self.clip)
-        return _make(order, partial(self._clips, reader, transform), reading=self.reading, views=1, fills=True)
+        return _make(
+            _read_ahead(order, partial(self._read, reader)),
+            partial(self._transformed, transform),
+            rows=Rows(len(order), normalisation=self.normalisation),
+            reading=self.reading,
+            fills=True,
+        )
 
-    def _clips(self, reader: ClipReader, transform: Transform, position: int, video: Video) -> Views:
+    def _read(self, reader: ClipReader, position: int, video: Video) -> Decoded:
         def choose(part: Part) -> list[tuple[int, ...]]:
             random = generator_of(self.seed, epoch=self.epoch, sample=position)
             a = self.augmentation
             return [sample_clip(part, self.clip, sampling=a.sampling, short=a.short, random=random)]
 
-        (frames,) = reader.read(video, choose)
+        return reader.read(video, choose)
+
+    def _transformed(self, transform: Transform, position: int, decoded: Decoded) -> Views:
         draw = int(generator_of(self.seed, epoch=self.epoch, sample=position).integers(1 << 62))
-        clips = transform(frames, draw)
-        return {modality: [self.normalisation.apply(modality, each)] for modality, each in clips.items()}
+        return {modality: [clip] for modality, clip in transform(decoded[0], draw).items()}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -272,48 +270,79 @@ class _ViewMaker:
     """Makes evaluation batches out of orders."""
 
     reading: _Reading
-    normalisation: _Normalisation
+    normalisation: Normalisation
     clip: Clip
     views: tuple[int, int]
     short: Short
 
     def __call__(self, order: Order) -> _Made:
-        clips, views = partial(self._clips, self.reading.reader()), self.views[0] * self.views[1]
-        return _make(order, clips, reading=self.reading, views=views, fills=False)
-
-    def _clips(self, reader: ClipReader, position: int, video: Video) -> Views:
+        reader, views = self.reading.reader(), self.views[0] * self.views[1]
         choose = partial(sample_views, clip=self.clip, views=self.views[0], short=self.short)
+        return _make(
+            _read_ahead(order, lambda _, video: reader.read(video, choose)),
+            self._windows,
+            rows=Rows(len(order), views=views, normalisation=self.normalisation),
+            reading=self.reading,
+            fills=False,
+        )
+
+    def _windows(self, _position: int, decoded: Decoded) -> Views:
         made: Views = {modality: [] for modality in self.reading.modalities}
-        for frames in reader.read(video, choose):
+        for frames in decoded:
             for modality, frames_THWC in frames.items():
-                windows = spatial_views(
+                made[modality] += spatial_views(
                     frames_THWC, height=self.clip.height, width=self.clip.width, views=self.views[1]
                 )
-                made[modality] += [self.normalisation.apply(modality, window) for window in windows]
         return made
 
 
-def _make(
-    order: Order, clips_of: Callable[[int, Video], Views], *, reading: _Reading, views: int, fills: bool
-) -> _Made:
-    """Read every video of an order; `fills` repeats clips of others in the place of those that cannot be read."""
-    read: list[tuple[int, Video, Views]] = []
-    unread: list[Unread] = []
-    for position, video in order:
+def _read_ahead(
+    order: Order, read: Callable[[int, Video], Decoded]
+) -> Iterator[tuple[int, Video, Decoded | VideoError]]:
+    """Each video of an order with its frames, or why there are none; the next is decoded while this one is used."""
+
+    def attempt(position: int, video: Video) -> Decoded | VideoError:
         try:
-            read.append((position, video, clips_of(position, video)))
+            return read(position, video)
         except VideoError as error:
-            unread.append(Unread(position=position, id=video.id, reason=str(error)))
-    if fills and not read:
-        raise VideoError(f"not one of the {len(order)} videos of a batch can be read; the first: {unread[0].reason}")
+            return error
+
+    with ThreadPoolExecutor(1) as pool:
+        coming = pool.submit(attempt, *order[0])
+        for (position, video), following in zip_longest(order, order[1:]):
+            decoded = coming.result()
+            if following is not None:
+                coming = pool.submit(attempt, *following)
+            yield position, video, decoded
+
+
+def _make(
+    read: Iterator[tuple[int, Video, Decoded | VideoError]],
+    views_of: Callable[[int, Decoded], Views],
+    *,
+    rows: Rows,
+    reading: _Reading,
+    fills: bool,
+) -> _Made:
+    """The batch of what was `read`; `fills` repeats clips of others in the place of those that cannot be read."""
+    used: list[tuple[int, Video]] = []
+    unread: list[Unread] = []
+    for position, video, decoded in read:
+        if isinstance(decoded, VideoError):
+            unread.append(Unread(position=position, id=video.id, reason=str(decoded)))
+            continue
+        rows.add(views_of(position, decoded))
+        used.append((position, video))
+    if fills and not used:
+        raise VideoError(f"not one of the {len(unread)} videos of a batch can be read; the first: {unread[0].reason}")
     if fills:
-        read += [read[i % len(read)] for i in range(len(unread))]
-    videos = [video for _, video, _ in read]
+        rows.repeat()
+        used += [used[i % len(used)] for i in range(len(unread))]
     return _Made(
-        clips={m: torch.stack([view for *_, made in read for view in made[m]]) for m in reading.modalities if read},
-        labels=reading.labels(videos),
-        positions=torch.tensor([position for position, *_ in read], dtype=torch.int64),
-        views=views,
+        clips=rows.whole(),
+        labels=reading.labels([video for _, video in used]),
+        positions=torch.tensor([position for position, _ in used], dtype=torch.int64),
+        views=rows.views,
         unread=tuple(unread),
     )
 

@@ -10,10 +10,10 @@ from pathlib import Path
 from bench.data.shards import shard_members
 from bench.errors import DatasetError
 
-VIDEO_SUFFIXES = frozenset(
-    f".{name}"
-    for name in "mp4 avi mkv webm mov m4v mpg mpeg ts flv wmv 3gp ogv mts m2ts gif".split()  # noqa: SIM905
-)
+VIDEO_SUFFIXES = frozenset({
+    ".mp4", ".m4v", ".mov", ".3gp", ".3g2", ".avi", ".divx", ".mkv", ".webm", ".mpg", ".mpeg", ".mpe", ".vob", ".ts",
+    ".mts", ".m2ts", ".flv", ".f4v", ".wmv", ".asf", ".ogv", ".mxf", ".nut", ".dv", ".y4m", ".gif",
+})  # fmt: skip
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp"})
 
 

@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 
 from bench.data.facts import VideoFacts
 from bench.data.geometry import Orientation, Size, upright_size
+from bench.data.scaling import resize
 from bench.data.shards import Source, source_of
 from bench.errors import MissingFrameError, VideoError
 
@@ -99,7 +100,7 @@ def opened(path: Path) -> Generator[tuple[InputContainer, VideoStream]]:
     except DECODE_ERRORS as error:
         raise VideoError(f"{path}: cannot be opened as a video: {reason_of(error)}") from error
     with container:
-        kind = _NOT_VIDEO_FILES.get(container.format.name)
+        kind = "a picture" if container.format.name.endswith("_pipe") else _NOT_VIDEO_FILES.get(container.format.name)
         if kind:
             raise VideoError(f"{path}: is {kind}, not a video file")
         yield container, _video_stream(path, container)
@@ -164,7 +165,7 @@ def reason_of(error: BaseException) -> str:
 
 
 class RgbConverter:
-    """Turns decoded frames of one stream into upright RGB of one size, with one scaler for all of them."""
+    """Turns decoded frames of one stream into upright RGB of one size, with one colour converter for all of them."""
 
     def __init__(self, size: Size | None) -> None:
         self._size, self._reformatter = size, VideoReformatter()
@@ -172,14 +173,17 @@ class RgbConverter:
     def convert(self, frame: VideoFrame) -> Frames:
         """`frame` as uint8 RGB (H, W, 3), a copy of its own."""
         orientation = orientation_of(frame)
-        height, width = orientation.stored(upright_size(orientation.upright((frame.height, frame.width)), self._size))
-        rgb = self._reformatter.reformat(frame, width=width, height=height, format="rgb24", threads=1)
-        return orientation.turn(np.asarray(rgb.to_ndarray(), dtype=np.uint8))
+        target = orientation.stored(upright_size(orientation.upright((frame.height, frame.width)), self._size))
+        rgb = self._reformatter.reformat(frame, format="rgb24", threads=1)
+        return orientation.turn(resize(np.asarray(rgb.to_ndarray(), dtype=np.uint8), target))
 
 
 def orientation_of(frame: VideoFrame) -> Orientation:
     """How the frame is to be turned, from its display matrix."""
-    matrix = frame.side_data.get("DISPLAYMATRIX")
+    try:
+        matrix = frame.side_data.get("DISPLAYMATRIX")
+    except ValueError:  # PyAV knows no name for some side data, such as Exif, and then gives none at all
+        return Orientation.from_angle(frame.rotation)
     if not isinstance(matrix, Buffer) or matrix.buffer_size < 36:
         return Orientation()
     return Orientation.from_display_matrix(np.frombuffer(bytes(matrix)[:36], np.int32).tolist())

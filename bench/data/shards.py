@@ -1,9 +1,13 @@
 """Where the bytes of a video are: a file, or a member of a tar as WebDataset keeps them.
 
-A path may lead into a shard, `train-000000.tar/class/id.mp4`. A member is read where it lies; nothing is unpacked.
+A path may lead into a shard, `train-000000.tar/class/id.mp4`. A member is read where it lies; nothing is unpacked. So
+shards are shuffled like files: an epoch is one permutation of all their videos, which depends on seed and epoch alone,
+is shared out among ranks and workers, and can be entered in the middle. There is no buffer that only mixes neighbours.
+On a disk that is slow to seek, few large shards cost what as many files would.
 """
 
 import hashlib
+import stat
 import tarfile
 from dataclasses import dataclass
 from functools import lru_cache
@@ -12,6 +16,7 @@ from pathlib import Path
 from bench.errors import DatasetError, VideoError
 
 _CHUNK_BYTES = 1 << 20
+_KINDS = {stat.S_IFDIR: "folder", stat.S_IFIFO: "pipe", stat.S_IFCHR: "device", stat.S_IFSOCK: "socket"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +49,8 @@ def source_of(path: Path) -> Source:
     """Where the bytes at `path` are, in a shard too; VideoError if there are none."""
     try:
         status = path.stat()
+        if not stat.S_ISREG(status.st_mode):
+            raise VideoError(f"{path}: is no file but a {_KINDS.get(stat.S_IFMT(status.st_mode), 'special one')}")
         return Source(file=path, offset=0, size=status.st_size, modified_ns=status.st_mtime_ns)
     except NotADirectoryError:
         return _member(path)

@@ -1,5 +1,7 @@
 """Frames of a video file through torchcodec, where its package and FFmpeg's shared libraries are there.
 
+On `cuda` the GPU's own decoder (NVDEC) does the work where it knows the codec; torchcodec falls back to the CPU else.
+
 It decodes in sequence unless the facts of the file say that a seek in it can be trusted.
 """
 
@@ -14,29 +16,51 @@ from numpy.typing import NDArray
 from bench.data.facts import VideoFacts
 from bench.data.geometry import Size, upright_size
 from bench.data.pyav_reader import reason_of
-from bench.data.scaling import Scaler
-from bench.errors import MissingPackageError, VideoError
+from bench.data.scaling import resize
+from bench.errors import InputError, MissingPackageError, VideoError
 
 _FAILURES = (RuntimeError, ValueError, IndexError, OSError)
 
 
 def read_file_with_torchcodec(
-    path: Path, indices: Sequence[int], *, size: Size | None, facts: VideoFacts | None = None
+    path: Path,
+    indices: Sequence[int],
+    *,
+    size: Size | None,
+    facts: VideoFacts | None = None,
+    device: str = "cpu",
 ) -> NDArray[np.uint8]:
-    """Frames `indices` as uint8 RGB (T, H, W, 3), upright; MissingPackageError where torchcodec does not work."""
+    """Frames `indices` as uint8 RGB (T, H, W, 3), upright, decoded on `device`.
+
+    MissingPackageError where torchcodec does not work, InputError where there is no GPU for it.
+    """
+    if device == "cuda":
+        _check_gpu(path)
     open_decoder = _decoder_class()
     try:
-        decoder = open_decoder(str(path), dimension_order="NHWC", num_ffmpeg_threads=1, seek_mode="exact")
+        decoder = open_decoder(
+            str(path), dimension_order="NHWC", num_ffmpeg_threads=1, seek_mode="exact", device=device
+        )
     except _FAILURES as error:
         raise VideoError(f"{path}: cannot be opened as a video: {reason_of(error)}") from error
     wanted = sorted(set(indices))
     skips = facts is not None and facts.is_seekable
-    found, scaler = dict[int, NDArray[np.uint8]](), Scaler()
+    found = dict[int, NDArray[np.uint8]]()
     for index in wanted if skips else range(wanted[-1] + 1):
         frame_HWC = _frame(path, decoder, index)
         if index in wanted:
-            found[index] = scaler.resize(frame_HWC, upright_size(frame_HWC.shape[:2], size))
+            found[index] = resize(frame_HWC, upright_size(frame_HWC.shape[:2], size))
     return np.stack([found[i] for i in indices])
+
+
+def _check_gpu(path: Path) -> None:
+    import torch
+
+    if not torch.cuda.is_available():
+        raise InputError(
+            f"{path}: decoding backend 'nvdec' needs an NVIDIA GPU that torch can use, and there is none here; "
+            "allowed here: auto, pyav, torchcodec"
+        )
 
 
 @cache
@@ -51,14 +75,15 @@ def _decoder_class() -> Any:
         VideoDecoder(b"")
     except (ImportError, OSError) as error:
         raise MissingPackageError("torchcodec with FFmpeg's shared libraries", **needed) from error
-    except _FAILURES:
-        pass
+    except _FAILURES as error:
+        if "libtorchcodec" in str(error):  # its newer versions load FFmpeg only now
+            raise MissingPackageError("torchcodec with FFmpeg's shared libraries", **needed) from error
     return VideoDecoder
 
 
 def _frame(path: Path, decoder: Any, index: int) -> NDArray[np.uint8]:
     try:
-        frame: NDArray[np.uint8] = decoder.get_frame_at(index).data.numpy()
+        frame: NDArray[np.uint8] = decoder.get_frame_at(index).data.cpu().numpy()
     except _FAILURES as error:
         raise VideoError(f"{path}: frame {index} cannot be decoded: {reason_of(error)}") from error
     return frame

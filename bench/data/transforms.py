@@ -91,15 +91,17 @@ class Augmentation:
         return _Augmenter(self, clip)
 
 
-def normalise(clip_CTHW: "Tensor", *, mean: Sequence[float], std: Sequence[float]) -> "Tensor":
-    """uint8 (…, C, T, H, W) as contiguous float32: scaled to 0..1, less `mean`, over `std`, per channel."""
+def normalise(
+    clip_CTHW: "Tensor", *, mean: Sequence[float], std: Sequence[float], out: "Tensor | None" = None
+) -> "Tensor":
+    """uint8 (…, C, T, H, W) as contiguous float32, into `out` if given: scaled to 0..1, less `mean`, over `std`."""
     import torch
 
     shape = (-1, 1, 1, 1)
     factor = torch.tensor([1 / (255 * s) for s in std]).view(shape)
     offset = torch.tensor([-m / s for m, s in zip(mean, std, strict=True)]).view(shape)
-    values = clip_CTHW.to(torch.float32, memory_format=torch.contiguous_format)
-    return values.mul_(factor).add_(offset)
+    values = torch.empty(clip_CTHW.shape) if out is None else out
+    return values.copy_(clip_CTHW).mul_(factor).add_(offset)
 
 
 def spatial_views(frames_THWC: NDArray[np.uint8], *, height: int, width: int, views: int) -> "list[Tensor]":

@@ -11,6 +11,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from bench.data.decode import read_frames
+from bench.errors import MissingPackageError
+
 WATCHDOG_S = 120
 
 Write = Callable[..., Path]
@@ -91,3 +94,13 @@ def decode_in_sequence() -> Sequential:
         return frames
 
     return decode
+
+
+@pytest.fixture(scope="session")
+def torchcodec_works(tmp_path_factory: pytest.TempPathFactory, write_video: Write) -> None:
+    """Skips the test where torchcodec or FFmpeg's shared libraries are missing."""
+    path = write_video(tmp_path_factory.mktemp("torchcodec") / "x.mp4", frames=2)
+    try:
+        read_frames(path, [0], backend="torchcodec")
+    except MissingPackageError as error:
+        pytest.skip(str(error))

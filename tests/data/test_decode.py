@@ -267,6 +267,25 @@ def test_torchcodec_reads_the_same_or_says_what_is_missing(made: Callable[[str],
     assert np.abs(frames.astype(int) - expected.astype(int)).mean() < 2
 
 
+@pytest.mark.gpu
+def test_the_decoder_of_a_gpu_reads_the_same(made: Callable[[str], Path], torchcodec_works: None) -> None:
+    torch = pytest.importorskip("torch")
+    if not torch.cuda.is_available():
+        pytest.skip("no NVIDIA GPU that torch can use")
+    path = made("b_frames.mp4")
+    whole = read_frames(path, range(40), backend="nvdec")
+    assert np.array_equal(read_frames(path, [30, 2, 30], backend="nvdec", facts=probe(path)), whole[[30, 2, 30]])
+    assert np.abs(whole.astype(int) - read_frames(path, range(40))).mean() < 2
+
+
+def test_a_gpu_that_is_not_there_is_asked_for_in_vain(
+    made: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    with pytest.raises(InputError, match=r"'nvdec' needs an NVIDIA GPU .*allowed here: auto, pyav, torchcodec"):
+        read_frames(made("b_frames.mp4"), [0], backend="nvdec")
+
+
 def test_decoding_damaged_files_writes_nothing_to_the_terminal(made: Callable[[str], Path], tmp_path: Path) -> None:
     whole = bytearray(made("b_frames.mp4").read_bytes())
     for at in range(800, len(whole) - 1500, 301):

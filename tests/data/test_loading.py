@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import numpy as np
@@ -17,11 +18,13 @@ from bench.data.loading import (
     Batch,
     Unread,
     UnreadVideoWarning,
+    _read_ahead,
     epoch_order,
     steps_per_epoch,
     train_batches,
     view_batches,
 )
+from bench.data.prepare_shards import prepare_shards
 from bench.data.transforms import Augmentation
 from bench.errors import VideoError
 from bench.schema import Clip
@@ -51,6 +54,15 @@ def videos(tmp_path_factory: pytest.TempPathFactory) -> VideoSet:
     return open_dataset(
         "motions", root=root, split="train", clips_per_class=2, val_clips_per_class=1, frames=12, size=32
     )
+
+
+@pytest.fixture(scope="module")
+def shards(videos: VideoSet, tmp_path_factory: pytest.TempPathFactory) -> VideoSet:
+    """The same videos in several tar shards."""
+    root = tmp_path_factory.mktemp("shards")
+    one_bytes = max(video.path.stat().st_size for video in videos.videos)
+    prepare_shards(videos, root / "train", shard_bytes=3 * one_bytes)
+    return open_dataset("folder", root=root, split="train")
 
 
 def train(videos: VideoSet, **options: Any) -> list[Batch]:
@@ -225,6 +237,47 @@ def test_multi_label_sets_have_a_one_for_each_label(videos: VideoSet) -> None:
             assert set(row.nonzero().flatten().tolist()) == {position % 8, (position + 3) % 8}
 
 
+def shard_of(video: Video) -> Path:
+    return next(parent for parent in video.path.parents if parent.suffix == ".tar")
+
+
+def test_an_epoch_over_shards_is_shuffled_as_a_whole(shards: VideoSet) -> None:
+    """Members are read in place, so that neighbours in a shard are no more likely to share a batch than others."""
+    assert len({shard_of(video) for video in shards.videos}) >= 4
+    first, *_ = train(shards)
+    assert len({shard_of(shards.videos[v]) for v in first.videos}) >= 3
+    orders = [[int(v) for batch in train(shards, **draw) for v in batch.videos] for draw in ({}, {}, {"epoch": 1})]
+    assert orders[0] == orders[1] != orders[2]
+    assert sorted(orders[0]) == sorted(orders[2]) == list(range(len(shards)))
+
+
+def test_an_epoch_over_shards_is_the_same_for_ranks_and_when_resumed(shards: VideoSet) -> None:
+    whole = train(shards, batch=8)
+    ranks = [train(shards, batch=4, rank=rank, world=2) for rank in range(2)]
+    rest = train(shards, batch=8, start=1)
+    assert torch.equal(rest[0].clips[0], whole[1].clips[0])
+    for step, batch in enumerate(whole):
+        assert torch.equal(torch.cat([rank[step].clips[0] for rank in ranks]), batch.clips[0])
+
+
+def test_shards_give_the_clips_of_the_files_in_them(shards: VideoSet, videos: VideoSet) -> None:
+    views = {shards.videos[v].path.stem: clip for v, clip in by_video(view(shards)).items()}
+    plain = {videos.videos[v].path.stem: clip for v, clip in by_video(view(videos)).items()}
+    assert views.keys() == plain.keys()
+    assert all(torch.equal(views[stem], plain[stem]) for stem in views)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [1, 2])
+def test_workers_make_the_same_batches_out_of_shards(workers: int, shards: VideoSet) -> None:
+    alone, worked = train(shards), train(shards, workers=workers)
+    resumed = train(shards, workers=workers, start=2)
+    assert torch.equal(resumed[0].clips[0], alone[2].clips[0])
+    for one, other in zip(alone, worked, strict=True):
+        assert torch.equal(one.videos, other.videos)
+        assert torch.equal(one.clips[0], other.clips[0])
+
+
 @pytest.mark.slow
 def test_workers_make_the_same_batches_in_the_same_order(videos: VideoSet, tmp_path: Path) -> None:
     mixed = broken(videos, {3}, tmp_path)
@@ -241,3 +294,19 @@ def test_an_error_in_a_worker_keeps_its_one_line(videos: VideoSet, tmp_path: Pat
     with pytest.raises(VideoError) as raised:
         train(broken(videos, set(range(16)), tmp_path), workers=1)
     assert "\n" not in str(raised.value)
+
+
+def test_the_next_video_is_decoded_while_one_is_used(videos: VideoSet) -> None:
+    decoded = {position: Event() for position in range(3)}
+
+    def read(position: int, _video: Video) -> list[Any]:
+        decoded[position].set()
+        if position == 1:
+            raise VideoError("unreadable")
+        return [position]
+
+    order = tuple((position, videos.videos[position]) for position in range(3))
+    for position, video, frames in _read_ahead(order, read):
+        assert video is videos.videos[position]
+        assert isinstance(frames, VideoError) if position == 1 else frames == [position]
+        assert position == 2 or decoded[position + 1].wait(timeout=30)

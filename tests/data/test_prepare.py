@@ -39,7 +39,8 @@ def test_frame_folders_hold_every_frame_upright_at_their_short_side(source: Path
     assert sorted(path.name for path in folder.iterdir())[:2] == ["image_00001.jpg", "image_00002.jpg"]
     expected = read_frames(source / "c/turned.mp4", range(12), size=24)
     assert expected.shape == (12, 32, 24, 3)
-    assert np.abs(read_frames(folder, range(12)).astype(int) - expected).mean() < 8
+    brightness = [frames @ (0.299, 0.587, 0.114) for frames in (read_frames(folder, range(12)), expected)]
+    assert np.abs(brightness[0] - brightness[1]).mean() < 4  # colour is stored at half size, which blurs these blocks
     assert probe(folder).frames == 12
 
 
