@@ -27,12 +27,14 @@ weights_app = typer.Typer(no_args_is_help=True, help="Checkpoint files.")
 app.add_typer(weights_app, name="weights")
 
 FAULT, INTERRUPTED = 70, 130
+SHARED = ("run", "train", "eval")  # several processes can run these together, under torchrun
 # click's UsageError, or that of the copy of click which newer versions of typer carry.
 USAGE_ERROR: Any = typer.BadParameter.__mro__[1]
 
 SuitePath = Annotated[Path, typer.Argument(metavar="SUITE", help="A suite file, such as suites/quickstart.yaml.")]
 OutFolder = Annotated[Path | None, typer.Option("--out", help="Results folder; results/<suite> if not given.")]
 Small = Annotated[bool, typer.Option("--small", help="The suite's small form: synthetic data, minutes on a CPU.")]
+Ranks = Annotated[int | None, typer.Option(help="Processes that share it, one a GPU; or start vbench with torchrun.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 
 
@@ -124,10 +126,18 @@ def train(
     views: Annotated[str, typer.Option(help="Views of one video in the evaluation, temporal x spatial.")] = "1x1",
     weights: Annotated[Path | None, typer.Option(help="A checkpoint to start from.")] = None,
     arg: Annotated[list[str] | None, typer.Option("--arg", metavar="NAME=VALUE", help="A model argument.")] = None,
+    ranks: Ranks = None,
     out: Annotated[Path, typer.Option("--out", help="Results folder.")] = Path("results/train"),
 ) -> None:
     """Train a model by a recipe, evaluate it, keep checkpoint, curves, predictions and the whole protocol."""
-    accuracy = {"dataset": dataset, "recipe": recipe, "split": split, "seeds": seed or [0], "views": views}
+    accuracy = {
+        "dataset": dataset,
+        "recipe": recipe,
+        "split": split,
+        "seeds": seed or [0],
+        "views": views,
+        "ranks": ranks,
+    }
     _run_accuracy("train", model, accuracy, arg=arg, clip=clip, root=root, weights=weights, out=out)
 
 
@@ -141,10 +151,11 @@ def evaluate(
     split: Annotated[str | None, typer.Option(help="Split, where the data set has several.")] = None,
     views: Annotated[str, typer.Option(help="Views of one video, temporal x spatial, such as 10x3.")] = "1x1",
     arg: Annotated[list[str] | None, typer.Option("--arg", metavar="NAME=VALUE", help="A model argument.")] = None,
+    ranks: Ranks = None,
     out: Annotated[Path, typer.Option("--out", help="Results folder.")] = Path("results/eval"),
 ) -> None:
     """Evaluate a checkpoint on a data set, with the whole protocol in the record."""
-    accuracy = {"dataset": dataset, "split": split, "views": views}
+    accuracy = {"dataset": dataset, "split": split, "views": views, "ranks": ranks}
     _run_accuracy("eval", model, accuracy, arg=arg, clip=clip, root=root, weights=weights, out=out)
 
 
@@ -304,7 +315,12 @@ def main() -> None:
     """Entry point of the command `vbench`. The user's plug-ins and factories are found from the working folder."""
     if "" not in sys.path:
         sys.path.insert(0, "")
-    sys.exit(_exit_code(sys.argv[1:]))
+    arguments = sys.argv[1:]
+    if arguments[:1] and arguments[0] in SHARED:
+        from bench.execution.crew import together
+
+        sys.exit(together(lambda: _exit_code(arguments)))
+    sys.exit(_exit_code(arguments))
 
 
 def _exit_code(arguments: list[str]) -> int:

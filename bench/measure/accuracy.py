@@ -1,7 +1,10 @@
 """Accuracy: trains by a recipe, or takes given weights, and evaluates on a data set; the whole protocol is recorded."""
 
+from contextlib import nullcontext
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import Field
 
 from bench.errors import InputError
 from bench.measure.axes import ACCURACY_AXES
@@ -17,6 +20,7 @@ if TYPE_CHECKING:
     from bench.train.evaluating import Evaluation
     from bench.train.fitting import Fitted
     from bench.train.progress import Progress
+    from bench.train.ranks import Ranks
     from bench.train.recipe import Recipe
 
 Role = Literal["trained", "evaluated"]
@@ -39,6 +43,7 @@ def accuracy(
     checkpoint: Checkpoint = "last",
     excludes_unread: bool = False,
     allow_leaks: list[str] | None = None,
+    ranks: Annotated[int, Field(ge=1)] | None = None,
 ) -> list[Metric]:
     """Top-1, top-5, clip and mean per-class accuracy in percent; `root` and `options` (`flow` too) go to the data set.
 
@@ -46,17 +51,33 @@ def accuracy(
     videos, clip and seed that stands beside this case already is reused. `batch` counts clips of one evaluating pass.
     `checkpoint: best` takes the epoch that did best on these very videos, which flatters; the record says so. Videos
     that cannot be read count as wrong unless `excludes_unread`. Videos that share material with those trained on are
-    refused, but for what `allow_leaks` names.
+    refused, but for what `allow_leaks` names. `ranks` processes share the work, one a GPU, with the recipe's batch
+    divided among them; under torchrun there are as many as it started.
     """
-    job = _Job(case=case, root=root, options=options or {}, workers=workers, allow_leaks=tuple(allow_leaks or ()))
-    test = job.videos("evaluated")
-    job.pretrain(test)
-    model = case.build_model(num_classes=len(test.classes))
-    recipe, fitted = job.train(model, test, checkpoint=checkpoint)
-    if resize is None and recipe is not None:
-        resize = recipe.resize
-    seen = job.evaluate(model, test, resize=resize, batch=batch, averaging=averaging, excludes_unread=excludes_unread)
-    job.record(model, test, seen, resize=resize, averaging=averaging)
+    from bench.train.ranks import joined
+
+    with joined(case.device) as here:
+        if ranks not in (None, here.world):
+            raise InputError(f"the suite wants {ranks} ranks, and {here.world} were started; leave `ranks` to torchrun")
+        job = _Job(
+            case=case,
+            root=root,
+            options=options or {},
+            workers=workers,
+            allow_leaks=tuple(allow_leaks or ()),
+            ranks=here,
+        )
+        test = job.videos("evaluated")
+        job.pretrain(test)
+        model = case.build_model(num_classes=len(test.classes))
+        recipe, fitted = job.train(model, test, checkpoint=checkpoint)
+        if resize is None and recipe is not None:
+            resize = recipe.resize
+        seen = job.evaluate(
+            model, test, resize=resize, batch=batch, averaging=averaging, excludes_unread=excludes_unread
+        )
+        if here.is_first:
+            job.record(model, test, seen, resize=resize, averaging=averaging)
     return _metrics(seen, fitted)
 
 
@@ -69,6 +90,7 @@ class _Job:
     options: dict[str, Any]
     workers: int
     allow_leaks: tuple[str, ...]
+    ranks: "Ranks"
     leaked: dict[str, int] = field(default_factory=dict)
 
     @property
@@ -120,7 +142,8 @@ class _Job:
         choose = trained_split if role == "trained" else evaluated_split
         name = choose(split, known=DATASETS.get(dataset).splits, dataset=dataset)
         self.case.progress(f"opening {dataset} {name}")
-        return open_dataset(dataset, root=root, split=name, **options)
+        with self.ranks.in_turn():
+            return open_dataset(dataset, root=root, split=name, **options)
 
     def train(
         self, model: "nn.Module", test: "VideoSet", *, checkpoint: Checkpoint
@@ -149,7 +172,8 @@ class _Job:
         """DatasetError where the two share material that is not allowed by name; what is allowed is remembered."""
         from bench.data.leakage import guard_leakage
 
-        leaks = guard_leakage(videos, test, allowed=self.allow_leaks)
+        with self.ranks.in_turn():
+            leaks = guard_leakage(videos, test, allowed=self.allow_leaks)
         self.leaked[videos.name] = len({leak.test for leak in leaks})
         if leaks:
             self.case.warn(
@@ -167,7 +191,7 @@ class _Job:
         about = training_notes(model, name=point.model, arguments=point.args, weights=case.weights)
         name = identity(recipe, videos, clip=point.clip, seed=self.seed, about=about)
         folder = case.artifacts.parent / f"training_{name}"
-        with locked(folder):
+        with locked(folder) if self.ranks.is_first else nullcontext():
             fitted = fit(
                 model,
                 recipe,

@@ -75,13 +75,14 @@ def fit(
     At the end `model` holds the weights that count. TrainingError where the loss is not finite.
     """
     name = identity(recipe, train, clip=clip, seed=seed, about=about or {})
-    done = _finished(folder, name)
+    ranks = current_ranks()
+    done: Fitted | None = ranks.share(_finished(folder, name) if ranks.is_first else None)
     if done is not None:
-        remove_states(folder)
+        if ranks.is_first:
+            remove_states(folder)
         model.load_state_dict(read_weights(done.last)["state_dict"])
         model.to(device)
         return done
-    ranks = current_ranks()
     loading = _Loading(train, recipe, model, clip=clip, seed=seed, workers=workers, ranks=ranks)
     training = Training(model, recipe, seed=seed, device=device, steps_per_epoch=loading.steps_per_epoch, ranks=ranks)
     notes = {**(about or {}), "recipe": recipe.recipe, "identity": name}
@@ -232,6 +233,7 @@ class _Run:
         lr = training.optimizer.param_groups[-1]["lr"]
         counts = self._checked(training.tally.read(self.ranks))
         training.tally.reset()
+        training.agree()
         seen = self._validate(epoch)
         training.note_epoch(validation_loss=None if seen is None else seen.loss)
         row: Row = {"epoch": epoch + 1, "step": training.step_count, "lr": lr, "loss": counts.loss}
@@ -318,7 +320,7 @@ class _Run:
         yield from self.damaged
         if self.unsaved is not None:
             yield self.unsaved
-        unread = {video.position: video for video in self.loading.unread}
+        unread = {video.position: video for of_rank in self.ranks.gather(self.loading.unread) for video in of_rank}
         if unread:
             first = next(iter(unread.values()))
             yield f"{len(unread)} training videos could not be read; the first: {first.reason}"
@@ -331,6 +333,7 @@ class _Run:
             remove_states(self.folder)
         if training.average is not None:
             training.model.load_state_dict(training.average.module.state_dict())
+        self.ranks.wait()
         return Fitted(
             last=last,
             best=best if self.best_top1 >= 0 else None,

@@ -103,6 +103,11 @@ def test_what_is_missing_is_named(loaded, root, changes, told):
         accuracy(loaded(**changes), root=root)
 
 
+def test_more_ranks_than_were_started_are_refused(loaded, root):
+    with pytest.raises(InputError, match="the suite wants 2 ranks, and 1 were started"):
+        accuracy(loaded(), root=root, ranks=2)
+
+
 @pytest.mark.parametrize(
     ("split", "known", "evaluated", "trained"),
     [
