@@ -77,20 +77,25 @@ def _clip_from_mapping(value: dict[str, Any]) -> dict[str, Any]:
 
 
 class Pretraining(Frozen):
-    """Weights that are trained first, on another data set, by a recipe of its own: `trained:motions/quick`."""
+    """Weights that are trained first, on another data set, by a recipe of its own: `trained:motions/quick`.
+
+    `inflated:stills/quick` trains the network on clips of a single frame, where it is a 2D one, and inflates that.
+    """
 
     dataset: str
     recipe: str
+    is_inflated: bool = False
 
     @classmethod
     def of(cls, weights: str | None) -> "Pretraining | None":
         """What `weights` asks for; None where it is a file or nothing. ValueError where it is half of it."""
-        if weights is None or not weights.startswith("trained:"):
+        how, colon, what = (weights or "").partition(":")
+        if not colon or how not in ("trained", "inflated"):
             return None
-        found = re.fullmatch(r"trained:(?P<dataset>\w+)/(?P<recipe>\w+)", weights)
+        found = re.fullmatch(r"(?P<dataset>\w+)/(?P<recipe>\w+)", what)
         if found is None:
-            raise ValueError(f"weights {weights!r} are not 'trained:<data set>/<recipe>' such as trained:motions/quick")
-        return cls(**found.groupdict())
+            raise ValueError(f"weights {weights!r} are not '{how}:<data set>/<recipe>' such as {how}:motions/quick")
+        return cls(**found.groupdict(), is_inflated=how == "inflated")
 
 
 def _checked_weights(weights: str) -> str:
@@ -101,7 +106,7 @@ def _checked_weights(weights: str) -> str:
 class Point(Frozen):
     """One point of the axes. An axis that the case's measures do not depend on is None and not part of the id.
 
-    `weights` is a file, or `trained:<data set>/<recipe>` for weights that are trained before.
+    `weights` is a file, or `trained:<data set>/<recipe>` (or `inflated:`) for weights that are trained before.
     """
 
     model: str

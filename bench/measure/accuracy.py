@@ -2,6 +2,7 @@
 
 from contextlib import nullcontext
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
@@ -10,7 +11,7 @@ from bench.errors import InputError
 from bench.measure.axes import ACCURACY_AXES
 from bench.measure.loaded import DEFAULT_SEED, LoadedCase
 from bench.registry import DATASETS, register_measure
-from bench.schema import Json, Metric, Pretraining
+from bench.schema import Clip, Json, Metric, Pretraining
 
 if TYPE_CHECKING:
     from torch import nn
@@ -125,13 +126,27 @@ class _Job:
         self._guard(videos, test)
         recipe = read_recipe(self.case.recipe_path(wanted.recipe))
         model = self.case.build_model(num_classes=len(videos.classes))
-        fitted = self._fit(model, recipe, videos, val=val)
-        self.case.weights = str(fitted.last)
-        self.case.keep("pretrained_weights", fitted.last)
-        self.case.note(
-            "pretraining",
-            {"dataset": videos.name, **describe_training(recipe, fitted, seed=self.seed, checkpoint="last")},
-        )
+        clip = self.case.point.clip
+        if wanted.is_inflated:
+            clip = Clip(frames=1, height=clip.height, width=clip.width)
+        fitted = self._fit(model, recipe, videos, val=val, clip=clip)
+        found = describe_training(recipe, fitted, seed=self.seed, checkpoint="last")
+        weights = self._inflated(model, fitted) if wanted.is_inflated else fitted.last
+        self.case.weights = str(weights)
+        self.case.keep("pretrained_weights", weights)
+        self.case.note("pretraining", {"dataset": videos.name, "is_inflated": wanted.is_inflated, **found})
+
+    def _inflated(self, model: "nn.Module", fitted: "Fitted") -> Path:
+        """The weights of a network trained on single frames, inflated, in a file beside them."""
+        from bench.models.inflation import inflate_single_frames
+        from bench.train.checkpointing import write_weights
+
+        path = fitted.last.with_name("inflated.pt")
+        if self.ranks.is_first and not path.is_file():
+            inflated = inflate_single_frames(model)
+            write_weights(path, model.state_dict(), about={"identity": fitted.identity, "inflated": list(inflated)})
+        self.ranks.wait()
+        return path
 
     def _opened(
         self, dataset: str, role: Role, *, split: int | str | None, root: str | None, options: dict[str, Any]
@@ -161,7 +176,7 @@ class _Job:
             return None, None
         recipe, videos = read_recipe(self.case.recipe_path(point.recipe)), self.videos("trained")
         self._guard(videos, test)
-        fitted = self._fit(model, recipe, videos, val=test)
+        fitted = self._fit(model, recipe, videos, val=test, clip=point.clip)
         self._keep(fitted)
         self.case.note("training", describe_training(recipe, fitted, seed=self.seed, checkpoint=checkpoint))
         if checkpoint == "best" and fitted.best is not None:
@@ -181,7 +196,9 @@ class _Job:
                 f"flatters; the suite allows it by name: {leaks[0].shared}, …"
             )
 
-    def _fit(self, model: "nn.Module", recipe: "Recipe", videos: "VideoSet", *, val: "VideoSet") -> "Fitted":
+    def _fit(
+        self, model: "nn.Module", recipe: "Recipe", videos: "VideoSet", *, val: "VideoSet", clip: Clip
+    ) -> "Fitted":
         """Train, or find trained, in a folder beside the case's own that is named after the training."""
         from bench.train.checkpointing import locked
         from bench.train.fitting import fit, identity
@@ -189,7 +206,7 @@ class _Job:
 
         case, point = self.case, self.case.point
         about = training_notes(model, name=point.model, arguments=point.args, weights=case.weights)
-        name = identity(recipe, videos, clip=point.clip, seed=self.seed, about=about)
+        name = identity(recipe, videos, clip=clip, seed=self.seed, about=about)
         folder = case.artifacts.parent / f"training_{name}"
         with locked(folder) if self.ranks.is_first else nullcontext():
             fitted = fit(
@@ -197,7 +214,7 @@ class _Job:
                 recipe,
                 videos,
                 val=val,
-                clip=point.clip,
+                clip=clip,
                 seed=self.seed,
                 device=case.device,
                 folder=folder,
