@@ -149,7 +149,7 @@ def evaluate(
     clip: Annotated[str | None, typer.Option(help="frames x stride x size, such as 16x1x112.")] = None,
     root: Annotated[Path | None, typer.Option(help="The data set's folder; $VBENCH_DATA/<name> if not given.")] = None,
     split: Annotated[str | None, typer.Option(help="Split, where the data set has several.")] = None,
-    views: Annotated[str, typer.Option(help="Views of one video, temporal x spatial, such as 10x3.")] = "1x1",
+    views: Annotated[str, typer.Option(help="Views of one video: 10x3, or 10xfull for whole frames.")] = "1x1",
     arg: Annotated[list[str] | None, typer.Option("--arg", metavar="NAME=VALUE", help="A model argument.")] = None,
     ranks: Ranks = None,
     out: Annotated[Path, typer.Option("--out", help="Results folder.")] = Path("results/eval"),

@@ -16,6 +16,7 @@ Precision = Literal["fp32", "tf32", "fp16", "bf16", "fp16_weights", "bf16_weight
 MemoryFormat = Literal["contiguous", "channels_last_3d"]
 CompileMode = Literal["off", "default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs"]
 Batch = Annotated[int, Field(ge=1)]
+Views = tuple[int, int | Literal["full"]]  # temporal, and crops of a frame or the whole of it
 
 # What a timed case is taken at where its suite does not say; not spelled out in titles.
 UNSPOKEN: dict[str, Json] = {"precision": "fp32", "memory_format": "contiguous", "compile": "off"}
@@ -123,7 +124,7 @@ class Point(Frozen):
     split: int | str | None = None
     recipe: str | None = None
     seed: int | None = None
-    views: str | None = Field(default=None, pattern=r"^[1-9]\d*x[1-9]\d*$")
+    views: str | None = Field(default=None, pattern=r"^[1-9]\d*x([1-9]\d*|full)$")
 
     def named(self) -> dict[str, Json]:
         """Axes that are set, flat: arguments of the model beside the others, the clip as text."""
@@ -255,6 +256,20 @@ class Probe(Frozen):
     problem: str | None = None
     note: str | None = None
     is_local: bool = False
+
+
+def views_from_text(text: str) -> Views:
+    """`10x3` is ten clips of three crops each, `10xfull` ten clips of whole frames; ValueError for anything else."""
+    found = re.fullmatch(r"([1-9]\d*)x([1-9]\d*|full)", text)
+    if found is None:
+        raise ValueError(f"views {text!r} are not temporal x spatial, such as 10x3, or 10xfull for whole frames")
+    return int(found[1]), "full" if found[2] == "full" else int(found[2])
+
+
+def views_per_video(views: Views) -> int:
+    """How many clips of each video go through the network."""
+    temporal, spatial = views
+    return temporal if spatial == "full" else temporal * spatial
 
 
 def names_a_file(argument: str) -> bool:

@@ -14,6 +14,7 @@ from typing import Any, Protocol, cast
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
@@ -21,9 +22,9 @@ from bench.data.clips import ClipReader, DecodedCache
 from bench.data.collection import Video, VideoSet
 from bench.data.geometry import Covering, Size
 from bench.data.sampling import Part, Short, generator_of, sample_clip, sample_views
-from bench.data.transforms import FLOW_MEAN, FLOW_STD, Augmentation, Transform, normalise, spatial_views
+from bench.data.transforms import FLOW_MEAN, FLOW_STD, Augmentation, Transform, normalise, spatial_views, whole_view
 from bench.errors import BenchError, InputError, VideoError
-from bench.schema import Clip
+from bench.schema import Clip, Views, views_per_video
 
 CACHE_BYTES = 256 << 20
 
@@ -113,7 +114,7 @@ def view_batches(
     *,
     clip: Clip,
     inputs: Sequence[InputLike],
-    views: tuple[int, int] = (1, 1),
+    views: Views = (1, 1),
     mean: Sequence[float],
     std: Sequence[float],
     batch: int,
@@ -127,10 +128,12 @@ def view_batches(
 ) -> Iterator[Batch]:
     """Every video once, each with `views` (temporal, spatial) clips out of one decode; `batch` counts videos.
 
+    Spatially `full` views are whole frames; as those of two videos may differ in width, each video is a batch.
+
     Frames are scaled to `resize` (short side or (H, W)), by default just enough to cover the clip's size. Ranks take
     turns; no video is repeated to fill a batch. One that cannot be read is left out and told in `failures`.
     """
-    mine = list(range(rank, len(videos), world))
+    mine, batch = list(range(rank, len(videos), world)), 1 if views[1] == "full" else batch
     positions = [mine[at : at + batch] for at in range(0, len(mine), batch)]
     size = Covering(height=clip.height, width=clip.width) if resize is None else resize
     maker = _ViewMaker(
@@ -221,7 +224,7 @@ def _shared_cache(_name: str, videos: int, limit_bytes: int) -> DecodedCache:
 
 
 Order = tuple[tuple[int, Video], ...]
-Views = dict[str, list[Tensor]]
+Shown = dict[str, list[Tensor]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -255,7 +258,7 @@ class _TrainMaker:
         reader, transform = self.reading.reader(), _built(self.augmentation, self.clip)
         return _make(order, partial(self._clips, reader, transform), reading=self.reading, views=1, fills=True)
 
-    def _clips(self, reader: ClipReader, transform: Transform, position: int, video: Video) -> Views:
+    def _clips(self, reader: ClipReader, transform: Transform, position: int, video: Video) -> Shown:
         def choose(part: Part) -> list[tuple[int, ...]]:
             random = generator_of(self.seed, epoch=self.epoch, sample=position)
             a = self.augmentation
@@ -274,30 +277,33 @@ class _ViewMaker:
     reading: _Reading
     normalisation: _Normalisation
     clip: Clip
-    views: tuple[int, int]
+    views: Views
     short: Short
 
     def __call__(self, order: Order) -> _Made:
-        clips, views = partial(self._clips, self.reading.reader()), self.views[0] * self.views[1]
+        clips, views = partial(self._clips, self.reading.reader()), views_per_video(self.views)
         return _make(order, clips, reading=self.reading, views=views, fills=False)
 
-    def _clips(self, reader: ClipReader, position: int, video: Video) -> Views:
+    def _clips(self, reader: ClipReader, position: int, video: Video) -> Shown:
         choose = partial(sample_views, clip=self.clip, views=self.views[0], short=self.short)
-        made: Views = {modality: [] for modality in self.reading.modalities}
+        made: Shown = {modality: [] for modality in self.reading.modalities}
         for frames in reader.read(video, choose):
             for modality, frames_THWC in frames.items():
-                windows = spatial_views(
-                    frames_THWC, height=self.clip.height, width=self.clip.width, views=self.views[1]
-                )
-                made[modality] += [self.normalisation.apply(modality, window) for window in windows]
+                made[modality] += [self.normalisation.apply(modality, view) for view in self._views_of(frames_THWC)]
         return made
+
+    def _views_of(self, frames_THWC: NDArray[np.uint8]) -> list[Tensor]:
+        spatial = self.views[1]
+        if spatial == "full":
+            return [whole_view(frames_THWC)]
+        return spatial_views(frames_THWC, height=self.clip.height, width=self.clip.width, views=spatial)
 
 
 def _make(
-    order: Order, clips_of: Callable[[int, Video], Views], *, reading: _Reading, views: int, fills: bool
+    order: Order, clips_of: Callable[[int, Video], Shown], *, reading: _Reading, views: int, fills: bool
 ) -> _Made:
     """Read every video of an order; `fills` repeats clips of others in the place of those that cannot be read."""
-    read: list[tuple[int, Video, Views]] = []
+    read: list[tuple[int, Video, Shown]] = []
     unread: list[Unread] = []
     for position, video in order:
         try:

@@ -11,7 +11,7 @@ from bench.errors import InputError
 from bench.measure.axes import ACCURACY_AXES
 from bench.measure.loaded import DEFAULT_SEED, LoadedCase
 from bench.registry import DATASETS, register_measure
-from bench.schema import Clip, Json, Metric, Pretraining
+from bench.schema import Clip, Json, Metric, Pretraining, Views, views_from_text
 
 if TYPE_CHECKING:
     from torch import nn
@@ -56,6 +56,7 @@ def accuracy(
     divided among them; under torchrun there are as many as it started.
     """
     from bench.train.ranks import joined
+    from bench.train.whole_frames import require_whole_frames
 
     with joined(case.device) as here:
         if ranks not in (None, here.world):
@@ -71,6 +72,8 @@ def accuracy(
         test = job.videos("evaluated")
         job.pretrain(test)
         model = case.build_model(num_classes=len(test.classes))
+        if views_of(case)[1] == "full":
+            require_whole_frames(model, case.point.clip)
         recipe, fitted = job.train(model, test, checkpoint=checkpoint)
         if resize is None and recipe is not None:
             resize = recipe.resize
@@ -283,10 +286,9 @@ class _Job:
         self.case.progress(str(progress), progress.fraction)
 
 
-def views_of(case: LoadedCase) -> tuple[int, int]:
+def views_of(case: LoadedCase) -> Views:
     """Temporal and spatial views of a case; one each where it does not say."""
-    temporal, spatial = (case.point.views or "1x1").split("x")
-    return int(temporal), int(spatial)
+    return views_from_text(case.point.views or "1x1")
 
 
 def _metrics(seen: "Evaluation", fitted: "Fitted | None") -> list[Metric]:

@@ -103,6 +103,18 @@ def test_what_is_missing_is_named(loaded, root, changes, told):
         accuracy(loaded(**changes), root=root)
 
 
+def test_a_network_of_one_size_is_not_trained_to_be_shown_whole_frames(loaded, root, tmp_path):
+    with pytest.raises(InputError, match="takes frames of 32x32 only and cannot look at whole ones"):
+        accuracy(loaded(views="2xfull"), root=root)
+    assert not list((tmp_path / "s").glob("artifacts/training_*"))
+
+
+def test_whole_frames_are_in_the_protocol(loaded, root):
+    case = loaded(views="2xfull", model="resnet3d", args={"depth": 10, "widen_factor": 0.0625})
+    accuracy(case, root=root)
+    assert case.details["protocol"]["crop"] == "none: whole frames"
+
+
 def test_more_ranks_than_were_started_are_refused(loaded, root):
     with pytest.raises(InputError, match="the suite wants 2 ranks, and 1 were started"):
         accuracy(loaded(), root=root, ranks=2)
