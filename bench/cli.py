@@ -127,6 +127,7 @@ def train(
     weights: Annotated[Path | None, typer.Option(help="A checkpoint to start from.")] = None,
     arg: Annotated[list[str] | None, typer.Option("--arg", metavar="NAME=VALUE", help="A model argument.")] = None,
     ranks: Ranks = None,
+    tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Write the curves for TensorBoard, too.")] = False,
     out: Annotated[Path, typer.Option("--out", help="Results folder.")] = Path("results/train"),
 ) -> None:
     """Train a model by a recipe, evaluate it, keep checkpoint, curves, predictions and the whole protocol."""
@@ -137,6 +138,7 @@ def train(
         "seeds": seed or [0],
         "views": views,
         "ranks": ranks,
+        "tensorboard": tensorboard or None,
     }
     _run_accuracy("train", model, accuracy, arg=arg, clip=clip, root=root, weights=weights, out=out)
 

@@ -45,6 +45,7 @@ def accuracy(
     excludes_unread: bool = False,
     allow_leaks: list[str] | None = None,
     ranks: Annotated[int, Field(ge=1)] | None = None,
+    tensorboard: bool = False,
 ) -> list[Metric]:
     """Top-1, top-5, clip and mean per-class accuracy in percent; `root` and `options` (`flow` too) go to the data set.
 
@@ -53,7 +54,8 @@ def accuracy(
     `checkpoint: best` takes the epoch that did best on these very videos, which flatters; the record says so. Videos
     that cannot be read count as wrong unless `excludes_unread`. Videos that share material with those trained on are
     refused, but for what `allow_leaks` names. `ranks` processes share the work, one a GPU, with the recipe's batch
-    divided among them; under torchrun there are as many as it started.
+    divided among them; under torchrun there are as many as it started. `tensorboard` writes the curves of the training
+    for that program, too.
     """
     from bench.train.ranks import joined
     from bench.train.whole_frames import require_whole_frames
@@ -68,6 +70,7 @@ def accuracy(
             workers=workers,
             allow_leaks=tuple(allow_leaks or ()),
             ranks=here,
+            tensorboard=tensorboard,
         )
         test = job.videos("evaluated")
         job.pretrain(test)
@@ -95,6 +98,7 @@ class _Job:
     workers: int
     allow_leaks: tuple[str, ...]
     ranks: "Ranks"
+    tensorboard: bool
     leaked: dict[str, int] = field(default_factory=dict)
 
     @property
@@ -224,6 +228,7 @@ class _Job:
                 about=about,
                 workers=self.workers,
                 report=self._report,
+                tensorboard=self.tensorboard,
             )
         for warning in fitted.warnings:
             case.warn(warning)

@@ -21,6 +21,7 @@ from bench.train.evaluating import Evaluation, evaluate, normalisation_of
 from bench.train.progress import Report, Watch, silent
 from bench.train.ranks import Ranks, current_ranks
 from bench.train.recipe import Recipe
+from bench.train.tensorboard import EventFile
 from bench.train.training import Counts, Training
 
 
@@ -67,12 +68,14 @@ def fit(
     workers: int = 0,
     pace: Pace | None = None,
     report: Report = silent,
+    tensorboard: bool = False,
 ) -> Fitted:
     """Train `model` in place on `train`, by `recipe`, and leave weights, checkpoints and curves in `folder`.
 
     A folder with the same training is gone on with, or read where it is finished; one with another is an InputError.
     `about` (the model's name and arguments, the weights it began with) tells trainings apart and goes into the weights.
-    At the end `model` holds the weights that count. TrainingError where the loss is not finite.
+    At the end `model` holds the weights that count. `tensorboard` writes the curves for that program as well, into a
+    folder of its name. TrainingError where the loss is not finite.
     """
     name = identity(recipe, train, clip=clip, seed=seed, about=about or {})
     ranks = current_ranks()
@@ -88,7 +91,10 @@ def fit(
     notes = {**(about or {}), "recipe": recipe.recipe, "identity": name}
     notes |= {"processes": ranks.world, "batch_norm": training.batch_norm}
     run = _Run(training, loading, val=val, folder=folder, notes=notes, pace=pace or Pace(), report=report)
-    return run.go()
+    if not (tensorboard and ranks.is_first):
+        return run.go()
+    with EventFile(folder / "tensorboard", from_step=run.saved_step) as run.events:
+        return run.go()
 
 
 def identity(recipe: Recipe, train: VideoSet, *, clip: Clip, seed: int, about: Mapping[str, Json]) -> str:
@@ -180,6 +186,7 @@ class _Run:
         self.training, self.loading, self.recipe, self.ranks = training, loading, training.recipe, training.ranks
         self.val, self.folder, self.notes, self.pace, self.report = val, folder, notes, pace, report
         self.curves: list[Row] = []
+        self.events: EventFile | None = None
         self.best_top1 = -1.0
         self.damaged: list[str] = []
         self.unsaved: str | None = None
@@ -187,6 +194,7 @@ class _Run:
         self.resumed_at: int | None = None
         self.saved_step, self.saved_at = 0, time.monotonic()
         self.began_at = time.monotonic()
+        self._resume()
 
     @property
     def seconds(self) -> float:
@@ -199,7 +207,6 @@ class _Run:
 
     def go(self) -> Fitted:
         """Train to the end."""
-        self._resume()
         self.watch = Watch(fraction=self.fraction)
         for epoch in range(self.training.step_count // self.loading.steps_per_epoch, self.recipe.epochs):
             self._run_epoch(epoch)
@@ -244,6 +251,8 @@ class _Run:
         self.curves.append(row)
         if self.ranks.is_first:
             write_curves(self.folder / "curves.csv", self.curves)
+        if self.events is not None:
+            self.events.write(row)
         if self._is_save_due():
             self._save()
 

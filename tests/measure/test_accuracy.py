@@ -103,9 +103,19 @@ def test_what_is_missing_is_named(loaded, root, changes, told):
         accuracy(loaded(**changes), root=root)
 
 
-def test_a_network_of_one_size_is_not_trained_to_be_shown_whole_frames(loaded, root, tmp_path):
+FIXED = """
+from torch import nn
+
+def fixed(num_classes: int = 2) -> nn.Module:
+    return nn.Sequential(nn.Flatten(), nn.Linear(3 * 4 * 32 * 32, num_classes))
+"""
+
+
+def test_a_network_of_one_size_is_not_trained_to_be_shown_whole_frames(loaded, root, tmp_path, monkeypatch):
+    (tmp_path / "networks_of_one_size.py").write_text(FIXED)
+    monkeypatch.syspath_prepend(str(tmp_path))
     with pytest.raises(InputError, match="takes frames of 32x32 only and cannot look at whole ones"):
-        accuracy(loaded(views="2xfull"), root=root)
+        accuracy(loaded(views="2xfull", model="networks_of_one_size:fixed", args={}), root=root)
     assert not list((tmp_path / "s").glob("artifacts/training_*"))
 
 
