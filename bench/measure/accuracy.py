@@ -1,6 +1,7 @@
 """Accuracy: trains by a recipe, or takes given weights, and evaluates on a data set; the whole protocol is recorded."""
 
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
     from bench.data.collection import VideoSet
     from bench.stats import Estimate
+    from bench.train.energy import Meter
     from bench.train.evaluating import Evaluation
     from bench.train.fitting import Fitted
     from bench.train.progress import Progress
@@ -46,6 +48,8 @@ def accuracy(
     allow_leaks: list[str] | None = None,
     ranks: Annotated[int, Field(ge=1)] | None = None,
     tensorboard: bool = False,
+    reach: list[Annotated[float, Field(gt=0, le=100)]] | None = None,
+    country: str | None = None,
 ) -> list[Metric]:
     """Top-1, top-5, clip and mean per-class accuracy in percent; `root` and `options` (`flow` too) go to the data set.
 
@@ -55,7 +59,8 @@ def accuracy(
     that cannot be read count as wrong unless `excludes_unread`. Videos that share material with those trained on are
     refused, but for what `allow_leaks` names. `ranks` processes share the work, one a GPU, with the recipe's batch
     divided among them; under torchrun there are as many as it started. `tensorboard` writes the curves of the training
-    for that program, too.
+    for that program, too. `reach: [50, 80]` tells the time and energy until the validated top-1 was as good;
+    `country: FRA` tells the training's energy, and its CO2e with the electricity of that country, by codecarbon.
     """
     from bench.train.ranks import joined
     from bench.train.whole_frames import require_whole_frames
@@ -71,6 +76,7 @@ def accuracy(
             allow_leaks=tuple(allow_leaks or ()),
             ranks=here,
             tensorboard=tensorboard,
+            country=country,
         )
         test = job.videos("evaluated")
         job.pretrain(test)
@@ -85,7 +91,7 @@ def accuracy(
         )
         if here.is_first:
             job.record(model, test, seen, resize=resize, averaging=averaging)
-    return _metrics(seen, fitted)
+    return [*_metrics(seen, fitted), *_costs(fitted, reach=reach or [])]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,6 +105,7 @@ class _Job:
     allow_leaks: tuple[str, ...]
     ranks: "Ranks"
     tensorboard: bool
+    country: str | None
     leaked: dict[str, int] = field(default_factory=dict)
 
     @property
@@ -207,7 +214,6 @@ class _Job:
         self, model: "nn.Module", recipe: "Recipe", videos: "VideoSet", *, val: "VideoSet", clip: Clip
     ) -> "Fitted":
         """Train, or find trained, in a folder beside the case's own that is named after the training."""
-        from bench.train.checkpointing import locked
         from bench.train.fitting import fit, identity
         from bench.train.protocol import training_notes
 
@@ -215,7 +221,7 @@ class _Job:
         about = training_notes(model, name=point.model, arguments=point.args, weights=case.weights)
         name = identity(recipe, videos, clip=clip, seed=self.seed, about=about)
         folder = case.artifacts.parent / f"training_{name}"
-        with locked(folder) if self.ranks.is_first else nullcontext():
+        with self._sole(folder):
             fitted = fit(
                 model,
                 recipe,
@@ -229,10 +235,34 @@ class _Job:
                 workers=self.workers,
                 report=self._report,
                 tensorboard=self.tensorboard,
+                meter=self._meter(),
             )
         for warning in fitted.warnings:
             case.warn(warning)
         return fitted
+
+    @contextmanager
+    def _sole(self, folder: Path) -> Iterator[None]:
+        """The first rank holds `folder` for itself, and keeps what the training in it used, unless it is known."""
+        from bench.measure.training_cost import FILE, carbon_kept
+        from bench.train.checkpointing import locked
+
+        if not self.ranks.is_first:
+            yield
+            return
+        with locked(folder):
+            is_known = (folder / FILE).is_file() or (folder / "last.pt").is_file()
+            with carbon_kept(folder, country=None if is_known else self.country):
+                yield
+
+    def _meter(self) -> "Meter | None":
+        """The counter of this rank's GPU; that of the processors is read by one rank of each machine."""
+        from bench.measure.energy import counter_of
+
+        device = self.case.device
+        is_gpu = device.startswith("cuda")
+        counter = counter_of(device) if is_gpu or self.ranks.local == 0 else None
+        return None if counter is None else counter.joules
 
     def _keep(self, fitted: "Fitted") -> None:
         for key, path in (("weights", fitted.last), ("best_weights", fitted.best), ("curves", fitted.curves)):
@@ -308,6 +338,16 @@ def _metrics(seen: "Evaluation", fitted: "Fitted | None") -> list[Metric]:
         metrics.append(Metric(name="accuracy.train_seconds", value=fitted.seconds, unit="s", better="lower"))
     metrics.append(Metric(name="accuracy.evaluation_seconds", value=seen.seconds, unit="s", better="lower"))
     return metrics
+
+
+def _costs(fitted: "Fitted | None", *, reach: list[float]) -> list[Metric]:
+    """What the training cost, where there was one."""
+    from bench.measure.training_cost import carbon_metrics, cost_to_reach
+    from bench.train.curves import read_curves
+
+    if fitted is None:
+        return []
+    return [*cost_to_reach(read_curves(fitted.curves), reach), *carbon_metrics(fitted.curves.parent)]
 
 
 def _few_classes_aside(seen: "Evaluation") -> list[Metric]:

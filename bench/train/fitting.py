@@ -17,6 +17,7 @@ from bench.models.base import inputs_of
 from bench.schema import Clip, Json, digest
 from bench.train.checkpointing import read_state, read_weights, remove_states, write_state, write_weights
 from bench.train.curves import Row, write_curves
+from bench.train.energy import Energy, Meter
 from bench.train.evaluating import Evaluation, evaluate, normalisation_of
 from bench.train.progress import Report, Watch, silent
 from bench.train.ranks import Ranks, current_ranks
@@ -69,13 +70,14 @@ def fit(
     pace: Pace | None = None,
     report: Report = silent,
     tensorboard: bool = False,
+    meter: Meter | None = None,
 ) -> Fitted:
     """Train `model` in place on `train`, by `recipe`, and leave weights, checkpoints and curves in `folder`.
 
     A folder with the same training is gone on with, or read where it is finished; one with another is an InputError.
     `about` (the model's name and arguments, the weights it began with) tells trainings apart and goes into the weights.
     At the end `model` holds the weights that count. `tensorboard` writes the curves for that program as well, into a
-    folder of its name. TrainingError where the loss is not finite.
+    folder of its name; `meter` reads a counter of joules, for the curves. TrainingError where the loss is not finite.
     """
     name = identity(recipe, train, clip=clip, seed=seed, about=about or {})
     ranks = current_ranks()
@@ -90,7 +92,7 @@ def fit(
     training = Training(model, recipe, seed=seed, device=device, steps_per_epoch=loading.steps_per_epoch, ranks=ranks)
     notes = {**(about or {}), "recipe": recipe.recipe, "identity": name}
     notes |= {"processes": ranks.world, "batch_norm": training.batch_norm}
-    run = _Run(training, loading, val=val, folder=folder, notes=notes, pace=pace or Pace(), report=report)
+    run = _Run(training, loading, val=val, folder=folder, notes=notes, pace=pace or Pace(), report=report, meter=meter)
     if not (tensorboard and ranks.is_first):
         return run.go()
     with EventFile(folder / "tensorboard", from_step=run.saved_step) as run.events:
@@ -182,6 +184,7 @@ class _Run:
         notes: dict[str, Json],
         pace: Pace,
         report: Report,
+        meter: Meter | None,
     ) -> None:
         self.training, self.loading, self.recipe, self.ranks = training, loading, training.recipe, training.ranks
         self.val, self.folder, self.notes, self.pace, self.report = val, folder, notes, pace, report
@@ -191,6 +194,7 @@ class _Run:
         self.damaged: list[str] = []
         self.unsaved: str | None = None
         self.seconds_before = 0.0
+        self.energy = Energy(meter, ranks=self.ranks)
         self.resumed_at: int | None = None
         self.saved_step, self.saved_at = 0, time.monotonic()
         self.began_at = time.monotonic()
@@ -220,6 +224,7 @@ class _Run:
         state = restored.state
         self.training.load_state_dict(state["training"])
         self.curves, self.best_top1, self.seconds_before = state["curves"], state["best_top1"], state["seconds"]
+        self.energy.before_j = state["joules"]
         self.resumed_at = self.saved_step = self.training.step_count
         self.damaged = [f"{path.name} is damaged; went on from {restored.path.name}" for path in restored.damaged]
 
@@ -244,7 +249,12 @@ class _Run:
         seen = self._validate(epoch)
         training.note_epoch(validation_loss=None if seen is None else seen.loss)
         row: Row = {"epoch": epoch + 1, "step": training.step_count, "lr": lr, "loss": counts.loss}
-        row |= {"top1": 100 * counts.top1, "clips_per_s": clips_per_s, "seconds": self.seconds}
+        row |= {
+            "top1": 100 * counts.top1,
+            "clips_per_s": clips_per_s,
+            "seconds": self.seconds,
+            "energy_j": self.energy.take(),
+        }
         if seen is not None:
             row |= {"val_loss": seen.loss, "val_top1": 100 * seen.top(1).value, "val_top5": 100 * seen.top(5).value}
             self._keep_best(seen, epoch=epoch)
@@ -310,6 +320,7 @@ class _Run:
             "curves": self.curves,
             "best_top1": self.best_top1,
             "seconds": self.seconds,
+            "joules": self.energy.so_far,
         }
         try:
             write_state(self.folder, state, step=self.training.step_count)

@@ -63,6 +63,15 @@ def test_a_case_is_trained_evaluated_and_described(loaded, root, tmp_path):
     assert 100 * kept.top(1).value == pytest.approx(found["top1"].value)
 
 
+def test_the_time_to_an_accuracy_is_told_where_asked(loaded, root):
+    found = {metric.key: metric for metric in accuracy(loaded(), root=root, reach=[1, 100.0])}
+    reached = found["accuracy.time_to_top1_s{top1=1}"]
+    assert 0 < reached.value <= found["accuracy.train_seconds"].value
+    missed = found["accuracy.time_to_top1_s{top1=100}"]
+    assert missed.value is None
+    assert missed.note.startswith("not reached: the best of 1 epochs had ")
+
+
 def test_another_view_of_a_trained_network_trains_nothing(loaded, root):
     first, other = loaded(views="1x1"), loaded(views="2x2")
     accuracy(first, root=root)
