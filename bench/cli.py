@@ -1,6 +1,8 @@
 """The command line: arguments, one call, text, exit code. Nothing heavy is imported before a command needs it."""
 
+import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -318,19 +320,27 @@ def main() -> None:
     if "" not in sys.path:
         sys.path.insert(0, "")
     arguments = sys.argv[1:]
-    if arguments[:1] and arguments[0] in SHARED:
-        from bench.execution.crew import together
-
-        sys.exit(together(lambda: _exit_code(arguments)))
-    sys.exit(_exit_code(arguments))
+    is_one_of_several = os.environ.get("WORLD_SIZE", "1") != "1" and arguments[:1] and arguments[0] in SHARED
+    sys.exit(_shared_exit_code(arguments) if is_one_of_several else _exit_code(arguments))
 
 
 def _exit_code(arguments: list[str]) -> int:
     """Run one command; every way it can end becomes an exit code and, where it failed, one clear text."""
+    return _guarded(lambda: app(args=arguments, prog_name="vbench", standalone_mode=False))
+
+
+def _shared_exit_code(arguments: list[str]) -> int:
+    """The same where torchrun started several of us: the first runs the command, the others lend it their ranks."""
+    from bench.execution.crew import together
+
+    return _guarded(lambda: together(lambda: _exit_code(arguments)))
+
+
+def _guarded(call: Callable[[], Any]) -> int:
     from bench.terminal.console import show_error
 
     try:
-        code = app(args=arguments, prog_name="vbench", standalone_mode=False)
+        code = call()
     except BenchError as error:
         show_error(str(error))
         return error.exit_code

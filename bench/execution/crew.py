@@ -15,7 +15,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from bench.errors import TrainingError
+from bench.errors import InputError, TrainingError
 from bench.execution.child import Child
 from bench.registry import MEASURES
 from bench.schema import Case
@@ -35,13 +35,22 @@ def is_shared(case: Case) -> bool:
 
 def launchers() -> int:
     """How many `vbench` were started together, by torchrun or whatever else sets WORLD_SIZE."""
-    return int(os.environ.get("WORLD_SIZE") or "1")
+    said = os.environ.get("WORLD_SIZE") or "1"
+    if not said.isdigit():
+        raise InputError(f"WORLD_SIZE is {said!r}; it says how many processes there are, such as 2")
+    return int(said)
 
 
 def together(run: Callable[[], int]) -> int:
     """The exit code of `run`, which of several launchers the first alone runs; the others lend it their ranks."""
     if launchers() < 2:
         return run()
+    missing = [name for name in ("RANK", "MASTER_ADDR", "MASTER_PORT") if name not in os.environ]
+    if missing:
+        raise InputError(
+            f"WORLD_SIZE says {launchers()} processes, but {' and '.join(missing)} is not set; start vbench with "
+            "torchrun, or unset WORLD_SIZE"
+        )
     meeting = _Meeting(is_first=os.environ["RANK"] == "0")
     if os.environ["RANK"] != "0":
         return _follow(meeting)

@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch.distributed import HashStore
 
+from bench.cli import _shared_exit_code
 from bench.data.collection import open_dataset
 from bench.execution import crew as crew_module
 from bench.execution.crew import _environments, _log_of, _Meeting, is_shared, launchers, together
@@ -53,7 +54,13 @@ def alone(monkeypatch):
 @pytest.fixture
 def launched(monkeypatch):
     """As torchrun starts the second of two launchers."""
-    for name, value in {"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "1", "MASTER_ADDR": "here"}.items():
+    for name, value in {
+        "RANK": "1",
+        "WORLD_SIZE": "2",
+        "LOCAL_RANK": "1",
+        "MASTER_ADDR": "here",
+        "MASTER_PORT": "1",
+    }.items():
         monkeypatch.setenv(name, value)
 
 
@@ -114,6 +121,39 @@ def test_a_launcher_that_follows_answers_every_call_and_ends_with_the_code_of_th
         first.end(4)
         assert following.result(timeout=20) == 4
     assert answered == [("a", calls[0], "a.rank1.log"), ("b", calls[1], "b.rank1.log")]
+
+
+@pytest.mark.usefixtures("launched")
+def test_a_launcher_that_follows_ends_with_3_where_the_first_is_gone(monkeypatch, capsys):
+    class Gone(HashStore):
+        def wait(self, *_):
+            raise torch.distributed.DistNetworkError("failed to recv, got 0 bytes")
+
+    monkeypatch.setattr(_Meeting, "__post_init__", lambda self: setattr(self, "store", Gone()))
+    assert _shared_exit_code(["train"]) == 3
+    assert "rank 0 of 2 died, or its launcher: the store is not there any more" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("launched")
+def test_a_first_launcher_that_fails_tells_the_others_its_code(monkeypatch):
+    store = HashStore()
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setattr(crew_module, "FAREWELL_S", 0.1)
+    monkeypatch.setattr(_Meeting, "__post_init__", lambda self: setattr(self, "store", store))
+    assert _shared_exit_code(["train", "--no-such-option"]) == 2
+    assert store.check(["0"])
+    assert json.loads(store.get("0")) == {"exit": 2}
+
+
+def test_half_a_launcher_is_refused(monkeypatch, capsys, alone):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "0")
+    assert _shared_exit_code(["train"]) == 2
+    assert "MASTER_ADDR and MASTER_PORT is not set; start vbench with torchrun" in " ".join(
+        capsys.readouterr().err.split()
+    )
+    monkeypatch.setenv("WORLD_SIZE", "two")
+    assert _shared_exit_code(["train"]) == 2
 
 
 def test_the_first_rank_writes_the_log_that_the_record_names():
