@@ -1,6 +1,8 @@
 """The command line: arguments, one call, text, exit code. Nothing heavy is imported before a command needs it."""
 
+import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -27,12 +29,14 @@ weights_app = typer.Typer(no_args_is_help=True, help="Checkpoint files.")
 app.add_typer(weights_app, name="weights")
 
 FAULT, INTERRUPTED = 70, 130
+SHARED = ("run", "train", "eval")  # several processes can run these together, under torchrun
 # click's UsageError, or that of the copy of click which newer versions of typer carry.
 USAGE_ERROR: Any = typer.BadParameter.__mro__[1]
 
 SuitePath = Annotated[Path, typer.Argument(metavar="SUITE", help="A suite file, such as suites/quickstart.yaml.")]
 OutFolder = Annotated[Path | None, typer.Option("--out", help="Results folder; results/<suite> if not given.")]
 Small = Annotated[bool, typer.Option("--small", help="The suite's small form: synthetic data, minutes on a CPU.")]
+Ranks = Annotated[int | None, typer.Option(help="Processes that share it, one a GPU; or start vbench with torchrun.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 
 
@@ -126,10 +130,20 @@ def train(
     views: Annotated[str, typer.Option(help="Views of one video in the evaluation, temporal x spatial.")] = "1x1",
     weights: Annotated[Path | None, typer.Option(help="A checkpoint to start from.")] = None,
     arg: Annotated[list[str] | None, typer.Option("--arg", metavar="NAME=VALUE", help="A model argument.")] = None,
+    ranks: Ranks = None,
+    tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Write the curves for TensorBoard, too.")] = False,
     out: Annotated[Path, typer.Option("--out", help="Results folder.")] = Path("results/train"),
 ) -> None:
     """Train a model by a recipe, evaluate it, keep checkpoint, curves, predictions and the whole protocol."""
-    accuracy = {"dataset": dataset, "recipe": recipe, "split": split, "seeds": seed or [0], "views": views}
+    accuracy = {
+        "dataset": dataset,
+        "recipe": recipe,
+        "split": split,
+        "seeds": seed or [0],
+        "views": views,
+        "ranks": ranks,
+        "tensorboard": tensorboard or None,
+    }
     _run_accuracy("train", model, accuracy, arg=arg, clip=clip, root=root, weights=weights, out=out)
 
 
@@ -141,12 +155,13 @@ def evaluate(
     clip: Annotated[str | None, typer.Option(help="frames x stride x size, such as 16x1x112.")] = None,
     root: Annotated[Path | None, typer.Option(help="The data set's folder; $VBENCH_DATA/<name> if not given.")] = None,
     split: Annotated[str | None, typer.Option(help="Split, where the data set has several.")] = None,
-    views: Annotated[str, typer.Option(help="Views of one video, temporal x spatial, such as 10x3.")] = "1x1",
+    views: Annotated[str, typer.Option(help="Views of one video: 10x3, or 10xfull for whole frames.")] = "1x1",
     arg: Annotated[list[str] | None, typer.Option("--arg", metavar="NAME=VALUE", help="A model argument.")] = None,
+    ranks: Ranks = None,
     out: Annotated[Path, typer.Option("--out", help="Results folder.")] = Path("results/eval"),
 ) -> None:
     """Evaluate a checkpoint on a data set, with the whole protocol in the record."""
-    accuracy = {"dataset": dataset, "split": split, "views": views}
+    accuracy = {"dataset": dataset, "split": split, "views": views, "ranks": ranks}
     _run_accuracy("eval", model, accuracy, arg=arg, clip=clip, root=root, weights=weights, out=out)
 
 
@@ -306,15 +321,28 @@ def main() -> None:
     """Entry point of the command `vbench`. The user's plug-ins and factories are found from the working folder."""
     if "" not in sys.path:
         sys.path.insert(0, "")
-    sys.exit(_exit_code(sys.argv[1:]))
+    arguments = sys.argv[1:]
+    is_one_of_several = os.environ.get("WORLD_SIZE", "1") != "1" and arguments[:1] and arguments[0] in SHARED
+    sys.exit(_shared_exit_code(arguments) if is_one_of_several else _exit_code(arguments))
 
 
 def _exit_code(arguments: list[str]) -> int:
     """Run one command; every way it can end becomes an exit code and, where it failed, one clear text."""
+    return _guarded(lambda: app(args=arguments, prog_name="vbench", standalone_mode=False))
+
+
+def _shared_exit_code(arguments: list[str]) -> int:
+    """The same where torchrun started several of us: the first runs the command, the others lend it their ranks."""
+    from bench.execution.crew import together
+
+    return _guarded(lambda: together(lambda: _exit_code(arguments)))
+
+
+def _guarded(call: Callable[[], Any]) -> int:
     from bench.terminal.console import show_error
 
     try:
-        code = app(args=arguments, prog_name="vbench", standalone_mode=False)
+        code = call()
     except BenchError as error:
         show_error(str(error))
         return error.exit_code

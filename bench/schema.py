@@ -18,6 +18,7 @@ TorchCompileMode = Literal["off", "default", "reduce-overhead", "max-autotune", 
 Engine = Literal["cudagraphs", "aotinductor", "onnxruntime", "tensorrt"]
 CompileMode = TorchCompileMode | Engine
 Batch = Annotated[int, Field(ge=1)]
+Views = tuple[int, int | Literal["full"]]  # temporal, and crops of a frame or the whole of it
 
 # What a timed case is taken at where its suite does not say; not spelled out in titles.
 UNSPOKEN: dict[str, Json] = {"precision": "fp32", "memory_format": "contiguous", "compile": "off"}
@@ -79,20 +80,25 @@ def _clip_from_mapping(value: dict[str, Any]) -> dict[str, Any]:
 
 
 class Pretraining(Frozen):
-    """Weights that are trained first, on another data set, by a recipe of its own: `trained:motions/quick`."""
+    """Weights that are trained first, on another data set, by a recipe of its own: `trained:motions/quick`.
+
+    `inflated:stills/quick` trains the network on clips of a single frame, where it is a 2D one, and inflates that.
+    """
 
     dataset: str
     recipe: str
+    is_inflated: bool = False
 
     @classmethod
     def of(cls, weights: str | None) -> "Pretraining | None":
         """What `weights` asks for; None where it is a file or nothing. ValueError where it is half of it."""
-        if weights is None or not weights.startswith("trained:"):
+        how, colon, what = (weights or "").partition(":")
+        if not colon or how not in ("trained", "inflated"):
             return None
-        found = re.fullmatch(r"trained:(?P<dataset>\w+)/(?P<recipe>\w+)", weights)
+        found = re.fullmatch(r"(?P<dataset>\w+)/(?P<recipe>\w+)", what)
         if found is None:
-            raise ValueError(f"weights {weights!r} are not 'trained:<data set>/<recipe>' such as trained:motions/quick")
-        return cls(**found.groupdict())
+            raise ValueError(f"weights {weights!r} are not '{how}:<data set>/<recipe>' such as {how}:motions/quick")
+        return cls(**found.groupdict(), is_inflated=how == "inflated")
 
 
 def _checked_weights(weights: str) -> str:
@@ -103,7 +109,7 @@ def _checked_weights(weights: str) -> str:
 class Point(Frozen):
     """One point of the axes. An axis that the case's measures do not depend on is None and not part of the id.
 
-    `weights` is a file, or `trained:<data set>/<recipe>` for weights that are trained before.
+    `weights` is a file, or `trained:<data set>/<recipe>` (or `inflated:`) for weights that are trained before.
     """
 
     model: str
@@ -120,7 +126,7 @@ class Point(Frozen):
     split: int | str | None = None
     recipe: str | None = None
     seed: int | None = None
-    views: str | None = Field(default=None, pattern=r"^[1-9]\d*x[1-9]\d*$")
+    views: str | None = Field(default=None, pattern=r"^[1-9]\d*x([1-9]\d*|full)$")
 
     def named(self) -> dict[str, Json]:
         """Axes that are set, flat: arguments of the model beside the others, the clip as text."""
@@ -254,6 +260,20 @@ class Probe(Frozen):
     problem: str | None = None
     note: str | None = None
     is_local: bool = False
+
+
+def views_from_text(text: str) -> Views:
+    """`10x3` is ten clips of three crops each, `10xfull` ten clips of whole frames; ValueError for anything else."""
+    found = re.fullmatch(r"([1-9]\d*)x([1-9]\d*|full)", text)
+    if found is None:
+        raise ValueError(f"views {text!r} are not temporal x spatial, such as 10x3, or 10xfull for whole frames")
+    return int(found[1]), "full" if found[2] == "full" else int(found[2])
+
+
+def views_per_video(views: Views) -> int:
+    """How many clips of each video go through the network."""
+    temporal, spatial = views
+    return temporal if spatial == "full" else temporal * spatial
 
 
 def names_a_file(argument: str) -> bool:

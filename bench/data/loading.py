@@ -23,11 +23,11 @@ from torch.utils.data import DataLoader, Dataset
 from bench.data.clips import ClipReader, DecodedCache
 from bench.data.collection import Video, VideoSet
 from bench.data.geometry import Covering, Size
-from bench.data.rows import Normalisation, Rows, Views
+from bench.data.rows import Normalisation, Rows, Shown
 from bench.data.sampling import Part, Short, generator_of, sample_clip, sample_views
-from bench.data.transforms import Augmentation, Transform, spatial_views
+from bench.data.transforms import Augmentation, Transform, spatial_views, whole_view
 from bench.errors import BenchError, InputError, VideoError
-from bench.schema import Clip
+from bench.schema import Clip, Views, views_per_video
 
 CACHE_BYTES = 256 << 20
 
@@ -117,7 +117,7 @@ def view_batches(
     *,
     clip: Clip,
     inputs: Sequence[InputLike],
-    views: tuple[int, int] = (1, 1),
+    views: Views = (1, 1),
     mean: Sequence[float],
     std: Sequence[float],
     batch: int,
@@ -131,10 +131,12 @@ def view_batches(
 ) -> Iterator[Batch]:
     """Every video once, each with `views` (temporal, spatial) clips out of one decode; `batch` counts videos.
 
+    Spatially `full` views are whole frames; as those of two videos may differ in width, each video is a batch.
+
     Frames are scaled to `resize` (short side or (H, W)), by default just enough to cover the clip's size. Ranks take
     turns; no video is repeated to fill a batch. One that cannot be read is left out and told in `failures`.
     """
-    mine = list(range(rank, len(videos), world))
+    mine, batch = list(range(rank, len(videos), world)), 1 if views[1] == "full" else batch
     positions = [mine[at : at + batch] for at in range(0, len(mine), batch)]
     size = Covering(height=clip.height, width=clip.width) if resize is None else resize
     maker = _ViewMaker(
@@ -260,7 +262,7 @@ class _TrainMaker:
 
         return reader.read(video, choose)
 
-    def _transformed(self, transform: Transform, position: int, decoded: Decoded) -> Views:
+    def _transformed(self, transform: Transform, position: int, decoded: Decoded) -> Shown:
         draw = int(generator_of(self.seed, epoch=self.epoch, sample=position).integers(1 << 62))
         return {modality: [clip] for modality, clip in transform(decoded[0], draw).items()}
 
@@ -272,11 +274,11 @@ class _ViewMaker:
     reading: _Reading
     normalisation: Normalisation
     clip: Clip
-    views: tuple[int, int]
+    views: Views
     short: Short
 
     def __call__(self, order: Order) -> _Made:
-        reader, views = self.reading.reader(), self.views[0] * self.views[1]
+        reader, views = self.reading.reader(), views_per_video(self.views)
         choose = partial(sample_views, clip=self.clip, views=self.views[0], short=self.short)
         return _make(
             _read_ahead(order, lambda _, video: reader.read(video, choose)),
@@ -286,14 +288,18 @@ class _ViewMaker:
             fills=False,
         )
 
-    def _windows(self, _position: int, decoded: Decoded) -> Views:
-        made: Views = {modality: [] for modality in self.reading.modalities}
+    def _windows(self, _position: int, decoded: Decoded) -> Shown:
+        made: Shown = {modality: [] for modality in self.reading.modalities}
         for frames in decoded:
             for modality, frames_THWC in frames.items():
-                made[modality] += spatial_views(
-                    frames_THWC, height=self.clip.height, width=self.clip.width, views=self.views[1]
-                )
+                made[modality] += self._views_of(frames_THWC)
         return made
+
+    def _views_of(self, frames_THWC: NDArray[np.uint8]) -> list[Tensor]:
+        spatial = self.views[1]
+        if spatial == "full":
+            return [whole_view(frames_THWC)]
+        return spatial_views(frames_THWC, height=self.clip.height, width=self.clip.width, views=spatial)
 
 
 def _read_ahead(
@@ -318,7 +324,7 @@ def _read_ahead(
 
 def _make(
     read: Iterator[tuple[int, Video, Decoded | VideoError]],
-    views_of: Callable[[int, Decoded], Views],
+    views_of: Callable[[int, Decoded], Shown],
     *,
     rows: Rows,
     reading: _Reading,

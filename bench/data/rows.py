@@ -10,7 +10,7 @@ from torch.utils.data import get_worker_info
 
 from bench.data.transforms import FLOW_MEAN, FLOW_STD, normalise
 
-Views = dict[str, list[Tensor]]
+Shown = dict[str, list[Tensor]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +36,7 @@ class Rows:
         self._clips: dict[str, Tensor] = {}
         self.filled = 0
 
-    def add(self, made: Views) -> None:
+    def add(self, made: Shown) -> None:
         """Write the views of the next video."""
         for modality, clips in made.items():
             if modality not in self._clips:

@@ -120,6 +120,11 @@ def spatial_views(frames_THWC: NDArray[np.uint8], *, height: int, width: int, vi
     return windows
 
 
+def whole_view(frames_THWC: NDArray[np.uint8]) -> "Tensor":
+    """The frames as they are, (C, T, H, W)."""
+    return _to_CTHW(_video(frames_THWC))
+
+
 class _Augmenter:
     """Built once per worker; the draws of a clip depend on its seed alone."""
 

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
@@ -28,10 +28,17 @@ class Child:
     What it prints goes to `log`; what it replies comes out of `messages()`. Leaving the block kills it.
     """
 
-    def __init__(self, module: str, request: Any, *, log: IO[bytes] | None = None) -> None:
+    def __init__(
+        self,
+        module: str,
+        request: Any,
+        *,
+        log: IO[bytes] | None = None,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
         self._read, write = os.pipe()
         output: IO[bytes] | int = subprocess.DEVNULL if log is None else log
-        environment = {**os.environ, PIPE: str(write), "PYTHONUNBUFFERED": "1"}
+        inherited = os.environ if environment is None else environment
         try:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", module],
@@ -39,7 +46,7 @@ class Child:
                 stdout=output,
                 stderr=subprocess.PIPE if log is None else subprocess.STDOUT,
                 pass_fds=(write,),
-                env=environment,
+                env={**inherited, PIPE: str(write), "PYTHONUNBUFFERED": "1"},
                 start_new_session=True,
             )
         finally:
@@ -87,6 +94,13 @@ class Child:
         os.close(self._read)
         if self.process.stderr is not None:
             self.process.stderr.close()
+
+    def end(self, *, within_s: float) -> None:
+        """Wait for the child to end by itself, and kill it where it does not."""
+        try:
+            self.process.wait(within_s)
+        except subprocess.TimeoutExpired:
+            self.kill()
 
     def kill(self) -> None:
         """End the child and everything it started."""

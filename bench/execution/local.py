@@ -7,13 +7,15 @@ from pathlib import Path
 from time import perf_counter
 from uuid import uuid4
 
-from bench.execution.child import Child, ChildTimeoutError, tail
+from bench.execution.child import ChildTimeoutError, tail
+from bench.execution.crew import crew
 from bench.execution.environment import describe_environment
 from bench.execution.worker import Job, Outcome
 from bench.schema import Case, Failure, Record, Status
 from bench.store import RecordStore
 
 SESSION = uuid4().hex  # of this process, whose cases may share what they measured of the machine
+OWN_WORD = "vbench: "  # how a process that ends itself begins the line that says why
 OnProgress = Callable[[str, float | None], None]
 
 
@@ -32,11 +34,10 @@ def run_case(
         artifacts=str(store.artifacts(case.id).absolute()),
         recipes=tuple(map(str, recipes)),
         session=SESSION,
+        log=str(store.log(case.id).absolute()),
     )
-    log = store.log(case.id)
-    log.parent.mkdir(parents=True, exist_ok=True)
     started_at, started = datetime.now(UTC).isoformat(timespec="seconds"), perf_counter()
-    outcome = _outcome_of(job, log, on_progress)
+    outcome = _outcome_of(job, on_progress)
     return Record(
         case=case,
         case_id=case.id,
@@ -50,13 +51,14 @@ def run_case(
         environment=outcome.environment,
         warnings=outcome.warnings,
         error=outcome.error,
-        artifacts={**outcome.artifacts, "log": str(log.relative_to(store.folder))},
+        artifacts={**outcome.artifacts, "log": str(store.log(case.id).relative_to(store.folder))},
         seconds={**outcome.seconds, "whole": round(perf_counter() - started, 3)},
     )
 
 
-def _outcome_of(job: Job, log: Path, on_progress: OnProgress) -> Outcome:
-    with log.open("ab") as output, Child("bench.execution.worker", job.model_dump(mode="json"), log=output) as child:
+def _outcome_of(job: Job, on_progress: OnProgress) -> Outcome:
+    log = Path(job.log)
+    with crew(job.case, job.model_dump(mode="json"), log=log) as child:
         try:
             for message in child.messages(timeout_s=job.case.timeout_s):
                 if message["kind"] == "outcome":
@@ -68,10 +70,14 @@ def _outcome_of(job: Job, log: Path, on_progress: OnProgress) -> Outcome:
                 "timeout", "Timeout", f"not done after {job.case.timeout_s:g} s; raise timeout_s in the suite", log
             )
         code = child.process.wait()
-    return _died("error", "Crash", _cause(code), log)
+    return _died("error", "Crash", _cause(code, log), log)
 
 
-def _cause(code: int) -> str:
+def _cause(code: int, log: Path) -> str:
+    """Why a worker ended: what it said of it last, else how it ended."""
+    last = tail(log, lines=1)
+    if last.startswith(OWN_WORD):
+        return last.removeprefix(OWN_WORD)
     if code >= 0:
         return f"the process ended with code {code} before it had a result"
     name = signal.Signals(-code).name

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from bench.errors import InputError
-from bench.schema import Clip
+from bench.schema import Clip, views_from_text
 
 if TYPE_CHECKING:
     from torch import nn
@@ -68,15 +68,15 @@ def _ready(
     from bench.train.predicting import Viewing
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    temporal, _, spatial = views.partition("x")
-    if not (temporal.isdigit() and spatial.isdigit() and int(temporal) and int(spatial)):
-        raise InputError(f"views {views!r} are not temporal x spatial, such as 10x3")
     try:
+        seen_as = views_from_text(views)
         looked_at = Clip.model_validate(clip or find_model(model).clip)
     except ValidationError as error:
         raise InputError(str(error.errors()[0]["ctx"]["error"])) from None
+    except ValueError as error:
+        raise InputError(str(error)) from None
     network = create_model(model, weights=weights, **arguments).to(device).eval()
-    return network, Viewing(clip=looked_at, views=(int(temporal), int(spatial)), device=device)
+    return network, Viewing(clip=looked_at, views=seen_as, device=device)
 
 
 def _names(file: Path) -> list[str]:

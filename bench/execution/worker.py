@@ -1,6 +1,7 @@
 """The child that measures one case in a process of its own: the only place that touches a device."""
 
 import inspect
+import os
 import sys
 import time
 import traceback
@@ -31,6 +32,7 @@ class Job(Frozen):
     artifacts: str
     recipes: tuple[str, ...] = ()
     session: str = ""
+    log: str = ""
 
 
 class Outcome(Frozen):
@@ -48,9 +50,12 @@ class Outcome(Frozen):
 
 
 def main() -> None:
-    """Measure the job on standard input and send its outcome; the exit code says only whether that worked."""
+    """Measure the job on standard input and send its outcome; the exit code says only whether that worked.
+
+    Of several processes that share it, the first sends; the others end with an error of their own, or silently.
+    """
     sys.path.insert(0, "")
-    job = Job.model_validate(request())
+    job, rank = Job.model_validate(request()), int(os.environ.get("RANK", "0"))
     reply = Reply()
     case = LoadedCase(
         job.case,
@@ -58,22 +63,28 @@ def main() -> None:
         recipes=tuple(Path(folder) for folder in job.recipes),
         session=job.session,
         floor=Floor.of_environment(),
-        on_progress=lambda text, fraction: reply.send(kind="progress", text=text, fraction=fraction),
+        on_progress=lambda text, fraction: None if rank else reply.send(kind="progress", text=text, fraction=fraction),
     )
-    outcome = measure_case(case)
+    outcome = measure_case(case, rank=rank)
     case.floor.close()
-    reply.send(kind="outcome", outcome=outcome.model_dump(mode="json"))
+    if not rank:
+        reply.send(kind="outcome", outcome=outcome.model_dump(mode="json"))
+    elif outcome.error:
+        sys.exit(f"{outcome.error.traceback}\nvbench: {outcome.error.message}")
 
 
-def measure_case(case: LoadedCase) -> Outcome:
-    """Take every measure of `case`, in order. The first that fails ends it; what was measured before is kept."""
+def measure_case(case: LoadedCase, *, rank: int = 0) -> Outcome:
+    """Take every measure of `case`, in order. The first that fails ends it; what was measured before is kept.
+
+    A `rank` other than the first takes only those that several processes share.
+    """
     metrics: list[Metric] = []
     seconds: dict[str, float] = {}
     failed: dict[str, Any] = {}
     try:
         _prepare(case)
         with watched_surroundings(case) if is_timed(case) else nullcontext():
-            measures = _measures_of(case)
+            measures = _measures_of(case, rank=rank)
             case.note("measure_versions", {name: MEASURES.get(name).version for name in measures})
             for name, options in measures.items():
                 case.progress(name, None)
@@ -103,9 +114,11 @@ def failure_of(error: BaseException) -> Failure:
     return Failure(type=type(error).__name__, message=message[:2000], traceback="\n".join(trace))
 
 
-def _measures_of(case: LoadedCase) -> dict[str, dict[str, Json]]:
+def _measures_of(case: LoadedCase, *, rank: int = 0) -> dict[str, dict[str, Json]]:
     """The case's measures, and beside every timed variant the parity of its outputs."""
     measures = case.case.measures
+    if rank:
+        return {name: options for name, options in measures.items() if "ranks" in MEASURES.get(name).options}
     if is_timed(case) and is_variant(case.point) and "parity" not in measures:
         return {**measures, "parity": {}}
     return measures

@@ -1,22 +1,29 @@
 """Accuracy: trains by a recipe, or takes given weights, and evaluates on a data set; the whole protocol is recorded."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import Field
 
 from bench.errors import InputError
 from bench.measure.axes import ACCURACY_AXES
 from bench.measure.loaded import DEFAULT_SEED, LoadedCase
 from bench.registry import DATASETS, register_measure
-from bench.schema import Json, Metric, Pretraining
+from bench.schema import Clip, Json, Metric, Pretraining, Views, views_from_text
 
 if TYPE_CHECKING:
     from torch import nn
 
     from bench.data.collection import VideoSet
     from bench.stats import Estimate
+    from bench.train.energy import Meter
     from bench.train.evaluating import Evaluation
     from bench.train.fitting import Fitted
     from bench.train.progress import Progress
+    from bench.train.ranks import Ranks
     from bench.train.recipe import Recipe
 
 Role = Literal["trained", "evaluated"]
@@ -39,6 +46,10 @@ def accuracy(
     checkpoint: Checkpoint = "last",
     excludes_unread: bool = False,
     allow_leaks: list[str] | None = None,
+    ranks: Annotated[int, Field(ge=1)] | None = None,
+    tensorboard: bool = False,
+    reach: list[Annotated[float, Field(gt=0, le=100)]] | None = None,
+    country: str | None = None,
 ) -> list[Metric]:
     """Top-1, top-5, clip and mean per-class accuracy in percent; `root` and `options` (`flow` too) go to the data set.
 
@@ -46,18 +57,41 @@ def accuracy(
     videos, clip and seed that stands beside this case already is reused. `batch` counts clips of one evaluating pass.
     `checkpoint: best` takes the epoch that did best on these very videos, which flatters; the record says so. Videos
     that cannot be read count as wrong unless `excludes_unread`. Videos that share material with those trained on are
-    refused, but for what `allow_leaks` names.
+    refused, but for what `allow_leaks` names. `ranks` processes share the work, one a GPU, with the recipe's batch
+    divided among them; under torchrun there are as many as it started. `tensorboard` writes the curves of the training
+    for that program, too. `reach: [50, 80]` tells the time and energy until the validated top-1 was as good;
+    `country: FRA` tells the training's energy, and its CO2e with the electricity of that country, by codecarbon.
     """
-    job = _Job(case=case, root=root, options=options or {}, workers=workers, allow_leaks=tuple(allow_leaks or ()))
-    test = job.videos("evaluated")
-    job.pretrain(test)
-    model = case.build_model(num_classes=len(test.classes))
-    recipe, fitted = job.train(model, test, checkpoint=checkpoint)
-    if resize is None and recipe is not None:
-        resize = recipe.resize
-    seen = job.evaluate(model, test, resize=resize, batch=batch, averaging=averaging, excludes_unread=excludes_unread)
-    job.record(model, test, seen, resize=resize, averaging=averaging)
-    return _metrics(seen, fitted)
+    from bench.train.ranks import joined
+    from bench.train.whole_frames import require_whole_frames
+
+    with joined(case.device) as here:
+        if ranks not in (None, here.world):
+            raise InputError(f"the suite wants {ranks} ranks, and {here.world} were started; leave `ranks` to torchrun")
+        job = _Job(
+            case=case,
+            root=root,
+            options=options or {},
+            workers=workers,
+            allow_leaks=tuple(allow_leaks or ()),
+            ranks=here,
+            tensorboard=tensorboard,
+            country=country,
+        )
+        test = job.videos("evaluated")
+        job.pretrain(test)
+        model = case.build_model(num_classes=len(test.classes))
+        if views_of(case)[1] == "full":
+            require_whole_frames(model, case.point.clip)
+        recipe, fitted = job.train(model, test, checkpoint=checkpoint)
+        if resize is None and recipe is not None:
+            resize = recipe.resize
+        seen = job.evaluate(
+            model, test, resize=resize, batch=batch, averaging=averaging, excludes_unread=excludes_unread
+        )
+        if here.is_first:
+            job.record(model, test, seen, resize=resize, averaging=averaging)
+    return [*_metrics(seen, fitted), *_costs(fitted, reach=reach or [])]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,6 +103,9 @@ class _Job:
     options: dict[str, Any]
     workers: int
     allow_leaks: tuple[str, ...]
+    ranks: "Ranks"
+    tensorboard: bool
+    country: str | None
     leaked: dict[str, int] = field(default_factory=dict)
 
     @property
@@ -103,13 +140,27 @@ class _Job:
         self._guard(videos, test)
         recipe = read_recipe(self.case.recipe_path(wanted.recipe))
         model = self.case.build_model(num_classes=len(videos.classes))
-        fitted = self._fit(model, recipe, videos, val=val)
-        self.case.weights = str(fitted.last)
-        self.case.keep("pretrained_weights", fitted.last)
-        self.case.note(
-            "pretraining",
-            {"dataset": videos.name, **describe_training(recipe, fitted, seed=self.seed, checkpoint="last")},
-        )
+        clip = self.case.point.clip
+        if wanted.is_inflated:
+            clip = Clip(frames=1, height=clip.height, width=clip.width)
+        fitted = self._fit(model, recipe, videos, val=val, clip=clip)
+        found = describe_training(recipe, fitted, seed=self.seed, checkpoint="last")
+        weights = self._inflated(model, fitted) if wanted.is_inflated else fitted.last
+        self.case.weights = str(weights)
+        self.case.keep("pretrained_weights", weights)
+        self.case.note("pretraining", {"dataset": videos.name, "is_inflated": wanted.is_inflated, **found})
+
+    def _inflated(self, model: "nn.Module", fitted: "Fitted") -> Path:
+        """The weights of a network trained on single frames, inflated, in a file beside them."""
+        from bench.models.inflation import inflate_single_frames
+        from bench.train.checkpointing import write_weights
+
+        path = fitted.last.with_name("inflated.pt")
+        if self.ranks.is_first and not path.is_file():
+            inflated = inflate_single_frames(model)
+            write_weights(path, model.state_dict(), about={"identity": fitted.identity, "inflated": list(inflated)})
+        self.ranks.wait()
+        return path
 
     def _opened(
         self, dataset: str, role: Role, *, split: int | str | None, root: str | None, options: dict[str, Any]
@@ -120,7 +171,8 @@ class _Job:
         choose = trained_split if role == "trained" else evaluated_split
         name = choose(split, known=DATASETS.get(dataset).splits, dataset=dataset)
         self.case.progress(f"opening {dataset} {name}")
-        return open_dataset(dataset, root=root, split=name, **options)
+        with self.ranks.in_turn():
+            return open_dataset(dataset, root=root, split=name, **options)
 
     def train(
         self, model: "nn.Module", test: "VideoSet", *, checkpoint: Checkpoint
@@ -138,7 +190,7 @@ class _Job:
             return None, None
         recipe, videos = read_recipe(self.case.recipe_path(point.recipe)), self.videos("trained")
         self._guard(videos, test)
-        fitted = self._fit(model, recipe, videos, val=test)
+        fitted = self._fit(model, recipe, videos, val=test, clip=point.clip)
         self._keep(fitted)
         self.case.note("training", describe_training(recipe, fitted, seed=self.seed, checkpoint=checkpoint))
         if checkpoint == "best" and fitted.best is not None:
@@ -149,7 +201,8 @@ class _Job:
         """DatasetError where the two share material that is not allowed by name; what is allowed is remembered."""
         from bench.data.leakage import guard_leakage
 
-        leaks = guard_leakage(videos, test, allowed=self.allow_leaks)
+        with self.ranks.in_turn():
+            leaks = guard_leakage(videos, test, allowed=self.allow_leaks)
         self.leaked[videos.name] = len({leak.test for leak in leaks})
         if leaks:
             self.case.warn(
@@ -157,33 +210,59 @@ class _Job:
                 f"flatters; the suite allows it by name: {leaks[0].shared}, …"
             )
 
-    def _fit(self, model: "nn.Module", recipe: "Recipe", videos: "VideoSet", *, val: "VideoSet") -> "Fitted":
+    def _fit(
+        self, model: "nn.Module", recipe: "Recipe", videos: "VideoSet", *, val: "VideoSet", clip: Clip
+    ) -> "Fitted":
         """Train, or find trained, in a folder beside the case's own that is named after the training."""
-        from bench.train.checkpointing import locked
         from bench.train.fitting import fit, identity
         from bench.train.protocol import training_notes
 
         case, point = self.case, self.case.point
         about = training_notes(model, name=point.model, arguments=point.args, weights=case.weights)
-        name = identity(recipe, videos, clip=point.clip, seed=self.seed, about=about)
+        name = identity(recipe, videos, clip=clip, seed=self.seed, about=about)
         folder = case.artifacts.parent / f"training_{name}"
-        with locked(folder):
+        with self._sole(folder):
             fitted = fit(
                 model,
                 recipe,
                 videos,
                 val=val,
-                clip=point.clip,
+                clip=clip,
                 seed=self.seed,
                 device=case.device,
                 folder=folder,
                 about=about,
                 workers=self.workers,
                 report=self._report,
+                tensorboard=self.tensorboard,
+                meter=self._meter(),
             )
         for warning in fitted.warnings:
             case.warn(warning)
         return fitted
+
+    @contextmanager
+    def _sole(self, folder: Path) -> Iterator[None]:
+        """The first rank holds `folder` for itself, and keeps what the training in it used, unless it is known."""
+        from bench.measure.training_cost import FILE, carbon_kept
+        from bench.train.checkpointing import locked
+
+        if not self.ranks.is_first:
+            yield
+            return
+        with locked(folder):
+            is_known = (folder / FILE).is_file() or (folder / "last.pt").is_file()
+            with carbon_kept(folder, country=None if is_known else self.country):
+                yield
+
+    def _meter(self) -> "Meter | None":
+        """The counter of this rank's GPU; that of the processors is read by one rank of each machine."""
+        from bench.measure.energy import counter_of
+
+        device = self.case.device
+        is_gpu = device.startswith("cuda")
+        counter = counter_of(device) if is_gpu or self.ranks.local == 0 else None
+        return None if counter is None else counter.joules
 
     def _keep(self, fitted: "Fitted") -> None:
         for key, path in (("weights", fitted.last), ("best_weights", fitted.best), ("curves", fitted.curves)):
@@ -242,10 +321,9 @@ class _Job:
         self.case.progress(str(progress), progress.fraction)
 
 
-def views_of(case: LoadedCase) -> tuple[int, int]:
+def views_of(case: LoadedCase) -> Views:
     """Temporal and spatial views of a case; one each where it does not say."""
-    temporal, spatial = (case.point.views or "1x1").split("x")
-    return int(temporal), int(spatial)
+    return views_from_text(case.point.views or "1x1")
 
 
 def _metrics(seen: "Evaluation", fitted: "Fitted | None") -> list[Metric]:
@@ -260,6 +338,16 @@ def _metrics(seen: "Evaluation", fitted: "Fitted | None") -> list[Metric]:
         metrics.append(Metric(name="accuracy.train_seconds", value=fitted.seconds, unit="s", better="lower"))
     metrics.append(Metric(name="accuracy.evaluation_seconds", value=seen.seconds, unit="s", better="lower"))
     return metrics
+
+
+def _costs(fitted: "Fitted | None", *, reach: list[float]) -> list[Metric]:
+    """What the training cost, where there was one."""
+    from bench.measure.training_cost import carbon_metrics, cost_to_reach
+    from bench.train.curves import read_curves
+
+    if fitted is None:
+        return []
+    return [*cost_to_reach(read_curves(fitted.curves), reach), *carbon_metrics(fitted.curves.parent)]
 
 
 def _few_classes_aside(seen: "Evaluation") -> list[Metric]:

@@ -25,7 +25,7 @@ def energy(case: LoadedCase, *, seconds: float = 10.0) -> list[Metric]:
     from bench.measure.timing.variants import forward_of
 
     device = case.device
-    counter = _Counter.of(device)
+    counter = counter_of(device)
     if counter is None:
         return [_per_clip(None, note=_why_unknown(device))]
     forward = forward_of(case)(case.point.batch or 1)
@@ -45,18 +45,18 @@ def energy(case: LoadedCase, *, seconds: float = 10.0) -> list[Metric]:
     ]
 
 
-class _Counter:
+def counter_of(device: str) -> "EnergyCounter | None":
+    """The counter of this device, if it can be read."""
+    name = "NVML total energy" if device.startswith("cuda") else "RAPL package"
+    counter = EnergyCounter(name, device)
+    return counter if counter.joules() is not None else None
+
+
+class EnergyCounter:
     """A counter of joules that only rises."""
 
     def __init__(self, name: str, device: str) -> None:
         self.name, self._device = name, device
-
-    @staticmethod
-    def of(device: str) -> "_Counter | None":
-        """The counter of this device, if it can be read."""
-        name = "NVML total energy" if device.startswith("cuda") else "RAPL package"
-        counter = _Counter(name, device)
-        return counter if counter.joules() is not None else None
 
     def joules(self) -> float | None:
         return _nvml_joules(self._device) if self._device.startswith("cuda") else _rapl_joules()
@@ -82,14 +82,14 @@ def _rapl_joules() -> float | None:
     return None
 
 
-def _idle_watts(counter: _Counter, *, seconds: float) -> float:
+def _idle_watts(counter: EnergyCounter, *, seconds: float) -> float:
     before, started = counter.joules(), time.perf_counter()
     time.sleep(seconds)
     after, spent = counter.joules(), time.perf_counter() - started
     return max(0.0, ((after or 0.0) - (before or 0.0)) / spent)
 
 
-def _spend(forward: "Forward", counter: _Counter, *, seconds: float) -> tuple[float, float, int]:
+def _spend(forward: "Forward", counter: EnergyCounter, *, seconds: float) -> tuple[float, float, int]:
     """Joules, seconds and clips of at least `seconds` of passes."""
     before, started, clips = counter.joules(), time.perf_counter(), 0
     while time.perf_counter() - started < seconds:

@@ -86,7 +86,9 @@ class LoadedCase:
         report = model.__dict__.get("weights_report")
         if report is None or "weights" in self.details:
             return
-        self.note("weights", {"path": str(report.path), "sha256": report.sha256, "loaded": report.loaded})
+        path, results = Path(report.path), self.artifacts.parent.parent
+        shown = path.relative_to(results) if path.is_relative_to(results) else path  # ours may be moved as a whole
+        self.note("weights", {"path": str(shown), "sha256": report.sha256, "loaded": report.loaded})
         for warning in report.warnings:
             self.warn(warning)
 

@@ -57,6 +57,37 @@ def inflate(
     )
 
 
+def inflate_single_frames(model: nn.Module) -> tuple[str, ...]:
+    """Turn `model`, in place, from a network trained on clips of one frame into what its 2D self is inflated to.
+
+    On one frame, zero padding in time leaves of each kernel its middle slice: that is the 2D kernel. Returns the names
+    of the modules that were inflated. WeightsError, with nothing changed, for kernels that have no middle.
+    """
+    deep = {
+        name: module
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Conv3d) and module.kernel_size[0] > 1
+    }
+    for name, module in deep.items():
+        if module.kernel_size[0] != 2 * _padding_t(module) + 1 or module.dilation[0] != 1:
+            raise WeightsError(
+                f"{name} spans {module.kernel_size[0]} frames and is padded by {module.padding}: on one frame it is no "
+                "2D kernel; inflation wants odd kernels, padded by half of them in time"
+            )
+    with torch.no_grad():
+        for module in deep.values():
+            frames = module.kernel_size[0]
+            middle = module.weight[:, :, frames // 2 : frames // 2 + 1]
+            module.weight.copy_(middle.expand_as(module.weight) / frames)
+    return tuple(deep)
+
+
+def _padding_t(module: nn.Conv3d) -> int:
+    if isinstance(module.padding, str):
+        return module.kernel_size[0] // 2 if module.padding == "same" else 0
+    return int(module.padding[0])
+
+
 def _renamed(name: str, mapping: Mapping[str, str]) -> str:
     fitting = [prefix for prefix in mapping if _is_under(name, [prefix])]
     if not fitting:

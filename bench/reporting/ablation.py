@@ -96,7 +96,7 @@ class Ablation:
     @property
     def baseline_text(self) -> str:
         """The baseline's level as people read it, measured or not."""
-        return value_text(json.loads(self.baseline))
+        return level_text(json.loads(self.baseline))
 
     @property
     def has_baseline(self) -> bool:
@@ -131,6 +131,8 @@ class Ablation:
 def ablate(cases: Sequence[CaseResult], *, factor: str, baseline: Mapping[str, Json]) -> Ablation | None:
     """The levels of `factor` over the cases of one suite; None where fewer than two levels have a result."""
     observed = [each for case in cases for each in _observe(case, factor)]
+    if baseline.get(factor, ...) is None:
+        observed = [*_without(cases, factor, beside=observed), *observed]
     columns = headlines_of(in_order(o.column for o in observed))
     kept = tuple(o for o in observed if o.column in columns)
     levels = {o.level: json.loads(o.level) for o in kept}
@@ -149,17 +151,29 @@ def ablate(cases: Sequence[CaseResult], *, factor: str, baseline: Mapping[str, J
     )
 
 
-def _observe(case: CaseResult, factor: str) -> Iterator[Observed]:
-    """What `case` says of every metric, where it has a level of `factor`. Protocols stand in the column."""
+def _without(cases: Sequence[CaseResult], factor: str, *, beside: Sequence[Observed]) -> Iterator[Observed]:
+    """What is said by cases that have no level of `factor`, such as no weights, and else are like those of `beside`."""
+    alike = {(each.column, each.pair_key) for each in beside}
+    for case in cases:
+        if factor not in case.case.point.named():
+            yield from (o for o in _observe(case, factor, has_level=False) if (o.column, o.pair_key) in alike)
+
+
+def _observe(case: CaseResult, factor: str, *, has_level: bool = True) -> Iterator[Observed]:
+    """What `case` says of every metric, where it has a level of `factor`, or is taken to have the level null.
+
+    Protocols stand in the column, but for a factor that is of the protocol itself.
+    """
     axes = case.case.point.named()
-    if factor not in axes:
+    if has_level and factor not in axes:
         return
-    level = _key(axes.pop(factor))
+    level = _key(axes.pop(factor, None))
     setting = {k: v for k, v in axes.items() if k not in PROTOCOL_AXES}
     if case.machine:
         setting["machine"] = case.machine
     for observations in case.metrics.values():
         column = column_of(case, observations[0])
+        column = replace(column, protocol=tuple(each for each in column.protocol if each[0] != factor))
         for each in observations:
             if each.value is not None:
                 place = {**setting, "run": each.record.run_index}
@@ -240,6 +254,11 @@ def _direction(*, is_higher: bool, better: str | None) -> Verdict:
     if better is None:
         return "higher" if is_higher else "lower"
     return "better" if is_higher == (better == "higher") else "worse"
+
+
+def level_text(level: Json) -> str:
+    """A level as people read it; null is `none`, such as no weights to begin with."""
+    return "none" if level is None else value_text(level)
 
 
 def _spelt(factor: str, level: Json) -> Json:

@@ -3,11 +3,11 @@
 import math
 from collections.abc import Iterator, Sequence
 
-from bench.reporting.ablation import POINTS, Ablation, Effect
+from bench.reporting.ablation import POINTS, Ablation, Effect, level_text
 from bench.reporting.board import Board, Column, group_of
 from bench.reporting.cases import Reading
 from bench.reporting.quantity import scale_of, written
-from bench.reporting.wording import axis_name, count_of, listed, metric_name, value_text
+from bench.reporting.wording import axis_name, count_of, listed, metric_name
 from bench.stats import Estimate
 
 
@@ -57,7 +57,7 @@ def _clearness(effect: Effect) -> tuple[int, float]:
 
 
 def _sentence(ablation: Ablation, effect: Effect) -> str:
-    level, baseline = value_text(ablation.levels[effect.level]), ablation.baseline_text
+    level, baseline = level_text(ablation.levels[effect.level]), ablation.baseline_text
     factor, metric = axis_name(ablation.factor), _in_sentence(effect.column, ablation.columns)
     change, evidence = _change(effect, f"{factor} {level}", baseline, metric), _evidence(effect)
     if effect.verdict == "no difference seen":

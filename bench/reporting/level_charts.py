@@ -4,12 +4,12 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
-from bench.reporting.ablation import POINTS, Ablation, Effect
+from bench.reporting.ablation import POINTS, Ablation, Effect, level_text
 from bench.reporting.board import Column
 from bench.reporting.chart import ACCENT, INK, MUTED, Chart, axis, error_bars, spelt
 from bench.reporting.findings import ablation_findings
 from bench.reporting.quantity import scale_of
-from bench.reporting.wording import axis_name, listed, metric_name, value_text
+from bench.reporting.wording import axis_name, listed, metric_name
 from bench.stats import Estimate
 
 HEIGHT_PX = 84
@@ -130,5 +130,5 @@ def _range(values: list[float]) -> list[float]:
 
 
 def _tick(ablation: Ablation, effect: Effect) -> str:
-    text = value_text(ablation.levels[effect.level])
+    text = level_text(ablation.levels[effect.level])
     return spelt(text if len(text) <= LONGEST_TICK else f"{text[: LONGEST_TICK - 1]}…")

@@ -7,12 +7,24 @@ from pathlib import Path
 
 from bench.train.checkpointing import write_text
 
-COLUMNS = ("epoch", "step", "lr", "loss", "top1", "val_loss", "val_top1", "val_top5", "clips_per_s", "seconds")
+COLUMNS = (
+    "epoch",
+    "step",
+    "lr",
+    "loss",
+    "top1",
+    "val_loss",
+    "val_top1",
+    "val_top5",
+    "clips_per_s",
+    "seconds",
+    "energy_j",
+)
 Row = dict[str, float | int | None]
 
 
 def write_curves(path: Path, rows: list[Row]) -> Path:
-    """Write `rows`, whole or not at all. Accuracies are in percent, `seconds` since the training began."""
+    """Write `rows`, whole or not at all. Accuracies are in percent, `seconds` and `energy_j` since the beginning."""
     text = io.StringIO()
     writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
     writer.writeheader()

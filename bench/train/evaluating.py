@@ -16,11 +16,12 @@ from bench.data.loading import Batch, Unread, view_batches
 from bench.data.sampling import Short
 from bench.errors import InputError, TrainingError
 from bench.models.base import VideoModel, inputs_of
-from bench.schema import Clip
+from bench.schema import Clip, Views, views_per_video
 from bench.stats import Estimate, wilson_interval
 from bench.train.progress import Report, Watch, silent
 from bench.train.ranks import current_ranks
 from bench.train.scoring import Labels, confusion_matrix, label_ranks, mean_average_precision, mean_per_class
+from bench.train.whole_frames import require_whole_frames
 
 Averaging = Literal["softmax", "score"]
 Amp = Literal["off", "fp16", "bf16"]
@@ -103,7 +104,7 @@ def evaluate(
     videos: VideoSet,
     *,
     clip: Clip,
-    views: tuple[int, int] = (1, 1),
+    views: Views = (1, 1),
     device: str | torch.device = "cpu",
     batch: int = 8,
     workers: int = 0,
@@ -116,12 +117,17 @@ def evaluate(
 ) -> Evaluation:
     """Score `videos` with `views` (temporal, spatial) clips each; `model` must be on `device`.
 
+    Spatially `full` views are whole frames: the network slides over them where it pools over whatever it is given;
+    InputError where it takes one size only.
+
     `batch` counts clips in one forward pass. `averaging` takes the mean of probabilities or of raw scores over the
     views. Frames are scaled to `resize` (short side or H and W), by default just enough for the clip. Of several ranks
     each scores its share and all get the whole. TrainingError where no video can be read or a score is not finite.
     """
     _refuse_unlabelled(videos)
-    ranks, watch, count = current_ranks(), Watch(), views[0] * views[1]
+    if views[1] == "full":
+        require_whole_frames(model, clip)
+    ranks, watch, count = current_ranks(), Watch(), views_per_video(views)
     normalisation = normalisation_of(model)
     parts: list[_Part] = []
     unread: list[Unread] = []

@@ -17,10 +17,12 @@ from bench.models.base import inputs_of
 from bench.schema import Clip, Json, digest
 from bench.train.checkpointing import read_state, read_weights, remove_states, write_state, write_weights
 from bench.train.curves import Row, write_curves
+from bench.train.energy import Energy, Meter
 from bench.train.evaluating import Evaluation, evaluate, normalisation_of
 from bench.train.progress import Report, Watch, silent
 from bench.train.ranks import Ranks, current_ranks
 from bench.train.recipe import Recipe
+from bench.train.tensorboard import EventFile
 from bench.train.training import Counts, Training
 
 
@@ -67,27 +69,34 @@ def fit(
     workers: int = 0,
     pace: Pace | None = None,
     report: Report = silent,
+    tensorboard: bool = False,
+    meter: Meter | None = None,
 ) -> Fitted:
     """Train `model` in place on `train`, by `recipe`, and leave weights, checkpoints and curves in `folder`.
 
     A folder with the same training is gone on with, or read where it is finished; one with another is an InputError.
     `about` (the model's name and arguments, the weights it began with) tells trainings apart and goes into the weights.
-    At the end `model` holds the weights that count. TrainingError where the loss is not finite.
+    At the end `model` holds the weights that count. `tensorboard` writes the curves for that program as well, into a
+    folder of its name; `meter` reads a counter of joules, for the curves. TrainingError where the loss is not finite.
     """
     name = identity(recipe, train, clip=clip, seed=seed, about=about or {})
-    done = _finished(folder, name)
+    ranks = current_ranks()
+    done: Fitted | None = ranks.share(_finished(folder, name) if ranks.is_first else None)
     if done is not None:
-        remove_states(folder)
+        if ranks.is_first:
+            remove_states(folder)
         model.load_state_dict(read_weights(done.last)["state_dict"])
         model.to(device)
         return done
-    ranks = current_ranks()
     loading = _Loading(train, recipe, model, clip=clip, seed=seed, workers=workers, ranks=ranks)
     training = Training(model, recipe, seed=seed, device=device, steps_per_epoch=loading.steps_per_epoch, ranks=ranks)
     notes = {**(about or {}), "recipe": recipe.recipe, "identity": name}
     notes |= {"processes": ranks.world, "batch_norm": training.batch_norm}
-    run = _Run(training, loading, val=val, folder=folder, notes=notes, pace=pace or Pace(), report=report)
-    return run.go()
+    run = _Run(training, loading, val=val, folder=folder, notes=notes, pace=pace or Pace(), report=report, meter=meter)
+    if not (tensorboard and ranks.is_first):
+        return run.go()
+    with EventFile(folder / "tensorboard", from_step=run.saved_step) as run.events:
+        return run.go()
 
 
 def identity(recipe: Recipe, train: VideoSet, *, clip: Clip, seed: int, about: Mapping[str, Json]) -> str:
@@ -175,17 +184,21 @@ class _Run:
         notes: dict[str, Json],
         pace: Pace,
         report: Report,
+        meter: Meter | None,
     ) -> None:
         self.training, self.loading, self.recipe, self.ranks = training, loading, training.recipe, training.ranks
         self.val, self.folder, self.notes, self.pace, self.report = val, folder, notes, pace, report
         self.curves: list[Row] = []
+        self.events: EventFile | None = None
         self.best_top1 = -1.0
         self.damaged: list[str] = []
         self.unsaved: str | None = None
         self.seconds_before = 0.0
+        self.energy = Energy(meter, ranks=self.ranks)
         self.resumed_at: int | None = None
         self.saved_step, self.saved_at = 0, time.monotonic()
         self.began_at = time.monotonic()
+        self._resume()
 
     @property
     def seconds(self) -> float:
@@ -198,7 +211,6 @@ class _Run:
 
     def go(self) -> Fitted:
         """Train to the end."""
-        self._resume()
         self.watch = Watch(fraction=self.fraction)
         for epoch in range(self.training.step_count // self.loading.steps_per_epoch, self.recipe.epochs):
             self._run_epoch(epoch)
@@ -212,6 +224,7 @@ class _Run:
         state = restored.state
         self.training.load_state_dict(state["training"])
         self.curves, self.best_top1, self.seconds_before = state["curves"], state["best_top1"], state["seconds"]
+        self.energy.before_j = state["joules"]
         self.resumed_at = self.saved_step = self.training.step_count
         self.damaged = [f"{path.name} is damaged; went on from {restored.path.name}" for path in restored.damaged]
 
@@ -232,16 +245,24 @@ class _Run:
         lr = training.optimizer.param_groups[-1]["lr"]
         counts = self._checked(training.tally.read(self.ranks))
         training.tally.reset()
+        training.agree()
         seen = self._validate(epoch)
         training.note_epoch(validation_loss=None if seen is None else seen.loss)
         row: Row = {"epoch": epoch + 1, "step": training.step_count, "lr": lr, "loss": counts.loss}
-        row |= {"top1": 100 * counts.top1, "clips_per_s": clips_per_s, "seconds": self.seconds}
+        row |= {
+            "top1": 100 * counts.top1,
+            "clips_per_s": clips_per_s,
+            "seconds": self.seconds,
+            "energy_j": self.energy.take(),
+        }
         if seen is not None:
             row |= {"val_loss": seen.loss, "val_top1": 100 * seen.top(1).value, "val_top5": 100 * seen.top(5).value}
             self._keep_best(seen, epoch=epoch)
         self.curves.append(row)
         if self.ranks.is_first:
             write_curves(self.folder / "curves.csv", self.curves)
+        if self.events is not None:
+            self.events.write(row)
         if self._is_save_due():
             self._save()
 
@@ -299,6 +320,7 @@ class _Run:
             "curves": self.curves,
             "best_top1": self.best_top1,
             "seconds": self.seconds,
+            "joules": self.energy.so_far,
         }
         try:
             write_state(self.folder, state, step=self.training.step_count)
@@ -318,7 +340,7 @@ class _Run:
         yield from self.damaged
         if self.unsaved is not None:
             yield self.unsaved
-        unread = {video.position: video for video in self.loading.unread}
+        unread = {video.position: video for of_rank in self.ranks.gather(self.loading.unread) for video in of_rank}
         if unread:
             first = next(iter(unread.values()))
             yield f"{len(unread)} training videos could not be read; the first: {first.reason}"
@@ -331,6 +353,7 @@ class _Run:
             remove_states(self.folder)
         if training.average is not None:
             training.model.load_state_dict(training.average.module.state_dict())
+        self.ranks.wait()
         return Fitted(
             last=last,
             best=best if self.best_top1 >= 0 else None,

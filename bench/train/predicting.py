@@ -16,10 +16,11 @@ from bench.data.sampling import Short
 from bench.errors import InputError, TrainingError
 from bench.models.base import VideoModel, inputs_of
 from bench.models.heads import head_name_of
-from bench.schema import Clip
+from bench.schema import Clip, Views, views_per_video
 from bench.train.checkpointing import written_whole
 from bench.train.evaluating import evaluating, logits_of, normalisation_of
 from bench.train.progress import Report, Watch, silent
+from bench.train.whole_frames import require_whole_frames
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +57,7 @@ class Viewing:
     """How videos are looked at: clip, (temporal, spatial) views, scaling, clips in one pass, device, workers."""
 
     clip: Clip
-    views: tuple[int, int] = (1, 1)
+    views: Views = (1, 1)
     resize: int | tuple[int, int] | None = None
     short: Short = "loop"
     batch: int = 8
@@ -160,6 +161,8 @@ def _batches(
     model: nn.Module, videos: VideoSet, viewing: Viewing, *, unread: list[Unread], report: Report
 ) -> Iterator[Batch]:
     """Batches of at most `viewing.batch` clips where a video has no more views than that, progress told on the way."""
+    if viewing.views[1] == "full":
+        require_whole_frames(model, viewing.clip)
     normalisation, watch, done = normalisation_of(model), Watch(), 0
     for batch in view_batches(
         videos,
@@ -168,7 +171,7 @@ def _batches(
         views=viewing.views,
         mean=normalisation.mean,
         std=normalisation.std,
-        batch=max(1, viewing.batch // (viewing.views[0] * viewing.views[1])),
+        batch=max(1, viewing.batch // views_per_video(viewing.views)),
         resize=viewing.resize,
         short=viewing.short,
         workers=viewing.workers,

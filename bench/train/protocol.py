@@ -10,7 +10,7 @@ from torch import nn
 
 from bench.data.collection import VideoSet
 from bench.errors import UnknownNameError
-from bench.schema import Clip, Json
+from bench.schema import Clip, Json, Views
 from bench.train.evaluating import Evaluation, normalisation_of
 from bench.train.fitting import Fitted
 from bench.train.recipe import Recipe
@@ -77,7 +77,7 @@ def describe_evaluation(
     seen: Evaluation,
     *,
     clip: Clip,
-    views: tuple[int, int],
+    views: Views,
     resize: int | tuple[int, int] | None,
     averaging: str,
 ) -> dict[str, Json]:
@@ -90,7 +90,7 @@ def describe_evaluation(
         "stride": clip.stride,
         "fps": clip.fps,
         "resize": list(resize) if isinstance(resize, tuple) else resize or "to cover the crop",
-        "crop": [clip.height, clip.width],
+        "crop": "none: whole frames" if views[1] == "full" else [clip.height, clip.width],
         "views": f"{views[0]}x{views[1]}",
         "averaging": averaging,
         "mean": list(normalisation.mean),

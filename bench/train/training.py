@@ -99,6 +99,12 @@ class Training:
         self._update()
         self.step_count += 1
 
+    def agree(self) -> None:
+        """Give every rank the first one's running statistics, which are what its checkpoints hold."""
+        for module in {self.model, self.evaluated}:
+            for buffer in module.buffers():
+                self.ranks.spread(buffer)
+
     def note_epoch(self, *, validation_loss: float | None) -> None:
         """Let a plateau schedule see the epoch's validation loss."""
         if isinstance(self.recipe.schedule, Plateau) and validation_loss is not None:

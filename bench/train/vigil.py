@@ -8,12 +8,11 @@ import os
 import sys
 import threading
 import time
-from datetime import timedelta
 
 import torch.distributed as dist
-from torch.distributed.distributed_c10d import PrefixStore, Store
 
 from bench.errors import TrainingError
+from bench.train.meeting import meeting
 
 BEAT_S = 1.0
 SUSPECTED_S = 6.0  # without a beat, once a collective operation has failed
@@ -34,7 +33,7 @@ class Vigil:
         self._dead_after_s = dead_after_s
         self._beats = dict.fromkeys(self._others, 0)
         self._seen = dict.fromkeys(self._others, time.monotonic())
-        self._store = _own_store()
+        self._store = meeting("vigil", timeout_s=ANSWER_S)
         self._found: str | None = None
         self._is_found, self._is_over = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._watch, name="vbench-vigil", daemon=True)
@@ -101,10 +100,3 @@ def is_of_distribution(error: BaseException) -> bool:
     if isinstance(error, dist.DistError):
         return True
     return type(error) is RuntimeError and any(word in str(error).lower() for word in WORDS)
-
-
-def _own_store() -> Store:
-    """A connection of its own to the store that all ranks met at, apart for each start of a launcher."""
-    host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
-    store = dist.TCPStore(host, port, is_master=False, timeout=timedelta(seconds=ANSWER_S))  # type: ignore[attr-defined]  # not in __all__
-    return PrefixStore(f"vbench/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)

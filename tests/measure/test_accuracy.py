@@ -63,6 +63,15 @@ def test_a_case_is_trained_evaluated_and_described(loaded, root, tmp_path):
     assert 100 * kept.top(1).value == pytest.approx(found["top1"].value)
 
 
+def test_the_time_to_an_accuracy_is_told_where_asked(loaded, root):
+    found = {metric.key: metric for metric in accuracy(loaded(), root=root, reach=[1, 100.0])}
+    reached = found["accuracy.time_to_top1_s{top1=1}"]
+    assert 0 < reached.value <= found["accuracy.train_seconds"].value
+    missed = found["accuracy.time_to_top1_s{top1=100}"]
+    assert missed.value is None
+    assert missed.note.startswith("not reached: the best of 1 epochs had ")
+
+
 def test_another_view_of_a_trained_network_trains_nothing(loaded, root):
     first, other = loaded(views="1x1"), loaded(views="2x2")
     accuracy(first, root=root)
@@ -101,6 +110,33 @@ def test_weights_are_evaluated_without_training(loaded, root, tmp_path):
 def test_what_is_missing_is_named(loaded, root, changes, told):
     with pytest.raises(InputError, match=told):
         accuracy(loaded(**changes), root=root)
+
+
+FIXED = """
+from torch import nn
+
+def fixed(num_classes: int = 2) -> nn.Module:
+    return nn.Sequential(nn.Flatten(), nn.Linear(3 * 4 * 32 * 32, num_classes))
+"""
+
+
+def test_a_network_of_one_size_is_not_trained_to_be_shown_whole_frames(loaded, root, tmp_path, monkeypatch):
+    (tmp_path / "networks_of_one_size.py").write_text(FIXED)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises(InputError, match="takes frames of 32x32 only and cannot look at whole ones"):
+        accuracy(loaded(views="2xfull", model="networks_of_one_size:fixed", args={}), root=root)
+    assert not list((tmp_path / "s").glob("artifacts/training_*"))
+
+
+def test_whole_frames_are_in_the_protocol(loaded, root):
+    case = loaded(views="2xfull", model="resnet3d", args={"depth": 10, "widen_factor": 0.0625})
+    accuracy(case, root=root)
+    assert case.details["protocol"]["crop"] == "none: whole frames"
+
+
+def test_more_ranks_than_were_started_are_refused(loaded, root):
+    with pytest.raises(InputError, match="the suite wants 2 ranks, and 1 were started"):
+        accuracy(loaded(), root=root, ranks=2)
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """Weights that are trained first: once for all cases that begin with them, and never mistaken for a file."""
 
 import pytest
+import torch
 from pydantic import ValidationError
 
 from bench.data.collection import open_dataset
@@ -85,3 +86,28 @@ def test_a_file_is_no_pretraining():
     assert Pretraining.of("trained.pth") is None
     assert Pretraining.of(None) is None
     assert Pretraining.of("trained:motions/quick") == Pretraining(dataset="motions", recipe="quick")
+
+
+def test_a_network_is_trained_on_single_frames_and_inflated(loaded, data, tmp_path):
+    """Of the 2D network's kernels the middle slice is what was trained; it stands in every slice, shared out."""
+    resnet = {"model": "resnet3d", "args": {"depth": 10, "widen_factor": 0.0625, "stem_kernel_t": 3}}
+    case = loaded(**resnet, weights="inflated:motions/first")
+    accuracy(case, root=data)
+    path = tmp_path / "s" / case.kept["pretrained_weights"]
+    inflated, trained = read_weights(path), read_weights(path.with_name("last.pt"))
+    kernel, of_2d = (content["state_dict"]["layer1.0.conv1.weight"] for content in (inflated, trained))
+    for at in range(3):
+        torch.testing.assert_close(kernel[:, :, at], of_2d[:, :, 1] / 3)
+    assert torch.equal(inflated["state_dict"]["fc.weight"], trained["state_dict"]["fc.weight"])
+    assert case.details["pretraining"]["is_inflated"]
+    assert case.details["weights"]["path"].endswith("inflated.pt")
+    again = loaded(**resnet, weights="inflated:motions/first", views="2x1")
+    accuracy(again, root=data)
+    assert again.details["training"]["was_reused"]
+    assert again.details["pretraining"]["was_reused"]
+
+
+def test_inflated_is_another_pretraining_than_trained():
+    assert Pretraining.of("inflated:stills/quick") == Pretraining(dataset="stills", recipe="quick", is_inflated=True)
+    with pytest.raises(ValueError, match="inflated:<data set>/<recipe>"):
+        Pretraining.of("inflated:stills")

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from bench.errors import WeightsError
 from bench.models.i3d import GOOGLENET_TO_I3D, build_i3d
-from bench.models.inflation import inflate
+from bench.models.inflation import inflate, inflate_single_frames
 from bench.models.resnet3d import resnet3d
 
 FRAMES_BEYOND_RECEPTIVE_FIELD = 128  # it spans 101 frames in the last layer of resnet3d_10, 99 in that of I3D
@@ -274,3 +274,27 @@ def test_a_linear_layer_fills_a_1x1x1_convolution() -> None:
 def test_networks_without_a_name_in_common_are_an_error() -> None:
     with pytest.raises(WeightsError, match=r"nothing to inflate: .*2D: a\.weight.*3D: b\.weight"):
         inflate(nn.ModuleDict({"a": nn.Conv2d(1, 1, 1)}), nn.ModuleDict({"b": nn.Conv3d(1, 1, 1)}))
+
+
+def test_a_network_trained_on_single_frames_answers_alike_on_a_still_video() -> None:
+    """Inside a clip of one frame repeated, the inflated network sees what it saw of that frame alone."""
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Conv3d(3, 4, (3, 3, 3), padding=1), nn.ReLU(), nn.Conv3d(4, 5, (5, 1, 1), padding=(2, 0, 0)), nn.ReLU()
+    )
+    image = torch.randn(2, 3, 1, 6, 6)
+    expected = model(image)
+    assert inflate_single_frames(model) == ("0", "2")
+    still = model(image.expand(-1, -1, 13, -1, -1))
+    torch.testing.assert_close(still[:, :, 6:7], expected)
+    assert not torch.allclose(still[:, :, :1], expected), "zeros before the first frame are no frames"
+
+
+@pytest.mark.parametrize(
+    "conv", [nn.Conv3d(1, 1, 2), nn.Conv3d(1, 1, 3), nn.Conv3d(1, 1, (4, 1, 1), padding=(2, 0, 0))]
+)
+def test_kernels_without_a_middle_are_not_inflated(conv: nn.Conv3d) -> None:
+    before = conv.weight.detach().clone()
+    with pytest.raises(WeightsError, match=r"0 spans . frames"):
+        inflate_single_frames(nn.Sequential(conv))
+    assert torch.equal(conv.weight, before)

@@ -169,3 +169,28 @@ def test_a_baseline_clip_may_be_written_in_any_way(make: SimpleNamespace) -> Non
 def test_a_factor_with_fewer_than_two_levels_says_nothing(make: SimpleNamespace, factor: str) -> None:
     facts = {"name": "demo", "ablate": {"baseline": {factor: 3}, "factors": [factor]}}
     assert collect(accuracies(make, {3: (90.0, 91.0)}), [facts]).ablations == ()
+
+
+def test_views_are_compared_although_they_are_of_the_protocol(make: SimpleNamespace) -> None:
+    few = accuracies(make, {3: (80.0, 82.0, 84.0)}, views="1x1")
+    many = accuracies(make, {3: (85.0, 88.0, 88.0)}, views="10x1")
+    found = ablation_of([*few, *many], factor="views", baseline="1x1")
+    level = effect(found, '"10x1"', "accuracy.top1")
+    assert level.difference is not None
+    assert level.difference.value == 5.0
+    assert (level.pairs, level.verdict) == (3, "better")
+    (sentence,) = ablation_findings(found)
+    assert sentence.startswith("Top-1 on d is 5.0 points higher with views 10x1 than with 1x1 (95 % interval ")
+
+
+def test_a_network_afresh_is_compared_with_its_like_from_weights_alone(make: SimpleNamespace) -> None:
+    """What has no weights has no such axis; other networks without weights are no baseline of these."""
+    afresh = accuracies(make, {3: (80.0, 82.0), 5: (10.0, 20.0)})
+    begun = accuracies(make, {3: (90.0, 93.0)}, weights="trained:motions/quick")
+    found = ablation_of([*afresh, *begun], factor="weights", baseline=None)
+    assert effect(found, "null", "accuracy.top1").values == (80.0, 82.0)
+    level = effect(found, '"trained:motions/quick"', "accuracy.top1")
+    assert level.difference is not None
+    assert (level.difference.value, level.pairs) == (10.5, 2)
+    (sentence,) = ablation_findings(found)
+    assert sentence.startswith("Top-1 on d is 10.5 points higher with weights trained:motions/quick than with none (")

@@ -5,9 +5,11 @@ import pytest
 import torch
 from torch import nn
 
+from bench.data import clips
 from bench.data.loading import view_batches
 from bench.errors import InputError, TrainingError
 from bench.models.base import inputs_of
+from bench.schema import views_per_video
 from bench.train.evaluating import Evaluation, evaluate, evaluating
 
 
@@ -130,3 +132,15 @@ def test_every_module_is_back_in_its_mode(tiny_net):
         assert not any(module.training for module in model.modules())
     assert model.training
     assert not model.norm.training
+
+
+@pytest.mark.parametrize("views", [(1, 1), (5, 1), (3, 2), (4, "full")])
+def test_views_cost_a_forward_each_and_one_decode_together(tiny_net, val_videos, clip, views, monkeypatch):
+    decoded = []
+    read = clips.read_frames
+    monkeypatch.setattr(clips, "read_frames", lambda path, *rest, **kw: decoded.append(path) or read(path, *rest, **kw))
+    monkeypatch.setattr("bench.data.loading._shared_cache", lambda *_: None)
+    model = Counting(tiny_net())
+    evaluate(model, val_videos, clip=clip, views=views)
+    assert model.clips == views_per_video(views) * len(val_videos)
+    assert sorted(decoded) == sorted(video.path for video in val_videos.videos)

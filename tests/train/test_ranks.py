@@ -12,14 +12,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch.distributed import HashStore
 
 from bench.data.collection import open_dataset
-from bench.errors import InputError
+from bench.errors import InputError, TrainingError
 from bench.schema import Clip
 from bench.train.checkpointing import read_weights
 from bench.train.evaluating import evaluate
 from bench.train.fitting import fit
-from bench.train.ranks import Ranks, current_ranks, joined
+from bench.train.ranks import Ranks, _greet, _own_gpu, current_ranks, joined
 from bench.train.training import Training
 
 SCRIPT = """
@@ -146,8 +147,36 @@ def test_two_ranks_match_one_with_the_same_global_batch(job, tmp_path):
     torch.testing.assert_close(torch.tensor(found[1]["scores"]), torch.tensor(found[2]["scores"]), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
+def test_all_ranks_evaluate_with_the_statistics_that_the_checkpoint_holds(job, tmp_path, val_videos, tiny_net):
+    """Each rank's batch norm saw other clips; a video's score must not depend on the rank that looks at it."""
+    codes, said = run_ranks({**job, "norm": True, "folder": str(tmp_path / "out")}, world=2)
+    assert codes == [0, 0], said
+    model = tiny_net(norm=True)
+    model.load_state_dict(read_weights(tmp_path / "out" / "last.pt")["state_dict"])
+    again = evaluate(model, val_videos, clip=Clip.model_validate("4x1x12"), views=(2, 1))
+    found = json.loads((tmp_path / "out" / "found.json").read_text())
+    torch.testing.assert_close(torch.tensor(found["scores"]), torch.tensor(again.scores), rtol=1e-5, atol=1e-6)
+
+
+def test_who_does_not_come_is_named(monkeypatch):
+    monkeypatch.setattr("bench.train.ranks.COMING_S", 0.2)
+    with pytest.raises(TrainingError, match="rank 1 of 3 did not come within 0 s; its own log says why"):
+        _greet(HashStore(), rank=0, world=3)
+
+
+def test_more_ranks_than_gpus_and_one_gpu_for_all_are_refused(monkeypatch):
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    monkeypatch.setenv("LOCAL_RANK", "2")
+    with pytest.raises(InputError, match="rank 2 of this machine has no GPU of its own: there are 2"):
+        _own_gpu("cuda")
+    with pytest.raises(InputError, match="device cuda:1 is one GPU"):
+        _own_gpu("cuda:1")
+
+
 def test_a_batch_that_cannot_be_shared_is_refused(recipe_of, train_videos, tiny_net, tmp_path, monkeypatch):
     monkeypatch.setattr("bench.train.fitting.current_ranks", lambda: Ranks(rank=1, world=4))
+    monkeypatch.setattr(Ranks, "share", lambda self, value: value)
     with pytest.raises(InputError, match="a batch of 6 clips cannot be shared evenly by 4 processes"):
         fit(tiny_net(), recipe_of(), train_videos, clip=Clip.model_validate("4x1x12"), seed=0, folder=tmp_path)
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from bench.registry import register_section
-from bench.reporting.ablation import Ablation, Effect
+from bench.reporting.ablation import Ablation, Effect, level_text
 from bench.reporting.board import Column
 from bench.reporting.findings import ablation_findings, difference_text, interval_text
 from bench.reporting.level_charts import level_charts
@@ -13,7 +13,7 @@ from bench.reporting.quantity import DASH, Scale, in_full, scale_of
 from bench.reporting.results import Results
 from bench.reporting.standings import column_heading
 from bench.reporting.table import Cell, Heading, Line, Table
-from bench.reporting.wording import axis_name, count_of, settings_text, value_text
+from bench.reporting.wording import axis_name, count_of, settings_text
 from bench.schema import Json
 
 MOST_CONTEXTS = 24
@@ -104,7 +104,7 @@ def _scale(ablation: Ablation, column: Column) -> Scale:
 def _cells(ablation: Ablation, level: str, scales: Mapping[Column, Scale | None]) -> tuple[Cell, ...]:
     below = "baseline" if level == ablation.baseline else ""
     effects = [(ablation.effects.get((level, column)), scale) for column, scale in scales.items()]
-    return Cell(text=value_text(ablation.levels[level]), below=below), *(_cell(e, scale) for e, scale in effects)
+    return Cell(text=level_text(ablation.levels[level]), below=below), *(_cell(e, scale) for e, scale in effects)
 
 
 def _cell(effect: Effect | None, scale: Scale | None) -> Cell:

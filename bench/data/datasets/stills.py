@@ -1,0 +1,111 @@
+"""stills: one picture a video, of the objects that move in `motions`; the class is how many of them there are.
+
+What a picture shows and what `motions` asks have nothing to do with each other, so that weights learned here know what
+objects look like, and nothing of motion. Files are `<split>/<class>/<id>.mp4` of one frame, beside `stills.json`.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator
+from itertools import count
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bench.data.atomic import whole_folder
+from bench.data.collection import Video, VideoSet, cache_folder, video_set
+from bench.errors import DatasetError, InputError
+from bench.registry import register_dataset
+from bench.schema import digest
+
+if TYPE_CHECKING:
+    from bench.data.moving_objects import Scene
+
+VERSION = 1
+CLASSES = ("3 objects", "4 objects", "5 objects")
+SPLITS = ("train", "val")
+FEWEST = 3
+_MANIFEST = "stills.json"
+_STREAM = 7  # of scenes that are no scene of `motions`
+
+
+@register_dataset("stills", described_at="bench/data/datasets/stills.py: vbench writes it itself", num_classes=3)
+def open_stills(
+    root: Path | None,
+    *,
+    split: str,
+    seed: int = 0,
+    per_class: int = 512,
+    val_per_class: int = 64,
+    size: int = 64,
+) -> VideoSet:
+    """Pictures of 3, 4 or 5 objects; written on first use, at `root` or in the user's cache."""
+    given = {"seed": seed, "per_class": per_class, "val_per_class": val_per_class, "size": size, "version": VERSION}
+    _check(given)
+    folder = root or cache_folder() / "stills" / digest(given)
+    if not (folder / _MANIFEST).is_file():
+        _write(folder, given)
+    return _read(folder, split, given)
+
+
+def _check(given: dict[str, int]) -> None:
+    for name, allowed in {"per_class": range(1, 100_000), "val_per_class": range(1, 100_000)}.items():
+        if given[name] not in allowed:
+            raise InputError(f"stills: {name} is {given[name]}; allowed: {allowed.start} to {allowed.stop - 1}")
+    if given["size"] not in range(16, 1025, 2):
+        raise InputError(f"stills: size is {given['size']}; allowed: 16 to 1024 in steps of 2")
+
+
+def _write(folder: Path, given: dict[str, int]) -> None:
+    from bench.data.encode import HISTORY_FREE, write_mp4
+    from bench.data.moving_objects import film
+
+    if folder.is_dir() and any(folder.iterdir()):
+        raise DatasetError(f"data set stills: {folder} holds something else; name a folder that is not there yet")
+    files: dict[str, str] = {}
+    with whole_folder(folder) as unfinished:
+        for split in SPLITS:
+            for number, label, scene in _scenes(split, given):
+                name = f"{split}/{CLASSES[label]}/{split[0]}{number:06d}.mp4"
+                path = unfinished / name
+                path.parent.mkdir(parents=True, exist_ok=True)
+                write_mp4(path, film(scene, 0, frames=1), fps=1, options=HISTORY_FREE)
+                files[name] = hashlib.sha256(path.read_bytes()).hexdigest()
+        (unfinished / _MANIFEST).write_text(json.dumps({"parameters": given, "files": files}, indent=1))
+
+
+def _scenes(split: str, given: dict[str, int]) -> "Iterator[tuple[int, int, Scene]]":
+    """Number, class and scene of each picture, as many of every class."""
+    from bench.data.moving_objects import draw_scene
+
+    wanted = given["per_class" if split == "train" else "val_per_class"]
+    left = [wanted] * len(CLASSES)
+    for number in count():
+        scene = draw_scene((given["seed"], VERSION, SPLITS.index(split), number, _STREAM), size=given["size"])
+        label = len(scene.objects) - FEWEST
+        if left[label]:
+            left[label] -= 1
+            yield number, label, scene
+        if not any(left):
+            return
+
+
+def _read(folder: Path, split: str, given: dict[str, int]) -> VideoSet:
+    try:
+        manifest: dict[str, Any] = json.loads((folder / _MANIFEST).read_text())
+        found, files = manifest["parameters"], manifest["files"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DatasetError(f"data set stills: {folder} holds no readable {_MANIFEST}: {error}") from error
+    if found != given:
+        raise DatasetError(f"data set stills in {folder}: written with {found}, not {given}")
+    videos = [
+        Video(
+            id=Path(name).stem,
+            path=folder / name,
+            labels=(CLASSES.index(Path(name).parent.name),),
+            frames=1,
+            sha256=sha256,
+        )
+        for name, sha256 in files.items()
+        if name.startswith(f"{split}/")
+    ]
+    return video_set("stills", split, classes=CLASSES, videos=videos, root=folder)

@@ -1,0 +1,105 @@
+"""What a training cost: read off its curves, or told by codecarbon."""
+
+import json
+
+import pytest
+
+from bench.errors import InputError
+from bench.measure import training_cost
+from bench.measure.training_cost import carbon_kept, carbon_metrics, cost_to_reach
+
+ROWS = [
+    {"epoch": 1, "seconds": 10.0, "energy_j": 500.0, "val_top1": 40.0},
+    {"epoch": 2, "seconds": 20.0, "energy_j": 1100.0, "val_top1": None},
+    {"epoch": 3, "seconds": 30.0, "energy_j": 1600.0, "val_top1": 80.0},
+    {"epoch": 4, "seconds": 40.0, "energy_j": 2100.0, "val_top1": 75.0},
+]
+
+
+def by_key(metrics):
+    return {metric.key.removeprefix("accuracy."): metric for metric in metrics}
+
+
+def test_the_first_epoch_that_is_good_enough_counts():
+    found = by_key(cost_to_reach(ROWS, [40, 62.5, 80]))
+    assert {key: metric.value for key, metric in found.items()} == {
+        "time_to_top1_s{top1=40}": 10.0,
+        "energy_to_top1_j{top1=40}": 500.0,
+        "time_to_top1_s{top1=62.5}": 30.0,
+        "energy_to_top1_j{top1=62.5}": 1600.0,
+        "time_to_top1_s{top1=80}": 30.0,
+        "energy_to_top1_j{top1=80}": 1600.0,
+    }
+    assert all(metric.note is None and metric.better == "lower" for metric in found.values())
+
+
+@pytest.mark.parametrize(
+    ("rows", "why"),
+    [
+        (ROWS, "not reached: the best of 4 epochs had 80.0 %"),
+        ([{**row, "val_top1": None} for row in ROWS], "the recipe validates no epoch"),
+    ],
+)
+def test_what_was_never_reached_is_null_with_the_reason(rows, why):
+    for metric in cost_to_reach(rows, [90]):
+        assert (metric.value, metric.note) == (None, why)
+
+
+def test_without_a_counter_energy_is_null_and_time_is_not():
+    rows = [{**row, "energy_j": None} for row in ROWS]
+    time, energy = cost_to_reach(rows, [50])
+    assert (time.value, time.note) == (30.0, None)
+    assert (energy.value, energy.note) == (None, "no energy counter could be read")
+
+
+def write(folder, *, seconds=60.0, gpu=0.0):
+    found = {"country": "FRA", "seconds": seconds, "co2e_g": 0.5, "by": "codecarbon 3"}
+    (folder / "carbon.json").write_text(json.dumps({**found, "joules": {"gpu": gpu, "cpu": 480.0, "ram": 1200.0}}))
+
+
+def test_parts_are_kept_apart_and_zero_is_unknown(tmp_path, monkeypatch):
+    monkeypatch.setattr("bench.measure.energy.counter_of", lambda device: None)
+    write(tmp_path)
+    found = by_key(carbon_metrics(tmp_path))
+    assert {key: metric.value for key, metric in found.items()} == {
+        "train_gpu_j": None,
+        "train_cpu_j": 480.0,
+        "train_ram_j": 1200.0,
+        "train_co2e_g": 0.5,
+    }
+    assert found["train_gpu_j"].note == "codecarbon 3 reads none"
+    assert found["train_cpu_j"].note == "codecarbon 3, estimated from the processor's name and load"
+    assert found["train_co2e_g"].note == "codecarbon 3, electricity of FRA, estimated"
+
+
+def test_of_a_blink_nothing_is_known(tmp_path):
+    write(tmp_path, seconds=9.0, gpu=5.0)
+    assert {metric.value for metric in carbon_metrics(tmp_path)} == {None}
+
+
+def test_nothing_is_told_where_nothing_was_kept(tmp_path):
+    with carbon_kept(tmp_path, country=None):
+        pass
+    assert list(tmp_path.iterdir()) == []
+    assert list(carbon_metrics(tmp_path)) == []
+
+
+def test_a_country_is_a_code(tmp_path):
+    with (
+        pytest.raises(InputError, match="country 'France' is not a code of three letters"),
+        carbon_kept(tmp_path, country="France"),
+    ):
+        pytest.fail("nothing is trained before")
+
+
+@pytest.mark.slow
+def test_codecarbon_tells_offline_what_a_block_used(tmp_path, monkeypatch, capfd):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(training_cost, "SHORTEST_S", 0.0)
+    with carbon_kept(tmp_path / "out", country="FRA"):
+        sum(range(3_000_000))
+    found = by_key(carbon_metrics(tmp_path / "out"))
+    assert found["train_ram_j"].value > 0
+    assert found["train_co2e_g"].value > 0
+    assert [path.name for path in tmp_path.iterdir()] == ["out"], "codecarbon wrote a file of its own"
+    assert capfd.readouterr() == ("", "")
