@@ -31,6 +31,7 @@ class Sample(NamedTuple):
     """Seconds of one step by the wall clock, by the device's own, and of processor time; None where there is none.
 
     `parts_s` are the seconds of its parts, where it has some. `turn` numbers the turn on the floor it was taken in.
+    `ended_s` is the moment of its end by the wall clock, where steps overlap.
     """
 
     wall_s: float
@@ -38,6 +39,7 @@ class Sample(NamedTuple):
     cpu_s: float | None = None
     parts_s: tuple[float, ...] = ()
     turn: int = 0
+    ended_s: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -32,7 +32,8 @@ def take(case: LoadedCase, step: Callable[[], Sample], *, what: str, max_s: floa
             on_warm=case.floor.meet,
         )
     case.note(what, describe(timing, watch))
-    _warn(case, timing, what)
+    warn_of_device(case, timing, what)
+    _warn_of_waiting(case, timing, what)
     return timing
 
 
@@ -103,7 +104,8 @@ def _second_clock(timing: Timing) -> dict[str, Json]:
     return {}
 
 
-def _warn(case: LoadedCase, timing: Timing, what: str) -> None:
+def warn_of_device(case: LoadedCase, timing: Timing, what: str) -> None:
+    """Say where the device slowed itself down, or never became steady."""
     if timing.stopped_because == "throttled":
         case.warn(
             f"{what}: the device slowed itself down and did not recover",
@@ -118,6 +120,9 @@ def _warn(case: LoadedCase, timing: Timing, what: str) -> None:
             f"{what} did not become steady within its warm-up",
             "see `vbench doctor` for what disturbs this machine, then run the case again",
         )
+
+
+def _warn_of_waiting(case: LoadedCase, timing: Timing, what: str) -> None:
     waiting = descheduled_share(timing)
     if waiting is not None and waiting > FEW:
         case.warn(

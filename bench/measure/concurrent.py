@@ -1,0 +1,103 @@
+"""Concurrent: latency of each request and clips a second in all while several streams share one network."""
+
+import sys
+import time
+from typing import TYPE_CHECKING, Annotated
+
+from pydantic import Field
+
+from bench.measure.axes import TIMING_AXES
+from bench.measure.loaded import DEFAULT_SEED, LoadedCase
+from bench.registry import register_measure
+from bench.schema import Metric
+
+if TYPE_CHECKING:
+    from bench.measure.timing.traffic import Traffic
+    from bench.measure.timing.variants import Variant
+
+Count = Annotated[int, Field(ge=1, le=32)]  # torch has 32 streams for a device; further ones would share
+NO_WINDOW = "the device slowed itself down all the time"
+
+
+@register_measure("concurrent", depends_on=TIMING_AXES, version=1, is_timed=True)
+def concurrent(case: LoadedCase, *, streams: Count | list[Count] | None = None, max_s: float = 10.0) -> list[Metric]:
+    """Milliseconds of a request (p50, p95, p99) and clips a second while `streams` (1, 2 and 4) send at a time.
+
+    Each stream is a thread of one process and sends one batch (the case's, else one clip) as soon as its last one is
+    done. On CUDA it has a stream of its own, and waits for that alone. On a CPU the threads of torch are divided among
+    the streams, at least one for each; more streams than threads take turns.
+
+    The streams share Python's lock: while one launches kernels no other can, and one that waits for the lock may do so
+    for Python's switch interval, which the record states. Where clips a second stop rising although the device is not
+    busy, it is the lock that holds them back, and processes in the place of threads would not be.
+    """
+    from bench.measure.timing.streams import require_threads
+    from bench.measure.timing.variants import variant_of
+    from bench.measure.ways import way_of
+
+    require_threads(way_of(case.point), case.device)
+    counts = [streams] if isinstance(streams, int) else streams or [1, 2, 4]
+    variant = variant_of(case)
+    return [metric for count in counts for metric in _at(case, variant, count=count, max_s=max_s)]
+
+
+def _at(case: LoadedCase, variant: "Variant", *, count: int, max_s: float) -> list[Metric]:
+    """The metrics of `count` streams; the record's detail `concurrent at N streams` has what else is known."""
+    import torch
+
+    from bench.measure.timing.protocol import Protocol
+    from bench.measure.timing.streams import opened
+    from bench.measure.timing.taking import describe, warn_of_device
+    from bench.measure.timing.traffic import time_traffic
+    from bench.measure.timing.watching import watch_of
+
+    what, batch = f"concurrent at {count} streams", case.point.batch or 1
+    case.progress(what)
+    forwards = [variant.forward(batch, seed=DEFAULT_SEED + place) for place in range(count)]
+    forwards[0].synchronize()
+    threads_each = max(1, torch.get_num_threads() // count)
+    protocol = Protocol(max_s=max_s, warmup_s=min(Protocol.warmup_s, max_s))
+    watch = watch_of(case.device)
+    with opened(forwards, threads_each=threads_each) as streams:
+        before_cpu_s, before_s = time.process_time(), time.perf_counter()
+        traffic = time_traffic(streams, protocol, streams=count, clock_s=time.perf_counter, is_slowed=watch.look)
+        cores_busy = (time.process_time() - before_cpu_s) / (time.perf_counter() - before_s)
+    warn_of_device(case, traffic.timing, what)
+    case.note(
+        what,
+        {
+            **describe(traffic.timing, watch),
+            "requests_by_stream": list(streams.served),
+            "cores_busy": cores_busy,
+            "switch_interval_ms": 1000 * sys.getswitchinterval(),
+            **({"torch_threads_by_stream": threads_each} if case.device.startswith("cpu") else {}),
+        },
+    )
+    return _metrics(traffic, batch=batch, streams=count)
+
+
+def _metrics(traffic: "Traffic", *, batch: int, streams: int) -> list[Metric]:
+    from bench.measure.timing.figures import sampled
+    from bench.stats import quantile
+
+    labels, timing = {"streams": str(streams)}, traffic.timing
+    milliseconds = [1000 * s for s in timing.samples_s]
+    rates = [batch * rate for rate in traffic.requests_per_s]
+    return [
+        sampled("concurrent.p50_ms", milliseconds, unit="ms", better="lower", labels=labels, timing=timing),
+        *(
+            Metric(
+                name=f"concurrent.p{percent}_ms",
+                value=quantile(milliseconds, percent / 100),
+                unit="ms",
+                better="lower",
+                labels=labels,
+            )
+            for percent in (95, 99)
+        ),
+        sampled("concurrent.clips_per_s", rates, unit="clips/s", better="higher", labels=labels)
+        if rates
+        else Metric(
+            name="concurrent.clips_per_s", value=None, unit="clips/s", better="higher", labels=labels, note=NO_WINDOW
+        ),
+    ]
