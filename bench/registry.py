@@ -56,7 +56,8 @@ class MeasureEntry:
     """Something that is done to a case. `depends_on` names the axes its metrics depend on.
 
     Its options are the keyword-only arguments of `function(case, *, …)`. `version` goes up when its figures change
-    meaning, so that stored results are measured again. `is_timed` measures are repeated in fresh processes.
+    meaning, so that stored results are measured again. `is_timed` measures are repeated in fresh processes; several
+    processes take an `is_shared` one together, as many as its option `ranks` says.
     """
 
     name: str
@@ -64,6 +65,7 @@ class MeasureEntry:
     depends_on: frozenset[str]
     version: int
     is_timed: bool
+    is_shared: bool = False
 
     @property
     def options(self) -> dict[str, Any]:
@@ -195,13 +197,20 @@ def register_model(
     return register
 
 
-def register_measure(name: str, *, depends_on: Iterable[str], version: int, is_timed: bool = False) -> Callable[[F], F]:
+def register_measure(
+    name: str, *, depends_on: Iterable[str], version: int, is_timed: bool = False, is_shared: bool = False
+) -> Callable[[F], F]:
     """Make `function(case, *, options) -> list[Metric]` known as measure `name`."""
 
     def register(function: F) -> F:
         MEASURES.add(
             MeasureEntry(
-                name=name, function=function, depends_on=frozenset(depends_on), version=version, is_timed=is_timed
+                name=name,
+                function=function,
+                depends_on=frozenset(depends_on),
+                version=version,
+                is_timed=is_timed,
+                is_shared=is_shared,
             )
         )
         return function

@@ -30,7 +30,7 @@ Environment = dict[str, str]
 
 def is_shared(case: Case) -> bool:
     """Whether several processes can take a measure of this case together."""
-    return any("ranks" in MEASURES.get(name).options for name in case.measures)
+    return any(MEASURES.get(name).is_shared for name in case.measures)
 
 
 def launchers() -> int:
@@ -87,7 +87,8 @@ def _environments(case: Case, job: Mapping[str, Any]) -> list[Environment]:
     if launchers() > 1:
         assert _Meeting.led is not None, "several launchers run a command that they cannot share"
         return [_answering(_Meeting.led.call(job))]
-    world = max(int(str(options.get("ranks") or 1)) for options in case.measures.values())
+    shared = [options for name, options in case.measures.items() if MEASURES.get(name).is_shared]
+    world = max(int(str(options.get("ranks") or 1)) for options in shared)
     return [own] if world == 1 else _of_ranks(own, world=world)
 
 

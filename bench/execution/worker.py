@@ -118,7 +118,7 @@ def _measures_of(case: LoadedCase, *, rank: int = 0) -> dict[str, dict[str, Json
     """The case's measures, and beside every timed variant the parity of its outputs."""
     measures = case.case.measures
     if rank:
-        return {name: options for name, options in measures.items() if "ranks" in MEASURES.get(name).options}
+        return {name: options for name, options in measures.items() if MEASURES.get(name).is_shared}
     if is_timed(case) and is_variant(case.point) and "parity" not in measures:
         return {**measures, "parity": {}}
     return measures

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -16,10 +17,13 @@ from bench.measure.ways import ENGINES, way_of
 LEARNING_RATE = 1e-4  # too small for the weights to run away, whatever the number of steps
 
 
-def train_step_of(case: LoadedCase, *, batch: int) -> Callable[[], Sample]:
-    """A function that trains the case's network by one step over `batch` clips and gives its times.
+def train_step_of(
+    case: LoadedCase, *, batch: int, wrap: Callable[[nn.Module], nn.Module] = lambda network: network
+) -> Callable[[], Sample]:
+    """A function that trains the case's network by one step over `batch` clips and gives its times; one step is taken.
 
-    InputError for engines and fp8, which run a network forwards only.
+    `wrap` is put around the network that is called, such as what shares its gradients. InputError for engines and fp8,
+    which run a network forwards only, and for a batch that is too small to be normalised over.
     """
     way = way_of(case.point)
     if way.compile in ENGINES or way.precision == "fp8":
@@ -28,17 +32,36 @@ def train_step_of(case: LoadedCase, *, batch: int) -> Callable[[], Sample]:
         )
     variant = variant_of(case)
     variant.model.train()
-    step = _TrainStep(variant, batch=batch)
-    return lambda: time_parts((step.forward, step.backward, step.update), variant.device)
+    work = _TrainStep(variant, batch=batch, wrap=wrap)
+
+    def step() -> Sample:
+        return time_parts((work.forward, work.backward, work.update), variant.device)
+
+    _take_first(case, step, batch=batch)
+    return step
+
+
+def _take_first(case: LoadedCase, step: Callable[[], Sample], *, batch: int) -> None:
+    try:
+        step()
+    except ValueError as error:
+        if "more than 1 value per channel" not in str(error):
+            raise
+        raise InputError(
+            f"{case.point.model} normalises over its batch and cannot train on {batch} clip of {case.point.clip}; "
+            "give a larger batch, such as `train_step: {batch: 8}`"
+        ) from None
 
 
 class _TrainStep:
     """Forward, backward and update, one after the other; the loss lives between them."""
 
-    def __init__(self, variant: Variant, *, batch: int) -> None:
+    def __init__(
+        self, variant: Variant, *, batch: int, wrap: Callable[[nn.Module], nn.Module] = lambda network: network
+    ) -> None:
         self._variant = variant
         self._inputs = variant.inputs(batch)
-        self._run = variant.over(self._inputs).model
+        self._run = wrap(cast(nn.Module, variant.over(self._inputs).model))  # no engine: checked before
         self._labels = torch.arange(batch, device=variant.device)
         self._optimizer = torch.optim.SGD(variant.model.parameters(), lr=LEARNING_RATE, momentum=0.9)
         self._scaler = torch.amp.GradScaler(variant.device.type, enabled=variant.autocast is torch.float16)

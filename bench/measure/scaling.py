@@ -1,0 +1,132 @@
+"""Scaling: clips a second of training and of forward passes on one rank and on several, and how much of it is lost."""
+
+import os
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from bench.errors import InputError
+from bench.measure.axes import TIMING_AXES
+from bench.measure.loaded import LoadedCase
+from bench.registry import register_measure
+from bench.schema import Metric
+from bench.stats import median
+
+CHILD = "bench.measure.timing.scaling_child"
+WORKS = ("train", "forward")
+Count = Annotated[int, Field(ge=1)]
+
+
+@register_measure("scaling", depends_on=TIMING_AXES, version=1, is_timed=True)
+def scaling(
+    case: LoadedCase, *, ranks: Count | list[Count] | None = None, max_s: float = 10.0, timeout_s: float = 900.0
+) -> list[Metric]:
+    """Clips a second over all of `ranks`, each started by torchrun on this machine, and efficiency against one rank.
+
+    Weak scaling: every rank has the case's batch (else one clip) whatever their number, so efficiency is the rate over
+    that of one rank times their number, in %. One rank is always measured. `train` is data-parallel (torch's DDP, over
+    nccl on CUDA and gloo on a CPU; plain on one rank), `forward` is throughput, for which nothing is exchanged. The
+    slowest rank's time counts. On CUDA each rank has a GPU of its own, and without `ranks` there are 1, 2, 4 … to all
+    of them; on a CPU 1 and 2. There every rank has as many threads of torch, whatever the number of ranks: the case's,
+    else its share of the cores where there are the most ranks.
+
+    A rank that fails or dies ends the case with its error.
+    """
+    from bench.measure.timing.child import request_of
+    from bench.measure.timing.launching import ask_ranks
+
+    there = _gpus() if case.device.startswith("cuda") else None
+    if there == 0:
+        raise InputError(f"device {case.device}: there is no GPU here")
+    counts = sorted({1, *([ranks] if isinstance(ranks, int) else ranks or _usual(there))})
+    possible = [world for world in counts if there is None or world <= there]
+    threads = case.point.threads or max(1, _cores() // possible[-1])
+    _warn_of_turns(case, world=possible[-1], threads=threads)
+    found: dict[int, dict[str, Any]] = {}
+    for world in possible:
+        case.progress(f"scaling, {world} ranks")
+        request = {**request_of(case), "threads": threads, "max_s": max_s}
+        found[world] = ask_ranks(CHILD, request, world=world, threads=threads, timeout_s=timeout_s)
+    case.note("scaling", _details(case, found, threads=threads))
+    unknown = [metric for world in counts if world not in found for metric in _unknown(world, gpus=there or 0)]
+    return [*_metrics(found, batch=case.point.batch or 1), *unknown]
+
+
+def _metrics(found: Mapping[int, Mapping[str, Any]], *, batch: int) -> list[Metric]:
+    from bench.measure.timing.figures import sampled
+
+    metrics: list[Metric] = []
+    for work in WORKS:
+        rates = {world: [world * batch / s for s in seen[work]["wall_s"]] for world, seen in found.items()}
+        for world, values in rates.items():
+            rate = sampled(
+                f"scaling.{work}_clips_per_s", values, unit="clips/s", better="higher", labels=_labels(world)
+            )
+            share = 100 * median(values) / (world * median(rates[1]))
+            metrics += [
+                rate.model_copy(update={"stopped_because": found[world][work]["stopped_because"]}),
+                _efficiency(work, world, share, note=f"of {world} x 1 rank, {batch} clips each"),
+            ]
+    return metrics
+
+
+def _unknown(world: int, *, gpus: int) -> list[Metric]:
+    note = f"{world} ranks want {world} GPUs; here are {gpus}"
+    rates = [
+        Metric(
+            name=f"scaling.{work}_clips_per_s",
+            value=None,
+            unit="clips/s",
+            better="higher",
+            labels=_labels(world),
+            note=note,
+        )
+        for work in WORKS
+    ]
+    return [*rates, *(_efficiency(work, world, None, note=note) for work in WORKS)]
+
+
+def _efficiency(work: str, world: int, value: float | None, *, note: str) -> Metric:
+    name = f"scaling.{work}_efficiency"
+    return Metric(name=name, value=value, unit="%", better="higher", labels=_labels(world), note=note)
+
+
+def _labels(world: int) -> dict[str, str]:
+    return {"ranks": str(world)}
+
+
+def _details(case: LoadedCase, found: Mapping[int, Mapping[str, Any]], *, threads: int) -> dict[str, Any]:
+    """What is known beside the metrics: how the ranks were set up, and their second clock (device or processor)."""
+    is_cuda = case.device.startswith("cuda")
+    beside = {
+        f"{world} ranks": {work: {k: v for k, v in seen[work].items() if k != "wall_s"} for work in WORKS}
+        for world, seen in found.items()
+    }
+    setting = {} if is_cuda else {"torch_threads_by_rank": threads, "cores": _cores()}
+    return {"kind": "weak", "backend": "nccl" if is_cuda else "gloo", **setting, **beside}
+
+
+def _warn_of_turns(case: LoadedCase, *, world: int, threads: int) -> None:
+    if case.device.startswith("cpu") and world * threads > _cores():
+        case.warn(
+            f"scaling: {world} ranks of {threads} threads take turns on {_cores()} cores",
+            "take fewer threads or fewer ranks",
+        )
+
+
+def _usual(gpus: int | None) -> list[int]:
+    """1, 2, 4 … up to all GPUs; 1 and 2 on a CPU."""
+    if gpus is None:
+        return [1, 2]
+    return [*(2**n for n in range(gpus.bit_length()) if 2**n < gpus), gpus]
+
+
+def _gpus() -> int:
+    import torch
+
+    return torch.cuda.device_count()
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
