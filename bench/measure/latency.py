@@ -20,6 +20,7 @@ def latency(case: LoadedCase, *, search: Search | None = None, max_s: float = 10
 
     The figures are the wall clock's. The record's detail `latency` has the second clock beside it: the device's events
     on CUDA and so what launching costs, on a CPU the processor time and so whether the process had to wait for a core.
+    Its detail `latency.empty_step_us` is what a pass without a network takes, which is subtracted from nothing.
 
     `search: best`, in a case that runs eager fp32, also tries other ways to run the network, and adds the same figures
     of the fastest whose outputs still match, labelled `variant=best`, and its speedup; or a mapping says what to try
@@ -56,9 +57,11 @@ def _timed(
     variant: str | None = None,
     note: str | None = None,
 ) -> list[Metric]:
+    from bench.measure.timing.clocks import empty_step_us
     from bench.measure.timing.taking import take
 
     forward.latency()
+    case.note(f"{what}.empty_step_us", empty_step_us(forward.empty().latency))
     found = _metrics(take(case, forward.latency, what=what, max_s=max_s))
     labels = {"variant": variant} if variant else {}
     return [metric.model_copy(update={"labels": labels, "note": note}) for metric in found]

@@ -49,6 +49,7 @@ def scaling(
         request = {**request_of(case), "threads": threads, "max_s": max_s}
         found[world] = ask_ranks(CHILD, request, world=world, threads=threads, timeout_s=timeout_s)
     case.note("scaling", _details(case, found, threads=threads))
+    _warn_of_unsteady(case, found)
     unknown = [metric for world in counts if world not in found for metric in _unknown(world, gpus=there or 0)]
     return [*_metrics(found, batch=case.point.batch or 1), *unknown]
 
@@ -113,6 +114,19 @@ def _warn_of_turns(case: LoadedCase, *, world: int, threads: int) -> None:
             f"scaling: {world} ranks of {threads} threads take turns on {_cores()} cores",
             "take fewer threads or fewer ranks",
         )
+
+
+def _warn_of_unsteady(case: LoadedCase, found: Mapping[int, Mapping[str, Any]]) -> None:
+    restless = [f"{work} on {n}" for n, seen in found.items() for work in WORKS if not _is_steady(seen[work])]
+    if restless:
+        case.warn(
+            f"scaling: {', '.join(restless)} did not become steady within the warm-up",
+            "see `vbench doctor` for what disturbs this machine, then run the case again",
+        )
+
+
+def _is_steady(seen: Mapping[str, Any]) -> bool:
+    return bool(seen["stopped_because"] != "unsteady")
 
 
 def _usual(gpus: int | None) -> list[int]:

@@ -56,7 +56,7 @@ def by_key(metrics: list[Metric]) -> dict[str, Metric]:
     return {metric.key: metric for metric in metrics}
 
 
-def seen(train_s: list[float], forward_s: list[float]) -> dict[str, Json]:
+def seen(train_s: list[float], forward_s: list[float]) -> dict[str, dict[str, Json]]:
     return {
         name: {"wall_s": wall_s, "stopped_because": "precise"}
         for name, wall_s in (("train", train_s), ("forward", forward_s))
@@ -126,6 +126,18 @@ def test_ranks_do_not_take_over_the_place_of_their_parent(monkeypatch: pytest.Mo
     environment = _environment(threads=3)
     assert not {"RANK", "WORLD_SIZE", "MASTER_PORT", "TORCHELASTIC_USE_AGENT_STORE", "VBENCH_CALL"} & set(environment)
     assert environment["OMP_NUM_THREADS"] == "3"
+
+
+def test_ranks_that_never_were_steady_are_said(load: Load, monkeypatch: pytest.MonkeyPatch) -> None:
+    def ask(module: str, request: Json, *, world: int, threads: int, timeout_s: float) -> Json:
+        found = seen([0.1], [0.1])
+        found["train"]["stopped_because"] = "unsteady" if world == 2 else "precise"
+        return found
+
+    monkeypatch.setattr("bench.measure.timing.launching.ask_ranks", ask)
+    case = load(threads=1)
+    scaling(case, ranks=[1, 2])
+    assert "scaling: train on 2 did not become steady within the warm-up" in [w.what for w in case.warnings]
 
 
 @pytest.mark.slow

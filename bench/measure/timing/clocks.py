@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 
 from bench.measure.timing.protocol import Sample
+from bench.stats import median
 
 
 def synchronize(device: torch.device) -> None:
@@ -29,6 +30,12 @@ def time_work(work: Callable[[], object], device: torch.device) -> Sample:
     synchronize(device)
     wall_s = time.perf_counter() - wall_s
     return Sample(wall_s=wall_s, cpu_s=time.process_time() - cpu_s if device.type == "cpu" else None)
+
+
+def empty_step_us(step: Callable[[], Sample], *, times: int = 200) -> float:
+    """Median microseconds, by the wall clock, of a `step` without work: what the clocks around it add to a sample."""
+    samples = [step().wall_s for _ in range(2 * times)]
+    return 1e6 * median(samples[times:])
 
 
 def time_parts(parts: Sequence[Callable[[], object]], device: torch.device) -> Sample:

@@ -3,7 +3,7 @@
 import contextlib
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from weakref import WeakKeyDictionary
 
 import torch
@@ -45,6 +45,10 @@ class Forward:
     def latency(self) -> Sample:
         """One forward pass, waited for, by both clocks."""
         return time_work(self, self.device)
+
+    def empty(self) -> "Forward":
+        """The same pass without a network, so what timing takes by itself. It is stated, and subtracted nowhere."""
+        return replace(self, model=lambda *clips: clips[0])
 
     def block(self, steps: int) -> Sample:
         """One of `steps` passes with at most three in flight, waited for once at the end: their mean by both clocks."""

@@ -1,0 +1,90 @@
+"""What the harness itself takes on an empty step, by its own clocks. It is stated, and subtracted nowhere.
+
+    python benchmarks/harness_overhead.py [--device cpu] [--times 5000] > benchmarks/harness_overhead.md
+
+An empty step is a pass through a network that gives back its clip. *In a sample* is what it adds to every figure of
+that kind; *between samples* is what the warm-up and stop rule take for each sample, which is in no figure.
+"""
+
+import argparse
+import os
+import platform
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from itertools import count, pairwise
+
+import torch
+from torch import Tensor
+
+from bench.execution.environment import describe_environment
+from bench.measure.timing.clocks import time_parts, time_work
+from bench.measure.timing.protocol import Protocol, Sample, take_samples
+from bench.measure.timing.streams import opened
+from bench.measure.timing.variants import Forward
+from bench.stats import quantile
+
+STEPS = 50
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--times", type=int, default=5000)
+    asked = parser.parse_args()
+    print(_environment(asked.device), end="\n\n")
+    print("| an empty step of | p50 µs | p99 µs |")
+    print("|---|---|---|")
+    for name, samples_s in overheads(torch.device(asked.device), times=asked.times):
+        settled = samples_s[len(samples_s) // 2 :]
+        print(f"| {name} | {1e6 * quantile(settled, 0.5):.1f} | {1e6 * quantile(settled, 0.99):.1f} |", flush=True)
+
+
+def overheads(device: torch.device, *, times: int) -> Iterator[tuple[str, list[float]]]:
+    """Each kind of step with the seconds that `times` empty ones took."""
+    clip = torch.zeros(1, 3, 1, 1, 1, device=device)
+    forward = Forward(model=_give_back, inputs=(clip,), device=device, batch=1, autocast=None)
+    autocast = replace(forward, autocast=torch.bfloat16)
+    nothing: Callable[[], None] = lambda: None  # noqa: E731  # the empty step
+    steps: dict[str, Callable[[], Sample]] = {
+        "the clocks alone": lambda: time_work(nothing, device),
+        "latency": forward.latency,
+        "latency, autocast": autocast.latency,
+        f"throughput, each of {STEPS} passes": lambda: forward.block(STEPS),
+        "train_step, three parts": lambda: time_parts((nothing, nothing, nothing), device),
+    }
+    for name, step in steps.items():
+        yield f"{name}, in a sample", [step().wall_s for _ in range(times)]
+    with opened([forward], threads_each=1) as streams:
+        yield "concurrent, one stream, in a sample", [streams.next().wall_s for _ in range(times)]
+    yield "any measure, between samples", _between(times)
+
+
+def _give_back(clip: Tensor) -> Tensor:
+    return clip
+
+
+def _between(times: int) -> list[float]:
+    """Seconds from sample to sample where the step takes none: all of it is the protocol's."""
+    moments: list[float] = []
+    taken = count()
+
+    def step() -> Sample:
+        moments.append(time.perf_counter())
+        return Sample(wall_s=0.01 + 0.0001 * (next(taken) % 3))
+
+    never_precise = Protocol(min_s=0.0, precision=0.0)
+    while len(moments) < times:
+        take_samples(step, never_precise, clock_s=time.perf_counter)
+    return [after - before for before, after in pairwise(moments)]
+
+
+def _environment(device: str) -> str:
+    facts = describe_environment(device=device).hardware
+    where = facts.get("gpu") or facts["cpu"]
+    versions = f"Python {platform.python_version()}, torch {torch.__version__}"
+    return f"{where}, {torch.get_num_threads()} threads, load {os.getloadavg()[0]:.1f} at the start, {versions}."
+
+
+if __name__ == "__main__":
+    main()
