@@ -1,23 +1,18 @@
 """What a training cost until it was good enough, and in all: seconds, joules, CO2e."""
 
 import json
-import logging
-import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from importlib.metadata import version
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench.errors import InputError
+from bench.measure.carbon import SHORTEST_S, sources, tracked
 from bench.schema import Metric
 
 if TYPE_CHECKING:
     from bench.train.curves import Row
 
-J_PER_KWH = 3.6e6
-SHORTEST_S = 10.0  # codecarbon samples every few seconds; of less it knows nothing
-PARTS = ("gpu", "cpu", "ram")
 FILE = "carbon.json"
 
 
@@ -53,18 +48,11 @@ def carbon_kept(folder: Path, *, country: str | None) -> Iterator[None]:
     if country is None:
         yield
         return
-    tracker = _tracker(country)
-    tracker.start()
-    try:
+    with tracked(country) as tracking:
         yield
-    finally:
-        tracker.stop()
-    used = tracker.final_emissions_data
-    joules = {part: J_PER_KWH * getattr(used, f"{part}_energy") for part in PARTS}
-    found = {"country": country, "seconds": used.duration, "joules": joules, "co2e_g": 1000 * used.emissions}
     from bench.train.checkpointing import write_text
 
-    write_text(folder / FILE, json.dumps({**found, "by": f"codecarbon {version('codecarbon')}"}))
+    write_text(folder / FILE, json.dumps(asdict(tracking.used)))
 
 
 def carbon_metrics(folder: Path) -> Iterator[Metric]:
@@ -75,7 +63,7 @@ def carbon_metrics(folder: Path) -> Iterator[Metric]:
     found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
     is_short = found["seconds"] < SHORTEST_S
     short = f"trained for {found['seconds']:.1f} s; codecarbon needs {SHORTEST_S:.0f}" if is_short else None
-    for part, how in _sources().items():
+    for part, how in sources().items():
         joules = found["joules"][part] or None
         note = short or (f"{found['by']}, {how}" if joules else f"{found['by']} reads none")
         yield Metric(
@@ -84,25 +72,3 @@ def carbon_metrics(folder: Path) -> Iterator[Metric]:
     note = short or f"{found['by']}, electricity of {found['country']}, estimated"
     grams = None if short else found["co2e_g"] or None
     yield Metric(name="accuracy.train_co2e_g", value=grams, unit="g", better="lower", note=note)
-
-
-def _sources() -> dict[str, str]:
-    """Each part with how its energy is known."""
-    from bench.measure.energy import counter_of
-
-    cpu = "measured (RAPL)" if counter_of("cpu") else "estimated from the processor's name and load"
-    return {"gpu": "measured (NVML), all GPUs", "cpu": cpu, "ram": "estimated from its size"}
-
-
-def _tracker(country: str) -> Any:
-    """codecarbon, silent; it logs dozens of lines, and warns of the only way that older versions know not to write."""
-    logging.getLogger("codecarbon").addFilter(lambda record: False)
-    from codecarbon import OfflineEmissionsTracker
-
-    if not (len(country) == 3 and country.isalpha() and country.isupper()):
-        raise InputError(f"country {country!r} is not a code of three letters (ISO 3166), such as FRA")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)
-        return OfflineEmissionsTracker(
-            country_iso_code=country, save_to_file=False, log_level="critical", measure_power_secs=5
-        )
