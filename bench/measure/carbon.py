@@ -73,7 +73,7 @@ def require_country(country: str) -> None:
     _hush()
     from codecarbon.input import DataSource
 
-    known = DataSource().get_global_energy_mix_data()
+    known = DataSource().get_global_energy_mix_data()  # type: ignore[no-untyped-call]  # codecarbon gives it no types
     if country not in known:
         raise InputError(f"codecarbon does not know the electricity of country {country!r}; {suggest(country, known)}")
 

@@ -67,9 +67,9 @@ def test_codecarbon_s_mean_power_is_laid_on_the_time_of_the_passes() -> None:
     assert "electricity of FRA" in (found["co2e_g_per_clip"].note or "")
 
 
-def test_a_part_that_codecarbon_does_not_read_and_no_country_are_null_with_the_reason() -> None:
+def test_a_part_that_codecarbon_does_not_read_is_null_with_the_reason() -> None:
     used = Used(
-        country=None, seconds=10.0, joules={"gpu": None, "cpu": None, "ram": 1.0}, co2e_g=None, by="codecarbon 3"
+        country="FRA", seconds=10.0, joules={"gpu": None, "cpu": None, "ram": 1.0}, co2e_g=None, by="codecarbon 3"
     )
     found = by_name(_of_carbon((SPENT, used)))
     assert (found["cpu_j_per_clip"].value, found["cpu_j_per_clip"].note) == (None, "codecarbon 3 reads none")
