@@ -97,3 +97,13 @@ def test_no_function_shares_the_name_of_a_module() -> None:
     modules = {file.stem for file in FILES}
     for name in bench.__all__:
         assert name not in modules, f"the public function {name} has the name of a module"
+
+
+def test_a_timing_does_not_wait_for_compilers_that_it_does_not_use() -> None:
+    """Each takes as long to import as torch, in every process that times something."""
+    code = (
+        "import sys, bench.execution.worker, bench.measure.timing.taking, bench.measure.timing.variants\n"
+        "print(sorted({'torch._dynamo', 'torch._inductor', 'sympy', 'onnx', 'onnxruntime'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
