@@ -18,7 +18,7 @@ STEPS = [
     {"train"},
     {"suite", "store", "measure"},
     {"execution", "comparison", "reporting"},
-    {"cli", "cli_data", "cli_gate", "gating", "terminal", "__main__", "pytest_plugin"},
+    {"cli", "cli_data", "cli_gate", "cli_networks", "gating", "terminal", "__main__", "pytest_plugin"},
 ]
 # A leaf may know another leaf where one is made of the other; nothing else may know its own step.
 WITHIN = {
@@ -28,13 +28,15 @@ WITHIN = {
     ("cli", "cli_data"),
     ("cli_data", "terminal"),
     ("cli", "cli_gate"),
+    ("cli", "cli_networks"),
+    ("cli_networks", "terminal"),
     ("cli_gate", "gating"),
     ("cli_gate", "terminal"),
     ("__main__", "cli"),
 }
 HEAVY = {"torch", "torchvision", "pandas", "plotly", "scipy", "numpy", "av", "pyarrow", "fvcore", "thop", "ptflops"}
 LIGHT = ["bench", "bench.cli", "bench.suite", "bench.store", "bench.execution.running", "bench.stats"]
-LIGHT += ["bench.comparison.comparing", "bench.gating", "bench.cli_gate"]
+LIGHT += ["bench.comparison.comparing", "bench.gating", "bench.cli_gate", "bench.cli_networks"]
 
 
 def part_of(file: Path) -> str:
@@ -97,3 +99,13 @@ def test_no_function_shares_the_name_of_a_module() -> None:
     modules = {file.stem for file in FILES}
     for name in bench.__all__:
         assert name not in modules, f"the public function {name} has the name of a module"
+
+
+def test_a_timing_does_not_wait_for_compilers_that_it_does_not_use() -> None:
+    """Each takes as long to import as torch, in every process that times something."""
+    code = (
+        "import sys, bench.execution.worker, bench.measure.timing.taking, bench.measure.timing.variants\n"
+        "print(sorted({'torch._dynamo', 'torch._inductor', 'sympy', 'onnx', 'onnxruntime'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

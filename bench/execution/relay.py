@@ -9,6 +9,7 @@ from types import TracebackType
 from bench.execution.sides import SideName
 from bench.measure.floor import GRANT, MEET, RELEASE, WANT
 
+LONGEST_FOLDER = 70
 SIDES: tuple[SideName, SideName] = ("base", "head")
 
 
@@ -73,7 +74,9 @@ class Relay:
 
     def __init__(self, *, first: SideName) -> None:
         self.turnstile = Turnstile(first=first)
-        self._folder = tempfile.TemporaryDirectory(prefix="vbench-floor-")
+        # The address of a socket has at most some hundred bytes, which TMPDIR alone can be longer than.
+        folder = tempfile.gettempdir() if len(tempfile.gettempdir()) < LONGEST_FOLDER else "/tmp"
+        self._folder = tempfile.TemporaryDirectory(prefix="vbench-floor-", dir=folder)
         self._listening = [self._listen(side) for side in SIDES]
 
     def address(self, side: SideName) -> str:

@@ -33,7 +33,7 @@ Checkpoint = Literal["last", "best"]
 Resize = int | tuple[int, int]
 
 
-@register_measure("accuracy", depends_on=ACCURACY_AXES, version=1, is_shared=True)
+@register_measure("accuracy", depends_on=ACCURACY_AXES, version=2, is_shared=True)
 def accuracy(
     case: LoadedCase,
     *,

@@ -14,7 +14,7 @@ from bench.schema import Metric, Record
 from bench.terminal.console import amount, console, duration, first_line, say, table
 
 if TYPE_CHECKING:
-    from bench.execution.running import Event
+    from bench.execution.running import Event, RunSummary
 
 
 class LiveRun:
@@ -89,3 +89,22 @@ def _label(metric: Metric) -> str:
 
 def _percent(fraction: float | None) -> str:
     return "" if fraction is None else f" {fraction:.0%}"
+
+
+def say_summary(summary: "RunSummary") -> None:
+    """Say what a run of a suite measured, and of what failed why and where its log is."""
+    if not summary.finished:
+        say(f"{summary.suite}: all {summary.skipped} runs were done before; nothing was measured")
+        return
+    done = len(summary.finished) - len(summary.failed)
+    say(f"{summary.suite}: {done} measured, {len(summary.failed)} failed, {summary.skipped} were done before")
+    for record in summary.failed:
+        why = f"{record.error.type}: {first_line(record.error.message)}" if record.error else ""
+        say(f"  {record.status}: {record.case.title}: {why}\n    log: {summary.folder / record.artifacts['log']}")
+
+
+def write_report(folder: Path) -> Path:
+    """The report of one results folder, below it."""
+    from bench.reporting.site import report
+
+    return report(folder, out=folder / "report")

@@ -2,8 +2,7 @@
 
 import os
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 import torch
 
@@ -17,14 +16,15 @@ from bench.stats import median
 # A process that computes or spins holds a core all the time; one that lost a tenth of it was waiting for a turn.
 RUNNING_SHARE = 0.9
 FEW = 0.05
+TURNS_A_CORE = 8
 
 
 def take(case: LoadedCase, step: Callable[[], Sample], *, what: str, max_s: float) -> Timing:
     """Time `step` by the protocol, warming up for at most `max_s` too. `what` names it in the record."""
     watch = watch_of(case.device)
-    with case.floor.held(), in_turns(step, case.floor) as turned:
+    with case.floor.held():
         timing = take_samples(
-            turned,
+            in_turns(step, case.floor),
             Protocol(max_s=max_s, warmup_s=min(Protocol.warmup_s, max_s)),
             clock_s=case.floor.clock_s,
             is_slowed=watch.look,
@@ -37,31 +37,26 @@ def take(case: LoadedCase, step: Callable[[], Sample], *, what: str, max_s: floa
     return timing
 
 
-@contextmanager
-def in_turns(step: Callable[[], Sample], floor: Floor) -> Iterator[Callable[[], Sample]]:
+def in_turns(step: Callable[[], Sample], floor: Floor) -> Callable[[], Sample]:
     """`step`, before which the floor is passed on where another wants it too; each sample knows its turn.
 
-    A process of one thread goes round its cores, turn by turn as the other does: else each would stay on its own, and
-    what else is on that core would be in one side alone.
+    Every few turns a process of one thread begins anew on its next core, as the other does: else each would stay on its
+    own, and what is wrong with that core would be in one side alone. From there the system may move it.
     """
     if not floor.is_shared:
-        yield step
-        return
+        return step
     cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
     is_going_round = torch.get_num_threads() == 1 and len(cores) > 1
 
     def turned() -> Sample:
         before = floor.turn
         floor.pass_on()
-        if is_going_round and floor.turn != before:
-            os.sched_setaffinity(0, {cores[floor.turn % len(cores)]})
+        if is_going_round and floor.turn != before and floor.turn % TURNS_A_CORE == 0:
+            os.sched_setaffinity(0, {cores[floor.turn // TURNS_A_CORE % len(cores)]})
+            os.sched_setaffinity(0, cores)
         return step()._replace(turn=floor.turn)
 
-    try:
-        yield turned
-    finally:
-        if is_going_round:
-            os.sched_setaffinity(0, cores)
+    return turned
 
 
 def describe(timing: Timing, watch: Watch | None = None) -> dict[str, Json]:

@@ -8,7 +8,7 @@ import torch
 from bench.measure.floor import Floor
 from bench.measure.timing.clocks import each, time_work
 from bench.measure.timing.protocol import Sample, StopReason, Timing
-from bench.measure.timing.taking import descheduled_share, describe, in_turns
+from bench.measure.timing.taking import TURNS_A_CORE, descheduled_share, describe, in_turns
 
 
 def timing(*samples: Sample, reason: StopReason = "precise") -> Timing:
@@ -64,26 +64,27 @@ class AlwaysPassedOn(Floor):
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system does not say which cores a process has")
-def test_a_process_of_one_thread_goes_round_its_cores_and_has_all_of_them_afterwards() -> None:
+def test_a_process_of_one_thread_begins_on_its_next_core_every_few_turns_and_may_be_moved_from_there(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     cores, threads = os.sched_getaffinity(0), torch.get_num_threads()
-    seen = []
-
-    def step() -> Sample:
-        seen.append(os.sched_getaffinity(0))
-        return Sample(wall_s=0.01)
-
+    asked: list[tuple[int, set[int]]] = []
+    floor = AlwaysPassedOn()
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 3, 5})
+    monkeypatch.setattr(os, "sched_setaffinity", lambda pid, wanted: asked.append((floor.turn, set(wanted))))
     try:
-        for count in (1, max(2, len(cores))):
-            torch.set_num_threads(count)
-            with in_turns(step, AlwaysPassedOn()) as turned:
-                turns = [turned().turn for _ in range(2 * len(cores))]
-            assert os.sched_getaffinity(0) == cores
-            assert turns == list(range(1, 2 * len(cores) + 1))
+        torch.set_num_threads(1)
+        turned = in_turns(lambda: Sample(wall_s=0.01), floor)
+        assert [turned().turn for _ in range(3 * TURNS_A_CORE)] == list(range(1, 3 * TURNS_A_CORE + 1))
+        alone, asked = asked, []
+        torch.set_num_threads(2)
+        in_turns(lambda: Sample(wall_s=0.01), AlwaysPassedOn())()
     finally:
         torch.set_num_threads(threads)
-    alone, together = seen[: 2 * len(cores)], seen[2 * len(cores) :]
-    assert all(each == cores for each in together)
-    if len(cores) > 1:
-        assert all(len(each) == 1 for each in alone)
-        assert set.union(*alone) == cores
-        assert alone[: len(cores)] == alone[len(cores) :]
+    turns = [TURNS_A_CORE, 2 * TURNS_A_CORE, 3 * TURNS_A_CORE]
+    assert alone == [
+        each for turn, core in zip(turns, (3, 5, 0), strict=True) for each in ((turn, {core}), (turn, {0, 3, 5}))
+    ]
+    assert asked == []
+    monkeypatch.undo()
+    assert os.sched_getaffinity(0) == cores

@@ -6,7 +6,6 @@ from tempfile import TemporaryDirectory
 
 import torch
 from torch import Tensor
-from torch._inductor.exc import InvalidCxxCompiler
 
 from bench.errors import InputError
 from bench.measure.timing.engines.work import Work
@@ -14,6 +13,8 @@ from bench.measure.timing.engines.work import Work
 
 def compile_ahead(work: Work) -> Callable[..., Tensor]:
     """The compiled library, loaded. InputError where there is no C++ compiler, which it needs on every device."""
+    from torch._inductor.exc import InvalidCxxCompiler  # with its compiler, as long to import as torch
+
     with TemporaryDirectory(prefix="vbench-aotinductor-") as folder:
         package = Path(folder) / "network.pt2"
         try:
