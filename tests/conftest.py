@@ -22,3 +22,13 @@ def assets() -> Path:
 def clips(assets: Path) -> Path:
     """The folder of real video files with its manifest.csv."""
     return assets / "clips"
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip what is marked `gpu` where there is none."""
+    if item.get_closest_marker("gpu") is None:
+        return
+    import torch
+
+    if not torch.cuda.is_available():
+        pytest.skip("needs a CUDA device, and here is none")
