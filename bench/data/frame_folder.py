@@ -85,13 +85,15 @@ def read_folder(
 def _read_into(
     frames_THWC: NDArray[np.uint8], folder: FrameFolder, wanted: Sequence[int], size: Size | None, place: int
 ) -> None:
-    image, expected = read_image(folder, wanted[place], size), frames_THWC.shape[1:]
+    row_HWC = frames_THWC[place]
+    image, expected = read_image(folder, wanted[place], size, into=row_HWC), row_HWC.shape
     if image.shape != expected:
         raise VideoError(
             f"{folder.path}: frame {wanted[place]} is {image.shape[0]}x{image.shape[1]} where frame {wanted[0]} is "
             f"{expected[0]}x{expected[1]} (H x W); ask for one size, as in size=(240, 320)"
         )
-    frames_THWC[place] = image
+    if image is not row_HWC:
+        row_HWC[:] = image
 
 
 def _for_each(do: Callable[[int], None], places: Sequence[int]) -> None:
@@ -138,8 +140,10 @@ def _read_flow_array(path: Path, indices: Sequence[int], *, size: Size | None) -
     return np.stack([resize(flow_THW2[min(index, len(flow_THW2) - 1)], target) for index in indices])
 
 
-def read_image(folder: FrameFolder, index: int, size: Size | None) -> NDArray[np.uint8]:
-    """One frame of a folder (H, W, 3); VideoError that names it if it is not there or damaged."""
+def read_image(
+    folder: FrameFolder, index: int, size: Size | None, *, into: NDArray[np.uint8] | None = None
+) -> NDArray[np.uint8]:
+    """One frame of a folder (H, W, 3), perhaps `into` an array; VideoError if it is not there or damaged."""
     if not 0 <= index < folder.frames:
         last = folder.frames - 1
         message = f"{folder.path}: frame {index} is not there; the folder has {last + 1} frames, 0 to {last}"
@@ -148,18 +152,24 @@ def read_image(folder: FrameFolder, index: int, size: Size | None) -> NDArray[np
     if name is None:
         raise VideoError(f"{folder.path}: frame {index} is missing: its number is left out among the files")
     try:
-        return decode_image((folder.path / name).read_bytes(), size=size)
+        return decode_image((folder.path / name).read_bytes(), size=size, into=into)
     except (ValueError, OSError) as error:
         raise VideoError(f"{folder.path}: frame {index} ({name}) cannot be decoded: {error}") from error
 
 
-def decode_image(data: bytes, *, size: Size | None) -> NDArray[np.uint8]:
-    """One encoded image as uint8 RGB (H, W, 3); ValueError or OSError if it is damaged."""
+def decode_image(data: bytes, *, size: Size | None, into: NDArray[np.uint8] | None = None) -> NDArray[np.uint8]:
+    """One encoded image as uint8 RGB (H, W, 3); ValueError or OSError if it is damaged.
+
+    It is `into` itself, contiguous, where a JPEG needs no scaling and has its shape: fresh memory costs a fifth more.
+    """
     native = _jpeg_size(data)
     if native is None:
         image = _decode_with_pillow(data)
         return resize(image, upright_size(image.shape[:2], size))
     target = upright_size(native, size)
+    if into is not None and native == target and into.shape == (*target, 3):
+        _decode_jpeg(data, target, buffer=into)
+        return into
     return resize(_decode_jpeg(data, target), target)
 
 
@@ -189,13 +199,15 @@ def _jpeg_size(data: bytes) -> tuple[int, int] | None:
     return None if colours in ("CMYK", "YCCK") else (height, width)
 
 
-def _decode_jpeg(data: bytes, target: tuple[int, ...]) -> NDArray[np.uint8]:
+def _decode_jpeg(data: bytes, target: tuple[int, ...], *, buffer: NDArray[np.uint8] | None = None) -> NDArray[np.uint8]:
     import simplejpeg
 
     # JPEG can be decoded at a fraction of its size. Where that leaves it near the target, the picture differs by two to
     # four grey levels from one that is decoded whole and then scaled.
     height, width = (_SPARE * side for side in target)
-    image: NDArray[np.uint8] = simplejpeg.decode_jpeg(data, "RGB", min_height=height, min_width=width, min_factor=2)
+    image: NDArray[np.uint8] = simplejpeg.decode_jpeg(
+        data, "RGB", min_height=height, min_width=width, min_factor=2, buffer=buffer
+    )
     return image
 
 
