@@ -16,7 +16,7 @@ Precision = Literal["fp32", "tf32", "fp16", "bf16", "fp16_weights", "bf16_weight
 MemoryFormat = Literal["contiguous", "channels_last_3d"]
 TorchCompileMode = Literal["off", "default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs"]
 Engine = Literal["cudagraphs", "aotinductor", "onnxruntime", "tensorrt"]
-CompileMode = TorchCompileMode | Engine
+CompileMode = Literal[TorchCompileMode, Engine]
 Batch = Annotated[int, Field(ge=1)]
 Views = tuple[int, int | Literal["full"]]  # temporal, and crops of a frame or the whole of it
 

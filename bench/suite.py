@@ -363,7 +363,7 @@ class _Planner:
             wanted_type: TypeAdapter[Any] = TypeAdapter(wanted)
             checked = wanted_type.validate_python(_expanded(key, value))
         except (ValidationError, InputError) as error:
-            self._add(("measure", measure, key), f"{key}: {_reason(error)}, found {value!r}")
+            self._add(("measure", measure, key), f"{key}: {_reason(error, value)}")
             return None
         plain: Json = wanted_type.dump_python(checked, mode="json")
         return plain
@@ -379,7 +379,7 @@ class _Planner:
                 checked[axis] = _adapter(axis).validate_python(_expanded(axis, value))
             except (ValidationError, InputError) as error:
                 is_good = False
-                self._add(self._place_of(axis, setting, measure), f"{axis}: {_reason(error)}, found {value!r}")
+                self._add(self._place_of(axis, setting, measure), f"{axis}: {_reason(error, value)}")
         pretraining = Pretraining.of(checked.get("weights"))
         if pretraining is not None:
             is_good &= self._knows_dataset("weights", pretraining.dataset, setting, measure)
@@ -458,8 +458,22 @@ def _adapter(axis: str) -> TypeAdapter[Any]:
 _ADAPTERS: dict[str, TypeAdapter[Any]] = {}
 
 
-def _reason(error: ValidationError | InputError) -> str:
-    return _plain_message(dict(error.errors()[0])) if isinstance(error, ValidationError) else str(error)
+def _reason(error: ValidationError | InputError, value: Any) -> str:
+    """What is wrong with `value`: of the forms that it could have, what the one says that it comes closest to."""
+    if isinstance(error, InputError):
+        return f"{error}, found {value!r}"
+    problems: list[dict[str, Any]] = [dict(item) for item in error.errors()]
+    deepest = max(problems, key=lambda item: len(item["loc"]))
+    wrong, place = deepest["input"], deepest["loc"]
+    where = "" if wrong == value else ".".join(map(str, place[1:] or place)) + ": "
+    return f"{where}{_plain_message(deepest)}, found {wrong!r}{_near(deepest)}"
+
+
+def _near(item: dict[str, Any]) -> str:
+    """The nearest spellings among the words that pydantic expected, where there are any."""
+    known = re.findall(r"'([^']*)'", str(item.get("ctx", {}).get("expected", "")))
+    suggestion = suggest(item["input"], known) if known and isinstance(item["input"], str) else ""
+    return f"; {suggestion}" if suggestion.startswith("did you mean") else ""
 
 
 def _expanded(key: str, value: Any) -> Any:

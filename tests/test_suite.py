@@ -1,13 +1,15 @@
 """YAML to cases: what multiplies, what shares a case, and every mistake with its place in the file."""
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
 from bench.errors import SuiteError, UnknownNameError
 from bench.registry import DatasetEntry, MeasureEntry
-from bench.schema import Clip, Metric, ModelFacts, Point, Probe
+from bench.schema import Clip, CompileMode, Frozen, Metric, ModelFacts, Point, Probe
 from bench.suite import Suite, plan_suite, read_suite, write_json_schema
 
 COUNTS = frozenset({"model", "args", "clip"})
@@ -19,7 +21,15 @@ def macs(case: object, *, backward: bool = False) -> list[Metric]:
     return []
 
 
-def throughput(case: object, *, batch: int | list[int] | None = None) -> list[Metric]:
+class Space(Frozen):
+    """What a search may try."""
+
+    compile: tuple[CompileMode, ...] | None = None
+
+
+def throughput(
+    case: object, *, batch: int | list[int] | None = None, search: Literal["best"] | Space | None = None
+) -> list[Metric]:
     return []
 
 
@@ -210,7 +220,7 @@ def test_a_wrong_value_says_what_is_allowed_and_where(tmp_path: Path) -> None:
     text = "suite: s\nmodels: [resnet3d]\nmatrix:\n  precision: [fp31]\n  clip: [16x1]\nmeasure: {throughput: {}}\n"
     first, second = problems(tmp_path, text)
     assert first.startswith("4:3: precision: input should be 'fp32', 'tf32'")
-    assert first.endswith("found 'fp31'")
+    assert first.endswith("found 'fp31'; did you mean: fp32, fp16?")
     assert (
         second
         == "5:3: clip: clip '16x1' is not 'frames x stride x size' such as 16x1x112 (or 16x1x128x171), found '16x1'"
@@ -243,3 +253,29 @@ def test_the_schema_for_editors_is_the_one_in_the_repository(tmp_path: Path) -> 
     committed = Path(__file__).parents[1] / "suites" / "suite.schema.json"
     write_json_schema(tmp_path / "schema.json")
     assert (tmp_path / "schema.json").read_text() == committed.read_text(), "run `make schema`"
+
+
+@pytest.mark.parametrize(
+    ("option", "said"),
+    [
+        ("search: bset", "search: input should be 'best', found 'bset'; did you mean: best?"),
+        ("search: {compile: [off, onnxruntme]}", "found 'onnxruntme'; did you mean: onnxruntime?"),
+        ("search: {compyle: [default]}", "search: compyle: extra inputs are not permitted, found ['default']"),
+        ("batch: [4, many]", "batch: 1: input should be a valid integer, unable to parse string as an integer"),
+    ],
+)
+def test_an_option_of_several_forms_is_refused_by_the_form_it_comes_closest_to(
+    tmp_path: Path, option: str, said: str
+) -> None:
+    text = f"suite: s\nmodels: [c3d_search]\nmatrix: {{clip: [8x1x32]}}\nmeasure:\n  throughput: {{{option}}}\n"
+    [problem] = problems(tmp_path, text)
+    assert problem.startswith("5:")
+    assert said in problem
+
+
+def test_every_way_to_execute_a_network_is_named_and_the_nearest_spelling(tmp_path: Path) -> None:
+    text = (
+        "suite: s\nmodels: [c3d_search]\nmatrix: {clip: [8x1x32], compile: [aotinducter]}\nmeasure: {throughput: {}}\n"
+    )
+    [problem] = problems(tmp_path, text)
+    assert re.search(r"'off'.*'cudagraphs'.*'tensorrt', found 'aotinducter'; did you mean: aotinductor\?", problem)
