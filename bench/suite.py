@@ -11,6 +11,7 @@ from typing import Annotated, Any, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator, model_validator
 
+from bench.complaints import near, plain_message, reason
 from bench.errors import InputError, Problem, SuiteError, UnknownNameError, suggest
 from bench.registry import DatasetEntry, MeasureEntry
 from bench.schema import UNSPOKEN, Case, Clip, Json, ModelFacts, Point, Pretraining, Probe, names_a_file
@@ -200,12 +201,7 @@ def _problem_of(tree: Tree, item: dict[str, Any], model: type[BaseModel]) -> Pro
         return Problem(line=where.line, column=where.column, message=f"the key {key!r} is missing")
     found = f", found {item['input']!r}" if not isinstance(item["input"], dict | list) else ""
     name = ".".join(str(part) for part in place)
-    return Problem(line=where.line, column=where.column, message=f"{name}: {_plain_message(item)}{found}")
-
-
-def _plain_message(item: dict[str, Any]) -> str:
-    message: str = item["msg"].removeprefix("Value error, ")
-    return message[0].lower() + message[1:]
+    return Problem(line=where.line, column=where.column, message=f"{name}: {plain_message(item)}{found}{near(item)}")
 
 
 def _fields_at(model: type[BaseModel], place: Place) -> list[str]:
@@ -363,7 +359,7 @@ class _Planner:
             wanted_type: TypeAdapter[Any] = TypeAdapter(wanted)
             checked = wanted_type.validate_python(_expanded(key, value))
         except (ValidationError, InputError) as error:
-            self._add(("measure", measure, key), f"{key}: {_reason(error, value)}")
+            self._add(("measure", measure, key), f"{key}: {reason(error, value)}")
             return None
         plain: Json = wanted_type.dump_python(checked, mode="json")
         return plain
@@ -379,7 +375,7 @@ class _Planner:
                 checked[axis] = _adapter(axis).validate_python(_expanded(axis, value))
             except (ValidationError, InputError) as error:
                 is_good = False
-                self._add(self._place_of(axis, setting, measure), f"{axis}: {_reason(error, value)}")
+                self._add(self._place_of(axis, setting, measure), f"{axis}: {reason(error, value)}")
         pretraining = Pretraining.of(checked.get("weights"))
         if pretraining is not None:
             is_good &= self._knows_dataset("weights", pretraining.dataset, setting, measure)
@@ -456,24 +452,6 @@ def _adapter(axis: str) -> TypeAdapter[Any]:
 
 
 _ADAPTERS: dict[str, TypeAdapter[Any]] = {}
-
-
-def _reason(error: ValidationError | InputError, value: Any) -> str:
-    """What is wrong with `value`: of the forms that it could have, what the one says that it comes closest to."""
-    if isinstance(error, InputError):
-        return f"{error}, found {value!r}"
-    problems: list[dict[str, Any]] = [dict(item) for item in error.errors()]
-    deepest = max(problems, key=lambda item: len(item["loc"]))
-    wrong, place = deepest["input"], deepest["loc"]
-    where = "" if wrong == value else ".".join(map(str, place[1:] or place)) + ": "
-    return f"{where}{_plain_message(deepest)}, found {wrong!r}{_near(deepest)}"
-
-
-def _near(item: dict[str, Any]) -> str:
-    """The nearest spellings among the words that pydantic expected, where there are any."""
-    known = re.findall(r"'([^']*)'", str(item.get("ctx", {}).get("expected", "")))
-    suggestion = suggest(item["input"], known) if known and isinstance(item["input"], str) else ""
-    return f"; {suggestion}" if suggestion.startswith("did you mean") else ""
 
 
 def _expanded(key: str, value: Any) -> Any:

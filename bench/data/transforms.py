@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 from pydantic.dataclasses import dataclass
 
+from bench.complaints import near, plain_message
 from bench.data.geometry import Covering, Size
 from bench.data.sampling import Sampling, Short
 from bench.errors import InputError, UnknownNameError
@@ -218,4 +219,4 @@ def _to_CTHW(video_TCHW: "Tensor") -> "Tensor":  # noqa: N802  # the shape suffi
 
 def _in_words(problem: Mapping[str, Any]) -> str:
     where = ".".join(str(part) for part in problem["loc"] if not isinstance(part, int)) or "augmentation"
-    return f"{where}: {problem['msg'].removeprefix('Value error, ')}, found {problem['input']!r}"
+    return f"{where}: {plain_message(problem)}, found {problem['input']!r}{near(problem)}"

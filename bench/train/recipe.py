@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field, ValidationError, field_validator
 
+from bench.complaints import near, plain_message
 from bench.data.transforms import Augmentation
 from bench.errors import BenchError, Problem, SuiteError, suggest
 from bench.schema import Frozen, Json, MemoryFormat, TorchCompileMode, digest
@@ -172,7 +173,7 @@ def _invalid(tree: Tree, found: Mapping[str, Any]) -> Problem:
         )
         place = (*place, "name")
     else:
-        message = f"{named}: {found['msg'].removeprefix('Value error, ')}, found {found['input']!r}"
+        message = f"{named}: {plain_message(found)}, found {found['input']!r}{near(found)}"
     return _problem(tree, place, message)
 
 

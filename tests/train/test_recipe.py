@@ -45,13 +45,13 @@ def test_a_recipe_is_read_with_its_choices(read):
     [
         ("epochs: 10", "epoch: 10", ["1:1: epochs is missing", "3:1: unknown key 'epoch'; did you mean: epochs?"]),
         ("lr: 1e-3", "rate: 1e-3", ["5:1: optimizer.lr is missing", "5:26: unknown key 'rate'"]),
-        ("lr: 1e-3", "lr: 0", ["5:26: optimizer.lr: Input should be greater than 0, found 0"]),
+        ("lr: 1e-3", "lr: 0", ["5:26: optimizer.lr: input should be greater than 0, found 0"]),
         ("name: cosine", "name: cosin", ["7:3: schedule: unknown name 'cosin'; did you mean: cosine?"]),
         ("warmup_epochs: 1", "warmup_epochs: 10", ["8:3: the warm-up must be shorter than the 10 epochs"]),
         ("batch: 8", "batch: 8\naccumulate: 3", ["5:1: batch 8 cannot be split into 3 equal passes"]),
         ("flip: 0.5", "flop: 0.5", ["10:1: unknown augmentation 'flop'; did you mean: flip?"]),
-        ("flip: 0.5", "flip: 2", ["10:1: flip: Input should be less than or equal to 1, found 2"]),
-        ("amp: off", "amp: half", ["9:1: amp: Input should be 'off', 'fp16' or 'bf16', found 'half'"]),
+        ("flip: 0.5", "flip: 2", ["10:1: flip: input should be less than or equal to 1, found 2"]),
+        ("amp: off", "amp: half", ["9:1: amp: input should be 'off', 'fp16' or 'bf16', found 'half'"]),
         ("epochs: 10", "epochs: 10\nepochs: 11", ["4:1: found duplicate key"]),
     ],
 )

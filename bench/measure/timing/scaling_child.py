@@ -34,7 +34,7 @@ def main() -> None:
             torch.set_num_threads(asked["threads"])
         with joined(case.device) as ranks:
             found = answer_to(case, ranks, max_s=asked["max_s"])
-    except Exception as error:
+    except Exception as error:  # whatever one rank raises is what ends the case
         said = str(error) if isinstance(error, BenchError) else f"{type(error).__name__}: {error}"
         text = said if said.startswith("rank ") else f"rank {rank} of {world} failed: {said}"
         Path(asked["failed"], rank).write_text(text, encoding="utf-8")
