@@ -101,6 +101,12 @@ class Pretraining(Frozen):
         return cls(**found.groupdict(), is_inflated=how == "inflated")
 
 
+def _checked_views(views: str) -> str:
+    if not re.fullmatch(r"[1-9]\d*x([1-9]\d*|full)", views):
+        raise ValueError("should be temporal x spatial, such as 10x3, or 10xfull for whole frames")
+    return views
+
+
 def _checked_weights(weights: str) -> str:
     Pretraining.of(weights)
     return weights
@@ -126,7 +132,7 @@ class Point(Frozen):
     split: int | str | None = None
     recipe: str | None = None
     seed: int | None = None
-    views: str | None = Field(default=None, pattern=r"^[1-9]\d*x([1-9]\d*|full)$")
+    views: Annotated[str, AfterValidator(_checked_views)] | None = None
 
     def named(self) -> dict[str, Json]:
         """Axes that are set, flat: arguments of the model beside the others, the clip as text."""

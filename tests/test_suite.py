@@ -279,3 +279,9 @@ def test_every_way_to_execute_a_network_is_named_and_the_nearest_spelling(tmp_pa
     )
     [problem] = problems(tmp_path, text)
     assert re.search(r"'off'.*'cudagraphs'.*'tensorrt', found 'aotinducter'; did you mean: aotinductor\?", problem)
+
+
+def test_views_that_are_none_say_what_views_are(tmp_path: Path) -> None:
+    text = "suite: s\nmodels: [c3d_search]\nmatrix: {clip: [8x1x32], views: [10xful]}\nmeasure: {accuracy: {dataset: motions}}\n"
+    [problem] = problems(tmp_path, text)
+    assert "views: should be temporal x spatial, such as 10x3, or 10xfull for whole frames, found '10xful'" in problem
