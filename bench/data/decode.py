@@ -20,6 +20,7 @@ from bench.data.container import missing_bytes
 from bench.data.facts import VideoFacts, evenly
 from bench.data.frame_folder import list_frames, read_folder, read_image
 from bench.data.geometry import Covering, Size
+from bench.data.listening import listening
 from bench.data.pyav_reader import (
     DecodingStoppedError,
     Timeline,
@@ -141,15 +142,15 @@ def _probe_folder(path: Path) -> VideoFacts:
 
 
 def _probe_file(path: Path) -> VideoFacts:
-    with opened(path) as (container, stream):
+    with opened(path) as (container, stream), listening(container, stream) as reading:
         timeline, first, first_unsound, problem = Timeline(), None, None, ""
         number = -1
         try:
-            for number, frame in enumerate(frames_from_start(path, container, stream)):
+            for number, frame in enumerate(frames_from_start(path, reading.packets())):
                 first = first or frame
                 timeline.learn(frame, number=number)
-                if frame.is_corrupt and first_unsound is None:
-                    first_unsound, problem = number, f"{path}: the decoder had to patch frame {number}"
+                if first_unsound is None and (wrong := reading.wrong_with(frame)):
+                    first_unsound, problem = number, f"{path}: frame {number} is not to be trusted: {wrong}"
         except DecodingStoppedError as error:
             problem = problem or str(error)
             first_unsound = number + 1 if first_unsound is None else first_unsound

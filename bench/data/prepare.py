@@ -99,7 +99,7 @@ def every_frame(path: Path, *, short_side: int | None, is_even: bool = False) ->
         return
     with opened(path) as (container, stream):
         converter: RgbConverter | None = None
-        for frame in frames_from_start(path, container, stream):
+        for frame in frames_from_start(path, container.demux(stream)):
             if converter is None:
                 converter = RgbConverter(_one_size(RgbConverter(None).convert(frame).shape[:2], short_side, is_even))
             yield converter.convert(frame)

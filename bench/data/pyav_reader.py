@@ -8,7 +8,7 @@ timestamps are one to three frames off after a seek.
 
 import zlib
 from bisect import bisect_right
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -18,6 +18,7 @@ import av
 import numpy as np
 from av.buffer import Buffer
 from av.container import InputContainer
+from av.packet import Packet
 from av.video.frame import VideoFrame
 from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
@@ -106,13 +107,14 @@ def opened(path: Path) -> Generator[tuple[InputContainer, VideoStream]]:
         yield container, _video_stream(path, container)
 
 
-def frames_from_start(path: Path, container: InputContainer, stream: VideoStream) -> Iterator[VideoFrame]:
-    """Every frame in order; DecodingStoppedError where the decoder or the file gives up."""
+def frames_from_start(path: Path, packets: Iterable["Packet[VideoStream]"]) -> Iterator[VideoFrame]:
+    """Every frame of a stream's packets in order; DecodingStoppedError where the decoder or the file gives up."""
     frames = 0
     try:
-        for frame in container.decode(stream):
-            yield frame
-            frames += 1
+        for packet in packets:
+            for frame in packet.decode():
+                yield frame
+                frames += 1
     except DECODE_ERRORS as error:
         raise DecodingStoppedError(path, frames=frames, reason=reason_of(error)) from error
 
@@ -264,7 +266,7 @@ def _read_from_start(path: Path, wanted: Sequence[int], *, size: Size | None, ti
     converter, found, needed, number = RgbConverter(size), dict[int, Frames](), set(wanted), 0
     with opened(path) as (container, stream):
         try:
-            for number, frame in enumerate(frames_from_start(path, container, stream), start=1):
+            for number, frame in enumerate(frames_from_start(path, container.demux(stream)), start=1):
                 timeline.learn(frame, number=number - 1)
                 if number - 1 in needed:
                     found[number - 1] = converter.convert(frame)

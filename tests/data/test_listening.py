@@ -1,0 +1,77 @@
+"""Damage in the middle of a file, over which FFmpeg's readers jump without an error."""
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import av.logging
+import pytest
+
+from bench.data.decode import probe
+
+Write = Callable[..., Path]
+
+FRAMES = 120
+MADE = {
+    "vp8.webm": {"codec": "libvpx", "options": {"deadline": "realtime", "cpu-used": "8", "g": "12"}},
+    "ffv1.mkv": {"codec": "ffv1"},
+}
+
+
+@pytest.fixture(scope="module", params=MADE)
+def whole(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, write_video: Write) -> Path:
+    """A file of 120 frames with no damage, several clusters long."""
+    return write_video(tmp_path_factory.mktemp("whole") / request.param, frames=FRAMES, **MADE[request.param])
+
+
+@pytest.fixture
+def holed(whole: Path, tmp_path: Path) -> Path:
+    """The same file with a twentieth of its bytes wiped, from two fifths on."""
+    content = bytearray(whole.read_bytes())
+    start, length = len(content) * 2 // 5, len(content) // 20
+    content[start : start + length] = bytes(length)
+    path = tmp_path / f"holed{whole.suffix}"
+    path.write_bytes(content)
+    return path
+
+
+def test_a_hole_that_the_reader_jumps_over_is_damage(
+    whole: Path, holed: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    sound, damaged = probe(whole), probe(holed)
+    assert (sound.verdict, sound.problem, sound.frames) == ("ok", "", FRAMES)
+    assert damaged.verdict.startswith("damaged after frame ")
+    assert 0 < damaged.frames < FRAMES
+    # What comes behind the hole is decoded; the frame that is named is the last one before it.
+    last_sound = int(damaged.verdict.split()[-1])
+    assert list(damaged.pts[: last_sound + 1]) == list(sound.pts[: last_sound + 1])
+    assert damaged.pts[last_sound + 1] != sound.pts[last_sound + 1]
+    assert f"frame {last_sound + 1} is not to be trusted" in damaged.problem
+    assert capfd.readouterr() == ("", "")
+
+
+def test_what_is_said_of_one_file_is_not_held_against_another(whole: Path, holed: Path) -> None:
+    with ThreadPoolExecutor(4) as pool:
+        verdicts = [facts.verdict for facts in pool.map(probe, [holed, whole] * 4)]
+    assert [verdict == "ok" for verdict in verdicts] == [False, True] * 4
+    assert len(set(verdicts)) == 2
+
+
+def test_ffmpeg_is_told_to_be_silent_again(holed: Path) -> None:
+    before = av.logging.get_level(), av.logging.get_skip_repeated()
+    probe(holed)
+    assert (av.logging.get_level(), av.logging.get_skip_repeated()) == before
+
+
+def test_a_packet_that_came_damaged_is_damage(tmp_path: Path, write_video: Write) -> None:
+    path = write_video(tmp_path / "a.ts", codec="mpeg2video", frames=60)
+    content = bytearray(path.read_bytes())
+    video = [
+        at for at in range(0, len(content), 188) if int.from_bytes(content[at + 1 : at + 3], "big") & 0x1FFF == 256
+    ]
+    lost = video[len(video) // 2]  # a single packet of 188 bytes, so that the count of packets shows the gap
+    del content[lost : lost + 188]
+    path.write_bytes(content)
+    facts = probe(path)
+    assert facts.verdict.startswith("damaged after frame ")
+    assert 10 < int(facts.verdict.split()[-1]) < 50
