@@ -1,9 +1,9 @@
 """Accuracies: two networks' answers to the same videos where both were kept, else the intervals over videos."""
 
+import csv
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from bench.comparison.judging import Finding, pending, settle
 from bench.comparison.limits import Limits
@@ -14,13 +14,14 @@ from bench.stats import Estimate
 
 TOP = re.compile(r"accuracy\.top([1-9]\d*)")
 COLUMNS = ["video", "label", "rank"]
+LINES = ".csv"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Answers:
-    """By video, its label and how many classes were scored above it."""
+    """By video, its label as text and how many classes were scored above it."""
 
-    ranks: dict[str, tuple[Any, int]]
+    ranks: dict[str, tuple[str, int]]
 
 
 def is_share(metric: Metric) -> bool:
@@ -54,10 +55,30 @@ def read_answers(run: Run) -> Answers | None:
     file = None if name is None or run.folder is None else run.folder / name
     if file is None or not file.is_file():
         return None
-    return _read(file)
+    return _read_lines(file) if file.suffix == LINES else _read_table(file)
 
 
-def _read(file: Path) -> Answers | None:
+def write_answers(answers: Answers, file: Path) -> None:
+    """Keep answers as lines of text, a video each, by name: git shows which videos are answered otherwise."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with file.open("w", encoding="utf-8", newline="") as lines:
+        writer = csv.writer(lines, lineterminator="\n")
+        writer.writerow(COLUMNS)
+        writer.writerows((video, *answers.ranks[video]) for video in sorted(answers.ranks))
+
+
+def _read_lines(file: Path) -> Answers | None:
+    try:
+        with file.open(encoding="utf-8", newline="") as lines:
+            header, *rows = csv.reader(lines)
+            if header != COLUMNS or not rows:
+                return None
+            return Answers(ranks={video: (label, int(rank)) for video, label, rank in rows})
+    except (OSError, ValueError, csv.Error):
+        return None
+
+
+def _read_table(file: Path) -> Answers | None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -68,7 +89,7 @@ def _read(file: Path) -> Answers | None:
     if set(columns) != set(COLUMNS) or not columns["video"]:
         return None
     rows = zip(*(columns[name] for name in COLUMNS), strict=True)
-    return Answers(ranks={str(video): (label, rank) for video, label, rank in rows})
+    return Answers(ranks={str(video): (str(label), rank) for video, label, rank in rows})
 
 
 def _find_by_video(row: Row, limits: Limits, base: Answers, head: Answers, *, k: int) -> Finding:
@@ -82,7 +103,7 @@ def _find_by_video(row: Row, limits: Limits, base: Answers, head: Answers, *, k:
     return pending(row, limits, change)
 
 
-def _labels(answers: Answers) -> dict[str, Any]:
+def _labels(answers: Answers) -> dict[str, str]:
     return {video: label for video, (label, _) in answers.ranks.items()}
 
 

@@ -1,13 +1,15 @@
 """Baselines: what a branch measured, by suite and kind of machine, as files that git diffs line by line.
 
     .vbench/baselines/<branch>/<suite>/<fingerprint>.jsonl      what `baseline:<branch>` means in `vbench compare`
-    .vbench/history/<branch>/<suite>/<fingerprint>.jsonl        the same lines, those of every commit that was saved
+    .vbench/baselines/<branch>/<suite>/<fingerprint>.answers    how each test video was answered, a file a run
+    .vbench/history/<branch>/<suite>/<fingerprint>.jsonl        the lines of every commit that was saved, no answers
 
 A fingerprint is of all facts that must be the same for timings to be compared; counts, which are the same on every
 machine, stand in `any.jsonl`. A line is one run, without its raw samples and whatever no comparison reads.
 """
 
 import os
+import shutil
 import subprocess
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -15,8 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote, unquote
 
+from bench.comparison.answers import LINES, read_answers, write_answers
 from bench.comparison.likeness import depends_on_machine, machine_facts
-from bench.comparison.sides import open_side
+from bench.comparison.sides import Run, open_side
 from bench.errors import InputError, UnknownNameError
 from bench.schema import Environment, Metric, Record, digest
 from bench.store import Source, read_records
@@ -25,6 +28,8 @@ PREFIX = "baseline:"
 BASELINES, HISTORY = Path(".vbench/baselines"), Path(".vbench/history")
 ANY = "any"
 KEPT_STATE = ("commit", "is_dirty", "cpu_governor", "container")
+KEPT_DETAILS = ("protocol", "measure_versions", "parity")
+ANSWERS = ".answers"
 Place = tuple[str, str]
 
 
@@ -52,16 +57,16 @@ def save(source: Source, *, branch: str, root: Path = Path()) -> list[Baseline]:
 
     Files of a suite and machine that are measured anew are replaced. InputError where there is no good record.
     """
-    with open_side(source) as side:
-        records = [_slim(record) for case in side.cases.values() for record in case.records]
-    if not records:
-        raise InputError(f"{source}: no run there has a result, so there is nothing to keep as a baseline")
     saved = []
-    for place, group in _by_place(records).items():
-        path = _file(root / BASELINES, branch, place)
-        _write(path, _sorted(group))
-        _append(_file(root / HISTORY, branch, place), _sorted(group))
-        saved.append(_read(path))
+    with open_side(source) as side:
+        groups = _by_place(run for case in side.cases.values() for run in case.runs)
+        if not groups:
+            raise InputError(f"{source}: no run there has a result, so there is nothing to keep as a baseline")
+        for place, runs in groups.items():
+            path = _file(root / BASELINES, branch, place)
+            _write(path, runs)
+            _append(_file(root / HISTORY, branch, place), runs)
+            saved.append(_read(path))
     return saved
 
 
@@ -76,10 +81,11 @@ def promote(source: str, target: str, *, root: Path = Path()) -> list[Baseline]:
         raise InputError(f"{source} cannot be promoted to itself")
     promoted = []
     for known in _of_branch(source, root):
-        place, records = (known.suite, known.fingerprint), read_records(known.path)
+        place = known.suite, known.fingerprint
+        runs = [Run(record=record, folder=known.path.parent) for record in read_records(known.path)]
         path = _file(root / BASELINES, target, place)
-        _write(path, records)
-        _append(_file(root / HISTORY, target, place), records)
+        _write(path, runs)
+        _append(_file(root / HISTORY, target, place), runs)
         promoted.append(_read(path))
     return promoted
 
@@ -147,10 +153,10 @@ def _no_such_machine(text: str, suite: str, fingerprint: str, others: Sequence[B
     )
 
 
-def _by_place(records: Iterable[Record]) -> Mapping[Place, list[Record]]:
-    groups: dict[Place, list[Record]] = defaultdict(list)
-    for record in records:
-        groups[record.case.suite, fingerprint_of(record)].append(record)
+def _by_place(runs: Iterable[Run]) -> Mapping[Place, list[Run]]:
+    groups: dict[Place, list[Run]] = defaultdict(list)
+    for run in sorted(runs, key=_order):
+        groups[run.record.case.suite, fingerprint_of(run.record)].append(run)
     return groups
 
 
@@ -180,18 +186,18 @@ def _machine(record: Record) -> str:
     return f"{hardware.get('gpu') or hardware.get('cpu') or 'unknown'}, torch {software.get('torch') or 'unknown'}"
 
 
-def _slim(record: Record) -> Record:
+def _slim(record: Record, artifacts: Mapping[str, str]) -> Record:
     """What comparisons and histories read; a baseline of raw samples would be a hundred times as long."""
     environment = record.environment
     state = {k: v for k, v in environment.state.items() if k in KEPT_STATE or k.startswith("env.")}
-    details = {name: value for name, value in record.details.items() if name == "protocol"}
+    details = {name: value for name, value in record.details.items() if name in KEPT_DETAILS}
     return record.model_copy(
         update={
             "metrics": tuple(map(_slim_metric, record.metrics)),
             "details": details,
             "environment": Environment(hardware=environment.hardware, software=environment.software, state=state),
             "warnings": (),
-            "artifacts": {},
+            "artifacts": dict(artifacts),
             "seconds": {},
         }
     )
@@ -202,23 +208,36 @@ def _slim_metric(metric: Metric) -> Metric:
     return metric if metric.interval is None else metric.model_copy(update={"samples": ()})
 
 
-def _sorted(records: Iterable[Record]) -> list[Record]:
-    return sorted(records, key=lambda record: (record.case.title, record.case_id, record.run_index, record.started_at))
+def _order(run: Run) -> tuple[str, str, int, str]:
+    record = run.record
+    return record.case.title, record.case_id, record.run_index, record.started_at
 
 
-def _write(path: Path, records: Iterable[Record]) -> None:
+def _write(path: Path, runs: Sequence[Run]) -> None:
+    """The records at `path` and their answers beside it, in place of those before; neither is ever there in part."""
+    answers, part = path.with_suffix(ANSWERS), path.with_name(f"{path.name}.{os.getpid()}.part")
+    new = part.with_suffix(ANSWERS)
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    part.write_text("".join(_lines(records)), encoding="utf-8")
+    kept = []
+    for number, run in enumerate(runs):
+        found = read_answers(run)
+        name = f"{run.record.case_id}-{number}{LINES}"
+        if found is not None:
+            write_answers(found, new / name)
+        kept.append(_slim(run.record, {} if found is None else {"predictions": f"{answers.name}/{name}"}))
+    part.write_text("".join(_lines(kept)), encoding="utf-8")
+    shutil.rmtree(answers, ignore_errors=True)
+    if new.is_dir():
+        new.replace(answers)
     part.replace(path)
 
 
-def _append(path: Path, records: Sequence[Record]) -> None:
+def _append(path: Path, runs: Sequence[Run]) -> None:
     """Add what is not there yet, so that saving twice does not count a commit twice."""
     there = set(path.read_text(encoding="utf-8").splitlines(keepends=True)) if path.is_file() else set()
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a", encoding="utf-8") as file:
-        file.writelines(line for line in _lines(records) if line not in there)
+        file.writelines(line for line in _lines(_slim(run.record, {}) for run in runs) if line not in there)
 
 
 def _lines(records: Iterable[Record]) -> Iterator[str]:

@@ -6,10 +6,11 @@ from typing import Any
 
 import pytest
 
+from bench.comparison.baselines import promote, save
 from bench.comparison.comparing import compare
 from bench.schema import Metric, Record
 from bench.stats import wilson_interval
-from bench.store import RecordStore
+from bench.store import RecordStore, read_records
 
 VIDEOS = 400
 
@@ -82,6 +83,42 @@ def test_a_better_network_is_faster_in_the_words_of_the_gate(side: Callable[...,
 def test_a_wide_limit_can_be_kept(side: Callable[..., Path]) -> None:
     lost_and_won = set(range(2, 202))
     assert verdict(side("base", set(range(200))), side("head", lost_and_won), "5pt")[0] == "same"
+
+
+def test_a_baseline_keeps_the_answers(side: Callable[..., Path], tmp_path: Path, monkeypatch: Any) -> None:
+    """30 of 400 are lost, which the intervals alone could not tell; a promotion takes them along."""
+    monkeypatch.chdir(tmp_path)
+    head = side("head", set(range(210)))
+    save(side("base", set(range(240))), branch="feature")
+    promote("feature", "main")
+    for base in ("baseline:feature", "baseline:main"):
+        (row,) = compare(base, head, gate={"accuracy.top1": "0.5pt"}).rows
+        assert row.verdict == "slower"
+    (kept,) = Path(".vbench/baselines/main/s").glob("*.answers/*.csv")
+    lines = kept.read_text().splitlines()
+    assert lines[:2] == ["video,label,rank", "v0,0,0"]
+    assert len(lines) == VIDEOS + 1
+    assert lines[1:] == sorted(lines[1:], key=lambda line: line.split(",")[0])
+    assert not list(Path(".vbench").rglob("*.part*"))
+    (history,) = Path(".vbench/history/main/s").glob("*.jsonl")
+    assert read_records(history)[0].artifacts == {}
+
+
+def test_answers_of_a_baseline_follow_its_records(side: Callable[..., Path], tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.chdir(tmp_path)
+    save(side("with", set(range(240))), branch="main")
+    save(side("without", set(range(240)), kept=False), branch="main")
+    assert not list(Path(".vbench").rglob("*.answers"))
+    assert compare("baseline:main", side("head", set(range(240)))).rows[0].reason == "equal"
+
+
+@pytest.mark.parametrize("text", ["", "video,label\nv0,1\n", "video,label,rank\nv0,1\n", "video,label,rank\nv0,1,x\n"])
+def test_lines_that_are_no_answers_are_no_crash(side: Callable[..., Path], text: str) -> None:
+    base, head = side("base", set(range(100))), side("head", set(range(100)))
+    (head / "artifacts/c/answers.csv").write_text(text)
+    records = (head / "records.jsonl").read_text()
+    (head / "records.jsonl").write_text(records.replace("predictions.parquet", "answers.csv"))
+    assert verdict(base, head) == ("same", "equal")
 
 
 def test_predictions_that_cannot_be_read_are_no_crash(side: Callable[..., Path]) -> None:

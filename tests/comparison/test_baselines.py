@@ -48,6 +48,13 @@ def test_what_was_saved_is_what_head_is_compared_with(here: Path, stored: Callab
     assert compare(f"baseline:feature/fast:{here}", stored(1.0)).exit_code() == 0
 
 
+def test_a_baseline_remembers_how_its_measures_measured(here: Path, stored: Callable[..., str]) -> None:
+    save(stored(details={"measure_versions": {"latency": 1}}), branch="main")
+    assert compare("baseline:main", stored(details={"measure_versions": {"latency": 1}})).rows[0].verdict == "same"
+    with pytest.raises(InputError, match=r"latency \(version\)"):
+        compare("baseline:main", stored(details={"measure_versions": {"latency": 2}}))
+
+
 def test_a_branch_without_baselines_is_wrong_input(
     here: Path, stored: Callable[..., str], capsys: pytest.CaptureFixture[str]
 ) -> None:
