@@ -1,4 +1,4 @@
-"""How long a video file says it is: the outermost boxes of mp4, avi and mkv, read without a decoder."""
+"""What the boxes of mp4, avi and mkv say without a decoder: how long the file is, and whether box follows box."""
 
 import struct
 from collections.abc import Callable
@@ -15,6 +15,17 @@ def missing_bytes(source: Source) -> int:
         return max(0, end(window) - source.size) if end else 0
 
 
+def break_in_chain(source: Source) -> int | None:
+    """Where, in bytes from its beginning, the elements of a Matroska or WebM file cease to follow each other.
+
+    FFmpeg goes on at the next cluster that it can make out, without an error. None where the chain holds as far as
+    the file goes, and for other containers.
+    """
+    with source.file.open("rb") as file:
+        window = _Window(file, source)
+        return _matroska_break(window) if window.read_at(0, 4) == _EBML else None
+
+
 class _Window:
     """The bytes of one source, counted from its own beginning."""
 
@@ -27,10 +38,19 @@ class _Window:
         return self._file.read(max(0, min(count, self.size - offset)))
 
 
+_EBML, _SEGMENT, _CLUSTER = b"\x1a\x45\xdf\xa3", b"\x18\x53\x80\x67", b"\x1f\x43\xb6\x75"
+_DESCENDED = frozenset({_SEGMENT, _CLUSTER})
+_WHOLE = frozenset(bytes.fromhex(name) for name in (
+    "1a45dfa3", "114d9b74", "1549a966", "1654ae6b", "1043a770", "1c53bb6b", "1941a469", "1254c367",  # around clusters
+    "e7", "a3", "a0", "a7", "ab", "af", "5854",  # in a cluster
+    "ec", "bf",  # anywhere
+))  # fmt: skip
+
+
 def _reader_for(head: bytes) -> Callable[[_Window], int] | None:
     if head[:4] in (b"RIFF", b"RIFX"):
         return _riff_end
-    if head[:4] == b"\x1a\x45\xdf\xa3":
+    if head[:4] == _EBML:
         return _matroska_end
     if head[4:8] in (b"ftyp", b"moov", b"mdat", b"free", b"wide", b"skip"):
         return _mp4_end
@@ -62,7 +82,7 @@ def _matroska_end(file: _Window) -> int:
         return 0
     segment_at = header[0] + header[1]
     segment = _ebml_size(file, segment_at + 4)
-    if segment is None or file.read_at(segment_at, 4) != b"\x18\x53\x80\x67":
+    if segment is None or file.read_at(segment_at, 4) != _SEGMENT:
         return 0
     return segment[0] + segment[1]
 
@@ -75,3 +95,37 @@ def _ebml_size(file: _Window, at: int) -> tuple[int, int] | None:
     length = 9 - first[0].bit_length()
     value = int.from_bytes(file.read_at(at, length), "big") & ((1 << 7 * length) - 1)
     return None if value == (1 << 7 * length) - 1 else (at + length, value)
+
+
+def _matroska_break(file: _Window) -> int | None:
+    at = 0
+    while at < file.size:
+        after = _after_element(file, at)
+        # An element of a kind that came later than this list is passed over, as readers must, if a known one follows.
+        if after is None or (not _is_known(file, at) and after != file.size and not _is_known(file, after)):
+            return at
+        at = after
+    return None
+
+
+def _after_element(file: _Window, at: int) -> int | None:
+    """Where the element after the one at `at` begins: behind it, or inside of a segment or cluster; None if none is."""
+    name = _ebml_name(file, at)
+    if not name:
+        return None
+    content = _ebml_size(file, at + len(name))
+    if name in _DESCENDED:
+        length = file.read_at(at + len(name), 1)
+        return at + len(name) + 9 - length[0].bit_length() if length and length[0] else None
+    return None if content is None else content[0] + content[1]
+
+
+def _is_known(file: _Window, at: int) -> bool:
+    name = _ebml_name(file, at)
+    return name in _DESCENDED or name in _WHOLE
+
+
+def _ebml_name(file: _Window, at: int) -> bytes:
+    """The name of the element at `at`, of one to four bytes; empty if none begins there."""
+    first = file.read_at(at, 1)
+    return file.read_at(at, 9 - first[0].bit_length()) if first and first[0] >= 0x10 else b""

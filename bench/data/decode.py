@@ -20,7 +20,6 @@ from bench.data.container import missing_bytes
 from bench.data.facts import VideoFacts, evenly
 from bench.data.frame_folder import list_frames, read_folder, read_image
 from bench.data.geometry import Covering, Size
-from bench.data.listening import listening
 from bench.data.pyav_reader import (
     DecodingStoppedError,
     Timeline,
@@ -32,6 +31,7 @@ from bench.data.pyav_reader import (
     seeks_land,
 )
 from bench.data.shards import source_of
+from bench.data.silent_damage import Reading
 from bench.errors import InputError, UnknownNameError, VideoError
 
 BACKENDS = ("auto", "pyav", "torchcodec", "nvdec", "frames")
@@ -142,7 +142,8 @@ def _probe_folder(path: Path) -> VideoFacts:
 
 
 def _probe_file(path: Path) -> VideoFacts:
-    with opened(path) as (container, stream), listening(container, stream) as reading:
+    with opened(path) as (container, stream):
+        reading = Reading(path, container, stream)
         timeline, first, first_unsound, problem = Timeline(), None, None, ""
         number = -1
         try:

@@ -4,10 +4,11 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import av.logging
 import pytest
 
+from bench.data.container import break_in_chain
 from bench.data.decode import probe
+from bench.data.shards import source_of
 
 Write = Callable[..., Path]
 
@@ -57,10 +58,22 @@ def test_what_is_said_of_one_file_is_not_held_against_another(whole: Path, holed
     assert len(set(verdicts)) == 2
 
 
-def test_ffmpeg_is_told_to_be_silent_again(holed: Path) -> None:
-    before = av.logging.get_level(), av.logging.get_skip_repeated()
-    probe(holed)
-    assert (av.logging.get_level(), av.logging.get_skip_repeated()) == before
+def test_elements_of_a_kind_not_known_yet_are_no_damage(whole: Path, tmp_path: Path) -> None:
+    """Readers of Matroska pass over what they do not know: an element of a made-up kind before the first cluster."""
+    content = whole.read_bytes()
+    at = content.index(bytes.fromhex("1f43b675"))
+    path = tmp_path / f"newer{whole.suffix}"
+    path.write_bytes(content[:at] + b"\x42\x99\x83abc" + content[at:])
+    assert break_in_chain(source_of(path)) is None
+    path.write_bytes(content[:at] + b"\x42\x99\x83abcd" + content[at:])
+    assert break_in_chain(source_of(path)) == at
+
+
+@pytest.mark.parametrize("keep", [0, 3, 100, -1, -5000])
+def test_a_file_that_ends_early_is_cut_not_broken(whole: Path, tmp_path: Path, keep: int) -> None:
+    path = tmp_path / f"cut{whole.suffix}"
+    path.write_bytes(whole.read_bytes()[:keep])
+    assert break_in_chain(source_of(path)) is None
 
 
 def test_a_packet_that_came_damaged_is_damage(tmp_path: Path, write_video: Write) -> None:
