@@ -175,10 +175,10 @@ def _finding(base: _Sample, head: _Sample, *, pair: Pair, rules: _Rules, is_view
     rule = rules.of(suite, metric)
     is_deciding = rule is not None if rules.are_any else metric.better is not None and not is_view
     row = _row(metric, base, head, pair=pair, is_deciding=is_deciding)
-    if head.known:
+    if head.known and (base.known or not base.throttled):
         rules.answer(suite, metric)
     if not base.known or not head.known:
-        return _unknown(row, base, head)
+        return _unknown(row, base, head, in_turns=share is not None)
     if head.named is not None and head.named.unit != metric.unit:
         return settle(row, "inconclusive", f"in {metric.unit} in base and in {head.named.unit} in head")
     noise = find_noise(base.values, runs=len(head.known)) if rule is not None and rule.needs_noise else None
@@ -214,11 +214,16 @@ def _row(metric: Metric, base: _Sample, head: _Sample, *, pair: Pair, is_decidin
     )
 
 
-def _unknown(row: Row, base: _Sample, head: _Sample) -> Finding:
-    """A metric that one side or both do not know. What head has lost is a gap; what base never knew is not."""
+def _unknown(row: Row, base: _Sample, head: _Sample, *, in_turns: bool) -> Finding:
+    """A metric that one side or both do not know. What head has lost is a gap, and so is what base has only throttled
+    runs of; what base never knew is none. Runs that are still to come, in turns, may not be throttled.
+    """
+    row = replace(row, is_open=in_turns and bool(base.throttled or head.throttled))
     if not base.known:
         reason = f"unknown in {'both' if not head.known else 'base'}{_why_unknown(base)}"
-        return settle(replace(row, is_deciding=False), "inconclusive", reason)
+        is_lost = base.throttled > 0
+        row = replace(row, is_missing=is_lost, is_deciding=row.is_deciding and is_lost)
+        return settle(row, "inconclusive", reason)
     return settle(replace(row, is_missing=True), "inconclusive", f"known in base, unknown in head{_why_unknown(head)}")
 
 

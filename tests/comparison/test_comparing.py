@@ -200,6 +200,29 @@ def test_throttled_runs_do_not_count_as_runs(record: Make, runs: Runs, latency: 
     assert "1 throttled run left out" in row.reason
 
 
+@pytest.mark.parametrize("gate", [None, {"latency.p50_ms": "3%", "params.total": "0"}, {"latency.p50_ms": "3%"}])
+@pytest.mark.parametrize("is_head_hot", [False, True])
+def test_a_metric_of_which_base_has_only_throttled_runs_is_incomplete(
+    record: Make, latency: Make, params: Make, gate: dict[str, str] | None, is_head_hot: bool
+) -> None:
+    def side(value: float, *, is_hot: bool) -> list[Record]:
+        status = "throttled" if is_hot else "ok"
+        return [record(latency(value), params(5), run=i, status=status) for i in range(5)]
+
+    comparison = compare(side(10, is_hot=True), side(30, is_hot=is_head_hot), gate=gate)
+    row = next(row for row in comparison.rows if row.metric == "latency.p50_ms")
+    assert (row.verdict, row.is_deciding, row.is_missing) == ("inconclusive", True, True)
+    assert "5 runs throttled" in row.reason
+    assert comparison.exit_code() == 3
+    assert comparison.is_empty == (gate == {"latency.p50_ms": "3%"})
+
+
+def test_in_turns_throttled_runs_of_base_are_followed_by_others(record: Make, latency: Make, runs: Runs) -> None:
+    hot = [record(latency(10.0), run=i, status="throttled") for i in range(5)]
+    assert only(compare(hot, runs(QUIET), shares={hot[0].case_id: 1.0})).is_open
+    assert not only(compare(hot, runs(QUIET))).is_open
+
+
 @pytest.mark.parametrize(("base", "head"), [([], []), ([1.0] * 5, []), ([], [1.0] * 5)])
 def test_nothing_compared_is_never_fine(runs: Runs, base: list[float], head: list[float]) -> None:
     comparison = compare(runs(base), runs(head))
