@@ -1,6 +1,7 @@
 """Accuracies: two networks' answers to the same videos where both were kept, else the intervals over videos."""
 
 import csv
+import math
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -108,6 +109,10 @@ def _labels(answers: Answers) -> dict[str, str]:
 
 
 def _estimate(metric: Metric) -> Estimate | None:
+    """A share with its interval; None where that is undefined or has no width, which says nothing of how sure it is."""
     if metric.interval is None or metric.value is None:
         return None
-    return Estimate(value=metric.value, low=metric.interval[0], high=metric.interval[1])
+    low, high = metric.interval
+    if not (math.isfinite(low) and math.isfinite(high) and low < high):
+        return None
+    return Estimate(value=metric.value, low=low, high=high)

@@ -158,9 +158,9 @@ def _doubt(finding: Finding, p: float) -> str | None:
 
     change = finding.change
     assert change is not None
-    if p >= ALPHA:
+    if not p < ALPHA:
         return f"it may be noise ({p_value(p)}, below {ALPHA:g} is asked)"
-    if change.low <= 0 <= change.high:
+    if not (change.low > 0 or change.high < 0):
         return "the interval holds no change too"
     if finding.values[0] and finding.share is None and (ranks := mann_whitney(*finding.values)) >= WITNESS_ALPHA:
         return f"the Mann-Whitney test does not confirm it ({p_value(ranks)})"
