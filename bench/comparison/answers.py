@@ -25,11 +25,6 @@ class Answers:
     ranks: dict[str, tuple[str, int]]
 
 
-def is_share(metric: Metric) -> bool:
-    """Whether a metric is a share of videos, so that the number of videos says how sure one run is."""
-    return metric.name.startswith("accuracy.") and metric.unit == "%"
-
-
 def find_share(row: Row, limits: Limits, base: tuple[Run, Metric], head: tuple[Run, Metric]) -> Finding:
     """McNemar's test on the videos that only one of the two gets right, else the binomial intervals of both."""
     match = TOP.fullmatch(base[1].name)

@@ -1,9 +1,9 @@
 """The regression gate: two sets of records become verdicts, each with its reason."""
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from bench.comparison.answers import find_share, is_share
+from bench.comparison.answers import find_share
 from bench.comparison.baselines import PREFIX, baseline_files
 from bench.comparison.judging import (
     Finding,
@@ -16,7 +16,14 @@ from bench.comparison.judging import (
     metric_values,
     settle,
 )
-from bench.comparison.likeness import Unlike, depends_on_machine, noteworthy_fields, unlike_fields
+from bench.comparison.likeness import (
+    Unlike,
+    depends_on_machine,
+    is_of_machine,
+    is_share,
+    noteworthy_fields,
+    unlike_fields,
+)
 from bench.comparison.limits import GateValue, Rule, limits_of, read_rules, rule_for
 from bench.comparison.neighbours import values_beside
 from bench.comparison.outcome import Comparison, Row
@@ -46,18 +53,22 @@ def compare(
     `baseline:BRANCH[:folder]`: what was kept of head's suites on machines like head's. `gate` adds to the
     rules of head's suites, or else base's: by metric name, key or pattern, a threshold (`3%`, `0.5pt`, `200MiB`) for
     the worse direction, or `{max_drop: …, max_rise: …}`. Where there is any rule, only metrics with one decide.
-    InputError where environments or protocols are unlike, unless `across`, which marks each verdict.
+    InputError where environments or protocols are unlike, unless `across`, which marks each verdict; unlike machines
+    matter only to figures of them that decide, and others are not judged there.
     `differing` names what is meant to differ: `model`, `software`. `shares` are for a look at runs that are measured in
     turns (`looks.py`): by case id in head, which share of the error rate it may spend.
     """
     given = read_rules(gate or {})
-    with open_side(head) as new, open_side(_base_of(base, new, across=across)) as old:
+    with open_side(head) as new, open_side(_base_of(base, new, given, across=across)) as old:
         pairs = pair_cases(old, new, differing=differing)
-        unlike = _unlike(pairs, differing)
+        rules = _Rules(old, new, given)
+        unlike = _unlike(pairs, differing, lambda pair: across or _decides_by_machine(pair, rules))
         if unlike and not across:
             raise InputError(_refusal(unlike))
-        rules = _Rules(old, new, given)
-        findings = [finding for pair in pairs for finding in _findings(pair, rules, shares)]
+        elsewhere = {} if across else {id(pair): _unlike([pair], differing, lambda _: True) for pair in pairs}
+        findings = [
+            finding for pair in pairs for finding in _findings(pair, rules, shares, elsewhere.get(id(pair), []))
+        ]
         rows = _judged(findings, in_turns=shares is not None)
         missing, added = left_over(old, new, pairs)
         return Comparison(
@@ -77,12 +88,17 @@ def compare(
         )
 
 
-def _base_of(base: Source | Iterable[Record], head: Side, *, across: bool) -> Source | Iterable[Record]:
-    """`base` itself, or the files of a baseline that answer to head's suites and machine."""
+def _base_of(
+    base: Source | Iterable[Record], head: Side, given: Mapping[str, Rule], *, across: bool
+) -> Source | Iterable[Record]:
+    """`base` itself, or the files of a baseline that answer to head's suites and, where it matters, its machine."""
     if not (isinstance(base, str) and base.startswith(PREFIX)):
         return base
-    records = [record for case in head.cases.values() for record in (*case.records, *case.failures)]
-    return baseline_files(base, records, across=across)
+    cases = head.cases.values()
+    records = [record for case in cases for record in (*case.records, *case.failures)]
+    rules = _Rules(head, head, given)
+    by_machine = any(_decides_by_machine(Pair(base=case, head=case), rules) for case in cases)
+    return baseline_files(base, records, across=across or not by_machine)
 
 
 class _Rules:
@@ -99,6 +115,10 @@ class _Rules:
     def of(self, suite: str, metric: Metric) -> Rule | None:
         found = rule_for(metric, self._given) or rule_for(metric, self._of_suite[suite])
         return None if found is None else found[1]
+
+    def are_deciding(self, suite: str, metric: Metric, *, is_view: bool) -> bool:
+        """Whether `metric` makes the exit code: by a rule; where there is none at all, by having a direction."""
+        return self.of(suite, metric) is not None if self.are_any else metric.better is not None and not is_view
 
     def answer(self, suite: str, metric: Metric) -> None:
         """Note that head has measured what the rule of `metric` asks for."""
@@ -118,15 +138,38 @@ class _Rules:
                     yield f"{name}: no compared case of suite {suite} has such a metric"
 
 
-def _findings(pair: Pair, rules: _Rules, shares: Mapping[str, float] | None) -> Iterator[Finding]:
-    """One finding for every metric that either side knows."""
+def _findings(
+    pair: Pair, rules: _Rules, shares: Mapping[str, float] | None, elsewhere: Sequence[Unlike]
+) -> Iterator[Finding]:
+    """One finding for every metric that either side knows; figures of a machine are not judged `elsewhere`."""
+    share = None if shares is None else shares.get(pair.head.id, 0.0)
+    for metric, is_view in _metrics(pair):
+        base, head = _Sample.of(pair.base.runs, metric.key), _Sample.of(pair.head.runs, metric.key)
+        finding = _finding(base, head, pair=pair, rules=rules, is_view=is_view, share=share)
+        if elsewhere and is_of_machine(metric):
+            row = replace(finding.row, interval=None, is_open=False)
+            finding = settle(row, "inconclusive", f"of unlike machines ({elsewhere[0]}), so it is not compared")
+        yield finding
+
+
+def _metrics(pair: Pair) -> list[tuple[Metric, bool]]:
+    """Every metric that either side knows, and whether it is a further view on samples that another one carries."""
     metrics = [metric for case in (pair.base, pair.head) for record in case.records for metric in record.metrics]
     telling = {_measure(metric) for metric in metrics if _tells_spread(metric)}
-    for key, metric in {metric.key: metric for metric in metrics}.items():
-        is_view = _measure(metric) in telling and not (_tells_spread(metric) or metric.is_exact)
-        base, head = _Sample.of(pair.base.runs, key), _Sample.of(pair.head.runs, key)
-        share = None if shares is None else shares.get(pair.head.id, 0.0)
-        yield _finding(base, head, pair=pair, rules=rules, is_view=is_view, share=share)
+    return [
+        (metric, _measure(metric) in telling and not (_tells_spread(metric) or metric.is_exact))
+        for metric in {metric.key: metric for metric in metrics}.values()
+    ]
+
+
+def _decides_by_machine(pair: Pair, rules: _Rules) -> bool:
+    """Whether a figure of a machine makes the exit code, so that the machines must be alike."""
+    records = [*pair.base.records, *pair.head.records]
+    known = {m.key for record in records for m in record.metrics if is_of_machine(m) and m.value is not None}
+    suite = pair.head.case.suite
+    return any(
+        metric.key in known and rules.are_deciding(suite, metric, is_view=is_view) for metric, is_view in _metrics(pair)
+    )
 
 
 def _measure(metric: Metric) -> str:
@@ -149,7 +192,7 @@ class _Sample:
     def of(cls, runs: Sequence[Run], key: str) -> "_Sample":
         found = [(run, metric) for run in runs if (metric := run.record.metric(key)) is not None]
         known = [(run, metric) for run, metric in found if metric_values([metric])]
-        steady = [each for each in known if each[0].record.status != "throttled" or not _is_of_machine(each[1])]
+        steady = [each for each in known if each[0].record.status != "throttled" or not is_of_machine(each[1])]
         named = next((metric for _, metric in [*steady, *known, *found]), None)
         return cls(known=tuple(steady), named=named, throttled=len(known) - len(steady))
 
@@ -163,17 +206,13 @@ class _Sample:
         return [values_beside(own[index], others[index]) for index in sorted(own.keys() & others.keys())]
 
 
-def _is_of_machine(metric: Metric) -> bool:
-    return not metric.is_exact and not is_share(metric)
-
-
 def _finding(base: _Sample, head: _Sample, *, pair: Pair, rules: _Rules, is_view: bool, share: float | None) -> Finding:
     """What is known of one metric. A further view on samples that another metric carries decides only under a rule."""
     metric = base.named or head.named
     assert metric is not None
     suite = pair.head.case.suite
     rule = rules.of(suite, metric)
-    is_deciding = rule is not None if rules.are_any else metric.better is not None and not is_view
+    is_deciding = rules.are_deciding(suite, metric, is_view=is_view)
     row = _row(metric, base, head, pair=pair, is_deciding=is_deciding)
     if head.known and (base.known or not base.throttled):
         rules.answer(suite, metric)
@@ -262,9 +301,13 @@ def _judged(findings: Sequence[Finding], *, in_turns: bool) -> list[Row]:
     return [rows[id(finding)] for finding in findings]
 
 
-def _unlike(pairs: Sequence[Pair], differing: Collection[str]) -> list[Unlike]:
+def _unlike(pairs: Sequence[Pair], differing: Collection[str], of_machine: Callable[[Pair], bool]) -> list[Unlike]:
     """Every differing fact once, whatever the number of cases it differs in; not those of a group that is meant to."""
-    found = [field for pair in pairs for field in unlike_fields(pair.base.records, pair.head.records)]
+    found = [
+        field
+        for pair in pairs
+        for field in unlike_fields(pair.base.records, pair.head.records, of_machine=of_machine(pair))
+    ]
     return [field for field in dict.fromkeys(found) if field.field.partition(".")[0] not in differing]
 
 

@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from bench.schema import Json, Record
+from bench.schema import Json, Metric, Record
 
 ACCELERATOR_FACTS = ("gpu", "gpu_driver", "gpu_mig", "gpu_power_limit_w", "architecture")
 PROCESSOR_FACTS = ("cpu", "cpu_threads_usable")
@@ -31,9 +31,11 @@ class Unlike:
         return f"{self.field}: {' and '.join(self.base)} in base, {' and '.join(self.head)} in head"
 
 
-def unlike_fields(base: Sequence[Record], head: Sequence[Record]) -> list[Unlike]:
-    """Facts that decide whether these runs of one case may be compared, and are not the same in all of them."""
-    of_machine = any(depends_on_machine(record) for record in (*base, *head))
+def unlike_fields(base: Sequence[Record], head: Sequence[Record], *, of_machine: bool) -> list[Unlike]:
+    """Facts that decide whether these runs of one case may be compared, and are not the same in all of them.
+
+    Those of hardware and software decide only where a figure `of_machine` is to be compared.
+    """
     sides = [[dict(_deciding(r, of_machine=of_machine)) for r in side] for side in (base, head)]
     return [*_differing(*sides), *_versions_apart(base, head)]
 
@@ -59,9 +61,19 @@ def noteworthy_fields(base: Sequence[Record], head: Sequence[Record]) -> list[Un
     return _differing([dict(_telling(r)) for r in base], [dict(_telling(r)) for r in head])
 
 
+def is_share(metric: Metric) -> bool:
+    """Whether a metric is a share of videos, so that the number of videos says how sure one run is."""
+    return metric.name.startswith("accuracy.") and metric.unit == "%"
+
+
+def is_of_machine(metric: Metric) -> bool:
+    """Whether a figure is of the machine it was measured on: neither exact nor a share of videos."""
+    return not metric.is_exact and not is_share(metric)
+
+
 def depends_on_machine(record: Record) -> bool:
-    """Whether any figure is of this machine: neither exact nor about accuracy."""
-    return any(not (m.is_exact or m.name.startswith("accuracy.") or m.value is None) for m in record.metrics)
+    """Whether any figure of a record is of its machine."""
+    return any(is_of_machine(metric) and metric.value is not None for metric in record.metrics)
 
 
 def _deciding(record: Record, *, of_machine: bool) -> Iterator[tuple[str, Json]]:

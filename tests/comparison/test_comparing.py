@@ -290,6 +290,40 @@ def test_counts_compare_between_machines(record: Make, params: Make) -> None:
     assert compare([record(params(1))], [record(params(1), environment=other)]).exit_code() == 0
 
 
+def trained(record: Make, factor: float, gpu: str) -> list[Record]:
+    """Five trainings: an accuracy, which is of the videos, and the seconds they took, which are of the machine."""
+    top = Metric(name="accuracy.top1", value=50.0, unit="%", better="higher", interval=(48.0, 52.0))
+    return [
+        record(
+            top,
+            Metric(name="accuracy.train_seconds", value=factor * v, unit="s", better="lower"),
+            run=i,
+            measures={"accuracy": {}},
+            environment=Environment(hardware={"gpu": gpu}),
+        )
+        for i, v in enumerate(QUIET)
+    ]
+
+
+@pytest.mark.parametrize("gate", [{"accuracy.train_seconds": "3%"}, {"accuracy.*": "3%"}])
+def test_times_of_trainings_are_compared_on_one_machine_only(record: Make, gate: dict[str, str]) -> None:
+    with pytest.raises(InputError, match=r"hardware\.gpu: H100 in base, H200 in head"):
+        compare(trained(record, 1, "H100"), trained(record, 3, "H200"), gate=gate)
+    comparison = compare(trained(record, 1, "H100"), trained(record, 3, "H200"), gate=gate, across=True)
+    assert all(row.is_across for row in comparison.rows)
+
+
+@pytest.mark.parametrize("gate", [None, {"accuracy.top1": "0.5pt"}])
+def test_accuracies_that_alone_decide_compare_between_machines(record: Make, gate: dict[str, str] | None) -> None:
+    comparison = compare(trained(record, 1, "H100"), trained(record, 3, "H200"), gate=gate)
+    top, seconds = comparison.rows
+    assert (top.verdict, top.is_across, comparison.exit_code()) == ("same", False, 0)
+    assert (seconds.verdict, seconds.is_deciding, seconds.interval) == ("inconclusive", False, None)
+    assert "unlike machines (hardware.gpu: H100 in base, H200 in head)" in seconds.reason
+    alike = compare(trained(record, 1, "H100"), trained(record, 3, "H100"), gate=gate)
+    assert [row.verdict for row in alike.rows] == ["same", "slower"]
+
+
 def test_cases_that_differ_in_precision_are_compared_only_across(runs: Runs) -> None:
     base, head = runs(QUIET, precision="fp32"), runs(times(QUIET, 0.5), precision="bf16")
     with pytest.raises(InputError, match="precision: fp32 in base, bf16 in head"):
