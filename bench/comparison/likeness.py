@@ -1,7 +1,7 @@
 """Whether two sets of records may be compared: the facts that decide it, and those that are only worth a note."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 from bench.schema import Json, Metric, Record
@@ -36,7 +36,8 @@ def unlike_fields(base: Sequence[Record], head: Sequence[Record], *, of_machine:
 
     Those of hardware and software decide only where a figure `of_machine` is to be compared.
     """
-    sides = [[dict(_deciding(r, of_machine=of_machine)) for r in side] for side in (base, head)]
+    measures = set.intersection(*({*record.case.measures} for record in (*base, *head)))
+    sides = [[dict(_deciding(r, measures, of_machine=of_machine)) for r in side] for side in (base, head)]
     return [*_differing(*sides), *_versions_apart(base, head)]
 
 
@@ -76,8 +77,8 @@ def depends_on_machine(record: Record) -> bool:
     return any(is_of_machine(metric) and metric.value is not None for metric in record.metrics)
 
 
-def _deciding(record: Record, *, of_machine: bool) -> Iterator[tuple[str, Json]]:
-    yield from _protocol(record)
+def _deciding(record: Record, measures: Collection[str], *, of_machine: bool) -> Iterator[tuple[str, Json]]:
+    yield from _protocol(record, measures)
     for axis in RUN_AXES:
         yield axis, getattr(record.case.point, axis)
     if of_machine:
@@ -96,14 +97,15 @@ def machine_facts(record: Record) -> Iterator[tuple[str, Json]]:
         yield f"software.{name}", software.get(name)
 
 
-def _protocol(record: Record) -> Iterator[tuple[str, Json]]:
+def _protocol(record: Record, measures: Collection[str]) -> Iterator[tuple[str, Json]]:
+    """How accuracies were taken, and the options of those `measures` that all runs have."""
     protocol = record.details.get("protocol")
     if isinstance(protocol, dict):
         for name, value in protocol.items():
             if name not in FREE_PROTOCOL:
                 yield f"protocol.{name}", value
-    for measure, options in record.case.measures.items():
-        for name, value in options.items():
+    for measure in sorted(measures):
+        for name, value in record.case.measures[measure].items():
             if name not in FREE_OPTIONS:
                 yield f"measure.{measure}.{name}", value
 

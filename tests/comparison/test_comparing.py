@@ -417,6 +417,17 @@ def test_measures_of_other_versions_are_unlike(runs: Callable[..., list[Record]]
     assert compare(runs([10.0] * 5), at(3)).rows
 
 
+def test_a_new_measure_with_options_does_not_refuse_the_old_ones(runs: Callable[..., list[Record]]) -> None:
+    old, new = {"latency": {"max_s": 1}}, {"latency": {"max_s": 1}, "energy": {"min_s": 10}}
+    for base, head in ((old, new), (new, old), (new, new)):
+        assert compare(runs(QUIET, measures=base), runs(QUIET, measures=head)).rows[0].verdict == "same"
+    other = {"latency": {"max_s": 2}, "energy": {"min_s": 10}}
+    with pytest.raises(InputError, match=r"measure\.latency\.max_s: 1 in base, 2 in head"):
+        compare(runs(QUIET, measures=old), runs(QUIET, measures=other))
+    with pytest.raises(InputError, match=r"measure\.energy\.min_s"):
+        compare(runs(QUIET, measures=new), runs(QUIET, measures={**new, "energy": {"min_s": 5}}))
+
+
 def test_a_head_that_computes_something_else_is_no_faster_head(runs: Callable[..., list[Record]]) -> None:
     def with_parity(value: float, is_within: bool) -> list[Record]:
         return runs([value] * 5, details={"parity": {"is_within_tolerance": is_within}})
