@@ -46,6 +46,7 @@ def compare(
     across: bool = False,
     differing: Collection[str] = (),
     shares: Mapping[str, float] | None = None,
+    partners: Mapping[str, str] | None = None,
 ) -> Comparison:
     """Verdicts of `head` against `base`, per case and metric.
 
@@ -56,11 +57,12 @@ def compare(
     InputError where environments or protocols are unlike, unless `across`, which marks each verdict; unlike machines
     matter only to figures of them that decide, and others are not judged there.
     `differing` names what is meant to differ: `model`, `software`. `shares` are for a look at runs that are measured in
-    turns (`looks.py`): by case id in head, which share of the error rate it may spend.
+    turns (`looks.py`): by case id in head, which share of the error rate it may spend. `partners` are the pairs
+    where they are known, ids of base by ids of head.
     """
     given = read_rules(gate or {})
     with open_side(head) as new, open_side(_base_of(base, new, given, across=across)) as old:
-        pairs = pair_cases(old, new, differing=differing)
+        pairs = pair_cases(old, new, differing=differing, partners=partners)
         rules = _Rules(old, new, given)
         unlike = _unlike(pairs, differing, lambda pair: across or _decides_by_machine(pair, rules))
         if unlike and not across:

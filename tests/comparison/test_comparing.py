@@ -305,6 +305,43 @@ def trained(record: Make, factor: float, gpu: str) -> list[Record]:
     ]
 
 
+def depths(runs: Runs, *, model: str, factor: float = 1.0, **argument: list[int]) -> list[Record]:
+    """Five runs of a model for each value of its one argument, the second of them slower by `factor`."""
+    [(name, values)] = argument.items()
+    return [
+        each
+        for place, value in enumerate(values)
+        for each in runs(times(QUIET, factor if place else 1.0), model=model, args={name: value})
+    ]
+
+
+def test_arguments_tell_the_cases_of_two_models_apart(runs: Runs) -> None:
+    base, head = depths(runs, model="c3d", depth=[1, 3]), depths(runs, model="r3d", depth=[1, 3], factor=1.2)
+    for sides in ((base, head), (base, depths(runs, model="c3d", depth=[1, 3], factor=1.2))):
+        comparison = compare(*sides, differing=["model"])
+        assert [row.verdict for row in comparison.rows] == ["same", "slower"]
+        assert not comparison.missing
+    assert len(compare(base[:5], depths(runs, model="r3d", width=[8]), differing=["model"]).rows) == 1
+
+
+def test_partners_that_are_known_are_the_pairs_and_others_are_left_over(runs: Runs) -> None:
+    base, head = depths(runs, model="c3d", depth=[1, 3]), depths(runs, model="r3d", width=[8, 9], factor=1.2)
+    ids = [list(dict.fromkeys(record.case_id for record in side)) for side in (base, head)]
+    partners = dict(zip(ids[1], ids[0], strict=True))
+    comparison = compare(base, head, differing=["model"], partners=partners)
+    assert [(row.case_id, row.verdict) for row in comparison.rows] == [(ids[1][0], "same"), (ids[1][1], "slower")]
+    half = compare(base, head, differing=["model"], partners={ids[1][0]: ids[0][0]})
+    assert [each.case_id for each in (*half.missing, *half.added)] == [ids[0][1], ids[1][1]]
+
+
+def test_cases_that_no_one_case_answers_to_are_missing_not_fine(runs: Runs) -> None:
+    """Two models on either side, of which it cannot be said which is which; the third case is compared."""
+    base = [*runs(QUIET), *runs(QUIET, model="r3d"), *runs(QUIET, batch=8)]
+    comparison = compare(base, base, differing=["model"])
+    assert (len(comparison.rows), len(comparison.missing), len(comparison.added)) == (1, 2, 2)
+    assert comparison.exit_code() == 3
+
+
 @pytest.mark.parametrize("gate", [{"accuracy.train_seconds": "3%"}, {"accuracy.*": "3%"}])
 def test_times_of_trainings_are_compared_on_one_machine_only(record: Make, gate: dict[str, str]) -> None:
     with pytest.raises(InputError, match=r"hardware\.gpu: H100 in base, H200 in head"):
