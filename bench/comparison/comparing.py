@@ -3,7 +3,7 @@
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from bench.comparison.answers import find_share
+from bench.comparison.answers import find_networks
 from bench.comparison.baselines import PREFIX, baseline_files
 from bench.comparison.judging import (
     Finding,
@@ -13,7 +13,6 @@ from bench.comparison.judging import (
     find_noise,
     find_runs,
     find_turns,
-    metric_values,
     settle,
 )
 from bench.comparison.likeness import (
@@ -25,11 +24,11 @@ from bench.comparison.likeness import (
     unlike_fields,
 )
 from bench.comparison.limits import GateValue, Rule, limits_of, read_rules, rule_for
-from bench.comparison.neighbours import values_beside
 from bench.comparison.outcome import Comparison, Row
 from bench.comparison.pairing import Pair, departures_of, failures_of, left_over, pair_cases
-from bench.comparison.sides import Run, Side, open_side
-from bench.comparison.wording import count
+from bench.comparison.samples import Sample, remark
+from bench.comparison.sides import Side, open_side
+from bench.comparison.trainings import find_trainings, mean_row, recipe_of, trainings_of
 from bench.errors import InputError
 from bench.schema import Metric, Record
 from bench.stats import median
@@ -67,10 +66,18 @@ def compare(
         unlike = _unlike(pairs, differing, lambda pair: across or _decides_by_machine(pair, rules))
         if unlike and not across:
             raise InputError(_refusal(unlike))
-        elsewhere = {} if across else {id(pair): _unlike([pair], differing, lambda _: True) for pair in pairs}
-        findings = [
-            finding for pair in pairs for finding in _findings(pair, rules, shares, elsewhere.get(id(pair), []))
+        recipes = _by_recipe(pairs)
+        terms = [
+            _Terms(
+                pair=pair,
+                rules=rules,
+                share=None if shares is None else shares.get(pair.head.id, 0.0),
+                elsewhere=[] if across else _unlike([pair], differing, lambda _: True),
+                siblings=recipes.get(recipe_of(pair), []),
+            )
+            for pair in pairs
         ]
+        findings = [finding for each in terms for finding in _findings(each)]
         rows = _judged(findings, in_turns=shares is not None)
         missing, added = left_over(old, new, pairs)
         return Comparison(
@@ -140,17 +147,37 @@ class _Rules:
                     yield f"{name}: no compared case of suite {suite} has such a metric"
 
 
-def _findings(
-    pair: Pair, rules: _Rules, shares: Mapping[str, float] | None, elsewhere: Sequence[Unlike]
-) -> Iterator[Finding]:
-    """One finding for every metric that either side knows; figures of a machine are not judged `elsewhere`."""
-    share = None if shares is None else shares.get(pair.head.id, 0.0)
-    for metric, is_view in _metrics(pair):
-        base, head = _Sample.of(pair.base.runs, metric.key), _Sample.of(pair.head.runs, metric.key)
-        finding = _finding(base, head, pair=pair, rules=rules, is_view=is_view, share=share)
-        if elsewhere and is_of_machine(metric):
+@dataclass(frozen=True, kw_only=True)
+class _Terms:
+    """What the metrics of one pair of cases are judged by.
+
+    `share` is what may be spent at this look, where runs are taken in turns; `elsewhere` how the machines differ, where
+    that was let pass since no figure of them decides; `siblings` the pairs that differ in nothing but the seed.
+    """
+
+    pair: Pair
+    rules: _Rules
+    share: float | None
+    elsewhere: Sequence[Unlike]
+    siblings: Sequence[Pair]
+
+
+def _by_recipe(pairs: Sequence[Pair]) -> dict[str, list[Pair]]:
+    """Pairs that differ in nothing but the seed, by their recipe; those without a seed are in none."""
+    found: dict[str, list[Pair]] = {}
+    for pair in pairs:
+        if recipe := recipe_of(pair):
+            found.setdefault(recipe, []).append(pair)
+    return found
+
+
+def _findings(terms: _Terms) -> Iterator[Finding]:
+    """One finding for every metric that either side knows; figures of unlike machines are not judged."""
+    for metric, is_view in _metrics(terms.pair):
+        finding = _finding(metric.key, terms, is_view=is_view)
+        if terms.elsewhere and is_of_machine(metric):
             row = replace(finding.row, interval=None, is_open=False)
-            finding = settle(row, "inconclusive", f"of unlike machines ({elsewhere[0]}), so it is not compared")
+            finding = settle(row, "inconclusive", f"of unlike machines ({terms.elsewhere[0]}), so it is not compared")
         yield finding
 
 
@@ -182,34 +209,14 @@ def _tells_spread(metric: Metric) -> bool:
     return bool(metric.samples) or metric.interval is not None
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Sample:
-    """One metric in the runs of one side: those that know it, and how many throttled ones were left out of them."""
-
-    known: tuple[tuple[Run, Metric], ...]
-    named: Metric | None
-    throttled: int
-
-    @classmethod
-    def of(cls, runs: Sequence[Run], key: str) -> "_Sample":
-        found = [(run, metric) for run in runs if (metric := run.record.metric(key)) is not None]
-        known = [(run, metric) for run, metric in found if metric_values([metric])]
-        steady = [each for each in known if each[0].record.status != "throttled" or not is_of_machine(each[1])]
-        named = next((metric for _, metric in [*steady, *known, *found]), None)
-        return cls(known=tuple(steady), named=named, throttled=len(known) - len(steady))
-
-    @property
-    def values(self) -> list[float]:
-        return metric_values([metric for _, metric in self.known])
-
-    def beside(self, other: "_Sample") -> list[tuple[float, float]]:
-        """Values of runs with one index on both sides: neighbours in time, where runs were taken in turns."""
-        own, others = ({run.record.run_index: m for run, m in side.known} for side in (self, other))
-        return [values_beside(own[index], others[index]) for index in sorted(own.keys() & others.keys())]
+def _samples(pair: Pair, key: str) -> tuple[Sample, Sample]:
+    return Sample.of(pair.base.runs, key), Sample.of(pair.head.runs, key)
 
 
-def _finding(base: _Sample, head: _Sample, *, pair: Pair, rules: _Rules, is_view: bool, share: float | None) -> Finding:
+def _finding(key: str, terms: _Terms, *, is_view: bool) -> Finding:
     """What is known of one metric. A further view on samples that another metric carries decides only under a rule."""
+    pair, rules, share = terms.pair, terms.rules, terms.share
+    base, head = _samples(pair, key)
     metric = base.named or head.named
     assert metric is not None
     suite = pair.head.case.suite
@@ -225,18 +232,25 @@ def _finding(base: _Sample, head: _Sample, *, pair: Pair, rules: _Rules, is_view
     noise = find_noise(base.values, runs=len(head.known)) if rule is not None and rule.needs_noise else None
     if isinstance(noise, str):
         return settle(replace(row, is_open=share is not None), "inconclusive", noise)
+    is_exact = all(m.is_exact for _, m in (*base.known, *head.known))
+    trainings = None
+    if is_share(metric) and not is_exact:
+        trainings = trainings_of(base, head, [_samples(each, key) for each in terms.siblings])
+        row = row if trainings is None else mean_row(row, trainings)
     limits = limits_of(metric, rule, base=row.base or 0.0, noise=noise)
     row = replace(row, limit=limits.text)
-    if all(m.is_exact for _, m in (*base.known, *head.known)):
+    if is_exact:
         return find_exact(row, limits, base.values, head.values)
+    if trainings is not None:
+        return find_trainings(row, limits, trainings, recipe=recipe_of(pair))
     if is_share(metric):
-        return find_share(row, limits, base.known[-1], head.known[-1])
+        return find_networks(row, limits, base.known[-1], head.known[-1])
     if share is not None:
-        return find_turns(row, limits, base.beside(head), share=share, note=_remark(base, head))
-    return find_runs(row, limits, base.values, head.values, note=_remark(base, head))
+        return find_turns(row, limits, base.beside(head), share=share, note=remark(base, head))
+    return find_runs(row, limits, base.values, head.values, note=remark(base, head))
 
 
-def _row(metric: Metric, base: _Sample, head: _Sample, *, pair: Pair, is_deciding: bool) -> Row:
+def _row(metric: Metric, base: Sample, head: Sample, *, pair: Pair, is_deciding: bool) -> Row:
     old, new = (median(side.values) if side.known else None for side in (base, head))
     return Row(
         suite=pair.head.case.suite,
@@ -255,33 +269,17 @@ def _row(metric: Metric, base: _Sample, head: _Sample, *, pair: Pair, is_decidin
     )
 
 
-def _unknown(row: Row, base: _Sample, head: _Sample, *, in_turns: bool) -> Finding:
+def _unknown(row: Row, base: Sample, head: Sample, *, in_turns: bool) -> Finding:
     """A metric that one side or both do not know. What head has lost is a gap, and so is what base has only throttled
     runs of; what base never knew is none. Runs that are still to come, in turns, may not be throttled.
     """
     row = replace(row, is_open=in_turns and bool(base.throttled or head.throttled))
     if not base.known:
-        reason = f"unknown in {'both' if not head.known else 'base'}{_why_unknown(base)}"
+        reason = f"unknown in {'both' if not head.known else 'base'}{base.why_unknown}"
         is_lost = base.throttled > 0
         row = replace(row, is_missing=is_lost, is_deciding=row.is_deciding and is_lost)
         return settle(row, "inconclusive", reason)
-    return settle(replace(row, is_missing=True), "inconclusive", f"known in base, unknown in head{_why_unknown(head)}")
-
-
-def _why_unknown(sample: _Sample) -> str:
-    if sample.throttled:
-        return f": {count(sample.throttled, 'run')} throttled; cool the device or lower its clocks, and run again"
-    if sample.named is None:
-        return ": not measured there"
-    return f": {sample.named.note}" if sample.named.note else ""
-
-
-def _remark(base: _Sample, head: _Sample) -> str:
-    throttled = base.throttled + head.throttled
-    if throttled:
-        return f"{count(throttled, 'throttled run')} left out"
-    notes = [sample.named.note for sample in (base, head) if sample.named is not None and sample.named.note]
-    return notes[0] if notes else ""
+    return settle(replace(row, is_missing=True), "inconclusive", f"known in base, unknown in head{head.why_unknown}")
 
 
 def _judged(findings: Sequence[Finding], *, in_turns: bool) -> list[Row]:
@@ -292,14 +290,18 @@ def _judged(findings: Sequence[Finding], *, in_turns: bool) -> list[Row]:
         family = [finding for finding in waiting if finding.row.is_deciding == is_deciding]
         if not family:
             continue
+        tests = {
+            finding.family or str(id(finding)): finding.change.p for finding in family if finding.change is not None
+        }
         if in_turns:
-            rows |= {id(finding): decide_in_turns(finding, comparisons=len(family)) for finding in family}
+            rows |= {id(finding): decide_in_turns(finding, comparisons=len(tests)) for finding in family}
             continue
         from bench.comparison.evidence import holm
 
-        adjusted = holm([finding.change.p for finding in family if finding.change is not None])
-        for finding, p in zip(family, adjusted, strict=True):
-            rows[id(finding)] = decide(finding, p=p, comparisons=len(family))
+        adjusted = dict(zip(tests, holm(list(tests.values())), strict=True))
+        for finding in family:
+            p = adjusted[finding.family or str(id(finding))]
+            rows[id(finding)] = decide(finding, p=p, comparisons=len(tests))
     return [rows[id(finding)] for finding in findings]
 
 

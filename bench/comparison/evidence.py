@@ -105,6 +105,27 @@ def change_of_pairs(base: Sequence[float], head: Sequence[float]) -> Change:
     old, new = np.asarray(base, dtype=np.float64), np.asarray(head, dtype=np.float64)
     is_ratio = bool((old > 0).all() and (new > 0).all())
     steps = np.log(new) - np.log(old) if is_ratio else new - old
+    return _mean_change(steps, is_ratio=is_ratio, how=f"{len(steps)} runs a side in turns")
+
+
+def change_of_seeds(base: Sequence[float], head: Sequence[float]) -> Change:
+    """Change in the metric's unit between trainings with the same seeds, at least two: the mean over seeds."""
+    steps = np.asarray(head, dtype=np.float64) - np.asarray(base, dtype=np.float64)
+    return _mean_change(steps, is_ratio=False, how=f"{len(steps)} seeds")
+
+
+def change_of_trainings(base: Sequence[float], head: Sequence[float]) -> Change:
+    """Change in the metric's unit between independent trainings, at least two a side: the difference of their means."""
+    old, new = np.asarray(base, dtype=np.float64), np.asarray(head, dtype=np.float64)
+    error, degrees, p = (float(each[0]) for each in welch(old[None], new[None]))
+    estimate = float(new.mean() - old.mean())
+    return _students_change(
+        estimate, error=error, degrees=degrees, p=p, is_ratio=False, how=f"{len(old)} and {len(new)} trainings"
+    )
+
+
+def _mean_change(steps: Values, *, is_ratio: bool, how: str) -> Change:
+    """The mean of differences that are one pair's each, with Student's interval and p."""
     estimate, degrees = float(steps.mean()), len(steps) - 1
     error = float(steps.std(ddof=1)) / math.sqrt(len(steps))
     tiny = np.finfo(np.float64).eps * max(1.0, float(np.abs(steps).max()))
@@ -112,6 +133,10 @@ def change_of_pairs(base: Sequence[float], head: Sequence[float]) -> Change:
         error, p = 0.0, float(abs(estimate) <= tiny)
     else:
         p = 2 * float(stdtr(degrees, -abs(estimate) / error))
+    return _students_change(estimate, error=error, degrees=degrees, p=p, is_ratio=is_ratio, how=how)
+
+
+def _students_change(estimate: float, *, error: float, degrees: float, p: float, is_ratio: bool, how: str) -> Change:
     return Change(
         is_ratio=is_ratio,
         estimate=estimate,
@@ -120,7 +145,7 @@ def change_of_pairs(base: Sequence[float], head: Sequence[float]) -> Change:
         error=error,
         degrees=degrees,
         p=p,
-        how=f"{len(steps)} runs a side in turns",
+        how=how,
     ).reaching(0.95)
 
 

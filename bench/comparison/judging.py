@@ -28,6 +28,8 @@ class Finding:
 
     `values` are those of the runs of each side, for the witness; empty where the change is not between runs.
     `share` is what a measurement in turns may spend of the error rate at this look; None where all runs were there.
+    `basis` is said of what the change was read from, `more` of what would decide it where that is not runs. Findings of
+    one `family` rest on the same evidence and count as one comparison.
     """
 
     row: Row
@@ -35,6 +37,9 @@ class Finding:
     change: "Change | None" = None
     values: tuple[tuple[float, ...], tuple[float, ...]] = ((), ())
     share: float | None = None
+    basis: str = ""
+    more: str = ""
+    family: str = ""
 
 
 def settle(row: Row, verdict: Verdict, reason: str) -> Finding:
@@ -120,10 +125,12 @@ def pending(
     change: "Change",
     *,
     values: tuple[tuple[float, ...], tuple[float, ...]] = ((), ()),
+    basis: str = "",
+    more: str = "",
 ) -> Finding:
     """A finding whose verdict waits for the correction for many comparisons."""
-    interval = _ratio_interval(change, row.base)
-    return Finding(row=replace(row, interval=interval), limits=limits, change=change, values=values)
+    row = replace(row, interval=_ratio_interval(change, row.base))
+    return Finding(row=row, limits=limits, change=change, values=values, basis=basis, more=more)
 
 
 def decide(finding: Finding, *, p: float, comparisons: int) -> Row:
@@ -135,7 +142,7 @@ def decide(finding: Finding, *, p: float, comparisons: int) -> Row:
     row = replace(row, p=p)
     is_beyond = change.estimate > rise or change.estimate < -drop
     doubt = _doubt(finding, p) if is_beyond else None
-    said = f"{_said(change.estimate, change, row)} ({_span(change, row)})"
+    said = f"{_said(change.estimate, change, row)} ({_span(change, row)}){finding.basis}"
     if is_beyond and doubt is None:
         return _told(row, *_direction(change.estimate > 0, limits, f"{said}, {p_value(p)}{_allowed(limits)}"))
     is_within = (not limits.guards_rise or change.high <= rise) and (not limits.guards_drop or change.low >= -drop)
@@ -206,8 +213,8 @@ def _advice(finding: Finding, rise: float, drop: float) -> str:
     change, limits = finding.change, finding.limits
     assert change is not None
     assert limits is not None
-    if not finding.values[0]:
-        return "; more videos would tell"
+    if finding.more:
+        return f"; more {finding.more} would tell"
     rooms = [rise - change.estimate] * limits.guards_rise + [drop + change.estimate] * limits.guards_drop
     runs = max(map(len, finding.values)) * change.growth_needed(min(rooms, default=math.inf))
     if finding.share is not None:
