@@ -18,6 +18,7 @@ from bench.comparison.judging import (
 from bench.comparison.likeness import (
     Unlike,
     depends_on_machine,
+    is_drifting,
     is_of_machine,
     is_share,
     noteworthy_fields,
@@ -27,6 +28,7 @@ from bench.comparison.limits import GateValue, Rule, limits_of, read_rules, rule
 from bench.comparison.outcome import Comparison, Row
 from bench.comparison.pairing import Pair, departures_of, failures_of, left_over, pair_cases
 from bench.comparison.samples import Sample, remark
+from bench.comparison.sessions import sessions_of
 from bench.comparison.sides import Side, open_side
 from bench.comparison.trainings import find_trainings, mean_row, recipe_of, trainings_of
 from bench.errors import InputError
@@ -247,7 +249,8 @@ def _finding(key: str, terms: _Terms, *, is_view: bool) -> Finding:
         return find_networks(row, limits, base.known[-1], head.known[-1])
     if share is not None:
         return find_turns(row, limits, base.beside(head), share=share, note=remark(base, head))
-    return find_runs(row, limits, base.values, head.values, note=remark(base, head))
+    sessions = sessions_of(base, head) if is_drifting(metric) else None
+    return find_runs(row, limits, base.values, head.values, note=remark(base, head), sessions=sessions)
 
 
 def _row(metric: Metric, base: Sample, head: Sample, *, pair: Pair, is_deciding: bool) -> Row:
@@ -331,8 +334,8 @@ def _notes(pairs: Sequence[Pair]) -> Iterator[str]:
         yield f"not the same in all runs: {field}"
     if any(_one_after_the_other(pair) for pair in pairs):
         yield (
-            "base and head were measured one after the other: what drifts between sessions looks like a change; "
-            "interleave their runs, or measure both in one job"
+            "base and head were measured one after the other: what changes between two sessions looks like a change of "
+            "the code, so small ones are not certain; measure both in turns with vbench ab"
         )
 
 

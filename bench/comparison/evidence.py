@@ -28,7 +28,8 @@ Values = NDArray[np.float64]
 class Change:
     """From base to head: `estimate` with its 95 % interval, its standard `error`, the `degrees` of freedom and `p`.
 
-    On a ratio's scale these are natural logarithms of head / base, else differences in the metric's unit.
+    On a ratio's scale these are natural logarithms of head / base, else differences in the metric's unit. `floor` is
+    what may change without a cause in the code: the interval is wider by it at either end, `p` is of what exceeds it.
     """
 
     is_ratio: bool
@@ -39,6 +40,7 @@ class Change:
     degrees: float
     p: float
     how: str
+    floor: float = 0.0
 
     def reaching(self, confidence: float) -> "Change":
         """The same change with Student's interval of this confidence, of 1, in the place of its own."""
@@ -47,39 +49,66 @@ class Change:
 
     def detectable(self, tolerance: float, *, alpha: float) -> float:
         """The smallest change that this comparison would have called one, 80 times in 100: noncentral t."""
-        certain = self.error * _noncentrality(self.degrees, alpha)
+        certain = self.floor + self.error * _noncentrality(self.degrees, alpha)
         return max(certain, tolerance + self.error * float(stdtrit(self.degrees, POWER)))
 
     def growth_needed(self, room: float) -> float:
         """How many times as many runs would narrow the interval to `room` on either side."""
-        half = max(self.high - self.estimate, self.estimate - self.low)
+        half = max(self.high - self.estimate, self.estimate - self.low) - self.floor
         return (half / room) ** 2 if room > 0 else math.inf
 
 
-def change_of_runs(base: Sequence[float], head: Sequence[float]) -> Change:
+def change_of_runs(base: Sequence[float], head: Sequence[float], *, floor: float = 0.0) -> Change:
     """Change between independent runs, one value each, at least two a side. Ratio of medians where all are above 0.
 
     The interval is a bootstrap over runs of Harrell and Davis' smooth median, at the percentiles that Student's t asks
-    of so few runs; `p` is Welch's. On logarithms, so that a ratio and its inverse are judged alike.
+    of so few runs; `p` is Welch's. On logarithms, so that a ratio and its inverse are judged alike. `floor` is a share
+    of base that may change without a cause in the code.
     """
     old, new = np.asarray(base, dtype=np.float64), np.asarray(head, dtype=np.float64)
     is_ratio = bool((old > 0).all() and (new > 0).all())
+    floor = math.log1p(floor) if is_ratio else floor * abs(float(np.median(old)))
     if is_ratio:
         old, new = np.log(old), np.log(new)
     estimate = float(np.median(new) - np.median(old))
-    error, degrees, p = (float(each[0]) for each in welch(old[None], new[None]))
+    shift = float(np.clip(new.mean() - old.mean(), -floor, floor))
+    error, degrees, p = (float(each[0]) for each in welch(old[None], new[None] - shift))
     low = high = estimate
     if error > 0:
         low, high = (float(each[0]) for each in bootstrap_interval(old[None], new[None], degrees=np.array([degrees])))
     return Change(
         is_ratio=is_ratio,
         estimate=estimate,
-        low=min(low, estimate),
-        high=max(high, estimate),
+        low=min(low, estimate) - floor,
+        high=max(high, estimate) + floor,
         error=error,
         degrees=degrees,
         p=p,
         how=f"{len(old)} and {len(new)} runs",
+        floor=floor,
+    )
+
+
+def change_of_sessions(base: Sequence[Sequence[float]], head: Sequence[Sequence[float]]) -> Change:
+    """Change between sessions of a machine, at least three in all: of the means over sessions of their runs' medians.
+
+    One session of head says nothing of how far sessions differ, so the spread is that of both sides together: Student's
+    interval and p. On logarithms where all values are above 0.
+    """
+    old, new = (np.array([float(np.median(session)) for session in side]) for side in (base, head))
+    is_ratio = bool(min(min(session) for side in (base, head) for session in side) > 0)
+    if is_ratio:
+        old, new = np.log(old), np.log(new)
+    degrees = len(old) + len(new) - 2
+    spread = math.sqrt((len(old) * float(old.var()) + len(new) * float(new.var())) / degrees)
+    estimate = float(new.mean() - old.mean())
+    return _students_change(
+        estimate,
+        error=spread * math.sqrt(1 / len(old) + 1 / len(new)),
+        degrees=degrees,
+        size=_size(old, new),
+        is_ratio=is_ratio,
+        how=f"{len(old)} and {len(new)} sessions",
     )
 
 
@@ -105,38 +134,43 @@ def change_of_pairs(base: Sequence[float], head: Sequence[float]) -> Change:
     old, new = np.asarray(base, dtype=np.float64), np.asarray(head, dtype=np.float64)
     is_ratio = bool((old > 0).all() and (new > 0).all())
     steps = np.log(new) - np.log(old) if is_ratio else new - old
-    return _mean_change(steps, is_ratio=is_ratio, how=f"{len(steps)} runs a side in turns")
+    return _mean_change(steps, size=_size(steps), is_ratio=is_ratio, how=f"{len(steps)} runs a side in turns")
 
 
 def change_of_seeds(base: Sequence[float], head: Sequence[float]) -> Change:
     """Change in the metric's unit between trainings with the same seeds, at least two: the mean over seeds."""
-    steps = np.asarray(head, dtype=np.float64) - np.asarray(base, dtype=np.float64)
-    return _mean_change(steps, is_ratio=False, how=f"{len(steps)} seeds")
+    old, new = np.asarray(base, dtype=np.float64), np.asarray(head, dtype=np.float64)
+    return _mean_change(new - old, size=_size(old, new), is_ratio=False, how=f"{len(old)} seeds")
 
 
 def change_of_trainings(base: Sequence[float], head: Sequence[float]) -> Change:
     """Change in the metric's unit between independent trainings, at least two a side: the difference of their means."""
     old, new = np.asarray(base, dtype=np.float64), np.asarray(head, dtype=np.float64)
-    error, degrees, p = (float(each[0]) for each in welch(old[None], new[None]))
+    error, degrees, _ = (float(each[0]) for each in welch(old[None], new[None]))
+    how = f"{len(old)} and {len(new)} trainings"
     estimate = float(new.mean() - old.mean())
+    return _students_change(estimate, error=error, degrees=degrees, size=_size(old, new), is_ratio=False, how=how)
+
+
+def _mean_change(steps: Values, *, size: float, is_ratio: bool, how: str) -> Change:
+    """The mean of differences that are one pair's each, with Student's interval and p."""
+    error = float(steps.std(ddof=1)) / math.sqrt(len(steps))
     return _students_change(
-        estimate, error=error, degrees=degrees, p=p, is_ratio=False, how=f"{len(old)} and {len(new)} trainings"
+        float(steps.mean()), error=error, degrees=len(steps) - 1, size=size, is_ratio=is_ratio, how=how
     )
 
 
-def _mean_change(steps: Values, *, is_ratio: bool, how: str) -> Change:
-    """The mean of differences that are one pair's each, with Student's interval and p."""
-    estimate, degrees = float(steps.mean()), len(steps) - 1
-    error = float(steps.std(ddof=1)) / math.sqrt(len(steps))
-    tiny = np.finfo(np.float64).eps * max(1.0, float(np.abs(steps).max()))
+def _size(*values: Values) -> float:
+    return max(float(np.abs(each).max()) for each in values)
+
+
+def _students_change(estimate: float, *, error: float, degrees: float, size: float, is_ratio: bool, how: str) -> Change:
+    """Student's interval and p; an error that is nothing but the rounding of values of this `size` is none."""
+    tiny = 2 * np.finfo(np.float64).eps * max(1.0, size)
     if error <= tiny:
         error, p = 0.0, float(abs(estimate) <= tiny)
     else:
         p = 2 * float(stdtr(degrees, -abs(estimate) / error))
-    return _students_change(estimate, error=error, degrees=degrees, p=p, is_ratio=is_ratio, how=how)
-
-
-def _students_change(estimate: float, *, error: float, degrees: float, p: float, is_ratio: bool, how: str) -> Change:
     return Change(
         is_ratio=is_ratio,
         estimate=estimate,

@@ -72,6 +72,11 @@ def is_of_machine(metric: Metric) -> bool:
     return not metric.is_exact and not is_share(metric)
 
 
+def is_drifting(metric: Metric) -> bool:
+    """Whether a figure follows the clocks, the temperature and the neighbours of its machine; bytes do not."""
+    return is_of_machine(metric) and metric.unit not in ("B", "bytes")
+
+
 def depends_on_machine(record: Record) -> bool:
     """Whether any figure of a record is of its machine."""
     return any(is_of_machine(metric) and metric.value is not None for metric in record.metrics)

@@ -394,6 +394,8 @@ SPECS = st.tuples(
     st.sampled_from(["a", "b"]),
     st.sampled_from(["ok", "ok", "ok", "unsteady", "throttled", "oom", "skipped"]),
     st.sampled_from(["f", "g"]),
+    st.sampled_from([None, None, 1, 2, 3]),
+    st.sampled_from(["2026-01-01T00:00:00", "2026-01-02T00:00:00+00:00", "2026-01-03T00:00:00", "noon"]),
 )
 
 
@@ -406,7 +408,13 @@ SPECS = st.tuples(
 def test_arbitrary_records_give_one_verdict_per_case_and_metric(
     record: Make, base: list[Any], head: list[Any], gate: dict[str, Any]
 ) -> None:
-    sides = [[record(*m, run=i, model=n, status=s, freshness=f) for m, i, n, s, f in side] for side in (base, head)]
+    sides = [
+        [
+            record(*m, run=run, model=name, status=status, freshness=state, seed=seed, started_at=at)
+            for m, run, name, status, state, seed, at in side
+        ]
+        for side in (base, head)
+    ]
     try:
         comparison = compare(*sides, gate=gate)
     except InputError as error:
