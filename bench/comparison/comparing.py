@@ -335,7 +335,7 @@ def _notes(pairs: Sequence[Pair]) -> Iterator[str]:
     if any(_one_after_the_other(pair) for pair in pairs):
         yield (
             "base and head were measured one after the other: what changes between two sessions looks like a change of "
-            "the code, so small ones are not certain; measure both in turns with vbench ab"
+            "the code; measure both in turns with vbench ab, or in five sessions or more together"
         )
 
 

@@ -28,8 +28,7 @@ Values = NDArray[np.float64]
 class Change:
     """From base to head: `estimate` with its 95 % interval, its standard `error`, the `degrees` of freedom and `p`.
 
-    On a ratio's scale these are natural logarithms of head / base, else differences in the metric's unit. `floor` is
-    what may change without a cause in the code: the interval is wider by it at either end, `p` is of what exceeds it.
+    On a ratio's scale these are natural logarithms of head / base, else differences in the metric's unit.
     """
 
     is_ratio: bool
@@ -40,7 +39,6 @@ class Change:
     degrees: float
     p: float
     how: str
-    floor: float = 0.0
 
     def reaching(self, confidence: float) -> "Change":
         """The same change with Student's interval of this confidence, of 1, in the place of its own."""
@@ -49,43 +47,39 @@ class Change:
 
     def detectable(self, tolerance: float, *, alpha: float) -> float:
         """The smallest change that this comparison would have called one, 80 times in 100: noncentral t."""
-        certain = self.floor + self.error * _noncentrality(self.degrees, alpha)
+        certain = self.error * _noncentrality(self.degrees, alpha)
         return max(certain, tolerance + self.error * float(stdtrit(self.degrees, POWER)))
 
     def growth_needed(self, room: float) -> float:
         """How many times as many runs would narrow the interval to `room` on either side."""
-        half = max(self.high - self.estimate, self.estimate - self.low) - self.floor
+        half = max(self.high - self.estimate, self.estimate - self.low)
         return (half / room) ** 2 if room > 0 else math.inf
 
 
-def change_of_runs(base: Sequence[float], head: Sequence[float], *, floor: float = 0.0) -> Change:
+def change_of_runs(base: Sequence[float], head: Sequence[float]) -> Change:
     """Change between independent runs, one value each, at least two a side. Ratio of medians where all are above 0.
 
     The interval is a bootstrap over runs of Harrell and Davis' smooth median, at the percentiles that Student's t asks
-    of so few runs; `p` is Welch's. On logarithms, so that a ratio and its inverse are judged alike. `floor` is a share
-    of base that may change without a cause in the code.
+    of so few runs; `p` is Welch's. On logarithms, so that a ratio and its inverse are judged alike.
     """
     old, new = np.asarray(base, dtype=np.float64), np.asarray(head, dtype=np.float64)
     is_ratio = bool((old > 0).all() and (new > 0).all())
-    floor = math.log1p(floor) if is_ratio else floor * abs(float(np.median(old)))
     if is_ratio:
         old, new = np.log(old), np.log(new)
     estimate = float(np.median(new) - np.median(old))
-    shift = float(np.clip(new.mean() - old.mean(), -floor, floor))
-    error, degrees, p = (float(each[0]) for each in welch(old[None], new[None] - shift))
+    error, degrees, p = (float(each[0]) for each in welch(old[None], new[None]))
     low = high = estimate
     if error > 0:
         low, high = (float(each[0]) for each in bootstrap_interval(old[None], new[None], degrees=np.array([degrees])))
     return Change(
         is_ratio=is_ratio,
         estimate=estimate,
-        low=min(low, estimate) - floor,
-        high=max(high, estimate) + floor,
+        low=min(low, estimate),
+        high=max(high, estimate),
         error=error,
         degrees=degrees,
         p=p,
         how=f"{len(old)} and {len(new)} runs",
-        floor=floor,
     )
 
 

@@ -20,8 +20,6 @@ NOISE_RUNS = 8
 MOST_TURNS = 64
 SLACK = 1e-9
 LARGEST = 709.0
-# What two sessions of one quiet machine are taken to differ by where its own sessions do not say: docs/decisions/0006.
-SESSION_FLOOR = 0.03
 FEWEST_SESSIONS = 5
 
 
@@ -76,8 +74,8 @@ def find_runs(
 ) -> Finding:
     """Sampled metrics are judged by independent runs, and not by fewer than four a side.
 
-    `sessions` are the values of base and of head by session, where they do not share them. Five or more sessions in all
-    are what is judged then; with fewer, what exceeds the difference that two sessions are taken to have.
+    `sessions` are the values of base and of head by session, where no session holds runs of both. Five or more of them
+    in all are what is judged then; fewer cannot say how far sessions differ.
     """
     fewest = min(len(base), len(head))
     if fewest < MIN_RUNS:
@@ -90,8 +88,7 @@ def find_runs(
 
     values = tuple(base), tuple(head)
     if sessions is None or sum(map(len, sessions)) < FEWEST_SESSIONS:
-        change = change_of_runs(base, head, floor=0.0 if sessions is None else SESSION_FLOOR)
-        return pending(row, limits, change, values=values)
+        return pending(row, limits, change_of_runs(base, head), values=values)
     change = change_of_sessions(*sessions)
     if change.is_ratio:
         row = replace(row, ratio=ratio_of(change.estimate))
@@ -165,20 +162,15 @@ def decide(finding: Finding, *, p: float, comparisons: int) -> Row:
     doubt = _doubt(finding, p) if is_beyond else None
     said = f"{_said(change.estimate, change, row)} ({_span(change, row)}){finding.basis}"
     if is_beyond and doubt is None:
-        return _told(row, *_direction(change.estimate > 0, limits, f"{said}, {p_value(p)}{_allowed(limits, change)}"))
-    if _is_within(change, limits, rise, drop):
+        return _told(row, *_direction(change.estimate > 0, limits, f"{said}, {p_value(p)}{_allowed(limits)}"))
+    is_within = (not limits.guards_rise or change.high <= rise) and (not limits.guards_drop or change.low >= -drop)
+    if is_within:
         tolerance = min(rise if limits.guards_rise else math.inf, drop if limits.guards_drop else math.inf)
         seen = _detectable(change, tolerance, row, comparisons=comparisons / (finding.share or 1.0))
         seen_text = f"; a change of {percent(seen, signed=False)} would have been seen" if seen is not None else ""
-        return _told(replace(row, detectable=seen), "same", f"{said}{_allowed(limits, change)}{seen_text}")
+        return _told(replace(row, detectable=seen), "same", f"{said}{_allowed(limits)}{seen_text}")
     why = doubt or "the interval reaches beyond that"
-    return _told(row, "inconclusive", f"{said}{_allowed(limits, change)}; {why}{_advice(finding, rise, drop)}")
-
-
-def _is_within(change: "Change", limits: Limits, rise: float, drop: float) -> bool:
-    """Whether the interval keeps within the limit, and what may change without a cause in the code beside it."""
-    is_below = not limits.guards_rise or change.high <= rise + change.floor
-    return is_below and (not limits.guards_drop or change.low >= -drop - change.floor)
+    return _told(row, "inconclusive", f"{said}{_allowed(limits)}; {why}{_advice(finding, rise, drop)}")
 
 
 def _told(row: Row, verdict: Verdict, reason: str) -> Row:
@@ -191,11 +183,6 @@ def _doubt(finding: Finding, p: float) -> str | None:
 
     change = finding.change
     assert change is not None
-    if not p < ALPHA and _is_for_sessions(change):
-        return (
-            "base and head were measured in different sessions, which may differ by as much: measure both in turns "
-            f"with `vbench ab`, or in {FEWEST_SESSIONS} sessions or more together"
-        )
     if not p < ALPHA:
         return f"it may be noise ({p_value(p)}, below {ALPHA:g} is asked)"
     if not (change.low > 0 or change.high < 0):
@@ -203,11 +190,6 @@ def _doubt(finding: Finding, p: float) -> str | None:
     if finding.values[0] and finding.share is None and (ranks := mann_whitney(*finding.values)) >= WITNESS_ALPHA:
         return f"the Mann-Whitney test does not confirm it ({p_value(ranks)})"
     return None
-
-
-def _is_for_sessions(change: "Change") -> bool:
-    """Whether the runs leave no doubt of a change, and only what sessions may differ by does."""
-    return change.floor > 0 and (change.low > -change.floor or change.high < change.floor)
 
 
 def _direction(is_rise: bool, limits: Limits, how: str) -> tuple[Verdict, str]:
@@ -249,8 +231,6 @@ def _advice(finding: Finding, rise: float, drop: float) -> str:
     change, limits = finding.change, finding.limits
     assert change is not None
     assert limits is not None
-    if _is_for_sessions(change):
-        return ""
     if finding.more:
         return f"; more {finding.more} would tell"
     rooms = [rise - change.estimate] * limits.guards_rise + [drop + change.estimate] * limits.guards_drop
@@ -276,10 +256,8 @@ def _span(change: "Change", row: Row) -> str:
     return f"{_said(change.low, change, row)} to {_said(change.high, change, row)}"
 
 
-def _allowed(limits: Limits, change: "Change | None" = None) -> str:
-    """What the change was held against. A floor is told as the share that it was given as."""
-    between = f", and {SESSION_FLOOR:.0%} between sessions" if change is not None and change.floor > 0 else ""
-    return f"; {limits.text} is allowed{between}"
+def _allowed(limits: Limits) -> str:
+    return f"; {limits.text} is allowed"
 
 
 def _relative(change: float, base: float) -> str:

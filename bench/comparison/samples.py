@@ -13,9 +13,8 @@ from bench.schema import Metric
 
 @dataclass(frozen=True, kw_only=True)
 class Sample:
-    """The runs that know a metric, how many throttled ones were left out of them, and all runs of the side."""
+    """The runs that know a metric, and how many throttled ones were left out of them."""
 
-    runs: tuple[Run, ...]
     known: tuple[tuple[Run, Metric], ...]
     named: Metric | None
     throttled: int
@@ -26,7 +25,7 @@ class Sample:
         known = [(run, metric) for run, metric in found if metric_values([metric])]
         steady = [each for each in known if each[0].record.status != "throttled" or not is_of_machine(each[1])]
         named = next((metric for _, metric in [*steady, *known, *found]), None)
-        return cls(runs=tuple(runs), known=tuple(steady), named=named, throttled=len(known) - len(steady))
+        return cls(known=tuple(steady), named=named, throttled=len(known) - len(steady))
 
     @property
     def values(self) -> list[float]:

@@ -2,56 +2,47 @@
 
 from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
-from itertools import groupby, pairwise
-from operator import itemgetter
+from itertools import pairwise
 
 from bench.comparison.samples import Sample
 from bench.comparison.sides import Run
 
-LONGEST_TURN = 2
 BETWEEN_SESSIONS = timedelta(hours=1)
 
 Sessions = tuple[tuple[tuple[float, ...], ...], tuple[tuple[float, ...], ...]]
 
 
 def sessions_of(base: Sample, head: Sample) -> Sessions | None:
-    """The values of either side by session; None where runs of both were taken in turns, so that they share them.
+    """The values of either side by session; None where a session holds runs of both, which are compared directly then.
 
-    In turns means that no more than two runs of one side follow each other. Else each stretch of one side's runs is a
-    session, and where a new invocation of vbench began an hour or more after the run before, the next one.
+    A session ends where another invocation of vbench began an hour or more after the run before.
     """
     samples = base, head
-    stretches = list(_stretches(samples))
-    if max((len(runs) for _, runs in stretches), default=0) <= LONGEST_TURN:
-        return None
-    values = [
-        {id(run): value for (run, _), value in zip(sample.known, sample.values, strict=True)} for sample in samples
-    ]
+    values = {
+        id(run): (side, value)
+        for side, sample in enumerate(samples)
+        for (run, _), value in zip(sample.known, sample.values, strict=True)
+    }
     sides: tuple[list[tuple[float, ...]], list[tuple[float, ...]]] = ([], [])
-    for side, runs in stretches:
-        for part in _parts(runs):
-            if known := tuple(values[side][id(run)] for run in part if id(run) in values[side]):
-                sides[side].append(known)
+    for session in _sessions([run for sample in samples for run, _ in sample.known]):
+        told = [values[id(run)] for run in session]
+        if len({side for side, _ in told}) > 1:
+            return None
+        sides[told[0][0]].append(tuple(value for _, value in told))
     return tuple(sides[0]), tuple(sides[1])
 
 
-def _stretches(samples: Sequence[Sample]) -> Iterator[tuple[int, list[Run]]]:
-    """Runs in the order of their start, cut where the side changes: 0 for base, 1 for head."""
-    taken = [(side, run) for side, sample in enumerate(samples) for run in sample.runs]
-    taken.sort(key=lambda each: (each[1].record.started_at, each[1].record.run_index, each[0]))
-    for side, stretch in groupby(taken, key=itemgetter(0)):
-        yield side, [run for _, run in stretch]
-
-
-def _parts(runs: Sequence[Run]) -> Iterator[list[Run]]:
-    """A stretch of one side's runs by session."""
-    part = [runs[0]]
-    for before, run in pairwise(runs):
+def _sessions(runs: Sequence[Run]) -> Iterator[list[Run]]:
+    """Runs in the order of their start, by session."""
+    ordered = sorted(runs, key=lambda run: (run.record.started_at, run.record.run_index))
+    session = ordered[:1]
+    for before, run in pairwise(ordered):
         if _is_another_session(before, run):
-            yield part
-            part = []
-        part.append(run)
-    yield part
+            yield session
+            session = []
+        session.append(run)
+    if session:
+        yield session
 
 
 def _is_another_session(before: Run, run: Run) -> bool:
