@@ -62,10 +62,17 @@ def ab(
             )
             for name, spec, given in zip(_NAMES, specs, suites, strict=True)
         ]
-        looks = Looks(folder / "base", folder / "head", gate=gate, across=across, differing=_differing(specs))
-        comparison = _measured(
-            sides, looks, deadline_s=started + budget_s, by_place=_is_model(specs), apart=apart, on_note=on_note
+        pairing = pair_plans(sides[0].cases, sides[1].cases, by_place=_is_model(specs))
+        partners = {case: sides[0].cases[place].id for case, (place, _) in pairing.shared.items()}
+        looks = Looks(
+            folder / "base",
+            folder / "head",
+            gate=gate,
+            across=across,
+            differing=_differing(specs),
+            partners=partners,
         )
+        comparison = _measured(sides, pairing, looks, deadline_s=started + budget_s, apart=apart, on_note=on_note)
         titles = [side.place.title for side in sides]
     notes = (*comparison.notes, f"records of both sides: {folder}")
     return replace(comparison, base=titles[0], head=titles[1], notes=notes)
@@ -90,9 +97,8 @@ def pair_plans(base: Sequence[PlannedCase], head: Sequence[PlannedCase], *, by_p
 
 
 def _measured(
-    sides: Sequence[Side], looks: Looks, *, deadline_s: float, by_place: bool, apart: bool, on_note: OnNote
+    sides: Sequence[Side], pairing: Pairing, looks: Looks, *, deadline_s: float, apart: bool, on_note: OnNote
 ) -> Comparison:
-    pairing = pair_plans(sides[0].cases, sides[1].cases, by_place=by_place)
     titles = {case.id: case.title for case in sides[1].cases}
 
     def run(first: SideName, case: str, index: int) -> Sequence[Ran]:

@@ -1,7 +1,8 @@
 """How often the gate is wrong, on noise of known kinds: `python benchmarks/gate_simulation.py [REPEATS] > FILE.md`.
 
 Every repeat simulates processes that time one network, reduces each to its median, and asks the gate's own code. Runs
-of base and head alternate, as `vbench run` interleaves them.
+of base and head alternate in the first table; in the second each side has sessions of its own, as where the results of
+two jobs, or a baseline and a head, are compared.
 """
 
 import argparse
@@ -22,6 +23,9 @@ from bench.schema import Metric
 Values = NDArray[np.float64]
 SAMPLES = 40
 LATENCY = Metric(name="latency.p50_ms", value=1.0, unit="ms", better="lower")
+
+
+Noise = Callable[[np.random.Generator, tuple[int, ...]], Values]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,7 +84,7 @@ def _fine(rng: np.random.Generator, shape: tuple[int, ...]) -> Values:
     return 0.005 * rng.standard_normal(shape)
 
 
-NOISES: tuple[Callable[[np.random.Generator, tuple[int, ...]], Values], ...] = (
+NOISES: tuple[Noise, ...] = (
     gaussian,
     heavy_tail,
     bimodal,
@@ -91,25 +95,69 @@ NOISES: tuple[Callable[[np.random.Generator, tuple[int, ...]], Values], ...] = (
 )
 
 
-def simulate(
-    noise: Callable[[np.random.Generator, tuple[int, ...]], Values],
-    *,
-    factor: float,
-    runs: int,
-    repeats: int,
-    seed: int = 0,
-) -> Tally:
+def alike(rng: np.random.Generator, shape: tuple[int, ...]) -> Values:
+    """Sessions do not differ."""
+    return np.zeros(shape)
+
+
+def half_a_percent(rng: np.random.Generator, shape: tuple[int, ...]) -> Values:
+    """Each session has a speed of its own, 0.5 % apart, as on a machine of one's own with held clocks."""
+    return 0.5 * one_percent(rng, shape)
+
+
+def one_percent(rng: np.random.Generator, shape: tuple[int, ...]) -> Values:
+    """Each session has a speed of its own, 1 % apart."""
+    return 0.01 * rng.standard_normal((*shape[:-1], 1)) + np.zeros(shape)
+
+
+def two_percent(rng: np.random.Generator, shape: tuple[int, ...]) -> Values:
+    """Each session has a speed of its own, 2 % apart: two differ by more than the limit three times in ten."""
+    return 2 * one_percent(rng, shape)
+
+
+def one_drift(rng: np.random.Generator, shape: tuple[int, ...]) -> Values:
+    """The machine slows by 5 % from base's first to head's last run."""
+    return np.zeros(shape) + 0.05 * np.linspace(0, 1, shape[1] * shape[2]).reshape(shape[1:])
+
+
+SESSIONS: tuple[Noise, ...] = (alike, half_a_percent, one_percent, two_percent, one_drift)
+
+
+def simulate_sessions(offsets: Noise, *, of_base: int, factor: float, runs: int, repeats: int, seed: int = 0) -> Tally:
+    """The same where so many sessions of base come before one of head, of `runs` processes that are 0.3 % apart each.
+
+    `offsets` makes what a session adds, `(repeats, sessions, runs)`.
+    """
+    rng = np.random.default_rng([seed, runs, of_base, round(1000 * factor)])
+    shape = repeats, of_base + 1, runs
+    process = 0.003 * rng.standard_normal(shape)
+    values = np.exp(offsets(rng, shape) + process + np.median(_fine(rng, (*shape, SAMPLES)), axis=-1))
+    values[:, -1] *= factor
+    judged = [
+        judge(each[:-1].ravel().tolist(), each[-1].tolist(), sessions=(each[:-1].tolist(), each[-1:].tolist()))
+        for each in values
+    ]
+    return tally(judged, factor=factor)
+
+
+def simulate(noise: Noise, *, factor: float, runs: int, repeats: int, seed: int = 0) -> Tally:
     """What the gate says when head takes `factor` times as long as base, in `repeats` comparisons of `runs` a side."""
     rng = np.random.default_rng([seed, runs, round(1000 * factor)])
     both = np.median(np.exp(noise(rng, (repeats, 2 * runs, SAMPLES))), axis=-1)
-    judged = [judge(sides[0::2].tolist(), (factor * sides[1::2]).tolist()) for sides in both]
+    return tally([judge(sides[0::2].tolist(), (factor * sides[1::2]).tolist()) for sides in both], factor=factor)
+
+
+def tally(judged: Sequence[tuple[Verdict, tuple[float, float]]], *, factor: float) -> Tally:
+    """Verdicts and intervals of all repeats, counted."""
     covered = [interval[0] <= factor <= interval[1] for _, interval in judged]
     names: tuple[Verdict, ...] = ("same", "faster", "slower", "inconclusive")
-    shares: dict[Verdict, float] = {name: sum(v == name for v, _ in judged) / repeats for name in names}
-    return Tally(verdicts=shares, coverage=sum(covered) / repeats)
+    shares: dict[Verdict, float] = {name: sum(v == name for v, _ in judged) / len(judged) for name in names}
+    return Tally(verdicts=shares, coverage=sum(covered) / len(judged))
 
 
-def judge(base: Sequence[float], head: Sequence[float]) -> tuple[Verdict, tuple[float, float]]:
+def judge(
+    base: Sequence[float], head: Sequence[float], *, sessions: Sequence[Sequence[Sequence[float]]] | None = None
+) -> tuple[Verdict, tuple[float, float]]:
     """The gate's verdict on one metric, and its interval, by the default limit of 3 %."""
     old, new = float(np.median(base)), float(np.median(head))
     row = Row(
@@ -126,7 +174,7 @@ def judge(base: Sequence[float], head: Sequence[float]) -> tuple[Verdict, tuple[
         verdict="inconclusive",
         reason="",
     )
-    finding = find_runs(row, limits_of(LATENCY, None, base=old), base, head, note="")
+    finding = find_runs(row, limits_of(LATENCY, None, base=old), base, head, note="", sessions=sessions)
     if finding.change is None or finding.row.interval is None:
         raise ValueError(f"{len(base)} runs are too few to simulate")
     return decide(finding, p=finding.change.p, comparisons=1).verdict, finding.row.interval
@@ -138,21 +186,38 @@ def main() -> None:
     repeats = parser.parse_args().repeats
     started = time.monotonic()
     print("# The gate on simulated noise\n")
-    print(
-        f"{repeats} repeats a cell, default limit of 3 %, runs of both sides in turn. Written by gate_simulation.py.\n"
-    )
-    print(
-        "| noise | runs a side | false alarms | undecided | 5 % found | 10 % found | coverage of 1 | coverage of 1.05 |"
-    )
-    print("|---|---:|---:|---:|---:|---:|---:|---:|")
+    print(f"{repeats} repeats a cell, default limit of 3 %. Written by gate_simulation.py.\n")
+    print("Runs of both sides in turn:\n")
+    print(f"| noise | runs a side | {COLUMNS} |\n|---|---:|{RULES}")
     for noise, runs in [*((noise, 5) for noise in NOISES), (loud_offset, 20)]:
-        none, some, much = (simulate(noise, factor=f, runs=runs, repeats=repeats) for f in (1.0, 1.05, 1.1))
-        alarms = none.verdicts["slower"] + none.verdicts["faster"]
-        cells = (alarms, none.verdicts["inconclusive"], some.verdicts["slower"], much.verdicts["slower"])
-        shown = " | ".join(f"{100 * cell:.1f} %" for cell in (*cells, none.coverage, some.coverage))
-        print(f"| {noise.__name__.replace('_', ' ')} | {runs} | {shown} |", flush=True)
-    print("\n" + "\n".join(f"- **{noise.__name__.replace('_', ' ')}**: {noise.__doc__}" for noise in NOISES))
+        cells = [simulate(noise, factor=factor, runs=runs, repeats=repeats) for factor in FACTORS]
+        print(f"| {_name(noise)} | {runs} | {_cells(cells)} |", flush=True)
+    print("\n" + "\n".join(f"- **{_name(noise)}**: {noise.__doc__}" for noise in NOISES))
+    print("\nBase and head in sessions of their own, five runs in each, one session of head:\n")
+    print(f"| sessions | of base | {COLUMNS} |\n|---|---:|{RULES}")
+    for offsets, of_base in [*((each, 1) for each in SESSIONS), *((each, 8) for each in (one_percent, two_percent))]:
+        cells = [
+            simulate_sessions(offsets, of_base=of_base, factor=factor, runs=5, repeats=repeats) for factor in FACTORS
+        ]
+        print(f"| {_name(offsets)} | {of_base} | {_cells(cells)} |", flush=True)
+    print("\n" + "\n".join(f"- **{_name(offsets)}**: {offsets.__doc__}" for offsets in SESSIONS))
     print(f"{time.monotonic() - started:.0f} s", file=sys.stderr)
+
+
+FACTORS = (1.0, 1.05, 1.1)
+COLUMNS = "false alarms | undecided | 5 % found | 10 % found | coverage of 1 | coverage of 1.05"
+RULES = "---:|" * 6
+
+
+def _name(noise: Noise) -> str:
+    return noise.__name__.replace("_", " ")
+
+
+def _cells(tallies: Sequence[Tally]) -> str:
+    none, some, much = tallies
+    alarms = none.verdicts["slower"] + none.verdicts["faster"]
+    cells = (alarms, none.verdicts["inconclusive"], some.verdicts["slower"], much.verdicts["slower"])
+    return " | ".join(f"{100 * cell:.1f} %" for cell in (*cells, none.coverage, some.coverage))
 
 
 if __name__ == "__main__":

@@ -96,6 +96,37 @@ def test_a_side_that_cannot_be_measured_is_exit_3(repository: Path, capsys: pyte
     assert git(repository, "worktree", "list").count("\n") == 0
 
 
+DEEP = """
+
+@register_model("deep", clip="8x1x32")
+def deep(width: int, num_classes: int = 5) -> Net:
+    \"\"\"A wider network for tests.\"\"\"
+    return Net(num_classes * width)
+
+
+@register_model("flat", clip="8x1x32")
+def flat(width: int, num_classes: int = 5) -> Net:
+    \"\"\"A network for tests that does not widen.\"\"\"
+    return Net(num_classes)
+"""
+
+
+@pytest.mark.slow
+def test_cases_of_two_models_are_judged_in_the_pairs_they_were_measured_in(
+    repository: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By hand: nothing but the last layer widens, which costs 9 parameters for each of 5 classes."""
+    (repository / "nets.py").write_text(PLUGIN + DEEP)
+    suite = SUITE.replace("models: [net]", "models: [flat]\nmatrix: {width: [1, 3], clip: [8x1x32]}")
+    (repository / "nets.yaml").write_text(
+        suite.replace("  latency: {max_s: 0.2}\n", "").replace("  latency.p50_ms: {max_rise: 3%}\n", "")
+    )
+    assert _exit_code(["ab", "model:flat", "model:deep", "nets.yaml", "--out", "out", "--json"]) == 1
+    told = json.loads(capsys.readouterr().out)
+    assert [row["verdict"] for row in told["rows"] if row["metric"] == "params.total"] == ["same", "slower"]
+    assert (told["missing"], told["added"]) == ([], [])
+
+
 @pytest.mark.parametrize(
     "arguments",
     [

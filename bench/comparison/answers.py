@@ -1,6 +1,7 @@
 """Accuracies: two networks' answers to the same videos where both were kept, else the intervals over videos."""
 
 import csv
+import math
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,19 +25,17 @@ class Answers:
     ranks: dict[str, tuple[str, int]]
 
 
-def is_share(metric: Metric) -> bool:
-    """Whether a metric is a share of videos, so that the number of videos says how sure one run is."""
-    return metric.name.startswith("accuracy.") and metric.unit == "%"
+def find_networks(row: Row, limits: Limits, base: tuple[Run, Metric], head: tuple[Run, Metric]) -> Finding:
+    """McNemar's test on the videos that only one of two networks gets right, else the binomial intervals of both.
 
-
-def find_share(row: Row, limits: Limits, base: tuple[Run, Metric], head: tuple[Run, Metric]) -> Finding:
-    """McNemar's test on the videos that only one of the two gets right, else the binomial intervals of both."""
+    Either says whether these two networks differ, not whether a recipe that is trained anew would.
+    """
     match = TOP.fullmatch(base[1].name)
     if match:
         old, new = read_answers(base[0]), read_answers(head[0])
         if old is not None and new is not None and _labels(old) == _labels(new):
-            return _find_by_video(row, limits, old, new, k=int(match[1]))
-    if row.base == row.head:
+            return _find_by_video(row, limits, old, new, k=int(match[1]), whose=_whose(base[0]))
+    if base[1].value == head[1].value:
         return settle(row, "same", "equal")
     sides = [_estimate(metric) for _, metric in (base, head)]
     if None in sides:
@@ -46,7 +45,8 @@ def find_share(row: Row, limits: Limits, base: tuple[Run, Metric], head: tuple[R
     from bench.comparison.evidence import change_of_shares
 
     old_share, new_share = (side for side in sides if side is not None)
-    return pending(row, limits, change_of_shares(old_share, new_share))
+    change = change_of_shares(old_share, new_share)
+    return pending(row, limits, change, basis=f" by {change.how}, {_whose(base[0])}", more="videos")
 
 
 def read_answers(run: Run) -> Answers | None:
@@ -92,7 +92,7 @@ def _read_table(file: Path) -> Answers | None:
     return Answers(ranks={str(video): (str(label), rank) for video, label, rank in rows})
 
 
-def _find_by_video(row: Row, limits: Limits, base: Answers, head: Answers, *, k: int) -> Finding:
+def _find_by_video(row: Row, limits: Limits, base: Answers, head: Answers, *, k: int, whose: str) -> Finding:
     from bench.comparison.evidence import change_of_answers
 
     right = [(base.ranks[video][1] < k, head.ranks[video][1] < k) for video in base.ranks]
@@ -100,7 +100,12 @@ def _find_by_video(row: Row, limits: Limits, base: Answers, head: Answers, *, k:
     if not only_base and not only_head:
         return settle(row, "same", f"every one of the {len(right)} videos is answered alike")
     change = change_of_answers(only_base=only_base, only_head=only_head, videos=len(right))
-    return pending(row, limits, change)
+    return pending(row, limits, change, basis=f" on {change.how}, {whose}", more="videos")
+
+
+def _whose(run: Run) -> str:
+    is_trained = run.record.case.point.recipe is not None
+    return "one training a side, and training anew may change as much" if is_trained else "one network a side"
 
 
 def _labels(answers: Answers) -> dict[str, str]:
@@ -108,6 +113,10 @@ def _labels(answers: Answers) -> dict[str, str]:
 
 
 def _estimate(metric: Metric) -> Estimate | None:
+    """A share with its interval; None where that is undefined or has no width, which says nothing of how sure it is."""
     if metric.interval is None or metric.value is None:
         return None
-    return Estimate(value=metric.value, low=metric.interval[0], high=metric.interval[1])
+    low, high = metric.interval
+    if not (math.isfinite(low) and math.isfinite(high) and low < high):
+        return None
+    return Estimate(value=metric.value, low=low, high=high)

@@ -1,9 +1,9 @@
 """The regression gate: two sets of records become verdicts, each with its reason."""
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from bench.comparison.answers import find_share, is_share
+from bench.comparison.answers import find_networks
 from bench.comparison.baselines import PREFIX, baseline_files
 from bench.comparison.judging import (
     Finding,
@@ -13,16 +13,24 @@ from bench.comparison.judging import (
     find_noise,
     find_runs,
     find_turns,
-    metric_values,
     settle,
 )
-from bench.comparison.likeness import Unlike, depends_on_machine, noteworthy_fields, unlike_fields
+from bench.comparison.likeness import (
+    Unlike,
+    depends_on_machine,
+    is_drifting,
+    is_of_machine,
+    is_share,
+    noteworthy_fields,
+    unlike_fields,
+)
 from bench.comparison.limits import GateValue, Rule, limits_of, read_rules, rule_for
-from bench.comparison.neighbours import values_beside
 from bench.comparison.outcome import Comparison, Row
 from bench.comparison.pairing import Pair, departures_of, failures_of, left_over, pair_cases
-from bench.comparison.sides import Run, Side, open_side
-from bench.comparison.wording import count
+from bench.comparison.samples import Sample, remark
+from bench.comparison.sessions import sessions_of
+from bench.comparison.sides import Side, open_side
+from bench.comparison.trainings import find_trainings, mean_row, recipe_of, trainings_of
 from bench.errors import InputError
 from bench.schema import Metric, Record
 from bench.stats import median
@@ -39,6 +47,7 @@ def compare(
     across: bool = False,
     differing: Collection[str] = (),
     shares: Mapping[str, float] | None = None,
+    partners: Mapping[str, str] | None = None,
 ) -> Comparison:
     """Verdicts of `head` against `base`, per case and metric.
 
@@ -46,18 +55,31 @@ def compare(
     `baseline:BRANCH[:folder]`: what was kept of head's suites on machines like head's. `gate` adds to the
     rules of head's suites, or else base's: by metric name, key or pattern, a threshold (`3%`, `0.5pt`, `200MiB`) for
     the worse direction, or `{max_drop: …, max_rise: …}`. Where there is any rule, only metrics with one decide.
-    InputError where environments or protocols are unlike, unless `across`, which marks each verdict.
+    InputError where environments or protocols are unlike, unless `across`, which marks each verdict; unlike machines
+    matter only to figures of them that decide, and others are not judged there.
     `differing` names what is meant to differ: `model`, `software`. `shares` are for a look at runs that are measured in
-    turns (`looks.py`): by case id in head, which share of the error rate it may spend.
+    turns (`looks.py`): by case id in head, which share of the error rate it may spend. `partners` are the pairs
+    where they are known, ids of base by ids of head.
     """
     given = read_rules(gate or {})
-    with open_side(head) as new, open_side(_base_of(base, new, across=across)) as old:
-        pairs = pair_cases(old, new, differing=differing)
-        unlike = _unlike(pairs, differing)
+    with open_side(head) as new, open_side(_base_of(base, new, given, across=across)) as old:
+        pairs = pair_cases(old, new, differing=differing, partners=partners)
+        rules = _Rules(old, new, given)
+        unlike = _unlike(pairs, differing, lambda pair: across or _decides_by_machine(pair, rules))
         if unlike and not across:
             raise InputError(_refusal(unlike))
-        rules = _Rules(old, new, given)
-        findings = [finding for pair in pairs for finding in _findings(pair, rules, shares)]
+        recipes = _by_recipe(pairs)
+        terms = [
+            _Terms(
+                pair=pair,
+                rules=rules,
+                share=None if shares is None else shares.get(pair.head.id, 0.0),
+                elsewhere=[] if across else _unlike([pair], differing, lambda _: True),
+                siblings=recipes.get(recipe_of(pair), []),
+            )
+            for pair in pairs
+        ]
+        findings = [finding for each in terms for finding in _findings(each)]
         rows = _judged(findings, in_turns=shares is not None)
         missing, added = left_over(old, new, pairs)
         return Comparison(
@@ -77,12 +99,17 @@ def compare(
         )
 
 
-def _base_of(base: Source | Iterable[Record], head: Side, *, across: bool) -> Source | Iterable[Record]:
-    """`base` itself, or the files of a baseline that answer to head's suites and machine."""
+def _base_of(
+    base: Source | Iterable[Record], head: Side, given: Mapping[str, Rule], *, across: bool
+) -> Source | Iterable[Record]:
+    """`base` itself, or the files of a baseline that answer to head's suites and, where it matters, its machine."""
     if not (isinstance(base, str) and base.startswith(PREFIX)):
         return base
-    records = [record for case in head.cases.values() for record in (*case.records, *case.failures)]
-    return baseline_files(base, records, across=across)
+    cases = head.cases.values()
+    records = [record for case in cases for record in (*case.records, *case.failures)]
+    rules = _Rules(head, head, given)
+    by_machine = any(_decides_by_machine(Pair(base=case, head=case), rules) for case in cases)
+    return baseline_files(base, records, across=across or not by_machine)
 
 
 class _Rules:
@@ -99,6 +126,10 @@ class _Rules:
     def of(self, suite: str, metric: Metric) -> Rule | None:
         found = rule_for(metric, self._given) or rule_for(metric, self._of_suite[suite])
         return None if found is None else found[1]
+
+    def are_deciding(self, suite: str, metric: Metric, *, is_view: bool) -> bool:
+        """Whether `metric` makes the exit code: by a rule; where there is none at all, by having a direction."""
+        return self.of(suite, metric) is not None if self.are_any else metric.better is not None and not is_view
 
     def answer(self, suite: str, metric: Metric) -> None:
         """Note that head has measured what the rule of `metric` asks for."""
@@ -118,15 +149,58 @@ class _Rules:
                     yield f"{name}: no compared case of suite {suite} has such a metric"
 
 
-def _findings(pair: Pair, rules: _Rules, shares: Mapping[str, float] | None) -> Iterator[Finding]:
-    """One finding for every metric that either side knows."""
+@dataclass(frozen=True, kw_only=True)
+class _Terms:
+    """What the metrics of one pair of cases are judged by.
+
+    `share` is what may be spent at this look, where runs are taken in turns; `elsewhere` how the machines differ, where
+    that was let pass since no figure of them decides; `siblings` the pairs that differ in nothing but the seed.
+    """
+
+    pair: Pair
+    rules: _Rules
+    share: float | None
+    elsewhere: Sequence[Unlike]
+    siblings: Sequence[Pair]
+
+
+def _by_recipe(pairs: Sequence[Pair]) -> dict[str, list[Pair]]:
+    """Pairs that differ in nothing but the seed, by their recipe; those without a seed are in none."""
+    found: dict[str, list[Pair]] = {}
+    for pair in pairs:
+        if recipe := recipe_of(pair):
+            found.setdefault(recipe, []).append(pair)
+    return found
+
+
+def _findings(terms: _Terms) -> Iterator[Finding]:
+    """One finding for every metric that either side knows; figures of unlike machines are not judged."""
+    for metric, is_view in _metrics(terms.pair):
+        finding = _finding(metric.key, terms, is_view=is_view)
+        if terms.elsewhere and is_of_machine(metric):
+            row = replace(finding.row, interval=None, is_open=False)
+            finding = settle(row, "inconclusive", f"of unlike machines ({terms.elsewhere[0]}), so it is not compared")
+        yield finding
+
+
+def _metrics(pair: Pair) -> list[tuple[Metric, bool]]:
+    """Every metric that either side knows, and whether it is a further view on samples that another one carries."""
     metrics = [metric for case in (pair.base, pair.head) for record in case.records for metric in record.metrics]
     telling = {_measure(metric) for metric in metrics if _tells_spread(metric)}
-    for key, metric in {metric.key: metric for metric in metrics}.items():
-        is_view = _measure(metric) in telling and not (_tells_spread(metric) or metric.is_exact)
-        base, head = _Sample.of(pair.base.runs, key), _Sample.of(pair.head.runs, key)
-        share = None if shares is None else shares.get(pair.head.id, 0.0)
-        yield _finding(base, head, pair=pair, rules=rules, is_view=is_view, share=share)
+    return [
+        (metric, _measure(metric) in telling and not (_tells_spread(metric) or metric.is_exact))
+        for metric in {metric.key: metric for metric in metrics}.values()
+    ]
+
+
+def _decides_by_machine(pair: Pair, rules: _Rules) -> bool:
+    """Whether a figure of a machine makes the exit code, so that the machines must be alike."""
+    records = [*pair.base.records, *pair.head.records]
+    known = {m.key for record in records for m in record.metrics if is_of_machine(m) and m.value is not None}
+    suite = pair.head.case.suite
+    return any(
+        metric.key in known and rules.are_deciding(suite, metric, is_view=is_view) for metric, is_view in _metrics(pair)
+    )
 
 
 def _measure(metric: Metric) -> str:
@@ -137,65 +211,49 @@ def _tells_spread(metric: Metric) -> bool:
     return bool(metric.samples) or metric.interval is not None
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Sample:
-    """One metric in the runs of one side: those that know it, and how many throttled ones were left out of them."""
-
-    known: tuple[tuple[Run, Metric], ...]
-    named: Metric | None
-    throttled: int
-
-    @classmethod
-    def of(cls, runs: Sequence[Run], key: str) -> "_Sample":
-        found = [(run, metric) for run in runs if (metric := run.record.metric(key)) is not None]
-        known = [(run, metric) for run, metric in found if metric_values([metric])]
-        steady = [each for each in known if each[0].record.status != "throttled" or not _is_of_machine(each[1])]
-        named = next((metric for _, metric in [*steady, *known, *found]), None)
-        return cls(known=tuple(steady), named=named, throttled=len(known) - len(steady))
-
-    @property
-    def values(self) -> list[float]:
-        return metric_values([metric for _, metric in self.known])
-
-    def beside(self, other: "_Sample") -> list[tuple[float, float]]:
-        """Values of runs with one index on both sides: neighbours in time, where runs were taken in turns."""
-        own, others = ({run.record.run_index: m for run, m in side.known} for side in (self, other))
-        return [values_beside(own[index], others[index]) for index in sorted(own.keys() & others.keys())]
+def _samples(pair: Pair, key: str) -> tuple[Sample, Sample]:
+    return Sample.of(pair.base.runs, key), Sample.of(pair.head.runs, key)
 
 
-def _is_of_machine(metric: Metric) -> bool:
-    return not metric.is_exact and not is_share(metric)
-
-
-def _finding(base: _Sample, head: _Sample, *, pair: Pair, rules: _Rules, is_view: bool, share: float | None) -> Finding:
+def _finding(key: str, terms: _Terms, *, is_view: bool) -> Finding:
     """What is known of one metric. A further view on samples that another metric carries decides only under a rule."""
+    pair, rules, share = terms.pair, terms.rules, terms.share
+    base, head = _samples(pair, key)
     metric = base.named or head.named
     assert metric is not None
     suite = pair.head.case.suite
     rule = rules.of(suite, metric)
-    is_deciding = rule is not None if rules.are_any else metric.better is not None and not is_view
+    is_deciding = rules.are_deciding(suite, metric, is_view=is_view)
     row = _row(metric, base, head, pair=pair, is_deciding=is_deciding)
-    if head.known:
+    if head.known and (base.known or not base.throttled):
         rules.answer(suite, metric)
     if not base.known or not head.known:
-        return _unknown(row, base, head)
+        return _unknown(row, base, head, in_turns=share is not None)
     if head.named is not None and head.named.unit != metric.unit:
         return settle(row, "inconclusive", f"in {metric.unit} in base and in {head.named.unit} in head")
     noise = find_noise(base.values, runs=len(head.known)) if rule is not None and rule.needs_noise else None
     if isinstance(noise, str):
         return settle(replace(row, is_open=share is not None), "inconclusive", noise)
+    is_exact = all(m.is_exact for _, m in (*base.known, *head.known))
+    trainings = None
+    if is_share(metric) and not is_exact:
+        trainings = trainings_of(base, head, [_samples(each, key) for each in terms.siblings])
+        row = row if trainings is None else mean_row(row, trainings)
     limits = limits_of(metric, rule, base=row.base or 0.0, noise=noise)
     row = replace(row, limit=limits.text)
-    if all(m.is_exact for _, m in (*base.known, *head.known)):
+    if is_exact:
         return find_exact(row, limits, base.values, head.values)
+    if trainings is not None:
+        return find_trainings(row, limits, trainings, recipe=recipe_of(pair))
     if is_share(metric):
-        return find_share(row, limits, base.known[-1], head.known[-1])
+        return find_networks(row, limits, base.known[-1], head.known[-1])
     if share is not None:
-        return find_turns(row, limits, base.beside(head), share=share, note=_remark(base, head))
-    return find_runs(row, limits, base.values, head.values, note=_remark(base, head))
+        return find_turns(row, limits, base.beside(head), share=share, note=remark(base, head))
+    sessions = sessions_of(base, head) if is_drifting(metric) else None
+    return find_runs(row, limits, base.values, head.values, note=remark(base, head), sessions=sessions)
 
 
-def _row(metric: Metric, base: _Sample, head: _Sample, *, pair: Pair, is_deciding: bool) -> Row:
+def _row(metric: Metric, base: Sample, head: Sample, *, pair: Pair, is_deciding: bool) -> Row:
     old, new = (median(side.values) if side.known else None for side in (base, head))
     return Row(
         suite=pair.head.case.suite,
@@ -214,28 +272,17 @@ def _row(metric: Metric, base: _Sample, head: _Sample, *, pair: Pair, is_decidin
     )
 
 
-def _unknown(row: Row, base: _Sample, head: _Sample) -> Finding:
-    """A metric that one side or both do not know. What head has lost is a gap; what base never knew is not."""
+def _unknown(row: Row, base: Sample, head: Sample, *, in_turns: bool) -> Finding:
+    """A metric that one side or both do not know. What head has lost is a gap, and so is what base has only throttled
+    runs of; what base never knew is none. Runs that are still to come, in turns, may not be throttled.
+    """
+    row = replace(row, is_open=in_turns and bool(base.throttled or head.throttled))
     if not base.known:
-        reason = f"unknown in {'both' if not head.known else 'base'}{_why_unknown(base)}"
-        return settle(replace(row, is_deciding=False), "inconclusive", reason)
-    return settle(replace(row, is_missing=True), "inconclusive", f"known in base, unknown in head{_why_unknown(head)}")
-
-
-def _why_unknown(sample: _Sample) -> str:
-    if sample.throttled:
-        return f": {count(sample.throttled, 'run')} throttled; cool the device or lower its clocks, and run again"
-    if sample.named is None:
-        return ": not measured there"
-    return f": {sample.named.note}" if sample.named.note else ""
-
-
-def _remark(base: _Sample, head: _Sample) -> str:
-    throttled = base.throttled + head.throttled
-    if throttled:
-        return f"{count(throttled, 'throttled run')} left out"
-    notes = [sample.named.note for sample in (base, head) if sample.named is not None and sample.named.note]
-    return notes[0] if notes else ""
+        reason = f"unknown in {'both' if not head.known else 'base'}{base.why_unknown}"
+        is_lost = base.throttled > 0
+        row = replace(row, is_missing=is_lost, is_deciding=row.is_deciding and is_lost)
+        return settle(row, "inconclusive", reason)
+    return settle(replace(row, is_missing=True), "inconclusive", f"known in base, unknown in head{head.why_unknown}")
 
 
 def _judged(findings: Sequence[Finding], *, in_turns: bool) -> list[Row]:
@@ -246,20 +293,28 @@ def _judged(findings: Sequence[Finding], *, in_turns: bool) -> list[Row]:
         family = [finding for finding in waiting if finding.row.is_deciding == is_deciding]
         if not family:
             continue
+        tests = {
+            finding.family or str(id(finding)): finding.change.p for finding in family if finding.change is not None
+        }
         if in_turns:
-            rows |= {id(finding): decide_in_turns(finding, comparisons=len(family)) for finding in family}
+            rows |= {id(finding): decide_in_turns(finding, comparisons=len(tests)) for finding in family}
             continue
         from bench.comparison.evidence import holm
 
-        adjusted = holm([finding.change.p for finding in family if finding.change is not None])
-        for finding, p in zip(family, adjusted, strict=True):
-            rows[id(finding)] = decide(finding, p=p, comparisons=len(family))
+        adjusted = dict(zip(tests, holm(list(tests.values())), strict=True))
+        for finding in family:
+            p = adjusted[finding.family or str(id(finding))]
+            rows[id(finding)] = decide(finding, p=p, comparisons=len(tests))
     return [rows[id(finding)] for finding in findings]
 
 
-def _unlike(pairs: Sequence[Pair], differing: Collection[str]) -> list[Unlike]:
+def _unlike(pairs: Sequence[Pair], differing: Collection[str], of_machine: Callable[[Pair], bool]) -> list[Unlike]:
     """Every differing fact once, whatever the number of cases it differs in; not those of a group that is meant to."""
-    found = [field for pair in pairs for field in unlike_fields(pair.base.records, pair.head.records)]
+    found = [
+        field
+        for pair in pairs
+        for field in unlike_fields(pair.base.records, pair.head.records, of_machine=of_machine(pair))
+    ]
     return [field for field in dict.fromkeys(found) if field.field.partition(".")[0] not in differing]
 
 
@@ -279,8 +334,8 @@ def _notes(pairs: Sequence[Pair]) -> Iterator[str]:
         yield f"not the same in all runs: {field}"
     if any(_one_after_the_other(pair) for pair in pairs):
         yield (
-            "base and head were measured one after the other: what drifts between sessions looks like a change; "
-            "interleave their runs, or measure both in one job"
+            "base and head were measured one after the other: what changes between two sessions looks like a change of "
+            "the code; measure both in turns with vbench ab, or in five sessions or more together"
         )
 
 

@@ -83,6 +83,29 @@ def change_of_runs(base: Sequence[float], head: Sequence[float]) -> Change:
     )
 
 
+def change_of_sessions(base: Sequence[Sequence[float]], head: Sequence[Sequence[float]]) -> Change:
+    """Change between sessions of a machine, at least three in all: of the means over sessions of their runs' medians.
+
+    One session of head says nothing of how far sessions differ, so the spread is that of both sides together: Student's
+    interval and p. On logarithms where all values are above 0.
+    """
+    old, new = (np.array([float(np.median(session)) for session in side]) for side in (base, head))
+    is_ratio = bool(min(min(session) for side in (base, head) for session in side) > 0)
+    if is_ratio:
+        old, new = np.log(old), np.log(new)
+    degrees = len(old) + len(new) - 2
+    spread = math.sqrt((len(old) * float(old.var()) + len(new) * float(new.var())) / degrees)
+    estimate = float(new.mean() - old.mean())
+    return _students_change(
+        estimate,
+        error=spread * math.sqrt(1 / len(old) + 1 / len(new)),
+        degrees=degrees,
+        size=_size(old, new),
+        is_ratio=is_ratio,
+        how=f"{len(old)} and {len(new)} sessions",
+    )
+
+
 def noise_floor(values: Sequence[float], *, runs: int) -> float:
     """The share by which medians of so many `runs` differ from each other, in 99 of 100 drawn from one side's `values`.
 
@@ -105,9 +128,39 @@ def change_of_pairs(base: Sequence[float], head: Sequence[float]) -> Change:
     old, new = np.asarray(base, dtype=np.float64), np.asarray(head, dtype=np.float64)
     is_ratio = bool((old > 0).all() and (new > 0).all())
     steps = np.log(new) - np.log(old) if is_ratio else new - old
-    estimate, degrees = float(steps.mean()), len(steps) - 1
+    return _mean_change(steps, size=_size(steps), is_ratio=is_ratio, how=f"{len(steps)} runs a side in turns")
+
+
+def change_of_seeds(base: Sequence[float], head: Sequence[float]) -> Change:
+    """Change in the metric's unit between trainings with the same seeds, at least two: the mean over seeds."""
+    old, new = np.asarray(base, dtype=np.float64), np.asarray(head, dtype=np.float64)
+    return _mean_change(new - old, size=_size(old, new), is_ratio=False, how=f"{len(old)} seeds")
+
+
+def change_of_trainings(base: Sequence[float], head: Sequence[float]) -> Change:
+    """Change in the metric's unit between independent trainings, at least two a side: the difference of their means."""
+    old, new = np.asarray(base, dtype=np.float64), np.asarray(head, dtype=np.float64)
+    error, degrees, _ = (float(each[0]) for each in welch(old[None], new[None]))
+    how = f"{len(old)} and {len(new)} trainings"
+    estimate = float(new.mean() - old.mean())
+    return _students_change(estimate, error=error, degrees=degrees, size=_size(old, new), is_ratio=False, how=how)
+
+
+def _mean_change(steps: Values, *, size: float, is_ratio: bool, how: str) -> Change:
+    """The mean of differences that are one pair's each, with Student's interval and p."""
     error = float(steps.std(ddof=1)) / math.sqrt(len(steps))
-    tiny = np.finfo(np.float64).eps * max(1.0, float(np.abs(steps).max()))
+    return _students_change(
+        float(steps.mean()), error=error, degrees=len(steps) - 1, size=size, is_ratio=is_ratio, how=how
+    )
+
+
+def _size(*values: Values) -> float:
+    return max(float(np.abs(each).max()) for each in values)
+
+
+def _students_change(estimate: float, *, error: float, degrees: float, size: float, is_ratio: bool, how: str) -> Change:
+    """Student's interval and p; an error that is nothing but the rounding of values of this `size` is none."""
+    tiny = 2 * np.finfo(np.float64).eps * max(1.0, size)
     if error <= tiny:
         error, p = 0.0, float(abs(estimate) <= tiny)
     else:
@@ -120,7 +173,7 @@ def change_of_pairs(base: Sequence[float], head: Sequence[float]) -> Change:
         error=error,
         degrees=degrees,
         p=p,
-        how=f"{len(steps)} runs a side in turns",
+        how=how,
     ).reaching(0.95)
 
 

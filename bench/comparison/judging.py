@@ -20,6 +20,7 @@ NOISE_RUNS = 8
 MOST_TURNS = 64
 SLACK = 1e-9
 LARGEST = 709.0
+FEWEST_SESSIONS = 5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +29,8 @@ class Finding:
 
     `values` are those of the runs of each side, for the witness; empty where the change is not between runs.
     `share` is what a measurement in turns may spend of the error rate at this look; None where all runs were there.
+    `basis` is said of what the change was read from, `more` of what would decide it where that is not runs. Findings of
+    one `family` rest on the same evidence and count as one comparison.
     """
 
     row: Row
@@ -35,6 +38,9 @@ class Finding:
     change: "Change | None" = None
     values: tuple[tuple[float, ...], tuple[float, ...]] = ((), ())
     share: float | None = None
+    basis: str = ""
+    more: str = ""
+    family: str = ""
 
 
 def settle(row: Row, verdict: Verdict, reason: str) -> Finding:
@@ -57,8 +63,20 @@ def find_exact(row: Row, limits: Limits, base: Sequence[float], head: Sequence[f
     return settle(row, *_direction(change > 0, limits, how))
 
 
-def find_runs(row: Row, limits: Limits, base: Sequence[float], head: Sequence[float], *, note: str) -> Finding:
-    """Sampled metrics are judged by independent runs, and not by fewer than four a side."""
+def find_runs(
+    row: Row,
+    limits: Limits,
+    base: Sequence[float],
+    head: Sequence[float],
+    *,
+    note: str,
+    sessions: Sequence[Sequence[Sequence[float]]] | None = None,
+) -> Finding:
+    """Sampled metrics are judged by independent runs, and not by fewer than four a side.
+
+    `sessions` are the values of base and of head by session, where no session holds runs of both. Five or more of them
+    in all are what is judged then; fewer cannot say how far sessions differ.
+    """
     fewest = min(len(base), len(head))
     if fewest < MIN_RUNS:
         reason = (
@@ -66,10 +84,15 @@ def find_runs(row: Row, limits: Limits, base: Sequence[float], head: Sequence[fl
             f"set `repeat: {GOOD_REPEAT}` in the suite and run it again"
         )
         return settle(row, "inconclusive", f"{reason}; {note}" if note else reason)
-    from bench.comparison.evidence import change_of_runs
+    from bench.comparison.evidence import change_of_runs, change_of_sessions
 
-    change = change_of_runs(base, head)
-    return pending(row, limits, change, values=(tuple(base), tuple(head)))
+    values = tuple(base), tuple(head)
+    if sessions is None or sum(map(len, sessions)) < FEWEST_SESSIONS:
+        return pending(row, limits, change_of_runs(base, head), values=values)
+    change = change_of_sessions(*sessions)
+    if change.is_ratio:
+        row = replace(row, ratio=ratio_of(change.estimate))
+    return pending(row, limits, change, values=values, basis=f" over {change.how}", more="sessions")
 
 
 def find_noise(base: Sequence[float], *, runs: int) -> float | str:
@@ -120,10 +143,12 @@ def pending(
     change: "Change",
     *,
     values: tuple[tuple[float, ...], tuple[float, ...]] = ((), ()),
+    basis: str = "",
+    more: str = "",
 ) -> Finding:
     """A finding whose verdict waits for the correction for many comparisons."""
-    interval = _ratio_interval(change, row.base)
-    return Finding(row=replace(row, interval=interval), limits=limits, change=change, values=values)
+    row = replace(row, interval=_ratio_interval(change, row.base))
+    return Finding(row=row, limits=limits, change=change, values=values, basis=basis, more=more)
 
 
 def decide(finding: Finding, *, p: float, comparisons: int) -> Row:
@@ -135,7 +160,7 @@ def decide(finding: Finding, *, p: float, comparisons: int) -> Row:
     row = replace(row, p=p)
     is_beyond = change.estimate > rise or change.estimate < -drop
     doubt = _doubt(finding, p) if is_beyond else None
-    said = f"{_said(change.estimate, change, row)} ({_span(change, row)})"
+    said = f"{_said(change.estimate, change, row)} ({_span(change, row)}){finding.basis}"
     if is_beyond and doubt is None:
         return _told(row, *_direction(change.estimate > 0, limits, f"{said}, {p_value(p)}{_allowed(limits)}"))
     is_within = (not limits.guards_rise or change.high <= rise) and (not limits.guards_drop or change.low >= -drop)
@@ -158,9 +183,9 @@ def _doubt(finding: Finding, p: float) -> str | None:
 
     change = finding.change
     assert change is not None
-    if p >= ALPHA:
+    if not p < ALPHA:
         return f"it may be noise ({p_value(p)}, below {ALPHA:g} is asked)"
-    if change.low <= 0 <= change.high:
+    if not (change.low > 0 or change.high < 0):
         return "the interval holds no change too"
     if finding.values[0] and finding.share is None and (ranks := mann_whitney(*finding.values)) >= WITNESS_ALPHA:
         return f"the Mann-Whitney test does not confirm it ({p_value(ranks)})"
@@ -206,8 +231,8 @@ def _advice(finding: Finding, rise: float, drop: float) -> str:
     change, limits = finding.change, finding.limits
     assert change is not None
     assert limits is not None
-    if not finding.values[0]:
-        return "; more videos would tell"
+    if finding.more:
+        return f"; more {finding.more} would tell"
     rooms = [rise - change.estimate] * limits.guards_rise + [drop + change.estimate] * limits.guards_drop
     runs = max(map(len, finding.values)) * change.growth_needed(min(rooms, default=math.inf))
     if finding.share is not None:

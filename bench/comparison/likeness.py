@@ -1,10 +1,10 @@
 """Whether two sets of records may be compared: the facts that decide it, and those that are only worth a note."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
-from bench.schema import Json, Record
+from bench.schema import Json, Metric, Record
 
 ACCELERATOR_FACTS = ("gpu", "gpu_driver", "gpu_mig", "gpu_power_limit_w", "architecture")
 PROCESSOR_FACTS = ("cpu", "cpu_threads_usable")
@@ -31,10 +31,13 @@ class Unlike:
         return f"{self.field}: {' and '.join(self.base)} in base, {' and '.join(self.head)} in head"
 
 
-def unlike_fields(base: Sequence[Record], head: Sequence[Record]) -> list[Unlike]:
-    """Facts that decide whether these runs of one case may be compared, and are not the same in all of them."""
-    of_machine = any(depends_on_machine(record) for record in (*base, *head))
-    sides = [[dict(_deciding(r, of_machine=of_machine)) for r in side] for side in (base, head)]
+def unlike_fields(base: Sequence[Record], head: Sequence[Record], *, of_machine: bool) -> list[Unlike]:
+    """Facts that decide whether these runs of one case may be compared, and are not the same in all of them.
+
+    Those of hardware and software decide only where a figure `of_machine` is to be compared.
+    """
+    measures = set.intersection(*({*record.case.measures} for record in (*base, *head)))
+    sides = [[dict(_deciding(r, measures, of_machine=of_machine)) for r in side] for side in (base, head)]
     return [*_differing(*sides), *_versions_apart(base, head)]
 
 
@@ -59,13 +62,28 @@ def noteworthy_fields(base: Sequence[Record], head: Sequence[Record]) -> list[Un
     return _differing([dict(_telling(r)) for r in base], [dict(_telling(r)) for r in head])
 
 
+def is_share(metric: Metric) -> bool:
+    """Whether a metric is a share of videos, so that the number of videos says how sure one run is."""
+    return metric.name.startswith("accuracy.") and metric.unit == "%"
+
+
+def is_of_machine(metric: Metric) -> bool:
+    """Whether a figure is of the machine it was measured on: neither exact nor a share of videos."""
+    return not metric.is_exact and not is_share(metric)
+
+
+def is_drifting(metric: Metric) -> bool:
+    """Whether a figure follows the clocks, the temperature and the neighbours of its machine; bytes do not."""
+    return is_of_machine(metric) and metric.unit not in ("B", "bytes")
+
+
 def depends_on_machine(record: Record) -> bool:
-    """Whether any figure is of this machine: neither exact nor about accuracy."""
-    return any(not (m.is_exact or m.name.startswith("accuracy.") or m.value is None) for m in record.metrics)
+    """Whether any figure of a record is of its machine."""
+    return any(is_of_machine(metric) and metric.value is not None for metric in record.metrics)
 
 
-def _deciding(record: Record, *, of_machine: bool) -> Iterator[tuple[str, Json]]:
-    yield from _protocol(record)
+def _deciding(record: Record, measures: Collection[str], *, of_machine: bool) -> Iterator[tuple[str, Json]]:
+    yield from _protocol(record, measures)
     for axis in RUN_AXES:
         yield axis, getattr(record.case.point, axis)
     if of_machine:
@@ -84,14 +102,15 @@ def machine_facts(record: Record) -> Iterator[tuple[str, Json]]:
         yield f"software.{name}", software.get(name)
 
 
-def _protocol(record: Record) -> Iterator[tuple[str, Json]]:
+def _protocol(record: Record, measures: Collection[str]) -> Iterator[tuple[str, Json]]:
+    """How accuracies were taken, and the options of those `measures` that all runs have."""
     protocol = record.details.get("protocol")
     if isinstance(protocol, dict):
         for name, value in protocol.items():
             if name not in FREE_PROTOCOL:
                 yield f"protocol.{name}", value
-    for measure, options in record.case.measures.items():
-        for name, value in options.items():
+    for measure in sorted(measures):
+        for name, value in record.case.measures[measure].items():
             if name not in FREE_OPTIONS:
                 yield f"measure.{measure}.{name}", value
 

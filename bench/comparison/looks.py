@@ -40,9 +40,10 @@ class Looks:
         gate: Mapping[str, GateValue] | None = None,
         across: bool = False,
         differing: Collection[str] = (),
+        partners: Mapping[str, str] | None = None,
     ) -> None:
         self._base, self._head = base, head
-        self._gate, self._across, self._differing = gate, across, differing
+        self._gate, self._across, self._differing, self._partners = gate, across, differing, partners
         self._decided: dict[tuple[str, str, str], Row] = {}
         self._shares: dict[str, float] = {}
 
@@ -57,6 +58,7 @@ class Looks:
             across=self._across,
             differing=self._differing,
             shares=self._shares,
+            partners=self._partners,
         )
         for row in found.rows:
             if row.is_deciding and not row.is_open and due.get(row.case_id, 0) > 0:

@@ -1,13 +1,15 @@
 """Which case of head answers to which case of base, and which are left over."""
 
 from collections import Counter
-from collections.abc import Callable, Collection, Hashable, Iterator, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from bench.comparison.likeness import RUN_AXES
 from bench.comparison.outcome import Uncompared
 from bench.comparison.sides import CaseRuns, Side
 from bench.schema import Record, digest
+
+Key = Callable[[CaseRuns], Hashable]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,36 +20,41 @@ class Pair:
     head: CaseRuns
 
 
-def pair_cases(base: Side, head: Side, *, differing: Collection[str] = ()) -> list[Pair]:
+def pair_cases(
+    base: Side, head: Side, *, differing: Collection[str] = (), partners: Mapping[str, str] | None = None
+) -> list[Pair]:
     """Cases of one suite and point, then of one case in suites of other names, then of one point with other measures.
 
     Only where nothing at all is the same are cases paired that differ in how they were run, such as in precision. Where
-    `model` is among what is meant to differ, models and their arguments do not matter.
+    `model` is among what is meant to differ, models do not matter, and their arguments only where they tell cases
+    apart. Where `partners` are known, ids of base by ids of head, those are the pairs.
     """
     old, new = ([case for case in side.cases.values() if case.runs] for side in (base, head))
-    pairs: list[Pair] = []
+    if partners is not None:
+        return _matched(old, [case for case in new if case.id in partners], _id, lambda case: partners[case.id])
     if "model" in differing:
-        return _matched(old, new, _point_but_model)
-    for key in (_suite_and_id, _id, _point):
-        used = {id(case) for pair in pairs for case in (pair.base, pair.head)}
-        pairs += _matched([c for c in old if id(c) not in used], [c for c in new if id(c) not in used], key)
-    return pairs or _matched(old, new, _point_but_run)
+        return _matched_by(old, new, (_point_but_name, _point_but_model))
+    return _matched_by(old, new, (_suite_and_id, _id, _point)) or _matched(old, new, _point_but_run)
 
 
 def left_over(base: Side, head: Side, pairs: Sequence[Pair]) -> tuple[list[Uncompared], list[Uncompared]]:
     """Cases of base that head lacks, and cases of head that base lacks. A case that failed on its side is no gap."""
     paired = {id(case) for pair in pairs for case in (pair.base, pair.head)}
     missing = [
-        _uncompared(case, "base", "has results in base and none in head")
+        _uncompared(case, "base", "has results in base and none in head that answer to them")
         for key, case in base.cases.items()
-        if id(case) not in paired and case.runs and key not in head.cases
+        if id(case) not in paired and case.runs and not _is_failed(key, head)
     ]
     added = [
-        _uncompared(case, "head", "failed in base" if key in base.cases else "is not in base")
+        _uncompared(case, "head", "failed in base" if _is_failed(key, base) else "is not in base")
         for key, case in head.cases.items()
-        if id(case) not in paired and case.runs and not (key in base.cases and base.cases[key].runs)
+        if id(case) not in paired and case.runs
     ]
     return missing, added
+
+
+def _is_failed(key: tuple[str, str], side: Side) -> bool:
+    return key in side.cases and not side.cases[key].runs
 
 
 def failures_of(side: Side, name: str, *, other: Side) -> Iterator[Uncompared]:
@@ -93,12 +100,25 @@ def _error_text(record: Record) -> str:
     return f": {record.error.type}: {record.error.message.partition(chr(10))[0]}"
 
 
-def _matched(base: Sequence[CaseRuns], head: Sequence[CaseRuns], key: Callable[[CaseRuns], Hashable]) -> list[Pair]:
+def _matched_by(base: Sequence[CaseRuns], head: Sequence[CaseRuns], keys: Sequence[Key]) -> list[Pair]:
+    """Pairs by the first key, then of the rest by the next."""
+    pairs: list[Pair] = []
+    for key in keys:
+        used = {id(case) for pair in pairs for case in (pair.base, pair.head)}
+        old, new = ([case for case in side if id(case) not in used] for side in (base, head))
+        pairs += _matched(old, new, key)
+    return pairs
+
+
+def _matched(
+    base: Sequence[CaseRuns], head: Sequence[CaseRuns], key: Key, key_in_head: Key | None = None
+) -> list[Pair]:
     """Pairs with equal keys, where a key names one case on either side."""
-    counts = [Counter(key(case) for case in side) for side in (base, head)]
-    by_key = {key(case): case for case in head}
+    old, new = [key(case) for case in base], [(key_in_head or key)(case) for case in head]
+    counts = Counter(old), Counter(new)
+    by_key = dict(zip(new, head, strict=True))
     return [
-        Pair(base=case, head=by_key[key(case)]) for case in base if counts[0][key(case)] == counts[1][key(case)] == 1
+        Pair(base=case, head=by_key[k]) for case, k in zip(base, old, strict=True) if counts[0][k] == counts[1][k] == 1
     ]
 
 
@@ -112,6 +132,11 @@ def _id(case: CaseRuns) -> Hashable:
 
 def _point(case: CaseRuns) -> Hashable:
     return digest(case.case.point.model_dump(mode="json", exclude_none=True))
+
+
+def _point_but_name(case: CaseRuns) -> Hashable:
+    point = case.case.point.model_dump(mode="json", exclude_none=True, exclude={"model"})
+    return digest([point, sorted(case.case.measures)])
 
 
 def _point_but_model(case: CaseRuns) -> Hashable:

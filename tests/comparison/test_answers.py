@@ -1,5 +1,6 @@
 """Accuracies are compared video by video where both sides kept their answers."""
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -63,6 +64,19 @@ def test_the_same_videos_tell_what_two_intervals_cannot(side: Callable[..., Path
     told, reason = verdict(side("base2", base, kept=False), side("head2", head, kept=False))
     assert told == "inconclusive"
     assert "more videos would tell" in reason
+
+
+@pytest.mark.parametrize("interval", [(math.nan, math.nan), (50.0, 50.0), (-math.inf, math.inf), (60.0, 40.0)])
+def test_an_interval_that_says_nothing_makes_nothing_certain(
+    record: Callable[..., Record], interval: tuple[float, float]
+) -> None:
+    def share(value: float) -> list[Record]:
+        top = Metric(name="accuracy.top1", value=value, unit="%", better="higher", interval=interval)
+        return [record(top, measures={"accuracy": {}})]
+
+    comparison = compare(share(50.0), share(40.0))
+    assert (comparison.rows[0].verdict, comparison.exit_code()) == ("inconclusive", 4)
+    assert compare(share(50.0), share(50.0)).rows[0].verdict == "same"
 
 
 def test_answers_that_are_all_alike_are_the_same(side: Callable[..., Path]) -> None:

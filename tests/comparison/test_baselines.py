@@ -165,3 +165,24 @@ def test_the_list_is_json_for_machines(
     [told] = json.loads(capsys.readouterr().out)
     assert (told["branch"], told["suite"], told["cases"], told["runs"]) == ("main", "s", 1, 5)
     assert baseline_files("baseline:main", []) == [Path(told["path"])]
+
+
+def test_accuracies_of_a_baseline_are_of_any_machine_but_how_long_they_took_is_not(
+    here: Path, record: Callable[..., Record], tmp_path: Path
+) -> None:
+    """A gate on the accuracy alone may be answered by another machine's baseline; one on seconds may not."""
+
+    def write(name: str, seconds: float, **given: object) -> str:
+        top = Metric(name="accuracy.top1", value=50.0, unit="%", better="higher", interval=(48.0, 52.0))
+        took = Metric(name="accuracy.train_seconds", value=seconds, unit="s", better="lower")
+        RecordStore(tmp_path / name).append(record(top, took, measures={"accuracy": {}}, **given))
+        return str(tmp_path / name)
+
+    save(write("base", 100.0), branch="main")
+    head = write("head", 300.0, environment=OTHER)
+    assert "any" not in {each.fingerprint for each in listed()}
+    for gate in (None, {"accuracy.top1": "0.5pt"}):
+        rows = compare("baseline:main", head, gate=gate).rows
+        assert [(row.verdict, row.is_deciding) for row in rows] == [("same", True), ("inconclusive", False)]
+    with pytest.raises(InputError, match="H100"):
+        compare("baseline:main", head, gate={"accuracy.train_seconds": "3%"})

@@ -200,6 +200,29 @@ def test_throttled_runs_do_not_count_as_runs(record: Make, runs: Runs, latency: 
     assert "1 throttled run left out" in row.reason
 
 
+@pytest.mark.parametrize("gate", [None, {"latency.p50_ms": "3%", "params.total": "0"}, {"latency.p50_ms": "3%"}])
+@pytest.mark.parametrize("is_head_hot", [False, True])
+def test_a_metric_of_which_base_has_only_throttled_runs_is_incomplete(
+    record: Make, latency: Make, params: Make, gate: dict[str, str] | None, is_head_hot: bool
+) -> None:
+    def side(value: float, *, is_hot: bool) -> list[Record]:
+        status = "throttled" if is_hot else "ok"
+        return [record(latency(value), params(5), run=i, status=status) for i in range(5)]
+
+    comparison = compare(side(10, is_hot=True), side(30, is_hot=is_head_hot), gate=gate)
+    row = next(row for row in comparison.rows if row.metric == "latency.p50_ms")
+    assert (row.verdict, row.is_deciding, row.is_missing) == ("inconclusive", True, True)
+    assert "5 runs throttled" in row.reason
+    assert comparison.exit_code() == 3
+    assert comparison.is_empty == (gate == {"latency.p50_ms": "3%"})
+
+
+def test_in_turns_throttled_runs_of_base_are_followed_by_others(record: Make, latency: Make, runs: Runs) -> None:
+    hot = [record(latency(10.0), run=i, status="throttled") for i in range(5)]
+    assert only(compare(hot, runs(QUIET), shares={hot[0].case_id: 1.0})).is_open
+    assert not only(compare(hot, runs(QUIET))).is_open
+
+
 @pytest.mark.parametrize(("base", "head"), [([], []), ([1.0] * 5, []), ([], [1.0] * 5)])
 def test_nothing_compared_is_never_fine(runs: Runs, base: list[float], head: list[float]) -> None:
     comparison = compare(runs(base), runs(head))
@@ -267,6 +290,77 @@ def test_counts_compare_between_machines(record: Make, params: Make) -> None:
     assert compare([record(params(1))], [record(params(1), environment=other)]).exit_code() == 0
 
 
+def trained(record: Make, factor: float, gpu: str) -> list[Record]:
+    """Five trainings: an accuracy, which is of the videos, and the seconds they took, which are of the machine."""
+    top = Metric(name="accuracy.top1", value=50.0, unit="%", better="higher", interval=(48.0, 52.0))
+    return [
+        record(
+            top,
+            Metric(name="accuracy.train_seconds", value=factor * v, unit="s", better="lower"),
+            run=i,
+            measures={"accuracy": {}},
+            environment=Environment(hardware={"gpu": gpu}),
+        )
+        for i, v in enumerate(QUIET)
+    ]
+
+
+def depths(runs: Runs, *, model: str, factor: float = 1.0, **argument: list[int]) -> list[Record]:
+    """Five runs of a model for each value of its one argument, the second of them slower by `factor`."""
+    [(name, values)] = argument.items()
+    return [
+        each
+        for place, value in enumerate(values)
+        for each in runs(times(QUIET, factor if place else 1.0), model=model, args={name: value})
+    ]
+
+
+def test_arguments_tell_the_cases_of_two_models_apart(runs: Runs) -> None:
+    base, head = depths(runs, model="c3d", depth=[1, 3]), depths(runs, model="r3d", depth=[1, 3], factor=1.2)
+    for sides in ((base, head), (base, depths(runs, model="c3d", depth=[1, 3], factor=1.2))):
+        comparison = compare(*sides, differing=["model"])
+        assert [row.verdict for row in comparison.rows] == ["same", "slower"]
+        assert not comparison.missing
+    assert len(compare(base[:5], depths(runs, model="r3d", width=[8]), differing=["model"]).rows) == 1
+
+
+def test_partners_that_are_known_are_the_pairs_and_others_are_left_over(runs: Runs) -> None:
+    base, head = depths(runs, model="c3d", depth=[1, 3]), depths(runs, model="r3d", width=[8, 9], factor=1.2)
+    ids = [list(dict.fromkeys(record.case_id for record in side)) for side in (base, head)]
+    partners = dict(zip(ids[1], ids[0], strict=True))
+    comparison = compare(base, head, differing=["model"], partners=partners)
+    assert [(row.case_id, row.verdict) for row in comparison.rows] == [(ids[1][0], "same"), (ids[1][1], "slower")]
+    half = compare(base, head, differing=["model"], partners={ids[1][0]: ids[0][0]})
+    assert [each.case_id for each in (*half.missing, *half.added)] == [ids[0][1], ids[1][1]]
+
+
+def test_cases_that_no_one_case_answers_to_are_missing_not_fine(runs: Runs) -> None:
+    """Two models on either side, of which it cannot be said which is which; the third case is compared."""
+    base = [*runs(QUIET), *runs(QUIET, model="r3d"), *runs(QUIET, batch=8)]
+    comparison = compare(base, base, differing=["model"])
+    assert (len(comparison.rows), len(comparison.missing), len(comparison.added)) == (1, 2, 2)
+    assert comparison.exit_code() == 3
+
+
+@pytest.mark.parametrize("gate", [{"accuracy.train_seconds": "3%"}, {"accuracy.*": "3%"}])
+def test_times_of_trainings_are_compared_on_one_machine_only(record: Make, gate: dict[str, str]) -> None:
+    with pytest.raises(InputError, match=r"hardware\.gpu: H100 in base, H200 in head"):
+        compare(trained(record, 1, "H100"), trained(record, 3, "H200"), gate=gate)
+    comparison = compare(trained(record, 1, "H100"), trained(record, 3, "H200"), gate=gate, across=True)
+    assert all(row.is_across for row in comparison.rows)
+
+
+@pytest.mark.parametrize("gate", [None, {"accuracy.top1": "0.5pt"}])
+def test_accuracies_that_alone_decide_compare_between_machines(record: Make, gate: dict[str, str] | None) -> None:
+    comparison = compare(trained(record, 1, "H100"), trained(record, 3, "H200"), gate=gate)
+    top, seconds = comparison.rows
+    assert (top.verdict, top.is_across, comparison.exit_code()) == ("same", False, 0)
+    assert (seconds.verdict, seconds.is_deciding, seconds.interval) == ("inconclusive", False, None)
+    assert "unlike machines (hardware.gpu: H100 in base, H200 in head)" in seconds.reason
+    alike = compare(trained(record, 1, "H100"), trained(record, 3, "H100"), gate=gate)
+    assert [row.verdict for row in alike.rows] == ["same", "slower"]
+
+
 def test_cases_that_differ_in_precision_are_compared_only_across(runs: Runs) -> None:
     base, head = runs(QUIET, precision="fp32"), runs(times(QUIET, 0.5), precision="bf16")
     with pytest.raises(InputError, match="precision: fp32 in base, bf16 in head"):
@@ -300,6 +394,8 @@ SPECS = st.tuples(
     st.sampled_from(["a", "b"]),
     st.sampled_from(["ok", "ok", "ok", "unsteady", "throttled", "oom", "skipped"]),
     st.sampled_from(["f", "g"]),
+    st.sampled_from([None, None, 1, 2, 3]),
+    st.sampled_from(["2026-01-01T00:00:00", "2026-01-02T00:00:00+00:00", "2026-01-03T00:00:00", "noon"]),
 )
 
 
@@ -312,7 +408,13 @@ SPECS = st.tuples(
 def test_arbitrary_records_give_one_verdict_per_case_and_metric(
     record: Make, base: list[Any], head: list[Any], gate: dict[str, Any]
 ) -> None:
-    sides = [[record(*m, run=i, model=n, status=s, freshness=f) for m, i, n, s, f in side] for side in (base, head)]
+    sides = [
+        [
+            record(*m, run=run, model=name, status=status, freshness=state, seed=seed, started_at=at)
+            for m, run, name, status, state, seed, at in side
+        ]
+        for side in (base, head)
+    ]
     try:
         comparison = compare(*sides, gate=gate)
     except InputError as error:
@@ -358,6 +460,17 @@ def test_measures_of_other_versions_are_unlike(runs: Callable[..., list[Record]]
         compare(at(2), at(3))
     assert compare(at(2), at(2)).rows
     assert compare(runs([10.0] * 5), at(3)).rows
+
+
+def test_a_new_measure_with_options_does_not_refuse_the_old_ones(runs: Callable[..., list[Record]]) -> None:
+    old, new = {"latency": {"max_s": 1}}, {"latency": {"max_s": 1}, "energy": {"min_s": 10}}
+    for base, head in ((old, new), (new, old), (new, new)):
+        assert compare(runs(QUIET, measures=base), runs(QUIET, measures=head)).rows[0].verdict == "same"
+    other = {"latency": {"max_s": 2}, "energy": {"min_s": 10}}
+    with pytest.raises(InputError, match=r"measure\.latency\.max_s: 1 in base, 2 in head"):
+        compare(runs(QUIET, measures=old), runs(QUIET, measures=other))
+    with pytest.raises(InputError, match=r"measure\.energy\.min_s"):
+        compare(runs(QUIET, measures=new), runs(QUIET, measures={**new, "energy": {"min_s": 5}}))
 
 
 def test_a_head_that_computes_something_else_is_no_faster_head(runs: Callable[..., list[Record]]) -> None:

@@ -161,6 +161,22 @@ def test_small_simulation_holds_its_promises(simulation: ModuleType, noise: str)
         assert simulation.simulate(model, factor=1.05, runs=5, repeats=60, seed=7).verdicts["slower"] >= 0.9
 
 
+@pytest.mark.parametrize(
+    ("offsets", "of_base"),
+    [("alike", 1), ("half_a_percent", 1), ("one_percent", 8), ("two_percent", 8)],
+)
+def test_sessions_that_hardly_differ_or_are_known_give_few_alarms(
+    simulation: ModuleType, offsets: str, of_base: int
+) -> None:
+    """150 repeats, as above. Two sessions that differ by more are in the committed table only."""
+    model = getattr(simulation, offsets)
+    none = simulation.simulate_sessions(model, of_base=of_base, factor=1.0, runs=5, repeats=150, seed=7)
+    assert none.verdicts["slower"] + none.verdicts["faster"] <= 5 / 150
+    assert none.coverage >= 0.88 or of_base == 1, "runs say nothing of how far two sessions differ"
+    much = simulation.simulate_sessions(model, of_base=of_base, factor=1.15, runs=5, repeats=60, seed=7)
+    assert much.verdicts["slower"] >= 0.9
+
+
 def test_the_noise_floor_is_what_two_medians_of_one_noise_differ_by() -> None:
     """Against draws of fresh runs, which is what the floor stands for."""
     rng = np.random.default_rng(7)

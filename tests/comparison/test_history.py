@@ -9,7 +9,7 @@ import pytest
 from bench.cli import _exit_code
 from bench.comparison.history import history_of
 from bench.errors import InputError, UnknownNameError
-from bench.schema import Metric, Record
+from bench.schema import Environment, Metric, Record
 from bench.store import RecordStore
 
 LEVEL = [10.0, 10.1, 9.9, 10.05, 9.95, 10.02, 9.98, 10.03]
@@ -112,3 +112,16 @@ def test_the_command_reads_what_baselines_save(
     told = json.loads(capsys.readouterr().out)
     assert (len(told["moments"]), told["turns"][0]["first"]["commit"]) == (16, "c08")
     assert _exit_code(["history", "latency.p50_ms", "c3d", "--branch", "dev"]) == 2
+
+
+def test_accuracies_of_several_machines_are_one_series_and_their_times_are_not(record: Callable[..., Record]) -> None:
+    def trained(number: int, gpu: str) -> Record:
+        top = Metric(name="accuracy.top1", value=50.0 + number, unit="%", better="higher")
+        took = Metric(name="accuracy.train_seconds", value=100.0, unit="s", better="lower")
+        environment = Environment(hardware={"gpu": gpu}, state={"commit": f"c{number}"})
+        return record(top, took, environment=environment, started_at=f"2026-01-0{number}")
+
+    records = [trained(1, "H100"), trained(2, "H200")]
+    assert [moment.value for moment in history_of(records, "accuracy.top1", "c3d").moments] == [51.0, 52.0]
+    with pytest.raises(InputError, match="2 kinds of machine"):
+        history_of(records, "accuracy.train_seconds", "c3d")

@@ -1,0 +1,139 @@
+"""Base and head in sessions of their own: which runs share one, and how much of a change is believed then."""
+
+import math
+from collections.abc import Callable, Sequence
+from itertools import count
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy import stats as scipy_stats
+
+from bench.comparison.comparing import compare
+from bench.comparison.evidence import change_of_sessions
+from bench.comparison.outcome import Row
+from bench.comparison.samples import Sample
+from bench.comparison.sessions import Sessions, sessions_of
+from bench.comparison.sides import Run
+from bench.schema import Record
+from bench.store import RecordStore
+
+QUIET = [10.00, 10.02, 9.98, 10.01, 9.99]
+KEY = "latency.p50_ms"
+Runs = Callable[..., list[Record]]
+
+
+def times(values: Sequence[float], factor: float) -> list[float]:
+    return [value * factor for value in values]
+
+
+@pytest.fixture
+def on_day(runs: Runs) -> Callable[..., list[Record]]:
+    """Runs a minute apart on a day of January, at midnight unless an hour is given."""
+
+    def make(values: Sequence[float], day: int, *, hour: int = 0, **given: object) -> list[Record]:
+        made = runs(values, **given)
+        at = [f"2026-01-{day:02d}T{hour:02d}:{minute:02d}:00" for minute in range(len(made))]
+        return [record.model_copy(update={"started_at": when}) for record, when in zip(made, at, strict=True)]
+
+    return make
+
+
+def only(base: object, head: object, **given: object) -> Row:
+    (row,) = compare(base, head, **given).rows  # type: ignore[arg-type]
+    return row
+
+
+def order(runs: Runs, text: str, *, hours: int = 0) -> Sessions | None:
+    """Sessions of runs that take place in this order, a minute or so many hours apart: `A` is base, `B` is head.
+
+    Values are the places in the order; a bar begins another invocation of vbench.
+    """
+    sides: tuple[list[Run], list[Run]] = ([], [])
+    place, index, folder = count(), 0, 0
+    for letter in text:
+        if letter == "|":
+            index, folder = 0, folder + 1
+            continue
+        now = next(place)
+        at = f"2026-01-{1 + now * hours // 24:02d}T{now * hours % 24:02d}:{0 if hours else now:02d}:00"
+        [record] = runs([float(now)])
+        record = record.model_copy(update={"started_at": at, "run_index": index})
+        sides["AB".index(letter)].append(Run(record=record, folder=Path(str(folder))))
+        index += 1
+    return sessions_of(*(Sample.of(side, KEY) for side in sides))
+
+
+@pytest.mark.parametrize("text", ["ABABABAB", "AAABBB", "A|B|A|B", "AA|AA|BBB", "ABBBBBBA"])
+def test_runs_within_the_hour_share_a_session(runs: Runs, text: str) -> None:
+    assert order(runs, text) is None
+
+
+def test_another_session_is_another_invocation_an_hour_or_more_later(runs: Runs) -> None:
+    assert order(runs, "AA|AA|BBB", hours=1) == (((0, 1), (2, 3)), ((4, 5, 6),))
+    assert order(runs, "BBB|AAA|BB|A", hours=1) == (((3, 4, 5), (8,)), ((0, 1, 2), (6, 7)))
+    assert order(runs, "AAAA|BBB", hours=5) == (((0, 1, 2, 3),), ((4, 5, 6),)), "one invocation may take its time"
+
+
+def test_a_session_that_holds_runs_of_both_makes_all_of_them_comparable(runs: Runs) -> None:
+    assert order(runs, "ABAB|ABAB|AA", hours=1) is None
+
+
+def test_times_that_cannot_be_read_or_are_equal_are_no_crash(runs: Runs) -> None:
+    base, head = runs(QUIET, started_at="at noon"), runs(QUIET, started_at="at noon")
+    assert only(base, head).verdict == "same"
+    assert only(runs(QUIET, started_at="a"), runs(QUIET, started_at="2026-01-01T00:00:00+00:00")).verdict == "same"
+
+
+def test_two_sessions_are_compared_run_by_run_and_said_to_be_two(on_day: Callable[..., list[Record]]) -> None:
+    base, head = on_day(QUIET, 1), on_day(times(QUIET, 1.035), 2)
+    row = only(base, head)
+    assert row.verdict == "slower"
+    assert "sessions" not in row.reason
+    assert any("one after the other" in note for note in compare(base, head).notes)
+
+
+@pytest.fixture
+def nightly(tmp_path: Path, on_day: Callable[..., list[Record]]) -> Callable[..., list[Path]]:
+    """Results of one session a night, each as much slower than the first as its factor says."""
+
+    def make(*factors: float) -> list[Path]:
+        folders = []
+        for day, factor in enumerate(factors, start=1):
+            store = RecordStore(tmp_path / f"night{day}")
+            for record in on_day(times(QUIET, factor), day):
+                store.append(record)
+            folders.append(store.folder)
+        return folders
+
+    return make
+
+
+def test_sessions_of_base_tell_what_sessions_differ_by(
+    nightly: Callable[..., list[Path]], on_day: Callable[..., list[Record]]
+) -> None:
+    quiet = nightly(1.0, 1.001, 0.999, 1.0005, 0.9995)
+    assert only(quiet, on_day(times(QUIET, 1.035), 20)).verdict == "slower"
+    row = only(quiet, on_day(QUIET, 20))
+    assert row.verdict == "same"
+    assert "over 5 and 1 sessions" in row.reason
+
+
+def test_loud_sessions_of_base_make_a_change_uncertain(
+    nightly: Callable[..., list[Path]], on_day: Callable[..., list[Record]]
+) -> None:
+    row = only(nightly(1.0, 1.03, 0.97, 1.02, 0.98), on_day(times(QUIET, 1.08), 20))
+    assert row.verdict == "inconclusive"
+    assert "more sessions would tell" in row.reason
+
+
+def test_a_change_between_sessions_is_students_on_their_medians() -> None:
+    base = [[10.0, 10.1, 9.9], [10.4, 10.5, 10.3], [9.8, 9.7, 9.9], [10.2, 10.2, 10.6]]
+    head = [[11.0, 11.1, 11.2], [10.8, 10.6, 10.7]]
+    medians = [[math.log(float(np.median(each))) for each in side] for side in (base, head)]
+    reference = scipy_stats.ttest_ind(medians[1], medians[0], equal_var=True)
+    interval = reference.confidence_interval(0.95)
+    change = change_of_sessions(base, head)
+    assert (change.low, change.high) == pytest.approx((interval.low, interval.high))
+    assert change.p == pytest.approx(reference.pvalue)
+    assert not change_of_sessions([[0.0], [1.0]], [[2.0]]).is_ratio
