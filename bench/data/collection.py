@@ -10,6 +10,7 @@ from typing import Any
 
 from bench.data.facts import VideoFacts
 from bench.data.media import VIDEO_SUFFIXES
+from bench.data.options import checked_options
 from bench.data.shards import source_of
 from bench.errors import DatasetError, InputError, UnknownNameError
 from bench.registry import DATASETS, DatasetEntry
@@ -88,15 +89,12 @@ def open_dataset(
     `flow` is the folder of the videos' optical flow as `vbench data flow` writes it, relative to the data set; where
     it is not given, that is its folder `flow`, and flow that lies beside a video's frames is found as well. `options`
     are the data set's own. UnknownNameError for a name, split or option that is not there, with the nearest spelling;
-    DatasetError where the folder is missing, with the tree that is expected.
+    InputError for an option of a wrong type; DatasetError where the folder is missing, with the tree that is expected.
     """
     entry = DATASETS.get(name)
     if split not in entry.splits:
         raise UnknownNameError("split", split, entry.splits, where=f"data set {name}")
-    for option in options:
-        if option == "split" or option not in entry.options:
-            raise UnknownNameError("option", option, set(entry.options) - {"split"}, where=f"data set {name}")
-    found: VideoSet = entry.function(_root_of(entry, root), split=split, **options)
+    found: VideoSet = entry.function(root_of(entry, root), split=split, **checked_options(entry, options))
     return with_flow(found, flow)
 
 
@@ -168,7 +166,8 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "vbench"
 
 
-def _root_of(entry: DatasetEntry, root: str | Path | None) -> Path | None:
+def root_of(entry: DatasetEntry, root: str | Path | None) -> Path | None:
+    """The folder of a data set: `root`, else the one of its name under `$VBENCH_DATA` if it is there, else None."""
     if root is not None:
         if not str(root):
             raise InputError(f"data set {entry.name}: root is empty")

@@ -10,7 +10,7 @@ import json
 import os
 import time
 from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -59,12 +59,21 @@ def index_folder(root: str | Path, *, workers: int = 0, again: bool = False, rep
 
 
 def read_facts(root: Path, paths: Collection[Path]) -> dict[Path, VideoFacts]:
-    """What an index of `root` or a folder above it knows of `paths`, as far as it is not out of date."""
-    index = _existing_index(root)
-    if index is None:
-        return {}
-    folder, file = index
-    wanted = {path.absolute().relative_to(folder).as_posix(): path for path in paths if _is_within(path, folder)}
+    """What indexes know of `paths`, as far as they are not out of date.
+
+    They may be those of `root`, of any folder that the paths lie in, or of one above; the nearest is asked first.
+    """
+    found: dict[Path, VideoFacts] = {}
+    for folder, file in _indexes_above([root / "_", *paths]):
+        left = [path for path in paths if path not in found and path.absolute().is_relative_to(folder)]
+        if left:
+            found |= _known_of(left, folder=folder, file=file)
+    return found
+
+
+def _known_of(paths: Iterable[Path], *, folder: Path, file: Path) -> dict[Path, VideoFacts]:
+    """What the index `file` of `folder` knows of `paths` in it."""
+    wanted = {path.absolute().relative_to(folder).as_posix(): path for path in paths}
     latest = {name: (stamp, facts) for name, stamp, facts in _read(file) if name in wanted}
     found: dict[Path, VideoFacts] = {}
     for name, (stamp, facts) in latest.items():
@@ -161,22 +170,21 @@ def _writable_index(root: Path) -> Path:
     )
 
 
-def _existing_index(root: Path) -> tuple[Path, Path] | None:
-    """The folder that an index speaks of and its file: of `root`, else of the nearest folder above."""
-    for folder in (root.absolute(), *root.absolute().parents):
-        for path in (folder / _FILE, _cached_index(folder)):
-            if path.is_file():
-                return folder, path
-    return None
+def _indexes_above(paths: Iterable[Path]) -> list[tuple[Path, Path]]:
+    """The folders above `paths` that have an index, each with its file; the innermost first."""
+    folders = set[Path]()
+    for parent in {path.absolute().parent for path in paths}:
+        for folder in (parent, *parent.parents):
+            if folder in folders:
+                break
+            folders.add(folder)
+    inward = sorted(folders, key=lambda folder: len(folder.parts), reverse=True)
+    return [(folder, file) for folder in inward for file in (folder / _FILE, _cached_index(folder)) if file.is_file()]
 
 
 def _cached_index(root: Path) -> Path:
     name = hashlib.sha256(str(root.absolute()).encode()).hexdigest()[:16]
     return cache_folder() / "index" / f"{name}.jsonl"
-
-
-def _is_within(path: Path, folder: Path) -> bool:
-    return path.absolute().is_relative_to(folder)
 
 
 def _suffix(name: str) -> str:

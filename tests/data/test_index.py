@@ -73,6 +73,27 @@ def test_facts_of_a_changed_file_are_not_used(folder: Path) -> None:
     assert read_facts(folder, [path]) == {}
 
 
+def test_indexes_of_folders_inside_and_elsewhere_are_found(folder: Path, tmp_path: Path) -> None:
+    inside, plain = folder / "train/a/x.mp4", folder / "train/b/y.mp4"
+    elsewhere = tmp_path / "elsewhere" / "deep" / "z.mp4"
+    elsewhere.parent.mkdir(parents=True)
+    shutil.copy(inside, elsewhere)
+    assert index_folder(folder / "train/a").files == 2
+    index_folder(tmp_path / "elsewhere")
+    assert set(read_facts(folder, [inside, plain, elsewhere])) == {inside, elsewhere}
+    videos = open_dataset("folder", root=folder, split="train")
+    assert {video.id for video in videos.videos if video.facts} == {"a/x", "a/text"}
+
+
+def test_what_an_inner_index_does_not_know_an_outer_one_tells(folder: Path) -> None:
+    path = folder / "train/a/x.mp4"
+    index_folder(folder / "train/a")
+    path.write_bytes(path.read_bytes() + b"\0")
+    assert read_facts(folder, [path]) == {}
+    index_folder(folder)
+    assert read_facts(folder, [path]) == {path: probe(path)}
+
+
 def test_a_torn_last_line_costs_one_file(folder: Path) -> None:
     index = index_folder(folder).path
     index.write_bytes(index.read_bytes()[:-40])
