@@ -46,6 +46,7 @@ class VideoSet:
 
     `hash` names exactly these videos with these labels: by content where an index knows it, else by size, and
     `hash_covers` says which. An accuracy is comparable with another only where both were taken on the same hash.
+    `backend` decodes the videos wherever clips of the set are read.
     """
 
     name: str
@@ -58,6 +59,7 @@ class VideoSet:
     root: Path | None = None
     hash: str = ""
     hash_covers: str = "sizes"
+    backend: str = "auto"
 
     def __len__(self) -> int:
         return len(self.videos)
@@ -82,20 +84,37 @@ class VideoSet:
 
 
 def open_dataset(
-    name: str, *, root: str | Path | None = None, split: str, flow: str | Path | None = None, **options: Any
+    name: str,
+    *,
+    root: str | Path | None = None,
+    split: str,
+    flow: str | Path | None = None,
+    decode: str = "auto",
+    **options: Any,
 ) -> VideoSet:
     """Split `split` of data set `name`, under `root` or `$VBENCH_DATA/<name>`; nothing is downloaded.
 
     `flow` is the folder of the videos' optical flow as `vbench data flow` writes it, relative to the data set; where
-    it is not given, that is its folder `flow`, and flow that lies beside a video's frames is found as well. `options`
-    are the data set's own. UnknownNameError for a name, split or option that is not there, with the nearest spelling;
-    InputError for an option of a wrong type; DatasetError where the folder is missing, with the tree that is expected.
+    it is not given, that is its folder `flow`, and flow that lies beside a video's frames is found as well. `decode` is
+    the backend of `bench.read_frames` that clips are read with. `options` are the data set's own.
+
+    UnknownNameError for a name, split, backend or option that is not there, with the nearest spelling; InputError for
+    an option of a wrong type; DatasetError where the folder is missing, with the tree that is expected.
     """
     entry = DATASETS.get(name)
     if split not in entry.splits:
         raise UnknownNameError("split", split, entry.splits, where=f"data set {name}")
+    if decode != "auto":
+        _check_backend(decode)
     found: VideoSet = entry.function(root_of(entry, root), split=split, **checked_options(entry, options))
-    return with_flow(found, flow)
+    return replace(with_flow(found, flow), backend=decode)
+
+
+def _check_backend(name: str) -> None:
+    from bench.data.decode import BACKENDS
+
+    if name not in BACKENDS:
+        raise UnknownNameError("decoding backend", str(name), BACKENDS)
 
 
 def with_flow(videos: VideoSet, folder: str | Path | None = None) -> VideoSet:

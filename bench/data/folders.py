@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.data.collection import open_dataset, root_of
-from bench.data.options import checked_options
+from bench.data.options import OF_EVERY_DATASET, checked_options
 from bench.errors import DatasetError
 from bench.registry import DATASETS
 
@@ -16,8 +16,7 @@ def folders_of_dataset(name: str, *, root: str | Path | None = None, **options: 
     A data set that vbench writes itself is written. DatasetError with the expected tree where the folder is missing.
     """
     entry = DATASETS.get(name)
-    own = {option: value for option, value in options.items() if option != "flow"}
-    checked = checked_options(entry, own)
+    checked = checked_options(entry, {name: value for name, value in options.items() if name not in OF_EVERY_DATASET})
     folder = root_of(entry, root)
     if folder is None or not folder.is_dir():
         folder = open_dataset(name, root=folder, split=entry.splits[0], **options).root

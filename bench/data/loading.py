@@ -181,6 +181,7 @@ class _Reading:
     classes: int
     is_multi_label: bool
     cache_key: tuple[str, int, int] | None
+    backend: str
 
     @classmethod
     def of(
@@ -191,12 +192,13 @@ class _Reading:
             size=size,
             classes=len(videos.classes),
             is_multi_label=videos.is_multi_label,
-            cache_key=None if workers else (f"{videos.hash} {size}", len(videos), cache_bytes),
+            cache_key=None if workers else (f"{videos.hash} {size} {videos.backend}", len(videos), cache_bytes),
+            backend=videos.backend,
         )
 
     def reader(self) -> ClipReader:
         cache = None if self.cache_key is None else _shared_cache(*self.cache_key)
-        return ClipReader(modalities=self.modalities, size=self.size, cache=cache)
+        return ClipReader(modalities=self.modalities, size=self.size, backend=self.backend, cache=cache)
 
     def labels(self, videos: Sequence[Video]) -> Tensor:
         if not self.is_multi_label:

@@ -10,6 +10,8 @@ from bench.complaints import reason
 from bench.errors import InputError, UnknownNameError
 from bench.registry import DatasetEntry
 
+OF_EVERY_DATASET = ("flow", "decode")  # `open_dataset` itself takes these
+
 
 def checked_options(entry: DatasetEntry, given: Mapping[str, Any]) -> dict[str, Any]:
     """`given` with paths as text; UnknownNameError for an option that is not there, InputError for one of a wrong type.
@@ -20,7 +22,7 @@ def checked_options(entry: DatasetEntry, given: Mapping[str, Any]) -> dict[str, 
     checked = {}
     for name, value in given.items():
         if name not in allowed:
-            raise UnknownNameError("option", name, allowed, where=f"data set {entry.name}")
+            raise UnknownNameError("option", name, allowed | {*OF_EVERY_DATASET}, where=f"data set {entry.name}")
         checked[name] = os.fspath(value) if isinstance(value, os.PathLike) else value
         try:
             if name in types:

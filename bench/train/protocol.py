@@ -98,6 +98,7 @@ def describe_evaluation(
         "videos": len(seen.labels),
         "videos_hash": videos.hash,
         "hash_covers": videos.hash_covers,
+        "decoded_by": videos.backend,
         **{name: count for name, count in videos.counts().items() if name != "present"},
         "unread": len(seen.unread),
         "unread_are": "left out" if seen.excludes_unread else "counted as wrong",
