@@ -197,11 +197,13 @@ class Once:
     """Refuses what comes a second time."""
 
     def __init__(self, what: str) -> None:
-        self._what, self._seen = what, dict[str, int]()
+        self._what, self._seen = what, dict[str, int | JsonPlace]()
 
     def check(self, key: str, *, at: Place) -> str:
         """`key`, the first time; DatasetError with both lines after that."""
         if key in self._seen:
-            raise at.fail(f"{self._what} {key!r} occurs twice, before in line {self._seen[key]}")
-        self._seen[key] = at.number
+            before = self._seen[key]
+            number = before if isinstance(before, int) else before.number
+            raise at.fail(f"{self._what} {key!r} occurs twice, before in line {number}")
+        self._seen[key] = at if isinstance(at, JsonPlace) else at.number  # the line of a JSON key is a search
         return key

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from bench.data.annotations import JsonFile
 from bench.data.collection import VideoSet, open_dataset
 from bench.data.index import index_folder
 from bench.errors import BenchError, DatasetError, UnknownNameError
@@ -217,6 +218,25 @@ def test_something_something_v2_takes_templates_without_brackets(tree: Write) ->
     train = open_dataset("somethingsomething", root=root, split="train")
     assert train.classes == ("Dropping something", "Holding something")
     assert labels_of(train) == {"78": ("Holding something",)}
+
+
+def test_something_something_v2_looks_for_no_line_of_a_clip_that_is_right(
+    tree: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clips = [{"id": str(number), "template": "Holding [something]"} for number in range(50_000)]
+    root = tree({"labels.json": '{"Holding something": "0"}', "train.json": json.dumps(clips), "videos/1.webm": None})
+    looked_for: list[str] = []
+
+    def line_of(_: JsonFile, key: str) -> int:
+        looked_for.append(key)
+        return 7
+
+    monkeypatch.setattr(JsonFile, "line_of", line_of)
+    assert open_dataset("somethingsomething", root=root, split="train").annotated == 50_000
+    assert looked_for == []
+    (root / "train.json").write_text(json.dumps([*clips, clips[5]]))
+    with pytest.raises(DatasetError, match=r"train.json:7: clip '5' occurs twice, before in line 7"):
+        open_dataset("somethingsomething", root=root, split="train")
 
 
 def test_something_something_v1_has_semicolons_and_frame_folders(tree: Write) -> None:
