@@ -38,11 +38,17 @@ class Place(Protocol):
 
 
 class Labels:
-    """Class names and their positions; a label is found by name, or by number from `first`."""
+    """Class names and their positions; a label is found by name, or by number from `first`.
+
+    DatasetError where two classes have the same name.
+    """
 
     def __init__(self, names: Sequence[str], *, first: int = 0) -> None:
         self.names = tuple(names)
         self._position = {name: position for position, name in enumerate(names)}
+        if len(self._position) < len(self.names):
+            twice, _ = Counter(self.names).most_common(1)[0]
+            raise DatasetError(f"class {twice!r} stands under two numbers, {first + names.index(twice)} the first")
         self._first = first
 
     def __getitem__(self, label: str) -> int:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.data.annotations import JsonFile
+from bench.data.annotations import JsonFile, Labels
 from bench.data.collection import VideoSet, open_dataset
 from bench.data.index import index_folder
 from bench.errors import BenchError, DatasetError, UnknownNameError
@@ -291,6 +291,17 @@ def test_csv_takes_names_several_labels_and_absolute_paths_inside(tree: Write) -
     assert labels_of(train) == {"a.mp4": ("run", "hop")}
 
 
+def test_names_in_a_csv_list_of_any_other_name_need_their_numbers(tree: Write) -> None:
+    root = tree({"tr.txt": "a.mp4 cat\nb.mp4 dog\nc.mp4 eel\n", "va.txt": "a.mp4 cat\nc.mp4 eel\n", "a.mp4": None})
+    for split, name in (("train", "tr.txt"), ("val", "va.txt")):
+        with pytest.raises(DatasetError, match=rf"{name}: its labels are names.*classes.txt"):
+            open_dataset("csv", root=root, split=split, annotations=name)
+    tree({"classes.txt": "cat\ndog\neel\n"})
+    assert open_dataset("csv", root=root, split="val", annotations="va.txt").missing == {"c.mp4": (2,)}
+    with pytest.raises(DatasetError, match="class 'b' stands under two numbers, 1 the first"):
+        Labels(["a", "b", "b"])
+
+
 def test_shards_serve_the_same_annotation(tree: Write, clip: Path, tmp_path: Path) -> None:
     root = tree({"train.csv": KINETICS + "zumba,abcdefghijk,1,11,train\n"})
     (root / "train").mkdir()
@@ -388,6 +399,31 @@ HOSTILE: dict[str, tuple[str, dict[str, str | bytes | None], str]] = {
     ),
     "csv number": ("csv", {"train.csv": "x.mp4 99999999999\n"}, r"train.csv:1: label 99999999999 is beyond"),
     "csv negative": ("csv", {"train.csv": "x.mp4 0\ny.mp4 -1\n", "classes.txt": "a\n"}, r"train.csv:2: label -1"),
+    "csv mixed": ("csv", {"train.csv": "".join(f"{i}.mp4 {i}\n" for i in range(12)) + "z.mp4 x\n"},
+                  r"train.csv:13: unknown label 'x': '0' is a number and 'x' a name"),
+    "csv mixed, the other way round": ("csv", {"train.csv": "a.mp4 x\nb.mp4 3\n"}, r"train.csv:2: unknown label '3'"),
+    "csv unknown name": ("csv", {"train.csv": "a.mp4 0\nb.mp4 1\n", "val.csv": "a.mp4 1\nb.mp4 x\n"},
+                         r"val.csv:2: unknown label 'x'"),
+    "csv number among names": ("csv", {"train.csv": "a.mp4 cat\nb.mp4 eel\n", "val.csv": "a.mp4 1\n"},
+                               r"val.csv:1: unknown label '1'"),
+    "csv class twice": ("csv", {"train.csv": "x.mp4 a\n", "classes.txt": "a\nb\na\n"},
+                        r"classes.txt:3: class 'a' occurs twice, before in line 1"),
+    "csv classes sorted as text": ("csv", {"train.csv": "x.mp4 2\n", "classes.txt": "0\n1\n10\n2\n"},
+                                   r"classes.txt:3: class '10' would have the number 2"),
+    "csv names without their numbers": ("csv", {"val.csv": "a.mp4 cat\nb.mp4 eel\n"},
+                                        r"val.csv: its labels are names.*classes.txt"),
+    "csv endless number": ("csv", {"train.csv": "x.mp4 " + "9" * 5000}, r"train.csv:1: label 9{20} is beyond"),
+    "ucf class twice": ("ucf101", {"ucfTrainTestlist/classInd.txt": "1 A\n2 A\n",
+                                   "ucfTrainTestlist/trainlist01.txt": "A/v_A_g01_c01.avi\n"},
+                        r"classInd.txt:2: class 'A' occurs twice"),
+    "something class twice": ("somethingsomething", {"something-something-v1-labels.csv": "Hold\nHold\n",
+                                                     "something-something-v1-train.csv": "1;Hold\n"},
+                              r"labels.csv:2: class 'Hold' occurs twice"),
+    "moments class twice": ("moments", {"moments_categories.txt": "a,0\na,1\n", "trainingSet.csv": "a/x.mp4,a\n"},
+                            r"moments_categories.txt:2: class 'a' occurs twice"),
+    "stair class twice": ("stair_actions", {"data/videolist_train.txt": "a/x.mp4 1\na/y.mp4 2\n",
+                                            "data/videolist_val.txt": "a/y.mp4 1\n"},
+                          r"videolist_train.txt:2: class 'a' has number 1 already"),
     "csv no label": ("csv", {"train.csv": "x.mp4\n"}, r"train.csv:1: expected 'path label'"),
 }  # fmt: skip
 
