@@ -7,12 +7,14 @@ occur twice and paths that lead out of their folder are errors.
 import csv
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, Protocol
 
 from bench.errors import DatasetError, suggest
+
+_MOST_DIGITS = 20
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -72,24 +74,57 @@ class Labels:
 
 
 def read_lines(path: Path, *, separator: str | None) -> Iterator[Line]:
-    """Lines that are not blank, split at `separator` as CSV; None leaves a line whole."""
+    """Lines that are not blank, split at `separator` as CSV; None leaves a line whole.
+
+    DatasetError with the line where a quote is not closed in it or the text is not UTF-8, and where there is no line.
+    """
+    is_empty = True
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
-            if separator is None:
-                for number, text in enumerate(file, start=1):
-                    if text.strip():
-                        yield Line(path=path, number=number, fields=(text.strip(),))
-                return
-            reader = csv.reader(file, delimiter=separator)
-            for fields in reader:
-                if any(field.strip() for field in fields):
-                    yield Line(path=path, number=reader.line_num, fields=tuple(field.strip() for field in fields))
+            for line in _texts(path, file) if separator is None else _records(path, file, separator):
+                is_empty = False
+                yield line
     except UnicodeDecodeError as error:
-        raise DatasetError(f"{path}: is not UTF-8 text: {error}") from error
-    except csv.Error as error:
-        raise DatasetError(f"{path}: is not CSV: {error}") from error
+        raise _not_utf8(path) from error
     except OSError as error:
         raise DatasetError(f"{path}: cannot be read: {error.strerror}") from error
+    if is_empty:
+        raise DatasetError(f"{path}:1: is empty; a list that names nothing is taken for a broken one")
+
+
+def _texts(path: Path, file: Iterable[str]) -> Iterator[Line]:
+    for number, text in enumerate(file, start=1):
+        if text.strip():
+            yield Line(path=path, number=number, fields=(text.strip(),))
+
+
+def _records(path: Path, file: Iterable[str], separator: str) -> Iterator[Line]:
+    """Each line as one record: a field that goes on in the next line began with a stray quote."""
+    reader, before = csv.reader(file, delimiter=separator, strict=True), 0
+    while True:
+        try:
+            fields = next(reader, None)
+        except csv.Error as error:
+            raise DatasetError(f"{path}:{before + 1}: is not CSV: {error}; is there a stray quote?") from error
+        if fields is None:
+            return
+        if reader.line_num > before + 1:
+            raise DatasetError(
+                f"{path}:{before + 1}: a quote is opened here and closed in line {reader.line_num}; a row is one line"
+            )
+        before += 1
+        if any(field.strip() for field in fields):
+            yield Line(path=path, number=before, fields=tuple(field.strip() for field in fields))
+
+
+def _not_utf8(path: Path) -> DatasetError:
+    data = path.read_bytes()
+    try:
+        data.decode()
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        return DatasetError(f"{path}:{line}: is not UTF-8 text: {error.reason}")
+    return DatasetError(f"{path}: is not UTF-8 text")
 
 
 def read_table(
@@ -97,18 +132,19 @@ def read_table(
 ) -> Iterator[tuple[Line, dict[str, str]]]:
     """Rows of a CSV file with a header, each with its `columns` and whichever of `optional` there are."""
     lines = read_lines(path, separator=",")
-    header = next(lines, None)
-    if header is None:
-        raise DatasetError(f"{path}:1: is empty; its first line must name the columns {', '.join(columns)}")
+    header = next(lines)
     place = {name.lower(): at for at, name in enumerate(header.fields)}
     missing = [column for column in columns if column not in place]
     if missing:
         raise header.fail(f"no column {', '.join(missing)}; found {', '.join(header.fields)}")
     taken = {name: place[name] for name in (*columns, *optional) if name in place}
+    line = header
     for line in lines:
         if len(line.fields) <= max(taken.values()):
             raise line.fail(f"{len(line.fields)} columns where the first line has {len(header.fields)}")
         yield line, {name: line.fields[at] for name, at in taken.items()}
+    if line is header:
+        raise header.fail("there is no row below the names of the columns")
 
 
 class JsonFile:
@@ -118,10 +154,14 @@ class JsonFile:
         self.path = path
         try:
             self._text = path.read_text(encoding="utf-8-sig")
-            self.value: Any = json.loads(self._text, object_pairs_hook=self._unique)
+            self.value: Any = json.loads(
+                self._text, object_pairs_hook=self._unique, parse_constant=self._no_number, parse_int=self._whole
+            )
         except json.JSONDecodeError as error:
             raise DatasetError(f"{path}:{error.lineno}: is not JSON: {error.msg}") from error
-        except (UnicodeDecodeError, RecursionError) as error:
+        except UnicodeDecodeError as error:
+            raise _not_utf8(path) from error
+        except RecursionError as error:
             raise DatasetError(f"{path}: is not JSON text: {error}") from error
         except OSError as error:
             raise DatasetError(f"{path}: cannot be read: {error.strerror}") from error
@@ -140,6 +180,19 @@ class JsonFile:
         if not isinstance(value, dict):
             raise self.at(key).fail(f"{what} is {json.dumps(value)[:40]}, not an object")
         return value
+
+    def _no_number(self, text: str) -> float:
+        """JSON has no NaN and no infinity, whatever Python writes."""
+        raise self._fail_at(text, f"{text} is not a number")
+
+    def _whole(self, text: str) -> int:
+        if len(text) > _MOST_DIGITS:
+            raise self._fail_at(text, f"{text[:_MOST_DIGITS]}… is no number of anything in a data set")
+        return int(text)
+
+    def _fail_at(self, text: str, message: str) -> DatasetError:
+        line = self._text.count("\n", 0, max(0, self._text.find(text))) + 1
+        return DatasetError(f"{self.path}:{line}: {message}")
 
     def _unique(self, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         made = dict(pairs)

@@ -161,8 +161,13 @@ def video_set(
     missing: Mapping[str, tuple[int, ...]] | None = None,
     is_multi_label: bool = False,
 ) -> VideoSet:
-    """A VideoSet with its hash, damaged videos taken from their facts; DatasetError if two videos share an id."""
+    """A VideoSet with its hash, damaged videos taken from their facts.
+
+    DatasetError if two videos share an id, or the annotation names none at all.
+    """
     videos = tuple(videos)
+    if not videos and not missing:
+        raise DatasetError(f"data set {name}, split {split}: the annotation names no videos, under {root}")
     twice = [id_ for id_, times in Counter(video.id for video in videos).items() if times > 1]
     if twice:
         raise DatasetError(f"data set {name}, split {split}: {len(twice)} ids occur twice, the first is {twice[0]!r}")

@@ -142,6 +142,14 @@ def test_groups_and_equal_files_on_both_sides_are_an_error_unless_allowed_by_nam
     assert len(guard_leakage(train, test, allowed=["group v_Archery_g01", "file 33"])) == 2
 
 
+def test_nothing_is_not_complete(folder: Path) -> None:
+    index_folder(folder)
+    (folder / "train/a/text.mp4").unlink()
+    videos = open_dataset("folder", root=folder, split="train")
+    assert verify_videos(videos).is_complete
+    assert not verify_videos(replace(videos, videos=())).is_complete
+
+
 def test_ids_that_occur_twice_in_a_set_are_an_error() -> None:
     with pytest.raises(DatasetError, match="ids occur twice, the first is 'a'"):
         video_set("x", "train", classes=["c"], videos=[Video(id="a", path=Path(__file__))] * 2, root=None)
