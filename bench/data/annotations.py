@@ -219,6 +219,11 @@ class JsonPlace:
         return DatasetError(f"{self.file.path}:{self.number}: {message}")
 
 
+def for_split(name: str, split: str) -> str:
+    """The name of an annotation in which `{split}` stands for the split."""
+    return name.replace("{split}", split)
+
+
 def first_of(root: Path, names: Sequence[str]) -> Path | None:
     """The first of the files `names` that is there under `root`."""
     return next((root / name for name in names if (root / name).is_file()), None)

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -127,7 +128,7 @@ def test_verify_counts_per_class(folder: Path) -> None:
 
 
 def _set(split: str, videos: dict[str, str]) -> VideoSet:
-    made = [Video(id=id_, path=Path(__file__), labels=(0,), sha256=sha) for id_, sha in videos.items()]
+    made = [Video(id=id_, path=Path(split, id_), labels=(0,), sha256=sha) for id_, sha in videos.items()]
     return video_set("ucf101", split, classes=["a"], videos=made, root=None)
 
 
@@ -140,6 +141,43 @@ def test_groups_and_equal_files_on_both_sides_are_an_error_unless_allowed_by_nam
     with pytest.raises(DatasetError, match="1 videos"):
         guard_leakage(train, test, allowed=["again"])
     assert len(guard_leakage(train, test, allowed=["group v_Archery_g01", "file 33"])) == 2
+
+
+def test_one_file_on_both_sides_is_an_error_however_it_is_reached(tmp_path: Path) -> None:
+    (tmp_path / "films").mkdir()
+    film, other = tmp_path / "films" / "x.mp4", tmp_path / "films" / "y.mp4"
+    film.write_bytes(b"one")
+    other.write_bytes(b"two")
+    (tmp_path / "links").symlink_to(tmp_path / "films")
+    (tmp_path / "link.mp4").symlink_to(film)
+
+    def videos(split: str, path: Path, **known: Any) -> VideoSet:
+        made = Video(id=f"{split} {path.name}", path=path, labels=(0,), **known)
+        return video_set("s", split, classes=["a"], videos=[made], root=None)
+
+    train = videos("train", film, start_s=0.0, end_s=1.0)
+    for path in (film, tmp_path / "links" / "x.mp4", tmp_path / "link.mp4", tmp_path / "films/../films/x.mp4"):
+        test = videos("test", path, start_s=5.0, end_s=6.0)
+        assert [leak.shared for leak in find_leaks(train, test)] == [f"path {film.resolve()}"]
+        assert guard_leakage(train, test, allowed=[f"path {film.resolve()}"])
+        with pytest.raises(DatasetError, match="1 videos of test share material"):
+            guard_leakage(train, test)
+    assert find_leaks(train, videos("test", other)) == ()
+    sharded = [videos("x", tmp_path / "s.tar" / name, sha256=name) for name in ("x.mp4", "y.mp4")]
+    assert find_leaks(*sharded) == ()
+
+
+def test_parts_of_equal_files_share_them_and_one_name_allows_a_pair() -> None:
+    def part(split: str, number: int, path: str) -> VideoSet:
+        made = Video(
+            id=f"{split}#{number}", path=Path(path), labels=(0,), start_s=number, end_s=number + 1, sha256="aa"
+        )
+        return video_set("activitynet", split, classes=["a"], videos=[made], root=None)
+
+    assert [leak.shared for leak in find_leaks(part("train", 0, "a"), part("val", 7, "b"))] == ["file aa"]
+    both = find_leaks(part("train", 0, "a"), part("val", 7, "a"))
+    assert [leak.shared.split()[0] for leak in both] == ["file", "path"]
+    assert guard_leakage(part("train", 0, "a"), part("val", 7, "a"), allowed=["file aa"]) == both
 
 
 def test_nothing_is_not_complete(folder: Path) -> None:

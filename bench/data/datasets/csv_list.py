@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.data.annotations import Labels, Line, Once, Place, first_of, read_lines, required, safe_path
+from bench.data.annotations import Labels, Line, Once, Place, first_of, for_split, read_lines, required, safe_path
 from bench.data.collection import Video, VideoSet, require_root, video_set
 from bench.data.index import read_facts
 from bench.data.media import media_folders, stem_of
@@ -37,12 +37,17 @@ def open_csv(
     videos: str | None = None,
     multi_label: bool = False,
 ) -> VideoSet:
-    """Lists of "path label"; `annotations` names the list and `videos` the folder that its paths begin in."""
+    """Lists of "path label"; `annotations` names the list and `videos` the folder that its paths begin in.
+
+    `{split}` in `annotations` stands for train, val or test.
+    """
     root = require_root(root, name="csv", tree=TREE, described_at=DESCRIBED_AT)
-    table = required(root, [annotations] if annotations else _lists(split), what=f"the list of split {split}")
+    named = {part: _lists(part, annotations) for part in (split, "train")}
+    table = required(root, named[split], what=f"the list of split {split}")
     (folder,) = media_folders(root, videos, ["videos"])[:1]
     clips = _clips(table, folder=folder, is_multi_label=multi_label)
-    trained = first_of(root, _lists("train")) if annotations is None else None
+    has_splits = annotations is None or "{split}" in annotations
+    trained = first_of(root, named["train"]) if has_splits else None
     spoken = clips if trained in (None, table) else _clips(trained, folder=folder, is_multi_label=multi_label)
     classes = _classes(root, spoken, table=table, is_trained=trained is not None)
     labelled = [(clip, classes.positions(clip)) for clip in clips]
@@ -75,7 +80,9 @@ class _Classes:
         return self.labels.position(label, at=at)
 
 
-def _lists(split: str) -> list[str]:
+def _lists(split: str, annotations: str | None) -> list[str]:
+    if annotations is not None:
+        return [for_split(annotations, split)]
     return [f"{folder}{split}{ending}" for folder in ("", "annotations/") for ending in (".csv", ".txt", "_list.txt")]
 
 
