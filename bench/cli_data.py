@@ -159,18 +159,21 @@ def annotate(
     option: Options = None,
 ) -> None:
     """Write the annotation of a data set as one 3D-ResNets JSON file, or such a file as lists of paths and labels."""
-    from bench.data.annotate import write_lists, write_resnets_json
+    from bench.data.annotate import subset_of, write_lists, write_resnets_json
+    from bench.errors import InputError
     from bench.terminal.console import say
 
     if dataset.endswith(".json"):
-        for name, count in write_lists(dataset, target).items():
-            say(f"{name}: {count} videos")
+        for name, listed in write_lists(dataset, target).items():
+            say(f"{name}: {listed.videos} videos, {listed.unlabelled} without a label left out")
         return
-    splits = {name: _opened(dataset, name, root, option) for name in split or ["train", "val"]}
-    named = {
-        name.rstrip("0123456789").replace("test", "val") if name[-1:].isdigit() else name: s
-        for name, s in splits.items()
-    }
+    subsets: dict[str, str] = {}
+    for name in split or ["train", "val"]:
+        if subsets.setdefault(subset_of(name), name) != name:
+            raise InputError(
+                f"splits {subsets[subset_of(name)]} and {name} are both {subset_of(name)}; write two files"
+            )
+    named = {subset: _opened(dataset, name, root, option) for subset, name in subsets.items()}
     say(f"{target}: {write_resnets_json(named, target)} videos")
 
 

@@ -132,6 +132,11 @@ def test_features_hand_options_to_the_data_set(run: Run, kinetics: Path) -> None
     assert "did you mean: annotations" in err
 
 
+def test_two_splits_of_one_subset_are_not_written_into_one_file(run: Run, tmp_path: Path) -> None:
+    arguments = ["data", "annotate", "ucf101", "u.json", "--root", tmp_path, "--split", "train1", "--split", "train2"]
+    assert run(*arguments)[0::2] == (2, "vbench: splits train1 and train2 are both train; write two files\n")
+
+
 def test_a_clip_that_is_none_is_one_line(run: Run) -> None:
     for clip, part in (("foo", "frames x stride x size"), ("0x1x112", "greater than or equal to 1")):
         code, _, err = run("data", "bench", "motions", "--clip", clip)

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 from bench.data import prepare
-from bench.data.annotate import write_lists, write_resnets_json
 from bench.data.collection import open_dataset
 from bench.data.decode import probe, read_frames
 from bench.data.frame_folder import read_flow
@@ -124,22 +123,6 @@ def test_shards_hold_what_the_annotation_finds_again(tmp_path: Path, write_video
         assert np.array_equal(read_frames(packed.path, [3, 1]), read_frames(plain.path, [3, 1]))
     with pytest.raises(VideoError, match=r"no such file in train-000000\.tar"):
         read_frames(tmp_path / "shards/train/train-000000.tar/a/nothing.mp4", [0])
-
-
-def test_annotations_become_the_json_of_3d_resnets_and_lists_again(tmp_path: Path, write_video: Write) -> None:
-    root = tmp_path / "data"
-    for name in ("train/a/x.mp4", "train/b/y.mp4", "val/b/z.mp4"):
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        write_video(root / name, frames=4)
-    splits = {split: open_dataset("folder", root=root, split=split) for split in ("train", "val")}
-    assert write_resnets_json(splits, tmp_path / "kinetics.json") == 3
-    content = json.loads((tmp_path / "kinetics.json").read_text())
-    assert content["labels"] == ["a", "b"]
-    assert content["database"]["z"] == {"subset": "validation", "annotations": {"label": "b"}}
-    assert write_lists(tmp_path / "kinetics.json", tmp_path / "lists") == {"train": 2, "val": 1, "test": 0}
-    assert (tmp_path / "lists/train.csv").read_text() == "a/x 0\nb/y 1\n"
-    with pytest.raises(InputError, match="allowed: train, val, test"):
-        write_resnets_json({"trian": splits["train"]}, tmp_path / "x.json")
 
 
 def test_frames_of_folders_are_read_exactly_and_damage_is_named(source: Path, tmp_path: Path) -> None:
