@@ -1,7 +1,5 @@
 """Prepared videos show the same frames, appear whole or not at all, and a second run does only what is left."""
 
-import json
-import tarfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,12 +7,10 @@ import numpy as np
 import pytest
 
 from bench.data import prepare
-from bench.data.collection import open_dataset
 from bench.data.decode import probe, read_frames
 from bench.data.frame_folder import read_flow
 from bench.data.prepare import prepare_frames, prepare_reencoded
 from bench.data.prepare_flow import as_bytes, flow_method, prepare_flow
-from bench.data.prepare_shards import prepare_shards
 from bench.errors import InputError, MissingPackageError, UnknownNameError, VideoError
 
 Write = Callable[..., Path]
@@ -100,29 +96,6 @@ def test_flow_says_what_to_install_or_finds_the_motion(source: Path, tmp_path: P
     flow = read_flow(tmp_path / "flow/c/vfr", range(19), size=None)
     assert flow.shape == (19, 48, 64, 2)
     assert np.median(flow[..., 0]) > np.median(flow[..., 1]) > 127
-
-
-def test_shards_hold_what_the_annotation_finds_again(tmp_path: Path, write_video: Write) -> None:
-    root = tmp_path / "data"
-    for name in ("train/a/x.mp4", "train/a/y.mp4", "train/b/z.mp4"):
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        write_video(root / name, frames=4, seed=ord(name[-5]))
-    videos = open_dataset("folder", root=root, split="train")
-    size = (root / "train/a/x.mp4").stat().st_size
-    done = prepare_shards(videos, tmp_path / "shards" / "train", shard_bytes=size + 10)
-    assert (done.shards, done.videos, done.failed) == (3, 3, ())
-    assert prepare_shards(videos, tmp_path / "shards" / "train", shard_bytes=size + 10).skipped == 3
-    with tarfile.open(tmp_path / "shards/train/train-000000.tar") as shard:
-        assert shard.getnames() == ["a/x.mp4", "a/x.json"]
-        notes = shard.extractfile("a/x.json")
-        assert notes is not None
-        assert json.load(notes) == {"id": "a/x", "labels": ["a"], "start_s": None, "end_s": None}
-    again = open_dataset("folder", root=tmp_path / "shards", split="train")
-    assert [(v.id, v.labels) for v in again.videos] == [(v.id, v.labels) for v in videos.videos]
-    for packed, plain in zip(again.videos, videos.videos, strict=True):
-        assert np.array_equal(read_frames(packed.path, [3, 1]), read_frames(plain.path, [3, 1]))
-    with pytest.raises(VideoError, match=r"no such file in train-000000\.tar"):
-        read_frames(tmp_path / "shards/train/train-000000.tar/a/nothing.mp4", [0])
 
 
 def test_frames_of_folders_are_read_exactly_and_damage_is_named(source: Path, tmp_path: Path) -> None:
