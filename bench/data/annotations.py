@@ -182,8 +182,8 @@ class JsonFile:
         return value
 
     def _no_number(self, text: str) -> float:
-        """JSON has no NaN and no infinity, whatever Python writes."""
-        raise self._fail_at(text, f"{text} is not a number")
+        """Refuse NaN and Infinity, which Python's reader takes and JSON does not know."""
+        raise self._fail_at(text, f"{text} is no number of JSON")
 
     def _whole(self, text: str) -> int:
         if len(text) > _MOST_DIGITS:

@@ -57,6 +57,8 @@ def source_of(path: Path) -> Source:
         return _member(path)
     except OSError as error:
         raise VideoError(f"{path}: there is no such file: {error.strerror}") from error
+    except ValueError as error:
+        raise VideoError(f"{str(path)!r}: is no name of a file: {error}") from error
 
 
 def is_there(path: Path) -> bool:
@@ -80,9 +82,13 @@ def shard_members(shard: Path) -> dict[str, tuple[int, int]]:
 
 
 def _member(path: Path) -> Source:
-    shard = next((parent for parent in path.parents if parent.exists()), path)
-    is_shard = shard.suffix == ".tar" and shard.is_file()
-    place = shard_members(shard).get(path.relative_to(shard).as_posix()) if is_shard else None
+    shard = next((parent for parent in path.parents if parent.is_file()), None)
+    if shard is None or shard.suffix != ".tar":
+        raise VideoError(f"{path}: there is no such file; what stands above it is no folder")
+    try:
+        place = shard_members(shard).get(path.relative_to(shard).as_posix())
+    except DatasetError as error:
+        raise VideoError(str(error)) from error
     if place is None:
         raise VideoError(f"{path}: there is no such file in {shard.name}")
     return Source(file=shard, offset=place[0], size=place[1], modified_ns=shard.stat().st_mtime_ns)
