@@ -13,13 +13,12 @@ from collections import Counter
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from functools import partial
-from itertools import islice
 from pathlib import Path
 from typing import Any, TextIO
 
 from bench.data.collection import cache_folder
 from bench.data.facts import VideoFacts
-from bench.data.media import IMAGE_SUFFIXES, VIDEO_SUFFIXES
+from bench.data.media import VIDEO_SUFFIXES, is_frame_folder
 from bench.data.shards import shard_members, source_of
 from bench.data.work import Failed, Report, do_all, silent
 from bench.errors import DatasetError
@@ -83,7 +82,7 @@ def videos_under(root: Path) -> Iterator[str]:
         folder = folders.pop()
         with os.scandir(folder) as entries:
             inside = sorted((entry for entry in entries if not entry.name.startswith(".")), key=lambda e: e.name)
-        if folder != root and any(_suffix(entry.name) in IMAGE_SUFFIXES for entry in islice(inside, 3)):
+        if folder != root and is_frame_folder(inside):
             yield folder.relative_to(root).as_posix()
             continue
         for entry in inside:

@@ -56,6 +56,20 @@ def stem_of(name: str) -> str:
     return head if dot and f".{tail.lower()}" in VIDEO_SUFFIXES else name
 
 
+def is_frame_folder(inside: Iterable[os.DirEntry[str]]) -> bool:
+    """True for what holds the frames of one video: pictures, more of them than folders, and no video file."""
+    pictures, folders = 0, 0
+    for entry in inside:
+        suffix = os.path.splitext(entry.name)[1].lower()
+        if suffix in VIDEO_SUFFIXES:
+            return False
+        if suffix in IMAGE_SUFFIXES:
+            pictures += 1
+        elif entry.is_dir():
+            folders += 1
+    return pictures > folders
+
+
 def _scan(folder: Path) -> Iterator[tuple[str, Path]]:
     for entry in _entries(folder):
         if entry.name.endswith(".tar"):
@@ -67,12 +81,13 @@ def _scan(folder: Path) -> Iterator[tuple[str, Path]]:
 
 
 def _class_folder(folder: os.DirEntry[str]) -> Iterator[tuple[str, Path]]:
-    for entry in _entries(Path(folder.path)):
+    inside = _entries(Path(folder.path))
+    if is_frame_folder(inside):
+        yield folder.name, Path(folder.path)
+        return
+    for entry in inside:
         if _is_video(entry):
             yield f"{folder.name}/{stem_of(entry.name)}", Path(entry.path)
-        elif os.path.splitext(entry.name)[1].lower() in IMAGE_SUFFIXES:
-            yield folder.name, Path(folder.path)
-            return
         elif entry.is_dir():
             yield f"{folder.name}/{entry.name}", Path(entry.path)
 
