@@ -28,10 +28,19 @@ class DecodedCache:
     def __init__(self, *, videos: int, limit_bytes: int) -> None:
         self._videos, self._limit_bytes = videos, limit_bytes
         self._kept: dict[str, Frames] = {}
+        self._unfit: set[str] = set()
         self.is_open = limit_bytes > 0
 
     def get(self, id_: str) -> Frames | None:
         return self._kept.get(id_)
+
+    def wants(self, id_: str) -> bool:
+        """False for what is too much to keep, and for a video that cannot be read as a whole."""
+        return self.is_open and id_ not in self._unfit
+
+    def leave_out(self, id_: str) -> None:
+        """Ask for this video no more."""
+        self._unfit.add(id_)
 
     def put(self, id_: str, frames_THWC: Frames) -> None:
         """Keep a video; the size of the first one decides whether the set is small."""
@@ -87,11 +96,25 @@ class ClipReader:
         kept = None if self._cache is None else self._cache.get(video.id)
         if kept is not None and wanted[-1] < len(kept):
             return kept[list(wanted)]
-        if self._cache is not None and self._cache.is_open and (video.frames or 1 << 30) <= _WORTH_WHOLE * len(wanted):
-            whole = self._decode(video, range(video.frames or 0))
-            self._cache.put(video.id, whole)
+        whole = self._whole(video) if (video.frames or 1 << 30) <= _WORTH_WHOLE * len(wanted) else None
+        if whole is not None and wanted[-1] < len(whole):
             return whole[list(wanted)]
         return self._decode(video, wanted)
+
+    def _whole(self, video: Video) -> Frames | None:
+        """Every frame of the video, kept for the next time; None where none are kept, or not all of them are sound.
+
+        What a clip of it wants may be sound all the same, as it is where nothing is kept.
+        """
+        if self._cache is None or not self._cache.wants(video.id):
+            return None
+        try:
+            whole = self._decode(video, range(video.frames or 0))
+        except VideoError:
+            self._cache.leave_out(video.id)
+            return None
+        self._cache.put(video.id, whole)
+        return whole
 
     def _decode(self, video: Video, indices: Sequence[int]) -> Frames:
         return read_frames(video.path, indices, size=self._size, backend=self._backend, facts=video.facts)

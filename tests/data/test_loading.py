@@ -24,6 +24,7 @@ from bench.data.loading import (
     train_batches,
     view_batches,
 )
+from bench.data.prepare import prepare_frames
 from bench.data.prepare_shards import prepare_shards
 from bench.data.transforms import Augmentation
 from bench.errors import VideoError
@@ -226,6 +227,23 @@ def test_a_video_shorter_than_annotated_gives_the_frames_that_are_there(videos: 
     lying = replace(videos, videos=tuple(replace(video, frames=500) for video in videos.videos), hash="lying")
     batches = view(lying, cache_bytes=0)
     assert len(by_video(batches)) == 16
+
+
+def test_frames_that_no_clip_wants_stop_no_video_from_being_read_with_or_without_a_cache(
+    videos: VideoSet, tmp_path: Path
+) -> None:
+    """One that claims a frame too many, as the headers of DivX avi do, and a folder that lacks a frame."""
+    frames = tmp_path / "frames"
+    prepare_frames(videos.videos[1].path.parent, frames)
+    cut = frames / videos.videos[1].path.stem
+    (cut / "image_00001.jpg").unlink()
+    odd = [replace(videos.videos[0], frames=13), replace(videos.videos[1], path=cut, frames=12)]
+    short = video_set("motions", "train", classes=videos.classes, videos=odd, root=tmp_path)
+    failures: list[Unread] = []
+    kept, again, fresh = (by_video(view(short, cache_bytes=size, failures=failures)) for size in (1 << 24, 1 << 24, 0))
+    assert failures == []
+    assert sorted(kept) == sorted(again) == sorted(fresh) == [0, 1]
+    assert all(torch.equal(kept[v], fresh[v]) and torch.equal(again[v], fresh[v]) for v in fresh)
 
 
 def test_multi_label_sets_have_a_one_for_each_label(videos: VideoSet) -> None:
