@@ -184,9 +184,9 @@ def _data_folder() -> Path | None:
 
 def _hash_of(videos: VideoSet) -> str:
     """16 hex digits over classes, ids, labels, parts and contents, whatever the order of the videos."""
-    total = hashlib.sha256("\n".join(videos.classes).encode())
+    total = hashlib.sha256("\n".join(videos.classes).encode("utf-8", "surrogatepass"))
     for line in sorted(_identity(video, covers=videos.hash_covers) for video in videos.videos):
-        total.update(line.encode())
+        total.update(line.encode("utf-8", "surrogatepass"))
     return total.hexdigest()[:16]
 
 

@@ -7,6 +7,7 @@ On a disk that is slow to seek, few large shards cost what as many files would.
 """
 
 import hashlib
+import os
 import stat
 import tarfile
 from dataclasses import dataclass
@@ -56,11 +57,13 @@ def source_of(path: Path) -> Source:
         return _member(path)
     except OSError as error:
         raise VideoError(f"{path}: there is no such file: {error.strerror}") from error
+    except ValueError as error:
+        raise VideoError(f"{str(path)!r}: is no name of a file: {error}") from error
 
 
 def is_there(path: Path) -> bool:
     """True for a file, a folder, and a member of a shard."""
-    if path.exists():
+    if os.path.exists(path):
         return True
     try:
         source_of(path)
@@ -76,8 +79,13 @@ def shard_members(shard: Path) -> dict[str, tuple[int, int]]:
 
 
 def _member(path: Path) -> Source:
-    shard = next(parent for parent in path.parents if parent.is_file())
-    place = shard_members(shard).get(path.relative_to(shard).as_posix()) if shard.suffix == ".tar" else None
+    shard = next((parent for parent in path.parents if parent.is_file()), None)
+    if shard is None or shard.suffix != ".tar":
+        raise VideoError(f"{path}: there is no such file; what stands above it is no folder")
+    try:
+        place = shard_members(shard).get(path.relative_to(shard).as_posix())
+    except DatasetError as error:
+        raise VideoError(str(error)) from error
     if place is None:
         raise VideoError(f"{path}: there is no such file in {shard.name}")
     return Source(file=shard, offset=place[0], size=place[1], modified_ns=shard.stat().st_mtime_ns)
