@@ -115,7 +115,7 @@ class JsonFile:
         self.path = path
         try:
             self._text = path.read_text(encoding="utf-8-sig")
-            self.value: Any = json.loads(self._text, object_pairs_hook=self._unique)
+            self.value: Any = json.loads(self._text, object_pairs_hook=self._unique, parse_constant=self._no_number)
             if _HALF_CHARACTER.search(self._text):
                 json.dumps(self.value, ensure_ascii=False).encode()
         except UnicodeEncodeError as error:
@@ -124,10 +124,15 @@ class JsonFile:
             raise DatasetError(f"{path}:{line}: {half} alone is half a character, and no text") from error
         except json.JSONDecodeError as error:
             raise DatasetError(f"{path}:{error.lineno}: is not JSON: {error.msg}") from error
-        except (UnicodeDecodeError, RecursionError) as error:
+        except (ValueError, RecursionError) as error:
             raise DatasetError(f"{path}: is not JSON text: {error}") from error
         except OSError as error:
             raise DatasetError(f"{path}: cannot be read: {error.strerror}") from error
+
+    def _no_number(self, text: str) -> None:
+        """Refuse NaN and Infinity, which Python's reader takes and JSON does not know."""
+        line = self._text.count("\n", 0, max(0, self._text.find(text))) + 1
+        raise DatasetError(f"{self.path}:{line}: {text} is no number of JSON")
 
     def at(self, key: str) -> "JsonPlace":
         """Where `key` stands first, for a message."""

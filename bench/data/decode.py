@@ -54,8 +54,7 @@ def read_frames(
     """
     if backend not in BACKENDS:
         raise UnknownNameError("decoding backend", backend, BACKENDS)
-    path, numbers = Path(path), _checked_indices(path, indices)
-    _check_size(size)
+    path, numbers, size = Path(path), _checked_indices(path, indices), _checked_size(size)
     if os.path.isdir(path) or backend == "frames":
         if backend not in ("auto", "frames"):
             raise VideoError(f"{path}: is a folder of frames; read it with backend 'frames' or 'auto', not {backend!r}")
@@ -104,14 +103,17 @@ def _checked_indices(path: Path, indices: Iterable[int]) -> list[int]:
     return numbers
 
 
-def _check_size(size: Size | None) -> None:
+def _checked_size(size: Size | None) -> Size | None:
+    """`size` in plain whole numbers, those of numpy too."""
     if size is None or isinstance(size, Covering):
-        return
-    sides = (size,) if isinstance(size, int) else size
-    if any(side < 1 for side in sides) or (not isinstance(size, int) and len(size) != 2):
-        raise InputError(
-            f"size {size!r} is not a short side in pixels such as 128, nor (height, width) such as (128, 171)"
-        )
+        return size
+    try:
+        sides = tuple(operator.index(side) for side in (size if isinstance(size, Iterable) else (size,)))
+    except TypeError:
+        sides = ()
+    if len(sides) == (2 if isinstance(size, Iterable) else 1) and min(sides) >= 1:
+        return (sides[0], sides[1]) if len(sides) == 2 else sides[0]
+    raise InputError(f"size {size!r} is not a short side in pixels such as 128, nor (height, width) such as (128, 171)")
 
 
 def _probe_folder(path: Path) -> VideoFacts:

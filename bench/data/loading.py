@@ -334,10 +334,14 @@ def _make(
     used: list[tuple[int, Video]] = []
     unread: list[Unread] = []
     for position, video, decoded in read:
-        if isinstance(decoded, VideoError):
-            unread.append(Unread(position=position, id=video.id, reason=str(decoded)))
+        try:
+            if isinstance(decoded, VideoError):
+                raise decoded
+            shown = views_of(position, decoded)
+        except VideoError as error:
+            unread.append(Unread(position=position, id=video.id, reason=str(error)))
             continue
-        rows.add(views_of(position, decoded))
+        rows.add(shown)
         used.append((position, video))
     if fills and not used:
         raise VideoError(f"not one of the {len(unread)} videos of a batch can be read; the first: {unread[0].reason}")
@@ -377,6 +381,8 @@ def _batches(
 
 
 def _worked(maker: Callable[[Order], _Made], orders: Sequence[Order], *, workers: int) -> Iterator[_Made]:
+    if workers < 0:
+        raise InputError(f"{workers} workers; allowed: 0, which works in this process, and more")
     if workers == 0 or not orders:
         yield from map(maker, orders)
         return

@@ -49,8 +49,7 @@ def prepare_frames(
 
     A damaged video gives no folder, and is told with its last sound frame.
     """
-    if short_side < 1:
-        raise InputError(f"short side {short_side}; allowed: 1 and more pixels")
+    require_side(short_side)
     do = partial(_write_frames, Path(source), Path(target), short_side)
     return prepare_all(Path(source), do, lambda name: Path(target) / stem_of(name), workers=workers, report=report)
 
@@ -59,8 +58,15 @@ def prepare_reencoded(
     source: str | Path, target: str | Path, *, short_side: int | None = None, workers: int = 0, report: Report = silent
 ) -> Prepared:
     """Videos under `source` as H.264 mp4 with a key frame every 16 frames under `target`; sound is left out."""
+    require_side(short_side)
     do = partial(_reencode, Path(source), Path(target), short_side)
     return prepare_all(Path(source), do, lambda name: _mp4(Path(target), name), workers=workers, report=report)
+
+
+def require_side(short_side: int | None) -> None:
+    """InputError for a short side without a pixel."""
+    if short_side is not None and short_side < 1:
+        raise InputError(f"short side {short_side}; allowed: 1 and more pixels")
 
 
 def prepare_all(

@@ -21,6 +21,7 @@ TREE = """\
   videos/v_<id>.mp4     (or frame folders, or shards *.tar)"""
 SUBSETS = {"train": "training", "val": "validation", "test": "testing"}
 UNITS = ("segments", "videos")
+_LONGEST_S = 1e6  # eleven days
 
 
 @register_dataset("activitynet", described_at=DESCRIBED_AT, num_classes=200, splits=("train", "val", "test"))
@@ -80,11 +81,16 @@ def _videos(file: JsonFile, database: Mapping[str, Any], subset: str | None) -> 
 def _segment(file: JsonFile, id_: str, value: Any) -> Segment:
     segment = file.mapping(value, what=f"a segment of {id_!r}", key=id_)
     times, label = segment.get("segment"), segment.get("label")
-    if not (isinstance(times, list) and len(times) == 2 and all(isinstance(time, int | float) for time in times)):
-        raise file.at(id_).fail(f"a segment of {id_!r} is {times!r}, not [start, end] in seconds")
+    if not (isinstance(times, list) and len(times) == 2 and all(_is_time(time) for time in times)):
+        raise file.at(id_).fail(f"a segment of {id_!r} is {repr(times)[:60]}, not [start, end] in seconds")
     if not isinstance(label, str):
         raise file.at(id_).fail(f"a label of {id_!r} is {label!r}, not text")
     return float(times[0]), float(times[1]), label
+
+
+def _is_time(value: Any) -> bool:
+    """True for seconds: a number, and neither endless nor beyond every video."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < _LONGEST_S
 
 
 def _whole(id_: str, segments: list[Segment], labels: Labels) -> list[Entry]:
@@ -92,10 +98,16 @@ def _whole(id_: str, segments: list[Segment], labels: Labels) -> list[Entry]:
 
 
 def _clips(id_: str, segments: list[Segment], labels: Labels) -> list[Entry]:
+    """An entry a segment; one that ends before it begins has no name among the media, so that it counts as missing."""
     return [
-        Entry(id=f"{id_}#{number}", labels=(labels[label],), names=_names(id_), start_s=max(0.0, start), end_s=end)
+        Entry(
+            id=f"{id_}#{number}",
+            labels=(labels[label],),
+            names=_names(id_) if end > max(0.0, start) else (),
+            start_s=max(0.0, start),
+            end_s=end,
+        )
         for number, (start, end, label) in enumerate(segments)
-        if end > start
     ]
 
 
