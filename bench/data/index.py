@@ -60,7 +60,10 @@ def index_folder(root: str | Path, *, workers: int = 0, again: bool = False, rep
 
 
 def read_facts(root: Path, paths: Collection[Path]) -> dict[Path, VideoFacts]:
-    """What an index of `root` or a folder above it knows of `paths`, as far as it is not out of date."""
+    """What an index of `root` or a folder above it knows of `paths`, as far as it is not out of date.
+
+    Of a frame folder only its own time is asked, not that of every frame: index again what was written over in place.
+    """
     index = _existing_index(root)
     if index is None:
         return {}
@@ -69,7 +72,7 @@ def read_facts(root: Path, paths: Collection[Path]) -> dict[Path, VideoFacts]:
     latest = {name: (stamp, facts) for name, stamp, facts in _read(file) if name in wanted}
     found: dict[Path, VideoFacts] = {}
     for name, (stamp, facts) in latest.items():
-        if stamp == _stamp(wanted[name]):
+        if _is_current(stamp, wanted[name]):
             try:
                 found[wanted[name]] = VideoFacts.from_json(facts)
             except (ValueError, TypeError, KeyError):
@@ -77,13 +80,14 @@ def read_facts(root: Path, paths: Collection[Path]) -> dict[Path, VideoFacts]:
     return found
 
 
-def videos_under(root: Path) -> Iterator[str]:
+def videos_under(root: Path, *, without: Path | None = None) -> Iterator[str]:
     """Every video file, frame folder and video in a shard below `root`, relative to it, sorted within each folder.
 
     A folder or shard that cannot be read comes under its own name: whoever looks at it learns why. A link to a folder
-    that it stands in is left out. DatasetError where `root` itself cannot be read.
+    that it stands in is left out, and so is the folder `without`. DatasetError where `root` itself cannot be read.
     """
-    folders: list[tuple[Path, frozenset[Inode]]] = [(root, frozenset())]
+    left_out = frozenset({_inode(without)}) if without is not None and without.is_dir() else frozenset()
+    folders: list[tuple[Path, frozenset[Inode]]] = [(root, left_out)]
     while folders:
         folder, above = folders.pop()
         try:
@@ -169,17 +173,27 @@ def _end_torn_line(path: Path, index: TextIO) -> None:
 
 
 def _stamp(path: Path) -> list[int] | None:
-    """Size and time of change of a file, a frame folder or a shard's member; what stays alike is the same file.
+    """Size and time of change of a file or a shard's member; what stays alike is the same file.
 
-    None for what is not there or cannot be looked at.
+    Of a frame folder: bytes, number and newest time of its files, and its own time. None for what is not there or
+    cannot be looked at.
     """
     try:
         if os.path.isdir(path):
-            return [0, path.stat().st_mtime_ns]
+            files = [entry.stat() for entry in visible(path) if entry.is_file()]
+            newest_ns = max((file.st_mtime_ns for file in files), default=0)
+            return [sum(file.st_size for file in files), len(files), newest_ns, path.stat().st_mtime_ns]
         source = source_of(path)
     except (VideoError, OSError):
         return None
     return [source.size, source.modified_ns]
+
+
+def _is_current(stamp: list[int] | None, path: Path) -> bool:
+    """Whether `path` is as it was stamped, without a look at every frame of a folder."""
+    if stamp and os.path.isdir(path):
+        return stamp[-1] == path.stat().st_mtime_ns
+    return stamp == _stamp(path)
 
 
 def _writable_index(root: Path) -> Path:

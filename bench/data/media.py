@@ -15,6 +15,7 @@ VIDEO_SUFFIXES = frozenset({
     ".mts", ".m2ts", ".flv", ".f4v", ".wmv", ".asf", ".ogv", ".mxf", ".nut", ".dv", ".y4m", ".gif",
 })  # fmt: skip
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp"})
+FLOW_PREFIXES = ("flow_x_", "flow_y_")
 
 
 class UnreadMediaWarning(UserWarning):
@@ -67,14 +68,17 @@ def stem_of(name: str) -> str:
 
 
 def is_frame_folder(inside: Iterable[os.DirEntry[str]]) -> bool:
-    """True for what holds the frames of one video: pictures, more of them than folders, and no video file."""
+    """True for what holds the frames of one video: pictures, more of them than folders, and no video file.
+
+    Pictures of optical flow alone are no frames.
+    """
     pictures, folders = 0, 0
     for entry in inside:
         suffix = os.path.splitext(entry.name)[1].lower()
         if suffix in VIDEO_SUFFIXES:
             return False
         if suffix in IMAGE_SUFFIXES:
-            pictures += 1
+            pictures += not entry.name.startswith(FLOW_PREFIXES)
         elif is_folder(entry):
             folders += 1
     return pictures > folders

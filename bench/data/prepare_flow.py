@@ -44,7 +44,8 @@ def prepare_flow(
     require_side(short_side)
     flow_method(method)
     do = partial(_write_flow, Path(source), Path(target), method, form, short_side)
-    return prepare_all(Path(source), do, partial(_target, Path(target), form), workers=workers, report=report)
+    place = partial(_target, Path(target), form)
+    return prepare_all(Path(source), Path(target), do, place, workers=workers, report=report)
 
 
 def flow_method(name: str) -> Flow:
