@@ -20,6 +20,7 @@ class Entry:
     names: tuple[str, ...]
     start_s: float | None = None
     end_s: float | None = None
+    segment: tuple[int, int] | None = None
     frames: int | None = None
     fps: float | None = None
 
@@ -63,6 +64,7 @@ def _video(entry: Entry, path: Path, facts: VideoFacts | None) -> Video:
         labels=entry.labels,
         start_s=entry.start_s,
         end_s=entry.end_s,
+        segment=entry.segment,
         frames=facts.frames if facts else entry.frames,
         fps=entry.fps,
         sha256=facts.sha256 if facts else "",

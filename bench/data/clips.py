@@ -14,7 +14,7 @@ from bench.data.frame_folder import list_frames, read_flow
 from bench.data.geometry import Size
 from bench.data.pyav_reader import claimed_length
 from bench.data.sampling import Part, part_between
-from bench.errors import MissingFrameError, VideoError
+from bench.errors import InputError, MissingFrameError, VideoError
 
 Choose = Callable[[Part], Sequence[Sequence[int]]]
 Frames = NDArray[np.uint8]
@@ -121,26 +121,42 @@ class ClipReader:
 
 
 def part_of(video: Video) -> Part:
-    """The frames of the video that count; exact in time where its facts are known, else by the rate it claims."""
+    """The frames of the video that count; exact in time where its facts are known, else by the rate it claims.
+
+    The rate that an annotation gives counts where the video has none of its own, as frame folders.
+    """
     facts = video.facts
     if facts is None:
-        frames, fps = _claimed(video.path)
-        frames, fps = video.frames or frames, video.fps or fps
-        if frames < 1:
-            raise VideoError(f"{video.path}: holds no frames")
-        return part_between(frames, fps, start_s=video.start_s, end_s=video.end_s)
-    if not facts.frames:
-        raise VideoError(facts.problem or f"{video.path}: holds no frames")
-    if video.start_s is None and video.end_s is None:
-        return Part(frames=facts.frames, fps=facts.fps)
-    return part_at(facts.times_s(), fps=facts.fps, start_s=video.start_s, end_s=video.end_s)
+        claimed, fps = _claimed(video.path)
+        frames = video.frames or claimed
+    else:
+        frames, fps = facts.frames, facts.fps
+    fps = fps or video.fps
+    if not frames:
+        raise VideoError((facts and facts.problem) or f"{video.path}: holds no frames")
+    if video.segment is not None:
+        return _part_in(video.path, frames, fps, segment=video.segment)
+    is_whole = video.start_s is None and video.end_s is None
+    times_s = () if facts is None or is_whole else facts.times_s()
+    if times_s:
+        return part_at(times_s, fps=fps, start_s=video.start_s, end_s=video.end_s)
+    return part_between(frames, fps, start_s=video.start_s, end_s=video.end_s)
 
 
 def part_at(times_s: Sequence[float], *, fps: float | None, start_s: float | None, end_s: float | None) -> Part:
-    """The frames shown from `start_s` up to `end_s`, at least one of them."""
+    """The frames shown from `start_s` up to `end_s`, at least one of them; InputError if no frame has a time."""
+    if not times_s:
+        raise InputError("a part given in seconds needs the times of the frames, and none is known")
     first = 0 if start_s is None else min(bisect_left(times_s, start_s), len(times_s) - 1)
     end = len(times_s) if end_s is None else max(first + 1, bisect_left(times_s, end_s))
     return Part(first=first, frames=end - first, fps=fps)
+
+
+def _part_in(path: Path, frames: int, fps: float | None, *, segment: tuple[int, int]) -> Part:
+    first, end = segment
+    if first >= frames:
+        raise VideoError(f"{path}: its part begins at frame {first}; there are {frames} frames, 0 to {frames - 1}")
+    return Part(first=first, frames=min(end, frames) - first, fps=fps)
 
 
 @lru_cache(maxsize=1 << 16)

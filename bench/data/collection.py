@@ -21,6 +21,8 @@ DATA_FOLDER_VARIABLE = "VBENCH_DATA"
 class Video:
     """One labelled video: a file or frame folder, or the part of it from `start_s` to `end_s`.
 
+    A part may also be a `segment`: its first frame, from 0, and the one behind its last.
+
     `labels` are positions in the set's classes: one, several (multi-label) or none (a test split without labels).
     `frames` is their number and `sha256` their content, where an annotation or an index knows it; `facts` come from
     an index and allow exact seeks. `fps` is what an annotation says of frame folders; `flow` is the folder of the
@@ -32,6 +34,7 @@ class Video:
     labels: tuple[int, ...] = ()
     start_s: float | None = None
     end_s: float | None = None
+    segment: tuple[int, int] | None = None
     frames: int | None = None
     fps: float | None = None
     sha256: str = ""
@@ -193,7 +196,8 @@ def _hash_of(videos: VideoSet) -> str:
 def _identity(video: Video, *, covers: str) -> str:
     content = video.sha256 if covers == "content" else str(_size(video.path))
     labels = ",".join(str(label) for label in sorted(video.labels))
-    return f"\0{video.id}\0{labels}\0{video.start_s}\0{video.end_s}\0{content}\n"
+    counted = "".join(f"\0{each}" for each in (video.segment, video.fps) if each is not None)
+    return f"\0{video.id}\0{labels}\0{video.start_s}\0{video.end_s}\0{content}{counted}\n"
 
 
 def _size(path: Path) -> int:

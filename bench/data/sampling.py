@@ -80,7 +80,9 @@ def part_between(frames: int, fps: float | None, *, start_s: float | None, end_s
     if start_s is None and end_s is None:
         return Part(frames=frames, fps=fps)
     if not fps:
-        raise InputError("a part given in seconds needs the rate of the video; index the data set or annotate its fps")
+        raise InputError(
+            "a part given in seconds needs the rate of the video; put fps into its annotation, or index the data set"
+        )
     first = min(max(0, round((start_s or 0.0) * fps)), frames - 1)
     end = frames if end_s is None else min(frames, max(first + 1, round(end_s * fps)))
     return Part(first=first, frames=end - first, fps=fps)
