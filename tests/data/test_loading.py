@@ -181,6 +181,20 @@ def test_views_of_a_video_are_adjacent_and_come_from_one_decode(
     assert np.allclose(shown.permute(1, 2, 3, 0).numpy(), expected, atol=0.01)
 
 
+def test_views_are_taken_as_sampling_and_short_say(videos: VideoSet) -> None:
+    path = videos.videos[0].path
+    expected = {
+        ("blocks", "loop"): (0, 4, 8, 0),
+        ("blocks", "clamp"): (0, 4, 8, 11),
+        ("sections", "loop"): (1, 4, 7, 10),
+    }
+    for (sampling, short), indices in expected.items():
+        clip = Clip.model_validate("4x4x16")
+        shown = by_video(view(videos, clip=clip, sampling=sampling, short=short))[0]
+        frames = ((shown * 0.25 + 0.5) * 255).permute(1, 2, 3, 0).numpy()
+        assert np.allclose(frames, read_frames(path, indices, size=16), atol=0.01)
+
+
 def test_ranks_take_turns_and_repeat_no_video(videos: VideoSet) -> None:
     seen = [[int(v) for batch in view(videos, rank=rank, world=3) for v in batch.videos] for rank in range(3)]
     assert sorted(seen[0] + seen[1] + seen[2]) == list(range(16))
