@@ -145,7 +145,10 @@ def _members(shard: Path, unread: list[str]) -> Iterator[tuple[str, Path]]:
 
 
 def _is_video(entry: os.DirEntry[str]) -> bool:
-    return os.path.splitext(entry.name)[1].lower() in VIDEO_SUFFIXES and os.path.isfile(entry.path)
+    try:
+        return os.path.splitext(entry.name)[1].lower() in VIDEO_SUFFIXES and entry.is_file()
+    except OSError:
+        return False
 
 
 def _leads_back(entry: os.DirEntry[str]) -> bool:
