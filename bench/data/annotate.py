@@ -53,7 +53,7 @@ def _annotated(videos: VideoSet) -> Iterator[tuple[str, tuple[int, ...], int | N
     if videos.is_multi_label:
         raise InputError(f"data set {videos.name} has several labels a video, and the JSON of 3D-ResNets has one")
     for video in videos.videos:
-        if video.start_s is not None or video.end_s is not None:
+        if video.is_part:
             raise InputError(
                 f"{video.id} is a part of {video.path.name}, and the JSON of 3D-ResNets has whole videos only"
             )

@@ -6,6 +6,7 @@ occur twice and paths that lead out of their folder are errors.
 
 import csv
 import json
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from typing import Any, Protocol
 
 from bench.errors import DatasetError, suggest
 
+_HALF_CHARACTER = re.compile(r"\\u[dD][89a-fA-F]")
 _MOST_DIGITS = 20
 
 
@@ -157,6 +159,12 @@ class JsonFile:
             self.value: Any = json.loads(
                 self._text, object_pairs_hook=self._unique, parse_constant=self._no_number, parse_int=self._whole
             )
+            if _HALF_CHARACTER.search(self._text):
+                json.dumps(self.value, ensure_ascii=False).encode()
+        except UnicodeEncodeError as error:
+            half = f"\\u{ord(error.object[error.start]):04x}"
+            line = self._text.count("\n", 0, max(0, self._text.lower().find(half))) + 1
+            raise DatasetError(f"{path}:{line}: {half} alone is half a character, and no text") from error
         except json.JSONDecodeError as error:
             raise DatasetError(f"{path}:{error.lineno}: is not JSON: {error.msg}") from error
         except UnicodeDecodeError as error:

@@ -22,6 +22,8 @@ DATA_FOLDER_VARIABLE = "VBENCH_DATA"
 class Video:
     """One labelled video: a file or frame folder, or the part of it from `start_s` to `end_s`.
 
+    A part may also be a `segment`: its first frame, from 0, and the one behind its last.
+
     `labels` are positions in the set's classes: one, several (multi-label) or none (a test split without labels).
     `frames` is their number and `sha256` their content, where an annotation or an index knows it; `facts` come from
     an index and allow exact seeks. `fps` is what an annotation says of frame folders; `flow` is the folder of the
@@ -33,11 +35,17 @@ class Video:
     labels: tuple[int, ...] = ()
     start_s: float | None = None
     end_s: float | None = None
+    segment: tuple[int, int] | None = None
     frames: int | None = None
     fps: float | None = None
     sha256: str = ""
     flow: Path | None = None
     facts: VideoFacts | None = field(default=None, repr=False, compare=False)
+
+    @property
+    def is_part(self) -> bool:
+        """Whether it is less than what its path leads to."""
+        return any(bound is not None for bound in (self.start_s, self.end_s, self.segment))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -207,16 +215,17 @@ def _data_folder() -> Path | None:
 
 def _hash_of(videos: VideoSet) -> str:
     """16 hex digits over classes, ids, labels, parts and contents, whatever the order of the videos."""
-    total = hashlib.sha256("\n".join(videos.classes).encode())
+    total = hashlib.sha256("\n".join(videos.classes).encode("utf-8", "surrogatepass"))
     for line in sorted(_identity(video, covers=videos.hash_covers) for video in videos.videos):
-        total.update(line.encode())
+        total.update(line.encode("utf-8", "surrogatepass"))
     return total.hexdigest()[:16]
 
 
 def _identity(video: Video, *, covers: str) -> str:
     content = video.sha256 if covers == "content" else str(_size(video.path))
     labels = ",".join(str(label) for label in sorted(video.labels))
-    return f"\0{video.id}\0{labels}\0{video.start_s}\0{video.end_s}\0{content}\n"
+    counted = "".join(f"\0{each}" for each in (video.segment, video.fps) if each is not None)
+    return f"\0{video.id}\0{labels}\0{video.start_s}\0{video.end_s}\0{content}{counted}\n"
 
 
 def _size(path: Path) -> int:

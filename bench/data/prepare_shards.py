@@ -99,7 +99,7 @@ def _packed(videos: VideoSet) -> tuple[list[_Packed], list[Failed]]:
 def _as_packed(video: Video, videos: VideoSet) -> _Packed:
     if video.path.is_dir():
         raise VideoError(f"{video.path}: is a frame folder; shards hold video files")
-    if video.start_s is not None or video.end_s is not None:
+    if video.is_part:
         raise VideoError(f"{video.path}: {video.id} is a part of it; shards hold whole videos")
     return _Packed(
         key=_key(video, videos),

@@ -280,7 +280,8 @@ class _Run:
             workers=self.loading.workers,
             amp=self.recipe.amp,
             resize=self.recipe.resize,
-            short=self.recipe.augmenting.short,
+            sampling=self.recipe.view_sampling,
+            short=self.recipe.view_short,
         )
 
     def _keep_best(self, seen: Evaluation, *, epoch: int) -> None:

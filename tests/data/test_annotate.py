@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -47,8 +48,9 @@ def test_annotations_become_the_json_of_3d_resnets_and_lists_again(tmp_path: Pat
         ({"train": made(video("a/001")), "val": made(video("b/001"))}, "train a/001 and val b/001 have one name"),
         ({"train": made(video("a"), is_multi_label=True)}, "several labels a video"),
         ({"train": made(video("v#0", start_s=0.5, end_s=3.0))}, "v#0 is a part of v#0.mp4"),
+        ({"train": made(replace(video("v"), segment=(9, 20)))}, "v is a part of v.mp4"),
     ],
-    ids=["two classes", "missing", "two splits", "several labels", "part"],
+    ids=["two classes", "missing", "two splits", "several labels", "part", "segment"],
 )
 def test_what_the_json_cannot_say_is_refused(splits: dict[str, VideoSet], message: str, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=message):

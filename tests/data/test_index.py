@@ -17,6 +17,7 @@ from bench.data.decode import probe
 from bench.data.facts import VideoFacts, evenly
 from bench.data.index import IndexSummary, index_folder, read_facts, videos_under
 from bench.data.leakage import find_leaks, guard_leakage
+from bench.data.prepare import prepare_frames
 from bench.data.verify import verify_videos
 from bench.data.work import Progress, do_all
 from bench.errors import DatasetError, VideoError
@@ -115,6 +116,30 @@ def test_frame_folders_count_as_videos_and_hidden_things_do_not(tmp_path: Path) 
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes(b"")
     assert sorted(videos_under(tmp_path)) == ["c/v", "c/w.MP4"]
+
+
+def test_folders_of_flow_are_no_videos(tmp_path: Path) -> None:
+    names = ["flow/c/v/flow_x_00001.jpg", "flow/c/v/flow_y_00001.jpg", "c/v/image_00001.jpg", "c/v/flow_x_00001.jpg"]
+    for name in names:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"")
+    assert list(videos_under(tmp_path)) == ["c/v"]
+    assert list(videos_under(tmp_path, without=tmp_path / "c")) == []
+
+
+def test_a_frame_that_is_written_over_in_place_is_noticed(folder: Path) -> None:
+    prepare_frames(folder / "train", folder / "jpg", short_side=16)
+    assert index_folder(folder).verdicts == {"ok": 4, "unreadable": 1}
+    assert index_folder(folder).probed == 0
+    assert len(read_facts(folder, [folder / "jpg/a/x"])) == 1
+    frame = folder / "jpg/a/x/image_00003.jpg"
+    before = frame.stat()
+    frame.write_bytes(b"")
+    os.utime(frame, ns=(before.st_atime_ns, before.st_mtime_ns))
+    summary = index_folder(folder)
+    assert (summary.probed, summary.verdicts) == (1, {"ok": 3, "damaged": 1, "unreadable": 1})
+    frame.with_name("image_00004.jpg").write_bytes(frame.with_name("image_00005.jpg").read_bytes())
+    assert index_folder(folder).probed == 1
 
 
 def test_verify_counts_per_class(folder: Path) -> None:

@@ -1,5 +1,10 @@
 """Prepared videos show the same frames, appear whole or not at all, and a second run does only what is left."""
 
+import os
+import re
+import socket
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,7 +14,7 @@ import pytest
 from bench.data import prepare
 from bench.data.decode import probe, read_frames
 from bench.data.frame_folder import read_flow
-from bench.data.prepare import prepare_frames, prepare_reencoded
+from bench.data.prepare import Prepared, prepare_frames, prepare_reencoded
 from bench.data.prepare_flow import as_bytes, flow_method, prepare_flow
 from bench.errors import InputError, MissingPackageError, UnknownNameError, VideoError
 
@@ -43,6 +48,46 @@ def test_a_second_run_does_only_what_is_left(source: Path, tmp_path: Path) -> No
     prepare_frames(source, tmp_path / "frames", short_side=24)
     done = prepare_frames(source, tmp_path / "frames", short_side=24)
     assert (done.written, done.skipped, len(done.failed)) == (0, 2, 1)
+
+
+@pytest.mark.parametrize("prepare_", [prepare_frames, prepare_reencoded], ids=["frames", "reencode"])
+def test_a_target_inside_the_source_is_no_source(prepare_: Callable[..., Prepared], source: Path) -> None:
+    for skipped in (0, 2, 2):
+        done = prepare_(source, source / "target", short_side=24)
+        assert (done.written, done.skipped, len(done.failed)) == (2 - skipped, skipped, 1)
+    assert not (source / "target" / "target").exists()
+    (source.parent / "link").symlink_to(source / "target")
+    assert prepare_(source, source.parent / "link", short_side=24).skipped == 2
+    with pytest.raises(InputError, match="is the folder of the videos itself"):
+        prepare_(source, source / "target" / "..", short_side=24)
+
+
+def test_what_killed_runs_left_is_removed_and_what_others_write_is_not(source: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "frames" / "c"
+    ended = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, check=True)
+    machine = re.sub(r"[^A-Za-z0-9]", "", socket.gethostname())[:32]
+    names = [f"{machine}-{int(ended.stdout)}", f"{machine}-{os.getpid()}", f"elsewhere-{int(ended.stdout)}"]
+    for name in names:
+        (folder / f".unfinished-{name}-abcdefgh").mkdir(parents=True)
+        (folder / f".unfinished-{name}-abcdefgh" / "image_00001.jpg").write_bytes(b"x")
+        (folder / f".unfinished-{name}-ijklmnop.mp4").write_bytes(b"x")
+    prepare_frames(source, tmp_path / "frames", short_side=24)
+    left = {path.name.split("-", 1)[1].rpartition("-")[0] for path in folder.glob(".unfinished-*")}
+    assert left == set(names[1:])
+
+
+def test_a_killed_run_leaves_nothing_for_ever(source: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "frames" / "c"
+    folder.mkdir(parents=True)
+    code = (
+        "import os, signal, sys; from pathlib import Path; from bench.data.atomic import whole_file, whole_folder\n"
+        "with whole_file(Path(sys.argv[1], 'x.mp4')), whole_folder(Path(sys.argv[1], 'y')):\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    subprocess.run([sys.executable, "-c", code, str(folder)], check=False)
+    assert len(list(folder.glob(".unfinished-*"))) == 2
+    prepare_frames(source, tmp_path / "frames", short_side=24)
+    assert sorted(path.name for path in folder.iterdir()) == ["turned", "vfr"]
 
 
 def test_what_was_not_finished_is_not_there(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
