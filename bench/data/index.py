@@ -10,7 +10,7 @@ import json
 import os
 import time
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -66,16 +66,18 @@ def read_facts(root: Path, paths: Collection[Path]) -> dict[Path, VideoFacts]:
     Of a frame folder only its own time is asked, not that of every frame: index again what was written over in place.
     """
     found: dict[Path, VideoFacts] = {}
-    for folder, file in _indexes_above([root / "_", *paths]):
-        left = [path for path in paths if path not in found and path.absolute().is_relative_to(folder)]
-        if left:
-            found |= _known_of(left, folder=folder, file=file)
+    left = {str(path.absolute()): path for path in paths}
+    for folder, file in _indexes_above(root.absolute(), left):
+        inside = os.path.join(folder, "")
+        wanted = {place[len(inside) :]: path for place, path in left.items() if place.startswith(inside)}
+        if wanted:
+            found |= _known_of(wanted, file=file)
+            left = {place: path for place, path in left.items() if path not in found}
     return found
 
 
-def _known_of(paths: Iterable[Path], *, folder: Path, file: Path) -> dict[Path, VideoFacts]:
-    """What the index `file` of `folder` knows of `paths` in it."""
-    wanted = {path.absolute().relative_to(folder).as_posix(): path for path in paths}
+def _known_of(wanted: Mapping[str, Path], *, file: Path) -> dict[Path, VideoFacts]:
+    """What the index `file` knows of paths, by their names in it."""
     latest = {name: (stamp, facts) for name, stamp, facts in _read(file) if name in wanted}
     found: dict[Path, VideoFacts] = {}
     for name, (stamp, facts) in latest.items():
@@ -216,11 +218,11 @@ def _writable_index(root: Path) -> Path:
     )
 
 
-def _indexes_above(paths: Iterable[Path]) -> list[tuple[Path, Path]]:
-    """The folders above `paths` that have an index, each with its file; the innermost first."""
+def _indexes_above(root: Path, places: Iterable[str]) -> list[tuple[Path, Path]]:
+    """`root` and the folders above it or `places` that have an index, each with its file; the innermost first."""
     folders = set[Path]()
-    for parent in {path.absolute().parent for path in paths}:
-        for folder in (parent, *parent.parents):
+    for innermost in (root, *map(Path, {os.path.dirname(place) for place in places})):
+        for folder in (innermost, *innermost.parents):
             if folder in folders:
                 break
             folders.add(folder)

@@ -66,9 +66,12 @@ def _shared_by(video: Video) -> Iterator[str]:
 
 def _place(path: Path) -> str:
     """Where a path leads in the end, links followed; members of a shard have a place of their own in it."""
-    return os.path.realpath(path) if path.is_symlink() else os.path.join(_folder(path.parent), path.name)
+    if os.path.islink(path):
+        return os.path.realpath(path)
+    folder, name = os.path.split(path)
+    return os.path.join(_folder(folder), name)
 
 
 @lru_cache(maxsize=4096)
-def _folder(path: Path) -> str:
+def _folder(path: str) -> str:
     return os.path.realpath(path)
