@@ -3,6 +3,7 @@
 import os
 import sys
 from collections.abc import Callable
+from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -120,6 +121,9 @@ def main() -> None:
     """Entry point of the command `vbench`. The user's plug-ins and factories are found from the working folder."""
     if "" not in sys.path:
         sys.path.insert(0, "")
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # names of files can hold what no text can
     arguments = sys.argv[1:]
     is_one_of_several = os.environ.get("WORLD_SIZE", "1") != "1" and arguments[:1] and arguments[0] in SHARED
     sys.exit(_shared_exit_code(arguments) if is_one_of_several else _exit_code(arguments))

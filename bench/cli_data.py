@@ -8,16 +8,21 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
+    from bench.data.collection import VideoSet
     from bench.data.work import Failed, Progress
+    from bench.registry import DatasetEntry
 
 data_app = typer.Typer(no_args_is_help=True, help="Data sets: list, check, prepare.")
 
 Dataset = Annotated[str, typer.Argument(metavar="DATASET", help="A name from `vbench data list`.")]
 Root = Annotated[Path | None, typer.Option(help="The data set's folder; $VBENCH_DATA/<name> if not given.")]
+Options = Annotated[
+    list[str] | None, typer.Option("--option", metavar="NAME=VALUE", help="An option of the data set, such as videos=…")
+]
 Source = Annotated[Path, typer.Argument(metavar="SOURCE", help="A folder of videos.")]
 Target = Annotated[Path, typer.Argument(metavar="TARGET", help="The folder to write; it may be there in part.")]
-Workers = Annotated[int, typer.Option(help="Processes beside this one; 0 works here.")]
-ShortSide = Annotated[int | None, typer.Option(help="Pixels of the short side; as it is if not given.")]
+Workers = Annotated[int, typer.Option(min=0, help="Processes beside this one; 0 works here.")]
+ShortSide = Annotated[int | None, typer.Option(min=2, help="Pixels of the short side; as it is if not given.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 
 
@@ -28,16 +33,19 @@ def list_datasets(as_json: AsJson = False) -> None:
     from bench.terminal.console import as_json as print_json
     from bench.terminal.console import table
 
-    rows = [(d.name, d.num_classes, ", ".join(d.splits), d.described_at) for d in DATASETS]
+    rows = [(d.name, d.num_classes, ", ".join(d.splits), ", ".join(_options_of(d)), d.described_at) for d in DATASETS]
     if as_json:
-        print_json([dict(zip(("name", "classes", "splits", "described_at"), row, strict=True)) for row in rows])
+        names = ("name", "classes", "splits", "options", "described_at")
+        print_json([dict(zip(names, row, strict=True)) for row in rows])
     else:
-        table(("data set", "classes", "splits", "described at"), rows, right=("classes",))
+        table(("data set", "classes", "splits", "options", "described at"), rows, right=("classes",))
 
 
 @data_app.command("index")
 def index(
-    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="The folder that holds the videos.")],
+    what: Annotated[str, typer.Argument(metavar="DATASET|FOLDER", help="A data set, or a folder that holds videos.")],
+    root: Root = None,
+    option: Options = None,
     workers: Workers = 0,
     again: Annotated[bool, typer.Option("--again", help="Look at files again that are known already.")] = False,
 ) -> None:
@@ -45,11 +53,14 @@ def index(
     from bench.data.index import index_folder
     from bench.terminal.console import say
 
-    with _reporting("files") as report:
-        found = index_folder(folder, workers=workers, again=again, report=report)
-    counts = ", ".join(f"{count} {verdict}" for verdict, count in sorted(found.verdicts.items()))
-    say(f"{found.path}: {found.files} files ({counts or 'none'}), {found.probed} of them looked at now")
-    _end(found.failed)
+    failed: tuple[Failed, ...] = ()
+    for folder in _folders(what, root, option):
+        with _reporting("files") as report:
+            found = index_folder(folder, workers=workers, again=again, report=report)
+        counts = ", ".join(f"{count} {verdict}" for verdict, count in sorted(found.verdicts.items()))
+        say(f"{found.path}: {found.files} files ({counts or 'none'}), {found.probed} of them looked at now")
+        failed += found.failed
+    _end(failed)
 
 
 @data_app.command("verify")
@@ -57,17 +68,17 @@ def verify(
     dataset: Dataset,
     split: Annotated[str, typer.Option(help="Its split.")],
     root: Root = None,
+    option: Options = None,
     as_json: AsJson = False,
 ) -> None:
     """Compare a split with its annotation: present, missing and damaged per class, and the set's hash."""
     from dataclasses import asdict
 
-    from bench.data.collection import open_dataset
     from bench.data.verify import verify_videos
     from bench.terminal.console import as_json as print_json
     from bench.terminal.console import say, table
 
-    found = verify_videos(open_dataset(dataset, root=root, split=split))
+    found = verify_videos(_opened(dataset, split, root, option))
     if as_json:
         print_json(asdict(found))
     else:
@@ -123,15 +134,18 @@ def flow(
 
 @data_app.command("shard")
 def shard(
-    dataset: Dataset, target: Target, split: Annotated[str, typer.Option(help="Its split.")], root: Root = None
+    dataset: Dataset,
+    target: Target,
+    split: Annotated[str, typer.Option(help="Its split.")],
+    root: Root = None,
+    option: Options = None,
 ) -> None:
     """Pack the videos of a split into WebDataset tar files."""
-    from bench.data.collection import open_dataset
     from bench.data.prepare_shards import prepare_shards
     from bench.terminal.console import say
 
     with _reporting("videos") as report:
-        found = prepare_shards(open_dataset(dataset, root=root, split=split), target, report=report)
+        found = prepare_shards(_opened(dataset, split, root, option), target, report=report)
     say(f"{target}: {found.shards} shards written, {found.skipped} were there, {found.videos} videos")
     _end(found.failed)
 
@@ -142,21 +156,24 @@ def annotate(
     target: Annotated[Path, typer.Argument(metavar="TARGET", help="The JSON file, or the folder of lists, to write.")],
     split: Annotated[list[str] | None, typer.Option(help="Splits of the data set; train and val.")] = None,
     root: Root = None,
+    option: Options = None,
 ) -> None:
     """Write the annotation of a data set as one 3D-ResNets JSON file, or such a file as lists of paths and labels."""
-    from bench.data.annotate import write_lists, write_resnets_json
-    from bench.data.collection import open_dataset
+    from bench.data.annotate import subset_of, write_lists, write_resnets_json
+    from bench.errors import InputError
     from bench.terminal.console import say
 
     if dataset.endswith(".json"):
-        for name, count in write_lists(dataset, target).items():
-            say(f"{name}: {count} videos")
+        for name, listed in write_lists(dataset, target).items():
+            say(f"{name}: {listed.videos} videos, {listed.unlabelled} without a label left out")
         return
-    splits = {name: open_dataset(dataset, root=root, split=name) for name in split or ["train", "val"]}
-    named = {
-        name.rstrip("0123456789").replace("test", "val") if name[-1:].isdigit() else name: s
-        for name, s in splits.items()
-    }
+    subsets: dict[str, str] = {}
+    for name in split or ["train", "val"]:
+        if subsets.setdefault(subset_of(name), name) != name:
+            raise InputError(
+                f"splits {subsets[subset_of(name)]} and {name} are both {subset_of(name)}; write two files"
+            )
+    named = {subset: _opened(dataset, name, root, option) for subset, name in subsets.items()}
     say(f"{target}: {write_resnets_json(named, target)} videos")
 
 
@@ -180,16 +197,17 @@ def time_loading(
     clip: Annotated[str, typer.Option(help="frames x stride x size.")] = "16x1x112",
     wanted: Annotated[float | None, typer.Option(help="Clips per second that training needs.")] = None,
     root: Root = None,
+    option: Options = None,
 ) -> None:
     """Time decoding, transforms, collating and copying apart, and say how many workers a wanted rate needs."""
-    from bench.data.collection import open_dataset
     from bench.data.lanes import time_lanes
     from bench.data.transforms import Augmentation
-    from bench.schema import Clip
+    from bench.schema import clip_from_text
     from bench.terminal.console import say, table
 
-    videos = open_dataset(dataset, root=root, split=split)
-    found = time_lanes(videos, clip=Clip.model_validate(clip), augmentation=Augmentation(), wanted_clips_per_s=wanted)
+    size = clip_from_text(clip)
+    videos = _opened(dataset, split, root, option)
+    found = time_lanes(videos, clip=size, augmentation=Augmentation(), wanted_clips_per_s=wanted)
     table(
         ("lane", "ms a clip"),
         [(n, None if ms is None else f"{ms:.2f}") for n, ms in found.ms.items()],
@@ -199,6 +217,33 @@ def time_loading(
     if found.workers_for_wanted is not None:
         say(f"{wanted:g} clips/s need {found.workers_for_wanted} workers")
     _end(found.failed)
+
+
+def _opened(dataset: str, split: str, root: Path | None, option: list[str] | None) -> "VideoSet":
+    from bench.data.collection import open_dataset
+    from bench.terminal.given import dataset_options
+
+    return open_dataset(dataset, root=root, split=split, **dataset_options(option))
+
+
+def _folders(what: str, root: Path | None, option: list[str] | None) -> tuple[Path, ...]:
+    """The folders of the data set `what`, or the folder `what` where one is here and nothing is said of a data set."""
+    from bench.data.folders import folders_of_dataset
+    from bench.errors import InputError, suggest
+    from bench.registry import DATASETS
+    from bench.terminal.given import dataset_options
+
+    if root is not None or option:
+        return folders_of_dataset(what, root=root, **dataset_options(option))
+    if Path(what).is_dir():
+        return (Path(what),)
+    if what in DATASETS:
+        return folders_of_dataset(what)
+    raise InputError(f"{what} is neither a folder nor a data set; {suggest(what, DATASETS.names())}")
+
+
+def _options_of(dataset: "DatasetEntry") -> list[str]:
+    return [option for option in dataset.options if option != "split"]
 
 
 def _prepare(do: Callable[[Callable[["Progress"], None]], Any]) -> None:

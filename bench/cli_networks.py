@@ -15,6 +15,9 @@ Views = Annotated[str, typer.Option("--views", help="Views of one video: 10x3, o
 Dataset = Annotated[str, typer.Option("--dataset", help="A data set from `vbench data list`.")]
 Root = Annotated[Path | None, typer.Option("--root", help="The data set's folder; $VBENCH_DATA/<name> if not given.")]
 Split = Annotated[str | None, typer.Option("--split", help="Split, where the data set has several.")]
+Options = Annotated[
+    list[str] | None, typer.Option("--option", metavar="NAME=VALUE", help="An option of the data set, such as videos=…")
+]
 Weights = Annotated[Path, typer.Option("--weights", help="A checkpoint.")]
 Ranks = Annotated[
     int | None, typer.Option("--ranks", help="Processes that share it, one a GPU; or start vbench with torchrun.")
@@ -101,6 +104,7 @@ def train(
     recipe: Annotated[str, typer.Option("--recipe", help="A recipe's name, or its file.")],
     clip: ClipText = None,
     root: Root = None,
+    option: Options = None,
     split: Split = None,
     seed: Annotated[list[int] | None, typer.Option(help="Seed; several train several networks.")] = None,
     views: Views = "1x1",
@@ -120,7 +124,7 @@ def train(
         "ranks": ranks,
         "tensorboard": tensorboard or None,
     }
-    _run_accuracy("train", model, accuracy, arg=arg, clip=clip, root=root, weights=weights, out=out)
+    _run_accuracy("train", model, accuracy, arg=arg, clip=clip, root=root, option=option, weights=weights, out=out)
 
 
 def evaluate(
@@ -129,6 +133,7 @@ def evaluate(
     dataset: Dataset,
     clip: ClipText = None,
     root: Root = None,
+    option: Options = None,
     split: Split = None,
     views: Views = "1x1",
     arg: ModelArguments = None,
@@ -137,7 +142,7 @@ def evaluate(
 ) -> None:
     """Evaluate a checkpoint on a data set, with the whole protocol in the record."""
     accuracy = {"dataset": dataset, "split": split, "views": views, "ranks": ranks}
-    _run_accuracy("eval", model, accuracy, arg=arg, clip=clip, root=root, weights=weights, out=out)
+    _run_accuracy("eval", model, accuracy, arg=arg, clip=clip, root=root, option=option, weights=weights, out=out)
 
 
 def predict(
@@ -182,16 +187,18 @@ def features(
     out: Annotated[Path, typer.Option("--out", help="Parquet file: one row a video.")],
     clip: ClipText = None,
     root: Root = None,
+    option: Options = None,
     views: Views = "1x1",
     arg: ModelArguments = None,
 ) -> None:
     """Write the pooled vectors of a data set, for transfer learning."""
     from bench.execution.predicting import features_of_dataset
     from bench.terminal.console import say
+    from bench.terminal.given import dataset_options
 
     found = features_of_dataset(
         model, dataset, split=split, out=out, weights=weights, clip=clip, root=root, views=views,
-        arguments=_arguments(arg or []),
+        arguments=_arguments(arg or []), options=dataset_options(option),
     )  # fmt: skip
     for unread in found.unread:
         say(f"not read: {unread.id}: {unread.reason}")
@@ -217,20 +224,10 @@ def weights_inspect(
 
 
 def _arguments(given: list[str]) -> dict[str, Any]:
-    """`NAME=VALUE` options with YAML values: `kernel_depth=3`, `shortcut=A`, `no_max_pool=true`."""
-    from io import StringIO
+    """The arguments of a model."""
+    from bench.terminal.given import named_values
 
-    from ruamel.yaml import YAML
-
-    from bench.errors import InputError
-
-    arguments = {}
-    for text in given:
-        name, equals, value = text.partition("=")
-        if not equals or not name.isidentifier():
-            raise InputError(f"--arg {text!r} is not NAME=VALUE, such as --arg depth=50")
-        arguments[name] = YAML(typ="safe").load(StringIO(value))
-    return arguments
+    return named_values(given, flag="--arg", example="depth=50")
 
 
 def _counters(text: str) -> list[str]:
@@ -273,17 +270,20 @@ def _run_accuracy(
     arg: list[str] | None,
     clip: str | None,
     root: Path | None,
+    option: list[str] | None,
     weights: Path | None,
     out: Path,
 ) -> None:
     """Run a suite of one model and one measure, and print what came out."""
     from bench.execution.running import run as run_suite
     from bench.terminal.console import say
+    from bench.terminal.given import dataset_options
     from bench.terminal.runs import LiveRun, say_summary, show_accuracy, write_report
     from bench.yaml_tree import Tree
 
     axes = {"clip": clip, "weights": None if weights is None else str(weights.absolute())}
-    options = {**accuracy, "root": None if root is None else str(root.absolute())}
+    of_dataset = dataset_options(option) or None
+    options = {**accuracy, "root": None if root is None else str(root.absolute()), "options": of_dataset}
     suite = {
         "suite": name,
         "models": [{"name": model, **_arguments(arg or []), **_given(axes)}],

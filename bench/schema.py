@@ -5,7 +5,9 @@ import json
 import re
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from bench.errors import InputError
 
 SCHEMA_VERSION = 1
 
@@ -58,6 +60,17 @@ class Clip(Frozen):
         pixels = f"{self.height}" if self.height == self.width else f"{self.height}x{self.width}"
         step = f"{self.stride}" if self.fps is None else f"@{self.fps:g}fps"
         return f"{self.frames}x{step}x{pixels}"
+
+
+def clip_from_text(text: str) -> Clip:
+    """A clip as typed, `16x1x112`; InputError for anything else."""
+    try:
+        return Clip.model_validate(text)
+    except ValidationError as error:
+        first = error.errors()[0]
+        told = first["msg"].removeprefix("Value error, ")
+        message = told if not first["loc"] else f"clip {text!r}: {first['loc'][0]}: {told[0].lower()}{told[1:]}"
+        raise InputError(message) from None
 
 
 def _clip_from_text(text: str) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from bench.cli_data import data_app
 from bench.registry import DATASETS, MEASURES, MODELS, SECTIONS
 
 ROOT = Path(__file__).parents[1]
@@ -19,6 +20,15 @@ def test_links_to_files_lead_somewhere(document: Path) -> None:
     for target in re.findall(r"\]\(([^)#\s]+)\)", document.read_text(encoding="utf-8")):
         if not target.startswith(("http:", "https:")):
             assert (document.parent / target).exists(), f"{document.name} links to {target}"
+
+
+def test_the_readme_tells_every_command_about_data_and_the_options_of_data_sets() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8").partition("## Video data")[2].partition("\n## ")[0]
+    told = set(re.findall(r"^\| `vbench data (\w+)", text, re.MULTILINE))
+    assert told == {command.name for command in data_app.registered_commands}
+    options = set(re.findall(r"^\| `(\w+)` \| ", text, re.MULTILINE))
+    of_files = {d.name: set(d.options) - {"split"} for d in DATASETS if d.name not in ("motions", "stills")}
+    assert options == {"flow", "decode"}.union(*of_files.values())
 
 
 @pytest.fixture

@@ -6,13 +6,17 @@ occur twice and paths that lead out of their folder are errors.
 
 import csv
 import json
+import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, Protocol
 
 from bench.errors import DatasetError, suggest
+
+_HALF_CHARACTER = re.compile(r"\\u[dD][89a-fA-F]")
+_MOST_DIGITS = 20
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -38,11 +42,17 @@ class Place(Protocol):
 
 
 class Labels:
-    """Class names and their positions; a label is found by name, or by number from `first`."""
+    """Class names and their positions; a label is found by name, or by number from `first`.
+
+    DatasetError where two classes have the same name.
+    """
 
     def __init__(self, names: Sequence[str], *, first: int = 0) -> None:
         self.names = tuple(names)
         self._position = {name: position for position, name in enumerate(names)}
+        if len(self._position) < len(self.names):
+            twice, _ = Counter(self.names).most_common(1)[0]
+            raise DatasetError(f"class {twice!r} stands under two numbers, {first + names.index(twice)} the first")
         self._first = first
 
     def __getitem__(self, label: str) -> int:
@@ -66,24 +76,57 @@ class Labels:
 
 
 def read_lines(path: Path, *, separator: str | None) -> Iterator[Line]:
-    """Lines that are not blank, split at `separator` as CSV; None leaves a line whole."""
+    """Lines that are not blank, split at `separator` as CSV; None leaves a line whole.
+
+    DatasetError with the line where a quote is not closed in it or the text is not UTF-8, and where there is no line.
+    """
+    is_empty = True
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
-            if separator is None:
-                for number, text in enumerate(file, start=1):
-                    if text.strip():
-                        yield Line(path=path, number=number, fields=(text.strip(),))
-                return
-            reader = csv.reader(file, delimiter=separator)
-            for fields in reader:
-                if any(field.strip() for field in fields):
-                    yield Line(path=path, number=reader.line_num, fields=tuple(field.strip() for field in fields))
+            for line in _texts(path, file) if separator is None else _records(path, file, separator):
+                is_empty = False
+                yield line
     except UnicodeDecodeError as error:
-        raise DatasetError(f"{path}: is not UTF-8 text: {error}") from error
-    except csv.Error as error:
-        raise DatasetError(f"{path}: is not CSV: {error}") from error
+        raise _not_utf8(path) from error
     except OSError as error:
         raise DatasetError(f"{path}: cannot be read: {error.strerror}") from error
+    if is_empty:
+        raise DatasetError(f"{path}:1: is empty; a list that names nothing is taken for a broken one")
+
+
+def _texts(path: Path, file: Iterable[str]) -> Iterator[Line]:
+    for number, text in enumerate(file, start=1):
+        if text.strip():
+            yield Line(path=path, number=number, fields=(text.strip(),))
+
+
+def _records(path: Path, file: Iterable[str], separator: str) -> Iterator[Line]:
+    """Each line as one record: a field that goes on in the next line began with a stray quote."""
+    reader, before = csv.reader(file, delimiter=separator, strict=True), 0
+    while True:
+        try:
+            fields = next(reader, None)
+        except csv.Error as error:
+            raise DatasetError(f"{path}:{before + 1}: is not CSV: {error}; is there a stray quote?") from error
+        if fields is None:
+            return
+        if reader.line_num > before + 1:
+            raise DatasetError(
+                f"{path}:{before + 1}: a quote is opened here and closed in line {reader.line_num}; a row is one line"
+            )
+        before += 1
+        if any(field.strip() for field in fields):
+            yield Line(path=path, number=before, fields=tuple(field.strip() for field in fields))
+
+
+def _not_utf8(path: Path) -> DatasetError:
+    data = path.read_bytes()
+    try:
+        data.decode()
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        return DatasetError(f"{path}:{line}: is not UTF-8 text: {error.reason}")
+    return DatasetError(f"{path}: is not UTF-8 text")
 
 
 def read_table(
@@ -91,18 +134,19 @@ def read_table(
 ) -> Iterator[tuple[Line, dict[str, str]]]:
     """Rows of a CSV file with a header, each with its `columns` and whichever of `optional` there are."""
     lines = read_lines(path, separator=",")
-    header = next(lines, None)
-    if header is None:
-        raise DatasetError(f"{path}:1: is empty; its first line must name the columns {', '.join(columns)}")
+    header = next(lines)
     place = {name.lower(): at for at, name in enumerate(header.fields)}
     missing = [column for column in columns if column not in place]
     if missing:
         raise header.fail(f"no column {', '.join(missing)}; found {', '.join(header.fields)}")
     taken = {name: place[name] for name in (*columns, *optional) if name in place}
+    line = header
     for line in lines:
         if len(line.fields) <= max(taken.values()):
             raise line.fail(f"{len(line.fields)} columns where the first line has {len(header.fields)}")
         yield line, {name: line.fields[at] for name, at in taken.items()}
+    if line is header:
+        raise header.fail("there is no row below the names of the columns")
 
 
 class JsonFile:
@@ -112,10 +156,20 @@ class JsonFile:
         self.path = path
         try:
             self._text = path.read_text(encoding="utf-8-sig")
-            self.value: Any = json.loads(self._text, object_pairs_hook=self._unique)
+            self.value: Any = json.loads(
+                self._text, object_pairs_hook=self._unique, parse_constant=self._no_number, parse_int=self._whole
+            )
+            if _HALF_CHARACTER.search(self._text):
+                json.dumps(self.value, ensure_ascii=False).encode()
+        except UnicodeEncodeError as error:
+            half = f"\\u{ord(error.object[error.start]):04x}"
+            line = self._text.count("\n", 0, max(0, self._text.lower().find(half))) + 1
+            raise DatasetError(f"{path}:{line}: {half} alone is half a character, and no text") from error
         except json.JSONDecodeError as error:
             raise DatasetError(f"{path}:{error.lineno}: is not JSON: {error.msg}") from error
-        except (UnicodeDecodeError, RecursionError) as error:
+        except UnicodeDecodeError as error:
+            raise _not_utf8(path) from error
+        except RecursionError as error:
             raise DatasetError(f"{path}: is not JSON text: {error}") from error
         except OSError as error:
             raise DatasetError(f"{path}: cannot be read: {error.strerror}") from error
@@ -134,6 +188,19 @@ class JsonFile:
         if not isinstance(value, dict):
             raise self.at(key).fail(f"{what} is {json.dumps(value)[:40]}, not an object")
         return value
+
+    def _no_number(self, text: str) -> float:
+        """Refuse NaN and Infinity, which Python's reader takes and JSON does not know."""
+        raise self._fail_at(text, f"{text} is no number of JSON")
+
+    def _whole(self, text: str) -> int:
+        if len(text) > _MOST_DIGITS:
+            raise self._fail_at(text, f"{text[:_MOST_DIGITS]}… is no number of anything in a data set")
+        return int(text)
+
+    def _fail_at(self, text: str, message: str) -> DatasetError:
+        line = self._text.count("\n", 0, max(0, self._text.find(text))) + 1
+        return DatasetError(f"{self.path}:{line}: {message}")
 
     def _unique(self, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         made = dict(pairs)
@@ -158,6 +225,11 @@ class JsonPlace:
     def fail(self, message: str) -> DatasetError:
         """The error to raise: `file:line: message`."""
         return DatasetError(f"{self.file.path}:{self.number}: {message}")
+
+
+def for_split(name: str, split: str) -> str:
+    """The name of an annotation in which `{split}` stands for the split."""
+    return name.replace("{split}", split)
 
 
 def first_of(root: Path, names: Sequence[str]) -> Path | None:
@@ -197,11 +269,13 @@ class Once:
     """Refuses what comes a second time."""
 
     def __init__(self, what: str) -> None:
-        self._what, self._seen = what, dict[str, int]()
+        self._what, self._seen = what, dict[str, int | JsonPlace]()
 
     def check(self, key: str, *, at: Place) -> str:
         """`key`, the first time; DatasetError with both lines after that."""
         if key in self._seen:
-            raise at.fail(f"{self._what} {key!r} occurs twice, before in line {self._seen[key]}")
-        self._seen[key] = at.number
+            before = self._seen[key]
+            number = before if isinstance(before, int) else before.number
+            raise at.fail(f"{self._what} {key!r} occurs twice, before in line {number}")
+        self._seen[key] = at if isinstance(at, JsonPlace) else at.number  # the line of a JSON key is a search
         return key

@@ -14,7 +14,7 @@ from bench.data.frame_folder import list_frames, read_flow
 from bench.data.geometry import Size
 from bench.data.pyav_reader import claimed_length
 from bench.data.sampling import Part, part_between
-from bench.errors import MissingFrameError, VideoError
+from bench.errors import InputError, MissingFrameError, VideoError
 
 Choose = Callable[[Part], Sequence[Sequence[int]]]
 Frames = NDArray[np.uint8]
@@ -28,10 +28,19 @@ class DecodedCache:
     def __init__(self, *, videos: int, limit_bytes: int) -> None:
         self._videos, self._limit_bytes = videos, limit_bytes
         self._kept: dict[str, Frames] = {}
+        self._unfit: set[str] = set()
         self.is_open = limit_bytes > 0
 
     def get(self, id_: str) -> Frames | None:
         return self._kept.get(id_)
+
+    def wants(self, id_: str) -> bool:
+        """False for what is too much to keep, and for a video that cannot be read as a whole."""
+        return self.is_open and id_ not in self._unfit
+
+    def leave_out(self, id_: str) -> None:
+        """Ask for this video no more."""
+        self._unfit.add(id_)
 
     def put(self, id_: str, frames_THWC: Frames) -> None:
         """Keep a video; the size of the first one decides whether the set is small."""
@@ -87,37 +96,67 @@ class ClipReader:
         kept = None if self._cache is None else self._cache.get(video.id)
         if kept is not None and wanted[-1] < len(kept):
             return kept[list(wanted)]
-        if self._cache is not None and self._cache.is_open and (video.frames or 1 << 30) <= _WORTH_WHOLE * len(wanted):
-            whole = self._decode(video, range(video.frames or 0))
-            self._cache.put(video.id, whole)
+        whole = self._whole(video) if (video.frames or 1 << 30) <= _WORTH_WHOLE * len(wanted) else None
+        if whole is not None and wanted[-1] < len(whole):
             return whole[list(wanted)]
         return self._decode(video, wanted)
+
+    def _whole(self, video: Video) -> Frames | None:
+        """Every frame of the video, kept for the next time; None where none are kept, or not all of them are sound.
+
+        What a clip of it wants may be sound all the same, as it is where nothing is kept.
+        """
+        if self._cache is None or not self._cache.wants(video.id):
+            return None
+        try:
+            whole = self._decode(video, range(video.frames or 0))
+        except VideoError:
+            self._cache.leave_out(video.id)
+            return None
+        self._cache.put(video.id, whole)
+        return whole
 
     def _decode(self, video: Video, indices: Sequence[int]) -> Frames:
         return read_frames(video.path, indices, size=self._size, backend=self._backend, facts=video.facts)
 
 
 def part_of(video: Video) -> Part:
-    """The frames of the video that count; exact in time where its facts are known, else by the rate it claims."""
+    """The frames of the video that count; exact in time where its facts are known, else by the rate it claims.
+
+    The rate that an annotation gives counts where the video has none of its own, as frame folders.
+    """
     facts = video.facts
     if facts is None:
-        frames, fps = _claimed(video.path)
-        frames, fps = video.frames or frames, video.fps or fps
-        if frames < 1:
-            raise VideoError(f"{video.path}: holds no frames")
-        return part_between(frames, fps, start_s=video.start_s, end_s=video.end_s)
-    if not facts.frames:
-        raise VideoError(facts.problem or f"{video.path}: holds no frames")
-    if video.start_s is None and video.end_s is None:
-        return Part(frames=facts.frames, fps=facts.fps)
-    return part_at(facts.times_s(), fps=facts.fps, start_s=video.start_s, end_s=video.end_s)
+        claimed, fps = _claimed(video.path)
+        frames = video.frames or claimed
+    else:
+        frames, fps = facts.frames, facts.fps
+    fps = fps or video.fps
+    if not frames:
+        raise VideoError((facts and facts.problem) or f"{video.path}: holds no frames")
+    if video.segment is not None:
+        return _part_in(video.path, frames, fps, segment=video.segment)
+    is_whole = video.start_s is None and video.end_s is None
+    times_s = () if facts is None or is_whole else facts.times_s()
+    if times_s:
+        return part_at(times_s, fps=fps, start_s=video.start_s, end_s=video.end_s)
+    return part_between(frames, fps, start_s=video.start_s, end_s=video.end_s)
 
 
 def part_at(times_s: Sequence[float], *, fps: float | None, start_s: float | None, end_s: float | None) -> Part:
-    """The frames shown from `start_s` up to `end_s`, at least one of them."""
+    """The frames shown from `start_s` up to `end_s`, at least one of them; InputError if no frame has a time."""
+    if not times_s:
+        raise InputError("a part given in seconds needs the times of the frames, and none is known")
     first = 0 if start_s is None else min(bisect_left(times_s, start_s), len(times_s) - 1)
     end = len(times_s) if end_s is None else max(first + 1, bisect_left(times_s, end_s))
     return Part(first=first, frames=end - first, fps=fps)
+
+
+def _part_in(path: Path, frames: int, fps: float | None, *, segment: tuple[int, int]) -> Part:
+    first, end = segment
+    if first >= frames:
+        raise VideoError(f"{path}: its part begins at frame {first}; there are {frames} frames, 0 to {frames - 1}")
+    return Part(first=first, frames=min(end, frames) - first, fps=fps)
 
 
 @lru_cache(maxsize=1 << 16)

@@ -10,6 +10,7 @@ from typing import Any
 
 from bench.data.facts import VideoFacts
 from bench.data.media import VIDEO_SUFFIXES
+from bench.data.options import checked_options
 from bench.data.shards import source_of
 from bench.errors import DatasetError, InputError, UnknownNameError
 from bench.registry import DATASETS, DatasetEntry
@@ -20,6 +21,8 @@ DATA_FOLDER_VARIABLE = "VBENCH_DATA"
 @dataclass(frozen=True, kw_only=True)
 class Video:
     """One labelled video: a file or frame folder, or the part of it from `start_s` to `end_s`.
+
+    A part may also be a `segment`: its first frame, from 0, and the one behind its last.
 
     `labels` are positions in the set's classes: one, several (multi-label) or none (a test split without labels).
     `frames` is their number and `sha256` their content, where an annotation or an index knows it; `facts` come from
@@ -32,11 +35,17 @@ class Video:
     labels: tuple[int, ...] = ()
     start_s: float | None = None
     end_s: float | None = None
+    segment: tuple[int, int] | None = None
     frames: int | None = None
     fps: float | None = None
     sha256: str = ""
     flow: Path | None = None
     facts: VideoFacts | None = field(default=None, repr=False, compare=False)
+
+    @property
+    def is_part(self) -> bool:
+        """Whether it is less than what its path leads to."""
+        return any(bound is not None for bound in (self.start_s, self.end_s, self.segment))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +54,7 @@ class VideoSet:
 
     `hash` names exactly these videos with these labels: by content where an index knows it, else by size, and
     `hash_covers` says which. An accuracy is comparable with another only where both were taken on the same hash.
+    `backend` decodes the videos wherever clips of the set are read.
     """
 
     name: str
@@ -57,6 +67,7 @@ class VideoSet:
     root: Path | None = None
     hash: str = ""
     hash_covers: str = "sizes"
+    backend: str = "auto"
 
     def __len__(self) -> int:
         return len(self.videos)
@@ -81,23 +92,37 @@ class VideoSet:
 
 
 def open_dataset(
-    name: str, *, root: str | Path | None = None, split: str, flow: str | Path | None = None, **options: Any
+    name: str,
+    *,
+    root: str | Path | None = None,
+    split: str,
+    flow: str | Path | None = None,
+    decode: str = "auto",
+    **options: Any,
 ) -> VideoSet:
     """Split `split` of data set `name`, under `root` or `$VBENCH_DATA/<name>`; nothing is downloaded.
 
     `flow` is the folder of the videos' optical flow as `vbench data flow` writes it, relative to the data set; where
-    it is not given, that is its folder `flow`, and flow that lies beside a video's frames is found as well. `options`
-    are the data set's own. UnknownNameError for a name, split or option that is not there, with the nearest spelling;
-    DatasetError where the folder is missing, with the tree that is expected.
+    it is not given, that is its folder `flow`, and flow that lies beside a video's frames is found as well. `decode` is
+    the backend of `bench.read_frames` that clips are read with. `options` are the data set's own.
+
+    UnknownNameError for a name, split, backend or option that is not there, with the nearest spelling; InputError for
+    an option of a wrong type; DatasetError where the folder is missing, with the tree that is expected.
     """
     entry = DATASETS.get(name)
     if split not in entry.splits:
         raise UnknownNameError("split", split, entry.splits, where=f"data set {name}")
-    for option in options:
-        if option == "split" or option not in entry.options:
-            raise UnknownNameError("option", option, set(entry.options) - {"split"}, where=f"data set {name}")
-    found: VideoSet = entry.function(_root_of(entry, root), split=split, **options)
-    return with_flow(found, flow)
+    if decode != "auto":
+        _check_backend(decode)
+    found: VideoSet = entry.function(root_of(entry, root), split=split, **checked_options(entry, options))
+    return replace(with_flow(found, flow), backend=decode)
+
+
+def _check_backend(name: str) -> None:
+    from bench.data.decode import BACKENDS
+
+    if name not in BACKENDS:
+        raise UnknownNameError("decoding backend", str(name), BACKENDS)
 
 
 def with_flow(videos: VideoSet, folder: str | Path | None = None) -> VideoSet:
@@ -144,8 +169,13 @@ def video_set(
     missing: Mapping[str, tuple[int, ...]] | None = None,
     is_multi_label: bool = False,
 ) -> VideoSet:
-    """A VideoSet with its hash, damaged videos taken from their facts; DatasetError if two videos share an id."""
+    """A VideoSet with its hash, damaged videos taken from their facts.
+
+    DatasetError if two videos share an id, or the annotation names none at all.
+    """
     videos = tuple(videos)
+    if not videos and not missing:
+        raise DatasetError(f"data set {name}, split {split}: the annotation names no videos, under {root}")
     twice = [id_ for id_, times in Counter(video.id for video in videos).items() if times > 1]
     if twice:
         raise DatasetError(f"data set {name}, split {split}: {len(twice)} ids occur twice, the first is {twice[0]!r}")
@@ -168,7 +198,8 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "vbench"
 
 
-def _root_of(entry: DatasetEntry, root: str | Path | None) -> Path | None:
+def root_of(entry: DatasetEntry, root: str | Path | None) -> Path | None:
+    """The folder of a data set: `root`, else the one of its name under `$VBENCH_DATA` if it is there, else None."""
     if root is not None:
         if not str(root):
             raise InputError(f"data set {entry.name}: root is empty")
@@ -184,16 +215,17 @@ def _data_folder() -> Path | None:
 
 def _hash_of(videos: VideoSet) -> str:
     """16 hex digits over classes, ids, labels, parts and contents, whatever the order of the videos."""
-    total = hashlib.sha256("\n".join(videos.classes).encode())
+    total = hashlib.sha256("\n".join(videos.classes).encode("utf-8", "surrogatepass"))
     for line in sorted(_identity(video, covers=videos.hash_covers) for video in videos.videos):
-        total.update(line.encode())
+        total.update(line.encode("utf-8", "surrogatepass"))
     return total.hexdigest()[:16]
 
 
 def _identity(video: Video, *, covers: str) -> str:
     content = video.sha256 if covers == "content" else str(_size(video.path))
     labels = ",".join(str(label) for label in sorted(video.labels))
-    return f"\0{video.id}\0{labels}\0{video.start_s}\0{video.end_s}\0{content}\n"
+    counted = "".join(f"\0{each}" for each in (video.segment, video.fps) if each is not None)
+    return f"\0{video.id}\0{labels}\0{video.start_s}\0{video.end_s}\0{content}{counted}\n"
 
 
 def _size(path: Path) -> int:

@@ -6,6 +6,7 @@ GPU), `frames` for folders of numbered images.
 
 import hashlib
 import operator
+import os
 from collections.abc import Iterable, Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -53,9 +54,8 @@ def read_frames(
     """
     if backend not in BACKENDS:
         raise UnknownNameError("decoding backend", backend, BACKENDS)
-    path, numbers = Path(path), _checked_indices(path, indices)
-    _check_size(size)
-    if path.is_dir() or backend == "frames":
+    path, numbers, size = Path(path), _checked_indices(path, indices), _checked_size(size)
+    if os.path.isdir(path) or backend == "frames":
         if backend not in ("auto", "frames"):
             raise VideoError(f"{path}: is a folder of frames; read it with backend 'frames' or 'auto', not {backend!r}")
         return read_folder(path, numbers or [0], size=size)[: len(numbers)]
@@ -71,11 +71,11 @@ def probe(path: str | Path) -> VideoFacts:
     """The facts of a file or frame folder, every frame of it decoded; what is wrong with it is in `verdict`."""
     path = Path(path)
     try:
-        size = 0 if path.is_dir() else source_of(path).size
+        size = 0 if os.path.isdir(path) else source_of(path).size
     except VideoError as error:
         return VideoFacts(verdict="missing", problem=str(error))
     try:
-        return _probe_folder(path) if path.is_dir() else _probe_file(path)
+        return _probe_folder(path) if os.path.isdir(path) else _probe_file(path)
     except (VideoError, OSError) as error:
         return VideoFacts(verdict="unreadable", problem=str(error), bytes=size, sha256=content_hash(path))
 
@@ -87,7 +87,7 @@ def content_hash(path: Path) -> str:
             return source_of(path).sha256()
         files = sorted(file for file in path.iterdir() if file.is_file())
         lines = "".join(f"{file.name}\0{source_of(file).sha256()}\n" for file in files)
-        return hashlib.sha256(lines.encode()).hexdigest()
+        return hashlib.sha256(os.fsencode(lines)).hexdigest()
     except (OSError, VideoError):
         return ""
 
@@ -103,14 +103,17 @@ def _checked_indices(path: Path, indices: Iterable[int]) -> list[int]:
     return numbers
 
 
-def _check_size(size: Size | None) -> None:
+def _checked_size(size: Size | None) -> Size | None:
+    """`size` in plain whole numbers, those of numpy too."""
     if size is None or isinstance(size, Covering):
-        return
-    sides = (size,) if isinstance(size, int) else size
-    if any(side < 1 for side in sides) or (not isinstance(size, int) and len(size) != 2):
-        raise InputError(
-            f"size {size!r} is not a short side in pixels such as 128, nor (height, width) such as (128, 171)"
-        )
+        return size
+    try:
+        sides = tuple(operator.index(side) for side in (size if isinstance(size, Iterable) else (size,)))
+    except TypeError:
+        sides = ()
+    if len(sides) == (2 if isinstance(size, Iterable) else 1) and min(sides) >= 1:
+        return (sides[0], sides[1]) if len(sides) == 2 else sides[0]
+    raise InputError(f"size {size!r} is not a short side in pixels such as 128, nor (height, width) such as (128, 171)")
 
 
 def _probe_folder(path: Path) -> VideoFacts:

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.data.geometry import Size, upright_size
+from bench.data.geometry import MAX_PIXELS, Size, upright_size
 from bench.data.scaling import resize
 from bench.errors import MissingFrameError, VideoError
 
@@ -156,12 +156,15 @@ def read_image(
         raise VideoError(f"{folder.path}: frame {index} is missing: its number is left out among the files")
     try:
         return decode_image((folder.path / name).read_bytes(), size=size, into=into)
-    except (ValueError, OSError) as error:
-        raise VideoError(f"{folder.path}: frame {index} ({name}) cannot be decoded: {error}") from error
+    except MemoryError:
+        raise
+    except Exception as error:  # Pillow's readers raise whatever a damaged file leads them to, SyntaxError too
+        reason = str(error) or type(error).__name__
+        raise VideoError(f"{folder.path}: frame {index} ({name}) cannot be decoded: {reason}") from error
 
 
 def decode_image(data: bytes, *, size: Size | None, into: NDArray[np.uint8] | None = None) -> NDArray[np.uint8]:
-    """One encoded image as uint8 RGB (H, W, 3); ValueError or OSError if it is damaged.
+    """One encoded image as uint8 RGB (H, W, 3); ValueError, OSError or what else Pillow raises if it is damaged.
 
     It is `into` itself, contiguous, where a JPEG needs no scaling and has its shape.
     """
@@ -169,6 +172,7 @@ def decode_image(data: bytes, *, size: Size | None, into: NDArray[np.uint8] | No
     if native is None:
         image = _decode_with_pillow(data)
         return resize(image, upright_size(image.shape[:2], size))
+    _refuse_giant(native)
     target = upright_size(native, size)
     if native != target:
         return resize(_decode_jpeg_to_scale(data, native, target), target)
@@ -188,6 +192,12 @@ def _choose_prefix(path: Path, numbered: dict[str, dict[int, str]], prefix: str 
         found = ", ".join(sorted(numbered)[:5])
         raise VideoError(f"{path}: holds several kinds of frames ({found}); expected image_00001.jpg or img_00001.jpg")
     return next(iter(numbered)) if chosen is None else chosen
+
+
+def _refuse_giant(native: tuple[int, int]) -> None:
+    height, width = native
+    if height * width > MAX_PIXELS:
+        raise ValueError(f"it claims {height}x{width} pixels (H x W), more than {MAX_PIXELS:,}")
 
 
 def _jpeg_size(data: bytes) -> tuple[int, int] | None:
@@ -236,4 +246,5 @@ def _decode_with_pillow(data: bytes) -> NDArray[np.uint8]:
     from PIL import Image
 
     with Image.open(io.BytesIO(data)) as image:
+        _refuse_giant((image.height, image.width))
         return np.array(image.convert("RGB"))

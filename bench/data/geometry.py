@@ -6,6 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+MAX_PIXELS = 1 << 26  # a damaged header can ask for more memory than there is; 8192 x 8192 is beyond every data set
+
 
 @dataclass(frozen=True, kw_only=True)
 class Covering:

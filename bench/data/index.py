@@ -10,21 +10,22 @@ import json
 import os
 import time
 from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
-from itertools import islice
 from pathlib import Path
 from typing import Any, TextIO
 
 from bench.data.collection import cache_folder
 from bench.data.facts import VideoFacts
-from bench.data.media import IMAGE_SUFFIXES, VIDEO_SUFFIXES
+from bench.data.media import VIDEO_SUFFIXES, is_folder, is_frame_folder, visible
 from bench.data.shards import shard_members, source_of
 from bench.data.work import Failed, Report, do_all, silent
-from bench.errors import DatasetError
+from bench.errors import DatasetError, VideoError
 
 _FILE = Path(".vbench", "index.jsonl")
+
+Inode = tuple[int, int]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,28 +48,40 @@ def index_folder(root: str | Path, *, workers: int = 0, again: bool = False, rep
     started, path = time.monotonic(), _writable_index(root)
     stamps = {} if again else {name: stamp for name, stamp, _ in _read(path)}
     files = list(videos_under(root))
-    left = [name for name in files if stamps.get(name) != _stamp(root / name)]
+    left = [name for name in files if name not in stamps or stamps[name] != _stamp(root / name)]
     with path.open("a", encoding="utf-8") as index:
         _end_torn_line(path, index)
         for outcome in do_all(left, partial(_probe, root), total=len(left), workers=workers, report=report):
             facts = outcome.result or VideoFacts(verdict="unreadable", problem=str(outcome.error))
             line = {"path": outcome.task, "stamp": _stamp(root / outcome.task), "facts": facts.to_json()}
-            index.write(json.dumps(line, separators=(",", ":"), ensure_ascii=False) + "\n")
+            index.write(json.dumps(line, separators=(",", ":")) + "\n")
             index.flush()
     return _summary(path, files, probed=len(left), seconds=time.monotonic() - started)
 
 
 def read_facts(root: Path, paths: Collection[Path]) -> dict[Path, VideoFacts]:
-    """What an index of `root` or a folder above it knows of `paths`, as far as it is not out of date."""
-    index = _existing_index(root)
-    if index is None:
-        return {}
-    folder, file = index
-    wanted = {path.absolute().relative_to(folder).as_posix(): path for path in paths if _is_within(path, folder)}
+    """What indexes know of `paths`, as far as they are not out of date.
+
+    They may be those of `root`, of any folder that the paths lie in, or of one above; the nearest is asked first.
+    Of a frame folder only its own time is asked, not that of every frame: index again what was written over in place.
+    """
+    found: dict[Path, VideoFacts] = {}
+    left = {str(path.absolute()): path for path in paths}
+    for folder, file in _indexes_above(root.absolute(), left):
+        inside = os.path.join(folder, "")
+        wanted = {place[len(inside) :]: path for place, path in left.items() if place.startswith(inside)}
+        if wanted:
+            found |= _known_of(wanted, file=file)
+            left = {place: path for place, path in left.items() if path not in found}
+    return found
+
+
+def _known_of(wanted: Mapping[str, Path], *, file: Path) -> dict[Path, VideoFacts]:
+    """What the index `file` knows of paths, by their names in it."""
     latest = {name: (stamp, facts) for name, stamp, facts in _read(file) if name in wanted}
     found: dict[Path, VideoFacts] = {}
     for name, (stamp, facts) in latest.items():
-        if stamp == _stamp(wanted[name]):
+        if _is_current(stamp, wanted[name]):
             try:
                 found[wanted[name]] = VideoFacts.from_json(facts)
             except (ValueError, TypeError, KeyError):
@@ -76,30 +89,58 @@ def read_facts(root: Path, paths: Collection[Path]) -> dict[Path, VideoFacts]:
     return found
 
 
-def videos_under(root: Path) -> Iterator[str]:
-    """Every video file, frame folder and video in a shard below `root`, relative to it, sorted within each folder."""
-    folders = [root]
+def videos_under(root: Path, *, without: Path | None = None) -> Iterator[str]:
+    """Every video file, frame folder and video in a shard below `root`, relative to it, sorted within each folder.
+
+    A folder or shard that cannot be read comes under its own name: whoever looks at it learns why. A link to a folder
+    that it stands in is left out, and so is the folder `without`. DatasetError where `root` itself cannot be read.
+    """
+    left_out = frozenset({_inode(without)}) if without is not None and without.is_dir() else frozenset()
+    folders: list[tuple[Path, frozenset[Inode]]] = [(root, left_out)]
     while folders:
-        folder = folders.pop()
-        with os.scandir(folder) as entries:
-            inside = sorted((entry for entry in entries if not entry.name.startswith(".")), key=lambda e: e.name)
-        if folder != root and any(_suffix(entry.name) in IMAGE_SUFFIXES for entry in islice(inside, 3)):
+        folder, above = folders.pop()
+        try:
+            here, inside = _inode(folder), visible(folder)
+        except OSError as error:
+            if folder == root:
+                raise DatasetError(f"{root}: cannot be read: {error.strerror}") from error
+            yield folder.relative_to(root).as_posix()
+            continue
+        if here in above:
+            continue
+        if folder != root and is_frame_folder(inside):
             yield folder.relative_to(root).as_posix()
             continue
         for entry in inside:
-            path = Path(entry.path)
-            if entry.is_dir():
-                folders.append(path)
-            elif _suffix(entry.name) in VIDEO_SUFFIXES:
-                yield path.relative_to(root).as_posix()
-            elif entry.name.endswith(".tar"):
-                members = (name for name in shard_members(path) if _suffix(name) in VIDEO_SUFFIXES)
-                yield from ((path / name).relative_to(root).as_posix() for name in members)
+            if is_folder(entry):
+                folders.append((Path(entry.path), above | {here}))
+            else:
+                yield from (path.relative_to(root).as_posix() for path in _videos_at(Path(entry.path)))
+
+
+def _videos_at(path: Path) -> Iterator[Path]:
+    """`path` if it is a video's, or the videos in the shard that it is."""
+    if _suffix(path.name) in VIDEO_SUFFIXES:
+        yield path
+    elif path.suffix == ".tar":
+        try:
+            members = shard_members(path)
+        except (DatasetError, OSError):
+            yield path
+            return
+        yield from (path / name for name in members if _suffix(name) in VIDEO_SUFFIXES)
+
+
+def _inode(folder: Path) -> Inode:
+    status = folder.stat()
+    return status.st_dev, status.st_ino
 
 
 def _probe(root: Path, name: str) -> VideoFacts:
     from bench.data.decode import probe
 
+    if name.endswith(".tar"):
+        shard_members(root / name)  # says why it is none
     return probe(root / name)
 
 
@@ -118,7 +159,7 @@ def _summary(path: Path, files: Collection[str], *, probed: int, seconds: float)
     )
 
 
-def _read(file: Path) -> Iterator[tuple[str, list[int], dict[str, Any]]]:
+def _read(file: Path) -> Iterator[tuple[str, list[int] | None, dict[str, Any]]]:
     """Name, stamp and facts of every whole line, older ones first."""
     if not file.is_file():
         return
@@ -140,12 +181,28 @@ def _end_torn_line(path: Path, index: TextIO) -> None:
                 index.write("\n")
 
 
-def _stamp(path: Path) -> list[int]:
-    """Size and time of change of a file, a frame folder or a shard's member; what stays alike is the same file."""
-    if path.is_dir():
-        return [0, path.stat().st_mtime_ns]
-    source = source_of(path)
+def _stamp(path: Path) -> list[int] | None:
+    """Size and time of change of a file or a shard's member; what stays alike is the same file.
+
+    Of a frame folder: bytes, number and newest time of its files, and its own time. None for what is not there or
+    cannot be looked at.
+    """
+    try:
+        if os.path.isdir(path):
+            files = [entry.stat() for entry in visible(path) if entry.is_file()]
+            newest_ns = max((file.st_mtime_ns for file in files), default=0)
+            return [sum(file.st_size for file in files), len(files), newest_ns, path.stat().st_mtime_ns]
+        source = source_of(path)
+    except (VideoError, OSError):
+        return None
     return [source.size, source.modified_ns]
+
+
+def _is_current(stamp: list[int] | None, path: Path) -> bool:
+    """Whether `path` is as it was stamped, without a look at every frame of a folder."""
+    if stamp and os.path.isdir(path):
+        return stamp[-1] == path.stat().st_mtime_ns
+    return stamp == _stamp(path)
 
 
 def _writable_index(root: Path) -> Path:
@@ -161,22 +218,21 @@ def _writable_index(root: Path) -> Path:
     )
 
 
-def _existing_index(root: Path) -> tuple[Path, Path] | None:
-    """The folder that an index speaks of and its file: of `root`, else of the nearest folder above."""
-    for folder in (root.absolute(), *root.absolute().parents):
-        for path in (folder / _FILE, _cached_index(folder)):
-            if path.is_file():
-                return folder, path
-    return None
+def _indexes_above(root: Path, places: Iterable[str]) -> list[tuple[Path, Path]]:
+    """`root` and the folders above it or `places` that have an index, each with its file; the innermost first."""
+    folders = set[Path]()
+    for innermost in (root, *map(Path, {os.path.dirname(place) for place in places})):
+        for folder in (innermost, *innermost.parents):
+            if folder in folders:
+                break
+            folders.add(folder)
+    inward = sorted(folders, key=lambda folder: len(folder.parts), reverse=True)
+    return [(folder, file) for folder in inward for file in (folder / _FILE, _cached_index(folder)) if file.is_file()]
 
 
 def _cached_index(root: Path) -> Path:
-    name = hashlib.sha256(str(root.absolute()).encode()).hexdigest()[:16]
+    name = hashlib.sha256(os.fsencode(root.absolute())).hexdigest()[:16]
     return cache_folder() / "index" / f"{name}.jsonl"
-
-
-def _is_within(path: Path, folder: Path) -> bool:
-    return path.absolute().is_relative_to(folder)
 
 
 def _suffix(name: str) -> str:

@@ -64,7 +64,8 @@ def time_lanes(
         raise InputError(f"data set {videos.name}, split {videos.split}: holds no videos to time")
     seconds, failed, done = dict.fromkeys(LANES, 0.0), list[Failed](), 0
     waiting: list[torch.Tensor] = []
-    reader, transform = ClipReader(size=augmentation.decode_size(clip)), augmentation.build(clip)
+    reader = ClipReader(size=augmentation.decode_size(clip), backend=videos.backend)
+    transform = augmentation.build(clip)
     for number, position in enumerate(_order(len(videos), clips, seed)):
         video = videos.videos[position]
         choose = partial(_choose, clip=clip, augmentation=augmentation, seed=(seed, number, position))

@@ -1,8 +1,11 @@
-"""Guard against the same material on both sides of a split: equal files, or clips cut from one recording."""
+"""Guard against the same material on both sides of a split: one file, equal files, or clips cut from one recording."""
 
+import os
 import re
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
 
 from bench.data.collection import Video, VideoSet
 from bench.errors import DatasetError
@@ -12,7 +15,7 @@ _UCF_GROUP = re.compile(r"(?:.*/)?(?P<group>v_.+_g\d+)_c\d+(?:\.\w+)?")
 
 @dataclass(frozen=True, kw_only=True)
 class Leak:
-    """Two videos, one on each side of a split, that share `shared`: `group <name>` or `file <sha256>`."""
+    """Two videos, one on each side of a split, that share `shared`: a `group …`, `file <sha256>` or `path …`."""
 
     train: str
     test: str
@@ -20,7 +23,10 @@ class Leak:
 
 
 def find_leaks(train: VideoSet, test: VideoSet) -> tuple[Leak, ...]:
-    """What both sets share: UCF-101 groups (`v_<Class>_g##`), and files of equal content where it is known."""
+    """What both sets share: UCF-101 groups (`v_<Class>_g##`), files, and files of equal content where it is known.
+
+    Parts of one video share it, whichever parts they are.
+    """
     sources = {shared: video.id for video in train.videos for shared in _shared_by(video)}
     return tuple(
         Leak(train=sources[shared], test=video.id, shared=shared)
@@ -31,14 +37,19 @@ def find_leaks(train: VideoSet, test: VideoSet) -> tuple[Leak, ...]:
 
 
 def guard_leakage(train: VideoSet, test: VideoSet, *, allowed: Collection[str] = ()) -> tuple[Leak, ...]:
-    """The leaks `allowed` by name (`group v_Archery_g01`, `file 3f…`, a video's id); DatasetError for any other."""
-    leaks = find_leaks(train, test)
-    refused = [leak for leak in leaks if not {leak.shared, leak.train, leak.test} & set(allowed)]
+    """The leaks that are `allowed` by name; DatasetError for any other.
+
+    A name is what two videos share (`group v_Archery_g01`, `file 3f…`, `path /data/x.mp4`) or a video's id. One name
+    is enough for two videos that share several things.
+    """
+    leaks, names = find_leaks(train, test), set(allowed)
+    fine = {(leak.train, leak.test) for leak in leaks if {leak.shared, leak.train, leak.test} & names}
+    refused = [leak for leak in leaks if (leak.train, leak.test) not in fine]
     if refused:
         first = refused[0]
         raise DatasetError(
-            f"data set {test.name}: {len(refused)} videos of {test.split} share material with {train.split}; "
-            f"the first: {first.test} and {first.train} share {first.shared}. "
+            f"data set {test.name}: {len({leak.test for leak in refused})} videos of {test.split} share material with "
+            f"{train.split}; the first: {first.test} and {first.train} share {first.shared}. "
             "Use the official splits, or allow it by that name"
         )
     return leaks
@@ -48,5 +59,19 @@ def _shared_by(video: Video) -> Iterator[str]:
     group = _UCF_GROUP.fullmatch(video.id)
     if group:
         yield f"group {group['group']}"
-    if video.sha256 and video.start_s is None and video.end_s is None:
+    if video.sha256:
         yield f"file {video.sha256}"
+    yield f"path {_place(video.path)}"
+
+
+def _place(path: Path) -> str:
+    """Where a path leads in the end, links followed; members of a shard have a place of their own in it."""
+    if os.path.islink(path):
+        return os.path.realpath(path)
+    folder, name = os.path.split(path)
+    return os.path.join(_folder(folder), name)
+
+
+@lru_cache(maxsize=4096)
+def _folder(path: str) -> str:
+    return os.path.realpath(path)

@@ -24,7 +24,7 @@ from bench.data.clips import ClipReader, DecodedCache
 from bench.data.collection import Video, VideoSet
 from bench.data.geometry import Covering, Size
 from bench.data.rows import Normalisation, Rows, Shown
-from bench.data.sampling import Part, Short, generator_of, sample_clip, sample_views
+from bench.data.sampling import Part, Short, ViewSampling, generator_of, sample_clip, sample_views
 from bench.data.transforms import Augmentation, Transform, spatial_views, whole_view
 from bench.errors import BenchError, InputError, VideoError
 from bench.schema import Clip, Views, views_per_video
@@ -122,6 +122,7 @@ def view_batches(
     std: Sequence[float],
     batch: int,
     resize: Size | None = None,
+    sampling: ViewSampling = "blocks",
     short: Short = "loop",
     workers: int = 0,
     rank: int = 0,
@@ -132,6 +133,8 @@ def view_batches(
     """Every video once, each with `views` (temporal, spatial) clips out of one decode; `batch` counts videos.
 
     Spatially `full` views are whole frames; as those of two videos may differ in width, each video is a batch.
+
+    `sampling` and `short`: see `bench.data.sampling.sample_views`; a recipe says which of them it means.
 
     Frames are scaled to `resize` (short side or (H, W)), by default just enough to cover the clip's size. Ranks take
     turns; no video is repeated to fill a batch. One that cannot be read is left out and told in `failures`.
@@ -144,6 +147,7 @@ def view_batches(
         normalisation=Normalisation(mean=tuple(mean), std=tuple(std)),
         clip=clip,
         views=views,
+        sampling=sampling,
         short=short,
     )
     return _batches(maker, videos, positions, inputs=inputs, workers=workers, failures=failures)
@@ -181,6 +185,7 @@ class _Reading:
     classes: int
     is_multi_label: bool
     cache_key: tuple[str, int, int] | None
+    backend: str
 
     @classmethod
     def of(
@@ -191,12 +196,13 @@ class _Reading:
             size=size,
             classes=len(videos.classes),
             is_multi_label=videos.is_multi_label,
-            cache_key=None if workers else (f"{videos.hash} {size}", len(videos), cache_bytes),
+            cache_key=None if workers else (f"{videos.hash} {size} {videos.backend}", len(videos), cache_bytes),
+            backend=videos.backend,
         )
 
     def reader(self) -> ClipReader:
         cache = None if self.cache_key is None else _shared_cache(*self.cache_key)
-        return ClipReader(modalities=self.modalities, size=self.size, cache=cache)
+        return ClipReader(modalities=self.modalities, size=self.size, backend=self.backend, cache=cache)
 
     def labels(self, videos: Sequence[Video]) -> Tensor:
         if not self.is_multi_label:
@@ -275,11 +281,12 @@ class _ViewMaker:
     normalisation: Normalisation
     clip: Clip
     views: Views
+    sampling: ViewSampling
     short: Short
 
     def __call__(self, order: Order) -> _Made:
         reader, views = self.reading.reader(), views_per_video(self.views)
-        choose = partial(sample_views, clip=self.clip, views=self.views[0], short=self.short)
+        choose = partial(sample_views, clip=self.clip, views=self.views[0], sampling=self.sampling, short=self.short)
         return _make(
             _read_ahead(order, lambda _, video: reader.read(video, choose)),
             self._windows,
@@ -334,10 +341,14 @@ def _make(
     used: list[tuple[int, Video]] = []
     unread: list[Unread] = []
     for position, video, decoded in read:
-        if isinstance(decoded, VideoError):
-            unread.append(Unread(position=position, id=video.id, reason=str(decoded)))
+        try:
+            if isinstance(decoded, VideoError):
+                raise decoded
+            shown = views_of(position, decoded)
+        except VideoError as error:
+            unread.append(Unread(position=position, id=video.id, reason=str(error)))
             continue
-        rows.add(views_of(position, decoded))
+        rows.add(shown)
         used.append((position, video))
     if fills and not used:
         raise VideoError(f"not one of the {len(unread)} videos of a batch can be read; the first: {unread[0].reason}")
@@ -377,6 +388,8 @@ def _batches(
 
 
 def _worked(maker: Callable[[Order], _Made], orders: Sequence[Order], *, workers: int) -> Iterator[_Made]:
+    if workers < 0:
+        raise InputError(f"{workers} workers; allowed: 0, which works in this process, and more")
     if workers == 0 or not orders:
         yield from map(maker, orders)
         return

@@ -15,16 +15,27 @@ VIDEO_SUFFIXES = frozenset({
     ".mts", ".m2ts", ".flv", ".f4v", ".wmv", ".asf", ".ogv", ".mxf", ".nut", ".dv", ".y4m", ".gif",
 })  # fmt: skip
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp"})
+FLOW_PREFIXES = ("flow_x_", "flow_y_")
+
+
+class UnreadMediaWarning(UserWarning):
+    """Folders or shards that cannot be read; the videos in them count as missing."""
 
 
 class Media:
-    """Videos by name under some folders, a class folder deep or flat. `clashes` are those whose name was taken."""
+    """Videos by name under some folders, a class folder deep or flat. `clashes` are those whose name was taken.
+
+    `unread` says of folders and shards inside which cannot be read why not. A name with bytes that are no text is
+    written with backslashes.
+    """
 
     def __init__(self, folders: Iterable[Path]) -> None:
         self._by_name: dict[str, Path] = {}
         self._by_stem: dict[str, Path | None] = {}
         self.clashes: list[Path] = []
-        for name, path in (found for folder in folders for found in _scan(folder)):
+        self.unread: list[str] = []
+        for found, path in (each for folder in folders for each in _scan(folder, self.unread)):
+            name = as_text(found)
             if self._by_name.setdefault(name, path) is not path:
                 self.clashes.append(path)
             stem = name.rpartition("/")[2]
@@ -56,41 +67,90 @@ def stem_of(name: str) -> str:
     return head if dot and f".{tail.lower()}" in VIDEO_SUFFIXES else name
 
 
-def _scan(folder: Path) -> Iterator[tuple[str, Path]]:
-    for entry in _entries(folder):
+def is_frame_folder(inside: Iterable[os.DirEntry[str]]) -> bool:
+    """True for what holds the frames of one video: pictures, more of them than folders, and no video file.
+
+    Pictures of optical flow alone are no frames.
+    """
+    pictures, folders = 0, 0
+    for entry in inside:
+        suffix = os.path.splitext(entry.name)[1].lower()
+        if suffix in VIDEO_SUFFIXES:
+            return False
+        if suffix in IMAGE_SUFFIXES:
+            pictures += not entry.name.startswith(FLOW_PREFIXES)
+        elif is_folder(entry):
+            folders += 1
+    return pictures > folders
+
+
+def as_text(name: str) -> str:
+    """The name of a file with backslashes for bytes that are no text, so that it can be printed and stored."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
+def visible(folder: Path) -> list[os.DirEntry[str]]:
+    """What is in the folder, hidden things apart, by name, so that the first of two like names is always the same."""
+    with os.scandir(folder) as entries:
+        return sorted((entry for entry in entries if not entry.name.startswith(".")), key=lambda entry: entry.name)
+
+
+def is_folder(entry: os.DirEntry[str]) -> bool:
+    """True for a folder; False also for what cannot be looked at, as a link to itself."""
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
+
+
+def _scan(folder: Path, unread: list[str]) -> Iterator[tuple[str, Path]]:
+    try:
+        inside = visible(folder)
+    except OSError as error:
+        raise DatasetError(f"{folder}: cannot be read: {error.strerror}") from error
+    for entry in inside:
         if entry.name.endswith(".tar"):
-            yield from _members(Path(entry.path))
+            yield from _members(Path(entry.path), unread)
         elif _is_video(entry):
             yield stem_of(entry.name), Path(entry.path)
-        elif entry.is_dir():
-            yield from _class_folder(entry)
+        elif is_folder(entry) and not _leads_back(entry):
+            yield from _class_folder(entry, unread)
 
 
-def _class_folder(folder: os.DirEntry[str]) -> Iterator[tuple[str, Path]]:
-    for entry in _entries(Path(folder.path)):
+def _class_folder(folder: os.DirEntry[str], unread: list[str]) -> Iterator[tuple[str, Path]]:
+    try:
+        inside = visible(Path(folder.path))
+    except OSError as error:
+        unread.append(f"{folder.path}: cannot be read: {error.strerror}")
+        return
+    if is_frame_folder(inside):
+        yield folder.name, Path(folder.path)
+        return
+    for entry in inside:
         if _is_video(entry):
             yield f"{folder.name}/{stem_of(entry.name)}", Path(entry.path)
-        elif os.path.splitext(entry.name)[1].lower() in IMAGE_SUFFIXES:
-            yield folder.name, Path(folder.path)
-            return
-        elif entry.is_dir():
+        elif is_folder(entry) and not _leads_back(entry):
             yield f"{folder.name}/{entry.name}", Path(entry.path)
 
 
-def _members(shard: Path) -> Iterator[tuple[str, Path]]:
-    for member in shard_members(shard):
+def _members(shard: Path, unread: list[str]) -> Iterator[tuple[str, Path]]:
+    try:
+        members = shard_members(shard)
+    except (DatasetError, OSError) as error:
+        unread.append(str(error))
+        return
+    for member in members:
         if os.path.splitext(member)[1].lower() in VIDEO_SUFFIXES:
             yield stem_of(member), shard / member
 
 
 def _is_video(entry: os.DirEntry[str]) -> bool:
-    return os.path.splitext(entry.name)[1].lower() in VIDEO_SUFFIXES and entry.is_file()
-
-
-def _entries(folder: Path) -> list[os.DirEntry[str]]:
-    """What is in the folder, hidden things apart, by name, so that the first of two like names is always the same."""
     try:
-        with os.scandir(folder) as entries:
-            return sorted((entry for entry in entries if not entry.name.startswith(".")), key=lambda entry: entry.name)
-    except OSError as error:
-        raise DatasetError(f"{folder}: cannot be read: {error.strerror}") from error
+        return os.path.splitext(entry.name)[1].lower() in VIDEO_SUFFIXES and entry.is_file()
+    except OSError:
+        return False
+
+
+def _leads_back(entry: os.DirEntry[str]) -> bool:
+    """True for a link to a folder that it stands in."""
+    return entry.is_symlink() and Path(entry.path).parent.resolve().is_relative_to(Path(entry.path).resolve())

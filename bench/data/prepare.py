@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.data.atomic import whole_file, whole_folder
+from bench.data.atomic import remove_abandoned, whole_file, whole_folder
 from bench.data.decode import probe
 from bench.data.encode import write_mp4
 from bench.data.facts import is_rising
@@ -49,33 +49,47 @@ def prepare_frames(
 
     A damaged video gives no folder, and is told with its last sound frame.
     """
-    if short_side < 1:
-        raise InputError(f"short side {short_side}; allowed: 1 and more pixels")
+    require_side(short_side)
     do = partial(_write_frames, Path(source), Path(target), short_side)
-    return prepare_all(Path(source), do, lambda name: Path(target) / stem_of(name), workers=workers, report=report)
+    return prepare_all(Path(source), Path(target), do, partial(_folder, Path(target)), workers=workers, report=report)
 
 
 def prepare_reencoded(
     source: str | Path, target: str | Path, *, short_side: int | None = None, workers: int = 0, report: Report = silent
 ) -> Prepared:
     """Videos under `source` as H.264 mp4 with a key frame every 16 frames under `target`; sound is left out."""
+    require_side(short_side)
     do = partial(_reencode, Path(source), Path(target), short_side)
-    return prepare_all(Path(source), do, lambda name: _mp4(Path(target), name), workers=workers, report=report)
+    return prepare_all(Path(source), Path(target), do, partial(_mp4, Path(target)), workers=workers, report=report)
+
+
+def require_side(short_side: int | None) -> None:
+    """InputError for a short side without a pixel."""
+    if short_side is not None and short_side < 1:
+        raise InputError(f"short side {short_side}; allowed: 1 and more pixels")
 
 
 def prepare_all(
     source: Path,
+    target: Path,
     do: Callable[[str], None],
     target_of: Callable[[str], Path],
     *,
     workers: int,
     report: Report,
 ) -> Prepared:
-    """`do` for every video under `source` whose target is not there yet."""
+    """`do` for every video under `source`, but for those under `target`, whose own target is not there yet.
+
+    What killed runs left unfinished beside the targets is removed.
+    """
     if not source.is_dir():
         raise InputError(f"{source}: is not a folder of videos")
-    started, names = time.monotonic(), list(videos_under(source))
+    if target.is_dir() and target.samefile(source):
+        raise InputError(f"{target}: is the folder of the videos itself; name another, which may lie inside it")
+    started, names = time.monotonic(), list(videos_under(source, without=target))
     _refuse_clashes(names, target_of)
+    for folder in {target_of(name).parent for name in names}:
+        remove_abandoned(folder)
     left = [name for name in names if not target_of(name).exists()]
     outcomes = do_all(left, do, total=len(left), workers=workers, report=report)
     failed = [Failed(what=each.task, reason=str(each.error)) for each in outcomes if each.error is not None]
@@ -114,7 +128,7 @@ def _write_frames(source: Path, target: Path, short_side: int, name: str) -> Non
     import simplejpeg
 
     written = 0
-    with whole_folder(target / stem_of(name)) as folder:
+    with whole_folder(_folder(target, name)) as folder:
         for written, frame in enumerate(every_frame(source / name, short_side=short_side), start=1):
             data = simplejpeg.encode_jpeg(
                 np.ascontiguousarray(frame), quality=JPEG_QUALITY, colorspace="RGB", colorsubsampling="420"
@@ -139,6 +153,10 @@ def _reencode(source: Path, target: Path, short_side: int | None, name: str) -> 
             pts=known if len(known) == facts.frames and is_rising(known) else None,
             time_base=facts.time_base,
         )
+
+
+def _folder(target: Path, name: str) -> Path:
+    return target / stem_of(name)
 
 
 def _mp4(target: Path, name: str) -> Path:

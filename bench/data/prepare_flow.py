@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from bench.data.atomic import whole_file, whole_folder
 from bench.data.media import stem_of
-from bench.data.prepare import JPEG_QUALITY, Prepared, every_frame, prepare_all
+from bench.data.prepare import JPEG_QUALITY, Prepared, every_frame, prepare_all, require_side
 from bench.data.work import Report, silent
 from bench.errors import MissingPackageError, UnknownNameError, VideoError
 
@@ -41,9 +41,11 @@ def prepare_flow(
     for what, value, known in (("flow method", method, METHODS), ("form of flow", form, FORMS)):
         if value not in known:
             raise UnknownNameError(what, value, known)
+    require_side(short_side)
     flow_method(method)
     do = partial(_write_flow, Path(source), Path(target), method, form, short_side)
-    return prepare_all(Path(source), do, partial(_target, Path(target), form), workers=workers, report=report)
+    place = partial(_target, Path(target), form)
+    return prepare_all(Path(source), Path(target), do, place, workers=workers, report=report)
 
 
 def flow_method(name: str) -> Flow:

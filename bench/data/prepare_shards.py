@@ -2,18 +2,19 @@
 
 import io
 import json
+import re
 import tarfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from bench.data.atomic import whole_file
 from bench.data.collection import Video, VideoSet
-from bench.data.shards import source_of
+from bench.data.shards import Source, shard_members, source_of
 from bench.data.work import Failed, Progress, Report, silent
-from bench.errors import InputError, VideoError
+from bench.errors import DatasetError, InputError, VideoError
 
 SHARD_BYTES = 1 << 30
 
@@ -34,67 +35,137 @@ def prepare_shards(
 ) -> Sharded:
     """The video files of a split as `<split>-000000.tar`, … under `target`, each of about `shard_bytes`.
 
-    A shard is complete or not there; what is there already is left alone, so a killed run goes on. Frame folders and
-    parts of videos cannot be packed and are told as failed.
+    A shard is complete or not there; one that holds what it should is left alone, so a killed run goes on, and one that
+    holds anything else is written anew. Frame folders and parts of videos cannot be packed and are told as failed.
+    InputError where two videos would have one name, where `target` has shards beyond the last of this split, and where
+    it is what the videos are read from.
     """
     if shard_bytes < 1:
         raise InputError(f"shards of {shard_bytes} bytes; allowed: 1 and more")
     started, target = time.monotonic(), Path(target)
-    packable, failed = _packable(videos)
-    groups = _groups(packable, shard_bytes)
-    written, packed = 0, 0
-    for number, group in enumerate(groups):
+    packed, failed = _packed(videos)
+    shards = _shards(packed, shard_bytes)
+    _refuse_left_over(target, videos.split, shards=len(shards))
+    _refuse_own_source(target, packed)
+    written, done = 0, 0
+    for number, members in enumerate(shards):
         path = target / f"{videos.split}-{number:06d}.tar"
-        if not path.exists():
-            _write(path, group, videos)
+        if not _holds(path, members):
+            _write(path, members)
             written += 1
-        packed += len(group)
+        done += len(members)
         seconds = time.monotonic() - started
-        report(Progress(done=packed, total=len(packable), failed=len(failed), seconds=seconds, what=path.name))
+        report(Progress(done=done, total=len(packed), failed=len(failed), seconds=seconds, what=path.name))
     return Sharded(
         shards=written,
-        skipped=len(groups) - written,
-        videos=packed,
+        skipped=len(shards) - written,
+        videos=done,
         failed=tuple(failed),
         seconds=time.monotonic() - started,
     )
 
 
-def _packable(videos: VideoSet) -> tuple[list[tuple[Video, int]], list[Failed]]:
-    """Videos that are whole files, with their sizes; and why others are not."""
-    packable, failed = [], []
+@dataclass(frozen=True, kw_only=True)
+class _Packed:
+    """One video in a shard: `<key><suffix>` with its bytes, `<key>.json` with what is known of it."""
+
+    key: str
+    suffix: str
+    source: Source
+    notes: bytes
+
+    def sizes(self) -> Iterator[tuple[str, int]]:
+        """Its members in their order."""
+        yield f"{self.key}{self.suffix}", self.source.size
+        yield f"{self.key}.json", len(self.notes)
+
+
+def _packed(videos: VideoSet) -> tuple[list[_Packed], list[Failed]]:
+    """Videos that are whole files, as they will be packed; and why others are not."""
+    packed, failed, ids = [], [], dict[str, str]()
     for video in videos.videos:
         try:
-            if video.path.is_dir():
-                raise VideoError(f"{video.path}: is a frame folder; shards hold video files")
-            packable.append((video, source_of(video.path).size))
+            each = _as_packed(video, videos)
         except VideoError as error:
             failed.append(Failed(what=video.id, reason=str(error)))
-    return packable, failed
+            continue
+        if each.key in ids:
+            raise InputError(f"{ids[each.key]} and {video.id} would both be {each.key} in a shard; rename one")
+        ids[each.key] = video.id
+        packed.append(each)
+    return packed, failed
 
 
-def _groups(videos: Sequence[tuple[Video, int]], shard_bytes: int) -> list[list[Video]]:
-    groups: list[list[Video]] = []
+def _as_packed(video: Video, videos: VideoSet) -> _Packed:
+    if video.path.is_dir():
+        raise VideoError(f"{video.path}: is a frame folder; shards hold video files")
+    if video.is_part:
+        raise VideoError(f"{video.path}: {video.id} is a part of it; shards hold whole videos")
+    return _Packed(
+        key=_key(video, videos),
+        suffix=video.path.suffix.lower(),
+        source=source_of(video.path),
+        notes=json.dumps(_notes(video, videos), ensure_ascii=False).encode(),
+    )
+
+
+def _shards(videos: Sequence[_Packed], shard_bytes: int) -> list[list[_Packed]]:
+    shards: list[list[_Packed]] = []
     left = 0
-    for video, size in videos:
-        if not groups or size > left:
-            groups.append([])
+    for video in videos:
+        if not shards or video.source.size > left:
+            shards.append([])
             left = shard_bytes
-        groups[-1].append(video)
-        left -= size
-    return groups
+        shards[-1].append(video)
+        left -= video.source.size
+    return shards
 
 
-def _write(path: Path, group: Sequence[Video], videos: VideoSet) -> None:
+def _refuse_left_over(target: Path, split: str, *, shards: int) -> None:
+    """A shard beyond the last would show its videos twice, or such as are no longer in the split."""
+    name = re.compile(rf"{re.escape(split)}-(\d{{6,}})\.tar")
+    for path in sorted(target.glob(f"{split}-*.tar")):
+        found = name.fullmatch(path.name)
+        if found and int(found[1]) >= shards:
+            raise InputError(f"{path}: split {split} takes {shards} shards now, and this is one more; remove it first")
+
+
+def _refuse_own_source(target: Path, videos: Sequence[_Packed]) -> None:
+    """Shards cannot be written anew while they are read from."""
+    files = {video.source.file for video in videos if video.source.file.suffix == ".tar"}
+    own = next((file for file in sorted(files) if file.resolve().parent == target.resolve()), None)
+    if own is not None:
+        raise InputError(f"{own}: these videos are in shards of {target} already; name another folder")
+
+
+def _holds(path: Path, videos: Sequence[_Packed]) -> bool:
+    """Whether the shard is there with exactly these videos and notes, none of them changed after it was written."""
+    if not path.is_file():
+        return False
+    try:
+        members = shard_members(path)
+    except DatasetError:
+        return False
+    if [(name, size) for name, (_, size) in members.items()] != [each for video in videos for each in video.sizes()]:
+        return False
+    written_ns = path.stat().st_mtime_ns
+    with path.open("rb") as shard:
+        for video in videos:
+            offset, size = members[f"{video.key}.json"]
+            shard.seek(offset)
+            if video.source.modified_ns > written_ns or shard.read(size) != video.notes:
+                return False
+    return True
+
+
+def _write(path: Path, videos: Sequence[_Packed]) -> None:
     with whole_file(path) as unfinished, tarfile.open(unfinished, "w") as shard:
-        for video in group:
-            key = _key(video, videos)
-            source = source_of(video.path)
-            with source.file.open("rb") as file:
-                file.seek(source.offset)
-                shard.addfile(_entry(f"{key}{video.path.suffix.lower()}", source.size), file)
-            data = json.dumps(_notes(video, videos), ensure_ascii=False).encode()
-            shard.addfile(_entry(f"{key}.json", len(data)), io.BytesIO(data))
+        for video in videos:
+            (name, size), (notes_name, notes_size) = video.sizes()
+            with video.source.file.open("rb") as file:
+                file.seek(video.source.offset)
+                shard.addfile(_entry(name, size), file)
+            shard.addfile(_entry(notes_name, notes_size), io.BytesIO(video.notes))
 
 
 def _notes(video: Video, videos: VideoSet) -> dict[str, Any]:
@@ -103,9 +174,9 @@ def _notes(video: Video, videos: VideoSet) -> dict[str, Any]:
 
 
 def _key(video: Video, videos: VideoSet) -> str:
-    """`<class>/<clip>`, by which the data set's own annotation finds the video again; WebDataset allows it no dot."""
-    folder = videos.classes[video.labels[0]] if video.labels else "test"
-    return f"{folder.replace('/', '_')}/{video.path.stem}".replace(".", "_")
+    """`<class>/<clip>`, by which the data set's own annotation finds the video again; WebDataset wants no dot there."""
+    folder = videos.classes[video.labels[0]].replace("/", "_") if video.labels else "test"
+    return f"{folder if folder.strip('.') else '_'}/{video.path.stem.replace('.', '_')}"
 
 
 def _entry(name: str, size: int) -> tarfile.TarInfo:

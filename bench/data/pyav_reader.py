@@ -25,7 +25,7 @@ from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 from bench.data.facts import VideoFacts
-from bench.data.geometry import Orientation, Size, upright_size
+from bench.data.geometry import MAX_PIXELS, Orientation, Size, upright_size
 from bench.data.scaling import resize
 from bench.data.shards import Source, source_of
 from bench.errors import MissingFrameError, VideoError
@@ -33,8 +33,7 @@ from bench.errors import MissingFrameError, VideoError
 Frames = NDArray[np.uint8]
 
 DECODE_ERRORS = (av.FFmpegError, OSError, ValueError, MemoryError)
-_MAX_PIXELS = 1 << 26  # a damaged header can ask for more memory than there is; 8192 x 8192 is beyond every data set
-_OPTIONS = {"protocol_whitelist": "file,subfile", "max_pixels": str(_MAX_PIXELS)}
+_OPTIONS = {"protocol_whitelist": "file,subfile", "max_pixels": str(MAX_PIXELS)}
 _NOT_VIDEO_FILES = {"tty": "text", "hls": "a playlist", "concat": "a playlist", "sdp": "a session description"}
 _SEEK_WORTH_FRAMES = 8
 _KNOWN_FILES = 8192

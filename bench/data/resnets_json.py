@@ -1,6 +1,6 @@
 """The JSON annotation of 3D-ResNets-PyTorch: class names in order, and a database of videos with subset and label.
 
-`segment` counts frames from 1, its end not included.
+`segment` counts frames from 1, its end not included; one that begins behind the first frame is a part of the video.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -18,11 +18,15 @@ SUBSETS = {"train": "training", "val": "validation", "test": "testing"}
 
 @dataclass(frozen=True, kw_only=True)
 class AnnotatedVideo:
-    """One entry of the database; `frames` is the length of its segment, None where it is not said."""
+    """One entry of the database. `frames` is the length of a segment from the first frame on, None where none is said.
+
+    `segment` is one that begins later: its first frame, from 0, and the one behind its last.
+    """
 
     id: str
     label: str | None
-    frames: int | None
+    frames: int | None = None
+    segment: tuple[int, int] | None = None
 
 
 def open_resnets_json(
@@ -37,6 +41,7 @@ def open_resnets_json(
             labels=() if video.label is None else (labels[video.label],),
             names=(f"{video.label or 'test'}/{video.id}", video.id),
             frames=video.frames,
+            segment=video.segment,
         )
         for video in annotation.videos(subset, labels)
     ]
@@ -79,7 +84,12 @@ class ResnetsJson:
         if label is not None:
             labels.position(label if isinstance(label, str) else repr(label), at=at)
         if segment is None:
-            return AnnotatedVideo(id=id_, label=label, frames=None)
-        if not (isinstance(segment, list) and len(segment) == 2 and all(isinstance(each, int) for each in segment)):
+            return AnnotatedVideo(id=id_, label=label)
+        if not (isinstance(segment, list) and len(segment) == 2 and all(type(each) is int for each in segment)):
             raise at.fail(f"segment of {id_!r} is {segment!r}, not [first frame, end]")
-        return AnnotatedVideo(id=id_, label=label, frames=max(0, segment[1] - segment[0]) or None)
+        first, end = segment
+        if first < 1 or end < first or (end == first > 1):
+            raise at.fail(f"segment of {id_!r} is {segment!r}; frames count from 1, and the end stands behind the last")
+        if first > 1:
+            return AnnotatedVideo(id=id_, label=label, segment=(first - 1, end - 1))
+        return AnnotatedVideo(id=id_, label=label, frames=end - first or None)

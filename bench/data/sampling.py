@@ -14,6 +14,7 @@ from bench.errors import InputError
 from bench.schema import Clip
 
 Sampling = Literal["random", "centre", "dense", "uniform", "segments"]
+ViewSampling = Literal["blocks", "sections"]
 Short = Literal["loop", "clamp"]
 SAMPLINGS: tuple[str, ...] = get_args(Sampling)
 SHORTS: tuple[str, ...] = get_args(Short)
@@ -55,8 +56,23 @@ def sample_clip(
     return _block(part, clip, step, start=max(0, start), short=short)
 
 
-def sample_views(part: Part, clip: Clip, *, views: int, short: Short) -> tuple[tuple[int, ...], ...]:
-    """Frame numbers of `views` clips spread evenly from the part's beginning to its end; the middle if it is one."""
+def view_sampling(sampling: Sampling) -> ViewSampling:
+    """How the views of an evaluation are taken of a network that was trained on clips of `sampling`."""
+    return "sections" if sampling in ("uniform", "segments") else "blocks"
+
+
+def sample_views(
+    part: Part, clip: Clip, *, views: int, sampling: ViewSampling = "blocks", short: Short
+) -> tuple[tuple[int, ...], ...]:
+    """Frame numbers of `views` clips.
+
+    `blocks` are spread evenly from the part's beginning to its end; the middle if it is one. `sections` takes one frame
+    of each of `clip.frames` equal sections: their middles if it is one view (TSN, Wang et al., 2016), and else from
+    there on round each section in even steps; two are its beginning and its middle (TSM, Lin et al., 2019).
+    """
+    if sampling == "sections":
+        places = sorted((views + 2 * i) % (2 * views) for i in range(views))
+        return tuple(_at_place_of_sections(part, clip.frames, place, of=2 * views) for place in places)
     step = frame_step(clip, part)
     room = max(0, part.frames - _extent(clip, step))
     starts = [room // 2] if views == 1 else [i * room // (views - 1) for i in range(views)]
@@ -80,7 +96,9 @@ def part_between(frames: int, fps: float | None, *, start_s: float | None, end_s
     if start_s is None and end_s is None:
         return Part(frames=frames, fps=fps)
     if not fps:
-        raise InputError("a part given in seconds needs the rate of the video; index the data set or annotate its fps")
+        raise InputError(
+            "a part given in seconds needs the rate of the video; put fps into its annotation, or index the data set"
+        )
     first = min(max(0, round((start_s or 0.0) * fps)), frames - 1)
     end = frames if end_s is None else min(frames, max(first + 1, round(end_s * fps)))
     return Part(first=first, frames=end - first, fps=fps)
@@ -102,3 +120,8 @@ def _of_sections(part: Part, sections: int, *, random: np.random.Generator | Non
     within = np.full(sections, 0.5) if random is None else random.random(sections)
     offsets = np.floor((np.arange(sections) + within) * part.frames / sections).astype(int)
     return tuple(part.first + min(int(offset), part.frames - 1) for offset in offsets)
+
+
+def _at_place_of_sections(part: Part, sections: int, place: int, *, of: int) -> tuple[int, ...]:
+    """The frame at `place / of` of each of equal sections, in whole numbers, which do not round."""
+    return tuple(part.first + (k * of + place) * part.frames // (sections * of) for k in range(sections))

@@ -7,11 +7,12 @@ On a disk that is slow to seek, few large shards cost what as many files would.
 """
 
 import hashlib
+import os
 import stat
 import tarfile
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from bench.errors import DatasetError, VideoError
 
@@ -56,11 +57,13 @@ def source_of(path: Path) -> Source:
         return _member(path)
     except OSError as error:
         raise VideoError(f"{path}: there is no such file: {error.strerror}") from error
+    except ValueError as error:
+        raise VideoError(f"{str(path)!r}: is no name of a file: {error}") from error
 
 
 def is_there(path: Path) -> bool:
     """True for a file, a folder, and a member of a shard."""
-    if path.exists():
+    if os.path.exists(path):
         return True
     try:
         source_of(path)
@@ -70,14 +73,22 @@ def is_there(path: Path) -> bool:
 
 
 def shard_members(shard: Path) -> dict[str, tuple[int, int]]:
-    """Offset and size of the regular files of a tar, by name; DatasetError if it is none, or is cut."""
+    """Offset and size of the regular files of a tar, by name; DatasetError if it is none, is cut, or is hostile.
+
+    No name is absolute or leads upwards, so that a member's path always lies in its shard.
+    """
     status = shard.stat()
     return _listed(shard, status.st_size, status.st_mtime_ns)
 
 
 def _member(path: Path) -> Source:
-    shard = next(parent for parent in path.parents if parent.is_file())
-    place = shard_members(shard).get(path.relative_to(shard).as_posix()) if shard.suffix == ".tar" else None
+    shard = next((parent for parent in path.parents if parent.is_file()), None)
+    if shard is None or shard.suffix != ".tar":
+        raise VideoError(f"{path}: there is no such file; what stands above it is no folder")
+    try:
+        place = shard_members(shard).get(path.relative_to(shard).as_posix())
+    except DatasetError as error:
+        raise VideoError(str(error)) from error
     if place is None:
         raise VideoError(f"{path}: there is no such file in {shard.name}")
     return Source(file=shard, offset=place[0], size=place[1], modified_ns=shard.stat().st_mtime_ns)
@@ -87,6 +98,13 @@ def _member(path: Path) -> Source:
 def _listed(shard: Path, _size: int, _modified_ns: int) -> dict[str, tuple[int, int]]:
     try:
         with tarfile.open(shard, "r:") as tar:
-            return {info.name.removeprefix("./"): (info.offset_data, info.size) for info in tar if info.isreg()}
+            return {_inside(shard, info.name): (info.offset_data, info.size) for info in tar if info.isreg()}
     except (tarfile.TarError, OSError, EOFError) as error:
         raise DatasetError(f"{shard}: is not a whole tar file: {error}") from error
+
+
+def _inside(shard: Path, name: str) -> str:
+    path = PurePosixPath(name)
+    if path.is_absolute() or ".." in path.parts or not path.parts:
+        raise DatasetError(f"{shard}: its member {name!r} leads out of it; pack it anew with names inside")
+    return str(path)

@@ -18,7 +18,7 @@ from pydantic.dataclasses import dataclass
 from bench.complaints import near, plain_message
 from bench.data.geometry import Covering, Size
 from bench.data.sampling import Sampling, Short
-from bench.errors import InputError, UnknownNameError
+from bench.errors import InputError, UnknownNameError, VideoError
 from bench.schema import Clip
 
 if TYPE_CHECKING:
@@ -150,12 +150,21 @@ class _Augmenter:
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)
             clips = {modality: _video(frames_THWC) for modality, frames_THWC in frames.items()}
+            _require_one_size(clips)
             clips = self._crop(self._scale(clips))
             if self._flip and torch.rand(()) < self._flip:
                 clips = {modality: _mirrored(video, is_flow=modality == "flow") for modality, video in clips.items()}
             if "rgb" in clips:
                 clips["rgb"] = self._colours(clips["rgb"])
         return {modality: _to_CTHW(video) for modality, video in clips.items()}
+
+
+def _require_one_size(clips: "Mapping[str, Tensor]") -> None:
+    """VideoError where one draw cannot be meant for all modalities."""
+    sizes = {modality: "x".join(str(side) for side in video.shape[-2:]) for modality, video in clips.items()}
+    if len(set(sizes.values())) > 1:
+        found = " and ".join(f"{modality} is {size}" for modality, size in sizes.items())
+        raise VideoError(f"{found} (H x W); scale both alike by `resize: [H, W]` in the recipe's augmentation")
 
 
 def _colour_transforms(augmentation: Augmentation) -> list[Any]:

@@ -32,8 +32,8 @@ class Verification:
 
     @property
     def is_complete(self) -> bool:
-        """Everything annotated is there, indexed and sound."""
-        return not (self.missing or self.damaged or self.unindexed)
+        """Everything annotated is there, indexed and sound, and that is not nothing."""
+        return self.present > 0 and not (self.missing or self.damaged or self.unindexed)
 
 
 def verify_videos(videos: VideoSet) -> Verification:

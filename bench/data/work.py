@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Generic, TypeVar
 
-from bench.errors import BenchError, VideoError
+from bench.errors import BenchError, InputError, VideoError
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -57,8 +57,16 @@ def do_all(
 ) -> Iterator[Outcome[T, R]]:
     """`do` for every task, in `workers` processes (0: in this one), as outcomes in the order in which they end.
 
-    `do` and the tasks must be picklable. A BenchError becomes the task's outcome; so does a process that dies.
+    `do` and the tasks must be picklable. An error becomes the task's outcome; so does a process that dies.
     """
+    if workers < 0:
+        raise InputError(f"{workers} workers; allowed: 0, which works in this process, and more")
+    return _all_done(tasks, do, total=total, workers=workers, report=report)
+
+
+def _all_done(
+    tasks: Iterable[T], do: Callable[[T], R], *, total: int, workers: int, report: Report
+) -> Iterator[Outcome[T, R]]:
     started, done, failed = time.monotonic(), 0, 0
     outcomes = _in_processes(tasks, do, workers=workers) if workers else (_attempt(do, task) for task in tasks)
     for outcome in outcomes:
@@ -74,7 +82,7 @@ def _attempt(do: Callable[[T], R], task: T) -> Outcome[T, R]:
         return Outcome(task=task, result=do(task))
     except BenchError as error:
         return Outcome(task=task, error=error)
-    except (OSError, ValueError, ArithmeticError, MemoryError) as error:
+    except Exception as error:  # whatever an encoder or OpenCV makes of one file, the others are worth doing
         return Outcome(task=task, error=VideoError(f"{task}: {type(error).__name__}: {error}"))
 
 

@@ -5,10 +5,8 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pydantic import ValidationError
-
 from bench.errors import InputError
-from bench.schema import Clip, views_from_text
+from bench.schema import clip_from_text, views_from_text
 
 if TYPE_CHECKING:
     from torch import nn
@@ -46,12 +44,13 @@ def features_of_dataset(
     root: Path | None = None,
     views: str = "1x1",
     arguments: Mapping[str, Any] | None = None,
+    options: Mapping[str, Any] | None = None,
 ) -> "Features":
-    """Pooled vectors of every video of a split, written to the Parquet file `out`."""
+    """Pooled vectors of every video of a split, written to the Parquet file `out`; `options` are the data set's."""
     from bench.data.collection import open_dataset
     from bench.train.predicting import features, write_features
 
-    videos = open_dataset(dataset, root=root, split=split)
+    videos = open_dataset(dataset, root=root, split=split, **(options or {}))
     network, viewing = _ready(model, weights=weights, clip=clip, views=views, arguments=arguments or {})
     found = features(network, videos, viewing)
     write_features(out, found, classes=videos.classes)
@@ -70,9 +69,7 @@ def _ready(
     device = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         seen_as = views_from_text(views)
-        looked_at = Clip.model_validate(clip or find_model(model).clip)
-    except ValidationError as error:
-        raise InputError(str(error.errors()[0]["ctx"]["error"])) from None
+        looked_at = clip_from_text(clip or find_model(model).clip)
     except ValueError as error:
         raise InputError(str(error)) from None
     network = create_model(model, weights=weights, **arguments).to(device).eval()

@@ -31,15 +31,19 @@ ROLES: tuple[Role, Role] = ("trained", "evaluated")
 Averaging = Literal["softmax", "score"]
 Checkpoint = Literal["last", "best"]
 Resize = int | tuple[int, int]
+Sampling = Literal["blocks", "sections"]
+Short = Literal["loop", "clamp"]
 
 
-@register_measure("accuracy", depends_on=ACCURACY_AXES, version=2, is_shared=True)
+@register_measure("accuracy", depends_on=ACCURACY_AXES, version=3, is_shared=True)
 def accuracy(
     case: LoadedCase,
     *,
     root: str | None = None,
     options: dict[str, Json] | None = None,
     resize: Resize | None = None,
+    sampling: Sampling | None = None,
+    short: Short | None = None,
     batch: int = 16,
     workers: int = 0,
     averaging: Averaging = "softmax",
@@ -55,6 +59,8 @@ def accuracy(
 
     With a recipe the network is trained first, from the case's weights if it names any; a training of the same recipe,
     videos, clip and seed that stands beside this case already is reused. `batch` counts clips of one evaluating pass.
+    `resize`, `sampling` (blocks of frames spread over the video, or one frame of each of equal sections of it) and what
+    fills clips of `short` videos are those of the recipe where the suite does not say, without one blocks that loop.
     `checkpoint: best` takes the epoch that did best on these very videos, which flatters; the record says so. Videos
     that cannot be read count as wrong unless `excludes_unread`. Videos that share material with those trained on are
     refused, but for what `allow_leaks` names. `ranks` processes share the work, one a GPU, with the recipe's batch
@@ -84,14 +90,33 @@ def accuracy(
         if views_of(case)[1] == "full":
             require_whole_frames(model, case.point.clip)
         recipe, fitted = job.train(model, test, checkpoint=checkpoint)
-        if resize is None and recipe is not None:
-            resize = recipe.resize
-        seen = job.evaluate(
-            model, test, resize=resize, batch=batch, averaging=averaging, excludes_unread=excludes_unread
-        )
+        look = _Look.of(recipe, resize=resize, sampling=sampling, short=short)
+        seen = job.evaluate(model, test, look, batch=batch, averaging=averaging, excludes_unread=excludes_unread)
         if here.is_first:
-            job.record(model, test, seen, resize=resize, averaging=averaging)
+            job.record(model, test, seen, look, averaging=averaging)
     return [*_metrics(seen, fitted), *_costs(fitted, reach=reach or [])]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Look:
+    """How an evaluation takes the frames of its clips, and to what size."""
+
+    resize: Resize | None
+    sampling: Sampling
+    short: Short
+
+    @classmethod
+    def of(
+        cls, recipe: "Recipe | None", *, resize: Resize | None, sampling: Sampling | None, short: Short | None
+    ) -> "_Look":
+        """What is given, else what the recipe says."""
+        if recipe is None:
+            return cls(resize=resize, sampling=sampling or "blocks", short=short or "loop")
+        return cls(
+            resize=recipe.resize if resize is None else resize,
+            sampling=sampling or recipe.view_sampling,
+            short=short or recipe.view_short,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -273,8 +298,8 @@ class _Job:
         self,
         model: "nn.Module",
         test: "VideoSet",
+        look: _Look,
         *,
-        resize: Resize | None,
         batch: int,
         averaging: Averaging,
         excludes_unread: bool,
@@ -290,13 +315,15 @@ class _Job:
             batch=batch,
             workers=self.workers,
             averaging=averaging,
-            resize=resize,
+            resize=look.resize,
+            sampling=look.sampling,
+            short=look.short,
             excludes_unread=excludes_unread,
             report=self._report,
         )
 
     def record(
-        self, model: "nn.Module", test: "VideoSet", seen: "Evaluation", *, resize: Resize | None, averaging: Averaging
+        self, model: "nn.Module", test: "VideoSet", seen: "Evaluation", look: _Look, *, averaging: Averaging
     ) -> None:
         """Put the protocol into the record and every video's scores beside it."""
         from bench.train.predictions import write_predictions
@@ -304,7 +331,15 @@ class _Job:
 
         case = self.case
         protocol = describe_evaluation(
-            model, test, seen, clip=case.point.clip, views=views_of(case), resize=resize, averaging=averaging
+            model,
+            test,
+            seen,
+            clip=case.point.clip,
+            views=views_of(case),
+            resize=look.resize,
+            sampling=look.sampling,
+            short=look.short,
+            averaging=averaging,
         )
         protocol |= {"shared_with_training": self.leaked or None, "leaks_allowed": list(self.allow_leaks)}
         case.note("protocol", protocol)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from bench.data.collection import VideoSet
 from bench.data.loading import Batch, Unread, view_batches
-from bench.data.sampling import Short
+from bench.data.sampling import Short, ViewSampling
 from bench.errors import InputError, TrainingError
 from bench.models.base import VideoModel, inputs_of
 from bench.schema import Clip, Views, views_per_video
@@ -112,6 +112,7 @@ def evaluate(
     amp: Amp = "off",
     report: Report = silent,
     resize: int | tuple[int, int] | None = None,
+    sampling: ViewSampling = "blocks",
     short: Short = "loop",
     excludes_unread: bool = False,
 ) -> Evaluation:
@@ -121,8 +122,11 @@ def evaluate(
     InputError where it takes one size only.
 
     `batch` counts clips in one forward pass. `averaging` takes the mean of probabilities or of raw scores over the
-    views. Frames are scaled to `resize` (short side or H and W), by default just enough for the clip. Of several ranks
-    each scores its share and all get the whole. TrainingError where no video can be read or a score is not finite.
+    views. Frames are scaled to `resize` (short side or H and W), by default just enough for the clip. A recipe says by
+    what `sampling` and `short` its networks are evaluated: `Recipe.view_sampling` and `Recipe.view_short`.
+
+    Of several ranks each scores its share and all get the whole. TrainingError where no video can be read or a score is
+    not finite.
     """
     _refuse_unlabelled(videos)
     if views[1] == "full":
@@ -141,6 +145,7 @@ def evaluate(
         rank=ranks.rank,
         world=ranks.world,
         resize=resize,
+        sampling=sampling,
         short=short,
         failures=unread,
         mean=normalisation.mean,

@@ -101,7 +101,8 @@ def fit(
 
 def identity(recipe: Recipe, train: VideoSet, *, clip: Clip, seed: int, about: Mapping[str, Json]) -> str:
     """12 hex digits that tell this training from any other."""
-    return digest({"recipe": recipe.hash, "videos": train.hash, "clip": str(clip), "seed": seed, "about": dict(about)})
+    told = {"recipe": recipe.hash, "videos": train.hash, "clip": str(clip), "seed": seed, "about": dict(about)}
+    return digest(told if train.backend == "auto" else {**told, "decoded_by": train.backend})
 
 
 def _finished(folder: Path, name: str) -> Fitted | None:
@@ -279,7 +280,8 @@ class _Run:
             workers=self.loading.workers,
             amp=self.recipe.amp,
             resize=self.recipe.resize,
-            short=self.recipe.augmenting.short,
+            sampling=self.recipe.view_sampling,
+            short=self.recipe.view_short,
         )
 
     def _keep_best(self, seen: Evaluation, *, epoch: int) -> None:

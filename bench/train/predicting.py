@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from bench.data.collection import Video, VideoSet
 from bench.data.loading import Batch, Unread, view_batches
-from bench.data.sampling import Short
+from bench.data.sampling import Short, ViewSampling
 from bench.errors import InputError, TrainingError
 from bench.models.base import VideoModel, inputs_of
 from bench.models.heads import head_name_of
@@ -54,11 +54,15 @@ class Features:
 
 @dataclass(frozen=True, kw_only=True)
 class Viewing:
-    """How videos are looked at: clip, (temporal, spatial) views, scaling, clips in one pass, device, workers."""
+    """How videos are looked at: clip, (temporal, spatial) views, scaling, clips in one pass, device, workers.
+
+    `sampling` and `short`: see `bench.data.sampling.sample_views`.
+    """
 
     clip: Clip
     views: Views = (1, 1)
     resize: int | tuple[int, int] | None = None
+    sampling: ViewSampling = "blocks"
     short: Short = "loop"
     batch: int = 8
     device: str | torch.device = "cpu"
@@ -173,6 +177,7 @@ def _batches(
         std=normalisation.std,
         batch=max(1, viewing.batch // views_per_video(viewing.views)),
         resize=viewing.resize,
+        sampling=viewing.sampling,
         short=viewing.short,
         workers=viewing.workers,
         cache_bytes=0,

@@ -9,6 +9,7 @@ from pathlib import Path
 from torch import nn
 
 from bench.data.collection import VideoSet
+from bench.data.sampling import Short, ViewSampling
 from bench.errors import UnknownNameError
 from bench.schema import Clip, Json, Views
 from bench.train.evaluating import Evaluation, normalisation_of
@@ -79,16 +80,23 @@ def describe_evaluation(
     clip: Clip,
     views: Views,
     resize: int | tuple[int, int] | None,
+    sampling: ViewSampling = "blocks",
+    short: Short = "loop",
     averaging: str,
 ) -> dict[str, Json]:
-    """Everything that decides what an accuracy means: frames, pixels, views, and exactly which videos."""
+    """Everything that decides what an accuracy means: frames, pixels, views, and exactly which videos.
+
+    Clips out of `sections` have neither stride nor rate.
+    """
     normalisation = normalisation_of(model)
     return {
         "dataset": videos.name,
         "split": videos.split,
         "frames": clip.frames,
-        "stride": clip.stride,
-        "fps": clip.fps,
+        "stride": clip.stride if sampling == "blocks" else None,
+        "fps": clip.fps if sampling == "blocks" else None,
+        "sampling": sampling,
+        "short_videos": short,
         "resize": list(resize) if isinstance(resize, tuple) else resize or "to cover the crop",
         "crop": "none: whole frames" if views[1] == "full" else [clip.height, clip.width],
         "views": f"{views[0]}x{views[1]}",
@@ -98,6 +106,7 @@ def describe_evaluation(
         "videos": len(seen.labels),
         "videos_hash": videos.hash,
         "hash_covers": videos.hash_covers,
+        "decoded_by": videos.backend,
         **{name: count for name, count in videos.counts().items() if name != "present"},
         "unread": len(seen.unread),
         "unread_are": "left out" if seen.excludes_unread else "counted as wrong",

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, Field, ValidationError, field_validator
 
 from bench.complaints import near, plain_message
+from bench.data.sampling import Short, ViewSampling, view_sampling
 from bench.data.transforms import Augmentation
 from bench.errors import BenchError, Problem, SuiteError, suggest
 from bench.schema import Frozen, Json, MemoryFormat, TorchCompileMode, digest
@@ -94,7 +95,9 @@ class Recipe(Frozen):
     average of weights that is evaluated in place of the weights. `ft_begin_module` trains from that module on.
     `validate_every` counts epochs; 0 means never. `augmentation` is what `bench.data.transforms.Augmentation` takes;
     `evaluation_resize` is what frames are scaled to in evaluation (short side or H and W), by default the
-    augmentation's `resize`, else just enough for the clip. `memory_format` is that of clips and weights in training.
+    augmentation's `resize`, else just enough for the clip; its clips are taken as the augmentation's `sampling` and
+    `short` say: blocks spread over the video, or sections where it is `uniform` or `segments`. `memory_format` is that
+    of clips and weights in training.
     """
 
     recipe: str = Field(pattern=r"^[a-z0-9_]+$")
@@ -130,6 +133,16 @@ class Recipe(Frozen):
     def resize(self) -> int | tuple[int, int] | None:
         """What frames are scaled to in evaluation; None covers the clip."""
         return self.evaluation_resize or self.augmenting.resize
+
+    @property
+    def view_sampling(self) -> ViewSampling:
+        """How the clips of an evaluation are taken, as the augmentation's `sampling` takes those of training."""
+        return view_sampling(self.augmenting.sampling)
+
+    @property
+    def view_short(self) -> Short:
+        """What fills a clip that is longer than its video; dense blocks wrap round the end whatever is said."""
+        return "loop" if self.augmenting.sampling == "dense" else self.augmenting.short
 
     @property
     def hash(self) -> str:

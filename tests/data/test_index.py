@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,6 +17,7 @@ from bench.data.decode import probe
 from bench.data.facts import VideoFacts, evenly
 from bench.data.index import IndexSummary, index_folder, read_facts, videos_under
 from bench.data.leakage import find_leaks, guard_leakage
+from bench.data.prepare import prepare_frames
 from bench.data.verify import verify_videos
 from bench.data.work import Progress, do_all
 from bench.errors import DatasetError, VideoError
@@ -73,6 +75,27 @@ def test_facts_of_a_changed_file_are_not_used(folder: Path) -> None:
     assert read_facts(folder, [path]) == {}
 
 
+def test_indexes_of_folders_inside_and_elsewhere_are_found(folder: Path, tmp_path: Path) -> None:
+    inside, plain = folder / "train/a/x.mp4", folder / "train/b/y.mp4"
+    elsewhere = tmp_path / "elsewhere" / "deep" / "z.mp4"
+    elsewhere.parent.mkdir(parents=True)
+    shutil.copy(inside, elsewhere)
+    assert index_folder(folder / "train/a").files == 2
+    index_folder(tmp_path / "elsewhere")
+    assert set(read_facts(folder, [inside, plain, elsewhere])) == {inside, elsewhere}
+    videos = open_dataset("folder", root=folder, split="train")
+    assert {video.id for video in videos.videos if video.facts} == {"a/x", "a/text"}
+
+
+def test_what_an_inner_index_does_not_know_an_outer_one_tells(folder: Path) -> None:
+    path = folder / "train/a/x.mp4"
+    index_folder(folder / "train/a")
+    path.write_bytes(path.read_bytes() + b"\0")
+    assert read_facts(folder, [path]) == {}
+    index_folder(folder)
+    assert read_facts(folder, [path]) == {path: probe(path)}
+
+
 def test_a_torn_last_line_costs_one_file(folder: Path) -> None:
     index = index_folder(folder).path
     index.write_bytes(index.read_bytes()[:-40])
@@ -95,6 +118,30 @@ def test_frame_folders_count_as_videos_and_hidden_things_do_not(tmp_path: Path) 
     assert sorted(videos_under(tmp_path)) == ["c/v", "c/w.MP4"]
 
 
+def test_folders_of_flow_are_no_videos(tmp_path: Path) -> None:
+    names = ["flow/c/v/flow_x_00001.jpg", "flow/c/v/flow_y_00001.jpg", "c/v/image_00001.jpg", "c/v/flow_x_00001.jpg"]
+    for name in names:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"")
+    assert list(videos_under(tmp_path)) == ["c/v"]
+    assert list(videos_under(tmp_path, without=tmp_path / "c")) == []
+
+
+def test_a_frame_that_is_written_over_in_place_is_noticed(folder: Path) -> None:
+    prepare_frames(folder / "train", folder / "jpg", short_side=16)
+    assert index_folder(folder).verdicts == {"ok": 4, "unreadable": 1}
+    assert index_folder(folder).probed == 0
+    assert len(read_facts(folder, [folder / "jpg/a/x"])) == 1
+    frame = folder / "jpg/a/x/image_00003.jpg"
+    before = frame.stat()
+    frame.write_bytes(b"")
+    os.utime(frame, ns=(before.st_atime_ns, before.st_mtime_ns))
+    summary = index_folder(folder)
+    assert (summary.probed, summary.verdicts) == (1, {"ok": 3, "damaged": 1, "unreadable": 1})
+    frame.with_name("image_00004.jpg").write_bytes(frame.with_name("image_00005.jpg").read_bytes())
+    assert index_folder(folder).probed == 1
+
+
 def test_verify_counts_per_class(folder: Path) -> None:
     index_folder(folder)
     videos = open_dataset("folder", root=folder, split="train")
@@ -106,7 +153,7 @@ def test_verify_counts_per_class(folder: Path) -> None:
 
 
 def _set(split: str, videos: dict[str, str]) -> VideoSet:
-    made = [Video(id=id_, path=Path(__file__), labels=(0,), sha256=sha) for id_, sha in videos.items()]
+    made = [Video(id=id_, path=Path(split, id_), labels=(0,), sha256=sha) for id_, sha in videos.items()]
     return video_set("ucf101", split, classes=["a"], videos=made, root=None)
 
 
@@ -119,6 +166,51 @@ def test_groups_and_equal_files_on_both_sides_are_an_error_unless_allowed_by_nam
     with pytest.raises(DatasetError, match="1 videos"):
         guard_leakage(train, test, allowed=["again"])
     assert len(guard_leakage(train, test, allowed=["group v_Archery_g01", "file 33"])) == 2
+
+
+def test_one_file_on_both_sides_is_an_error_however_it_is_reached(tmp_path: Path) -> None:
+    (tmp_path / "films").mkdir()
+    film, other = tmp_path / "films" / "x.mp4", tmp_path / "films" / "y.mp4"
+    film.write_bytes(b"one")
+    other.write_bytes(b"two")
+    (tmp_path / "links").symlink_to(tmp_path / "films")
+    (tmp_path / "link.mp4").symlink_to(film)
+
+    def videos(split: str, path: Path, **known: Any) -> VideoSet:
+        made = Video(id=f"{split} {path.name}", path=path, labels=(0,), **known)
+        return video_set("s", split, classes=["a"], videos=[made], root=None)
+
+    train = videos("train", film, start_s=0.0, end_s=1.0)
+    for path in (film, tmp_path / "links" / "x.mp4", tmp_path / "link.mp4", tmp_path / "films/../films/x.mp4"):
+        test = videos("test", path, start_s=5.0, end_s=6.0)
+        assert [leak.shared for leak in find_leaks(train, test)] == [f"path {film.resolve()}"]
+        assert guard_leakage(train, test, allowed=[f"path {film.resolve()}"])
+        with pytest.raises(DatasetError, match="1 videos of test share material"):
+            guard_leakage(train, test)
+    assert find_leaks(train, videos("test", other)) == ()
+    sharded = [videos("x", tmp_path / "s.tar" / name, sha256=name) for name in ("x.mp4", "y.mp4")]
+    assert find_leaks(*sharded) == ()
+
+
+def test_parts_of_equal_files_share_them_and_one_name_allows_a_pair() -> None:
+    def part(split: str, number: int, path: str) -> VideoSet:
+        made = Video(
+            id=f"{split}#{number}", path=Path(path), labels=(0,), start_s=number, end_s=number + 1, sha256="aa"
+        )
+        return video_set("activitynet", split, classes=["a"], videos=[made], root=None)
+
+    assert [leak.shared for leak in find_leaks(part("train", 0, "a"), part("val", 7, "b"))] == ["file aa"]
+    both = find_leaks(part("train", 0, "a"), part("val", 7, "a"))
+    assert [leak.shared.split()[0] for leak in both] == ["file", "path"]
+    assert guard_leakage(part("train", 0, "a"), part("val", 7, "a"), allowed=["file aa"]) == both
+
+
+def test_nothing_is_not_complete(folder: Path) -> None:
+    index_folder(folder)
+    (folder / "train/a/text.mp4").unlink()
+    videos = open_dataset("folder", root=folder, split="train")
+    assert verify_videos(videos).is_complete
+    assert not verify_videos(replace(videos, videos=())).is_complete
 
 
 def test_ids_that_occur_twice_in_a_set_are_an_error() -> None:

@@ -24,6 +24,7 @@ from bench.data.loading import (
     train_batches,
     view_batches,
 )
+from bench.data.prepare import prepare_frames
 from bench.data.prepare_shards import prepare_shards
 from bench.data.transforms import Augmentation
 from bench.errors import VideoError
@@ -180,6 +181,20 @@ def test_views_of_a_video_are_adjacent_and_come_from_one_decode(
     assert np.allclose(shown.permute(1, 2, 3, 0).numpy(), expected, atol=0.01)
 
 
+def test_views_are_taken_as_sampling_and_short_say(videos: VideoSet) -> None:
+    path = videos.videos[0].path
+    expected = {
+        ("blocks", "loop"): (0, 4, 8, 0),
+        ("blocks", "clamp"): (0, 4, 8, 11),
+        ("sections", "loop"): (1, 4, 7, 10),
+    }
+    for (sampling, short), indices in expected.items():
+        clip = Clip.model_validate("4x4x16")
+        shown = by_video(view(videos, clip=clip, sampling=sampling, short=short))[0]
+        frames = ((shown * 0.25 + 0.5) * 255).permute(1, 2, 3, 0).numpy()
+        assert np.allclose(frames, read_frames(path, indices, size=16), atol=0.01)
+
+
 def test_ranks_take_turns_and_repeat_no_video(videos: VideoSet) -> None:
     seen = [[int(v) for batch in view(videos, rank=rank, world=3) for v in batch.videos] for rank in range(3)]
     assert sorted(seen[0] + seen[1] + seen[2]) == list(range(16))
@@ -226,6 +241,23 @@ def test_a_video_shorter_than_annotated_gives_the_frames_that_are_there(videos: 
     lying = replace(videos, videos=tuple(replace(video, frames=500) for video in videos.videos), hash="lying")
     batches = view(lying, cache_bytes=0)
     assert len(by_video(batches)) == 16
+
+
+def test_frames_that_no_clip_wants_stop_no_video_from_being_read_with_or_without_a_cache(
+    videos: VideoSet, tmp_path: Path
+) -> None:
+    """One that claims a frame too many, as the headers of DivX avi do, and a folder that lacks a frame."""
+    frames = tmp_path / "frames"
+    prepare_frames(videos.videos[1].path.parent, frames)
+    cut = frames / videos.videos[1].path.stem
+    (cut / "image_00001.jpg").unlink()
+    odd = [replace(videos.videos[0], frames=13), replace(videos.videos[1], path=cut, frames=12)]
+    short = video_set("motions", "train", classes=videos.classes, videos=odd, root=tmp_path)
+    failures: list[Unread] = []
+    kept, again, fresh = (by_video(view(short, cache_bytes=size, failures=failures)) for size in (1 << 24, 1 << 24, 0))
+    assert failures == []
+    assert sorted(kept) == sorted(again) == sorted(fresh) == [0, 1]
+    assert all(torch.equal(kept[v], fresh[v]) and torch.equal(again[v], fresh[v]) for v in fresh)
 
 
 def test_multi_label_sets_have_a_one_for_each_label(videos: VideoSet) -> None:

@@ -1,7 +1,10 @@
 """Prepared videos show the same frames, appear whole or not at all, and a second run does only what is left."""
 
-import json
-import tarfile
+import os
+import re
+import socket
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,13 +12,10 @@ import numpy as np
 import pytest
 
 from bench.data import prepare
-from bench.data.annotate import write_lists, write_resnets_json
-from bench.data.collection import open_dataset
 from bench.data.decode import probe, read_frames
 from bench.data.frame_folder import read_flow
-from bench.data.prepare import prepare_frames, prepare_reencoded
+from bench.data.prepare import Prepared, prepare_frames, prepare_reencoded
 from bench.data.prepare_flow import as_bytes, flow_method, prepare_flow
-from bench.data.prepare_shards import prepare_shards
 from bench.errors import InputError, MissingPackageError, UnknownNameError, VideoError
 
 Write = Callable[..., Path]
@@ -48,6 +48,46 @@ def test_a_second_run_does_only_what_is_left(source: Path, tmp_path: Path) -> No
     prepare_frames(source, tmp_path / "frames", short_side=24)
     done = prepare_frames(source, tmp_path / "frames", short_side=24)
     assert (done.written, done.skipped, len(done.failed)) == (0, 2, 1)
+
+
+@pytest.mark.parametrize("prepare_", [prepare_frames, prepare_reencoded], ids=["frames", "reencode"])
+def test_a_target_inside_the_source_is_no_source(prepare_: Callable[..., Prepared], source: Path) -> None:
+    for skipped in (0, 2, 2):
+        done = prepare_(source, source / "target", short_side=24)
+        assert (done.written, done.skipped, len(done.failed)) == (2 - skipped, skipped, 1)
+    assert not (source / "target" / "target").exists()
+    (source.parent / "link").symlink_to(source / "target")
+    assert prepare_(source, source.parent / "link", short_side=24).skipped == 2
+    with pytest.raises(InputError, match="is the folder of the videos itself"):
+        prepare_(source, source / "target" / "..", short_side=24)
+
+
+def test_what_killed_runs_left_is_removed_and_what_others_write_is_not(source: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "frames" / "c"
+    ended = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, check=True)
+    machine = re.sub(r"[^A-Za-z0-9]", "", socket.gethostname())[:32]
+    names = [f"{machine}-{int(ended.stdout)}", f"{machine}-{os.getpid()}", f"elsewhere-{int(ended.stdout)}"]
+    for name in names:
+        (folder / f".unfinished-{name}-abcdefgh").mkdir(parents=True)
+        (folder / f".unfinished-{name}-abcdefgh" / "image_00001.jpg").write_bytes(b"x")
+        (folder / f".unfinished-{name}-ijklmnop.mp4").write_bytes(b"x")
+    prepare_frames(source, tmp_path / "frames", short_side=24)
+    left = {path.name.split("-", 1)[1].rpartition("-")[0] for path in folder.glob(".unfinished-*")}
+    assert left == set(names[1:])
+
+
+def test_a_killed_run_leaves_nothing_for_ever(source: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "frames" / "c"
+    folder.mkdir(parents=True)
+    code = (
+        "import os, signal, sys; from pathlib import Path; from bench.data.atomic import whole_file, whole_folder\n"
+        "with whole_file(Path(sys.argv[1], 'x.mp4')), whole_folder(Path(sys.argv[1], 'y')):\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    subprocess.run([sys.executable, "-c", code, str(folder)], check=False)
+    assert len(list(folder.glob(".unfinished-*"))) == 2
+    prepare_frames(source, tmp_path / "frames", short_side=24)
+    assert sorted(path.name for path in folder.iterdir()) == ["turned", "vfr"]
 
 
 def test_what_was_not_finished_is_not_there(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -101,45 +141,6 @@ def test_flow_says_what_to_install_or_finds_the_motion(source: Path, tmp_path: P
     flow = read_flow(tmp_path / "flow/c/vfr", range(19), size=None)
     assert flow.shape == (19, 48, 64, 2)
     assert np.median(flow[..., 0]) > np.median(flow[..., 1]) > 127
-
-
-def test_shards_hold_what_the_annotation_finds_again(tmp_path: Path, write_video: Write) -> None:
-    root = tmp_path / "data"
-    for name in ("train/a/x.mp4", "train/a/y.mp4", "train/b/z.mp4"):
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        write_video(root / name, frames=4, seed=ord(name[-5]))
-    videos = open_dataset("folder", root=root, split="train")
-    size = (root / "train/a/x.mp4").stat().st_size
-    done = prepare_shards(videos, tmp_path / "shards" / "train", shard_bytes=size + 10)
-    assert (done.shards, done.videos, done.failed) == (3, 3, ())
-    assert prepare_shards(videos, tmp_path / "shards" / "train", shard_bytes=size + 10).skipped == 3
-    with tarfile.open(tmp_path / "shards/train/train-000000.tar") as shard:
-        assert shard.getnames() == ["a/x.mp4", "a/x.json"]
-        notes = shard.extractfile("a/x.json")
-        assert notes is not None
-        assert json.load(notes) == {"id": "a/x", "labels": ["a"], "start_s": None, "end_s": None}
-    again = open_dataset("folder", root=tmp_path / "shards", split="train")
-    assert [(v.id, v.labels) for v in again.videos] == [(v.id, v.labels) for v in videos.videos]
-    for packed, plain in zip(again.videos, videos.videos, strict=True):
-        assert np.array_equal(read_frames(packed.path, [3, 1]), read_frames(plain.path, [3, 1]))
-    with pytest.raises(VideoError, match=r"no such file in train-000000\.tar"):
-        read_frames(tmp_path / "shards/train/train-000000.tar/a/nothing.mp4", [0])
-
-
-def test_annotations_become_the_json_of_3d_resnets_and_lists_again(tmp_path: Path, write_video: Write) -> None:
-    root = tmp_path / "data"
-    for name in ("train/a/x.mp4", "train/b/y.mp4", "val/b/z.mp4"):
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        write_video(root / name, frames=4)
-    splits = {split: open_dataset("folder", root=root, split=split) for split in ("train", "val")}
-    assert write_resnets_json(splits, tmp_path / "kinetics.json") == 3
-    content = json.loads((tmp_path / "kinetics.json").read_text())
-    assert content["labels"] == ["a", "b"]
-    assert content["database"]["z"] == {"subset": "validation", "annotations": {"label": "b"}}
-    assert write_lists(tmp_path / "kinetics.json", tmp_path / "lists") == {"train": 2, "val": 1, "test": 0}
-    assert (tmp_path / "lists/train.csv").read_text() == "a/x 0\nb/y 1\n"
-    with pytest.raises(InputError, match="allowed: train, val, test"):
-        write_resnets_json({"trian": splits["train"]}, tmp_path / "x.json")
 
 
 def test_frames_of_folders_are_read_exactly_and_damage_is_named(source: Path, tmp_path: Path) -> None:

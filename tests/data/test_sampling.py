@@ -14,6 +14,7 @@ from bench.data.sampling import (
     part_between,
     sample_clip,
     sample_views,
+    view_sampling,
 )
 from bench.errors import InputError
 from bench.schema import Clip
@@ -48,6 +49,72 @@ def test_views_reach_from_the_first_frame_to_the_last() -> None:
     views = sample_views(Part(frames=20), clip_of("4x1x8"), views=3, short="loop")
     assert views == ((0, 1, 2, 3), (8, 9, 10, 11), (16, 17, 18, 19))
     assert sample_views(Part(frames=20), clip_of("4x1x8"), views=1, short="loop") == ((8, 9, 10, 11),)
+
+
+def test_one_view_of_sections_is_their_middles_as_tsn_tests() -> None:
+    """Counted by TSM's rule for validation: int(tick / 2 + tick * x), tick = frames / segments."""
+    for frames in (3, 8, 29, 30, 100, 101):
+        tick = frames / 8
+        expected = tuple(int(tick / 2 + tick * x) for x in range(8))
+        assert sample_views(Part(frames=frames), clip_of("8x9x8"), views=1, sampling="sections", short="loop") == (
+            expected,
+        )
+        assert sample(Part(frames=frames), "8x1x8", "uniform") == expected
+
+
+def test_two_views_of_sections_are_their_beginnings_and_middles_as_tsm_tests() -> None:
+    tick = 37 / 8
+    assert sample_views(Part(first=5, frames=37), clip_of("8x1x8"), views=2, sampling="sections", short="clamp") == (
+        tuple(5 + int(tick * x) for x in range(8)),
+        tuple(5 + int(tick / 2 + tick * x) for x in range(8)),
+    )
+
+
+def test_more_views_of_sections_are_even_steps_round_each_section() -> None:
+    views = sample_views(Part(frames=36), clip_of("2x1x8"), views=3, sampling="sections", short="loop")
+    assert views == ((3, 21), (9, 27), (15, 33))
+    four = sample_views(Part(frames=16), clip_of("2x1x8"), views=4, sampling="sections", short="loop")
+    assert four == ((0, 8), (2, 10), (4, 12), (6, 14))
+
+
+def test_sections_need_no_rate() -> None:
+    clip = Clip.model_validate({"seconds": 1, "fps": 4, "size": 8})
+    assert sample_views(Part(frames=8), clip, views=1, sampling="sections", short="loop") == ((1, 3, 5, 7),)
+
+
+@given(
+    first=st.integers(0, 50),
+    frames=st.integers(1, 300),
+    sections=st.integers(1, 40),
+    views=st.integers(1, 12),
+)
+def test_views_of_sections_lie_each_in_its_section_and_differ_where_there_are_frames(
+    first: int, frames: int, sections: int, views: int
+) -> None:
+    part = Part(first=first, frames=frames)
+    taken = sample_views(part, clip_of(f"{sections}x1x8"), views=views, sampling="sections", short="loop")
+    for view in taken:
+        for k, index in enumerate(view):
+            assert k * frames // sections <= index - first < -(-(k + 1) * frames // sections)
+    assert list(taken) == sorted(taken)
+    if frames >= sections * views:
+        assert len(set(taken)) == views
+    (middle,) = sample_views(part, clip_of(f"{sections}x1x8"), views=1, sampling="sections", short="loop")
+    assert middle in taken
+
+
+@pytest.mark.parametrize(
+    ("trained", "viewed"),
+    [
+        ("random", "blocks"),
+        ("centre", "blocks"),
+        ("dense", "blocks"),
+        ("uniform", "sections"),
+        ("segments", "sections"),
+    ],
+)
+def test_what_was_trained_on_sections_is_viewed_by_sections(trained: str, viewed: str) -> None:
+    assert view_sampling(trained) == viewed  # type: ignore[arg-type]
 
 
 def test_a_clip_in_seconds_follows_the_rate_of_the_video() -> None:

@@ -5,6 +5,7 @@ from bench.errors import InputError, UnknownNameError
 from bench.measure.accuracy import accuracy
 from bench.measure.loaded import LoadedCase
 from bench.schema import Case, Point
+from bench.train.evaluating import evaluate
 from bench.train.predictions import read_predictions
 from bench.train.protocol import evaluated_split, trained_split
 
@@ -61,6 +62,50 @@ def test_a_case_is_trained_evaluated_and_described(loaded, root, tmp_path):
     assert (training["recipe"], training["seed"], training["was_reused"]) == ("tiny", 1, False)
     kept = read_predictions(tmp_path / "s" / case.kept["predictions"])
     assert 100 * kept.top(1).value == pytest.approx(found["top1"].value)
+
+
+FOLLOWED = {
+    "sampling: segments": ("sections", "loop", None),
+    "sampling: random, short: clamp": ("blocks", "clamp", 4),
+    "sampling: random": ("blocks", "loop", 4),
+}
+
+
+@pytest.mark.parametrize("augmentation", FOLLOWED)
+def test_evaluation_follows_the_sampling_and_short_of_the_recipe(augmentation, loaded, root, tmp_path, monkeypatch):
+    """Of clips that are longer than their videos, so that what fills them counts."""
+    sampling, short, stride = FOLLOWED[augmentation]
+    looks = []
+
+    def seen(*args, **options):
+        looks.append((options["sampling"], options["short"]))
+        return evaluate(*args, **options)
+
+    for place in ("bench.train.evaluating.evaluate", "bench.train.fitting.evaluate"):
+        monkeypatch.setattr(place, seen)
+    (tmp_path / "followed.yaml").write_text(f"{RECIPE}augmentation: {{{augmentation}}}\n".replace("tiny", "followed"))
+    case = loaded(recipe="followed", clip="4x4x32")
+    found = by_name(accuracy(case, root=root))
+    assert looks == [(sampling, short)] * 2
+    protocol = case.details["protocol"]
+    assert (protocol["sampling"], protocol["short_videos"], protocol["stride"]) == (sampling, short, stride)
+    curves = (tmp_path / "s" / case.kept["curves"]).read_text().splitlines()
+    validated = dict(zip(*(line.split(",") for line in (curves[0], curves[-1])), strict=True))
+    assert float(validated["val_top1"]) == pytest.approx(found["top1"].value, rel=1e-4)
+
+
+def test_a_suite_says_how_given_weights_take_their_clips(loaded, root, tmp_path):
+    trained = loaded()
+    accuracy(trained, root=root)
+    given = {"recipe": None, "weights": str(tmp_path / "s" / trained.kept["weights"]), "clip": "4x4x32"}
+    scores = {}
+    for sampling, short in (("sections", None), (None, "clamp"), (None, None)):
+        case = loaded(**given)
+        accuracy(case, root=root, sampling=sampling, short=short)
+        protocol = case.details["protocol"]
+        assert (protocol["sampling"], protocol["short_videos"]) == (sampling or "blocks", short or "loop")
+        scores[sampling, short] = read_predictions(tmp_path / "s" / case.kept["predictions"]).scores.tolist()
+    assert scores["sections", None] != scores[None, None] != scores[None, "clamp"]
 
 
 def test_the_time_to_an_accuracy_is_told_where_asked(loaded, root):

@@ -41,6 +41,28 @@ def test_a_recipe_is_read_with_its_choices(read):
 
 
 @pytest.mark.parametrize(
+    ("augmentation", "expected"),
+    [
+        ("{}", ("blocks", "loop")),
+        ("{sampling: random, short: clamp}", ("blocks", "clamp")),
+        ("{sampling: centre}", ("blocks", "loop")),
+        ("{sampling: dense, short: clamp}", ("blocks", "loop")),
+        ("{sampling: uniform, short: clamp}", ("sections", "clamp")),
+        ("{sampling: segments}", ("sections", "loop")),
+    ],
+)
+def test_evaluation_takes_clips_as_training_does(read, augmentation, expected):
+    recipe = read(GOOD.replace("{crop: random, flip: 0.5}", augmentation))
+    assert (recipe.view_sampling, recipe.view_short) == expected
+
+
+def test_recipes_that_come_with_vbench_are_evaluated_by_blocks():
+    recipes = [read_recipe(path) for path in Path("suites/recipes").glob("*.yaml")]
+    assert {recipe.view_sampling for recipe in recipes} == {"blocks"}
+    assert [recipe.recipe for recipe in recipes if recipe.view_short != "loop"] == ["slowfast_kinetics"]
+
+
+@pytest.mark.parametrize(
     ("old", "new", "told"),
     [
         ("epochs: 10", "epoch: 10", ["1:1: epochs is missing", "3:1: unknown key 'epoch'; did you mean: epochs?"]),

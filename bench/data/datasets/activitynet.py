@@ -5,6 +5,7 @@ classification task does: views are spread over the video, and its labels are th
 """
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,7 +13,7 @@ from bench.data.annotations import JsonFile, Labels, required, safe_id
 from bench.data.assembly import Entry, assemble
 from bench.data.collection import VideoSet, require_root
 from bench.data.media import Media, media_folders
-from bench.errors import UnknownNameError
+from bench.errors import InputError, UnknownNameError
 from bench.registry import register_dataset
 
 DESCRIBED_AT = "http://activity-net.org/"
@@ -21,6 +22,7 @@ TREE = """\
   videos/v_<id>.mp4     (or frame folders, or shards *.tar)"""
 SUBSETS = {"train": "training", "val": "validation", "test": "testing"}
 UNITS = ("segments", "videos")
+_LONGEST_S = 1e6  # eleven days
 
 
 @register_dataset("activitynet", described_at=DESCRIBED_AT, num_classes=200, splits=("train", "val", "test"))
@@ -31,9 +33,16 @@ def open_activitynet(
     unit: Literal["segments", "videos"] | None = None,
     annotations: str | None = None,
     videos: str | None = None,
+    fps: float | None = None,
 ) -> VideoSet:
-    """ActivityNet by `unit`: segments (the default in training) or whole videos (the default elsewhere)."""
+    """ActivityNet by `unit`: segments (the default in training) or whole videos (the default elsewhere).
+
+    Segments of frame folders need the rate of their frames: the `fps` of a video's entry, as 3D-ResNets writes it into
+    the annotation, or the option `fps` for those that have none.
+    """
     root = require_root(root, name="activitynet", tree=TREE, described_at=DESCRIBED_AT)
+    if fps is not None and not (_is_time(fps) and fps > 0):
+        raise InputError(f"data set activitynet: fps is {fps!r}, not frames per second")
     unit = unit or ("segments" if split == "train" else "videos")
     if unit not in UNITS:
         raise UnknownNameError("unit", unit, UNITS, where="data set activitynet")
@@ -42,10 +51,10 @@ def open_activitynet(
     database = file.mapping(
         file.mapping(file.value, what="the file", key="").get("database"), what="database", key="database"
     )
-    labels = Labels(sorted({label for _, segments in _videos(file, database, None) for _, _, label in segments}))
+    labels = Labels(sorted({label for _, _, segments in _videos(file, database, None) for _, _, label in segments}))
     entries = [
-        entry
-        for id_, segments in _videos(file, database, SUBSETS[split])
+        replace(entry, fps=own_fps or fps)
+        for id_, own_fps, segments in _videos(file, database, SUBSETS[split])
         for entry in (_whole(id_, segments, labels) if unit == "videos" else _clips(id_, segments, labels))
     ]
     folders = media_folders(root, videos, [f"videos/{split}", split, "videos", "frames", "jpg"])
@@ -63,8 +72,10 @@ def open_activitynet(
 Segment = tuple[float, float, str]
 
 
-def _videos(file: JsonFile, database: Mapping[str, Any], subset: str | None) -> Iterator[tuple[str, list[Segment]]]:
-    """Ids and segments of one subset, or of all."""
+def _videos(
+    file: JsonFile, database: Mapping[str, Any], subset: str | None
+) -> Iterator[tuple[str, float | None, list[Segment]]]:
+    """Ids, rates where they are annotated, and segments of one subset, or of all."""
     for id_, value in database.items():
         entry = file.mapping(value, what=f"entry {id_!r}", key=id_)
         if entry.get("subset") not in SUBSETS.values():
@@ -74,17 +85,25 @@ def _videos(file: JsonFile, database: Mapping[str, Any], subset: str | None) -> 
             segments = entry.get("annotations", [])
             if not isinstance(segments, list):
                 raise file.at(id_).fail(f"annotations of {id_!r} are not a list")
-            yield safe_id(id_, at=file.at(id_)), [_segment(file, id_, segment) for segment in segments]
+            fps = entry.get("fps")
+            if fps is not None and not (_is_time(fps) and fps > 0):
+                raise file.at(id_).fail(f"fps of {id_!r} is {repr(fps)[:60]}, not frames per second")
+            yield safe_id(id_, at=file.at(id_)), fps, [_segment(file, id_, segment) for segment in segments]
 
 
 def _segment(file: JsonFile, id_: str, value: Any) -> Segment:
     segment = file.mapping(value, what=f"a segment of {id_!r}", key=id_)
     times, label = segment.get("segment"), segment.get("label")
-    if not (isinstance(times, list) and len(times) == 2 and all(isinstance(time, int | float) for time in times)):
-        raise file.at(id_).fail(f"a segment of {id_!r} is {times!r}, not [start, end] in seconds")
+    if not (isinstance(times, list) and len(times) == 2 and all(_is_time(time) for time in times)):
+        raise file.at(id_).fail(f"a segment of {id_!r} is {repr(times)[:60]}, not [start, end] in seconds")
     if not isinstance(label, str):
         raise file.at(id_).fail(f"a label of {id_!r} is {label!r}, not text")
     return float(times[0]), float(times[1]), label
+
+
+def _is_time(value: Any) -> bool:
+    """True for seconds: a number, and neither endless nor beyond every video."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < _LONGEST_S
 
 
 def _whole(id_: str, segments: list[Segment], labels: Labels) -> list[Entry]:
@@ -92,10 +111,16 @@ def _whole(id_: str, segments: list[Segment], labels: Labels) -> list[Entry]:
 
 
 def _clips(id_: str, segments: list[Segment], labels: Labels) -> list[Entry]:
+    """An entry a segment; one that ends before it begins has no name among the media, so that it counts as missing."""
     return [
-        Entry(id=f"{id_}#{number}", labels=(labels[label],), names=_names(id_), start_s=max(0.0, start), end_s=end)
+        Entry(
+            id=f"{id_}#{number}",
+            labels=(labels[label],),
+            names=_names(id_) if end > max(0.0, start) else (),
+            start_s=max(0.0, start),
+            end_s=end,
+        )
         for number, (start, end, label) in enumerate(segments)
-        if end > start
     ]
 
 

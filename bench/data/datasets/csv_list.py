@@ -1,18 +1,21 @@
 """Lists of "path label", as SlowFast and MMAction2 read them: separated by a space, a tab or a comma, without a header.
 
-MMAction2's lists of frame folders have "path frames label". Labels are numbers, or names where `classes.txt` gives the
-names, one a line. Paths are relative to the folder of the videos; an absolute one must lead into it.
+MMAction2's lists of frame folders have "path frames label". Labels are numbers, or names: those of `classes.txt`, one a
+line, else those that the training list names, in alphabetical order. Paths are relative to the folder of the videos; an
+absolute one must lead into it.
 """
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.data.annotations import Labels, Line, Once, first_of, read_lines, required, safe_path
+from bench.data.annotations import Labels, Line, Once, Place, first_of, for_split, read_lines, required, safe_path
 from bench.data.collection import Video, VideoSet, require_root, video_set
 from bench.data.index import read_facts
 from bench.data.media import media_folders, stem_of
 from bench.data.shards import is_there
+from bench.errors import DatasetError
 from bench.registry import register_dataset
 
 DESCRIBED_AT = "bench/data/datasets/csv_list.py"
@@ -22,6 +25,7 @@ TREE = """\
   videos/…     what the paths lead to (or beside the lists)"""
 _FIELDS = re.compile(r"(?P<path>.*?\S)[\s,]+(?P<label>[^\s,]+)")
 _HIGHEST_LABEL = 1_000_000
+_MOST_DIGITS = 20
 
 
 @register_dataset("csv", described_at=DESCRIBED_AT, splits=("train", "val", "test"))
@@ -33,25 +37,21 @@ def open_csv(
     videos: str | None = None,
     multi_label: bool = False,
 ) -> VideoSet:
-    """Lists of "path label"; `annotations` names the list and `videos` the folder that its paths begin in."""
+    """Lists of "path label"; `annotations` names the list and `videos` the folder that its paths begin in.
+
+    `{split}` in `annotations` stands for train, val or test.
+    """
     root = require_root(root, name="csv", tree=TREE, described_at=DESCRIBED_AT)
-    table = required(root, [annotations] if annotations else _lists(split), what=f"the list of split {split}")
+    named = {part: _lists(part, annotations) for part in (split, "train")}
+    table = required(root, named[split], what=f"the list of split {split}")
     (folder,) = media_folders(root, videos, ["videos"])[:1]
-    once = Once("path")
-    clips = [
-        _parsed(line, once, folder=folder, is_multi_label=multi_label) for line in read_lines(table, separator=None)
-    ]
-    trained = first_of(root, _lists("train")) if annotations is None else None
-    spoken = (
-        clips
-        if trained in (None, table)
-        else [
-            _parsed(line, Once("path"), folder=folder, is_multi_label=multi_label)
-            for line in read_lines(trained or table, separator=None)
-        ]
-    )
-    labels = _classes(root, spoken)
-    return _found(split, [_labelled(clip, labels) for clip in clips], labels, folder, root, is_multi_label=multi_label)
+    clips = _clips(table, folder=folder, is_multi_label=multi_label)
+    has_splits = annotations is None or "{split}" in annotations
+    trained = first_of(root, named["train"]) if has_splits else None
+    spoken = clips if trained in (None, table) else _clips(trained, folder=folder, is_multi_label=multi_label)
+    classes = _classes(root, spoken, table=table, is_trained=trained is not None)
+    labelled = [(clip, classes.positions(clip)) for clip in clips]
+    return _found(split, labelled, classes.labels, folder, root, is_multi_label=multi_label)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,8 +64,33 @@ class _Clip:
     frames: int | None
 
 
-def _lists(split: str) -> list[str]:
+@dataclass(frozen=True, kw_only=True)
+class _Classes:
+    """The classes, and whether a label may be the number of one."""
+
+    labels: Labels
+    are_numbered: bool
+
+    def positions(self, clip: _Clip) -> tuple[int, ...]:
+        return tuple(sorted({self._position(label, at=clip.line) for label in clip.labels}))
+
+    def _position(self, label: str, *, at: Place) -> int:
+        if self.are_numbered and label.lstrip("-").isdecimal():
+            return self.labels.numbered(label, at=at)
+        return self.labels.position(label, at=at)
+
+
+def _lists(split: str, annotations: str | None) -> list[str]:
+    if annotations is not None:
+        return [for_split(annotations, split)]
     return [f"{folder}{split}{ending}" for folder in ("", "annotations/") for ending in (".csv", ".txt", "_list.txt")]
+
+
+def _clips(table: Path, *, folder: Path, is_multi_label: bool) -> list[_Clip]:
+    once = Once("path")
+    return [
+        _parsed(line, once, folder=folder, is_multi_label=is_multi_label) for line in read_lines(table, separator=None)
+    ]
 
 
 def _parsed(line: Line, once: Once, *, folder: Path, is_multi_label: bool) -> _Clip:
@@ -97,26 +122,52 @@ def _frame_folder(
     )
 
 
-def _classes(root: Path, clips: list[_Clip]) -> Labels:
-    """Names out of classes.txt, else the labels themselves: the names in order, or every number up to the highest."""
+def _classes(root: Path, clips: list[_Clip], *, table: Path, is_trained: bool) -> _Classes:
+    """Names out of classes.txt, else what `clips` say: every number up to the highest, or the names in order.
+
+    Names in order are the classes only where the clips are those of the training list: another may lack one of them.
+    """
     file = first_of(root, ["classes.txt", "annotations/classes.txt"])
     if file is not None:
-        return Labels([line.fields[0] for line in read_lines(file, separator=None)])
-    spoken = {label: clip.line for clip in clips for label in clip.labels}
-    if not all(label.isdecimal() for label in spoken):
-        return Labels(sorted(spoken))
-    highest = max(spoken, key=int, default="0")
-    if int(highest) > _HIGHEST_LABEL:
-        raise spoken[highest].fail(f"label {highest} is beyond any list of classes")
+        return _Classes(labels=_named(file), are_numbered=True)
+    spoken: dict[str, Line] = {}
+    for clip in clips:
+        for label in clip.labels:
+            spoken.setdefault(label, clip.line)
+    numbers = [label for label in spoken if label.isdecimal()]
+    if len(numbers) == len(spoken):
+        return _Classes(labels=_numbered(spoken), are_numbered=True)
+    if numbers:
+        number, name = numbers[0], next(label for label in spoken if not label.isdecimal())
+        later = max((number, name), key=lambda label: spoken[label].number)
+        raise spoken[later].fail(
+            f"unknown label {later!r}: {number!r} is a number and {name!r} a name; allowed: one kind"
+        )
+    if not is_trained:
+        raise DatasetError(
+            f"{table}: its labels are names, and which number each has is not known; "
+            f"write the classes in order, one a line, into {root / 'classes.txt'}"
+        )
+    return _Classes(labels=Labels(sorted(spoken)), are_numbered=False)
+
+
+def _named(file: Path) -> Labels:
+    """The names in classes.txt; one that is a number must be its own."""
+    once, names = Once("class"), list[str]()
+    for line in read_lines(file, separator=None):
+        name = once.check(line.fields[0], at=line)
+        if name.isdecimal() and name != str(len(names)):
+            raise line.fail(f"class {name!r} would have the number {len(names)}; a label {name} could mean either")
+        names.append(name)
+    return Labels(names)
+
+
+def _numbered(spoken: Mapping[str, Line]) -> Labels:
+    long = next((label for label in spoken if len(label) > _MOST_DIGITS), None)
+    highest = long or max(spoken, key=int, default="0")
+    if long or int(highest) > _HIGHEST_LABEL:
+        raise spoken[highest].fail(f"label {highest[:_MOST_DIGITS]} is beyond any list of classes")
     return Labels([str(number) for number in range(int(highest) + 1)])
-
-
-def _labelled(clip: _Clip, labels: Labels) -> tuple[_Clip, tuple[int, ...]]:
-    positions = (
-        labels.numbered(label, at=clip.line) if label.lstrip("-").isdecimal() else labels.position(label, at=clip.line)
-        for label in clip.labels
-    )
-    return clip, tuple(sorted(set(positions)))
 
 
 def _found(

@@ -21,11 +21,11 @@ def open_folder(root: Path | None, *, split: str) -> VideoSet:
     folder = root / split
     if not folder.is_dir():
         raise DatasetError(f"data set folder: there is no folder {folder}. Expected under {root}:\n{TREE}")
-    media = Media([folder])
+    media = _read_whole(folder)
     if media.clashes:
         raise DatasetError(f"{media.clashes[0]}: another video of that class has the same name without its suffix")
     names = sorted(name for name in media.names() if "/" in name)
-    trained = Media([root / "train"]).names() if (root / "train").is_dir() and split != "train" else names
+    trained = _read_whole(root / "train").names() if (root / "train").is_dir() and split != "train" else names
     classes = sorted({name.partition("/")[0] for name in trained if "/" in name})
     unknown = next((name for name in names if name.partition("/")[0] not in set(classes)), None)
     if unknown is not None:
@@ -35,3 +35,11 @@ def open_folder(root: Path | None, *, split: str) -> VideoSet:
     position = {name: at for at, name in enumerate(classes)}
     entries = [Entry(id=name, labels=(position[name.partition("/")[0]],), names=(name,)) for name in names]
     return assemble("folder", split, entries, classes=classes, media=media, root=root)
+
+
+def _read_whole(folder: Path) -> Media:
+    """What the folder holds; DatasetError where a part cannot be read, for no annotation says what would be missing."""
+    media = Media([folder])
+    if media.unread:
+        raise DatasetError(media.unread[0])
+    return media

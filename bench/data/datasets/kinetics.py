@@ -1,12 +1,13 @@
 """Kinetics-400, -600 and -700: short clips of human actions. Kay et al., 2017, arXiv:1705.06950; Carreira et al., 2019.
 
 Annotations are the official CSV files (label, youtube_id, time_start, time_end, split) or the JSON of 3D-ResNets.
-Clips are named `<youtube_id>_<start>_<end>`, in class folders or flat.
+Clips are named `<youtube_id>_<start>_<end>`, in class folders or flat. In a CSV of several splits, rows of others are
+passed over.
 """
 
 from pathlib import Path
 
-from bench.data.annotations import Labels, Line, Once, first_of, read_table, required, safe_id
+from bench.data.annotations import Labels, Line, Once, first_of, for_split, read_table, required, safe_id
 from bench.data.assembly import Entry, assemble
 from bench.data.collection import VideoSet, require_root
 from bench.data.media import Media, media_folders
@@ -20,13 +21,17 @@ TREE = """\
   train/<class>/<youtube_id>_<start>_<end>.mp4     (or frame folders, or shards *.tar)
   val/<class>/<youtube_id>_<start>_<end>.mp4"""
 _CSV = {"train": ("train",), "val": ("val", "validate", "validation"), "test": ("test",)}
+_WORDS = {"train": {"train", "training"}, "val": {*_CSV["val"], "valid"}, "test": {"test", "testing"}}
 
 
 @register_dataset("kinetics400", described_at=DESCRIBED_AT, num_classes=400, splits=SPLITS)
 def kinetics400(
     root: Path | None, *, split: str, annotations: str | None = None, videos: str | None = None
 ) -> VideoSet:
-    """Kinetics-400; `annotations` names its CSV or JSON and `videos` the folder of the clips, where not as usual."""
+    """Kinetics-400; `annotations` names its CSV or JSON and `videos` the folder of the clips, where not as usual.
+
+    `{split}` in `annotations` stands for train, val or test.
+    """
     return _open("kinetics400", root, split=split, annotations=annotations, videos=videos)
 
 
@@ -58,12 +63,14 @@ def _open(name: str, root: Path | None, *, split: str, annotations: str | None, 
     root = require_root(root, name=name, tree=TREE, described_at=DESCRIBED_AT)
     spoken = [folder for word in _CSV[split] for folder in (word, f"{word}_256", f"videos_{word}", f"rawframes_{word}")]
     folders = media_folders(root, videos, [*spoken, *(f"videos/{word}" for word in _CSV[split]), "videos", "frames"])
-    json_file = _json_file(root, annotations)
+    given = None if annotations is None else for_split(annotations, split)
+    json_file = _json_file(root, given)
     if json_file is not None:
         return open_resnets_json(name, split, subset=split, path=json_file, root=root, folders=folders)
-    table = required(root, [annotations] if annotations else _tables(split), what=f"the annotation of split {split}")
-    labels = _labels(root, table)
-    entries = _entries(table, labels)
+    table = required(root, [given] if given else _tables(split), what=f"the annotation of split {split}")
+    trained = [for_split(annotations, "train")] if annotations and given != annotations else []
+    labels = _labels(first_of(root, [*trained, *_tables("train")]) or table)
+    entries = _entries(table, labels, split=split)
     return assemble(name, split, entries, classes=labels.names, media=Media(folders), root=root)
 
 
@@ -81,17 +88,18 @@ def _tables(split: str) -> list[str]:
     return [*names, *(f"annotations/{name}" for name in names)]
 
 
-def _labels(root: Path, table: Path) -> Labels:
-    """Classes in alphabetical order, out of the training annotation where there is one."""
-    named = first_of(root, _tables("train")) or table
-    return Labels(sorted({row["label"] for _, row in read_table(named, columns=["label"]) if row["label"]}))
+def _labels(table: Path) -> Labels:
+    """Classes in alphabetical order."""
+    return Labels(sorted({row["label"] for _, row in read_table(table, columns=["label"]) if row["label"]}))
 
 
-def _entries(table: Path, labels: Labels) -> list[Entry]:
+def _entries(table: Path, labels: Labels, *, split: str) -> list[Entry]:
     once = Once("clip")
     columns = ["youtube_id", "time_start", "time_end"]
     entries = []
-    for line, row in read_table(table, columns=columns, optional=["label"]):
+    for line, row in read_table(table, columns=columns, optional=["label", "split"]):
+        if _split_of(row.get("split", ""), default=split) != split:
+            continue
         video = safe_id(row["youtube_id"], at=line)
         start, end = (_second(row[column], column, line) for column in ("time_start", "time_end"))
         id_ = once.check(f"{video}_{start:06d}_{end:06d}", at=line)
@@ -105,6 +113,11 @@ def _entries(table: Path, labels: Labels) -> list[Entry]:
             )
         )
     return entries
+
+
+def _split_of(word: str, *, default: str) -> str:
+    """The split that a row's own column names; words of another kind, such as a fold, say nothing."""
+    return next((split for split, words in _WORDS.items() if word.lower() in words), default)
 
 
 def _second(text: str, column: str, line: Line) -> int:

@@ -46,12 +46,13 @@ def open_moments(root: Path | None, *, split: str, multi_label: bool = False, vi
 
 def _labels(path: Path) -> Labels:
     """Class names by their numbers, which must be 0 to the last without a gap."""
-    numbered: dict[int, str] = {}
+    numbered, once = dict[int, str](), Once("class")
     for line in read_lines(path, separator=","):
         if len(line.fields) != 2 or not line.fields[1].isdecimal():
             raise line.fail(f"expected 'class,number', found {','.join(line.fields)!r}")
         if numbered.setdefault(int(line.fields[1]), line.fields[0]) != line.fields[0]:
             raise line.fail(f"number {line.fields[1]} stands for {numbered[int(line.fields[1])]!r} already")
+        once.check(line.fields[0], at=line)
         if int(line.fields[1]) > 1_000_000:
             raise line.fail(f"number {line.fields[1]} is beyond any list of classes")
     gap = next((number for number in range(len(numbered)) if number not in numbered), None)

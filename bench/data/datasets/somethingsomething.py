@@ -67,7 +67,8 @@ def _json_entries(file: JsonFile, labels: Labels) -> list[Entry]:
 
 
 def _version_1(root: Path, classes: Path, split: str) -> tuple[Labels, list[Entry]]:
-    labels, once, entries = Labels([line.fields[0] for line in read_lines(classes, separator=None)]), Once("clip"), []
+    named, once, entries = Once("class"), Once("clip"), []
+    labels = Labels([named.check(line.fields[0], at=line) for line in read_lines(classes, separator=None)])
     table = required(
         root, _places(f"something-something-v1-{_PARTS[split]}.csv"), what=f"the annotation of split {split}"
     )

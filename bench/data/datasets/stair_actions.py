@@ -44,11 +44,14 @@ def _list(root: Path, split: str) -> Path:
 def _labels(path: Path) -> Labels:
     """Class names by the numbers that the training list gives them."""
     numbered: dict[int, str] = {}
+    numbers: dict[str, int] = {}
     for line in read_lines(path, separator=None):
         name, number = _parsed(line)
         folder = name.partition("/")[0]
         if numbered.setdefault(number, folder) != folder:
             raise line.fail(f"number {number} stands for {numbered[number]!r} already")
+        if numbers.setdefault(folder, number) != number:
+            raise line.fail(f"class {folder!r} has number {numbers[folder]} already")
     gap = next((number for number in range(1, len(numbered) + 1) if number not in numbered), None)
     if gap is not None:
         raise DatasetError(f"{path}: no class has number {gap}")

@@ -42,12 +42,12 @@ def open_ucf101(
 
 
 def _labels(path: Path) -> Labels:
-    names: list[str] = []
+    names, once = list[str](), Once("class")
     for line in read_lines(path, separator=None):
         found = _CLASS_LINE.fullmatch(line.fields[0])
         if found is None or int(found["number"]) != len(names) + 1:
             raise line.fail(f"expected '{len(names) + 1} <class>', found {line.fields[0]!r}")
-        names.append(found["name"])
+        names.append(once.check(found["name"], at=line))
     return Labels(names, first=1)
 
 

@@ -1,0 +1,38 @@
+"""Which folders are the frames of one video, and which hold videos among other things."""
+
+from pathlib import Path
+
+import pytest
+
+from bench.data.collection import open_dataset
+from bench.data.index import videos_under
+from bench.data.media import Media
+
+FRAMES = [f"image_{number:05d}.jpg" for number in range(1, 4)]
+
+
+def tree(root: Path, *names: str) -> Path:
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(b"")
+    return root
+
+
+@pytest.mark.parametrize("picture", ["a1.jpg", "a2.jpg", "cover.png", "z9.webp"])
+def test_a_picture_among_videos_hides_none_of_them(picture: str, tmp_path: Path) -> None:
+    tree(tmp_path / "train", "a/a1.mp4", f"a/{picture}", "a/a3.MP4", "b/x.mp4")
+    assert sorted(Media([tmp_path / "train"]).names()) == ["a/a1", "a/a3", "b/x"]
+    assert sorted(videos_under(tmp_path)) == ["train/a/a1.mp4", "train/a/a3.MP4", "train/b/x.mp4"]
+    assert len(open_dataset("folder", root=tmp_path, split="train")) == 3
+
+
+def test_a_picture_among_frame_folders_hides_none_of_them(tmp_path: Path) -> None:
+    tree(tmp_path / "train", "a/cover.jpg", *(f"a/{video}/{frame}" for video in ("v", "w") for frame in FRAMES))
+    assert sorted(Media([tmp_path / "train"]).names()) == ["a/v", "a/w"]
+    assert sorted(videos_under(tmp_path)) == ["train/a/v", "train/a/w"]
+
+
+def test_frames_are_one_video_whatever_else_is_noted_beside_them(tmp_path: Path) -> None:
+    tree(tmp_path, *(f"v/{frame}" for frame in FRAMES), "v/n_frames", "v/@eaDir/thumb.db", "v/audio.wav")
+    assert Media([tmp_path]).names() == ["v"]
+    assert list(videos_under(tmp_path)) == ["v"]
