@@ -136,9 +136,8 @@ def test_names_that_are_no_text_are_indexed_hashed_and_printed(
 def test_sets_of_half_characters_have_a_hash_and_annotations_of_them_are_refused(root: Path) -> None:
     video = Video(id="\ud800", path=root / "train/c/sound.mp4", labels=(0,))
     assert len(video_set("x", "train", classes=["\udfff"], videos=[video], root=None).hash) == 16
-    (root / "kinetics.json").write_text(
-        '{"labels": ["\\ud83d\\ude00", "a\\\\ud800"],\n "database": {"x": {"subset": "training", "annotations": {}}}}'
-    )
+    entry = '"x": {"subset": "training", "annotations": {}}'
+    (root / "kinetics.json").write_text(f'{{"labels": ["\\ud83d\\ude00", "a\\\\ud800"],\n "database": {{{entry}}}}}')
     assert open_dataset("kinetics", root=root, split="train").classes == ("😀", "a\\ud800")
     (root / "kinetics.json").write_text('{"labels": ["a",\n "b\\uD800"], "database": {}}')
     with pytest.raises(DatasetError, match=r"kinetics\.json:2: \\ud800 alone is half a character"):
