@@ -34,6 +34,10 @@ Results = Annotated[str, typer.Argument(metavar="RESULTS", help="Folder, file, p
 Branch = Annotated[str | None, typer.Option("--branch", help="A branch; the one checked out if not given.")]
 BaselineFolder = Annotated[Path, typer.Option("--folder", help="The folder that holds .vbench; here if not given.")]
 
+Whole = Annotated[
+    bool, typer.Option("--whole", help="Drop kept cases that are not there, for the suite no longer has them.")
+]
+
 baseline_app = typer.Typer(no_args_is_help=True, help="Baselines by branch and kind of machine, kept as files for git.")
 
 ALL_FAULTS = "regression,inconclusive,incomplete"
@@ -126,11 +130,15 @@ def ab(
 
 
 @baseline_app.command("save")
-def save_baseline(results: Results, branch: Branch = None, folder: BaselineFolder = Path()) -> None:
+def save_baseline(
+    results: Results, branch: Branch = None, folder: BaselineFolder = Path(), whole: Whole = False
+) -> None:
     """Keep RESULTS as the baseline of a branch on this kind of machine, and append them to its history."""
     from bench.comparison.baselines import current_branch, save
+    from bench.terminal.console import show_note
 
-    _say_baselines(save(results, branch=branch or current_branch(), root=folder))
+    to = branch or current_branch()
+    _say_baselines(save(results, branch=to, root=folder, is_whole=whole, on_note=show_note))
 
 
 @baseline_app.command("list")
@@ -151,11 +159,13 @@ def promote_baseline(
     source: Annotated[str, typer.Argument(metavar="FROM", help="A branch with baselines.")],
     target: Annotated[str, typer.Argument(metavar="TO", help="The branch that gets them, such as main.")],
     folder: BaselineFolder = Path(),
+    whole: Whole = False,
 ) -> None:
     """Make the baselines of one branch those of another, such as of a branch that was merged."""
     from bench.comparison.baselines import promote
+    from bench.terminal.console import show_note
 
-    _say_baselines(promote(source, target, root=folder))
+    _say_baselines(promote(source, target, root=folder, is_whole=whole, on_note=show_note))
 
 
 def history(
