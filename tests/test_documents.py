@@ -21,6 +21,14 @@ def test_links_to_files_lead_somewhere(document: Path) -> None:
             assert (document.parent / target).exists(), f"{document.name} links to {target}"
 
 
+def test_nobody_is_told_to_install_the_other_project_of_this_name() -> None:
+    """`vbench` on PyPI is not this project: it is installed from a checkout, and its extras by their own names."""
+    told = re.compile(r"pip install (?:[^\n|&;]* )?['\"]?vbench(?![\w./@ -]*@)\b(?!/)")
+    sources = [*(ROOT / "bench").rglob("*.py"), *(ROOT / "suites").rglob("*.yaml"), *ROOT.glob("*.yml"), *DOCUMENTS]
+    found = [f"{path}: {line}" for path in sources for line in told.findall(path.read_text(encoding="utf-8"))]
+    assert not found
+
+
 @pytest.fixture
 def example(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[object]:
     """Imports the example of CONTRIBUTING.md that registers `name`, and forgets it afterwards."""
