@@ -1,6 +1,7 @@
 """`vbench ab` as people call it: real processes in a small repository, and all that can be wrong before them."""
 
 import json
+import os
 import signal
 import subprocess
 from pathlib import Path
@@ -94,6 +95,26 @@ def test_a_side_that_cannot_be_measured_is_exit_3(repository: Path, capsys: pyte
     assert _exit_code(["ab", "HEAD~1", "HEAD", "nets.yaml", "--out", "out"]) == 3
     assert "not today" in capsys.readouterr().err
     assert git(repository, "worktree", "list").count("\n") == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("folder", "code"), [("src", 1), ("packages/nets/src", 3)])
+def test_a_stale_installed_copy_is_not_measured_in_the_place_of_the_working_folder(
+    repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folder: str, code: int
+) -> None:
+    installed = tmp_path / "installed"
+    installed.mkdir()
+    (installed / "nets.py").write_text(PLUGIN)
+    monkeypatch.setenv("PYTHONPATH", f"{os.environ.get('PYTHONPATH', '')}{os.pathsep}{installed}")
+    (repository / folder).mkdir(parents=True)
+    git(repository, "mv", "nets.py", folder)
+    (repository / folder / "nets.py").write_text(PLUGIN)
+    (repository / "nets.yaml").write_text(
+        SUITE.replace("  latency: {max_s: 0.2}\n", "").replace("  latency.p50_ms: {max_rise: 3%}\n", "")
+    )
+    git(repository, "commit", "-q", "-a", "-m", "moved")
+    (repository / folder / "nets.py").write_text(PLUGIN.replace("LAYERS = 1", "LAYERS = 9"))
+    assert _exit_code(["ab", "HEAD", ".", "nets.yaml", "--out", "out"]) == code
 
 
 @pytest.mark.parametrize(
