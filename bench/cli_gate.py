@@ -1,8 +1,10 @@
 """The commands of the gate: compare, ab, baseline, history. What `cli.py` says of heavy imports holds here too."""
 
+import os
 import re
 import signal
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -62,14 +64,7 @@ def compare(
     """Judge HEAD's records against BASE's: same, faster, slower or inconclusive; the exit code decides."""
     from bench.comparison.comparing import compare as compare_records
 
-    outputs = _Outputs(
-        fail_on=_faults(fail_on),
-        write=tuple(write or ()),
-        junit=junit,
-        annotations=annotations,
-        markdown=markdown,
-        as_json=as_json,
-    )
+    outputs = _outputs(fail_on, write or [], junit, annotations=annotations, markdown=markdown, as_json=as_json)
     found = compare_records(base, head, gate=_limits(gate or []), across=across)
     raise typer.Exit(outputs.give(found))
 
@@ -104,14 +99,7 @@ def ab(
     from bench.gating import ab as measure_ab
     from bench.terminal.console import show_note
 
-    outputs = _Outputs(
-        fail_on=_faults(fail_on),
-        write=tuple(write or ()),
-        junit=junit,
-        annotations=annotations,
-        markdown=markdown,
-        as_json=as_json,
-    )
+    outputs = _outputs(fail_on, write or [], junit, annotations=annotations, markdown=markdown, as_json=as_json)
     limits, budget_s = _limits(gate or []), _seconds(budget)
     with _terminated_like_interrupted():
         found = measure_ab(
@@ -203,35 +191,80 @@ def _say_baselines(found: "list[Baseline]") -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class _Outputs:
-    """The forms in which one comparison is given."""
+    """The forms in which one comparison is given; `files` says of which ending each file is."""
 
     fail_on: list[str]
-    write: tuple[Path, ...]
-    junit: Path | None
+    files: Mapping[Path, str]
     annotations: bool
     markdown: bool
     as_json: bool
 
     def give(self, found: "Comparison") -> int:
-        """Write and print what was asked for; the exit code."""
+        """Print, then write what was asked for. The exit code; 3 where only a file that cannot be written is amiss."""
         from bench.comparison import formats
+        from bench.comparison.outcome import EXIT_CODES
+        from bench.terminal.console import show_error
 
         code = found.exit_code(fail_on=self.fail_on)
-        for file in self.write:
-            file.write_text(formats.as_file(found, file.name, fail_on=self.fail_on), encoding="utf-8")
-        if self.junit is not None:
-            self.junit.write_text(formats.as_junit(found, fail_on=self.fail_on), encoding="utf-8")
+        with _reader_may_leave():
+            self._print(found)
+        for file, ending in self.files.items():
+            try:
+                file.write_text(formats.as_file(found, ending, fail_on=self.fail_on), encoding="utf-8")
+            except OSError as error:
+                show_error(f"{file} could not be written: {error.strerror or error}")
+                code = code or EXIT_CODES["incomplete"]
+        return code
+
+    def _print(self, found: "Comparison") -> None:
+        """Standard output holds JSON or Markdown alone; annotations then go to standard error, which GitHub reads."""
+        from bench.comparison import formats
+        from bench.terminal.verdicts import show_comparison
+
         if self.as_json:
             typer.echo(formats.as_json(formats.as_dict(found, fail_on=self.fail_on)), nl=False)
         if self.markdown:
             typer.echo(formats.as_markdown(found), nl=False)
         if self.annotations:
-            typer.echo(formats.as_annotations(found), nl=False)
+            typer.echo(formats.as_annotations(found), nl=False, err=self.as_json or self.markdown)
         if not (self.as_json or self.markdown or self.annotations):
-            from bench.terminal.verdicts import show_comparison
-
             show_comparison(found)
-        return code
+
+
+def _outputs(
+    fail_on: str, write: list[Path], junit: Path | None, *, annotations: bool, markdown: bool, as_json: bool
+) -> _Outputs:
+    """What was asked for, checked before anything is read or measured; InputError for what cannot be given."""
+    from bench.comparison.formats import ending_of
+
+    if as_json and markdown:
+        raise InputError("--json and --markdown cannot both be printed; give one of them a file with --write")
+    files = {file: ending_of(file.name) for file in write} | ({} if junit is None else {junit: ".xml"})
+    for file in files:
+        _check_writable(file)
+    return _Outputs(fail_on=_faults(fail_on), files=files, annotations=annotations, markdown=markdown, as_json=as_json)
+
+
+def _check_writable(file: Path) -> None:
+    """Make the folder of a file that is to be written; InputError where that or the file itself cannot be."""
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{file} cannot be written: its folder cannot be made: {error.strerror}") from None
+    if file.is_dir():
+        raise InputError(f"{file} cannot be written: it is a folder")
+    if not os.access(file if file.exists() else file.parent, os.W_OK):
+        raise InputError(f"{file} cannot be written: this user is not allowed to")
+
+
+@contextmanager
+def _reader_may_leave() -> Iterator[None]:
+    """Whoever reads our output may end first (`| head`): that changes neither the exit code nor the files."""
+    try:
+        yield
+        sys.stdout.flush()
+    except (BrokenPipeError, SystemExit):  # the latter is what rich makes of the former
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _faults(fail_on: str) -> list[str]:

@@ -226,9 +226,14 @@ def _printable(text: str) -> str:
 
 def as_file(comparison: Comparison, name: str, *, fail_on: Collection[str] = FAULTS) -> str:
     """The form that a file's name asks for; InputError where it asks for none."""
-    for ending, written in _ENDINGS.items():
+    return _ENDINGS[ending_of(name)](comparison, fail_on)
+
+
+def ending_of(name: str) -> str:
+    """The ending of a file's name that says what to write there; InputError where it has none of those."""
+    for ending in _ENDINGS:
         if name.endswith(ending):
-            return written(comparison, fail_on)
+            return ending
     raise InputError(f"{name}: what to write is told by the ending; allowed: {', '.join(_ENDINGS)}")
 
 
