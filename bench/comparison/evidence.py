@@ -66,8 +66,12 @@ def change_of_runs(base: Sequence[float], head: Sequence[float]) -> Change:
     is_ratio = bool((old > 0).all() and (new > 0).all())
     if is_ratio:
         old, new = np.log(old), np.log(new)
-    estimate = float(np.median(new) - np.median(old))
-    error, degrees, p = (float(each[0]) for each in welch(old[None], new[None]))
+    how = f"{len(old)} and {len(new)} runs"
+    with np.errstate(over="ignore", invalid="ignore"):
+        estimate = float(np.median(new) - np.median(old))
+        error, degrees, p = (float(each[0]) for each in welch(old[None], new[None]))
+    if not (math.isfinite(estimate) and math.isfinite(error)):
+        return _unsayable(degrees=len(old) + len(new) - 2, how=how)
     low = high = estimate
     if error > 0:
         low, high = (float(each[0]) for each in bootstrap_interval(old[None], new[None], degrees=np.array([degrees])))
@@ -79,7 +83,7 @@ def change_of_runs(base: Sequence[float], head: Sequence[float]) -> Change:
         error=error,
         degrees=degrees,
         p=p,
-        how=f"{len(old)} and {len(new)} runs",
+        how=how,
     )
 
 
@@ -87,13 +91,16 @@ def noise_floor(values: Sequence[float], *, runs: int) -> float:
     """The share by which medians of so many `runs` differ from each other, in 99 of 100 drawn from one side's `values`.
 
     Drawn with replacement on logarithms and widened by sqrt(n / (n - 1)), since so few runs lie closer to their own
-    middle than to the true one. All values must be above 0.
+    middle than to the true one. All values must be above 0. Infinite where no float holds it.
     """
     logs = np.log(np.asarray(values, dtype=np.float64))
     drawn = np.random.default_rng(SEED).choice(logs, size=(2, DRAWS, runs))
     first, second = np.median(drawn, axis=2)
     floor = float(np.quantile(np.abs(first - second), 1 - ALPHA)) * math.sqrt(len(logs) / (len(logs) - 1))
-    return math.expm1(floor)
+    try:
+        return math.expm1(floor)
+    except OverflowError:
+        return math.inf
 
 
 def change_of_pairs(base: Sequence[float], head: Sequence[float]) -> Change:
@@ -104,9 +111,13 @@ def change_of_pairs(base: Sequence[float], head: Sequence[float]) -> Change:
     """
     old, new = np.asarray(base, dtype=np.float64), np.asarray(head, dtype=np.float64)
     is_ratio = bool((old > 0).all() and (new > 0).all())
-    steps = np.log(new) - np.log(old) if is_ratio else new - old
-    estimate, degrees = float(steps.mean()), len(steps) - 1
-    error = float(steps.std(ddof=1)) / math.sqrt(len(steps))
+    how = f"{len(old)} runs a side in turns"
+    with np.errstate(over="ignore", invalid="ignore"):
+        steps = np.log(new) - np.log(old) if is_ratio else new - old
+        estimate, degrees = float(steps.mean()), len(steps) - 1
+        error = float(steps.std(ddof=1)) / math.sqrt(len(steps))
+    if not (math.isfinite(estimate) and math.isfinite(error)):
+        return _unsayable(degrees=degrees, how=how)
     tiny = np.finfo(np.float64).eps * max(1.0, float(np.abs(steps).max()))
     if error <= tiny:
         error, p = 0.0, float(abs(estimate) <= tiny)
@@ -120,8 +131,15 @@ def change_of_pairs(base: Sequence[float], head: Sequence[float]) -> Change:
         error=error,
         degrees=degrees,
         p=p,
-        how=f"{len(steps)} runs a side in turns",
+        how=how,
     ).reaching(0.95)
+
+
+def _unsayable(*, degrees: float, how: str) -> Change:
+    """The change between differences so large that no float holds their spread: anything, and nothing is sure."""
+    return Change(
+        is_ratio=False, estimate=0.0, low=-math.inf, high=math.inf, error=math.inf, degrees=degrees, p=1.0, how=how
+    )
 
 
 def _noncentrality(degrees: float, alpha: float) -> float:
@@ -170,7 +188,8 @@ def welch(base: Values, head: Values) -> tuple[Values, Values, Values]:
     n, m = base.shape[1], head.shape[1]
     old, new = base.var(axis=1, ddof=1) / n, head.var(axis=1, ddof=1) / m
     difference = head.mean(axis=1) - base.mean(axis=1)
-    tiny = np.finfo(np.float64).eps * np.maximum(1.0, np.abs(base).max(axis=1) + np.abs(head).max(axis=1))
+    eps = np.finfo(np.float64).eps
+    tiny = np.maximum(eps, eps * np.abs(base).max(axis=1) + eps * np.abs(head).max(axis=1))
     error = np.sqrt(old + new)
     is_still = error <= tiny
     total = np.where(is_still, 1.0, old + new)

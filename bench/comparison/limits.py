@@ -24,7 +24,7 @@ class RuleLike(Protocol):
     def max_rise(self) -> str | None: ...
 
 
-GateValue = str | RuleLike | Mapping[str, Any]
+GateValue = str | float | RuleLike | Mapping[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,9 +85,9 @@ def limits_of(metric: Metric, rule: Rule | None, *, base: float, noise: float | 
 
 def _rule(name: str, value: GateValue) -> Rule:
     try:
-        if isinstance(value, str):
-            return Rule(worse=parse_threshold(value))
-        given = value if isinstance(value, Mapping) else {"max_drop": value.max_drop, "max_rise": value.max_rise}
+        if isinstance(value, str | int | float):
+            return Rule(worse=_threshold(value))
+        given = value if isinstance(value, Mapping) else _stated(value)
         unknown = sorted(set(given) - {"max_drop", "max_rise"})
         if unknown:
             raise InputError(f"unknown key {unknown[0]!r}; allowed: max_drop, max_rise")
@@ -97,6 +97,12 @@ def _rule(name: str, value: GateValue) -> Rule:
         return Rule(rise=rise, drop=drop)
     except InputError as error:
         raise InputError(f"gate of {name}: {error}") from None
+
+
+def _stated(value: Any) -> Mapping[str, Any]:
+    if not (hasattr(value, "max_drop") and hasattr(value, "max_rise")):
+        raise InputError(f"{value!r} is no limit; allowed: a threshold such as 3%, or max_drop and max_rise")
+    return {"max_drop": value.max_drop, "max_rise": value.max_rise}
 
 
 def _threshold(text: Any) -> Threshold | None:
