@@ -173,7 +173,7 @@ def history(
     from bench.terminal.console import as_json as print_json
 
     files = given or history_files(branch or current_branch(), root=folder)
-    found = history_of(read_records(files), metric, case)
+    found = history_of(read_records(files), metric, case, repository=folder)
     if as_json:
         print_json({**asdict(found), "case": found.case.title, "id": found.case.id})
     else:

@@ -29,7 +29,7 @@ from bench.store import Source, read_records
 PREFIX = "baseline:"
 BASELINES, HISTORY = Path(".vbench/baselines"), Path(".vbench/history")
 ANY = "any"
-KEPT_STATE = ("commit", "is_dirty", "cpu_governor", "container")
+KEPT_STATE = ("commit", "committed_at", "is_dirty", "cpu_governor", "container")
 KEPT_DETAILS = ("protocol", "measure_versions", "parity")
 ANSWERS = ".answers"
 Place = tuple[str, str]
