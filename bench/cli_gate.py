@@ -25,7 +25,9 @@ Across = Annotated[bool, typer.Option("--across", help="Compare unlike environme
 FailOn = Annotated[str, typer.Option("--fail-on", help="Which of regression, inconclusive, incomplete fail; or none.")]
 Write = Annotated[
     list[Path] | None,
-    typer.Option("--write", metavar="FILE", help="Also write .md, .json, .xml, .smaller.json or .bigger.json."),
+    typer.Option(
+        "--write", metavar="FILE", help="Also write .md, .json, .xml; .smaller.json, .bigger.json or .bencher.json."
+    ),
 ]
 Junit = Annotated[Path | None, typer.Option("--junit", metavar="FILE", help="Also write JUnit XML.")]
 Annotations = Annotated[bool, typer.Option("--annotations", help="Print GitHub annotations.")]
@@ -203,14 +205,19 @@ class _Outputs:
         """Print, then write what was asked for. The exit code; 3 where only a file that cannot be written is amiss."""
         from bench.comparison import formats
         from bench.comparison.outcome import EXIT_CODES
-        from bench.terminal.console import show_error
+        from bench.terminal.console import show_error, show_note
 
         code = found.exit_code(fail_on=self.fail_on)
         with _reader_may_leave():
             self._print(found)
         for file, ending in self.files.items():
+            text = formats.as_file(found, ending, fail_on=self.fail_on)
             try:
-                file.write_text(formats.as_file(found, ending, fail_on=self.fail_on), encoding="utf-8")
+                if text is None:
+                    file.unlink(missing_ok=True)
+                    show_note(f"{file} is not written: there is nothing that it could hold")
+                else:
+                    file.write_text(text, encoding="utf-8")
             except OSError as error:
                 show_error(f"{file} could not be written: {error.strerror or error}")
                 code = code or EXIT_CODES["incomplete"]

@@ -67,11 +67,31 @@ def read_rules(gate: Mapping[str, GateValue]) -> dict[str, Rule]:
 
 
 def rule_for(metric: Metric, rules: Mapping[str, Rule]) -> tuple[str, Rule] | None:
-    """The rule of a metric: by its key with labels, then by its name, then by the first pattern that fits."""
+    """The rule of a metric: by its key with labels, then by its name, then by the first pattern that fits.
+
+    A pattern passes over metrics to which its limit cannot apply; a rule that names one must apply.
+    """
     for name in (metric.key, metric.name):
         if name in rules:
             return name, rules[name]
-    return next(((p, r) for p, r in rules.items() if fnmatchcase(metric.name, p) or fnmatchcase(metric.key, p)), None)
+    return next(((p, r) for p, r in rules.items() if _is_of(metric, p) and _applies(r, metric)), None)
+
+
+def _is_of(metric: Metric, pattern: str) -> bool:
+    return fnmatchcase(metric.name, pattern) or fnmatchcase(metric.key, pattern)
+
+
+def _applies(rule: Rule, metric: Metric) -> bool:
+    """Whether the metric says which direction is worse, where the rule does not, and has a unit that the limits fit."""
+    if rule.worse is not None and metric.better is None:
+        return False
+    try:
+        for limit in (rule.worse, rule.rise, rule.drop):
+            if limit is not None:
+                limit.in_unit(metric.unit, base=1.0, noise=1.0)
+    except InputError:
+        return False
+    return True
 
 
 def limits_of(metric: Metric, rule: Rule | None, *, base: float, noise: float | None = None) -> Limits:

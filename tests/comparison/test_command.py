@@ -126,6 +126,16 @@ def test_a_verdict_is_printed_though_a_file_cannot_be_written(
     assert other.is_file()
 
 
+def test_entries_that_are_none_leave_no_file_not_even_an_old_one(
+    stored: Callable[..., str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    base, head, file = stored("base", 1.0), stored("head", 1.1), tmp_path / "a.bigger.json"
+    file.write_text("[]")
+    assert _exit_code(["compare", base, head, "--write", str(file)]) == 1
+    assert not file.exists()
+    assert "a.bigger.json is not written" in capsys.readouterr().err
+
+
 def test_what_machines_read_is_alone_on_standard_output(
     stored: Callable[..., str], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -140,8 +150,7 @@ def test_what_machines_read_is_alone_on_standard_output(
     assert "::error" not in printed.out
 
 
-@pytest.mark.parametrize(("factor", "code"), [(1.0, 0), (1.1, 1)])
-@pytest.mark.parametrize("form", [[], ["--json"]])
+@pytest.mark.parametrize(("factor", "code", "form"), [(1.0, 0, []), (1.1, 1, ["--json"])])
 def test_a_reader_that_leaves_early_changes_no_exit_code(
     stored: Callable[..., str], tmp_path: Path, factor: float, code: int, form: list[str]
 ) -> None:
