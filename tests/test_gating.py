@@ -89,15 +89,6 @@ def test_a_slower_head_is_found_in_real_processes(repository: Path, capsys: pyte
 
 
 @pytest.mark.slow
-def test_a_side_that_cannot_be_measured_is_exit_3(repository: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (repository / "nets.py").write_text("raise RuntimeError('not today')\n")
-    git(repository, "commit", "-q", "-a", "-m", "broken")
-    assert _exit_code(["ab", "HEAD~1", "HEAD", "nets.yaml", "--out", "out"]) == 3
-    assert "not today" in capsys.readouterr().err
-    assert git(repository, "worktree", "list").count("\n") == 0
-
-
-@pytest.mark.slow
 @pytest.mark.parametrize(("folder", "code"), [("src", 1), ("packages/nets/src", 3)])
 def test_a_stale_installed_copy_is_not_measured_in_the_place_of_the_working_folder(
     repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folder: str, code: int
@@ -115,6 +106,15 @@ def test_a_stale_installed_copy_is_not_measured_in_the_place_of_the_working_fold
     git(repository, "commit", "-q", "-a", "-m", "moved")
     (repository / folder / "nets.py").write_text(PLUGIN.replace("LAYERS = 1", "LAYERS = 9"))
     assert _exit_code(["ab", "HEAD", ".", "nets.yaml", "--out", "out"]) == code
+
+
+@pytest.mark.slow
+def test_a_side_that_cannot_be_measured_is_exit_3(repository: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (repository / "nets.py").write_text("raise RuntimeError('not today')\n")
+    git(repository, "commit", "-q", "-a", "-m", "broken")
+    assert _exit_code(["ab", "HEAD~1", "HEAD", "nets.yaml", "--out", "out"]) == 3
+    assert "not today" in capsys.readouterr().err
+    assert git(repository, "worktree", "list").count("\n") == 0
 
 
 @pytest.mark.parametrize(

@@ -4,9 +4,10 @@ This module imports numpy, so the rest of the gate imports it only once there is
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, wraps
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +21,7 @@ POWER = 0.8
 DRAWS = 4000
 SEED = 20260101
 MANY = 1e9
+LARGEST_SQUARED = 1e150
 
 Values = NDArray[np.float64]
 
@@ -56,6 +58,35 @@ class Change:
         return (half / room) ** 2 if room > 0 else math.inf
 
 
+def _within_floats(change_of: Callable[..., Change]) -> Callable[..., Change]:
+    """Of values whose squares no float holds, and which have no logarithms, anything may be the change.
+
+    Numbers of that size, which no measurement gives but a file may hold, are then neither a fault of ours nor certain.
+    """
+
+    @wraps(change_of)
+    def checked(base: Sequence[Any], head: Sequence[Any], **given: Any) -> Change:
+        values = np.concatenate([np.hstack(base), np.hstack(head)])
+        if float(np.abs(values).max()) <= LARGEST_SQUARED or float(values.min()) > 0:
+            with np.errstate(over="ignore", invalid="ignore"):
+                found = change_of(base, head, **given)
+            if math.isfinite(found.estimate) and math.isfinite(found.error):
+                return found
+        return Change(
+            is_ratio=False,
+            estimate=0.0,
+            low=-math.inf,
+            high=math.inf,
+            error=math.inf,
+            degrees=len(base) + len(head) - 2,
+            p=1.0,
+            how=f"{len(base)} and {len(head)} runs",
+        )
+
+    return checked
+
+
+@_within_floats
 def change_of_runs(base: Sequence[float], head: Sequence[float]) -> Change:
     """Change between independent runs, one value each, at least two a side. Ratio of medians where all are above 0.
 
@@ -66,12 +97,8 @@ def change_of_runs(base: Sequence[float], head: Sequence[float]) -> Change:
     is_ratio = bool((old > 0).all() and (new > 0).all())
     if is_ratio:
         old, new = np.log(old), np.log(new)
-    how = f"{len(old)} and {len(new)} runs"
-    with np.errstate(over="ignore", invalid="ignore"):
-        estimate = float(np.median(new) - np.median(old))
-        error, degrees, p = (float(each[0]) for each in welch(old[None], new[None]))
-    if not (math.isfinite(estimate) and math.isfinite(error)):
-        return _unsayable(degrees=len(old) + len(new) - 2, how=how)
+    estimate = float(np.median(new) - np.median(old))
+    error, degrees, p = (float(each[0]) for each in welch(old[None], new[None]))
     low = high = estimate
     if error > 0:
         low, high = (float(each[0]) for each in bootstrap_interval(old[None], new[None], degrees=np.array([degrees])))
@@ -83,7 +110,7 @@ def change_of_runs(base: Sequence[float], head: Sequence[float]) -> Change:
         error=error,
         degrees=degrees,
         p=p,
-        how=how,
+        how=f"{len(old)} and {len(new)} runs",
     )
 
 
@@ -103,6 +130,7 @@ def noise_floor(values: Sequence[float], *, runs: int) -> float:
         return math.inf
 
 
+@_within_floats
 def change_of_pairs(base: Sequence[float], head: Sequence[float]) -> Change:
     """Change between runs that were neighbours in time, at least two pairs: the mean over pairs of head against base.
 
@@ -111,13 +139,9 @@ def change_of_pairs(base: Sequence[float], head: Sequence[float]) -> Change:
     """
     old, new = np.asarray(base, dtype=np.float64), np.asarray(head, dtype=np.float64)
     is_ratio = bool((old > 0).all() and (new > 0).all())
-    how = f"{len(old)} runs a side in turns"
-    with np.errstate(over="ignore", invalid="ignore"):
-        steps = np.log(new) - np.log(old) if is_ratio else new - old
-        estimate, degrees = float(steps.mean()), len(steps) - 1
-        error = float(steps.std(ddof=1)) / math.sqrt(len(steps))
-    if not (math.isfinite(estimate) and math.isfinite(error)):
-        return _unsayable(degrees=degrees, how=how)
+    steps = np.log(new) - np.log(old) if is_ratio else new - old
+    estimate, degrees = float(steps.mean()), len(steps) - 1
+    error = float(steps.std(ddof=1)) / math.sqrt(len(steps))
     tiny = np.finfo(np.float64).eps * max(1.0, float(np.abs(steps).max()))
     if error <= tiny:
         error, p = 0.0, float(abs(estimate) <= tiny)
@@ -131,15 +155,8 @@ def change_of_pairs(base: Sequence[float], head: Sequence[float]) -> Change:
         error=error,
         degrees=degrees,
         p=p,
-        how=how,
+        how=f"{len(steps)} runs a side in turns",
     ).reaching(0.95)
-
-
-def _unsayable(*, degrees: float, how: str) -> Change:
-    """The change between differences so large that no float holds their spread: anything, and nothing is sure."""
-    return Change(
-        is_ratio=False, estimate=0.0, low=-math.inf, high=math.inf, error=math.inf, degrees=degrees, p=1.0, how=how
-    )
 
 
 def _noncentrality(degrees: float, alpha: float) -> float:

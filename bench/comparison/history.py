@@ -69,13 +69,13 @@ def history_of(records: Iterable[Record], metric: str, case: str, *, repository:
     of_case = _of_case([record for record in records if record.is_good], case)
     key = _key(of_case, metric)
     known = [(record, found) for record in of_case if (found := record.metric(key)) and metric_values([found])]
-    of_commits = [(record, found) for record, found in known if record.environment.state.get("commit")]
-    dated = [(record, found) for record, found in of_commits if not record.environment.state.get("is_dirty")]
-    machines = {fingerprint_of(record) for record, found in dated if not found.is_exact}
+    machines = {fingerprint_of(record) for record, found in known if not found.is_exact}
     if len(machines) > 1:
         raise InputError(
             f"{case}: its records are of {len(machines)} kinds of machine; name the files of one with --from"
         )
+    of_commits = [(record, found) for record, found in known if record.environment.state.get("commit")]
+    dated = [(record, found) for record, found in of_commits if not record.environment.state.get("is_dirty")]
     moments, order = _ordered(_moments(dated), dated, repository)
     sample = known[-1][1]
     values = [moment.value for moment in moments]
