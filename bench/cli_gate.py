@@ -1,8 +1,10 @@
 """The commands of the gate: compare, ab, baseline, history. What `cli.py` says of heavy imports holds here too."""
 
+import os
 import re
 import signal
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -23,7 +25,9 @@ Across = Annotated[bool, typer.Option("--across", help="Compare unlike environme
 FailOn = Annotated[str, typer.Option("--fail-on", help="Which of regression, inconclusive, incomplete fail; or none.")]
 Write = Annotated[
     list[Path] | None,
-    typer.Option("--write", metavar="FILE", help="Also write .md, .json, .xml, .smaller.json or .bigger.json."),
+    typer.Option(
+        "--write", metavar="FILE", help="Also write .md, .json, .xml; .smaller.json, .bigger.json or .bencher.json."
+    ),
 ]
 Junit = Annotated[Path | None, typer.Option("--junit", metavar="FILE", help="Also write JUnit XML.")]
 Annotations = Annotated[bool, typer.Option("--annotations", help="Print GitHub annotations.")]
@@ -33,6 +37,10 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")
 Results = Annotated[str, typer.Argument(metavar="RESULTS", help="Folder, file, pattern or git:REF[:path] of records.")]
 Branch = Annotated[str | None, typer.Option("--branch", help="A branch; the one checked out if not given.")]
 BaselineFolder = Annotated[Path, typer.Option("--folder", help="The folder that holds .vbench; here if not given.")]
+
+Whole = Annotated[
+    bool, typer.Option("--whole", help="Drop kept cases that are not there, for the suite no longer has them.")
+]
 
 baseline_app = typer.Typer(no_args_is_help=True, help="Baselines by branch and kind of machine, kept as files for git.")
 
@@ -58,14 +66,7 @@ def compare(
     """Judge HEAD's records against BASE's: same, faster, slower or inconclusive; the exit code decides."""
     from bench.comparison.comparing import compare as compare_records
 
-    outputs = _Outputs(
-        fail_on=_faults(fail_on),
-        write=tuple(write or ()),
-        junit=junit,
-        annotations=annotations,
-        markdown=markdown,
-        as_json=as_json,
-    )
+    outputs = _outputs(fail_on, write or [], junit, annotations=annotations, markdown=markdown, as_json=as_json)
     found = compare_records(base, head, gate=_limits(gate or []), across=across)
     raise typer.Exit(outputs.give(found))
 
@@ -100,14 +101,7 @@ def ab(
     from bench.gating import ab as measure_ab
     from bench.terminal.console import show_note
 
-    outputs = _Outputs(
-        fail_on=_faults(fail_on),
-        write=tuple(write or ()),
-        junit=junit,
-        annotations=annotations,
-        markdown=markdown,
-        as_json=as_json,
-    )
+    outputs = _outputs(fail_on, write or [], junit, annotations=annotations, markdown=markdown, as_json=as_json)
     limits, budget_s = _limits(gate or []), _seconds(budget)
     with _terminated_like_interrupted():
         found = measure_ab(
@@ -126,11 +120,15 @@ def ab(
 
 
 @baseline_app.command("save")
-def save_baseline(results: Results, branch: Branch = None, folder: BaselineFolder = Path()) -> None:
+def save_baseline(
+    results: Results, branch: Branch = None, folder: BaselineFolder = Path(), whole: Whole = False
+) -> None:
     """Keep RESULTS as the baseline of a branch on this kind of machine, and append them to its history."""
     from bench.comparison.baselines import current_branch, save
+    from bench.terminal.console import show_note
 
-    _say_baselines(save(results, branch=branch or current_branch(), root=folder))
+    to = branch or current_branch()
+    _say_baselines(save(results, branch=to, root=folder, is_whole=whole, on_note=show_note))
 
 
 @baseline_app.command("list")
@@ -151,11 +149,13 @@ def promote_baseline(
     source: Annotated[str, typer.Argument(metavar="FROM", help="A branch with baselines.")],
     target: Annotated[str, typer.Argument(metavar="TO", help="The branch that gets them, such as main.")],
     folder: BaselineFolder = Path(),
+    whole: Whole = False,
 ) -> None:
     """Make the baselines of one branch those of another, such as of a branch that was merged."""
     from bench.comparison.baselines import promote
+    from bench.terminal.console import show_note
 
-    _say_baselines(promote(source, target, root=folder))
+    _say_baselines(promote(source, target, root=folder, is_whole=whole, on_note=show_note))
 
 
 def history(
@@ -175,7 +175,7 @@ def history(
     from bench.terminal.console import as_json as print_json
 
     files = given or history_files(branch or current_branch(), root=folder)
-    found = history_of(read_records(files), metric, case)
+    found = history_of(read_records(files), metric, case, repository=folder)
     if as_json:
         print_json({**asdict(found), "case": found.case.title, "id": found.case.id})
     else:
@@ -193,35 +193,85 @@ def _say_baselines(found: "list[Baseline]") -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class _Outputs:
-    """The forms in which one comparison is given."""
+    """The forms in which one comparison is given; `files` says of which ending each file is."""
 
     fail_on: list[str]
-    write: tuple[Path, ...]
-    junit: Path | None
+    files: Mapping[Path, str]
     annotations: bool
     markdown: bool
     as_json: bool
 
     def give(self, found: "Comparison") -> int:
-        """Write and print what was asked for; the exit code."""
+        """Print, then write what was asked for. The exit code; 3 where only a file that cannot be written is amiss."""
         from bench.comparison import formats
+        from bench.comparison.outcome import EXIT_CODES
+        from bench.terminal.console import show_error, show_note
 
         code = found.exit_code(fail_on=self.fail_on)
-        for file in self.write:
-            file.write_text(formats.as_file(found, file.name, fail_on=self.fail_on), encoding="utf-8")
-        if self.junit is not None:
-            self.junit.write_text(formats.as_junit(found, fail_on=self.fail_on), encoding="utf-8")
+        with _reader_may_leave():
+            self._print(found)
+        for file, ending in self.files.items():
+            text = formats.as_file(found, ending, fail_on=self.fail_on)
+            try:
+                if text is None:
+                    file.unlink(missing_ok=True)
+                    show_note(f"{file} is not written: there is nothing that it could hold")
+                else:
+                    file.write_text(text, encoding="utf-8")
+            except OSError as error:
+                show_error(f"{file} could not be written: {error.strerror or error}")
+                code = code or EXIT_CODES["incomplete"]
+        return code
+
+    def _print(self, found: "Comparison") -> None:
+        """Standard output holds JSON or Markdown alone; annotations then go to standard error, which GitHub reads."""
+        from bench.comparison import formats
+        from bench.terminal.verdicts import show_comparison
+
         if self.as_json:
             typer.echo(formats.as_json(formats.as_dict(found, fail_on=self.fail_on)), nl=False)
         if self.markdown:
             typer.echo(formats.as_markdown(found), nl=False)
         if self.annotations:
-            typer.echo(formats.as_annotations(found), nl=False)
+            typer.echo(formats.as_annotations(found), nl=False, err=self.as_json or self.markdown)
         if not (self.as_json or self.markdown or self.annotations):
-            from bench.terminal.verdicts import show_comparison
-
             show_comparison(found)
-        return code
+
+
+def _outputs(
+    fail_on: str, write: list[Path], junit: Path | None, *, annotations: bool, markdown: bool, as_json: bool
+) -> _Outputs:
+    """What was asked for, checked before anything is read or measured; InputError for what cannot be given."""
+    from bench.comparison.formats import ending_of
+
+    if as_json and markdown:
+        raise InputError("--json and --markdown cannot both be printed; give one of them a file with --write")
+    files = {file: ending_of(file.name) for file in write} | ({} if junit is None else {junit: ".xml"})
+    for file in files:
+        _check_writable(file)
+    return _Outputs(fail_on=_faults(fail_on), files=files, annotations=annotations, markdown=markdown, as_json=as_json)
+
+
+def _check_writable(file: Path) -> None:
+    """Make the folder of a file that is to be written; InputError where that or the file itself cannot be."""
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{file} cannot be written: its folder cannot be made: {error.strerror}") from None
+    if file.is_dir():
+        raise InputError(f"{file} cannot be written: it is a folder")
+    if not os.access(file if file.exists() else file.parent, os.W_OK):
+        raise InputError(f"{file} cannot be written: this user is not allowed to")
+
+
+@contextmanager
+def _reader_may_leave() -> Iterator[None]:
+    """Whoever reads our output may end first (`| head`): that changes neither the exit code nor the files."""
+    try:
+        yield
+        sys.stdout.flush()
+    except (BrokenPipeError, SystemExit):  # the latter is what rich makes of the former
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _faults(fail_on: str) -> list[str]:

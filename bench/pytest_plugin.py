@@ -146,12 +146,13 @@ def _headlines(records: "Sequence[Record]", metric: str) -> list[str]:
     return [m.key for m in directed if m.samples] or [m.key for m in directed]
 
 
+def _names(key: str) -> tuple[str, str, str]:
+    """What a metric may be called: by its measure, its name, and its key, which has the labels too."""
+    return key.partition(".")[0], key.partition("{")[0], key
+
+
 def _conclude(comparison: "Comparison", metric: str, *, is_gated: bool) -> None:
-    rows = [
-        row
-        for row in comparison.rows
-        if row.is_deciding and (is_gated or metric in (row.metric.partition(".")[0], row.metric.partition("{")[0]))
-    ]
+    rows = [row for row in comparison.rows if row.is_deciding and (is_gated or metric in _names(row.metric))]
     told = "\n".join(f"{row.verdict}: {row.metric} of {row.case}: {row.reason}" for row in rows)
     if not rows or comparison.exit_code(fail_on=["incomplete"]):
         pytest.fail("\n".join(["incomplete: nothing to judge by", *comparison.unmeasured, told]).strip())

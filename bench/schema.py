@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import re
 from typing import Annotated, Any, Literal, get_args
 
@@ -160,7 +161,7 @@ class Case(Frozen):
     point: Point
     measures: dict[str, dict[str, Json]]
     runs: int = Field(default=1, ge=1)
-    timeout_s: float = Field(default=3600.0, gt=0)
+    timeout_s: float = Field(default=3600.0, gt=0, allow_inf_nan=False)
     plugins: tuple[str, ...] = ()
 
     @property
@@ -179,6 +180,8 @@ class Case(Frozen):
 class Metric(Frozen):
     """One value with name (`measure.quantity_unit`), unit and better direction. Unknown is None with a `note`.
 
+    A value that is not finite is unknown, an interval with such an end is None, and such samples are left out: no file
+    could hold them, and nothing could be made of them. The note says so, unless it gave a reason before.
     `samples` are the raw values behind a sampled metric, in `unit`; `interval` is its 95 % interval. Where the run took
     turns with another, `turns` has the number of each sample's turn, which is that of the other's turn beside it.
     """
@@ -195,11 +198,49 @@ class Metric(Frozen):
     stopped_because: str | None = None
     note: str | None = None
 
+    @model_validator(mode="before")
+    @classmethod
+    def _only_finite(cls, given: Any) -> Any:
+        return _made_finite(given) if isinstance(given, dict) else given
+
     @property
     def key(self) -> str:
         """`throughput.clips_per_s{batch=8}`."""
         labels = ",".join(f"{k}={v}" for k, v in sorted(self.labels.items()))
         return f"{self.name}{{{labels}}}" if labels else self.name
+
+
+def _made_finite(given: dict[str, Any]) -> dict[str, Any]:
+    """Fields of a metric without what is not finite; older files hold null in the place of such ends and samples."""
+    interval, samples = given.get("interval"), given.get("samples") or ()
+    mended: dict[str, Any] = {}
+    lost = []
+    if given.get("value") is not None and not _is_finite(given["value"]):
+        mended["value"] = None
+        lost += [] if given.get("note") else ["the value is not a finite number"]
+    if interval is not None and not all(map(_is_finite, interval)):
+        mended["interval"] = None
+        lost.append("the interval is not finite")
+    if not all(map(_is_finite, samples)):
+        kept = [place for place, sample in enumerate(samples) if _is_finite(sample)]
+        mended["samples"] = [samples[place] for place in kept]
+        if turns := given.get("turns"):
+            mended["turns"] = [turns[place] for place in kept if place < len(turns)]
+        lost.append(f"{len(samples) - len(kept)} of {len(samples)} samples are not finite")
+    if not mended:
+        return given
+    notes = [given["note"], *lost] if given.get("note") else lost
+    return {**given, **mended, "note": "; ".join(notes)}
+
+
+def _is_finite(value: Any) -> bool:
+    """Whether a float holds this number; what is none is left to the validation of its type."""
+    try:
+        return value is not None and math.isfinite(value)
+    except OverflowError:
+        return False
+    except TypeError:
+        return True
 
 
 class Warned(Frozen):

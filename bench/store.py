@@ -100,9 +100,17 @@ def read_records(source: Source) -> list[Record]:
 
 
 def read_suite_facts(folder: str | Path) -> dict[str, Json]:
-    """What `RecordStore.write_suite` kept in this results folder; empty if there is nothing."""
+    """What `RecordStore.write_suite` kept in this results folder; empty if there is nothing.
+
+    StoreError for a file that is not of that form: a gate that stands there must not be lost in silence.
+    """
     file = Path(folder) / SUITE_FACTS
-    facts: dict[str, Json] = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    try:
+        facts = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    except ValueError as error:
+        raise StoreError(f"{file} cannot be read: {error}; run the suite again, or remove it") from None
+    if not isinstance(facts, dict) or not isinstance(facts.get("gate") or {}, dict):
+        raise StoreError(f"{file} is not what a suite leaves in its results; run the suite again, or remove it")
     return facts
 
 

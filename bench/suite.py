@@ -90,7 +90,7 @@ class SuiteFile(_Strict):
     measure: Annotated[dict[str, dict[str, Any] | None], Field(min_length=1)]
     ablate: Ablation | None = None
     repeat: int | None = Field(default=None, ge=1, le=1000)
-    timeout_s: float = Field(default=3600, gt=0)
+    timeout_s: float = Field(default=3600, gt=0, allow_inf_nan=False)
     gate: dict[str, GateRule] = {}
     small: dict[str, Any] = {}
 

@@ -61,7 +61,7 @@ class Threshold:
                 raise InputError(f"the noise of base is not known; give an amount, such as 3%, in the place of {self}")
             return abs(base) * self.amount * noise
         if self.unit == "%":
-            return abs(base) * self.amount / 100
+            return abs(base) * (self.amount / 100)
         if not self.unit or self.unit == unit:
             return self.amount
         kind, size = UNITS[self.unit]

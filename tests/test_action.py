@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 import xml.etree.ElementTree as ET
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -62,29 +63,38 @@ def repository(tmp_path: Path) -> Path:
     return folder
 
 
-def run_action(repository: Path, **inputs: str) -> tuple[int, str, str]:
-    """The exit code of the step that ends the action, its outputs and the summary."""
+def run_action(repository: Path, *, programs: Path | None = None, **inputs: str) -> tuple[int, str, str]:
+    """The exit code of the step that ends the action, its outputs, and the summary or else what was printed.
+
+    `programs` is a folder whose programs go before those of the machine.
+    """
     action: dict[str, Any] = read_yaml(ACTION).data
     given = {name: str(each.get("default", "")) for name, each in action["inputs"].items()} | inputs
     assert given.keys() == action["inputs"].keys(), "an input that the action does not have"
     output, summary = (repository.parent / name for name in ("output.txt", "summary.md"))
-    files = {"GITHUB_OUTPUT": str(output), "GITHUB_STEP_SUMMARY": str(summary)}
-    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-    environment = {**os.environ, **files, "PATH": path, "XDG_CACHE_HOME": str(repository.parent / "cache")}
+    files = {
+        "GITHUB_OUTPUT": str(output),
+        "GITHUB_STEP_SUMMARY": str(summary),
+        "GITHUB_ACTION_PATH": str(ACTION.parent),
+    }
+    folders = [*([] if programs is None else [str(programs)]), str(Path(sys.executable).parent), os.environ["PATH"]]
+    files["GITHUB_ACTION_PATH"] = str(ACTION.parent)
+    variables = {"PATH": os.pathsep.join(folders), "XDG_CACHE_HOME": str(repository.parent / "cache")}
     for step in action["runs"]["steps"]:
         if not _is_due(step.get("if"), given):
             continue
-        variables = {name: _filled(text, given) for name, text in (step.get("env") or {}).items()}
+        own = {name: _filled(text, given) for name, text in (step.get("env") or {}).items()}
         done = subprocess.run(
             ["bash", "--noprofile", "--norc", "-eo", "pipefail", "-c", step["run"]],
             cwd=repository,
-            env={**environment, **variables},
+            env={**os.environ, **files, **variables, **own},
             capture_output=True,
             text=True,
         )
         if done.returncode:
             break
-    return done.returncode, output.read_text(), summary.read_text() if summary.is_file() else done.stderr
+    said = summary.read_text() if summary.is_file() else done.stdout + done.stderr
+    return done.returncode, output.read_text() if output.is_file() else "", said
 
 
 def _filled(text: str, given: dict[str, str]) -> str:
@@ -103,7 +113,7 @@ def _is_due(condition: str | None, given: dict[str, str]) -> bool:
 @pytest.mark.slow
 def test_base_and_head_are_measured_in_one_job(repository: Path) -> None:
     code, outputs, summary = run_action(
-        repository, **{"suite": "counts.yaml", "base-ref": "HEAD~1", "install": "", "budget": "2m"}
+        repository, **{"suite": "counts.yaml", "base-ref": "HEAD~1", "install": "none", "budget": "2m"}
     )
     assert code == 1, summary
     assert outputs == "exit-code=1\n"
@@ -116,7 +126,10 @@ def test_base_and_head_are_measured_in_one_job(repository: Path) -> None:
 
 @pytest.mark.slow
 def test_head_is_measured_and_compared_with_records_that_are_kept(repository: Path) -> None:
-    first = {"suite": "counts.yaml", "base": "vbench-gate/head", "install": ""}
+    kept = [str(Path(sys.executable).parent / "vbench"), "run", "counts.yaml", "--out", "kept"]
+    environment = {**os.environ, "XDG_CACHE_HOME": str(repository.parent / "cache")}
+    subprocess.run(kept, cwd=repository, env=environment, check=True, capture_output=True)
+    first = {"suite": "counts.yaml", "base": "kept", "install": "none"}
     assert run_action(repository, **first)[0] == 0
     code, outputs, summary = run_action(repository, **{**first, "gate": "params.totl=1%\nparams.total=1%"})
     assert (code, outputs.splitlines()[-1]) == (3, "exit-code=3"), summary
@@ -124,7 +137,88 @@ def test_head_is_measured_and_compared_with_records_that_are_kept(repository: Pa
 
 @pytest.mark.slow
 def test_what_cannot_be_measured_is_exit_2_or_3_and_never_a_regression(repository: Path) -> None:
-    broken = {"suite": "counts.yaml", "base-ref": "no-such-branch", "install": ""}
+    broken = {"suite": "counts.yaml", "base-ref": "no-such-branch", "install": "none"}
     code, outputs, said = run_action(repository, **broken)
     assert (code, outputs) == (2, "exit-code=2\n")
     assert "no-such-branch" in said
+
+
+@pytest.fixture
+def programs(tmp_path: Path) -> Callable[..., Path]:
+    """A folder with programs of these names that note how they were called and do as the given lines say."""
+
+    def make(**lines: str) -> Path:
+        folder = tmp_path / "programs"
+        folder.mkdir()
+        for name, text in lines.items():
+            file = folder / name
+            file.write_text(f'#!/bin/bash\necho "$0 $*" >> {tmp_path}/called.txt\n{text}\n')
+            file.chmod(0o755)
+        return folder
+
+    return make
+
+
+OURS = 'case "$1 $2" in "ab --help") echo "--budget TEXT" ;; "run "*) exit {run} ;; *) exit {judged} ;; esac'
+
+
+def called(folder: Path) -> list[str]:
+    lines = (folder / "called.txt").read_text().splitlines()
+    return [line.removeprefix(f"{folder}/programs/") for line in lines]
+
+
+def test_without_more_words_this_very_checkout_is_installed(
+    repository: Path, tmp_path: Path, programs: Callable[..., Path]
+) -> None:
+    folder = programs(python3="", vbench=OURS.format(run=0, judged=1))
+    assert run_action(repository, programs=folder, suite="counts.yaml", base="kept")[:2] == (1, "exit-code=1\n")
+    assert called(tmp_path)[0] == f"python3 -m pip install --quiet {ACTION.parent}"
+    assert (ACTION.parent / "pyproject.toml").is_file()
+
+
+@pytest.mark.parametrize(
+    ("install", "expected"), [("none", []), ("vbench @ git+https://x", ["vbench @ git+https://x"])]
+)
+def test_what_is_installed_can_be_said(
+    repository: Path, tmp_path: Path, programs: Callable[..., Path], install: str, expected: list[str]
+) -> None:
+    folder = programs(python3="", vbench=OURS.format(run=0, judged=0))
+    assert run_action(repository, programs=folder, suite="counts.yaml", base="kept", install=install)[0] == 0
+    installed = [line for line in called(tmp_path) if line.startswith("python3")]
+    assert installed == [f"python3 -m pip install --quiet {each}" for each in expected]
+
+
+@pytest.mark.parametrize(
+    ("python3", "vbench", "said"),
+    [
+        ("exit 1", "", "could not be installed"),
+        ("", "exit 0", "not this project's"),
+        ("", "exit 2", "not this project's"),
+    ],
+)
+def test_a_set_up_that_broke_is_exit_3_and_nothing_is_judged(
+    repository: Path, tmp_path: Path, programs: Callable[..., Path], python3: str, vbench: str, said: str
+) -> None:
+    folder = programs(python3=python3, vbench=vbench)
+    code, outputs, printed = run_action(repository, programs=folder, suite="counts.yaml", base="kept")
+    assert (code, outputs) == (3, "exit-code=3\n")
+    assert "::error title=vbench gate::" in printed
+    assert said in printed
+    assert not [line for line in called(tmp_path) if line.startswith(("vbench run", "vbench compare"))]
+
+
+@pytest.mark.parametrize(("run", "is_judged"), [(0, True), (3, True), (1, False), (2, False), (70, False)])
+def test_only_a_case_that_failed_is_left_to_the_comparison(
+    repository: Path, tmp_path: Path, programs: Callable[..., Path], run: int, is_judged: bool
+) -> None:
+    folder = programs(python3="", vbench=OURS.format(run=run, judged=0))
+    code, outputs, _ = run_action(repository, programs=folder, suite="counts.yaml", base="kept")
+    assert (code, outputs) == ((0, "exit-code=0\n") if is_judged else (run, f"exit-code={run}\n"))
+    assert is_judged == any(line.startswith("vbench compare") for line in called(tmp_path))
+
+
+def test_the_actions_output_is_that_of_the_step_that_ended_it() -> None:
+    action: dict[str, Any] = read_yaml(ACTION).data
+    value = action["outputs"]["exit-code"]["value"]
+    steps = {step.get("id") for step in action["runs"]["steps"]}
+    assert set(re.findall(r"steps\.(\w+)\.outputs", value)) == steps

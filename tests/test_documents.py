@@ -31,6 +31,14 @@ def test_the_readme_tells_every_command_about_data_and_the_options_of_data_sets(
     assert options == {"flow", "decode"}.union(*of_files.values())
 
 
+def test_nobody_is_told_to_install_the_other_project_of_this_name() -> None:
+    """`vbench` on PyPI is not this project: it is installed from a checkout, and its extras by their own names."""
+    told = re.compile(r"pip install (?:[^\n|&;]* )?['\"]?vbench(?![\w./@ -]*@)\b(?!/)")
+    sources = [*(ROOT / "bench").rglob("*.py"), *(ROOT / "suites").rglob("*.yaml"), *ROOT.glob("*.yml"), *DOCUMENTS]
+    found = [f"{path}: {line}" for path in sources for line in told.findall(path.read_text(encoding="utf-8"))]
+    assert not found
+
+
 @pytest.fixture
 def example(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[object]:
     """Imports the example of CONTRIBUTING.md that registers `name`, and forgets it afterwards."""

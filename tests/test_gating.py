@@ -1,6 +1,7 @@
 """`vbench ab` as people call it: real processes in a small repository, and all that can be wrong before them."""
 
 import json
+import os
 import signal
 import subprocess
 from pathlib import Path
@@ -85,6 +86,26 @@ def test_a_slower_head_is_found_in_real_processes(repository: Path, capsys: pyte
     assert git(repository, "worktree", "list").count("\n") == 0
     assert _exit_code(["compare", "out/base", "out/head"]) == 1
     assert _exit_code(["ab", "HEAD~1", "HEAD", "nets.yaml", "--out", "out"]) == 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("folder", "code"), [("src", 1), ("packages/nets/src", 3)])
+def test_a_stale_installed_copy_is_not_measured_in_the_place_of_the_working_folder(
+    repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folder: str, code: int
+) -> None:
+    installed = tmp_path / "installed"
+    installed.mkdir()
+    (installed / "nets.py").write_text(PLUGIN)
+    monkeypatch.setenv("PYTHONPATH", f"{os.environ.get('PYTHONPATH', '')}{os.pathsep}{installed}")
+    (repository / folder).mkdir(parents=True)
+    git(repository, "mv", "nets.py", folder)
+    (repository / folder / "nets.py").write_text(PLUGIN)
+    (repository / "nets.yaml").write_text(
+        SUITE.replace("  latency: {max_s: 0.2}\n", "").replace("  latency.p50_ms: {max_rise: 3%}\n", "")
+    )
+    git(repository, "commit", "-q", "-a", "-m", "moved")
+    (repository / folder / "nets.py").write_text(PLUGIN.replace("LAYERS = 1", "LAYERS = 9"))
+    assert _exit_code(["ab", "HEAD", ".", "nets.yaml", "--out", "out"]) == code
 
 
 @pytest.mark.slow

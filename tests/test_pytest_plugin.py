@@ -106,3 +106,35 @@ def test_one_metric_can_be_named(measured: dict[str, Any], outcome: Callable[...
     passed, said = outcome(metric="latency.p51_ms", more=", limit='1%'")
     assert not passed
     assert "incomplete" in said
+
+
+@pytest.mark.parametrize("metric", ["throughput", "throughput.clips_per_s", "throughput.clips_per_s{batch=8}"])
+def test_a_metric_may_be_named_with_its_labels(
+    monkeypatch: pytest.MonkeyPatch, outcome: Callable[..., tuple[bool, str]], metric: str
+) -> None:
+    state = {"factor": 1.0}
+
+    def run_case(case: Case, store: Any, *, run_index: int, freshness: str) -> Record:
+        value = state["factor"] * QUIET[run_index % 5]
+        rate = Metric(
+            name="throughput.clips_per_s", value=value, unit="clips/s", better="higher", labels={"batch": "8"}
+        )
+        return Record(
+            case=case,
+            case_id=case.id,
+            run_index=run_index,
+            freshness="",
+            status="ok",
+            metrics=(rate,),
+            started_at=f"2026-01-01T00:{round(10 * state['factor']):02d}:{run_index:02d}",
+        )
+
+    monkeypatch.setattr(local, "run_case", run_case)
+    assert outcome("--vbench-update", metric=metric)[0]
+    state["factor"] = 1.01
+    passed, said = outcome(metric=metric)
+    assert passed, said
+    state["factor"] = 0.8
+    passed, said = outcome(metric=metric)
+    assert not passed
+    assert "slower: throughput.clips_per_s{batch=8}" in said

@@ -88,6 +88,8 @@ def _read_table(file: Path) -> Answers | None:
         return None
     if set(columns) != set(COLUMNS) or not columns["video"]:
         return None
+    if not all(type(rank) is int for rank in columns["rank"]):
+        return None
     rows = zip(*(columns[name] for name in COLUMNS), strict=True)
     return Answers(ranks={str(video): (str(label), rank) for video, label, rank in rows})
 

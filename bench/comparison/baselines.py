@@ -8,18 +8,20 @@ A fingerprint is of all facts that must be the same for timings to be compared; 
 machine, stand in `any.jsonl`. A line is one run, without its raw samples and whatever no comparison reads.
 """
 
+import glob
 import os
 import shutil
 import subprocess
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote, unquote
 
 from bench.comparison.answers import LINES, read_answers, write_answers
 from bench.comparison.likeness import depends_on_machine, machine_facts
-from bench.comparison.sides import Run, open_side
+from bench.comparison.sides import Run, Side, open_side
+from bench.comparison.wording import count
 from bench.errors import InputError, UnknownNameError
 from bench.schema import Environment, Metric, Record, digest
 from bench.store import Source, read_records
@@ -27,10 +29,11 @@ from bench.store import Source, read_records
 PREFIX = "baseline:"
 BASELINES, HISTORY = Path(".vbench/baselines"), Path(".vbench/history")
 ANY = "any"
-KEPT_STATE = ("commit", "is_dirty", "cpu_governor", "container")
+KEPT_STATE = ("commit", "committed_at", "is_dirty", "cpu_governor", "container")
 KEPT_DETAILS = ("protocol", "measure_versions", "parity")
 ANSWERS = ".answers"
 Place = tuple[str, str]
+OnNote = Callable[[str], None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,42 +55,65 @@ def fingerprint_of(record: Record) -> str:
     return digest(list(machine_facts(record))) if depends_on_machine(record) else ANY
 
 
-def save(source: Source, *, branch: str, root: Path = Path()) -> list[Baseline]:
+def save(
+    source: Source,
+    *,
+    branch: str,
+    root: Path = Path(),
+    is_whole: bool = False,
+    on_note: OnNote = lambda text: None,
+) -> list[Baseline]:
     """Make the good records of `source` the baseline of `branch`, and append them to its history.
 
-    Files of a suite and machine that are measured anew are replaced. InputError where there is no good record.
+    Cases that were measured anew are replaced; the others of the same suite and machine stay, and `on_note` is told
+    which. With `is_whole`, `source` is of the whole suite, so that cases it does not have are dropped; one that failed
+    there stays all the same. InputError where there is no good record.
     """
-    saved = []
     with open_side(source) as side:
         groups = _by_place(run for case in side.cases.values() for run in case.runs)
         if not groups:
             raise InputError(f"{source}: no run there has a result, so there is nothing to keep as a baseline")
-        for place, runs in groups.items():
-            path = _file(root / BASELINES, branch, place)
-            _write(path, runs)
-            _append(_file(root / HISTORY, branch, place), runs)
-            saved.append(_read(path))
+        failed = _failed(side)
+        saved = [
+            _put(runs, place, branch=branch, root=root, failed=failed, is_whole=is_whole, on_note=on_note)
+            for place, runs in groups.items()
+        ]
+    there = {run.record.case_id for path in _files(root, branch) for run in _runs_at(path)}
+    for case_id, told in failed.items():
+        on_note(f"{told}: its baseline stays as it was" if case_id in there else f"{told}: it has no baseline")
     return saved
 
 
 def listed(root: Path = Path()) -> list[Baseline]:
     """Every baseline that is kept, by branch, suite and fingerprint."""
-    return [_read(path) for path in sorted((root / BASELINES).glob("*/*/*.jsonl"))]
+    return [_read(path) for path in _files(root)]
 
 
-def promote(source: str, target: str, *, root: Path = Path()) -> list[Baseline]:
-    """Make what is kept of branch `source` the baseline of `target`, and append it to the history of that."""
+def promote(
+    source: str,
+    target: str,
+    *,
+    root: Path = Path(),
+    is_whole: bool = False,
+    on_note: OnNote = lambda text: None,
+) -> list[Baseline]:
+    """Make what is kept of branch `source` the baseline of `target`, and append it to the history of that.
+
+    Cases that only `target` has stay, as in `save`.
+    """
     if source == target:
         raise InputError(f"{source} cannot be promoted to itself")
-    promoted = []
-    for known in _of_branch(source, root):
-        place = known.suite, known.fingerprint
-        runs = [Run(record=record, folder=known.path.parent) for record in read_records(known.path)]
-        path = _file(root / BASELINES, target, place)
-        _write(path, runs)
-        _append(_file(root / HISTORY, target, place), runs)
-        promoted.append(_read(path))
-    return promoted
+    return [
+        _put(
+            _runs_at(known.path),
+            (known.suite, known.fingerprint),
+            branch=target,
+            root=root,
+            is_whole=is_whole,
+            on_note=on_note,
+        )
+        for known in _of_branch(source, root)
+    ]
 
 
 def baseline_files(text: str, head: Sequence[Record], *, across: bool = False) -> list[Path]:
@@ -158,6 +184,50 @@ def _by_place(runs: Iterable[Run]) -> Mapping[Place, list[Run]]:
     for run in sorted(runs, key=_order):
         groups[run.record.case.suite, fingerprint_of(run.record)].append(run)
     return groups
+
+
+def _failed(side: Side) -> dict[str, str]:
+    """By id, what became of cases that were tried and have no good run."""
+    return {
+        case.id: f"{case.case.title} failed ({case.failures[-1].status})"
+        for case in side.cases.values()
+        if not case.runs and case.failures
+    }
+
+
+def _put(
+    runs: Sequence[Run],
+    place: Place,
+    *,
+    branch: str,
+    root: Path,
+    is_whole: bool,
+    on_note: OnNote,
+    failed: Collection[str] = (),
+) -> Baseline:
+    """Write the baseline of one place with `runs` in it, and append them to its history."""
+    path = _file(root / BASELINES, branch, place)
+    new = {run.record.case_id for run in runs}
+    before = [run for run in _runs_at(path) if run.record.case_id not in new]
+    tried = [run for run in before if run.record.case_id in failed]
+    others = [run for run in before if run.record.case_id not in failed]
+    _write(path, sorted([*runs, *tried, *([] if is_whole else others)], key=_order))
+    _append(_file(root / HISTORY, branch, place), runs)
+    if titles := list(dict.fromkeys(run.record.case.title for run in others)):
+        which = f"{count(len(titles), 'case')} of {place[0]} not among these results: {', '.join(titles)}"
+        how_to_drop = "; --whole drops what a suite no longer has"
+        on_note(f"dropped {which}" if is_whole else f"kept as before {which}{how_to_drop}")
+    return _read(path)
+
+
+def _runs_at(path: Path) -> list[Run]:
+    return [Run(record=record, folder=path.parent) for record in read_records(path)] if path.is_file() else []
+
+
+def _files(root: Path, branch: str | None = None) -> list[Path]:
+    """The baselines under `root`, of one branch or of all."""
+    name = "*" if branch is None else glob.escape(quote(branch, safe=""))
+    return sorted((root / BASELINES).glob(f"{name}/*/*.jsonl"))
 
 
 def _file(folder: Path, branch: str, place: Place) -> Path:

@@ -4,9 +4,10 @@ This module imports numpy, so the rest of the gate imports it only once there is
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, wraps
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +21,7 @@ POWER = 0.8
 DRAWS = 4000
 SEED = 20260101
 MANY = 1e9
+LARGEST_SQUARED = 1e150
 
 Values = NDArray[np.float64]
 
@@ -56,6 +58,35 @@ class Change:
         return (half / room) ** 2 if room > 0 else math.inf
 
 
+def _within_floats(change_of: Callable[..., Change]) -> Callable[..., Change]:
+    """Of values whose squares no float holds, and which have no logarithms, anything may be the change.
+
+    Numbers of that size, which no measurement gives but a file may hold, are then neither a fault of ours nor certain.
+    """
+
+    @wraps(change_of)
+    def checked(base: Sequence[Any], head: Sequence[Any], **given: Any) -> Change:
+        values = np.concatenate([np.hstack(base), np.hstack(head)])
+        if float(np.abs(values).max()) <= LARGEST_SQUARED or float(values.min()) > 0:
+            with np.errstate(over="ignore", invalid="ignore"):
+                found = change_of(base, head, **given)
+            if math.isfinite(found.estimate) and math.isfinite(found.error):
+                return found
+        return Change(
+            is_ratio=False,
+            estimate=0.0,
+            low=-math.inf,
+            high=math.inf,
+            error=math.inf,
+            degrees=len(base) + len(head) - 2,
+            p=1.0,
+            how=f"{len(base)} and {len(head)} runs",
+        )
+
+    return checked
+
+
+@_within_floats
 def change_of_runs(base: Sequence[float], head: Sequence[float]) -> Change:
     """Change between independent runs, one value each, at least two a side. Ratio of medians where all are above 0.
 
@@ -110,15 +141,19 @@ def noise_floor(values: Sequence[float], *, runs: int) -> float:
     """The share by which medians of so many `runs` differ from each other, in 99 of 100 drawn from one side's `values`.
 
     Drawn with replacement on logarithms and widened by sqrt(n / (n - 1)), since so few runs lie closer to their own
-    middle than to the true one. All values must be above 0.
+    middle than to the true one. All values must be above 0. Infinite where no float holds it.
     """
     logs = np.log(np.asarray(values, dtype=np.float64))
     drawn = np.random.default_rng(SEED).choice(logs, size=(2, DRAWS, runs))
     first, second = np.median(drawn, axis=2)
     floor = float(np.quantile(np.abs(first - second), 1 - ALPHA)) * math.sqrt(len(logs) / (len(logs) - 1))
-    return math.expm1(floor)
+    try:
+        return math.expm1(floor)
+    except OverflowError:
+        return math.inf
 
 
+@_within_floats
 def change_of_pairs(base: Sequence[float], head: Sequence[float]) -> Change:
     """Change between runs that were neighbours in time, at least two pairs: the mean over pairs of head against base.
 
@@ -223,7 +258,8 @@ def welch(base: Values, head: Values) -> tuple[Values, Values, Values]:
     n, m = base.shape[1], head.shape[1]
     old, new = base.var(axis=1, ddof=1) / n, head.var(axis=1, ddof=1) / m
     difference = head.mean(axis=1) - base.mean(axis=1)
-    tiny = np.finfo(np.float64).eps * np.maximum(1.0, np.abs(base).max(axis=1) + np.abs(head).max(axis=1))
+    eps = np.finfo(np.float64).eps
+    tiny = np.maximum(eps, eps * np.abs(base).max(axis=1) + eps * np.abs(head).max(axis=1))
     error = np.sqrt(old + new)
     is_still = error <= tiny
     total = np.where(is_still, 1.0, old + new)

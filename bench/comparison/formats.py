@@ -3,8 +3,10 @@
 import json
 import math
 import re
-from collections.abc import Callable, Collection
+from collections import Counter
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict
+from itertools import accumulate, takewhile
 from typing import Any
 from xml.etree import ElementTree
 
@@ -17,7 +19,10 @@ from bench.schema import Better
 UNPRINTABLE = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 URGENCY: tuple[Verdict, ...] = ("slower", "inconclusive", "faster", "same")
 MARKS: dict[Verdict, str] = {"slower": "🔴", "inconclusive": "🟡", "faster": "🟢", "same": "⚪"}
-SHOWN_ROWS = 200
+# GitHub takes a comment of 65,536 characters: what the table and the lists below it may have of them.
+SHOWN_ROWS, TABLE_SIZE = 200, 40_000
+SHOWN_LINES, LISTS_SIZE = 40, 20_000
+LONGEST_TEXT = 400
 
 
 def shown_rows(comparison: Comparison) -> list[Row]:
@@ -71,7 +76,7 @@ def as_dict(comparison: Comparison, *, fail_on: Collection[str] = FAULTS) -> dic
 
 
 def as_markdown(comparison: Comparison) -> str:
-    """A summary for a job or a pull request: headline, table, then what was not compared."""
+    """A summary for a job or a pull request: headline, table, what was not compared; short enough for a comment."""
     lines = [
         "### vbench compare",
         "",
@@ -79,19 +84,31 @@ def as_markdown(comparison: Comparison) -> str:
         "",
         f"Base {_code(comparison.base)}, head {_code(comparison.head)}.",
     ]
-    rows = shown_rows(comparison)
+    rows = [_table_line(row) for row in shown_rows(comparison)]
     if rows:
+        shown = _fitting(rows, most=SHOWN_ROWS, size=TABLE_SIZE)
         lines += [
             "",
             "| | verdict | case | metric | base | head | change | why |",
             "|---|---|---|---|---:|---:|---:|---|",
+            *shown,
         ]
-        lines += [_table_line(row) for row in rows[:SHOWN_ROWS]]
-    if len(rows) > SHOWN_ROWS:
-        lines += ["", f"{count(len(rows) - SHOWN_ROWS, 'further row')} left out."]
+        if left := len(rows) - len(shown):
+            lines += ["", f"{count(left, 'further row')} left out."]
+    room = LISTS_SIZE
     for title, found in sections(comparison):
-        lines += ["", f"**{title}**", "", *(f"- {_plain(line)}" for line in found)]
+        items = [f"- {_plain(line)}" for line in found]
+        shown = _fitting(items, most=SHOWN_LINES, size=room)
+        room -= sum(map(len, shown))
+        left = len(items) - len(shown)
+        lines += ["", f"**{title}**", "", *shown, *([f"- and {left} more"] if left else [])]
     return "\n".join(lines) + "\n"
+
+
+def _fitting(lines: Sequence[str], *, most: int, size: int) -> list[str]:
+    """The first lines, at most so many and of so many characters."""
+    taken = list(takewhile(lambda sum_: sum_ <= size, accumulate(len(line) + 1 for line in lines[:most])))
+    return list(lines[: len(taken)])
 
 
 def as_annotations(comparison: Comparison) -> str:
@@ -129,17 +146,45 @@ def as_junit(comparison: Comparison, *, fail_on: Collection[str] = FAULTS) -> st
 def as_benchmark_entries(comparison: Comparison, better: Better) -> list[dict[str, Any]]:
     """Head's values as `customSmallerIsBetter` (`lower`) or `customBiggerIsBetter` (`higher`) entries.
 
-    The form that github-action-benchmark and Bencher read; `extra` is the verdict with its reason.
+    The form that github-action-benchmark reads, which keeps a series by name; `extra` is the verdict with its reason.
     """
     return [
         {
-            "name": f"{row.case} {row.metric}",
+            "name": f"{name} {row.metric}",
             "unit": row.unit,
             "value": row.head,
             "extra": f"{row.verdict}: {row.reason}",
         }
+        for name, row in _tracked(comparison)
+        if row.better == better
+    ]
+
+
+def as_bencher(comparison: Comparison) -> dict[str, dict[str, dict[str, float]]]:
+    """Head's values in the Bencher Metric Format, which `bencher run --adapter json` reads: by benchmark and measure.
+
+    Labels are part of the benchmark's name, for a measure's may have 64 characters.
+    """
+    found: dict[str, dict[str, dict[str, float]]] = {}
+    for name, row in _tracked(comparison):
+        measure, brace, labels = row.metric.partition("{")
+        assert row.head is not None
+        found.setdefault(f"{name} {brace}{labels}".rstrip(), {})[measure] = {"value": row.head}
+    return found
+
+
+def _tracked(comparison: Comparison) -> list[tuple[str, Row]]:
+    """Rows whose head is known and has a direction, each with a name of its case that no other one has.
+
+    The suite is in it, whether there are others now or not: a name that changed would begin a new series.
+    """
+    alike = Counter(
+        (suite, title) for suite, title, _ in {(row.suite, row.case, row.case_id) for row in comparison.rows}
+    )
+    return [
+        (f"{row.suite}: {row.case}" + (f" ({row.case_id})" if alike[row.suite, row.case] > 1 else ""), row)
         for row in comparison.rows
-        if row.better == better and row.head is not None and math.isfinite(row.head)
+        if row.better is not None and row.head is not None and math.isfinite(row.head)
     ]
 
 
@@ -163,11 +208,17 @@ def _table_line(row: Row) -> str:
 
 def _code(text: str) -> str:
     """Text that is shown as it is: no markup, no mention of a user, no end of a table cell."""
-    return "`" + " ".join(text.replace("`", "'").split()).replace("|", "\\|") + "`"
+    return "`" + _short(text.replace("`", "'")).replace("|", "\\|") + "`"
+
+
+def _short(text: str) -> str:
+    """One line, with its end left out where it is very long."""
+    line = " ".join(text.split())
+    return line if len(line) <= LONGEST_TEXT else f"{line[: LONGEST_TEXT - 1]}…"
 
 
 def _plain(text: str) -> str:
-    escaped = re.sub(r"([\\|*_~\[\]])", r"\\\1", " ".join(text.split()))
+    escaped = re.sub(r"([\\|*_~\[\]])", r"\\\1", _short(text))
     return escaped.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").replace("@", "@\u200b")
 
 
@@ -212,7 +263,8 @@ def _outcome(
     """`test` with what came of it; a fault that is not to fail the job is skipped."""
     does_fail = kind != "skipped" and fault in fail_on
     attributes = {"message": _printable(message), **({"type": fault} if does_fail else {})}
-    ElementTree.SubElement(test, kind if does_fail else "skipped", attributes)
+    # Jenkins shows the attribute, GitLab the text.
+    ElementTree.SubElement(test, kind if does_fail else "skipped", attributes).text = _printable(message)
     return test
 
 
@@ -224,18 +276,31 @@ def _printable(text: str) -> str:
     return UNPRINTABLE.sub("\ufffd", text)
 
 
-def as_file(comparison: Comparison, name: str, *, fail_on: Collection[str] = FAULTS) -> str:
-    """The form that a file's name asks for; InputError where it asks for none."""
-    for ending, written in _ENDINGS.items():
+def as_file(comparison: Comparison, name: str, *, fail_on: Collection[str] = FAULTS) -> str | None:
+    """The form that a file's name asks for; InputError where it asks for none.
+
+    None where there is nothing to track: programs that read entries take an empty list for a mistake.
+    """
+    return _ENDINGS[ending_of(name)](comparison, fail_on)
+
+
+def ending_of(name: str) -> str:
+    """The ending of a file's name that says what to write there; InputError where it has none of those."""
+    for ending in _ENDINGS:
         if name.endswith(ending):
-            return written(comparison, fail_on)
+            return ending
     raise InputError(f"{name}: what to write is told by the ending; allowed: {', '.join(_ENDINGS)}")
 
 
-_ENDINGS: dict[str, Callable[[Comparison, Collection[str]], str]] = {
+def _unless_empty(entries: Collection[Any]) -> str | None:
+    return as_json(entries) if entries else None
+
+
+_ENDINGS: dict[str, Callable[[Comparison, Collection[str]], str | None]] = {
     ".md": lambda comparison, _: as_markdown(comparison),
     ".xml": lambda comparison, fail_on: as_junit(comparison, fail_on=fail_on),
-    ".smaller.json": lambda comparison, _: as_json(as_benchmark_entries(comparison, "lower")),
-    ".bigger.json": lambda comparison, _: as_json(as_benchmark_entries(comparison, "higher")),
+    ".smaller.json": lambda comparison, _: _unless_empty(as_benchmark_entries(comparison, "lower")),
+    ".bigger.json": lambda comparison, _: _unless_empty(as_benchmark_entries(comparison, "higher")),
+    ".bencher.json": lambda comparison, _: _unless_empty(as_bencher(comparison)),
     ".json": lambda comparison, fail_on: as_json(as_dict(comparison, fail_on=fail_on)),
 }

@@ -1,8 +1,11 @@
 """One metric of one case over commits: its series, and the first commit of every level."""
 
+import re
+import subprocess
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from pathlib import Path
 from typing import Literal
 
 from bench.comparison.baselines import fingerprint_of
@@ -12,6 +15,9 @@ from bench.comparison.steps import Step, find_changes, find_steps
 from bench.errors import InputError, UnknownNameError
 from bench.schema import Better, Case, Metric, Record
 from bench.stats import median
+
+Order = Literal["git", "dates", "measured"]
+HASH = re.compile("[0-9a-f]{40,64}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,20 +46,26 @@ class Turn:
 
 @dataclass(frozen=True, kw_only=True)
 class History:
-    """A series in the order in which its commits were first measured. `unknown` runs name no commit."""
+    """A series in the order of its commits, told by git or by their dates, else that in which they were measured.
+
+    Left out are `unknown` runs, which name no commit, and `uncommitted` ones, whose code was not that of their commit.
+    """
 
     case: Case
     metric: str
     unit: str
     moments: tuple[Moment, ...]
     turns: tuple[Turn, ...]
+    order: Order = "measured"
     unknown: int = 0
+    uncommitted: int = 0
 
 
-def history_of(records: Iterable[Record], metric: str, case: str) -> History:
+def history_of(records: Iterable[Record], metric: str, case: str, *, repository: Path = Path()) -> History:
     """The series of a metric (a name or key) and a case (an id, or part or pattern of its title) with its steps.
 
-    InputError where there is no such metric or case, where several fit, or where they are of several machines.
+    `repository` is a folder in which git may know the commits. InputError where there is no such metric or case, where
+    several fit, or where they are of several machines.
     """
     of_case = _of_case([record for record in records if record.is_good], case)
     key = _key(of_case, metric)
@@ -63,8 +75,9 @@ def history_of(records: Iterable[Record], metric: str, case: str) -> History:
         raise InputError(
             f"{case}: its records are of {len(machines)} kinds of machine; name the files of one with --from"
         )
-    dated = [(record, found) for record, found in known if record.environment.state.get("commit")]
-    moments = _moments(dated)
+    of_commits = [(record, found) for record, found in known if record.environment.state.get("commit")]
+    dated = [(record, found) for record, found in of_commits if not record.environment.state.get("is_dirty")]
+    moments, order = _ordered(_moments(dated), dated, repository)
     sample = known[-1][1]
     values = [moment.value for moment in moments]
     steps = find_changes(values) if all(found.is_exact for _, found in known) else find_steps(values)
@@ -74,8 +87,37 @@ def history_of(records: Iterable[Record], metric: str, case: str) -> History:
         unit=sample.unit,
         moments=tuple(moments),
         turns=tuple(_turn(step, moments, sample.better) for step in steps),
-        unknown=len(known) - len(dated),
+        order=order,
+        unknown=len(known) - len(of_commits),
+        uncommitted=len(of_commits) - len(dated),
     )
+
+
+def _ordered(
+    moments: Sequence[Moment], dated: Sequence[tuple[Record, Metric]], repository: Path
+) -> tuple[list[Moment], Order]:
+    """Moments in the order of their commits: an old commit that is measured late, as by a bisection, is still old."""
+    if places := _places([moment.commit for moment in moments], repository):
+        return sorted(moments, key=lambda moment: places[moment.commit]), "git"
+    states = [record.environment.state for record, _ in dated]
+    dates = {str(state["commit"]): str(state["committed_at"]) for state in states if state.get("committed_at")}
+    if all(moment.commit in dates for moment in moments):
+        return sorted(moments, key=lambda moment: dates[moment.commit]), "dates"
+    return list(moments), "measured"
+
+
+def _places(commits: Sequence[str], repository: Path) -> dict[str, int]:
+    """By commit its place among all, parents before children; empty where git here does not know them all."""
+    if not all(map(HASH.fullmatch, commits)):
+        return {}
+    command = ["git", "-C", str(repository), "rev-list", "--topo-order", "--reverse", "--stdin"]
+    try:
+        asked = "".join(f"{commit}\n" for commit in commits)
+        done = subprocess.run(command, input=asked, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return {}
+    wanted = set(commits)
+    return {commit: place for place, commit in enumerate(done.stdout.split()) if commit in wanted}
 
 
 def _of_case(records: Sequence[Record], wanted: str) -> list[Record]:

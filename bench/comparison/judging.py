@@ -104,7 +104,8 @@ def find_noise(base: Sequence[float], *, runs: int) -> float | str:
         return "values that are not above 0 have no share of noise: give a limit in the metric's unit"
     from bench.comparison.evidence import noise_floor
 
-    return noise_floor(base, runs=runs)
+    noise = noise_floor(base, runs=runs)
+    return noise if math.isfinite(noise) else "the runs of base have nothing in common: give a limit such as 3%"
 
 
 def find_turns(row: Row, limits: Limits, pairs: Sequence[tuple[float, float]], *, share: float, note: str) -> Finding:
@@ -206,7 +207,9 @@ def _on_scale(change: "Change", limits: Limits, base: float | None) -> tuple[flo
         return limits.rise, limits.drop
     assert base is not None
     share = limits.drop / base
-    return math.log1p(limits.rise / base), -math.log1p(-share) if share < 1 else math.inf
+    rise = limits.rise / base
+    up = math.log1p(rise) if math.isfinite(rise) else math.log(limits.rise) - math.log(base)
+    return up, -math.log1p(-share) if share < 1 else math.inf
 
 
 def _detectable(change: "Change", tolerance: float, row: Row, *, comparisons: float) -> float | None:

@@ -24,7 +24,7 @@ class RuleLike(Protocol):
     def max_rise(self) -> str | None: ...
 
 
-GateValue = str | RuleLike | Mapping[str, Any]
+GateValue = str | float | RuleLike | Mapping[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,11 +67,31 @@ def read_rules(gate: Mapping[str, GateValue]) -> dict[str, Rule]:
 
 
 def rule_for(metric: Metric, rules: Mapping[str, Rule]) -> tuple[str, Rule] | None:
-    """The rule of a metric: by its key with labels, then by its name, then by the first pattern that fits."""
+    """The rule of a metric: by its key with labels, then by its name, then by the first pattern that fits.
+
+    A pattern passes over metrics to which its limit cannot apply; a rule that names one must apply.
+    """
     for name in (metric.key, metric.name):
         if name in rules:
             return name, rules[name]
-    return next(((p, r) for p, r in rules.items() if fnmatchcase(metric.name, p) or fnmatchcase(metric.key, p)), None)
+    return next(((p, r) for p, r in rules.items() if _is_of(metric, p) and _applies(r, metric)), None)
+
+
+def _is_of(metric: Metric, pattern: str) -> bool:
+    return fnmatchcase(metric.name, pattern) or fnmatchcase(metric.key, pattern)
+
+
+def _applies(rule: Rule, metric: Metric) -> bool:
+    """Whether the metric says which direction is worse, where the rule does not, and has a unit that the limits fit."""
+    if rule.worse is not None and metric.better is None:
+        return False
+    try:
+        for limit in (rule.worse, rule.rise, rule.drop):
+            if limit is not None:
+                limit.in_unit(metric.unit, base=1.0, noise=1.0)
+    except InputError:
+        return False
+    return True
 
 
 def limits_of(metric: Metric, rule: Rule | None, *, base: float, noise: float | None = None) -> Limits:
@@ -85,9 +105,9 @@ def limits_of(metric: Metric, rule: Rule | None, *, base: float, noise: float | 
 
 def _rule(name: str, value: GateValue) -> Rule:
     try:
-        if isinstance(value, str):
-            return Rule(worse=parse_threshold(value))
-        given = value if isinstance(value, Mapping) else {"max_drop": value.max_drop, "max_rise": value.max_rise}
+        if isinstance(value, str | int | float):
+            return Rule(worse=_threshold(value))
+        given = value if isinstance(value, Mapping) else _stated(value)
         unknown = sorted(set(given) - {"max_drop", "max_rise"})
         if unknown:
             raise InputError(f"unknown key {unknown[0]!r}; allowed: max_drop, max_rise")
@@ -97,6 +117,12 @@ def _rule(name: str, value: GateValue) -> Rule:
         return Rule(rise=rise, drop=drop)
     except InputError as error:
         raise InputError(f"gate of {name}: {error}") from None
+
+
+def _stated(value: Any) -> Mapping[str, Any]:
+    if not (hasattr(value, "max_drop") and hasattr(value, "max_rise")):
+        raise InputError(f"{value!r} is no limit; allowed: a threshold such as 3%, or max_drop and max_rise")
+    return {"max_drop": value.max_drop, "max_rise": value.max_rise}
 
 
 def _threshold(text: Any) -> Threshold | None:

@@ -4,7 +4,7 @@ import math
 from itertools import groupby
 from operator import itemgetter
 
-from bench.comparison.judging import metric_values
+from bench.comparison.judging import metric_values, ratio_of
 from bench.schema import Metric
 from bench.stats import median
 
@@ -19,8 +19,9 @@ def values_beside(base: Metric, head: Metric) -> tuple[float, float]:
     """
     old, new = metric_values([base, head])
     before, after = _turns(base), _turns(head)
-    steps = [math.log(after[turn] / before[turn]) for turn in before.keys() & after.keys()]
-    return (old, old * math.exp(median(steps))) if len(steps) >= FEWEST_TURNS else (old, new)
+    steps = [math.log(after[turn]) - math.log(before[turn]) for turn in before.keys() & after.keys()]
+    beside = old * ratio_of(median(steps)) if len(steps) >= FEWEST_TURNS else new
+    return old, beside if math.isfinite(beside) else new
 
 
 def _turns(metric: Metric) -> dict[int, float]:

@@ -1,5 +1,6 @@
 """One side of a comparison: its cases, their independent runs, and what the suites there said of the gate."""
 
+import os
 import subprocess
 import tempfile
 from collections import defaultdict
@@ -117,7 +118,7 @@ def _on_disk(source: str | Path) -> Iterator[str | Path]:
 
 def _check_out(ref: str, path: str, *, into: Path) -> None:
     commit = _git("rev-parse", "--verify", "--quiet", "--end-of-options", f"{ref}^{{commit}}").decode().strip()
-    listed = _git("ls-tree", "-r", "-z", "--name-only", "--full-name", commit, "--", path or ".").decode()
+    listed = os.fsdecode(_git("ls-tree", "-r", "-z", "--name-only", "--full-name", commit, "--", path or "."))
     names = [name for name in listed.split("\0") if PurePosixPath(name).name in KEPT_IN_GIT]
     if not any(PurePosixPath(name).name == RECORDS for name in names):
         raise InputError(

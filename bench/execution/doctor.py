@@ -15,8 +15,8 @@ from bench.schema import Environment, Json
 
 REQUIRED = ("torch", "torchvision", "fvcore", "thop", "ptflops", "pandas", "plotly", "codecarbon", "av")
 OPTIONAL = {
-    "timm": "pip install 'vbench[timm]'",
-    "transformers": "pip install 'vbench[hf]'",
+    "timm": "pip install timm",
+    "transformers": "pip install transformers",
     "torchcodec": "pip install torchcodec (needs FFmpeg libraries)",
     "ray": "pip install ray",
 }
@@ -55,7 +55,7 @@ def _packages() -> Iterator[Finding]:
     for name in REQUIRED:
         found = _version(name)
         if found is None:
-            yield Finding(topic=name, state="missing", found="not installed", remedy="pip install vbench")
+            yield Finding(topic=name, state="missing", found="not installed", remedy=f"pip install {name}")
         else:
             yield Finding(topic=name, state="ok", found=found)
     for name, remedy in OPTIONAL.items():

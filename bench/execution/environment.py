@@ -7,14 +7,17 @@ import subprocess
 import sys
 from collections.abc import Callable
 from contextlib import suppress
+from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import bench
 from bench.nvml import handle_of, processes_on, read_gpu
 from bench.schema import Environment, Json
+from bench.store import RECORDS, SUITE_FACTS
 
 LIBRARIES = ("torch", "torchvision", "timm", "transformers", "av", "numpy", "codecarbon", "nvidia-ml-py")
+RESULTS = (RECORDS, SUITE_FACTS, "predictions.parquet", ".vbench/**")  # what of a run people keep in git
 TELLING_VARIABLES = re.compile(r"^(CUDA_|CUDNN_|NVIDIA_|TORCH_|TORCHINDUCTOR_|PYTORCH_|OMP_|MKL_|KMP_|TF32)")
 
 
@@ -116,11 +119,18 @@ def _code(model_file: str | None) -> dict[str, Json]:
 
 
 def _commit_of(folder: Path, *, prefix: str) -> dict[str, Json]:
-    """Null for a folder that no repository keeps, such as one of installed packages inside a project's own."""
+    """Null for a folder that no repository keeps, such as one of installed packages inside a project's own.
+
+    Records and baselines that are kept in git change while they are written; that is no change of the code.
+    """
+    names = [f"{prefix}{name}" for name in ("commit", "committed_at", "is_dirty")]
     if _git(folder, "ls-files", "--error-unmatch", ".") is None:
-        return {f"{prefix}commit": None, f"{prefix}is_dirty": None}
-    changed = _git(folder, "status", "--porcelain", "--untracked-files=no")
-    return {f"{prefix}commit": _git(folder, "rev-parse", "HEAD"), f"{prefix}is_dirty": bool(changed)}
+        return dict.fromkeys(names)
+    left_out = [f":(exclude,top,glob)**/{name}" for name in RESULTS]
+    changed = _git(folder, "status", "--porcelain", "--untracked-files=no", "--", ":/", *left_out)
+    commit, _, seconds = (_git(folder, "log", "-1", "--no-show-signature", "--format=%H %ct") or "").partition(" ")
+    at = datetime.fromtimestamp(int(seconds), UTC).isoformat(timespec="seconds") if seconds else None
+    return dict(zip(names, (commit or None, at, bool(changed)), strict=True))
 
 
 def _git(folder: Path, *arguments: str) -> str | None:

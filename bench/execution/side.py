@@ -11,11 +11,13 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.machinery import PathFinder
 from importlib.util import find_spec
 from pathlib import Path
 from typing import IO, Any
 
 PR_SET_PDEATHSIG = 1
+OWN = "bench.execution.running"  # by which a checkout of vbench is told from any folder named bench
 
 
 def main() -> None:
@@ -105,19 +107,25 @@ def _needs_turns(metric: Any) -> bool:
 
 
 def _origins(suite: dict[str, Any]) -> dict[str, Any]:
-    """Where the code under test comes from, by module: vbench, plug-ins, packages of the user's factories."""
+    """Where the code under test comes from, by module: vbench, plug-ins, the modules of the user's factories."""
     models = [entry if isinstance(entry, str) else entry.get("name") for entry in suite.get("models") or []]
     factories = [name.partition(":")[0] for name in models if isinstance(name, str) and ":" in name]
-    names = dict.fromkeys(name.split(".")[0] for name in ["bench", *(suite.get("plugins") or []), *factories])
+    names = dict.fromkeys([OWN, *(suite.get("plugins") or []), *factories])
     return {"origins": {name: place for name in names if (place := _origin(name))}, "prefix": sys.prefix}
 
 
 def _origin(name: str) -> str | None:
-    spec = find_spec(name)
+    """The file of a module, or the first folder of a package without one; its parents are not imported for that."""
+    top, *rest = name.split(".")
+    spec = find_spec(top) if top.isidentifier() else None
+    for number in range(len(rest)):
+        if spec is None or spec.submodule_search_locations is None:
+            return None
+        spec = PathFinder.find_spec(".".join([top, *rest[: number + 1]]), spec.submodule_search_locations)
     if spec is None:
         return None
-    folders = list(spec.submodule_search_locations or [])
-    return str(Path(folders[0] if folders else spec.origin or "").resolve())
+    places = [spec.origin] if spec.has_location and spec.origin else list(spec.submodule_search_locations or [])
+    return str(Path(places[0]).resolve()) if places else None
 
 
 if __name__ == "__main__":

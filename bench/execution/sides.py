@@ -9,7 +9,7 @@ import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal
@@ -37,13 +37,15 @@ class SideSpec:
 class Place:
     """Where a side is measured: its working folder, its interpreter and what it adds to the process's environment.
 
-    `forbidden` is the repository whose own files must not be measured in the place of this side's.
+    `tree` is the checkout that the code of this side must come from, as far as it holds that code; `forbidden` the
+    repository whose own files must not be measured in the place of this side's.
     """
 
     title: str
     folder: Path
     python: str = sys.executable
     variables: Mapping[str, str] = field(default_factory=dict)
+    tree: Path | None = None
     forbidden: Path | None = None
 
 
@@ -96,6 +98,9 @@ def suite_of(spec: SideSpec, suite: Mapping[str, Any]) -> dict[str, Any]:
 @contextmanager
 def place_of(spec: SideSpec) -> Iterator[Place]:
     """Where to measure `spec`. The worktree of a commit lasts as long as this does, and is removed however it ends."""
+    if spec.kind == "here" and (here := _repository()) is not None:
+        yield _place_in(here, here, title=spec.text)
+        return
     if spec.kind != "commit":
         python = spec.value if spec.kind == "python" else sys.executable
         yield Place(title=spec.text, folder=Path.cwd(), python=python)
@@ -109,7 +114,8 @@ def place_of(spec: SideSpec) -> Iterator[Place]:
             _git("worktree", "add", "--detach", str(tree), spec.value)
         except InputError as error:
             raise SetUpError(f"{spec.text}: its worktree could not be made: {error}") from None
-        yield _place_in(tree, root, title=f"{spec.text} ({spec.value[:10]})")
+        place = _place_in(tree, root, title=f"{spec.text} ({spec.value[:10]})")
+        yield replace(place, forbidden=root)
     finally:
         with suppress(InputError):
             _git("worktree", "remove", "--force", "--force", str(tree), folder=root)
@@ -147,7 +153,15 @@ def _place_in(tree: Path, root: Path, *, title: str) -> Place:
     given = [Path(part).resolve() for part in os.environ.get("PYTHONPATH", "").split(os.pathsep) if part]
     moved = [tree / path.relative_to(root) if path.is_relative_to(root) else path for path in given]
     paths = dict.fromkeys(map(str, [folder, tree, *([tree / "src"] if (tree / "src").is_dir() else []), *moved]))
-    return Place(title=title, folder=folder, variables={"PYTHONPATH": os.pathsep.join(paths)}, forbidden=root)
+    return Place(title=title, folder=folder, variables={"PYTHONPATH": os.pathsep.join(paths)}, tree=tree)
+
+
+def _repository() -> Path | None:
+    """The checkout in which the user stands; None outside of any."""
+    try:
+        return Path(_git("rev-parse", "--show-toplevel")).resolve()
+    except InputError:
+        return None
 
 
 class Side:
@@ -240,16 +254,43 @@ class Side:
         return (tail(self.log).strip().splitlines() or ["its process ended without a word"])[-1]
 
     def _check_origins(self, planned: Mapping[str, Any]) -> None:
-        """That code of the repository comes from this side's worktree, which an editable installation could prevent."""
-        if self.place.forbidden is None:
+        """That code comes from this side's checkout wherever that has it, not from a copy that both sides would share.
+
+        Copies are made by installing, for editing or not, in the repository or outside of it. What no commit holds
+        must not come from the repository either, where it is that of the working folder.
+        """
+        place = self.place
+        if place.tree is None:
             return
-        for name, place in planned["origins"].items():
-            origin = Path(place)
-            if origin.is_relative_to(self.place.forbidden) and not origin.is_relative_to(planned["prefix"]):
-                raise SetUpError(
-                    f"{self.name} ({self.place.title}) cannot be measured: {name} would come from {origin}, not from "
-                    "the worktree of that commit; put the folder that holds it on PYTHONPATH"
-                )
+        for name, found in planned["origins"].items():
+            origin, own = Path(found), modules_of(name, place.tree)
+            is_left = place.forbidden is not None and origin.is_relative_to(place.forbidden)
+            is_installed = origin.is_relative_to(planned["prefix"])
+            if origin.parent in {file.parent for file in own} or (not own and (is_installed or not is_left)):
+                continue
+            there = f"its checkout, where it is {own[0].relative_to(place.tree)}" if own else "its checkout"
+            raise SetUpError(
+                f"{self.name} ({place.title}) cannot be measured: {name} would come from {origin}, not from {there}; "
+                "put the folder that holds it on PYTHONPATH"
+            )
+
+
+def modules_of(name: str, tree: Path) -> list[Path]:
+    """Files of the checkout `tree` from which module `name` could be imported, if their folder was on the path.
+
+    Those that git knows or would add; not the ignored ones, such as an environment's. A file counts where the folder
+    above its topmost package is no package itself: `a/b/c.py` is `b.c` unless there is an `a/__init__.py`.
+    """
+    relative = name.replace(".", "/")
+    wanted = [f":(top,glob)**/{relative}.py", f":(top,glob)**/{relative}/__init__.py"]
+    listed = _git("ls-files", "-z", "--cached", "--others", "--exclude-standard", "--", *wanted, folder=tree)
+    files = [tree / each for each in listed.split("\0") if each]
+    return sorted({file.resolve() for file in files if file.is_file() and not _is_in_package(file, name)})
+
+
+def _is_in_package(file: Path, name: str) -> bool:
+    top = (file.parent if file.name == "__init__.py" else file).parents[name.count(".")]
+    return (top / "__init__.py").is_file()
 
 
 def _commit(ref: str) -> str:
@@ -258,7 +299,14 @@ def _commit(ref: str) -> str:
 
 def _git(*arguments: str, folder: Path | None = None, missing: str | None = None) -> str:
     try:
-        done = subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True, check=True)
+        done = subprocess.run(
+            ["git", *arguments],
+            cwd=folder,
+            capture_output=True,
+            encoding="utf-8",
+            errors="surrogateescape",
+            check=True,
+        )
     except FileNotFoundError:
         raise InputError(NEEDS_GIT) from None
     except subprocess.CalledProcessError as error:

@@ -162,9 +162,7 @@ def _timm_backbone(name: str) -> tuple[Backbone, str]:
     try:
         import timm
     except ImportError:
-        raise MissingPackageError(
-            "timm", needed_for=f"backbone timm:{name}", install="pip install 'vbench[timm]'"
-        ) from None
+        raise MissingPackageError("timm", needed_for=f"backbone timm:{name}", install="pip install timm") from None
     if not timm.is_model(name):
         raise UnknownNameError("backbone", f"timm:{name}", [f"timm:{other}" for other in timm.list_models()])
     network: Any = _built(partial(timm.create_model, name, pretrained=False, num_classes=0))

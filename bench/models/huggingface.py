@@ -144,7 +144,7 @@ def _transformers(name: str) -> Any:
     try:
         import transformers
     except ImportError as error:
-        raise MissingPackageError("transformers", needed_for=name, install="pip install 'vbench[hf]'") from error
+        raise MissingPackageError("transformers", needed_for=name, install="pip install transformers") from error
     return transformers
 
 

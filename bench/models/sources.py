@@ -195,7 +195,7 @@ def _timm(name: str) -> Any:
     try:
         import timm
     except ImportError as error:
-        raise MissingPackageError("timm", needed_for=name, install="pip install 'vbench[timm]'") from error
+        raise MissingPackageError("timm", needed_for=name, install="pip install timm") from error
     return timm
 
 

@@ -26,7 +26,7 @@ class EventFile:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError:
             raise MissingPackageError(
-                "tensorboard", needed_for="`tensorboard: true`", install="pip install 'vbench[tensorboard]'"
+                "tensorboard", needed_for="`tensorboard: true`", install="pip install tensorboard"
             ) from None
         self._writer = SummaryWriter(str(folder), purge_step=from_step + 1)
 

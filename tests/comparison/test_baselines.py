@@ -119,6 +119,76 @@ def test_saving_replaces_the_suite_and_leaves_others(here: Path, stored: Callabl
     assert len(history) == 10
 
 
+@pytest.fixture
+def both(runs: Callable[..., list[Record]], tmp_path: Path) -> Callable[..., str]:
+    """Results of two cases, `c3d` and `c3d_search`; `second` says how the latter ends, None leaves it out."""
+
+    def write(day: int, *, factor: float = 1.0, second: str | None = "ok") -> str:
+        folder = tmp_path / f"both{day}"
+        records = runs(QUIET)
+        if second is not None:
+            values = QUIET if second == "ok" else []
+            records += runs([factor * value for value in values], model="c3d_search")
+        if second not in (None, "ok"):
+            records += [make_failed(record, second) for record in runs(QUIET, model="c3d_search")]
+        for record in records:
+            at = f"2026-02-{day:02d}T00:00:{record.run_index:02d}"
+            RecordStore(folder).append(record.model_copy(update={"started_at": at}))
+        return str(folder)
+
+    return write
+
+
+def make_failed(record: Record, status: str) -> Record:
+    return record.model_copy(update={"status": status, "metrics": ()})
+
+
+@pytest.mark.parametrize("is_whole", [False, True])
+def test_a_case_that_failed_keeps_its_baseline_and_it_is_said(
+    here: Path, both: Callable[..., str], capsys: pytest.CaptureFixture[str], is_whole: bool
+) -> None:
+    save(both(1), branch="main")
+    command = ["baseline", "save", both(2, second="oom"), "--branch", "main"]
+    assert _exit_code([*command, "--whole"] if is_whole else command) == 0
+    assert "c3d_search 16x1x112 failed (oom): its baseline stays as it was" in capsys.readouterr().err
+    assert [(each.cases, each.runs) for each in listed()] == [(2, 10)]
+    assert compare("baseline:main", both(3)).exit_code() == 0
+    assert compare("baseline:main", both(4, factor=3.0)).exit_code() == 1
+    newest = {r.case.point.model: r.started_at[:10] for r in read_records(listed()[0].path)}
+    assert newest == {"c3d": "2026-02-02", "c3d_search": "2026-02-01"}
+
+
+def test_a_failed_case_that_never_had_a_baseline_is_said_too(here: Path, both: Callable[..., str]) -> None:
+    notes: list[str] = []
+    save(both(1, second="timeout"), branch="main", on_note=notes.append)
+    assert notes == ["c3d_search 16x1x112 failed (timeout): it has no baseline"]
+
+
+def test_a_case_that_was_not_measured_stays_until_it_is_said_to_be_gone(
+    here: Path, both: Callable[..., str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    save(both(1), branch="main")
+    part = both(2, second=None)
+    assert _exit_code(["baseline", "save", part, "--branch", "main"]) == 0
+    assert "kept as before 1 case of s not among these results: c3d_search" in capsys.readouterr().err
+    assert compare("baseline:main", both(3, factor=3.0)).exit_code() == 1
+    assert _exit_code(["baseline", "save", part, "--branch", "main", "--whole"]) == 0
+    assert "dropped 1 case of s" in capsys.readouterr().err
+    assert [each.cases for each in listed()] == [1]
+
+
+def test_promoting_a_part_leaves_the_rest(
+    here: Path, both: Callable[..., str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    save(both(1), branch="main")
+    save(both(2, second=None), branch="dev")
+    assert _exit_code(["baseline", "promote", "dev", "main"]) == 0
+    assert "kept as before 1 case of s" in capsys.readouterr().err
+    assert {each.branch: each.cases for each in listed()} == {"dev": 1, "main": 2}
+    promote("dev", "main", is_whole=True)
+    assert {each.branch: each.cases for each in listed()} == {"dev": 1, "main": 1}
+
+
 def test_saving_the_same_twice_changes_no_file(here: Path, stored: Callable[..., str]) -> None:
     results = stored()
     save(results, branch="main")

@@ -1,6 +1,7 @@
 """`vbench compare` as people call it: folders, git, options, exit codes."""
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -77,6 +78,90 @@ def test_all_forms_come_from_one_run(
     assert capsys.readouterr().out.startswith("::error")
     assert all(file.stat().st_size for file in [*files, tmp_path / "a.xml"])
     assert json.loads(files[1].read_text())["exit_code"] == 1
+
+
+@pytest.mark.parametrize(
+    "options",
+    [["--write", "x.pdf"], ["--junit", "taken/x.xml"], ["--write", "folder.md"], ["--json", "--markdown"]],
+)
+@pytest.mark.parametrize("command", [["compare", "nowhere", "nowhere"], ["ab", "nowhere", "nowhere", "nowhere.yaml"]])
+def test_outputs_that_cannot_be_given_are_refused_before_anything_is_read(
+    command: list[str],
+    options: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "taken").write_text("a file")
+    (tmp_path / "folder.md").mkdir()
+    assert _exit_code([*command, *options]) == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert options[-1].removeprefix("--") in said
+    assert "nowhere" not in said
+
+
+def test_folders_of_outputs_are_made(stored: Callable[..., str], tmp_path: Path) -> None:
+    base, head, file = stored("base", 1.0), stored("head", 1.1), tmp_path / "new" / "deep" / "x"
+    options = ["--junit", f"{file}.xml", "--write", f"{file}.md"]
+    assert _exit_code(["compare", base, head, *options]) == 1
+    assert sorted(each.name for each in file.parent.iterdir()) == ["x.md", "x.xml"]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a disk that is full is /dev/full")
+@pytest.mark.parametrize(("factor", "code"), [(1.0, 3), (1.1, 1)])
+def test_a_verdict_is_printed_though_a_file_cannot_be_written(
+    stored: Callable[..., str], tmp_path: Path, capsys: pytest.CaptureFixture[str], factor: float, code: int
+) -> None:
+    base, head = stored("base", 1.0), stored("head", factor)
+    (tmp_path / "full.xml").symlink_to("/dev/full")
+    other = tmp_path / "other.md"
+    options = ["--junit", str(tmp_path / "full.xml"), "--write", str(other)]
+    assert _exit_code(["compare", base, head, *options]) == code
+    printed = capsys.readouterr()
+    assert "latency.p50_ms" in printed.out
+    assert printed.err.startswith("vbench: ")
+    assert "No space left" in printed.err
+    assert other.is_file()
+
+
+def test_entries_that_are_none_leave_no_file_not_even_an_old_one(
+    stored: Callable[..., str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    base, head, file = stored("base", 1.0), stored("head", 1.1), tmp_path / "a.bigger.json"
+    file.write_text("[]")
+    assert _exit_code(["compare", base, head, "--write", str(file)]) == 1
+    assert not file.exists()
+    assert "a.bigger.json is not written" in capsys.readouterr().err
+
+
+def test_what_machines_read_is_alone_on_standard_output(
+    stored: Callable[..., str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    base, head = stored("base", 1.0), stored("head", 1.1)
+    assert _exit_code(["compare", base, head, "--json", "--annotations"]) == 1
+    printed = capsys.readouterr()
+    assert json.loads(printed.out)["exit_code"] == 1
+    assert printed.err.startswith("::error")
+    assert _exit_code(["compare", base, head, "--markdown", "--annotations"]) == 1
+    printed = capsys.readouterr()
+    assert printed.out.startswith("### ")
+    assert "::error" not in printed.out
+
+
+@pytest.mark.parametrize(("factor", "code", "form"), [(1.0, 0, []), (1.1, 1, ["--json"])])
+def test_a_reader_that_leaves_early_changes_no_exit_code(
+    stored: Callable[..., str], tmp_path: Path, factor: float, code: int, form: list[str]
+) -> None:
+    base, head = stored("base", 1.0), stored("head", factor)
+    command = [sys.executable, "-m", "bench.cli", "compare", base, head, "--write", str(tmp_path / "x.md"), *form]
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (code, "")
+    assert (tmp_path / "x.md").is_file()
 
 
 def test_records_kept_in_git_are_compared(

@@ -482,3 +482,35 @@ def test_a_head_that_computes_something_else_is_no_faster_head(runs: Callable[..
     assert compare(with_parity(10.0, False), with_parity(5.0, False)).failed == ()
     assert compare(with_parity(10.0, True), with_parity(5.0, True)).failed == ()
     assert compare(runs([10.0] * 5), with_parity(5.0, False)).failed != ()
+
+
+def test_a_pattern_passes_over_what_its_limit_cannot_apply_to(
+    record: Callable[..., Record], latency: Callable[..., Metric]
+) -> None:
+    """Else one metric without a direction, or in another unit, would end the whole comparison."""
+
+    def side(day: int, factor: float = 1.0) -> list[Record]:
+        return [
+            record(
+                latency(factor * value),
+                Metric(name="latency.intensity", value=3.0, unit="x"),
+                Metric(name="latency.peak_bytes", value=1000, unit="B", better="lower", is_exact=True),
+                run=run,
+                started_at=f"2026-01-{day:02d}T00:00:{run:02d}",
+            )
+            for run, value in enumerate([10.0, 10.02, 9.98, 10.01, 9.99])
+        ]
+
+    for pattern, limit, judged in (
+        ("*", "3%", {"latency.p50_ms", "latency.peak_bytes"}),
+        ("latency.*", "1ms", {"latency.p50_ms"}),
+        ("latency.*", "1KiB", {"latency.peak_bytes"}),
+    ):
+        found = compare(side(1), side(2), gate={pattern: limit})
+        assert {row.metric for row in found.rows if row.is_deciding} == judged
+        assert found.exit_code() == 0
+    assert compare(side(1), side(2, 1.2), gate={"*": "3%"}).exit_code() == 1
+    assert compare(side(1), side(2), gate={"*": "1J"}).unmeasured == ("*: no compared case has such a metric",)
+    for name, limit in (("latency.intensity", "3%"), ("latency.p50_ms", "1KiB")):
+        with pytest.raises(InputError, match=f"gate of {name}"):
+            compare(side(1), side(2), gate={name: limit})

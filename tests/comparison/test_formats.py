@@ -1,6 +1,7 @@
 """What other programs read of a comparison: valid, complete, and unharmed by what names may hold."""
 
 import json
+import re
 from collections.abc import Callable
 from typing import Any
 from xml.etree import ElementTree
@@ -9,7 +10,7 @@ import pytest
 
 from bench.comparison import formats
 from bench.comparison.comparing import compare
-from bench.comparison.outcome import Comparison
+from bench.comparison.outcome import Comparison, Row, Uncompared
 from bench.errors import InputError
 from bench.schema import Metric, Record
 
@@ -85,17 +86,118 @@ def test_an_empty_comparison_fails_in_every_form() -> None:
     assert ElementTree.fromstring(formats.as_junit(empty, fail_on=())).find(".//error") is not None
 
 
-def test_benchmark_entries_are_parted_by_what_is_better(record: Callable[..., Record], mixed: Comparison) -> None:
+def test_benchmark_entries_are_parted_by_what_is_better(mixed: Comparison) -> None:
     entries = formats.as_benchmark_entries(mixed, "lower")
     assert {tuple(sorted(entry)) for entry in entries} == {("extra", "name", "unit", "value")}
     assert len(entries) == 4
     assert formats.as_benchmark_entries(mixed, "higher") == []
 
 
-@pytest.mark.parametrize("name", ["a.md", "a.xml", "a.json", "a.smaller.json", "a.bigger.json"])
+@pytest.fixture
+def alike(record: Callable[..., Record], latency: Callable[..., Metric]) -> Comparison:
+    """The same case in two suites, and twice in one of them, with two values of one metric each."""
+    places: list[dict[str, Any]] = [
+        {"suite": "x"},
+        {"suite": "y"},
+        {"suite": "y", "measures": {"latency": {}, "cold": {}}},
+    ]
+
+    def side(day: int) -> list[Record]:
+        def metrics(value: float) -> list[Metric]:
+            return [latency(value, labels={"batch": batch}) for batch in ("1", "8")]
+
+        return [
+            record(*metrics(value), run=run, started_at=f"2026-01-{day:02d}T00:00:{run:02d}", **place)
+            for place in places
+            for run, value in enumerate(QUIET)
+        ]
+
+    return compare(side(1), side(2))
+
+
+def test_every_entry_is_a_series_of_its_own(alike: Comparison) -> None:
+    """By its name github-action-benchmark knows what to compare an entry with."""
+    names = [entry["name"] for entry in formats.as_benchmark_entries(alike, "lower")]
+    assert len(names) == len(set(names)) == 6
+    assert names[0] == "x: c3d 16x1x112 latency.p50_ms{batch=1}"
+    ids = sorted({row.case_id for row in alike.rows if row.suite == "y"})
+    assert len(ids) == 2
+    assert all(any(f"y: c3d 16x1x112 ({case_id})" in name for name in names) for case_id in ids)
+
+
+def test_bencher_reads_values_by_benchmark_and_measure(alike: Comparison, mixed: Comparison) -> None:
+    """Against the published schema: objects of objects of objects with a number `value`; measures of 64 characters."""
+    found = json.loads(formats.as_file(alike, "a.bencher.json") or "")
+    assert found["x: c3d 16x1x112 {batch=1}"] == {"latency.p50_ms": {"value": 10.0}}
+    assert sum(len(measures) for measures in found.values()) == 6
+    for measures in (*found.values(), *formats.as_bencher(mixed).values()):
+        for name, each in measures.items():
+            assert len(name) <= 64
+            assert [(key, type(value)) for key, value in each.items()] == [("value", float)]
+
+
+def test_nothing_to_track_is_no_file(mixed: Comparison) -> None:
+    """An empty list is an error to github-action-benchmark."""
+    assert formats.as_file(mixed, "a.bigger.json") is None
+    assert formats.as_file(compare([], []), "a.bencher.json") is None
+
+
+@pytest.mark.parametrize("name", ["a.md", "a.xml", "a.json", "a.smaller.json", "a.bencher.json"])
 def test_a_file_is_written_as_its_name_says(mixed: Comparison, name: str) -> None:
     text = formats.as_file(mixed, name)
+    assert text is not None
     parsed: Any = {"md": str, "xml": ElementTree.fromstring, "json": json.loads}[name.rsplit(".", maxsplit=1)[-1]](text)
     assert parsed is not None
     with pytest.raises(InputError, match=r"allowed: \.md"):
         formats.as_file(mixed, "a.pdf")
+
+
+def make_row(number: int, *, reason: str) -> Row:
+    return Row(
+        suite="s",
+        case_id=f"c{number}",
+        case=f"resnet3d_50 kernel_depth={number} precision=bf16 batch=8 16x1x112",
+        metric="latency.p50_ms",
+        unit="ms",
+        better="lower",
+        base=10.0,
+        head=10.9,
+        runs=(5, 5),
+        verdict="slower",
+        reason=reason,
+    )
+
+
+@pytest.mark.parametrize("rows", [0, 3, 1000])
+@pytest.mark.parametrize("gaps", [0, 3, 500])
+@pytest.mark.parametrize("length", [1, 60, 2000])
+def test_markdown_fits_a_comment_and_says_what_it_left_out(rows: int, gaps: int, length: int) -> None:
+    """GitHub refuses a comment of more than 65,536 characters."""
+    text = ("why *not* <b> " * length)[: 3 * length]
+    failed = [Uncompared(suite="s", case_id=f"{n}", case=f"c{n}", side="head", why=text) for n in range(gaps)]
+    comparison = Comparison(
+        base="b" * length,
+        head="h",
+        rows=tuple(make_row(n, reason=text) for n in range(rows)),
+        failed=tuple(failed),
+        missing=tuple(failed),
+        notes=tuple(f"{n}: {text}" for n in range(gaps)),
+    )
+    shown = formats.as_markdown(comparison)
+    assert len(shown) < 65_536
+    table = [line for line in shown.splitlines() if line.startswith("| 🔴")]
+    left = sum(int(n) for n in re.findall(r"^(\d+) further rows? left out", shown, re.MULTILINE))
+    assert len(table) + left == rows
+    listed = [line for line in shown.splitlines() if line.startswith("- ") and not line.startswith("- and ")]
+    assert len(listed) + sum(int(n) for n in re.findall(r"^- and (\d+) more$", shown, re.MULTILINE)) == 3 * gaps
+    if rows == gaps == 3:
+        assert (len(table), len(listed)) == (3, 9)
+
+
+def test_gitlab_finds_the_reason_in_the_text_and_jenkins_in_the_attribute(mixed: Comparison) -> None:
+    root = ElementTree.fromstring(formats.as_junit(mixed))
+    told = [each for kind in ("failure", "error", "skipped") for each in root.iter(kind)]
+    assert len(told) == 4
+    assert all(each.text and each.text == each.get("message") for each in told)
+    names = [(case.get("classname"), case.get("name")) for case in root.iter("testcase")]
+    assert len(names) == len(set(names))

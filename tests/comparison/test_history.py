@@ -1,6 +1,7 @@
 """A metric over commits: its series, the first bad commit, and what is not one series."""
 
 import json
+import subprocess
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -45,6 +46,77 @@ def test_a_drop_of_what_should_be_low_is_better_and_noise_is_nothing(commits: Ca
     [turn] = history_of(commits([*LEVEL, *(0.9 * value for value in LEVEL)]), "latency.p50_ms", "c3d").turns
     assert turn.verdict == "better"
     assert history_of(commits(LEVEL), "latency.p50_ms", "c3d").turns == ()
+
+
+def with_state(record: Record, **state: object) -> Record:
+    environment = record.environment
+    return record.model_copy(
+        update={"environment": environment.model_copy(update={"state": {**environment.state, **state}})}
+    )
+
+
+def test_edits_that_no_commit_holds_are_not_blamed_on_one(
+    commits: Callable[..., list[Record]], capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    clean = commits([*LEVEL, *LEVEL])
+    tried = [with_state(record, is_dirty=True) for record in commits([0.0] * 8 + [14.0] * 8) if record.metrics[0].value]
+    found = history_of([*clean, *tried], "latency.p50_ms", "c3d")
+    assert found.turns == ()
+    assert [moment.value for moment in found.moments] == [*LEVEL, *LEVEL]
+    assert (found.unknown, found.uncommitted) == (0, 24)
+    for record in [*clean, *tried]:
+        RecordStore(tmp_path).append(record)
+    assert _exit_code(["history", "latency.p50_ms", "c3d", "--from", str(tmp_path)]) == 0
+    said = capsys.readouterr().out
+    assert "24 runs left out: measured with edits" in said
+    assert "in the order of measuring" in said
+
+
+def test_only_edits_is_a_series_of_nothing(commits: Callable[..., list[Record]]) -> None:
+    found = history_of([with_state(r, is_dirty=True) for r in commits(LEVEL)], "latency.p50_ms", "c3d")
+    assert (found.moments, found.turns, found.uncommitted) == ((), (), 24)
+
+
+def measured_late(records: Sequence[Record], *, first: int, last: int) -> list[Record]:
+    """As by a bisection: the commits from `first` to `last` were measured a month after all others."""
+    late = [r for r in records if first <= int(str(r.environment.state["commit"])[1:]) <= last]
+    rest = [r for r in records if r not in late]
+    return [*rest, *(r.model_copy(update={"started_at": r.started_at.replace("2026-01", "2026-02")}) for r in late)]
+
+
+STEP = [*LEVEL, *(1.2 * value for value in LEVEL)]
+
+
+def test_an_old_commit_that_is_measured_late_is_still_old(commits: Callable[..., list[Record]]) -> None:
+    late = measured_late(commits(STEP), first=3, last=7)
+    assert "c08" not in [turn.first.commit for turn in history_of(late, "latency.p50_ms", "c3d").turns]
+    dated = [with_state(r, committed_at=f"2025-01-{1 + int(str(r.environment.state['commit'])[1:]):02d}") for r in late]
+    found = history_of(dated, "latency.p50_ms", "c3d")
+    assert found.order == "dates"
+    assert [(turn.first.commit, turn.last_before.commit) for turn in found.turns] == [("c08", "c07")]
+    half = [*dated[:24], *late[24:]]
+    assert history_of(half, "latency.p50_ms", "c3d").order == "measured"
+
+
+def test_git_knows_the_order_of_its_commits(
+    commits: Callable[..., list[Record]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    hashes = []
+    run = ["git", "-c", "user.name=t", "-c", "user.email=t@t"]
+    subprocess.run([*run, "init", "-q"], cwd=tmp_path, check=True)
+    for number in range(16):
+        message = ["commit", "-q", "--allow-empty", "-m", str(number), "--date", f"2026-01-{28 - number}T00:00:00"]
+        subprocess.run([*run, *message], cwd=tmp_path, check=True)
+        known = subprocess.run(["git", "rev-parse", "HEAD"], cwd=tmp_path, capture_output=True, text=True, check=True)
+        hashes.append(known.stdout.strip())
+    late = measured_late(commits(STEP), first=3, last=7)
+    named = [with_state(r, commit=hashes[int(str(r.environment.state["commit"])[1:])]) for r in late]
+    found = history_of(named, "latency.p50_ms", "c3d", repository=tmp_path)
+    assert found.order == "git"
+    assert [moment.commit for moment in found.moments] == hashes
+    assert [turn.first.commit for turn in found.turns] == [hashes[8]]
+    other = [with_state(named[0], commit="0" * 40), *named]
+    assert history_of(other, "latency.p50_ms", "c3d", repository=tmp_path).order == "measured"
 
 
 def test_commits_stand_in_the_order_in_which_they_were_measured_and_once(

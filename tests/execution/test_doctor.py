@@ -1,5 +1,6 @@
 """What the doctor says of a GPU that is described, and what the environment tells of code and of strangers."""
 
+import os
 import subprocess
 from pathlib import Path
 
@@ -104,3 +105,22 @@ def test_a_profile_says_where_it_was_timed_and_what_to_doubt() -> None:
         "42 % of what this device can do at this intensity; compute is the limit",
         "it drifted; again",
     ]
+
+
+def test_a_commit_has_its_date_and_records_in_git_are_no_edits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    run = ["git", "-c", "user.name=t", "-c", "user.email=t@t"]
+    when = {"GIT_COMMITTER_DATE": "2026-01-02T03:04:05+02:00"}
+    kept = ["results/s/records.jsonl", ".vbench/baselines/main/s/any.jsonl", "suite.json"]
+    subprocess.run([*run, "init", "-q"], check=True)
+    for name in (*kept, "nets.py"):
+        Path(name).parent.mkdir(parents=True, exist_ok=True)
+        Path(name).write_text("one")
+    subprocess.run([*run, "add", "."], check=True)
+    subprocess.run([*run, "commit", "-q", "-m", "one"], check=True, env={**os.environ, **when})
+    for name in kept:
+        Path(name).write_text("two")
+    state = describe_environment().state
+    assert (state["committed_at"], state["is_dirty"]) == ("2026-01-02T01:04:05+00:00", False)
+    Path("nets.py").write_text("two")
+    assert describe_environment().state["is_dirty"] is True

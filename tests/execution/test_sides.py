@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from bench.errors import InputError, SetUpError
-from bench.execution.sides import Place, Side, place_of, read_side, suite_of
+from bench.execution.side import OWN, _origins
+from bench.execution.sides import Place, Side, modules_of, place_of, read_side, suite_of
 
 SUITE = {"suite": "s", "models": ["c3d"], "measure": {"params": {}}}
 
@@ -109,16 +110,113 @@ def test_a_side_whose_plan_is_wrong_says_so(tmp_path: Path) -> None:
         Side("head", place, suite, path=tmp_path / "s.yaml", out=tmp_path / "head")
 
 
-def test_code_of_the_repository_from_elsewhere_than_the_worktree_is_refused(tmp_path: Path) -> None:
-    """As where a package is installed for editing: base would be measured with the code of head."""
-    (tmp_path / "wanted.py").write_text("")
-    place = Place(title="main", folder=tmp_path, forbidden=tmp_path.resolve(), variables={"PYTHONPATH": str(tmp_path)})
-    planned = {"origins": {"wanted": str(tmp_path.resolve() / "wanted.py")}, "prefix": "/usr"}
+def make_side(place: Place) -> Side:
+    """A side that has planned, without its process."""
     side = object.__new__(Side)
     side.name, side.place = "base", place
-    with pytest.raises(SetUpError, match="not from the worktree"):
-        side._check_origins(planned)
-    side._check_origins({**planned, "prefix": str(tmp_path.resolve())})
+    return side
+
+
+def test_code_of_the_repository_from_elsewhere_than_the_worktree_is_refused(repository: Path) -> None:
+    """As where a package is installed for editing: base would be measured with the code of head."""
+    new = repository / "lib" / "new.py"
+    new.write_text("")
+    with place_of(read_side("main")) as place:
+        side = make_side(place)
+        for name, file in (("word", repository / "lib" / "word.py"), ("new", new)):
+            planned = {"origins": {name: str(file)}, "prefix": "/usr"}
+            with pytest.raises(SetUpError, match="not from its checkout"):
+                side._check_origins(planned)
+        side._check_origins({"origins": {"word": str(place.folder / "word.py")}, "prefix": "/usr"})
+
+
+@pytest.mark.parametrize("environment", ["/opt/venv", "{repository}/.venv", "{repository}"])
+@pytest.mark.parametrize("ref", ["main", "."])
+def test_an_installed_copy_of_what_the_checkout_holds_is_refused_on_either_side(
+    repository: Path, ref: str, environment: str
+) -> None:
+    prefix = environment.format(repository=repository)
+    copy, other = (f"{prefix}/lib/python3/site-packages/{name}.py" for name in ("word", "numpy"))
+    with place_of(read_side(ref)) as place:
+        side = make_side(place)
+        side._check_origins({"origins": {"numpy": other}, "prefix": prefix})
+        with pytest.raises(SetUpError, match=r"word would come from .*site-packages.*, where it is lib/word\.py"):
+            side._check_origins({"origins": {"word": copy}, "prefix": prefix})
+        side._check_origins({"origins": {"word": str(place.folder / "word.py")}, "prefix": prefix})
+
+
+def test_an_environment_is_measured_with_what_is_installed_there(repository: Path) -> None:
+    with place_of(read_side(f"python:{sys.executable}")) as place:
+        make_side(place)._check_origins({"origins": {"word": "/opt/venv/lib/word.py"}, "prefix": "/opt/venv"})
+
+
+def test_modules_are_found_wherever_a_repository_keeps_them(repository: Path) -> None:
+    files = ["packages/x/src/pkg/__init__.py", "packages/x/src/pkg/nets.py", "packages/y/nets.py", "spaced/nets.py"]
+    for name in (*files, "ignored/nets.py"):
+        (repository / name).parent.mkdir(parents=True, exist_ok=True)
+        (repository / name).write_text("")
+    (repository / ".gitignore").write_text("ignored/\n")
+    git(repository, "add", "packages")
+    own = {n: [str(f.relative_to(repository)) for f in modules_of(n, repository)] for n in ("pkg.nets", "pkg", "nets")}
+    assert own == {"pkg.nets": files[1:2], "pkg": files[:1], "nets": files[2:]}
+    assert modules_of("x.nets", repository) == []
+
+
+def test_origins_are_those_of_the_modules_themselves_and_no_parent_is_imported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    for folder, name in ((first, "shared/one.py"), (second, "shared/two.py"), (second, "whole/net.py")):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text("")
+    (second / "whole" / "__init__.py").write_text("raise RuntimeError")
+    for folder in (second, first):
+        monkeypatch.syspath_prepend(str(folder))
+    found = _origins({"plugins": ["shared.two", "whole", "nowhere"], "models": ["c3d", "whole.net:f", ".x:f"]})[
+        "origins"
+    ]
+    assert {name: str(Path(place).relative_to(tmp_path)) for name, place in found.items() if name != OWN} == {
+        "shared.two": "second/shared/two.py",
+        "whole": "second/whole/__init__.py",
+        "whole.net": "second/whole/net.py",
+    }
+    assert Path(found[OWN]).name == "running.py"
+
+
+def test_the_working_folder_finds_its_code_as_a_commit_does(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else `ab main .` of a `src` layout would measure base from its source and head from an installed copy."""
+    (repository / "src").mkdir()
+    (repository / "src" / "code.py").write_text("")
+    git(repository, "add", ".")
+    git(repository, "commit", "-q", "-m", "src")
+    monkeypatch.setenv("PYTHONPATH", "/elsewhere")
+
+    def paths(ref: str) -> list[str]:
+        with place_of(read_side(ref)) as place:
+            assert place.tree is not None
+            return [path.replace(str(place.tree), "") for path in place.variables["PYTHONPATH"].split(os.pathsep)]
+
+    assert paths(".") == paths("main") == ["/lib", "", "/src", "/elsewhere"]
+
+
+def test_outside_of_a_repository_the_working_folder_is_as_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
+    with place_of(read_side(".")) as place:
+        assert (place.folder, place.variables, place.tree) == (tmp_path, {}, None)
+
+
+def test_names_that_are_not_utf_8_are_no_crash(repository: Path) -> None:
+    odd = os.fsencode(repository) + b"/caf\xe9"
+    os.mkdir(odd)
+    Path(os.fsdecode(odd), "word.py").write_text("")
+    assert len(modules_of("word", repository)) == 2
+    git(repository, "add", ".")
+    git(repository, "commit", "-q", "-m", "odd")
+    with place_of(read_side("main")) as place:
+        assert (place.folder / "word.py").is_file()
 
 
 def test_worktrees_of_killed_measurements_are_removed_and_those_of_others_are_not(

@@ -12,7 +12,7 @@ from bench.errors import InputError, MissingPackageError
 from bench.measure.timing.engines.work import Work
 
 CUDA = "CUDAExecutionProvider"
-INSTALL = "pip install 'vbench[onnx]'"
+INSTALL = "pip install onnx onnxruntime onnxscript"
 
 
 def open_session(work: Work) -> Callable[..., Tensor]:

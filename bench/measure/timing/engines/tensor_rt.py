@@ -14,7 +14,7 @@ def build(work: Work) -> Callable[..., Tensor]:
         import torch_tensorrt
     except ImportError:
         raise MissingPackageError(
-            "torch_tensorrt", needed_for="compile tensorrt", install="pip install 'vbench[tensorrt]'"
+            "torch_tensorrt", needed_for="compile tensorrt", install="pip install torch-tensorrt"
         ) from None
     engine: Callable[..., Tensor] = torch_tensorrt.dynamo.compile(
         work.export(),
