@@ -332,6 +332,8 @@ def _notes(pairs: Sequence[Pair]) -> Iterator[str]:
     fields = [field for pair in pairs for field in noteworthy_fields(pair.base.records, pair.head.records)]
     for field in list(dict.fromkeys(fields))[:SHOWN]:
         yield f"not the same in all runs: {field}"
+    if pairs and all(pair.base.records == pair.head.records for pair in pairs):
+        yield "base and head are the very same runs: results that are compared with themselves show nothing"
     if any(_one_after_the_other(pair) for pair in pairs):
         yield (
             "base and head were measured one after the other: what changes between two sessions looks like a change of "

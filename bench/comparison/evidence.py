@@ -114,6 +114,7 @@ def change_of_runs(base: Sequence[float], head: Sequence[float]) -> Change:
     )
 
 
+@_within_floats
 def change_of_sessions(base: Sequence[Sequence[float]], head: Sequence[Sequence[float]]) -> Change:
     """Change between sessions of a machine, at least three in all: of the means over sessions of their runs' medians.
 
@@ -166,12 +167,14 @@ def change_of_pairs(base: Sequence[float], head: Sequence[float]) -> Change:
     return _mean_change(steps, size=_size(steps), is_ratio=is_ratio, how=f"{len(steps)} runs a side in turns")
 
 
+@_within_floats
 def change_of_seeds(base: Sequence[float], head: Sequence[float]) -> Change:
     """Change in the metric's unit between trainings with the same seeds, at least two: the mean over seeds."""
     old, new = np.asarray(base, dtype=np.float64), np.asarray(head, dtype=np.float64)
     return _mean_change(new - old, size=_size(old, new), is_ratio=False, how=f"{len(old)} seeds")
 
 
+@_within_floats
 def change_of_trainings(base: Sequence[float], head: Sequence[float]) -> Change:
     """Change in the metric's unit between independent trainings, at least two a side: the difference of their means."""
     old, new = np.asarray(base, dtype=np.float64), np.asarray(head, dtype=np.float64)

@@ -20,10 +20,15 @@ KEPT_IN_GIT = (RECORDS, SUITE_FACTS, "predictions.parquet")
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """One good record, and the results folder that its artifacts are named from."""
+    """One record, and the results folder that its artifacts are named from.
+
+    In a results folder a run that is done again takes the place of the one before. Where records of several sessions
+    may stand together, as in a baseline, `session` tells runs of one index apart.
+    """
 
     record: Record
     folder: Path | None = None
+    session: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +58,9 @@ class Side:
 def open_side(source: Source | Iterable[Record]) -> Iterator[Side]:
     """Read one side; files, folders, patterns, `git:REF[:path]`, or records. Its artifacts can be read inside."""
     items: list[Any] = [source] if isinstance(source, str | Path) else list(source)
-    given = [Run(record=item) for item in items if isinstance(item, Record)]
+    if any(isinstance(item, str) and not item.strip() for item in items):
+        raise InputError("results were given by an empty name; is a variable not set?")
+    given = [Run(record=item, session=str(place)) for place, item in enumerate(items) if isinstance(item, Record)]
     with ExitStack() as stack:
         runs = given
         gates: dict[str, Mapping[str, Any]] = {}
@@ -71,7 +78,9 @@ def _read(source: str | Path) -> tuple[list[Run], dict[str, Mapping[str, Any]]]:
     if Path(source).is_dir() and not any(Path(source).rglob(RECORDS)):
         return [], {}  # a run that broke before its first record: nothing was measured, which is no mistake of the user
     for file in record_files(source):
-        runs += [Run(record=record, folder=file.parent) for record in read_records(file)]
+        for record in read_records(file):
+            session = "" if file.name == RECORDS else record.started_at
+            runs += [Run(record=record, folder=file.parent, session=session)]
         facts = read_suite_facts(file.parent)
         if isinstance(gate := facts.get("gate"), dict) and gate:
             gates[str(facts.get("name", ""))] = gate
@@ -80,26 +89,32 @@ def _read(source: str | Path) -> tuple[list[Run], dict[str, Mapping[str, Any]]]:
 
 def _cases(runs: Sequence[Run]) -> dict[tuple[str, str], CaseRuns]:
     grouped: dict[tuple[str, str], list[Run]] = defaultdict(list)
-    for run in sorted(runs, key=lambda run: run.record.started_at):
+    for run in sorted(_once(runs), key=lambda run: run.record.started_at):
         grouped[run.record.case.suite, run.record.case_id].append(run)
     return {key: _case(members) for key, members in grouped.items()}
+
+
+def _once(runs: Sequence[Run]) -> Iterator[Run]:
+    """Runs without copies of them that lie in another folder: those are no independent runs."""
+    first: dict[str, Path] = {}
+    for run in runs:
+        if run.folder is None or first.setdefault(run.record.model_dump_json(), run.folder) == run.folder:
+            yield run
 
 
 def _case(members: Sequence[Run]) -> CaseRuns:
     """What counts of a case: the newest state of its code; of a run that was done again in its folder, the last."""
     newest = members[-1].record
     last: dict[tuple[Path | None, int, str], Run] = {}
-    for number, run in enumerate(members):
+    for run in members:
         if run.record.freshness == newest.freshness:
-            # Records that come without a folder may be of several sessions, so equal run indices are different runs.
-            session = "" if run.folder is not None or not run.record.is_good else str(number)
-            last[run.folder, run.record.run_index, session] = run
+            last[run.folder, run.record.run_index, run.session if run.record.is_good else ""] = run
     good = tuple(run for run in last.values() if run.record.is_good)
     replaced = {(run.folder, run.record.run_index) for run in good}
     failures = [
         run.record
         for run in last.values()
-        if not run.record.is_good and (run.folder is not None or (None, run.record.run_index) not in replaced)
+        if not run.record.is_good and (run.folder, run.record.run_index) not in replaced
     ]
     return CaseRuns(case=newest.case, id=newest.case_id, runs=good, failures=tuple(failures))
 

@@ -34,8 +34,10 @@ class _Window:
 
     def read_at(self, offset: int, count: int) -> bytes:
         """Up to `count` bytes from `offset` on."""
+        if offset >= self.size:
+            return b""
         self._file.seek(self._start + offset)
-        return self._file.read(max(0, min(count, self.size - offset)))
+        return self._file.read(min(count, self.size - offset))
 
 
 _EBML, _SEGMENT, _CLUSTER = b"\x1a\x45\xdf\xa3", b"\x18\x53\x80\x67", b"\x1f\x43\xb6\x75"

@@ -67,6 +67,10 @@ def test_elements_of_a_kind_not_known_yet_are_no_damage(whole: Path, tmp_path: P
     assert break_in_chain(source_of(path)) is None
     path.write_bytes(content[:at] + b"\x42\x99\x83abcd" + content[at:])
     assert break_in_chain(source_of(path)) == at
+    beyond_all_files = b"\x42\x99\x01" + b"\xff" * 6 + b"\xfe"
+    path.write_bytes(content[:at] + beyond_all_files + content[at:])
+    assert break_in_chain(source_of(path)) == at
+    assert probe(path).frames == FRAMES or probe(path).verdict != "ok"
 
 
 @pytest.mark.parametrize("keep", [0, 3, 100, -1, -5000])
