@@ -15,6 +15,7 @@ import subprocess
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import count as count_from
 from pathlib import Path
 from urllib.parse import quote, unquote
 
@@ -288,10 +289,10 @@ def _write(path: Path, runs: Sequence[Run]) -> None:
     answers, part = path.with_suffix(ANSWERS), path.with_name(f"{path.name}.{os.getpid()}.part")
     new = part.with_suffix(ANSWERS)
     path.parent.mkdir(parents=True, exist_ok=True)
-    kept = []
-    for number, run in enumerate(runs):
-        found = read_answers(run)
-        name = f"{run.record.case_id}-{number}{LINES}"
+    kept, numbers = [], defaultdict[str, Iterator[int]](count_from)
+    for run in runs:
+        found, case_id = read_answers(run), run.record.case_id
+        name = f"{case_id}-{next(numbers[case_id])}{LINES}"
         if found is not None:
             write_answers(found, new / name)
         kept.append(_slim(run.record, {} if found is None else {"predictions": f"{answers.name}/{name}"}))
