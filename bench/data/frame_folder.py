@@ -5,13 +5,14 @@ JPEG goes through simplejpeg, with Pillow for what it cannot take and where it i
 
 import os
 import re
-import threading
 import zipfile
 import zlib
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache, partial
+from operator import itemgetter
 from pathlib import Path
 
 import numpy as np
@@ -26,8 +27,6 @@ RGB_PREFIXES = ("image_", "img_", "frame_", "frame", "image", "img", "")
 _LONGEST_GAP = 10_000  # a stray number must not make a list of a thousand million missing frames
 _WORTH_A_THREAD = 4
 _SPARE = 4  # how much larger than the target a JPEG must come out that is decoded at a fraction of its size
-_MOST_KEPT = 1 << 24
-_OF_THREAD = threading.local()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,14 +74,27 @@ def read_folder(
     Images are decoded by as many threads as torch may use, which is one in the workers of a loader.
     """
     folder, wanted = list_frames(path, prefix=prefix), sorted(set(indices))
-    first = read_image(folder, wanted[0], size)
-    frames_THWC = np.empty((len(wanted), *first.shape), np.uint8)
-    frames_THWC[0] = first
-    _for_each(partial(_read_into, frames_THWC, folder, wanted, size), range(1, len(wanted)))
+    height, width = _image_size(folder, wanted[0], size)
+    frames_THWC = np.empty((len(wanted), height, width, 3), np.uint8)
+    _for_each(partial(_read_into, frames_THWC, folder, wanted, size), range(len(wanted)))
     if wanted == list(indices):
         return frames_THWC
     place = {index: at for at, index in enumerate(wanted)}
     return frames_THWC[[place[index] for index in indices]]
+
+
+def _image_size(folder: FrameFolder, index: int, size: Size | None) -> tuple[int, int]:
+    """Height and width that a frame comes out with: its header tells that of a JPEG, others are decoded."""
+    name = folder.files[index] if index < folder.frames else None
+    native = None
+    if name is not None:
+        with suppress(OSError):
+            native = _jpeg_size((folder.path / name).read_bytes())
+    if native is None or native[0] * native[1] > MAX_PIXELS:
+        height, width = read_image(folder, index, size).shape[:2]
+    else:
+        height, width = upright_size(native, size)
+    return height, width
 
 
 def _read_into(
@@ -100,17 +112,32 @@ def _read_into(
 
 
 def _for_each(do: Callable[[int], None], places: Sequence[int]) -> None:
-    """`do` for every place, on as many threads as torch may use; the first error in their order is raised."""
+    """`do` for every place, on as many threads as torch may use; the first error in their order is raised.
+
+    Each thread has its share from the start, this one too: handing out a place at a time costs a fifth.
+    """
     import torch
 
-    threads = min(torch.get_num_threads(), len(places) // _WORTH_A_THREAD)
-    if threads < 2:
+    threads = max(1, min(torch.get_num_threads(), len(places) // _WORTH_A_THREAD))
+    if threads == 1:
         for place in places:
             do(place)
         return
-    with ThreadPoolExecutor(threads) as pool:
-        for _ in pool.map(do, places):
-            pass
+    with ThreadPoolExecutor(threads - 1) as pool:
+        others = [pool.submit(_first_failure, do, places[first::threads]) for first in range(1, threads)]
+        failures = [_first_failure(do, places[::threads]), *(other.result() for other in others)]
+    failed = min((failure for failure in failures if failure is not None), key=itemgetter(0), default=None)
+    if failed is not None:
+        raise failed[1]
+
+
+def _first_failure(do: Callable[[int], None], places: Sequence[int]) -> tuple[int, VideoError] | None:
+    for place in places:
+        try:
+            do(place)
+        except VideoError as error:
+            return place, error
+    return None
 
 
 def read_flow(path: Path, indices: Sequence[int], *, size: Size | None) -> NDArray[np.uint8]:
@@ -166,7 +193,7 @@ def read_image(
 def decode_image(data: bytes, *, size: Size | None, into: NDArray[np.uint8] | None = None) -> NDArray[np.uint8]:
     """One encoded image as uint8 RGB (H, W, 3); ValueError, OSError or what else Pillow raises if it is damaged.
 
-    It is `into` itself, contiguous, where a JPEG needs no scaling and has its shape.
+    It is `into` itself, contiguous, where a JPEG needs no scaling and has its shape: fresh memory costs a fifth more.
     """
     native = _jpeg_size(data)
     if native is None:
@@ -174,11 +201,10 @@ def decode_image(data: bytes, *, size: Size | None, into: NDArray[np.uint8] | No
         return resize(image, upright_size(image.shape[:2], size))
     _refuse_giant(native)
     target = upright_size(native, size)
-    if native != target:
-        return resize(_decode_jpeg_to_scale(data, native, target), target)
-    if into is not None and into.shape == (*target, 3):
-        return _decode_jpeg(data, buffer=into)
-    return _decode_jpeg(data)
+    if into is not None and native == target and into.shape == (*target, 3):
+        _decode_jpeg(data, target, buffer=into)
+        return into
+    return resize(_decode_jpeg(data, target), target)
 
 
 def _choose_prefix(path: Path, numbered: dict[str, dict[int, str]], prefix: str | None) -> str:
@@ -213,31 +239,16 @@ def _jpeg_size(data: bytes) -> tuple[int, int] | None:
     return None if colours in ("CMYK", "YCCK") else (height, width)
 
 
-def _decode_jpeg(data: bytes, *, buffer: NDArray[np.uint8] | None = None, **how: object) -> NDArray[np.uint8]:
+def _decode_jpeg(data: bytes, target: tuple[int, ...], *, buffer: NDArray[np.uint8] | None = None) -> NDArray[np.uint8]:
     import simplejpeg
 
-    image: NDArray[np.uint8] = simplejpeg.decode_jpeg(data, "RGB", buffer=buffer, **how)
-    return image
-
-
-def _decode_jpeg_to_scale(data: bytes, native: tuple[int, int], target: tuple[int, ...]) -> NDArray[np.uint8]:
-    """The image as it is, or at a fraction that is still far larger than `target`, in memory of this thread's own."""
-    # Fast upsampling of colours moves an image as stored by 0.2 to 0.4 grey levels, and one scaled to 112 by 0.1.
-    # Decoded at a fraction near the target, it would differ by two to four grey levels from one that is decoded whole.
+    # JPEG can be decoded at a fraction of its size. Where that leaves it near the target, the picture differs by two to
+    # four grey levels from one that is decoded whole and then scaled.
     height, width = (_SPARE * side for side in target)
-    shrinks = all(before >= after for before, after in zip(native, target, strict=True))
-    buffer = _memory_of_thread(native[0] * native[1] * 3)
-    return _decode_jpeg(data, buffer=buffer, min_height=height, min_width=width, min_factor=2, fastupsample=shrinks)
-
-
-def _memory_of_thread(count: int) -> NDArray[np.uint8]:
-    """At least `count` bytes that this thread writes over with each image: fresh memory costs a fifth of a decode."""
-    if count > _MOST_KEPT:
-        return np.empty(count, np.uint8)
-    memory: NDArray[np.uint8] | None = getattr(_OF_THREAD, "memory", None)
-    if memory is None or memory.size < count:
-        memory = _OF_THREAD.memory = np.empty(count, np.uint8)
-    return memory
+    image: NDArray[np.uint8] = simplejpeg.decode_jpeg(
+        data, "RGB", min_height=height, min_width=width, min_factor=2, buffer=buffer
+    )
+    return image
 
 
 def _decode_with_pillow(data: bytes) -> NDArray[np.uint8]:
