@@ -28,8 +28,8 @@ from bench.errors import InputError, VideoError
 
 JPEG_QUALITY = 92  # with colour at half size, as in the videos themselves: a third quicker to read than at full size
 _ASSUMED_FPS = 25  # of frame folders, which do not say
-# Keyframes 16 apart and no B-frames: a clip starts at most 15 frames before it is wanted.
-QUICK_TO_SEEK = {"g": "16", "bf": "0", "tune": "fastdecode", "crf": "20", "preset": "medium"}
+# Keyframes 8 apart and no B-frames: decoding begins at most 7 frames before a clip.
+QUICK_TO_SEEK = {"g": "8", "bf": "0", "tune": "fastdecode", "crf": "23", "preset": "medium"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +57,7 @@ def prepare_frames(
 def prepare_reencoded(
     source: str | Path, target: str | Path, *, short_side: int | None = None, workers: int = 0, report: Report = silent
 ) -> Prepared:
-    """Videos under `source` as H.264 mp4 with a key frame every 16 frames under `target`; sound is left out."""
+    """Videos under `source` as H.264 mp4 with a key frame every 8 frames under `target`; sound is left out."""
     require_side(short_side)
     do = partial(_reencode, Path(source), Path(target), short_side)
     return prepare_all(Path(source), Path(target), do, partial(_mp4, Path(target)), workers=workers, report=report)
