@@ -139,13 +139,14 @@ def shard(
     split: Annotated[str, typer.Option(help="Its split.")],
     root: Root = None,
     option: Options = None,
+    workers: Workers = 0,
 ) -> None:
     """Pack the videos of a split into WebDataset tar files."""
     from bench.data.prepare_shards import prepare_shards
     from bench.terminal.console import say
 
-    with _reporting("videos") as report:
-        found = prepare_shards(_opened(dataset, split, root, option), target, report=report)
+    with _reporting("shards") as report:
+        found = prepare_shards(_opened(dataset, split, root, option), target, workers=workers, report=report)
     say(f"{target}: {found.shards} shards written, {found.skipped} were there, {found.videos} videos")
     _end(found.failed)
 

@@ -179,3 +179,15 @@ def test_options_of_a_wrong_type_are_told_before_anything_is_opened(tmp_path: Pa
     for name, options, part in wrong:
         with pytest.raises(InputError, match=part):
             open_dataset(name, root=tmp_path / "nowhere", split="train", **options)
+
+
+def test_text_of_a_data_set_is_taken_as_it_is_typed() -> None:
+    """YAML would make a mapping of the braces, a number of the year and nothing of the rest."""
+    typed = ["annotations={split}_list.txt", "videos=2020", "flow=#x", "multi_label=true", "fps=25"]
+    assert dataset_options(typed) == {
+        "annotations": "{split}_list.txt",
+        "videos": "2020",
+        "flow": "#x",
+        "multi_label": True,
+        "fps": 25,
+    }

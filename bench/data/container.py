@@ -1,6 +1,7 @@
 """What the boxes of mp4, avi and mkv say without a decoder: how long the file is, and whether box follows box."""
 
 import struct
+import sys
 from collections.abc import Callable
 from typing import BinaryIO
 
@@ -100,31 +101,39 @@ def _ebml_size(file: _Window, at: int) -> tuple[int, int] | None:
 
 
 def _matroska_break(file: _Window) -> int | None:
-    at = 0
+    at, ends = 0, dict[bytes, int]()  # of the segment and the cluster that `at` is in, where they are known
     while at < file.size:
-        after = _after_element(file, at)
+        name, end = _ebml_name(file, at), min(ends.values(), default=sys.maxsize)
+        after = _after_element(file, at, ends)
         # An element of a kind that came later than this list is passed over, as readers must, if a known one follows.
-        if after is None or (not _is_known(file, at) and after != file.size and not _is_known(file, after)):
-            return at
+        is_strange = name not in _DESCENDED | _WHOLE and after != file.size and not _is_known(file, after)
+        if after is None or after > end or is_strange:
+            return None if at >= ends.get(_SEGMENT, sys.maxsize) else at
         at = after
+        if at >= ends.get(_CLUSTER, sys.maxsize):
+            del ends[_CLUSTER]
     return None
 
 
-def _after_element(file: _Window, at: int) -> int | None:
-    """Where the element after the one at `at` begins: behind it, or inside of a segment or cluster; None if none is."""
+def _after_element(file: _Window, at: int, ends: dict[bytes, int]) -> int | None:
+    """Where the element after the one at `at` begins: behind it, or inside of a segment or cluster; None if none is.
+
+    Notes in `ends` where a segment or cluster that begins here ends.
+    """
     name = _ebml_name(file, at)
     if not name:
         return None
     content = _ebml_size(file, at + len(name))
-    if name in _DESCENDED:
-        length = file.read_at(at + len(name), 1)
-        return at + len(name) + 9 - length[0].bit_length() if length and length[0] else None
-    return None if content is None else content[0] + content[1]
+    if name not in _DESCENDED:
+        return None if content is None else content[0] + content[1]
+    if content is not None:
+        ends[name] = content[0] + content[1]
+    length = file.read_at(at + len(name), 1)
+    return at + len(name) + 9 - length[0].bit_length() if length and length[0] else None
 
 
-def _is_known(file: _Window, at: int) -> bool:
-    name = _ebml_name(file, at)
-    return name in _DESCENDED or name in _WHOLE
+def _is_known(file: _Window, at: int | None) -> bool:
+    return at is not None and _ebml_name(file, at) in _DESCENDED | _WHOLE
 
 
 def _ebml_name(file: _Window, at: int) -> bytes:

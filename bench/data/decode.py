@@ -162,6 +162,8 @@ def _probe_file(path: Path) -> VideoFacts:
             raise VideoError(problem or f"{path}: holds no frames")
         if first_unsound is None and (cut := _truncation(path, stream, frames=number + 1)):
             first_unsound, problem = number + 1, cut
+        if first_unsound is None and (wrong := reading.wrong_at_the_end()):
+            first_unsound, problem = number + 1, f"{path}: damaged after frame {number}: {wrong}"
         return _facts_of(
             path, container, stream, first=first, timeline=timeline, first_unsound=first_unsound, problem=problem
         )

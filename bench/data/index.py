@@ -21,11 +21,26 @@ from bench.data.facts import VideoFacts
 from bench.data.media import VIDEO_SUFFIXES, is_folder, is_frame_folder, visible
 from bench.data.shards import shard_members, source_of
 from bench.data.work import Failed, Report, do_all, silent
-from bench.errors import DatasetError, VideoError
+from bench.errors import BenchError, DatasetError, VideoError
 
 _FILE = Path(".vbench", "index.jsonl")
 
 Inode = tuple[int, int]
+
+
+Looked = tuple[list[int] | None, VideoFacts | None]  # the stamp, and the facts of what is not as it was
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Task:
+    """One video by its name, and the stamp that is known of it, if any is."""
+
+    name: str
+    is_known: bool
+    stamp: list[int] | None
+
+    def __str__(self) -> str:
+        return self.name
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,15 +63,20 @@ def index_folder(root: str | Path, *, workers: int = 0, again: bool = False, rep
     started, path = time.monotonic(), _writable_index(root)
     stamps = {} if again else {name: stamp for name, stamp, _ in _read(path)}
     files = list(videos_under(root))
-    left = [name for name in files if name not in stamps or stamps[name] != _stamp(root / name)]
+    tasks = [_Task(name=name, is_known=name in stamps, stamp=stamps.get(name)) for name in files]
+    probed = 0
     with path.open("a", encoding="utf-8") as index:
         _end_torn_line(path, index)
-        for outcome in do_all(left, partial(_probe, root), total=len(left), workers=workers, report=report):
-            facts = outcome.result or VideoFacts(verdict="unreadable", problem=str(outcome.error))
-            line = {"path": outcome.task, "stamp": _stamp(root / outcome.task), "facts": facts.to_json()}
-            index.write(json.dumps(line, separators=(",", ":")) + "\n")
-            index.flush()
-    return _summary(path, files, probed=len(left), seconds=time.monotonic() - started)
+        for outcome in do_all(tasks, partial(_look_at, root), total=len(tasks), workers=workers, report=report):
+            name = outcome.task.name
+            died = _stamp(root / name), VideoFacts(verdict="unreadable", problem=str(outcome.error))
+            stamp, facts = outcome.result or died
+            if facts is not None:
+                line = {"path": name, "stamp": stamp, "facts": facts.to_json()}
+                index.write(json.dumps(line, separators=(",", ":")) + "\n")
+                index.flush()
+                probed += 1
+    return _summary(path, files, probed=probed, seconds=time.monotonic() - started)
 
 
 def read_facts(root: Path, paths: Collection[Path]) -> dict[Path, VideoFacts]:
@@ -136,12 +156,20 @@ def _inode(folder: Path) -> Inode:
     return status.st_dev, status.st_ino
 
 
-def _probe(root: Path, name: str) -> VideoFacts:
+def _look_at(root: Path, task: _Task) -> Looked:
+    """Decode the video unless it is as it was. Stamped before, so that one still being written is looked at again."""
     from bench.data.decode import probe
 
-    if name.endswith(".tar"):
-        shard_members(root / name)  # says why it is none
-    return probe(root / name)
+    path = root / task.name
+    stamp = _stamp(path)
+    if task.is_known and stamp == task.stamp:
+        return stamp, None
+    try:
+        if task.name.endswith(".tar"):
+            shard_members(path)  # says why it is none
+        return stamp, probe(path)
+    except BenchError as error:
+        return stamp, VideoFacts(verdict="unreadable", problem=str(error))
 
 
 def _summary(path: Path, files: Collection[str], *, probed: int, seconds: float) -> IndexSummary:

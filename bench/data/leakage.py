@@ -59,7 +59,9 @@ def _shared_by(video: Video) -> Iterator[str]:
     group = _UCF_GROUP.fullmatch(video.id)
     if group:
         yield f"group {group['group']}"
-    if video.sha256:
+    if video.sha256 and (
+        video.facts is None or video.facts.frames
+    ):  # empty and broken files are alike, and share nothing
         yield f"file {video.sha256}"
     yield f"path {_place(video.path)}"
 

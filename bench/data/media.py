@@ -68,17 +68,17 @@ def stem_of(name: str) -> str:
 
 
 def is_frame_folder(inside: Iterable[os.DirEntry[str]]) -> bool:
-    """True for what holds the frames of one video: pictures, more of them than folders, and no video file.
+    """True for what holds the frames of one video: numbered pictures, more of them than folders, and no video file.
 
     Pictures of optical flow alone are no frames.
     """
     pictures, folders = 0, 0
     for entry in inside:
-        suffix = os.path.splitext(entry.name)[1].lower()
-        if suffix in VIDEO_SUFFIXES:
+        stem, suffix = os.path.splitext(entry.name)
+        if suffix.lower() in VIDEO_SUFFIXES:
             return False
-        if suffix in IMAGE_SUFFIXES:
-            pictures += not entry.name.startswith(FLOW_PREFIXES)
+        if suffix.lower() in IMAGE_SUFFIXES:
+            pictures += stem[-1:].isdecimal() and not stem.startswith(FLOW_PREFIXES)
         elif is_folder(entry):
             folders += 1
     return pictures > folders

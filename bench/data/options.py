@@ -8,7 +8,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from bench.complaints import reason
 from bench.errors import InputError, UnknownNameError
-from bench.registry import DatasetEntry
+from bench.registry import DATASETS, DatasetEntry
 
 OF_EVERY_DATASET = ("flow", "decode")  # `open_dataset` itself takes these
 
@@ -31,6 +31,12 @@ def checked_options(entry: DatasetEntry, given: Mapping[str, Any]) -> dict[str, 
             where = f"option {name!r} of data set {entry.name}"
             raise InputError(f"{where}: {reason(error, value)}") from None
     return checked
+
+
+def text_options() -> frozenset[str]:
+    """Options of data sets that are text, and no YAML value of another kind."""
+    of_datasets = (name for entry in DATASETS for name, kind in _types(entry).items() if kind in (str, str | None))
+    return frozenset(of_datasets) | {*OF_EVERY_DATASET}
 
 
 def _types(entry: DatasetEntry) -> dict[str, Any]:

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bench.data.atomic import whole_file
+from bench.data.atomic import remove_abandoned, whole_file
 from bench.data.collection import Video, VideoSet
 from bench.data.shards import Source, shard_members, source_of
-from bench.data.work import Failed, Progress, Report, silent
+from bench.data.work import Failed, Report, do_all, silent
 from bench.errors import DatasetError, InputError, VideoError
 
 SHARD_BYTES = 1 << 30
@@ -31,9 +31,16 @@ class Sharded:
 
 
 def prepare_shards(
-    videos: VideoSet, target: str | Path, *, shard_bytes: int = SHARD_BYTES, report: Report = silent
+    videos: VideoSet,
+    target: str | Path,
+    *,
+    shard_bytes: int = SHARD_BYTES,
+    workers: int = 0,
+    report: Report = silent,
 ) -> Sharded:
     """The video files of a split as `<split>-000000.tar`, … under `target`, each of about `shard_bytes`.
+
+    As many `workers` write shards at a time; 0 writes them in this process. `report` counts shards.
 
     A shard is complete or not there; one that holds what it should is left alone, so a killed run goes on, and one that
     holds anything else is written anew. Frame folders and parts of videos cannot be packed and are told as failed.
@@ -47,18 +54,21 @@ def prepare_shards(
     shards = _shards(packed, shard_bytes)
     _refuse_left_over(target, videos.split, shards=len(shards))
     _refuse_own_source(target, packed)
-    written, done = 0, 0
-    for number, members in enumerate(shards):
-        path = target / f"{videos.split}-{number:06d}.tar"
-        if not _holds(path, members):
-            _write(path, members)
-            written += 1
-        done += len(members)
-        seconds = time.monotonic() - started
-        report(Progress(done=done, total=len(packed), failed=len(failed), seconds=seconds, what=path.name))
+    remove_abandoned(target)
+    tasks = [
+        _Shard(path=target / f"{videos.split}-{number:06d}.tar", videos=tuple(members))
+        for number, members in enumerate(shards)
+    ]
+    written, skipped, done = 0, 0, 0
+    for outcome in do_all(tasks, _make, total=len(tasks), workers=workers, report=report):
+        if outcome.error is not None:
+            failed.append(Failed(what=outcome.task.path.name, reason=str(outcome.error)))
+            continue
+        written, skipped = written + bool(outcome.result), skipped + (not outcome.result)
+        done += len(outcome.task.videos)
     return Sharded(
         shards=written,
-        skipped=len(shards) - written,
+        skipped=skipped,
         videos=done,
         failed=tuple(failed),
         seconds=time.monotonic() - started,
@@ -78,6 +88,25 @@ class _Packed:
         """Its members in their order."""
         yield f"{self.key}{self.suffix}", self.source.size
         yield f"{self.key}.json", len(self.notes)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Shard:
+    """One shard and what belongs in it."""
+
+    path: Path
+    videos: tuple[_Packed, ...]
+
+    def __str__(self) -> str:
+        return self.path.name
+
+
+def _make(shard: _Shard) -> bool:
+    """Write the shard unless it holds what it should; whether it was written."""
+    if _holds(shard.path, shard.videos):
+        return False
+    _write(shard.path, shard.videos)
+    return True
 
 
 def _packed(videos: VideoSet) -> tuple[list[_Packed], list[Failed]]:

@@ -23,20 +23,27 @@ class Reading:
     def __init__(self, path: Path, container: InputContainer, stream: VideoStream) -> None:
         self._container, self._stream = container, stream
         self._break_at = break_in_chain(source_of(path))
-        self._wrong_at = dict[int, str]()
+        self._wrong = list[tuple[int, str]]()  # from which pts on, and what
 
     def packets(self) -> Iterator["Packet[VideoStream]"]:
         """Every packet, for a decoder."""
         for packet in self._container.demux(self._stream):
             if packet.pts is not None and (problem := self._problem_of(packet)):
-                self._wrong_at[packet.pts] = problem
+                self._wrong.append((packet.pts, problem))
             yield packet
 
     def wrong_with(self, frame: VideoFrame) -> str:
         """What is wrong with a decoded frame, or just before it; empty where nothing is known to be."""
         if frame.is_corrupt:
             return "the decoder had to patch it"
-        return self._wrong_at.get(frame.pts, "") if frame.pts is not None else ""
+        here = frame.pts
+        due = [wrong for wrong in self._wrong if here is not None and wrong[0] <= here]
+        self._wrong = [wrong for wrong in self._wrong if wrong not in due]
+        return due[0][1] if due else ""
+
+    def wrong_at_the_end(self) -> str:
+        """What is wrong behind the last packet, once all are read; empty where nothing is known to be."""
+        return "" if self._break_at is None else f"the file is broken at byte {self._break_at:,}"
 
     def _problem_of(self, packet: "Packet[VideoStream]") -> str:
         if packet.is_corrupt:

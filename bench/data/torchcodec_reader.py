@@ -17,7 +17,8 @@ from bench.data.facts import VideoFacts
 from bench.data.geometry import Size, upright_size
 from bench.data.pyav_reader import reason_of
 from bench.data.scaling import resize
-from bench.errors import InputError, MissingPackageError, VideoError
+from bench.data.shards import source_of
+from bench.errors import InputError, MissingFrameError, MissingPackageError, VideoError
 
 _FAILURES = (RuntimeError, ValueError, IndexError, OSError)
 
@@ -39,7 +40,7 @@ def read_file_with_torchcodec(
     open_decoder = _decoder_class()
     try:
         decoder = open_decoder(
-            str(path), dimension_order="NHWC", num_ffmpeg_threads=1, seek_mode="exact", device=device
+            _source(path), dimension_order="NHWC", num_ffmpeg_threads=1, seek_mode="exact", device=device
         )
     except _FAILURES as error:
         raise VideoError(f"{path}: cannot be opened as a video: {reason_of(error)}") from error
@@ -81,7 +82,21 @@ def _decoder_class() -> Any:
     return VideoDecoder
 
 
+def _source(path: Path) -> str | bytes:
+    """What torchcodec opens: the file, or the bytes of a shard's member."""
+    source = source_of(path)
+    if source.file == path:
+        return str(path)
+    with source.file.open("rb") as file:
+        file.seek(source.offset)
+        return file.read(source.size)
+
+
 def _frame(path: Path, decoder: Any, index: int) -> NDArray[np.uint8]:
+    frames = len(decoder)
+    if index >= frames:
+        message = f"{path}: frame {index} is not there; the file has {frames} frames, 0 to {frames - 1}"
+        raise MissingFrameError(message, frames=frames)
     try:
         frame: NDArray[np.uint8] = decoder.get_frame_at(index).data.cpu().numpy()
     except _FAILURES as error:

@@ -1,16 +1,20 @@
 """What a data set was opened to be decoded with is what every reader of its clips uses."""
 
+import tarfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from bench.data import clips
 from bench.data.collection import VideoSet, open_dataset
+from bench.data.decode import read_frames
 from bench.data.lanes import time_lanes
 from bench.data.loading import train_batches, view_batches
 from bench.data.transforms import Augmentation
-from bench.errors import UnknownNameError
+from bench.errors import MissingFrameError, UnknownNameError
 from bench.models.base import InputSpec
 from bench.schema import Clip
 from bench.train.fitting import identity
@@ -72,3 +76,16 @@ def test_another_backend_is_another_training(root: Path) -> None:
 def test_an_unknown_backend_is_told_before_anything_is_opened(tmp_path: Path) -> None:
     with pytest.raises(UnknownNameError, match="did you mean: torchcodec"):
         open_dataset("kinetics", root=tmp_path / "nowhere", split="train", decode="torchcode")
+
+
+def test_torchcodec_says_how_many_frames_there_are_and_reads_shards(
+    tmp_path: Path, write_video: Callable[..., Path], torchcodec_works: None
+) -> None:
+    path = write_video(tmp_path / "x.mp4", frames=6)
+    with pytest.raises(MissingFrameError) as caught:
+        read_frames(path, [6], backend="torchcodec")
+    assert caught.value.frames == 6
+    with tarfile.open(tmp_path / "s.tar", "w") as shard:
+        shard.add(path, "a/x.mp4")
+    member = read_frames(tmp_path / "s.tar/a/x.mp4", [3], backend="torchcodec")
+    assert np.array_equal(member, read_frames(path, [3], backend="torchcodec"))

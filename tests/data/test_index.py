@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from bench.data import decode
 from bench.data.collection import Video, VideoSet, open_dataset, video_set
 from bench.data.decode import probe
 from bench.data.facts import VideoFacts, evenly
@@ -168,6 +169,17 @@ def test_groups_and_equal_files_on_both_sides_are_an_error_unless_allowed_by_nam
     assert len(guard_leakage(train, test, allowed=["group v_Archery_g01", "file 33"])) == 2
 
 
+def test_empty_files_on_both_sides_are_no_leak(tmp_path: Path) -> None:
+    """They have one hash, and nothing that could be learned."""
+    for name in ("train/a/x.mp4", "val/a/y.mp4"):
+        (tmp_path / name).parent.mkdir(parents=True)
+        (tmp_path / name).write_bytes(b"")
+    index_folder(tmp_path)
+    train, val = (open_dataset("folder", root=tmp_path, split=split) for split in ("train", "val"))
+    assert train.videos[0].sha256 == val.videos[0].sha256 != ""
+    assert find_leaks(train, val) == ()
+
+
 def test_one_file_on_both_sides_is_an_error_however_it_is_reached(tmp_path: Path) -> None:
     (tmp_path / "films").mkdir()
     film, other = tmp_path / "films" / "x.mp4", tmp_path / "films" / "y.mp4"
@@ -245,3 +257,21 @@ def test_processes_find_the_same_facts(folder: Path) -> None:
     alone: IndexSummary = index_folder(folder)
     together = index_folder(folder, again=True, workers=2)
     assert (alone.verdicts, alone.files) == (together.verdicts, together.files)
+
+
+def test_a_file_that_grows_while_it_is_looked_at_is_looked_at_again(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was decoded was not the file that is there at the end, whose stamp must not stand for it."""
+    path, real = next(folder.rglob("*.mp4")), decode.probe
+
+    def growing(each: Path) -> VideoFacts:
+        facts = real(each)
+        if each == path and path.stat().st_size < 1_000_000:
+            path.write_bytes(path.read_bytes() + bytes(1_000_000))
+        return facts
+
+    monkeypatch.setattr(decode, "probe", growing)
+    index_folder(folder)
+    assert index_folder(folder).probed == 1
+    assert index_folder(folder).probed == 0

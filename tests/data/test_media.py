@@ -7,6 +7,7 @@ import pytest
 from bench.data.collection import open_dataset
 from bench.data.index import videos_under
 from bench.data.media import Media
+from bench.errors import DatasetError
 
 FRAMES = [f"image_{number:05d}.jpg" for number in range(1, 4)]
 
@@ -36,3 +37,16 @@ def test_frames_are_one_video_whatever_else_is_noted_beside_them(tmp_path: Path)
     tree(tmp_path, *(f"v/{frame}" for frame in FRAMES), "v/n_frames", "v/@eaDir/thumb.db", "v/audio.wav")
     assert Media([tmp_path]).names() == ["v"]
     assert list(videos_under(tmp_path)) == ["v"]
+
+
+def test_pictures_without_numbers_are_no_frames(tmp_path: Path) -> None:
+    """Two of them beside the frame folder of the only clip do not make one video of the class."""
+    tree(tmp_path / "train", "jump/thumb.jpg", "jump/sheet.png", *(f"jump/v/{frame}" for frame in FRAMES), "run/x.mp4")
+    assert sorted(Media([tmp_path / "train"]).names()) == ["jump/v", "run/x"]
+    assert open_dataset("folder", root=tmp_path, split="train").classes == ("jump", "run")
+
+
+def test_a_video_outside_of_any_class_is_told(tmp_path: Path) -> None:
+    tree(tmp_path / "train", "a/x.mp4", "stray.mp4")
+    with pytest.raises(DatasetError, match="stray: is a video outside of any class folder"):
+        open_dataset("folder", root=tmp_path, split="train")

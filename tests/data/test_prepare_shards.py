@@ -2,6 +2,8 @@
 
 import json
 import os
+import subprocess
+import sys
 import tarfile
 from collections.abc import Callable
 from dataclasses import replace
@@ -10,9 +12,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from bench.data import atomic
 from bench.data.collection import VideoSet, open_dataset
 from bench.data.decode import read_frames
 from bench.data.prepare_shards import prepare_shards
+from bench.data.shards import shard_members
 from bench.errors import InputError, VideoError
 
 Write = Callable[..., Path]
@@ -124,3 +128,33 @@ def test_parts_are_told_as_failed_and_no_name_leads_out_of_a_shard(tmp_path: Pat
     done = prepare_shards(replace(videos, videos=(part, second), classes=("..",)), tmp_path / "shards")
     assert [(failed.what, "part" in failed.reason) for failed in done.failed] == [("x#0", True)]
     assert packed(tmp_path / "shards") == {"_/y.mp4": b"y"}
+
+
+def test_processes_write_the_same_shards_and_one_that_cannot_be_written_fails_alone(
+    tmp_path: Path, write_video: Write
+) -> None:
+    root = tmp_path / "data"
+    for name in ("train/a/x.mp4", "train/a/y.mp4", "train/b/z.mp4"):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        write_video(root / name, frames=4, seed=ord(name[-5]))
+    videos = open_dataset("folder", root=root, split="train")
+    prepare_shards(videos, tmp_path / "one", shard_bytes=1)
+    (tmp_path / "two/train-000001.tar").mkdir(parents=True)
+    done = prepare_shards(videos, tmp_path / "two", shard_bytes=1, workers=2)
+    assert (done.shards, done.skipped, done.videos) == (2, 0, 2)
+    assert [failed.what for failed in done.failed] == ["train-000001.tar"]
+    for name in ("train-000000.tar", "train-000002.tar"):
+        assert [*shard_members(tmp_path / "one" / name)] == [*shard_members(tmp_path / "two" / name)] != []
+
+
+def test_what_a_killed_run_left_is_removed(tmp_path: Path, write_video: Write) -> None:
+    video = tmp_path / "data/train/a/x.mp4"
+    video.parent.mkdir(parents=True)
+    write_video(video, frames=4)
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    left = tmp_path / f"shards/.unfinished-{atomic._machine()}-{gone.pid}-abcdefgh.tar"
+    left.parent.mkdir()
+    left.write_bytes(b"half")
+    prepare_shards(open_dataset("folder", root=tmp_path / "data", split="train"), left.parent)
+    assert [path.name for path in left.parent.iterdir()] == ["train-000000.tar"]

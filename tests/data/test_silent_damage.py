@@ -58,19 +58,57 @@ def test_what_is_said_of_one_file_is_not_held_against_another(whole: Path, holed
     assert len(set(verdicts)) == 2
 
 
+def with_element(content: bytes, element: bytes) -> tuple[bytes, int]:
+    """A Matroska file with one more element before its first cluster, and where that is; its segment grows by it."""
+    segment, at = content.index(bytes.fromhex("18538067")) + 4, content.index(bytes.fromhex("1f43b675"))
+    assert content[segment] == 1, "a size of eight bytes"
+    size = (int.from_bytes(content[segment : segment + 8], "big") + len(element)).to_bytes(8, "big")
+    return content[:segment] + size + content[segment + 8 : at] + element + content[at:], at
+
+
 def test_elements_of_a_kind_not_known_yet_are_no_damage(whole: Path, tmp_path: Path) -> None:
-    """Readers of Matroska pass over what they do not know: an element of a made-up kind before the first cluster."""
-    content = whole.read_bytes()
-    at = content.index(bytes.fromhex("1f43b675"))
+    """Readers of Matroska pass over what they do not know, where the chain goes on behind it."""
     path = tmp_path / f"newer{whole.suffix}"
-    path.write_bytes(content[:at] + b"\x42\x99\x83abc" + content[at:])
+    for element, is_whole in [
+        (b"\x42\x99\x83abc", True),
+        (b"\x42\x99\x83abcd", False),
+        (b"\x42\x99\x01" + b"\xff" * 6 + b"\xfe", False),  # longer than any file
+    ]:
+        content, at = with_element(whole.read_bytes(), element)
+        path.write_bytes(content)
+        assert break_in_chain(source_of(path)) == (None if is_whole else at)
+
+
+def test_an_element_that_reaches_beyond_its_cluster_is_where_the_chain_breaks(whole: Path, tmp_path: Path) -> None:
+    """One byte of a block's size is turned: it claims to go on into what follows."""
+    content = bytearray(whole.read_bytes())
+    cluster = content.index(bytes.fromhex("1f43b675"))
+    block = content.index(b"\xa3", cluster + 8)
+    content[block + 1] = 0x10  # a length of four bytes, hundreds of thousands
+    path = tmp_path / f"long{whole.suffix}"
+    path.write_bytes(content)
+    assert break_in_chain(source_of(path)) == block
+    assert probe(path).verdict != "ok"
+
+
+def test_damage_in_the_last_cluster_is_damage(tmp_path: Path, write_video: Write) -> None:
+    """Nothing that could be read follows it, and the file is as long as it says."""
+    path = write_video(tmp_path / "short.mkv", codec="libvpx", frames=20)
+    content = bytearray(path.read_bytes())
+    assert content.count(bytes.fromhex("1f43b675")) == 1, "one cluster"
+    start, length = len(content) * 3 // 5, len(content) // 5
+    content[start : start + length] = bytes(length)
+    path.write_bytes(content)
+    facts = probe(path)
+    assert 0 < facts.frames < 20
+    assert facts.verdict == f"damaged after frame {facts.frames - 1}"
+
+
+def test_bytes_behind_the_end_are_no_damage(whole: Path, tmp_path: Path) -> None:
+    path = tmp_path / f"tail{whole.suffix}"
+    path.write_bytes(whole.read_bytes() + bytes(5000))
     assert break_in_chain(source_of(path)) is None
-    path.write_bytes(content[:at] + b"\x42\x99\x83abcd" + content[at:])
-    assert break_in_chain(source_of(path)) == at
-    beyond_all_files = b"\x42\x99\x01" + b"\xff" * 6 + b"\xfe"
-    path.write_bytes(content[:at] + beyond_all_files + content[at:])
-    assert break_in_chain(source_of(path)) == at
-    assert probe(path).frames == FRAMES or probe(path).verdict != "ok"
+    assert (probe(path).verdict, probe(path).frames) == ("ok", FRAMES)
 
 
 @pytest.mark.parametrize("keep", [0, 3, 100, -1, -5000])

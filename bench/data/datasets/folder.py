@@ -24,7 +24,10 @@ def open_folder(root: Path | None, *, split: str) -> VideoSet:
     media = _read_whole(folder)
     if media.clashes:
         raise DatasetError(f"{media.clashes[0]}: another video of that class has the same name without its suffix")
-    names = sorted(name for name in media.names() if "/" in name)
+    names = sorted(media.names())
+    stray = next((name for name in names if "/" not in name), None)
+    if stray is not None:
+        raise DatasetError(f"{folder / stray}: is a video outside of any class folder. Expected under {root}:\n{TREE}")
     trained = _read_whole(root / "train").names() if (root / "train").is_dir() and split != "train" else names
     classes = sorted({name.partition("/")[0] for name in trained if "/" in name})
     unknown = next((name for name in names if name.partition("/")[0] not in set(classes)), None)

@@ -85,7 +85,7 @@ def _tables(split: str) -> list[str]:
     for word in _CSV[split]:
         names += [f"{word}.csv", f"kinetics_{word}.csv"]
         names += [f"kinetics{of}_{word}.csv" for of in ("-400", "_400", "-600", "_600", "-700", "_700", "_700_2020")]
-    return [*names, *(f"annotations/{name}" for name in names)]
+    return [*names, *(f"annotations/{name}" for name in names), *(f"annotations/{word}.txt" for word in _CSV[split])]
 
 
 def _labels(table: Path) -> Labels:
