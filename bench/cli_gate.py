@@ -217,7 +217,7 @@ class _Outputs:
                     file.unlink(missing_ok=True)
                     show_note(f"{file} is not written: there is nothing that it could hold")
                 else:
-                    file.write_text(text, encoding="utf-8")
+                    file.write_text(text, encoding="utf-8", errors="backslashreplace")
             except OSError as error:
                 show_error(f"{file} could not be written: {error.strerror or error}")
                 code = code or EXIT_CODES["incomplete"]
