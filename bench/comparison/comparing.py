@@ -64,7 +64,7 @@ def compare(
     given = read_rules(gate or {})
     with open_side(head) as new, open_side(_base_of(base, new, given, across=across)) as old:
         pairs = pair_cases(old, new, differing=differing, partners=partners)
-        rules = _Rules(old, new, given)
+        rules = _Rules(old, new, given, pairs)
         unlike = _unlike(pairs, differing, lambda pair: across or _decides_by_machine(pair, rules))
         if unlike and not across:
             raise InputError(_refusal(unlike))
@@ -113,12 +113,23 @@ def _base_of(
 
 
 class _Rules:
-    """The rules of each suite, those given for this comparison before them."""
+    """The rules of each suite, those given for this comparison before them.
 
-    def __init__(self, base: Side, head: Side, given: Mapping[str, Rule]) -> None:
+    A suite of base whose cases answer to those of a suite of another name has moved there: that one's gate is the one
+    that counts, and where it has none, the one of before.
+    """
+
+    def __init__(self, base: Side, head: Side, given: Mapping[str, Rule], pairs: Sequence[Pair] = ()) -> None:
         self._given = dict(given)
-        suites = {key[0]: None for side in (base, head) for key in side.cases}
-        gates = {suite: head.gates.get(suite) or base.gates.get(suite) or {} for suite in suites}
+        named = [(pair.base.case.suite, pair.head.case.suite) for pair in pairs]
+        here = {suite for suite, _ in head.cases}
+        moved = {old for old, _ in named if old not in here}
+        before: dict[str, Mapping[str, GateValue]] = {}
+        for old, new in named:
+            if old in moved:
+                before[new] = {**before.get(new, {}), **base.gates.get(old, {})}
+        suites = {suite: None for side in (base, head) for suite, _ in side.cases if suite not in moved}
+        gates = {suite: head.gates.get(suite) or base.gates.get(suite) or before.get(suite, {}) for suite in suites}
         self._of_suite = {suite: {**read_rules(gate), **given} for suite, gate in gates.items()}
         self._answered: set[tuple[str, str]] = set()
         self.are_any = any(self._of_suite.values())
