@@ -109,7 +109,7 @@ def _base_of(
     records = [record for case in cases for record in (*case.records, *case.failures)]
     rules = _Rules(head, head, given)
     by_machine = any(_decides_by_machine(Pair(base=case, head=case), rules) for case in cases)
-    return baseline_files(base, records, across=across or not by_machine)
+    return baseline_files(base, records, across=across, by_machine=by_machine)
 
 
 class _Rules:
