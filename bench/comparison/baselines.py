@@ -8,18 +8,18 @@ A fingerprint is of all facts that must be the same for timings to be compared; 
 machine, stand in `any.jsonl`. A line is one run, without its raw samples and whatever no comparison reads.
 """
 
+import fcntl
 import glob
 import os
-import shutil
 import subprocess
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import count as count_from
 from pathlib import Path
 from urllib.parse import quote, unquote
 
-from bench.comparison.answers import LINES, read_answers, write_answers
+from bench.comparison.answers import keep_answers, read_answers
 from bench.comparison.likeness import depends_on_machine, machine_facts
 from bench.comparison.sides import Run, Side, open_side
 from bench.comparison.wording import count
@@ -230,14 +230,15 @@ def _put(
 ) -> None:
     """Write the baseline of one place with `runs` in it, and append them to its history."""
     path = _file(root / BASELINES, branch, place)
-    new = {run.record.case_id for run in runs}
-    before = [run for run in _runs_at(path) if run.record.case_id not in new]
-    tried = [run for run in before if run.record.case_id in failed]
-    others = [run for run in before if run.record.case_id not in failed]
-    if not (runs or before):
+    if not (runs or path.is_file()):
         return
-    _write(path, sorted([*runs, *tried, *([] if is_whole else others)], key=_order))
-    _append(_file(root / HISTORY, branch, place), runs)
+    with _one_at_a_time(path.parent):
+        new = {run.record.case_id for run in runs}
+        before = [run for run in _runs_at(path) if run.record.case_id not in new]
+        tried = [run for run in before if run.record.case_id in failed]
+        others = [run for run in before if run.record.case_id not in failed]
+        _write(path, sorted([*runs, *tried, *([] if is_whole else others)], key=_order))
+        _append(_file(root / HISTORY, branch, place), runs)
     if titles := list(dict.fromkeys(run.record.case.title for run in others)):
         which = f"{count(len(titles), 'case')} of {place[0]} not among these results: {', '.join(titles)}"
         how_to_drop = "; --whole drops what a suite no longer has"
@@ -309,26 +310,46 @@ def _order(run: Run) -> tuple[str, str, int, str]:
 
 
 def _write(path: Path, runs: Sequence[Run]) -> None:
-    """The records at `path` and their answers beside it, in place of those before; neither is ever there in part."""
-    answers, part = path.with_suffix(ANSWERS), path.with_name(f"{path.name}.{os.getpid()}.part")
-    new = part.with_suffix(ANSWERS)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    kept, numbers = [], defaultdict[str, Iterator[int]](count_from)
+    """The records at `path` in place of those before, all or none at a time, and their answers beside it.
+
+    A file of answers is named by what it holds: whatever ends this in between, records find their own or those before.
+    """
+    answers = path.with_suffix(ANSWERS)
+    kept = []
     for run in runs:
-        found, case_id = read_answers(run), run.record.case_id
-        name = f"{case_id}-{next(numbers[case_id])}{LINES}"
-        if found is not None:
-            write_answers(found, new / name)
-        kept.append(_slim(run.record, {} if found is None else {"predictions": f"{answers.name}/{name}"}))
-    if not kept:
+        found = read_answers(run)
+        name = None if found is None else keep_answers(found, answers, prefix=run.record.case_id)
+        kept.append(_slim(run.record, {} if name is None else {"predictions": f"{answers.name}/{name}"}))
+    if kept:
+        part = path.with_name(f"{path.name}.part")
+        part.write_text("".join(_lines(kept)), encoding="utf-8")
+        part.replace(path)
+    else:
         path.unlink(missing_ok=True)
-        shutil.rmtree(answers, ignore_errors=True)
-        return
-    part.write_text("".join(_lines(kept)), encoding="utf-8")
-    shutil.rmtree(answers, ignore_errors=True)
-    if new.is_dir():
-        new.replace(answers)
-    part.replace(path)
+    named = {Path(record.artifacts.get("predictions", "")).name for record in kept}
+    _remove_but(named, answers)
+
+
+def _remove_but(named: Collection[str], folder: Path) -> None:
+    """Remove the files of `folder` with other names, and the folder if it is then empty."""
+    files = list(folder.iterdir()) if folder.is_dir() else []
+    others = [file for file in files if file.name not in named]
+    for file in others:
+        file.unlink()
+    if len(others) == len(files) and files:
+        folder.rmdir()
+
+
+@contextmanager
+def _one_at_a_time(folder: Path) -> Iterator[None]:
+    """Wait until no other process saves into `folder`; the lock is on the folder itself, so that it leaves no file."""
+    folder.mkdir(parents=True, exist_ok=True)
+    number = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(number, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(number)
 
 
 def _append(path: Path, runs: Sequence[Run]) -> None:

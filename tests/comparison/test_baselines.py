@@ -1,6 +1,8 @@
 """Baselines by branch and machine: saved, listed, promoted, and found again for records like theirs."""
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -247,6 +249,23 @@ def test_saving_the_same_twice_changes_no_file(here: Path, stored: Callable[...,
     save(results, branch="main")
     assert {path: path.read_bytes() for path in here.rglob("*.jsonl")} == before
     assert len(before) == 2
+
+
+def test_saves_at_the_same_time_lose_no_case(here: Path, runs: Callable[..., list[Record]]) -> None:
+    """Jobs that measured a part of the suite each, and save it while others do."""
+    names = [f"model{number}" for number in range(6)]
+    for name in names:
+        for record in runs(QUIET, model=name):
+            RecordStore(here / name).append(record)
+    program = (
+        "import sys, time; from bench.comparison import baselines as b; read = b._runs_at\n"
+        "def slow(path):\n    found = read(path); time.sleep(0.2); return found\n"
+        "b._runs_at = slow; b.save(sys.argv[1], branch='main')"
+    )
+    jobs = [subprocess.Popen([sys.executable, "-c", program, name], cwd=here) for name in names]
+    assert [job.wait(timeout=60) for job in jobs] == [0] * len(names)
+    assert [(each.cases, each.runs) for each in listed()] == [(6, 30)]
+    assert len(read_records(next(here.glob(".vbench/history/*/*/*.jsonl")))) == 30
 
 
 def test_promoting_makes_one_branchs_baseline_anothers(here: Path, stored: Callable[..., str]) -> None:
