@@ -7,6 +7,7 @@ from bench.comparison.answers import find_networks
 from bench.comparison.baselines import PREFIX, baseline_files
 from bench.comparison.judging import (
     Finding,
+    are_enough,
     decide,
     decide_in_turns,
     find_exact,
@@ -357,4 +358,11 @@ def _one_after_the_other(pair: Pair) -> bool:
     if not all(depends_on_machine(record) for record in records):
         return False
     old, new = ([record.started_at for record in side.records] for side in (pair.base, pair.head))
-    return max(old) < min(new) or max(new) < min(old)
+    return (max(old) < min(new) or max(new) < min(old)) and _is_any_judged_by_runs(pair)
+
+
+def _is_any_judged_by_runs(pair: Pair) -> bool:
+    """Whether a figure that drifts is known on both sides, and not judged over sessions."""
+    drifting = [metric for metric, _ in _metrics(pair) if is_drifting(metric)]
+    samples = [_samples(pair, metric.key) for metric in drifting]
+    return any(old.known and new.known and not are_enough(sessions_of(old, new)) for old, new in samples)

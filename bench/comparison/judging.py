@@ -87,12 +87,17 @@ def find_runs(
     from bench.comparison.evidence import change_of_runs, change_of_sessions
 
     values = tuple(base), tuple(head)
-    if sessions is None or sum(map(len, sessions)) < FEWEST_SESSIONS:
+    if sessions is None or not are_enough(sessions):
         return pending(row, limits, change_of_runs(base, head), values=values)
     change = change_of_sessions(*sessions)
     if change.is_ratio:
         row = replace(row, ratio=ratio_of(change.estimate))
     return pending(row, limits, change, values=values, basis=f" over {change.how}", more="sessions")
+
+
+def are_enough(sessions: Sequence[Sequence[Sequence[float]]] | None) -> bool:
+    """Whether sessions of base and of head say how far sessions differ, so that they are what is judged."""
+    return sessions is not None and sum(map(len, sessions)) >= FEWEST_SESSIONS
 
 
 def find_noise(base: Sequence[float], *, runs: int) -> float | str:

@@ -119,6 +119,14 @@ def test_sessions_of_base_tell_what_sessions_differ_by(
     assert "over 5 and 1 sessions" in row.reason
 
 
+def test_what_was_judged_over_sessions_is_not_said_to_be_two(
+    nightly: Callable[..., list[Path]], on_day: Callable[..., list[Record]]
+) -> None:
+    nights = nightly(1.0, 1.001, 0.999, 1.0005, 0.9995)
+    assert not compare(nights, on_day(QUIET, 20)).notes
+    assert any("one after the other" in note for note in compare(nights[:3], on_day(QUIET, 20)).notes)
+
+
 def test_loud_sessions_of_base_make_a_change_uncertain(
     nightly: Callable[..., list[Path]], on_day: Callable[..., list[Record]]
 ) -> None:
