@@ -29,7 +29,7 @@ from bench.comparison.limits import GateValue, Rule, limits_of, read_rules, rule
 from bench.comparison.outcome import Comparison, Row
 from bench.comparison.pairing import Pair, departures_of, failures_of, left_over, pair_cases
 from bench.comparison.samples import Sample, remark
-from bench.comparison.sessions import sessions_of
+from bench.comparison.sessions import sessions_of, shared_values
 from bench.comparison.sides import Side, open_side
 from bench.comparison.trainings import find_trainings, mean_row, recipe_of, trainings_of
 from bench.errors import InputError
@@ -251,6 +251,10 @@ def _finding(key: str, terms: _Terms, *, is_view: bool) -> Finding:
     if is_share(metric) and not is_exact:
         trainings = trainings_of(base, head, [_samples(each, key) for each in terms.siblings])
         row = row if trainings is None else mean_row(row, trainings)
+    values, basis = (tuple(base.values), tuple(head.values)), ""
+    if share is None and not is_exact and is_drifting(metric):
+        values, basis = _side_by_side(base, head)
+        row = _row_of_runs(row, values) if basis else row
     limits = limits_of(metric, rule, base=row.base or 0.0, noise=noise)
     row = replace(row, limit=limits.text)
     if is_exact:
@@ -262,7 +266,22 @@ def _finding(key: str, terms: _Terms, *, is_view: bool) -> Finding:
     if share is not None:
         return find_turns(row, limits, base.beside(head), share=share, note=remark(base, head))
     sessions = sessions_of(base, head) if is_drifting(metric) else None
-    return find_runs(row, limits, base.values, head.values, note=remark(base, head), sessions=sessions)
+    return find_runs(row, limits, *values, note=remark(base, head), sessions=sessions, basis=basis)
+
+
+def _side_by_side(base: Sample, head: Sample) -> tuple[tuple[tuple[float, ...], tuple[float, ...]], str]:
+    """Values of the runs to compare, and what is to be said of that: all, or those that share sessions if enough do."""
+    shared = shared_values(base, head)
+    if shared is None or tuple(map(len, shared)) == (len(base.values), len(head.values)):
+        return (tuple(base.values), tuple(head.values)), ""
+    return shared, f" over the {len(shared[0])} and {len(shared[1])} runs of sessions that hold both"
+
+
+def _row_of_runs(row: Row, values: Sequence[Sequence[float]]) -> Row:
+    """`row` with what is judged of it: the medians and the number of these runs."""
+    old, new = map(median, values)
+    runs = len(values[0]), len(values[1])
+    return replace(row, base=old, head=new, ratio=new / old if old > 0 else None, runs=runs)
 
 
 def _row(metric: Metric, base: Sample, head: Sample, *, pair: Pair, is_deciding: bool) -> Row:

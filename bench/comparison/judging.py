@@ -71,11 +71,12 @@ def find_runs(
     *,
     note: str,
     sessions: Sequence[Sequence[Sequence[float]]] | None = None,
+    basis: str = "",
 ) -> Finding:
     """Sampled metrics are judged by independent runs, and not by fewer than four a side.
 
-    `sessions` are the values of base and of head by session, where no session holds runs of both. Five or more of them
-    in all are what is judged then; fewer cannot say how far sessions differ.
+    `sessions` are the values of base and of head by session, where too few runs share one. Five or more of them in all
+    are what is judged then; fewer cannot say how far sessions differ. `basis` is said of the runs.
     """
     fewest = min(len(base), len(head))
     if fewest < MIN_RUNS:
@@ -88,7 +89,7 @@ def find_runs(
 
     values = tuple(base), tuple(head)
     if sessions is None or not are_enough(sessions):
-        return pending(row, limits, change_of_runs(base, head), values=values)
+        return pending(row, limits, change_of_runs(base, head), values=values, basis=basis)
     change = change_of_sessions(*sessions)
     if change.is_ratio:
         row = replace(row, ratio=ratio_of(change.estimate))
