@@ -217,7 +217,7 @@ class _Outputs:
                     file.unlink(missing_ok=True)
                     show_note(f"{file} is not written: there is nothing that it could hold")
                 else:
-                    file.write_text(text, encoding="utf-8")
+                    file.write_text(text, encoding="utf-8", errors="backslashreplace")
             except OSError as error:
                 show_error(f"{file} could not be written: {error.strerror or error}")
                 code = code or EXIT_CODES["incomplete"]
@@ -246,7 +246,10 @@ def _outputs(
 
     if as_json and markdown:
         raise InputError("--json and --markdown cannot both be printed; give one of them a file with --write")
-    files = {file: ending_of(file.name) for file in write} | ({} if junit is None else {junit: ".xml"})
+    named = [(file, ending_of(file.name)) for file in write] + ([] if junit is None else [(junit, ".xml")])
+    files = dict(named)
+    if len({os.path.realpath(file) for file in files}) < len(named):
+        raise InputError("--write and --junit name one file twice; give each form a file of its own")
     for file in files:
         _check_writable(file)
     return _Outputs(fail_on=_faults(fail_on), files=files, annotations=annotations, markdown=markdown, as_json=as_json)

@@ -80,7 +80,7 @@ class Gate:
         if self.does_update:
             _keep(records, store)
             return None
-        allowed = dict.fromkeys(_headlines(records, metric), limit) if limit else {}
+        allowed = _limits(records, metric, limit)
         comparison = compare(store.folder, records, gate=allowed, across=self.is_across)
         _conclude(comparison, metric, is_gated=bool(allowed))
         return comparison
@@ -136,6 +136,16 @@ def _keep(records: "Sequence[Record]", store: Any) -> None:
     store.file.unlink(missing_ok=True)
     for record in records:
         store.append(record)
+
+
+def _limits(records: "Sequence[Record]", metric: str, limit: str | None) -> dict[str, str]:
+    """The limit of what `metric` names. Without one a measure goes by what decides unasked; one metric must decide."""
+    from bench.comparison.limits import DEFAULT, EXACTLY
+
+    if limit is None and "." in metric:
+        named = [m for m in records[0].metrics if metric in _names(m.key)]
+        limit = str(EXACTLY if named and all(m.is_exact for m in named) else DEFAULT)
+    return {} if limit is None else dict.fromkeys(_headlines(records, metric), limit)
 
 
 def _headlines(records: "Sequence[Record]", metric: str) -> list[str]:

@@ -4,6 +4,7 @@ import hashlib
 import json
 import math
 import re
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -211,26 +212,35 @@ class Metric(Frozen):
 
 
 def _made_finite(given: dict[str, Any]) -> dict[str, Any]:
-    """Fields of a metric without what is not finite; older files hold null in the place of such ends and samples."""
-    interval, samples = given.get("interval"), given.get("samples") or ()
+    """Fields of a metric without what is not finite; older files hold null in the place of such ends and samples.
+
+    What is no sequence where one belongs, or no text, is left to the validation of its type.
+    """
+    interval, samples, turns = (_sequence(given.get(name)) for name in ("interval", "samples", "turns"))
+    if not isinstance(given.get("note") or "", str):
+        return given
     mended: dict[str, Any] = {}
     lost = []
     if given.get("value") is not None and not _is_finite(given["value"]):
         mended["value"] = None
         lost += [] if given.get("note") else ["the value is not a finite number"]
-    if interval is not None and not all(map(_is_finite, interval)):
+    if not all(map(_is_finite, interval)):
         mended["interval"] = None
         lost.append("the interval is not finite")
     if not all(map(_is_finite, samples)):
         kept = [place for place, sample in enumerate(samples) if _is_finite(sample)]
         mended["samples"] = [samples[place] for place in kept]
-        if turns := given.get("turns"):
+        if turns:
             mended["turns"] = [turns[place] for place in kept if place < len(turns)]
         lost.append(f"{len(samples) - len(kept)} of {len(samples)} samples are not finite")
     if not mended:
         return given
     notes = [given["note"], *lost] if given.get("note") else lost
     return {**given, **mended, "note": "; ".join(notes)}
+
+
+def _sequence(value: Any) -> Sequence[Any]:
+    return value if isinstance(value, Sequence) and not isinstance(value, str) else ()
 
 
 def _is_finite(value: Any) -> bool:

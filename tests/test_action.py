@@ -73,12 +73,12 @@ def run_action(repository: Path, *, programs: Path | None = None, **inputs: str)
     assert given.keys() == action["inputs"].keys(), "an input that the action does not have"
     output, summary = (repository.parent / name for name in ("output.txt", "summary.md"))
     files = {
+        "GITHUB_ACTIONS": "true",
         "GITHUB_OUTPUT": str(output),
         "GITHUB_STEP_SUMMARY": str(summary),
         "GITHUB_ACTION_PATH": str(ACTION.parent),
     }
     folders = [*([] if programs is None else [str(programs)]), str(Path(sys.executable).parent), os.environ["PATH"]]
-    files["GITHUB_ACTION_PATH"] = str(ACTION.parent)
     variables = {"PATH": os.pathsep.join(folders), "XDG_CACHE_HOME": str(repository.parent / "cache")}
     for step in action["runs"]["steps"]:
         if not _is_due(step.get("if"), given):
@@ -160,6 +160,34 @@ def programs(tmp_path: Path) -> Callable[..., Path]:
 
 
 OURS = 'case "$1 $2" in "ab --help") echo "--budget TEXT" ;; "run "*) exit {run} ;; *) exit {judged} ;; esac'
+
+
+JUDGED = 'case "$1" in ab) exec {vbench} "$@" ;; compare) {judge} ;; esac'
+
+
+def test_this_projects_own_program_is_known_as_such(
+    repository: Path, tmp_path: Path, programs: Callable[..., Path]
+) -> None:
+    """On GitHub the help is coloured, for a terminal that is none."""
+    real = Path(sys.executable).parent / "vbench"
+    folder = programs(vbench=JUDGED.format(vbench=real, judge="exit 0"))
+    code, _, said = run_action(repository, programs=folder, base="a", head="b", install="none")
+    assert code == 0, said
+    assert [line.split()[1] for line in called(tmp_path)] == ["ab", "compare"]
+
+
+def test_verdicts_of_a_run_before_are_not_shown_as_this_ones(
+    repository: Path, tmp_path: Path, programs: Callable[..., Path]
+) -> None:
+    written = repository / "vbench-gate"
+    written.mkdir()
+    for kind in ("md", "xml", "bencher.json"):
+        (written / f"verdicts.{kind}").write_text("of the run before")
+    folder = programs(vbench=OURS.format(run=0, judged=2))
+    code, _, said = run_action(repository, programs=folder, base="a", head="b", install="none")
+    assert code == 2
+    assert "of the run before" not in said
+    assert not list(written.iterdir())
 
 
 def called(folder: Path) -> list[str]:

@@ -21,12 +21,14 @@ QUIET = [10.0, 10.02, 9.98, 10.01, 9.99]
 @pytest.fixture
 def measured(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """How slow the next runs are, and how they end; no process is started."""
-    state: dict[str, Any] = {"factor": 1.0, "status": "ok"}
+    state: dict[str, Any] = {"factor": 1.0, "status": "ok", "layers": 100}
 
     def run_case(case: Case, store: Any, *, run_index: int, freshness: str) -> Record:
         value = state["factor"] * QUIET[run_index % 5]
         metrics = (
             Metric(name="latency.p50_ms", value=value, unit="ms", better="lower", samples=(value,)),
+            Metric(name="latency.p90_ms", value=2 * value, unit="ms", better="lower"),
+            Metric(name="latency.layers", value=state["layers"], unit="", better="lower", is_exact=True),
             Metric(name="latency.p99_ms", value=value * (1 + run_index), unit="ms", better="lower"),
         )
         is_good = state["status"] == "ok"
@@ -106,6 +108,29 @@ def test_one_metric_can_be_named(measured: dict[str, Any], outcome: Callable[...
     passed, said = outcome(metric="latency.p51_ms", more=", limit='1%'")
     assert not passed
     assert "incomplete" in said
+
+
+def test_a_further_view_that_is_named_decides_without_a_limit_too(
+    measured: dict[str, Any], outcome: Callable[..., tuple[bool, str]]
+) -> None:
+    """p90 lies beside the samples of p50, so that it decides nothing unasked."""
+    assert outcome("--vbench-update", metric="latency.p90_ms")[0]
+    assert outcome(metric="latency.p90_ms")[0]
+    measured["factor"] = 1.1
+    passed, said = outcome(metric="latency.p90_ms")
+    assert not passed
+    assert "slower: latency.p90_ms" in said
+    assert "3% is allowed" in said
+
+
+def test_a_count_that_is_named_allows_nothing_without_a_limit(
+    measured: dict[str, Any], outcome: Callable[..., tuple[bool, str]]
+) -> None:
+    assert outcome("--vbench-update", metric="latency.layers")[0]
+    measured["layers"] = 101
+    passed, said = outcome(metric="latency.layers")
+    assert not passed
+    assert "slower: latency.layers" in said
 
 
 @pytest.mark.parametrize("metric", ["throughput", "throughput.clips_per_s", "throughput.clips_per_s{batch=8}"])

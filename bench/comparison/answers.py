@@ -1,6 +1,7 @@
 """Accuracies: two networks' answers to the same videos where both were kept, else the intervals over videos."""
 
 import csv
+import io
 import math
 import re
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from bench.comparison.judging import Finding, pending, settle
 from bench.comparison.limits import Limits
 from bench.comparison.outcome import Row
 from bench.comparison.sides import Run
-from bench.schema import Metric
+from bench.schema import Metric, digest
 from bench.stats import Estimate
 
 TOP = re.compile(r"accuracy\.top([1-9]\d*)")
@@ -58,13 +59,22 @@ def read_answers(run: Run) -> Answers | None:
     return _read_lines(file) if file.suffix == LINES else _read_table(file)
 
 
-def write_answers(answers: Answers, file: Path) -> None:
-    """Keep answers as lines of text, a video each, by name: git shows which videos are answered otherwise."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with file.open("w", encoding="utf-8", newline="") as lines:
-        writer = csv.writer(lines, lineterminator="\n")
-        writer.writerow(COLUMNS)
-        writer.writerows((video, *answers.ranks[video]) for video in sorted(answers.ranks))
+def keep_answers(answers: Answers, folder: Path, *, prefix: str) -> str:
+    """Keep answers in `folder` as lines of text, a video each, by name: git shows which videos are answered otherwise.
+
+    Returns the file's name: `prefix`, and a hash of what it holds, so that a file that is there never changes.
+    """
+    lines = io.StringIO()
+    writer = csv.writer(lines, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    writer.writerows((video, *answers.ranks[video]) for video in sorted(answers.ranks))
+    file = folder / f"{prefix}-{digest(lines.getvalue())}{LINES}"
+    if not file.is_file():
+        folder.mkdir(parents=True, exist_ok=True)
+        part = file.with_name(f"{file.name}.part")
+        part.write_text(lines.getvalue(), encoding="utf-8", newline="")
+        part.rename(file)
+    return file.name
 
 
 def _read_lines(file: Path) -> Answers | None:

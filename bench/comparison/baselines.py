@@ -8,18 +8,18 @@ A fingerprint is of all facts that must be the same for timings to be compared; 
 machine, stand in `any.jsonl`. A line is one run, without its raw samples and whatever no comparison reads.
 """
 
+import fcntl
 import glob
 import os
-import shutil
 import subprocess
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import count as count_from
 from pathlib import Path
 from urllib.parse import quote, unquote
 
-from bench.comparison.answers import LINES, read_answers, write_answers
+from bench.comparison.answers import keep_answers, read_answers
 from bench.comparison.likeness import depends_on_machine, machine_facts
 from bench.comparison.sides import Run, Side, open_side
 from bench.comparison.wording import count
@@ -48,12 +48,17 @@ class Baseline:
     cases: int
     runs: int
     commit: str
+    measured_at: str
     path: Path
 
 
 def fingerprint_of(record: Record) -> str:
     """12 hex digits of the kind of machine that a record's figures depend on; `any` where they depend on none."""
-    return digest(list(machine_facts(record))) if depends_on_machine(record) else ANY
+    return _machine_print(record) if depends_on_machine(record) else ANY
+
+
+def _machine_print(record: Record) -> str:
+    return digest(list(machine_facts(record)))
 
 
 def save(
@@ -67,18 +72,15 @@ def save(
     """Make the good records of `source` the baseline of `branch`, and append them to its history.
 
     Cases that were measured anew are replaced; the others of the same suite and machine stay, and `on_note` is told
-    which. With `is_whole`, `source` is of the whole suite, so that cases it does not have are dropped; one that failed
-    there stays all the same. InputError where there is no good record.
+    which. With `is_whole`, `source` is of the whole suite, so that cases it does not have are dropped; those
+    that failed stay all the same, and so does what other machines measured. InputError where there is no good record.
     """
     with open_side(source) as side:
         groups = _by_place(run for case in side.cases.values() for run in case.runs)
         if not groups:
             raise InputError(f"{source}: no run there has a result, so there is nothing to keep as a baseline")
         failed = _failed(side)
-        saved = [
-            _put(runs, place, branch=branch, root=root, failed=failed, is_whole=is_whole, on_note=on_note)
-            for place, runs in groups.items()
-        ]
+        saved = _put_all(groups, branch=branch, root=root, failed=failed, is_whole=is_whole, on_note=on_note)
     there = {run.record.case_id for path in _files(root, branch) for run in _runs_at(path)}
     for case_id, told in failed.items():
         on_note(f"{told}: its baseline stays as it was" if case_id in there else f"{told}: it has no baseline")
@@ -104,35 +106,31 @@ def promote(
     """
     if source == target:
         raise InputError(f"{source} cannot be promoted to itself")
-    return [
-        _put(
-            _runs_at(known.path),
-            (known.suite, known.fingerprint),
-            branch=target,
-            root=root,
-            is_whole=is_whole,
-            on_note=on_note,
-        )
-        for known in _of_branch(source, root)
-    ]
+    groups = {(known.suite, known.fingerprint): _runs_at(known.path) for known in _of_branch(source, root)}
+    return _put_all(groups, branch=target, root=root, is_whole=is_whole, on_note=on_note)
 
 
-def baseline_files(text: str, head: Sequence[Record], *, across: bool = False) -> list[Path]:
+def baseline_files(text: str, head: Sequence[Record], *, across: bool = False, by_machine: bool = True) -> list[Path]:
     """The files that `baseline:BRANCH[:FOLDER]` means for records of `head`: those of its suites and machines.
 
     InputError where none was saved on such a machine; `across` takes that of another machine, if there is only one.
+    Where no figure that decides is `by_machine`, the one of several others that was measured last will do.
     """
     branch, _, folder = text.removeprefix(PREFIX).partition(":")
     known = _of_branch(branch, Path(folder or "."))
     suites = {record.case.suite for record in head}
-    found = [each for suite in sorted(suites) for each in _of_suite(text, known, suite, head, across=across)]
+    found = [
+        each
+        for suite in sorted(suites)
+        for each in _of_suite(text, known, suite, head, across=across, by_machine=by_machine)
+    ]
     if suites and not found:
         raise InputError(f"{text}: no baseline of suite {', '.join(sorted(suites))} there")
     return [each.path for each in (found if suites else known)]
 
 
 def _of_suite(
-    text: str, known: Sequence[Baseline], suite: str, head: Sequence[Record], *, across: bool
+    text: str, known: Sequence[Baseline], suite: str, head: Sequence[Record], *, across: bool, by_machine: bool
 ) -> Iterator[Baseline]:
     """Baselines of one suite. Where head has no figure of a machine, those of all machines: what it lacks is told."""
     of_suite = [each for each in known if each.suite == suite]
@@ -141,6 +139,8 @@ def _of_suite(
     here = [each for each in others if each.fingerprint in prints]
     if across and len(others) == 1:
         here = others
+    if not (by_machine or here):
+        here = sorted(others, key=lambda each: each.measured_at)[-1:]
     if prints and others and not here:
         raise InputError(_no_such_machine(text, suite, sorted(prints)[0], others))
     yield from here if prints else others
@@ -196,6 +196,28 @@ def _failed(side: Side) -> dict[str, str]:
     }
 
 
+def _put_all(
+    groups: Mapping[Place, Sequence[Run]],
+    *,
+    branch: str,
+    root: Path,
+    is_whole: bool,
+    on_note: OnNote,
+    failed: Collection[str] = (),
+) -> list[Baseline]:
+    """Write the baselines of these places, and with `is_whole` of those that could have had runs and got none."""
+    places = {**groups, **({place: [] for place in _places_without(groups)} if is_whole else {})}
+    for place, runs in places.items():
+        _put(runs, place, branch=branch, root=root, failed=failed, is_whole=is_whole, on_note=on_note)
+    return [_read(_file(root / BASELINES, branch, place)) for place in groups]
+
+
+def _places_without(groups: Mapping[Place, Sequence[Run]]) -> set[Place]:
+    """Where runs of the same suites, on the same machines or of any, would stand."""
+    prints = {(suite, _machine_print(run.record)) for (suite, _), runs in groups.items() for run in runs}
+    return (prints | {(suite, ANY) for suite, _ in groups}) - groups.keys()
+
+
 def _put(
     runs: Sequence[Run],
     place: Place,
@@ -204,21 +226,23 @@ def _put(
     root: Path,
     is_whole: bool,
     on_note: OnNote,
-    failed: Collection[str] = (),
-) -> Baseline:
+    failed: Collection[str],
+) -> None:
     """Write the baseline of one place with `runs` in it, and append them to its history."""
     path = _file(root / BASELINES, branch, place)
-    new = {run.record.case_id for run in runs}
-    before = [run for run in _runs_at(path) if run.record.case_id not in new]
-    tried = [run for run in before if run.record.case_id in failed]
-    others = [run for run in before if run.record.case_id not in failed]
-    _write(path, sorted([*runs, *tried, *([] if is_whole else others)], key=_order))
-    _append(_file(root / HISTORY, branch, place), runs)
+    if not (runs or path.is_file()):
+        return
+    with _one_at_a_time(path.parent):
+        new = {run.record.case_id for run in runs}
+        before = [run for run in _runs_at(path) if run.record.case_id not in new]
+        tried = [run for run in before if run.record.case_id in failed]
+        others = [run for run in before if run.record.case_id not in failed]
+        _write(path, sorted([*runs, *tried, *([] if is_whole else others)], key=_order))
+        _append(_file(root / HISTORY, branch, place), runs)
     if titles := list(dict.fromkeys(run.record.case.title for run in others)):
         which = f"{count(len(titles), 'case')} of {place[0]} not among these results: {', '.join(titles)}"
         how_to_drop = "; --whole drops what a suite no longer has"
         on_note(f"dropped {which}" if is_whole else f"kept as before {which}{how_to_drop}")
-    return _read(path)
 
 
 def _runs_at(path: Path) -> list[Run]:
@@ -247,6 +271,7 @@ def _read(path: Path) -> Baseline:
         machine="any machine" if first is None or path.stem == ANY else _machine(first),
         cases=len({record.case_id for record in records}),
         runs=len(records),
+        measured_at=max((record.started_at for record in records), default=""),
         commit=str((first.environment.state.get("commit") if first else None) or "unknown"),
         path=path,
     )
@@ -285,22 +310,46 @@ def _order(run: Run) -> tuple[str, str, int, str]:
 
 
 def _write(path: Path, runs: Sequence[Run]) -> None:
-    """The records at `path` and their answers beside it, in place of those before; neither is ever there in part."""
-    answers, part = path.with_suffix(ANSWERS), path.with_name(f"{path.name}.{os.getpid()}.part")
-    new = part.with_suffix(ANSWERS)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    kept, numbers = [], defaultdict[str, Iterator[int]](count_from)
+    """The records at `path` in place of those before, all or none at a time, and their answers beside it.
+
+    A file of answers is named by what it holds: whatever ends this in between, records find their own or those before.
+    """
+    answers = path.with_suffix(ANSWERS)
+    kept = []
     for run in runs:
-        found, case_id = read_answers(run), run.record.case_id
-        name = f"{case_id}-{next(numbers[case_id])}{LINES}"
-        if found is not None:
-            write_answers(found, new / name)
-        kept.append(_slim(run.record, {} if found is None else {"predictions": f"{answers.name}/{name}"}))
-    part.write_text("".join(_lines(kept)), encoding="utf-8")
-    shutil.rmtree(answers, ignore_errors=True)
-    if new.is_dir():
-        new.replace(answers)
-    part.replace(path)
+        found = read_answers(run)
+        name = None if found is None else keep_answers(found, answers, prefix=run.record.case_id)
+        kept.append(_slim(run.record, {} if name is None else {"predictions": f"{answers.name}/{name}"}))
+    if kept:
+        part = path.with_name(f"{path.name}.part")
+        part.write_text("".join(_lines(kept)), encoding="utf-8")
+        part.replace(path)
+    else:
+        path.unlink(missing_ok=True)
+    named = {Path(record.artifacts.get("predictions", "")).name for record in kept}
+    _remove_but(named, answers)
+
+
+def _remove_but(named: Collection[str], folder: Path) -> None:
+    """Remove the files of `folder` with other names, and the folder if it is then empty."""
+    files = list(folder.iterdir()) if folder.is_dir() else []
+    others = [file for file in files if file.name not in named]
+    for file in others:
+        file.unlink()
+    if len(others) == len(files) and files:
+        folder.rmdir()
+
+
+@contextmanager
+def _one_at_a_time(folder: Path) -> Iterator[None]:
+    """Wait until no other process saves into `folder`; the lock is on the folder itself, so that it leaves no file."""
+    folder.mkdir(parents=True, exist_ok=True)
+    number = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(number, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(number)
 
 
 def _append(path: Path, runs: Sequence[Run]) -> None:

@@ -7,6 +7,7 @@ from bench.comparison.answers import find_networks
 from bench.comparison.baselines import PREFIX, baseline_files
 from bench.comparison.judging import (
     Finding,
+    are_enough,
     decide,
     decide_in_turns,
     find_exact,
@@ -28,7 +29,7 @@ from bench.comparison.limits import GateValue, Rule, limits_of, read_rules, rule
 from bench.comparison.outcome import Comparison, Row
 from bench.comparison.pairing import Pair, departures_of, failures_of, left_over, pair_cases
 from bench.comparison.samples import Sample, remark
-from bench.comparison.sessions import sessions_of
+from bench.comparison.sessions import sessions_of, shared_values
 from bench.comparison.sides import Side, open_side
 from bench.comparison.trainings import find_trainings, mean_row, recipe_of, trainings_of
 from bench.errors import InputError
@@ -64,7 +65,7 @@ def compare(
     given = read_rules(gate or {})
     with open_side(head) as new, open_side(_base_of(base, new, given, across=across)) as old:
         pairs = pair_cases(old, new, differing=differing, partners=partners)
-        rules = _Rules(old, new, given)
+        rules = _Rules(old, new, given, pairs)
         unlike = _unlike(pairs, differing, lambda pair: across or _decides_by_machine(pair, rules))
         if unlike and not across:
             raise InputError(_refusal(unlike))
@@ -109,16 +110,27 @@ def _base_of(
     records = [record for case in cases for record in (*case.records, *case.failures)]
     rules = _Rules(head, head, given)
     by_machine = any(_decides_by_machine(Pair(base=case, head=case), rules) for case in cases)
-    return baseline_files(base, records, across=across or not by_machine)
+    return baseline_files(base, records, across=across, by_machine=by_machine)
 
 
 class _Rules:
-    """The rules of each suite, those given for this comparison before them."""
+    """The rules of each suite, those given for this comparison before them.
 
-    def __init__(self, base: Side, head: Side, given: Mapping[str, Rule]) -> None:
+    A suite of base whose cases answer to those of a suite of another name has moved there: that one's gate is the one
+    that counts, and where it has none, the one of before.
+    """
+
+    def __init__(self, base: Side, head: Side, given: Mapping[str, Rule], pairs: Sequence[Pair] = ()) -> None:
         self._given = dict(given)
-        suites = {key[0]: None for side in (base, head) for key in side.cases}
-        gates = {suite: head.gates.get(suite) or base.gates.get(suite) or {} for suite in suites}
+        named = [(pair.base.case.suite, pair.head.case.suite) for pair in pairs]
+        here = {suite for suite, _ in head.cases}
+        moved = {old for old, _ in named if old not in here}
+        before: dict[str, Mapping[str, GateValue]] = {}
+        for old, new in named:
+            if old in moved:
+                before[new] = {**before.get(new, {}), **base.gates.get(old, {})}
+        suites = {suite: None for side in (base, head) for suite, _ in side.cases if suite not in moved}
+        gates = {suite: head.gates.get(suite) or base.gates.get(suite) or before.get(suite, {}) for suite in suites}
         self._of_suite = {suite: {**read_rules(gate), **given} for suite, gate in gates.items()}
         self._answered: set[tuple[str, str]] = set()
         self.are_any = any(self._of_suite.values())
@@ -239,6 +251,10 @@ def _finding(key: str, terms: _Terms, *, is_view: bool) -> Finding:
     if is_share(metric) and not is_exact:
         trainings = trainings_of(base, head, [_samples(each, key) for each in terms.siblings])
         row = row if trainings is None else mean_row(row, trainings)
+    values, basis = (tuple(base.values), tuple(head.values)), ""
+    if share is None and not is_exact and is_drifting(metric):
+        values, basis = _side_by_side(base, head)
+        row = _row_of_runs(row, values) if basis else row
     limits = limits_of(metric, rule, base=row.base or 0.0, noise=noise)
     row = replace(row, limit=limits.text)
     if is_exact:
@@ -250,7 +266,22 @@ def _finding(key: str, terms: _Terms, *, is_view: bool) -> Finding:
     if share is not None:
         return find_turns(row, limits, base.beside(head), share=share, note=remark(base, head))
     sessions = sessions_of(base, head) if is_drifting(metric) else None
-    return find_runs(row, limits, base.values, head.values, note=remark(base, head), sessions=sessions)
+    return find_runs(row, limits, *values, note=remark(base, head), sessions=sessions, basis=basis)
+
+
+def _side_by_side(base: Sample, head: Sample) -> tuple[tuple[tuple[float, ...], tuple[float, ...]], str]:
+    """Values of the runs to compare, and what is to be said of that: all, or those that share sessions if enough do."""
+    shared = shared_values(base, head)
+    if shared is None or tuple(map(len, shared)) == (len(base.values), len(head.values)):
+        return (tuple(base.values), tuple(head.values)), ""
+    return shared, f" over the {len(shared[0])} and {len(shared[1])} runs of sessions that hold both"
+
+
+def _row_of_runs(row: Row, values: Sequence[Sequence[float]]) -> Row:
+    """`row` with what is judged of it: the medians and the number of these runs."""
+    old, new = map(median, values)
+    runs = len(values[0]), len(values[1])
+    return replace(row, base=old, head=new, ratio=new / old if old > 0 else None, runs=runs)
 
 
 def _row(metric: Metric, base: Sample, head: Sample, *, pair: Pair, is_deciding: bool) -> Row:
@@ -346,4 +377,11 @@ def _one_after_the_other(pair: Pair) -> bool:
     if not all(depends_on_machine(record) for record in records):
         return False
     old, new = ([record.started_at for record in side.records] for side in (pair.base, pair.head))
-    return max(old) < min(new) or max(new) < min(old)
+    return (max(old) < min(new) or max(new) < min(old)) and _is_any_judged_by_runs(pair)
+
+
+def _is_any_judged_by_runs(pair: Pair) -> bool:
+    """Whether a figure that drifts is known on both sides, and not judged over sessions."""
+    drifting = [metric for metric, _ in _metrics(pair) if is_drifting(metric)]
+    samples = [_samples(pair, metric.key) for metric in drifting]
+    return any(old.known and new.known and not are_enough(sessions_of(old, new)) for old, new in samples)

@@ -55,7 +55,8 @@ class Change:
     def growth_needed(self, room: float) -> float:
         """How many times as many runs would narrow the interval to `room` on either side."""
         half = max(self.high - self.estimate, self.estimate - self.low)
-        return (half / room) ** 2 if room > 0 else math.inf
+        times = half / room if room > 0 else math.inf
+        return times * times
 
 
 def _within_floats(change_of: Callable[..., Change]) -> Callable[..., Change]:

@@ -48,7 +48,8 @@ class Turn:
 class History:
     """A series in the order of its commits, told by git or by their dates, else that in which they were measured.
 
-    Left out are `unknown` runs, which name no commit, and `uncommitted` ones, whose code was not that of their commit.
+    Left out are `unknown` runs, which name no commit, and `uncommitted` ones, whose code was not, or not
+    surely, that of their commit.
     """
 
     case: Case
@@ -76,7 +77,9 @@ def history_of(records: Iterable[Record], metric: str, case: str, *, repository:
             f"{case}: its records are of {len(machines)} kinds of machine; name the files of one with --from"
         )
     of_commits = [(record, found) for record, found in known if record.environment.state.get("commit")]
-    dated = [(record, found) for record, found in of_commits if not record.environment.state.get("is_dirty")]
+    dated = [
+        (record, found) for record, found in of_commits if record.environment.state.get("is_dirty", False) is False
+    ]
     moments, order = _ordered(_moments(dated), dated, repository)
     sample = known[-1][1]
     values = [moment.value for moment in moments]

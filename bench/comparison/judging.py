@@ -71,11 +71,12 @@ def find_runs(
     *,
     note: str,
     sessions: Sequence[Sequence[Sequence[float]]] | None = None,
+    basis: str = "",
 ) -> Finding:
     """Sampled metrics are judged by independent runs, and not by fewer than four a side.
 
-    `sessions` are the values of base and of head by session, where no session holds runs of both. Five or more of them
-    in all are what is judged then; fewer cannot say how far sessions differ.
+    `sessions` are the values of base and of head by session, where too few runs share one. Five or more of them in all
+    are what is judged then; fewer cannot say how far sessions differ. `basis` is said of the runs.
     """
     fewest = min(len(base), len(head))
     if fewest < MIN_RUNS:
@@ -87,12 +88,17 @@ def find_runs(
     from bench.comparison.evidence import change_of_runs, change_of_sessions
 
     values = tuple(base), tuple(head)
-    if sessions is None or sum(map(len, sessions)) < FEWEST_SESSIONS:
-        return pending(row, limits, change_of_runs(base, head), values=values)
+    if sessions is None or not are_enough(sessions):
+        return pending(row, limits, change_of_runs(base, head), values=values, basis=basis)
     change = change_of_sessions(*sessions)
     if change.is_ratio:
         row = replace(row, ratio=ratio_of(change.estimate))
     return pending(row, limits, change, values=values, basis=f" over {change.how}", more="sessions")
+
+
+def are_enough(sessions: Sequence[Sequence[Sequence[float]]] | None) -> bool:
+    """Whether sessions of base and of head say how far sessions differ, so that they are what is judged."""
+    return sessions is not None and sum(map(len, sessions)) >= FEWEST_SESSIONS
 
 
 def find_noise(base: Sequence[float], *, runs: int) -> float | str:

@@ -4,32 +4,50 @@ from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
 from itertools import pairwise
 
+from bench.comparison.judging import MIN_RUNS
 from bench.comparison.samples import Sample
 from bench.comparison.sides import Run
 
 BETWEEN_SESSIONS = timedelta(hours=1)
 
-Sessions = tuple[tuple[tuple[float, ...], ...], tuple[tuple[float, ...], ...]]
+Values = tuple[float, ...]
+Sessions = tuple[tuple[Values, ...], tuple[Values, ...]]
 
 
-def sessions_of(base: Sample, head: Sample) -> Sessions | None:
-    """The values of either side by session; None where a session holds runs of both, which are compared directly then.
+def shared_values(base: Sample, head: Sample) -> tuple[Values, Values] | None:
+    """The values of sessions that hold runs of both; None where these are fewer than four a side.
 
     A session ends where another invocation of vbench began an hour or more after the run before.
     """
-    samples = base, head
+    shared = [session for session in _by_session(base, head) if all(session)]
+    old, new = (tuple(value for session in shared for value in session[side]) for side in (0, 1))
+    return (old, new) if min(len(old), len(new)) >= MIN_RUNS else None
+
+
+def sessions_of(base: Sample, head: Sample) -> Sessions | None:
+    """The values of either side by session; None where enough runs share sessions to be compared directly.
+
+    Where too few do, what base and what head has of a session are sessions of their own.
+    """
+    if shared_values(base, head) is not None:
+        return None
+    found = _by_session(base, head)
+    return tuple(old for old, _ in found if old), tuple(new for _, new in found if new)
+
+
+def _by_session(base: Sample, head: Sample) -> list[tuple[Values, Values]]:
+    """By session, the values of base and those of head."""
     values = {
         id(run): (side, value)
-        for side, sample in enumerate(samples)
+        for side, sample in enumerate((base, head))
         for (run, _), value in zip(sample.known, sample.values, strict=True)
     }
-    sides: tuple[list[tuple[float, ...]], list[tuple[float, ...]]] = ([], [])
-    for session in _sessions([run for sample in samples for run, _ in sample.known]):
+    found = []
+    for session in _sessions([run for sample in (base, head) for run, _ in sample.known]):
         told = [values[id(run)] for run in session]
-        if len({side for side, _ in told}) > 1:
-            return None
-        sides[told[0][0]].append(tuple(value for _, value in told))
-    return tuple(sides[0]), tuple(sides[1])
+        old, new = (tuple(value for side, value in told if side == number) for number in (0, 1))
+        found.append((old, new))
+    return found
 
 
 def _sessions(runs: Sequence[Run]) -> Iterator[list[Run]]:

@@ -10,7 +10,6 @@ from bench.comparison.pairing import Pair
 from bench.comparison.samples import Sample
 from bench.comparison.wording import count
 from bench.schema import digest
-from bench.stats import mean_interval
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +36,7 @@ def trainings_of(base: Sample, head: Sample, seeds: Sequence[tuple[Sample, Sampl
     One whose runs or seeds all have the same accuracy is the same network seen several times.
     """
     known = [each for each in seeds if each[0].values and each[1].values]
-    old, new = (tuple(mean_interval(each[side].values).value for each in known) for side in (0, 1))
+    old, new = (tuple(_mean(each[side].values) for each in known) for side in (0, 1))
     if len(known) > 1 and _is_any_different(old, new):
         return Trainings(base=old, head=new, has_seeds=True)
     old, new = tuple(base.values), tuple(head.values)
@@ -46,7 +45,7 @@ def trainings_of(base: Sample, head: Sample, seeds: Sequence[tuple[Sample, Sampl
 
 def mean_row(row: Row, trainings: Trainings) -> Row:
     """`row` with the means that its verdict is about."""
-    old, new = (mean_interval(side).value for side in (trainings.base, trainings.head))
+    old, new = (_mean(side) for side in (trainings.base, trainings.head))
     return replace(row, base=old, head=new, ratio=new / old if old > 0 else None)
 
 
@@ -76,6 +75,10 @@ def find_trainings(row: Row, limits: Limits, trainings: Trainings, *, recipe: st
         how = f" over {len(base)} and {len(head)} runs"
     finding = pending(row, limits, change, basis=how, more=what)
     return replace(finding, family=f"{recipe} {row.metric}" if trainings.has_seeds else "")
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)
 
 
 def _is_any_different(base: Sequence[float], head: Sequence[float]) -> bool:

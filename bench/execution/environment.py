@@ -121,7 +121,8 @@ def _code(model_file: str | None) -> dict[str, Json]:
 def _commit_of(folder: Path, *, prefix: str) -> dict[str, Json]:
     """Null for a folder that no repository keeps, such as one of installed packages inside a project's own.
 
-    Records and baselines that are kept in git change while they are written; that is no change of the code.
+    Whether there are edits is unknown where git could not say, such as in time. Records and baselines that are kept in
+    git change while they are written; that is no change of the code.
     """
     names = [f"{prefix}{name}" for name in ("commit", "committed_at", "is_dirty")]
     if _git(folder, "ls-files", "--error-unmatch", ".") is None:
@@ -130,7 +131,7 @@ def _commit_of(folder: Path, *, prefix: str) -> dict[str, Json]:
     changed = _git(folder, "status", "--porcelain", "--untracked-files=no", "--", ":/", *left_out)
     commit, _, seconds = (_git(folder, "log", "-1", "--no-show-signature", "--format=%H %ct") or "").partition(" ")
     at = datetime.fromtimestamp(int(seconds), UTC).isoformat(timespec="seconds") if seconds else None
-    return dict(zip(names, (commit or None, at, bool(changed)), strict=True))
+    return dict(zip(names, (commit or None, at, None if changed is None else bool(changed)), strict=True))
 
 
 def _git(folder: Path, *arguments: str) -> str | None:

@@ -111,7 +111,10 @@ def _origins(suite: dict[str, Any]) -> dict[str, Any]:
     models = [entry if isinstance(entry, str) else entry.get("name") for entry in suite.get("models") or []]
     factories = [name.partition(":")[0] for name in models if isinstance(name, str) and ":" in name]
     names = dict.fromkeys([OWN, *(suite.get("plugins") or []), *factories])
-    return {"origins": {name: place for name in names if (place := _origin(name))}, "prefix": sys.prefix}
+    return {
+        "origins": {name: place for name in names if (place := _origin(name))},
+        "prefix": str(Path(sys.prefix).resolve()),
+    }
 
 
 def _origin(name: str) -> str | None:

@@ -25,7 +25,8 @@ def show_history(history: History) -> None:
     if history.unknown:
         say(f"{count(history.unknown, 'run')} left out: no commit is known of them")
     if history.uncommitted:
-        say(f"{count(history.uncommitted, 'run')} left out: measured with edits that their commit does not hold")
+        why = "measured with edits that their commit does not hold, or where git could not tell"
+        say(f"{count(history.uncommitted, 'run')} left out: {why}")
     if history.order == "measured" and len(history.moments) > 1:
         say("in the order of measuring: git here does not know all of these commits, nor are all their dates recorded")
     for turn in history.turns:

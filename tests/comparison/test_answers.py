@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -124,6 +125,39 @@ def test_answers_of_a_baseline_follow_its_records(side: Callable[..., Path], tmp
     save(side("without", set(range(240)), kept=False), branch="main")
     assert not list(Path(".vbench").rglob("*.answers"))
     assert compare("baseline:main", side("head", set(range(240)))).rows[0].reason == "equal"
+
+
+def test_a_save_that_is_killed_leaves_the_records_with_their_own_answers(
+    side: Callable[..., Path], tmp_path: Path, monkeypatch: Any
+) -> None:
+    """The last 30 right videos become others: against its own answers head is the same, against the new ones not."""
+    monkeypatch.chdir(tmp_path)
+    first, second = side("first", set(range(240))), side("second", set(range(30, 270)))
+    save(first, branch="main")
+
+    def die(*_: Path) -> Path:
+        raise KeyboardInterrupt
+
+    for name in ("rename", "replace", "unlink"):
+        with monkeypatch.context() as patched, suppress(KeyboardInterrupt):
+            patched.setattr(Path, name, die)
+            save(second, branch="main")
+        saved = second if name == "unlink" else first
+        assert "every one of the 400 videos" in compare("baseline:main", saved).rows[0].reason
+    save(second, branch="main")
+    assert len(list(Path(".vbench").rglob("*.csv*"))) == 1
+    assert "every one of the 400 videos" in compare("baseline:main", second).rows[0].reason
+
+
+def test_answers_that_stay_as_they_were_keep_their_file(
+    side: Callable[..., Path], tmp_path: Path, monkeypatch: Any
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    files = []
+    for _ in range(2):
+        save(tmp_path / "base" if files else side("base", set(range(240))), branch="main")
+        files.append({path: path.read_bytes() for path in Path(".vbench").rglob("*.*") if path.is_file()})
+    assert files[0] == files[1]
 
 
 @pytest.mark.parametrize("text", ["", "video,label\nv0,1\n", "video,label,rank\nv0,1\n", "video,label,rank\nv0,1,x\n"])

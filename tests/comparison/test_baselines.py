@@ -1,6 +1,8 @@
 """Baselines by branch and machine: saved, listed, promoted, and found again for records like theirs."""
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -177,6 +179,57 @@ def test_a_case_that_was_not_measured_stays_until_it_is_said_to_be_gone(
     assert [each.cases for each in listed()] == [1]
 
 
+def test_a_suite_that_no_longer_has_a_kind_of_case_drops_its_file(
+    here: Path, stored: Callable[..., str], record: Callable[..., Record], params: Callable[[int], Metric]
+) -> None:
+    """Counts stand in a file of their own: where no case of a suite is of that kind any more, none is measured anew."""
+    counts, failed = (record(*m, measures={"params": {}}, status=s) for m, s in (([params(7)], "ok"), ([], "error")))
+    save(stored(1.0, counts), branch="main")
+    save(stored(1.0, environment=OTHER), branch="main")
+    notes: list[str] = []
+    save(stored(1.0, failed), branch="main", is_whole=True)
+    assert [each.cases for each in listed()] == [1, 1, 1], "a case that failed keeps its baseline"
+    save(stored(), branch="main", is_whole=True, on_note=notes.append)
+    assert "dropped 1 case of s" in notes[0]
+    assert [each.fingerprint == "any" for each in listed()] == [False, False], "another machine's are not ours to drop"
+    assert compare("baseline:main", stored()).exit_code() == 0
+
+
+def test_a_suite_that_only_counts_drops_the_timings_of_this_machine(
+    here: Path, stored: Callable[..., str], record: Callable[..., Record], params: Callable[[int], Metric]
+) -> None:
+    counts = record(params(7), measures={"params": {}})
+    save(stored(1.0, counts), branch="main")
+    save(stored(1.0, environment=OTHER), branch="main")
+    RecordStore(here / "counts").append(counts)
+    save(here / "counts", branch="main")
+    assert len(listed()) == 3
+    save(here / "counts", branch="main", is_whole=True)
+    assert sorted((each.machine[:4], each.cases) for each in listed()) == [("A100", 1), ("any ", 1)]
+
+
+def test_where_no_figure_of_a_machine_decides_any_machine_will_do(
+    here: Path, stored: Callable[..., str], record: Callable[..., Record], params: Callable[[int], Metric]
+) -> None:
+    def both(name: str, number: int, at: str, gpu: str) -> str:
+        environment = Environment(hardware={"gpu": gpu, "gpu_driver": "570.1"}, software=OTHER.software)
+        metric = Metric(name="latency.p50_ms", value=1.0, unit="ms", better="lower")
+        RecordStore(here / name).append(record(metric, params(number), started_at=at, environment=environment))
+        return str(here / name)
+
+    save(both("new", 8, "2026-03-01T00:00:00", "A100"), branch="main")
+    save(both("old", 7, "2026-02-01T00:00:00", "B200"), branch="main")
+    gate = {"params.total": "0"}
+    row = next(
+        each
+        for each in compare("baseline:main", both("head", 8, "2026-03-02T00:00:00", "L4"), gate=gate).rows
+        if each.metric == "params.total"
+    )
+    assert (row.verdict, row.base) == ("same", 8), "the last of the others"
+    with pytest.raises(InputError, match="no baseline of machines like"):
+        compare("baseline:main", str(here / "head"))
+
+
 def test_promoting_a_part_leaves_the_rest(
     here: Path, both: Callable[..., str], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -196,6 +249,23 @@ def test_saving_the_same_twice_changes_no_file(here: Path, stored: Callable[...,
     save(results, branch="main")
     assert {path: path.read_bytes() for path in here.rglob("*.jsonl")} == before
     assert len(before) == 2
+
+
+def test_saves_at_the_same_time_lose_no_case(here: Path, runs: Callable[..., list[Record]]) -> None:
+    """Jobs that measured a part of the suite each, and save it while others do."""
+    names = [f"model{number}" for number in range(6)]
+    for name in names:
+        for record in runs(QUIET, model=name):
+            RecordStore(here / name).append(record)
+    program = (
+        "import sys, time; from bench.comparison import baselines as b; read = b._runs_at\n"
+        "def slow(path):\n    found = read(path); time.sleep(0.2); return found\n"
+        "b._runs_at = slow; b.save(sys.argv[1], branch='main')"
+    )
+    jobs = [subprocess.Popen([sys.executable, "-c", program, name], cwd=here) for name in names]
+    assert [job.wait(timeout=60) for job in jobs] == [0] * len(names)
+    assert [(each.cases, each.runs) for each in listed()] == [(6, 30)]
+    assert len(read_records(next(here.glob(".vbench/history/*/*/*.jsonl")))) == 30
 
 
 def test_promoting_makes_one_branchs_baseline_anothers(here: Path, stored: Callable[..., str]) -> None:

@@ -102,6 +102,18 @@ def test_outputs_that_cannot_be_given_are_refused_before_anything_is_read(
     assert "nowhere" not in said
 
 
+@pytest.mark.parametrize("other", ["v.xml", "./v.xml", "link.xml"])
+def test_one_file_cannot_hold_two_forms(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], other: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("link.xml").symlink_to("v.xml")
+    assert _exit_code(["compare", "nowhere", "nowhere", "--write", "v.xml", "--junit", other]) == 2
+    assert "twice" in capsys.readouterr().err
+    assert _exit_code(["compare", "nowhere", "nowhere", "--write", "v.xml", "--write", other]) == 2
+    assert "twice" in capsys.readouterr().err
+
+
 def test_folders_of_outputs_are_made(stored: Callable[..., str], tmp_path: Path) -> None:
     base, head, file = stored("base", 1.0), stored("head", 1.1), tmp_path / "new" / "deep" / "x"
     options = ["--junit", f"{file}.xml", "--write", f"{file}.md"]

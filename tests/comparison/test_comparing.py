@@ -13,6 +13,7 @@ from bench.comparison.comparing import compare
 from bench.comparison.outcome import VERDICTS, Comparison
 from bench.errors import InputError, UnknownNameError
 from bench.schema import Environment, Metric, Record
+from bench.store import RecordStore
 
 Runs = Callable[..., list[Record]]
 Make = Callable[..., Any]
@@ -147,6 +148,46 @@ def test_a_rule_that_nothing_answers_to_is_incomplete(runs: Runs, rule: str) -> 
     comparison = compare(runs(QUIET), runs(QUIET), gate={rule: "3%", "latency.p50_ms": "3%"})
     assert comparison.unmeasured == (f"{rule}: no compared case has such a metric",)
     assert comparison.exit_code() == 3
+
+
+@pytest.fixture
+def suite(tmp_path: Path, runs: Runs) -> Callable[..., Path]:
+    """Results of a suite of this name, with the gate of that suite."""
+
+    def write(name: str, factor: float = 1.0, **gate: str) -> Path:
+        store = RecordStore(tmp_path / f"{name}{len(list(tmp_path.iterdir()))}")
+        for record in runs(times(QUIET, factor), suite=name):
+            store.append(record)
+        store.write_suite({"name": name, "gate": {key.replace("__", "."): limit for key, limit in gate.items()}})
+        return store.folder
+
+    return write
+
+
+@pytest.mark.parametrize(("factor", "code"), [(1.0, 0), (1.05, 0), (1.2, 1)])
+def test_a_suite_of_a_new_name_without_a_gate_keeps_the_one_it_had(
+    suite: Callable[..., Path], factor: float, code: int
+) -> None:
+    base = suite("old", latency__p50_ms="10%")
+    comparison = compare(base, suite("new", factor))
+    assert (comparison.unmeasured, comparison.exit_code()) == ((), code)
+    assert only(comparison).limit == "10%"
+
+
+def test_a_suite_of_a_new_name_goes_by_its_own_gate(suite: Callable[..., Path], runs: Runs) -> None:
+    base = suite("old", energy__j_per_clip="10%")
+    assert compare(base, suite("new", 1.05, latency__p50_ms="10%")).exit_code() == 0
+    assert compare(base, suite("new", 1.05, latency__p50_ms="1%")).exit_code() == 1
+    lost = compare(base, suite("new"))
+    assert lost.unmeasured == ("energy.j_per_clip: no compared case of suite new has such a metric",)
+    assert lost.exit_code() == 3
+
+
+def test_a_gated_suite_of_which_nothing_was_compared_is_incomplete(suite: Callable[..., Path], runs: Runs) -> None:
+    base, other = suite("old", latency__p50_ms="10%"), suite("stays")
+    gone = compare([base, other], other)
+    assert gone.unmeasured == ("latency.p50_ms: no compared case of suite old has such a metric",)
+    assert gone.exit_code() == 3
 
 
 def test_what_head_no_longer_knows_is_incomplete(record: Make, runs: Runs, latency: Make, params: Make) -> None:

@@ -73,6 +73,61 @@ def test_a_file_that_holds_null_in_the_place_of_numbers_can_be_read(
     assert kept[0].samples == (1.0,)
 
 
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("interval", 5), ("interval", True), ("samples", 3), ("samples", "ab"), ("turns", 7), ("note", 5), ("value", [])],
+)
+def test_a_field_of_another_kind_is_one_clear_line(
+    runs: Callable[..., list[Record]],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    field: str,
+    value: object,
+) -> None:
+    store = RecordStore(tmp_path)
+    for record in runs([1.0] * 4):
+        store.append(record)
+    first, *rest = store.file.read_text().splitlines()
+    raw = json.loads(first)
+    raw["metrics"][0] |= {"samples": [1.0, None], "turns": [0, 1], field: value}
+    store.file.write_text("\n".join([json.dumps(raw), *rest, ""]))
+    assert _exit_code(["compare", str(tmp_path), str(tmp_path)]) == 2
+    said = capsys.readouterr().err
+    assert "not a record of vbench" in said
+    assert said.count("\n") == 1
+
+
+def test_turns_may_be_any_sequence() -> None:
+    metric = Metric(name="a.b", value=1.0, unit="ms", samples=(1.0, math.nan, 3.0), turns=range(3))  # type: ignore[arg-type]
+    assert (metric.samples, metric.turns) == ((1.0, 3.0), (0, 2))
+
+
+def test_accuracies_that_no_float_can_square_are_judged(runs: Callable[..., list[Record]]) -> None:
+    """The mean is all that is asked of them; their squares are beyond all floats."""
+    about = {"name": "accuracy.top1", "unit": "%", "better": "higher"}
+    sides = [_changed(runs(values), **about) for values in ([1e200, 0.0], [0.0, 1e200])]
+    [row] = compare(*sides).rows
+    assert (row.verdict, row.base) == ("inconclusive", 5e199)
+
+
+def test_runs_that_no_number_could_settle_are_no_crash(runs: Callable[..., list[Record]]) -> None:
+    wide = runs([1e150, -1e150, 1e150, -1e150])
+    [row] = compare(wide, wide, gate={"latency.p50_ms": "0.00000001ms"}).rows
+    assert row.verdict == "inconclusive"
+    assert "quieter machine" in row.reason
+
+
+@pytest.mark.parametrize("name", ["a.md", "a.xml", "a.json", "a.smaller.json"])
+def test_verdicts_on_a_folder_whose_name_is_no_text_can_be_written(
+    runs: Callable[..., list[Record]], tmp_path: Path, name: str
+) -> None:
+    folder = tmp_path / os.fsdecode(b"caf\xe9")
+    for record in runs([1.0] * 4):
+        RecordStore(folder).append(record)
+    assert _exit_code(["compare", str(folder), str(folder), "--write", str(tmp_path / name)]) == 0
+    assert (tmp_path / name).read_text(encoding="utf-8")
+
+
 @settings(max_examples=150, deadline=None)
 @given(
     base=VALUES,

@@ -77,6 +77,15 @@ def test_only_edits_is_a_series_of_nothing(commits: Callable[..., list[Record]])
     assert (found.moments, found.turns, found.uncommitted) == ((), (), 24)
 
 
+def test_runs_of_which_git_could_not_say_whether_they_had_edits_are_left_out(
+    commits: Callable[..., list[Record]],
+) -> None:
+    unsure = [with_state(r, is_dirty=None) for r in commits([12.0] * 8)]
+    found = history_of([*commits(LEVEL), *unsure], "latency.p50_ms", "c3d")
+    assert [moment.value for moment in found.moments] == LEVEL
+    assert found.uncommitted == 24
+
+
 def measured_late(records: Sequence[Record], *, first: int, last: int) -> list[Record]:
     """As by a bisection: the commits from `first` to `last` were measured a month after all others."""
     late = [r for r in records if first <= int(str(r.environment.state["commit"])[1:]) <= last]

@@ -29,11 +29,11 @@ def times(values: Sequence[float], factor: float) -> list[float]:
 
 @pytest.fixture
 def on_day(runs: Runs) -> Callable[..., list[Record]]:
-    """Runs a minute apart on a day of January, at midnight unless an hour is given."""
+    """Runs a minute apart on a day of January, after midnight by so many."""
 
-    def make(values: Sequence[float], day: int, *, hour: int = 0, **given: object) -> list[Record]:
+    def make(values: Sequence[float], day: int, *, minute: int = 0, **given: object) -> list[Record]:
         made = runs(values, **given)
-        at = [f"2026-01-{day:02d}T{hour:02d}:{minute:02d}:00" for minute in range(len(made))]
+        at = [f"2026-01-{day:02d}T00:{minute + place:02d}:00" for place in range(len(made))]
         return [record.model_copy(update={"started_at": when}) for record, when in zip(made, at, strict=True)]
 
     return make
@@ -64,9 +64,15 @@ def order(runs: Runs, text: str, *, hours: int = 0) -> Sessions | None:
     return sessions_of(*(Sample.of(side, KEY) for side in sides))
 
 
-@pytest.mark.parametrize("text", ["ABABABAB", "AAABBB", "A|B|A|B", "AA|AA|BBB", "ABBBBBBA"])
+@pytest.mark.parametrize("text", ["ABABABAB", "AAAABBBB", "A|B|A|B|AA|BB", "AA|AA|BBBBB", "AABBBBAA"])
 def test_runs_within_the_hour_share_a_session(runs: Runs, text: str) -> None:
     assert order(runs, text) is None
+
+
+def test_too_few_runs_in_a_session_of_both_are_a_session_on_either_side(runs: Runs) -> None:
+    assert order(runs, "AAABBBB") == (((0, 1, 2),), ((3, 4, 5, 6),))
+    assert order(runs, "AA|A|B", hours=1) == (((0, 1), (2,)), ((3,),))
+    assert order(runs, "AAAA|AABB|BBBB", hours=0) is None, "one session, in several invocations"
 
 
 def test_another_session_is_another_invocation_an_hour_or_more_later(runs: Runs) -> None:
@@ -76,7 +82,30 @@ def test_another_session_is_another_invocation_an_hour_or_more_later(runs: Runs)
 
 
 def test_a_session_that_holds_runs_of_both_makes_all_of_them_comparable(runs: Runs) -> None:
-    assert order(runs, "ABAB|ABAB|AA", hours=1) is None
+    assert order(runs, "ABABABAB|AA", hours=0) is None
+
+
+def test_only_runs_of_sessions_that_hold_both_are_compared_where_they_are_enough(
+    nightly: Callable[..., list[Path]], on_day: Callable[..., list[Record]]
+) -> None:
+    """Half an hour after the fourth night, which was 8 % slower than those before, head is 2 % slower than that."""
+    nights = nightly(1.0, 1.001, 0.999, 1.08)
+    row = only(nights, on_day(times(QUIET, 1.08 * 1.02), 4, minute=30))
+    assert row.verdict == "same"
+    assert row.runs == (5, 5)
+    assert row.ratio == pytest.approx(1.02)
+    assert row.base == pytest.approx(10.8)
+    assert "over the 5 and 5 runs of sessions that hold both" in row.reason
+    worse = only(nights, on_day(times(QUIET, 1.08 * 1.05), 4, minute=30))
+    assert worse.verdict == "slower"
+
+
+def test_a_session_of_both_with_too_few_runs_leaves_the_other_sessions_to_tell(
+    nightly: Callable[..., list[Path]], on_day: Callable[..., list[Record]]
+) -> None:
+    nights = nightly(1.0, 1.001, 0.999, 1.0005)
+    head = [*on_day(QUIET[:2], 4, minute=30), *on_day(QUIET[:3], 9)]
+    assert "over 4 and 2 sessions" in only(nights, head).reason
 
 
 def test_times_that_cannot_be_read_or_are_equal_are_no_crash(runs: Runs) -> None:
@@ -117,6 +146,14 @@ def test_sessions_of_base_tell_what_sessions_differ_by(
     row = only(quiet, on_day(QUIET, 20))
     assert row.verdict == "same"
     assert "over 5 and 1 sessions" in row.reason
+
+
+def test_what_was_judged_over_sessions_is_not_said_to_be_two(
+    nightly: Callable[..., list[Path]], on_day: Callable[..., list[Record]]
+) -> None:
+    nights = nightly(1.0, 1.001, 0.999, 1.0005, 0.9995)
+    assert not compare(nights, on_day(QUIET, 20)).notes
+    assert any("one after the other" in note for note in compare(nights[:3], on_day(QUIET, 20)).notes)
 
 
 def test_loud_sessions_of_base_make_a_change_uncertain(

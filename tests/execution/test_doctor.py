@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.execution import doctor
+from bench.execution import doctor, environment
 from bench.execution.doctor import examine, may_set_clocks
 from bench.execution.environment import describe_environment
 from bench.execution.profiling import _speed_notes
@@ -72,6 +72,10 @@ def test_the_models_own_repository_is_told(tmp_path: Path, monkeypatch: pytest.M
     assert describe_environment(model_file=str(file)).state["model_is_dirty"] is True
     monkeypatch.chdir(tmp_path)
     assert describe_environment().state["commit"] == clean["model_commit"]
+    asked = environment._git
+    monkeypatch.setattr(environment, "_git", lambda *words: None if "status" in words else asked(*words))
+    unsure = describe_environment().state
+    assert (unsure["commit"], unsure["is_dirty"]) == (clean["model_commit"], None), "git was too slow to tell"
 
 
 def test_variables_that_change_results_are_recorded(monkeypatch: pytest.MonkeyPatch) -> None:

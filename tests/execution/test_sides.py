@@ -145,6 +145,19 @@ def test_an_installed_copy_of_what_the_checkout_holds_is_refused_on_either_side(
         side._check_origins({"origins": {"word": str(place.folder / "word.py")}, "prefix": prefix})
 
 
+def test_an_environment_that_is_reached_through_a_link_is_where_its_modules_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = tmp_path / "real/lib/linked_words.py"
+    module.parent.mkdir(parents=True)
+    module.touch()
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    monkeypatch.setattr(sys, "prefix", str(tmp_path / "link"))
+    monkeypatch.syspath_prepend(tmp_path / "link/lib")
+    planned = _origins({"plugins": ["linked_words"]})
+    assert Path(planned["origins"]["linked_words"]).is_relative_to(planned["prefix"])
+
+
 def test_an_environment_is_measured_with_what_is_installed_there(repository: Path) -> None:
     with place_of(read_side(f"python:{sys.executable}")) as place:
         make_side(place)._check_origins({"origins": {"word": "/opt/venv/lib/word.py"}, "prefix": "/opt/venv"})
