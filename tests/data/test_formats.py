@@ -88,11 +88,21 @@ def test_every_format_is_read_exactly(
     assert_exact(path, decode_in_sequence(path))
 
 
-@pytest.mark.parametrize("name", ["ten_bit_422.mkv", "interlaced.mpg", "odd_raw.avi"])
+@pytest.mark.parametrize("name", ["interlaced.mpg", "odd_raw.avi"])
 def test_torchcodec_is_near(name: str, tmp_path: Path, write_video: Write, torchcodec_works: None) -> None:
     """In brightness. Colour comes to full size by another filter, but for plain 4:2:0, which shows on these blocks."""
     path = write_video(tmp_path / name, **FORMATS[name])
     ours, theirs = (read_frames(path, [30, 2], backend=each) @ (0.299, 0.587, 0.114) for each in ("pyav", "torchcodec"))
+    assert np.abs(ours - theirs).mean() < 1
+
+
+def test_torchcodec_leaves_deep_colour_to_pyav(tmp_path: Path, write_video: Write, torchcodec_works: None) -> None:
+    """Where the two would differ by more than two grey levels; colour of full size they bring out alike."""
+    path = write_video(tmp_path / "ten.mkv", **FORMATS["ten_bit_422.mkv"])
+    with pytest.raises(VideoError, match=r"ten\.mkv: has colours of more than 8 bits \(yuv422p10le\)"):
+        read_frames(path, [0], backend="torchcodec")
+    full = write_video(tmp_path / "full.mkv", codec="ffv1", pix_fmt="yuv444p10le", frames=3)
+    ours, theirs = (read_frames(full, [2], backend=each).astype(int) for each in ("pyav", "torchcodec"))
     assert np.abs(ours - theirs).mean() < 1
 
 
