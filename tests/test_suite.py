@@ -127,6 +127,11 @@ def test_ids_do_not_depend_on_the_order_of_keys(tmp_path: Path) -> None:
     assert [c.id for c in planned(tmp_path, one).cases] == [c.id for c in planned(tmp_path, two).cases]
 
 
+def test_a_limit_that_is_no_mapping_is_told_in_words_of_yaml(tmp_path: Path) -> None:
+    with pytest.raises(SuiteError, match=r"gate\.macs\.total: input should be a mapping, found 0"):
+        planned(tmp_path, "suite: s\nmodels: [c3d]\nmeasure: {macs: {}}\ngate: {macs.total: 0}\n")
+
+
 def test_repeat_is_five_with_a_gate_and_only_for_timed_cases(tmp_path: Path) -> None:
     text = "suite: s\nmodels: [resnet3d]\nmeasure: {macs: {}, throughput: {}}\n"
     assert [c.runs for c in planned(tmp_path, text).cases] == [1, 1]
