@@ -59,9 +59,8 @@ def _shared_by(video: Video) -> Iterator[str]:
     group = _UCF_GROUP.fullmatch(video.id)
     if group:
         yield f"group {group['group']}"
-    if video.sha256 and (
-        video.facts is None or video.facts.frames
-    ):  # empty and broken files are alike, and share nothing
+    has_frames = video.facts is None or video.facts.frames > 0  # empty and broken files are alike, and share nothing
+    if video.sha256 and has_frames:
         yield f"file {video.sha256}"
     yield f"path {_place(video.path)}"
 
