@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from bench.errors import InputError, suggest
+from bench.errors import InputError, nearest
 
 
 def reason(error: ValidationError | InputError, value: Any) -> str:
@@ -30,5 +30,5 @@ def plain_message(item: Mapping[str, Any]) -> str:
 def near(item: Mapping[str, Any]) -> str:
     """`; did you mean: …?` from the words that pydantic expected, where any is near; else nothing."""
     known = re.findall(r"'([^']*)'", str(item.get("ctx", {}).get("expected", "")))
-    suggestion = suggest(item["input"], known) if known and isinstance(item["input"], str) else ""
-    return f"; {suggestion}" if suggestion.startswith("did you mean") else ""
+    suggestion = nearest(item["input"], known) if isinstance(item["input"], str) else ""
+    return f"; {suggestion}" if suggestion else ""

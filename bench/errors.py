@@ -116,12 +116,17 @@ class StoreError(BenchError):
     """A results folder that cannot be read or is in use."""
 
 
+def nearest(name: str, known: Iterable[str]) -> str:
+    """`did you mean: a, b?` for near spellings, else nothing."""
+    near = difflib.get_close_matches(name.lower(), sorted(known), n=3, cutoff=0.6)
+    return f"did you mean: {', '.join(near)}?" if near else ""
+
+
 def suggest(name: str, known: Iterable[str]) -> str:
     """`did you mean: a, b?` for near spellings, else the whole list where it is short."""
     known = sorted(known)
-    near = difflib.get_close_matches(name.lower(), known, n=3, cutoff=0.6)
-    if near:
-        return f"did you mean: {', '.join(near)}?"
+    if near := nearest(name, known):
+        return near
     if len(known) <= 12:
         return f"allowed: {', '.join(known) or 'none'}"
     return f"{len(known)} are known, among them: {', '.join(known[:8])}, …"

@@ -32,7 +32,7 @@ from bench.comparison.samples import Sample, remark
 from bench.comparison.sessions import sessions_of, shared_values
 from bench.comparison.sides import Side, open_side
 from bench.comparison.trainings import find_trainings, mean_row, recipe_of, trainings_of
-from bench.errors import InputError
+from bench.errors import InputError, nearest
 from bench.schema import Metric, Record
 from bench.stats import median
 from bench.store import Source
@@ -133,6 +133,7 @@ class _Rules:
         gates = {suite: head.gates.get(suite) or base.gates.get(suite) or before.get(suite, {}) for suite in suites}
         self._of_suite = {suite: {**read_rules(gate), **given} for suite, gate in gates.items()}
         self._answered: set[tuple[str, str]] = set()
+        self._metrics = {name for pair in pairs for metric, _ in _metrics(pair) for name in (metric.key, metric.name)}
         self.are_any = any(self._of_suite.values())
 
     def of(self, suite: str, metric: Metric) -> Rule | None:
@@ -154,11 +155,17 @@ class _Rules:
         answered = {name for _, name in self._answered}
         for name in self._given:
             if name not in answered:
-                yield f"{name}: no compared case has such a metric"
+                yield _unanswered(name, "no compared case", self._metrics)
         for suite, rules in self._of_suite.items():
             for name in rules:
                 if name not in self._given and (suite, name) not in self._answered:
-                    yield f"{name}: no compared case of suite {suite} has such a metric"
+                    yield _unanswered(name, f"no compared case of suite {suite}", self._metrics)
+
+
+def _unanswered(rule: str, cases: str, metrics: Collection[str]) -> str:
+    """What is said of a rule that none of `metrics` answers to: those that it may have meant, where any is near."""
+    meant = "" if rule in metrics else nearest(rule, metrics)
+    return f"{rule}: {cases} has such a metric" + (f"; {meant}" if meant else "")
 
 
 @dataclass(frozen=True, kw_only=True)

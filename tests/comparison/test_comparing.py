@@ -143,10 +143,12 @@ def test_further_views_on_samples_do_not_decide_unasked(record: Make, latency: M
     assert compare(side(), side(), gate={"latency.*": "3%"}).exit_code() == 4
 
 
-@pytest.mark.parametrize("rule", ["latency.p51_ms", "energy.*"])
-def test_a_rule_that_nothing_answers_to_is_incomplete(runs: Runs, rule: str) -> None:
+@pytest.mark.parametrize(
+    ("rule", "meant"), [("latency.p51_ms", "; did you mean: latency.p50_ms?"), ("energy.*", ""), ("energy.j", "")]
+)
+def test_a_rule_that_nothing_answers_to_is_incomplete(runs: Runs, rule: str, meant: str) -> None:
     comparison = compare(runs(QUIET), runs(QUIET), gate={rule: "3%", "latency.p50_ms": "3%"})
-    assert comparison.unmeasured == (f"{rule}: no compared case has such a metric",)
+    assert comparison.unmeasured == (f"{rule}: no compared case has such a metric{meant}",)
     assert comparison.exit_code() == 3
 
 

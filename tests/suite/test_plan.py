@@ -255,7 +255,7 @@ def test_environment_variables_stand_for_paths(tmp_path: Path, monkeypatch: pyte
 
 
 def test_the_schema_for_editors_is_the_one_in_the_repository(tmp_path: Path) -> None:
-    committed = Path(__file__).parents[1] / "suites" / "suite.schema.json"
+    committed = Path(__file__).parents[2] / "suites" / "suite.schema.json"
     write_json_schema(tmp_path / "schema.json")
     assert (tmp_path / "schema.json").read_text() == committed.read_text(), "run `make schema`"
 

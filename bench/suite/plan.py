@@ -1,27 +1,19 @@
-"""A YAML file becomes a `Suite`, a `Suite` its cases. Pure: what it must know of models and measures is passed in."""
+"""A suite file becomes a `Suite`, with its cases. Pure: what it must know of models and measures is passed in."""
 
-import itertools
-import json
-import os
-import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Protocol
+from typing import Any, Protocol
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator, model_validator
+from pydantic import TypeAdapter, ValidationError
 
-from bench.complaints import near, plain_message, reason
+from bench.complaints import reason
 from bench.errors import InputError, Problem, SuiteError, UnknownNameError, suggest
 from bench.registry import DatasetEntry, MeasureEntry
-from bench.schema import UNSPOKEN, Case, Clip, Json, ModelFacts, Point, Pretraining, Probe, names_a_file
-from bench.threshold import parse_threshold
-from bench.yaml_tree import Place, Tree, read_yaml
-
-AXES = tuple(name for name in Point.model_fields if name not in ("model", "args"))
-SPOKEN = {"seeds": "seed"}  # how people write an axis that lists several
-PATHS = ("weights", "root")  # keys in which ${env:NAME} is replaced
-ENV = re.compile(r"\$\{env:([A-Za-z_][A-Za-z0-9_]*)\}")
+from bench.schema import UNSPOKEN, Case, Json, ModelFacts, Point, Pretraining, Probe, names_a_file
+from bench.suite.axes import AXES, SPOKEN, axis_of, expanded, product, read_axis, spellings
+from bench.suite.file import Ablation, GateRule, SuiteFile, check_suite
+from bench.yaml_tree import Place, Tree
 
 
 class Knowledge(Protocol):
@@ -43,62 +35,6 @@ class Knowledge(Protocol):
 
     def probe(self, points: Sequence[Point]) -> list[Probe]:
         """For each model, arguments and clip: what it costs, or why it cannot be."""
-
-
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class GateRule(_Strict):
-    """How much a metric may get worse: `3%` of the base, `0.5pt` of a percentage, an amount (`200MiB`), or `noise`."""
-
-    max_drop: str | None = None
-    max_rise: str | None = None
-
-    @field_validator("max_drop", "max_rise")
-    @classmethod
-    def _is_threshold(cls, text: str | None) -> str | None:
-        try:
-            return None if text is None else str(parse_threshold(text))
-        except InputError as error:
-            raise ValueError(str(error)) from None
-
-    @model_validator(mode="after")
-    def _says_something(self) -> "GateRule":
-        if self.max_drop is None and self.max_rise is None:
-            raise ValueError("says nothing; allowed: max_drop, max_rise or both")
-        return self
-
-
-class Ablation(_Strict):
-    """Which factors are varied, and the levels that the others are compared with."""
-
-    baseline: dict[str, Json]
-    factors: list[str] = Field(min_length=1)
-
-
-class SuiteFile(_Strict):
-    """The keys of a suite file."""
-
-    suite: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")]
-    title: str = ""
-    description: str = ""
-    extends: list[str] = []
-    plugins: list[str] = []
-    models: Annotated[list[str | dict[str, Any]], Field(min_length=1)]
-    matrix: dict[str, list[Any]] = {}
-    measure: Annotated[dict[str, dict[str, Any] | None], Field(min_length=1)]
-    ablate: Ablation | None = None
-    repeat: int | None = Field(default=None, ge=1, le=1000)
-    timeout_s: float = Field(default=3600, gt=0, allow_inf_nan=False)
-    gate: dict[str, GateRule] = {}
-    small: dict[str, Any] = {}
-
-
-def write_json_schema(path: str | Path) -> None:
-    """Write the JSON Schema of suite files, for completion and checks in editors."""
-    schema = SuiteFile.model_json_schema()
-    Path(path).write_text(json.dumps(schema, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,22 +62,10 @@ class Suite:
         }
 
 
-def read_suite(path: str | Path, *, small: bool = False) -> Tree:
-    """The merged tree of a suite file and of all that it extends; `small` lays its `small:` block over it."""
-    tree = _with_bases(Path(path), seen=())
-    if small:
-        block = tree.data.get("small") if isinstance(tree.data, dict) else None
-        if not block:
-            raise _one_problem(tree, (), "this suite has no `small:` block, so --small cannot be used with it")
-        moved = {p[1:]: where for p, where in tree.positions.items() if p[:1] == ("small",) and len(p) > 1}
-        tree = Tree(data=block, positions={(): tree.positions[()], **moved}, text=tree.text).over(tree)
-    return tree
-
-
 def plan_suite(tree: Tree, knowledge: Knowledge) -> Suite:
     """All cases of a suite; SuiteError with every problem of the file at once."""
     path = tree.positions[()].file
-    file = _checked(tree)
+    file = check_suite(tree)
     planner = _Planner(tree, file, knowledge)
     cases = planner.cases()
     if planner.problems:
@@ -156,61 +80,6 @@ def plan_suite(tree: Tree, knowledge: Knowledge) -> Suite:
         ablate=file.ablate,
         gate=file.gate,
     )
-
-
-def _with_bases(path: Path, *, seen: tuple[Path, ...]) -> Tree:
-    tree = read_yaml(path)
-    if not isinstance(tree.data, dict):
-        raise _one_problem(tree, (), "a suite is a mapping with the keys suite, models, measure, …")
-    bases = tree.data.get("extends") or []
-    if path.resolve() in seen:
-        raise _one_problem(tree, ("extends",), f"{path} extends itself")
-    if not isinstance(bases, list) or not all(isinstance(base, str) for base in bases):
-        raise _one_problem(tree, ("extends",), "extends is a list of files, such as [common/timing.yaml]")
-    merged: Tree | None = None
-    for number, base in enumerate(bases):
-        if not (path.parent / base).is_file():
-            raise _one_problem(tree, ("extends", number), f"{path.parent / base} is not a file")
-        read = _with_bases(path.parent / base, seen=(*seen, path.resolve()))
-        merged = read if merged is None else read.over(merged)
-    return tree if merged is None else replace(tree.over(merged), text=tree.text)
-
-
-def _one_problem(tree: Tree, place: Place, message: str) -> SuiteError:
-    where = tree.position(place)
-    return SuiteError(where.file, [Problem(line=where.line, column=where.column, message=message)])
-
-
-def _checked(tree: Tree) -> SuiteFile:
-    try:
-        return SuiteFile.model_validate(tree.data)
-    except ValidationError as error:
-        problems = [_problem_of(tree, dict(item), SuiteFile) for item in error.errors()]
-        raise SuiteError(tree.positions[()].file, _once(problems)) from None
-
-
-def _problem_of(tree: Tree, item: dict[str, Any], model: type[BaseModel]) -> Problem:
-    """One line for one pydantic error, at the place in the file that caused it."""
-    place = tuple(part for part in item["loc"] if not (isinstance(part, str) and part in ("str", "dict[str,any]")))
-    where = tree.position(place)
-    key = place[-1] if place else ""
-    if item["type"] == "extra_forbidden":
-        known = _fields_at(model, place[:-1])
-        return Problem(line=where.line, column=where.column, message=f"unknown key {key!r}; {suggest(str(key), known)}")
-    if item["type"] == "missing":
-        return Problem(line=where.line, column=where.column, message=f"the key {key!r} is missing")
-    found = f", found {item['input']!r}" if not isinstance(item["input"], dict | list) else ""
-    name = ".".join(str(part) for part in place)
-    return Problem(line=where.line, column=where.column, message=f"{name}: {plain_message(item)}{found}{near(item)}")
-
-
-def _fields_at(model: type[BaseModel], place: Place) -> list[str]:
-    nested: dict[str, type[BaseModel]] = {"ablate": Ablation, "gate": GateRule}
-    return list((nested.get(str(place[0]), model) if place else model).model_fields)
-
-
-def _once(problems: Iterable[Problem]) -> list[Problem]:
-    return list(dict.fromkeys(problems))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -265,7 +134,7 @@ class _Planner:
         for number, entry in enumerate(self.file.models):
             arguments |= self._check_model(number, entry)
         for axis in self.file.matrix:
-            if _axis(axis) not in (*AXES, "include", "exclude", *arguments):
+            if axis_of(axis) not in (*AXES, "include", "exclude", *arguments):
                 self._add(("matrix", axis), f"unknown axis {axis!r}; {suggest(axis, {*AXES, *arguments})}")
         self._check_factors({*AXES, "model", *arguments})
 
@@ -300,14 +169,14 @@ class _Planner:
     # axes ------------------------------------------------------------------------------------------------------------
 
     def _settings(self) -> Iterator[_Setting]:
-        matrix = {_axis(k): v for k, v in self.file.matrix.items() if k not in ("include", "exclude")}
+        matrix = {axis_of(k): v for k, v in self.file.matrix.items() if k not in ("include", "exclude")}
         for number, entry in enumerate(self.file.models):
             given = {"name": entry} if isinstance(entry, str) else dict(entry)
             name = given.pop("name")
-            own = {_axis(key): value if isinstance(value, list) else [value] for key, value in given.items()}
+            own = {axis_of(key): value if isinstance(value, list) else [value] for key, value in given.items()}
             facts = self.knowledge.model(name)
             usable = {axis: v for axis, v in matrix.items() if axis in AXES or axis in facts.arguments}
-            for chosen in _product({**usable, **own}):
+            for chosen in product({**usable, **own}):
                 yield self._setting(name, chosen, ("models", number))
             for extra in self.file.matrix.get("include", []):
                 if extra.get("model", name) == name:
@@ -315,16 +184,16 @@ class _Planner:
                     yield self._setting(name, {**first, **_without(extra, "model")}, ("models", number))
 
     def _setting(self, name: str, chosen: Mapping[str, Any], place: Place) -> _Setting:
-        axes = {_axis(k): v for k, v in chosen.items() if _axis(k) in AXES}
+        axes = {axis_of(k): v for k, v in chosen.items() if axis_of(k) in AXES}
         axes.setdefault("clip", self.knowledge.model(name).clip.model_dump())
         return _Setting(
-            model=name, args={k: v for k, v in chosen.items() if _axis(k) not in AXES}, axes=axes, place=place
+            model=name, args={k: v for k, v in chosen.items() if axis_of(k) not in AXES}, axes=axes, place=place
         )
 
     def _is_excluded(self, setting: _Setting) -> bool:
         at = {"model": setting.model, **setting.args, **setting.axes}
         return any(
-            rule and all(at.get(_axis(axis)) == value for axis, value in rule.items())
+            rule and all(at.get(axis_of(axis)) == value for axis, value in rule.items())
             for rule in self.file.matrix.get("exclude", [])
         )
 
@@ -338,15 +207,15 @@ class _Planner:
         for key, value in (self.file.measure[measure] or {}).items():
             if key in entry.options:
                 options[key] = self._checked_option(measure, key, value)
-            elif _axis(key) in entry.depends_on:
-                inner[_axis(key)] = value if isinstance(value, list) else [value]
+            elif axis_of(key) in entry.depends_on:
+                inner[axis_of(key)] = value if isinstance(value, list) else [value]
             else:
                 allowed = {*entry.options, *(entry.depends_on - {"model", "args"})}
                 self._add(("measure", measure, key), f"{measure} has no option {key!r}; {suggest(key, allowed)}")
         defaults = {k: v for k, v in UNSPOKEN.items() if k in entry.depends_on}
         needs_weights = "weights" in entry.depends_on
         args = {name: value for name, value in setting.args.items() if needs_weights or not names_a_file(name)}
-        for chosen in _product(inner):
+        for chosen in product(inner):
             axes = {k: v for k, v in {**defaults, **setting.axes, **chosen}.items() if k in entry.depends_on}
             checked = self._checked_axes(axes, setting, measure)
             if checked is not None:
@@ -357,7 +226,7 @@ class _Planner:
         wanted = self.knowledge.measures[measure].option_types.get(key, Any)
         try:
             wanted_type: TypeAdapter[Any] = TypeAdapter(wanted)
-            checked = wanted_type.validate_python(_expanded(key, value))
+            checked = wanted_type.validate_python(expanded(key, value))
         except (ValidationError, InputError) as error:
             self._add(("measure", measure, key), f"{key}: {reason(error, value)}")
             return None
@@ -372,7 +241,7 @@ class _Planner:
         is_good = True
         for axis, value in axes.items():
             try:
-                checked[axis] = _adapter(axis).validate_python(_expanded(axis, value))
+                checked[axis] = read_axis(axis, value)
             except (ValidationError, InputError) as error:
                 is_good = False
                 self._add(self._place_of(axis, setting, measure), f"{axis}: {reason(error, value)}")
@@ -390,9 +259,8 @@ class _Planner:
         return False
 
     def _place_of(self, axis: str, setting: _Setting, measure: str) -> Place:
-        spoken = [axis, *(k for k, v in SPOKEN.items() if v == axis)]
-        places: list[Place] = [(*top, key) for key in spoken for top in (("measure", measure), ("matrix",))]
-        places += [(*setting.place, key) for key in spoken]
+        places: list[Place] = [(*top, key) for key in spellings(axis) for top in (("measure", measure), ("matrix",))]
+        places += [(*setting.place, key) for key in spellings(axis)]
         return next((place for place in places if place in self.tree.positions), setting.place)
 
     def _check_points(self, points: Sequence[Point], settings: Sequence[_Setting]) -> None:
@@ -419,15 +287,6 @@ def _model_name(entry: str | dict[str, Any]) -> Any:
     return entry if isinstance(entry, str) else entry.get("name")
 
 
-def _axis(key: str) -> str:
-    return SPOKEN.get(key, key)
-
-
-def _product(axes: Mapping[str, Sequence[Any]]) -> Iterator[dict[str, Any]]:
-    for values in itertools.product(*axes.values()):
-        yield dict(zip(axes, values, strict=True))
-
-
 def _without(mapping: Mapping[str, Any], key: str) -> dict[str, Any]:
     return {k: v for k, v in mapping.items() if k != key}
 
@@ -438,29 +297,3 @@ def _frozen(point: Mapping[str, Any]) -> Any:
 
 def _network(point: Point) -> dict[str, Any]:
     return {"model": point.model, "args": point.args, "clip": point.clip}
-
-
-def _adapter(axis: str) -> TypeAdapter[Any]:
-    if axis not in _ADAPTERS:
-        if axis == "clip":
-            _ADAPTERS[axis] = TypeAdapter(Clip)
-        else:
-            field = Point.model_fields[axis]
-            annotated: Any = Annotated[field.annotation, field]
-            _ADAPTERS[axis] = TypeAdapter(annotated)
-    return _ADAPTERS[axis]
-
-
-_ADAPTERS: dict[str, TypeAdapter[Any]] = {}
-
-
-def _expanded(key: str, value: Any) -> Any:
-    """`value` with ${env:NAME} replaced, where `key` is a path; InputError elsewhere, or if it is not set."""
-    if not isinstance(value, str) or not ENV.search(value):
-        return value
-    if key not in PATHS:
-        raise InputError(f"${{env:…}} is allowed in paths only ({', '.join(PATHS)})")
-    for name in ENV.findall(value):
-        if name not in os.environ:
-            raise InputError(f"the environment variable {name} is not set")
-    return ENV.sub(lambda match: os.environ[match[1]], value)

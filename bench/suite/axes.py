@@ -1,0 +1,64 @@
+"""The axes of a suite: how people write them, what each may hold, and all points that several of them span."""
+
+import itertools
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Annotated, Any
+
+from pydantic import TypeAdapter
+
+from bench.errors import InputError
+from bench.schema import Clip, Point
+
+AXES = tuple(name for name in Point.model_fields if name not in ("model", "args"))
+SPOKEN = {"seeds": "seed"}  # how people write an axis that lists several
+PATHS = ("weights", "root")  # keys in which ${env:NAME} is replaced
+ENV = re.compile(r"\$\{env:([A-Za-z_][A-Za-z0-9_]*)\}")
+
+
+def axis_of(key: str) -> str:
+    """The axis that `key` writes."""
+    return SPOKEN.get(key, key)
+
+
+def spellings(axis: str) -> list[str]:
+    """The keys that write `axis`."""
+    return [axis, *(key for key, name in SPOKEN.items() if name == axis)]
+
+
+def product(axes: Mapping[str, Sequence[Any]]) -> Iterator[dict[str, Any]]:
+    """Every choice of one value for each axis; the last axis changes fastest."""
+    for values in itertools.product(*axes.values()):
+        yield dict(zip(axes, values, strict=True))
+
+
+def read_axis(axis: str, value: Any) -> Any:
+    """`value` as a point holds it; ValidationError or InputError where the axis cannot have it."""
+    return _adapter(axis).validate_python(expanded(axis, value))
+
+
+def expanded(key: str, value: Any) -> Any:
+    """`value` with ${env:NAME} replaced, where `key` is a path; InputError elsewhere, or if it is not set."""
+    if not isinstance(value, str) or not ENV.search(value):
+        return value
+    if key not in PATHS:
+        raise InputError(f"${{env:…}} is allowed in paths only ({', '.join(PATHS)})")
+    for name in ENV.findall(value):
+        if name not in os.environ:
+            raise InputError(f"the environment variable {name} is not set")
+    return ENV.sub(lambda match: os.environ[match[1]], value)
+
+
+def _adapter(axis: str) -> TypeAdapter[Any]:
+    if axis not in _ADAPTERS:
+        if axis == "clip":
+            _ADAPTERS[axis] = TypeAdapter(Clip)
+        else:
+            field = Point.model_fields[axis]
+            annotated: Any = Annotated[field.annotation, field]
+            _ADAPTERS[axis] = TypeAdapter(annotated)
+    return _ADAPTERS[axis]
+
+
+_ADAPTERS: dict[str, TypeAdapter[Any]] = {}

@@ -1,0 +1,139 @@
+"""What a suite file may say, and how one is read, with the place of every mistake."""
+
+import json
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from bench.complaints import near, plain_message
+from bench.errors import InputError, Problem, SuiteError, suggest
+from bench.schema import Json
+from bench.threshold import parse_threshold
+from bench.yaml_tree import Place, Tree, read_yaml
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class GateRule(_Strict):
+    """How much a metric may get worse: `3%` of the base, `0.5pt` of a percentage, an amount (`200MiB`), or `noise`."""
+
+    max_drop: str | None = None
+    max_rise: str | None = None
+
+    @field_validator("max_drop", "max_rise")
+    @classmethod
+    def _is_threshold(cls, text: str | None) -> str | None:
+        try:
+            return None if text is None else str(parse_threshold(text))
+        except InputError as error:
+            raise ValueError(str(error)) from None
+
+    @model_validator(mode="after")
+    def _says_something(self) -> "GateRule":
+        if self.max_drop is None and self.max_rise is None:
+            raise ValueError("says nothing; allowed: max_drop, max_rise or both")
+        return self
+
+
+class Ablation(_Strict):
+    """Which factors are varied, and the levels that the others are compared with."""
+
+    baseline: dict[str, Json]
+    factors: list[str] = Field(min_length=1)
+
+
+class SuiteFile(_Strict):
+    """The keys of a suite file."""
+
+    suite: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")]
+    title: str = ""
+    description: str = ""
+    extends: list[str] = []
+    plugins: list[str] = []
+    models: Annotated[list[str | dict[str, Any]], Field(min_length=1)]
+    matrix: dict[str, list[Any]] = {}
+    measure: Annotated[dict[str, dict[str, Any] | None], Field(min_length=1)]
+    ablate: Ablation | None = None
+    repeat: int | None = Field(default=None, ge=1, le=1000)
+    timeout_s: float = Field(default=3600, gt=0, allow_inf_nan=False)
+    gate: dict[str, GateRule] = {}
+    small: dict[str, Any] = {}
+
+
+def write_json_schema(path: str | Path) -> None:
+    """Write the JSON Schema of suite files, for completion and checks in editors."""
+    schema = SuiteFile.model_json_schema()
+    Path(path).write_text(json.dumps(schema, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def read_suite(path: str | Path, *, small: bool = False) -> Tree:
+    """The merged tree of a suite file and of all that it extends; `small` lays its `small:` block over it."""
+    tree = _with_bases(Path(path), seen=())
+    if small:
+        block = tree.data.get("small") if isinstance(tree.data, dict) else None
+        if not block:
+            raise _one_problem(tree, (), "this suite has no `small:` block, so --small cannot be used with it")
+        moved = {p[1:]: where for p, where in tree.positions.items() if p[:1] == ("small",) and len(p) > 1}
+        tree = Tree(data=block, positions={(): tree.positions[()], **moved}, text=tree.text).over(tree)
+    return tree
+
+
+def check_suite(tree: Tree) -> SuiteFile:
+    """What the tree says, by the keys of a suite file; SuiteError with every key and value that is wrong."""
+    try:
+        return SuiteFile.model_validate(tree.data)
+    except ValidationError as error:
+        problems = [_problem_of(tree, dict(item)) for item in error.errors()]
+        raise SuiteError(tree.positions[()].file, _once(problems)) from None
+
+
+def _with_bases(path: Path, *, seen: tuple[Path, ...]) -> Tree:
+    tree = read_yaml(path)
+    if not isinstance(tree.data, dict):
+        raise _one_problem(tree, (), "a suite is a mapping with the keys suite, models, measure, …")
+    bases = tree.data.get("extends") or []
+    if path.resolve() in seen:
+        raise _one_problem(tree, ("extends",), f"{path} extends itself")
+    if not isinstance(bases, list) or not all(isinstance(base, str) for base in bases):
+        raise _one_problem(tree, ("extends",), "extends is a list of files, such as [common/timing.yaml]")
+    merged: Tree | None = None
+    for number, base in enumerate(bases):
+        if not (path.parent / base).is_file():
+            raise _one_problem(tree, ("extends", number), f"{path.parent / base} is not a file")
+        read = _with_bases(path.parent / base, seen=(*seen, path.resolve()))
+        merged = read if merged is None else read.over(merged)
+    return tree if merged is None else replace(tree.over(merged), text=tree.text)
+
+
+def _one_problem(tree: Tree, place: Place, message: str) -> SuiteError:
+    where = tree.position(place)
+    return SuiteError(where.file, [Problem(line=where.line, column=where.column, message=message)])
+
+
+def _problem_of(tree: Tree, item: dict[str, Any]) -> Problem:
+    """One line for one pydantic error, at the place in the file that caused it."""
+    place = tuple(part for part in item["loc"] if not (isinstance(part, str) and part in ("str", "dict[str,any]")))
+    where = tree.position(place)
+    key = place[-1] if place else ""
+    if item["type"] == "extra_forbidden":
+        known = _fields_at(place[:-1])
+        return Problem(line=where.line, column=where.column, message=f"unknown key {key!r}; {suggest(str(key), known)}")
+    if item["type"] == "missing":
+        return Problem(line=where.line, column=where.column, message=f"the key {key!r} is missing")
+    found = f", found {item['input']!r}" if not isinstance(item["input"], dict | list) else ""
+    name = ".".join(str(part) for part in place)
+    return Problem(line=where.line, column=where.column, message=f"{name}: {plain_message(item)}{found}{near(item)}")
+
+
+def _fields_at(place: Place) -> list[str]:
+    nested: dict[str, type[BaseModel]] = {"ablate": Ablation, "gate": GateRule}
+    return list((nested.get(str(place[0]), SuiteFile) if place else SuiteFile).model_fields)
+
+
+def _once(problems: Iterable[Problem]) -> list[Problem]:
+    return list(dict.fromkeys(problems))
