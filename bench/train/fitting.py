@@ -25,6 +25,8 @@ from bench.train.recipe import Recipe
 from bench.train.tensorboard import EventFile
 from bench.train.training import Counts, Training
 
+TRAINER = 2  # raised where the same recipe comes to train otherwise; 1 trained in evaluation mode
+
 
 @dataclass(frozen=True, kw_only=True)
 class Pace:
@@ -101,7 +103,8 @@ def fit(
 
 def identity(recipe: Recipe, train: VideoSet, *, clip: Clip, seed: int, about: Mapping[str, Json]) -> str:
     """12 hex digits that tell this training from any other."""
-    told = {"recipe": recipe.hash, "videos": train.hash, "clip": str(clip), "seed": seed, "about": dict(about)}
+    told: dict[str, Json] = {"recipe": recipe.hash, "videos": train.hash, "clip": str(clip), "seed": seed}
+    told |= {"about": dict(about), "trainer": TRAINER}
     return digest(told if train.backend == "auto" else {**told, "decoded_by": train.backend})
 
 

@@ -50,6 +50,7 @@ class Training:
         self.optimizer = _optimizer(model, recipe)
         self.average = None if recipe.ema is None else Average(model, decay=recipe.ema)
         self.network = _network(model, recipe, device=self.device, ranks=ranks)
+        self.network.train()  # whoever built the model may have meant to evaluate it
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=recipe.amp == "fp16")
         self.plateau = PlateauState()
         self.tally = Tally(self.device)
@@ -101,7 +102,8 @@ class Training:
 
     def agree(self) -> None:
         """Give every rank the first one's running statistics, which are what its checkpoints hold."""
-        for module in {self.model, self.evaluated}:
+        kept = [self.model] if self.average is None else [self.model, self.average.module]
+        for module in kept:  # on every rank in this order: what is spread together must be the same
             for buffer in module.buffers():
                 self.ranks.spread(buffer)
 

@@ -5,6 +5,7 @@ from bench.errors import InputError, UnknownNameError
 from bench.measure.accuracy import accuracy
 from bench.measure.loaded import LoadedCase
 from bench.schema import Case, Point
+from bench.train.checkpointing import read_weights
 from bench.train.evaluating import evaluate
 from bench.train.predictions import read_predictions
 from bench.train.protocol import evaluated_split, trained_split
@@ -115,6 +116,15 @@ def test_the_time_to_an_accuracy_is_told_where_asked(loaded, root):
     missed = found["accuracy.time_to_top1_s{top1=100}"]
     assert missed.value is None
     assert missed.note.startswith("not reached: the best of 1 epochs had ")
+
+
+def test_a_network_is_trained_in_training_mode(loaded, root, tmp_path):
+    """Batch norm counts the steps that it takes statistics of, and those of evaluation do not count."""
+    case = loaded(model="resnet3d", args={"depth": 10})
+    accuracy(case, root=root)
+    saved = read_weights(tmp_path / "s" / case.kept["weights"])
+    counted = {int(value) for name, value in saved["state_dict"].items() if name.endswith("num_batches_tracked")}
+    assert counted == {saved["steps"]} != {0}
 
 
 def test_another_view_of_a_trained_network_trains_nothing(loaded, root):
