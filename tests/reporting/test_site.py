@@ -195,6 +195,16 @@ def test_a_source_may_be_a_folder_a_file_a_pattern_a_list_or_records(
     assert report(make.quickstart(), out=tmp_path / "records").is_file()
 
 
+def test_a_folder_that_is_there_is_read_though_its_name_reads_as_a_pattern(
+    make: SimpleNamespace, tmp_path: Path
+) -> None:
+    for name, model in (("r[1]", "meant"), ("r1", "matched")):
+        RecordStore(tmp_path / name).append(make.counts(model))
+    for source in (tmp_path / "r[1]", tmp_path / "r[1]" / "records.jsonl"):
+        page = make.page(report(source, out=tmp_path / "site").read_text(encoding="utf-8"))
+        assert page.column(BOARD, "Network") == ["meant"]
+
+
 def test_several_suites_are_named_in_the_title(make: SimpleNamespace) -> None:
     page = build_page(collect([make.counts(suite="one"), make.counts(suite="two")]))
     assert "<h1>Results of one and two</h1>" in page
