@@ -38,11 +38,8 @@ def latency(case: LoadedCase, *, search: Search | None = None, max_s: float = 10
     if best is None:
         return own
     if best.way == Way():
-        return [
-            *own,
-            *(as_best(each, note=str(best)) for each in own),
-            speedup("latency", own[0], own[0], note=str(best)),
-        ]
+        same = [as_best(each, best) for each in own]
+        return [*own, *same, speedup("latency", same[0], own[0], note=str(best))]
     forward = forward_in(case, best.way, batch=batch)(batch)
     found = _timed(case, forward, what="latency of the best variant", max_s=max_s, variant="best", note=str(best))
     return [*own, *found, speedup("latency", found[0], own[0], note=str(best))]

@@ -75,8 +75,8 @@ def _fastest(case: LoadedCase, search: Search, size: Size, *, number: int, own: 
     if best is None:
         return []
     if best.way == Way():
-        note = "; ".join(word for word in (str(best), own.note) if word)
-        return [as_best(own, note=note), speedup("throughput", own, own, note=note)]
+        same = as_best(own, best)
+        return [same, speedup("throughput", same, own, note=same.note or "")]
     if isinstance(size, str):
         number = _search(in_way(case, best.way, batch=number), size) or number
     forward = forward_in(case, best.way, batch=number)(number)

@@ -12,6 +12,7 @@ from typing import Any
 
 from bench.errors import InputError
 from bench.measure.loaded import LoadedCase
+from bench.measure.timing.variants import release
 from bench.schema import Case
 
 
@@ -41,10 +42,11 @@ def ask_child(
     what: str,
     environment: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
-    """What `python -m module` writes into the file that `request["answer"]` names for it.
+    """What `python -m module` writes into the file that `request["answer"]` names for it. The device is left to it.
 
     InputError where it does not end in time or dies, with the last thing that it said; `what` names it there.
     """
+    release()
     path = os.pathsep.join(entry or os.getcwd() for entry in sys.path)
     with TemporaryDirectory(prefix="vbench-answer-") as folder:
         answer = Path(folder) / "answer.json"

@@ -12,6 +12,7 @@ from tempfile import TemporaryDirectory
 from typing import Any, TextIO
 
 from bench.errors import TrainingError
+from bench.measure.timing.variants import release
 
 PLACE = frozenset(
     {"RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "GROUP_RANK", "GROUP_WORLD_SIZE", "MASTER_ADDR"}
@@ -27,9 +28,10 @@ DEATH = re.compile(
 def ask_ranks(module: str, request: Mapping[str, Any], *, world: int, threads: int, timeout_s: float) -> dict[str, Any]:
     """What the first of `world` ranks, each `python -m module REQUEST_FILE`, writes where the request's `answer` says.
 
-    TrainingError where a rank fails or dies, with its error, or where they do not end in time; MemoryError where it was
-    for want of memory.
+    The device is left to them. TrainingError where a rank fails or dies, with its error, or where they do not end in
+    time; MemoryError where it was for want of memory.
     """
+    release()
     with TemporaryDirectory(prefix="vbench-ranks-") as name:
         folder = Path(name)
         failed, answer, asked = folder / "failed", folder / "answer.json", folder / "request.json"

@@ -1,16 +1,13 @@
 """Tries ways to run a case's network, each in a process of its own, and tells the record what came of every one."""
 
-import gc
 import time
 from collections.abc import Callable
-
-import torch
 
 from bench.errors import InputError
 from bench.measure.fastest import Search, Space, Trial, find_fastest
 from bench.measure.loaded import LoadedCase
 from bench.measure.timing.child import ask_child, request_of
-from bench.measure.timing.variants import Forward, forward_of
+from bench.measure.timing.variants import Forward, forward_of, release
 from bench.measure.ways import Way, way_of
 from bench.schema import Json
 
@@ -22,7 +19,8 @@ def fastest_way(case: LoadedCase, search: Search | Json, *, batch: int, what: st
     """The fastest way at this batch whose outputs match, by latency where each pass `is_waited_for`, else throughput.
 
     The record's detail `<what>.search` has every way with its figures, or why it fell out. None where the case is not
-    eager fp32, which the others are compared with: a suite may vary the axes as well. InputError where nothing runs.
+    eager fp32, which the others are compared with: a suite may vary the axes as well. Where nothing runs and matches it
+    is eager fp32 with why that fell out too.
     """
     if way_of(case.point) != Way():
         case.note(f"{what}.search", "not here: the case of eager fp32 has it")
@@ -39,9 +37,11 @@ def fastest_way(case: LoadedCase, search: Search | Json, *, batch: int, what: st
     known = case.details.get(f"{what}.search")
     told = [trial.as_dict() for trial in trials]
     case.note(f"{what}.search", {**(known if isinstance(known, dict) else {}), f"batch {batch}": told})
-    if trials[0].fell_out is not None:
-        raise InputError(f"{what}: no way to run this network works here, eager fp32: {trials[0].fell_out}")
-    return trials[0]
+    if trials[0].fell_out is None:
+        return trials[0]
+    eager = next(trial for trial in trials if trial.way == Way())
+    case.warn(f"{what}, batch {batch}: {eager}", f"see the record's detail {what}.search for what was tried")
+    return eager
 
 
 def try_way(case: LoadedCase, way: Way, *, batch: int, is_waited_for: bool, timeout_s: float) -> Trial:
@@ -62,7 +62,5 @@ def in_way(case: LoadedCase, way: Way, *, batch: int) -> LoadedCase:
 
 def forward_in(case: LoadedCase, way: Way, *, batch: int) -> Callable[[int], Forward]:
     """The forward passes of the case's network run in another way; what was on the device before is let go."""
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
+    release()
     return forward_of(in_way(case, way, batch=batch))

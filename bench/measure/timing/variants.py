@@ -1,6 +1,8 @@
 """One network made ready to be timed: on its device, in its precision and memory format, by what executes it."""
 
 import contextlib
+import gc
+import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
@@ -136,6 +138,18 @@ def variant_of(case: LoadedCase) -> Variant:
 def forward_of(case: LoadedCase) -> Callable[[int], Forward]:
     """A function from batch size to the forward pass of this case's network. The network is built once."""
     return variant_of(case).forward
+
+
+def release() -> None:
+    """Give back what earlier measures of this process left on the device: engines, compiled graphs, torch's cache.
+
+    A process that is started beside this one finds its memory taken otherwise: torch keeps all that it ever held.
+    """
+    _EXECUTIONS.clear()
+    if "torch._dynamo" in sys.modules:
+        torch.compiler.reset()
+    gc.collect()
+    torch.cuda.empty_cache()  # nothing, where CUDA is not up
 
 
 _EXECUTIONS: WeakKeyDictionary[LoadedCase, Execution] = WeakKeyDictionary()
