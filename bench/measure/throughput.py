@@ -24,7 +24,7 @@ Size = Batch | Searched
 Views = Annotated[str, Field(pattern=r"^[1-9]\d*x[1-9]\d*$")]
 
 
-@register_measure("throughput", depends_on=TIMING_AXES, version=3, is_timed=True)
+@register_measure("throughput", depends_on=TIMING_AXES, version=4, is_timed=True)
 def throughput(
     case: LoadedCase,
     *,

@@ -1,8 +1,10 @@
 """Engines: each against the network itself, and when they are made ready anew."""
 
+import sys
 from collections.abc import Callable
 from itertools import product
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -12,8 +14,10 @@ from bench.errors import InputError
 from bench.measure.loaded import LoadedCase
 from bench.measure.parity import parity
 from bench.measure.timing.engines import execution
+from bench.measure.timing.engines.aot_inductor import compile_ahead
 from bench.measure.timing.engines.execution import Execution
 from bench.measure.timing.engines.onnx_session import adaptive_max_pool3d
+from bench.measure.timing.engines.tensor_rt import build
 from bench.measure.timing.engines.work import Work
 from bench.measure.timing.variants import forward_of, variant_of
 from bench.measure.train_step import train_step
@@ -107,6 +111,30 @@ def test_training_by_what_only_runs_forwards_is_refused(load: Load, axes: dict[s
 def test_cuda_engines_are_refused_on_a_cpu(load: Load, mode: CompileMode) -> None:
     with pytest.raises(InputError, match=f"compile {mode} needs a CUDA device"):
         forward_of(load(compile=mode))
+
+
+def test_a_library_compiled_ahead_does_not_wait_between_passes_and_is_where_its_clips_are(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    loaded: list[dict[str, object]] = []
+    monkeypatch.setattr(torch._inductor, "aoti_compile_and_package", lambda *_, **__: None)
+    monkeypatch.setattr(torch._inductor, "aoti_load_package", lambda path, **options: loaded.append(options))
+    monkeypatch.setattr(Work, "export", lambda self: None)
+    compile_ahead(work_over(1))
+    monkeypatch.setattr(Work, "device", property(lambda self: torch.device("cuda:1")))
+    compile_ahead(work_over(1))
+    assert [each["run_single_threaded"] for each in loaded] == [True, True]
+    assert [each["device_index"] for each in loaded] == [-1, 1]
+
+
+def test_tensorrt_builds_for_the_device_of_the_clips(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: dict[str, object] = {}
+    stand_in = SimpleNamespace(dynamo=SimpleNamespace(compile=lambda *_, **options: asked.update(options)))
+    monkeypatch.setitem(sys.modules, "torch_tensorrt", stand_in)
+    monkeypatch.setattr(Work, "export", lambda self: None)
+    monkeypatch.setattr(Work, "device", property(lambda self: torch.device("cuda:1")))
+    build(work_over(1))
+    assert asked["device"] == torch.device("cuda:1")
 
 
 @pytest.mark.slow
