@@ -62,7 +62,7 @@ def _measure(
     from bench.measure.timing.variants import forward_of
 
     forward = forward_of(case)(case.point.batch or 1)
-    forward.latency()
+    forward.warm()
     idle_w = _idle_watts(counter, seconds=min(2.0, seconds)) if counter else None
     with ExitStack() as stack:
         tracking = stack.enter_context(tracked(country)) if country else None

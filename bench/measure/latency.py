@@ -57,7 +57,7 @@ def _timed(
     from bench.measure.timing.clocks import empty_step_us
     from bench.measure.timing.taking import take
 
-    forward.latency()
+    forward.warm()
     case.note(f"{what}.empty_step_us", empty_step_us(forward.empty().latency))
     found = _metrics(take(case, forward.latency, what=what, max_s=max_s))
     labels = {"variant": variant} if variant else {}

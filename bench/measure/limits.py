@@ -36,7 +36,7 @@ def limits(case: LoadedCase, *, max_s: float = 5.0) -> list[Metric]:
     counted = count(plain, case.inputs(plain, batch=batch, device="meta"))
     forward = forward_of(case)(batch)
     ceilings = ceilings_of(case)
-    forward.latency()
+    forward.warm()
     timing = take(case, lambda: forward.block(BLOCK_STEPS), what="limits", max_s=max_s)
     flops, bytes_moved = 2 * counted.macs, counted.bytes_moved * _width(case.point.precision or "fp32")
     roofline = Roofline(

@@ -138,8 +138,7 @@ def _throughput(
     from bench.measure.timing.figures import sampled
     from bench.measure.timing.taking import take
 
-    forward.latency()
-    steps = max(1, math.ceil(BLOCK_S / forward.latency().wall_s))
+    steps = max(1, math.ceil(BLOCK_S / forward.warm().wall_s))
     of = f" of the {variant} variant" if variant else ""
     timing = take(case, lambda: forward.block(steps), what=f"throughput at batch {label}{of}", max_s=max_s)
     return sampled(

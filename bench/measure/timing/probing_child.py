@@ -39,8 +39,7 @@ def _answers(lines: Iterator[str]) -> Iterator[dict[str, float | str]]:
 
 
 def _rate(forward: Forward) -> float:
-    forward.latency()
-    steps = max(2, round(BLOCK_S / max(1e-6, forward.latency().wall_s)))
+    steps = max(2, round(BLOCK_S / max(1e-6, forward.warm().wall_s)))
     return forward.batch / forward.block(steps).wall_s
 
 

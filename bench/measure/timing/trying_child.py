@@ -45,10 +45,10 @@ def answer_to(case: LoadedCase, *, is_waited_for: bool) -> dict[str, Any]:
 
 
 def _rate(case: LoadedCase, *, is_waited_for: bool) -> float:
-    """Clips/s: the median of passes, or of blocks of passes, over a second after two passes that compile and warm."""
+    """Clips/s: the median of passes, or of blocks of passes, over a second once it is warm."""
     forward = forward_of(case)(case.point.batch or 1)
-    forward.latency()
-    steps = 1 if is_waited_for else max(1, round(BLOCK_S / max(1e-6, forward.latency().wall_s)))
+    warm_s = max(1e-6, forward.warm().wall_s)
+    steps = 1 if is_waited_for else max(1, round(BLOCK_S / warm_s))
     seconds: list[float] = []
     started_s = time.monotonic()
     while len(seconds) < FEWEST or time.monotonic() - started_s < BLOCKS_S:

@@ -23,6 +23,8 @@ from bench.measure.ways import ENGINES, Way, refusal, way_of
 AUTOCAST = {"fp16": torch.float16, "bf16": torch.bfloat16}
 CAST = {"fp16_weights": torch.float16, "bf16_weights": torch.bfloat16, "fp8": torch.bfloat16}
 IN_FLIGHT = 3
+# A graph of torch.compile is warmed up in the first pass, recorded in the second and replayed from the third on.
+WARM_PASSES = {"cuda": 3}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +49,12 @@ class Forward:
     def latency(self) -> Sample:
         """One forward pass, waited for, by both clocks."""
         return time_work(self, self.device)
+
+    def warm(self) -> Sample:
+        """One pass, as `latency`, once all is done that only the first ones do: loading, compiling, recording."""
+        for _ in range(WARM_PASSES.get(self.device.type, 1)):
+            self.latency()
+        return self.latency()
 
     def empty(self) -> "Forward":
         """The same pass without a network, so what timing takes by itself. It is stated, and subtracted nowhere."""
