@@ -115,12 +115,13 @@ def failure_of(error: BaseException) -> Failure:
 
 
 def _measures_of(case: LoadedCase, *, rank: int = 0) -> dict[str, dict[str, Json]]:
-    """The case's measures, and beside every timed variant the parity of its outputs."""
+    """The case's measures, and after all of every timed variant the parity of the outputs that they gave."""
     measures = case.case.measures
     if rank:
         return {name: options for name, options in measures.items() if MEASURES.get(name).is_shared}
-    if is_timed(case) and is_variant(case.point) and "parity" not in measures:
-        return {**measures, "parity": {}}
+    if is_timed(case) and is_variant(case.point):
+        others = {name: options for name, options in measures.items() if name != "parity"}
+        return {**others, "parity": measures.get("parity", {})}
     return measures
 
 

@@ -55,11 +55,14 @@ def _timed(
     note: str | None = None,
 ) -> list[Metric]:
     from bench.measure.timing.clocks import empty_step_us
+    from bench.measure.timing.outputs import keep_logits
     from bench.measure.timing.taking import take
 
     forward.warm()
     case.note(f"{what}.empty_step_us", empty_step_us(forward.empty().latency))
     found = _metrics(take(case, forward.latency, what=what, max_s=max_s))
+    if variant is None:
+        keep_logits(case, forward)
     labels = {"variant": variant} if variant else {}
     return [metric.model_copy(update={"labels": labels, "note": note}) for metric in found]
 

@@ -2,11 +2,13 @@
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 from bench.errors import InputError
 from bench.measure.fastest import Search, Space, Trial, find_fastest
 from bench.measure.loaded import LoadedCase
 from bench.measure.timing.child import ask_child, request_of
+from bench.measure.timing.outputs import compare_with_eager
 from bench.measure.timing.variants import Forward, forward_of, release
 from bench.measure.ways import Way, way_of
 from bench.schema import Json
@@ -58,6 +60,15 @@ def in_way(case: LoadedCase, way: Way, *, batch: int) -> LoadedCase:
     """The same case, its network run in another way."""
     point = case.point.model_copy(update={**way.model_dump(), "batch": batch, "device": case.device})
     return LoadedCase(case.case.model_copy(update={"point": point}), artifacts=case.artifacts, session=case.session)
+
+
+def still_matching(case: LoadedCase, timed: LoadedCase, best: Trial) -> Trial:
+    """The best way with its parity at the batch that was `timed` in it, where it may fall out yet; `case` is told."""
+    ((batch, parity),) = compare_with_eager(timed, clips=1).items()
+    fell_out = None if parity.is_within else f"out of tolerance at batch {batch}: {parity.in_words}"
+    if fell_out:
+        case.warn(f"the best variant ({best.way}) is {fell_out}", "vary its axes in a suite to see where it matches")
+    return replace(best, max_difference=parity.max_difference, top1_agreement=parity.top1_agreement, fell_out=fell_out)
 
 
 def forward_in(case: LoadedCase, way: Way, *, batch: int) -> Callable[[int], Forward]:

@@ -11,7 +11,7 @@ import torch
 
 from bench.measure.loaded import LoadedCase
 from bench.measure.timing.child import case_of
-from bench.measure.timing.outputs import compare_with_eager
+from bench.measure.timing.outputs import compare_with_eager, keep_logits, worst
 from bench.measure.timing.probing_child import is_want_of_memory
 from bench.measure.timing.variants import forward_of
 from bench.stats import median
@@ -35,7 +35,7 @@ def answer_to(case: LoadedCase, *, is_waited_for: bool) -> dict[str, Any]:
     found: dict[str, Any] = {}
     try:
         found["clips_per_s"] = _rate(case, is_waited_for=is_waited_for)
-        parity = compare_with_eager(case, clips=max(CLIPS, case.point.batch or 1))
+        parity = worst(compare_with_eager(case, clips=CLIPS).values())
     except Exception as error:  # whatever a model, a compiler or a device raises is why this way falls out
         is_oom = isinstance(error, MemoryError | torch.OutOfMemoryError) or is_want_of_memory(error)
         said = str(error).strip().partition("\n")[0]
@@ -53,6 +53,7 @@ def _rate(case: LoadedCase, *, is_waited_for: bool) -> float:
     started_s = time.monotonic()
     while len(seconds) < FEWEST or time.monotonic() - started_s < BLOCKS_S:
         seconds.append((forward.latency() if is_waited_for else forward.block(steps)).wall_s)
+    keep_logits(case, forward)
     return forward.batch / median(seconds)
 
 
