@@ -18,8 +18,9 @@ if TYPE_CHECKING:
 def latency(case: LoadedCase, *, search: Search | None = None, max_s: float = 10.0) -> list[Metric]:
     """Milliseconds of one forward pass at the case's batch (1 by default): p50 with interval, p90, p95, p99.
 
-    The figures are the wall clock's. The record's detail `latency` has the second clock beside it: the device's events
-    on CUDA and so what launching costs, on a CPU the processor time and so whether the process had to wait for a core.
+    The figures are the wall clock's. The record's detail `latency` has the second clock beside it: on CUDA the device's
+    events, and how long launching held the host (`launching_p50_ms`: nearly all of the device's time where the device
+    waits for launches); on a CPU the processor time and so whether the process had to wait for a core.
     Its detail `latency.empty_step_us` is what a pass without a network takes, which is subtracted from nothing.
 
     `search: best`, in a case that runs eager fp32, also tries other ways to run the network, and adds the same figures

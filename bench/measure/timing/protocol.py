@@ -31,7 +31,8 @@ class Sample(NamedTuple):
     """Seconds of one step by the wall clock, by the device's own, and of processor time; None where there is none.
 
     `parts_s` are the seconds of its parts, where it has some. `turn` numbers the turn on the floor it was taken in.
-    `ended_s` is the moment of its end by the wall clock, where steps overlap.
+    `ended_s` is the moment of its end by the wall clock, where steps overlap. `launched_s` are the wall seconds until
+    everything was queued on a device that works by itself.
     """
 
     wall_s: float
@@ -40,6 +41,7 @@ class Sample(NamedTuple):
     parts_s: tuple[float, ...] = ()
     turn: int = 0
     ended_s: float | None = None
+    launched_s: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -61,8 +61,11 @@ class Forward:
         return replace(self, model=lambda *clips: clips[0])
 
     def block(self, steps: int) -> Sample:
-        """One of `steps` passes with at most three in flight, waited for once at the end: their mean by both clocks."""
-        return each(time_work(lambda: self._queue(steps), self.device), of=steps)
+        """One of `steps` passes with at most three in flight, waited for once at the end: their mean by both clocks.
+
+        How long launching took is unknown: it waits for a place in flight.
+        """
+        return each(time_work(lambda: self._queue(steps), self.device)._replace(launched_s=None), of=steps)
 
     def _queue(self, steps: int) -> None:
         queue: list[torch.cuda.Event] = []
