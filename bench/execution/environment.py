@@ -12,7 +12,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import bench
-from bench.nvml import handle_of, processes_on, read_gpu
+from bench.nvml import handle_of, part_of, processes_on, read_gpu
 from bench.schema import Environment, Json
 from bench.store import RECORDS, SUITE_FACTS
 
@@ -164,25 +164,26 @@ def _gpu_processes(device: str | None) -> dict[str, Json]:
     return {"gpu_other_processes": [str(p) for p in processes_on(device) if p.pid != os.getpid()]}
 
 
-def _from_nvml(device: str | None, read: Callable[[object], dict[str, Json]]) -> dict[str, Json]:
+def _from_nvml(device: str | None, read: Callable[[str], dict[str, Json]]) -> dict[str, Json]:
     """What NVML says of a CUDA device; empty for other devices and where there is no driver."""
     if device is None or not device.startswith("cuda"):
         return {}
     import pynvml
 
     try:
-        return read(handle_of(device))
+        return read(device)
     except pynvml.NVMLError:
         return {}
 
 
-def _hardware_of(handle: object) -> dict[str, Json]:
+def _hardware_of(device: str) -> dict[str, Json]:
     import pynvml as nvml
 
+    part, handle = part_of(device), handle_of(device)
     facts: dict[str, Callable[[], Json]] = {
-        "gpu": lambda: _text(nvml.nvmlDeviceGetName(handle)),
-        "gpu_uuid": lambda: _text(nvml.nvmlDeviceGetUUID(handle)),
-        "gpu_memory_bytes": lambda: nvml.nvmlDeviceGetMemoryInfo(handle).total,
+        "gpu": lambda: _text(nvml.nvmlDeviceGetName(part)),
+        "gpu_uuid": lambda: _text(nvml.nvmlDeviceGetUUID(part)),
+        "gpu_memory_bytes": lambda: nvml.nvmlDeviceGetMemoryInfo(part).total,
         "gpu_driver": lambda: _text(nvml.nvmlSystemGetDriverVersion()),
         "gpu_power_limit_w": lambda: nvml.nvmlDeviceGetEnforcedPowerLimit(handle) / 1000,
         "gpu_clock_max_mhz": lambda: nvml.nvmlDeviceGetMaxClockInfo(handle, nvml.NVML_CLOCK_SM),
@@ -195,9 +196,10 @@ def _hardware_of(handle: object) -> dict[str, Json]:
     return _known(facts)
 
 
-def _state_of(handle: object) -> dict[str, Json]:
+def _state_of(device: str) -> dict[str, Json]:
     import pynvml as nvml
 
+    handle = handle_of(device)
     facts: dict[str, Callable[[], Json]] = {
         "gpu_clock_mhz": lambda: nvml.nvmlDeviceGetClockInfo(handle, nvml.NVML_CLOCK_SM),
         "gpu_clock_application_mhz": lambda: nvml.nvmlDeviceGetApplicationsClock(handle, nvml.NVML_CLOCK_SM),

@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic import Field
 
-from bench.errors import BenchError
+from bench.errors import BenchError, InputError
 from bench.execution.child import Reply, request
 from bench.execution.environment import describe_environment
 from bench.execution.facts import import_plugins
@@ -19,6 +19,7 @@ from bench.execution.surroundings import is_timed, watched_surroundings
 from bench.measure.floor import Floor
 from bench.measure.loaded import LoadedCase
 from bench.measure.parity import is_variant
+from bench.measure.ways import absence
 from bench.registry import MEASURES, MODELS
 from bench.schema import Case, Environment, Failure, Frozen, Json, Metric, Status, Warned
 
@@ -128,6 +129,9 @@ def _measures_of(case: LoadedCase, *, rank: int = 0) -> dict[str, dict[str, Json
 def _prepare(case: LoadedCase) -> None:
     import torch
 
+    absent = absence(case.point.device or "", gpus=torch.cuda.device_count())
+    if absent is not None:
+        raise InputError(absent)
     import_plugins(case.case.plugins)
     case.artifacts.mkdir(parents=True, exist_ok=True)
     if case.point.threads is not None:

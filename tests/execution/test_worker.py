@@ -73,6 +73,18 @@ def test_a_failure_has_its_status_and_what_was_measured_is_kept(
     assert "failing" in outcome.error.traceback  # type: ignore[attr-defined]
 
 
+def test_a_device_that_is_not_here_is_said_in_one_line_before_anything_is_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
+    point = Point.model_validate({"model": "c3d", "clip": "16x1x112", "device": "cuda:1"})
+    case = LoadedCase(Case(suite="s", point=point, measures={"params": {}}), artifacts=tmp_path / "artifacts" / "id")
+    outcome = measure_case(case)
+    assert (outcome.status, outcome.metrics) == ("error", ())
+    assert outcome.error is not None
+    assert outcome.error.message == "device cuda:1 is not here; torch sees cuda:0"
+
+
 def test_an_unsteady_metric_makes_the_case_unsteady(taken: Callable[..., object]) -> None:
     def shaky(case: LoadedCase) -> list[Metric]:
         return [Metric(name="shaky.value", value=1, unit="", stopped_because="unsteady")]
