@@ -15,7 +15,7 @@ BLOCK_STEPS = 5
 NO_PEAK = "no data-sheet peak of this device and precision is known here"
 
 
-@register_measure("limits", depends_on=TIMING_AXES, version=1, is_timed=True)
+@register_measure("limits", depends_on=TIMING_AXES, version=2, is_timed=True)
 def limits(case: LoadedCase, *, max_s: float = 5.0) -> list[Metric]:
     """How near forward passes at the case's batch come to this device's limits.
 

@@ -142,7 +142,8 @@ def variant_of(case: LoadedCase) -> Variant:
         variant.model.to(memory_format=variant.memory_format)
     if way.precision == "fp8":
         require_fp8(device)
-        case.note("fp8", {"linear_layers": len(use_fp8(variant.model)), "all_else": "bf16"})
+        used = use_fp8(variant.model, variant.inputs(1))
+        case.note("fp8", {"linear_layers": len(used.in_fp8), "bypassed": list(used.bypassed), "all_else": "bf16"})
     return variant
 
 
