@@ -15,6 +15,7 @@ from bench.measure.loaded import LoadedCase
 from bench.measure.parity import parity
 from bench.measure.timing.engines import execution
 from bench.measure.timing.engines.aot_inductor import compile_ahead
+from bench.measure.timing.engines.cuda_graph import said_of_recording
 from bench.measure.timing.engines.execution import Execution
 from bench.measure.timing.engines.onnx_session import adaptive_max_pool3d
 from bench.measure.timing.engines.tensor_rt import build
@@ -125,6 +126,20 @@ def test_a_library_compiled_ahead_does_not_wait_between_passes_and_is_where_its_
     compile_ahead(work_over(1))
     assert [each["run_single_threaded"] for each in loaded] == [True, True]
     assert [each["device_index"] for each in loaded] == [-1, 1]
+
+
+@pytest.mark.parametrize(
+    ("said", "raised"),
+    [
+        ("CUDA error: operation not permitted when stream is capturing", InputError),
+        ("CUDA error: operation failed due to a previous error during capture", InputError),
+        ("CUDA error: an illegal memory access was encountered", RuntimeError),
+    ],
+)
+def test_a_network_that_no_graph_can_record_is_told_in_one_line(said: str, raised: type[Exception]) -> None:
+    with pytest.raises(raised) as seen, said_of_recording():
+        raise RuntimeError(said)
+    assert ("cannot record this network" in str(seen.value)) == (raised is InputError)
 
 
 def test_tensorrt_builds_for_the_device_of_the_clips(monkeypatch: pytest.MonkeyPatch) -> None:
