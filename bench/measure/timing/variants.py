@@ -114,12 +114,15 @@ class Variant:
         return self.over(self.inputs(batch, seed=seed))
 
     def over(self, clips: tuple[Tensor, ...]) -> Forward:
-        """The forward pass over these clips, which are in this variant's dtype and memory format. May compile."""
+        """The forward pass over these clips, which are in this variant's dtype and memory format. May compile.
+
+        Passes of one CUDA graph share the place of their clips: what they read are those of the one made last.
+        """
         is_baked = self.way.compile in ENGINES  # the casts are in what the engine runs
         work = Work(model=self.model, inputs=clips, precision=self.way.precision, autocast=self.autocast)
         return Forward(
             model=self.execution.of(work),
-            inputs=clips,
+            inputs=self.execution.inputs or clips,
             device=self.device,
             batch=len(clips[0]),
             autocast=None if is_baked else self.autocast,
@@ -133,18 +136,30 @@ def variant_of(case: LoadedCase) -> Variant:
     if refused is not None:
         raise InputError(refused)
     _set_float32(way.precision)
+    if case in _ENGINES:
+        model, execution = _ENGINES[case]
+        return Variant(case=case, model=model, execution=execution, way=way, device=device)
     variant = Variant(
-        case=case, model=case.build_model(str(device)), execution=_execution_of(case, way), way=way, device=device
+        case=case, model=case.build_model(str(device)), execution=Execution(way.compile), way=way, device=device
     )
+    _make_ready(variant)
+    if way.compile in ENGINES:
+        _ENGINES[case] = variant.model, variant.execution
+    return variant
+
+
+def _make_ready(variant: Variant) -> None:
+    """The network in its dtype, memory format and float8 layers, in place."""
     if variant.dtype is not None:
         variant.model.to(dtype=variant.dtype)
     if variant.memory_format is torch.channels_last_3d:
         variant.model.to(memory_format=variant.memory_format)
-    if way.precision == "fp8":
-        require_fp8(device)
+    if variant.way.precision == "fp8":
+        require_fp8(variant.device)
         used = use_fp8(variant.model, variant.inputs(1))
-        case.note("fp8", {"linear_layers": len(used.in_fp8), "bypassed": list(used.bypassed), "all_else": "bf16"})
-    return variant
+        variant.case.note(
+            "fp8", {"linear_layers": len(used.in_fp8), "bypassed": list(used.bypassed), "all_else": "bf16"}
+        )
 
 
 def forward_of(case: LoadedCase) -> Callable[[int], Forward]:
@@ -157,21 +172,16 @@ def release() -> None:
 
     A process that is started beside this one finds its memory taken otherwise: torch keeps all that it ever held.
     """
-    _EXECUTIONS.clear()
+    _ENGINES.clear()
     if "torch._dynamo" in sys.modules:
         torch.compiler.reset()
     gc.collect()
     torch.cuda.empty_cache()  # nothing, where CUDA is not up
 
 
-_EXECUTIONS: WeakKeyDictionary[LoadedCase, Execution] = WeakKeyDictionary()
-
-
-def _execution_of(case: LoadedCase, way: Way) -> Execution:
-    """One for all measures of a case where it takes minutes: an engine holds the weights, which are always the same."""
-    if way.compile not in ENGINES:
-        return Execution(way.compile)
-    return _EXECUTIONS.setdefault(case, Execution(way.compile))
+# One network and engine for all measures of a case: an engine takes minutes to make and holds the weights, which never
+# change, for it runs forwards only.
+_ENGINES: WeakKeyDictionary[LoadedCase, tuple[nn.Module, Execution]] = WeakKeyDictionary()
 
 
 def _set_float32(precision: str) -> None:

@@ -56,9 +56,9 @@ def test_engines_and_their_weights_go_before_the_devices_cache(load: Load, monke
     """Memory that something still refers to stays in the cache, so that is emptied last."""
     case, left = load(compile="aotinductor"), list[int]()
     monkeypatch.setattr("bench.measure.timing.engines.execution.ENGINES", {"aotinductor": lambda work: work.model})
-    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: left.append(len(variants._EXECUTIONS)))
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: left.append(len(variants._ENGINES)))
     forward_of(case)(1)
-    assert len(variants._EXECUTIONS) == 1
+    assert len(variants._ENGINES) == 1
     release()
     assert left == [0]
 

@@ -9,6 +9,7 @@ from torch import Tensor
 from bench.errors import InputError
 from bench.measure.timing.engines.work import Work
 
+THIS_THREAD = "thread_local"  # a loader that pins memory in another thread does not break the recording
 WARM_UPS = 3  # cuDNN and cuBLAS choose and allocate in the first passes, which must not happen while recording
 
 
@@ -21,7 +22,7 @@ def record(work: Work) -> Callable[..., Tensor]:
     with torch.cuda.device(work.device), torch.inference_mode(), work.in_precision():
         _warm_up(work)
         graph = torch.cuda.CUDAGraph()
-        with said_of_recording(), torch.cuda.graph(graph):
+        with said_of_recording(), torch.cuda.graph(graph, capture_error_mode=THIS_THREAD):
             logits: Tensor = work.model(*work.inputs)
 
     def replay(*inputs: Tensor) -> Tensor:
