@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic import Field
 
-from bench.errors import BenchError, InputError
+from bench.errors import InputError, is_want_of_memory
 from bench.execution.child import Reply, request
 from bench.execution.environment import describe_environment
 from bench.execution.facts import import_plugins
@@ -22,8 +22,6 @@ from bench.measure.parity import is_variant
 from bench.measure.ways import absence
 from bench.registry import MEASURES, MODELS
 from bench.schema import Case, Environment, Failure, Frozen, Json, Metric, Status, Warned
-
-OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "cannot allocate memory")
 
 
 class Job(Frozen):
@@ -163,13 +161,8 @@ def _worst(metrics: list[Metric]) -> Status:
 
 
 def _status_of(error: BaseException) -> Status:
-    """`oom` for every way in which torch says that memory ran out, `skipped` for what cannot be here, else `error`."""
-    text = str(error).lower()
-    if isinstance(error, MemoryError) or "OutOfMemory" in type(error).__name__:
-        return "oom"
-    if isinstance(error, RuntimeError) and not isinstance(error, BenchError) and any(w in text for w in OUT_OF_MEMORY):
-        return "oom"
-    return "error"
+    """`oom` for every way in which it is said that memory ran out, else `error`."""
+    return "oom" if is_want_of_memory(error) else "error"
 
 
 if __name__ == "__main__":

@@ -50,6 +50,13 @@ def fails(error: BaseException) -> Callable[[LoadedCase], NoReturn]:
     return failing
 
 
+def ort_error(text: str) -> Exception:
+    """ONNX Runtime's own class, which is no RuntimeError."""
+    module = "onnxruntime.capi.onnxruntime_pybind11_state"
+    error: Exception = type("RuntimeException", (Exception,), {"__module__": module})(text)
+    return error
+
+
 @pytest.mark.parametrize(
     ("error", "status"),
     [
@@ -58,6 +65,12 @@ def fails(error: BaseException) -> Callable[[LoadedCase], NoReturn]:
         (MemoryError(), "oom"),
         (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"), "oom"),
         (type("OutOfMemoryError", (RuntimeError,), {})("CUDA out of memory"), "oom"),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"), "oom"),
+        (RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"), "oom"),
+        (RuntimeError("GET was unable to find an engine to execute this computation"), "oom"),
+        (ort_error("[ONNXRuntimeError] : 6 : EXCEPTION : Failed to allocate memory for a buffer"), "oom"),
+        (ort_error("[ONNXRuntimeError] : 1 : FAIL : no such operator"), "error"),
+        (RuntimeError("CUDA error: an illegal memory access was encountered"), "error"),
         (ValueError("a message about out of memory in a book"), "error"),
     ],
     ids=lambda value: value if isinstance(value, str) else type(value).__name__,

@@ -11,7 +11,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, TextIO
 
-from bench.errors import TrainingError
+from bench.errors import TrainingError, says_want_of_memory
 from bench.measure.timing.variants import release
 
 PLACE = frozenset(
@@ -65,7 +65,7 @@ def why_they_ended(failed: Path, log: str, *, world: int) -> str:
 
 
 def _failure(why: str) -> Exception:
-    return MemoryError(why) if "OutOfMemoryError" in why else TrainingError(why)
+    return MemoryError(why) if says_want_of_memory(why) else TrainingError(why)
 
 
 @contextmanager

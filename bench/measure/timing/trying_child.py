@@ -7,12 +7,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-import torch
-
+from bench.errors import is_want_of_memory
 from bench.measure.loaded import LoadedCase
 from bench.measure.timing.child import case_of
 from bench.measure.timing.outputs import compare_with_eager, keep_logits, worst
-from bench.measure.timing.probing_child import is_want_of_memory
 from bench.measure.timing.variants import forward_of
 from bench.stats import median
 
@@ -37,9 +35,8 @@ def answer_to(case: LoadedCase, *, is_waited_for: bool) -> dict[str, Any]:
         found["clips_per_s"] = _rate(case, is_waited_for=is_waited_for)
         parity = worst(compare_with_eager(case, clips=CLIPS).values())
     except Exception as error:  # whatever a model, a compiler or a device raises is why this way falls out
-        is_oom = isinstance(error, MemoryError | torch.OutOfMemoryError) or is_want_of_memory(error)
         said = str(error).strip().partition("\n")[0]
-        return {**found, "fell_out": "out of memory" if is_oom else f"{type(error).__name__}: {said}"}
+        return {**found, "fell_out": "out of memory" if is_want_of_memory(error) else f"{type(error).__name__}: {said}"}
     found |= {"max_difference": parity.max_difference, "top1_agreement": parity.top1_agreement}
     return found if parity.is_within else {**found, "fell_out": f"out of tolerance: {parity.in_words}"}
 
