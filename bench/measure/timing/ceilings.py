@@ -86,8 +86,7 @@ def _product_of(size: int, device: torch.device, precision: str) -> Callable[[],
 
 
 def _median_s(work: Callable[[], object], device: torch.device) -> float:
-    timing = take_samples(lambda: time_work(work, device), PROTOCOL, clock_s=time.perf_counter)
-    return median([sample.wall_s if sample.device_s is None else sample.device_s for sample in timing.samples])
+    return median(take_samples(lambda: time_work(work, device), PROTOCOL, clock_s=time.perf_counter).work_s)
 
 
 def _read(file: Path, *, session: str) -> dict[str, dict[str, float]]:

@@ -60,6 +60,11 @@ class Timing:
         return tuple(sample.wall_s for sample in self.samples)
 
     @property
+    def work_s(self) -> tuple[float, ...]:
+        """Seconds of every sample by the device's own clock, which launching is not in; else by the wall's."""
+        return tuple(sample.wall_s if sample.device_s is None else sample.device_s for sample in self.samples)
+
+    @property
     def turns(self) -> tuple[int, ...]:
         """The number of each sample's turn on the floor; empty where there were no turns."""
         return tuple(sample.turn for sample in self.samples if sample.turn)
