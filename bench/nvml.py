@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
@@ -152,6 +152,16 @@ def foreign_among(
     if len(came) == 1 and all(process.pid != own_pid for process in after):
         came = []
     return (*(process for process in before if process.pid != own_pid), *came)
+
+
+def others_among(listed: Sequence[GpuProcess], *, own_pid: int, is_on_gpu: bool) -> tuple[GpuProcess, ...]:
+    """Processes that are not ours, of those listed while this one `is_on_gpu` or not.
+
+    In a container a process that is alone there is this one, under the host's number.
+    """
+    if is_on_gpu and len(listed) == 1:
+        return ()
+    return tuple(process for process in listed if process.pid != own_pid)
 
 
 def _handle_or_none(device: str) -> Any:

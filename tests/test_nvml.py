@@ -10,7 +10,7 @@ import torch
 
 from bench import nvml
 from bench.execution import environment
-from bench.nvml import handle_of, part_of, read_gpu
+from bench.nvml import GpuProcess, handle_of, others_among, part_of, read_gpu
 
 Machine = Callable[..., None]
 WHOLE, SLICE = "GPU-whole", "MIG-slice"
@@ -108,3 +108,27 @@ def test_without_torch_the_devices_that_are_visible_count(
             part_of(device)
     else:
         assert part_of(device) == found
+
+
+@pytest.mark.parametrize(
+    ("listed", "is_on_gpu", "others"),
+    [
+        ([7], True, []),
+        ([7, 8], True, [8]),
+        ([1234], True, []),
+        ([1234], False, [1234]),
+        ([1234, 8], True, [1234, 8]),
+        ([], True, []),
+    ],
+    ids=[
+        "ours",
+        "one beside ours",
+        "ours under the host's number",
+        "a stranger: we are not there",
+        "one of these is ours, whichever",
+        "nobody",
+    ],
+)
+def test_others_on_a_gpu_are_told_from_this_process(listed: list[int], is_on_gpu: bool, others: list[int]) -> None:
+    processes = [GpuProcess(pid=pid, name=None, memory_bytes=None) for pid in listed]
+    assert [p.pid for p in others_among(processes, own_pid=7, is_on_gpu=is_on_gpu)] == others

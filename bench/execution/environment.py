@@ -12,7 +12,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import bench
-from bench.nvml import handle_of, part_of, processes_on, read_gpu
+from bench.nvml import handle_of, others_among, part_of, processes_on, read_gpu
 from bench.schema import Environment, Json
 from bench.store import RECORDS, SUITE_FACTS
 
@@ -158,10 +158,13 @@ def _gpu_state(device: str | None) -> dict[str, Json]:
 
 
 def _gpu_processes(device: str | None) -> dict[str, Json]:
-    """Who else is on this GPU, by name; a process of this number is this one."""
+    """Who else is on this GPU, by name."""
     if device is None or read_gpu(device) is None:
         return {}
-    return {"gpu_other_processes": [str(p) for p in processes_on(device) if p.pid != os.getpid()]}
+    torch = sys.modules.get("torch")
+    is_on_gpu = torch is not None and torch.cuda.is_initialized()
+    others = others_among(processes_on(device), own_pid=os.getpid(), is_on_gpu=is_on_gpu)
+    return {"gpu_other_processes": [str(process) for process in others]}
 
 
 def _from_nvml(device: str | None, read: Callable[[str], dict[str, Json]]) -> dict[str, Json]:
