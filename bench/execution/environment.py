@@ -18,7 +18,9 @@ from bench.store import RECORDS, SUITE_FACTS
 
 LIBRARIES = ("torch", "torchvision", "timm", "transformers", "av", "numpy", "codecarbon", "nvidia-ml-py")
 RESULTS = (RECORDS, SUITE_FACTS, "predictions.parquet", ".vbench/**")  # what of a run people keep in git
-TELLING_VARIABLES = re.compile(r"^(CUDA_|CUDNN_|NVIDIA_|TORCH_|TORCHINDUCTOR_|PYTORCH_|OMP_|MKL_|KMP_|TF32)")
+TELLING_VARIABLES = re.compile(
+    r"^(CUDA_|CUDNN_|CUBLAS|NCCL_|NVIDIA_|TORCH_|TORCHINDUCTOR_|PYTORCH_|OMP_|MKL_|KMP_|TF32)"
+)
 
 
 def describe_environment(*, device: str | None = None, model_file: str | None = None) -> Environment:
