@@ -51,7 +51,7 @@ def try_way(case: LoadedCase, way: Way, *, batch: int, is_waited_for: bool, time
     request = {**request_of(in_way(case, way, batch=batch)), "is_waited_for": is_waited_for}
     try:
         answer = ask_child(CHILD, request, timeout_s=timeout_s, what="trial")
-    except InputError as error:
+    except (InputError, MemoryError) as error:
         return Trial(way=way, fell_out=str(error))
     return Trial(way=way, **answer)
 

@@ -2,11 +2,13 @@
 
 import subprocess
 from collections.abc import Callable
+from pathlib import Path
 from typing import NoReturn
 
 import pytest
 import torch
 
+from bench.errors import InputError
 from bench.measure.fastest import Trial, as_best, speedup
 from bench.measure.latency import latency
 from bench.measure.loaded import LoadedCase
@@ -86,3 +88,16 @@ def test_eager_that_is_the_best_has_its_own_figures_and_eager_that_fell_out_none
     unknown = as_best(own, Trial(way=Way(), fell_out="killed"))
     assert (unknown.value, unknown.interval, unknown.stopped_because) == (None, None, None)
     assert speedup("throughput", unknown, own, note="").value is None
+
+
+@pytest.mark.parametrize(
+    ("dying", "raised"),
+    [("raise RuntimeError('CUDA out of memory')", MemoryError), ("raise ValueError('no such clip')", InputError)],
+)
+def test_a_process_that_ran_out_of_memory_is_told_from_one_that_failed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dying: str, raised: type[Exception]
+) -> None:
+    (tmp_path / "dying_child.py").write_text(dying)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises(raised, match="the cold process ended with code 1"):
+        ask_child("dying_child", {}, timeout_s=60, what="cold process")
