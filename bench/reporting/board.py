@@ -6,9 +6,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+from bench.registry import MEASURES
 from bench.reporting.cases import RUN_AXES, TRAINING_AXES, CaseResult, Observation, Reading, read_together
 from bench.reporting.wording import HEADLINES, STAND_INS, axis_name, metric_name, value_text
-from bench.schema import Better, Json
+from bench.schema import Better, Case, Json
 
 Axes = tuple[Json, ...]
 PROTOCOL_WORDS = {"dataset": "{}", "split": "split {}", "views": "{} views"}
@@ -49,7 +50,10 @@ class Column:
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """One network at one clip, run and trained in one way. `readings` hold what was measured of it."""
+    """One network at one clip, run and trained in one way. `readings` hold what was measured of it.
+
+    Where it `is_trained`, a factor of training that is not among `factors` is one that it did without.
+    """
 
     suite: str
     model: str
@@ -57,11 +61,16 @@ class Row:
     factors: Mapping[str, Json]
     machine: str
     readings: Mapping[Column, Reading]
+    is_trained: bool = False
 
     @property
     def label(self) -> str:
         """The network in full: `c3d_search kernel_depth=3 width=16`."""
         return f"{self.model} {settings(self.args)}".strip()
+
+    def does_without(self, factor: str) -> bool:
+        """Whether the network was trained without any, such as from no weights."""
+        return self.is_trained and factor in TRAINING_AXES and self.factors.get(factor) is None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,7 +97,7 @@ class Board:
 
     @cached_property
     def varying(self) -> tuple[str, ...]:
-        """Factors with more than one value over the rows."""
+        """Factors with more than one value over the rows, none at all being one."""
         values: dict[str, set[str]] = defaultdict(set)
         names = dict.fromkeys(name for row in self.rows for name in row.factors)
         for row in self.rows:
@@ -123,7 +132,9 @@ class Board:
     def label(self, row: Row, columns: Iterable[Column]) -> str:
         """The network, and the factors that tell this row from others in `columns`: `c3d kernel_depth=3 (bf16)`."""
         told = self.factors_of(columns)
-        factors = [value_text(row.factors[name]) for name in told if row.factors.get(name) is not None]
+        factors = [
+            _factor_text(row, name) for name in told if row.factors.get(name) is not None or row.does_without(name)
+        ]
         return f"{row.model} {self.args_text(row)}".strip() + (f" ({', '.join(factors)})" if factors else "")
 
     @property
@@ -148,6 +159,11 @@ class Board:
 def settings(args: Mapping[str, Json]) -> str:
     """`kernel_depth=3 width=16`."""
     return " ".join(f"{name}={value_text(value)}" for name, value in args.items())
+
+
+def _factor_text(row: Row, name: str) -> str:
+    """`bf16`; `no weights`."""
+    return f"no {axis_name(name)}" if row.does_without(name) else value_text(row.factors[name])
 
 
 def group_of(row: Row, column: Column) -> str:
@@ -216,12 +232,12 @@ def _number_first(text: str) -> tuple[int, float, str]:
 def _rows(cases: Sequence[CaseResult], *, names_suite: bool) -> Iterator[Row]:
     """All rows of one network and clip: every way it was run with every way it was trained."""
     by_run = _Joined(cases, [(c.machine, *(getattr(c.case.point, axis) for axis in RUN_AXES)) for c in cases])
-    by_training = _Joined(cases, [tuple(getattr(c.case.point, axis) for axis in TRAINING_AXES) for c in cases])
+    by_training = _Joined(cases, [(_training_of(c.case),) for c in cases])
     point, suite = cases[0].case.point, cases[0].case.suite
     for run in by_run.fullest:
         runs = by_run.within(run)
-        for training in by_training.fullest:
-            trained = by_training.within(training)
+        for (training,) in by_training.fullest:
+            trained = by_training.within((training,))
             factors = {"suite": suite} if names_suite else {}
             machine, *run_values = run
             yield Row(
@@ -231,12 +247,21 @@ def _rows(cases: Sequence[CaseResult], *, names_suite: bool) -> Iterator[Row]:
                 factors={
                     **factors,
                     "clip": str(point.clip),
-                    **_set(RUN_AXES, run_values),
-                    **_set(TRAINING_AXES, training),
+                    **_known(dict(zip(RUN_AXES, run_values, strict=True))),
+                    **(_known(training) if isinstance(training, dict) else {}),
                 },
                 machine=str(machine or ""),
+                is_trained=training is not None,
                 readings=_readings([case for i, case in enumerate(cases) if i in runs and i in trained]),
             )
+
+
+def _training_of(case: Case) -> dict[str, Json] | None:
+    """How the network was trained, without weights or a recipe being ways too; None where that does not matter."""
+    axes = {axis: getattr(case.point, axis) for axis in TRAINING_AXES}
+    measures = [MEASURES.get(name) for name in case.measures if name in MEASURES]
+    matters = any(not measure.depends_on.isdisjoint(TRAINING_AXES) for measure in measures)
+    return axes if matters or _known(axes) else None
 
 
 class _Joined:
@@ -269,8 +294,8 @@ def _key(values: Axes) -> str:
     return json.dumps([v or None for v in values])
 
 
-def _set(names: Sequence[str], values: Iterable[Json]) -> dict[str, Json]:
-    return {name: value for name, value in zip(names, values, strict=True) if value is not None}
+def _known(axes: Mapping[str, Json]) -> dict[str, Json]:
+    return {name: value for name, value in axes.items() if value is not None}
 
 
 def _readings(cases: Iterable[CaseResult]) -> dict[Column, Reading]:

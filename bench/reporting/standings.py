@@ -100,6 +100,8 @@ def _network(board: Board, row: Row) -> Cell:
 def _factor(row: Row, name: str) -> Cell:
     value = row.machine or None if name == "machine" else row.factors.get(name)
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if row.does_without(name):
+        return Cell(text="none")
     return Cell(text=value_text(value), sort=float(str(value)) if is_number else None)
 
 
