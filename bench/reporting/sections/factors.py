@@ -1,10 +1,10 @@
 """Ablations: what each level of a factor changes against the baseline, in pairs equal in all else."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from bench.registry import register_section
-from bench.reporting.ablation import Ablation, Effect, level_text
+from bench.reporting.ablation import UNSET, Ablation, Effect, level_text
 from bench.reporting.board import Column
 from bench.reporting.findings import ablation_findings, difference_text, interval_text
 from bench.reporting.level_charts import level_charts
@@ -79,8 +79,14 @@ def _shown(ablation: Ablation, name: str, *, names_suite: bool) -> dict[str, Any
 
 
 def _table_within(ablation: Ablation, context: Mapping[str, Json], name: str) -> str:
-    caption = f"{axis_name(ablation.factor)} at {settings_text(context)}"
+    caption = f"{axis_name(ablation.factor)} at {settings_text(_told(context, ablation.contexts))}"
     return _table(ablation.within(context), name, caption=caption, has_means=True)
+
+
+def _told(context: Mapping[str, Json], contexts: Sequence[Mapping[str, Json]]) -> dict[str, Json]:
+    """The model, and what tells `context` from others of the same model: theirs alone may have its arguments."""
+    alike = [other for other in contexts if other.get("model") == context.get("model")]
+    return {k: v for k, v in context.items() if k == "model" or any(other.get(k, UNSET) != v for other in alike)}
 
 
 def _table(ablation: Ablation, name: str, *, caption: str, has_means: bool) -> str:
