@@ -107,18 +107,21 @@ class Board:
 
     @cached_property
     def constant_args(self) -> dict[str, Json]:
-        """Arguments that all networks which have them share, and more than one has: they tell no row from another."""
-        values: dict[str, dict[str, Json]] = defaultdict(dict)
-        networks: dict[str, set[str]] = defaultdict(set)
-        for row in self.rows:
-            for name, value in row.args.items():
-                values[name][json.dumps(value)] = value
-                networks[name].add(row.label)
-        return {n: v for n, found in values.items() if len(networks[n]) > 1 and len(found) == 1 for v in found.values()}
+        """Arguments that are the same in every row of several networks."""
+        return _shared(self.rows)
 
-    def args_text(self, row: Row) -> str:
-        """The arguments that tell this row's network from others: `kernel_depth=3`."""
-        return settings({k: v for k, v in row.args.items() if k not in self.constant_args})
+    @cached_property
+    def constant_args_of(self) -> dict[str, dict[str, Json]]:
+        """By model, the arguments that are the same in every row of it, where it has several networks."""
+        models: dict[str, list[Row]] = defaultdict(list)
+        for row in self.rows:
+            models[row.model].append(row)
+        return {model: shared for model, rows in models.items() if (shared := _shared(rows))}
+
+    def args_text(self, model: str, args: Mapping[str, Json]) -> str:
+        """The arguments that tell a network of `model` from others of it: `kernel_depth=3`."""
+        same = {*self.constant_args, *self.constant_args_of.get(model, ())}
+        return settings({name: value for name, value in args.items() if name not in same})
 
     def factors_of(self, columns: Iterable[Column]) -> list[str]:
         """Varying factors on which some of `columns` depend: how a network was run does not change its accuracy."""
@@ -135,7 +138,9 @@ class Board:
         factors = [
             _factor_text(row, name) for name in told if row.factors.get(name) is not None or row.does_without(name)
         ]
-        return f"{row.model} {self.args_text(row)}".strip() + (f" ({', '.join(factors)})" if factors else "")
+        return f"{row.model} {self.args_text(row.model, row.args)}".strip() + (
+            f" ({', '.join(factors)})" if factors else ""
+        )
 
     @property
     def constant(self) -> dict[str, Json]:
@@ -145,20 +150,37 @@ class Board:
     def _is_known(self, column: Column) -> bool:
         return any(row.readings[column].value is not None for row in self.rows if column in row.readings)
 
-    def best(self, column: Column) -> dict[str, float]:
-        """The best value of a column by machine (one for all where it does not matter), doubtful readings left out."""
-        found: dict[str, list[float]] = defaultdict(list)
+    def contenders(self, column: Column) -> dict[str, list[Row]]:
+        """Rows that may be ranked by a column, by machine (one for all where it does not matter): none with doubts."""
+        found: dict[str, list[Row]] = defaultdict(list)
         for row in self.rows:
             reading = row.readings.get(column)
             if reading and reading.value is not None and not reading.doubts and not reading.is_lower_bound:
-                found[group_of(row, column)].append(reading.value)
+                found[group_of(row, column)].append(row)
+        return found
+
+    def best(self, column: Column) -> dict[str, float]:
+        """The best value of a column by machine, doubtful readings left out; none where all are level."""
         pick = min if column.better == "lower" else max
-        return {group: pick(values) for group, values in found.items() if column.better and len(set(values)) > 1}
+        groups = {
+            group: {value for row in rows if (value := row.readings[column].value) is not None}
+            for group, rows in self.contenders(column).items()
+        }
+        return {group: pick(values) for group, values in groups.items() if column.better and len(values) > 1}
 
 
 def settings(args: Mapping[str, Json]) -> str:
     """`kernel_depth=3 width=16`."""
     return " ".join(f"{name}={value_text(value)}" for name, value in args.items())
+
+
+def _shared(rows: Sequence[Row]) -> dict[str, Json]:
+    """Arguments that all of `rows` have and agree in; none where the rows are of one network, which shares with none."""
+    if len({row.label for row in rows}) < 2:
+        return {}
+    values = {name: {json.dumps(row.args[name]) for row in rows if name in row.args} for name in rows[0].args}
+    everywhere = {name for name in values if all(name in row.args for row in rows)}
+    return {name: value for name, value in rows[0].args.items() if name in everywhere and len(values[name]) == 1}
 
 
 def _factor_text(row: Row, name: str) -> str:

@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterator, Sequence
 
 from bench.reporting.ablation import POINTS, Ablation, Effect, level_text
-from bench.reporting.board import Board, Column, group_of
+from bench.reporting.board import Board, Column
 from bench.reporting.cases import Reading
 from bench.reporting.quantity import scale_of, written
 from bench.reporting.wording import axis_name, count_of, listed, metric_name
@@ -128,11 +128,12 @@ def _portrait(board: Board) -> str:
 
 
 def _leaders(board: Board, column: Column) -> Iterator[str]:
+    contenders = board.contenders(column)
     for group, best in board.best(column).items():
-        rows = [row for row in board.rows if column in row.readings and group_of(row, column) == group]
-        by_label = {board.label(row, [column]): row.readings[column] for row in rows}
-        leader, reading = next((label, found) for label, found in by_label.items() if found.value == best)
-        others = [label for label, found in by_label.items() if label != leader and _may_be_level(found, reading)]
+        labelled = [(board.label(row, [column]), row.readings[column]) for row in contenders[group]]
+        leader, reading = next((label, found) for label, found in labelled if found.value == best)
+        level = dict.fromkeys(label for label, found in labelled if _may_be_level(found, reading))
+        others = [label for label in level if label != leader]
         scale = scale_of([best], column.unit)
         word = "Highest" if column.better == "higher" else "Lowest"
         where = f" on machine {group}" if group and len({r.machine for r in board.rows if r.machine}) > 1 else ""

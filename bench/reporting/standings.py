@@ -94,7 +94,7 @@ def _cell(reading: Reading, scale: Scale, *, is_best: bool) -> Cell:
 
 
 def _network(board: Board, row: Row) -> Cell:
-    return Cell(text=row.model, below=board.args_text(row), title=row.label)
+    return Cell(text=row.model, below=board.args_text(row.model, row.args), title=row.label)
 
 
 def _factor(row: Row, name: str) -> Cell:

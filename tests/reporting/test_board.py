@@ -131,6 +131,38 @@ def test_arguments_that_all_networks_share_are_not_told_in_every_row(make: Simpl
     assert [board.label(row, board.columns) for row in board.rows] == ["c3d depth=1", "c3d depth=3"]
 
 
+def test_an_argument_that_one_network_lacks_is_told_of_the_others(make: SimpleNamespace) -> None:
+    networks: list[tuple[str, dict[str, object]]] = [
+        ("c3d", {"depth": 1, "width": 2}),
+        ("c3d", {"depth": 3, "width": 2}),
+        ("r3d", {"depth": 1, "num_classes": 8}),
+        ("r3d", {"depth": 1}),
+        ("slow", {}),
+    ]
+    board = board_of([make.counts(model, args=args) for model, args in networks])
+    assert board.constant_args == {}
+    assert board.constant_args_of == {"c3d": {"width": 2}, "r3d": {"depth": 1}}
+    labels = [board.label(row, board.columns) for row in board.rows]
+    assert labels == ["c3d depth=1", "c3d depth=3", "r3d num_classes=8", "r3d", "slow"]
+
+
+VALUES = st.none() | st.sampled_from([1, True, "1", [1]])
+ARGS = st.dictionaries(st.sampled_from(["depth", "width"]), VALUES)
+
+
+@settings(max_examples=60, deadline=None)
+@given(networks=st.lists(st.tuples(st.sampled_from(["c3d", "r3d"]), ARGS), min_size=1, max_size=6))
+def test_what_is_dropped_from_labels_is_said_for_all_and_keeps_networks_apart(
+    make: SimpleNamespace, networks: list[tuple[str, dict[str, object]]]
+) -> None:
+    board = board_of([make.counts(model, args=args) for model, args in networks])
+    for row in board.rows:
+        said = {**board.constant_args, **board.constant_args_of.get(row.model, {})}
+        assert all(name in row.args and str(row.args[name]) == str(value) for name, value in said.items())
+    labels = {(row.label, board.label(row, board.columns)) for row in board.rows}
+    assert len({full for full, _ in labels}) == len({short for _, short in labels}) == len(labels)
+
+
 def test_the_best_value_is_the_best_of_its_machine(make: SimpleNamespace) -> None:
     board = board_of(
         [

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from bench.registry import register_section
-from bench.reporting.board import settings
 from bench.reporting.cases import CaseResult
 from bench.reporting.chart import MUTED, SERIES, Chart, axis, spelt
 from bench.reporting.page import render
@@ -70,7 +69,7 @@ def _curves(results: Results) -> Iterator[Curve]:
 
 def _network(case: CaseResult, results: Results) -> str:
     point, board = case.case.point, results.board
-    args = settings({name: value for name, value in point.args.items() if name not in board.constant_args})
+    args = board.args_text(point.model, point.args)
     recipe = str(point.recipe) if "recipe" in board.varying else ""
     return " ".join(word for word in (point.model, args, recipe) if word)
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from bench.registry import register_section
-from bench.reporting.board import Board, settings
+from bench.reporting.board import Board
 from bench.reporting.chart import INK, RULE, Chart, axis, spelt
 from bench.reporting.page import render
 from bench.reporting.quantity import DASH, Scale, scale_of, written
@@ -148,9 +148,11 @@ def _percent(share: float) -> Cell:
 def _settings(spread: Spread, board: Board) -> str:
     """What tells this run from others: arguments and factors that vary, labels of the metric, the run."""
     point = spread.case.case.point
-    args = settings({name: value for name, value in point.args.items() if name not in board.constant_args})
     axes = point.named()
-    words = [args, *(value_text(axes[name]) for name in board.varying if name in axes)]
+    words = [
+        board.args_text(point.model, point.args),
+        *(value_text(axes[name]) for name in board.varying if name in axes),
+    ]
     words += [f"{axis_name(k)} {v}" for k, v in spread.observation.metric.labels.items()]
     if len(spread.case.runs) > 1:
         words.append(f"run {spread.observation.record.run_index + 1}")

@@ -14,6 +14,10 @@ MEANINGS = {
     "its runs disagree": "runs of an exact count disagree",
     OUT_OF_TOLERANCE: "gives other outputs than eager fp32, by more than its rounding explains",
 }
+CLASSES = (
+    "Where a network names no num_classes, its accuracy is that with as many classes as the data set has, its other "
+    "figures are those with the model's own number of classes."
+)
 TEMPLATE = """
 {% if machines | length > 1 %}
 <p class="loud"><strong>The timings below come from unlike machines</strong>
@@ -74,9 +78,13 @@ def _ranked_by(columns: tuple[Column, ...]) -> Column | None:
 
 
 def _caption(board: Board, columns: tuple[Column, ...]) -> str:
-    column, same = _ranked_by(columns), settings_text({**board.constant, **board.constant_args})
+    column, same = _ranked_by(columns), board.constant_args
+    shared = {"every row": {**board.constant, **same}}
+    for model, args in board.constant_args_of.items():
+        shared[f"every {model}"] = {name: value for name, value in args.items() if name not in same}
+    said = [f"in {where}: {settings_text(values)}" for where, values in shared.items() if values]
     order = f"Ordered by {column.name}{' on ' + column.protocol_text if column.protocol else ''}." if column else ""
-    return f"{'The same in every row: ' + same + '. ' if same else ''}{order}"
+    return f"{'The same ' + '; '.join(said) + '. ' if said else ''}{order}"
 
 
 def _legend(board: Board, columns: tuple[Column, ...]) -> str:
@@ -86,4 +94,11 @@ def _legend(board: Board, columns: tuple[Column, ...]) -> str:
     kinds = interval_kinds(rows, columns)
     small = f" The small figures are intervals: {listed(kinds)}." if kinds else ""
     missing = "".join(f" {column.name} is known of none: {why}." for column, why in board.unknown.items())
-    return f"The best value of a column is bold.{small}{marks}{missing} A dash is not known or not measured."
+    classes = f" {CLASSES}" if any(_has_other_head(row) for row in rows) else ""
+    return f"The best value of a column is bold.{small}{marks}{classes}{missing} A dash is not known or not measured."
+
+
+def _has_other_head(row: Row) -> bool:
+    """Whether a row without a number of classes was evaluated, with that of a data set, and counted or timed too."""
+    kinds = {column.metric.startswith("accuracy.") for column in row.readings}
+    return "num_classes" not in row.args and kinds == {True, False}
