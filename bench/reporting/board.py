@@ -175,7 +175,7 @@ def settings(args: Mapping[str, Json]) -> str:
 
 
 def _shared(rows: Sequence[Row]) -> dict[str, Json]:
-    """Arguments that all of `rows` have and agree in; none where the rows are of one network, which shares with none."""
+    """Arguments that all of `rows` have and agree in; none where they are of one network, which shares with none."""
     if len({row.label for row in rows}) < 2:
         return {}
     values = {name: {json.dumps(row.args[name]) for row in rows if name in row.args} for name in rows[0].args}

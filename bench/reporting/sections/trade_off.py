@@ -95,7 +95,9 @@ def _points(board: Board, cost: Column, gain: Column) -> dict[str, list[Point]]:
     found: dict[str, dict[tuple[str, float, float], Point]] = {}
     for row in board.rows:
         x, y = row.readings.get(cost), row.readings.get(gain)
-        if x is None or y is None or x.value is None or y.value is None or x.doubts or x.is_lower_bound:
+        if x is None or y is None or x.value is None or y.value is None:
+            continue
+        if x.doubts or y.doubts or x.is_lower_bound:
             continue
         machine = row.machine if cost.is_of_machine or gain.is_of_machine else ""
         label = board.label(row, [cost, gain])
