@@ -74,6 +74,23 @@ def spelt(text: str) -> str:
     return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
+def tick_labels(texts: Sequence[str], *, longest: int) -> list[str]:
+    """Names of places on an axis: shortened in the middle, and no two alike, for they would be one place."""
+    labels: dict[str, None] = {}
+    for label in (spelt(_shortened(text, longest)) for text in texts):
+        while label in labels:
+            label += "\N{ZERO WIDTH SPACE}"
+        labels[label] = None
+    return list(labels)
+
+
+def _shortened(text: str, longest: int) -> str:
+    if len(text) <= longest:
+        return text
+    end = (longest - 1) // 2
+    return f"{text[: longest - 1 - end]}…{text[len(text) - end :]}"
+
+
 def as_script(data: Any) -> "Markup":
     """`data` as JSON for a script element; null for what is not finite."""
     from markupsafe import Markup

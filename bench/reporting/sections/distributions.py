@@ -7,7 +7,7 @@ from typing import Any
 
 from bench.registry import register_section
 from bench.reporting.board import Board
-from bench.reporting.chart import INK, RULE, Chart, axis, spelt
+from bench.reporting.chart import INK, RULE, Chart, axis, tick_labels
 from bench.reporting.page import render
 from bench.reporting.quantity import DASH, Scale, scale_of, written
 from bench.reporting.results import Results
@@ -80,7 +80,7 @@ def _chart(group: _Group) -> Chart:
     is_wide = ends["upperfence"][-1] > 15 * ends["lowerfence"][0] > 0
     left_out = len(group.spreads) - len(shown)
     look = {"line": {"color": INK, "width": 1.2}, "fillcolor": RULE, "width": 0.5, "whiskerwidth": 0}
-    names = _unique([spelt(_label(spread, group.board)) for spread in shown])
+    names = tick_labels([_label(spread, group.board) for spread in shown], longest=LONGEST_LABEL)
     return Chart(
         name=group.name,
         height_px=90 + 26 * len(shown),
@@ -160,15 +160,4 @@ def _settings(spread: Spread, board: Board) -> str:
 
 
 def _label(spread: Spread, board: Board) -> str:
-    text = f"{spread.case.case.point.model} {_settings(spread, board)}"
-    return text if len(text) <= LONGEST_LABEL else f"{text[: LONGEST_LABEL - 1]}…"
-
-
-def _unique(names: list[str]) -> list[str]:
-    """Names made different by invisible endings, for two boxes of one name would be drawn as one."""
-    seen: dict[str, int] = defaultdict(int)
-    unique = []
-    for name in names:
-        unique.append(name + "\N{ZERO WIDTH SPACE}" * seen[name])
-        seen[name] += 1
-    return unique
+    return f"{spread.case.case.point.model} {_settings(spread, board)}"
