@@ -28,6 +28,7 @@ Views = tuple[int, int | Literal["full"]]  # temporal, and crops of a frame or t
 UNSPOKEN: dict[str, Json] = {"precision": "fp32", "memory_format": "contiguous", "compile": "off"}
 GOOD_STATUSES: frozenset[str] = frozenset({"ok", "unsteady", "throttled"})
 STATUSES: tuple[str, ...] = get_args(Status)
+COUNTED = frozenset({"MACs", "elements"})  # units of what is counted of a network, also where a count is incomplete
 
 
 class Frozen(BaseModel):
@@ -203,6 +204,21 @@ class Metric(Frozen):
     @classmethod
     def _only_finite(cls, given: Any) -> Any:
         return _made_finite(given) if isinstance(given, dict) else given
+
+    @property
+    def is_share(self) -> bool:
+        """Whether this is a share of videos, so that the number of videos says how sure one run is."""
+        return self.name.startswith("accuracy.") and self.unit == "%"
+
+    @property
+    def is_of_machine(self) -> bool:
+        """Whether this is of the machine it was measured on: neither exact, nor counted, nor a share of videos."""
+        return not self.is_exact and not self.is_share and self.unit not in COUNTED
+
+    @property
+    def is_drifting(self) -> bool:
+        """Whether this follows the clocks, the temperature and the neighbours of its machine; bytes do not."""
+        return self.is_of_machine and self.unit not in ("B", "bytes")
 
     @property
     def key(self) -> str:

@@ -136,7 +136,7 @@ def _leaders(board: Board, column: Column) -> Iterator[str]:
         others = [label for label in level if label != leader]
         scale = scale_of([best], column.unit)
         word = "Highest" if column.better == "higher" else "Lowest"
-        where = f" on machine {group}" if group and len({r.machine for r in board.rows if r.machine}) > 1 else ""
+        where = f" on machine {group}" if group and len(board.machines_of(board.columns)) > 1 else ""
         ends = f" ({scale.text(reading.low)} to {scale.text(reading.high)})" if reading.has_interval else ""
         yield (
             f"{word} {_in_sentence(column, board.headlines)}{where}: {leader}, "
