@@ -9,7 +9,7 @@ from functools import cached_property
 from typing import Literal
 
 from bench.reporting.board import Column, column_of, headlines_of, in_order
-from bench.reporting.cases import PROTOCOL_AXES, CaseResult, Observation, Reading, read_together
+from bench.reporting.cases import PROTOCOL_AXES, SHARES, CaseResult, Observation, Reading, read_together
 from bench.reporting.wording import value_text
 from bench.schema import Clip, Json
 from bench.stats import Estimate, paired_difference
@@ -225,6 +225,8 @@ def _effect(cell: Sequence[Observed], baseline: Sequence[Observed], *, is_ratio:
         return effect
     difference = _difference(pairs, is_ratio=is_ratio)
     verdict = _verdict(pairs, difference)
+    whole = SHARES.get(effect.column.unit, math.inf)
+    difference = replace(difference, low=max(difference.low, -whole), high=min(difference.high, whole))
     if is_ratio:
         difference = Estimate(**{name: math.exp(getattr(difference, name)) for name in ("value", "low", "high")})
     return replace(effect, difference=difference, pairs=len(pairs), verdict=verdict)

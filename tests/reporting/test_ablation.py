@@ -75,6 +75,13 @@ def test_the_finding_is_told_with_its_interval_and_price(make: SimpleNamespace) 
     ]
 
 
+def test_a_difference_of_shares_is_no_larger_than_the_whole(make: SimpleNamespace) -> None:
+    found = ablation_of(accuracies(make, {3: (90.0, 20.0), 1: (10.0, 15.0)}))
+    difference = effect(found, "1", "accuracy.top1").difference
+    assert difference is not None
+    assert (difference.value, difference.low, difference.high) == (-42.5, -100.0, 100.0)
+
+
 def test_one_pair_is_not_enough(make: SimpleNamespace) -> None:
     found = ablation_of(accuracies(make, {3: (90.0,), 1: (50.0,)}))
     assert effect(found, "1", "accuracy.top1").verdict == "one pair"
