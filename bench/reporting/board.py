@@ -3,7 +3,7 @@
 import json
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from bench.registry import MEASURES
@@ -12,6 +12,7 @@ from bench.reporting.wording import HEADLINES, STAND_INS, axis_name, metric_name
 from bench.schema import Better, Case, Json
 
 Axes = tuple[Json, ...]
+NAMED_AXES = ("compile", "threads", "batch")  # whose values say nothing without the axis: off, 8
 PROTOCOL_WORDS = {"dataset": "{}", "split": "split {}", "views": "{} views"}
 
 
@@ -101,13 +102,8 @@ class Board:
 
     @cached_property
     def varying(self) -> tuple[str, ...]:
-        """Factors with more than one value over the rows, none at all being one."""
-        values: dict[str, set[str]] = defaultdict(set)
-        names = dict.fromkeys(name for row in self.rows for name in row.factors)
-        for row in self.rows:
-            for name in names:
-                values[name].add(json.dumps(row.factors.get(name)))
-        return tuple(name for name in names if len(values[name]) > 1)
+        """Factors with more than one value over the rows."""
+        return _varying(self.rows)
 
     @cached_property
     def constant_args(self) -> dict[str, Json]:
@@ -128,10 +124,11 @@ class Board:
         return settings({name: value for name, value in args.items() if name not in same})
 
     def factors_of(self, columns: Iterable[Column]) -> list[str]:
-        """Varying factors on which some of `columns` depend: how a network was run does not change its accuracy."""
+        """Factors on which some of `columns` depend, and that vary over the rows which have some of them."""
         listed = list(columns)
+        varying = _varying([row for row in self.rows if not row.readings.keys().isdisjoint(listed)])
         optional = {*RUN_AXES, *TRAINING_AXES}
-        return [name for name in self.varying if name not in optional or any(c.depends_on(name) for c in listed)]
+        return [name for name in varying if name not in optional or any(c.depends_on(name) for c in listed)]
 
     def machines_of(self, columns: Iterable[Column]) -> tuple[str, ...]:
         """Letters of the machines that some values of `columns` are of."""
@@ -140,19 +137,50 @@ class Board:
         return tuple(sorted({letter for reading in readings for letter in reading.machines}))
 
     def label(self, row: Row, columns: Iterable[Column]) -> str:
-        """The network, and the factors that tell this row from others in `columns`: `c3d kernel_depth=3 (bf16)`."""
-        told = self.factors_of(columns)
-        factors = [
-            _factor_text(row, name) for name in told if row.factors.get(name) is not None or row.does_without(name)
-        ]
-        return f"{row.model} {self.args_text(row.model, row.args)}".strip() + (
-            f" ({', '.join(factors)})" if factors else ""
-        )
+        """The network, and what tells this row from others that have all of `columns`: `c3d kernel_depth=3 (bf16)`."""
+        factors = [text for name in self._told(tuple(columns)) if (text := self._factor_text(row, name))]
+        network = f"{row.model} {self.args_text(row.model, row.args)}".strip()
+        return f"{network} ({', '.join(factors)})" if factors else network
+
+    def _told(self, columns: tuple[Column, ...]) -> list[str]:
+        """The factors that vary over the rows which have all of `columns`."""
+        if columns not in self._told_before:
+            rows = tuple(row for row in self.rows if row.readings.keys() >= set(columns))
+            self._told_before[columns] = replace(self, rows=rows or self.rows).factors_of(columns)
+        return self._told_before[columns]
+
+    @cached_property
+    def _told_before(self) -> dict[tuple[Column, ...], list[str]]:
+        return {}
+
+    @cached_property
+    def _models_with(self) -> frozenset[tuple[str, str]]:
+        """Models and the factors that some row of them has."""
+        return frozenset((row.model, name) for row in self.rows for name in row.factors)
+
+    def _factor_text(self, row: Row, name: str) -> str:
+        """As `factor_text`; of a row trained without any, `no weights` where the same model has some in another row."""
+        value = row.factors.get(name)
+        if value is not None:
+            return factor_text(name, value)
+        return f"no {axis_name(name)}" if row.does_without(name) and (row.model, name) in self._models_with else ""
 
     @property
     def constant(self) -> dict[str, Json]:
         """Factors that are the same in every row."""
-        return {k: v for row in self.rows[:1] for k, v in row.factors.items() if k not in self.varying}
+        return {name: value for name, value in self._constant_where_known.items() if self._is_everywhere(name)}
+
+    def constant_among(self, axes: Iterable[str]) -> dict[str, Json]:
+        """Those of `axes` that are the same in every row which has them, and that others have not."""
+        return {k: v for k, v in self._constant_where_known.items() if k in set(axes) and not self._is_everywhere(k)}
+
+    @cached_property
+    def _constant_where_known(self) -> dict[str, Json]:
+        found = {name: value for row in self.rows for name, value in row.factors.items()}
+        return {name: value for name, value in found.items() if name not in self.varying}
+
+    def _is_everywhere(self, factor: str) -> bool:
+        return all(factor in row.factors for row in self.rows)
 
     def _is_known(self, column: Column) -> bool:
         return any(row.readings[column].value is not None for row in self.rows if column in row.readings)
@@ -190,9 +218,26 @@ def _shared(rows: Sequence[Row]) -> dict[str, Json]:
     return {name: value for name, value in rows[0].args.items() if name in everywhere and len(values[name]) == 1}
 
 
-def _factor_text(row: Row, name: str) -> str:
-    """`bf16`; `no weights`."""
-    return f"no {axis_name(name)}" if row.does_without(name) else value_text(row.factors[name])
+def _varying(rows: Sequence[Row]) -> tuple[str, ...]:
+    """Factors with several values over `rows`, or that one network has in some of its rows and not in others.
+
+    To be trained without is a value; of a row that was not run, precision and the like are not another value.
+    """
+    values: dict[str, set[str]] = defaultdict(set)
+    having: dict[tuple[str, str, str], dict[tuple[str, ...], None]] = defaultdict(dict)
+    names = tuple(dict.fromkeys(name for row in rows for name in row.factors))
+    for row in rows:
+        known = tuple(name for name in names if name in row.factors or row.does_without(name))
+        having[row.suite, row.label, str(row.factors.get("clip"))][known] = None
+        for name in known:
+            values[name].add(json.dumps(row.factors.get(name)))
+    partly = {name for kinds in having.values() for kind in kinds for name in kind if not all(name in k for k in kinds)}
+    return tuple(name for name in names if len(values[name]) > 1 or name in partly)
+
+
+def factor_text(name: str, value: Json) -> str:
+    """`bf16`; `batch 8`."""
+    return f"{axis_name(name)} {value_text(value)}" if name in NAMED_AXES else value_text(value)
 
 
 def group_of(row: Row, columns: Iterable[Column]) -> str:

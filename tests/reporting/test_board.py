@@ -132,6 +132,23 @@ def test_arguments_that_all_networks_share_are_not_told_in_every_row(make: Simpl
     assert [board.label(row, board.columns) for row in board.rows] == ["c3d depth=1", "c3d depth=3"]
 
 
+def test_a_label_tells_a_row_from_others_that_have_the_columns(make: SimpleNamespace) -> None:
+    """Networks that were not timed have no other precision; c3d was never trained from weights."""
+    timed = [make.timing("c3d", batch=b) for b in (1, 8)]
+    trained = [make.accuracy("r3d", weights=weights) for weights in (None, "k700.pt")]
+    board = board_of([*timed, make.accuracy("c3d"), *trained, make.counts("slow")])
+    latency, top1 = column(board, "latency.p50_ms"), column(board, "accuracy.top1")
+    assert board.varying == ("batch", "weights")
+    assert board.constant == {"clip": "16x1x112"}
+    labels = [(board.label(row, [latency]), board.label(row, [top1])) for row in board.rows if top1 in row.readings]
+    assert labels == [
+        ("c3d (batch 1)", "c3d"),
+        ("c3d (batch 8)", "c3d"),
+        ("r3d", "r3d (no weights)"),
+        ("r3d", "r3d (k700.pt)"),
+    ]
+
+
 def test_an_argument_that_one_network_lacks_is_told_of_the_others(make: SimpleNamespace) -> None:
     networks: list[tuple[str, dict[str, object]]] = [
         ("c3d", {"depth": 1, "width": 2}),

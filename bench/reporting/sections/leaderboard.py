@@ -2,7 +2,7 @@
 
 from bench.registry import register_section
 from bench.reporting.board import Board, Column, Row, group_of
-from bench.reporting.cases import OUT_OF_TOLERANCE, UNLIKE_MACHINES
+from bench.reporting.cases import OUT_OF_TOLERANCE, RUN_AXES, TRAINING_AXES, UNLIKE_MACHINES
 from bench.reporting.page import render
 from bench.reporting.results import Results
 from bench.reporting.standings import MARKS, doubts_of, interval_kinds, standings
@@ -81,10 +81,12 @@ def _ranked_by(columns: tuple[Column, ...]) -> Column | None:
 
 def _caption(board: Board, columns: tuple[Column, ...]) -> str:
     column, same = _ranked_by(columns), board.constant_args
-    shared = {"every row": {**board.constant, **same}}
+    shared = {"in every row": {**board.constant, **same}}
     for model, args in board.constant_args_of.items():
-        shared[f"every {model}"] = {name: value for name, value in args.items() if name not in same}
-    said = [f"in {where}: {settings_text(values)}" for where, values in shared.items() if values]
+        shared[f"in every {model}"] = {name: value for name, value in args.items() if name not in same}
+    shared["where it was run"] = board.constant_among(RUN_AXES)
+    shared["where it was trained"] = board.constant_among(TRAINING_AXES)
+    said = [f"{where}: {settings_text(values)}" for where, values in shared.items() if values]
     order = f"Ordered by {column.name}{' on ' + column.protocol_text if column.protocol else ''}." if column else ""
     return f"{'The same ' + '; '.join(said) + '. ' if said else ''}{order}"
 

@@ -77,6 +77,16 @@ def test_what_is_the_same_is_said_of_those_that_have_it(make: SimpleNamespace) -
     assert "The same in every row: clip 16x1x112; in every c3d: width 2. Ordered by " in page
 
 
+def test_how_all_timed_rows_were_run_is_said_once(make: SimpleNamespace) -> None:
+    records = [make.timing("c3d"), make.accuracy("r3d"), make.accuracy("r3d", weights="k700.pt")]
+    page = str(rank(collect(records)))
+    assert "; where it was run: precision fp32, memory format contiguous, compile off; " in page
+    assert "; where it was trained: recipe quick. " in page
+    heads, *rows = make.page(page).tables["leaderboard-table"]
+    assert [head for head in heads if head in ("Precision", "Compile", "Recipe", "Weights")] == ["Weights"]
+    assert sorted(row[heads.index("Weights")] for row in rows) == ["k700.pt", "none", "–"]
+
+
 def test_networks_with_a_head_for_their_data_set_are_said_to_be_counted_with_another(make: SimpleNamespace) -> None:
     def page_of(**args: object) -> str:
         return rank(collect([make.counts(args=args), make.accuracy(args=args)])) or ""
