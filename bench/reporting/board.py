@@ -47,11 +47,12 @@ class Column:
         return ", ".join(PROTOCOL_WORDS[axis].format(value_text(value)) for axis, value in self.protocol)
 
     def place_among(self, columns: Iterable["Column"]) -> str:
-        """The data set, and of the rest of the protocol what differs within `columns`: `ucf101, split 1`."""
+        """The data set, and of the rest of the protocol what differs within `columns`: `ucf101 (split 1)`."""
         others = [dict(column.protocol) for column in columns if column.metric == self.metric]
         varying = {axis for axis in PROTOCOL_WORDS if len({str(other.get(axis)) for other in others}) > 1}
-        kept = [(axis, value) for axis, value in self.protocol if axis == "dataset" or axis in varying]
-        return ", ".join(PROTOCOL_WORDS[axis].format(value_text(value)) for axis, value in kept)
+        own = {axis: PROTOCOL_WORDS[axis].format(value_text(value)) for axis, value in self.protocol}
+        rest = ", ".join(word for axis, word in own.items() if axis in varying and axis != "dataset")
+        return f"{own['dataset']} ({rest})" if rest else own["dataset"]
 
 
 @dataclass(frozen=True, kw_only=True)

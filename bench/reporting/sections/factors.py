@@ -9,9 +9,9 @@ from bench.reporting.board import Column
 from bench.reporting.findings import ablation_findings, difference_text, interval_text
 from bench.reporting.level_charts import level_charts
 from bench.reporting.page import render
-from bench.reporting.quantity import DASH, Scale, in_full, scale_of
+from bench.reporting.quantity import DASH, Scale, in_full
 from bench.reporting.results import Results
-from bench.reporting.standings import column_heading
+from bench.reporting.standings import column_heading, scale_of_column
 from bench.reporting.table import Cell, Heading, Line, Table
 from bench.reporting.wording import axis_name, count_of, settings_text
 from bench.schema import Json
@@ -104,7 +104,7 @@ def _table(ablation: Ablation, name: str, *, caption: str, has_means: bool) -> s
 
 
 def _scale(ablation: Ablation, column: Column) -> Scale:
-    return scale_of([e.reading.value for (_, c), e in ablation.effects.items() if c == column], column.unit)
+    return scale_of_column(column, [e.reading.value for (_, c), e in ablation.effects.items() if c == column])
 
 
 def _cells(ablation: Ablation, level: str, scales: Mapping[Column, Scale | None]) -> tuple[Cell, ...]:
