@@ -34,7 +34,7 @@ TEMPLATE = """
 {{ each.table }}
 <p class="muted">{{ each.note }}</p>
 {% if each.contexts %}
-<details><summary>The same under each setting of the rest ({{ each.contexts | length }})</summary>
+<details><summary>The same under each setting of the rest ({{ each.shown }})</summary>
 {% for context in each.contexts %}
 {{ context }}
 {% endfor %}
@@ -74,6 +74,7 @@ def _shown(ablation: Ablation, name: str, *, names_suite: bool) -> dict[str, Any
         "contexts": [
             _table_within(ablation, c, f"{name}-{i}") for i, c in enumerate(contexts[:MOST_CONTEXTS], start=1)
         ],
+        "shown": f"{MOST_CONTEXTS} of {len(contexts)}" if len(contexts) > MOST_CONTEXTS else len(contexts),
         "left_out": max(0, len(contexts) - MOST_CONTEXTS),
     }
 

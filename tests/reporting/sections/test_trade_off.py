@@ -43,3 +43,10 @@ def test_a_doubtful_gain_is_left_out_as_a_doubtful_cost_is(make: SimpleNamespace
     page = weigh(collect(records)) or ""
     assert "1 of 2 on the frontier. ① steady." in page
     assert "doubtful" not in page.replace("Doubtful", "")
+
+
+def test_more_points_than_circled_numbers_are_numbered_all_the_same(make: SimpleNamespace) -> None:
+    records = [r for n in range(1, 13) for r in (make.counts(f"net{n}", macs=n), make.accuracy(f"net{n}", top1=50 + n))]
+    page = weigh(collect(records)) or ""
+    assert "12 of 12 on the frontier. 1:\N{NO-BREAK SPACE}net1, " in page
+    assert " and 12:\N{NO-BREAK SPACE}net12." in page
