@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from bench.complaints import plain_message
 from bench.errors import InputError
 
 SCHEMA_VERSION = 1
@@ -71,9 +72,8 @@ def clip_from_text(text: str) -> Clip:
         return Clip.model_validate(text)
     except ValidationError as error:
         first = error.errors()[0]
-        told = first["msg"].removeprefix("Value error, ")
-        message = told if not first["loc"] else f"clip {text!r}: {first['loc'][0]}: {told[0].lower()}{told[1:]}"
-        raise InputError(message) from None
+        told = plain_message({**first})
+        raise InputError(f"clip {text!r}: {first['loc'][0]}: {told}" if first["loc"] else told) from None
 
 
 def _clip_from_text(text: str) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from bench.comparison.judging import metric_values
 from bench.comparison.neighbours import values_beside
 from bench.comparison.sides import Run
-from bench.comparison.wording import count
+from bench.quantity import count
 from bench.schema import Metric
 
 

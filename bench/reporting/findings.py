@@ -3,11 +3,11 @@
 import math
 from collections.abc import Iterator, Sequence
 
+from bench.quantity import count, scale_of, written
 from bench.reporting.ablation import POINTS, Ablation, Effect, level_text
 from bench.reporting.board import Board, Column
 from bench.reporting.cases import Reading
-from bench.reporting.quantity import scale_of, written
-from bench.reporting.wording import axis_name, count_of, listed, metric_name
+from bench.reporting.wording import axis_name, listed, metric_name
 from bench.stats import Estimate
 
 
@@ -83,7 +83,7 @@ def _change(effect: Effect, level: str, baseline: str, metric: str) -> str:
 
 def _evidence(effect: Effect) -> str:
     interval = interval_text(effect)
-    return f"95 % interval {interval}, {count_of(effect.pairs, 'pair')}" if interval else count_of(effect.pairs, "pair")
+    return f"95 % interval {interval}, {count(effect.pairs, 'pair')}" if interval else count(effect.pairs, "pair")
 
 
 def _price(ablation: Ablation, effect: Effect) -> str:

@@ -5,15 +5,15 @@ from collections import defaultdict
 from dataclasses import dataclass
 from typing import Any
 
+from bench.quantity import DASH, Scale, count, scale_of, written
 from bench.registry import register_section
 from bench.reporting.board import Board, factor_text
 from bench.reporting.chart import INK, RULE, Chart, axis, tick_labels
 from bench.reporting.page import render
-from bench.reporting.quantity import DASH, Scale, scale_of, written
 from bench.reporting.results import Results
 from bench.reporting.spread import QUANTILES, Spread, spreads_of
 from bench.reporting.table import Cell, Heading, Line, Table
-from bench.reporting.wording import axis_name, count_of, metric_name
+from bench.reporting.wording import axis_name, metric_name
 
 MOST_BOXES = 24
 MOST_ROWS = 1000
@@ -93,7 +93,7 @@ def _chart(group: _Group) -> Chart:
         },
         caption="Boxes hold the middle half of the samples of one run, whiskers go from 5 % to 95 %, the line is the "
         "median." + (f" The lowest {len(shown)} are drawn; {left_out} more stand in the table." if left_out else ""),
-        told=f"{group.title} of {count_of(len(shown), 'run')}, lowest median first; the table below has the figures.",
+        told=f"{group.title} of {count(len(shown), 'run')}, lowest median first; the table below has the figures.",
     )
 
 

@@ -4,11 +4,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from bench.quantity import Scale, scale_of
 from bench.registry import register_section
 from bench.reporting.board import Board, Column, group_of
 from bench.reporting.chart import ACCENT, MUTED, PAPER, Chart, axis, error_bars, spelt
 from bench.reporting.page import render
-from bench.reporting.quantity import Scale, scale_of
 from bench.reporting.results import Results
 from bench.reporting.wording import listed, metric_name
 
