@@ -115,7 +115,8 @@ class Ablation:
         One that a fuller one of another metric contains, as settings of trainings do those of counts, is left out.
         """
         once = list({json.dumps(part, sort_keys=True): part for part in self._parts.values() if part}.values())
-        return tuple(part for part in once if not any(part.items() < other.items() for other in once))
+        longest = max(map(len, once), default=0)
+        return tuple(p for p in once if len(p) == longest or not any(p.items() < other.items() for other in once))
 
     @cached_property
     def _parts(self) -> Mapping[tuple[Column, str], dict[str, Json]]:
@@ -150,8 +151,8 @@ class Ablation:
     def within(self, context: Mapping[str, Json]) -> "Ablation":
         """The same levels under one setting of the rest, in the metrics for which `context` says all that varies."""
         kept = tuple(o for o in self.observed if self._parts[o.place].items() <= context.items())
-        columns = tuple(c for c in self.columns if any(o.column == c for o in kept))
-        return replace(self, observed=kept, columns=columns)
+        seen = {o.column for o in kept}
+        return replace(self, observed=kept, columns=tuple(c for c in self.columns if c in seen))
 
 
 def ablate(cases: Sequence[CaseResult], *, factor: str, baseline: Mapping[str, Json]) -> Ablation | None:
