@@ -92,8 +92,9 @@ def _read(source: Source) -> Results:
 
 
 def _title(results: Results) -> str:
-    titles = [suite.title or suite.name for suite in results.suites]
-    return titles[0] if len(titles) == 1 else f"Results of {listed(titles, most=3)}"
+    suites = results.suites
+    quoted = [f"“{suite.title}”" if suite.title else suite.name for suite in suites]
+    return suites[0].title or suites[0].name if len(suites) == 1 else f"Results of {listed(quoted, most=3)}"
 
 
 def _draw_all(results: Results) -> Iterable[DrawnSection]:

@@ -124,3 +124,26 @@ def test_decoding_belongs_to_its_machine_though_no_axis_of_a_run_is_set(make: Si
     counted = make.record("m", make.metric("params.total", 5))
     assert is_run_on_each_machine(decoded.case)
     assert not is_run_on_each_machine(counted.case)
+
+
+@pytest.mark.parametrize(
+    ("unit", "values", "ends"),
+    [
+        ("s", (10.0, 50.0), (0.0, None)),
+        ("J", (10.0, 50.0), (0.0, None)),
+        ("%", (4.0, 90.0), (0.0, 100.0)),
+        ("fraction", (0.04, 0.9), (0.0, 1.0)),
+        ("%", (80.0, 170.0), (0.0, None)),  # an efficiency
+        ("pt", (-4.0, 50.0), (None, None)),
+        ("J", (-30.0, 10.0), (None, None)),
+    ],
+)
+def test_intervals_end_where_the_unit_does(
+    make: SimpleNamespace, unit: str, values: tuple[float, float], ends: tuple[float | None, float | None]
+) -> None:
+    """Of two seeds Student's interval is 12.7 half differences wide on either side."""
+    seeds = [make.record("m", make.metric("accuracy.x", v, unit), seed=s) for s, v in enumerate(values)]
+    found = reading(seeds, "accuracy.x")
+    middle, half = sum(values) / 2, 12.706204736432095 * abs(values[1] - values[0]) / 2
+    low, high = (own if own is not None else end for own, end in zip(ends, (middle - half, middle + half), strict=True))
+    assert (found.low, found.high) == pytest.approx((low, high))
