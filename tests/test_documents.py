@@ -1,6 +1,7 @@
 """Documents keep their word: links lead somewhere, and the examples of CONTRIBUTING.md work as they stand."""
 
 import re
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -37,6 +38,14 @@ def test_nobody_is_told_to_install_the_other_project_of_this_name() -> None:
     sources = [*(ROOT / "bench").rglob("*.py"), *(ROOT / "suites").rglob("*.yaml"), *ROOT.glob("*.yml"), *DOCUMENTS]
     found = [f"{path}: {line}" for path in sources for line in told.findall(path.read_text(encoding="utf-8"))]
     assert not found
+
+
+def test_cleaning_up_keeps_the_records(tmp_path: Path) -> None:
+    """`results/` may hold days of measuring, and git ignores it."""
+    (tmp_path / "results").mkdir()
+    (tmp_path / ".mypy_cache").mkdir()
+    subprocess.run(["make", "--silent", "--file", ROOT / "Makefile", "clean"], cwd=tmp_path, check=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["results"]
 
 
 @pytest.fixture
