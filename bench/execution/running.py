@@ -10,6 +10,7 @@ from typing import Literal
 import bench
 from bench.execution.facts import Facts
 from bench.execution.local import run_case
+from bench.measure.loaded import find_recipe
 from bench.registry import MEASURES
 from bench.schema import Case, Pretraining, Record, digest
 from bench.store import RecordStore, read_records
@@ -184,8 +185,9 @@ def freshness_of(case: Case, facts: Facts, recipes: Sequence[Path]) -> str:
     arguments = [value for value in case.point.args.values() if isinstance(value, str)]  # weights of a part are files
     pretraining = Pretraining.of(case.point.weights)
     recipe_names = [case.point.recipe, *([pretraining.recipe] if pretraining else [])]
-    files = [*arguments, *(str(folder / f"{name}.yaml") for name in recipe_names for folder in recipes)]
-    hashes = [_hash(Path(name)) for name in (case.point.weights, *files) if name and Path(name).is_file()]
+    found = [find_recipe(name, recipes) for name in recipe_names if name]
+    files = [Path(name) for name in (case.point.weights, *arguments) if name]
+    hashes = [_hash(file) for file in (*files, *found) if file and file.is_file()]
     return digest([facts.model(case.point.model).source, measures, hashes])
 
 
