@@ -52,7 +52,10 @@ def profile(
     """Count one model: parameters, MACs, memory."""
     from bench.execution.profiling import profile as profile_model
     from bench.terminal.console import as_json as print_json
+    from bench.terminal.files import check_writable
 
+    if csv is not None:
+        check_writable(csv)
     found = profile_model(
         model,
         shape,
@@ -194,8 +197,10 @@ def features(
     """Write the pooled vectors of a data set, for transfer learning."""
     from bench.execution.predicting import features_of_dataset
     from bench.terminal.console import say
+    from bench.terminal.files import check_writable
     from bench.terminal.given import dataset_options
 
+    check_writable(out)
     found = features_of_dataset(
         model, dataset, split=split, out=out, weights=weights, clip=clip, root=root, views=views,
         arguments=_arguments(arg or []), options=dataset_options(option),

@@ -7,11 +7,12 @@ import fnmatch
 import importlib
 import inspect
 import pkgutil
+import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Generic, Protocol, TypeVar
 
-from bench.errors import NameClashError, UnknownNameError
+from bench.errors import BenchError, InputError, NameClashError, UnknownNameError
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -162,6 +163,27 @@ MODELS: Registry[ModelEntry] = Registry("model", "bench.models")
 MEASURES: Registry[MeasureEntry] = Registry("measure", "bench.measure")
 DATASETS: Registry[DatasetEntry] = Registry("data set", "bench.data.datasets")
 SECTIONS: Registry[SectionEntry] = Registry("report section", "bench.reporting.sections")
+
+
+def import_plugins(names: Iterable[str]) -> None:
+    """Import the user's modules, which register their own; found beside the working folder or installed.
+
+    InputError for one that is not there, or that raises anything.
+    """
+    for name in names:
+        try:
+            importlib.import_module(name)
+        except BenchError:
+            raise
+        except (Exception, SystemExit) as error:
+            raise InputError(f"plug-in {name!r} cannot be imported: {_told(error)}") from error
+
+
+def _told(error: BaseException) -> str:
+    """What was raised and, where it was not the import machinery that raised it, the line that did."""
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    told = f"{type(error).__name__}: {error}"
+    return told if "importlib" in last.filename else f"{told} ({last.filename}:{last.lineno})"
 
 
 def register_model(

@@ -14,7 +14,7 @@ from bench.measure.loaded import find_recipe
 from bench.registry import MEASURES
 from bench.schema import Case, Pretraining, Record, digest
 from bench.store import RecordStore, read_records
-from bench.suite import Suite, plan_suite, read_suite
+from bench.suite import Suite, check_suite, plan_suite, read_suite
 from bench.yaml_tree import Tree
 
 GUESSED_SECONDS = {
@@ -97,8 +97,7 @@ def plan(
     That folder is `out`, else `results/<suite>`.
     """
     tree = suite if isinstance(suite, Tree) else read_suite(suite, small=small)
-    plugins = tree.data.get("plugins") or []
-    known = facts or Facts(plugins if isinstance(plugins, list) else [])
+    known = facts or Facts(check_suite(tree).plugins)
     planned = plan_suite(tree, known)
     name = f"{planned.name}-small" if small else planned.name
     store = RecordStore(Path(out) if out is not None else Path("results") / name)
@@ -121,10 +120,12 @@ def run(
     StoreError if another run holds the folder; SuiteError with every problem of the file. A case that fails is a
     record with its error, and the rest goes on.
     """
-    target = plan(suite, out=out, small=small, facts=facts)
+    tree = suite if isinstance(suite, Tree) else read_suite(suite, small=small)
+    known = facts or Facts(check_suite(tree).plugins)
+    target = plan(tree, out=out, small=small, facts=known)
     with target.store.lock():
         torn = target.store.repair()
-        target = plan(suite, out=target.store.folder, small=small, facts=facts)
+        target = plan(tree, out=target.store.folder, small=small, facts=known)
         target.store.write_suite(target.suite.facts())
         finished = tuple(_run_pending(target, on_event))
     return RunSummary(

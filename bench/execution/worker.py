@@ -14,12 +14,11 @@ from pydantic import Field
 from bench.errors import BenchError
 from bench.execution.child import Reply, request
 from bench.execution.environment import describe_environment
-from bench.execution.facts import import_plugins
 from bench.execution.surroundings import is_timed, watched_surroundings
 from bench.measure.floor import Floor
 from bench.measure.loaded import LoadedCase
 from bench.measure.parity import is_variant
-from bench.registry import MEASURES, MODELS
+from bench.registry import MEASURES, MODELS, import_plugins
 from bench.schema import Case, Environment, Failure, Frozen, Json, Metric, Status, Warned
 
 OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "cannot allocate memory")

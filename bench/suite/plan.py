@@ -8,7 +8,7 @@ from typing import Any, Protocol
 from pydantic import TypeAdapter, ValidationError
 
 from bench.complaints import reason
-from bench.errors import InputError, Problem, SuiteError, UnknownNameError, suggest
+from bench.errors import InputError, Problem, SuiteError, suggest
 from bench.registry import DatasetEntry, MeasureEntry
 from bench.schema import UNSPOKEN, Case, Json, ModelFacts, Point, Pretraining, Probe, names_a_file
 from bench.suite.axes import AXES, SPOKEN, axis_of, expanded, product, read_axis, spellings
@@ -146,7 +146,7 @@ class _Planner:
             return set()
         try:
             known = self.knowledge.model(name)
-        except UnknownNameError as error:
+        except InputError as error:
             self._add((*place, "name"), str(error))
             return set()
         given = set() if isinstance(entry, str) else set(entry) - {"name"}
@@ -251,8 +251,8 @@ class _Planner:
         return checked if is_good else None
 
     def _knows_dataset(self, axis: str, name: Any, setting: _Setting, measure: str) -> bool:
-        """Whether `name`, None or a data set that `axis` names, is known; notes it where it is not."""
-        if name is None or name in self.knowledge.datasets:
+        """Whether `name`, where it is one, is a data set that is known; notes it at `axis` where it is not."""
+        if not isinstance(name, str) or name in self.knowledge.datasets:
             return True
         place = self._place_of(axis, setting, measure)
         self._add(place, f"unknown data set {name!r}; {suggest(str(name), self.knowledge.datasets)}")

@@ -216,6 +216,39 @@ def test_weights_that_are_trained_first_name_a_data_set_that_there_is(tmp_path: 
     assert "trained:<data set>/<recipe>" in problems(tmp_path, half)[0]
 
 
+@pytest.mark.parametrize(
+    ("clip", "said"),
+    [
+        (
+            "{seconds: 2s, fps: 15, size: 112}",
+            "clip: seconds should be a number above 0 and below a million, found '2s'",
+        ),
+        ("{seconds: 2, fps: null, size: 112}", "clip: fps should be a number above 0 and below a million, found None"),
+        ("{seconds: 2, fps: '15', size: 112}", "fps should be a number"),
+        ("{seconds: true, fps: 15, size: 112}", "seconds should be a number"),
+        ("{seconds: .inf, fps: 15, size: 112}", "seconds should be a number"),
+        ("{frames: 8, size: [1, 2, 3]}", "size is a number of pixels, or [height, width], found [1, 2, 3]"),
+    ],
+)
+def test_a_clip_in_seconds_is_made_of_numbers(tmp_path: Path, clip: str, said: str) -> None:
+    text = f"suite: s\nmodels: [resnet3d]\nmatrix: {{clip: [{clip}]}}\nmeasure: {{macs: {{}}}}\n"
+    [problem] = problems(tmp_path, text)
+    assert said in problem
+
+
+def test_a_data_set_in_a_list_too_many_is_a_mistake_of_the_file(tmp_path: Path) -> None:
+    text = "suite: s\nmodels: [resnet3d]\nmeasure: {accuracy: {dataset: [[motions]]}}\n"
+    assert problems(tmp_path, text) == ["3:22: dataset: input should be a valid string, found ['motions']"]
+
+
+def test_a_measure_that_is_no_mapping_is_told_in_words_of_yaml(tmp_path: Path) -> None:
+    [problem] = problems(tmp_path, "suite: s\nmodels: [resnet3d]\nmeasure: [macs]\n")
+    assert problem == "3:1: measure: input should be a mapping"
+    text = "suite: s\nmodels: [resnet3d]\nmeasure: {macs: {}}\nsmall: [models]\n"
+    with pytest.raises(SuiteError, match=r"4:1: small: input should be a mapping"):
+        planned(tmp_path, text, small=True)
+
+
 def test_all_mistakes_of_a_file_are_told_at_once(tmp_path: Path) -> None:
     text = "suite: s\nmodels: [c3dd_search, {name: resnet3d, dept: 1}]\nmatrix: {clip: [16x1], foo: [1]}\nmeasure: {mac: {}}\n"
     assert len(problems(tmp_path, text)) == 4

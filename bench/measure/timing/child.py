@@ -5,13 +5,13 @@ import os
 import subprocess
 import sys
 from collections.abc import Mapping
-from importlib import import_module
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 from bench.errors import InputError
 from bench.measure.loaded import LoadedCase
+from bench.registry import import_plugins
 from bench.schema import Case
 
 
@@ -25,8 +25,7 @@ def case_of(request: Mapping[str, Any]) -> LoadedCase:
     import torch
 
     case = Case.model_validate(request["case"])
-    for plugin in case.plugins:
-        import_module(plugin)
+    import_plugins(case.plugins)
     if case.point.threads is not None:
         torch.set_num_threads(case.point.threads)
     pinned = case.model_copy(update={"point": case.point.model_copy(update={"device": request["device"]})})
