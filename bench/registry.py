@@ -57,8 +57,9 @@ class MeasureEntry:
     """Something that is done to a case. `depends_on` names the axes its metrics depend on.
 
     Its options are the keyword-only arguments of `function(case, *, …)`. `version` goes up when its figures change
-    meaning, so that stored results are measured again. `is_timed` measures are repeated in fresh processes; several
-    processes take an `is_shared` one together, as many as its option `ranks` says.
+    meaning, so that stored results are measured again. `is_timed` measures are taken under watch of what else the
+    machine does; figures of an `is_sampled` one differ from run to run without being times. Both are repeated in fresh
+    processes. Several processes take an `is_shared` one together, as many as its option `ranks` says.
     """
 
     name: str
@@ -67,6 +68,12 @@ class MeasureEntry:
     version: int
     is_timed: bool
     is_shared: bool = False
+    is_sampled: bool = False
+
+    @property
+    def is_repeated(self) -> bool:
+        """Whether one run says too little of it to be compared."""
+        return self.is_timed or self.is_sampled
 
     @property
     def options(self) -> dict[str, Any]:
@@ -220,9 +227,15 @@ def register_model(
 
 
 def register_measure(
-    name: str, *, depends_on: Iterable[str], version: int, is_timed: bool = False, is_shared: bool = False
+    name: str,
+    *,
+    depends_on: Iterable[str],
+    version: int,
+    is_timed: bool = False,
+    is_shared: bool = False,
+    is_sampled: bool = False,
 ) -> Callable[[F], F]:
-    """Make `function(case, *, options) -> list[Metric]` known as measure `name`."""
+    """Make `function(case, *, options) -> list[Metric]` known as measure `name`. See `MeasureEntry`."""
 
     def register(function: F) -> F:
         MEASURES.add(
@@ -233,6 +246,7 @@ def register_measure(
                 version=version,
                 is_timed=is_timed,
                 is_shared=is_shared,
+                is_sampled=is_sampled,
             )
         )
         return function

@@ -67,6 +67,14 @@ def test_a_variant_may_have_a_clip_of_its_own() -> None:
             del MODELS._entries[name]
 
 
+def test_whatever_depends_on_how_a_network_is_run_is_repeated() -> None:
+    """Energy, memory and parity of their own case, too: a gate has to see what they differ by from run to run."""
+    assert {m.name for m in MEASURES if not m.is_repeated} == {
+        "accuracy", "activations", "macs", "memory_estimate", "params"
+    }  # fmt: skip
+    assert not any(m.is_repeated for m in MEASURES if "precision" not in m.depends_on and m.name != "decode")
+
+
 def test_every_measure_says_what_it_depends_on() -> None:
     found = list(MEASURES)
     assert {"params", "macs", "latency", "throughput", "memory", "energy", "accuracy"} <= {m.name for m in found}

@@ -17,7 +17,7 @@ NOT_ON_CPU = "torch does not count what it allocates on a CPU; see memory.peak_r
 NOT_OF_ENGINES = "{} allocates beside what torch counts"
 
 
-@register_measure("memory", depends_on=TIMING_AXES, version=1)
+@register_measure("memory", depends_on=TIMING_AXES, version=1, is_sampled=True)
 def memory(case: LoadedCase) -> list[Metric]:
     """Peak bytes of one forward pass, weights included.
 

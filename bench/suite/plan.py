@@ -112,13 +112,13 @@ class _Planner:
         return [self._case(point, measures) for point, measures in zip(points, grouped.values(), strict=True)]
 
     def _case(self, point: Point, measures: dict[str, dict[str, Json]]) -> Case:
-        is_timed = any(self.knowledge.measures[name].is_timed for name in measures)
+        is_repeated = any(self.knowledge.measures[name].is_repeated for name in measures)
         repeat = self.file.repeat or (5 if self.file.gate else 1)
         return Case(
             suite=self.file.suite,
             point=point,
             measures=measures,
-            runs=repeat if is_timed else 1,
+            runs=repeat if is_repeated else 1,
             timeout_s=self.file.timeout_s,
             plugins=tuple(self.file.plugins),
         )

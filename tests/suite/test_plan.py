@@ -8,7 +8,7 @@ from typing import Literal
 import pytest
 
 from bench.errors import SuiteError, UnknownNameError
-from bench.registry import DatasetEntry, MeasureEntry
+from bench.registry import MEASURES, DatasetEntry, MeasureEntry
 from bench.schema import Clip, CompileMode, Frozen, Metric, ModelFacts, Point, Probe
 from bench.suite import Suite, plan_suite, read_suite, write_json_schema
 
@@ -138,6 +138,17 @@ def test_repeat_is_five_with_a_gate_and_only_for_timed_cases(tmp_path: Path) -> 
     gated = text + "gate: {throughput.clips_per_s: {max_drop: 3%}}\n"
     assert [c.runs for c in planned(tmp_path, gated).cases] == [1, 5]
     assert [c.runs for c in planned(tmp_path, gated + "repeat: 7\n").cases] == [1, 7]
+
+
+def test_energy_and_memory_of_their_own_case_are_repeated_too(tmp_path: Path) -> None:
+    knowledge = FakeKnowledge()
+    knowledge.measures = {entry.name: entry for entry in MEASURES}
+    (tmp_path / "s.yaml").write_text(
+        "suite: s\nmodels: [resnet3d]\nrepeat: 4\nmatrix: {precision: [fp32, bf16]}\n"
+        "measure: {energy: {batch: 8}, memory: {}, macs: {}}\n"
+    )
+    cases = plan_suite(read_suite(tmp_path / "s.yaml"), knowledge).cases
+    assert {(*case.measures, case.runs) for case in cases} == {("energy", 4), ("memory", 4), ("macs", 1)}
 
 
 def test_exclude_drops_and_include_adds_points(tmp_path: Path) -> None:
