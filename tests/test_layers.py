@@ -23,6 +23,7 @@ STEPS = [
 # A leaf may know another leaf where one is made of the other; nothing else may know its own step.
 WITHIN = {
     ("registry", "schema"),
+    ("schema", "complaints"),
     ("reference", "schema"),
     ("cli", "terminal"),
     ("cli", "cli_data"),

@@ -129,13 +129,13 @@ def _portrait(board: Board) -> str:
 
 def _leaders(board: Board, column: Column) -> Iterator[str]:
     for group, best in board.best(column).items():
-        rows = [row for row in board.rows if column in row.readings and group_of(row, column) == group]
+        rows = [row for row in board.rows if column in row.readings and group_of(row, [column]) == group]
         by_label = {board.label(row, [column]): row.readings[column] for row in rows}
         leader, reading = next((label, found) for label, found in by_label.items() if found.value == best)
         others = [label for label, found in by_label.items() if label != leader and _may_be_level(found, reading)]
         scale = scale_of([best], column.unit)
         word = "Highest" if column.better == "higher" else "Lowest"
-        where = f" on machine {group}" if group and len({r.machine for r in board.rows if r.machine}) > 1 else ""
+        where = f" on machine {group}" if group and len(board.machines_of(board.columns)) > 1 else ""
         ends = f" ({scale.text(reading.low)} to {scale.text(reading.high)})" if reading.has_interval else ""
         yield (
             f"{word} {_in_sentence(column, board.headlines)}{where}: {leader}, "

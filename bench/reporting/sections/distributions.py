@@ -35,7 +35,7 @@ def show_spread(results: Results) -> str | None:
     for case in results.cases:
         for spread in spreads_of(case):
             metric = spread.observation.metric
-            kinds[metric.name, metric.unit, case.machine].append(spread)
+            kinds[metric.name, metric.unit, spread.observation.machine].append(spread)
     names_machine = len(results.timed_machines) > 1
     groups = [
         _group(metric, unit, machine if names_machine else "", spreads, results.board, number)

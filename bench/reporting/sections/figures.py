@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from bench.registry import register_section
-from bench.reporting.board import Board, Column, Row
+from bench.reporting.board import Board, Column, Row, group_of
 from bench.reporting.page import render
 from bench.reporting.results import Results
 from bench.reporting.standings import standings
@@ -60,6 +60,6 @@ def _distinct(board: Board, columns: Sequence[Column], factors: Sequence[str]) -
     found: dict[tuple[str, ...], Row] = {}
     for row in board.rows:
         if any(column in row.readings for column in columns):
-            told = [row.machine if name == "machine" else str(row.factors.get(name)) for name in factors]
+            told = [group_of(row, columns) if name == "machine" else str(row.factors.get(name)) for name in factors]
             found.setdefault((row.suite, row.label, *told), row)
     return list(found.values())
