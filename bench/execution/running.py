@@ -98,11 +98,12 @@ def plan(
     """
     tree = suite if isinstance(suite, Tree) else read_suite(suite, small=small)
     known = facts or Facts(check_suite(tree).plugins)
-    planned = plan_suite(tree, known)
+    folders = recipe_folders(Path(tree.positions[()].file))
+    planned = plan_suite(tree, known, recipes={file.stem for folder in folders for file in folder.glob("*.yaml")})
     name = f"{planned.name}-small" if small else planned.name
     store = RecordStore(Path(out) if out is not None else Path("results") / name)
     records = tuple(read_records(store.file)) if store.file.is_file() else ()
-    freshness = {case.id: freshness_of(case, known, recipe_folders(planned.path)) for case in planned.cases}
+    freshness = {case.id: freshness_of(case, known, folders) for case in planned.cases}
     done = frozenset((r.case_id, r.run_index) for r in records if r.is_good and r.freshness == freshness.get(r.case_id))
     return Plan(suite=planned, store=store, freshness=freshness, done=done, history=records)
 

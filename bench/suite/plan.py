@@ -1,6 +1,6 @@
 """A suite file becomes a `Suite`, with its cases. Pure: what it must know of models and measures is passed in."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,11 +42,14 @@ class Suite:
         }
 
 
-def plan_suite(tree: Tree, knowledge: Knowledge) -> Suite:
-    """All cases of a suite; SuiteError with every problem of the file at once."""
+def plan_suite(tree: Tree, knowledge: Knowledge, *, recipes: Collection[str] | None = None) -> Suite:
+    """All cases of a suite; SuiteError with every problem of the file at once.
+
+    `recipes` are the names that a recipe can have; None leaves them to be looked for when a network is trained.
+    """
     path = tree.positions[()].file
     file = check_suite(tree)
-    planner = _Planner(tree, file, knowledge)
+    planner = _Planner(tree, file, knowledge, recipes)
     cases = planner.cases()
     if planner.problems:
         raise SuiteError(path, planner.problems)
@@ -65,8 +68,10 @@ def plan_suite(tree: Tree, knowledge: Knowledge) -> Suite:
 class _Planner:
     """Turns a checked file into cases and collects every problem on the way."""
 
-    def __init__(self, tree: Tree, file: SuiteFile, knowledge: Knowledge) -> None:
-        self.tree, self.file, self.knowledge = tree, file, knowledge
+    def __init__(
+        self, tree: Tree, file: SuiteFile, knowledge: Knowledge, recipes: Collection[str] | None = None
+    ) -> None:
+        self.tree, self.file, self.knowledge, self.recipes = tree, file, knowledge, recipes
         self.problems: list[Problem] = []
 
     def cases(self) -> list[Case]:
@@ -184,9 +189,11 @@ class _Planner:
             except (ValidationError, InputError) as error:
                 is_good = False
                 self._add(self._place_of(axis, setting, measure), f"{axis}: {reason(error, value)}")
+        is_good &= self._knows_recipe("recipe", checked.get("recipe"), setting, measure)
         pretraining = Pretraining.of(checked.get("weights"))
         if pretraining is not None:
             is_good &= self._knows_dataset("weights", pretraining.dataset, setting, measure)
+            is_good &= self._knows_recipe("weights", pretraining.recipe, setting, measure)
         return checked if is_good else None
 
     def _knows_dataset(self, axis: str, name: Any, setting: Setting, measure: str) -> bool:
@@ -195,6 +202,17 @@ class _Planner:
             return True
         place = self._place_of(axis, setting, measure)
         self._add(place, f"unknown data set {name!r}; {suggest(str(name), self.knowledge.datasets)}")
+        return False
+
+    def _knows_recipe(self, axis: str, name: str | None, setting: Setting, measure: str) -> bool:
+        """Whether `name`, None or a recipe that `axis` names, is a known one or a file; notes it where it is not."""
+        if name is None or self.recipes is None or name in self.recipes:
+            return True
+        is_file = name.endswith((".yaml", ".yml"))
+        if is_file and Path(name).is_file():
+            return True
+        told = f"the recipe {name!r} is no file" if is_file else f"unknown recipe {name!r}"
+        self._add(self._place_of(axis, setting, measure), f"{told}; {suggest(name, self.recipes)}")
         return False
 
     def _place_of(self, axis: str, setting: Setting, measure: str) -> Place:

@@ -268,6 +268,31 @@ def test_a_measure_that_is_no_mapping_is_told_in_words_of_yaml(tmp_path: Path) -
         planned(tmp_path, text, small=True)
 
 
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("models: [resnet3d]\nmeasure: {accuracy: {dataset: motions, recipe: quikc}}", "3:40: unknown recipe 'quikc'; did you mean: quick?"),
+        ("models: [resnet3d]\nmatrix: {recipe: [quick, slow]}\nmeasure: {accuracy: {dataset: motions}}", "3:10: unknown recipe 'slow'; allowed: brief, quick"),
+        ("models: [{name: resnet3d, weights: 'trained:motions/quik'}]\nmeasure: {accuracy: {dataset: motions}}", "2:27: unknown recipe 'quik'; did you mean: quick?"),
+        ("models: [resnet3d]\nmeasure: {accuracy: {dataset: motions, recipe: nowhere/mine.yaml}}", "3:40: the recipe 'nowhere/mine.yaml' is no file; allowed: brief, quick"),
+    ],
+)  # fmt: skip
+def test_a_recipe_that_there_is_not_is_told_when_the_suite_is_planned(tmp_path: Path, text: str, said: str) -> None:
+    (tmp_path / "s.yaml").write_text(f"suite: s\n{text}\n")
+    with pytest.raises(SuiteError) as caught:
+        plan_suite(read_suite(tmp_path / "s.yaml"), FakeKnowledge(), recipes=("brief", "quick"))
+    assert str(caught.value) == f"{tmp_path / 's.yaml'}:{said}"
+
+
+def test_a_recipe_may_be_a_file(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text("")
+    text = (
+        f"suite: s\nmodels: [resnet3d]\nmeasure: {{accuracy: {{dataset: motions, recipe: {tmp_path / 'mine.yaml'}}}}}\n"
+    )
+    (tmp_path / "s.yaml").write_text(text)
+    assert plan_suite(read_suite(tmp_path / "s.yaml"), FakeKnowledge(), recipes=()).cases
+
+
 def test_all_mistakes_of_a_file_are_told_at_once(tmp_path: Path) -> None:
     text = "suite: s\nmodels: [c3dd_search, {name: resnet3d, dept: 1}]\nmatrix: {clip: [16x1], foo: [1]}\nmeasure: {mac: {}}\n"
     assert len(problems(tmp_path, text)) == 4
