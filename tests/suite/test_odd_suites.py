@@ -79,7 +79,7 @@ ODD = st.one_of(
 )
 
 
-NAMES = st.text(max_size=4) | st.sampled_from(["seeds", "seed", "clip", "model"])
+NAMES = st.text(max_size=4) | st.sampled_from(["seeds", "seed", "clip", "model", "include", "exclude"])
 MARKS = [*"{}[]<&*!|>%@`'\":,?-~\t\n\0é", "<<: ", "&a ", "*a", "!!int ", "? ", "2020-13-45", "- - "]
 
 

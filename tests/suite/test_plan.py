@@ -173,6 +173,87 @@ measure: {throughput: {}}
     assert found == {(1, "fp32"), (3, "fp32"), (3, "bf16"), (7, "fp16")}
 
 
+RULES = """\
+suite: s
+models: [{name: c3d_search, kernel_depth: [1, 3]}]
+matrix:
+  precision: [fp32, bf16]
+  RULE
+measure:
+  throughput: {}
+  accuracy: {dataset: motions, recipe: quick, seeds: [0, 1]}
+"""
+
+
+@pytest.mark.parametrize(
+    ("rule", "expected"),
+    [
+        ("exclude: [{precison: bf16}]", "5:14: unknown axis 'precison'; did you mean: precision?"),
+        ("exclude: [{precision: bf61}]", "5:14: precision: input should be 'fp32', 'tf32'"),
+        ("exclude: [bf16]", "5:13: exclude is a list of mappings, such as [{precision: bf16}], found 'bf16'"),
+        ("exclude: [{}]", "5:13: exclude is a list of mappings"),
+        ("include: [bf16]", "5:13: include is a list of mappings"),
+        ("include: [{model: c3dd_search}]", "5:14: 'c3dd_search' is no model of this suite; did you mean: c3d_search?"),
+        ("include: [{model: resnet3d}]", "5:14: 'resnet3d' is no model of this suite; allowed: c3d_search"),
+        ("include: [{model: [c3d_search]}]", "5:14: ['c3d_search'] is no model of this suite"),
+        ("include: [{kernel_depht: 5}]", "5:14: unknown axis 'kernel_depht'; did you mean: kernel_depth?"),
+        ("include: [{clip: 16x1}]", "5:14: clip: clip '16x1' is not"),
+        ("exclude: [{kernel_depth: 5}]", "5:13: this rule excludes nothing: no point of the suite has these values"),
+        ("exclude: [{precision: tf32}, {seed: 1}]", "5:13: this rule excludes nothing"),
+        ("exclude: [{model: c3d_search}]", "5:3: exclude leaves no case of this suite"),
+        ("batch: []", "5:3: batch is an empty list; give it a value, or leave it out"),
+        ("batch: []\n  include: [{kernel_depth: 5}]", "5:3: batch is an empty list"),
+        ("seed: [0]\n  seeds: [1]", "6:3: seeds and seed are one axis; write one of them"),
+    ],
+)
+def test_a_rule_or_an_axis_that_would_lose_work_is_a_mistake(tmp_path: Path, rule: str, expected: str) -> None:
+    [problem] = problems(tmp_path, RULES.replace("RULE", rule))
+    assert problem.startswith(expected)
+
+
+def test_empty_lists_of_a_model_and_of_a_measure_are_mistakes(tmp_path: Path) -> None:
+    text = "suite: s\nmodels: [{name: resnet3d, depth: []}]\nmeasure: {macs: {}}\n"
+    assert problems(tmp_path, text) == ["2:27: depth is an empty list; give it a value, or leave it out"]
+    text = "suite: s\nmodels: [resnet3d]\nmeasure: {macs: {}, accuracy: {dataset: motions, seeds: []}}\n"
+    assert problems(tmp_path, text) == ["3:50: seeds is an empty list; give it a value, or leave it out"]
+
+
+@pytest.mark.parametrize(
+    ("rule", "timed", "trained"),
+    [
+        ("{seed: 1}", 4, 2),  # an axis inside a measure
+        ("{seeds: 1, kernel_depth: 3}", 4, 3),
+        ("{clip: 16x1x112, kernel_depth: 3}", 2, 2),  # the model's own clip
+        ("{clip: {frames: 16, stride: 1, size: 112}, kernel_depth: 3}", 2, 2),
+        ("{memory_format: contiguous, precision: bf16}", 2, 4),  # what a suite need not say
+        ("{width: 1.0, kernel_depth: 1}", 2, 2),  # an argument's default
+        ("{precision: bf16, model: c3d_search}", 2, 4),
+    ],
+)
+def test_exclude_names_points_by_whatever_is_true_of_them(tmp_path: Path, rule: str, timed: int, trained: int) -> None:
+    """Of four timings (two depths, two precisions) and four trainings (two depths, two seeds)."""
+    cases = planned(tmp_path, RULES.replace("RULE", f"exclude: [{rule}]")).cases
+    assert sum("throughput" in case.measures for case in cases) == timed
+    assert sum("accuracy" in case.measures for case in cases) == trained
+
+
+def test_include_adds_to_the_models_that_take_it(tmp_path: Path) -> None:
+    text = "suite: s\nmodels: [c3d_search, resnet3d]\nmatrix: {include: [{depth: 10}, {clip: 8x1x32}]}\nmeasure: {macs: {}}\n"
+    found = [(c.point.model, c.point.args, c.point.clip.frames) for c in planned(tmp_path, text).cases]
+    assert found == [
+        ("c3d_search", {}, 16), ("c3d_search", {}, 8), ("resnet3d", {}, 16), ("resnet3d", {"depth": 10}, 16),
+        ("resnet3d", {}, 8),
+    ]  # fmt: skip
+
+
+def test_a_wrong_value_is_told_where_it_stands(tmp_path: Path) -> None:
+    """On the model, in the measure or in the matrix, whichever gave it."""
+    text = "suite: s\nmodels: [{name: resnet3d, precision: bf61}]\nmatrix: {precision: [fp32]}\nmeasure: {throughput: {}}\n"
+    assert problems(tmp_path, text)[0].startswith("2:27: precision:")
+    text = "suite: s\nmodels: [resnet3d]\nmatrix: {precision: [fp32]}\nmeasure: {throughput: {precision: bf61}}\n"
+    assert problems(tmp_path, text)[0].startswith("4:24: precision:")
+
+
 def test_an_argument_of_a_model_can_be_an_axis_of_the_matrix(tmp_path: Path) -> None:
     text = "suite: s\nmodels: [c3d_search, resnet3d]\nmatrix: {depth: [10, 18]}\nmeasure: {macs: {}}\n"
     found = [(c.point.model, c.point.args) for c in planned(tmp_path, text).cases]
@@ -314,10 +395,6 @@ def test_a_mistake_in_a_file_that_is_extended_is_told_there(tmp_path: Path) -> N
         f"{base}:5:11: unknown measure 'mac'; did you mean: macs?",
         f"{base}:6:10: unknown axis 'precisoin'; did you mean: precision?",
     ]
-
-
-def test_an_axis_without_a_value_gives_no_case(tmp_path: Path) -> None:
-    assert planned(tmp_path, "suite: s\nmodels: [resnet3d]\nmatrix: {clip: []}\nmeasure: {macs: {}}\n").cases == ()
 
 
 def test_a_wrong_value_says_what_is_allowed_and_where(tmp_path: Path) -> None:
