@@ -40,7 +40,9 @@ def profile(
     counters: Annotated[
         str, typer.Option(help="torch, or all, or a list of torch, fvcore, thop, ptflops: who counts.")
     ] = "torch",
-    views: Views = "1x1",
+    views: Annotated[
+        str, typer.Option("--views", help="Views of one video that are counted together, such as 10x3.")
+    ] = "1x1",
     layers: Annotated[bool, typer.Option("--layers", help="Also a table of the model's modules.")] = False,
     speed: Annotated[
         bool, typer.Option("--speed", help="Also measure latency, throughput and memory here, in some 20 seconds.")

@@ -178,8 +178,7 @@ class _Planner:
                 allowed = {*entry.options, *(entry.depends_on - {"model", "args"})}
                 self._add(("measure", measure, key), f"{measure} has no option {key!r}; {suggest(key, allowed)}")
         defaults = {k: v for k, v in UNSPOKEN.items() if k in entry.depends_on}
-        needs_weights = "weights" in entry.depends_on
-        args = {name: value for name, value in setting.args.items() if needs_weights or not names_a_file(name)}
+        args = self._checked_args(setting, with_files="weights" in entry.depends_on)
         written = {k: v for k, v in (self.file.measure[measure] or {}).items() if k not in entry.options}
         self._check_values(("measure", measure), written)
         for chosen in product(inner):
@@ -221,6 +220,16 @@ class _Planner:
             return None
         plain: Json = wanted_type.dump_python(checked, mode="json")
         return plain
+
+    def _checked_args(self, setting: Setting, *, with_files: bool) -> dict[str, Json]:
+        """The model's arguments, their paths spelled out; without those that name files of weights where not wanted."""
+        args: dict[str, Json] = {}
+        for name, value in setting.args.items():
+            try:
+                args[name] = expanded(name, value)
+            except InputError as error:
+                self._add(setting.places.get(name, setting.place), f"{name}: {error}, found {value!r}")
+        return {name: value for name, value in args.items() if with_files or not names_a_file(name)}
 
     def _checked_axes(self, axes: dict[str, Any], setting: Setting, measure: str) -> dict[str, Any] | None:
         """`axes` as a point holds them, or None after noting what is wrong with them."""

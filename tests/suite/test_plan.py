@@ -33,7 +33,7 @@ def throughput(
     return []
 
 
-def accuracy(case: object) -> list[Metric]:
+def accuracy(case: object, *, options: dict[str, object] | None = None) -> list[Metric]:
     return []
 
 
@@ -428,6 +428,24 @@ def test_environment_variables_stand_for_paths(tmp_path: Path, monkeypatch: pyte
     assert planned(tmp_path, text).cases[0].point.weights == "/data/w.pth"
     monkeypatch.delenv("MY_WEIGHTS")
     assert "MY_WEIGHTS is not set" in problems(tmp_path, text)[0]
+
+
+def test_environment_variables_stand_for_files_of_a_model_and_of_a_data_set(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HERE", "/data")
+    text = (
+        "suite: s\nmodels: [{name: 'mine:net', rgb_weights: '${env:HERE}/w.pth', inflated_from: ['${env:HERE}/i.pth']}]\n"
+        "measure: {accuracy: {dataset: motions, options: {videos: '${env:HERE}/v', annotations: x}}}\n"
+    )
+    [case] = planned(tmp_path, text).cases
+    assert case.point.args == {"rgb_weights": "/data/w.pth", "inflated_from": "/data/i.pth"}
+    assert case.measures["accuracy"]["options"] == {"videos": "/data/v", "annotations": "x"}
+    told = problems(tmp_path, text.replace("rgb_weights:", "flavour:").replace("videos:", "unit:"))
+    assert "2:29: flavour: ${env:…} is allowed in paths only" in told[0]
+    assert "options: ${env:…} is allowed in paths only" in told[1]
+    monkeypatch.delenv("HERE")
+    assert "2:29: rgb_weights: the environment variable HERE is not set" in problems(tmp_path, text)[0]
 
 
 def test_the_schema_for_editors_is_the_one_in_the_repository(tmp_path: Path) -> None:
