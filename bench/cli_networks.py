@@ -40,7 +40,9 @@ def profile(
     counters: Annotated[
         str, typer.Option(help="torch, or all, or a list of torch, fvcore, thop, ptflops: who counts.")
     ] = "torch",
-    views: Views = "1x1",
+    views: Annotated[
+        str, typer.Option("--views", help="Views of one video that are counted together, such as 10x3.")
+    ] = "1x1",
     layers: Annotated[bool, typer.Option("--layers", help="Also a table of the model's modules.")] = False,
     speed: Annotated[
         bool, typer.Option("--speed", help="Also measure latency, throughput and memory here, in some 20 seconds.")
@@ -52,7 +54,10 @@ def profile(
     """Count one model: parameters, MACs, memory."""
     from bench.execution.profiling import profile as profile_model
     from bench.terminal.console import as_json as print_json
+    from bench.terminal.files import check_writable
 
+    if csv is not None:
+        check_writable(csv)
     found = profile_model(
         model,
         shape,
@@ -194,8 +199,10 @@ def features(
     """Write the pooled vectors of a data set, for transfer learning."""
     from bench.execution.predicting import features_of_dataset
     from bench.terminal.console import say
+    from bench.terminal.files import check_writable
     from bench.terminal.given import dataset_options
 
+    check_writable(out)
     found = features_of_dataset(
         model, dataset, split=split, out=out, weights=weights, clip=clip, root=root, views=views,
         arguments=_arguments(arg or []), options=dataset_options(option),

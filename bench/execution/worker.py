@@ -14,13 +14,12 @@ from pydantic import Field
 from bench.errors import InputError, is_want_of_memory
 from bench.execution.child import Reply, request
 from bench.execution.environment import describe_environment
-from bench.execution.facts import import_plugins
 from bench.execution.surroundings import is_timed, watched_surroundings
 from bench.measure.floor import Floor
 from bench.measure.loaded import LoadedCase
 from bench.measure.parity import is_variant
 from bench.measure.ways import absence
-from bench.registry import MEASURES, MODELS
+from bench.registry import MEASURES, MODELS, import_plugins
 from bench.schema import Case, Environment, Failure, Frozen, Json, Metric, Status, Warned
 
 

@@ -21,7 +21,7 @@ NO_COUNTRY = "no country is given; say `energy: {country: FRA}`"
 NOT_ABOVE = "no more was used than while the device was idle; take more seconds or a larger batch"
 
 
-@register_measure("energy", depends_on=TIMING_AXES, version=1)
+@register_measure("energy", depends_on=TIMING_AXES, version=1, is_sampled=True)
 def energy(case: LoadedCase, *, seconds: float = 10.0, country: str | None = None) -> list[Metric]:
     """Joules per clip over at least `seconds` of the same forward pass, with and without the idle power.
 

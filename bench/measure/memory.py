@@ -20,7 +20,7 @@ NOT_OF_REPLAYS = "{} replays a CUDA graph, which allocates nothing that torch co
 REPLAYED = ("reduce-overhead", "max-autotune")
 
 
-@register_measure("memory", depends_on=TIMING_AXES, version=2)
+@register_measure("memory", depends_on=TIMING_AXES, version=2, is_sampled=True)
 def memory(case: LoadedCase) -> list[Metric]:
     """Peak bytes of one forward pass, weights included.
 

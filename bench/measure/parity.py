@@ -7,7 +7,7 @@ from bench.registry import register_measure
 from bench.schema import Metric, Point
 
 
-@register_measure("parity", depends_on=TIMING_AXES, version=2)
+@register_measure("parity", depends_on=TIMING_AXES, version=2, is_sampled=True)
 def parity(case: LoadedCase, *, clips: int = 8) -> list[Metric]:
     """Largest difference as a share of the largest logit, and top-1 agreement in percent, over at least `clips` clips.
 

@@ -118,6 +118,13 @@ def _draw(entry: SectionEntry, results: Results) -> str | None:
 
 
 def _write(folder: Path, page: str) -> Path:
+    try:
+        return _written(folder, page)
+    except OSError as error:
+        raise InputError(f"{error.filename or folder} cannot be written: {error.strerror}") from None
+
+
+def _written(folder: Path, page: str) -> Path:
     assets = folder / "assets"
     assets.mkdir(parents=True, exist_ok=True)
     for asset in sorted(ASSETS.iterdir()):

@@ -5,7 +5,6 @@ import os
 import subprocess
 import sys
 from collections.abc import Mapping
-from importlib import import_module
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -13,6 +12,7 @@ from typing import Any
 from bench.errors import InputError, says_want_of_memory
 from bench.measure.loaded import LoadedCase
 from bench.measure.timing.variants import release
+from bench.registry import import_plugins
 from bench.schema import Case
 
 
@@ -26,8 +26,7 @@ def case_of(request: Mapping[str, Any]) -> LoadedCase:
     import torch
 
     case = Case.model_validate(request["case"])
-    for plugin in case.plugins:
-        import_module(plugin)
+    import_plugins(case.plugins)
     if case.point.threads is not None:
         torch.set_num_threads(case.point.threads)
     pinned = case.model_copy(update={"point": case.point.model_copy(update={"device": request["device"]})})
