@@ -89,7 +89,7 @@ def accuracy(
         model = case.build_model(num_classes=len(test.classes))
         if views_of(case)[1] == "full":
             require_whole_frames(model, case.point.clip)
-        recipe, fitted = job.train(model, test, checkpoint=checkpoint)
+        recipe, fitted = job.train(model, test, checkpoint=checkpoint, val_decides=checkpoint == "best" or bool(reach))
         look = _Look.of(recipe, resize=resize, sampling=sampling, short=short)
         seen = job.evaluate(model, test, look, batch=batch, averaging=averaging, excludes_unread=excludes_unread)
         if here.is_first:
@@ -200,7 +200,7 @@ class _Job:
             return open_dataset(dataset, root=root, split=name, **options)
 
     def train(
-        self, model: "nn.Module", test: "VideoSet", *, checkpoint: Checkpoint
+        self, model: "nn.Module", test: "VideoSet", *, checkpoint: Checkpoint, val_decides: bool
     ) -> "tuple[Recipe | None, Fitted | None]":
         """Train `model` by the case's recipe; without one it keeps the weights that the case names."""
         from bench.train.checkpointing import read_weights
@@ -215,7 +215,7 @@ class _Job:
             return None, None
         recipe, videos = read_recipe(self.case.recipe_path(point.recipe)), self.videos("trained")
         self._guard(videos, test)
-        fitted = self._fit(model, recipe, videos, val=test, clip=point.clip)
+        fitted = self._fit(model, recipe, videos, val=test, val_decides=val_decides, clip=point.clip)
         self._keep(fitted)
         self.case.note("training", describe_training(recipe, fitted, seed=self.seed, checkpoint=checkpoint))
         if checkpoint == "best" and fitted.best is not None:
@@ -236,7 +236,14 @@ class _Job:
             )
 
     def _fit(
-        self, model: "nn.Module", recipe: "Recipe", videos: "VideoSet", *, val: "VideoSet", clip: Clip
+        self,
+        model: "nn.Module",
+        recipe: "Recipe",
+        videos: "VideoSet",
+        *,
+        val: "VideoSet",
+        val_decides: bool = False,
+        clip: Clip,
     ) -> "Fitted":
         """Train, or find trained, in a folder beside the case's own that is named after the training."""
         from bench.train.fitting import fit, identity
@@ -244,19 +251,16 @@ class _Job:
 
         case, point = self.case, self.case.point
         about = training_notes(model, name=point.model, arguments=point.args, weights=case.weights)
-        name = identity(recipe, videos, clip=clip, seed=self.seed, about=about)
-        folder = case.artifacts.parent / f"training_{name}"
+        what: dict[str, Any] = {"val": val, "val_decides": val_decides, "clip": clip, "seed": self.seed, "about": about}
+        folder = case.artifacts.parent / f"training_{identity(model, recipe, videos, **what)}"
         with self._sole(folder):
             fitted = fit(
                 model,
                 recipe,
                 videos,
-                val=val,
-                clip=clip,
-                seed=self.seed,
+                **what,
                 device=case.device,
                 folder=folder,
-                about=about,
                 workers=self.workers,
                 report=self._report,
                 tensorboard=self.tensorboard,

@@ -90,5 +90,10 @@ def inputs_of(model: nn.Module) -> tuple[InputSpec, ...]:
     return tuple(inputs)
 
 
+def takes_flow(model: nn.Module) -> bool:
+    """Whether one of the network's inputs is optical flow."""
+    return any(each.modality == "flow" for each in inputs_of(model))
+
+
 def _size(clip: Tensor) -> str:
     return "x".join(str(int(n)) for n in clip.shape[2:])

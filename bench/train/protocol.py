@@ -11,6 +11,7 @@ from torch import nn
 from bench.data.collection import VideoSet
 from bench.data.sampling import Short, ViewSampling
 from bench.errors import UnknownNameError
+from bench.models.base import takes_flow
 from bench.schema import Clip, Json, Views
 from bench.train.evaluating import Evaluation, normalisation_of
 from bench.train.fitting import Fitted
@@ -45,12 +46,17 @@ def _first(patterns: Iterable[str], number: int | str | None, *, known: Iterable
 def training_notes(
     model: nn.Module, *, name: str, arguments: Mapping[str, Json], weights: str | None
 ) -> dict[str, Json]:
-    """What tells one network that is trained from another: name, arguments, source code, weights it begins with."""
+    """What tells one network that is trained from another: name, arguments, source code, weights it begins with.
+
+    Of files that arguments name, such as `inflated_from`, their content counts.
+    """
+    files = {key: found for key, value in arguments.items() if isinstance(value, str) and (found := file_hash(value))}
     return {
         "model": name,
         "arguments": dict(arguments),
         "source": source_hash(model),
         "weights": None if weights is None else file_hash(weights),
+        **({"files": files} if files else {}),
     }
 
 
@@ -69,6 +75,7 @@ def describe_training(recipe: Recipe, fitted: Fitted, *, seed: int, checkpoint: 
         "resumed_at_step": fitted.resumed_at,
         "processes": fitted.processes,
         "batch_norm": fitted.batch_norm,
+        "validated_on": fitted.validated_on,
     }
 
 
@@ -106,6 +113,7 @@ def describe_evaluation(
         "videos": len(seen.labels),
         "videos_hash": videos.hash,
         "hash_covers": videos.hash_covers,
+        **({"flow_hash": videos.flow_hash} if takes_flow(model) else {}),
         "decoded_by": videos.backend,
         **{name: count for name, count in videos.counts().items() if name != "present"},
         "unread": len(seen.unread),

@@ -144,6 +144,18 @@ def test_another_seed_or_recipe_is_another_training(loaded, root, tmp_path):
     assert len({case.details["training"]["training"] for case in (first, seed, other)}) == 3
 
 
+def test_the_best_epoch_by_one_set_is_another_training(loaded, root):
+    """Which epoch is best depends on what is validated; what stands there may have been validated on other videos."""
+    trainings = []
+    for options in ({}, {"checkpoint": "best"}, {"reach": [50.0]}):
+        case = loaded()
+        accuracy(case, root=root, **options)
+        trainings.append(case.details["training"])
+    assert [training["was_reused"] for training in trainings] == [False, False, True]
+    assert trainings[1]["training"] == trainings[2]["training"] != trainings[0]["training"]
+    assert {training["validated_on"] for training in trainings} == {"motions val"}
+
+
 def test_weights_are_evaluated_without_training(loaded, root, tmp_path):
     trained = loaded()
     before = by_name(accuracy(trained, root=root))
