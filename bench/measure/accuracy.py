@@ -286,11 +286,14 @@ class _Job:
 
     def _meter(self) -> "Meter | None":
         """The counter of this rank's GPU; that of the processors is read by one rank of each machine."""
+        import torch
+
         from bench.measure.energy import counter_of
 
-        device = self.case.device
-        is_gpu = device.startswith("cuda")
-        counter = counter_of(device) if is_gpu or self.ranks.local == 0 else None
+        device = torch.device(self.case.device)
+        if device.type == "cuda" and device.index is None:
+            device = torch.device("cuda", torch.cuda.current_device())
+        counter = counter_of(str(device)) if device.type == "cuda" or self.ranks.local == 0 else None
         return None if counter is None else counter.joules
 
     def _keep(self, fitted: "Fitted") -> None:

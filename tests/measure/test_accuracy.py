@@ -2,13 +2,14 @@ import pytest
 
 from bench.data.collection import open_dataset
 from bench.errors import InputError, UnknownNameError
-from bench.measure.accuracy import accuracy
+from bench.measure.accuracy import _Job, accuracy
 from bench.measure.loaded import LoadedCase
 from bench.schema import Case, Point
 from bench.train.checkpointing import read_weights
 from bench.train.evaluating import evaluate
 from bench.train.predictions import read_predictions
 from bench.train.protocol import evaluated_split, trained_split
+from bench.train.ranks import Ranks
 
 RECIPE = """
 recipe: tiny
@@ -116,6 +117,17 @@ def test_the_time_to_an_accuracy_is_told_where_asked(loaded, root):
     missed = found["accuracy.time_to_top1_s{top1=100}"]
     assert missed.value is None
     assert missed.note.startswith("not reached: the best of 1 epochs had ")
+
+
+@pytest.mark.parametrize(("device", "read"), [("cuda", "cuda:3"), ("cuda:1", "cuda:1"), ("cpu", "cpu")])
+def test_each_rank_reads_the_counter_of_its_own_gpu(device, read, loaded, monkeypatch):
+    """NVML takes a device without a number for the first, on every rank."""
+    asked = []
+    monkeypatch.setattr("bench.measure.energy.counter_of", asked.append)
+    monkeypatch.setattr("torch.cuda.current_device", lambda: 3)
+    nothing = {"root": None, "options": {}, "workers": 0, "allow_leaks": (), "tensorboard": False, "country": None}
+    _Job(case=loaded(device=device), ranks=Ranks(), **nothing)._meter()
+    assert asked == [read]
 
 
 def test_a_network_is_trained_in_training_mode(loaded, root, tmp_path):
