@@ -22,7 +22,13 @@ Weights = Annotated[Path, typer.Option("--weights", help="A checkpoint.")]
 Ranks = Annotated[
     int | None, typer.Option("--ranks", help="Processes that share it, one a GPU; or start vbench with torchrun.")
 ]
+Workers = Annotated[
+    int, typer.Option("--workers", min=0, help="Processes that decode, beside each rank.")
+]
+Timeout = Annotated[float, typer.Option("--timeout", min=1, help="Seconds after which it is ended.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
+
+TIMEOUT_S = 5e6  # of a training or evaluation: two months, as in the suites that train on whole data sets
 
 weights_app = typer.Typer(no_args_is_help=True, help="Checkpoint files.")
 
@@ -111,6 +117,8 @@ def train(
     weights: Annotated[Path | None, typer.Option(help="A checkpoint to start from.")] = None,
     arg: ModelArguments = None,
     ranks: Ranks = None,
+    workers: Workers = 0,
+    timeout: Timeout = TIMEOUT_S,
     tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Write the curves for TensorBoard, too.")] = False,
     out: Annotated[Path, typer.Option("--out", help="Results folder.")] = Path("results/train"),
 ) -> None:
@@ -122,9 +130,13 @@ def train(
         "seeds": seed or [0],
         "views": views,
         "ranks": ranks,
+        "workers": workers or None,
         "tensorboard": tensorboard or None,
     }
-    _run_accuracy("train", model, accuracy, arg=arg, clip=clip, root=root, option=option, weights=weights, out=out)
+    _run_accuracy(
+        "train", model, accuracy,
+        arg=arg, clip=clip, root=root, option=option, weights=weights, timeout_s=timeout, out=out,
+    )  # fmt: skip
 
 
 def evaluate(
@@ -138,11 +150,16 @@ def evaluate(
     views: Views = "1x1",
     arg: ModelArguments = None,
     ranks: Ranks = None,
+    workers: Workers = 0,
+    timeout: Timeout = TIMEOUT_S,
     out: Annotated[Path, typer.Option("--out", help="Results folder.")] = Path("results/eval"),
 ) -> None:
     """Evaluate a checkpoint on a data set, with the whole protocol in the record."""
-    accuracy = {"dataset": dataset, "split": split, "views": views, "ranks": ranks}
-    _run_accuracy("eval", model, accuracy, arg=arg, clip=clip, root=root, option=option, weights=weights, out=out)
+    accuracy = {"dataset": dataset, "split": split, "views": views, "ranks": ranks, "workers": workers or None}
+    _run_accuracy(
+        "eval", model, accuracy,
+        arg=arg, clip=clip, root=root, option=option, weights=weights, timeout_s=timeout, out=out,
+    )  # fmt: skip
 
 
 def predict(
@@ -272,6 +289,7 @@ def _run_accuracy(
     root: Path | None,
     option: list[str] | None,
     weights: Path | None,
+    timeout_s: float,
     out: Path,
 ) -> None:
     """Run a suite of one model and one measure, and print what came out."""
@@ -286,6 +304,7 @@ def _run_accuracy(
     options = {**accuracy, "root": None if root is None else str(root.absolute()), "options": of_dataset}
     suite = {
         "suite": name,
+        "timeout_s": timeout_s,
         "models": [{"name": model, **_arguments(arg or []), **_given(axes)}],
         "measure": {"accuracy": _given(options)},
     }
