@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 Role = Literal["trained", "evaluated"]
 ROLES: tuple[Role, Role] = ("trained", "evaluated")
-Averaging = Literal["softmax", "score"]
+Averaging = Literal["softmax", "sigmoid", "score"]
 Checkpoint = Literal["last", "best"]
 Resize = int | tuple[int, int]
 Sampling = Literal["blocks", "sections"]
@@ -46,7 +46,7 @@ def accuracy(
     short: Short | None = None,
     batch: int = 16,
     workers: int = 0,
-    averaging: Averaging = "softmax",
+    averaging: Averaging | None = None,
     checkpoint: Checkpoint = "last",
     excludes_unread: bool = False,
     allow_leaks: list[str] | None = None,
@@ -61,6 +61,8 @@ def accuracy(
     videos, clip and seed that stands beside this case already is reused. `batch` counts clips of one evaluating pass.
     `resize`, `sampling` (blocks of frames spread over the video, or one frame of each of equal sections of it) and what
     fills clips of `short` videos are those of the recipe where the suite does not say, without one blocks that loop.
+    `averaging` is the mean over the views of `softmax`, of `sigmoid` or of the raw `score`; where the suite does not
+    say it is `sigmoid` for networks that were trained here on several labels a video, else `softmax`.
     `checkpoint: best` takes the epoch that did best on these very videos, which flatters; the record says so. Videos
     that cannot be read count as wrong unless `excludes_unread`. Videos that share material with those trained on are
     refused, but for what `allow_leaks` names. `ranks` processes share the work, one a GPU, with the recipe's batch
@@ -89,33 +91,57 @@ def accuracy(
         model = case.build_model(num_classes=len(test.classes))
         if views_of(case)[1] == "full":
             require_whole_frames(model, case.point.clip)
-        recipe, fitted = job.train(model, test, checkpoint=checkpoint, val_decides=checkpoint == "best" or bool(reach))
-        look = _Look.of(recipe, resize=resize, sampling=sampling, short=short)
-        seen = job.evaluate(model, test, look, batch=batch, averaging=averaging, excludes_unread=excludes_unread)
+        trained = job.train(model, test, checkpoint=checkpoint, val_decides=checkpoint == "best" or bool(reach))
+        look = _Look.of(trained, resize=resize, sampling=sampling, short=short, averaging=averaging)
+        seen = job.evaluate(model, test, look, batch=batch, excludes_unread=excludes_unread)
         if here.is_first:
-            job.record(model, test, seen, look, averaging=averaging)
+            job.record(model, test, seen, look)
+    fitted = None if trained is None else trained.fitted
     return [*_metrics(seen, fitted), *_costs(fitted, reach=reach or [])]
 
 
 @dataclass(frozen=True, kw_only=True)
+class _Trained:
+    """A training of this case, and what the outputs of a network so trained mean."""
+
+    recipe: "Recipe"
+    fitted: "Fitted"
+    averaging: Averaging
+
+
+@dataclass(frozen=True, kw_only=True)
 class _Look:
-    """How an evaluation takes the frames of its clips, and to what size."""
+    """How an evaluation takes the frames of its clips, to what size, and what it takes the mean of."""
 
     resize: Resize | None
     sampling: Sampling
     short: Short
+    averaging: Averaging
 
     @classmethod
     def of(
-        cls, recipe: "Recipe | None", *, resize: Resize | None, sampling: Sampling | None, short: Short | None
+        cls,
+        trained: _Trained | None,
+        *,
+        resize: Resize | None,
+        sampling: Sampling | None,
+        short: Short | None,
+        averaging: Averaging | None,
     ) -> "_Look":
-        """What is given, else what the recipe says."""
-        if recipe is None:
-            return cls(resize=resize, sampling=sampling or "blocks", short=short or "loop")
+        """What is given, else what the training says."""
+        if trained is None:
+            return cls(
+                resize=resize,
+                sampling=sampling or "blocks",
+                short=short or "loop",
+                averaging=averaging or "softmax",
+            )
+        recipe = trained.recipe
         return cls(
             resize=recipe.resize if resize is None else resize,
             sampling=sampling or recipe.view_sampling,
             short=short or recipe.view_short,
+            averaging=averaging or trained.averaging,
         )
 
 
@@ -201,9 +227,10 @@ class _Job:
 
     def train(
         self, model: "nn.Module", test: "VideoSet", *, checkpoint: Checkpoint, val_decides: bool
-    ) -> "tuple[Recipe | None, Fitted | None]":
+    ) -> _Trained | None:
         """Train `model` by the case's recipe; without one it keeps the weights that the case names."""
         from bench.train.checkpointing import read_weights
+        from bench.train.evaluating import averaging_of
         from bench.train.protocol import describe_training, file_hash
         from bench.train.recipe import read_recipe
 
@@ -212,7 +239,7 @@ class _Job:
             if weights is None:
                 raise InputError("accuracy needs a recipe to train by, or weights to evaluate; the suite names neither")
             self.case.note("training", {"recipe": None, "weights": point.weights, "weights_hash": file_hash(weights)})
-            return None, None
+            return None
         recipe, videos = read_recipe(self.case.recipe_path(point.recipe)), self.videos("trained")
         self._guard(videos, test)
         fitted = self._fit(model, recipe, videos, val=test, val_decides=val_decides, clip=point.clip)
@@ -220,7 +247,7 @@ class _Job:
         self.case.note("training", describe_training(recipe, fitted, seed=self.seed, checkpoint=checkpoint))
         if checkpoint == "best" and fitted.best is not None:
             model.load_state_dict(read_weights(fitted.best)["state_dict"])
-        return recipe, fitted
+        return _Trained(recipe=recipe, fitted=fitted, averaging=averaging_of(videos))
 
     def _guard(self, videos: "VideoSet", test: "VideoSet") -> None:
         """DatasetError where the two share material that is not allowed by name; what is allowed is remembered."""
@@ -308,7 +335,6 @@ class _Job:
         look: _Look,
         *,
         batch: int,
-        averaging: Averaging,
         excludes_unread: bool,
     ) -> "Evaluation":
         from bench.train.evaluating import evaluate
@@ -321,7 +347,7 @@ class _Job:
             device=self.case.device,
             batch=batch,
             workers=self.workers,
-            averaging=averaging,
+            averaging=look.averaging,
             resize=look.resize,
             sampling=look.sampling,
             short=look.short,
@@ -329,9 +355,7 @@ class _Job:
             report=self._report,
         )
 
-    def record(
-        self, model: "nn.Module", test: "VideoSet", seen: "Evaluation", look: _Look, *, averaging: Averaging
-    ) -> None:
+    def record(self, model: "nn.Module", test: "VideoSet", seen: "Evaluation", look: _Look) -> None:
         """Put the protocol into the record and every video's scores beside it."""
         from bench.train.predictions import write_predictions
         from bench.train.protocol import describe_evaluation
@@ -346,13 +370,18 @@ class _Job:
             resize=look.resize,
             sampling=look.sampling,
             short=look.short,
-            averaging=averaging,
+            averaging=look.averaging,
         )
         protocol |= {"shared_with_training": self.leaked or None, "leaks_allowed": list(self.allow_leaks)}
         case.note("protocol", protocol)
         case.keep(
             "predictions", write_predictions(case.artifacts / "predictions.parquet", seen, test, protocol=protocol)
         )
+        if seen.is_multi_label and look.averaging == "softmax" and case.point.recipe is None:
+            case.warn(
+                "the network's outputs were taken as probabilities among all classes, of videos with several labels",
+                "say `averaging: sigmoid` where it was trained with a binary loss for each class",
+            )
         if seen.unread:
             case.warn(
                 f"{len(seen.unread)} of {seen.counted} videos could not be read and are {protocol['unread_are']}",

@@ -18,7 +18,7 @@ from bench.schema import Clip, Json, digest
 from bench.train.checkpointing import read_state, read_weights, remove_states, write_state, write_weights
 from bench.train.curves import Row, write_curves
 from bench.train.energy import Energy, Meter
-from bench.train.evaluating import Evaluation, evaluate, normalisation_of
+from bench.train.evaluating import Evaluation, averaging_of, evaluate, normalisation_of
 from bench.train.progress import Report, Watch, silent
 from bench.train.ranks import Ranks, current_ranks
 from bench.train.recipe import Plateau, Recipe
@@ -312,6 +312,7 @@ class _Run:
             device=self.training.device,
             batch=self.recipe.batch,
             workers=self.loading.workers,
+            averaging=averaging_of(self.loading.videos),
             amp=self.recipe.amp,
             resize=self.recipe.resize,
             sampling=self.recipe.view_sampling,

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 
 from bench.data.collection import open_dataset
@@ -166,6 +168,25 @@ def test_the_best_epoch_by_one_set_is_another_training(loaded, root):
     assert [training["was_reused"] for training in trainings] == [False, False, True]
     assert trainings[1]["training"] == trainings[2]["training"] != trainings[0]["training"]
     assert {training["validated_on"] for training in trainings} == {"motions val"}
+
+
+def test_several_labels_a_video_are_trained_and_evaluated(loaded, root, tmp_path, monkeypatch):
+    def several(*args, **options):
+        found = open_dataset(*args, **options)
+        videos = (replace(found.videos[0], labels=(0, 1)), *found.videos[1:])
+        return replace(found, videos=videos, is_multi_label=True)
+
+    monkeypatch.setattr("bench.data.collection.open_dataset", several)
+    case = loaded()
+    found = by_name(accuracy(case, root=root))
+    assert 0 < found["map"].value <= 100
+    assert (case.details["protocol"]["averaging"], case.warnings) == ("sigmoid", [])
+    kept = read_predictions(tmp_path / "s" / case.kept["predictions"])
+    assert (kept.labels.shape, kept.labels.sum()) == ((6, 2), 7)
+    given = loaded(recipe=None, weights=str(tmp_path / "s" / case.kept["weights"]))
+    accuracy(given, root=root)
+    assert given.details["protocol"]["averaging"] == "softmax"
+    assert "averaging: sigmoid" in given.warnings[0].remedy
 
 
 def test_weights_are_evaluated_without_training(loaded, root, tmp_path):

@@ -125,6 +125,28 @@ def test_several_labels_a_video_are_scored_by_average_precision(tiny_net, val_vi
     assert seen.ranks[0] == 0, "both classes are right for the first video"
 
 
+def test_probabilities_of_several_labels_are_each_their_own(val_videos, clip):
+    """Logits (8, 9) of the first video stand above (0, -9) of the others in class 0; softmax ranks it below them."""
+
+    class Given(nn.Module):
+        def forward(self, clips):
+            self.seen += len(clips)
+            return torch.tensor([[8.0, 9.0], *[[0.0, -9.0]] * 11])[self.seen - len(clips) : self.seen]
+
+        seen = 0
+
+    videos = [replace(v, labels=(0, 1) if i == 0 else (1,)) for i, v in enumerate(val_videos.videos)]
+    many = replace(val_videos, videos=tuple(videos), is_multi_label=True)
+    precision, loss = {}, {}
+    for averaging in ("sigmoid", "softmax"):
+        seen = evaluate(Given(), many, clip=clip, averaging=averaging)
+        precision[averaging], loss[averaging] = seen.mean_average_precision, seen.loss
+    assert precision == {"sigmoid": 1.0, "softmax": pytest.approx((1 / 12 + 1) / 2)}
+    logits, targets = torch.tensor([[8.0, 9.0], *[[0.0, -9.0]] * 11]), torch.tensor([[1.0, 1.0], *[[0.0, 1.0]] * 11])
+    expected = nn.functional.binary_cross_entropy_with_logits(logits, targets)
+    assert loss["sigmoid"] == pytest.approx(float(expected), rel=1e-4)
+
+
 def test_every_module_is_back_in_its_mode(tiny_net):
     model = tiny_net().train()
     model.norm.eval()
