@@ -310,7 +310,7 @@ class _Run:
             self.val,
             clip=self.loading.clip,
             device=self.training.device,
-            batch=self.recipe.batch,
+            batch=max(1, self.loading.batch // self.recipe.accumulate),
             workers=self.loading.workers,
             averaging=averaging_of(self.loading.videos),
             amp=self.recipe.amp,

@@ -116,6 +116,14 @@ def test_accumulation_takes_the_same_steps(tmp_path, run, recipe_of, tiny_net):
         torch.testing.assert_close(a, b)
 
 
+def test_validation_takes_no_more_clips_at_once_than_a_step_does(tmp_path, run, recipe_of, tiny_net):
+    """Its share of a batch, in `accumulate` passes, is what is known to fit into the memory."""
+    model, seen = tiny_net(), {True: set(), False: set()}
+    model.register_forward_pre_hook(lambda module, clips: seen[module.training].add(len(clips[0])))
+    run(recipe_of(accumulate=3), tmp_path, model=model)
+    assert seen == {True: {2}, False: {2}}
+
+
 def test_curves_have_a_row_an_epoch(tmp_path, run, recipe_of):
     _, fitted = run(recipe_of(validate_every=2), tmp_path)
     rows = read_curves(fitted.curves)
