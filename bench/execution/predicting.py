@@ -25,11 +25,16 @@ def predict_videos(
     classes: Path | None = None,
     arguments: Mapping[str, Any] | None = None,
 ) -> "list[Prediction]":
-    """The `top` likeliest classes of each video. `classes` is a file with one name a line, in the network's order."""
+    """The `top` likeliest classes of each video. `classes` is a file with one name a line, in the network's order.
+
+    InputError where the weights leave the network's head as it was drawn.
+    """
+    from bench.models.weights.loading import require_trained
     from bench.train.predicting import predict
 
     names = [] if classes is None else _names(classes)
     network, viewing = _ready(model, weights=weights, clip=clip, views=views, arguments=arguments or {})
+    require_trained(network)
     return predict(network, videos, viewing, classes=names, k=top)
 
 

@@ -229,6 +229,7 @@ class _Job:
         self, model: "nn.Module", test: "VideoSet", *, checkpoint: Checkpoint, val_decides: bool
     ) -> _Trained | None:
         """Train `model` by the case's recipe; without one it keeps the weights that the case names."""
+        from bench.models.weights.loading import require_trained
         from bench.train.checkpointing import read_weights
         from bench.train.evaluating import averaging_of
         from bench.train.protocol import describe_training, file_hash
@@ -238,6 +239,7 @@ class _Job:
         if point.recipe is None:
             if weights is None:
                 raise InputError("accuracy needs a recipe to train by, or weights to evaluate; the suite names neither")
+            require_trained(model)
             self.case.note("training", {"recipe": None, "weights": point.weights, "weights_hash": file_hash(weights)})
             return None
         recipe, videos = read_recipe(self.case.recipe_path(point.recipe)), self.videos("trained")

@@ -1,6 +1,7 @@
 from dataclasses import replace
 
 import pytest
+import torch
 
 from bench.data.collection import open_dataset
 from bench.errors import InputError, UnknownNameError
@@ -197,6 +198,17 @@ def test_weights_are_evaluated_without_training(loaded, root, tmp_path):
     assert after["top1"].value == before["top1"].value
     assert "train_seconds" not in after
     assert again.details["training"]["recipe"] is None
+
+
+def test_weights_whose_head_does_not_fit_are_not_evaluated_without_training(loaded, root, tmp_path):
+    trained = loaded()
+    accuracy(trained, root=root)
+    weights = read_weights(tmp_path / "s" / trained.kept["weights"])["state_dict"]
+    weights |= {"fc8.weight": torch.zeros(5, 128), "fc8.bias": torch.zeros(5)}
+    torch.save(weights, tmp_path / "five.pt")
+    with pytest.raises(InputError, match=r"five.pt has 5 classes and the network 2: fc8.\w+, fc8.\w+ stay as drawn"):
+        accuracy(loaded(recipe=None, weights=str(tmp_path / "five.pt")), root=root)
+    accuracy(loaded(weights=str(tmp_path / "five.pt")), root=root)
 
 
 @pytest.mark.parametrize(

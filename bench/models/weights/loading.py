@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from bench.errors import WeightsError
+from bench.errors import InputError, WeightsError
 from bench.models.heads import head_name_of, is_in
 from bench.models.weights.checkpoint import Checkpoint, Shapes, read_checkpoint
 from bench.models.weights.identification import describe, fits_of
@@ -89,6 +89,15 @@ def load_checkpoint(model: nn.Module, checkpoint: Checkpoint) -> LoadReport:
         model_classes=rows_of(target, head),
     )
     return replace(report, warnings=tuple(_warnings(report)))
+
+
+def require_trained(model: nn.Module) -> None:
+    """InputError unless all weights of `model`, which `create_model` built, were loaded: drawn ones know nothing."""
+    report: LoadReport | None = model.__dict__.get("weights_report")
+    if report is None:
+        raise InputError("the network has no weights but those it was drawn with; name a file of weights")
+    if report.fresh:
+        raise InputError(next(iter(report.warnings)))
 
 
 def classes_in(checkpoint: Checkpoint, model: nn.Module) -> int | None:
