@@ -19,12 +19,13 @@ Options = Annotated[
     list[str] | None, typer.Option("--option", metavar="NAME=VALUE", help="An option of the data set, such as videos=…")
 ]
 Weights = Annotated[Path, typer.Option("--weights", help="A checkpoint.")]
+OwnWeights = Annotated[
+    Path | None, typer.Option("--weights", help="A checkpoint; of a model of another source, its own if not given.")
+]
 Ranks = Annotated[
     int | None, typer.Option("--ranks", help="Processes that share it, one a GPU; or start vbench with torchrun.")
 ]
-Workers = Annotated[
-    int, typer.Option("--workers", min=0, help="Processes that decode, beside each rank.")
-]
+Workers = Annotated[int, typer.Option("--workers", min=0, help="Processes that decode, beside each rank.")]
 Timeout = Annotated[float, typer.Option("--timeout", min=1, help="Seconds after which it is ended.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 
@@ -141,8 +142,8 @@ def train(
 
 def evaluate(
     model: Model,
-    weights: Weights,
     dataset: Dataset,
+    weights: OwnWeights = None,
     clip: ClipText = None,
     root: Root = None,
     option: Options = None,
@@ -155,6 +156,7 @@ def evaluate(
     out: Annotated[Path, typer.Option("--out", help="Results folder.")] = Path("results/eval"),
 ) -> None:
     """Evaluate a checkpoint on a data set, with the whole protocol in the record."""
+    _require_weights(model, weights)
     accuracy = {"dataset": dataset, "split": split, "views": views, "ranks": ranks, "workers": workers or None}
     _run_accuracy(
         "eval", model, accuracy,
@@ -165,7 +167,7 @@ def evaluate(
 def predict(
     model: Model,
     videos: Annotated[list[Path], typer.Argument(metavar="VIDEO...", help="Video files or frame folders.")],
-    weights: Weights,
+    weights: OwnWeights = None,
     clip: ClipText = None,
     views: Views = "1x1",
     top: Annotated[int, typer.Option(help="How many classes a video.")] = 5,
@@ -179,6 +181,7 @@ def predict(
     from bench.terminal.console import as_json as print_json
     from bench.terminal.predictions import predictions_as_dicts, show_predictions
 
+    _require_weights(model, weights)
     found = predict_videos(
         model,
         videos,
@@ -277,6 +280,13 @@ def _write_layers(found: "Profile", *, csv: Path | None, html: Path | None) -> N
         inputs = ", ".join("x".join(map(str, shape)) for shape in found.inputs)
         page = write_layer_page(rows, out=html, model=found.model, inputs=inputs, convention=found.convention)
         show_note(f"page: {page}")
+
+
+def _require_weights(model: str, weights: Path | None) -> None:
+    from bench.errors import InputError
+
+    if weights is None and ":" not in model:
+        raise InputError(f"{model} brings no weights; name a checkpoint with --weights")
 
 
 def _run_accuracy(

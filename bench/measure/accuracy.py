@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from bench.data.collection import VideoSet
+    from bench.models.weights.report import LoadReport
     from bench.stats import Estimate
     from bench.train.energy import Meter
     from bench.train.evaluating import Evaluation
@@ -229,18 +230,21 @@ class _Job:
         self, model: "nn.Module", test: "VideoSet", *, checkpoint: Checkpoint, val_decides: bool
     ) -> _Trained | None:
         """Train `model` by the case's recipe; without one it keeps the weights that the case names."""
-        from bench.models.weights.loading import require_trained
+        from bench.models.weights.report import require_trained
         from bench.train.checkpointing import read_weights
         from bench.train.evaluating import averaging_of
         from bench.train.protocol import describe_training, file_hash
         from bench.train.recipe import read_recipe
 
-        point, weights = self.case.point, self.case.weights
+        point = self.case.point
         if point.recipe is None:
-            if weights is None:
+            report: LoadReport | None = model.__dict__.get("weights_report")
+            if report is None:
                 raise InputError("accuracy needs a recipe to train by, or weights to evaluate; the suite names neither")
             require_trained(model)
-            self.case.note("training", {"recipe": None, "weights": point.weights, "weights_hash": file_hash(weights)})
+            found = file_hash(report.path) or report.sha256 or None
+            named = point.weights or str(report.path)
+            self.case.note("training", {"recipe": None, "weights": named, "weights_hash": found})
             return None
         recipe, videos = read_recipe(self.case.recipe_path(point.recipe)), self.videos("trained")
         self._guard(videos, test)

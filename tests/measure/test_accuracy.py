@@ -2,6 +2,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torchvision.models.video import r3d_18
 
 from bench.data.collection import open_dataset
 from bench.errors import InputError, UnknownNameError
@@ -209,6 +210,14 @@ def test_weights_whose_head_does_not_fit_are_not_evaluated_without_training(load
     with pytest.raises(InputError, match=r"five.pt has 5 classes and the network 2: fc8.\w+, fc8.\w+ stay as drawn"):
         accuracy(loaded(recipe=None, weights=str(tmp_path / "five.pt")), root=root)
     accuracy(loaded(weights=str(tmp_path / "five.pt")), root=root)
+
+
+def test_a_network_that_brings_its_weights_is_evaluated(loaded, root, monkeypatch):
+    monkeypatch.setattr("torchvision.models._api.WeightsEnum.get_state_dict", lambda self, **_: r3d_18().state_dict())
+    case = loaded(model="torchvision:r3d_18.kinetics400_v1", args={"num_classes": 400}, recipe=None)
+    assert "top1" in by_name(accuracy(case, root=root))
+    training = case.details["training"]
+    assert training == {"recipe": None, "weights": "torchvision:r3d_18.kinetics400_v1", "weights_hash": "b3b3357e"}
 
 
 @pytest.mark.parametrize(
