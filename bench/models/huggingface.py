@@ -142,7 +142,7 @@ def _report(network: nn.Module, info: dict[str, Any], *, folder: Path, name: str
             loaded=len(network.state_dict()) - len(fresh),
             fresh=tuple(f"network.{key}" for key in fresh),
             file_classes=next((shape[0] for shape in reshaped.values()), None),
-            model_classes=network.get_submodule(HEAD).out_features,
+            model_classes=getattr(network.get_submodule(HEAD), "out_features", None),
         )
     )
 

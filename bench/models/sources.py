@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from bench.errors import BenchError, ClipError, InputError, MissingPackageError, UnknownNameError, WeightsError
 from bench.models.backbones import Backbone, FrameModel, frames_of
-from bench.models.base import InputSpec
+from bench.models.base import InputSpec, modality_of
 from bench.models.heads import head_name_of, is_in
 from bench.models.huggingface import huggingface_entry
 from bench.models.weights.checkpoint import Checkpoint
@@ -145,7 +145,7 @@ class FrameAverage(FrameModel):
                 std=tuple(about["std"]),
             )
         )
-        self.inputs = (InputSpec(channels=in_channels),)
+        self.inputs = (InputSpec(channels=in_channels, modality=modality_of(in_channels)),)
         self.backbone = network
         self.head_name = head_name_of(self)
 

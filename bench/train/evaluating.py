@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from bench.data.collection import VideoSet
 from bench.data.loading import Batch, Unread, view_batches
+from bench.data.rows import Normalisation
 from bench.data.sampling import Short, ViewSampling
 from bench.errors import InputError, TrainingError
 from bench.models.base import VideoModel, inputs_of
@@ -267,14 +268,6 @@ def _refuse_unlabelled(videos: VideoSet) -> None:
     if bare or not len(videos):
         what = f"{bare} of its {len(videos)} videos have no label" if bare else "it has no videos"
         raise InputError(f"no accuracy can be taken on {videos.name} {videos.split}: {what}")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Normalisation:
-    """What RGB is normalised with, per channel, on a scale of 0 to 1."""
-
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
 
 
 def normalisation_of(model: nn.Module) -> Normalisation:

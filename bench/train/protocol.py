@@ -11,7 +11,7 @@ from torch import nn
 from bench.data.collection import VideoSet
 from bench.data.sampling import Short, ViewSampling
 from bench.errors import UnknownNameError
-from bench.models.base import takes_flow
+from bench.models.base import inputs_of, takes_flow
 from bench.schema import Clip, Json, Views
 from bench.train.evaluating import Evaluation, normalisation_of
 from bench.train.fitting import Fitted
@@ -95,7 +95,6 @@ def describe_evaluation(
 
     Clips out of `sections` have neither stride nor rate.
     """
-    normalisation = normalisation_of(model)
     return {
         "dataset": videos.name,
         "split": videos.split,
@@ -108,8 +107,7 @@ def describe_evaluation(
         "crop": "none: whole frames" if views[1] == "full" else [clip.height, clip.width],
         "views": f"{views[0]}x{views[1]}",
         "averaging": averaging,
-        "mean": list(normalisation.mean),
-        "std": list(normalisation.std),
+        **_normalised(model),
         "videos": len(seen.labels),
         "videos_hash": videos.hash,
         "hash_covers": videos.hash_covers,
@@ -120,6 +118,16 @@ def describe_evaluation(
         "unread_are": "left out" if seen.excludes_unread else "counted as wrong",
         "unread_first": [{"id": video.id, "reason": video.reason} for video in seen.unread[:NAMED]],
     }
+
+
+def _normalised(model: nn.Module) -> dict[str, Json]:
+    """What the clips were normalised with: `mean` and `std` of the first input, `flow_mean` and so on of another."""
+    told: dict[str, Json] = {}
+    for modality in dict.fromkeys(each.modality for each in inputs_of(model)):
+        mean, std = normalisation_of(model).of(modality)
+        prefix = f"{modality}_" if told else ""
+        told |= {f"{prefix}mean": list(mean), f"{prefix}std": list(std)}
+    return told
 
 
 def source_hash(model: nn.Module) -> str:

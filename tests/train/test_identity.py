@@ -67,6 +67,19 @@ def test_the_protocol_of_a_network_on_flow_names_its_flow(tiny_net, val_videos, 
     assert protocol(model)["flow_hash"] == val_videos.flow_hash
 
 
+def test_the_protocol_tells_what_each_input_was_normalised_with(tiny_net, val_videos, clip, evaluation):
+    model = tiny_net()
+    model.mean, model.std, flow = (0.1, 0.2, 0.3), (0.4, 0.5, 0.6), InputSpec(channels=2, modality="flow")
+    rgb = {"mean": [0.1, 0.2, 0.3], "std": [0.4, 0.5, 0.6]}
+    of_flow, beside = ({f"{before}{name}": [0.5, 0.5] for name in ("mean", "std")} for before in ("", "flow_"))
+    for inputs, expected in (((InputSpec(),), rgb), ((flow,), of_flow), ((InputSpec(), flow), rgb | beside)):
+        model.inputs = inputs
+        told = describe_evaluation(
+            model, val_videos, evaluation, clip=clip, views=(1, 1), resize=None, averaging="softmax"
+        )
+        assert {name: value for name, value in told.items() if name.endswith(("mean", "std"))} == expected
+
+
 @pytest.fixture
 def evaluation(tiny_net, val_videos, clip):
     from bench.train.evaluating import evaluate
