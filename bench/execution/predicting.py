@@ -30,7 +30,7 @@ def predict_videos(
     `weights` may be None for a network that brings its own, such as `torchvision:r3d_18.kinetics400_v1`. InputError
     where the network's head is as it was drawn.
     """
-    from bench.models.weights.report import require_trained
+    from bench.models.weights.load_report import require_trained
     from bench.train.predicting import predict
 
     names = [] if classes is None else _names(classes)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from bench.data.collection import VideoSet
-    from bench.models.weights.report import LoadReport
+    from bench.models.weights.load_report import LoadReport
     from bench.stats import Estimate
     from bench.train.energy import Meter
     from bench.train.evaluating import Evaluation
@@ -230,7 +230,7 @@ class _Job:
         self, model: "nn.Module", test: "VideoSet", *, checkpoint: Checkpoint, val_decides: bool
     ) -> _Trained | None:
         """Train `model` by the case's recipe; without one it keeps the weights that the case names."""
-        from bench.models.weights.report import require_trained
+        from bench.models.weights.load_report import require_trained
         from bench.train.checkpointing import read_weights
         from bench.train.evaluating import averaging_of
         from bench.train.protocol import describe_training, file_hash

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from bench.errors import ClipError, InputError, MissingPackageError, WeightsError
 from bench.models.base import InputSpec, VideoModel
 from bench.models.heads import is_in
-from bench.models.weights.report import LoadReport, in_words
+from bench.models.weights.load_report import LoadReport, in_words
 from bench.registry import ModelEntry
 
 PAPERS = {"videomae": "arXiv:2203.12602", "timesformer": "arXiv:2102.05095", "vivit": "arXiv:2103.15691"}

@@ -21,7 +21,7 @@ from bench.models.base import InputSpec, modality_of
 from bench.models.heads import head_name_of, is_in
 from bench.models.huggingface import huggingface_entry
 from bench.models.weights.checkpoint import Checkpoint
-from bench.models.weights.report import LoadReport, in_words
+from bench.models.weights.load_report import LoadReport, in_words
 from bench.registry import ModelEntry
 
 

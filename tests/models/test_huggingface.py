@@ -11,7 +11,7 @@ import torch
 
 from bench.errors import ClipError, InputError, WeightsError
 from bench.models.factory import create_model, find_model
-from bench.models.weights.report import require_trained
+from bench.models.weights.load_report import require_trained
 
 transformers = pytest.importorskip("transformers")
 

@@ -12,7 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from bench.errors import ClipError, InputError, UnknownNameError, WeightsError
 from bench.models.base import inputs_of
 from bench.models.factory import create_model, find_model, list_models
-from bench.models.weights.report import require_trained
+from bench.models.weights.load_report import require_trained
 
 GMACS_AT_16 = {  # FACTS of torchvision's documentation, its `_ops`: all at 16 frames
     "mc3_18": 43.343,

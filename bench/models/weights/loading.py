@@ -11,7 +11,7 @@ from bench.errors import WeightsError
 from bench.models.heads import head_name_of, is_in
 from bench.models.weights.checkpoint import Checkpoint, Shapes, read_checkpoint
 from bench.models.weights.identification import describe, fits_of
-from bench.models.weights.report import LoadReport, in_words
+from bench.models.weights.load_report import LoadReport, in_words
 from bench.models.weights.translations import names_for, rows_of
 
 SHOWN = 3
