@@ -35,7 +35,8 @@ class Evaluation:
     `scores` `(videos, classes)` are means over a video's views; `labels` `(videos,)`, or `(videos, classes)` booleans
     for several labels a video; `positions` `(videos,)` the places in the video set, ascending. `clip_ranks` `(videos,
     views)` is how many classes stand before the label in each single view. `unread` videos have no score; they count
-    as wrong, with `unread_labels`, unless `excludes_unread`. `averaging` says what of each view the means are of.
+    as wrong, with `unread_labels`, unless `excludes_unread`. `averaging` says what of each view the means are of,
+    and `rounding` to what the GPU rounded float32.
     """
 
     positions: NDArray[np.int64]
@@ -46,6 +47,7 @@ class Evaluation:
     unread_labels: Labels
     excludes_unread: bool = False
     averaging: Averaging = "softmax"
+    rounding: str | None = None
     seconds: float = 0.0
 
     @cached_property
@@ -181,6 +183,7 @@ def evaluate(
         unread_labels=_labels_of(videos, [video.position for video in failed]),
         excludes_unread=excludes_unread,
         averaging=averaging,
+        rounding=rounding_of(device),
         seconds=watch.seconds,
     )
 
@@ -206,6 +209,20 @@ def autocast(device: str | torch.device, amp: Amp) -> torch.autocast:
     """Mixed precision on `device`, off unless asked for."""
     dtype = torch.float16 if amp == "fp16" else torch.bfloat16
     return torch.autocast(torch.device(device).type, dtype=dtype, enabled=amp != "off")
+
+
+def rounding_of(device: str | torch.device) -> str | None:
+    """What float32 is rounded to by layers on `device` outside of mixed precision: None where it stays as it is.
+
+    torch lets convolutions take TF32, of 10 bits in the place of 23, wherever the GPU has it (compute capability 8).
+    """
+    device = torch.device(device)
+    if device.type != "cuda" or torch.cuda.get_device_capability(device)[0] < 8:
+        return None
+    rounded = {"convolutions": torch.backends.cudnn.allow_tf32, "products": torch.backends.cuda.matmul.allow_tf32}
+    return (
+        f"TF32 in {' and '.join(where for where, is_so in rounded.items() if is_so)}" if any(rounded.values()) else None
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

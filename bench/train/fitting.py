@@ -18,7 +18,7 @@ from bench.schema import Clip, Json, digest
 from bench.train.checkpointing import read_state, read_weights, remove_states, write_state, write_weights
 from bench.train.curves import Row, write_curves
 from bench.train.energy import Energy, Meter
-from bench.train.evaluating import Evaluation, averaging_of, evaluate, normalisation_of
+from bench.train.evaluating import Evaluation, averaging_of, evaluate, normalisation_of, rounding_of
 from bench.train.progress import Report, Watch, silent
 from bench.train.ranks import Ranks, current_ranks
 from bench.train.recipe import Plateau, Recipe
@@ -42,7 +42,7 @@ class Fitted:
 
     `was_done` says that the folder held the finished training already; `resumed_at` the step that it went on from.
     `processes` shared it, and `batch_norm` says over what each normalisation of a batch was taken. `validated_on` is
-    the split that its curves and `best` speak of.
+    the split that its curves and `best` speak of; `rounding` is what float32 was rounded to, see `rounding_of`.
     """
 
     last: Path
@@ -54,6 +54,7 @@ class Fitted:
     processes: int = 1
     batch_norm: str | None = None
     validated_on: str | None = None
+    rounding: str | None = None
     was_done: bool = False
     resumed_at: int | None = None
     warnings: tuple[str, ...] = ()
@@ -151,6 +152,7 @@ def _finished(folder: Path, name: str) -> Fitted | None:
         processes=content.get("processes", 1),
         batch_norm=content.get("batch_norm"),
         validated_on=content.get("validated_on"),
+        rounding=content.get("rounding"),
         was_done=True,
     )
 
@@ -367,7 +369,7 @@ class _Run:
     def _write_weights(self, name: str, *, epoch: int, seconds: float) -> Path:
         path = self.folder / name
         if self.ranks.is_first:
-            notes = {**self.notes, "validated_on": self.validated_on}
+            notes = {**self.notes, "validated_on": self.validated_on, "rounding": rounding_of(self.training.device)}
             notes |= {"epoch": epoch, "steps": self.training.step_count, "seconds": seconds}
             write_weights(path, self.training.evaluated.state_dict(), about=notes)
         return path
@@ -402,6 +404,7 @@ class _Run:
             processes=self.ranks.world,
             batch_norm=training.batch_norm,
             validated_on=self.validated_on,
+            rounding=rounding_of(self.training.device),
             resumed_at=self.resumed_at,
             warnings=tuple(self.warnings),
         )

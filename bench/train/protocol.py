@@ -76,6 +76,7 @@ def describe_training(recipe: Recipe, fitted: Fitted, *, seed: int, checkpoint: 
         "processes": fitted.processes,
         "batch_norm": fitted.batch_norm,
         "validated_on": fitted.validated_on,
+        "rounding": fitted.rounding,
     }
 
 
@@ -107,6 +108,7 @@ def describe_evaluation(
         "crop": "none: whole frames" if views[1] == "full" else [clip.height, clip.width],
         "views": f"{views[0]}x{views[1]}",
         "averaging": averaging,
+        **({"rounding": seen.rounding} if seen.rounding else {}),
         **_normalised(model),
         "videos": len(seen.labels),
         "videos_hash": videos.hash,

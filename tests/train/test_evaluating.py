@@ -1,4 +1,5 @@
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from bench.data.loading import view_batches
 from bench.errors import InputError, TrainingError
 from bench.models.base import inputs_of
 from bench.schema import views_per_video
-from bench.train.evaluating import Evaluation, evaluate, evaluating
+from bench.train.evaluating import Evaluation, evaluate, evaluating, rounding_of
 
 
 class Counting(nn.Module):
@@ -166,3 +167,21 @@ def test_views_cost_a_forward_each_and_one_decode_together(tiny_net, val_videos,
     evaluate(model, val_videos, clip=clip, views=views)
     assert model.clips == views_per_video(views) * len(val_videos)
     assert sorted(decoded) == sorted(video.path for video in val_videos.videos)
+
+
+@pytest.mark.parametrize(
+    ("capability", "convolutions", "products", "told"),
+    [
+        (7, True, True, None),
+        (8, True, False, "TF32 in convolutions"),
+        (9, True, True, "TF32 in convolutions and products"),
+        (9, False, False, None),
+    ],
+)
+def test_rounding_to_tf32_is_told(capability, convolutions, products, told, monkeypatch):
+    cuda = SimpleNamespace(matmul=SimpleNamespace(allow_tf32=products))
+    backends = SimpleNamespace(cudnn=SimpleNamespace(allow_tf32=convolutions), cuda=cuda)
+    monkeypatch.setattr("torch.cuda.get_device_capability", lambda device: (capability, 0))
+    monkeypatch.setattr("bench.train.evaluating.torch.backends", backends)
+    assert rounding_of("cuda") == told
+    assert rounding_of("cpu") is None
