@@ -88,6 +88,7 @@ def accuracy(
             country=country,
         )
         test = job.videos("evaluated")
+        _require_classes(case.point.args.get("num_classes"), test, exactly=test.is_multi_label)
         job.pretrain(test)
         model = case.build_model(num_classes=len(test.classes))
         if views_of(case)[1] == "full":
@@ -183,12 +184,7 @@ class _Job:
         if wanted is None:
             return
         videos, val = (self._opened(wanted.dataset, role, split=None, root=None, options={}) for role in ROLES)
-        given = self.case.point.args.get("num_classes", len(videos.classes))
-        if given != len(videos.classes):
-            raise InputError(
-                f"num_classes is {given}, but {wanted.dataset} has {len(videos.classes)} classes; leave it out, "
-                "so that each training has the classes of its data set"
-            )
+        _require_classes(self.case.point.args.get("num_classes"), videos, exactly=True)
         self._guard(videos, test)
         recipe = read_recipe(self.case.recipe_path(wanted.recipe))
         model = self.case.build_model(num_classes=len(videos.classes))
@@ -396,6 +392,16 @@ class _Job:
 
     def _report(self, progress: "Progress") -> None:
         self.case.progress(str(progress), progress.fraction)
+
+
+def _require_classes(num_classes: Json, videos: "VideoSet", *, exactly: bool) -> None:
+    """InputError where the case names fewer classes than `videos` has, or not `exactly` as many."""
+    needed = len(videos.classes)
+    if isinstance(num_classes, int) and (num_classes < needed or (exactly and num_classes != needed)):
+        raise InputError(
+            f"num_classes is {num_classes}, but {videos.name} has {needed} classes; leave it out, "
+            "so that each training has the classes of its data set"
+        )
 
 
 def views_of(case: LoadedCase) -> Views:

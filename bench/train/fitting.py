@@ -279,13 +279,12 @@ class _Run:
 
     def _end_epoch(self, epoch: int, *, clips_per_s: float) -> None:
         training = self.training
-        lr = training.optimizer.param_groups[-1]["lr"]
         counts = self._checked(training.tally.read(self.ranks))
         training.tally.reset()
         training.agree()
         seen = self._validate(epoch)
         training.note_epoch(validation_loss=None if seen is None else seen.loss)
-        row: Row = {"epoch": epoch + 1, "step": training.step_count, "lr": lr, "loss": counts.loss}
+        row: Row = {"epoch": epoch + 1, "step": training.step_count, "lr": training.lr, "loss": counts.loss}
         row |= {
             "top1": 100 * counts.top1,
             "clips_per_s": clips_per_s,
@@ -336,9 +335,8 @@ class _Run:
     def _checked(self, counts: Counts) -> Counts:
         if not math.isfinite(counts.loss):
             epoch, step = divmod(self.training.step_count, self.loading.steps_per_epoch)
-            lr = self.training.optimizer.param_groups[-1]["lr"]
             raise TrainingError(
-                f"the loss became {counts.loss} in epoch {epoch + 1}, by step {step} (lr {lr:.3g}, amp "
+                f"the loss became {counts.loss} in epoch {epoch + 1}, by step {step} (lr {self.training.lr:.3g}, amp "
                 f"{self.recipe.amp}); lower lr, warm up longer, set clip_grad, or train without amp"
             )
         return counts

@@ -255,6 +255,11 @@ def test_whole_frames_are_in_the_protocol(loaded, root):
     assert case.details["protocol"]["crop"] == "none: whole frames"
 
 
+def test_fewer_classes_than_the_set_has_are_refused(loaded, root):
+    with pytest.raises(InputError, match="num_classes is 1, but motions has 2 classes"):
+        accuracy(loaded(args={"width": 0.0625, "num_classes": 1}), root=root)
+
+
 def test_more_ranks_than_were_started_are_refused(loaded, root):
     with pytest.raises(InputError, match="the suite wants 2 ranks, and 1 were started"):
         accuracy(loaded(), root=root, ranks=2)

@@ -133,6 +133,12 @@ def test_curves_have_a_row_an_epoch(tmp_path, run, recipe_of):
     assert all(math.isfinite(row["loss"]) and 0 <= row["top1"] <= 100 for row in rows)
 
 
+def test_curves_tell_the_rate_of_the_recipe_and_not_of_the_head(tmp_path, run, recipe_of):
+    recipe = recipe_of(head_lr_scale=10, schedule={"name": "multistep", "milestones": [2], "factor": 0.1})
+    _, fitted = run(recipe, tmp_path)
+    assert [row["lr"] for row in read_curves(fitted.curves)] == pytest.approx([0.05, 0.05, 0.005])
+
+
 def test_without_validation_there_is_no_best(tmp_path, run, recipe_of):
     _, fitted = run(recipe_of(), tmp_path, val=None)
     assert fitted.best is None
