@@ -222,6 +222,7 @@ class Tally:
         return {"sums": self._sums.tolist()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from `state_dict()`. Each of several ranks takes the counts of the first, in the place of its own."""
         self._sums.copy_(torch.tensor(state["sums"], dtype=torch.float64))
 
 
