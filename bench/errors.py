@@ -22,6 +22,17 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+# What allocators, cuBLAS, cuDNN and ONNX Runtime say. cuDNN finds no engine where no algorithm's workspace fits.
+WANT_OF_MEMORY = (
+    "out of memory",
+    "outofmemory",
+    "can't allocate memory",
+    "cannot allocate memory",
+    "failed to allocate memory",
+    "alloc_failed",
+    "unable to find an engine",
+)
+
 
 class BenchError(Exception):
     """One line for the user: what was wrong, what was found, what is allowed, what to do next."""
@@ -48,11 +59,15 @@ class NameClashError(InputError):
 
 @dataclass(frozen=True, kw_only=True)
 class Problem:
-    """One thing wrong in a file; `line` and `column` count from 1."""
+    """One thing wrong in a file; `line` and `column` count from 1.
+
+    `file` is named where it may be another one than that which was read, such as a suite that it extends.
+    """
 
     line: int
     column: int
     message: str
+    file: str = ""
 
 
 class SuiteError(InputError):
@@ -60,8 +75,8 @@ class SuiteError(InputError):
 
     def __init__(self, path: str, problems: Iterable[Problem]) -> None:
         self.path = path
-        self.problems = sorted(problems, key=lambda p: (p.line, p.column))
-        super().__init__("\n".join(f"{path}:{p.line}:{p.column}: {p.message}" for p in self.problems))
+        self.problems = sorted(problems, key=lambda p: (p.file not in ("", path), p.file, p.line, p.column))
+        super().__init__("\n".join(f"{p.file or path}:{p.line}:{p.column}: {p.message}" for p in self.problems))
 
 
 class ClipError(InputError):
@@ -130,3 +145,16 @@ def suggest(name: str, known: Iterable[str]) -> str:
     if len(known) <= 12:
         return f"allowed: {', '.join(known) or 'none'}"
     return f"{len(known)} are known, among them: {', '.join(known[:8])}, …"
+
+
+def is_want_of_memory(error: BaseException) -> bool:
+    """Whether memory ran out: torch has a class for that on a GPU alone, libraries below it say it in words."""
+    if isinstance(error, MemoryError) or "OutOfMemory" in type(error).__name__:
+        return True
+    is_of_device = isinstance(error, RuntimeError) or type(error).__module__.startswith("onnxruntime")
+    return is_of_device and says_want_of_memory(str(error))
+
+
+def says_want_of_memory(text: str) -> bool:
+    """Whether what a device or an allocator said is that memory ran out."""
+    return any(words in text.lower() for words in WANT_OF_MEMORY)

@@ -10,7 +10,6 @@ from typing import Literal
 
 from bench.comparison.baselines import fingerprint_of
 from bench.comparison.judging import metric_values
-from bench.comparison.likeness import is_of_machine
 from bench.comparison.steps import Step, find_changes, find_steps
 from bench.errors import InputError, UnknownNameError
 from bench.schema import Better, Case, Metric, Record
@@ -71,7 +70,7 @@ def history_of(records: Iterable[Record], metric: str, case: str, *, repository:
     of_case = _of_case([record for record in records if record.is_good], case)
     key = _key(of_case, metric)
     known = [(record, found) for record in of_case if (found := record.metric(key)) and metric_values([found])]
-    machines = {fingerprint_of(record) for record, found in known if is_of_machine(found)}
+    machines = {fingerprint_of(record) for record, found in known if found.is_of_machine}
     if len(machines) > 1:
         raise InputError(
             f"{case}: its records are of {len(machines)} kinds of machine; name the files of one with --from"

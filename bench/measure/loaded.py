@@ -19,7 +19,8 @@ class LoadedCase:
 
     `weights` is the file that the network begins with; where the case wants weights that are trained first, whoever
     trains them sets it. `session` is the same for all cases of one run of a suite, empty where there is none.
-    `floor` is what timings hold, in case that another process is timed in turns with this one.
+    `floor` is what timings hold, in case that another process is timed in turns with this one. `logits` are what passes
+    that were timed gave, `(B, classes)` by batch.
     """
 
     def __init__(
@@ -42,6 +43,7 @@ class LoadedCase:
         self.uncounted_operators: dict[str, int] = {}
         self.warnings: list[Warned] = []
         self.kept: dict[str, str] = {}
+        self.logits: dict[int, Tensor] = {}
         self._on_progress = on_progress
 
     @property

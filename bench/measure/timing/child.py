@@ -10,8 +10,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from bench.errors import InputError
+from bench.errors import InputError, says_want_of_memory
 from bench.measure.loaded import LoadedCase
+from bench.measure.timing.variants import release
 from bench.schema import Case
 
 
@@ -41,10 +42,12 @@ def ask_child(
     what: str,
     environment: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
-    """What `python -m module` writes into the file that `request["answer"]` names for it.
+    """What `python -m module` writes into the file that `request["answer"]` names for it. The device is left to it.
 
     InputError where it does not end in time or dies, with the last thing that it said; `what` names it there.
+    MemoryError where that was for want of memory.
     """
+    release()
     path = os.pathsep.join(entry or os.getcwd() for entry in sys.path)
     with TemporaryDirectory(prefix="vbench-answer-") as folder:
         answer = Path(folder) / "answer.json"
@@ -61,7 +64,8 @@ def ask_child(
         except subprocess.TimeoutExpired:
             raise InputError(f"the {what} did not end within {timeout_s:g} s; raise its timeout_s") from None
         if not answer.is_file():
-            raise InputError(f"the {what} ended with code {child.returncode}: {_last_line(child.stderr)}")
+            said = f"the {what} ended with code {child.returncode}: {_last_line(child.stderr)}"
+            raise MemoryError(said) if says_want_of_memory(said) else InputError(said)
         found: dict[str, Any] = json.loads(answer.read_text(encoding="utf-8"))
         return found
 
