@@ -155,11 +155,18 @@ class Registry(Generic[E]):
     def _all(self) -> dict[str, E]:
         if not self._is_discovered:
             self._is_discovered = True
-            package = importlib.import_module(self.folder)
-            for module in sorted(pkgutil.iter_modules(package.__path__), key=lambda m: m.name):
-                if not module.ispkg:
-                    importlib.import_module(f"{self.folder}.{module.name}")
+            try:
+                self._discover()
+            except BaseException:  # whoever asks again is told again, not that what comes later is unknown
+                self._is_discovered = False
+                raise
         return self._entries
+
+    def _discover(self) -> None:
+        package = importlib.import_module(self.folder)
+        for module in sorted(pkgutil.iter_modules(package.__path__), key=lambda m: m.name):
+            if not module.ispkg:
+                importlib.import_module(f"{self.folder}.{module.name}")
 
 
 def _origin(entry: Named) -> str:

@@ -34,6 +34,19 @@ def test_one_name_means_one_thing() -> None:
         registry.add(replace(entry(), function=other))
 
 
+def test_a_module_that_cannot_be_read_is_told_every_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Otherwise all that comes after it in the alphabet would be called unknown."""
+    folder = tmp_path / "broken_zoo"
+    folder.mkdir()
+    (folder / "__init__.py").touch()
+    (folder / "b.py").write_text("raise RuntimeError('two of one name')")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    registry: Registry[ModelEntry] = Registry("model", "broken_zoo")
+    for _ in range(2):
+        with pytest.raises(RuntimeError, match="two of one name"):
+            registry.names()
+
+
 def test_an_unknown_name_comes_with_its_nearest_spelling() -> None:
     registry = empty()
     registry.add(entry("slowfast_r50"))
