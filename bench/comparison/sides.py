@@ -133,7 +133,8 @@ def _on_disk(source: str | Path) -> Iterator[str | Path]:
 
 def _check_out(ref: str, path: str, *, into: Path) -> None:
     commit = _git("rev-parse", "--verify", "--quiet", "--end-of-options", f"{ref}^{{commit}}").decode().strip()
-    listed = os.fsdecode(_git("ls-tree", "-r", "-z", "--name-only", "--full-name", commit, "--", path or "."))
+    wanted = [path or ".", *_beside(PurePosixPath(path))]
+    listed = os.fsdecode(_git("ls-tree", "-r", "-z", "--name-only", "--full-name", commit, "--", *wanted))
     names = [name for name in listed.split("\0") if PurePosixPath(name).name in KEPT_IN_GIT]
     if not any(PurePosixPath(name).name == RECORDS for name in names):
         raise InputError(
@@ -143,6 +144,11 @@ def _check_out(ref: str, path: str, *, into: Path) -> None:
         target = into / name
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_bytes(_git("show", f"{commit}:{name}"))
+
+
+def _beside(path: PurePosixPath) -> list[str]:
+    """What is read with a file of records: its suite's facts, gate included, and the artifacts of its runs."""
+    return [str(path.parent / name) for name in (SUITE_FACTS, "artifacts")] if path.name == RECORDS else []
 
 
 def _git(*arguments: str) -> bytes:

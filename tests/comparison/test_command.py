@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from bench.cli import _exit_code
+from bench.comparison.sides import open_side
 from bench.schema import Record
 from bench.store import RecordStore
 
@@ -176,22 +177,47 @@ def test_a_reader_that_leaves_early_changes_no_exit_code(
     assert (tmp_path / "x.md").is_file()
 
 
+def commit_all(folder: Path) -> None:
+    """All of `folder` as a commit of the branch main."""
+    git = ["git", "-c", "user.name=t", "-c", "user.email=t@t"]
+    for step in (["init", "-q", "-b", "main"], ["add", "."], ["commit", "-q", "-m", "results"]):
+        subprocess.run([*git, *step], cwd=folder, check=True)
+
+
 def test_records_kept_in_git_are_compared(
     stored: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def git(*arguments: str) -> None:
-        subprocess.run(["git", "-c", "user.name=t", "-c", "user.email=t@t", *arguments], cwd=tmp_path, check=True)
-
     head = stored("results", 1.0)
-    git("init", "-q", "-b", "main")
-    git("add", ".")
-    git("commit", "-q", "-m", "results")
+    commit_all(tmp_path)
     stored("other", 1.1)
     monkeypatch.chdir(tmp_path)
     assert _exit_code(["compare", "git:main:results", head]) == 0
     assert _exit_code(["compare", "git:main", str(tmp_path / "other")]) == 1
     for wrong in ("git:nowhere", "git:main:other", "git:--help"):
         assert _exit_code(["compare", wrong, head]) == 2
+
+
+@pytest.mark.parametrize("name", ["results", "results/s", "results/s/records.jsonl"])
+def test_a_gate_kept_in_git_decides_by_whatever_name_its_records_are_given(
+    stored: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """2 % more are within what is allowed unasked, and beyond what this suite allows."""
+    gate: dict[str, object] = {"latency.p50_ms": {"max_rise": "1%"}}
+    base = stored("base", 1.0)
+    stored("results", 1.02, gate)
+    predictions = tmp_path / "results/s/artifacts/c/predictions.parquet"
+    predictions.parent.mkdir(parents=True)
+    predictions.write_bytes(b"answers")
+    commit_all(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    assert _exit_code(["compare", base, f"git:main:{name}"]) == 1
+    with open_side(f"git:main:{name}") as side:
+        [case] = side.cases.values()
+        folder = case.runs[0].folder
+        assert folder is not None
+        assert (folder / "artifacts/c/predictions.parquet").read_bytes() == b"answers"
+    monkeypatch.chdir(tmp_path / "results/s")
+    assert _exit_code(["compare", base, "git:main:records.jsonl"]) == 1
 
 
 def test_comparing_imports_neither_torch_nor_pandas(stored: Callable[..., str]) -> None:
