@@ -22,11 +22,9 @@ def show_history(history: History) -> None:
     ]
     say(f"{history.metric} of {history.case.title}")
     table(("measured", "commit", "value", "runs", ""), rows, right=("value", "runs"))
-    if history.unknown:
-        say(f"{count(history.unknown, 'run')} left out: no commit is known of them")
-    if history.uncommitted:
-        why = "measured with edits that their commit does not hold, or where git could not tell"
-        say(f"{count(history.uncommitted, 'run')} left out: {why}")
+    for runs, why in _left_out(history):
+        if runs:
+            say(f"{count(runs, 'run')} left out: {why}")
     if history.order == "measured" and len(history.moments) > 1:
         say("in the order of measuring: git here does not know all of these commits, nor are all their dates recorded")
     for turn in history.turns:
@@ -34,6 +32,15 @@ def show_history(history: History) -> None:
     if not history.turns:
         few = f"; fewer than {FEWEST} commits cannot show one" if len(history.moments) < FEWEST else ""
         say(f"no step in {count(len(history.moments), 'commit')}{few}")
+
+
+def _left_out(history: History) -> list[tuple[int, str]]:
+    return [
+        (history.unknown, "no commit is known of them"),
+        (history.uncommitted, "measured with edits that their commit does not hold, or where git could not tell"),
+        (history.throttled, "throttled, so slow for another reason than their code"),
+        (history.unlike, f"not measured as the newest was: {', '.join(history.differing)}"),
+    ]
 
 
 def _mark(turn: Turn | None) -> str:
