@@ -321,9 +321,7 @@ def _write(path: Path, runs: Sequence[Run]) -> None:
         name = None if found is None else keep_answers(found, answers, prefix=run.record.case_id)
         kept.append(_slim(run.record, {} if name is None else {"predictions": f"{answers.name}/{name}"}))
     if kept:
-        part = path.with_name(f"{path.name}.part")
-        part.write_text("".join(_lines(kept)), encoding="utf-8")
-        part.replace(path)
+        _replace(path, b"".join(_lines(kept)))
     else:
         path.unlink(missing_ok=True)
     named = {Path(record.artifacts.get("predictions", "")).name for record in kept}
@@ -353,12 +351,25 @@ def _one_at_a_time(folder: Path) -> Iterator[None]:
 
 
 def _append(path: Path, runs: Sequence[Run]) -> None:
-    """Add what is not there yet, so that saving twice does not count a commit twice."""
-    there = set(path.read_text(encoding="utf-8").splitlines(keepends=True)) if path.is_file() else set()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a", encoding="utf-8") as file:
-        file.writelines(line for line in _lines(_slim(run.record, {}) for run in runs) if line not in there)
+    """Add what is not there yet, so that saving twice does not count a commit twice. A last line that is torn goes."""
+    before = path.read_bytes() if path.is_file() else b""
+    whole = before[: before.rfind(b"\n") + 1]
+    there = set(whole.splitlines(keepends=True))
+    new = [line for line in _lines(_slim(run.record, {}) for run in runs) if line not in there]
+    if new or whole != before:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _replace(path, whole + b"".join(new))
 
 
-def _lines(records: Iterable[Record]) -> Iterator[str]:
-    return (f"{record.model_dump_json()}\n" for record in records)
+def _replace(path: Path, content: bytes) -> None:
+    """`content` at `path`, all of it or what was there before, whatever ends this in between."""
+    part = path.with_name(f"{path.name}.part")
+    with part.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    part.replace(path)
+
+
+def _lines(records: Iterable[Record]) -> Iterator[bytes]:
+    return (f"{record.model_dump_json()}\n".encode() for record in records)
