@@ -25,7 +25,7 @@ from bench.comparison.sides import Run, Side, open_side
 from bench.comparison.wording import count
 from bench.errors import InputError, UnknownNameError
 from bench.schema import Environment, Metric, Record, digest
-from bench.store import Source, read_records
+from bench.store import Source, read_records, store_errors
 
 PREFIX = "baseline:"
 BASELINES, HISTORY = Path(".vbench/baselines"), Path(".vbench/history")
@@ -208,7 +208,8 @@ def _put_all(
     """Write the baselines of these places, and with `is_whole` of those that could have had runs and got none."""
     places = {**groups, **({place: [] for place in _places_without(groups)} if is_whole else {})}
     for place, runs in places.items():
-        _put(runs, place, branch=branch, root=root, failed=failed, is_whole=is_whole, on_note=on_note)
+        with store_errors(_file(root / BASELINES, branch, place), "written"):
+            _put(runs, place, branch=branch, root=root, failed=failed, is_whole=is_whole, on_note=on_note)
     return [_read(_file(root / BASELINES, branch, place)) for place in groups]
 
 

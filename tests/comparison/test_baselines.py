@@ -251,6 +251,14 @@ def test_saving_the_same_twice_changes_no_file(here: Path, stored: Callable[...,
     assert len(before) == 2
 
 
+def test_a_folder_that_cannot_be_written_is_wrong_input(
+    here: Path, stored: Callable[..., str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    (here / ".vbench").write_text("a file")
+    assert _exit_code(["baseline", "save", stored(), "--branch", "main"]) == 2
+    assert "cannot be written: Not a directory" in capsys.readouterr().err
+
+
 KILLED = """
 import os, sys
 from bench.comparison import baselines
