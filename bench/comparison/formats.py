@@ -26,8 +26,12 @@ LONGEST_TEXT = 400
 
 
 def shown_rows(comparison: Comparison) -> list[Row]:
-    """Rows for people, the urgent ones first: all that decide, and of the others those that changed."""
-    rows = [row for row in comparison.rows if row.is_deciding or row.verdict in ("slower", "faster")]
+    """Rows for people, the urgent ones first: all that decide, and of the others those that changed.
+
+    Where nothing was compared, all: they say why.
+    """
+    changed = ("slower", "faster")
+    rows = [row for row in comparison.rows if comparison.is_empty or row.is_deciding or row.verdict in changed]
     return sorted(rows, key=lambda row: (not row.is_deciding, URGENCY.index(row.verdict)))
 
 
@@ -41,13 +45,16 @@ def cells(row: Row) -> tuple[str, str, str, str, str, str, str]:
 
 
 def headline(comparison: Comparison) -> str:
-    """One line: how many verdicts of each kind, and what keeps the comparison from being whole."""
-    verdicts = ", ".join(f"{n} {verdict}" for verdict in URGENCY if (n := comparison.count(verdict)))
+    """One line: how many verdicts of each kind decide, and what keeps the comparison from being whole."""
+    deciding = Counter(row.verdict for row in comparison.rows if row.is_deciding and not row.is_missing)
+    verdicts = ", ".join(f"{deciding[verdict]} {verdict}" for verdict in URGENCY if deciding[verdict])
     gaps = {
+        "lost": sum(row.is_deciding and row.is_missing for row in comparison.rows),
         "missing": len(comparison.missing),
         "added": len(comparison.added),
         "failed": len(comparison.failed),
         "unmeasured": len(comparison.unmeasured),
+        "only informing": sum(not row.is_deciding for row in comparison.rows),
     }
     rest = ", ".join(f"{n} {name}" for name, n in gaps.items() if n)
     told = verdicts or "nothing was compared"
@@ -118,7 +125,9 @@ def as_annotations(comparison: Comparison) -> str:
     lines += [_command("error", f"failed: {each.case}", each.why) for each in comparison.failed if each.side == "head"]
     levels = {"slower": "error", "inconclusive": "warning", "faster": "notice"}
     for row in shown_rows(comparison):
-        if row.is_deciding and row.verdict in levels:
+        if row.is_deciding and row.is_missing:
+            lines.append(_command("error", f"lost: {row.metric}", f"{row.case}: {row.reason}"))
+        elif row.is_deciding and row.verdict in levels:
             lines.append(_command(levels[row.verdict], f"{row.verdict}: {row.metric}", f"{row.case}: {row.reason}"))
     if comparison.is_empty:
         lines.append(_command("error", "nothing was compared", headline(comparison)))
@@ -174,18 +183,21 @@ def as_bencher(comparison: Comparison) -> dict[str, dict[str, dict[str, float]]]
 
 
 def _tracked(comparison: Comparison) -> list[tuple[str, Row]]:
-    """Rows whose head is known and has a direction, each with a name of its case that no other one has.
+    """Rows whose head is known and has a direction, each with a name of its case that no other one of its metric has.
 
-    The suite is in it, whether there are others now or not: a name that changed would begin a new series.
+    A name that changed would begin a new series: so the suite is in it, whether there are others now or not, and the
+    case's id only where two cases of one title know the same metric.
     """
-    alike = Counter(
-        (suite, title) for suite, title, _ in {(row.suite, row.case, row.case_id) for row in comparison.rows}
-    )
+    alike = Counter(series for series, _ in {(_series(row), row.case_id) for row in comparison.rows})
     return [
-        (f"{row.suite}: {row.case}" + (f" ({row.case_id})" if alike[row.suite, row.case] > 1 else ""), row)
+        (f"{row.suite}: {row.case}" + (f" ({row.case_id})" if alike[_series(row)] > 1 else ""), row)
         for row in comparison.rows
         if row.better is not None and row.head is not None and math.isfinite(row.head)
     ]
+
+
+def _series(row: Row) -> tuple[str, str, str]:
+    return row.suite, row.case, row.metric
 
 
 def as_json(value: Any) -> str:
