@@ -13,7 +13,7 @@ import bench
 PACKAGE = Path(bench.__file__).parent
 STEPS = [
     {"errors"},
-    {"reference", "schema", "stats", "registry", "nvml", "yaml_tree", "threshold", "complaints"},
+    {"reference", "schema", "stats", "registry", "nvml", "yaml_tree", "threshold", "complaints", "importing"},
     {"models", "data"},
     {"train"},
     {"suite", "store", "measure"},
