@@ -11,6 +11,7 @@ machine, stand in `any.jsonl`. A line is one run, without its raw samples and wh
 import fcntl
 import glob
 import os
+import re
 import subprocess
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -33,6 +34,7 @@ ANY = "any"
 KEPT_STATE = ("commit", "committed_at", "is_dirty", "cpu_governor", "container")
 KEPT_DETAILS = ("protocol", "measure_versions", "parity")
 ANSWERS = ".answers"
+SUITE_NAME = re.compile("[a-z0-9][a-z0-9_-]*")
 Place = tuple[str, str]
 OnNote = Callable[[str], None]
 
@@ -147,13 +149,13 @@ def _of_suite(
     yield from (each for each in of_suite if each.fingerprint == ANY)
 
 
-def current_branch() -> str:
-    """The branch that is checked out here; InputError where there is none, as in most CI systems."""
-    command = ["git", "symbolic-ref", "--quiet", "--short", "HEAD"]
+def current_branch(folder: Path = Path()) -> str:
+    """The branch that is checked out in `folder`; InputError where there is none, as in most CI systems."""
+    command = ["git", "-C", str(folder), "symbolic-ref", "--quiet", "--short", "HEAD"]
     try:
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
-        raise InputError("no branch is checked out here; name one with --branch") from None
+        raise InputError(f"no branch is checked out in {folder.absolute()}; name one with --branch") from None
 
 
 def history_files(branch: str, *, root: Path = Path()) -> list[Path]:
@@ -257,7 +259,11 @@ def _files(root: Path, branch: str | None = None) -> list[Path]:
 
 
 def _file(folder: Path, branch: str, place: Place) -> Path:
-    """A branch's slashes are written so that its name stays one folder."""
+    """A branch's slashes are written so that its name stays one folder. InputError for names that are no folder's."""
+    if branch.strip() in ("", ".", ".."):
+        raise InputError(f"a baseline cannot be kept under the branch {branch!r}; name one, such as main")
+    if not SUITE_NAME.fullmatch(place[0]):
+        raise InputError(f"a baseline cannot be kept of the suite {place[0]!r}; allowed: a-z, 0-9, _ and -")
     return folder / quote(branch, safe="") / place[0] / f"{place[1]}.jsonl"
 
 
@@ -319,7 +325,7 @@ def _write(path: Path, runs: Sequence[Run]) -> None:
     kept = []
     for run in runs:
         found = read_answers(run)
-        name = None if found is None else keep_answers(found, answers, prefix=run.record.case_id)
+        name = None if found is None else keep_answers(found, answers, prefix=run.record.case.id)
         kept.append(_slim(run.record, {} if name is None else {"predictions": f"{answers.name}/{name}"}))
     if kept:
         _replace(path, b"".join(_lines(kept)))

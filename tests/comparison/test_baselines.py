@@ -251,6 +251,34 @@ def test_saving_the_same_twice_changes_no_file(here: Path, stored: Callable[...,
     assert len(before) == 2
 
 
+@pytest.mark.parametrize("suite", ["../../../../outside", "", ".", "/outside", "A"])
+def test_no_suite_of_a_record_leads_out_of_the_folder(here: Path, stored: Callable[..., str], suite: str) -> None:
+    with pytest.raises(InputError, match="cannot be kept of the suite"):
+        save(stored(suite=suite), branch="main")
+    assert not list(here.rglob("*"))
+
+
+@pytest.mark.parametrize("branch", ["", " ", ".", ".."])
+def test_a_branch_needs_a_name(here: Path, stored: Callable[..., str], branch: str) -> None:
+    save(stored(), branch="main")
+    before = sorted(here.rglob("*"))
+    assert _exit_code(["baseline", "promote", "main", branch]) == 2
+    with pytest.raises(InputError, match="cannot be kept under the branch"):
+        save(stored(), branch=branch)
+    assert sorted(here.rglob("*")) == before
+
+
+def test_the_branch_is_that_of_the_folder_with_the_baselines(
+    here: Path, stored: Callable[..., str], tmp_path: Path
+) -> None:
+    for name in ("here", "other"):
+        (tmp_path / name).mkdir(exist_ok=True)
+        subprocess.run(["git", "init", "-q", "-b", f"of-{name}"], cwd=tmp_path / name, check=True)
+    assert _exit_code(["baseline", "save", stored(), "--folder", "../other"]) == 0
+    assert [each.branch for each in listed(tmp_path / "other")] == ["of-other"]
+    assert _exit_code(["history", "latency.p50_ms", "c3d", "--folder", "../other"]) == 0
+
+
 def test_a_folder_that_cannot_be_written_is_wrong_input(
     here: Path, stored: Callable[..., str], capsys: pytest.CaptureFixture[str]
 ) -> None:
