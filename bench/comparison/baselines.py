@@ -23,7 +23,7 @@ from urllib.parse import quote, unquote
 from bench.comparison.answers import keep_answers, read_answers
 from bench.comparison.likeness import depends_on_machine, machine_facts
 from bench.comparison.sides import Run, Side, open_side
-from bench.comparison.wording import count
+from bench.comparison.wording import count, one_line
 from bench.errors import InputError, UnknownNameError
 from bench.schema import Environment, Metric, Record, digest
 from bench.store import Source, read_records, store_errors
@@ -192,7 +192,7 @@ def _by_place(runs: Iterable[Run]) -> Mapping[Place, list[Run]]:
 def _failed(side: Side) -> dict[str, str]:
     """By id, what became of cases that were tried and have no good run."""
     return {
-        case.id: f"{case.case.title} failed ({case.failures[-1].status})"
+        case.id: f"{one_line(case.case.title)} failed ({case.failures[-1].status})"
         for case in side.cases.values()
         if not case.runs and case.failures
     }
@@ -242,7 +242,7 @@ def _put(
         others = [run for run in before if run.record.case_id not in failed]
         _write(path, sorted([*runs, *tried, *([] if is_whole else others)], key=_order))
         _append(_file(root / HISTORY, branch, place), runs)
-    if titles := list(dict.fromkeys(run.record.case.title for run in others)):
+    if titles := list(dict.fromkeys(one_line(run.record.case.title) for run in others)):
         which = f"{count(len(titles), 'case')} of {place[0]} not among these results: {', '.join(titles)}"
         how_to_drop = "; --whole drops what a suite no longer has"
         on_note(f"dropped {which}" if is_whole else f"kept as before {which}{how_to_drop}")
@@ -286,7 +286,8 @@ def _read(path: Path) -> Baseline:
 
 def _machine(record: Record) -> str:
     hardware, software = record.environment.hardware, record.environment.software
-    return f"{hardware.get('gpu') or hardware.get('cpu') or 'unknown'}, torch {software.get('torch') or 'unknown'}"
+    processor = hardware.get("gpu") or hardware.get("cpu") or "unknown"
+    return one_line(f"{processor}, torch {software.get('torch') or 'unknown'}")
 
 
 def _slim(record: Record, artifacts: Mapping[str, str]) -> Record:

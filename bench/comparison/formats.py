@@ -11,7 +11,7 @@ from typing import Any
 from xml.etree import ElementTree
 
 from bench.comparison.outcome import FAULTS, VERDICTS, Comparison, Row, Uncompared, Verdict
-from bench.comparison.wording import count, figure, percent
+from bench.comparison.wording import count, figure, one_line, percent
 from bench.errors import InputError
 from bench.schema import Better
 
@@ -41,7 +41,7 @@ def cells(row: Row) -> tuple[str, str, str, str, str, str, str]:
     verdict = f"{row.verdict} ({', '.join(marks)})" if marks else row.verdict
     change = "–" if row.ratio is None else percent(row.ratio - 1)
     base, head = figure(row.base, row.unit), figure(row.head, row.unit)
-    return verdict, row.case, row.metric, base, head, change, row.reason
+    return verdict, one_line(row.case), one_line(row.metric), base, head, change, one_line(row.reason)
 
 
 def headline(comparison: Comparison) -> str:
@@ -71,7 +71,7 @@ def sections(comparison: Comparison) -> list[tuple[str, list[str]]]:
         ("Compared across unlike environments", [str(each) for each in comparison.unlike]),
         ("Notes", list(comparison.notes)),
     ]
-    return [(title, lines) for title, lines in found if lines]
+    return [(title, list(map(one_line, lines))) for title, lines in found if lines]
 
 
 def as_dict(comparison: Comparison, *, fail_on: Collection[str] = FAULTS) -> dict[str, Any]:
@@ -225,7 +225,7 @@ def _code(text: str) -> str:
 
 def _short(text: str) -> str:
     """One line, with its end left out where it is very long."""
-    line = " ".join(text.split())
+    line = one_line(text)
     return line if len(line) <= LONGEST_TEXT else f"{line[: LONGEST_TEXT - 1]}…"
 
 

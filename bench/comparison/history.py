@@ -12,6 +12,7 @@ from bench.comparison.baselines import fingerprint_of
 from bench.comparison.judging import metric_values
 from bench.comparison.likeness import is_of_machine, unlike_fields
 from bench.comparison.steps import Step, find_changes, find_steps
+from bench.comparison.wording import one_line
 from bench.errors import InputError, UnknownNameError
 from bench.schema import Better, Case, Metric, Record
 from bench.stats import median
@@ -162,9 +163,9 @@ def _of_case(records: Sequence[Record], wanted: str, metric: str) -> list[Record
     telling = [record for record in records if metric in _names_known(record)]
     fitting = _fitting(telling, wanted) or _fitting(records, wanted)
     if not fitting:
-        raise UnknownNameError("case", wanted, {record.case.title for record in records})
+        raise UnknownNameError("case", wanted, {one_line(record.case.title) for record in records})
     if len(fitting) > 1:
-        told = ", ".join(f"{title} ({i})" for i, title in list(fitting.items())[:8])
+        told = ", ".join(f"{one_line(title)} ({i})" for i, title in list(fitting.items())[:8])
         raise InputError(f"{wanted!r} fits {len(fitting)} cases; give one of these, or its id: {told}")
     return [record for record in records if record.case_id in fitting]
 

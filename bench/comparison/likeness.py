@@ -4,6 +4,7 @@ import json
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
+from bench.comparison.wording import one_line
 from bench.schema import Json, Metric, Record
 
 ACCELERATOR_FACTS = ("gpu", "gpu_driver", "gpu_mig", "gpu_power_limit_w", "architecture")
@@ -143,7 +144,9 @@ def _differing(base: Sequence[Facts], head: Sequence[Facts]) -> list[Unlike]:
 
 
 def _text(value: Json) -> str:
-    return "unknown" if value is None else value if isinstance(value, str) else json.dumps(value, sort_keys=True)
+    return (
+        "unknown" if value is None else one_line(value) if isinstance(value, str) else json.dumps(value, sort_keys=True)
+    )
 
 
 def _major(version: Json, parts: int) -> Json:

@@ -7,6 +7,11 @@ COUNTS = ((1e9, "G"), (1e6, "M"), (1e3, "k"))
 BYTES = ((2.0**30, "Gi"), (2.0**20, "Mi"), (2.0**10, "Ki"))
 
 
+def one_line(text: str) -> str:
+    """What a record says, without breaks: GitHub obeys a line of a log that begins with `::`, as one that is folded may."""
+    return " ".join(text.split()).replace("::", ":\u200b:")
+
+
 def percent(share: float, *, signed: bool = True) -> str:
     """`+3.1 %` of a share of 1: one decimal, two below 1 %."""
     value = 100 * share

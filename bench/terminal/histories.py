@@ -1,7 +1,7 @@
 """The history of a metric in a terminal: a line a commit, then the steps."""
 
 from bench.comparison.history import History, Turn
-from bench.comparison.wording import count, figure, p_value, percent
+from bench.comparison.wording import count, figure, one_line, p_value, percent
 from bench.terminal.console import say, table
 
 FEWEST = 10
@@ -13,14 +13,14 @@ def show_history(history: History) -> None:
     rows = [
         (
             moment.started_at[:16],
-            moment.commit[:10],
+            one_line(moment.commit[:10]),
             figure(moment.value, history.unit),
             moment.runs,
             _mark(firsts.get(moment.commit)),
         )
         for moment in history.moments
     ]
-    say(f"{history.metric} of {history.case.title}")
+    say(one_line(f"{history.metric} of {history.case.title}"))
     table(("measured", "commit", "value", "runs", ""), rows, right=("value", "runs"))
     for runs, why in _left_out(history):
         if runs:
@@ -52,7 +52,8 @@ def _sentence(turn: Turn, unit: str) -> str:
     levels = f"{figure(turn.step.before, unit)} before, {figure(turn.step.after, unit)} after"
     sure = f", {p_value(turn.step.p)}" if turn.step.p > 0 else ""
     return (
-        f"{name}: {turn.first.commit} ({_change(turn)}: {levels}{sure}); the last before it: {turn.last_before.commit}"
+        f"{name}: {one_line(turn.first.commit)} ({_change(turn)}: {levels}{sure}); "
+        f"the last before it: {one_line(turn.last_before.commit)}"
     )
 
 

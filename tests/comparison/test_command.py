@@ -229,3 +229,42 @@ def test_comparing_imports_neither_torch_nor_pandas(stored: Callable[..., str]) 
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("where", ["gpu", "title", "note"])
+@pytest.mark.parametrize("form", [[], ["--markdown"], ["--annotations"]])
+def test_what_a_record_says_begins_no_line_of_a_log(
+    tmp_path: Path,
+    runs: Callable[..., list[Record]],
+    capsys: pytest.CaptureFixture[str],
+    where: str,
+    form: list[str],
+) -> None:
+    """GitHub obeys a line that begins with `::`, though indented; who wrote the records is not who runs the gate."""
+    evil = "x\n  ::error title=all is well::approved\r\n::warning::y"
+    for name in ("base", "head"):
+        given = {"model": evil} if where == "title" else {}
+        for record in runs([None, *QUIET] if where == "note" else QUIET, **given):
+            hardware = {"gpu": f"{name}{evil}"} if where == "gpu" else {"gpu": "H100"}
+            metrics = tuple(metric.model_copy(update={"note": evil}) for metric in record.metrics)
+            if where == "note" and name == "head":
+                metrics = tuple(metric.model_copy(update={"value": None}) for metric in metrics)
+            environment = record.environment.model_copy(update={"hardware": hardware, "state": {"commit": evil}})
+            given_record = record.model_copy(update={"environment": environment, "metrics": metrics})
+            RecordStore(tmp_path / name).append(given_record)
+    base, head = str(tmp_path / "base"), str(tmp_path / "head")
+    for command in (
+        ["compare", base, head, *form],
+        ["compare", base, head, "--across", *form],
+        ["history", "latency.p50_ms", "nothing like it", "--from", base],
+        ["history", "latency.p50_ms", "*", "--from", base],
+        ["baseline", "save", base, "--branch", "main", "--folder", str(tmp_path)],
+        ["baseline", "save", head, "--branch", "main", "--folder", str(tmp_path)],
+        ["compare", f"baseline:main:{tmp_path}", head],
+        ["baseline", "list", "--folder", str(tmp_path)],
+    ):
+        _exit_code(command)
+    printed = capsys.readouterr()
+    lines = (printed.out + printed.err).splitlines()
+    assert any("approved" in line for line in lines)
+    assert not [line for line in lines if line.strip().startswith(("::error title=all is well", "::warning::y"))]
