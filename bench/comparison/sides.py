@@ -157,5 +157,6 @@ def _git(*arguments: str) -> bytes:
     except FileNotFoundError:
         raise InputError("git:REF needs git, which is not installed") from None
     except subprocess.CalledProcessError as error:
-        said = error.stderr.decode(errors="replace").strip() or "no such commit, branch or tag here"
+        unknown = "no such commit, branch or tag here; a shallow clone lacks most (actions/checkout: fetch-depth: 0)"
+        said = error.stderr.decode(errors="replace").strip() or unknown
         raise InputError(f"git {' '.join(arguments)}: {said}") from None

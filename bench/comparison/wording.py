@@ -8,7 +8,7 @@ BYTES = ((2.0**30, "Gi"), (2.0**20, "Mi"), (2.0**10, "Ki"))
 
 
 def one_line(text: str) -> str:
-    """What a record says, without breaks: GitHub obeys a line of a log that begins with `::`, as one that is folded may."""
+    """What a record says, without breaks and `::`: GitHub obeys a line of a log that begins so, as a folded one may."""
     return " ".join(text.split()).replace("::", ":\u200b:")
 
 
