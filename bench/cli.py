@@ -13,6 +13,7 @@ from bench.cli_data import data_app
 from bench.cli_gate import ab, baseline_app, compare, history
 from bench.cli_networks import evaluate, features, models, predict, profile, train, weights_app
 from bench.errors import BenchError
+from bench.importing import see_working_folder
 
 if TYPE_CHECKING:
     from bench.execution.running import Plan
@@ -123,8 +124,7 @@ def root(version: Annotated[bool, typer.Option("--version", help="Show the versi
 
 def main() -> None:
     """Entry point of the command `vbench`. The user's plug-ins and factories are found from the working folder."""
-    if "" not in sys.path:
-        sys.path.insert(0, "")
+    see_working_folder()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # names of files can hold what no text can

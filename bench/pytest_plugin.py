@@ -3,9 +3,14 @@
     def test_my_network_stays_fast(vbench):
         vbench.gate("throughput", "my_package.networks:small", "1x3x16x112x112", limit="3%")
 
-`pytest --vbench-update` keeps what it measures as the baseline. Without one a gate fails: it has compared nothing.
+`pytest --vbench-update` keeps what it measures as the baseline, one for each kind of machine where figures are of a
+machine. Without one a gate fails: it has compared nothing. Gates on timings need the machine for themselves, so that
+they fail beside other workers of pytest-xdist.
+
+    .vbench/baseline/<case>[-<options>]/<fingerprint>/records.jsonl
 """
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -68,20 +73,23 @@ class Gate:
         `model` is a name as `create_model` takes it, `input` a shape `BxCxTxHxW`, `limit` how much worse is allowed
         (3 % if not given, nothing for counts), `options` those of the measure. Returns None where it updates.
         """
+        from bench.comparison.baselines import fingerprint_of
         from bench.comparison.comparing import compare
-        from bench.store import RecordStore
+        from bench.store import RECORDS, RecordStore
 
         case = _case(metric, model, input, device=device, arguments=arguments, options=options, timeout_s=timeout_s)
         case = case.model_copy(update={"runs": runs})
-        store = RecordStore(self.baseline / case.id)
-        if not self.does_update and not store.file.is_file():
+        _refuse_company(case)
+        name = _name(case)
+        kept = self.baseline / name
+        if not self.does_update and not any(kept.rglob(RECORDS)):
             pytest.fail(f"no baseline of {case.title} in {self.baseline}; keep one with: pytest --vbench-update")
-        records = _measure(case, RecordStore(self.work / case.id))
+        records = _measure(case, RecordStore(self.work / name), shape=input)
         if self.does_update:
-            _keep(records, store)
+            _keep(records, RecordStore(kept / fingerprint_of(records[0])))
             return None
         allowed = _limits(records, metric, limit)
-        comparison = compare(store.folder, records, gate=allowed, across=self.is_across)
+        comparison = compare(_baseline(kept, records[0]), records, gate=allowed, across=self.is_across)
         _conclude(comparison, metric, is_gated=bool(allowed))
         return comparison
 
@@ -115,7 +123,51 @@ def _case(
     return Case(suite=SUITE, point=point, measures={measure.name: dict(options or {})}, timeout_s=timeout_s)
 
 
-def _measure(case: "Case", store: Any) -> "list[Record]":
+def _name(case: "Case") -> str:
+    """The folder of a case's baselines: its id does not tell the options of its measure."""
+    from bench.schema import digest
+
+    options = {name: given for name, given in case.measures.items() if given}
+    return f"{case.id}-{digest(options)}" if options else case.id
+
+
+def _baseline(kept: Path, record: "Record") -> Path:
+    """The baseline of machines like the one of `record`; else the last that was measured, which may be refused."""
+    from bench.comparison.baselines import fingerprint_of
+    from bench.store import RECORDS, read_records
+
+    own = kept / fingerprint_of(record) / RECORDS
+    if own.is_file():
+        return own
+    return max(kept.rglob(RECORDS), key=lambda file: max((each.started_at for each in read_records(file)), default=""))
+
+
+def _refuse_company(case: "Case") -> None:
+    """Fail the test where tests of other workers would be timed along with the network."""
+    from bench.registry import MEASURES
+
+    workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT") or 1)
+    timed = [name for name in case.measures if MEASURES.get(name).is_timed]
+    if workers > 1 and timed:
+        pytest.fail(
+            f"{timed[0]} of {case.title} cannot be timed beside {workers - 1} other workers; run gates with -n 0"
+        )
+
+
+def _refuse_channels(record: "Record", shape: str) -> None:
+    """InputError where `shape` says other channels than the network takes, which are what was measured."""
+    from bench.errors import InputError
+    from bench.quantity import count
+
+    taken, given = record.details.get("input_channels"), int(shape.lower().split("x")[1])
+    if isinstance(taken, list) and given not in taken:
+        channels = " and ".join(map(str, taken))
+        raise InputError(
+            f"input {shape!r} has {count(given, 'channel')}, but {record.case.point.model} takes {channels}"
+        )
+
+
+def _measure(case: "Case", store: Any, *, shape: str) -> "list[Record]":
     """One record a run, each of a fresh process; the test fails at the first run without a result."""
     from bench.execution import local
 
@@ -125,6 +177,7 @@ def _measure(case: "Case", store: Any) -> "list[Record]":
         if not record.is_good:
             why = f"{record.error.type}: {record.error.message}" if record.error else record.status
             pytest.fail(f"{case.title} could not be measured ({record.status}): {why}")
+        _refuse_channels(record, shape)
         records.append(record)
         if all(metric.is_exact for metric in record.metrics):
             break

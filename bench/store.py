@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import ValidationError
 
@@ -45,11 +45,12 @@ class RecordStore:
 
     def append(self, record: Record) -> None:
         """Add one line and return once it is on the disk."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with self.file.open("ab") as file:
-            file.write(record.model_dump_json().encode() + b"\n")
-            file.flush()
-            os.fsync(file.fileno())
+        with store_errors(self.file, "written"):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with self.file.open("ab") as file:
+                file.write(record.model_dump_json().encode() + b"\n")
+                file.flush()
+                os.fsync(file.fileno())
 
     def repair(self) -> str | None:
         """Move a last line that a crash cut off into `records.torn`; says what was done, or None."""
@@ -68,14 +69,17 @@ class RecordStore:
 
     def write_suite(self, facts: dict[str, Json]) -> None:
         """Keep what reports need of the suite beside the records: name, title, ablation, its own text."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        _write_atomically(self.folder / SUITE_FACTS, json.dumps(facts, indent=1, ensure_ascii=False))
+        with store_errors(self.folder, "written"):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            _write_atomically(self.folder / SUITE_FACTS, json.dumps(facts, indent=1, ensure_ascii=False))
 
     @contextmanager
     def lock(self) -> Iterator[None]:
         """Hold this folder for one run; StoreError at once if another process holds it."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with (self.folder / ".lock").open("a+") as file:
+        with store_errors(self.folder, "written"):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            file = (self.folder / ".lock").open("a+")
+        with file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
@@ -88,6 +92,15 @@ class RecordStore:
             file.write(str(os.getpid()))
             file.flush()
             yield
+
+
+@contextmanager
+def store_errors(path: Path, done: Literal["read", "written"]) -> Iterator[None]:
+    """What the system refuses while `path` is `done`, as a StoreError that says where and why."""
+    try:
+        yield
+    except OSError as error:
+        raise StoreError(f"{error.filename or path} cannot be {done}: {error.strerror or error}") from None
 
 
 def read_records(source: Source) -> list[Record]:
@@ -106,7 +119,8 @@ def read_suite_facts(folder: str | Path) -> dict[str, Json]:
     """
     file = Path(folder) / SUITE_FACTS
     try:
-        facts = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+        with store_errors(file, "read"):
+            facts = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
     except ValueError as error:
         raise StoreError(f"{file} cannot be read: {error}; run the suite again, or remove it") from None
     if not isinstance(facts, dict) or not isinstance(facts.get("gate") or {}, dict):
@@ -127,21 +141,34 @@ def load_records(source: Source) -> "pd.DataFrame":
 
 
 def record_files(source: str | Path) -> list[Path]:
-    """The records files of a file, of a folder and all below it, or of a glob pattern; StoreError if there is none."""
+    """The records files of a file, of a folder and all below it, or of a glob pattern; StoreError if there is none.
+
+    What a pattern matches beside them is passed over: folders without records, files of another kind.
+    """
     path = Path(source)
-    if path.is_dir():
-        found = sorted(path.rglob(RECORDS))
-    elif path.is_file():
+    if path.is_file():
         found = [path]
+    elif path.is_dir():
+        found = _below(path)
     else:
-        found = [file for match in sorted(glob.glob(str(source), recursive=True)) for file in record_files(match)]
+        matches = [Path(match) for match in sorted(glob.glob(str(source), recursive=True))]
+        held = [file for match in matches for file in (_below(match) if match.is_dir() else _if_records(match))]
+        found = list(dict.fromkeys(held))
     if not found:
         raise StoreError(f"no {RECORDS} in {source}; give a results folder, a records file or a pattern of them")
     return found
 
 
+def _below(folder: Path) -> list[Path]:
+    return sorted(folder.rglob(RECORDS))
+
+
+def _if_records(file: Path) -> list[Path]:
+    return [file] if file.suffix == Path(RECORDS).suffix and file.is_file() else []
+
+
 def _read_file(file: Path) -> Iterator[Record]:
-    with file.open("rb") as lines:
+    with store_errors(file, "read"), file.open("rb") as lines:
         for number, line in enumerate(lines, start=1):
             if not line.endswith(b"\n"):
                 message = f"{file}:{number}: the last line was cut off by a crash and is left out"

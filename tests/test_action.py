@@ -63,26 +63,33 @@ def repository(tmp_path: Path) -> Path:
     return folder
 
 
-def run_action(repository: Path, *, programs: Path | None = None, **inputs: str) -> tuple[int, str, str]:
+def run_action(
+    repository: Path, *, programs: Path | None = None, has_vbench: bool = True, **inputs: str
+) -> tuple[int, str, str]:
     """The exit code of the step that ends the action, its outputs, and the summary or else what was printed.
 
-    `programs` is a folder whose programs go before those of the machine.
+    `programs` is a folder whose programs go before those of the machine, which has a vbench of its own or not.
     """
     action: dict[str, Any] = read_yaml(ACTION).data
     given = {name: str(each.get("default", "")) for name, each in action["inputs"].items()} | inputs
     assert given.keys() == action["inputs"].keys(), "an input that the action does not have"
-    output, summary = (repository.parent / name for name in ("output.txt", "summary.md"))
+    output, summary, paths = (repository.parent / name for name in ("output.txt", "summary.md", "path.txt"))
     files = {
         "GITHUB_ACTIONS": "true",
         "GITHUB_OUTPUT": str(output),
         "GITHUB_STEP_SUMMARY": str(summary),
         "GITHUB_ACTION_PATH": str(ACTION.parent),
+        "GITHUB_PATH": str(paths),
+        "RUNNER_TEMP": str(repository.parent / "temp"),
     }
-    folders = [*([] if programs is None else [str(programs)]), str(Path(sys.executable).parent), os.environ["PATH"]]
-    variables = {"PATH": os.pathsep.join(folders), "XDG_CACHE_HOME": str(repository.parent / "cache")}
+    machine = [str(Path(sys.executable).parent), os.environ["PATH"]] if has_vbench else ["/usr/bin", "/bin"]
+    folders = [*([] if programs is None else [str(programs)]), *machine]
+    cache = {"XDG_CACHE_HOME": str(repository.parent / "cache")}
     for step in action["runs"]["steps"]:
         if not _is_due(step.get("if"), given):
             continue
+        added = paths.read_text().splitlines() if paths.is_file() else []
+        variables = {**cache, "PATH": os.pathsep.join([*reversed(added), *folders])}
         own = {name: _filled(text, given) for name, text in (step.get("env") or {}).items()}
         done = subprocess.run(
             ["bash", "--noprofile", "--norc", "-eo", "pipefail", "-c", step["run"]],
@@ -195,12 +202,71 @@ def called(folder: Path) -> list[str]:
     return [line.removeprefix(f"{folder}/programs/") for line in lines]
 
 
+def installed(folder: Path) -> list[str]:
+    return [line for line in called(folder) if "python3 -m pip" in line]
+
+
+# A python3 that is the machine's own; the environment that it makes has a python3 and, once installed, a vbench.
+SHARED = """case "$*" in
+  *purelib*) exit 1 ;;
+  "-m venv --system-site-packages "*)
+    mkdir -p "$4/bin"
+    lines='#!/bin/bash\\necho "own python3 $*" >> {called}\\ncp {vbench} "$(dirname "$0")/vbench"\\n'
+    printf "$lines" > "$4/bin/python3"
+    chmod +x "$4/bin/python3" ;;
+esac"""
+
+
+def test_a_python_of_the_system_gets_an_environment_beside_it(
+    repository: Path, tmp_path: Path, programs: Callable[..., Path]
+) -> None:
+    """As Debian and Ubuntu have it since PEP 668, and wherever this user may not write."""
+    folder = programs(ours=OURS.format(run=0, judged=1))
+    text = SHARED.format(called=tmp_path / "called.txt", vbench=folder / "ours")
+    (folder / "python3").write_text(f"#!/bin/bash\n{text}\n")
+    (folder / "python3").chmod(0o755)
+    code, _, said = run_action(repository, programs=folder, has_vbench=False, suite="counts.yaml", base="kept")
+    assert code == 1, said
+    assert called(tmp_path)[0] == f"own python3 -m pip install --quiet {ACTION.parent}"
+    assert called(tmp_path)[-1].startswith(f"{tmp_path}/temp/vbench/bin/vbench compare kept")
+
+
+def test_a_python_of_the_jobs_own_is_installed_into() -> None:
+    """The question itself, asked of this very Python, which tests can be installed into."""
+    action: dict[str, Any] = read_yaml(ACTION).data
+    question = re.search(r"is_ours='\n(.*?)'", action["runs"]["steps"][0]["run"], re.S)
+    assert question is not None
+    done = subprocess.run([sys.executable, "-c", question[1]], capture_output=True, text=True, check=False)
+    assert done.stderr == ""
+    assert done.returncode == (0 if os.access(Path(pytest.__file__).parents[1], os.W_OK) else 1)
+
+
+def test_a_machine_without_vbench_is_told_from_one_with_another(
+    repository: Path, tmp_path: Path, programs: Callable[..., Path]
+) -> None:
+    said = run_action(repository, programs=programs(python3=""), has_vbench=False, base="a", head="b")[2]
+    assert "no program vbench on the PATH" in said
+    assert "not this project's" not in said
+
+
+@pytest.mark.parametrize("other", [{"base": "kept"}, {"head": "new"}])
+def test_records_beside_a_commit_are_wrong_input(
+    repository: Path, tmp_path: Path, programs: Callable[..., Path], other: dict[str, str]
+) -> None:
+    """One of them would have been left out in silence."""
+    folder = programs(python3="", vbench=OURS.format(run=0, judged=0))
+    given = {"suite": "counts.yaml", "base-ref": "main", **other}
+    code, outputs, said = run_action(repository, programs=folder, **given)
+    assert (code, outputs) == (2, "exit-code=2\n")
+    assert "without base and head" in said
+
+
 def test_without_more_words_this_very_checkout_is_installed(
     repository: Path, tmp_path: Path, programs: Callable[..., Path]
 ) -> None:
     folder = programs(python3="", vbench=OURS.format(run=0, judged=1))
     assert run_action(repository, programs=folder, suite="counts.yaml", base="kept")[:2] == (1, "exit-code=1\n")
-    assert called(tmp_path)[0] == f"python3 -m pip install --quiet {ACTION.parent}"
+    assert installed(tmp_path) == [f"python3 -m pip install --quiet {ACTION.parent}"]
     assert (ACTION.parent / "pyproject.toml").is_file()
 
 
@@ -212,14 +278,15 @@ def test_what_is_installed_can_be_said(
 ) -> None:
     folder = programs(python3="", vbench=OURS.format(run=0, judged=0))
     assert run_action(repository, programs=folder, suite="counts.yaml", base="kept", install=install)[0] == 0
-    installed = [line for line in called(tmp_path) if line.startswith("python3")]
-    assert installed == [f"python3 -m pip install --quiet {each}" for each in expected]
+    assert installed(tmp_path) == [f"python3 -m pip install --quiet {each}" for each in expected]
 
 
 @pytest.mark.parametrize(
     ("python3", "vbench", "said"),
     [
-        ("exit 1", "", "could not be installed"),
+        ('case "$*" in *pip*) exit 1 ;; esac', "", "could not be installed"),
+        ('case "$*" in *purelib*|*venv*) exit 1 ;; esac', "", "could not make an environment"),
+        ('case "$*" in *version_info*) exit 1 ;; esac', "", "needs Python 3.11 or newer"),
         ("", "exit 0", "not this project's"),
         ("", "exit 2", "not this project's"),
     ],

@@ -13,7 +13,18 @@ import bench
 PACKAGE = Path(bench.__file__).parent
 STEPS = [
     {"errors"},
-    {"reference", "schema", "stats", "registry", "nvml", "yaml_tree", "threshold", "complaints", "quantity"},
+    {
+        "reference",
+        "schema",
+        "stats",
+        "registry",
+        "nvml",
+        "yaml_tree",
+        "threshold",
+        "complaints",
+        "quantity",
+        "importing",
+    },
     {"models", "data"},
     {"train"},
     {"suite", "store", "measure"},

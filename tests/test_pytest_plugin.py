@@ -7,7 +7,7 @@ import pytest
 import scipy.stats  # noqa: F401  # pytester forgets modules that a test imports, and numpy cannot be imported twice
 
 from bench.execution import local
-from bench.schema import Case, Failure, Metric, Record
+from bench.schema import Case, Environment, Failure, Metric, Record
 
 pytest_plugins = "pytester"
 
@@ -21,7 +21,7 @@ QUIET = [10.0, 10.02, 9.98, 10.01, 9.99]
 @pytest.fixture
 def measured(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """How slow the next runs are, and how they end; no process is started."""
-    state: dict[str, Any] = {"factor": 1.0, "status": "ok", "layers": 100}
+    state: dict[str, Any] = {"factor": 1.0, "status": "ok", "layers": 100, "gpu": "H100", "day": 1}
 
     def run_case(case: Case, store: Any, *, run_index: int, freshness: str) -> Record:
         value = state["factor"] * QUIET[run_index % 5]
@@ -40,7 +40,9 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
             status=state["status"],
             metrics=metrics if is_good else (),
             error=None if is_good else Failure(type="OutOfMemory", message="too big"),
-            started_at=f"2026-01-01T00:00:{run_index:02d}",
+            details={"input_channels": [3]},
+            environment=Environment(hardware={"gpu": state["gpu"]}),
+            started_at=f"2026-01-{state['day']:02d}T00:00:{run_index:02d}",
         )
 
     monkeypatch.setattr(local, "run_case", run_case)
@@ -52,8 +54,8 @@ def outcome(pytester: pytest.Pytester, request: pytest.FixtureRequest) -> Callab
     """Runs a file with one gate; whether it passed, and what was printed."""
     loaded = request.config.pluginmanager.hasplugin("vbench")
 
-    def run(*options: str, metric: str = "latency", more: str = "") -> tuple[bool, str]:
-        pytester.makepyfile(TEST.format(metric=metric, more=more))
+    def run(*options: str, metric: str = "latency", more: str = "", test: str = TEST) -> tuple[bool, str]:
+        pytester.makepyfile(test.format(metric=metric, more=more))
         plugin = [] if loaded else ["-p", "bench.pytest_plugin"]
         result = pytester.runpytest_inprocess("-p", "no:cacheprovider", "-p", "no:hypothesispytest", *plugin, *options)
         return result.ret == 0, result.stdout.str()
@@ -163,3 +165,70 @@ def test_a_metric_may_be_named_with_its_labels(
     passed, said = outcome(metric=metric)
     assert not passed
     assert "slower: throughput.clips_per_s{batch=8}" in said
+
+
+@pytest.fixture(autouse=True)
+def _alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever runs these very tests."""
+    monkeypatch.delenv("PYTEST_XDIST_WORKER_COUNT", raising=False)
+
+
+def test_gates_that_differ_in_options_have_baselines_of_their_own(
+    measured: dict[str, Any], outcome: Callable[..., tuple[bool, str]], pytester: pytest.Pytester
+) -> None:
+    few, many = ", options={'warmup': 1}", ", options={'warmup': 99}"
+    assert outcome("--vbench-update", more=few)[0]
+    passed, said = outcome(more=many)
+    assert not passed
+    assert "no baseline" in said
+    measured["factor"] = 2.0
+    assert outcome("--vbench-update", more=many)[0]
+    assert outcome(more=many)[0]
+    measured["factor"] = 1.0
+    assert outcome(more=few)[0]
+    assert len(list(pytester.path.glob(".vbench/baseline/*/*/records.jsonl"))) == 2
+
+
+def test_each_kind_of_machine_has_a_baseline_of_its_own(
+    measured: dict[str, Any], outcome: Callable[..., tuple[bool, str]]
+) -> None:
+    assert outcome("--vbench-update")[0]
+    measured.update(factor=3.0, gpu="L4", day=2)
+    passed, said = outcome()
+    assert not passed
+    assert "hardware.gpu: H100 in base, L4 in head" in said
+    assert "slower: latency.p50_ms" in outcome("--vbench-across")[1]
+    assert outcome("--vbench-update")[0]
+    assert outcome()[0]
+    measured.update(factor=1.0, gpu="H100", day=3)
+    assert outcome()[0], "the other's update left this one's as it was"
+
+
+def test_a_count_is_compared_with_whichever_machine_was_measured_last(
+    measured: dict[str, Any], outcome: Callable[..., tuple[bool, str]]
+) -> None:
+    for day, gpu, layers in ((2, "L4", 101), (1, "H100", 100)):
+        measured.update(day=day, gpu=gpu, layers=layers)
+        assert outcome("--vbench-update", metric="latency.layers")[0]
+    measured.update(day=3, gpu="B200", layers=101)
+    assert outcome(metric="latency.layers")[0]
+
+
+def test_nothing_is_timed_beside_other_workers(
+    measured: dict[str, Any], outcome: Callable[..., tuple[bool, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTEST_XDIST_WORKER_COUNT", "4")
+    passed, said = outcome("--vbench-update")
+    assert not passed
+    assert "beside 3 other workers; run gates with -n 0" in said
+    assert outcome("--vbench-update", metric="macs")[0]
+    monkeypatch.setenv("PYTEST_XDIST_WORKER_COUNT", "1")
+    assert outcome("--vbench-update")[0]
+
+
+def test_channels_that_the_network_does_not_take_are_refused(
+    measured: dict[str, Any], outcome: Callable[..., tuple[bool, str]]
+) -> None:
+    passed, said = outcome("--vbench-update", test=TEST.replace("1x3x16", "1x1x16"))
+    assert not passed
+    assert "input '1x1x16x112x112' has 1 channel, but c3d takes 3" in said

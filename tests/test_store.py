@@ -56,6 +56,42 @@ def test_a_torn_last_line_is_moved_aside_and_said(tmp_path: Path, cut: int) -> N
     assert (tmp_path / "records.torn").stat().st_size == cut + 1
 
 
+def test_what_the_system_does_not_let_read_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "records.jsonl").mkdir()
+    with pytest.raises(StoreError, match=r"records\.jsonl cannot be read: Is a directory"):
+        read_records(tmp_path)
+
+    def refuse(self: Path, encoding: str) -> str:
+        raise PermissionError(13, "Permission denied", str(self))
+
+    (tmp_path / "suite.json").write_text("{}")
+    monkeypatch.setattr(Path, "read_text", refuse)
+    with pytest.raises(StoreError, match=r"suite\.json cannot be read: Permission denied"):
+        read_suite_facts(tmp_path)
+
+
+def test_what_the_system_does_not_let_write_is_named(tmp_path: Path) -> None:
+    (tmp_path / "taken").write_text("a file")
+    store = RecordStore(tmp_path / "taken" / "results")
+    for write in (lambda: store.append(record()), lambda: store.write_suite({}), lambda: store.lock().__enter__()):
+        with pytest.raises(StoreError, match=r"taken.* cannot be written: Not a directory"):
+            write()
+
+
+def test_a_pattern_takes_what_holds_records_of_all_that_it_matches(tmp_path: Path) -> None:
+    """Such as the folder of a run that broke before its first record, notes beside it, or a link to nowhere."""
+    RecordStore(tmp_path / "m1").append(record(0))
+    (tmp_path / "m2").mkdir()
+    (tmp_path / "m.txt").write_text("notes\n")
+    (tmp_path / "m3").symlink_to(tmp_path / "nowhere")
+    assert read_records(tmp_path / "m*") == [record(0)]
+    assert read_records(tmp_path / "*" / "*.jsonl") == [record(0)]
+    assert read_records(tmp_path / "**") == [record(0)], "once, though its folder and the one above both match"
+    for nothing in ("m2", "m2*", "m3", "m3*", "n*"):
+        with pytest.raises(StoreError, match=r"no records\.jsonl"):
+            read_records(tmp_path / nothing)
+
+
 def test_a_bad_line_in_the_middle_is_named(tmp_path: Path) -> None:
     store = RecordStore(tmp_path)
     store.append(record(0))

@@ -51,10 +51,12 @@ def find_networks(row: Row, limits: Limits, base: tuple[Run, Metric], head: tupl
 
 
 def read_answers(run: Run) -> Answers | None:
-    """The answers that a run kept as predictions; None where there are none that can be read."""
+    """The answers that a run kept as predictions, below its folder; None where there are none that can be read."""
     name = run.record.artifacts.get("predictions")
-    file = None if name is None or run.folder is None else run.folder / name
-    if file is None or not file.is_file():
+    if name is None or run.folder is None or ".." in Path(name).parts:
+        return None
+    file = run.folder / name
+    if not (file.is_relative_to(run.folder) and file.is_file()):
         return None
     return _read_lines(file) if file.suffix == LINES else _read_table(file)
 

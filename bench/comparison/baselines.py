@@ -11,6 +11,7 @@ machine, stand in `any.jsonl`. A line is one run, without its raw samples and wh
 import fcntl
 import glob
 import os
+import re
 import subprocess
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -22,10 +23,11 @@ from urllib.parse import quote, unquote
 from bench.comparison.answers import keep_answers, read_answers
 from bench.comparison.likeness import depends_on_machine, machine_facts
 from bench.comparison.sides import Run, Side, open_side
+from bench.comparison.wording import one_line
 from bench.errors import InputError, UnknownNameError
 from bench.quantity import count
 from bench.schema import Environment, Metric, Record, digest
-from bench.store import Source, read_records
+from bench.store import Source, read_records, store_errors
 
 PREFIX = "baseline:"
 BASELINES, HISTORY = Path(".vbench/baselines"), Path(".vbench/history")
@@ -33,6 +35,7 @@ ANY = "any"
 KEPT_STATE = ("commit", "committed_at", "is_dirty", "cpu_governor", "container")
 KEPT_DETAILS = ("protocol", "measure_versions", "parity")
 ANSWERS = ".answers"
+SUITE_NAME = re.compile("[a-z0-9][a-z0-9_-]*")
 Place = tuple[str, str]
 OnNote = Callable[[str], None]
 
@@ -147,13 +150,13 @@ def _of_suite(
     yield from (each for each in of_suite if each.fingerprint == ANY)
 
 
-def current_branch() -> str:
-    """The branch that is checked out here; InputError where there is none, as in most CI systems."""
-    command = ["git", "symbolic-ref", "--quiet", "--short", "HEAD"]
+def current_branch(folder: Path = Path()) -> str:
+    """The branch that is checked out in `folder`; InputError where there is none, as in most CI systems."""
+    command = ["git", "-C", str(folder), "symbolic-ref", "--quiet", "--short", "HEAD"]
     try:
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
-        raise InputError("no branch is checked out here; name one with --branch") from None
+        raise InputError(f"no branch is checked out in {folder.absolute()}; name one with --branch") from None
 
 
 def history_files(branch: str, *, root: Path = Path()) -> list[Path]:
@@ -190,7 +193,7 @@ def _by_place(runs: Iterable[Run]) -> Mapping[Place, list[Run]]:
 def _failed(side: Side) -> dict[str, str]:
     """By id, what became of cases that were tried and have no good run."""
     return {
-        case.id: f"{case.case.title} failed ({case.failures[-1].status})"
+        case.id: f"{one_line(case.case.title)} failed ({case.failures[-1].status})"
         for case in side.cases.values()
         if not case.runs and case.failures
     }
@@ -208,7 +211,8 @@ def _put_all(
     """Write the baselines of these places, and with `is_whole` of those that could have had runs and got none."""
     places = {**groups, **({place: [] for place in _places_without(groups)} if is_whole else {})}
     for place, runs in places.items():
-        _put(runs, place, branch=branch, root=root, failed=failed, is_whole=is_whole, on_note=on_note)
+        with store_errors(_file(root / BASELINES, branch, place), "written"):
+            _put(runs, place, branch=branch, root=root, failed=failed, is_whole=is_whole, on_note=on_note)
     return [_read(_file(root / BASELINES, branch, place)) for place in groups]
 
 
@@ -239,7 +243,7 @@ def _put(
         others = [run for run in before if run.record.case_id not in failed]
         _write(path, sorted([*runs, *tried, *([] if is_whole else others)], key=_order))
         _append(_file(root / HISTORY, branch, place), runs)
-    if titles := list(dict.fromkeys(run.record.case.title for run in others)):
+    if titles := list(dict.fromkeys(one_line(run.record.case.title) for run in others)):
         which = f"{count(len(titles), 'case')} of {place[0]} not among these results: {', '.join(titles)}"
         how_to_drop = "; --whole drops what a suite no longer has"
         on_note(f"dropped {which}" if is_whole else f"kept as before {which}{how_to_drop}")
@@ -256,7 +260,11 @@ def _files(root: Path, branch: str | None = None) -> list[Path]:
 
 
 def _file(folder: Path, branch: str, place: Place) -> Path:
-    """A branch's slashes are written so that its name stays one folder."""
+    """A branch's slashes are written so that its name stays one folder. InputError for names that are no folder's."""
+    if branch.strip() in ("", ".", ".."):
+        raise InputError(f"a baseline cannot be kept under the branch {branch!r}; name one, such as main")
+    if not SUITE_NAME.fullmatch(place[0]):
+        raise InputError(f"a baseline cannot be kept of the suite {place[0]!r}; allowed: a-z, 0-9, _ and -")
     return folder / quote(branch, safe="") / place[0] / f"{place[1]}.jsonl"
 
 
@@ -279,7 +287,8 @@ def _read(path: Path) -> Baseline:
 
 def _machine(record: Record) -> str:
     hardware, software = record.environment.hardware, record.environment.software
-    return f"{hardware.get('gpu') or hardware.get('cpu') or 'unknown'}, torch {software.get('torch') or 'unknown'}"
+    processor = hardware.get("gpu") or hardware.get("cpu") or "unknown"
+    return one_line(f"{processor}, torch {software.get('torch') or 'unknown'}")
 
 
 def _slim(record: Record, artifacts: Mapping[str, str]) -> Record:
@@ -318,12 +327,10 @@ def _write(path: Path, runs: Sequence[Run]) -> None:
     kept = []
     for run in runs:
         found = read_answers(run)
-        name = None if found is None else keep_answers(found, answers, prefix=run.record.case_id)
+        name = None if found is None else keep_answers(found, answers, prefix=run.record.case.id)
         kept.append(_slim(run.record, {} if name is None else {"predictions": f"{answers.name}/{name}"}))
     if kept:
-        part = path.with_name(f"{path.name}.part")
-        part.write_text("".join(_lines(kept)), encoding="utf-8")
-        part.replace(path)
+        _replace(path, b"".join(_lines(kept)))
     else:
         path.unlink(missing_ok=True)
     named = {Path(record.artifacts.get("predictions", "")).name for record in kept}
@@ -353,12 +360,25 @@ def _one_at_a_time(folder: Path) -> Iterator[None]:
 
 
 def _append(path: Path, runs: Sequence[Run]) -> None:
-    """Add what is not there yet, so that saving twice does not count a commit twice."""
-    there = set(path.read_text(encoding="utf-8").splitlines(keepends=True)) if path.is_file() else set()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a", encoding="utf-8") as file:
-        file.writelines(line for line in _lines(_slim(run.record, {}) for run in runs) if line not in there)
+    """Add what is not there yet, so that saving twice does not count a commit twice. A last line that is torn goes."""
+    before = path.read_bytes() if path.is_file() else b""
+    whole = before[: before.rfind(b"\n") + 1]
+    there = set(whole.splitlines(keepends=True))
+    new = [line for line in _lines(_slim(run.record, {}) for run in runs) if line not in there]
+    if new or whole != before:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _replace(path, whole + b"".join(new))
 
 
-def _lines(records: Iterable[Record]) -> Iterator[str]:
-    return (f"{record.model_dump_json()}\n" for record in records)
+def _replace(path: Path, content: bytes) -> None:
+    """`content` at `path`, all of it or what was there before, whatever ends this in between."""
+    part = path.with_name(f"{path.name}.part")
+    with part.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    part.replace(path)
+
+
+def _lines(records: Iterable[Record]) -> Iterator[bytes]:
+    return (f"{record.model_dump_json()}\n".encode() for record in records)

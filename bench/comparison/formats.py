@@ -11,7 +11,7 @@ from typing import Any
 from xml.etree import ElementTree
 
 from bench.comparison.outcome import FAULTS, VERDICTS, Comparison, Row, Uncompared, Verdict
-from bench.comparison.wording import percent
+from bench.comparison.wording import one_line, percent
 from bench.errors import InputError
 from bench.quantity import count, figure
 from bench.schema import Better
@@ -27,8 +27,12 @@ LONGEST_TEXT = 400
 
 
 def shown_rows(comparison: Comparison) -> list[Row]:
-    """Rows for people, the urgent ones first: all that decide, and of the others those that changed."""
-    rows = [row for row in comparison.rows if row.is_deciding or row.verdict in ("slower", "faster")]
+    """Rows for people, the urgent ones first: all that decide, and of the others those that changed.
+
+    Where nothing was compared, all: they say why.
+    """
+    changed = ("slower", "faster")
+    rows = [row for row in comparison.rows if comparison.is_empty or row.is_deciding or row.verdict in changed]
     return sorted(rows, key=lambda row: (not row.is_deciding, URGENCY.index(row.verdict)))
 
 
@@ -38,17 +42,20 @@ def cells(row: Row) -> tuple[str, str, str, str, str, str, str]:
     verdict = f"{row.verdict} ({', '.join(marks)})" if marks else row.verdict
     change = "–" if row.ratio is None else percent(row.ratio - 1)
     base, head = figure(row.base, row.unit), figure(row.head, row.unit)
-    return verdict, row.case, row.metric, base, head, change, row.reason
+    return verdict, one_line(row.case), one_line(row.metric), base, head, change, one_line(row.reason)
 
 
 def headline(comparison: Comparison) -> str:
-    """One line: how many verdicts of each kind, and what keeps the comparison from being whole."""
-    verdicts = ", ".join(f"{n} {verdict}" for verdict in URGENCY if (n := comparison.count(verdict)))
+    """One line: how many verdicts of each kind decide, and what keeps the comparison from being whole."""
+    deciding = Counter(row.verdict for row in comparison.rows if row.is_deciding and not row.is_missing)
+    verdicts = ", ".join(f"{deciding[verdict]} {verdict}" for verdict in URGENCY if deciding[verdict])
     gaps = {
+        "lost": sum(row.is_deciding and row.is_missing for row in comparison.rows),
         "missing": len(comparison.missing),
         "added": len(comparison.added),
         "failed": len(comparison.failed),
         "unmeasured": len(comparison.unmeasured),
+        "only informing": sum(not row.is_deciding for row in comparison.rows),
     }
     rest = ", ".join(f"{n} {name}" for name, n in gaps.items() if n)
     told = verdicts or "nothing was compared"
@@ -65,7 +72,7 @@ def sections(comparison: Comparison) -> list[tuple[str, list[str]]]:
         ("Compared across unlike environments", [str(each) for each in comparison.unlike]),
         ("Notes", list(comparison.notes)),
     ]
-    return [(title, lines) for title, lines in found if lines]
+    return [(title, list(map(one_line, lines))) for title, lines in found if lines]
 
 
 def as_dict(comparison: Comparison, *, fail_on: Collection[str] = FAULTS) -> dict[str, Any]:
@@ -119,7 +126,9 @@ def as_annotations(comparison: Comparison) -> str:
     lines += [_command("error", f"failed: {each.case}", each.why) for each in comparison.failed if each.side == "head"]
     levels = {"slower": "error", "inconclusive": "warning", "faster": "notice"}
     for row in shown_rows(comparison):
-        if row.is_deciding and row.verdict in levels:
+        if row.is_deciding and row.is_missing:
+            lines.append(_command("error", f"lost: {row.metric}", f"{row.case}: {row.reason}"))
+        elif row.is_deciding and row.verdict in levels:
             lines.append(_command(levels[row.verdict], f"{row.verdict}: {row.metric}", f"{row.case}: {row.reason}"))
     if comparison.is_empty:
         lines.append(_command("error", "nothing was compared", headline(comparison)))
@@ -175,18 +184,21 @@ def as_bencher(comparison: Comparison) -> dict[str, dict[str, dict[str, float]]]
 
 
 def _tracked(comparison: Comparison) -> list[tuple[str, Row]]:
-    """Rows whose head is known and has a direction, each with a name of its case that no other one has.
+    """Rows whose head is known and has a direction, each with a name of its case that no other one of its metric has.
 
-    The suite is in it, whether there are others now or not: a name that changed would begin a new series.
+    A name that changed would begin a new series: so the suite is in it, whether there are others now or not, and the
+    case's id only where two cases of one title know the same metric.
     """
-    alike = Counter(
-        (suite, title) for suite, title, _ in {(row.suite, row.case, row.case_id) for row in comparison.rows}
-    )
+    alike = Counter(series for series, _ in {(_series(row), row.case_id) for row in comparison.rows})
     return [
-        (f"{row.suite}: {row.case}" + (f" ({row.case_id})" if alike[row.suite, row.case] > 1 else ""), row)
+        (f"{row.suite}: {row.case}" + (f" ({row.case_id})" if alike[_series(row)] > 1 else ""), row)
         for row in comparison.rows
         if row.better is not None and row.head is not None and math.isfinite(row.head)
     ]
+
+
+def _series(row: Row) -> tuple[str, str, str]:
+    return row.suite, row.case, row.metric
 
 
 def as_json(value: Any) -> str:
@@ -214,7 +226,7 @@ def _code(text: str) -> str:
 
 def _short(text: str) -> str:
     """One line, with its end left out where it is very long."""
-    line = " ".join(text.split())
+    line = one_line(text)
     return line if len(line) <= LONGEST_TEXT else f"{line[: LONGEST_TEXT - 1]}…"
 
 

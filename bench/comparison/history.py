@@ -2,7 +2,7 @@
 
 import re
 import subprocess
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -10,12 +10,15 @@ from typing import Literal
 
 from bench.comparison.baselines import fingerprint_of
 from bench.comparison.judging import metric_values
+from bench.comparison.likeness import unlike_fields
 from bench.comparison.steps import Step, find_changes, find_steps
+from bench.comparison.wording import one_line
 from bench.errors import InputError, UnknownNameError
 from bench.schema import Better, Case, Metric, Record
 from bench.stats import median
 
 Order = Literal["git", "dates", "measured"]
+Known = tuple[Record, Metric]
 HASH = re.compile("[0-9a-f]{40,64}")
 
 
@@ -47,8 +50,9 @@ class Turn:
 class History:
     """A series in the order of its commits, told by git or by their dates, else that in which they were measured.
 
-    Left out are `unknown` runs, which name no commit, and `uncommitted` ones, whose code was not, or not
-    surely, that of their commit.
+    Left out are `unknown` runs, which name no commit; `uncommitted` ones, whose code was not, or not surely, that of
+    their commit; `throttled` ones, where a figure of the machine is asked for; and `unlike` ones, which were not
+    measured as the newest was: in `differing`.
     """
 
     case: Case
@@ -59,30 +63,31 @@ class History:
     order: Order = "measured"
     unknown: int = 0
     uncommitted: int = 0
+    throttled: int = 0
+    unlike: int = 0
+    differing: tuple[str, ...] = ()
 
 
 def history_of(records: Iterable[Record], metric: str, case: str, *, repository: Path = Path()) -> History:
     """The series of a metric (a name or key) and a case (an id, or part or pattern of its title) with its steps.
 
     `repository` is a folder in which git may know the commits. InputError where there is no such metric or case, where
-    several fit, or where they are of several machines.
+    several cases that know the metric fit, or where its runs are of several machines.
     """
-    of_case = _of_case([record for record in records if record.is_good], case)
+    of_case = _of_case([record for record in records if record.is_good], case, metric)
     key = _key(of_case, metric)
-    known = [(record, found) for record in of_case if (found := record.metric(key)) and metric_values([found])]
-    machines = {fingerprint_of(record) for record, found in known if found.is_of_machine}
-    if len(machines) > 1:
-        raise InputError(
-            f"{case}: its records are of {len(machines)} kinds of machine; name the files of one with --from"
-        )
-    of_commits = [(record, found) for record, found in known if record.environment.state.get("commit")]
-    dated = [
+    known = sorted(_known(of_case, key), key=lambda each: each[0].started_at)
+    steady = [(record, found) for record, found in known if record.status != "throttled" or not found.is_of_machine]
+    of_commits = [(record, found) for record, found in steady if record.environment.state.get("commit")]
+    committed = [
         (record, found) for record, found in of_commits if record.environment.state.get("is_dirty", False) is False
     ]
-    moments, order = _ordered(_moments(dated), dated, repository)
-    sample = known[-1][1]
+    alike, differing = _alike(committed)
+    _refuse_several_machines(alike, case)
+    moments, order = _ordered(_moments(alike), alike, repository)
+    sample = (alike or known)[-1][1]
     values = [moment.value for moment in moments]
-    steps = find_changes(values) if all(found.is_exact for _, found in known) else find_steps(values)
+    steps = find_changes(values) if all(found.is_exact for _, found in alike) else find_steps(values)
     return History(
         case=of_case[-1].case,
         metric=key,
@@ -90,14 +95,45 @@ def history_of(records: Iterable[Record], metric: str, case: str, *, repository:
         moments=tuple(moments),
         turns=tuple(_turn(step, moments, sample.better) for step in steps),
         order=order,
-        unknown=len(known) - len(of_commits),
-        uncommitted=len(of_commits) - len(dated),
+        unknown=len(steady) - len(of_commits),
+        uncommitted=len(of_commits) - len(committed),
+        throttled=len(known) - len(steady),
+        unlike=len(committed) - len(alike),
+        differing=differing,
     )
 
 
-def _ordered(
-    moments: Sequence[Moment], dated: Sequence[tuple[Record, Metric]], repository: Path
-) -> tuple[list[Moment], Order]:
+def _known(records: Sequence[Record], key: str) -> Iterator[Known]:
+    for record in records:
+        found = record.metric(key)
+        if found is not None and metric_values([found]):
+            yield record, found
+
+
+def _alike(known: Sequence[Known]) -> tuple[list[Known], tuple[str, ...]]:
+    """Those that were measured as the newest, the last, was; and what the others differ in."""
+    fields = [_unlike(each, known[-1]) for each in known]
+    alike = [each for each, differing in zip(known, fields, strict=True) if not differing]
+    return alike, tuple(dict.fromkeys(name for differing in fields for name in differing))
+
+
+def _unlike(known: Known, newest: Known) -> list[str]:
+    """What keeps these two figures from being compared, but for the machine: versions, options, protocol, unit."""
+    measure = known[1].name.partition(".")[0]
+    own = measure if measure in newest[0].case.measures else None
+    fields = unlike_fields([known[0]], [newest[0]], of_machine=False, measure=own)
+    return [*(each.field for each in fields), *(["unit"] if known[1].unit != newest[1].unit else [])]
+
+
+def _refuse_several_machines(known: Sequence[Known], case: str) -> None:
+    machines = {fingerprint_of(record) for record, found in known if found.is_of_machine}
+    if len(machines) > 1:
+        raise InputError(
+            f"{case}: its records are of {len(machines)} kinds of machine; name the files of one with --from"
+        )
+
+
+def _ordered(moments: Sequence[Moment], dated: Sequence[Known], repository: Path) -> tuple[list[Moment], Order]:
     """Moments in the order of their commits: an old commit that is measured late, as by a bisection, is still old."""
     if places := _places([moment.commit for moment in moments], repository):
         return sorted(moments, key=lambda moment: places[moment.commit]), "git"
@@ -122,16 +158,27 @@ def _places(commits: Sequence[str], repository: Path) -> dict[str, int]:
     return {commit: place for place, commit in enumerate(done.stdout.split()) if commit in wanted}
 
 
-def _of_case(records: Sequence[Record], wanted: str) -> list[Record]:
-    cases = {record.case_id: record.case for record in records}
-    exact = [i for i, case in cases.items() if wanted in (i, case.title)]
-    fitting = exact or [i for i, case in cases.items() if wanted in case.title or fnmatchcase(case.title, wanted)]
+def _of_case(records: Sequence[Record], wanted: str, metric: str) -> list[Record]:
+    """Records of the one case that is `wanted`: of those that know the metric, else of all."""
+    telling = [record for record in records if metric in _names_known(record)]
+    fitting = _fitting(telling, wanted) or _fitting(records, wanted)
     if not fitting:
-        raise UnknownNameError("case", wanted, {case.title for case in cases.values()})
+        raise UnknownNameError("case", wanted, {one_line(record.case.title) for record in records})
     if len(fitting) > 1:
-        told = ", ".join(f"{cases[i].title} ({i})" for i in fitting[:8])
+        told = ", ".join(f"{one_line(title)} ({i})" for i, title in list(fitting.items())[:8])
         raise InputError(f"{wanted!r} fits {len(fitting)} cases; give one of these, or its id: {told}")
-    return [record for record in records if record.case_id == fitting[0]]
+    return [record for record in records if record.case_id in fitting]
+
+
+def _fitting(records: Sequence[Record], wanted: str) -> dict[str, str]:
+    """By id, the titles that are exactly `wanted`, or whose id is; else those that it is a part or a pattern of."""
+    titles = {record.case_id: record.case.title for record in records}
+    exact = {i: title for i, title in titles.items() if wanted in (i, title)}
+    return exact or {i: title for i, title in titles.items() if wanted in title or fnmatchcase(title, wanted)}
+
+
+def _names_known(record: Record) -> set[str]:
+    return {name for metric in record.metrics if metric_values([metric]) for name in (metric.key, metric.name)}
 
 
 def _key(records: Sequence[Record], wanted: str) -> str:
@@ -144,10 +191,10 @@ def _key(records: Sequence[Record], wanted: str) -> str:
     raise UnknownNameError("metric", wanted, keys)
 
 
-def _moments(dated: Sequence[tuple[Record, Metric]]) -> list[Moment]:
+def _moments(dated: Sequence[Known]) -> list[Moment]:
     """One moment a commit; a run that stands in several files counts once."""
     once = {(r.environment.state["commit"], r.started_at, r.run_index): (r, m) for r, m in dated}
-    by_commit: dict[str, list[tuple[Record, Metric]]] = {}
+    by_commit: dict[str, list[Known]] = {}
     for record, metric in sorted(once.values(), key=lambda each: each[0].started_at):
         by_commit.setdefault(str(record.environment.state["commit"]), []).append((record, metric))
     return [

@@ -4,6 +4,7 @@ import json
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
+from bench.comparison.wording import one_line
 from bench.schema import Json, Record
 
 ACCELERATOR_FACTS = ("gpu", "gpu_driver", "gpu_mig", "gpu_power_limit_w", "architecture")
@@ -31,28 +32,34 @@ class Unlike:
         return f"{self.field}: {' and '.join(self.base)} in base, {' and '.join(self.head)} in head"
 
 
-def unlike_fields(base: Sequence[Record], head: Sequence[Record], *, of_machine: bool) -> list[Unlike]:
+def unlike_fields(
+    base: Sequence[Record], head: Sequence[Record], *, of_machine: bool, measure: str | None = None
+) -> list[Unlike]:
     """Facts that decide whether these runs of one case may be compared, and are not the same in all of them.
 
-    Those of hardware and software decide only where a figure `of_machine` is to be compared.
+    Those of hardware and software decide only where a figure `of_machine` is to be compared. Where figures of one
+    `measure` alone are, the options and versions of others do not matter.
     """
     measures = set.intersection(*({*record.case.measures} for record in (*base, *head)))
-    sides = [[dict(_deciding(r, measures, of_machine=of_machine)) for r in side] for side in (base, head)]
-    return [*_differing(*sides), *_versions_apart(base, head)]
+    asked = measures if measure is None else measures & {measure}
+    sides = [[dict(_deciding(r, asked, of_machine=of_machine)) for r in side] for side in (base, head)]
+    return [*_differing(*sides), *_versions_apart(base, head, measure=measure)]
 
 
-def _versions_apart(base: Sequence[Record], head: Sequence[Record]) -> list[Unlike]:
+def _versions_apart(base: Sequence[Record], head: Sequence[Record], *, measure: str | None) -> list[Unlike]:
     """Measures that count or time in another way on either side; records from before versions were kept say nothing."""
-    versions = [[_flat(record.details.get("measure_versions")) for record in side] for side in (base, head)]
-    if not all(each for side in versions for each in side):
-        return []
+    versions = [[_versions(record) for record in side] for side in (base, head)]
     shared = set.intersection(*({*each} for side in versions for each in side))
-    old, new = ([{name: each[name] for name in sorted(shared)} for each in side] for side in versions)
+    asked = shared if measure is None else shared & {measure}
+    old, new = (
+        [{f"measure.{name} (version)": each[name] for name in sorted(asked)} for each in side] for side in versions
+    )
     return _differing(old, new)
 
 
-def _flat(versions: Json) -> Facts:
-    return {f"measure.{name} (version)": v for name, v in versions.items()} if isinstance(versions, dict) else {}
+def _versions(record: Record) -> Facts:
+    versions = record.details.get("measure_versions")
+    return versions if isinstance(versions, dict) else {}
 
 
 def noteworthy_fields(base: Sequence[Record], head: Sequence[Record]) -> list[Unlike]:
@@ -122,7 +129,9 @@ def _differing(base: Sequence[Facts], head: Sequence[Facts]) -> list[Unlike]:
 
 
 def _text(value: Json) -> str:
-    return "unknown" if value is None else value if isinstance(value, str) else json.dumps(value, sort_keys=True)
+    return (
+        "unknown" if value is None else one_line(value) if isinstance(value, str) else json.dumps(value, sort_keys=True)
+    )
 
 
 def _major(version: Json, parts: int) -> Json:

@@ -133,7 +133,8 @@ def _on_disk(source: str | Path) -> Iterator[str | Path]:
 
 def _check_out(ref: str, path: str, *, into: Path) -> None:
     commit = _git("rev-parse", "--verify", "--quiet", "--end-of-options", f"{ref}^{{commit}}").decode().strip()
-    listed = os.fsdecode(_git("ls-tree", "-r", "-z", "--name-only", "--full-name", commit, "--", path or "."))
+    wanted = [path or ".", *_beside(PurePosixPath(path))]
+    listed = os.fsdecode(_git("ls-tree", "-r", "-z", "--name-only", "--full-name", commit, "--", *wanted))
     names = [name for name in listed.split("\0") if PurePosixPath(name).name in KEPT_IN_GIT]
     if not any(PurePosixPath(name).name == RECORDS for name in names):
         raise InputError(
@@ -145,11 +146,17 @@ def _check_out(ref: str, path: str, *, into: Path) -> None:
         target.write_bytes(_git("show", f"{commit}:{name}"))
 
 
+def _beside(path: PurePosixPath) -> list[str]:
+    """What is read with a file of records: its suite's facts, gate included, and the artifacts of its runs."""
+    return [str(path.parent / name) for name in (SUITE_FACTS, "artifacts")] if path.name == RECORDS else []
+
+
 def _git(*arguments: str) -> bytes:
     try:
         return subprocess.run(["git", *arguments], capture_output=True, check=True).stdout
     except FileNotFoundError:
         raise InputError("git:REF needs git, which is not installed") from None
     except subprocess.CalledProcessError as error:
-        said = error.stderr.decode(errors="replace").strip() or "no such commit, branch or tag here"
+        unknown = "no such commit, branch or tag here; a shallow clone lacks most (actions/checkout: fetch-depth: 0)"
+        said = error.stderr.decode(errors="replace").strip() or unknown
         raise InputError(f"git {' '.join(arguments)}: {said}") from None

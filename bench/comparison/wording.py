@@ -7,6 +7,11 @@ from bench.quantity import figure
 NARROW_GAP = " "
 
 
+def one_line(text: str) -> str:
+    """What a record says, without breaks and `::`: GitHub obeys a line of a log that begins so, as a folded one may."""
+    return " ".join(text.split()).replace("::", ":\u200b:")
+
+
 def percent(share: float, *, signed: bool = True) -> str:
     """`+3.1 %` of a share of 1: one decimal, two below 1 %."""
     value = 100 * share

@@ -1,13 +1,13 @@
 """The child that facts are asked of: it imports torch, builds on the meta device, and answers in JSON."""
 
 import inspect
-import sys
 from pathlib import Path
 from typing import Any
 
 from bench.errors import BenchError, InputError
 from bench.execution.child import Reply, request
 from bench.execution.facts import PACKAGED, source_of_model
+from bench.importing import see_working_folder
 from bench.measure.counting.tally import count
 from bench.measure.loaded import LoadedCase
 from bench.models.factory import find_model, list_models
@@ -17,7 +17,7 @@ from bench.schema import Case, Clip, Json, ModelFacts, Point, Probe
 
 def main() -> None:
     """Answer every request, one line each, in their order."""
-    sys.path.insert(0, "")
+    see_working_folder()
     asked = request()
     reply = Reply()
     import_plugins(asked["plugins"])

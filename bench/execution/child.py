@@ -14,6 +14,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
 
+from bench.importing import surroundings
+
 PIPE = "VBENCH_REPLY_FD"
 PR_SET_PDEATHSIG = 1
 
@@ -46,7 +48,7 @@ class Child:
                 stdout=output,
                 stderr=subprocess.PIPE if log is None else subprocess.STDOUT,
                 pass_fds=(write,),
-                env={**inherited, PIPE: str(write), "PYTHONUNBUFFERED": "1"},
+                env={**surroundings(inherited), PIPE: str(write), "PYTHONUNBUFFERED": "1"},
                 start_new_session=True,
             )
         finally:

@@ -11,6 +11,7 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import import_module
 from importlib.machinery import PathFinder
 from importlib.util import find_spec
 from pathlib import Path
@@ -48,6 +49,7 @@ def _answers() -> Iterator[dict[str, Any]]:
 
 
 def _served(asked: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    _import_past_others()
     from bench.execution.local import run_case
     from bench.execution.running import plan, recipe_folders
     from bench.yaml_tree import Tree
@@ -82,6 +84,33 @@ def _floor(address: str | None) -> Iterator[None]:
         yield
     finally:
         os.environ.pop("VBENCH_FLOOR", None)
+
+
+def _import_past_others() -> None:
+    """Import this interpreter's vbench where the side's checkout has another package of that name before it.
+
+    What comes before it is the side's own vbench, if the checkout is one of vbench.
+    """
+    others = [entry for entry in sys.path if _is_other(entry)]
+    if not others:
+        return
+    kept = sys.path[:]
+    sys.path[:] = [entry for entry in kept if entry not in others]
+    try:
+        import_module(OWN)
+    finally:
+        sys.path[:] = kept
+    if find_spec("bench.importing") is not None:
+        from bench.importing import see_working_folder
+
+        see_working_folder()
+
+
+def _is_other(entry: str) -> bool:
+    """Whether this place of the path has a package `bench` that is none of vbench."""
+    found = PathFinder.find_spec("bench", [entry])
+    places = [] if found is None else list(found.submodule_search_locations or [found.origin or ""])
+    return bool(places) and not any(Path(place, "execution", "running.py").is_file() for place in places)
 
 
 def _is_sharing(case: Any) -> bool:

@@ -313,6 +313,16 @@ def _git(*arguments: str, folder: Path | None = None, missing: str | None = None
         said = error.stderr.strip()
         if missing is not None and not said:
             others = "model:NAME, package.module:factory, python:PATH"
-            said = f"no commit, branch or tag {missing!r} here; allowed too: {others}"
+            said = f"no commit, branch or tag {missing!r} here{_why_few(folder)}; allowed too: {others}"
         raise InputError(said or NEEDS_GIT) from None
     return done.stdout.strip()
+
+
+def _why_few(folder: Path | None) -> str:
+    """What is said of a clone that lacks commits, as those of CI do unless told."""
+    is_shallow = _git("rev-parse", "--is-shallow-repository", folder=folder) == "true"
+    return (
+        ", where git has only the newest commits; fetch them all (actions/checkout: fetch-depth: 0)"
+        if is_shallow
+        else ""
+    )

@@ -15,6 +15,7 @@ from bench.errors import InputError, is_want_of_memory
 from bench.execution.child import Reply, request
 from bench.execution.environment import describe_environment
 from bench.execution.surroundings import is_timed, watched_surroundings
+from bench.importing import see_working_folder
 from bench.measure.floor import Floor
 from bench.measure.loaded import LoadedCase
 from bench.measure.parity import is_variant
@@ -52,7 +53,7 @@ def main() -> None:
 
     Of several processes that share it, the first sends; the others end with an error of their own, or silently.
     """
-    sys.path.insert(0, "")
+    see_working_folder()
     job, rank = Job.model_validate(request()), int(os.environ.get("RANK", "0"))
     reply = Reply()
     case = LoadedCase(

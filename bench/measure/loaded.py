@@ -98,7 +98,9 @@ class LoadedCase:
         """`(B, C, T, H, W)` of every input of `model` for this case's clip."""
         from bench.models.base import inputs_of
 
-        return tuple(spec.shape(self.point.clip, batch=batch) for spec in inputs_of(model))
+        inputs = inputs_of(model)
+        self.note("input_channels", [spec.channels for spec in inputs])
+        return tuple(spec.shape(self.point.clip, batch=batch) for spec in inputs)
 
     def inputs(
         self, model: "nn.Module", *, batch: int = 1, device: str | None = None, seed: int = DEFAULT_SEED

@@ -1,7 +1,7 @@
 """The history of a metric in a terminal: a line a commit, then the steps."""
 
 from bench.comparison.history import History, Turn
-from bench.comparison.wording import p_value, percent
+from bench.comparison.wording import one_line, p_value, percent
 from bench.quantity import count, figure
 from bench.terminal.console import say, table
 
@@ -14,20 +14,18 @@ def show_history(history: History) -> None:
     rows = [
         (
             moment.started_at[:16],
-            moment.commit[:10],
+            one_line(moment.commit[:10]),
             figure(moment.value, history.unit),
             moment.runs,
             _mark(firsts.get(moment.commit)),
         )
         for moment in history.moments
     ]
-    say(f"{history.metric} of {history.case.title}")
+    say(one_line(f"{history.metric} of {history.case.title}"))
     table(("measured", "commit", "value", "runs", ""), rows, right=("value", "runs"))
-    if history.unknown:
-        say(f"{count(history.unknown, 'run')} left out: no commit is known of them")
-    if history.uncommitted:
-        why = "measured with edits that their commit does not hold, or where git could not tell"
-        say(f"{count(history.uncommitted, 'run')} left out: {why}")
+    for runs, why in _left_out(history):
+        if runs:
+            say(f"{count(runs, 'run')} left out: {why}")
     if history.order == "measured" and len(history.moments) > 1:
         say("in the order of measuring: git here does not know all of these commits, nor are all their dates recorded")
     for turn in history.turns:
@@ -35,6 +33,15 @@ def show_history(history: History) -> None:
     if not history.turns:
         few = f"; fewer than {FEWEST} commits cannot show one" if len(history.moments) < FEWEST else ""
         say(f"no step in {count(len(history.moments), 'commit')}{few}")
+
+
+def _left_out(history: History) -> list[tuple[int, str]]:
+    return [
+        (history.unknown, "no commit is known of them"),
+        (history.uncommitted, "measured with edits that their commit does not hold, or where git could not tell"),
+        (history.throttled, "throttled, so slow for another reason than their code"),
+        (history.unlike, f"not measured as the newest was: {', '.join(history.differing)}"),
+    ]
 
 
 def _mark(turn: Turn | None) -> str:
@@ -46,7 +53,8 @@ def _sentence(turn: Turn, unit: str) -> str:
     levels = f"{figure(turn.step.before, unit)} before, {figure(turn.step.after, unit)} after"
     sure = f", {p_value(turn.step.p)}" if turn.step.p > 0 else ""
     return (
-        f"{name}: {turn.first.commit} ({_change(turn)}: {levels}{sure}); the last before it: {turn.last_before.commit}"
+        f"{name}: {one_line(turn.first.commit)} ({_change(turn)}: {levels}{sure}); "
+        f"the last before it: {one_line(turn.last_before.commit)}"
     )
 
 

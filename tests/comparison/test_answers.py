@@ -8,8 +8,10 @@ from typing import Any
 
 import pytest
 
+from bench.comparison.answers import read_answers
 from bench.comparison.baselines import promote, save
 from bench.comparison.comparing import compare
+from bench.comparison.sides import Run
 from bench.schema import Metric, Record
 from bench.stats import wilson_interval
 from bench.store import RecordStore, read_records
@@ -173,3 +175,31 @@ def test_predictions_that_cannot_be_read_are_no_crash(side: Callable[..., Path])
     base, head = side("base", set(range(100))), side("head", set(range(100)))
     (head / "artifacts/c/predictions.parquet").write_bytes(b"cut off")
     assert verdict(base, head) == ("same", "equal")
+
+
+@pytest.mark.parametrize("is_absolute", [False, True])
+def test_answers_outside_of_a_runs_folder_are_not_read(
+    side: Callable[..., Path], tmp_path: Path, is_absolute: bool
+) -> None:
+    """A record says where they are, and records come from anywhere."""
+    folder = side("base", set(range(100)))
+    [kept] = read_records(folder)
+    outside = tmp_path / "base" / kept.artifacts["predictions"]
+    name = str(outside) if is_absolute else f"../base/{kept.artifacts['predictions']}"
+    assert read_answers(Run(record=kept, folder=folder)) is not None
+    led = kept.model_copy(update={"artifacts": {"predictions": name}})
+    (tmp_path / "elsewhere").mkdir()
+    assert (tmp_path / "elsewhere" / name).is_file()
+    assert read_answers(Run(record=led, folder=tmp_path / "elsewhere")) is None
+
+
+def test_answers_are_kept_by_the_hash_of_their_case_whatever_its_record_says(
+    side: Callable[..., Path], tmp_path: Path
+) -> None:
+    [record] = read_records(side("base", set(range(100))))
+    RecordStore(tmp_path / "base").file.unlink()
+    RecordStore(tmp_path / "base").append(record.model_copy(update={"case_id": "../../../../outside"}))
+    save(tmp_path / "base", branch="main", root=tmp_path / "kept")
+    [answers] = tmp_path.rglob("*.csv")
+    assert answers.name.startswith(record.case.id)
+    assert answers.parent.suffix == ".answers"

@@ -251,6 +251,77 @@ def test_saving_the_same_twice_changes_no_file(here: Path, stored: Callable[...,
     assert len(before) == 2
 
 
+@pytest.mark.parametrize("suite", ["../../../../outside", "", ".", "/outside", "A"])
+def test_no_suite_of_a_record_leads_out_of_the_folder(here: Path, stored: Callable[..., str], suite: str) -> None:
+    with pytest.raises(InputError, match="cannot be kept of the suite"):
+        save(stored(suite=suite), branch="main")
+    assert not list(here.rglob("*"))
+
+
+@pytest.mark.parametrize("branch", ["", " ", ".", ".."])
+def test_a_branch_needs_a_name(here: Path, stored: Callable[..., str], branch: str) -> None:
+    save(stored(), branch="main")
+    before = sorted(here.rglob("*"))
+    assert _exit_code(["baseline", "promote", "main", branch]) == 2
+    with pytest.raises(InputError, match="cannot be kept under the branch"):
+        save(stored(), branch=branch)
+    assert sorted(here.rglob("*")) == before
+
+
+def test_the_branch_is_that_of_the_folder_with_the_baselines(
+    here: Path, stored: Callable[..., str], tmp_path: Path
+) -> None:
+    for name in ("here", "other"):
+        (tmp_path / name).mkdir(exist_ok=True)
+        subprocess.run(["git", "init", "-q", "-b", f"of-{name}"], cwd=tmp_path / name, check=True)
+    assert _exit_code(["baseline", "save", stored(), "--folder", "../other"]) == 0
+    assert [each.branch for each in listed(tmp_path / "other")] == ["of-other"]
+    assert _exit_code(["history", "latency.p50_ms", "c3d", "--folder", "../other"]) == 0
+
+
+def test_a_folder_that_cannot_be_written_is_wrong_input(
+    here: Path, stored: Callable[..., str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    (here / ".vbench").write_text("a file")
+    assert _exit_code(["baseline", "save", stored(), "--branch", "main"]) == 2
+    assert "cannot be written: Not a directory" in capsys.readouterr().err
+
+
+KILLED = """
+import os, sys
+from bench.comparison import baselines
+real = os.fsync
+def killed(number):
+    if "history" in os.readlink(f"/proc/self/fd/{number}"):
+        os.truncate(number, os.fstat(number).st_size // 2)
+        os.kill(os.getpid(), 9)
+    real(number)
+os.fsync = killed
+baselines.save(sys.argv[1], branch="main")
+"""
+
+
+def test_a_save_that_is_killed_leaves_a_history_that_can_be_read(here: Path, both: Callable[..., str]) -> None:
+    save(both(1), branch="main")
+    killed = subprocess.run([sys.executable, "-c", KILLED, both(2)], cwd=here, check=False)
+    assert killed.returncode == -9
+    [history] = here.glob(".vbench/history/main/s/*.jsonl")
+    assert {record.started_at[:10] for record in read_records(history)} == {"2026-02-01"}
+    for day in (2, 3):
+        save(both(day), branch="main")
+    assert len(read_records(history)) == 30
+
+
+def test_the_torn_end_of_a_history_is_cut_off_before_more_is_added(here: Path, both: Callable[..., str]) -> None:
+    save(both(1), branch="main")
+    [history] = here.glob(".vbench/history/main/s/*.jsonl")
+    history.write_bytes(history.read_bytes()[:-100])
+    save(both(2), branch="main")
+    assert len(read_records(history)) == 9 + 10
+    save(both(1), branch="main")
+    assert len(read_records(history)) == 10 + 10, "what was torn can be saved again"
+
+
 def test_saves_at_the_same_time_lose_no_case(here: Path, runs: Callable[..., list[Record]]) -> None:
     """Jobs that measured a part of the suite each, and save it while others do."""
     names = [f"model{number}" for number in range(6)]

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from bench.cli import _exit_code
+from bench.comparison.sides import open_side
 from bench.schema import Record
 from bench.store import RecordStore
 
@@ -176,22 +177,47 @@ def test_a_reader_that_leaves_early_changes_no_exit_code(
     assert (tmp_path / "x.md").is_file()
 
 
+def commit_all(folder: Path) -> None:
+    """All of `folder` as a commit of the branch main."""
+    git = ["git", "-c", "user.name=t", "-c", "user.email=t@t"]
+    for step in (["init", "-q", "-b", "main"], ["add", "."], ["commit", "-q", "-m", "results"]):
+        subprocess.run([*git, *step], cwd=folder, check=True)
+
+
 def test_records_kept_in_git_are_compared(
     stored: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def git(*arguments: str) -> None:
-        subprocess.run(["git", "-c", "user.name=t", "-c", "user.email=t@t", *arguments], cwd=tmp_path, check=True)
-
     head = stored("results", 1.0)
-    git("init", "-q", "-b", "main")
-    git("add", ".")
-    git("commit", "-q", "-m", "results")
+    commit_all(tmp_path)
     stored("other", 1.1)
     monkeypatch.chdir(tmp_path)
     assert _exit_code(["compare", "git:main:results", head]) == 0
     assert _exit_code(["compare", "git:main", str(tmp_path / "other")]) == 1
     for wrong in ("git:nowhere", "git:main:other", "git:--help"):
         assert _exit_code(["compare", wrong, head]) == 2
+
+
+@pytest.mark.parametrize("name", ["results", "results/s", "results/s/records.jsonl"])
+def test_a_gate_kept_in_git_decides_by_whatever_name_its_records_are_given(
+    stored: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """2 % more are within what is allowed unasked, and beyond what this suite allows."""
+    gate: dict[str, object] = {"latency.p50_ms": {"max_rise": "1%"}}
+    base = stored("base", 1.0)
+    stored("results", 1.02, gate)
+    predictions = tmp_path / "results/s/artifacts/c/predictions.parquet"
+    predictions.parent.mkdir(parents=True)
+    predictions.write_bytes(b"answers")
+    commit_all(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    assert _exit_code(["compare", base, f"git:main:{name}"]) == 1
+    with open_side(f"git:main:{name}") as side:
+        [case] = side.cases.values()
+        folder = case.runs[0].folder
+        assert folder is not None
+        assert (folder / "artifacts/c/predictions.parquet").read_bytes() == b"answers"
+    monkeypatch.chdir(tmp_path / "results/s")
+    assert _exit_code(["compare", base, "git:main:records.jsonl"]) == 1
 
 
 def test_comparing_imports_neither_torch_nor_pandas(stored: Callable[..., str]) -> None:
@@ -203,3 +229,42 @@ def test_comparing_imports_neither_torch_nor_pandas(stored: Callable[..., str]) 
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("where", ["gpu", "title", "note"])
+@pytest.mark.parametrize("form", [[], ["--markdown"], ["--annotations"]])
+def test_what_a_record_says_begins_no_line_of_a_log(
+    tmp_path: Path,
+    runs: Callable[..., list[Record]],
+    capsys: pytest.CaptureFixture[str],
+    where: str,
+    form: list[str],
+) -> None:
+    """GitHub obeys a line that begins with `::`, though indented; who wrote the records is not who runs the gate."""
+    evil = "x\n  ::error title=all is well::approved\r\n::warning::y"
+    for name in ("base", "head"):
+        given = {"model": evil} if where == "title" else {}
+        for record in runs([None, *QUIET] if where == "note" else QUIET, **given):
+            hardware = {"gpu": f"{name}{evil}"} if where == "gpu" else {"gpu": "H100"}
+            metrics = tuple(metric.model_copy(update={"note": evil}) for metric in record.metrics)
+            if where == "note" and name == "head":
+                metrics = tuple(metric.model_copy(update={"value": None}) for metric in metrics)
+            environment = record.environment.model_copy(update={"hardware": hardware, "state": {"commit": evil}})
+            given_record = record.model_copy(update={"environment": environment, "metrics": metrics})
+            RecordStore(tmp_path / name).append(given_record)
+    base, head = str(tmp_path / "base"), str(tmp_path / "head")
+    for command in (
+        ["compare", base, head, *form],
+        ["compare", base, head, "--across", *form],
+        ["history", "latency.p50_ms", "nothing like it", "--from", base],
+        ["history", "latency.p50_ms", "*", "--from", base],
+        ["baseline", "save", base, "--branch", "main", "--folder", str(tmp_path)],
+        ["baseline", "save", head, "--branch", "main", "--folder", str(tmp_path)],
+        ["compare", f"baseline:main:{tmp_path}", head],
+        ["baseline", "list", "--folder", str(tmp_path)],
+    ):
+        _exit_code(command)
+    printed = capsys.readouterr()
+    lines = (printed.out + printed.err).splitlines()
+    assert any("approved" in line for line in lines)
+    assert not [line for line in lines if line.strip().startswith(("::error title=all is well", "::warning::y"))]

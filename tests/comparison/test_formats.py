@@ -125,6 +125,59 @@ def test_every_entry_is_a_series_of_its_own(alike: Comparison) -> None:
     assert all(any(f"y: c3d 16x1x112 ({case_id})" in name for name in names) for case_id in ids)
 
 
+def test_a_series_keeps_its_name_when_its_suite_measures_more(
+    record: Callable[..., Record], latency: Callable[..., Metric], params: Callable[[int], Metric]
+) -> None:
+    """What counts stands in a case of its own, of the same title as the one that times."""
+
+    def compared(*more: Record) -> Comparison:
+        return compare(*([*(record(latency(v), run=i) for i, v in enumerate(QUIET)), *more] for _ in "bh"))
+
+    counted = record(params(7), measures={"params": {}})
+    [alone] = formats.as_benchmark_entries(compared(), "lower")
+    both = formats.as_benchmark_entries(compared(counted), "lower")
+    assert [entry["name"] for entry in both] == [alone["name"], "s: c3d 16x1x112 params.total"]
+    assert formats.as_bencher(compared(counted)) == {
+        "s: c3d 16x1x112": {"latency.p50_ms": {"value": 10.0}, "params.total": {"value": 7}}
+    }
+
+
+@pytest.fixture
+def lost(record: Callable[..., Record], latency: Callable[..., Metric]) -> Comparison:
+    """Head no longer knows one of two metrics."""
+    known = [record(latency(v), latency(v, name="latency.first_ms"), run=i) for i, v in enumerate(QUIET)]
+    return compare(known, [r.model_copy(update={"metrics": (latency(None), r.metrics[1])}) for r in known])
+
+
+def test_a_metric_that_head_lost_is_an_error_that_says_so(lost: Comparison) -> None:
+    assert lost.exit_code() == 3
+    assert formats.headline(lost) == "1 same; 1 lost"
+    [line] = formats.as_annotations(lost).splitlines()
+    assert line.startswith("::error title=lost%3A latency.p50_ms::c3d 16x1x112: known in base, unknown in head")
+
+
+def test_a_headline_counts_what_decides(record: Callable[..., Record], latency: Callable[..., Metric]) -> None:
+    noise = [10.0, 13.0, 8.2, 11.6, 9.5]
+    runs = [
+        record(latency(v), latency(n, name="latency.odd_ms"), run=i)
+        for i, (v, n) in enumerate(zip(QUIET, noise, strict=True))
+    ]
+    gated = compare(runs, runs, gate={"latency.p50_ms": "3%"})
+    assert gated.exit_code() == 0
+    assert formats.headline(gated) == "1 same; 1 only informing"
+
+
+def test_where_nothing_was_compared_it_is_said_and_why(
+    record: Callable[..., Record], latency: Callable[..., Metric]
+) -> None:
+    runs = [record(latency(None, note="no counter here"), run=i) for i in range(5)]
+    nothing = compare(runs, runs)
+    assert nothing.exit_code() == 3
+    assert formats.headline(nothing) == "nothing was compared; 1 only informing"
+    assert "no counter here" in formats.as_markdown(nothing)
+    assert "nothing was compared" in formats.as_annotations(nothing)
+
+
 def test_bencher_reads_values_by_benchmark_and_measure(alike: Comparison, mixed: Comparison) -> None:
     """Against the published schema: objects of objects of objects with a number `value`; measures of 64 characters."""
     found = json.loads(formats.as_file(alike, "a.bencher.json") or "")

@@ -55,6 +55,95 @@ def with_state(record: Record, **state: object) -> Record:
     )
 
 
+def test_throttled_runs_are_no_bad_commit(
+    commits: Callable[..., list[Record]], capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    values = [*LEVEL, *(1.4 * value for value in LEVEL)]
+    records = [r.model_copy(update={"status": "throttled"}) if n >= 24 else r for n, r in enumerate(commits(values))]
+    found = history_of(records, "latency.p50_ms", "c3d")
+    assert (len(found.moments), found.turns, found.throttled) == (8, (), 24)
+    for each in records:
+        RecordStore(tmp_path).append(each)
+    assert _exit_code(["history", "latency.p50_ms", "c3d", "--from", str(tmp_path)]) == 0
+    assert "24 runs left out: throttled" in capsys.readouterr().out
+
+
+def test_what_no_heat_changes_is_known_of_a_throttled_run(
+    record: Callable[..., Record], params: Callable[[int], Metric]
+) -> None:
+    hot = [with_state(record(params(7), status="throttled", started_at=name), commit=name) for name in "ab"]
+    found = history_of(hot, "params.total", "c3d")
+    assert (len(found.moments), found.throttled) == (2, 0)
+
+
+def versions(latency: int, **others: int) -> dict[str, object]:
+    return {"details": {"measure_versions": {"latency": latency, **others}}}
+
+
+@pytest.mark.parametrize(
+    ("before", "since", "differing"),
+    [
+        (versions(1), versions(2), "measure.latency (version)"),
+        (
+            {"measures": {"latency": {"warmup": 3}}},
+            {"measures": {"latency": {"warmup": 30}}},
+            "measure.latency.warmup",
+        ),
+        (
+            {"details": {"protocol": {"views": "1x1"}}},
+            {"details": {"protocol": {"views": "10x3"}}},
+            "protocol.views",
+        ),
+    ],
+)
+def test_what_was_measured_otherwise_is_no_step_of_the_code(
+    commits: Callable[..., list[Record]],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    before: dict[str, object],
+    since: dict[str, object],
+    differing: str,
+) -> None:
+    """The newest way counts; what `compare` would refuse is left out and named."""
+    slower = [1.2 * value for value in LEVEL]
+    records = [*commits([*LEVEL, *slower], **before)[:24], *commits([*LEVEL, *slower], **since)[24:]]
+    found = history_of(records, "latency.p50_ms", "c3d")
+    assert [moment.commit for moment in found.moments] == [f"c{n:02d}" for n in range(8, 16)]
+    assert (found.turns, found.unlike, found.differing) == ((), 24, (differing,))
+    for each in records:
+        RecordStore(tmp_path).append(each)
+    assert _exit_code(["history", "latency.p50_ms", "c3d", "--from", str(tmp_path)]) == 0
+    assert f"24 runs left out: not measured as the newest was: {differing}" in capsys.readouterr().out
+
+
+def test_other_measures_of_a_case_and_versions_that_are_not_known_part_no_series(
+    commits: Callable[..., list[Record]],
+) -> None:
+    given = (versions(1, cold=1), versions(1, cold=2), {})
+    records = [each for part, kind in enumerate(given) for each in commits(LEVEL, **kind)[9 * part : 9 * part + 9]]
+    found = history_of([*records, *commits(LEVEL, **versions(1))[21:]], "latency.p50_ms", "c3d")
+    assert (len(found.moments), found.unlike) == (8, 0)
+
+
+def test_an_edited_run_is_not_the_newest_way_of_measuring(commits: Callable[..., list[Record]]) -> None:
+    tried = [with_state(record, is_dirty=True) for record in commits(LEVEL * 2, **versions(9))[45:]]
+    found = history_of([*commits(LEVEL, **versions(1)), *tried], "latency.p50_ms", "c3d")
+    assert (len(found.moments), found.unlike, found.uncommitted) == (8, 0, 3)
+
+
+def test_of_cases_with_one_title_the_one_that_knows_the_metric_is_meant(
+    commits: Callable[..., list[Record]], record: Callable[..., Record], params: Callable[[int], Metric]
+) -> None:
+    """A suite that counts and times has two cases that people call alike."""
+    counted = with_state(record(params(7), measures={"params": {}}), commit="c00")
+    both = [counted, *commits(LEVEL)]
+    assert counted.case.title == both[1].case.title
+    assert len(history_of(both, "latency.p50_ms", "c3d").moments) == 8
+    assert len(history_of(both, "params.total", counted.case.title).moments) == 1
+    with pytest.raises(UnknownNameError, match=r"latency\.p50_ms"):
+        history_of(both, "latency.p50_ms", counted.case_id)
+
+
 def test_edits_that_no_commit_holds_are_not_blamed_on_one(
     commits: Callable[..., list[Record]], capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:

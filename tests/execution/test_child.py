@@ -41,6 +41,18 @@ def test_replies_come_in_order_and_prints_stay_apart(tmp_path: Path) -> None:
     assert "noise" in tail(log)
 
 
+@pytest.mark.parametrize("name", ["bench/__init__.py", "bench/speed.py"])
+def test_a_child_has_its_parents_vbench_where_the_working_folder_has_another_bench(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """A package of the user's, or a mere folder."""
+    (tmp_path / name).parent.mkdir()
+    (tmp_path / name).write_text("")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    with Child("echo_child", {"times": 1}) as child:
+        assert len(list(child.messages(timeout_s=30))) == 1, child.complaint()
+
+
 def test_a_hanging_child_is_given_up_at_its_deadline_and_killed() -> None:
     with pytest.raises(ChildTimeoutError), Child("echo_child", {"hang": True}) as child:
         list(child.messages(timeout_s=0.2))

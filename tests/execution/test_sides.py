@@ -50,6 +50,20 @@ def test_what_is_no_side_is_wrong_input(repository: Path, text: str) -> None:
     assert str(caught.value)
 
 
+def test_a_shallow_clone_is_told_as_such(repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As actions/checkout makes it: the branch to compare with is not there."""
+    clone = tmp_path / "clone"
+    source = ["git", "clone", "-q", "--depth", "1", f"file://{repository}", str(clone)]
+    subprocess.run(source, check=True, capture_output=True)
+    monkeypatch.chdir(clone)
+    with pytest.raises(InputError, match="fetch-depth: 0"):
+        read_side("origin/none")
+    monkeypatch.chdir(repository)
+    with pytest.raises(InputError) as told:
+        read_side("origin/none")
+    assert "fetch-depth" not in str(told.value)
+
+
 def test_a_ref_outside_a_repository_says_what_is_needed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
