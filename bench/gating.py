@@ -118,7 +118,7 @@ def _measured(
     turns = measure_in_turns(
         list(pairing.shared), run, judge, looks=LOOKS, deadline_s=deadline_s, clock_s=time.monotonic
     )
-    found = looks.look({})
+    found = looks.look({}, given_up=turns.failed)
     suite = found.rows[0].suite if found.rows else ""
     missing = [_unpaired(case, suite, "base", "is not in head's plan") for case in pairing.missing]
     added = [_unpaired(case, suite, "head", "is not in base's plan") for case in pairing.added]
