@@ -302,6 +302,11 @@ class Record(Frozen):
     def is_good(self) -> bool:
         return self.status in GOOD_STATUSES
 
+    @property
+    def in_turns(self) -> Json:
+        """How the run took turns with one of another side, by `steps` or by `processes`; None for a run by itself."""
+        return self.details.get("in_turns")
+
     def metric(self, key: str) -> Metric | None:
         """The metric with this key (`latency.p50_ms`, `throughput.clips_per_s{batch=8}`), or None."""
         return next((m for m in self.metrics if m.key == key), None)

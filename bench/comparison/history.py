@@ -48,8 +48,8 @@ class Turn:
 class History:
     """A series in the order of its commits, told by git or by their dates, else that in which they were measured.
 
-    Left out are `unknown` runs, which name no commit, and `uncommitted` ones, whose code was not, or not
-    surely, that of their commit.
+    Left out are runs `in_turns` with another side's, `unknown` ones, which name no commit, and `uncommitted` ones,
+    whose code was not, or not surely, that of their commit.
     """
 
     case: Case
@@ -60,6 +60,7 @@ class History:
     order: Order = "measured"
     unknown: int = 0
     uncommitted: int = 0
+    in_turns: int = 0
 
 
 def history_of(records: Iterable[Record], metric: str, case: str, *, repository: Path = Path()) -> History:
@@ -70,7 +71,12 @@ def history_of(records: Iterable[Record], metric: str, case: str, *, repository:
     """
     of_case = _of_case([record for record in records if record.is_good], case)
     key = _key(of_case, metric)
-    known = [(record, found) for record in of_case if (found := record.metric(key)) and metric_values([found])]
+    measured = [(record, found) for record in of_case if (found := record.metric(key)) and metric_values([found])]
+    known = [(record, found) for record, found in measured if record.in_turns is None]
+    if not known:
+        raise InputError(
+            f"{case}: all runs that know {metric} took turns with another side's, as vbench ab has them do"
+        )
     machines = {fingerprint_of(record) for record, found in known if is_of_machine(found)}
     if len(machines) > 1:
         raise InputError(
@@ -93,6 +99,7 @@ def history_of(records: Iterable[Record], metric: str, case: str, *, repository:
         order=order,
         unknown=len(known) - len(of_commits),
         uncommitted=len(of_commits) - len(dated),
+        in_turns=len(measured) - len(known),
     )
 
 

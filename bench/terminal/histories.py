@@ -27,6 +27,8 @@ def show_history(history: History) -> None:
     if history.uncommitted:
         why = "measured with edits that their commit does not hold, or where git could not tell"
         say(f"{count(history.uncommitted, 'run')} left out: {why}")
+    if history.in_turns:
+        say(f"{count(history.in_turns, 'run')} of vbench ab left out, which took turns with another side's")
     if history.order == "measured" and len(history.moments) > 1:
         say("in the order of measuring: git here does not know all of these commits, nor are all their dates recorded")
     for turn in history.turns:

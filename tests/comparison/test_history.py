@@ -206,3 +206,12 @@ def test_accuracies_of_several_machines_are_one_series_and_their_times_are_not(r
     assert [moment.value for moment in history_of(records, "accuracy.top1", "c3d").moments] == [51.0, 52.0]
     with pytest.raises(InputError, match="2 kinds of machine"):
         history_of(records, "accuracy.train_seconds", "c3d")
+
+
+def test_runs_in_turns_with_another_side_are_no_part_of_a_series(commits: Callable[..., list[Record]]) -> None:
+    records = commits([10.0] * 12)
+    taken = [record.model_copy(update={"details": {"in_turns": "processes"}}) for record in records]
+    found = history_of([*records[:12], *taken[12:]], "latency.p50_ms", "c3d")
+    assert (len(found.moments), found.in_turns) == (4, 24)
+    with pytest.raises(InputError, match="took turns"):
+        history_of(taken, "latency.p50_ms", "c3d")

@@ -7,7 +7,10 @@ from typing import cast
 
 import pytest
 
+from bench.comparison.comparing import compare
 from bench.comparison.looks import Looks
+from bench.errors import InputError
+from bench.execution.side import _marked
 from bench.execution.sides import PlannedCase, Ran, Side, SideName
 from bench.gating import _measured, pair_plans
 from bench.schema import Metric, Record
@@ -64,3 +67,19 @@ def test_a_case_that_fails_is_no_verdict(
         assert "oom" in row.reason
         assert f"({side})" in row.reason
         assert (row.is_missing, row.is_open) == (True, False)
+
+
+def test_runs_in_turns_are_compared_with_their_like_only(runs: Callable[..., list[Record]]) -> None:
+    values = [10.0, 10.02, 9.98, 10.01, 9.99]
+    alone, steps, processes = (runs(values, details=d) for d in ({}, {"in_turns": "steps"}, {"in_turns": "processes"}))
+    assert compare(steps, steps[::-1]).rows[0].verdict == "same"
+    for head in (alone, processes):
+        with pytest.raises(InputError, match="measured in turns: steps in base"):
+            compare(steps, head)
+
+
+def test_a_run_of_a_side_says_how_it_took_turns(record: Callable[..., Record]) -> None:
+    kept = record(details={"parity": 1})
+    assert _marked(kept, is_sharing=True).details == {"parity": 1, "in_turns": "steps"}
+    assert _marked(kept, is_sharing=False).in_turns == "processes"
+    assert kept.in_turns is None
