@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
-from bench.comparison.limits import GateValue
+from bench.comparison.limits import GateValue, read_rules, refuse_noise
 from bench.comparison.looks import LOOKS, Looks, open_cases
 from bench.comparison.outcome import Comparison, Uncompared
 from bench.comparison.wording import count, percent
@@ -53,6 +53,7 @@ def ab(
     started = time.monotonic()
     specs = read_side(base), read_side(head)
     tree = read_suite(suite, small=small)
+    refuse_noise(read_rules({**(tree.data.get("gate") or {}), **(gate or {})}))
     suites = [suite_of(spec, tree.data) for spec in specs]
     folder = _folder(out, str(tree.data.get("suite")))
     with ExitStack() as stack:

@@ -155,6 +155,7 @@ def test_cases_of_two_models_are_judged_in_the_pairs_they_were_measured_in(
         ["HEAD", "HEAD", "nowhere.yaml"],
         ["HEAD", "HEAD", "nets.yaml", "--budget", "10"],
         ["HEAD", "HEAD", "nets.yaml", "--gate", "latency.p50_ms=3apples"],
+        ["HEAD", "HEAD", "nets.yaml", "--gate", "latency.p50_ms=noise"],
         ["HEAD", "HEAD", "nets.yaml", "--fail-on", "regresion"],
     ],
 )

@@ -25,7 +25,7 @@ from bench.comparison.likeness import (
     noteworthy_fields,
     unlike_fields,
 )
-from bench.comparison.limits import GateValue, Rule, limits_of, read_rules, rule_for
+from bench.comparison.limits import GateValue, Rule, limits_of, read_rules, refuse_noise, rule_for
 from bench.comparison.outcome import Comparison, Row
 from bench.comparison.pairing import Pair, departures_of, failures_of, left_over, pair_cases
 from bench.comparison.samples import Sample, remark
@@ -66,6 +66,8 @@ def compare(
     with open_side(head) as new, open_side(_base_of(base, new, given, across=across)) as old:
         pairs = pair_cases(old, new, differing=differing, partners=partners)
         rules = _Rules(old, new, given, pairs)
+        if shares is not None:
+            rules.refuse_noise()
         unlike = _unlike(pairs, differing, lambda pair: across or _decides_by_machine(pair, rules))
         if unlike and not across:
             raise InputError(_refusal(unlike))
@@ -135,6 +137,11 @@ class _Rules:
         self._answered: set[tuple[str, str]] = set()
         self._metrics = {name for pair in pairs for metric, _ in _metrics(pair) for name in (metric.key, metric.name)}
         self.are_any = any(self._of_suite.values())
+
+    def refuse_noise(self) -> None:
+        """InputError where any limit is `noise`, which runs in turns do not have."""
+        for rules in self._of_suite.values():
+            refuse_noise(rules)
 
     def of(self, suite: str, metric: Metric) -> Rule | None:
         found = rule_for(metric, self._given) or rule_for(metric, self._of_suite[suite])
@@ -252,7 +259,7 @@ def _finding(key: str, terms: _Terms, *, is_view: bool) -> Finding:
         return settle(row, "inconclusive", f"in {metric.unit} in base and in {head.named.unit} in head")
     noise = find_noise(base.values, runs=len(head.known)) if rule is not None and rule.needs_noise else None
     if isinstance(noise, str):
-        return settle(replace(row, is_open=share is not None), "inconclusive", noise)
+        return settle(row, "inconclusive", noise)
     is_exact = all(m.is_exact for _, m in (*base.known, *head.known))
     trainings = None
     if is_share(metric) and not is_exact:

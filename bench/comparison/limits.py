@@ -66,6 +66,16 @@ def read_rules(gate: Mapping[str, GateValue]) -> dict[str, Rule]:
     return {name: _rule(name, value) for name, value in gate.items()}
 
 
+def refuse_noise(rules: Mapping[str, Rule]) -> None:
+    """InputError where a limit is `noise` though runs are taken in turns: pairs are free of what base's runs have."""
+    for name, rule in rules.items():
+        if rule.needs_noise:
+            raise InputError(
+                f"gate of {name}: noise is no limit for runs in turns, whose pairs lack the noise that base's own runs "
+                f"have; give an amount, such as --gate {name}=3%"
+            )
+
+
 def rule_for(metric: Metric, rules: Mapping[str, Rule]) -> tuple[str, Rule] | None:
     """The rule of a metric: by its key with labels, then by its name, then by the first pattern that fits.
 

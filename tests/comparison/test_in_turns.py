@@ -83,3 +83,12 @@ def test_a_run_of_a_side_says_how_it_took_turns(record: Callable[..., Record]) -
     assert _marked(kept, is_sharing=True).details == {"parity": 1, "in_turns": "steps"}
     assert _marked(kept, is_sharing=False).in_turns == "processes"
     assert kept.in_turns is None
+
+
+@pytest.mark.parametrize("gate", [{"latency.p50_ms": "noise"}, {"*": {"max_rise": "2noise"}}])
+def test_noise_is_no_limit_in_turns(runs: Callable[..., list[Record]], gate: dict[str, str]) -> None:
+    """Base's runs are 10 % apart, and each of head's is 10 % above its partner: that would be the same."""
+    base = [10.0, 11.0, 9.0, 10.5, 9.5, 10.0, 11.2, 8.9]
+    records = runs(base)
+    with pytest.raises(InputError, match="noise is no limit for runs in turns"):
+        compare(records, runs([1.1 * value for value in base]), gate=gate, shares={records[0].case_id: 1.0})
