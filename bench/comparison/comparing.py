@@ -25,7 +25,7 @@ from bench.comparison.likeness import (
     noteworthy_fields,
     unlike_fields,
 )
-from bench.comparison.limits import GateValue, Rule, limits_of, read_rules, refuse_noise, rule_for
+from bench.comparison.limits import GateValue, Rule, limits_of, read_rules, refuse_noise, rule_for, rules_for
 from bench.comparison.outcome import Comparison, Row
 from bench.comparison.pairing import Pair, departures_of, failures_of, left_over, pair_cases
 from bench.comparison.samples import Sample, remark
@@ -152,10 +152,8 @@ class _Rules:
         return self.of(suite, metric) is not None if self.are_any else metric.better is not None and not is_view
 
     def answer(self, suite: str, metric: Metric) -> None:
-        """Note that head has measured what the rule of `metric` asks for."""
-        for rules in (self._given, self._of_suite[suite]):
-            if found := rule_for(metric, rules):
-                self._answered.add((suite, found[0]))
+        """Note that head has measured what the rules of `metric` ask for, the less precise ones too."""
+        self._answered |= {(suite, name) for name in rules_for(metric, self._of_suite[suite])}
 
     def unanswered(self) -> Iterator[str]:
         """Rules that no metric answers to: in no suite for those given, in their own for those of a suite."""

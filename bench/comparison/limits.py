@@ -81,10 +81,15 @@ def rule_for(metric: Metric, rules: Mapping[str, Rule]) -> tuple[str, Rule] | No
 
     A pattern passes over metrics to which its limit cannot apply; a rule that names one must apply.
     """
-    for name in (metric.key, metric.name):
-        if name in rules:
-            return name, rules[name]
-    return next(((p, r) for p, r in rules.items() if _is_of(metric, p) and _applies(r, metric)), None)
+    fitting = rules_for(metric, rules)
+    first = next((name for name in (metric.key, metric.name) if name in fitting), None) or next(iter(fitting), None)
+    return None if first is None else (first, rules[first])
+
+
+def rules_for(metric: Metric, rules: Mapping[str, Rule]) -> list[str]:
+    """Every rule that is about a metric, also where a more precise one is the one that counts."""
+    own = (metric.key, metric.name)
+    return [name for name, r in rules.items() if name in own or (_is_of(metric, name) and _applies(r, metric))]
 
 
 def _is_of(metric: Metric, pattern: str) -> bool:
