@@ -12,7 +12,8 @@ def parity(case: LoadedCase, *, clips: int = 8) -> list[Metric]:
     """Largest difference as a share of the largest logit, and top-1 agreement in percent, over at least `clips` clips.
 
     Taken by itself beside every timed variant. One out of tolerance is warned of, marked in the record's detail
-    `parity`, and leads no leaderboard: it may be fast because it computes something else.
+    `parity`, and leads no leaderboard: it may be fast because it computes something else. Within it, less is no better:
+    rounding is the same in every run of one build and another in the next.
     """
     from bench.measure.timing.outputs import compare_with_eager
 
@@ -31,10 +32,9 @@ def parity(case: LoadedCase, *, clips: int = 8) -> list[Metric]:
             name="parity.max_difference",
             value=found.max_difference,
             unit="fraction",
-            better="lower",
             note=None if found.max_difference is not None else "its logits are not finite",
         ),
-        Metric(name="parity.top1_agreement", value=100 * found.top1_agreement, unit="%", better="higher"),
+        Metric(name="parity.top1_agreement", value=100 * found.top1_agreement, unit="%"),
     ]
 
 
