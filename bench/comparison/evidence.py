@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import betainc, nctdtrinc, ndtr, stdtr, stdtrit
+from scipy.special import betainc, gammaincinv, nctdtrinc, ndtr, stdtr, stdtrit
 
 from bench.stats import Z95, Estimate, mcnemar
 
@@ -22,6 +22,7 @@ DRAWS = 4000
 SEED = 20260101
 MANY = 1e9
 LARGEST_SQUARED = 1e150
+BISECTIONS = 50
 
 Values = NDArray[np.float64]
 
@@ -30,7 +31,9 @@ Values = NDArray[np.float64]
 class Change:
     """From base to head: `estimate` with its 95 % interval, its standard `error`, the `degrees` of freedom and `p`.
 
-    On a ratio's scale these are natural logarithms of head / base, else differences in the metric's unit.
+    On a ratio's scale these are natural logarithms of head / base, else differences in the metric's unit. An estimate
+    that is no mean strays `stray` times as far as `error` says. `step` is what a single video is worth, where videos
+    that only one side gets right are counted.
     """
 
     is_ratio: bool
@@ -41,6 +44,8 @@ class Change:
     degrees: float
     p: float
     how: str
+    stray: float = 1.0
+    step: float = 0.0
 
     def reaching(self, confidence: float) -> "Change":
         """The same change with Student's interval of this confidence, of 1, in the place of its own."""
@@ -50,7 +55,8 @@ class Change:
     def detectable(self, tolerance: float, *, alpha: float) -> float:
         """The smallest change that this comparison would have called one, 80 times in 100: noncentral t."""
         certain = self.error * _noncentrality(self.degrees, alpha)
-        return max(certain, tolerance + self.error * float(stdtrit(self.degrees, POWER)))
+        beyond = tolerance + self.stray * self.error * float(stdtrit(self.degrees, POWER))
+        return max(certain, beyond, self.step * _discordant_needed(alpha))
 
     def growth_needed(self, room: float) -> float:
         """How many times as many runs would narrow the interval to `room` on either side."""
@@ -227,20 +233,58 @@ def _noncentrality(degrees: float, alpha: float) -> float:
 def change_of_shares(base: Estimate, head: Estimate) -> Change:
     """Change between two percentages that each state their 95 % interval, such as a binomial's over its videos."""
     error = math.hypot(base.high - base.low, head.high - head.low) / (2 * Z95)
-    return _normal_change(head.value - base.value, error=error, p=None, how="the intervals over videos")
+    return _normal_change(head.value - base.value, error=error, how="the intervals over videos")
 
 
 def change_of_answers(*, only_base: int, only_head: int, videos: int) -> Change:
     """Change in percentage points on the same videos, from those that only one side gets right; p is McNemar's."""
-    share = (only_head - only_base) / videos
-    variance = max(0.0, (only_base + only_head) / videos - share**2) / videos
-    how = f"the same {videos} videos: {only_base} right in base only, {only_head} in head only"
-    return _normal_change(100 * share, error=100 * math.sqrt(variance), p=mcnemar(only_base, only_head), how=how)
+    low, high = (100 * end for end in _score_interval(only_head, only_base, videos))
+    return Change(
+        is_ratio=False,
+        estimate=100 * (only_head - only_base) / videos,
+        low=low,
+        high=high,
+        error=(high - low) / (2 * Z95),
+        degrees=MANY,
+        p=mcnemar(only_base, only_head),
+        how=f"the same {videos} videos: {only_base} right in base only, {only_head} in head only",
+        step=100 / videos,
+    )
 
 
-def _normal_change(estimate: float, *, error: float, p: float | None, how: str) -> Change:
-    if p is None:
-        p = 2 * float(ndtr(-abs(estimate) / error)) if error > 0 else float(estimate == 0)
+def _score_interval(won: int, lost: int, videos: int) -> tuple[float, float]:
+    """The differences of two paired shares that a score test does not refuse at 5 %. Tango, Stat. in Medicine 17, 1998.
+
+    Each is judged by the variance that it would have itself, so that few such videos are not taken for little noise.
+    """
+
+    def is_refused(difference: float) -> bool:
+        b = (2 * videos - won + lost) * difference - won - lost
+        c = -lost * difference * (1 - difference)
+        likeliest_lost = (math.sqrt(max(0.0, b * b - 8 * videos * c)) - b) / (4 * videos)
+        variance = videos * (2 * likeliest_lost + difference * (1 - difference))
+        return (won - lost - videos * difference) ** 2 > Z95**2 * variance
+
+    def end(outer: float) -> float:
+        inner = (won - lost) / videos
+        for _ in range(BISECTIONS):
+            middle = (inner + outer) / 2
+            inner, outer = (inner, middle) if is_refused(middle) else (middle, outer)
+        return inner
+
+    return end(-1.0), end(1.0)
+
+
+def _discordant_needed(alpha: float) -> float:
+    """How many videos must be lost on average so that McNemar's exact test at `alpha` sees it 80 times in 100.
+
+    With none won, it sees no fewer than the smallest number whose p, 2 / 2^number, is below `alpha`.
+    """
+    fewest = math.floor(1 - math.log2(alpha)) + 1
+    return float(gammaincinv(fewest, POWER))  # the mean of Poisson's counts
+
+
+def _normal_change(estimate: float, *, error: float, how: str) -> Change:
     half = Z95 * error
     return Change(
         is_ratio=False,
@@ -249,7 +293,7 @@ def _normal_change(estimate: float, *, error: float, p: float | None, how: str) 
         high=estimate + half,
         error=error,
         degrees=MANY,
-        p=p,
+        p=2 * float(ndtr(-abs(estimate) / error)) if error > 0 else float(estimate == 0),
         how=how,
     )
 

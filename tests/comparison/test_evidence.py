@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats as scipy_stats
+from scipy.optimize import minimize_scalar
 
 from bench.comparison.evidence import (
     ALPHA,
@@ -123,11 +124,49 @@ def test_the_rank_test_by_hand() -> None:
 
 
 def test_answers_by_hand() -> None:
-    """Of 100 videos 10 are right in base only and 2 in head only: 8 points down, variance (0.12 - 0.08^2) / 100."""
+    """Of 100 videos 10 are right in base only and 2 in head only: 8 points down."""
     change = change_of_answers(only_base=10, only_head=2, videos=100)
     assert change.estimate == pytest.approx(-8)
-    assert change.error == pytest.approx(100 * math.sqrt((0.12 - 0.0064) / 100))
     assert change.p == pytest.approx(scipy_stats.binomtest(2, 12).pvalue)
+
+
+@pytest.mark.parametrize(("lost", "won", "videos"), [(10, 2, 100), (1, 0, 300), (0, 5, 50), (40, 40, 3783), (2, 0, 2)])
+def test_the_interval_holds_what_a_score_test_does_not_refuse(lost: int, won: int, videos: int) -> None:
+    """Independent: at an end, the likeliest shares with that difference are searched for numerically."""
+    change = change_of_answers(only_base=lost, only_head=won, videos=videos)
+    assert change.low <= change.estimate <= change.high
+    for end in (change.low / 100, change.high / 100):
+        if abs(end) > 1 - 1e-9:
+            continue
+
+        def unlikely(share: float, end: float = end) -> float:
+            shares = np.array([share, share + end, 1 - 2 * share - end])
+            counts = np.array([lost, won, videos - lost - won])
+            return -float((counts * np.log(np.maximum(shares, 1e-300))).sum())
+
+        bounds = max(0.0, -end), (1 - end) / 2
+        share = minimize_scalar(unlikely, bounds=bounds, method="bounded", options={"xatol": 1e-13}).x
+        deviation = math.sqrt((2 * share + end - end**2) / videos)
+        assert abs((won - lost) / videos - end) / deviation == pytest.approx(Z95, rel=1e-3)
+
+
+@pytest.mark.parametrize(("videos", "limit"), [(500, 1.0), (1000, 0.5), (3783, 0.5), (3783, 0.2)])
+def test_a_loss_at_the_limit_is_seldom_called_the_same(videos: int, limit: float) -> None:
+    """Lost videos are Poisson's around limit x videos and none is won; 2.5 in 100 are asked, Wald gives up to 12."""
+    lost = np.arange(1, 100)
+    ends = [change_of_answers(only_base=int(n), only_head=0, videos=videos).low for n in lost]
+    chance = scipy_stats.poisson.pmf(lost, limit / 100 * videos)
+    assert chance[np.array(ends) >= -limit].sum() <= 0.04
+
+
+@pytest.mark.parametrize("comparisons", [1, 20])
+def test_a_loss_that_would_have_been_seen_is_seen(comparisons: int) -> None:
+    """One video in 10,000 tells apart: McNemar's exact p, and how often Poisson's counts reach it."""
+    change, alpha = change_of_answers(only_base=1, only_head=0, videos=10_000), ALPHA / comparisons
+    mean = 100 * change.detectable(0.0, alpha=alpha)
+    lost = np.arange(1, 200)
+    seen = np.array([scipy_stats.binomtest(0, int(n)).pvalue < alpha for n in lost])
+    assert scipy_stats.poisson.pmf(lost, mean)[seen].sum() == pytest.approx(0.8, abs=0.01)
 
 
 def test_shares_by_their_intervals_are_close_to_the_test_of_two_proportions() -> None:
