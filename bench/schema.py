@@ -303,6 +303,11 @@ class Record(Frozen):
         return self.status in GOOD_STATUSES
 
     @property
+    def session(self) -> Json:
+        """The same for all runs of one invocation of vbench; None in records from before it was kept."""
+        return self.details.get("session")
+
+    @property
     def in_turns(self) -> Json:
         """How the run took turns with one of another side, by `steps` or by `processes`; None for a run by itself."""
         return self.details.get("in_turns")

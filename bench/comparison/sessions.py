@@ -64,9 +64,16 @@ def _sessions(runs: Sequence[Run]) -> Iterator[list[Run]]:
 
 
 def _is_another_session(before: Run, run: Run) -> bool:
-    is_new = run.folder != before.folder or run.record.run_index <= before.record.run_index
     try:
         first, second = (datetime.fromisoformat(each.record.started_at) for each in (before, run))
-        return is_new and second - first >= BETWEEN_SESSIONS
+        return _is_another_invocation(before, run) and second - first >= BETWEEN_SESSIONS
     except (ValueError, TypeError):  # no time, or only one of the two says its zone
         return False
+
+
+def _is_another_invocation(before: Run, run: Run) -> bool:
+    """By what their records say of it; where neither does, by their folders, and by an index that does not rise."""
+    named = {before.record.session, run.record.session}
+    if named != {None}:
+        return len(named) > 1
+    return run.folder != before.folder or run.record.run_index <= before.record.run_index

@@ -46,7 +46,7 @@ def run_case(
         started_at=started_at,
         status=outcome.status,
         metrics=outcome.metrics,
-        details=outcome.details,
+        details={**outcome.details, "session": SESSION},
         uncounted_operators=outcome.uncounted_operators,
         environment=outcome.environment,
         warnings=outcome.warnings,

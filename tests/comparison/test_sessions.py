@@ -174,3 +174,25 @@ def test_a_change_between_sessions_is_students_on_their_medians() -> None:
     assert (change.low, change.high) == pytest.approx((interval.low, interval.high))
     assert change.p == pytest.approx(reference.pvalue)
     assert not change_of_sessions([[0.0], [1.0]], [[2.0]]).is_ratio
+
+
+def test_a_folder_that_is_continued_another_day_holds_two_sessions(runs: Runs, tmp_path: Path) -> None:
+    """`repeat` was raised from 5 to 10 some days later, or a run was resumed: the index goes on, in the same folder."""
+    records = runs([*QUIET, *times(QUIET, 1.05)])
+    days = [1] * 5 + [5] * 5
+    told = [
+        record.model_copy(
+            update={"started_at": f"2026-01-{day:02d}T00:{place:02d}:00", "details": {"session": f"day {day}"}}
+        )
+        for place, (record, day) in enumerate(zip(records, days, strict=True))
+    ]
+
+    def sessions(records: Sequence[Record]) -> list[int]:
+        sample = Sample.of([Run(record=record, folder=tmp_path) for record in records], KEY)
+        found = sessions_of(sample, Sample.of([], KEY))
+        return [] if found is None else [len(session) for session in found[0]]
+
+    assert sessions(told) == [5, 5]
+    one = [record.model_copy(update={"details": {"session": "one"}}) for record in told]
+    assert sessions(one) == [10], "one invocation that took days"
+    assert sessions([*(record.model_copy(update={"details": {}}) for record in told[:5]), *told[5:]]) == [5, 5]
