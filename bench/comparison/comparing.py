@@ -25,11 +25,11 @@ from bench.comparison.likeness import (
     noteworthy_fields,
     unlike_fields,
 )
-from bench.comparison.limits import GateValue, Rule, limits_of, read_rules, refuse_noise, rule_for, rules_for
+from bench.comparison.limits import GateValue, Noise, Rule, limits_of, read_rules, refuse_noise, rule_for, rules_for
 from bench.comparison.outcome import Comparison, Row
 from bench.comparison.pairing import Pair, departures_of, failures_of, left_over, pair_cases
 from bench.comparison.samples import Sample, remark
-from bench.comparison.sessions import sessions_of, shared_values
+from bench.comparison.sessions import own_sessions, sessions_of, shared_values
 from bench.comparison.sides import Side, open_side
 from bench.comparison.trainings import find_trainings, mean_row, recipe_of, trainings_of
 from bench.errors import InputError, nearest
@@ -255,10 +255,10 @@ def _finding(key: str, terms: _Terms, *, is_view: bool) -> Finding:
         return _unknown(row, base, head, in_turns=share is not None)
     if head.named is not None and head.named.unit != metric.unit:
         return settle(row, "inconclusive", f"in {metric.unit} in base and in {head.named.unit} in head")
-    noise = find_noise(base.values, runs=len(head.known)) if rule is not None and rule.needs_noise else None
+    is_exact = all(m.is_exact for _, m in (*base.known, *head.known))
+    noise = _noise(base, head, is_exact=is_exact) if rule is not None and rule.needs_noise else None
     if isinstance(noise, str):
         return settle(row, "inconclusive", noise)
-    is_exact = all(m.is_exact for _, m in (*base.known, *head.known))
     trainings = None
     if is_share(metric) and not is_exact:
         trainings = trainings_of(base, head, [_samples(each, key) for each in terms.siblings])
@@ -279,6 +279,17 @@ def _finding(key: str, terms: _Terms, *, is_view: bool) -> Finding:
         return find_turns(row, limits, base.beside(head), share=share, note=remark(base, head))
     sessions = sessions_of(base, head) if is_drifting(metric) else None
     return find_runs(row, limits, *values, note=remark(base, head), sessions=sessions, basis=basis)
+
+
+def _noise(base: Sample, head: Sample, *, is_exact: bool) -> Noise | str:
+    """What base differs by from itself: nothing in what is exact, between sessions in what drifts; or why not known."""
+    if is_exact:
+        return Noise(share=0.0)
+    if base.named is None or not is_drifting(base.named):
+        return find_noise([base.values], runs=len(head.known), are_apart=False)
+    apart = sessions_of(base, head)
+    sessions = own_sessions(base) if apart is None else apart[0]
+    return find_noise(sessions, runs=len(head.known), are_apart=apart is not None)
 
 
 def _side_by_side(base: Sample, head: Sample) -> tuple[tuple[tuple[float, ...], tuple[float, ...]], str]:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import betainc, gammaincinv, nctdtrinc, ndtr, stdtr, stdtrit
+from scipy.special import betainc, gammaincinv, nctdtrinc, ndtr, ndtri, stdtr, stdtrit
 
 from bench.stats import Z95, Estimate, mcnemar
 
@@ -147,20 +147,39 @@ def change_of_sessions(base: Sequence[Sequence[float]], head: Sequence[Sequence[
     )
 
 
-def noise_floor(values: Sequence[float], *, runs: int) -> float:
-    """The share by which medians of so many `runs` differ from each other, in 99 of 100 drawn from one side's `values`.
+def noise_floor(sessions: Sequence[Sequence[float]], *, runs: int, are_apart: bool) -> float:
+    """The share by which medians of so many `runs` differ from each other, in 99 of 100 drawn from one side's values.
 
-    Drawn with replacement on logarithms and widened by sqrt(n / (n - 1)), since so few runs lie closer to their own
-    middle than to the true one. All values must be above 0. Infinite where no float holds it.
+    Drawn with replacement, on logarithms: where two medians to be compared `are_apart`, each from one of the
+    `sessions`, itself drawn before, else from what runs differ by within theirs. Widened by sqrt(n / (n - 1)) for n
+    sessions or runs, since so few lie closer to their own middle than to the true one, and for sessions, of which there
+    are few, by what Student's t is wider than a normal. All values must be above 0. Infinite where no float holds it.
     """
-    logs = np.log(np.asarray(values, dtype=np.float64))
-    drawn = np.random.default_rng(SEED).choice(logs, size=(2, DRAWS, runs))
-    first, second = np.median(drawn, axis=2)
-    floor = float(np.quantile(np.abs(first - second), 1 - ALPHA)) * math.sqrt(len(logs) / (len(logs) - 1))
+    logs = [np.log(np.asarray(session, dtype=np.float64)) for session in sessions]
+    if not are_apart:
+        logs = [np.concatenate([session - np.median(session) for session in logs])]
+    widening, units = 1.0, len(logs[0])
+    if len(logs) > 1:
+        units = len(logs)
+        widening = float(stdtrit(units - 1, 1 - ALPHA / 2) / ndtri(1 - ALPHA / 2))
+    first, second = _drawn_medians(logs, runs=runs)
+    floor = float(np.quantile(np.abs(first - second), 1 - ALPHA)) * widening * math.sqrt(units / (units - 1))
     try:
         return math.expm1(floor)
     except OverflowError:
         return math.inf
+
+
+def _drawn_medians(sessions: Sequence[Values], *, runs: int) -> Values:
+    """Medians of so many `runs` of one session each, `(2, DRAWS)`."""
+    rng, lengths = np.random.default_rng(SEED), np.array([len(session) for session in sessions])
+    table = np.zeros((len(sessions), lengths.max()))
+    for row, session in zip(table, sessions, strict=True):
+        row[: len(session)] = session
+    which = rng.integers(0, len(sessions), (2, DRAWS, 1))
+    place = (rng.random((2, DRAWS, runs)) * lengths[which]).astype(np.int64)
+    medians: Values = np.median(table[which, place], axis=2)
+    return medians
 
 
 @_within_floats

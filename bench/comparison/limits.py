@@ -61,6 +61,17 @@ class Limits:
         return self.rise_is_worse or self.drop_is_worse
 
 
+@dataclass(frozen=True, kw_only=True)
+class Noise:
+    """The share by which base differs from itself, and `over` which of its sessions, where that matters."""
+
+    share: float
+    over: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.share:.1%}" + (f", {self.over}" if self.over else "")
+
+
 def read_rules(gate: Mapping[str, GateValue]) -> dict[str, Rule]:
     """Rules by metric name or pattern; InputError where a threshold cannot be read."""
     return {name: _rule(name, value) for name, value in gate.items()}
@@ -109,11 +120,12 @@ def _applies(rule: Rule, metric: Metric) -> bool:
     return True
 
 
-def limits_of(metric: Metric, rule: Rule | None, *, base: float, noise: float | None = None) -> Limits:
-    """Limits of `metric` in its own unit, for a base value; `noise` is the share by which base differs from itself."""
+def limits_of(metric: Metric, rule: Rule | None, *, base: float, noise: Noise | None = None) -> Limits:
+    """Limits of `metric` in its own unit, for a base value and, where a limit is a multiple of it, base's `noise`."""
+    share = None if noise is None else noise.share
     try:
-        found = _limits(metric, rule or _default(metric), base=base, noise=noise, is_ruled=rule is not None)
-        return replace(found, text=f"{found.text} ({noise:.1%})") if rule and rule.needs_noise else found
+        found = _limits(metric, rule or _default(metric), base=base, noise=share, is_ruled=rule is not None)
+        return replace(found, text=f"{found.text} ({noise})") if rule and rule.needs_noise else found
     except InputError as error:
         raise InputError(f"gate of {metric.key}: {error}") from None
 

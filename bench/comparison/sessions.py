@@ -1,6 +1,7 @@
 """Which runs share a session of their machine: its clocks, temperature and neighbours. docs/decisions/0006."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 from itertools import pairwise
 
@@ -33,6 +34,11 @@ def sessions_of(base: Sample, head: Sample) -> Sessions | None:
         return None
     found = _by_session(base, head)
     return tuple(old for old, _ in found if old), tuple(new for _, new in found if new)
+
+
+def own_sessions(sample: Sample) -> tuple[Values, ...]:
+    """The values of one side by session."""
+    return tuple(old for old, _ in _by_session(sample, replace(sample, known=())))
 
 
 def _by_session(base: Sample, head: Sample) -> list[tuple[Values, Values]]:

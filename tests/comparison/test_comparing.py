@@ -582,3 +582,11 @@ def test_a_rule_that_a_more_precise_one_overrides_is_answered_too(
     found = compare(tmp_path / "base", tmp_path / "head", gate={given: "5%"})
     assert [(row.verdict, row.limit) for row in found.rows] == [("same", "5%")]
     assert [rule.partition(":")[0] for rule in found.unmeasured] == ["latency.p99_ms"]
+
+
+@pytest.mark.parametrize(("count", "verdict"), [(100, "same"), (101, "slower"), (99, "faster")])
+def test_a_count_has_no_noise(
+    record: Callable[..., Record], params: Callable[[int], Metric], count: int, verdict: str
+) -> None:
+    [row] = compare([record(params(100))], [record(params(count))], gate={"params.*": "noise"}).rows
+    assert (row.verdict, row.limit) == (verdict, "noise (0.0%)")

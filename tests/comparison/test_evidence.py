@@ -225,9 +225,9 @@ def test_the_noise_floor_is_what_two_medians_of_one_noise_differ_by() -> None:
     rng = np.random.default_rng(7)
     medians = np.median(rng.normal(0, 0.02, (2, 20000, 5)), axis=2)
     truth = math.expm1(float(np.quantile(np.abs(medians[0] - medians[1]), 0.99)))
-    floors = [noise_floor(list(10 * np.exp(rng.normal(0, 0.02, 20))), runs=5) for _ in range(30)]
+    floors = [noise_floor([list(10 * np.exp(rng.normal(0, 0.02, 20)))], runs=5, are_apart=False) for _ in range(30)]
     assert float(np.mean(floors)) == pytest.approx(truth, rel=0.15)
-    assert noise_floor([3.0] * 8, runs=4) == 0.0
+    assert noise_floor([[3.0] * 8], runs=4, are_apart=True) == 0.0
 
 
 @pytest.mark.parametrize(("many", "few"), [(20, 4), (40, 4), (20, 5), (100, 5)])
