@@ -48,11 +48,15 @@ class NameClashError(InputError):
 
 @dataclass(frozen=True, kw_only=True)
 class Problem:
-    """One thing wrong in a file; `line` and `column` count from 1."""
+    """One thing wrong in a file; `line` and `column` count from 1.
+
+    `file` is named where it may be another one than that which was read, such as a suite that it extends.
+    """
 
     line: int
     column: int
     message: str
+    file: str = ""
 
 
 class SuiteError(InputError):
@@ -60,8 +64,8 @@ class SuiteError(InputError):
 
     def __init__(self, path: str, problems: Iterable[Problem]) -> None:
         self.path = path
-        self.problems = sorted(problems, key=lambda p: (p.line, p.column))
-        super().__init__("\n".join(f"{path}:{p.line}:{p.column}: {p.message}" for p in self.problems))
+        self.problems = sorted(problems, key=lambda p: (p.file not in ("", path), p.file, p.line, p.column))
+        super().__init__("\n".join(f"{p.file or path}:{p.line}:{p.column}: {p.message}" for p in self.problems))
 
 
 class ClipError(InputError):

@@ -10,11 +10,12 @@ from pathlib import Path
 from bench.comparison.limits import GateValue, read_rules, refuse_noise
 from bench.comparison.looks import LOOKS, Looks, open_cases
 from bench.comparison.outcome import Comparison, Uncompared
-from bench.comparison.wording import count, percent
+from bench.comparison.wording import percent
 from bench.errors import InputError, SetUpError
 from bench.execution.pairs import run_apart, run_together
 from bench.execution.sides import PlannedCase, Ran, Side, SideName, SideSpec, place_of, read_side, suite_of
 from bench.execution.turns import Turns, measure_in_turns
+from bench.quantity import count
 from bench.store import RECORDS
 from bench.suite import read_suite
 

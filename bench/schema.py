@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from bench.complaints import plain_message
 from bench.errors import InputError
 
 SCHEMA_VERSION = 1
@@ -28,6 +29,7 @@ Views = tuple[int, int | Literal["full"]]  # temporal, and crops of a frame or t
 UNSPOKEN: dict[str, Json] = {"precision": "fp32", "memory_format": "contiguous", "compile": "off"}
 GOOD_STATUSES: frozenset[str] = frozenset({"ok", "unsteady", "throttled"})
 STATUSES: tuple[str, ...] = get_args(Status)
+COUNTED = frozenset({"MACs", "elements"})  # units of what is counted of a network, also where a count is incomplete
 
 
 class Frozen(BaseModel):
@@ -70,9 +72,8 @@ def clip_from_text(text: str) -> Clip:
         return Clip.model_validate(text)
     except ValidationError as error:
         first = error.errors()[0]
-        told = first["msg"].removeprefix("Value error, ")
-        message = told if not first["loc"] else f"clip {text!r}: {first['loc'][0]}: {told[0].lower()}{told[1:]}"
-        raise InputError(message) from None
+        told = plain_message({**first})
+        raise InputError(f"clip {text!r}: {first['loc'][0]}: {told}" if first["loc"] else told) from None
 
 
 def _clip_from_text(text: str) -> dict[str, Any]:
@@ -203,6 +204,21 @@ class Metric(Frozen):
     @classmethod
     def _only_finite(cls, given: Any) -> Any:
         return _made_finite(given) if isinstance(given, dict) else given
+
+    @property
+    def is_share(self) -> bool:
+        """Whether this is a share of videos, so that the number of videos says how sure one run is."""
+        return self.name.startswith("accuracy.") and self.unit == "%"
+
+    @property
+    def is_of_machine(self) -> bool:
+        """Whether this is of the machine it was measured on: neither exact, nor counted, nor a share of videos."""
+        return not self.is_exact and not self.is_share and self.unit not in COUNTED
+
+    @property
+    def is_drifting(self) -> bool:
+        """Whether this follows the clocks, the temperature and the neighbours of its machine; bytes do not."""
+        return self.is_of_machine and self.unit not in ("B", "bytes")
 
     @property
     def key(self) -> str:

@@ -39,6 +39,11 @@ class Tree:
             place = place[:-1]
         return self.positions[place]
 
+    def problem(self, place: Place, message: str) -> Problem:
+        """What is wrong at `place`, in the file where that stands."""
+        where = self.position(place)
+        return Problem(file=where.file, line=where.line, column=where.column, message=message)
+
     def over(self, base: "Tree") -> "Tree":
         """This tree merged over `base`: mappings are merged, everything else is replaced."""
         positions = dict(base.positions)

@@ -13,7 +13,7 @@ import bench
 PACKAGE = Path(bench.__file__).parent
 STEPS = [
     {"errors"},
-    {"reference", "schema", "stats", "registry", "nvml", "yaml_tree", "threshold", "complaints"},
+    {"reference", "schema", "stats", "registry", "nvml", "yaml_tree", "threshold", "complaints", "quantity"},
     {"models", "data"},
     {"train"},
     {"suite", "store", "measure"},
@@ -23,6 +23,7 @@ STEPS = [
 # A leaf may know another leaf where one is made of the other; nothing else may know its own step.
 WITHIN = {
     ("registry", "schema"),
+    ("schema", "complaints"),
     ("reference", "schema"),
     ("cli", "terminal"),
     ("cli", "cli_data"),

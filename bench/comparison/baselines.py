@@ -22,8 +22,8 @@ from urllib.parse import quote, unquote
 from bench.comparison.answers import keep_answers, read_answers
 from bench.comparison.likeness import depends_on_machine, machine_facts
 from bench.comparison.sides import Run, Side, open_side
-from bench.comparison.wording import count
 from bench.errors import InputError, UnknownNameError
+from bench.quantity import count
 from bench.schema import Environment, Metric, Record, digest
 from bench.store import Source, read_records
 

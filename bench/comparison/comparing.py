@@ -19,9 +19,6 @@ from bench.comparison.judging import (
 from bench.comparison.likeness import (
     Unlike,
     depends_on_machine,
-    is_drifting,
-    is_of_machine,
-    is_share,
     noteworthy_fields,
     unlike_fields,
 )
@@ -201,7 +198,7 @@ def _findings(terms: _Terms) -> Iterator[Finding]:
     """One finding for every metric that either side knows; figures of unlike machines are not judged."""
     for metric, is_view in _metrics(terms.pair):
         finding = _finding(metric.key, terms, is_view=is_view)
-        if terms.elsewhere and is_of_machine(metric):
+        if terms.elsewhere and metric.is_of_machine:
             row = replace(finding.row, interval=None, is_open=False)
             finding = settle(row, "inconclusive", f"of unlike machines ({terms.elsewhere[0]}), so it is not compared")
         yield finding
@@ -220,7 +217,7 @@ def _metrics(pair: Pair) -> list[tuple[Metric, bool]]:
 def _decides_by_machine(pair: Pair, rules: _Rules) -> bool:
     """Whether a figure of a machine makes the exit code, so that the machines must be alike."""
     records = [*pair.base.records, *pair.head.records]
-    known = {m.key for record in records for m in record.metrics if is_of_machine(m) and m.value is not None}
+    known = {m.key for record in records for m in record.metrics if m.is_of_machine and m.value is not None}
     suite = pair.head.case.suite
     return any(
         metric.key in known and rules.are_deciding(suite, metric, is_view=is_view) for metric, is_view in _metrics(pair)
@@ -260,11 +257,11 @@ def _finding(key: str, terms: _Terms, *, is_view: bool) -> Finding:
     if isinstance(noise, str):
         return settle(row, "inconclusive", noise)
     trainings = None
-    if is_share(metric) and not is_exact:
+    if metric.is_share and not is_exact:
         trainings = trainings_of(base, head, [_samples(each, key) for each in terms.siblings])
         row = row if trainings is None else mean_row(row, trainings)
     values, basis = (tuple(base.values), tuple(head.values)), ""
-    if share is None and not is_exact and is_drifting(metric):
+    if share is None and not is_exact and metric.is_drifting:
         values, basis = _side_by_side(base, head)
         row = _row_of_runs(row, values) if basis else row
     limits = limits_of(metric, rule, base=row.base or 0.0, noise=noise)
@@ -273,11 +270,11 @@ def _finding(key: str, terms: _Terms, *, is_view: bool) -> Finding:
         return find_exact(row, limits, base.values, head.values)
     if trainings is not None:
         return find_trainings(row, limits, trainings, recipe=recipe_of(pair))
-    if is_share(metric):
+    if metric.is_share:
         return find_networks(row, limits, base.known[-1], head.known[-1])
     if share is not None:
         return find_turns(row, limits, base.beside(head), share=share, note=remark(base, head))
-    sessions = sessions_of(base, head) if is_drifting(metric) else None
+    sessions = sessions_of(base, head) if metric.is_drifting else None
     return find_runs(row, limits, *values, note=remark(base, head), sessions=sessions, basis=basis)
 
 
@@ -285,7 +282,7 @@ def _noise(base: Sample, head: Sample, *, is_exact: bool) -> Noise | str:
     """What base differs by from itself: nothing in what is exact, between sessions in what drifts; or why not known."""
     if is_exact:
         return Noise(share=0.0)
-    if base.named is None or not is_drifting(base.named):
+    if base.named is None or not base.named.is_drifting:
         return find_noise([base.values], runs=len(head.known), are_apart=False)
     apart = sessions_of(base, head)
     sessions = own_sessions(base) if apart is None else apart[0]
@@ -405,6 +402,6 @@ def _one_after_the_other(pair: Pair) -> bool:
 
 def _is_any_judged_by_runs(pair: Pair) -> bool:
     """Whether a figure that drifts is known on both sides, and not judged over sessions."""
-    drifting = [metric for metric, _ in _metrics(pair) if is_drifting(metric)]
+    drifting = [metric for metric, _ in _metrics(pair) if metric.is_drifting]
     samples = [_samples(pair, metric.key) for metric in drifting]
     return any(old.known and new.known and not are_enough(sessions_of(old, new)) for old, new in samples)

@@ -11,8 +11,9 @@ from typing import Any
 from xml.etree import ElementTree
 
 from bench.comparison.outcome import FAULTS, VERDICTS, Comparison, Row, Uncompared, Verdict
-from bench.comparison.wording import count, figure, percent
+from bench.comparison.wording import percent
 from bench.errors import InputError
+from bench.quantity import count, figure
 from bench.schema import Better
 
 # What XML 1.0 cannot hold, even escaped.

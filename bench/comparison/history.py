@@ -10,7 +10,6 @@ from typing import Literal
 
 from bench.comparison.baselines import fingerprint_of
 from bench.comparison.judging import metric_values
-from bench.comparison.likeness import is_of_machine
 from bench.comparison.steps import Step, find_changes, find_steps
 from bench.errors import InputError, UnknownNameError
 from bench.schema import Better, Case, Metric, Record
@@ -77,7 +76,7 @@ def history_of(records: Iterable[Record], metric: str, case: str, *, repository:
         raise InputError(
             f"{case}: all runs that know {metric} took turns with another side's, as vbench ab has them do"
         )
-    machines = {fingerprint_of(record) for record, found in known if is_of_machine(found)}
+    machines = {fingerprint_of(record) for record, found in known if found.is_of_machine}
     if len(machines) > 1:
         raise InputError(
             f"{case}: its records are of {len(machines)} kinds of machine; name the files of one with --from"

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 from bench.comparison.limits import Limits, Noise
 from bench.comparison.outcome import Row, Verdict
-from bench.comparison.wording import amount, count, p_value, percent
+from bench.comparison.wording import amount, p_value, percent
+from bench.quantity import count
 from bench.schema import Metric
 
 if TYPE_CHECKING:

@@ -4,7 +4,7 @@ import json
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
-from bench.schema import Json, Metric, Record
+from bench.schema import Json, Record
 
 ACCELERATOR_FACTS = ("gpu", "gpu_driver", "gpu_mig", "gpu_power_limit_w", "architecture")
 PROCESSOR_FACTS = ("cpu", "cpu_threads_usable")
@@ -62,24 +62,9 @@ def noteworthy_fields(base: Sequence[Record], head: Sequence[Record]) -> list[Un
     return _differing([dict(_telling(r)) for r in base], [dict(_telling(r)) for r in head])
 
 
-def is_share(metric: Metric) -> bool:
-    """Whether a metric is a share of videos, so that the number of videos says how sure one run is."""
-    return metric.name.startswith("accuracy.") and metric.unit == "%"
-
-
-def is_of_machine(metric: Metric) -> bool:
-    """Whether a figure is of the machine it was measured on: neither exact nor a share of videos."""
-    return not metric.is_exact and not is_share(metric)
-
-
-def is_drifting(metric: Metric) -> bool:
-    """Whether a figure follows the clocks, the temperature and the neighbours of its machine; bytes do not."""
-    return is_of_machine(metric) and metric.unit not in ("B", "bytes")
-
-
 def depends_on_machine(record: Record) -> bool:
     """Whether any figure of a record is of its machine."""
-    return any(is_of_machine(metric) and metric.value is not None for metric in record.metrics)
+    return any(metric.is_of_machine and metric.value is not None for metric in record.metrics)
 
 
 def _deciding(record: Record, measures: Collection[str], *, of_machine: bool) -> Iterator[tuple[str, Json]]:

@@ -4,10 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from bench.comparison.judging import metric_values
-from bench.comparison.likeness import is_of_machine
 from bench.comparison.neighbours import values_beside
 from bench.comparison.sides import Run
-from bench.comparison.wording import count
+from bench.quantity import count
 from bench.schema import Metric
 
 
@@ -23,7 +22,7 @@ class Sample:
     def of(cls, runs: Sequence[Run], key: str) -> "Sample":
         found = [(run, metric) for run in runs if (metric := run.record.metric(key)) is not None]
         known = [(run, metric) for run, metric in found if metric_values([metric])]
-        steady = [each for each in known if each[0].record.status != "throttled" or not is_of_machine(each[1])]
+        steady = [each for each in known if each[0].record.status != "throttled" or not each[1].is_of_machine]
         named = next((metric for _, metric in [*steady, *known, *found]), None)
         return cls(known=tuple(steady), named=named, throttled=len(known) - len(steady))
 

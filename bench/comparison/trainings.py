@@ -8,7 +8,7 @@ from bench.comparison.limits import Limits
 from bench.comparison.outcome import Row
 from bench.comparison.pairing import Pair
 from bench.comparison.samples import Sample
-from bench.comparison.wording import count
+from bench.quantity import count
 from bench.schema import digest
 
 

@@ -225,8 +225,9 @@ def _times(
     """The pts of the frames and their unit; counted at the file's rate where its timestamps are not to be believed."""
     rate = stream.average_rate
     if can_seek(container, stream) or not rate:
-        return evenly(timeline.pts), stream.time_base
-    return range(len(timeline.pts)), 1 / rate
+        unit = stream.time_base
+        return evenly(timeline.pts), None if unit is None else Fraction(unit)  # PyAV 19 has rationals of its own
+    return range(len(timeline.pts)), 1 / Fraction(rate)
 
 
 def _average_fps(pts: Sequence[int | None], time_base: Fraction | None) -> float | None:

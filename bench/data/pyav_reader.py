@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -33,6 +34,8 @@ from bench.errors import MissingFrameError, VideoError
 Frames = NDArray[np.uint8]
 
 DECODE_ERRORS = (av.FFmpegError, OSError, ValueError, MemoryError)
+# From 19 on PyAV takes titles and the like in any encoding, and this argument no longer.
+ANY_TEXT: dict[str, Any] = {"metadata_errors": "ignore"} if int(av.__version__.split(".")[0]) < 19 else {}
 _OPTIONS = {"protocol_whitelist": "file,subfile", "max_pixels": str(MAX_PIXELS)}
 _NOT_VIDEO_FILES = {"tty": "text", "hls": "a playlist", "concat": "a playlist", "sdp": "a session description"}
 _SEEK_WORTH_FRAMES = 8
@@ -96,7 +99,7 @@ def read_file(path: Path, indices: Sequence[int], *, size: Size | None, facts: V
 def opened(path: Path) -> Generator[tuple[InputContainer, VideoStream]]:
     """The container and its first real video stream, decoded on one thread; VideoError if there is none."""
     try:
-        container = av.open(source_of(path).url, metadata_errors="ignore", options=dict(_OPTIONS))
+        container = av.open(source_of(path).url, options=dict(_OPTIONS), **ANY_TEXT)
     except DECODE_ERRORS as error:
         raise VideoError(f"{path}: cannot be opened as a video: {reason_of(error)}") from error
     with container:

@@ -109,8 +109,7 @@ def _has_gpu() -> bool:
 
 def _needs_turns(metric: Any) -> bool:
     """Whether one run says little: neither a count nor a share of videos."""
-    is_share = metric.name.startswith("accuracy.") and metric.unit == "%"
-    return metric.value is not None and not metric.is_exact and not is_share
+    return metric.value is not None and metric.is_of_machine
 
 
 def _origins(suite: dict[str, Any]) -> dict[str, Any]:

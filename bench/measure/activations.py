@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from bench.measure.loaded import LoadedCase
 
 
-@register_measure("activations", depends_on=COUNT_AXES, version=1)
+@register_measure("activations", depends_on=COUNT_AXES, version=2)
 def activations(case: "LoadedCase") -> list[Metric]:
     """Elements and bytes written; bytes read and written if nothing is fused or cached; FLOPs per byte of those."""
     from bench.measure.counting.cases import forward_of
@@ -25,7 +25,7 @@ def activations(case: "LoadedCase") -> list[Metric]:
             better="lower",
             is_exact=True,
         ),
-        Metric(name="activations.bytes", value=counted.activation_bytes, unit="bytes", better="lower", is_exact=True),
-        Metric(name="activations.moved_bytes", value=counted.bytes_moved, unit="bytes", better="lower", is_exact=True),
+        Metric(name="activations.bytes", value=counted.activation_bytes, unit="B", better="lower", is_exact=True),
+        Metric(name="activations.moved_bytes", value=counted.bytes_moved, unit="B", better="lower", is_exact=True),
         Metric(name="activations.flops_per_byte", value=intensity, unit="FLOPs/byte", is_exact=True),
     ]

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 BOUND = "a lower bound: no workspaces, no allocator, no optimizer state"
 
 
-@register_measure("memory_estimate", depends_on=COUNT_AXES, version=1)
+@register_measure("memory_estimate", depends_on=COUNT_AXES, version=2)
 def memory_estimate(case: "LoadedCase") -> list[Metric]:
     """Bytes of all tensors alive at the worst moment of inference and of a train step, weights included."""
     from dataclasses import asdict
@@ -26,6 +26,6 @@ def memory_estimate(case: "LoadedCase") -> list[Metric]:
     amounts = {"inference_bytes": estimate.inference_bytes, "training_bytes": estimate.training_bytes}
     note = "; ".join([BOUND, *estimate.notes])
     return [
-        Metric(name=f"memory_estimate.{name}", value=value, unit="bytes", better="lower", is_exact=True, note=note)
+        Metric(name=f"memory_estimate.{name}", value=value, unit="B", better="lower", is_exact=True, note=note)
         for name, value in amounts.items()
     ]

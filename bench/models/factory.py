@@ -12,6 +12,7 @@ import torch
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from torch import nn
 
+from bench.complaints import near, plain_message
 from bench.errors import BenchError, InputError, suggest
 from bench.models.sources import source_entry, source_names
 from bench.models.undrawn import undrawn
@@ -116,5 +117,6 @@ def _fit(what: str, value: Any, annotation: Any) -> Any:
     try:
         return TypeAdapter(annotation, config=ConfigDict(arbitrary_types_allowed=True)).validate_python(value)
     except ValidationError as error:
-        wants = "; ".join(dict.fromkeys(problem["msg"] for problem in error.errors()))
-        raise InputError(f"{what} is {value!r}: {wants[0].lower() + wants[1:]}") from error
+        problems = [dict(problem) for problem in error.errors()]
+        wants = "; ".join(dict.fromkeys(f"{plain_message(problem)}{near(problem)}" for problem in problems))
+        raise InputError(f"{what} is {value!r}: {wants}") from error

@@ -169,14 +169,12 @@ def _observe(case: CaseResult, factor: str, *, has_level: bool = True) -> Iterat
         return
     level = _key(axes.pop(factor, None))
     setting = {k: v for k, v in axes.items() if k not in PROTOCOL_AXES}
-    if case.machine:
-        setting["machine"] = case.machine
     for observations in case.metrics.values():
         column = column_of(case, observations[0])
         column = replace(column, protocol=tuple(each for each in column.protocol if each[0] != factor))
         for each in observations:
             if each.value is not None:
-                place = {**setting, "run": each.record.run_index}
+                place = {**setting, **({"machine": each.machine} if each.machine else {}), "run": each.record.run_index}
                 yield Observed(level=level, setting=place, column=column, observation=each, value=each.value)
 
 

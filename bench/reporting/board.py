@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+from bench.registry import MEASURES
 from bench.reporting.cases import RUN_AXES, TRAINING_AXES, CaseResult, Observation, Reading, read_together
 from bench.reporting.wording import HEADLINES, STAND_INS, axis_name, metric_name, value_text
 from bench.schema import Better, Json
@@ -18,7 +19,7 @@ PROTOCOL_WORDS = {"dataset": "{}", "split": "split {}", "views": "{} views"}
 class Column:
     """One metric, and for accuracies what they were taken on: values of one column may be ranked.
 
-    `is_of_machine` columns depend on how and on which machine the network was run; they are ranked on each apart.
+    Values of an `is_of_machine` column are ranked on each machine apart.
     """
 
     metric: str
@@ -33,6 +34,11 @@ class Column:
         """`Throughput, batch 8`; `Top-1, ucf101`."""
         labels = [f"{axis_name(k)} {v}" for k, v in self.labels]
         return ", ".join([metric_name(self.metric), *labels])
+
+    def depends_on(self, axis: str) -> bool:
+        """Whether the measure of this metric says that its figures depend on `axis`; one that is not known may."""
+        measure = self.metric.partition(".")[0]
+        return measure not in MEASURES or axis in MEASURES.get(measure).depends_on
 
     @property
     def protocol_text(self) -> str:
@@ -55,7 +61,6 @@ class Row:
     model: str
     args: Mapping[str, Json]
     factors: Mapping[str, Json]
-    machine: str
     readings: Mapping[Column, Reading]
 
     @property
@@ -114,11 +119,14 @@ class Board:
     def factors_of(self, columns: Iterable[Column]) -> list[str]:
         """Varying factors on which some of `columns` depend: how a network was run does not change its accuracy."""
         listed = list(columns)
-        left_out = {
-            *(() if any(column.is_of_machine for column in listed) else RUN_AXES),
-            *(() if any(column.protocol for column in listed) else TRAINING_AXES),
-        }
-        return [name for name in self.varying if name not in left_out]
+        optional = {*RUN_AXES, *TRAINING_AXES}
+        return [name for name in self.varying if name not in optional or any(c.depends_on(name) for c in listed)]
+
+    def machines_of(self, columns: Iterable[Column]) -> tuple[str, ...]:
+        """Letters of the machines that some values of `columns` are of."""
+        listed = list(columns)
+        readings = [row.readings[column] for row in self.rows for column in listed if column in row.readings]
+        return tuple(sorted({letter for reading in readings for letter in reading.machines}))
 
     def label(self, row: Row, columns: Iterable[Column]) -> str:
         """The network, and the factors that tell this row from others in `columns`: `c3d kernel_depth=3 (bf16)`."""
@@ -135,12 +143,12 @@ class Board:
         return any(row.readings[column].value is not None for row in self.rows if column in row.readings)
 
     def best(self, column: Column) -> dict[str, float]:
-        """The best value of a column by machine (one for all where it does not matter), doubtful readings left out."""
+        """The best value of a column by group (one for all that are of no machine), doubtful readings left out."""
         found: dict[str, list[float]] = defaultdict(list)
         for row in self.rows:
             reading = row.readings.get(column)
             if reading and reading.value is not None and not reading.doubts and not reading.is_lower_bound:
-                found[group_of(row, column)].append(reading.value)
+                found[group_of(row, [column])].append(reading.value)
         pick = min if column.better == "lower" else max
         return {group: pick(values) for group, values in found.items() if column.better and len(set(values)) > 1}
 
@@ -150,9 +158,10 @@ def settings(args: Mapping[str, Json]) -> str:
     return " ".join(f"{name}={value_text(value)}" for name, value in args.items())
 
 
-def group_of(row: Row, column: Column) -> str:
-    """What a value of this column may be ranked within: the machine, where the column belongs to one."""
-    return row.machine if column.is_of_machine else ""
+def group_of(row: Row, columns: Iterable[Column]) -> str:
+    """What a row's values of `columns` may be ranked within: the letters of the machines they are of, mostly one."""
+    readings = [row.readings[column] for column in columns if column in row.readings]
+    return ", ".join(sorted({letter for reading in readings for letter in reading.machines}))
 
 
 def headlines_of(columns: Iterable[Column]) -> tuple[Column, ...]:
@@ -190,7 +199,7 @@ def column_of(case: CaseResult, observation: Observation) -> Column:
         protocol=case.protocol,
         unit=metric.unit,
         better=metric.better,
-        is_of_machine=bool(case.machine),
+        is_of_machine=metric.is_of_machine,
     )
 
 
@@ -223,7 +232,7 @@ def _rows(cases: Sequence[CaseResult], *, names_suite: bool) -> Iterator[Row]:
         for training in by_training.fullest:
             trained = by_training.within(training)
             factors = {"suite": suite} if names_suite else {}
-            machine, *run_values = run
+            _, *run_values = run
             yield Row(
                 suite=suite,
                 model=point.model,
@@ -234,7 +243,6 @@ def _rows(cases: Sequence[CaseResult], *, names_suite: bool) -> Iterator[Row]:
                     **_set(RUN_AXES, run_values),
                     **_set(TRAINING_AXES, training),
                 },
-                machine=str(machine or ""),
                 readings=_readings([case for i, case in enumerate(cases) if i in runs and i in trained]),
             )
 

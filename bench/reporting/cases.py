@@ -14,15 +14,17 @@ from bench.stats import Estimate, mean_interval, median, median_interval
 RUN_AXES = ("precision", "memory_format", "compile", "device", "threads", "batch")
 TRAINING_AXES = ("weights", "recipe")
 OUT_OF_TOLERANCE = "out of tolerance"
+UNLIKE_MACHINES = "from unlike machines"
 PROTOCOL_AXES = ("dataset", "split", "views")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Observation:
-    """One metric of one record."""
+    """One metric of one record. `machine` is the letter of the machine that the figure is of, empty if of none."""
 
     record: Record
     metric: Metric
+    machine: str = ""
 
     @property
     def value(self) -> float | None:
@@ -36,7 +38,7 @@ class Reading:
     """What the runs or seeds of one thing say of one metric. `low` and `high` are nan where nothing tells them.
 
     `how` says in words what the value and its interval are, or why there is none; `note` is what the measure said of
-    it; `doubts` keep it from leading a table.
+    it; `doubts` keep it from leading a table; `machines` are the letters of those it is of, in order.
     """
 
     value: float | None
@@ -47,6 +49,7 @@ class Reading:
     how: str = ""
     note: str = ""
     doubts: tuple[str, ...] = ()
+    machines: tuple[str, ...] = ()
     is_lower_bound: bool = False
 
     @property
@@ -56,9 +59,10 @@ class Reading:
 
 @dataclass(frozen=True, kw_only=True)
 class CaseResult:
-    """One case on one machine. `runs` are its latest good records, `latest` its latest ones whatever became of them.
+    """One case. `runs` are its latest good records, `latest` its latest ones whatever became of them.
 
-    `machine` is empty where the figures do not depend on the machine.
+    `machine` is the letter of the only machine of a case whose runs on several stand beside each other, else empty;
+    `letters` are those of the machines of its `runs`.
     """
 
     case: Case
@@ -66,14 +70,16 @@ class CaseResult:
     machine: str
     runs: tuple[Record, ...]
     latest: tuple[Record, ...]
+    letters: tuple[str, ...]
 
     @cached_property
     def metrics(self) -> Mapping[str, tuple[Observation, ...]]:
         """Every metric of the good runs by its key, in the order of the runs."""
         found: dict[str, list[Observation]] = defaultdict(list)
-        for record in self.runs:
+        for record, letter in zip(self.runs, self.letters, strict=True):
             for metric in record.metrics:
-                found[metric.key].append(Observation(record=record, metric=metric))
+                machine = letter if metric.is_of_machine else ""
+                found[metric.key].append(Observation(record=record, metric=metric, machine=machine))
         return {key: tuple(observations) for key, observations in found.items()}
 
     @property
@@ -107,21 +113,25 @@ def taken_alone(records: Iterable[Record]) -> list[Record]:
 def gather(records: Sequence[Record], letters: Mapping[int, str]) -> tuple[CaseResult, ...]:
     """The cases of `records`, which stand in the order of time; `letters` gives the machine of each by its `id()`.
 
-    Where one run of a case has several records on one machine, the last good one counts.
+    Where one run of a case has several records, the last good one counts; of a case that is run on each machine
+    apart, that of each machine.
     """
     latest: dict[tuple[str, str, str], dict[int, Record]] = {}
     good: dict[tuple[str, str, str], dict[int, Record]] = {}
     for record in records:
-        letter = letters[id(record)] if depends_on_machine(record.case) else ""
+        letter = letters[id(record)] if is_run_on_each_machine(record.case) else ""
         key = (record.case.suite, record.case_id, letter)
         latest.setdefault(key, {})[record.run_index] = record
         if record.is_good:
             good.setdefault(key, {})[record.run_index] = record
-    return tuple(_result(key, runs, good.get(key, {})) for key, runs in latest.items())
+    return tuple(_result(key, runs, good.get(key, {}), letters) for key, runs in latest.items())
 
 
-def depends_on_machine(case: Case) -> bool:
-    """Whether a case's figures belong to the machine that took them: an axis of a run is set, or a measure is timed."""
+def is_run_on_each_machine(case: Case) -> bool:
+    """Whether a run on one machine replaces none on another: an axis of a run is set, or a measure is timed.
+
+    A training replaces one on another machine, though what it cost is of its machine: `Metric.is_of_machine`.
+    """
     if any(getattr(case.point, axis) is not None for axis in RUN_AXES):
         return True
     return any(name in MEASURES and MEASURES.get(name).is_timed for name in case.measures)
@@ -131,7 +141,8 @@ def read_together(observations: Sequence[Observation]) -> Reading:
     """One reading of the runs or seeds of one metric: equal counts, mean over seeds, median over runs."""
     first = observations[0]
     values = [o.value for o in observations if o.value is not None]
-    doubts = _doubts(observations)
+    machines = _machines(observations)
+    doubts = (*_doubts(observations), *((UNLIKE_MACHINES,) if len(machines) > 1 else ()))
     is_lower_bound = any(o.record.uncounted_operators and o.metric.name.startswith("macs.") for o in observations)
     if not values:
         estimate, how = Estimate(value=math.nan, low=math.nan, high=math.nan), _reason(observations)
@@ -155,18 +166,22 @@ def read_together(observations: Sequence[Observation]) -> Reading:
         how=how,
         note="; ".join(sorted({o.metric.note for o in observations if o.metric.note})) if values else "",
         doubts=doubts,
+        machines=machines,
         is_lower_bound=is_lower_bound and bool(values),
     )
 
 
-def _result(key: tuple[str, str, str], latest: dict[int, Record], good: dict[int, Record]) -> CaseResult:
-    newest = list(latest.values())[-1]
+def _result(
+    key: tuple[str, str, str], latest: dict[int, Record], good: dict[int, Record], letters: Mapping[int, str]
+) -> CaseResult:
+    newest, runs = list(latest.values())[-1], tuple(good[i] for i in sorted(good))
     return CaseResult(
         case=newest.case,
         id=key[1],
         machine=key[2],
-        runs=tuple(good[i] for i in sorted(good)),
+        runs=runs,
         latest=tuple(latest[i] for i in sorted(latest)),
+        letters=tuple(letters[id(run)] for run in runs),
     )
 
 
@@ -174,6 +189,12 @@ def _doubts(observations: Iterable[Observation]) -> tuple[str, ...]:
     found = {o.record.status for o in observations if o.record.status != "ok" and _is_blamed(o)}
     wrong = {OUT_OF_TOLERANCE for o in observations if is_out_of_tolerance(o.record)}
     return (*sorted(found), *wrong)
+
+
+def _machines(observations: Sequence[Observation]) -> tuple[str, ...]:
+    """Letters of the machines that the values are of; where no value is known, of those that were asked."""
+    known = [o for o in observations if o.value is not None]
+    return tuple(sorted({o.machine for o in known or observations if o.machine}))
 
 
 def is_out_of_tolerance(record: Record) -> bool:

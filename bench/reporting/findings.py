@@ -3,11 +3,11 @@
 import math
 from collections.abc import Iterator, Sequence
 
+from bench.quantity import count, scale_of, written
 from bench.reporting.ablation import POINTS, Ablation, Effect, level_text
 from bench.reporting.board import Board, Column, group_of
 from bench.reporting.cases import Reading
-from bench.reporting.quantity import scale_of, written
-from bench.reporting.wording import axis_name, count_of, listed, metric_name
+from bench.reporting.wording import axis_name, listed, metric_name
 from bench.stats import Estimate
 
 
@@ -83,7 +83,7 @@ def _change(effect: Effect, level: str, baseline: str, metric: str) -> str:
 
 def _evidence(effect: Effect) -> str:
     interval = interval_text(effect)
-    return f"95 % interval {interval}, {count_of(effect.pairs, 'pair')}" if interval else count_of(effect.pairs, "pair")
+    return f"95 % interval {interval}, {count(effect.pairs, 'pair')}" if interval else count(effect.pairs, "pair")
 
 
 def _price(ablation: Ablation, effect: Effect) -> str:
@@ -129,13 +129,13 @@ def _portrait(board: Board) -> str:
 
 def _leaders(board: Board, column: Column) -> Iterator[str]:
     for group, best in board.best(column).items():
-        rows = [row for row in board.rows if column in row.readings and group_of(row, column) == group]
+        rows = [row for row in board.rows if column in row.readings and group_of(row, [column]) == group]
         by_label = {board.label(row, [column]): row.readings[column] for row in rows}
         leader, reading = next((label, found) for label, found in by_label.items() if found.value == best)
         others = [label for label, found in by_label.items() if label != leader and _may_be_level(found, reading)]
         scale = scale_of([best], column.unit)
         word = "Highest" if column.better == "higher" else "Lowest"
-        where = f" on machine {group}" if group and len({r.machine for r in board.rows if r.machine}) > 1 else ""
+        where = f" on machine {group}" if group and len(board.machines_of(board.columns)) > 1 else ""
         ends = f" ({scale.text(reading.low)} to {scale.text(reading.high)})" if reading.has_interval else ""
         yield (
             f"{word} {_in_sentence(column, board.headlines)}{where}: {leader}, "

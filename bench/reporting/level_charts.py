@@ -4,11 +4,11 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
+from bench.quantity import scale_of
 from bench.reporting.ablation import POINTS, Ablation, Effect, level_text
 from bench.reporting.board import Column
 from bench.reporting.chart import ACCENT, INK, MUTED, Chart, axis, error_bars, spelt
 from bench.reporting.findings import ablation_findings
-from bench.reporting.quantity import scale_of
 from bench.reporting.wording import axis_name, listed, metric_name
 from bench.stats import Estimate
 

@@ -72,8 +72,8 @@ class Results:
 
     @cached_property
     def timed_machines(self) -> tuple[Machine, ...]:
-        """The machines that timings come from."""
-        letters = {case.machine for case in self.cases if case.runs}
+        """The machines that timings and other figures of a machine come from."""
+        letters = self.board.machines_of(self.board.columns)
         return tuple(machine for machine in self.machines if machine.letter in letters)
 
     @property

@@ -1,6 +1,5 @@
 """A folder that opens from a disk without a network: one page, its style, its script, and plotly's script once."""
 
-import glob
 import shutil
 import warnings
 from collections.abc import Iterable, Sequence
@@ -15,7 +14,7 @@ from bench.reporting.page import render, render_file
 from bench.reporting.results import Results, collect
 from bench.reporting.wording import listed
 from bench.schema import Record
-from bench.store import RECORDS, read_records, read_suite_facts
+from bench.store import read_records, read_suite_facts, record_files
 
 ASSETS = Path(__file__).parent / "assets"
 Source = str | Path | Iterable[str | Path] | Iterable[Record]
@@ -83,23 +82,13 @@ def _read(source: Source) -> Results:
     """Records with the folders they lie in, and what was kept of their suites there."""
     items = [source] if isinstance(source, str | Path) else list(source)
     records = [item for item in items if isinstance(item, Record)]
-    files = _files([item for item in items if not isinstance(item, Record)])
+    files = dict.fromkeys(file for path in items if not isinstance(path, Record) for file in record_files(path))
     folders: dict[int, Path] = {}
     for file in files:
         read = read_records(file)
         folders.update((id(record), file.parent) for record in read)
         records += read
     return collect(records, [read_suite_facts(folder) for folder in dict.fromkeys(folders.values())], folders=folders)
-
-
-def _files(paths: Sequence[str | Path]) -> list[Path]:
-    """Every file of records that `paths` mean; a path that means none is left for the store to complain of."""
-    found: list[Path] = []
-    for path in paths:
-        matches = [Path(match) for match in glob.glob(str(path), recursive=True)] or [Path(path)]
-        files = [file for match in matches for file in (sorted(match.rglob(RECORDS)) if match.is_dir() else [match])]
-        found += files or [Path(path)]
-    return list(dict.fromkeys(found))
 
 
 def _title(results: Results) -> str:

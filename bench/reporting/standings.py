@@ -2,13 +2,13 @@
 
 from collections.abc import Sequence
 
+from bench.quantity import Scale, in_full, scale_of
 from bench.reporting.board import Board, Column, Row, group_of
-from bench.reporting.cases import OUT_OF_TOLERANCE, Reading
-from bench.reporting.quantity import Scale, in_full, scale_of
+from bench.reporting.cases import OUT_OF_TOLERANCE, UNLIKE_MACHINES, Reading
 from bench.reporting.table import Cell, Heading, Line, Table
 from bench.reporting.wording import axis_name, metric_meaning, metric_name, value_text
 
-MARKS = {"unsteady": "†", "throttled": "‡", "its runs disagree": "§", OUT_OF_TOLERANCE: "¶"}
+MARKS = {"unsteady": "†", "throttled": "‡", "its runs disagree": "§", OUT_OF_TOLERANCE: "¶", UNLIKE_MACHINES: "‖"}
 DIRECTIONS = {"lower": "; lower is better", "higher": "; higher is better", None: ""}
 
 
@@ -19,13 +19,17 @@ def standings(
     writers = [_Writer(board, column) for column in columns]
 
     def cells(row: Row) -> tuple[Cell, ...]:
-        return _network(board, row), *(_factor(row, f) for f in factors), *(writer.cell(row) for writer in writers)
+        return (
+            _network(board, row),
+            *(_factor(row, f, columns) for f in factors),
+            *(writer.cell(row) for writer in writers),
+        )
 
     return Table(
         name=name,
         caption=caption,
         headings=(Heading(name="Network"), *map(_factor_heading, factors), *(writer.heading for writer in writers)),
-        lines=tuple(Line(cells=cells(row), group=row.machine) for row in rows),
+        lines=tuple(Line(cells=cells(row), group=group_of(row, columns)) for row in rows),
     )
 
 
@@ -74,7 +78,7 @@ class _Writer:
             return Cell(title="not measured for this row")
         if reading.value is None:
             return Cell(title=reading.how)
-        is_level = reading.value == self._best.get(group_of(row, self._column))
+        is_level = reading.value == self._best.get(group_of(row, [self._column]))
         return _cell(reading, self._scale, is_best=is_level and not reading.doubts and not reading.is_lower_bound)
 
 
@@ -97,8 +101,8 @@ def _network(board: Board, row: Row) -> Cell:
     return Cell(text=row.model, below=board.args_text(row), title=row.label)
 
 
-def _factor(row: Row, name: str) -> Cell:
-    value = row.machine or None if name == "machine" else row.factors.get(name)
+def _factor(row: Row, name: str, columns: Sequence[Column]) -> Cell:
+    value = group_of(row, columns) or None if name == "machine" else row.factors.get(name)
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     return Cell(text=value_text(value), sort=float(str(value)) if is_number else None)
 

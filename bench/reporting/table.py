@@ -4,8 +4,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from bench.quantity import DASH
 from bench.reporting.page import render_file
-from bench.reporting.quantity import DASH
 
 if TYPE_CHECKING:
     from markupsafe import Markup

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 
+from bench.quantity import DASH
 from bench.schema import Json
 
 # Metrics of a leaderboard, in its order; of other measures the first metric that says which direction is better.
@@ -96,7 +97,7 @@ def axis_name(axis: str) -> str:
 def value_text(value: Json) -> str:
     """One value of an axis or one fact: lists joined, nothing as a dash."""
     if value is None:
-        return "–"
+        return DASH
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, list):
@@ -109,11 +110,6 @@ def value_text(value: Json) -> str:
 def settings_text(settings: Mapping[str, Json]) -> str:
     """`kernel_depth 3, width 16`."""
     return ", ".join(f"{axis_name(name)} {value_text(value)}" for name, value in settings.items())
-
-
-def count_of(number: int, one: str, many: str | None = None) -> str:
-    """`1 case`, `12 cases`."""
-    return f"{number} {one if number == 1 else many or one + 's'}"
 
 
 def listed(items: Iterable[str], *, most: int = 8) -> str:

@@ -111,23 +111,20 @@ def _with_bases(path: Path, *, seen: tuple[Path, ...]) -> Tree:
 
 
 def _one_problem(tree: Tree, place: Place, message: str) -> SuiteError:
-    where = tree.position(place)
-    return SuiteError(where.file, [Problem(line=where.line, column=where.column, message=message)])
+    return SuiteError(tree.positions[()].file, [tree.problem(place, message)])
 
 
 def _problem_of(tree: Tree, item: dict[str, Any]) -> Problem:
     """One line for one pydantic error, at the place in the file that caused it."""
     place = tuple(part for part in item["loc"] if not (isinstance(part, str) and part in ("str", "dict[str,any]")))
-    where = tree.position(place)
     key = place[-1] if place else ""
     if item["type"] == "extra_forbidden":
-        known = _fields_at(place[:-1])
-        return Problem(line=where.line, column=where.column, message=f"unknown key {key!r}; {suggest(str(key), known)}")
+        return tree.problem(place, f"unknown key {key!r}; {suggest(str(key), _fields_at(place[:-1]))}")
     if item["type"] == "missing":
-        return Problem(line=where.line, column=where.column, message=f"the key {key!r} is missing")
+        return tree.problem(place, f"the key {key!r} is missing")
     found = f", found {item['input']!r}" if not isinstance(item["input"], dict | list) else ""
     name = ".".join(str(part) for part in place)
-    return Problem(line=where.line, column=where.column, message=f"{name}: {plain_message(item)}{found}{near(item)}")
+    return tree.problem(place, f"{name}: {plain_message(item)}{found}{near(item)}")
 
 
 def _fields_at(place: Place) -> list[str]:

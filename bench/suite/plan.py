@@ -3,38 +3,18 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
 from bench.complaints import reason
 from bench.errors import InputError, Problem, SuiteError, UnknownNameError, suggest
-from bench.registry import DatasetEntry, MeasureEntry
-from bench.schema import UNSPOKEN, Case, Json, ModelFacts, Point, Pretraining, Probe, names_a_file
+from bench.schema import UNSPOKEN, Case, Json, Point, Pretraining, names_a_file
 from bench.suite.axes import AXES, SPOKEN, axis_of, expanded, product, read_axis, spellings
 from bench.suite.file import Ablation, GateRule, SuiteFile, check_suite
+from bench.suite.knowledge import Knowledge
+from bench.suite.settings import Setting, settings_of
 from bench.yaml_tree import Place, Tree
-
-
-class Knowledge(Protocol):
-    """What a plan must know of models, measures and data sets; nothing here imports torch."""
-
-    @property
-    def measures(self) -> Mapping[str, MeasureEntry]:
-        """Every measure by name."""
-
-    @property
-    def datasets(self) -> Mapping[str, DatasetEntry]:
-        """Every data set by name."""
-
-    def model(self, name: str) -> ModelFacts:
-        """Facts of a model, by variant or family; UnknownNameError with the nearest spelling."""
-
-    def look_up(self, names: Sequence[str]) -> None:
-        """Be told all models that `model` will be asked for, so that they can be looked at in one go."""
-
-    def probe(self, points: Sequence[Point]) -> list[Probe]:
-        """For each model, arguments and clip: what it costs, or why it cannot be."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,16 +62,6 @@ def plan_suite(tree: Tree, knowledge: Knowledge) -> Suite:
     )
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Setting:
-    """Axes given to one model at one point of the matrix, with where the model stands in the file."""
-
-    model: str
-    args: dict[str, Json]
-    axes: dict[str, Json]
-    place: Place
-
-
 class _Planner:
     """Turns a checked file into cases and collects every problem on the way."""
 
@@ -101,7 +71,7 @@ class _Planner:
 
     def cases(self) -> list[Case]:
         self._check_names()
-        settings = [s for s in self._settings() if not self._is_excluded(s)] if not self.problems else []
+        settings = settings_of(self.file, self.knowledge) if not self.problems else []
         grouped: dict[Point, dict[str, dict[str, Json]]] = {}
         for setting in settings:
             for measure in self.file.measure:
@@ -166,40 +136,9 @@ class _Planner:
             elif factor not in self.file.ablate.baseline:
                 self._add(("ablate", "baseline"), f"the baseline does not say which level of {factor!r} it is")
 
-    # axes ------------------------------------------------------------------------------------------------------------
-
-    def _settings(self) -> Iterator[_Setting]:
-        matrix = {axis_of(k): v for k, v in self.file.matrix.items() if k not in ("include", "exclude")}
-        for number, entry in enumerate(self.file.models):
-            given = {"name": entry} if isinstance(entry, str) else dict(entry)
-            name = given.pop("name")
-            own = {axis_of(key): value if isinstance(value, list) else [value] for key, value in given.items()}
-            facts = self.knowledge.model(name)
-            usable = {axis: v for axis, v in matrix.items() if axis in AXES or axis in facts.arguments}
-            for chosen in product({**usable, **own}):
-                yield self._setting(name, chosen, ("models", number))
-            for extra in self.file.matrix.get("include", []):
-                if extra.get("model", name) == name:
-                    first = {axis: values[0] for axis, values in {**usable, **own}.items()}
-                    yield self._setting(name, {**first, **_without(extra, "model")}, ("models", number))
-
-    def _setting(self, name: str, chosen: Mapping[str, Any], place: Place) -> _Setting:
-        axes = {axis_of(k): v for k, v in chosen.items() if axis_of(k) in AXES}
-        axes.setdefault("clip", self.knowledge.model(name).clip.model_dump())
-        return _Setting(
-            model=name, args={k: v for k, v in chosen.items() if axis_of(k) not in AXES}, axes=axes, place=place
-        )
-
-    def _is_excluded(self, setting: _Setting) -> bool:
-        at = {"model": setting.model, **setting.args, **setting.axes}
-        return any(
-            rule and all(at.get(axis_of(axis)) == value for axis, value in rule.items())
-            for rule in self.file.matrix.get("exclude", [])
-        )
-
     # measures --------------------------------------------------------------------------------------------------------
 
-    def _points(self, setting: _Setting, measure: str) -> Iterator[tuple[dict[str, Any], dict[str, Json]]]:
+    def _points(self, setting: Setting, measure: str) -> Iterator[tuple[dict[str, Any], dict[str, Json]]]:
         """The points at which `measure` is taken for one setting, each with the measure's options."""
         entry = self.knowledge.measures[measure]
         options: dict[str, Json] = {}
@@ -233,7 +172,7 @@ class _Planner:
         plain: Json = wanted_type.dump_python(checked, mode="json")
         return plain
 
-    def _checked_axes(self, axes: dict[str, Any], setting: _Setting, measure: str) -> dict[str, Any] | None:
+    def _checked_axes(self, axes: dict[str, Any], setting: Setting, measure: str) -> dict[str, Any] | None:
         """`axes` as a point holds them, or None after noting what is wrong with them."""
         if not self._knows_dataset("dataset", axes.get("dataset"), setting, measure):
             return None
@@ -250,7 +189,7 @@ class _Planner:
             is_good &= self._knows_dataset("weights", pretraining.dataset, setting, measure)
         return checked if is_good else None
 
-    def _knows_dataset(self, axis: str, name: Any, setting: _Setting, measure: str) -> bool:
+    def _knows_dataset(self, axis: str, name: Any, setting: Setting, measure: str) -> bool:
         """Whether `name`, None or a data set that `axis` names, is known; notes it where it is not."""
         if name is None or name in self.knowledge.datasets:
             return True
@@ -258,12 +197,12 @@ class _Planner:
         self._add(place, f"unknown data set {name!r}; {suggest(str(name), self.knowledge.datasets)}")
         return False
 
-    def _place_of(self, axis: str, setting: _Setting, measure: str) -> Place:
+    def _place_of(self, axis: str, setting: Setting, measure: str) -> Place:
         places: list[Place] = [(*top, key) for key in spellings(axis) for top in (("measure", measure), ("matrix",))]
         places += [(*setting.place, key) for key in spellings(axis)]
         return next((place for place in places if place in self.tree.positions), setting.place)
 
-    def _check_points(self, points: Sequence[Point], settings: Sequence[_Setting]) -> None:
+    def _check_points(self, points: Sequence[Point], settings: Sequence[Setting]) -> None:
         """Ask once per model, arguments and clip whether that network can be built and takes that clip."""
         if self.problems:
             return
@@ -275,20 +214,13 @@ class _Planner:
                 self._add(place.get(point.model, ("models",)), f"{point.model}: {answer.problem}")
 
     def _add(self, place: Place, message: str) -> None:
-        where = self.tree.position(place)
-        main = self.tree.positions[()].file
-        text = message if where.file == main else f"{message} (in {where.file}:{where.line}:{where.column})"
-        problem = Problem(line=where.line, column=where.column, message=text)
+        problem = self.tree.problem(place, message)
         if problem not in self.problems:
             self.problems.append(problem)
 
 
 def _model_name(entry: str | dict[str, Any]) -> Any:
     return entry if isinstance(entry, str) else entry.get("name")
-
-
-def _without(mapping: Mapping[str, Any], key: str) -> dict[str, Any]:
-    return {k: v for k, v in mapping.items() if k != key}
 
 
 def _frozen(point: Mapping[str, Any]) -> Any:

@@ -2,7 +2,8 @@
 
 from typing import TYPE_CHECKING, Any
 
-from bench.terminal.console import quantity, say, table
+from bench.quantity import figure
+from bench.terminal.console import say, table
 
 if TYPE_CHECKING:
     from bench.models.weights.identification import CheckpointFacts, Fit
@@ -43,7 +44,7 @@ def checkpoint_as_dict(found: "CheckpointFacts") -> dict[str, Any]:
 
 def _shown(name: str, value: Any) -> str:
     if name == "bytes":
-        return quantity(value, "B")
+        return figure(value, "B")
     return f"{value:,}" if isinstance(value, int) else ", ".join(value) if isinstance(value, list) else str(value)
 
 

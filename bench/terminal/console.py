@@ -1,4 +1,4 @@
-"""Text, tables, quantities and JSON on standard output; one line for an error on standard error."""
+"""Text, tables and JSON on standard output; one line for an error on standard error."""
 
 import json
 import sys
@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from bench.schema import Json, Metric
+from bench.quantity import DASH
 
 WIDE = 200  # columns of a table that goes to a pipe or a file
 console = Console(highlight=False, width=None if sys.stdout.isatty() else WIDE)
@@ -28,31 +28,13 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, right: Se
     for name in columns:
         grid.add_column(name, justify="right" if name in right else "left", overflow="fold", no_wrap=name in right)
     for row in rows:
-        grid.add_row(*(Text("–" if cell is None else str(cell)) for cell in row))
+        grid.add_row(*(Text(DASH if cell is None else str(cell)) for cell in row))
     console.print(grid)
 
 
 def duration(seconds: float) -> str:
     """`0:04:10`, or `12 s` below two minutes."""
     return f"{round(seconds)} s" if seconds < 120 else str(timedelta(seconds=round(seconds)))
-
-
-def amount(metric: Metric) -> str:
-    """A metric's value with its unit, short: `38.547 GMACs`, `12.3 ms`, `–` for unknown."""
-    return quantity(metric.value, metric.unit)
-
-
-def quantity(value: Json, unit: str) -> str:
-    """A number with its unit, short; `–` where it is unknown."""
-    if value is None or isinstance(value, str | list | dict):
-        return "–"
-    unit = "" if unit == "elements" else unit
-    if unit in ("MACs", "B", ""):
-        for size, prefix in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
-            if abs(value) >= size:
-                return f"{value / size:.4g} {prefix}{unit}".rstrip()
-        return f"{value:g} {unit}".rstrip()
-    return f"{value:.4g} {unit}".rstrip()
 
 
 def show_note(text: str) -> None:

@@ -1,7 +1,8 @@
 """The history of a metric in a terminal: a line a commit, then the steps."""
 
 from bench.comparison.history import History, Turn
-from bench.comparison.wording import count, figure, p_value, percent
+from bench.comparison.wording import p_value, percent
+from bench.quantity import count, figure
 from bench.terminal.console import say, table
 
 FEWEST = 10

@@ -3,8 +3,9 @@
 from collections.abc import Sequence
 
 from bench.execution.profiling import Profile
+from bench.quantity import figure
 from bench.schema import Json
-from bench.terminal.console import amount, quantity, say, table
+from bench.terminal.console import say, table
 
 
 def show_profile(found: Profile, *, with_layers: bool) -> None:
@@ -30,7 +31,7 @@ def show_profile(found: Profile, *, with_layers: bool) -> None:
 
 def _rows(found: Profile) -> Sequence[tuple[str, str, str]]:
     rows = [
-        ("params", f"{found.params:,}", quantity(found.params, "")),
+        ("params", f"{found.params:,}", figure(found.params, "elements")),
         ("MACs, forward", f"{found.macs:,}", f"{found.macs / 1e9:.3f} GMACs"),
         ("FLOPs, forward", f"{found.flops:,}", f"{found.flops / 1e9:.3f} GFLOPs"),
     ]
@@ -47,9 +48,9 @@ def _rows(found: Profile) -> Sequence[tuple[str, str, str]]:
     memory = (("inference", found.memory_inference_bytes), ("training", found.memory_training_bytes))
     for what, size in memory:
         if size is not None:
-            rows.append((f"peak memory, {what} (at least)", f"{size:,}", quantity(size, "B")))
-    rows.append(("activations written", f"{found.activation_bytes:,}", quantity(found.activation_bytes, "B")))
-    rows += [(metric.key, "", amount(metric)) for metric in found.speed if metric.value is not None]
+            rows.append((f"peak memory, {what} (at least)", f"{size:,}", figure(size, "B")))
+    rows.append(("activations written", f"{found.activation_bytes:,}", figure(found.activation_bytes, "B")))
+    rows += [(metric.key, "", figure(metric.value, metric.unit)) for metric in found.speed if metric.value is not None]
     return rows
 
 

@@ -10,8 +10,9 @@ from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.text import Text
 
+from bench.quantity import figure, figure_span
 from bench.schema import Metric, Record
-from bench.terminal.console import amount, console, duration, first_line, say, table
+from bench.terminal.console import console, duration, first_line, say, table
 
 if TYPE_CHECKING:
     from bench.execution.running import Event, RunSummary
@@ -61,18 +62,20 @@ class LiveRun:
 def show_accuracy(record: Record, *, folder: Path) -> None:
     """The figures of one accuracy with their intervals, and where its files are."""
     say(record.case.title)
-    rows = [(m.key, amount(m), _interval(m)) for m in record.metrics if m.value is not None]
+    rows = [(m.key, figure(m.value, m.unit), _interval(m)) for m in record.metrics if m.value is not None]
     table(("metric", "value", "95 % interval"), rows, right=("value",))
     for name, path in record.artifacts.items():
         say(f"  {name}: {folder / path}")
 
 
 def _interval(metric: Metric) -> str:
-    return "" if metric.interval is None else f"{metric.interval[0]:.1f} to {metric.interval[1]:.1f}"
+    if metric.interval is None or metric.value is None:
+        return ""
+    return figure_span(*metric.interval, beside=metric.value, unit=metric.unit)
 
 
 def _line(record: Record, *, number: int, total: int) -> str:
-    shown = [f"{_label(metric)} {amount(metric)}" for metric in record.metrics if metric.better][:6]
+    shown = [f"{_label(metric)} {figure(metric.value, metric.unit)}" for metric in record.metrics if metric.better][:6]
     what = (
         "; ".join(shown)
         if record.is_good

@@ -154,20 +154,15 @@ def read_recipe(path: str | Path) -> Recipe:
     """The recipe in a YAML file; SuiteError with every problem, one `file:line:column: message` a line."""
     tree = read_yaml(Path(path))
     if not isinstance(tree.data, Mapping):
-        raise SuiteError(str(path), [_problem(tree, (), "a recipe is a mapping, such as `epochs: 12`")])
+        raise SuiteError(str(path), [tree.problem((), "a recipe is a mapping, such as `epochs: 12`")])
     try:
         recipe = Recipe.model_validate(tree.data)
     except ValidationError as error:
         raise SuiteError(str(path), [_invalid(tree, dict(found)) for found in error.errors()]) from None
-    problems = [_problem(tree, place, message) for place, message in _contradictions(recipe)]
+    problems = [tree.problem(place, message) for place, message in _contradictions(recipe)]
     if problems:
         raise SuiteError(str(path), problems)
     return recipe
-
-
-def _problem(tree: Tree, place: Place, message: str) -> Problem:
-    where = tree.position(place)
-    return Problem(line=where.line, column=where.column, message=message)
 
 
 def _invalid(tree: Tree, found: Mapping[str, Any]) -> Problem:
@@ -187,7 +182,7 @@ def _invalid(tree: Tree, found: Mapping[str, Any]) -> Problem:
         place = (*place, "name")
     else:
         message = f"{named}: {plain_message(found)}, found {found['input']!r}{near(found)}"
-    return _problem(tree, place, message)
+    return tree.problem(place, message)
 
 
 def _name_in(value: Any) -> str:

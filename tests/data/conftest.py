@@ -12,6 +12,7 @@ import pytest
 from numpy.typing import NDArray
 
 from bench.data.decode import read_frames
+from bench.data.pyav_reader import ANY_TEXT
 from bench.errors import MissingPackageError
 
 WATCHDOG_S = 120
@@ -79,12 +80,12 @@ def write_video() -> Write:
 
 @pytest.fixture(scope="session")
 def decode_in_sequence() -> Sequential:
-    """Every frame as stored, RGB, from the start until the decoder stops; nothing of vbench's own is used."""
+    """Every frame as stored, RGB, from the start until the decoder stops; nothing of vbench's own decodes."""
 
     def decode(path: Path) -> list[NDArray[np.uint8]]:
         frames: list[NDArray[np.uint8]] = []
         try:
-            with av.open(str(path), metadata_errors="ignore") as container:
+            with av.open(str(path), **ANY_TEXT) as container:
                 stream = container.streams.video[0]
                 stream.thread_type = "NONE"
                 for frame in container.decode(stream):

@@ -67,6 +67,8 @@ def test_activations_and_memory(c3d: LoadedCase) -> None:
     inference, training = (metric.value for metric in estimate)
     assert 4 * C3D_PARAMS < inference < training
     assert all("lower bound" in str(metric.note) for metric in estimate)
+    amounts = [metric for metric in (*activations(c3d), *estimate) if metric.name.endswith("bytes")]
+    assert [metric.unit for metric in amounts] == ["B"] * 4
 
 
 def _pooled_elements() -> int:

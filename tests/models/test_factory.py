@@ -1,5 +1,7 @@
 """create_model: names, arguments, classes, devices, and what it says of mistakes."""
 
+from typing import Literal
+
 import pytest
 import torch
 from torch import nn
@@ -100,6 +102,17 @@ def test_values_are_fitted_to_the_annotation() -> None:
 
     fitted = checked_arguments(entry_of(factory), {"sizes": [1, 2], "other": "x"})
     assert fitted == {"sizes": (1, 2), "other": "x"}
+
+
+def test_a_value_that_cannot_be_is_told_with_what_is_near() -> None:
+    def factory(*, kind: Literal["increasing", "flat"] = "flat", depth: int = 3) -> nn.Module:
+        return nn.Identity()
+
+    with pytest.raises(InputError) as caught:
+        checked_arguments(entry_of(factory), {"kind": "increasin"})
+    assert str(caught.value) == (
+        "mine's kind is 'increasin': input should be 'increasing' or 'flat'; did you mean: increasing?"
+    )
 
 
 def test_a_fault_of_a_factory_is_told_with_its_arguments(monkeypatch: pytest.MonkeyPatch) -> None:

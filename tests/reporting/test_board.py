@@ -1,12 +1,13 @@
 """Cases joined into rows."""
 
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bench.reporting.board import Board, Column
+from bench.reporting.board import Board, Column, group_of
 from bench.reporting.results import collect
 from bench.schema import Record
 
@@ -109,6 +110,79 @@ def test_the_best_value_is_the_best_of_its_machine(make: SimpleNamespace) -> Non
         ]
     )
     assert board.best(column(board, "latency.p50_ms")) == {"A": 20, "B": 1}
+
+
+def trained(make: SimpleNamespace, model: str, *, seconds: float, **rest: Any) -> Record:
+    """An accuracy that took `seconds` of training."""
+    metrics = (
+        make.metric("accuracy.top1", 50.0, "%"),
+        make.metric("accuracy.train_seconds", seconds, "s", better="lower"),
+    )
+    return make.record(model, *metrics, **{"dataset": "motions", "recipe": "quick", "seed": 0, **rest})
+
+
+def test_what_a_training_cost_is_of_its_machine_and_its_accuracy_is_not(make: SimpleNamespace) -> None:
+    board = board_of(
+        [
+            trained(make, "a", seconds=900),
+            trained(make, "b", seconds=800),
+            trained(make, "c", seconds=90, environment=make.gpu_host),
+            trained(make, "d", seconds=70, environment=make.gpu_host),
+        ]
+    )
+    seconds, top1 = (column(board, f"accuracy.{name}") for name in ("train_seconds", "top1"))
+    assert board.best(seconds) == {"A": 800, "B": 70}
+    assert [group_of(row, [seconds]) for row in board.rows] == ["A", "A", "B", "B"]
+    assert (top1.is_of_machine, [group_of(row, [top1]) for row in board.rows]) == (False, [""] * 4)
+
+
+def test_an_accuracy_joins_timings_of_another_machine_and_what_it_cost_does_not_lead_there(
+    make: SimpleNamespace,
+) -> None:
+    board = board_of(
+        [
+            make.timing("a", ms=20),
+            trained(make, "a", seconds=90, environment=make.gpu_host),
+            trained(make, "b", seconds=900),
+            trained(make, "c", seconds=800),
+        ]
+    )
+    first = board.rows[0]
+    seconds, latency = column(board, "accuracy.train_seconds"), column(board, "latency.p50_ms")
+    assert [group_of(first, [c]) for c in (latency, seconds)] == ["A", "B"]
+    assert group_of(first, [latency, seconds]) == "A, B"
+    assert board.best(seconds) == {"A": 800}
+
+
+def test_seeds_that_were_trained_on_unlike_machines_lead_nothing_with_what_they_cost(make: SimpleNamespace) -> None:
+    board = board_of(
+        [
+            trained(make, "a", seconds=100, seed=0),
+            trained(make, "a", seconds=10, seed=1, environment=make.gpu_host),
+            trained(make, "b", seconds=100),
+            trained(make, "c", seconds=200),
+        ]
+    )
+    seconds = column(board, "accuracy.train_seconds")
+    reading = board.rows[0].readings[seconds]
+    assert (reading.value, reading.machines, reading.doubts) == (55, ("A", "B"), ("from unlike machines",))
+    assert board.best(seconds) == {"A": 100}
+
+
+def test_how_a_network_was_run_tells_no_accuracies_apart_and_how_it_was_trained_no_timings(
+    make: SimpleNamespace,
+) -> None:
+    timings = [make.timing(ms=ms, precision=p) for p, ms in (("fp32", 9), ("bf16", 4))]
+    board = board_of([*timings, *(trained(make, "c3d", seconds=s, recipe=r) for r, s in (("quick", 5), ("long", 9)))])
+    of_accuracy = [c for c in board.columns if c.metric.startswith("accuracy.")]
+    of_latency = [c for c in board.columns if c.metric.startswith("latency.")]
+    assert (board.factors_of(of_accuracy), board.factors_of(of_latency)) == (["recipe"], ["precision"])
+
+
+def test_an_incomplete_count_is_of_no_machine(make: SimpleNamespace) -> None:
+    counted = make.metric("macs.forward", 5, "MACs", is_exact=False, note="incomplete, a lower bound")
+    board = board_of([make.record("a", counted), make.record("a", counted, clip="8x1x64", environment=make.gpu_host)])
+    assert [group_of(row, board.columns) for row in board.rows] == ["", ""]
 
 
 def test_doubtful_and_incomplete_values_do_not_lead(make: SimpleNamespace) -> None:

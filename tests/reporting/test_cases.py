@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from bench.reporting.cases import LeftOutWarning, Observation, Reading, depends_on_machine, read_together
+from bench.reporting.cases import LeftOutWarning, Observation, Reading, is_run_on_each_machine, read_together
 from bench.reporting.results import collect
 from bench.schema import Record
 
@@ -122,8 +122,8 @@ def test_a_failure_that_was_measured_later_is_no_failure(make: SimpleNamespace) 
 def test_decoding_belongs_to_its_machine_though_no_axis_of_a_run_is_set(make: SimpleNamespace) -> None:
     decoded = make.record("m", make.metric("decode.clips_per_s", 9.0, "clips/s"))
     counted = make.record("m", make.metric("params.total", 5))
-    assert depends_on_machine(decoded.case)
-    assert not depends_on_machine(counted.case)
+    assert is_run_on_each_machine(decoded.case)
+    assert not is_run_on_each_machine(counted.case)
 
 
 def test_runs_in_turns_with_another_side_do_not_replace_those_by_themselves(make: SimpleNamespace) -> None:

@@ -78,6 +78,27 @@ def test_numbers_of_unlike_machines_are_ranked_apart_and_this_is_said(make: Simp
     assert ["cpu", "AMD EPYC 9B14", "Xeon 8481C"] in differing
 
 
+def test_trainings_on_unlike_machines_are_told_and_their_costs_ranked_apart(make: SimpleNamespace) -> None:
+    costs = [("a", 900, make.host), ("b", 800, make.host), ("c", 90, make.gpu_host), ("d", 70, make.gpu_host)]
+    records = [
+        make.record(
+            name,
+            make.metric("accuracy.top1", 50.0, "%"),
+            make.metric("accuracy.train_seconds", seconds, "s", better="lower"),
+            dataset="motions",
+            environment=machine,
+        )
+        for name, seconds, machine in costs
+    ]
+    page = make.page(build_page(collect(records)))
+    assert "Timings come from 2 unlike machines" in page.text
+    assert page.column("figures-accuracy", "Machine") == ["A", "A", "B", "B"]
+    seconds = page.column("figures-accuracy", "Accuracy train seconds")
+    assert [("best" in text) for text in seconds] == [False, True, False, True]
+    assert "The timings below" not in page.text
+    assert not any(text == "Machine" for text in page.tables[BOARD][0])
+
+
 def test_one_machine_needs_no_warning(make: SimpleNamespace) -> None:
     assert "unlike machines" not in build_page(collect([make.timing("a"), make.timing("b")]))
 
@@ -193,6 +214,16 @@ def test_a_source_may_be_a_folder_a_file_a_pattern_a_list_or_records(
     pages = {report(source, out=tmp_path / str(i)).read_bytes() for i, source in enumerate(sources)}
     assert len(pages) == 1
     assert report(make.quickstart(), out=tmp_path / "records").is_file()
+
+
+def test_a_folder_that_is_there_is_read_though_its_name_reads_as_a_pattern(
+    make: SimpleNamespace, tmp_path: Path
+) -> None:
+    for name, model in (("r[1]", "meant"), ("r1", "matched")):
+        RecordStore(tmp_path / name).append(make.counts(model))
+    for source in (tmp_path / "r[1]", tmp_path / "r[1]" / "records.jsonl"):
+        page = make.page(report(source, out=tmp_path / "site").read_text(encoding="utf-8"))
+        assert page.column(BOARD, "Network") == ["meant"]
 
 
 def test_several_suites_are_named_in_the_title(make: SimpleNamespace) -> None:

@@ -88,6 +88,14 @@ def problems(tmp_path: Path, text: str) -> list[str]:
     return [f"{p.line}:{p.column}: {p.message}" for p in caught.value.problems]
 
 
+def told(tmp_path: Path, text: str) -> list[str]:
+    """The lines of the error of a suite in `suite.yaml`."""
+    (tmp_path / "suite.yaml").write_text(text, encoding="utf-8")
+    with pytest.raises(SuiteError) as caught:
+        plan_suite(read_suite(tmp_path / "suite.yaml"), FakeKnowledge())
+    return str(caught.value).split("\n")
+
+
 FULL = """\
 suite: s
 models:
@@ -219,6 +227,28 @@ def test_weights_that_are_trained_first_name_a_data_set_that_there_is(tmp_path: 
 def test_all_mistakes_of_a_file_are_told_at_once(tmp_path: Path) -> None:
     text = "suite: s\nmodels: [c3dd_search, {name: resnet3d, dept: 1}]\nmatrix: {clip: [16x1], foo: [1]}\nmeasure: {mac: {}}\n"
     assert len(problems(tmp_path, text)) == 4
+
+
+def test_a_mistake_in_a_file_that_is_extended_is_told_there(tmp_path: Path) -> None:
+    base = tmp_path / "base.yaml"
+    base.write_text("# of all suites\nmeasure: {macs: {}}\nmesure: {}\ntimeout_s: -3\nmatrix: {precisoin: [fp32]}\n")
+    path = tmp_path / "suite.yaml"
+    text = "extends: [base.yaml]\nsuite: s\nmodels: [c3dd_search]\ntitlee: x\n"
+    assert told(tmp_path, text) == [
+        f"{path}:4:1: unknown key 'titlee'; did you mean: title?",
+        f"{base}:3:1: unknown key 'mesure'; did you mean: measure?",
+        f"{base}:4:1: timeout_s: input should be greater than 0, found -3",
+    ]
+    base.write_text("\n\n\n\nmeasure: {mac: {}}\nmatrix: {precisoin: [fp32]}\n")
+    assert told(tmp_path, text.replace("titlee: x\n", "")) == [
+        f"{path}:3:10: unknown model 'c3dd_search'; did you mean: c3d_search?",
+        f"{base}:5:11: unknown measure 'mac'; did you mean: macs?",
+        f"{base}:6:10: unknown axis 'precisoin'; did you mean: precision?",
+    ]
+
+
+def test_an_axis_without_a_value_gives_no_case(tmp_path: Path) -> None:
+    assert planned(tmp_path, "suite: s\nmodels: [resnet3d]\nmatrix: {clip: []}\nmeasure: {macs: {}}\n").cases == ()
 
 
 def test_a_wrong_value_says_what_is_allowed_and_where(tmp_path: Path) -> None:

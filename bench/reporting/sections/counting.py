@@ -1,11 +1,12 @@
 """Operators without a formula: a count that leaves them out is a lower bound, and says so here by name."""
 
+from bench.quantity import count
 from bench.registry import register_section
 from bench.reporting.cases import CaseResult
 from bench.reporting.page import render
 from bench.reporting.results import Results
 from bench.reporting.table import Cell, Heading, Line, Table
-from bench.reporting.wording import count_of, value_text
+from bench.reporting.wording import value_text
 
 TEMPLATE = """
 <p class="loud"><strong>{{ networks }} counted incompletely.</strong> The operators below have no formula, so the MACs
@@ -39,7 +40,7 @@ def name_uncounted(results: Results) -> str | None:
         ),
     )
     networks = len({name for name, _, _ in found})
-    words = f"{count_of(networks, 'network')} {'is' if networks == 1 else 'are'}"
+    words = f"{count(networks, 'network')} {'is' if networks == 1 else 'are'}"
     return render(TEMPLATE, table=table.html(), networks=words)
 
 

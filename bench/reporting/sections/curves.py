@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bench.quantity import count
 from bench.registry import register_section
 from bench.reporting.board import settings
 from bench.reporting.cases import CaseResult
 from bench.reporting.chart import MUTED, SERIES, Chart, axis, spelt
 from bench.reporting.page import render
 from bench.reporting.results import Results
-from bench.reporting.wording import count_of
 
 MOST_POINTS = 300
 MOST_TRAININGS = 60
@@ -100,7 +100,7 @@ def _chart(curves: list[Curve], column: str, title: str, colours: dict[str, str]
         name=f"curves-{column}",
         traces=[_trace(curve, points, colours[curve.network]) for curve, points in drawn],
         layout={"xaxis": axis("Epoch", nticks=6), "yaxis": axis(title, nticks=6)},
-        told=f"{title}, by epoch, of {count_of(len(drawn), 'training')}.",
+        told=f"{title}, by epoch, of {count(len(drawn), 'training')}.",
     )
 
 

@@ -5,15 +5,15 @@ from collections import defaultdict
 from dataclasses import dataclass
 from typing import Any
 
+from bench.quantity import DASH, Scale, count, scale_of, written
 from bench.registry import register_section
 from bench.reporting.board import Board, settings
 from bench.reporting.chart import INK, RULE, Chart, axis, spelt
 from bench.reporting.page import render
-from bench.reporting.quantity import DASH, Scale, scale_of, written
 from bench.reporting.results import Results
 from bench.reporting.spread import QUANTILES, Spread, spreads_of
 from bench.reporting.table import Cell, Heading, Line, Table
-from bench.reporting.wording import axis_name, count_of, metric_name, value_text
+from bench.reporting.wording import axis_name, metric_name, value_text
 
 MOST_BOXES = 24
 MOST_ROWS = 1000
@@ -35,7 +35,7 @@ def show_spread(results: Results) -> str | None:
     for case in results.cases:
         for spread in spreads_of(case):
             metric = spread.observation.metric
-            kinds[metric.name, metric.unit, case.machine].append(spread)
+            kinds[metric.name, metric.unit, spread.observation.machine].append(spread)
     names_machine = len(results.timed_machines) > 1
     groups = [
         _group(metric, unit, machine if names_machine else "", spreads, results.board, number)
@@ -91,7 +91,7 @@ def _chart(group: _Group) -> Chart:
         },
         caption="Boxes hold the middle half of the samples of one run, whiskers go from 5 % to 95 %, the line is the "
         "median." + (f" The lowest {len(shown)} are drawn; {left_out} more stand in the table." if left_out else ""),
-        told=f"{group.title} of {count_of(len(shown), 'run')}, lowest median first; the table below has the figures.",
+        told=f"{group.title} of {count(len(shown), 'run')}, lowest median first; the table below has the figures.",
     )
 
 

@@ -5,12 +5,13 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from bench.quantity import count, figure
 from bench.registry import register_section
 from bench.reporting.machines import Machine, differing_facts
 from bench.reporting.page import render
 from bench.reporting.results import Results
 from bench.reporting.table import Table, plain_table
-from bench.reporting.wording import count_of, listed, value_text
+from bench.reporting.wording import listed, value_text
 from bench.schema import Json
 
 MOST_MACHINES = 12
@@ -57,7 +58,7 @@ def _shown(machine: Machine, states: list[Mapping[str, Json]]) -> dict[str, Any]
     return {
         "letter": machine.letter,
         "name": machine.name,
-        "records": count_of(len(states), "record"),
+        "records": count(len(states), "record"),
         "tables": [table.html() for table in tables if table.lines],
     }
 
@@ -117,5 +118,5 @@ def _spoken(name: str) -> str:
 
 def _value(name: str, value: Json) -> str:
     if name.endswith("_bytes") and isinstance(value, int | float):
-        return f"{value / 2**30:.1f} GiB"
+        return figure(value, "B")
     return value_text(value)

@@ -3,17 +3,17 @@
 from collections.abc import Mapping
 from typing import Any
 
+from bench.quantity import DASH, Scale, count, in_full, scale_of
 from bench.registry import register_section
 from bench.reporting.ablation import Ablation, Effect, level_text
 from bench.reporting.board import Column
 from bench.reporting.findings import ablation_findings, difference_text, interval_text
 from bench.reporting.level_charts import level_charts
 from bench.reporting.page import render
-from bench.reporting.quantity import DASH, Scale, in_full, scale_of
 from bench.reporting.results import Results
 from bench.reporting.standings import column_heading
 from bench.reporting.table import Cell, Heading, Line, Table
-from bench.reporting.wording import axis_name, count_of, settings_text
+from bench.reporting.wording import axis_name, settings_text
 from bench.schema import Json
 
 MOST_CONTEXTS = 24
@@ -130,14 +130,14 @@ def _story(effect: Effect) -> str:
         return ""
     interval = interval_text(effect)
     ends = f", 95 % interval {interval}" if interval else ""
-    return f"{difference_text(effect)} against the baseline over {count_of(effect.pairs, 'pair')}{ends}"
+    return f"{difference_text(effect)} against the baseline over {count(effect.pairs, 'pair')}{ends}"
 
 
 def _note(ablation: Ablation) -> str:
     """What a pair is, how many settings are mixed, and how often chance alone would show something."""
     words = [NOTE]
     if ablation.contexts:
-        words.append(f"Pairs come from {count_of(len(ablation.contexts), 'setting')} of the other axes.")
+        words.append(f"Pairs come from {count(len(ablation.contexts), 'setting')} of the other axes.")
     sampled = [effect for effect in ablation.effects.values() if effect.pairs > 1 and not effect.is_exact]
     if len(sampled) >= MANY_COMPARISONS:
         by_chance = max(1, round(len(sampled) / 20))

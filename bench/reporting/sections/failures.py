@@ -1,8 +1,8 @@
 """Cases without a result: what became of them, why, and where the whole story lies."""
 
+from bench.quantity import DASH
 from bench.registry import register_section
 from bench.reporting.page import render
-from bench.reporting.quantity import DASH
 from bench.reporting.results import Results
 from bench.reporting.table import Cell, Heading, Line, Table
 from bench.reporting.wording import STATUSES

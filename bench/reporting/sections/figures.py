@@ -4,12 +4,12 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
+from bench.quantity import count
 from bench.registry import register_section
-from bench.reporting.board import Board, Column, Row
+from bench.reporting.board import Board, Column, Row, group_of
 from bench.reporting.page import render
 from bench.reporting.results import Results
 from bench.reporting.standings import standings
-from bench.reporting.wording import count_of
 
 MOST_CELLS = 12_000
 TEMPLATE = """
@@ -46,7 +46,7 @@ def _shown(board: Board, name: str, columns: list[Column], *, names_machine: boo
         columns=columns,
         factors=factors,
     )
-    return {"title": f"{name}: {count_of(len(columns), 'metric')}, {count_of(len(rows), 'row')}", "table": table.html()}
+    return {"title": f"{name}: {count(len(columns), 'metric')}, {count(len(rows), 'row')}", "table": table.html()}
 
 
 def _factors(board: Board, columns: Sequence[Column], *, names_machine: bool) -> list[str]:
@@ -60,6 +60,6 @@ def _distinct(board: Board, columns: Sequence[Column], factors: Sequence[str]) -
     found: dict[tuple[str, ...], Row] = {}
     for row in board.rows:
         if any(column in row.readings for column in columns):
-            told = [row.machine if name == "machine" else str(row.factors.get(name)) for name in factors]
+            told = [group_of(row, columns) if name == "machine" else str(row.factors.get(name)) for name in factors]
             found.setdefault((row.suite, row.label, *told), row)
     return list(found.values())

@@ -2,7 +2,7 @@
 
 from bench.registry import register_section
 from bench.reporting.board import Board, Column, Row, group_of
-from bench.reporting.cases import OUT_OF_TOLERANCE
+from bench.reporting.cases import OUT_OF_TOLERANCE, UNLIKE_MACHINES
 from bench.reporting.page import render
 from bench.reporting.results import Results
 from bench.reporting.standings import MARKS, doubts_of, interval_kinds, standings
@@ -13,6 +13,7 @@ MEANINGS = {
     "throttled": "the device slowed itself down while it was measured",
     "its runs disagree": "runs of an exact count disagree",
     OUT_OF_TOLERANCE: "gives other outputs than eager fp32, by more than its rounding explains",
+    UNLIKE_MACHINES: "is of seeds that were taken on unlike machines",
 }
 TEMPLATE = """
 {% if machines | length > 1 %}
@@ -32,16 +33,17 @@ def rank(results: Results) -> str | None:
     board, columns = results.board, results.board.headlines
     if not board.rows or not columns:
         return None
-    rows = _ordered(board, columns)
+    rows, letters = _ordered(board, columns), board.machines_of(columns)
+    machines = [machine for machine in results.timed_machines if machine.letter in letters]
     table = standings(
         board,
         rows,
         name="leaderboard-table",
         caption=_caption(board, columns),
         columns=columns,
-        factors=[*board.varying, *(["machine"] if len(results.timed_machines) > 1 else [])],
+        factors=[*board.varying, *(["machine"] if len(machines) > 1 else [])],
     )
-    return render(TEMPLATE, machines=results.timed_machines, table=table.html(), legend=_legend(board, columns))
+    return render(TEMPLATE, machines=machines, table=table.html(), legend=_legend(board, columns))
 
 
 def _ordered(board: Board, columns: tuple[Column, ...]) -> list[Row]:
@@ -57,7 +59,7 @@ def _ordered(board: Board, columns: tuple[Column, ...]) -> list[Row]:
     def place(row: Row) -> tuple[bool, str, bool, float]:
         reading = row.readings.get(column)
         value = reading.value if reading else None
-        return value is None, group_of(row, column), _is_wrong(row), sign * value if value is not None else 0.0
+        return value is None, group_of(row, [column]), _is_wrong(row), sign * value if value is not None else 0.0
 
     return sorted(board.rows, key=place)
 

@@ -4,13 +4,13 @@ import math
 from collections import Counter
 from typing import get_args
 
+from bench.quantity import DASH, MINUS, count
 from bench.registry import register_section
 from bench.reporting.page import render
-from bench.reporting.quantity import DASH, MINUS
 from bench.reporting.reproduction import Entry, Ours, Outcome, ledger
 from bench.reporting.results import Results
 from bench.reporting.table import Cell, Heading, Line, Table
-from bench.reporting.wording import count_of, listed, value_text
+from bench.reporting.wording import listed, value_text
 
 HEADINGS = (
     Heading(name="Network", meaning="of the zoo, with what it was trained by and began with here"),
@@ -48,7 +48,7 @@ def keep_ledger(results: Results) -> str | None:
 def _summary(entries: list[Entry]) -> str:
     counts = Counter(entry.outcome for entry in entries)
     words = [f"{counts[outcome]} {outcome}" for outcome in get_args(Outcome) if counts[outcome]]
-    return f"{count_of(len(entries), 'published accuracy', 'published accuracies')}: {listed(words)}."
+    return f"{count(len(entries), 'published accuracy', 'published accuracies')}: {listed(words)}."
 
 
 def _line(entry: Entry) -> Line:

@@ -2,11 +2,11 @@
 
 from collections.abc import Iterator
 
+from bench.quantity import count
 from bench.registry import register_section
 from bench.reporting.page import render
 from bench.reporting.results import Results
 from bench.reporting.table import Cell, Heading, Line, Table
-from bench.reporting.wording import count_of
 from bench.schema import Json
 
 HEADINGS = (
@@ -43,7 +43,7 @@ def compare_with_print(results: Results) -> str | None:
         for word in ("agrees", "explained", "not explained")
         if word in verdicts
     )
-    return render(TEMPLATE, table=table.html(), summary=f"{count_of(len(verdicts), 'figure')}: {summary}.")
+    return render(TEMPLATE, table=table.html(), summary=f"{count(len(verdicts), 'figure')}: {summary}.")
 
 
 def _lines(results: Results) -> Iterator[Line]:

@@ -4,13 +4,13 @@ import json
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
+from bench.quantity import DASH, count
 from bench.registry import register_section
 from bench.reporting.cases import CaseResult
 from bench.reporting.page import render
-from bench.reporting.quantity import DASH
 from bench.reporting.results import Results
 from bench.reporting.table import Cell, Heading, Line, Table
-from bench.reporting.wording import axis_name, count_of, listed, settings_text, value_text
+from bench.reporting.wording import axis_name, listed, settings_text, value_text
 from bench.schema import Json, Record
 
 # Of a training: what decides what comes out. Of a protocol everything but names of single videos is shown.
@@ -106,7 +106,7 @@ def _unlike(cases: Sequence[CaseResult]) -> str:
             if name in facts:
                 seen[column, name].add(value_text(facts[name]))
     differing = [(column, name, len(found)) for (column, name), found in seen.items() if len(found) > 1]
-    return listed(f"{_spoken(name)} on {column} ({count_of(number, 'value')})" for column, name, number in differing)
+    return listed(f"{_spoken(name)} on {column} ({count(number, 'value')})" for column, name, number in differing)
 
 
 def _spoken(name: str) -> str:

@@ -2,11 +2,11 @@
 
 from collections.abc import Iterator
 
+from bench.quantity import DASH
 from bench.registry import register_section
 from bench.reporting.board import settings
 from bench.reporting.cases import Reading
 from bench.reporting.page import render
-from bench.reporting.quantity import DASH
 from bench.reporting.reproduction import Ours, networks_of
 from bench.reporting.results import Results
 from bench.reporting.table import Cell, Heading, Line, Table

@@ -2,11 +2,12 @@
 
 from collections import Counter
 
+from bench.quantity import count
 from bench.registry import register_section
 from bench.reporting.findings import ablation_findings, leader_findings
 from bench.reporting.page import render
 from bench.reporting.results import Results
-from bench.reporting.wording import STATUSES, count_of, listed
+from bench.reporting.wording import STATUSES, listed
 
 TEMPLATE = """
 <dl class="facts">
@@ -52,7 +53,7 @@ def summarise(results: Results) -> str | None:
         failures=_failures(results),
         machines=results.timed_machines,
         findings=findings,
-        replaced=count_of(results.replaced, "record") if results.replaced else "",
+        replaced=count(results.replaced, "record") if results.replaced else "",
     )
 
 
@@ -60,7 +61,7 @@ def _cases(results: Results) -> tuple[str, str, str]:
     good = [case for case in results.cases if case.runs]
     runs = sum(len(case.runs) for case in good)
     doubtful = Counter(run.status for case in good for run in case.runs if run.status != "ok")
-    more = [count_of(runs, "run"), *(f"{number} {status}" for status, number in sorted(doubtful.items()))]
+    more = [count(runs, "run"), *(f"{number} {status}" for status, number in sorted(doubtful.items()))]
     return "Cases measured", f"{len(good)} of {len(results.cases)}", ", ".join(more)
 
 
@@ -92,5 +93,5 @@ def _dates(results: Results) -> tuple[str, str, str]:
 
 def _failures(results: Results) -> str:
     found = Counter(record.status for record in results.failures)
-    words = [f"{count_of(number, 'run')} {STATUSES[status]}" for status, number in sorted(found.items())]
+    words = [f"{count(number, 'run')} {STATUSES[status]}" for status, number in sorted(found.items())]
     return listed(words)

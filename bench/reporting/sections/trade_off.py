@@ -4,11 +4,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from bench.quantity import Scale, scale_of
 from bench.registry import register_section
-from bench.reporting.board import Board, Column
+from bench.reporting.board import Board, Column, group_of
 from bench.reporting.chart import ACCENT, MUTED, PAPER, Chart, axis, error_bars, spelt
 from bench.reporting.page import render
-from bench.reporting.quantity import Scale, scale_of
 from bench.reporting.results import Results
 from bench.reporting.wording import listed, metric_name
 
@@ -97,7 +97,7 @@ def _points(board: Board, cost: Column, gain: Column) -> dict[str, list[Point]]:
         x, y = row.readings.get(cost), row.readings.get(gain)
         if x is None or y is None or x.value is None or y.value is None or x.doubts or x.is_lower_bound:
             continue
-        machine = row.machine if cost.is_of_machine or gain.is_of_machine else ""
+        machine = group_of(row, [cost, gain])
         label = board.label(row, [cost, gain])
         point = Point(label=label, cost=x.value, gain=y.value, low=y.low, high=y.high)
         found.setdefault(machine, {}).setdefault((label, x.value, y.value), point)
@@ -188,4 +188,4 @@ def _with_unit(label: str, scale: Scale) -> str:
 
 
 def _has_machines(board: Board) -> bool:
-    return len({row.machine for row in board.rows if row.machine}) > 1
+    return len(board.machines_of(board.columns)) > 1

@@ -2,10 +2,11 @@
 
 from collections import defaultdict
 
+from bench.quantity import count
 from bench.registry import register_section
 from bench.reporting.page import render
 from bench.reporting.results import Results
-from bench.reporting.wording import count_of, listed
+from bench.reporting.wording import listed
 
 MOST = 200
 TEMPLATE = """
@@ -31,7 +32,7 @@ def list_warnings(results: Results) -> str | None:
         return None
     ordered = sorted(found.items(), key=lambda item: -len(item[1]))
     shown = [
-        (_ended(what), _ended(remedy), listed(cases, most=4), count_of(len(cases), "case"))
+        (_ended(what), _ended(remedy), listed(cases, most=4), count(len(cases), "case"))
         for (what, remedy), cases in ordered[:MOST]
     ]
     return render(TEMPLATE, warnings=shown, left_out=len(ordered) - len(shown))

@@ -2,9 +2,9 @@
 
 from collections.abc import Iterator
 
+from bench.quantity import in_full
 from bench.registry import register_section
 from bench.reporting.page import render
-from bench.reporting.quantity import in_full
 from bench.reporting.results import Results
 from bench.reporting.table import Cell, Heading, Line, Table
 from bench.schema import Json

@@ -1,4 +1,4 @@
-"""Numbers as people read them: one scale for a column, never a zero for something that is not zero."""
+"""Numbers as people read them: a value with its unit, one scale for a column, never a zero for what is not zero."""
 
 import math
 from collections.abc import Iterable
@@ -16,11 +16,12 @@ BASE_UNITS: dict[str, tuple[float, str]] = {
     "bytes": (1.0, "B"),
     "fraction": (100.0, "%"),
 }
-ROUNDS_UP = 1.0005  # 999.5 is written as 1000, so it is scaled as 1000
 DECIMAL = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"), (1.0, ""))
 BYTES = ((2.0**40, "Ti"), (2.0**30, "Gi"), (2.0**20, "Mi"), (2.0**10, "Ki"), (1.0, ""))
 SECONDS = ((1.0, ""), (1e-3, "m"), (1e-6, "µ"), (1e-9, "n"))
 PLAIN = frozenset({"%", "pt", "J", "Wh", "W", "°C", "x", "1", ""})
+RATES = frozenset({"FLOP/s", "B/s"})  # scaled by thousands, as data sheets have them; other rates are not scaled
+IN_COLUMNS, ALONE = 3, 4  # significant digits of the middle of a column, and of a figure in a sentence or for a gate
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,13 +64,34 @@ class Scale:
         return f"+{text}" if value is not None and math.isfinite(value) and value > 0 else text
 
 
-def scale_of(values: Iterable[float | None], unit: str) -> Scale:
-    """The scale that suits the middle of `values`, given in `unit`: three significant digits there."""
+def figure(value: float | None, unit: str) -> str:
+    """A value with its unit, four digits and a prefix where it has one: `38.55 GMACs`, `1.5 GiB`, `–` if unknown."""
+    if value is None or not math.isfinite(value):
+        return DASH
+    scale = scale_of([value], unit, digits=ALONE)
+    return f"{_shortest(scale.text(value))} {scale.unit_beside('')}".rstrip()
+
+
+def figure_span(low: float, high: float, *, beside: float, unit: str) -> str:
+    """`20.1 to 20.4`: the ends of an interval as `figure` writes the value `beside` it, without the unit."""
+    scale = scale_of([beside], unit, digits=ALONE)
+    return f"{_shortest(scale.text(low))} to {_shortest(scale.text(high))}"
+
+
+def count(number: int, one: str, many: str | None = None) -> str:
+    """`1 case`, `12 cases`."""
+    return f"{number} {one if number == 1 else many or one + 's'}"
+
+
+def scale_of(values: Iterable[float | None], unit: str, *, digits: int = IN_COLUMNS) -> Scale:
+    """The scale that suits the middle of `values`, given in `unit`: so many significant digits there."""
     known = sorted(abs(v) for v in values if v is not None and math.isfinite(v) and v != 0)
     to_base, base = BASE_UNITS.get(unit, (1.0, unit))
     middle = known[len(known) // 2] * to_base if known else 0.0
-    step, prefix, base = _step(middle, base)
-    decimals = _decimals(middle / step, is_whole=step == 1 and all(float(v).is_integer() for v in known))
+    rounds_up = 1 + 0.5 / 10**digits  # 999.5 is written with three digits as 1000, so it is scaled as 1000
+    step, prefix, base = _step(middle * rounds_up, base)
+    is_whole = step == 1 and all(float(v).is_integer() for v in known)
+    decimals = 0 if is_whole else _decimals(middle * rounds_up / step, digits)
     return Scale(divisor=step / to_base, decimals=decimals, prefix=prefix, base=base)
 
 
@@ -95,7 +117,7 @@ def _step(middle: float, base: str) -> tuple[float, str, str]:
     if base in ("s", "B"):
         step, prefix = _largest_below(middle, SECONDS if base == "s" else BYTES)
         return step, prefix, base
-    if base in PLAIN or "/" in base:
+    if base in PLAIN or ("/" in base and base not in RATES):
         return 1.0, "", "" if base == "1" else base
     step, prefix = _largest_below(middle, DECIMAL)
     return step, prefix, base
@@ -105,10 +127,14 @@ def _largest_below(middle: float, steps: tuple[tuple[float, str], ...]) -> tuple
     """The largest step that leaves `middle` at 1 or more."""
     if middle == 0:
         return 1.0, ""
-    return next((step for step in steps if middle * ROUNDS_UP >= step[0]), steps[-1])
+    return next((step for step in steps if middle >= step[0]), steps[-1])
 
 
-def _decimals(middle: float, *, is_whole: bool) -> int:
-    if is_whole or middle == 0:
-        return 0
-    return min(3, max(0, 2 - math.floor(math.log10(middle * ROUNDS_UP))))
+def _decimals(middle: float, digits: int) -> int:
+    """How many decimals leave `digits` significant ones, at most as many."""
+    return min(digits, max(0, digits - 1 - math.floor(math.log10(middle)))) if middle else 0
+
+
+def _shortest(text: str) -> str:
+    """A number without zeros at the end of its decimals."""
+    return text.rstrip("0").rstrip(".") if "." in text and "e" not in text else text
