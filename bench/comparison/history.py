@@ -60,6 +60,7 @@ class History:
     unknown: int = 0
     uncommitted: int = 0
     in_turns: int = 0
+    is_exact: bool = False
 
 
 def history_of(records: Iterable[Record], metric: str, case: str, *, repository: Path = Path()) -> History:
@@ -88,7 +89,8 @@ def history_of(records: Iterable[Record], metric: str, case: str, *, repository:
     moments, order = _ordered(_moments(dated), dated, repository)
     sample = known[-1][1]
     values = [moment.value for moment in moments]
-    steps = find_changes(values) if all(found.is_exact for _, found in known) else find_steps(values)
+    is_exact = all(found.is_exact for _, found in known)
+    steps = find_changes(values) if is_exact else find_steps(values)
     return History(
         case=of_case[-1].case,
         metric=key,
@@ -99,6 +101,7 @@ def history_of(records: Iterable[Record], metric: str, case: str, *, repository:
         unknown=len(known) - len(of_commits),
         uncommitted=len(of_commits) - len(dated),
         in_turns=len(measured) - len(known),
+        is_exact=is_exact,
     )
 
 

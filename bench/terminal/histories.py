@@ -35,7 +35,8 @@ def show_history(history: History) -> None:
     for turn in history.turns:
         say(_sentence(turn, history.unit))
     if not history.turns:
-        few = f"; fewer than {FEWEST} commits cannot show one" if len(history.moments) < FEWEST else ""
+        is_few = len(history.moments) < FEWEST and not history.is_exact
+        few = f"; fewer than {FEWEST} commits cannot show one" if is_few else ""
         say(f"no step in {count(len(history.moments), 'commit')}{few}")
 
 
