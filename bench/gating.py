@@ -6,6 +6,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from bench.comparison.limits import GateValue, read_rules, refuse_noise
 from bench.comparison.looks import LOOKS, Looks, open_cases
@@ -54,7 +55,7 @@ def ab(
     started = time.monotonic()
     specs = read_side(base), read_side(head)
     tree = read_suite(suite, small=small)
-    refuse_noise(read_rules({**(tree.data.get("gate") or {}), **(gate or {})}))
+    refuse_noise(read_rules({**_gate_of(tree.data), **(gate or {})}))
     suites = [suite_of(spec, tree.data) for spec in specs]
     folder = _folder(out, str(tree.data.get("suite")))
     with ExitStack() as stack:
@@ -78,6 +79,12 @@ def ab(
         titles = [side.place.title for side in sides]
     notes = (*comparison.notes, f"records of both sides: {folder}")
     return replace(comparison, base=titles[0], head=titles[1], notes=notes)
+
+
+def _gate_of(suite: Mapping[str, Any]) -> Mapping[str, GateValue]:
+    """The rules of a suite as its file has them; what is no mapping is told of where the suite is planned."""
+    gate = suite.get("gate")
+    return gate if isinstance(gate, Mapping) else {}
 
 
 _NAMES: tuple[SideName, SideName] = ("base", "head")
