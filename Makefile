@@ -31,8 +31,8 @@ bench: $(VENV)/.test
 schema: $(VENV)/.run
 	$(BIN)/python -c "from bench.suite import write_json_schema; write_json_schema('suites/suite.schema.json')"
 
-clean:
-	rm -rf $(VENV) results .pytest_cache .mypy_cache .ruff_cache .hypothesis
+clean:    # never results/: they may be days of GPU time
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)

@@ -42,13 +42,12 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")
 @app.command()
 def run(suite: SuitePath, out: OutFolder = None, small: Small = False) -> None:
     """Run what is left of a suite, then write its report."""
-    from bench.execution.facts import Facts
     from bench.execution.running import run as run_suite
     from bench.terminal.console import say
     from bench.terminal.runs import LiveRun, say_summary, write_report
 
     with LiveRun().running() as live:
-        summary = run_suite(suite, out=out, small=small, facts=Facts(_plugins(suite)), on_event=live.show)
+        summary = run_suite(suite, out=out, small=small, on_event=live.show)
     for note in summary.notes:
         say(note)
     say_summary(summary)
@@ -79,11 +78,16 @@ def report(
     results: Annotated[list[Path], typer.Argument(metavar="RESULTS...", help="Results folders or records files.")],
     out: Annotated[Path, typer.Option("--out", help="Folder of the site.")] = Path("report"),
     title: Annotated[str | None, typer.Option(help="Title of the page.")] = None,
+    plugin: Annotated[
+        list[str] | None, typer.Option("--plugin", metavar="MODULE", help="A module with sections of your own.")
+    ] = None,
 ) -> None:
     """Write an HTML report of stored results."""
+    from bench.registry import import_plugins
     from bench.reporting.site import report as write_report
     from bench.terminal.console import say
 
+    import_plugins(plugin or [])
     say(f"report: {write_report(results, out=out, title=title)}")
 
 
@@ -170,13 +174,6 @@ def _keep_traceback() -> str:
     with tempfile.NamedTemporaryFile("w", prefix="vbench-fault-", suffix=".txt", delete=False) as file:
         file.write(traceback.format_exc())
     return file.name
-
-
-def _plugins(suite: Path) -> list[str]:
-    from bench.suite import read_suite
-
-    plugins = read_suite(suite).data.get("plugins") or []
-    return [name for name in plugins if isinstance(name, str)] if isinstance(plugins, list) else []
 
 
 def _plan_facts(planned: "Plan") -> dict[str, Any]:

@@ -243,6 +243,7 @@ def _outputs(
 ) -> _Outputs:
     """What was asked for, checked before anything is read or measured; InputError for what cannot be given."""
     from bench.comparison.formats import ending_of
+    from bench.terminal.files import check_writable
 
     if as_json and markdown:
         raise InputError("--json and --markdown cannot both be printed; give one of them a file with --write")
@@ -251,20 +252,8 @@ def _outputs(
     if len({os.path.realpath(file) for file in files}) < len(named):
         raise InputError("--write and --junit name one file twice; give each form a file of its own")
     for file in files:
-        _check_writable(file)
+        check_writable(file)
     return _Outputs(fail_on=_faults(fail_on), files=files, annotations=annotations, markdown=markdown, as_json=as_json)
-
-
-def _check_writable(file: Path) -> None:
-    """Make the folder of a file that is to be written; InputError where that or the file itself cannot be."""
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"{file} cannot be written: its folder cannot be made: {error.strerror}") from None
-    if file.is_dir():
-        raise InputError(f"{file} cannot be written: it is a folder")
-    if not os.access(file if file.exists() else file.parent, os.W_OK):
-        raise InputError(f"{file} cannot be written: this user is not allowed to")
 
 
 @contextmanager

@@ -19,10 +19,17 @@ Options = Annotated[
     list[str] | None, typer.Option("--option", metavar="NAME=VALUE", help="An option of the data set, such as videos=…")
 ]
 Weights = Annotated[Path, typer.Option("--weights", help="A checkpoint.")]
+OwnWeights = Annotated[
+    Path | None, typer.Option("--weights", help="A checkpoint; of a model of another source, its own if not given.")
+]
 Ranks = Annotated[
     int | None, typer.Option("--ranks", help="Processes that share it, one a GPU; or start vbench with torchrun.")
 ]
+Workers = Annotated[int, typer.Option("--workers", min=0, help="Processes that decode, beside each rank.")]
+Timeout = Annotated[float, typer.Option("--timeout", min=1, help="Seconds after which it is ended.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
+
+TIMEOUT_S = 5e6  # of a training or evaluation: two months, as in the suites that train on whole data sets
 
 weights_app = typer.Typer(no_args_is_help=True, help="Checkpoint files.")
 
@@ -40,7 +47,9 @@ def profile(
     counters: Annotated[
         str, typer.Option(help="torch, or all, or a list of torch, fvcore, thop, ptflops: who counts.")
     ] = "torch",
-    views: Views = "1x1",
+    views: Annotated[
+        str, typer.Option("--views", help="Views of one video that are counted together, such as 10x3.")
+    ] = "1x1",
     layers: Annotated[bool, typer.Option("--layers", help="Also a table of the model's modules.")] = False,
     speed: Annotated[
         bool, typer.Option("--speed", help="Also measure latency, throughput and memory here, in some 20 seconds.")
@@ -52,7 +61,10 @@ def profile(
     """Count one model: parameters, MACs, memory."""
     from bench.execution.profiling import profile as profile_model
     from bench.terminal.console import as_json as print_json
+    from bench.terminal.files import check_writable
 
+    if csv is not None:
+        check_writable(csv)
     found = profile_model(
         model,
         shape,
@@ -111,6 +123,8 @@ def train(
     weights: Annotated[Path | None, typer.Option(help="A checkpoint to start from.")] = None,
     arg: ModelArguments = None,
     ranks: Ranks = None,
+    workers: Workers = 0,
+    timeout: Timeout = TIMEOUT_S,
     tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Write the curves for TensorBoard, too.")] = False,
     out: Annotated[Path, typer.Option("--out", help="Results folder.")] = Path("results/train"),
 ) -> None:
@@ -122,15 +136,19 @@ def train(
         "seeds": seed or [0],
         "views": views,
         "ranks": ranks,
+        "workers": workers or None,
         "tensorboard": tensorboard or None,
     }
-    _run_accuracy("train", model, accuracy, arg=arg, clip=clip, root=root, option=option, weights=weights, out=out)
+    _run_accuracy(
+        "train", model, accuracy,
+        arg=arg, clip=clip, root=root, option=option, weights=weights, timeout_s=timeout, out=out,
+    )  # fmt: skip
 
 
 def evaluate(
     model: Model,
-    weights: Weights,
     dataset: Dataset,
+    weights: OwnWeights = None,
     clip: ClipText = None,
     root: Root = None,
     option: Options = None,
@@ -138,17 +156,23 @@ def evaluate(
     views: Views = "1x1",
     arg: ModelArguments = None,
     ranks: Ranks = None,
+    workers: Workers = 0,
+    timeout: Timeout = TIMEOUT_S,
     out: Annotated[Path, typer.Option("--out", help="Results folder.")] = Path("results/eval"),
 ) -> None:
     """Evaluate a checkpoint on a data set, with the whole protocol in the record."""
-    accuracy = {"dataset": dataset, "split": split, "views": views, "ranks": ranks}
-    _run_accuracy("eval", model, accuracy, arg=arg, clip=clip, root=root, option=option, weights=weights, out=out)
+    _require_weights(model, weights)
+    accuracy = {"dataset": dataset, "split": split, "views": views, "ranks": ranks, "workers": workers or None}
+    _run_accuracy(
+        "eval", model, accuracy,
+        arg=arg, clip=clip, root=root, option=option, weights=weights, timeout_s=timeout, out=out,
+    )  # fmt: skip
 
 
 def predict(
     model: Model,
     videos: Annotated[list[Path], typer.Argument(metavar="VIDEO...", help="Video files or frame folders.")],
-    weights: Weights,
+    weights: OwnWeights = None,
     clip: ClipText = None,
     views: Views = "1x1",
     top: Annotated[int, typer.Option(help="How many classes a video.")] = 5,
@@ -162,6 +186,7 @@ def predict(
     from bench.terminal.console import as_json as print_json
     from bench.terminal.predictions import predictions_as_dicts, show_predictions
 
+    _require_weights(model, weights)
     found = predict_videos(
         model,
         videos,
@@ -194,8 +219,10 @@ def features(
     """Write the pooled vectors of a data set, for transfer learning."""
     from bench.execution.predicting import features_of_dataset
     from bench.terminal.console import say
+    from bench.terminal.files import check_writable
     from bench.terminal.given import dataset_options
 
+    check_writable(out)
     found = features_of_dataset(
         model, dataset, split=split, out=out, weights=weights, clip=clip, root=root, views=views,
         arguments=_arguments(arg or []), options=dataset_options(option),
@@ -262,6 +289,13 @@ def _write_layers(found: "Profile", *, csv: Path | None, html: Path | None) -> N
         show_note(f"page: {page}")
 
 
+def _require_weights(model: str, weights: Path | None) -> None:
+    from bench.errors import InputError
+
+    if weights is None and ":" not in model:
+        raise InputError(f"{model} brings no weights; name a checkpoint with --weights")
+
+
 def _run_accuracy(
     name: str,
     model: str,
@@ -272,6 +306,7 @@ def _run_accuracy(
     root: Path | None,
     option: list[str] | None,
     weights: Path | None,
+    timeout_s: float,
     out: Path,
 ) -> None:
     """Run a suite of one model and one measure, and print what came out."""
@@ -286,6 +321,7 @@ def _run_accuracy(
     options = {**accuracy, "root": None if root is None else str(root.absolute()), "options": of_dataset}
     suite = {
         "suite": name,
+        "timeout_s": timeout_s,
         "models": [{"name": model, **_arguments(arg or []), **_given(axes)}],
         "measure": {"accuracy": _given(options)},
     }

@@ -23,7 +23,8 @@ def reason(error: ValidationError | InputError, value: Any) -> str:
 def plain_message(item: Mapping[str, Any]) -> str:
     """What one of pydantic's errors says, to stand behind a name."""
     said: str = item["msg"].removeprefix("Value error, ")
-    message = re.sub(r"a valid dictionary or instance of \w+", "a mapping", said)  # people write YAML, not our classes
+    # people write YAML, not our classes
+    message = re.sub(r"a valid dictionary( or instance of \w+)?", "a mapping", said)
     return message[0].lower() + message[1:]
 
 

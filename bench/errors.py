@@ -22,6 +22,17 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+# What allocators, cuBLAS, cuDNN and ONNX Runtime say. cuDNN finds no engine where no algorithm's workspace fits.
+WANT_OF_MEMORY = (
+    "out of memory",
+    "outofmemory",
+    "can't allocate memory",
+    "cannot allocate memory",
+    "failed to allocate memory",
+    "alloc_failed",
+    "unable to find an engine",
+)
+
 
 class BenchError(Exception):
     """One line for the user: what was wrong, what was found, what is allowed, what to do next."""
@@ -134,3 +145,16 @@ def suggest(name: str, known: Iterable[str]) -> str:
     if len(known) <= 12:
         return f"allowed: {', '.join(known) or 'none'}"
     return f"{len(known)} are known, among them: {', '.join(known[:8])}, …"
+
+
+def is_want_of_memory(error: BaseException) -> bool:
+    """Whether memory ran out: torch has a class for that on a GPU alone, libraries below it say it in words."""
+    if isinstance(error, MemoryError) or "OutOfMemory" in type(error).__name__:
+        return True
+    is_of_device = isinstance(error, RuntimeError) or type(error).__module__.startswith("onnxruntime")
+    return is_of_device and says_want_of_memory(str(error))
+
+
+def says_want_of_memory(text: str) -> bool:
+    """Whether what a device or an allocator said is that memory ran out."""
+    return any(words in text.lower() for words in WANT_OF_MEMORY)

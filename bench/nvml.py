@@ -1,7 +1,8 @@
 """NVML's view of a torch device: its handle, how fast it runs at this moment and why, and who else is on it."""
 
+import os
 import sys
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
@@ -49,19 +50,48 @@ class GpuProcess:
 
 
 @cache
-def handle_of(device: str) -> Any:
-    """NVML's handle of torch device `cuda[:N]`; raises NVMLError where there is no driver or no such device.
+def part_of(device: str) -> Any:
+    """NVML's handle of what torch device `cuda[:N]` is: a GPU, or the MIG slice of one that CUDA shows in its place.
 
-    In a process with torch it is found by UUID, for CUDA_VISIBLE_DEVICES reorders the numbers.
+    Raises NVMLError where there is no driver or no such device. In a process with torch it is found by UUID, for
+    CUDA_VISIBLE_DEVICES reorders the numbers; else by the entry of that variable, else by NVML's own number.
     """
     import pynvml
 
     pynvml.nvmlInit()
     index = int(device.partition(":")[2] or 0)
     torch = sys.modules.get("torch")
-    if torch is not None and torch.cuda.is_available():
-        return pynvml.nvmlDeviceGetHandleByUUID(f"GPU-{torch.cuda.get_device_properties(index).uuid}")
-    return pynvml.nvmlDeviceGetHandleByIndex(index)
+    if torch is None or not torch.cuda.is_available():
+        return _named_in(os.environ.get("CUDA_VISIBLE_DEVICES"), index)
+    if index >= torch.cuda.device_count():
+        raise pynvml.NVMLError(pynvml.NVML_ERROR_NOT_FOUND)
+    uuid = torch.cuda.get_device_properties(index).uuid
+    with suppress(pynvml.NVMLError):
+        return pynvml.nvmlDeviceGetHandleByUUID(f"GPU-{uuid}")
+    return pynvml.nvmlDeviceGetHandleByUUID(f"MIG-{uuid}")
+
+
+@cache
+def handle_of(device: str) -> Any:
+    """NVML's handle of the whole GPU that torch device `cuda[:N]` is or lies on: slices have no clocks of their own."""
+    import pynvml
+
+    part = part_of(device)
+    is_slice = _known(lambda: bool(pynvml.nvmlDeviceIsMigDeviceHandle(part).value))
+    return pynvml.nvmlDeviceGetDeviceHandleFromMigDeviceHandle(part) if is_slice else part
+
+
+def _named_in(visible: str | None, index: int) -> Any:
+    import pynvml
+
+    if visible is None:
+        return pynvml.nvmlDeviceGetHandleByIndex(index)
+    names = [name.strip() for name in visible.split(",")]
+    if index >= len(names):
+        raise pynvml.NVMLError(pynvml.NVML_ERROR_NOT_FOUND)
+    if names[index].isdigit():
+        return pynvml.nvmlDeviceGetHandleByIndex(int(names[index]))
+    return pynvml.nvmlDeviceGetHandleByUUID(names[index])
 
 
 def read_gpu(device: str) -> GpuReading | None:
@@ -101,12 +131,11 @@ def default_clock_mhz(device: str) -> int | None:
 
 def processes_on(device: str) -> tuple[GpuProcess, ...]:
     """Every process that computes on torch device `cuda[:N]`, this one included; empty where NVML does not say."""
-    handle = _handle_or_none(device)
-    if handle is None:
+    if _handle_or_none(device) is None:
         return ()
     import pynvml as nvml
 
-    listed = _known(lambda: list(nvml.nvmlDeviceGetComputeRunningProcesses(handle))) or []
+    listed = _known(lambda: list(nvml.nvmlDeviceGetComputeRunningProcesses(part_of(device)))) or []
     return tuple(GpuProcess(pid=p.pid, name=_name_of(p.pid), memory_bytes=p.usedGpuMemory) for p in listed)
 
 
@@ -123,6 +152,16 @@ def foreign_among(
     if len(came) == 1 and all(process.pid != own_pid for process in after):
         came = []
     return (*(process for process in before if process.pid != own_pid), *came)
+
+
+def others_among(listed: Sequence[GpuProcess], *, own_pid: int, is_on_gpu: bool) -> tuple[GpuProcess, ...]:
+    """Processes that are not ours, of those listed while this one `is_on_gpu` or not.
+
+    In a container a process that is alone there is this one, under the host's number.
+    """
+    if is_on_gpu and len(listed) == 1:
+        return ()
+    return tuple(process for process in listed if process.pid != own_pid)
 
 
 def _handle_or_none(device: str) -> Any:

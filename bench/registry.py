@@ -7,11 +7,12 @@ import fnmatch
 import importlib
 import inspect
 import pkgutil
+import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Generic, Protocol, TypeVar
 
-from bench.errors import NameClashError, UnknownNameError
+from bench.errors import BenchError, InputError, NameClashError, UnknownNameError
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -56,8 +57,9 @@ class MeasureEntry:
     """Something that is done to a case. `depends_on` names the axes its metrics depend on.
 
     Its options are the keyword-only arguments of `function(case, *, …)`. `version` goes up when its figures change
-    meaning, so that stored results are measured again. `is_timed` measures are repeated in fresh processes; several
-    processes take an `is_shared` one together, as many as its option `ranks` says.
+    meaning, so that stored results are measured again. `is_timed` measures are taken under watch of what else the
+    machine does; figures of an `is_sampled` one differ from run to run without being times. Both are repeated in fresh
+    processes. Several processes take an `is_shared` one together, as many as its option `ranks` says.
     """
 
     name: str
@@ -66,6 +68,12 @@ class MeasureEntry:
     version: int
     is_timed: bool
     is_shared: bool = False
+    is_sampled: bool = False
+
+    @property
+    def is_repeated(self) -> bool:
+        """Whether one run says too little of it to be compared."""
+        return self.is_timed or self.is_sampled
 
     @property
     def options(self) -> dict[str, Any]:
@@ -147,11 +155,18 @@ class Registry(Generic[E]):
     def _all(self) -> dict[str, E]:
         if not self._is_discovered:
             self._is_discovered = True
-            package = importlib.import_module(self.folder)
-            for module in sorted(pkgutil.iter_modules(package.__path__), key=lambda m: m.name):
-                if not module.ispkg:
-                    importlib.import_module(f"{self.folder}.{module.name}")
+            try:
+                self._discover()
+            except BaseException:  # whoever asks again is told again, not that what comes later is unknown
+                self._is_discovered = False
+                raise
         return self._entries
+
+    def _discover(self) -> None:
+        package = importlib.import_module(self.folder)
+        for module in sorted(pkgutil.iter_modules(package.__path__), key=lambda m: m.name):
+            if not module.ispkg:
+                importlib.import_module(f"{self.folder}.{module.name}")
 
 
 def _origin(entry: Named) -> str:
@@ -162,6 +177,27 @@ MODELS: Registry[ModelEntry] = Registry("model", "bench.models")
 MEASURES: Registry[MeasureEntry] = Registry("measure", "bench.measure")
 DATASETS: Registry[DatasetEntry] = Registry("data set", "bench.data.datasets")
 SECTIONS: Registry[SectionEntry] = Registry("report section", "bench.reporting.sections")
+
+
+def import_plugins(names: Iterable[str]) -> None:
+    """Import the user's modules, which register their own; found beside the working folder or installed.
+
+    InputError for one that is not there, or that raises anything.
+    """
+    for name in names:
+        try:
+            importlib.import_module(name)
+        except BenchError:
+            raise
+        except (Exception, SystemExit) as error:
+            raise InputError(f"plug-in {name!r} cannot be imported: {_told(error)}") from error
+
+
+def _told(error: BaseException) -> str:
+    """What was raised and, where it was not the import machinery that raised it, the line that did."""
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    told = f"{type(error).__name__}: {error}"
+    return told if "importlib" in last.filename else f"{told} ({last.filename}:{last.lineno})"
 
 
 def register_model(
@@ -198,9 +234,15 @@ def register_model(
 
 
 def register_measure(
-    name: str, *, depends_on: Iterable[str], version: int, is_timed: bool = False, is_shared: bool = False
+    name: str,
+    *,
+    depends_on: Iterable[str],
+    version: int,
+    is_timed: bool = False,
+    is_shared: bool = False,
+    is_sampled: bool = False,
 ) -> Callable[[F], F]:
-    """Make `function(case, *, options) -> list[Metric]` known as measure `name`."""
+    """Make `function(case, *, options) -> list[Metric]` known as measure `name`. See `MeasureEntry`."""
 
     def register(function: F) -> F:
         MEASURES.add(
@@ -211,6 +253,7 @@ def register_measure(
                 version=version,
                 is_timed=is_timed,
                 is_shared=is_shared,
+                is_sampled=is_sampled,
             )
         )
         return function

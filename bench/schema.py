@@ -87,12 +87,22 @@ def _clip_from_text(text: str) -> dict[str, Any]:
 def _clip_from_mapping(value: dict[str, Any]) -> dict[str, Any]:
     rest = {k: v for k, v in value.items() if k not in ("size", "seconds")}
     size = value["size"]
+    if isinstance(size, list) and len(size) != 2:
+        raise ValueError(f"size is a number of pixels, or [height, width], found {size}")
     rest["height"], rest["width"] = size if isinstance(size, list) else (size, size)
     if "seconds" in value:
         if "fps" not in value:
             raise ValueError("a clip given in seconds needs fps as well, such as {seconds: 2, fps: 15, size: 112}")
-        rest["frames"], rest["stride"] = max(1, round(value["seconds"] * value["fps"])), None
+        seconds, fps = (_positive(name, value[name]) for name in ("seconds", "fps"))
+        rest["frames"], rest["stride"] = max(1, round(seconds * fps)), None
     return rest
+
+
+def _positive(name: str, value: Any) -> float:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not is_number or not 0 < value < 1e6:
+        raise ValueError(f"{name} should be a number above 0 and below a million, found {value!r}")
+    return float(value)
 
 
 class Pretraining(Frozen):

@@ -53,48 +53,85 @@ class Tree:
 
 def read_yaml(path: Path) -> Tree:
     """The values of a YAML 1.2 file; SuiteError where it is no YAML or names a key twice, InputError if not there."""
+    if not path.is_file():
+        raise InputError(f"{path} is not a file; give the path of a YAML file")
+    positions: dict[Place, Position] = {(): Position(file=str(path), line=1, column=1)}
+    try:
+        text = path.read_text(encoding="utf-8")
+        return Tree(data=_plain(_loaded(text, file=str(path)), (), positions), positions=positions, text=text)
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise _one_problem(positions[()], f"not UTF-8 text: {error.reason}") from None
+    except RecursionError:
+        raise _one_problem(positions[()], "lists and mappings stand too deep in each other") from None
+
+
+def _loaded(text: str, *, file: str) -> Any:
+    """What ruamel makes of `text`; SuiteError with the place of what is no YAML."""
     from ruamel.yaml import YAML
     from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
-    if not path.is_file():
-        raise InputError(f"{path} is not a file; give the path of a YAML file")
+    start = Position(file=file, line=1, column=1)
     try:
-        text = path.read_text(encoding="utf-8")
-        data = YAML(typ="rt").load(io.StringIO(text))
-    except UnicodeDecodeError as error:
-        raise SuiteError(str(path), [Problem(line=1, column=1, message=f"not UTF-8 text: {error.reason}")]) from None
+        return YAML(typ="rt").load(io.StringIO(text))
     except MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        line, column = (mark.line + 1, mark.column + 1) if mark else (1, 1)
-        problem = (error.problem or error.context or "not YAML").split("\n")[0]
-        raise SuiteError(str(path), [Problem(line=line, column=column, message=problem)]) from None
+        where = Position(file=file, line=mark.line + 1, column=mark.column + 1) if mark else start
+        raise _one_problem(where, (error.problem or error.context or "not YAML").split("\n")[0]) from None
     except YAMLError as error:
-        message = str(error).split("\n")[0]
-        raise SuiteError(str(path), [Problem(line=1, column=1, message=message)]) from None
-    positions: dict[Place, Position] = {(): Position(file=str(path), line=1, column=1)}
-    return Tree(data=_plain(data, (), positions, file=str(path)), positions=positions, text=text)
+        raise _one_problem(start, str(error).split("\n")[0]) from None
+    except (ValueError, KeyError, TypeError) as error:  # of a date, a number or a tag whose text is none
+        raise _one_problem(start, f"a value is not what its form or tag says: {error}") from None
 
 
-def _plain(node: Any, place: Place, positions: dict[Place, Position], *, file: str) -> Any:
+def _one_problem(where: Position, message: str) -> SuiteError:
+    return SuiteError(where.file, [Problem(line=where.line, column=where.column, message=message)])
+
+
+def _plain(node: Any, place: Place, positions: dict[Place, Position]) -> Any:
     """`node` without ruamel's types, its positions noted on the way."""
-    marks = getattr(node, "lc", None)
     if isinstance(node, dict):
-        for key in node:
-            line, column = marks.key(key) if marks else (0, 0)
-            positions[(*place, _key(key))] = Position(file=file, line=line + 1, column=column + 1)
-        return {_key(key): _plain(value, (*place, _key(key)), positions, file=file) for key, value in node.items()}
+        plain: dict[str, Any] = {}
+        for key, value in node.items():
+            where = _position(node, key, parent=positions[place])
+            name = _key(key, where)
+            if name in plain:
+                raise _one_problem(where, f"the key {name!r} stands twice")
+            positions[(*place, name)] = where
+            plain[name] = _plain(value, (*place, name), positions)
+        return plain
     if isinstance(node, list):
         for index in range(len(node)):
-            line, column = marks.item(index) if marks else (0, 0)
-            positions[(*place, index)] = Position(file=file, line=line + 1, column=column + 1)
-        return [_plain(value, (*place, index), positions, file=file) for index, value in enumerate(node)]
+            positions[(*place, index)] = _position(node, index, parent=positions[place])
+        return [_plain(value, (*place, index), positions) for index, value in enumerate(node)]
+    return _plain_scalar(node)
+
+
+def _plain_scalar(node: Any) -> Any:
+    from ruamel.yaml.scalarbool import ScalarBoolean
+
+    if isinstance(node, ScalarBoolean):  # a boolean with an anchor, which is an int in Python
+        return bool(node)
     for plain in (bool, int, float, str):
         if isinstance(node, plain):
             return plain(node)
     return None if node is None else str(node)
 
 
-def _key(key: Any) -> str:
+def _position(node: Any, key: Any, *, parent: Position) -> Position:
+    """Where a key of a mapping or an item of a list stands; what `<<` merged in has no place but its mapping's."""
+    try:
+        marks = node.lc
+        line, column = marks.key(key) if isinstance(node, dict) else marks.item(key)
+    except (AttributeError, KeyError, TypeError):
+        return parent
+    return Position(file=parent.file, line=line + 1, column=column + 1)
+
+
+def _key(key: Any, where: Position) -> str:
+    if isinstance(key, tuple | Mapping):
+        raise _one_problem(where, "a key is a word or a number, found a list or a mapping")
     return str(key)
 
 

@@ -44,7 +44,9 @@ def main() -> None:
     print("|---|---|---|---|---|---|")
     for name in asked.names:
         print(_row(name, asked.device, rounds=asked.rounds), flush=True)
-    print(f"\nOverhead of the harness on an empty step: {1e6 * _overhead_s(asked.device):.1f} µs.")
+    clocks_us = 1e6 * _clocks_s(asked.device)
+    print(f"\nThe two clocks of a sample take {clocks_us:.1f} µs around a step that does nothing; what each kind of")
+    print("step adds to its samples beside them stands in harness_overhead.md.")
 
 
 def _row(name: str, device: str, *, rounds: int) -> str:
@@ -76,8 +78,8 @@ def _do_bench(forward: Forward) -> float:
     return do_bench(forward, rep=1000 * PROTOCOL.max_s, return_mode="median") / 1000
 
 
-def _overhead_s(device: str) -> float:
-    """Seconds that a step without work takes by our clocks, waiting included."""
+def _clocks_s(device: str) -> float:
+    """Seconds that a step without work takes by our clocks, waiting included, and without a forward pass."""
     nothing: Callable[[], None] = lambda: None  # noqa: E731  # the empty step
     samples = [time_work(nothing, torch.device(device)).wall_s for _ in range(2000)]
     return median(samples[1000:])

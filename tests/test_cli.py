@@ -55,6 +55,33 @@ def test_what_a_model_cannot_do_is_one_line_and_exit_2(
     assert err.count("\n") == 1
 
 
+@pytest.mark.parametrize("option", ["--csv", "--html"])
+def test_what_cannot_be_written_is_one_line_and_exit_2(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, option: str
+) -> None:
+    (tmp_path / "file").write_text("")
+    code, _, err = outcome(capsys, "profile", "c3d", option, str(tmp_path / "file" / "layers"))
+    assert code == 2
+    assert "cannot be written" in err
+    assert err.count("\n") == 1
+
+
+def test_the_folder_of_a_table_is_made(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert outcome(capsys, "profile", "c3d", "--csv", str(tmp_path / "new" / "layers.csv"))[0] == 0
+    assert (tmp_path / "new" / "layers.csv").read_text().startswith("path,")
+
+
+@pytest.mark.parametrize("command", ["plan", "run"])
+@pytest.mark.parametrize("plugins", ["[5]", "[no_such_plugin]", "5", "[[a]]"])
+def test_plugins_that_are_none_are_exit_2(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, command: str, plugins: str
+) -> None:
+    (tmp_path / "s.yaml").write_text(f"suite: s\nmodels: [c3d]\nmeasure: {{params: {{}}}}\nplugins: {plugins}\n")
+    code, _, err = outcome(capsys, command, str(tmp_path / "s.yaml"), "--out", str(tmp_path / "out"))
+    assert code == 2
+    assert "plug" in err
+
+
 def test_a_missing_suite_and_missing_results_are_named(capsys: pytest.CaptureFixture[str]) -> None:
     assert outcome(capsys, "plan", "nowhere.yaml")[0::2] == (
         2,

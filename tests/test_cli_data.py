@@ -120,8 +120,10 @@ def test_training_and_evaluating_hand_options_to_the_data_set(
     arguments = [command, "c3d_search", with_, "--dataset", "activitynet"]
     assert run(*arguments, "--option", "unit=segments", "--option", "videos=v")[2] == "vbench: that is enough\n"
     assert suites[0]["measure"]["accuracy"]["options"] == {"unit": "segments", "videos": "v"}
-    run(*arguments)
+    run(*arguments, "--workers", "6", "--timeout", "60")
     assert "options" not in suites[1]["measure"]["accuracy"]
+    assert [suite["measure"]["accuracy"].get("workers") for suite in suites] == [None, 6]
+    assert [suite["timeout_s"] for suite in suites] == [5e6, 60], "an hour, a suite's own, is too short for a training"
     assert "use --split" in run(*arguments, "--option", "split=train")[2]
 
 

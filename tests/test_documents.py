@@ -1,6 +1,7 @@
 """Documents keep their word: links lead somewhere, and the examples of CONTRIBUTING.md work as they stand."""
 
 import re
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from bench.cli_data import data_app
+from bench.errors import DatasetError
 from bench.registry import DATASETS, MEASURES, MODELS, SECTIONS
 
 ROOT = Path(__file__).parents[1]
@@ -31,12 +33,27 @@ def test_the_readme_tells_every_command_about_data_and_the_options_of_data_sets(
     assert options == {"flow", "decode"}.union(*of_files.values())
 
 
+def test_the_readme_names_the_suites_that_there_are() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    there = {path.stem for path in (ROOT / "suites").glob("*.yaml")}
+    assert set(re.findall(r"suites/(\w+)\.yaml", text)) <= there
+    assert set(re.findall(r"^\| \[(\w+)\]\(suites/", text, re.MULTILINE)) == there
+
+
 def test_nobody_is_told_to_install_the_other_project_of_this_name() -> None:
     """`vbench` on PyPI is not this project: it is installed from a checkout, and its extras by their own names."""
     told = re.compile(r"pip install (?:[^\n|&;]* )?['\"]?vbench(?![\w./@ -]*@)\b(?!/)")
     sources = [*(ROOT / "bench").rglob("*.py"), *(ROOT / "suites").rglob("*.yaml"), *ROOT.glob("*.yml"), *DOCUMENTS]
     found = [f"{path}: {line}" for path in sources for line in told.findall(path.read_text(encoding="utf-8"))]
     assert not found
+
+
+def test_cleaning_up_keeps_the_records(tmp_path: Path) -> None:
+    """`results/` may hold days of measuring, and git ignores it."""
+    (tmp_path / "results").mkdir()
+    (tmp_path / ".mypy_cache").mkdir()
+    subprocess.run(["make", "--silent", "--file", ROOT / "Makefile", "clean"], cwd=tmp_path, check=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["results"]
 
 
 @pytest.fixture
@@ -87,6 +104,20 @@ def test_the_example_of_a_measure_measures(example: object, tmp_path: Path) -> N
 def test_the_example_of_a_data_set_is_listed(example: object) -> None:
     example("mine")  # type: ignore[operator]
     assert DATASETS.get("mine").num_classes == 12
+
+
+def test_the_example_of_a_data_set_speaks_of_itself(
+    example: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from bench.data.collection import open_dataset
+
+    example("mine")  # type: ignore[operator]
+    monkeypatch.setenv("VBENCH_DATA", str(tmp_path))
+    with pytest.raises(DatasetError, match=rf"(?s)data set mine: .*{tmp_path / 'mine'};.*example.org/mine"):
+        open_dataset("mine", split="train")
+    (tmp_path / "mine" / "train" / "waving").mkdir(parents=True)
+    (tmp_path / "mine" / "train" / "waving" / "a.mp4").write_bytes(b"")
+    assert open_dataset("mine", split="train").name == "mine"
 
 
 def test_the_example_of_a_section_has_nothing_to_say_of_nothing(example: object) -> None:

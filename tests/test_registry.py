@@ -1,11 +1,12 @@
 """The open folders: clashes, variants, arguments, nearest spellings."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
-from bench.errors import NameClashError, UnknownNameError, suggest
-from bench.registry import MEASURES, MODELS, ModelEntry, Registry, options_of, register_model
+from bench.errors import InputError, NameClashError, UnknownNameError, suggest
+from bench.registry import MEASURES, MODELS, ModelEntry, Registry, import_plugins, options_of, register_model
 
 
 def build(num_classes: int = 5, *, width: int = 8) -> None:
@@ -31,6 +32,19 @@ def test_one_name_means_one_thing() -> None:
     registry.add(entry())
     with pytest.raises(NameClashError, match=r"'net' is registered twice, in .*build and .*other"):
         registry.add(replace(entry(), function=other))
+
+
+def test_a_module_that_cannot_be_read_is_told_every_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Otherwise all that comes after it in the alphabet would be called unknown."""
+    folder = tmp_path / "broken_zoo"
+    folder.mkdir()
+    (folder / "__init__.py").touch()
+    (folder / "b.py").write_text("raise RuntimeError('two of one name')")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    registry: Registry[ModelEntry] = Registry("model", "broken_zoo")
+    for _ in range(2):
+        with pytest.raises(RuntimeError, match="two of one name"):
+            registry.names()
 
 
 def test_an_unknown_name_comes_with_its_nearest_spelling() -> None:
@@ -66,10 +80,48 @@ def test_a_variant_may_have_a_clip_of_its_own() -> None:
             del MODELS._entries[name]
 
 
+def test_whatever_depends_on_how_a_network_is_run_is_repeated() -> None:
+    """Energy, memory and parity of their own case, too: a gate has to see what they differ by from run to run."""
+    assert {m.name for m in MEASURES if not m.is_repeated} == {
+        "accuracy", "activations", "macs", "memory_estimate", "params"
+    }  # fmt: skip
+    assert not any(m.is_repeated for m in MEASURES if "precision" not in m.depends_on and m.name != "decode")
+
+
 def test_every_measure_says_what_it_depends_on() -> None:
     found = list(MEASURES)
     assert {"params", "macs", "latency", "throughput", "memory", "energy", "accuracy"} <= {m.name for m in found}
     assert all({"model", "args", "clip"} <= m.depends_on and m.version >= 1 and m.function.__doc__ for m in found)
+
+
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [
+        (None, "plug-in 'odd_plugin' cannot be imported: ModuleNotFoundError: No module named 'odd_plugin'"),
+        ("import nowhere_to_be_found\n", "No module named 'nowhere_to_be_found'"),
+        ("def f(:\n", "SyntaxError: "),
+        ("a = 1\nb = a / 0\n", "ZeroDivisionError: division by zero ("),
+        ("raise SystemExit(3)\n", "SystemExit: 3"),
+    ],
+)
+def test_a_plugin_that_cannot_be_imported_is_one_line(
+    code: str | None, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(tmp_path))
+    if code is not None:
+        (tmp_path / "odd_plugin.py").write_text(code)
+    with pytest.raises(InputError) as caught:
+        import_plugins(["odd_plugin"])
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
+    if code and "/ 0" in code:
+        assert "odd_plugin.py:2)" in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["", ".", "..x", "a b", "bench.nowhere", "bench.schema.nowhere", "é.é"])
+def test_a_name_that_no_module_has_is_one_line(name: str) -> None:
+    with pytest.raises(InputError, match="cannot be imported"):
+        import_plugins([name])
 
 
 def test_suggestions_are_near_or_complete_or_a_sample() -> None:

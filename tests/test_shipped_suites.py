@@ -14,6 +14,7 @@ from bench.train.recipe import read_recipe
 SUITES = Path(__file__).parents[1] / "suites"
 ALL = sorted(path.stem for path in SUITES.glob("*.yaml"))
 WITH_SMALL = [name for name in ALL if read_suite(SUITES / f"{name}.yaml").data.get("small")]
+GRAPHS = "cudagraphs"
 FORMS = [(name, False) for name in ALL] + [(name, True) for name in WITH_SMALL]
 
 
@@ -82,6 +83,13 @@ def test_the_kernel_depths_are_those_of_the_paper(facts: Facts) -> None:
     cases = cases_of("c3d_kernel_depth", small=False, facts=facts)
     depths = {str(case.point.args["kernel_depth"]) for case in cases}
     assert depths == {"1", "3", "5", "7", "increasing", "decreasing"}
+
+
+def test_the_gpu_suite_asks_for_no_graph_of_a_network_that_cannot_be_recorded(facts: Facts) -> None:
+    """torchvision's MViT indexes tables on the GPU by numbers in main memory, which are copied in each pass."""
+    recorded = [case.point.model for case in cases_of("gpu", small=False, facts=facts) if case.point.compile == GRAPHS]
+    assert "torchvision:mvit_v2_s" not in recorded
+    assert len(set(recorded)) > 20
 
 
 @pytest.mark.slow

@@ -23,6 +23,7 @@ from torch.utils.data import DataLoader, Dataset
 from bench.data.clips import ClipReader, DecodedCache
 from bench.data.collection import Video, VideoSet
 from bench.data.geometry import Covering, Size
+from bench.data.orders import Order, Placed, spares_behind
 from bench.data.rows import Normalisation, Rows, Shown
 from bench.data.sampling import Part, Short, ViewSampling, generator_of, sample_clip, sample_views
 from bench.data.transforms import Augmentation, Transform, spatial_views, whole_view
@@ -93,7 +94,8 @@ def train_batches(
     """One epoch of shuffled, augmented clips, one a video, from batch `start` on.
 
     Every rank gets `batch` clips of each global batch of `batch * world`. What a clip shows depends on `seed`, `epoch`
-    and its video alone. A video that cannot be read is replaced by another clip of its batch and told in `failures`.
+    and its video alone. A video that cannot be read is replaced by another clip of its batch, or by the next of the
+    epoch where it has none, and told in `failures`.
     Without workers, the decoded videos of a set that fits into `cache_bytes` are kept in memory.
     """
     positions = epoch_order(
@@ -109,7 +111,10 @@ def train_batches(
         seed=seed,
         epoch=epoch,
     )
-    return _batches(maker, videos, positions[start:], inputs=inputs, workers=workers, failures=failures)
+    orders = [
+        Order.of(videos, own, spare=spare) for own, spare in zip(positions, spares_behind(positions), strict=True)
+    ]
+    return _batches(maker, orders[start:], inputs=inputs, workers=workers, failures=failures)
 
 
 def view_batches(
@@ -150,7 +155,8 @@ def view_batches(
         sampling=sampling,
         short=short,
     )
-    return _batches(maker, videos, positions, inputs=inputs, workers=workers, failures=failures)
+    orders = [Order.of(videos, own) for own in positions]
+    return _batches(maker, orders, inputs=inputs, workers=workers, failures=failures)
 
 
 def steps_per_epoch(videos: VideoSet, *, batch: int, world: int = 1, drop_last: bool = True) -> int:
@@ -219,7 +225,6 @@ def _shared_cache(_name: str, videos: int, limit_bytes: int) -> DecodedCache:
     return DecodedCache(videos=videos, limit_bytes=limit_bytes)
 
 
-Order = tuple[tuple[int, Video], ...]
 Decoded = list[dict[str, NDArray[np.uint8]]]
 
 
@@ -253,11 +258,10 @@ class _TrainMaker:
     def __call__(self, order: Order) -> _Made:
         reader, transform = self.reading.reader(), _built(self.augmentation, self.clip)
         return _make(
-            _read_ahead(order, partial(self._read, reader)),
-            partial(self._transformed, transform),
-            rows=Rows(len(order), normalisation=self.normalisation),
+            *(_read_ahead(placed, partial(self._read, reader)) for placed in (order.videos, order.spare)),
+            views_of=partial(self._transformed, transform),
+            rows=Rows(len(order.videos), normalisation=self.normalisation),
             reading=self.reading,
-            fills=True,
         )
 
     def _read(self, reader: ClipReader, position: int, video: Video) -> Decoded:
@@ -288,11 +292,10 @@ class _ViewMaker:
         reader, views = self.reading.reader(), views_per_video(self.views)
         choose = partial(sample_views, clip=self.clip, views=self.views[0], sampling=self.sampling, short=self.short)
         return _make(
-            _read_ahead(order, lambda _, video: reader.read(video, choose)),
-            self._windows,
-            rows=Rows(len(order), views=views, normalisation=self.normalisation),
+            _read_ahead(order.videos, lambda _, video: reader.read(video, choose)),
+            views_of=self._windows,
+            rows=Rows(len(order.videos), views=views, normalisation=self.normalisation),
             reading=self.reading,
-            fills=False,
         )
 
     def _windows(self, _position: int, decoded: Decoded) -> Shown:
@@ -309,10 +312,11 @@ class _ViewMaker:
         return spatial_views(frames_THWC, height=self.clip.height, width=self.clip.width, views=spatial)
 
 
-def _read_ahead(
-    order: Order, read: Callable[[int, Video], Decoded]
-) -> Iterator[tuple[int, Video, Decoded | VideoError]]:
-    """Each video of an order with its frames, or why there are none; the next is decoded while this one is used."""
+Read = Iterator[tuple[int, Video, Decoded | VideoError]]
+
+
+def _read_ahead(placed: Placed, read: Callable[[int, Video], Decoded]) -> Read:
+    """Each video with its frames, or why there are none; the next is decoded while this one is used."""
 
     def attempt(position: int, video: Video) -> Decoded | VideoError:
         try:
@@ -320,9 +324,11 @@ def _read_ahead(
         except VideoError as error:
             return error
 
+    if not placed:
+        return
     with ThreadPoolExecutor(1) as pool:
-        coming = pool.submit(attempt, *order[0])
-        for (position, video), following in zip_longest(order, order[1:]):
+        coming = pool.submit(attempt, *placed[0])
+        for (position, video), following in zip_longest(placed, placed[1:]):
             decoded = coming.result()
             if following is not None:
                 coming = pool.submit(attempt, *following)
@@ -330,31 +336,21 @@ def _read_ahead(
 
 
 def _make(
-    read: Iterator[tuple[int, Video, Decoded | VideoError]],
-    views_of: Callable[[int, Decoded], Shown],
-    *,
-    rows: Rows,
-    reading: _Reading,
-    fills: bool,
+    read: Read, spare: Read | None = None, *, views_of: Callable[[int, Decoded], Shown], rows: Rows, reading: _Reading
 ) -> _Made:
-    """The batch of what was `read`; `fills` repeats clips of others in the place of those that cannot be read."""
-    used: list[tuple[int, Video]] = []
-    unread: list[Unread] = []
-    for position, video, decoded in read:
-        try:
-            if isinstance(decoded, VideoError):
-                raise decoded
-            shown = views_of(position, decoded)
-        except VideoError as error:
-            unread.append(Unread(position=position, id=video.id, reason=str(error)))
-            continue
-        rows.add(shown)
-        used.append((position, video))
-    if fills and not used:
-        raise VideoError(f"not one of the {len(unread)} videos of a batch can be read; the first: {unread[0].reason}")
-    if fills:
+    """The batch of what was `read`. Where there is `spare`, it is filled: clips that cannot be read are replaced by
+    repeating the others, or the first one of `spare` where there are no others.
+    """
+    used, unread = _add(read, rows, views_of)
+    if spare is not None:
+        used = used or _add(spare, rows, views_of, most=1)[0]
+        if not used:
+            first = unread[0].reason
+            raise VideoError(
+                f"not one of the {len(unread)} videos of a batch can be read, nor one behind them: {first}"
+            )
         rows.repeat()
-        used += [used[i % len(used)] for i in range(len(unread))]
+        used = [used[i % len(used)] for i in range(rows.filled)]
     return _Made(
         clips=rows.whole(),
         labels=reading.labels([video for _, video in used]),
@@ -364,6 +360,26 @@ def _make(
     )
 
 
+def _add(
+    read: Read, rows: Rows, views_of: Callable[[int, Decoded], Shown], *, most: int | None = None
+) -> tuple[list[tuple[int, Video]], list[Unread]]:
+    """Write the videos that can be read into `rows`, until there are `most`; returns them, and the others."""
+    used: list[tuple[int, Video]] = []
+    unread: list[Unread] = []
+    for position, video, decoded in read:
+        try:
+            if isinstance(decoded, VideoError):
+                raise decoded
+            rows.add(views_of(position, decoded))
+        except VideoError as error:
+            unread.append(Unread(position=position, id=video.id, reason=str(error)))
+            continue
+        used.append((position, video))
+        if len(used) == most:
+            break
+    return used, unread
+
+
 @lru_cache(maxsize=8)
 def _built(augmentation: Augmentation, clip: Clip) -> Transform:
     return augmentation.build(clip)
@@ -371,14 +387,12 @@ def _built(augmentation: Augmentation, clip: Clip) -> Transform:
 
 def _batches(
     maker: Callable[[Order], _Made],
-    videos: VideoSet,
-    positions: Sequence[Sequence[int]],
+    orders: Sequence[Order],
     *,
     inputs: Sequence[InputLike],
     workers: int,
     failures: list[Unread] | None,
 ) -> Iterator[Batch]:
-    orders = [tuple((position, videos.videos[position]) for position in batch) for batch in positions]
     for made in _worked(maker, orders, workers=workers):
         _tell(made.unread, failures)
         if not made.clips:

@@ -15,17 +15,19 @@ Shown = dict[str, list[Tensor]]
 
 @dataclass(frozen=True, kw_only=True)
 class Normalisation:
-    """Of RGB, as the network wants it; flow has its own."""
+    """`mean` and `std` of RGB per channel, on a scale of 0 to 1, as the network wants them; flow has its own."""
 
     mean: tuple[float, ...]
     std: tuple[float, ...]
 
+    def of(self, modality: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """What clips of `modality` are normalised with: (mean, deviation) per channel."""
+        return (FLOW_MEAN, FLOW_STD) if modality == "flow" else (self.mean, self.std)
+
     def write(self, modality: str, clip_CTHW: Tensor, row_CTHW: Tensor) -> None:
         """A clip of bytes, normalised, into its row of a batch."""
-        if modality == "flow":
-            normalise(clip_CTHW, mean=FLOW_MEAN, std=FLOW_STD, out=row_CTHW)
-        else:
-            normalise(clip_CTHW, mean=self.mean, std=self.std, out=row_CTHW)
+        mean, std = self.of(modality)
+        normalise(clip_CTHW, mean=mean, std=std, out=row_CTHW)
 
 
 class Rows:

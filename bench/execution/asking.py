@@ -7,11 +7,11 @@ from typing import Any
 
 from bench.errors import BenchError, InputError
 from bench.execution.child import Reply, request
-from bench.execution.facts import PACKAGED, import_plugins, source_of_model
+from bench.execution.facts import PACKAGED, source_of_model
 from bench.measure.counting.tally import count
 from bench.measure.loaded import LoadedCase
 from bench.models.factory import find_model, list_models
-from bench.registry import MODELS, ModelEntry
+from bench.registry import MODELS, ModelEntry, import_plugins
 from bench.schema import Case, Clip, Json, ModelFacts, Point, Probe
 
 

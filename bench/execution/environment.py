@@ -12,13 +12,15 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import bench
-from bench.nvml import handle_of, processes_on, read_gpu
+from bench.nvml import handle_of, others_among, part_of, processes_on, read_gpu
 from bench.schema import Environment, Json
 from bench.store import RECORDS, SUITE_FACTS
 
 LIBRARIES = ("torch", "torchvision", "timm", "transformers", "av", "numpy", "codecarbon", "nvidia-ml-py")
 RESULTS = (RECORDS, SUITE_FACTS, "predictions.parquet", ".vbench/**")  # what of a run people keep in git
-TELLING_VARIABLES = re.compile(r"^(CUDA_|CUDNN_|NVIDIA_|TORCH_|TORCHINDUCTOR_|PYTORCH_|OMP_|MKL_|KMP_|TF32)")
+TELLING_VARIABLES = re.compile(
+    r"^(CUDA_|CUDNN_|CUBLAS|NCCL_|NVIDIA_|TORCH_|TORCHINDUCTOR_|PYTORCH_|OMP_|MKL_|KMP_|TF32)"
+)
 
 
 def describe_environment(*, device: str | None = None, model_file: str | None = None) -> Environment:
@@ -158,31 +160,35 @@ def _gpu_state(device: str | None) -> dict[str, Json]:
 
 
 def _gpu_processes(device: str | None) -> dict[str, Json]:
-    """Who else is on this GPU, by name; a process of this number is this one."""
+    """Who else is on this GPU, by name."""
     if device is None or read_gpu(device) is None:
         return {}
-    return {"gpu_other_processes": [str(p) for p in processes_on(device) if p.pid != os.getpid()]}
+    torch = sys.modules.get("torch")
+    is_on_gpu = torch is not None and torch.cuda.is_initialized()
+    others = others_among(processes_on(device), own_pid=os.getpid(), is_on_gpu=is_on_gpu)
+    return {"gpu_other_processes": [str(process) for process in others]}
 
 
-def _from_nvml(device: str | None, read: Callable[[object], dict[str, Json]]) -> dict[str, Json]:
+def _from_nvml(device: str | None, read: Callable[[str], dict[str, Json]]) -> dict[str, Json]:
     """What NVML says of a CUDA device; empty for other devices and where there is no driver."""
     if device is None or not device.startswith("cuda"):
         return {}
     import pynvml
 
     try:
-        return read(handle_of(device))
+        return read(device)
     except pynvml.NVMLError:
         return {}
 
 
-def _hardware_of(handle: object) -> dict[str, Json]:
+def _hardware_of(device: str) -> dict[str, Json]:
     import pynvml as nvml
 
+    part, handle = part_of(device), handle_of(device)
     facts: dict[str, Callable[[], Json]] = {
-        "gpu": lambda: _text(nvml.nvmlDeviceGetName(handle)),
-        "gpu_uuid": lambda: _text(nvml.nvmlDeviceGetUUID(handle)),
-        "gpu_memory_bytes": lambda: nvml.nvmlDeviceGetMemoryInfo(handle).total,
+        "gpu": lambda: _text(nvml.nvmlDeviceGetName(part)),
+        "gpu_uuid": lambda: _text(nvml.nvmlDeviceGetUUID(part)),
+        "gpu_memory_bytes": lambda: nvml.nvmlDeviceGetMemoryInfo(part).total,
         "gpu_driver": lambda: _text(nvml.nvmlSystemGetDriverVersion()),
         "gpu_power_limit_w": lambda: nvml.nvmlDeviceGetEnforcedPowerLimit(handle) / 1000,
         "gpu_clock_max_mhz": lambda: nvml.nvmlDeviceGetMaxClockInfo(handle, nvml.NVML_CLOCK_SM),
@@ -195,9 +201,10 @@ def _hardware_of(handle: object) -> dict[str, Json]:
     return _known(facts)
 
 
-def _state_of(handle: object) -> dict[str, Json]:
+def _state_of(device: str) -> dict[str, Json]:
     import pynvml as nvml
 
+    handle = handle_of(device)
     facts: dict[str, Callable[[], Json]] = {
         "gpu_clock_mhz": lambda: nvml.nvmlDeviceGetClockInfo(handle, nvml.NVML_CLOCK_SM),
         "gpu_clock_application_mhz": lambda: nvml.nvmlDeviceGetApplicationsClock(handle, nvml.NVML_CLOCK_SM),

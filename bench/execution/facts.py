@@ -2,22 +2,21 @@
 
 import fnmatch
 import hashlib
-import importlib
 import json
 import os
 import platform
 import re
+import sys
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import bench
 from bench.errors import BenchError, InputError, UnknownNameError
 from bench.execution.child import Child
-from bench.registry import DATASETS, MEASURES, DatasetEntry, MeasureEntry
+from bench.registry import DATASETS, MEASURES, DatasetEntry, MeasureEntry, import_plugins
 from bench.schema import Json, ModelFacts, Point, Probe, digest
 
 PACKAGE = Path(bench.__file__).parent
@@ -28,13 +27,17 @@ OnProgress = Callable[[int, int], None]
 
 
 class Facts:
-    """Knowledge of models, measures and data sets. `plugins` are the user's modules that register their own."""
+    """Knowledge of models, measures and data sets. `plugins` are the user's modules that register their own.
+
+    They are imported here too, for what is known of measures and data sets is their code; torch with them, where they
+    import it at the top. InputError for one that cannot be.
+    """
 
     def __init__(self, plugins: Sequence[str] = (), *, on_progress: OnProgress | None = None) -> None:
         self.plugins = tuple(plugins)
         self._on_progress = on_progress
         self._described: dict[str, dict[str, Any]] = {}
-        import_plugins([name for name in self.plugins if not _needs_torch(name)])
+        import_plugins(self.plugins)
         self.measures: dict[str, MeasureEntry] = {entry.name: entry for entry in MEASURES}
         self.datasets: dict[str, DatasetEntry] = {entry.name: entry for entry in DATASETS}
 
@@ -157,25 +160,9 @@ def source_of_model(module_file: str | None) -> str:
     return digest(sorted(seen.items()))
 
 
-def import_plugins(names: Sequence[str]) -> None:
-    """Import the user's modules, found beside the working folder or installed; InputError for one that is not there."""
-    for name in names:
-        try:
-            importlib.import_module(name)
-        except ImportError as error:
-            raise InputError(f"plug-in {name!r} cannot be imported: {error}") from error
-
-
-def _needs_torch(plugin: str) -> bool:
-    spec = find_spec(plugin) if find_spec(plugin.split(".")[0]) else None
-    if spec is None:
-        raise InputError(f"plug-in {plugin!r} is not a module that can be imported from here")
-    return spec.origin is not None and "import torch" in Path(spec.origin).read_text(encoding="utf-8")
-
-
 def _plugin_sources(plugins: Sequence[str]) -> list[str]:
-    specs = [find_spec(name) for name in plugins]
-    return [_hash(Path(spec.origin)) for spec in specs if spec and spec.origin]
+    files = [getattr(sys.modules[name], "__file__", None) for name in plugins]
+    return [_hash(Path(file)) for file in files if file]
 
 
 def _sources(path: Path) -> list[Path]:

@@ -68,7 +68,8 @@ def _outcome_of(job: Job, on_progress: OnProgress) -> Outcome:
                 on_progress(message["text"], message["fraction"])
         except ChildTimeoutError:
             child.kill()
-            return _died("timeout", "Timeout", f"not done after {limit_s:g} s; raise timeout_s in the suite", log)
+            limit = f"{limit_s:g} s; raise timeout_s in the suite, or --timeout of `vbench train` or `eval`"
+            return _died("timeout", "Timeout", f"not done after {limit}", log)
         code = child.process.wait()
     return _died("error", "Crash", _cause(code, log), log)
 

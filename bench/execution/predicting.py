@@ -18,18 +18,24 @@ def predict_videos(
     model: str,
     videos: Sequence[Path],
     *,
-    weights: str | PathLike[str],
+    weights: str | PathLike[str] | None,
     clip: str | None = None,
     views: str = "1x1",
     top: int = 5,
     classes: Path | None = None,
     arguments: Mapping[str, Any] | None = None,
 ) -> "list[Prediction]":
-    """The `top` likeliest classes of each video. `classes` is a file with one name a line, in the network's order."""
+    """The `top` likeliest classes of each video. `classes` is a file with one name a line, in the network's order.
+
+    `weights` may be None for a network that brings its own, such as `torchvision:r3d_18.kinetics400_v1`. InputError
+    where the network's head is as it was drawn.
+    """
+    from bench.models.weights.load_report import require_trained
     from bench.train.predicting import predict
 
     names = [] if classes is None else _names(classes)
     network, viewing = _ready(model, weights=weights, clip=clip, views=views, arguments=arguments or {})
+    require_trained(network)
     return predict(network, videos, viewing, classes=names, k=top)
 
 
@@ -58,7 +64,7 @@ def features_of_dataset(
 
 
 def _ready(
-    model: str, *, weights: str | PathLike[str], clip: str | None, views: str, arguments: Mapping[str, Any]
+    model: str, *, weights: str | PathLike[str] | None, clip: str | None, views: str, arguments: Mapping[str, Any]
 ) -> "tuple[nn.Module, Viewing]":
     """The network on the best device here, and how it looks at videos."""
     import torch

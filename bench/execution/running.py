@@ -10,10 +10,11 @@ from typing import Literal
 import bench
 from bench.execution.facts import Facts
 from bench.execution.local import run_case
+from bench.measure.loaded import find_recipe
 from bench.registry import MEASURES
 from bench.schema import Case, Pretraining, Record, digest
 from bench.store import RecordStore, read_records
-from bench.suite import Suite, plan_suite, read_suite
+from bench.suite import Suite, check_suite, plan_suite, read_suite
 from bench.yaml_tree import Tree
 
 GUESSED_SECONDS = {
@@ -96,13 +97,13 @@ def plan(
     That folder is `out`, else `results/<suite>`.
     """
     tree = suite if isinstance(suite, Tree) else read_suite(suite, small=small)
-    plugins = tree.data.get("plugins") or []
-    known = facts or Facts(plugins if isinstance(plugins, list) else [])
-    planned = plan_suite(tree, known)
+    known = facts or Facts(check_suite(tree).plugins)
+    folders = recipe_folders(Path(tree.positions[()].file))
+    planned = plan_suite(tree, known, recipes={file.stem for folder in folders for file in folder.glob("*.yaml")})
     name = f"{planned.name}-small" if small else planned.name
     store = RecordStore(Path(out) if out is not None else Path("results") / name)
     records = tuple(read_records(store.file)) if store.file.is_file() else ()
-    freshness = {case.id: freshness_of(case, known, recipe_folders(planned.path)) for case in planned.cases}
+    freshness = {case.id: freshness_of(case, known, folders) for case in planned.cases}
     done = frozenset((r.case_id, r.run_index) for r in records if r.is_good and r.freshness == freshness.get(r.case_id))
     return Plan(suite=planned, store=store, freshness=freshness, done=done, history=records)
 
@@ -120,10 +121,12 @@ def run(
     StoreError if another run holds the folder; SuiteError with every problem of the file. A case that fails is a
     record with its error, and the rest goes on.
     """
-    target = plan(suite, out=out, small=small, facts=facts)
+    tree = suite if isinstance(suite, Tree) else read_suite(suite, small=small)
+    known = facts or Facts(check_suite(tree).plugins)
+    target = plan(tree, out=out, small=small, facts=known)
     with target.store.lock():
         torn = target.store.repair()
-        target = plan(suite, out=target.store.folder, small=small, facts=facts)
+        target = plan(tree, out=target.store.folder, small=small, facts=known)
         target.store.write_suite(target.suite.facts())
         finished = tuple(_run_pending(target, on_event))
     return RunSummary(
@@ -184,8 +187,9 @@ def freshness_of(case: Case, facts: Facts, recipes: Sequence[Path]) -> str:
     arguments = [value for value in case.point.args.values() if isinstance(value, str)]  # weights of a part are files
     pretraining = Pretraining.of(case.point.weights)
     recipe_names = [case.point.recipe, *([pretraining.recipe] if pretraining else [])]
-    files = [*arguments, *(str(folder / f"{name}.yaml") for name in recipe_names for folder in recipes)]
-    hashes = [_hash(Path(name)) for name in (case.point.weights, *files) if name and Path(name).is_file()]
+    found = [find_recipe(name, recipes) for name in recipe_names if name]
+    files = [Path(name) for name in (case.point.weights, *arguments) if name]
+    hashes = [_hash(file) for file in (*files, *found) if file and file.is_file()]
     return digest([facts.model(case.point.model).source, measures, hashes])
 
 

@@ -11,18 +11,16 @@ from typing import Any
 
 from pydantic import Field
 
-from bench.errors import BenchError
+from bench.errors import InputError, is_want_of_memory
 from bench.execution.child import Reply, request
 from bench.execution.environment import describe_environment
-from bench.execution.facts import import_plugins
 from bench.execution.surroundings import is_timed, watched_surroundings
 from bench.measure.floor import Floor
 from bench.measure.loaded import LoadedCase
 from bench.measure.parity import is_variant
-from bench.registry import MEASURES, MODELS
+from bench.measure.ways import absence
+from bench.registry import MEASURES, MODELS, import_plugins
 from bench.schema import Case, Environment, Failure, Frozen, Json, Metric, Status, Warned
-
-OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "cannot allocate memory")
 
 
 class Job(Frozen):
@@ -115,18 +113,22 @@ def failure_of(error: BaseException) -> Failure:
 
 
 def _measures_of(case: LoadedCase, *, rank: int = 0) -> dict[str, dict[str, Json]]:
-    """The case's measures, and beside every timed variant the parity of its outputs."""
+    """The case's measures, and after all of every timed variant the parity of the outputs that they gave."""
     measures = case.case.measures
     if rank:
         return {name: options for name, options in measures.items() if MEASURES.get(name).is_shared}
-    if is_timed(case) and is_variant(case.point) and "parity" not in measures:
-        return {**measures, "parity": {}}
+    if is_timed(case) and is_variant(case.point):
+        others = {name: options for name, options in measures.items() if name != "parity"}
+        return {**others, "parity": measures.get("parity", {})}
     return measures
 
 
 def _prepare(case: LoadedCase) -> None:
     import torch
 
+    absent = absence(case.point.device or "", gpus=torch.cuda.device_count())
+    if absent is not None:
+        raise InputError(absent)
     import_plugins(case.case.plugins)
     case.artifacts.mkdir(parents=True, exist_ok=True)
     if case.point.threads is not None:
@@ -158,13 +160,8 @@ def _worst(metrics: list[Metric]) -> Status:
 
 
 def _status_of(error: BaseException) -> Status:
-    """`oom` for every way in which torch says that memory ran out, `skipped` for what cannot be here, else `error`."""
-    text = str(error).lower()
-    if isinstance(error, MemoryError) or "OutOfMemory" in type(error).__name__:
-        return "oom"
-    if isinstance(error, RuntimeError) and not isinstance(error, BenchError) and any(w in text for w in OUT_OF_MEMORY):
-        return "oom"
-    return "error"
+    """`oom` for every way in which it is said that memory ran out, else `error`."""
+    return "oom" if is_want_of_memory(error) else "error"
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from bench.data.collection import VideoSet
+    from bench.models.weights.load_report import LoadReport
     from bench.stats import Estimate
     from bench.train.energy import Meter
     from bench.train.evaluating import Evaluation
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
 Role = Literal["trained", "evaluated"]
 ROLES: tuple[Role, Role] = ("trained", "evaluated")
-Averaging = Literal["softmax", "score"]
+Averaging = Literal["softmax", "sigmoid", "score"]
 Checkpoint = Literal["last", "best"]
 Resize = int | tuple[int, int]
 Sampling = Literal["blocks", "sections"]
@@ -46,7 +47,7 @@ def accuracy(
     short: Short | None = None,
     batch: int = 16,
     workers: int = 0,
-    averaging: Averaging = "softmax",
+    averaging: Averaging | None = None,
     checkpoint: Checkpoint = "last",
     excludes_unread: bool = False,
     allow_leaks: list[str] | None = None,
@@ -61,6 +62,8 @@ def accuracy(
     videos, clip and seed that stands beside this case already is reused. `batch` counts clips of one evaluating pass.
     `resize`, `sampling` (blocks of frames spread over the video, or one frame of each of equal sections of it) and what
     fills clips of `short` videos are those of the recipe where the suite does not say, without one blocks that loop.
+    `averaging` is the mean over the views of `softmax`, of `sigmoid` or of the raw `score`; where the suite does not
+    say it is `sigmoid` for networks that were trained here on several labels a video, else `softmax`.
     `checkpoint: best` takes the epoch that did best on these very videos, which flatters; the record says so. Videos
     that cannot be read count as wrong unless `excludes_unread`. Videos that share material with those trained on are
     refused, but for what `allow_leaks` names. `ranks` processes share the work, one a GPU, with the recipe's batch
@@ -85,37 +88,62 @@ def accuracy(
             country=country,
         )
         test = job.videos("evaluated")
+        _require_classes(case.point.args.get("num_classes"), test, exactly=test.is_multi_label)
         job.pretrain(test)
         model = case.build_model(num_classes=len(test.classes))
         if views_of(case)[1] == "full":
             require_whole_frames(model, case.point.clip)
-        recipe, fitted = job.train(model, test, checkpoint=checkpoint)
-        look = _Look.of(recipe, resize=resize, sampling=sampling, short=short)
-        seen = job.evaluate(model, test, look, batch=batch, averaging=averaging, excludes_unread=excludes_unread)
+        trained = job.train(model, test, checkpoint=checkpoint, val_decides=checkpoint == "best" or bool(reach))
+        look = _Look.of(trained, resize=resize, sampling=sampling, short=short, averaging=averaging)
+        seen = job.evaluate(model, test, look, batch=batch, excludes_unread=excludes_unread)
         if here.is_first:
-            job.record(model, test, seen, look, averaging=averaging)
+            job.record(model, test, seen, look)
+    fitted = None if trained is None else trained.fitted
     return [*_metrics(seen, fitted), *_costs(fitted, reach=reach or [])]
 
 
 @dataclass(frozen=True, kw_only=True)
+class _Trained:
+    """A training of this case, and what the outputs of a network so trained mean."""
+
+    recipe: "Recipe"
+    fitted: "Fitted"
+    averaging: Averaging
+
+
+@dataclass(frozen=True, kw_only=True)
 class _Look:
-    """How an evaluation takes the frames of its clips, and to what size."""
+    """How an evaluation takes the frames of its clips, to what size, and what it takes the mean of."""
 
     resize: Resize | None
     sampling: Sampling
     short: Short
+    averaging: Averaging
 
     @classmethod
     def of(
-        cls, recipe: "Recipe | None", *, resize: Resize | None, sampling: Sampling | None, short: Short | None
+        cls,
+        trained: _Trained | None,
+        *,
+        resize: Resize | None,
+        sampling: Sampling | None,
+        short: Short | None,
+        averaging: Averaging | None,
     ) -> "_Look":
-        """What is given, else what the recipe says."""
-        if recipe is None:
-            return cls(resize=resize, sampling=sampling or "blocks", short=short or "loop")
+        """What is given, else what the training says."""
+        if trained is None:
+            return cls(
+                resize=resize,
+                sampling=sampling or "blocks",
+                short=short or "loop",
+                averaging=averaging or "softmax",
+            )
+        recipe = trained.recipe
         return cls(
             resize=recipe.resize if resize is None else resize,
             sampling=sampling or recipe.view_sampling,
             short=short or recipe.view_short,
+            averaging=averaging or trained.averaging,
         )
 
 
@@ -156,12 +184,7 @@ class _Job:
         if wanted is None:
             return
         videos, val = (self._opened(wanted.dataset, role, split=None, root=None, options={}) for role in ROLES)
-        given = self.case.point.args.get("num_classes", len(videos.classes))
-        if given != len(videos.classes):
-            raise InputError(
-                f"num_classes is {given}, but {wanted.dataset} has {len(videos.classes)} classes; leave it out, "
-                "so that each training has the classes of its data set"
-            )
+        _require_classes(self.case.point.args.get("num_classes"), videos, exactly=True)
         self._guard(videos, test)
         recipe = read_recipe(self.case.recipe_path(wanted.recipe))
         model = self.case.build_model(num_classes=len(videos.classes))
@@ -200,27 +223,33 @@ class _Job:
             return open_dataset(dataset, root=root, split=name, **options)
 
     def train(
-        self, model: "nn.Module", test: "VideoSet", *, checkpoint: Checkpoint
-    ) -> "tuple[Recipe | None, Fitted | None]":
+        self, model: "nn.Module", test: "VideoSet", *, checkpoint: Checkpoint, val_decides: bool
+    ) -> _Trained | None:
         """Train `model` by the case's recipe; without one it keeps the weights that the case names."""
+        from bench.models.weights.load_report import require_trained
         from bench.train.checkpointing import read_weights
+        from bench.train.evaluating import averaging_of
         from bench.train.protocol import describe_training, file_hash
         from bench.train.recipe import read_recipe
 
-        point, weights = self.case.point, self.case.weights
+        point = self.case.point
         if point.recipe is None:
-            if weights is None:
+            report: LoadReport | None = model.__dict__.get("weights_report")
+            if report is None:
                 raise InputError("accuracy needs a recipe to train by, or weights to evaluate; the suite names neither")
-            self.case.note("training", {"recipe": None, "weights": point.weights, "weights_hash": file_hash(weights)})
-            return None, None
+            require_trained(model)
+            found = file_hash(report.path) or report.sha256 or None
+            named = point.weights or str(report.path)
+            self.case.note("training", {"recipe": None, "weights": named, "weights_hash": found})
+            return None
         recipe, videos = read_recipe(self.case.recipe_path(point.recipe)), self.videos("trained")
         self._guard(videos, test)
-        fitted = self._fit(model, recipe, videos, val=test, clip=point.clip)
+        fitted = self._fit(model, recipe, videos, val=test, val_decides=val_decides, clip=point.clip)
         self._keep(fitted)
         self.case.note("training", describe_training(recipe, fitted, seed=self.seed, checkpoint=checkpoint))
         if checkpoint == "best" and fitted.best is not None:
             model.load_state_dict(read_weights(fitted.best)["state_dict"])
-        return recipe, fitted
+        return _Trained(recipe=recipe, fitted=fitted, averaging=averaging_of(videos))
 
     def _guard(self, videos: "VideoSet", test: "VideoSet") -> None:
         """DatasetError where the two share material that is not allowed by name; what is allowed is remembered."""
@@ -236,7 +265,14 @@ class _Job:
             )
 
     def _fit(
-        self, model: "nn.Module", recipe: "Recipe", videos: "VideoSet", *, val: "VideoSet", clip: Clip
+        self,
+        model: "nn.Module",
+        recipe: "Recipe",
+        videos: "VideoSet",
+        *,
+        val: "VideoSet",
+        val_decides: bool = False,
+        clip: Clip,
     ) -> "Fitted":
         """Train, or find trained, in a folder beside the case's own that is named after the training."""
         from bench.train.fitting import fit, identity
@@ -244,19 +280,16 @@ class _Job:
 
         case, point = self.case, self.case.point
         about = training_notes(model, name=point.model, arguments=point.args, weights=case.weights)
-        name = identity(recipe, videos, clip=clip, seed=self.seed, about=about)
-        folder = case.artifacts.parent / f"training_{name}"
+        what: dict[str, Any] = {"val": val, "val_decides": val_decides, "clip": clip, "seed": self.seed, "about": about}
+        folder = case.artifacts.parent / f"training_{identity(model, recipe, videos, **what)}"
         with self._sole(folder):
             fitted = fit(
                 model,
                 recipe,
                 videos,
-                val=val,
-                clip=clip,
-                seed=self.seed,
+                **what,
                 device=case.device,
                 folder=folder,
-                about=about,
                 workers=self.workers,
                 report=self._report,
                 tensorboard=self.tensorboard,
@@ -282,11 +315,14 @@ class _Job:
 
     def _meter(self) -> "Meter | None":
         """The counter of this rank's GPU; that of the processors is read by one rank of each machine."""
+        import torch
+
         from bench.measure.energy import counter_of
 
-        device = self.case.device
-        is_gpu = device.startswith("cuda")
-        counter = counter_of(device) if is_gpu or self.ranks.local == 0 else None
+        device = torch.device(self.case.device)
+        if device.type == "cuda" and device.index is None:
+            device = torch.device("cuda", torch.cuda.current_device())
+        counter = counter_of(str(device)) if device.type == "cuda" or self.ranks.local == 0 else None
         return None if counter is None else counter.joules
 
     def _keep(self, fitted: "Fitted") -> None:
@@ -301,7 +337,6 @@ class _Job:
         look: _Look,
         *,
         batch: int,
-        averaging: Averaging,
         excludes_unread: bool,
     ) -> "Evaluation":
         from bench.train.evaluating import evaluate
@@ -314,7 +349,7 @@ class _Job:
             device=self.case.device,
             batch=batch,
             workers=self.workers,
-            averaging=averaging,
+            averaging=look.averaging,
             resize=look.resize,
             sampling=look.sampling,
             short=look.short,
@@ -322,9 +357,7 @@ class _Job:
             report=self._report,
         )
 
-    def record(
-        self, model: "nn.Module", test: "VideoSet", seen: "Evaluation", look: _Look, *, averaging: Averaging
-    ) -> None:
+    def record(self, model: "nn.Module", test: "VideoSet", seen: "Evaluation", look: _Look) -> None:
         """Put the protocol into the record and every video's scores beside it."""
         from bench.train.predictions import write_predictions
         from bench.train.protocol import describe_evaluation
@@ -339,13 +372,18 @@ class _Job:
             resize=look.resize,
             sampling=look.sampling,
             short=look.short,
-            averaging=averaging,
+            averaging=look.averaging,
         )
         protocol |= {"shared_with_training": self.leaked or None, "leaks_allowed": list(self.allow_leaks)}
         case.note("protocol", protocol)
         case.keep(
             "predictions", write_predictions(case.artifacts / "predictions.parquet", seen, test, protocol=protocol)
         )
+        if seen.is_multi_label and look.averaging == "softmax" and case.point.recipe is None:
+            case.warn(
+                "the network's outputs were taken as probabilities among all classes, of videos with several labels",
+                "say `averaging: sigmoid` where it was trained with a binary loss for each class",
+            )
         if seen.unread:
             case.warn(
                 f"{len(seen.unread)} of {seen.counted} videos could not be read and are {protocol['unread_are']}",
@@ -354,6 +392,16 @@ class _Job:
 
     def _report(self, progress: "Progress") -> None:
         self.case.progress(str(progress), progress.fraction)
+
+
+def _require_classes(num_classes: Json, videos: "VideoSet", *, exactly: bool) -> None:
+    """InputError where the case names fewer classes than `videos` has, or not `exactly` as many."""
+    needed = len(videos.classes)
+    if isinstance(num_classes, int) and (num_classes < needed or (exactly and num_classes != needed)):
+        raise InputError(
+            f"num_classes is {num_classes}, but {videos.name} has {needed} classes; leave it out, "
+            "so that each training has the classes of its data set"
+        )
 
 
 def views_of(case: LoadedCase) -> Views:

@@ -21,7 +21,7 @@ NO_COUNTRY = "no country is given; say `energy: {country: FRA}`"
 NOT_ABOVE = "no more was used than while the device was idle; take more seconds or a larger batch"
 
 
-@register_measure("energy", depends_on=TIMING_AXES, version=1)
+@register_measure("energy", depends_on=TIMING_AXES, version=1, is_sampled=True)
 def energy(case: LoadedCase, *, seconds: float = 10.0, country: str | None = None) -> list[Metric]:
     """Joules per clip over at least `seconds` of the same forward pass, with and without the idle power.
 
@@ -62,7 +62,7 @@ def _measure(
     from bench.measure.timing.variants import forward_of
 
     forward = forward_of(case)(case.point.batch or 1)
-    forward.latency()
+    forward.warm()
     idle_w = _idle_watts(counter, seconds=min(2.0, seconds)) if counter else None
     with ExitStack() as stack:
         tracking = stack.enter_context(tracked(country)) if country else None
@@ -157,10 +157,10 @@ class EnergyCounter:
 def _nvml_joules(device: str) -> float | None:
     import pynvml
 
-    from bench.nvml import handle_of
+    from bench.nvml import part_of  # of a slice NVML tells none, and the whole GPU's would be others' too
 
     try:
-        return float(pynvml.nvmlDeviceGetTotalEnergyConsumption(handle_of(device))) / 1000
+        return float(pynvml.nvmlDeviceGetTotalEnergyConsumption(part_of(device))) / 1000
     except pynvml.NVMLError:
         return None
 

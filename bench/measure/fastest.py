@@ -50,6 +50,10 @@ class Trial:
         return {**vars(self), "way": str(self.way)}
 
     def __str__(self) -> str:
+        if self.way == Way() and self.fell_out is not None:
+            return f"no way to run this network worked in a process of its own, eager fp32: {self.fell_out}"
+        if self.fell_out is not None:
+            return f"{self.way} fell out: {self.fell_out}"
         if self.way == Way():
             return "eager fp32 itself: of what was tried and matches, nothing is faster"
         if self.max_difference is None or self.top1_agreement is None:
@@ -58,9 +62,15 @@ class Trial:
         return f"{self.way}; {within}"
 
 
-def as_best(own: Metric, *, note: str) -> Metric:
-    """A metric of eager fp32 where that is the best variant itself: timing it again would tell noise from noise."""
-    return own.model_copy(update={"labels": {**own.labels, "variant": "best"}, "note": note})
+def as_best(metric: Metric, best: Trial) -> Metric:
+    """`metric` as that of the best variant, unknown where even that fell out.
+
+    Where eager fp32 is the best it is its own metric: timing it again would tell noise from noise.
+    """
+    unknown = {"value": None, "samples": (), "turns": (), "interval": None, "stopped_because": None}
+    note = "; ".join(word for word in (str(best), metric.note) if word)
+    told = {"labels": {**metric.labels, "variant": "best"}, "note": note}
+    return metric.model_copy(update={**told, **(unknown if best.fell_out else {})})
 
 
 def speedup(measure: str, best: Metric, own: Metric, *, note: str) -> Metric:

@@ -18,8 +18,9 @@ if TYPE_CHECKING:
 def latency(case: LoadedCase, *, search: Search | None = None, max_s: float = 10.0) -> list[Metric]:
     """Milliseconds of one forward pass at the case's batch (1 by default): p50 with interval, p90, p95, p99.
 
-    The figures are the wall clock's. The record's detail `latency` has the second clock beside it: the device's events
-    on CUDA and so what launching costs, on a CPU the processor time and so whether the process had to wait for a core.
+    The figures are the wall clock's. The record's detail `latency` has the second clock beside it: on CUDA the device's
+    events, and how long launching held the host (`launching_p50_ms`: nearly all of the device's time where the device
+    waits for launches); on a CPU the processor time and so whether the process had to wait for a core.
     Its detail `latency.empty_step_us` is what a pass without a network takes, which is subtracted from nothing.
 
     `search: best`, in a case that runs eager fp32, also tries other ways to run the network, and adds the same figures
@@ -38,11 +39,8 @@ def latency(case: LoadedCase, *, search: Search | None = None, max_s: float = 10
     if best is None:
         return own
     if best.way == Way():
-        return [
-            *own,
-            *(as_best(each, note=str(best)) for each in own),
-            speedup("latency", own[0], own[0], note=str(best)),
-        ]
+        same = [as_best(each, best) for each in own]
+        return [*own, *same, speedup("latency", same[0], own[0], note=str(best))]
     forward = forward_in(case, best.way, batch=batch)(batch)
     found = _timed(case, forward, what="latency of the best variant", max_s=max_s, variant="best", note=str(best))
     return [*own, *found, speedup("latency", found[0], own[0], note=str(best))]
@@ -58,11 +56,14 @@ def _timed(
     note: str | None = None,
 ) -> list[Metric]:
     from bench.measure.timing.clocks import empty_step_us
+    from bench.measure.timing.outputs import keep_logits
     from bench.measure.timing.taking import take
 
-    forward.latency()
+    forward.warm()
     case.note(f"{what}.empty_step_us", empty_step_us(forward.empty().latency))
     found = _metrics(take(case, forward.latency, what=what, max_s=max_s))
+    if variant is None:
+        keep_logits(case, forward)
     labels = {"variant": variant} if variant else {}
     return [metric.model_copy(update={"labels": labels, "note": note}) for metric in found]
 

@@ -15,7 +15,7 @@ BLOCK_STEPS = 5
 NO_PEAK = "no data-sheet peak of this device and precision is known here"
 
 
-@register_measure("limits", depends_on=TIMING_AXES, version=1, is_timed=True)
+@register_measure("limits", depends_on=TIMING_AXES, version=2, is_timed=True)
 def limits(case: LoadedCase, *, max_s: float = 5.0) -> list[Metric]:
     """How near forward passes at the case's batch come to this device's limits.
 
@@ -36,7 +36,7 @@ def limits(case: LoadedCase, *, max_s: float = 5.0) -> list[Metric]:
     counted = count(plain, case.inputs(plain, batch=batch, device="meta"))
     forward = forward_of(case)(batch)
     ceilings = ceilings_of(case)
-    forward.latency()
+    forward.warm()
     timing = take(case, lambda: forward.block(BLOCK_STEPS), what="limits", max_s=max_s)
     flops, bytes_moved = 2 * counted.macs, counted.bytes_moved * _width(case.point.precision or "fp32")
     roofline = Roofline(

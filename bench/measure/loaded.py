@@ -1,6 +1,6 @@
 """A case inside the worker: what a measure may ask for, and where it puts what it has to say."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +19,8 @@ class LoadedCase:
 
     `weights` is the file that the network begins with; where the case wants weights that are trained first, whoever
     trains them sets it. `session` is the same for all cases of one run of a suite, empty where there is none.
-    `floor` is what timings hold, in case that another process is timed in turns with this one.
+    `floor` is what timings hold, in case that another process is timed in turns with this one. `logits` are what passes
+    that were timed gave, `(B, classes)` by batch.
     """
 
     def __init__(
@@ -42,6 +43,7 @@ class LoadedCase:
         self.uncounted_operators: dict[str, int] = {}
         self.warnings: list[Warned] = []
         self.kept: dict[str, str] = {}
+        self.logits: dict[int, Tensor] = {}
         self._on_progress = on_progress
 
     @property
@@ -112,12 +114,10 @@ class LoadedCase:
         return tuple(torch.randn(shape, generator=generator).to(target) for shape in shapes)
 
     def recipe_path(self, name: str) -> Path:
-        """The file of recipe `name`, searched beside the suite first, then among those shipped with vbench."""
-        if name.endswith((".yaml", ".yml")) and Path(name).is_file():
-            return Path(name)
-        for folder in self.recipes:
-            if (folder / f"{name}.yaml").is_file():
-                return folder / f"{name}.yaml"
+        """The file of recipe `name`; InputError where there is none. See `find_recipe`."""
+        found = find_recipe(name, self.recipes)
+        if found is not None:
+            return found
         known = sorted({path.stem for folder in self.recipes for path in folder.glob("*.yaml")})
         raise InputError(f"unknown recipe {name!r}; known: {', '.join(known) or 'none'}")
 
@@ -141,3 +141,13 @@ class LoadedCase:
     def progress(self, text: str, fraction: float | None = None) -> None:
         """Say what is being done now (`epoch 3 of 12`), for the live display."""
         self._on_progress(text, fraction)
+
+
+def find_recipe(name: str, folders: Sequence[Path]) -> Path | None:
+    """The file that `name` means: itself where it is a YAML file, else the one of that name in the first of `folders`.
+
+    A case's folders are the one beside its suite and those that came with vbench.
+    """
+    if name.endswith((".yaml", ".yml")) and Path(name).is_file():
+        return Path(name)
+    return next((file for folder in folders if (file := folder / f"{name}.yaml").is_file()), None)

@@ -1,5 +1,6 @@
 """Memory of one forward pass, in a pass of its own: what torch allocated and reserved, and what the process took."""
 
+import gc
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,24 +16,31 @@ if TYPE_CHECKING:
 
 NOT_ON_CPU = "torch does not count what it allocates on a CPU; see memory.peak_rss_bytes"
 NOT_OF_ENGINES = "{} allocates beside what torch counts"
+NOT_OF_REPLAYS = "{} replays a CUDA graph, which allocates nothing that torch counts"
+REPLAYED = ("reduce-overhead", "max-autotune")
 
 
-@register_measure("memory", depends_on=TIMING_AXES, version=1)
+@register_measure("memory", depends_on=TIMING_AXES, version=2, is_sampled=True)
 def memory(case: LoadedCase) -> list[Metric]:
     """Peak bytes of one forward pass, weights included.
 
     `peak_allocated` and `peak_reserved` are torch's own on an accelerator; `peak_rss` is the whole process in main
-    memory, and `rss_growth` how far the pass pushed that above what building the network had left.
+    memory, and `rss_growth` how far the pass pushed that above what was there. A pass that compiles comes before it.
     """
     from bench.measure.timing.variants import forward_of
 
+    mode = case.point.compile or "off"
     forward = forward_of(case)(case.point.batch or 1)
+    if mode != "off" or forward.device.type != "cpu":
+        forward.warm()
+    gc.collect()
     rss_before = _reset_peak_rss()
     allocated, reserved = _device_peaks(forward)
     peak = _status_bytes("VmHWM")
     why = NOT_ON_CPU
-    if forward.device.type != "cpu" and case.point.compile in ENGINES:
-        allocated, reserved, why = None, None, NOT_OF_ENGINES.format(case.point.compile)
+    if forward.device.type != "cpu" and (mode in ENGINES or mode in REPLAYED):
+        allocated, reserved = None, None
+        why = (NOT_OF_ENGINES if mode in ENGINES else NOT_OF_REPLAYS).format(mode)
     growth = None if peak is None or rss_before is None else max(0, peak - rss_before)
     return [
         _bytes("memory.peak_allocated_bytes", allocated, note=why),

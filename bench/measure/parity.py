@@ -7,34 +7,43 @@ from bench.registry import register_measure
 from bench.schema import Metric, Point
 
 
-@register_measure("parity", depends_on=TIMING_AXES, version=1)
+@register_measure("parity", depends_on=TIMING_AXES, version=2, is_sampled=True)
 def parity(case: LoadedCase, *, clips: int = 8) -> list[Metric]:
     """Largest difference as a share of the largest logit, and top-1 agreement in percent, over at least `clips` clips.
 
-    Taken by itself beside every timed variant. One out of tolerance is warned of, marked in the record's detail
+    Taken by itself beside every timed variant, at every batch at which latency or throughput were timed: the worst
+    difference counts, and agreement is over all clips. One out of tolerance is warned of, marked in the record's detail
     `parity`, and leads no leaderboard: it may be fast because it computes something else. Within it, less is no better:
     rounding is the same in every run of one build and another in the next.
     """
-    from bench.measure.timing.outputs import compare_with_eager
+    from bench.measure.timing.outputs import compare_with_eager, worst
 
     found = compare_with_eager(case, clips=clips)
+    most, all_clips = worst(found.values()), sum(each.clips for each in found.values())
     case.note(
         "parity",
-        {"is_within_tolerance": found.is_within, "tolerance": found.tolerance, "clips": found.clips},
+        {
+            "is_within_tolerance": most.is_within,
+            "tolerance": most.tolerance,
+            "clips": all_clips,
+            "max_difference_by_batch": {str(batch): each.max_difference for batch, each in found.items()},
+        },
     )
-    if not found.is_within:
-        case.warn(
-            f"out of tolerance: {found.in_words}",
-            "do not use this variant's speed before its outputs are understood",
-        )
+    for batch, each in found.items():
+        if not each.is_within:
+            case.warn(
+                f"out of tolerance at batch {batch}: {each.in_words}",
+                "do not use this variant's speed before its outputs are understood",
+            )
+    agreeing = sum(each.top1_agreement * each.clips for each in found.values()) / all_clips
     return [
         Metric(
             name="parity.max_difference",
-            value=found.max_difference,
+            value=most.max_difference,
             unit="fraction",
-            note=None if found.max_difference is not None else "its logits are not finite",
+            note=None if most.max_difference is not None else "its logits are not finite",
         ),
-        Metric(name="parity.top1_agreement", value=100 * found.top1_agreement, unit="%"),
+        Metric(name="parity.top1_agreement", value=100 * agreeing, unit="%"),
     ]
 
 

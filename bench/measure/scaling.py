@@ -18,7 +18,7 @@ WORKS = ("train", "forward")
 Count = Annotated[int, Field(ge=1)]
 
 
-@register_measure("scaling", depends_on=TIMING_AXES, version=1, is_timed=True)
+@register_measure("scaling", depends_on=TIMING_AXES, version=2, is_timed=True)
 def scaling(
     case: LoadedCase, *, ranks: Count | list[Count] | None = None, max_s: float = 10.0, timeout_s: float = 900.0
 ) -> list[Metric]:

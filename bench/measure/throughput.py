@@ -24,7 +24,7 @@ Size = Batch | Searched
 Views = Annotated[str, Field(pattern=r"^[1-9]\d*x[1-9]\d*$")]
 
 
-@register_measure("throughput", depends_on=TIMING_AXES, version=3, is_timed=True)
+@register_measure("throughput", depends_on=TIMING_AXES, version=4, is_timed=True)
 def throughput(
     case: LoadedCase,
     *,
@@ -63,26 +63,28 @@ def _own(case: LoadedCase, numbers: Mapping[Size, int], *, max_s: float) -> dict
     found: dict[Size, Metric] = {}
     for size, number in numbers.items():
         case.progress(f"throughput, batch {number}")
-        found[size] = _throughput(case, at(number), label=str(size), max_s=max_s)
+        found[size] = _throughput(case, at(number), of=case, label=str(size), max_s=max_s)
     return found
 
 
 def _fastest(case: LoadedCase, search: Search, size: Size, *, number: int, own: Metric, max_s: float) -> list[Metric]:
     """Throughput of the fastest way that matches, which is looked for at batch `number`, and its speedup."""
-    from bench.measure.timing.trying import fastest_way, forward_in, in_way
+    from bench.measure.timing.trying import fastest_way, in_way, still_matching
+    from bench.measure.timing.variants import forward_of, release
 
     best = fastest_way(case, search, batch=number, what="throughput", is_waited_for=False)
     if best is None:
         return []
     if best.way == Way():
-        note = "; ".join(word for word in (str(best), own.note) if word)
-        return [as_best(own, note=note), speedup("throughput", own, own, note=note)]
+        same = as_best(own, best)
+        return [same, speedup("throughput", same, own, note=same.note or "")]
     if isinstance(size, str):
         number = _search(in_way(case, best.way, batch=number), size) or number
-    forward = forward_in(case, best.way, batch=number)(number)
-    found = _throughput(case, forward, label=str(size), max_s=max_s, variant="best")
-    note = "; ".join(word for word in (str(best), found.note) if word)
-    return [found.model_copy(update={"note": note}), speedup("throughput", found, own, note=note)]
+    release()
+    timed = in_way(case, best.way, batch=number)
+    found = _throughput(case, forward_of(timed)(number), of=timed, label=str(size), max_s=max_s)
+    found = as_best(found, still_matching(case, timed, best))
+    return [found, speedup("throughput", found, own, note=found.note or "")]
 
 
 def _search(case: LoadedCase, wanted: Searched) -> int | None:
@@ -132,22 +134,22 @@ def _searched(name: Searched, size: int | None, *, device: str) -> list[Metric]:
     return [found, unknown]
 
 
-def _throughput(
-    case: LoadedCase, forward: "Forward", *, label: str, max_s: float, variant: str | None = None
-) -> Metric:
+def _throughput(case: LoadedCase, forward: "Forward", *, of: LoadedCase, label: str, max_s: float) -> Metric:
+    """Throughput for the record of `case` of a pass `of` that case, or of the same one run in its best way."""
     from bench.measure.timing.figures import sampled
+    from bench.measure.timing.outputs import keep_logits
     from bench.measure.timing.taking import take
 
-    forward.latency()
-    steps = max(1, math.ceil(BLOCK_S / forward.latency().wall_s))
-    of = f" of the {variant} variant" if variant else ""
-    timing = take(case, lambda: forward.block(steps), what=f"throughput at batch {label}{of}", max_s=max_s)
+    what = f"throughput at batch {label}" + ("" if of is case else " of the best variant")
+    steps = max(1, math.ceil(BLOCK_S / forward.warm().wall_s))
+    timing = take(case, lambda: forward.block(steps), what=what, max_s=max_s)
+    keep_logits(of, forward)
     return sampled(
         "throughput.clips_per_s",
         [forward.batch / seconds for seconds in timing.samples_s],
         unit="clips/s",
         better="higher",
-        labels={"batch": label, **({"variant": variant} if variant else {})},
+        labels={"batch": label},
         timing=timing,
         note=None if label == str(forward.batch) else f"batch {forward.batch}",
     )

@@ -43,32 +43,44 @@ def _why_never(rows: Sequence["Row"]) -> str:
 def carbon_kept(folder: Path, *, country: str | None) -> Iterator[None]:
     """Leave in `folder` what codecarbon says that the block used, by the electricity of `country` (such as FRA).
 
-    Nothing happens without a country. It is codecarbon's offline tracker: nothing leaves the machine.
+    Nothing happens without a country. It is codecarbon's offline tracker: nothing leaves the machine. Where the block
+    goes on with a training that was begun before, what that used until then is not known, and the file says so.
     """
     if country is None:
         yield
         return
+    from bench.train.checkpointing import has_states, write_text
+
+    is_rest = has_states(folder)
     with tracked(country) as tracking:
         yield
-    from bench.train.checkpointing import write_text
-
-    write_text(folder / FILE, json.dumps(asdict(tracking.used)))
+    write_text(folder / FILE, json.dumps({**asdict(tracking.used), "is_rest": is_rest}))
 
 
 def carbon_metrics(folder: Path) -> Iterator[Metric]:
-    """What `carbon_kept` left in `folder`; nothing where it left nothing. A part of which nothing is known is null."""
+    """What `carbon_kept` left in `folder`; nothing where it left nothing. A part of which nothing is known is null.
+
+    So is all of a training that was cut short and gone on with.
+    """
     file = folder / FILE
     if not file.is_file():
         return
     found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-    is_short = found["seconds"] < SHORTEST_S
-    short = f"trained for {found['seconds']:.1f} s; codecarbon needs {SHORTEST_S:.0f}" if is_short else None
+    why = _why_unknown(found)
     for part, how in sources().items():
         joules = found["joules"][part] or None
-        note = short or (f"{found['by']}, {how}" if joules else f"{found['by']} reads none")
+        note = why or (f"{found['by']}, {how}" if joules else f"{found['by']} reads none")
         yield Metric(
-            name=f"accuracy.train_{part}_j", value=None if short else joules, unit="J", better="lower", note=note
+            name=f"accuracy.train_{part}_j", value=None if why else joules, unit="J", better="lower", note=note
         )
-    note = short or f"{found['by']}, electricity of {found['country']}, estimated"
-    grams = None if short else found["co2e_g"] or None
+    note = why or f"{found['by']}, electricity of {found['country']}, estimated"
+    grams = None if why else found["co2e_g"] or None
     yield Metric(name="accuracy.train_co2e_g", value=grams, unit="g", better="lower", note=note)
+
+
+def _why_unknown(found: dict[str, Any]) -> str | None:
+    if found.get("is_rest"):
+        return "the training went on where an earlier process ended; what that one used is not known"
+    if found["seconds"] < SHORTEST_S:
+        return f"trained for {found['seconds']:.1f} s; codecarbon needs {SHORTEST_S:.0f}"
+    return None

@@ -42,3 +42,13 @@ def refusal(way: Way, device: str) -> str | None:
     if takes is not None and way.memory_format != "contiguous":
         return f"compile {way.compile} lays out memory by itself and takes memory_format contiguous alone"
     return None
+
+
+def absence(device: str, *, gpus: int) -> str | None:
+    """Why `device` cannot be had where torch sees so many `gpus`, in one line; None where it can."""
+    kind, _, number = device.partition(":")
+    if kind != "cuda" or int(number or 0) < gpus:
+        return None
+    if gpus == 0:
+        return f"device {device}: torch sees no GPU here; `vbench doctor` says what is there"
+    return f"device {device} is not here; torch sees {', '.join(f'cuda:{n}' for n in range(gpus))}"

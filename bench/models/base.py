@@ -90,5 +90,15 @@ def inputs_of(model: nn.Module) -> tuple[InputSpec, ...]:
     return tuple(inputs)
 
 
+def modality_of(in_channels: int) -> Modality:
+    """What a clip of so many channels is of a network that says no more: two are x and y of optical flow."""
+    return "flow" if in_channels == 2 else "rgb"
+
+
+def takes_flow(model: nn.Module) -> bool:
+    """Whether one of the network's inputs is optical flow."""
+    return any(each.modality == "flow" for each in inputs_of(model))
+
+
 def _size(clip: Tensor) -> str:
     return "x".join(str(int(n)) for n in clip.shape[2:])

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bench.errors import InputError
-from bench.models.base import InputSpec, VideoModel
+from bench.models.base import InputSpec, VideoModel, modality_of
 
 ShortcutType = Literal["A", "B"]
 
@@ -19,10 +19,10 @@ V = TypeVar("V")
 
 
 class HaraModel(VideoModel):
-    """One clip of `in_channels` (2 are optical flow), normalised as the published weights were trained.
+    """One clip of `in_channels` (2 are optical flow), with the means and deviations of the published code.
 
-    Another number of channels takes the first means and deviations of RGB, as the published code does for flow,
-    and begins again where there are more than three.
+    That takes the first ones of RGB for flow, and here begins again where there are more than three channels. Flow that
+    vbench reads is scaled to -1 to 1 all the same, as it is for every network; protocols say so.
     """
 
     mean: tuple[float, ...] = (0.4345, 0.4051, 0.3775)
@@ -30,7 +30,7 @@ class HaraModel(VideoModel):
 
     def __init__(self, *, in_channels: int) -> None:
         super().__init__()
-        self.inputs = (InputSpec(channels=in_channels, modality="flow" if in_channels == 2 else "rgb"),)
+        self.inputs = (InputSpec(channels=in_channels, modality=modality_of(in_channels)),)
         self.mean = tuple(self.mean[channel % 3] for channel in range(in_channels))
         self.std = tuple(self.std[channel % 3] for channel in range(in_channels))
 

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bench.errors import ClipError, InputError
-from bench.models.base import InputSpec, VideoModel
+from bench.models.base import InputSpec, VideoModel, modality_of
 from bench.registry import register_model
 
 KernelDepth = int | str | Sequence[int]
@@ -38,7 +38,7 @@ class C3D(VideoModel):
 
     def __init__(self, *, num_classes: int, depths: Sequence[int], in_channels: int, dropout: float) -> None:
         super().__init__()
-        self.inputs = (InputSpec(channels=in_channels),)
+        self.inputs = (InputSpec(channels=in_channels, modality=modality_of(in_channels)),)
         convs = iter(zip((in_channels, 64, 128, 256, 256, 512, 512, 512), depths, strict=True))
         self.conv1 = same_conv(*next(convs), out_channels=64)
         self.pool1 = nn.MaxPool3d((1, 2, 2), (1, 2, 2))

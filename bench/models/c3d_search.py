@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bench.errors import InputError
-from bench.models.base import InputSpec, VideoModel
+from bench.models.base import InputSpec, VideoModel, modality_of
 from bench.models.c3d import KernelDepth, init_plain, kernel_depths, same_conv
 from bench.registry import register_model
 
@@ -32,7 +32,7 @@ class C3DSearch(VideoModel):
         self, *, num_classes: int, depths: Sequence[int], width: float, in_channels: int, dropout: float
     ) -> None:
         super().__init__()
-        self.inputs = (InputSpec(channels=in_channels),)
+        self.inputs = (InputSpec(channels=in_channels, modality=modality_of(in_channels)),)
         c1, c2, c3, c4, c5 = (max(1, round(c * width)) for c in CHANNELS)
         hidden = max(1, round(FC_WIDTH * width))
         self.conv1 = same_conv(in_channels, depths[0], out_channels=c1)

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from bench.errors import ClipError, InputError, MissingPackageError, WeightsError
 from bench.models.base import InputSpec, VideoModel
 from bench.models.heads import is_in
+from bench.models.weights.load_report import LoadReport, in_words
 from bench.registry import ModelEntry
 
 PAPERS = {"videomae": "arXiv:2203.12602", "timesformer": "arXiv:2102.05095", "vivit": "arXiv:2103.15691"}
@@ -78,7 +79,10 @@ def huggingface_entry(name: str, path: str) -> ModelEntry:
     def build(num_classes: int | None = None, **settings: Any) -> nn.Module:
         given = settings if num_classes is None else {"num_labels": num_classes, **settings}
         mean, std = _normalisation(file.parent)
-        return HuggingFaceVideo(_build(file, given), mean=mean, std=std)
+        network, report = _build(file, given, name=name)
+        model = HuggingFaceVideo(network, mean=mean, std=std)
+        model.__dict__["weights_report"] = report
+        return model
 
     transformers = _transformers(name)
     filled = transformers.AutoConfig.for_model(**config)
@@ -98,7 +102,8 @@ def _read_config(file: Path, *, name: str) -> dict[str, Any]:
     return config
 
 
-def _build(file: Path, settings: dict[str, Any]) -> nn.Module:
+def _build(file: Path, settings: dict[str, Any], *, name: str) -> tuple[nn.Module, LoadReport | None]:
+    """The network, and what of it was loaded from beside `file`; None where no weights are there."""
     transformers = _transformers(str(file))
     config = transformers.AutoConfig.from_pretrained(file, local_files_only=True)
     unknown = [key for key in settings if key != "num_labels" and not hasattr(config, key)]
@@ -110,7 +115,7 @@ def _build(file: Path, settings: dict[str, Any]) -> nn.Module:
     has_weights = any(file.parent.glob("*.safetensors")) or any(file.parent.glob("pytorch_model*.bin"))
     if not has_weights or torch.get_default_device().type == "meta":
         network: nn.Module = maker.from_config(config)
-        return network
+        return network, None
     with _quiet(transformers):
         network, info = maker.from_pretrained(
             file.parent,
@@ -119,16 +124,27 @@ def _build(file: Path, settings: dict[str, Any]) -> nn.Module:
             ignore_mismatched_sizes=True,
             output_loading_info=True,
         )
-    _require_whole(file.parent, info)
-    return network.train()
+    return network.train(), _report(network, info, folder=file.parent, name=name)
 
 
-def _require_whole(folder: Path, info: dict[str, Any]) -> None:
+def _report(network: nn.Module, info: dict[str, Any], *, folder: Path, name: str) -> LoadReport:
     """WeightsError unless all weights were in the folder, but for a head that is absent or of other classes."""
-    reshaped = [entry[0] for entry in info["mismatched_keys"]]
-    wrong = [key for key in (*info["missing_keys"], *reshaped) if not is_in(key, HEAD)]
+    reshaped = {entry[0]: entry[1] for entry in info["mismatched_keys"]}
+    fresh = sorted({*info["missing_keys"], *reshaped})
+    wrong = [key for key in fresh if not is_in(key, HEAD)]
     if wrong:
-        raise WeightsError(f"the weights in {folder} do not fit its config.json: {', '.join(sorted(wrong)[:3])}, …")
+        raise WeightsError(f"the weights in {folder} do not fit its config.json: {', '.join(wrong[:3])}, …")
+    return in_words(
+        LoadReport(
+            path=Path(name),
+            sha256="",
+            container="Hugging Face",
+            loaded=len(network.state_dict()) - len(fresh),
+            fresh=tuple(f"network.{key}" for key in fresh),
+            file_classes=next((shape[0] for shape in reshaped.values()), None),
+            model_classes=getattr(network.get_submodule(HEAD), "out_features", None),
+        )
+    )
 
 
 def _normalisation(folder: Path) -> tuple[tuple[float, ...], tuple[float, ...]]:

@@ -8,6 +8,7 @@ import importlib
 import re
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -16,9 +17,11 @@ from torch import Tensor, nn
 
 from bench.errors import BenchError, ClipError, InputError, MissingPackageError, UnknownNameError, WeightsError
 from bench.models.backbones import Backbone, FrameModel, frames_of
-from bench.models.base import InputSpec
-from bench.models.heads import head_name_of
+from bench.models.base import InputSpec, modality_of
+from bench.models.heads import head_name_of, is_in
 from bench.models.huggingface import huggingface_entry
+from bench.models.weights.checkpoint import Checkpoint
+from bench.models.weights.load_report import LoadReport, in_words
 from bench.registry import ModelEntry
 
 
@@ -82,7 +85,7 @@ def torchvision_entry(name: str, rest: str) -> ModelEntry:
         network.__dict__.update(facts, head_name=head_name_of(network))
         _limit_clips(network, network_name)
         if tag and not _is_meta():
-            _load_published(network, tags[tag.lower()], name=name)
+            network.__dict__["weights_report"] = _load_published(network, tags[tag.lower()], name=name)
         return network
 
     build.__doc__ = f"torchvision's {network_name}."
@@ -116,7 +119,10 @@ def timm_entry(name: str, rest: str) -> ModelEntry:
                 in_chans=in_channels,
                 **arguments,
             )
-        return FrameAverage(network, in_channels=in_channels, only_px=arguments.get("img_size"))
+        model = FrameAverage(network, in_channels=in_channels, only_px=arguments.get("img_size"))
+        if tag and not _is_meta():
+            model.__dict__["weights_report"] = _timm_report(network, name=name)
+        return model
 
     size = timm.get_pretrained_cfg(rest).input_size[-1]
     return ModelEntry(name=name, family="timm", function=build, clip=f"8x8x{size}", paper="arXiv:1608.00859")
@@ -139,7 +145,7 @@ class FrameAverage(FrameModel):
                 std=tuple(about["std"]),
             )
         )
-        self.inputs = (InputSpec(channels=in_channels),)
+        self.inputs = (InputSpec(channels=in_channels, modality=modality_of(in_channels)),)
         self.backbone = network
         self.head_name = head_name_of(self)
 
@@ -225,13 +231,35 @@ def _check_clip(network: nn.Module, clips: tuple[Tensor, ...], *, smallest: tupl
         )
 
 
-def _load_published(network: nn.Module, weights: Any, *, name: str) -> None:
-    """Load torchvision's weights; a head with another number of classes stays as drawn."""
+def _load_published(network: nn.Module, weights: Any, *, name: str) -> LoadReport:
+    """Load torchvision's weights; a head with another number of classes stays as drawn, as `load_checkpoint` tells."""
+    from bench.models.weights.loading import load_checkpoint  # which knows the networks of this module
+
     with _fetching(name):
         state: Mapping[str, Tensor] = weights.get_state_dict(progress=False, check_hash=True)
-    ours = network.state_dict()
-    network.load_state_dict(
-        {key: value if value.shape == ours[key].shape else ours[key] for key, value in state.items()}
+    stem = Path(weights.url).stem  # ends in the beginning of its hash, which torchvision has checked
+    return load_checkpoint(
+        network,
+        Checkpoint(path=Path(name), sha256=stem.rpartition("-")[2], n_bytes=0, container="torchvision", state=state),
+    )
+
+
+def _timm_report(network: Any, *, name: str) -> LoadReport:
+    """What timm has loaded: all but a head that has other classes than the published one, which it leaves as drawn."""
+    head, published = head_name_of(network), network.pretrained_cfg.get("num_classes")
+    is_fresh = published != network.num_classes
+    keys = list(network.state_dict())
+    fresh = tuple(key for key in keys if is_fresh and is_in(key, head))
+    return in_words(
+        LoadReport(
+            path=Path(name),
+            sha256="",
+            container="timm",
+            loaded=len(keys) - len(fresh),
+            fresh=fresh,
+            file_classes=published or None,
+            model_classes=network.num_classes,
+        )
     )
 
 

@@ -9,7 +9,7 @@ from functools import cached_property
 from typing import Literal
 
 from bench.reporting.board import Column, column_of, headlines_of, in_order
-from bench.reporting.cases import PROTOCOL_AXES, CaseResult, Observation, Reading, read_together
+from bench.reporting.cases import PROTOCOL_AXES, SHARES, CaseResult, Observation, Reading, read_together
 from bench.reporting.wording import value_text
 from bench.schema import Clip, Json
 from bench.stats import Estimate, paired_difference
@@ -18,6 +18,7 @@ Verdict = Literal[
     "better", "worse", "higher", "lower", "no difference seen", "the same", "depends on the setting", "one pair"
 ]
 REPETITIONS = ("seed", "run")  # an observation is repeated along these, not varied
+UNSET = "not set"  # of an axis or argument that other observations of the same metric name
 POINTS = ("%", "fraction", "pt")  # units whose differences are told in points; those of others are told as ratios
 
 
@@ -40,6 +41,11 @@ class Observed:
     def context(self) -> dict[str, Json]:
         """The setting without what merely repeats it."""
         return {k: v for k, v in self.setting.items() if k not in REPETITIONS}
+
+    @cached_property
+    def place(self) -> tuple[Column, str]:
+        """Equal for observations of one metric in one setting."""
+        return self.column, json.dumps(self.context, sort_keys=True)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,13 +110,34 @@ class Ablation:
 
     @cached_property
     def contexts(self) -> tuple[dict[str, Json], ...]:
-        """The settings, other than repetitions, under which the levels were seen; empty where there is only one."""
-        settings = [dict(s) for s in {json.dumps(o.context, sort_keys=True): o.context for o in self.observed}.values()]
-        names = dict.fromkeys(name for setting in settings for name in setting)
-        varying = [n for n in names if len({json.dumps(s[n]) for s in settings if n in s}) > 1]
-        parts = [{n: s[n] for n in varying if n in s} for s in settings]
-        once = list({json.dumps(part): part for part in parts if part}.values())
-        return tuple(p for p in once if not any(p.items() < other.items() for other in once))
+        """The settings, other than repetitions, under which the levels were seen; empty where there is only one.
+
+        One that a fuller one of another metric contains, as settings of trainings do those of counts, is left out.
+        """
+        once = list({json.dumps(part, sort_keys=True): part for part in self._parts.values() if part}.values())
+        longest = max(map(len, once), default=0)
+        return tuple(p for p in once if len(p) == longest or not any(p.items() < other.items() for other in once))
+
+    @cached_property
+    def _parts(self) -> Mapping[tuple[Column, str], dict[str, Json]]:
+        """By place, what tells its setting from others: every varying axis on which its metric depends.
+
+        A metric depends on what some observation of it names. An axis varies that has several values where a metric
+        depends on it, UNSET being one.
+        """
+        places = {each.place: each for each in self.observed}.values()
+        axes: dict[Column, dict[str, None]] = defaultdict(dict)
+        for each in places:
+            axes[each.column].update(dict.fromkeys(each.context))
+        settings = {each.place: {name: each.context.get(name, UNSET) for name in axes[each.column]} for each in places}
+        values: dict[str, set[str]] = defaultdict(set)
+        for setting in settings.values():
+            for name, value in setting.items():
+                values[name].add(json.dumps(value))
+        return {
+            place: {name: value for name, value in setting.items() if len(values[name]) > 1}
+            for place, setting in settings.items()
+        }
 
     @property
     def goal(self) -> Column | None:
@@ -122,10 +149,10 @@ class Ablation:
         return max(first, key=lambda c: seen[c], default=next(iter([*sampled, *self.columns]), None))
 
     def within(self, context: Mapping[str, Json]) -> "Ablation":
-        """The same levels under one setting of the rest."""
-        kept = tuple(o for o in self.observed if all(o.setting.get(k, v) == v for k, v in context.items()))
-        columns = tuple(c for c in self.columns if any(o.column == c for o in kept))
-        return replace(self, observed=kept, columns=columns)
+        """The same levels under one setting of the rest, in the metrics for which `context` says all that varies."""
+        kept = tuple(o for o in self.observed if self._parts[o.place].items() <= context.items())
+        seen = {o.column for o in kept}
+        return replace(self, observed=kept, columns=tuple(c for c in self.columns if c in seen))
 
 
 def ablate(cases: Sequence[CaseResult], *, factor: str, baseline: Mapping[str, Json]) -> Ablation | None:
@@ -199,6 +226,8 @@ def _effect(cell: Sequence[Observed], baseline: Sequence[Observed], *, is_ratio:
         return effect
     difference = _difference(pairs, is_ratio=is_ratio)
     verdict = _verdict(pairs, difference)
+    whole = SHARES.get(effect.column.unit, math.inf)
+    difference = replace(difference, low=max(difference.low, -whole), high=min(difference.high, whole))
     if is_ratio:
         difference = Estimate(**{name: math.exp(getattr(difference, name)) for name in ("value", "low", "high")})
     return replace(effect, difference=difference, pairs=len(pairs), verdict=verdict)

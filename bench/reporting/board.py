@@ -3,15 +3,16 @@
 import json
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from bench.registry import MEASURES
 from bench.reporting.cases import RUN_AXES, TRAINING_AXES, CaseResult, Observation, Reading, read_together
 from bench.reporting.wording import HEADLINES, STAND_INS, axis_name, metric_name, value_text
-from bench.schema import Better, Json
+from bench.schema import Better, Case, Json
 
 Axes = tuple[Json, ...]
+NAMED_AXES = ("compile", "threads", "batch")  # whose values say nothing without the axis: off, 8
 PROTOCOL_WORDS = {"dataset": "{}", "split": "split {}", "views": "{} views"}
 
 
@@ -46,27 +47,36 @@ class Column:
         return ", ".join(PROTOCOL_WORDS[axis].format(value_text(value)) for axis, value in self.protocol)
 
     def place_among(self, columns: Iterable["Column"]) -> str:
-        """The data set, and of the rest of the protocol what differs within `columns`: `ucf101, split 1`."""
+        """The data set, and of the rest of the protocol what differs within `columns`: `ucf101 (split 1)`."""
         others = [dict(column.protocol) for column in columns if column.metric == self.metric]
         varying = {axis for axis in PROTOCOL_WORDS if len({str(other.get(axis)) for other in others}) > 1}
-        kept = [(axis, value) for axis, value in self.protocol if axis == "dataset" or axis in varying]
-        return ", ".join(PROTOCOL_WORDS[axis].format(value_text(value)) for axis, value in kept)
+        own = {axis: PROTOCOL_WORDS[axis].format(value_text(value)) for axis, value in self.protocol}
+        rest = ", ".join(word for axis, word in own.items() if axis in varying and axis != "dataset")
+        return f"{own['dataset']} ({rest})" if rest else own["dataset"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """One network at one clip, run and trained in one way. `readings` hold what was measured of it."""
+    """One network at one clip, run and trained in one way. `readings` hold what was measured of it.
+
+    Where it `is_trained`, a factor of training that is not among `factors` is one that it did without.
+    """
 
     suite: str
     model: str
     args: Mapping[str, Json]
     factors: Mapping[str, Json]
     readings: Mapping[Column, Reading]
+    is_trained: bool = False
 
     @property
     def label(self) -> str:
         """The network in full: `c3d_search kernel_depth=3 width=16`."""
         return f"{self.model} {settings(self.args)}".strip()
+
+    def does_without(self, factor: str) -> bool:
+        """Whether the network was trained without any, such as from no weights."""
+        return self.is_trained and factor in TRAINING_AXES and self.factors.get(factor) is None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,33 +104,32 @@ class Board:
     @cached_property
     def varying(self) -> tuple[str, ...]:
         """Factors with more than one value over the rows."""
-        values: dict[str, set[str]] = defaultdict(set)
-        names = dict.fromkeys(name for row in self.rows for name in row.factors)
-        for row in self.rows:
-            for name in names:
-                values[name].add(json.dumps(row.factors.get(name)))
-        return tuple(name for name in names if len(values[name]) > 1)
+        return _varying(self.rows)
 
     @cached_property
     def constant_args(self) -> dict[str, Json]:
-        """Arguments that all networks which have them share, and more than one has: they tell no row from another."""
-        values: dict[str, dict[str, Json]] = defaultdict(dict)
-        networks: dict[str, set[str]] = defaultdict(set)
-        for row in self.rows:
-            for name, value in row.args.items():
-                values[name][json.dumps(value)] = value
-                networks[name].add(row.label)
-        return {n: v for n, found in values.items() if len(networks[n]) > 1 and len(found) == 1 for v in found.values()}
+        """Arguments that are the same in every row of several networks."""
+        return _shared(self.rows)
 
-    def args_text(self, row: Row) -> str:
-        """The arguments that tell this row's network from others: `kernel_depth=3`."""
-        return settings({k: v for k, v in row.args.items() if k not in self.constant_args})
+    @cached_property
+    def constant_args_of(self) -> dict[str, dict[str, Json]]:
+        """By model, the arguments that are the same in every row of it, where it has several networks."""
+        models: dict[str, list[Row]] = defaultdict(list)
+        for row in self.rows:
+            models[row.model].append(row)
+        return {model: shared for model, rows in models.items() if (shared := _shared(rows))}
+
+    def args_text(self, model: str, args: Mapping[str, Json]) -> str:
+        """The arguments that tell a network of `model` from others of it: `kernel_depth=3`."""
+        same = {*self.constant_args, *self.constant_args_of.get(model, ())}
+        return settings({name: value for name, value in args.items() if name not in same})
 
     def factors_of(self, columns: Iterable[Column]) -> list[str]:
-        """Varying factors on which some of `columns` depend: how a network was run does not change its accuracy."""
+        """Factors on which some of `columns` depend, and that vary over the rows which have some of them."""
         listed = list(columns)
+        varying = _varying([row for row in self.rows if not row.readings.keys().isdisjoint(listed)])
         optional = {*RUN_AXES, *TRAINING_AXES}
-        return [name for name in self.varying if name not in optional or any(c.depends_on(name) for c in listed)]
+        return [name for name in varying if name not in optional or any(c.depends_on(name) for c in listed)]
 
     def machines_of(self, columns: Iterable[Column]) -> tuple[str, ...]:
         """Letters of the machines that some values of `columns` are of."""
@@ -129,33 +138,107 @@ class Board:
         return tuple(sorted({letter for reading in readings for letter in reading.machines}))
 
     def label(self, row: Row, columns: Iterable[Column]) -> str:
-        """The network, and the factors that tell this row from others in `columns`: `c3d kernel_depth=3 (bf16)`."""
-        told = self.factors_of(columns)
-        factors = [value_text(row.factors[name]) for name in told if row.factors.get(name) is not None]
-        return f"{row.model} {self.args_text(row)}".strip() + (f" ({', '.join(factors)})" if factors else "")
+        """The network, and what tells this row from others that have all of `columns`: `c3d kernel_depth=3 (bf16)`."""
+        factors = [text for name in self._told(tuple(columns)) if (text := self._factor_text(row, name))]
+        network = f"{row.model} {self.args_text(row.model, row.args)}".strip()
+        return f"{network} ({', '.join(factors)})" if factors else network
+
+    def _told(self, columns: tuple[Column, ...]) -> list[str]:
+        """The factors that vary over the rows which have all of `columns`."""
+        if columns not in self._told_before:
+            rows = tuple(row for row in self.rows if row.readings.keys() >= set(columns))
+            self._told_before[columns] = replace(self, rows=rows or self.rows).factors_of(columns)
+        return self._told_before[columns]
+
+    @cached_property
+    def _told_before(self) -> dict[tuple[Column, ...], list[str]]:
+        return {}
+
+    @cached_property
+    def _models_with(self) -> frozenset[tuple[str, str]]:
+        """Models and the factors that some row of them has."""
+        return frozenset((row.model, name) for row in self.rows for name in row.factors)
+
+    def _factor_text(self, row: Row, name: str) -> str:
+        """As `factor_text`; of a row trained without any, `no weights` where the same model has some in another row."""
+        value = row.factors.get(name)
+        if value is not None:
+            return factor_text(name, value)
+        return f"no {axis_name(name)}" if row.does_without(name) and (row.model, name) in self._models_with else ""
 
     @property
     def constant(self) -> dict[str, Json]:
         """Factors that are the same in every row."""
-        return {k: v for row in self.rows[:1] for k, v in row.factors.items() if k not in self.varying}
+        return {name: value for name, value in self._constant_where_known.items() if self._is_everywhere(name)}
+
+    def constant_among(self, axes: Iterable[str]) -> dict[str, Json]:
+        """Those of `axes` that are the same in every row which has them, and that others have not."""
+        return {k: v for k, v in self._constant_where_known.items() if k in set(axes) and not self._is_everywhere(k)}
+
+    @cached_property
+    def _constant_where_known(self) -> dict[str, Json]:
+        found = {name: value for row in self.rows for name, value in row.factors.items()}
+        return {name: value for name, value in found.items() if name not in self.varying}
+
+    def _is_everywhere(self, factor: str) -> bool:
+        return all(factor in row.factors for row in self.rows)
 
     def _is_known(self, column: Column) -> bool:
         return any(row.readings[column].value is not None for row in self.rows if column in row.readings)
 
-    def best(self, column: Column) -> dict[str, float]:
-        """The best value of a column by group (one for all that are of no machine), doubtful readings left out."""
-        found: dict[str, list[float]] = defaultdict(list)
+    def contenders(self, column: Column) -> dict[str, list[Row]]:
+        """Rows that may be ranked by a column, by group (one for all that are of no machine): none with doubts."""
+        found: dict[str, list[Row]] = defaultdict(list)
         for row in self.rows:
             reading = row.readings.get(column)
             if reading and reading.value is not None and not reading.doubts and not reading.is_lower_bound:
-                found[group_of(row, [column])].append(reading.value)
+                found[group_of(row, [column])].append(row)
+        return found
+
+    def best(self, column: Column) -> dict[str, float]:
+        """The best value of a column by group, doubtful readings left out; none where all are level."""
         pick = min if column.better == "lower" else max
-        return {group: pick(values) for group, values in found.items() if column.better and len(set(values)) > 1}
+        groups = {
+            group: {value for row in rows if (value := row.readings[column].value) is not None}
+            for group, rows in self.contenders(column).items()
+        }
+        return {group: pick(values) for group, values in groups.items() if column.better and len(values) > 1}
 
 
 def settings(args: Mapping[str, Json]) -> str:
     """`kernel_depth=3 width=16`."""
     return " ".join(f"{name}={value_text(value)}" for name, value in args.items())
+
+
+def _shared(rows: Sequence[Row]) -> dict[str, Json]:
+    """Arguments that all of `rows` have and agree in; none where they are of one network, which shares with none."""
+    if len({row.label for row in rows}) < 2:
+        return {}
+    values = {name: {json.dumps(row.args[name]) for row in rows if name in row.args} for name in rows[0].args}
+    everywhere = {name for name in values if all(name in row.args for row in rows)}
+    return {name: value for name, value in rows[0].args.items() if name in everywhere and len(values[name]) == 1}
+
+
+def _varying(rows: Sequence[Row]) -> tuple[str, ...]:
+    """Factors with several values over `rows`, or that one network has in some of its rows and not in others.
+
+    To be trained without is a value; of a row that was not run, precision and the like are not another value.
+    """
+    values: dict[str, set[str]] = defaultdict(set)
+    having: dict[tuple[str, str, str], dict[tuple[str, ...], None]] = defaultdict(dict)
+    names = tuple(dict.fromkeys(name for row in rows for name in row.factors))
+    for row in rows:
+        known = tuple(name for name in names if name in row.factors or row.does_without(name))
+        having[row.suite, row.label, str(row.factors.get("clip"))][known] = None
+        for name in known:
+            values[name].add(json.dumps(row.factors.get(name)))
+    partly = {name for kinds in having.values() for kind in kinds for name in kind if not all(name in k for k in kinds)}
+    return tuple(name for name in names if len(values[name]) > 1 or name in partly)
+
+
+def factor_text(name: str, value: Json) -> str:
+    """`bf16`; `batch 8`."""
+    return f"{axis_name(name)} {value_text(value)}" if name in NAMED_AXES else value_text(value)
 
 
 def group_of(row: Row, columns: Iterable[Column]) -> str:
@@ -225,12 +308,12 @@ def _number_first(text: str) -> tuple[int, float, str]:
 def _rows(cases: Sequence[CaseResult], *, names_suite: bool) -> Iterator[Row]:
     """All rows of one network and clip: every way it was run with every way it was trained."""
     by_run = _Joined(cases, [(c.machine, *(getattr(c.case.point, axis) for axis in RUN_AXES)) for c in cases])
-    by_training = _Joined(cases, [tuple(getattr(c.case.point, axis) for axis in TRAINING_AXES) for c in cases])
+    by_training = _Joined(cases, [(_training_of(c.case),) for c in cases])
     point, suite = cases[0].case.point, cases[0].case.suite
     for run in by_run.fullest:
         runs = by_run.within(run)
-        for training in by_training.fullest:
-            trained = by_training.within(training)
+        for (training,) in by_training.fullest:
+            trained = by_training.within((training,))
             factors = {"suite": suite} if names_suite else {}
             _, *run_values = run
             yield Row(
@@ -240,11 +323,20 @@ def _rows(cases: Sequence[CaseResult], *, names_suite: bool) -> Iterator[Row]:
                 factors={
                     **factors,
                     "clip": str(point.clip),
-                    **_set(RUN_AXES, run_values),
-                    **_set(TRAINING_AXES, training),
+                    **_known(dict(zip(RUN_AXES, run_values, strict=True))),
+                    **(_known(training) if isinstance(training, dict) else {}),
                 },
+                is_trained=training is not None,
                 readings=_readings([case for i, case in enumerate(cases) if i in runs and i in trained]),
             )
+
+
+def _training_of(case: Case) -> dict[str, Json] | None:
+    """How the network was trained, without weights or a recipe being ways too; None where that does not matter."""
+    axes = {axis: getattr(case.point, axis) for axis in TRAINING_AXES}
+    measures = [MEASURES.get(name) for name in case.measures if name in MEASURES]
+    matters = any(not measure.depends_on.isdisjoint(TRAINING_AXES) for measure in measures)
+    return axes if matters or _known(axes) else None
 
 
 class _Joined:
@@ -277,8 +369,8 @@ def _key(values: Axes) -> str:
     return json.dumps([v or None for v in values])
 
 
-def _set(names: Sequence[str], values: Iterable[Json]) -> dict[str, Json]:
-    return {name: value for name, value in zip(names, values, strict=True) if value is not None}
+def _known(axes: Mapping[str, Json]) -> dict[str, Json]:
+    return {name: value for name, value in axes.items() if value is not None}
 
 
 def _readings(cases: Iterable[CaseResult]) -> dict[Column, Reading]:

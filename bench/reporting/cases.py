@@ -15,6 +15,8 @@ RUN_AXES = ("precision", "memory_format", "compile", "device", "threads", "batch
 TRAINING_AXES = ("weights", "recipe")
 OUT_OF_TOLERANCE = "out of tolerance"
 UNLIKE_MACHINES = "from unlike machines"
+SHARES = {"%": 100.0, "fraction": 1.0}  # units of shares, and the whole in them
+SIGNED = ("", "1", "pt", "°C")  # units of what may be below 0
 PROTOCOL_AXES = ("dataset", "split", "views")
 
 
@@ -237,18 +239,19 @@ def _over_seeds(observations: Sequence[Observation], values: Sequence[float]) ->
     own = [o.metric.interval for o in observations if o.value is not None and o.metric.interval is not None]
     how = f"mean of {len(values)} seeds, with the 95 % interval over seeds"
     if len(own) < len(values):
-        return _within_share(mean, observations[0].metric.unit), how
+        return _bounded(mean, observations[0].metric.unit), how
     low = min(mean.low, math.fsum(i[0] for i in own) / len(own))
     high = max(mean.high, math.fsum(i[1] for i in own) / len(own))
     how = f"mean of {len(values)} seeds, with the wider 95 % interval of seeds and of test videos"
-    return _within_share(Estimate(value=mean.value, low=low, high=high), observations[0].metric.unit), how
+    return _bounded(Estimate(value=mean.value, low=low, high=high), observations[0].metric.unit), how
 
 
-def _within_share(estimate: Estimate, unit: str) -> Estimate:
-    """Student's interval knows no bounds, a share has some."""
-    most = {"%": 100.0, "fraction": 1.0}.get(unit, math.inf)
-    least = 0.0 if math.isfinite(most) else -math.inf
-    return Estimate(value=estimate.value, low=max(least, estimate.low), high=min(most, estimate.high))
+def _bounded(estimate: Estimate, unit: str) -> Estimate:
+    """Student's interval knows no bounds: a share ends at 100 %, and no amount that has a unit is below 0."""
+    least = -math.inf if unit in SIGNED or estimate.value < 0 else 0.0
+    most = SHARES.get(unit, math.inf)
+    most = most if estimate.value <= most else math.inf
+    return Estimate(value=estimate.value, low=max(estimate.low, least), high=min(estimate.high, most))
 
 
 def _over_runs(values: Sequence[float]) -> tuple[Estimate, str]:

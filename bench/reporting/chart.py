@@ -74,6 +74,31 @@ def spelt(text: str) -> str:
     return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
+def tick_labels(texts: Sequence[str], *, longest: int) -> list[str]:
+    """Names of places on an axis, no two alike, for they would be one place; too long ones are cut where it tells."""
+    kinds = [[cut(text, longest) for text in texts] for cut in (_without_end, _without_middle, _without_start)]
+    labels: dict[str, None] = {}
+    for cuts in zip(*kinds, strict=True):
+        label = spelt(next((cut for cut, all_cut in zip(cuts, kinds, strict=True) if all_cut.count(cut) == 1), cuts[0]))
+        while label in labels:
+            label += "\N{ZERO WIDTH SPACE}"
+        labels[label] = None
+    return list(labels)
+
+
+def _without_end(text: str, longest: int) -> str:
+    return text if len(text) <= longest else f"{text[: longest - 1]}…"
+
+
+def _without_middle(text: str, longest: int) -> str:
+    end = (longest - 1) // 2
+    return text if len(text) <= longest else f"{text[: longest - 1 - end]}…{text[len(text) - end :]}"
+
+
+def _without_start(text: str, longest: int) -> str:
+    return text if len(text) <= longest else f"…{text[len(text) - longest + 1 :]}"
+
+
 def as_script(data: Any) -> "Markup":
     """`data` as JSON for a script element; null for what is not finite."""
     from markupsafe import Markup

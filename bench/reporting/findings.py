@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 
 from bench.quantity import count, scale_of, written
 from bench.reporting.ablation import POINTS, Ablation, Effect, level_text
-from bench.reporting.board import Board, Column, group_of
+from bench.reporting.board import Board, Column
 from bench.reporting.cases import Reading
 from bench.reporting.wording import axis_name, listed, metric_name
 from bench.stats import Estimate
@@ -122,23 +122,26 @@ def _portrait(board: Board) -> str:
     row, told = board.rows[0], []
     for column in board.headlines:
         value, scale = row.readings[column].value, scale_of([row.readings[column].value], column.unit)
-        name = _in_sentence(column, board.headlines)
-        told.append(f"{name} {scale.text(value)} {scale.unit_beside(name)}".strip())
+        name = _name_in_sentence(column)
+        amount = f"{name} {scale.text(value)} {scale.unit_beside(name)}".strip()
+        told.append(f"{amount}{_where_in_sentence(column, board.headlines)}")
     return f"{row.label}: {listed(told, most=len(told))}."
 
 
 def _leaders(board: Board, column: Column) -> Iterator[str]:
+    contenders = board.contenders(column)
     for group, best in board.best(column).items():
-        rows = [row for row in board.rows if column in row.readings and group_of(row, [column]) == group]
-        by_label = {board.label(row, [column]): row.readings[column] for row in rows}
-        leader, reading = next((label, found) for label, found in by_label.items() if found.value == best)
-        others = [label for label, found in by_label.items() if label != leader and _may_be_level(found, reading)]
+        labelled = [(board.label(row, [column]), row.readings[column]) for row in contenders[group]]
+        leaders = {label: found for label, found in labelled if found.value == best}
+        reading = next(iter(leaders.values()))
+        level = dict.fromkeys(label for label, found in labelled if _may_be_level(found, reading))
+        others = [label for label in level if label not in leaders]
         scale = scale_of([best], column.unit)
         word = "Highest" if column.better == "higher" else "Lowest"
         where = f" on machine {group}" if group and len(board.machines_of(board.columns)) > 1 else ""
         ends = f" ({scale.text(reading.low)} to {scale.text(reading.high)})" if reading.has_interval else ""
         yield (
-            f"{word} {_in_sentence(column, board.headlines)}{where}: {leader}, "
+            f"{word} {_in_sentence(column, board.headlines)}{where}: {listed(leaders, most=3)}, "
             f"{scale.text(best)} {scale.unit}{ends}{_beside(others)}."
         )
 
@@ -162,11 +165,18 @@ def _may_be_level(other: Reading, leader: Reading) -> bool:
 
 def _in_sentence(column: Column, columns: Sequence[Column]) -> str:
     """The metric's name as it stands within a sentence, with its labels and what tells it from others of `columns`."""
+    return f"{_name_in_sentence(column)}{_where_in_sentence(column, columns)}"
+
+
+def _name_in_sentence(column: Column) -> str:
     name = metric_name(column.metric)
-    name = name if name[:2].isupper() else name[0].lower() + name[1:]
-    labels = [f"{axis_name(k)} {v}" for k, v in column.labels]
-    where = f" on {column.place_among(columns)}" if column.protocol else ""
-    return f"{name} at {', '.join(labels)}{where}" if labels else f"{name}{where}"
+    return name if name[:2].isupper() else name[0].lower() + name[1:]
+
+
+def _where_in_sentence(column: Column, columns: Sequence[Column]) -> str:
+    """` at batch 8`; ` on ucf101 (split 1)`."""
+    labels = ", ".join(f"{axis_name(k)} {v}" for k, v in column.labels)
+    return (f" at {labels}" if labels else "") + (f" on {column.place_among(columns)}" if column.protocol else "")
 
 
 def _capital(text: str) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 from bench.quantity import scale_of
 from bench.reporting.ablation import POINTS, Ablation, Effect, level_text
 from bench.reporting.board import Column
-from bench.reporting.chart import ACCENT, INK, MUTED, Chart, axis, error_bars, spelt
+from bench.reporting.chart import ACCENT, INK, MUTED, Chart, axis, error_bars, tick_labels
 from bench.reporting.findings import ablation_findings
 from bench.reporting.wording import axis_name, listed, metric_name
 from bench.stats import Estimate
@@ -33,7 +33,7 @@ def level_charts(ablation: Ablation, name: str) -> Iterator[Chart]:
 def _levels(ablation: Ablation, goal: Column, effects: list[Effect], name: str) -> Chart:
     """Every seed or run as a ring, what they say together as a dot with its interval."""
     scale = scale_of([value for effect in effects for value in effect.values], goal.unit)
-    ticks = [_tick(ablation, effect) for effect in effects]
+    ticks = _ticks(ablation, effects)
     middles = [(effect.reading.value or 0.0) / scale.divisor for effect in effects]
     lows, highs = ([getattr(effect.reading, end) / scale.divisor for effect in effects] for end in ("low", "high"))
     singles = [(v / scale.divisor, tick) for e, tick in zip(effects, ticks, strict=True) for v in e.values]
@@ -58,7 +58,7 @@ def _differences(ablation: Ablation, goal: Column, compared: list[tuple[Effect, 
     is_ratio = any(effect.is_ratio for effect, _ in compared)
     factor = 100.0 if goal.unit == "fraction" and not is_ratio else 1.0
     middles, lows, highs = ([getattr(d, end) * factor for _, d in compared] for end in ("value", "low", "high"))
-    ticks = [_tick(ablation, effect) for effect, _ in compared]
+    ticks = _ticks(ablation, [effect for effect, _ in compared])
     baseline, none = ablation.baseline_text, 1.0 if is_ratio else 0.0
     label = metric_name(goal.metric)
     unit = "points" if goal.unit in POINTS else goal.unit
@@ -129,6 +129,5 @@ def _range(values: list[float]) -> list[float]:
     return [min(known) - pad, max(known) + pad]
 
 
-def _tick(ablation: Ablation, effect: Effect) -> str:
-    text = level_text(ablation.levels[effect.level])
-    return spelt(text if len(text) <= LONGEST_TICK else f"{text[: LONGEST_TICK - 1]}…")
+def _ticks(ablation: Ablation, effects: list[Effect]) -> list[str]:
+    return tick_labels([level_text(ablation.levels[effect.level]) for effect in effects], longest=LONGEST_TICK)

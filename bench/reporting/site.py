@@ -92,8 +92,9 @@ def _read(source: Source) -> Results:
 
 
 def _title(results: Results) -> str:
-    titles = [suite.title or suite.name for suite in results.suites]
-    return titles[0] if len(titles) == 1 else f"Results of {listed(titles, most=3)}"
+    suites = results.suites
+    quoted = [f"“{suite.title}”" if suite.title else suite.name for suite in suites]
+    return suites[0].title or suites[0].name if len(suites) == 1 else f"Results of {listed(quoted, most=3)}"
 
 
 def _draw_all(results: Results) -> Iterable[DrawnSection]:
@@ -117,6 +118,13 @@ def _draw(entry: SectionEntry, results: Results) -> str | None:
 
 
 def _write(folder: Path, page: str) -> Path:
+    try:
+        return _written(folder, page)
+    except OSError as error:
+        raise InputError(f"{error.filename or folder} cannot be written: {error.strerror}") from None
+
+
+def _written(folder: Path, page: str) -> Path:
     assets = folder / "assets"
     assets.mkdir(parents=True, exist_ok=True)
     for asset in sorted(ASSETS.iterdir()):

@@ -1,10 +1,11 @@
 """Rows of a board as a table: each column in one scale, intervals below, doubts marked, the best of what compares."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 from bench.quantity import Scale, in_full, scale_of
 from bench.reporting.board import Board, Column, Row, group_of
-from bench.reporting.cases import OUT_OF_TOLERANCE, UNLIKE_MACHINES, Reading
+from bench.reporting.cases import OUT_OF_TOLERANCE, SHARES, UNLIKE_MACHINES, Reading
 from bench.reporting.table import Cell, Heading, Line, Table
 from bench.reporting.wording import axis_name, metric_meaning, metric_name, value_text
 
@@ -49,6 +50,14 @@ def column_heading(column: Column, scale: Scale | None) -> Heading:
     )
 
 
+def scale_of_column(column: Column, values: Iterable[float | None]) -> Scale:
+    """The scale of one column of a table; shares that are not all whole keep a decimal, so that 99.8 is no 100."""
+    listed = [value for value in values if value is not None]
+    scale = scale_of(listed, column.unit)
+    is_share = column.unit in SHARES and any(not (value / scale.divisor).is_integer() for value in listed)
+    return replace(scale, decimals=max(1, scale.decimals)) if is_share else scale
+
+
 def interval_kinds(rows: Sequence[Row], columns: Sequence[Column]) -> list[str]:
     """What the intervals of these rows are, each kind once."""
     return sorted({r.how for row in rows for c in columns if (r := row.readings.get(c)) and r.has_interval})
@@ -65,7 +74,7 @@ class _Writer:
     def __init__(self, board: Board, column: Column) -> None:
         self._column = column
         readings = [row.readings[column] for row in board.rows if column in row.readings]
-        self._scale = scale_of([reading.value for reading in readings], column.unit)
+        self._scale = scale_of_column(column, [reading.value for reading in readings])
         self._best = board.best(column)
 
     @property
@@ -98,12 +107,14 @@ def _cell(reading: Reading, scale: Scale, *, is_best: bool) -> Cell:
 
 
 def _network(board: Board, row: Row) -> Cell:
-    return Cell(text=row.model, below=board.args_text(row), title=row.label)
+    return Cell(text=row.model, below=board.args_text(row.model, row.args), title=row.label)
 
 
 def _factor(row: Row, name: str, columns: Sequence[Column]) -> Cell:
     value = group_of(row, columns) or None if name == "machine" else row.factors.get(name)
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if row.does_without(name):
+        return Cell(text="none")
     return Cell(text=value_text(value), sort=float(str(value)) if is_number else None)
 
 

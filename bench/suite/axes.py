@@ -9,11 +9,11 @@ from typing import Annotated, Any
 from pydantic import TypeAdapter
 
 from bench.errors import InputError
-from bench.schema import Clip, Point
+from bench.schema import Clip, Point, names_a_file
 
 AXES = tuple(name for name in Point.model_fields if name not in ("model", "args"))
 SPOKEN = {"seeds": "seed"}  # how people write an axis that lists several
-PATHS = ("weights", "root")  # keys in which ${env:NAME} is replaced
+PATHS = ("weights", "root", "videos", "annotations", "flow")  # keys in which ${env:NAME} is replaced
 ENV = re.compile(r"\$\{env:([A-Za-z_][A-Za-z0-9_]*)\}")
 
 
@@ -39,11 +39,18 @@ def read_axis(axis: str, value: Any) -> Any:
 
 
 def expanded(key: str, value: Any) -> Any:
-    """`value` with ${env:NAME} replaced, where `key` is a path; InputError elsewhere, or if it is not set."""
+    """`value` with ${env:NAME} replaced, where `key` is a path; InputError elsewhere, or if it is not set.
+
+    In a mapping each of its own keys decides; in a list, `key`.
+    """
+    if isinstance(value, dict):
+        return {inner: expanded(inner, item) for inner, item in value.items()}
+    if isinstance(value, list):
+        return [expanded(key, item) for item in value]
     if not isinstance(value, str) or not ENV.search(value):
         return value
-    if key not in PATHS:
-        raise InputError(f"${{env:…}} is allowed in paths only ({', '.join(PATHS)})")
+    if key not in PATHS and not names_a_file(key):
+        raise InputError(f"${{env:…}} is allowed in paths only ({', '.join(PATHS)}, …)")
     for name in ENV.findall(value):
         if name not in os.environ:
             raise InputError(f"the environment variable {name} is not set")

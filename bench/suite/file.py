@@ -78,6 +78,8 @@ def read_suite(path: str | Path, *, small: bool = False) -> Tree:
         block = tree.data.get("small") if isinstance(tree.data, dict) else None
         if not block:
             raise _one_problem(tree, (), "this suite has no `small:` block, so --small cannot be used with it")
+        if not isinstance(block, dict):
+            raise _one_problem(tree, ("small",), "small: input should be a mapping, of keys that it replaces")
         moved = {p[1:]: where for p, where in tree.positions.items() if p[:1] == ("small",) and len(p) > 1}
         tree = Tree(data=block, positions={(): tree.positions[()], **moved}, text=tree.text).over(tree)
     return tree

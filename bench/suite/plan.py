@@ -1,6 +1,6 @@
 """A suite file becomes a `Suite`, with its cases. Pure: what it must know of models and measures is passed in."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,11 +8,12 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from bench.complaints import reason
-from bench.errors import InputError, Problem, SuiteError, UnknownNameError, suggest
-from bench.schema import UNSPOKEN, Case, Json, Point, Pretraining, names_a_file
+from bench.errors import InputError, Problem, SuiteError, suggest
+from bench.schema import UNSPOKEN, Case, Json, ModelFacts, Point, Pretraining, names_a_file
 from bench.suite.axes import AXES, SPOKEN, axis_of, expanded, product, read_axis, spellings
 from bench.suite.file import Ablation, GateRule, SuiteFile, check_suite
 from bench.suite.knowledge import Knowledge
+from bench.suite.rules import RULES, Exclusion, exclusions_of, problems_of_rules
 from bench.suite.settings import Setting, settings_of
 from bench.yaml_tree import Place, Tree
 
@@ -42,11 +43,14 @@ class Suite:
         }
 
 
-def plan_suite(tree: Tree, knowledge: Knowledge) -> Suite:
-    """All cases of a suite; SuiteError with every problem of the file at once."""
+def plan_suite(tree: Tree, knowledge: Knowledge, *, recipes: Collection[str] | None = None) -> Suite:
+    """All cases of a suite; SuiteError with every problem of the file at once.
+
+    `recipes` are the names that a recipe can have; None leaves them to be looked for when a network is trained.
+    """
     path = tree.positions[()].file
     file = check_suite(tree)
-    planner = _Planner(tree, file, knowledge)
+    planner = _Planner(tree, file, knowledge, recipes)
     cases = planner.cases()
     if planner.problems:
         raise SuiteError(path, planner.problems)
@@ -65,30 +69,37 @@ def plan_suite(tree: Tree, knowledge: Knowledge) -> Suite:
 class _Planner:
     """Turns a checked file into cases and collects every problem on the way."""
 
-    def __init__(self, tree: Tree, file: SuiteFile, knowledge: Knowledge) -> None:
-        self.tree, self.file, self.knowledge = tree, file, knowledge
+    def __init__(
+        self, tree: Tree, file: SuiteFile, knowledge: Knowledge, recipes: Collection[str] | None = None
+    ) -> None:
+        self.tree, self.file, self.knowledge, self.recipes = tree, file, knowledge, recipes
         self.problems: list[Problem] = []
+        self.exclusions: list[Exclusion] = []
+        self.followed: set[Place] = set()
 
     def cases(self) -> list[Case]:
         self._check_names()
-        settings = settings_of(self.file, self.knowledge) if not self.problems else []
+        settings: list[Setting] = []
+        if not self.problems:
+            settings, self.exclusions = settings_of(self.file, self.knowledge), exclusions_of(self.file)
         grouped: dict[Point, dict[str, dict[str, Json]]] = {}
         for setting in settings:
             for measure in self.file.measure:
                 for point, options in self._points(setting, measure):
                     grouped.setdefault(_frozen(point), {})[measure] = options
         points = [Point.model_validate_json(text) for text in grouped]  # type: ignore[arg-type]
+        self._check_exclusions(is_left=bool(points))
         self._check_points(points, settings)
         return [self._case(point, measures) for point, measures in zip(points, grouped.values(), strict=True)]
 
     def _case(self, point: Point, measures: dict[str, dict[str, Json]]) -> Case:
-        is_timed = any(self.knowledge.measures[name].is_timed for name in measures)
+        is_repeated = any(self.knowledge.measures[name].is_repeated for name in measures)
         repeat = self.file.repeat or (5 if self.file.gate else 1)
         return Case(
             suite=self.file.suite,
             point=point,
             measures=measures,
-            runs=repeat if is_timed else 1,
+            runs=repeat if is_repeated else 1,
             timeout_s=self.file.timeout_s,
             plugins=tuple(self.file.plugins),
         )
@@ -99,33 +110,48 @@ class _Planner:
         for name in self.file.measure:
             if name not in self.knowledge.measures:
                 self._add(("measure", name), f"unknown measure {name!r}; {suggest(name, self.knowledge.measures)}")
+        known: dict[str, ModelFacts] = {}
         arguments: set[str] = set()
         self.knowledge.look_up([name for entry in self.file.models if isinstance(name := _model_name(entry), str)])
         for number, entry in enumerate(self.file.models):
-            arguments |= self._check_model(number, entry)
+            arguments |= self._check_model(number, entry, known)
         for axis in self.file.matrix:
-            if axis_of(axis) not in (*AXES, "include", "exclude", *arguments):
+            if axis_of(axis) not in (*AXES, *RULES, *arguments):
                 self._add(("matrix", axis), f"unknown axis {axis!r}; {suggest(axis, {*AXES, *arguments})}")
+        self._check_values(("matrix",), {k: v for k, v in self.file.matrix.items() if k not in RULES})
+        if len(known) == len({str(_model_name(entry)) for entry in self.file.models}):
+            for place, message in problems_of_rules(self.file, known):
+                self._add(place, message)
         self._check_factors({*AXES, "model", *arguments})
 
-    def _check_model(self, number: int, entry: str | dict[str, Any]) -> set[str]:
+    def _check_values(self, place: Place, given: Mapping[str, Any]) -> None:
+        """Note axes without a value, which would leave no case of what they belong to, and axes that stand twice."""
+        for key, value in given.items():
+            if value == []:
+                self._add((*place, key), f"{key} is an empty list; give it a value, or leave it out")
+            if key in SPOKEN and SPOKEN[key] in given:
+                self._add((*place, key), f"{key} and {SPOKEN[key]} are one axis; write one of them")
+
+    def _check_model(self, number: int, entry: str | dict[str, Any], known: dict[str, ModelFacts]) -> set[str]:
+        """Note what is wrong with a model, else put its facts into `known`; gives the arguments that it takes."""
         place: Place = ("models", number)
         name = _model_name(entry)
         if not isinstance(name, str):
             self._add(place, "a model is a name, or a mapping with `name` and its arguments")
             return set()
         try:
-            known = self.knowledge.model(name)
-        except UnknownNameError as error:
+            facts = known[name] = self.knowledge.model(name)
+        except InputError as error:
             self._add((*place, "name"), str(error))
             return set()
         given = set() if isinstance(entry, str) else set(entry) - {"name"}
-        allowed = {*known.arguments, *AXES}
+        self._check_values(place, {} if isinstance(entry, str) else entry)
+        allowed = {*facts.arguments, *AXES}
         for argument in sorted(given - allowed - set(SPOKEN)):
-            if known.arguments or ":" not in name:
+            if facts.arguments or ":" not in name:
                 message = f"{name} takes no argument {argument!r}; {suggest(argument, allowed)}"
                 self._add((*place, argument), message)
-        return set(known.arguments) | (given if ":" in name else set())
+        return set(facts.arguments) | (given if ":" in name else set())
 
     def _check_factors(self, known: set[str]) -> None:
         if self.file.ablate is None:
@@ -152,13 +178,36 @@ class _Planner:
                 allowed = {*entry.options, *(entry.depends_on - {"model", "args"})}
                 self._add(("measure", measure, key), f"{measure} has no option {key!r}; {suggest(key, allowed)}")
         defaults = {k: v for k, v in UNSPOKEN.items() if k in entry.depends_on}
-        needs_weights = "weights" in entry.depends_on
-        args = {name: value for name, value in setting.args.items() if needs_weights or not names_a_file(name)}
+        args = self._checked_args(setting, with_files="weights" in entry.depends_on)
+        written = {k: v for k, v in (self.file.measure[measure] or {}).items() if k not in entry.options}
+        self._check_values(("measure", measure), written)
         for chosen in product(inner):
+            if self._is_excluded(setting, {**defaults, **setting.axes, **chosen}):
+                continue
             axes = {k: v for k, v in {**defaults, **setting.axes, **chosen}.items() if k in entry.depends_on}
             checked = self._checked_axes(axes, setting, measure)
             if checked is not None:
                 yield {"model": setting.model, "args": args, **checked}, options
+
+    def _is_excluded(self, setting: Setting, axes: Mapping[str, Any]) -> bool:
+        """Whether a rule of `exclude` names this point; remembers the rules that named any."""
+        if not self.exclusions:
+            return False
+        defaults = self.knowledge.model(setting.model).arguments
+        at = {**defaults, **setting.args, **axes, "model": setting.model}
+        fitting = {rule.place for rule in self.exclusions if rule.fits(at)}
+        self.followed |= fitting
+        return bool(fitting)
+
+    def _check_exclusions(self, *, is_left: bool) -> None:
+        """Note rules that named no point, and rules that named all of them."""
+        if self.problems:
+            return
+        for rule in self.exclusions:
+            if rule.place not in self.followed:
+                self._add(rule.place, "this rule excludes nothing: no point of the suite has these values")
+        if not is_left:
+            self._add(("matrix", "exclude"), "exclude leaves no case of this suite")
 
     def _checked_option(self, measure: str, key: str, value: Any) -> Json:
         """`value` as the measure's signature types it; notes what is wrong with it."""
@@ -172,6 +221,16 @@ class _Planner:
         plain: Json = wanted_type.dump_python(checked, mode="json")
         return plain
 
+    def _checked_args(self, setting: Setting, *, with_files: bool) -> dict[str, Json]:
+        """The model's arguments, their paths spelled out; without those that name files of weights where not wanted."""
+        args: dict[str, Json] = {}
+        for name, value in setting.args.items():
+            try:
+                args[name] = expanded(name, value)
+            except InputError as error:
+                self._add(setting.places.get(name, setting.place), f"{name}: {error}, found {value!r}")
+        return {name: value for name, value in args.items() if with_files or not names_a_file(name)}
+
     def _checked_axes(self, axes: dict[str, Any], setting: Setting, measure: str) -> dict[str, Any] | None:
         """`axes` as a point holds them, or None after noting what is wrong with them."""
         if not self._knows_dataset("dataset", axes.get("dataset"), setting, measure):
@@ -184,23 +243,37 @@ class _Planner:
             except (ValidationError, InputError) as error:
                 is_good = False
                 self._add(self._place_of(axis, setting, measure), f"{axis}: {reason(error, value)}")
+        is_good &= self._knows_recipe("recipe", checked.get("recipe"), setting, measure)
         pretraining = Pretraining.of(checked.get("weights"))
         if pretraining is not None:
             is_good &= self._knows_dataset("weights", pretraining.dataset, setting, measure)
+            is_good &= self._knows_recipe("weights", pretraining.recipe, setting, measure)
         return checked if is_good else None
 
     def _knows_dataset(self, axis: str, name: Any, setting: Setting, measure: str) -> bool:
-        """Whether `name`, None or a data set that `axis` names, is known; notes it where it is not."""
-        if name is None or name in self.knowledge.datasets:
+        """Whether `name`, where it is one, is a data set that is known; notes it at `axis` where it is not."""
+        if not isinstance(name, str) or name in self.knowledge.datasets:
             return True
         place = self._place_of(axis, setting, measure)
         self._add(place, f"unknown data set {name!r}; {suggest(str(name), self.knowledge.datasets)}")
         return False
 
+    def _knows_recipe(self, axis: str, name: str | None, setting: Setting, measure: str) -> bool:
+        """Whether `name`, None or a recipe that `axis` names, is a known one or a file; notes it where it is not."""
+        if name is None or self.recipes is None or name in self.recipes:
+            return True
+        is_file = name.endswith((".yaml", ".yml"))
+        if is_file and Path(name).is_file():
+            return True
+        told = f"the recipe {name!r} is no file" if is_file else f"unknown recipe {name!r}"
+        self._add(self._place_of(axis, setting, measure), f"{told}; {suggest(name, self.recipes)}")
+        return False
+
     def _place_of(self, axis: str, setting: Setting, measure: str) -> Place:
-        places: list[Place] = [(*top, key) for key in spellings(axis) for top in (("measure", measure), ("matrix",))]
-        places += [(*setting.place, key) for key in spellings(axis)]
-        return next((place for place in places if place in self.tree.positions), setting.place)
+        """Where the value that `axis` has in this setting and measure stands."""
+        inner: list[Place] = [("measure", measure, key) for key in spellings(axis)]
+        outer = setting.places.get(axis, setting.place)
+        return next((place for place in inner if place in self.tree.positions), outer)
 
     def _check_points(self, points: Sequence[Point], settings: Sequence[Setting]) -> None:
         """Ask once per model, arguments and clip whether that network can be built and takes that clip."""

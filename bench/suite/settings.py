@@ -1,67 +1,60 @@
-"""The settings of a suite: each of its models at every point of the matrix."""
+"""The settings of a suite: each of its models at every point of the matrix, and at those that `include` adds."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from bench.schema import Json
+from bench.schema import Json, ModelFacts
 from bench.suite.axes import AXES, axis_of, product
 from bench.suite.file import SuiteFile
 from bench.suite.knowledge import Knowledge
+from bench.suite.rules import RULES, takes
 from bench.yaml_tree import Place
 
 
 @dataclass(frozen=True, kw_only=True)
 class Setting:
-    """Axes given to one model at one point of the matrix, with where the model stands in the file."""
+    """Axes given to one model at one point of the matrix, with where the model stands in the file, and each axis."""
 
     model: str
     args: dict[str, Json]
     axes: dict[str, Json]
     place: Place
+    places: Mapping[str, Place]
 
 
 def settings_of(file: SuiteFile, knowledge: Knowledge) -> list[Setting]:
-    """All settings of `file`, model by model, each followed by what `include` adds, without what `exclude` drops."""
-    matrix = {axis_of(axis): values for axis, values in file.matrix.items() if axis not in ("include", "exclude")}
-    dropped = file.matrix.get("exclude", [])
+    """All settings of `file`, model by model, each followed by what `include` adds."""
     return [
         setting
         for number, entry in enumerate(file.models)
-        for setting in _settings_of_model(entry, ("models", number), file=file, matrix=matrix, knowledge=knowledge)
-        if not any(_fits(setting, rule) for rule in dropped)
+        for setting in _settings_of_model(entry, ("models", number), file=file, knowledge=knowledge)
     ]
 
 
 def _settings_of_model(
-    entry: str | dict[str, Any],
-    place: Place,
-    *,
-    file: SuiteFile,
-    matrix: Mapping[str, list[Any]],
-    knowledge: Knowledge,
+    entry: str | dict[str, Any], place: Place, *, file: SuiteFile, knowledge: Knowledge
 ) -> Iterator[Setting]:
     given = {"name": entry} if isinstance(entry, str) else dict(entry)
-    facts = knowledge.model(given["name"])
-    own = {axis_of(k): v if isinstance(v, list) else [v] for k, v in given.items() if k != "name"}
-    usable = {axis: values for axis, values in matrix.items() if axis in AXES or axis in facts.arguments}
-    axes = {**usable, **own}
-    added = [
-        {**{axis: values[0] for axis, values in axes.items()}, **{k: v for k, v in extra.items() if k != "model"}}
-        for extra in file.matrix.get("include", [])
-        if extra.get("model", given["name"]) == given["name"]
-    ]
-    for chosen in (*product(axes), *added):
-        yield _setting(given["name"], chosen, place, default_clip=facts.clip.model_dump())
+    name = given.pop("name")
+    facts = knowledge.model(name)
+    usable = {key: v for key, v in file.matrix.items() if axis_of(key) in AXES or key in facts.arguments}
+    axes = {axis_of(key): values for key, values in usable.items() if key not in RULES}
+    axes |= {axis_of(key): value if isinstance(value, list) else [value] for key, value in given.items()}
+    places = {axis_of(key): ("matrix", key) for key in usable} | {axis_of(key): (*place, key) for key in given}
+    for chosen in product(axes):
+        yield _setting(name, chosen, place, places=places, facts=facts)
+    first = {axis: values[0] for axis, values in axes.items()}
+    for number, rule in enumerate(file.matrix.get("include", [])):
+        added = {axis_of(key): value for key, value in rule.items() if key != "model"}
+        if rule.get("model", name) == name and all(takes(facts, key) for key in added):
+            of_rule = {axis_of(key): ("matrix", "include", number, key) for key in rule}
+            yield _setting(name, {**first, **added}, place, places={**places, **of_rule}, facts=facts)
 
 
-def _setting(name: str, chosen: Mapping[str, Any], place: Place, *, default_clip: Json) -> Setting:
-    axes = {axis_of(key): value for key, value in chosen.items() if axis_of(key) in AXES}
-    args = {key: value for key, value in chosen.items() if axis_of(key) not in AXES}
-    return Setting(model=name, args=args, axes={"clip": default_clip, **axes}, place=place)
-
-
-def _fits(setting: Setting, rule: Mapping[str, Any]) -> bool:
-    """Whether a rule of `exclude` names this setting; an empty one names none."""
-    at = {"model": setting.model, **setting.args, **setting.axes}
-    return bool(rule) and all(at.get(axis_of(axis)) == value for axis, value in rule.items())
+def _setting(
+    name: str, chosen: Mapping[str, Any], place: Place, *, places: Mapping[str, Place], facts: ModelFacts
+) -> Setting:
+    axes = {axis: value for axis, value in chosen.items() if axis in AXES}
+    args = {key: value for key, value in chosen.items() if key not in AXES}
+    return Setting(model=name, args=args, axes={"clip": facts.clip.model_dump(), **axes}, place=place, places=places)

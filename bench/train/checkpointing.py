@@ -60,6 +60,11 @@ def read_state(folder: Path) -> Restored | None:
     return None
 
 
+def has_states(folder: Path) -> bool:
+    """Whether a training was begun in `folder` that came as far as a state, and did not end."""
+    return bool(_states(folder))
+
+
 def remove_states(folder: Path) -> None:
     """Delete what was only needed to go on; the weights stay."""
     _sweep(folder)

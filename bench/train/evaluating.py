@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from bench.data.collection import VideoSet
 from bench.data.loading import Batch, Unread, view_batches
+from bench.data.rows import Normalisation
 from bench.data.sampling import Short, ViewSampling
 from bench.errors import InputError, TrainingError
 from bench.models.base import VideoModel, inputs_of
@@ -23,7 +24,7 @@ from bench.train.ranks import current_ranks
 from bench.train.scoring import Labels, confusion_matrix, label_ranks, mean_average_precision, mean_per_class
 from bench.train.whole_frames import require_whole_frames
 
-Averaging = Literal["softmax", "score"]
+Averaging = Literal["softmax", "sigmoid", "score"]
 Amp = Literal["off", "fp16", "bf16"]
 
 
@@ -34,7 +35,8 @@ class Evaluation:
     `scores` `(videos, classes)` are means over a video's views; `labels` `(videos,)`, or `(videos, classes)` booleans
     for several labels a video; `positions` `(videos,)` the places in the video set, ascending. `clip_ranks` `(videos,
     views)` is how many classes stand before the label in each single view. `unread` videos have no score; they count
-    as wrong, with `unread_labels`, unless `excludes_unread`.
+    as wrong, with `unread_labels`, unless `excludes_unread`. `averaging` says what of each view the means are of,
+    and `rounding` to what the GPU rounded float32.
     """
 
     positions: NDArray[np.int64]
@@ -44,6 +46,8 @@ class Evaluation:
     unread: tuple[Unread, ...] = ()
     unread_labels: Labels
     excludes_unread: bool = False
+    averaging: Averaging = "softmax"
+    rounding: str | None = None
     seconds: float = 0.0
 
     @cached_property
@@ -89,9 +93,18 @@ class Evaluation:
 
     @property
     def loss(self) -> float:
-        """Mean of minus the logarithm of the label's probability, where scores are probabilities."""
+        """Mean of minus the logarithm of the label's probability, where scores are probabilities.
+
+        With `sigmoid` each class has its own, and that of its absence counts too: binary cross-entropy.
+        """
+        if self.averaging == "sigmoid":
+            return float(-np.log(np.where(self._one_hot, self.scores, 1 - self.scores).clip(1e-12)).mean())
         own = self.scores[self.labels] if self.is_multi_label else self.scores[np.arange(len(self.labels)), self.labels]
         return float(-np.log(own.clip(1e-12)).mean())
+
+    @property
+    def _one_hot(self) -> Labels:
+        return self.labels if self.is_multi_label else np.arange(self.scores.shape[1]) == self.labels[:, None]
 
     @property
     def _wrong(self) -> Labels:
@@ -121,8 +134,9 @@ def evaluate(
     Spatially `full` views are whole frames: the network slides over them where it pools over whatever it is given;
     InputError where it takes one size only.
 
-    `batch` counts clips in one forward pass. `averaging` takes the mean of probabilities or of raw scores over the
-    views. Frames are scaled to `resize` (short side or H and W), by default just enough for the clip. A recipe says by
+    `batch` counts clips in one forward pass. `averaging` takes the mean over the views of probabilities, either among
+    all classes (`softmax`) or of each class alone (`sigmoid`, as networks for several labels are trained), or of raw
+    scores. Frames are scaled to `resize` (short side or H and W), by default just enough for the clip. A recipe says by
     what `sampling` and `short` its networks are evaluated: `Recipe.view_sampling` and `Recipe.view_short`.
 
     Of several ranks each scores its share and all get the whole. TrainingError where no video can be read or a score is
@@ -168,6 +182,8 @@ def evaluate(
         unread=tuple(failed),
         unread_labels=_labels_of(videos, [video.position for video in failed]),
         excludes_unread=excludes_unread,
+        averaging=averaging,
+        rounding=rounding_of(device),
         seconds=watch.seconds,
     )
 
@@ -184,10 +200,29 @@ def evaluating(model: nn.Module) -> Iterator[None]:
             module.training = mode
 
 
+def averaging_of(trained_on: VideoSet) -> Averaging:
+    """What a network's outputs mean that was trained on these videos: a binary probability each for several labels."""
+    return "sigmoid" if trained_on.is_multi_label else "softmax"
+
+
 def autocast(device: str | torch.device, amp: Amp) -> torch.autocast:
     """Mixed precision on `device`, off unless asked for."""
     dtype = torch.float16 if amp == "fp16" else torch.bfloat16
     return torch.autocast(torch.device(device).type, dtype=dtype, enabled=amp != "off")
+
+
+def rounding_of(device: str | torch.device) -> str | None:
+    """What float32 is rounded to by layers on `device` outside of mixed precision: None where it stays as it is.
+
+    torch lets convolutions take TF32, of 10 bits in the place of 23, wherever the GPU has it (compute capability 8).
+    """
+    device = torch.device(device)
+    if device.type != "cuda" or torch.cuda.get_device_capability(device)[0] < 8:
+        return None
+    rounded = {"convolutions": torch.backends.cudnn.allow_tf32, "products": torch.backends.cuda.matmul.allow_tf32}
+    return (
+        f"TF32 in {' and '.join(where for where, is_so in rounded.items() if is_so)}" if any(rounded.values()) else None
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -204,7 +239,13 @@ def _score(model: nn.Module, batch: Batch, *, device: str | torch.device, at_onc
     clips = [clip.to(device, non_blocking=True) for clip in batch.clips]
     pieces = zip(*(torch.split(clip, at_once) for clip in clips), strict=True)
     logits = torch.cat([logits_of(model(*piece)) for piece in pieces]).float()
-    scores = logits.softmax(1) if averaging == "softmax" else logits
+    match averaging:
+        case "softmax":
+            scores = logits.softmax(1)
+        case "sigmoid":
+            scores = logits.sigmoid()
+        case "score":
+            scores = logits
     by_view = scores.cpu().numpy()
     labels = batch.labels.numpy() if batch.labels.ndim == 1 else batch.labels.numpy().astype(np.bool_)
     return _Part(
@@ -244,14 +285,6 @@ def _refuse_unlabelled(videos: VideoSet) -> None:
     if bare or not len(videos):
         what = f"{bare} of its {len(videos)} videos have no label" if bare else "it has no videos"
         raise InputError(f"no accuracy can be taken on {videos.name} {videos.split}: {what}")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Normalisation:
-    """What RGB is normalised with, per channel, on a scale of 0 to 1."""
-
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
 
 
 def normalisation_of(model: nn.Module) -> Normalisation:

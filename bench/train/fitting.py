@@ -13,15 +13,15 @@ from torch import nn
 from bench.data.collection import VideoSet
 from bench.data.loading import Batch, Unread, steps_per_epoch, train_batches
 from bench.errors import InputError, TrainingError
-from bench.models.base import inputs_of
+from bench.models.base import inputs_of, takes_flow
 from bench.schema import Clip, Json, digest
 from bench.train.checkpointing import read_state, read_weights, remove_states, write_state, write_weights
 from bench.train.curves import Row, write_curves
 from bench.train.energy import Energy, Meter
-from bench.train.evaluating import Evaluation, evaluate, normalisation_of
+from bench.train.evaluating import Evaluation, averaging_of, evaluate, normalisation_of, rounding_of
 from bench.train.progress import Report, Watch, silent
 from bench.train.ranks import Ranks, current_ranks
-from bench.train.recipe import Recipe
+from bench.train.recipe import Plateau, Recipe
 from bench.train.tensorboard import EventFile
 from bench.train.training import Counts, Training
 
@@ -41,7 +41,8 @@ class Fitted:
     """A finished training. `last` and `best` are weights; `best` is None where nothing was validated.
 
     `was_done` says that the folder held the finished training already; `resumed_at` the step that it went on from.
-    `processes` shared it, and `batch_norm` says over what each normalisation of a batch was taken.
+    `processes` shared it, and `batch_norm` says over what each normalisation of a batch was taken. `validated_on` is
+    the split that its curves and `best` speak of; `rounding` is what float32 was rounded to, see `rounding_of`.
     """
 
     last: Path
@@ -52,6 +53,8 @@ class Fitted:
     identity: str
     processes: int = 1
     batch_norm: str | None = None
+    validated_on: str | None = None
+    rounding: str | None = None
     was_done: bool = False
     resumed_at: int | None = None
     warnings: tuple[str, ...] = ()
@@ -63,6 +66,7 @@ def fit(
     train: VideoSet,
     *,
     val: VideoSet | None = None,
+    val_decides: bool = False,
     clip: Clip,
     seed: int,
     device: str | torch.device = "cpu",
@@ -78,10 +82,12 @@ def fit(
 
     A folder with the same training is gone on with, or read where it is finished; one with another is an InputError.
     `about` (the model's name and arguments, the weights it began with) tells trainings apart and goes into the weights.
+    `val_decides` says that figures of `val` are used, such as which epoch was best: with another `val` it is another
+    training then, as it is with a plateau schedule.
     At the end `model` holds the weights that count. `tensorboard` writes the curves for that program as well, into a
     folder of its name; `meter` reads a counter of joules, for the curves. TrainingError where the loss is not finite.
     """
-    name = identity(recipe, train, clip=clip, seed=seed, about=about or {})
+    name = identity(model, recipe, train, val=val, val_decides=val_decides, clip=clip, seed=seed, about=about or {})
     ranks = current_ranks()
     done: Fitted | None = ranks.share(_finished(folder, name) if ranks.is_first else None)
     if done is not None:
@@ -101,11 +107,32 @@ def fit(
         return run.go()
 
 
-def identity(recipe: Recipe, train: VideoSet, *, clip: Clip, seed: int, about: Mapping[str, Json]) -> str:
-    """12 hex digits that tell this training from any other."""
-    told: dict[str, Json] = {"recipe": recipe.hash, "videos": train.hash, "clip": str(clip), "seed": seed}
-    told |= {"about": dict(about), "trainer": TRAINER}
-    return digest(told if train.backend == "auto" else {**told, "decoded_by": train.backend})
+def identity(
+    model: nn.Module,
+    recipe: Recipe,
+    train: VideoSet,
+    *,
+    val: VideoSet | None = None,
+    val_decides: bool = False,
+    clip: Clip,
+    seed: int,
+    about: Mapping[str, Json],
+) -> str:
+    """12 hex digits that tell this training from any other; `val` counts where it decides something."""
+    flow = takes_flow(model)
+    told: dict[str, Json] = {"recipe": recipe.hash, "clip": str(clip), "seed": seed, "about": dict(about)}
+    told |= {"trainer": TRAINER, **_content(train, with_flow=flow)}
+    if val is not None and (val_decides or isinstance(recipe.schedule, Plateau)):
+        told["val"] = _content(val, with_flow=flow)
+    return digest(told)
+
+
+def _content(videos: VideoSet, *, with_flow: bool) -> dict[str, Json]:
+    """What a network is shown of `videos`."""
+    told: dict[str, Json] = {"videos": videos.hash}
+    if videos.backend != "auto":
+        told["decoded_by"] = videos.backend
+    return {**told, "flow": videos.flow_hash} if with_flow else told
 
 
 def _finished(folder: Path, name: str) -> Fitted | None:
@@ -124,6 +151,8 @@ def _finished(folder: Path, name: str) -> Fitted | None:
         identity=name,
         processes=content.get("processes", 1),
         batch_norm=content.get("batch_norm"),
+        validated_on=content.get("validated_on"),
+        rounding=content.get("rounding"),
         was_done=True,
     )
 
@@ -213,6 +242,10 @@ class _Run:
     def fraction(self) -> float:
         return self.training.step_count / (self.recipe.epochs * self.loading.steps_per_epoch)
 
+    @property
+    def validated_on(self) -> str | None:
+        return f"{self.val.name} {self.val.split}" if self.val is not None and self.recipe.validate_every else None
+
     def go(self) -> Fitted:
         """Train to the end."""
         self.watch = Watch(fraction=self.fraction)
@@ -246,13 +279,12 @@ class _Run:
 
     def _end_epoch(self, epoch: int, *, clips_per_s: float) -> None:
         training = self.training
-        lr = training.optimizer.param_groups[-1]["lr"]
         counts = self._checked(training.tally.read(self.ranks))
         training.tally.reset()
         training.agree()
         seen = self._validate(epoch)
         training.note_epoch(validation_loss=None if seen is None else seen.loss)
-        row: Row = {"epoch": epoch + 1, "step": training.step_count, "lr": lr, "loss": counts.loss}
+        row: Row = {"epoch": epoch + 1, "step": training.step_count, "lr": training.lr, "loss": counts.loss}
         row |= {
             "top1": 100 * counts.top1,
             "clips_per_s": clips_per_s,
@@ -279,8 +311,9 @@ class _Run:
             self.val,
             clip=self.loading.clip,
             device=self.training.device,
-            batch=self.recipe.batch,
+            batch=max(1, self.loading.batch // self.recipe.accumulate),
             workers=self.loading.workers,
+            averaging=averaging_of(self.loading.videos),
             amp=self.recipe.amp,
             resize=self.recipe.resize,
             sampling=self.recipe.view_sampling,
@@ -302,9 +335,8 @@ class _Run:
     def _checked(self, counts: Counts) -> Counts:
         if not math.isfinite(counts.loss):
             epoch, step = divmod(self.training.step_count, self.loading.steps_per_epoch)
-            lr = self.training.optimizer.param_groups[-1]["lr"]
             raise TrainingError(
-                f"the loss became {counts.loss} in epoch {epoch + 1}, by step {step} (lr {lr:.3g}, amp "
+                f"the loss became {counts.loss} in epoch {epoch + 1}, by step {step} (lr {self.training.lr:.3g}, amp "
                 f"{self.recipe.amp}); lower lr, warm up longer, set clip_grad, or train without amp"
             )
         return counts
@@ -335,7 +367,8 @@ class _Run:
     def _write_weights(self, name: str, *, epoch: int, seconds: float) -> Path:
         path = self.folder / name
         if self.ranks.is_first:
-            notes = {**self.notes, "epoch": epoch, "steps": self.training.step_count, "seconds": seconds}
+            notes = {**self.notes, "validated_on": self.validated_on, "rounding": rounding_of(self.training.device)}
+            notes |= {"epoch": epoch, "steps": self.training.step_count, "seconds": seconds}
             write_weights(path, self.training.evaluated.state_dict(), about=notes)
         return path
 
@@ -368,6 +401,8 @@ class _Run:
             identity=str(self.notes["identity"]),
             processes=self.ranks.world,
             batch_norm=training.batch_norm,
+            validated_on=self.validated_on,
+            rounding=rounding_of(self.training.device),
             resumed_at=self.resumed_at,
             warnings=tuple(self.warnings),
         )

@@ -1,9 +1,10 @@
 """Scores of every video as a Parquet file, so that no network must run again to answer another question about them."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,15 +15,18 @@ from bench.schema import Json
 from bench.stats import Estimate, mcnemar, wilson_interval
 from bench.train.checkpointing import written_whole
 from bench.train.evaluating import Evaluation
-from bench.train.scoring import label_ranks
+from bench.train.scoring import Labels, label_ranks
 
 
 @dataclass(frozen=True, kw_only=True)
 class Predictions:
-    """What a network said of each video: `scores` `(videos, classes)`, `labels` `(videos,)`, and how it was asked."""
+    """What a network said of each video: `scores` `(videos, classes)`, `labels`, and how it was asked.
+
+    `labels` are `(videos,)`, or `(videos, classes)` booleans for several labels a video.
+    """
 
     videos: tuple[str, ...]
-    labels: NDArray[np.int64]
+    labels: Labels
     scores: NDArray[np.float32]
     classes: tuple[str, ...]
     protocol: Mapping[str, Json]
@@ -44,15 +48,18 @@ class Agreement:
 
 
 def write_predictions(path: Path, evaluation: Evaluation, videos: VideoSet, *, protocol: Mapping[str, Json]) -> Path:
-    """Write a row for each video: id, label, best class, rank of the label, hits among its views, all scores."""
+    """Write a row for each video: id, label, best class, rank of the label, hits among its views, all scores.
+
+    Where a video may have several labels, they are a list, and its rank is that of the best one.
+    """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     best = evaluation.scores.argmax(axis=1)
     columns = {
         "video": [videos.videos[position].id for position in evaluation.positions],
-        "label": evaluation.labels,
-        "label_name": [videos.classes[label] for label in evaluation.labels],
+        "label": _column(evaluation.labels),
+        "label_name": _names(videos.classes, evaluation.labels),
         "predicted": best,
         "predicted_name": [_name(videos.classes, index) for index in best],
         "rank": evaluation.ranks,
@@ -74,11 +81,12 @@ def read_predictions(path: Path) -> Predictions:
     try:
         table = pq.read_table(path)
         about = table.schema.metadata or {}
+        classes = json.loads(about[b"classes"])
         return Predictions(
             videos=tuple(table["video"].to_pylist()),
-            labels=table["label"].to_numpy().astype(np.int64),
+            labels=_labels(table["label"].to_pylist(), classes=len(classes)),
             scores=np.array(table["scores"].to_pylist(), dtype=np.float32),
-            classes=tuple(json.loads(about[b"classes"])),
+            classes=tuple(classes),
             protocol=json.loads(about[b"protocol"]),
         )
     except (OSError, KeyError, pa.ArrowInvalid) as error:
@@ -119,9 +127,33 @@ def _aligned(a: Predictions, b: Predictions) -> tuple[Predictions, Predictions]:
         )
     order = [place[video] for video in a.videos]
     labels, scores = b.labels[order], b.scores[order]
-    if (labels != a.labels).any():
-        raise InputError(f"{int((labels != a.labels).sum())} videos have another label in the second predictions")
+    if labels.ndim != a.labels.ndim:
+        raise InputError("only one of the two predictions is of several labels a video")
+    differing = int((labels != a.labels).reshape(len(labels), -1).any(axis=1).sum())
+    if differing:
+        raise InputError(f"{differing} videos have another label in the second predictions")
     return a, Predictions(videos=a.videos, labels=labels, scores=scores, classes=b.classes, protocol=b.protocol)
+
+
+def _column(labels: Labels) -> list[Any]:
+    """The label of each video, or the list of its labels."""
+    return list(labels) if labels.ndim == 1 else [np.flatnonzero(row) for row in labels]
+
+
+def _names(classes: tuple[str, ...], labels: Labels) -> list[Any]:
+    if labels.ndim == 1:
+        return [classes[label] for label in labels]
+    return [[classes[label] for label in np.flatnonzero(row)] for row in labels]
+
+
+def _labels(column: Sequence[int | Sequence[int]], *, classes: int) -> Labels:
+    """What `_column` made of labels, back."""
+    if not any(isinstance(label, Sequence) for label in column):
+        return np.array(column, dtype=np.int64)
+    labels = np.zeros((len(column), classes), dtype=np.bool_)
+    for row, own in zip(labels, column, strict=True):
+        row[own] = True
+    return labels
 
 
 def _name(classes: tuple[str, ...], index: int) -> str:

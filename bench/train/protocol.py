@@ -11,6 +11,7 @@ from torch import nn
 from bench.data.collection import VideoSet
 from bench.data.sampling import Short, ViewSampling
 from bench.errors import UnknownNameError
+from bench.models.base import inputs_of, takes_flow
 from bench.schema import Clip, Json, Views
 from bench.train.evaluating import Evaluation, normalisation_of
 from bench.train.fitting import Fitted
@@ -45,12 +46,17 @@ def _first(patterns: Iterable[str], number: int | str | None, *, known: Iterable
 def training_notes(
     model: nn.Module, *, name: str, arguments: Mapping[str, Json], weights: str | None
 ) -> dict[str, Json]:
-    """What tells one network that is trained from another: name, arguments, source code, weights it begins with."""
+    """What tells one network that is trained from another: name, arguments, source code, weights it begins with.
+
+    Of files that arguments name, such as `inflated_from`, their content counts.
+    """
+    files = {key: found for key, value in arguments.items() if isinstance(value, str) and (found := file_hash(value))}
     return {
         "model": name,
         "arguments": dict(arguments),
         "source": source_hash(model),
         "weights": None if weights is None else file_hash(weights),
+        **({"files": files} if files else {}),
     }
 
 
@@ -69,6 +75,8 @@ def describe_training(recipe: Recipe, fitted: Fitted, *, seed: int, checkpoint: 
         "resumed_at_step": fitted.resumed_at,
         "processes": fitted.processes,
         "batch_norm": fitted.batch_norm,
+        "validated_on": fitted.validated_on,
+        "rounding": fitted.rounding,
     }
 
 
@@ -88,7 +96,6 @@ def describe_evaluation(
 
     Clips out of `sections` have neither stride nor rate.
     """
-    normalisation = normalisation_of(model)
     return {
         "dataset": videos.name,
         "split": videos.split,
@@ -101,17 +108,28 @@ def describe_evaluation(
         "crop": "none: whole frames" if views[1] == "full" else [clip.height, clip.width],
         "views": f"{views[0]}x{views[1]}",
         "averaging": averaging,
-        "mean": list(normalisation.mean),
-        "std": list(normalisation.std),
+        **({"rounding": seen.rounding} if seen.rounding else {}),
+        **_normalised(model),
         "videos": len(seen.labels),
         "videos_hash": videos.hash,
         "hash_covers": videos.hash_covers,
+        **({"flow_hash": videos.flow_hash} if takes_flow(model) else {}),
         "decoded_by": videos.backend,
         **{name: count for name, count in videos.counts().items() if name != "present"},
         "unread": len(seen.unread),
         "unread_are": "left out" if seen.excludes_unread else "counted as wrong",
         "unread_first": [{"id": video.id, "reason": video.reason} for video in seen.unread[:NAMED]],
     }
+
+
+def _normalised(model: nn.Module) -> dict[str, Json]:
+    """What the clips were normalised with: `mean` and `std` of the first input, `flow_mean` and so on of another."""
+    told: dict[str, Json] = {}
+    for modality in dict.fromkeys(each.modality for each in inputs_of(model)):
+        mean, std = normalisation_of(model).of(modality)
+        prefix = f"{modality}_" if told else ""
+        told |= {f"{prefix}mean": list(mean), f"{prefix}std": list(std)}
+    return told
 
 
 def source_hash(model: nn.Module) -> str:

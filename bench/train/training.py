@@ -54,6 +54,7 @@ class Training:
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=recipe.amp == "fp16")
         self.plateau = PlateauState()
         self.tally = Tally(self.device)
+        self.lr = recipe.optimizer.lr  # of the last step, before a group scales it for itself
 
     @property
     def evaluated(self) -> nn.Module:
@@ -148,6 +149,7 @@ class Training:
 
     def _set_rates(self) -> None:
         factor = self.rate_factor
+        self.lr = self.recipe.optimizer.lr * factor
         for group in self.optimizer.param_groups:
             group["lr"] = group["initial_lr"] * factor
 
@@ -220,6 +222,7 @@ class Tally:
         return {"sums": self._sums.tolist()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from `state_dict()`. Each of several ranks takes the counts of the first, in the place of its own."""
         self._sums.copy_(torch.tensor(state["sums"], dtype=torch.float64))
 
 

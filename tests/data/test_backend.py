@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from torch import nn
 
 from bench.data import clips
 from bench.data.collection import VideoSet, open_dataset
@@ -67,7 +68,7 @@ def test_loaders_and_lanes_read_with_the_backend_of_the_set(root: Path, asked: s
 
 def test_another_backend_is_another_training(root: Path) -> None:
     names = {
-        identity(RECIPE, opened(root, backend), clip=CLIP, seed=0, about={})
+        identity(nn.Module(), RECIPE, opened(root, backend), clip=CLIP, seed=0, about={})
         for backend in ("auto", "auto", "torchcodec", "nvdec")
     }
     assert len(names) == 3

@@ -220,6 +220,22 @@ def test_videos_that_cannot_be_read_are_replaced_in_training_and_told(videos: Vi
         assert batch.labels.tolist() == [videos.videos[v].labels[0] for v in batch.videos]
 
 
+def test_a_batch_of_nothing_that_can_be_read_shows_the_next_of_the_epoch(videos: VideoSet, tmp_path: Path) -> None:
+    """A share of one clip a rank is such a batch; whoever goes on later gets the same replacement."""
+    order = [int(batch.videos[0]) for batch in train(videos, batch=1)]
+    bad = {order[3], order[4], order[15]}
+    expected = [order[5] if p in (3, 4) else order[0] if p == 15 else order[p] for p in range(16)]
+    failures: list[Unread] = []
+    batches = train(broken(videos, bad, tmp_path), batch=1, failures=failures)
+    assert [int(batch.videos[0]) for batch in batches] == expected
+    assert [batch.labels.tolist() for batch in batches] == [list(videos.videos[v].labels) for v in expected]
+    assert [unread.position for unread in failures] == [order[3], order[4], order[15]]
+    again = train(broken(videos, bad, tmp_path), batch=1, start=4, failures=[])
+    assert torch.equal(again[0].clips[0], batches[4].clips[0])
+    pairs = [batch.videos.tolist() for batch in train(broken(videos, bad, tmp_path), batch=2, failures=[])]
+    assert pairs[1:3] == [[order[2], order[2]], [order[5], order[5]]], "a batch with one that can be read repeats it"
+
+
 def test_videos_that_cannot_be_read_are_left_out_of_evaluation_and_told(videos: VideoSet, tmp_path: Path) -> None:
     failures: list[Unread] = []
     batches = view(broken(videos, {0, 1, 2, 3, 9}, tmp_path), failures=failures)

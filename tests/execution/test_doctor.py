@@ -79,10 +79,12 @@ def test_the_models_own_repository_is_told(tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_variables_that_change_results_are_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("CUDA_LAUNCH_BLOCKING", "1")
-    monkeypatch.setenv("SECRET_TOKEN", "no")
+    telling = {"CUDA_LAUNCH_BLOCKING": "1", "NCCL_P2P_DISABLE": "1", "CUBLAS_WORKSPACE_CONFIG": ":4096:8"}
+    for name, value in {**telling, "CUBLASLT_WORKSPACE_SIZE": "8", "SECRET_TOKEN": "no"}.items():
+        monkeypatch.setenv(name, value)
     state = describe_environment().state
-    assert state["env.CUDA_LAUNCH_BLOCKING"] == "1"
+    assert {name: state[f"env.{name}"] for name in telling} == telling
+    assert state["env.CUBLASLT_WORKSPACE_SIZE"] == "8"
     assert not any("SECRET" in key for key in state)
 
 

@@ -143,7 +143,7 @@ def test_a_killed_run_goes_on_where_it_was(folder: Path) -> None:
 
 def test_a_result_is_stale_where_a_file_behind_it_changed(folder: Path) -> None:
     facts, file = Facts(["moody"]), folder / "file.yaml"
-    for setting in ({"weights": str(file)}, {"args": {"mood": str(file)}}, {"recipe": "file"}):
+    for setting in ({"weights": str(file)}, {"args": {"mood": str(file)}}, {"recipe": "file"}, {"recipe": str(file)}):
         file.write_text("before")
         point = Point(model="tiny", clip="4x1x8", **setting)  # type: ignore[arg-type]
         case = Case(suite="moods", point=point, measures={"memory": {}})

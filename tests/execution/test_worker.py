@@ -50,6 +50,13 @@ def fails(error: BaseException) -> Callable[[LoadedCase], NoReturn]:
     return failing
 
 
+def ort_error(text: str) -> Exception:
+    """ONNX Runtime's own class, which is no RuntimeError."""
+    module = "onnxruntime.capi.onnxruntime_pybind11_state"
+    error: Exception = type("RuntimeException", (Exception,), {"__module__": module})(text)
+    return error
+
+
 @pytest.mark.parametrize(
     ("error", "status"),
     [
@@ -58,6 +65,12 @@ def fails(error: BaseException) -> Callable[[LoadedCase], NoReturn]:
         (MemoryError(), "oom"),
         (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"), "oom"),
         (type("OutOfMemoryError", (RuntimeError,), {})("CUDA out of memory"), "oom"),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"), "oom"),
+        (RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"), "oom"),
+        (RuntimeError("GET was unable to find an engine to execute this computation"), "oom"),
+        (ort_error("[ONNXRuntimeError] : 6 : EXCEPTION : Failed to allocate memory for a buffer"), "oom"),
+        (ort_error("[ONNXRuntimeError] : 1 : FAIL : no such operator"), "error"),
+        (RuntimeError("CUDA error: an illegal memory access was encountered"), "error"),
         (ValueError("a message about out of memory in a book"), "error"),
     ],
     ids=lambda value: value if isinstance(value, str) else type(value).__name__,
@@ -71,6 +84,18 @@ def test_a_failure_has_its_status_and_what_was_measured_is_kept(
     assert outcome.details["seen"] is True  # type: ignore[attr-defined]
     assert outcome.error.type == type(error).__name__  # type: ignore[attr-defined]
     assert "failing" in outcome.error.traceback  # type: ignore[attr-defined]
+
+
+def test_a_device_that_is_not_here_is_said_in_one_line_before_anything_is_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
+    point = Point.model_validate({"model": "c3d", "clip": "16x1x112", "device": "cuda:1"})
+    case = LoadedCase(Case(suite="s", point=point, measures={"params": {}}), artifacts=tmp_path / "artifacts" / "id")
+    outcome = measure_case(case)
+    assert (outcome.status, outcome.metrics) == ("error", ())
+    assert outcome.error is not None
+    assert outcome.error.message == "device cuda:1 is not here; torch sees cuda:0"
 
 
 def test_an_unsteady_metric_makes_the_case_unsteady(taken: Callable[..., object]) -> None:
@@ -135,3 +160,4 @@ def test_parity_is_taken_beside_every_timed_variant(
     case = Case(suite="s", point=point, measures=measures)  # type: ignore[arg-type]
     found = _measures_of(LoadedCase(case, artifacts=tmp_path))
     assert found == ({**measures, "parity": {}} if is_added else measures)
+    assert "parity" not in found or list(found)[-1] == "parity", "it looks at what the others timed"

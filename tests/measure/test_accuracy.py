@@ -1,14 +1,19 @@
+from dataclasses import replace
+
 import pytest
+import torch
+from torchvision.models.video import r3d_18
 
 from bench.data.collection import open_dataset
 from bench.errors import InputError, UnknownNameError
-from bench.measure.accuracy import accuracy
+from bench.measure.accuracy import _Job, accuracy
 from bench.measure.loaded import LoadedCase
 from bench.schema import Case, Point
 from bench.train.checkpointing import read_weights
 from bench.train.evaluating import evaluate
 from bench.train.predictions import read_predictions
 from bench.train.protocol import evaluated_split, trained_split
+from bench.train.ranks import Ranks
 
 RECIPE = """
 recipe: tiny
@@ -118,6 +123,17 @@ def test_the_time_to_an_accuracy_is_told_where_asked(loaded, root):
     assert missed.note.startswith("not reached: the best of 1 epochs had ")
 
 
+@pytest.mark.parametrize(("device", "read"), [("cuda", "cuda:3"), ("cuda:1", "cuda:1"), ("cpu", "cpu")])
+def test_each_rank_reads_the_counter_of_its_own_gpu(device, read, loaded, monkeypatch):
+    """NVML takes a device without a number for the first, on every rank."""
+    asked = []
+    monkeypatch.setattr("bench.measure.energy.counter_of", asked.append)
+    monkeypatch.setattr("torch.cuda.current_device", lambda: 3)
+    nothing = {"root": None, "options": {}, "workers": 0, "allow_leaks": (), "tensorboard": False, "country": None}
+    _Job(case=loaded(device=device), ranks=Ranks(), **nothing)._meter()
+    assert asked == [read]
+
+
 def test_a_network_is_trained_in_training_mode(loaded, root, tmp_path):
     """Batch norm counts the steps that it takes statistics of, and those of evaluation do not count."""
     case = loaded(model="resnet3d", args={"depth": 10})
@@ -144,6 +160,37 @@ def test_another_seed_or_recipe_is_another_training(loaded, root, tmp_path):
     assert len({case.details["training"]["training"] for case in (first, seed, other)}) == 3
 
 
+def test_the_best_epoch_by_one_set_is_another_training(loaded, root):
+    """Which epoch is best depends on what is validated; what stands there may have been validated on other videos."""
+    trainings = []
+    for options in ({}, {"checkpoint": "best"}, {"reach": [50.0]}):
+        case = loaded()
+        accuracy(case, root=root, **options)
+        trainings.append(case.details["training"])
+    assert [training["was_reused"] for training in trainings] == [False, False, True]
+    assert trainings[1]["training"] == trainings[2]["training"] != trainings[0]["training"]
+    assert {training["validated_on"] for training in trainings} == {"motions val"}
+
+
+def test_several_labels_a_video_are_trained_and_evaluated(loaded, root, tmp_path, monkeypatch):
+    def several(*args, **options):
+        found = open_dataset(*args, **options)
+        videos = (replace(found.videos[0], labels=(0, 1)), *found.videos[1:])
+        return replace(found, videos=videos, is_multi_label=True)
+
+    monkeypatch.setattr("bench.data.collection.open_dataset", several)
+    case = loaded()
+    found = by_name(accuracy(case, root=root))
+    assert 0 < found["map"].value <= 100
+    assert (case.details["protocol"]["averaging"], case.warnings) == ("sigmoid", [])
+    kept = read_predictions(tmp_path / "s" / case.kept["predictions"])
+    assert (kept.labels.shape, kept.labels.sum()) == ((6, 2), 7)
+    given = loaded(recipe=None, weights=str(tmp_path / "s" / case.kept["weights"]))
+    accuracy(given, root=root)
+    assert given.details["protocol"]["averaging"] == "softmax"
+    assert "averaging: sigmoid" in given.warnings[0].remedy
+
+
 def test_weights_are_evaluated_without_training(loaded, root, tmp_path):
     trained = loaded()
     before = by_name(accuracy(trained, root=root))
@@ -152,6 +199,25 @@ def test_weights_are_evaluated_without_training(loaded, root, tmp_path):
     assert after["top1"].value == before["top1"].value
     assert "train_seconds" not in after
     assert again.details["training"]["recipe"] is None
+
+
+def test_weights_whose_head_does_not_fit_are_not_evaluated_without_training(loaded, root, tmp_path):
+    trained = loaded()
+    accuracy(trained, root=root)
+    weights = read_weights(tmp_path / "s" / trained.kept["weights"])["state_dict"]
+    weights |= {"fc8.weight": torch.zeros(5, 128), "fc8.bias": torch.zeros(5)}
+    torch.save(weights, tmp_path / "five.pt")
+    with pytest.raises(InputError, match=r"five.pt has 5 classes and the network 2: fc8.\w+, fc8.\w+ stay as drawn"):
+        accuracy(loaded(recipe=None, weights=str(tmp_path / "five.pt")), root=root)
+    accuracy(loaded(weights=str(tmp_path / "five.pt")), root=root)
+
+
+def test_a_network_that_brings_its_weights_is_evaluated(loaded, root, monkeypatch):
+    monkeypatch.setattr("torchvision.models._api.WeightsEnum.get_state_dict", lambda self, **_: r3d_18().state_dict())
+    case = loaded(model="torchvision:r3d_18.kinetics400_v1", args={"num_classes": 400}, recipe=None)
+    assert "top1" in by_name(accuracy(case, root=root))
+    training = case.details["training"]
+    assert training == {"recipe": None, "weights": "torchvision:r3d_18.kinetics400_v1", "weights_hash": "b3b3357e"}
 
 
 @pytest.mark.parametrize(
@@ -187,6 +253,11 @@ def test_whole_frames_are_in_the_protocol(loaded, root):
     case = loaded(views="2xfull", model="resnet3d", args={"depth": 10, "widen_factor": 0.0625})
     accuracy(case, root=root)
     assert case.details["protocol"]["crop"] == "none: whole frames"
+
+
+def test_fewer_classes_than_the_set_has_are_refused(loaded, root):
+    with pytest.raises(InputError, match="num_classes is 1, but motions has 2 classes"):
+        accuracy(loaded(args={"width": 0.0625, "num_classes": 1}), root=root)
 
 
 def test_more_ranks_than_were_started_are_refused(loaded, root):

@@ -2,14 +2,19 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
 
+from bench.measure.fastest import Trial
+from bench.measure.latency import latency
 from bench.measure.loaded import LoadedCase
 from bench.measure.parity import is_variant, parity
-from bench.measure.timing.outputs import TOLERANCES, compare
-from bench.measure.timing.variants import Variant
+from bench.measure.throughput import throughput
+from bench.measure.timing.outputs import TOLERANCES, Parity, compare, worst
+from bench.measure.timing.variants import Forward, Variant
+from bench.measure.ways import Way
 from bench.schema import Precision
 
 Load = Callable[..., LoadedCase]
@@ -73,6 +78,84 @@ def test_a_variant_that_computes_something_else_is_found(load: Load, monkeypatch
     parity(case)
     assert case.details["parity"]["is_within_tolerance"] is False  # type: ignore[index,call-overload]
     assert "out of tolerance" in case.warnings[0].what
+
+
+LARGE = 12
+
+
+@pytest.fixture
+def wrong_when_large(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
+    """A kernel of every precision that is wrong from twelve clips on; notes the precision and batch of every pass."""
+    over, seen = Variant.over, list[tuple[str, int]]()
+
+    def faulty(self: Variant, clips: tuple[torch.Tensor, ...]) -> Forward:
+        forward = over(self, clips)
+        seen.append((self.way.precision, forward.batch))
+        return replace(forward, model=lambda *x: -forward.model(*x)) if forward.batch >= LARGE else forward
+
+    monkeypatch.setattr(Variant, "over", faulty)
+    return seen
+
+
+def is_within(case: LoadedCase) -> object:
+    return case.details["parity"]["is_within_tolerance"]  # type: ignore[index,call-overload]
+
+
+def test_outputs_are_looked_at_at_every_batch_that_was_timed(
+    load: Load, wrong_when_large: list[tuple[str, int]]
+) -> None:
+    case = load(precision="bf16")
+    latency(case, max_s=0.02)
+    throughput(case, batch=[2, LARGE], max_s=0.02)
+    case.warnings.clear()
+    found = {m.name: m.value for m in parity(case)}
+    by_batch = case.details["parity"]["max_difference_by_batch"]  # type: ignore[index,call-overload]
+    assert list(by_batch) == ["1", "2", str(LARGE)]
+    assert not is_within(case)
+    assert found["parity.max_difference"] == by_batch[str(LARGE)] > 1  # type: ignore[index,operator]
+    assert [w.what.partition(":")[0] for w in case.warnings] == [f"out of tolerance at batch {LARGE}"]
+    assert max(batch for precision, batch in wrong_when_large if precision == "fp32") <= 8
+
+
+def test_a_case_of_a_large_batch_is_compared_at_that_batch(load: Load, wrong_when_large: list[tuple[str, int]]) -> None:
+    case = load(precision="bf16", batch=LARGE)
+    parity(case)
+    assert not is_within(case)
+    assert ("bf16", LARGE) in wrong_when_large
+
+
+def test_what_was_timed_is_not_run_again(load: Load, wrong_when_large: list[tuple[str, int]]) -> None:
+    case = load(precision="bf16", batch=9)
+    latency(case, max_s=0.02)
+    wrong_when_large.clear()
+    parity(case)
+    assert is_within(case)
+    assert {precision for precision, _ in wrong_when_large} == {"fp32"}
+
+
+@pytest.mark.parametrize("number", [2, LARGE])
+def test_the_best_way_is_looked_at_again_at_the_batch_that_it_is_timed_at(
+    load: Load, wrong_when_large: list[tuple[str, int]], monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    def fastest(*_: object, **__: object) -> Trial:
+        return Trial(way=Way(precision="bf16"), clips_per_s=1.0, max_difference=0.0, top1_agreement=1.0)
+
+    monkeypatch.setattr("bench.measure.timing.trying.fastest_way", fastest)
+    monkeypatch.setattr("bench.measure.throughput._search", lambda case, wanted: number)
+    case = load()
+    found = {m.key: m for m in throughput(case, batch="best", search="best", max_s=0.02)}
+    best = found["throughput.clips_per_s{batch=best,variant=best}"]
+    assert (best.value is None) == (number == LARGE)
+    assert (f"out of tolerance at batch {number}" in (best.note or "")) == (number == LARGE)
+    assert (found["throughput.speedup{batch=best}"].value is None) == (number == LARGE)
+
+
+def test_of_several_batches_the_worst_counts_and_no_number_is_worse_than_any() -> None:
+    def seen(difference: float | None) -> Parity:
+        return Parity(max_difference=difference, top1_agreement=1.0, clips=1, tolerance=0.1)
+
+    assert worst([seen(0.1), seen(0.5), seen(0.2)]).max_difference == 0.5
+    assert worst([seen(0.1), seen(None), seen(9.0)]).max_difference is None
 
 
 @pytest.mark.gpu

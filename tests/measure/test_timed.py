@@ -79,6 +79,51 @@ def test_unknown_memory_is_null_with_its_reason(tmp_path: Path) -> None:
     assert peak is None or peak > 1 << 20
 
 
+@pytest.fixture
+def on_cuda(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """A network on CUDA that runs nowhere, and what is done about its memory, in order."""
+    trace: list[str] = []
+
+    class Traced(Forward):
+        def __call__(self) -> torch.Tensor:
+            trace.append("pass")
+            return torch.zeros(1)
+
+        def latency(self) -> Sample:
+            self()
+            return Sample(wall_s=0.01)
+
+        def synchronize(self) -> None:
+            return None
+
+    def at(batch: int) -> Forward:
+        return Traced(model=torch.nn.Identity(), inputs=(), device=torch.device("cuda"), batch=batch, autocast=None)
+
+    monkeypatch.setattr("bench.measure.timing.variants.forward_of", lambda case: at)
+    monkeypatch.setattr("gc.collect", lambda: trace.append("collect"))
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: trace.append("empty"))
+    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda device: trace.append("reset"))
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda device: 7)
+    monkeypatch.setattr(torch.cuda, "max_memory_reserved", lambda device: 9)
+    return trace
+
+
+def test_the_pass_whose_memory_is_measured_is_not_the_one_that_compiles(tmp_path: Path, on_cuda: list[str]) -> None:
+    found = by_key(memory(loaded(tmp_path, compile="default")))
+    assert on_cuda[-5:] == ["pass", "collect", "empty", "reset", "pass"]
+    assert found["memory.peak_allocated_bytes"].value == 7
+    assert found["memory.peak_reserved_bytes"].value == 9
+
+
+@pytest.mark.parametrize("mode", ["reduce-overhead", "max-autotune", "cudagraphs"])
+def test_what_a_replayed_graph_holds_is_unknown_with_its_reason(tmp_path: Path, on_cuda: list[str], mode: str) -> None:
+    found = by_key(memory(loaded(tmp_path, compile=mode)))
+    assert "pass" in on_cuda
+    for name in ("memory.peak_allocated_bytes", "memory.peak_reserved_bytes"):
+        assert found[name].value is None
+        assert mode in (found[name].note or "")
+
+
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "bf16_weights"])
 @pytest.mark.parametrize("memory_format", ["contiguous", "channels_last_3d"])
 def test_variants_give_the_same_logits_to_their_precision(tmp_path: Path, precision: str, memory_format: str) -> None:

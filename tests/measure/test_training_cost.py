@@ -1,12 +1,16 @@
 """What a training cost: read off its curves, or told by codecarbon."""
 
 import json
+from contextlib import nullcontext
+from types import SimpleNamespace
 
 import pytest
 
 from bench.errors import InputError
 from bench.measure import training_cost
+from bench.measure.carbon import Used
 from bench.measure.training_cost import carbon_kept, carbon_metrics, cost_to_reach
+from bench.train.checkpointing import remove_states, write_state
 
 ROWS = [
     {"epoch": 1, "seconds": 10.0, "energy_j": 500.0, "val_top1": 40.0},
@@ -103,3 +107,16 @@ def test_codecarbon_tells_offline_what_a_block_used(tmp_path, monkeypatch, capfd
     assert found["train_co2e_g"].value > 0
     assert [path.name for path in tmp_path.iterdir()] == ["out"], "codecarbon wrote a file of its own"
     assert capfd.readouterr() == ("", "")
+
+
+def test_the_rest_of_a_training_is_not_taken_for_all_of_it(tmp_path, monkeypatch):
+    used = Used(country="FRA", seconds=60.0, joules={"gpu": 1.0, "cpu": 2.0, "ram": 3.0}, co2e_g=0.5, by="codecarbon 3")
+    monkeypatch.setattr(training_cost, "tracked", lambda country: nullcontext(SimpleNamespace(used=used)))
+    (tmp_path / "cut").mkdir()
+    write_state(tmp_path / "cut", {}, step=3)
+    for folder, known in (("whole", True), ("cut", False)):
+        with carbon_kept(tmp_path / folder, country="FRA"):
+            remove_states(tmp_path / folder)
+        found = list(carbon_metrics(tmp_path / folder))
+        assert {metric.value is not None for metric in found} == {known}
+        assert all("an earlier process ended" in metric.note for metric in found) is not known

@@ -2,7 +2,7 @@
 
 import pytest
 
-from bench.measure.ways import Way, refusal, way_of
+from bench.measure.ways import Way, absence, refusal, way_of
 from bench.schema import Clip, Point
 
 
@@ -48,3 +48,9 @@ def test_a_gpu_refuses_only_what_an_engine_cannot_take() -> None:
     assert refusal(Way(precision="fp8", compile="cudagraphs", memory_format="channels_last_3d"), "cuda:1") is None
     assert refusal(Way(precision="bf16_weights", compile="tensorrt"), "cuda") is None
     assert refusal(Way(precision="fp8", compile="tensorrt"), "cuda") is not None
+
+
+def test_a_device_that_is_not_here_is_refused_in_one_line_with_those_that_are() -> None:
+    assert [absence(device, gpus=1) for device in ("cpu", "cuda", "cuda:0", "mps")] == [None] * 4
+    assert absence("cuda:1", gpus=1) == "device cuda:1 is not here; torch sees cuda:0"
+    assert "sees no GPU" in (absence("cuda", gpus=0) or "")

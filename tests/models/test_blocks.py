@@ -6,7 +6,9 @@ import torch.nn.functional as F
 from torch import nn
 
 from bench.errors import InputError
+from bench.models.base import inputs_of
 from bench.models.blocks import HaraModel, ZeroPadShortcut, chosen, require_positive, shortcut_between
+from bench.models.factory import create_model
 
 
 def test_shortcut_a_takes_every_second_position_and_appends_zero_channels() -> None:
@@ -67,3 +69,10 @@ def test_an_unknown_choice_names_what_is_allowed() -> None:
 def test_sizes_must_be_above_zero(value: float) -> None:
     with pytest.raises(InputError, match=r"stride must be above 0, found"):
         require_positive(width=1, stride=value)
+
+
+@pytest.mark.parametrize("name", ["c3d", "c3d_search", "resnet3d", "timm:resnet10t"])
+@pytest.mark.parametrize(("channels", "modality"), [(2, "flow"), (3, "rgb")])
+def test_two_channels_are_flow_whatever_the_network(name: str, channels: int, modality: str) -> None:
+    (spec,) = inputs_of(create_model(name, in_channels=channels, device="meta"))
+    assert (spec.channels, spec.modality) == (channels, modality)

@@ -11,6 +11,7 @@ import torch
 
 from bench.errors import ClipError, InputError, WeightsError
 from bench.models.factory import create_model, find_model
+from bench.models.weights.load_report import require_trained
 
 transformers = pytest.importorskip("transformers")
 
@@ -61,6 +62,7 @@ def test_a_config_gives_logits_features_and_its_clip(folder: Path) -> None:
     assert find_model(f"hf:{folder}").clip == "4x4x32"
     logits, features = model(clip), model.forward_features(clip)  # type: ignore[operator]
     assert (logits.shape, features.shape) == ((2, 5), (2, 24))
+    assert model.__dict__["weights_report"] is None
     torch.testing.assert_close(model.forward_head(features), logits)  # type: ignore[operator]
     assert create_model(f"hf:{folder / 'config.json'}", num_classes=9).eval()(clip).shape == (2, 9)
 
@@ -81,6 +83,9 @@ def test_a_folder_with_weights_gives_its_own_logits(folder: Path, capfd: pytest.
     other = create_model(f"hf:{folder}", num_classes=9).eval()
     torch.testing.assert_close(other.forward_features(clip), model.forward_features(clip))  # type: ignore[operator]
     assert other(clip).shape == (2, 9)
+    require_trained(model)
+    with pytest.raises(InputError, match=r"has 5 classes and the network 9: network.classifier.bias"):
+        require_trained(other)
 
 
 @pytest.mark.usefixtures("quiet")

@@ -4,13 +4,15 @@ import sys
 from pathlib import Path
 
 import pytest
+import timm
 import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from bench.errors import ClipError, InputError, UnknownNameError
+from bench.errors import ClipError, InputError, UnknownNameError, WeightsError
 from bench.models.base import inputs_of
 from bench.models.factory import create_model, find_model, list_models
+from bench.models.weights.load_report import require_trained
 
 GMACS_AT_16 = {  # FACTS of torchvision's documentation, its `_ops`: all at 16 frames
     "mc3_18": 43.343,
@@ -91,6 +93,44 @@ def test_swin_takes_any_clip(clip: tuple[int, int]) -> None:
 def test_an_argument_that_torchvision_does_not_take_is_named() -> None:
     with pytest.raises(InputError, match=r"torchvision:r3d_18 cannot be built with .*'depth'"):
         create_model("torchvision:r3d_18", depth=50)
+
+
+@pytest.fixture
+def published(monkeypatch: pytest.MonkeyPatch) -> dict[str, torch.Tensor]:
+    """What torchvision would fetch for r3d_18: a state of 400 classes, all of it zeros."""
+    network = create_model("torchvision:r3d_18", device="meta")
+    state = {key: torch.zeros(value.shape, dtype=value.dtype) for key, value in network.state_dict().items()}
+    monkeypatch.setattr("torchvision.models._api.WeightsEnum.get_state_dict", lambda *_, **__: state)
+    return state
+
+
+@pytest.mark.usefixtures("published")
+def test_torchvision_s_weights_are_told_as_those_of_a_file_are() -> None:
+    model = create_model("torchvision:r3d_18.kinetics400_v1")
+    report = model.__dict__["weights_report"]
+    assert (report.loaded, report.fresh, report.sha256) == (len(model.state_dict()), (), "b3b3357e")
+    require_trained(model)
+    other = create_model("torchvision:r3d_18.kinetics400_v1", num_classes=7)
+    assert not any(value.any() for key, value in other.state_dict().items() if not key.startswith("fc."))
+    with pytest.raises(InputError, match=r"r3d_18.kinetics400_v1 has 400 classes and the network 7: fc.weight"):
+        require_trained(other)
+    with pytest.raises(InputError, match="no weights but those it was drawn with"):
+        require_trained(create_model("torchvision:r3d_18"))
+
+
+def test_torchvision_s_weights_that_do_not_fit_are_refused(published: dict[str, torch.Tensor]) -> None:
+    published["layer1.0.conv1.0.weight"] = torch.zeros(1)
+    with pytest.raises(WeightsError, match=r"1 key is of another shape \(layer1.0.conv1.0.weight"):
+        create_model("torchvision:r3d_18.kinetics400_v1")
+
+
+def test_timm_s_weights_are_told_and_so_is_a_head_that_they_leave(monkeypatch: pytest.MonkeyPatch) -> None:
+    make = timm.create_model
+    monkeypatch.setattr(timm, "create_model", lambda name, *, pretrained, **rest: make(name, pretrained=False, **rest))
+    require_trained(create_model("timm:resnet10t.c3_in1k", num_classes=1000))
+    with pytest.raises(InputError, match=r"c3_in1k has 1000 classes and the network 400: fc.weight, fc.bias stay"):
+        require_trained(create_model("timm:resnet10t.c3_in1k"))
+    assert "weights_report" not in create_model("timm:resnet10t").__dict__
 
 
 def test_timm_s_network_on_frames_is_the_mean_of_its_logits() -> None:

@@ -75,6 +75,13 @@ def test_the_finding_is_told_with_its_interval_and_price(make: SimpleNamespace) 
     ]
 
 
+def test_a_difference_of_shares_is_no_larger_than_the_whole(make: SimpleNamespace) -> None:
+    found = ablation_of(accuracies(make, {3: (90.0, 20.0), 1: (10.0, 15.0)}))
+    difference = effect(found, "1", "accuracy.top1").difference
+    assert difference is not None
+    assert (difference.value, difference.low, difference.high) == (-42.5, -100.0, 100.0)
+
+
 def test_one_pair_is_not_enough(make: SimpleNamespace) -> None:
     found = ablation_of(accuracies(make, {3: (90.0,), 1: (50.0,)}))
     assert effect(found, "1", "accuracy.top1").verdict == "one pair"
@@ -131,6 +138,46 @@ def test_pairs_are_equal_in_everything_else(make: SimpleNamespace) -> None:
     within = effect(found.within({"clip": "8x1x64"}), "1", "accuracy.top1")
     assert within.difference is not None
     assert (within.pairs, within.difference.value) == (2, -39.0)
+
+
+def test_a_setting_that_one_network_has_and_another_has_not_tells_them_apart(make: SimpleNamespace) -> None:
+    """As `num_classes` in one entry of a suite and not in another, or weights and none."""
+    networks: list[tuple[dict[str, object], float]] = [
+        ({"args": {"width": 2, "num_classes": 8}}, 10),
+        ({"args": {"width": 2}}, 20),
+        ({"args": {"width": 2}, "weights": "k700.pt"}, 30),
+        ({"args": {"kernel": 3}}, 40),
+    ]
+    records = [
+        make.record("net", make.metric("accuracy.top1", top1 + gain, "%"), dataset="d", views=views, **network)
+        for network, top1 in networks
+        for views, gain in (("1x1", 0), ("3x1", 1))
+    ]
+    found = ablation_of(records, factor="views", baseline="1x1")
+    values = [effect(found.within(context), '"3x1"', "accuracy.top1").values for context in found.contexts]
+    assert values == [(11,), (21,), (31,), (41,)]
+
+
+def test_a_setting_shows_no_metric_in_which_others_would_be_mixed(make: SimpleNamespace) -> None:
+    """Timings depend on the precision, accuracies on the recipe, counts on neither."""
+    args: list[dict[str, object]] = [{"depth": level} for level in (3, 1)]
+    timings = [make.timing("net", ms=ms, precision=p, args=a) for p, ms in (("fp32", 9), ("bf16", 4)) for a in args]
+    trained = [make.accuracy("net", top1=t, recipe=r, args=a) for r, t in (("quick", 50), ("long", 60)) for a in args]
+    found = ablation_of([*timings, *trained, *(make.counts("net", params=7, args=a) for a in args)])
+    told = {
+        str(*context.values()): {
+            column.metric: effect(found.within(context), "3", column.metric).values
+            for column in found.within(context).columns
+            if column.metric in ("params.total", "latency.p50_ms", "accuracy.top1")
+        }
+        for context in found.contexts
+    }
+    assert told == {
+        "fp32": {"params.total": (7,), "latency.p50_ms": (9,)},
+        "bf16": {"params.total": (7,), "latency.p50_ms": (4,)},
+        "quick": {"params.total": (7,), "accuracy.top1": (50,)},
+        "long": {"params.total": (7,), "accuracy.top1": (60,)},
+    }
 
 
 def test_a_seed_without_a_partner_is_left_out_of_the_pairs(make: SimpleNamespace) -> None:

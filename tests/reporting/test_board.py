@@ -69,6 +69,38 @@ def test_ways_of_running_and_of_training_are_crossed(make: SimpleNamespace) -> N
     }
 
 
+def test_a_network_from_weights_and_one_afresh_have_rows_of_their_own(make: SimpleNamespace) -> None:
+    afresh = [make.accuracy(top1=t, seed=s) for s, t in enumerate((92, 93))]
+    begun = [make.accuracy(top1=t, weights=w) for w, t in (("inflated:stills/quick_stills", 80), ("k700.pt", 60))]
+    board = board_of([make.counts(params=7), make.timing(ms=20), *begun, *afresh])
+    found = {
+        board.label(row, board.columns): tuple(
+            value(board, i, metric) for metric in ("params.total", "latency.p50_ms", "accuracy.top1")
+        )
+        for i, row in enumerate(board.rows)
+    }
+    assert found == {
+        "c3d (inflated:stills/quick_stills)": (7, 20, 80),
+        "c3d (k700.pt)": (7, 20, 60),
+        "c3d (no weights)": (7, 20, 92.5),
+    }
+
+
+def test_weights_as_they_are_and_fine_tuned_have_rows_of_their_own(make: SimpleNamespace) -> None:
+    given = make.accuracy(top1=30, weights="k700.pt", recipe=None)
+    tuned = make.accuracy(top1=60, weights="k700.pt")
+    board = board_of([tuned, given])
+    found = {board.label(row, board.columns): value(board, i, "accuracy.top1") for i, row in enumerate(board.rows)}
+    assert found == {"c3d (quick)": 60, "c3d (no recipe)": 30}
+
+
+def test_decoding_of_a_data_set_is_the_same_however_the_network_was_trained(make: SimpleNamespace) -> None:
+    decoding = make.record("c3d", make.metric("decode.clips_per_s", 50, better="higher"), dataset="motions")
+    trained = [make.accuracy(top1=t, weights=w) for w, t in ((None, 92), ("k700.pt", 60))]
+    board = board_of([decoding, *trained])
+    assert [value(board, i, "decode.clips_per_s") for i in range(len(board.rows))] == [50, 50]
+
+
 def test_a_case_that_leaves_an_axis_open_joins_every_row_that_fixes_it(make: SimpleNamespace) -> None:
     memory = make.record("c3d", make.metric("memory.peak_allocated_bytes", 5, "B"), precision="fp32")
     board = board_of([memory, make.timing(ms=1, batch=1), make.timing(ms=8, batch=8)])
@@ -98,6 +130,55 @@ def test_arguments_that_all_networks_share_are_not_told_in_every_row(make: Simpl
     board = board_of([make.counts(args={"depth": d, "num_classes": 8}) for d in (1, 3)])
     assert board.constant_args == {"num_classes": 8}
     assert [board.label(row, board.columns) for row in board.rows] == ["c3d depth=1", "c3d depth=3"]
+
+
+def test_a_label_tells_a_row_from_others_that_have_the_columns(make: SimpleNamespace) -> None:
+    """Networks that were not timed have no other precision; c3d was never trained from weights."""
+    timed = [make.timing("c3d", batch=b) for b in (1, 8)]
+    trained = [make.accuracy("r3d", weights=weights) for weights in (None, "k700.pt")]
+    board = board_of([*timed, make.accuracy("c3d"), *trained, make.counts("slow")])
+    latency, top1 = column(board, "latency.p50_ms"), column(board, "accuracy.top1")
+    assert board.varying == ("batch", "weights")
+    assert board.constant == {"clip": "16x1x112"}
+    labels = [(board.label(row, [latency]), board.label(row, [top1])) for row in board.rows if top1 in row.readings]
+    assert labels == [
+        ("c3d (batch 1)", "c3d"),
+        ("c3d (batch 8)", "c3d"),
+        ("r3d", "r3d (no weights)"),
+        ("r3d", "r3d (k700.pt)"),
+    ]
+
+
+def test_an_argument_that_one_network_lacks_is_told_of_the_others(make: SimpleNamespace) -> None:
+    networks: list[tuple[str, dict[str, object]]] = [
+        ("c3d", {"depth": 1, "width": 2}),
+        ("c3d", {"depth": 3, "width": 2}),
+        ("r3d", {"depth": 1, "num_classes": 8}),
+        ("r3d", {"depth": 1}),
+        ("slow", {}),
+    ]
+    board = board_of([make.counts(model, args=args) for model, args in networks])
+    assert board.constant_args == {}
+    assert board.constant_args_of == {"c3d": {"width": 2}, "r3d": {"depth": 1}}
+    labels = [board.label(row, board.columns) for row in board.rows]
+    assert labels == ["c3d depth=1", "c3d depth=3", "r3d num_classes=8", "r3d", "slow"]
+
+
+VALUES = st.none() | st.sampled_from([1, True, "1", [1]])
+ARGS = st.dictionaries(st.sampled_from(["depth", "width"]), VALUES)
+
+
+@settings(max_examples=60, deadline=None)
+@given(networks=st.lists(st.tuples(st.sampled_from(["c3d", "r3d"]), ARGS), min_size=1, max_size=6))
+def test_what_is_dropped_from_labels_is_said_for_all_and_keeps_networks_apart(
+    make: SimpleNamespace, networks: list[tuple[str, dict[str, object]]]
+) -> None:
+    board = board_of([make.counts(model, args=args) for model, args in networks])
+    for row in board.rows:
+        said = {**board.constant_args, **board.constant_args_of.get(row.model, {})}
+        assert all(name in row.args and str(row.args[name]) == str(value) for name, value in said.items())
+    labels = {(row.label, board.label(row, board.columns)) for row in board.rows}
+    assert len({full for full, _ in labels}) == len({short for _, short in labels}) == len(labels)
 
 
 def test_the_best_value_is_the_best_of_its_machine(make: SimpleNamespace) -> None:
@@ -249,27 +330,41 @@ def test_suites_are_kept_apart(make: SimpleNamespace, suites: tuple[str, str]) -
     assert [row.factors["suite"] for row in board.rows] == list(suites)
 
 
-AXIS = st.none() | st.sampled_from(["x", "y"])
+RUNS = st.fixed_dictionaries(
+    {"precision": st.sampled_from([None, "fp32", "bf16"]), "compile": st.sampled_from([None, "off"])}
+)
+TRAININGS = st.fixed_dictionaries(
+    {
+        "dataset": st.just("motions"),
+        "weights": st.sampled_from([None, "k", "m"]),
+        "recipe": st.sampled_from([None, "quick"]),
+    }
+)
 
 
 @settings(max_examples=60, deadline=None)
-@given(points=st.lists(st.tuples(AXIS, AXIS, AXIS), min_size=1, max_size=8, unique=True))
+@given(points=st.lists(RUNS | TRAININGS, min_size=1, max_size=8, unique_by=lambda point: str(sorted(point.items()))))
 def test_every_case_is_in_a_row_and_only_in_rows_that_agree_with_it(
-    make: SimpleNamespace, points: list[tuple[str | None, str | None, str | None]]
+    make: SimpleNamespace, points: list[dict[str, str | None]]
 ) -> None:
-    spelt = {
-        "precision": {"x": "fp32", "y": "bf16"},
-        "compile": {"x": "off", "y": "default"},
-        "weights": {"x": "k", "y": "m"},
-    }
-    records, axes = [], []
-    for number, point in enumerate(points):
-        given_axes = {n: spelt[n][v] for n, v in zip(spelt, point, strict=True) if v is not None}
-        axes.append(given_axes)
-        records.append(make.record("c3d", make.metric(f"m{number}.x", number), **given_axes))
+    """A timing leaves open what it does not name; how a network was trained an accuracy says in full."""
+    records = [
+        make.record(
+            "c3d",
+            make.metric(f"m{number}.x", number),
+            measures={"accuracy" if "dataset" in point else "latency": {}},
+            **point,
+        )
+        for number, point in enumerate(points)
+    ]
     board = board_of(records)
-    for number, given_axes in enumerate(axes):
+    for number, point in enumerate(points):
+        said = {n: v for n, v in point.items() if n != "dataset" and ("dataset" in point or v is not None)}
         rows = [row for row in board.rows if any(c.metric == f"m{number}.x" for c in row.readings)]
-        agreeing = [row for row in board.rows if all(row.factors.get(n) == v for n, v in given_axes.items())]
+        agreeing = [
+            row
+            for row in board.rows
+            if all(row.factors.get(n) == v for n, v in said.items()) and (row.is_trained or "dataset" not in point)
+        ]
         assert rows
         assert rows == agreeing

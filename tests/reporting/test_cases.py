@@ -132,3 +132,26 @@ def test_runs_in_turns_with_another_side_do_not_replace_those_by_themselves(make
         results = collect([alone, taken])
     assert [case.runs for case in results.cases] == [(alone,)]
     assert results.replaced == 0
+
+
+@pytest.mark.parametrize(
+    ("unit", "values", "ends"),
+    [
+        ("s", (10.0, 50.0), (0.0, None)),
+        ("J", (10.0, 50.0), (0.0, None)),
+        ("%", (4.0, 90.0), (0.0, 100.0)),
+        ("fraction", (0.04, 0.9), (0.0, 1.0)),
+        ("%", (80.0, 170.0), (0.0, None)),  # an efficiency
+        ("pt", (-4.0, 50.0), (None, None)),
+        ("J", (-30.0, 10.0), (None, None)),
+    ],
+)
+def test_intervals_end_where_the_unit_does(
+    make: SimpleNamespace, unit: str, values: tuple[float, float], ends: tuple[float | None, float | None]
+) -> None:
+    """Of two seeds Student's interval is 12.7 half differences wide on either side."""
+    seeds = [make.record("m", make.metric("accuracy.x", v, unit), seed=s) for s, v in enumerate(values)]
+    found = reading(seeds, "accuracy.x")
+    middle, half = sum(values) / 2, 12.706204736432095 * abs(values[1] - values[0]) / 2
+    low, high = (own if own is not None else end for own, end in zip(ends, (middle - half, middle + half), strict=True))
+    assert (found.low, found.high) == pytest.approx((low, high))

@@ -6,8 +6,10 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from bench.reporting.chart import Chart, as_script, axis, merged, spelt
+from bench.reporting.chart import Chart, as_script, axis, merged, spelt, tick_labels
 from bench.reporting.results import collect
 from bench.reporting.site import build_page
 
@@ -47,6 +49,27 @@ def test_a_chart_says_in_words_what_it_shows(make: SimpleNamespace) -> None:
     html = Chart(name="n", traces=[], caption="Cap <b>", told="Told").html()
     assert 'aria-label="Told"' in html
     assert "Cap &lt;b&gt;" in html
+
+
+def test_long_names_on_an_axis_are_cut_where_the_rest_still_tells_them_apart() -> None:
+    assert tick_labels(["c3d depth=1, fp32", "c3d depth=3, fp32", "r3d"], longest=12) == [
+        "c3d depth=1…",
+        "c3d depth=3…",
+        "r3d",
+    ]
+    names = ["trained:kinetics700/first", "trained:kinetics700/other", "fp32"]
+    assert tick_labels(names, longest=13) == ["traine…/first", "traine…/other", "fp32"]
+    assert tick_labels(["aaaa-1-bbbb", "aaaa-2-bbbb", "aaaa-2-bbbb"], longest=8) == [
+        "aaaa-1-…",
+        "aaaa-2-…",
+        "aaaa-2-…\N{ZERO WIDTH SPACE}",
+    ]
+
+
+@given(names=st.lists(st.text("ab&\N{ZERO WIDTH SPACE}", max_size=9)))
+def test_no_two_places_of_an_axis_have_one_name(names: list[str]) -> None:
+    labels = tick_labels(names, longest=5)
+    assert len(set(labels)) == len(labels) == len(names)
 
 
 @pytest.mark.parametrize("over", [{"a": {"b": 2}}])

@@ -8,7 +8,7 @@ from typing import Literal
 import pytest
 
 from bench.errors import SuiteError, UnknownNameError
-from bench.registry import DatasetEntry, MeasureEntry
+from bench.registry import MEASURES, DatasetEntry, MeasureEntry
 from bench.schema import Clip, CompileMode, Frozen, Metric, ModelFacts, Point, Probe
 from bench.suite import Suite, plan_suite, read_suite, write_json_schema
 
@@ -33,7 +33,7 @@ def throughput(
     return []
 
 
-def accuracy(case: object) -> list[Metric]:
+def accuracy(case: object, *, options: dict[str, object] | None = None) -> list[Metric]:
     return []
 
 
@@ -148,6 +148,17 @@ def test_repeat_is_five_with_a_gate_and_only_for_timed_cases(tmp_path: Path) -> 
     assert [c.runs for c in planned(tmp_path, gated + "repeat: 7\n").cases] == [1, 7]
 
 
+def test_energy_and_memory_of_their_own_case_are_repeated_too(tmp_path: Path) -> None:
+    knowledge = FakeKnowledge()
+    knowledge.measures = {entry.name: entry for entry in MEASURES}
+    (tmp_path / "s.yaml").write_text(
+        "suite: s\nmodels: [resnet3d]\nrepeat: 4\nmatrix: {precision: [fp32, bf16]}\n"
+        "measure: {energy: {batch: 8}, memory: {}, macs: {}}\n"
+    )
+    cases = plan_suite(read_suite(tmp_path / "s.yaml"), knowledge).cases
+    assert {(*case.measures, case.runs) for case in cases} == {("energy", 4), ("memory", 4), ("macs", 1)}
+
+
 def test_exclude_drops_and_include_adds_points(tmp_path: Path) -> None:
     text = """\
 suite: s
@@ -160,6 +171,87 @@ measure: {throughput: {}}
 """
     found = {(c.point.args["kernel_depth"], c.point.precision) for c in planned(tmp_path, text).cases}
     assert found == {(1, "fp32"), (3, "fp32"), (3, "bf16"), (7, "fp16")}
+
+
+RULES = """\
+suite: s
+models: [{name: c3d_search, kernel_depth: [1, 3]}]
+matrix:
+  precision: [fp32, bf16]
+  RULE
+measure:
+  throughput: {}
+  accuracy: {dataset: motions, recipe: quick, seeds: [0, 1]}
+"""
+
+
+@pytest.mark.parametrize(
+    ("rule", "expected"),
+    [
+        ("exclude: [{precison: bf16}]", "5:14: unknown axis 'precison'; did you mean: precision?"),
+        ("exclude: [{precision: bf61}]", "5:14: precision: input should be 'fp32', 'tf32'"),
+        ("exclude: [bf16]", "5:13: exclude is a list of mappings, such as [{precision: bf16}], found 'bf16'"),
+        ("exclude: [{}]", "5:13: exclude is a list of mappings"),
+        ("include: [bf16]", "5:13: include is a list of mappings"),
+        ("include: [{model: c3dd_search}]", "5:14: 'c3dd_search' is no model of this suite; did you mean: c3d_search?"),
+        ("include: [{model: resnet3d}]", "5:14: 'resnet3d' is no model of this suite; allowed: c3d_search"),
+        ("include: [{model: [c3d_search]}]", "5:14: ['c3d_search'] is no model of this suite"),
+        ("include: [{kernel_depht: 5}]", "5:14: unknown axis 'kernel_depht'; did you mean: kernel_depth?"),
+        ("include: [{clip: 16x1}]", "5:14: clip: clip '16x1' is not"),
+        ("exclude: [{kernel_depth: 5}]", "5:13: this rule excludes nothing: no point of the suite has these values"),
+        ("exclude: [{precision: tf32}, {seed: 1}]", "5:13: this rule excludes nothing"),
+        ("exclude: [{model: c3d_search}]", "5:3: exclude leaves no case of this suite"),
+        ("batch: []", "5:3: batch is an empty list; give it a value, or leave it out"),
+        ("batch: []\n  include: [{kernel_depth: 5}]", "5:3: batch is an empty list"),
+        ("seed: [0]\n  seeds: [1]", "6:3: seeds and seed are one axis; write one of them"),
+    ],
+)
+def test_a_rule_or_an_axis_that_would_lose_work_is_a_mistake(tmp_path: Path, rule: str, expected: str) -> None:
+    [problem] = problems(tmp_path, RULES.replace("RULE", rule))
+    assert problem.startswith(expected)
+
+
+def test_empty_lists_of_a_model_and_of_a_measure_are_mistakes(tmp_path: Path) -> None:
+    text = "suite: s\nmodels: [{name: resnet3d, depth: []}]\nmeasure: {macs: {}}\n"
+    assert problems(tmp_path, text) == ["2:27: depth is an empty list; give it a value, or leave it out"]
+    text = "suite: s\nmodels: [resnet3d]\nmeasure: {macs: {}, accuracy: {dataset: motions, seeds: []}}\n"
+    assert problems(tmp_path, text) == ["3:50: seeds is an empty list; give it a value, or leave it out"]
+
+
+@pytest.mark.parametrize(
+    ("rule", "timed", "trained"),
+    [
+        ("{seed: 1}", 4, 2),  # an axis inside a measure
+        ("{seeds: 1, kernel_depth: 3}", 4, 3),
+        ("{clip: 16x1x112, kernel_depth: 3}", 2, 2),  # the model's own clip
+        ("{clip: {frames: 16, stride: 1, size: 112}, kernel_depth: 3}", 2, 2),
+        ("{memory_format: contiguous, precision: bf16}", 2, 4),  # what a suite need not say
+        ("{width: 1.0, kernel_depth: 1}", 2, 2),  # an argument's default
+        ("{precision: bf16, model: c3d_search}", 2, 4),
+    ],
+)
+def test_exclude_names_points_by_whatever_is_true_of_them(tmp_path: Path, rule: str, timed: int, trained: int) -> None:
+    """Of four timings (two depths, two precisions) and four trainings (two depths, two seeds)."""
+    cases = planned(tmp_path, RULES.replace("RULE", f"exclude: [{rule}]")).cases
+    assert sum("throughput" in case.measures for case in cases) == timed
+    assert sum("accuracy" in case.measures for case in cases) == trained
+
+
+def test_include_adds_to_the_models_that_take_it(tmp_path: Path) -> None:
+    text = "suite: s\nmodels: [c3d_search, resnet3d]\nmatrix: {include: [{depth: 10}, {clip: 8x1x32}]}\nmeasure: {macs: {}}\n"
+    found = [(c.point.model, c.point.args, c.point.clip.frames) for c in planned(tmp_path, text).cases]
+    assert found == [
+        ("c3d_search", {}, 16), ("c3d_search", {}, 8), ("resnet3d", {}, 16), ("resnet3d", {"depth": 10}, 16),
+        ("resnet3d", {}, 8),
+    ]  # fmt: skip
+
+
+def test_a_wrong_value_is_told_where_it_stands(tmp_path: Path) -> None:
+    """On the model, in the measure or in the matrix, whichever gave it."""
+    text = "suite: s\nmodels: [{name: resnet3d, precision: bf61}]\nmatrix: {precision: [fp32]}\nmeasure: {throughput: {}}\n"
+    assert problems(tmp_path, text)[0].startswith("2:27: precision:")
+    text = "suite: s\nmodels: [resnet3d]\nmatrix: {precision: [fp32]}\nmeasure: {throughput: {precision: bf61}}\n"
+    assert problems(tmp_path, text)[0].startswith("4:24: precision:")
 
 
 def test_an_argument_of_a_model_can_be_an_axis_of_the_matrix(tmp_path: Path) -> None:
@@ -224,6 +316,64 @@ def test_weights_that_are_trained_first_name_a_data_set_that_there_is(tmp_path: 
     assert "trained:<data set>/<recipe>" in problems(tmp_path, half)[0]
 
 
+@pytest.mark.parametrize(
+    ("clip", "said"),
+    [
+        (
+            "{seconds: 2s, fps: 15, size: 112}",
+            "clip: seconds should be a number above 0 and below a million, found '2s'",
+        ),
+        ("{seconds: 2, fps: null, size: 112}", "clip: fps should be a number above 0 and below a million, found None"),
+        ("{seconds: 2, fps: '15', size: 112}", "fps should be a number"),
+        ("{seconds: true, fps: 15, size: 112}", "seconds should be a number"),
+        ("{seconds: .inf, fps: 15, size: 112}", "seconds should be a number"),
+        ("{frames: 8, size: [1, 2, 3]}", "size is a number of pixels, or [height, width], found [1, 2, 3]"),
+    ],
+)
+def test_a_clip_in_seconds_is_made_of_numbers(tmp_path: Path, clip: str, said: str) -> None:
+    text = f"suite: s\nmodels: [resnet3d]\nmatrix: {{clip: [{clip}]}}\nmeasure: {{macs: {{}}}}\n"
+    [problem] = problems(tmp_path, text)
+    assert said in problem
+
+
+def test_a_data_set_in_a_list_too_many_is_a_mistake_of_the_file(tmp_path: Path) -> None:
+    text = "suite: s\nmodels: [resnet3d]\nmeasure: {accuracy: {dataset: [[motions]]}}\n"
+    assert problems(tmp_path, text) == ["3:22: dataset: input should be a valid string, found ['motions']"]
+
+
+def test_a_measure_that_is_no_mapping_is_told_in_words_of_yaml(tmp_path: Path) -> None:
+    [problem] = problems(tmp_path, "suite: s\nmodels: [resnet3d]\nmeasure: [macs]\n")
+    assert problem == "3:1: measure: input should be a mapping"
+    text = "suite: s\nmodels: [resnet3d]\nmeasure: {macs: {}}\nsmall: [models]\n"
+    with pytest.raises(SuiteError, match=r"4:1: small: input should be a mapping"):
+        planned(tmp_path, text, small=True)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("models: [resnet3d]\nmeasure: {accuracy: {dataset: motions, recipe: quikc}}", "3:40: unknown recipe 'quikc'; did you mean: quick?"),
+        ("models: [resnet3d]\nmatrix: {recipe: [quick, slow]}\nmeasure: {accuracy: {dataset: motions}}", "3:10: unknown recipe 'slow'; allowed: brief, quick"),
+        ("models: [{name: resnet3d, weights: 'trained:motions/quik'}]\nmeasure: {accuracy: {dataset: motions}}", "2:27: unknown recipe 'quik'; did you mean: quick?"),
+        ("models: [resnet3d]\nmeasure: {accuracy: {dataset: motions, recipe: nowhere/mine.yaml}}", "3:40: the recipe 'nowhere/mine.yaml' is no file; allowed: brief, quick"),
+    ],
+)  # fmt: skip
+def test_a_recipe_that_there_is_not_is_told_when_the_suite_is_planned(tmp_path: Path, text: str, said: str) -> None:
+    (tmp_path / "s.yaml").write_text(f"suite: s\n{text}\n")
+    with pytest.raises(SuiteError) as caught:
+        plan_suite(read_suite(tmp_path / "s.yaml"), FakeKnowledge(), recipes=("brief", "quick"))
+    assert str(caught.value) == f"{tmp_path / 's.yaml'}:{said}"
+
+
+def test_a_recipe_may_be_a_file(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text("")
+    text = (
+        f"suite: s\nmodels: [resnet3d]\nmeasure: {{accuracy: {{dataset: motions, recipe: {tmp_path / 'mine.yaml'}}}}}\n"
+    )
+    (tmp_path / "s.yaml").write_text(text)
+    assert plan_suite(read_suite(tmp_path / "s.yaml"), FakeKnowledge(), recipes=()).cases
+
+
 def test_all_mistakes_of_a_file_are_told_at_once(tmp_path: Path) -> None:
     text = "suite: s\nmodels: [c3dd_search, {name: resnet3d, dept: 1}]\nmatrix: {clip: [16x1], foo: [1]}\nmeasure: {mac: {}}\n"
     assert len(problems(tmp_path, text)) == 4
@@ -245,10 +395,6 @@ def test_a_mistake_in_a_file_that_is_extended_is_told_there(tmp_path: Path) -> N
         f"{base}:5:11: unknown measure 'mac'; did you mean: macs?",
         f"{base}:6:10: unknown axis 'precisoin'; did you mean: precision?",
     ]
-
-
-def test_an_axis_without_a_value_gives_no_case(tmp_path: Path) -> None:
-    assert planned(tmp_path, "suite: s\nmodels: [resnet3d]\nmatrix: {clip: []}\nmeasure: {macs: {}}\n").cases == ()
 
 
 def test_a_wrong_value_says_what_is_allowed_and_where(tmp_path: Path) -> None:
@@ -282,6 +428,24 @@ def test_environment_variables_stand_for_paths(tmp_path: Path, monkeypatch: pyte
     assert planned(tmp_path, text).cases[0].point.weights == "/data/w.pth"
     monkeypatch.delenv("MY_WEIGHTS")
     assert "MY_WEIGHTS is not set" in problems(tmp_path, text)[0]
+
+
+def test_environment_variables_stand_for_files_of_a_model_and_of_a_data_set(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HERE", "/data")
+    text = (
+        "suite: s\nmodels: [{name: 'mine:net', rgb_weights: '${env:HERE}/w.pth', inflated_from: ['${env:HERE}/i.pth']}]\n"
+        "measure: {accuracy: {dataset: motions, options: {videos: '${env:HERE}/v', annotations: x}}}\n"
+    )
+    [case] = planned(tmp_path, text).cases
+    assert case.point.args == {"rgb_weights": "/data/w.pth", "inflated_from": "/data/i.pth"}
+    assert case.measures["accuracy"]["options"] == {"videos": "/data/v", "annotations": "x"}
+    told = problems(tmp_path, text.replace("rgb_weights:", "flavour:").replace("videos:", "unit:"))
+    assert "2:29: flavour: ${env:…} is allowed in paths only" in told[0]
+    assert "options: ${env:…} is allowed in paths only" in told[1]
+    monkeypatch.delenv("HERE")
+    assert "2:29: rgb_weights: the environment variable HERE is not set" in problems(tmp_path, text)[0]
 
 
 def test_the_schema_for_editors_is_the_one_in_the_repository(tmp_path: Path) -> None:

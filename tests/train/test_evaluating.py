@@ -1,4 +1,5 @@
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from bench.data.loading import view_batches
 from bench.errors import InputError, TrainingError
 from bench.models.base import inputs_of
 from bench.schema import views_per_video
-from bench.train.evaluating import Evaluation, evaluate, evaluating
+from bench.train.evaluating import Evaluation, evaluate, evaluating, rounding_of
 
 
 class Counting(nn.Module):
@@ -125,6 +126,28 @@ def test_several_labels_a_video_are_scored_by_average_precision(tiny_net, val_vi
     assert seen.ranks[0] == 0, "both classes are right for the first video"
 
 
+def test_probabilities_of_several_labels_are_each_their_own(val_videos, clip):
+    """Logits (8, 9) of the first video stand above (0, -9) of the others in class 0; softmax ranks it below them."""
+
+    class Given(nn.Module):
+        def forward(self, clips):
+            self.seen += len(clips)
+            return torch.tensor([[8.0, 9.0], *[[0.0, -9.0]] * 11])[self.seen - len(clips) : self.seen]
+
+        seen = 0
+
+    videos = [replace(v, labels=(0, 1) if i == 0 else (1,)) for i, v in enumerate(val_videos.videos)]
+    many = replace(val_videos, videos=tuple(videos), is_multi_label=True)
+    precision, loss = {}, {}
+    for averaging in ("sigmoid", "softmax"):
+        seen = evaluate(Given(), many, clip=clip, averaging=averaging)
+        precision[averaging], loss[averaging] = seen.mean_average_precision, seen.loss
+    assert precision == {"sigmoid": 1.0, "softmax": pytest.approx((1 / 12 + 1) / 2)}
+    logits, targets = torch.tensor([[8.0, 9.0], *[[0.0, -9.0]] * 11]), torch.tensor([[1.0, 1.0], *[[0.0, 1.0]] * 11])
+    expected = nn.functional.binary_cross_entropy_with_logits(logits, targets)
+    assert loss["sigmoid"] == pytest.approx(float(expected), rel=1e-4)
+
+
 def test_every_module_is_back_in_its_mode(tiny_net):
     model = tiny_net().train()
     model.norm.eval()
@@ -144,3 +167,21 @@ def test_views_cost_a_forward_each_and_one_decode_together(tiny_net, val_videos,
     evaluate(model, val_videos, clip=clip, views=views)
     assert model.clips == views_per_video(views) * len(val_videos)
     assert sorted(decoded) == sorted(video.path for video in val_videos.videos)
+
+
+@pytest.mark.parametrize(
+    ("capability", "convolutions", "products", "told"),
+    [
+        (7, True, True, None),
+        (8, True, False, "TF32 in convolutions"),
+        (9, True, True, "TF32 in convolutions and products"),
+        (9, False, False, None),
+    ],
+)
+def test_rounding_to_tf32_is_told(capability, convolutions, products, told, monkeypatch):
+    cuda = SimpleNamespace(matmul=SimpleNamespace(allow_tf32=products))
+    backends = SimpleNamespace(cudnn=SimpleNamespace(allow_tf32=convolutions), cuda=cuda)
+    monkeypatch.setattr("torch.cuda.get_device_capability", lambda device: (capability, 0))
+    monkeypatch.setattr("bench.train.evaluating.torch.backends", backends)
+    assert rounding_of("cuda") == told
+    assert rounding_of("cpu") is None

@@ -116,6 +116,14 @@ def test_accumulation_takes_the_same_steps(tmp_path, run, recipe_of, tiny_net):
         torch.testing.assert_close(a, b)
 
 
+def test_validation_takes_no_more_clips_at_once_than_a_step_does(tmp_path, run, recipe_of, tiny_net):
+    """Its share of a batch, in `accumulate` passes, is what is known to fit into the memory."""
+    model, seen = tiny_net(), {True: set(), False: set()}
+    model.register_forward_pre_hook(lambda module, clips: seen[module.training].add(len(clips[0])))
+    run(recipe_of(accumulate=3), tmp_path, model=model)
+    assert seen == {True: {2}, False: {2}}
+
+
 def test_curves_have_a_row_an_epoch(tmp_path, run, recipe_of):
     _, fitted = run(recipe_of(validate_every=2), tmp_path)
     rows = read_curves(fitted.curves)
@@ -123,6 +131,12 @@ def test_curves_have_a_row_an_epoch(tmp_path, run, recipe_of):
     assert [row["step"] for row in rows] == [4, 8, 12]
     assert [row["val_top1"] is None for row in rows] == [True, False, False]
     assert all(math.isfinite(row["loss"]) and 0 <= row["top1"] <= 100 for row in rows)
+
+
+def test_curves_tell_the_rate_of_the_recipe_and_not_of_the_head(tmp_path, run, recipe_of):
+    recipe = recipe_of(head_lr_scale=10, schedule={"name": "multistep", "milestones": [2], "factor": 0.1})
+    _, fitted = run(recipe, tmp_path)
+    assert [row["lr"] for row in read_curves(fitted.curves)] == pytest.approx([0.05, 0.05, 0.005])
 
 
 def test_without_validation_there_is_no_best(tmp_path, run, recipe_of):

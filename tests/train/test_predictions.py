@@ -1,4 +1,7 @@
+from dataclasses import replace
+
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 from bench.errors import InputError
@@ -29,6 +32,29 @@ def test_predictions_come_back_from_the_file(tiny_net, val_videos, clip, tmp_pat
     assert found.videos == tuple(video.id for video in val_videos.videos)
     np.testing.assert_array_equal(found.scores, seen.scores)
     assert (found.top(1), found.classes, found.protocol) == (seen.top(1), val_videos.classes, {"views": "2x1"})
+
+
+@pytest.fixture
+def many(val_videos):
+    """The evaluation videos, every third of which has both labels."""
+    videos = [replace(v, labels=(0, 1) if i % 3 == 0 else v.labels) for i, v in enumerate(val_videos.videos)]
+    return replace(val_videos, videos=tuple(videos), is_multi_label=True)
+
+
+def test_several_labels_a_video_come_back_from_the_file(tiny_net, many, clip, tmp_path):
+    seen = evaluate(tiny_net(), many, clip=clip, averaging="sigmoid")
+    path = write_predictions(tmp_path / "p.parquet", seen, many, protocol={})
+    names = [set(row) for row in pq.read_table(path)["label_name"].to_pylist()]
+    assert names == [{many.classes[label] for label in video.labels} for video in many.videos]
+    found = read_predictions(path)
+    assert found.labels.dtype == np.bool_
+    np.testing.assert_array_equal(found.labels, seen.labels)
+    assert found.top(1) == seen.top(1)
+    other = replace(found, labels=~found.labels)
+    with pytest.raises(InputError, match="12 videos have another label"):
+        compare_predictions(found, other)
+    with pytest.raises(InputError, match="only one of the two predictions is of several labels"):
+        compare_predictions(found, replace(found, labels=np.zeros(12, dtype=np.int64)))
 
 
 def test_another_file_is_refused(tmp_path):

@@ -148,8 +148,15 @@ def test_two_ranks_match_one_with_the_same_global_batch(job, tmp_path):
 
 
 @pytest.mark.slow
-def test_all_ranks_evaluate_with_the_statistics_that_the_checkpoint_holds(job, tmp_path, val_videos, tiny_net):
-    """Each rank's batch norm saw other clips; a video's score must not depend on the rank that looks at it."""
+@pytest.mark.parametrize("ema", [None, 0.9])
+def test_all_ranks_evaluate_with_the_statistics_that_the_checkpoint_holds(job, tmp_path, val_videos, tiny_net, ema):
+    """Each rank's batch norm saw other clips; a video's score must not depend on the rank that looks at it.
+
+    With an average of the weights there are two networks whose statistics the ranks agree on, in one order.
+    """
+    if ema is not None:
+        with (tmp_path / "tiny.yaml").open("a") as recipe:
+            recipe.write(f"ema: {ema}\n")
     codes, said = run_ranks({**job, "norm": True, "folder": str(tmp_path / "out")}, world=2)
     assert codes == [0, 0], said
     model = tiny_net(norm=True)

@@ -17,27 +17,32 @@ DESCRIBED_AT = "bench/data/datasets/folder.py"
 @register_dataset("folder", described_at=DESCRIBED_AT, splits=("train", "val", "test"))
 def open_folder(root: Path | None, *, split: str) -> VideoSet:
     """Class folders; the classes are the folders' names in alphabetical order, those of `train` where it is there."""
-    root = require_root(root, name="folder", tree=TREE, described_at=DESCRIBED_AT)
+    return class_folders(root, name="folder", split=split, described_at=DESCRIBED_AT)
+
+
+def class_folders(root: Path | None, *, name: str, split: str, described_at: str) -> VideoSet:
+    """A split of data set `name` that lies in class folders, as `open_folder` reads them; DatasetError where not."""
+    root = require_root(root, name=name, tree=TREE, described_at=described_at)
     folder = root / split
     if not folder.is_dir():
-        raise DatasetError(f"data set folder: there is no folder {folder}. Expected under {root}:\n{TREE}")
+        raise DatasetError(f"data set {name}: there is no folder {folder}. Expected under {root}:\n{TREE}")
     media = _read_whole(folder)
     if media.clashes:
         raise DatasetError(f"{media.clashes[0]}: another video of that class has the same name without its suffix")
     names = sorted(media.names())
-    stray = next((name for name in names if "/" not in name), None)
+    stray = next((video for video in names if "/" not in video), None)
     if stray is not None:
         raise DatasetError(f"{folder / stray}: is a video outside of any class folder. Expected under {root}:\n{TREE}")
     trained = _read_whole(root / "train").names() if (root / "train").is_dir() and split != "train" else names
-    classes = sorted({name.partition("/")[0] for name in trained if "/" in name})
-    unknown = next((name for name in names if name.partition("/")[0] not in set(classes)), None)
+    classes = sorted({video.partition("/")[0] for video in trained if "/" in video})
+    unknown = next((video for video in names if video.partition("/")[0] not in set(classes)), None)
     if unknown is not None:
         raise DatasetError(
             f"{folder / unknown}: class {unknown.partition('/')[0]!r} is not among those of {root / 'train'}"
         )
-    position = {name: at for at, name in enumerate(classes)}
-    entries = [Entry(id=name, labels=(position[name.partition("/")[0]],), names=(name,)) for name in names]
-    return assemble("folder", split, entries, classes=classes, media=media, root=root)
+    position = {label: at for at, label in enumerate(classes)}
+    entries = [Entry(id=video, labels=(position[video.partition("/")[0]],), names=(video,)) for video in names]
+    return assemble(name, split, entries, classes=classes, media=media, root=root)
 
 
 def _read_whole(folder: Path) -> Media:

@@ -14,6 +14,7 @@ import torch
 
 from bench.measure.loaded import LoadedCase
 from bench.measure.timing.clocks import time_work
+from bench.measure.timing.fp8 import product_of
 from bench.measure.timing.protocol import Protocol, take_samples
 from bench.measure.timing.variants import AUTOCAST, CAST
 from bench.stats import median
@@ -68,20 +69,24 @@ def ceilings_of(case: LoadedCase) -> Ceilings:
 def _measure(device: torch.device, precision: str) -> Ceilings:
     """TF32 is as the case's own network was given it: whoever prepared that has set it."""
     kind = "cpu" if device.type == "cpu" else "cuda"
-    dtype = {**AUTOCAST, **CAST}.get(precision, torch.float32)
     size = MATMUL_SIZES[kind]
-    left, right, product = (torch.randn(size, size, device=device).to(dtype) for _ in range(3))
+    product = product_of(size, device) if precision == "fp8" else _product_of(size, device, precision)
     source = torch.zeros(COPY_BYTES[kind], dtype=torch.uint8, device=device)
     target = torch.empty_like(source)
     with torch.inference_mode():
-        matmul_s = _median_s(lambda: torch.matmul(left, right, out=product), device)
+        matmul_s = _median_s(product, device)
         copy_s = _median_s(lambda: target.copy_(source), device)
     return Ceilings(flops_per_s=2 * size**3 / matmul_s, bytes_per_s=2 * len(source) / copy_s)
 
 
+def _product_of(size: int, device: torch.device, precision: str) -> Callable[[], object]:
+    dtype = {**AUTOCAST, **CAST}.get(precision, torch.float32)
+    left, right, product = (torch.randn(size, size, device=device).to(dtype) for _ in range(3))
+    return lambda: torch.matmul(left, right, out=product)
+
+
 def _median_s(work: Callable[[], object], device: torch.device) -> float:
-    timing = take_samples(lambda: time_work(work, device), PROTOCOL, clock_s=time.perf_counter)
-    return median([sample.wall_s if sample.device_s is None else sample.device_s for sample in timing.samples])
+    return median(take_samples(lambda: time_work(work, device), PROTOCOL, clock_s=time.perf_counter).work_s)
 
 
 def _read(file: Path, *, session: str) -> dict[str, dict[str, float]]:

@@ -5,13 +5,14 @@ import os
 import subprocess
 import sys
 from collections.abc import Mapping
-from importlib import import_module
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from bench.errors import InputError
+from bench.errors import InputError, says_want_of_memory
 from bench.measure.loaded import LoadedCase
+from bench.measure.timing.variants import release
+from bench.registry import import_plugins
 from bench.schema import Case
 
 
@@ -25,8 +26,7 @@ def case_of(request: Mapping[str, Any]) -> LoadedCase:
     import torch
 
     case = Case.model_validate(request["case"])
-    for plugin in case.plugins:
-        import_module(plugin)
+    import_plugins(case.plugins)
     if case.point.threads is not None:
         torch.set_num_threads(case.point.threads)
     pinned = case.model_copy(update={"point": case.point.model_copy(update={"device": request["device"]})})
@@ -41,10 +41,12 @@ def ask_child(
     what: str,
     environment: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
-    """What `python -m module` writes into the file that `request["answer"]` names for it.
+    """What `python -m module` writes into the file that `request["answer"]` names for it. The device is left to it.
 
     InputError where it does not end in time or dies, with the last thing that it said; `what` names it there.
+    MemoryError where that was for want of memory.
     """
+    release()
     path = os.pathsep.join(entry or os.getcwd() for entry in sys.path)
     with TemporaryDirectory(prefix="vbench-answer-") as folder:
         answer = Path(folder) / "answer.json"
@@ -61,7 +63,8 @@ def ask_child(
         except subprocess.TimeoutExpired:
             raise InputError(f"the {what} did not end within {timeout_s:g} s; raise its timeout_s") from None
         if not answer.is_file():
-            raise InputError(f"the {what} ended with code {child.returncode}: {_last_line(child.stderr)}")
+            said = f"the {what} ended with code {child.returncode}: {_last_line(child.stderr)}"
+            raise MemoryError(said) if says_want_of_memory(said) else InputError(said)
         found: dict[str, Any] = json.loads(answer.read_text(encoding="utf-8"))
         return found
 

@@ -19,9 +19,10 @@ def synchronize(device: torch.device) -> None:
 def time_work(work: Callable[[], object], device: torch.device) -> Sample:
     """Seconds of `work` until all that it queued on `device` is done, by both clocks.
 
-    On CUDA the device's seconds lie between two events around the work: wall less device is what launching and waiting
-    cost. On a CPU the other clock is the processor time of the whole process, over all of its threads. Other
-    accelerators have the wall clock alone.
+    On CUDA the device's seconds lie between two events around the work. The first is passed at once, so they hold every
+    gap in which the device waits for the next launch; how long launching took is told by itself. On a CPU the other
+    clock is the processor time of the whole process, over all of its threads. Other accelerators have the wall clock
+    alone.
     """
     if device.type == "cuda":
         return _with_events(work, device)
@@ -80,9 +81,10 @@ def _with_events(work: Callable[[], object], device: torch.device) -> Sample:
     first.record(stream)
     work()
     last.record(stream)
+    launched_s = time.perf_counter() - started
     torch.cuda.synchronize(device)
     wall_s = time.perf_counter() - started
-    return Sample(wall_s=wall_s, device_s=first.elapsed_time(last) / 1000)
+    return Sample(wall_s=wall_s, device_s=first.elapsed_time(last) / 1000, launched_s=launched_s)
 
 
 def event() -> torch.cuda.Event:
@@ -97,4 +99,5 @@ def each(sample: Sample, *, of: int) -> Sample:
         device_s=None if sample.device_s is None else sample.device_s / of,
         cpu_s=None if sample.cpu_s is None else sample.cpu_s / of,
         parts_s=tuple(part / of for part in sample.parts_s),
+        launched_s=None if sample.launched_s is None else sample.launched_s / of,
     )

@@ -11,7 +11,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, TextIO
 
-from bench.errors import TrainingError
+from bench.errors import TrainingError, says_want_of_memory
+from bench.measure.timing.variants import release
 
 PLACE = frozenset(
     {"RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "GROUP_RANK", "GROUP_WORLD_SIZE", "MASTER_ADDR"}
@@ -27,9 +28,10 @@ DEATH = re.compile(
 def ask_ranks(module: str, request: Mapping[str, Any], *, world: int, threads: int, timeout_s: float) -> dict[str, Any]:
     """What the first of `world` ranks, each `python -m module REQUEST_FILE`, writes where the request's `answer` says.
 
-    TrainingError where a rank fails or dies, with its error, or where they do not end in time; MemoryError where it was
-    for want of memory.
+    The device is left to them. TrainingError where a rank fails or dies, with its error, or where they do not end in
+    time; MemoryError where it was for want of memory.
     """
+    release()
     with TemporaryDirectory(prefix="vbench-ranks-") as name:
         folder = Path(name)
         failed, answer, asked = folder / "failed", folder / "answer.json", folder / "request.json"
@@ -63,7 +65,7 @@ def why_they_ended(failed: Path, log: str, *, world: int) -> str:
 
 
 def _failure(why: str) -> Exception:
-    return MemoryError(why) if "OutOfMemoryError" in why else TrainingError(why)
+    return MemoryError(why) if says_want_of_memory(why) else TrainingError(why)
 
 
 @contextmanager

@@ -1,14 +1,15 @@
 """A variant's logits beside those of the same network in eager, contiguous fp32."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from bench.measure.loaded import LoadedCase
-from bench.measure.timing.variants import variant_of
+from bench.measure.timing.variants import Forward, Variant, release, variant_of
+from bench.measure.ways import Way, way_of
 from bench.schema import UNSPOKEN
 
 # Shares of the largest logit. Rounding is 2^-24 (fp32), 2^-11 (tf32, fp16), 2^-8 (bf16) and 2^-4 (fp8) an operand, and
@@ -22,6 +23,7 @@ TOLERANCES: Mapping[str, float] = {
     "bf16_weights": 1e-1,
     "fp8": 3e-1,
 }
+AT_A_TIME = 8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,13 +49,33 @@ class Parity:
         )
 
 
-def compare_with_eager(case: LoadedCase, *, clips: int) -> Parity:
-    """The case's logits against eager fp32 with the same weights, over at least `clips` of the same seeded clips."""
-    batch = min(case.point.batch or 1, clips)
-    seeds = range(math.ceil(clips / batch))
-    wanted = _logits(_eager(case), batch=batch, seeds=seeds)
-    found = _logits(case, batch=batch, seeds=seeds)
-    return compare(wanted, found, tolerance=TOLERANCES[case.point.precision or "fp32"])
+def keep_logits(case: LoadedCase, forward: Forward) -> None:
+    """Keep what a pass that was timed computes, for `compare_with_eager`; of eager fp32 itself there is no need."""
+    if way_of(case.point) != Way():
+        case.logits[forward.batch] = forward().cpu().double()
+
+
+def compare_with_eager(case: LoadedCase, *, clips: int) -> dict[int, Parity]:
+    """The case's logits against eager fp32 with the same weights, by batch: its own, and each that was timed and kept.
+
+    Its own batch is compared over at least `clips` seeded clips. Eager fp32 takes few at a time, whatever the batch: a
+    kernel that is wrong at large shapes (pytorch#163539) would be wrong on both sides.
+    """
+    batch = case.point.batch or 1
+    found = dict(case.logits)
+    if len(found.get(batch, ())) < clips:
+        found[batch] = _logits(case, batch=batch, clips=clips)
+    release()
+    eager, tolerance = variant_of(_eager(case)), TOLERANCES[case.point.precision or "fp32"]
+    return {
+        size: compare(_in_chunks(eager, batch=size, clips=len(logits)), logits, tolerance=tolerance)
+        for size, logits in sorted(found.items())
+    }
+
+
+def worst(parities: Iterable[Parity]) -> Parity:
+    """The one of the largest difference; logits that are no numbers are worse than any."""
+    return max(parities, key=lambda each: math.inf if each.max_difference is None else each.max_difference)
 
 
 def compare(wanted: Tensor, found: Tensor, *, tolerance: float) -> Parity:
@@ -74,7 +96,16 @@ def _eager(case: LoadedCase) -> LoadedCase:
     return LoadedCase(case.case.model_copy(update={"point": plain}), artifacts=case.artifacts)
 
 
-def _logits(case: LoadedCase, *, batch: int, seeds: range) -> Tensor:
-    """`(clips, classes)` in float64 on the CPU; the network is gone afterwards."""
+def _logits(case: LoadedCase, *, batch: int, clips: int) -> Tensor:
+    """`(clips, classes)` of whole batches in float64 on the CPU; the network is gone afterwards."""
     variant = variant_of(case)
-    return torch.cat([variant.forward(batch, seed=seed)().cpu().double() for seed in seeds])
+    return torch.cat([variant.forward(batch, seed=seed)().cpu().double() for seed in range(math.ceil(clips / batch))])
+
+
+def _in_chunks(variant: Variant, *, batch: int, clips: int) -> Tensor:
+    """Logits of the same clips as `_logits`, computed a few at a time."""
+    logits: list[Tensor] = []
+    for seed in range(clips // batch):
+        split = [torch.split(clip, AT_A_TIME) for clip in variant.inputs(batch, seed=seed)]
+        logits += [variant.over(chunk)().cpu().double() for chunk in zip(*split, strict=True)]
+    return torch.cat(logits)

@@ -9,6 +9,7 @@ from typing import Any
 
 from bench.measure.loaded import LoadedCase
 from bench.measure.timing.child import request_of
+from bench.measure.timing.variants import release
 
 CHILD = "bench.measure.timing.probing_child"
 
@@ -70,6 +71,7 @@ class Prober:
         return answer
 
     def _start(self) -> "subprocess.Popen[str]":
+        release()
         path = os.pathsep.join(entry or os.getcwd() for entry in sys.path)
         self._child = subprocess.Popen(
             self._command,

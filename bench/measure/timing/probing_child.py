@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 
 import torch
 
+from bench.errors import is_want_of_memory
 from bench.measure.timing.child import case_of
 from bench.measure.timing.variants import Forward, forward_of
 
@@ -30,8 +31,6 @@ def _answers(lines: Iterator[str]) -> Iterator[dict[str, float | str]]:
         try:
             at = at or forward_of(case)
             yield {"clips_per_s": _rate(at(int(line)))}
-        except (MemoryError, torch.OutOfMemoryError):
-            yield {"error": "oom"}
         except Exception as error:  # whatever a model or a device raises is the answer
             yield {"error": "oom" if is_want_of_memory(error) else f"{type(error).__name__}: {error}"}
         if torch.cuda.is_available():
@@ -39,16 +38,8 @@ def _answers(lines: Iterator[str]) -> Iterator[dict[str, float | str]]:
 
 
 def _rate(forward: Forward) -> float:
-    forward.latency()
-    steps = max(2, round(BLOCK_S / max(1e-6, forward.latency().wall_s)))
+    steps = max(2, round(BLOCK_S / max(1e-6, forward.warm().wall_s)))
     return forward.batch / forward.block(steps).wall_s
-
-
-def is_want_of_memory(error: Exception) -> bool:
-    """Torch has no class for it on a CPU, and libraries below it report it in their own words."""
-    text = str(error).lower()
-    words = ("out of memory", "can't allocate memory", "cannot allocate memory", "alloc_failed")
-    return isinstance(error, RuntimeError) and any(word in text for word in words)
 
 
 def _empty_cache() -> None:

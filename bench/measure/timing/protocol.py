@@ -31,7 +31,8 @@ class Sample(NamedTuple):
     """Seconds of one step by the wall clock, by the device's own, and of processor time; None where there is none.
 
     `parts_s` are the seconds of its parts, where it has some. `turn` numbers the turn on the floor it was taken in.
-    `ended_s` is the moment of its end by the wall clock, where steps overlap.
+    `ended_s` is the moment of its end by the wall clock, where steps overlap. `launched_s` are the wall seconds until
+    everything was queued on a device that works by itself.
     """
 
     wall_s: float
@@ -40,6 +41,7 @@ class Sample(NamedTuple):
     parts_s: tuple[float, ...] = ()
     turn: int = 0
     ended_s: float | None = None
+    launched_s: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +58,11 @@ class Timing:
     def samples_s(self) -> tuple[float, ...]:
         """Wall seconds of every sample."""
         return tuple(sample.wall_s for sample in self.samples)
+
+    @property
+    def work_s(self) -> tuple[float, ...]:
+        """Seconds of every sample by the device's own clock, which launching is not in; else by the wall's."""
+        return tuple(sample.wall_s if sample.device_s is None else sample.device_s for sample in self.samples)
 
     @property
     def turns(self) -> tuple[int, ...]:

@@ -65,8 +65,7 @@ def _train(case: LoadedCase, ranks: Ranks, *, max_s: float) -> Timing | None:
 def _forward(case: LoadedCase, ranks: Ranks, *, max_s: float) -> Timing | None:
     """Blocks of passes; nothing is exchanged, so what is lost here is lost to what the ranks share of the machine."""
     forward = forward_of(case)(case.point.batch or 1)
-    forward.latency()
-    steps = ranks.share(max(1, math.ceil(BLOCK_S / forward.latency().wall_s)))
+    steps = ranks.share(max(1, math.ceil(BLOCK_S / forward.warm().wall_s)))
     return take_together(
         ranks, lambda: forward.block(steps), _protocol(max_s), device=_device(case), clock_s=time.perf_counter
     )

@@ -1,16 +1,15 @@
 """Tries ways to run a case's network, each in a process of its own, and tells the record what came of every one."""
 
-import gc
 import time
 from collections.abc import Callable
-
-import torch
+from dataclasses import replace
 
 from bench.errors import InputError
 from bench.measure.fastest import Search, Space, Trial, find_fastest
 from bench.measure.loaded import LoadedCase
 from bench.measure.timing.child import ask_child, request_of
-from bench.measure.timing.variants import Forward, forward_of
+from bench.measure.timing.outputs import compare_with_eager
+from bench.measure.timing.variants import Forward, forward_of, release
 from bench.measure.ways import Way, way_of
 from bench.schema import Json
 
@@ -22,7 +21,8 @@ def fastest_way(case: LoadedCase, search: Search | Json, *, batch: int, what: st
     """The fastest way at this batch whose outputs match, by latency where each pass `is_waited_for`, else throughput.
 
     The record's detail `<what>.search` has every way with its figures, or why it fell out. None where the case is not
-    eager fp32, which the others are compared with: a suite may vary the axes as well. InputError where nothing runs.
+    eager fp32, which the others are compared with: a suite may vary the axes as well. Where nothing runs and matches it
+    is eager fp32 with why that fell out too.
     """
     if way_of(case.point) != Way():
         case.note(f"{what}.search", "not here: the case of eager fp32 has it")
@@ -39,9 +39,11 @@ def fastest_way(case: LoadedCase, search: Search | Json, *, batch: int, what: st
     known = case.details.get(f"{what}.search")
     told = [trial.as_dict() for trial in trials]
     case.note(f"{what}.search", {**(known if isinstance(known, dict) else {}), f"batch {batch}": told})
-    if trials[0].fell_out is not None:
-        raise InputError(f"{what}: no way to run this network works here, eager fp32: {trials[0].fell_out}")
-    return trials[0]
+    if trials[0].fell_out is None:
+        return trials[0]
+    eager = next(trial for trial in trials if trial.way == Way())
+    case.warn(f"{what}, batch {batch}: {eager}", f"see the record's detail {what}.search for what was tried")
+    return eager
 
 
 def try_way(case: LoadedCase, way: Way, *, batch: int, is_waited_for: bool, timeout_s: float) -> Trial:
@@ -49,7 +51,7 @@ def try_way(case: LoadedCase, way: Way, *, batch: int, is_waited_for: bool, time
     request = {**request_of(in_way(case, way, batch=batch)), "is_waited_for": is_waited_for}
     try:
         answer = ask_child(CHILD, request, timeout_s=timeout_s, what="trial")
-    except InputError as error:
+    except (InputError, MemoryError) as error:
         return Trial(way=way, fell_out=str(error))
     return Trial(way=way, **answer)
 
@@ -60,9 +62,16 @@ def in_way(case: LoadedCase, way: Way, *, batch: int) -> LoadedCase:
     return LoadedCase(case.case.model_copy(update={"point": point}), artifacts=case.artifacts, session=case.session)
 
 
+def still_matching(case: LoadedCase, timed: LoadedCase, best: Trial) -> Trial:
+    """The best way with its parity at the batch that was `timed` in it, where it may fall out yet; `case` is told."""
+    ((batch, parity),) = compare_with_eager(timed, clips=1).items()
+    fell_out = None if parity.is_within else f"out of tolerance at batch {batch}: {parity.in_words}"
+    if fell_out:
+        case.warn(f"the best variant ({best.way}) is {fell_out}", "vary its axes in a suite to see where it matches")
+    return replace(best, max_difference=parity.max_difference, top1_agreement=parity.top1_agreement, fell_out=fell_out)
+
+
 def forward_in(case: LoadedCase, way: Way, *, batch: int) -> Callable[[int], Forward]:
     """The forward passes of the case's network run in another way; what was on the device before is let go."""
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
+    release()
     return forward_of(in_way(case, way, batch=batch))

@@ -7,12 +7,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-import torch
-
+from bench.errors import is_want_of_memory
 from bench.measure.loaded import LoadedCase
 from bench.measure.timing.child import case_of
-from bench.measure.timing.outputs import compare_with_eager
-from bench.measure.timing.probing_child import is_want_of_memory
+from bench.measure.timing.outputs import compare_with_eager, keep_logits, worst
 from bench.measure.timing.variants import forward_of
 from bench.stats import median
 
@@ -35,24 +33,24 @@ def answer_to(case: LoadedCase, *, is_waited_for: bool) -> dict[str, Any]:
     found: dict[str, Any] = {}
     try:
         found["clips_per_s"] = _rate(case, is_waited_for=is_waited_for)
-        parity = compare_with_eager(case, clips=max(CLIPS, case.point.batch or 1))
+        parity = worst(compare_with_eager(case, clips=CLIPS).values())
     except Exception as error:  # whatever a model, a compiler or a device raises is why this way falls out
-        is_oom = isinstance(error, MemoryError | torch.OutOfMemoryError) or is_want_of_memory(error)
         said = str(error).strip().partition("\n")[0]
-        return {**found, "fell_out": "out of memory" if is_oom else f"{type(error).__name__}: {said}"}
+        return {**found, "fell_out": "out of memory" if is_want_of_memory(error) else f"{type(error).__name__}: {said}"}
     found |= {"max_difference": parity.max_difference, "top1_agreement": parity.top1_agreement}
     return found if parity.is_within else {**found, "fell_out": f"out of tolerance: {parity.in_words}"}
 
 
 def _rate(case: LoadedCase, *, is_waited_for: bool) -> float:
-    """Clips/s: the median of passes, or of blocks of passes, over a second after two passes that compile and warm."""
+    """Clips/s: the median of passes, or of blocks of passes, over a second once it is warm."""
     forward = forward_of(case)(case.point.batch or 1)
-    forward.latency()
-    steps = 1 if is_waited_for else max(1, round(BLOCK_S / max(1e-6, forward.latency().wall_s)))
+    warm_s = max(1e-6, forward.warm().wall_s)
+    steps = 1 if is_waited_for else max(1, round(BLOCK_S / warm_s))
     seconds: list[float] = []
     started_s = time.monotonic()
     while len(seconds) < FEWEST or time.monotonic() - started_s < BLOCKS_S:
         seconds.append((forward.latency() if is_waited_for else forward.block(steps)).wall_s)
+    keep_logits(case, forward)
     return forward.batch / median(seconds)
 
 

@@ -1,6 +1,8 @@
 """One network made ready to be timed: on its device, in its precision and memory format, by what executes it."""
 
 import contextlib
+import gc
+import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
@@ -21,6 +23,8 @@ from bench.measure.ways import ENGINES, Way, refusal, way_of
 AUTOCAST = {"fp16": torch.float16, "bf16": torch.bfloat16}
 CAST = {"fp16_weights": torch.float16, "bf16_weights": torch.bfloat16, "fp8": torch.bfloat16}
 IN_FLIGHT = 3
+# A graph of torch.compile is warmed up in the first pass, recorded in the second and replayed from the third on.
+WARM_PASSES = {"cuda": 3}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,13 +50,22 @@ class Forward:
         """One forward pass, waited for, by both clocks."""
         return time_work(self, self.device)
 
+    def warm(self) -> Sample:
+        """One pass, as `latency`, once all is done that only the first ones do: loading, compiling, recording."""
+        for _ in range(WARM_PASSES.get(self.device.type, 1)):
+            self.latency()
+        return self.latency()
+
     def empty(self) -> "Forward":
         """The same pass without a network, so what timing takes by itself. It is stated, and subtracted nowhere."""
         return replace(self, model=lambda *clips: clips[0])
 
     def block(self, steps: int) -> Sample:
-        """One of `steps` passes with at most three in flight, waited for once at the end: their mean by both clocks."""
-        return each(time_work(lambda: self._queue(steps), self.device), of=steps)
+        """One of `steps` passes with at most three in flight, waited for once at the end: their mean by both clocks.
+
+        How long launching took is unknown: it waits for a place in flight.
+        """
+        return each(time_work(lambda: self._queue(steps), self.device)._replace(launched_s=None), of=steps)
 
     def _queue(self, steps: int) -> None:
         queue: list[torch.cuda.Event] = []
@@ -101,12 +114,15 @@ class Variant:
         return self.over(self.inputs(batch, seed=seed))
 
     def over(self, clips: tuple[Tensor, ...]) -> Forward:
-        """The forward pass over these clips, which are in this variant's dtype and memory format. May compile."""
+        """The forward pass over these clips, which are in this variant's dtype and memory format. May compile.
+
+        Passes of one CUDA graph share the place of their clips: what they read are those of the one made last.
+        """
         is_baked = self.way.compile in ENGINES  # the casts are in what the engine runs
         work = Work(model=self.model, inputs=clips, precision=self.way.precision, autocast=self.autocast)
         return Forward(
             model=self.execution.of(work),
-            inputs=clips,
+            inputs=self.execution.inputs or clips,
             device=self.device,
             batch=len(clips[0]),
             autocast=None if is_baked else self.autocast,
@@ -120,17 +136,30 @@ def variant_of(case: LoadedCase) -> Variant:
     if refused is not None:
         raise InputError(refused)
     _set_float32(way.precision)
+    if case in _ENGINES:
+        model, execution = _ENGINES[case]
+        return Variant(case=case, model=model, execution=execution, way=way, device=device)
     variant = Variant(
-        case=case, model=case.build_model(str(device)), execution=_execution_of(case, way), way=way, device=device
+        case=case, model=case.build_model(str(device)), execution=Execution(way.compile), way=way, device=device
     )
+    _make_ready(variant)
+    if way.compile in ENGINES:
+        _ENGINES[case] = variant.model, variant.execution
+    return variant
+
+
+def _make_ready(variant: Variant) -> None:
+    """The network in its dtype, memory format and float8 layers, in place."""
     if variant.dtype is not None:
         variant.model.to(dtype=variant.dtype)
     if variant.memory_format is torch.channels_last_3d:
         variant.model.to(memory_format=variant.memory_format)
-    if way.precision == "fp8":
-        require_fp8(device)
-        case.note("fp8", {"linear_layers": len(use_fp8(variant.model)), "all_else": "bf16"})
-    return variant
+    if variant.way.precision == "fp8":
+        require_fp8(variant.device)
+        used = use_fp8(variant.model, variant.inputs(1))
+        variant.case.note(
+            "fp8", {"linear_layers": len(used.in_fp8), "bypassed": list(used.bypassed), "all_else": "bf16"}
+        )
 
 
 def forward_of(case: LoadedCase) -> Callable[[int], Forward]:
@@ -138,14 +167,21 @@ def forward_of(case: LoadedCase) -> Callable[[int], Forward]:
     return variant_of(case).forward
 
 
-_EXECUTIONS: WeakKeyDictionary[LoadedCase, Execution] = WeakKeyDictionary()
+def release() -> None:
+    """Give back what earlier measures of this process left on the device: engines, compiled graphs, torch's cache.
+
+    A process that is started beside this one finds its memory taken otherwise: torch keeps all that it ever held.
+    """
+    _ENGINES.clear()
+    if "torch._dynamo" in sys.modules:
+        torch.compiler.reset()
+    gc.collect()
+    torch.cuda.empty_cache()  # nothing, where CUDA is not up
 
 
-def _execution_of(case: LoadedCase, way: Way) -> Execution:
-    """One for all measures of a case where it takes minutes: an engine holds the weights, which are always the same."""
-    if way.compile not in ENGINES:
-        return Execution(way.compile)
-    return _EXECUTIONS.setdefault(case, Execution(way.compile))
+# One network and engine for all measures of a case: an engine takes minutes to make and holds the weights, which never
+# change, for it runs forwards only.
+_ENGINES: WeakKeyDictionary[LoadedCase, tuple[nn.Module, Execution]] = WeakKeyDictionary()
 
 
 def _set_float32(precision: str) -> None:

@@ -1,9 +1,8 @@
 """Loads a checkpoint into a network, strictly: whatever does not fit is an error that names keys and cause."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from os import PathLike
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +11,7 @@ from bench.errors import WeightsError
 from bench.models.heads import head_name_of, is_in
 from bench.models.weights.checkpoint import Checkpoint, Shapes, read_checkpoint
 from bench.models.weights.identification import describe, fits_of
+from bench.models.weights.load_report import LoadReport, in_words
 from bench.models.weights.translations import names_for, rows_of
 
 SHOWN = 3
@@ -19,24 +19,6 @@ SHOWN = 3
 
 HEADLESS_CONTAINERS = ("C3D Sports-1M",)
 """Who publishes weights without the classifier."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class LoadReport:
-    """What was loaded, from which file, and what was not. `warnings` say it in words.
-
-    `fresh` are weights that stay as drawn; `ignored` are entries of the file that are no weights.
-    """
-
-    path: Path
-    sha256: str
-    container: str
-    loaded: int
-    fresh: tuple[str, ...] = ()
-    ignored: tuple[str, ...] = ()
-    file_classes: int | None = None
-    model_classes: int | None = None
-    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,7 +70,7 @@ def load_checkpoint(model: nn.Module, checkpoint: Checkpoint) -> LoadReport:
         file_classes=rows_of(given, head),
         model_classes=rows_of(target, head),
     )
-    return replace(report, warnings=tuple(_warnings(report)))
+    return in_words(report)
 
 
 def classes_in(checkpoint: Checkpoint, model: nn.Module) -> int | None:
@@ -120,16 +102,6 @@ def _copy(model: nn.Module, state: Mapping[str, Tensor]) -> None:
     for key, value in model.state_dict().items():
         if key in state:
             value.copy_(state[key])
-
-
-def _warnings(report: LoadReport) -> Iterable[str]:
-    file, stays = report.path.name, f"{', '.join(report.fresh)} stay as drawn, train before evaluating"
-    if report.fresh and report.file_classes is None:
-        yield f"{file} carries no classifier: {stays}"
-    elif report.fresh:
-        yield f"{file} has {report.file_classes} classes and the network {report.model_classes}: {stays}"
-    if report.ignored:
-        yield f"{file} holds {len(report.ignored)} left-overs of a counter, such as {report.ignored[0]}: not loaded"
 
 
 def _misfit(checkpoint: Checkpoint, given: Shapes, target: Shapes, difference: Difference, *, model: nn.Module) -> str:

@@ -2,7 +2,7 @@
 
 import csv
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,14 +10,17 @@ from typing import Any
 
 from bench.quantity import count
 from bench.registry import register_section
-from bench.reporting.board import settings
+from bench.reporting.board import Board
 from bench.reporting.cases import CaseResult
 from bench.reporting.chart import MUTED, SERIES, Chart, axis, spelt
 from bench.reporting.page import render
 from bench.reporting.results import Results
+from bench.reporting.wording import axis_name, value_text
+from bench.schema import Json
 
 MOST_POINTS = 300
 MOST_TRAININGS = 60
+TOLD = ("suite", "clip", "dataset", "split", "weights", "recipe")
 PANELS = {"loss": "Training loss", "val_top1": "Top-1 after the epoch, %"}
 TEMPLATE = """
 {% if colours | length <= most %}
@@ -61,18 +64,40 @@ def draw_curves(results: Results) -> str | None:
 
 
 def _curves(results: Results) -> Iterator[Curve]:
+    trainings = _trainings(results)
+    names = _names(list(trainings.values()), results.board)
+    for (file, case), network in zip(trainings.items(), names, strict=True):
+        yield Curve(network=network, seed=case.case.point.seed, rows=_read(file))
+
+
+def _trainings(results: Results) -> dict[Path, CaseResult]:
+    """Files of curves, each once though several cases may have evaluated the training, with the first of the cases."""
+    found: dict[Path, CaseResult] = {}
     for case in results.cases:
-        for record in case.runs[-1:]:
-            file = results.artifact(record, "curves")
-            if file is not None:
-                yield Curve(network=_network(case, results), seed=case.case.point.seed, rows=_read(file))
+        file = results.artifact(case.runs[-1], "curves") if case.runs else None
+        if file is not None:
+            found.setdefault(file, case)
+    return found
 
 
-def _network(case: CaseResult, results: Results) -> str:
-    point, board = case.case.point, results.board
-    args = settings({name: value for name, value in point.args.items() if name not in board.constant_args})
-    recipe = str(point.recipe) if "recipe" in board.varying else ""
-    return " ".join(word for word in (point.model, args, recipe) if word)
+def _names(cases: Sequence[CaseResult], board: Board) -> list[str]:
+    """The network of each case, and what tells its training from those of others, other than the seed."""
+    axes = [{"suite": case.case.suite, **case.case.point.named()} for case in cases]
+    told = [axis for axis in TOLD if len({str(each.get(axis)) for each in axes}) > 1]
+    having = {(each["model"], axis) for each in axes for axis in told if axis in each}
+    return [
+        ", ".join([_network(case, board), *_words(each, [axis for axis in told if (each["model"], axis) in having])])
+        for case, each in zip(cases, axes, strict=True)
+    ]
+
+
+def _network(case: CaseResult, board: Board) -> str:
+    point = case.case.point
+    return f"{point.model} {board.args_text(point.model, point.args)}".strip()
+
+
+def _words(axes: Mapping[str, Json], told: Sequence[str]) -> list[str]:
+    return [value_text(axes[axis]) if axis in axes else f"no {axis_name(axis)}" for axis in told]
 
 
 def _read(file: Path) -> list[dict[str, float]]:

@@ -7,13 +7,13 @@ from typing import Any
 
 from bench.quantity import DASH, Scale, count, scale_of, written
 from bench.registry import register_section
-from bench.reporting.board import Board, settings
-from bench.reporting.chart import INK, RULE, Chart, axis, spelt
+from bench.reporting.board import Board, factor_text
+from bench.reporting.chart import INK, RULE, Chart, axis, tick_labels
 from bench.reporting.page import render
 from bench.reporting.results import Results
 from bench.reporting.spread import QUANTILES, Spread, spreads_of
 from bench.reporting.table import Cell, Heading, Line, Table
-from bench.reporting.wording import axis_name, metric_name, value_text
+from bench.reporting.wording import axis_name, metric_name
 
 MOST_BOXES = 24
 MOST_ROWS = 1000
@@ -53,6 +53,7 @@ class _Group:
     spreads: list[Spread]
     scale: Scale
     board: Board
+    factors: list[str]
 
     @property
     def chart(self) -> Any:
@@ -71,6 +72,7 @@ def _group(metric: str, unit: str, machine: str, spreads: list[Spread], board: B
         spreads=sorted(spreads, key=lambda spread: spread.middle),
         scale=scale_of([spread.middle for spread in spreads], unit),
         board=board,
+        factors=board.factors_of(column for column in board.columns if column.metric == metric),
     )
 
 
@@ -80,7 +82,7 @@ def _chart(group: _Group) -> Chart:
     is_wide = ends["upperfence"][-1] > 15 * ends["lowerfence"][0] > 0
     left_out = len(group.spreads) - len(shown)
     look = {"line": {"color": INK, "width": 1.2}, "fillcolor": RULE, "width": 0.5, "whiskerwidth": 0}
-    names = _unique([spelt(_label(spread, group.board)) for spread in shown])
+    names = tick_labels([_label(spread, group) for spread in shown], longest=LONGEST_LABEL)
     return Chart(
         name=group.name,
         height_px=90 + 26 * len(shown),
@@ -129,7 +131,7 @@ def _line(spread: Spread, group: _Group) -> Line:
     numbers = (Cell(text=group.scale.text(value), sort=value) for value in (*spread.quantiles, spread.largest))
     return Line(
         cells=(
-            Cell(text=spread.case.case.point.model, below=_settings(spread, group.board), title=spread.case.case.title),
+            Cell(text=spread.case.case.point.model, below=_settings(spread, group), title=spread.case.case.title),
             *numbers,
             _percent(spread.variation),
             _percent(spread.drift),
@@ -145,28 +147,17 @@ def _percent(share: float) -> Cell:
     return Cell(text=f"{written(100 * share, 1)} %", sort=share)
 
 
-def _settings(spread: Spread, board: Board) -> str:
+def _settings(spread: Spread, group: _Group) -> str:
     """What tells this run from others: arguments and factors that vary, labels of the metric, the run."""
-    point = spread.case.case.point
-    args = settings({name: value for name, value in point.args.items() if name not in board.constant_args})
-    axes = point.named()
-    words = [args, *(value_text(axes[name]) for name in board.varying if name in axes)]
+    case = spread.case.case
+    axes = {"suite": case.suite, **case.point.named()}
+    words = [group.board.args_text(case.point.model, case.point.args)]
+    words += [factor_text(name, axes[name]) for name in group.factors if name in axes]
     words += [f"{axis_name(k)} {v}" for k, v in spread.observation.metric.labels.items()]
     if len(spread.case.runs) > 1:
         words.append(f"run {spread.observation.record.run_index + 1}")
     return ", ".join(word for word in words if word)
 
 
-def _label(spread: Spread, board: Board) -> str:
-    text = f"{spread.case.case.point.model} {_settings(spread, board)}"
-    return text if len(text) <= LONGEST_LABEL else f"{text[: LONGEST_LABEL - 1]}…"
-
-
-def _unique(names: list[str]) -> list[str]:
-    """Names made different by invisible endings, for two boxes of one name would be drawn as one."""
-    seen: dict[str, int] = defaultdict(int)
-    unique = []
-    for name in names:
-        unique.append(name + "\N{ZERO WIDTH SPACE}" * seen[name])
-        seen[name] += 1
-    return unique
+def _label(spread: Spread, group: _Group) -> str:
+    return f"{spread.case.case.point.model} {_settings(spread, group)}"

@@ -1,17 +1,17 @@
 """Ablations: what each level of a factor changes against the baseline, in pairs equal in all else."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from bench.quantity import DASH, Scale, count, in_full, scale_of
+from bench.quantity import DASH, Scale, count, in_full
 from bench.registry import register_section
-from bench.reporting.ablation import Ablation, Effect, level_text
+from bench.reporting.ablation import UNSET, Ablation, Effect, level_text
 from bench.reporting.board import Column
 from bench.reporting.findings import ablation_findings, difference_text, interval_text
 from bench.reporting.level_charts import level_charts
 from bench.reporting.page import render
 from bench.reporting.results import Results
-from bench.reporting.standings import column_heading
+from bench.reporting.standings import column_heading, scale_of_column
 from bench.reporting.table import Cell, Heading, Line, Table
 from bench.reporting.wording import axis_name, settings_text
 from bench.schema import Json
@@ -34,7 +34,7 @@ TEMPLATE = """
 {{ each.table }}
 <p class="muted">{{ each.note }}</p>
 {% if each.contexts %}
-<details><summary>The same under each setting of the rest ({{ each.contexts | length }})</summary>
+<details><summary>The same under each setting of the rest ({{ each.shown }})</summary>
 {% for context in each.contexts %}
 {{ context }}
 {% endfor %}
@@ -74,13 +74,20 @@ def _shown(ablation: Ablation, name: str, *, names_suite: bool) -> dict[str, Any
         "contexts": [
             _table_within(ablation, c, f"{name}-{i}") for i, c in enumerate(contexts[:MOST_CONTEXTS], start=1)
         ],
+        "shown": f"{MOST_CONTEXTS} of {len(contexts)}" if len(contexts) > MOST_CONTEXTS else len(contexts),
         "left_out": max(0, len(contexts) - MOST_CONTEXTS),
     }
 
 
 def _table_within(ablation: Ablation, context: Mapping[str, Json], name: str) -> str:
-    caption = f"{axis_name(ablation.factor)} at {settings_text(context)}"
+    caption = f"{axis_name(ablation.factor)} at {settings_text(_told(context, ablation.contexts))}"
     return _table(ablation.within(context), name, caption=caption, has_means=True)
+
+
+def _told(context: Mapping[str, Json], contexts: Sequence[Mapping[str, Json]]) -> dict[str, Json]:
+    """The model, and what tells `context` from others of the same model: theirs alone may have its arguments."""
+    alike = [other for other in contexts if other.get("model") == context.get("model")]
+    return {k: v for k, v in context.items() if k == "model" or any(other.get(k, UNSET) != v for other in alike)}
 
 
 def _table(ablation: Ablation, name: str, *, caption: str, has_means: bool) -> str:
@@ -98,7 +105,7 @@ def _table(ablation: Ablation, name: str, *, caption: str, has_means: bool) -> s
 
 
 def _scale(ablation: Ablation, column: Column) -> Scale:
-    return scale_of([e.reading.value for (_, c), e in ablation.effects.items() if c == column], column.unit)
+    return scale_of_column(column, [e.reading.value for (_, c), e in ablation.effects.items() if c == column])
 
 
 def _cells(ablation: Ablation, level: str, scales: Mapping[Column, Scale | None]) -> tuple[Cell, ...]:

@@ -2,7 +2,7 @@
 
 from bench.registry import register_section
 from bench.reporting.board import Board, Column, Row, group_of
-from bench.reporting.cases import OUT_OF_TOLERANCE, UNLIKE_MACHINES
+from bench.reporting.cases import OUT_OF_TOLERANCE, RUN_AXES, TRAINING_AXES, UNLIKE_MACHINES
 from bench.reporting.page import render
 from bench.reporting.results import Results
 from bench.reporting.standings import MARKS, doubts_of, interval_kinds, standings
@@ -15,6 +15,10 @@ MEANINGS = {
     OUT_OF_TOLERANCE: "gives other outputs than eager fp32, by more than its rounding explains",
     UNLIKE_MACHINES: "is of seeds that were taken on unlike machines",
 }
+CLASSES = (
+    "Where a network names no num_classes, its accuracy is that with as many classes as the data set has, its other "
+    "figures are those with the model's own number of classes."
+)
 TEMPLATE = """
 {% if machines | length > 1 %}
 <p class="loud"><strong>The timings below come from unlike machines</strong>
@@ -76,9 +80,15 @@ def _ranked_by(columns: tuple[Column, ...]) -> Column | None:
 
 
 def _caption(board: Board, columns: tuple[Column, ...]) -> str:
-    column, same = _ranked_by(columns), settings_text({**board.constant, **board.constant_args})
+    column, same = _ranked_by(columns), board.constant_args
+    shared = {"in every row": {**board.constant, **same}}
+    for model, args in board.constant_args_of.items():
+        shared[f"in every {model}"] = {name: value for name, value in args.items() if name not in same}
+    shared["where it was run"] = board.constant_among(RUN_AXES)
+    shared["where it was trained"] = board.constant_among(TRAINING_AXES)
+    said = [f"{where}: {settings_text(values)}" for where, values in shared.items() if values]
     order = f"Ordered by {column.name}{' on ' + column.protocol_text if column.protocol else ''}." if column else ""
-    return f"{'The same in every row: ' + same + '. ' if same else ''}{order}"
+    return f"{'The same ' + '; '.join(said) + '. ' if said else ''}{order}"
 
 
 def _legend(board: Board, columns: tuple[Column, ...]) -> str:
@@ -88,4 +98,11 @@ def _legend(board: Board, columns: tuple[Column, ...]) -> str:
     kinds = interval_kinds(rows, columns)
     small = f" The small figures are intervals: {listed(kinds)}." if kinds else ""
     missing = "".join(f" {column.name} is known of none: {why}." for column, why in board.unknown.items())
-    return f"The best value of a column is bold.{small}{marks}{missing} A dash is not known or not measured."
+    classes = f" {CLASSES}" if any(_has_other_head(row) for row in rows) else ""
+    return f"The best value of a column is bold.{small}{marks}{classes}{missing} A dash is not known or not measured."
+
+
+def _has_other_head(row: Row) -> bool:
+    """Whether a row without a number of classes was evaluated, with that of a data set, and counted or timed too."""
+    kinds = {column.metric.startswith("accuracy.") for column in row.readings}
+    return "num_classes" not in row.args and kinds == {True, False}

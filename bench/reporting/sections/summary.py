@@ -16,7 +16,7 @@ TEMPLATE = """
 {% endfor %}
 </dl>
 {% if failures %}
-<p class="loud"><strong>Not everything has a result.</strong> {{ failures }}:
+<p class="loud"><strong>{{ "Not everything" if has_results else "Nothing" }} has a result.</strong> {{ failures }}:
 <a href="#failures">what failed and why</a>.</p>
 {% endif %}
 {% if machines | length > 1 %}
@@ -51,6 +51,7 @@ def summarise(results: Results) -> str | None:
         TEMPLATE,
         facts=[_cases(results), _networks(results), _machines(results), _dates(results)],
         failures=_failures(results),
+        has_results=any(case.runs for case in results.cases),
         machines=results.timed_machines,
         findings=findings,
         replaced=count(results.replaced, "record") if results.replaced else "",

@@ -22,8 +22,8 @@ COSTS = (
 MOST_CHARTS = 4
 MOST_GAINS = 3
 MOST_POINTS = 400
-CIRCLED = "①②③④⑤⑥⑦⑧⑨⑩⑪⑫⑬⑭⑮⑯⑰⑱⑲⑳"
-MOST_NUMBERS = len(CIRCLED)
+CIRCLED = "①②③④⑤⑥⑦⑧⑨⑩"  # larger ones are missing from many fonts
+MOST_NUMBERS = 20
 MOST_BARS = 40
 LOG = {"type": "log", "dtick": "D2"}
 LINEAR = {"type": "linear", "nticks": 5}
@@ -95,7 +95,9 @@ def _points(board: Board, cost: Column, gain: Column) -> dict[str, list[Point]]:
     found: dict[str, dict[tuple[str, float, float], Point]] = {}
     for row in board.rows:
         x, y = row.readings.get(cost), row.readings.get(gain)
-        if x is None or y is None or x.value is None or y.value is None or x.doubts or x.is_lower_bound:
+        if x is None or y is None or x.value is None or y.value is None:
+            continue
+        if x.doubts or y.doubts or x.is_lower_bound:
             continue
         machine = group_of(row, [cost, gain])
         label = board.label(row, [cost, gain])
@@ -171,8 +173,11 @@ class _Draw:
 
 
 def _told(best: list[Point], *, total: int, cost: Column, gain: Column) -> str:
+    numbers = list(CIRCLED) if len(best) <= len(CIRCLED) else [f"{number}:" for number in range(1, 1 + len(best))]
     is_numbered = len(best) <= MOST_NUMBERS
-    labels = [f"{CIRCLED[i]}\N{NO-BREAK SPACE}{p.label}" if is_numbered else p.label for i, p in enumerate(best)]
+    labels = [
+        f"{n}\N{NO-BREAK SPACE}{p.label}" if is_numbered else p.label for n, p in zip(numbers, best, strict=False)
+    ]
     names = listed(labels, most=MOST_NUMBERS)
     words = f"{metric_name(gain.metric)} against {metric_name(cost.metric)}"
     return f"{words}: {len(best)} of {total} on the frontier. {names}."

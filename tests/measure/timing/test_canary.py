@@ -1,9 +1,13 @@
 """The canary: what it compares, and that it sings on a CPU."""
 
+import itertools
+
 import pytest
 import torch
 
+from bench.measure.timing import canary
 from bench.measure.timing.canary import compare, drifted, sing
+from bench.measure.timing.protocol import Sample
 
 
 def test_a_ratio_above_one_is_a_slower_machine() -> None:
@@ -19,6 +23,30 @@ def test_drift_is_seen_in_both_directions_beyond_its_limit(after: float, seen: l
 
 def test_it_sings_on_a_cpu() -> None:
     assert all(ms > 0 for ms in sing(torch.device("cpu")).values())
+
+
+def test_a_song_is_timed_by_the_devices_own_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Launching 0.2 ms of work takes the host longer or shorter by as much as a drift."""
+    walls = itertools.cycle([0.0004, 0.0005, 0.0006])
+    monkeypatch.setattr(canary, "time_work", lambda work, device: Sample(wall_s=next(walls), device_s=0.0002))
+    assert canary._median_ms(lambda: None, torch.device("cuda")) == pytest.approx(0.2)
+
+
+@pytest.mark.parametrize(("device", "at_least_s"), [("cpu", 0.0), ("cuda", 0.5)])
+def test_nothing_counts_before_a_gpu_is_awake_nor_the_first_of_all(
+    monkeypatch: pytest.MonkeyPatch, device: str, at_least_s: float
+) -> None:
+    ends_s: list[float] = [0.0]
+
+    def time_song(work: object, device: torch.device) -> Sample:
+        ends_s.append(ends_s[-1] + 0.03)
+        return Sample(wall_s=0.03)
+
+    monkeypatch.setattr(canary, "time_work", time_song)
+    monkeypatch.setattr(canary.time, "perf_counter", lambda: ends_s[-1])
+    canary._wake(lambda: None, torch.device(device))
+    assert ends_s[-1] >= at_least_s
+    assert ends_s[-2] <= at_least_s, "and no longer"
 
 
 @pytest.mark.gpu

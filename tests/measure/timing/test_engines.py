@@ -1,8 +1,11 @@
 """Engines: each against the network itself, and when they are made ready anew."""
 
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from itertools import product
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -11,9 +14,13 @@ from torch import Tensor, nn
 from bench.errors import InputError
 from bench.measure.loaded import LoadedCase
 from bench.measure.parity import parity
+from bench.measure.timing import variants
 from bench.measure.timing.engines import execution
+from bench.measure.timing.engines.aot_inductor import compile_ahead
+from bench.measure.timing.engines.cuda_graph import record, said_of_recording
 from bench.measure.timing.engines.execution import Execution
 from bench.measure.timing.engines.onnx_session import adaptive_max_pool3d
+from bench.measure.timing.engines.tensor_rt import build
 from bench.measure.timing.engines.work import Work
 from bench.measure.timing.variants import forward_of, variant_of
 from bench.measure.train_step import train_step
@@ -57,8 +64,21 @@ def test_all_measures_of_a_case_share_an_engine(made: list[int], load: Load) -> 
     case = load(compile="aotinductor")
     forward_of(case)(2)
     forward_of(case)(2)
+    assert variant_of(case).model is variant_of(case).model, "and one network"
     forward_of(load(compile="aotinductor"))(2)
     assert made == [2, 2]
+
+
+def test_a_graph_is_given_its_clips_where_it_reads_them(monkeypatch: pytest.MonkeyPatch, load: Load) -> None:
+    """So that no measure after the first one times a copy of them."""
+    monkeypatch.setattr(execution, "ENGINES", {"cudagraphs": lambda work: lambda *clips: work.inputs[0]})
+    monkeypatch.setattr(variants, "refusal", lambda way, device: None)
+    variant = variant_of(load(compile="cudagraphs"))
+    first, second = variant.forward(2, seed=0), variant.forward(2, seed=1)
+    assert second.inputs[0] is first.inputs[0]
+    assert torch.equal(second(), variant.inputs(2, seed=1)[0])
+    assert variant.forward(3).inputs[0].shape[0] == 3
+    assert torch.equal(variant.forward(2, seed=1)(), variant.inputs(2, seed=1)[0])
 
 
 def test_other_clips_of_the_same_shape_give_other_logits(load: Load) -> None:
@@ -107,6 +127,61 @@ def test_training_by_what_only_runs_forwards_is_refused(load: Load, axes: dict[s
 def test_cuda_engines_are_refused_on_a_cpu(load: Load, mode: CompileMode) -> None:
     with pytest.raises(InputError, match=f"compile {mode} needs a CUDA device"):
         forward_of(load(compile=mode))
+
+
+def test_a_library_compiled_ahead_does_not_wait_between_passes_and_is_where_its_clips_are(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    loaded: list[dict[str, object]] = []
+    monkeypatch.setattr(torch._inductor, "aoti_compile_and_package", lambda *_, **__: None)
+    monkeypatch.setattr(torch._inductor, "aoti_load_package", lambda path, **options: loaded.append(options))
+    monkeypatch.setattr(Work, "export", lambda self: None)
+    compile_ahead(work_over(1))
+    monkeypatch.setattr(Work, "device", property(lambda self: torch.device("cuda:1")))
+    compile_ahead(work_over(1))
+    assert [each["run_single_threaded"] for each in loaded] == [True, True]
+    assert [each["device_index"] for each in loaded] == [-1, 1]
+
+
+@pytest.mark.parametrize(
+    ("said", "raised"),
+    [
+        ("CUDA error: operation not permitted when stream is capturing", InputError),
+        ("CUDA error: operation failed due to a previous error during capture", InputError),
+        ("CUDA error: an illegal memory access was encountered", RuntimeError),
+    ],
+)
+def test_a_network_that_no_graph_can_record_is_told_in_one_line(said: str, raised: type[Exception]) -> None:
+    with pytest.raises(raised) as seen, said_of_recording():
+        raise RuntimeError(said)
+    assert ("cannot record this network" in str(seen.value)) == (raised is InputError)
+
+
+def test_a_recording_is_not_broken_by_other_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A loader pins memory in a thread of its own, which CUDA forbids to all threads unless it is told otherwise."""
+    asked: dict[str, object] = {}
+
+    @contextmanager
+    def graph(graph: object, **options: object) -> Iterator[None]:
+        asked.update(options)
+        yield
+
+    monkeypatch.setattr(torch.cuda, "graph", graph)
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", lambda: None)
+    monkeypatch.setattr(torch.cuda, "device", lambda device: nullcontext())
+    monkeypatch.setattr("bench.measure.timing.engines.cuda_graph._warm_up", lambda work: None)
+    record(work_over(1))
+    assert asked == {"capture_error_mode": "thread_local"}
+
+
+def test_tensorrt_builds_for_the_device_of_the_clips(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: dict[str, object] = {}
+    stand_in = SimpleNamespace(dynamo=SimpleNamespace(compile=lambda *_, **options: asked.update(options)))
+    monkeypatch.setitem(sys.modules, "torch_tensorrt", stand_in)
+    monkeypatch.setattr(Work, "export", lambda self: None)
+    monkeypatch.setattr(Work, "device", property(lambda self: torch.device("cuda:1")))
+    build(work_over(1))
+    assert asked["device"] == torch.device("cuda:1")
 
 
 @pytest.mark.slow

@@ -3,9 +3,11 @@
 import pytest
 import torch
 from torch import nn
+from torchvision.models.video.swin_transformer import ShiftedWindowAttention3d, SwinTransformerBlock
 
 from bench.errors import InputError
-from bench.measure.timing.fp8 import FP8, Fp8Linear, use_fp8
+from bench.measure.timing import ceilings
+from bench.measure.timing.fp8 import FP8, Fp8Linear, Replaced, product_of, use_fp8
 
 
 def test_a_float8_layer_is_near_its_linear_layer_and_not_it() -> None:
@@ -37,12 +39,56 @@ def test_numbers_that_e4m3_holds_are_multiplied_exactly() -> None:
 
 
 def test_layers_that_cublas_would_not_take_stay_as_they_are() -> None:
-    model = nn.Sequential(nn.Linear(32, 48), nn.Linear(48, 5), nn.Conv3d(1, 1, 1)).bfloat16()
-    assert use_fp8(model) == ["0"]
-    assert [type(layer) for layer in model] == [Fp8Linear, nn.Linear, nn.Conv3d]
+    model = nn.Sequential(nn.Linear(32, 48), nn.Linear(48, 5), nn.Linear(5, 1)).bfloat16()
+    assert use_fp8(model, [torch.zeros(1, 32).bfloat16()]) == Replaced(in_fp8=("0",), bypassed=())
+    assert [type(layer) for layer in model] == [Fp8Linear, nn.Linear, nn.Linear]
     assert model[0].weight_fp8.dtype is FP8
 
 
+class Reading(nn.Module):
+    """As torchvision's Swin: multiplies by weights that it reads off its layer, whose forward never runs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.qkv, self.head = nn.Linear(16, 32), nn.Linear(32, 16)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(nn.functional.linear(x, self.qkv.weight, self.qkv.bias))  # type: ignore[no-any-return]
+
+
+def test_a_layer_that_never_runs_is_no_float8_layer_and_is_named() -> None:
+    model = Reading().bfloat16()
+    assert use_fp8(model, [torch.zeros(1, 16).bfloat16()]) == Replaced(in_fp8=("head",), bypassed=("qkv",))
+    assert [type(layer) for layer in (model.qkv, model.head)] == [nn.Linear, Fp8Linear]
+    assert not model.qkv._forward_hooks, "what was put there to look is gone"
+
+
+def test_torchvisions_swin_bypasses_its_attention() -> None:
+    """Two of four linear layers a block; its other two are float8."""
+    block = SwinTransformerBlock(
+        16, 2, window_size=[2, 2, 2], shift_size=[0, 0, 0], attn_layer=ShiftedWindowAttention3d
+    ).bfloat16()
+    found = use_fp8(block, [torch.zeros(1, 2, 2, 2, 16).bfloat16()])
+    assert found == Replaced(in_fp8=("mlp.0", "mlp.3"), bypassed=("attn.qkv", "attn.proj"))
+
+
 def test_a_network_without_such_layers_is_refused() -> None:
-    with pytest.raises(InputError, match="this network has none"):
-        use_fp8(nn.Sequential(nn.Linear(8, 5)))
+    with pytest.raises(InputError, match="this network runs none"):
+        use_fp8(nn.Sequential(nn.Linear(8, 5)), [torch.zeros(1, 8)])
+
+
+def test_the_ceiling_is_a_float8_product() -> None:
+    torch.manual_seed(0)
+    product = product_of(32, torch.device("cpu"))()
+    assert (product.shape, product.dtype) == ((32, 32), torch.bfloat16)
+    assert float(product.float().std()) == pytest.approx(32**0.5, rel=0.2), "of two normal matrices"
+
+
+def test_ceilings_of_float8_are_not_those_of_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
+    taken: list[str] = []
+    monkeypatch.setattr(ceilings, "COPY_BYTES", {"cpu": 1024})
+    monkeypatch.setattr(ceilings, "MATMUL_SIZES", {"cpu": 16})
+    monkeypatch.setattr(ceilings, "product_of", lambda size, device: lambda: taken.append("fp8"))
+    monkeypatch.setattr(ceilings, "_median_s", lambda work, device: (work(), 1.0)[1])
+    found = ceilings._measure(torch.device("cpu"), "fp8")
+    assert (taken, found.flops_per_s) == (["fp8"], 2 * 16**3)

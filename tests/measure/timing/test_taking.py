@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from bench.measure.floor import Floor
+from bench.measure.timing import clocks
 from bench.measure.timing.clocks import each, time_work
 from bench.measure.timing.protocol import Sample, StopReason, Timing
 from bench.measure.timing.taking import TURNS_A_CORE, descheduled_share, describe, in_turns
@@ -15,11 +16,44 @@ def timing(*samples: Sample, reason: StopReason = "precise") -> Timing:
     return Timing(samples=samples, warmup_samples=20, is_steady=True, stopped_because=reason)
 
 
-def test_launching_costs_what_the_wall_has_more_than_the_device() -> None:
-    found = describe(timing(*(Sample(wall_s=0.003, device_s=s) for s in (0.001, 0.002, 0.0025))))
+def test_launching_is_how_long_the_host_was_held_and_not_what_the_wall_has_more_than_the_device() -> None:
+    """A network of many small kernels: the device is done as soon as the last one is launched."""
+    found = describe(
+        timing(*(Sample(wall_s=s + 0.0001, device_s=s, launched_s=s - 0.0001) for s in (0.001, 0.002, 0.0025)))
+    )
     assert found["device_ms"] == pytest.approx([1, 2, 2.5])
     assert found["device_p50_ms"] == pytest.approx(2)
-    assert found["launch_overhead_p50_ms"] == pytest.approx(1)
+    assert found["launching_p50_ms"] == pytest.approx(1.9)
+    assert found["launch_overhead_p50_ms"] == pytest.approx(0.1)
+
+
+def test_of_a_queue_in_which_launching_waits_it_is_not_told() -> None:
+    assert "launching_p50_ms" not in describe(timing(Sample(wall_s=0.003, device_s=0.002)))
+
+
+def test_events_are_recorded_around_the_work_and_launching_ends_where_waiting_begins(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """By a clock that counts the seconds of each step: 1 to record, 5 to launch, 1 to record, 3 to wait."""
+    now_s = 0.0
+
+    def take(seconds: float) -> None:
+        nonlocal now_s
+        now_s += seconds
+
+    class Event:
+        def record(self, stream: object) -> None:
+            take(1)
+
+        def elapsed_time(self, last: object) -> float:
+            return 8000.0
+
+    monkeypatch.setattr(clocks, "event", Event)
+    monkeypatch.setattr(clocks.time, "perf_counter", lambda: now_s)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: None)
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda device: take(3))
+    sample = time_work(lambda: take(5), torch.device("cuda"))
+    assert sample == Sample(wall_s=10, device_s=8, launched_s=7)
 
 
 def test_a_process_that_waited_for_a_core_is_seen() -> None:
@@ -49,6 +83,7 @@ def test_device_time_lies_within_wall_time() -> None:
     sample = time_work(lambda: square @ square, torch.device("cuda"))
     assert sample.device_s is not None
     assert 0 < sample.device_s < sample.wall_s
+    assert 0 < (sample.launched_s or 0) < sample.wall_s
     assert sample.cpu_s is None
 
 

@@ -13,23 +13,49 @@ def reading(clock_mhz: int | None = 1980, *reasons: str, default: int | None = 1
 
 
 @pytest.mark.parametrize(
-    ("seen", "slowed"),
+    ("seen", "steady", "slowed"),
     [
-        (reading(), False),
-        (reading(1485), False),
-        (reading(1484), True),
-        (reading(1900, "power cap"), False),
-        (reading(1400, "power cap"), True),
-        (reading(1980, "application clocks"), False),
-        (reading(1980, "thermal slowdown (driver)"), True),
-        (reading(1980, "hardware slowdown", "power brake"), True),
-        (reading(None), False),
-        (reading(None, "thermal slowdown (hardware)"), True),
-        (reading(300, default=None), False),
+        (reading(), 1980, False),
+        (reading(1485), 1980, False),
+        (reading(1484), 1980, True),
+        (reading(1900, "power cap"), 1980, False),
+        (reading(1400, "power cap"), 1980, True),
+        (reading(1400, "power cap"), 1400, False),
+        (reading(1410), 1410, False),
+        (reading(1410, "application clocks"), 1410, False),
+        (reading(1410, "thermal slowdown (driver)"), 1410, True),
+        (reading(1050), 1410, True),
+        (reading(1400, default=1200), 1980, False),
+        (reading(1980, "hardware slowdown", "power brake"), 1980, True),
+        (reading(None), None, False),
+        (reading(None, "thermal slowdown (hardware)"), None, True),
+        (reading(300), None, False),
+        (reading(300, default=None), None, False),
+        (reading(300, default=None), 900, True),
     ],
 )
-def test_a_gpu_is_slowed_by_its_clock_or_by_heat_and_supply(seen: GpuReading, slowed: bool) -> None:
-    assert is_slowed(seen) is slowed
+def test_a_gpu_is_slowed_by_heat_and_supply_or_where_its_clock_falls(
+    seen: GpuReading, steady: float | None, slowed: bool
+) -> None:
+    assert is_slowed(seen, steady_mhz=steady) is slowed
+
+
+def test_a_clock_that_is_locked_low_as_the_doctor_advises_is_no_slowed_one() -> None:
+    trace = [reading(1410, "application clocks") for _ in range(5)]
+    watch = watched(list(trace), [float(t) for t in range(5)])
+    assert [watch.look() for _ in trace] == [False] * 5
+    summary = watch.summary()
+    assert summary is not None
+    assert (summary["slowed"], summary["of_default_clock"]) == (0, pytest.approx(1410 / 1980))
+
+
+def test_a_clock_that_falls_is_judged_by_what_it_was_and_one_that_was_high_once_is_forgotten() -> None:
+    falling = [reading(mhz) for mhz in (1980, 1980, 1980, 1400, 1400)]
+    watch = watched(list(falling), [float(t) for t in range(5)])
+    assert [watch.look() for _ in falling] == [False, False, False, True, True]
+    once = [reading(mhz, "power cap") for mhz in (1980, 1400, 1400, 1400)]
+    watch = watched(list(once), [float(t) for t in range(4)])
+    assert [watch.look() for _ in once] == [False, True, False, False], "1690 MHz is the median from the second on"
 
 
 def test_reasons_are_named_bit_by_bit() -> None:

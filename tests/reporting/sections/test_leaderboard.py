@@ -68,3 +68,36 @@ def test_the_fastest_that_was_searched_is_a_column_of_its_own(make: SimpleNamesp
     page = rank(results)
     assert page is not None
     assert "bf16_weights; logits" in page
+
+
+def test_what_is_the_same_is_said_of_those_that_have_it(make: SimpleNamespace) -> None:
+    networks = [("c3d", {"depth": 1, "width": 2}), ("c3d", {"depth": 3, "width": 2}), ("r3d", {"depth": 3})]
+    page = rank(collect([make.counts(model, args=args) for model, args in networks]))
+    assert page is not None
+    assert "The same in every row: clip 16x1x112; in every c3d: width 2. Ordered by " in page
+
+
+def test_how_all_timed_rows_were_run_is_said_once(make: SimpleNamespace) -> None:
+    records = [make.timing("c3d"), make.accuracy("r3d"), make.accuracy("r3d", weights="k700.pt")]
+    page = str(rank(collect(records)))
+    assert "; where it was run: precision fp32, memory format contiguous, compile off; " in page
+    assert "; where it was trained: recipe quick. " in page
+    heads, *rows = make.page(page).tables["leaderboard-table"]
+    assert [head for head in heads if head in ("Precision", "Compile", "Recipe", "Weights")] == ["Weights"]
+    assert sorted(row[heads.index("Weights")] for row in rows) == ["k700.pt", "none", "–"]
+
+
+def test_a_share_just_below_the_whole_is_not_written_as_the_whole(make: SimpleNamespace) -> None:
+    records = [make.accuracy(name, top1=top1) for name, top1 in (("a", 99.8), ("b", 100.0), ("c", 100.0))]
+    page = make.page(str(rank(collect(records))))
+    assert [cell[:5].strip(" |") for cell in page.column("leaderboard-table", "Top-1")] == ["100.0", "100.0", "99.8"]
+
+
+def test_networks_with_a_head_for_their_data_set_are_said_to_be_counted_with_another(make: SimpleNamespace) -> None:
+    def page_of(**args: object) -> str:
+        return rank(collect([make.counts(args=args), make.accuracy(args=args)])) or ""
+
+    words = "Where a network names no num_classes"
+    assert words in page_of(depth=3)
+    assert words not in page_of(num_classes=8)
+    assert words not in (rank(collect([make.counts()])) or "")

@@ -1,9 +1,12 @@
 """The frontier of cost and gain."""
 
+from types import SimpleNamespace
+
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.reporting.sections.trade_off import Point, frontier
+from bench.reporting.results import collect
+from bench.reporting.sections.trade_off import Point, frontier, weigh
 
 NUMBER = st.integers(0, 8).map(float)
 POINTS = st.lists(st.tuples(NUMBER, NUMBER), max_size=12)
@@ -27,3 +30,23 @@ def test_the_frontier_is_what_no_other_point_beats(places: list[tuple[float, flo
         if not any((q.cost <= p.cost and q.gain >= p.gain) and (q.cost, q.gain) != (p.cost, p.gain) for q in points)
     }
     assert {p.label for p in frontier(points)} == unbeaten
+
+
+def test_a_doubtful_gain_is_left_out_as_a_doubtful_cost_is(make: SimpleNamespace) -> None:
+    """Without accuracies the gain is a throughput, which may be doubtful as any timing."""
+    networks = [("steady", 1, 20.0, "ok"), ("slow", 2, 30.0, "ok"), ("doubtful", 3, 1.0, "unsteady")]
+    records = [
+        record
+        for name, macs, ms, status in networks
+        for record in (make.counts(name, macs=macs), make.timing(name, ms=ms, status=status))
+    ]
+    page = weigh(collect(records)) or ""
+    assert "1 of 2 on the frontier. ① steady." in page
+    assert "doubtful" not in page.replace("Doubtful", "")
+
+
+def test_more_points_than_circled_numbers_are_numbered_all_the_same(make: SimpleNamespace) -> None:
+    records = [r for n in range(1, 13) for r in (make.counts(f"net{n}", macs=n), make.accuracy(f"net{n}", top1=50 + n))]
+    page = weigh(collect(records)) or ""
+    assert "12 of 12 on the frontier. 1:\N{NO-BREAK SPACE}net1, " in page
+    assert " and 12:\N{NO-BREAK SPACE}net12." in page

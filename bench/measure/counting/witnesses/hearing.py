@@ -39,12 +39,10 @@ class Rebuilt:
     plugins: tuple[str, ...] = ()
 
     def __call__(self) -> nn.Module:
-        from importlib import import_module
-
         from bench.models.factory import create_model
+        from bench.registry import import_plugins
 
-        for plugin in self.plugins:
-            import_module(plugin)
+        import_plugins(self.plugins)
         return create_model(self.model, **self.arguments)
 
 

@@ -22,19 +22,27 @@ ENGINES: Mapping[Engine, Callable[[Work], Run]] = {
 
 
 class Execution:
-    """Makes work ready, and keeps what was made until other shapes are wanted: it holds memory, and takes minutes."""
+    """Makes work ready, and keeps what was made until other shapes are wanted: it holds memory, and takes minutes.
+
+    `inputs` is where what was made reads its clips: a CUDA graph reads those that it was recorded with, and nothing
+    else has a place of its own.
+    """
 
     def __init__(self, mode: CompileMode) -> None:
         self.mode = mode
         self._shapes: list[torch.Size] = []
         self._run: Run | None = None
+        self.inputs: tuple[Tensor, ...] = ()
 
     def of(self, work: Work) -> Run:
-        """What runs this work: logits of clips of its shapes."""
+        """What runs this work: logits of clips of its shapes, those of `work` placed where it reads them."""
         shapes = [clip.shape for clip in work.inputs]
         if self._run is None or shapes != self._shapes:
-            self._run = None
+            self._run, self.inputs = None, ()
             self._run, self._shapes = self._made_ready(work), shapes
+            self.inputs = work.inputs if self.mode == "cudagraphs" else ()
+        for place, clip in zip(self.inputs, work.inputs, strict=False):
+            place.copy_(clip)
         return self._run
 
     def _made_ready(self, work: Work) -> Run:

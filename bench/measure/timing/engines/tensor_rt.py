@@ -19,6 +19,7 @@ def build(work: Work) -> Callable[..., Tensor]:
     engine: Callable[..., Tensor] = torch_tensorrt.dynamo.compile(
         work.export(),
         list(work.inputs),
+        device=work.device,
         use_explicit_typing=True,
         disable_tf32=work.precision != "tf32",
     )

@@ -1,0 +1,87 @@
+"""Passes before the first that counts: graphs are recorded in the second, and replayed from the third on."""
+
+from collections.abc import Callable, Iterator
+from itertools import chain, repeat
+from typing import ClassVar
+
+import pytest
+import torch
+
+from bench.measure.loaded import LoadedCase
+from bench.measure.throughput import BLOCK_S, throughput
+from bench.measure.timing import probing_child, scaling_child, trying_child
+from bench.measure.timing.protocol import Protocol, Sample, Timing
+from bench.measure.timing.variants import Forward
+from bench.train.ranks import Ranks
+
+Load = Callable[..., LoadedCase]
+REPLAY_S = 0.001
+
+
+class Graphed(Forward):
+    """A network on CUDA as torch.compile runs it: slow while it compiles and records, then quick. Notes its blocks."""
+
+    seconds: ClassVar[Iterator[float]]
+    blocks: ClassVar[list[int]]
+
+    def latency(self) -> Sample:
+        return Sample(wall_s=next(self.seconds))
+
+    def block(self, steps: int) -> Sample:
+        self.blocks.append(steps)
+        return Sample(wall_s=next(self.seconds))
+
+
+@pytest.fixture
+def graphed(monkeypatch: pytest.MonkeyPatch) -> type[Graphed]:
+    Graphed.seconds, Graphed.blocks = chain([60.0, 2.0, 0.5], repeat(REPLAY_S)), []
+    for module in ("variants", "probing_child", "trying_child", "scaling_child"):
+        monkeypatch.setattr(f"bench.measure.timing.{module}.forward_of", lambda case: forward_over)
+    return Graphed
+
+
+def forward_over(batch: int) -> Forward:
+    clips = (torch.zeros(batch, 2),)
+    return Graphed(model=torch.nn.Identity(), inputs=clips, device=torch.device("cuda"), batch=batch, autocast=None)
+
+
+def test_three_passes_come_before_the_first_that_counts(graphed: type[Graphed]) -> None:
+    assert forward_over(1).warm().wall_s == REPLAY_S
+
+
+def test_a_cpu_has_nothing_to_record(load: Load) -> None:
+    taken: list[int] = []
+
+    class Counted(Forward):
+        def latency(self) -> Sample:
+            taken.append(1)
+            return Sample(wall_s=1.0)
+
+    Counted(model=torch.nn.Identity(), inputs=(), device=torch.device("cpu"), batch=1, autocast=None).warm()
+    assert len(taken) == 2
+
+
+def together(ranks: Ranks, step: Callable[[], Sample], protocol: Protocol, **_: object) -> Timing:
+    return Timing(samples=(step(),), warmup_samples=0, is_steady=True, stopped_because="precise")
+
+
+SIZED: dict[str, tuple[float, Callable[[LoadedCase], object]]] = {
+    "throughput": (BLOCK_S, lambda case: throughput(case, max_s=0.05)),
+    "a search for a batch": (probing_child.BLOCK_S, lambda case: probing_child._rate(forward_over(1))),
+    "a trial": (trying_child.BLOCK_S, lambda case: trying_child._rate(case, is_waited_for=False)),
+    "a rank": (scaling_child.BLOCK_S, lambda case: scaling_child._forward(case, Ranks(), max_s=1)),
+}
+
+
+@pytest.mark.parametrize(("block_s", "measured"), SIZED.values(), ids=SIZED)
+def test_blocks_are_sized_by_a_replay_not_by_a_recording(
+    load: Load,
+    graphed: type[Graphed],
+    monkeypatch: pytest.MonkeyPatch,
+    block_s: float,
+    measured: Callable[[LoadedCase], object],
+) -> None:
+    monkeypatch.setattr(scaling_child, "take_together", together)
+    monkeypatch.setattr(trying_child, "BLOCKS_S", 0.0)
+    measured(load())
+    assert set(graphed.blocks) == {round(block_s / REPLAY_S)}

@@ -1,0 +1,45 @@
+"""Who leads, in words."""
+
+from types import SimpleNamespace
+
+from bench.reporting.findings import leader_findings
+from bench.reporting.results import collect
+
+
+def test_a_leader_is_told_from_its_like_without_an_argument(make: SimpleNamespace) -> None:
+    networks = [("c3d", {"num_classes": 8}, 5), ("r3d", {"num_classes": 8}, 1), ("r3d", {}, 3)]
+    records = [
+        make.record(model, make.metric("latency.p50_ms", ms, "ms"), args=args, batch=1) for model, args, ms in networks
+    ]
+    assert leader_findings(collect(records).board) == ["Lowest latency: r3d num_classes=8, 1.00 ms."]
+
+
+def test_a_doubtful_row_neither_leads_nor_reaches_the_leader(make: SimpleNamespace) -> None:
+    records = [
+        make.timing("unsteady", ms=20, status="unsteady"),
+        make.timing("level", ms=20.1),
+        make.timing("fast", ms=20),
+        make.timing("slow", ms=30),
+    ]
+    told = [sentence for sentence in leader_findings(collect(records).board) if "latency" in sentence]
+    assert told == ["Lowest latency: fast, 20.0 ms (19.9 to 20.1); level reaches it within the intervals."]
+
+
+def test_ways_of_training_do_not_make_a_network_reach_itself(make: SimpleNamespace) -> None:
+    trained = [make.accuracy("fast", weights=weights) for weights in (None, "k700.pt")]
+    records = [make.timing("fast", ms=20), make.timing("slow", ms=30), *trained]
+    told = [sentence for sentence in leader_findings(collect(records).board) if "latency" in sentence]
+    assert told == ["Lowest latency: fast, 20.0 ms (19.9 to 20.1)."]
+
+
+def test_all_that_have_the_best_value_lead(make: SimpleNamespace) -> None:
+    networks = [("a", 5), ("b", 1), ("c", 1), ("d", 3)]
+    records = [make.record(name, make.metric("latency.p50_ms", ms, "ms"), batch=1) for name, ms in networks]
+    assert leader_findings(collect(records).board) == ["Lowest latency: b and c, 1.00 ms."]
+
+
+def test_a_single_row_is_told_figure_by_figure(make: SimpleNamespace) -> None:
+    assert leader_findings(collect([make.timing(ms=20), make.accuracy(top1=90)]).board) == [
+        "c3d: latency 20.0 ms, throughput 50 clips/s at batch 1, throughput 75 clips/s at batch 8, process memory "
+        "877 MiB, top-1 90 % on motions and top-5 98 % on motions."
+    ]

@@ -1,0 +1,49 @@
+"""An installed vbench has what a checkout has: files that `pyproject.toml` puts beside the code are found there."""
+
+import os
+import shutil
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+SUITE = """\
+suite: trained
+models: [{name: c3d_search, width: 0.1, num_classes: 8}]
+matrix: {clip: [16x1x32]}
+measure: {accuracy: {dataset: motions, recipe: %s}}
+"""
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder as the wheel fills it."""
+    folder = tmp_path_factory.mktemp("installed")
+    wheel = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]["wheel"]
+    for package in wheel["packages"]:
+        shutil.copytree(ROOT / package, folder / package, ignore=shutil.ignore_patterns("__pycache__"))
+    for source, target in wheel["force-include"].items():
+        shutil.copytree(ROOT / source, folder / target)
+    return folder
+
+
+def planned(installed: Path, folder: Path, *, recipe: str) -> subprocess.CompletedProcess[str]:
+    (folder / "trained.yaml").write_text(SUITE % recipe)
+    environment = {**os.environ, "PYTHONPATH": str(installed)}
+    command = [sys.executable, "-m", "bench", "plan", "trained.yaml"]
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+
+
+def test_recipes_are_found_by_name_where_there_is_no_checkout(installed: Path, tmp_path: Path) -> None:
+    found = planned(installed, tmp_path, recipe="quick")
+    assert (found.returncode, found.stderr) == (0, "")
+    assert "trained: 1 cases" in found.stdout
+
+
+def test_a_misspelt_recipe_is_held_against_those_that_came_with_vbench(installed: Path, tmp_path: Path) -> None:
+    found = planned(installed, tmp_path, recipe="quikc")
+    assert found.returncode == 2
+    assert "trained.yaml:4:40: unknown recipe 'quikc'; did you mean: quick" in found.stderr
