@@ -6,8 +6,9 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
-from bench.comparison.limits import GateValue
+from bench.comparison.limits import GateValue, read_rules, refuse_noise
 from bench.comparison.looks import LOOKS, Looks, open_cases
 from bench.comparison.outcome import Comparison, Uncompared
 from bench.comparison.wording import percent
@@ -54,6 +55,7 @@ def ab(
     started = time.monotonic()
     specs = read_side(base), read_side(head)
     tree = read_suite(suite, small=small)
+    refuse_noise(read_rules({**_gate_of(tree.data), **(gate or {})}))
     suites = [suite_of(spec, tree.data) for spec in specs]
     folder = _folder(out, str(tree.data.get("suite")))
     with ExitStack() as stack:
@@ -77,6 +79,12 @@ def ab(
         titles = [side.place.title for side in sides]
     notes = (*comparison.notes, f"records of both sides: {folder}")
     return replace(comparison, base=titles[0], head=titles[1], notes=notes)
+
+
+def _gate_of(suite: Mapping[str, Any]) -> Mapping[str, GateValue]:
+    """The rules of a suite as its file has them; what is no mapping is told of where the suite is planned."""
+    gate = suite.get("gate")
+    return gate if isinstance(gate, Mapping) else {}
 
 
 _NAMES: tuple[SideName, SideName] = ("base", "head")
@@ -119,7 +127,7 @@ def _measured(
     turns = measure_in_turns(
         list(pairing.shared), run, judge, looks=LOOKS, deadline_s=deadline_s, clock_s=time.monotonic
     )
-    found = looks.look({})
+    found = looks.look({}, given_up=turns.failed)
     suite = found.rows[0].suite if found.rows else ""
     missing = [_unpaired(case, suite, "base", "is not in head's plan") for case in pairing.missing]
     added = [_unpaired(case, suite, "head", "is not in base's plan") for case in pairing.added]

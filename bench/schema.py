@@ -328,6 +328,16 @@ class Record(Frozen):
     def is_good(self) -> bool:
         return self.status in GOOD_STATUSES
 
+    @property
+    def session(self) -> Json:
+        """The same for all runs of one invocation of vbench; None in records from before it was kept."""
+        return self.details.get("session")
+
+    @property
+    def in_turns(self) -> Json:
+        """How the run took turns with one of another side, by `steps` or by `processes`; None for a run by itself."""
+        return self.details.get("in_turns")
+
     def metric(self, key: str) -> Metric | None:
         """The metric with this key (`latency.p50_ms`, `throughput.clips_per_s{batch=8}`), or None."""
         return next((m for m in self.metrics if m.key == key), None)

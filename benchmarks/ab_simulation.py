@@ -1,7 +1,9 @@
 """How often `vbench ab` is wrong, on noise of known kinds: `python benchmarks/ab_simulation.py [REPEATS] > FILE.md`.
 
 Every repeat simulates processes in the order in which `vbench ab` starts them, and looks at their records' values as it
-does, by the gate's own code, until a verdict or the last look. A repeat has one metric.
+does, by the gate's own code, until a verdict or the last look. A repeat has one metric and whole processes in turns, as
+on a GPU or with `--apart`. Steps in turns leave the pair of processes as the unit and take noise away that both share;
+several metrics share the error rate by Bonferroni, so that each is wrong less often and needs more runs.
 """
 
 import argparse

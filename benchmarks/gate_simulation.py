@@ -1,8 +1,8 @@
 """How often the gate is wrong, on noise of known kinds: `python benchmarks/gate_simulation.py [REPEATS] > FILE.md`.
 
 Every repeat simulates processes that time one network, reduces each to its median, and asks the gate's own code. Runs
-of base and head alternate in the first table; in the second each side has sessions of its own, as where the results of
-two jobs, or a baseline and a head, are compared.
+of base and head alternate in the first table; in the second base has more of them; in the third each side has sessions
+of its own, as where the results of two jobs, or a baseline and a head, are compared.
 """
 
 import argparse
@@ -140,6 +140,14 @@ def simulate_sessions(offsets: Noise, *, of_base: int, factor: float, runs: int,
     return tally(judged, factor=factor)
 
 
+def simulate_unequal(noise: Noise, *, of_base: int, factor: float, runs: int, repeats: int, seed: int = 0) -> Tally:
+    """The same of so many runs of base and `runs` of head, as where a baseline holds more than a head measures."""
+    rng = np.random.default_rng([seed, runs, of_base, round(1000 * factor)])
+    both = np.median(np.exp(noise(rng, (repeats, of_base + runs, SAMPLES))), axis=-1)
+    judged = [judge(each[:of_base].tolist(), (factor * each[of_base:]).tolist()) for each in both]
+    return tally(judged, factor=factor)
+
+
 def simulate(noise: Noise, *, factor: float, runs: int, repeats: int, seed: int = 0) -> Tally:
     """What the gate says when head takes `factor` times as long as base, in `repeats` comparisons of `runs` a side."""
     rng = np.random.default_rng([seed, runs, round(1000 * factor)])
@@ -193,6 +201,19 @@ def main() -> None:
         cells = [simulate(noise, factor=factor, runs=runs, repeats=repeats) for factor in FACTORS]
         print(f"| {_name(noise)} | {runs} | {_cells(cells)} |", flush=True)
     print("\n" + "\n".join(f"- **{_name(noise)}**: {noise.__doc__}" for noise in NOISES))
+    print("\nMore runs of base than of head, all independent:\n")
+    print(f"| noise | runs of base | of head | {COLUMNS} |\n|---|---:|---:|{RULES}")
+    for noise, of_base, runs in [
+        (process_offset, 20, 5),
+        (loud_offset, 8, 4),
+        (loud_offset, 20, 4),
+        (loud_offset, 40, 4),
+        (loud_offset, 20, 5),
+    ]:
+        cells = [
+            simulate_unequal(noise, of_base=of_base, factor=factor, runs=runs, repeats=repeats) for factor in FACTORS
+        ]
+        print(f"| {_name(noise)} | {of_base} | {runs} | {_cells(cells)} |", flush=True)
     print("\nBase and head in sessions of their own, five runs in each, one session of head:\n")
     print(f"| sessions | of base | {COLUMNS} |\n|---|---:|{RULES}")
     for offsets, of_base in [*((each, 1) for each in SESSIONS), *((each, 8) for each in (one_percent, two_percent))]:

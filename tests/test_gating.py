@@ -155,6 +155,7 @@ def test_cases_of_two_models_are_judged_in_the_pairs_they_were_measured_in(
         ["HEAD", "HEAD", "nowhere.yaml"],
         ["HEAD", "HEAD", "nets.yaml", "--budget", "10"],
         ["HEAD", "HEAD", "nets.yaml", "--gate", "latency.p50_ms=3apples"],
+        ["HEAD", "HEAD", "nets.yaml", "--gate", "latency.p50_ms=noise"],
         ["HEAD", "HEAD", "nets.yaml", "--fail-on", "regresion"],
     ],
 )
@@ -190,3 +191,10 @@ def test_plans_of_two_models_are_paired_by_place() -> None:
     }
     with pytest.raises(SetUpError):
         pair_plans([case("a")], [case("x"), case("y")], by_place=True)
+
+
+@pytest.mark.slow
+def test_a_suite_whose_gate_is_no_mapping_is_wrong_input(repository: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (repository / "nets.yaml").write_text(SUITE.partition("gate:")[0] + "gate: 3\n")
+    assert _exit_code(["ab", ".", ".", "nets.yaml", "--out", "out"]) in (2, 3)
+    assert "gate" in capsys.readouterr().err

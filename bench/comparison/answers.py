@@ -112,7 +112,8 @@ def _find_by_video(row: Row, limits: Limits, base: Answers, head: Answers, *, k:
     right = [(base.ranks[video][1] < k, head.ranks[video][1] < k) for video in base.ranks]
     only_base, only_head = right.count((True, False)), right.count((False, True))
     if not only_base and not only_head:
-        return settle(row, "same", f"every one of the {len(right)} videos is answered alike")
+        reason = f"every one of the {len(right)} videos is answered alike, which says nothing of others"
+        return settle(row, "same", reason)
     change = change_of_answers(only_base=only_base, only_head=only_head, videos=len(right))
     return pending(row, limits, change, basis=f" on {change.how}, {whose}", more="videos")
 

@@ -33,7 +33,7 @@ PREFIX = "baseline:"
 BASELINES, HISTORY = Path(".vbench/baselines"), Path(".vbench/history")
 ANY = "any"
 KEPT_STATE = ("commit", "committed_at", "is_dirty", "cpu_governor", "container")
-KEPT_DETAILS = ("protocol", "measure_versions", "parity")
+KEPT_DETAILS = ("protocol", "measure_versions", "parity", "session")
 ANSWERS = ".answers"
 SUITE_NAME = re.compile("[a-z0-9][a-z0-9_-]*")
 Place = tuple[str, str]
@@ -79,9 +79,15 @@ def save(
     that failed stay all the same, and so does what other machines measured. InputError where there is no good record.
     """
     with open_side(source) as side:
-        groups = _by_place(run for case in side.cases.values() for run in case.runs)
+        good = [run for case in side.cases.values() for run in case.runs]
+        groups = _by_place(run for run in good if run.record.in_turns is None)
+        in_turns = sum(run.record.in_turns is not None for run in good)
+        left_out = f"{count(in_turns, 'run')} of vbench ab left out, which took turns with another side's"
         if not groups:
-            raise InputError(f"{source}: no run there has a result, so there is nothing to keep as a baseline")
+            why = f": {left_out}" if in_turns else ""
+            raise InputError(f"{source}: no run there has a result to keep as a baseline{why}")
+        if in_turns:
+            on_note(left_out)
         failed = _failed(side)
         saved = _put_all(groups, branch=branch, root=root, failed=failed, is_whole=is_whole, on_note=on_note)
     there = {run.record.case_id for path in _files(root, branch) for run in _runs_at(path)}

@@ -22,11 +22,11 @@ from bench.comparison.likeness import (
     noteworthy_fields,
     unlike_fields,
 )
-from bench.comparison.limits import GateValue, Rule, limits_of, read_rules, rule_for
+from bench.comparison.limits import GateValue, Noise, Rule, limits_of, read_rules, refuse_noise, rule_for, rules_for
 from bench.comparison.outcome import Comparison, Row
 from bench.comparison.pairing import Pair, departures_of, failures_of, left_over, pair_cases
 from bench.comparison.samples import Sample, remark
-from bench.comparison.sessions import sessions_of, shared_values
+from bench.comparison.sessions import own_sessions, sessions_of, shared_values
 from bench.comparison.sides import Side, open_side
 from bench.comparison.trainings import find_trainings, mean_row, recipe_of, trainings_of
 from bench.errors import InputError, nearest
@@ -63,6 +63,8 @@ def compare(
     with open_side(head) as new, open_side(_base_of(base, new, given, across=across)) as old:
         pairs = pair_cases(old, new, differing=differing, partners=partners)
         rules = _Rules(old, new, given, pairs)
+        if shares is not None:
+            rules.refuse_noise()
         unlike = _unlike(pairs, differing, lambda pair: across or _decides_by_machine(pair, rules))
         if unlike and not across:
             raise InputError(_refusal(unlike))
@@ -133,6 +135,11 @@ class _Rules:
         self._metrics = {name for pair in pairs for metric, _ in _metrics(pair) for name in (metric.key, metric.name)}
         self.are_any = any(self._of_suite.values())
 
+    def refuse_noise(self) -> None:
+        """InputError where any limit is `noise`, which runs in turns do not have."""
+        for rules in self._of_suite.values():
+            refuse_noise(rules)
+
     def of(self, suite: str, metric: Metric) -> Rule | None:
         found = rule_for(metric, self._given) or rule_for(metric, self._of_suite[suite])
         return None if found is None else found[1]
@@ -142,10 +149,8 @@ class _Rules:
         return self.of(suite, metric) is not None if self.are_any else metric.better is not None and not is_view
 
     def answer(self, suite: str, metric: Metric) -> None:
-        """Note that head has measured what the rule of `metric` asks for."""
-        for rules in (self._given, self._of_suite[suite]):
-            if found := rule_for(metric, rules):
-                self._answered.add((suite, found[0]))
+        """Note that head has measured what the rules of `metric` ask for, the less precise ones too."""
+        self._answered |= {(suite, name) for name in rules_for(metric, self._of_suite[suite])}
 
     def unanswered(self) -> Iterator[str]:
         """Rules that no metric answers to: in no suite for those given, in their own for those of a suite."""
@@ -247,10 +252,10 @@ def _finding(key: str, terms: _Terms, *, is_view: bool) -> Finding:
         return _unknown(row, base, head, in_turns=share is not None)
     if head.named is not None and head.named.unit != metric.unit:
         return settle(row, "inconclusive", f"in {metric.unit} in base and in {head.named.unit} in head")
-    noise = find_noise(base.values, runs=len(head.known)) if rule is not None and rule.needs_noise else None
-    if isinstance(noise, str):
-        return settle(replace(row, is_open=share is not None), "inconclusive", noise)
     is_exact = all(m.is_exact for _, m in (*base.known, *head.known))
+    noise = _noise(base, head, is_exact=is_exact) if rule is not None and rule.needs_noise else None
+    if isinstance(noise, str):
+        return settle(row, "inconclusive", noise)
     trainings = None
     if metric.is_share and not is_exact:
         trainings = trainings_of(base, head, [_samples(each, key) for each in terms.siblings])
@@ -271,6 +276,17 @@ def _finding(key: str, terms: _Terms, *, is_view: bool) -> Finding:
         return find_turns(row, limits, base.beside(head), share=share, note=remark(base, head))
     sessions = sessions_of(base, head) if metric.is_drifting else None
     return find_runs(row, limits, *values, note=remark(base, head), sessions=sessions, basis=basis)
+
+
+def _noise(base: Sample, head: Sample, *, is_exact: bool) -> Noise | str:
+    """What base differs by from itself: nothing in what is exact, between sessions in what drifts; or why not known."""
+    if is_exact:
+        return Noise(share=0.0)
+    if base.named is None or not base.named.is_drifting:
+        return find_noise([base.values], runs=len(head.known), are_apart=False)
+    apart = sessions_of(base, head)
+    sessions = own_sessions(base) if apart is None else apart[0]
+    return find_noise(sessions, runs=len(head.known), are_apart=apart is not None)
 
 
 def _side_by_side(base: Sample, head: Sample) -> tuple[tuple[tuple[float, ...], tuple[float, ...]], str]:

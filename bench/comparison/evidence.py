@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import betainc, nctdtrinc, ndtr, stdtr, stdtrit
+from scipy.special import betainc, gammaincinv, nctdtrinc, ndtr, ndtri, stdtr, stdtrit
 
 from bench.stats import Z95, Estimate, mcnemar
 
@@ -22,6 +22,8 @@ DRAWS = 4000
 SEED = 20260101
 MANY = 1e9
 LARGEST_SQUARED = 1e150
+BISECTIONS = 50
+STRAY_OF_MEDIANS = math.sqrt(math.pi / 2)  # of many runs of Gaussian noise; of five 1.20
 
 Values = NDArray[np.float64]
 
@@ -30,7 +32,9 @@ Values = NDArray[np.float64]
 class Change:
     """From base to head: `estimate` with its 95 % interval, its standard `error`, the `degrees` of freedom and `p`.
 
-    On a ratio's scale these are natural logarithms of head / base, else differences in the metric's unit.
+    On a ratio's scale these are natural logarithms of head / base, else differences in the metric's unit. An estimate
+    that is no mean strays `stray` times as far as `error` says. `step` is what a single video is worth, where videos
+    that only one side gets right are counted.
     """
 
     is_ratio: bool
@@ -41,6 +45,8 @@ class Change:
     degrees: float
     p: float
     how: str
+    stray: float = 1.0
+    step: float = 0.0
 
     def reaching(self, confidence: float) -> "Change":
         """The same change with Student's interval of this confidence, of 1, in the place of its own."""
@@ -50,7 +56,8 @@ class Change:
     def detectable(self, tolerance: float, *, alpha: float) -> float:
         """The smallest change that this comparison would have called one, 80 times in 100: noncentral t."""
         certain = self.error * _noncentrality(self.degrees, alpha)
-        return max(certain, tolerance + self.error * float(stdtrit(self.degrees, POWER)))
+        beyond = tolerance + self.stray * self.error * float(stdtrit(self.degrees, POWER))
+        return max(certain, beyond, self.step * _discordant_needed(alpha))
 
     def growth_needed(self, room: float) -> float:
         """How many times as many runs would narrow the interval to `room` on either side."""
@@ -112,6 +119,7 @@ def change_of_runs(base: Sequence[float], head: Sequence[float]) -> Change:
         degrees=degrees,
         p=p,
         how=f"{len(old)} and {len(new)} runs",
+        stray=STRAY_OF_MEDIANS,
     )
 
 
@@ -139,20 +147,39 @@ def change_of_sessions(base: Sequence[Sequence[float]], head: Sequence[Sequence[
     )
 
 
-def noise_floor(values: Sequence[float], *, runs: int) -> float:
-    """The share by which medians of so many `runs` differ from each other, in 99 of 100 drawn from one side's `values`.
+def noise_floor(sessions: Sequence[Sequence[float]], *, runs: int, are_apart: bool) -> float:
+    """The share by which medians of so many `runs` differ from each other, in 99 of 100 drawn from one side's values.
 
-    Drawn with replacement on logarithms and widened by sqrt(n / (n - 1)), since so few runs lie closer to their own
-    middle than to the true one. All values must be above 0. Infinite where no float holds it.
+    Drawn with replacement, on logarithms: where two medians to be compared `are_apart`, each from one of the
+    `sessions`, itself drawn before, else from what runs differ by within theirs. Widened by sqrt(n / (n - 1)) for n
+    sessions or runs, since so few lie closer to their own middle than to the true one, and for sessions, of which there
+    are few, by what Student's t is wider than a normal. All values must be above 0. Infinite where no float holds it.
     """
-    logs = np.log(np.asarray(values, dtype=np.float64))
-    drawn = np.random.default_rng(SEED).choice(logs, size=(2, DRAWS, runs))
-    first, second = np.median(drawn, axis=2)
-    floor = float(np.quantile(np.abs(first - second), 1 - ALPHA)) * math.sqrt(len(logs) / (len(logs) - 1))
+    logs = [np.log(np.asarray(session, dtype=np.float64)) for session in sessions]
+    if not are_apart:
+        logs = [np.concatenate([session - np.median(session) for session in logs])]
+    widening, units = 1.0, len(logs[0])
+    if len(logs) > 1:
+        units = len(logs)
+        widening = float(stdtrit(units - 1, 1 - ALPHA / 2) / ndtri(1 - ALPHA / 2))
+    first, second = _drawn_medians(logs, runs=runs)
+    floor = float(np.quantile(np.abs(first - second), 1 - ALPHA)) * widening * math.sqrt(units / (units - 1))
     try:
         return math.expm1(floor)
     except OverflowError:
         return math.inf
+
+
+def _drawn_medians(sessions: Sequence[Values], *, runs: int) -> Values:
+    """Medians of so many `runs` of one session each, `(2, DRAWS)`."""
+    rng, lengths = np.random.default_rng(SEED), np.array([len(session) for session in sessions])
+    table = np.zeros((len(sessions), lengths.max()))
+    for row, session in zip(table, sessions, strict=True):
+        row[: len(session)] = session
+    which = rng.integers(0, len(sessions), (2, DRAWS, 1))
+    place = (rng.random((2, DRAWS, runs)) * lengths[which]).astype(np.int64)
+    medians: Values = np.median(table[which, place], axis=2)
+    return medians
 
 
 @_within_floats
@@ -227,20 +254,58 @@ def _noncentrality(degrees: float, alpha: float) -> float:
 def change_of_shares(base: Estimate, head: Estimate) -> Change:
     """Change between two percentages that each state their 95 % interval, such as a binomial's over its videos."""
     error = math.hypot(base.high - base.low, head.high - head.low) / (2 * Z95)
-    return _normal_change(head.value - base.value, error=error, p=None, how="the intervals over videos")
+    return _normal_change(head.value - base.value, error=error, how="the intervals over videos")
 
 
 def change_of_answers(*, only_base: int, only_head: int, videos: int) -> Change:
     """Change in percentage points on the same videos, from those that only one side gets right; p is McNemar's."""
-    share = (only_head - only_base) / videos
-    variance = max(0.0, (only_base + only_head) / videos - share**2) / videos
-    how = f"the same {videos} videos: {only_base} right in base only, {only_head} in head only"
-    return _normal_change(100 * share, error=100 * math.sqrt(variance), p=mcnemar(only_base, only_head), how=how)
+    low, high = (100 * end for end in _score_interval(only_head, only_base, videos))
+    return Change(
+        is_ratio=False,
+        estimate=100 * (only_head - only_base) / videos,
+        low=low,
+        high=high,
+        error=(high - low) / (2 * Z95),
+        degrees=MANY,
+        p=mcnemar(only_base, only_head),
+        how=f"the same {videos} videos: {only_base} right in base only, {only_head} in head only",
+        step=100 / videos,
+    )
 
 
-def _normal_change(estimate: float, *, error: float, p: float | None, how: str) -> Change:
-    if p is None:
-        p = 2 * float(ndtr(-abs(estimate) / error)) if error > 0 else float(estimate == 0)
+def _score_interval(won: int, lost: int, videos: int) -> tuple[float, float]:
+    """The differences of two paired shares that a score test does not refuse at 5 %. Tango, Stat. in Medicine 17, 1998.
+
+    Each is judged by the variance that it would have itself, so that few such videos are not taken for little noise.
+    """
+
+    def is_refused(difference: float) -> bool:
+        b = (2 * videos - won + lost) * difference - won - lost
+        c = -lost * difference * (1 - difference)
+        likeliest_lost = (math.sqrt(max(0.0, b * b - 8 * videos * c)) - b) / (4 * videos)
+        variance = videos * (2 * likeliest_lost + difference * (1 - difference))
+        return (won - lost - videos * difference) ** 2 > Z95**2 * variance
+
+    def end(outer: float) -> float:
+        inner = (won - lost) / videos
+        for _ in range(BISECTIONS):
+            middle = (inner + outer) / 2
+            inner, outer = (inner, middle) if is_refused(middle) else (middle, outer)
+        return inner
+
+    return end(-1.0), end(1.0)
+
+
+def _discordant_needed(alpha: float) -> float:
+    """How many videos must be lost on average so that McNemar's exact test at `alpha` sees it 80 times in 100.
+
+    With none won, it sees no fewer than the smallest number whose p, 2 / 2^number, is below `alpha`.
+    """
+    fewest = math.floor(1 - math.log2(alpha)) + 1
+    return float(gammaincinv(fewest, POWER))  # the mean of Poisson's counts
+
+
+def _normal_change(estimate: float, *, error: float, how: str) -> Change:
     half = Z95 * error
     return Change(
         is_ratio=False,
@@ -249,7 +314,7 @@ def _normal_change(estimate: float, *, error: float, p: float | None, how: str) 
         high=estimate + half,
         error=error,
         degrees=MANY,
-        p=p,
+        p=2 * float(ndtr(-abs(estimate) / error)) if error > 0 else float(estimate == 0),
         how=how,
     )
 
@@ -257,6 +322,7 @@ def _normal_change(estimate: float, *, error: float, p: float | None, how: str) 
 def welch(base: Values, head: Values) -> tuple[Values, Values, Values]:
     """Standard error, degrees of freedom and two-sided p, row by row of `(comparisons, runs)`. Welch, 1947.
 
+    The degrees are no more than of sides that vary alike: a few runs beside many seem too often to vary less.
     Rows in which no run differs from its side have error 0 and p 0, or p 1 where the sides are equal.
     """
     n, m = base.shape[1], head.shape[1]
@@ -268,7 +334,8 @@ def welch(base: Values, head: Values) -> tuple[Values, Values, Values]:
     is_still = error <= tiny
     total = np.where(is_still, 1.0, old + new)
     shares = (old / total) ** 2 / (n - 1) + (new / total) ** 2 / (m - 1)
-    degrees = np.where(is_still, float(n + m - 2), 1 / np.where(is_still, 1.0, shares))
+    alike = (1 / n + 1 / m) ** 2 / (1 / (n * n * (n - 1)) + 1 / (m * m * (m - 1)))
+    degrees = np.where(is_still, alike, np.minimum(alike, 1 / np.where(is_still, 1.0, shares)))
     t = np.abs(difference) / np.where(is_still, 1.0, error)
     p = np.where(is_still, (np.abs(difference) <= tiny).astype(np.float64), 2 * stdtr(degrees, -t))
     return np.where(is_still, 0.0, error), degrees, p

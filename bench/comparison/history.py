@@ -50,9 +50,9 @@ class Turn:
 class History:
     """A series in the order of its commits, told by git or by their dates, else that in which they were measured.
 
-    Left out are `unknown` runs, which name no commit; `uncommitted` ones, whose code was not, or not surely, that of
-    their commit; `throttled` ones, where a figure of the machine is asked for; and `unlike` ones, which were not
-    measured as the newest was: in `differing`.
+    Left out are runs `in_turns` with another side's; `unknown` ones, which name no commit; `uncommitted` ones, whose code
+    was not, or not surely, that of their commit; `throttled` ones, where a figure of the machine is asked for; and
+    `unlike` ones, which were not measured as the newest was: in `differing`.
     """
 
     case: Case
@@ -63,9 +63,11 @@ class History:
     order: Order = "measured"
     unknown: int = 0
     uncommitted: int = 0
+    in_turns: int = 0
     throttled: int = 0
     unlike: int = 0
     differing: tuple[str, ...] = ()
+    is_exact: bool = False
 
 
 def history_of(records: Iterable[Record], metric: str, case: str, *, repository: Path = Path()) -> History:
@@ -76,7 +78,12 @@ def history_of(records: Iterable[Record], metric: str, case: str, *, repository:
     """
     of_case = _of_case([record for record in records if record.is_good], case, metric)
     key = _key(of_case, metric)
-    known = sorted(_known(of_case, key), key=lambda each: each[0].started_at)
+    measured = sorted(_known(of_case, key), key=lambda each: each[0].started_at)
+    known = [(record, found) for record, found in measured if record.in_turns is None]
+    if not known:
+        raise InputError(
+            f"{case}: all runs that know {metric} took turns with another side's, as vbench ab has them do"
+        )
     steady = [(record, found) for record, found in known if record.status != "throttled" or not found.is_of_machine]
     of_commits = [(record, found) for record, found in steady if record.environment.state.get("commit")]
     committed = [
@@ -87,7 +94,8 @@ def history_of(records: Iterable[Record], metric: str, case: str, *, repository:
     moments, order = _ordered(_moments(alike), alike, repository)
     sample = (alike or known)[-1][1]
     values = [moment.value for moment in moments]
-    steps = find_changes(values) if all(found.is_exact for _, found in alike) else find_steps(values)
+    is_exact = all(found.is_exact for _, found in alike)
+    steps = find_changes(values) if is_exact else find_steps(values)
     return History(
         case=of_case[-1].case,
         metric=key,
@@ -97,9 +105,11 @@ def history_of(records: Iterable[Record], metric: str, case: str, *, repository:
         order=order,
         unknown=len(steady) - len(of_commits),
         uncommitted=len(of_commits) - len(committed),
+        in_turns=len(measured) - len(known),
         throttled=len(known) - len(steady),
         unlike=len(committed) - len(alike),
         differing=differing,
+        is_exact=is_exact,
     )
 
 

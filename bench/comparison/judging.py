@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from bench.comparison.limits import Limits
+from bench.comparison.limits import Limits, Noise
 from bench.comparison.outcome import Row, Verdict
 from bench.comparison.wording import amount, p_value, percent
 from bench.quantity import count
@@ -102,17 +102,27 @@ def are_enough(sessions: Sequence[Sequence[Sequence[float]]] | None) -> bool:
     return sessions is not None and sum(map(len, sessions)) >= FEWEST_SESSIONS
 
 
-def find_noise(base: Sequence[float], *, runs: int) -> float | str:
-    """The share by which base differs from itself between medians of so many `runs`; or why that is not known."""
+def find_noise(sessions: Sequence[Sequence[float]], *, runs: int, are_apart: bool) -> Noise | str:
+    """By what base differs from itself between medians of so many `runs`; or why that is not known.
+
+    `sessions` are base's values. Where base and head are of sessions that are `are_apart`, what these differ by counts,
+    else only what runs within a session do.
+    """
+    base = [value for session in sessions for value in session]
     if len(base) < NOISE_RUNS:
         have = f"{len(base)} of the {NOISE_RUNS} runs of base from which its noise can be told"
         return f"{have}: set `repeat: {NOISE_RUNS}` in the suite and measure base again, or give a limit such as 3%"
     if min(base) <= 0:
         return "values that are not above 0 have no share of noise: give a limit in the metric's unit"
+    if are_apart and len(sessions) == 2:
+        return "two sessions of base do not tell what sessions differ by: measure a third, or give a limit such as 3%"
     from bench.comparison.evidence import noise_floor
 
-    noise = noise_floor(base, runs=runs)
-    return noise if math.isfinite(noise) else "the runs of base have nothing in common: give a limit such as 3%"
+    share = noise_floor(sessions, runs=runs, are_apart=are_apart)
+    if not math.isfinite(share):
+        return "the runs of base have nothing in common: give a limit such as 3%"
+    over = "of one session" if len(sessions) == 1 else f"over {len(sessions)} sessions"
+    return Noise(share=share, over=over if are_apart else "")
 
 
 def find_turns(row: Row, limits: Limits, pairs: Sequence[tuple[float, float]], *, share: float, note: str) -> Finding:

@@ -79,6 +79,7 @@ def _deciding(record: Record, measures: Collection[str], *, of_machine: bool) ->
     for axis in RUN_AXES:
         yield axis, getattr(record.case.point, axis)
     if of_machine:
+        yield "measured in turns", record.in_turns or "no"
         yield from machine_facts(record)
 
 

@@ -61,9 +61,30 @@ class Limits:
         return self.rise_is_worse or self.drop_is_worse
 
 
+@dataclass(frozen=True, kw_only=True)
+class Noise:
+    """The share by which base differs from itself, and `over` which of its sessions, where that matters."""
+
+    share: float
+    over: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.share:.1%}" + (f", {self.over}" if self.over else "")
+
+
 def read_rules(gate: Mapping[str, GateValue]) -> dict[str, Rule]:
     """Rules by metric name or pattern; InputError where a threshold cannot be read."""
     return {name: _rule(name, value) for name, value in gate.items()}
+
+
+def refuse_noise(rules: Mapping[str, Rule]) -> None:
+    """InputError where a limit is `noise` though runs are taken in turns: pairs are free of what base's runs have."""
+    for name, rule in rules.items():
+        if rule.needs_noise:
+            raise InputError(
+                f"gate of {name}: noise is no limit for runs in turns, whose pairs lack the noise that base's own runs "
+                f"have; give an amount, such as --gate {name}=3%"
+            )
 
 
 def rule_for(metric: Metric, rules: Mapping[str, Rule]) -> tuple[str, Rule] | None:
@@ -71,10 +92,15 @@ def rule_for(metric: Metric, rules: Mapping[str, Rule]) -> tuple[str, Rule] | No
 
     A pattern passes over metrics to which its limit cannot apply; a rule that names one must apply.
     """
-    for name in (metric.key, metric.name):
-        if name in rules:
-            return name, rules[name]
-    return next(((p, r) for p, r in rules.items() if _is_of(metric, p) and _applies(r, metric)), None)
+    fitting = rules_for(metric, rules)
+    first = next((name for name in (metric.key, metric.name) if name in fitting), None) or next(iter(fitting), None)
+    return None if first is None else (first, rules[first])
+
+
+def rules_for(metric: Metric, rules: Mapping[str, Rule]) -> list[str]:
+    """Every rule that is about a metric, also where a more precise one is the one that counts."""
+    own = (metric.key, metric.name)
+    return [name for name, r in rules.items() if name in own or (_is_of(metric, name) and _applies(r, metric))]
 
 
 def _is_of(metric: Metric, pattern: str) -> bool:
@@ -94,11 +120,12 @@ def _applies(rule: Rule, metric: Metric) -> bool:
     return True
 
 
-def limits_of(metric: Metric, rule: Rule | None, *, base: float, noise: float | None = None) -> Limits:
-    """Limits of `metric` in its own unit, for a base value; `noise` is the share by which base differs from itself."""
+def limits_of(metric: Metric, rule: Rule | None, *, base: float, noise: Noise | None = None) -> Limits:
+    """Limits of `metric` in its own unit, for a base value and, where a limit is a multiple of it, base's `noise`."""
+    share = None if noise is None else noise.share
     try:
-        found = _limits(metric, rule or _default(metric), base=base, noise=noise, is_ruled=rule is not None)
-        return replace(found, text=f"{found.text} ({noise:.1%})") if rule and rule.needs_noise else found
+        found = _limits(metric, rule or _default(metric), base=base, noise=share, is_ruled=rule is not None)
+        return replace(found, text=f"{found.text} ({noise})") if rule and rule.needs_noise else found
     except InputError as error:
         raise InputError(f"gate of {metric.key}: {error}") from None
 

@@ -47,8 +47,12 @@ class Looks:
         self._decided: dict[tuple[str, str, str], Row] = {}
         self._shares: dict[str, float] = {}
 
-    def look(self, blocks: Mapping[str, int], *, is_last: bool = False) -> Comparison:
-        """What the records of now decide. `blocks` are those of each case, by its id in head, that is still open."""
+    def look(self, blocks: Mapping[str, int], *, is_last: bool = False, given_up: Collection[str] = ()) -> Comparison:
+        """What the records of now decide. `blocks` are those of each case, by its id in head, that is still open.
+
+        Cases are `given_up` where a run failed: what no look before has decided of them is missing from the verdict.
+        """
+        self._shares |= dict.fromkeys(given_up, 0.0)
         due = {case: share_at(count, is_last=is_last) for case, count in blocks.items()}
         self._shares |= {case: share for case, share in due.items() if share > 0}
         found = compare(
@@ -63,7 +67,20 @@ class Looks:
         for row in found.rows:
             if row.is_deciding and not row.is_open and due.get(row.case_id, 0) > 0:
                 self._decided.setdefault(_key(row), row)
-        return replace(found, rows=tuple(self._decided.get(_key(row), row) for row in found.rows))
+        rows = [self._decided.get(_key(row), row) for row in found.rows]
+        failures = {case: self._failures_of(case, found) for case in given_up}
+        return replace(
+            found,
+            rows=tuple(
+                _left_undecided(row, failures[row.case_id]) if row.is_open and row.case_id in failures else row
+                for row in rows
+            ),
+        )
+
+    def _failures_of(self, case: str, found: Comparison) -> str:
+        """Why `case`, an id in head, was given up: what became of the runs that failed on either side."""
+        ids = {"base": (self._partners or {}).get(case, case), "head": case}
+        return "; ".join(f"{each.why} ({each.side})" for each in found.failed if each.case_id == ids[each.side])
 
 
 def open_cases(comparison: Comparison) -> set[str]:
@@ -73,3 +90,8 @@ def open_cases(comparison: Comparison) -> set[str]:
 
 def _key(row: Row) -> tuple[str, str, str]:
     return row.suite, row.case_id, row.metric
+
+
+def _left_undecided(row: Row, failures: str) -> Row:
+    reason = f"not measured to an end, since {failures or 'a run failed'}"
+    return replace(row, reason=reason, is_open=False, is_missing=True)

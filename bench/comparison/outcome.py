@@ -23,7 +23,7 @@ class Row:
     `ratio` is head / base with its 95 % `interval`; None where a value is unknown or the base is not above 0.
     `detectable` is the smallest change, as a share of the base, that this comparison would have called in 80 of 100.
     `is_deciding` rows make the exit code. `is_missing` rows were measured in base and are not known in head, or all of
-    base's runs of them were throttled.
+    base's runs of them were throttled, or a run in turns failed before they were decided.
     `is_open` rows are of a measurement in turns that more runs may still decide; there, `interval` holds at every look
     and for all metrics together, with 99 %.
     """

@@ -1,6 +1,7 @@
 """Which runs share a session of their machine: its clocks, temperature and neighbours. docs/decisions/0006."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 from itertools import pairwise
 
@@ -35,6 +36,11 @@ def sessions_of(base: Sample, head: Sample) -> Sessions | None:
     return tuple(old for old, _ in found if old), tuple(new for _, new in found if new)
 
 
+def own_sessions(sample: Sample) -> tuple[Values, ...]:
+    """The values of one side by session."""
+    return tuple(old for old, _ in _by_session(sample, replace(sample, known=())))
+
+
 def _by_session(base: Sample, head: Sample) -> list[tuple[Values, Values]]:
     """By session, the values of base and those of head."""
     values = {
@@ -64,9 +70,16 @@ def _sessions(runs: Sequence[Run]) -> Iterator[list[Run]]:
 
 
 def _is_another_session(before: Run, run: Run) -> bool:
-    is_new = run.folder != before.folder or run.record.run_index <= before.record.run_index
     try:
         first, second = (datetime.fromisoformat(each.record.started_at) for each in (before, run))
-        return is_new and second - first >= BETWEEN_SESSIONS
+        return _is_another_invocation(before, run) and second - first >= BETWEEN_SESSIONS
     except (ValueError, TypeError):  # no time, or only one of the two says its zone
         return False
+
+
+def _is_another_invocation(before: Run, run: Run) -> bool:
+    """By what their records say of it; where neither does, by their folders, and by an index that does not rise."""
+    named = {before.record.session, run.record.session}
+    if named != {None}:
+        return len(named) > 1
+    return run.folder != before.folder or run.record.run_index <= before.record.run_index

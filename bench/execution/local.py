@@ -1,5 +1,6 @@
 """Runs one case in a fresh child process on this machine, and makes a record of whatever comes of it."""
 
+import os
 import signal
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -11,6 +12,7 @@ from bench.execution.child import ChildTimeoutError, tail
 from bench.execution.crew import crew
 from bench.execution.environment import describe_environment
 from bench.execution.worker import Job, Outcome
+from bench.measure.floor import ADDRESS
 from bench.schema import Case, Failure, Record, Status
 from bench.store import RecordStore
 
@@ -46,7 +48,7 @@ def run_case(
         started_at=started_at,
         status=outcome.status,
         metrics=outcome.metrics,
-        details=outcome.details,
+        details={**outcome.details, "session": SESSION},
         uncounted_operators=outcome.uncounted_operators,
         environment=outcome.environment,
         warnings=outcome.warnings,
@@ -57,19 +59,24 @@ def run_case(
 
 
 def _outcome_of(job: Job, on_progress: OnProgress) -> Outcome:
-    log = Path(job.log)
+    log, limit_s = Path(job.log), _limit_s(job.case)
     with crew(job.case, job.model_dump(mode="json"), log=log) as child:
         try:
-            for message in child.messages(timeout_s=job.case.timeout_s):
+            for message in child.messages(timeout_s=limit_s):
                 if message["kind"] == "outcome":
                     return Outcome.model_validate(message["outcome"])
                 on_progress(message["text"], message["fraction"])
         except ChildTimeoutError:
             child.kill()
-            limit = f"{job.case.timeout_s:g} s; raise timeout_s in the suite, or --timeout of `vbench train` or `eval`"
+            limit = f"{limit_s:g} s; raise timeout_s in the suite, or --timeout of `vbench train` or `eval`"
             return _died("timeout", "Timeout", f"not done after {limit}", log)
         code = child.process.wait()
     return _died("error", "Crash", _cause(code, log), log)
+
+
+def _limit_s(case: Case) -> float:
+    """How long a worker may take: twice as long where it takes turns, since another has the floor half of the time."""
+    return case.timeout_s * (2 if os.environ.get(ADDRESS) else 1)
 
 
 def _cause(code: int, log: Path) -> str:

@@ -10,21 +10,21 @@ Pair = Mapping[SideName, tuple[Side, int]]  # each side with its case's place in
 
 
 def run_apart(pair: Pair, first: SideName, index: int) -> dict[SideName, Ran]:
-    """Run `first` and then the other, which is spared where `first` has no result."""
+    """Run `first` and then the other. Where head has no result base is spared; head is always run: it is on trial."""
     ran: dict[SideName, Ran] = {}
-    for name in sorted(pair, key=lambda name: name != first):
+    for name in _ordered(pair, first):
         side, place = pair[name]
         ran[name] = side.run(place, index)
-        if not ran[name].is_good:
+        if name == "head" and not ran[name].is_good:
             break
     return ran
 
 
 def run_together(pair: Pair, first: SideName, index: int) -> dict[SideName, Ran]:
-    """Run both at a time: they are loaded side by side and timed in turns, `first` before the other."""
+    """Run both at a time: they are loaded side by side and timed in turns, `first` before the other in both."""
     ran: dict[SideName, Ran] = {}
     with Relay(first=first) as relay:
-        running = {side: name for name, (side, _) in pair.items()}
+        running = {pair[name][0]: name for name in _ordered(pair, first)}
         for side, name in running.items():
             side.begin(pair[name][1], index, floor=relay.address(name))
         while running:
@@ -33,3 +33,7 @@ def run_together(pair: Pair, first: SideName, index: int) -> dict[SideName, Ran]
                 ran[name] = side.result()
                 relay.turnstile.leave(name)
     return ran
+
+
+def _ordered(pair: Pair, first: SideName) -> list[SideName]:
+    return sorted(pair, key=lambda name: name != first)

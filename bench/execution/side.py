@@ -71,8 +71,15 @@ def _served(asked: dict[str, Any]) -> Iterator[dict[str, Any]]:
                     freshness=target.freshness[case.id],
                     recipes=recipes,
                 )
+            record = _marked(record, is_sharing=wanted["floor"] is not None)
             target.store.append(record)
             yield {"is_good": record.is_good, "needs_turns": any(map(_needs_turns, record.metrics))}
+
+
+def _marked(record: Any, *, is_sharing: bool) -> Any:
+    """The record saying how its run took turns with the other side's, so that it is never taken for one by itself."""
+    details = {**record.details, "in_turns": "steps" if is_sharing else "processes"}
+    return record.model_copy(update={"details": details})
 
 
 @contextmanager

@@ -36,8 +36,8 @@ def measure_in_turns(
 ) -> Turns:
     """Measure each of `cases` (ids) block by block, a block of every open one before the next of any.
 
-    `run(first, case, index)` measures each side once, `first` before the other, and gives both runs, or the one that
-    failed. `judge(blocks of open cases, is_last)` is asked after the blocks in `looks`
+    `run(first, case, index)` measures each side once, `first` before the other, and gives both runs, or head's alone
+    where that failed first. `judge(blocks of open cases, is_last)` is asked after the blocks in `looks`
     and at the end, and says which cases are still open. Every case gets one block; none is begun that would probably
     not be done by `deadline_s`. A case that fails once is not tried again.
     """

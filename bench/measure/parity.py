@@ -13,7 +13,8 @@ def parity(case: LoadedCase, *, clips: int = 8) -> list[Metric]:
 
     Taken by itself beside every timed variant, at every batch at which latency or throughput were timed: the worst
     difference counts, and agreement is over all clips. One out of tolerance is warned of, marked in the record's detail
-    `parity`, and leads no leaderboard: it may be fast because it computes something else.
+    `parity`, and leads no leaderboard: it may be fast because it computes something else. Within it, less is no better:
+    rounding is the same in every run of one build and another in the next.
     """
     from bench.measure.timing.outputs import compare_with_eager, worst
 
@@ -40,10 +41,9 @@ def parity(case: LoadedCase, *, clips: int = 8) -> list[Metric]:
             name="parity.max_difference",
             value=most.max_difference,
             unit="fraction",
-            better="lower",
             note=None if most.max_difference is not None else "its logits are not finite",
         ),
-        Metric(name="parity.top1_agreement", value=100 * agreeing, unit="%", better="higher"),
+        Metric(name="parity.top1_agreement", value=100 * agreeing, unit="%"),
     ]
 
 

@@ -1,6 +1,7 @@
 """Records gathered by case: the latest good record of each run, and what several of them say together."""
 
 import math
+import warnings
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -95,6 +96,20 @@ class CaseResult:
         if point.dataset is None:
             return ()
         return tuple((axis, value) for axis in PROTOCOL_AXES if (value := getattr(point, axis)) is not None)
+
+
+class LeftOutWarning(UserWarning):
+    """Some records are not reported on."""
+
+
+def taken_alone(records: Iterable[Record]) -> list[Record]:
+    """Records of runs by themselves; warns of runs that took turns with another side's, whose figures compare only."""
+    given = list(records)
+    alone = [record for record in given if record.in_turns is None]
+    if len(alone) < len(given):
+        what = f"{len(given) - len(alone)} of {len(given)} records are left out: vbench ab measured them in turns"
+        warnings.warn(what, LeftOutWarning, stacklevel=2)
+    return alone
 
 
 def gather(records: Sequence[Record], letters: Mapping[int, str]) -> tuple[CaseResult, ...]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from bench.reporting.ablation import Ablation, ablate
 from bench.reporting.board import Board, build_board
-from bench.reporting.cases import CaseResult, gather
+from bench.reporting.cases import CaseResult, gather, taken_alone
 from bench.reporting.machines import Machine, Machines
 from bench.schema import Json, Record
 
@@ -107,7 +107,7 @@ def collect(
 
     `folders` names the results folder of a record by its `id()`, for those that were read from a disk.
     """
-    ordered = tuple(sorted(records, key=lambda record: record.started_at))
+    ordered = tuple(sorted(taken_alone(records), key=lambda record: record.started_at))
     machines = Machines()
     letters = {id(record): machines.letter(record) for record in ordered}
     cases = gather(ordered, letters)

@@ -17,6 +17,7 @@ HEADLINES = (
     "energy.j_per_clip",
     "accuracy.top1",
     "accuracy.top5",
+    "parity.max_difference",
 )
 # What stands in for a headline where no row knows it.
 STAND_INS = {"memory.peak_allocated_bytes": "memory.peak_rss_bytes"}

@@ -31,7 +31,8 @@ def show_history(history: History) -> None:
     for turn in history.turns:
         say(_sentence(turn, history.unit))
     if not history.turns:
-        few = f"; fewer than {FEWEST} commits cannot show one" if len(history.moments) < FEWEST else ""
+        is_few = len(history.moments) < FEWEST and not history.is_exact
+        few = f"; fewer than {FEWEST} commits cannot show one" if is_few else ""
         say(f"no step in {count(len(history.moments), 'commit')}{few}")
 
 
@@ -39,6 +40,7 @@ def _left_out(history: History) -> list[tuple[int, str]]:
     return [
         (history.unknown, "no commit is known of them"),
         (history.uncommitted, "measured with edits that their commit does not hold, or where git could not tell"),
+        (history.in_turns, "measured by vbench ab, in turns with another side's"),
         (history.throttled, "throttled, so slow for another reason than their code"),
         (history.unlike, f"not measured as the newest was: {', '.join(history.differing)}"),
     ]

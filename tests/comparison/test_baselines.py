@@ -397,3 +397,14 @@ def test_accuracies_of_a_baseline_are_of_any_machine_but_how_long_they_took_is_n
         assert [(row.verdict, row.is_deciding) for row in rows] == [("same", True), ("inconclusive", False)]
     with pytest.raises(InputError, match="H100"):
         compare("baseline:main", head, gate={"accuracy.train_seconds": "3%"})
+
+
+def test_runs_in_turns_with_another_side_are_no_baseline_and_that_is_said(
+    here: Path, stored: Callable[..., str]
+) -> None:
+    taken, notes = stored(2.0, details={"in_turns": "steps"}), list[str]()
+    with pytest.raises(InputError, match="5 runs of vbench ab left out"):
+        save(taken, branch="main")
+    (saved,) = save([stored(suite="other"), taken], branch="main", on_note=notes.append)
+    assert (saved.suite, saved.runs) == ("other", 5)
+    assert notes == ["5 runs of vbench ab left out, which took turns with another side's"]

@@ -557,3 +557,36 @@ def test_a_pattern_passes_over_what_its_limit_cannot_apply_to(
     for name, limit in (("latency.intensity", "3%"), ("latency.p50_ms", "1KiB")):
         with pytest.raises(InputError, match=f"gate of {name}"):
             compare(side(1), side(2), gate={name: limit})
+
+
+@pytest.mark.parametrize(
+    ("suite", "given"),
+    [
+        ("throughput.clips_per_s", "throughput.clips_per_s{batch=8}"),
+        ("throughput.*", "throughput.clips_per_s"),
+        ("throughput.*", "throughput.clips*"),
+        ("throughput.clips_per_s{batch=8}", "throughput.*"),
+    ],
+)
+def test_a_rule_that_a_more_precise_one_overrides_is_answered_too(
+    record: Callable[..., Record], tmp_path: Path, suite: str, given: str
+) -> None:
+    for side in ("base", "head"):
+        store = RecordStore(tmp_path / side)
+        store.write_suite({"name": "s", "gate": {suite: {"max_drop": "3%"}, "latency.p99_ms": {"max_rise": "3%"}}})
+        for run, value in enumerate(QUIET):
+            metric = Metric(
+                name="throughput.clips_per_s", value=value, unit="clips/s", better="higher", labels={"batch": "8"}
+            )
+            store.append(record(metric, run=run))
+    found = compare(tmp_path / "base", tmp_path / "head", gate={given: "5%"})
+    assert [(row.verdict, row.limit) for row in found.rows] == [("same", "5%")]
+    assert [rule.partition(":")[0] for rule in found.unmeasured] == ["latency.p99_ms"]
+
+
+@pytest.mark.parametrize(("count", "verdict"), [(100, "same"), (101, "slower"), (99, "faster")])
+def test_a_count_has_no_noise(
+    record: Callable[..., Record], params: Callable[[int], Metric], count: int, verdict: str
+) -> None:
+    [row] = compare([record(params(100))], [record(params(count))], gate={"params.*": "noise"}).rows
+    assert (row.verdict, row.limit) == (verdict, "noise (0.0%)")

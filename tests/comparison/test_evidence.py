@@ -2,6 +2,7 @@
 
 import importlib.util
 import math
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
@@ -10,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats as scipy_stats
+from scipy.optimize import minimize_scalar
 
 from bench.comparison.evidence import (
     ALPHA,
@@ -52,8 +54,11 @@ def test_welch_is_that_of_scipy(n: int, m: int, seed: int) -> None:
     base, head = rng.normal(0, 1, (3, n)), rng.normal(0.5, 3, (3, m))
     error, degrees, p = welch(base, head)
     reference = scipy_stats.ttest_ind(head, base, axis=1, equal_var=False)
-    np.testing.assert_allclose(p, reference.pvalue, rtol=1e-9)
-    np.testing.assert_allclose(degrees, reference.df, rtol=1e-9)
+    alike = (1 / n + 1 / m) ** 2 / (1 / (n * n * (n - 1)) + 1 / (m * m * (m - 1)))
+    np.testing.assert_allclose(degrees, np.minimum(reference.df, alike), rtol=1e-9)
+    np.testing.assert_allclose(p, 2 * scipy_stats.t.sf(np.abs(reference.statistic), degrees), rtol=1e-9)
+    if n == m:
+        np.testing.assert_allclose(p, reference.pvalue, rtol=1e-9)
     np.testing.assert_allclose((head.mean(1) - base.mean(1)) / error, reference.statistic, rtol=1e-9)
 
 
@@ -123,11 +128,49 @@ def test_the_rank_test_by_hand() -> None:
 
 
 def test_answers_by_hand() -> None:
-    """Of 100 videos 10 are right in base only and 2 in head only: 8 points down, variance (0.12 - 0.08^2) / 100."""
+    """Of 100 videos 10 are right in base only and 2 in head only: 8 points down."""
     change = change_of_answers(only_base=10, only_head=2, videos=100)
     assert change.estimate == pytest.approx(-8)
-    assert change.error == pytest.approx(100 * math.sqrt((0.12 - 0.0064) / 100))
     assert change.p == pytest.approx(scipy_stats.binomtest(2, 12).pvalue)
+
+
+@pytest.mark.parametrize(("lost", "won", "videos"), [(10, 2, 100), (1, 0, 300), (0, 5, 50), (40, 40, 3783), (2, 0, 2)])
+def test_the_interval_holds_what_a_score_test_does_not_refuse(lost: int, won: int, videos: int) -> None:
+    """Independent: at an end, the likeliest shares with that difference are searched for numerically."""
+    change = change_of_answers(only_base=lost, only_head=won, videos=videos)
+    assert change.low <= change.estimate <= change.high
+    for end in (change.low / 100, change.high / 100):
+        if abs(end) > 1 - 1e-9:
+            continue
+
+        def unlikely(share: float, end: float = end) -> float:
+            shares = np.array([share, share + end, 1 - 2 * share - end])
+            counts = np.array([lost, won, videos - lost - won])
+            return -float((counts * np.log(np.maximum(shares, 1e-300))).sum())
+
+        bounds = max(0.0, -end), (1 - end) / 2
+        share = minimize_scalar(unlikely, bounds=bounds, method="bounded", options={"xatol": 1e-13}).x
+        deviation = math.sqrt((2 * share + end - end**2) / videos)
+        assert abs((won - lost) / videos - end) / deviation == pytest.approx(Z95, rel=1e-3)
+
+
+@pytest.mark.parametrize(("videos", "limit"), [(500, 1.0), (1000, 0.5), (3783, 0.5), (3783, 0.2)])
+def test_a_loss_at_the_limit_is_seldom_called_the_same(videos: int, limit: float) -> None:
+    """Lost videos are Poisson's around limit x videos and none is won; 2.5 in 100 are asked, Wald gives up to 12."""
+    lost = np.arange(1, 100)
+    ends = [change_of_answers(only_base=int(n), only_head=0, videos=videos).low for n in lost]
+    chance = scipy_stats.poisson.pmf(lost, limit / 100 * videos)
+    assert chance[np.array(ends) >= -limit].sum() <= 0.04
+
+
+@pytest.mark.parametrize("comparisons", [1, 20])
+def test_a_loss_that_would_have_been_seen_is_seen(comparisons: int) -> None:
+    """One video in 10,000 tells apart: McNemar's exact p, and how often Poisson's counts reach it."""
+    change, alpha = change_of_answers(only_base=1, only_head=0, videos=10_000), ALPHA / comparisons
+    mean = 100 * change.detectable(0.0, alpha=alpha)
+    lost = np.arange(1, 200)
+    seen = np.array([scipy_stats.binomtest(0, int(n)).pvalue < alpha for n in lost])
+    assert scipy_stats.poisson.pmf(lost, mean)[seen].sum() == pytest.approx(0.8, abs=0.01)
 
 
 def test_shares_by_their_intervals_are_close_to_the_test_of_two_proportions() -> None:
@@ -182,6 +225,28 @@ def test_the_noise_floor_is_what_two_medians_of_one_noise_differ_by() -> None:
     rng = np.random.default_rng(7)
     medians = np.median(rng.normal(0, 0.02, (2, 20000, 5)), axis=2)
     truth = math.expm1(float(np.quantile(np.abs(medians[0] - medians[1]), 0.99)))
-    floors = [noise_floor(list(10 * np.exp(rng.normal(0, 0.02, 20))), runs=5) for _ in range(30)]
+    floors = [noise_floor([list(10 * np.exp(rng.normal(0, 0.02, 20)))], runs=5, are_apart=False) for _ in range(30)]
     assert float(np.mean(floors)) == pytest.approx(truth, rel=0.15)
-    assert noise_floor([3.0] * 8, runs=4) == 0.0
+    assert noise_floor([[3.0] * 8], runs=4, are_apart=True) == 0.0
+
+
+@pytest.mark.parametrize(("many", "few"), [(20, 4), (40, 4), (20, 5), (100, 5)])
+def test_a_few_runs_beside_many_are_wrong_no_more_often_than_as_many(many: int, few: int) -> None:
+    """40,000 draws of one noise: Welch's own degrees give p below 1 % in 1.5 to 2.2 %, and cover 92.9 to 95.2 %."""
+    rng = np.random.default_rng(3)
+    base, head = rng.normal(0, 1, (40_000, many)), rng.normal(0, 1, (40_000, few))
+    assert float((welch(base, head)[2] < ALPHA).mean()) <= 0.0105
+    base, head = base[:3000], head[:3000]
+    low, high = bootstrap_interval(base, head, degrees=welch(base, head)[1])
+    assert float(((low <= 0) & (high >= 0)).mean()) >= 0.935
+
+
+@pytest.mark.parametrize("runs", [4, 5, 10, 20])
+def test_a_detectable_change_is_beyond_the_limit_four_times_in_five(runs: int) -> None:
+    """What is compared with the limit is a difference of medians, which strays further than that of means."""
+    base, head = np.random.default_rng(4).normal(0, 0.01, (2, 40_000, runs))
+    change = change_of_runs(np.exp(base[0]).tolist(), np.exp(head[0]).tolist())
+    known = replace(change, error=0.01 * math.sqrt(2 / runs), degrees=1e9)
+    shift = known.detectable(0.03, alpha=0.99)
+    beyond = float((np.median(head + shift, axis=1) - np.median(base, axis=1) > 0.03).mean())
+    assert 0.79 < beyond < 0.84

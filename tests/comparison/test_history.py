@@ -12,6 +12,7 @@ from bench.comparison.history import history_of
 from bench.errors import InputError, UnknownNameError
 from bench.schema import Environment, Metric, Record
 from bench.store import RecordStore
+from bench.terminal.histories import show_history
 
 LEVEL = [10.0, 10.1, 9.9, 10.05, 9.95, 10.02, 9.98, 10.03]
 
@@ -295,3 +296,34 @@ def test_accuracies_of_several_machines_are_one_series_and_their_times_are_not(r
     assert [moment.value for moment in history_of(records, "accuracy.top1", "c3d").moments] == [51.0, 52.0]
     with pytest.raises(InputError, match="2 kinds of machine"):
         history_of(records, "accuracy.train_seconds", "c3d")
+
+
+def test_runs_in_turns_with_another_side_are_no_part_of_a_series(commits: Callable[..., list[Record]]) -> None:
+    records = commits([10.0] * 12)
+    taken = [record.model_copy(update={"details": {"in_turns": "processes"}}) for record in records]
+    found = history_of([*records[:12], *taken[12:]], "latency.p50_ms", "c3d")
+    assert (len(found.moments), found.in_turns) == (4, 24)
+    with pytest.raises(InputError, match="took turns"):
+        history_of(taken, "latency.p50_ms", "c3d")
+
+
+@pytest.mark.parametrize(("is_exact", "is_said"), [(True, False), (False, True)])
+def test_few_commits_show_a_step_of_a_count(
+    record: Callable[..., Record],
+    latency: Callable[..., Metric],
+    capsys: pytest.CaptureFixture[str],
+    is_exact: bool,
+    is_said: bool,
+) -> None:
+    records = [
+        record(
+            latency(10.0, is_exact=is_exact),
+            environment=Environment(state={"commit": f"c{day}"}),
+            started_at=f"2026-01-0{day}T00:00:00",
+        )
+        for day in (1, 2)
+    ]
+    show_history(history_of(records, "latency.p50_ms", "c3d"))
+    shown = capsys.readouterr().out
+    assert "no step in 2 commits" in shown
+    assert ("fewer than 10 commits" in shown) == is_said

@@ -10,7 +10,7 @@ import pytest
 from scipy import stats as scipy_stats
 
 from bench.comparison.comparing import compare
-from bench.comparison.evidence import change_of_sessions
+from bench.comparison.evidence import change_of_sessions, noise_floor
 from bench.comparison.outcome import Row
 from bench.comparison.samples import Sample
 from bench.comparison.sessions import Sessions, sessions_of
@@ -174,3 +174,62 @@ def test_a_change_between_sessions_is_students_on_their_medians() -> None:
     assert (change.low, change.high) == pytest.approx((interval.low, interval.high))
     assert change.p == pytest.approx(reference.pvalue)
     assert not change_of_sessions([[0.0], [1.0]], [[2.0]]).is_ratio
+
+
+def test_a_folder_that_is_continued_another_day_holds_two_sessions(runs: Runs, tmp_path: Path) -> None:
+    """`repeat` was raised from 5 to 10 some days later, or a run was resumed: the index goes on, in the same folder."""
+    records = runs([*QUIET, *times(QUIET, 1.05)])
+    days = [1] * 5 + [5] * 5
+    told = [
+        record.model_copy(
+            update={"started_at": f"2026-01-{day:02d}T00:{place:02d}:00", "details": {"session": f"day {day}"}}
+        )
+        for place, (record, day) in enumerate(zip(records, days, strict=True))
+    ]
+
+    def sessions(records: Sequence[Record]) -> list[int]:
+        sample = Sample.of([Run(record=record, folder=tmp_path) for record in records], KEY)
+        found = sessions_of(sample, Sample.of([], KEY))
+        return [] if found is None else [len(session) for session in found[0]]
+
+    assert sessions(told) == [5, 5]
+    one = [record.model_copy(update={"details": {"session": "one"}}) for record in told]
+    assert sessions(one) == [10], "one invocation that took days"
+    assert sessions([*(record.model_copy(update={"details": {}}) for record in told[:5]), *told[5:]]) == [5, 5]
+
+
+def test_a_limit_of_noise_is_what_sessions_of_base_differ_by(
+    nightly: Callable[..., list[Path]], on_day: Callable[..., list[Record]]
+) -> None:
+    """Nights are up to 2 % apart and their runs 0.2 %: head 3 % slower on another day is within, 40 % is not."""
+    rule = {KEY: "noise"}
+    nights = nightly(1.0, 1.02, 0.99)
+    row = only(nights, on_day(times(QUIET, 1.03), 9), gate=rule)
+    assert row.verdict == "same"
+    assert "over 3 sessions) is allowed" in row.reason
+    assert only(nights, on_day(times(QUIET, 1.4), 9), gate=rule).verdict == "slower"
+    reason = only(nightly(1.0, 1.02), on_day(QUIET, 9), gate=rule).reason
+    assert reason.startswith("two sessions of base do not tell")
+
+
+def test_noise_of_one_session_says_so_and_that_of_shared_ones_holds_no_other(
+    nightly: Callable[..., list[Path]], on_day: Callable[..., list[Record]]
+) -> None:
+    one = on_day([*QUIET, *QUIET], 1)
+    assert ", of one session) is allowed" in only(one, on_day(QUIET, 9), gate={KEY: "noise"}).reason
+    both = [*on_day(QUIET, 1), *on_day(times(QUIET, 1.5), 2)]
+    head = [*on_day(QUIET, 1, minute=20), *on_day(times(QUIET, 1.5), 2, minute=20)]
+    limit = only(both, head, gate={KEY: "noise"}).limit
+    assert 0 < float(limit.removeprefix("noise (").removesuffix("%)")) < 0.5
+
+
+def test_the_floor_of_a_few_sessions_holds_the_next_one() -> None:
+    """Of 150 machines whose nights are 2 % apart, five bases of three nights at most are beyond; 36 were, of runs."""
+    rng = np.random.default_rng(9)
+    beyond = 0
+    for _ in range(150):
+        *nights, last = rng.normal(0, 0.02, 4)
+        base = [night + rng.normal(0, 0.003, 8) for night in nights]
+        floor = noise_floor([np.exp(night).tolist() for night in base], runs=5, are_apart=True)
+        beyond += abs(np.median(last + rng.normal(0, 0.003, 5)) - np.median(np.concatenate(base))) > math.log1p(floor)
+    assert beyond <= 5

@@ -137,6 +137,7 @@ def test_a_killed_run_goes_on_where_it_was(folder: Path) -> None:
     assert len(summary.finished) == 3 - before
     assert summary.skipped == before
     assert sorted(r.case.point.batch or 0 for r in read_records("out")) == [1, 2, 3]
+    assert len({r.session for r in read_records("out")}) == 2
     assert run("calm.yaml", out="out").finished == ()
 
 

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from bench.reporting.cases import Observation, Reading, is_run_on_each_machine, read_together
+from bench.reporting.cases import LeftOutWarning, Observation, Reading, is_run_on_each_machine, read_together
 from bench.reporting.results import collect
 from bench.schema import Record
 
@@ -124,6 +124,14 @@ def test_decoding_belongs_to_its_machine_though_no_axis_of_a_run_is_set(make: Si
     counted = make.record("m", make.metric("params.total", 5))
     assert is_run_on_each_machine(decoded.case)
     assert not is_run_on_each_machine(counted.case)
+
+
+def test_runs_in_turns_with_another_side_do_not_replace_those_by_themselves(make: SimpleNamespace) -> None:
+    alone, taken = (make.timing("c3d", details=details) for details in ({}, {"in_turns": "steps"}))
+    with pytest.warns(LeftOutWarning, match="1 of 2 records"):
+        results = collect([alone, taken])
+    assert [case.runs for case in results.cases] == [(alone,)]
+    assert results.replaced == 0
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,136 @@
+"""A whole measurement in turns over simulated sides: what `vbench ab` makes of runs that fail."""
+
+import time
+from collections.abc import Callable, Collection
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from bench.comparison.comparing import compare
+from bench.comparison.looks import Looks
+from bench.errors import InputError
+from bench.execution.side import _marked
+from bench.execution.sides import PlannedCase, Ran, Side, SideName
+from bench.gating import _measured, pair_plans
+from bench.schema import Metric, Record
+from bench.store import RecordStore
+
+Values = NDArray[np.float64]
+
+
+class FakeSide:
+    """A side with the cases `fine` and `frail`: runs of `frail` in `failing` end as out of memory."""
+
+    def __init__(
+        self, name: SideName, folder: Path, *, failing: Collection[int], record: Callable[..., Record]
+    ) -> None:
+        self.name, self.failing, self.record = name, failing, record
+        self.store = RecordStore(folder / name)
+        self.models = ("fine", "frail")
+        self.cases = tuple(PlannedCase(id=record(model=model).case_id, title=model) for model in self.models)
+
+    def run(self, place: int, index: int) -> Ran:
+        model = self.models[place]
+        is_good = model == "fine" or index not in self.failing
+        latency = Metric(name="latency.p50_ms", value=10 + 0.01 * (3 * index % 5), unit="ms", better="lower")
+        metrics, status = ([latency], "ok") if is_good else ([], "oom")
+        self.store.append(self.record(*metrics, run=index, status=status, model=model))
+        return Ran(is_good=is_good, needs_turns=is_good)
+
+
+ALWAYS = range(1000)
+
+
+@pytest.mark.parametrize(
+    ("base", "head", "code"),
+    [((), (), 0), (ALWAYS, (), 0), (ALWAYS, ALWAYS, 3), ((), ALWAYS, 3), ((4,), (), 3), ((), (4,), 3), ((7,), (), 0)],
+)
+def test_a_case_that_fails_is_no_verdict(
+    tmp_path: Path, record: Callable[..., Record], base: Collection[int], head: Collection[int], code: int
+) -> None:
+    """A case that only base fails from the start is its own repair. Six runs decide, so the eighth is not made."""
+    failing: tuple[tuple[SideName, Collection[int]], ...] = (("base", base), ("head", head))
+    sides = [FakeSide(name, tmp_path, failing=runs, record=record) for name, runs in failing]
+    pairing = pair_plans(sides[0].cases, sides[1].cases, by_place=False)
+    looks = Looks(tmp_path / "base", tmp_path / "head", gate={"latency.p50_ms": "3%"})
+    found = _measured(
+        cast("list[Side]", sides),
+        pairing,
+        looks,
+        deadline_s=time.monotonic() + 60,
+        apart=True,
+        on_note=lambda text: None,
+    )
+    assert found.exit_code() == code
+    if (4,) in (base, head):
+        (row,) = [row for row in found.rows if row.case_id == sides[1].cases[1].id]
+        side = "base" if base else "head"
+        assert "oom" in row.reason
+        assert f"({side})" in row.reason
+        assert (row.is_missing, row.is_open) == (True, False)
+
+
+def test_runs_in_turns_are_compared_with_their_like_only(runs: Callable[..., list[Record]]) -> None:
+    values = [10.0, 10.02, 9.98, 10.01, 9.99]
+    alone, steps, processes = (runs(values, details=d) for d in ({}, {"in_turns": "steps"}, {"in_turns": "processes"}))
+    assert compare(steps, steps[::-1]).rows[0].verdict == "same"
+    for head in (alone, processes):
+        with pytest.raises(InputError, match="measured in turns: steps in base"):
+            compare(steps, head)
+
+
+def test_a_run_of_a_side_says_how_it_took_turns(record: Callable[..., Record]) -> None:
+    kept = record(details={"parity": 1})
+    assert _marked(kept, is_sharing=True).details == {"parity": 1, "in_turns": "steps"}
+    assert _marked(kept, is_sharing=False).in_turns == "processes"
+    assert kept.in_turns is None
+
+
+@pytest.mark.parametrize("gate", [{"latency.p50_ms": "noise"}, {"*": {"max_rise": "2noise"}}])
+def test_noise_is_no_limit_in_turns(runs: Callable[..., list[Record]], gate: dict[str, str]) -> None:
+    """Base's runs are 10 % apart, and each of head's is 10 % above its partner: that would be the same."""
+    base = [10.0, 11.0, 9.0, 10.5, 9.5, 10.0, 11.2, 8.9]
+    records = runs(base)
+    with pytest.raises(InputError, match="noise is no limit for runs in turns"):
+        compare(records, runs([1.1 * value for value in base]), gate=gate, shares={records[0].case_id: 1.0})
+
+
+def side_of(rng: np.random.Generator, disturbed: Values, factor: float) -> tuple[Metric, ...]:
+    """Ten metrics of one process: twenty turns as `disturbed`, and a level that each draws for itself, heavy-tailed."""
+    metrics = []
+    for number in range(10):
+        level = np.log(factor) + 0.01 * rng.standard_t(3)
+        samples = 10 * np.exp(disturbed + level + 0.005 * rng.standard_normal(20))
+        facts = {"samples": tuple(samples), "turns": tuple(range(1, 21)), "labels": {"batch": str(number)}}
+        metrics.append(
+            Metric(name="latency.p50_ms", value=float(np.median(samples)), unit="ms", better="lower", **facts)
+        )
+    return tuple(metrics)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("factor", "fewest", "most"), [(1.0, 0, 2), (1.25, 24, 24)])
+def test_ten_metrics_by_steps_in_turns_are_wrong_in_one_of_a_hundred_measurements(
+    tmp_path: Path, record: Callable[..., Record], factor: float, fewest: int, most: int
+) -> None:
+    """All the way as `vbench ab` goes, on a machine whose speed halves and doubles from turn to turn for both sides.
+
+    Of 24 measurements with looks after 3 and 4 blocks, more than two with any alarm have a chance of 0.2 % at most.
+    """
+    rng = np.random.default_rng(7)
+    called = 0
+    for number in range(24):
+        stores = [RecordStore(tmp_path / f"{number}" / side) for side in ("base", "head")]
+        looks = Looks(stores[0].folder, stores[1].folder, gate={"latency.p50_ms": "3%"})
+        for index in range(8):
+            disturbed = 0.7 * rng.standard_normal(20)
+            for store, times in zip(stores, (1.0, factor), strict=True):
+                store.append(record(*side_of(rng, disturbed, times), run=index))
+            if index in (5, 7):
+                case = record().case_id
+                found = looks.look({case: (index + 1) // 2}, is_last=index == 7)
+        called += any(row.verdict in ("slower", "faster") for row in found.rows)
+    assert fewest <= called <= most
