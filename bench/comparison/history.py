@@ -50,9 +50,9 @@ class Turn:
 class History:
     """A series in the order of its commits, told by git or by their dates, else that in which they were measured.
 
-    Left out are runs `in_turns` with another side's; `unknown` ones, which name no commit; `uncommitted` ones, whose code
-    was not, or not surely, that of their commit; `throttled` ones, where a figure of the machine is asked for; and
-    `unlike` ones, which were not measured as the newest was: in `differing`.
+    Left out are runs `in_turns` with another side's; `unknown` ones, which name no commit; `uncommitted` ones, whose
+    code was not, or not surely, that of their commit; `throttled` ones, where a figure of the machine is asked for;
+    and `unlike` ones, which were not measured as the newest was: in `differing`.
     """
 
     case: Case
