@@ -143,14 +143,14 @@ def _baseline(kept: Path, record: "Record") -> Path:
 
 
 def _refuse_company(case: "Case") -> None:
-    """Fail the test where tests of other workers would be timed along with the network."""
+    """Fail the test where tests of other workers would be measured along with the network."""
     from bench.registry import MEASURES
 
     workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT") or 1)
-    timed = [name for name in case.measures if MEASURES.get(name).is_timed]
-    if workers > 1 and timed:
+    measured = [name for name in case.measures if MEASURES.get(name).is_repeated]
+    if workers > 1 and measured:
         pytest.fail(
-            f"{timed[0]} of {case.title} cannot be timed beside {workers - 1} other workers; run gates with -n 0"
+            f"{measured[0]} of {case.title} cannot be measured beside {workers - 1} other workers; run gates with -n 0"
         )
 
 

@@ -5,6 +5,7 @@ import json
 import math
 import re
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -222,8 +223,13 @@ class Metric(Frozen):
 
     @property
     def is_of_machine(self) -> bool:
-        """Whether this is of the machine it was measured on: neither exact, nor counted, nor a share of videos."""
-        return not self.is_exact and not self.is_share and self.unit not in COUNTED
+        """Whether this is of the machine it was measured on: neither a count nor a share of videos."""
+        return not self.is_count and not self.is_share
+
+    @property
+    def is_count(self) -> bool:
+        """Whether this is the same in every run: exact, or counted of a network as far as its operators are known."""
+        return self.is_exact or self.unit in COUNTED
 
     @property
     def is_drifting(self) -> bool:
@@ -385,6 +391,16 @@ def views_per_video(views: Views) -> int:
 def names_a_file(argument: str) -> bool:
     """Whether an argument of a network names a file of weights, which changes nothing in how it is built."""
     return argument == "inflated_from" or argument.endswith("_weights")
+
+
+def files_of_model(name: str) -> list[Path]:
+    """The files here that a model's name names beside its code: settings and weights of a folder of Hugging Face's."""
+    folder = Path(name.removeprefix("hf:"))
+    if not name.startswith("hf:") or not folder.is_dir():
+        return []
+    return sorted(
+        file for pattern in ("config.json", "*.safetensors", "pytorch_model*.bin") for file in folder.glob(pattern)
+    )
 
 
 def digest(value: Any) -> str:

@@ -22,11 +22,15 @@ class Position:
 
 @dataclass(frozen=True, kw_only=True)
 class Tree:
-    """Plain values of a YAML file and the position of each key and list item, by its path."""
+    """Plain values of a YAML file and the position of each key and list item, by its path.
+
+    `is_one_file` says that all stand together in one file, with nothing laid over another.
+    """
 
     data: Any
     positions: Mapping[Place, Position]
     text: str = ""
+    is_one_file: bool = False
 
     @classmethod
     def of(cls, data: Any, *, name: str) -> "Tree":
@@ -58,7 +62,9 @@ def read_yaml(path: Path) -> Tree:
     positions: dict[Place, Position] = {(): Position(file=str(path), line=1, column=1)}
     try:
         text = path.read_text(encoding="utf-8")
-        return Tree(data=_plain(_loaded(text, file=str(path)), (), positions), positions=positions, text=text)
+        return Tree(
+            data=_plain(_loaded(text, file=str(path)), (), positions), positions=positions, text=text, is_one_file=True
+        )
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}") from None
     except UnicodeDecodeError as error:

@@ -209,7 +209,7 @@ def _metrics(pair: Pair) -> list[tuple[Metric, bool]]:
     metrics = [metric for case in (pair.base, pair.head) for record in case.records for metric in record.metrics]
     telling = {_measure(metric) for metric in metrics if _tells_spread(metric)}
     return [
-        (metric, _measure(metric) in telling and not (_tells_spread(metric) or metric.is_exact))
+        (metric, _measure(metric) in telling and not (_tells_spread(metric) or metric.is_count))
         for metric in {metric.key: metric for metric in metrics}.values()
     ]
 
@@ -252,7 +252,7 @@ def _finding(key: str, terms: _Terms, *, is_view: bool) -> Finding:
         return _unknown(row, base, head, in_turns=share is not None)
     if head.named is not None and head.named.unit != metric.unit:
         return settle(row, "inconclusive", f"in {metric.unit} in base and in {head.named.unit} in head")
-    is_exact = all(m.is_exact for _, m in (*base.known, *head.known))
+    is_exact = all(m.is_count for _, m in (*base.known, *head.known))
     noise = _noise(base, head, is_exact=is_exact) if rule is not None and rule.needs_noise else None
     if isinstance(noise, str):
         return settle(row, "inconclusive", noise)

@@ -94,7 +94,7 @@ def history_of(records: Iterable[Record], metric: str, case: str, *, repository:
     moments, order = _ordered(_moments(alike), alike, repository)
     sample = (alike or known)[-1][1]
     values = [moment.value for moment in moments]
-    is_exact = all(found.is_exact for _, found in alike)
+    is_exact = all(found.is_count for _, found in alike)
     steps = find_changes(values) if is_exact else find_steps(values)
     return History(
         case=of_case[-1].case,

@@ -157,7 +157,7 @@ def _threshold(text: Any) -> Threshold | None:
 
 
 def _default(metric: Metric) -> Rule:
-    return Rule(worse=EXACTLY if metric.is_exact else DEFAULT)
+    return Rule(worse=EXACTLY if metric.is_count else DEFAULT)
 
 
 def _limits(metric: Metric, rule: Rule, *, base: float, noise: float | None, is_ruled: bool) -> Limits:

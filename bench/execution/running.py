@@ -12,7 +12,7 @@ from bench.execution.facts import Facts
 from bench.execution.local import run_case
 from bench.measure.loaded import find_recipe
 from bench.registry import MEASURES
-from bench.schema import Case, Pretraining, Record, digest
+from bench.schema import Case, Pretraining, Record, digest, files_of_model
 from bench.store import RecordStore, read_records
 from bench.suite import Suite, check_suite, plan_suite, read_suite
 from bench.yaml_tree import Tree
@@ -188,7 +188,7 @@ def freshness_of(case: Case, facts: Facts, recipes: Sequence[Path]) -> str:
     pretraining = Pretraining.of(case.point.weights)
     recipe_names = [case.point.recipe, *([pretraining.recipe] if pretraining else [])]
     found = [find_recipe(name, recipes) for name in recipe_names if name]
-    files = [Path(name) for name in (case.point.weights, *arguments) if name]
+    files = [*files_of_model(case.point.model), *(Path(name) for name in (case.point.weights, *arguments) if name)]
     hashes = [_hash(file) for file in (*files, *found) if file and file.is_file()]
     return digest([facts.model(case.point.model).source, measures, hashes])
 

@@ -92,7 +92,17 @@ def suite_of(spec: SideSpec, suite: Mapping[str, Any]) -> dict[str, Any]:
     given = {} if isinstance(models[0], str) else models[0]
     if "clip" not in given and "clip" not in (suite.get("matrix") or {}):
         raise InputError(f"{spec.text}: the suite must say the clip of both models: matrix: {{clip: [16x1x112]}}")
-    return {**suite, "models": [{**given, "name": spec.value}]}
+    mine = {"models": [{**given, "name": spec.value}]}
+    matrix = dict(suite.get("matrix") or {})
+    for kind in ("include", "exclude"):
+        if isinstance(rules := matrix.get(kind), list):
+            matrix[kind] = [_of_model(rule, spec.value) for rule in rules]
+    return {**suite, **mine, **({"matrix": matrix} if matrix else {})}
+
+
+def _of_model(rule: Any, name: str) -> Any:
+    """A rule of the suite's one model as one of the model that takes its place."""
+    return {**rule, "model": name} if isinstance(rule, dict) and "model" in rule else rule
 
 
 @contextmanager

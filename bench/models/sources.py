@@ -249,7 +249,7 @@ def _timm_report(network: Any, *, name: str) -> LoadReport:
     head, published = head_name_of(network), network.pretrained_cfg.get("num_classes")
     is_fresh = published != network.num_classes
     keys = list(network.state_dict())
-    fresh = tuple(key for key in keys if is_fresh and is_in(key, head))
+    fresh = tuple(f"backbone.{key}" for key in keys if is_fresh and is_in(key, head))
     return in_words(
         LoadReport(
             path=Path(name),

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import bench
 from bench.errors import InputError
+from bench.quantity import count
 from bench.registry import SECTIONS, SectionEntry
 from bench.reporting.page import render, render_file
 from bench.reporting.results import Results, collect
@@ -88,6 +89,9 @@ def _read(source: Source) -> Results:
         read = read_records(file)
         folders.update((id(record), file.parent) for record in read)
         records += read
+    if records and all(record.in_turns for record in records):
+        what = f"all {count(len(records), 'record')} are of vbench ab, whose sides took turns"
+        raise InputError(f"{what}: they tell how one side compares with the other, with vbench compare")
     return collect(records, [read_suite_facts(folder) for folder in dict.fromkeys(folders.values())], folders=folders)
 
 

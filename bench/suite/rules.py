@@ -39,14 +39,19 @@ def exclusions_of(file: SuiteFile) -> list[Exclusion]:
     ]
 
 
-def problems_of_rules(file: SuiteFile, models: Mapping[str, ModelFacts]) -> Iterator[tuple[Place, str]]:
-    """What is wrong with each rule, and where; `models` are those of the suite."""
+def problems_of_rules(
+    file: SuiteFile, models: Mapping[str, ModelFacts], *, is_one_file: bool
+) -> Iterator[tuple[Place, str]]:
+    """What is wrong with each rule, and where; `models` are those of the suite.
+
+    Where the suite is not of one file, an exclusion may speak of models and axes that another file has put aside.
+    """
     for kind in RULES:
         for number, rule in enumerate(file.matrix.get(kind, [])):
             place: Place = ("matrix", kind, number)
             if not isinstance(rule, dict) or not rule:
                 yield place, f"{kind} is a list of mappings, such as [{{precision: bf16}}], found {rule!r}"
-            else:
+            elif is_one_file or kind == "include":
                 for key, message in _problems_of_rule(rule, models):
                     yield (*place, key), message
 

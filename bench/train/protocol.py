@@ -12,7 +12,7 @@ from bench.data.collection import VideoSet
 from bench.data.sampling import Short, ViewSampling
 from bench.errors import UnknownNameError
 from bench.models.base import inputs_of, takes_flow
-from bench.schema import Clip, Json, Views
+from bench.schema import Clip, Json, Views, files_of_model
 from bench.train.evaluating import Evaluation, normalisation_of
 from bench.train.fitting import Fitted
 from bench.train.recipe import Recipe
@@ -48,9 +48,11 @@ def training_notes(
 ) -> dict[str, Json]:
     """What tells one network that is trained from another: name, arguments, source code, weights it begins with.
 
-    Of files that arguments name, such as `inflated_from`, their content counts.
+    Of files that the name or arguments name, such as `inflated_from`, their content counts.
     """
-    files = {key: found for key, value in arguments.items() if isinstance(value, str) and (found := file_hash(value))}
+    named = {key: value for key, value in arguments.items() if isinstance(value, str)}
+    named |= {file.name: str(file) for file in files_of_model(name)}
+    files = {key: found for key, value in named.items() if (found := file_hash(value))}
     return {
         "model": name,
         "arguments": dict(arguments),

@@ -94,12 +94,25 @@ class Training:
         pieces = list(_pieces(mixed.clips, labels, labels.flip(0), count=self.recipe.accumulate))
         for index, (piece, own, partners) in enumerate(pieces):
             with self._quiet(is_last=index == len(pieces) - 1), autocast(self.device, self.recipe.amp):
-                logits = self.network(*piece)
+                logits = self._forward(piece)
                 loss = self._loss(logits, own, partners, share=mixed.share)
                 torch.autograd.backward(self.scaler.scale(loss * (len(own) / len(labels))))
             self.tally.add(loss.detach(), logits.detach(), own)
         self._update()
         self.step_count += 1
+
+    def _forward(self, piece: tuple[Tensor, ...]) -> Tensor:
+        try:
+            logits: Tensor = self.network(*piece)
+        except ValueError as error:
+            if not is_want_of_clips(error):
+                raise
+            raise InputError(
+                f"{type(self.model).__name__} normalises over its batch and cannot train on passes of one clip; a batch"
+                f" of {self.recipe.batch} was shared by {self.ranks.world} processes in {self.recipe.accumulate} passes"
+                " each: give the recipe a larger one"
+            ) from None
+        return logits
 
     def agree(self) -> None:
         """Give every rank the first one's running statistics, which are what its checkpoints hold."""
@@ -224,6 +237,11 @@ class Tally:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from `state_dict()`. Each of several ranks takes the counts of the first, in the place of its own."""
         self._sums.copy_(torch.tensor(state["sums"], dtype=torch.float64))
+
+
+def is_want_of_clips(error: ValueError) -> bool:
+    """Whether batch norm had a single value of each channel to learn from."""
+    return "more than 1 value per channel" in str(error)
 
 
 def set_dropout(model: nn.Module, probability: float | None) -> None:

@@ -97,6 +97,17 @@ def test_exact_metrics_compare_at_one_run(record: Make, params: Make) -> None:
     assert only(compare(base, more, gate={"params.total": "0"})).verdict == "slower"
 
 
+@pytest.mark.parametrize(("factor", "code"), [(1, 0), (2, 1)])
+def test_a_count_of_what_is_known_of_a_network_decides_at_one_run(record: Make, factor: int, code: int) -> None:
+    """MACs with operators that nobody counts are not exact; they are the same in every run all the same."""
+
+    def side(macs: float) -> list[Record]:
+        return [record(Metric(name="macs.forward", value=macs, unit="MACs", better="lower"))]
+
+    assert compare(side(1e9), side(factor * 1e9)).exit_code() == code
+    assert compare(side(1e9), side(factor * 1e9), shares={}).exit_code() == code
+
+
 def test_runs_that_disagree_on_an_exact_metric_are_no_count(record: Make, params: Make) -> None:
     row = only(compare([record(params(1), run=0), record(params(2), run=1)], [record(params(1))]))
     assert row.verdict == "inconclusive"

@@ -96,6 +96,11 @@ def test_paths_into_the_repository_are_moved_into_the_worktree(
 def test_a_model_takes_the_place_of_the_suites_one(repository: Path) -> None:
     suite = {**SUITE, "models": [{"name": "c3d", "num_classes": 7}], "matrix": {"clip": ["8x1x32"]}}
     assert suite_of(read_side("nets:small"), suite)["models"] == [{"name": "nets:small", "num_classes": 7}]
+    ruled = {**suite, "matrix": {**suite.get("matrix", {}), "exclude": [{"model": "c3d", "batch": 2}, {"batch": 4}]}}
+    assert suite_of(read_side("nets:small"), ruled)["matrix"]["exclude"] == [
+        {"model": "nets:small", "batch": 2},
+        {"batch": 4},
+    ]
     assert suite_of(read_side("main"), suite) == suite
     with pytest.raises(InputError, match="clip of both"):
         suite_of(read_side("nets:small"), SUITE)

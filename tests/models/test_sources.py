@@ -128,7 +128,9 @@ def test_timm_s_weights_are_told_and_so_is_a_head_that_they_leave(monkeypatch: p
     make = timm.create_model
     monkeypatch.setattr(timm, "create_model", lambda name, *, pretrained, **rest: make(name, pretrained=False, **rest))
     require_trained(create_model("timm:resnet10t.c3_in1k", num_classes=1000))
-    with pytest.raises(InputError, match=r"c3_in1k has 1000 classes and the network 400: fc.weight, fc.bias stay"):
+    with pytest.raises(
+        InputError, match=r"c3_in1k has 1000 classes and the network 400: backbone.fc.weight, backbone.fc.bias stay"
+    ):
         require_trained(create_model("timm:resnet10t.c3_in1k"))
     assert "weights_report" not in create_model("timm:resnet10t").__dict__
 

@@ -1,12 +1,15 @@
 """What the runs and seeds of one thing say together, worked out by hand."""
 
 import math
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
+from bench.errors import InputError
 from bench.reporting.cases import LeftOutWarning, Observation, Reading, is_run_on_each_machine, read_together
 from bench.reporting.results import collect
+from bench.reporting.site import report
 from bench.schema import Record
 
 
@@ -155,3 +158,9 @@ def test_intervals_end_where_the_unit_does(
     middle, half = sum(values) / 2, 12.706204736432095 * abs(values[1] - values[0]) / 2
     low, high = (own if own is not None else end for own, end in zip(ends, (middle - half, middle + half), strict=True))
     assert (found.low, found.high) == pytest.approx((low, high))
+
+
+def test_a_report_of_runs_in_turns_alone_says_what_they_are(make: SimpleNamespace, tmp_path: Path) -> None:
+    taken = make.timing("c3d", details={"in_turns": "steps"})
+    with pytest.raises(InputError, match="all 1 record are of vbench ab, whose sides took turns"):
+        report([taken], out=tmp_path)

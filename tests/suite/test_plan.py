@@ -199,6 +199,7 @@ measure:
         ("include: [{kernel_depht: 5}]", "5:14: unknown axis 'kernel_depht'; did you mean: kernel_depth?"),
         ("include: [{clip: 16x1}]", "5:14: clip: clip '16x1' is not"),
         ("exclude: [{kernel_depth: 5}]", "5:13: this rule excludes nothing: no point of the suite has these values"),
+        ("exclude: [{model: resnet3d, precision: bf16}]", "5:14: 'resnet3d' is no model of this suite"),
         ("exclude: [{precision: tf32}, {seed: 1}]", "5:13: this rule excludes nothing"),
         ("exclude: [{model: c3d_search}]", "5:3: exclude leaves no case of this suite"),
         ("batch: []", "5:3: batch is an empty list; give it a value, or leave it out"),
@@ -209,6 +210,14 @@ measure:
 def test_a_rule_or_an_axis_that_would_lose_work_is_a_mistake(tmp_path: Path, rule: str, expected: str) -> None:
     [problem] = problems(tmp_path, RULES.replace("RULE", rule))
     assert problem.startswith(expected)
+
+
+def test_a_small_form_may_have_no_point_that_a_rule_excludes(tmp_path: Path) -> None:
+    text = RULES.replace("RULE", "exclude: [{precision: bf16, kernel_depth: 1}, {model: c3d_search, precision: bf16}]")
+    text += "small: {matrix: {precision: [fp32]}, models: [resnet3d]}\n"
+    assert planned(tmp_path, text).cases
+    small = plan_suite(read_suite(tmp_path / "s.yaml", small=True), FakeKnowledge())
+    assert {case.point.precision for case in small.cases if "throughput" in case.measures} == {"fp32"}
 
 
 def test_empty_lists_of_a_model_and_of_a_measure_are_mistakes(tmp_path: Path) -> None:

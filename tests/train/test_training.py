@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from bench.data.loading import Batch
+from bench.errors import InputError
 from bench.train import training as training_module
 from bench.train.checkpointing import read_weights
 from bench.train.evaluating import evaluate
@@ -60,6 +61,14 @@ def cross_entropy(logits, targets):
 
 def one_hot(labels):
     return torch.eye(CLASSES)[labels]
+
+
+def test_batch_norm_over_a_single_value_is_told_with_what_left_it_one(recipe_of, batch):
+    model = nn.Sequential(nn.AdaptiveAvgPool3d(1), nn.BatchNorm3d(3), nn.Flatten(), nn.Linear(3, CLASSES))
+    recipe = recipe_of(**{**PLAIN, "batch": 6, "accumulate": 6})
+    training = Training(model, recipe, seed=0, device="cpu", steps_per_epoch=1, ranks=Ranks())
+    with pytest.raises(InputError, match="passes of one clip; a batch of 6 was shared by 1 processes in 6 passes"):
+        training.step(batch)
 
 
 def test_label_smoothing_gives_every_class_its_share(begin, batch):

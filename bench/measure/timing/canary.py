@@ -15,7 +15,7 @@ from bench.stats import median
 # The smallest change that the gate promises to find; a machine that moves by as much can fake or hide one.
 DRIFT = 0.05
 PROTOCOL = Protocol(window=5, warmup_s=0.1, min_samples=11, min_s=0.03, max_s=0.1, precision=0.01)
-AWAKE_AFTER_S = {"cuda": 0.5}  # a GPU at rest climbs to its clock too slowly for two windows of samples to disagree
+AWAKE_AFTER_S = {"cuda": 0.2}  # a GPU at rest climbs to its clock too slowly for two windows of samples to disagree
 MATMUL_SIZES = {"cuda": 4096, "cpu": 384}
 COPY_BYTES = {"cuda": 256 << 20, "cpu": 16 << 20}
 
