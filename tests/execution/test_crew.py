@@ -27,6 +27,7 @@ source: a test
 epochs: 2
 batch: 4
 optimizer: {name: sgd, lr: 0.05}
+dropout: 0.0
 """
 FACTORY = """
 import os
@@ -213,7 +214,7 @@ def test_a_rank_that_fails_ends_the_case_with_its_error_and_the_command_with_3(f
     ranks = () if len(launcher) > 1 else ("--ranks", "2")
     started = time.monotonic()
     ended = train(folder, "--out", "out", *ranks, model="networks:ill", launcher=launcher)
-    assert time.monotonic() - started < 60
+    assert time.monotonic() - started < 240, "a rank that is waited for holds the others for 10 minutes or more"
     assert ended.returncode == (1 if len(launcher) > 1 else 3), "torchrun ends with 1 whatever its processes end with"
     (record,) = read_records(folder / "out" / "records.jsonl")
     assert record.status == "error"
