@@ -1,4 +1,4 @@
-"""What tests share: the folder of real clips and published references, where it is there."""
+"""What tests share: surroundings that are nobody's own, and the folder of real clips and published references."""
 
 import os
 from pathlib import Path
@@ -7,6 +7,11 @@ import pytest
 
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # one worker a core: threads of torch would only take turns
+
+# A hook and `git rebase --exec` name their repository, in which tests would commit; settings sign and translate.
+for name in [name for name in os.environ if name.startswith("GIT_")]:
+    del os.environ[name]
+os.environ |= {"GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_NOSYSTEM": "1", "LC_ALL": "C.UTF-8"}
 
 
 @pytest.fixture(scope="session")

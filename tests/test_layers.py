@@ -24,6 +24,7 @@ STEPS = [
         "complaints",
         "quantity",
         "importing",
+        "git_environment",
     },
     {"models", "data"},
     {"train"},

@@ -25,6 +25,7 @@ from bench.comparison.likeness import depends_on_machine, machine_facts
 from bench.comparison.sides import Run, Side, open_side
 from bench.comparison.wording import one_line
 from bench.errors import InputError, UnknownNameError
+from bench.git_environment import without_repository
 from bench.quantity import count
 from bench.schema import Environment, Metric, Record, digest
 from bench.store import Source, read_records, store_errors
@@ -160,7 +161,9 @@ def current_branch(folder: Path = Path()) -> str:
     """The branch that is checked out in `folder`; InputError where there is none, as in most CI systems."""
     command = ["git", "-C", str(folder), "symbolic-ref", "--quiet", "--short", "HEAD"]
     try:
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+        return subprocess.run(
+            command, capture_output=True, text=True, check=True, env=without_repository()
+        ).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         raise InputError(f"no branch is checked out in {folder.absolute()}; name one with --branch") from None
 

@@ -14,6 +14,7 @@ from bench.comparison.likeness import unlike_fields
 from bench.comparison.steps import Step, find_changes, find_steps
 from bench.comparison.wording import one_line
 from bench.errors import InputError, UnknownNameError
+from bench.git_environment import without_repository
 from bench.schema import Better, Case, Metric, Record
 from bench.stats import median
 
@@ -161,7 +162,9 @@ def _places(commits: Sequence[str], repository: Path) -> dict[str, int]:
     command = ["git", "-C", str(repository), "rev-list", "--topo-order", "--reverse", "--stdin"]
     try:
         asked = "".join(f"{commit}\n" for commit in commits)
-        done = subprocess.run(command, input=asked, capture_output=True, text=True, check=True)
+        done = subprocess.run(
+            command, input=asked, capture_output=True, text=True, check=True, env=without_repository()
+        )
     except (OSError, subprocess.CalledProcessError):
         return {}
     wanted = set(commits)

@@ -11,6 +11,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from bench.errors import InputError
+from bench.git_environment import without_repository
 from bench.schema import Case, Record
 from bench.store import RECORDS, SUITE_FACTS, Source, read_records, read_suite_facts, record_files
 
@@ -153,7 +154,7 @@ def _beside(path: PurePosixPath) -> list[str]:
 
 def _git(*arguments: str) -> bytes:
     try:
-        return subprocess.run(["git", *arguments], capture_output=True, check=True).stdout
+        return subprocess.run(["git", *arguments], capture_output=True, check=True, env=without_repository()).stdout
     except FileNotFoundError:
         raise InputError("git:REF needs git, which is not installed") from None
     except subprocess.CalledProcessError as error:

@@ -12,6 +12,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import bench
+from bench.git_environment import without_repository
 from bench.nvml import handle_of, others_among, part_of, processes_on, read_gpu
 from bench.schema import Environment, Json
 from bench.store import RECORDS, SUITE_FACTS
@@ -139,7 +140,7 @@ def _commit_of(folder: Path, *, prefix: str) -> dict[str, Json]:
 def _git(folder: Path, *arguments: str) -> str | None:
     command = ["git", "-C", str(folder), *arguments]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True, env=without_repository())
     except (OSError, subprocess.SubprocessError):
         return None
     return done.stdout.strip()

@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 from bench.errors import InputError, SetUpError
 from bench.execution.child import tail
+from bench.git_environment import without_repository
 
 PYTHON, MODEL, HERE = "python:", "model:", "."
 WORKTREES = "vbench-ab-"  # with the process that made them
@@ -185,7 +186,7 @@ class Side:
             self._process = subprocess.Popen(
                 [place.python, "-c", text],
                 cwd=place.folder,
-                env={**os.environ, **place.variables},
+                env={**without_repository(), **place.variables},
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,
@@ -312,6 +313,7 @@ def _git(*arguments: str, folder: Path | None = None, missing: str | None = None
         done = subprocess.run(
             ["git", *arguments],
             cwd=folder,
+            env=without_repository(),
             capture_output=True,
             encoding="utf-8",
             errors="surrogateescape",
