@@ -47,7 +47,7 @@ def simulation() -> ModuleType:
     return module
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.integers(2, 9), st.integers(2, 9), st.integers(0, 10**6))
 def test_welch_is_that_of_scipy(n: int, m: int, seed: int) -> None:
     rng = np.random.default_rng(seed)
@@ -69,7 +69,7 @@ def test_runs_that_never_vary_are_sure_of_any_change() -> None:
     assert other.low == other.high == pytest.approx(math.log(1.1))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.lists(POSITIVE, min_size=4, max_size=8), st.lists(POSITIVE, min_size=4, max_size=8), st.floats(0.01, 100))
 def test_a_change_does_not_depend_on_the_unit_and_turns_round(
     base: list[float], head: list[float], scale: float

@@ -49,7 +49,7 @@ def test_samples_that_are_not_finite_are_left_out_with_their_turns() -> None:
     assert Metric(name="a.b", value=1.0, unit="ms", interval=(math.nan, 2.0)).interval is None
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(value=NUMBERS, low=NUMBERS, high=NUMBERS, samples=VALUES)
 def test_every_metric_that_can_be_made_can_be_read_again(
     value: float, low: float, high: float, samples: list[float]
@@ -128,7 +128,7 @@ def test_verdicts_on_a_folder_whose_name_is_no_text_can_be_written(
     assert (tmp_path / name).read_text(encoding="utf-8")
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     base=VALUES,
     head=VALUES,

@@ -80,7 +80,7 @@ def test_orders_of_all_values_give_the_exact_p() -> None:
     assert steps[3] == pytest.approx(exact, abs=4 * np.sqrt(exact * (1 - exact) / DRAWS) + 1e-3)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.lists(st.floats(-1e6, 1e6), max_size=15))
 def test_any_series_is_cut_into_parts_in_order(values: list[float]) -> None:
     indices = [step.index for step in find_steps(values)]

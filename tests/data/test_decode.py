@@ -312,7 +312,7 @@ def damage(whole: bytes, other: bytes, *, kind: str, places: list[float], count:
     return bytes(turned)
 
 
-@settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     names=st.lists(
         st.sampled_from(["b_frames.mp4", "xvid.avi", "divx_b.avi", "vfr.mkv", "hevc.mp4"]), min_size=2, max_size=2

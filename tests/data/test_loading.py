@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from bench.data.collection import Video, VideoSet, open_dataset, video_set
@@ -141,7 +141,6 @@ def test_two_ranks_together_see_what_one_would(videos: VideoSet) -> None:
         assert torch.equal(torch.cat([rank[step].videos for rank in ranks]), batch.videos)
 
 
-@settings(deadline=None)
 @given(videos=st.integers(0, 300), batch=st.integers(1, 20), world=st.integers(1, 5), drop_last=st.booleans())
 def test_the_ranks_of_an_epoch_share_no_video_and_have_equal_batches(
     videos: int, batch: int, world: int, drop_last: bool

@@ -4,7 +4,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from bench.data.sampling import (
@@ -142,7 +142,6 @@ def test_parts_in_seconds_are_cut_at_the_nearest_frame_and_keep_one() -> None:
         part_between(100, None, start_s=1.0, end_s=2.0)
 
 
-@settings(deadline=None)
 @given(
     sampling=st.sampled_from(SAMPLINGS),
     short=st.sampled_from(["loop", "clamp"]),

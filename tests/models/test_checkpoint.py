@@ -172,7 +172,7 @@ def test_a_torn_file_is_named_wherever_it_was_torn(tmp_path: Path, kind: str) ->
             read_checkpoint(torn)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     content=st.one_of(st.binary(min_size=1, max_size=60), st.text(min_size=1).map(str.encode)),
     place=st.integers(0, 600),

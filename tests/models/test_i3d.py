@@ -56,7 +56,7 @@ def padded(x: Tensor, kernel: tuple[int, ...], stride: tuple[int, ...], *, value
     return F.pad(x, list(itertools.chain.from_iterable(reversed(sides))), value=value)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     st.tuples(st.integers(1, 9), st.integers(1, 12), st.integers(1, 12)),
     st.sampled_from([((1, 3, 3), (1, 2, 2)), ((3, 3, 3), (2, 2, 2)), ((2, 2, 2), (2, 2, 2)), ((3, 3, 3), (1, 1, 1))]),

@@ -187,7 +187,7 @@ def test_a_boring_video_gives_i3d_the_activations_of_googlenet() -> None:
         assert_agree(deep.forward_head(features), flat(image))
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.integers(1, 7), st.integers(1, 3), st.sampled_from([1, 2]), st.booleans())
 def test_any_convolution_answers_alike(frames: int, kernel: int, groups: int, has_bias: bool) -> None:
     flat = nn.Conv2d(4, 6, kernel, groups=groups, bias=has_bias)

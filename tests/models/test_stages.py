@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
@@ -20,7 +20,6 @@ from bench.models.stages import (
 ODD = st.sampled_from([1, 3, 5, 7])
 
 
-@settings(deadline=None)  # torch's first convolution on the meta device imports for a second
 @given(size=st.integers(1, 40), kernel=ODD, stride=st.integers(1, 8))
 def test_stride_alone_decides_the_size_after_a_convolution(size: int, kernel: int, stride: int) -> None:
     with torch.device("meta"):

@@ -168,7 +168,7 @@ VALUES = st.none() | st.sampled_from([1, True, "1", [1]])
 ARGS = st.dictionaries(st.sampled_from(["depth", "width"]), VALUES)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(networks=st.lists(st.tuples(st.sampled_from(["c3d", "r3d"]), ARGS), min_size=1, max_size=6))
 def test_what_is_dropped_from_labels_is_said_for_all_and_keeps_networks_apart(
     make: SimpleNamespace, networks: list[tuple[str, dict[str, object]]]
@@ -342,7 +342,7 @@ TRAININGS = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(points=st.lists(RUNS | TRAININGS, min_size=1, max_size=8, unique_by=lambda point: str(sorted(point.items()))))
 def test_every_case_is_in_a_row_and_only_in_rows_that_agree_with_it(
     make: SimpleNamespace, points: list[dict[str, str | None]]

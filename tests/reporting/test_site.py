@@ -325,7 +325,7 @@ AXES = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(drawn=st.lists(st.tuples(AXES, st.lists(METRICS, max_size=4)), min_size=1, max_size=12), odd=st.booleans())
 def test_any_records_make_a_whole_report(make: SimpleNamespace, drawn: list[tuple[dict, list]], odd: bool) -> None:  # type: ignore[type-arg]
     records = [

@@ -21,7 +21,6 @@ SUITES = Path(__file__).parents[2] / "suites"
 ALL = sorted(SUITES.glob("*.yaml"))
 QUICKLY = settings(
     max_examples=40,
-    deadline=None,
     phases=[Phase.explicit, Phase.reuse, Phase.generate],  # shrinking a whole suite takes minutes
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )

@@ -66,7 +66,7 @@ sizes = st.integers(1, 5)
 
 
 @given(st.data())
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_convolutions_and_pools(data: st.DataObject) -> None:
     spatial = data.draw(st.sampled_from([2, 3]))
     groups, kernel = data.draw(st.integers(1, 3)), data.draw(st.integers(1, 3))
@@ -186,7 +186,7 @@ def test_every_rule_answers_the_plain_case() -> None:
 
 
 @given(sizes, sizes, sizes, sizes, st.booleans(), st.booleans())
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 def test_products(b: int, n: int, k: int, m: int, left_is_turned: bool, right_is_turned: bool) -> None:
     left = meta(b, k, n).transpose(1, 2) if left_is_turned else meta(b, n, k)
     right = meta(b, m, k).transpose(1, 2) if right_is_turned else meta(b, k, m)

@@ -211,7 +211,7 @@ def stacks(draw: st.DrawFn) -> tuple[list[nn.Module], tuple[int, ...]]:
 
 
 @given(stacks())
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 def test_random_stacks_are_counted_as_by_hand_and_every_counter_agrees(
     stack: tuple[list[nn.Module], tuple[int, ...]],
 ) -> None:
