@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import sys
+import sysconfig
 import xml.etree.ElementTree as ET
 from collections.abc import Callable
 from pathlib import Path
@@ -232,13 +233,15 @@ def test_a_python_of_the_system_gets_an_environment_beside_it(
 
 
 def test_a_python_of_the_jobs_own_is_installed_into() -> None:
-    """The question itself, asked of this very Python, which tests can be installed into."""
+    """The question itself, asked of this very Python, into whose own folders pytest need not be installed."""
     action: dict[str, Any] = read_yaml(ACTION).data
     question = re.search(r"is_ours='\n(.*?)'", action["runs"]["steps"][0]["run"], re.S)
     assert question is not None
     done = subprocess.run([sys.executable, "-c", question[1]], capture_output=True, text=True, check=False)
     assert done.stderr == ""
-    assert done.returncode == (0 if os.access(Path(pytest.__file__).parents[1], os.W_OK) else 1)
+    paths = {name: Path(path) for name, path in sysconfig.get_paths().items()}
+    is_managed = sys.prefix == sys.base_prefix and (paths["stdlib"] / "EXTERNALLY-MANAGED").exists()
+    assert done.returncode == (0 if os.access(paths["purelib"], os.W_OK) and not is_managed else 1)
 
 
 def test_a_machine_without_vbench_is_told_from_one_with_another(

@@ -5,6 +5,7 @@ import pytest
 from bench.errors import InputError, SuiteError
 from bench.train.recipe import AdamW, Cosine, read_recipe
 
+SHIPPED = sorted((Path(__file__).parents[2] / "suites" / "recipes").glob("*.yaml"))
 GOOD = """\
 recipe: good
 source: a paper
@@ -57,7 +58,7 @@ def test_evaluation_takes_clips_as_training_does(read, augmentation, expected):
 
 
 def test_recipes_that_come_with_vbench_are_evaluated_by_blocks():
-    recipes = [read_recipe(path) for path in Path("suites/recipes").glob("*.yaml")]
+    recipes = [read_recipe(path) for path in SHIPPED]
     assert {recipe.view_sampling for recipe in recipes} == {"blocks"}
     assert [recipe.recipe for recipe in recipes if recipe.view_short != "loop"] == ["slowfast_kinetics"]
 
@@ -120,9 +121,6 @@ def test_multistep_refuses_milestones_that_never_come(read):
     text = GOOD.replace("name: cosine", "name: multistep\n  milestones: [5, 30]")
     with pytest.raises(SuiteError, match="a milestone lies beyond the last of 10 epochs"):
         read(text)
-
-
-SHIPPED = sorted((Path(__file__).parents[2] / "suites" / "recipes").glob("*.yaml"))
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
