@@ -31,6 +31,7 @@ if asked.get("fail"):
 def _echo_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "echo_child.py").write_text(ECHO)
     monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("PYTHONSAFEPATH", raising=False)
 
 
 def test_replies_come_in_order_and_prints_stay_apart(tmp_path: Path) -> None:
