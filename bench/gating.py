@@ -18,7 +18,7 @@ from bench.execution.sides import PlannedCase, Ran, Side, SideName, SideSpec, pl
 from bench.execution.turns import Turns, measure_in_turns
 from bench.quantity import count
 from bench.store import RECORDS
-from bench.suite import read_suite
+from bench.suite import check_suite, read_suite
 
 OnNote = Callable[[str], None]
 
@@ -55,6 +55,8 @@ def ab(
     started = time.monotonic()
     specs = read_side(base), read_side(head)
     tree = read_suite(suite, small=small)
+    if _is_model(specs):
+        check_suite(tree)
     refuse_noise(read_rules({**_gate_of(tree.data), **(gate or {})}))
     suites = [suite_of(spec, tree.data) for spec in specs]
     folder = _folder(out, str(tree.data.get("suite")))

@@ -167,6 +167,25 @@ def test_wrong_input_is_exit_2_before_anything_is_measured(
     assert not (repository / "results").exists()
 
 
+@pytest.mark.parametrize(
+    ("keys", "said"),
+    [
+        ("matrix: clip\nmodels: [net]", "nets.yaml:3:1: matrix: input should be a mapping, found 'clip'\n"),
+        ("models: {net: {}}", "nets.yaml:3:1: models: input should be a valid list\n"),
+        ("models: [3]", "nets.yaml:3:10: models.0: input should be a valid string, found 3\n"),
+        ("models:", "nets.yaml:3:1: models: input should be a valid list, found None\n"),
+        ("matrix: {clip: [8x1x32]}", "nets.yaml:1:1: the key 'models' is missing\n"),
+    ],
+)
+def test_a_suite_whose_model_is_replaced_must_be_one(
+    repository: Path, capsys: pytest.CaptureFixture[str], keys: str, said: str
+) -> None:
+    (repository / "nets.yaml").write_text(SUITE.replace("models: [net]\n", f"{keys}\n"))
+    assert _exit_code(["ab", "model:net", "HEAD", "nets.yaml"]) == 2
+    assert said in capsys.readouterr().err
+    assert not (repository / "results").exists()
+
+
 def test_a_job_that_is_cancelled_ends_as_if_interrupted() -> None:
     before = signal.getsignal(signal.SIGTERM)
     with pytest.raises(KeyboardInterrupt), _terminated_like_interrupted():

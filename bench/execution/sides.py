@@ -82,7 +82,7 @@ def read_side(text: str) -> SideSpec:
 
 
 def suite_of(spec: SideSpec, suite: Mapping[str, Any]) -> dict[str, Any]:
-    """The suite as this side measures it: with its own model, where it is one."""
+    """The suite as this side measures it: with its own model, where it is one, for which it must be checked."""
     if spec.kind != "model":
         return dict(suite)
     models = suite.get("models") or []
