@@ -169,7 +169,7 @@ def history_files(branch: str, *, root: Path = Path()) -> list[Path]:
     """The history of a branch; InputError where nothing was saved on it."""
     files = sorted((root / HISTORY / quote(branch, safe="")).glob("*/*.jsonl"))
     if not files:
-        raise InputError(f"no history of branch {branch}; `vbench baseline save RESULTS` appends to it")
+        raise InputError(f"no history of branch {branch!r}; `vbench baseline save RESULTS` appends to it")
     return files
 
 
