@@ -79,7 +79,6 @@ def hear_witnesses(
     *,
     counters: Sequence[str] = ("all",),
     timeout_s: float = TIMEOUT_S,
-    on_witness: Callable[[str], None] = lambda tool: None,
 ) -> tuple[Verdict, ...]:
     """What each counter says of the network that `build` gives, for one clip of `shapes` (batch 1), and why.
 
@@ -93,7 +92,6 @@ def hear_witnesses(
     counted = count(build().eval(), tuple(torch.empty(clip, device="meta") for clip in clips))
     verdicts = []
     for tool in tools:
-        on_witness(tool)
         answer = ask_child(tool, build, clips, timeout_s=timeout_s)
         if "testimony" in answer:
             verdicts.append(judge(counted, Testimony.from_dict(answer["testimony"])))
