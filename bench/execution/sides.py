@@ -180,7 +180,7 @@ class Side:
     def __init__(self, name: SideName, place: Place, suite: Mapping[str, Any], *, path: Path, out: Path) -> None:
         self.name, self.place = name, place
         self.log = out.parent / f"{name}.log"
-        text = (Path(__file__).parent / "side.py").read_text(encoding="utf-8")
+        text = (Path(__file__).parent / "side_child.py").read_text(encoding="utf-8")
         with self.log.open("wb") as log:
             self._process = subprocess.Popen(
                 [place.python, "-c", text],
