@@ -1,13 +1,13 @@
 """An installed vbench has what a checkout has: files that `pyproject.toml` puts beside the code are found there."""
 
 import os
-import shutil
 import subprocess
 import sys
-import tomllib
 from pathlib import Path
+from zipfile import ZipFile
 
 import pytest
+from hatchling import build
 
 ROOT = Path(__file__).parents[1]
 SUITE = """\
@@ -20,14 +20,17 @@ measure: {accuracy: {dataset: motions, recipe: %s}}
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder as the wheel fills it."""
+    """A folder with what the wheel holds."""
     folder = tmp_path_factory.mktemp("installed")
-    wheel = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]["wheel"]
-    for package in wheel["packages"]:
-        shutil.copytree(ROOT / package, folder / package, ignore=shutil.ignore_patterns("__pycache__"))
-    for source, target in wheel["force-include"].items():
-        shutil.copytree(ROOT / source, folder / target)
+    with pytest.MonkeyPatch.context() as patch, ZipFile(folder / _built(patch, folder)) as wheel:
+        wheel.extractall(folder)
     return folder
+
+
+def _built(patch: pytest.MonkeyPatch, folder: Path, kind: str = "build_wheel") -> str:
+    patch.chdir(ROOT)
+    name: str = getattr(build, kind)(str(folder))
+    return name
 
 
 def planned(installed: Path, folder: Path, *, recipe: str) -> subprocess.CompletedProcess[str]:
@@ -47,3 +50,9 @@ def test_a_misspelt_recipe_is_held_against_those_that_came_with_vbench(installed
     found = planned(installed, tmp_path, recipe="quikc")
     assert found.returncode == 2
     assert "trained.yaml:4:40: unknown recipe 'quikc'; did you mean: quick" in found.stderr
+
+
+def test_an_editable_install_copies_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder `bench` beside the dependencies would be a second package of that name."""
+    with ZipFile(tmp_path / _built(monkeypatch, tmp_path, "build_editable")) as wheel:
+        assert [name for name in wheel.namelist() if ".dist-info/" not in name] == ["_editable_impl_vbench.pth"]

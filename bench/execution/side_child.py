@@ -114,10 +114,15 @@ def _import_past_others() -> None:
 
 
 def _is_other(entry: str) -> bool:
-    """Whether this place of the path has a package `bench` that is none of vbench."""
+    """Whether this place of the path has a package `bench` that is none of vbench.
+
+    A mere folder of that name, without an `__init__.py`, hides no package that comes later.
+    """
     found = PathFinder.find_spec("bench", [entry])
-    places = [] if found is None else list(found.submodule_search_locations or [found.origin or ""])
-    return bool(places) and not any(Path(place, "execution", "running.py").is_file() for place in places)
+    if found is None or found.origin is None:
+        return False
+    places = found.submodule_search_locations or [found.origin]
+    return not any(Path(place, "execution", "running.py").is_file() for place in places)
 
 
 def _is_sharing(case: Any) -> bool:

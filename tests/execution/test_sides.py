@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from bench.errors import InputError, SetUpError
-from bench.execution.side_child import OWN, _origins
+from bench.execution.side_child import OWN, _is_other, _origins
 from bench.execution.sides import Place, Side, modules_of, place_of, read_side, suite_of
 
 SUITE = {"suite": "s", "models": ["c3d"], "measure": {"params": {}}}
@@ -127,6 +127,18 @@ def test_a_side_whose_plan_is_wrong_says_so(tmp_path: Path) -> None:
     suite = {**SUITE, "measure": {"latensy": {}}}
     with pytest.raises(SetUpError, match="latensy"):
         Side("head", place, suite, path=tmp_path / "s.yaml", out=tmp_path / "head")
+
+
+def test_a_folder_that_hides_no_package_is_no_other_bench(tmp_path: Path) -> None:
+    """Its place of the path is left out while vbench is imported, with all else that it holds."""
+    package = tmp_path / "bench"
+    (package / "suites").mkdir(parents=True)
+    assert not _is_other(str(tmp_path))
+    (package / "__init__.py").write_text("")
+    assert _is_other(str(tmp_path))
+    (package / "execution").mkdir()
+    (package / "execution" / "running.py").write_text("")
+    assert not _is_other(str(tmp_path))
 
 
 def make_side(place: Place) -> Side:
