@@ -6,7 +6,7 @@ import math
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -29,7 +29,6 @@ Views = tuple[int, int | Literal["full"]]  # temporal, and crops of a frame or t
 # What a timed case is taken at where its suite does not say; not spelled out in titles.
 UNSPOKEN: dict[str, Json] = {"precision": "fp32", "memory_format": "contiguous", "compile": "off"}
 GOOD_STATUSES: frozenset[str] = frozenset({"ok", "unsteady", "throttled"})
-STATUSES: tuple[str, ...] = get_args(Status)
 COUNTED = frozenset({"MACs", "elements"})  # units of what is counted of a network, also where a count is incomplete
 
 

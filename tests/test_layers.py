@@ -24,6 +24,7 @@ STEPS = [
         "complaints",
         "quantity",
         "importing",
+        "atomic",
     },
     {"models", "data"},
     {"train"},

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from bench.atomic import _machine
 from bench.comparison.answers import read_answers
 from bench.comparison.baselines import promote, save
 from bench.comparison.comparing import compare
@@ -110,6 +111,9 @@ def test_a_baseline_keeps_the_answers(side: Callable[..., Path], tmp_path: Path,
     monkeypatch.chdir(tmp_path)
     head = side("head", set(range(210)))
     save(side("base", set(range(240))), branch="feature")
+    killed = Path(".vbench/history/main/s") / f".unfinished-{_machine()}-{2**30}-00000000"
+    killed.parent.mkdir(parents=True)
+    killed.write_text("half")
     promote("feature", "main")
     for base in ("baseline:feature", "baseline:main"):
         (row,) = compare(base, head, gate={"accuracy.top1": "0.5pt"}).rows
@@ -119,7 +123,7 @@ def test_a_baseline_keeps_the_answers(side: Callable[..., Path], tmp_path: Path,
     assert lines[:2] == ["video,label,rank", "v0,0,0"]
     assert len(lines) == VIDEOS + 1
     assert lines[1:] == sorted(lines[1:], key=lambda line: line.split(",")[0])
-    assert not list(Path(".vbench").rglob("*.part*"))
+    assert not list(Path(".vbench").rglob(".unfinished-*"))
     (history,) = Path(".vbench/history/main/s").glob("*.jsonl")
     assert read_records(history)[0].artifacts == {}
 
@@ -140,12 +144,18 @@ def test_a_save_that_is_killed_leaves_the_records_with_their_own_answers(
     first, second = side("first", set(range(240))), side("second", set(range(30, 270)))
     save(first, branch="main")
 
+    replace = Path.replace
+
+    def kept(part: Path, file: Path) -> Path:
+        """Answers come to stand beside the records, and this is killed before the records do."""
+        return replace(part, file) if file.suffix == ".csv" else die()
+
     def die(*_: Path) -> Path:
         raise KeyboardInterrupt
 
-    for name in ("rename", "replace", "unlink"):
+    for name, moment in (("replace", die), ("replace", kept), ("unlink", die)):
         with monkeypatch.context() as patched, suppress(KeyboardInterrupt):
-            patched.setattr(Path, name, die)
+            patched.setattr(Path, name, moment)
             save(second, branch="main")
         saved = second if name == "unlink" else first
         assert "every one of the 400 videos" in compare("baseline:main", saved).rows[0].reason
