@@ -21,7 +21,7 @@ from bench.schema import Clip, Views, views_per_video
 from bench.stats import Estimate, wilson_interval
 from bench.train.progress import Report, Watch, silent
 from bench.train.ranks import current_ranks
-from bench.train.scoring import Labels, label_ranks, mean_average_precision, mean_per_class
+from bench.train.scoring import Labels, confusion_matrix, label_ranks, mean_average_precision, mean_per_class
 from bench.train.whole_frames import require_whole_frames
 
 Averaging = Literal["softmax", "sigmoid", "score"]
@@ -85,6 +85,11 @@ class Evaluation:
         return mean_average_precision(
             np.concatenate([self.scores, lowest]), np.concatenate([self.labels, self._wrong]).astype(np.bool_)
         )
+
+    @property
+    def confusion(self) -> NDArray[np.int64]:
+        """`(classes, classes)` counts over the videos with a score: true class in the row, best score in the column."""
+        return confusion_matrix(self.scores, self.labels)
 
     @property
     def loss(self) -> float:

@@ -29,6 +29,13 @@ def label_ranks(scores: Floats, labels: Labels) -> NDArray[np.int64]:
     return ranks
 
 
+def confusion_matrix(scores: Floats, labels: Ints) -> NDArray[np.int64]:
+    """`(classes, classes)` counts: true class in the row, highest score in the column."""
+    classes = scores.shape[1]
+    flat = np.bincount(labels * classes + scores.argmax(axis=1), minlength=classes * classes)
+    return flat.reshape(classes, classes).astype(np.int64)
+
+
 def mean_per_class(hits: NDArray[np.bool_], labels: Ints) -> float:
     """Mean over the classes that are present of the share of hits in each; nan for no videos."""
     if not len(labels):

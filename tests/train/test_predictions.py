@@ -1,32 +1,91 @@
-import json
 from dataclasses import replace
 
 import numpy as np
 import pyarrow.parquet as pq
+import pytest
 
+from bench.errors import InputError
 from bench.train.evaluating import evaluate
-from bench.train.predictions import write_predictions
+from bench.train.predictions import (
+    Predictions,
+    compare_predictions,
+    fuse_predictions,
+    read_predictions,
+    write_predictions,
+)
 
 
-def test_a_row_a_video_says_what_was_scored_of_it(tiny_net, val_videos, clip, tmp_path):
+def predictions(scores, labels, *, videos=None, classes=("a", "b")):
+    return Predictions(
+        videos=tuple(videos or [f"v{i}" for i in range(len(labels))]),
+        labels=np.array(labels),
+        scores=np.array(scores, dtype=np.float32),
+        classes=classes,
+        protocol={},
+    )
+
+
+def test_predictions_come_back_from_the_file(tiny_net, val_videos, clip, tmp_path):
     seen = evaluate(tiny_net(), val_videos, clip=clip, views=(2, 1))
-    found = pq.read_table(write_predictions(tmp_path / "p.parquet", seen, val_videos, protocol={"views": "2x1"}))
-    assert found["video"].to_pylist() == [video.id for video in val_videos.videos]
-    assert found["label"].to_pylist() == [video.labels[0] for video in val_videos.videos]
-    np.testing.assert_array_equal(np.array(found["scores"].to_pylist(), dtype=np.float32), seen.scores)
-    np.testing.assert_array_equal(found["predicted"], seen.scores.argmax(axis=1))
-    assert (np.array(found["rank"]) == 0).mean() == seen.top(1).value
-    about = {key.decode(): json.loads(value) for key, value in found.schema.metadata.items()}
-    assert about == {"protocol": {"views": "2x1"}, "classes": list(val_videos.classes)}
+    path = write_predictions(tmp_path / "p.parquet", seen, val_videos, protocol={"views": "2x1"})
+    found = read_predictions(path)
+    assert found.videos == tuple(video.id for video in val_videos.videos)
+    np.testing.assert_array_equal(found.scores, seen.scores)
+    assert (found.top(1), found.classes, found.protocol) == (seen.top(1), val_videos.classes, {"views": "2x1"})
 
 
-def test_several_labels_a_video_are_a_list(tiny_net, val_videos, clip, tmp_path):
-    """Here every third video has both labels."""
-    given = [replace(v, labels=(0, 1) if i % 3 == 0 else v.labels) for i, v in enumerate(val_videos.videos)]
-    many = replace(val_videos, videos=tuple(given), is_multi_label=True)
+@pytest.fixture
+def many(val_videos):
+    """The evaluation videos, every third of which has both labels."""
+    videos = [replace(v, labels=(0, 1) if i % 3 == 0 else v.labels) for i, v in enumerate(val_videos.videos)]
+    return replace(val_videos, videos=tuple(videos), is_multi_label=True)
+
+
+def test_several_labels_a_video_come_back_from_the_file(tiny_net, many, clip, tmp_path):
     seen = evaluate(tiny_net(), many, clip=clip, averaging="sigmoid")
-    found = pq.read_table(write_predictions(tmp_path / "p.parquet", seen, many, protocol={}))
-    assert found["label"].to_pylist() == [list(video.labels) for video in given]
-    names = [set(row) for row in found["label_name"].to_pylist()]
-    assert names == [{many.classes[label] for label in video.labels} for video in given]
-    assert (np.array(found["rank"]) == 0).mean() == seen.top(1).value
+    path = write_predictions(tmp_path / "p.parquet", seen, many, protocol={})
+    names = [set(row) for row in pq.read_table(path)["label_name"].to_pylist()]
+    assert names == [{many.classes[label] for label in video.labels} for video in many.videos]
+    found = read_predictions(path)
+    assert found.labels.dtype == np.bool_
+    np.testing.assert_array_equal(found.labels, seen.labels)
+    assert found.top(1) == seen.top(1)
+    other = replace(found, labels=~found.labels)
+    with pytest.raises(InputError, match="12 videos have another label"):
+        compare_predictions(found, other)
+    with pytest.raises(InputError, match="only one of the two predictions is of several labels"):
+        compare_predictions(found, replace(found, labels=np.zeros(12, dtype=np.int64)))
+
+
+def test_another_file_is_refused(tmp_path):
+    (tmp_path / "p.parquet").write_text("text")
+    with pytest.raises(InputError, match="not a file of predictions"):
+        read_predictions(tmp_path / "p.parquet")
+
+
+def test_agreement_counts_videos_whatever_their_order():
+    a = predictions([[1, 0], [1, 0], [0, 1], [0, 1]], [0, 0, 0, 1])
+    b = predictions([[0, 1], [1, 0], [0, 1], [1, 0]], [0, 0, 0, 1])
+    shuffled = predictions(b.scores[::-1], b.labels[::-1], videos=b.videos[::-1])
+    for other in (b, shuffled):
+        found = compare_predictions(a, other)
+        assert (found.both, found.only_a, found.only_b, found.neither) == (1, 2, 0, 1)
+        assert found.p == pytest.approx(0.5)
+
+
+def test_different_videos_or_labels_are_not_compared():
+    a = predictions([[1, 0]], [0])
+    with pytest.raises(InputError, match="different videos: 2 are in one only, such as other"):
+        compare_predictions(a, predictions([[1, 0]], [0], videos=["other"]))
+    with pytest.raises(InputError, match="1 videos have another label"):
+        compare_predictions(a, predictions([[1, 0]], [1]))
+    with pytest.raises(InputError, match="different classes"):
+        compare_predictions(a, predictions([[1, 0]], [0], classes=("a", "c")))
+
+
+def test_fusion_is_the_weighted_mean_of_scores():
+    a, b = predictions([[0.9, 0.1]], [1]), predictions([[0.2, 0.8]], [1])
+    np.testing.assert_allclose(fuse_predictions(a, b).scores, [[0.55, 0.45]], atol=1e-6)
+    fused = fuse_predictions(a, b, weight_b=2)
+    np.testing.assert_allclose(fused.scores, [[1.3 / 3, 1.7 / 3]], atol=1e-6)
+    assert fused.top(1).value == 1.0

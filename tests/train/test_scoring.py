@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from bench.errors import TrainingError
 from bench.train.scoring import (
     average_precision,
+    confusion_matrix,
     label_ranks,
     mean_average_precision,
     mean_per_class,
@@ -27,6 +28,15 @@ def test_ranks_agree_with_topk_of_torch(shape):
     for k in (1, 2):
         best = torch.from_numpy(scores).topk(k, dim=1).indices.numpy()
         assert ((label_ranks(scores, labels) < k) == (best == labels[:, None]).any(1)).all()
+
+
+@given(scores_and_labels)
+def test_diagonal_of_the_confusion_matrix_is_top1_even_with_ties(shape):
+    scores, labels = drawn(shape)
+    scores = scores.round()
+    matrix = confusion_matrix(scores, labels)
+    assert np.trace(matrix) == (label_ranks(scores, labels) == 0).sum()
+    assert (matrix.sum(axis=1) == np.bincount(labels, minlength=scores.shape[1])).all()
 
 
 def test_a_constant_output_is_right_for_one_class_only():
