@@ -259,7 +259,8 @@ def _aligned(a: Predictions, b: Predictions) -> tuple[Predictions, Predictions]:
     apart = set(a.videos) ^ set(b.videos)
     if apart:
         raise InputError(
-            f"the two predictions are of different videos: {len(apart)} are in one only, such as {min(apart)}"
+            f"the two predictions are of different videos: {len(apart)} are in one only, such as {min(apart)}; "
+            "a video that could not be read has no row"
         )
     order = [place[video] for video in a.videos]
     labels, scores = b.labels[order], b.scores[order]
