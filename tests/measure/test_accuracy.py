@@ -1,6 +1,5 @@
 from dataclasses import replace
 
-import pyarrow.parquet as pq
 import pytest
 import torch
 from torchvision.models.video import r3d_18
@@ -12,6 +11,7 @@ from bench.measure.loaded import LoadedCase
 from bench.schema import Case, Point
 from bench.train.checkpointing import read_weights
 from bench.train.evaluating import evaluate
+from bench.train.predictions import read_predictions
 from bench.train.protocol import evaluated_split, trained_split
 from bench.train.ranks import Ranks
 
@@ -66,8 +66,9 @@ def test_a_case_is_trained_evaluated_and_described(loaded, root, tmp_path):
     )
     assert (protocol["frames"], protocol["stride"], protocol["crop"], protocol["unread"]) == (4, 1, [32, 32], 0)
     assert (training["recipe"], training["seed"], training["was_reused"]) == ("tiny", 1, False)
-    ranks = pq.read_table(tmp_path / "s" / case.kept["predictions"])["rank"].to_numpy()
-    assert 100 * (ranks == 0).mean() == pytest.approx(found["top1"].value)
+    kept = read_predictions(tmp_path / "s" / case.kept["predictions"])
+    assert kept.network == case.case.title
+    assert 100 * kept.top(1).value == pytest.approx(found["top1"].value)
 
 
 FOLLOWED = {
@@ -110,7 +111,7 @@ def test_a_suite_says_how_given_weights_take_their_clips(loaded, root, tmp_path)
         accuracy(case, root=root, sampling=sampling, short=short)
         protocol = case.details["protocol"]
         assert (protocol["sampling"], protocol["short_videos"]) == (sampling or "blocks", short or "loop")
-        scores[sampling, short] = pq.read_table(tmp_path / "s" / case.kept["predictions"])["scores"].to_pylist()
+        scores[sampling, short] = read_predictions(tmp_path / "s" / case.kept["predictions"]).scores.tolist()
     assert scores["sections", None] != scores[None, None] != scores[None, "clamp"]
 
 
@@ -183,8 +184,8 @@ def test_several_labels_a_video_are_trained_and_evaluated(loaded, root, tmp_path
     found = by_name(accuracy(case, root=root))
     assert 0 < found["map"].value <= 100
     assert (case.details["protocol"]["averaging"], case.warnings) == ("sigmoid", [])
-    kept = pq.read_table(tmp_path / "s" / case.kept["predictions"])["label"].to_pylist()
-    assert sorted(map(len, kept)) == [1, 1, 1, 1, 1, 2]
+    kept = read_predictions(tmp_path / "s" / case.kept["predictions"])
+    assert (kept.labels.shape, kept.labels.sum()) == ((6, 2), 7)
     given = loaded(recipe=None, weights=str(tmp_path / "s" / case.kept["weights"]))
     accuracy(given, root=root)
     assert given.details["protocol"]["averaging"] == "softmax"
