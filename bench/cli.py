@@ -12,6 +12,7 @@ import typer
 from bench.cli_data import data_app
 from bench.cli_gate import ab, baseline_app, compare, history
 from bench.cli_networks import evaluate, features, models, predict, profile, train, weights_app
+from bench.cli_predictions import predictions
 from bench.errors import BenchError
 from bench.importing import see_working_folder
 
@@ -45,13 +46,14 @@ def run(suite: SuitePath, out: OutFolder = None, small: Small = False) -> None:
     """Run what is left of a suite, then write its report."""
     from bench.execution.running import run as run_suite
     from bench.terminal.console import say
-    from bench.terminal.runs import LiveRun, say_summary, write_report
+    from bench.terminal.runs import LiveRun, say_predictions, say_summary, write_report
 
     with LiveRun().running() as live:
         summary = run_suite(suite, out=out, small=small, on_event=live.show)
     for note in summary.notes:
         say(note)
     say_summary(summary)
+    say_predictions(summary)
     say(f"report: {write_report(summary.folder)}")
     raise typer.Exit(summary.exit_code)
 
@@ -69,7 +71,18 @@ def plan(suite: SuitePath, out: OutFolder = None, small: Small = False, as_json:
         _show_plan(planned)
 
 
-COMMANDS: tuple[Callable[..., None], ...] = (profile, models, train, evaluate, predict, features, compare, ab, history)
+COMMANDS: tuple[Callable[..., None], ...] = (
+    profile,
+    models,
+    train,
+    evaluate,
+    predict,
+    predictions,
+    features,
+    compare,
+    ab,
+    history,
+)
 for command in COMMANDS:
     app.command("eval" if command is evaluate else None)(command)
 

@@ -127,7 +127,7 @@ def save_baseline(
     from bench.comparison.baselines import current_branch, save
     from bench.terminal.console import show_note
 
-    to = branch or current_branch(folder)
+    to = current_branch(folder) if branch is None else branch
     _say_baselines(save(results, branch=to, root=folder, is_whole=whole, on_note=show_note))
 
 
@@ -174,7 +174,7 @@ def history(
     from bench.store import read_records
     from bench.terminal.console import as_json as print_json
 
-    files = given or history_files(branch or current_branch(folder), root=folder)
+    files = given or history_files(current_branch(folder) if branch is None else branch, root=folder)
     found = history_of(read_records(files), metric, case, repository=folder)
     if as_json:
         print_json({**asdict(found), "case": found.case.title, "id": found.case.id})

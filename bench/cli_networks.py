@@ -313,7 +313,7 @@ def _run_accuracy(
     from bench.execution.running import run as run_suite
     from bench.terminal.console import say
     from bench.terminal.given import dataset_options
-    from bench.terminal.runs import LiveRun, say_summary, show_accuracy, write_report
+    from bench.terminal.runs import LiveRun, say_predictions, say_summary, show_accuracy, write_report
     from bench.yaml_tree import Tree
 
     axes = {"clip": clip, "weights": None if weights is None else str(weights.absolute())}
@@ -330,6 +330,7 @@ def _run_accuracy(
     say_summary(summary)
     for record in summary.finished:
         show_accuracy(record, folder=summary.folder)
+    say_predictions(summary)
     say(f"report: {write_report(summary.folder)}")
     raise typer.Exit(summary.exit_code)
 

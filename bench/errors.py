@@ -158,3 +158,8 @@ def is_want_of_memory(error: BaseException) -> bool:
 def says_want_of_memory(text: str) -> bool:
     """Whether what a device or an allocator said is that memory ran out."""
     return any(words in text.lower() for words in WANT_OF_MEMORY)
+
+
+def last_line(text: str, *, otherwise: str = "it said nothing") -> str:
+    """The last line of what a process said, which is where its error stands."""
+    return next(iter(reversed(text.strip().splitlines())), otherwise)

@@ -30,6 +30,11 @@ def surroundings(environment: Mapping[str, str]) -> dict[str, str]:
     return {**environment, "PYTHONPATH": paths, "PYTHONSAFEPATH": "1"}  # the latter: no working folder before those
 
 
+def our_modules() -> dict[str, str]:
+    """The environment of a child that must find every module that this process finds."""
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(entry or os.getcwd() for entry in sys.path)}
+
+
 def leads_elsewhere(entries: Sequence[str]) -> bool:
     """Whether `bench` is another package than this one where these are on the path."""
     found = PathFinder.find_spec("bench", list(entries))

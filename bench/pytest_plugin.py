@@ -179,7 +179,7 @@ def _measure(case: "Case", store: Any, *, shape: str) -> "list[Record]":
             pytest.fail(f"{case.title} could not be measured ({record.status}): {why}")
         _refuse_channels(record, shape)
         records.append(record)
-        if all(metric.is_exact for metric in record.metrics):
+        if all(metric.is_count for metric in record.metrics):
             break
     return records
 
@@ -197,7 +197,7 @@ def _limits(records: "Sequence[Record]", metric: str, limit: str | None) -> dict
 
     if limit is None and "." in metric:
         named = [m for m in records[0].metrics if metric in _names(m.key)]
-        limit = str(EXACTLY if named and all(m.is_exact for m in named) else DEFAULT)
+        limit = str(EXACTLY if named and all(m.is_count for m in named) else DEFAULT)
     return {} if limit is None else dict.fromkeys(_headlines(records, metric), limit)
 
 

@@ -58,11 +58,6 @@ class Scale:
                 break
         return f"{ends[0]}{DASH}{ends[1]}"
 
-    def signed(self, value: float | None) -> str:
-        """As `text`, with a plus sign before what is above zero."""
-        text = self.text(value)
-        return f"+{text}" if value is not None and math.isfinite(value) and value > 0 else text
-
 
 def figure(value: float | None, unit: str) -> str:
     """A value with its unit, four digits and a prefix where it has one: `38.55 GMACs`, `1.5 GiB`, `–` if unknown."""

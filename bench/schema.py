@@ -6,7 +6,7 @@ import math
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -29,7 +29,6 @@ Views = tuple[int, int | Literal["full"]]  # temporal, and crops of a frame or t
 # What a timed case is taken at where its suite does not say; not spelled out in titles.
 UNSPOKEN: dict[str, Json] = {"precision": "fp32", "memory_format": "contiguous", "compile": "off"}
 GOOD_STATUSES: frozenset[str] = frozenset({"ok", "unsteady", "throttled"})
-STATUSES: tuple[str, ...] = get_args(Status)
 COUNTED = frozenset({"MACs", "elements"})  # units of what is counted of a network, also where a count is incomplete
 
 
@@ -348,6 +347,10 @@ class Record(Frozen):
         """The metric with this key (`latency.p50_ms`, `throughput.clips_per_s{batch=8}`), or None."""
         return next((m for m in self.metrics if m.key == key), None)
 
+    def left_out_of(self, metric: Metric) -> dict[str, int]:
+        """Operators, and how often they were called, that `metric`, a count of this record, leaves out."""
+        return self.uncounted_operators if metric.is_count and not metric.is_exact else {}
+
 
 class ModelFacts(Frozen):
     """What planning and listing know of a model without importing torch; asked of a child process and cached."""
@@ -394,13 +397,16 @@ def names_a_file(argument: str) -> bool:
 
 
 def files_of_model(name: str) -> list[Path]:
-    """The files here that a model's name names beside its code: settings and weights of a folder of Hugging Face's."""
-    folder = Path(name.removeprefix("hf:"))
-    if not name.startswith("hf:") or not folder.is_dir():
+    """The files here that a model's name names beside its code: settings and weights of a folder of Hugging Face's.
+
+    As there, a file `config.json` stands for the folder that holds it.
+    """
+    named = Path(name.removeprefix("hf:")).expanduser()
+    if not name.startswith("hf:") or not named.exists():
         return []
-    return sorted(
-        file for pattern in ("config.json", "*.safetensors", "pytorch_model*.bin") for file in folder.glob(pattern)
-    )
+    folder = named if named.is_dir() else named.parent
+    kinds = ("config.json", "preprocessor_config.json", "*.safetensors", "pytorch_model*.bin")
+    return sorted({*([] if named.is_dir() else [named]), *(file for kind in kinds for file in folder.glob(kind))})
 
 
 def digest(value: Any) -> str:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 Z95 = 1.959963984540054
+BISECTIONS = 50
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,6 +90,30 @@ def mean_interval(values: Sequence[float]) -> Estimate:
 def paired_difference(a: Sequence[float], b: Sequence[float]) -> Estimate:
     """Mean of `a - b`, pair by pair, with Student's 95 % interval."""
     return mean_interval([x - y for x, y in zip(a, b, strict=True)])
+
+
+def paired_shares(won: int, lost: int, n: int) -> Estimate:
+    """Difference of two shares of the same `n`, `won` in the first only and `lost` in the second only; fractions of 1.
+
+    The interval holds what a score test does not refuse at 5 %. Tango, Statistics in Medicine 17, 1998. Each difference
+    is judged by the variance that it would have itself, so that few such videos are not taken for little noise.
+    """
+
+    def is_refused(difference: float) -> bool:
+        b = (2 * n - won + lost) * difference - won - lost
+        c = -lost * difference * (1 - difference)
+        likeliest_lost = (math.sqrt(max(0.0, b * b - 8 * n * c)) - b) / (4 * n)
+        variance = n * (2 * likeliest_lost + difference * (1 - difference))
+        return (won - lost - n * difference) ** 2 > Z95**2 * variance
+
+    def end(outer: float) -> float:
+        inner = (won - lost) / n
+        for _ in range(BISECTIONS):
+            middle = (inner + outer) / 2
+            inner, outer = (inner, middle) if is_refused(middle) else (middle, outer)
+        return inner
+
+    return Estimate(value=(won - lost) / n, low=end(-1.0), high=end(1.0))
 
 
 def student_t95(degrees: int) -> float:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import ValidationError
 
+from bench.atomic import write_whole
 from bench.errors import StoreError
 from bench.schema import SCHEMA_VERSION, Json, Record
 
@@ -70,8 +71,7 @@ class RecordStore:
     def write_suite(self, facts: dict[str, Json]) -> None:
         """Keep what reports need of the suite beside the records: name, title, ablation, its own text."""
         with store_errors(self.folder, "written"):
-            self.folder.mkdir(parents=True, exist_ok=True)
-            _write_atomically(self.folder / SUITE_FACTS, json.dumps(facts, indent=1, ensure_ascii=False))
+            write_whole(self.folder / SUITE_FACTS, json.dumps(facts, indent=1, ensure_ascii=False))
 
     @contextmanager
     def lock(self) -> Iterator[None]:
@@ -228,9 +228,3 @@ def _rows_of(record: Record) -> Iterator[dict[str, Any]]:
             "unit": metric.unit,
             "better": metric.better,
         }
-
-
-def _write_atomically(path: Path, text: str) -> None:
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.part")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)

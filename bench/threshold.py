@@ -44,7 +44,7 @@ class Threshold:
     unit: str = ""
 
     def __str__(self) -> str:
-        return self.unit if self.is_noise and self.amount == 1 else f"{self.amount:g}{self.unit}"
+        return self.unit if self.is_noise and self.amount == 1 else f"{self.amount:.15g}{self.unit}"
 
     @property
     def is_noise(self) -> bool:

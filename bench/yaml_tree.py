@@ -24,13 +24,13 @@ class Position:
 class Tree:
     """Plain values of a YAML file and the position of each key and list item, by its path.
 
-    `is_one_file` says that all stand together in one file, with nothing laid over another.
+    `beneath` are the topmost places that stand in a tree over which this one was laid.
     """
 
     data: Any
     positions: Mapping[Place, Position]
     text: str = ""
-    is_one_file: bool = False
+    beneath: frozenset[Place] = frozenset()
 
     @classmethod
     def of(cls, data: Any, *, name: str) -> "Tree":
@@ -48,11 +48,21 @@ class Tree:
         where = self.position(place)
         return Problem(file=where.file, line=where.line, column=where.column, message=message)
 
+    def is_beneath(self, place: Place) -> bool:
+        """Whether another tree was laid over the one in which `place` stands, and may have put aside what it needs."""
+        return any(place[:length] in self.beneath for length in range(len(place) + 1))
+
     def over(self, base: "Tree") -> "Tree":
         """This tree merged over `base`: mappings are merged, everything else is replaced."""
         positions = dict(base.positions)
-        data = _merge(base.data, self.data, (), positions)
-        return Tree(data=data, positions={**positions, **self.positions}, text=self.text)
+        beneath = set(self.beneath)
+        data = _merge(base.data, self.data, (), positions, beneath)
+        return Tree(
+            data=data,
+            positions={**positions, **self.positions},
+            text=self.text,
+            beneath=frozenset(beneath),
+        )
 
 
 def read_yaml(path: Path) -> Tree:
@@ -62,9 +72,7 @@ def read_yaml(path: Path) -> Tree:
     positions: dict[Place, Position] = {(): Position(file=str(path), line=1, column=1)}
     try:
         text = path.read_text(encoding="utf-8")
-        return Tree(
-            data=_plain(_loaded(text, file=str(path)), (), positions), positions=positions, text=text, is_one_file=True
-        )
+        return Tree(data=_plain(_loaded(text, file=str(path)), (), positions), positions=positions, text=text)
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}") from None
     except UnicodeDecodeError as error:
@@ -141,11 +149,13 @@ def _key(key: Any, where: Position) -> str:
     return str(key)
 
 
-def _merge(base: Any, top: Any, place: Place, positions: dict[Place, Position]) -> Any:
+def _merge(base: Any, top: Any, place: Place, positions: dict[Place, Position], beneath: set[Place]) -> Any:
+    """`top` over `base`; what it replaces loses its positions, and what only `base` has is noted as `beneath`."""
     if isinstance(base, dict) and isinstance(top, dict):
+        beneath.update((*place, key) for key in base if key not in top)
         merged = dict(base)
         for key, value in top.items():
-            merged[key] = _merge(base[key], value, (*place, key), positions) if key in base else value
+            merged[key] = _merge(base[key], value, (*place, key), positions, beneath) if key in base else value
         return merged
     for known in [p for p in positions if p[: len(place)] == place and len(p) > len(place)]:
         del positions[known]

@@ -25,12 +25,23 @@ STEPS = [
         "quantity",
         "importing",
         "git_environment",
+        "atomic",
     },
     {"models", "data"},
     {"train"},
     {"suite", "store", "measure"},
     {"execution", "comparison", "reporting"},
-    {"cli", "cli_data", "cli_gate", "cli_networks", "gating", "terminal", "__main__", "pytest_plugin"},
+    {
+        "cli",
+        "cli_data",
+        "cli_gate",
+        "cli_networks",
+        "cli_predictions",
+        "gating",
+        "terminal",
+        "__main__",
+        "pytest_plugin",
+    },
 ]
 # A leaf may know another leaf where one is made of the other; nothing else may know its own step.
 WITHIN = {
@@ -43,13 +54,15 @@ WITHIN = {
     ("cli", "cli_gate"),
     ("cli", "cli_networks"),
     ("cli_networks", "terminal"),
+    ("cli", "cli_predictions"),
+    ("cli_predictions", "terminal"),
     ("cli_gate", "gating"),
     ("cli_gate", "terminal"),
     ("__main__", "cli"),
 }
 HEAVY = {"torch", "torchvision", "pandas", "plotly", "scipy", "numpy", "av", "pyarrow", "fvcore", "thop", "ptflops"}
 LIGHT = ["bench", "bench.cli", "bench.suite", "bench.store", "bench.execution.running", "bench.stats"]
-LIGHT += ["bench.comparison.comparing", "bench.gating", "bench.cli_gate", "bench.cli_networks"]
+LIGHT += ["bench.comparison.comparing", "bench.gating", "bench.cli_gate", "bench.cli_networks", "bench.cli_predictions"]
 
 
 def part_of(file: Path) -> str:

@@ -5,10 +5,19 @@ import random
 
 import pytest
 import scipy.stats
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bench.stats import mcnemar, mean_interval, median, median_interval, paired_difference, quantile, wilson_interval
+from bench.stats import (
+    mcnemar,
+    mean_interval,
+    median,
+    median_interval,
+    paired_difference,
+    paired_shares,
+    quantile,
+    wilson_interval,
+)
 
 NUMBERS = st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=40)
 
@@ -77,3 +86,18 @@ def test_paired_difference_ignores_what_pairs_share() -> None:
 def test_mcnemar_is_the_exact_binomial_test(a: int, b: int) -> None:
     expected = scipy.stats.binomtest(a, a + b).pvalue if a + b else 1.0
     assert mcnemar(a, b) == pytest.approx(expected, abs=1e-12)
+
+
+@settings(deadline=None)
+@given(st.integers(0, 60), st.integers(0, 60), st.integers(1, 60))
+def test_paired_shares_the_other_way_round_are_the_negative(won: int, lost: int, alike: int) -> None:
+    found, turned = (paired_shares(*counts, won + lost + alike) for counts in ((won, lost), (lost, won)))
+    assert found.value == -turned.value == pytest.approx((won - lost) / (won + lost + alike))
+    assert found.low <= found.value <= found.high
+    assert (found.low, found.high) == (pytest.approx(-turned.high), pytest.approx(-turned.low))
+
+
+def test_paired_shares_that_never_differ_have_wilsons_distance_from_none() -> None:
+    """With no video won or lost of n, the score test refuses d where n d^2 > z^2 (1 - d) d: d = z^2 / (n + z^2)."""
+    found = paired_shares(0, 0, 100)
+    assert found.high == -found.low == pytest.approx(1.959963984540054**2 / (100 + 1.959963984540054**2))

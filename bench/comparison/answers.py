@@ -7,6 +7,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from bench.atomic import write_whole
 from bench.comparison.judging import Finding, pending, settle
 from bench.comparison.limits import Limits
 from bench.comparison.outcome import Row
@@ -72,10 +73,7 @@ def keep_answers(answers: Answers, folder: Path, *, prefix: str) -> str:
     writer.writerows((video, *answers.ranks[video]) for video in sorted(answers.ranks))
     file = folder / f"{prefix}-{digest(lines.getvalue())}{LINES}"
     if not file.is_file():
-        folder.mkdir(parents=True, exist_ok=True)
-        part = file.with_name(f"{file.name}.part")
-        part.write_text(lines.getvalue(), encoding="utf-8", newline="")
-        part.rename(file)
+        write_whole(file, lines.getvalue())
     return file.name
 
 

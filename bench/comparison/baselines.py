@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote, unquote
 
+from bench.atomic import remove_abandoned, write_whole
 from bench.comparison.answers import keep_answers, read_answers
 from bench.comparison.likeness import depends_on_machine, machine_facts
 from bench.comparison.sides import Run, Side, open_side
@@ -172,7 +173,7 @@ def history_files(branch: str, *, root: Path = Path()) -> list[Path]:
     """The history of a branch; InputError where nothing was saved on it."""
     files = sorted((root / HISTORY / quote(branch, safe="")).glob("*/*.jsonl"))
     if not files:
-        raise InputError(f"no history of branch {branch}; `vbench baseline save RESULTS` appends to it")
+        raise InputError(f"no history of branch {branch!r}; `vbench baseline save RESULTS` appends to it")
     return files
 
 
@@ -242,16 +243,18 @@ def _put(
     failed: Collection[str],
 ) -> None:
     """Write the baseline of one place with `runs` in it, and append them to its history."""
-    path = _file(root / BASELINES, branch, place)
+    path, history = _file(root / BASELINES, branch, place), _file(root / HISTORY, branch, place)
     if not (runs or path.is_file()):
         return
     with _one_at_a_time(path.parent):
+        for file in (path, history):
+            remove_abandoned(file.parent)
         new = {run.record.case_id for run in runs}
         before = [run for run in _runs_at(path) if run.record.case_id not in new]
         tried = [run for run in before if run.record.case_id in failed]
         others = [run for run in before if run.record.case_id not in failed]
         _write(path, sorted([*runs, *tried, *([] if is_whole else others)], key=_order))
-        _append(_file(root / HISTORY, branch, place), runs)
+        _append(history, runs)
     if titles := list(dict.fromkeys(one_line(run.record.case.title) for run in others)):
         which = f"{count(len(titles), 'case')} of {place[0]} not among these results: {', '.join(titles)}"
         how_to_drop = "; --whole drops what a suite no longer has"
@@ -339,7 +342,7 @@ def _write(path: Path, runs: Sequence[Run]) -> None:
         name = None if found is None else keep_answers(found, answers, prefix=run.record.case.id)
         kept.append(_slim(run.record, {} if name is None else {"predictions": f"{answers.name}/{name}"}))
     if kept:
-        _replace(path, b"".join(_lines(kept)))
+        write_whole(path, b"".join(_lines(kept)))
     else:
         path.unlink(missing_ok=True)
     named = {Path(record.artifacts.get("predictions", "")).name for record in kept}
@@ -375,18 +378,7 @@ def _append(path: Path, runs: Sequence[Run]) -> None:
     there = set(whole.splitlines(keepends=True))
     new = [line for line in _lines(_slim(run.record, {}) for run in runs) if line not in there]
     if new or whole != before:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _replace(path, whole + b"".join(new))
-
-
-def _replace(path: Path, content: bytes) -> None:
-    """`content` at `path`, all of it or what was there before, whatever ends this in between."""
-    part = path.with_name(f"{path.name}.part")
-    with part.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(path)
+        write_whole(path, whole + b"".join(new))
 
 
 def _lines(records: Iterable[Record]) -> Iterator[bytes]:

@@ -30,6 +30,7 @@ from bench.comparison.sessions import own_sessions, sessions_of, shared_values
 from bench.comparison.sides import Side, open_side
 from bench.comparison.trainings import find_trainings, mean_row, recipe_of, trainings_of
 from bench.errors import InputError, nearest
+from bench.quantity import count
 from bench.schema import Metric, Record
 from bench.stats import median
 from bench.store import Source
@@ -253,6 +254,8 @@ def _finding(key: str, terms: _Terms, *, is_view: bool) -> Finding:
     if head.named is not None and head.named.unit != metric.unit:
         return settle(row, "inconclusive", f"in {metric.unit} in base and in {head.named.unit} in head")
     is_exact = all(m.is_count for _, m in (*base.known, *head.known))
+    if is_exact and base.left_out != head.left_out:
+        return settle(row, "inconclusive", f"counts that leave out different operators: {_left_out(base, head)}")
     noise = _noise(base, head, is_exact=is_exact) if rule is not None and rule.needs_noise else None
     if isinstance(noise, str):
         return settle(row, "inconclusive", noise)
@@ -276,6 +279,12 @@ def _finding(key: str, terms: _Terms, *, is_view: bool) -> Finding:
         return find_turns(row, limits, base.beside(head), share=share, note=remark(base, head))
     sessions = sessions_of(base, head) if metric.is_drifting else None
     return find_runs(row, limits, *values, note=remark(base, head), sessions=sessions, basis=basis)
+
+
+def _left_out(base: Sample, head: Sample) -> str:
+    """What the counts of each side leave out, in words."""
+    named = [", ".join(f"{name} ({count(calls, 'call')})" for name, calls in side.left_out) for side in (base, head)]
+    return f"{named[0] or 'none'} in base, {named[1] or 'none'} in head"
 
 
 def _noise(base: Sample, head: Sample, *, is_exact: bool) -> Noise | str:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import betainc, gammaincinv, nctdtrinc, ndtr, ndtri, stdtr, stdtrit
 
-from bench.stats import Z95, Estimate, mcnemar
+from bench.stats import Z95, Estimate, mcnemar, paired_shares
 
 ALPHA = 0.01
 WITNESS_ALPHA = 0.05
@@ -22,7 +22,6 @@ DRAWS = 4000
 SEED = 20260101
 MANY = 1e9
 LARGEST_SQUARED = 1e150
-BISECTIONS = 50
 STRAY_OF_MEDIANS = math.sqrt(math.pi / 2)  # of many runs of Gaussian noise; of five 1.20
 
 Values = NDArray[np.float64]
@@ -259,10 +258,11 @@ def change_of_shares(base: Estimate, head: Estimate) -> Change:
 
 def change_of_answers(*, only_base: int, only_head: int, videos: int) -> Change:
     """Change in percentage points on the same videos, from those that only one side gets right; p is McNemar's."""
-    low, high = (100 * end for end in _score_interval(only_head, only_base, videos))
+    found = paired_shares(only_head, only_base, videos)
+    low, high = 100 * found.low, 100 * found.high
     return Change(
         is_ratio=False,
-        estimate=100 * (only_head - only_base) / videos,
+        estimate=100 * found.value,
         low=low,
         high=high,
         error=(high - low) / (2 * Z95),
@@ -271,29 +271,6 @@ def change_of_answers(*, only_base: int, only_head: int, videos: int) -> Change:
         how=f"the same {videos} videos: {only_base} right in base only, {only_head} in head only",
         step=100 / videos,
     )
-
-
-def _score_interval(won: int, lost: int, videos: int) -> tuple[float, float]:
-    """The differences of two paired shares that a score test does not refuse at 5 %. Tango, Stat. in Medicine 17, 1998.
-
-    Each is judged by the variance that it would have itself, so that few such videos are not taken for little noise.
-    """
-
-    def is_refused(difference: float) -> bool:
-        b = (2 * videos - won + lost) * difference - won - lost
-        c = -lost * difference * (1 - difference)
-        likeliest_lost = (math.sqrt(max(0.0, b * b - 8 * videos * c)) - b) / (4 * videos)
-        variance = videos * (2 * likeliest_lost + difference * (1 - difference))
-        return (won - lost - videos * difference) ** 2 > Z95**2 * variance
-
-    def end(outer: float) -> float:
-        inner = (won - lost) / videos
-        for _ in range(BISECTIONS):
-            middle = (inner + outer) / 2
-            inner, outer = (inner, middle) if is_refused(middle) else (middle, outer)
-        return inner
-
-    return end(-1.0), end(1.0)
 
 
 def _discordant_needed(alpha: float) -> float:

@@ -129,11 +129,15 @@ def _alike(known: Sequence[Known]) -> tuple[list[Known], tuple[str, ...]]:
 
 
 def _unlike(known: Known, newest: Known) -> list[str]:
-    """What keeps these two figures from being compared, but for the machine: versions, options, protocol, unit."""
+    """What keeps these figures apart, but for the machine: versions, options, protocol, unit, what was not counted."""
     measure = known[1].name.partition(".")[0]
     own = measure if measure in newest[0].case.measures else None
     fields = unlike_fields([known[0]], [newest[0]], of_machine=False, measure=own)
-    return [*(each.field for each in fields), *(["unit"] if known[1].unit != newest[1].unit else [])]
+    others = {
+        "unit": known[1].unit != newest[1].unit,
+        "uncounted operators": known[0].left_out_of(known[1]) != newest[0].left_out_of(newest[1]),
+    }
+    return [*(each.field for each in fields), *(name for name, is_unlike in others.items() if is_unlike)]
 
 
 def _refuse_several_machines(known: Sequence[Known], case: str) -> None:

@@ -183,10 +183,13 @@ def decide(finding: Finding, *, p: float, comparisons: int) -> Row:
         return _told(row, *_direction(change.estimate > 0, limits, f"{said}, {p_value(p)}{_allowed(limits)}"))
     is_within = (not limits.guards_rise or change.high <= rise) and (not limits.guards_drop or change.low >= -drop)
     if is_within:
-        tolerance = min(rise if limits.guards_rise else math.inf, drop if limits.guards_drop else math.inf)
-        seen = _detectable(change, tolerance, row, comparisons=comparisons / (finding.share or 1.0))
-        seen_text = f"; a change of {percent(seen, signed=False)} would have been seen" if seen is not None else ""
-        return _told(replace(row, detectable=seen), "same", f"{said}{_allowed(limits)}{seen_text}")
+        guarded = [rise] * limits.guards_rise + [-drop] * limits.guards_drop
+        seen = _detectable(
+            change, min(guarded, key=abs, default=math.inf), comparisons=comparisons / (finding.share or 1.0)
+        )
+        text = f"; a change of {_said(seen, change, row)} would have been seen" if seen is not None else ""
+        detectable = None if seen is None else _as_share(seen, change, row.base)
+        return _told(replace(row, detectable=detectable), "same", f"{said}{_allowed(limits)}{text}")
     why = doubt or "the interval reaches beyond that"
     return _told(row, "inconclusive", f"{said}{_allowed(limits)}; {why}{_advice(finding, rise, drop)}")
 
@@ -229,15 +232,19 @@ def _on_scale(change: "Change", limits: Limits, base: float | None) -> tuple[flo
     return up, -math.log1p(-share) if share < 1 else math.inf
 
 
-def _detectable(change: "Change", tolerance: float, row: Row, *, comparisons: float) -> float | None:
+def _detectable(change: "Change", tolerance: float, *, comparisons: float) -> float | None:
+    """The smallest change that would have been called one, on its own scale and to the side of `tolerance`."""
     from bench.comparison.evidence import ALPHA
 
-    found = change.detectable(tolerance, alpha=ALPHA / max(1, comparisons))
-    if not math.isfinite(found):
-        return None
+    found = change.detectable(abs(tolerance), alpha=ALPHA / max(1, comparisons))
+    return math.copysign(found, tolerance) if math.isfinite(found) else None
+
+
+def _as_share(value: float, change: "Change", base: float | None) -> float | None:
+    """The size of a change as a share of the base."""
     if change.is_ratio:
-        return ratio_of(found) - 1
-    return found / abs(row.base) if row.base else None
+        return abs(ratio_of(value) - 1)
+    return abs(value / base) if base else None
 
 
 def _ratio_interval(change: "Change", base: float | None) -> tuple[float, float] | None:

@@ -9,6 +9,7 @@ from bench.schema import Json, Record
 
 ACCELERATOR_FACTS = ("gpu", "gpu_driver", "gpu_mig", "gpu_power_limit_w", "architecture")
 PROCESSOR_FACTS = ("cpu", "cpu_threads_usable")
+OF_PROCESSORS = frozenset(f"hardware.{name}" for name in PROCESSOR_FACTS)
 # Library → how many leading parts of its version are its major: Python's minor releases are what others call major.
 MAJORS = {"torch": 1, "torchvision": 1, "timm": 1, "transformers": 1, "numpy": 1, "cuda": 1, "python": 2}
 SETTINGS = ("cudnn_benchmark", "torch_threads", "cpu_capability")
@@ -123,6 +124,8 @@ def _differing(base: Sequence[Facts], head: Sequence[Facts]) -> list[Unlike]:
     names = dict.fromkeys(name for facts in (*base, *head) for name in facts)
     found = []
     for name in names:
+        if name in OF_PROCESSORS and not all(name in facts for facts in (*base, *head)):
+            continue  # a side with a GPU is not asked for it, and differs in the GPU
         old, new = (tuple(dict.fromkeys(_text(facts.get(name)) for facts in side)) for side in (base, head))
         if len({*old, *new}) > 1:
             found.append(Unlike(field=name, base=old, head=new))

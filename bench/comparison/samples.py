@@ -31,6 +31,12 @@ class Sample:
         return metric_values([metric for _, metric in self.known])
 
     @property
+    def left_out(self) -> list[tuple[str, int]]:
+        """Operators, and how often they are called, that a count leaves out; sorted."""
+        found = {each for run, metric in self.known for each in run.record.left_out_of(metric).items()}
+        return sorted(found)
+
+    @property
     def why_unknown(self) -> str:
         """What is said after "unknown in base": nothing where nothing explains it."""
         if self.throttled:

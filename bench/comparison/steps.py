@@ -1,5 +1,6 @@
 """Steps in a series: where its level changed, and how sure that is. Pure; docs/decisions/0008."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -12,10 +13,19 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    Floats = NDArray[np.float64]
+    Places = NDArray[np.int64]
+    Stretches = tuple[Places, Places]  # where each begins and ends
+
 ALPHA = 0.01
 SHORTEST = 2
 DRAWS = 4999
 SEED = 20260101
+FARTHEST = 6.0
+FOR_ONE, FOR_TWO = 0.85, 0.15  # what a search for one step, and one for two, may spend of alpha
+DEARER = 3.0  # by so many log(n) must two steps explain more than one
+MOST_PLACES = 150
+BLOCK = 2**22
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,21 +39,31 @@ class Step:
 
 
 def find_steps(values: Sequence[float], *, alpha: float = ALPHA) -> list[Step]:
-    """Steps of noisy values, in order: binary segmentation, each split by a rank test of the likeliest place.
+    """Steps of noisy values, in order: one after the other, or two at once where a level changes and comes back.
 
-    The statistic is the largest of the Mann-Whitney statistics of all places that leave two values on either side, and
-    its p is that among random orders of the same values, so that having tried all places is in it. Where there is a
-    step, it stands where the values are nearest to the medians of both parts. Both are searched at half the `alpha`.
-    Ten values can show one step at 1 %, fewer cannot.
+    What is sought is the largest difference of means, over its standard error, between the values up to a place and
+    those after it, or between a stretch and all around it. Its p is that among random orders of the same values, so
+    that having tried all places is in it. Values count by their distance from the median, up to six times the usual
+    one, so that a few wild ones cannot outweigh the rest. The parts are searched again, at a smaller `alpha`; in the
+    end every step stands where the values up to its neighbours are nearest to the medians of both sides.
     """
     values = [float(value) for value in values]
     found = _search(values, 0, alpha)
-    ends = [0, *(index for index, _ in found), len(values)]
+    ends = _placed(values, [0, *(index for index, _ in found), len(values)])
     levels = [median(values[start:end]) for start, end in pairwise(ends)]
     return [
-        Step(index=index, before=levels[number], after=levels[number + 1], p=p)
-        for number, (index, p) in enumerate(found)
+        Step(index=index, before=before, after=after, p=p)
+        for (_, p), index, (before, after) in zip(found, ends[1:-1], pairwise(levels), strict=True)
     ]
+
+
+def commits_to_show(count: int, *, alpha: float = ALPHA) -> int | None:
+    """How many of so many commits must have a new level before that can be a step; None where none can.
+
+    Of all orders of the values two have the odd ones together at an end, where a clear step has them.
+    """
+    lengths = range(SHORTEST, count // 2 + 1)
+    return next((length for length in lengths if 2 / math.comb(count, length) / FOR_ONE < alpha), None)
 
 
 def find_changes(values: Sequence[float]) -> list[Step]:
@@ -56,17 +76,103 @@ def find_changes(values: Sequence[float]) -> list[Step]:
 
 
 def _search(values: Sequence[float], offset: int, alpha: float) -> list[tuple[int, float]]:
-    split = _split(values)
-    if split is None or split[1] >= alpha:
-        return []
-    place, p = split
-    before = _search(values[:place], offset, alpha / 2)
-    after = _search(values[place:], offset + place, alpha / 2)
-    return [*before, (offset + place, p), *after]
+    """Steps of `values`, whose first has the index `offset`, each with its p."""
+    cuts, p = _cuts(values, alpha)
+    found = [(offset + cut, p) for cut in cuts]
+    for start, end in pairwise([0, *cuts, len(values)]) if cuts else ():
+        found += _search(values[start:end], offset + start, alpha / (len(cuts) + 1))
+    return sorted(found)
+
+
+def _cuts(values: Sequence[float], alpha: float) -> tuple[tuple[int, ...], float]:
+    """The likeliest place of a step, or the two ends of a stretch, and the p; no place where it is not below `alpha`.
+
+    A stretch must leave so much less unexplained than one step does that it is worth a second place.
+    """
+    import numpy as np
+
+    n = len(values)
+    if n < 2 * SHORTEST or len(set(values)) == 1:
+        return (), 1.0
+    scores = _scores(np.asarray(values, dtype=np.float64))
+    one, two = _first_parts(n), _stretches(n)
+    sure_one, sure_two = _differences(scores[None], one)[0], _differences(scores[None], two)[0]
+    whole = float(scores @ scores)
+    if len(sure_two) and n * math.log(_left(whole, sure_one) / _left(whole, sure_two)) > DEARER * math.log(n):
+        best = int(sure_two.argmax())
+        p = _p(scores, two, sure_two[best]) / FOR_TWO
+        if p < alpha:
+            return (int(two[0][best]), int(two[1][best])), p
+    best = int(sure_one.argmax())
+    p = _p(scores, one, sure_one[best]) / FOR_ONE
+    return ((int(one[1][best]),), p) if p < alpha else ((), p)
+
+
+def _scores(values: "Floats") -> "Floats":
+    """Distances from the median over the usual distance, at most so many times that, less their mean."""
+    import numpy as np
+
+    apart = values - np.median(values)
+    usual = np.median(np.abs(apart)) or np.abs(apart).mean()
+    scores = np.clip(apart / usual, -FARTHEST, FARTHEST)
+    centred: Floats = scores - scores.mean()
+    return centred
+
+
+def _first_parts(n: int) -> "Stretches":
+    """All that begin with the first value and leave enough behind them."""
+    import numpy as np
+
+    ends = np.arange(SHORTEST, n - SHORTEST + 1)
+    return np.zeros_like(ends), ends
+
+
+def _stretches(n: int) -> "Stretches":
+    """All that are long enough and leave enough on both sides; of a long series those between every few places."""
+    import numpy as np
+
+    places = np.arange(SHORTEST, n - SHORTEST + 1, math.ceil(n / MOST_PLACES))
+    firsts, lasts = np.triu_indices(len(places), 1)
+    is_long = places[lasts] - places[firsts] >= SHORTEST
+    return places[firsts][is_long], places[lasts][is_long]
+
+
+def _differences(scores: "Floats", stretches: "Stretches") -> "Floats":
+    """`(rows, stretches)`: in each row of scores of mean 0, how far a stretch is from all else, over its error."""
+    import numpy as np
+
+    n = scores.shape[1]
+    starts, ends = stretches
+    sums = np.pad(np.cumsum(scores, axis=1), ((0, 0), (1, 0)))
+    lengths = ends - starts
+    found: Floats = np.abs(sums[:, ends] - sums[:, starts]) / np.sqrt(lengths * (n - lengths) / n)
+    return found
+
+
+def _left(whole: float, differences: "Floats") -> float:
+    """The sum of squares that the likeliest of these leaves unexplained."""
+    return max(whole - float(differences.max()) ** 2, 1e-12 * whole)
+
+
+def _p(scores: "Floats", stretches: "Stretches", largest: float) -> float:
+    """How often random orders of the same values have as large a difference somewhere."""
+    orders = _orders(len(scores))
+    rows = max(1, BLOCK // len(stretches[0]))
+    blocks = (_differences(scores[orders[row : row + rows]], stretches) for row in range(0, DRAWS, rows))
+    return (1 + sum(int((block.max(axis=1) >= largest * (1 - 1e-12)).sum()) for block in blocks)) / (1 + DRAWS)
+
+
+def _placed(values: Sequence[float], ends: Sequence[int]) -> list[int]:
+    """`ends` with those between the first and the last where their neighbours, once known, put them."""
+    placed = list(ends)
+    for number in [*range(1, len(ends) - 1)] * 2:
+        start, end = placed[number - 1], placed[number + 1]
+        placed[number] = start + _nearest(values[start:end])
+    return placed
 
 
 def _nearest(values: Sequence[float]) -> int:
-    """The place whose two parts differ least from their medians, in sum; ranks alone lean towards the ends."""
+    """The place whose two parts differ least from their medians, in sum."""
     places = range(SHORTEST, len(values) - SHORTEST + 1)
     return min(places, key=lambda place: _spread(values[:place]) + _spread(values[place:]))
 
@@ -74,41 +180,6 @@ def _nearest(values: Sequence[float]) -> int:
 def _spread(values: Sequence[float]) -> float:
     centre = median(values)
     return sum(abs(value - centre) for value in values)
-
-
-def _split(values: Sequence[float]) -> tuple[int, float] | None:
-    """The likeliest place of a step and its p; None where there are too few values, or all are equal."""
-    import numpy as np
-
-    n = len(values)
-    if n < 2 * SHORTEST or len(set(values)) == 1:
-        return None
-    ranks = _ranks(np.asarray(values, dtype=np.float64))
-    observed = _distances(ranks[None])[0]
-    drawn = _distances(ranks[_orders(n)]).max(axis=1)
-    largest = observed.max()
-    p = (1 + int((drawn >= largest * (1 - 1e-12)).sum())) / (1 + DRAWS)
-    return _nearest(values), p
-
-
-def _distances(ranks: "NDArray[np.float64]") -> "NDArray[np.float64]":
-    """For each row and each place, how far the mean rank before it is from the middle, over its standard error."""
-    import numpy as np
-
-    n = ranks.shape[1]
-    counts = np.arange(SHORTEST, n - SHORTEST + 1)
-    sums = np.cumsum(ranks, axis=1)[:, counts - 1]
-    found: NDArray[np.float64] = np.abs(sums - counts * (n + 1) / 2) / np.sqrt(counts * (n - counts) * (n + 1) / 12)
-    return found
-
-
-def _ranks(values: "NDArray[np.float64]") -> "NDArray[np.float64]":
-    """1 for the smallest; equal values share the mean of their ranks."""
-    import numpy as np
-
-    _, places, counts = np.unique(values, return_inverse=True, return_counts=True)
-    ranks: NDArray[np.float64] = (np.cumsum(counts) - (counts - 1) / 2)[places]
-    return ranks
 
 
 @lru_cache(maxsize=64)

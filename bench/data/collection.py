@@ -96,10 +96,6 @@ class VideoSet:
             "damaged": len(self.damaged),
         }
 
-    def class_counts(self) -> Counter[str]:
-        """Videos per class."""
-        return Counter(self.classes[label] for video in self.videos for label in video.labels)
-
 
 def open_dataset(
     name: str,

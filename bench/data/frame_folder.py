@@ -66,14 +66,12 @@ def _listed(path: Path, _modified_ns: int, prefix: str | None) -> FrameFolder:
     return FrameFolder(path=path, files=tuple(files.get(number) for number in range(first, last + 1)))
 
 
-def read_folder(
-    path: Path, indices: Sequence[int], *, size: Size | None, prefix: str | None = None
-) -> NDArray[np.uint8]:
+def read_folder(path: Path, indices: Sequence[int], *, size: Size | None) -> NDArray[np.uint8]:
     """Frames `indices` as uint8 RGB (T, H, W, 3); VideoError naming folder and frame if one is not there.
 
     Images are decoded by as many threads as torch may use, which is one in the workers of a loader.
     """
-    folder, wanted = list_frames(path, prefix=prefix), sorted(set(indices))
+    folder, wanted = list_frames(path), sorted(set(indices))
     height, width = _image_size(folder, wanted[0], size)
     frames_THWC = np.empty((len(wanted), height, width, 3), np.uint8)
     _for_each(partial(_read_into, frames_THWC, folder, wanted, size), range(len(wanted)))

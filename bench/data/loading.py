@@ -87,7 +87,6 @@ def train_batches(
     start: int = 0,
     rank: int = 0,
     world: int = 1,
-    drop_last: bool = True,
     cache_bytes: int = CACHE_BYTES,
     failures: list[Unread] | None = None,
 ) -> Iterator[Batch]:
@@ -98,9 +97,7 @@ def train_batches(
     epoch where it has none, and told in `failures`.
     Without workers, the decoded videos of a set that fits into `cache_bytes` are kept in memory.
     """
-    positions = epoch_order(
-        len(videos), batch=batch, seed=seed, epoch=epoch, rank=rank, world=world, drop_last=drop_last
-    )
+    positions = epoch_order(len(videos), batch=batch, seed=seed, epoch=epoch, rank=rank, world=world)
     maker = _TrainMaker(
         reading=_Reading.of(
             videos, inputs, size=augmentation.decode_size(clip), cache_bytes=cache_bytes, workers=workers
@@ -159,27 +156,21 @@ def view_batches(
     return _batches(maker, orders, inputs=inputs, workers=workers, failures=failures)
 
 
-def steps_per_epoch(videos: VideoSet, *, batch: int, world: int = 1, drop_last: bool = True) -> int:
+def steps_per_epoch(videos: VideoSet, *, batch: int, world: int = 1) -> int:
     """Batches that each rank gets in an epoch."""
-    return len(epoch_order(len(videos), batch=batch, seed=0, epoch=0, rank=0, world=world, drop_last=drop_last))
+    return len(epoch_order(len(videos), batch=batch, seed=0, epoch=0, rank=0, world=world))
 
 
-def epoch_order(
-    videos: int, *, batch: int, seed: int, epoch: int, rank: int, world: int, drop_last: bool = True
-) -> list[list[int]]:
+def epoch_order(videos: int, *, batch: int, seed: int, epoch: int, rank: int, world: int) -> list[list[int]]:
     """Positions of one rank's batches. The global batches are the same for every `world` with the same `batch * world`.
 
-    With `drop_last=False` the rest makes a smaller last batch, cut so that every rank has as many clips.
+    What is left over at the end, less than a global batch, is not taken.
     """
     if batch < 1:
         raise InputError(f"a batch of {batch} clips; allowed: 1 and more")
     order = np.random.default_rng((seed, epoch)).permutation(videos).tolist()
-    whole = videos // (batch * world)
-    globally = [order[i * batch * world : (i + 1) * batch * world] for i in range(whole)]
-    rest = order[whole * batch * world :]
-    if not drop_last and len(rest) >= world:
-        globally.append(rest[: len(rest) // world * world])
-    return [each[rank * len(each) // world : (rank + 1) * len(each) // world] for each in globally]
+    starts = range(rank * batch, videos // (batch * world) * batch * world, batch * world)
+    return [order[start : start + batch] for start in starts]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.data.atomic import remove_abandoned, whole_file, whole_folder
+from bench.atomic import remove_abandoned, whole_file, whole_folder
 from bench.data.decode import probe
 from bench.data.encode import write_mp4
 from bench.data.facts import is_rising

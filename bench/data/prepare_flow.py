@@ -14,7 +14,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.data.atomic import whole_file, whole_folder
+from bench.atomic import whole_file, whole_folder
 from bench.data.media import stem_of
 from bench.data.prepare import JPEG_QUALITY, Prepared, every_frame, prepare_all, require_side
 from bench.data.work import Report, silent

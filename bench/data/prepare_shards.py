@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bench.data.atomic import remove_abandoned, whole_file
+from bench.atomic import remove_abandoned, whole_file
 from bench.data.collection import Video, VideoSet
 from bench.data.shards import Source, shard_members, source_of
 from bench.data.work import Failed, Report, do_all, silent

@@ -6,7 +6,7 @@ the frame shown at each of its own instants.
 
 import math
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal
 
 import numpy as np
 
@@ -16,8 +16,6 @@ from bench.schema import Clip
 Sampling = Literal["random", "centre", "dense", "uniform", "segments"]
 ViewSampling = Literal["blocks", "sections"]
 Short = Literal["loop", "clamp"]
-SAMPLINGS: tuple[str, ...] = get_args(Sampling)
-SHORTS: tuple[str, ...] = get_args(Short)
 
 _ROUNDING = 1e-6  # so that 29.97 over 14.985 steps by 2 and not by 1.9999999
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
 
+from bench.errors import last_line
 from bench.importing import surroundings
 
 PIPE = "VBENCH_REPLY_FD"
@@ -81,8 +82,7 @@ class Child:
         """The last line of what the child wrote to standard error, where that was not sent to a log."""
         if self.process.stderr is None:
             return ""
-        lines = self.process.stderr.read().decode(errors="replace").strip().splitlines()
-        return lines[-1] if lines else ""
+        return last_line(self.process.stderr.read().decode(errors="replace"), otherwise="")
 
     def __enter__(self) -> "Child":
         return self

@@ -8,12 +8,14 @@ import platform
 import re
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import bench
+from bench.atomic import write_whole
 from bench.errors import BenchError, InputError, UnknownNameError
 from bench.execution.child import Child
 from bench.registry import DATASETS, MEASURES, DatasetEntry, MeasureEntry, import_plugins
@@ -128,13 +130,8 @@ def cache_folder() -> Path:
 
 def write_cache(file: Path, value: Json) -> None:
     """Write `value` as JSON under its final name at once; a cache that cannot be written is done without."""
-    part = file.with_name(f"{file.name}.{os.getpid()}.part")
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        part.write_text(json.dumps(value), encoding="utf-8")
-        part.replace(file)
-    except OSError:
-        part.unlink(missing_ok=True)
+    with suppress(OSError):
+        write_whole(file, json.dumps(value))
 
 
 def source_of_facts() -> str:

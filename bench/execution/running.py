@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from time import monotonic
 from typing import Literal
@@ -194,6 +195,13 @@ def freshness_of(case: Case, facts: Facts, recipes: Sequence[Path]) -> str:
 
 
 def _hash(file: Path) -> str:
+    """The file's SHA-256, read once as long as it stays as it is: weights are large, and shared by many cases."""
+    state = file.stat()
+    return _hash_of(file.resolve(), state.st_mtime_ns, state.st_ctime_ns, state.st_size)
+
+
+@lru_cache(maxsize=1024)
+def _hash_of(file: Path, *state: int) -> str:
     with file.open("rb") as content:
         return hashlib.file_digest(content, "sha256").hexdigest()
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal
 
-from bench.errors import InputError, SetUpError
+from bench.errors import InputError, SetUpError, last_line
 from bench.execution.child import tail
 from bench.git_environment import without_repository
 
@@ -181,7 +181,7 @@ class Side:
     def __init__(self, name: SideName, place: Place, suite: Mapping[str, Any], *, path: Path, out: Path) -> None:
         self.name, self.place = name, place
         self.log = out.parent / f"{name}.log"
-        text = (Path(__file__).parent / "side.py").read_text(encoding="utf-8")
+        text = (Path(__file__).parent / "side_child.py").read_text(encoding="utf-8")
         with self.log.open("wb") as log:
             self._process = subprocess.Popen(
                 [place.python, "-c", text],
@@ -262,7 +262,7 @@ class Side:
 
     def _last_words(self) -> str:
         self._process.wait()
-        return (tail(self.log).strip().splitlines() or ["its process ended without a word"])[-1]
+        return last_line(tail(self.log), otherwise="its process ended without a word")
 
     def _check_origins(self, planned: Mapping[str, Any]) -> None:
         """That code comes from this side's checkout wherever that has it, not from a copy that both sides would share.

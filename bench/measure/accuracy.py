@@ -359,7 +359,7 @@ class _Job:
 
     def record(self, model: "nn.Module", test: "VideoSet", seen: "Evaluation", look: _Look) -> None:
         """Put the protocol into the record and every video's scores beside it."""
-        from bench.train.predictions import write_predictions
+        from bench.train.predictions import FILE, write_predictions
         from bench.train.protocol import describe_evaluation
 
         case = self.case
@@ -376,9 +376,8 @@ class _Job:
         )
         protocol |= {"shared_with_training": self.leaked or None, "leaks_allowed": list(self.allow_leaks)}
         case.note("protocol", protocol)
-        case.keep(
-            "predictions", write_predictions(case.artifacts / "predictions.parquet", seen, test, protocol=protocol)
-        )
+        file = write_predictions(case.artifacts / FILE, seen, test, protocol=protocol, network=case.case.title)
+        case.keep("predictions", file)
         if seen.is_multi_label and look.averaging == "softmax" and case.point.recipe is None:
             case.warn(
                 "the network's outputs were taken as probabilities among all classes, of videos with several labels",

@@ -49,11 +49,9 @@ def report(source: Source, *, out: str | Path, title: str | None = None) -> Path
     return _write(folder, build_page(results, title=title))
 
 
-def write_page(
-    folder: Path, sections: Sequence[DrawnSection], *, title: str, description: str = "", records: int = 0
-) -> Path:
+def write_page(folder: Path, sections: Sequence[DrawnSection], *, title: str, description: str) -> Path:
     """Write one page of `sections` and what it needs into `folder`; returns the path of its `index.html`."""
-    return _write(folder, _page(sections, title=title, description=description, records=records))
+    return _write(folder, _page(sections, title=title, description=description))
 
 
 def build_page(results: Results, *, title: str | None = None) -> str:
@@ -66,7 +64,7 @@ def build_page(results: Results, *, title: str | None = None) -> str:
     )
 
 
-def _page(sections: Sequence[DrawnSection], *, title: str, description: str, records: int) -> str:
+def _page(sections: Sequence[DrawnSection], *, title: str, description: str, records: int = 0) -> str:
     page = render_file(
         "page.html",
         title=title,

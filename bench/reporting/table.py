@@ -64,7 +64,6 @@ class Table:
     caption: str
     headings: tuple[Heading, ...]
     lines: tuple[Line, ...]
-    filter_hint: str = "Filter rows"
 
     @property
     def has_tools(self) -> bool:

@@ -6,7 +6,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    WithJsonSchema,
+    field_validator,
+    model_validator,
+)
 
 from bench.complaints import near, plain_message
 from bench.errors import InputError, Problem, SuiteError, suggest
@@ -19,11 +28,26 @@ class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class GateRule(_Strict):
-    """How much a metric may get worse: `3%` of the base, `0.5pt` of a percentage, an amount (`200MiB`), or `noise`."""
+def _as_text(amount: Any) -> Any:
+    """A number as its text: a bare one needs no quotes in YAML."""
+    return f"{amount:.15g}" if isinstance(amount, int | float) and not isinstance(amount, bool) else amount
 
-    max_drop: str | None = None
-    max_rise: str | None = None
+
+AmountText = Annotated[
+    str | None,
+    BeforeValidator(_as_text),
+    WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "number"}, {"type": "null"}]}),
+]
+
+
+class GateRule(_Strict):
+    """How much a metric may get worse: `3%` of the base, `0.5pt` of a percentage, an amount (`200MiB`), or `noise`.
+
+    A number without a unit is in that of the metric.
+    """
+
+    max_drop: AmountText = None
+    max_rise: AmountText = None
 
     @field_validator("max_drop", "max_rise")
     @classmethod

@@ -120,7 +120,8 @@ class _Planner:
                 self._add(("matrix", axis), f"unknown axis {axis!r}; {suggest(axis, {*AXES, *arguments})}")
         self._check_values(("matrix",), {k: v for k, v in self.file.matrix.items() if k not in RULES})
         if len(known) == len({str(_model_name(entry)) for entry in self.file.models}):
-            for place, message in problems_of_rules(self.file, known, is_one_file=self.tree.is_one_file):
+            is_beneath = self.tree.is_beneath(("matrix", "exclude"))
+            for place, message in problems_of_rules(self.file, known, is_beneath=is_beneath):
                 self._add(place, message)
         self._check_factors({*AXES, "model", *arguments})
 
@@ -202,12 +203,12 @@ class _Planner:
     def _check_exclusions(self, *, is_left: bool) -> None:
         """Note rules that named no point, and rules that named all of them.
 
-        A rule may name none where one file is laid over another: its points may be what the upper one leaves out.
+        A rule may name none where another file was laid over its own: its points may be what that one leaves out.
         """
         if self.problems:
             return
         for rule in self.exclusions:
-            if self.tree.is_one_file and rule.place not in self.followed:
+            if rule.place not in self.followed and not self.tree.is_beneath(rule.place):
                 self._add(rule.place, "this rule excludes nothing: no point of the suite has these values")
         if not is_left:
             self._add(("matrix", "exclude"), "exclude leaves no case of this suite")

@@ -40,19 +40,20 @@ def exclusions_of(file: SuiteFile) -> list[Exclusion]:
 
 
 def problems_of_rules(
-    file: SuiteFile, models: Mapping[str, ModelFacts], *, is_one_file: bool
+    file: SuiteFile, models: Mapping[str, ModelFacts], *, is_beneath: bool
 ) -> Iterator[tuple[Place, str]]:
     """What is wrong with each rule, and where; `models` are those of the suite.
 
-    Where the suite is not of one file, an exclusion may speak of models and axes that another file has put aside.
+    Where another file was laid over that of the exclusions, they may speak of models and axes that it has put aside.
     """
     for kind in RULES:
         for number, rule in enumerate(file.matrix.get(kind, [])):
             place: Place = ("matrix", kind, number)
             if not isinstance(rule, dict) or not rule:
                 yield place, f"{kind} is a list of mappings, such as [{{precision: bf16}}], found {rule!r}"
-            elif is_one_file or kind == "include":
-                for key, message in _problems_of_rule(rule, models):
+            else:
+                found = [] if is_beneath and kind == "exclude" else _misfits_of_rule(rule, models)
+                for key, message in (*found, *_wrong_values(rule)):
                     yield (*place, key), message
 
 
@@ -61,22 +62,28 @@ def takes(facts: ModelFacts, key: str) -> bool:
     return axis_of(key) in AXES or key in facts.arguments or (":" in facts.name and not facts.arguments)
 
 
-def _problems_of_rule(rule: Mapping[str, Any], models: Mapping[str, ModelFacts]) -> Iterator[tuple[str, str]]:
+def _wrong_values(rule: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Axes of the rule with a value that they cannot have in any suite."""
+    for key, value in rule.items():
+        if axis_of(key) in AXES:
+            try:
+                read_axis(axis_of(key), value)
+            except (ValidationError, InputError) as error:
+                yield key, f"{key}: {reason(error, value)}"
+
+
+def _misfits_of_rule(rule: Mapping[str, Any], models: Mapping[str, ModelFacts]) -> Iterator[tuple[str, str]]:
+    """What the rule names that nothing in this suite has."""
     name = rule.get("model")
     if "model" in rule and not (isinstance(name, str) and name in models):
         yield "model", f"{name!r} is no model of this suite; {suggest(str(name), models)}"
         return
     meant = [models[name]] if isinstance(name, str) else list(models.values())
     keys = [key for key in rule if key != "model"]
-    for key, value in ((key, rule[key]) for key in keys):
+    for key in keys:
         if not any(takes(facts, key) for facts in meant):
             known = {*AXES, "model"}.union(*(facts.arguments for facts in meant))
             yield key, f"unknown axis {key!r}; {suggest(key, known)}"
-        elif axis_of(key) in AXES:
-            try:
-                read_axis(axis_of(key), value)
-            except (ValidationError, InputError) as error:
-                yield key, f"{key}: {reason(error, value)}"
     if all(any(takes(facts, key) for facts in meant) for key in keys) and not any(
         all(takes(facts, key) for key in keys) for facts in meant
     ):

@@ -1,6 +1,7 @@
 """The history of a metric in a terminal: a line a commit, then the steps."""
 
 from bench.comparison.history import History, Turn
+from bench.comparison.steps import commits_to_show
 from bench.comparison.wording import one_line, p_value, percent
 from bench.quantity import count, figure
 from bench.terminal.console import say, table
@@ -31,9 +32,17 @@ def show_history(history: History) -> None:
     for turn in history.turns:
         say(_sentence(turn, history.unit))
     if not history.turns:
-        is_few = len(history.moments) < FEWEST and not history.is_exact
-        few = f"; fewer than {FEWEST} commits cannot show one" if is_few else ""
-        say(f"no step in {count(len(history.moments), 'commit')}{few}")
+        say(f"no step in {count(len(history.moments), 'commit')}{_unseen(history)}")
+
+
+def _unseen(history: History) -> str:
+    """What a search in noise cannot have found."""
+    if history.is_exact:
+        return ""
+    needed = commits_to_show(len(history.moments))
+    if needed is None:
+        return f"; fewer than {FEWEST} commits cannot show one"
+    return f"; one shows once about {needed} commits have it, if it is clear"
 
 
 def _left_out(history: History) -> list[tuple[int, str]]:

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING
 
 from rich.console import Group, RenderableType
@@ -104,6 +105,16 @@ def say_summary(summary: "RunSummary") -> None:
     for record in summary.failed:
         why = f"{record.error.type}: {first_line(record.error.message)}" if record.error else ""
         say(f"  {record.status}: {record.case.title}: {why}\n    log: {summary.folder / record.artifacts['log']}")
+
+
+def say_predictions(summary: "RunSummary") -> None:
+    """Where the scores of every video were kept, and the command that questions them."""
+    kept = sorted({r.artifacts["predictions"] for r in summary.finished if "predictions" in r.artifacts})
+    if len(kept) == 1:
+        say(f"scores of every video: vbench predictions {quote(str(summary.folder / kept[0]))}")
+    elif kept:
+        folder = quote(str(summary.folder))
+        say(f"scores of every video are kept for {len(kept)} cases: vbench predictions {folder} names their files")
 
 
 def write_report(folder: Path) -> Path:

@@ -7,7 +7,6 @@
 import contextlib
 import fcntl
 import hashlib
-import os
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -16,10 +15,10 @@ from typing import Any
 
 import torch
 
+from bench.atomic import unfinished_in, whole_file
 from bench.errors import TrainingError
 
 KEPT = 2
-PROBED_BYTES = 1 << 16
 _STATE = re.compile(r"state_(\d+)_([0-9a-f]{12})\.pt")
 
 
@@ -37,10 +36,10 @@ def write_state(folder: Path, state: Mapping[str, Any], *, step: int) -> Path:
     _sweep(folder)
     unproved = folder / f"state_{step:08d}.pt"
     with written_whole(unproved) as part:
-        torch.save(dict(state), part)
+        _save(dict(state), part)
         digest = _hash(part)
     path = unproved.with_stem(f"{unproved.stem}_{digest}")
-    os.replace(unproved, path)
+    unproved.replace(path)
     for _, old in _states(folder)[KEPT:]:
         old.unlink(missing_ok=True)
     return path
@@ -75,7 +74,7 @@ def remove_states(folder: Path) -> None:
 def write_weights(path: Path, weights: Mapping[str, Any], *, about: Mapping[str, Any]) -> Path:
     """Write `{**about, "state_dict": weights}` to `path`, whole or not at all; `about` is plain data."""
     with written_whole(path) as part:
-        torch.save({**about, "state_dict": dict(weights)}, part)
+        _save({**about, "state_dict": dict(weights)}, part)
     return path
 
 
@@ -107,29 +106,21 @@ def written_whole(path: Path) -> Iterator[Path]:
 
     TrainingError where it cannot be written.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(".part")
     try:
-        yield part
-        _sync(part)
-        os.replace(part, path)
-        _sync(path.parent)
-    except (OSError, RuntimeError) as error:
-        reason = _reason(error, part)
-        part.unlink(missing_ok=True)
-        raise TrainingError(f"{path} cannot be written: {reason}") from error
+        with whole_file(path) as part:
+            yield part
+    except OSError as error:
+        raise TrainingError(f"{path} cannot be written: {error.strerror or error}") from error
 
 
-def _reason(error: OSError | RuntimeError, part: Path) -> str:
-    """Why `part` could not be written. torch has words of its own for a full disk, so the disk is asked once more."""
-    found: Exception = error
-    if not isinstance(error, OSError):
-        try:
-            with part.open("ab") as file:
-                file.write(bytes(PROBED_BYTES))
-        except OSError as again:
-            found = again
-    return found.strerror if isinstance(found, OSError) and found.strerror else " ".join(str(found).split())
+def _save(content: Mapping[str, Any], path: Path) -> None:
+    """By an open file: torch writes the name of a path into it, and hides why a disk took no more."""
+    try:
+        with path.open("wb") as file:
+            torch.save(content, file)
+    except RuntimeError as error:
+        cause = error.__context__
+        raise (cause if isinstance(cause, OSError) else OSError(" ".join(str(error).split()))) from error
 
 
 def _states(folder: Path) -> list[tuple[str, Path]]:
@@ -141,7 +132,7 @@ def _states(folder: Path) -> list[tuple[str, Path]]:
 
 def _sweep(folder: Path) -> None:
     """Delete what a killed writer left: half files, and states that did not get their hash."""
-    for path in folder.glob("state_*"):
+    for path in (*unfinished_in(folder), *folder.glob("state_*")):
         if not _STATE.fullmatch(path.name):
             path.unlink(missing_ok=True)
 
@@ -149,12 +140,3 @@ def _sweep(folder: Path) -> None:
 def _hash(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()[:12]
-
-
-def _sync(path: Path) -> None:
-    """Wait until a file or folder is on the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

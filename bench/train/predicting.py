@@ -19,7 +19,6 @@ from bench.models.heads import head_name_of
 from bench.schema import Clip, Views, views_per_video
 from bench.train.checkpointing import written_whole
 from bench.train.evaluating import evaluating, logits_of, normalisation_of
-from bench.train.progress import Report, Watch, silent
 from bench.train.whole_frames import require_whole_frames
 
 
@@ -76,7 +75,6 @@ def predict(
     *,
     classes: Sequence[str] = (),
     k: int = 5,
-    report: Report = silent,
 ) -> list[Prediction]:
     """The `k` likeliest classes of every video file or frame folder, in the order given; probabilities are means.
 
@@ -86,7 +84,7 @@ def predict(
     unread: list[Unread] = []
     found: dict[int, Prediction] = {}
     with evaluating(model), torch.inference_mode():
-        for batch in _batches(model, videos, viewing, unread=unread, report=report):
+        for batch in _batches(model, videos, viewing, unread=unread):
             outputs = _outputs(model, batch, viewing)
             for position, views in zip(batch.videos.tolist(), _by_video(outputs.softmax(1), batch), strict=True):
                 found[position] = _prediction(str(paths[position]), views, classes=classes, k=k)
@@ -95,7 +93,7 @@ def predict(
     return [found[position] for position in range(len(paths))]
 
 
-def features(model: nn.Module, videos: VideoSet, viewing: Viewing, *, report: Report = silent) -> Features:
+def features(model: nn.Module, videos: VideoSet, viewing: Viewing) -> Features:
     """What the classifier of `model` reads of each video, the mean over its views; labels are not needed.
 
     TrainingError where no video can be read.
@@ -104,7 +102,7 @@ def features(model: nn.Module, videos: VideoSet, viewing: Viewing, *, report: Re
     rows: dict[int, NDArray[np.float32]] = {}
     reader = FeatureReader(model)
     with evaluating(model), torch.inference_mode():
-        for batch in _batches(model, videos, viewing, unread=unread, report=report):
+        for batch in _batches(model, videos, viewing, unread=unread):
             vectors = _outputs(reader, batch, viewing)
             rows |= zip(batch.videos.tolist(), (each.mean(0) for each in _by_video(vectors, batch)), strict=True)
     if not rows:
@@ -161,14 +159,12 @@ def _files_as_set(paths: Sequence[str | Path]) -> VideoSet:
     return VideoSet(name="files", split="given", classes=(), videos=tuple(videos))
 
 
-def _batches(
-    model: nn.Module, videos: VideoSet, viewing: Viewing, *, unread: list[Unread], report: Report
-) -> Iterator[Batch]:
-    """Batches of at most `viewing.batch` clips where a video has no more views than that, progress told on the way."""
+def _batches(model: nn.Module, videos: VideoSet, viewing: Viewing, *, unread: list[Unread]) -> Iterator[Batch]:
+    """Batches of at most `viewing.batch` clips where a video has no more views than that."""
     if viewing.views[1] == "full":
         require_whole_frames(model, viewing.clip)
-    normalisation, watch, done = normalisation_of(model), Watch(), 0
-    for batch in view_batches(
+    normalisation = normalisation_of(model)
+    return view_batches(
         videos,
         clip=viewing.clip,
         inputs=inputs_of(model),
@@ -182,11 +178,7 @@ def _batches(
         workers=viewing.workers,
         cache_bytes=0,
         failures=unread,
-    ):
-        yield batch
-        done += len(batch.labels)
-        if watch.count(len(batch.clips[0])):
-            report(watch.progress("predicting", done / len(videos)))
+    )
 
 
 def _outputs(network: nn.Module, batch: Batch, viewing: Viewing) -> Tensor:

@@ -1,28 +1,35 @@
 """Scores of every video as a Parquet file, so that no network must run again to answer another question about them."""
 
 import json
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.data.collection import VideoSet
 from bench.errors import InputError
 from bench.schema import Json
-from bench.stats import Estimate, mcnemar, wilson_interval
-from bench.train.checkpointing import written_whole
-from bench.train.evaluating import Evaluation
-from bench.train.scoring import Labels, label_ranks
+from bench.stats import Estimate, mcnemar, paired_shares, wilson_interval
+from bench.train.scoring import Labels, confusion_matrix, label_ranks, mean_average_precision, mean_per_class
+
+if TYPE_CHECKING:
+    from bench.data.collection import VideoSet
+    from bench.train.evaluating import Evaluation
+
+FILE = "predictions.parquet"
+NAMED = 20  # files that an error names; their number is always there
 
 
 @dataclass(frozen=True, kw_only=True)
 class Predictions:
     """What a network said of each video: `scores` `(videos, classes)`, `labels`, and how it was asked.
 
-    `labels` are `(videos,)`, or `(videos, classes)` booleans for several labels a video.
+    `labels` are `(videos,)`, or `(videos, classes)` booleans for several labels a video. `network` is the title of the
+    case that scored them, empty in files that do not tell it. Figures are fractions of 1, over videos with a score.
     """
 
     videos: tuple[str, ...]
@@ -30,10 +37,46 @@ class Predictions:
     scores: NDArray[np.float32]
     classes: tuple[str, ...]
     protocol: Mapping[str, Json]
+    network: str = ""
 
-    def top(self, k: int) -> Estimate:
-        """Share of videos with their label among the `k` best, with its 95 % interval, as fractions of 1."""
-        return wilson_interval(int((label_ranks(self.scores, self.labels) < k).sum()), len(self.labels))
+    @cached_property
+    def ranks(self) -> NDArray[np.int64]:
+        """How many classes stand before each video's label."""
+        return label_ranks(self.scores, self.labels)
+
+    @property
+    def is_multi_label(self) -> bool:
+        return self.labels.ndim == 2
+
+    @property
+    def unread(self) -> int:
+        """Videos that could not be read, and so have no score."""
+        count = self.protocol.get("unread")
+        return count if isinstance(count, int) else 0
+
+    def top(self, k: int, *, wrong: int = 0) -> Estimate:
+        """Share of videos with their label among the `k` best, with its 95 % interval, and so many more `wrong`."""
+        return wilson_interval(int((self.ranks < k).sum()), len(self.labels) + wrong)
+
+    @property
+    def mean_class(self) -> float:
+        """Mean over the classes present of each class's top-1, for one label a video."""
+        return mean_per_class(self.ranks < 1, self.labels)
+
+    @property
+    def mean_average_precision(self) -> float:
+        """Mean over the classes present of each class's average precision, for several labels a video."""
+        return mean_average_precision(self.scores, self.labels)
+
+    @property
+    def confusion(self) -> NDArray[np.int64]:
+        """`(classes, classes)` counts for one label a video: true class in the row, best score in the column."""
+        return confusion_matrix(self.scores, self.labels)
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """A name for each score; a head may be wider than the set has classes."""
+        return tuple(_name(self.classes, index) for index in range(self.scores.shape[1]))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,27 +89,53 @@ class Agreement:
     neither: int
     p: float
 
+    @property
+    def difference(self) -> Estimate:
+        """Top-1 of b less that of a, with its 95 % interval, as fractions of 1."""
+        return paired_shares(self.only_b, self.only_a, self.both + self.only_a + self.only_b + self.neither)
 
-def write_predictions(path: Path, evaluation: Evaluation, videos: VideoSet, *, protocol: Mapping[str, Json]) -> Path:
+
+def write_predictions(
+    path: Path, evaluation: "Evaluation", videos: "VideoSet", *, protocol: Mapping[str, Json], network: str = ""
+) -> Path:
     """Write a row for each video: id, label, best class, rank of the label, hits among its views, all scores.
 
     Where a video may have several labels, they are a list, and its rank is that of the best one.
     """
+    found = Predictions(
+        videos=tuple(videos.videos[position].id for position in evaluation.positions),
+        labels=evaluation.labels,
+        scores=evaluation.scores,
+        classes=videos.classes,
+        protocol=protocol,
+        network=network,
+    )
+    return store_predictions(path, found, views_right=(evaluation.clip_ranks == 0).sum(axis=1))
+
+
+def store_predictions(path: Path, found: Predictions, *, views_right: NDArray[np.integer] | None = None) -> Path:
+    """Write what `read_predictions` reads. Where no single views were scored, their hits are null."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    best = evaluation.scores.argmax(axis=1)
+    from bench.train.checkpointing import written_whole
+
+    best = found.scores.argmax(axis=1)
     columns = {
-        "video": [videos.videos[position].id for position in evaluation.positions],
-        "label": _column(evaluation.labels),
-        "label_name": _names(videos.classes, evaluation.labels),
+        "video": list(found.videos),
+        "label": _column(found.labels),
+        "label_name": _names(found.classes, found.labels),
         "predicted": best,
-        "predicted_name": [_name(videos.classes, index) for index in best],
-        "rank": evaluation.ranks,
-        "views_right": (evaluation.clip_ranks == 0).sum(axis=1),
-        "scores": list(evaluation.scores),
+        "predicted_name": [_name(found.classes, int(index)) for index in best],
+        "rank": found.ranks,
+        "views_right": pa.nulls(len(best), pa.int64()) if views_right is None else views_right,
+        "scores": list(found.scores),
     }
-    about = {"protocol": json.dumps(dict(protocol)), "classes": json.dumps(videos.classes)}
+    about = {
+        "protocol": json.dumps(dict(found.protocol)),
+        "classes": json.dumps(found.classes),
+        "network": json.dumps(found.network),
+    }
     table = pa.table(columns).replace_schema_metadata(about)
     with written_whole(path) as part:
         pq.write_table(table, part, compression="zstd")
@@ -79,24 +148,47 @@ def read_predictions(path: Path) -> Predictions:
     import pyarrow.parquet as pq
 
     try:
-        table = pq.read_table(path)
-        about = table.schema.metadata or {}
-        classes = json.loads(about[b"classes"])
-        return Predictions(
+        with pq.ParquetFile(path) as file:
+            table = file.read()
+        about = _about(table.schema.metadata or {})
+        scores = _scores(table["scores"])
+        found = Predictions(
             videos=tuple(table["video"].to_pylist()),
-            labels=_labels(table["label"].to_pylist(), classes=len(classes)),
-            scores=np.array(table["scores"].to_pylist(), dtype=np.float32),
-            classes=tuple(classes),
-            protocol=json.loads(about[b"protocol"]),
+            labels=_labels(table["label"].to_pylist(), classes=scores.shape[1]),
+            scores=scores,
+            classes=tuple(about["classes"]),
+            protocol=about["protocol"],
+            network=about.get("network", ""),
         )
-    except (OSError, KeyError, pa.ArrowInvalid) as error:
-        raise InputError(f"{path} is not a file of predictions written by vbench: {error}") from error
+        _require_whole(found)
+    except (OSError, LookupError, TypeError, ValueError, pa.ArrowException) as error:
+        reason = str(error).partition("\n")[0]
+        raise InputError(f"{path} is not a file of predictions written by vbench: {reason}") from error
+    return found
+
+
+def find_predictions(given: Path) -> Path:
+    """`given` itself where it is a file, else the one file of predictions below it; InputError that names several."""
+    if given.is_file():
+        return given
+    if not given.is_dir():
+        raise InputError(f"{given} is neither a file of predictions nor a folder that holds one")
+    found = sorted(given.rglob(FILE))
+    if not found:
+        raise InputError(
+            f"no {FILE} lies below {given}; `vbench train`, `vbench eval` and suites that measure `accuracy` write them"
+        )
+    if len(found) > 1:
+        more = f", and {len(found) - NAMED} more" if len(found) > NAMED else ""
+        names = ", ".join(_told(file) for file in found[:NAMED])
+        raise InputError(f"{given} holds the predictions of {len(found)} cases; give one of them: {names}{more}")
+    return found[0]
 
 
 def compare_predictions(a: Predictions, b: Predictions) -> Agreement:
     """Which videos each gets right (top-1); InputError unless both scored the same videos."""
     a, b = _aligned(a, b)
-    right_a, right_b = (label_ranks(each.scores, each.labels) == 0 for each in (a, b))
+    right_a, right_b = a.ranks == 0, b.ranks == 0
     only_a, only_b = int((right_a & ~right_b).sum()), int((right_b & ~right_a).sum())
     return Agreement(
         both=int((right_a & right_b).sum()),
@@ -108,11 +200,55 @@ def compare_predictions(a: Predictions, b: Predictions) -> Agreement:
 
 
 def fuse_predictions(a: Predictions, b: Predictions, *, weight_b: float = 1.0) -> Predictions:
-    """Both streams as one: the mean of their scores, `b`'s with `weight_b`. Simonyan and Zisserman, 2014."""
+    """Both streams as one: the mean of their scores, `b`'s with `weight_b`. Simonyan and Zisserman, 2014.
+
+    What both protocols say alike stands in the fused one too, beside both. InputError unless the scores are means of
+    the same, such as of softmax.
+    """
+    if not (math.isfinite(weight_b) and weight_b >= 0):
+        raise InputError(f"the weight of the second scores is {weight_b:g}; it must be a number from 0 on")
+    kinds = [_kind(each) for each in (a, b)]
+    if kinds[0] != kinds[1]:
+        raise InputError(f"scores of different kinds cannot be fused: the first {kinds[0]}, the second {kinds[1]}")
     a, b = _aligned(a, b)
-    scores = ((a.scores + weight_b * b.scores) / (1 + weight_b)).astype(np.float32)
-    protocol: dict[str, Json] = {"fused": [dict(a.protocol), dict(b.protocol)], "weight_b": weight_b}
-    return Predictions(videos=a.videos, labels=a.labels, scores=scores, classes=a.classes, protocol=protocol)
+    if a.scores.shape != b.scores.shape:
+        widths = f"{a.scores.shape[1]} and {b.scores.shape[1]}"
+        raise InputError(f"scores of heads of different width cannot be fused: {widths} classes")
+    share_b = weight_b / (1 + weight_b)
+    scores = (a.scores.astype(np.float64) * (1 - share_b) + b.scores.astype(np.float64) * share_b).astype(np.float32)
+    shared = {name: value for name, value in a.protocol.items() if name in b.protocol and b.protocol[name] == value}
+    protocol: dict[str, Json] = {**shared, "fused": [dict(a.protocol), dict(b.protocol)], "weight_b": weight_b}
+    network = " + ".join(each.network or "a network" for each in (a, b)) if a.network or b.network else ""
+    return replace(a, scores=scores, protocol=protocol, network=network)
+
+
+def _kind(found: Predictions) -> str:
+    averaging = found.protocol.get("averaging")
+    if not averaging:
+        return "do not say what they are means of"
+    return f"are means of {'raw scores' if averaging == 'score' else averaging}"
+
+
+def _told(file: Path) -> str:
+    """A file of predictions and, where it tells it, whose they are."""
+    import pyarrow.parquet as pq
+
+    try:
+        with pq.ParquetFile(file) as opened:
+            network = _about(opened.schema_arrow.metadata or {}).get("network")
+    except (OSError, ValueError):
+        network = None
+    return f"{file} ({network})" if network else str(file)
+
+
+def _about(metadata: Mapping[bytes, bytes]) -> dict[str, Any]:
+    """What stands beside the table; files of before have no `network`. ValueError where what they all have is not."""
+    about = {
+        key.decode(): json.loads(text) for key, text in metadata.items() if key in (b"classes", b"protocol", b"network")
+    }
+    if not (isinstance(about.get("classes"), list) and isinstance(about.get("protocol"), dict)):
+        raise ValueError("it does not say its classes and how the network was asked")
+    return about
 
 
 def _aligned(a: Predictions, b: Predictions) -> tuple[Predictions, Predictions]:
@@ -123,7 +259,8 @@ def _aligned(a: Predictions, b: Predictions) -> tuple[Predictions, Predictions]:
     apart = set(a.videos) ^ set(b.videos)
     if apart:
         raise InputError(
-            f"the two predictions are of different videos: {len(apart)} are in one only, such as {min(apart)}"
+            f"the two predictions are of different videos: {len(apart)} are in one only, such as {min(apart)}; "
+            "a video that could not be read has no row"
         )
     order = [place[video] for video in a.videos]
     labels, scores = b.labels[order], b.scores[order]
@@ -132,7 +269,7 @@ def _aligned(a: Predictions, b: Predictions) -> tuple[Predictions, Predictions]:
     differing = int((labels != a.labels).reshape(len(labels), -1).any(axis=1).sum())
     if differing:
         raise InputError(f"{differing} videos have another label in the second predictions")
-    return a, Predictions(videos=a.videos, labels=labels, scores=scores, classes=b.classes, protocol=b.protocol)
+    return a, replace(b, videos=a.videos, labels=labels, scores=scores)
 
 
 def _column(labels: Labels) -> list[Any]:
@@ -142,18 +279,41 @@ def _column(labels: Labels) -> list[Any]:
 
 def _names(classes: tuple[str, ...], labels: Labels) -> list[Any]:
     if labels.ndim == 1:
-        return [classes[label] for label in labels]
-    return [[classes[label] for label in np.flatnonzero(row)] for row in labels]
+        return [_name(classes, int(label)) for label in labels]
+    return [[_name(classes, int(label)) for label in np.flatnonzero(row)] for row in labels]
 
 
 def _labels(column: Sequence[int | Sequence[int]], *, classes: int) -> Labels:
-    """What `_column` made of labels, back."""
+    """What `_column` made of labels, back; ValueError for a label that no score stands for."""
+    each = [label if isinstance(label, Sequence) else (label,) for label in column]
+    if any(not 0 <= label < classes for own in each for label in own):
+        raise ValueError(f"it has labels beyond its {classes} scores")
     if not any(isinstance(label, Sequence) for label in column):
         return np.array(column, dtype=np.int64)
     labels = np.zeros((len(column), classes), dtype=np.bool_)
     for row, own in zip(labels, column, strict=True):
         row[own] = True
     return labels
+
+
+def _scores(column: Any) -> NDArray[np.float32]:
+    """`(videos, classes)` of a column of lists; ValueError where these are not all of one length."""
+    import pyarrow.compute as pc
+
+    rows = column.combine_chunks()
+    lengths = set(pc.list_value_length(rows).to_pylist())
+    if len(lengths) != 1:
+        raise ValueError("it has no videos" if not lengths else "its videos have different numbers of scores")
+    flat: NDArray[Any] = rows.flatten().to_numpy(zero_copy_only=False)
+    return flat.astype(np.float32).reshape(len(rows), lengths.pop())
+
+
+def _require_whole(found: Predictions) -> None:
+    """ValueError where no figure could be made of it."""
+    if not np.isfinite(found.scores).all():
+        raise ValueError("not all of its scores are finite")
+    if len(set(found.videos)) < len(found.videos):
+        raise ValueError("a video stands there twice")
 
 
 def _name(classes: tuple[str, ...], index: int) -> str:

@@ -4,6 +4,8 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+EVERY_S = 1.0
+
 
 @dataclass(frozen=True, kw_only=True)
 class Progress:
@@ -32,26 +34,23 @@ def silent(progress: Progress) -> None:
 
 
 class Watch:
-    """Tells rate and time left, and when it is time to speak again (once a second)."""
+    """Tells rate and time left, and when it is time to speak again (every `EVERY_S`)."""
 
-    def __init__(
-        self, *, fraction: float = 0.0, every_s: float = 1.0, clock: Callable[[], float] = time.monotonic
-    ) -> None:
+    def __init__(self, *, fraction: float = 0.0) -> None:
         """Start at `fraction` of the whole."""
-        self._clock, self._every_s = clock, every_s
-        self._started = self._spoken = clock()
+        self._started = self._spoken = time.monotonic()
         self._start_fraction = fraction
         self._clips = 0
 
     @property
     def seconds(self) -> float:
-        return self._clock() - self._started
+        return time.monotonic() - self._started
 
     def count(self, clips: int) -> bool:
         """Take note of `clips` more; whether a second has passed since this was last True."""
         self._clips += clips
-        now = self._clock()
-        if now - self._spoken < self._every_s:
+        now = time.monotonic()
+        if now - self._spoken < EVERY_S:
             return False
         self._spoken = now
         return True

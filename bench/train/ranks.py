@@ -82,16 +82,16 @@ def current_ranks() -> Ranks:
 
 
 @contextmanager
-def joined(device: str, *, timeout_s: float = TIMEOUT_S, dead_after_s: float = DEAD_AFTER_S) -> Iterator[Ranks]:
+def joined(device: str, *, dead_after_s: float = DEAD_AFTER_S) -> Iterator[Ranks]:
     """Join the process group that the environment describes, for as long as the block lasts; alone without one.
 
     A rank that does not come, dies, or is silent for `dead_after_s`, ends the others with a TrainingError that names
-    it; one that fails, with its error. A rank that waits longer than `timeout_s` for another that lives fails as well.
+    it; one that fails, with its error. A rank that waits longer than `TIMEOUT_S` for another that lives fails as well.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) < 2 or dist.is_initialized():
         yield current_ranks()
         return
-    _join(device, timeout_s=timeout_s)
+    _join(device)
     ranks = current_ranks()
     vigil = Vigil(rank=ranks.rank, world=ranks.world, dead_after_s=dead_after_s)
     try:
@@ -107,15 +107,15 @@ def joined(device: str, *, timeout_s: float = TIMEOUT_S, dead_after_s: float = D
     dist.destroy_process_group()
 
 
-def _join(device: str, *, timeout_s: float) -> None:
+def _join(device: str) -> None:
     """Meet the other ranks and begin a process group with them, each on its own GPU where `device` is one."""
     rank, world = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     is_cuda = torch.device(device).type == "cuda"
     if is_cuda:
         torch.cuda.set_device(_own_gpu(device))
-    store = meeting("group", timeout_s=timeout_s, holds=rank == 0)
+    store = meeting("group", timeout_s=TIMEOUT_S, holds=rank == 0)
     _greet(store, rank=rank, world=world)
-    backend, timeout = "nccl" if is_cuda else "gloo", timedelta(seconds=timeout_s)
+    backend, timeout = "nccl" if is_cuda else "gloo", timedelta(seconds=TIMEOUT_S)
     dist.init_process_group(backend, store=store, rank=rank, world_size=world, timeout=timeout)
 
 

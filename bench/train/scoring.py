@@ -36,6 +36,17 @@ def confusion_matrix(scores: Floats, labels: Ints) -> NDArray[np.int64]:
     return flat.reshape(classes, classes).astype(np.int64)
 
 
+def confused_pairs(matrix: NDArray[np.int64], most: int) -> list[tuple[int, int, int]]:
+    """At most so many pairs of different classes: the true one, the one it was taken for, and how many times.
+
+    The most frequent first; of equal counts, the larger share of the true class's rows.
+    """
+    true, taken = np.nonzero(matrix * (1 - np.eye(len(matrix), dtype=np.int64)))
+    counts, totals = matrix[true, taken], matrix.sum(axis=1)[true]
+    order = np.lexsort((taken, true, totals, -counts))[:most]
+    return [(int(true[row]), int(taken[row]), int(counts[row])) for row in order]
+
+
 def mean_per_class(hits: NDArray[np.bool_], labels: Ints) -> float:
     """Mean over the classes that are present of the share of hits in each; nan for no videos."""
     if not len(labels):

@@ -1,6 +1,5 @@
 """One training as a state that steps: network, optimizer, rates, scaler and average, all of it saved and restored."""
 
-import math
 import random
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
@@ -204,10 +203,6 @@ class Counts:
 
     loss: float
     top1: float
-
-    @property
-    def is_finite(self) -> bool:
-        return math.isfinite(self.loss)
 
 
 class Tally:

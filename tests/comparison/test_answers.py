@@ -1,6 +1,7 @@
 """Accuracies are compared video by video where both sides kept their answers."""
 
 import math
+import re
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from bench.atomic import _machine
 from bench.comparison.answers import read_answers
 from bench.comparison.baselines import promote, save
 from bench.comparison.comparing import compare
@@ -99,7 +101,9 @@ def test_a_better_network_is_faster_in_the_words_of_the_gate(side: Callable[...,
 
 def test_a_wide_limit_can_be_kept(side: Callable[..., Path]) -> None:
     lost_and_won = set(range(2, 202))
-    assert verdict(side("base", set(range(200))), side("head", lost_and_won), "5pt")[0] == "same"
+    said, reason = verdict(side("base", set(range(200))), side("head", lost_and_won), "5pt")
+    assert said == "same"
+    assert re.search(r"; 5pt is allowed; a change of -[5-9]\.\d\d pt would have been seen", reason)
 
 
 def test_a_baseline_keeps_the_answers(side: Callable[..., Path], tmp_path: Path, monkeypatch: Any) -> None:
@@ -107,6 +111,9 @@ def test_a_baseline_keeps_the_answers(side: Callable[..., Path], tmp_path: Path,
     monkeypatch.chdir(tmp_path)
     head = side("head", set(range(210)))
     save(side("base", set(range(240))), branch="feature")
+    killed = Path(".vbench/history/main/s") / f".unfinished-{_machine()}-{2**30}-00000000"
+    killed.parent.mkdir(parents=True)
+    killed.write_text("half")
     promote("feature", "main")
     for base in ("baseline:feature", "baseline:main"):
         (row,) = compare(base, head, gate={"accuracy.top1": "0.5pt"}).rows
@@ -116,7 +123,7 @@ def test_a_baseline_keeps_the_answers(side: Callable[..., Path], tmp_path: Path,
     assert lines[:2] == ["video,label,rank", "v0,0,0"]
     assert len(lines) == VIDEOS + 1
     assert lines[1:] == sorted(lines[1:], key=lambda line: line.split(",")[0])
-    assert not list(Path(".vbench").rglob("*.part*"))
+    assert not list(Path(".vbench").rglob(".unfinished-*"))
     (history,) = Path(".vbench/history/main/s").glob("*.jsonl")
     assert read_records(history)[0].artifacts == {}
 
@@ -137,12 +144,18 @@ def test_a_save_that_is_killed_leaves_the_records_with_their_own_answers(
     first, second = side("first", set(range(240))), side("second", set(range(30, 270)))
     save(first, branch="main")
 
+    replace = Path.replace
+
+    def kept(part: Path, file: Path) -> Path:
+        """Answers come to stand beside the records, and this is killed before the records do."""
+        return replace(part, file) if file.suffix == ".csv" else die()
+
     def die(*_: Path) -> Path:
         raise KeyboardInterrupt
 
-    for name in ("rename", "replace", "unlink"):
+    for name, moment in (("replace", die), ("replace", kept), ("unlink", die)):
         with monkeypatch.context() as patched, suppress(KeyboardInterrupt):
-            patched.setattr(Path, name, die)
+            patched.setattr(Path, name, moment)
             save(second, branch="main")
         saved = second if name == "unlink" else first
         assert "every one of the 400 videos" in compare("baseline:main", saved).rows[0].reason

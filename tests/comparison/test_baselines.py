@@ -265,6 +265,8 @@ def test_a_branch_needs_a_name(here: Path, stored: Callable[..., str], branch: s
     assert _exit_code(["baseline", "promote", "main", branch]) == 2
     with pytest.raises(InputError, match="cannot be kept under the branch"):
         save(stored(), branch=branch)
+    assert _exit_code(["baseline", "save", stored(), "--branch", branch]) == 2, "nor is it that of the checkout"
+    assert _exit_code(["history", "latency.p50_ms", "c3d", "--branch", branch]) == 2
     assert sorted(here.rglob("*")) == before
 
 
@@ -292,8 +294,9 @@ import os, sys
 from bench.comparison import baselines
 real = os.fsync
 def killed(number):
-    if "history" in os.readlink(f"/proc/self/fd/{number}"):
-        os.truncate(number, os.fstat(number).st_size // 2)
+    path = os.readlink(f"/proc/self/fd/{number}")
+    if "history" in path:
+        os.truncate(path, os.fstat(number).st_size // 2)
         os.kill(os.getpid(), 9)
     real(number)
 os.fsync = killed

@@ -65,6 +65,18 @@ def test_what_is_better_is_read_from_the_metric(runs: Runs, record: Make) -> Non
     assert only(compare(throughput(1), throughput(0.9))).verdict == "slower"
 
 
+@pytest.mark.parametrize(("limit", "named"), [("max_drop", "-"), ("max_rise", "+")])
+def test_the_change_that_would_have_been_seen_is_to_the_side_that_is_guarded(
+    runs: Runs, limit: str, named: str
+) -> None:
+    """On the scale of logarithms both sides are alike; a drop by half is as far as a rise by the double."""
+    head = runs(times(QUIET, 1.001))
+    row = only(compare(runs(QUIET), head, gate={"latency.p50_ms": {limit: "50%"}}))
+    assert row.detectable == pytest.approx(0.5, abs=0.02)
+    assert row.detectable > 0.5
+    assert f"a change of {named}50." in row.reason
+
+
 def test_noise_as_wide_as_the_limit_is_inconclusive_and_says_how_many_runs_would_tell(runs: Runs) -> None:
     comparison = compare(runs(NOISY), runs(NOISY[::-1]))
     assert only(comparison).verdict == "inconclusive"
@@ -106,6 +118,34 @@ def test_a_count_of_what_is_known_of_a_network_decides_at_one_run(record: Make, 
 
     assert compare(side(1e9), side(factor * 1e9)).exit_code() == code
     assert compare(side(1e9), side(factor * 1e9), shares={}).exit_code() == code
+
+
+@pytest.mark.parametrize(
+    ("base", "head", "told"),
+    [
+        ({}, {"my::conv": 1}, "different operators: none in base, my::conv (1 call) in head"),
+        ({"my::conv": 1}, {}, "my::conv (1 call) in base, none in head"),
+        ({"my::conv": 1}, {"my::conv": 2}, "my::conv (2 calls) in head"),
+        ({"a::a": 1}, {"b::b": 1}, "a::a (1 call) in base, b::b (1 call) in head"),
+    ],
+)
+def test_counts_that_leave_out_different_work_are_not_compared(
+    record: Make, base: dict[str, int], head: dict[str, int], told: str
+) -> None:
+    """A layer swapped for one that nobody counts would look like fewer MACs."""
+
+    def side(macs: float, uncounted: dict[str, int]) -> list[Record]:
+        metric = Metric(name="macs.forward", value=macs, unit="MACs", better="lower", is_exact=not uncounted)
+        whole = Metric(name="params.total", value=1, unit="elements", better="lower", is_exact=True)
+        return [record(metric, whole, uncounted_operators=uncounted)]
+
+    for one, other in ((1e9, 5e8), (5e8, 1e9), (1e9, 1e9)):
+        compared = compare(side(one, base), side(other, head))
+        verdicts = {row.metric: (row.verdict, row.reason) for row in compared.rows}
+        assert verdicts["macs.forward"][0] == "inconclusive"
+        assert told in verdicts["macs.forward"][1]
+        assert verdicts["params.total"][0] == "same"
+    assert compare(side(1e9, base), side(1e9, base)).exit_code() == 0
 
 
 def test_runs_that_disagree_on_an_exact_metric_are_no_count(record: Make, params: Make) -> None:
@@ -303,6 +343,16 @@ def test_incomplete_stands_before_regression_and_regression_before_inconclusive(
     assert compare(side(1), [*side(1.2), record(model="x", status="oom")]).exit_code() == 3
     with pytest.raises(UnknownNameError, match="did you mean: regression"):
         comparison.exit_code(fail_on=["regresion"])
+
+
+def test_a_processor_that_is_not_asked_for_is_not_called_unknown(runs: Runs) -> None:
+    """A side with a GPU is not held against the other's processor, though both name one."""
+    base = runs(QUIET)
+    usual = base[0].environment
+    head = runs(QUIET, environment=usual.model_copy(update={"hardware": {"cpu": "EPYC", "cpu_threads_usable": 2}}))
+    with pytest.raises(InputError, match=r"hardware\.gpu: H100 in base, unknown in head") as told:
+        compare(base, head)
+    assert "cpu" not in str(told.value)
 
 
 @pytest.mark.parametrize(

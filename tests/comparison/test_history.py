@@ -5,6 +5,7 @@ import subprocess
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from bench.cli import _exit_code
@@ -327,3 +328,11 @@ def test_few_commits_show_a_step_of_a_count(
     shown = capsys.readouterr().out
     assert "no step in 2 commits" in shown
     assert ("fewer than 10 commits" in shown) == is_said
+
+
+def test_a_series_without_a_step_says_how_long_one_stays_unseen(
+    commits: Callable[..., list[Record]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    noise = np.exp(0.01 * np.random.default_rng(0).standard_normal(16))
+    show_history(history_of(commits(list(10.0 * noise)), "latency.p50_ms", "c3d"))
+    assert "no step in 16 commits; one shows once about 3 commits have it" in capsys.readouterr().out

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from bench.comparison.comparing import compare
 from bench.comparison.looks import Looks
 from bench.errors import InputError
-from bench.execution.side import _marked
+from bench.execution.side_child import _marked
 from bench.execution.sides import PlannedCase, Ran, Side, SideName
 from bench.gating import _measured, pair_plans
 from bench.schema import Metric, Record

@@ -1,14 +1,26 @@
 """Steps in series: planted ones are found where they are, noise has none."""
 
 import itertools
+import math
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy import stats as scipy_stats
 
-from bench.comparison.steps import DRAWS, _distances, _ranks, find_changes, find_steps
+from bench.comparison.steps import (
+    DRAWS,
+    _differences,
+    _first_parts,
+    _p,
+    _scores,
+    _stretches,
+    commits_to_show,
+    find_changes,
+    find_steps,
+)
 
 
 def series(*parts: tuple[int, float], noise: float = 0.01, seed: int = 0) -> list[float]:
@@ -17,18 +29,29 @@ def series(*parts: tuple[int, float], noise: float = 0.01, seed: int = 0) -> lis
     return list(levels * np.exp(noise * np.random.default_rng(seed).standard_normal(len(levels))))
 
 
-def test_the_statistic_is_that_of_mann_and_whitney() -> None:
-    values = np.random.default_rng(1).standard_normal(12)
-    found = _distances(_ranks(values)[None])[0]
-    for place, distance in zip(range(2, 11), found, strict=True):
-        u = scipy_stats.mannwhitneyu(values[:place], values[place:]).statistic
-        n, m = place, 12 - place
-        assert distance == pytest.approx(abs(u - n * m / 2) / np.sqrt(n * m * 13 / 12))
+@pytest.mark.parametrize("stretches_of", [_first_parts, _stretches])
+def test_differences_are_those_of_means_over_their_error(stretches_of: Callable[[int], Any]) -> None:
+    """The error is that of a sample without replacement from scores of variance 1, but for (n - 1) / n."""
+    scores = np.random.default_rng(1).standard_normal(11)
+    scores -= scores.mean()
+    starts, ends = stretches_of(11)
+    for start, end, difference in zip(starts, ends, _differences(scores[None], (starts, ends))[0], strict=True):
+        inside, outside = scores[start:end], np.delete(scores, np.s_[start:end])
+        error = np.sqrt(1 / len(inside) + 1 / len(outside))
+        assert difference == pytest.approx(abs(inside.mean() - outside.mean()) / error)
 
 
-@given(st.lists(st.integers(0, 5), min_size=1, max_size=20))
-def test_ranks_are_those_of_scipy(values: list[int]) -> None:
-    np.testing.assert_allclose(_ranks(np.asarray(values, dtype=float)), scipy_stats.rankdata(values))
+def test_stretches_leave_two_values_on_every_side() -> None:
+    assert {(int(a), int(b)) for a, b in zip(*_stretches(7), strict=True)} == {(2, 4), (2, 5), (3, 5)}
+    assert len(_stretches(5)[0]) == 0
+    assert len(_stretches(2000)[0]) < 150 * 150 / 2
+
+
+def test_a_wild_value_counts_as_six_usual_ones() -> None:
+    scores = _scores(np.asarray([0.0, 1.0, -1.0, 1.0, -1.0, 1e9, 0.5]))
+    assert scores.max() - np.median(scores) == pytest.approx(6.0, abs=0.5)
+    assert scores.mean() == pytest.approx(0)
+    assert np.isfinite(_scores(np.asarray([1.0, 1.0, 1.0, 2.0]))).all()
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -54,6 +77,31 @@ def test_several_steps_are_all_found() -> None:
     assert [step.after > step.before for step in steps] == [True, False]
 
 
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize(
+    ("length", "start", "end", "factor", "noise"),
+    [(100, 40, 60, 2.0, 0.005), (100, 40, 65, 1.1, 0.01), (60, 20, 36, 1.1, 0.005), (40, 20, 24, 1.1, 0.01)],
+)
+def test_a_level_that_comes_back_is_found_at_both_ends(
+    length: int, start: int, end: int, factor: float, noise: float, seed: int
+) -> None:
+    """One step alone would explain little of it, and would be put where the noise has it."""
+    parts = (start, 10.0), (end - start, 10.0 * factor), (length - end, 10.0)
+    steps = [s.index for s in find_steps(series(*parts, noise=noise, seed=seed)) if abs(s.after / s.before - 1) > 0.03]
+    assert steps == pytest.approx([start, end], abs=1)
+
+
+@pytest.mark.parametrize(("count", "needed"), [(9, None), (10, 5), (12, 4), (13, 3), (23, 2), (60, 2)])
+def test_a_clear_step_is_found_as_soon_as_enough_commits_have_it(count: int, needed: int | None) -> None:
+    """But for lengths whose p is too near to 1 % for random orders to tell on which side it is."""
+    assert commits_to_show(count) == needed
+    for length in range(2, count // 2 + 1):
+        p = 2 / math.comb(count, length) / 0.85
+        found = find_steps(series((count - length, 10.0), (length, 20.0), noise=0.002))
+        is_there = any(step.index == count - length and step.after > 19 for step in found)
+        assert 0.005 < p < 0.02 or is_there == (p < 0.01), length
+
+
 def test_one_odd_commit_is_no_step() -> None:
     values = series((30, 10.0))
     values[17] = 30.0
@@ -69,15 +117,13 @@ def test_noise_has_steps_in_one_of_a_hundred(length: int) -> None:
 
 
 def test_orders_of_all_values_give_the_exact_p() -> None:
-    values = [3.0, 1.0, 2.0, 9.0, 8.0, 7.0]
-    ranks = _ranks(np.asarray(values))
-    observed = _distances(ranks[None]).max()
-    every = np.asarray(list(itertools.permutations(ranks)))
-    exact = float((_distances(every).max(axis=1) >= observed - 1e-12).mean())
-    [step] = find_steps(values, alpha=1.0)[:1] if exact < 1 else [None]
-    assert step is not None
-    steps = {s.index: s.p for s in find_steps(values, alpha=1.0)}
-    assert steps[3] == pytest.approx(exact, abs=4 * np.sqrt(exact * (1 - exact) / DRAWS) + 1e-3)
+    scores = _scores(np.asarray([3.0, 1.0, 2.0, 9.0, 8.0, 6.5, 7.0]))
+    every = np.asarray(list(itertools.permutations(scores)))
+    for stretches in (_first_parts(7), _stretches(7)):
+        observed = float(_differences(scores[None], stretches).max())
+        exact = float((_differences(every, stretches).max(axis=1) >= observed - 1e-12).mean())
+        found = _p(scores, stretches, observed)
+        assert found == pytest.approx(exact, abs=4 * np.sqrt(exact * (1 - exact) / DRAWS) + 1e-3)
 
 
 @settings(max_examples=30)

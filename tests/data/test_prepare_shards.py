@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bench.data import atomic
+from bench import atomic
 from bench.data.collection import VideoSet, open_dataset
 from bench.data.decode import read_frames
 from bench.data.prepare_shards import prepare_shards

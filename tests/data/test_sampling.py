@@ -1,6 +1,7 @@
 """Which frames a clip takes, counted by hand and held as properties."""
 
 from itertools import pairwise
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -8,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bench.data.sampling import (
-    SAMPLINGS,
     Part,
+    Sampling,
     generator_of,
     part_between,
     sample_clip,
@@ -143,7 +144,7 @@ def test_parts_in_seconds_are_cut_at_the_nearest_frame_and_keep_one() -> None:
 
 
 @given(
-    sampling=st.sampled_from(SAMPLINGS),
+    sampling=st.sampled_from(get_args(Sampling)),
     short=st.sampled_from(["loop", "clamp"]),
     first=st.integers(0, 50),
     frames=st.integers(1, 200),

@@ -154,16 +154,24 @@ def test_a_result_is_stale_where_a_file_behind_it_changed(folder: Path) -> None:
         assert freshness_of(case, facts, [folder]) != before, setting
 
 
-def test_weights_in_a_folder_of_hugging_faces_are_part_of_what_a_result_depends_on(tmp_path: Path) -> None:
+def test_weights_in_a_folder_of_hugging_faces_are_part_of_what_a_result_depends_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "config.json").write_text("{}")
     (tmp_path / "model.safetensors").write_bytes(b"before")
     (tmp_path / "notes.txt").write_text("before")
     assert [file.name for file in files_of_model(f"hf:{tmp_path}")] == ["config.json", "model.safetensors"]
-    assert files_of_model("c3d") == files_of_model(str(tmp_path)) == []
+    assert files_of_model(f"hf:{tmp_path / 'config.json'}") == files_of_model(f"hf:{tmp_path}")
+    assert files_of_model("c3d") == files_of_model(str(tmp_path)) == files_of_model("hf:nowhere") == []
+    monkeypatch.setenv("HOME", str(tmp_path.parent))
+    assert len(files_of_model(f"hf:~/{tmp_path.name}")) == 2
     case = Case(suite="s", point=Point(model=f"hf:{tmp_path}", clip="8x1x32"), measures={"memory": {}})  # type: ignore[arg-type]
     facts = SimpleNamespace(model=lambda name: SimpleNamespace(source=""))
     before = freshness_of(case, facts, [])  # type: ignore[arg-type]
     (tmp_path / "notes.txt").write_text("after")
     assert freshness_of(case, facts, []) == before  # type: ignore[arg-type]
     (tmp_path / "model.safetensors").write_bytes(b"after")
-    assert freshness_of(case, facts, []) != before  # type: ignore[arg-type]
+    after = freshness_of(case, facts, [])  # type: ignore[arg-type]
+    assert after != before
+    (tmp_path / "preprocessor_config.json").write_text("{}")
+    assert freshness_of(case, facts, []) != after  # type: ignore[arg-type]

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from bench.errors import InputError, SetUpError
-from bench.execution.side import OWN, _is_other, _origins
+from bench.execution.side_child import OWN, _is_other, _origins
 from bench.execution.sides import Place, Side, modules_of, place_of, read_side, suite_of
 
 SUITE = {"suite": "s", "models": ["c3d"], "measure": {"params": {}}}

@@ -67,6 +67,7 @@ def test_a_case_is_trained_evaluated_and_described(loaded, root, tmp_path):
     assert (protocol["frames"], protocol["stride"], protocol["crop"], protocol["unread"]) == (4, 1, [32, 32], 0)
     assert (training["recipe"], training["seed"], training["was_reused"]) == ("tiny", 1, False)
     kept = read_predictions(tmp_path / "s" / case.kept["predictions"])
+    assert kept.network == case.case.title
     assert 100 * kept.top(1).value == pytest.approx(found["top1"].value)
 
 

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
+from typing import get_args
 
 import pytest
 from hypothesis import given, settings
@@ -15,7 +16,7 @@ from bench.errors import InputError, StoreError
 from bench.registry import SECTIONS, SectionEntry
 from bench.reporting.results import Results, collect
 from bench.reporting.site import ReportWarning, build_page, report
-from bench.schema import STATUSES, Record
+from bench.schema import Record, Status
 from bench.store import RecordStore, StoreWarning
 
 BOARD = "leaderboard-table"
@@ -319,7 +320,7 @@ AXES = st.fixed_dictionaries(
         "batch": st.sampled_from([1, 8]),
         "weights": st.sampled_from(["k", "m"]),
         "run_index": st.integers(0, 2),
-        "status": st.sampled_from(STATUSES),
+        "status": st.sampled_from(get_args(Status)),
         "suite": st.sampled_from(["one", "two"]),
     },
 )

@@ -140,6 +140,15 @@ def test_a_limit_that_is_no_mapping_is_told_in_words_of_yaml(tmp_path: Path) -> 
         planned(tmp_path, "suite: s\nmodels: [c3d]\nmeasure: {macs: {}}\ngate: {macs.total: 0}\n")
 
 
+@pytest.mark.parametrize(("written", "read"), [("0", "0"), ("1234567", "1234567"), ("0.5", "0.5"), ("3%", "3%")])
+def test_a_limit_without_a_unit_needs_no_quotes(tmp_path: Path, written: str, read: str) -> None:
+    text = f"suite: s\nmodels: [c3d_search]\nmeasure: {{macs: {{}}}}\ngate: {{macs.total: {{max_rise: {written}}}}}\n"
+    assert planned(tmp_path, text).gate["macs.total"].max_rise == read
+    for wrong in ("true", "[1]", "-1", ".nan"):
+        with pytest.raises(SuiteError, match=r"s\.yaml:4:\d+: gate\.macs\.total\.max_rise"):
+            planned(tmp_path, text.replace(f"max_rise: {written}", f"max_rise: {wrong}"))
+
+
 def test_repeat_is_five_with_a_gate_and_only_for_timed_cases(tmp_path: Path) -> None:
     text = "suite: s\nmodels: [resnet3d]\nmeasure: {macs: {}, throughput: {}}\n"
     assert [c.runs for c in planned(tmp_path, text).cases] == [1, 1]
@@ -267,6 +276,38 @@ def test_an_argument_of_a_model_can_be_an_axis_of_the_matrix(tmp_path: Path) -> 
     text = "suite: s\nmodels: [c3d_search, resnet3d]\nmatrix: {depth: [10, 18]}\nmeasure: {macs: {}}\n"
     found = [(c.point.model, c.point.args) for c in planned(tmp_path, text).cases]
     assert found == [("c3d_search", {}), ("resnet3d", {"depth": 10}), ("resnet3d", {"depth": 18})]
+
+
+@pytest.mark.parametrize(
+    "rule", ["{precison: bf16}", "{precision: bf61}", "{batch: 0}", "{precision: bf16, model: i3d}"]
+)
+def test_rules_of_a_file_that_extends_another_are_held_as_strictly_as_any(tmp_path: Path, rule: str) -> None:
+    """Otherwise a slip of the pen measures for hours what should have been left out."""
+    (tmp_path / "base.yaml").write_text("suite: b\nmodels: [resnet3d]\nmeasure: {throughput: {batch: [1]}}\n")
+    text = f"extends: [base.yaml]\nsuite: s\nmatrix: {{precision: [fp32, bf16], exclude: [{rule}]}}\n"
+    with pytest.raises(SuiteError, match=r"s\.yaml:3:"):
+        planned(tmp_path, text)
+
+
+@pytest.mark.parametrize(
+    ("rule", "message"),
+    [
+        ("{model: resnet3d, depth: 18}", None),
+        ("{precision: bf16, kernel_depth: 3}", None),
+        ("{precision: bf61}", "precision"),
+    ],
+)
+def test_rules_beneath_another_file_may_speak_of_what_it_puts_aside(
+    tmp_path: Path, rule: str, message: str | None
+) -> None:
+    base = f"suite: b\nmodels: [resnet3d]\nmatrix: {{exclude: [{rule}]}}\nmeasure: {{throughput: {{batch: [1]}}}}\n"
+    (tmp_path / "base.yaml").write_text(base)
+    text = "extends: [base.yaml]\nsuite: s\nmodels: [c3d_search]\nmatrix: {precision: [fp32]}\n"
+    if message is None:
+        assert len(planned(tmp_path, text).cases) == 1
+    else:
+        with pytest.raises(SuiteError, match=rf"base\.yaml:3:\d+: {message}"):
+            planned(tmp_path, text)
 
 
 def test_extends_merges_mappings_and_replaces_lists(tmp_path: Path) -> None:

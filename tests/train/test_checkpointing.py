@@ -88,10 +88,11 @@ def test_a_full_disk_leaves_the_state_before_and_no_half_file(tmp_path, full_dis
 
 
 def test_what_a_killed_writer_left_is_swept(tmp_path):
-    (tmp_path / "state_00000009.part").write_bytes(b"half")
+    (tmp_path / "state_00000009.pt").write_bytes(b"without its hash")
+    (tmp_path / ".unfinished-elsewhere-1-00000000").write_bytes(b"half")
     write_state(tmp_path, state(1), step=1)
     assert read_state(tmp_path).state["step"] == 1
-    assert not list(tmp_path.glob("*.part"))
+    assert len(list(tmp_path.iterdir())) == 1
     remove_states(tmp_path)
     assert not list(tmp_path.iterdir())
 
@@ -102,6 +103,11 @@ def test_weights_carry_their_notes_and_need_no_trust(tmp_path):
     assert (content["epoch"], content["recipe"]) == (3, "quick")
     assert torch.equal(read_weights(path)["state_dict"]["fc.weight"], torch.ones(2))
     assert [p.name for p in tmp_path.iterdir()] == ["last.pt"]
+
+
+def test_what_is_written_does_not_depend_on_its_name(tmp_path):
+    one, other = (write_weights(tmp_path / f"{name}.pt", {"w": torch.ones(2)}, about={}) for name in ("a", "best"))
+    assert one.read_bytes() == other.read_bytes()
 
 
 def test_text_replaces_what_was_there(tmp_path):

@@ -188,7 +188,7 @@ def test_a_disk_that_fills_up_leaves_a_checkpoint_to_go_on_from(tmp_path, run, r
         with pytest.raises(TrainingError, match="cannot be written: No space left on device"):
             run(recipe_of(), folder, pace=Pace(steps=2))
     assert read_state(folder).state["training"]["step"] == 6
-    assert not list(folder.glob("*.part"))
+    assert not list(folder.glob(".unfinished-*"))
     ballast.unlink()
     resumed, fitted = run(recipe_of(), folder, pace=Pace(steps=2))
     assert fitted.resumed_at == 6

@@ -68,7 +68,7 @@ def test_what_was_killed_at_any_moment_ends_with_the_same_weights(start, tmp_pat
     folder = tmp_path / "killed"
     moments = [
         lambda: list(folder.glob("state_*1_*.pt")),
-        lambda: list(folder.glob("*.part")),
+        lambda: list(folder.glob(".unfinished-*")),
         lambda: list(folder.glob("state_*2?_*.pt")),
         lambda: (folder / "last.pt").is_file(),
     ]

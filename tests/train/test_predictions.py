@@ -3,6 +3,8 @@ from dataclasses import replace
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from bench.errors import InputError
 from bench.train.evaluating import evaluate
@@ -89,3 +91,50 @@ def test_fusion_is_the_weighted_mean_of_scores():
     fused = fuse_predictions(a, b, weight_b=2)
     np.testing.assert_allclose(fused.scores, [[1.3 / 3, 1.7 / 3]], atol=1e-6)
     assert fused.top(1).value == 1.0
+
+
+DRAWN = st.tuples(st.integers(1, 30), st.integers(2, 9), st.integers(0, 2**32 - 1))
+
+
+def drawn(shape):
+    """Two networks on the same videos."""
+    rows, classes, seed = shape
+    rng = np.random.default_rng(seed)
+    names, labels = tuple(f"c{i}" for i in range(classes)), rng.integers(0, classes, rows)
+    return [predictions(rng.dirichlet(np.ones(classes), rows), labels, classes=names) for _ in range(2)]
+
+
+@settings(deadline=None)
+@given(DRAWN, st.floats(0, 1e300))
+def test_a_network_fused_with_itself_is_itself(shape, weight):
+    own, _ = drawn(shape)
+    np.testing.assert_array_equal(fuse_predictions(own, own, weight_b=weight).scores, own.scores)
+
+
+@settings(deadline=None)
+@given(DRAWN)
+def test_two_networks_the_other_way_round_say_the_same(shape):
+    a, b = drawn(shape)
+    found, turned = compare_predictions(a, b), compare_predictions(b, a)
+    assert (found.both, found.only_a, found.only_b) == (turned.both, turned.only_b, turned.only_a)
+    assert found.p == turned.p
+    assert found.difference.value == -turned.difference.value == pytest.approx(b.top(1).value - a.top(1).value)
+
+
+def test_fused_scores_of_different_kinds_or_widths_are_refused():
+    a = predictions([[0.9, 0.1]], [1])
+    raw, wide = replace(a, protocol={"averaging": "score"}), predictions([[0.9, 0.05, 0.05]], [1])
+    with pytest.raises(InputError, match=r"different kinds cannot be fused: the first do not say .*, the second are"):
+        fuse_predictions(a, raw)
+    with pytest.raises(InputError, match="2 and 3 classes"):
+        fuse_predictions(a, wide)
+    for weight in (-1.0, np.inf, np.nan):
+        with pytest.raises(InputError, match="weight"):
+            fuse_predictions(a, a, weight_b=weight)
+
+
+def test_fused_protocols_keep_what_both_say():
+    a, b = predictions([[0.9, 0.1]], [1]), predictions([[0.2, 0.8]], [1])
+    a, b = replace(a, protocol={"split": "val", "views": "1x1"}), replace(b, protocol={"split": "val", "views": "3x1"})
+    found = fuse_predictions(a, b, weight_b=2.0).protocol
+    assert found == {"split": "val", "fused": [a.protocol, b.protocol], "weight_b": 2.0}

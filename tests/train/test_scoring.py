@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from bench.errors import TrainingError
 from bench.train.scoring import (
     average_precision,
+    confused_pairs,
     confusion_matrix,
     label_ranks,
     mean_average_precision,
@@ -37,6 +38,13 @@ def test_diagonal_of_the_confusion_matrix_is_top1_even_with_ties(shape):
     matrix = confusion_matrix(scores, labels)
     assert np.trace(matrix) == (label_ranks(scores, labels) == 0).sum()
     assert (matrix.sum(axis=1) == np.bincount(labels, minlength=scores.shape[1])).all()
+
+
+def test_pairs_are_in_the_order_of_their_counts_then_of_their_share():
+    matrix = np.array([[9, 2, 0], [2, 1, 3], [0, 0, 0]])
+    assert confused_pairs(matrix, 9) == [(1, 2, 3), (1, 0, 2), (0, 1, 2)]
+    assert confused_pairs(matrix, 1) == [(1, 2, 3)]
+    assert confused_pairs(np.diag([3, 4]), 9) == []
 
 
 def test_a_constant_output_is_right_for_one_class_only():

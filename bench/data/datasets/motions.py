@@ -175,7 +175,7 @@ def _write_into(folder: Path, parameters: MotionsParameters) -> None:
 
 def _write_flow(root: Path, split: str) -> None:
     """Write the flow of a split, unless it is there: pairs of pictures below `flow`, laid out as the videos are."""
-    from bench.data.atomic import whole_folder
+    from bench.atomic import whole_folder
     from bench.data.moving_flow import write_flow
 
     parameters = MotionsParameters(**_manifest(root)["parameters"])

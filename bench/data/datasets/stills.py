@@ -11,7 +11,7 @@ from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench.data.atomic import whole_folder
+from bench.atomic import whole_folder
 from bench.data.collection import Video, VideoSet, cache_folder, video_set
 from bench.errors import DatasetError, InputError
 from bench.registry import register_dataset

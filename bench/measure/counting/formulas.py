@@ -39,11 +39,6 @@ def formula_of(operator: str) -> Formula | None:
     return _FORMULAS.get(operator) or _FORMULAS.get(operator.removesuffix("_"))
 
 
-def operators_with_formula() -> list[str]:
-    """Names of all operators that have a formula, sorted."""
-    return sorted(_FORMULAS)
-
-
 def rows_of(tensor: Any) -> int:
     """How many vectors along the last dimension `tensor` holds."""
     width = tensor.shape[-1] if tensor.ndim else 1

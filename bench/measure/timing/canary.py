@@ -42,12 +42,12 @@ def compare(before: Mapping[str, float], after: Mapping[str, float]) -> dict[str
     }
 
 
-def drifted(compared: Mapping[str, Mapping[str, float]], *, limit: float = DRIFT) -> list[str]:
-    """In words, what of a comparison changed by more than `limit`, in either direction."""
+def drifted(compared: Mapping[str, Mapping[str, float]]) -> list[str]:
+    """In words, what of a comparison changed by more than `DRIFT`, in either direction."""
     return [
         f"{name.removesuffix('_ms')} {song['ratio'] - 1:+.0%}"
         for name, song in compared.items()
-        if max(song["ratio"], 1 / song["ratio"]) > 1 + limit
+        if max(song["ratio"], 1 / song["ratio"]) > 1 + DRIFT
     ]
 
 

@@ -4,7 +4,6 @@ Taken once per session, device and precision, and kept beside the cases for thos
 """
 
 import json
-import os
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -12,6 +11,7 @@ from pathlib import Path
 
 import torch
 
+from bench.atomic import write_whole
 from bench.measure.loaded import LoadedCase
 from bench.measure.timing.clocks import time_work
 from bench.measure.timing.fp8 import product_of
@@ -62,7 +62,7 @@ def ceilings_of(case: LoadedCase) -> Ceilings:
     known = _read(file, session=case.session)
     if key not in known:
         known[key] = asdict(_measure(torch.device(case.device), case.point.precision or "fp32"))
-        _write(file, known, session=case.session)
+        write_whole(file, json.dumps({"session": case.session, "ceilings": known}))
     return Ceilings(**known[key])
 
 
@@ -96,10 +96,3 @@ def _read(file: Path, *, session: str) -> dict[str, dict[str, float]]:
         return {}
     found: dict[str, dict[str, float]] = kept["ceilings"] if session and kept.get("session") == session else {}
     return found
-
-
-def _write(file: Path, ceilings: dict[str, dict[str, float]], *, session: str) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    part = file.with_suffix(f".{os.getpid()}")
-    part.write_text(json.dumps({"session": session, "ceilings": ceilings}), encoding="utf-8")
-    part.replace(file)

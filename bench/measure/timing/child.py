@@ -1,7 +1,6 @@
 """One question to a fresh process: a request on its standard input, the answer in a file, one line if it fails."""
 
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -9,7 +8,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from bench.errors import InputError, says_want_of_memory
+from bench.errors import InputError, last_line, says_want_of_memory
+from bench.importing import our_modules
 from bench.measure.loaded import LoadedCase
 from bench.measure.timing.variants import release
 from bench.registry import import_plugins
@@ -47,14 +47,13 @@ def ask_child(
     MemoryError where that was for want of memory.
     """
     release()
-    path = os.pathsep.join(entry or os.getcwd() for entry in sys.path)
     with TemporaryDirectory(prefix="vbench-answer-") as folder:
         answer = Path(folder) / "answer.json"
         try:
             child = subprocess.run(
                 [sys.executable, "-m", module],
                 input=json.dumps({**request, "answer": str(answer)}),
-                env={**os.environ, **(environment or {}), "PYTHONPATH": path},
+                env={**our_modules(), **(environment or {})},
                 capture_output=True,
                 text=True,
                 timeout=timeout_s,
@@ -63,11 +62,7 @@ def ask_child(
         except subprocess.TimeoutExpired:
             raise InputError(f"the {what} did not end within {timeout_s:g} s; raise its timeout_s") from None
         if not answer.is_file():
-            said = f"the {what} ended with code {child.returncode}: {_last_line(child.stderr)}"
+            said = f"the {what} ended with code {child.returncode}: {last_line(child.stderr)}"
             raise MemoryError(said) if says_want_of_memory(said) else InputError(said)
         found: dict[str, Any] = json.loads(answer.read_text(encoding="utf-8"))
         return found
-
-
-def _last_line(text: str) -> str:
-    return next(iter(reversed(text.strip().splitlines())), "it said nothing")

@@ -1,7 +1,6 @@
 """Starts several ranks by torchrun for one question, and says in one line why they did not answer it."""
 
 import json
-import os
 import re
 import subprocess
 import sys
@@ -11,7 +10,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, TextIO
 
-from bench.errors import TrainingError, says_want_of_memory
+from bench.errors import TrainingError, last_line, says_want_of_memory
+from bench.importing import our_modules
 from bench.measure.timing.variants import release
 
 PLACE = frozenset(
@@ -61,7 +61,7 @@ def why_they_ended(failed: Path, log: str, *, world: int) -> str:
     death = DEATH.search(log)
     if death is not None:
         return f"rank {death['rank']} of {world} died: {death['how']}"
-    return next(iter(reversed(log.strip().splitlines())), f"{world} ranks ended without an answer and said nothing")
+    return last_line(log, otherwise=f"{world} ranks ended without an answer and said nothing")
 
 
 def _failure(why: str) -> Exception:
@@ -90,7 +90,6 @@ def _running(
 
 def _environment(*, threads: int) -> dict[str, str]:
     """Ours, but for the place that this process may have among other ranks, and `threads` for each rank."""
-    own = {name: v for name, v in os.environ.items() if name not in PLACE and not name.startswith("TORCHELASTIC_")}
+    own = {name: v for name, v in our_modules().items() if name not in PLACE and not name.startswith("TORCHELASTIC_")}
     usual = {"GLOO_SOCKET_IFNAME": "lo"} if sys.platform == "linux" else {}
-    path = os.pathsep.join(entry or os.getcwd() for entry in sys.path)
-    return {**usual, **own, "PYTHONPATH": path, "OMP_NUM_THREADS": str(threads)}
+    return {**usual, **own, "OMP_NUM_THREADS": str(threads)}

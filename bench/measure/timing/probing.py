@@ -1,12 +1,12 @@
 """Tries batches in a process of their own: one that runs out of memory is an answer, one that breaks it is replaced."""
 
 import json
-import os
 import subprocess
 import sys
 from types import TracebackType
 from typing import Any
 
+from bench.importing import our_modules
 from bench.measure.loaded import LoadedCase
 from bench.measure.timing.child import request_of
 from bench.measure.timing.variants import release
@@ -72,14 +72,13 @@ class Prober:
 
     def _start(self) -> "subprocess.Popen[str]":
         release()
-        path = os.pathsep.join(entry or os.getcwd() for entry in sys.path)
         self._child = subprocess.Popen(
             self._command,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=sys.stderr,
             text=True,
-            env={**os.environ, "PYTHONPATH": path},
+            env=our_modules(),
         )
         assert self._child.stdin is not None
         self._child.stdin.write(json.dumps(self._request) + "\n")

@@ -1,7 +1,6 @@
 """Hears counters one by one, each in a fresh process on a network of its own, so that nothing it breaks stays."""
 
 import json
-import os
 import pickle
 import subprocess
 import sys
@@ -15,7 +14,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from bench.errors import UnknownNameError
+from bench.errors import UnknownNameError, last_line
+from bench.importing import our_modules
 from bench.measure.counting.tally import count
 from bench.measure.counting.twin import twin_of
 from bench.measure.counting.witnesses.testimony import Testimony
@@ -79,7 +79,6 @@ def hear_witnesses(
     *,
     counters: Sequence[str] = ("all",),
     timeout_s: float = TIMEOUT_S,
-    on_witness: Callable[[str], None] = lambda tool: None,
 ) -> tuple[Verdict, ...]:
     """What each counter says of the network that `build` gives, for one clip of `shapes` (batch 1), and why.
 
@@ -93,7 +92,6 @@ def hear_witnesses(
     counted = count(build().eval(), tuple(torch.empty(clip, device="meta") for clip in clips))
     verdicts = []
     for tool in tools:
-        on_witness(tool)
         answer = ask_child(tool, build, clips, timeout_s=timeout_s)
         if "testimony" in answer:
             verdicts.append(judge(counted, Testimony.from_dict(answer["testimony"])))
@@ -112,27 +110,16 @@ def ask_child(
             request.write_bytes(pickle.dumps({"build": build, "clips": [list(clip) for clip in clips]}))
         except Exception as error:
             return {"error": f"the network cannot be sent to another process: {type(error).__name__}: {error}"}
+        alone = {**our_modules(), "CUDA_VISIBLE_DEVICES": "", "PYTHONWARNINGS": "ignore"}
         command = [sys.executable, "-m", "bench.measure.counting.witnesses.child", tool, str(request), str(answer)]
         try:
-            child = subprocess.run(
-                command, env=_surroundings(), capture_output=True, text=True, timeout=timeout_s, check=False
-            )
+            child = subprocess.run(command, env=alone, capture_output=True, text=True, timeout=timeout_s, check=False)
         except subprocess.TimeoutExpired:
             return {"error": f"gave no answer in {timeout_s:g} s"}
         if not answer.is_file():
-            return {"error": f"died with exit code {child.returncode}: {_last_line(child.stderr)}"}
+            return {"error": f"died with exit code {child.returncode}: {last_line(child.stderr)}"}
         heard: dict[str, Any] = json.loads(answer.read_text(encoding="utf-8"))
         return heard
-
-
-def _surroundings() -> dict[str, str]:
-    """The child finds the modules that we find, and no GPU."""
-    path = os.pathsep.join(entry or os.getcwd() for entry in sys.path)
-    return {**os.environ, "PYTHONPATH": path, "CUDA_VISIBLE_DEVICES": "", "PYTHONWARNINGS": "ignore"}
-
-
-def _last_line(text: str) -> str:
-    return next(iter(reversed(text.strip().splitlines())), "it said nothing")
 
 
 def _version(tool: str) -> str:

@@ -4,38 +4,45 @@ import os
 import re
 import shutil
 import socket
-import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from secrets import token_hex
 
 _UNFINISHED = re.compile(r"\.unfinished-(?P<machine>\w+)-(?P<process>\d+)-")
 
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
-    """A path to write to, in the same folder; it becomes `path` at the end, and is removed after an error."""
+    """A file to write to, beside `path`; it becomes `path` once it is on the disk, and is removed after an error."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=_prefix(), suffix=path.suffix, dir=path.parent)
-    os.close(handle)
-    unfinished = Path(name)
+    unfinished = _beside(path)
+    unfinished.touch(exist_ok=False)
     try:
         yield unfinished
-        unfinished.chmod(0o644)
         _sync(unfinished)
         unfinished.replace(path)
-    finally:
+    except BaseException:
         unfinished.unlink(missing_ok=True)
+        raise
+    with suppress(OSError):  # not every file system can sync a folder
+        _sync(path.parent)
+
+
+def write_whole(path: Path, content: str | bytes) -> None:
+    """Write `content`, text as UTF-8, to `path`: all of it, or what was there before stays."""
+    with whole_file(path) as unfinished:
+        unfinished.write_bytes(content.encode() if isinstance(content, str) else content)
 
 
 @contextmanager
 def whole_folder(path: Path) -> Iterator[Path]:
     """A folder to fill, beside `path`; it becomes `path` at the end, in the place of what was there."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = Path(tempfile.mkdtemp(prefix=_prefix(), dir=path.parent))
+    unfinished = _beside(path)
+    unfinished.mkdir()
     try:
         yield unfinished
-        unfinished.chmod(0o755)
         if path.exists():
             shutil.rmtree(path)
         unfinished.rename(path)
@@ -43,11 +50,14 @@ def whole_folder(path: Path) -> Iterator[Path]:
         shutil.rmtree(unfinished, ignore_errors=True)
 
 
+def unfinished_in(folder: Path) -> list[Path]:
+    """What is being written in `folder`, or was when its process was killed."""
+    return list(folder.glob(".unfinished-*"))
+
+
 def remove_abandoned(folder: Path) -> None:
     """Remove what processes of this machine that are no more left unfinished in `folder`."""
-    if not folder.is_dir():
-        return
-    for path in folder.glob(".unfinished-*"):
+    for path in unfinished_in(folder):
         found = _UNFINISHED.match(path.name)
         if found and found["machine"] == _machine() and not _is_alive(int(found["process"])):
             if path.is_dir():
@@ -56,8 +66,8 @@ def remove_abandoned(folder: Path) -> None:
                 path.unlink(missing_ok=True)
 
 
-def _prefix() -> str:
-    return f".unfinished-{_machine()}-{os.getpid()}-"
+def _beside(path: Path) -> Path:
+    return path.with_name(f".unfinished-{_machine()}-{os.getpid()}-{token_hex(4)}")
 
 
 def _machine() -> str:
@@ -75,5 +85,8 @@ def _is_alive(process: int) -> bool:
 
 
 def _sync(path: Path) -> None:
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
