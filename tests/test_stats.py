@@ -5,7 +5,7 @@ import random
 
 import pytest
 import scipy.stats
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from bench.stats import (
@@ -88,7 +88,6 @@ def test_mcnemar_is_the_exact_binomial_test(a: int, b: int) -> None:
     assert mcnemar(a, b) == pytest.approx(expected, abs=1e-12)
 
 
-@settings(deadline=None)
 @given(st.integers(0, 60), st.integers(0, 60), st.integers(1, 60))
 def test_paired_shares_the_other_way_round_are_the_negative(won: int, lost: int, alike: int) -> None:
     found, turned = (paired_shares(*counts, won + lost + alike) for counts in ((won, lost), (lost, won)))

@@ -3,7 +3,7 @@ from dataclasses import replace
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from bench.errors import InputError
@@ -104,14 +104,12 @@ def drawn(shape):
     return [predictions(rng.dirichlet(np.ones(classes), rows), labels, classes=names) for _ in range(2)]
 
 
-@settings(deadline=None)
 @given(DRAWN, st.floats(0, 1e300))
 def test_a_network_fused_with_itself_is_itself(shape, weight):
     own, _ = drawn(shape)
     np.testing.assert_array_equal(fuse_predictions(own, own, weight_b=weight).scores, own.scores)
 
 
-@settings(deadline=None)
 @given(DRAWN)
 def test_two_networks_the_other_way_round_say_the_same(shape):
     a, b = drawn(shape)
