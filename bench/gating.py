@@ -57,16 +57,24 @@ def ab(
     tree = read_suite(suite, small=small)
     if _is_model(specs):
         check_suite(tree)
-    refuse_noise(read_rules({**_gate_of(tree.data), **(gate or {})}))
-    suites = [suite_of(spec, tree.data) for spec in specs]
+    try:
+        refuse_noise(read_rules({**_gate_of(tree.data), **(gate or {})}))
+    except InputError:
+        check_suite(tree)  # which knows the line
+        raise
+    suites = [replace(tree, data=suite_of(spec, tree.data)) for spec in specs]
     folder = _folder(out, str(tree.data.get("suite")))
     with ExitStack() as stack:
-        sides = [
-            stack.enter_context(
-                Side(name, stack.enter_context(place_of(spec)), given, path=Path(suite).absolute(), out=folder / name)
-            )
-            for name, spec, given in zip(_NAMES, specs, suites, strict=True)
-        ]
+        try:
+            sides = [
+                stack.enter_context(
+                    Side(name, stack.enter_context(place_of(spec)), own, path=Path(suite).absolute(), out=folder / name)
+                )
+                for name, spec, own in zip(_NAMES, specs, suites, strict=True)
+            ]
+        except SetUpError:
+            check_suite(tree)  # what this vbench calls wrong in the file is not for want of a side
+            raise
         pairing = pair_plans(sides[0].cases, sides[1].cases, by_place=_is_model(specs))
         partners = {case: sides[0].cases[place].id for case, (place, _) in pairing.shared.items()}
         looks = Looks(

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 from pathlib import Path
@@ -184,6 +185,13 @@ def test_a_suite_whose_model_is_replaced_must_be_one(
     assert _exit_code(["ab", "model:net", "HEAD", "nets.yaml"]) == 2
     assert said in capsys.readouterr().err
     assert not (repository / "results").exists()
+
+
+def test_a_gate_that_says_nothing_is_told_with_its_line(repository: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with (repository / "nets.yaml").open("a") as file:
+        file.write("gate: {params.total: {max_rice: 0}}\n")
+    assert _exit_code(["ab", "HEAD", ".", "nets.yaml"]) == 2
+    assert re.search(r"nets\.yaml:\d+:\d+: unknown key 'max_rice'; did you mean: max_rise", capsys.readouterr().err)
 
 
 def test_a_job_that_is_cancelled_ends_as_if_interrupted() -> None:

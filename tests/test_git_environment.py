@@ -13,6 +13,7 @@ from bench.errors import InputError, SetUpError
 from bench.execution.environment import describe_environment
 from bench.execution.sides import Place, Side, place_of, read_side
 from bench.git_environment import TELLING_WHICH, without_repository
+from bench.yaml_tree import Tree
 
 
 def git(folder: Path, *arguments: str) -> str:
@@ -69,8 +70,9 @@ def test_a_side_and_what_it_starts_know_nothing_of_another_repository(commit: st
     python = tmp_path / "python"
     python.write_text(f"#!/bin/sh\nenv > {tmp_path}/told\n")
     python.chmod(0o755)
+    place = Place(title="x", folder=Path(), python=str(python))
     with pytest.raises(SetUpError, match="without a word"):
-        Side("base", Place(title="x", folder=Path(), python=str(python)), {}, path=Path("s.yaml"), out=tmp_path / "x")
+        Side("base", place, Tree.of({}, name="s.yaml"), path=Path("s.yaml"), out=tmp_path / "x")
     assert not [line for line in (tmp_path / "told").read_text().splitlines() if line.startswith("GIT_DIR=")]
 
 

@@ -11,6 +11,7 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from importlib import import_module
 from importlib.machinery import PathFinder
 from importlib.util import find_spec
@@ -43,8 +44,9 @@ def _answers() -> Iterator[dict[str, Any]]:
     try:
         yield from _served(asked)
     except Exception as error:  # whatever the other commit's code raises is told, and then ends this process
-        message = str(error) or type(error).__name__
-        yield {"problem": message if type(error).__module__ == "bench.errors" else f"{type(error).__name__}: {message}"}
+        message, is_ours = str(error) or type(error).__name__, type(error).__module__ == "bench.errors"
+        problem = message if is_ours else f"{type(error).__name__}: {message}"
+        yield {"problem": problem, "exit_code": getattr(error, "exit_code", None) if is_ours else None}
         raise
 
 
@@ -54,7 +56,7 @@ def _served(asked: dict[str, Any]) -> Iterator[dict[str, Any]]:
     from bench.execution.running import plan, recipe_folders
     from bench.yaml_tree import Tree
 
-    target = plan(Tree.of(asked["suite"], name=asked["name"]), out=asked["out"])
+    target = plan(_tree(Tree.of(asked["suite"], name=asked["name"]), asked), out=asked["out"])
     cases, recipes = target.suite.cases, recipe_folders(target.suite.path)
     with target.store.lock():
         target.store.write_suite(target.suite.facts())
@@ -74,6 +76,16 @@ def _served(asked: dict[str, Any]) -> Iterator[dict[str, Any]]:
             record = _marked(record, is_sharing=wanted["floor"] is not None)
             target.store.append(record)
             yield {"is_good": record.is_good, "needs_turns": any(map(_needs_turns, record.metrics))}
+
+
+def _tree(tree: Any, asked: dict[str, Any]) -> Any:
+    """`tree` with what its files told besides its values: where each stands, and which file was laid over which."""
+    position = type(tree.positions[()])
+    positions = {
+        tuple(place): position(file=file, line=line, column=column) for place, file, line, column in asked["at"]
+    }
+    told = {"positions": {**tree.positions, **positions}, "beneath": frozenset(map(tuple, asked["beneath"]))}
+    return replace(tree, **{name: value for name, value in told.items() if hasattr(tree, name)})
 
 
 def _marked(record: Any, *, is_sharing: bool) -> Any:

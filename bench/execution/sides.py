@@ -17,6 +17,7 @@ from typing import Any, Literal
 from bench.errors import InputError, SetUpError, last_line
 from bench.execution.child import tail
 from bench.git_environment import without_repository
+from bench.yaml_tree import Tree
 
 PYTHON, MODEL, HERE = "python:", "model:", "."
 WORKTREES = "vbench-ab-"  # with the process that made them
@@ -48,6 +49,11 @@ class Place:
     variables: Mapping[str, str] = field(default_factory=dict)
     tree: Path | None = None
     forbidden: Path | None = None
+
+    @property
+    def is_here(self) -> bool:
+        """Whether this very vbench and what the user wrote last are measured, not a commit or another environment."""
+        return self.forbidden is None and self.python == sys.executable
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -178,7 +184,8 @@ def _repository() -> Path | None:
 class Side:
     """One side, ready to measure: its cases, and a process of its own that starts each run in a fresh one."""
 
-    def __init__(self, name: SideName, place: Place, suite: Mapping[str, Any], *, path: Path, out: Path) -> None:
+    def __init__(self, name: SideName, place: Place, suite: Tree, *, path: Path, out: Path) -> None:
+        """Plan `suite`; SetUpError where that fails, InputError where this very vbench says that it is wrong."""
         self.name, self.place = name, place
         self.log = out.parent / f"{name}.log"
         text = (Path(__file__).parent / "side_child.py").read_text(encoding="utf-8")
@@ -194,7 +201,9 @@ class Side:
                 start_new_session=True,
             )
         try:
-            self._send({"suite": suite, "name": str(path), "out": str(out)})
+            at = [(place, where.file, where.line, where.column) for place, where in suite.positions.items()]
+            told = {"at": at, "beneath": list(suite.beneath)}
+            self._send({"suite": suite.data, "name": str(path), "out": str(out), **told})
             planned = self._answer()
             self._check_origins(planned)
         except BaseException:
@@ -248,7 +257,9 @@ class Side:
         assert self._process.stdout is not None
         answer = self._read(self._process.stdout.readline())
         if "problem" in answer:
-            raise SetUpError(f"{self.name} ({self.place.title}) cannot be measured: {answer['problem']}")
+            is_input = answer.get("exit_code") == InputError.exit_code and self.place.is_here
+            error = InputError if is_input else SetUpError
+            raise error(f"{self.name} ({self.place.title}) cannot be measured: {answer['problem']}")
         return answer
 
     def _read(self, line: str) -> dict[str, Any]:

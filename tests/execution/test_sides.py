@@ -10,6 +10,7 @@ import pytest
 from bench.errors import InputError, SetUpError
 from bench.execution.side_child import OWN, _is_other, _origins
 from bench.execution.sides import Place, Side, modules_of, place_of, read_side, suite_of
+from bench.yaml_tree import Tree, read_yaml
 
 SUITE = {"suite": "s", "models": ["c3d"], "measure": {"params": {}}}
 
@@ -118,15 +119,39 @@ def test_a_side_that_breaks_is_exit_3_with_its_last_words(tmp_path: Path, code: 
     python.chmod(0o755)
     place = Place(title="broken", folder=tmp_path, python=str(python))
     with pytest.raises(SetUpError, match=said) as caught:
-        Side("base", place, SUITE, path=tmp_path / "s.yaml", out=tmp_path / "base")
+        Side("base", place, Tree.of(SUITE, name="s.yaml"), path=tmp_path / "s.yaml", out=tmp_path / "base")
     assert caught.value.exit_code == 3
 
 
-def test_a_side_whose_plan_is_wrong_says_so(tmp_path: Path) -> None:
+FILE = """\
+suite: s
+models: [c3d]
+measure: {params: {}}
+matrix:
+  clip: [16x1x112]
+  exclude: [{precison: bf16}]
+"""
+
+
+@pytest.mark.parametrize(("is_other", "error"), [(False, InputError), (True, SetUpError)])
+def test_a_side_whose_plan_is_wrong_says_where(tmp_path: Path, is_other: bool, error: type[Exception]) -> None:
+    """What this vbench cannot plan is wrong input; what another commit or environment cannot is a broken set-up."""
+    file, python = tmp_path / "s.yaml", tmp_path / "python"
+    file.write_text(FILE)
+    python.write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
+    python.chmod(0o755)
+    place = Place(title="here", folder=tmp_path, **({"python": str(python)} if is_other else {}))
+    with pytest.raises(error, match=r"head \(here\).*s\.yaml:6:14: unknown axis 'precison'"):
+        Side("head", place, read_yaml(file), path=file, out=tmp_path / "head")
+
+
+def test_a_side_knows_which_rules_lie_beneath_another_file(tmp_path: Path) -> None:
+    """They may name what the upper file has put aside."""
+    (tmp_path / "s.yaml").write_text(FILE.replace("precison: bf16", "depth: 18"))
+    top = Tree.of({"measure": {"params": {}}}, name="s.yaml")
     place = Place(title="here", folder=tmp_path)
-    suite = {**SUITE, "measure": {"latensy": {}}}
-    with pytest.raises(SetUpError, match="latensy"):
-        Side("head", place, suite, path=tmp_path / "s.yaml", out=tmp_path / "head")
+    with Side("head", place, top.over(read_yaml(tmp_path / "s.yaml")), path=tmp_path / "s.yaml", out=tmp_path) as side:
+        assert len(side.cases) == 1
 
 
 def test_a_folder_that_hides_no_package_is_no_other_bench(tmp_path: Path) -> None:
