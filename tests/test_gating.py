@@ -188,8 +188,8 @@ def test_a_suite_whose_model_is_replaced_must_be_one(
 
 
 def test_a_gate_that_says_nothing_is_told_with_its_line(repository: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with (repository / "nets.yaml").open("a") as file:
-        file.write("gate: {params.total: {max_rice: 0}}\n")
+    text = (repository / "nets.yaml").read_text()
+    (repository / "nets.yaml").write_text(text.replace("params.total: {max_rise:", "params.total: {max_rice:"))
     assert _exit_code(["ab", "HEAD", ".", "nets.yaml"]) == 2
     assert re.search(r"nets\.yaml:\d+:\d+: unknown key 'max_rice'; did you mean: max_rise", capsys.readouterr().err)
 

@@ -7,8 +7,9 @@ video that cannot be read is never dropped in silence: it goes into `failures`, 
 
 import multiprocessing
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from itertools import zip_longest
@@ -303,7 +304,7 @@ class _ViewMaker:
         return spatial_views(frames_THWC, height=self.clip.height, width=self.clip.width, views=spatial)
 
 
-Read = Iterator[tuple[int, Video, Decoded | VideoError]]
+Read = Generator[tuple[int, Video, Decoded | VideoError], None, None]
 
 
 def _read_ahead(placed: Placed, read: Callable[[int, Video], Decoded]) -> Read:
@@ -357,17 +358,18 @@ def _add(
     """Write the videos that can be read into `rows`, until there are `most`; returns them, and the others."""
     used: list[tuple[int, Video]] = []
     unread: list[Unread] = []
-    for position, video, decoded in read:
-        try:
-            if isinstance(decoded, VideoError):
-                raise decoded
-            rows.add(views_of(position, decoded))
-        except VideoError as error:
-            unread.append(Unread(position=position, id=video.id, reason=str(error)))
-            continue
-        used.append((position, video))
-        if len(used) == most:
-            break
+    with closing(read):  # here, and not where it is collected as garbage: that may be in its own thread
+        for position, video, decoded in read:
+            try:
+                if isinstance(decoded, VideoError):
+                    raise decoded
+                rows.add(views_of(position, decoded))
+            except VideoError as error:
+                unread.append(Unread(position=position, id=video.id, reason=str(error)))
+                continue
+            used.append((position, video))
+            if len(used) == most:
+                break
     return used, unread
 
 

@@ -1,9 +1,11 @@
 """Batches: the same clips whatever workers, ranks and resumption do; every video once in evaluation; nothing unsaid."""
 
+import inspect
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from threading import Event
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -18,6 +20,7 @@ from bench.data.loading import (
     Batch,
     Unread,
     UnreadVideoWarning,
+    _add,
     _read_ahead,
     epoch_order,
     steps_per_epoch,
@@ -227,6 +230,15 @@ def test_a_batch_of_nothing_that_can_be_read_shows_the_next_of_the_epoch(videos:
     assert torch.equal(again[0].clips[0], batches[4].clips[0])
     pairs = [batch.videos.tolist() for batch in train(broken(videos, bad, tmp_path), batch=2, failures=[])]
     assert pairs[1:3] == [[order[2], order[2]], [order[5], order[5]]], "a batch with one that can be read repeats it"
+
+
+def test_what_reads_ahead_ends_with_the_batch(videos: VideoSet) -> None:
+    """Its thread cannot wait for itself, and garbage is collected in any thread."""
+    decoded: Any = SimpleNamespace()
+    rows: Any = SimpleNamespace(add=lambda shown: None)
+    read = _read_ahead(tuple(enumerate(videos.videos[:3])), lambda position, video: decoded)
+    used, _ = _add(read, rows, lambda position, decoded: decoded, most=1)
+    assert (len(used), inspect.getgeneratorstate(read)) == (1, inspect.GEN_CLOSED)
 
 
 def test_videos_that_cannot_be_read_are_left_out_of_evaluation_and_told(videos: VideoSet, tmp_path: Path) -> None:
