@@ -26,6 +26,7 @@ STEPS = [
         "importing",
         "git_environment",
         "atomic",
+        "cache",
     },
     {"models", "data"},
     {"train"},
@@ -46,6 +47,7 @@ STEPS = [
 # A leaf may know another leaf where one is made of the other; nothing else may know its own step.
 WITHIN = {
     ("registry", "schema"),
+    ("cache", "atomic"),
     ("schema", "complaints"),
     ("reference", "schema"),
     ("cli", "terminal"),

@@ -199,11 +199,6 @@ def video_set(
     return replace(made, hash=_hash_of(made))
 
 
-def cache_folder() -> Path:
-    """The user's cache folder of vbench."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "vbench"
-
-
 def root_of(entry: DatasetEntry, root: str | Path | None) -> Path | None:
     """The folder of a data set: `root`, else the one of its name under `$VBENCH_DATA` if it is there, else None."""
     if root is not None:

@@ -9,8 +9,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Literal
 
+from bench.cache import cache_folder
 from bench.execution.environment import describe_environment
-from bench.execution.facts import cache_folder
 from bench.schema import Environment, Json
 
 REQUIRED = ("torch", "torchvision", "fvcore", "thop", "ptflops", "pandas", "plotly", "codecarbon", "av")

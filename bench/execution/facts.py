@@ -3,23 +3,21 @@
 import fnmatch
 import hashlib
 import json
-import os
 import platform
 import re
 import sys
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import bench
-from bench.atomic import write_whole
+from bench.cache import cache_folder, write_cache
 from bench.errors import BenchError, InputError, UnknownNameError
 from bench.execution.child import Child
 from bench.registry import DATASETS, MEASURES, DatasetEntry, MeasureEntry, import_plugins
-from bench.schema import Json, ModelFacts, Point, Probe, digest
+from bench.schema import ModelFacts, Point, Probe, digest
 
 PACKAGE = Path(bench.__file__).parent
 SOURCES_OF_FACTS = ("models", "measure/counting", "reference", "schema.py", "registry.py", "execution/asking.py")
@@ -120,18 +118,6 @@ class Facts:
     def _save(self) -> None:
         keep = {k: v for k, v in self._cache.items() if not v.get("is_local")}
         write_cache(self._file, keep)
-
-
-def cache_folder() -> Path:
-    """The user's cache folder of vbench."""
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "vbench"
-
-
-def write_cache(file: Path, value: Json) -> None:
-    """Write `value` as JSON under its final name at once; a cache that cannot be written is done without."""
-    with suppress(OSError):
-        write_whole(file, json.dumps(value))
 
 
 def source_of_facts() -> str:

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
+from bench.cache import cache_folder, write_cache
 from bench.errors import InputError
-from bench.execution.facts import PACKAGED, cache_folder, source_of_facts, write_cache
+from bench.execution.facts import PACKAGED, source_of_facts
 from bench.schema import Case, Clip, Frozen, Json, Metric, Point, Record, digest
 
 if TYPE_CHECKING:

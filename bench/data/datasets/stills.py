@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.atomic import whole_folder
-from bench.data.collection import Video, VideoSet, cache_folder, video_set
+from bench.cache import cache_folder
+from bench.data.collection import Video, VideoSet, video_set
 from bench.errors import DatasetError, InputError
 from bench.registry import register_dataset
 from bench.schema import digest
