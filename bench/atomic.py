@@ -1,11 +1,13 @@
 """Files and folders that appear under their final name complete, or not at all."""
 
+import hashlib
 import os
 import re
 import shutil
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from secrets import token_hex
 
@@ -31,6 +33,7 @@ def whole_file(path: Path) -> Iterator[Path]:
 
 def write_whole(path: Path, content: str | bytes) -> None:
     """Write `content`, text as UTF-8, to `path`: all of it, or what was there before stays."""
+    remove_abandoned(path.parent)
     with whole_file(path) as unfinished:
         unfinished.write_bytes(content.encode() if isinstance(content, str) else content)
 
@@ -63,15 +66,22 @@ def remove_abandoned(folder: Path) -> None:
             if path.is_dir():
                 shutil.rmtree(path, ignore_errors=True)
             else:
-                path.unlink(missing_ok=True)
+                with suppress(OSError):
+                    path.unlink()
 
 
 def _beside(path: Path) -> Path:
     return path.with_name(f".unfinished-{_machine()}-{os.getpid()}-{token_hex(4)}")
 
 
+@cache
 def _machine() -> str:
-    return re.sub(r"[^A-Za-z0-9]", "", socket.gethostname())[:32] or "here"
+    """What tells the machines apart whose processes may have one number: names of hosts, and containers on one."""
+    try:
+        processes = os.stat("/proc/self/ns/pid").st_ino
+    except OSError:
+        processes = 0
+    return hashlib.sha256(f"{socket.gethostname()} {processes}".encode()).hexdigest()[:12]
 
 
 def _is_alive(process: int) -> bool:

@@ -18,7 +18,7 @@ from bench.execution.sides import PlannedCase, Ran, Side, SideName, SideSpec, pl
 from bench.execution.turns import Turns, measure_in_turns
 from bench.quantity import count
 from bench.store import RECORDS
-from bench.suite import check_suite, read_suite
+from bench.suite import check_suite, limit_text, read_suite
 
 OnNote = Callable[[str], None]
 
@@ -62,7 +62,7 @@ def ab(
     except InputError:
         check_suite(tree)  # which knows the line
         raise
-    suites = [replace(tree, data=suite_of(spec, tree.data)) for spec in specs]
+    suites = [replace(tree, data=_with_texts(suite_of(spec, tree.data))) for spec in specs]
     folder = _folder(out, str(tree.data.get("suite")))
     with ExitStack() as stack:
         try:
@@ -89,6 +89,15 @@ def ab(
         titles = [side.place.title for side in sides]
     notes = (*comparison.notes, f"records of both sides: {folder}")
     return replace(comparison, base=titles[0], head=titles[1], notes=notes)
+
+
+def _with_texts(suite: Mapping[str, Any]) -> dict[str, Any]:
+    """`suite` with limits as texts: commits from before a bare number was one take nothing else."""
+    rules = {
+        metric: {side: limit_text(limit) for side, limit in rule.items()} if isinstance(rule, Mapping) else rule
+        for metric, rule in _gate_of(suite).items()
+    }
+    return {**suite, "gate": rules} if rules else dict(suite)
 
 
 def _gate_of(suite: Mapping[str, Any]) -> Mapping[str, GateValue]:

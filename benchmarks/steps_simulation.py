@@ -62,6 +62,9 @@ def _catalogue() -> list[Series]:
         ("10 % in 20 to 24 of 40", 40, [(20, 1.1), (24, 1 / 1.1)]),
         ("5 % from 20, again from 40 of 60", 60, [(20, 1.05), (40, 1.05)]),
         ("5 % from 20 to 50 and from 70 of 90", 90, [(20, 1.05), (50, 1 / 1.05), (70, 1.05)]),
+        ("10 % in 2 stretches of 5, 20 between", 70, [(20, 1.1), (25, 1 / 1.1), (45, 1.1), (50, 1 / 1.1)]),
+        ("10 % in 2 stretches of 5, 10 between", 40, [(10, 1.1), (15, 1 / 1.1), (25, 1.1), (30, 1 / 1.1)]),
+        ("10 % in 14 to 16 of 30", 30, [(14, 1.1), (16, 1 / 1.1)]),
     ]
     planted = [
         Series(title=title, length=length, levels=levels, noise=noise)

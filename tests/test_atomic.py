@@ -60,3 +60,6 @@ def test_only_what_dead_processes_of_this_machine_left_is_removed(tmp_path: Path
     with whole_file(tmp_path / "z") as own:
         remove_abandoned(tmp_path)
         assert set(tmp_path.iterdir()) == {elsewhere, own}
+    subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=False)
+    write_whole(tmp_path / "a.json", "{}")
+    assert {path.name for path in tmp_path.iterdir()} == {elsewhere.name, "z", "a.json"}, "the next one cleans up"

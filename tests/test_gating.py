@@ -13,7 +13,7 @@ from bench.cli import _exit_code
 from bench.cli_gate import _terminated_like_interrupted
 from bench.errors import SetUpError
 from bench.execution.sides import PlannedCase
-from bench.gating import pair_plans
+from bench.gating import _with_texts, pair_plans
 from bench.store import read_records
 
 PLUGIN = '''
@@ -192,6 +192,13 @@ def test_a_gate_that_says_nothing_is_told_with_its_line(repository: Path, capsys
     (repository / "nets.yaml").write_text(text.replace("params.total: {max_rise:", "params.total: {max_rice:"))
     assert _exit_code(["ab", "HEAD", ".", "nets.yaml"]) == 2
     assert re.search(r"nets\.yaml:\d+:\d+: unknown key 'max_rice'; did you mean: max_rise", capsys.readouterr().err)
+
+
+def test_limits_reach_a_side_as_texts() -> None:
+    """A commit from before bare numbers were limits plans the suite too."""
+    suite = {"suite": "s", "gate": {"a.b": {"max_rise": 3, "max_drop": "1%"}, "c.d": None}}
+    assert _with_texts(suite)["gate"] == {"a.b": {"max_rise": "3", "max_drop": "1%"}, "c.d": None}
+    assert _with_texts({"suite": "s"}) == {"suite": "s"}
 
 
 def test_a_job_that_is_cancelled_ends_as_if_interrupted() -> None:

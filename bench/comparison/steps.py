@@ -22,7 +22,8 @@ SHORTEST = 2
 DRAWS = 4999
 SEED = 20260101
 FARTHEST = 6.0
-FOR_ONE, FOR_TWO = 0.85, 0.15  # what a search for one step, and one for two, may spend of alpha
+ENOUGH_FOR_STRETCHES = 16
+FOR_ONE = 0.6  # what a search for one step may spend of alpha where stretches are sought too
 DEARER = 3.0  # by so many log(n) must two steps explain more than one
 MOST_PLACES = 150
 BLOCK = 2**22
@@ -58,12 +59,15 @@ def find_steps(values: Sequence[float], *, alpha: float = ALPHA) -> list[Step]:
 
 
 def commits_to_show(count: int, *, alpha: float = ALPHA) -> int | None:
-    """How many of so many commits must have a new level before that can be a step; None where none can.
+    """How many of so many commits, the last ones, must have a clear new level to show a step; None where none can."""
+    import numpy as np
 
-    Of all orders of the values two have the odd ones together at an end, where a clear step has them.
-    """
-    lengths = range(SHORTEST, count // 2 + 1)
-    return next((length for length in lengths if 2 / math.comb(count, length) / FOR_ONE < alpha), None)
+    for length in range(SHORTEST, count // 2 + 1):
+        scores = _scores((np.arange(count) >= count - length).astype(np.float64))
+        parts = _first_parts(count)
+        if _p(scores, parts, float(_differences(scores[None], parts).max())) / _for_one(count) < alpha:
+            return length
+    return None
 
 
 def find_changes(values: Sequence[float]) -> list[Step]:
@@ -80,7 +84,7 @@ def _search(values: Sequence[float], offset: int, alpha: float) -> list[tuple[in
     cuts, p = _cuts(values, alpha)
     found = [(offset + cut, p) for cut in cuts]
     for start, end in pairwise([0, *cuts, len(values)]) if cuts else ():
-        found += _search(values[start:end], offset + start, alpha / (len(cuts) + 1))
+        found += _search(values[start:end], offset + start, alpha * (end - start) / len(values))
     return sorted(found)
 
 
@@ -95,17 +99,25 @@ def _cuts(values: Sequence[float], alpha: float) -> tuple[tuple[int, ...], float
     if n < 2 * SHORTEST or len(set(values)) == 1:
         return (), 1.0
     scores = _scores(np.asarray(values, dtype=np.float64))
-    one, two = _first_parts(n), _stretches(n)
-    sure_one, sure_two = _differences(scores[None], one)[0], _differences(scores[None], two)[0]
-    whole = float(scores @ scores)
-    if len(sure_two) and n * math.log(_left(whole, sure_one) / _left(whole, sure_two)) > DEARER * math.log(n):
-        best = int(sure_two.argmax())
-        p = _p(scores, two, sure_two[best]) / FOR_TWO
-        if p < alpha:
-            return (int(two[0][best]), int(two[1][best])), p
-    best = int(sure_one.argmax())
-    p = _p(scores, one, sure_one[best]) / FOR_ONE
-    return ((int(one[1][best]),), p) if p < alpha else ((), p)
+    parts = _first_parts(n)
+    of_parts = _differences(scores[None], parts)[0]
+    if n >= ENOUGH_FOR_STRETCHES:
+        whole = float(scores @ scores)
+        stretches = _stretches(n)
+        of_stretches = _differences(scores[None], stretches)[0]
+        if n * math.log(_left(whole, of_parts) / _left(whole, of_stretches)) > DEARER * math.log(n):
+            best = int(of_stretches.argmax())
+            p = _p(scores, stretches, of_stretches[best]) / (1 - FOR_ONE)
+            if p < alpha:
+                return (int(stretches[0][best]), int(stretches[1][best])), p
+    best = int(of_parts.argmax())
+    p = _p(scores, parts, of_parts[best]) / _for_one(n)
+    return ((int(parts[1][best]),), p) if p < alpha else ((), p)
+
+
+def _for_one(n: int) -> float:
+    """What a search for one step in so many values may spend of alpha."""
+    return FOR_ONE if n >= ENOUGH_FOR_STRETCHES else 1.0
 
 
 def _scores(values: "Floats") -> "Floats":

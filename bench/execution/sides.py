@@ -201,7 +201,10 @@ class Side:
                 start_new_session=True,
             )
         try:
-            at = [(place, where.file, where.line, where.column) for place, where in suite.positions.items()]
+            at = [
+                (place, str(Path(where.file).absolute()), where.line, where.column)  # a side has a folder of its own
+                for place, where in suite.positions.items()
+            ]
             told = {"at": at, "beneath": list(suite.beneath)}
             self._send({"suite": suite.data, "name": str(path), "out": str(out), **told})
             planned = self._answer()

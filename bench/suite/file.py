@@ -28,14 +28,16 @@ class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-def _as_text(amount: Any) -> Any:
-    """A number as its text: a bare one needs no quotes in YAML."""
-    return f"{amount:.15g}" if isinstance(amount, int | float) and not isinstance(amount, bool) else amount
+def limit_text(amount: Any) -> Any:
+    """A number as its text, anything else as it is: a bare number needs no quotes in YAML."""
+    if isinstance(amount, float):
+        return f"{amount:.15g}"
+    return str(amount) if isinstance(amount, int) and not isinstance(amount, bool) else amount
 
 
 AmountText = Annotated[
     str | None,
-    BeforeValidator(_as_text),
+    BeforeValidator(limit_text),
     WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "number"}, {"type": "null"}]}),
 ]
 

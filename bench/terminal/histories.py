@@ -42,7 +42,7 @@ def _unseen(history: History) -> str:
     needed = commits_to_show(len(history.moments))
     if needed is None:
         return f"; fewer than {FEWEST} commits cannot show one"
-    return f"; one shows once about {needed} commits have it, if it is clear"
+    return f"; one that lasts shows once about {needed} commits have it, if it is clear"
 
 
 def _left_out(history: History) -> list[tuple[int, str]]:

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from bench.atomic import unfinished_in, whole_file
+from bench.atomic import remove_abandoned, unfinished_in, whole_file
 from bench.errors import TrainingError
 
 KEPT = 2
@@ -106,6 +106,7 @@ def written_whole(path: Path) -> Iterator[Path]:
 
     TrainingError where it cannot be written.
     """
+    remove_abandoned(path.parent)
     try:
         with whole_file(path) as part:
             yield part

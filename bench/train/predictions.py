@@ -266,10 +266,19 @@ def _aligned(a: Predictions, b: Predictions) -> tuple[Predictions, Predictions]:
     labels, scores = b.labels[order], b.scores[order]
     if labels.ndim != a.labels.ndim:
         raise InputError("only one of the two predictions is of several labels a video")
-    differing = int((labels != a.labels).reshape(len(labels), -1).any(axis=1).sum())
+    differing = _differing(a.labels, labels)
     if differing:
         raise InputError(f"{differing} videos have another label in the second predictions")
     return a, replace(b, videos=a.videos, labels=labels, scores=scores)
+
+
+def _differing(a: Labels, b: Labels) -> int:
+    """How many videos have not the same labels. A wider head has room for more of several a video."""
+    if a.ndim == 1:
+        return int((a != b).sum())
+    width = max(a.shape[1], b.shape[1])
+    wide_a, wide_b = (np.pad(each, ((0, 0), (0, width - each.shape[1]))) for each in (a, b))
+    return int((wide_a != wide_b).any(axis=1).sum())
 
 
 def _column(labels: Labels) -> list[Any]:

@@ -189,7 +189,8 @@ STEP = [*LEVEL, *(1.2 * value for value in LEVEL)]
 
 def test_an_old_commit_that_is_measured_late_is_still_old(commits: Callable[..., list[Record]]) -> None:
     late = measured_late(commits(STEP), first=3, last=7)
-    assert "c08" not in [turn.first.commit for turn in history_of(late, "latency.p50_ms", "c3d").turns]
+    as_measured = history_of(late, "latency.p50_ms", "c3d").turns
+    assert [(t.first.commit, t.last_before.commit) for t in as_measured] == [("c08", "c02"), ("c03", "c15")]
     dated = [with_state(r, committed_at=f"2025-01-{1 + int(str(r.environment.state['commit'])[1:]):02d}") for r in late]
     found = history_of(dated, "latency.p50_ms", "c3d")
     assert found.order == "dates"
@@ -335,4 +336,4 @@ def test_a_series_without_a_step_says_how_long_one_stays_unseen(
 ) -> None:
     noise = np.exp(0.01 * np.random.default_rng(0).standard_normal(16))
     show_history(history_of(commits(list(10.0 * noise)), "latency.p50_ms", "c3d"))
-    assert "no step in 16 commits; one shows once about 3 commits have it" in capsys.readouterr().out
+    assert "no step in 16 commits; one that lasts shows once about 3 commits have it" in capsys.readouterr().out

@@ -1,8 +1,6 @@
 """Prepared videos show the same frames, appear whole or not at all, and a second run does only what is left."""
 
 import os
-import re
-import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -11,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from bench.atomic import _machine
 from bench.data import prepare
 from bench.data.decode import probe, read_frames
 from bench.data.frame_folder import read_flow
@@ -65,7 +64,7 @@ def test_a_target_inside_the_source_is_no_source(prepare_: Callable[..., Prepare
 def test_what_killed_runs_left_is_removed_and_what_others_write_is_not(source: Path, tmp_path: Path) -> None:
     folder = tmp_path / "frames" / "c"
     ended = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, check=True)
-    machine = re.sub(r"[^A-Za-z0-9]", "", socket.gethostname())[:32]
+    machine = _machine()
     names = [f"{machine}-{int(ended.stdout)}", f"{machine}-{os.getpid()}", f"elsewhere-{int(ended.stdout)}"]
     for name in names:
         (folder / f".unfinished-{name}-abcdefgh").mkdir(parents=True)

@@ -154,6 +154,20 @@ def test_a_side_knows_which_rules_lie_beneath_another_file(tmp_path: Path) -> No
         assert len(side.cases) == 1
 
 
+def test_a_suite_by_a_relative_path_keeps_its_recipes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A side stands in a folder of its own, where the path leads elsewhere or nowhere."""
+    (tmp_path / "recipes").mkdir()
+    (tmp_path / "elsewhere").mkdir()
+    recipe = (Path(__file__).parents[2] / "suites" / "recipes" / "quick.yaml").read_text()
+    (tmp_path / "recipes" / "own.yaml").write_text(recipe.replace("recipe: quick", "recipe: own"))
+    measure = "measure: {accuracy: {dataset: motions, recipe: own}}"
+    (tmp_path / "s.yaml").write_text(f"suite: s\nmodels: [c3d]\nmatrix: {{clip: [16x1x112]}}\n{measure}\n")
+    monkeypatch.chdir(tmp_path)
+    place = Place(title="here", folder=tmp_path / "elsewhere")
+    with Side("head", place, read_yaml(Path("s.yaml")), path=tmp_path / "s.yaml", out=tmp_path / "out") as side:
+        assert len(side.cases) == 1
+
+
 def test_a_folder_that_hides_no_package_is_no_other_bench(tmp_path: Path) -> None:
     """Its place of the path is left out while vbench is imported, with all else that it holds."""
     package = tmp_path / "bench"

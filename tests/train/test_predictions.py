@@ -136,3 +136,17 @@ def test_fused_protocols_keep_what_both_say():
     a, b = replace(a, protocol={"split": "val", "views": "1x1"}), replace(b, protocol={"split": "val", "views": "3x1"})
     found = fuse_predictions(a, b, weight_b=2.0).protocol
     assert found == {"split": "val", "fused": [a.protocol, b.protocol], "weight_b": 2.0}
+
+
+def test_labels_of_a_wider_head_are_compared_by_class():
+    """Its further classes are none of the set; a label there is another label."""
+
+    def several(width, labels):
+        given = np.zeros((2, width), dtype=np.bool_)
+        for row, own in zip(given, labels, strict=True):
+            row[own] = True
+        return predictions(np.arange(2 * width).reshape(2, width), given)
+
+    assert compare_predictions(several(2, [[0], [0, 1]]), several(4, [[0], [0, 1]])).both == 0
+    with pytest.raises(InputError, match="1 videos have another label"):
+        compare_predictions(several(2, [[0], [0, 1]]), several(4, [[0], [0, 3]]))
