@@ -124,7 +124,8 @@ def _scores(values: "Floats") -> "Floats":
     """Distances from the median over the usual distance, at most so many times that, less their mean."""
     import numpy as np
 
-    apart = values - np.median(values)
+    sizes = values / (np.abs(values).max() or 1.0)  # whose sums no value makes too large for a float
+    apart = sizes - np.median(sizes)
     usual = np.median(np.abs(apart)) or np.abs(apart).mean()
     scores = np.clip(apart / usual, -FARTHEST, FARTHEST)
     centred: Floats = scores - scores.mean()

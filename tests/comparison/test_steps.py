@@ -113,6 +113,13 @@ def test_levels_that_come_back_several_times_are_all_found(
     assert found == pytest.approx(places, abs=1)
 
 
+@pytest.mark.parametrize(("length", "start", "end"), [(301, 100, 160), (640, 303, 411)])
+def test_steps_of_a_long_series_stand_where_they_are(length: int, start: int, end: int) -> None:
+    """Stretches of it are sought between every few places only; their ends are placed in the end."""
+    parts = (start, 10.0), (end - start, 11.0), (length - end, 10.0)
+    assert [step.index for step in find_steps(series(*parts, noise=0.002))] == [start, end]
+
+
 def test_one_odd_commit_is_no_step() -> None:
     values = series((30, 10.0))
     values[17] = 30.0
@@ -138,7 +145,7 @@ def test_orders_of_all_values_give_the_exact_p() -> None:
 
 
 @settings(max_examples=30)
-@given(st.lists(st.floats(-1e6, 1e6), max_size=15))
+@given(st.lists(st.floats(allow_nan=False, allow_infinity=False), max_size=18))
 def test_any_series_is_cut_into_parts_in_order(values: list[float]) -> None:
     indices = [step.index for step in find_steps(values)]
     assert indices == sorted(set(indices))
