@@ -6,17 +6,19 @@ The public API is imported lazily, so `import bench` costs nothing until a name 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from bench.core.moved import install as _install_moved_modules
+
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from bench.comparison.comparing import compare
+    from bench.core.registry import register_dataset, register_measure, register_model, register_section
     from bench.data.decode import probe, read_frames
-    from bench.execution.profiling import profile
-    from bench.execution.running import run
     from bench.measure.counting.tally import count
     from bench.models.factory import create_model, is_model, list_models
-    from bench.registry import register_dataset, register_measure, register_model, register_section
+    from bench.profiling import profile
     from bench.reporting.site import report
+    from bench.runner.running import run
     from bench.store import load_records
 
 _HOME = {
@@ -27,15 +29,17 @@ _HOME = {
     "list_models": "bench.models.factory",
     "load_records": "bench.store",
     "probe": "bench.data.decode",
-    "profile": "bench.execution.profiling",
+    "profile": "bench.profiling",
     "read_frames": "bench.data.decode",
-    "register_dataset": "bench.registry",
-    "register_measure": "bench.registry",
-    "register_model": "bench.registry",
-    "register_section": "bench.registry",
+    "register_dataset": "bench.core.registry",
+    "register_measure": "bench.core.registry",
+    "register_model": "bench.core.registry",
+    "register_section": "bench.core.registry",
     "report": "bench.reporting.site",
-    "run": "bench.execution.running",
+    "run": "bench.runner.running",
 }
+
+_install_moved_modules()
 
 __all__ = [
     "compare",

@@ -19,7 +19,7 @@ import pytest
 
 if TYPE_CHECKING:
     from bench.comparison.outcome import Comparison
-    from bench.schema import Case, Record
+    from bench.core.schema import Case, Record
 
 BASELINE = ".vbench/baseline"
 SUITE = "pytest"
@@ -104,9 +104,9 @@ def _case(
     options: Mapping[str, Any] | None,
     timeout_s: float,
 ) -> "Case":
-    from bench.errors import InputError
-    from bench.registry import MEASURES
-    from bench.schema import Case, Clip, Point
+    from bench.core.errors import InputError
+    from bench.core.registry import MEASURES
+    from bench.core.schema import Case, Clip, Point
 
     parts = shape.lower().split("x")
     if len(parts) != 5 or not all(part.isdigit() and int(part) for part in parts):
@@ -125,7 +125,7 @@ def _case(
 
 def _name(case: "Case") -> str:
     """The folder of a case's baselines: its id does not tell the options of its measure."""
-    from bench.schema import digest
+    from bench.core.schema import digest
 
     options = {name: given for name, given in case.measures.items() if given}
     return f"{case.id}-{digest(options)}" if options else case.id
@@ -144,7 +144,7 @@ def _baseline(kept: Path, record: "Record") -> Path:
 
 def _refuse_company(case: "Case") -> None:
     """Fail the test where tests of other workers would be measured along with the network."""
-    from bench.registry import MEASURES
+    from bench.core.registry import MEASURES
 
     workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT") or 1)
     measured = [name for name in case.measures if MEASURES.get(name).is_repeated]
@@ -156,8 +156,8 @@ def _refuse_company(case: "Case") -> None:
 
 def _refuse_channels(record: "Record", shape: str) -> None:
     """InputError where `shape` says other channels than the network takes, which are what was measured."""
-    from bench.errors import InputError
-    from bench.quantity import count
+    from bench.core.errors import InputError
+    from bench.core.units import count
 
     taken, given = record.details.get("input_channels"), int(shape.lower().split("x")[1])
     if isinstance(taken, list) and given not in taken:
@@ -169,7 +169,7 @@ def _refuse_channels(record: "Record", shape: str) -> None:
 
 def _measure(case: "Case", store: Any, *, shape: str) -> "list[Record]":
     """One record a run, each of a fresh process; the test fails at the first run without a result."""
-    from bench.execution import local
+    from bench.runner import local
 
     records = []
     for index in range(case.runs):

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import ValidationError
 
-from bench.atomic import write_whole
-from bench.errors import StoreError
-from bench.schema import SCHEMA_VERSION, Json, Record
+from bench.core.errors import StoreError
+from bench.core.files import write_whole
+from bench.core.schema import SCHEMA_VERSION, Json, Record
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -17,8 +17,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from bench.execution.environment import describe_environment
-from bench.stats import median, wilson_interval
+from bench.core.stats import median, wilson_interval
+from bench.runner.environment import describe_environment
 
 HERE = Path(__file__).parent
 RAW, TABLE = HERE / "ab_noise.jsonl", HERE / "ab_noise.md"

@@ -16,11 +16,11 @@ import numpy as np
 from gate_simulation import LATENCY, NOISES, Values, _fine, bimodal, heavy_tail, loud_offset
 from numpy.typing import NDArray
 
+from bench.ab.turns import BLOCKS
 from bench.comparison.judging import decide_in_turns, find_turns
 from bench.comparison.limits import limits_of
 from bench.comparison.looks import LOOKS, share_at
 from bench.comparison.outcome import Row, Verdict
-from bench.execution.turns import BLOCKS
 
 Noise = Callable[[np.random.Generator, tuple[int, ...]], Values]
 SAMPLES = 20

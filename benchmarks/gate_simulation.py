@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from bench.comparison.judging import decide, find_runs
 from bench.comparison.limits import limits_of
 from bench.comparison.outcome import Row, Verdict
-from bench.schema import Metric
+from bench.core.schema import Metric
 
 Values = NDArray[np.float64]
 SAMPLES = 40

@@ -17,12 +17,12 @@ from itertools import count, pairwise
 import torch
 from torch import Tensor
 
-from bench.execution.environment import describe_environment
+from bench.core.stats import quantile
 from bench.measure.timing.clocks import time_parts, time_work
 from bench.measure.timing.protocol import Protocol, Sample, take_samples
 from bench.measure.timing.streams import opened
 from bench.measure.timing.variants import Forward
-from bench.stats import quantile
+from bench.runner.environment import describe_environment
 
 STEPS = 50
 

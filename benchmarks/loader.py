@@ -20,13 +20,13 @@ from statistics import median, quantiles
 import torch
 from turns import environment_line, long_clips, sound_videos
 
+from bench.core.schema import Clip
 from bench.data.clips import ClipReader
 from bench.data.collection import VideoSet
 from bench.data.loading import epoch_order, train_batches
 from bench.data.prepare import prepare_frames, prepare_reencoded
 from bench.data.sampling import Part, generator_of, sample_clip
 from bench.data.transforms import Augmentation
-from bench.schema import Clip
 
 CLIP = Clip.model_validate("16x1x112")
 AUGMENTATION = Augmentation(crop="random_resized", flip=0.5)

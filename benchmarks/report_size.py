@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from time import perf_counter
 
-from bench.schema import Case, Environment, Metric, Point, Record
+from bench.core.schema import Case, Environment, Metric, Point, Record
 from bench.store import RECORDS
 
 TEN, MANY = 10, 10_000

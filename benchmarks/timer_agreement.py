@@ -18,12 +18,12 @@ from statistics import median
 import torch
 from torch.utils.benchmark import Timer
 
-from bench.execution.environment import describe_environment
-from bench.measure.loaded import LoadedCase
+from bench.core.schema import Case, Clip, Point
+from bench.measure.context import LoadedCase
 from bench.measure.timing.clocks import time_work
 from bench.measure.timing.protocol import Protocol, take_samples
 from bench.measure.timing.variants import Forward, forward_of
-from bench.schema import Case, Clip, Point
+from bench.runner.environment import describe_environment
 
 NETWORKS = {
     "c3d_search": ({"width": 0.25}, "8x1x56"),

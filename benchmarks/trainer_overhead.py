@@ -20,10 +20,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from bench.core.stats import median_interval
 from bench.data.loading import Batch
-from bench.execution.environment import describe_environment
 from bench.models.factory import create_model
-from bench.stats import median_interval
+from bench.runner.environment import describe_environment
 from bench.train.ranks import Ranks
 from bench.train.recipe import Recipe
 from bench.train.training import Training

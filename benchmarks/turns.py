@@ -17,7 +17,7 @@ from bench.data.collection import Video, VideoSet, video_set
 from bench.data.decode import probe
 from bench.data.encode import write_mp4
 from bench.data.index import videos_under
-from bench.execution.environment import describe_environment
+from bench.runner.environment import describe_environment
 
 
 @dataclass(frozen=True, kw_only=True)

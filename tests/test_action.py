@@ -12,12 +12,12 @@ from typing import Any
 
 import pytest
 
-from bench.yaml_tree import read_yaml
+from bench.core.yaml_tree import read_yaml
 
 ACTION = Path(__file__).parents[1] / "action.yml"
 NETS = """
 from torch import nn
-from bench.registry import register_model
+from bench.core.registry import register_model
 
 
 class Net(nn.Module):

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from bench.cli_data import data_app
-from bench.errors import DatasetError
-from bench.registry import DATASETS, MEASURES, MODELS, SECTIONS
+from bench.cli.data import data_app
+from bench.core.errors import DatasetError
+from bench.core.registry import DATASETS, MEASURES, MODELS, SECTIONS
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
@@ -93,8 +93,8 @@ def test_the_example_of_a_model_can_be_built_by_name(example: object) -> None:
 
 
 def test_the_example_of_a_measure_measures(example: object, tmp_path: Path) -> None:
-    from bench.measure.loaded import LoadedCase
-    from bench.schema import Case, Point
+    from bench.core.schema import Case, Point
+    from bench.measure.context import LoadedCase
 
     example("sparsity")  # type: ignore[operator]
     point = Point(model="c3d_search", clip="16x1x112", args={"width": 0.02})  # type: ignore[arg-type]

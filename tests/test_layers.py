@@ -3,7 +3,7 @@
 import ast
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -12,59 +12,20 @@ import bench
 
 PACKAGE = Path(bench.__file__).parent
 STEPS = [
-    {"errors"},
-    {
-        "reference",
-        "schema",
-        "stats",
-        "registry",
-        "nvml",
-        "yaml_tree",
-        "threshold",
-        "complaints",
-        "quantity",
-        "importing",
-        "git_environment",
-        "atomic",
-        "cache",
-    },
+    {"core"},
+    {"reference"},
     {"models", "data"},
     {"train"},
     {"suite", "store", "measure"},
-    {"execution", "comparison", "reporting"},
-    {
-        "cli",
-        "cli_data",
-        "cli_gate",
-        "cli_networks",
-        "cli_predictions",
-        "gating",
-        "terminal",
-        "__main__",
-        "pytest_plugin",
-    },
+    {"catalog"},
+    {"runner", "comparison", "reporting"},
+    {"ab", "profiling"},
+    {"cli", "pytest_plugin"},
+    {"__main__"},
 ]
-# A leaf may know another leaf where one is made of the other; nothing else may know its own step.
-WITHIN = {
-    ("registry", "schema"),
-    ("cache", "atomic"),
-    ("schema", "complaints"),
-    ("reference", "schema"),
-    ("cli", "terminal"),
-    ("cli", "cli_data"),
-    ("cli_data", "terminal"),
-    ("cli", "cli_gate"),
-    ("cli", "cli_networks"),
-    ("cli_networks", "terminal"),
-    ("cli", "cli_predictions"),
-    ("cli_predictions", "terminal"),
-    ("cli_gate", "gating"),
-    ("cli_gate", "terminal"),
-    ("__main__", "cli"),
-}
 HEAVY = {"torch", "torchvision", "pandas", "plotly", "scipy", "numpy", "av", "pyarrow", "fvcore", "thop", "ptflops"}
-LIGHT = ["bench", "bench.cli", "bench.suite", "bench.store", "bench.execution.running", "bench.stats"]
-LIGHT += ["bench.comparison.comparing", "bench.gating", "bench.cli_gate", "bench.cli_networks", "bench.cli_predictions"]
+LIGHT = ["bench", "bench.cli.app", "bench.suite", "bench.store", "bench.runner.running", "bench.core.stats"]
+LIGHT += ["bench.comparison.comparing", "bench.ab.gate", "bench.cli.gate", "bench.cli.models", "bench.cli.predictions"]
 
 
 def part_of(file: Path) -> str:
@@ -77,17 +38,20 @@ def step_of(part: str) -> int:
 
 def imports_of(file: Path) -> Iterator[str]:
     """Parts of bench that a file imports, anywhere in it."""
+    yield from (name.split(".")[1] for name in modules_of(file))
+
+
+def modules_of(file: Path) -> Iterator[str]:
+    """Modules of bench that a file imports, anywhere in it; of `from package import name`, `package.name` as well."""
     for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
         if isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{file}:{node.lineno}: relative import"
-            names = [node.module or ""]
-            if node.module == "bench":
-                names = [f"bench.{alias.name}" for alias in node.names]
+            names = [node.module or "", *(f"{node.module}.{alias.name}" for alias in node.names)]
         elif isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
         else:
             continue
-        yield from (name.split(".")[1] for name in names if name.startswith("bench."))
+        yield from (name for name in names if name.startswith("bench."))
 
 
 FILES = [file for file in sorted(PACKAGE.rglob("*.py")) if part_of(file) != "__init__"]
@@ -100,7 +64,25 @@ def test_imports_point_down(file: Path) -> None:
         if other == own or other not in {part for parts in STEPS for part in parts}:
             continue
         is_below = step_of(other) < step_of(own)
-        assert is_below or (own, other) in WITHIN, f"{file.relative_to(PACKAGE)} imports {other}, which is not below it"
+        assert is_below, f"{file.relative_to(PACKAGE)} imports {other}, which is not below it"
+
+
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    """Also within a part, imports inside functions included."""
+    modules = {".".join(file.relative_to(PACKAGE.parent).with_suffix("").parts): file for file in FILES}
+    graph = {name: {other for other in modules_of(file) if other in modules} for name, file in modules.items()}
+    while ends := [
+        name for name, others in graph.items() if not others or not any(map(_imports(name), graph.values()))
+    ]:
+        for end in ends:
+            del graph[end]
+        for others in graph.values():
+            others.difference_update(ends)
+    assert not graph, f"a circle of imports runs through some of {sorted(graph)}"
+
+
+def _imports(name: str) -> Callable[[set[str]], bool]:
+    return lambda others: name in others
 
 
 def test_every_part_has_a_step() -> None:
@@ -114,7 +96,7 @@ def test_light_modules_import_nothing_heavy() -> None:
     code = (
         "import sys, importlib\n"
         f"for name in {LIGHT!r}: importlib.import_module(name)\n"
-        "from bench.registry import MEASURES, DATASETS, SECTIONS\n"
+        "from bench.core.registry import MEASURES, DATASETS, SECTIONS\n"
         "assert list(MEASURES) and list(DATASETS) and list(SECTIONS)\n"
         f"heavy = sorted({HEAVY!r} & set(sys.modules))\n"
         "assert not heavy, heavy\n"
@@ -132,7 +114,7 @@ def test_no_function_shares_the_name_of_a_module() -> None:
 def test_a_timing_does_not_wait_for_compilers_that_it_does_not_use() -> None:
     """Each takes as long to import as torch, in every process that times something."""
     code = (
-        "import sys, bench.execution.worker, bench.measure.timing.taking, bench.measure.timing.variants\n"
+        "import sys, bench.runner.worker, bench.measure.timing.taking, bench.measure.timing.variants\n"
         "print(sorted({'torch._dynamo', 'torch._inductor', 'sympy', 'onnx', 'onnxruntime'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 import scipy.stats  # noqa: F401  # pytester forgets modules that a test imports, and numpy cannot be imported twice
 
-from bench.execution import local
-from bench.schema import Case, Environment, Failure, Metric, Record
+from bench.core.schema import Case, Environment, Failure, Metric, Record
+from bench.runner import local
 
 pytest_plugins = "pytester"
 

@@ -6,12 +6,12 @@ import pytest
 import torch
 
 import bench
+from bench.core.schema import Record
+from bench.core.yaml_tree import Tree
 from bench.data.collection import open_dataset
 from bench.data.decode import read_frames
-from bench.schema import Record
 from bench.suite import read_suite
 from bench.train.checkpointing import read_weights
-from bench.yaml_tree import Tree
 
 SUITE = Path(__file__).parents[1] / "suites" / "quickstart.yaml"
 OPPOSITE = (1, 0, 3, 2, 5, 4, 7, 6)

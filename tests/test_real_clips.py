@@ -6,10 +6,10 @@ from pathlib import Path
 import torch
 
 import bench
+from bench.core.schema import Clip
 from bench.data.collection import Video, video_set
 from bench.data.loading import Unread, view_batches
 from bench.models.base import VideoModel, inputs_of
-from bench.schema import Clip
 
 CLIP = Clip.model_validate("8x4x32")
 

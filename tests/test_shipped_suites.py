@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from bench.execution.facts import Facts
-from bench.execution.running import plan
-from bench.schema import Case, Point, Pretraining, Probe
+from bench.catalog.facts import Facts
+from bench.core.schema import Case, Point, Pretraining, Probe
+from bench.runner.running import plan
 from bench.suite import plan_suite, read_suite
 from bench.train.recipe import read_recipe
 

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.errors import StoreError
-from bench.schema import Case, Failure, Metric, Point, Record
+from bench.core.errors import StoreError
+from bench.core.schema import Case, Failure, Metric, Point, Record
 from bench.store import RecordStore, StoreWarning, load_records, read_records, read_suite_facts
 
 

@@ -7,13 +7,13 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.atomic import write_whole
 from bench.comparison.judging import Finding, pending, settle
 from bench.comparison.limits import Limits
 from bench.comparison.outcome import Row
 from bench.comparison.sides import Run
-from bench.schema import Metric, digest
-from bench.stats import Estimate
+from bench.core.files import write_whole
+from bench.core.schema import Metric, digest
+from bench.core.stats import Estimate
 
 TOP = re.compile(r"accuracy\.top([1-9]\d*)")
 COLUMNS = ["video", "label", "rank"]

@@ -20,15 +20,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote, unquote
 
-from bench.atomic import remove_abandoned, write_whole
 from bench.comparison.answers import keep_answers, read_answers
 from bench.comparison.likeness import depends_on_machine, machine_facts
 from bench.comparison.sides import Run, Side, open_side
 from bench.comparison.wording import one_line
-from bench.errors import InputError, UnknownNameError
-from bench.git_environment import without_repository
-from bench.quantity import count
-from bench.schema import Environment, Metric, Record, digest
+from bench.core.errors import InputError, UnknownNameError
+from bench.core.files import remove_abandoned, write_whole
+from bench.core.git import without_repository
+from bench.core.schema import Environment, Metric, Record, digest
+from bench.core.units import count
 from bench.store import Source, read_records, store_errors
 
 PREFIX = "baseline:"

@@ -29,10 +29,10 @@ from bench.comparison.samples import Sample, remark
 from bench.comparison.sessions import own_sessions, sessions_of, shared_values
 from bench.comparison.sides import Side, open_side
 from bench.comparison.trainings import find_trainings, mean_row, recipe_of, trainings_of
-from bench.errors import InputError, nearest
-from bench.quantity import count
-from bench.schema import Metric, Record
-from bench.stats import median
+from bench.core.errors import InputError, nearest
+from bench.core.schema import Metric, Record
+from bench.core.stats import median
+from bench.core.units import count
 from bench.store import Source
 
 SHOWN = 12

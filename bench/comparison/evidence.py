@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import betainc, gammaincinv, nctdtrinc, ndtr, ndtri, stdtr, stdtrit
 
-from bench.stats import Z95, Estimate, mcnemar, paired_shares
+from bench.core.stats import Z95, Estimate, mcnemar, paired_shares
 
 ALPHA = 0.01
 WITNESS_ALPHA = 0.05

@@ -12,9 +12,9 @@ from xml.etree import ElementTree
 
 from bench.comparison.outcome import FAULTS, VERDICTS, Comparison, Row, Uncompared, Verdict
 from bench.comparison.wording import one_line, percent
-from bench.errors import InputError
-from bench.quantity import count, figure
-from bench.schema import Better
+from bench.core.errors import InputError
+from bench.core.schema import Better
+from bench.core.units import count, figure
 
 # What XML 1.0 cannot hold, even escaped.
 UNPRINTABLE = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")

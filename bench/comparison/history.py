@@ -13,10 +13,10 @@ from bench.comparison.judging import metric_values
 from bench.comparison.likeness import unlike_fields
 from bench.comparison.steps import Step, find_changes, find_steps
 from bench.comparison.wording import one_line
-from bench.errors import InputError, UnknownNameError
-from bench.git_environment import without_repository
-from bench.schema import Better, Case, Metric, Record
-from bench.stats import median
+from bench.core.errors import InputError, UnknownNameError
+from bench.core.git import without_repository
+from bench.core.schema import Better, Case, Metric, Record
+from bench.core.stats import median
 
 Order = Literal["git", "dates", "measured"]
 Known = tuple[Record, Metric]

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 from bench.comparison.limits import Limits, Noise
 from bench.comparison.outcome import Row, Verdict
 from bench.comparison.wording import amount, p_value, percent
-from bench.quantity import count
-from bench.schema import Metric
+from bench.core.schema import Metric
+from bench.core.units import count
 
 if TYPE_CHECKING:
     from bench.comparison.evidence import Change

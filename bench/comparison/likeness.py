@@ -5,7 +5,7 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 from bench.comparison.wording import one_line
-from bench.schema import Json, Record
+from bench.core.schema import Json, Record
 
 ACCELERATOR_FACTS = ("gpu", "gpu_driver", "gpu_mig", "gpu_power_limit_w", "architecture")
 PROCESSOR_FACTS = ("cpu", "cpu_threads_usable")

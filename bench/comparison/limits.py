@@ -5,9 +5,9 @@ from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from typing import Any, Protocol
 
-from bench.errors import InputError
-from bench.schema import Metric
-from bench.threshold import Threshold, parse_threshold
+from bench.core.errors import InputError
+from bench.core.schema import Metric
+from bench.core.threshold import Threshold, parse_threshold
 
 # A sampled metric without a rule: half of what the gate promises to find, rounded up to what suites commonly allow.
 DEFAULT = Threshold(amount=3, unit="%")

@@ -5,8 +5,8 @@ from itertools import groupby
 from operator import itemgetter
 
 from bench.comparison.judging import metric_values, ratio_of
-from bench.schema import Metric
-from bench.stats import median
+from bench.core.schema import Metric
+from bench.core.stats import median
 
 FEWEST_TURNS = 5
 

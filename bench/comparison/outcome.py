@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from bench.comparison.likeness import Unlike
-from bench.errors import UnknownNameError
-from bench.schema import Better
+from bench.core.errors import UnknownNameError
+from bench.core.schema import Better
 
 Verdict = Literal["same", "faster", "slower", "inconclusive"]
 Fault = Literal["regression", "inconclusive", "incomplete"]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from bench.comparison.likeness import RUN_AXES
 from bench.comparison.outcome import Uncompared
 from bench.comparison.sides import CaseRuns, Side
-from bench.schema import Record, digest
+from bench.core.schema import Record, digest
 
 Key = Callable[[CaseRuns], Hashable]
 

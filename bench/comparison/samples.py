@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from bench.comparison.judging import metric_values
 from bench.comparison.neighbours import values_beside
 from bench.comparison.sides import Run
-from bench.quantity import count
-from bench.schema import Metric
+from bench.core.schema import Metric
+from bench.core.units import count
 
 
 @dataclass(frozen=True, kw_only=True)

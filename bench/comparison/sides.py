@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from bench.errors import InputError
-from bench.git_environment import without_repository
-from bench.schema import Case, Record
+from bench.core.errors import InputError
+from bench.core.git import without_repository
+from bench.core.schema import Case, Record
 from bench.store import RECORDS, SUITE_FACTS, Source, read_records, read_suite_facts, record_files
 
 GIT = "git:"

@@ -7,7 +7,7 @@ from functools import lru_cache
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from bench.stats import median
+from bench.core.stats import median
 
 if TYPE_CHECKING:
     import numpy as np

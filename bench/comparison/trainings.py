@@ -8,8 +8,8 @@ from bench.comparison.limits import Limits
 from bench.comparison.outcome import Row
 from bench.comparison.pairing import Pair
 from bench.comparison.samples import Sample
-from bench.quantity import count
-from bench.schema import digest
+from bench.core.schema import digest
+from bench.core.units import count
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,7 +2,7 @@
 
 import math
 
-from bench.quantity import figure
+from bench.core.units import figure
 
 NARROW_GAP = " "
 

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bench.atomic import whole_file
+from bench.core.errors import InputError
+from bench.core.files import whole_file
 from bench.data.annotations import Labels
 from bench.data.collection import VideoSet
 from bench.data.resnets_json import SUBSETS, ResnetsJson
-from bench.errors import InputError
 
 
 def subset_of(split: str) -> str:

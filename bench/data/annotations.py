@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, Protocol
 
-from bench.errors import DatasetError, suggest
+from bench.core.errors import DatasetError, suggest
 
 _HALF_CHARACTER = re.compile(r"\\u[dD][89a-fA-F]")
 _MOST_DIGITS = 20

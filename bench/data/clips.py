@@ -8,13 +8,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from bench.core.errors import InputError, MissingFrameError, VideoError
 from bench.data.collection import Video
 from bench.data.decode import read_frames
 from bench.data.frame_folder import list_frames, read_flow
 from bench.data.geometry import Size
 from bench.data.pyav_reader import claimed_length
 from bench.data.sampling import Part, part_between
-from bench.errors import InputError, MissingFrameError, VideoError
 
 Choose = Callable[[Part], Sequence[Sequence[int]]]
 Frames = NDArray[np.uint8]

@@ -9,12 +9,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from bench.core.errors import DatasetError, InputError, UnknownNameError
+from bench.core.registry import DATASETS, DatasetEntry
 from bench.data.facts import VideoFacts
 from bench.data.media import VIDEO_SUFFIXES
 from bench.data.options import checked_options
 from bench.data.shards import source_of
-from bench.errors import DatasetError, InputError, UnknownNameError
-from bench.registry import DATASETS, DatasetEntry
 
 DATA_FOLDER_VARIABLE = "VBENCH_DATA"
 

@@ -17,6 +17,7 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
+from bench.core.errors import InputError, UnknownNameError, VideoError
 from bench.data.container import missing_bytes
 from bench.data.facts import VideoFacts, evenly
 from bench.data.frame_folder import list_frames, read_folder, read_image
@@ -33,7 +34,6 @@ from bench.data.pyav_reader import (
 )
 from bench.data.shards import source_of
 from bench.data.silent_damage import Reading
-from bench.errors import InputError, UnknownNameError, VideoError
 
 BACKENDS = ("auto", "pyav", "torchcodec", "nvdec", "frames")
 

@@ -8,7 +8,7 @@ import av
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.errors import MissingPackageError
+from bench.core.errors import MissingPackageError
 
 # Every frame on its own at a constant quantiser: what a frame looks like depends on no other frame, so the codec
 # cannot tell what came before. One thread, no adaptive state: the same frames give the same bytes.

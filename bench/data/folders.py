@@ -4,10 +4,10 @@ import os
 from pathlib import Path
 from typing import Any
 
+from bench.core.errors import DatasetError
+from bench.core.registry import DATASETS
 from bench.data.collection import open_dataset, root_of
 from bench.data.options import OF_EVERY_DATASET, checked_options
-from bench.errors import DatasetError
-from bench.registry import DATASETS
 
 
 def folders_of_dataset(name: str, *, root: str | Path | None = None, **options: Any) -> tuple[Path, ...]:

@@ -16,12 +16,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TextIO
 
-from bench.cache import cache_folder
+from bench.core.cache import cache_folder
+from bench.core.errors import BenchError, DatasetError, VideoError
 from bench.data.facts import VideoFacts
 from bench.data.media import VIDEO_SUFFIXES, is_folder, is_frame_folder, visible
 from bench.data.shards import shard_members, source_of
 from bench.data.work import Failed, Report, do_all, silent
-from bench.errors import BenchError, DatasetError, VideoError
 
 _FILE = Path(".vbench", "index.jsonl")
 

@@ -9,13 +9,13 @@ from functools import partial
 
 import torch
 
+from bench.core.errors import InputError, VideoError
+from bench.core.schema import Clip
 from bench.data.clips import ClipReader
 from bench.data.collection import VideoSet
 from bench.data.sampling import Part, generator_of, sample_clip
 from bench.data.transforms import Augmentation, normalise
 from bench.data.work import Failed
-from bench.errors import InputError, VideoError
-from bench.schema import Clip
 
 LANES = ("decode", "transform", "collate", "copy")
 

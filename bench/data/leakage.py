@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
+from bench.core.errors import DatasetError
 from bench.data.collection import Video, VideoSet
-from bench.errors import DatasetError
 
 _UCF_GROUP = re.compile(r"(?:.*/)?(?P<group>v_.+_g\d+)_c\d+(?:\.\w+)?")
 

@@ -21,6 +21,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from bench.core.errors import BenchError, InputError, VideoError
+from bench.core.schema import Clip, Views, views_per_video
 from bench.data.clips import ClipReader, DecodedCache
 from bench.data.collection import Video, VideoSet
 from bench.data.geometry import Covering, Size
@@ -28,8 +30,6 @@ from bench.data.orders import Order, Placed, spares_behind
 from bench.data.rows import Normalisation, Rows, Shown
 from bench.data.sampling import Part, Short, ViewSampling, generator_of, sample_clip, sample_views
 from bench.data.transforms import Augmentation, Transform, spatial_views, whole_view
-from bench.errors import BenchError, InputError, VideoError
-from bench.schema import Clip, Views, views_per_video
 
 CACHE_BYTES = 256 << 20
 

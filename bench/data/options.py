@@ -6,9 +6,9 @@ from typing import Any, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 
-from bench.complaints import reason
-from bench.errors import InputError, UnknownNameError
-from bench.registry import DATASETS, DatasetEntry
+from bench.core.errors import InputError, UnknownNameError
+from bench.core.registry import DATASETS, DatasetEntry
+from bench.core.validation import reason
 
 OF_EVERY_DATASET = ("flow", "decode")  # `open_dataset` itself takes these
 

@@ -14,7 +14,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.atomic import remove_abandoned, whole_file, whole_folder
+from bench.core.errors import InputError, VideoError
+from bench.core.files import remove_abandoned, whole_file, whole_folder
 from bench.data.decode import probe
 from bench.data.encode import write_mp4
 from bench.data.facts import is_rising
@@ -24,7 +25,6 @@ from bench.data.index import videos_under
 from bench.data.media import stem_of
 from bench.data.pyav_reader import RgbConverter, frames_from_start, opened
 from bench.data.work import Failed, Report, do_all, silent
-from bench.errors import InputError, VideoError
 
 JPEG_QUALITY = 92  # with colour at half size, as in the videos themselves: a third quicker to read than at full size
 _ASSUMED_FPS = 25  # of frame folders, which do not say

@@ -14,11 +14,11 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.atomic import whole_file, whole_folder
+from bench.core.errors import MissingPackageError, UnknownNameError, VideoError
+from bench.core.files import whole_file, whole_folder
 from bench.data.media import stem_of
 from bench.data.prepare import JPEG_QUALITY, Prepared, every_frame, prepare_all, require_side
 from bench.data.work import Report, silent
-from bench.errors import MissingPackageError, UnknownNameError, VideoError
 
 CLIP_PX = 20.0
 METHODS = ("dis", "farneback", "tvl1")

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bench.atomic import remove_abandoned, whole_file
+from bench.core.errors import DatasetError, InputError, VideoError
+from bench.core.files import remove_abandoned, whole_file
 from bench.data.collection import Video, VideoSet
 from bench.data.shards import Source, shard_members, source_of
 from bench.data.work import Failed, Report, do_all, silent
-from bench.errors import DatasetError, InputError, VideoError
 
 SHARD_BYTES = 1 << 30
 

@@ -25,11 +25,11 @@ from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
+from bench.core.errors import MissingFrameError, VideoError
 from bench.data.facts import VideoFacts
 from bench.data.geometry import MAX_PIXELS, Orientation, Size, upright_size
 from bench.data.scaling import resize
 from bench.data.shards import Source, source_of
-from bench.errors import MissingFrameError, VideoError
 
 Frames = NDArray[np.uint8]
 

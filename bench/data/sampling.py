@@ -10,8 +10,8 @@ from typing import Literal
 
 import numpy as np
 
-from bench.errors import InputError
-from bench.schema import Clip
+from bench.core.errors import InputError
+from bench.core.schema import Clip
 
 Sampling = Literal["random", "centre", "dense", "uniform", "segments"]
 ViewSampling = Literal["blocks", "sections"]

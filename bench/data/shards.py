@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
 
-from bench.errors import DatasetError, VideoError
+from bench.core.errors import DatasetError, VideoError
 
 _CHUNK_BYTES = 1 << 20
 _KINDS = {stat.S_IFDIR: "folder", stat.S_IFIFO: "pipe", stat.S_IFCHR: "device", stat.S_IFSOCK: "socket"}

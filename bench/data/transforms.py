@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 from pydantic.dataclasses import dataclass
 
-from bench.complaints import near, plain_message
+from bench.core.errors import InputError, UnknownNameError, VideoError
+from bench.core.schema import Clip
+from bench.core.validation import near, plain_message
 from bench.data.geometry import Covering, Size
 from bench.data.sampling import Sampling, Short
-from bench.errors import InputError, UnknownNameError, VideoError
-from bench.schema import Clip
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Generic, TypeVar
 
-from bench.errors import BenchError, InputError, VideoError
+from bench.core.errors import BenchError, InputError, VideoError
 
 T = TypeVar("T")
 R = TypeVar("R")

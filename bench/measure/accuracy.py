@@ -8,18 +8,18 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
 
-from bench.errors import InputError
+from bench.core.errors import InputError
+from bench.core.registry import DATASETS, register_measure
+from bench.core.schema import Clip, Json, Metric, Pretraining, Views, views_from_text
 from bench.measure.axes import ACCURACY_AXES
-from bench.measure.loaded import DEFAULT_SEED, LoadedCase
-from bench.registry import DATASETS, register_measure
-from bench.schema import Clip, Json, Metric, Pretraining, Views, views_from_text
+from bench.measure.context import DEFAULT_SEED, LoadedCase
 
 if TYPE_CHECKING:
     from torch import nn
 
+    from bench.core.stats import Estimate
     from bench.data.collection import VideoSet
     from bench.models.weights.load_report import LoadReport
-    from bench.stats import Estimate
     from bench.train.energy import Meter
     from bench.train.evaluating import Evaluation
     from bench.train.fitting import Fitted

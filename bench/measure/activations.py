@@ -2,12 +2,12 @@
 
 from typing import TYPE_CHECKING
 
+from bench.core.registry import register_measure
+from bench.core.schema import Metric
 from bench.measure.axes import COUNT_AXES
-from bench.registry import register_measure
-from bench.schema import Metric
 
 if TYPE_CHECKING:
-    from bench.measure.loaded import LoadedCase
+    from bench.measure.context import LoadedCase
 
 
 @register_measure("activations", depends_on=COUNT_AXES, version=2)

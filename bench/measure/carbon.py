@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any
 
-from bench.errors import InputError, suggest
+from bench.core.errors import InputError, suggest
 
 J_PER_KWH = 3.6e6
 SHORTEST_S = 10.0  # codecarbon samples every few seconds; of less it knows nothing

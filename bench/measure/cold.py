@@ -2,10 +2,10 @@
 
 from typing import TYPE_CHECKING
 
+from bench.core.registry import register_measure
+from bench.core.schema import Metric
 from bench.measure.axes import TIMING_AXES
-from bench.measure.loaded import LoadedCase
-from bench.registry import register_measure
-from bench.schema import Metric
+from bench.measure.context import LoadedCase
 
 if TYPE_CHECKING:
     from bench.measure.timing.cold_start import ColdStart

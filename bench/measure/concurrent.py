@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field
 
+from bench.core.registry import register_measure
+from bench.core.schema import Metric
 from bench.measure.axes import TIMING_AXES
-from bench.measure.loaded import DEFAULT_SEED, LoadedCase
-from bench.registry import register_measure
-from bench.schema import Metric
+from bench.measure.context import DEFAULT_SEED, LoadedCase
 
 if TYPE_CHECKING:
     from bench.measure.timing.traffic import Traffic
@@ -77,8 +77,8 @@ def _at(case: LoadedCase, variant: "Variant", *, count: int, max_s: float) -> li
 
 
 def _metrics(traffic: "Traffic", *, batch: int, streams: int) -> list[Metric]:
+    from bench.core.stats import quantile
     from bench.measure.timing.figures import sampled
-    from bench.stats import quantile
 
     labels, timing = {"streams": str(streams)}, traffic.timing
     milliseconds = [1000 * s for s in timing.samples_s]

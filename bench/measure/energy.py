@@ -7,11 +7,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from bench.core.registry import register_measure
+from bench.core.schema import Better, Metric
 from bench.measure.axes import TIMING_AXES
 from bench.measure.carbon import SHORTEST_S, Used, require_country, sources, tracked
-from bench.measure.loaded import LoadedCase
-from bench.registry import register_measure
-from bench.schema import Better, Metric
+from bench.measure.context import LoadedCase
 
 if TYPE_CHECKING:
     from bench.measure.timing.variants import Forward
@@ -157,7 +157,7 @@ class EnergyCounter:
 def _nvml_joules(device: str) -> float | None:
     import pynvml
 
-    from bench.nvml import part_of  # of a slice NVML tells none, and the whole GPU's would be others' too
+    from bench.core.nvml import part_of  # of a slice NVML tells none, and the whole GPU's would be others' too
 
     try:
         return float(pynvml.nvmlDeviceGetTotalEnergyConsumption(part_of(device))) / 1000

@@ -8,8 +8,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from bench.core.schema import CompileMode, Frozen, Json, MemoryFormat, Metric, Precision
 from bench.measure.ways import Way, refusal
-from bench.schema import CompileMode, Frozen, Json, MemoryFormat, Metric, Precision
 
 FINALISTS = 2
 PACKAGES: dict[CompileMode, str] = {"onnxruntime": "onnxruntime", "tensorrt": "torch_tensorrt"}

@@ -2,12 +2,12 @@
 
 from typing import TYPE_CHECKING
 
+from bench.core.registry import register_measure
+from bench.core.schema import Metric
 from bench.measure.axes import TIMING_AXES
+from bench.measure.context import LoadedCase
 from bench.measure.fastest import Search, as_best, speedup
-from bench.measure.loaded import LoadedCase
 from bench.measure.ways import Way
-from bench.registry import register_measure
-from bench.schema import Metric
 
 if TYPE_CHECKING:
     from bench.measure.timing.protocol import Timing
@@ -69,8 +69,8 @@ def _timed(
 
 
 def _metrics(timing: "Timing") -> list[Metric]:
+    from bench.core.stats import quantile
     from bench.measure.timing.figures import sampled
-    from bench.stats import quantile
 
     milliseconds = tuple(1000 * s for s in timing.samples_s)
     first = sampled("latency.p50_ms", milliseconds, unit="ms", better="lower", timing=timing)

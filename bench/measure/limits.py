@@ -2,11 +2,11 @@
 
 from typing import TYPE_CHECKING
 
+from bench.core.registry import register_measure
+from bench.core.schema import Metric
 from bench.measure.axes import TIMING_AXES
-from bench.measure.loaded import LoadedCase
+from bench.measure.context import LoadedCase
 from bench.reference.peaks import Peak, peak_of
-from bench.registry import register_measure
-from bench.schema import Metric
 
 if TYPE_CHECKING:
     from bench.measure.timing.ceilings import Roofline
@@ -24,12 +24,12 @@ def limits(case: LoadedCase, *, max_s: float = 5.0) -> list[Metric]:
     measured matrix product and the measured copy times the work's FLOPs per byte. `mfu` is the share of the dense
     data-sheet peak, null where none is known. The record's detail `limits` has the ceilings and the peak's source.
     """
+    from bench.core.stats import median
     from bench.measure.counting.cases import built_without_weights
     from bench.measure.counting.tally import count
     from bench.measure.timing.ceilings import Roofline, ceilings_of
     from bench.measure.timing.taking import take
     from bench.measure.timing.variants import forward_of
-    from bench.stats import median
 
     batch = case.point.batch or 1
     plain = built_without_weights(case)

@@ -3,13 +3,13 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from bench.core.registry import register_measure
+from bench.core.schema import Metric
 from bench.measure.axes import COUNT_AXES
-from bench.registry import register_measure
-from bench.schema import Metric
 
 if TYPE_CHECKING:
+    from bench.measure.context import LoadedCase
     from bench.measure.counting.tally import Count
-    from bench.measure.loaded import LoadedCase
 
 
 @register_measure("macs", depends_on=COUNT_AXES, version=1)

@@ -5,11 +5,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from bench.core.registry import register_measure
+from bench.core.schema import Metric
 from bench.measure.axes import TIMING_AXES
-from bench.measure.loaded import LoadedCase
+from bench.measure.context import LoadedCase
 from bench.measure.ways import ENGINES
-from bench.registry import register_measure
-from bench.schema import Metric
 
 if TYPE_CHECKING:
     from bench.measure.timing.variants import Forward

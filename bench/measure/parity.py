@@ -1,10 +1,10 @@
 """Parity: how far a variant's logits are from those of eager fp32 on the same clips, and how often top-1 agrees."""
 
+from bench.core.registry import register_measure
+from bench.core.schema import Metric, Point
 from bench.measure.axes import TIMING_AXES
-from bench.measure.loaded import LoadedCase
+from bench.measure.context import LoadedCase
 from bench.measure.ways import Way, way_of
-from bench.registry import register_measure
-from bench.schema import Metric, Point
 
 
 @register_measure("parity", depends_on=TIMING_AXES, version=2, is_sampled=True)

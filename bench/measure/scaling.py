@@ -6,12 +6,12 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from bench.errors import InputError
+from bench.core.errors import InputError
+from bench.core.registry import register_measure
+from bench.core.schema import Metric
+from bench.core.stats import median
 from bench.measure.axes import TIMING_AXES
-from bench.measure.loaded import LoadedCase
-from bench.registry import register_measure
-from bench.schema import Metric
-from bench.stats import median
+from bench.measure.context import LoadedCase
 
 CHILD = "bench.measure.timing.scaling_child"
 WORKS = ("train", "forward")

@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
+from bench.core.registry import register_measure
+from bench.core.schema import Batch, Metric
 from bench.measure.axes import TIMING_AXES
+from bench.measure.context import LoadedCase
 from bench.measure.fastest import Search, as_best, speedup
-from bench.measure.loaded import LoadedCase
 from bench.measure.ways import Way
-from bench.registry import register_measure
-from bench.schema import Batch, Metric
 
 if TYPE_CHECKING:
     from bench.measure.timing.variants import Forward

@@ -7,8 +7,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bench.core.schema import Metric
 from bench.measure.carbon import SHORTEST_S, sources, tracked
-from bench.schema import Metric
 
 if TYPE_CHECKING:
     from bench.train.curves import Row

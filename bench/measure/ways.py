@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import get_args
 
-from bench.schema import UNSPOKEN, CompileMode, Engine, Frozen, MemoryFormat, Point, Precision
+from bench.core.schema import UNSPOKEN, CompileMode, Engine, Frozen, MemoryFormat, Point, Precision
 
 ENGINES: frozenset[str] = frozenset(get_args(Engine))
 CUDA_ONLY = {"precision": ("tf32", "fp8"), "compile": ("cudagraphs", "tensorrt")}

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bench.errors import ClipError, InputError, MissingPackageError, UnknownNameError, WeightsError
+from bench.core.errors import ClipError, InputError, MissingPackageError, UnknownNameError, WeightsError
 from bench.models.base import VideoModel
 from bench.models.weights.checkpoint import read_checkpoint
 

@@ -7,8 +7,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from bench.errors import ClipError
-from bench.schema import Clip
+from bench.core.errors import ClipError
+from bench.core.schema import Clip
 
 Modality = Literal["rgb", "flow"]
 

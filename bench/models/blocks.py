@@ -9,7 +9,7 @@ from typing import Literal, TypeVar
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bench.errors import InputError
+from bench.core.errors import InputError
 from bench.models.base import InputSpec, VideoModel, modality_of
 
 ShortcutType = Literal["A", "B"]

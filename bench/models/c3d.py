@@ -9,9 +9,9 @@ from collections.abc import Iterable, Sequence
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bench.errors import ClipError, InputError
+from bench.core.errors import ClipError, InputError
+from bench.core.registry import register_model
 from bench.models.base import InputSpec, VideoModel, modality_of
-from bench.registry import register_model
 
 KernelDepth = int | str | Sequence[int]
 

@@ -10,10 +10,10 @@ from collections.abc import Sequence
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bench.errors import InputError
+from bench.core.errors import InputError
+from bench.core.registry import register_model
 from bench.models.base import InputSpec, VideoModel, modality_of
 from bench.models.c3d import KernelDepth, init_plain, kernel_depths, same_conv
-from bench.registry import register_model
 
 CHANNELS = (64, 128, 256, 256, 256)
 FC_WIDTH = 2048

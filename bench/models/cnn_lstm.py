@@ -9,8 +9,8 @@ from typing import Literal
 
 from torch import Tensor, nn
 
+from bench.core.registry import register_model
 from bench.models.backbones import Backbone, FrameModel, by_clip, create_backbone, frames_of
-from bench.registry import register_model
 
 Readout = Literal["mean", "last"]
 

@@ -6,8 +6,8 @@ classifier is linear, that is the classifier on averaged features.
 
 from torch import Tensor, nn
 
+from bench.core.registry import register_model
 from bench.models.backbones import Backbone, FrameModel, by_clip, create_backbone, frames_of
-from bench.registry import register_model
 
 
 class CnnPool(FrameModel):

@@ -10,6 +10,7 @@ from typing import Literal
 
 from torch import nn
 
+from bench.core.registry import register_model
 from bench.models.stages import (
     BLOCKS_OF_DEPTH,
     BlockNetwork,
@@ -24,7 +25,6 @@ from bench.models.stages import (
     resnet_channels,
     resnet_stem,
 )
-from bench.registry import register_model
 
 Interaction = Literal["reduced", "preserved"]
 

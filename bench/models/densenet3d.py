@@ -10,9 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bench.errors import InputError
+from bench.core.errors import InputError
+from bench.core.registry import register_model
 from bench.models.blocks import HaraModel, chosen, init_convolutions, require_positive
-from bench.registry import register_model
 
 DEPTHS = {121: (6, 12, 24, 16), 169: (6, 12, 32, 32), 201: (6, 12, 48, 32), 264: (6, 12, 64, 48)}
 STEM_WIDTH = 64

@@ -12,13 +12,13 @@ import torch
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from torch import nn
 
-from bench.complaints import near, plain_message
-from bench.errors import BenchError, InputError, suggest
+from bench.core.errors import BenchError, InputError, suggest
+from bench.core.registry import MODELS, ModelEntry, options_of
+from bench.core.validation import near, plain_message
 from bench.models.sources import source_entry, source_names
 from bench.models.undrawn import undrawn
 from bench.models.weights.checkpoint import Checkpoint, read_checkpoint
 from bench.models.weights.loading import classes_in, load_checkpoint
-from bench.registry import MODELS, ModelEntry, options_of
 
 
 def create_model(

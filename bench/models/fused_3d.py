@@ -11,9 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from bench.core.registry import register_model
 from bench.models.backbones import Backbone, by_clip, create_map_backbone, frames_of
 from bench.models.snippets import FLOW_STACK, SnippetModel, stack_channels
-from bench.registry import register_model
 
 FUSED_CHANNELS = 512
 INIT_STD = 0.01

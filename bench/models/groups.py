@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import nn
 
-from bench.errors import InputError, UnknownNameError
+from bench.core.errors import InputError, UnknownNameError
 from bench.models.base import inputs_of
 from bench.models.heads import WEIGHTED, head_name_of, is_in
 

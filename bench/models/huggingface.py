@@ -12,11 +12,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bench.errors import ClipError, InputError, MissingPackageError, WeightsError
+from bench.core.errors import ClipError, InputError, MissingPackageError, WeightsError
+from bench.core.registry import ModelEntry
 from bench.models.base import InputSpec, VideoModel
 from bench.models.heads import is_in
 from bench.models.weights.load_report import LoadReport, in_words
-from bench.registry import ModelEntry
 
 PAPERS = {"videomae": "arXiv:2203.12602", "timesformer": "arXiv:2102.05095", "vivit": "arXiv:2103.15691"}
 HEAD = "classifier"

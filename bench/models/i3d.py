@@ -14,10 +14,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from bench.core.registry import register_model
 from bench.models.backbones import create_backbone
 from bench.models.base import InputSpec, Modality, VideoModel
 from bench.models.inflation import Inflation, inflate
-from bench.registry import register_model
 
 Size = tuple[int, int, int]
 

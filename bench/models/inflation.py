@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from bench.errors import WeightsError
+from bench.core.errors import WeightsError
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,9 +7,9 @@ has its own norm and ReLU, and there is no norm or ReLU before the mean, other t
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from bench.core.registry import register_model
 from bench.models.blocks import ShortcutType, chosen, shortcut_between
 from bench.models.resnet3d import BOTTLENECK_DEPTHS, DEPTHS, ResNet3d, stages_of, widened
-from bench.registry import register_model
 
 
 class PreActBasicBlock(nn.Module):

@@ -8,9 +8,9 @@ VMZ's R(2+1)D are other networks.
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from bench.core.registry import register_model
 from bench.models.blocks import ShortcutType, chosen, shortcut_between
 from bench.models.resnet3d import BOTTLENECK_DEPTHS, DEPTHS, ResNet3d, stages_of, widened
-from bench.registry import register_model
 
 STEM_COLOURS = 3
 

@@ -8,6 +8,7 @@ from collections import OrderedDict
 
 from torch import nn
 
+from bench.core.registry import register_model
 from bench.models.stages import (
     BLOCKS_OF_DEPTH,
     BlockNetwork,
@@ -21,7 +22,6 @@ from bench.models.stages import (
     resnet_channels,
     resnet_stem,
 )
-from bench.registry import register_model
 
 STRIDES: tuple[Size, ...] = ((1, 2, 2), (1, 2, 2), (2, 2, 2), (2, 2, 2))
 

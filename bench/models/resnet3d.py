@@ -10,7 +10,8 @@ from dataclasses import dataclass
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bench.errors import InputError
+from bench.core.errors import InputError
+from bench.core.registry import register_model
 from bench.models.blocks import (
     HaraModel,
     ShortcutType,
@@ -19,7 +20,6 @@ from bench.models.blocks import (
     require_positive,
     shortcut_between,
 )
-from bench.registry import register_model
 
 BASIC_DEPTHS = {10: (1, 1, 1, 1), 18: (2, 2, 2, 2), 34: (3, 4, 6, 3)}
 BOTTLENECK_DEPTHS = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3), 200: (3, 24, 36, 3)}

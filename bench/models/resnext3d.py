@@ -6,9 +6,9 @@ Hara et al., 2018, arXiv:1711.09577, after Xie et al., 2017, arXiv:1611.05431; n
 
 from functools import partial
 
+from bench.core.registry import register_model
 from bench.models.blocks import ShortcutType, chosen, require_positive
 from bench.models.resnet3d import BOTTLENECK_DEPTHS, Bottleneck, ResNet3d, Stage
-from bench.registry import register_model
 
 STEM_WIDTH = 128
 OUT_WIDTHS = (256, 512, 1024, 2048)

@@ -9,6 +9,7 @@ from functools import partial
 
 from torch import nn
 
+from bench.core.registry import register_model
 from bench.models.blocks import require_positive
 from bench.models.stages import (
     BLOCKS_OF_DEPTH,
@@ -21,7 +22,6 @@ from bench.models.stages import (
     resnet_channels,
     resnet_stem,
 )
-from bench.registry import register_model
 
 
 class TemporalResNet(BlockNetwork):

@@ -10,7 +10,8 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from bench.errors import ClipError, InputError
+from bench.core.errors import ClipError, InputError
+from bench.core.registry import register_model
 from bench.models.base import InputSpec
 from bench.models.blocks import require_positive
 from bench.models.stages import (
@@ -27,7 +28,6 @@ from bench.models.stages import (
     resnet_channels,
     resnet_stem,
 )
-from bench.registry import register_model
 
 SLOW_WIDTH, FAST_WIDTH = 64, 8
 FUSION_RATIO = 2

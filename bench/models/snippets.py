@@ -4,7 +4,7 @@ from functools import partial
 
 from torch import Tensor
 
-from bench.errors import ClipError, InputError
+from bench.core.errors import ClipError, InputError
 from bench.models.backbones import Backbone, FrameModel, by_clip, frames_of
 from bench.models.base import InputSpec
 

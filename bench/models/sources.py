@@ -15,14 +15,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bench.errors import BenchError, ClipError, InputError, MissingPackageError, UnknownNameError, WeightsError
+from bench.core.errors import BenchError, ClipError, InputError, MissingPackageError, UnknownNameError, WeightsError
+from bench.core.registry import ModelEntry
 from bench.models.backbones import Backbone, FrameModel, frames_of
 from bench.models.base import InputSpec, modality_of
 from bench.models.heads import head_name_of, is_in
 from bench.models.huggingface import huggingface_entry
 from bench.models.weights.checkpoint import Checkpoint
 from bench.models.weights.load_report import LoadReport, in_words
-from bench.registry import ModelEntry
 
 
 def source_entry(name: str) -> ModelEntry:

@@ -10,9 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bench.errors import InputError
+from bench.core.errors import InputError
+from bench.core.registry import register_model
 from bench.models.backbones import Backbone, FrameModel, by_clip, create_backbone, frames_of
-from bench.registry import register_model
 
 STAGES = ("layer1", "layer2", "layer3", "layer4")
 DEEP_STAGE_BLOCKS = 23  # from here on (ResNet-101) the authors shift every second block only

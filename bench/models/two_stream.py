@@ -8,9 +8,9 @@ classes (the paper says 12 M). Both papers train the streams apart; here one los
 import torch
 from torch import Tensor, nn
 
+from bench.core.registry import register_model
 from bench.models.backbones import Backbone, by_clip, create_backbone, frames_of
 from bench.models.snippets import FLOW_STACK, SnippetModel, stack_channels
-from bench.registry import register_model
 
 
 class LateFusion(nn.Module):

@@ -9,12 +9,12 @@ import warnings
 import torch
 from torch import Tensor
 
+from bench.core.registry import register_model
 from bench.models.backbones import HALVES
 from bench.models.base import Modality, VideoModel
 from bench.models.i3d import FEATURES, I3D, InflatedInception, Logits, inflate_googlenet
 from bench.models.two_stream import LateFusion
 from bench.models.weights.loading import load_weights
-from bench.registry import register_model
 
 
 class TwoStreamI3D(VideoModel):

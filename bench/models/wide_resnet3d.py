@@ -4,9 +4,9 @@ Hara et al., 2018, arXiv:1711.09577, after Zagoruyko and Komodakis, 2016, arXiv:
 3D-ResNets-PyTorch (MIT).
 """
 
+from bench.core.registry import register_model
 from bench.models.blocks import ShortcutType, chosen, require_positive
 from bench.models.resnet3d import BOTTLENECK_DEPTHS, WIDTHS, Bottleneck, ResNet3d, stages_of
-from bench.registry import register_model
 
 EXPANSION = 2
 

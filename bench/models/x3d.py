@@ -9,6 +9,7 @@ from collections import OrderedDict
 
 from torch import Tensor, nn
 
+from bench.core.registry import register_model
 from bench.models.blocks import require_positive
 from bench.models.stages import (
     BlockNetwork,
@@ -21,7 +22,6 @@ from bench.models.stages import (
     WindowPool,
     conv3d,
 )
-from bench.registry import register_model
 
 WIDTHS = (24, 48, 96, 192)
 BASE_BLOCKS = (1, 2, 5, 3)

@@ -8,11 +8,11 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal
 
+from bench.core.schema import Clip, Json
+from bench.core.stats import Estimate, paired_difference
 from bench.reporting.board import Column, column_of, headlines_of, in_order
 from bench.reporting.cases import PROTOCOL_AXES, SHARES, CaseResult, Observation, Reading, read_together
 from bench.reporting.wording import value_text
-from bench.schema import Clip, Json
-from bench.stats import Estimate, paired_difference
 
 Verdict = Literal[
     "better", "worse", "higher", "lower", "no difference seen", "the same", "depends on the setting", "one pair"

@@ -6,10 +6,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-from bench.registry import MEASURES
+from bench.core.registry import MEASURES
+from bench.core.schema import Better, Case, Json
 from bench.reporting.cases import RUN_AXES, TRAINING_AXES, CaseResult, Observation, Reading, read_together
 from bench.reporting.wording import HEADLINES, STAND_INS, axis_name, metric_name, value_text
-from bench.schema import Better, Case, Json
 
 Axes = tuple[Json, ...]
 NAMED_AXES = ("compile", "threads", "batch")  # whose values say nothing without the axis: off, 8

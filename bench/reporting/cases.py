@@ -7,9 +7,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from bench.registry import MEASURES
-from bench.schema import Better, Case, Json, Metric, Record
-from bench.stats import Estimate, mean_interval, median, median_interval
+from bench.core.registry import MEASURES
+from bench.core.schema import Better, Case, Json, Metric, Record
+from bench.core.stats import Estimate, mean_interval, median, median_interval
 
 RUN_AXES = ("precision", "memory_format", "compile", "device", "threads", "batch")
 TRAINING_AXES = ("weights", "recipe")

@@ -3,12 +3,12 @@
 import math
 from collections.abc import Iterator, Sequence
 
-from bench.quantity import count, scale_of, written
+from bench.core.stats import Estimate
+from bench.core.units import count, scale_of, written
 from bench.reporting.ablation import POINTS, Ablation, Effect, level_text
 from bench.reporting.board import Board, Column
 from bench.reporting.cases import Reading
 from bench.reporting.wording import axis_name, listed, metric_name
-from bench.stats import Estimate
 
 
 def ablation_findings(ablation: Ablation) -> list[str]:

@@ -4,13 +4,13 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
-from bench.quantity import scale_of
+from bench.core.stats import Estimate
+from bench.core.units import scale_of
 from bench.reporting.ablation import POINTS, Ablation, Effect, level_text
 from bench.reporting.board import Column
 from bench.reporting.chart import ACCENT, INK, MUTED, Chart, axis, error_bars, tick_labels
 from bench.reporting.findings import ablation_findings
 from bench.reporting.wording import axis_name, listed, metric_name
-from bench.stats import Estimate
 
 HEIGHT_PX = 84
 HEIGHT_OF_LEVEL_PX = 42

@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from bench.schema import Environment, Json, Record
+from bench.core.schema import Environment, Json, Record
 
 # Facts that tell one piece of the same hardware from another, follow from the case, or touch no timing.
 TELL_NOTHING = frozenset({"gpu_uuid", "ram_bytes", "cudnn_benchmark", "vbench", "codecarbon", "nvidia-ml-py"})

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
 
+from bench.core.schema import Json, Point, Pretraining, names_a_file
 from bench.reference.protocol import PrintedProtocol, printed_protocol
 from bench.reference.published import PublishedRow, ZooRow, published_for
 from bench.reporting.cases import CaseResult, Reading, read_together
-from bench.schema import Json, Point, Pretraining, names_a_file
 
 Outcome = Literal["reproduced", "not reproduced", "not comparable", "not run", "claim without source"]
 

@@ -5,11 +5,11 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
+from bench.core.schema import Json, Record
 from bench.reporting.ablation import Ablation, ablate
 from bench.reporting.board import Board, build_board
 from bench.reporting.cases import CaseResult, gather, taken_alone
 from bench.reporting.machines import Machine, Machines
-from bench.schema import Json, Record
 
 
 @dataclass(frozen=True, kw_only=True)

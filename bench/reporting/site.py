@@ -8,13 +8,13 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import bench
-from bench.errors import InputError
-from bench.quantity import count
-from bench.registry import SECTIONS, SectionEntry
+from bench.core.errors import InputError
+from bench.core.registry import SECTIONS, SectionEntry
+from bench.core.schema import Record
+from bench.core.units import count
 from bench.reporting.page import render, render_file
 from bench.reporting.results import Results, collect
 from bench.reporting.wording import listed
-from bench.schema import Record
 from bench.store import read_records, read_suite_facts, record_files
 
 ASSETS = Path(__file__).parent / "assets"

@@ -4,8 +4,8 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from bench.core.stats import median, quantile
 from bench.reporting.cases import CaseResult, Observation
-from bench.stats import median, quantile
 
 FEWEST_SAMPLES = 5
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95, 0.99)

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
-from bench.quantity import Scale, in_full, scale_of
+from bench.core.units import Scale, in_full, scale_of
 from bench.reporting.board import Board, Column, Row, group_of
 from bench.reporting.cases import OUT_OF_TOLERANCE, SHARES, UNLIKE_MACHINES, Reading
 from bench.reporting.table import Cell, Heading, Line, Table

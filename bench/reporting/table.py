@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from bench.quantity import DASH
+from bench.core.units import DASH
 from bench.reporting.page import render_file
 
 if TYPE_CHECKING:

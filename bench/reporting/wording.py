@@ -2,8 +2,8 @@
 
 from collections.abc import Iterable, Mapping
 
-from bench.quantity import DASH
-from bench.schema import Json
+from bench.core.schema import Json
+from bench.core.units import DASH
 
 # Metrics of a leaderboard, in its order; of other measures the first metric that says which direction is better.
 HEADLINES = (

@@ -8,8 +8,8 @@ from typing import Annotated, Any
 
 from pydantic import TypeAdapter
 
-from bench.errors import InputError
-from bench.schema import Clip, Point, names_a_file
+from bench.core.errors import InputError
+from bench.core.schema import Clip, Point, names_a_file
 
 AXES = tuple(name for name in Point.model_fields if name not in ("model", "args"))
 SPOKEN = {"seeds": "seed"}  # how people write an axis that lists several

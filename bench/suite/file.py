@@ -17,11 +17,11 @@ from pydantic import (
     model_validator,
 )
 
-from bench.complaints import near, plain_message
-from bench.errors import InputError, Problem, SuiteError, suggest
-from bench.schema import Json
-from bench.threshold import parse_threshold
-from bench.yaml_tree import Place, Tree, read_yaml
+from bench.core.errors import InputError, Problem, SuiteError, suggest
+from bench.core.schema import Json
+from bench.core.threshold import parse_threshold
+from bench.core.validation import near, plain_message
+from bench.core.yaml_tree import Place, Tree, read_yaml
 
 
 class _Strict(BaseModel):

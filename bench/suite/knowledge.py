@@ -3,8 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
-from bench.registry import DatasetEntry, MeasureEntry
-from bench.schema import ModelFacts, Point, Probe
+from bench.core.registry import DatasetEntry, MeasureEntry
+from bench.core.schema import ModelFacts, Point, Probe
 
 
 class Knowledge(Protocol):

@@ -7,15 +7,15 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from bench.complaints import reason
-from bench.errors import InputError, Problem, SuiteError, suggest
-from bench.schema import UNSPOKEN, Case, Json, ModelFacts, Point, Pretraining, names_a_file
+from bench.core.errors import InputError, Problem, SuiteError, suggest
+from bench.core.schema import UNSPOKEN, Case, Json, ModelFacts, Point, Pretraining, names_a_file
+from bench.core.validation import reason
+from bench.core.yaml_tree import Place, Tree
 from bench.suite.axes import AXES, SPOKEN, axis_of, expanded, product, read_axis, spellings
 from bench.suite.file import Ablation, GateRule, SuiteFile, check_suite
 from bench.suite.knowledge import Knowledge
 from bench.suite.rules import RULES, Exclusion, exclusions_of, problems_of_rules
 from bench.suite.settings import Setting, settings_of
-from bench.yaml_tree import Place, Tree
 
 
 @dataclass(frozen=True, kw_only=True)

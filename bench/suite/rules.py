@@ -6,12 +6,12 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from bench.complaints import reason
-from bench.errors import InputError, suggest
-from bench.schema import ModelFacts
+from bench.core.errors import InputError, suggest
+from bench.core.schema import ModelFacts
+from bench.core.validation import reason
+from bench.core.yaml_tree import Place
 from bench.suite.axes import AXES, axis_of, read_axis
 from bench.suite.file import SuiteFile
-from bench.yaml_tree import Place
 
 RULES = ("include", "exclude")
 

@@ -4,12 +4,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from bench.schema import Json, ModelFacts
+from bench.core.schema import Json, ModelFacts
+from bench.core.yaml_tree import Place
 from bench.suite.axes import AXES, axis_of, product
 from bench.suite.file import SuiteFile
 from bench.suite.knowledge import Knowledge
 from bench.suite.rules import RULES, takes
-from bench.yaml_tree import Place
 
 
 @dataclass(frozen=True, kw_only=True)

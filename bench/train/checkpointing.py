@@ -15,8 +15,8 @@ from typing import Any
 
 import torch
 
-from bench.atomic import remove_abandoned, unfinished_in, whole_file
-from bench.errors import TrainingError
+from bench.core.errors import TrainingError
+from bench.core.files import remove_abandoned, unfinished_in, whole_file
 
 KEPT = 2
 _STATE = re.compile(r"state_(\d+)_([0-9a-f]{12})\.pt")

@@ -11,14 +11,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from bench.core.errors import InputError, TrainingError
+from bench.core.schema import Clip, Views, views_per_video
+from bench.core.stats import Estimate, wilson_interval
 from bench.data.collection import VideoSet
 from bench.data.loading import Batch, Unread, view_batches
 from bench.data.rows import Normalisation
 from bench.data.sampling import Short, ViewSampling
-from bench.errors import InputError, TrainingError
 from bench.models.base import VideoModel, inputs_of
-from bench.schema import Clip, Views, views_per_video
-from bench.stats import Estimate, wilson_interval
 from bench.train.progress import Report, Watch, silent
 from bench.train.ranks import current_ranks
 from bench.train.scoring import Labels, confusion_matrix, label_ranks, mean_average_precision, mean_per_class

@@ -10,11 +10,11 @@ from typing import Any
 import torch
 from torch import nn
 
+from bench.core.errors import InputError, TrainingError
+from bench.core.schema import Clip, Json, digest
 from bench.data.collection import VideoSet
 from bench.data.loading import Batch, Unread, steps_per_epoch, train_batches
-from bench.errors import InputError, TrainingError
 from bench.models.base import inputs_of, takes_flow
-from bench.schema import Clip, Json, digest
 from bench.train.checkpointing import read_state, read_weights, remove_states, write_state, write_weights
 from bench.train.curves import Row, write_curves
 from bench.train.energy import Energy, Meter

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.errors import InputError
-from bench.schema import Json
-from bench.stats import Estimate, mcnemar, paired_shares, wilson_interval
+from bench.core.errors import InputError
+from bench.core.schema import Json
+from bench.core.stats import Estimate, mcnemar, paired_shares, wilson_interval
 from bench.train.scoring import Labels, confusion_matrix, label_ranks, mean_average_precision, mean_per_class
 
 if TYPE_CHECKING:

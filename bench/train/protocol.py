@@ -8,11 +8,11 @@ from pathlib import Path
 
 from torch import nn
 
+from bench.core.errors import UnknownNameError
+from bench.core.schema import Clip, Json, Views, files_of_model
 from bench.data.collection import VideoSet
 from bench.data.sampling import Short, ViewSampling
-from bench.errors import UnknownNameError
 from bench.models.base import inputs_of, takes_flow
-from bench.schema import Clip, Json, Views, files_of_model
 from bench.train.evaluating import Evaluation, normalisation_of
 from bench.train.fitting import Fitted
 from bench.train.recipe import Recipe

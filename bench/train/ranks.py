@@ -11,7 +11,7 @@ import torch
 import torch.distributed as dist
 from torch.distributed.distributed_c10d import Store
 
-from bench.errors import InputError, TrainingError
+from bench.core.errors import InputError, TrainingError
 from bench.train.meeting import meeting
 from bench.train.vigil import Vigil
 

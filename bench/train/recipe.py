@@ -6,12 +6,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field, ValidationError, field_validator
 
-from bench.complaints import near, plain_message
+from bench.core.errors import BenchError, Problem, SuiteError, suggest
+from bench.core.schema import Frozen, Json, MemoryFormat, TorchCompileMode, digest
+from bench.core.validation import near, plain_message
+from bench.core.yaml_tree import Place, Tree, read_yaml
 from bench.data.sampling import Short, ViewSampling, view_sampling
 from bench.data.transforms import Augmentation
-from bench.errors import BenchError, Problem, SuiteError, suggest
-from bench.schema import Frozen, Json, MemoryFormat, TorchCompileMode, digest
-from bench.yaml_tree import Place, Tree, read_yaml
 
 Share = Annotated[float, Field(ge=0, lt=1)]
 Positive = Annotated[float, Field(gt=0)]

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.errors import TrainingError
+from bench.core.errors import TrainingError
 
 Floats = NDArray[np.floating]
 Ints = NDArray[np.integer]

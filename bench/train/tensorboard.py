@@ -4,7 +4,7 @@ import math
 from pathlib import Path
 from types import TracebackType
 
-from bench.errors import MissingPackageError
+from bench.core.errors import MissingPackageError
 from bench.train.curves import Row
 
 TAGS = {

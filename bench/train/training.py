@@ -12,8 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from bench.core.errors import InputError
 from bench.data.loading import Batch
-from bench.errors import InputError
 from bench.models.groups import parameter_groups
 from bench.train.average import Average
 from bench.train.evaluating import autocast

@@ -11,7 +11,7 @@ import time
 
 import torch.distributed as dist
 
-from bench.errors import TrainingError
+from bench.core.errors import TrainingError
 from bench.train.meeting import meeting
 
 BEAT_S = 1.0

@@ -5,9 +5,9 @@ import copy
 import torch
 from torch import nn
 
-from bench.errors import BenchError, InputError
+from bench.core.errors import BenchError, InputError
+from bench.core.schema import Clip
 from bench.models.base import inputs_of
-from bench.schema import Clip
 
 # What a network raises that is given another size than it was made for.
 FAILURES = (BenchError, RuntimeError, ValueError, TypeError, IndexError, AssertionError, NotImplementedError)

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from bench.schema import Case, Clip, Environment, Failure, Metric, Point, Record
+from bench.core.schema import Case, Clip, Environment, Failure, Metric, Point, Record
 
 GPU = Environment(
     hardware={"gpu": "H100", "gpu_driver": "570.1", "cpu": "EPYC"},

@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 
-from bench.atomic import _machine
 from bench.comparison.answers import read_answers
 from bench.comparison.baselines import promote, save
 from bench.comparison.comparing import compare
 from bench.comparison.sides import Run
-from bench.schema import Metric, Record
-from bench.stats import wilson_interval
+from bench.core.files import _machine
+from bench.core.schema import Metric, Record
+from bench.core.stats import wilson_interval
 from bench.store import RecordStore, read_records
 
 VIDEOS = 400

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from bench.cli import _exit_code
+from bench.cli.app import _exit_code
 from bench.comparison.baselines import baseline_files, fingerprint_of, listed, promote, save
 from bench.comparison.comparing import compare
-from bench.errors import InputError
-from bench.schema import Environment, Metric, Record
+from bench.core.errors import InputError
+from bench.core.schema import Environment, Metric, Record
 from bench.store import RecordStore, read_records
 
 QUIET = [10.0, 10.02, 9.98, 10.01, 9.99]

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from bench.cli import _exit_code
+from bench.cli.app import _exit_code
 from bench.comparison.sides import open_side
-from bench.schema import Record
+from bench.core.schema import Record
 from bench.store import RecordStore
 
 QUIET = [10.0, 10.02, 9.98, 10.01, 9.99]
@@ -168,7 +168,7 @@ def test_a_reader_that_leaves_early_changes_no_exit_code(
     stored: Callable[..., str], tmp_path: Path, factor: float, code: int, form: list[str]
 ) -> None:
     base, head = stored("base", 1.0), stored("head", factor)
-    command = [sys.executable, "-m", "bench.cli", "compare", base, head, "--write", str(tmp_path / "x.md"), *form]
+    command = [sys.executable, "-m", "bench.cli.app", "compare", base, head, "--write", str(tmp_path / "x.md"), *form]
     reading, writing = os.pipe()
     os.close(reading)
     done = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, text=True, check=False)
@@ -223,7 +223,7 @@ def test_a_gate_kept_in_git_decides_by_whatever_name_its_records_are_given(
 def test_comparing_imports_neither_torch_nor_pandas(stored: Callable[..., str]) -> None:
     base = stored("base", 1.0)
     code = (
-        "import sys\nfrom bench.cli import _exit_code\n"
+        "import sys\nfrom bench.cli.app import _exit_code\n"
         f"assert _exit_code(['compare', {base!r}, {base!r}, '--json']) == 0\n"
         "assert not {'torch', 'pandas', 'torchvision'} & set(sys.modules)\n"
     )

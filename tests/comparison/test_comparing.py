@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from bench.comparison.comparing import compare
 from bench.comparison.outcome import VERDICTS, Comparison
-from bench.errors import InputError, UnknownNameError
-from bench.schema import Environment, Metric, Record
+from bench.core.errors import InputError, UnknownNameError
+from bench.core.schema import Environment, Metric, Record
 from bench.store import RecordStore
 
 Runs = Callable[..., list[Record]]

@@ -28,7 +28,7 @@ from bench.comparison.evidence import (
     noise_floor,
     welch,
 )
-from bench.stats import Z95, wilson_interval
+from bench.core.stats import Z95, wilson_interval
 
 POSITIVE = st.floats(0.1, 1000)
 

@@ -14,14 +14,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bench.cli import _exit_code
+from bench.cli.app import _exit_code
 from bench.comparison import formats
 from bench.comparison.answers import read_answers
 from bench.comparison.comparing import compare
 from bench.comparison.neighbours import values_beside
 from bench.comparison.sides import Run
-from bench.errors import BenchError, InputError, StoreError
-from bench.schema import Case, Metric, Record
+from bench.core.errors import BenchError, InputError, StoreError
+from bench.core.schema import Case, Metric, Record
 from bench.store import RecordStore, read_records
 
 EXTREMES = [0.0, -0.0, 5e-324, -5e-324, 1e-300, 1e300, -1e300, 1.7e308, -1.7e308, math.inf, -math.inf, math.nan]

@@ -11,8 +11,8 @@ import pytest
 from bench.comparison import formats
 from bench.comparison.comparing import compare
 from bench.comparison.outcome import Comparison, Row, Uncompared
-from bench.errors import InputError
-from bench.schema import Metric, Record
+from bench.core.errors import InputError
+from bench.core.schema import Metric, Record
 
 NASTY = 'm|`<b>"@x,:%\x00]]>\nz'
 QUIET = [10.0, 10.02, 9.98, 10.01, 9.99]

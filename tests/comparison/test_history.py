@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bench.cli import _exit_code
+from bench.cli.app import _exit_code
+from bench.cli.show_history import show_history
 from bench.comparison.history import history_of
-from bench.errors import InputError, UnknownNameError
-from bench.schema import Environment, Metric, Record
+from bench.core.errors import InputError, UnknownNameError
+from bench.core.schema import Environment, Metric, Record
 from bench.store import RecordStore
-from bench.terminal.histories import show_history
 
 LEVEL = [10.0, 10.1, 9.9, 10.05, 9.95, 10.02, 9.98, 10.03]
 

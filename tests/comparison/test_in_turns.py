@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from bench.ab.gate import _measured, pair_plans
+from bench.ab.side_child import _marked
+from bench.ab.sides import PlannedCase, Ran, Side, SideName
 from bench.comparison.comparing import compare
 from bench.comparison.looks import Looks
-from bench.errors import InputError
-from bench.execution.side_child import _marked
-from bench.execution.sides import PlannedCase, Ran, Side, SideName
-from bench.gating import _measured, pair_plans
-from bench.schema import Metric, Record
+from bench.core.errors import InputError
+from bench.core.schema import Metric, Record
 from bench.store import RecordStore
 
 Values = NDArray[np.float64]

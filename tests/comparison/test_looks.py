@@ -17,8 +17,8 @@ from bench.comparison.comparing import compare
 from bench.comparison.evidence import ALPHA, change_of_pairs
 from bench.comparison.looks import LOOKS, Looks, open_cases, share_at
 from bench.comparison.outcome import Comparison
-from bench.errors import InputError
-from bench.schema import Metric, Record
+from bench.core.errors import InputError
+from bench.core.schema import Metric, Record
 from bench.store import RecordStore
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"

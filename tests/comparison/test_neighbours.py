@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from bench.comparison.comparing import compare
 from bench.comparison.neighbours import FEWEST_TURNS, values_beside
-from bench.schema import Metric, Record
+from bench.core.schema import Metric, Record
 
 MakeMetric = Callable[..., Metric]
 

@@ -15,7 +15,7 @@ from bench.comparison.outcome import Row
 from bench.comparison.samples import Sample
 from bench.comparison.sessions import Sessions, sessions_of
 from bench.comparison.sides import Run
-from bench.schema import Record
+from bench.core.schema import Record
 from bench.store import RecordStore
 
 QUIET = [10.00, 10.02, 9.98, 10.01, 9.99]

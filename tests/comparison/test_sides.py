@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from bench.cli import _exit_code
+from bench.cli.app import _exit_code
 from bench.comparison.baselines import save
 from bench.comparison.comparing import compare
-from bench.errors import InputError
-from bench.schema import Record
+from bench.core.errors import InputError
+from bench.core.schema import Record
 from bench.store import RecordStore
 
 Runs = Callable[..., list[Record]]

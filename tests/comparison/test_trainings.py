@@ -8,7 +8,7 @@ from scipy import stats as scipy_stats
 
 from bench.comparison.comparing import compare
 from bench.comparison.outcome import Row
-from bench.schema import Metric, Record
+from bench.core.schema import Metric, Record
 
 Make = Callable[..., Record]
 RULE = {"accuracy.top1": "0.5pt"}

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from bench.core.errors import MissingPackageError
 from bench.data.decode import read_frames
 from bench.data.pyav_reader import ANY_TEXT
-from bench.errors import MissingPackageError
 
 WATCHDOG_S = 120
 

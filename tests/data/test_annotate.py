@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from bench.core.errors import InputError
 from bench.data.annotate import Listed, subset_of, write_lists, write_resnets_json
 from bench.data.collection import Video, VideoSet, open_dataset, video_set
-from bench.errors import InputError
 
 Write = Callable[..., Path]
 

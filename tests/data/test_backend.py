@@ -9,15 +9,15 @@ import numpy as np
 import pytest
 from torch import nn
 
+from bench.core.errors import MissingFrameError, UnknownNameError
+from bench.core.schema import Clip
 from bench.data import clips
 from bench.data.collection import VideoSet, open_dataset
 from bench.data.decode import read_frames
 from bench.data.lanes import time_lanes
 from bench.data.loading import train_batches, view_batches
 from bench.data.transforms import Augmentation
-from bench.errors import MissingFrameError, UnknownNameError
 from bench.models.base import InputSpec
-from bench.schema import Clip
 from bench.train.fitting import identity
 from bench.train.recipe import Recipe
 

@@ -15,10 +15,17 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from bench.core.errors import (
+    BenchError,
+    InputError,
+    MissingFrameError,
+    MissingPackageError,
+    UnknownNameError,
+    VideoError,
+)
 from bench.data import pyav_reader
 from bench.data.decode import probe, read_frames
 from bench.data.facts import VideoFacts
-from bench.errors import BenchError, InputError, MissingFrameError, MissingPackageError, UnknownNameError, VideoError
 
 Frames = list[NDArray[np.uint8]]
 Write = Callable[..., Path]

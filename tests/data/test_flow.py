@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from bench.core.errors import DatasetError, VideoError
 from bench.data.clips import ClipReader
 from bench.data.collection import VideoSet, open_dataset
 from bench.data.datasets.motions import MotionsParameters, write_motions
 from bench.data.frame_folder import read_flow
 from bench.data.prepare_flow import prepare_flow
-from bench.errors import DatasetError, VideoError
 
 STEPS = ((1, 0), (-1, 0), (0, 1), (0, -1))
 

@@ -12,10 +12,10 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
+from bench.core.errors import VideoError
 from bench.data.decode import probe, read_frames
 from bench.data.geometry import Orientation
 from bench.data.media import VIDEO_SUFFIXES
-from bench.errors import VideoError
 
 Frames = list[NDArray[np.uint8]]
 Write = Callable[..., Path]

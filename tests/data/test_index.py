@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from bench.core.errors import DatasetError, VideoError
 from bench.data import decode
 from bench.data.collection import Video, VideoSet, open_dataset, video_set
 from bench.data.decode import probe
@@ -21,7 +22,6 @@ from bench.data.leakage import find_leaks, guard_leakage
 from bench.data.prepare import prepare_frames
 from bench.data.verify import verify_videos
 from bench.data.work import Progress, do_all
-from bench.errors import DatasetError, VideoError
 
 Write = Callable[..., Path]
 

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
+from bench.core.errors import InputError
+from bench.core.schema import Clip
 from bench.data.collection import VideoSet, open_dataset
 from bench.data.lanes import time_lanes
 from bench.data.transforms import Augmentation
-from bench.errors import InputError
-from bench.schema import Clip
 
 
 @pytest.fixture(scope="module")

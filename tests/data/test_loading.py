@@ -14,6 +14,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bench.core.errors import VideoError
+from bench.core.schema import Clip
 from bench.data.collection import Video, VideoSet, open_dataset, video_set
 from bench.data.decode import read_frames
 from bench.data.loading import (
@@ -30,8 +32,6 @@ from bench.data.loading import (
 from bench.data.prepare import prepare_frames
 from bench.data.prepare_shards import prepare_shards
 from bench.data.transforms import Augmentation
-from bench.errors import VideoError
-from bench.schema import Clip
 
 CLIP = Clip.model_validate("4x2x16")
 AUGMENTATION = Augmentation(crop="random_resized")

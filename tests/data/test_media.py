@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
+from bench.core.errors import DatasetError
 from bench.data.collection import open_dataset
 from bench.data.index import videos_under
 from bench.data.media import Media
-from bench.errors import DatasetError
 
 FRAMES = [f"image_{number:05d}.jpg" for number in range(1, 4)]
 

@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from bench.core.errors import BenchError, DatasetError, InputError, UnknownNameError
 from bench.data.collection import VideoSet, open_dataset
 from bench.data.datasets.motions import CLASSES, MotionsParameters, changed_files, write_motions
 from bench.data.decode import probe, read_frames
-from bench.errors import BenchError, DatasetError, InputError, UnknownNameError
 
 SMALL = {"clips_per_class": 2, "val_clips_per_class": 1, "frames": 12, "size": 32}
 

@@ -12,6 +12,8 @@ import pytest
 import simplejpeg
 from PIL import Image
 
+from bench.core.errors import DatasetError, InputError, VideoError
+from bench.core.schema import Clip
 from bench.data.collection import open_dataset
 from bench.data.decode import probe, read_frames
 from bench.data.index import index_folder
@@ -21,8 +23,6 @@ from bench.data.prepare_flow import prepare_flow
 from bench.data.shards import is_there
 from bench.data.transforms import Augmentation
 from bench.data.work import do_all
-from bench.errors import DatasetError, InputError, VideoError
-from bench.schema import Clip
 
 Write = Callable[..., Path]
 

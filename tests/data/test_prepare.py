@@ -9,13 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bench.atomic import _machine
+from bench.core.errors import InputError, MissingPackageError, UnknownNameError, VideoError
+from bench.core.files import _machine
 from bench.data import prepare
 from bench.data.decode import probe, read_frames
 from bench.data.frame_folder import read_flow
 from bench.data.prepare import Prepared, prepare_frames, prepare_reencoded
 from bench.data.prepare_flow import as_bytes, flow_method, prepare_flow
-from bench.errors import InputError, MissingPackageError, UnknownNameError, VideoError
 
 Write = Callable[..., Path]
 
@@ -79,7 +79,7 @@ def test_a_killed_run_leaves_nothing_for_ever(source: Path, tmp_path: Path) -> N
     folder = tmp_path / "frames" / "c"
     folder.mkdir(parents=True)
     code = (
-        "import os, signal, sys; from pathlib import Path; from bench.atomic import whole_file, whole_folder\n"
+        "import os, signal, sys; from pathlib import Path; from bench.core.files import whole_file, whole_folder\n"
         "with whole_file(Path(sys.argv[1], 'x.mp4')), whole_folder(Path(sys.argv[1], 'y')):\n"
         "    os.kill(os.getpid(), signal.SIGKILL)"
     )

@@ -12,12 +12,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bench import atomic
+from bench.core import files as atomic
+from bench.core.errors import InputError, VideoError
 from bench.data.collection import VideoSet, open_dataset
 from bench.data.decode import read_frames
 from bench.data.prepare_shards import prepare_shards
 from bench.data.shards import shard_members
-from bench.errors import InputError, VideoError
 
 Write = Callable[..., Path]
 

@@ -8,6 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bench.core.errors import InputError
+from bench.core.schema import Clip
 from bench.data.sampling import (
     Part,
     Sampling,
@@ -17,8 +19,6 @@ from bench.data.sampling import (
     sample_views,
     view_sampling,
 )
-from bench.errors import InputError
-from bench.schema import Clip
 
 
 def clip_of(text: str) -> Clip:

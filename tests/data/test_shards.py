@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from bench.core.errors import DatasetError, VideoError
 from bench.data.collection import open_dataset
 from bench.data.index import index_folder
 from bench.data.shards import is_there, shard_members, source_of
-from bench.errors import DatasetError, VideoError
 
 
 def shard(path: Path, *names: str) -> Path:

@@ -5,9 +5,9 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+from bench.core.errors import InputError, UnknownNameError
+from bench.core.schema import Clip
 from bench.data.transforms import Augmentation, normalise, spatial_views
-from bench.errors import InputError, UnknownNameError
-from bench.schema import Clip
 
 CLIP = Clip.model_validate("4x1x8")
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from bench.measure.loaded import LoadedCase
-from bench.schema import Case, Json, Point
+from bench.core.schema import Case, Json, Point
+from bench.measure.context import LoadedCase
 
 Load = Callable[..., LoadedCase]
 

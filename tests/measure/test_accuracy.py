@@ -4,11 +4,11 @@ import pytest
 import torch
 from torchvision.models.video import r3d_18
 
+from bench.core.errors import InputError, UnknownNameError
+from bench.core.schema import Case, Point
 from bench.data.collection import open_dataset
-from bench.errors import InputError, UnknownNameError
 from bench.measure.accuracy import _Job, accuracy
-from bench.measure.loaded import LoadedCase
-from bench.schema import Case, Point
+from bench.measure.context import LoadedCase
 from bench.train.checkpointing import read_weights
 from bench.train.evaluating import evaluate
 from bench.train.predictions import read_predictions

@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 
+from bench.core.errors import DatasetError
+from bench.core.schema import Case, Point
 from bench.data.collection import open_dataset
 from bench.data.index import index_folder
-from bench.errors import DatasetError
 from bench.measure.accuracy import accuracy
-from bench.measure.loaded import LoadedCase
-from bench.schema import Case, Point
+from bench.measure.context import LoadedCase
 
 RECIPE = """
 recipe: tiny

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from bench.errors import InputError
+from bench.core.errors import InputError
 from bench.measure.cold import _metrics, cold
-from bench.measure.loaded import LoadedCase
+from bench.measure.context import LoadedCase
 from bench.measure.timing.cold_start import ColdStart
 
 NETWORK = """

@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from bench.errors import InputError
+from bench.core.errors import InputError
 from bench.measure.concurrent import _metrics, concurrent
-from bench.measure.loaded import LoadedCase
+from bench.measure.context import LoadedCase
 from bench.measure.timing.protocol import Sample, Timing
 from bench.measure.timing.streams import opened
 from bench.measure.timing.traffic import Traffic

@@ -4,12 +4,12 @@ from pathlib import Path
 
 import pytest
 
+from bench.core.schema import Case, Clip, Metric, Point
 from bench.measure.activations import activations
-from bench.measure.loaded import LoadedCase
+from bench.measure.context import LoadedCase
 from bench.measure.macs import macs
 from bench.measure.memory_estimate import memory_estimate
 from bench.measure.params import params
-from bench.schema import Case, Clip, Metric, Point
 
 C3D_MACS = 38_547_378_176
 C3D_PARAMS = 78_409_573

@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from bench.errors import InputError
+from bench.core.errors import InputError
+from bench.core.schema import Metric
 from bench.measure import energy as measured
 from bench.measure.carbon import Used, tracked
+from bench.measure.context import LoadedCase
 from bench.measure.energy import Spent, _of_carbon, _of_counter, energy
-from bench.measure.loaded import LoadedCase
-from bench.schema import Metric
 
 Load = Callable[..., LoadedCase]
 SPENT = Spent(clips=40, seconds=10.0, joules=400.0, idle_w=15.0)

@@ -6,13 +6,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bench.core.schema import Metric
+from bench.measure.context import LoadedCase
 from bench.measure.fastest import Space, Trial, find_fastest, speedup
 from bench.measure.latency import latency
-from bench.measure.loaded import LoadedCase
 from bench.measure.throughput import throughput
 from bench.measure.timing.trying_child import answer_to
 from bench.measure.ways import Way
-from bench.schema import Metric
 
 Load = Callable[..., LoadedCase]
 SMALL = Space(precision=("fp32", "bf16_weights"), memory_format=("contiguous",), compile=("off", "aotinductor"))

@@ -4,8 +4,8 @@ from collections.abc import Callable
 
 import pytest
 
+from bench.measure.context import LoadedCase
 from bench.measure.limits import _metrics, _width, limits
-from bench.measure.loaded import LoadedCase
 from bench.measure.timing import ceilings as ceilings_module
 from bench.measure.timing.ceilings import Ceilings, Roofline, ceilings_of
 from bench.reference.peaks import Peak, peak_of, read_peaks

@@ -7,15 +7,15 @@ from dataclasses import replace
 import pytest
 import torch
 
+from bench.core.schema import Precision
+from bench.measure.context import LoadedCase
 from bench.measure.fastest import Trial
 from bench.measure.latency import latency
-from bench.measure.loaded import LoadedCase
 from bench.measure.parity import is_variant, parity
 from bench.measure.throughput import throughput
 from bench.measure.timing.outputs import TOLERANCES, Parity, compare, worst
 from bench.measure.timing.variants import Forward, Variant
 from bench.measure.ways import Way
-from bench.schema import Precision
 
 Load = Callable[..., LoadedCase]
 

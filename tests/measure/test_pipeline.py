@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from bench.errors import InputError
+from bench.core.errors import InputError
+from bench.measure.context import LoadedCase
 from bench.measure.decode import decode
 from bench.measure.end_to_end import end_to_end
-from bench.measure.loaded import LoadedCase
 from bench.measure.timing.pipeline import LaneRates, judge
 
 Load = Callable[..., LoadedCase]

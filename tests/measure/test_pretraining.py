@@ -4,11 +4,11 @@ import pytest
 import torch
 from pydantic import ValidationError
 
+from bench.core.errors import InputError
+from bench.core.schema import Case, Point, Pretraining
 from bench.data.collection import open_dataset
-from bench.errors import InputError
 from bench.measure.accuracy import accuracy
-from bench.measure.loaded import LoadedCase
-from bench.schema import Case, Point, Pretraining
+from bench.measure.context import LoadedCase
 from bench.train.checkpointing import read_weights
 
 RECIPE = """

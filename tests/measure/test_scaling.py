@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from bench.errors import TrainingError
+from bench.core.errors import TrainingError
+from bench.core.schema import Json, Metric
 from bench.measure import scaling as measured
-from bench.measure.loaded import LoadedCase
+from bench.measure.context import LoadedCase
 from bench.measure.scaling import CHILD, _metrics, _unknown, _usual, scaling
 from bench.measure.timing.child import request_of
 from bench.measure.timing.launching import _environment, ask_ranks, why_they_ended
-from bench.schema import Json, Metric
 
 Load = Callable[..., LoadedCase]
 

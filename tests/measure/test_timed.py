@@ -5,13 +5,13 @@ from pathlib import Path
 import pytest
 import torch
 
+from bench.core.schema import Case, Clip, Json, Metric, Point
+from bench.measure.context import LoadedCase
 from bench.measure.latency import latency
-from bench.measure.loaded import LoadedCase
 from bench.measure.memory import memory
 from bench.measure.throughput import throughput
 from bench.measure.timing.protocol import Sample
 from bench.measure.timing.variants import Forward, forward_of
-from bench.schema import Case, Clip, Json, Metric, Point
 
 
 def loaded(tmp_path: Path, **axes: Json) -> LoadedCase:

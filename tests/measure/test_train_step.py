@@ -6,8 +6,8 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from bench.errors import InputError
-from bench.measure.loaded import LoadedCase
+from bench.core.errors import InputError
+from bench.measure.context import LoadedCase
 from bench.measure.timing.protocol import Sample, Timing
 from bench.measure.timing.training import _TrainStep, train_step_of
 from bench.measure.timing.variants import variant_of

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from bench.errors import InputError
+from bench.core.errors import InputError
 from bench.measure import training_cost
 from bench.measure.carbon import Used
 from bench.measure.training_cost import carbon_kept, carbon_metrics, cost_to_reach

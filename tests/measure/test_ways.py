@@ -2,8 +2,8 @@
 
 import pytest
 
+from bench.core.schema import Clip, Point
 from bench.measure.ways import Way, absence, refusal, way_of
-from bench.schema import Clip, Point
 
 
 def test_a_point_that_leaves_axes_open_is_run_in_the_plainest_way() -> None:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from bench.errors import ClipError, InputError, MissingPackageError, UnknownNameError, WeightsError
+from bench.core.errors import ClipError, InputError, MissingPackageError, UnknownNameError, WeightsError
 from bench.models.backbones import (
     HALVES,
     IMAGENET_MEAN,

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from bench.errors import InputError
+from bench.core.errors import InputError
 from bench.models.base import inputs_of
 from bench.models.blocks import HaraModel, ZeroPadShortcut, chosen, require_positive, shortcut_between
 from bench.models.factory import create_model

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.utils.flop_counter import FlopCounterMode
 
-from bench.errors import ClipError, InputError
+from bench.core.errors import ClipError, InputError
 from bench.models.c3d import C3D, kernel_depths, map_size
 from bench.models.factory import create_model
 

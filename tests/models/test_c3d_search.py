@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from bench.errors import InputError
+from bench.core.errors import InputError
 from bench.models.factory import create_model
 
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 from torch import Tensor
 
-from bench.errors import WeightsError
+from bench.core.errors import WeightsError
 from bench.models.weights.checkpoint import container_of, read_checkpoint
 
 STATE = {"conv.weight": torch.arange(6.0).reshape(2, 3), "bn.running_mean": torch.ones(2)}

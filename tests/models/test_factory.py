@@ -7,9 +7,9 @@ import torch
 from torch import nn
 
 import bench
-from bench.errors import InputError, NameClashError, UnknownNameError
+from bench.core.errors import InputError, NameClashError, UnknownNameError
+from bench.core.registry import MODELS, ModelEntry, register_model
 from bench.models.factory import checked_arguments, create_model, find_model, is_model, list_models
-from bench.registry import MODELS, ModelEntry, register_model
 
 
 def entry_of(function: object) -> ModelEntry:

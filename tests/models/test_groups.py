@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from bench.errors import InputError, UnknownNameError
+from bench.core.errors import InputError, UnknownNameError
 from bench.models.factory import create_model
 from bench.models.groups import parameter_groups
 

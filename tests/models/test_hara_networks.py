@@ -9,7 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from bench.errors import ClipError, InputError
+from bench.core.errors import ClipError, InputError
+from bench.core.registry import MODELS
 from bench.models.base import VideoModel
 from bench.models.densenet3d import DenseLayer, densenet3d
 from bench.models.preact_resnet3d import preact_resnet3d
@@ -17,7 +18,6 @@ from bench.models.r2plus1d import r2plus1d
 from bench.models.resnet3d import resnet3d
 from bench.models.resnext3d import resnext3d
 from bench.models.wide_resnet3d import wide_resnet3d
-from bench.registry import MODELS
 
 Factory = Callable[..., VideoModel]
 

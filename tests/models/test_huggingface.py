@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from bench.errors import ClipError, InputError, WeightsError
+from bench.core.errors import ClipError, InputError, WeightsError
 from bench.models.factory import create_model, find_model
 from bench.models.weights.load_report import require_trained
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from bench.errors import ClipError
+from bench.core.errors import ClipError
 from bench.models.base import Modality
 from bench.models.i3d import (
     ENDPOINTS,

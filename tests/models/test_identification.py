@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from bench.errors import WeightsError
+from bench.core.errors import WeightsError
 from bench.models.factory import create_model
 from bench.models.weights.checkpoint import Checkpoint
 from bench.models.weights.identification import describe, fits_of, identify

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from bench.errors import WeightsError
+from bench.core.errors import WeightsError
 from bench.models.i3d import GOOGLENET_TO_I3D, build_i3d
 from bench.models.inflation import inflate, inflate_single_frames
 from bench.models.resnet3d import resnet3d

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from bench.errors import WeightsError
+from bench.core.errors import WeightsError
 from bench.models.factory import create_model
 from bench.models.weights.loading import LoadReport, load_weights
 from bench.models.weights.translations import MMACTION_C3D_LAYERS, SPORTS_1M_LAYERS

@@ -10,12 +10,12 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from bench.errors import ClipError, InputError
+from bench.core.errors import ClipError, InputError
+from bench.core.registry import MODELS
+from bench.core.schema import Clip
 from bench.models.base import VideoModel
 from bench.models.factory import create_model
 from bench.models.x3d import squeezed_width
-from bench.registry import MODELS
-from bench.schema import Clip
 
 FAMILIES = ("slow", "c2d_r50", "i3d_r50", "slowfast", "csn", "r2plus1d_r50", "x3d")
 NAMES = [

@@ -6,10 +6,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from bench.errors import ClipError, InputError
+from bench.core.errors import ClipError, InputError
+from bench.core.schema import Clip
 from bench.models.backbones import Backbone
 from bench.models.snippets import SnippetModel, stack_channels
-from bench.schema import Clip
 
 
 def snippet_model(flow_stack: int) -> SnippetModel:

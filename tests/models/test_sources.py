@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from bench.errors import ClipError, InputError, UnknownNameError, WeightsError
+from bench.core.errors import ClipError, InputError, UnknownNameError, WeightsError
 from bench.models.base import inputs_of
 from bench.models.factory import create_model, find_model, list_models
 from bench.models.weights.load_report import require_trained

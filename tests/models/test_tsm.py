@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from bench.errors import InputError
+from bench.core.errors import InputError
 from bench.models.cnn_pool import build_cnn_pool
 from bench.models.tsm import TemporalShift, build_tsm, shift_channels
 

@@ -2,9 +2,9 @@
 
 import pytest
 
+from bench.core.registry import DATASETS as KNOWN
 from bench.reference.protocol import DATASETS, PrintedProtocol, printed_protocol
 from bench.reference.published import ZooRow, published_for, published_rows, zoo_names
-from bench.registry import DATASETS as KNOWN
 
 
 def first(zoo: str, **wanted: object) -> PrintedProtocol:

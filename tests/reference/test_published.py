@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from bench.core.registry import MODELS
 from bench.reference.published import published_for, published_rows, zoo_names
-from bench.registry import MODELS
 
 
 def test_the_table_is_the_one_that_was_read(assets: Path) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from bench.schema import Case, Environment, Failure, Metric, Point, Record, Warned
+from bench.core.schema import Case, Environment, Failure, Metric, Point, Record, Warned
 from bench.store import RecordStore
 
 HOST = Environment(

@@ -5,10 +5,10 @@ from types import SimpleNamespace
 
 import pytest
 
+from bench.core.schema import Record
 from bench.reporting.ablation import Ablation, Effect
 from bench.reporting.findings import ablation_findings
 from bench.reporting.results import collect
-from bench.schema import Record
 
 T1 = 12.706204736432095  # Student's t, 0.975, one degree of freedom
 T2 = 4.302652729911275

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bench.core.schema import Record
 from bench.reporting.board import Board, Column, group_of
 from bench.reporting.results import collect
-from bench.schema import Record
 
 
 def board_of(records: list[Record]) -> Board:

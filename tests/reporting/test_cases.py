@@ -6,11 +6,11 @@ from types import SimpleNamespace
 
 import pytest
 
-from bench.errors import InputError
+from bench.core.errors import InputError
+from bench.core.schema import Record
 from bench.reporting.cases import LeftOutWarning, Observation, Reading, is_run_on_each_machine, read_together
 from bench.reporting.results import collect
 from bench.reporting.site import report
-from bench.schema import Record
 
 
 def reading(records: list[Record], key: str) -> Reading:

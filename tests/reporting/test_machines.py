@@ -2,9 +2,9 @@
 
 from types import SimpleNamespace
 
+from bench.core.schema import Environment, Record
 from bench.reporting.machines import Machines, differing_facts
 from bench.reporting.results import collect
-from bench.schema import Environment, Record
 
 
 def letters(make: SimpleNamespace, environments: list[Environment]) -> tuple[list[str], Machines]:

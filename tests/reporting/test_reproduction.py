@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
+from bench.core.schema import Failure, Point, Record
 from bench.reporting.reproduction import Entry, begins_with, fold_of, ledger, zoo_name
 from bench.reporting.results import collect
 from bench.reporting.site import build_page
-from bench.schema import Failure, Point, Record
 
 K400 = {"dataset": "kinetics400", "split": "val", "views": "10x3", "clip": "8x8x256", "seed": None, "recipe": None}
 SLOW = {**K400, "weights": "SLOW_8x8_R50.pyth"}  # in print: 74.58 (PyTorchVideo), 10x3 views, 256 pixels

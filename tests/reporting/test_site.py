@@ -12,11 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import bench
-from bench.errors import InputError, StoreError
-from bench.registry import SECTIONS, SectionEntry
+from bench.core.errors import InputError, StoreError
+from bench.core.registry import SECTIONS, SectionEntry
+from bench.core.schema import Record, Status
 from bench.reporting.results import Results, collect
 from bench.reporting.site import ReportWarning, build_page, report
-from bench.schema import Record, Status
 from bench.store import RecordStore, StoreWarning
 
 BOARD = "leaderboard-table"

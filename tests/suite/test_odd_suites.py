@@ -11,11 +11,11 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from ruamel.yaml import YAML
 
-from bench.errors import BenchError, InputError
-from bench.execution.facts import Facts
-from bench.schema import ModelFacts, Point, Probe
+from bench.catalog.facts import Facts
+from bench.core.errors import BenchError, InputError
+from bench.core.schema import ModelFacts, Point, Probe
+from bench.core.yaml_tree import read_yaml
 from bench.suite import Suite, plan_suite, read_suite
-from bench.yaml_tree import read_yaml
 
 SUITES = Path(__file__).parents[2] / "suites"
 ALL = sorted(SUITES.glob("*.yaml"))

@@ -7,9 +7,9 @@ from typing import Literal
 
 import pytest
 
-from bench.errors import SuiteError, UnknownNameError
-from bench.registry import MEASURES, DatasetEntry, MeasureEntry
-from bench.schema import Clip, CompileMode, Frozen, Metric, ModelFacts, Point, Probe
+from bench.core.errors import SuiteError, UnknownNameError
+from bench.core.registry import MEASURES, DatasetEntry, MeasureEntry
+from bench.core.schema import Clip, CompileMode, Frozen, Metric, ModelFacts, Point, Probe
 from bench.suite import Suite, plan_suite, read_suite, write_json_schema
 
 COUNTS = frozenset({"model", "args", "clip"})

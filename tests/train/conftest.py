@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import nn
 
+from bench.core.schema import Clip
 from bench.data.collection import open_dataset
-from bench.schema import Clip
 from bench.train.recipe import Recipe, read_recipe
 
 

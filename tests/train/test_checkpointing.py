@@ -7,7 +7,7 @@ import time
 import pytest
 import torch
 
-from bench.errors import TrainingError
+from bench.core.errors import TrainingError
 from bench.train.checkpointing import read_state, read_weights, remove_states, write_state, write_text, write_weights
 
 WRITE_FOR_EVER = """

@@ -6,11 +6,11 @@ import pytest
 import torch
 from torch import nn
 
+from bench.core.errors import InputError, TrainingError
+from bench.core.schema import views_per_video
 from bench.data import clips
 from bench.data.loading import view_batches
-from bench.errors import InputError, TrainingError
 from bench.models.base import inputs_of
-from bench.schema import views_per_video
 from bench.train.evaluating import Evaluation, evaluate, evaluating, rounding_of
 
 

@@ -6,7 +6,7 @@ import subprocess
 import pytest
 import torch
 
-from bench.errors import InputError, TrainingError
+from bench.core.errors import InputError, TrainingError
 from bench.train.checkpointing import read_state, read_weights
 from bench.train.curves import read_curves
 from bench.train.fitting import Pace, fit

@@ -20,7 +20,7 @@ import torch
 torch.set_num_threads(1)
 from conftest import TinyNet
 from bench.data.collection import open_dataset
-from bench.schema import Clip
+from bench.core.schema import Clip
 from bench.train.evaluating import evaluate
 from bench.train.fitting import Pace, fit
 from bench.train.recipe import read_recipe

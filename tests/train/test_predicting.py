@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from bench.errors import InputError, TrainingError
+from bench.core.errors import InputError, TrainingError
+from bench.core.schema import Clip
 from bench.models.c3d_search import c3d_search
-from bench.schema import Clip
 from bench.train.evaluating import evaluate
 from bench.train.predicting import FeatureReader, Viewing, features, predict, write_features
 

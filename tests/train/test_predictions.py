@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.errors import InputError
+from bench.core.errors import InputError
 from bench.train.evaluating import evaluate
 from bench.train.predictions import (
     Predictions,

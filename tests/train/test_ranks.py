@@ -14,9 +14,9 @@ import pytest
 import torch
 from torch.distributed import HashStore
 
+from bench.core.errors import InputError, TrainingError
+from bench.core.schema import Clip
 from bench.data.collection import open_dataset
-from bench.errors import InputError, TrainingError
-from bench.schema import Clip
 from bench.train.checkpointing import read_weights
 from bench.train.evaluating import evaluate
 from bench.train.fitting import fit

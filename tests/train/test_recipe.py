@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.errors import InputError, SuiteError
+from bench.core.errors import InputError, SuiteError
 from bench.train.recipe import AdamW, Cosine, read_recipe
 
 SHIPPED = sorted((Path(__file__).parents[2] / "suites" / "recipes").glob("*.yaml"))

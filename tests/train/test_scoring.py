@@ -4,7 +4,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.errors import TrainingError
+from bench.core.errors import TrainingError
 from bench.train.scoring import (
     average_precision,
     confused_pairs,

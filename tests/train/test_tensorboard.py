@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from bench.errors import MissingPackageError
+from bench.core.errors import MissingPackageError
 from bench.train.curves import read_curves
 from bench.train.fitting import Pace, fit
 from bench.train.tensorboard import EventFile

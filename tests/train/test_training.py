@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
+from bench.core.errors import InputError
 from bench.data.loading import Batch
-from bench.errors import InputError
 from bench.train import training as training_module
 from bench.train.checkpointing import read_weights
 from bench.train.evaluating import evaluate

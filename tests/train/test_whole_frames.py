@@ -7,12 +7,12 @@ import pytest
 import torch
 from torch import nn
 
+from bench.core.errors import InputError
+from bench.core.schema import Clip, views_from_text, views_per_video
 from bench.data.decode import read_frames
 from bench.data.encode import HISTORY_FREE, write_mp4
 from bench.data.transforms import normalise
-from bench.errors import InputError
 from bench.models.factory import create_model
-from bench.schema import Clip, views_from_text, views_per_video
 from bench.train.evaluating import evaluate
 from bench.train.predicting import Viewing, predict
 from bench.train.protocol import describe_evaluation

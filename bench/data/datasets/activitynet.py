@@ -9,12 +9,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
+from bench.core.errors import InputError, UnknownNameError
+from bench.core.registry import register_dataset
 from bench.data.annotations import JsonFile, Labels, required, safe_id
 from bench.data.assembly import Entry, assemble
 from bench.data.collection import VideoSet, require_root
 from bench.data.media import Media, media_folders
-from bench.errors import InputError, UnknownNameError
-from bench.registry import register_dataset
 
 DESCRIBED_AT = "http://activity-net.org/"
 TREE = """\

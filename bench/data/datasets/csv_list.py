@@ -10,13 +10,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from bench.core.errors import DatasetError
+from bench.core.registry import register_dataset
 from bench.data.annotations import Labels, Line, Once, Place, first_of, for_split, read_lines, required, safe_path
 from bench.data.collection import Video, VideoSet, require_root, video_set
 from bench.data.index import read_facts
 from bench.data.media import media_folders, stem_of
 from bench.data.shards import is_there
-from bench.errors import DatasetError
-from bench.registry import register_dataset
 
 DESCRIBED_AT = "bench/data/datasets/csv_list.py"
 TREE = """\

@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
+from bench.core.errors import DatasetError
+from bench.core.registry import register_dataset
 from bench.data.assembly import Entry, assemble
 from bench.data.collection import VideoSet, require_root
 from bench.data.media import Media
-from bench.errors import DatasetError
-from bench.registry import register_dataset
 
 TREE = """\
   train/<class>/<clip>.mp4, val/<class>/<clip>.mp4     (or frame folders train/<class>/<clip>/image_00001.jpg,

@@ -3,13 +3,13 @@
 import re
 from pathlib import Path
 
+from bench.core.errors import DatasetError
+from bench.core.registry import register_dataset
 from bench.data.annotations import Labels, Once, first_of, read_lines, safe_path
 from bench.data.assembly import Entry, assemble
 from bench.data.collection import VideoSet, require_root
 from bench.data.media import Media, media_folders, stem_of
 from bench.data.resnets_json import open_resnets_json
-from bench.errors import DatasetError
-from bench.registry import register_dataset
 
 DESCRIBED_AT = "https://serre-lab.clps.brown.edu/resource/hmdb-a-large-human-motion-database/"
 TREE = """\

@@ -7,12 +7,12 @@ passed over.
 
 from pathlib import Path
 
+from bench.core.registry import register_dataset
 from bench.data.annotations import Labels, Line, Once, first_of, for_split, read_table, required, safe_id
 from bench.data.assembly import Entry, assemble
 from bench.data.collection import VideoSet, require_root
 from bench.data.media import Media, media_folders
 from bench.data.resnets_json import open_resnets_json
-from bench.registry import register_dataset
 
 DESCRIBED_AT = "https://github.com/cvdfoundation/kinetics-dataset"
 SPLITS = ("train", "val", "test")

@@ -6,12 +6,12 @@ header: the class by name, followed by votes, or one number or more for Multi-Mo
 
 from pathlib import Path
 
+from bench.core.registry import register_dataset
 from bench.data.annotations import Labels, Line, Once, first_of, read_lines, required, safe_path
 from bench.data.assembly import Entry, assemble
 from bench.data.collection import VideoSet, require_root
 from bench.data.media import Media, media_folders, stem_of
 from bench.data.resnets_json import open_resnets_json
-from bench.registry import register_dataset
 
 DESCRIBED_AT = "http://moments.csail.mit.edu/"
 TREE = """\

@@ -15,10 +15,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench.cache import cache_folder
+from bench.core.cache import cache_folder
+from bench.core.errors import DatasetError, InputError
+from bench.core.registry import register_dataset
 from bench.data.collection import Video, VideoSet, video_set
-from bench.errors import DatasetError, InputError
-from bench.registry import register_dataset
 
 if TYPE_CHECKING:
     from bench.data.moving_objects import Scene
@@ -176,7 +176,7 @@ def _write_into(folder: Path, parameters: MotionsParameters) -> None:
 
 def _write_flow(root: Path, split: str) -> None:
     """Write the flow of a split, unless it is there: pairs of pictures below `flow`, laid out as the videos are."""
-    from bench.atomic import whole_folder
+    from bench.core.files import whole_folder
     from bench.data.moving_flow import write_flow
 
     parameters = MotionsParameters(**_manifest(root)["parameters"])

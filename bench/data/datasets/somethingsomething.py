@@ -6,11 +6,11 @@ Many of its classes say left or right, so no recipe for it should mirror clips.
 from collections.abc import Sequence
 from pathlib import Path
 
+from bench.core.registry import register_dataset
 from bench.data.annotations import JsonFile, Labels, Once, first_of, read_lines, required, safe_id
 from bench.data.assembly import Entry, assemble
 from bench.data.collection import VideoSet, require_root
 from bench.data.media import Media, media_folders
-from bench.registry import register_dataset
 
 DESCRIBED_AT = "https://www.qualcomm.com/developer/software/something-something-v-2-dataset"
 TREE = """\

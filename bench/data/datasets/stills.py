@@ -11,12 +11,12 @@ from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench.atomic import whole_folder
-from bench.cache import cache_folder
+from bench.core.cache import cache_folder
+from bench.core.errors import DatasetError, InputError
+from bench.core.files import whole_folder
+from bench.core.registry import register_dataset
+from bench.core.schema import digest
 from bench.data.collection import Video, VideoSet, video_set
-from bench.errors import DatasetError, InputError
-from bench.registry import register_dataset
-from bench.schema import digest
 
 if TYPE_CHECKING:
     from bench.data.moving_objects import Scene

@@ -11,10 +11,10 @@ from typing import Any
 
 import torch
 
+from bench.core.schema import Clip
 from bench.measure.counting.tally import Count, count
 from bench.measure.counting.watching import without_data
 from bench.reference.published import ZooRow, published_for
-from bench.schema import Clip
 
 CROPS = (112, 128, 160, 182, 224, 256, 312, 320, 356)
 SEARCHED = 0.12  # relative: other clips are tried only where the figure would come this close

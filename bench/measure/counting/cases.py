@@ -12,7 +12,7 @@ from bench.measure.counting.witnesses.hearing import Rebuilt, hear_witnesses
 from bench.measure.counting.witnesses.verdicts import Verdict
 
 if TYPE_CHECKING:
-    from bench.measure.loaded import LoadedCase
+    from bench.measure.context import LoadedCase
 
 _counted: "WeakKeyDictionary[LoadedCase, dict[bool, Count]]" = WeakKeyDictionary()
 

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from torch import Tensor, nn
 
-from bench.errors import InputError
+from bench.core.errors import InputError
 from bench.measure.counting.operators import name_of, tensors_in
 from bench.measure.counting.running import gradients_as, on_meta_or_cpu, plain_kernels, quietly, sum_of
 from bench.measure.counting.twin import on_device, twin_of

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from bench.errors import BenchError, InputError
+from bench.core.errors import BenchError, InputError
 from bench.measure.counting.operators import tensors_in
 from bench.measure.counting.watching import Watch
 

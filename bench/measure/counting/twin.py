@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from bench.errors import InputError
+from bench.core.errors import InputError
 
 
 def twin_of(model: nn.Module, device: str) -> nn.Module:

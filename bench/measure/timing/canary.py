@@ -8,9 +8,9 @@ from collections.abc import Callable, Mapping
 
 import torch
 
+from bench.core.stats import median
 from bench.measure.timing.clocks import time_work
 from bench.measure.timing.protocol import Protocol, take_samples
-from bench.stats import median
 
 # The smallest change that the gate promises to find; a machine that moves by as much can fake or hide one.
 DRIFT = 0.05

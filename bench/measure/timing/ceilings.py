@@ -11,13 +11,13 @@ from pathlib import Path
 
 import torch
 
-from bench.atomic import write_whole
-from bench.measure.loaded import LoadedCase
+from bench.core.files import write_whole
+from bench.core.stats import median
+from bench.measure.context import LoadedCase
 from bench.measure.timing.clocks import time_work
 from bench.measure.timing.fp8 import product_of
 from bench.measure.timing.protocol import Protocol, take_samples
 from bench.measure.timing.variants import AUTOCAST, CAST
-from bench.stats import median
 
 PROTOCOL = Protocol(window=5, warmup_s=1.0, min_samples=10, min_s=0.3, max_s=1.0)
 MATMUL_SIZES = {"cpu": 1024, "cuda": 8192}

@@ -8,12 +8,12 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from bench.errors import InputError, last_line, says_want_of_memory
-from bench.importing import our_modules
-from bench.measure.loaded import LoadedCase
+from bench.core.errors import InputError, last_line, says_want_of_memory
+from bench.core.import_path import our_modules
+from bench.core.registry import import_plugins
+from bench.core.schema import Case
+from bench.measure.context import LoadedCase
 from bench.measure.timing.variants import release
-from bench.registry import import_plugins
-from bench.schema import Case
 
 
 def request_of(case: LoadedCase) -> dict[str, Any]:

@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator, Sequence
 
 import torch
 
+from bench.core.stats import median
 from bench.measure.timing.protocol import Sample
-from bench.stats import median
 
 
 def synchronize(device: torch.device) -> None:

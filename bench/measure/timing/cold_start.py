@@ -4,7 +4,7 @@ import time
 from dataclasses import dataclass
 from tempfile import TemporaryDirectory
 
-from bench.measure.loaded import LoadedCase
+from bench.measure.context import LoadedCase
 from bench.measure.timing.child import ask_child, request_of
 
 CHILD = "bench.measure.timing.cold_child"

@@ -2,9 +2,9 @@
 
 from collections.abc import Mapping, Sequence
 
+from bench.core.schema import Better, Metric
+from bench.core.stats import median_interval
 from bench.measure.timing.protocol import Timing
-from bench.schema import Better, Metric
-from bench.stats import median_interval
 
 
 def sampled(

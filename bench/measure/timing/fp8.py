@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import ScalingType, scaled_mm
 
-from bench.errors import InputError
+from bench.core.errors import InputError
 
 FP8 = torch.float8_e4m3fn
 LARGEST = torch.finfo(FP8).max

@@ -10,8 +10,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, TextIO
 
-from bench.errors import TrainingError, last_line, says_want_of_memory
-from bench.importing import our_modules
+from bench.core.errors import TrainingError, last_line, says_want_of_memory
+from bench.core.import_path import our_modules
 from bench.measure.timing.variants import release
 
 PLACE = frozenset(

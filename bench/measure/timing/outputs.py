@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from bench.measure.loaded import LoadedCase
+from bench.core.schema import UNSPOKEN
+from bench.measure.context import LoadedCase
 from bench.measure.timing.variants import Forward, Variant, release, variant_of
 from bench.measure.ways import Way, way_of
-from bench.schema import UNSPOKEN
 
 # Shares of the largest logit. Rounding is 2^-24 (fp32), 2^-11 (tf32, fp16), 2^-8 (bf16) and 2^-4 (fp8) an operand, and
 # grows with the root of the depth; a wrong algorithm (pytorch#163539) differs by about a whole logit. There is room.

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from bench.core.errors import InputError
 from bench.data.collection import VideoSet
 from bench.data.loading import train_batches
 from bench.data.transforms import Augmentation
-from bench.errors import InputError
 from bench.measure.timing.clocks import synchronize, time_work
 from bench.measure.timing.variants import Forward, Variant
 from bench.models.base import inputs_of

@@ -6,8 +6,8 @@ import sys
 from types import TracebackType
 from typing import Any
 
-from bench.importing import our_modules
-from bench.measure.loaded import LoadedCase
+from bench.core.import_path import our_modules
+from bench.measure.context import LoadedCase
 from bench.measure.timing.child import request_of
 from bench.measure.timing.variants import release
 

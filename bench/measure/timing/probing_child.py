@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 
 import torch
 
-from bench.errors import is_want_of_memory
+from bench.core.errors import is_want_of_memory
 from bench.measure.timing.child import case_of
 from bench.measure.timing.variants import Forward, forward_of
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
-from bench.stats import median, median_interval, quantile
+from bench.core.stats import median, median_interval, quantile
 
 StopReason = Literal["precise", "plateau", "time is up", "unsteady", "throttled"]
 

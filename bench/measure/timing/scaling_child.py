@@ -12,8 +12,8 @@ import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from bench.errors import BenchError
-from bench.measure.loaded import LoadedCase
+from bench.core.errors import BenchError
+from bench.measure.context import LoadedCase
 from bench.measure.timing.child import case_of
 from bench.measure.timing.protocol import Protocol, Timing
 from bench.measure.timing.together import take_together

@@ -8,7 +8,7 @@ from queue import SimpleQueue
 
 import torch
 
-from bench.errors import InputError
+from bench.core.errors import InputError
 from bench.measure.timing.clocks import event
 from bench.measure.timing.protocol import Sample
 from bench.measure.timing.variants import Forward

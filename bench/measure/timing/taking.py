@@ -6,12 +6,12 @@ from collections.abc import Callable
 
 import torch
 
-from bench.measure.floor import Floor
-from bench.measure.loaded import LoadedCase
+from bench.core.schema import Json
+from bench.core.stats import median
+from bench.measure.context import LoadedCase
 from bench.measure.timing.protocol import Protocol, Sample, Timing, take_samples
+from bench.measure.timing.turn_taking import Floor
 from bench.measure.timing.watching import Watch, watch_of
-from bench.schema import Json
-from bench.stats import median
 
 # A process that computes or spins holds a core all the time; one that lost a tenth of it was waiting for a turn.
 RUNNING_SHARE = 0.9

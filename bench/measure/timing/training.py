@@ -7,8 +7,8 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from bench.errors import InputError
-from bench.measure.loaded import LoadedCase
+from bench.core.errors import InputError
+from bench.measure.context import LoadedCase
 from bench.measure.timing.clocks import time_parts
 from bench.measure.timing.protocol import Sample
 from bench.measure.timing.variants import Variant, variant_of

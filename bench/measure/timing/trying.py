@@ -4,14 +4,14 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 
-from bench.errors import InputError
+from bench.core.errors import InputError
+from bench.core.schema import Json
+from bench.measure.context import LoadedCase
 from bench.measure.fastest import Search, Space, Trial, find_fastest
-from bench.measure.loaded import LoadedCase
 from bench.measure.timing.child import ask_child, request_of
 from bench.measure.timing.outputs import compare_with_eager
 from bench.measure.timing.variants import Forward, forward_of, release
 from bench.measure.ways import Way, way_of
-from bench.schema import Json
 
 CHILD = "bench.measure.timing.trying_child"
 TRIAL_S = 900.0

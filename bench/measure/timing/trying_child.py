@@ -7,12 +7,12 @@ import time
 from pathlib import Path
 from typing import Any
 
-from bench.errors import is_want_of_memory
-from bench.measure.loaded import LoadedCase
+from bench.core.errors import is_want_of_memory
+from bench.core.stats import median
+from bench.measure.context import LoadedCase
 from bench.measure.timing.child import case_of
 from bench.measure.timing.outputs import compare_with_eager, keep_logits, worst
 from bench.measure.timing.variants import forward_of
-from bench.stats import median
 
 CLIPS = 8
 BLOCK_S = 0.1

@@ -11,8 +11,8 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
-from bench.errors import InputError
-from bench.measure.loaded import DEFAULT_SEED, LoadedCase
+from bench.core.errors import InputError
+from bench.measure.context import DEFAULT_SEED, LoadedCase
 from bench.measure.timing.clocks import each, synchronize, time_work
 from bench.measure.timing.engines.execution import Execution
 from bench.measure.timing.engines.work import Work

@@ -3,10 +3,10 @@
 from collections.abc import Mapping
 from typing import Any
 
+from bench.core.errors import InputError
+from bench.core.registry import DATASETS
 from bench.data.collection import VideoSet, open_dataset
-from bench.errors import InputError
-from bench.measure.loaded import LoadedCase
-from bench.registry import DATASETS
+from bench.measure.context import LoadedCase
 from bench.train.protocol import evaluated_split
 
 

@@ -4,9 +4,9 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from bench.nvml import GpuReading, read_gpu
-from bench.schema import Json
-from bench.stats import median
+from bench.core.nvml import GpuReading, read_gpu
+from bench.core.schema import Json
+from bench.core.stats import median
 
 SLOWED_BELOW = 0.75
 # A power cap alone is how a GPU under full load works as sold: it is recorded, and only its clock can make it slow.

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bench.errors import MissingPackageError, WeightsError
+from bench.core.errors import MissingPackageError, WeightsError
 
 Shapes = Mapping[str, tuple[int, ...]]
 

@@ -9,13 +9,13 @@ from typing import Any
 
 from torch import nn
 
-from bench.errors import BenchError
+from bench.core.errors import BenchError
+from bench.core.registry import MODELS, ModelEntry
 from bench.models.heads import head_name_of, is_in
 from bench.models.sources import torchvision_entries
 from bench.models.undrawn import undrawn
 from bench.models.weights.checkpoint import Checkpoint, Shapes, read_checkpoint
 from bench.models.weights.translations import names_for, rows_of
-from bench.registry import MODELS, ModelEntry
 
 DEPTHS = (10, 18, 34, 50, 101, 121, 152, 169, 200, 201, 264)
 """Depths to try where a family has an argument `depth` and none of its variants fits."""

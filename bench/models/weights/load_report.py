@@ -6,7 +6,7 @@ from pathlib import Path
 
 from torch import nn
 
-from bench.errors import InputError
+from bench.core.errors import InputError
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,7 +7,7 @@ from os import PathLike
 import torch
 from torch import Tensor, nn
 
-from bench.errors import WeightsError
+from bench.core.errors import WeightsError
 from bench.models.heads import head_name_of, is_in
 from bench.models.weights.checkpoint import Checkpoint, Shapes, read_checkpoint
 from bench.models.weights.identification import describe, fits_of

@@ -1,7 +1,7 @@
 """Operators without a formula: a count that leaves them out is a lower bound, and says so here by name."""
 
-from bench.quantity import count
-from bench.registry import register_section
+from bench.core.registry import register_section
+from bench.core.units import count
 from bench.reporting.cases import CaseResult
 from bench.reporting.page import render
 from bench.reporting.results import Results

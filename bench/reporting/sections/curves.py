@@ -8,15 +8,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bench.quantity import count
-from bench.registry import register_section
+from bench.core.registry import register_section
+from bench.core.schema import Json
+from bench.core.units import count
 from bench.reporting.board import Board
 from bench.reporting.cases import CaseResult
 from bench.reporting.chart import MUTED, SERIES, Chart, axis, spelt
 from bench.reporting.page import render
 from bench.reporting.results import Results
 from bench.reporting.wording import axis_name, value_text
-from bench.schema import Json
 
 MOST_POINTS = 300
 MOST_TRAININGS = 60

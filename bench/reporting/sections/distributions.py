@@ -5,8 +5,8 @@ from collections import defaultdict
 from dataclasses import dataclass
 from typing import Any
 
-from bench.quantity import DASH, Scale, count, scale_of, written
-from bench.registry import register_section
+from bench.core.registry import register_section
+from bench.core.units import DASH, Scale, count, scale_of, written
 from bench.reporting.board import Board, factor_text
 from bench.reporting.chart import INK, RULE, Chart, axis, tick_labels
 from bench.reporting.page import render

@@ -5,14 +5,14 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from bench.quantity import count, figure
-from bench.registry import register_section
+from bench.core.registry import register_section
+from bench.core.schema import Json
+from bench.core.units import count, figure
 from bench.reporting.machines import Machine, differing_facts
 from bench.reporting.page import render
 from bench.reporting.results import Results
 from bench.reporting.table import Table, plain_table
 from bench.reporting.wording import listed, value_text
-from bench.schema import Json
 
 MOST_MACHINES = 12
 TEMPLATE = """

@@ -3,8 +3,9 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from bench.quantity import DASH, Scale, count, in_full
-from bench.registry import register_section
+from bench.core.registry import register_section
+from bench.core.schema import Json
+from bench.core.units import DASH, Scale, count, in_full
 from bench.reporting.ablation import UNSET, Ablation, Effect, level_text
 from bench.reporting.board import Column
 from bench.reporting.findings import ablation_findings, difference_text, interval_text
@@ -14,7 +15,6 @@ from bench.reporting.results import Results
 from bench.reporting.standings import column_heading, scale_of_column
 from bench.reporting.table import Cell, Heading, Line, Table
 from bench.reporting.wording import axis_name, settings_text
-from bench.schema import Json
 
 MOST_CONTEXTS = 24
 MANY_COMPARISONS = 10

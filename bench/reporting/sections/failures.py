@@ -1,12 +1,12 @@
 """Cases without a result: what became of them, why, and where the whole story lies."""
 
-from bench.quantity import DASH
-from bench.registry import register_section
+from bench.core.registry import register_section
+from bench.core.schema import Record
+from bench.core.units import DASH
 from bench.reporting.page import render
 from bench.reporting.results import Results
 from bench.reporting.table import Cell, Heading, Line, Table
 from bench.reporting.wording import STATUSES
-from bench.schema import Record
 
 LONGEST = 160
 MOST_TRACEBACKS = 50

@@ -4,8 +4,8 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
-from bench.quantity import count
-from bench.registry import register_section
+from bench.core.registry import register_section
+from bench.core.units import count
 from bench.reporting.board import Board, Column, Row, group_of
 from bench.reporting.page import render
 from bench.reporting.results import Results

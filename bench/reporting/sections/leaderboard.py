@@ -1,6 +1,6 @@
 """One row per network, clip, way of running and way of training; what may be ranked together is ranked."""
 
-from bench.registry import register_section
+from bench.core.registry import register_section
 from bench.reporting.board import Board, Column, Row, group_of
 from bench.reporting.cases import OUT_OF_TOLERANCE, RUN_AXES, TRAINING_AXES, UNLIKE_MACHINES
 from bench.reporting.page import render

@@ -4,8 +4,8 @@ import math
 from collections import Counter
 from typing import get_args
 
-from bench.quantity import DASH, MINUS, count
-from bench.registry import register_section
+from bench.core.registry import register_section
+from bench.core.units import DASH, MINUS, count
 from bench.reporting.page import render
 from bench.reporting.reproduction import Entry, Ours, Outcome, ledger
 from bench.reporting.results import Results

@@ -2,12 +2,12 @@
 
 from collections.abc import Iterator
 
-from bench.quantity import count
-from bench.registry import register_section
+from bench.core.registry import register_section
+from bench.core.schema import Json
+from bench.core.units import count
 from bench.reporting.page import render
 from bench.reporting.results import Results
 from bench.reporting.table import Cell, Heading, Line, Table
-from bench.schema import Json
 
 HEADINGS = (
     Heading(name="Network"),

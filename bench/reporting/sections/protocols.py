@@ -4,14 +4,14 @@ import json
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
-from bench.quantity import DASH, count
-from bench.registry import register_section
+from bench.core.registry import register_section
+from bench.core.schema import Json, Record
+from bench.core.units import DASH, count
 from bench.reporting.cases import CaseResult
 from bench.reporting.page import render
 from bench.reporting.results import Results
 from bench.reporting.table import Cell, Heading, Line, Table
 from bench.reporting.wording import axis_name, listed, settings_text, value_text
-from bench.schema import Json, Record
 
 # Of a training: what decides what comes out. Of a protocol everything but names of single videos is shown.
 TRAINING_FACTS = (

@@ -2,8 +2,8 @@
 
 from collections.abc import Iterator
 
-from bench.quantity import DASH
-from bench.registry import register_section
+from bench.core.registry import register_section
+from bench.core.units import DASH
 from bench.reporting.board import settings
 from bench.reporting.cases import Reading
 from bench.reporting.page import render

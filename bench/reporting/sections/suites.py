@@ -1,6 +1,6 @@
 """The suite files as they were run, so that anyone can run them again."""
 
-from bench.registry import register_section
+from bench.core.registry import register_section
 from bench.reporting.page import render
 from bench.reporting.results import Results
 

@@ -2,8 +2,8 @@
 
 from collections import Counter
 
-from bench.quantity import count
-from bench.registry import register_section
+from bench.core.registry import register_section
+from bench.core.units import count
 from bench.reporting.findings import ablation_findings, leader_findings
 from bench.reporting.page import render
 from bench.reporting.results import Results

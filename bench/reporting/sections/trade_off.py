@@ -4,8 +4,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from bench.quantity import Scale, scale_of
-from bench.registry import register_section
+from bench.core.registry import register_section
+from bench.core.units import Scale, scale_of
 from bench.reporting.board import Board, Column, group_of
 from bench.reporting.chart import ACCENT, MUTED, PAPER, Chart, axis, error_bars, spelt
 from bench.reporting.page import render

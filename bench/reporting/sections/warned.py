@@ -2,8 +2,8 @@
 
 from collections import defaultdict
 
-from bench.quantity import count
-from bench.registry import register_section
+from bench.core.registry import register_section
+from bench.core.units import count
 from bench.reporting.page import render
 from bench.reporting.results import Results
 from bench.reporting.wording import listed

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from bench.core.errors import BenchError, DatasetError, UnknownNameError
+from bench.core.registry import DATASETS
 from bench.data.annotations import JsonFile, Labels
 from bench.data.collection import VideoSet, open_dataset
 from bench.data.index import index_folder
-from bench.errors import BenchError, DatasetError, UnknownNameError
-from bench.registry import DATASETS
 
 Write = Callable[..., Path]
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from bench.core.errors import DatasetError
 from bench.data.collection import open_dataset
-from bench.errors import DatasetError
 
 Write = Callable[..., Path]
 

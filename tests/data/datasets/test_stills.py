@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from bench.core.errors import DatasetError, InputError
 from bench.data.collection import VideoSet, open_dataset
 from bench.data.decode import read_frames
 from bench.data.leakage import find_leaks
-from bench.errors import DatasetError, InputError
 
 SMALL = {"per_class": 3, "val_per_class": 2, "size": 32}
 

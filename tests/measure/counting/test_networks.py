@@ -4,13 +4,13 @@ import pytest
 import torch
 from torch import nn
 
+from bench.core.registry import MODELS
+from bench.core.schema import Clip
 from bench.measure.counting.memory import peak_memory_estimate
 from bench.measure.counting.tally import count
 from bench.measure.counting.watching import without_data
 from bench.models.base import inputs_of
 from bench.models.factory import create_model
-from bench.registry import MODELS
-from bench.schema import Clip
 
 # GMACs at batch 1 to the third decimal, of clips of frames x pixels.
 KNOWN = {

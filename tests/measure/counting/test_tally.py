@@ -13,7 +13,7 @@ from torch.nn.utils import parametrizations
 from torch.utils.checkpoint import checkpoint
 
 import bench
-from bench.errors import ClipError, InputError
+from bench.core.errors import ClipError, InputError
 from bench.measure.counting.formulas import _FORMULAS, counts_macs_of
 from bench.measure.counting.free import costs_nothing
 from bench.measure.counting.tally import Count, count

@@ -5,8 +5,8 @@ from itertools import chain, repeat
 
 import pytest
 
+from bench.measure.context import LoadedCase
 from bench.measure.latency import latency
-from bench.measure.loaded import LoadedCase
 from bench.measure.timing.clocks import empty_step_us
 from bench.measure.timing.protocol import Sample
 from bench.measure.timing.variants import forward_of

@@ -11,8 +11,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from bench.errors import InputError
-from bench.measure.loaded import LoadedCase
+from bench.core.errors import InputError
+from bench.core.schema import CompileMode
+from bench.measure.context import LoadedCase
 from bench.measure.parity import parity
 from bench.measure.timing import variants
 from bench.measure.timing.engines import execution
@@ -24,7 +25,6 @@ from bench.measure.timing.engines.tensor_rt import build
 from bench.measure.timing.engines.work import Work
 from bench.measure.timing.variants import forward_of, variant_of
 from bench.measure.train_step import train_step
-from bench.schema import CompileMode
 
 NETWORK = """
 from torch import nn

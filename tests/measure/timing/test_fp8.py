@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from torchvision.models.video.swin_transformer import ShiftedWindowAttention3d, SwinTransformerBlock
 
-from bench.errors import InputError
+from bench.core.errors import InputError
 from bench.measure.timing import ceilings
 from bench.measure.timing.fp8 import FP8, Fp8Linear, Replaced, product_of, use_fp8
 

@@ -8,10 +8,11 @@ from typing import NoReturn
 import pytest
 import torch
 
-from bench.errors import InputError
+from bench.core.errors import InputError
+from bench.core.schema import Metric
+from bench.measure.context import LoadedCase
 from bench.measure.fastest import Trial, as_best, speedup
 from bench.measure.latency import latency
-from bench.measure.loaded import LoadedCase
 from bench.measure.throughput import throughput
 from bench.measure.timing import trying, variants
 from bench.measure.timing.child import ask_child
@@ -19,7 +20,6 @@ from bench.measure.timing.launching import ask_ranks
 from bench.measure.timing.probing import Prober
 from bench.measure.timing.variants import forward_of, release
 from bench.measure.ways import Way
-from bench.schema import Metric
 
 Load = Callable[..., LoadedCase]
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.measure.loaded import LoadedCase
+from bench.measure.context import LoadedCase
 from bench.measure.timing.probing import Prober
 from bench.measure.timing.search import best_batch, largest_that_fits
 

@@ -5,11 +5,11 @@ import os
 import pytest
 import torch
 
-from bench.measure.floor import Floor
 from bench.measure.timing import clocks
 from bench.measure.timing.clocks import each, time_work
 from bench.measure.timing.protocol import Sample, StopReason, Timing
 from bench.measure.timing.taking import TURNS_A_CORE, descheduled_share, describe, in_turns
+from bench.measure.timing.turn_taking import Floor
 
 
 def timing(*samples: Sample, reason: StopReason = "precise") -> Timing:

@@ -7,7 +7,7 @@ from typing import ClassVar
 import pytest
 import torch
 
-from bench.measure.loaded import LoadedCase
+from bench.measure.context import LoadedCase
 from bench.measure.throughput import BLOCK_S, throughput
 from bench.measure.timing import probing_child, scaling_child, trying_child
 from bench.measure.timing.protocol import Protocol, Sample, Timing

@@ -2,8 +2,8 @@
 
 import pytest
 
+from bench.core.nvml import GpuProcess, GpuReading, foreign_among, read_gpu, reasons_of
 from bench.measure.timing.watching import Watch, is_slowed
-from bench.nvml import GpuProcess, GpuReading, foreign_among, read_gpu, reasons_of
 
 
 def reading(clock_mhz: int | None = 1980, *reasons: str, default: int | None = 1980, heat: int = 50) -> GpuReading:

@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from bench.errors import UnknownNameError, last_line
-from bench.importing import our_modules
+from bench.core.errors import UnknownNameError, last_line
+from bench.core.import_path import our_modules
 from bench.measure.counting.tally import count
 from bench.measure.counting.twin import twin_of
 from bench.measure.counting.witnesses.testimony import Testimony
@@ -39,8 +39,8 @@ class Rebuilt:
     plugins: tuple[str, ...] = ()
 
     def __call__(self) -> nn.Module:
+        from bench.core.registry import import_plugins
         from bench.models.factory import create_model
-        from bench.registry import import_plugins
 
         import_plugins(self.plugins)
         return create_model(self.model, **self.arguments)

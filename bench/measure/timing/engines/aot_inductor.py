@@ -7,7 +7,7 @@ from tempfile import TemporaryDirectory
 import torch
 from torch import Tensor
 
-from bench.errors import InputError
+from bench.core.errors import InputError
 from bench.measure.timing.engines.work import Work
 
 

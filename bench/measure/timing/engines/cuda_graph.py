@@ -6,7 +6,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-from bench.errors import InputError
+from bench.core.errors import InputError
 from bench.measure.timing.engines.work import Work
 
 THIS_THREAD = "thread_local"  # a loader that pins memory in another thread does not break the recording

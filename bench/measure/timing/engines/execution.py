@@ -5,12 +5,12 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
+from bench.core.schema import CompileMode, Engine
 from bench.measure.timing.engines.aot_inductor import compile_ahead
 from bench.measure.timing.engines.cuda_graph import record
 from bench.measure.timing.engines.onnx_session import open_session
 from bench.measure.timing.engines.tensor_rt import build
 from bench.measure.timing.engines.work import Work
-from bench.schema import CompileMode, Engine
 
 Run = Callable[..., Tensor]
 ENGINES: Mapping[Engine, Callable[[Work], Run]] = {

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bench.errors import InputError, MissingPackageError
+from bench.core.errors import InputError, MissingPackageError
 from bench.measure.timing.engines.work import Work
 
 CUDA = "CUDAExecutionProvider"

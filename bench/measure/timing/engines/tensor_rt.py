@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from torch import Tensor
 
-from bench.errors import MissingPackageError
+from bench.core.errors import MissingPackageError
 from bench.measure.timing.engines.work import Work
 
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.export import ExportedProgram
 
-from bench.schema import Precision
+from bench.core.schema import Precision
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from bench.errors import UnknownNameError
+from bench.core.errors import UnknownNameError
 from bench.measure.counting.tally import count
 from bench.measure.counting.witnesses.hearing import Copied, Rebuilt, hear_witnesses, tools_of
 from bench.measure.counting.witnesses.testimony import Line

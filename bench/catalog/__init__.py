@@ -1,0 +1,1 @@
+"""Which models, measures and data sets exist, and their counted facts."""

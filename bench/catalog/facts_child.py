@@ -1,0 +1,76 @@
+"""The child that facts are asked of: it imports torch, builds on the meta device, and answers in JSON."""
+
+import inspect
+from pathlib import Path
+from typing import Any
+
+from bench.catalog.facts import PACKAGED, source_of_model
+from bench.core.errors import BenchError, InputError
+from bench.core.import_path import see_working_folder
+from bench.core.process import Reply, request
+from bench.core.registry import MODELS, ModelEntry, import_plugins
+from bench.core.schema import Case, Clip, Json, ModelFacts, Point, Probe
+from bench.measure.context import LoadedCase
+from bench.measure.counting.tally import count
+from bench.models.factory import find_model, list_models
+
+
+def main() -> None:
+    """Answer every request, one line each, in their order."""
+    see_working_folder()
+    asked = request()
+    reply = Reply()
+    import_plugins(asked["plugins"])
+    for item in asked["requests"]:
+        reply.send(**_answer(item))
+
+
+def _answer(item: dict[str, Any]) -> dict[str, Any]:
+    if "catalog" in item:
+        return {"models": [_facts(entry).model_dump(mode="json") for entry in MODELS]}
+    if "names" in item:
+        return {"names": list_models(item["names"])}
+    if "describe" in item:
+        try:
+            return _facts(find_model(item["describe"])).model_dump(mode="json")
+        except InputError as error:
+            return {"problem": str(error)}
+    point = Point.model_validate(item["probe"])
+    is_local = ":" in point.model and not point.model.startswith(PACKAGED)
+    return _probe(point).model_copy(update={"is_local": is_local}).model_dump(mode="json")
+
+
+def _facts(entry: ModelEntry) -> ModelFacts:
+    summary = (inspect.getdoc(entry.function) or "").split("\n")[0]
+    return ModelFacts(
+        name=entry.name,
+        family=entry.family,
+        clip=Clip.model_validate(entry.clip),
+        arguments={name: _plain(default) for name, default in entry.arguments.items()},
+        summary=summary,
+        paper=entry.paper,
+        source=source_of_model(inspect.getsourcefile(entry.function)),
+    )
+
+
+def _plain(default: Any) -> Json:
+    if default is inspect.Parameter.empty:
+        return None
+    return default if isinstance(default, bool | int | float | str | list | None) else str(default)
+
+
+def _probe(point: Point) -> Probe:
+    """Build on the meta device and count one clip. What the user can put right is a problem, the rest a note."""
+    case = LoadedCase(Case(suite="probe", point=point, measures={}), artifacts=Path())
+    try:
+        model = case.build_model("meta")
+        counted = count(model, case.inputs(model, device="meta"))
+    except BenchError as error:
+        return Probe(problem=str(error))
+    except Exception as error:  # any code of the user's may raise anything; the case itself will record it
+        return Probe(note=f"{type(error).__name__}: {error}")
+    return Probe(params=counted.params, macs=counted.macs)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,275 @@
+"""The commands of `vbench data`: list, look at, prepare."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from bench.core.registry import DatasetEntry
+    from bench.data.collection import VideoSet
+    from bench.data.work import Failed, Progress
+
+data_app = typer.Typer(no_args_is_help=True, help="Data sets: list, check, prepare.")
+
+Dataset = Annotated[str, typer.Argument(metavar="DATASET", help="A name from `vbench data list`.")]
+Root = Annotated[Path | None, typer.Option(help="The data set's folder; $VBENCH_DATA/<name> if not given.")]
+Options = Annotated[
+    list[str] | None, typer.Option("--option", metavar="NAME=VALUE", help="An option of the data set, such as videos=…")
+]
+Source = Annotated[Path, typer.Argument(metavar="SOURCE", help="A folder of videos.")]
+Target = Annotated[Path, typer.Argument(metavar="TARGET", help="The folder to write; it may be there in part.")]
+Workers = Annotated[int, typer.Option(min=0, help="Processes beside this one; 0 works here.")]
+ShortSide = Annotated[int | None, typer.Option(min=2, help="Pixels of the short side; as it is if not given.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
+
+
+@data_app.command("list")
+def list_datasets(as_json: AsJson = False) -> None:
+    """List the data sets vbench reads, and where each is described."""
+    from bench.cli.console import as_json as print_json
+    from bench.cli.console import table
+    from bench.core.registry import DATASETS
+
+    rows = [(d.name, d.num_classes, ", ".join(d.splits), ", ".join(_options_of(d)), d.described_at) for d in DATASETS]
+    if as_json:
+        names = ("name", "classes", "splits", "options", "described_at")
+        print_json([dict(zip(names, row, strict=True)) for row in rows])
+    else:
+        table(("data set", "classes", "splits", "options", "described at"), rows, right=("classes",))
+
+
+@data_app.command("index")
+def index(
+    what: Annotated[str, typer.Argument(metavar="DATASET|FOLDER", help="A data set, or a folder that holds videos.")],
+    root: Root = None,
+    option: Options = None,
+    workers: Workers = 0,
+    again: Annotated[bool, typer.Option("--again", help="Look at files again that are known already.")] = False,
+) -> None:
+    """Look at every file once: frames, times, size, rotation, codec, damage, hash. Goes on where it was stopped."""
+    from bench.cli.console import say
+    from bench.data.index import index_folder
+
+    failed: tuple[Failed, ...] = ()
+    for folder in _folders(what, root, option):
+        with _reporting("files") as report:
+            found = index_folder(folder, workers=workers, again=again, report=report)
+        counts = ", ".join(f"{count} {verdict}" for verdict, count in sorted(found.verdicts.items()))
+        say(f"{found.path}: {found.files} files ({counts or 'none'}), {found.probed} of them looked at now")
+        failed += found.failed
+    _end(failed)
+
+
+@data_app.command("verify")
+def verify(
+    dataset: Dataset,
+    split: Annotated[str, typer.Option(help="Its split.")],
+    root: Root = None,
+    option: Options = None,
+    as_json: AsJson = False,
+) -> None:
+    """Compare a split with its annotation: present, missing and damaged per class, and the set's hash."""
+    from dataclasses import asdict
+
+    from bench.cli.console import as_json as print_json
+    from bench.cli.console import say, table
+    from bench.data.verify import verify_videos
+
+    found = verify_videos(_opened(dataset, split, root, option))
+    if as_json:
+        print_json(asdict(found))
+    else:
+        incomplete = [asdict(each) for each in found.classes]
+        rows = [tuple(each.values()) for each in incomplete]
+        table(tuple(incomplete[0]) if incomplete else ("class",), rows)
+        for video, what in found.damaged:
+            say(f"damaged: {video}: {what}")
+        say(
+            f"{found.dataset} {found.split}: {found.present} present, {len(found.missing)} missing, "
+            f"{len(found.damaged)} damaged, {found.unindexed} not indexed; hash {found.hash} of {found.hash_covers}"
+        )
+    raise typer.Exit(0 if found.is_complete else 3)
+
+
+@data_app.command("frames")
+def frames(
+    source: Source, target: Target, short_side: Annotated[int, typer.Option()] = 240, workers: Workers = 0
+) -> None:
+    """Write videos as folders of JPEG frames, in the layout of 3D-ResNets (image_00001.jpg)."""
+    from bench.data.prepare import prepare_frames
+
+    _prepare(lambda report: prepare_frames(source, target, short_side=short_side, workers=workers, report=report))
+
+
+@data_app.command("reencode")
+def reencode(source: Source, target: Target, short_side: ShortSide = None, workers: Workers = 0) -> None:
+    """Write videos as H.264 with a key frame every 8 frames, which clips are read from several times faster."""
+    from bench.data.prepare import prepare_reencoded
+
+    _prepare(lambda report: prepare_reencoded(source, target, short_side=short_side, workers=workers, report=report))
+
+
+@data_app.command("flow")
+def flow(
+    source: Source,
+    target: Target,
+    method: Annotated[str, typer.Option(help="dis, farneback or tvl1.")] = "dis",
+    form: Annotated[str, typer.Option(help="jpeg or npz.")] = "jpeg",
+    short_side: ShortSide = None,
+    workers: Workers = 0,
+) -> None:
+    """Write the optical flow between neighbouring frames, clipped at 20 pixels."""
+    from bench.core.errors import UnknownNameError
+    from bench.data.prepare_flow import prepare_flow
+
+    for kind, name, known in (("method", method, ("dis", "farneback", "tvl1")), ("form", form, ("jpeg", "npz"))):
+        if name not in known:
+            raise UnknownNameError(f"{kind} of flow", name, known)
+    options: dict[str, Any] = {"method": method, "form": form, "short_side": short_side, "workers": workers}
+    _prepare(lambda report: prepare_flow(source, target, report=report, **options))
+
+
+@data_app.command("shard")
+def shard(
+    dataset: Dataset,
+    target: Target,
+    split: Annotated[str, typer.Option(help="Its split.")],
+    root: Root = None,
+    option: Options = None,
+    workers: Workers = 0,
+) -> None:
+    """Pack the videos of a split into WebDataset tar files."""
+    from bench.cli.console import say
+    from bench.data.prepare_shards import prepare_shards
+
+    with _reporting("shards") as report:
+        found = prepare_shards(_opened(dataset, split, root, option), target, workers=workers, report=report)
+    say(f"{target}: {found.shards} shards written, {found.skipped} were there, {found.videos} videos")
+    _end(found.failed)
+
+
+@data_app.command("annotate")
+def annotate(
+    dataset: Annotated[str, typer.Argument(metavar="DATASET|FILE.json", help="A data set, or a 3D-ResNets JSON.")],
+    target: Annotated[Path, typer.Argument(metavar="TARGET", help="The JSON file, or the folder of lists, to write.")],
+    split: Annotated[list[str] | None, typer.Option(help="Splits of the data set; train and val.")] = None,
+    root: Root = None,
+    option: Options = None,
+) -> None:
+    """Write the annotation of a data set as one 3D-ResNets JSON file, or such a file as lists of paths and labels."""
+    from bench.cli.console import say
+    from bench.core.errors import InputError
+    from bench.data.annotate import subset_of, write_lists, write_resnets_json
+
+    if dataset.endswith(".json"):
+        for name, listed in write_lists(dataset, target).items():
+            say(f"{name}: {listed.videos} videos, {listed.unlabelled} without a label left out")
+        return
+    subsets: dict[str, str] = {}
+    for name in split or ["train", "val"]:
+        if subsets.setdefault(subset_of(name), name) != name:
+            raise InputError(
+                f"splits {subsets[subset_of(name)]} and {name} are both {subset_of(name)}; write two files"
+            )
+    named = {subset: _opened(dataset, name, root, option) for subset, name in subsets.items()}
+    say(f"{target}: {write_resnets_json(named, target)} videos")
+
+
+@data_app.command("synth")
+def synth(
+    target: Annotated[Path, typer.Argument(metavar="TARGET", help="The folder to write.")],
+    seed: Annotated[int, typer.Option(help="Seed of everything in it.")] = 0,
+    clips_per_class: Annotated[int, typer.Option(help="Training clips of each class.")] = 96,
+) -> None:
+    """Write the synthetic data set `motions`: real H.264 files in which only the motion tells the classes apart."""
+    from bench.cli.console import say
+    from bench.data.datasets.motions import MotionsParameters, write_motions
+
+    say(f"written: {write_motions(target, MotionsParameters(seed=seed, clips_per_class=clips_per_class))}")
+
+
+@data_app.command("bench")
+def time_loading(
+    dataset: Dataset,
+    split: Annotated[str, typer.Option(help="Its split.")] = "train",
+    clip: Annotated[str, typer.Option(help="frames x stride x size.")] = "16x1x112",
+    wanted: Annotated[float | None, typer.Option(help="Clips per second that training needs.")] = None,
+    root: Root = None,
+    option: Options = None,
+) -> None:
+    """Time decoding, transforms, collating and copying apart, and say how many workers a wanted rate needs."""
+    from bench.cli.console import say, table
+    from bench.core.schema import clip_from_text
+    from bench.data.lanes import time_lanes
+    from bench.data.transforms import Augmentation
+
+    size = clip_from_text(clip)
+    videos = _opened(dataset, split, root, option)
+    found = time_lanes(videos, clip=size, augmentation=Augmentation(), wanted_clips_per_s=wanted)
+    table(
+        ("lane", "ms a clip"),
+        [(n, None if ms is None else f"{ms:.2f}") for n, ms in found.ms.items()],
+        right=("ms a clip",),
+    )
+    say(f"one worker gives {found.clips_per_s:.1f} clips/s, over {found.clips} clips")
+    if found.workers_for_wanted is not None:
+        say(f"{wanted:g} clips/s need {found.workers_for_wanted} workers")
+    _end(found.failed)
+
+
+def _opened(dataset: str, split: str, root: Path | None, option: list[str] | None) -> "VideoSet":
+    from bench.cli.arguments import dataset_options
+    from bench.data.collection import open_dataset
+
+    return open_dataset(dataset, root=root, split=split, **dataset_options(option))
+
+
+def _folders(what: str, root: Path | None, option: list[str] | None) -> tuple[Path, ...]:
+    """The folders of the data set `what`, or the folder `what` where one is here and nothing is said of a data set."""
+    from bench.cli.arguments import dataset_options
+    from bench.core.errors import InputError, suggest
+    from bench.core.registry import DATASETS
+    from bench.data.folders import folders_of_dataset
+
+    if root is not None or option:
+        return folders_of_dataset(what, root=root, **dataset_options(option))
+    if Path(what).is_dir():
+        return (Path(what),)
+    if what in DATASETS:
+        return folders_of_dataset(what)
+    raise InputError(f"{what} is neither a folder nor a data set; {suggest(what, DATASETS.names())}")
+
+
+def _options_of(dataset: "DatasetEntry") -> list[str]:
+    return [option for option in dataset.options if option != "split"]
+
+
+def _prepare(do: Callable[[Callable[["Progress"], None]], Any]) -> None:
+    from bench.cli.console import say
+
+    with _reporting("videos") as report:
+        found = do(report)
+    say(f"{found.written} written, {found.skipped} were there, {len(found.failed)} failed, in {found.seconds:.0f} s")
+    _end(found.failed)
+
+
+def _end(failed: "tuple[Failed, ...]") -> None:
+    """Name what failed and why; then the command is incomplete."""
+    from bench.cli.console import say
+
+    for each in failed:
+        say(f"failed: {each.what}: {each.reason}")
+    if failed:
+        raise typer.Exit(3)
+
+
+@contextmanager
+def _reporting(what: str) -> Iterator[Callable[["Progress"], None]]:
+    """A bar on standard error while videos are worked on; nothing on a pipe."""
+    from bench.cli.show_models import counting_progress
+
+    with counting_progress(what) as advance:
+        yield lambda progress: advance(progress.done, progress.total) if advance else None

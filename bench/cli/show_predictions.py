@@ -1,0 +1,230 @@
+"""What `vbench predictions` prints: kept scores as accuracies, confused classes, and one network against another."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bench.cli.console import say, table
+from bench.core.schema import Json
+from bench.core.stats import Estimate
+from bench.core.units import MINUS, count, figure, figure_span, written
+
+if TYPE_CHECKING:
+    from bench.runner.prediction_files import Asked, Pair
+    from bench.train.predictions import Agreement, Predictions
+
+FEW_CLASSES = 5  # of which top-5 says nothing
+
+
+def show_one(asked: "Asked", *, most: int) -> None:
+    """The figures of one network, how it was asked, and its most confused pairs of classes."""
+    _say_whose(asked, name="")
+    _show_figures([("", asked.found)])
+    _say_unread(asked.found)
+    _show_confused(asked.found, most=most, name="")
+
+
+def show_pair(pair: "Pair", *, most: int, target: Path | None) -> None:
+    """Two networks beside each other and fused, and whether they differ by more than chance."""
+    _say_whose(pair.a, name="A: ")
+    _say_whose(pair.b, name="B: ")
+    columns = _columns(pair)
+    _show_figures(columns)
+    _say_unread(pair.a.found)
+    _say_agreement(pair.agreement)
+    if pair.why_not:
+        say(f"not fused: {pair.why_not}")
+    for name, found in columns:
+        _show_confused(found, most=most, name=f"{name}: ")
+    if target is not None:
+        say(f"fused: {target}")
+
+
+def one_as_dict(asked: "Asked", *, most: int) -> dict[str, Any]:
+    """For machines."""
+    return {"file": str(asked.file), **_as_dict(asked.found, most=most)}
+
+
+def pair_as_dict(pair: "Pair", *, most: int, target: Path | None) -> dict[str, Any]:
+    """For machines."""
+    agreement = pair.agreement
+    return {
+        "a": one_as_dict(pair.a, most=most),
+        "b": one_as_dict(pair.b, most=most),
+        "b_minus_a_top1_points": _percent(agreement.difference),
+        "both": agreement.both,
+        "only_a": agreement.only_a,
+        "only_b": agreement.only_b,
+        "neither": agreement.neither,
+        "mcnemar_p": agreement.p,
+        "weight_b": pair.weight_b,
+        "fused": None
+        if pair.fused is None
+        else {"file": None if target is None else str(target), **_as_dict(pair.fused, most=most)},
+        "not_fused_because": pair.why_not or None,
+    }
+
+
+def _columns(pair: "Pair") -> "list[tuple[str, Predictions]]":
+    columns = [("A", pair.a.found), ("B", pair.b.found)]
+    if pair.fused is not None:
+        columns.append(("fused" if pair.weight_b == 1 else f"fused, B x {pair.weight_b:g}", pair.fused))
+    return columns
+
+
+def _say_whose(asked: "Asked", *, name: str) -> None:
+    say(f"{name}{asked.file}")
+    if asked.found.network:
+        say(f"{' ' * len(name)}{asked.found.network}")
+
+
+def _show_figures(columns: "Sequence[tuple[str, Predictions]]") -> None:
+    """How all were asked in one line, then a column for each network: how it alone was asked, and what came out."""
+    told = [_facts(found.protocol) for _, found in columns]
+    shared = {name: text for name, text in told[0].items() if all(facts.get(name) == text for facts in told)}
+    if shared:
+        say("; ".join(f"{name}: {text}" for name, text in shared.items()))
+    own = [{name: text for name, text in facts.items() if name not in shared} for facts in told]
+    rows = [facts | _figures(found) for facts, (_, found) in zip(own, columns, strict=True)]
+    names = dict.fromkeys(name for row in rows for name in row)
+    table(("", *(name for name, _ in columns)), [(name, *(row.get(name) for row in rows)) for name in names])
+
+
+def _facts(protocol: Mapping[str, Json]) -> dict[str, str]:
+    """The few facts of how a network was asked that decide what its accuracy means, as far as they are known."""
+    said = {name: value for name, value in protocol.items() if value is not None}
+    facts = {
+        "data set": " ".join(str(said[name]) for name in ("dataset", "split") if name in said),
+        "clips": _clips(said),
+        "views of a video": f"{said['views']} (in time x in space)" if "views" in said else "",
+        "scores": f"{_averaged(said['averaging'])}, mean over the views" if "averaging" in said else "",
+    }
+    return {name: text for name, text in facts.items() if text}
+
+
+def _clips(said: Mapping[str, Json]) -> str:
+    parts = [f"{said['frames']} frames"] if "frames" in said else []
+    if said.get("sampling") == "sections":
+        parts.append("one of each equal section of the video")
+    parts += [f"{name} {said[name]}" for name in ("stride", "fps") if name in said]
+    if "crop" in said:
+        crop = said["crop"]
+        parts.append("x".join(map(str, crop)) + " pixels" if isinstance(crop, list) else "whole frames")
+    return ", ".join(parts)
+
+
+def _averaged(averaging: Json) -> str:
+    return "raw" if averaging == "score" else str(averaging)
+
+
+def _figures(found: "Predictions") -> dict[str, str]:
+    figures = {"videos": _videos(found), "top-1 (95 % interval)": _with_interval(found.top(1))}
+    if len(found.class_names) > FEW_CLASSES:
+        figures["top-5 (95 % interval)"] = _with_interval(found.top(5))
+    if found.is_multi_label:
+        figures["mean average precision"] = figure(100 * found.mean_average_precision, "%")
+    else:
+        figures["mean per class"] = figure(100 * found.mean_class, "%")
+    return figures
+
+
+def _videos(found: "Predictions") -> str:
+    present = int(found.labels.any(axis=0).sum()) if found.is_multi_label else len(set(found.labels.tolist()))
+    among = "" if present == len(found.classes) else f" of {len(found.classes)}"
+    return f"{len(found.videos)} in {present}{among} classes"
+
+
+def _with_interval(share: Estimate) -> str:
+    span = figure_span(100 * share.low, 100 * share.high, beside=100 * share.value, unit="%")
+    return f"{figure(100 * share.value, '%')} ({span})"
+
+
+def _say_unread(found: "Predictions") -> None:
+    """What the figures of a record have counted beside these videos."""
+    if not found.unread:
+        return
+    text = f"{count(found.unread, 'video')} could not be read and left out here"
+    if found.protocol.get("unread_are") == "left out":
+        say(f"{text}, as in the record")
+    else:
+        top = figure(100 * found.top(1, wrong=found.unread).value, "%")
+        say(f"{text}; a record counts such videos as wrong: top-1 {top}, and every other accuracy is lower there too")
+
+
+def _say_agreement(agreement: "Agreement") -> None:
+    difference = agreement.difference
+    value, low, high = (_signed(100 * each) for each in (difference.value, difference.low, difference.high))
+    say(f"B {MINUS} A: {value} points of top-1 (95 % interval {low} to {high}, on the same videos)")
+    say(
+        f"right in both: {agreement.both}, only in A: {agreement.only_a}, only in B: {agreement.only_b}, "
+        f"in neither: {agreement.neither}"
+    )
+    apart = agreement.only_a + agreement.only_b
+    if not apart:
+        say("no video tells them apart (McNemar's exact p 1)")
+        return
+    say(
+        f"McNemar's exact p {agreement.p:.2g}: the chance that two equally good networks split the "
+        f"{count(apart, 'video')} that only one gets right at least as unevenly"
+    )
+
+
+def _show_confused(found: "Predictions", *, most: int, name: str) -> None:
+    if not most:
+        return
+    if found.is_multi_label:
+        say(f"{name}no classes are confused where a video has several labels")
+        return
+    pairs = _confused(found, most=most)
+    if not pairs:
+        say(f"{name}no class was taken for another")
+        return
+    say(f"{name}most often confused")
+    rows = [
+        (pair["class"], pair["taken_for"], f"{pair['videos']} of {pair['of']}", figure(pair["percent"], "%"))
+        for pair in pairs
+    ]
+    table(("class", "taken for", "videos", "of the class"), rows, right=("videos", "of the class"))
+
+
+def _confused(found: "Predictions", *, most: int) -> list[dict[str, Any]]:
+    from bench.train.scoring import confused_pairs
+
+    matrix, names = found.confusion, found.class_names
+    totals = matrix.sum(axis=1)
+    return [
+        {
+            "class": names[true],
+            "taken_for": names[taken],
+            "videos": times,
+            "of": int(totals[true]),
+            "percent": 100 * times / int(totals[true]),
+        }
+        for true, taken, times in confused_pairs(matrix, most)
+    ]
+
+
+def _as_dict(found: "Predictions", *, most: int) -> dict[str, Any]:
+    is_one = not found.is_multi_label
+    return {
+        "network": found.network or None,
+        "videos": len(found.videos),
+        "unread": found.protocol.get("unread"),
+        "unread_are": found.protocol.get("unread_are"),
+        "top1_percent": _percent(found.top(1)),
+        "top5_percent": _percent(found.top(5)) if len(found.class_names) > FEW_CLASSES else None,
+        "mean_class_percent": 100 * found.mean_class if is_one else None,
+        "map_percent": None if is_one else 100 * found.mean_average_precision,
+        "classes": list(found.class_names),
+        "confusions": _confused(found, most=most) if is_one else None,
+        "confusion_matrix": found.confusion.tolist() if is_one else None,
+        "protocol": dict(found.protocol),
+    }
+
+
+def _percent(share: Estimate) -> dict[str, float]:
+    return {"value": 100 * share.value, "low": 100 * share.low, "high": 100 * share.high}
+
+
+def _signed(value: float) -> str:
+    return f"+{written(value, 2)}" if value > 0 else written(value, 2)

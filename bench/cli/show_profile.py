@@ -1,0 +1,120 @@
+"""What `vbench profile` prints."""
+
+from collections.abc import Sequence
+
+from bench.cli.console import say, table
+from bench.core.schema import Json
+from bench.core.units import figure
+from bench.profiling import Profile
+
+
+def show_profile(found: Profile, *, with_layers: bool) -> None:
+    """The figures of one model, its convention in words, and what must be known about them."""
+    say(f"{found.model} at {', '.join('x'.join(map(str, shape)) for shape in found.inputs)}")
+    table(("", "", ""), list(_rows(found)), right=("",))
+    say(found.convention)
+    for note in (*found.notes, *found.speed_notes):
+        say(f"note: {note}")
+    if found.uncounted_operators:
+        names = ", ".join(f"{name} ({calls} calls)" for name, calls in found.uncounted_operators.items())
+        say(f"INCOMPLETE, a lower bound: no formula for {names}")
+    if found.never_called:
+        say(f"parameters that no operator read: {', '.join(found.never_called)}")
+    if found.published:
+        _show_published(found)
+    if found.witnesses:
+        _show_witnesses(found)
+    if with_layers:
+        say("")
+        _show_layers(found)
+
+
+def _rows(found: Profile) -> Sequence[tuple[str, str, str]]:
+    rows = [
+        ("params", f"{found.params:,}", figure(found.params, "elements")),
+        ("MACs, forward", f"{found.macs:,}", f"{found.macs / 1e9:.3f} GMACs"),
+        ("FLOPs, forward", f"{found.flops:,}", f"{found.flops / 1e9:.3f} GFLOPs"),
+    ]
+    if found.views != "1x1":
+        rows.append(
+            (
+                f"MACs, video of {found.views} views",
+                f"{found.macs_per_video:,}",
+                f"{found.macs_per_video / 1e9:.3f} GMACs",
+            )
+        )
+    if found.macs_train_step is not None:
+        rows.append(("MACs, train step", f"{found.macs_train_step:,}", f"{found.macs_train_step / 1e9:.3f} GMACs"))
+    memory = (("inference", found.memory_inference_bytes), ("training", found.memory_training_bytes))
+    for what, size in memory:
+        if size is not None:
+            rows.append((f"peak memory, {what} (at least)", f"{size:,}", figure(size, "B")))
+    rows.append(("activations written", f"{found.activation_bytes:,}", figure(found.activation_bytes, "B")))
+    rows += [(metric.key, "", figure(metric.value, metric.unit)) for metric in found.speed if metric.value is not None]
+    return rows
+
+
+def _show_witnesses(found: Profile) -> None:
+    """What each counter prints, the part that should equal ours, and why it does not."""
+    say("")
+    rows = [
+        (
+            w["tool"],
+            w["version"],
+            _number(w["printed"]),
+            _number(w["comparable"]),
+            _number(w["difference"]),
+            w["verdict"],
+        )
+        for w in found.witnesses
+    ]
+    columns = ("counter", "version", "prints", "of which products", "less ours", "verdict")
+    table(columns, rows, right=columns[2:5])
+    for witness in found.witnesses:
+        say(f"{witness['tool']} counts {witness['convention']}")
+        if witness["verdict"] == "unexplained":
+            say(f"  UNEXPLAINED, do not quote either figure before it is: {witness['why']}")
+        elif witness["why"]:
+            say(f"  {witness['verdict']}: {witness['why']}")
+
+
+def _show_published(found: Profile) -> None:
+    """What is in print about this network beside our count at the publisher's own clip, each figure once."""
+    say("")
+    rows = {
+        (
+            row["source"] if row["status"] == "published" else f"{row['source']} ({row['status']})",
+            row["clip"],
+            f"{row['printed']:g}",
+            f"{row['counted']:.3f}",
+            f"{row['relative_difference']:+.1%}",
+            "agrees" if row["agrees"] else "explained" if row["explanation"] else "not explained",
+        ): row["explanation"]
+        for row in found.published
+    }
+    columns = ("in print", "at clip", "GMACs printed", "counted here", "difference", "")
+    table(columns, list(rows), right=columns[2:5])
+    for (source, clip, printed, *_), why in rows.items():
+        if why:
+            say(f"{printed} of {source} at {clip}: {why}")
+
+
+def _number(value: Json) -> str | None:
+    return f"{value:,}" if isinstance(value, int | float) else None
+
+
+def _show_layers(found: Profile) -> None:
+    rows = [
+        (
+            "  " * layer.path.count(".") * bool(layer.path) + (layer.path.rsplit(".", 1)[-1] or found.model),
+            layer.type,
+            f"{layer.macs / 1e6:.2f}",
+            f"{layer.share:.1%}",
+            f"{layer.params:,}",
+            f"{layer.activation_bytes:,}",
+            "–" if layer.flops_per_byte is None else f"{layer.flops_per_byte:.1f}",
+        )
+        for layer in found.layers
+    ]
+    columns = ("module", "type", "MMACs", "share", "params", "bytes written", "FLOPs/byte")
+    table(columns, rows, right=columns[2:])

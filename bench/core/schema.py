@@ -1,0 +1,415 @@
+"""What crosses a process or a file: `Clip`, `Case`, `Metric`, `Environment`, `Record`. Frozen, strict, versioned."""
+
+import hashlib
+import json
+import math
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from bench.core.errors import InputError
+from bench.core.validation import plain_message
+
+SCHEMA_VERSION = 1
+
+Json = None | bool | int | float | str | list[Any] | dict[str, Any]
+Status = Literal["ok", "unsteady", "throttled", "oom", "timeout", "error", "skipped"]
+Better = Literal["lower", "higher"]
+Precision = Literal["fp32", "tf32", "fp16", "bf16", "fp16_weights", "bf16_weights", "fp8"]
+MemoryFormat = Literal["contiguous", "channels_last_3d"]
+TorchCompileMode = Literal["off", "default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs"]
+Engine = Literal["cudagraphs", "aotinductor", "onnxruntime", "tensorrt"]
+CompileMode = Literal[TorchCompileMode, Engine]
+Batch = Annotated[int, Field(ge=1)]
+Views = tuple[int, int | Literal["full"]]  # temporal, and crops of a frame or the whole of it
+
+# What a timed case is taken at where its suite does not say; not spelled out in titles.
+UNSPOKEN: dict[str, Json] = {"precision": "fp32", "memory_format": "contiguous", "compile": "off"}
+GOOD_STATUSES: frozenset[str] = frozenset({"ok", "unsteady", "throttled"})
+COUNTED = frozenset({"MACs", "elements"})  # units of what is counted of a network, also where a count is incomplete
+
+
+class Frozen(BaseModel):
+    """Base of everything here: immutable, and an unknown field is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=False, ser_json_inf_nan="null")
+
+
+class Clip(Frozen):
+    """A clip of video: `frames`, taken every `stride` frames or at `fps` per second, `height x width` pixels.
+
+    Written `frames x stride x size` (`16x1x112`) or `frames x stride x H x W` (`16x1x128x171`), or as a mapping
+    `{seconds: 2, fps: 15, size: 112}`, which gives `round(seconds * fps)` frames.
+    """
+
+    frames: int = Field(ge=1)
+    stride: int | None = Field(default=1, ge=1)
+    fps: float | None = Field(default=None, gt=0)
+    height: int = Field(ge=1)
+    width: int = Field(ge=1)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_short_forms(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            return _clip_from_text(value)
+        if isinstance(value, dict) and "size" in value:
+            return _clip_from_mapping(value)
+        return value
+
+    def __str__(self) -> str:
+        pixels = f"{self.height}" if self.height == self.width else f"{self.height}x{self.width}"
+        step = f"{self.stride}" if self.fps is None else f"@{self.fps:g}fps"
+        return f"{self.frames}x{step}x{pixels}"
+
+
+def clip_from_text(text: str) -> Clip:
+    """A clip as typed, `16x1x112`; InputError for anything else."""
+    try:
+        return Clip.model_validate(text)
+    except ValidationError as error:
+        first = error.errors()[0]
+        told = plain_message({**first})
+        raise InputError(f"clip {text!r}: {first['loc'][0]}: {told}" if first["loc"] else told) from None
+
+
+def _clip_from_text(text: str) -> dict[str, Any]:
+    parts = text.lower().split("x")
+    if len(parts) not in (3, 4) or not all(part.strip().isdigit() for part in parts):
+        raise ValueError(f"clip {text!r} is not 'frames x stride x size' such as 16x1x112 (or 16x1x128x171)")
+    frames, stride, *pixels = (int(part) for part in parts)
+    return {"frames": frames, "stride": stride, "height": pixels[0], "width": pixels[-1]}
+
+
+def _clip_from_mapping(value: dict[str, Any]) -> dict[str, Any]:
+    rest = {k: v for k, v in value.items() if k not in ("size", "seconds")}
+    size = value["size"]
+    if isinstance(size, list) and len(size) != 2:
+        raise ValueError(f"size is a number of pixels, or [height, width], found {size}")
+    rest["height"], rest["width"] = size if isinstance(size, list) else (size, size)
+    if "seconds" in value:
+        if "fps" not in value:
+            raise ValueError("a clip given in seconds needs fps as well, such as {seconds: 2, fps: 15, size: 112}")
+        seconds, fps = (_positive(name, value[name]) for name in ("seconds", "fps"))
+        rest["frames"], rest["stride"] = max(1, round(seconds * fps)), None
+    return rest
+
+
+def _positive(name: str, value: Any) -> float:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not is_number or not 0 < value < 1e6:
+        raise ValueError(f"{name} should be a number above 0 and below a million, found {value!r}")
+    return float(value)
+
+
+class Pretraining(Frozen):
+    """Weights that are trained first, on another data set, by a recipe of its own: `trained:motions/quick`.
+
+    `inflated:stills/quick` trains the network on clips of a single frame, where it is a 2D one, and inflates that.
+    """
+
+    dataset: str
+    recipe: str
+    is_inflated: bool = False
+
+    @classmethod
+    def of(cls, weights: str | None) -> "Pretraining | None":
+        """What `weights` asks for; None where it is a file or nothing. ValueError where it is half of it."""
+        how, colon, what = (weights or "").partition(":")
+        if not colon or how not in ("trained", "inflated"):
+            return None
+        found = re.fullmatch(r"(?P<dataset>\w+)/(?P<recipe>\w+)", what)
+        if found is None:
+            raise ValueError(f"weights {weights!r} are not '{how}:<data set>/<recipe>' such as {how}:motions/quick")
+        return cls(**found.groupdict(), is_inflated=how == "inflated")
+
+
+def _checked_views(views: str) -> str:
+    if not re.fullmatch(r"[1-9]\d*x([1-9]\d*|full)", views):
+        raise ValueError("should be temporal x spatial, such as 10x3, or 10xfull for whole frames")
+    return views
+
+
+def _checked_weights(weights: str) -> str:
+    Pretraining.of(weights)
+    return weights
+
+
+class Point(Frozen):
+    """One point of the axes. An axis that the case's measures do not depend on is None and not part of the id.
+
+    `weights` is a file, or `trained:<data set>/<recipe>` (or `inflated:`) for weights that are trained before.
+    """
+
+    model: str
+    args: dict[str, Json] = Field(default_factory=dict)
+    clip: Clip
+    weights: Annotated[str, AfterValidator(_checked_weights)] | None = None
+    precision: Precision | None = None
+    memory_format: MemoryFormat | None = None
+    compile: CompileMode | None = None
+    device: str | None = None
+    threads: int | None = Field(default=None, ge=1)
+    batch: Batch | None = None
+    dataset: str | None = None
+    split: int | str | None = None
+    recipe: str | None = None
+    seed: int | None = None
+    views: Annotated[str, AfterValidator(_checked_views)] | None = None
+
+    def named(self) -> dict[str, Json]:
+        """Axes that are set, flat: arguments of the model beside the others, the clip as text."""
+        axes = {k: v for k, v in self.model_dump(mode="json").items() if v is not None and k not in ("args", "clip")}
+        return {**axes, "clip": str(self.clip), **self.args}
+
+
+class Case(Frozen):
+    """One point and the measures taken there, each with its options: one process, one record per run of it."""
+
+    suite: str
+    point: Point
+    measures: dict[str, dict[str, Json]]
+    runs: int = Field(default=1, ge=1)
+    timeout_s: float = Field(default=3600.0, gt=0, allow_inf_nan=False)
+    plugins: tuple[str, ...] = ()
+
+    @property
+    def id(self) -> str:
+        """Hash of the point and of what kind of measures stand there, 12 hex digits."""
+        return digest({"point": self.point.model_dump(mode="json", exclude_none=True), "at": sorted(self.measures)})
+
+    @property
+    def title(self) -> str:
+        """One line for people: `c3d_search kernel_depth=3 16x1x112 seed=1`."""
+        named = self.point.named()
+        rest = {k: v for k, v in named.items() if k not in ("model", "clip") and v != UNSPOKEN.get(k)}
+        return " ".join([self.point.model, *(f"{k}={v}" for k, v in rest.items()), str(self.point.clip)])
+
+
+class Metric(Frozen):
+    """One value with name (`measure.quantity_unit`), unit and better direction. Unknown is None with a `note`.
+
+    A value that is not finite is unknown, an interval with such an end is None, and such samples are left out: no file
+    could hold them, and nothing could be made of them. The note says so, unless it gave a reason before.
+    `samples` are the raw values behind a sampled metric, in `unit`; `interval` is its 95 % interval. Where the run took
+    turns with another, `turns` has the number of each sample's turn, which is that of the other's turn beside it.
+    """
+
+    name: str = Field(pattern=r"^[a-z0-9_]+\.[a-z0-9_]+$")
+    value: int | float | None
+    unit: str
+    better: Better | None = None
+    is_exact: bool = False
+    labels: dict[str, str] = Field(default_factory=dict)
+    interval: tuple[float, float] | None = None
+    samples: tuple[float, ...] = ()
+    turns: tuple[int, ...] = ()
+    stopped_because: str | None = None
+    note: str | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _only_finite(cls, given: Any) -> Any:
+        return _made_finite(given) if isinstance(given, dict) else given
+
+    @property
+    def is_share(self) -> bool:
+        """Whether this is a share of videos, so that the number of videos says how sure one run is."""
+        return self.name.startswith("accuracy.") and self.unit == "%"
+
+    @property
+    def is_of_machine(self) -> bool:
+        """Whether this is of the machine it was measured on: neither a count nor a share of videos."""
+        return not self.is_count and not self.is_share
+
+    @property
+    def is_count(self) -> bool:
+        """Whether this is the same in every run: exact, or counted of a network as far as its operators are known."""
+        return self.is_exact or self.unit in COUNTED
+
+    @property
+    def is_drifting(self) -> bool:
+        """Whether this follows the clocks, the temperature and the neighbours of its machine; bytes do not."""
+        return self.is_of_machine and self.unit not in ("B", "bytes")
+
+    @property
+    def key(self) -> str:
+        """`throughput.clips_per_s{batch=8}`."""
+        labels = ",".join(f"{k}={v}" for k, v in sorted(self.labels.items()))
+        return f"{self.name}{{{labels}}}" if labels else self.name
+
+
+def _made_finite(given: dict[str, Any]) -> dict[str, Any]:
+    """Fields of a metric without what is not finite; older files hold null in the place of such ends and samples.
+
+    What is no sequence where one belongs, or no text, is left to the validation of its type.
+    """
+    interval, samples, turns = (_sequence(given.get(name)) for name in ("interval", "samples", "turns"))
+    if not isinstance(given.get("note") or "", str):
+        return given
+    mended: dict[str, Any] = {}
+    lost = []
+    if given.get("value") is not None and not _is_finite(given["value"]):
+        mended["value"] = None
+        lost += [] if given.get("note") else ["the value is not a finite number"]
+    if not all(map(_is_finite, interval)):
+        mended["interval"] = None
+        lost.append("the interval is not finite")
+    if not all(map(_is_finite, samples)):
+        kept = [place for place, sample in enumerate(samples) if _is_finite(sample)]
+        mended["samples"] = [samples[place] for place in kept]
+        if turns:
+            mended["turns"] = [turns[place] for place in kept if place < len(turns)]
+        lost.append(f"{len(samples) - len(kept)} of {len(samples)} samples are not finite")
+    if not mended:
+        return given
+    notes = [given["note"], *lost] if given.get("note") else lost
+    return {**given, **mended, "note": "; ".join(notes)}
+
+
+def _sequence(value: Any) -> Sequence[Any]:
+    return value if isinstance(value, Sequence) and not isinstance(value, str) else ()
+
+
+def _is_finite(value: Any) -> bool:
+    """Whether a float holds this number; what is none is left to the validation of its type."""
+    try:
+        return value is not None and math.isfinite(value)
+    except OverflowError:
+        return False
+    except TypeError:
+        return True
+
+
+class Warned(Frozen):
+    """Something the reader must know, and what can be done about it."""
+
+    what: str
+    remedy: str = ""
+
+
+class Failure(Frozen):
+    """Why a case has no result: the exception's type, its message and the end of its traceback."""
+
+    type: str
+    message: str
+    traceback: str = ""
+
+
+class Environment(Frozen):
+    """Hardware and software under a record. Facts are grouped; unknown is None.
+
+    `hardware` and `software` decide whether two records may be compared; `state` is what varies from run to run.
+    """
+
+    hardware: dict[str, Json] = Field(default_factory=dict)
+    software: dict[str, Json] = Field(default_factory=dict)
+    state: dict[str, Json] = Field(default_factory=dict)
+
+
+class Record(Frozen):
+    """Everything known about one run of one case: a line of `records.jsonl`."""
+
+    schema_version: int = SCHEMA_VERSION
+    case: Case
+    case_id: str
+    run_index: int = Field(ge=0)
+    freshness: str
+    status: Status
+    metrics: tuple[Metric, ...] = ()
+    details: dict[str, Json] = Field(default_factory=dict)
+    uncounted_operators: dict[str, int] = Field(default_factory=dict)
+    environment: Environment = Field(default_factory=Environment)
+    warnings: tuple[Warned, ...] = ()
+    error: Failure | None = None
+    artifacts: dict[str, str] = Field(default_factory=dict)
+    started_at: str
+    seconds: dict[str, float] = Field(default_factory=dict)
+
+    @property
+    def is_good(self) -> bool:
+        return self.status in GOOD_STATUSES
+
+    @property
+    def session(self) -> Json:
+        """The same for all runs of one invocation of vbench; None in records from before it was kept."""
+        return self.details.get("session")
+
+    @property
+    def in_turns(self) -> Json:
+        """How the run took turns with one of another side, by `steps` or by `processes`; None for a run by itself."""
+        return self.details.get("in_turns")
+
+    def metric(self, key: str) -> Metric | None:
+        """The metric with this key (`latency.p50_ms`, `throughput.clips_per_s{batch=8}`), or None."""
+        return next((m for m in self.metrics if m.key == key), None)
+
+    def left_out_of(self, metric: Metric) -> dict[str, int]:
+        """Operators, and how often they were called, that `metric`, a count of this record, leaves out."""
+        return self.uncounted_operators if metric.is_count and not metric.is_exact else {}
+
+
+class ModelFacts(Frozen):
+    """What planning and listing know of a model without importing torch; asked of a child process and cached."""
+
+    name: str
+    family: str
+    clip: Clip
+    arguments: dict[str, Json]
+    summary: str = ""
+    source: str = ""
+    paper: str = ""
+
+
+class Probe(Frozen):
+    """What came of building a model on the meta device and running one clip through it.
+
+    `is_local` is a user's own factory, whose answer is not kept: its code may change without ours changing.
+    """
+
+    params: int | None = None
+    macs: int | None = None
+    problem: str | None = None
+    note: str | None = None
+    is_local: bool = False
+
+
+def views_from_text(text: str) -> Views:
+    """`10x3` is ten clips of three crops each, `10xfull` ten clips of whole frames; ValueError for anything else."""
+    found = re.fullmatch(r"([1-9]\d*)x([1-9]\d*|full)", text)
+    if found is None:
+        raise ValueError(f"views {text!r} are not temporal x spatial, such as 10x3, or 10xfull for whole frames")
+    return int(found[1]), "full" if found[2] == "full" else int(found[2])
+
+
+def views_per_video(views: Views) -> int:
+    """How many clips of each video go through the network."""
+    temporal, spatial = views
+    return temporal if spatial == "full" else temporal * spatial
+
+
+def names_a_file(argument: str) -> bool:
+    """Whether an argument of a network names a file of weights, which changes nothing in how it is built."""
+    return argument == "inflated_from" or argument.endswith("_weights")
+
+
+def files_of_model(name: str) -> list[Path]:
+    """The files here that a model's name names beside its code: settings and weights of a folder of Hugging Face's.
+
+    As there, a file `config.json` stands for the folder that holds it.
+    """
+    named = Path(name.removeprefix("hf:")).expanduser()
+    if not name.startswith("hf:") or not named.exists():
+        return []
+    folder = named if named.is_dir() else named.parent
+    kinds = ("config.json", "preprocessor_config.json", "*.safetensors", "pytorch_model*.bin")
+    return sorted({*([] if named.is_dir() else [named]), *(file for kind in kinds for file in folder.glob(kind))})
+
+
+def digest(value: Any) -> str:
+    """12 hex digits of the SHA-256 of `value` as canonical JSON."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]

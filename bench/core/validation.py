@@ -1,0 +1,35 @@
+"""What pydantic refuses, in words: what is wrong, what was found, the nearest spelling."""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import ValidationError
+
+from bench.core.errors import InputError, nearest
+
+
+def reason(error: ValidationError | InputError, value: Any) -> str:
+    """What is wrong with `value`: of the forms that it could have, what the one says that it comes closest to."""
+    if isinstance(error, InputError):
+        return f"{error}, found {value!r}"
+    problems: list[dict[str, Any]] = [dict(item) for item in error.errors()]
+    deepest = max(problems, key=lambda item: len(item["loc"]))
+    wrong, place = deepest["input"], deepest["loc"]
+    where = "" if wrong == value else ".".join(map(str, place[1:] or place)) + ": "
+    return f"{where}{plain_message(deepest)}, found {wrong!r}{near(deepest)}"
+
+
+def plain_message(item: Mapping[str, Any]) -> str:
+    """What one of pydantic's errors says, to stand behind a name."""
+    said: str = item["msg"].removeprefix("Value error, ")
+    # people write YAML, not our classes
+    message = re.sub(r"a valid dictionary( or instance of \w+)?", "a mapping", said)
+    return message[0].lower() + message[1:]
+
+
+def near(item: Mapping[str, Any]) -> str:
+    """`; did you mean: …?` from the words that pydantic expected, where any is near; else nothing."""
+    known = re.findall(r"'([^']*)'", str(item.get("ctx", {}).get("expected", "")))
+    suggestion = nearest(item["input"], known) if isinstance(item["input"], str) else ""
+    return f"; {suggestion}" if suggestion else ""

@@ -1,0 +1,162 @@
+"""YAML read with the place of every value, so that an error can say file:line:column."""
+
+import io
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bench.core.errors import InputError, Problem, SuiteError
+
+Place = tuple[str | int, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Position:
+    """Where a value stands; lines and columns count from 1."""
+
+    file: str
+    line: int
+    column: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tree:
+    """Plain values of a YAML file and the position of each key and list item, by its path.
+
+    `beneath` are the topmost places that stand in a tree over which this one was laid.
+    """
+
+    data: Any
+    positions: Mapping[Place, Position]
+    text: str = ""
+    beneath: frozenset[Place] = frozenset()
+
+    @classmethod
+    def of(cls, data: Any, *, name: str) -> "Tree":
+        """Values that stand in no file; `name` is what errors call their origin."""
+        return cls(data=data, positions={(): Position(file=name, line=1, column=1)})
+
+    def position(self, place: Place) -> Position:
+        """Where `place` stands, or its nearest parent that stands anywhere."""
+        while place and place not in self.positions:
+            place = place[:-1]
+        return self.positions[place]
+
+    def problem(self, place: Place, message: str) -> Problem:
+        """What is wrong at `place`, in the file where that stands."""
+        where = self.position(place)
+        return Problem(file=where.file, line=where.line, column=where.column, message=message)
+
+    def is_beneath(self, place: Place) -> bool:
+        """Whether another tree was laid over the one in which `place` stands, and may have put aside what it needs."""
+        return any(place[:length] in self.beneath for length in range(len(place) + 1))
+
+    def over(self, base: "Tree") -> "Tree":
+        """This tree merged over `base`: mappings are merged, everything else is replaced."""
+        positions = dict(base.positions)
+        beneath = set(self.beneath)
+        data = _merge(base.data, self.data, (), positions, beneath)
+        return Tree(
+            data=data,
+            positions={**positions, **self.positions},
+            text=self.text,
+            beneath=frozenset(beneath),
+        )
+
+
+def read_yaml(path: Path) -> Tree:
+    """The values of a YAML 1.2 file; SuiteError where it is no YAML or names a key twice, InputError if not there."""
+    if not path.is_file():
+        raise InputError(f"{path} is not a file; give the path of a YAML file")
+    positions: dict[Place, Position] = {(): Position(file=str(path), line=1, column=1)}
+    try:
+        text = path.read_text(encoding="utf-8")
+        return Tree(data=_plain(_loaded(text, file=str(path)), (), positions), positions=positions, text=text)
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise _one_problem(positions[()], f"not UTF-8 text: {error.reason}") from None
+    except RecursionError:
+        raise _one_problem(positions[()], "lists and mappings stand too deep in each other") from None
+
+
+def _loaded(text: str, *, file: str) -> Any:
+    """What ruamel makes of `text`; SuiteError with the place of what is no YAML."""
+    from ruamel.yaml import YAML
+    from ruamel.yaml.error import MarkedYAMLError, YAMLError
+
+    start = Position(file=file, line=1, column=1)
+    try:
+        return YAML(typ="rt").load(io.StringIO(text))
+    except MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        where = Position(file=file, line=mark.line + 1, column=mark.column + 1) if mark else start
+        raise _one_problem(where, (error.problem or error.context or "not YAML").split("\n")[0]) from None
+    except YAMLError as error:
+        raise _one_problem(start, str(error).split("\n")[0]) from None
+    except (ValueError, KeyError, TypeError) as error:  # of a date, a number or a tag whose text is none
+        raise _one_problem(start, f"a value is not what its form or tag says: {error}") from None
+
+
+def _one_problem(where: Position, message: str) -> SuiteError:
+    return SuiteError(where.file, [Problem(line=where.line, column=where.column, message=message)])
+
+
+def _plain(node: Any, place: Place, positions: dict[Place, Position]) -> Any:
+    """`node` without ruamel's types, its positions noted on the way."""
+    if isinstance(node, dict):
+        plain: dict[str, Any] = {}
+        for key, value in node.items():
+            where = _position(node, key, parent=positions[place])
+            name = _key(key, where)
+            if name in plain:
+                raise _one_problem(where, f"the key {name!r} stands twice")
+            positions[(*place, name)] = where
+            plain[name] = _plain(value, (*place, name), positions)
+        return plain
+    if isinstance(node, list):
+        for index in range(len(node)):
+            positions[(*place, index)] = _position(node, index, parent=positions[place])
+        return [_plain(value, (*place, index), positions) for index, value in enumerate(node)]
+    return _plain_scalar(node)
+
+
+def _plain_scalar(node: Any) -> Any:
+    from ruamel.yaml.scalarbool import ScalarBoolean
+
+    if isinstance(node, ScalarBoolean):  # a boolean with an anchor, which is an int in Python
+        return bool(node)
+    for plain in (bool, int, float, str):
+        if isinstance(node, plain):
+            return plain(node)
+    return None if node is None else str(node)
+
+
+def _position(node: Any, key: Any, *, parent: Position) -> Position:
+    """Where a key of a mapping or an item of a list stands; what `<<` merged in has no place but its mapping's."""
+    try:
+        marks = node.lc
+        line, column = marks.key(key) if isinstance(node, dict) else marks.item(key)
+    except (AttributeError, KeyError, TypeError):
+        return parent
+    return Position(file=parent.file, line=line + 1, column=column + 1)
+
+
+def _key(key: Any, where: Position) -> str:
+    if isinstance(key, tuple | Mapping):
+        raise _one_problem(where, "a key is a word or a number, found a list or a mapping")
+    return str(key)
+
+
+def _merge(base: Any, top: Any, place: Place, positions: dict[Place, Position], beneath: set[Place]) -> Any:
+    """`top` over `base`; what it replaces loses its positions, and what only `base` has is noted as `beneath`."""
+    if isinstance(base, dict) and isinstance(top, dict):
+        beneath.update((*place, key) for key in base if key not in top)
+        merged = dict(base)
+        for key, value in top.items():
+            merged[key] = _merge(base[key], value, (*place, key), positions, beneath) if key in base else value
+        return merged
+    for known in [p for p in positions if p[: len(place)] == place and len(p) > len(place)]:
+        del positions[known]
+    return top

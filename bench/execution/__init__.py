@@ -1,1 +1,0 @@
-"""Runs cases: executors, the child worker, environment facts."""

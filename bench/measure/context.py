@@ -1,0 +1,155 @@
+"""A case inside the worker: what a measure may ask for, and where it puts what it has to say."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bench.core.errors import InputError
+from bench.core.schema import Case, Json, Point, Pretraining, Warned, names_a_file
+from bench.measure.timing.turn_taking import Floor
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+DEFAULT_SEED = 0
+
+
+class LoadedCase:
+    """One case while it is measured. Measures read it and add details, warnings and artifacts.
+
+    `weights` is the file that the network begins with; where the case wants weights that are trained first, whoever
+    trains them sets it. `session` is the same for all cases of one run of a suite, empty where there is none.
+    `floor` is what timings hold, in case that another process is timed in turns with this one. `logits` are what passes
+    that were timed gave, `(B, classes)` by batch.
+    """
+
+    def __init__(
+        self,
+        case: Case,
+        *,
+        artifacts: Path,
+        recipes: tuple[Path, ...] = (),
+        session: str = "",
+        floor: Floor | None = None,
+        on_progress: Callable[[str, float | None], None] = lambda text, fraction: None,
+    ) -> None:
+        self.case = case
+        self.artifacts = artifacts
+        self.recipes = recipes
+        self.weights = None if Pretraining.of(case.point.weights) else case.point.weights
+        self.session = session
+        self.floor = floor or Floor()
+        self.details: dict[str, Json] = {}
+        self.uncounted_operators: dict[str, int] = {}
+        self.warnings: list[Warned] = []
+        self.kept: dict[str, str] = {}
+        self.logits: dict[int, Tensor] = {}
+        self._on_progress = on_progress
+
+    @property
+    def point(self) -> Point:
+        return self.case.point
+
+    @property
+    def device(self) -> str:
+        """The device of this case: the one asked for, else the accelerator if there is one, else the CPU."""
+        if self.point.device is not None:
+            return self.point.device
+        import torch
+
+        return "cuda" if torch.cuda.is_available() else "cpu"
+
+    def build_model(self, device: str | None = None, *, num_classes: int | None = None) -> "nn.Module":
+        """A fresh network in eval mode on `device`, seeded by the case's seed.
+
+        On `meta` no weights are allocated and none are read, so that files of weights need not be there.
+        """
+        import torch
+
+        from bench.models.factory import create_model
+
+        torch.manual_seed(DEFAULT_SEED if self.point.seed is None else self.point.seed)
+        target = device or self.device
+        arguments: dict[str, Any] = dict(self.point.args)
+        given = arguments.pop("num_classes", None)
+        weights = None if target == "meta" else self.weights
+        if target == "meta":
+            arguments = {name: value for name, value in arguments.items() if not names_a_file(name)}
+        with torch.device(target if target == "meta" else "cpu"):
+            model = create_model(
+                self.point.model, num_classes=num_classes if given is None else given, weights=weights, **arguments
+            )
+        self._note_weights(model)
+        built: nn.Module = model.eval() if target == "meta" else model.to(target).eval()
+        return built
+
+    def _note_weights(self, model: "nn.Module") -> None:
+        """Say once which file the weights came from, by its hash, and what of it did not fit."""
+        report = model.__dict__.get("weights_report")
+        if report is None or "weights" in self.details:
+            return
+        path, results = Path(report.path), self.artifacts.parent.parent
+        shown = path.relative_to(results) if path.is_relative_to(results) else path  # ours may be moved as a whole
+        self.note("weights", {"path": str(shown), "sha256": report.sha256, "loaded": report.loaded})
+        for warning in report.warnings:
+            self.warn(warning)
+
+    def input_shapes(self, model: "nn.Module", *, batch: int = 1) -> tuple[tuple[int, ...], ...]:
+        """`(B, C, T, H, W)` of every input of `model` for this case's clip."""
+        from bench.models.base import inputs_of
+
+        inputs = inputs_of(model)
+        self.note("input_channels", [spec.channels for spec in inputs])
+        return tuple(spec.shape(self.point.clip, batch=batch) for spec in inputs)
+
+    def inputs(
+        self, model: "nn.Module", *, batch: int = 1, device: str | None = None, seed: int = DEFAULT_SEED
+    ) -> "tuple[Tensor, ...]":
+        """Seeded standard-normal float32 clips for every input of `model`."""
+        import torch
+
+        target = torch.device(device or self.device)
+        shapes = self.input_shapes(model, batch=batch)
+        if target.type == "meta":
+            return tuple(torch.empty(shape, device=target) for shape in shapes)
+        generator = torch.Generator().manual_seed(seed)
+        return tuple(torch.randn(shape, generator=generator).to(target) for shape in shapes)
+
+    def recipe_path(self, name: str) -> Path:
+        """The file of recipe `name`; InputError where there is none. See `find_recipe`."""
+        found = find_recipe(name, self.recipes)
+        if found is not None:
+            return found
+        known = sorted({path.stem for folder in self.recipes for path in folder.glob("*.yaml")})
+        raise InputError(f"unknown recipe {name!r}; known: {', '.join(known) or 'none'}")
+
+    def note(self, key: str, value: Json) -> None:
+        """Put a detail into the record."""
+        self.details[key] = value
+
+    def warn(self, what: str, remedy: str = "") -> None:
+        """Say something that the reader of the record must know, and what can be done about it."""
+        self.warnings.append(Warned(what=what, remedy=remedy))
+
+    def uncounted(self, operators: dict[str, int]) -> None:
+        """Name operators that no formula covered, with their calls."""
+        for name, calls in operators.items():
+            self.uncounted_operators[name] = self.uncounted_operators.get(name, 0) + calls
+
+    def keep(self, name: str, path: Path) -> None:
+        """List a file below `artifacts` in the record."""
+        self.kept[name] = str(path.relative_to(self.artifacts.parent.parent))
+
+    def progress(self, text: str, fraction: float | None = None) -> None:
+        """Say what is being done now (`epoch 3 of 12`), for the live display."""
+        self._on_progress(text, fraction)
+
+
+def find_recipe(name: str, folders: Sequence[Path]) -> Path | None:
+    """The file that `name` means: itself where it is a YAML file, else the one of that name in the first of `folders`.
+
+    A case's folders are the one beside its suite and those that came with vbench.
+    """
+    if name.endswith((".yaml", ".yml")) and Path(name).is_file():
+        return Path(name)
+    return next((file for folder in folders if (file := folder / f"{name}.yaml").is_file()), None)

@@ -1,0 +1,333 @@
+"""Everything about one model that needs no training: counts, memory estimate, witnesses, and its speed on request."""
+
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from os import PathLike
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+from pydantic import Field
+
+from bench.catalog.facts import PACKAGED, source_of_facts
+from bench.core.cache import cache_folder, write_cache
+from bench.core.errors import InputError
+from bench.core.schema import Case, Clip, Frozen, Json, Metric, Point, Record, digest
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from bench.measure.counting.ledger import Row
+    from bench.measure.counting.tally import Count
+
+SPEED_S = 2.0
+CONVENTION = (
+    "1 MAC = 2 FLOPs. MACs are the products of convolutions, linear layers, matrix products, attention and RNN gates; "
+    "no bias, normalisation, activation or pooling. One forward pass of the input shown."
+)
+DIMENSIONS = "BxCxTxHxW"
+
+
+class Layer(Frozen):
+    """One module with everything below it. `own_macs` are those that no module below it claims."""
+
+    path: str
+    type: str
+    macs: int
+    share: float
+    params: int
+    activation_bytes: int
+    bytes_moved: int
+    flops_per_byte: float | None
+
+
+class Profile(Frozen):
+    """What one model costs at one input. Unknown is None, and `notes` say why."""
+
+    model: str
+    inputs: tuple[tuple[int, ...], ...]
+    convention: str = CONVENTION
+    params: int
+    params_trainable: int
+    buffers: int
+    never_called: dict[str, int] = Field(default_factory=dict)
+    macs: int
+    macs_train_step: int | None
+    macs_per_video: int
+    views: str
+    activation_bytes: int
+    bytes_moved: int
+    memory_inference_bytes: int | None
+    memory_training_bytes: int | None
+    counted_on: str
+    uncounted_operators: dict[str, int] = Field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    layers: tuple[Layer, ...] = ()
+    witnesses: tuple[dict[str, Json], ...] = ()
+    published: tuple[dict[str, Json], ...] = ()
+    speed: tuple[Metric, ...] = ()
+    speed_notes: tuple[str, ...] = ()
+
+    @property
+    def flops(self) -> int:
+        return 2 * self.macs
+
+    def as_dict(self, *, with_layers: bool = True) -> dict[str, Any]:
+        """For machines; every count is a whole number."""
+        values = self.model_dump(mode="json", exclude=None if with_layers else {"layers"})
+        return {**values, "flops": self.flops, "is_complete": not self.uncounted_operators}
+
+
+def profile(
+    model: str,
+    input: str | Sequence[int] | Sequence[Sequence[int]] | None = None,  # noqa: A002  # the flag's name
+    *,
+    num_classes: int | None = None,
+    arguments: Mapping[str, Any] | None = None,
+    weights: str | PathLike[str] | None = None,
+    device: str | None = None,
+    counters: Sequence[str] = ("torch",),
+    views: str = "1x1",
+    with_speed: bool = False,
+) -> Profile:
+    """Count `model`, a name as `create_model` takes it, at `input`: `1x3x16x112x112`, a shape, or several.
+
+    None is the model's default clip at batch 1. `views` (temporal x spatial) multiplies the cost of a clip to that of
+    a video. `counters` beyond `torch` are run as witnesses. `with_speed` also times the model on `device` in a process
+    of its own, for some 20 seconds. InputError for a name, shape or argument that cannot be. Answers are cached by a
+    hash of all sources.
+    """
+    shapes = None if input is None else _shapes(input)
+    _views(views)
+    request = {
+        "model": model,
+        "shapes": shapes,
+        "num_classes": num_classes,
+        "arguments": dict(arguments or {}),
+        "device": device or "meta",
+        "counters": list(counters),
+        "views": views,
+    }
+    found = _cached(request) if weights is None else None
+    if found is None:
+        found = _counted(request, weights=None if weights is None else str(weights))
+        if weights is None and _can_cache(model):
+            write_cache(_cache_file(request), found.model_dump(mode="json"))
+    if not with_speed:
+        return found
+    timed = _timed(found, request, weights)
+    return found.model_copy(update={"speed": timed.metrics, "speed_notes": tuple(_speed_notes(timed))})
+
+
+def _shapes(given: str | Sequence[Any]) -> list[list[int]]:
+    """Shapes of all inputs; InputError unless each is five whole numbers of at least 1."""
+    if isinstance(given, str):
+        parts = given.split(",")
+        bad = next((part for part in parts if not re.fullmatch(r"\s*\d+(x\d+){4}\s*", part, re.IGNORECASE)), None)
+        if bad is not None:
+            raise InputError(_not_a_shape(bad.strip()))
+        shapes = [[int(n) for n in part.lower().split("x")] for part in parts]
+    else:
+        nested: list[Any] = [given] if given and isinstance(given[0], int) else list(given)
+        shapes = [list(shape) for shape in nested]
+    for shape in shapes:
+        if len(shape) != 5 or any(not isinstance(n, int) or n < 1 for n in shape):
+            raise InputError(_not_a_shape("x".join(map(str, shape))))
+    if len({shape[0] for shape in shapes}) > 1:
+        raise InputError("all inputs of a model have the same batch, found " + ", ".join(str(s[0]) for s in shapes))
+    return shapes
+
+
+def _not_a_shape(found: str) -> str:
+    dimensions = found.count("x") + 1
+    return (
+        f"input {found!r} is not a shape of five numbers of at least 1, {DIMENSIONS} "
+        f"(batch, channels, frames, height, width), such as 1x3x16x112x112; found {dimensions}"
+    )
+
+
+def _counted(request: Mapping[str, Any], *, weights: str | None) -> Profile:
+    import torch
+
+    from bench.measure.counting.beside import published_beside
+    from bench.measure.counting.memory import peak_memory_estimate
+    from bench.measure.counting.tally import count
+
+    model = _built(request, weights=weights)
+    shapes = [tuple(shape) for shape in request["shapes"] or _default_shapes(request["model"], model)]
+    with torch.device("meta"):
+        inputs = tuple(torch.empty(shape) for shape in shapes)
+    forward = count(model, inputs, device="auto" if request["device"] == "meta" else "cpu")
+    step, step_note = _train_step(model, inputs)
+    memory = peak_memory_estimate(model, inputs)
+    return Profile(
+        model=request["model"],
+        inputs=tuple(shapes),
+        params=forward.params,
+        params_trainable=forward.trainable,
+        buffers=forward.buffers,
+        never_called=forward.never_called,
+        macs=forward.macs,
+        macs_train_step=step,
+        macs_per_video=forward.macs * _views(request["views"]),
+        views=request["views"],
+        activation_bytes=forward.activation_bytes,
+        bytes_moved=forward.bytes_moved,
+        memory_inference_bytes=memory.inference_bytes,
+        memory_training_bytes=memory.training_bytes,
+        counted_on=forward.device_used,
+        uncounted_operators=forward.uncounted_ops,
+        notes=tuple(note for note in (forward.fallback_reason, step_note, *memory.notes) if note),
+        layers=tuple(_layers(model, forward)),
+        witnesses=tuple(_witnesses(request, shapes)),
+        published=tuple(row.as_dict() for row in published_beside(request["model"], request["arguments"])),
+    )
+
+
+def _witnesses(request: Mapping[str, Any], shapes: Sequence[tuple[int, ...]]) -> list[dict[str, Json]]:
+    """What other counters say of the same network for one clip, each in a process of its own."""
+    from bench.measure.counting.witnesses.hearing import Rebuilt, hear_witnesses
+
+    arguments = dict(request["arguments"])
+    if request["num_classes"] is not None:
+        arguments["num_classes"] = request["num_classes"]
+    build = Rebuilt(model=request["model"], arguments=arguments)
+    verdicts = hear_witnesses(build, [list(shape) for shape in shapes], counters=request["counters"])
+    return [verdict.as_dict() for verdict in verdicts]
+
+
+def _built(request: Mapping[str, Any], *, weights: str | None) -> "nn.Module":
+    """The network in eval mode, on meta unless weights are to be read into it."""
+    import torch
+
+    from bench.models.factory import create_model
+
+    with torch.device("cpu" if weights else "meta"):
+        model = create_model(
+            request["model"], num_classes=request["num_classes"], weights=weights, **request["arguments"]
+        )
+    return model.eval()
+
+
+def _default_shapes(name: str, model: "nn.Module") -> list[tuple[int, ...]]:
+    from bench.models.base import inputs_of
+    from bench.models.factory import find_model
+
+    clip = Clip.model_validate(find_model(name).clip)
+    return [spec.shape(clip, batch=1) for spec in inputs_of(model)]
+
+
+def _train_step(model: "nn.Module", inputs: tuple[Any, ...]) -> tuple[int | None, str | None]:
+    from bench.core.errors import BenchError
+    from bench.measure.counting.tally import count
+
+    try:
+        return count(model.train(), inputs, backward=True).macs, None
+    except BenchError as error:
+        return None, f"no train step was counted: {error}"
+    finally:
+        model.eval()
+
+
+def _layers(model: "nn.Module", counted: "Count") -> list[Layer]:
+    """Every module with its totals, in the model's own order; the first is the model."""
+    macs, params = counted.by_module, counted.parameters.by_module
+    written = _summed(counted, lambda row: row.bytes_written)
+    moved = _summed(counted, lambda row: row.bytes_moved)
+    types = {path: type(module).__name__ for path, module in model.named_modules(remove_duplicate=False)}
+    return [
+        Layer(
+            path=path,
+            type=types.get(path, ""),
+            macs=macs[path],
+            share=macs[path] / counted.macs if counted.macs else 0.0,
+            params=params.get(path, 0),
+            activation_bytes=written.get(path, 0),
+            bytes_moved=moved.get(path, 0),
+            flops_per_byte=2 * macs[path] / moved[path] if moved.get(path) else None,
+        )
+        for path in types
+        if path in macs
+    ]
+
+
+def _summed(counted: "Count", amount: Callable[["Row"], int]) -> dict[str, int]:
+    """An amount of every module's operators, with everything below it."""
+    from bench.measure.counting.places import with_parents
+
+    sums: dict[str, int] = {}
+    for row in counted.rows:
+        for path in with_parents(row.module):
+            sums[path] = sums.get(path, 0) + amount(row)
+    return sums
+
+
+def _views(text: str) -> int:
+    match = re.fullmatch(r"([1-9]\d*)x([1-9]\d*)", text)
+    if match is None:
+        raise InputError(f"views {text!r} are not temporal x spatial, such as 10x3")
+    return int(match[1]) * int(match[2])
+
+
+def _can_cache(model: str) -> bool:
+    """A user's own factory may change without our sources changing."""
+    return ":" not in model or model.startswith(PACKAGED)
+
+
+def _cache_file(request: Mapping[str, Any]) -> Path:
+    return cache_folder() / "profiles" / f"{digest([source_of_facts(), request])}.json"
+
+
+def _cached(request: Mapping[str, Any]) -> Profile | None:
+    file = _cache_file(request)
+    try:
+        return Profile.model_validate_json(file.read_bytes()) if _can_cache(request["model"]) else None
+    except (OSError, ValueError):
+        return None
+
+
+def _timed(found: Profile, request: Mapping[str, Any], weights: str | PathLike[str] | None) -> Record:
+    """Latency, throughput, limits and memory on the device asked for, taken in a fresh process."""
+    from bench.runner.local import run_case
+    from bench.store import RecordStore
+
+    batch, _, frames, height, width = found.inputs[-1]
+    args = {**request["arguments"], **({"num_classes": request["num_classes"]} if request["num_classes"] else {})}
+    point = Point(
+        model=found.model,
+        args=args,
+        clip=Clip(frames=frames, height=height, width=width),
+        batch=batch,
+        device=None if request["device"] == "meta" else request["device"],
+        weights=None if weights is None else str(weights),
+        precision="fp32",
+    )
+    timed: tuple[str, ...] = ("latency", "throughput", "limits")
+    measures: dict[str, dict[str, Json]] = {**{name: {"max_s": SPEED_S} for name in timed}, "memory": {}}
+    with TemporaryDirectory() as folder:
+        case = Case(suite="profile", point=point, measures=measures, timeout_s=600)
+        record = run_case(case, RecordStore(Path(folder)), run_index=0, freshness="")
+    if record.error is not None:
+        raise InputError(f"{found.model} could not be timed: {record.error.type}: {record.error.message}")
+    return record
+
+
+def _speed_notes(record: Record) -> Iterator[str]:
+    """Where the times were taken, how they stopped, and what the reader must know of them."""
+    hardware, software = record.environment.hardware, record.environment.software
+    threads = software.get("torch_threads")
+    cpu = f"{hardware.get('cpu')}, {threads} of {hardware.get('cpu_threads_usable')} threads"
+    yield f"timed on {hardware['gpu']} (host {cpu})" if "gpu" in hardware else f"timed on {cpu}"
+    yield (
+        f"the short form, {record.seconds['whole']:.0f} s in all: each timing warms up and is sampled for at most "
+        f"{SPEED_S:g} s; a suite takes longer and runs again in fresh processes"
+    )
+    if record.status != "ok":
+        yield f"these times are {record.status}"
+    share = record.metric("limits.of_device")
+    if share is not None and share.value is not None:
+        limits = record.details.get("limits")
+        bound = limits.get("bound_by") if isinstance(limits, dict) else None
+        yield f"{share.value:.0f} % of what this device can do at this intensity; {bound} is the limit"
+    for warning in record.warnings:
+        yield f"{warning.what}; {warning.remedy}" if warning.remedy else warning.what

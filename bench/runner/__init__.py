@@ -1,0 +1,1 @@
+"""Runs the cases of a suite and writes one record per run."""

@@ -1,0 +1,236 @@
+"""Hardware and software facts under a record. Unknown is None; torch is asked only where it is loaded already."""
+
+import os
+import platform
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import bench
+from bench.core.git import without_repository
+from bench.core.nvml import handle_of, others_among, part_of, processes_on, read_gpu
+from bench.core.schema import Environment, Json
+from bench.store import RECORDS, SUITE_FACTS
+
+LIBRARIES = ("torch", "torchvision", "timm", "transformers", "av", "numpy", "codecarbon", "nvidia-ml-py")
+RESULTS = (RECORDS, SUITE_FACTS, "predictions.parquet", ".vbench/**")  # what of a run people keep in git
+TELLING_VARIABLES = re.compile(
+    r"^(CUDA_|CUDNN_|CUBLAS|NCCL_|NVIDIA_|TORCH_|TORCHINDUCTOR_|PYTORCH_|OMP_|MKL_|KMP_|TF32)"
+)
+
+
+def describe_environment(*, device: str | None = None, model_file: str | None = None) -> Environment:
+    """The machine as it is now; `device` adds that GPU's facts. In a process without torch, only what needs none.
+
+    `model_file` is where the network is written; the commit of its repository is told too.
+    """
+    return Environment(
+        hardware={**_cpu(), **_gpu_hardware(device)},
+        software={**_software(), **_torch_build()},
+        state={**_load(), **_gpu_state(device), **_gpu_processes(device), **_code(model_file), **_settings()},
+    )
+
+
+def _cpu() -> dict[str, Json]:
+    import psutil
+
+    return {
+        "cpu": _cpu_name(),
+        "cpu_cores": psutil.cpu_count(logical=False),
+        "cpu_threads": psutil.cpu_count(),
+        "cpu_threads_usable": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None,
+        "ram_bytes": psutil.virtual_memory().total,
+        "architecture": platform.machine(),
+    }
+
+
+def _cpu_name() -> str | None:
+    with suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or None
+
+
+def _software() -> dict[str, Json]:
+    found: dict[str, Json] = {
+        "vbench": bench.__version__,
+        "python": platform.python_version(),
+        "os": platform.platform(),
+    }
+    for name in LIBRARIES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = None
+    return found
+
+
+def _torch_build() -> dict[str, Json]:
+    """What torch itself was built with and how it is set, in a process that has it loaded."""
+    torch = sys.modules.get("torch")
+    if torch is None:
+        return {}
+    has_cudnn = torch.cuda.is_available() and torch.backends.cudnn.is_available()
+    return {
+        "cuda": torch.version.cuda,
+        "cudnn": torch.backends.cudnn.version() if has_cudnn else None,
+        "cudnn_benchmark": torch.backends.cudnn.benchmark if has_cudnn else None,
+        "cudnn_deterministic": torch.backends.cudnn.deterministic if has_cudnn else None,
+        "cudnn_allow_tf32": torch.backends.cudnn.allow_tf32 if has_cudnn else None,
+        "matmul_allow_tf32": torch.backends.cuda.matmul.allow_tf32 if torch.cuda.is_available() else None,
+        "deterministic_algorithms": torch.are_deterministic_algorithms_enabled(),
+        "torch_threads": torch.get_num_threads(),
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+    }
+
+
+def _load() -> dict[str, Json]:
+    return {
+        "load_1min": round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
+        "cpu_governor": _read("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"),
+        "container": _container(),
+    }
+
+
+def _container() -> str | None:
+    if "KUBERNETES_SERVICE_HOST" in os.environ:
+        return "kubernetes"
+    if Path("/.dockerenv").exists():
+        return "docker"
+    if Path("/run/.containerenv").exists():
+        return "podman"
+    return _read("/run/systemd/container") or os.environ.get("container")  # noqa: SIM112  # systemd and podman spell it so
+
+
+def _settings() -> dict[str, Json]:
+    return {f"env.{k}": v for k, v in sorted(os.environ.items()) if TELLING_VARIABLES.match(k)}
+
+
+def _code(model_file: str | None) -> dict[str, Json]:
+    """Commits of the working folder, of vbench and of the model, and whether each holds changes that no commit has."""
+    facts = _commit_of(Path.cwd(), prefix="")
+    for prefix, file in (("vbench_", bench.__file__), ("model_", model_file)):
+        if file is not None:
+            facts |= _commit_of(Path(file).parent, prefix=prefix)
+    return facts
+
+
+def _commit_of(folder: Path, *, prefix: str) -> dict[str, Json]:
+    """Null for a folder that no repository keeps, such as one of installed packages inside a project's own.
+
+    Whether there are edits is unknown where git could not say, such as in time. Records and baselines that are kept in
+    git change while they are written; that is no change of the code.
+    """
+    names = [f"{prefix}{name}" for name in ("commit", "committed_at", "is_dirty")]
+    if _git(folder, "ls-files", "--error-unmatch", ".") is None:
+        return dict.fromkeys(names)
+    left_out = [f":(exclude,top,glob)**/{name}" for name in RESULTS]
+    changed = _git(folder, "status", "--porcelain", "--untracked-files=no", "--", ":/", *left_out)
+    commit, _, seconds = (_git(folder, "log", "-1", "--no-show-signature", "--format=%H %ct") or "").partition(" ")
+    at = datetime.fromtimestamp(int(seconds), UTC).isoformat(timespec="seconds") if seconds else None
+    return dict(zip(names, (commit or None, at, None if changed is None else bool(changed)), strict=True))
+
+
+def _git(folder: Path, *arguments: str) -> str | None:
+    command = ["git", "-C", str(folder), *arguments]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True, env=without_repository())
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()
+
+
+def _read(path: str) -> str | None:
+    with suppress(OSError):
+        return Path(path).read_text(encoding="utf-8").strip() or None
+    return None
+
+
+def _gpu_hardware(device: str | None) -> dict[str, Json]:
+    return _from_nvml(device, _hardware_of)
+
+
+def _gpu_state(device: str | None) -> dict[str, Json]:
+    return _from_nvml(device, _state_of)
+
+
+def _gpu_processes(device: str | None) -> dict[str, Json]:
+    """Who else is on this GPU, by name."""
+    if device is None or read_gpu(device) is None:
+        return {}
+    torch = sys.modules.get("torch")
+    is_on_gpu = torch is not None and torch.cuda.is_initialized()
+    others = others_among(processes_on(device), own_pid=os.getpid(), is_on_gpu=is_on_gpu)
+    return {"gpu_other_processes": [str(process) for process in others]}
+
+
+def _from_nvml(device: str | None, read: Callable[[str], dict[str, Json]]) -> dict[str, Json]:
+    """What NVML says of a CUDA device; empty for other devices and where there is no driver."""
+    if device is None or not device.startswith("cuda"):
+        return {}
+    import pynvml
+
+    try:
+        return read(device)
+    except pynvml.NVMLError:
+        return {}
+
+
+def _hardware_of(device: str) -> dict[str, Json]:
+    import pynvml as nvml
+
+    part, handle = part_of(device), handle_of(device)
+    facts: dict[str, Callable[[], Json]] = {
+        "gpu": lambda: _text(nvml.nvmlDeviceGetName(part)),
+        "gpu_uuid": lambda: _text(nvml.nvmlDeviceGetUUID(part)),
+        "gpu_memory_bytes": lambda: nvml.nvmlDeviceGetMemoryInfo(part).total,
+        "gpu_driver": lambda: _text(nvml.nvmlSystemGetDriverVersion()),
+        "gpu_power_limit_w": lambda: nvml.nvmlDeviceGetEnforcedPowerLimit(handle) / 1000,
+        "gpu_clock_max_mhz": lambda: nvml.nvmlDeviceGetMaxClockInfo(handle, nvml.NVML_CLOCK_SM),
+        "gpu_clock_memory_max_mhz": lambda: nvml.nvmlDeviceGetMaxClockInfo(handle, nvml.NVML_CLOCK_MEM),
+        "gpu_ecc": lambda: bool(nvml.nvmlDeviceGetEccMode(handle)[0]),
+        "gpu_mig": lambda: bool(nvml.nvmlDeviceGetMigMode(handle)[0]),
+        "gpu_pcie_generation": lambda: nvml.nvmlDeviceGetMaxPcieLinkGeneration(handle),
+        "gpu_pcie_width": lambda: nvml.nvmlDeviceGetMaxPcieLinkWidth(handle),
+    }
+    return _known(facts)
+
+
+def _state_of(device: str) -> dict[str, Json]:
+    import pynvml as nvml
+
+    handle = handle_of(device)
+    facts: dict[str, Callable[[], Json]] = {
+        "gpu_clock_mhz": lambda: nvml.nvmlDeviceGetClockInfo(handle, nvml.NVML_CLOCK_SM),
+        "gpu_clock_application_mhz": lambda: nvml.nvmlDeviceGetApplicationsClock(handle, nvml.NVML_CLOCK_SM),
+        "gpu_clock_memory_mhz": lambda: nvml.nvmlDeviceGetClockInfo(handle, nvml.NVML_CLOCK_MEM),
+        "gpu_temperature_c": lambda: nvml.nvmlDeviceGetTemperature(handle, nvml.NVML_TEMPERATURE_GPU),
+        "gpu_power_w": lambda: nvml.nvmlDeviceGetPowerUsage(handle) / 1000,
+        "gpu_pcie_generation_now": lambda: nvml.nvmlDeviceGetCurrPcieLinkGeneration(handle),
+        "gpu_pcie_width_now": lambda: nvml.nvmlDeviceGetCurrPcieLinkWidth(handle),
+        "gpu_persistence": lambda: bool(nvml.nvmlDeviceGetPersistenceMode(handle)),
+    }
+    return _known(facts)
+
+
+def _known(facts: dict[str, Callable[[], Json]]) -> dict[str, Json]:
+    """Each fact, None where this GPU or driver does not tell it."""
+    import pynvml
+
+    found: dict[str, Json] = {}
+    for name, read in facts.items():
+        try:
+            found[name] = read()
+        except pynvml.NVMLError:
+            found[name] = None
+    return found
+
+
+def _text(value: str | bytes) -> str:
+    return value.decode() if isinstance(value, bytes) else value

@@ -1,0 +1,169 @@
+"""The child that measures one case in a process of its own: the only place that touches a device."""
+
+import inspect
+import os
+import sys
+import time
+import traceback
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+
+from bench.core.errors import InputError, is_want_of_memory
+from bench.core.import_path import see_working_folder
+from bench.core.process import Reply, request
+from bench.core.registry import MEASURES, MODELS, import_plugins
+from bench.core.schema import Case, Environment, Failure, Frozen, Json, Metric, Status, Warned
+from bench.measure.context import LoadedCase
+from bench.measure.parity import is_variant
+from bench.measure.timing.turn_taking import Floor
+from bench.measure.ways import absence
+from bench.runner.disturbance import is_timed, watched_surroundings
+from bench.runner.environment import describe_environment
+
+
+class Job(Frozen):
+    """What the worker is given: a case and where its files go."""
+
+    case: Case
+    artifacts: str
+    recipes: tuple[str, ...] = ()
+    session: str = ""
+    log: str = ""
+
+
+class Outcome(Frozen):
+    """What comes back from one run of a case."""
+
+    status: Status
+    metrics: tuple[Metric, ...] = ()
+    details: dict[str, Json] = Field(default_factory=dict)
+    uncounted_operators: dict[str, int] = Field(default_factory=dict)
+    environment: Environment = Environment()
+    warnings: tuple[Warned, ...] = ()
+    error: Failure | None = None
+    artifacts: dict[str, str] = Field(default_factory=dict)
+    seconds: dict[str, float] = Field(default_factory=dict)
+
+
+def main() -> None:
+    """Measure the job on standard input and send its outcome; the exit code says only whether that worked.
+
+    Of several processes that share it, the first sends; the others end with an error of their own, or silently.
+    """
+    see_working_folder()
+    job, rank = Job.model_validate(request()), int(os.environ.get("RANK", "0"))
+    reply = Reply()
+    case = LoadedCase(
+        job.case,
+        artifacts=Path(job.artifacts),
+        recipes=tuple(Path(folder) for folder in job.recipes),
+        session=job.session,
+        floor=Floor.of_environment(),
+        on_progress=lambda text, fraction: None if rank else reply.send(kind="progress", text=text, fraction=fraction),
+    )
+    outcome = measure_case(case, rank=rank)
+    case.floor.close()
+    if not rank:
+        reply.send(kind="outcome", outcome=outcome.model_dump(mode="json"))
+    elif outcome.error:
+        sys.exit(f"{outcome.error.traceback}\nvbench: {outcome.error.message}")
+
+
+def measure_case(case: LoadedCase, *, rank: int = 0) -> Outcome:
+    """Take every measure of `case`, in order. The first that fails ends it; what was measured before is kept.
+
+    A `rank` other than the first takes only those that several processes share.
+    """
+    metrics: list[Metric] = []
+    seconds: dict[str, float] = {}
+    failed: dict[str, Any] = {}
+    try:
+        _prepare(case)
+        with watched_surroundings(case) if is_timed(case) else nullcontext():
+            measures = _measures_of(case, rank=rank)
+            case.note("measure_versions", {name: MEASURES.get(name).version for name in measures})
+            for name, options in measures.items():
+                case.progress(name, None)
+                started = time.perf_counter()
+                measure = MEASURES.get(name)
+                with case.floor.held() if measure.is_timed else nullcontext():
+                    metrics += measure.function(case, **options)
+                seconds[name] = round(time.perf_counter() - started, 3)
+    except Exception as error:  # whatever a model does ends its case, not the suite
+        failed = {"status": _status_of(error), "error": failure_of(error)}
+    return Outcome(
+        **{"status": _worst(metrics), **failed},
+        metrics=tuple(metrics),
+        details=case.details,
+        uncounted_operators=case.uncounted_operators,
+        environment=describe_environment(device=_device_of(case), model_file=_file_of(case)),
+        warnings=tuple(case.warnings),
+        artifacts=case.kept,
+        seconds=seconds,
+    )
+
+
+def failure_of(error: BaseException) -> Failure:
+    """`error` as a record keeps it."""
+    trace = "".join(traceback.format_exception(error)).splitlines()[-20:]
+    message = str(error).strip() or type(error).__name__
+    return Failure(type=type(error).__name__, message=message[:2000], traceback="\n".join(trace))
+
+
+def _measures_of(case: LoadedCase, *, rank: int = 0) -> dict[str, dict[str, Json]]:
+    """The case's measures, and after all of every timed variant the parity of the outputs that they gave."""
+    measures = case.case.measures
+    if rank:
+        return {name: options for name, options in measures.items() if MEASURES.get(name).is_shared}
+    if is_timed(case) and is_variant(case.point):
+        others = {name: options for name, options in measures.items() if name != "parity"}
+        return {**others, "parity": measures.get("parity", {})}
+    return measures
+
+
+def _prepare(case: LoadedCase) -> None:
+    import torch
+
+    absent = absence(case.point.device or "", gpus=torch.cuda.device_count())
+    if absent is not None:
+        raise InputError(absent)
+    import_plugins(case.case.plugins)
+    case.artifacts.mkdir(parents=True, exist_ok=True)
+    if case.point.threads is not None:
+        torch.set_num_threads(case.point.threads)
+
+
+def _device_of(case: LoadedCase) -> str | None:
+    """The device to describe; None where torch could not be loaded, so that a failure keeps its own message."""
+    return case.device if "torch" in sys.modules else case.point.device
+
+
+def _file_of(case: LoadedCase) -> str | None:
+    """The file in which the case's network is written, where that can be told without building it."""
+    name, _, factory = case.point.model.partition(":")
+    module = sys.modules.get(name) if factory else None
+    if module is None and not factory and name in MODELS:
+        module = inspect.getmodule(MODELS.get(name).function)
+    return getattr(module, "__file__", None)
+
+
+def _worst(metrics: list[Metric]) -> Status:
+    """`unsteady` or `throttled` where a timed metric says so, else `ok`."""
+    reasons = {metric.stopped_because for metric in metrics}
+    noted: tuple[Status, ...] = ("throttled", "unsteady")
+    for status in noted:
+        if status in reasons:
+            return status
+    return "ok"
+
+
+def _status_of(error: BaseException) -> Status:
+    """`oom` for every way in which it is said that memory ran out, else `error`."""
+    return "oom" if is_want_of_memory(error) else "error"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,234 @@
+"""`vbench ab` as people call it: real processes in a small repository, and all that can be wrong before them."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from bench.ab.gate import _with_texts, pair_plans
+from bench.ab.sides import PlannedCase
+from bench.cli.app import _exit_code
+from bench.cli.gate import _terminated_like_interrupted
+from bench.core.errors import SetUpError
+from bench.store import read_records
+
+PLUGIN = '''
+from torch import nn
+from bench.core.registry import register_model
+
+LAYERS = 1
+
+
+class Net(nn.Module):
+    def __init__(self, num_classes):
+        super().__init__()
+        middle = [nn.Conv3d(8, 8, 3, padding=1) for _ in range(LAYERS)]
+        self.layers = nn.Sequential(nn.Conv3d(3, 8, 3, padding=1), *middle)
+        self.fc = nn.Linear(8, num_classes)
+
+    def forward(self, clips):
+        return self.fc(self.layers(clips).mean((2, 3, 4)))
+
+
+@register_model("net", clip="8x1x32")
+def net(num_classes: int = 5) -> Net:
+    """A network for tests."""
+    return Net(num_classes)
+'''
+SUITE = """\
+suite: nets
+plugins: [nets]
+models: [net]
+measure:
+  params: {}
+  latency: {max_s: 0.2}
+gate:
+  latency.p50_ms: {max_rise: 3%}
+  params.total: {max_rise: 1%}
+"""
+
+
+def git(folder: Path, *arguments: str) -> str:
+    command = ["git", "-c", "user.name=t", "-c", "user.email=t@t", *arguments]
+    return subprocess.run(command, cwd=folder, check=True, capture_output=True, text=True).stdout.strip()
+
+
+@pytest.fixture
+def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A repository whose last commit makes its network ten times as much work."""
+    folder = tmp_path / "repository"
+    folder.mkdir()
+    git(folder, "init", "-q", "-b", "main")
+    (folder / "nets.yaml").write_text(SUITE)
+    for layers in (1, 16):
+        (folder / "nets.py").write_text(PLUGIN.replace("LAYERS = 1", f"LAYERS = {layers}"))
+        git(folder, "add", ".")
+        git(folder, "commit", "-q", "-m", f"{layers} layers")
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return folder
+
+
+@pytest.mark.slow
+def test_a_slower_head_is_found_in_real_processes(repository: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert _exit_code(["ab", "HEAD~1", "HEAD", "nets.yaml", "--budget", "4m", "--out", "out", "--json"]) == 1
+    told = json.loads(capsys.readouterr().out)
+    rows = {row["metric"]: row for row in told["rows"]}
+    assert rows["latency.p50_ms"]["verdict"] == "slower"
+    assert rows["latency.p50_ms"]["ratio"] > 3
+    assert rows["params.total"]["verdict"] == "slower"
+    base, head = read_records("out/base"), read_records("out/head")
+    commits = [{r.environment.state["commit"] for r in side if r.environment.state["commit"]} for side in (base, head)]
+    assert commits == [{git(repository, "rev-parse", ref)} for ref in ("HEAD~1", "HEAD")]
+    assert git(repository, "worktree", "list").count("\n") == 0
+    assert _exit_code(["compare", "out/base", "out/head"]) == 1
+    assert _exit_code(["ab", "HEAD~1", "HEAD", "nets.yaml", "--out", "out"]) == 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("folder", "code"), [("src", 1), ("packages/nets/src", 3)])
+def test_a_stale_installed_copy_is_not_measured_in_the_place_of_the_working_folder(
+    repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folder: str, code: int
+) -> None:
+    installed = tmp_path / "installed"
+    installed.mkdir()
+    (installed / "nets.py").write_text(PLUGIN)
+    monkeypatch.setenv("PYTHONPATH", f"{os.environ.get('PYTHONPATH', '')}{os.pathsep}{installed}")
+    (repository / folder).mkdir(parents=True)
+    git(repository, "mv", "nets.py", folder)
+    (repository / folder / "nets.py").write_text(PLUGIN)
+    (repository / "nets.yaml").write_text(
+        SUITE.replace("  latency: {max_s: 0.2}\n", "").replace("  latency.p50_ms: {max_rise: 3%}\n", "")
+    )
+    git(repository, "commit", "-q", "-a", "-m", "moved")
+    (repository / folder / "nets.py").write_text(PLUGIN.replace("LAYERS = 1", "LAYERS = 9"))
+    assert _exit_code(["ab", "HEAD", ".", "nets.yaml", "--out", "out"]) == code
+
+
+@pytest.mark.slow
+def test_a_side_that_cannot_be_measured_is_exit_3(repository: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (repository / "nets.py").write_text("raise RuntimeError('not today')\n")
+    git(repository, "commit", "-q", "-a", "-m", "broken")
+    assert _exit_code(["ab", "HEAD~1", "HEAD", "nets.yaml", "--out", "out"]) == 3
+    assert "not today" in capsys.readouterr().err
+    assert git(repository, "worktree", "list").count("\n") == 0
+
+
+DEEP = """
+
+@register_model("deep", clip="8x1x32")
+def deep(width: int, num_classes: int = 5) -> Net:
+    \"\"\"A wider network for tests.\"\"\"
+    return Net(num_classes * width)
+
+
+@register_model("flat", clip="8x1x32")
+def flat(width: int, num_classes: int = 5) -> Net:
+    \"\"\"A network for tests that does not widen.\"\"\"
+    return Net(num_classes)
+"""
+
+
+@pytest.mark.slow
+def test_cases_of_two_models_are_judged_in_the_pairs_they_were_measured_in(
+    repository: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By hand: nothing but the last layer widens, which costs 9 parameters for each of 5 classes."""
+    (repository / "nets.py").write_text(PLUGIN + DEEP)
+    suite = SUITE.replace("models: [net]", "models: [flat]\nmatrix: {width: [1, 3], clip: [8x1x32]}")
+    (repository / "nets.yaml").write_text(
+        suite.replace("  latency: {max_s: 0.2}\n", "").replace("  latency.p50_ms: {max_rise: 3%}\n", "")
+    )
+    assert _exit_code(["ab", "model:flat", "model:deep", "nets.yaml", "--out", "out", "--json"]) == 1
+    told = json.loads(capsys.readouterr().out)
+    assert [row["verdict"] for row in told["rows"] if row["metric"] == "params.total"] == ["same", "slower"]
+    assert (told["missing"], told["added"]) == ([], [])
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["HEAD", "nowhere", "nets.yaml"],
+        ["HEAD", "HEAD", "nowhere.yaml"],
+        ["HEAD", "HEAD", "nets.yaml", "--budget", "10"],
+        ["HEAD", "HEAD", "nets.yaml", "--gate", "latency.p50_ms=3apples"],
+        ["HEAD", "HEAD", "nets.yaml", "--gate", "latency.p50_ms=noise"],
+        ["HEAD", "HEAD", "nets.yaml", "--fail-on", "regresion"],
+    ],
+)
+def test_wrong_input_is_exit_2_before_anything_is_measured(
+    repository: Path, arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert _exit_code(["ab", *arguments]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+    assert not (repository / "results").exists()
+
+
+@pytest.mark.parametrize(
+    ("keys", "said"),
+    [
+        ("matrix: clip\nmodels: [net]", "nets.yaml:3:1: matrix: input should be a mapping, found 'clip'\n"),
+        ("models: {net: {}}", "nets.yaml:3:1: models: input should be a valid list\n"),
+        ("models: [3]", "nets.yaml:3:10: models.0: input should be a valid string, found 3\n"),
+        ("models:", "nets.yaml:3:1: models: input should be a valid list, found None\n"),
+        ("matrix: {clip: [8x1x32]}", "nets.yaml:1:1: the key 'models' is missing\n"),
+    ],
+)
+def test_a_suite_whose_model_is_replaced_must_be_one(
+    repository: Path, capsys: pytest.CaptureFixture[str], keys: str, said: str
+) -> None:
+    (repository / "nets.yaml").write_text(SUITE.replace("models: [net]\n", f"{keys}\n"))
+    assert _exit_code(["ab", "model:net", "HEAD", "nets.yaml"]) == 2
+    assert said in capsys.readouterr().err
+    assert not (repository / "results").exists()
+
+
+def test_a_gate_that_says_nothing_is_told_with_its_line(repository: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text = (repository / "nets.yaml").read_text()
+    (repository / "nets.yaml").write_text(text.replace("params.total: {max_rise:", "params.total: {max_rice:"))
+    assert _exit_code(["ab", "HEAD", ".", "nets.yaml"]) == 2
+    assert re.search(r"nets\.yaml:\d+:\d+: unknown key 'max_rice'; did you mean: max_rise", capsys.readouterr().err)
+
+
+def test_limits_reach_a_side_as_texts() -> None:
+    """A commit from before bare numbers were limits plans the suite too."""
+    suite = {"suite": "s", "gate": {"a.b": {"max_rise": 3, "max_drop": "1%"}, "c.d": None}}
+    assert _with_texts(suite)["gate"] == {"a.b": {"max_rise": "3", "max_drop": "1%"}, "c.d": None}
+    assert _with_texts({"suite": "s"}) == {"suite": "s"}
+
+
+def test_a_job_that_is_cancelled_ends_as_if_interrupted() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(KeyboardInterrupt), _terminated_like_interrupted():
+        signal.raise_signal(signal.SIGTERM)
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def case(name: str) -> PlannedCase:
+    return PlannedCase(id=name, title=name)
+
+
+def test_plans_are_paired_by_id_and_the_rest_is_missing_or_added() -> None:
+    paired = pair_plans([case("a"), case("b")], [case("b"), case("c")], by_place=False)
+    assert paired.shared == {"b": (1, 0)}
+    assert (paired.missing, paired.added) == ((case("a"),), (case("c"),))
+
+
+def test_plans_of_two_models_are_paired_by_place() -> None:
+    assert pair_plans([case("a"), case("b")], [case("x"), case("y")], by_place=True).shared == {
+        "x": (0, 0),
+        "y": (1, 1),
+    }
+    with pytest.raises(SetUpError):
+        pair_plans([case("a")], [case("x"), case("y")], by_place=True)
+
+
+@pytest.mark.slow
+def test_a_suite_whose_gate_is_no_mapping_is_wrong_input(repository: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (repository / "nets.yaml").write_text(SUITE.partition("gate:")[0] + "gate: 3\n")
+    assert _exit_code(["ab", ".", ".", "nets.yaml", "--out", "out"]) in (2, 3)
+    assert "gate" in capsys.readouterr().err

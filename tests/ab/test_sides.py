@@ -1,0 +1,318 @@
+"""Sides of an A/B measurement: what they are, where they are measured, and that nothing of them is left behind."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from bench.ab.side_child import OWN, _is_other, _origins
+from bench.ab.sides import Place, Side, modules_of, place_of, read_side, suite_of
+from bench.core.errors import InputError, SetUpError
+from bench.core.yaml_tree import Tree, read_yaml
+
+SUITE = {"suite": "s", "models": ["c3d"], "measure": {"params": {}}}
+
+
+def git(folder: Path, *arguments: str) -> str:
+    command = ["git", "-c", "user.name=t", "-c", "user.email=t@t", *arguments]
+    return subprocess.run(command, cwd=folder, check=True, capture_output=True, text=True).stdout.strip()
+
+
+@pytest.fixture
+def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A repository with two commits of `lib/word.py`, `one` and `two`, the user standing in its folder `lib`."""
+    folder = (tmp_path / "repository").resolve()
+    (folder / "lib").mkdir(parents=True)
+    git(folder, "init", "-q", "-b", "main")
+    for word in ("one", "two"):
+        (folder / "lib" / "word.py").write_text(f"WORD = {word!r}\n")
+        git(folder, "add", ".")
+        git(folder, "commit", "-q", "-m", word)
+    monkeypatch.chdir(folder / "lib")
+    return folder
+
+
+def test_what_a_side_is(repository: Path) -> None:
+    first = git(repository, "rev-parse", "HEAD~1")
+    assert (read_side("HEAD~1").kind, read_side("HEAD~1").value) == ("commit", first)
+    assert (read_side("model:c3d").kind, read_side("model:c3d").value) == ("model", "c3d")
+    assert (read_side("nets:small").kind, read_side("nets:small").value) == ("model", "nets:small")
+    assert read_side(f"python:{sys.executable}").kind == "python"
+    assert read_side(".").kind == "here"
+
+
+@pytest.mark.parametrize("text", ["no-such-branch", "--help", "python:/nowhere/python", ""])
+def test_what_is_no_side_is_wrong_input(repository: Path, text: str) -> None:
+    with pytest.raises(InputError) as caught:
+        read_side(text)
+    assert caught.value.exit_code == 2
+    assert str(caught.value)
+
+
+def test_a_shallow_clone_is_told_as_such(repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As actions/checkout makes it: the branch to compare with is not there."""
+    clone = tmp_path / "clone"
+    source = ["git", "clone", "-q", "--depth", "1", f"file://{repository}", str(clone)]
+    subprocess.run(source, check=True, capture_output=True)
+    monkeypatch.chdir(clone)
+    with pytest.raises(InputError, match="fetch-depth: 0"):
+        read_side("origin/none")
+    monkeypatch.chdir(repository)
+    with pytest.raises(InputError) as told:
+        read_side("origin/none")
+    assert "fetch-depth" not in str(told.value)
+
+
+def test_a_ref_outside_a_repository_says_what_is_needed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
+    with pytest.raises(InputError, match=r"repository|no commit"):
+        read_side("main")
+
+
+def test_a_worktree_holds_the_commit_and_is_gone_afterwards(repository: Path) -> None:
+    with pytest.raises(KeyboardInterrupt), place_of(read_side("HEAD~1")) as place:  # noqa: PT012
+        assert place.folder.name == "lib"
+        assert (place.folder / "word.py").read_text() == "WORD = 'one'\n"
+        (place.folder / "left").write_text("something that git does not know")
+        paths = place.variables["PYTHONPATH"].split(os.pathsep)
+        assert paths[:2] == [str(place.folder), str(place.folder.parent)]
+        raise KeyboardInterrupt
+    assert not place.folder.exists()
+    assert git(repository, "worktree", "list").count("\n") == 0
+
+
+def test_paths_into_the_repository_are_moved_into_the_worktree(
+    repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(repository / "lib"), "/elsewhere"]))
+    with place_of(read_side("main")) as place:
+        paths = place.variables["PYTHONPATH"].split(os.pathsep)
+        assert str(repository / "lib") not in paths
+        assert paths[-1] == "/elsewhere"
+
+
+def test_a_model_takes_the_place_of_the_suites_one(repository: Path) -> None:
+    suite = {**SUITE, "models": [{"name": "c3d", "num_classes": 7}], "matrix": {"clip": ["8x1x32"]}}
+    assert suite_of(read_side("nets:small"), suite)["models"] == [{"name": "nets:small", "num_classes": 7}]
+    ruled = {**suite, "matrix": {**suite.get("matrix", {}), "exclude": [{"model": "c3d", "batch": 2}, {"batch": 4}]}}
+    assert suite_of(read_side("nets:small"), ruled)["matrix"]["exclude"] == [
+        {"model": "nets:small", "batch": 2},
+        {"batch": 4},
+    ]
+    assert suite_of(read_side("main"), suite) == suite
+    with pytest.raises(InputError, match="clip of both"):
+        suite_of(read_side("nets:small"), SUITE)
+    with pytest.raises(InputError, match="one model"):
+        suite_of(read_side("model:c3d"), {**SUITE, "models": ["c3d", "i3d"]})
+
+
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [("import sys; sys.exit('no vbench here')", "no vbench here"), ("print('not JSON', flush=True)", "not JSON")],
+)
+def test_a_side_that_breaks_is_exit_3_with_its_last_words(tmp_path: Path, code: str, said: str) -> None:
+    python = tmp_path / "python"
+    python.write_text(f"#!{sys.executable}\n{code}\n")
+    python.chmod(0o755)
+    place = Place(title="broken", folder=tmp_path, python=str(python))
+    with pytest.raises(SetUpError, match=said) as caught:
+        Side("base", place, Tree.of(SUITE, name="s.yaml"), path=tmp_path / "s.yaml", out=tmp_path / "base")
+    assert caught.value.exit_code == 3
+
+
+FILE = """\
+suite: s
+models: [c3d]
+measure: {params: {}}
+matrix:
+  clip: [16x1x112]
+  exclude: [{precison: bf16}]
+"""
+
+
+@pytest.mark.parametrize(("is_other", "error"), [(False, InputError), (True, SetUpError)])
+def test_a_side_whose_plan_is_wrong_says_where(tmp_path: Path, is_other: bool, error: type[Exception]) -> None:
+    """What this vbench cannot plan is wrong input; what another commit or environment cannot is a broken set-up."""
+    file, python = tmp_path / "s.yaml", tmp_path / "python"
+    file.write_text(FILE)
+    python.write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
+    python.chmod(0o755)
+    place = Place(title="here", folder=tmp_path, **({"python": str(python)} if is_other else {}))
+    with pytest.raises(error, match=r"head \(here\).*s\.yaml:6:14: unknown axis 'precison'"):
+        Side("head", place, read_yaml(file), path=file, out=tmp_path / "head")
+
+
+def test_a_side_knows_which_rules_lie_beneath_another_file(tmp_path: Path) -> None:
+    """They may name what the upper file has put aside."""
+    (tmp_path / "s.yaml").write_text(FILE.replace("precison: bf16", "depth: 18"))
+    top = Tree.of({"measure": {"params": {}}}, name="s.yaml")
+    place = Place(title="here", folder=tmp_path)
+    with Side("head", place, top.over(read_yaml(tmp_path / "s.yaml")), path=tmp_path / "s.yaml", out=tmp_path) as side:
+        assert len(side.cases) == 1
+
+
+def test_a_suite_by_a_relative_path_keeps_its_recipes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A side stands in a folder of its own, where the path leads elsewhere or nowhere."""
+    (tmp_path / "recipes").mkdir()
+    (tmp_path / "elsewhere").mkdir()
+    recipe = (Path(__file__).parents[2] / "suites" / "recipes" / "quick.yaml").read_text()
+    (tmp_path / "recipes" / "own.yaml").write_text(recipe.replace("recipe: quick", "recipe: own"))
+    measure = "measure: {accuracy: {dataset: motions, recipe: own}}"
+    (tmp_path / "s.yaml").write_text(f"suite: s\nmodels: [c3d]\nmatrix: {{clip: [16x1x112]}}\n{measure}\n")
+    monkeypatch.chdir(tmp_path)
+    place = Place(title="here", folder=tmp_path / "elsewhere")
+    with Side("head", place, read_yaml(Path("s.yaml")), path=tmp_path / "s.yaml", out=tmp_path / "out") as side:
+        assert len(side.cases) == 1
+
+
+def test_a_folder_that_hides_no_package_is_no_other_bench(tmp_path: Path) -> None:
+    """Its place of the path is left out while vbench is imported, with all else that it holds."""
+    package = tmp_path / "bench"
+    (package / "suites").mkdir(parents=True)
+    assert not _is_other(str(tmp_path))
+    (package / "__init__.py").write_text("")
+    assert _is_other(str(tmp_path))
+    (package / "execution").mkdir()
+    (package / "execution" / "running.py").write_text("")
+    assert not _is_other(str(tmp_path))
+
+
+def make_side(place: Place) -> Side:
+    """A side that has planned, without its process."""
+    side = object.__new__(Side)
+    side.name, side.place = "base", place
+    return side
+
+
+def test_code_of_the_repository_from_elsewhere_than_the_worktree_is_refused(repository: Path) -> None:
+    """As where a package is installed for editing: base would be measured with the code of head."""
+    new = repository / "lib" / "new.py"
+    new.write_text("")
+    with place_of(read_side("main")) as place:
+        side = make_side(place)
+        for name, file in (("word", repository / "lib" / "word.py"), ("new", new)):
+            planned = {"origins": {name: str(file)}, "prefix": "/usr"}
+            with pytest.raises(SetUpError, match="not from its checkout"):
+                side._check_origins(planned)
+        side._check_origins({"origins": {"word": str(place.folder / "word.py")}, "prefix": "/usr"})
+
+
+@pytest.mark.parametrize("environment", ["/opt/venv", "{repository}/.venv", "{repository}"])
+@pytest.mark.parametrize("ref", ["main", "."])
+def test_an_installed_copy_of_what_the_checkout_holds_is_refused_on_either_side(
+    repository: Path, ref: str, environment: str
+) -> None:
+    prefix = environment.format(repository=repository)
+    copy, other = (f"{prefix}/lib/python3/site-packages/{name}.py" for name in ("word", "numpy"))
+    with place_of(read_side(ref)) as place:
+        side = make_side(place)
+        side._check_origins({"origins": {"numpy": other}, "prefix": prefix})
+        with pytest.raises(SetUpError, match=r"word would come from .*site-packages.*, where it is lib/word\.py"):
+            side._check_origins({"origins": {"word": copy}, "prefix": prefix})
+        side._check_origins({"origins": {"word": str(place.folder / "word.py")}, "prefix": prefix})
+
+
+def test_an_environment_that_is_reached_through_a_link_is_where_its_modules_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = tmp_path / "real/lib/linked_words.py"
+    module.parent.mkdir(parents=True)
+    module.touch()
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    monkeypatch.setattr(sys, "prefix", str(tmp_path / "link"))
+    monkeypatch.syspath_prepend(tmp_path / "link/lib")
+    planned = _origins({"plugins": ["linked_words"]})
+    assert Path(planned["origins"]["linked_words"]).is_relative_to(planned["prefix"])
+
+
+def test_an_environment_is_measured_with_what_is_installed_there(repository: Path) -> None:
+    with place_of(read_side(f"python:{sys.executable}")) as place:
+        make_side(place)._check_origins({"origins": {"word": "/opt/venv/lib/word.py"}, "prefix": "/opt/venv"})
+
+
+def test_modules_are_found_wherever_a_repository_keeps_them(repository: Path) -> None:
+    files = ["packages/x/src/pkg/__init__.py", "packages/x/src/pkg/nets.py", "packages/y/nets.py", "spaced/nets.py"]
+    for name in (*files, "ignored/nets.py"):
+        (repository / name).parent.mkdir(parents=True, exist_ok=True)
+        (repository / name).write_text("")
+    (repository / ".gitignore").write_text("ignored/\n")
+    git(repository, "add", "packages")
+    own = {n: [str(f.relative_to(repository)) for f in modules_of(n, repository)] for n in ("pkg.nets", "pkg", "nets")}
+    assert own == {"pkg.nets": files[1:2], "pkg": files[:1], "nets": files[2:]}
+    assert modules_of("x.nets", repository) == []
+
+
+def test_origins_are_those_of_the_modules_themselves_and_no_parent_is_imported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    for folder, name in ((first, "shared/one.py"), (second, "shared/two.py"), (second, "whole/net.py")):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text("")
+    (second / "whole" / "__init__.py").write_text("raise RuntimeError")
+    for folder in (second, first):
+        monkeypatch.syspath_prepend(str(folder))
+    found = _origins({"plugins": ["shared.two", "whole", "nowhere"], "models": ["c3d", "whole.net:f", ".x:f"]})[
+        "origins"
+    ]
+    assert {name: str(Path(place).relative_to(tmp_path)) for name, place in found.items() if name != OWN} == {
+        "shared.two": "second/shared/two.py",
+        "whole": "second/whole/__init__.py",
+        "whole.net": "second/whole/net.py",
+    }
+    assert Path(found[OWN]).name == "running.py"
+
+
+def test_the_working_folder_finds_its_code_as_a_commit_does(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else `ab main .` of a `src` layout would measure base from its source and head from an installed copy."""
+    (repository / "src").mkdir()
+    (repository / "src" / "code.py").write_text("")
+    git(repository, "add", ".")
+    git(repository, "commit", "-q", "-m", "src")
+    monkeypatch.setenv("PYTHONPATH", "/elsewhere")
+
+    def paths(ref: str) -> list[str]:
+        with place_of(read_side(ref)) as place:
+            assert place.tree is not None
+            return [path.replace(str(place.tree), "") for path in place.variables["PYTHONPATH"].split(os.pathsep)]
+
+    assert paths(".") == paths("main") == ["/lib", "", "/src", "/elsewhere"]
+
+
+def test_outside_of_a_repository_the_working_folder_is_as_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
+    with place_of(read_side(".")) as place:
+        assert (place.folder, place.variables, place.tree) == (tmp_path, {}, None)
+
+
+def test_names_that_are_not_utf_8_are_no_crash(repository: Path) -> None:
+    odd = os.fsencode(repository) + b"/caf\xe9"
+    os.mkdir(odd)
+    Path(os.fsdecode(odd), "word.py").write_text("")
+    assert len(modules_of("word", repository)) == 2
+    git(repository, "add", ".")
+    git(repository, "commit", "-q", "-m", "odd")
+    with place_of(read_side("main")) as place:
+        assert (place.folder / "word.py").is_file()
+
+
+def test_worktrees_of_killed_measurements_are_removed_and_those_of_others_are_not(
+    repository: Path, tmp_path: Path
+) -> None:
+    killed = subprocess.Popen([sys.executable, "-c", ""])
+    killed.wait()
+    trees = {pid: tmp_path / f"vbench-ab-{pid}-x" / "tree" for pid in (killed.pid, os.getppid())}
+    own = tmp_path / "mine" / "tree"
+    for tree in (*trees.values(), own):
+        git(repository, "worktree", "add", "--detach", str(tree), "HEAD")
+    with place_of(read_side("HEAD")):
+        pass
+    assert [tree.exists() for tree in trees.values()] == [False, True]
+    assert own.exists()
+    assert str(trees[killed.pid]) not in git(repository, "worktree", "list")

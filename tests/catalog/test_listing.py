@@ -1,0 +1,36 @@
+"""Models as `vbench models` lists them."""
+
+from pathlib import Path
+
+import pytest
+
+from bench.catalog.facts import Facts
+from bench.catalog.listing import model_rows
+from bench.core.errors import UnknownNameError
+
+
+def test_a_pattern_chooses_by_name_with_counts() -> None:
+    rows = {model.name: probe for model, probe in model_rows("x3d_x*", Facts())}
+    assert list(rows) == ["x3d_xs"]
+    assert rows["x3d_xs"].params == 3_794_274
+    assert round((rows["x3d_xs"].macs or 0) / 1e9, 2) == 0.61
+
+
+def test_what_matches_nothing_is_unknown() -> None:
+    with pytest.raises(UnknownNameError, match="x3d_z"):
+        model_rows("x3d_z*", Facts())
+
+
+@pytest.mark.slow
+def test_networks_of_another_package_are_listed_by_its_name() -> None:
+    rows = {model.name: probe for model, probe in model_rows("torchvision:r*", Facts())}
+    assert list(rows) == ["torchvision:r2plus1d_18", "torchvision:r3d_18"]
+    assert rows["torchvision:r3d_18"].macs == 40_696_553_472
+
+
+@pytest.mark.slow
+def test_facts_of_another_package_are_asked_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    found = Facts().model("torchvision:r3d_18")
+    monkeypatch.setattr(Facts, "_ask", lambda self, requests: pytest.fail(str(requests)) if requests else [])
+    assert Facts().model("torchvision:r3d_18") == found

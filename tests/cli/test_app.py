@@ -1,0 +1,126 @@
+"""The command line: exit codes and one clear text for what a user can put right."""
+
+from pathlib import Path
+
+import pytest
+
+from bench.cli import app as cli
+from bench.cli.app import FAULT, INTERRUPTED, _exit_code
+
+
+def outcome(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
+    code = _exit_code(list(arguments))
+    shown = capsys.readouterr()
+    return code, shown.out, shown.err
+
+
+@pytest.mark.parametrize(
+    ("shape", "part"),
+    [
+        ("1x3x16", "five numbers"),
+        ("1x3x16x112x0", "at least 1"),
+        ("1,3,16,112,112", "five numbers"),
+        ("1x3x16x112x112,2x3x16x112x112", "same batch"),
+        ("axbxcxdxe", "five numbers"),
+    ],
+)
+def test_a_bad_shape_is_one_line_and_exit_2(capsys: pytest.CaptureFixture[str], shape: str, part: str) -> None:
+    code, out, err = outcome(capsys, "profile", "c3d", "--input", shape)
+    assert (code, out) == (2, "")
+    assert err.count("\n") == 1
+    assert part in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "part"),
+    [
+        (["c3dd"], "did you mean: c3d"),
+        (["c3d", "--input", "1x3x16x5x5"], "96"),
+        (["c3d", "--input", "1x2x16x112x112"], "3"),
+        (["c3d", "--num-classes", "0"], "at least 1"),
+        (["c3d", "--arg", "kernel_dept=3"], "kernel_depth"),
+        (["c3d", "--arg", "nonsense"], "NAME=VALUE"),
+        (["c3d", "--counters", "fvcor"], "fvcore"),
+        (["c3d", "--views", "10"], "10x3"),
+        (["c3d", "--weights", "nowhere.pth"], "nowhere.pth"),
+    ],
+)
+def test_what_a_model_cannot_do_is_one_line_and_exit_2(
+    capsys: pytest.CaptureFixture[str], arguments: list[str], part: str
+) -> None:
+    code, out, err = outcome(capsys, "profile", *arguments)
+    assert (code, out) == (2, "")
+    assert part in err
+    assert "Traceback" not in err
+    assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize("option", ["--csv", "--html"])
+def test_what_cannot_be_written_is_one_line_and_exit_2(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, option: str
+) -> None:
+    (tmp_path / "file").write_text("")
+    code, _, err = outcome(capsys, "profile", "c3d", option, str(tmp_path / "file" / "layers"))
+    assert code == 2
+    assert "cannot be written" in err
+    assert err.count("\n") == 1
+
+
+def test_the_folder_of_a_table_is_made(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert outcome(capsys, "profile", "c3d", "--csv", str(tmp_path / "new" / "layers.csv"))[0] == 0
+    assert (tmp_path / "new" / "layers.csv").read_text().startswith("path,")
+
+
+@pytest.mark.parametrize("command", ["plan", "run"])
+@pytest.mark.parametrize("plugins", ["[5]", "[no_such_plugin]", "5", "[[a]]"])
+def test_plugins_that_are_none_are_exit_2(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, command: str, plugins: str
+) -> None:
+    (tmp_path / "s.yaml").write_text(f"suite: s\nmodels: [c3d]\nmeasure: {{params: {{}}}}\nplugins: {plugins}\n")
+    code, _, err = outcome(capsys, command, str(tmp_path / "s.yaml"), "--out", str(tmp_path / "out"))
+    assert code == 2
+    assert "plug" in err
+
+
+def test_a_missing_suite_and_missing_results_are_named(capsys: pytest.CaptureFixture[str]) -> None:
+    assert outcome(capsys, "plan", "nowhere.yaml")[0::2] == (
+        2,
+        "vbench: nowhere.yaml is not a file; give the path of a YAML file\n",
+    )
+    code, _, err = outcome(capsys, "report", "nowhere")
+    assert code == 2
+    assert "no records.jsonl in nowhere" in err
+
+
+def test_unknown_commands_and_options_are_usage_errors(capsys: pytest.CaptureFixture[str]) -> None:
+    assert outcome(capsys, "prfile")[0] == 2
+    assert outcome(capsys, "plan", "--nope")[0] == 2
+
+
+def test_our_own_fault_is_70_with_the_traceback_in_a_file(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*arguments: object, **rest: object) -> None:
+        raise KeyError("inner")
+
+    monkeypatch.setattr(cli, "app", broken)
+    code, _, err = outcome(capsys, "doctor")
+    assert code == FAULT
+    file = Path(err.rsplit(" ", 1)[1].strip())
+    assert "KeyError" in file.read_text()
+    file.unlink()
+
+
+def test_control_c_is_130(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    def stopped(*arguments: object, **rest: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "app", stopped)
+    assert outcome(capsys, "doctor")[0] == INTERRUPTED
+
+
+def test_doctor_names_what_it_looked_at(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = outcome(capsys, "doctor")
+    assert code == 0
+    assert "torch" in out
+    assert "CPU" in out

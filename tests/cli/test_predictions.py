@@ -1,0 +1,305 @@
+"""`vbench predictions`: what kept scores say of one network, of two on the same videos, and of both fused."""
+
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from bench.cli.app import _exit_code
+from bench.cli.show_run import say_predictions
+from bench.comparison.answers import read_answers
+from bench.data.collection import Video, VideoSet
+from bench.data.loading import Unread
+from bench.train.evaluating import Evaluation
+from bench.train.predictions import read_predictions, write_predictions
+
+CLASSES = ("run", "sit", "jump")
+LABELS = [0, 0, 0, 0, 1, 1, 1, 2]
+RGB = [0, 0, 1, 1, 1, 1, 2, 2]  # 5 of 8 right: run 2 of 4, sit 2 of 3, jump 1 of 1
+FLOW = [0, 0, 0, 1, 1, 2, 2, 0]  # 4 of 8 right: two of RGB's are lost, one is won, two are right in neither
+PROTOCOL = {
+    "dataset": "motions",
+    "split": "val",
+    "frames": 16,
+    "stride": 2,
+    "sampling": "blocks",
+    "crop": [32, 32],
+    "views": "3x1",
+    "averaging": "softmax",
+    "unread": 0,
+    "unread_are": "counted as wrong",
+}
+
+Kept = Callable[..., Path]
+
+
+@pytest.fixture
+def kept(tmp_path: Path) -> Kept:
+    """Writes predictions into results: each video's `predicted` class has score `top`, the others share the rest."""
+
+    def write(
+        name: str, predicted: list[int], *, top: float = 0.6, case: str = "c", unread: int = 0, **protocol: Any
+    ) -> Path:
+        scores = np.full((8, 3), (1 - top) / 2, dtype=np.float32)
+        scores[np.arange(8), predicted] = top
+        videos = [Video(id=f"v{n}", path=tmp_path / f"v{n}.mp4", labels=(label,)) for n, label in enumerate(LABELS)]
+        seen = Evaluation(
+            positions=np.arange(8),
+            labels=np.array(LABELS),
+            scores=scores,
+            clip_ranks=np.zeros((8, 3), dtype=np.int64),
+            unread=tuple(Unread(position=8, id="v8", reason="damaged") for _ in range(unread)),
+            unread_labels=np.zeros(unread, dtype=np.int64),
+        )
+        return write_predictions(
+            tmp_path / name / "artifacts" / case / "predictions.parquet",
+            seen,
+            VideoSet(name="motions", split="val", classes=CLASSES, videos=tuple(videos)),
+            protocol=PROTOCOL | {"unread": unread} | protocol,
+            network=f"net input={name}",
+        )
+
+    return write
+
+
+@pytest.fixture
+def ask(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+    def run(*arguments: object) -> tuple[int, str, str]:
+        code = _exit_code(["predictions", *map(str, arguments)])
+        shown = capsys.readouterr()
+        return code, shown.out, shown.err
+
+    return run
+
+
+@pytest.fixture
+def asked(ask: Callable[..., tuple[int, str, str]]) -> Callable[..., Any]:
+    """The answer as JSON."""
+
+    def run(*arguments: object) -> Any:
+        code, out, err = ask(*arguments, "--json")
+        assert (code, err) == (0, "")
+        return json.loads(out)
+
+    return run
+
+
+def test_one_network_by_hand(kept: Kept, asked: Callable[..., Any]) -> None:
+    found = asked(kept("rgb", RGB))
+    top = found["top1_percent"]
+    assert top["value"] == 62.5
+    assert (top["low"], top["high"]) == (pytest.approx(30.57, abs=0.01), pytest.approx(86.32, abs=0.01))
+    assert found["top5_percent"] is None
+    assert found["mean_class_percent"] == pytest.approx(100 * (2 / 4 + 2 / 3 + 1) / 3)
+    assert found["classes"] == list(CLASSES)
+    assert found["confusion_matrix"] == [[2, 2, 0], [0, 2, 1], [0, 0, 1]]
+    assert [(c["class"], c["taken_for"], c["videos"], c["of"]) for c in found["confusions"]] == [
+        ("run", "sit", 2, 4),
+        ("sit", "jump", 1, 3),
+    ]
+    assert (found["videos"], found["network"], found["protocol"]) == (8, "net input=rgb", PROTOCOL)
+
+
+def test_one_network_as_text(kept: Kept, ask: Callable[..., tuple[int, str, str]]) -> None:
+    file = kept("rgb", RGB)
+    _, out, _ = ask(file.parents[2])
+    lines = [" ".join(line.split()) for line in out.splitlines()]
+    assert lines[:2] == [str(file), "net input=rgb"]
+    assert lines[2] == (
+        "data set: motions val; clips: 16 frames, stride 2, 32x32 pixels; "
+        "views of a video: 3x1 (in time x in space); scores: softmax, mean over the views"
+    )
+    assert "videos 8 in 3 classes" in lines
+    assert "top-1 (95 % interval) 62.5 % (30.57 to 86.32)" in lines
+    assert "mean per class 72.22 %" in lines
+    assert lines[-2:] == ["run sit 2 of 4 50 %", "sit jump 1 of 3 33.33 %"]
+    assert "sit jump" not in " ".join(ask(file, "--confusions", 1)[1].split())
+    assert "confused" not in ask(file, "--confusions", 0)[1]
+    assert "no class was taken for another" in ask(kept("all", LABELS))[1]
+
+
+def test_a_record_counts_what_could_not_be_read(kept: Kept, ask: Callable[..., tuple[int, str, str]]) -> None:
+    _, out, _ = ask(kept("rgb", RGB, unread=2))
+    assert "2 videos could not be read and left out here; a record counts such videos as wrong: top-1 50 %" in out
+    _, out, _ = ask(kept("left", RGB, unread=2, unread_are="left out"))
+    assert "2 videos could not be read and left out here, as in the record\n" in out
+    assert "could not be read" not in ask(kept("whole", RGB))[1]
+
+
+def test_two_networks_by_hand(kept: Kept, asked: Callable[..., Any]) -> None:
+    rgb, flow = kept("rgb", RGB), kept("flow", FLOW, top=0.9)
+    found = asked(rgb, flow)
+    assert [found[name] for name in ("both", "only_a", "only_b", "neither")] == [3, 2, 1, 2]
+    assert found["mcnemar_p"] == 1.0
+    difference = found["b_minus_a_top1_points"]
+    assert difference["value"] == -12.5
+    assert difference["low"] < -12.5 < 0 < difference["high"]
+    assert [found[side]["top1_percent"]["value"] for side in ("a", "b")] == [62.5, 50.0]
+    assert found["fused"]["top1_percent"]["value"] == 50.0  # flow is surer wherever both differ
+    turned = asked(flow, rgb)["b_minus_a_top1_points"]
+    assert (turned["low"], turned["high"]) == (pytest.approx(-difference["high"]), pytest.approx(-difference["low"]))
+    assert asked(rgb, flow, "--weight", 0.1)["fused"]["top1_percent"]["value"] == 62.5
+
+
+def test_two_networks_as_text(kept: Kept, ask: Callable[..., tuple[int, str, str]]) -> None:
+    rgb, flow = kept("rgb", RGB), kept("flow", FLOW)
+    _, out, _ = ask(rgb, flow)
+    assert "right in both: 3, only in A: 2, only in B: 1, in neither: 2" in out
+    assert "B \N{MINUS SIGN} A: \N{MINUS SIGN}12.50 points of top-1 (95 % interval" in out
+    assert "confused" not in out
+    _, out, _ = ask(rgb, flow, "--confusions", 1, "--weight", 2)
+    assert "fused, B x 2: most often confused" in out
+    assert "no video tells them apart" in ask(rgb, rgb)[1]
+    _, out, _ = ask(rgb, kept("denser", FLOW, views="10x3"))
+    assert out.count("motions val") == 1
+    views = next(line for line in out.splitlines() if line.startswith("views"))
+    assert re.findall(r"\d+x\d+", views) == ["3x1", "10x3"]
+
+
+def test_the_fused_file_is_predictions_again(kept: Kept, asked: Callable[..., Any], tmp_path: Path) -> None:
+    rgb, flow, target = kept("rgb", RGB), kept("flow", FLOW, top=0.9), tmp_path / "new" / "fused.parquet"
+    both = asked(rgb, flow, "--fuse", target)["fused"]
+    assert both["file"] == str(target)
+    alone = asked(target)
+    assert {**both, "confusions": None} == {**alone, "confusions": None}
+    assert alone["network"] == "net input=rgb + net input=flow"
+    assert alone["protocol"]["fused"] == [PROTOCOL, PROTOCOL]
+    written, one = pq.read_schema(target), pq.read_schema(rgb)
+    assert (written.names, written.types) == (one.names, one.types)
+    run: Any = SimpleNamespace(record=SimpleNamespace(artifacts={"predictions": target.name}), folder=target.parent)
+    answers = read_answers(run)
+    assert answers is not None
+    assert answers.ranks["v0"] == ("0", 0)
+    assert sum(rank == 0 for _, rank in answers.ranks.values()) == 4
+    assert asked(target, flow)["only_a"] == 0  # and can be fused with a third
+
+
+def test_scores_of_different_kinds_are_compared_but_not_fused(
+    kept: Kept, ask: Callable[..., tuple[int, str, str]], tmp_path: Path
+) -> None:
+    rgb, raw = kept("rgb", RGB), kept("raw", FLOW, averaging="score")
+    code, out, _ = ask(rgb, raw)
+    assert code == 0
+    assert "not fused: scores of different kinds" in out
+    for asks in (["--fuse", tmp_path / "f.parquet"], ["--weight", 2]):
+        code, out, err = ask(rgb, raw, *asks)
+        assert (code, out, err.count("\n")) == (2, "", 1)
+        assert "the first are means of softmax, the second are means of raw scores" in err
+        assert str(rgb) in err
+    assert not (tmp_path / "f.parquet").exists()
+
+
+def test_a_folder_with_several_is_one_line_that_names_them(
+    kept: Kept, ask: Callable[..., tuple[int, str, str]], asked: Callable[..., Any]
+) -> None:
+    first, second = kept("two", RGB, case="c1"), kept("two", FLOW, case="c2")
+    code, _, err = ask(first.parents[2])
+    assert (code, err.count("\n")) == (2, 1)
+    assert f"{first} (net input=two), {second} (net input=two)" in err
+    assert asked(second.parent)["file"] == str(second)
+
+
+def test_what_cannot_be_questioned_is_one_line(
+    kept: Kept, ask: Callable[..., tuple[int, str, str]], tmp_path: Path
+) -> None:
+    rgb = kept("rgb", RGB)
+    text, table, ragged, empty = (tmp_path / name for name in ("t.parquet", "x.parquet", "r.parquet", "empty"))
+    text.write_text("text")
+    pq.write_table(pa.table({"video": ["v"], "scores": [1]}), table)
+    about = {"classes": json.dumps(CLASSES), "protocol": "{}"}
+    columns = {"video": ["a", "b"], "label": [0, 1], "scores": [[0.5], [0.1, 0.2]]}
+    pq.write_table(pa.table(columns).replace_schema_metadata(about), ragged)
+    empty.mkdir()
+    other = tmp_path / "other.parquet"
+    pq.write_table(pq.read_table(rgb).slice(0, 7), other)
+    for arguments, part in [
+        ([text], f"{text} is not a file of predictions"),
+        ([table], f"{table} is not a file of predictions written by vbench: it does not say its classes"),
+        ([ragged], f"{ragged} is not a file of predictions written by vbench: its videos have different numbers"),
+        ([empty], f"no predictions.parquet lies below {empty}"),
+        ([tmp_path / "gone"], f"{tmp_path / 'gone'} is neither"),
+        (
+            [rgb, other],
+            f"{rgb} and {other}: the two predictions are of different videos: 1 are in one only",
+        ),
+        ([rgb, "--weight", 2], "--weight is of two predictions"),
+        ([rgb, "--fuse", "f.parquet"], "--fuse is of two predictions"),
+        ([rgb, rgb, "--fuse", rgb], "one of the two"),
+        ([rgb, rgb, "--fuse", tmp_path / "f.csv"], "end with .parquet"),
+        ([rgb, rgb, "--fuse", tmp_path / "t.parquet" / "f.parquet"], "cannot be written"),
+        ([rgb, rgb, "--weight", "inf"], "the weight of the second scores is inf"),
+    ]:
+        code, out, err = ask(*arguments)
+        assert (code, out, err.count("\n")) == (2, "", 1), (arguments, err)
+        assert part in err
+
+
+def test_files_of_before_that_do_not_name_their_network_are_read(kept: Kept, asked: Callable[..., Any]) -> None:
+    file = kept("old", RGB)
+    table = pq.read_table(file)
+    about = {name: text for name, text in table.schema.metadata.items() if name in (b"classes", b"protocol")}
+    pq.write_table(table.replace_schema_metadata(about), file)
+    found = asked(file)
+    assert (found["network"], found["top1_percent"]["value"]) == (None, 62.5)
+
+
+def test_several_labels_a_video_have_an_average_precision(
+    kept: Kept, ask: Callable[..., tuple[int, str, str]], asked: Callable[..., Any], tmp_path: Path
+) -> None:
+    """Of two classes, videos in the order of score: yes no yes, so (1 + 2/3) / 2; and no yes no, so 1/2."""
+    file = tmp_path / "several.parquet"
+    columns = {
+        "video": ["x", "y", "z"],
+        "label": [[0], [1], [0]],
+        "rank": [0, 0, 1],
+        "scores": [[0.9, 0.1], [0.5, 0.8], [0.3, 0.9]],
+    }
+    about = {"classes": '["a", "b"]', "protocol": '{"averaging": "sigmoid"}'}
+    pq.write_table(pa.table(columns).replace_schema_metadata(about), file)
+    found = asked(file)
+    assert found["map_percent"] == pytest.approx(100 * ((1 + 2 / 3) / 2 + 1 / 2) / 2)
+    assert (found["mean_class_percent"], found["confusion_matrix"], found["confusions"]) == (None, None, None)
+    assert found["top1_percent"]["value"] == pytest.approx(200 / 3)
+    _, out, _ = ask(file)
+    assert "mean average precision" in out
+    assert "mean per class" not in out
+    assert asked(file, file)["both"] == 2
+
+
+def test_a_run_leads_to_its_predictions(capsys: pytest.CaptureFixture[str]) -> None:
+    def said(*files: str) -> str:
+        records = [SimpleNamespace(artifacts={"log": "l", **({"predictions": file} if file else {})}) for file in files]
+        summary: Any = SimpleNamespace(finished=records, folder=Path("results/r"))
+        say_predictions(summary)
+        return capsys.readouterr().out
+
+    assert said("") == ""
+    one = "artifacts/a/predictions.parquet"
+    assert said(one, one, "") == f"scores of every video: vbench predictions results/r/{one}\n"
+    assert "for 2 cases: vbench predictions results/r names" in said(one, one.replace("a/p", "b/p"))
+
+
+def test_questions_wait_for_no_torch(kept: Kept) -> None:
+    code = (
+        "import sys; from bench.cli.app import _exit_code\n"
+        f"assert _exit_code(['predictions', {str(kept('rgb', RGB))!r}, {str(kept('flow', FLOW))!r}]) == 0\n"
+        "assert 'torch' not in sys.modules"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_network_is_told_by_the_file(kept: Kept) -> None:
+    found = read_predictions(kept("rgb", RGB))
+    assert found.network == "net input=rgb"
+    assert replace(found, protocol={}).unread == 0

@@ -1,0 +1,92 @@
+"""Git answers for the folder that it is asked in, whatever repository a hook names; and so for tests."""
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from bench.ab.sides import Place, Side, place_of, read_side
+from bench.comparison.baselines import current_branch
+from bench.comparison.history import _places
+from bench.comparison.sides import open_side
+from bench.core.errors import InputError, SetUpError
+from bench.core.git import TELLING_WHICH, without_repository
+from bench.core.yaml_tree import Tree
+from bench.runner.environment import describe_environment
+
+
+def git(folder: Path, *arguments: str) -> str:
+    command = ["git", "-c", "user.name=t", "-c", "user.email=t@t", *arguments]
+    return subprocess.run(
+        command, cwd=folder, env=without_repository(), check=True, capture_output=True, text=True
+    ).stdout.strip()
+
+
+def make_repository(folder: Path) -> str:
+    """A repository with one commit, on a branch of the folder's name; gives the commit."""
+    folder.mkdir()
+    git(folder, "init", "-q", "-b", folder.name)
+    (folder / f"of_{folder.name}.py").write_text("")
+    git(folder, "add", ".")
+    git(folder, "commit", "-q", "-m", folder.name)
+    return git(folder, "rev-parse", "HEAD")
+
+
+@pytest.fixture
+def commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The commit of the repository `own`, in which the user stands, while the variables of a hook name `other`."""
+    found = make_repository(tmp_path / "own")
+    make_repository(tmp_path / "other")
+    monkeypatch.chdir(tmp_path / "own")
+    monkeypatch.setenv("GIT_DIR", str(tmp_path / "other" / ".git"))
+    monkeypatch.setenv("GIT_WORK_TREE", str(tmp_path / "other"))
+    monkeypatch.setenv("GIT_INDEX_FILE", str(tmp_path / "other" / ".git" / "index"))
+    return found
+
+
+def test_what_names_a_repository_is_what_git_says_but_for_settings() -> None:
+    asked = subprocess.run(["git", "rev-parse", "--local-env-vars"], check=True, capture_output=True, text=True)
+    told = set(asked.stdout.split())
+    assert TELLING_WHICH - told <= {"GIT_INTERNAL_SUPER_PREFIX"}, "which git no longer has since 2.40"
+    assert told - TELLING_WHICH >= {"GIT_CONFIG_PARAMETERS", "GIT_CONFIG_COUNT"}
+
+
+def test_facts_of_the_code_are_those_of_the_folder(commit: str) -> None:
+    state = describe_environment().state
+    assert (state["commit"], state["is_dirty"]) == (commit, False)
+
+
+def test_a_side_of_ab_is_measured_in_a_worktree_of_the_folders_repository(commit: str, tmp_path: Path) -> None:
+    with place_of(read_side("own")) as place:
+        assert (place.folder / "of_own.py").is_file()
+        assert "vbench-ab-" not in git(tmp_path / "other", "worktree", "list")
+    with pytest.raises(InputError, match="no commit, branch or tag 'other'"):
+        read_side("other")
+
+
+def test_a_side_and_what_it_starts_know_nothing_of_another_repository(commit: str, tmp_path: Path) -> None:
+    """It may be a commit from before vbench itself saw to that."""
+    python = tmp_path / "python"
+    python.write_text(f"#!/bin/sh\nenv > {tmp_path}/told\n")
+    python.chmod(0o755)
+    place = Place(title="x", folder=Path(), python=str(python))
+    with pytest.raises(SetUpError, match="without a word"):
+        Side("base", place, Tree.of({}, name="s.yaml"), path=Path("s.yaml"), out=tmp_path / "x")
+    assert not [line for line in (tmp_path / "told").read_text().splitlines() if line.startswith("GIT_DIR=")]
+
+
+def test_results_branches_and_orders_are_of_the_folders_repository(commit: str) -> None:
+    assert current_branch() == "own"
+    assert _places([commit], Path()) == {commit: 0}
+    with pytest.raises(InputError, match="no such commit"), open_side("git:other"):
+        pass
+    with pytest.raises(InputError, match=r"no records\.jsonl"), open_side("git:own"):
+        pass
+
+
+def test_tests_have_neither_a_repository_nor_settings_of_their_user() -> None:
+    given = {name: value for name, value in os.environ.items() if name.startswith("GIT_")}
+    assert given == {"GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_NOSYSTEM": "1"}
+    listed = subprocess.run(["git", "config", "--list", "--show-scope"], check=True, capture_output=True, text=True)
+    assert {line.split()[0] for line in listed.stdout.splitlines()} <= {"local"}

@@ -1,0 +1,134 @@
+"""Which of NVML's handles a torch device has, on machines that are described: reordered, sliced, or not there."""
+
+import sys
+from collections.abc import Callable, Iterator
+from types import SimpleNamespace
+from typing import NoReturn
+
+import pytest
+import torch
+
+from bench.core import nvml
+from bench.core.nvml import GpuProcess, handle_of, others_among, part_of, read_gpu
+from bench.runner import environment
+
+Machine = Callable[..., None]
+WHOLE, SLICE = "GPU-whole", "MIG-slice"
+
+
+class NVMLError(Exception):
+    """As NVML's own, which is not there without a driver."""
+
+
+@pytest.fixture
+def machine(monkeypatch: pytest.MonkeyPatch) -> Iterator[Machine]:
+    """A machine of these GPUs by UUID, in NVML's order, and of those that torch is shown (none: it has no CUDA)."""
+
+    def describe(known: list[str], *, shown: list[str], visible: str | None = None) -> None:
+        def by_uuid(uuid: str) -> str:
+            return uuid if uuid in known else fail()
+
+        def fail(*_: object) -> NoReturn:
+            raise NVMLError
+
+        fakes = {
+            "NVMLError": NVMLError,
+            "nvmlInit": lambda: None,
+            "NVML_ERROR_NOT_FOUND": 6,
+            "NVML_CLOCK_SM": 1,
+            "NVML_CLOCK_MEM": 2,
+            "NVML_TEMPERATURE_GPU": 0,
+            "nvmlDeviceGetHandleByUUID": by_uuid,
+            "nvmlDeviceGetHandleByIndex": lambda index: known[index] if index < len(known) else fail(),
+            "nvmlDeviceIsMigDeviceHandle": lambda handle: SimpleNamespace(value=int(handle.startswith("MIG"))),
+            "nvmlDeviceGetDeviceHandleFromMigDeviceHandle": lambda handle: WHOLE,
+            "nvmlDeviceGetName": lambda handle: f"name of {handle}",
+            "nvmlDeviceGetClockInfo": lambda handle, kind: 1410 if handle == WHOLE else fail(),
+        }
+
+        class Pynvml:
+            def __getattr__(self, name: str) -> object:
+                return fakes.get(name, fail)
+
+        monkeypatch.setitem(sys.modules, "pynvml", Pynvml())
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: bool(shown))
+        monkeypatch.setattr(torch.cuda, "device_count", lambda: len(shown))
+        monkeypatch.setattr(torch.cuda, "get_device_properties", lambda index: SimpleNamespace(uuid=shown[index]))
+        if visible is not None:
+            monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+        forget()
+
+    def forget() -> None:
+        for cached in (part_of, handle_of, nvml.default_clock_mhz):
+            cached.cache_clear()
+
+    yield describe
+    forget()
+
+
+def test_a_gpu_is_found_by_its_uuid_whatever_its_number(machine: Machine) -> None:
+    machine(["GPU-a", "GPU-b"], shown=["b", "a"])
+    assert (part_of("cuda"), part_of("cuda:1")) == ("GPU-b", "GPU-a")
+
+
+def test_a_device_that_is_not_there_is_unknown_and_no_error(machine: Machine) -> None:
+    machine(["GPU-a"], shown=["a"])
+    assert read_gpu("cuda:1") is None
+    assert environment._gpu_hardware("cuda:1") == {}
+
+
+def test_a_slice_has_its_own_name_and_the_clock_of_the_gpu_it_lies_on(machine: Machine) -> None:
+    machine([WHOLE, SLICE], shown=["slice"])
+    assert (part_of("cuda"), handle_of("cuda")) == (SLICE, WHOLE)
+    assert environment._gpu_hardware("cuda")["gpu"] == f"name of {SLICE}"
+    assert environment._gpu_state("cuda")["gpu_clock_mhz"] == 1410
+    seen = read_gpu("cuda")
+    assert seen is not None
+    assert seen.clock_mhz == 1410
+
+
+@pytest.mark.parametrize(
+    ("visible", "device", "found"),
+    [
+        (None, "cuda:1", "GPU-b"),
+        ("1,0", "cuda", "GPU-b"),
+        ("GPU-b", "cuda", "GPU-b"),
+        ("1", "cuda:1", None),
+        ("-1", "cuda", None),
+        ("", "cuda", None),
+    ],
+)
+def test_without_torch_the_devices_that_are_visible_count(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch, visible: str | None, device: str, found: str | None
+) -> None:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    machine(["GPU-a", "GPU-b"], shown=[], visible=visible)
+    if found is None:
+        with pytest.raises(NVMLError):
+            part_of(device)
+    else:
+        assert part_of(device) == found
+
+
+@pytest.mark.parametrize(
+    ("listed", "is_on_gpu", "others"),
+    [
+        ([7], True, []),
+        ([7, 8], True, [8]),
+        ([1234], True, []),
+        ([1234], False, [1234]),
+        ([1234, 8], True, [1234, 8]),
+        ([], True, []),
+    ],
+    ids=[
+        "ours",
+        "one beside ours",
+        "ours under the host's number",
+        "a stranger: we are not there",
+        "one of these is ours, whichever",
+        "nobody",
+    ],
+)
+def test_others_on_a_gpu_are_told_from_this_process(listed: list[int], is_on_gpu: bool, others: list[int]) -> None:
+    processes = [GpuProcess(pid=pid, name=None, memory_bytes=None) for pid in listed]
+    assert [p.pid for p in others_among(processes, own_pid=7, is_on_gpu=is_on_gpu)] == others

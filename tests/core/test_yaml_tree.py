@@ -1,0 +1,55 @@
+"""YAML files become plain values, each with its place."""
+
+from pathlib import Path
+
+import pytest
+
+from bench.core.errors import SuiteError
+from bench.core.yaml_tree import Tree, read_yaml
+
+
+def read(folder: Path, text: str) -> Tree:
+    (folder / "file.yaml").write_text(text, encoding="utf-8")
+    return read_yaml(folder / "file.yaml")
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("a: &a {x: 1}\nb: {<<: *a, y: 2}\n", {"x": 1, "y": 2}),
+        ("a: &a {x: 1}\nb: {<<: *a}\n", {"x": 1}),
+        ("a: &a {x: 1}\nb: {<<: [*a, {z: 3}], x: 2}\n", {"x": 2, "z": 3}),
+        ("a: &a [1, 2]\nb: *a\n", [1, 2]),
+        ("a: &a true\nb: *a\n", True),
+        ("b: &a false\n", False),
+        ("b: &a 1.5\n", 1.5),
+    ],
+)
+def test_anchors_and_merged_mappings_are_what_they_stand_for(tmp_path: Path, text: str, value: object) -> None:
+    found = read(tmp_path, text).data["b"]
+    assert found == value
+    assert type(found) is type(value)
+
+
+def test_what_was_merged_in_stands_where_its_mapping_does(tmp_path: Path) -> None:
+    tree = read(tmp_path, "a: &a {x: 1}\nc: {b: {<<: *a, y: 2}}\n")
+    merged, own = tree.position(("c", "b", "x")), tree.position(("c", "b", "y"))
+    assert (merged.line, merged.column) == (2, 5)
+    assert (own.line, own.column) == (2, 17)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("1: a\n'1': b\n", "file.yaml:2:1: the key '1' stands twice"),
+        ("a: 1\n? [b, c]\n: d\n", "file.yaml:2:3: a key is a word or a number"),
+        ("day: 2020-13-45\n", "month must be in 1..12"),
+        ("a: !!int x\n", "not what its form or tag says"),
+        ("a: " + "[" * 500, "too deep"),
+    ],
+)
+def test_what_no_value_can_be_made_of_is_one_problem(tmp_path: Path, text: str, said: str) -> None:
+    with pytest.raises(SuiteError) as caught:
+        read(tmp_path, text)
+    assert said in str(caught.value)
+    assert len(caught.value.problems) == 1

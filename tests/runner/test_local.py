@@ -1,0 +1,53 @@
+"""What a run's record says of the run itself, whatever its worker does. The worker is simulated."""
+
+from collections.abc import Iterator
+from contextlib import nullcontext
+from pathlib import Path
+
+import pytest
+
+from bench.core.process import ChildTimeoutError
+from bench.core.schema import Case, Clip, Point
+from bench.measure.timing.turn_taking import ADDRESS
+from bench.runner import local
+from bench.runner.local import run_case
+from bench.runner.worker import Job, Outcome
+from bench.store import RecordStore
+
+CASE = Case(suite="s", point=Point(model="c3d", clip=Clip.model_validate("16x1x112")), measures={"params": {}})
+
+
+def test_all_runs_of_one_process_name_the_same_session(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    jobs: list[Job] = []
+
+    def outcome(job: Job, *_: object) -> Outcome:
+        jobs.append(job)
+        return Outcome(status="ok", details={"parity": 1})
+
+    monkeypatch.setattr(local, "_outcome_of", outcome)
+    records = [run_case(CASE, RecordStore(tmp_path), run_index=index, freshness="f") for index in range(2)]
+    assert {record.session for record in records} == {job.session for job in jobs} == {local.SESSION}
+    assert records[0].details["parity"] == 1
+
+
+@pytest.mark.parametrize(("address", "limit_s"), [(None, 60.0), ("/run/floor", 120.0)])
+def test_a_worker_that_takes_turns_has_twice_the_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, address: str | None, limit_s: float
+) -> None:
+    asked: list[float] = []
+
+    class Slow:
+        def messages(self, *, timeout_s: float) -> Iterator[dict[str, object]]:
+            asked.append(timeout_s)
+            raise ChildTimeoutError
+
+        def kill(self) -> None:
+            """Nothing is there."""
+
+    monkeypatch.setattr(local, "crew", lambda *_, **__: nullcontext(Slow()))
+    if address is not None:
+        monkeypatch.setenv(ADDRESS, address)
+    record = run_case(CASE.model_copy(update={"timeout_s": 60.0}), RecordStore(tmp_path), run_index=0, freshness="f")
+    assert asked == [limit_s]
+    assert record.error is not None
+    assert record.error.message.startswith(f"not done after {limit_s:g} s")

@@ -1,0 +1,94 @@
+"""Modules of the user's: whatever they bring is known when a suite is planned, torch at their top or not."""
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from bench.cli.app import _exit_code
+from bench.core.registry import DATASETS, MEASURES, MODELS, SECTIONS
+from bench.core.schema import Case, Clip, Point, Record
+from bench.runner.running import plan
+from bench.store import RecordStore
+
+PLUGIN = '''
+import torch
+from torch import nn
+
+from bench.data.datasets.folder import open_folder
+from bench.core.registry import register_dataset, register_measure, register_section
+from bench.core.schema import Metric
+
+
+@register_measure("sparse", depends_on={"model", "args", "clip"}, version=3)
+def sparse(case, *, below: float = 0.0):
+    """Percent of weights that are no larger."""
+    return []
+
+
+@register_dataset("cellar", described_at="https://example.org", num_classes=2)
+def cellar(root, *, split):
+    """My videos."""
+    return open_folder(root, split=split)
+
+
+@register_section("own_words", title="In own words", order=1)
+def own_words(results):
+    """How many records there are."""
+    return f"<p>there are {len(results.records)} of them</p>"
+'''
+SUITE = """\
+suite: mine
+plugins: [brings_all]
+models: [{name: c3d_search, num_classes: 2}]
+matrix: {clip: [16x1x32]}
+measure: {sparse: {below: 0.5}, accuracy: {dataset: cellar, recipe: quick}}
+"""
+
+
+@pytest.fixture
+def plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A working folder with a plug-in that is forgotten afterwards."""
+    (tmp_path / "brings_all.py").write_text(PLUGIN)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
+    registries = (MODELS, MEASURES, DATASETS, SECTIONS)
+    before = [(registry, set(registry._all())) for registry in registries]
+    yield tmp_path
+    for registry, names in before:
+        for name in set(registry._entries) - names:
+            del registry._entries[name]
+    sys.modules.pop("brings_all", None)
+
+
+def test_a_plugin_with_torch_at_its_top_brings_measures_and_data_sets(plugin: Path) -> None:
+    (plugin / "mine.yaml").write_text(SUITE)
+    cases = plan("mine.yaml", out=plugin / "out").suite.cases
+    assert {name: options for case in cases for name, options in case.measures.items()} == {
+        "sparse": {"below": 0.5},
+        "accuracy": {},
+    }
+    assert [case.point.dataset for case in cases if "accuracy" in case.measures] == ["cellar"]
+
+
+def test_a_misspelt_measure_is_held_against_those_of_plugins(plugin: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (plugin / "mine.yaml").write_text(SUITE.replace("sparse:", "sparce:"))
+    assert _exit_code(["plan", "mine.yaml", "--out", "out"]) == 2
+    assert "mine.yaml:5:11: unknown measure 'sparce'; did you mean: sparse?" in capsys.readouterr().err
+
+
+def test_sections_of_a_plugin_stand_in_reports(plugin: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    case = Case(suite="s", point=Point(model="c3d", clip=Clip.model_validate("16x1x112")), measures={"params": {}})
+    record = Record(
+        case=case, case_id=case.id, run_index=0, freshness="", status="ok", started_at="2026-01-01T00:00:00Z"
+    )
+    RecordStore(plugin / "out").append(record)
+    assert _exit_code(["report", "out", "--out", "site"]) == 0
+    assert "there are 1 of them" not in (plugin / "site" / "index.html").read_text()
+    assert _exit_code(["report", "out", "--out", "site", "--plugin", "brings_all"]) == 0
+    assert "there are 1 of them" in (plugin / "site" / "index.html").read_text()
+    capsys.readouterr()
+    assert _exit_code(["report", "out", "--plugin", "brings_nothing"]) == 2
+    assert "'brings_nothing' cannot be imported" in capsys.readouterr().err

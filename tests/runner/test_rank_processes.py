@@ -1,0 +1,233 @@
+"""Who takes a case: one worker, several started here, or one of each of several launchers."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+import torch
+from torch.distributed import HashStore
+
+from bench.cli.app import _shared_exit_code
+from bench.core.schema import Case, Point
+from bench.data.collection import open_dataset
+from bench.runner import rank_processes as crew_module
+from bench.runner.local import _cause
+from bench.runner.rank_processes import _environments, _log_of, _Meeting, is_shared, launchers, together
+from bench.store import read_records
+from bench.train.checkpointing import read_weights
+
+RECIPE = """
+recipe: tiny
+source: a test
+epochs: 2
+batch: 4
+optimizer: {name: sgd, lr: 0.05}
+dropout: 0.0
+"""
+FACTORY = """
+import os
+from torch import nn
+from bench.models.factory import create_model
+
+def ill(num_classes: int = 2) -> nn.Module:
+    if os.environ.get("RANK") == "1":
+        raise ValueError("this rank is ill")
+    return create_model("c3d_search", width=0.0625, num_classes=num_classes)
+"""
+
+
+def case(**measures) -> Case:
+    point = Point.model_validate({"model": "c3d_search", "clip": "4x1x16"})
+    return Case(suite="s", point=point, measures=measures)
+
+
+@pytest.fixture
+def alone(monkeypatch):
+    for name in crew_module.PLACE:
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture
+def launched(monkeypatch):
+    """As torchrun starts the second of two launchers."""
+    for name, value in {
+        "RANK": "1",
+        "WORLD_SIZE": "2",
+        "LOCAL_RANK": "1",
+        "MASTER_ADDR": "here",
+        "MASTER_PORT": "1",
+    }.items():
+        monkeypatch.setenv(name, value)
+
+
+@pytest.mark.usefixtures("alone")
+def test_alone_a_case_has_one_worker_and_a_command_is_run_here():
+    (environment,) = _environments(case(accuracy={}), {})
+    assert "RANK" not in environment
+    assert launchers() == 1
+    assert together(lambda: 3) == 3
+
+
+@pytest.mark.usefixtures("alone")
+def test_each_of_several_ranks_has_its_place_and_they_share_the_cores(monkeypatch):
+    monkeypatch.setattr(os, "cpu_count", lambda: 7)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    environments = _environments(case(accuracy={"ranks": 3}), {})
+    assert [e["RANK"] for e in environments] == [e["LOCAL_RANK"] for e in environments] == ["0", "1", "2"]
+    assert {(e["WORLD_SIZE"], e["MASTER_ADDR"], e["OMP_NUM_THREADS"]) for e in environments} == {
+        ("3", "127.0.0.1", "2")
+    }
+    assert len({e["MASTER_PORT"] for e in environments}) == 1
+
+
+@pytest.mark.usefixtures("launched")
+def test_a_case_that_cannot_be_shared_has_one_worker_that_knows_of_no_ranks():
+    counted = case(params={}, macs={})
+    assert not is_shared(counted)
+    (environment,) = _environments(counted, {})
+    assert not {"RANK", "WORLD_SIZE", "MASTER_ADDR"} & set(environment)
+
+
+@pytest.mark.usefixtures("launched")
+def test_a_launcher_that_follows_answers_every_call_and_ends_with_the_code_of_the_first(monkeypatch, tmp_path):
+    store, answered = HashStore(), []
+
+    def meet(self):
+        self.store = store
+
+    class Worker:
+        def __init__(self, job, environment, *, log):
+            answered.append((job["case"], environment["VBENCH_CALL"], log.name))
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *error):
+            return None
+
+        def messages(self):
+            return iter(())
+
+    monkeypatch.setattr(_Meeting, "__post_init__", meet)
+    monkeypatch.setattr(crew_module, "_started", Worker)
+    first = _Meeting(is_first=True)
+    with ThreadPoolExecutor() as pool:
+        following = pool.submit(together, lambda: pytest.fail("only the first runs the command"))
+        calls = [first.call({"case": name, "log": str(tmp_path / f"{name}.log")}) for name in ("a", "b")]
+        first.end(4)
+        assert following.result(timeout=20) == 4
+    assert answered == [("a", calls[0], "a.rank1.log"), ("b", calls[1], "b.rank1.log")]
+
+
+@pytest.mark.usefixtures("launched")
+def test_a_launcher_that_follows_ends_with_3_where_the_first_is_gone(monkeypatch, capsys):
+    class Gone(HashStore):
+        def wait(self, *_):
+            raise torch.distributed.DistNetworkError("failed to recv, got 0 bytes")
+
+    monkeypatch.setattr(_Meeting, "__post_init__", lambda self: setattr(self, "store", Gone()))
+    assert _shared_exit_code(["train"]) == 3
+    assert "rank 0 of 2 died, or its launcher: the store is not there any more" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("launched")
+def test_a_first_launcher_that_fails_tells_the_others_its_code(monkeypatch):
+    store = HashStore()
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setattr(crew_module, "FAREWELL_S", 0.1)
+    monkeypatch.setattr(_Meeting, "__post_init__", lambda self: setattr(self, "store", store))
+    assert _shared_exit_code(["train", "--no-such-option"]) == 2
+    assert store.check(["0"])
+    assert json.loads(store.get("0")) == {"exit": 2}
+
+
+def test_half_a_launcher_is_refused(monkeypatch, capsys, alone):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "0")
+    assert _shared_exit_code(["train"]) == 2
+    assert "MASTER_ADDR and MASTER_PORT is not set; start vbench with torchrun" in " ".join(
+        capsys.readouterr().err.split()
+    )
+    monkeypatch.setenv("WORLD_SIZE", "two")
+    assert _shared_exit_code(["train"]) == 2
+
+
+def test_the_first_rank_writes_the_log_that_the_record_names():
+    assert _log_of(Path("x.log"), 0) == Path("x.log")
+    assert _log_of(Path("x.log"), 2) == Path("x.rank2.log")
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch, alone):
+    """A working folder with a tiny data set, a recipe, and a network that one rank cannot build."""
+    sizes = {"clips_per_class": 4, "val_clips_per_class": 3, "frames": 8, "size": 32, "classes": 2}
+    open_dataset("motions", root=tmp_path / "few", split="train", **sizes)
+    (tmp_path / "tiny.yaml").write_text(RECIPE)
+    (tmp_path / "networks.py").write_text(FACTORY)
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    return tmp_path
+
+
+def train(folder, *options, model="c3d_search", launcher=(sys.executable,)):
+    """`vbench train` in `folder`; returns how it ended."""
+    given = ["--dataset", "motions", "--root", "few", "--recipe", "tiny.yaml", "--clip", "4x1x32"]
+    width = [] if ":" in model else ["--arg", "width=0.0625"]
+    command = [*launcher, "-m", "bench", "train", model, *given, *width, *options]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=240, check=False)
+
+
+def torchrun(processes):
+    return (sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}")
+
+
+@pytest.mark.slow
+def test_ranks_started_here_or_by_torchrun_train_what_one_process_trains(folder):
+    ended = {
+        "one": train(folder, "--out", "one"),
+        "two": train(folder, "--out", "two", "--ranks", "2"),
+        "run": train(folder, "--out", "run", launcher=torchrun(2)),
+    }
+    assert [process.returncode for process in ended.values()] == [0, 0, 0], ended
+    said = {name: process.stdout.replace(name, "").count("train: 1 measured") for name, process in ended.items()}
+    assert said == {"one": 1, "two": 1, "run": 1}, "the first rank alone prints"
+    weights, top1 = {}, {}
+    for name in ended:
+        (record,) = read_records(folder / name / "records.jsonl")
+        assert record.details["training"]["processes"] == (1 if name == "one" else 2)
+        top1[name] = record.metric("accuracy.top1").value
+        weights[name] = read_weights(folder / name / record.artifacts["weights"])["state_dict"]
+    assert len(set(top1.values())) == 1
+    for key, value in weights["one"].items():
+        torch.testing.assert_close(weights["two"][key], value, rtol=1e-4, atol=1e-6)
+        assert torch.equal(weights["two"][key], weights["run"][key])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("launcher", [(sys.executable,), torchrun(2)], ids=["ranks", "torchrun"])
+def test_a_rank_that_fails_ends_the_case_with_its_error_and_the_command_with_3(folder, launcher):
+    ranks = () if len(launcher) > 1 else ("--ranks", "2")
+    started = time.monotonic()
+    ended = train(folder, "--out", "out", *ranks, model="networks:ill", launcher=launcher)
+    assert time.monotonic() - started < 240, "a rank that is waited for holds the others for 10 minutes or more"
+    assert ended.returncode == (1 if len(launcher) > 1 else 3), "torchrun ends with 1 whatever its processes end with"
+    (record,) = read_records(folder / "out" / "records.jsonl")
+    assert record.status == "error"
+    assert "rank 1 of 2 failed" in record.error.message
+    assert "this rank is ill" in record.error.message
+    logs = folder / "out" / "logs"
+    assert "this rank is ill" in (logs / f"{record.case_id}.rank1.log").read_text()
+    assert not json.loads((folder / "out" / "suite.json").read_text())["gate"]
+
+
+def test_a_worker_that_ended_itself_is_recorded_with_what_it_said_last(tmp_path):
+    log = tmp_path / "x.log"
+    log.write_text("loading\nvbench: rank 1 of 2 died: nothing was heard of it for 31 s\n")
+    assert _cause(3, log) == "rank 1 of 2 died: nothing was heard of it for 31 s"
+    log.write_text("loading\n")
+    assert _cause(3, log) == "the process ended with code 3 before it had a result"

@@ -1,0 +1,163 @@
+"""What a measure does to a case: metrics are kept, and every way to fail has its status."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NoReturn
+
+import pytest
+
+from bench.core.errors import InputError
+from bench.core.nvml import GpuProcess
+from bench.core.registry import MEASURES, MeasureEntry
+from bench.core.schema import Case, Metric, Point
+from bench.measure.context import LoadedCase
+from bench.runner.worker import _measures_of, measure_case
+
+GOOD = Metric(name="first.value", value=1, unit="")
+
+
+def first(case: LoadedCase) -> list[Metric]:
+    case.note("seen", True)
+    case.warn("something", "do this")
+    return [GOOD]
+
+
+@pytest.fixture
+def taken(tmp_path: Path) -> Iterator[Callable[..., object]]:
+    """Takes `first` and then a measure given as a function."""
+    added: list[str] = []
+
+    def take(second: Callable[..., object]) -> object:
+        for name, function in (("first", first), (second.__name__, second)):
+            entry = MeasureEntry(
+                name=name, function=function, depends_on=frozenset(), version=1, is_timed=name == "timed"
+            )
+            MEASURES.add(entry)
+            added.append(name)
+        point = Point(model="c3d", clip="16x1x112")  # type: ignore[arg-type]
+        case = Case(suite="s", point=point, measures={"first": {}, second.__name__: {}})
+        return measure_case(LoadedCase(case, artifacts=tmp_path / "artifacts" / "id"))
+
+    yield take
+    for name in added:
+        MEASURES._entries.pop(name, None)
+
+
+def fails(error: BaseException) -> Callable[[LoadedCase], NoReturn]:
+    def failing(case: LoadedCase) -> NoReturn:
+        raise error
+
+    return failing
+
+
+def ort_error(text: str) -> Exception:
+    """ONNX Runtime's own class, which is no RuntimeError."""
+    module = "onnxruntime.capi.onnxruntime_pybind11_state"
+    error: Exception = type("RuntimeException", (Exception,), {"__module__": module})(text)
+    return error
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (ZeroDivisionError("by zero"), "error"),
+        (InputError("too small a clip"), "error"),
+        (MemoryError(), "oom"),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"), "oom"),
+        (type("OutOfMemoryError", (RuntimeError,), {})("CUDA out of memory"), "oom"),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"), "oom"),
+        (RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"), "oom"),
+        (RuntimeError("GET was unable to find an engine to execute this computation"), "oom"),
+        (ort_error("[ONNXRuntimeError] : 6 : EXCEPTION : Failed to allocate memory for a buffer"), "oom"),
+        (ort_error("[ONNXRuntimeError] : 1 : FAIL : no such operator"), "error"),
+        (RuntimeError("CUDA error: an illegal memory access was encountered"), "error"),
+        (ValueError("a message about out of memory in a book"), "error"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else type(value).__name__,
+)
+def test_a_failure_has_its_status_and_what_was_measured_is_kept(
+    taken: Callable[..., object], error: BaseException, status: str
+) -> None:
+    outcome = taken(fails(error))
+    assert outcome.status == status  # type: ignore[attr-defined]
+    assert outcome.metrics == (GOOD,)  # type: ignore[attr-defined]
+    assert outcome.details["seen"] is True  # type: ignore[attr-defined]
+    assert outcome.error.type == type(error).__name__  # type: ignore[attr-defined]
+    assert "failing" in outcome.error.traceback  # type: ignore[attr-defined]
+
+
+def test_a_device_that_is_not_here_is_said_in_one_line_before_anything_is_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
+    point = Point.model_validate({"model": "c3d", "clip": "16x1x112", "device": "cuda:1"})
+    case = LoadedCase(Case(suite="s", point=point, measures={"params": {}}), artifacts=tmp_path / "artifacts" / "id")
+    outcome = measure_case(case)
+    assert (outcome.status, outcome.metrics) == ("error", ())
+    assert outcome.error is not None
+    assert outcome.error.message == "device cuda:1 is not here; torch sees cuda:0"
+
+
+def test_an_unsteady_metric_makes_the_case_unsteady(taken: Callable[..., object]) -> None:
+    def shaky(case: LoadedCase) -> list[Metric]:
+        return [Metric(name="shaky.value", value=1, unit="", stopped_because="unsteady")]
+
+    assert taken(shaky).status == "unsteady"  # type: ignore[attr-defined]
+
+
+def timed(case: LoadedCase) -> list[Metric]:
+    return [Metric(name="timed.value", value=1, unit="")]
+
+
+def test_a_canary_sings_around_a_timed_case(taken: Callable[..., object], monkeypatch: pytest.MonkeyPatch) -> None:
+    songs = iter([{"matmul_ms": 2.0, "copy_ms": 1.0}, {"matmul_ms": 2.0, "copy_ms": 1.5}])
+    monkeypatch.setattr("bench.measure.timing.canary.sing", lambda device: next(songs))
+    outcome = taken(timed)
+    details = outcome.details  # type: ignore[attr-defined]
+    assert details["canary"]["copy_ms"] == {"before": 1.0, "after": 1.5, "ratio": 1.5}
+    assert "copy +50%" in outcome.warnings[-1].what  # type: ignore[attr-defined]
+
+
+def test_foreign_processes_on_the_gpu_are_named(taken: Callable[..., object], monkeypatch: pytest.MonkeyPatch) -> None:
+    stranger = GpuProcess(pid=1, name="miner", memory_bytes=None)
+    monkeypatch.setattr("bench.runner.disturbance.processes_on", lambda device: (stranger,))
+    outcome = taken(timed)
+    assert outcome.details["foreign_gpu_processes"] == ["miner (pid 1)"]  # type: ignore[attr-defined]
+    assert any("miner" in warning.what for warning in outcome.warnings)  # type: ignore[attr-defined]
+
+
+def test_what_is_not_timed_needs_no_canary(taken: Callable[..., object]) -> None:
+    def counted(case: LoadedCase) -> list[Metric]:
+        return []
+
+    assert "canary" not in taken(counted).details  # type: ignore[attr-defined]
+
+
+def test_a_throttled_metric_makes_the_case_throttled(taken: Callable[..., object]) -> None:
+    def hot(case: LoadedCase) -> list[Metric]:
+        return [
+            Metric(name="hot.value", value=1, unit="", stopped_because="unsteady"),
+            Metric(name="hot.other", value=1, unit="", stopped_because="throttled"),
+        ]
+
+    assert taken(hot).status == "throttled"  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("axes", "measures", "is_added"),
+    [
+        ({"precision": "bf16"}, {"latency": {}}, True),
+        ({"precision": "fp32"}, {"latency": {}}, False),
+        ({"precision": "bf16"}, {"memory": {}}, False),
+        ({"precision": "bf16"}, {"parity": {"clips": 3}, "latency": {}}, False),
+    ],
+    ids=["a timed variant", "eager fp32", "not timed", "asked for already"],
+)
+def test_parity_is_taken_beside_every_timed_variant(
+    tmp_path: Path, axes: dict[str, str], measures: dict[str, dict[str, int]], is_added: bool
+) -> None:
+    point = Point.model_validate({"model": "c3d", "clip": "16x1x112", **axes})
+    case = Case(suite="s", point=point, measures=measures)  # type: ignore[arg-type]
+    found = _measures_of(LoadedCase(case, artifacts=tmp_path))
+    assert found == ({**measures, "parity": {}} if is_added else measures)
+    assert "parity" not in found or list(found)[-1] == "parity", "it looks at what the others timed"
