@@ -49,6 +49,8 @@ class _Alias(Loader):
 def _module_like(name: str, original: ModuleType) -> ModuleType:
     alias = ModuleType(name, original.__doc__)
     alias.__dict__.update({key: value for key, value in vars(original).items() if not key.startswith("__")})
+    if hasattr(original, "__path__"):
+        alias.__path__ = []  # a package whose modules are found through MOVED alone
     return alias
 
 
