@@ -11,7 +11,7 @@ import torch
 from bench.core.errors import WeightsError
 from bench.models.factory import create_model
 from bench.models.weights.checkpoint import Checkpoint
-from bench.models.weights.identification import describe, fits_of, identify
+from bench.models.weights.identification import Fit, describe, fits_of, identify
 
 
 def checkpoint_of(shapes: dict[str, tuple[int, ...]]) -> Checkpoint:
@@ -116,14 +116,43 @@ def test_what_no_network_has_is_not_guessed(tmp_path: Path) -> None:
         identify(tmp_path / "no.pth")
 
 
+NOT_REGISTERED_YET = {
+    "hfvivit_b_16x2_fed8x224",
+    "hiera_base_16x224",
+    "mmaction2_tanet_r50_1x1x8",
+    "mmaction2_tpn_slowonly_r50_8x8x1",
+    "movinet_a0_base",
+    "movinet_a0_stream",
+    "pyslowfast_c2d_nln_8x8_r50",
+    "pyslowfast_mvitv2_s_16x4",
+    "pyslowfast_x3d_s",
+    "timesformer_divst_8x32_224",
+    "uniformer_s8x8_k400",
+    "uniformerv2_b16_f8x224_k400",
+    "videomae_vit_small_patch16_224",
+    "videomaev2_vit_s_k710_dl",
+    "videomamba_t16_f8_res224",
+    "vjepa2_attentive_probe_1024_d4_k400",
+    "vjepa2_vitl_encoder",
+}
+"""References whose model is not registered here yet; a name leaves with the family that is added."""
+
+
 def references() -> list[Path]:
     return sorted(Path(os.environ.get("VBENCH_TEST_ASSETS", "/nowhere")).glob("reference/peers/*.json"))
 
 
+def fits_of_reference(path: Path) -> tuple[dict[str, Any], tuple[Fit, ...]]:
+    reference = json.loads(path.read_text())
+    return reference, fits_of(checkpoint_of({key: tuple(shape) for key, shape in reference["state_dict"]}))
+
+
 @pytest.mark.parametrize("path", references(), ids=lambda path: path.stem)
 def test_every_published_implementation_is_recognised(path: Path) -> None:
-    reference = json.loads(path.read_text())
-    found = fits_of(checkpoint_of({key: tuple(shape) for key, shape in reference["state_dict"]}))
+    reference, found = fits_of_reference(path)
+    if path.stem in NOT_REGISTERED_YET:
+        assert not found, f"{path.stem} is recognised now: take it off NOT_REGISTERED_YET"
+        return
     assert {fit.arguments["num_classes"] for fit in found} == {reference["classes"]}
     depth = reference["model"].split("-")[-1]
     assert any(fit.model.endswith(depth) or not depth.isdigit() for fit in found)

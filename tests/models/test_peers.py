@@ -25,7 +25,15 @@ FAMILIES = {
 }
 """3D-ResNets-PyTorch's names of architectures, and ours."""
 
-OTHERS = {"C3D": "c3d", "i3d-rgb": "i3d_rgb", "i3d-flow": "i3d_flow"}
+OTHERS = {
+    "C3D": "c3d",
+    "i3d-rgb": "i3d_rgb",
+    "i3d-flow": "i3d_flow",
+    "I3D_8x8_R50": "i3d_r50",
+    "SLOW_4x16_R50": "slow_r50_4x16",
+    "SLOWFAST_4x16_R50": "slowfast_r50_4x16",
+    "tsm_imagenet-pretrained-r50_8xb16-1x1x8-50e_kinetics400-rgb": "tsm_r50",
+}
 
 
 def our_name(reference: dict[str, Any]) -> str:
@@ -34,7 +42,7 @@ def our_name(reference: dict[str, Any]) -> str:
     family, _, depth = name.partition("-")
     if reference["peer"] == "torchvision":
         return f"torchvision:{name}"
-    if family in FAMILIES:
+    if reference["peer"] == "hara":
         return f"{FAMILIES[family]}_{depth}"
     return OTHERS.get(name, name)
 
