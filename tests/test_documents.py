@@ -24,20 +24,31 @@ def test_links_to_files_lead_somewhere(document: Path) -> None:
             assert (document.parent / target).exists(), f"{document.name} links to {target}"
 
 
-def test_the_readme_tells_every_command_about_data_and_the_options_of_data_sets() -> None:
-    text = (ROOT / "README.md").read_text(encoding="utf-8").partition("## Video data")[2].partition("\n## ")[0]
-    told = set(re.findall(r"^\| `vbench data (\w+)", text, re.MULTILINE))
-    assert told == {command.name for command in data_app.registered_commands}
+def test_the_data_page_lists_every_command_and_every_option_of_a_data_set() -> None:
+    text = (ROOT / "docs" / "data.md").read_text(encoding="utf-8")
+    listed = set(re.findall(r"^\| `vbench data (\w+)", text, re.MULTILINE))
+    assert listed == {command.name for command in data_app.registered_commands}
     options = set(re.findall(r"^\| `(\w+)` \| ", text, re.MULTILINE))
     of_files = {d.name: set(d.options) - {"split"} for d in DATASETS if d.name not in ("motions", "stills")}
     assert options == {"flow", "decode"}.union(*of_files.values())
 
 
-def test_the_readme_names_the_suites_that_there_are() -> None:
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    there = {path.stem for path in (ROOT / "suites").glob("*.yaml")}
-    assert set(re.findall(r"suites/(\w+)\.yaml", text)) <= there
-    assert set(re.findall(r"^\| \[(\w+)\]\(suites/", text, re.MULTILINE)) == there
+def test_the_suites_page_lists_the_shipped_suites() -> None:
+    text = (ROOT / "docs" / "suites.md").read_text(encoding="utf-8")
+    shipped = {path.stem for path in (ROOT / "suites").glob("*.yaml")}
+    assert set(re.findall(r"^\| \[(\w+)\]\(../suites/", text, re.MULTILINE)) == shipped
+
+
+def test_the_suites_page_lists_every_measure() -> None:
+    text = (ROOT / "docs" / "suites.md").read_text(encoding="utf-8").partition("## Measures")[2].partition("\n## ")[0]
+    rows = re.findall(r"^\| (`[^|]+`) \|", text, re.MULTILINE)
+    assert {name for row in rows for name in re.findall(r"`(\w+)`", row)} == {measure.name for measure in MEASURES}
+
+
+def test_suites_named_in_documents_exist() -> None:
+    for document in DOCUMENTS:
+        for name in re.findall(r"suites/(\w+)\.yaml", document.read_text(encoding="utf-8")):
+            assert (ROOT / "suites" / f"{name}.yaml").is_file(), f"{document.name} names suites/{name}.yaml"
 
 
 def test_nobody_is_told_to_install_the_other_project_of_this_name() -> None:
