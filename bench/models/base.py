@@ -1,4 +1,4 @@
-"""What every network of the zoo is: named inputs, a pooled feature vector, a head, and a smallest clip."""
+"""The interface of a video model: named inputs, pooled features, a classifier head, a smallest clip."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -12,13 +12,15 @@ from bench.core.schema import Clip
 
 Modality = Literal["rgb", "flow"]
 
+WEIGHTED_LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
+
 
 @dataclass(frozen=True, kw_only=True)
 class InputSpec:
-    """One input tensor of a network, derived from the clip: `(B, channels, frames, H, W)`.
+    """One input tensor of a model, taken from the clip: `(B, channels, frames, H, W)`.
 
-    `frames` turns the clip's number of frames into this input's; evenly spaced frames, first and last included,
-    are taken (`torch.linspace`, truncated), as PyTorchVideo packs SlowFast's pathways.
+    `frames` maps the clip's number of frames to the number that this input takes. Those frames are evenly spaced,
+    first and last included (`torch.linspace`, truncated), as PyTorchVideo packs SlowFast's pathways.
     """
 
     channels: int = 3
@@ -26,26 +28,28 @@ class InputSpec:
     frames: Callable[[int], int] | None = None
 
     def shape(self, clip: Clip, *, batch: int) -> tuple[int, int, int, int, int]:
-        """`(B, C, T, H, W)` of this input for `clip`."""
-        return batch, self.channels, self._count(clip.frames), clip.height, clip.width
+        """Return `(B, C, T, H, W)` of this input for `clip`."""
+        return batch, self.channels, self.count_frames(clip.frames), clip.height, clip.width
 
     def take(self, clip_BCTHW: Tensor) -> Tensor:
-        """This input's frames of a clip tensor."""
+        """Return this input's frames of a clip tensor."""
         frames = clip_BCTHW.shape[2]
-        if self._count(frames) == frames:
+        if self.count_frames(frames) == frames:
             return clip_BCTHW
-        index = torch.linspace(0, frames - 1, self._count(frames), device=clip_BCTHW.device).long()
+        index = torch.linspace(0, frames - 1, self.count_frames(frames), device=clip_BCTHW.device).long()
         return clip_BCTHW.index_select(2, index)
 
-    def _count(self, frames: int) -> int:
+    def count_frames(self, frames: int) -> int:
+        """Return how many frames this input takes of a clip of `frames`."""
         return frames if self.frames is None else self.frames(frames)
 
 
 class VideoModel(nn.Module):
-    """Base of the zoo's networks. `forward(*clips)` gives logits `(B, classes)`.
+    """Base class of the models here; `forward(*clips)` returns logits `(B, classes)`.
 
-    `inputs` says what it takes; `smallest_clip` is (frames, pixels) below which it cannot run; `head_name` is the
-    layer whose width is the number of classes; `mean` and `std` are what its published weights were trained with.
+    `inputs` lists the input tensors. `smallest_clip` is the (frames, pixels) below which the model cannot run.
+    `head_name` is the layer whose width is the number of classes. `mean` and `std` are the default normalisation of
+    RGB in 0..1, used if nothing better is known about the weights.
     """
 
     inputs: tuple[InputSpec, ...] = (InputSpec(),)
@@ -55,28 +59,28 @@ class VideoModel(nn.Module):
     std: tuple[float, ...] = (0.225, 0.225, 0.225)
 
     def forward_features(self, *clips: Tensor) -> Tensor:
-        """The pooled vector `(B, features)` that the head reads."""
+        """Return the pooled vector `(B, features)` that the head reads."""
         raise NotImplementedError(type(self).__name__)
 
     def forward_head(self, features: Tensor) -> Tensor:
-        """Logits `(B, classes)` of pooled features."""
+        """Return logits `(B, classes)` of pooled features."""
         head = self.get_submodule(self.head_name)
         logits: Tensor = head(features)
         return logits
 
     def forward(self, *clips: Tensor) -> Tensor:
-        """Logits `(B, classes)`; ClipError where a clip is too small or has other channels."""
+        """Return logits `(B, classes)`; raises ClipError if a clip is too small or has other channels."""
         self.check(*clips)
         return self.forward_head(self.forward_features(*clips))
 
     def check(self, *clips: Tensor) -> None:
-        """ClipError with the smallest clip that works, unless `clips` fit this network."""
+        """Raise ClipError, naming the smallest clip that works, unless `clips` fit this model."""
         if len(clips) != len(self.inputs):
             raise ClipError(f"{type(self).__name__} takes {len(self.inputs)} input(s), found {len(clips)}")
         for spec, clip in zip(self.inputs, clips, strict=True):
             if clip.ndim != 5 or clip.shape[1] != spec.channels:
                 raise ClipError(f"{type(self).__name__} takes (B, {spec.channels}, T, H, W), found {tuple(clip.shape)}")
-            frames, pixels = spec._count(self.smallest_clip[0]), self.smallest_clip[1]
+            frames, pixels = spec.count_frames(self.smallest_clip[0]), self.smallest_clip[1]
             if clip.shape[2] < frames or min(clip.shape[3:]) < pixels:
                 raise ClipError(
                     f"a clip of {_size(clip)} is too small for {type(self).__name__}; "
@@ -85,19 +89,37 @@ class VideoModel(nn.Module):
 
 
 def inputs_of(model: nn.Module) -> tuple[InputSpec, ...]:
-    """What `model` takes; a network that does not say takes one RGB clip."""
+    """Return the inputs that `model` takes: its attribute `inputs`, else one RGB clip."""
     inputs: Sequence[InputSpec] = getattr(model, "inputs", (InputSpec(),))
     return tuple(inputs)
 
 
 def modality_of(in_channels: int) -> Modality:
-    """What a clip of so many channels is of a network that says no more: two are x and y of optical flow."""
+    """Return what a clip of so many channels holds: two channels are x and y of optical flow."""
     return "flow" if in_channels == 2 else "rgb"
 
 
 def takes_flow(model: nn.Module) -> bool:
-    """Whether one of the network's inputs is optical flow."""
+    """Return whether one of the model's inputs is optical flow."""
     return any(each.modality == "flow" for each in inputs_of(model))
+
+
+def head_name_of(model: nn.Module) -> str:
+    """Return the name of the classifier, the layer whose width is the number of classes.
+
+    That is the model's attribute `head_name` if there is such a layer, else the last linear layer or convolution;
+    an empty string if there is none.
+    """
+    layers = {name: module for name, module in model.named_modules() if name}
+    declared = getattr(model, "head_name", None)
+    if isinstance(declared, str) and declared in layers:
+        return declared
+    return next((name for name in reversed(layers) if isinstance(layers[name], WEIGHTED_LAYERS)), "")
+
+
+def belongs_to(key: str, module_name: str) -> bool:
+    """Return whether the weight `key` belongs to the module `module_name`."""
+    return bool(module_name) and key.startswith(f"{module_name}.")
 
 
 def _size(clip: Tensor) -> str:

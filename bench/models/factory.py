@@ -15,8 +15,8 @@ from torch import nn
 from bench.core.errors import BenchError, InputError, suggest
 from bench.core.registry import MODELS, ModelEntry, options_of
 from bench.core.validation import near, plain_message
+from bench.models.meta import build_on_meta
 from bench.models.sources import source_entry, source_names
-from bench.models.undrawn import undrawn
 from bench.models.weights.checkpoint import Checkpoint, read_checkpoint
 from bench.models.weights.loading import classes_in, load_checkpoint
 
@@ -39,7 +39,7 @@ def create_model(
     entry = find_model(name)
     given = {**arguments} if num_classes is None else {"num_classes": num_classes, **arguments}
     is_meta = torch.device(device or torch.get_default_device()).type == "meta"
-    with undrawn() if is_meta else contextlib.nullcontext():
+    with build_on_meta() if is_meta else contextlib.nullcontext():
         model = _build(entry, given)
         if weights is not None:
             model = _with_weights(entry, given, model, read_checkpoint(weights))

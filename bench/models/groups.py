@@ -7,8 +7,7 @@ from typing import Any
 from torch import nn
 
 from bench.core.errors import InputError, UnknownNameError
-from bench.models.base import inputs_of
-from bench.models.heads import WEIGHTED, head_name_of, is_in
+from bench.models.base import WEIGHTED_LAYERS, belongs_to, head_name_of, inputs_of
 
 Named = tuple[str, nn.Parameter]
 
@@ -36,14 +35,14 @@ def parameter_groups(
     if layer_decay is not None and len(inputs_of(model)) > 1:
         raise InputError(f"layer_decay needs layers in one line, and {type(model).__name__} has streams side by side")
     head = head_name_of(model)
-    body = [named for named in model.named_parameters() if not is_in(named[0], head)]
+    body = [named for named in model.named_parameters() if not belongs_to(named[0], head)]
     layers = [("body", body)] if layer_decay is None else _layers(model)
     scales = [1.0] if layer_decay is None else [layer_decay**below for below in range(len(layers), 0, -1)]
     groups = [
         _group(name, own, lr=lr * scale, weight_decay=weight_decay)
         for (name, own), scale in zip(layers, scales, strict=True)
     ]
-    of_head = [named for named in model.named_parameters() if is_in(named[0], head)]
+    of_head = [named for named in model.named_parameters() if belongs_to(named[0], head)]
     groups.append(_group("head", of_head, lr=lr * head_lr_scale, weight_decay=weight_decay))
     groups = [group for group in groups if group["params"]]
     if not groups:
@@ -72,9 +71,9 @@ def _freeze_before(model: nn.Module, begin: str) -> None:
     The classifier counts as last, wherever it is registered.
     """
     head = head_name_of(model)
-    named = sorted(model.named_parameters(), key=lambda entry: is_in(entry[0], head))
+    named = sorted(model.named_parameters(), key=lambda entry: belongs_to(entry[0], head))
     places = (begin, f"features.{begin}")
-    first = next((n for n, (name, _) in enumerate(named) if any(is_in(name, place) for place in places)), None)
+    first = next((n for n, (name, _) in enumerate(named) if any(belongs_to(name, place) for place in places)), None)
     if first is None:
         known = [name for name, module in model.named_modules() if name and any(True for _ in module.parameters())]
         raise UnknownNameError("module", begin, known, where=f"ft_begin_module of {type(model).__name__}")
@@ -89,10 +88,10 @@ def _layers(model: nn.Module) -> list[tuple[str, list[Named]]]:
     belong to no layer (position embeddings) go with the first.
     """
     head = head_name_of(model)
-    body = [(name, parameter) for name, parameter in model.named_parameters() if not is_in(name, head)]
+    body = [(name, parameter) for name, parameter in model.named_parameters() if not belongs_to(name, head)]
     layers: dict[str, list[Named]] = {}
     for place in _places(model):
-        own = [(name, parameter) for name, parameter in body if is_in(name, place)]
+        own = [(name, parameter) for name, parameter in body if belongs_to(name, place)]
         is_norm = all(parameter.ndim < 2 for _, parameter in own)
         layers.setdefault(next(reversed(layers)) if is_norm and layers else place, []).extend(own)
     placed = {name for own in layers.values() for name, _ in own}
@@ -120,4 +119,4 @@ def _is_stack(module: nn.Module) -> bool:
 
 def _is_block(module: nn.Module) -> bool:
     """Whether `module` is of a kind of its own and holds two or more convolutions or linear layers."""
-    return type(module) is not nn.Sequential and sum(isinstance(m, WEIGHTED) for m in module.modules()) > 1
+    return type(module) is not nn.Sequential and sum(isinstance(m, WEIGHTED_LAYERS) for m in module.modules()) > 1

@@ -14,8 +14,7 @@ from torch import Tensor, nn
 
 from bench.core.errors import ClipError, InputError, MissingPackageError, WeightsError
 from bench.core.registry import ModelEntry
-from bench.models.base import InputSpec, VideoModel
-from bench.models.heads import is_in
+from bench.models.base import InputSpec, VideoModel, belongs_to
 from bench.models.weights.load_report import LoadReport, in_words
 
 PAPERS = {"videomae": "arXiv:2203.12602", "timesformer": "arXiv:2102.05095", "vivit": "arXiv:2103.15691"}
@@ -131,7 +130,7 @@ def _report(network: nn.Module, info: dict[str, Any], *, folder: Path, name: str
     """WeightsError unless all weights were in the folder, but for a head that is absent or of other classes."""
     reshaped = {entry[0]: entry[1] for entry in info["mismatched_keys"]}
     fresh = sorted({*info["missing_keys"], *reshaped})
-    wrong = [key for key in fresh if not is_in(key, HEAD)]
+    wrong = [key for key in fresh if not belongs_to(key, HEAD)]
     if wrong:
         raise WeightsError(f"the weights in {folder} do not fit its config.json: {', '.join(wrong[:3])}, …")
     return in_words(

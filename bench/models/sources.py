@@ -18,8 +18,7 @@ from torch import Tensor, nn
 from bench.core.errors import BenchError, ClipError, InputError, MissingPackageError, UnknownNameError, WeightsError
 from bench.core.registry import ModelEntry
 from bench.models.backbones import Backbone, FrameModel, frames_of
-from bench.models.base import InputSpec, modality_of
-from bench.models.heads import head_name_of, is_in
+from bench.models.base import InputSpec, belongs_to, head_name_of, modality_of
 from bench.models.huggingface import huggingface_entry
 from bench.models.weights.checkpoint import Checkpoint
 from bench.models.weights.load_report import LoadReport, in_words
@@ -249,7 +248,7 @@ def _timm_report(network: Any, *, name: str) -> LoadReport:
     head, published = head_name_of(network), network.pretrained_cfg.get("num_classes")
     is_fresh = published != network.num_classes
     keys = list(network.state_dict())
-    fresh = tuple(f"backbone.{key}" for key in keys if is_fresh and is_in(key, head))
+    fresh = tuple(f"backbone.{key}" for key in keys if is_fresh and belongs_to(key, head))
     return in_words(
         LoadReport(
             path=Path(name),

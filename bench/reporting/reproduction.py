@@ -13,8 +13,8 @@ from functools import cached_property
 from typing import Literal
 
 from bench.core.schema import Json, Point, Pretraining, names_a_file
-from bench.reference.protocol import PrintedProtocol, printed_protocol
 from bench.reference.published import PublishedRow, ZooRow, published_for
+from bench.reference.published_protocol import PublishedProtocol, published_protocol
 from bench.reporting.cases import CaseResult, Reading, read_together
 
 Outcome = Literal["reproduced", "not reproduced", "not comparable", "not run", "claim without source"]
@@ -94,7 +94,7 @@ def ledger(cases: Sequence[CaseResult]) -> list[Entry]:
     entries: list[Entry] = []
     for (zoo, dataset), mine in answers.items():
         for found in dict.fromkeys(published_for(zoo)):
-            if printed_protocol(found).dataset == dataset and found.row.top1 is not None:
+            if published_protocol(found).dataset == dataset and found.row.top1 is not None:
                 entries += _entries(found, mine)
     return entries
 
@@ -165,7 +165,7 @@ def _entries(found: ZooRow, ours: Sequence[Ours]) -> Iterator[Entry]:
 
 def _compared(found: ZooRow, ours: Ours) -> Entry | None:
     """The row beside this network of ours; None where ours has no accuracy."""
-    printed = printed_protocol(found)
+    printed = published_protocol(found)
     known = [fold for fold, cases in ours.folds.items() if _reading_of(cases, "accuracy.top1") is not None]
     folds = _folds(printed, known)
     reading = ours.reading("accuracy.top1", folds=folds)
@@ -187,7 +187,7 @@ def _compared(found: ZooRow, ours: Ours) -> Entry | None:
     )
 
 
-def _folds(printed: PrintedProtocol, known: Sequence[int | None]) -> list[int | None]:
+def _folds(printed: PublishedProtocol, known: Sequence[int | None]) -> list[int | None]:
     """The splits of ours that answer the row, or the nearest to them that there is."""
     if printed.is_mean:
         return [fold for fold in FOLDS if fold in known] or list(known[:1])
@@ -205,7 +205,7 @@ def _outcome(row: PublishedRow, published: float, ours: Reading, *, is_alike: bo
 
 
 def _protocol_differences(
-    found: ZooRow, printed: PrintedProtocol, ours: Ours, *, folds: Sequence[int | None]
+    found: ZooRow, printed: PublishedProtocol, ours: Ours, *, folds: Sequence[int | None]
 ) -> tuple[list[str], list[str]]:
     """What rules a comparison out, and what is told without ruling it out."""
     decisive = [*_split_differences(printed, ours, folds), *_clip_differences(printed, ours.point)]
@@ -224,7 +224,7 @@ def _protocol_differences(
     return list(dict.fromkeys(decisive)), list(dict.fromkeys(told))
 
 
-def _split_differences(printed: PrintedProtocol, ours: Ours, folds: Sequence[int | None]) -> Iterator[str]:
+def _split_differences(printed: PublishedProtocol, ours: Ours, folds: Sequence[int | None]) -> Iterator[str]:
     if printed.is_mean and set(folds) != set(FOLDS):
         there = ", ".join(str(fold) for fold in folds)
         yield f"mean of 3 splits v split {there}"
@@ -237,7 +237,7 @@ def _split_differences(printed: PrintedProtocol, ours: Ours, folds: Sequence[int
         yield f"{printed.part} set v {part} set"
 
 
-def _clip_differences(printed: PrintedProtocol, point: Point) -> Iterator[str]:
+def _clip_differences(printed: PublishedProtocol, point: Point) -> Iterator[str]:
     clip = point.clip
     if printed.frames is not None and printed.frames != clip.frames:
         yield f"{printed.frames} frames v {clip.frames}"
@@ -263,13 +263,13 @@ def _begin_differences(pretrain: str, ours: Ours) -> Iterator[str]:
         yield f"pretrained on {pretrain} v {own.dataset}"
 
 
-def _views_difference(printed: PrintedProtocol, views: str) -> list[str]:
+def _views_difference(printed: PublishedProtocol, views: str) -> list[str]:
     if printed.views is None:
         return [f"views: {printed.views_said or 'not stated'} v {views}"]
     return [] if printed.views == views else [f"{printed.views} views v {views}"]
 
 
-def _stands_for_dense(printed: PrintedProtocol, point: Point) -> bool:
+def _stands_for_dense(printed: PublishedProtocol, point: Point) -> bool:
     return printed.is_dense and int((point.views or "1x1").partition("x")[0]) >= ENOUGH_VIEWS
 
 

@@ -15,8 +15,7 @@ from bench.core.schema import Clip, Views, views_per_video
 from bench.data.collection import Video, VideoSet
 from bench.data.loading import Batch, Unread, view_batches
 from bench.data.sampling import Short, ViewSampling
-from bench.models.base import VideoModel, inputs_of
-from bench.models.heads import head_name_of
+from bench.models.base import VideoModel, head_name_of, inputs_of
 from bench.train.checkpointing import written_whole
 from bench.train.evaluating import evaluating, logits_of, normalisation_of
 from bench.train.whole_frames import require_whole_frames

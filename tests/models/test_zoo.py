@@ -14,9 +14,8 @@ from torch import Tensor, nn
 from bench.core.errors import BenchError, ClipError
 from bench.core.registry import MODELS, ModelEntry
 from bench.core.schema import Clip
-from bench.models.base import VideoModel
+from bench.models.base import VideoModel, head_name_of
 from bench.models.factory import create_model
-from bench.models.heads import head_name_of
 
 CLASSES = 5
 CLIPS_OF_A_STEP = 8  # over two values batch norm leaves next to no variance, and gradients of 100 layers overflow

@@ -11,9 +11,9 @@ from torch import nn
 
 from bench.core.errors import BenchError
 from bench.core.registry import MODELS, ModelEntry
-from bench.models.heads import head_name_of, is_in
+from bench.models.base import belongs_to, head_name_of
+from bench.models.meta import build_on_meta
 from bench.models.sources import torchvision_entries
-from bench.models.undrawn import undrawn
 from bench.models.weights.checkpoint import Checkpoint, Shapes, read_checkpoint
 from bench.models.weights.translations import names_for, rows_of
 
@@ -126,7 +126,7 @@ def _fit(entry: ModelEntry, shapes: Shapes, **asked: Any) -> Fit | None:
     if seen is None or not all(seen.agrees(key) for key in seen.given):
         return None
     absent = seen.target.keys() - seen.given.keys()
-    if not all(is_in(key, seen.head) for key in absent):
+    if not all(belongs_to(key, seen.head) for key in absent):
         return None
     return Fit(model=entry.name, family=entry.family, arguments=arguments, has_head=not absent)
 
@@ -172,7 +172,7 @@ def _outline(entry: ModelEntry, arguments: Mapping[str, Any]) -> Outline | None:
 
 def _new_outline(function: Callable[..., Any], arguments: Mapping[str, Any]) -> Outline | None:
     try:
-        with undrawn():
+        with build_on_meta():
             model = function(**arguments)
     except (BenchError, TypeError, ValueError, LookupError, RuntimeError, AssertionError):
         return None
@@ -193,7 +193,7 @@ class Seen:
     def agrees(self, key: str) -> bool:
         """Whether file and network have the same shape there; the head may have any number of classes."""
         ours, theirs = self.target.get(key), self.given[key]
-        return ours == theirs or (ours is not None and is_in(key, self.head) and ours[1:] == theirs[1:])
+        return ours == theirs or (ours is not None and belongs_to(key, self.head) and ours[1:] == theirs[1:])
 
     def first(self, ending: str) -> tuple[int, ...] | None:
         """Shape in the file of the network's first weight whose name ends so."""

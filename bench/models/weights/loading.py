@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from bench.core.errors import WeightsError
-from bench.models.heads import head_name_of, is_in
+from bench.models.base import belongs_to, head_name_of
 from bench.models.weights.checkpoint import Checkpoint, Shapes, read_checkpoint
 from bench.models.weights.identification import describe, fits_of
 from bench.models.weights.load_report import LoadReport, in_words
@@ -54,7 +54,7 @@ def load_checkpoint(model: nn.Module, checkpoint: Checkpoint) -> LoadReport:
     given = _shapes(state)
     difference = compare(given, target, head=head)
     fresh = difference.head
-    if checkpoint.container in HEADLESS_CONTAINERS and all(is_in(key, head) for key in difference.missing):
+    if checkpoint.container in HEADLESS_CONTAINERS and all(belongs_to(key, head) for key in difference.missing):
         fresh, difference = fresh + difference.missing, replace(difference, missing=())
     if not difference.is_none:
         raise WeightsError(_misfit(checkpoint, given, target, difference, model=model))
@@ -84,7 +84,7 @@ def compare(given: Shapes, target: Shapes, *, head: str) -> Difference:
     """Difference of a file's shapes from a network's. Counters of batches, which old files lack, do not count."""
     missing = [key for key in target if key not in given and not key.endswith("num_batches_tracked")]
     reshaped = [key for key in target if key in given and given[key] != target[key]]
-    of_head = [key for key in reshaped if is_in(key, head) and given[key][1:] == target[key][1:]]
+    of_head = [key for key in reshaped if belongs_to(key, head) and given[key][1:] == target[key][1:]]
     return Difference(
         missing=tuple(missing),
         unexpected=tuple(key for key in given if key not in target),

@@ -7,7 +7,7 @@ A translation is here only where the other network computes the same as ours; eq
 import re
 from collections.abc import Callable, Iterable
 
-from bench.models.heads import is_in
+from bench.models.base import belongs_to
 from bench.models.weights.checkpoint import Shapes
 
 Names = dict[str, str]
@@ -47,7 +47,7 @@ def names_for(given: Shapes, target: Shapes) -> Names:
 
 def rows_of(shapes: Shapes, head: str) -> int | None:
     """Rows of the weight of the layer `head`: the number of classes; None where it has none."""
-    return next((shape[0] for key, shape in shapes.items() if is_in(key, head) and key.endswith("weight")), None)
+    return next((shape[0] for key, shape in shapes.items() if belongs_to(key, head) and key.endswith("weight")), None)
 
 
 def _agreeing(names: Names, given: Shapes, target: Shapes) -> int:

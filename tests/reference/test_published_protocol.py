@@ -3,14 +3,14 @@
 import pytest
 
 from bench.core.registry import DATASETS as KNOWN
-from bench.reference.protocol import DATASETS, PrintedProtocol, printed_protocol
 from bench.reference.published import ZooRow, published_for, published_rows, zoo_names
+from bench.reference.published_protocol import DATASETS, PublishedProtocol, published_protocol
 
 
-def first(zoo: str, **wanted: object) -> PrintedProtocol:
+def first(zoo: str, **wanted: object) -> PublishedProtocol:
     """The protocol of the first row about `zoo` whose fields are `wanted`."""
     rows = [row for row in published_for(zoo) if all(getattr(row.row, k) == v for k, v in wanted.items())]
-    return printed_protocol(rows[0])
+    return published_protocol(rows[0])
 
 
 @pytest.mark.parametrize(
@@ -45,7 +45,7 @@ def test_views_that_cover_the_whole_video_are_told_from_those_that_are_not_state
 def test_every_row_of_the_table_can_be_asked() -> None:
     """Whatever its source has written there; what is read is a number above zero."""
     for row in published_rows():
-        read = printed_protocol(ZooRow(zoo="any", row=row, frames=None, size=None, known=""))
+        read = published_protocol(ZooRow(zoo="any", row=row, frames=None, size=None, known=""))
         for name in ("frames", "stride", "fps", "crop", "fold"):
             value = getattr(read, name)
             assert value is None or value > 0, (name, row)
@@ -53,5 +53,5 @@ def test_every_row_of_the_table_can_be_asked() -> None:
 
 def test_names_of_data_sets_are_ours() -> None:
     assert {name for name in DATASETS.values() if name not in KNOWN} == set()
-    named = {printed_protocol(row).dataset for zoo in zoo_names() for row in published_for(zoo)}
+    named = {published_protocol(row).dataset for zoo in zoo_names() for row in published_for(zoo)}
     assert named >= {"kinetics400", "kinetics700", "ucf101", "hmdb51"}

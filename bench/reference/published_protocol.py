@@ -23,7 +23,7 @@ _VIEWS = re.compile(r"[1-9]\d*x[1-9]\d*")
 
 
 @dataclass(frozen=True, kw_only=True)
-class PrintedProtocol:
+class PublishedProtocol:
     """What a row says; None where it says nothing, or nothing that can be read.
 
     `dataset` is our name of the data set. `part` is `val` or `test`, `fold` the number of an official split,
@@ -48,7 +48,7 @@ class PrintedProtocol:
         return any(word in self.views_said for word in ("sliding", "dense"))
 
 
-def printed_protocol(found: ZooRow) -> PrintedProtocol:
+def published_protocol(found: ZooRow) -> PublishedProtocol:
     """What the row says of how its accuracy was taken."""
     row = found.row
     frames, stride, fps = _clip_of(row, frames=found.frames)
@@ -56,7 +56,7 @@ def printed_protocol(found: ZooRow) -> PrintedProtocol:
     name = re.sub(r"[^a-z0-9]", "", dataset["name"].lower()) if dataset else ""
     part = (dataset["part"] or "") if dataset else ""
     pixels = None if row.crop.startswith(("short-side", "height")) else _CROP.match(row.crop)
-    return PrintedProtocol(
+    return PublishedProtocol(
         dataset=DATASETS.get(name),
         part=part if part in ("val", "test") else None,
         fold=int(dataset["fold"]) if dataset and dataset["fold"] else None,

@@ -1,4 +1,4 @@
-"""Networks built for their shapes alone: the meta device, and no random numbers drawn for weights that hold nothing."""
+"""Builds models on the meta device: shapes without storage, and without drawing random weights."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -12,17 +12,18 @@ FILLS = (Tensor.normal_, Tensor.uniform_, Tensor.fill_, Tensor.zero_)
 
 
 @contextmanager
-def undrawn() -> Iterator[None]:
-    """Build on the meta device and leave first weights undrawn.
+def build_on_meta() -> Iterator[None]:
+    """Within this context, models are built on the meta device and their initialisation is skipped.
 
-    Drawing them takes most of building a network, and the first draw on the meta device imports torch's compiler.
+    Initialising takes most of the time of building a model, and the first random draw on the meta device imports
+    torch's compiler.
     """
-    with torch.device("meta"), _Undrawn():
+    with torch.device("meta"), _SkipInitialisation():
         yield
 
 
-class _Undrawn(TorchFunctionMode):
-    """Leaves meta tensors as they are where they would be filled."""
+class _SkipInitialisation(TorchFunctionMode):
+    """Returns meta tensors unchanged from functions that would fill them."""
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
