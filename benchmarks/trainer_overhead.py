@@ -26,7 +26,7 @@ from bench.models.factory import create_model
 from bench.runner.environment import describe_environment
 from bench.train.ranks import Ranks
 from bench.train.recipe import Recipe
-from bench.train.training import Training
+from bench.train.training_state import Training
 
 STEPS, BATCH, CLIP = 5, 8, (3, 16, 56, 56)
 RECIPE = {

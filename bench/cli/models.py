@@ -184,7 +184,7 @@ def predict(
     """Name the likeliest classes of videos, with probabilities."""
     from bench.cli.console import as_json as print_json
     from bench.cli.show_classes import predictions_as_dicts, show_predictions
-    from bench.runner.predicting import predict_videos
+    from bench.train.inference import predict_videos
 
     _require_weights(model, weights)
     found = predict_videos(
@@ -220,7 +220,7 @@ def features(
     from bench.cli.arguments import dataset_options
     from bench.cli.console import say
     from bench.cli.writable import check_writable
-    from bench.runner.predicting import features_of_dataset
+    from bench.train.inference import features_of_dataset
 
     check_writable(out)
     found = features_of_dataset(

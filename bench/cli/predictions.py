@@ -35,17 +35,17 @@ def predictions(
     """Question kept predictions: accuracies, confused classes; of two networks which is better, and both fused."""
     from bench.cli.console import as_json as print_json
     from bench.cli.show_predictions import one_as_dict, pair_as_dict, show_one, show_pair
-    from bench.runner.prediction_files import ask, pair
+    from bench.train.predictions import open_predictions, pair_predictions
 
     _check_fusing(fuse, weight, is_pair=b is not None)
     if b is None:
-        one, most = ask(a), CONFUSIONS if confusions is None else confusions
+        one, most = open_predictions(a), CONFUSIONS if confusions is None else confusions
         if as_json:
             print_json(one_as_dict(one, most=most))
         else:
             show_one(one, most=most)
         return
-    both = pair(ask(a), ask(b), weight_b=weight, target=fuse)
+    both = pair_predictions(open_predictions(a), open_predictions(b), weight_b=weight, target=fuse)
     if as_json:
         print_json(pair_as_dict(both, most=confusions or 0, target=fuse))
     else:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from bench.cli.console import say, table
 
 if TYPE_CHECKING:
-    from bench.train.predicting import Prediction
+    from bench.train.inference import Prediction
 
 
 def show_predictions(found: "Sequence[Prediction]", *, per_view: bool) -> None:

@@ -10,27 +10,26 @@ from bench.core.stats import Estimate
 from bench.core.units import MINUS, count, figure, figure_span, written
 
 if TYPE_CHECKING:
-    from bench.runner.prediction_files import Asked, Pair
-    from bench.train.predictions import Agreement, Predictions
+    from bench.train.predictions import Agreement, PredictionFile, PredictionPair, Predictions
 
 FEW_CLASSES = 5  # of which top-5 says nothing
 
 
-def show_one(asked: "Asked", *, most: int) -> None:
+def show_one(asked: "PredictionFile", *, most: int) -> None:
     """The figures of one network, how it was asked, and its most confused pairs of classes."""
     _say_whose(asked, name="")
-    _show_figures([("", asked.found)])
-    _say_unread(asked.found)
-    _show_confused(asked.found, most=most, name="")
+    _show_figures([("", asked.predictions)])
+    _say_unread(asked.predictions)
+    _show_confused(asked.predictions, most=most, name="")
 
 
-def show_pair(pair: "Pair", *, most: int, target: Path | None) -> None:
+def show_pair(pair: "PredictionPair", *, most: int, target: Path | None) -> None:
     """Two networks beside each other and fused, and whether they differ by more than chance."""
     _say_whose(pair.a, name="A: ")
     _say_whose(pair.b, name="B: ")
     columns = _columns(pair)
     _show_figures(columns)
-    _say_unread(pair.a.found)
+    _say_unread(pair.a.predictions)
     _say_agreement(pair.agreement)
     if pair.why_not:
         say(f"not fused: {pair.why_not}")
@@ -40,12 +39,12 @@ def show_pair(pair: "Pair", *, most: int, target: Path | None) -> None:
         say(f"fused: {target}")
 
 
-def one_as_dict(asked: "Asked", *, most: int) -> dict[str, Any]:
+def one_as_dict(asked: "PredictionFile", *, most: int) -> dict[str, Any]:
     """For machines."""
-    return {"file": str(asked.file), **_as_dict(asked.found, most=most)}
+    return {"file": str(asked.file), **_as_dict(asked.predictions, most=most)}
 
 
-def pair_as_dict(pair: "Pair", *, most: int, target: Path | None) -> dict[str, Any]:
+def pair_as_dict(pair: "PredictionPair", *, most: int, target: Path | None) -> dict[str, Any]:
     """For machines."""
     agreement = pair.agreement
     return {
@@ -65,17 +64,17 @@ def pair_as_dict(pair: "Pair", *, most: int, target: Path | None) -> dict[str, A
     }
 
 
-def _columns(pair: "Pair") -> "list[tuple[str, Predictions]]":
-    columns = [("A", pair.a.found), ("B", pair.b.found)]
+def _columns(pair: "PredictionPair") -> "list[tuple[str, Predictions]]":
+    columns = [("A", pair.a.predictions), ("B", pair.b.predictions)]
     if pair.fused is not None:
         columns.append(("fused" if pair.weight_b == 1 else f"fused, B x {pair.weight_b:g}", pair.fused))
     return columns
 
 
-def _say_whose(asked: "Asked", *, name: str) -> None:
+def _say_whose(asked: "PredictionFile", *, name: str) -> None:
     say(f"{name}{asked.file}")
-    if asked.found.network:
-        say(f"{' ' * len(name)}{asked.found.network}")
+    if asked.predictions.network:
+        say(f"{' ' * len(name)}{asked.predictions.network}")
 
 
 def _show_figures(columns: "Sequence[tuple[str, Predictions]]") -> None:

@@ -71,8 +71,8 @@ def accuracy(
     for that program, too. `reach: [50, 80]` tells the time and energy until the validated top-1 was as good;
     `country: FRA` tells the training's energy, and its CO2e with the electricity of that country, by codecarbon.
     """
+    from bench.train.evaluating import require_whole_frames
     from bench.train.ranks import joined
-    from bench.train.whole_frames import require_whole_frames
 
     with joined(case.device) as here:
         if ranks not in (None, here.world):
@@ -177,7 +177,7 @@ class _Job:
 
         They are trained once for all cases of a results folder that begin with the same.
         """
-        from bench.train.protocol import describe_training
+        from bench.train.accuracy_protocol import describe_training
         from bench.train.recipe import read_recipe
 
         wanted = Pretraining.of(self.case.point.weights)
@@ -214,7 +214,7 @@ class _Job:
         self, dataset: str, role: Role, *, split: int | str | None, root: str | None, options: dict[str, Any]
     ) -> "VideoSet":
         from bench.data.collection import open_dataset
-        from bench.train.protocol import evaluated_split, trained_split
+        from bench.train.accuracy_protocol import evaluated_split, trained_split
 
         choose = trained_split if role == "trained" else evaluated_split
         name = choose(split, known=DATASETS.get(dataset).splits, dataset=dataset)
@@ -227,9 +227,9 @@ class _Job:
     ) -> _Trained | None:
         """Train `model` by the case's recipe; without one it keeps the weights that the case names."""
         from bench.models.weights.load_report import require_trained
+        from bench.train.accuracy_protocol import describe_training, file_hash
         from bench.train.checkpointing import read_weights
         from bench.train.evaluating import averaging_of
-        from bench.train.protocol import describe_training, file_hash
         from bench.train.recipe import read_recipe
 
         point = self.case.point
@@ -275,8 +275,8 @@ class _Job:
         clip: Clip,
     ) -> "Fitted":
         """Train, or find trained, in a folder beside the case's own that is named after the training."""
+        from bench.train.accuracy_protocol import training_notes
         from bench.train.fitting import fit, identity
-        from bench.train.protocol import training_notes
 
         case, point = self.case, self.case.point
         about = training_notes(model, name=point.model, arguments=point.args, weights=case.weights)
@@ -359,8 +359,8 @@ class _Job:
 
     def record(self, model: "nn.Module", test: "VideoSet", seen: "Evaluation", look: _Look) -> None:
         """Put the protocol into the record and every video's scores beside it."""
+        from bench.train.accuracy_protocol import describe_evaluation
         from bench.train.predictions import FILE, write_predictions
-        from bench.train.protocol import describe_evaluation
 
         case = self.case
         protocol = describe_evaluation(

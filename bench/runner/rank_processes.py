@@ -93,7 +93,7 @@ def _environments(case: Case, job: Mapping[str, Any]) -> list[Environment]:
 
 
 def _answering(call: str) -> Environment:
-    from bench.train.meeting import CALL
+    from bench.train.ranks import CALL
 
     return {**os.environ, CALL: call}
 
@@ -131,9 +131,9 @@ class _Meeting:
     store: "Store" = field(init=False)
 
     def __post_init__(self) -> None:
-        from bench.train.meeting import meeting
+        from bench.train.ranks import rendezvous
 
-        self.store = meeting("launchers", timeout_s=WAIT_S, holds=self.is_first)
+        self.store = rendezvous("launchers", timeout_s=WAIT_S, holds=self.is_first)
 
     def call(self, job: Mapping[str, Any]) -> str:
         """Have every other launcher start its worker of `job`; returns the name of the call."""

@@ -1,5 +1,6 @@
 """Accuracy of a network on videos: every view of every video goes through it once; scores are kept, figures derived."""
 
+import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from bench.core.errors import InputError, TrainingError
+from bench.core.errors import BenchError, InputError, TrainingError
 from bench.core.schema import Clip, Views, views_per_video
 from bench.core.stats import Estimate, wilson_interval
 from bench.data.collection import VideoSet
@@ -22,7 +23,6 @@ from bench.models.base import VideoModel, inputs_of
 from bench.train.progress import Report, Watch, silent
 from bench.train.ranks import current_ranks
 from bench.train.scoring import Labels, confusion_matrix, label_ranks, mean_average_precision, mean_per_class
-from bench.train.whole_frames import require_whole_frames
 
 Averaging = Literal["softmax", "sigmoid", "score"]
 Amp = Literal["off", "fp16", "bf16"]
@@ -292,3 +292,41 @@ def normalisation_of(model: nn.Module) -> Normalisation:
     return Normalisation(
         mean=tuple(getattr(model, "mean", VideoModel.mean)), std=tuple(getattr(model, "std", VideoModel.std))
     )
+
+
+# What a network raises that is given another size than it was made for.
+FAILURES = (BenchError, RuntimeError, ValueError, TypeError, IndexError, AssertionError, NotImplementedError)
+
+
+def require_whole_frames(model: nn.Module, clip: Clip) -> None:
+    """InputError where `model` takes the clip's size and no other. Tried on the meta device, where nothing is computed.
+
+    A network that cannot be tried there at all is let through; it fails on the first frames or it does not.
+    """
+    wider = clip.model_copy(update={"width": 2 * clip.width})  # a little wider, strides may round away
+    outline = _outline(model)
+    if _takes(outline, clip) and not _takes(outline, wider):
+        raise InputError(
+            f"{type(model).__name__} takes frames of {clip.height}x{clip.width} only and cannot look at whole ones "
+            "(views such as 10xfull); give spatial views as a number, such as 10x3"
+        )
+
+
+def _outline(model: nn.Module) -> nn.Module:
+    """A copy of `model` in evaluation mode that holds no weights."""
+    memo: dict[int, torch.Tensor] = {
+        id(parameter): nn.Parameter(torch.empty_like(parameter, device="meta"), requires_grad=False)
+        for parameter in model.parameters()
+    }
+    memo |= {id(buffer): torch.empty_like(buffer, device="meta") for buffer in model.buffers()}
+    return copy.deepcopy(model, memo).eval()
+
+
+def _takes(outline: nn.Module, clip: Clip) -> bool:
+    clips = [torch.empty(spec.shape(clip, batch=1), device="meta") for spec in inputs_of(outline)]
+    try:
+        with torch.no_grad():
+            outline(*clips)
+    except FAILURES:
+        return False
+    return True

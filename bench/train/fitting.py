@@ -16,14 +16,14 @@ from bench.data.collection import VideoSet
 from bench.data.loading import Batch, Unread, steps_per_epoch, train_batches
 from bench.models.base import inputs_of, takes_flow
 from bench.train.checkpointing import read_state, read_weights, remove_states, write_state, write_weights
-from bench.train.curves import Row, write_curves
+from bench.train.curves import EventFile, Row, write_curves
 from bench.train.energy import Energy, Meter
 from bench.train.evaluating import Evaluation, averaging_of, evaluate, normalisation_of, rounding_of
 from bench.train.progress import Report, Watch, silent
 from bench.train.ranks import Ranks, current_ranks
-from bench.train.recipe import Plateau, Recipe
-from bench.train.tensorboard import EventFile
-from bench.train.training import Counts, Training
+from bench.train.recipe import Recipe
+from bench.train.schedule import Plateau
+from bench.train.training_state import Counts, Training
 
 TRAINER = 2  # raised where the same recipe comes to train otherwise; 1 trained in evaluation mode
 

@@ -328,3 +328,62 @@ def _require_whole(found: Predictions) -> None:
 def _name(classes: tuple[str, ...], index: int) -> str:
     """The class at `index`; a head may be wider than the set has classes."""
     return classes[index] if index < len(classes) else f"class {index}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class PredictionFile:
+    """A file of predictions with its content."""
+
+    file: Path
+    predictions: Predictions
+
+
+@dataclass(frozen=True, kw_only=True)
+class PredictionPair:
+    """Two networks on the same videos; `fused` is both as one, or None and `why_not` the reason in one line."""
+
+    a: PredictionFile
+    b: PredictionFile
+    agreement: Agreement
+    weight_b: float
+    fused: Predictions | None
+    why_not: str = ""
+
+
+def open_predictions(given: Path) -> PredictionFile:
+    """The predictions in a file, or in the one file below a folder; InputError where there is none, or several."""
+    file = find_predictions(given)
+    return PredictionFile(file=file, predictions=read_predictions(file))
+
+
+def pair_predictions(
+    a: PredictionFile, b: PredictionFile, *, weight_b: float | None = None, target: Path | None = None
+) -> PredictionPair:
+    """Both compared and fused, the fused written to `target` where it is given.
+
+    InputError unless both scored the same videos. What cannot be fused is one where a weight or a target asks for it.
+    """
+    weight, fused, why_not = 1.0 if weight_b is None else weight_b, None, ""
+    _refuse_source(target, sources=(a.file, b.file))
+    try:
+        agreement = compare_predictions(a.predictions, b.predictions)
+    except InputError as error:
+        raise _named(error, a, b) from None
+    try:
+        fused = fuse_predictions(a.predictions, b.predictions, weight_b=weight)
+    except InputError as error:
+        if weight_b is not None or target is not None:
+            raise _named(error, a, b) from None
+        why_not = str(error)
+    if fused is not None and target is not None:
+        store_predictions(target, fused)
+    return PredictionPair(a=a, b=b, agreement=agreement, weight_b=weight, fused=fused, why_not=why_not)
+
+
+def _refuse_source(target: Path | None, *, sources: tuple[Path, Path]) -> None:
+    if target is not None and target.exists() and any(target.samefile(source) for source in sources):
+        raise InputError(f"{target} cannot be written: it is one of the two that are to be fused")
+
+
+def _named(error: InputError, a: PredictionFile, b: PredictionFile) -> InputError:
+    return InputError(f"{a.file} and {b.file}: {error}")

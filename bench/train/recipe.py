@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, Field, ValidationError, field_validator
+from pydantic import BaseModel, Field, ValidationError
 
 from bench.core.errors import BenchError, Problem, SuiteError, suggest
 from bench.core.schema import Frozen, Json, MemoryFormat, TorchCompileMode, digest
@@ -12,9 +12,8 @@ from bench.core.validation import near, plain_message
 from bench.core.yaml_tree import Place, Tree, read_yaml
 from bench.data.sampling import Short, ViewSampling, view_sampling
 from bench.data.transforms import Augmentation
+from bench.train.schedule import Constant, Cosine, Multistep, Plateau, Positive, Share
 
-Share = Annotated[float, Field(ge=0, lt=1)]
-Positive = Annotated[float, Field(gt=0)]
 Pixels = Annotated[int, Field(ge=1)]
 
 
@@ -35,50 +34,6 @@ class AdamW(Frozen):
     lr: Positive
     betas: tuple[Share, Share] = (0.9, 0.999)
     weight_decay: float = Field(default=0.01, ge=0)
-
-
-class Schedule(Frozen):
-    """What every schedule has: a linear warm-up over `warmup_epochs`, from `warmup_start` times the rate."""
-
-    warmup_epochs: float = Field(default=0.0, ge=0)
-    warmup_start: float = Field(default=0.01, ge=0, le=1)
-
-
-class Constant(Schedule):
-    """The same rate from the end of the warm-up on."""
-
-    name: Literal["constant"] = "constant"
-
-
-class Multistep(Schedule):
-    """The rate times `factor` at every milestone, in epochs."""
-
-    name: Literal["multistep"]
-    milestones: tuple[Positive, ...] = Field(min_length=1)
-    factor: Positive = 0.1
-
-    @field_validator("milestones")
-    @classmethod
-    def _ascend(cls, milestones: tuple[float, ...]) -> tuple[float, ...]:
-        if list(milestones) != sorted(set(milestones)):
-            raise ValueError(f"milestones must ascend, found {list(milestones)}")
-        return milestones
-
-
-class Cosine(Schedule):
-    """Half a cosine from the end of the warm-up down to `final` times the rate. arXiv:1608.03983, without restarts."""
-
-    name: Literal["cosine"]
-    final: Share = 0.0
-
-
-class Plateau(Schedule):
-    """The rate times `factor` once the validation loss has not fallen by `threshold` of itself in `patience` epochs."""
-
-    name: Literal["plateau"]
-    patience: int = Field(default=10, ge=0)
-    factor: Share = 0.1
-    threshold: float = Field(default=1e-4, ge=0)
 
 
 CHOICES: dict[str, dict[str, type[BaseModel]]] = {

@@ -1,9 +1,59 @@
-"""Learning rates over time, as multiples of the recipe's: a pure function of the epoch, and what a plateau keeps."""
+"""Learning rate schedules: their settings in a recipe, and the rate over time as a multiple of the recipe's."""
 
 import math
 from dataclasses import dataclass, field
+from typing import Annotated, Literal
 
-from bench.train.recipe import Constant, Cosine, Multistep, Plateau, Schedule
+from pydantic import Field, field_validator
+
+from bench.core.schema import Frozen
+
+Share = Annotated[float, Field(ge=0, lt=1)]
+Positive = Annotated[float, Field(gt=0)]
+
+
+class Schedule(Frozen):
+    """What every schedule has: a linear warm-up over `warmup_epochs`, from `warmup_start` times the rate."""
+
+    warmup_epochs: float = Field(default=0.0, ge=0)
+    warmup_start: float = Field(default=0.01, ge=0, le=1)
+
+
+class Constant(Schedule):
+    """The same rate from the end of the warm-up on."""
+
+    name: Literal["constant"] = "constant"
+
+
+class Multistep(Schedule):
+    """The rate times `factor` at every milestone, in epochs."""
+
+    name: Literal["multistep"]
+    milestones: tuple[Positive, ...] = Field(min_length=1)
+    factor: Positive = 0.1
+
+    @field_validator("milestones")
+    @classmethod
+    def _ascend(cls, milestones: tuple[float, ...]) -> tuple[float, ...]:
+        if list(milestones) != sorted(set(milestones)):
+            raise ValueError(f"milestones must ascend, found {list(milestones)}")
+        return milestones
+
+
+class Cosine(Schedule):
+    """Half a cosine from the end of the warm-up down to `final` times the rate. arXiv:1608.03983, without restarts."""
+
+    name: Literal["cosine"]
+    final: Share = 0.0
+
+
+class Plateau(Schedule):
+    """The rate times `factor` once the validation loss has not fallen by `threshold` of itself in `patience` epochs."""
+
+    name: Literal["plateau"]
+    patience: int = Field(default=10, ge=0)
+    factor: Share = 0.1
+    threshold: float = Field(default=1e-4, ge=0)
 
 
 def rate_factor(schedule: Schedule, *, epoch: float, epochs: int) -> float:

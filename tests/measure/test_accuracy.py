@@ -9,10 +9,10 @@ from bench.core.schema import Case, Point
 from bench.data.collection import open_dataset
 from bench.measure.accuracy import _Job, accuracy
 from bench.measure.context import LoadedCase
+from bench.train.accuracy_protocol import evaluated_split, trained_split
 from bench.train.checkpointing import read_weights
 from bench.train.evaluating import evaluate
 from bench.train.predictions import read_predictions
-from bench.train.protocol import evaluated_split, trained_split
 from bench.train.ranks import Ranks
 
 RECIPE = """

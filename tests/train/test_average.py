@@ -1,12 +1,12 @@
 import torch
 from torch import nn
 
-from bench.train.average import Average
+from bench.train.training_state import WeightAverage
 
 
 def test_average_follows_the_formula_and_copies_counters():
     model = nn.BatchNorm1d(1)
-    average = Average(model, decay=0.5)
+    average = WeightAverage(model, decay=0.5)
     expected = 1.0
     for updates in range(1, 12):
         with torch.no_grad():
@@ -21,7 +21,7 @@ def test_average_follows_the_formula_and_copies_counters():
 
 def test_average_is_apart_from_the_model_and_needs_no_gradient():
     model = nn.Linear(2, 2)
-    average = Average(model, decay=0.9)
+    average = WeightAverage(model, decay=0.9)
     with torch.no_grad():
         model.weight.zero_()
     assert average.module.weight.abs().sum() > 0

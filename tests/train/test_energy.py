@@ -7,7 +7,7 @@ from bench.train.curves import read_curves
 from bench.train.energy import Energy
 from bench.train.fitting import Pace, fit
 from bench.train.ranks import Ranks
-from bench.train.training import Training
+from bench.train.training_state import Training
 
 
 def rising(*values):

@@ -10,7 +10,7 @@ from bench.core.errors import InputError, TrainingError
 from bench.train.checkpointing import read_state, read_weights
 from bench.train.curves import read_curves
 from bench.train.fitting import Pace, fit
-from bench.train.training import Training
+from bench.train.training_state import Training
 
 EVERYTHING = {
     "schedule": {"name": "cosine", "warmup_epochs": 1},

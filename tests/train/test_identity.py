@@ -6,8 +6,8 @@ import pytest
 
 from bench.data.collection import with_flow
 from bench.models.base import InputSpec
+from bench.train.accuracy_protocol import describe_evaluation, training_notes
 from bench.train.fitting import identity
-from bench.train.protocol import describe_evaluation, training_notes
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from bench.train.mixing import mix
+from bench.train.training_state import mix
 
 
 def clip_of(values, *, size=8):

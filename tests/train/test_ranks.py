@@ -21,7 +21,7 @@ from bench.train.checkpointing import read_weights
 from bench.train.evaluating import evaluate
 from bench.train.fitting import fit
 from bench.train.ranks import Ranks, _greet, _own_gpu, current_ranks, joined
-from bench.train.training import Training
+from bench.train.training_state import Training
 
 SCRIPT = """
 import json, os, sys

@@ -5,10 +5,9 @@ import sys
 import pytest
 
 from bench.core.errors import MissingPackageError
-from bench.train.curves import read_curves
+from bench.train.curves import EventFile, read_curves
 from bench.train.fitting import Pace, fit
-from bench.train.tensorboard import EventFile
-from bench.train.training import Training
+from bench.train.training_state import Training
 
 accumulators = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
 

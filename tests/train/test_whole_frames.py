@@ -13,10 +13,9 @@ from bench.data.decode import read_frames
 from bench.data.encode import HISTORY_FREE, write_mp4
 from bench.data.transforms import normalise
 from bench.models.factory import create_model
-from bench.train.evaluating import evaluate
-from bench.train.predicting import Viewing, predict
-from bench.train.protocol import describe_evaluation
-from bench.train.whole_frames import require_whole_frames
+from bench.train.accuracy_protocol import describe_evaluation
+from bench.train.evaluating import evaluate, require_whole_frames
+from bench.train.inference import Viewing, predict
 
 
 @pytest.fixture

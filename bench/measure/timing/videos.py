@@ -7,7 +7,7 @@ from bench.core.errors import InputError
 from bench.core.registry import DATASETS
 from bench.data.collection import VideoSet, open_dataset
 from bench.measure.context import LoadedCase
-from bench.train.protocol import evaluated_split
+from bench.train.accuracy_protocol import evaluated_split
 
 
 def videos_of(case: LoadedCase, *, what: str, root: str | None, options: Mapping[str, Any] | None) -> VideoSet:

@@ -10,7 +10,7 @@ from bench.core.errors import InputError, TrainingError
 from bench.core.schema import Clip
 from bench.models.c3d_search import c3d_search
 from bench.train.evaluating import evaluate
-from bench.train.predicting import FeatureReader, Viewing, features, predict, write_features
+from bench.train.inference import FeatureReader, Viewing, features, predict, write_features
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import torch
 
 from bench.core.errors import InputError
 from bench.models.c3d_search import c3d_search
-from bench.runner.predicting import predict_videos
+from bench.train.inference import predict_videos
 
 
 def test_weights_without_the_head_name_no_classes(tmp_path: Path) -> None:

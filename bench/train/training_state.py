@@ -1,8 +1,10 @@
 """One training as a state that steps: network, optimizer, rates, scaler and average, all of it saved and restored."""
 
+import math
 import random
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
+from copy import deepcopy
 from dataclasses import asdict, dataclass
 from typing import Any, cast
 
@@ -15,12 +17,78 @@ from torch.nn.parallel import DistributedDataParallel
 from bench.core.errors import InputError
 from bench.data.loading import Batch
 from bench.models.groups import parameter_groups
-from bench.train.average import Average
 from bench.train.evaluating import autocast
-from bench.train.mixing import Mixed, mix
 from bench.train.ranks import Ranks
-from bench.train.recipe import SGD, AdamW, Plateau, Recipe
-from bench.train.schedule import PlateauState, rate_factor
+from bench.train.recipe import SGD, AdamW, Recipe
+from bench.train.schedule import Plateau, PlateauState, rate_factor
+
+
+@dataclass(frozen=True, kw_only=True)
+class MixedBatch:
+    """A mixed batch: clip i keeps `share` of its own label and takes the rest from its partner, clip `-1 - i`.
+
+    A loss that is linear in its target, as cross-entropy is, may be taken with either label and averaged so.
+    """
+
+    clips: tuple[Tensor, ...]
+    share: float
+
+
+def mix(clips: tuple[Tensor, ...], *, mixup: float, cutmix: float, rng: np.random.Generator) -> MixedBatch:
+    """Mix every clip `(B, C, T, H, W)` of a batch with its partner; with both strengths set, one is drawn by lot.
+
+    `mixup` and `cutmix` are the parameters of Beta(a, a); 0 leaves that one out.
+    """
+    takes_box = cutmix > 0 and (mixup == 0 or rng.random() < 0.5)
+    strength = cutmix if takes_box else mixup
+    share = float(rng.beta(strength, strength))
+    if not takes_box:
+        return MixedBatch(clips=tuple(torch.lerp(clip.flip(0), clip, share) for clip in clips), share=share)
+    centre = (float(rng.random()), float(rng.random()))
+    return _paste(clips, side=math.sqrt(1 - share), centre=centre)
+
+
+def _paste(clips: tuple[Tensor, ...], *, side: float, centre: tuple[float, float]) -> MixedBatch:
+    """Paste a box, of `side` times the picture's sides around `centre`, of the partner into each clip."""
+    pasted, share = [], 1.0
+    for clip in clips:
+        height, width = clip.shape[-2:]
+        rows, columns = _span(height, side=side, centre=centre[0]), _span(width, side=side, centre=centre[1])
+        box = (..., slice(*rows), slice(*columns))
+        result = clip.clone()
+        result[box] = clip.flip(0)[box]
+        pasted.append(result)
+        share = 1 - (rows[1] - rows[0]) * (columns[1] - columns[0]) / (height * width)
+    return MixedBatch(clips=tuple(pasted), share=share)
+
+
+def _span(length: int, *, side: float, centre: float) -> tuple[int, int]:
+    middle, half = int(centre * length), int(side * length) // 2
+    return max(0, middle - half), min(length, middle + half)
+
+
+class WeightAverage:
+    """An exponential average of the weights of `model`; buffers of floats are averaged, counters are copied.
+
+    The decay grows as `(1 + n) / (10 + n)` over the first updates, up to `decay`, so that the start is forgotten.
+    """
+
+    def __init__(self, model: nn.Module, *, decay: float) -> None:
+        self.module = deepcopy(model).eval().requires_grad_(False)
+        self.decay = decay
+        self.updates = 0
+
+    @torch.no_grad()
+    def update(self, model: nn.Module) -> None:
+        """Take the weights of `model` after one more step into the average."""
+        self.updates += 1
+        decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
+        pairs = list(zip(self.module.state_dict().values(), model.state_dict().values(), strict=True))
+        floats = [(kept, new) for kept, new in pairs if kept.is_floating_point()]
+        torch._foreach_lerp_([kept for kept, _ in floats], [new for _, new in floats], weight=1 - decay)
+        for kept, new in pairs:
+            if not kept.is_floating_point():
+                kept.copy_(new)
 
 
 class Training:
@@ -47,7 +115,7 @@ class Training:
         self.model = _laid_out(model.to(self.device), self.layout)
         set_dropout(model, recipe.dropout)
         self.optimizer = _optimizer(model, recipe)
-        self.average = None if recipe.ema is None else Average(model, decay=recipe.ema)
+        self.average = None if recipe.ema is None else WeightAverage(model, decay=recipe.ema)
         self.network = _network(model, recipe, device=self.device, ranks=ranks)
         self.network.train()  # whoever built the model may have meant to evaluate it
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=recipe.amp == "fp16")
@@ -104,7 +172,7 @@ class Training:
         try:
             logits: Tensor = self.network(*piece)
         except ValueError as error:
-            if not is_want_of_clips(error):
+            if not needs_more_clips(error):
                 raise
             raise InputError(
                 f"{type(self.model).__name__} normalises over its batch and cannot train on passes of one clip; a batch"
@@ -165,9 +233,9 @@ class Training:
         for group in self.optimizer.param_groups:
             group["lr"] = group["initial_lr"] * factor
 
-    def _mixed(self, clips: tuple[Tensor, ...], rng: np.random.Generator) -> Mixed:
+    def _mixed(self, clips: tuple[Tensor, ...], rng: np.random.Generator) -> MixedBatch:
         if not (self.recipe.mixup or self.recipe.cutmix):
-            return Mixed(clips=clips, share=1.0)
+            return MixedBatch(clips=clips, share=1.0)
         return mix(clips, mixup=self.recipe.mixup, cutmix=self.recipe.cutmix, rng=rng)
 
     def _loss(self, logits: Tensor, own: Tensor, partners: Tensor, *, share: float) -> Tensor:
@@ -234,7 +302,7 @@ class Tally:
         self._sums.copy_(torch.tensor(state["sums"], dtype=torch.float64))
 
 
-def is_want_of_clips(error: ValueError) -> bool:
+def needs_more_clips(error: ValueError) -> bool:
     """Whether batch norm had a single value of each channel to learn from."""
     return "more than 1 value per channel" in str(error)
 

@@ -8,13 +8,12 @@ from torch import nn
 
 from bench.core.errors import InputError
 from bench.data.loading import Batch
-from bench.train import training as training_module
+from bench.train import training_state as training_module
 from bench.train.checkpointing import read_weights
 from bench.train.evaluating import evaluate
 from bench.train.fitting import fit
-from bench.train.mixing import Mixed
 from bench.train.ranks import Ranks
-from bench.train.training import Training
+from bench.train.training_state import MixedBatch, Training
 
 LR, CLASSES = 0.05, 2
 PLAIN = {"optimizer": {"name": "sgd", "lr": LR, "momentum": 0.0}}
@@ -83,7 +82,7 @@ def test_mixed_clips_are_held_against_both_labels_by_their_share(begin, batch, m
 
     def mixed(clips, *, mixup, cutmix, rng):
         seen.update(mixup=mixup, cutmix=cutmix)
-        return Mixed(clips=tuple(0.3 * clip + 0.7 * clip.flip(0) for clip in clips), share=0.3)
+        return MixedBatch(clips=tuple(0.3 * clip + 0.7 * clip.flip(0) for clip in clips), share=0.3)
 
     monkeypatch.setattr(training_module, "mix", mixed)
     training, before = begin(mixup=0.8)
