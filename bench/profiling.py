@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
-from bench.catalog.facts import PACKAGED, source_of_facts
-from bench.core.cache import cache_folder, write_cache
+from bench.catalog.catalog import PACKAGED, catalog_source
 from bench.core.errors import InputError
+from bench.core.files import cache_folder, write_cache
 from bench.core.schema import Case, Clip, Frozen, Json, Metric, Point, Record, digest
 
 if TYPE_CHECKING:
@@ -275,7 +275,7 @@ def _can_cache(model: str) -> bool:
 
 
 def _cache_file(request: Mapping[str, Any]) -> Path:
-    return cache_folder() / "profiles" / f"{digest([source_of_facts(), request])}.json"
+    return cache_folder() / "profiles" / f"{digest([catalog_source(), request])}.json"
 
 
 def _cached(request: Mapping[str, Any]) -> Profile | None:

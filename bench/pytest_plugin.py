@@ -157,13 +157,13 @@ def _refuse_company(case: "Case") -> None:
 def _refuse_channels(record: "Record", shape: str) -> None:
     """InputError where `shape` says other channels than the network takes, which are what was measured."""
     from bench.core.errors import InputError
-    from bench.core.units import count
+    from bench.core.units import plural
 
     taken, given = record.details.get("input_channels"), int(shape.lower().split("x")[1])
     if isinstance(taken, list) and given not in taken:
         channels = " and ".join(map(str, taken))
         raise InputError(
-            f"input {shape!r} has {count(given, 'channel')}, but {record.case.point.model} takes {channels}"
+            f"input {shape!r} has {plural(given, 'channel')}, but {record.case.point.model} takes {channels}"
         )
 
 

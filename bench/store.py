@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import ValidationError
 
 from bench.core.errors import StoreError
-from bench.core.files import write_whole
+from bench.core.files import write_atomically
 from bench.core.schema import SCHEMA_VERSION, Json, Record
 
 if TYPE_CHECKING:
     import pandas as pd
 
 RECORDS = "records.jsonl"
-SUITE_FACTS = "suite.json"
+SUITE_FILE = "suite.json"
 Source = str | Path | Iterable[str | Path]
 
 # One small function per old version: it takes the raw line of version N and returns it as version N + 1.
@@ -71,7 +71,7 @@ class RecordStore:
     def write_suite(self, facts: dict[str, Json]) -> None:
         """Keep what reports need of the suite beside the records: name, title, ablation, its own text."""
         with store_errors(self.folder, "written"):
-            write_whole(self.folder / SUITE_FACTS, json.dumps(facts, indent=1, ensure_ascii=False))
+            write_atomically(self.folder / SUITE_FILE, json.dumps(facts, indent=1, ensure_ascii=False))
 
     @contextmanager
     def lock(self) -> Iterator[None]:
@@ -112,12 +112,12 @@ def read_records(source: Source) -> list[Record]:
     return [record for item in sources for file in record_files(item) for record in _read_file(file)]
 
 
-def read_suite_facts(folder: str | Path) -> dict[str, Json]:
+def read_suite_info(folder: str | Path) -> dict[str, Json]:
     """What `RecordStore.write_suite` kept in this results folder; empty if there is nothing.
 
     StoreError for a file that is not of that form: a gate that stands there must not be lost in silence.
     """
-    file = Path(folder) / SUITE_FACTS
+    file = Path(folder) / SUITE_FILE
     try:
         with store_errors(file, "read"):
             facts = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}

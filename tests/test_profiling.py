@@ -86,8 +86,8 @@ def test_a_shape_that_cannot_be_is_refused(given: object, part: str) -> None:
 @pytest.mark.parametrize("command", [["profile", "c3d", "--input", "1x3x16x112x112"], ["--help"], ["doctor"]])
 def test_answers_that_are_known_do_not_import_torch(c3d: Profile, command: list[str], tmp_path: Path) -> None:
     code = (
-        "import sys\nfrom bench.cli.app import _exit_code\n"
-        "assert _exit_code(sys.argv[1:]) == 0\nassert 'torch' not in sys.modules, 'torch was imported'"
+        "import sys\nfrom bench.cli.app import run_command\n"
+        "assert run_command(sys.argv[1:]) == 0\nassert 'torch' not in sys.modules, 'torch was imported'"
     )
     done = subprocess.run([sys.executable, "-c", code, *command], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from bench.catalog.facts import Facts
-from bench.core.schema import Case, Point, Pretraining, Probe
+from bench.catalog.catalog import Catalog
+from bench.core.schema import Case, ModelCheck, Point, Pretraining
 from bench.runner.running import plan
 from bench.suite import plan_suite, read_suite
 from bench.train.recipe import read_recipe
@@ -18,15 +18,15 @@ GRAPHS = "cudagraphs"
 FORMS = [(name, False) for name in ALL] + [(name, True) for name in WITH_SMALL]
 
 
-class Unprobed(Facts):
+class Unprobed(Catalog):
     """Knows all models by name and arguments, and builds none."""
 
-    def probe(self, points: Sequence[Point]) -> list[Probe]:
-        return [Probe() for _ in points]
+    def probe(self, points: Sequence[Point]) -> list[ModelCheck]:
+        return [ModelCheck() for _ in points]
 
 
 @pytest.fixture(scope="module")
-def facts() -> Facts:
+def facts() -> Catalog:
     return Unprobed()
 
 
@@ -36,7 +36,7 @@ def no_data(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
 
 
-def cases_of(name: str, *, small: bool, facts: Facts) -> tuple[Case, ...]:
+def cases_of(name: str, *, small: bool, facts: Catalog) -> tuple[Case, ...]:
     return plan_suite(read_suite(SUITES / f"{name}.yaml", small=small), facts).cases
 
 
@@ -48,7 +48,7 @@ def recipes_of(case: Case) -> Iterator[str]:
 
 @pytest.mark.parametrize(("name", "small"), FORMS)
 @pytest.mark.usefixtures("no_data")
-def test_each_suite_is_planned_without_data_and_its_recipes_are_there(name: str, small: bool, facts: Facts) -> None:
+def test_each_suite_is_planned_without_data_and_its_recipes_are_there(name: str, small: bool, facts: Catalog) -> None:
     cases = cases_of(name, small=small, facts=facts)
     assert cases
     for recipe in {recipe for case in cases for recipe in recipes_of(case)}:
@@ -56,7 +56,7 @@ def test_each_suite_is_planned_without_data_and_its_recipes_are_there(name: str,
 
 
 @pytest.mark.parametrize("name", WITH_SMALL)
-def test_small_forms_need_nothing_that_is_not_here(name: str, facts: Facts) -> None:
+def test_small_forms_need_nothing_that_is_not_here(name: str, facts: Catalog) -> None:
     for case in cases_of(name, small=True, facts=facts):
         point = case.point
         assert point.clip.height <= 64
@@ -67,25 +67,25 @@ def test_small_forms_need_nothing_that_is_not_here(name: str, facts: Facts) -> N
 
 
 @pytest.mark.parametrize("name", sorted(set(ALL) - set(WITH_SMALL)))
-def test_a_suite_without_a_small_form_runs_on_motions_as_it_is(name: str, facts: Facts) -> None:
+def test_a_suite_without_a_small_form_runs_on_motions_as_it_is(name: str, facts: Catalog) -> None:
     cases = cases_of(name, small=False, facts=facts)
     assert {case.point.dataset for case in cases if "accuracy" in case.measures} == {"motions"}
 
 
-def test_a_network_costs_the_same_wherever_its_weights_come_from(facts: Facts) -> None:
+def test_a_network_costs_the_same_wherever_its_weights_come_from(facts: Catalog) -> None:
     """Three trainings and three checkpoints of Kinetics-700 are six accuracies of three networks."""
     cases = cases_of("kinetics700", small=False, facts=facts)
     by_measure = {name: [case for case in cases if name in case.measures] for name in ("macs", "latency", "accuracy")}
     assert {name: len(found) for name, found in by_measure.items()} == {"macs": 3, "latency": 3, "accuracy": 6}
 
 
-def test_the_kernel_depths_are_those_of_the_paper(facts: Facts) -> None:
+def test_the_kernel_depths_are_those_of_the_paper(facts: Catalog) -> None:
     cases = cases_of("c3d_kernel_depth", small=False, facts=facts)
     depths = {str(case.point.args["kernel_depth"]) for case in cases}
     assert depths == {"1", "3", "5", "7", "increasing", "decreasing"}
 
 
-def test_the_gpu_suite_asks_for_no_graph_of_a_network_that_cannot_be_recorded(facts: Facts) -> None:
+def test_the_gpu_suite_asks_for_no_graph_of_a_network_that_cannot_be_recorded(facts: Catalog) -> None:
     """torchvision's MViT indexes tables on the GPU by numbers in main memory, which are copied in each pass."""
     recorded = [case.point.model for case in cases_of("gpu", small=False, facts=facts) if case.point.compile == GRAPHS]
     assert "torchvision:mvit_v2_s" not in recorded

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from bench.core.errors import StoreError
 from bench.core.schema import Case, Failure, Metric, Point, Record
-from bench.store import RecordStore, StoreWarning, load_records, read_records, read_suite_facts
+from bench.store import RecordStore, StoreWarning, load_records, read_records, read_suite_info
 
 
 def record(run_index: int = 0, *, value: float | None = 2.5, message: str = "") -> Record:
@@ -67,7 +67,7 @@ def test_what_the_system_does_not_let_read_is_named(tmp_path: Path, monkeypatch:
     (tmp_path / "suite.json").write_text("{}")
     monkeypatch.setattr(Path, "read_text", refuse)
     with pytest.raises(StoreError, match=r"suite\.json cannot be read: Permission denied"):
-        read_suite_facts(tmp_path)
+        read_suite_info(tmp_path)
 
 
 def test_what_the_system_does_not_let_write_is_named(tmp_path: Path) -> None:
@@ -133,6 +133,6 @@ def test_a_frame_has_a_row_per_metric_and_keeps_failures(tmp_path: Path) -> None
 
 
 def test_suite_facts_are_kept_beside_the_records(tmp_path: Path) -> None:
-    assert read_suite_facts(tmp_path) == {}
+    assert read_suite_info(tmp_path) == {}
     RecordStore(tmp_path).write_suite({"name": "s", "title": "Wie tief?"})
-    assert read_suite_facts(tmp_path) == {"name": "s", "title": "Wie tief?"}
+    assert read_suite_info(tmp_path) == {"name": "s", "title": "Wie tief?"}

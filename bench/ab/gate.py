@@ -16,7 +16,7 @@ from bench.comparison.looks import LOOKS, Looks, open_cases
 from bench.comparison.outcome import Comparison, Uncompared
 from bench.comparison.wording import percent
 from bench.core.errors import InputError, SetUpError
-from bench.core.units import count
+from bench.core.units import plural
 from bench.store import RECORDS
 from bench.suite import check_suite, limit_text, read_suite
 
@@ -113,7 +113,7 @@ def pair_plans(base: Sequence[PlannedCase], head: Sequence[PlannedCase], *, by_p
     """Which case of head is which of base: by id, or, where the models are meant to differ, by place in the plan."""
     if by_place:
         if len(base) != len(head):
-            raise SetUpError(f"base plans {count(len(base), 'case')} and head {len(head)}; the models take other axes")
+            raise SetUpError(f"base plans {plural(len(base), 'case')} and head {len(head)}; the models take other axes")
         return Pairing(shared={case.id: (n, n) for n, case in enumerate(head)}, missing=(), added=())
     places = {case.id: n for n, case in enumerate(base)}
     ids = {case.id for case in head}

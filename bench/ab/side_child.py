@@ -120,9 +120,9 @@ def _import_past_others() -> None:
     finally:
         sys.path[:] = kept
     if find_spec("bench.core.import_path") is not None:
-        from bench.core.import_path import see_working_folder
+        from bench.core.import_path import add_working_folder
 
-        see_working_folder()
+        add_working_folder()
 
 
 def _is_other(entry: str) -> bool:

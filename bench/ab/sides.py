@@ -15,7 +15,7 @@ from types import TracebackType
 from typing import Any, Literal
 
 from bench.core.errors import InputError, SetUpError, last_line
-from bench.core.git import without_repository
+from bench.core.git import git_environment
 from bench.core.process import tail
 from bench.core.yaml_tree import Tree
 
@@ -193,7 +193,7 @@ class Side:
             self._process = subprocess.Popen(
                 [place.python, "-c", text],
                 cwd=place.folder,
-                env={**without_repository(), **place.variables},
+                env={**git_environment(), **place.variables},
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,
@@ -327,7 +327,7 @@ def _git(*arguments: str, folder: Path | None = None, missing: str | None = None
         done = subprocess.run(
             ["git", *arguments],
             cwd=folder,
-            env=without_repository(),
+            env=git_environment(),
             capture_output=True,
             encoding="utf-8",
             errors="surrogateescape",

@@ -1,7 +1,9 @@
 """`NAME=VALUE` as people type it behind `--arg` and `--option`."""
 
+import os
 from collections.abc import Collection, Iterable, Sequence
 from io import StringIO
+from pathlib import Path
 from typing import Any
 
 from bench.core.errors import InputError
@@ -33,6 +35,18 @@ def dataset_options(texts: Sequence[str] | None) -> dict[str, Any]:
         if name in options:
             raise InputError(f"{name!r} is no option of a data set" + (f"; use --{name}" if name != "name" else ""))
     return options
+
+
+def check_writable(file: Path) -> None:
+    """Make the folder of a file that is to be written; InputError where that or the file itself cannot be."""
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{file} cannot be written: its folder cannot be made: {error.strerror}") from None
+    if file.is_dir():
+        raise InputError(f"{file} cannot be written: it is a folder")
+    if not os.access(file if file.exists() else file.parent, os.W_OK):
+        raise InputError(f"{file} cannot be written: this user is not allowed to")
 
 
 def _yaml(value: str, *, flag: str, text: str) -> Any:

@@ -17,12 +17,12 @@ console = Console(highlight=False, width=None if sys.stdout.isatty() else WIDE)
 errors = Console(stderr=True, highlight=False)
 
 
-def say(text: str) -> None:
+def print_text(text: str) -> None:
     """Print plain text; markup in names of models and files is not interpreted."""
     console.print(Text(text), soft_wrap=True)
 
 
-def table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, right: Sequence[str] = ()) -> None:
+def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, right: Sequence[str] = ()) -> None:
     """Print a table; the columns named in `right` are numbers. On a pipe, full width without borders."""
     grid = Table(box=None, pad_edge=False, header_style="bold")
     for name in columns:
@@ -37,12 +37,12 @@ def duration(seconds: float) -> str:
     return f"{round(seconds)} s" if seconds < 120 else str(timedelta(seconds=round(seconds)))
 
 
-def show_note(text: str) -> None:
+def print_note(text: str) -> None:
     """Something said beside the answer, on standard error, so that JSON on standard output stays JSON."""
     errors.print(Text(text), soft_wrap=True)
 
 
-def show_error(message: str) -> None:
+def print_error(message: str) -> None:
     """One clear text on standard error."""
     errors.print(Text(f"vbench: {message}"), soft_wrap=True)
 
@@ -51,6 +51,6 @@ def first_line(text: str) -> str:
     return text.split("\n")[0]
 
 
-def as_json(value: Any) -> None:
+def print_json(value: Any) -> None:
     """Print JSON for machines on standard output, unwrapped and uncoloured."""
     sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")

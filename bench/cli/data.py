@@ -29,8 +29,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")
 @data_app.command("list")
 def list_datasets(as_json: AsJson = False) -> None:
     """List the data sets vbench reads, and where each is described."""
-    from bench.cli.console import as_json as print_json
-    from bench.cli.console import table
+    from bench.cli.console import print_json, print_table
     from bench.core.registry import DATASETS
 
     rows = [(d.name, d.num_classes, ", ".join(d.splits), ", ".join(_options_of(d)), d.described_at) for d in DATASETS]
@@ -38,7 +37,7 @@ def list_datasets(as_json: AsJson = False) -> None:
         names = ("name", "classes", "splits", "options", "described_at")
         print_json([dict(zip(names, row, strict=True)) for row in rows])
     else:
-        table(("data set", "classes", "splits", "options", "described at"), rows, right=("classes",))
+        print_table(("data set", "classes", "splits", "options", "described at"), rows, right=("classes",))
 
 
 @data_app.command("index")
@@ -50,7 +49,7 @@ def index(
     again: Annotated[bool, typer.Option("--again", help="Look at files again that are known already.")] = False,
 ) -> None:
     """Look at every file once: frames, times, size, rotation, codec, damage, hash. Goes on where it was stopped."""
-    from bench.cli.console import say
+    from bench.cli.console import print_text
     from bench.data.index import index_folder
 
     failed: tuple[Failed, ...] = ()
@@ -58,7 +57,7 @@ def index(
         with _reporting("files") as report:
             found = index_folder(folder, workers=workers, again=again, report=report)
         counts = ", ".join(f"{count} {verdict}" for verdict, count in sorted(found.verdicts.items()))
-        say(f"{found.path}: {found.files} files ({counts or 'none'}), {found.probed} of them looked at now")
+        print_text(f"{found.path}: {found.files} files ({counts or 'none'}), {found.probed} of them looked at now")
         failed += found.failed
     _end(failed)
 
@@ -74,8 +73,7 @@ def verify(
     """Compare a split with its annotation: present, missing and damaged per class, and the set's hash."""
     from dataclasses import asdict
 
-    from bench.cli.console import as_json as print_json
-    from bench.cli.console import say, table
+    from bench.cli.console import print_json, print_table, print_text
     from bench.data.verify import verify_videos
 
     found = verify_videos(_opened(dataset, split, root, option))
@@ -84,10 +82,10 @@ def verify(
     else:
         incomplete = [asdict(each) for each in found.classes]
         rows = [tuple(each.values()) for each in incomplete]
-        table(tuple(incomplete[0]) if incomplete else ("class",), rows)
+        print_table(tuple(incomplete[0]) if incomplete else ("class",), rows)
         for video, what in found.damaged:
-            say(f"damaged: {video}: {what}")
-        say(
+            print_text(f"damaged: {video}: {what}")
+        print_text(
             f"{found.dataset} {found.split}: {found.present} present, {len(found.missing)} missing, "
             f"{len(found.damaged)} damaged, {found.unindexed} not indexed; hash {found.hash} of {found.hash_covers}"
         )
@@ -142,12 +140,12 @@ def shard(
     workers: Workers = 0,
 ) -> None:
     """Pack the videos of a split into WebDataset tar files."""
-    from bench.cli.console import say
+    from bench.cli.console import print_text
     from bench.data.prepare_shards import prepare_shards
 
     with _reporting("shards") as report:
         found = prepare_shards(_opened(dataset, split, root, option), target, workers=workers, report=report)
-    say(f"{target}: {found.shards} shards written, {found.skipped} were there, {found.videos} videos")
+    print_text(f"{target}: {found.shards} shards written, {found.skipped} were there, {found.videos} videos")
     _end(found.failed)
 
 
@@ -160,13 +158,13 @@ def annotate(
     option: Options = None,
 ) -> None:
     """Write the annotation of a data set as one 3D-ResNets JSON file, or such a file as lists of paths and labels."""
-    from bench.cli.console import say
+    from bench.cli.console import print_text
     from bench.core.errors import InputError
     from bench.data.annotate import subset_of, write_lists, write_resnets_json
 
     if dataset.endswith(".json"):
         for name, listed in write_lists(dataset, target).items():
-            say(f"{name}: {listed.videos} videos, {listed.unlabelled} without a label left out")
+            print_text(f"{name}: {listed.videos} videos, {listed.unlabelled} without a label left out")
         return
     subsets: dict[str, str] = {}
     for name in split or ["train", "val"]:
@@ -175,7 +173,7 @@ def annotate(
                 f"splits {subsets[subset_of(name)]} and {name} are both {subset_of(name)}; write two files"
             )
     named = {subset: _opened(dataset, name, root, option) for subset, name in subsets.items()}
-    say(f"{target}: {write_resnets_json(named, target)} videos")
+    print_text(f"{target}: {write_resnets_json(named, target)} videos")
 
 
 @data_app.command("synth")
@@ -185,10 +183,10 @@ def synth(
     clips_per_class: Annotated[int, typer.Option(help="Training clips of each class.")] = 96,
 ) -> None:
     """Write the synthetic data set `motions`: real H.264 files in which only the motion tells the classes apart."""
-    from bench.cli.console import say
+    from bench.cli.console import print_text
     from bench.data.datasets.motions import MotionsParameters, write_motions
 
-    say(f"written: {write_motions(target, MotionsParameters(seed=seed, clips_per_class=clips_per_class))}")
+    print_text(f"written: {write_motions(target, MotionsParameters(seed=seed, clips_per_class=clips_per_class))}")
 
 
 @data_app.command("bench")
@@ -201,7 +199,7 @@ def time_loading(
     option: Options = None,
 ) -> None:
     """Time decoding, transforms, collating and copying apart, and say how many workers a wanted rate needs."""
-    from bench.cli.console import say, table
+    from bench.cli.console import print_table, print_text
     from bench.core.schema import clip_from_text
     from bench.data.lanes import time_lanes
     from bench.data.transforms import Augmentation
@@ -209,14 +207,14 @@ def time_loading(
     size = clip_from_text(clip)
     videos = _opened(dataset, split, root, option)
     found = time_lanes(videos, clip=size, augmentation=Augmentation(), wanted_clips_per_s=wanted)
-    table(
+    print_table(
         ("lane", "ms a clip"),
         [(n, None if ms is None else f"{ms:.2f}") for n, ms in found.ms.items()],
         right=("ms a clip",),
     )
-    say(f"one worker gives {found.clips_per_s:.1f} clips/s, over {found.clips} clips")
+    print_text(f"one worker gives {found.clips_per_s:.1f} clips/s, over {found.clips} clips")
     if found.workers_for_wanted is not None:
-        say(f"{wanted:g} clips/s need {found.workers_for_wanted} workers")
+        print_text(f"{wanted:g} clips/s need {found.workers_for_wanted} workers")
     _end(found.failed)
 
 
@@ -248,20 +246,22 @@ def _options_of(dataset: "DatasetEntry") -> list[str]:
 
 
 def _prepare(do: Callable[[Callable[["Progress"], None]], Any]) -> None:
-    from bench.cli.console import say
+    from bench.cli.console import print_text
 
     with _reporting("videos") as report:
         found = do(report)
-    say(f"{found.written} written, {found.skipped} were there, {len(found.failed)} failed, in {found.seconds:.0f} s")
+    print_text(
+        f"{found.written} written, {found.skipped} were there, {len(found.failed)} failed, in {found.seconds:.0f} s"
+    )
     _end(found.failed)
 
 
 def _end(failed: "tuple[Failed, ...]") -> None:
     """Name what failed and why; then the command is incomplete."""
-    from bench.cli.console import say
+    from bench.cli.console import print_text
 
     for each in failed:
-        say(f"failed: {each.what}: {each.reason}")
+        print_text(f"failed: {each.what}: {each.reason}")
     if failed:
         raise typer.Exit(3)
 

@@ -99,7 +99,7 @@ def ab(
 ) -> None:
     """Measure BASE and HEAD in turns in one job until every gated case is decided; for machines that are noisy."""
     from bench.ab.gate import ab as measure_ab
-    from bench.cli.console import show_note
+    from bench.cli.console import print_note
 
     outputs = _outputs(fail_on, write or [], junit, annotations=annotations, markdown=markdown, as_json=as_json)
     limits, budget_s = _limits(gate or []), _seconds(budget)
@@ -114,7 +114,7 @@ def ab(
             gate=limits,
             across=across,
             apart=apart,
-            on_note=show_note,
+            on_note=print_note,
         )
     raise typer.Exit(outputs.give(found))
 
@@ -124,17 +124,17 @@ def save_baseline(
     results: Results, branch: Branch = None, folder: BaselineFolder = Path(), whole: Whole = False
 ) -> None:
     """Keep RESULTS as the baseline of a branch on this kind of machine, and append them to its history."""
-    from bench.cli.console import show_note
+    from bench.cli.console import print_note
     from bench.comparison.baselines import current_branch, save
 
     to = current_branch(folder) if branch is None else branch
-    _say_baselines(save(results, branch=to, root=folder, is_whole=whole, on_note=show_note))
+    _say_baselines(save(results, branch=to, root=folder, is_whole=whole, on_note=print_note))
 
 
 @baseline_app.command("list")
 def list_baselines(folder: BaselineFolder = Path(), as_json: AsJson = False) -> None:
     """List what is kept, by branch, suite and machine."""
-    from bench.cli.console import as_json as print_json
+    from bench.cli.console import print_json
     from bench.comparison.baselines import listed
 
     found = listed(folder)
@@ -152,10 +152,10 @@ def promote_baseline(
     whole: Whole = False,
 ) -> None:
     """Make the baselines of one branch those of another, such as of a branch that was merged."""
-    from bench.cli.console import show_note
+    from bench.cli.console import print_note
     from bench.comparison.baselines import promote
 
-    _say_baselines(promote(source, target, root=folder, is_whole=whole, on_note=show_note))
+    _say_baselines(promote(source, target, root=folder, is_whole=whole, on_note=print_note))
 
 
 def history(
@@ -169,7 +169,7 @@ def history(
     as_json: AsJson = False,
 ) -> None:
     """Show a metric over commits, and the first commit after every step of its level."""
-    from bench.cli.console import as_json as print_json
+    from bench.cli.console import print_json
     from bench.comparison.baselines import current_branch, history_files
     from bench.comparison.history import history_of
     from bench.store import read_records
@@ -185,10 +185,10 @@ def history(
 
 
 def _say_baselines(found: "list[Baseline]") -> None:
-    from bench.cli.console import table
+    from bench.cli.console import print_table
 
     rows = [(b.branch, b.suite, b.machine, b.fingerprint, b.cases, b.runs, b.commit[:10]) for b in found]
-    table(("branch", "suite", "machine", "fingerprint", "cases", "runs", "commit"), rows, right=("cases", "runs"))
+    print_table(("branch", "suite", "machine", "fingerprint", "cases", "runs", "commit"), rows, right=("cases", "runs"))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -203,7 +203,7 @@ class _Outputs:
 
     def give(self, found: "Comparison") -> int:
         """Print, then write what was asked for. The exit code; 3 where only a file that cannot be written is amiss."""
-        from bench.cli.console import show_error, show_note
+        from bench.cli.console import print_error, print_note
         from bench.comparison import formats
         from bench.comparison.outcome import EXIT_CODES
 
@@ -215,11 +215,11 @@ class _Outputs:
             try:
                 if text is None:
                     file.unlink(missing_ok=True)
-                    show_note(f"{file} is not written: there is nothing that it could hold")
+                    print_note(f"{file} is not written: there is nothing that it could hold")
                 else:
                     file.write_text(text, encoding="utf-8", errors="backslashreplace")
             except OSError as error:
-                show_error(f"{file} could not be written: {error.strerror or error}")
+                print_error(f"{file} could not be written: {error.strerror or error}")
                 code = code or EXIT_CODES["incomplete"]
         return code
 
@@ -242,7 +242,7 @@ def _outputs(
     fail_on: str, write: list[Path], junit: Path | None, *, annotations: bool, markdown: bool, as_json: bool
 ) -> _Outputs:
     """What was asked for, checked before anything is read or measured; InputError for what cannot be given."""
-    from bench.cli.writable import check_writable
+    from bench.cli.arguments import check_writable
     from bench.comparison.formats import ending_of
 
     if as_json and markdown:

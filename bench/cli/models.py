@@ -59,8 +59,8 @@ def profile(
     html: Annotated[Path | None, typer.Option("--html", help="Write the modules as a page into this folder.")] = None,
 ) -> None:
     """Count one model: parameters, MACs, memory."""
-    from bench.cli.console import as_json as print_json
-    from bench.cli.writable import check_writable
+    from bench.cli.arguments import check_writable
+    from bench.cli.console import print_json
     from bench.profiling import profile as profile_model
 
     if csv is not None:
@@ -91,16 +91,15 @@ def models(
     as_json: AsJson = False,
 ) -> None:
     """List models with counted parameters and MACs; `vbench models show NAME` tells all of one."""
-    from bench.catalog.facts import Facts
-    from bench.catalog.listing import model_as_dict, model_rows
-    from bench.cli.console import as_json as print_json
+    from bench.catalog.catalog import Catalog, model_as_dict, model_rows
+    from bench.cli.console import print_json
     from bench.cli.show_models import counting_progress, show_model, show_models
 
     if pattern == "show" and name is None:
         raise typer.BadParameter("`vbench models show` needs the name of a model")
     wanted = name if pattern == "show" and name is not None else pattern
     with counting_progress() as advance:
-        rows = model_rows(wanted, Facts(on_progress=advance))
+        rows = model_rows(wanted, Catalog(on_progress=advance))
     if as_json:
         found = [model_as_dict(model, probe) for model, probe in rows]
         print_json(found[0] if pattern == "show" else found)
@@ -182,7 +181,7 @@ def predict(
     as_json: AsJson = False,
 ) -> None:
     """Name the likeliest classes of videos, with probabilities."""
-    from bench.cli.console import as_json as print_json
+    from bench.cli.console import print_json
     from bench.cli.show_classes import predictions_as_dicts, show_predictions
     from bench.train.inference import predict_videos
 
@@ -217,9 +216,8 @@ def features(
     arg: ModelArguments = None,
 ) -> None:
     """Write the pooled vectors of a data set, for transfer learning."""
-    from bench.cli.arguments import dataset_options
-    from bench.cli.console import say
-    from bench.cli.writable import check_writable
+    from bench.cli.arguments import check_writable, dataset_options
+    from bench.cli.console import print_text
     from bench.train.inference import features_of_dataset
 
     check_writable(out)
@@ -228,8 +226,8 @@ def features(
         arguments=_arguments(arg or []), options=dataset_options(option),
     )  # fmt: skip
     for unread in found.unread:
-        say(f"not read: {unread.id}: {unread.reason}")
-    say(f"{len(found.videos)} vectors of {found.vectors.shape[1]}: {out}")
+        print_text(f"not read: {unread.id}: {unread.reason}")
+    print_text(f"{len(found.videos)} vectors of {found.vectors.shape[1]}: {out}")
     raise typer.Exit(3 if found.unread else 0)
 
 
@@ -239,7 +237,7 @@ def weights_inspect(
     as_json: AsJson = False,
 ) -> None:
     """Say what a checkpoint file is, and which model it fits."""
-    from bench.cli.console import as_json as print_json
+    from bench.cli.console import print_json
     from bench.cli.show_checkpoints import checkpoint_as_dict, show_checkpoint
     from bench.models.weights.identification import identify
 
@@ -281,12 +279,12 @@ def _write_layers(found: "Profile", *, csv: Path | None, html: Path | None) -> N
             writer.writeheader()
             writer.writerows(rows)
     if html is not None:
-        from bench.cli.console import show_note
+        from bench.cli.console import print_note
         from bench.reporting.layer_page import write_layer_page
 
         inputs = ", ".join("x".join(map(str, shape)) for shape in found.inputs)
         page = write_layer_page(rows, out=html, model=found.model, inputs=inputs, convention=found.convention)
-        show_note(f"page: {page}")
+        print_note(f"page: {page}")
 
 
 def _require_weights(model: str, weights: Path | None) -> None:
@@ -311,8 +309,8 @@ def _run_accuracy(
 ) -> None:
     """Run a suite of one model and one measure, and print what came out."""
     from bench.cli.arguments import dataset_options
-    from bench.cli.console import say
-    from bench.cli.show_run import LiveRun, say_predictions, say_summary, show_accuracy, write_report
+    from bench.cli.console import print_text
+    from bench.cli.suite_commands import LiveRun, say_predictions, say_summary, show_accuracy, write_report
     from bench.core.yaml_tree import Tree
     from bench.runner.running import run as run_suite
 
@@ -331,7 +329,7 @@ def _run_accuracy(
     for record in summary.finished:
         show_accuracy(record, folder=summary.folder)
     say_predictions(summary)
-    say(f"report: {write_report(summary.folder)}")
+    print_text(f"report: {write_report(summary.folder)}")
     raise typer.Exit(summary.exit_code)
 
 

@@ -33,7 +33,7 @@ def predictions(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON for machines.")] = False,
 ) -> None:
     """Question kept predictions: accuracies, confused classes; of two networks which is better, and both fused."""
-    from bench.cli.console import as_json as print_json
+    from bench.cli.console import print_json
     from bench.cli.show_predictions import one_as_dict, pair_as_dict, show_one, show_pair
     from bench.train.predictions import open_predictions, pair_predictions
 
@@ -54,7 +54,7 @@ def predictions(
 
 def _check_fusing(fuse: Path | None, weight: float | None, *, is_pair: bool) -> None:
     """InputError where there is nothing to fuse, or no place for it."""
-    from bench.cli.writable import check_writable
+    from bench.cli.arguments import check_writable
 
     if not is_pair and (fuse is not None or weight is not None):
         raise InputError(f"{'--weight' if fuse is None else '--fuse'} is of two predictions, and only one is given")

@@ -2,8 +2,8 @@
 
 from typing import TYPE_CHECKING, Any
 
-from bench.cli.console import say, table
-from bench.core.units import figure
+from bench.cli.console import print_table, print_text
+from bench.core.units import format_value
 
 if TYPE_CHECKING:
     from bench.models.weights.identification import CheckpointFacts, Fit
@@ -14,11 +14,11 @@ def show_checkpoint(found: "CheckpointFacts") -> None:
     facts = checkpoint_as_dict(found)
     rows = [(name.replace("_", " "), value) for name, value in facts.items() if name not in ("fits", "facts")]
     rows += [(name, value) for name, value in found.facts.items()]
-    table(("", ""), [(name, _shown(name, value)) for name, value in rows if value not in (None, "", [])])
+    print_table(("", ""), [(name, _shown(name, value)) for name, value in rows if value not in (None, "", [])])
     if not found.fits:
-        say("no network here has these weights")
+        print_text("no network here has these weights")
     for fit in found.fits:
-        say(f"fits {fit.model}: vbench profile {fit.model}{_flags(fit)} --weights {found.path}")
+        print_text(f"fits {fit.model}: vbench profile {fit.model}{_flags(fit)} --weights {found.path}")
 
 
 def checkpoint_as_dict(found: "CheckpointFacts") -> dict[str, Any]:
@@ -44,7 +44,7 @@ def checkpoint_as_dict(found: "CheckpointFacts") -> dict[str, Any]:
 
 def _shown(name: str, value: Any) -> str:
     if name == "bytes":
-        return figure(value, "B")
+        return format_value(value, "B")
     return f"{value:,}" if isinstance(value, int) else ", ".join(value) if isinstance(value, list) else str(value)
 
 

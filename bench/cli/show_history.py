@@ -1,10 +1,10 @@
 """The history of a metric in a terminal: a line a commit, then the steps."""
 
-from bench.cli.console import say, table
+from bench.cli.console import print_table, print_text
 from bench.comparison.history import History, Turn
 from bench.comparison.steps import commits_to_show
 from bench.comparison.wording import one_line, p_value, percent
-from bench.core.units import count, figure
+from bench.core.units import format_value, plural
 
 FEWEST = 10
 
@@ -16,23 +16,25 @@ def show_history(history: History) -> None:
         (
             moment.started_at[:16],
             one_line(moment.commit[:10]),
-            figure(moment.value, history.unit),
+            format_value(moment.value, history.unit),
             moment.runs,
             _mark(firsts.get(moment.commit)),
         )
         for moment in history.moments
     ]
-    say(one_line(f"{history.metric} of {history.case.title}"))
-    table(("measured", "commit", "value", "runs", ""), rows, right=("value", "runs"))
+    print_text(one_line(f"{history.metric} of {history.case.title}"))
+    print_table(("measured", "commit", "value", "runs", ""), rows, right=("value", "runs"))
     for runs, why in _left_out(history):
         if runs:
-            say(f"{count(runs, 'run')} left out: {why}")
+            print_text(f"{plural(runs, 'run')} left out: {why}")
     if history.order == "measured" and len(history.moments) > 1:
-        say("in the order of measuring: git here does not know all of these commits, nor are all their dates recorded")
+        print_text(
+            "in the order of measuring: git here does not know all of these commits, nor are all their dates recorded"
+        )
     for turn in history.turns:
-        say(_sentence(turn, history.unit))
+        print_text(_sentence(turn, history.unit))
     if not history.turns:
-        say(f"no step in {count(len(history.moments), 'commit')}{_unseen(history)}")
+        print_text(f"no step in {plural(len(history.moments), 'commit')}{_unseen(history)}")
 
 
 def _unseen(history: History) -> str:
@@ -61,7 +63,7 @@ def _mark(turn: Turn | None) -> str:
 
 def _sentence(turn: Turn, unit: str) -> str:
     name = "first bad commit" if turn.verdict == "worse" else f"first commit that is {turn.verdict}"
-    levels = f"{figure(turn.step.before, unit)} before, {figure(turn.step.after, unit)} after"
+    levels = f"{format_value(turn.step.before, unit)} before, {format_value(turn.step.after, unit)} after"
     sure = f", {p_value(turn.step.p)}" if turn.step.p > 0 else ""
     return (
         f"{name}: {one_line(turn.first.commit)} ({_change(turn)}: {levels}{sure}); "

@@ -5,8 +5,8 @@ from contextlib import contextmanager
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-from bench.cli.console import errors, say, table
-from bench.core.schema import ModelFacts, Probe
+from bench.cli.console import errors, print_table, print_text
+from bench.core.schema import ModelCheck, ModelInfo
 
 
 @contextmanager
@@ -21,9 +21,9 @@ def counting_progress(what: str = "counting models") -> Iterator[Callable[[int, 
         yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
-def show_models(rows: Sequence[tuple[ModelFacts, Probe]]) -> None:
+def show_models(rows: Sequence[tuple[ModelInfo, ModelCheck]]) -> None:
     """The table of `vbench models`."""
-    table(
+    print_table(
         ("model", "family", "clip", "params M", "GMACs", "paper"),
         [
             (model.name, model.family, model.clip, _scaled(probe.params, 1e6), _scaled(probe.macs, 1e9), model.paper)
@@ -31,15 +31,15 @@ def show_models(rows: Sequence[tuple[ModelFacts, Probe]]) -> None:
         ],
         right=("params M", "GMACs"),
     )
-    say(f"{len(rows)} models. Counts: batch 1, at the clip shown (frames x stride x size); 1 MAC = 2 FLOPs.")
+    print_text(f"{len(rows)} models. Counts: batch 1, at the clip shown (frames x stride x size); 1 MAC = 2 FLOPs.")
     for model, probe in rows:
         if probe.problem or probe.note:
-            say(f"  {model.name} was not counted: {probe.problem or probe.note}")
+            print_text(f"  {model.name} was not counted: {probe.problem or probe.note}")
 
 
-def show_model(model: ModelFacts, probe: Probe) -> None:
+def show_model(model: ModelInfo, probe: ModelCheck) -> None:
     """All that is known of one model."""
-    say(f"{model.name}: {model.summary}")
+    print_text(f"{model.name}: {model.summary}")
     facts = {
         "family": model.family,
         "paper": model.paper or None,
@@ -47,11 +47,11 @@ def show_model(model: ModelFacts, probe: Probe) -> None:
         "params": None if probe.params is None else f"{probe.params:,}",
         "MACs": None if probe.macs is None else f"{probe.macs:,} (forward, batch 1, at the default clip)",
     }
-    table(("", ""), list(facts.items()))
-    say("arguments:")
-    table(("name", "default"), [(name, repr(default)) for name, default in model.arguments.items()])
+    print_table(("", ""), list(facts.items()))
+    print_text("arguments:")
+    print_table(("name", "default"), [(name, repr(default)) for name, default in model.arguments.items()])
     if probe.problem or probe.note:
-        say(f"not counted: {probe.problem or probe.note}")
+        print_text(f"not counted: {probe.problem or probe.note}")
 
 
 def _scaled(value: int | None, unit: float) -> str | None:

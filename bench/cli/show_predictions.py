@@ -4,10 +4,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench.cli.console import say, table
+from bench.cli.console import print_table, print_text
 from bench.core.schema import Json
 from bench.core.stats import Estimate
-from bench.core.units import MINUS, count, figure, figure_span, written
+from bench.core.units import MINUS, format_interval, format_number, format_value, plural
 
 if TYPE_CHECKING:
     from bench.train.predictions import Agreement, PredictionFile, PredictionPair, Predictions
@@ -32,11 +32,11 @@ def show_pair(pair: "PredictionPair", *, most: int, target: Path | None) -> None
     _say_unread(pair.a.predictions)
     _say_agreement(pair.agreement)
     if pair.why_not:
-        say(f"not fused: {pair.why_not}")
+        print_text(f"not fused: {pair.why_not}")
     for name, found in columns:
         _show_confused(found, most=most, name=f"{name}: ")
     if target is not None:
-        say(f"fused: {target}")
+        print_text(f"fused: {target}")
 
 
 def one_as_dict(asked: "PredictionFile", *, most: int) -> dict[str, Any]:
@@ -72,9 +72,9 @@ def _columns(pair: "PredictionPair") -> "list[tuple[str, Predictions]]":
 
 
 def _say_whose(asked: "PredictionFile", *, name: str) -> None:
-    say(f"{name}{asked.file}")
+    print_text(f"{name}{asked.file}")
     if asked.predictions.network:
-        say(f"{' ' * len(name)}{asked.predictions.network}")
+        print_text(f"{' ' * len(name)}{asked.predictions.network}")
 
 
 def _show_figures(columns: "Sequence[tuple[str, Predictions]]") -> None:
@@ -82,11 +82,11 @@ def _show_figures(columns: "Sequence[tuple[str, Predictions]]") -> None:
     told = [_facts(found.protocol) for _, found in columns]
     shared = {name: text for name, text in told[0].items() if all(facts.get(name) == text for facts in told)}
     if shared:
-        say("; ".join(f"{name}: {text}" for name, text in shared.items()))
+        print_text("; ".join(f"{name}: {text}" for name, text in shared.items()))
     own = [{name: text for name, text in facts.items() if name not in shared} for facts in told]
     rows = [facts | _figures(found) for facts, (_, found) in zip(own, columns, strict=True)]
     names = dict.fromkeys(name for row in rows for name in row)
-    table(("", *(name for name, _ in columns)), [(name, *(row.get(name) for row in rows)) for name in names])
+    print_table(("", *(name for name, _ in columns)), [(name, *(row.get(name) for row in rows)) for name in names])
 
 
 def _facts(protocol: Mapping[str, Json]) -> dict[str, str]:
@@ -121,9 +121,9 @@ def _figures(found: "Predictions") -> dict[str, str]:
     if len(found.class_names) > FEW_CLASSES:
         figures["top-5 (95 % interval)"] = _with_interval(found.top(5))
     if found.is_multi_label:
-        figures["mean average precision"] = figure(100 * found.mean_average_precision, "%")
+        figures["mean average precision"] = format_value(100 * found.mean_average_precision, "%")
     else:
-        figures["mean per class"] = figure(100 * found.mean_class, "%")
+        figures["mean per class"] = format_value(100 * found.mean_class, "%")
     return figures
 
 
@@ -134,37 +134,39 @@ def _videos(found: "Predictions") -> str:
 
 
 def _with_interval(share: Estimate) -> str:
-    span = figure_span(100 * share.low, 100 * share.high, beside=100 * share.value, unit="%")
-    return f"{figure(100 * share.value, '%')} ({span})"
+    span = format_interval(100 * share.low, 100 * share.high, beside=100 * share.value, unit="%")
+    return f"{format_value(100 * share.value, '%')} ({span})"
 
 
 def _say_unread(found: "Predictions") -> None:
     """What the figures of a record have counted beside these videos."""
     if not found.unread:
         return
-    text = f"{count(found.unread, 'video')} could not be read and left out here"
+    text = f"{plural(found.unread, 'video')} could not be read and left out here"
     if found.protocol.get("unread_are") == "left out":
-        say(f"{text}, as in the record")
+        print_text(f"{text}, as in the record")
     else:
-        top = figure(100 * found.top(1, wrong=found.unread).value, "%")
-        say(f"{text}; a record counts such videos as wrong: top-1 {top}, and every other accuracy is lower there too")
+        top = format_value(100 * found.top(1, wrong=found.unread).value, "%")
+        print_text(
+            f"{text}; a record counts such videos as wrong: top-1 {top}, and every other accuracy is lower there too"
+        )
 
 
 def _say_agreement(agreement: "Agreement") -> None:
     difference = agreement.difference
     value, low, high = (_signed(100 * each) for each in (difference.value, difference.low, difference.high))
-    say(f"B {MINUS} A: {value} points of top-1 (95 % interval {low} to {high}, on the same videos)")
-    say(
+    print_text(f"B {MINUS} A: {value} points of top-1 (95 % interval {low} to {high}, on the same videos)")
+    print_text(
         f"right in both: {agreement.both}, only in A: {agreement.only_a}, only in B: {agreement.only_b}, "
         f"in neither: {agreement.neither}"
     )
     apart = agreement.only_a + agreement.only_b
     if not apart:
-        say("no video tells them apart (McNemar's exact p 1)")
+        print_text("no video tells them apart (McNemar's exact p 1)")
         return
-    say(
+    print_text(
         f"McNemar's exact p {agreement.p:.2g}: the chance that two equally good networks split the "
-        f"{count(apart, 'video')} that only one gets right at least as unevenly"
+        f"{plural(apart, 'video')} that only one gets right at least as unevenly"
     )
 
 
@@ -172,18 +174,18 @@ def _show_confused(found: "Predictions", *, most: int, name: str) -> None:
     if not most:
         return
     if found.is_multi_label:
-        say(f"{name}no classes are confused where a video has several labels")
+        print_text(f"{name}no classes are confused where a video has several labels")
         return
     pairs = _confused(found, most=most)
     if not pairs:
-        say(f"{name}no class was taken for another")
+        print_text(f"{name}no class was taken for another")
         return
-    say(f"{name}most often confused")
+    print_text(f"{name}most often confused")
     rows = [
-        (pair["class"], pair["taken_for"], f"{pair['videos']} of {pair['of']}", figure(pair["percent"], "%"))
+        (pair["class"], pair["taken_for"], f"{pair['videos']} of {pair['of']}", format_value(pair["percent"], "%"))
         for pair in pairs
     ]
-    table(("class", "taken for", "videos", "of the class"), rows, right=("videos", "of the class"))
+    print_table(("class", "taken for", "videos", "of the class"), rows, right=("videos", "of the class"))
 
 
 def _confused(found: "Predictions", *, most: int) -> list[dict[str, Any]]:
@@ -226,4 +228,4 @@ def _percent(share: Estimate) -> dict[str, float]:
 
 
 def _signed(value: float) -> str:
-    return f"+{written(value, 2)}" if value > 0 else written(value, 2)
+    return f"+{format_number(value, 2)}" if value > 0 else format_number(value, 2)

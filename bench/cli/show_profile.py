@@ -2,36 +2,36 @@
 
 from collections.abc import Sequence
 
-from bench.cli.console import say, table
+from bench.cli.console import print_table, print_text
 from bench.core.schema import Json
-from bench.core.units import figure
+from bench.core.units import format_value
 from bench.profiling import Profile
 
 
 def show_profile(found: Profile, *, with_layers: bool) -> None:
     """The figures of one model, its convention in words, and what must be known about them."""
-    say(f"{found.model} at {', '.join('x'.join(map(str, shape)) for shape in found.inputs)}")
-    table(("", "", ""), list(_rows(found)), right=("",))
-    say(found.convention)
+    print_text(f"{found.model} at {', '.join('x'.join(map(str, shape)) for shape in found.inputs)}")
+    print_table(("", "", ""), list(_rows(found)), right=("",))
+    print_text(found.convention)
     for note in (*found.notes, *found.speed_notes):
-        say(f"note: {note}")
+        print_text(f"note: {note}")
     if found.uncounted_operators:
         names = ", ".join(f"{name} ({calls} calls)" for name, calls in found.uncounted_operators.items())
-        say(f"INCOMPLETE, a lower bound: no formula for {names}")
+        print_text(f"INCOMPLETE, a lower bound: no formula for {names}")
     if found.never_called:
-        say(f"parameters that no operator read: {', '.join(found.never_called)}")
+        print_text(f"parameters that no operator read: {', '.join(found.never_called)}")
     if found.published:
         _show_published(found)
     if found.witnesses:
         _show_witnesses(found)
     if with_layers:
-        say("")
+        print_text("")
         _show_layers(found)
 
 
 def _rows(found: Profile) -> Sequence[tuple[str, str, str]]:
     rows = [
-        ("params", f"{found.params:,}", figure(found.params, "elements")),
+        ("params", f"{found.params:,}", format_value(found.params, "elements")),
         ("MACs, forward", f"{found.macs:,}", f"{found.macs / 1e9:.3f} GMACs"),
         ("FLOPs, forward", f"{found.flops:,}", f"{found.flops / 1e9:.3f} GFLOPs"),
     ]
@@ -48,15 +48,17 @@ def _rows(found: Profile) -> Sequence[tuple[str, str, str]]:
     memory = (("inference", found.memory_inference_bytes), ("training", found.memory_training_bytes))
     for what, size in memory:
         if size is not None:
-            rows.append((f"peak memory, {what} (at least)", f"{size:,}", figure(size, "B")))
-    rows.append(("activations written", f"{found.activation_bytes:,}", figure(found.activation_bytes, "B")))
-    rows += [(metric.key, "", figure(metric.value, metric.unit)) for metric in found.speed if metric.value is not None]
+            rows.append((f"peak memory, {what} (at least)", f"{size:,}", format_value(size, "B")))
+    rows.append(("activations written", f"{found.activation_bytes:,}", format_value(found.activation_bytes, "B")))
+    rows += [
+        (metric.key, "", format_value(metric.value, metric.unit)) for metric in found.speed if metric.value is not None
+    ]
     return rows
 
 
 def _show_witnesses(found: Profile) -> None:
     """What each counter prints, the part that should equal ours, and why it does not."""
-    say("")
+    print_text("")
     rows = [
         (
             w["tool"],
@@ -69,18 +71,18 @@ def _show_witnesses(found: Profile) -> None:
         for w in found.witnesses
     ]
     columns = ("counter", "version", "prints", "of which products", "less ours", "verdict")
-    table(columns, rows, right=columns[2:5])
+    print_table(columns, rows, right=columns[2:5])
     for witness in found.witnesses:
-        say(f"{witness['tool']} counts {witness['convention']}")
+        print_text(f"{witness['tool']} counts {witness['convention']}")
         if witness["verdict"] == "unexplained":
-            say(f"  UNEXPLAINED, do not quote either figure before it is: {witness['why']}")
+            print_text(f"  UNEXPLAINED, do not quote either figure before it is: {witness['why']}")
         elif witness["why"]:
-            say(f"  {witness['verdict']}: {witness['why']}")
+            print_text(f"  {witness['verdict']}: {witness['why']}")
 
 
 def _show_published(found: Profile) -> None:
     """What is in print about this network beside our count at the publisher's own clip, each figure once."""
-    say("")
+    print_text("")
     rows = {
         (
             row["source"] if row["status"] == "published" else f"{row['source']} ({row['status']})",
@@ -93,10 +95,10 @@ def _show_published(found: Profile) -> None:
         for row in found.published
     }
     columns = ("in print", "at clip", "GMACs printed", "counted here", "difference", "")
-    table(columns, list(rows), right=columns[2:5])
+    print_table(columns, list(rows), right=columns[2:5])
     for (source, clip, printed, *_), why in rows.items():
         if why:
-            say(f"{printed} of {source} at {clip}: {why}")
+            print_text(f"{printed} of {source} at {clip}: {why}")
 
 
 def _number(value: Json) -> str | None:
@@ -117,4 +119,4 @@ def _show_layers(found: Profile) -> None:
         for layer in found.layers
     ]
     columns = ("module", "type", "MMACs", "share", "params", "bytes written", "FLOPs/byte")
-    table(columns, rows, right=columns[2:])
+    print_table(columns, rows, right=columns[2:])

@@ -1,6 +1,6 @@
 """A comparison in a terminal: the table of verdicts, what was not compared, and one line that sums it up."""
 
-from bench.cli.console import say, table
+from bench.cli.console import print_table, print_text
 from bench.comparison.formats import cells, headline, sections, shown_rows
 from bench.comparison.outcome import Comparison
 
@@ -11,11 +11,11 @@ def show_comparison(comparison: Comparison) -> None:
     """Rows that decide, the urgent ones first, then everything that has no row."""
     rows = shown_rows(comparison)
     if rows:
-        table(COLUMNS, [cells(row) for row in rows], right=("base", "head", "change"))
+        print_table(COLUMNS, [cells(row) for row in rows], right=("base", "head", "change"))
     for title, lines in sections(comparison):
-        say(f"{title}:")
+        print_text(f"{title}:")
         for line in lines:
-            say(f"  {line}")
+            print_text(f"  {line}")
     if left := len(comparison.rows) - len(rows):
-        say(f"{left} more metrics only inform; --json shows them")
-    say(headline(comparison))
+        print_text(f"{left} more metrics only inform; --json shows them")
+    print_text(headline(comparison))

@@ -11,7 +11,7 @@ from bench.comparison.judging import Finding, pending, settle
 from bench.comparison.limits import Limits
 from bench.comparison.outcome import Row
 from bench.comparison.sides import Run
-from bench.core.files import write_whole
+from bench.core.files import write_atomically
 from bench.core.schema import Metric, digest
 from bench.core.stats import Estimate
 
@@ -73,7 +73,7 @@ def keep_answers(answers: Answers, folder: Path, *, prefix: str) -> str:
     writer.writerows((video, *answers.ranks[video]) for video in sorted(answers.ranks))
     file = folder / f"{prefix}-{digest(lines.getvalue())}{LINES}"
     if not file.is_file():
-        write_whole(file, lines.getvalue())
+        write_atomically(file, lines.getvalue())
     return file.name
 
 

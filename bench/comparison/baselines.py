@@ -25,10 +25,10 @@ from bench.comparison.likeness import depends_on_machine, machine_facts
 from bench.comparison.sides import Run, Side, open_side
 from bench.comparison.wording import one_line
 from bench.core.errors import InputError, UnknownNameError
-from bench.core.files import remove_abandoned, write_whole
-from bench.core.git import without_repository
+from bench.core.files import remove_abandoned, write_atomically
+from bench.core.git import git_environment
 from bench.core.schema import Environment, Metric, Record, digest
-from bench.core.units import count
+from bench.core.units import plural
 from bench.store import Source, read_records, store_errors
 
 PREFIX = "baseline:"
@@ -84,7 +84,7 @@ def save(
         good = [run for case in side.cases.values() for run in case.runs]
         groups = _by_place(run for run in good if run.record.in_turns is None)
         in_turns = sum(run.record.in_turns is not None for run in good)
-        left_out = f"{count(in_turns, 'run')} of vbench ab left out, which took turns with another side's"
+        left_out = f"{plural(in_turns, 'run')} of vbench ab left out, which took turns with another side's"
         if not groups:
             why = f": {left_out}" if in_turns else ""
             raise InputError(f"{source}: no run there has a result to keep as a baseline{why}")
@@ -162,9 +162,7 @@ def current_branch(folder: Path = Path()) -> str:
     """The branch that is checked out in `folder`; InputError where there is none, as in most CI systems."""
     command = ["git", "-C", str(folder), "symbolic-ref", "--quiet", "--short", "HEAD"]
     try:
-        return subprocess.run(
-            command, capture_output=True, text=True, check=True, env=without_repository()
-        ).stdout.strip()
+        return subprocess.run(command, capture_output=True, text=True, check=True, env=git_environment()).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         raise InputError(f"no branch is checked out in {folder.absolute()}; name one with --branch") from None
 
@@ -256,7 +254,7 @@ def _put(
         _write(path, sorted([*runs, *tried, *([] if is_whole else others)], key=_order))
         _append(history, runs)
     if titles := list(dict.fromkeys(one_line(run.record.case.title) for run in others)):
-        which = f"{count(len(titles), 'case')} of {place[0]} not among these results: {', '.join(titles)}"
+        which = f"{plural(len(titles), 'case')} of {place[0]} not among these results: {', '.join(titles)}"
         how_to_drop = "; --whole drops what a suite no longer has"
         on_note(f"dropped {which}" if is_whole else f"kept as before {which}{how_to_drop}")
 
@@ -342,7 +340,7 @@ def _write(path: Path, runs: Sequence[Run]) -> None:
         name = None if found is None else keep_answers(found, answers, prefix=run.record.case.id)
         kept.append(_slim(run.record, {} if name is None else {"predictions": f"{answers.name}/{name}"}))
     if kept:
-        write_whole(path, b"".join(_lines(kept)))
+        write_atomically(path, b"".join(_lines(kept)))
     else:
         path.unlink(missing_ok=True)
     named = {Path(record.artifacts.get("predictions", "")).name for record in kept}
@@ -378,7 +376,7 @@ def _append(path: Path, runs: Sequence[Run]) -> None:
     there = set(whole.splitlines(keepends=True))
     new = [line for line in _lines(_slim(run.record, {}) for run in runs) if line not in there]
     if new or whole != before:
-        write_whole(path, whole + b"".join(new))
+        write_atomically(path, whole + b"".join(new))
 
 
 def _lines(records: Iterable[Record]) -> Iterator[bytes]:

@@ -32,7 +32,7 @@ from bench.comparison.trainings import find_trainings, mean_row, recipe_of, trai
 from bench.core.errors import InputError, nearest
 from bench.core.schema import Metric, Record
 from bench.core.stats import median
-from bench.core.units import count
+from bench.core.units import plural
 from bench.store import Source
 
 SHOWN = 12
@@ -283,7 +283,7 @@ def _finding(key: str, terms: _Terms, *, is_view: bool) -> Finding:
 
 def _left_out(base: Sample, head: Sample) -> str:
     """What the counts of each side leave out, in words."""
-    named = [", ".join(f"{name} ({count(calls, 'call')})" for name, calls in side.left_out) for side in (base, head)]
+    named = [", ".join(f"{name} ({plural(calls, 'call')})" for name, calls in side.left_out) for side in (base, head)]
     return f"{named[0] or 'none'} in base, {named[1] or 'none'} in head"
 
 

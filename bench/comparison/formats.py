@@ -14,7 +14,7 @@ from bench.comparison.outcome import FAULTS, VERDICTS, Comparison, Row, Uncompar
 from bench.comparison.wording import one_line, percent
 from bench.core.errors import InputError
 from bench.core.schema import Better
-from bench.core.units import count, figure
+from bench.core.units import format_value, plural
 
 # What XML 1.0 cannot hold, even escaped.
 UNPRINTABLE = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
@@ -41,7 +41,7 @@ def cells(row: Row) -> tuple[str, str, str, str, str, str, str]:
     marks = [word for word, holds in (("across", row.is_across), ("not gated", not row.is_deciding)) if holds]
     verdict = f"{row.verdict} ({', '.join(marks)})" if marks else row.verdict
     change = "–" if row.ratio is None else percent(row.ratio - 1)
-    base, head = figure(row.base, row.unit), figure(row.head, row.unit)
+    base, head = format_value(row.base, row.unit), format_value(row.head, row.unit)
     return verdict, one_line(row.case), one_line(row.metric), base, head, change, one_line(row.reason)
 
 
@@ -102,7 +102,7 @@ def as_markdown(comparison: Comparison) -> str:
             *shown,
         ]
         if left := len(rows) - len(shown):
-            lines += ["", f"{count(left, 'further row')} left out."]
+            lines += ["", f"{plural(left, 'further row')} left out."]
     room = LISTS_SIZE
     for title, found in sections(comparison):
         items = [f"- {_plain(line)}" for line in found]

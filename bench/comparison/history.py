@@ -14,7 +14,7 @@ from bench.comparison.likeness import unlike_fields
 from bench.comparison.steps import Step, find_changes, find_steps
 from bench.comparison.wording import one_line
 from bench.core.errors import InputError, UnknownNameError
-from bench.core.git import without_repository
+from bench.core.git import git_environment
 from bench.core.schema import Better, Case, Metric, Record
 from bench.core.stats import median
 
@@ -166,9 +166,7 @@ def _places(commits: Sequence[str], repository: Path) -> dict[str, int]:
     command = ["git", "-C", str(repository), "rev-list", "--topo-order", "--reverse", "--stdin"]
     try:
         asked = "".join(f"{commit}\n" for commit in commits)
-        done = subprocess.run(
-            command, input=asked, capture_output=True, text=True, check=True, env=without_repository()
-        )
+        done = subprocess.run(command, input=asked, capture_output=True, text=True, check=True, env=git_environment())
     except (OSError, subprocess.CalledProcessError):
         return {}
     wanted = set(commits)

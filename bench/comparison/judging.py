@@ -9,7 +9,7 @@ from bench.comparison.limits import Limits, Noise
 from bench.comparison.outcome import Row, Verdict
 from bench.comparison.wording import amount, p_value, percent
 from bench.core.schema import Metric
-from bench.core.units import count
+from bench.core.units import plural
 
 if TYPE_CHECKING:
     from bench.comparison.evidence import Change
@@ -82,7 +82,7 @@ def find_runs(
     fewest = min(len(base), len(head))
     if fewest < MIN_RUNS:
         reason = (
-            f"{count(len(base), 'run')} in base and {len(head)} in head; at least {MIN_RUNS} a side are needed: "
+            f"{plural(len(base), 'run')} in base and {len(head)} in head; at least {MIN_RUNS} a side are needed: "
             f"set `repeat: {GOOD_REPEAT}` in the suite and run it again"
         )
         return settle(row, "inconclusive", f"{reason}; {note}" if note else reason)
@@ -128,7 +128,7 @@ def find_noise(sessions: Sequence[Sequence[float]], *, runs: int, are_apart: boo
 def find_turns(row: Row, limits: Limits, pairs: Sequence[tuple[float, float]], *, share: float, note: str) -> Finding:
     """Pairs of runs that were neighbours in time; `share` of the error rate may be spent on them, perhaps none."""
     if share <= 0 or len(pairs) < MIN_PAIRS:
-        reason = f"{count(len(pairs), 'run')} a side in turns; at least {MIN_PAIRS} are needed: set a longer --budget"
+        reason = f"{plural(len(pairs), 'run')} a side in turns; at least {MIN_PAIRS} are needed: set a longer --budget"
         return Finding(row=replace(_told(row, "inconclusive", f"{reason}; {note}" if note else reason), is_open=True))
     from bench.comparison.evidence import change_of_pairs
 

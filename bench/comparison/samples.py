@@ -7,7 +7,7 @@ from bench.comparison.judging import metric_values
 from bench.comparison.neighbours import values_beside
 from bench.comparison.sides import Run
 from bench.core.schema import Metric
-from bench.core.units import count
+from bench.core.units import plural
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +40,7 @@ class Sample:
     def why_unknown(self) -> str:
         """What is said after "unknown in base": nothing where nothing explains it."""
         if self.throttled:
-            return f": {count(self.throttled, 'run')} throttled; cool the device or lower its clocks, and run again"
+            return f": {plural(self.throttled, 'run')} throttled; cool the device or lower its clocks, and run again"
         if self.named is None:
             return ": not measured there"
         return f": {self.named.note}" if self.named.note else ""
@@ -55,6 +55,6 @@ def remark(base: Sample, head: Sample) -> str:
     """What explains that runs are few: those left out, else what the measure noted."""
     throttled = base.throttled + head.throttled
     if throttled:
-        return f"{count(throttled, 'throttled run')} left out"
+        return f"{plural(throttled, 'throttled run')} left out"
     notes = [sample.named.note for sample in (base, head) if sample.named is not None and sample.named.note]
     return notes[0] if notes else ""

@@ -11,12 +11,12 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from bench.core.errors import InputError
-from bench.core.git import without_repository
+from bench.core.git import git_environment
 from bench.core.schema import Case, Record
-from bench.store import RECORDS, SUITE_FACTS, Source, read_records, read_suite_facts, record_files
+from bench.store import RECORDS, SUITE_FILE, Source, read_records, read_suite_info, record_files
 
 GIT = "git:"
-KEPT_IN_GIT = (RECORDS, SUITE_FACTS, "predictions.parquet")
+KEPT_IN_GIT = (RECORDS, SUITE_FILE, "predictions.parquet")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,7 +82,7 @@ def _read(source: str | Path) -> tuple[list[Run], dict[str, Mapping[str, Any]]]:
         for record in read_records(file):
             session = "" if file.name == RECORDS else record.started_at
             runs += [Run(record=record, folder=file.parent, session=session)]
-        facts = read_suite_facts(file.parent)
+        facts = read_suite_info(file.parent)
         if isinstance(gate := facts.get("gate"), dict) and gate:
             gates[str(facts.get("name", ""))] = gate
     return runs, gates
@@ -149,12 +149,12 @@ def _check_out(ref: str, path: str, *, into: Path) -> None:
 
 def _beside(path: PurePosixPath) -> list[str]:
     """What is read with a file of records: its suite's facts, gate included, and the artifacts of its runs."""
-    return [str(path.parent / name) for name in (SUITE_FACTS, "artifacts")] if path.name == RECORDS else []
+    return [str(path.parent / name) for name in (SUITE_FILE, "artifacts")] if path.name == RECORDS else []
 
 
 def _git(*arguments: str) -> bytes:
     try:
-        return subprocess.run(["git", *arguments], capture_output=True, check=True, env=without_repository()).stdout
+        return subprocess.run(["git", *arguments], capture_output=True, check=True, env=git_environment()).stdout
     except FileNotFoundError:
         raise InputError("git:REF needs git, which is not installed") from None
     except subprocess.CalledProcessError as error:

@@ -9,7 +9,7 @@ from bench.comparison.outcome import Row
 from bench.comparison.pairing import Pair
 from bench.comparison.samples import Sample
 from bench.core.schema import digest
-from bench.core.units import count
+from bench.core.units import plural
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,7 +67,7 @@ def find_trainings(row: Row, limits: Limits, trainings: Trainings, *, recipe: st
     else:
         if min(len(base), len(head)) < 2:
             reason = (
-                f"{count(len(base), 'training')} in base and {len(head)} in head, which differ among themselves: "
+                f"{plural(len(base), 'training')} in base and {len(head)} in head, which differ among themselves: "
                 "at least 2 a side are needed"
             )
             return settle(row, "inconclusive", reason)

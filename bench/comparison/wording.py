@@ -2,7 +2,7 @@
 
 import math
 
-from bench.core.units import figure
+from bench.core.units import format_value
 
 NARROW_GAP = " "
 
@@ -26,7 +26,7 @@ def amount(value: float, unit: str) -> str:
     """`+0.40 pt` for a difference of percentages, `+3.2 ms` or `-12 MiB` else."""
     if unit in ("%", "fraction"):
         return f"{value * (100 if unit == 'fraction' else 1):+.2f} pt"
-    return f"{'-' if value < 0 else '+'}{figure(abs(value), unit)}"
+    return f"{'-' if value < 0 else '+'}{format_value(abs(value), unit)}"
 
 
 def p_value(p: float) -> str:

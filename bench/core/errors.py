@@ -23,7 +23,7 @@ from functools import partial
 from typing import Any
 
 # What allocators, cuBLAS, cuDNN and ONNX Runtime say. cuDNN finds no engine where no algorithm's workspace fits.
-WANT_OF_MEMORY = (
+OUT_OF_MEMORY_MESSAGES = (
     "out of memory",
     "outofmemory",
     "can't allocate memory",
@@ -147,17 +147,17 @@ def suggest(name: str, known: Iterable[str]) -> str:
     return f"{len(known)} are known, among them: {', '.join(known[:8])}, …"
 
 
-def is_want_of_memory(error: BaseException) -> bool:
+def is_out_of_memory(error: BaseException) -> bool:
     """Whether memory ran out: torch has a class for that on a GPU alone, libraries below it say it in words."""
     if isinstance(error, MemoryError) or "OutOfMemory" in type(error).__name__:
         return True
     is_of_device = isinstance(error, RuntimeError) or type(error).__module__.startswith("onnxruntime")
-    return is_of_device and says_want_of_memory(str(error))
+    return is_of_device and mentions_out_of_memory(str(error))
 
 
-def says_want_of_memory(text: str) -> bool:
+def mentions_out_of_memory(text: str) -> bool:
     """Whether what a device or an allocator said is that memory ran out."""
-    return any(words in text.lower() for words in WANT_OF_MEMORY)
+    return any(words in text.lower() for words in OUT_OF_MEMORY_MESSAGES)
 
 
 def last_line(text: str, *, otherwise: str = "it said nothing") -> str:

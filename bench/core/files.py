@@ -1,21 +1,24 @@
 """Files and folders that appear under their final name complete, or not at all."""
 
 import hashlib
+import json
 import os
 import re
 import shutil
 import socket
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from secrets import token_hex
+from typing import Any
 
 _UNFINISHED = re.compile(r"\.unfinished-(?P<machine>\w+)-(?P<process>\d+)-")
 
 
 @contextmanager
-def whole_file(path: Path) -> Iterator[Path]:
+def atomic_file(path: Path) -> Iterator[Path]:
     """A file to write to, beside `path`; it becomes `path` once it is on the disk, and is removed after an error."""
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = _beside(path)
@@ -31,15 +34,15 @@ def whole_file(path: Path) -> Iterator[Path]:
         _sync(path.parent)
 
 
-def write_whole(path: Path, content: str | bytes) -> None:
+def write_atomically(path: Path, content: str | bytes) -> None:
     """Write `content`, text as UTF-8, to `path`: all of it, or what was there before stays."""
     remove_abandoned(path.parent)
-    with whole_file(path) as unfinished:
+    with atomic_file(path) as unfinished:
         unfinished.write_bytes(content.encode() if isinstance(content, str) else content)
 
 
 @contextmanager
-def whole_folder(path: Path) -> Iterator[Path]:
+def atomic_folder(path: Path) -> Iterator[Path]:
     """A folder to fill, beside `path`; it becomes `path` at the end, in the place of what was there."""
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = _beside(path)
@@ -53,14 +56,14 @@ def whole_folder(path: Path) -> Iterator[Path]:
         shutil.rmtree(unfinished, ignore_errors=True)
 
 
-def unfinished_in(folder: Path) -> list[Path]:
+def unfinished_paths(folder: Path) -> list[Path]:
     """What is being written in `folder`, or was when its process was killed."""
     return list(folder.glob(".unfinished-*"))
 
 
 def remove_abandoned(folder: Path) -> None:
     """Remove what processes of this machine that are no more left unfinished in `folder`."""
-    for path in unfinished_in(folder):
+    for path in unfinished_paths(folder):
         found = _UNFINISHED.match(path.name)
         if found and found["machine"] == _machine() and not _is_alive(int(found["process"])):
             if path.is_dir():
@@ -68,6 +71,22 @@ def remove_abandoned(folder: Path) -> None:
             else:
                 with suppress(OSError):
                     path.unlink()
+
+
+def cache_folder() -> Path:
+    """The user's cache folder of vbench; among the temporary files where the user has no home."""
+    if base := os.environ.get("XDG_CACHE_HOME"):
+        return Path(base) / "vbench"
+    try:
+        return Path.home() / ".cache" / "vbench"
+    except RuntimeError:  # a number without a name, as containers are given
+        return Path(tempfile.gettempdir()) / f"vbench-{os.getuid()}"
+
+
+def write_cache(file: Path, value: Any) -> None:
+    """Write `value` as JSON under its final name at once; a cache that cannot be written is done without."""
+    with suppress(OSError):
+        write_atomically(file, json.dumps(value))
 
 
 def _beside(path: Path) -> Path:

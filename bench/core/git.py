@@ -3,7 +3,7 @@
 import os
 
 # Those of `git rev-parse --local-env-vars`, but for what `git -c` and GIT_CONFIG_COUNT set, as git does for submodules.
-TELLING_WHICH = frozenset(
+REPOSITORY_VARIABLES = frozenset(
     {
         "GIT_ALTERNATE_OBJECT_DIRECTORIES",
         "GIT_COMMON_DIR",
@@ -23,6 +23,6 @@ TELLING_WHICH = frozenset(
 )
 
 
-def without_repository() -> dict[str, str]:
+def git_environment() -> dict[str, str]:
     """The environment for git and other processes, without what names a repository in the place of their folder's."""
-    return {name: value for name, value in os.environ.items() if name not in TELLING_WHICH}
+    return {name: value for name, value in os.environ.items() if name not in REPOSITORY_VARIABLES}

@@ -9,33 +9,33 @@ from pathlib import Path
 OWN = str(Path(__file__).resolve().parents[2])  # the folder that holds this very vbench
 
 
-def see_working_folder() -> None:
+def add_working_folder() -> None:
     """Put the working folder first on the path, as `python -m` does, so that the user's modules are found there.
 
     Where it holds another package `bench`, vbench goes before it, here and in the processes that this one starts.
     """
     if "" not in sys.path:
         sys.path.insert(0, "")
-    if leads_elsewhere(sys.path):
+    if finds_another_bench(sys.path):
         sys.path.insert(0, OWN)
-        os.environ.update(surroundings(os.environ))
+        os.environ.update(child_environment(os.environ))
 
 
-def surroundings(environment: Mapping[str, str]) -> dict[str, str]:
+def child_environment(environment: Mapping[str, str]) -> dict[str, str]:
     """`environment` for a child `python -m bench.…` from here: it must find the code of its parent."""
     given = [entry for entry in environment.get("PYTHONPATH", "").split(os.pathsep) if entry]
-    if not leads_elsewhere(["", *given, *sys.path]):
+    if not finds_another_bench(["", *given, *sys.path]):
         return dict(environment)
     paths = os.pathsep.join(dict.fromkeys([OWN, *given]))
     return {**environment, "PYTHONPATH": paths, "PYTHONSAFEPATH": "1"}  # the latter: no working folder before those
 
 
-def our_modules() -> dict[str, str]:
+def environment_with_import_path() -> dict[str, str]:
     """The environment of a child that must find every module that this process finds."""
     return {**os.environ, "PYTHONPATH": os.pathsep.join(entry or os.getcwd() for entry in sys.path)}
 
 
-def leads_elsewhere(entries: Sequence[str]) -> bool:
+def finds_another_bench(entries: Sequence[str]) -> bool:
     """Whether `bench` is another package than this one where these are on the path."""
     found = PathFinder.find_spec("bench", list(entries))
     places = [] if found is None else list(found.submodule_search_locations or [found.origin or ""])

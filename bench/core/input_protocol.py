@@ -14,7 +14,7 @@ from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
 from bench.core.errors import InputError, SuiteError, UnknownNameError
 from bench.core.schema import Clip, Frozen, Json
-from bench.core.validation import near, plain_message
+from bench.core.validation import plain_message, spelling_hint
 from bench.core.yaml_tree import read_yaml
 
 Channels = Literal["rgb", "bgr"]
@@ -310,5 +310,5 @@ def _in_one_line(error: ValidationError, *, where: str) -> str:
     problem: dict[str, Any] = {**error.errors()[0]}
     place = ".".join(str(part) for part in problem["loc"] if not isinstance(part, int))
     found = f", found {problem['input']!r}" if place else ""
-    text = f"{place}: {plain_message(problem)}{found}{near(problem)}" if place else plain_message(problem)
+    text = f"{place}: {plain_message(problem)}{found}{spelling_hint(problem)}" if place else plain_message(problem)
     return f"{where}: {text}" if where else text

@@ -26,7 +26,7 @@ CLOCK_REASONS = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class GpuReading:
+class GpuState:
     """One GPU at one moment. Unknown is None; `reasons` say what holds its clock down."""
 
     clock_mhz: int | None
@@ -50,7 +50,7 @@ class GpuProcess:
 
 
 @cache
-def part_of(device: str) -> Any:
+def device_handle(device: str) -> Any:
     """NVML's handle of what torch device `cuda[:N]` is: a GPU, or the MIG slice of one that CUDA shows in its place.
 
     Raises NVMLError where there is no driver or no such device. In a process with torch it is found by UUID, for
@@ -72,11 +72,11 @@ def part_of(device: str) -> Any:
 
 
 @cache
-def handle_of(device: str) -> Any:
+def gpu_handle(device: str) -> Any:
     """NVML's handle of the whole GPU that torch device `cuda[:N]` is or lies on: slices have no clocks of their own."""
     import pynvml
 
-    part = part_of(device)
+    part = device_handle(device)
     is_slice = _known(lambda: bool(pynvml.nvmlDeviceIsMigDeviceHandle(part).value))
     return pynvml.nvmlDeviceGetDeviceHandleFromMigDeviceHandle(part) if is_slice else part
 
@@ -94,7 +94,7 @@ def _named_in(visible: str | None, index: int) -> Any:
     return pynvml.nvmlDeviceGetHandleByUUID(names[index])
 
 
-def read_gpu(device: str) -> GpuReading | None:
+def read_gpu_state(device: str) -> GpuState | None:
     """What torch device `cuda[:N]` does now; None for other devices and where there is no driver."""
     handle = _handle_or_none(device)
     if handle is None:
@@ -103,16 +103,16 @@ def read_gpu(device: str) -> GpuReading | None:
 
     bits = _known(lambda: int(nvml.nvmlDeviceGetCurrentClocksThrottleReasons(handle)))
     milliwatts = _known(lambda: int(nvml.nvmlDeviceGetPowerUsage(handle)))
-    return GpuReading(
+    return GpuState(
         clock_mhz=_known(lambda: int(nvml.nvmlDeviceGetClockInfo(handle, nvml.NVML_CLOCK_SM))),
         default_clock_mhz=default_clock_mhz(device),
-        reasons=reasons_of(bits or 0),
+        reasons=clock_reasons(bits or 0),
         temperature_c=_known(lambda: int(nvml.nvmlDeviceGetTemperature(handle, nvml.NVML_TEMPERATURE_GPU))),
         power_w=None if milliwatts is None else milliwatts / 1000,
     )
 
 
-def reasons_of(bits: int) -> tuple[str, ...]:
+def clock_reasons(bits: int) -> tuple[str, ...]:
     """The names of NVML's clock reasons that are set in `bits`."""
     return tuple(name for bit, name in CLOCK_REASONS.items() if bits & bit)
 
@@ -129,17 +129,17 @@ def default_clock_mhz(device: str) -> int | None:
     return default or _known(lambda: int(nvml.nvmlDeviceGetMaxClockInfo(handle, nvml.NVML_CLOCK_SM)))
 
 
-def processes_on(device: str) -> tuple[GpuProcess, ...]:
+def gpu_processes(device: str) -> tuple[GpuProcess, ...]:
     """Every process that computes on torch device `cuda[:N]`, this one included; empty where NVML does not say."""
     if _handle_or_none(device) is None:
         return ()
     import pynvml as nvml
 
-    listed = _known(lambda: list(nvml.nvmlDeviceGetComputeRunningProcesses(part_of(device)))) or []
+    listed = _known(lambda: list(nvml.nvmlDeviceGetComputeRunningProcesses(device_handle(device)))) or []
     return tuple(GpuProcess(pid=p.pid, name=_name_of(p.pid), memory_bytes=p.usedGpuMemory) for p in listed)
 
 
-def foreign_among(
+def foreign_processes(
     before: Collection[GpuProcess], after: Collection[GpuProcess], *, own_pid: int
 ) -> tuple[GpuProcess, ...]:
     """Processes that are not ours, of those seen before this one was on the GPU and of those seen when it was.
@@ -154,7 +154,7 @@ def foreign_among(
     return (*(process for process in before if process.pid != own_pid), *came)
 
 
-def others_among(listed: Sequence[GpuProcess], *, own_pid: int, is_on_gpu: bool) -> tuple[GpuProcess, ...]:
+def other_processes(listed: Sequence[GpuProcess], *, own_pid: int, is_on_gpu: bool) -> tuple[GpuProcess, ...]:
     """Processes that are not ours, of those listed while this one `is_on_gpu` or not.
 
     In a container a process that is alone there is this one, under the host's number.
@@ -170,7 +170,7 @@ def _handle_or_none(device: str) -> Any:
     import pynvml
 
     try:
-        return handle_of(device)
+        return gpu_handle(device)
     except pynvml.NVMLError:
         return None
 

@@ -15,7 +15,7 @@ from types import TracebackType
 from typing import IO, Any
 
 from bench.core.errors import last_line
-from bench.core.import_path import surroundings
+from bench.core.import_path import child_environment
 
 PIPE = "VBENCH_REPLY_FD"
 PR_SET_PDEATHSIG = 1
@@ -49,7 +49,7 @@ class Child:
                 stdout=output,
                 stderr=subprocess.PIPE if log is None else subprocess.STDOUT,
                 pass_fds=(write,),
-                env={**surroundings(inherited), PIPE: str(write), "PYTHONUNBUFFERED": "1"},
+                env={**child_environment(inherited), PIPE: str(write), "PYTHONUNBUFFERED": "1"},
                 start_new_session=True,
             )
         finally:

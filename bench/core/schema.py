@@ -27,9 +27,9 @@ Batch = Annotated[int, Field(ge=1)]
 Views = tuple[int, int | Literal["full"]]  # temporal, and crops of a frame or the whole of it
 
 # What a timed case is taken at where its suite does not say; not spelled out in titles.
-UNSPOKEN: dict[str, Json] = {"precision": "fp32", "memory_format": "contiguous", "compile": "off"}
+DEFAULT_AXES: dict[str, Json] = {"precision": "fp32", "memory_format": "contiguous", "compile": "off"}
 GOOD_STATUSES: frozenset[str] = frozenset({"ok", "unsteady", "throttled"})
-COUNTED = frozenset({"MACs", "elements"})  # units of what is counted of a network, also where a count is incomplete
+COUNT_UNITS = frozenset({"MACs", "elements"})  # units of what is counted of a network, also where a count is incomplete
 
 
 class Frozen(BaseModel):
@@ -185,7 +185,7 @@ class Case(Frozen):
     def title(self) -> str:
         """One line for people: `c3d_search kernel_depth=3 16x1x112 seed=1`."""
         named = self.point.named()
-        rest = {k: v for k, v in named.items() if k not in ("model", "clip") and v != UNSPOKEN.get(k)}
+        rest = {k: v for k, v in named.items() if k not in ("model", "clip") and v != DEFAULT_AXES.get(k)}
         return " ".join([self.point.model, *(f"{k}={v}" for k, v in rest.items()), str(self.point.clip)])
 
 
@@ -228,7 +228,7 @@ class Metric(Frozen):
     @property
     def is_count(self) -> bool:
         """Whether this is the same in every run: exact, or counted of a network as far as its operators are known."""
-        return self.is_exact or self.unit in COUNTED
+        return self.is_exact or self.unit in COUNT_UNITS
 
     @property
     def is_drifting(self) -> bool:
@@ -284,7 +284,7 @@ def _is_finite(value: Any) -> bool:
         return True
 
 
-class Warned(Frozen):
+class RecordWarning(Frozen):
     """Something the reader must know, and what can be done about it."""
 
     what: str
@@ -323,7 +323,7 @@ class Record(Frozen):
     details: dict[str, Json] = Field(default_factory=dict)
     uncounted_operators: dict[str, int] = Field(default_factory=dict)
     environment: Environment = Field(default_factory=Environment)
-    warnings: tuple[Warned, ...] = ()
+    warnings: tuple[RecordWarning, ...] = ()
     error: Failure | None = None
     artifacts: dict[str, str] = Field(default_factory=dict)
     started_at: str
@@ -352,7 +352,7 @@ class Record(Frozen):
         return self.uncounted_operators if metric.is_count and not metric.is_exact else {}
 
 
-class ModelFacts(Frozen):
+class ModelInfo(Frozen):
     """What planning and listing know of a model without importing torch; asked of a child process and cached."""
 
     name: str
@@ -364,7 +364,7 @@ class ModelFacts(Frozen):
     paper: str = ""
 
 
-class Probe(Frozen):
+class ModelCheck(Frozen):
     """What came of building a model on the meta device and running one clip through it.
 
     `is_local` is a user's own factory, whose answer is not kept: its code may change without ours changing.
@@ -391,12 +391,12 @@ def views_per_video(views: Views) -> int:
     return temporal if spatial == "full" else temporal * spatial
 
 
-def names_a_file(argument: str) -> bool:
+def is_weights_argument(argument: str) -> bool:
     """Whether an argument of a network names a file of weights, which changes nothing in how it is built."""
     return argument == "inflated_from" or argument.endswith("_weights")
 
 
-def files_of_model(name: str) -> list[Path]:
+def model_files(name: str) -> list[Path]:
     """The files here that a model's name names beside its code: settings and weights of a folder of Hugging Face's.
 
     As there, a file `config.json` stands for the folder that holds it.

@@ -39,7 +39,7 @@ class Scale:
         gap = " " if self.prefix and self.base.islower() and len(self.base) > 3 else ""
         return f"{self.prefix}{gap}{self.base}"
 
-    def unit_beside(self, name: str) -> str:
+    def unit_after(self, name: str) -> str:
         """The unit where `name` stands beside it: a counted thing that the name says already is left out."""
         is_said = self.base == "elements" or self.base.lower() in name.lower().split()
         return self.prefix if is_said else self.unit
@@ -48,37 +48,37 @@ class Scale:
         """`value` in this scale; a dash for None, nan and infinities, at least two digits for what is not zero."""
         if value is None or not math.isfinite(value):
             return DASH
-        return written(value / self.divisor, self.decimals)
+        return format_number(value / self.divisor, self.decimals)
 
     def span(self, low: float, high: float) -> str:
         """`low–high`, with up to two decimals more than usual where the ends would look the same."""
         for decimals in range(self.decimals, self.decimals + 3):
-            ends = [written(end / self.divisor, decimals) for end in (low, high)]
+            ends = [format_number(end / self.divisor, decimals) for end in (low, high)]
             if ends[0] != ends[1]:
                 break
         return f"{ends[0]}{DASH}{ends[1]}"
 
 
-def figure(value: float | None, unit: str) -> str:
+def format_value(value: float | None, unit: str) -> str:
     """A value with its unit, four digits and a prefix where it has one: `38.55 GMACs`, `1.5 GiB`, `–` if unknown."""
     if value is None or not math.isfinite(value):
         return DASH
-    scale = scale_of([value], unit, digits=ALONE)
-    return f"{_shortest(scale.text(value))} {scale.unit_beside('')}".rstrip()
+    scale = choose_scale([value], unit, digits=ALONE)
+    return f"{_shortest(scale.text(value))} {scale.unit_after('')}".rstrip()
 
 
-def figure_span(low: float, high: float, *, beside: float, unit: str) -> str:
-    """`20.1 to 20.4`: the ends of an interval as `figure` writes the value `beside` it, without the unit."""
-    scale = scale_of([beside], unit, digits=ALONE)
+def format_interval(low: float, high: float, *, beside: float, unit: str) -> str:
+    """`20.1 to 20.4`: the ends of an interval as `format_value` writes the value `beside` it, without the unit."""
+    scale = choose_scale([beside], unit, digits=ALONE)
     return f"{_shortest(scale.text(low))} to {_shortest(scale.text(high))}"
 
 
-def count(number: int, one: str, many: str | None = None) -> str:
+def plural(number: int, one: str, many: str | None = None) -> str:
     """`1 case`, `12 cases`."""
     return f"{number} {one if number == 1 else many or one + 's'}"
 
 
-def scale_of(values: Iterable[float | None], unit: str, *, digits: int = IN_COLUMNS) -> Scale:
+def choose_scale(values: Iterable[float | None], unit: str, *, digits: int = IN_COLUMNS) -> Scale:
     """The scale that suits the middle of `values`, given in `unit`: so many significant digits there."""
     known = sorted(abs(v) for v in values if v is not None and math.isfinite(v) and v != 0)
     to_base, base = BASE_UNITS.get(unit, (1.0, unit))
@@ -90,7 +90,7 @@ def scale_of(values: Iterable[float | None], unit: str, *, digits: int = IN_COLU
     return Scale(divisor=step / to_base, decimals=decimals, prefix=prefix, base=base)
 
 
-def written(value: float, decimals: int) -> str:
+def format_number(value: float, decimals: int) -> str:
     """`value` with a thin space between thousands; more decimals than asked where two digits would not be left."""
     if abs(value) < 10 ** (1 - decimals) and not float(value).is_integer():
         decimals = max(decimals, 1 - math.floor(math.log10(abs(value))))
@@ -99,7 +99,7 @@ def written(value: float, decimals: int) -> str:
     return f"{value:,.{decimals}f}".replace(",", "\N{NARROW NO-BREAK SPACE}").replace("-", MINUS)
 
 
-def in_full(value: float | None, unit: str) -> str:
+def format_exact(value: float | None, unit: str) -> str:
     """`value` with all its digits and its unit as recorded: `38547423232 MACs` as `38,547,423,232 MACs`."""
     if value is None or not math.isfinite(value):
         return DASH

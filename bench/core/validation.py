@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from bench.core.errors import InputError, nearest
 
 
-def reason(error: ValidationError | InputError, value: Any) -> str:
+def describe_error(error: ValidationError | InputError, value: Any) -> str:
     """What is wrong with `value`: of the forms that it could have, what the one says that it comes closest to."""
     if isinstance(error, InputError):
         return f"{error}, found {value!r}"
@@ -17,7 +17,7 @@ def reason(error: ValidationError | InputError, value: Any) -> str:
     deepest = max(problems, key=lambda item: len(item["loc"]))
     wrong, place = deepest["input"], deepest["loc"]
     where = "" if wrong == value else ".".join(map(str, place[1:] or place)) + ": "
-    return f"{where}{plain_message(deepest)}, found {wrong!r}{near(deepest)}"
+    return f"{where}{plain_message(deepest)}, found {wrong!r}{spelling_hint(deepest)}"
 
 
 def plain_message(item: Mapping[str, Any]) -> str:
@@ -28,7 +28,7 @@ def plain_message(item: Mapping[str, Any]) -> str:
     return message[0].lower() + message[1:]
 
 
-def near(item: Mapping[str, Any]) -> str:
+def spelling_hint(item: Mapping[str, Any]) -> str:
     """`; did you mean: …?` from the words that pydantic expected, where any is near; else nothing."""
     known = re.findall(r"'([^']*)'", str(item.get("ctx", {}).get("expected", "")))
     suggestion = nearest(item["input"], known) if isinstance(item["input"], str) else ""

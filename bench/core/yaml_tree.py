@@ -48,7 +48,7 @@ class Tree:
         where = self.position(place)
         return Problem(file=where.file, line=where.line, column=where.column, message=message)
 
-    def is_beneath(self, place: Place) -> bool:
+    def is_overlaid(self, place: Place) -> bool:
         """Whether another tree was laid over the one in which `place` stands, and may have put aside what it needs."""
         return any(place[:length] in self.beneath for length in range(len(place) + 1))
 

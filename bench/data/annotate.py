@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.core.errors import InputError
-from bench.core.files import whole_file
+from bench.core.files import atomic_file
 from bench.data.annotations import Labels
 from bench.data.collection import VideoSet
 from bench.data.resnets_json import SUBSETS, ResnetsJson
@@ -43,7 +43,7 @@ def write_resnets_json(splits: Mapping[str, VideoSet], path: str | Path) -> int:
             if frames:
                 annotations["segment"] = [1, frames + 1]
             database[name] = {"subset": SUBSETS[part], "annotations": annotations}
-    with whole_file(Path(path)) as unfinished:
+    with atomic_file(Path(path)) as unfinished:
         unfinished.write_text(json.dumps({"labels": list(classes), "database": database}, ensure_ascii=False), "utf-8")
     return len(database)
 
@@ -95,5 +95,5 @@ def write_lists(annotation: str | Path, folder: str | Path) -> dict[str, Listed]
 
 
 def _write(path: Path, lines: Iterable[str]) -> None:
-    with whole_file(path) as unfinished:
+    with atomic_file(path) as unfinished:
         unfinished.write_text("".join(f"{line}\n" for line in lines), "utf-8")

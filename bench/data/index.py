@@ -16,8 +16,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TextIO
 
-from bench.core.cache import cache_folder
 from bench.core.errors import BenchError, DatasetError, VideoError
+from bench.core.files import cache_folder
 from bench.data.facts import VideoFacts
 from bench.data.media import VIDEO_SUFFIXES, is_folder, is_frame_folder, visible
 from bench.data.shards import shard_members, source_of

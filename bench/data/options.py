@@ -8,7 +8,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from bench.core.errors import InputError, UnknownNameError
 from bench.core.registry import DATASETS, DatasetEntry
-from bench.core.validation import reason
+from bench.core.validation import describe_error
 
 OF_EVERY_DATASET = ("flow", "decode")  # `open_dataset` itself takes these
 
@@ -29,7 +29,7 @@ def checked_options(entry: DatasetEntry, given: Mapping[str, Any]) -> dict[str, 
                 TypeAdapter(types[name]).validate_python(checked[name], strict=True)
         except ValidationError as error:
             where = f"option {name!r} of data set {entry.name}"
-            raise InputError(f"{where}: {reason(error, value)}") from None
+            raise InputError(f"{where}: {describe_error(error, value)}") from None
     return checked
 
 

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.core.errors import InputError, VideoError
-from bench.core.files import remove_abandoned, whole_file, whole_folder
+from bench.core.files import atomic_file, atomic_folder, remove_abandoned
 from bench.data.decode import probe
 from bench.data.encode import write_mp4
 from bench.data.facts import is_rising
@@ -128,7 +128,7 @@ def _write_frames(source: Path, target: Path, short_side: int, name: str) -> Non
     import simplejpeg
 
     written = 0
-    with whole_folder(_folder(target, name)) as folder:
+    with atomic_folder(_folder(target, name)) as folder:
         for written, frame in enumerate(every_frame(source / name, short_side=short_side), start=1):
             data = simplejpeg.encode_jpeg(
                 np.ascontiguousarray(frame), quality=JPEG_QUALITY, colorspace="RGB", colorsubsampling="420"
@@ -144,7 +144,7 @@ def _reencode(source: Path, target: Path, short_side: int | None, name: str) -> 
     if not facts.is_ok:
         raise VideoError(facts.problem)
     known = [pts for pts in facts.pts if pts is not None]
-    with whole_file(_mp4(target, name)) as unfinished:
+    with atomic_file(_mp4(target, name)) as unfinished:
         write_mp4(
             unfinished,
             every_frame(path, short_side=short_side, is_even=True),

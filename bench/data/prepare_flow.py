@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.core.errors import MissingPackageError, UnknownNameError, VideoError
-from bench.core.files import whole_file, whole_folder
+from bench.core.files import atomic_file, atomic_folder
 from bench.data.media import stem_of
 from bench.data.prepare import JPEG_QUALITY, Prepared, every_frame, prepare_all, require_side
 from bench.data.work import Report, silent
@@ -100,14 +100,14 @@ def _write_flow(source: Path, target: Path, method: str, form: str, short_side: 
     flows = _flows(source / name, method, short_side)
     place = _target(target, form, name)
     if form == "jpeg":
-        with whole_folder(place) as folder:
+        with atomic_folder(place) as folder:
             if not write_flow_pictures(folder, flows):
                 raise VideoError(f"{source / name}: has a single frame, so there is no flow")
         return
     stacked = list(flows)
     if not stacked:
         raise VideoError(f"{source / name}: has a single frame, so there is no flow")
-    with whole_file(place) as unfinished, unfinished.open("wb") as file:
+    with atomic_file(place) as unfinished, unfinished.open("wb") as file:
         np.savez_compressed(file, flow=np.stack(stacked))
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.core.errors import DatasetError, InputError, VideoError
-from bench.core.files import remove_abandoned, whole_file
+from bench.core.files import atomic_file, remove_abandoned
 from bench.data.collection import Video, VideoSet
 from bench.data.shards import Source, shard_members, source_of
 from bench.data.work import Failed, Report, do_all, silent
@@ -188,7 +188,7 @@ def _holds(path: Path, videos: Sequence[_Packed]) -> bool:
 
 
 def _write(path: Path, videos: Sequence[_Packed]) -> None:
-    with whole_file(path) as unfinished, tarfile.open(unfinished, "w") as shard:
+    with atomic_file(path) as unfinished, tarfile.open(unfinished, "w") as shard:
         for video in videos:
             (name, size), (notes_name, notes_size) = video.sizes()
             with video.source.file.open("rb") as file:

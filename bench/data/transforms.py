@@ -17,7 +17,7 @@ from pydantic.dataclasses import dataclass
 
 from bench.core.errors import InputError, UnknownNameError, VideoError
 from bench.core.schema import Clip
-from bench.core.validation import near, plain_message
+from bench.core.validation import plain_message, spelling_hint
 from bench.data.geometry import Covering, Size
 from bench.data.sampling import Sampling, Short
 
@@ -228,4 +228,4 @@ def _to_CTHW(video_TCHW: "Tensor") -> "Tensor":  # noqa: N802  # the shape suffi
 
 def _in_words(problem: Mapping[str, Any]) -> str:
     where = ".".join(str(part) for part in problem["loc"] if not isinstance(part, int)) or "augmentation"
-    return f"{where}: {plain_message(problem)}, found {problem['input']!r}{near(problem)}"
+    return f"{where}: {plain_message(problem)}, found {problem['input']!r}{spelling_hint(problem)}"

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.core.errors import InputError
-from bench.core.schema import Case, Json, Point, Pretraining, Warned, names_a_file
+from bench.core.schema import Case, Json, Point, Pretraining, RecordWarning, is_weights_argument
 from bench.measure.timing.turn_taking import Floor
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ class LoadedCase:
         self.floor = floor or Floor()
         self.details: dict[str, Json] = {}
         self.uncounted_operators: dict[str, int] = {}
-        self.warnings: list[Warned] = []
+        self.warnings: list[RecordWarning] = []
         self.kept: dict[str, str] = {}
         self.logits: dict[int, Tensor] = {}
         self._on_progress = on_progress
@@ -74,7 +74,7 @@ class LoadedCase:
         given = arguments.pop("num_classes", None)
         weights = None if target == "meta" else self.weights
         if target == "meta":
-            arguments = {name: value for name, value in arguments.items() if not names_a_file(name)}
+            arguments = {name: value for name, value in arguments.items() if not is_weights_argument(name)}
         with torch.device(target if target == "meta" else "cpu"):
             model = create_model(
                 self.point.model, num_classes=num_classes if given is None else given, weights=weights, **arguments
@@ -129,7 +129,7 @@ class LoadedCase:
 
     def warn(self, what: str, remedy: str = "") -> None:
         """Say something that the reader of the record must know, and what can be done about it."""
-        self.warnings.append(Warned(what=what, remedy=remedy))
+        self.warnings.append(RecordWarning(what=what, remedy=remedy))
 
     def uncounted(self, operators: dict[str, int]) -> None:
         """Name operators that no formula covered, with their calls."""

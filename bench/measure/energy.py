@@ -157,10 +157,10 @@ class EnergyCounter:
 def _nvml_joules(device: str) -> float | None:
     import pynvml
 
-    from bench.core.nvml import part_of  # of a slice NVML tells none, and the whole GPU's would be others' too
+    from bench.core.nvml import device_handle  # of a slice NVML tells none, and the whole GPU's would be others' too
 
     try:
-        return float(pynvml.nvmlDeviceGetTotalEnergyConsumption(part_of(device))) / 1000
+        return float(pynvml.nvmlDeviceGetTotalEnergyConsumption(device_handle(device))) / 1000
     except pynvml.NVMLError:
         return None
 

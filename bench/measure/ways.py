@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import get_args
 
-from bench.core.schema import UNSPOKEN, CompileMode, Engine, Frozen, MemoryFormat, Point, Precision
+from bench.core.schema import DEFAULT_AXES, CompileMode, Engine, Frozen, MemoryFormat, Point, Precision
 
 ENGINES: frozenset[str] = frozenset(get_args(Engine))
 CUDA_ONLY = {"precision": ("tf32", "fp8"), "compile": ("cudagraphs", "tensorrt")}
@@ -22,12 +22,12 @@ class Way(Frozen):
     compile: CompileMode = "off"
 
     def __str__(self) -> str:
-        return ", ".join([self.precision, *(str(v) for k, v in self if k != "precision" and v != UNSPOKEN[k])])
+        return ", ".join([self.precision, *(str(v) for k, v in self if k != "precision" and v != DEFAULT_AXES[k])])
 
 
 def way_of(point: Point) -> Way:
     """The way in which a case runs its network; an axis that its measures leave open is at its plainest."""
-    return Way.model_validate({axis: value for axis in UNSPOKEN if (value := getattr(point, axis)) is not None})
+    return Way.model_validate({axis: value for axis in DEFAULT_AXES if (value := getattr(point, axis)) is not None})
 
 
 def refusal(way: Way, device: str) -> str | None:

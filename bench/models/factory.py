@@ -14,7 +14,7 @@ from torch import nn
 
 from bench.core.errors import BenchError, InputError, suggest
 from bench.core.registry import MODELS, ModelEntry, options_of
-from bench.core.validation import near, plain_message
+from bench.core.validation import plain_message, spelling_hint
 from bench.models.meta import build_on_meta
 from bench.models.sources import source_entry, source_names
 from bench.models.weights.checkpoint import Checkpoint, read_checkpoint
@@ -118,5 +118,5 @@ def _fit(what: str, value: Any, annotation: Any) -> Any:
         return TypeAdapter(annotation, config=ConfigDict(arbitrary_types_allowed=True)).validate_python(value)
     except ValidationError as error:
         problems = [dict(problem) for problem in error.errors()]
-        wants = "; ".join(dict.fromkeys(f"{plain_message(problem)}{near(problem)}" for problem in problems))
+        wants = "; ".join(dict.fromkeys(f"{plain_message(problem)}{spelling_hint(problem)}" for problem in problems))
         raise InputError(f"{what} is {value!r}: {wants}") from error

@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterator, Sequence
 
 from bench.core.stats import Estimate
-from bench.core.units import count, scale_of, written
+from bench.core.units import choose_scale, format_number, plural
 from bench.reporting.ablation import POINTS, Ablation, Effect, level_text
 from bench.reporting.board import Board, Column
 from bench.reporting.cases import Reading
@@ -76,21 +76,21 @@ def _change(effect: Effect, level: str, baseline: str, metric: str) -> str:
     """`Top-1 is 43.2 points lower with kernel_depth 1 than with 3`, or the ratio of the two."""
     value = effect.difference.value if effect.difference else math.nan
     if effect.is_ratio:
-        return f"{_capital(metric)} with {level} is {written(value, 2)} times that with {baseline}"
+        return f"{_capital(metric)} with {level} is {format_number(value, 2)} times that with {baseline}"
     amount = _amount(effect, abs(value)).lstrip("+").replace(" pt", " points")
     return f"{_capital(metric)} is {amount} {'higher' if value >= 0 else 'lower'} with {level} than with {baseline}"
 
 
 def _evidence(effect: Effect) -> str:
     interval = interval_text(effect)
-    return f"95 % interval {interval}, {count(effect.pairs, 'pair')}" if interval else count(effect.pairs, "pair")
+    return f"95 % interval {interval}, {plural(effect.pairs, 'pair')}" if interval else plural(effect.pairs, "pair")
 
 
 def _price(ablation: Ablation, effect: Effect) -> str:
     """What the level costs beside the baseline: `, at 0.52 times the MACs`."""
     costs = [c for c in ablation.columns if c.metric in ("macs.forward", "latency.p50_ms")]
     ratios = [
-        f"{written(found.difference.value, 2)} times the {_in_sentence(column, costs)}"
+        f"{format_number(found.difference.value, 2)} times the {_in_sentence(column, costs)}"
         for column in costs
         if column != effect.column
         and (found := ablation.effects.get((effect.level, column)))
@@ -106,9 +106,9 @@ def _amount(effect: Effect, value: float) -> str:
 
 def _number(effect: Effect, value: float, decimals: int) -> str:
     if effect.is_ratio:
-        return f"×{written(value, decimals)}"
+        return f"×{format_number(value, decimals)}"
     value *= 100 if effect.column.unit == "fraction" else 1
-    return f"{'+' if value > 0 else ''}{written(value, decimals)}"
+    return f"{'+' if value > 0 else ''}{format_number(value, decimals)}"
 
 
 def _unit(effect: Effect) -> str:
@@ -121,9 +121,9 @@ def _portrait(board: Board) -> str:
     """All headlines of the only row: `c3d: parameters 78.4 M, MACs 38.5 G, latency 20.0 ms.`"""
     row, told = board.rows[0], []
     for column in board.headlines:
-        value, scale = row.readings[column].value, scale_of([row.readings[column].value], column.unit)
+        value, scale = row.readings[column].value, choose_scale([row.readings[column].value], column.unit)
         name = _name_in_sentence(column)
-        amount = f"{name} {scale.text(value)} {scale.unit_beside(name)}".strip()
+        amount = f"{name} {scale.text(value)} {scale.unit_after(name)}".strip()
         told.append(f"{amount}{_where_in_sentence(column, board.headlines)}")
     return f"{row.label}: {listed(told, most=len(told))}."
 
@@ -136,7 +136,7 @@ def _leaders(board: Board, column: Column) -> Iterator[str]:
         reading = next(iter(leaders.values()))
         level = dict.fromkeys(label for label, found in labelled if _may_be_level(found, reading))
         others = [label for label in level if label not in leaders]
-        scale = scale_of([best], column.unit)
+        scale = choose_scale([best], column.unit)
         word = "Highest" if column.better == "higher" else "Lowest"
         where = f" on machine {group}" if group and len(board.machines_of(board.columns)) > 1 else ""
         ends = f" ({scale.text(reading.low)} to {scale.text(reading.high)})" if reading.has_interval else ""

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from bench.core.stats import Estimate
-from bench.core.units import scale_of
+from bench.core.units import choose_scale
 from bench.reporting.ablation import POINTS, Ablation, Effect, level_text
 from bench.reporting.board import Column
 from bench.reporting.chart import ACCENT, INK, MUTED, Chart, axis, error_bars, tick_labels
@@ -32,12 +32,12 @@ def level_charts(ablation: Ablation, name: str) -> Iterator[Chart]:
 
 def _levels(ablation: Ablation, goal: Column, effects: list[Effect], name: str) -> Chart:
     """Every seed or run as a ring, what they say together as a dot with its interval."""
-    scale = scale_of([value for effect in effects for value in effect.values], goal.unit)
+    scale = choose_scale([value for effect in effects for value in effect.values], goal.unit)
     ticks = _ticks(ablation, effects)
     middles = [(effect.reading.value or 0.0) / scale.divisor for effect in effects]
     lows, highs = ([getattr(effect.reading, end) / scale.divisor for effect in effects] for end in ("low", "high"))
     singles = [(v / scale.divisor, tick) for e, tick in zip(effects, ticks, strict=True) for v in e.values]
-    label, unit = metric_name(goal.metric), scale.unit_beside(metric_name(goal.metric))
+    label, unit = metric_name(goal.metric), scale.unit_after(metric_name(goal.metric))
     return _chart(
         name,
         ticks,

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
 
-from bench.core.schema import Json, Point, Pretraining, names_a_file
+from bench.core.schema import Json, Point, Pretraining, is_weights_argument
 from bench.reference.published import PublishedRow, ZooRow, published_for
 from bench.reference.published_protocol import PublishedProtocol, published_protocol
 from bench.reporting.cases import CaseResult, Reading, read_together
@@ -112,7 +112,7 @@ def networks_of(cases: Sequence[CaseResult]) -> list[Ours]:
 
 def zoo_name(point: Point) -> str | None:
     """What the zoo calls this network: `resnet3d_50` for resnet3d of depth 50; None where other arguments are set."""
-    args = {k: v for k, v in point.args.items() if k != "num_classes" and not names_a_file(k)}
+    args = {k: v for k, v in point.args.items() if k != "num_classes" and not is_weights_argument(k)}
     depth = args.pop("depth", None)
     if args:
         return None
@@ -121,7 +121,7 @@ def zoo_name(point: Point) -> str | None:
 
 def begins_with(point: Point) -> str | None:
     """The weights that a network began with: a pretraining, a file, or one that an argument names."""
-    named = [str(value) for name, value in point.args.items() if names_a_file(name) and value is not None]
+    named = [str(value) for name, value in point.args.items() if is_weights_argument(name) and value is not None]
     return point.weights or ", ".join(named) or None
 
 

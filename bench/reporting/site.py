@@ -11,11 +11,11 @@ import bench
 from bench.core.errors import InputError
 from bench.core.registry import SECTIONS, SectionEntry
 from bench.core.schema import Record
-from bench.core.units import count
+from bench.core.units import plural
 from bench.reporting.page import render, render_file
 from bench.reporting.results import Results, collect
 from bench.reporting.wording import listed
-from bench.store import read_records, read_suite_facts, record_files
+from bench.store import read_records, read_suite_info, record_files
 
 ASSETS = Path(__file__).parent / "assets"
 Source = str | Path | Iterable[str | Path] | Iterable[Record]
@@ -88,9 +88,9 @@ def _read(source: Source) -> Results:
         folders.update((id(record), file.parent) for record in read)
         records += read
     if records and all(record.in_turns for record in records):
-        what = f"all {count(len(records), 'record')} are of vbench ab, whose sides took turns"
+        what = f"all {plural(len(records), 'record')} are of vbench ab, whose sides took turns"
         raise InputError(f"{what}: they tell how one side compares with the other, with vbench compare")
-    return collect(records, [read_suite_facts(folder) for folder in dict.fromkeys(folders.values())], folders=folders)
+    return collect(records, [read_suite_info(folder) for folder in dict.fromkeys(folders.values())], folders=folders)
 
 
 def _title(results: Results) -> str:

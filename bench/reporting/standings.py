@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
-from bench.core.units import Scale, in_full, scale_of
+from bench.core.units import Scale, choose_scale, format_exact
 from bench.reporting.board import Board, Column, Row, group_of
 from bench.reporting.cases import OUT_OF_TOLERANCE, SHARES, UNLIKE_MACHINES, Reading
 from bench.reporting.table import Cell, Heading, Line, Table
@@ -40,7 +40,7 @@ def column_heading(column: Column, scale: Scale | None) -> Heading:
     below = [*(f"{axis_name(k)} {v}" for k, v in column.labels), column.protocol_text]
     return Heading(
         name=name,
-        unit=scale.unit_beside(name) if scale else "",
+        unit=scale.unit_after(name) if scale else "",
         below=", ".join(word for word in below if word),
         meaning=metric_meaning(column.metric) + DIRECTIONS[column.better],
         saved_as=f"{column.name} [{column.unit}]" if scale else f"{column.name}, against the baseline",
@@ -53,7 +53,7 @@ def column_heading(column: Column, scale: Scale | None) -> Heading:
 def scale_of_column(column: Column, values: Iterable[float | None]) -> Scale:
     """The scale of one column of a table; shares that are not all whole keep a decimal, so that 99.8 is no 100."""
     listed = [value for value in values if value is not None]
-    scale = scale_of(listed, column.unit)
+    scale = choose_scale(listed, column.unit)
     is_share = column.unit in SHARES and any(not (value / scale.divisor).is_integer() for value in listed)
     return replace(scale, decimals=max(1, scale.decimals)) if is_share else scale
 
@@ -93,7 +93,7 @@ class _Writer:
 
 def _cell(reading: Reading, scale: Scale, *, is_best: bool) -> Cell:
     ends = scale.span(reading.low, reading.high) if reading.has_interval else ""
-    words = [in_full(reading.value, reading.unit), reading.how, reading.note, *reading.doubts]
+    words = [format_exact(reading.value, reading.unit), reading.how, reading.note, *reading.doubts]
     if reading.is_lower_bound:
         words.append("a lower bound: some operators are not counted")
     return Cell(

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from bench.core.nvml import foreign_among, processes_on
+from bench.core.nvml import foreign_processes, gpu_processes
 from bench.core.registry import MEASURES
 from bench.measure.context import LoadedCase
 
@@ -19,14 +19,14 @@ def is_timed(case: LoadedCase) -> bool:
 
 
 @contextmanager
-def watched_surroundings(case: LoadedCase) -> Iterator[None]:
+def watch_disturbance(case: LoadedCase) -> Iterator[None]:
     """Note the canary's times and their ratio around the block, and warn of drift and of foreign processes."""
     import torch
 
     from bench.measure.timing.canary import compare, drifted
 
     device = torch.device(case.device)
-    there_before = processes_on(case.device)
+    there_before = gpu_processes(case.device)
     before = _song(case, device)
     yield
     compared = compare(before, _song(case, device))
@@ -37,7 +37,7 @@ def watched_surroundings(case: LoadedCase) -> Iterator[None]:
             f"the machine changed while this case was timed (canary: {', '.join(changed)})",
             "see `vbench doctor` for what disturbs this machine, then run the case again",
         )
-    strangers = foreign_among(there_before, processes_on(case.device), own_pid=os.getpid())
+    strangers = foreign_processes(there_before, gpu_processes(case.device), own_pid=os.getpid())
     if strangers:
         case.note("foreign_gpu_processes", [str(process) for process in strangers])
         case.warn(

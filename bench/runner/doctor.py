@@ -9,7 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Literal
 
-from bench.core.cache import cache_folder
+from bench.core.files import cache_folder
 from bench.core.schema import Environment, Json
 from bench.runner.environment import describe_environment
 
@@ -26,7 +26,7 @@ CAP_SYS_ADMIN = 21  # linux/capability.h
 
 
 @dataclass(frozen=True, kw_only=True)
-class Finding:
+class DoctorCheck:
     """One thing looked at: `ok`, `note` (works, but know this) or `missing`, and what to do about it."""
 
     topic: str
@@ -38,7 +38,7 @@ class Finding:
         return asdict(self)
 
 
-def examine(*, with_gpu: bool = False) -> list[Finding]:
+def examine(*, with_gpu: bool = False) -> list[DoctorCheck]:
     """Everything there is to say about this machine. `with_gpu` adds how to quiet the GPU."""
     environment = describe_environment(device="cuda")
     return [
@@ -51,16 +51,16 @@ def examine(*, with_gpu: bool = False) -> list[Finding]:
     ]
 
 
-def _packages() -> Iterator[Finding]:
+def _packages() -> Iterator[DoctorCheck]:
     for name in REQUIRED:
         found = _version(name)
         if found is None:
-            yield Finding(topic=name, state="missing", found="not installed", remedy=f"pip install {name}")
+            yield DoctorCheck(topic=name, state="missing", found="not installed", remedy=f"pip install {name}")
         else:
-            yield Finding(topic=name, state="ok", found=found)
+            yield DoctorCheck(topic=name, state="ok", found=found)
     for name, remedy in OPTIONAL.items():
         found = _version(name)
-        yield Finding(
+        yield DoctorCheck(
             topic=name,
             state="ok" if found else "note",
             found=found or "not installed (optional)",
@@ -68,13 +68,15 @@ def _packages() -> Iterator[Finding]:
         )
 
 
-def _processor(environment: Environment) -> Iterator[Finding]:
+def _processor(environment: Environment) -> Iterator[DoctorCheck]:
     hardware, state = environment.hardware, environment.state
     usable = hardware["cpu_threads_usable"]
-    yield Finding(topic="CPU", state="ok", found=f"{hardware['cpu']}, {usable} of {hardware['cpu_threads']} threads")
+    yield DoctorCheck(
+        topic="CPU", state="ok", found=f"{hardware['cpu']}, {usable} of {hardware['cpu_threads']} threads"
+    )
     load = state["load_1min"]
     if isinstance(load, float) and isinstance(usable, int) and load > 0.2 * usable:
-        yield Finding(
+        yield DoctorCheck(
             topic="load",
             state="note",
             found=f"{load:g} over the last minute: something else is running",
@@ -82,7 +84,7 @@ def _processor(environment: Environment) -> Iterator[Finding]:
         )
     governor = state["cpu_governor"]
     if governor not in (None, "performance"):
-        yield Finding(
+        yield DoctorCheck(
             topic="CPU governor",
             state="note",
             found=str(governor),
@@ -90,20 +92,20 @@ def _processor(environment: Environment) -> Iterator[Finding]:
         )
 
 
-def _accelerator(environment: Environment) -> Iterator[Finding]:
+def _accelerator(environment: Environment) -> Iterator[DoctorCheck]:
     gpu = environment.hardware.get("gpu")
     if gpu is None:
-        yield Finding(
+        yield DoctorCheck(
             topic="GPU",
             state="note",
             found="no NVIDIA GPU that NVML can see; everything runs on the CPU",
             remedy="on a GPU machine: check that `nvidia-smi` works for this user",
         )
         return
-    yield Finding(topic="GPU", state="ok", found=f"{gpu}, driver {environment.hardware.get('gpu_driver')}")
+    yield DoctorCheck(topic="GPU", state="ok", found=f"{gpu}, driver {environment.hardware.get('gpu_driver')}")
     others = environment.state.get("gpu_other_processes")
     if isinstance(others, list) and others:
-        yield Finding(
+        yield DoctorCheck(
             topic="GPU processes",
             state="note",
             found=f"others are on this GPU: {', '.join(map(str, others))}",
@@ -111,60 +113,62 @@ def _accelerator(environment: Environment) -> Iterator[Finding]:
         )
 
 
-def _energy(environment: Environment) -> Iterator[Finding]:
+def _energy(environment: Environment) -> Iterator[DoctorCheck]:
     counters = list(Path("/sys/class/powercap").glob("intel-rapl:?/energy_uj"))
     if any(os.access(counter, os.R_OK) for counter in counters):
-        yield Finding(topic="CPU energy", state="ok", found="RAPL counter can be read")
+        yield DoctorCheck(topic="CPU energy", state="ok", found="RAPL counter can be read")
     elif "gpu" not in environment.hardware:
         remedy = "sudo chmod a+r /sys/class/powercap/intel-rapl:*/energy_uj" if counters else ""
-        yield Finding(topic="CPU energy", state="note", found="no counter can be read: energy is null", remedy=remedy)
+        yield DoctorCheck(
+            topic="CPU energy", state="note", found="no counter can be read: energy is null", remedy=remedy
+        )
 
 
-def _folders() -> Iterator[Finding]:
+def _folders() -> Iterator[DoctorCheck]:
     for topic, folder in (("cache", cache_folder()), ("working folder", Path.cwd())):
         there = next((f for f in (folder, *folder.parents) if f.exists()), folder)
         free = shutil.disk_usage(there).free / 1e9
         if os.access(there, os.W_OK):
-            yield Finding(topic=topic, state="ok", found=f"{folder}, {free:.0f} GB free")
+            yield DoctorCheck(topic=topic, state="ok", found=f"{folder}, {free:.0f} GB free")
         else:
             remedy = "set XDG_CACHE_HOME to a folder of yours" if topic == "cache" else "use --out"
-            yield Finding(topic=topic, state="missing", found=f"{folder} cannot be written", remedy=remedy)
+            yield DoctorCheck(topic=topic, state="missing", found=f"{folder} cannot be written", remedy=remedy)
 
 
-def _quieting(environment: Environment) -> Iterator[Finding]:
+def _quieting(environment: Environment) -> Iterator[DoctorCheck]:
     """How to quiet this GPU, and whether this user is allowed to."""
     hardware, state = environment.hardware, environment.state
     if "gpu" not in hardware:
-        yield Finding(topic="quieting", state="note", found="there is no GPU here to quiet")
+        yield DoctorCheck(topic="quieting", state="note", found="there is no GPU here to quiet")
         return
     may = may_set_clocks()
-    yield Finding(
+    yield DoctorCheck(
         topic="permission",
         state="ok" if may else "note",
         found="this user may lock clocks and set limits" if may else "not allowed here: locking clocks, setting limits",
         remedy="" if may else "ask whoever owns the machine; in a container it takes the host, or CAP_SYS_ADMIN",
     )
     if state.get("gpu_persistence") is False:
-        yield Finding(
+        yield DoctorCheck(
             topic="persistence",
             state="note",
             found="off: the driver unloads between processes, and each start pays for it",
             remedy="sudo nvidia-smi -pm 1",
         )
-    yield Finding(
+    yield DoctorCheck(
         topic="GPU clock",
         state="note",
         found=f"{state.get('gpu_clock_mhz')} MHz now, {hardware.get('gpu_clock_max_mhz')} MHz at most",
         remedy="lock it at what it holds under load: sudo nvidia-smi -lgc MHZ,MHZ; undo with sudo nvidia-smi -rgc",
     )
-    yield Finding(
+    yield DoctorCheck(
         topic="GPU power",
         state="note",
         found=f"{state.get('gpu_power_w')} W now, limit {hardware.get('gpu_power_limit_w')} W",
         remedy="a lower locked clock keeps it under its limit, where the clock no longer wanders",
     )
     if hardware.get("gpu_mig"):
-        yield Finding(
+        yield DoctorCheck(
             topic="MIG",
             state="note",
             found="on: other slices share memory bandwidth and power with this one",

@@ -12,13 +12,13 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import bench
-from bench.core.git import without_repository
-from bench.core.nvml import handle_of, others_among, part_of, processes_on, read_gpu
+from bench.core.git import git_environment
+from bench.core.nvml import device_handle, gpu_handle, gpu_processes, other_processes, read_gpu_state
 from bench.core.schema import Environment, Json
-from bench.store import RECORDS, SUITE_FACTS
+from bench.store import RECORDS, SUITE_FILE
 
 LIBRARIES = ("torch", "torchvision", "timm", "transformers", "av", "numpy", "codecarbon", "nvidia-ml-py")
-RESULTS = (RECORDS, SUITE_FACTS, "predictions.parquet", ".vbench/**")  # what of a run people keep in git
+RESULTS = (RECORDS, SUITE_FILE, "predictions.parquet", ".vbench/**")  # what of a run people keep in git
 TELLING_VARIABLES = re.compile(
     r"^(CUDA_|CUDNN_|CUBLAS|NCCL_|NVIDIA_|TORCH_|TORCHINDUCTOR_|PYTORCH_|OMP_|MKL_|KMP_|TF32)"
 )
@@ -140,7 +140,7 @@ def _commit_of(folder: Path, *, prefix: str) -> dict[str, Json]:
 def _git(folder: Path, *arguments: str) -> str | None:
     command = ["git", "-C", str(folder), *arguments]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True, env=without_repository())
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True, env=git_environment())
     except (OSError, subprocess.SubprocessError):
         return None
     return done.stdout.strip()
@@ -162,11 +162,11 @@ def _gpu_state(device: str | None) -> dict[str, Json]:
 
 def _gpu_processes(device: str | None) -> dict[str, Json]:
     """Who else is on this GPU, by name."""
-    if device is None or read_gpu(device) is None:
+    if device is None or read_gpu_state(device) is None:
         return {}
     torch = sys.modules.get("torch")
     is_on_gpu = torch is not None and torch.cuda.is_initialized()
-    others = others_among(processes_on(device), own_pid=os.getpid(), is_on_gpu=is_on_gpu)
+    others = other_processes(gpu_processes(device), own_pid=os.getpid(), is_on_gpu=is_on_gpu)
     return {"gpu_other_processes": [str(process) for process in others]}
 
 
@@ -185,7 +185,7 @@ def _from_nvml(device: str | None, read: Callable[[str], dict[str, Json]]) -> di
 def _hardware_of(device: str) -> dict[str, Json]:
     import pynvml as nvml
 
-    part, handle = part_of(device), handle_of(device)
+    part, handle = device_handle(device), gpu_handle(device)
     facts: dict[str, Callable[[], Json]] = {
         "gpu": lambda: _text(nvml.nvmlDeviceGetName(part)),
         "gpu_uuid": lambda: _text(nvml.nvmlDeviceGetUUID(part)),
@@ -205,7 +205,7 @@ def _hardware_of(device: str) -> dict[str, Json]:
 def _state_of(device: str) -> dict[str, Json]:
     import pynvml as nvml
 
-    handle = handle_of(device)
+    handle = gpu_handle(device)
     facts: dict[str, Callable[[], Json]] = {
         "gpu_clock_mhz": lambda: nvml.nvmlDeviceGetClockInfo(handle, nvml.NVML_CLOCK_SM),
         "gpu_clock_application_mhz": lambda: nvml.nvmlDeviceGetApplicationsClock(handle, nvml.NVML_CLOCK_SM),

@@ -12,8 +12,8 @@ from bench.core.process import ChildTimeoutError, tail
 from bench.core.schema import Case, Failure, Record, Status
 from bench.measure.timing.turn_taking import ADDRESS
 from bench.runner.environment import describe_environment
-from bench.runner.rank_processes import crew
-from bench.runner.worker import Job, Outcome
+from bench.runner.rank_processes import worker_processes
+from bench.runner.worker import WorkerRequest, WorkerResult
 from bench.store import RecordStore
 
 SESSION = uuid4().hex  # of this process, whose cases may share what they measured of the machine
@@ -31,7 +31,7 @@ def run_case(
     on_progress: OnProgress = lambda text, fraction: None,
 ) -> Record:
     """One run of one case. Never raises for what happens inside it: a crash, a hang, an OOM are records too."""
-    job = Job(
+    job = WorkerRequest(
         case=case,
         artifacts=str(store.artifacts(case.id).absolute()),
         recipes=tuple(map(str, recipes)),
@@ -58,13 +58,13 @@ def run_case(
     )
 
 
-def _outcome_of(job: Job, on_progress: OnProgress) -> Outcome:
+def _outcome_of(job: WorkerRequest, on_progress: OnProgress) -> WorkerResult:
     log, limit_s = Path(job.log), _limit_s(job.case)
-    with crew(job.case, job.model_dump(mode="json"), log=log) as child:
+    with worker_processes(job.case, job.model_dump(mode="json"), log=log) as child:
         try:
             for message in child.messages(timeout_s=limit_s):
                 if message["kind"] == "outcome":
-                    return Outcome.model_validate(message["outcome"])
+                    return WorkerResult.model_validate(message["outcome"])
                 on_progress(message["text"], message["fraction"])
         except ChildTimeoutError:
             child.kill()
@@ -91,8 +91,8 @@ def _cause(code: int, log: Path) -> str:
     return f"the process was ended by {name}{hint}"
 
 
-def _died(status: Status, kind: str, message: str, log: Path) -> Outcome:
-    return Outcome(
+def _died(status: Status, kind: str, message: str, log: Path) -> WorkerResult:
+    return WorkerResult(
         status=status,
         environment=describe_environment(),
         error=Failure(type=kind, message=message, traceback=tail(log)),

@@ -64,7 +64,7 @@ def together(run: Callable[[], int]) -> int:
 
 
 @contextmanager
-def crew(case: Case, job: Mapping[str, Any], *, log: Path) -> Iterator[Child]:
+def worker_processes(case: Case, job: Mapping[str, Any], *, log: Path) -> Iterator[Child]:
     """The worker that reports on `job`, and beside it, for as long as the block lasts, those that share it.
 
     Each has a log of its own beside `log`. When the block ends, all of them have ended.
@@ -125,7 +125,7 @@ def _log_of(log: Path, rank: int) -> Path:
 class _Meeting:
     """What the launchers say to each other, over the store that torchrun, or else the first of them, holds."""
 
-    led: ClassVar["_Meeting | None"] = None  # what `crew` calls the other launchers through
+    led: ClassVar["_Meeting | None"] = None  # what `worker_processes` calls the other launchers through
     is_first: bool
     calls: int = 0
     store: "Store" = field(init=False)

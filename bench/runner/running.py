@@ -9,9 +9,9 @@ from time import monotonic
 from typing import Literal
 
 import bench
-from bench.catalog.facts import Facts
+from bench.catalog.catalog import Catalog
 from bench.core.registry import MEASURES
-from bench.core.schema import Case, Pretraining, Record, digest, files_of_model
+from bench.core.schema import Case, Pretraining, Record, digest, model_files
 from bench.core.yaml_tree import Tree
 from bench.measure.context import find_recipe
 from bench.runner.local import run_case
@@ -91,14 +91,14 @@ class Plan:
 
 
 def plan(
-    suite: str | Path | Tree, *, out: str | Path | None = None, small: bool = False, facts: Facts | None = None
+    suite: str | Path | Tree, *, out: str | Path | None = None, small: bool = False, facts: Catalog | None = None
 ) -> Plan:
     """The cases of a suite, a file or its values, and what of them is done in its results folder.
 
     That folder is `out`, else `results/<suite>`.
     """
     tree = suite if isinstance(suite, Tree) else read_suite(suite, small=small)
-    known = facts or Facts(check_suite(tree).plugins)
+    known = facts or Catalog(check_suite(tree).plugins)
     folders = recipe_folders(Path(tree.positions[()].file))
     planned = plan_suite(tree, known, recipes={file.stem for folder in folders for file in folder.glob("*.yaml")})
     name = f"{planned.name}-small" if small else planned.name
@@ -114,7 +114,7 @@ def run(
     *,
     out: str | Path | None = None,
     small: bool = False,
-    facts: Facts | None = None,
+    facts: Catalog | None = None,
     on_event: Callable[[Event], None] = lambda event: None,
 ) -> RunSummary:
     """Run what is left of a suite, a file or its values. Each record is in `<out>/records.jsonl` when its case ends.
@@ -123,7 +123,7 @@ def run(
     record with its error, and the rest goes on.
     """
     tree = suite if isinstance(suite, Tree) else read_suite(suite, small=small)
-    known = facts or Facts(check_suite(tree).plugins)
+    known = facts or Catalog(check_suite(tree).plugins)
     target = plan(tree, out=out, small=small, facts=known)
     with target.store.lock():
         torn = target.store.repair()
@@ -182,14 +182,14 @@ def recipe_folders(suite: Path) -> tuple[Path, ...]:
     return tuple(dict.fromkeys(folder.resolve() for folder in candidates if folder.is_dir()))
 
 
-def freshness_of(case: Case, facts: Facts, recipes: Sequence[Path]) -> str:
+def freshness_of(case: Case, facts: Catalog, recipes: Sequence[Path]) -> str:
     """Hash of what a stored result depends on beside its point: model source, measures, weights of any part, recipe."""
     measures = [(name, MEASURES.get(name).version, options) for name, options in sorted(case.measures.items())]
     arguments = [value for value in case.point.args.values() if isinstance(value, str)]  # weights of a part are files
     pretraining = Pretraining.of(case.point.weights)
     recipe_names = [case.point.recipe, *([pretraining.recipe] if pretraining else [])]
     found = [find_recipe(name, recipes) for name in recipe_names if name]
-    files = [*files_of_model(case.point.model), *(Path(name) for name in (case.point.weights, *arguments) if name)]
+    files = [*model_files(case.point.model), *(Path(name) for name in (case.point.weights, *arguments) if name)]
     hashes = [_hash(file) for file in (*files, *found) if file and file.is_file()]
     return digest([facts.model(case.point.model).source, measures, hashes])
 

@@ -11,20 +11,20 @@ from typing import Any
 
 from pydantic import Field
 
-from bench.core.errors import InputError, is_want_of_memory
-from bench.core.import_path import see_working_folder
+from bench.core.errors import InputError, is_out_of_memory
+from bench.core.import_path import add_working_folder
 from bench.core.process import Reply, request
 from bench.core.registry import MEASURES, MODELS, import_plugins
-from bench.core.schema import Case, Environment, Failure, Frozen, Json, Metric, Status, Warned
+from bench.core.schema import Case, Environment, Failure, Frozen, Json, Metric, RecordWarning, Status
 from bench.measure.context import LoadedCase
 from bench.measure.parity import is_variant
 from bench.measure.timing.turn_taking import Floor
 from bench.measure.ways import absence
-from bench.runner.disturbance import is_timed, watched_surroundings
+from bench.runner.disturbance import is_timed, watch_disturbance
 from bench.runner.environment import describe_environment
 
 
-class Job(Frozen):
+class WorkerRequest(Frozen):
     """What the worker is given: a case and where its files go."""
 
     case: Case
@@ -34,7 +34,7 @@ class Job(Frozen):
     log: str = ""
 
 
-class Outcome(Frozen):
+class WorkerResult(Frozen):
     """What comes back from one run of a case."""
 
     status: Status
@@ -42,7 +42,7 @@ class Outcome(Frozen):
     details: dict[str, Json] = Field(default_factory=dict)
     uncounted_operators: dict[str, int] = Field(default_factory=dict)
     environment: Environment = Environment()
-    warnings: tuple[Warned, ...] = ()
+    warnings: tuple[RecordWarning, ...] = ()
     error: Failure | None = None
     artifacts: dict[str, str] = Field(default_factory=dict)
     seconds: dict[str, float] = Field(default_factory=dict)
@@ -53,8 +53,8 @@ def main() -> None:
 
     Of several processes that share it, the first sends; the others end with an error of their own, or silently.
     """
-    see_working_folder()
-    job, rank = Job.model_validate(request()), int(os.environ.get("RANK", "0"))
+    add_working_folder()
+    job, rank = WorkerRequest.model_validate(request()), int(os.environ.get("RANK", "0"))
     reply = Reply()
     case = LoadedCase(
         job.case,
@@ -72,7 +72,7 @@ def main() -> None:
         sys.exit(f"{outcome.error.traceback}\nvbench: {outcome.error.message}")
 
 
-def measure_case(case: LoadedCase, *, rank: int = 0) -> Outcome:
+def measure_case(case: LoadedCase, *, rank: int = 0) -> WorkerResult:
     """Take every measure of `case`, in order. The first that fails ends it; what was measured before is kept.
 
     A `rank` other than the first takes only those that several processes share.
@@ -82,7 +82,7 @@ def measure_case(case: LoadedCase, *, rank: int = 0) -> Outcome:
     failed: dict[str, Any] = {}
     try:
         _prepare(case)
-        with watched_surroundings(case) if is_timed(case) else nullcontext():
+        with watch_disturbance(case) if is_timed(case) else nullcontext():
             measures = _measures_of(case, rank=rank)
             case.note("measure_versions", {name: MEASURES.get(name).version for name in measures})
             for name, options in measures.items():
@@ -94,7 +94,7 @@ def measure_case(case: LoadedCase, *, rank: int = 0) -> Outcome:
                 seconds[name] = round(time.perf_counter() - started, 3)
     except Exception as error:  # whatever a model does ends its case, not the suite
         failed = {"status": _status_of(error), "error": failure_of(error)}
-    return Outcome(
+    return WorkerResult(
         **{"status": _worst(metrics), **failed},
         metrics=tuple(metrics),
         details=case.details,
@@ -162,7 +162,7 @@ def _worst(metrics: list[Metric]) -> Status:
 
 def _status_of(error: BaseException) -> Status:
     """`oom` for every way in which it is said that memory ran out, else `error`."""
-    return "oom" if is_want_of_memory(error) else "error"
+    return "oom" if is_out_of_memory(error) else "error"
 
 
 if __name__ == "__main__":

@@ -9,22 +9,22 @@ from typing import Annotated, Any
 from pydantic import TypeAdapter
 
 from bench.core.errors import InputError
-from bench.core.schema import Clip, Point, names_a_file
+from bench.core.schema import Clip, Point, is_weights_argument
 
 AXES = tuple(name for name in Point.model_fields if name not in ("model", "args"))
-SPOKEN = {"seeds": "seed"}  # how people write an axis that lists several
+AXIS_ALIASES = {"seeds": "seed"}  # how people write an axis that lists several
 PATHS = ("weights", "root", "videos", "annotations", "flow")  # keys in which ${env:NAME} is replaced
 ENV = re.compile(r"\$\{env:([A-Za-z_][A-Za-z0-9_]*)\}")
 
 
 def axis_of(key: str) -> str:
     """The axis that `key` writes."""
-    return SPOKEN.get(key, key)
+    return AXIS_ALIASES.get(key, key)
 
 
 def spellings(axis: str) -> list[str]:
     """The keys that write `axis`."""
-    return [axis, *(key for key, name in SPOKEN.items() if name == axis)]
+    return [axis, *(key for key, name in AXIS_ALIASES.items() if name == axis)]
 
 
 def product(axes: Mapping[str, Sequence[Any]]) -> Iterator[dict[str, Any]]:
@@ -49,7 +49,7 @@ def expanded(key: str, value: Any) -> Any:
         return [expanded(key, item) for item in value]
     if not isinstance(value, str) or not ENV.search(value):
         return value
-    if key not in PATHS and not names_a_file(key):
+    if key not in PATHS and not is_weights_argument(key):
         raise InputError(f"${{env:…}} is allowed in paths only ({', '.join(PATHS)}, …)")
     for name in ENV.findall(value):
         if name not in os.environ:

@@ -20,7 +20,7 @@ from pydantic import (
 from bench.core.errors import InputError, Problem, SuiteError, suggest
 from bench.core.schema import Json
 from bench.core.threshold import parse_threshold
-from bench.core.validation import near, plain_message
+from bench.core.validation import plain_message, spelling_hint
 from bench.core.yaml_tree import Place, Tree, read_yaml
 
 
@@ -152,7 +152,7 @@ def _problem_of(tree: Tree, item: dict[str, Any]) -> Problem:
         return tree.problem(place, f"the key {key!r} is missing")
     found = f", found {item['input']!r}" if not isinstance(item["input"], dict | list) else ""
     name = ".".join(str(part) for part in place)
-    return tree.problem(place, f"{name}: {plain_message(item)}{found}{near(item)}")
+    return tree.problem(place, f"{name}: {plain_message(item)}{found}{spelling_hint(item)}")
 
 
 def _fields_at(place: Place) -> list[str]:

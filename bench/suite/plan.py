@@ -8,12 +8,12 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from bench.core.errors import InputError, Problem, SuiteError, suggest
-from bench.core.schema import UNSPOKEN, Case, Json, ModelFacts, Point, Pretraining, names_a_file
-from bench.core.validation import reason
+from bench.core.schema import DEFAULT_AXES, Case, Json, ModelInfo, Point, Pretraining, is_weights_argument
+from bench.core.validation import describe_error
 from bench.core.yaml_tree import Place, Tree
-from bench.suite.axes import AXES, SPOKEN, axis_of, expanded, product, read_axis, spellings
+from bench.suite.axes import AXES, AXIS_ALIASES, axis_of, expanded, product, read_axis, spellings
 from bench.suite.file import Ablation, GateRule, SuiteFile, check_suite
-from bench.suite.knowledge import Knowledge
+from bench.suite.knowledge import PlanningCatalog
 from bench.suite.rules import RULES, Exclusion, exclusions_of, problems_of_rules
 from bench.suite.settings import Setting, settings_of
 
@@ -43,7 +43,7 @@ class Suite:
         }
 
 
-def plan_suite(tree: Tree, knowledge: Knowledge, *, recipes: Collection[str] | None = None) -> Suite:
+def plan_suite(tree: Tree, knowledge: PlanningCatalog, *, recipes: Collection[str] | None = None) -> Suite:
     """All cases of a suite; SuiteError with every problem of the file at once.
 
     `recipes` are the names that a recipe can have; None leaves them to be looked for when a network is trained.
@@ -70,7 +70,7 @@ class _Planner:
     """Turns a checked file into cases and collects every problem on the way."""
 
     def __init__(
-        self, tree: Tree, file: SuiteFile, knowledge: Knowledge, recipes: Collection[str] | None = None
+        self, tree: Tree, file: SuiteFile, knowledge: PlanningCatalog, recipes: Collection[str] | None = None
     ) -> None:
         self.tree, self.file, self.knowledge, self.recipes = tree, file, knowledge, recipes
         self.problems: list[Problem] = []
@@ -110,7 +110,7 @@ class _Planner:
         for name in self.file.measure:
             if name not in self.knowledge.measures:
                 self._add(("measure", name), f"unknown measure {name!r}; {suggest(name, self.knowledge.measures)}")
-        known: dict[str, ModelFacts] = {}
+        known: dict[str, ModelInfo] = {}
         arguments: set[str] = set()
         self.knowledge.look_up([name for entry in self.file.models if isinstance(name := _model_name(entry), str)])
         for number, entry in enumerate(self.file.models):
@@ -120,8 +120,8 @@ class _Planner:
                 self._add(("matrix", axis), f"unknown axis {axis!r}; {suggest(axis, {*AXES, *arguments})}")
         self._check_values(("matrix",), {k: v for k, v in self.file.matrix.items() if k not in RULES})
         if len(known) == len({str(_model_name(entry)) for entry in self.file.models}):
-            is_beneath = self.tree.is_beneath(("matrix", "exclude"))
-            for place, message in problems_of_rules(self.file, known, is_beneath=is_beneath):
+            is_overlaid = self.tree.is_overlaid(("matrix", "exclude"))
+            for place, message in problems_of_rules(self.file, known, is_overlaid=is_overlaid):
                 self._add(place, message)
         self._check_factors({*AXES, "model", *arguments})
 
@@ -130,10 +130,10 @@ class _Planner:
         for key, value in given.items():
             if value == []:
                 self._add((*place, key), f"{key} is an empty list; give it a value, or leave it out")
-            if key in SPOKEN and SPOKEN[key] in given:
-                self._add((*place, key), f"{key} and {SPOKEN[key]} are one axis; write one of them")
+            if key in AXIS_ALIASES and AXIS_ALIASES[key] in given:
+                self._add((*place, key), f"{key} and {AXIS_ALIASES[key]} are one axis; write one of them")
 
-    def _check_model(self, number: int, entry: str | dict[str, Any], known: dict[str, ModelFacts]) -> set[str]:
+    def _check_model(self, number: int, entry: str | dict[str, Any], known: dict[str, ModelInfo]) -> set[str]:
         """Note what is wrong with a model, else put its facts into `known`; gives the arguments that it takes."""
         place: Place = ("models", number)
         name = _model_name(entry)
@@ -148,7 +148,7 @@ class _Planner:
         given = set() if isinstance(entry, str) else set(entry) - {"name"}
         self._check_values(place, {} if isinstance(entry, str) else entry)
         allowed = {*facts.arguments, *AXES}
-        for argument in sorted(given - allowed - set(SPOKEN)):
+        for argument in sorted(given - allowed - set(AXIS_ALIASES)):
             if facts.arguments or ":" not in name:
                 message = f"{name} takes no argument {argument!r}; {suggest(argument, allowed)}"
                 self._add((*place, argument), message)
@@ -178,7 +178,7 @@ class _Planner:
             else:
                 allowed = {*entry.options, *(entry.depends_on - {"model", "args"})}
                 self._add(("measure", measure, key), f"{measure} has no option {key!r}; {suggest(key, allowed)}")
-        defaults = {k: v for k, v in UNSPOKEN.items() if k in entry.depends_on}
+        defaults = {k: v for k, v in DEFAULT_AXES.items() if k in entry.depends_on}
         args = self._checked_args(setting, with_files="weights" in entry.depends_on)
         written = {k: v for k, v in (self.file.measure[measure] or {}).items() if k not in entry.options}
         self._check_values(("measure", measure), written)
@@ -208,7 +208,7 @@ class _Planner:
         if self.problems:
             return
         for rule in self.exclusions:
-            if rule.place not in self.followed and not self.tree.is_beneath(rule.place):
+            if rule.place not in self.followed and not self.tree.is_overlaid(rule.place):
                 self._add(rule.place, "this rule excludes nothing: no point of the suite has these values")
         if not is_left:
             self._add(("matrix", "exclude"), "exclude leaves no case of this suite")
@@ -220,7 +220,7 @@ class _Planner:
             wanted_type: TypeAdapter[Any] = TypeAdapter(wanted)
             checked = wanted_type.validate_python(expanded(key, value))
         except (ValidationError, InputError) as error:
-            self._add(("measure", measure, key), f"{key}: {reason(error, value)}")
+            self._add(("measure", measure, key), f"{key}: {describe_error(error, value)}")
             return None
         plain: Json = wanted_type.dump_python(checked, mode="json")
         return plain
@@ -233,7 +233,7 @@ class _Planner:
                 args[name] = expanded(name, value)
             except InputError as error:
                 self._add(setting.places.get(name, setting.place), f"{name}: {error}, found {value!r}")
-        return {name: value for name, value in args.items() if with_files or not names_a_file(name)}
+        return {name: value for name, value in args.items() if with_files or not is_weights_argument(name)}
 
     def _checked_axes(self, axes: dict[str, Any], setting: Setting, measure: str) -> dict[str, Any] | None:
         """`axes` as a point holds them, or None after noting what is wrong with them."""
@@ -246,7 +246,7 @@ class _Planner:
                 checked[axis] = read_axis(axis, value)
             except (ValidationError, InputError) as error:
                 is_good = False
-                self._add(self._place_of(axis, setting, measure), f"{axis}: {reason(error, value)}")
+                self._add(self._place_of(axis, setting, measure), f"{axis}: {describe_error(error, value)}")
         is_good &= self._knows_recipe("recipe", checked.get("recipe"), setting, measure)
         pretraining = Pretraining.of(checked.get("weights"))
         if pretraining is not None:

@@ -7,8 +7,8 @@ from typing import Any
 from pydantic import ValidationError
 
 from bench.core.errors import InputError, suggest
-from bench.core.schema import ModelFacts
-from bench.core.validation import reason
+from bench.core.schema import ModelInfo
+from bench.core.validation import describe_error
 from bench.core.yaml_tree import Place
 from bench.suite.axes import AXES, axis_of, read_axis
 from bench.suite.file import SuiteFile
@@ -40,7 +40,7 @@ def exclusions_of(file: SuiteFile) -> list[Exclusion]:
 
 
 def problems_of_rules(
-    file: SuiteFile, models: Mapping[str, ModelFacts], *, is_beneath: bool
+    file: SuiteFile, models: Mapping[str, ModelInfo], *, is_overlaid: bool
 ) -> Iterator[tuple[Place, str]]:
     """What is wrong with each rule, and where; `models` are those of the suite.
 
@@ -52,12 +52,12 @@ def problems_of_rules(
             if not isinstance(rule, dict) or not rule:
                 yield place, f"{kind} is a list of mappings, such as [{{precision: bf16}}], found {rule!r}"
             else:
-                found = [] if is_beneath and kind == "exclude" else _misfits_of_rule(rule, models)
+                found = [] if is_overlaid and kind == "exclude" else _misfits_of_rule(rule, models)
                 for key, message in (*found, *_wrong_values(rule)):
                     yield (*place, key), message
 
 
-def takes(facts: ModelFacts, key: str) -> bool:
+def takes(facts: ModelInfo, key: str) -> bool:
     """Whether `key` can be said of this model: an axis, or an argument of it."""
     return axis_of(key) in AXES or key in facts.arguments or (":" in facts.name and not facts.arguments)
 
@@ -69,10 +69,10 @@ def _wrong_values(rule: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
             try:
                 read_axis(axis_of(key), value)
             except (ValidationError, InputError) as error:
-                yield key, f"{key}: {reason(error, value)}"
+                yield key, f"{key}: {describe_error(error, value)}"
 
 
-def _misfits_of_rule(rule: Mapping[str, Any], models: Mapping[str, ModelFacts]) -> Iterator[tuple[str, str]]:
+def _misfits_of_rule(rule: Mapping[str, Any], models: Mapping[str, ModelInfo]) -> Iterator[tuple[str, str]]:
     """What the rule names that nothing in this suite has."""
     name = rule.get("model")
     if "model" in rule and not (isinstance(name, str) and name in models):

@@ -4,11 +4,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from bench.core.schema import Json, ModelFacts
+from bench.core.schema import Json, ModelInfo
 from bench.core.yaml_tree import Place
 from bench.suite.axes import AXES, axis_of, product
 from bench.suite.file import SuiteFile
-from bench.suite.knowledge import Knowledge
+from bench.suite.knowledge import PlanningCatalog
 from bench.suite.rules import RULES, takes
 
 
@@ -23,7 +23,7 @@ class Setting:
     places: Mapping[str, Place]
 
 
-def settings_of(file: SuiteFile, knowledge: Knowledge) -> list[Setting]:
+def settings_of(file: SuiteFile, knowledge: PlanningCatalog) -> list[Setting]:
     """All settings of `file`, model by model, each followed by what `include` adds."""
     return [
         setting
@@ -33,7 +33,7 @@ def settings_of(file: SuiteFile, knowledge: Knowledge) -> list[Setting]:
 
 
 def _settings_of_model(
-    entry: str | dict[str, Any], place: Place, *, file: SuiteFile, knowledge: Knowledge
+    entry: str | dict[str, Any], place: Place, *, file: SuiteFile, knowledge: PlanningCatalog
 ) -> Iterator[Setting]:
     given = {"name": entry} if isinstance(entry, str) else dict(entry)
     name = given.pop("name")
@@ -53,7 +53,7 @@ def _settings_of_model(
 
 
 def _setting(
-    name: str, chosen: Mapping[str, Any], place: Place, *, places: Mapping[str, Place], facts: ModelFacts
+    name: str, chosen: Mapping[str, Any], place: Place, *, places: Mapping[str, Place], facts: ModelInfo
 ) -> Setting:
     axes = {axis: value for axis, value in chosen.items() if axis in AXES}
     args = {key: value for key, value in chosen.items() if key not in AXES}

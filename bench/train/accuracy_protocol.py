@@ -9,7 +9,7 @@ from pathlib import Path
 from torch import nn
 
 from bench.core.errors import UnknownNameError
-from bench.core.schema import Clip, Json, Views, files_of_model
+from bench.core.schema import Clip, Json, Views, model_files
 from bench.data.collection import VideoSet
 from bench.data.sampling import Short, ViewSampling
 from bench.models.base import inputs_of, takes_flow
@@ -51,7 +51,7 @@ def training_notes(
     Of files that the name or arguments name, such as `inflated_from`, their content counts.
     """
     named = {key: value for key, value in arguments.items() if isinstance(value, str)}
-    named |= {file.name: str(file) for file in files_of_model(name)}
+    named |= {file.name: str(file) for file in model_files(name)}
     files = {key: found for key, value in named.items() if (found := file_hash(value))}
     return {
         "model": name,

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from bench.core.errors import TrainingError
-from bench.core.files import remove_abandoned, unfinished_in, whole_file
+from bench.core.files import atomic_file, remove_abandoned, unfinished_paths
 
 KEPT = 2
 _STATE = re.compile(r"state_(\d+)_([0-9a-f]{12})\.pt")
@@ -108,7 +108,7 @@ def written_whole(path: Path) -> Iterator[Path]:
     """
     remove_abandoned(path.parent)
     try:
-        with whole_file(path) as part:
+        with atomic_file(path) as part:
             yield part
     except OSError as error:
         raise TrainingError(f"{path} cannot be written: {error.strerror or error}") from error
@@ -133,7 +133,7 @@ def _states(folder: Path) -> list[tuple[str, Path]]:
 
 def _sweep(folder: Path) -> None:
     """Delete what a killed writer left: half files, and states that did not get their hash."""
-    for path in (*unfinished_in(folder), *folder.glob("state_*")):
+    for path in (*unfinished_paths(folder), *folder.glob("state_*")):
         if not _STATE.fullmatch(path.name):
             path.unlink(missing_ok=True)
 

@@ -8,7 +8,7 @@ from pydantic import BaseModel, Field, ValidationError
 
 from bench.core.errors import BenchError, Problem, SuiteError, suggest
 from bench.core.schema import Frozen, Json, MemoryFormat, TorchCompileMode, digest
-from bench.core.validation import near, plain_message
+from bench.core.validation import plain_message, spelling_hint
 from bench.core.yaml_tree import Place, Tree, read_yaml
 from bench.data.sampling import Short, ViewSampling, view_sampling
 from bench.data.transforms import Augmentation
@@ -136,7 +136,7 @@ def _invalid(tree: Tree, found: Mapping[str, Any]) -> Problem:
         )
         place = (*place, "name")
     else:
-        message = f"{named}: {plain_message(found)}, found {found['input']!r}{near(found)}"
+        message = f"{named}: {plain_message(found)}, found {found['input']!r}{spelling_hint(found)}"
     return tree.problem(place, message)
 
 

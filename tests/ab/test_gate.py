@@ -11,7 +11,7 @@ import pytest
 
 from bench.ab.gate import _with_texts, pair_plans
 from bench.ab.sides import PlannedCase
-from bench.cli.app import _exit_code
+from bench.cli.app import run_command
 from bench.cli.gate import _terminated_like_interrupted
 from bench.core.errors import SetUpError
 from bench.store import read_records
@@ -75,7 +75,7 @@ def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.mark.slow
 def test_a_slower_head_is_found_in_real_processes(repository: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert _exit_code(["ab", "HEAD~1", "HEAD", "nets.yaml", "--budget", "4m", "--out", "out", "--json"]) == 1
+    assert run_command(["ab", "HEAD~1", "HEAD", "nets.yaml", "--budget", "4m", "--out", "out", "--json"]) == 1
     told = json.loads(capsys.readouterr().out)
     rows = {row["metric"]: row for row in told["rows"]}
     assert rows["latency.p50_ms"]["verdict"] == "slower"
@@ -85,8 +85,8 @@ def test_a_slower_head_is_found_in_real_processes(repository: Path, capsys: pyte
     commits = [{r.environment.state["commit"] for r in side if r.environment.state["commit"]} for side in (base, head)]
     assert commits == [{git(repository, "rev-parse", ref)} for ref in ("HEAD~1", "HEAD")]
     assert git(repository, "worktree", "list").count("\n") == 0
-    assert _exit_code(["compare", "out/base", "out/head"]) == 1
-    assert _exit_code(["ab", "HEAD~1", "HEAD", "nets.yaml", "--out", "out"]) == 2
+    assert run_command(["compare", "out/base", "out/head"]) == 1
+    assert run_command(["ab", "HEAD~1", "HEAD", "nets.yaml", "--out", "out"]) == 2
 
 
 @pytest.mark.slow
@@ -106,14 +106,14 @@ def test_a_stale_installed_copy_is_not_measured_in_the_place_of_the_working_fold
     )
     git(repository, "commit", "-q", "-a", "-m", "moved")
     (repository / folder / "nets.py").write_text(PLUGIN.replace("LAYERS = 1", "LAYERS = 9"))
-    assert _exit_code(["ab", "HEAD", ".", "nets.yaml", "--out", "out"]) == code
+    assert run_command(["ab", "HEAD", ".", "nets.yaml", "--out", "out"]) == code
 
 
 @pytest.mark.slow
 def test_a_side_that_cannot_be_measured_is_exit_3(repository: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (repository / "nets.py").write_text("raise RuntimeError('not today')\n")
     git(repository, "commit", "-q", "-a", "-m", "broken")
-    assert _exit_code(["ab", "HEAD~1", "HEAD", "nets.yaml", "--out", "out"]) == 3
+    assert run_command(["ab", "HEAD~1", "HEAD", "nets.yaml", "--out", "out"]) == 3
     assert "not today" in capsys.readouterr().err
     assert git(repository, "worktree", "list").count("\n") == 0
 
@@ -143,7 +143,7 @@ def test_cases_of_two_models_are_judged_in_the_pairs_they_were_measured_in(
     (repository / "nets.yaml").write_text(
         suite.replace("  latency: {max_s: 0.2}\n", "").replace("  latency.p50_ms: {max_rise: 3%}\n", "")
     )
-    assert _exit_code(["ab", "model:flat", "model:deep", "nets.yaml", "--out", "out", "--json"]) == 1
+    assert run_command(["ab", "model:flat", "model:deep", "nets.yaml", "--out", "out", "--json"]) == 1
     told = json.loads(capsys.readouterr().out)
     assert [row["verdict"] for row in told["rows"] if row["metric"] == "params.total"] == ["same", "slower"]
     assert (told["missing"], told["added"]) == ([], [])
@@ -163,7 +163,7 @@ def test_cases_of_two_models_are_judged_in_the_pairs_they_were_measured_in(
 def test_wrong_input_is_exit_2_before_anything_is_measured(
     repository: Path, arguments: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert _exit_code(["ab", *arguments]) == 2
+    assert run_command(["ab", *arguments]) == 2
     assert capsys.readouterr().err.count("\n") == 1
     assert not (repository / "results").exists()
 
@@ -182,7 +182,7 @@ def test_a_suite_whose_model_is_replaced_must_be_one(
     repository: Path, capsys: pytest.CaptureFixture[str], keys: str, said: str
 ) -> None:
     (repository / "nets.yaml").write_text(SUITE.replace("models: [net]\n", f"{keys}\n"))
-    assert _exit_code(["ab", "model:net", "HEAD", "nets.yaml"]) == 2
+    assert run_command(["ab", "model:net", "HEAD", "nets.yaml"]) == 2
     assert said in capsys.readouterr().err
     assert not (repository / "results").exists()
 
@@ -190,7 +190,7 @@ def test_a_suite_whose_model_is_replaced_must_be_one(
 def test_a_gate_that_says_nothing_is_told_with_its_line(repository: Path, capsys: pytest.CaptureFixture[str]) -> None:
     text = (repository / "nets.yaml").read_text()
     (repository / "nets.yaml").write_text(text.replace("params.total: {max_rise:", "params.total: {max_rice:"))
-    assert _exit_code(["ab", "HEAD", ".", "nets.yaml"]) == 2
+    assert run_command(["ab", "HEAD", ".", "nets.yaml"]) == 2
     assert re.search(r"nets\.yaml:\d+:\d+: unknown key 'max_rice'; did you mean: max_rise", capsys.readouterr().err)
 
 
@@ -230,5 +230,5 @@ def test_plans_of_two_models_are_paired_by_place() -> None:
 @pytest.mark.slow
 def test_a_suite_whose_gate_is_no_mapping_is_wrong_input(repository: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (repository / "nets.yaml").write_text(SUITE.partition("gate:")[0] + "gate: 3\n")
-    assert _exit_code(["ab", ".", ".", "nets.yaml", "--out", "out"]) in (2, 3)
+    assert run_command(["ab", ".", ".", "nets.yaml", "--out", "out"]) in (2, 3)
     assert "gate" in capsys.readouterr().err

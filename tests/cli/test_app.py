@@ -5,11 +5,11 @@ from pathlib import Path
 import pytest
 
 from bench.cli import app as cli
-from bench.cli.app import FAULT, INTERRUPTED, _exit_code
+from bench.cli.app import FAULT, INTERRUPTED, run_command
 
 
 def outcome(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
-    code = _exit_code(list(arguments))
+    code = run_command(list(arguments))
     shown = capsys.readouterr()
     return code, shown.out, shown.err
 

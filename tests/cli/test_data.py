@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from bench.cli.app import _exit_code
+from bench.cli.app import run_command
 from bench.cli.arguments import dataset_options, named_values
 from bench.core.errors import InputError
 from bench.core.yaml_tree import Tree
@@ -28,7 +28,7 @@ def run(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.
 
     def outcome(*arguments: object) -> tuple[int, str, str]:
         capsys.readouterr()
-        code = _exit_code([str(argument) for argument in arguments])
+        code = run_command([str(argument) for argument in arguments])
         shown = capsys.readouterr()
         return code, shown.out, shown.err
 

@@ -14,9 +14,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from bench.cli.suite_commands import say_predictions
 
-from bench.cli.app import _exit_code
-from bench.cli.show_run import say_predictions
+from bench.cli.app import run_command
 from bench.comparison.answers import read_answers
 from bench.data.collection import Video, VideoSet
 from bench.data.loading import Unread
@@ -75,7 +75,7 @@ def kept(tmp_path: Path) -> Kept:
 @pytest.fixture
 def ask(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
     def run(*arguments: object) -> tuple[int, str, str]:
-        code = _exit_code(["predictions", *map(str, arguments)])
+        code = run_command(["predictions", *map(str, arguments)])
         shown = capsys.readouterr()
         return code, shown.out, shown.err
 
@@ -291,8 +291,8 @@ def test_a_run_leads_to_its_predictions(capsys: pytest.CaptureFixture[str]) -> N
 
 def test_questions_wait_for_no_torch(kept: Kept) -> None:
     code = (
-        "import sys; from bench.cli.app import _exit_code\n"
-        f"assert _exit_code(['predictions', {str(kept('rgb', RGB))!r}, {str(kept('flow', FLOW))!r}]) == 0\n"
+        "import sys; from bench.cli.app import run_command\n"
+        f"assert run_command(['predictions', {str(kept('rgb', RGB))!r}, {str(kept('flow', FLOW))!r}]) == 0\n"
         "assert 'torch' not in sys.modules"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.cli.app import _exit_code
+from bench.cli.app import run_command
 from bench.comparison.baselines import baseline_files, fingerprint_of, listed, promote, save
 from bench.comparison.comparing import compare
 from bench.core.errors import InputError
@@ -42,10 +42,10 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_what_was_saved_is_what_head_is_compared_with(here: Path, stored: Callable[..., str]) -> None:
-    assert _exit_code(["baseline", "save", stored(), "--branch", "feature/fast"]) == 0
+    assert run_command(["baseline", "save", stored(), "--branch", "feature/fast"]) == 0
     assert (here / ".vbench/baselines/feature%2Ffast/s").is_dir()
-    assert _exit_code(["compare", "baseline:feature/fast", stored()]) == 0
-    assert _exit_code(["compare", "baseline:feature/fast", stored(1.1)]) == 1
+    assert run_command(["compare", "baseline:feature/fast", stored()]) == 0
+    assert run_command(["compare", "baseline:feature/fast", stored(1.1)]) == 1
     assert compare("baseline:feature/fast", stored(1.1)).base == "baseline:feature/fast"
     assert compare(f"baseline:feature/fast:{here}", stored(1.0)).exit_code() == 0
 
@@ -60,11 +60,11 @@ def test_a_baseline_remembers_how_its_measures_measured(here: Path, stored: Call
 def test_a_branch_without_baselines_is_wrong_input(
     here: Path, stored: Callable[..., str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert _exit_code(["compare", "baseline:main", stored()]) == 2
+    assert run_command(["compare", "baseline:main", stored()]) == 2
     save(stored(), branch="main")
-    assert _exit_code(["compare", "baseline:mian", stored()]) == 2
+    assert run_command(["compare", "baseline:mian", stored()]) == 2
     assert "did you mean: main" in capsys.readouterr().err
-    assert _exit_code(["compare", "baseline:main", stored(suite="t")]) == 2
+    assert run_command(["compare", "baseline:main", stored(suite="t")]) == 2
     assert "no baseline of suite t" in capsys.readouterr().err
 
 
@@ -107,7 +107,7 @@ def test_a_head_that_measured_nothing_is_incomplete(
 ) -> None:
     save(stored(), branch="main")
     (here / "empty").mkdir()
-    assert _exit_code(["compare", "baseline:main", "empty"]) == 3
+    assert run_command(["compare", "baseline:main", "empty"]) == 3
     assert compare("baseline:main", [record(status="error")]).exit_code() == 3
 
 
@@ -151,7 +151,7 @@ def test_a_case_that_failed_keeps_its_baseline_and_it_is_said(
 ) -> None:
     save(both(1), branch="main")
     command = ["baseline", "save", both(2, second="oom"), "--branch", "main"]
-    assert _exit_code([*command, "--whole"] if is_whole else command) == 0
+    assert run_command([*command, "--whole"] if is_whole else command) == 0
     assert "c3d_search 16x1x112 failed (oom): its baseline stays as it was" in capsys.readouterr().err
     assert [(each.cases, each.runs) for each in listed()] == [(2, 10)]
     assert compare("baseline:main", both(3)).exit_code() == 0
@@ -171,10 +171,10 @@ def test_a_case_that_was_not_measured_stays_until_it_is_said_to_be_gone(
 ) -> None:
     save(both(1), branch="main")
     part = both(2, second=None)
-    assert _exit_code(["baseline", "save", part, "--branch", "main"]) == 0
+    assert run_command(["baseline", "save", part, "--branch", "main"]) == 0
     assert "kept as before 1 case of s not among these results: c3d_search" in capsys.readouterr().err
     assert compare("baseline:main", both(3, factor=3.0)).exit_code() == 1
-    assert _exit_code(["baseline", "save", part, "--branch", "main", "--whole"]) == 0
+    assert run_command(["baseline", "save", part, "--branch", "main", "--whole"]) == 0
     assert "dropped 1 case of s" in capsys.readouterr().err
     assert [each.cases for each in listed()] == [1]
 
@@ -235,7 +235,7 @@ def test_promoting_a_part_leaves_the_rest(
 ) -> None:
     save(both(1), branch="main")
     save(both(2, second=None), branch="dev")
-    assert _exit_code(["baseline", "promote", "dev", "main"]) == 0
+    assert run_command(["baseline", "promote", "dev", "main"]) == 0
     assert "kept as before 1 case of s" in capsys.readouterr().err
     assert {each.branch: each.cases for each in listed()} == {"dev": 1, "main": 2}
     promote("dev", "main", is_whole=True)
@@ -262,11 +262,11 @@ def test_no_suite_of_a_record_leads_out_of_the_folder(here: Path, stored: Callab
 def test_a_branch_needs_a_name(here: Path, stored: Callable[..., str], branch: str) -> None:
     save(stored(), branch="main")
     before = sorted(here.rglob("*"))
-    assert _exit_code(["baseline", "promote", "main", branch]) == 2
+    assert run_command(["baseline", "promote", "main", branch]) == 2
     with pytest.raises(InputError, match="cannot be kept under the branch"):
         save(stored(), branch=branch)
-    assert _exit_code(["baseline", "save", stored(), "--branch", branch]) == 2, "nor is it that of the checkout"
-    assert _exit_code(["history", "latency.p50_ms", "c3d", "--branch", branch]) == 2
+    assert run_command(["baseline", "save", stored(), "--branch", branch]) == 2, "nor is it that of the checkout"
+    assert run_command(["history", "latency.p50_ms", "c3d", "--branch", branch]) == 2
     assert sorted(here.rglob("*")) == before
 
 
@@ -276,16 +276,16 @@ def test_the_branch_is_that_of_the_folder_with_the_baselines(
     for name in ("here", "other"):
         (tmp_path / name).mkdir(exist_ok=True)
         subprocess.run(["git", "init", "-q", "-b", f"of-{name}"], cwd=tmp_path / name, check=True)
-    assert _exit_code(["baseline", "save", stored(), "--folder", "../other"]) == 0
+    assert run_command(["baseline", "save", stored(), "--folder", "../other"]) == 0
     assert [each.branch for each in listed(tmp_path / "other")] == ["of-other"]
-    assert _exit_code(["history", "latency.p50_ms", "c3d", "--folder", "../other"]) == 0
+    assert run_command(["history", "latency.p50_ms", "c3d", "--folder", "../other"]) == 0
 
 
 def test_a_folder_that_cannot_be_written_is_wrong_input(
     here: Path, stored: Callable[..., str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     (here / ".vbench").write_text("a file")
-    assert _exit_code(["baseline", "save", stored(), "--branch", "main"]) == 2
+    assert run_command(["baseline", "save", stored(), "--branch", "main"]) == 2
     assert "cannot be written: Not a directory" in capsys.readouterr().err
 
 
@@ -345,17 +345,17 @@ def test_saves_at_the_same_time_lose_no_case(here: Path, runs: Callable[..., lis
 def test_promoting_makes_one_branchs_baseline_anothers(here: Path, stored: Callable[..., str]) -> None:
     save(stored(1.0), branch="main")
     save(stored(2.0), branch="dev")
-    assert _exit_code(["baseline", "promote", "dev", "main"]) == 0
+    assert run_command(["baseline", "promote", "dev", "main"]) == 0
     assert compare("baseline:main", stored(2.0)).rows[0].verdict == "same"
-    assert _exit_code(["baseline", "promote", "dev", "dev"]) == 2
-    assert _exit_code(["baseline", "promote", "nowhere", "main"]) == 2
+    assert run_command(["baseline", "promote", "dev", "dev"]) == 2
+    assert run_command(["baseline", "promote", "nowhere", "main"]) == 2
     with pytest.raises(InputError):
         promote("dev", "dev")
 
 
 def test_nothing_good_is_no_baseline(here: Path, record: Callable[..., Record], tmp_path: Path) -> None:
     RecordStore(tmp_path / "bad").append(record(status="error"))
-    assert _exit_code(["baseline", "save", str(tmp_path / "bad"), "--branch", "main"]) == 2
+    assert run_command(["baseline", "save", str(tmp_path / "bad"), "--branch", "main"]) == 2
     assert not (here / ".vbench").exists()
 
 
@@ -372,10 +372,10 @@ def test_lines_hold_no_raw_samples(here: Path, record: Callable[..., Record], la
 def test_the_list_is_json_for_machines(
     here: Path, stored: Callable[..., str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert _exit_code(["baseline", "list", "--json"]) == 0
+    assert run_command(["baseline", "list", "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == []
     save(stored(), branch="main")
-    assert _exit_code(["baseline", "list", "--json"]) == 0
+    assert run_command(["baseline", "list", "--json"]) == 0
     [told] = json.loads(capsys.readouterr().out)
     assert (told["branch"], told["suite"], told["cases"], told["runs"]) == ("main", "s", 1, 5)
     assert baseline_files("baseline:main", []) == [Path(told["path"])]

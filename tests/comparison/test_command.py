@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.cli.app import _exit_code
+from bench.cli.app import run_command
 from bench.comparison.sides import open_side
 from bench.core.schema import Record
 from bench.store import RecordStore
@@ -35,15 +35,15 @@ def test_the_exit_code_is_that_of_the_comparison(
     stored: Callable[..., str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     base, head = stored("base", 1.0), stored("head", 1.1)
-    assert _exit_code(["compare", base, base]) == 0
-    assert _exit_code(["compare", base, head]) == 1
+    assert run_command(["compare", base, base]) == 0
+    assert run_command(["compare", base, head]) == 1
     out = capsys.readouterr().out
     assert "slower" in out
     assert "+10.0" in out
-    assert _exit_code(["compare", base, head, "--fail-on", "inconclusive"]) == 0
-    assert _exit_code(["compare", base, head, "--fail-on", "none"]) == 0
-    assert _exit_code(["compare", base, head, "--gate", "latency.p50_ms=20%"]) == 0
-    assert _exit_code(["compare", base, head, "--gate", "energy.j_per_clip=20%"]) == 3
+    assert run_command(["compare", base, head, "--fail-on", "inconclusive"]) == 0
+    assert run_command(["compare", base, head, "--fail-on", "none"]) == 0
+    assert run_command(["compare", base, head, "--gate", "latency.p50_ms=20%"]) == 0
+    assert run_command(["compare", base, head, "--gate", "energy.j_per_clip=20%"]) == 3
 
 
 @pytest.mark.parametrize(
@@ -53,20 +53,20 @@ def test_wrong_options_are_exit_code_2(
     stored: Callable[..., str], options: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     base = stored("base", 1.0)
-    assert _exit_code(["compare", base, base, *options]) == 2
+    assert run_command(["compare", base, base, *options]) == 2
     assert "vbench:" in capsys.readouterr().err
 
 
 def test_a_path_that_does_not_exist_is_wrong_input(stored: Callable[..., str], tmp_path: Path) -> None:
-    assert _exit_code(["compare", stored("base", 1.0), str(tmp_path / "nowhere")]) == 2
+    assert run_command(["compare", stored("base", 1.0), str(tmp_path / "nowhere")]) == 2
 
 
 def test_the_gate_of_heads_suite_decides_and_the_command_line_goes_before_it(stored: Callable[..., str]) -> None:
     base = stored("base", 1.0, {"latency.p50_ms": {"max_rise": "3%"}})
     head = stored("head", 1.1, {"latency.p50_ms": {"max_rise": "15%"}})
-    assert _exit_code(["compare", base, head]) == 0
-    assert _exit_code(["compare", base, head, "--gate", "latency.p50_ms=5%"]) == 1
-    assert _exit_code(["compare", base, stored("bare", 1.1)]) == 1
+    assert run_command(["compare", base, head]) == 0
+    assert run_command(["compare", base, head, "--gate", "latency.p50_ms=5%"]) == 1
+    assert run_command(["compare", base, stored("bare", 1.1)]) == 1
 
 
 def test_all_forms_come_from_one_run(
@@ -75,7 +75,7 @@ def test_all_forms_come_from_one_run(
     base, head = stored("base", 1.0), stored("head", 1.1)
     files = [tmp_path / name for name in ("a.md", "a.json", "a.smaller.json")]
     options = [text for file in files for text in ("--write", str(file))]
-    assert _exit_code(["compare", base, head, "--annotations", "--junit", str(tmp_path / "a.xml"), *options]) == 1
+    assert run_command(["compare", base, head, "--annotations", "--junit", str(tmp_path / "a.xml"), *options]) == 1
     assert capsys.readouterr().out.startswith("::error")
     assert all(file.stat().st_size for file in [*files, tmp_path / "a.xml"])
     assert json.loads(files[1].read_text())["exit_code"] == 1
@@ -96,7 +96,7 @@ def test_outputs_that_cannot_be_given_are_refused_before_anything_is_read(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "taken").write_text("a file")
     (tmp_path / "folder.md").mkdir()
-    assert _exit_code([*command, *options]) == 2
+    assert run_command([*command, *options]) == 2
     said = capsys.readouterr().err
     assert said.count("\n") == 1
     assert options[-1].removeprefix("--") in said
@@ -109,16 +109,16 @@ def test_one_file_cannot_hold_two_forms(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("link.xml").symlink_to("v.xml")
-    assert _exit_code(["compare", "nowhere", "nowhere", "--write", "v.xml", "--junit", other]) == 2
+    assert run_command(["compare", "nowhere", "nowhere", "--write", "v.xml", "--junit", other]) == 2
     assert "twice" in capsys.readouterr().err
-    assert _exit_code(["compare", "nowhere", "nowhere", "--write", "v.xml", "--write", other]) == 2
+    assert run_command(["compare", "nowhere", "nowhere", "--write", "v.xml", "--write", other]) == 2
     assert "twice" in capsys.readouterr().err
 
 
 def test_folders_of_outputs_are_made(stored: Callable[..., str], tmp_path: Path) -> None:
     base, head, file = stored("base", 1.0), stored("head", 1.1), tmp_path / "new" / "deep" / "x"
     options = ["--junit", f"{file}.xml", "--write", f"{file}.md"]
-    assert _exit_code(["compare", base, head, *options]) == 1
+    assert run_command(["compare", base, head, *options]) == 1
     assert sorted(each.name for each in file.parent.iterdir()) == ["x.md", "x.xml"]
 
 
@@ -131,7 +131,7 @@ def test_a_verdict_is_printed_though_a_file_cannot_be_written(
     (tmp_path / "full.xml").symlink_to("/dev/full")
     other = tmp_path / "other.md"
     options = ["--junit", str(tmp_path / "full.xml"), "--write", str(other)]
-    assert _exit_code(["compare", base, head, *options]) == code
+    assert run_command(["compare", base, head, *options]) == code
     printed = capsys.readouterr()
     assert "latency.p50_ms" in printed.out
     assert printed.err.startswith("vbench: ")
@@ -144,7 +144,7 @@ def test_entries_that_are_none_leave_no_file_not_even_an_old_one(
 ) -> None:
     base, head, file = stored("base", 1.0), stored("head", 1.1), tmp_path / "a.bigger.json"
     file.write_text("[]")
-    assert _exit_code(["compare", base, head, "--write", str(file)]) == 1
+    assert run_command(["compare", base, head, "--write", str(file)]) == 1
     assert not file.exists()
     assert "a.bigger.json is not written" in capsys.readouterr().err
 
@@ -153,11 +153,11 @@ def test_what_machines_read_is_alone_on_standard_output(
     stored: Callable[..., str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     base, head = stored("base", 1.0), stored("head", 1.1)
-    assert _exit_code(["compare", base, head, "--json", "--annotations"]) == 1
+    assert run_command(["compare", base, head, "--json", "--annotations"]) == 1
     printed = capsys.readouterr()
     assert json.loads(printed.out)["exit_code"] == 1
     assert printed.err.startswith("::error")
-    assert _exit_code(["compare", base, head, "--markdown", "--annotations"]) == 1
+    assert run_command(["compare", base, head, "--markdown", "--annotations"]) == 1
     printed = capsys.readouterr()
     assert printed.out.startswith("### ")
     assert "::error" not in printed.out
@@ -191,10 +191,10 @@ def test_records_kept_in_git_are_compared(
     commit_all(tmp_path)
     stored("other", 1.1)
     monkeypatch.chdir(tmp_path)
-    assert _exit_code(["compare", "git:main:results", head]) == 0
-    assert _exit_code(["compare", "git:main", str(tmp_path / "other")]) == 1
+    assert run_command(["compare", "git:main:results", head]) == 0
+    assert run_command(["compare", "git:main", str(tmp_path / "other")]) == 1
     for wrong in ("git:nowhere", "git:main:other", "git:--help"):
-        assert _exit_code(["compare", wrong, head]) == 2
+        assert run_command(["compare", wrong, head]) == 2
 
 
 @pytest.mark.parametrize("name", ["results", "results/s", "results/s/records.jsonl"])
@@ -210,21 +210,21 @@ def test_a_gate_kept_in_git_decides_by_whatever_name_its_records_are_given(
     predictions.write_bytes(b"answers")
     commit_all(tmp_path)
     monkeypatch.chdir(tmp_path)
-    assert _exit_code(["compare", base, f"git:main:{name}"]) == 1
+    assert run_command(["compare", base, f"git:main:{name}"]) == 1
     with open_side(f"git:main:{name}") as side:
         [case] = side.cases.values()
         folder = case.runs[0].folder
         assert folder is not None
         assert (folder / "artifacts/c/predictions.parquet").read_bytes() == b"answers"
     monkeypatch.chdir(tmp_path / "results/s")
-    assert _exit_code(["compare", base, "git:main:records.jsonl"]) == 1
+    assert run_command(["compare", base, "git:main:records.jsonl"]) == 1
 
 
 def test_comparing_imports_neither_torch_nor_pandas(stored: Callable[..., str]) -> None:
     base = stored("base", 1.0)
     code = (
-        "import sys\nfrom bench.cli.app import _exit_code\n"
-        f"assert _exit_code(['compare', {base!r}, {base!r}, '--json']) == 0\n"
+        "import sys\nfrom bench.cli.app import run_command\n"
+        f"assert run_command(['compare', {base!r}, {base!r}, '--json']) == 0\n"
         "assert not {'torch', 'pandas', 'torchvision'} & set(sys.modules)\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
@@ -263,7 +263,7 @@ def test_what_a_record_says_begins_no_line_of_a_log(
         ["compare", f"baseline:main:{tmp_path}", head],
         ["baseline", "list", "--folder", str(tmp_path)],
     ):
-        _exit_code(command)
+        run_command(command)
     printed = capsys.readouterr()
     lines = (printed.out + printed.err).splitlines()
     assert any("approved" in line for line in lines)

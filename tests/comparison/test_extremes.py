@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bench.cli.app import _exit_code
+from bench.cli.app import run_command
 from bench.comparison import formats
 from bench.comparison.answers import read_answers
 from bench.comparison.comparing import compare
@@ -91,7 +91,7 @@ def test_a_field_of_another_kind_is_one_clear_line(
     raw = json.loads(first)
     raw["metrics"][0] |= {"samples": [1.0, None], "turns": [0, 1], field: value}
     store.file.write_text("\n".join([json.dumps(raw), *rest, ""]))
-    assert _exit_code(["compare", str(tmp_path), str(tmp_path)]) == 2
+    assert run_command(["compare", str(tmp_path), str(tmp_path)]) == 2
     said = capsys.readouterr().err
     assert "not a record of vbench" in said
     assert said.count("\n") == 1
@@ -124,7 +124,7 @@ def test_verdicts_on_a_folder_whose_name_is_no_text_can_be_written(
     folder = tmp_path / os.fsdecode(b"caf\xe9")
     for record in runs([1.0] * 4):
         RecordStore(folder).append(record)
-    assert _exit_code(["compare", str(folder), str(folder), "--write", str(tmp_path / name)]) == 0
+    assert run_command(["compare", str(folder), str(folder), "--write", str(tmp_path / name)]) == 0
     assert (tmp_path / name).read_text(encoding="utf-8")
 
 
@@ -188,7 +188,7 @@ def test_a_suite_file_that_is_broken_is_one_clear_line(
     (tmp_path / "suite.json").write_bytes(text.encode(errors="surrogateescape"))
     with pytest.raises(StoreError, match=r"suite\.json"):
         compare(tmp_path, runs([1.0] * 4))
-    assert _exit_code(["compare", str(tmp_path), str(tmp_path)]) == 2
+    assert run_command(["compare", str(tmp_path), str(tmp_path)]) == 2
     assert capsys.readouterr().err.count("\n") == 1
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bench.cli.app import _exit_code
+from bench.cli.app import run_command
 from bench.cli.show_history import show_history
 from bench.comparison.history import history_of
 from bench.core.errors import InputError, UnknownNameError
@@ -66,7 +66,7 @@ def test_throttled_runs_are_no_bad_commit(
     assert (len(found.moments), found.turns, found.throttled) == (8, (), 24)
     for each in records:
         RecordStore(tmp_path).append(each)
-    assert _exit_code(["history", "latency.p50_ms", "c3d", "--from", str(tmp_path)]) == 0
+    assert run_command(["history", "latency.p50_ms", "c3d", "--from", str(tmp_path)]) == 0
     assert "24 runs left out: throttled" in capsys.readouterr().out
 
 
@@ -114,7 +114,7 @@ def test_what_was_measured_otherwise_is_no_step_of_the_code(
     assert (found.turns, found.unlike, found.differing) == ((), 24, (differing,))
     for each in records:
         RecordStore(tmp_path).append(each)
-    assert _exit_code(["history", "latency.p50_ms", "c3d", "--from", str(tmp_path)]) == 0
+    assert run_command(["history", "latency.p50_ms", "c3d", "--from", str(tmp_path)]) == 0
     assert f"24 runs left out: not measured as the newest was: {differing}" in capsys.readouterr().out
 
 
@@ -157,7 +157,7 @@ def test_edits_that_no_commit_holds_are_not_blamed_on_one(
     assert (found.unknown, found.uncommitted) == (0, 24)
     for record in [*clean, *tried]:
         RecordStore(tmp_path).append(record)
-    assert _exit_code(["history", "latency.p50_ms", "c3d", "--from", str(tmp_path)]) == 0
+    assert run_command(["history", "latency.p50_ms", "c3d", "--from", str(tmp_path)]) == 0
     said = capsys.readouterr().out
     assert "24 runs left out: measured with edits" in said
     assert "in the order of measuring" in said
@@ -276,15 +276,15 @@ def test_the_command_reads_what_baselines_save(
     for number in range(16):
         for record in records[3 * number : 3 * number + 3]:
             RecordStore(tmp_path / f"results{number}").append(record)
-        assert _exit_code(["baseline", "save", f"results{number}", "--branch", "main"]) == 0
+        assert run_command(["baseline", "save", f"results{number}", "--branch", "main"]) == 0
     capsys.readouterr()
-    assert _exit_code(["history", "latency.p50_ms", "c3d", "--branch", "main"]) == 0
+    assert run_command(["history", "latency.p50_ms", "c3d", "--branch", "main"]) == 0
     assert "first bad commit: c08" in capsys.readouterr().out
     sources = [text for number in range(16) for text in ("--from", f"results{number}")]
-    assert _exit_code(["history", "latency.p50_ms", "c3d", "--json", *sources]) == 0
+    assert run_command(["history", "latency.p50_ms", "c3d", "--json", *sources]) == 0
     told = json.loads(capsys.readouterr().out)
     assert (len(told["moments"]), told["turns"][0]["first"]["commit"]) == (16, "c08")
-    assert _exit_code(["history", "latency.p50_ms", "c3d", "--branch", "dev"]) == 2
+    assert run_command(["history", "latency.p50_ms", "c3d", "--branch", "dev"]) == 2
 
 
 def test_accuracies_of_several_machines_are_one_series_and_their_times_are_not(record: Callable[..., Record]) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.cli.app import _exit_code
+from bench.cli.app import run_command
 from bench.comparison.baselines import save
 from bench.comparison.comparing import compare
 from bench.core.errors import InputError
@@ -79,7 +79,7 @@ def test_in_a_results_folder_a_repeated_run_takes_the_place_of_the_one_before(tm
 def test_an_empty_name_is_wrong_input(tmp_path: Path, runs: Runs, capsys: pytest.CaptureFixture[str]) -> None:
     """As an unset variable of a workflow gives it; it would be this folder, and perhaps head itself."""
     head = stored(tmp_path / "head", runs(QUIET))
-    assert _exit_code(["compare", "", str(head)]) == 2
+    assert run_command(["compare", "", str(head)]) == 2
     assert "empty name" in capsys.readouterr().err
     with pytest.raises(InputError, match="empty name"):
         compare(head, [" "])

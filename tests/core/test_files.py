@@ -4,26 +4,35 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
 
-from bench.core.files import remove_abandoned, unfinished_in, whole_file, whole_folder, write_whole
+from bench.core.files import (
+    atomic_file,
+    atomic_folder,
+    cache_folder,
+    remove_abandoned,
+    unfinished_paths,
+    write_atomically,
+    write_cache,
+)
 
 
 def test_a_file_appears_at_the_end_of_the_block(tmp_path: Path) -> None:
     path = tmp_path / "new" / "a.txt"
-    with whole_file(path) as unfinished:
+    with atomic_file(path) as unfinished:
         unfinished.write_text("half")
         assert not path.exists()
-        assert unfinished_in(path.parent) == [unfinished]
+        assert unfinished_paths(path.parent) == [unfinished]
     assert path.read_text() == "half"
     assert list(path.parent.iterdir()) == [path]
 
 
 def test_an_error_leaves_what_was_there(tmp_path: Path) -> None:
-    write_whole(tmp_path / "a.txt", "before ü")
-    with pytest.raises(KeyboardInterrupt), whole_file(tmp_path / "a.txt") as unfinished:  # noqa: PT012
+    write_atomically(tmp_path / "a.txt", "before ü")
+    with pytest.raises(KeyboardInterrupt), atomic_file(tmp_path / "a.txt") as unfinished:  # noqa: PT012
         unfinished.write_text("half")
         raise KeyboardInterrupt
     assert (tmp_path / "a.txt").read_bytes() == "before ü".encode()
@@ -31,15 +40,15 @@ def test_an_error_leaves_what_was_there(tmp_path: Path) -> None:
 
 
 def test_what_is_unfinished_has_no_ending_by_which_others_look_for_files(tmp_path: Path) -> None:
-    with whole_file(tmp_path / "a.jsonl") as unfinished:
+    with atomic_file(tmp_path / "a.jsonl") as unfinished:
         assert not unfinished.suffix
 
 
 def test_modes_are_those_of_any_new_file(tmp_path: Path) -> None:
     before = os.umask(0o027)
     try:
-        write_whole(tmp_path / "file", b"")
-        with whole_folder(tmp_path / "folder"):
+        write_atomically(tmp_path / "file", b"")
+        with atomic_folder(tmp_path / "folder"):
             pass
     finally:
         os.umask(before)
@@ -48,18 +57,42 @@ def test_modes_are_those_of_any_new_file(tmp_path: Path) -> None:
 
 def test_only_what_dead_processes_of_this_machine_left_is_removed(tmp_path: Path) -> None:
     code = (
-        "import os, signal, sys; from pathlib import Path; from bench.core.files import whole_file, whole_folder\n"
-        "with whole_file(Path(sys.argv[1], 'x')), whole_folder(Path(sys.argv[1], 'y')):\n"
+        "import os, signal, sys; from pathlib import Path; from bench.core.files import atomic_file, atomic_folder\n"
+        "with atomic_file(Path(sys.argv[1], 'x')), atomic_folder(Path(sys.argv[1], 'y')):\n"
         "    os.kill(os.getpid(), signal.SIGKILL)"
     )
     ended = subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=False)
     assert ended.returncode == -signal.SIGKILL
     elsewhere = tmp_path / ".unfinished-elsewhere-1-00000000"
     elsewhere.touch()
-    assert len(unfinished_in(tmp_path)) == 3
-    with whole_file(tmp_path / "z") as own:
+    assert len(unfinished_paths(tmp_path)) == 3
+    with atomic_file(tmp_path / "z") as own:
         remove_abandoned(tmp_path)
         assert set(tmp_path.iterdir()) == {elsewhere, own}
     subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=False)
-    write_whole(tmp_path / "a.json", "{}")
+    write_atomically(tmp_path / "a.json", "{}")
     assert {path.name for path in tmp_path.iterdir()} == {elsewhere.name, "z", "a.json"}, "the next one cleans up"
+
+
+def test_the_folder_is_the_users(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    assert cache_folder() == tmp_path / ".cache" / "vbench"
+    monkeypatch.setenv("XDG_CACHE_HOME", "/elsewhere")
+    assert cache_folder() == Path("/elsewhere/vbench")
+
+
+def test_a_user_without_a_home_has_one_among_the_temporary_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A container may run under a number that no list of users knows."""
+    monkeypatch.delenv("HOME")
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr("pwd.getpwuid", {}.__getitem__)
+    assert cache_folder() == Path(tempfile.gettempdir(), f"vbench-{os.getuid()}")
+
+
+def test_what_cannot_be_written_is_done_without(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    write_cache(tmp_path / "file" / "facts.json", {})
+    write_cache(Path("/dev/null/facts.json"), {})
+    write_cache(tmp_path / "facts.json", {"a": 1})
+    assert (tmp_path / "facts.json").read_text() == '{"a": 1}'

@@ -11,7 +11,7 @@ from bench.comparison.baselines import current_branch
 from bench.comparison.history import _places
 from bench.comparison.sides import open_side
 from bench.core.errors import InputError, SetUpError
-from bench.core.git import TELLING_WHICH, without_repository
+from bench.core.git import REPOSITORY_VARIABLES, git_environment
 from bench.core.yaml_tree import Tree
 from bench.runner.environment import describe_environment
 
@@ -19,7 +19,7 @@ from bench.runner.environment import describe_environment
 def git(folder: Path, *arguments: str) -> str:
     command = ["git", "-c", "user.name=t", "-c", "user.email=t@t", *arguments]
     return subprocess.run(
-        command, cwd=folder, env=without_repository(), check=True, capture_output=True, text=True
+        command, cwd=folder, env=git_environment(), check=True, capture_output=True, text=True
     ).stdout.strip()
 
 
@@ -48,8 +48,8 @@ def commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 def test_what_names_a_repository_is_what_git_says_but_for_settings() -> None:
     asked = subprocess.run(["git", "rev-parse", "--local-env-vars"], check=True, capture_output=True, text=True)
     told = set(asked.stdout.split())
-    assert TELLING_WHICH - told <= {"GIT_INTERNAL_SUPER_PREFIX"}, "which git no longer has since 2.40"
-    assert told - TELLING_WHICH >= {"GIT_CONFIG_PARAMETERS", "GIT_CONFIG_COUNT"}
+    assert REPOSITORY_VARIABLES - told <= {"GIT_INTERNAL_SUPER_PREFIX"}, "which git no longer has since 2.40"
+    assert told - REPOSITORY_VARIABLES >= {"GIT_CONFIG_PARAMETERS", "GIT_CONFIG_COUNT"}
 
 
 def test_facts_of_the_code_are_those_of_the_folder(commit: str) -> None:

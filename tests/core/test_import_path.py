@@ -57,14 +57,14 @@ def vbench(repository: Path, *arguments: str) -> subprocess.CompletedProcess[str
     )
 
 
-def test_only_another_bench_leads_elsewhere(repository: Path, tmp_path: Path) -> None:
+def test_only_another_bench_finds_another_bench(repository: Path, tmp_path: Path) -> None:
     elsewhere = tmp_path / "elsewhere"
     (elsewhere / "bench").mkdir(parents=True)
-    assert not importing.leads_elsewhere([importing.OWN, str(repository)])
-    assert importing.leads_elsewhere([str(repository), importing.OWN])
-    assert importing.leads_elsewhere([str(elsewhere)]), "a folder without __init__.py is a package too"
-    assert not importing.leads_elsewhere([str(elsewhere), importing.OWN]), "that a real one goes before"
-    assert not importing.leads_elsewhere([])
+    assert not importing.finds_another_bench([importing.OWN, str(repository)])
+    assert importing.finds_another_bench([str(repository), importing.OWN])
+    assert importing.finds_another_bench([str(elsewhere)]), "a folder without __init__.py is a package too"
+    assert not importing.finds_another_bench([str(elsewhere), importing.OWN]), "that a real one goes before"
+    assert not importing.finds_another_bench([])
 
 
 def test_nothing_changes_where_there_is_no_other(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

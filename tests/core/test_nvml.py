@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from bench.core import nvml
-from bench.core.nvml import GpuProcess, handle_of, others_among, part_of, read_gpu
+from bench.core.nvml import GpuProcess, device_handle, gpu_handle, other_processes, read_gpu_state
 from bench.runner import environment
 
 Machine = Callable[..., None]
@@ -59,7 +59,7 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> Iterator[Machine]:
         forget()
 
     def forget() -> None:
-        for cached in (part_of, handle_of, nvml.default_clock_mhz):
+        for cached in (device_handle, gpu_handle, nvml.default_clock_mhz):
             cached.cache_clear()
 
     yield describe
@@ -68,21 +68,21 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> Iterator[Machine]:
 
 def test_a_gpu_is_found_by_its_uuid_whatever_its_number(machine: Machine) -> None:
     machine(["GPU-a", "GPU-b"], shown=["b", "a"])
-    assert (part_of("cuda"), part_of("cuda:1")) == ("GPU-b", "GPU-a")
+    assert (device_handle("cuda"), device_handle("cuda:1")) == ("GPU-b", "GPU-a")
 
 
 def test_a_device_that_is_not_there_is_unknown_and_no_error(machine: Machine) -> None:
     machine(["GPU-a"], shown=["a"])
-    assert read_gpu("cuda:1") is None
+    assert read_gpu_state("cuda:1") is None
     assert environment._gpu_hardware("cuda:1") == {}
 
 
 def test_a_slice_has_its_own_name_and_the_clock_of_the_gpu_it_lies_on(machine: Machine) -> None:
     machine([WHOLE, SLICE], shown=["slice"])
-    assert (part_of("cuda"), handle_of("cuda")) == (SLICE, WHOLE)
+    assert (device_handle("cuda"), gpu_handle("cuda")) == (SLICE, WHOLE)
     assert environment._gpu_hardware("cuda")["gpu"] == f"name of {SLICE}"
     assert environment._gpu_state("cuda")["gpu_clock_mhz"] == 1410
-    seen = read_gpu("cuda")
+    seen = read_gpu_state("cuda")
     assert seen is not None
     assert seen.clock_mhz == 1410
 
@@ -105,9 +105,9 @@ def test_without_torch_the_devices_that_are_visible_count(
     machine(["GPU-a", "GPU-b"], shown=[], visible=visible)
     if found is None:
         with pytest.raises(NVMLError):
-            part_of(device)
+            device_handle(device)
     else:
-        assert part_of(device) == found
+        assert device_handle(device) == found
 
 
 @pytest.mark.parametrize(
@@ -131,4 +131,4 @@ def test_without_torch_the_devices_that_are_visible_count(
 )
 def test_others_on_a_gpu_are_told_from_this_process(listed: list[int], is_on_gpu: bool, others: list[int]) -> None:
     processes = [GpuProcess(pid=pid, name=None, memory_bytes=None) for pid in listed]
-    assert [p.pid for p in others_among(processes, own_pid=7, is_on_gpu=is_on_gpu)] == others
+    assert [p.pid for p in other_processes(processes, own_pid=7, is_on_gpu=is_on_gpu)] == others

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.core.units import DASH, count, figure, figure_span, in_full, scale_of, written
+from bench.core.units import DASH, choose_scale, format_exact, format_interval, format_number, format_value, plural
 
 FINITE = st.floats(min_value=-1e15, max_value=1e15, allow_nan=False)
 
@@ -35,7 +35,7 @@ FINITE = st.floats(min_value=-1e15, max_value=1e15, allow_nan=False)
 def test_a_value_is_written_with_three_digits_in_the_unit_that_suits_it(
     values: list[float], unit: str, text: str, shown_unit: str
 ) -> None:
-    scale = scale_of(values, unit)
+    scale = choose_scale(values, unit)
     assert (scale.text(values[0]), scale.unit) == (text, shown_unit)
 
 
@@ -65,49 +65,49 @@ def test_a_value_is_written_with_three_digits_in_the_unit_that_suits_it(
     ],
 )
 def test_a_figure_that_stands_alone_has_four_digits_and_its_unit(value: float | None, unit: str, text: str) -> None:
-    assert figure(value, unit).replace("\N{NARROW NO-BREAK SPACE}", "") == text
+    assert format_value(value, unit).replace("\N{NARROW NO-BREAK SPACE}", "") == text
 
 
 def test_the_ends_of_an_interval_are_written_as_the_value_beside_them() -> None:
-    assert figure(2275.64, "ms") == "2.276 s"
-    assert figure_span(980.0, 2301.0, beside=2275.64, unit="ms") == "0.98 to 2.301"
+    assert format_value(2275.64, "ms") == "2.276 s"
+    assert format_interval(980.0, 2301.0, beside=2275.64, unit="ms") == "0.98 to 2.301"
 
 
 def test_what_is_counted_stands_behind_its_number() -> None:
-    assert [count(1, "case"), count(2, "case"), count(2, "leaf", "leaves")] == ["1 case", "2 cases", "2 leaves"]
+    assert [plural(1, "case"), plural(2, "case"), plural(2, "leaf", "leaves")] == ["1 case", "2 cases", "2 leaves"]
 
 
 def test_a_column_has_one_scale_so_that_its_values_can_be_compared_at_sight() -> None:
-    scale = scale_of([5.65e9, 14.76e9, 400e6], "MACs")
+    scale = choose_scale([5.65e9, 14.76e9, 400e6], "MACs")
     assert [scale.text(v) for v in (5.65e9, 14.76e9, 400e6)] == ["5.65", "14.76", "0.40"]
 
 
 def test_what_is_not_known_is_a_dash_and_never_a_zero() -> None:
-    scale = scale_of([None, 3.0], "ms")
+    scale = choose_scale([None, 3.0], "ms")
     assert [scale.text(v) for v in (None, math.nan, math.inf)] == [DASH, DASH, DASH]
-    assert in_full(None, "ms") == in_full(math.nan, "ms") == DASH
+    assert format_exact(None, "ms") == format_exact(math.nan, "ms") == DASH
 
 
 def test_a_unit_is_not_repeated_beside_a_name_that_says_it() -> None:
-    assert scale_of([4e10], "MACs").unit_beside("MACs") == "G"
-    assert scale_of([4e6], "elements").unit_beside("Parameters") == "M"
-    assert scale_of([4.0], "ms").unit_beside("Latency") == "ms"
+    assert choose_scale([4e10], "MACs").unit_after("MACs") == "G"
+    assert choose_scale([4e6], "elements").unit_after("Parameters") == "M"
+    assert choose_scale([4.0], "ms").unit_after("Latency") == "ms"
 
 
 def test_the_full_value_keeps_every_digit() -> None:
-    assert in_full(38_547_423_232, "MACs") == "38,547,423,232 MACs"
-    assert in_full(0.1, "J") == "0.1 J"
+    assert format_exact(38_547_423_232, "MACs") == "38,547,423,232 MACs"
+    assert format_exact(0.1, "J") == "0.1 J"
 
 
 def test_ends_of_an_interval_get_more_decimals_where_they_would_look_the_same() -> None:
-    scale = scale_of([5.2, 10.0, 12.0], "ms")
+    scale = choose_scale([5.2, 10.0, 12.0], "ms")
     assert scale.span(5.174, 5.231) == f"5.17{DASH}5.23"
     assert scale.span(9.7, 12.1) == f"9.7{DASH}12.1"
 
 
 @given(value=FINITE.filter(lambda v: abs(v) > 1e-6), unit=st.sampled_from(["", "MACs", "J", "clips/s", "FLOP/s"]))
 def test_a_figure_is_its_value_to_four_digits(value: float, unit: str) -> None:
-    number, *rest = figure(value, unit).replace("\N{NARROW NO-BREAK SPACE}", "").split(" ")
+    number, *rest = format_value(value, unit).replace("\N{NARROW NO-BREAK SPACE}", "").split(" ")
     prefix = (rest or [""])[0].removesuffix(unit)
     size = {"": 1.0, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}[prefix]
     assert float(number.replace("\N{MINUS SIGN}", "-")) * size == pytest.approx(
@@ -117,14 +117,14 @@ def test_a_figure_is_its_value_to_four_digits(value: float, unit: str) -> None:
 
 @given(value=FINITE.filter(lambda v: abs(v) > 1e-9), decimals=st.integers(0, 3))
 def test_what_is_not_zero_is_not_written_as_zero(value: float, decimals: int) -> None:
-    assert any(digit in written(value, decimals) for digit in "123456789")
+    assert any(digit in format_number(value, decimals) for digit in "123456789")
 
 
 @given(
     values=st.lists(FINITE.filter(lambda v: abs(v) > 1e-6), min_size=1), unit=st.sampled_from(["ms", "B", "MACs", "%"])
 )
 def test_a_written_value_is_near_the_value(values: list[float], unit: str) -> None:
-    scale = scale_of(values, unit)
+    scale = choose_scale(values, unit)
     for value in values:
         read = float(scale.text(value).replace("\N{NARROW NO-BREAK SPACE}", "").replace("\N{MINUS SIGN}", "-"))
         assert read * scale.divisor == pytest.approx(value, rel=0.06, abs=0.51 * scale.divisor * 10**-scale.decimals)

@@ -79,8 +79,8 @@ def test_a_killed_run_leaves_nothing_for_ever(source: Path, tmp_path: Path) -> N
     folder = tmp_path / "frames" / "c"
     folder.mkdir(parents=True)
     code = (
-        "import os, signal, sys; from pathlib import Path; from bench.core.files import whole_file, whole_folder\n"
-        "with whole_file(Path(sys.argv[1], 'x.mp4')), whole_folder(Path(sys.argv[1], 'y')):\n"
+        "import os, signal, sys; from pathlib import Path; from bench.core.files import atomic_file, atomic_folder\n"
+        "with atomic_file(Path(sys.argv[1], 'x.mp4')), atomic_folder(Path(sys.argv[1], 'y')):\n"
         "    os.kill(os.getpid(), signal.SIGKILL)"
     )
     subprocess.run([sys.executable, "-c", code, str(folder)], check=False)

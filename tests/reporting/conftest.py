@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from bench.core.schema import Case, Environment, Failure, Metric, Point, Record, Warned
+from bench.core.schema import Case, Environment, Failure, Metric, Point, Record, RecordWarning
 from bench.store import RecordStore
 
 HOST = Environment(
@@ -124,7 +124,7 @@ def quickstart_records() -> list[Record]:
         made += [accuracy_record(model, top1=top1, seed=seed, **common) for seed, top1 in enumerate(accuracies)]
     made[5] = made[5].model_copy(update={"status": "unsteady"})
     made[1] = made[1].model_copy(
-        update={"warnings": (Warned(what="latency did not become steady", remedy="see `vbench doctor`"),)}
+        update={"warnings": (RecordWarning(what="latency did not become steady", remedy="see `vbench doctor`"),)}
     )
     failure = Failure(
         type="OutOfMemoryError", message="CUDA out of memory", traceback="Traceback\n  line 1\nOutOfMemory"

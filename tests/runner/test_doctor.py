@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.core.schema import Case, Clip, Environment, Metric, Point, Record, Warned
+from bench.core.schema import Case, Clip, Environment, Metric, Point, Record, RecordWarning
 from bench.profiling import _speed_notes
 from bench.runner import doctor, environment
 from bench.runner.doctor import examine, may_set_clocks
@@ -99,7 +99,7 @@ def test_a_profile_says_where_it_was_timed_and_what_to_doubt() -> None:
         metrics=(Metric(name="limits.of_device", value=41.6, unit="%"),),
         details={"limits": {"bound_by": "compute"}},
         environment=Environment(hardware=dict(PLAIN), software={"torch_threads": 1}),
-        warnings=(Warned(what="it drifted", remedy="again"),),
+        warnings=(RecordWarning(what="it drifted", remedy="again"),),
         started_at="",
         seconds={"whole": 14.2},
     )

@@ -11,18 +11,18 @@ from bench.core.schema import Case, Clip, Point
 from bench.measure.timing.turn_taking import ADDRESS
 from bench.runner import local
 from bench.runner.local import run_case
-from bench.runner.worker import Job, Outcome
+from bench.runner.worker import WorkerRequest, WorkerResult
 from bench.store import RecordStore
 
 CASE = Case(suite="s", point=Point(model="c3d", clip=Clip.model_validate("16x1x112")), measures={"params": {}})
 
 
 def test_all_runs_of_one_process_name_the_same_session(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    jobs: list[Job] = []
+    jobs: list[WorkerRequest] = []
 
-    def outcome(job: Job, *_: object) -> Outcome:
+    def outcome(job: WorkerRequest, *_: object) -> WorkerResult:
         jobs.append(job)
-        return Outcome(status="ok", details={"parity": 1})
+        return WorkerResult(status="ok", details={"parity": 1})
 
     monkeypatch.setattr(local, "_outcome_of", outcome)
     records = [run_case(CASE, RecordStore(tmp_path), run_index=index, freshness="f") for index in range(2)]

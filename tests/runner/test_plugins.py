@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.cli.app import _exit_code
+from bench.cli.app import run_command
 from bench.core.registry import DATASETS, MEASURES, MODELS, SECTIONS
 from bench.core.schema import Case, Clip, Point, Record
 from bench.runner.running import plan
@@ -75,7 +75,7 @@ def test_a_plugin_with_torch_at_its_top_brings_measures_and_data_sets(plugin: Pa
 
 def test_a_misspelt_measure_is_held_against_those_of_plugins(plugin: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (plugin / "mine.yaml").write_text(SUITE.replace("sparse:", "sparce:"))
-    assert _exit_code(["plan", "mine.yaml", "--out", "out"]) == 2
+    assert run_command(["plan", "mine.yaml", "--out", "out"]) == 2
     assert "mine.yaml:5:11: unknown measure 'sparce'; did you mean: sparse?" in capsys.readouterr().err
 
 
@@ -85,10 +85,10 @@ def test_sections_of_a_plugin_stand_in_reports(plugin: Path, capsys: pytest.Capt
         case=case, case_id=case.id, run_index=0, freshness="", status="ok", started_at="2026-01-01T00:00:00Z"
     )
     RecordStore(plugin / "out").append(record)
-    assert _exit_code(["report", "out", "--out", "site"]) == 0
+    assert run_command(["report", "out", "--out", "site"]) == 0
     assert "there are 1 of them" not in (plugin / "site" / "index.html").read_text()
-    assert _exit_code(["report", "out", "--out", "site", "--plugin", "brings_all"]) == 0
+    assert run_command(["report", "out", "--out", "site", "--plugin", "brings_all"]) == 0
     assert "there are 1 of them" in (plugin / "site" / "index.html").read_text()
     capsys.readouterr()
-    assert _exit_code(["report", "out", "--plugin", "brings_nothing"]) == 2
+    assert run_command(["report", "out", "--plugin", "brings_nothing"]) == 2
     assert "'brings_nothing' cannot be imported" in capsys.readouterr().err

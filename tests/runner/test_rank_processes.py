@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch.distributed import HashStore
 
-from bench.cli.app import _shared_exit_code
+from bench.cli.app import run_shared_command
 from bench.core.schema import Case, Point
 from bench.data.collection import open_dataset
 from bench.runner import rank_processes as crew_module
@@ -131,7 +131,7 @@ def test_a_launcher_that_follows_ends_with_3_where_the_first_is_gone(monkeypatch
             raise torch.distributed.DistNetworkError("failed to recv, got 0 bytes")
 
     monkeypatch.setattr(_Meeting, "__post_init__", lambda self: setattr(self, "store", Gone()))
-    assert _shared_exit_code(["train"]) == 3
+    assert run_shared_command(["train"]) == 3
     assert "rank 0 of 2 died, or its launcher: the store is not there any more" in capsys.readouterr().err
 
 
@@ -141,7 +141,7 @@ def test_a_first_launcher_that_fails_tells_the_others_its_code(monkeypatch):
     monkeypatch.setenv("RANK", "0")
     monkeypatch.setattr(crew_module, "FAREWELL_S", 0.1)
     monkeypatch.setattr(_Meeting, "__post_init__", lambda self: setattr(self, "store", store))
-    assert _shared_exit_code(["train", "--no-such-option"]) == 2
+    assert run_shared_command(["train", "--no-such-option"]) == 2
     assert store.check(["0"])
     assert json.loads(store.get("0")) == {"exit": 2}
 
@@ -149,12 +149,12 @@ def test_a_first_launcher_that_fails_tells_the_others_its_code(monkeypatch):
 def test_half_a_launcher_is_refused(monkeypatch, capsys, alone):
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setenv("RANK", "0")
-    assert _shared_exit_code(["train"]) == 2
+    assert run_shared_command(["train"]) == 2
     assert "MASTER_ADDR and MASTER_PORT is not set; start vbench with torchrun" in " ".join(
         capsys.readouterr().err.split()
     )
     monkeypatch.setenv("WORLD_SIZE", "two")
-    assert _shared_exit_code(["train"]) == 2
+    assert run_shared_command(["train"]) == 2
 
 
 def test_the_first_rank_writes_the_log_that_the_record_names():

@@ -11,9 +11,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from bench.catalog.facts import Facts
-from bench.cli.app import _exit_code
-from bench.core.schema import Case, Point, files_of_model
+from bench.catalog.catalog import Catalog
+from bench.cli.app import run_command
+from bench.core.schema import Case, Point, model_files
 from bench.runner.running import freshness_of, plan, run
 from bench.store import read_records
 
@@ -91,7 +91,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.mark.slow
 def test_failing_cases_are_records_and_the_rest_goes_on(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert _exit_code(["run", "moods.yaml", "--out", "out"]) == 3
+    assert run_command(["run", "moods.yaml", "--out", "out"]) == 3
     shown = capsys.readouterr().out
     by_name = {r.case.point.model + str(r.case.point.args.get("mood", "")): r for r in read_records("out")}
     assert {name: record.status for name, record in by_name.items()} == {
@@ -108,7 +108,7 @@ def test_failing_cases_are_records_and_the_rest_goes_on(folder: Path, capsys: py
     assert "never builds" in angry.error.message
     assert "1 measured, 3 failed" in shown
     assert (folder / "out" / "report" / "index.html").is_file()
-    assert _exit_code(["plan", "moods.yaml", "--out", "out", "--json"]) == 0
+    assert run_command(["plan", "moods.yaml", "--out", "out", "--json"]) == 0
     planned = json.loads(capsys.readouterr().out)
     assert (planned["runs"], planned["left"]) == (4, 3)
 
@@ -143,7 +143,7 @@ def test_a_killed_run_goes_on_where_it_was(folder: Path) -> None:
 
 
 def test_a_result_is_stale_where_a_file_behind_it_changed(folder: Path) -> None:
-    facts, file = Facts(["moody"]), folder / "file.yaml"
+    facts, file = Catalog(["moody"]), folder / "file.yaml"
     for setting in ({"weights": str(file)}, {"args": {"mood": str(file)}}, {"recipe": "file"}, {"recipe": str(file)}):
         file.write_text("before")
         point = Point(model="tiny", clip="4x1x8", **setting)  # type: ignore[arg-type]
@@ -160,11 +160,11 @@ def test_weights_in_a_folder_of_hugging_faces_are_part_of_what_a_result_depends_
     (tmp_path / "config.json").write_text("{}")
     (tmp_path / "model.safetensors").write_bytes(b"before")
     (tmp_path / "notes.txt").write_text("before")
-    assert [file.name for file in files_of_model(f"hf:{tmp_path}")] == ["config.json", "model.safetensors"]
-    assert files_of_model(f"hf:{tmp_path / 'config.json'}") == files_of_model(f"hf:{tmp_path}")
-    assert files_of_model("c3d") == files_of_model(str(tmp_path)) == files_of_model("hf:nowhere") == []
+    assert [file.name for file in model_files(f"hf:{tmp_path}")] == ["config.json", "model.safetensors"]
+    assert model_files(f"hf:{tmp_path / 'config.json'}") == model_files(f"hf:{tmp_path}")
+    assert model_files("c3d") == model_files(str(tmp_path)) == model_files("hf:nowhere") == []
     monkeypatch.setenv("HOME", str(tmp_path.parent))
-    assert len(files_of_model(f"hf:~/{tmp_path.name}")) == 2
+    assert len(model_files(f"hf:~/{tmp_path.name}")) == 2
     case = Case(suite="s", point=Point(model=f"hf:{tmp_path}", clip="8x1x32"), measures={"memory": {}})  # type: ignore[arg-type]
     facts = SimpleNamespace(model=lambda name: SimpleNamespace(source=""))
     before = freshness_of(case, facts, [])  # type: ignore[arg-type]

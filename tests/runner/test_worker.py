@@ -120,7 +120,7 @@ def test_a_canary_sings_around_a_timed_case(taken: Callable[..., object], monkey
 
 def test_foreign_processes_on_the_gpu_are_named(taken: Callable[..., object], monkeypatch: pytest.MonkeyPatch) -> None:
     stranger = GpuProcess(pid=1, name="miner", memory_bytes=None)
-    monkeypatch.setattr("bench.runner.disturbance.processes_on", lambda device: (stranger,))
+    monkeypatch.setattr("bench.runner.disturbance.gpu_processes", lambda device: (stranger,))
     outcome = taken(timed)
     assert outcome.details["foreign_gpu_processes"] == ["miner (pid 1)"]  # type: ignore[attr-defined]
     assert any("miner" in warning.what for warning in outcome.warnings)  # type: ignore[attr-defined]

@@ -11,9 +11,9 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from ruamel.yaml import YAML
 
-from bench.catalog.facts import Facts
+from bench.catalog.catalog import Catalog
 from bench.core.errors import BenchError, InputError
-from bench.core.schema import ModelFacts, Point, Probe
+from bench.core.schema import ModelCheck, ModelInfo, Point
 from bench.core.yaml_tree import read_yaml
 from bench.suite import Suite, plan_suite, read_suite
 
@@ -26,10 +26,10 @@ QUICKLY = settings(
 )
 
 
-class Unprobed(Facts):
+class Unprobed(Catalog):
     """Knows the models that come with vbench, and builds none."""
 
-    def model(self, name: str) -> ModelFacts:
+    def model(self, name: str) -> ModelInfo:
         if ":" in name:
             raise InputError(f"{name} is not looked for here")
         return super().model(name)
@@ -37,12 +37,12 @@ class Unprobed(Facts):
     def look_up(self, names: Sequence[str]) -> None:
         return None
 
-    def probe(self, points: Sequence[Point]) -> list[Probe]:
-        return [Probe() for _ in points]
+    def probe(self, points: Sequence[Point]) -> list[ModelCheck]:
+        return [ModelCheck() for _ in points]
 
 
 @pytest.fixture(scope="module")
-def facts() -> Facts:
+def facts() -> Catalog:
     return Unprobed()
 
 
@@ -102,7 +102,7 @@ def odd_suites(draw: st.DrawFn) -> tuple[Path, dict[str, Any]]:
     return path, tree
 
 
-def planned(folder: Path, text: str, facts: Facts, *, small: bool = False) -> Suite | None:
+def planned(folder: Path, text: str, facts: Catalog, *, small: bool = False) -> Suite | None:
     """The suite, or None where it was refused in words."""
     (folder / "suite.yaml").write_text(text, encoding="utf-8")
     try:
@@ -115,7 +115,7 @@ def planned(folder: Path, text: str, facts: Facts, *, small: bool = False) -> Su
 @given(odd=odd_suites(), small=st.booleans())
 @QUICKLY
 def test_an_odd_value_anywhere_is_planned_or_refused(
-    odd: tuple[Path, dict[str, Any]], small: bool, tmp_path: Path, facts: Facts
+    odd: tuple[Path, dict[str, Any]], small: bool, tmp_path: Path, facts: Catalog
 ) -> None:
     stream = io.StringIO()
     YAML(typ="safe").dump(odd[1], stream)
@@ -125,7 +125,7 @@ def test_an_odd_value_anywhere_is_planned_or_refused(
 @given(path=st.sampled_from(ALL), where=st.floats(0, 1), text=st.sampled_from(MARKS))
 @QUICKLY
 def test_odd_text_anywhere_is_planned_or_refused(
-    path: Path, where: float, text: str, tmp_path: Path, facts: Facts
+    path: Path, where: float, text: str, tmp_path: Path, facts: Catalog
 ) -> None:
     whole = path.read_text(encoding="utf-8")
     cut = int(where * len(whole))

@@ -9,7 +9,7 @@ import pytest
 
 from bench.core.errors import SuiteError, UnknownNameError
 from bench.core.registry import MEASURES, DatasetEntry, MeasureEntry
-from bench.core.schema import Clip, CompileMode, Frozen, Metric, ModelFacts, Point, Probe
+from bench.core.schema import Clip, CompileMode, Frozen, Metric, ModelCheck, ModelInfo, Point
 from bench.suite import Suite, plan_suite, read_suite, write_json_schema
 
 COUNTS = frozenset({"model", "args", "clip"})
@@ -62,17 +62,17 @@ class FakeKnowledge:
         "resnet3d": {"num_classes": 700, "depth": 50},
     }
 
-    def model(self, name: str) -> ModelFacts:
+    def model(self, name: str) -> ModelInfo:
         if name not in self.known and ":" not in name:
             raise UnknownNameError("model", name, self.known)
         arguments = self.known.get(name, {})
-        return ModelFacts(name=name, family=name, clip=Clip.model_validate("16x1x112"), arguments=arguments)  # type: ignore[arg-type]
+        return ModelInfo(name=name, family=name, clip=Clip.model_validate("16x1x112"), arguments=arguments)  # type: ignore[arg-type]
 
     def look_up(self, names: Sequence[str]) -> None:
         return None
 
-    def probe(self, points: Sequence[Point]) -> list[Probe]:
-        return [Probe(problem="too small" if point.clip.height < 8 else None) for point in points]
+    def probe(self, points: Sequence[Point]) -> list[ModelCheck]:
+        return [ModelCheck(problem="too small" if point.clip.height < 8 else None) for point in points]
 
 
 def planned(tmp_path: Path, text: str, *, small: bool = False) -> Suite:

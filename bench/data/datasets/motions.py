@@ -15,8 +15,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench.core.cache import cache_folder
 from bench.core.errors import DatasetError, InputError
+from bench.core.files import cache_folder
 from bench.core.registry import register_dataset
 from bench.data.collection import Video, VideoSet, video_set
 
@@ -176,13 +176,13 @@ def _write_into(folder: Path, parameters: MotionsParameters) -> None:
 
 def _write_flow(root: Path, split: str) -> None:
     """Write the flow of a split, unless it is there: pairs of pictures below `flow`, laid out as the videos are."""
-    from bench.core.files import whole_folder
+    from bench.core.files import atomic_folder
     from bench.data.moving_flow import write_flow
 
     parameters = MotionsParameters(**_manifest(root)["parameters"])
     if (root / "flow" / split).is_dir():
         return
-    with whole_folder(root / "flow" / split) as unfinished:
+    with atomic_folder(root / "flow" / split) as unfinished:
         for of, number in _scenes(parameters):
             for label in range(parameters.classes) if of == split else ():
                 clip = _clip_path(split, number, label, parameters).relative_to(split).with_suffix("")

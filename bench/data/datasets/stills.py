@@ -11,9 +11,8 @@ from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench.core.cache import cache_folder
 from bench.core.errors import DatasetError, InputError
-from bench.core.files import whole_folder
+from bench.core.files import atomic_folder, cache_folder
 from bench.core.registry import register_dataset
 from bench.core.schema import digest
 from bench.data.collection import Video, VideoSet, video_set
@@ -63,7 +62,7 @@ def _write(folder: Path, given: dict[str, int]) -> None:
     if folder.is_dir() and any(folder.iterdir()):
         raise DatasetError(f"data set stills: {folder} holds something else; name a folder that is not there yet")
     files: dict[str, str] = {}
-    with whole_folder(folder) as unfinished:
+    with atomic_folder(folder) as unfinished:
         for split in SPLITS:
             for number, label, scene in _scenes(split, given):
                 name = f"{split}/{CLASSES[label]}/{split[0]}{number:06d}.mp4"

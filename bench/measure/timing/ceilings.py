@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from bench.core.files import write_whole
+from bench.core.files import write_atomically
 from bench.core.stats import median
 from bench.measure.context import LoadedCase
 from bench.measure.timing.clocks import time_work
@@ -62,7 +62,7 @@ def ceilings_of(case: LoadedCase) -> Ceilings:
     known = _read(file, session=case.session)
     if key not in known:
         known[key] = asdict(_measure(torch.device(case.device), case.point.precision or "fp32"))
-        write_whole(file, json.dumps({"session": case.session, "ceilings": known}))
+        write_atomically(file, json.dumps({"session": case.session, "ceilings": known}))
     return Ceilings(**known[key])
 
 

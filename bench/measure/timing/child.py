@@ -8,8 +8,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from bench.core.errors import InputError, last_line, says_want_of_memory
-from bench.core.import_path import our_modules
+from bench.core.errors import InputError, last_line, mentions_out_of_memory
+from bench.core.import_path import environment_with_import_path
 from bench.core.registry import import_plugins
 from bench.core.schema import Case
 from bench.measure.context import LoadedCase
@@ -53,7 +53,7 @@ def ask_child(
             child = subprocess.run(
                 [sys.executable, "-m", module],
                 input=json.dumps({**request, "answer": str(answer)}),
-                env={**our_modules(), **(environment or {})},
+                env={**environment_with_import_path(), **(environment or {})},
                 capture_output=True,
                 text=True,
                 timeout=timeout_s,
@@ -63,6 +63,6 @@ def ask_child(
             raise InputError(f"the {what} did not end within {timeout_s:g} s; raise its timeout_s") from None
         if not answer.is_file():
             said = f"the {what} ended with code {child.returncode}: {last_line(child.stderr)}"
-            raise MemoryError(said) if says_want_of_memory(said) else InputError(said)
+            raise MemoryError(said) if mentions_out_of_memory(said) else InputError(said)
         found: dict[str, Any] = json.loads(answer.read_text(encoding="utf-8"))
         return found

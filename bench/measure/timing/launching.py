@@ -10,8 +10,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, TextIO
 
-from bench.core.errors import TrainingError, last_line, says_want_of_memory
-from bench.core.import_path import our_modules
+from bench.core.errors import TrainingError, last_line, mentions_out_of_memory
+from bench.core.import_path import environment_with_import_path
 from bench.measure.timing.variants import release
 
 PLACE = frozenset(
@@ -65,7 +65,7 @@ def why_they_ended(failed: Path, log: str, *, world: int) -> str:
 
 
 def _failure(why: str) -> Exception:
-    return MemoryError(why) if says_want_of_memory(why) else TrainingError(why)
+    return MemoryError(why) if mentions_out_of_memory(why) else TrainingError(why)
 
 
 @contextmanager
@@ -90,6 +90,10 @@ def _running(
 
 def _environment(*, threads: int) -> dict[str, str]:
     """Ours, but for the place that this process may have among other ranks, and `threads` for each rank."""
-    own = {name: v for name, v in our_modules().items() if name not in PLACE and not name.startswith("TORCHELASTIC_")}
+    own = {
+        name: v
+        for name, v in environment_with_import_path().items()
+        if name not in PLACE and not name.startswith("TORCHELASTIC_")
+    }
     usual = {"GLOO_SOCKET_IFNAME": "lo"} if sys.platform == "linux" else {}
     return {**usual, **own, "OMP_NUM_THREADS": str(threads)}

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from bench.core.schema import UNSPOKEN
+from bench.core.schema import DEFAULT_AXES
 from bench.measure.context import LoadedCase
 from bench.measure.timing.variants import Forward, Variant, release, variant_of
 from bench.measure.ways import Way, way_of
@@ -92,7 +92,7 @@ def compare(wanted: Tensor, found: Tensor, *, tolerance: float) -> Parity:
 
 def _eager(case: LoadedCase) -> LoadedCase:
     """The same network and weights, run in the plainest way."""
-    plain = case.point.model_copy(update=dict(UNSPOKEN))
+    plain = case.point.model_copy(update=dict(DEFAULT_AXES))
     return LoadedCase(case.case.model_copy(update={"point": plain}), artifacts=case.artifacts)
 
 

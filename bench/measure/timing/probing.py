@@ -6,7 +6,7 @@ import sys
 from types import TracebackType
 from typing import Any
 
-from bench.core.import_path import our_modules
+from bench.core.import_path import environment_with_import_path
 from bench.measure.context import LoadedCase
 from bench.measure.timing.child import request_of
 from bench.measure.timing.variants import release
@@ -78,7 +78,7 @@ class Prober:
             stdout=subprocess.PIPE,
             stderr=sys.stderr,
             text=True,
-            env=our_modules(),
+            env=environment_with_import_path(),
         )
         assert self._child.stdin is not None
         self._child.stdin.write(json.dumps(self._request) + "\n")

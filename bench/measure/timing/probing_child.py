@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 
 import torch
 
-from bench.core.errors import is_want_of_memory
+from bench.core.errors import is_out_of_memory
 from bench.measure.timing.child import case_of
 from bench.measure.timing.variants import Forward, forward_of
 
@@ -32,7 +32,7 @@ def _answers(lines: Iterator[str]) -> Iterator[dict[str, float | str]]:
             at = at or forward_of(case)
             yield {"clips_per_s": _rate(at(int(line)))}
         except Exception as error:  # whatever a model or a device raises is the answer
-            yield {"error": "oom" if is_want_of_memory(error) else f"{type(error).__name__}: {error}"}
+            yield {"error": "oom" if is_out_of_memory(error) else f"{type(error).__name__}: {error}"}
         if torch.cuda.is_available():
             _empty_cache()
 

@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from bench.core.errors import is_want_of_memory
+from bench.core.errors import is_out_of_memory
 from bench.core.stats import median
 from bench.measure.context import LoadedCase
 from bench.measure.timing.child import case_of
@@ -36,7 +36,7 @@ def answer_to(case: LoadedCase, *, is_waited_for: bool) -> dict[str, Any]:
         parity = worst(compare_with_eager(case, clips=CLIPS).values())
     except Exception as error:  # whatever a model, a compiler or a device raises is why this way falls out
         said = str(error).strip().partition("\n")[0]
-        return {**found, "fell_out": "out of memory" if is_want_of_memory(error) else f"{type(error).__name__}: {said}"}
+        return {**found, "fell_out": "out of memory" if is_out_of_memory(error) else f"{type(error).__name__}: {said}"}
     found |= {"max_difference": parity.max_difference, "top1_agreement": parity.top1_agreement}
     return found if parity.is_within else {**found, "fell_out": f"out of tolerance: {parity.in_words}"}
 

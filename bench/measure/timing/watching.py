@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from bench.core.nvml import GpuReading, read_gpu
+from bench.core.nvml import GpuState, read_gpu_state
 from bench.core.schema import Json
 from bench.core.stats import median
 
@@ -16,7 +16,7 @@ SLOWING_REASONS = frozenset(
 LOOK_EVERY_S = 0.02
 
 
-def is_slowed(reading: GpuReading, *, steady_mhz: float | None) -> bool:
+def is_slowed(reading: GpuState, *, steady_mhz: float | None) -> bool:
     """Whether a GPU slows itself down: heat or supply hold it back, or its clock fell in the middle of a timing.
 
     It fell where it is under 75 % both of the default and of `steady_mhz`, that of the timing so far. One that is low
@@ -33,9 +33,9 @@ def is_slowed(reading: GpuReading, *, steady_mhz: float | None) -> bool:
 class Watch:
     """Looks at the device between samples, at most every 20 ms; `read` gives None where there is nothing to see."""
 
-    read: Callable[[], GpuReading | None]
+    read: Callable[[], GpuState | None]
     clock_s: Callable[[], float] = time.perf_counter
-    readings: list[GpuReading] = field(default_factory=list)
+    readings: list[GpuState] = field(default_factory=list)
     slowed: int = 0
     _looked_at_s: float | None = None
     _is_slowed: bool = False
@@ -81,7 +81,7 @@ class Watch:
 
 def watch_of(device: str) -> Watch:
     """A watch over torch device `device`; it sees nothing but NVIDIA GPUs."""
-    return Watch(read=lambda: read_gpu(device))
+    return Watch(read=lambda: read_gpu_state(device))
 
 
 def _range(values: list[int | None] | list[float | None] | list[int | float | None]) -> Json:

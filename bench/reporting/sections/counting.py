@@ -1,7 +1,7 @@
 """Operators without a formula: a count that leaves them out is a lower bound, and says so here by name."""
 
 from bench.core.registry import register_section
-from bench.core.units import count
+from bench.core.units import plural
 from bench.reporting.cases import CaseResult
 from bench.reporting.page import render
 from bench.reporting.results import Results
@@ -40,7 +40,7 @@ def name_uncounted(results: Results) -> str | None:
         ),
     )
     networks = len({name for name, _, _ in found})
-    words = f"{count(networks, 'network')} {'is' if networks == 1 else 'are'}"
+    words = f"{plural(networks, 'network')} {'is' if networks == 1 else 'are'}"
     return render(TEMPLATE, table=table.html(), networks=words)
 
 

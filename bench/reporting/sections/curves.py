@@ -10,7 +10,7 @@ from typing import Any
 
 from bench.core.registry import register_section
 from bench.core.schema import Json
-from bench.core.units import count
+from bench.core.units import plural
 from bench.reporting.board import Board
 from bench.reporting.cases import CaseResult
 from bench.reporting.chart import MUTED, SERIES, Chart, axis, spelt
@@ -125,7 +125,7 @@ def _chart(curves: list[Curve], column: str, title: str, colours: dict[str, str]
         name=f"curves-{column}",
         traces=[_trace(curve, points, colours[curve.network]) for curve, points in drawn],
         layout={"xaxis": axis("Epoch", nticks=6), "yaxis": axis(title, nticks=6)},
-        told=f"{title}, by epoch, of {count(len(drawn), 'training')}.",
+        told=f"{title}, by epoch, of {plural(len(drawn), 'training')}.",
     )
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from bench.core.registry import register_section
-from bench.core.units import DASH, Scale, count, scale_of, written
+from bench.core.units import DASH, Scale, choose_scale, format_number, plural
 from bench.reporting.board import Board, factor_text
 from bench.reporting.chart import INK, RULE, Chart, axis, tick_labels
 from bench.reporting.page import render
@@ -70,7 +70,7 @@ def _group(metric: str, unit: str, machine: str, spreads: list[Spread], board: B
         name=f"spread-{number}",
         title=metric_name(metric) + (f", machine {machine}" if machine else ""),
         spreads=sorted(spreads, key=lambda spread: spread.middle),
-        scale=scale_of([spread.middle for spread in spreads], unit),
+        scale=choose_scale([spread.middle for spread in spreads], unit),
         board=board,
         factors=board.factors_of(column for column in board.columns if column.metric == metric),
     )
@@ -93,7 +93,7 @@ def _chart(group: _Group) -> Chart:
         },
         caption="Boxes hold the middle half of the samples of one run, whiskers go from 5 % to 95 %, the line is the "
         "median." + (f" The lowest {len(shown)} are drawn; {left_out} more stand in the table." if left_out else ""),
-        told=f"{group.title} of {count(len(shown), 'run')}, lowest median first; the table below has the figures.",
+        told=f"{group.title} of {plural(len(shown), 'run')}, lowest median first; the table below has the figures.",
     )
 
 
@@ -144,7 +144,7 @@ def _line(spread: Spread, group: _Group) -> Line:
 def _percent(share: float) -> Cell:
     if not math.isfinite(share):
         return Cell(title="not defined where the samples are 0")
-    return Cell(text=f"{written(100 * share, 1)} %", sort=share)
+    return Cell(text=f"{format_number(100 * share, 1)} %", sort=share)
 
 
 def _settings(spread: Spread, group: _Group) -> str:

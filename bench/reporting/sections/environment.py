@@ -7,7 +7,7 @@ from typing import Any
 
 from bench.core.registry import register_section
 from bench.core.schema import Json
-from bench.core.units import count, figure
+from bench.core.units import format_value, plural
 from bench.reporting.machines import Machine, differing_facts
 from bench.reporting.page import render
 from bench.reporting.results import Results
@@ -58,7 +58,7 @@ def _shown(machine: Machine, states: list[Mapping[str, Json]]) -> dict[str, Any]
     return {
         "letter": machine.letter,
         "name": machine.name,
-        "records": count(len(states), "record"),
+        "records": plural(len(states), "record"),
         "tables": [table.html() for table in tables if table.lines],
     }
 
@@ -118,5 +118,5 @@ def _spoken(name: str) -> str:
 
 def _value(name: str, value: Json) -> str:
     if name.endswith("_bytes") and isinstance(value, int | float):
-        return figure(value, "B")
+        return format_value(value, "B")
     return value_text(value)

@@ -5,7 +5,7 @@ from typing import Any
 
 from bench.core.registry import register_section
 from bench.core.schema import Json
-from bench.core.units import DASH, Scale, count, in_full
+from bench.core.units import DASH, Scale, format_exact, plural
 from bench.reporting.ablation import UNSET, Ablation, Effect, level_text
 from bench.reporting.board import Column
 from bench.reporting.findings import ablation_findings, difference_text, interval_text
@@ -122,7 +122,7 @@ def _cell(effect: Effect | None, scale: Scale | None) -> Cell:
     if scale is None:
         difference = effect.difference.value if effect.difference else None
         return Cell(text=change or DASH, sort=difference, below=verdict, title=_story(effect) or "nothing to pair with")
-    title = [in_full(reading.value, reading.unit), reading.how, _story(effect)]
+    title = [format_exact(reading.value, reading.unit), reading.how, _story(effect)]
     return Cell(
         text=scale.text(reading.value),
         sort=reading.value,
@@ -137,14 +137,14 @@ def _story(effect: Effect) -> str:
         return ""
     interval = interval_text(effect)
     ends = f", 95 % interval {interval}" if interval else ""
-    return f"{difference_text(effect)} against the baseline over {count(effect.pairs, 'pair')}{ends}"
+    return f"{difference_text(effect)} against the baseline over {plural(effect.pairs, 'pair')}{ends}"
 
 
 def _note(ablation: Ablation) -> str:
     """What a pair is, how many settings are mixed, and how often chance alone would show something."""
     words = [NOTE]
     if ablation.contexts:
-        words.append(f"Pairs come from {count(len(ablation.contexts), 'setting')} of the other axes.")
+        words.append(f"Pairs come from {plural(len(ablation.contexts), 'setting')} of the other axes.")
     sampled = [effect for effect in ablation.effects.values() if effect.pairs > 1 and not effect.is_exact]
     if len(sampled) >= MANY_COMPARISONS:
         by_chance = max(1, round(len(sampled) / 20))

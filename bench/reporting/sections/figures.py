@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from bench.core.registry import register_section
-from bench.core.units import count
+from bench.core.units import plural
 from bench.reporting.board import Board, Column, Row, group_of
 from bench.reporting.page import render
 from bench.reporting.results import Results
@@ -46,7 +46,7 @@ def _shown(board: Board, name: str, columns: list[Column], *, names_machine: boo
         columns=columns,
         factors=factors,
     )
-    return {"title": f"{name}: {count(len(columns), 'metric')}, {count(len(rows), 'row')}", "table": table.html()}
+    return {"title": f"{name}: {plural(len(columns), 'metric')}, {plural(len(rows), 'row')}", "table": table.html()}
 
 
 def _factors(board: Board, columns: Sequence[Column], *, names_machine: bool) -> list[str]:

@@ -5,7 +5,7 @@ from collections import Counter
 from typing import get_args
 
 from bench.core.registry import register_section
-from bench.core.units import DASH, MINUS, count
+from bench.core.units import DASH, MINUS, plural
 from bench.reporting.page import render
 from bench.reporting.reproduction import Entry, Ours, Outcome, ledger
 from bench.reporting.results import Results
@@ -48,7 +48,7 @@ def keep_ledger(results: Results) -> str | None:
 def _summary(entries: list[Entry]) -> str:
     counts = Counter(entry.outcome for entry in entries)
     words = [f"{counts[outcome]} {outcome}" for outcome in get_args(Outcome) if counts[outcome]]
-    return f"{count(len(entries), 'published accuracy', 'published accuracies')}: {listed(words)}."
+    return f"{plural(len(entries), 'published accuracy', 'published accuracies')}: {listed(words)}."
 
 
 def _line(entry: Entry) -> Line:

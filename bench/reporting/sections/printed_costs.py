@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from bench.core.registry import register_section
 from bench.core.schema import Json
-from bench.core.units import count
+from bench.core.units import plural
 from bench.reporting.page import render
 from bench.reporting.results import Results
 from bench.reporting.table import Cell, Heading, Line, Table
@@ -43,7 +43,7 @@ def compare_with_print(results: Results) -> str | None:
         for word in ("agrees", "explained", "not explained")
         if word in verdicts
     )
-    return render(TEMPLATE, table=table.html(), summary=f"{count(len(verdicts), 'figure')}: {summary}.")
+    return render(TEMPLATE, table=table.html(), summary=f"{plural(len(verdicts), 'figure')}: {summary}.")
 
 
 def _lines(results: Results) -> Iterator[Line]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from bench.core.registry import register_section
 from bench.core.schema import Json, Record
-from bench.core.units import DASH, count
+from bench.core.units import DASH, plural
 from bench.reporting.cases import CaseResult
 from bench.reporting.page import render
 from bench.reporting.results import Results
@@ -106,7 +106,7 @@ def _unlike(cases: Sequence[CaseResult]) -> str:
             if name in facts:
                 seen[column, name].add(value_text(facts[name]))
     differing = [(column, name, len(found)) for (column, name), found in seen.items() if len(found) > 1]
-    return listed(f"{_spoken(name)} on {column} ({count(number, 'value')})" for column, name, number in differing)
+    return listed(f"{_spoken(name)} on {column} ({plural(number, 'value')})" for column, name, number in differing)
 
 
 def _spoken(name: str) -> str:

@@ -3,7 +3,7 @@
 from collections import Counter
 
 from bench.core.registry import register_section
-from bench.core.units import count
+from bench.core.units import plural
 from bench.reporting.findings import ablation_findings, leader_findings
 from bench.reporting.page import render
 from bench.reporting.results import Results
@@ -54,7 +54,7 @@ def summarise(results: Results) -> str | None:
         has_results=any(case.runs for case in results.cases),
         machines=results.timed_machines,
         findings=findings,
-        replaced=count(results.replaced, "record") if results.replaced else "",
+        replaced=plural(results.replaced, "record") if results.replaced else "",
     )
 
 
@@ -62,7 +62,7 @@ def _cases(results: Results) -> tuple[str, str, str]:
     good = [case for case in results.cases if case.runs]
     runs = sum(len(case.runs) for case in good)
     doubtful = Counter(run.status for case in good for run in case.runs if run.status != "ok")
-    more = [count(runs, "run"), *(f"{number} {status}" for status, number in sorted(doubtful.items()))]
+    more = [plural(runs, "run"), *(f"{number} {status}" for status, number in sorted(doubtful.items()))]
     return "Cases measured", f"{len(good)} of {len(results.cases)}", ", ".join(more)
 
 
@@ -94,5 +94,5 @@ def _dates(results: Results) -> tuple[str, str, str]:
 
 def _failures(results: Results) -> str:
     found = Counter(record.status for record in results.failures)
-    words = [f"{count(number, 'run')} {STATUSES[status]}" for status, number in sorted(found.items())]
+    words = [f"{plural(number, 'run')} {STATUSES[status]}" for status, number in sorted(found.items())]
     return listed(words)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from bench.core.registry import register_section
-from bench.core.units import Scale, scale_of
+from bench.core.units import Scale, choose_scale
 from bench.reporting.board import Board, Column, group_of
 from bench.reporting.chart import ACCENT, MUTED, PAPER, Chart, axis, error_bars, spelt
 from bench.reporting.page import render
@@ -109,7 +109,7 @@ def _points(board: Board, cost: Column, gain: Column) -> dict[str, list[Point]]:
 def _chart(board: Board, cost: Column, gain: Column, *, machine: str, points: list[Point], name: str) -> Chart:
     best = frontier(points)
     rest = [p for p in points if p not in best]
-    across, up = scale_of([p.cost for p in points], cost.unit), scale_of([p.gain for p in points], gain.unit)
+    across, up = choose_scale([p.cost for p in points], cost.unit), choose_scale([p.gain for p in points], gain.unit)
     is_wide = min(p.cost for p in points) > 0 and max(p.cost for p in points) > 15 * min(p.cost for p in points)
     label = metric_name(cost.metric) + (f", machine {machine}" if machine and _has_machines(board) else "")
     draw = _Draw(across=across, up=up)
@@ -188,7 +188,7 @@ def _title(gain: Column) -> str:
 
 
 def _with_unit(label: str, scale: Scale) -> str:
-    unit = scale.unit_beside(label)
+    unit = scale.unit_after(label)
     return f"{label}, {unit}" if unit else label
 
 

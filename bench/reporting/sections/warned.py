@@ -3,7 +3,7 @@
 from collections import defaultdict
 
 from bench.core.registry import register_section
-from bench.core.units import count
+from bench.core.units import plural
 from bench.reporting.page import render
 from bench.reporting.results import Results
 from bench.reporting.wording import listed
@@ -32,7 +32,7 @@ def list_warnings(results: Results) -> str | None:
         return None
     ordered = sorted(found.items(), key=lambda item: -len(item[1]))
     shown = [
-        (_ended(what), _ended(remedy), listed(cases, most=4), count(len(cases), "case"))
+        (_ended(what), _ended(remedy), listed(cases, most=4), plural(len(cases), "case"))
         for (what, remedy), cases in ordered[:MOST]
     ]
     return render(TEMPLATE, warnings=shown, left_out=len(ordered) - len(shown))

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from bench.core.registry import register_section
 from bench.core.schema import Json
-from bench.core.units import in_full
+from bench.core.units import format_exact
 from bench.reporting.page import render
 from bench.reporting.results import Results
 from bench.reporting.table import Cell, Heading, Line, Table
@@ -70,4 +70,4 @@ def _line(network: str, clip: str, verdict: dict[str, Json]) -> Line:
 def _count(value: Json) -> Cell:
     if not isinstance(value, int | float) or isinstance(value, bool):
         return Cell()
-    return Cell(text=in_full(value, "").strip(), sort=float(value))
+    return Cell(text=format_exact(value, "").strip(), sort=float(value))

@@ -2,14 +2,12 @@
 
 import pytest
 
-from bench.core.nvml import GpuProcess, GpuReading, foreign_among, read_gpu, reasons_of
+from bench.core.nvml import GpuProcess, GpuState, clock_reasons, foreign_processes, read_gpu_state
 from bench.measure.timing.watching import Watch, is_slowed
 
 
-def reading(clock_mhz: int | None = 1980, *reasons: str, default: int | None = 1980, heat: int = 50) -> GpuReading:
-    return GpuReading(
-        clock_mhz=clock_mhz, default_clock_mhz=default, reasons=reasons, temperature_c=heat, power_w=300.0
-    )
+def reading(clock_mhz: int | None = 1980, *reasons: str, default: int | None = 1980, heat: int = 50) -> GpuState:
+    return GpuState(clock_mhz=clock_mhz, default_clock_mhz=default, reasons=reasons, temperature_c=heat, power_w=300.0)
 
 
 @pytest.mark.parametrize(
@@ -35,7 +33,7 @@ def reading(clock_mhz: int | None = 1980, *reasons: str, default: int | None = 1
     ],
 )
 def test_a_gpu_is_slowed_by_heat_and_supply_or_where_its_clock_falls(
-    seen: GpuReading, steady: float | None, slowed: bool
+    seen: GpuState, steady: float | None, slowed: bool
 ) -> None:
     assert is_slowed(seen, steady_mhz=steady) is slowed
 
@@ -59,12 +57,12 @@ def test_a_clock_that_falls_is_judged_by_what_it_was_and_one_that_was_high_once_
 
 
 def test_reasons_are_named_bit_by_bit() -> None:
-    assert reasons_of(0) == ()
-    assert reasons_of(0x4 | 0x40) == ("power cap", "thermal slowdown (hardware)")
-    assert reasons_of(0x200) == (), "a bit that no driver of today sets"
+    assert clock_reasons(0) == ()
+    assert clock_reasons(0x4 | 0x40) == ("power cap", "thermal slowdown (hardware)")
+    assert clock_reasons(0x200) == (), "a bit that no driver of today sets"
 
 
-def watched(trace: list[GpuReading | None], times_s: list[float]) -> Watch:
+def watched(trace: list[GpuState | None], times_s: list[float]) -> Watch:
     readings, times = iter(trace), iter(times_s)
     return Watch(read=lambda: next(readings), clock_s=lambda: next(times))
 
@@ -90,7 +88,7 @@ def test_a_summary_gives_ranges_and_shares() -> None:
 
 
 def test_a_cpu_has_nothing_to_watch() -> None:
-    assert read_gpu("cpu") is None
+    assert read_gpu_state("cpu") is None
     watch = watched([None], [0.0])
     assert not watch.look()
     assert watch.summary() is None
@@ -122,7 +120,7 @@ def process(pid: int) -> GpuProcess:
     ],
 )
 def test_strangers_are_told_from_this_process(before: list[int], after: list[int], foreign: list[int]) -> None:
-    found = foreign_among([process(p) for p in before], [process(p) for p in after], own_pid=7)
+    found = foreign_processes([process(p) for p in before], [process(p) for p in after], own_pid=7)
     assert [p.pid for p in found] == foreign
 
 
@@ -133,7 +131,7 @@ def test_a_process_is_named_with_what_is_known_of_it() -> None:
 
 @pytest.mark.gpu
 def test_a_real_gpu_tells_its_clock_and_heat() -> None:
-    seen = read_gpu("cuda")
+    seen = read_gpu_state("cuda")
     assert seen is not None
     assert seen.clock_mhz is not None
     assert seen.temperature_c is not None

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from bench.core.errors import UnknownNameError, last_line
-from bench.core.import_path import our_modules
+from bench.core.import_path import environment_with_import_path
 from bench.measure.counting.tally import count
 from bench.measure.counting.twin import twin_of
 from bench.measure.counting.witnesses.testimony import Testimony
@@ -110,7 +110,7 @@ def ask_child(
             request.write_bytes(pickle.dumps({"build": build, "clips": [list(clip) for clip in clips]}))
         except Exception as error:
             return {"error": f"the network cannot be sent to another process: {type(error).__name__}: {error}"}
-        alone = {**our_modules(), "CUDA_VISIBLE_DEVICES": "", "PYTHONWARNINGS": "ignore"}
+        alone = {**environment_with_import_path(), "CUDA_VISIBLE_DEVICES": "", "PYTHONWARNINGS": "ignore"}
         command = [sys.executable, "-m", "bench.measure.counting.witnesses.child", tool, str(request), str(answer)]
         try:
             child = subprocess.run(command, env=alone, capture_output=True, text=True, timeout=timeout_s, check=False)

@@ -4,12 +4,12 @@ import inspect
 from pathlib import Path
 from typing import Any
 
-from bench.catalog.facts import PACKAGED, source_of_model
+from bench.catalog.catalog import PACKAGED, model_source
 from bench.core.errors import BenchError, InputError
-from bench.core.import_path import see_working_folder
+from bench.core.import_path import add_working_folder
 from bench.core.process import Reply, request
 from bench.core.registry import MODELS, ModelEntry, import_plugins
-from bench.core.schema import Case, Clip, Json, ModelFacts, Point, Probe
+from bench.core.schema import Case, Clip, Json, ModelCheck, ModelInfo, Point
 from bench.measure.context import LoadedCase
 from bench.measure.counting.tally import count
 from bench.models.factory import find_model, list_models
@@ -17,7 +17,7 @@ from bench.models.factory import find_model, list_models
 
 def main() -> None:
     """Answer every request, one line each, in their order."""
-    see_working_folder()
+    add_working_folder()
     asked = request()
     reply = Reply()
     import_plugins(asked["plugins"])
@@ -40,16 +40,16 @@ def _answer(item: dict[str, Any]) -> dict[str, Any]:
     return _probe(point).model_copy(update={"is_local": is_local}).model_dump(mode="json")
 
 
-def _facts(entry: ModelEntry) -> ModelFacts:
+def _facts(entry: ModelEntry) -> ModelInfo:
     summary = (inspect.getdoc(entry.function) or "").split("\n")[0]
-    return ModelFacts(
+    return ModelInfo(
         name=entry.name,
         family=entry.family,
         clip=Clip.model_validate(entry.clip),
         arguments={name: _plain(default) for name, default in entry.arguments.items()},
         summary=summary,
         paper=entry.paper,
-        source=source_of_model(inspect.getsourcefile(entry.function)),
+        source=model_source(inspect.getsourcefile(entry.function)),
     )
 
 
@@ -59,17 +59,17 @@ def _plain(default: Any) -> Json:
     return default if isinstance(default, bool | int | float | str | list | None) else str(default)
 
 
-def _probe(point: Point) -> Probe:
+def _probe(point: Point) -> ModelCheck:
     """Build on the meta device and count one clip. What the user can put right is a problem, the rest a note."""
     case = LoadedCase(Case(suite="probe", point=point, measures={}), artifacts=Path())
     try:
         model = case.build_model("meta")
         counted = count(model, case.inputs(model, device="meta"))
     except BenchError as error:
-        return Probe(problem=str(error))
+        return ModelCheck(problem=str(error))
     except Exception as error:  # any code of the user's may raise anything; the case itself will record it
-        return Probe(note=f"{type(error).__name__}: {error}")
-    return Probe(params=counted.params, macs=counted.macs)
+        return ModelCheck(note=f"{type(error).__name__}: {error}")
+    return ModelCheck(params=counted.params, macs=counted.macs)
 
 
 if __name__ == "__main__":

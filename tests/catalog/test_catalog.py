@@ -4,13 +4,12 @@ from pathlib import Path
 
 import pytest
 
-from bench.catalog.facts import Facts
-from bench.catalog.listing import model_rows
+from bench.catalog.catalog import Catalog, model_rows
 from bench.core.errors import UnknownNameError
 
 
 def test_a_pattern_chooses_by_name_with_counts() -> None:
-    rows = {model.name: probe for model, probe in model_rows("x3d_x*", Facts())}
+    rows = {model.name: probe for model, probe in model_rows("x3d_x*", Catalog())}
     assert list(rows) == ["x3d_xs"]
     assert rows["x3d_xs"].params == 3_794_274
     assert round((rows["x3d_xs"].macs or 0) / 1e9, 2) == 0.61
@@ -18,12 +17,12 @@ def test_a_pattern_chooses_by_name_with_counts() -> None:
 
 def test_what_matches_nothing_is_unknown() -> None:
     with pytest.raises(UnknownNameError, match="x3d_z"):
-        model_rows("x3d_z*", Facts())
+        model_rows("x3d_z*", Catalog())
 
 
 @pytest.mark.slow
 def test_networks_of_another_package_are_listed_by_its_name() -> None:
-    rows = {model.name: probe for model, probe in model_rows("torchvision:r*", Facts())}
+    rows = {model.name: probe for model, probe in model_rows("torchvision:r*", Catalog())}
     assert list(rows) == ["torchvision:r2plus1d_18", "torchvision:r3d_18"]
     assert rows["torchvision:r3d_18"].macs == 40_696_553_472
 
@@ -31,6 +30,6 @@ def test_networks_of_another_package_are_listed_by_its_name() -> None:
 @pytest.mark.slow
 def test_facts_of_another_package_are_asked_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    found = Facts().model("torchvision:r3d_18")
-    monkeypatch.setattr(Facts, "_ask", lambda self, requests: pytest.fail(str(requests)) if requests else [])
-    assert Facts().model("torchvision:r3d_18") == found
+    found = Catalog().model("torchvision:r3d_18")
+    monkeypatch.setattr(Catalog, "_ask", lambda self, requests: pytest.fail(str(requests)) if requests else [])
+    assert Catalog().model("torchvision:r3d_18") == found

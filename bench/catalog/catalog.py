@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import bench
-from bench.core.cache import cache_folder, write_cache
 from bench.core.errors import BenchError, InputError, UnknownNameError
+from bench.core.files import cache_folder, write_cache
 from bench.core.process import Child
 from bench.core.registry import DATASETS, MEASURES, DatasetEntry, MeasureEntry, import_plugins
-from bench.core.schema import ModelFacts, Point, Probe, digest
+from bench.core.schema import ModelCheck, ModelInfo, Point, digest
 
 PACKAGE = Path(bench.__file__).parent
 SOURCES_OF_FACTS = (
@@ -26,14 +26,14 @@ SOURCES_OF_FACTS = (
     "reference",
     "core/schema.py",
     "core/registry.py",
-    "catalog/facts_child.py",
+    "catalog/catalog_child.py",
 )
 PACKAGED = ("torchvision:", "timm:")  # what these names mean changes with the version of a library only
 LIBRARIES = ("torch", "torchvision", "timm", "transformers")
 OnProgress = Callable[[int, int], None]
 
 
-class Facts:
+class Catalog:
     """Knowledge of models, measures and data sets. `plugins` are the user's modules that register their own.
 
     They are imported here too, for what is known of measures and data sets is their code; torch with them, where they
@@ -48,7 +48,7 @@ class Facts:
         self.measures: dict[str, MeasureEntry] = {entry.name: entry for entry in MEASURES}
         self.datasets: dict[str, DatasetEntry] = {entry.name: entry for entry in DATASETS}
 
-    def model(self, name: str) -> ModelFacts:
+    def model(self, name: str) -> ModelInfo:
         """Facts of a model by variant, family or `source:name`; UnknownNameError with the nearest spelling."""
         if ":" not in name:
             if name not in self.models:
@@ -57,7 +57,7 @@ class Facts:
         self.look_up([name])
         if "problem" in self._described[name]:
             raise InputError(self._described[name]["problem"])
-        return ModelFacts.model_validate(self._described[name])
+        return ModelInfo.model_validate(self._described[name])
 
     def names(self, pattern: str) -> list[str]:
         """Names that match a shell pattern; of another package's where it begins with a source: `torchvision:*`."""
@@ -79,14 +79,14 @@ class Facts:
             self._save()
 
     @cached_property
-    def models(self) -> dict[str, ModelFacts]:
+    def models(self) -> dict[str, ModelInfo]:
         """Every registered model by name."""
         if "catalog" not in self._cache:
             [self._cache["catalog"]] = self._ask([{"catalog": True}])
             self._save()
-        return {raw["name"]: ModelFacts.model_validate(raw) for raw in self._cache["catalog"]["models"]}
+        return {raw["name"]: ModelInfo.model_validate(raw) for raw in self._cache["catalog"]["models"]}
 
-    def probe(self, points: Sequence[Point]) -> list[Probe]:
+    def probe(self, points: Sequence[Point]) -> list[ModelCheck]:
         """For each model, arguments and clip: parameters and MACs, or why it cannot be built or run."""
         wanted = [{"model": p.model, "args": p.args, "clip": p.clip.model_dump()} for p in points]
         keys = [digest(request) for request in wanted]
@@ -95,13 +95,13 @@ class Facts:
             self._cache[key] = answer
         if missing:
             self._save()
-        return [Probe.model_validate(self._cache[key]) for key in keys]
+        return [ModelCheck.model_validate(self._cache[key]) for key in keys]
 
     def _ask(self, requests: list[dict[str, Any]]) -> list[dict[str, Any]]:
         if not requests:
             return []
         answers: list[dict[str, Any]] = []
-        with Child("bench.catalog.facts_child", {"plugins": self.plugins, "requests": requests}) as child:
+        with Child("bench.catalog.catalog_child", {"plugins": self.plugins, "requests": requests}) as child:
             for answer in child.messages():
                 answers.append(answer)
                 if self._on_progress:
@@ -120,21 +120,41 @@ class Facts:
 
     @cached_property
     def _file(self) -> Path:
-        return cache_folder() / "facts" / f"{digest([source_of_facts(), _plugin_sources(self.plugins)])}.json"
+        return cache_folder() / "facts" / f"{digest([catalog_source(), _plugin_sources(self.plugins)])}.json"
 
     def _save(self) -> None:
         keep = {k: v for k, v in self._cache.items() if not v.get("is_local")}
         write_cache(self._file, keep)
 
 
-def source_of_facts() -> str:
+def model_rows(pattern: str, facts: Catalog) -> list[tuple[ModelInfo, ModelCheck]]:
+    """Facts of every model that matches a shell pattern, with its counts at its default clip."""
+    names = facts.names(pattern) or [pattern]
+    facts.look_up(names)
+    found = [facts.model(name) for name in names]
+    counts = facts.probe([Point(model=model.name, clip=model.clip) for model in found])
+    return list(zip(found, counts, strict=True))
+
+
+def model_as_dict(model: ModelInfo, probe: ModelCheck) -> dict[str, Any]:
+    """One model for machines: facts and counts, unknown as null."""
+    return {
+        **model.model_dump(mode="json", exclude={"clip", "source"}),
+        "clip": str(model.clip),
+        "params": probe.params,
+        "macs": probe.macs,
+        "problem": probe.problem or probe.note,
+    }
+
+
+def catalog_source() -> str:
     """Hash of all that decides what a model is and counts: our sources, the libraries, Python."""
     files = [f for name in SOURCES_OF_FACTS for f in _sources(PACKAGE / name)]
     libraries = [(name, _version(name)) for name in LIBRARIES]
     return digest([[(f.name, _hash(f)) for f in files], libraries, platform.python_version()])
 
 
-def source_of_model(module_file: str | None) -> str:
+def model_source(module_file: str | None) -> str:
     """Hash of the file that defines a model and, for the zoo's own, of the files of the zoo that it imports."""
     if module_file is None or not Path(module_file).is_file():
         return ""

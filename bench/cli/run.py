@@ -1,0 +1,213 @@
+"""The commands `run`, `plan` and `report`, and the live display of a run."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from shlex import quote
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Group, RenderableType
+from rich.live import Live
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from rich.text import Text
+
+from bench.cli.console import console, duration, first_line, print_json, print_table, print_text
+from bench.core.schema import Metric, Record
+from bench.core.units import format_interval, format_value
+
+if TYPE_CHECKING:
+    from bench.runner.running import Event, Plan, RunSummary
+
+
+SuitePath = Annotated[Path, typer.Argument(metavar="SUITE", help="A suite file, such as suites/quickstart.yaml.")]
+OutFolder = Annotated[Path | None, typer.Option("--out", help="Results folder; results/<suite> if not given.")]
+Small = Annotated[bool, typer.Option("--small", help="The suite's small form: synthetic data, minutes on a CPU.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
+
+
+def run(suite: SuitePath, out: OutFolder = None, small: Small = False) -> None:
+    """Run what is left of a suite, then write its report."""
+    from bench.runner.running import run as run_suite
+
+    with LiveRun().running() as live:
+        summary = run_suite(suite, out=out, small=small, on_event=live.show)
+    for note in summary.notes:
+        print_text(note)
+    say_summary(summary)
+    say_predictions(summary)
+    print_text(f"report: {write_report(summary.folder)}")
+    raise typer.Exit(summary.exit_code)
+
+
+def plan(suite: SuitePath, out: OutFolder = None, small: Small = False, as_json: AsJson = False) -> None:
+    """Show the cases of a suite, what is done, and about how long the rest takes."""
+    from bench.runner.running import plan as plan_suite
+
+    planned = plan_suite(suite, out=out, small=small)
+    if as_json:
+        print_json(_plan_facts(planned))
+    else:
+        _show_plan(planned)
+
+
+def report(
+    results: Annotated[list[Path], typer.Argument(metavar="RESULTS...", help="Results folders or records files.")],
+    out: Annotated[Path, typer.Option("--out", help="Folder of the site.")] = Path("report"),
+    title: Annotated[str | None, typer.Option(help="Title of the page.")] = None,
+    plugin: Annotated[
+        list[str] | None, typer.Option("--plugin", metavar="MODULE", help="A module with sections of your own.")
+    ] = None,
+) -> None:
+    """Write an HTML report of stored results."""
+    from bench.core.registry import import_plugins
+    from bench.reporting.site import report as write_site
+
+    import_plugins(plugin or [])
+    print_text(f"report: {write_site(results, out=out, title=title)}")
+
+
+def _plan_facts(planned: "Plan") -> dict[str, Any]:
+    pending = planned.pending
+    left = {(case.id, index) for case, index in pending}
+    return {
+        "suite": planned.suite.name,
+        "out": str(planned.store.folder),
+        "runs": sum(case.runs for case in planned.suite.cases),
+        "left": len(pending),
+        "estimate_s": round(planned.estimate_s(pending), 1),
+        "cases": [
+            {
+                "id": case.id,
+                "title": case.title,
+                "measures": list(case.measures),
+                "runs": case.runs,
+                "left": sum((case.id, index) in left for index in range(case.runs)),
+                "point": case.point.model_dump(mode="json", exclude_none=True),
+            }
+            for case in planned.suite.cases
+        ],
+    }
+
+
+def _show_plan(planned: "Plan") -> None:
+    facts = _plan_facts(planned)
+    rows = [
+        (c["id"], c["title"], ", ".join(c["measures"]), f"{c['runs'] - c['left']}/{c['runs']}") for c in facts["cases"]
+    ]
+    print_table(("case", "point", "measures", "done"), rows, right=("done",))
+    left = f"about {duration(facts['estimate_s'])} for the rest" if facts["left"] else "nothing is left to run"
+    print_text(
+        f"{facts['suite']}: {len(rows)} cases, {facts['runs'] - facts['left']} of {facts['runs']} runs done; {left}"
+    )
+
+
+class LiveRun:
+    """Shows the events of a run: a live panel in a terminal, one line a case elsewhere."""
+
+    def __init__(self) -> None:
+        self._progress = Progress(
+            TextColumn("[bold]{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[state]}"),
+        )
+        self._task = self._progress.add_task("cases", total=None, state="")
+        self._now = Text("")
+        self._live: Live | None = None
+
+    def show(self, event: "Event") -> None:
+        self._progress.update(
+            self._task,
+            total=event.done + event.left,
+            completed=event.done,
+            state=f"failed {event.failed} · about {duration(event.left_s)} left",
+        )
+        if event.case is not None:
+            self._now = Text(f"  now: {event.case.title} — {event.text or 'starting'}{_percent(event.fraction)}")
+        if self._live is not None:
+            self._live.update(self._panel())
+        if event.kind == "finished" and event.record is not None:
+            print_text(_line(event.record, number=event.done, total=event.done + event.left))
+
+    def _panel(self) -> RenderableType:
+        return Group(self._progress, self._now)
+
+    @contextmanager
+    def running(self) -> Iterator["LiveRun"]:
+        if not console.is_terminal:
+            yield self
+            return
+        with Live(self._panel(), console=console, refresh_per_second=4, transient=True) as self._live:
+            yield self
+        self._live = None
+
+
+def show_accuracy(record: Record, *, folder: Path) -> None:
+    """The figures of one accuracy with their intervals, and where its files are."""
+    print_text(record.case.title)
+    rows = [(m.key, format_value(m.value, m.unit), _interval(m)) for m in record.metrics if m.value is not None]
+    print_table(("metric", "value", "95 % interval"), rows, right=("value",))
+    for name, path in record.artifacts.items():
+        print_text(f"  {name}: {folder / path}")
+
+
+def _interval(metric: Metric) -> str:
+    if metric.interval is None or metric.value is None:
+        return ""
+    return format_interval(*metric.interval, beside=metric.value, unit=metric.unit)
+
+
+def _line(record: Record, *, number: int, total: int) -> str:
+    shown = [
+        f"{_label(metric)} {format_value(metric.value, metric.unit)}" for metric in record.metrics if metric.better
+    ][:6]
+    what = (
+        "; ".join(shown)
+        if record.is_good
+        else f"{record.error.type}: {first_line(record.error.message)}"
+        if (record.error)
+        else ""
+    )
+    return f"[{number}/{total}] {record.status:9} {record.case.title} ({duration(record.seconds['whole'])}): {what}"
+
+
+def _label(metric: Metric) -> str:
+    return metric.key.replace("latency.", "").replace("throughput.", "")
+
+
+def _percent(fraction: float | None) -> str:
+    return "" if fraction is None else f" {fraction:.0%}"
+
+
+def say_summary(summary: "RunSummary") -> None:
+    """Say what a run of a suite measured, and of what failed why and where its log is."""
+    if not summary.finished:
+        print_text(f"{summary.suite}: all {summary.skipped} runs were done before; nothing was measured")
+        return
+    done = len(summary.finished) - len(summary.failed)
+    print_text(f"{summary.suite}: {done} measured, {len(summary.failed)} failed, {summary.skipped} were done before")
+    for record in summary.failed:
+        why = f"{record.error.type}: {first_line(record.error.message)}" if record.error else ""
+        print_text(
+            f"  {record.status}: {record.case.title}: {why}\n    log: {summary.folder / record.artifacts['log']}"
+        )
+
+
+def say_predictions(summary: "RunSummary") -> None:
+    """Where the scores of every video were kept, and the command that questions them."""
+    kept = sorted({r.artifacts["predictions"] for r in summary.finished if "predictions" in r.artifacts})
+    if len(kept) == 1:
+        print_text(f"scores of every video: vbench predictions {quote(str(summary.folder / kept[0]))}")
+    elif kept:
+        folder = quote(str(summary.folder))
+        print_text(
+            f"scores of every video are kept for {len(kept)} cases: vbench predictions {folder} names their files"
+        )
+
+
+def write_report(folder: Path) -> Path:
+    """The report of one results folder, below it."""
+    from bench.reporting.site import report
+
+    return report(folder, out=folder / "report")
