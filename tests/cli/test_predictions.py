@@ -14,9 +14,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from bench.cli.suite_commands import say_predictions
 
 from bench.cli.app import run_command
+from bench.cli.suite_commands import say_predictions
 from bench.comparison.answers import read_answers
 from bench.data.collection import Video, VideoSet
 from bench.data.loading import Unread

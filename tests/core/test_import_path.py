@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.core import import_path as importing
+from bench.core import import_path
 from bench.store import read_records
 
 NETS = """
@@ -48,7 +48,7 @@ def vbench(repository: Path, *arguments: str) -> subprocess.CompletedProcess[str
     """The command as it is installed: its own folder is on no path of the user's."""
     program = "import sys; sys.path.insert(0, sys.argv.pop(1)); from bench.cli.app import main; sys.path.pop(0); main()"
     return subprocess.run(
-        [sys.executable, "-P", "-c", program, importing.OWN, *arguments],
+        [sys.executable, "-P", "-c", program, import_path.OWN, *arguments],
         cwd=repository,
         env={k: v for k, v in os.environ.items() if k != "PYTHONPATH"} | {"XDG_CACHE_HOME": str(repository / "cache")},
         capture_output=True,
@@ -60,23 +60,23 @@ def vbench(repository: Path, *arguments: str) -> subprocess.CompletedProcess[str
 def test_only_another_bench_finds_another_bench(repository: Path, tmp_path: Path) -> None:
     elsewhere = tmp_path / "elsewhere"
     (elsewhere / "bench").mkdir(parents=True)
-    assert not importing.finds_another_bench([importing.OWN, str(repository)])
-    assert importing.finds_another_bench([str(repository), importing.OWN])
-    assert importing.finds_another_bench([str(elsewhere)]), "a folder without __init__.py is a package too"
-    assert not importing.finds_another_bench([str(elsewhere), importing.OWN]), "that a real one goes before"
-    assert not importing.finds_another_bench([])
+    assert not import_path.finds_another_bench([import_path.OWN, str(repository)])
+    assert import_path.finds_another_bench([str(repository), import_path.OWN])
+    assert import_path.finds_another_bench([str(elsewhere)]), "a folder without __init__.py is a package too"
+    assert not import_path.finds_another_bench([str(elsewhere), import_path.OWN]), "that a real one goes before"
+    assert not import_path.finds_another_bench([])
 
 
 def test_nothing_changes_where_there_is_no_other(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
     environment = {"PYTHONPATH": "a", "HOME": "b"}
-    assert importing.surroundings(environment) == environment
+    assert import_path.child_environment(environment) == environment
 
 
 def test_children_find_vbench_first_and_then_what_was_given(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(repository)
-    found = importing.surroundings({"PYTHONPATH": os.pathsep.join(["a", importing.OWN])})
-    assert found == {"PYTHONPATH": os.pathsep.join([importing.OWN, "a"]), "PYTHONSAFEPATH": "1"}
+    found = import_path.child_environment({"PYTHONPATH": os.pathsep.join(["a", import_path.OWN])})
+    assert found == {"PYTHONPATH": os.pathsep.join([import_path.OWN, "a"]), "PYTHONSAFEPATH": "1"}
 
 
 def test_models_are_found_beside_a_package_of_that_name(repository: Path) -> None:
