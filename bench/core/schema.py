@@ -142,6 +142,7 @@ class Point(Frozen):
     """One point of the axes. An axis that the case's measures do not depend on is None and not part of the id.
 
     `weights` is a file, or `trained:<data set>/<recipe>` (or `inflated:`) for weights that are trained before.
+    `preprocess` holds the parts of the input protocol that the user gives (`bench.core.input_protocol`).
     """
 
     model: str
@@ -159,11 +160,18 @@ class Point(Frozen):
     recipe: str | None = None
     seed: int | None = None
     views: Annotated[str, AfterValidator(_checked_views)] | None = None
+    preprocess: dict[str, Json] | None = None
 
     def named(self) -> dict[str, Json]:
         """Axes that are set, flat: arguments of the model beside the others, the clip as text."""
         axes = {k: v for k, v in self.model_dump(mode="json").items() if v is not None and k not in ("args", "clip")}
+        if self.preprocess is not None:
+            axes["preprocess"] = ",".join(f"{part}:{_short_text(value)}" for part, value in self.preprocess.items())
         return {**axes, "clip": str(self.clip), **self.args}
+
+
+def _short_text(value: Json) -> str:
+    return "/".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 class Case(Frozen):

@@ -22,6 +22,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from bench.core.errors import BenchError, InputError, VideoError
+from bench.core.input_protocol import Channels
 from bench.core.schema import Clip, Views, views_per_video
 from bench.data.clips import ClipReader, DecodedCache
 from bench.data.collection import Video, VideoSet
@@ -81,6 +82,7 @@ def train_batches(
     augmentation: Augmentation,
     mean: Sequence[float],
     std: Sequence[float],
+    channels: Channels = "rgb",
     batch: int,
     seed: int,
     epoch: int,
@@ -103,7 +105,7 @@ def train_batches(
         reading=_Reading.of(
             videos, inputs, size=augmentation.decode_size(clip), cache_bytes=cache_bytes, workers=workers
         ),
-        normalisation=Normalisation(mean=tuple(mean), std=tuple(std)),
+        normalisation=Normalisation(mean=tuple(mean), std=tuple(std), channels=channels),
         clip=clip,
         augmentation=augmentation,
         seed=seed,
@@ -123,6 +125,7 @@ def view_batches(
     views: Views = (1, 1),
     mean: Sequence[float],
     std: Sequence[float],
+    channels: Channels = "rgb",
     batch: int,
     resize: Size | None = None,
     sampling: ViewSampling = "blocks",
@@ -147,7 +150,7 @@ def view_batches(
     size = Covering(height=clip.height, width=clip.width) if resize is None else resize
     maker = _ViewMaker(
         reading=_Reading.of(videos, inputs, size=size, cache_bytes=cache_bytes, workers=workers),
-        normalisation=Normalisation(mean=tuple(mean), std=tuple(std)),
+        normalisation=Normalisation(mean=tuple(mean), std=tuple(std), channels=channels),
         clip=clip,
         views=views,
         sampling=sampling,

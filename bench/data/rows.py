@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import get_worker_info
 
+from bench.core.input_protocol import Channels
 from bench.data.transforms import FLOW_MEAN, FLOW_STD, normalise
 
 Shown = dict[str, list[Tensor]]
@@ -15,10 +16,14 @@ Shown = dict[str, list[Tensor]]
 
 @dataclass(frozen=True, kw_only=True)
 class Normalisation:
-    """`mean` and `std` of RGB per channel, on a scale of 0 to 1, as the network wants them; flow has its own."""
+    """`mean` and `std` of RGB per channel, on a scale of 0 to 1, as the model wants them; flow has its own.
+
+    With `channels` bgr, the channels of RGB are reversed first; `mean` and `std` are in that order.
+    """
 
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    channels: Channels = "rgb"
 
     def of(self, modality: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
         """What clips of `modality` are normalised with: (mean, deviation) per channel."""
@@ -27,6 +32,8 @@ class Normalisation:
     def write(self, modality: str, clip_CTHW: Tensor, row_CTHW: Tensor) -> None:
         """A clip of bytes, normalised, into its row of a batch."""
         mean, std = self.of(modality)
+        if modality == "rgb" and self.channels == "bgr":
+            clip_CTHW = clip_CTHW.flip(0)
         normalise(clip_CTHW, mean=mean, std=std, out=row_CTHW)
 
 

@@ -6,10 +6,11 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any
 
-from pydantic import TypeAdapter
+from pydantic import AfterValidator, TypeAdapter
 
 from bench.core.errors import InputError
-from bench.core.schema import Clip, Point, is_weights_argument
+from bench.core.input_protocol import given_protocol, parse_protocol
+from bench.core.schema import Clip, Json, Point, is_weights_argument
 
 AXES = tuple(name for name in Point.model_fields if name not in ("model", "args"))
 AXIS_ALIASES = {"seeds": "seed"}  # how people write an axis that lists several
@@ -61,11 +62,19 @@ def _adapter(axis: str) -> TypeAdapter[Any]:
     if axis not in _ADAPTERS:
         if axis == "clip":
             _ADAPTERS[axis] = TypeAdapter(Clip)
+        elif axis == "preprocess":
+            _ADAPTERS[axis] = TypeAdapter(Annotated[dict[str, Json] | str, AfterValidator(_checked_protocol)])
         else:
             field = Point.model_fields[axis]
             annotated: Any = Annotated[field.annotation, field]
             _ADAPTERS[axis] = TypeAdapter(annotated)
     return _ADAPTERS[axis]
+
+
+def _checked_protocol(value: dict[str, Json] | str) -> dict[str, Json]:
+    """The parts of an input protocol, given as a mapping or as the path of a YAML file, in their canonical form."""
+    given = parse_protocol(value, flag="preprocess") if isinstance(value, str) else given_protocol(value, where="")
+    return given.as_stored()
 
 
 _ADAPTERS: dict[str, TypeAdapter[Any]] = {}

@@ -14,7 +14,7 @@ from bench.suite import Suite, plan_suite, read_suite, write_json_schema
 
 COUNTS = frozenset({"model", "args", "clip"})
 TIMES = COUNTS | {"precision", "memory_format", "compile", "device", "threads", "batch"}
-LEARNS = COUNTS | {"weights", "dataset", "split", "recipe", "seed", "views"}
+LEARNS = COUNTS | {"weights", "dataset", "split", "recipe", "seed", "views", "preprocess"}
 
 
 def macs(case: object, *, backward: bool = False) -> list[Metric]:
@@ -534,3 +534,36 @@ def test_views_that_are_none_say_what_views_are(tmp_path: Path) -> None:
     text = "suite: s\nmodels: [c3d_search]\nmatrix: {clip: [8x1x32], views: [10xful]}\nmeasure: {accuracy: {dataset: motions}}\n"
     [problem] = problems(tmp_path, text)
     assert "views: should be temporal x spatial, such as 10x3, or 10xfull for whole frames, found '10xful'" in problem
+
+
+PREPROCESSED = """suite: s
+models: [{{name: c3d_search, preprocess: {protocol}}}]
+matrix: {{clip: [8x1x32]}}
+measure: {{macs: {{}}, accuracy: {{dataset: motions}}}}
+"""
+
+
+def test_the_input_protocol_of_a_model_is_an_axis_of_its_accuracy_alone(tmp_path: Path) -> None:
+    text = PREPROCESSED.format(protocol="{channels: BGR, scale: 255, mean: [90, 98, 102], resize: 128}")
+    by_measure = {next(iter(case.measures)): case for case in planned(tmp_path, text).cases}
+    assert by_measure["macs"].point.preprocess is None
+    expected = {"channels": "bgr", "scale": 255, "mean": [90.0, 98.0, 102.0], "resize": "short:128"}
+    assert by_measure["accuracy"].point.preprocess == expected
+    assert "preprocess=channels:bgr,scale:255,mean:90.0/98.0/102.0,resize:short:128" in by_measure["accuracy"].title
+
+
+def test_an_input_protocol_of_a_suite_can_be_a_file(tmp_path: Path) -> None:
+    file = tmp_path / "caffe.yaml"
+    file.write_text("channels: bgr\n")
+    [case] = [c for c in planned(tmp_path, PREPROCESSED.format(protocol=file)).cases if "accuracy" in c.measures]
+    assert case.point.preprocess == {"channels": "bgr"}
+
+
+@pytest.mark.parametrize(
+    ("protocol", "told"),
+    [("{chanels: bgr}", "did you mean: channels?"), ("{channels: bgrr}", "did you mean: bgr?"), ("5", "mapping")],
+)
+def test_a_wrong_input_protocol_is_told_where_it_stands(tmp_path: Path, protocol: str, told: str) -> None:
+    [problem] = problems(tmp_path, PREPROCESSED.format(protocol=protocol))
+    assert problem.startswith("2:")
+    assert told in problem
