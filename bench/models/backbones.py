@@ -66,15 +66,6 @@ class FrameModel(VideoModel):
                 found = "x".join(str(int(n)) for n in clip.shape[3:])
                 raise ClipError(f"the backbone takes {self.only_px}x{self.only_px} pixels only, found {found}")
 
-    def to(self, *args: Any, **kwargs: Any) -> "FrameModel":
-        """As `nn.Module.to`; where torch refuses `channels_last_3d`, for weights of images, it is `channels_last`."""
-        if kwargs.get("memory_format") is not torch.channels_last_3d:
-            return super().to(*args, **kwargs)
-        super().to(*args, **{key: value for key, value in kwargs.items() if key != "memory_format"})
-        for tensor in (*self.parameters(), *self.buffers()):
-            tensor.data = _channels_last(tensor.data)
-        return self
-
 
 def create_backbone(name: str, *, in_channels: int = 3, weights: str | None = None) -> Backbone:
     """The 2D network `name`, giving features, drawn afresh or with the ImageNet weights in the file `weights`.
@@ -226,8 +217,3 @@ def _set_input_channels(network: nn.Module, channels: int, *, is_drawn: bool) ->
     first.weight = nn.Parameter(mean_over_rgb.repeat(1, channels, 1, 1))
     if is_drawn:
         first.reset_parameters()
-
-
-def _channels_last(tensor: Tensor) -> Tensor:
-    formats = {4: torch.channels_last, 5: torch.channels_last_3d}
-    return tensor.contiguous(memory_format=formats.get(tensor.ndim, torch.contiguous_format))

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal, Self
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +13,8 @@ from bench.core.schema import Clip
 Modality = Literal["rgb", "flow"]
 
 WEIGHTED_LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
+
+CHANNELS_LAST = {4: torch.channels_last, 5: torch.channels_last_3d}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,6 +74,17 @@ class VideoModel(nn.Module):
         """Return logits `(B, classes)`; raises ClipError if a clip is too small or has other channels."""
         self.check(*clips)
         return self.forward_head(self.forward_features(*clips))
+
+    def to(self, *args: Any, **kwargs: Any) -> Self:
+        """Move or cast as `nn.Module.to` does; torch refuses `channels_last_3d` for 2D weights, which become 2D
+        `channels_last` here.
+        """
+        if kwargs.get("memory_format") is not torch.channels_last_3d:
+            return super().to(*args, **kwargs)
+        super().to(*args, **{key: value for key, value in kwargs.items() if key != "memory_format"})
+        for tensor in (*self.parameters(), *self.buffers()):
+            tensor.data = tensor.data.contiguous(memory_format=CHANNELS_LAST.get(tensor.ndim, torch.contiguous_format))
+        return self
 
     def check(self, *clips: Tensor) -> None:
         """Raise ClipError, naming the smallest clip that works, unless `clips` fit this model."""

@@ -117,8 +117,6 @@ def test_what_no_network_has_is_not_guessed(tmp_path: Path) -> None:
 
 
 NOT_REGISTERED_YET = {
-    "hfvivit_b_16x2_fed8x224",
-    "hiera_base_16x224",
     "mmaction2_tanet_r50_1x1x8",
     "mmaction2_tpn_slowonly_r50_8x8x1",
     "movinet_a0_base",
@@ -126,11 +124,8 @@ NOT_REGISTERED_YET = {
     "pyslowfast_c2d_nln_8x8_r50",
     "pyslowfast_mvitv2_s_16x4",
     "pyslowfast_x3d_s",
-    "timesformer_divst_8x32_224",
     "uniformer_s8x8_k400",
     "uniformerv2_b16_f8x224_k400",
-    "videomae_vit_small_patch16_224",
-    "videomaev2_vit_s_k710_dl",
     "videomamba_t16_f8_res224",
     "vjepa2_attentive_probe_1024_d4_k400",
     "vjepa2_vitl_encoder",

@@ -21,7 +21,9 @@ CLASSES = 5
 CLIPS_OF_A_STEP = 8  # over two values batch norm leaves next to no variance, and gradients of 100 layers overflow
 
 LIGHT: dict[str, tuple[Any, ...]] = {
-    "depth": (10, 18, 50),
+    "depth": (2, 10, 18, 50),
+    "dim": (96,),
+    "stages": ([1, 1, 1, 1],),
     "backbone": ("torchvision:resnet18",),
     "widen_factor": (0.25,),
     "width": (0.125,),

@@ -1,5 +1,6 @@
 """Says what a checkpoint file is, and which network here fits it: by names and shapes, on the meta device."""
 
+import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -247,6 +248,29 @@ def _fusion_frames(seen: Seen, default: Any) -> int | None:
     return shape[2] if shape else None
 
 
+def _frames(seen: Seen, default: Any) -> int | None:
+    """The frames that the position table of a transformer is made for."""
+    if shape := seen.first("time_embed"):
+        return shape[1]
+    if shape := seen.first("pos_embed_temporal"):
+        return 2 * shape[1]
+    key = next((key for key in seen.target if key.endswith("position_embeddings")), "")
+    if key not in seen.given:
+        return None
+    # One token is the class token; the rest is proportional to the number of frames.
+    return int(default) * (seen.given[key][1] - 1) // (seen.target[key][1] - 1)
+
+
+def _size(seen: Seen, default: Any) -> int | None:
+    """The height and width in pixels that the position table of a transformer is made for."""
+    for ending in ("pos_embed_spatial", "pos_embed"):
+        key = next((key for key in seen.target if key.endswith(ending)), "")
+        if key in seen.given:
+            ours, theirs = seen.target[key][1], seen.given[key][1]
+            return round(int(default) * math.sqrt((theirs - ours % 2) / (ours - ours % 2)))
+    return None
+
+
 READERS: Mapping[str, Callable[[Seen, Any], Any]] = {
     "num_classes": _num_classes,
     "in_channels": _in_channels,
@@ -258,6 +282,8 @@ READERS: Mapping[str, Callable[[Seen, Any], Any]] = {
     "width": _widened,
     "kernel_depth": _kernel_depth,
     "fusion_frames": _fusion_frames,
+    "frames": _frames,
+    "size": _size,
 }
 """How the value of an argument is read off the shapes of a file's weights."""
 
