@@ -25,7 +25,14 @@ STEPS = [
 ]
 HEAVY = {"torch", "torchvision", "pandas", "plotly", "scipy", "numpy", "av", "pyarrow", "fvcore", "thop", "ptflops"}
 LIGHT = ["bench", "bench.cli.app", "bench.suite", "bench.store", "bench.runner.running", "bench.core.stats"]
-LIGHT += ["bench.comparison.comparing", "bench.ab.gate", "bench.cli.gate", "bench.cli.models", "bench.cli.predictions"]
+LIGHT += [
+    "bench.comparison.comparing",
+    "bench.ab.gate",
+    "bench.cli.gate",
+    "bench.cli.models",
+    "bench.cli.train",
+    "bench.cli.predictions",
+]
 
 
 def part_of(file: Path) -> str:

@@ -10,9 +10,10 @@ import typer
 
 from bench.cli.data import data_app
 from bench.cli.gate import ab, baseline_app, compare, history
-from bench.cli.models import evaluate, features, models, predict, profile, train, weights_app
+from bench.cli.models import models, profile, weights_app
 from bench.cli.predictions import predictions
 from bench.cli.suite_commands import plan, report, run
+from bench.cli.train import evaluate, features, predict, train
 from bench.core.errors import BenchError
 from bench.core.import_path import add_working_folder
 
