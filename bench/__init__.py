@@ -13,7 +13,8 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from bench.comparison.comparing import compare
     from bench.core.registry import register_dataset, register_measure, register_model, register_section
-    from bench.data.decode import probe, read_frames
+    from bench.data.decode import read_frames
+    from bench.data.probing import probe
     from bench.measure.counting.tally import count
     from bench.models.factory import create_model, is_model, list_models
     from bench.profiling import profile
@@ -28,7 +29,7 @@ _HOME = {
     "is_model": "bench.models.factory",
     "list_models": "bench.models.factory",
     "load_records": "bench.store",
-    "probe": "bench.data.decode",
+    "probe": "bench.data.probing",
     "profile": "bench.profiling",
     "read_frames": "bench.data.decode",
     "register_dataset": "bench.core.registry",

@@ -14,9 +14,9 @@ import torch
 from numpy.typing import NDArray
 
 from bench.data.collection import Video, VideoSet, video_set
-from bench.data.decode import probe
 from bench.data.encode import write_mp4
 from bench.data.index import videos_under
+from bench.data.probing import probe
 from bench.runner.environment import describe_environment
 
 

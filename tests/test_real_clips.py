@@ -8,7 +8,7 @@ import torch
 import bench
 from bench.core.schema import Clip
 from bench.data.collection import Video, video_set
-from bench.data.loading import Unread, view_batches
+from bench.data.loading import UnreadVideo, view_batches
 from bench.models.base import VideoModel, inputs_of
 
 CLIP = Clip.model_validate("8x4x32")
@@ -32,7 +32,7 @@ def test_every_real_clip_is_decoded_sampled_and_classified(clips: Path) -> None:
     )
     model = bench.create_model("c3d_search", num_classes=len(rows), width=0.05).eval()
     assert isinstance(model, VideoModel)
-    failures: list[Unread] = []
+    failures: list[UnreadVideo] = []
     seen: dict[int, torch.Tensor] = {}
     for batch in view_batches(
         videos,

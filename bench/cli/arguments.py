@@ -27,7 +27,7 @@ def named_values(texts: Iterable[str], *, flag: str, example: str, as_text: Coll
 
 def dataset_options(texts: Sequence[str] | None) -> dict[str, Any]:
     """What `--option` says of a data set; its folder and its split have names of their own."""
-    from bench.data.options import text_options
+    from bench.data.collection import text_options
 
     as_text = text_options() if texts else ()
     options = named_values(texts or (), flag="--option", example="videos=clips", as_text=as_text)

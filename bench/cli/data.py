@@ -10,7 +10,7 @@ import typer
 if TYPE_CHECKING:
     from bench.core.registry import DatasetEntry
     from bench.data.collection import VideoSet
-    from bench.data.work import Failed, Progress
+    from bench.data.parallel import Failed, Progress
 
 data_app = typer.Typer(no_args_is_help=True, help="Data sets: list, check, prepare.")
 
@@ -54,8 +54,8 @@ def index(
 
     failed: tuple[Failed, ...] = ()
     for folder in _folders(what, root, option):
-        with _reporting("files") as report:
-            found = index_folder(folder, workers=workers, again=again, report=report)
+        with _reporting("files") as on_progress:
+            found = index_folder(folder, workers=workers, again=again, on_progress=on_progress)
         counts = ", ".join(f"{count} {verdict}" for verdict, count in sorted(found.verdicts.items()))
         print_text(f"{found.path}: {found.files} files ({counts or 'none'}), {found.probed} of them looked at now")
         failed += found.failed
@@ -99,7 +99,11 @@ def frames(
     """Write videos as folders of JPEG frames, in the layout of 3D-ResNets (image_00001.jpg)."""
     from bench.data.prepare import prepare_frames
 
-    _prepare(lambda report: prepare_frames(source, target, short_side=short_side, workers=workers, report=report))
+    _prepare(
+        lambda on_progress: prepare_frames(
+            source, target, short_side=short_side, workers=workers, on_progress=on_progress
+        )
+    )
 
 
 @data_app.command("reencode")
@@ -107,7 +111,11 @@ def reencode(source: Source, target: Target, short_side: ShortSide = None, worke
     """Write videos as H.264 with a key frame every 8 frames, which clips are read from several times faster."""
     from bench.data.prepare import prepare_reencoded
 
-    _prepare(lambda report: prepare_reencoded(source, target, short_side=short_side, workers=workers, report=report))
+    _prepare(
+        lambda on_progress: prepare_reencoded(
+            source, target, short_side=short_side, workers=workers, on_progress=on_progress
+        )
+    )
 
 
 @data_app.command("flow")
@@ -127,7 +135,7 @@ def flow(
         if name not in known:
             raise UnknownNameError(f"{kind} of flow", name, known)
     options: dict[str, Any] = {"method": method, "form": form, "short_side": short_side, "workers": workers}
-    _prepare(lambda report: prepare_flow(source, target, report=report, **options))
+    _prepare(lambda on_progress: prepare_flow(source, target, on_progress=on_progress, **options))
 
 
 @data_app.command("shard")
@@ -143,8 +151,8 @@ def shard(
     from bench.cli.console import print_text
     from bench.data.prepare_shards import prepare_shards
 
-    with _reporting("shards") as report:
-        found = prepare_shards(_opened(dataset, split, root, option), target, workers=workers, report=report)
+    with _reporting("shards") as on_progress:
+        found = prepare_shards(_opened(dataset, split, root, option), target, workers=workers, on_progress=on_progress)
     print_text(f"{target}: {found.shards} shards written, {found.skipped} were there, {found.videos} videos")
     _end(found.failed)
 
@@ -201,12 +209,12 @@ def time_loading(
     """Time decoding, transforms, collating and copying apart, and say how many workers a wanted rate needs."""
     from bench.cli.console import print_table, print_text
     from bench.core.schema import clip_from_text
-    from bench.data.lanes import time_lanes
+    from bench.data.loading_stages import time_stages
     from bench.data.transforms import Augmentation
 
     size = clip_from_text(clip)
     videos = _opened(dataset, split, root, option)
-    found = time_lanes(videos, clip=size, augmentation=Augmentation(), wanted_clips_per_s=wanted)
+    found = time_stages(videos, clip=size, augmentation=Augmentation(), wanted_clips_per_s=wanted)
     print_table(
         ("lane", "ms a clip"),
         [(n, None if ms is None else f"{ms:.2f}") for n, ms in found.ms.items()],
@@ -230,7 +238,7 @@ def _folders(what: str, root: Path | None, option: list[str] | None) -> tuple[Pa
     from bench.cli.arguments import dataset_options
     from bench.core.errors import InputError, suggest
     from bench.core.registry import DATASETS
-    from bench.data.folders import folders_of_dataset
+    from bench.data.collection import folders_of_dataset
 
     if root is not None or option:
         return folders_of_dataset(what, root=root, **dataset_options(option))
@@ -248,8 +256,8 @@ def _options_of(dataset: "DatasetEntry") -> list[str]:
 def _prepare(do: Callable[[Callable[["Progress"], None]], Any]) -> None:
     from bench.cli.console import print_text
 
-    with _reporting("videos") as report:
-        found = do(report)
+    with _reporting("videos") as on_progress:
+        found = do(on_progress)
     print_text(
         f"{found.written} written, {found.skipped} were there, {len(found.failed)} failed, in {found.seconds:.0f} s"
     )

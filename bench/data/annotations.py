@@ -20,7 +20,7 @@ _MOST_DIGITS = 20
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Line:
+class ListLine:
     """The fields of one line, and where it stands."""
 
     path: Path
@@ -32,7 +32,7 @@ class Line:
         return DatasetError(f"{self.path}:{self.number}: {message}")
 
 
-class Place(Protocol):
+class FileLocation(Protocol):
     """Somewhere in a file, to which an error can point."""
 
     @property
@@ -58,13 +58,13 @@ class Labels:
     def __getitem__(self, label: str) -> int:
         return self._position[label]
 
-    def position(self, label: str, *, at: "Place") -> int:
+    def position(self, label: str, *, at: "FileLocation") -> int:
         """The class that `label` names; DatasetError with the nearest spellings if there is none."""
         if label in self._position:
             return self._position[label]
         raise at.fail(f"unknown label {label!r}; {suggest(label, self.names)}")
 
-    def numbered(self, number: str, *, at: "Place") -> int:
+    def numbered(self, number: str, *, at: "FileLocation") -> int:
         """The class with this number; DatasetError if it is no number, or there is no such class."""
         try:
             position = int(number) - self._first
@@ -75,7 +75,7 @@ class Labels:
         return position
 
 
-def read_lines(path: Path, *, separator: str | None) -> Iterator[Line]:
+def read_lines(path: Path, *, separator: str | None) -> Iterator[ListLine]:
     """Lines that are not blank, split at `separator` as CSV; None leaves a line whole.
 
     DatasetError with the line where a quote is not closed in it or the text is not UTF-8, and where there is no line.
@@ -94,13 +94,13 @@ def read_lines(path: Path, *, separator: str | None) -> Iterator[Line]:
         raise DatasetError(f"{path}:1: is empty; a list that names nothing is taken for a broken one")
 
 
-def _texts(path: Path, file: Iterable[str]) -> Iterator[Line]:
+def _texts(path: Path, file: Iterable[str]) -> Iterator[ListLine]:
     for number, text in enumerate(file, start=1):
         if text.strip():
-            yield Line(path=path, number=number, fields=(text.strip(),))
+            yield ListLine(path=path, number=number, fields=(text.strip(),))
 
 
-def _records(path: Path, file: Iterable[str], separator: str) -> Iterator[Line]:
+def _records(path: Path, file: Iterable[str], separator: str) -> Iterator[ListLine]:
     """Each line as one record: a field that goes on in the next line began with a stray quote."""
     reader, before = csv.reader(file, delimiter=separator, strict=True), 0
     while True:
@@ -116,7 +116,7 @@ def _records(path: Path, file: Iterable[str], separator: str) -> Iterator[Line]:
             )
         before += 1
         if any(field.strip() for field in fields):
-            yield Line(path=path, number=before, fields=tuple(field.strip() for field in fields))
+            yield ListLine(path=path, number=before, fields=tuple(field.strip() for field in fields))
 
 
 def _not_utf8(path: Path) -> DatasetError:
@@ -131,7 +131,7 @@ def _not_utf8(path: Path) -> DatasetError:
 
 def read_table(
     path: Path, *, columns: Sequence[str], optional: Sequence[str] = ()
-) -> Iterator[tuple[Line, dict[str, str]]]:
+) -> Iterator[tuple[ListLine, dict[str, str]]]:
     """Rows of a CSV file with a header, each with its `columns` and whichever of `optional` there are."""
     lines = read_lines(path, separator=",")
     header = next(lines)
@@ -174,9 +174,9 @@ class JsonFile:
         except OSError as error:
             raise DatasetError(f"{path}: cannot be read: {error.strerror}") from error
 
-    def at(self, key: str) -> "JsonPlace":
+    def at(self, key: str) -> "JsonLocation":
         """Where `key` stands first, for a message."""
-        return JsonPlace(self, key)
+        return JsonLocation(self, key)
 
     def line_of(self, key: str) -> int:
         """The line where `key` stands first; 1 where it does not."""
@@ -212,7 +212,7 @@ class JsonFile:
 
 
 @dataclass(frozen=True, slots=True)
-class JsonPlace:
+class JsonLocation:
     """A key of a JSON file; its line is looked for only where an error needs it."""
 
     file: JsonFile
@@ -227,32 +227,32 @@ class JsonPlace:
         return DatasetError(f"{self.file.path}:{self.number}: {message}")
 
 
-def for_split(name: str, split: str) -> str:
+def name_for_split(name: str, split: str) -> str:
     """The name of an annotation in which `{split}` stands for the split."""
     return name.replace("{split}", split)
 
 
-def first_of(root: Path, names: Sequence[str]) -> Path | None:
+def first_file(root: Path, names: Sequence[str]) -> Path | None:
     """The first of the files `names` that is there under `root`."""
     return next((root / name for name in names if (root / name).is_file()), None)
 
 
-def required(root: Path, names: Sequence[str], *, what: str) -> Path:
+def require_file(root: Path, names: Sequence[str], *, what: str) -> Path:
     """The first of the files `names` under `root`; DatasetError that lists them if none is there."""
-    found = first_of(root, names)
+    found = first_file(root, names)
     if found is None:
         raise DatasetError(f"{root}: {what} is missing; looked for {', '.join(names)}")
     return found
 
 
-def safe_id(text: str, *, at: Place) -> str:
+def safe_id(text: str, *, at: FileLocation) -> str:
     """`text` if it is one name, fit for a file; DatasetError for a path."""
     if not text or "/" in text or "\\" in text or "\0" in text or text in (".", ".."):
         raise at.fail(f"{text!r} is not an id: empty, or a path")
     return text
 
 
-def safe_path(text: str, *, within: Path, at: Place) -> str:
+def safe_path(text: str, *, within: Path, at: FileLocation) -> str:
     """`text` relative to the folder `within`; DatasetError if it leads out of it."""
     path = PurePosixPath(text)
     if path.is_absolute():
@@ -265,17 +265,17 @@ def safe_path(text: str, *, within: Path, at: Place) -> str:
     return str(path)
 
 
-class Once:
+class UniqueNames:
     """Refuses what comes a second time."""
 
     def __init__(self, what: str) -> None:
-        self._what, self._seen = what, dict[str, int | JsonPlace]()
+        self._what, self._seen = what, dict[str, int | JsonLocation]()
 
-    def check(self, key: str, *, at: Place) -> str:
+    def check(self, key: str, *, at: FileLocation) -> str:
         """`key`, the first time; DatasetError with both lines after that."""
         if key in self._seen:
             before = self._seen[key]
             number = before if isinstance(before, int) else before.number
             raise at.fail(f"{self._what} {key!r} occurs twice, before in line {number}")
-        self._seen[key] = at if isinstance(at, JsonPlace) else at.number  # the line of a JSON key is a search
+        self._seen[key] = at if isinstance(at, JsonLocation) else at.number  # the line of a JSON key is a search
         return key

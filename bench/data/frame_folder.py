@@ -19,8 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.core.errors import MissingFrameError, VideoError
-from bench.data.geometry import MAX_PIXELS, Size, upright_size
-from bench.data.scaling import resize
+from bench.data.geometry import MAX_PIXELS, Size, resize, upright_size
 
 _FRAME_FILE = re.compile(r"^(?P<prefix>.*?)(?P<number>\d+)\.(?:jpe?g|png|webp|bmp)$", re.IGNORECASE)
 RGB_PREFIXES = ("image_", "img_", "frame_", "frame", "image", "img", "")

@@ -1,4 +1,4 @@
-"""Sizes and orientation of frames: what `size` means, and how a display matrix turns a frame upright."""
+"""Size, orientation and scaling of frames: what `size` means, and how a display matrix turns a frame upright."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,12 +6,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-MAX_PIXELS = 1 << 26  # a damaged header can ask for more memory than there is; 8192 x 8192 is beyond every data set
+MAX_PIXELS = 1 << 26  # a damaged header can request more memory than exists; no data set has frames above 8192 x 8192
 
 
 @dataclass(frozen=True, kw_only=True)
 class Covering:
-    """The smallest size, aspect kept, that a window of `height` x `width` fits into."""
+    """The smallest size with the aspect ratio of the frame that covers a window of `height` x `width`."""
 
     height: int
     width: int
@@ -22,7 +22,7 @@ Size = int | tuple[int, int] | Covering
 
 @dataclass(frozen=True, kw_only=True)
 class Orientation:
-    """How a stored frame becomes upright: rows and columns swapped first, then mirrored."""
+    """How to turn a stored frame upright: swap rows and columns first, then mirror."""
 
     is_transposed: bool = False
     flips_rows: bool = False
@@ -30,7 +30,7 @@ class Orientation:
 
     @classmethod
     def from_display_matrix(cls, matrix: Sequence[int]) -> "Orientation":
-        """From the nine numbers of mp4's 3 x 3 matrix; other angles go to the nearest quarter turn."""
+        """Read the nine numbers of mp4's 3 x 3 matrix; angles are rounded to the nearest quarter turn."""
         a, b, _, c, d, *_ = matrix
         if abs(b) > abs(a):
             return cls(is_transposed=True, flips_rows=b < 0, flips_columns=c < 0)
@@ -38,27 +38,27 @@ class Orientation:
 
     @classmethod
     def from_angle(cls, degrees: float) -> "Orientation":
-        """From the counter-clockwise angle by which the stored frame is to be turned, to the nearest quarter turn."""
+        """Read the counter-clockwise angle of the turn, rounded to the nearest quarter turn."""
         a, b = ((1, 0), (0, -1), (-1, 0), (0, 1))[round(degrees / 90) % 4]
         return cls.from_display_matrix((a, b, 0, -b, a, 0, 0, 0, 1))
 
     @property
     def rotation(self) -> int:
-        """Degrees clockwise, 0 to 270, that make the frame upright, a mirror image apart."""
+        """Clockwise turn in degrees, 0 to 270, that makes the frame upright; mirroring is not part of it."""
         if self.is_transposed:
             return 90 if self.flips_columns else 270
         return 180 if self.flips_rows else 0
 
     def upright(self, size: tuple[int, ...]) -> tuple[int, ...]:
-        """Height and width after the turn."""
+        """Return height and width after the turn."""
         return (size[1], size[0]) if self.is_transposed else size
 
     def stored(self, size: tuple[int, ...]) -> tuple[int, ...]:
-        """Height and width before the turn."""
+        """Return height and width before the turn."""
         return self.upright(size)
 
     def turn(self, frame_HWC: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """The frame upright; the same array where nothing is to be turned."""
+        """Return the frame upright; the same array if it already is."""
         if self == Orientation():
             return frame_HWC
         turned = frame_HWC.transpose(1, 0, 2) if self.is_transposed else frame_HWC
@@ -67,7 +67,7 @@ class Orientation:
 
 
 def upright_size(native: tuple[int, ...], size: Size | None) -> tuple[int, ...]:
-    """Height and width for `size`: None keeps `native`, an int is the short side, a pair is (H, W)."""
+    """Return height and width for `size`: None keeps `native`, an int is the short side, a pair is (H, W)."""
     if size is None:
         return native
     if isinstance(size, Covering):
@@ -77,3 +77,21 @@ def upright_size(native: tuple[int, ...], size: Size | None) -> tuple[int, ...]:
         return size
     short = min(native)
     return tuple(max(1, round(side * size / short)) for side in native)
+
+
+def resize(image_HWC: NDArray[np.uint8], target: tuple[int, ...]) -> NDArray[np.uint8]:
+    """Scale the image to `target` (H, W) with an antialiased bilinear filter.
+
+    The result is within one grey level of Pillow's BILINEAR. All decoding backends scale with this function, so that
+    the same frame looks the same from each of them.
+    """
+    if image_HWC.shape[:2] == target:
+        return image_HWC
+    import torch  # 1 s; the index and the preparing commands read frames without scaling them
+    from torch.nn import functional
+
+    # unsqueeze before permute: torch has a fast path for bytes only if the strides say that channels are innermost.
+    image_1CHW = torch.from_numpy(np.ascontiguousarray(image_HWC)).unsqueeze(0).permute(0, 3, 1, 2)
+    scaled_1CHW = functional.interpolate(image_1CHW, size=target, mode="bilinear", antialias=True)
+    scaled_HWC: NDArray[np.uint8] = scaled_1CHW[0].permute(1, 2, 0).numpy()
+    return scaled_HWC

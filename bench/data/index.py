@@ -20,8 +20,8 @@ from bench.core.errors import BenchError, DatasetError, VideoError
 from bench.core.files import cache_folder
 from bench.data.facts import VideoFacts
 from bench.data.media import VIDEO_SUFFIXES, is_folder, is_frame_folder, visible
+from bench.data.parallel import Failed, OnProgress, for_each_task, no_progress
 from bench.data.shards import shard_members, source_of
-from bench.data.work import Failed, Report, do_all, silent
 
 _FILE = Path(".vbench", "index.jsonl")
 
@@ -55,7 +55,9 @@ class IndexSummary:
     seconds: float
 
 
-def index_folder(root: str | Path, *, workers: int = 0, again: bool = False, report: Report = silent) -> IndexSummary:
+def index_folder(
+    root: str | Path, *, workers: int = 0, again: bool = False, on_progress: OnProgress = no_progress
+) -> IndexSummary:
     """Decode every video under `root` that is new or changed (all with `again`) and keep its facts."""
     root = Path(root)
     if not root.is_dir():
@@ -67,7 +69,9 @@ def index_folder(root: str | Path, *, workers: int = 0, again: bool = False, rep
     probed = 0
     with path.open("a", encoding="utf-8") as index:
         _end_torn_line(path, index)
-        for outcome in do_all(tasks, partial(_look_at, root), total=len(tasks), workers=workers, report=report):
+        for outcome in for_each_task(
+            tasks, partial(_look_at, root), total=len(tasks), workers=workers, on_progress=on_progress
+        ):
             name = outcome.task.name
             died = _stamp(root / name), VideoFacts(verdict="unreadable", problem=str(outcome.error))
             stamp, facts = outcome.result or died
@@ -158,7 +162,7 @@ def _inode(folder: Path) -> Inode:
 
 def _look_at(root: Path, task: _Task) -> Looked:
     """Decode the video unless it is as it was. Stamped before, so that one still being written is looked at again."""
-    from bench.data.decode import probe
+    from bench.data.probing import probe
 
     path = root / task.name
     stamp = _stamp(path)

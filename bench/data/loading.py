@@ -1,10 +1,11 @@
-"""Batches of clips for training and evaluation: in an order that depends on seed and epoch alone, never on workers.
+"""Batches of clips for training and evaluation. Their order depends on seed and epoch, never on the workers.
 
-Worker processes are started from a clean server process (never forked from one that holds a GPU or threads), get one
-small work order a batch, and decode, transform and normalise; the next video is decoded while one is transformed. A
-video that cannot be read is never dropped in silence: it goes into `failures`, or is warned of.
+Worker processes start from a clean server process (forkserver): a fork of this one would copy a GPU context and
+threads. A worker receives one small request per batch, decodes, transforms and normalises, and decodes the next video
+while the current one is transformed. A video that cannot be read is listed in `failures`, or a warning names it.
 """
 
+import math
 import multiprocessing
 import warnings
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
@@ -12,14 +13,14 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
-from itertools import zip_longest
+from itertools import accumulate, zip_longest
 from typing import Any, Protocol, cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from bench.core.errors import BenchError, InputError, VideoError
 from bench.core.input_protocol import Channels
@@ -27,20 +28,23 @@ from bench.core.schema import Clip, Views, views_per_video
 from bench.data.clips import ClipReader, DecodedCache
 from bench.data.collection import Video, VideoSet
 from bench.data.geometry import Covering, Size
-from bench.data.orders import Order, Placed, spares_behind
-from bench.data.rows import Normalisation, Rows, Shown
 from bench.data.sampling import Part, Short, ViewSampling, generator_of, sample_clip, sample_views
-from bench.data.transforms import Augmentation, Transform, spatial_views, whole_view
+from bench.data.transforms import FLOW_MEAN, FLOW_STD, Augmentation, Transform, normalise, spatial_views, whole_view
 
 CACHE_BYTES = 256 << 20
+SPARES = 8  # replacement candidates of a training batch in which no video can be read
+
+PositionedVideos = tuple[tuple[int, Video], ...]  # each with its position in the set
+DecodedClips = list[dict[str, NDArray[np.uint8]]]  # frames (T, H, W, C) by modality, one entry per clip
+ClipTensors = dict[str, list[Tensor]]  # views (C, T, H, W) of one video by modality
 
 
 class UnreadVideoWarning(UserWarning):
-    """A video gave no clip, and nobody asked to be told of it."""
+    """A video gave no clip, and the caller passed no `failures` list."""
 
 
 class InputLike(Protocol):
-    """One input of a network, as the networks describe it."""
+    """One input of a model, as model classes describe it."""
 
     @property
     def channels(self) -> int: ...
@@ -52,10 +56,33 @@ class InputLike(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Normalisation:
+    """`mean` and `std` of RGB per channel, on a scale of 0 to 1. Flow uses its own constants.
+
+    With `channels` bgr the channels are reversed first; `mean` and `std` are then in the order blue, green, red.
+    """
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    channels: Channels = "rgb"
+
+    def of(self, modality: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """Return mean and deviation per channel for clips of `modality`."""
+        return (FLOW_MEAN, FLOW_STD) if modality == "flow" else (self.mean, self.std)
+
+    def write(self, modality: str, clip_CTHW: Tensor, row_CTHW: Tensor) -> None:
+        """Write a clip of bytes, normalised, into its row of a batch."""
+        mean, std = self.of(modality)
+        if modality == "rgb" and self.channels == "bgr":
+            clip_CTHW = clip_CTHW.flip(0)
+        normalise(clip_CTHW, mean=mean, std=std, out=row_CTHW)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Batch:
     """Clips with their labels. `clips` has one tensor (B * V, C, T, H, W) per input, the views of one video adjacent.
 
-    `labels` is (B,) int64, or (B, classes) float of zeros and ones for multi-label sets; `videos` (B,) are positions in
+    `labels` is (B,) int64, or (B, classes) float of zeros and ones for multi-label sets. `videos` (B,) are positions in
     the set's videos.
     """
 
@@ -66,8 +93,8 @@ class Batch:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Unread:
-    """A video that gave no clip: its position in the set, its id, and why."""
+class UnreadVideo:
+    """A video that gave no clip: its position in the set, its id and the reason."""
 
     position: int
     id: str
@@ -91,18 +118,18 @@ def train_batches(
     rank: int = 0,
     world: int = 1,
     cache_bytes: int = CACHE_BYTES,
-    failures: list[Unread] | None = None,
+    failures: list[UnreadVideo] | None = None,
 ) -> Iterator[Batch]:
-    """One epoch of shuffled, augmented clips, one a video, from batch `start` on.
+    """Yield one epoch of shuffled, augmented clips, one per video, from batch `start` on.
 
-    Every rank gets `batch` clips of each global batch of `batch * world`. What a clip shows depends on `seed`, `epoch`
-    and its video alone. A video that cannot be read is replaced by another clip of its batch, or by the next of the
-    epoch where it has none, and told in `failures`.
+    Every rank gets `batch` clips of each global batch of `batch * world`. The content of a clip depends only on `seed`,
+    `epoch` and its video. A video that cannot be read is listed in `failures` and replaced by another clip of its
+    batch, or by the next readable video of the epoch if the batch has no other clip. VideoError if there is none.
     Without workers, the decoded videos of a set that fits into `cache_bytes` are kept in memory.
     """
     positions = epoch_order(len(videos), batch=batch, seed=seed, epoch=epoch, rank=rank, world=world)
-    maker = _TrainMaker(
-        reading=_Reading.of(
+    maker = _TrainBatchMaker(
+        source=_ClipSource.of(
             videos, inputs, size=augmentation.decode_size(clip), cache_bytes=cache_bytes, workers=workers
         ),
         normalisation=Normalisation(mean=tuple(mean), std=tuple(std), channels=channels),
@@ -111,10 +138,10 @@ def train_batches(
         seed=seed,
         epoch=epoch,
     )
-    orders = [
-        Order.of(videos, own, spare=spare) for own, spare in zip(positions, spares_behind(positions), strict=True)
+    requests = [
+        BatchRequest.of(videos, own, spare=spare) for own, spare in zip(positions, spares_after(positions), strict=True)
     ]
-    return _batches(maker, orders[start:], inputs=inputs, workers=workers, failures=failures)
+    return _batches(maker, requests[start:], inputs=inputs, workers=workers, failures=failures)
 
 
 def view_batches(
@@ -134,41 +161,40 @@ def view_batches(
     rank: int = 0,
     world: int = 1,
     cache_bytes: int = CACHE_BYTES,
-    failures: list[Unread] | None = None,
+    failures: list[UnreadVideo] | None = None,
 ) -> Iterator[Batch]:
-    """Every video once, each with `views` (temporal, spatial) clips out of one decode; `batch` counts videos.
+    """Yield every video once, each with `views` (temporal, spatial) clips from one decode. `batch` counts videos.
 
-    Spatially `full` views are whole frames; as those of two videos may differ in width, each video is a batch.
-
-    `sampling` and `short`: see `bench.data.sampling.sample_views`; a recipe says which of them it means.
-
-    Frames are scaled to `resize` (short side or (H, W)), by default just enough to cover the clip's size. Ranks take
-    turns; no video is repeated to fill a batch. One that cannot be read is left out and told in `failures`.
+    Spatial `full` views are whole frames. Their widths may differ between videos, so each video is a batch of its own.
+    `sampling` and `short` are those of `bench.data.sampling.sample_views`.
+    Frames are scaled to `resize` (short side or (H, W)), by default to the smallest size that covers the clip. Ranks
+    take every `world`-th video; none is repeated to fill a batch. A video that cannot be read is left out and listed
+    in `failures`.
     """
     mine, batch = list(range(rank, len(videos), world)), 1 if views[1] == "full" else batch
     positions = [mine[at : at + batch] for at in range(0, len(mine), batch)]
     size = Covering(height=clip.height, width=clip.width) if resize is None else resize
-    maker = _ViewMaker(
-        reading=_Reading.of(videos, inputs, size=size, cache_bytes=cache_bytes, workers=workers),
+    maker = _ViewBatchMaker(
+        source=_ClipSource.of(videos, inputs, size=size, cache_bytes=cache_bytes, workers=workers),
         normalisation=Normalisation(mean=tuple(mean), std=tuple(std), channels=channels),
         clip=clip,
         views=views,
         sampling=sampling,
         short=short,
     )
-    orders = [Order.of(videos, own) for own in positions]
-    return _batches(maker, orders, inputs=inputs, workers=workers, failures=failures)
+    requests = [BatchRequest.of(videos, own) for own in positions]
+    return _batches(maker, requests, inputs=inputs, workers=workers, failures=failures)
 
 
 def steps_per_epoch(videos: VideoSet, *, batch: int, world: int = 1) -> int:
-    """Batches that each rank gets in an epoch."""
+    """Return the number of batches that each rank gets in an epoch."""
     return len(epoch_order(len(videos), batch=batch, seed=0, epoch=0, rank=0, world=world))
 
 
 def epoch_order(videos: int, *, batch: int, seed: int, epoch: int, rank: int, world: int) -> list[list[int]]:
-    """Positions of one rank's batches. The global batches are the same for every `world` with the same `batch * world`.
+    """Return the positions of one rank's batches. Global batches depend on `batch * world`, not on `world` alone.
 
-    What is left over at the end, less than a global batch, is not taken.
+    Videos left over at the end, fewer than a global batch, are skipped in this epoch.
     """
     if batch < 1:
         raise InputError(f"a batch of {batch} clips; allowed: 1 and more")
@@ -178,8 +204,33 @@ def epoch_order(videos: int, *, batch: int, seed: int, epoch: int, rank: int, wo
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Reading:
-    """How the videos of a set are read, and what their labels look like; small enough to send to a worker."""
+class BatchRequest:
+    """What a worker is asked for: the videos of one batch, and `spare` ones in case none of them can be read."""
+
+    videos: PositionedVideos
+    spare: PositionedVideos = ()
+
+    @classmethod
+    def of(cls, videos: VideoSet, own: Sequence[int], *, spare: Sequence[int] = ()) -> "BatchRequest":
+        """Look up the videos at these positions of the set."""
+        chosen, spares = (tuple((place, videos.videos[place]) for place in places) for places in (own, spare))
+        return cls(videos=chosen, spare=spares)
+
+
+def spares_after(batches: Sequence[Sequence[int]]) -> list[list[int]]:
+    """Return, for each batch, up to SPARES positions that follow it in the epoch, wrapping round to the first."""
+    order = [position for batch in batches for position in batch]
+    ends = accumulate(len(batch) for batch in batches)
+    others = (len(order) - len(batch) for batch in batches)
+    return [
+        [order[(end + i) % len(order)] for i in range(min(SPARES, other))]
+        for end, other in zip(ends, others, strict=True)
+    ]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _ClipSource:
+    """How the clips and labels of a set are read. Holds no videos, so it is small enough to send to a worker."""
 
     modalities: tuple[str, ...]
     size: Size | None
@@ -191,12 +242,13 @@ class _Reading:
     @classmethod
     def of(
         cls, videos: VideoSet, inputs: Sequence[InputLike], *, size: Size | None, cache_bytes: int, workers: int
-    ) -> "_Reading":
+    ) -> "_ClipSource":
         return cls(
             modalities=tuple(dict.fromkeys(each.modality for each in inputs)),
             size=size,
             classes=len(videos.classes),
             is_multi_label=videos.is_multi_label,
+            # Every worker would hold a cache of its own, so decoded videos are kept only without workers.
             cache_key=None if workers else (f"{videos.hash} {size} {videos.backend}", len(videos), cache_bytes),
             backend=videos.backend,
         )
@@ -216,50 +268,89 @@ class _Reading:
 
 @lru_cache(maxsize=4)
 def _shared_cache(_name: str, videos: int, limit_bytes: int) -> DecodedCache:
-    """One cache a set and size, so that the next epoch finds what this one decoded."""
+    """Return one cache per set and size, so that the next epoch finds the videos that this one decoded."""
     return DecodedCache(videos=videos, limit_bytes=limit_bytes)
 
 
-Decoded = list[dict[str, NDArray[np.uint8]]]
+class _BatchTensors:
+    """The clips of one batch by modality, (videos * views, C, T, H, W); each is normalised straight into its row."""
+
+    def __init__(self, videos: int, *, views: int = 1, normalisation: Normalisation) -> None:
+        self._videos, self.views, self._normalisation = videos, views, normalisation
+        self._clips: dict[str, Tensor] = {}
+        self.filled = 0
+
+    def add(self, views: ClipTensors) -> None:
+        """Write the views of the next video."""
+        for modality, clips in views.items():
+            if modality not in self._clips:
+                self._clips[modality] = _empty((self._videos * self.views, *clips[0].shape))
+            first = self.filled * self.views
+            for clip_CTHW, row_CTHW in zip(clips, self._clips[modality][first : first + self.views], strict=True):
+                self._normalisation.write(modality, clip_CTHW, row_CTHW)
+        self.filled += 1
+
+    def repeat(self) -> None:
+        """Copy the first videos until no row is empty."""
+        used = self.filled * self.views
+        for clips in self._clips.values():
+            for row in range(used, len(clips)):
+                clips[row] = clips[row % used]
+        self.filled = self._videos
+
+    def written(self) -> dict[str, Tensor]:
+        """Return the rows that were written."""
+        if self.filled == self._videos:
+            return self._clips
+        return {modality: clips[: self.filled * self.views].clone() for modality, clips in self._clips.items()}
+
+
+def _empty(shape: Sequence[int]) -> Tensor:
+    """Return uninitialised float32; in a worker it is shared memory, which reaches the main process without a copy."""
+    if get_worker_info() is None:
+        return torch.empty(shape)
+    # torch's own collation does the same; no public function allocates shared memory without writing it twice.
+    storage = torch.UntypedStorage._new_shared(4 * math.prod(shape), device="cpu")  # type: ignore[no-untyped-call]
+    return torch.empty(0).set_(storage).view(*shape)
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Made:
-    """What a worker sends back for one order: clips (B * V, C, T, H, W) by modality, and the videos that gave none."""
+class _WorkerBatch:
+    """What a worker returns for one request: clips (B * V, C, T, H, W) by modality, and the videos that gave none."""
 
     clips: dict[str, Tensor]
     labels: Tensor
     positions: Tensor
     views: int
-    unread: tuple[Unread, ...]
+    unread: tuple[UnreadVideo, ...]
 
-    def pin_memory(self) -> "_Made":
-        """In page-locked memory, for copies to a GPU that do not wait."""
+    def pin_memory(self) -> "_WorkerBatch":
+        """Return a copy in page-locked memory, which transfers to a GPU asynchronously."""
         clips = {modality: clips.pin_memory() for modality, clips in self.clips.items()}
         return replace(self, clips=clips, labels=self.labels.pin_memory())
 
 
 @dataclass(frozen=True, kw_only=True)
-class _TrainMaker:
-    """Makes training batches out of orders."""
+class _TrainBatchMaker:
+    """Makes a training batch from a request."""
 
-    reading: _Reading
+    source: _ClipSource
     normalisation: Normalisation
     clip: Clip
     augmentation: Augmentation
     seed: int
     epoch: int
 
-    def __call__(self, order: Order) -> _Made:
-        reader, transform = self.reading.reader(), _built(self.augmentation, self.clip)
+    def __call__(self, request: BatchRequest) -> _WorkerBatch:
+        reader, transform = self.source.reader(), _built(self.augmentation, self.clip)
         return _make(
-            *(_read_ahead(placed, partial(self._read, reader)) for placed in (order.videos, order.spare)),
+            *(_read_ahead(videos, partial(self._read, reader)) for videos in (request.videos, request.spare)),
             views_of=partial(self._transformed, transform),
-            rows=Rows(len(order.videos), normalisation=self.normalisation),
-            reading=self.reading,
+            tensors=_BatchTensors(len(request.videos), normalisation=self.normalisation),
+            source=self.source,
         )
 
-    def _read(self, reader: ClipReader, position: int, video: Video) -> Decoded:
+    def _read(self, reader: ClipReader, position: int, video: Video) -> DecodedClips:
         def choose(part: Part) -> list[tuple[int, ...]]:
             random = generator_of(self.seed, epoch=self.epoch, sample=position)
             a = self.augmentation
@@ -267,63 +358,63 @@ class _TrainMaker:
 
         return reader.read(video, choose)
 
-    def _transformed(self, transform: Transform, position: int, decoded: Decoded) -> Shown:
+    def _transformed(self, transform: Transform, position: int, decoded: DecodedClips) -> ClipTensors:
         draw = int(generator_of(self.seed, epoch=self.epoch, sample=position).integers(1 << 62))
         return {modality: [clip] for modality, clip in transform(decoded[0], draw).items()}
 
 
 @dataclass(frozen=True, kw_only=True)
-class _ViewMaker:
-    """Makes evaluation batches out of orders."""
+class _ViewBatchMaker:
+    """Makes an evaluation batch from a request."""
 
-    reading: _Reading
+    source: _ClipSource
     normalisation: Normalisation
     clip: Clip
     views: Views
     sampling: ViewSampling
     short: Short
 
-    def __call__(self, order: Order) -> _Made:
-        reader, views = self.reading.reader(), views_per_video(self.views)
+    def __call__(self, request: BatchRequest) -> _WorkerBatch:
+        reader, views = self.source.reader(), views_per_video(self.views)
         choose = partial(sample_views, clip=self.clip, views=self.views[0], sampling=self.sampling, short=self.short)
         return _make(
-            _read_ahead(order.videos, lambda _, video: reader.read(video, choose)),
-            views_of=self._windows,
-            rows=Rows(len(order.videos), views=views, normalisation=self.normalisation),
-            reading=self.reading,
+            _read_ahead(request.videos, lambda _, video: reader.read(video, choose)),
+            views_of=self._views_of_video,
+            tensors=_BatchTensors(len(request.videos), views=views, normalisation=self.normalisation),
+            source=self.source,
         )
 
-    def _windows(self, _position: int, decoded: Decoded) -> Shown:
-        made: Shown = {modality: [] for modality in self.reading.modalities}
+    def _views_of_video(self, _position: int, decoded: DecodedClips) -> ClipTensors:
+        views: ClipTensors = {modality: [] for modality in self.source.modalities}
         for frames in decoded:
             for modality, frames_THWC in frames.items():
-                made[modality] += self._views_of(frames_THWC)
-        return made
+                views[modality] += self._spatial_views(frames_THWC)
+        return views
 
-    def _views_of(self, frames_THWC: NDArray[np.uint8]) -> list[Tensor]:
+    def _spatial_views(self, frames_THWC: NDArray[np.uint8]) -> list[Tensor]:
         spatial = self.views[1]
         if spatial == "full":
             return [whole_view(frames_THWC)]
         return spatial_views(frames_THWC, height=self.clip.height, width=self.clip.width, views=spatial)
 
 
-Read = Generator[tuple[int, Video, Decoded | VideoError], None, None]
+DecodedVideos = Generator[tuple[int, Video, DecodedClips | VideoError], None, None]
 
 
-def _read_ahead(placed: Placed, read: Callable[[int, Video], Decoded]) -> Read:
-    """Each video with its frames, or why there are none; the next is decoded while this one is used."""
+def _read_ahead(videos: PositionedVideos, read: Callable[[int, Video], DecodedClips]) -> DecodedVideos:
+    """Yield each video with its frames or the error; the next one is decoded while this one is used."""
 
-    def attempt(position: int, video: Video) -> Decoded | VideoError:
+    def attempt(position: int, video: Video) -> DecodedClips | VideoError:
         try:
             return read(position, video)
         except VideoError as error:
             return error
 
-    if not placed:
+    if not videos:
         return
     with ThreadPoolExecutor(1) as pool:
-        coming = pool.submit(attempt, *placed[0])
-        for (position, video), following in zip_longest(placed, placed[1:]):
+        coming = pool.submit(attempt, *videos[0])
+        for (position, video), following in zip_longest(videos, videos[1:]):
             decoded = coming.result()
             if following is not None:
                 coming = pool.submit(attempt, *following)
@@ -331,44 +422,54 @@ def _read_ahead(placed: Placed, read: Callable[[int, Video], Decoded]) -> Read:
 
 
 def _make(
-    read: Read, spare: Read | None = None, *, views_of: Callable[[int, Decoded], Shown], rows: Rows, reading: _Reading
-) -> _Made:
-    """The batch of what was `read`. Where there is `spare`, it is filled: clips that cannot be read are replaced by
-    repeating the others, or the first one of `spare` where there are no others.
+    decoded: DecodedVideos,
+    spare: DecodedVideos | None = None,
+    *,
+    views_of: Callable[[int, DecodedClips], ClipTensors],
+    tensors: _BatchTensors,
+    source: _ClipSource,
+) -> _WorkerBatch:
+    """Return the batch of the `decoded` videos that can be read.
+
+    With `spare` the batch is always full: readable clips are repeated, or the first readable spare if there is none.
     """
-    used, unread = _add(read, rows, views_of)
+    used, unread = _add(decoded, tensors, views_of)
     if spare is not None:
-        used = used or _add(spare, rows, views_of, most=1)[0]
+        used = used or _add(spare, tensors, views_of, most=1)[0]
         if not used:
-            first = unread[0].reason
             raise VideoError(
-                f"not one of the {len(unread)} videos of a batch can be read, nor one behind them: {first}"
+                f"none of the {len(unread)} videos of a batch can be read, nor any of the {SPARES} after it; the first "
+                f"error: {unread[0].reason}"
             )
-        rows.repeat()
-        used = [used[i % len(used)] for i in range(rows.filled)]
-    return _Made(
-        clips=rows.whole(),
-        labels=reading.labels([video for _, video in used]),
+        tensors.repeat()
+        used = [used[i % len(used)] for i in range(tensors.filled)]
+    return _WorkerBatch(
+        clips=tensors.written(),
+        labels=source.labels([video for _, video in used]),
         positions=torch.tensor([position for position, _ in used], dtype=torch.int64),
-        views=rows.views,
+        views=tensors.views,
         unread=tuple(unread),
     )
 
 
 def _add(
-    read: Read, rows: Rows, views_of: Callable[[int, Decoded], Shown], *, most: int | None = None
-) -> tuple[list[tuple[int, Video]], list[Unread]]:
-    """Write the videos that can be read into `rows`, until there are `most`; returns them, and the others."""
+    decoded: DecodedVideos,
+    tensors: _BatchTensors,
+    views_of: Callable[[int, DecodedClips], ClipTensors],
+    *,
+    most: int | None = None,
+) -> tuple[list[tuple[int, Video]], list[UnreadVideo]]:
+    """Write videos into `tensors`, at most `most`; returns those written and those that cannot be read."""
     used: list[tuple[int, Video]] = []
-    unread: list[Unread] = []
-    with closing(read):  # here, and not where it is collected as garbage: that may be in its own thread
-        for position, video, decoded in read:
+    unread: list[UnreadVideo] = []
+    with closing(decoded):  # garbage collection might close it in its own reader thread, which would wait for itself
+        for position, video, clips in decoded:
             try:
-                if isinstance(decoded, VideoError):
-                    raise decoded
-                rows.add(views_of(position, decoded))
+                if isinstance(clips, VideoError):
+                    raise clips
+                tensors.add(views_of(position, clips))
             except VideoError as error:
-                unread.append(Unread(position=position, id=video.id, reason=str(error)))
+                unread.append(UnreadVideo(position=position, id=video.id, reason=str(error)))
                 continue
             used.append((position, video))
             if len(used) == most:
@@ -382,33 +483,35 @@ def _built(augmentation: Augmentation, clip: Clip) -> Transform:
 
 
 def _batches(
-    maker: Callable[[Order], _Made],
-    orders: Sequence[Order],
+    maker: Callable[[BatchRequest], _WorkerBatch],
+    requests: Sequence[BatchRequest],
     *,
     inputs: Sequence[InputLike],
     workers: int,
-    failures: list[Unread] | None,
+    failures: list[UnreadVideo] | None,
 ) -> Iterator[Batch]:
-    for made in _worked(maker, orders, workers=workers):
-        _tell(made.unread, failures)
+    for made in _made_by_workers(maker, requests, workers=workers):
+        _record_unread(made.unread, failures)
         if not made.clips:
             continue
         clips = tuple(each.take(made.clips[each.modality]) for each in inputs)
         yield Batch(clips=clips, labels=made.labels, videos=made.positions, views=made.views)
 
 
-def _worked(maker: Callable[[Order], _Made], orders: Sequence[Order], *, workers: int) -> Iterator[_Made]:
+def _made_by_workers(
+    maker: Callable[[BatchRequest], _WorkerBatch], requests: Sequence[BatchRequest], *, workers: int
+) -> Iterator[_WorkerBatch]:
     if workers < 0:
-        raise InputError(f"{workers} workers; allowed: 0, which works in this process, and more")
-    if workers == 0 or not orders:
-        yield from map(maker, orders)
+        raise InputError(f"{workers} workers; allowed: 0 (read in this process) and more")
+    if workers == 0 or not requests:
+        yield from map(maker, requests)
         return
     multiprocessing.get_context("forkserver").set_forkserver_preload([__name__, "torchvision.transforms.v2"])
-    loader: DataLoader[_Made | BenchError] = DataLoader(
-        _Orders(maker),
+    loader: DataLoader[_WorkerBatch | BenchError] = DataLoader(
+        _RequestDataset(maker),
         batch_size=None,
-        sampler=cast("Any", orders),
-        num_workers=min(workers, len(orders)),
+        sampler=cast("Any", requests),
+        num_workers=min(workers, len(requests)),
         collate_fn=cast("Any", _unchanged),
         pin_memory=torch.cuda.is_available(),
         multiprocessing_context="forkserver",
@@ -419,27 +522,27 @@ def _worked(maker: Callable[[Order], _Made], orders: Sequence[Order], *, workers
         yield made
 
 
-class _Orders(Dataset["_Made | BenchError"]):
-    """What a worker holds: the maker alone. The orders themselves come as if they were indices.
+class _RequestDataset(Dataset["_WorkerBatch | BenchError"]):
+    """The data set that workers hold. Requests come in as indices, so that the videos are not copied to every worker.
 
-    An error of the user's travels as a value; DataLoader would bury its message in a traceback.
+    A BenchError is returned, not raised, because DataLoader would bury its message in a traceback.
     """
 
-    def __init__(self, maker: Callable[[Order], _Made]) -> None:
+    def __init__(self, maker: Callable[[BatchRequest], _WorkerBatch]) -> None:
         self._maker = maker
 
-    def __getitem__(self, order: Any) -> "_Made | BenchError":
+    def __getitem__(self, request: Any) -> "_WorkerBatch | BenchError":
         try:
-            return self._maker(order)
+            return self._maker(request)
         except BenchError as error:
             return error
 
 
-def _unchanged(made: "_Made | BenchError") -> "_Made | BenchError":
+def _unchanged(made: "_WorkerBatch | BenchError") -> "_WorkerBatch | BenchError":
     return made
 
 
-def _tell(unread: Iterable[Unread], failures: list[Unread] | None) -> None:
+def _record_unread(unread: Iterable[UnreadVideo], failures: list[UnreadVideo] | None) -> None:
     for each in unread:
         if failures is not None:
             failures.append(each)

@@ -16,15 +16,15 @@ from numpy.typing import NDArray
 
 from bench.core.errors import InputError, VideoError
 from bench.core.files import atomic_file, atomic_folder, remove_abandoned
-from bench.data.decode import probe
 from bench.data.encode import write_mp4
 from bench.data.facts import is_rising
 from bench.data.frame_folder import list_frames, read_image
 from bench.data.geometry import upright_size
 from bench.data.index import videos_under
 from bench.data.media import stem_of
+from bench.data.parallel import Failed, OnProgress, for_each_task, no_progress
+from bench.data.probing import probe
 from bench.data.pyav_reader import RgbConverter, frames_from_start, opened
-from bench.data.work import Failed, Report, do_all, silent
 
 JPEG_QUALITY = 92  # with colour at half size, as in the videos themselves: a third quicker to read than at full size
 _ASSUMED_FPS = 25  # of frame folders, which do not say
@@ -43,7 +43,12 @@ class Prepared:
 
 
 def prepare_frames(
-    source: str | Path, target: str | Path, *, short_side: int = 240, workers: int = 0, report: Report = silent
+    source: str | Path,
+    target: str | Path,
+    *,
+    short_side: int = 240,
+    workers: int = 0,
+    on_progress: OnProgress = no_progress,
 ) -> Prepared:
     """Videos under `source` as folders of `image_00001.jpg`, the layout of 3D-ResNets, under `target`.
 
@@ -51,16 +56,25 @@ def prepare_frames(
     """
     require_side(short_side)
     do = partial(_write_frames, Path(source), Path(target), short_side)
-    return prepare_all(Path(source), Path(target), do, partial(_folder, Path(target)), workers=workers, report=report)
+    return prepare_all(
+        Path(source), Path(target), do, partial(_folder, Path(target)), workers=workers, on_progress=on_progress
+    )
 
 
 def prepare_reencoded(
-    source: str | Path, target: str | Path, *, short_side: int | None = None, workers: int = 0, report: Report = silent
+    source: str | Path,
+    target: str | Path,
+    *,
+    short_side: int | None = None,
+    workers: int = 0,
+    on_progress: OnProgress = no_progress,
 ) -> Prepared:
     """Videos under `source` as H.264 mp4 with a key frame every 8 frames under `target`; sound is left out."""
     require_side(short_side)
     do = partial(_reencode, Path(source), Path(target), short_side)
-    return prepare_all(Path(source), Path(target), do, partial(_mp4, Path(target)), workers=workers, report=report)
+    return prepare_all(
+        Path(source), Path(target), do, partial(_mp4, Path(target)), workers=workers, on_progress=on_progress
+    )
 
 
 def require_side(short_side: int | None) -> None:
@@ -76,7 +90,7 @@ def prepare_all(
     target_of: Callable[[str], Path],
     *,
     workers: int,
-    report: Report,
+    on_progress: OnProgress,
 ) -> Prepared:
     """`do` for every video under `source`, but for those under `target`, whose own target is not there yet.
 
@@ -91,7 +105,7 @@ def prepare_all(
     for folder in {target_of(name).parent for name in names}:
         remove_abandoned(folder)
     left = [name for name in names if not target_of(name).exists()]
-    outcomes = do_all(left, do, total=len(left), workers=workers, report=report)
+    outcomes = for_each_task(left, do, total=len(left), workers=workers, on_progress=on_progress)
     failed = [Failed(what=each.task, reason=str(each.error)) for each in outcomes if each.error is not None]
     return Prepared(
         written=len(left) - len(failed),

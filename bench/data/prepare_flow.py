@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from bench.core.errors import MissingPackageError, UnknownNameError, VideoError
 from bench.core.files import atomic_file, atomic_folder
 from bench.data.media import stem_of
+from bench.data.parallel import OnProgress, no_progress
 from bench.data.prepare import JPEG_QUALITY, Prepared, every_frame, prepare_all, require_side
-from bench.data.work import Report, silent
 
 CLIP_PX = 20.0
 METHODS = ("dis", "farneback", "tvl1")
@@ -35,7 +35,7 @@ def prepare_flow(
     form: Literal["jpeg", "npz"] = "jpeg",
     short_side: int | None = None,
     workers: int = 0,
-    report: Report = silent,
+    on_progress: OnProgress = no_progress,
 ) -> Prepared:
     """Flow between the neighbouring frames of every video under `source`, N - 1 pairs of N frames, under `target`."""
     for what, value, known in (("flow method", method, METHODS), ("form of flow", form, FORMS)):
@@ -45,7 +45,7 @@ def prepare_flow(
     flow_method(method)
     do = partial(_write_flow, Path(source), Path(target), method, form, short_side)
     place = partial(_target, Path(target), form)
-    return prepare_all(Path(source), Path(target), do, place, workers=workers, report=report)
+    return prepare_all(Path(source), Path(target), do, place, workers=workers, on_progress=on_progress)
 
 
 def flow_method(name: str) -> Flow:

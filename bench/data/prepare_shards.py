@@ -13,8 +13,8 @@ from typing import Any
 from bench.core.errors import DatasetError, InputError, VideoError
 from bench.core.files import atomic_file, remove_abandoned
 from bench.data.collection import Video, VideoSet
+from bench.data.parallel import Failed, OnProgress, for_each_task, no_progress
 from bench.data.shards import Source, shard_members, source_of
-from bench.data.work import Failed, Report, do_all, silent
 
 SHARD_BYTES = 1 << 30
 
@@ -36,11 +36,11 @@ def prepare_shards(
     *,
     shard_bytes: int = SHARD_BYTES,
     workers: int = 0,
-    report: Report = silent,
+    on_progress: OnProgress = no_progress,
 ) -> Sharded:
     """The video files of a split as `<split>-000000.tar`, … under `target`, each of about `shard_bytes`.
 
-    As many `workers` write shards at a time; 0 writes them in this process. `report` counts shards.
+    As many `workers` write shards at a time; 0 writes them in this process. `on_progress` counts shards.
 
     A shard is complete or not there; one that holds what it should is left alone, so a killed run goes on, and one that
     holds anything else is written anew. Frame folders and parts of videos cannot be packed and are told as failed.
@@ -60,7 +60,7 @@ def prepare_shards(
         for number, members in enumerate(shards)
     ]
     written, skipped, done = 0, 0, 0
-    for outcome in do_all(tasks, _make, total=len(tasks), workers=workers, report=report):
+    for outcome in for_each_task(tasks, _make, total=len(tasks), workers=workers, on_progress=on_progress):
         if outcome.error is not None:
             failed.append(Failed(what=outcome.task.path.name, reason=str(outcome.error)))
             continue

@@ -27,8 +27,7 @@ from numpy.typing import NDArray
 
 from bench.core.errors import MissingFrameError, VideoError
 from bench.data.facts import VideoFacts
-from bench.data.geometry import MAX_PIXELS, Orientation, Size, upright_size
-from bench.data.scaling import resize
+from bench.data.geometry import MAX_PIXELS, Orientation, Size, resize, upright_size
 from bench.data.shards import Source, source_of
 
 Frames = NDArray[np.uint8]

@@ -9,15 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from bench.data.annotations import JsonFile, Labels, safe_id
-from bench.data.assembly import Entry, assemble
-from bench.data.collection import VideoSet
+from bench.data.collection import AnnotatedVideo, VideoSet, assemble
 from bench.data.media import Media
 
 SUBSETS = {"train": "training", "val": "validation", "test": "testing"}
 
 
 @dataclass(frozen=True, kw_only=True)
-class AnnotatedVideo:
+class ResnetsJsonEntry:
     """One entry of the database. `frames` is the length of a segment from the first frame on, None where none is said.
 
     `segment` is one that begins later: its first frame, from 0, and the one behind its last.
@@ -36,7 +35,7 @@ def open_resnets_json(
     annotation = ResnetsJson(path)
     labels = Labels(annotation.classes())
     entries = [
-        Entry(
+        AnnotatedVideo(
             id=video.id,
             labels=() if video.label is None else (labels[video.label],),
             names=(f"{video.label or 'test'}/{video.id}", video.id),
@@ -65,7 +64,7 @@ class ResnetsJson:
             raise self._file.at(twice).fail(f"class {twice!r} occurs twice in labels")
         return tuple(labels)
 
-    def videos(self, split: str, labels: Labels) -> Iterator[AnnotatedVideo]:
+    def videos(self, split: str, labels: Labels) -> Iterator[ResnetsJsonEntry]:
         """The videos of one split in the order of the file; DatasetError naming the entry that is wrong."""
         database = self._file.mapping(self._content.get("database"), what="database", key="database")
         for id_, value in database.items():
@@ -77,19 +76,19 @@ class ResnetsJson:
             if subset == SUBSETS[split]:
                 yield self._video(id_, entry, labels)
 
-    def _video(self, id_: str, entry: Mapping[str, Any], labels: Labels) -> AnnotatedVideo:
+    def _video(self, id_: str, entry: Mapping[str, Any], labels: Labels) -> ResnetsJsonEntry:
         at = self._file.at(safe_id(id_, at=self._file.at(id_)))
         annotations = self._file.mapping(entry.get("annotations"), what=f"annotations of {id_!r}", key=id_)
         label, segment = annotations.get("label"), annotations.get("segment")
         if label is not None:
             labels.position(label if isinstance(label, str) else repr(label), at=at)
         if segment is None:
-            return AnnotatedVideo(id=id_, label=label)
+            return ResnetsJsonEntry(id=id_, label=label)
         if not (isinstance(segment, list) and len(segment) == 2 and all(type(each) is int for each in segment)):
             raise at.fail(f"segment of {id_!r} is {segment!r}, not [first frame, end]")
         first, end = segment
         if first < 1 or end < first or (end == first > 1):
             raise at.fail(f"segment of {id_!r} is {segment!r}; frames count from 1, and the end stands behind the last")
         if first > 1:
-            return AnnotatedVideo(id=id_, label=label, segment=(first - 1, end - 1))
-        return AnnotatedVideo(id=id_, label=label, frames=end - first or None)
+            return ResnetsJsonEntry(id=id_, label=label, segment=(first - 1, end - 1))
+        return ResnetsJsonEntry(id=id_, label=label, frames=end - first or None)

@@ -16,9 +16,8 @@ from numpy.typing import NDArray
 
 from bench.core.errors import InputError, MissingFrameError, MissingPackageError, VideoError
 from bench.data.facts import VideoFacts
-from bench.data.geometry import Size, upright_size
+from bench.data.geometry import Size, resize, upright_size
 from bench.data.pyav_reader import reason_of
-from bench.data.scaling import resize
 from bench.data.shards import source_of
 
 _DEEP_COLOUR = re.compile(r"^(yuva?4(?!44)\d\dp(9|1\d)|p[02]\d\d|y2\d\d)")

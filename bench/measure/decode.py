@@ -8,7 +8,7 @@ from bench.measure.axes import COUNT_AXES, VIDEO_AXES
 from bench.measure.context import LoadedCase
 
 if TYPE_CHECKING:
-    from bench.data.lanes import LaneTimes
+    from bench.data.loading_stages import StageTimes
 
 STEPS = ("decode", "transform", "collate")
 
@@ -28,13 +28,13 @@ def decode(
     `rounds` rounds of `clips` clips at random places of random videos; nothing is kept in memory between them, but the
     system's file cache is as it is. `root` and `options` go to the data set. Files that cannot be read are named.
     """
-    from bench.data.lanes import time_lanes
+    from bench.data.loading_stages import time_stages
     from bench.data.transforms import Augmentation
     from bench.measure.timing.videos import videos_of
 
     videos = videos_of(case, what="decode", root=root, options=options)
     found = [
-        time_lanes(
+        time_stages(
             videos, clip=case.point.clip, augmentation=Augmentation(), batch=min(batch, clips), clips=clips, seed=seed
         )
         for seed in range(rounds)
@@ -46,7 +46,7 @@ def decode(
     return _metrics(found, frames=case.point.clip.frames)
 
 
-def _metrics(rounds: "list[LaneTimes]", *, frames: int) -> list[Metric]:
+def _metrics(rounds: "list[StageTimes]", *, frames: int) -> list[Metric]:
     from bench.measure.timing.figures import sampled
 
     steps = [

@@ -16,8 +16,7 @@ from bench.core.errors import BenchError, InputError, TrainingError
 from bench.core.schema import Clip, Views, views_per_video
 from bench.core.stats import Estimate, wilson_interval
 from bench.data.collection import VideoSet
-from bench.data.loading import Batch, Unread, view_batches
-from bench.data.rows import Normalisation
+from bench.data.loading import Batch, Normalisation, UnreadVideo, view_batches
 from bench.data.sampling import Short, ViewSampling
 from bench.models.base import VideoModel, inputs_of
 from bench.train.progress import Report, Watch, silent
@@ -43,7 +42,7 @@ class Evaluation:
     labels: Labels
     scores: NDArray[np.float32]
     clip_ranks: NDArray[np.int64]
-    unread: tuple[Unread, ...] = ()
+    unread: tuple[UnreadVideo, ...] = ()
     unread_labels: Labels
     excludes_unread: bool = False
     averaging: Averaging = "softmax"
@@ -148,7 +147,7 @@ def evaluate(
     ranks, watch, count = current_ranks(), Watch(), views_per_video(views)
     normalisation = normalisation_of(model)
     parts: list[_Part] = []
-    unread: list[Unread] = []
+    unread: list[UnreadVideo] = []
     batches = view_batches(
         videos,
         clip=clip,

@@ -13,7 +13,7 @@ from torch import nn
 from bench.core.errors import InputError, TrainingError
 from bench.core.schema import Clip, Json, digest
 from bench.data.collection import VideoSet
-from bench.data.loading import Batch, Unread, steps_per_epoch, train_batches
+from bench.data.loading import Batch, UnreadVideo, steps_per_epoch, train_batches
 from bench.models.base import inputs_of, takes_flow
 from bench.train.checkpointing import read_state, read_weights, remove_states, write_state, write_weights
 from bench.train.curves import EventFile, Row, write_curves
@@ -174,7 +174,7 @@ class _Loading:
         self.videos, self.recipe, self.ranks = videos, recipe, ranks
         self.clip, self.seed, self.workers = clip, seed, workers
         self.inputs, self.normalisation = inputs_of(model), normalisation_of(model)
-        self.unread: list[Unread] = []
+        self.unread: list[UnreadVideo] = []
         self.batch, rest = divmod(recipe.batch, ranks.world)
         if rest:
             raise InputError(f"a batch of {recipe.batch} clips cannot be shared evenly by {ranks.world} processes")

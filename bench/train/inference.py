@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from bench.core.errors import InputError, TrainingError
 from bench.core.schema import Clip, Views, clip_from_text, views_from_text, views_per_video
 from bench.data.collection import Video, VideoSet, open_dataset
-from bench.data.loading import Batch, Unread, view_batches
+from bench.data.loading import Batch, UnreadVideo, view_batches
 from bench.data.sampling import Short, ViewSampling
 from bench.models.base import VideoModel, head_name_of, inputs_of
 from bench.models.factory import create_model, find_model
@@ -50,7 +50,7 @@ class Features:
     videos: tuple[str, ...]
     labels: NDArray[np.int64]
     vectors: NDArray[np.float32]
-    unread: tuple[Unread, ...]
+    unread: tuple[UnreadVideo, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,7 +83,7 @@ def predict(
     `classes` name the outputs; without them they are `class 0` and so on. A file that cannot be read has an `error`.
     """
     videos = _files_as_set(paths)
-    unread: list[Unread] = []
+    unread: list[UnreadVideo] = []
     found: dict[int, Prediction] = {}
     with evaluating(model), torch.inference_mode():
         for batch in _batches(model, videos, viewing, unread=unread):
@@ -100,7 +100,7 @@ def features(model: nn.Module, videos: VideoSet, viewing: Viewing) -> Features:
 
     TrainingError where no video can be read.
     """
-    unread: list[Unread] = []
+    unread: list[UnreadVideo] = []
     rows: dict[int, NDArray[np.float32]] = {}
     reader = FeatureReader(model)
     with evaluating(model), torch.inference_mode():
@@ -161,7 +161,7 @@ def _files_as_set(paths: Sequence[str | Path]) -> VideoSet:
     return VideoSet(name="files", split="given", classes=(), videos=tuple(videos))
 
 
-def _batches(model: nn.Module, videos: VideoSet, viewing: Viewing, *, unread: list[Unread]) -> Iterator[Batch]:
+def _batches(model: nn.Module, videos: VideoSet, viewing: Viewing, *, unread: list[UnreadVideo]) -> Iterator[Batch]:
     """Batches of at most `viewing.batch` clips where a video has no more views than that."""
     if viewing.views[1] == "full":
         require_whole_frames(model, viewing.clip)

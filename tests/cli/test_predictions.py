@@ -19,7 +19,7 @@ from bench.cli.app import run_command
 from bench.cli.suite_commands import say_predictions
 from bench.comparison.answers import read_answers
 from bench.data.collection import Video, VideoSet
-from bench.data.loading import Unread
+from bench.data.loading import UnreadVideo
 from bench.train.evaluating import Evaluation
 from bench.train.predictions import read_predictions, write_predictions
 
@@ -58,7 +58,7 @@ def kept(tmp_path: Path) -> Kept:
             labels=np.array(LABELS),
             scores=scores,
             clip_ranks=np.zeros((8, 3), dtype=np.int64),
-            unread=tuple(Unread(position=8, id="v8", reason="damaged") for _ in range(unread)),
+            unread=tuple(UnreadVideo(position=8, id="v8", reason="damaged") for _ in range(unread)),
             unread_labels=np.zeros(unread, dtype=np.int64),
         )
         return write_predictions(

@@ -14,8 +14,8 @@ from bench.core.schema import Clip
 from bench.data import clips
 from bench.data.collection import VideoSet, open_dataset
 from bench.data.decode import read_frames
-from bench.data.lanes import time_lanes
 from bench.data.loading import train_batches, view_batches
+from bench.data.loading_stages import time_stages
 from bench.data.transforms import Augmentation
 from bench.models.base import InputSpec
 from bench.train.fitting import identity
@@ -58,7 +58,7 @@ def test_loaders_and_lanes_read_with_the_backend_of_the_set(root: Path, asked: s
     for read in (
         lambda videos: list(train_batches(videos, **SEEN, augmentation=Augmentation(), seed=0, epoch=0)),
         lambda videos: list(view_batches(videos, **SEEN, cache_bytes=0)),
-        lambda videos: time_lanes(videos, clip=CLIP, augmentation=Augmentation(), clips=2),
+        lambda videos: time_stages(videos, clip=CLIP, augmentation=Augmentation(), clips=2),
     ):
         for backend in ("torchcodec", "nvdec"):  # the second finds nothing that the first kept in memory
             read(opened(root, backend))

@@ -24,8 +24,9 @@ from bench.core.errors import (
     VideoError,
 )
 from bench.data import pyav_reader
-from bench.data.decode import probe, read_frames
+from bench.data.decode import read_frames
 from bench.data.facts import VideoFacts
+from bench.data.probing import probe
 
 Frames = list[NDArray[np.uint8]]
 Write = Callable[..., Path]
@@ -167,7 +168,7 @@ def test_no_indices_give_no_frames_of_the_right_size(made: Callable[[str], Path]
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
-        ({"indices": [-1]}, VideoError, "frame -1 is not there; frames count from 0"),
+        ({"indices": [-1]}, VideoError, "frame -1 does not exist; frames count from 0"),
         ({"indices": [1.5]}, InputError, "whole numbers"),
         ({"indices": [0], "size": 0}, InputError, "size 0"),
         ({"indices": [0], "size": (1, 2, 3)}, InputError, "size"),
@@ -299,7 +300,7 @@ def test_decoding_damaged_files_writes_nothing_to_the_terminal(made: Callable[[s
         whole[at] ^= 0xFF
     path = tmp_path / "rot.mp4"
     path.write_bytes(whole)
-    code = f"from bench.data.decode import probe; assert probe({str(path)!r}).verdict != 'ok'"
+    code = f"from bench.data.probing import probe; assert probe({str(path)!r}).verdict != 'ok'"
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
     assert (ran.returncode, ran.stdout, ran.stderr) == (0, "", "")
 

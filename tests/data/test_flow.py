@@ -29,7 +29,7 @@ def opened(root: Path, **options: str) -> VideoSet:
 
 def test_without_flow_there_is_none_and_a_folder_that_is_not_there_is_named(root: Path) -> None:
     assert {video.flow for video in opened(root).videos} == {None}
-    with pytest.raises(DatasetError, match="nowhere is not a folder"):
+    with pytest.raises(DatasetError, match="nowhere, does not exist"):
         opened(root, flow="nowhere")
 
 

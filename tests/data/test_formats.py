@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from bench.core.errors import VideoError
-from bench.data.decode import probe, read_frames
+from bench.data.decode import read_frames
 from bench.data.geometry import Orientation
 from bench.data.media import VIDEO_SUFFIXES
+from bench.data.probing import probe
 
 Frames = list[NDArray[np.uint8]]
 Write = Callable[..., Path]

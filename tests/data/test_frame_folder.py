@@ -14,8 +14,8 @@ from PIL import Image
 
 from bench.core.errors import VideoError
 from bench.data.decode import read_frames
+from bench.data.geometry import resize
 from bench.data.prepare import prepare_frames
-from bench.data.scaling import resize
 
 SIZES = [None, 112, 120, 96, 64, 60, 45, 30, 15, (240, 320), (120, 160), (50, 50), (300, 400)]
 

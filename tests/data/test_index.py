@@ -13,15 +13,15 @@ from typing import Any
 import pytest
 
 from bench.core.errors import DatasetError, VideoError
-from bench.data import decode
+from bench.data import probing
 from bench.data.collection import Video, VideoSet, open_dataset, video_set
-from bench.data.decode import probe
 from bench.data.facts import VideoFacts, evenly
 from bench.data.index import IndexSummary, index_folder, read_facts, videos_under
 from bench.data.leakage import find_leaks, guard_leakage
+from bench.data.parallel import Progress, for_each_task
 from bench.data.prepare import prepare_frames
+from bench.data.probing import probe
 from bench.data.verify import verify_videos
-from bench.data.work import Progress, do_all
 
 Write = Callable[..., Path]
 
@@ -50,7 +50,7 @@ def test_facts_survive_json_and_take_little_room(tmp_path: Path, write_video: Wr
 
 def test_an_index_holds_the_facts_of_every_file(folder: Path) -> None:
     told: list[Progress] = []
-    summary = index_folder(folder, report=told.append)
+    summary = index_folder(folder, on_progress=told.append)
     assert (summary.files, summary.probed, summary.verdicts) == (3, 3, {"ok": 2, "unreadable": 1})
     assert [failed.what for failed in summary.failed] == ["train/a/text.mp4"]
     assert [(progress.done, progress.total) for progress in told] == [(1, 3), (2, 3), (3, 3)]
@@ -239,14 +239,14 @@ def _double(number: int) -> int:
 
 
 def test_work_goes_on_past_errors() -> None:
-    outcomes = {each.task: each for each in do_all([1, 2, 3, 4], _double, total=4)}
+    outcomes = {each.task: each for each in for_each_task([1, 2, 3, 4], _double, total=4)}
     assert [outcomes[n].result for n in (1, 2, 4)] == [2, 4, 8]
     assert str(outcomes[3].error) == "three is refused"
 
 
 @pytest.mark.slow
 def test_work_goes_on_past_a_process_that_dies() -> None:
-    outcomes = {each.task: each for each in do_all(range(12), partial(_double), total=12, workers=2)}
+    outcomes = {each.task: each for each in for_each_task(range(12), partial(_double), total=12, workers=2)}
     assert sorted(outcomes) == list(range(12))
     assert "died" in str(outcomes[5].error)
     assert all(outcomes[n].result == 2 * n for n in range(12) if n not in (3, 5))
@@ -263,7 +263,7 @@ def test_a_file_that_grows_while_it_is_looked_at_is_looked_at_again(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What was decoded was not the file that is there at the end, whose stamp must not stand for it."""
-    path, real = next(folder.rglob("*.mp4")), decode.probe
+    path, real = next(folder.rglob("*.mp4")), probing.probe
 
     def growing(each: Path) -> VideoFacts:
         facts = real(each)
@@ -271,7 +271,7 @@ def test_a_file_that_grows_while_it_is_looked_at_is_looked_at_again(
             path.write_bytes(path.read_bytes() + bytes(1_000_000))
         return facts
 
-    monkeypatch.setattr(decode, "probe", growing)
+    monkeypatch.setattr(probing, "probe", growing)
     index_folder(folder)
     assert index_folder(folder).probed == 1
     assert index_folder(folder).probed == 0

@@ -20,7 +20,7 @@ from bench.data.collection import Video, VideoSet, open_dataset, video_set
 from bench.data.decode import read_frames
 from bench.data.loading import (
     Batch,
-    Unread,
+    UnreadVideo,
     UnreadVideoWarning,
     _add,
     _read_ahead,
@@ -206,7 +206,7 @@ def test_spatial_views_need_frames_wider_than_the_clip(videos: VideoSet) -> None
 
 
 def test_videos_that_cannot_be_read_are_replaced_in_training_and_told(videos: VideoSet, tmp_path: Path) -> None:
-    failures: list[Unread] = []
+    failures: list[UnreadVideo] = []
     batches = train(broken(videos, {2, 7}, tmp_path), failures=failures)
     assert sorted(unread.position for unread in failures) == [2, 7]
     assert all("cannot be opened" in unread.reason for unread in failures)
@@ -221,7 +221,7 @@ def test_a_batch_of_nothing_that_can_be_read_shows_the_next_of_the_epoch(videos:
     order = [int(batch.videos[0]) for batch in train(videos, batch=1)]
     bad = {order[3], order[4], order[15]}
     expected = [order[5] if p in (3, 4) else order[0] if p == 15 else order[p] for p in range(16)]
-    failures: list[Unread] = []
+    failures: list[UnreadVideo] = []
     batches = train(broken(videos, bad, tmp_path), batch=1, failures=failures)
     assert [int(batch.videos[0]) for batch in batches] == expected
     assert [batch.labels.tolist() for batch in batches] == [list(videos.videos[v].labels) for v in expected]
@@ -242,7 +242,7 @@ def test_what_reads_ahead_ends_with_the_batch(videos: VideoSet) -> None:
 
 
 def test_videos_that_cannot_be_read_are_left_out_of_evaluation_and_told(videos: VideoSet, tmp_path: Path) -> None:
-    failures: list[Unread] = []
+    failures: list[UnreadVideo] = []
     batches = view(broken(videos, {0, 1, 2, 3, 9}, tmp_path), failures=failures)
     assert sorted(unread.position for unread in failures) == [0, 1, 2, 3, 9]
     assert [int(v) for batch in batches for v in batch.videos] == [4, 5, 6, 7, 8, 10, 11, 12, 13, 14, 15]
@@ -254,7 +254,7 @@ def test_failures_that_nobody_asks_for_are_warned_of(videos: VideoSet, tmp_path:
 
 
 def test_a_training_batch_without_a_single_video_is_an_error(videos: VideoSet, tmp_path: Path) -> None:
-    with pytest.raises(VideoError, match="not one of the 4 videos"):
+    with pytest.raises(VideoError, match="none of the 4 videos"):
         train(broken(videos, set(range(16)), tmp_path))
 
 
@@ -274,7 +274,7 @@ def test_frames_that_no_clip_wants_stop_no_video_from_being_read_with_or_without
     (cut / "image_00001.jpg").unlink()
     odd = [replace(videos.videos[0], frames=13), replace(videos.videos[1], path=cut, frames=12)]
     short = video_set("motions", "train", classes=videos.classes, videos=odd, root=tmp_path)
-    failures: list[Unread] = []
+    failures: list[UnreadVideo] = []
     kept, again, fresh = (by_video(view(short, cache_bytes=size, failures=failures)) for size in (1 << 24, 1 << 24, 0))
     assert failures == []
     assert sorted(kept) == sorted(again) == sorted(fresh) == [0, 1]
@@ -334,7 +334,7 @@ def test_workers_make_the_same_batches_out_of_shards(workers: int, shards: Video
 @pytest.mark.slow
 def test_workers_make_the_same_batches_in_the_same_order(videos: VideoSet, tmp_path: Path) -> None:
     mixed = broken(videos, {3}, tmp_path)
-    failures: tuple[list[Unread], list[Unread]] = ([], [])
+    failures: tuple[list[UnreadVideo], list[UnreadVideo]] = ([], [])
     alone, worked = (train(mixed, workers=n, failures=told) for n, told in zip((0, 2), failures, strict=True))
     assert failures[0] == failures[1]
     for one, other in zip(alone, worked, strict=True):

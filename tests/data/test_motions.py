@@ -11,7 +11,8 @@ import pytest
 from bench.core.errors import BenchError, DatasetError, InputError, UnknownNameError
 from bench.data.collection import VideoSet, open_dataset
 from bench.data.datasets.motions import CLASSES, MotionsParameters, changed_files, write_motions
-from bench.data.decode import probe, read_frames
+from bench.data.decode import read_frames
+from bench.data.probing import probe
 
 SMALL = {"clips_per_class": 2, "val_clips_per_class": 1, "frames": 12, "size": 32}
 

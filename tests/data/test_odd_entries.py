@@ -14,9 +14,10 @@ from bench.cli.app import main
 from bench.core.errors import DatasetError, VideoError
 from bench.data import media
 from bench.data.collection import Video, open_dataset, video_set
-from bench.data.decode import probe, read_frames
+from bench.data.decode import read_frames
 from bench.data.index import index_folder, read_facts, videos_under
 from bench.data.media import Media, UnreadMediaWarning
+from bench.data.probing import probe
 
 Write = Callable[..., Path]
 LATIN = os.fsdecode(b"caf\xe9.mp4")

@@ -15,14 +15,15 @@ from PIL import Image
 from bench.core.errors import DatasetError, InputError, VideoError
 from bench.core.schema import Clip
 from bench.data.collection import open_dataset
-from bench.data.decode import probe, read_frames
+from bench.data.decode import read_frames
 from bench.data.index import index_folder
 from bench.data.loading import train_batches
+from bench.data.parallel import for_each_task
 from bench.data.prepare import prepare_frames, prepare_reencoded
 from bench.data.prepare_flow import prepare_flow
+from bench.data.probing import probe
 from bench.data.shards import is_there
 from bench.data.transforms import Augmentation
-from bench.data.work import do_all
 
 Write = Callable[..., Path]
 
@@ -193,7 +194,7 @@ def _refuse(task: str) -> None:
 
 
 def test_no_error_of_one_task_ends_the_others() -> None:
-    outcomes = list(do_all(["av", "runtime", "key"], _refuse, total=3))
+    outcomes = list(for_each_task(["av", "runtime", "key"], _refuse, total=3))
     assert [each.task for each in outcomes] == ["av", "runtime", "key"]
     assert all(isinstance(each.error, VideoError) for each in outcomes)
 
@@ -210,4 +211,4 @@ def test_workers_are_not_negative(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="-1 workers"):
         index_folder(tmp_path, workers=-1)
     with pytest.raises(InputError, match="-1 workers"):
-        do_all([1], str, total=1, workers=-1)
+        for_each_task([1], str, total=1, workers=-1)

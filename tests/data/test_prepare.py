@@ -12,10 +12,11 @@ import pytest
 from bench.core.errors import InputError, MissingPackageError, UnknownNameError, VideoError
 from bench.core.files import _machine
 from bench.data import prepare
-from bench.data.decode import probe, read_frames
+from bench.data.decode import read_frames
 from bench.data.frame_folder import read_flow
 from bench.data.prepare import Prepared, prepare_frames, prepare_reencoded
 from bench.data.prepare_flow import as_bytes, flow_method, prepare_flow
+from bench.data.probing import probe
 
 Write = Callable[..., Path]
 

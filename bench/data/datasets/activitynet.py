@@ -11,9 +11,8 @@ from typing import Any, Literal
 
 from bench.core.errors import InputError, UnknownNameError
 from bench.core.registry import register_dataset
-from bench.data.annotations import JsonFile, Labels, required, safe_id
-from bench.data.assembly import Entry, assemble
-from bench.data.collection import VideoSet, require_root
+from bench.data.annotations import JsonFile, Labels, require_file, safe_id
+from bench.data.collection import AnnotatedVideo, VideoSet, assemble, require_root
 from bench.data.media import Media, media_folders
 
 DESCRIBED_AT = "http://activity-net.org/"
@@ -47,7 +46,7 @@ def open_activitynet(
     if unit not in UNITS:
         raise UnknownNameError("unit", unit, UNITS, where="data set activitynet")
     usual = ["activity_net.v1-3.min.json", "activity_net.v1-2.min.json", "activitynet.json"]
-    file = JsonFile(required(root, [annotations] if annotations else usual, what="the annotation"))
+    file = JsonFile(require_file(root, [annotations] if annotations else usual, what="the annotation"))
     database = file.mapping(
         file.mapping(file.value, what="the file", key="").get("database"), what="database", key="database"
     )
@@ -106,14 +105,14 @@ def _is_time(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < _LONGEST_S
 
 
-def _whole(id_: str, segments: list[Segment], labels: Labels) -> list[Entry]:
-    return [Entry(id=id_, labels=tuple(sorted({labels[label] for *_, label in segments})), names=_names(id_))]
+def _whole(id_: str, segments: list[Segment], labels: Labels) -> list[AnnotatedVideo]:
+    return [AnnotatedVideo(id=id_, labels=tuple(sorted({labels[label] for *_, label in segments})), names=_names(id_))]
 
 
-def _clips(id_: str, segments: list[Segment], labels: Labels) -> list[Entry]:
+def _clips(id_: str, segments: list[Segment], labels: Labels) -> list[AnnotatedVideo]:
     """An entry a segment; one that ends before it begins has no name among the media, so that it counts as missing."""
     return [
-        Entry(
+        AnnotatedVideo(
             id=f"{id_}#{number}",
             labels=(labels[label],),
             names=_names(id_) if end > max(0.0, start) else (),

@@ -12,7 +12,17 @@ from pathlib import Path
 
 from bench.core.errors import DatasetError
 from bench.core.registry import register_dataset
-from bench.data.annotations import Labels, Line, Once, Place, first_of, for_split, read_lines, required, safe_path
+from bench.data.annotations import (
+    FileLocation,
+    Labels,
+    ListLine,
+    UniqueNames,
+    first_file,
+    name_for_split,
+    read_lines,
+    require_file,
+    safe_path,
+)
 from bench.data.collection import Video, VideoSet, require_root, video_set
 from bench.data.index import read_facts
 from bench.data.media import media_folders, stem_of
@@ -43,11 +53,11 @@ def open_csv(
     """
     root = require_root(root, name="csv", tree=TREE, described_at=DESCRIBED_AT)
     named = {part: _lists(part, annotations) for part in (split, "train")}
-    table = required(root, named[split], what=f"the list of split {split}")
+    table = require_file(root, named[split], what=f"the list of split {split}")
     (folder,) = media_folders(root, videos, ["videos"])[:1]
     clips = _clips(table, folder=folder, is_multi_label=multi_label)
     has_splits = annotations is None or "{split}" in annotations
-    trained = first_of(root, named["train"]) if has_splits else None
+    trained = first_file(root, named["train"]) if has_splits else None
     spoken = clips if trained in (None, table) else _clips(trained, folder=folder, is_multi_label=multi_label)
     classes = _classes(root, spoken, table=table, is_trained=trained is not None)
     labelled = [(clip, classes.positions(clip)) for clip in clips]
@@ -58,7 +68,7 @@ def open_csv(
 class _Clip:
     """One line, taken apart."""
 
-    line: Line
+    line: ListLine
     path: str
     labels: tuple[str, ...]
     frames: int | None
@@ -74,7 +84,7 @@ class _Classes:
     def positions(self, clip: _Clip) -> tuple[int, ...]:
         return tuple(sorted({self._position(label, at=clip.line) for label in clip.labels}))
 
-    def _position(self, label: str, *, at: Place) -> int:
+    def _position(self, label: str, *, at: FileLocation) -> int:
         if self.are_numbered and label.lstrip("-").isdecimal():
             return self.labels.numbered(label, at=at)
         return self.labels.position(label, at=at)
@@ -82,18 +92,18 @@ class _Classes:
 
 def _lists(split: str, annotations: str | None) -> list[str]:
     if annotations is not None:
-        return [for_split(annotations, split)]
+        return [name_for_split(annotations, split)]
     return [f"{folder}{split}{ending}" for folder in ("", "annotations/") for ending in (".csv", ".txt", "_list.txt")]
 
 
 def _clips(table: Path, *, folder: Path, is_multi_label: bool) -> list[_Clip]:
-    once = Once("path")
+    once = UniqueNames("path")
     return [
         _parsed(line, once, folder=folder, is_multi_label=is_multi_label) for line in read_lines(table, separator=None)
     ]
 
 
-def _parsed(line: Line, once: Once, *, folder: Path, is_multi_label: bool) -> _Clip:
+def _parsed(line: ListLine, once: UniqueNames, *, folder: Path, is_multi_label: bool) -> _Clip:
     text = line.fields[0]
     found = _FIELDS.fullmatch(text)
     if found is None:
@@ -127,10 +137,10 @@ def _classes(root: Path, clips: list[_Clip], *, table: Path, is_trained: bool) -
 
     Names in order are the classes only where the clips are those of the training list: another may lack one of them.
     """
-    file = first_of(root, ["classes.txt", "annotations/classes.txt"])
+    file = first_file(root, ["classes.txt", "annotations/classes.txt"])
     if file is not None:
         return _Classes(labels=_named(file), are_numbered=True)
-    spoken: dict[str, Line] = {}
+    spoken: dict[str, ListLine] = {}
     for clip in clips:
         for label in clip.labels:
             spoken.setdefault(label, clip.line)
@@ -153,7 +163,7 @@ def _classes(root: Path, clips: list[_Clip], *, table: Path, is_trained: bool) -
 
 def _named(file: Path) -> Labels:
     """The names in classes.txt; one that is a number must be its own."""
-    once, names = Once("class"), list[str]()
+    once, names = UniqueNames("class"), list[str]()
     for line in read_lines(file, separator=None):
         name = once.check(line.fields[0], at=line)
         if name.isdecimal() and name != str(len(names)):
@@ -162,7 +172,7 @@ def _named(file: Path) -> Labels:
     return Labels(names)
 
 
-def _numbered(spoken: Mapping[str, Line]) -> Labels:
+def _numbered(spoken: Mapping[str, ListLine]) -> Labels:
     long = next((label for label in spoken if len(label) > _MOST_DIGITS), None)
     highest = long or max(spoken, key=int, default="0")
     if long or int(highest) > _HIGHEST_LABEL:

@@ -4,8 +4,7 @@ from pathlib import Path
 
 from bench.core.errors import DatasetError
 from bench.core.registry import register_dataset
-from bench.data.assembly import Entry, assemble
-from bench.data.collection import VideoSet, require_root
+from bench.data.collection import AnnotatedVideo, VideoSet, assemble, require_root
 from bench.data.media import Media
 
 TREE = """\
@@ -41,7 +40,7 @@ def class_folders(root: Path | None, *, name: str, split: str, described_at: str
             f"{folder / unknown}: class {unknown.partition('/')[0]!r} is not among those of {root / 'train'}"
         )
     position = {label: at for at, label in enumerate(classes)}
-    entries = [Entry(id=video, labels=(position[video.partition("/")[0]],), names=(video,)) for video in names]
+    entries = [AnnotatedVideo(id=video, labels=(position[video.partition("/")[0]],), names=(video,)) for video in names]
     return assemble(name, split, entries, classes=classes, media=media, root=root)
 
 

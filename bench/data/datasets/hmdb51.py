@@ -5,9 +5,8 @@ from pathlib import Path
 
 from bench.core.errors import DatasetError
 from bench.core.registry import register_dataset
-from bench.data.annotations import Labels, Once, first_of, read_lines, safe_path
-from bench.data.assembly import Entry, assemble
-from bench.data.collection import VideoSet, require_root
+from bench.data.annotations import Labels, UniqueNames, first_file, read_lines, safe_path
+from bench.data.collection import AnnotatedVideo, VideoSet, assemble, require_root
 from bench.data.media import Media, media_folders, stem_of
 from bench.data.resnets_json import open_resnets_json
 
@@ -32,12 +31,12 @@ def open_hmdb51(
     root = require_root(root, name="hmdb51", tree=TREE, described_at=DESCRIBED_AT)
     part, number = split[:-1], split[-1]
     folders = media_folders(root, videos, ["hmdb51", "hmdb51_org", "videos", "rawframes", "frames", "jpg"])
-    json_file = first_of(root, [f"hmdb51_{number}.json", f"{annotations}/hmdb51_{number}.json"])
+    json_file = first_file(root, [f"hmdb51_{number}.json", f"{annotations}/hmdb51_{number}.json"])
     if json_file is not None:
         subset = "train" if part == "train" else "val"
         return open_resnets_json("hmdb51", split, subset=subset, path=json_file, root=root, folders=folders)
     lists = _lists(root, annotations, number)
-    labels, once = Labels(list(lists)), Once("clip")
+    labels, once = Labels(list(lists)), UniqueNames("clip")
     entries = [entry for name, path in lists.items() for entry in _entries(path, labels[name], name, part, once)]
     return assemble("hmdb51", split, entries, classes=labels.names, media=Media(folders), root=root)
 
@@ -55,7 +54,7 @@ def _lists(root: Path, annotations: str | None, number: str) -> dict[str, Path]:
     )
 
 
-def _entries(path: Path, label: int, name: str, part: str, once: Once) -> list[Entry]:
+def _entries(path: Path, label: int, name: str, part: str, once: UniqueNames) -> list[AnnotatedVideo]:
     entries = []
     for line in read_lines(path, separator=None):
         found = _CLIP_LINE.fullmatch(line.fields[0])
@@ -63,5 +62,5 @@ def _entries(path: Path, label: int, name: str, part: str, once: Once) -> list[E
             raise line.fail(f"expected '<clip>.avi' and 0, 1 or 2, found {line.fields[0]!r}")
         stem = once.check(stem_of(safe_path(found["clip"], within=path.parent, at=line)), at=line)
         if found["part"] == _PARTS[part]:
-            entries.append(Entry(id=stem, labels=(label,), names=(f"{name}/{stem}", stem)))
+            entries.append(AnnotatedVideo(id=stem, labels=(label,), names=(f"{name}/{stem}", stem)))
     return entries

@@ -8,9 +8,17 @@ passed over.
 from pathlib import Path
 
 from bench.core.registry import register_dataset
-from bench.data.annotations import Labels, Line, Once, first_of, for_split, read_table, required, safe_id
-from bench.data.assembly import Entry, assemble
-from bench.data.collection import VideoSet, require_root
+from bench.data.annotations import (
+    Labels,
+    ListLine,
+    UniqueNames,
+    first_file,
+    name_for_split,
+    read_table,
+    require_file,
+    safe_id,
+)
+from bench.data.collection import AnnotatedVideo, VideoSet, assemble, require_root
 from bench.data.media import Media, media_folders
 from bench.data.resnets_json import open_resnets_json
 
@@ -63,21 +71,21 @@ def _open(name: str, root: Path | None, *, split: str, annotations: str | None, 
     root = require_root(root, name=name, tree=TREE, described_at=DESCRIBED_AT)
     spoken = [folder for word in _CSV[split] for folder in (word, f"{word}_256", f"videos_{word}", f"rawframes_{word}")]
     folders = media_folders(root, videos, [*spoken, *(f"videos/{word}" for word in _CSV[split]), "videos", "frames"])
-    given = None if annotations is None else for_split(annotations, split)
+    given = None if annotations is None else name_for_split(annotations, split)
     json_file = _json_file(root, given)
     if json_file is not None:
         return open_resnets_json(name, split, subset=split, path=json_file, root=root, folders=folders)
-    table = required(root, [given] if given else _tables(split), what=f"the annotation of split {split}")
-    trained = [for_split(annotations, "train")] if annotations and given != annotations else []
-    labels = _labels(first_of(root, [*trained, *_tables("train")]) or table)
+    table = require_file(root, [given] if given else _tables(split), what=f"the annotation of split {split}")
+    trained = [name_for_split(annotations, "train")] if annotations and given != annotations else []
+    labels = _labels(first_file(root, [*trained, *_tables("train")]) or table)
     entries = _entries(table, labels, split=split)
     return assemble(name, split, entries, classes=labels.names, media=Media(folders), root=root)
 
 
 def _json_file(root: Path, annotations: str | None) -> Path | None:
     if annotations is not None:
-        return required(root, [annotations], what="the annotation") if annotations.endswith(".json") else None
-    return first_of(root, ["kinetics.json", "kinetics-400.json", "kinetics-600.json", "kinetics-700.json"])
+        return require_file(root, [annotations], what="the annotation") if annotations.endswith(".json") else None
+    return first_file(root, ["kinetics.json", "kinetics-400.json", "kinetics-600.json", "kinetics-700.json"])
 
 
 def _tables(split: str) -> list[str]:
@@ -93,8 +101,8 @@ def _labels(table: Path) -> Labels:
     return Labels(sorted({row["label"] for _, row in read_table(table, columns=["label"]) if row["label"]}))
 
 
-def _entries(table: Path, labels: Labels, *, split: str) -> list[Entry]:
-    once = Once("clip")
+def _entries(table: Path, labels: Labels, *, split: str) -> list[AnnotatedVideo]:
+    once = UniqueNames("clip")
     columns = ["youtube_id", "time_start", "time_end"]
     entries = []
     for line, row in read_table(table, columns=columns, optional=["label", "split"]):
@@ -106,7 +114,7 @@ def _entries(table: Path, labels: Labels, *, split: str) -> list[Entry]:
         label = row.get("label", "")
         folders = (label, label.replace(" ", "_")) if label else ("test",)
         entries.append(
-            Entry(
+            AnnotatedVideo(
                 id=id_,
                 labels=(labels.position(label, at=line),) if label else (),
                 names=(*(f"{folder}/{name}" for folder in folders for name in (id_, video)), id_, video),
@@ -120,7 +128,7 @@ def _split_of(word: str, *, default: str) -> str:
     return next((split for split, words in _WORDS.items() if word.lower() in words), default)
 
 
-def _second(text: str, column: str, line: Line) -> int:
+def _second(text: str, column: str, line: ListLine) -> int:
     try:
         second = float(text)
         if not 0 <= second < 1e6:

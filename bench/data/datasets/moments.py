@@ -7,9 +7,8 @@ header: the class by name, followed by votes, or one number or more for Multi-Mo
 from pathlib import Path
 
 from bench.core.registry import register_dataset
-from bench.data.annotations import Labels, Line, Once, first_of, read_lines, required, safe_path
-from bench.data.assembly import Entry, assemble
-from bench.data.collection import VideoSet, require_root
+from bench.data.annotations import Labels, ListLine, UniqueNames, first_file, read_lines, require_file, safe_path
+from bench.data.collection import AnnotatedVideo, VideoSet, assemble, require_root
 from bench.data.media import Media, media_folders, stem_of
 from bench.data.resnets_json import open_resnets_json
 
@@ -26,12 +25,12 @@ def open_moments(root: Path | None, *, split: str, multi_label: bool = False, vi
     root = require_root(root, name="moments", tree=TREE, described_at=DESCRIBED_AT)
     word = _LISTS[split]
     folders = media_folders(root, videos, [word, "videos", "jpg", "frames"])
-    json_file = first_of(root, ["mit.json", "moments.json"])
+    json_file = first_file(root, ["mit.json", "moments.json"])
     if json_file is not None and not multi_label:
         return open_resnets_json("moments", split, subset=split, path=json_file, root=root, folders=folders)
-    labels = _labels(required(root, ["moments_categories.txt"], what="the list of classes"))
-    table = required(root, [f"{word}Set.csv", f"{word}Set.txt"], what=f"the annotation of split {split}")
-    once = Once("clip")
+    labels = _labels(require_file(root, ["moments_categories.txt"], what="the list of classes"))
+    table = require_file(root, [f"{word}Set.csv", f"{word}Set.txt"], what=f"the annotation of split {split}")
+    once = UniqueNames("clip")
     entries = [_entry(line, labels, once, is_multi_label=multi_label) for line in read_lines(table, separator=",")]
     return assemble(
         "moments",
@@ -46,7 +45,7 @@ def open_moments(root: Path | None, *, split: str, multi_label: bool = False, vi
 
 def _labels(path: Path) -> Labels:
     """Class names by their numbers, which must be 0 to the last without a gap."""
-    numbered, once = dict[int, str](), Once("class")
+    numbered, once = dict[int, str](), UniqueNames("class")
     for line in read_lines(path, separator=","):
         if len(line.fields) != 2 or not line.fields[1].isdecimal():
             raise line.fail(f"expected 'class,number', found {','.join(line.fields)!r}")
@@ -57,11 +56,11 @@ def _labels(path: Path) -> Labels:
             raise line.fail(f"number {line.fields[1]} is beyond any list of classes")
     gap = next((number for number in range(len(numbered)) if number not in numbered), None)
     if gap is not None:
-        raise Line(path=path, number=1, fields=()).fail(f"no class has number {gap}")
+        raise ListLine(path=path, number=1, fields=()).fail(f"no class has number {gap}")
     return Labels([numbered[number] for number in range(len(numbered))])
 
 
-def _entry(line: Line, labels: Labels, once: Once, *, is_multi_label: bool) -> Entry:
+def _entry(line: ListLine, labels: Labels, once: UniqueNames, *, is_multi_label: bool) -> AnnotatedVideo:
     if is_multi_label and len(line.fields) < 2:
         raise line.fail(f"expected 'path,number,…', found {line.fields[0]!r}")
     path = once.check(stem_of(safe_path(line.fields[0], within=line.path.parent, at=line)), at=line)
@@ -69,4 +68,4 @@ def _entry(line: Line, labels: Labels, once: Once, *, is_multi_label: bool) -> E
         found = sorted({labels.numbered(number, at=line) for number in line.fields[1:] if number})
     else:
         found = [labels.position(line.fields[1], at=line)] if len(line.fields) > 1 else []
-    return Entry(id=path, labels=tuple(found), names=(path, path.rpartition("/")[2]))
+    return AnnotatedVideo(id=path, labels=tuple(found), names=(path, path.rpartition("/")[2]))

@@ -177,7 +177,8 @@ def _write_into(folder: Path, parameters: MotionsParameters) -> None:
 def _write_flow(root: Path, split: str) -> None:
     """Write the flow of a split, unless it is there: pairs of pictures below `flow`, laid out as the videos are."""
     from bench.core.files import atomic_folder
-    from bench.data.moving_flow import write_flow
+    from bench.data.moving_objects import flow_of_film
+    from bench.data.prepare_flow import as_bytes, write_flow_pictures
 
     parameters = MotionsParameters(**_manifest(root)["parameters"])
     if (root / "flow" / split).is_dir():
@@ -187,7 +188,8 @@ def _write_flow(root: Path, split: str) -> None:
             for label in range(parameters.classes) if of == split else ():
                 clip = _clip_path(split, number, label, parameters).relative_to(split).with_suffix("")
                 (unfinished / clip).mkdir(parents=True)
-                write_flow(unfinished / clip, _scene(split, number, parameters), label, frames=parameters.frames)
+                flow_THW2 = flow_of_film(_scene(split, number, parameters), label, frames=parameters.frames)
+                write_flow_pictures(unfinished / clip, iter(as_bytes(flow_THW2)))
 
 
 def _scene(split: str, number: int, parameters: MotionsParameters) -> "Scene":

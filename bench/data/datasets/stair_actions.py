@@ -8,9 +8,8 @@ from pathlib import Path
 
 from bench.core.errors import DatasetError
 from bench.core.registry import register_dataset
-from bench.data.annotations import Labels, Line, Once, first_of, read_lines, required, safe_path
-from bench.data.assembly import Entry, assemble
-from bench.data.collection import VideoSet, require_root
+from bench.data.annotations import Labels, ListLine, UniqueNames, first_file, read_lines, require_file, safe_path
+from bench.data.collection import AnnotatedVideo, VideoSet, assemble, require_root
 from bench.data.media import Media, media_folders, stem_of
 from bench.data.resnets_json import open_resnets_json
 
@@ -26,19 +25,19 @@ def open_stair_actions(root: Path | None, *, split: str, videos: str | None = No
     """STAIR Actions; `videos` names the folder of the clips, where not as usual."""
     root = require_root(root, name="stair_actions", tree=TREE, described_at=DESCRIBED_AT)
     folders = media_folders(root, videos, ["STAIR_Actions_v1.1", "STAIR_Actions_v1.0", "videos", "video", "frames"])
-    json_file = first_of(root, ["stair_actions.json"])
+    json_file = first_file(root, ["stair_actions.json"])
     if json_file is not None:
         return open_resnets_json("stair_actions", split, subset=split, path=json_file, root=root, folders=folders)
     lists = {part: _list(root, part) for part in ("train", "val")}
     labels = _labels(lists["train"])
-    once = Once("clip")
+    once = UniqueNames("clip")
     entries = [_entry(line, labels, once) for line in read_lines(lists[split], separator=None)]
     return assemble("stair_actions", split, entries, classes=labels.names, media=Media(folders), root=root)
 
 
 def _list(root: Path, split: str) -> Path:
     names = [f"{folder}videolist_{split}.txt" for folder in ("data/", "", "annotations/")]
-    return required(root, names, what=f"the list of split {split}")
+    return require_file(root, names, what=f"the list of split {split}")
 
 
 def _labels(path: Path) -> Labels:
@@ -58,17 +57,17 @@ def _labels(path: Path) -> Labels:
     return Labels([numbered[number] for number in range(1, len(numbered) + 1)], first=1)
 
 
-def _entry(line: Line, labels: Labels, once: Once) -> Entry:
+def _entry(line: ListLine, labels: Labels, once: UniqueNames) -> AnnotatedVideo:
     path, number = _parsed(line)
     folder = path.partition("/")[0]
     label = labels.numbered(str(number), at=line)
     if labels.names[label] != folder:
         raise line.fail(f"number {number} stands for {labels.names[label]!r}, not {folder!r}")
     stem = once.check(stem_of(path), at=line)
-    return Entry(id=stem, labels=(label,), names=(stem, stem.rpartition("/")[2]))
+    return AnnotatedVideo(id=stem, labels=(label,), names=(stem, stem.rpartition("/")[2]))
 
 
-def _parsed(line: Line) -> tuple[str, int]:
+def _parsed(line: ListLine) -> tuple[str, int]:
     found = _LINE.fullmatch(line.fields[0])
     if found is None or "/" not in found["path"]:
         raise line.fail(f"expected '<class>/<clip>.mp4 <number>', found {line.fields[0]!r}")

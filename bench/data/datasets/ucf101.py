@@ -4,9 +4,8 @@ import re
 from pathlib import Path
 
 from bench.core.registry import register_dataset
-from bench.data.annotations import Labels, Line, Once, first_of, read_lines, required, safe_path
-from bench.data.assembly import Entry, assemble
-from bench.data.collection import VideoSet, require_root
+from bench.data.annotations import Labels, ListLine, UniqueNames, first_file, read_lines, require_file, safe_path
+from bench.data.collection import AnnotatedVideo, VideoSet, assemble, require_root
 from bench.data.media import Media, media_folders, stem_of
 from bench.data.resnets_json import open_resnets_json
 
@@ -31,18 +30,18 @@ def open_ucf101(
     root = require_root(root, name="ucf101", tree=TREE, described_at=DESCRIBED_AT)
     part, number = split[:-1], split[-1]
     folders = media_folders(root, videos, ["UCF-101", "UCF101", "videos", "rawframes", "frames", "jpg"])
-    json_file = first_of(root, [f"ucf101_0{number}.json", f"{annotations}/ucf101_0{number}.json"])
+    json_file = first_file(root, [f"ucf101_0{number}.json", f"{annotations}/ucf101_0{number}.json"])
     if json_file is not None:
         subset = "train" if part == "train" else "val"
         return open_resnets_json("ucf101", split, subset=subset, path=json_file, root=root, folders=folders)
     lists = [annotations] if annotations else ["ucfTrainTestlist", "annotations", "."]
-    labels = _labels(required(root, [f"{folder}/classInd.txt" for folder in lists], what="the list of classes"))
-    clips = required(root, [f"{folder}/{part}list0{number}.txt" for folder in lists], what=f"the list of {split}")
+    labels = _labels(require_file(root, [f"{folder}/classInd.txt" for folder in lists], what="the list of classes"))
+    clips = require_file(root, [f"{folder}/{part}list0{number}.txt" for folder in lists], what=f"the list of {split}")
     return assemble("ucf101", split, _entries(clips, labels), classes=labels.names, media=Media(folders), root=root)
 
 
 def _labels(path: Path) -> Labels:
-    names, once = list[str](), Once("class")
+    names, once = list[str](), UniqueNames("class")
     for line in read_lines(path, separator=None):
         found = _CLASS_LINE.fullmatch(line.fields[0])
         if found is None or int(found["number"]) != len(names) + 1:
@@ -51,12 +50,12 @@ def _labels(path: Path) -> Labels:
     return Labels(names, first=1)
 
 
-def _entries(path: Path, labels: Labels) -> list[Entry]:
-    once = Once("clip")
+def _entries(path: Path, labels: Labels) -> list[AnnotatedVideo]:
+    once = UniqueNames("clip")
     return [_entry(line, labels, once, root=path.parent) for line in read_lines(path, separator=None)]
 
 
-def _entry(line: Line, labels: Labels, once: Once, *, root: Path) -> Entry:
+def _entry(line: ListLine, labels: Labels, once: UniqueNames, *, root: Path) -> AnnotatedVideo:
     found = _CLIP_LINE.fullmatch(line.fields[0])
     clip = safe_path(found["path"] if found else "", within=root, at=line)
     folder, slash, name = clip.partition("/")
@@ -66,4 +65,4 @@ def _entry(line: Line, labels: Labels, once: Once, *, root: Path) -> Entry:
     if found and found["number"] and labels.numbered(found["number"], at=line) != label:
         raise line.fail(f"class {folder} is number {label + 1} in classInd.txt, not {found['number']}")
     stem = once.check(stem_of(name), at=line)
-    return Entry(id=stem, labels=(label,), names=(f"{folder}/{stem}", stem))
+    return AnnotatedVideo(id=stem, labels=(label,), names=(f"{folder}/{stem}", stem))

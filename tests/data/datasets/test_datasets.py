@@ -300,7 +300,8 @@ def test_shards_serve_the_same_annotation(tree: Write, clip: Path, tmp_path: Pat
         shard.add(clip, "zumba/abcdefghijk_000001_000011.mp4")
     (video,) = open_dataset("kinetics", root=root, split="train").videos
     assert video.path == root / "train" / "train-000000.tar" / "zumba" / "abcdefghijk_000001_000011.mp4"
-    from bench.data.decode import probe, read_frames
+    from bench.data.decode import read_frames
+    from bench.data.probing import probe
 
     assert probe(video.path) == probe(clip)
     assert (read_frames(video.path, [9, 0]) == read_frames(clip, [9, 0])).all()

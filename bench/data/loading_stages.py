@@ -13,15 +13,15 @@ from bench.core.errors import InputError, VideoError
 from bench.core.schema import Clip
 from bench.data.clips import ClipReader
 from bench.data.collection import VideoSet
+from bench.data.parallel import Failed
 from bench.data.sampling import Part, generator_of, sample_clip
 from bench.data.transforms import Augmentation, normalise
-from bench.data.work import Failed
 
-LANES = ("decode", "transform", "collate", "copy")
+STAGES = ("decode", "transform", "collate", "copy")
 
 
 @dataclass(frozen=True, kw_only=True)
-class LaneTimes:
+class StageTimes:
     """Milliseconds a clip spends in each lane on one core; `copy` is None without a GPU.
 
     `clips_per_s` is what one worker gives: decode, transform and collate one after the other. `workers_for_wanted` is
@@ -48,7 +48,7 @@ def _one_thread() -> Iterator[None]:
 
 
 @_one_thread()
-def time_lanes(
+def time_stages(
     videos: VideoSet,
     *,
     clip: Clip,
@@ -58,11 +58,11 @@ def time_lanes(
     seed: int = 0,
     wanted_clips_per_s: float | None = None,
     clock: Callable[[], float] = time.perf_counter,
-) -> LaneTimes:
+) -> StageTimes:
     """Time the lanes over `clips` clips of `videos` on one thread, with nothing kept in memory between them."""
     if not videos.videos:
         raise InputError(f"data set {videos.name}, split {videos.split}: holds no videos to time")
-    seconds, failed, done = dict.fromkeys(LANES, 0.0), list[Failed](), 0
+    seconds, failed, done = dict.fromkeys(STAGES, 0.0), list[Failed](), 0
     waiting: list[torch.Tensor] = []
     reader = ClipReader(size=augmentation.decode_size(clip), backend=videos.backend)
     transform = augmentation.build(clip)
@@ -111,12 +111,12 @@ def _send(clips: Sequence[torch.Tensor], seconds: dict[str, float], clock: Calla
 
 def _summary(
     seconds: dict[str, float], done: int, failed: Sequence[Failed], wanted_clips_per_s: float | None
-) -> LaneTimes:
-    ms: dict[str, float | None] = {lane: 1000 * seconds[lane] / done for lane in LANES}
+) -> StageTimes:
+    ms: dict[str, float | None] = {lane: 1000 * seconds[lane] / done for lane in STAGES}
     if not torch.cuda.is_available():
         ms["copy"] = None
     rate = done / max(1e-9, seconds["decode"] + seconds["transform"] + seconds["collate"])
-    return LaneTimes(
+    return StageTimes(
         clips=done,
         ms=ms,
         clips_per_s=rate,

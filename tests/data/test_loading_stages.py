@@ -8,7 +8,7 @@ import pytest
 from bench.core.errors import InputError
 from bench.core.schema import Clip
 from bench.data.collection import VideoSet, open_dataset
-from bench.data.lanes import time_lanes
+from bench.data.loading_stages import time_stages
 from bench.data.transforms import Augmentation
 
 
@@ -32,7 +32,7 @@ class Clock:
 
 
 def test_lanes_add_up_and_say_how_many_workers_are_needed(videos: VideoSet) -> None:
-    times = time_lanes(
+    times = time_stages(
         videos,
         clip=Clip.model_validate("4x1x8"),
         augmentation=Augmentation(),
@@ -49,4 +49,4 @@ def test_lanes_add_up_and_say_how_many_workers_are_needed(videos: VideoSet) -> N
 
 def test_a_set_without_videos_cannot_be_timed(videos: VideoSet) -> None:
     with pytest.raises(InputError, match="holds no videos"):
-        time_lanes(replace(videos, videos=()), clip=Clip.model_validate("4x1x8"), augmentation=Augmentation())
+        time_stages(replace(videos, videos=()), clip=Clip.model_validate("4x1x8"), augmentation=Augmentation())

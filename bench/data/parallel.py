@@ -1,4 +1,4 @@
-"""The same thing done to many files, in parallel: with progress, in flat memory, and past any file that fails."""
+"""Run one function over many files in parallel: with progress, in constant memory, and past every file that fails."""
 
 import multiprocessing
 import time
@@ -19,7 +19,7 @@ _QUEUED_PER_WORKER = 4
 
 @dataclass(frozen=True, kw_only=True)
 class Progress:
-    """How far the work is. `seconds` counts from its start."""
+    """How many tasks are finished; `seconds` counts from the start, `what` is the task that just finished."""
 
     done: int
     total: int
@@ -28,12 +28,12 @@ class Progress:
     what: str = ""
 
 
-Report = Callable[[Progress], None]
+OnProgress = Callable[[Progress], None]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome(Generic[T, R]):
-    """One task with its result, or the error that it ended in."""
+    """One task with its result or its error."""
 
     task: T
     result: R | None = None
@@ -42,36 +42,36 @@ class Outcome(Generic[T, R]):
 
 @dataclass(frozen=True, kw_only=True)
 class Failed:
-    """What failed, and why, for a summary."""
+    """What failed and the reason, for a summary."""
 
     what: str
     reason: str
 
 
-def silent(_progress: Progress) -> None:
-    """Report to nobody."""
+def no_progress(_progress: Progress) -> None:
+    """Show no progress."""
 
 
-def do_all(
-    tasks: Iterable[T], do: Callable[[T], R], *, total: int, workers: int = 0, report: Report = silent
+def for_each_task(
+    tasks: Iterable[T], do: Callable[[T], R], *, total: int, workers: int = 0, on_progress: OnProgress = no_progress
 ) -> Iterator[Outcome[T, R]]:
-    """`do` for every task, in `workers` processes (0: in this one), as outcomes in the order in which they end.
+    """Call `do` for every task in `workers` processes (0: in this one); yield outcomes in the order of completion.
 
-    `do` and the tasks must be picklable. An error becomes the task's outcome; so does a process that dies.
+    `do` and the tasks must be picklable. An exception, or the death of the process, becomes the outcome of its task.
     """
     if workers < 0:
-        raise InputError(f"{workers} workers; allowed: 0, which works in this process, and more")
-    return _all_done(tasks, do, total=total, workers=workers, report=report)
+        raise InputError(f"{workers} workers; allowed: 0 (work in this process) and more")
+    return _outcomes(tasks, do, total=total, workers=workers, on_progress=on_progress)
 
 
-def _all_done(
-    tasks: Iterable[T], do: Callable[[T], R], *, total: int, workers: int, report: Report
+def _outcomes(
+    tasks: Iterable[T], do: Callable[[T], R], *, total: int, workers: int, on_progress: OnProgress
 ) -> Iterator[Outcome[T, R]]:
     started, done, failed = time.monotonic(), 0, 0
     outcomes = _in_processes(tasks, do, workers=workers) if workers else (_attempt(do, task) for task in tasks)
     for outcome in outcomes:
         done, failed = done + 1, failed + (outcome.error is not None)
-        report(
+        on_progress(
             Progress(done=done, total=total, failed=failed, seconds=time.monotonic() - started, what=str(outcome.task))
         )
         yield outcome
@@ -82,12 +82,12 @@ def _attempt(do: Callable[[T], R], task: T) -> Outcome[T, R]:
         return Outcome(task=task, result=do(task))
     except BenchError as error:
         return Outcome(task=task, error=error)
-    except Exception as error:  # whatever an encoder or OpenCV makes of one file, the others are worth doing
+    except Exception as error:  # an encoder or OpenCV may raise anything for one file; the others go on
         return Outcome(task=task, error=VideoError(f"{task}: {type(error).__name__}: {error}"))
 
 
 def _in_processes(tasks: Iterable[T], do: Callable[[T], R], *, workers: int) -> Iterator[Outcome[T, R]]:
-    """Started again with what was in flight, one by one, where a process dies, so that only the culprit is lost."""
+    """Yield all outcomes. If a process dies, its pool's unfinished tasks run again one by one to find the culprit."""
     left = iter(tasks)
     retry: list[T] = []
     while True:
@@ -99,21 +99,21 @@ def _in_processes(tasks: Iterable[T], do: Callable[[T], R], *, workers: int) -> 
 
 
 def _one_pool(tasks: Iterator[T], do: Callable[[T], R], *, workers: int) -> Generator[Outcome[T, R], None, list[T]]:
-    """Outcomes until all is done; the tasks in flight, as the value of the generator, where a process died."""
-    flying: dict[Future[Outcome[T, R]], T] = {}
+    """Yield outcomes until all tasks are done; returns the unfinished tasks if a process died."""
+    running: dict[Future[Outcome[T, R]], T] = {}
     with ProcessPoolExecutor(workers, mp_context=_context()) as pool:
         try:
             while True:
-                for task in islice(tasks, workers * _QUEUED_PER_WORKER - len(flying)):
-                    flying[pool.submit(_attempt, do, task)] = task
-                if not flying:
+                for task in islice(tasks, workers * _QUEUED_PER_WORKER - len(running)):
+                    running[pool.submit(_attempt, do, task)] = task
+                if not running:
                     return []
-                for future in wait(flying, return_when=FIRST_COMPLETED).done:
+                for future in wait(running, return_when=FIRST_COMPLETED).done:
                     outcome = future.result()
-                    del flying[future]
+                    del running[future]
                     yield outcome
         except BrokenProcessPool:
-            return list(flying.values())
+            return list(running.values())
 
 
 def _alone(do: Callable[[T], R], task: T) -> Outcome[T, R]:
@@ -125,4 +125,4 @@ def _alone(do: Callable[[T], R], task: T) -> Outcome[T, R]:
 
 
 def _context() -> multiprocessing.context.ForkServerContext:
-    return multiprocessing.get_context("forkserver")
+    return multiprocessing.get_context("forkserver")  # a fork of this process would copy torch's threads

@@ -7,8 +7,7 @@ import pytest
 
 from bench.data.collection import open_dataset
 from bench.data.frame_folder import read_flow
-from bench.data.moving_flow import flow_of_film
-from bench.data.moving_objects import draw_scene, film
+from bench.data.moving_objects import draw_scene, film, flow_of_film
 
 
 @pytest.mark.parametrize("direction", range(8))
