@@ -1,13 +1,13 @@
-"""The gate inside pytest: the fixture `vbench` measures a model in fresh processes and compares with a kept baseline.
+"""The gate inside pytest: the fixture `vbench` measures a model in fresh processes and compares it with a baseline.
 
-    def test_my_network_stays_fast(vbench):
-        vbench.gate("throughput", "my_package.networks:small", "1x3x16x112x112", limit="3%")
+    def test_my_model_stays_fast(vbench):
+        vbench.gate("throughput", "my_package.models:small", "1x3x16x112x112", limit="3%")
 
-`pytest --vbench-update` keeps what it measures as the baseline, one for each kind of machine where figures are of a
-machine. Without one a gate fails: it has compared nothing. Gates on timings need the machine for themselves, so that
-they fail beside other workers of pytest-xdist.
+`pytest --vbench-update` keeps the measured records as the baseline, one per kind of machine if a metric depends on the
+machine. A gate without a baseline fails, because it has compared nothing. Gates on timings need the machine to
+themselves, so they fail if pytest-xdist runs several workers.
 
-    .vbench/baseline/<case>[-<options>]/<fingerprint>/records.jsonl
+    .vbench/baseline/<case>[-<options>]/<machine>/records.jsonl
 """
 
 import os
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
-    from bench.comparison.outcome import Comparison
+    from bench.comparison.verdicts import Comparison
     from bench.core.schema import Case, Record
 
 BASELINE = ".vbench/baseline"
@@ -30,14 +30,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("vbench")
     group.addoption("--vbench-update", action="store_true", help="keep what vbench gates measure as their baseline")
     group.addoption("--vbench-baseline", metavar="FOLDER", help=f"where baselines are kept (default: {BASELINE})")
-    group.addoption(
-        "--vbench-across", action="store_true", help="compare with baselines of unlike machines all the same"
-    )
+    group.addoption("--vbench-across", action="store_true", help="compare with baselines of other machines too")
 
 
 @pytest.fixture
 def vbench(request: pytest.FixtureRequest, tmp_path: Path) -> "Gate":
-    """Gates of this test session."""
+    """Return the gate of this test session."""
     config = request.config
     folder = Path(config.getoption("--vbench-baseline") or config.rootpath / BASELINE)
     return Gate(
@@ -49,7 +47,7 @@ def vbench(request: pytest.FixtureRequest, tmp_path: Path) -> "Gate":
 
 
 class Gate:
-    """Measures, and fails the test on a regression, on doubt, and where nothing could be compared."""
+    """Measures, and fails the test on a regression, on an inconclusive verdict, and if nothing could be compared."""
 
     def __init__(self, *, baseline: Path, work: Path, does_update: bool, is_across: bool) -> None:
         self.baseline, self.work = baseline, work
@@ -70,8 +68,9 @@ class Gate:
     ) -> "Comparison | None":
         """Compare `metric`, a measure such as `throughput` or one metric of it, with the baseline.
 
-        `model` is a name as `create_model` takes it, `input` a shape `BxCxTxHxW`, `limit` how much worse is allowed
-        (3 % if not given, nothing for counts), `options` those of the measure. Returns None where it updates.
+        `model` is a name as for `create_model`, `input` a shape `BxCxTxHxW`, `limit` the allowed change for the worse
+        (3 % by default, 0 for counts), `options` are those of the measure. Returns None if it updates the baseline.
+        Raises InputError for a shape that cannot be read or that the model does not accept.
         """
         from bench.comparison.baselines import fingerprint_of
         from bench.comparison.comparing import compare
@@ -79,7 +78,7 @@ class Gate:
 
         case = _case(metric, model, input, device=device, arguments=arguments, options=options, timeout_s=timeout_s)
         case = case.model_copy(update={"runs": runs})
-        _refuse_company(case)
+        _refuse_xdist_workers(case)
         name = _name(case)
         kept = self.baseline / name
         if not self.does_update and not any(kept.rglob(RECORDS)):
@@ -124,7 +123,7 @@ def _case(
 
 
 def _name(case: "Case") -> str:
-    """The folder of a case's baselines: its id does not tell the options of its measure."""
+    """Return the folder of a case's baselines; it adds the measure's options, which the case id does not cover."""
     from bench.core.schema import digest
 
     options = {name: given for name, given in case.measures.items() if given}
@@ -132,7 +131,7 @@ def _name(case: "Case") -> str:
 
 
 def _baseline(kept: Path, record: "Record") -> Path:
-    """The baseline of machines like the one of `record`; else the last that was measured, which may be refused."""
+    """Return the baseline of machines like the one of `record`; else the newest, which `compare` may refuse."""
     from bench.comparison.baselines import fingerprint_of
     from bench.store import RECORDS, read_records
 
@@ -142,20 +141,20 @@ def _baseline(kept: Path, record: "Record") -> Path:
     return max(kept.rglob(RECORDS), key=lambda file: max((each.started_at for each in read_records(file)), default=""))
 
 
-def _refuse_company(case: "Case") -> None:
-    """Fail the test where tests of other workers would be measured along with the network."""
+def _refuse_xdist_workers(case: "Case") -> None:
+    """Fail the test if other pytest workers would disturb a timing."""
     from bench.core.registry import MEASURES
 
     workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT") or 1)
     measured = [name for name in case.measures if MEASURES.get(name).is_repeated]
     if workers > 1 and measured:
         pytest.fail(
-            f"{measured[0]} of {case.title} cannot be measured beside {workers - 1} other workers; run gates with -n 0"
+            f"{measured[0]} of {case.title} cannot be measured next to {workers - 1} other workers; run gates with -n 0"
         )
 
 
 def _refuse_channels(record: "Record", shape: str) -> None:
-    """InputError where `shape` says other channels than the network takes, which are what was measured."""
+    """Raise InputError if `shape` has other channels than the model takes, which were measured instead."""
     from bench.core.errors import InputError
     from bench.core.units import plural
 
@@ -168,7 +167,7 @@ def _refuse_channels(record: "Record", shape: str) -> None:
 
 
 def _measure(case: "Case", store: Any, *, shape: str) -> "list[Record]":
-    """One record a run, each of a fresh process; the test fails at the first run without a result."""
+    """Return one record per run, each in a fresh process; fails the test at the first run without a result."""
     from bench.runner import local
 
     records = []
@@ -185,14 +184,14 @@ def _measure(case: "Case", store: Any, *, shape: str) -> "list[Record]":
 
 
 def _keep(records: "Sequence[Record]", store: Any) -> None:
-    """Put `records` in the place of what was the baseline."""
+    """Replace the baseline by `records`."""
     store.file.unlink(missing_ok=True)
     for record in records:
         store.append(record)
 
 
 def _limits(records: "Sequence[Record]", metric: str, limit: str | None) -> dict[str, str]:
-    """The limit of what `metric` names. Without one a measure goes by what decides unasked; one metric must decide."""
+    """Return limits for what `metric` names; empty for a measure without a limit, whose default metrics decide."""
     from bench.comparison.limits import DEFAULT, EXACTLY
 
     if limit is None and "." in metric:
@@ -202,7 +201,7 @@ def _limits(records: "Sequence[Record]", metric: str, limit: str | None) -> dict
 
 
 def _headlines(records: "Sequence[Record]", metric: str) -> list[str]:
-    """What `metric` names: itself, or of a measure the metrics that carry samples, else all that have a direction."""
+    """Return `metric`, or for a measure its metrics with samples, else all with a better direction."""
     if "." in metric:
         return [metric]
     directed = [m for m in records[0].metrics if m.better is not None]
@@ -210,14 +209,14 @@ def _headlines(records: "Sequence[Record]", metric: str) -> list[str]:
 
 
 def _names(key: str) -> tuple[str, str, str]:
-    """What a metric may be called: by its measure, its name, and its key, which has the labels too."""
+    """Return the three names of a metric: its measure, its name, and its key with labels."""
     return key.partition(".")[0], key.partition("{")[0], key
 
 
 def _conclude(comparison: "Comparison", metric: str, *, is_gated: bool) -> None:
     rows = [row for row in comparison.rows if row.is_deciding and (is_gated or metric in _names(row.metric))]
-    told = "\n".join(f"{row.verdict}: {row.metric} of {row.case}: {row.reason}" for row in rows)
+    verdicts = "\n".join(f"{row.verdict}: {row.metric} of {row.case}: {row.reason}" for row in rows)
     if not rows or comparison.exit_code(fail_on=["incomplete"]):
-        pytest.fail("\n".join(["incomplete: nothing to judge by", *comparison.unmeasured, told]).strip())
-    if any(row.verdict in ("slower", "inconclusive") for row in rows):
-        pytest.fail(told)
+        pytest.fail("\n".join(["incomplete: nothing to judge by", *comparison.unmeasured, verdicts]).strip())
+    if any(row.verdict in ("worse", "inconclusive") for row in rows):
+        pytest.fail(verdicts)

@@ -17,6 +17,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from bench.comparison.verdicts import read_verdict
 from bench.core.stats import median, wilson_interval
 from bench.runner.environment import describe_environment
 
@@ -111,7 +112,7 @@ def table(lines: Sequence[dict[str, Any]]) -> str:
         f"{software.get('python')}, torch {software.get('torch')}, OMP_NUM_THREADS "
         f"{os.environ.get('OMP_NUM_THREADS', 'not set')}. Load of the machine while measuring: "
         f"{min(loads):.1f} to {max(loads):.1f}.\n",
-        "| head | measurements | slower | faster | same | inconclusive | called changed, 95 % interval | median ratio "
+        "| head | measurements | worse | better | same | inconclusive | called changed, 95 % interval | median ratio "
         "| runs a side, median | seconds, median | budget |",
         "|---|---:|---:|---:|---:|---:|---|---:|---:|---:|---|",
     ]
@@ -125,8 +126,8 @@ def table(lines: Sequence[dict[str, Any]]) -> str:
 
 
 def _row(kind: str, lines: Sequence[dict[str, Any]]) -> str:
-    verdicts = [line["verdict"] for line in lines]
-    counts = [verdicts.count(verdict) for verdict in ("slower", "faster", "same", "inconclusive")]
+    verdicts = [read_verdict(line["verdict"]) for line in lines]
+    counts = [verdicts.count(verdict) for verdict in ("worse", "better", "same", "inconclusive")]
     called = wilson_interval(counts[0] + counts[1], len(lines))
     cells = [
         kind,

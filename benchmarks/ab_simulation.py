@@ -17,10 +17,10 @@ from gate_simulation import LATENCY, NOISES, Values, _fine, bimodal, heavy_tail,
 from numpy.typing import NDArray
 
 from bench.ab.turns import BLOCKS
-from bench.comparison.judging import decide_in_turns, find_turns
+from bench.comparison.assessments import assess_pairs, decide_interim
+from bench.comparison.interim import ANALYSED_BLOCKS, alpha_share
 from bench.comparison.limits import limits_of
-from bench.comparison.looks import LOOKS, share_at
-from bench.comparison.outcome import Row, Verdict
+from bench.comparison.verdicts import MetricVerdict, Verdict
 
 Noise = Callable[[np.random.Generator, tuple[int, ...]], Values]
 SAMPLES = 20
@@ -63,13 +63,13 @@ def neighbours(rng: np.random.Generator, shape: tuple[int, ...]) -> Values:
 ALL_NOISES: tuple[Noise, ...] = (*NOISES, wide_bimodal, following, neighbours)
 
 
-def simulate(noise: Noise, *, factor: float, repeats: int, blocks: int = LOOKS[-1], seed: int = 0) -> Tally:
+def simulate(noise: Noise, *, factor: float, repeats: int, blocks: int = ANALYSED_BLOCKS[-1], seed: int = 0) -> Tally:
     """What the looks at up to `blocks` blocks say when head takes `factor` times as long as base."""
     rng = np.random.default_rng([seed, blocks, round(1000 * factor)])
     values = np.exp(np.median(noise(rng, (repeats, 4 * blocks, SAMPLES)), axis=-1))
     pairs = in_pairs(values, factor=factor)
     ended = [judge(each, factor=factor) for each in pairs]
-    names: tuple[Verdict, ...] = ("same", "faster", "slower", "inconclusive")
+    names: tuple[Verdict, ...] = ("same", "better", "worse", "inconclusive")
     return Tally(
         verdicts={name: sum(verdict == name for verdict, _, _ in ended) / repeats for name in names},
         coverage=sum(held for _, held, _ in ended) / repeats,
@@ -94,11 +94,11 @@ def judge(pairs: Values, *, factor: float) -> tuple[Verdict, bool, int]:
     blocks = len(pairs) // 2
     held = True
     row = _row()
-    for count in sorted({*(look for look in LOOKS if look < blocks), blocks}):
-        share = share_at(count, is_last=count == blocks)
+    for count in sorted({*(look for look in ANALYSED_BLOCKS if look < blocks), blocks}):
+        share = alpha_share(count, is_last=count == blocks)
         given = [(float(base), float(head)) for base, head in pairs[: 2 * count]]
-        finding = find_turns(_row(), limits_of(LATENCY, None, base=1.0), given, share=share, note="")
-        row = decide_in_turns(finding, comparisons=1)
+        finding = assess_pairs(_row(), limits_of(LATENCY, None, base=1.0), given, alpha_share=share, note="")
+        row = decide_interim(finding, comparisons=1)
         assert row.interval is not None
         held = held and row.interval[0] <= factor <= row.interval[1]
         if not row.is_open:
@@ -106,8 +106,8 @@ def judge(pairs: Values, *, factor: float) -> tuple[Verdict, bool, int]:
     return row.verdict, held, 2 * blocks
 
 
-def _row() -> Row:
-    return Row(
+def _row() -> MetricVerdict:
+    return MetricVerdict(
         suite="s",
         case_id="c",
         case="c",
@@ -130,7 +130,8 @@ def main() -> None:
     started = time.monotonic()
     print("# `vbench ab` on simulated noise\n")
     print(
-        f"{repeats} repeats a cell, default limit of 3 %, looks after {', '.join(map(str, LOOKS))} blocks of four runs;"
+        f"{repeats} repeats a cell, default limit of 3 %, interim analyses after "
+        f"{', '.join(map(str, ANALYSED_BLOCKS))} blocks of four runs;"
     )
     print("where fewer blocks fit into the budget, the last one takes what is left. Written by ab_simulation.py.\n")
     print(
@@ -139,13 +140,13 @@ def main() -> None:
     )
     print("|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|")
     short: list[tuple[Noise, int]] = [(bimodal, 5), (heavy_tail, 5), (loud_offset, 7)]
-    for noise, blocks in [*((noise, LOOKS[-1]) for noise in ALL_NOISES), *short]:
+    for noise, blocks in [*((noise, ANALYSED_BLOCKS[-1]) for noise in ALL_NOISES), *short]:
         none, little, some, much = (simulate(noise, factor=f, repeats=repeats, blocks=blocks) for f in FACTORS)
-        alarms = none.verdicts["slower"] + none.verdicts["faster"]
+        alarms = none.verdicts["worse"] + none.verdicts["better"]
         print(
             f"| {noise.__name__.replace('_', ' ')} | {blocks} | {alarms:.1%} | {none.verdicts['inconclusive']:.1%} "
-            f"| {none.runs:.1f} | {little.verdicts['slower']:.1%} | {some.verdicts['slower']:.1%} | {some.runs:.1f} "
-            f"| {much.verdicts['slower']:.1%} | {much.runs:.1f} | {none.coverage:.1%} |",
+            f"| {none.runs:.1f} | {little.verdicts['worse']:.1%} | {some.verdicts['worse']:.1%} | {some.runs:.1f} "
+            f"| {much.verdicts['worse']:.1%} | {much.runs:.1f} | {none.coverage:.1%} |",
             flush=True,
         )
     print("\n" + "\n".join(f"- **{noise.__name__.replace('_', ' ')}**: {noise.__doc__}" for noise in ALL_NOISES))

@@ -15,9 +15,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.comparison.judging import decide, find_runs
+from bench.comparison.assessments import assess_runs, decide
 from bench.comparison.limits import limits_of
-from bench.comparison.outcome import Row, Verdict
+from bench.comparison.verdicts import MetricVerdict, Verdict
 from bench.core.schema import Metric
 
 Values = NDArray[np.float64]
@@ -158,7 +158,7 @@ def simulate(noise: Noise, *, factor: float, runs: int, repeats: int, seed: int 
 def tally(judged: Sequence[tuple[Verdict, tuple[float, float]]], *, factor: float) -> Tally:
     """Verdicts and intervals of all repeats, counted."""
     covered = [interval[0] <= factor <= interval[1] for _, interval in judged]
-    names: tuple[Verdict, ...] = ("same", "faster", "slower", "inconclusive")
+    names: tuple[Verdict, ...] = ("same", "better", "worse", "inconclusive")
     shares: dict[Verdict, float] = {name: sum(v == name for v, _ in judged) / len(judged) for name in names}
     return Tally(verdicts=shares, coverage=sum(covered) / len(judged))
 
@@ -168,7 +168,7 @@ def judge(
 ) -> tuple[Verdict, tuple[float, float]]:
     """The gate's verdict on one metric, and its interval, by the default limit of 3 %."""
     old, new = float(np.median(base)), float(np.median(head))
-    row = Row(
+    row = MetricVerdict(
         suite="s",
         case_id="c",
         case="c",
@@ -182,7 +182,7 @@ def judge(
         verdict="inconclusive",
         reason="",
     )
-    finding = find_runs(row, limits_of(LATENCY, None, base=old), base, head, note="", sessions=sessions)
+    finding = assess_runs(row, limits_of(LATENCY, None, base=old), base, head, note="", sessions=sessions)
     if finding.change is None or finding.row.interval is None:
         raise ValueError(f"{len(base)} runs are too few to simulate")
     return decide(finding, p=finding.change.p, comparisons=1).verdict, finding.row.interval
@@ -236,8 +236,8 @@ def _name(noise: Noise) -> str:
 
 def _cells(tallies: Sequence[Tally]) -> str:
     none, some, much = tallies
-    alarms = none.verdicts["slower"] + none.verdicts["faster"]
-    cells = (alarms, none.verdicts["inconclusive"], some.verdicts["slower"], much.verdicts["slower"])
+    alarms = none.verdicts["worse"] + none.verdicts["better"]
+    cells = (alarms, none.verdicts["inconclusive"], some.verdicts["worse"], much.verdicts["worse"])
     return " | ".join(f"{100 * cell:.1f} %" for cell in (*cells, none.coverage, some.coverage))
 
 

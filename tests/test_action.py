@@ -126,7 +126,7 @@ def test_base_and_head_are_measured_in_one_job(repository: Path) -> None:
     assert code == 1, summary
     assert outputs == "exit-code=1\n"
     assert "params.total" in summary
-    assert "slower" in summary
+    assert "worse" in summary
     verdicts = ET.parse(repository / "vbench-gate" / "verdicts.xml").getroot()
     assert verdicts.findall(".//failure")
     assert (repository / "vbench-gate" / "verdicts.smaller.json").is_file()

@@ -79,7 +79,7 @@ def test_a_regression_against_the_baseline_fails(
     measured["factor"] = 1.1
     passed, said = outcome()
     assert not passed
-    assert "slower: latency.p50_ms" in said
+    assert "worse: latency.p50_ms" in said
     assert outcome(more=", limit='20%'")[0]
 
 
@@ -121,7 +121,7 @@ def test_a_further_view_that_is_named_decides_without_a_limit_too(
     measured["factor"] = 1.1
     passed, said = outcome(metric="latency.p90_ms")
     assert not passed
-    assert "slower: latency.p90_ms" in said
+    assert "worse: latency.p90_ms" in said
     assert "3% is allowed" in said
 
 
@@ -132,7 +132,7 @@ def test_a_count_that_is_named_allows_nothing_without_a_limit(
     measured["layers"] = 101
     passed, said = outcome(metric="latency.layers")
     assert not passed
-    assert "slower: latency.layers" in said
+    assert "worse: latency.layers" in said
 
 
 @pytest.mark.parametrize("metric", ["throughput", "throughput.clips_per_s", "throughput.clips_per_s{batch=8}"])
@@ -164,7 +164,7 @@ def test_a_metric_may_be_named_with_its_labels(
     state["factor"] = 0.8
     passed, said = outcome(metric=metric)
     assert not passed
-    assert "slower: throughput.clips_per_s{batch=8}" in said
+    assert "worse: throughput.clips_per_s{batch=8}" in said
 
 
 @pytest.fixture(autouse=True)
@@ -197,7 +197,7 @@ def test_each_kind_of_machine_has_a_baseline_of_its_own(
     passed, said = outcome()
     assert not passed
     assert "hardware.gpu: H100 in base, L4 in head" in said
-    assert "slower: latency.p50_ms" in outcome("--vbench-across")[1]
+    assert "worse: latency.p50_ms" in outcome("--vbench-across")[1]
     assert outcome("--vbench-update")[0]
     assert outcome()[0]
     measured.update(factor=1.0, gpu="H100", day=3)

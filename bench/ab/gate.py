@@ -11,10 +11,9 @@ from typing import Any
 from bench.ab.pairs import run_apart, run_together
 from bench.ab.sides import PlannedCase, Ran, Side, SideName, SideSpec, place_of, read_side, suite_of
 from bench.ab.turns import Turns, measure_in_turns
+from bench.comparison.interim import ANALYSED_BLOCKS, InterimAnalyses, open_cases
 from bench.comparison.limits import GateValue, read_rules, refuse_noise
-from bench.comparison.looks import LOOKS, Looks, open_cases
-from bench.comparison.outcome import Comparison, Uncompared
-from bench.comparison.wording import percent
+from bench.comparison.verdicts import Comparison, UncomparedCase, percent
 from bench.core.errors import InputError, SetUpError
 from bench.core.units import plural
 from bench.store import RECORDS
@@ -77,7 +76,7 @@ def ab(
             raise
         pairing = pair_plans(sides[0].cases, sides[1].cases, by_place=_is_model(specs))
         partners = {case: sides[0].cases[place].id for case, (place, _) in pairing.shared.items()}
-        looks = Looks(
+        looks = InterimAnalyses(
             folder / "base",
             folder / "head",
             gate=gate,
@@ -125,7 +124,7 @@ def pair_plans(base: Sequence[PlannedCase], head: Sequence[PlannedCase], *, by_p
 
 
 def _measured(
-    sides: Sequence[Side], pairing: Pairing, looks: Looks, *, deadline_s: float, apart: bool, on_note: OnNote
+    sides: Sequence[Side], pairing: Pairing, looks: InterimAnalyses, *, deadline_s: float, apart: bool, on_note: OnNote
 ) -> Comparison:
     titles = {case.id: case.title for case in sides[1].cases}
 
@@ -138,15 +137,15 @@ def _measured(
         return list(ran.values())
 
     def judge(blocks: Mapping[str, int], is_last: bool) -> set[str]:
-        found = looks.look(blocks, is_last=is_last)
+        found = looks.analyse(blocks, is_last=is_last)
         for line in _told(found, blocks):
             on_note(line)
         return open_cases(found)
 
     turns = measure_in_turns(
-        list(pairing.shared), run, judge, looks=LOOKS, deadline_s=deadline_s, clock_s=time.monotonic
+        list(pairing.shared), run, judge, looks=ANALYSED_BLOCKS, deadline_s=deadline_s, clock_s=time.monotonic
     )
-    found = looks.look({}, given_up=turns.failed)
+    found = looks.analyse({}, given_up=turns.failed)
     suite = found.rows[0].suite if found.rows else ""
     missing = [_unpaired(case, suite, "base", "is not in head's plan") for case in pairing.missing]
     added = [_unpaired(case, suite, "head", "is not in base's plan") for case in pairing.added]
@@ -172,12 +171,12 @@ def _why_ended(turns: Turns, found: Comparison) -> list[str]:
     if not open_cases(found) or turns.stopped_because == "decided":
         return []
     if turns.stopped_because == "enough":
-        return [f"ended undecided after {2 * LOOKS[-1]} runs a side, the most that are taken"]
+        return [f"ended undecided after {2 * ANALYSED_BLOCKS[-1]} runs a side, the most that are taken"]
     return ["the time budget ended before all was decided; a longer --budget may decide the rest"]
 
 
-def _unpaired(case: PlannedCase, suite: str, side: SideName, why: str) -> Uncompared:
-    return Uncompared(suite=suite, case_id=case.id, case=case.title, side=side, why=why)
+def _unpaired(case: PlannedCase, suite: str, side: SideName, why: str) -> UncomparedCase:
+    return UncomparedCase(suite=suite, case_id=case.id, case=case.title, side=side, why=why)
 
 
 def _is_model(specs: Sequence[SideSpec]) -> bool:

@@ -1,4 +1,7 @@
-"""The commands of the gate: compare, ab, baseline, history. What `cli.py` says of heavy imports holds here too."""
+"""The commands of the gate: compare, ab, baseline, history; arguments, one call, and what is printed.
+
+Modules of the other rooms are imported inside the commands, so that `vbench --help` stays fast.
+"""
 
 import os
 import re
@@ -16,33 +19,39 @@ from bench.core.errors import InputError
 
 if TYPE_CHECKING:
     from bench.comparison.baselines import Baseline
-    from bench.comparison.outcome import Comparison
+    from bench.comparison.history import History, LevelChange
+    from bench.comparison.verdicts import Comparison
 
 GateLimits = Annotated[
     list[str] | None, typer.Option("--gate", metavar="METRIC=LIMIT", help="Such as latency.p50_ms=3%; repeatable.")
 ]
-Across = Annotated[bool, typer.Option("--across", help="Compare unlike environments, and mark the verdicts.")]
-FailOn = Annotated[str, typer.Option("--fail-on", help="Which of regression, inconclusive, incomplete fail; or none.")]
+Across = Annotated[bool, typer.Option("--across", help="Compare even if environments differ, and mark the verdicts.")]
+FailOn = Annotated[
+    str,
+    typer.Option("--fail-on", help="Faults that fail: regression, inconclusive, incomplete; or none."),
+]
 Write = Annotated[
     list[Path] | None,
     typer.Option(
-        "--write", metavar="FILE", help="Also write .md, .json, .xml; .smaller.json, .bigger.json or .bencher.json."
+        "--write",
+        metavar="FILE",
+        help="Also write the verdicts: .md, .json, .xml; .smaller.json, .bigger.json or .bencher.json.",
     ),
 ]
 Junit = Annotated[Path | None, typer.Option("--junit", metavar="FILE", help="Also write JUnit XML.")]
 Annotations = Annotated[bool, typer.Option("--annotations", help="Print GitHub annotations.")]
-Markdown = Annotated[bool, typer.Option("--markdown", help="Print Markdown, as for a pull request.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
+Markdown = Annotated[bool, typer.Option("--markdown", help="Print Markdown, such as for a pull request.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 Results = Annotated[str, typer.Argument(metavar="RESULTS", help="Folder, file, pattern or git:REF[:path] of records.")]
 Branch = Annotated[str | None, typer.Option("--branch", help="A branch; the one checked out if not given.")]
 BaselineFolder = Annotated[Path, typer.Option("--folder", help="The folder that holds .vbench; here if not given.")]
 
 Whole = Annotated[
-    bool, typer.Option("--whole", help="Drop kept cases that are not there, for the suite no longer has them.")
+    bool, typer.Option("--whole", help="Drop kept cases that RESULTS lacks, because the suite no longer has them.")
 ]
 
-baseline_app = typer.Typer(no_args_is_help=True, help="Baselines by branch and kind of machine, kept as files for git.")
+baseline_app = typer.Typer(no_args_is_help=True, help="Baselines by branch and kind of machine, as files for git.")
 
 ALL_FAULTS = "regression,inconclusive,incomplete"
 SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0}
@@ -53,7 +62,7 @@ def compare(
         str,
         typer.Argument(metavar="BASE", help="Folder, file, pattern, git:REF[:path] of records, or baseline:BRANCH."),
     ],
-    head: Annotated[str, typer.Argument(metavar="HEAD", help="Records of what is to be judged.")],
+    head: Annotated[str, typer.Argument(metavar="HEAD", help="Records to judge, named like BASE.")],
     gate: GateLimits = None,
     across: Across = False,
     fail_on: FailOn = ALL_FAULTS,
@@ -63,7 +72,7 @@ def compare(
     markdown: Markdown = False,
     as_json: AsJson = False,
 ) -> None:
-    """Judge HEAD's records against BASE's: same, faster, slower or inconclusive; the exit code decides."""
+    """Compare HEAD's records with BASE's: same, better, worse or inconclusive; the exit code is the decision."""
     from bench.comparison.comparing import compare as compare_records
 
     outputs = _outputs(fail_on, write or [], junit, annotations=annotations, markdown=markdown, as_json=as_json)
@@ -86,7 +95,8 @@ def ab(
     ] = None,
     small: Annotated[bool, typer.Option("--small", help="The suite's small form.")] = False,
     apart: Annotated[
-        bool, typer.Option("--apart", help="Run BASE and HEAD one after the other, also where steps could take turns.")
+        bool,
+        typer.Option("--apart", help="Run BASE and HEAD one after the other, never step by step."),
     ] = False,
     gate: GateLimits = None,
     across: Across = False,
@@ -97,13 +107,13 @@ def ab(
     markdown: Markdown = False,
     as_json: AsJson = False,
 ) -> None:
-    """Measure BASE and HEAD in turns in one job until every gated case is decided; for machines that are noisy."""
+    """Measure BASE and HEAD alternately in one job until every gated case is decided; for noisy machines."""
     from bench.ab.gate import ab as measure_ab
     from bench.cli.console import print_note
 
     outputs = _outputs(fail_on, write or [], junit, annotations=annotations, markdown=markdown, as_json=as_json)
     limits, budget_s = _limits(gate or []), _seconds(budget)
-    with _terminated_like_interrupted():
+    with _sigterm_as_interrupt():
         found = measure_ab(
             base,
             head,
@@ -123,17 +133,17 @@ def ab(
 def save_baseline(
     results: Results, branch: Branch = None, folder: BaselineFolder = Path(), whole: Whole = False
 ) -> None:
-    """Keep RESULTS as the baseline of a branch on this kind of machine, and append them to its history."""
+    """Keep RESULTS as the baseline of a branch on their kind of machine, and append them to its history."""
     from bench.cli.console import print_note
     from bench.comparison.baselines import current_branch, save
 
     to = current_branch(folder) if branch is None else branch
-    _say_baselines(save(results, branch=to, root=folder, is_whole=whole, on_note=print_note))
+    _show_baselines(save(results, branch=to, root=folder, is_whole=whole, on_note=print_note))
 
 
 @baseline_app.command("list")
 def list_baselines(folder: BaselineFolder = Path(), as_json: AsJson = False) -> None:
-    """List what is kept, by branch, suite and machine."""
+    """List the baselines by branch, suite and machine."""
     from bench.cli.console import print_json
     from bench.comparison.baselines import listed
 
@@ -141,25 +151,25 @@ def list_baselines(folder: BaselineFolder = Path(), as_json: AsJson = False) -> 
     if as_json:
         print_json([{**asdict(each), "path": str(each.path)} for each in found])
     else:
-        _say_baselines(found)
+        _show_baselines(found)
 
 
 @baseline_app.command("promote")
 def promote_baseline(
     source: Annotated[str, typer.Argument(metavar="FROM", help="A branch with baselines.")],
-    target: Annotated[str, typer.Argument(metavar="TO", help="The branch that gets them, such as main.")],
+    target: Annotated[str, typer.Argument(metavar="TO", help="The branch that receives them, such as main.")],
     folder: BaselineFolder = Path(),
     whole: Whole = False,
 ) -> None:
-    """Make the baselines of one branch those of another, such as of a branch that was merged."""
+    """Copy the baselines of one branch to another, such as after a merge."""
     from bench.cli.console import print_note
     from bench.comparison.baselines import promote
 
-    _say_baselines(promote(source, target, root=folder, is_whole=whole, on_note=print_note))
+    _show_baselines(promote(source, target, root=folder, is_whole=whole, on_note=print_note))
 
 
 def history(
-    metric: Annotated[str, typer.Argument(metavar="METRIC", help="Such as latency.p50_ms, with labels where needed.")],
+    metric: Annotated[str, typer.Argument(metavar="METRIC", help="Such as latency.p50_ms, with labels if needed.")],
     case: Annotated[str, typer.Argument(metavar="CASE", help="A case's id, or part or pattern of its title.")],
     branch: Branch = None,
     given: Annotated[
@@ -168,7 +178,7 @@ def history(
     folder: BaselineFolder = Path(),
     as_json: AsJson = False,
 ) -> None:
-    """Show a metric over commits, and the first commit after every step of its level."""
+    """Show a metric over commits, and the first commit of every new level."""
     from bench.cli.console import print_json
     from bench.comparison.baselines import current_branch, history_files
     from bench.comparison.history import history_of
@@ -177,14 +187,14 @@ def history(
     files = given or history_files(current_branch(folder) if branch is None else branch, root=folder)
     found = history_of(read_records(files), metric, case, repository=folder)
     if as_json:
-        print_json({**asdict(found), "case": found.case.title, "id": found.case.id})
+        told = asdict(found)
+        former = {"moments": told["commits"], "turns": told["changes"]}  # names before 0.1.0; remove with 0.2.0
+        print_json({**told, **former, "case": found.case.title, "id": found.case.id})
     else:
-        from bench.cli.show_history import show_history
-
-        show_history(found)
+        _show_history(found)
 
 
-def _say_baselines(found: "list[Baseline]") -> None:
+def _show_baselines(found: "list[Baseline]") -> None:
     from bench.cli.console import print_table
 
     rows = [(b.branch, b.suite, b.machine, b.fingerprint, b.cases, b.runs, b.commit[:10]) for b in found]
@@ -193,7 +203,7 @@ def _say_baselines(found: "list[Baseline]") -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class _Outputs:
-    """The forms in which one comparison is given; `files` says of which ending each file is."""
+    """The formats in which one comparison is printed and written; `files` maps each file to its ending."""
 
     fail_on: list[str]
     files: Mapping[Path, str]
@@ -202,20 +212,20 @@ class _Outputs:
     as_json: bool
 
     def give(self, found: "Comparison") -> int:
-        """Print, then write what was asked for. The exit code; 3 where only a file that cannot be written is amiss."""
+        """Print, then write the files. Returns the exit code; 3 if the only fault is a file that cannot be written."""
         from bench.cli.console import print_error, print_note
         from bench.comparison import formats
-        from bench.comparison.outcome import EXIT_CODES
+        from bench.comparison.verdicts import EXIT_CODES
 
         code = found.exit_code(fail_on=self.fail_on)
-        with _reader_may_leave():
+        with _tolerate_closed_pipe():
             self._print(found)
         for file, ending in self.files.items():
             text = formats.as_file(found, ending, fail_on=self.fail_on)
             try:
                 if text is None:
                     file.unlink(missing_ok=True)
-                    print_note(f"{file} is not written: there is nothing that it could hold")
+                    print_note(f"{file} is not written: no metric has a value and a better direction")
                 else:
                     file.write_text(text, encoding="utf-8", errors="backslashreplace")
             except OSError as error:
@@ -224,8 +234,7 @@ class _Outputs:
         return code
 
     def _print(self, found: "Comparison") -> None:
-        """Standard output holds JSON or Markdown alone; annotations then go to standard error, which GitHub reads."""
-        from bench.cli.show_verdicts import show_comparison
+        """Print to standard output; with JSON or Markdown, annotations go to standard error, which GitHub reads too."""
         from bench.comparison import formats
 
         if self.as_json:
@@ -235,13 +244,13 @@ class _Outputs:
         if self.annotations:
             typer.echo(formats.as_annotations(found), nl=False, err=self.as_json or self.markdown)
         if not (self.as_json or self.markdown or self.annotations):
-            show_comparison(found)
+            _show_comparison(found)
 
 
 def _outputs(
     fail_on: str, write: list[Path], junit: Path | None, *, annotations: bool, markdown: bool, as_json: bool
 ) -> _Outputs:
-    """What was asked for, checked before anything is read or measured; InputError for what cannot be given."""
+    """Check the output options before anything is read or measured; raises InputError."""
     from bench.cli.arguments import check_writable
     from bench.comparison.formats import ending_of
 
@@ -257,18 +266,18 @@ def _outputs(
 
 
 @contextmanager
-def _reader_may_leave() -> Iterator[None]:
-    """Whoever reads our output may end first (`| head`): that changes neither the exit code nor the files."""
+def _tolerate_closed_pipe() -> Iterator[None]:
+    """If the reader of our output ends first (`| head`), keep the exit code and still write the files."""
     try:
         yield
         sys.stdout.flush()
-    except (BrokenPipeError, SystemExit):  # the latter is what rich makes of the former
+    except (BrokenPipeError, SystemExit):  # rich turns the former into the latter
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _faults(fail_on: str) -> list[str]:
-    """Names out of `--fail-on`, checked before anything is measured."""
-    from bench.comparison.outcome import FAULTS
+    """Return the names in `--fail-on`; raises UnknownNameError before anything is measured."""
+    from bench.comparison.verdicts import FAULTS
     from bench.core.errors import UnknownNameError
 
     faults = [] if fail_on == "none" else [name.strip() for name in fail_on.split(",")]
@@ -279,7 +288,7 @@ def _faults(fail_on: str) -> list[str]:
 
 
 def _limits(given: list[str]) -> dict[str, str]:
-    """`METRIC=LIMIT` options; the last `=` parts them, for labels carry one too."""
+    """Return the `METRIC=LIMIT` options, split at the last `=`, because labels contain one too."""
     from bench.comparison.limits import read_rules
 
     limits: dict[str, str] = {}
@@ -300,8 +309,8 @@ def _seconds(text: str) -> float:
 
 
 @contextmanager
-def _terminated_like_interrupted() -> Iterator[None]:
-    """A job that is cancelled ends as with Ctrl-C, so that what is temporary is removed."""
+def _sigterm_as_interrupt() -> Iterator[None]:
+    """End a cancelled job as with Ctrl-C, so that temporary files are removed."""
 
     def interrupt(number: int, frame: object) -> None:
         raise KeyboardInterrupt
@@ -311,3 +320,101 @@ def _terminated_like_interrupted() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+VERDICT_COLUMNS = ("verdict", "case", "metric", "base", "head", "change", "why")
+
+
+def _show_comparison(comparison: "Comparison") -> None:
+    """Print the table of verdicts, urgent ones first, then what could not be compared, then a summary."""
+    from bench.cli.console import print_table, print_text
+    from bench.comparison.formats import cells, headline, sections, shown_rows
+
+    rows = shown_rows(comparison)
+    if rows:
+        print_table(VERDICT_COLUMNS, [cells(row) for row in rows], right=("base", "head", "change"))
+    for title, lines in sections(comparison):
+        print_text(f"{title}:")
+        for line in lines:
+            print_text(f"  {line}")
+    if left := len(comparison.rows) - len(rows):
+        print_text(f"{left} more metrics are not gated; --json shows them")
+    print_text(headline(comparison))
+
+
+MIN_COMMITS = 10
+
+
+def _show_history(history: "History") -> None:
+    """Print one line per commit, marked if the level changed, then each step in a sentence."""
+    from bench.cli.console import print_table, print_text
+    from bench.comparison.verdicts import one_line
+    from bench.core.units import format_value, plural
+
+    changes = {change.first.commit: change for change in history.changes}
+    rows = [
+        (
+            each.started_at[:16],
+            one_line(each.commit[:10]),
+            format_value(each.value, history.unit),
+            each.runs,
+            _mark(changes.get(each.commit)),
+        )
+        for each in history.commits
+    ]
+    print_text(one_line(f"{history.metric} of {history.case.title}"))
+    print_table(("measured", "commit", "value", "runs", ""), rows, right=("value", "runs"))
+    for runs, why in _left_out(history):
+        if runs:
+            print_text(f"{plural(runs, 'run')} left out: {why}")
+    if history.order == "measured" and len(history.commits) > 1:
+        print_text("in the order of measuring: git here does not know all commits, and not all records have dates")
+    for change in history.changes:
+        print_text(_change_sentence(change, history.unit))
+    if not history.changes:
+        print_text(f"no step in {plural(len(history.commits), 'commit')}{_power(history)}")
+
+
+def _power(history: "History") -> str:
+    """Return what a search for steps among so many noisy values can find."""
+    from bench.comparison.steps import commits_to_show
+
+    if history.is_exact:
+        return ""
+    needed = commits_to_show(len(history.commits))
+    if needed is None:
+        return f"; fewer than {MIN_COMMITS} commits cannot show one"
+    return f"; a clear step shows once about {needed} commits have it"
+
+
+def _left_out(history: "History") -> list[tuple[int, str]]:
+    return [
+        (history.unknown, "their records name no commit"),
+        (history.uncommitted, "measured with local changes, or git could not tell"),
+        (history.in_turns, "part of an A/B measurement (vbench ab)"),
+        (history.throttled, "throttled, so slow for another reason than their code"),
+        (history.unlike, f"not measured as the newest run was: {', '.join(history.differing)}"),
+    ]
+
+
+def _mark(change: "LevelChange | None") -> str:
+    return "" if change is None else f"{change.verdict} from here: {_change_text(change)}"
+
+
+def _change_sentence(change: "LevelChange", unit: str) -> str:
+    from bench.comparison.verdicts import one_line, p_value
+    from bench.core.units import format_value
+
+    name = "first bad commit" if change.verdict == "worse" else f"first commit that is {change.verdict}"
+    levels = f"{format_value(change.step.before, unit)} before, {format_value(change.step.after, unit)} after"
+    certainty = f", {p_value(change.step.p)}" if change.step.p > 0 else ""
+    return (
+        f"{name}: {one_line(change.first.commit)} ({_change_text(change)}: {levels}{certainty}); "
+        f"the last before it: {one_line(change.last_before.commit)}"
+    )
+
+
+def _change_text(change: "LevelChange") -> str:
+    from bench.comparison.verdicts import percent
+
+    return "changed" if change.change is None else percent(change.change)

@@ -1,11 +1,11 @@
-"""Baselines: what a branch measured, by suite and kind of machine, as files that git diffs line by line.
+"""Baselines: the records of a branch by suite and kind of machine, as text files for git.
 
-    .vbench/baselines/<branch>/<suite>/<fingerprint>.jsonl      what `baseline:<branch>` means in `vbench compare`
-    .vbench/baselines/<branch>/<suite>/<fingerprint>.answers    how each test video was answered, a file a run
-    .vbench/history/<branch>/<suite>/<fingerprint>.jsonl        the lines of every commit that was saved, no answers
+    .vbench/baselines/<branch>/<suite>/<machine>.jsonl          what `baseline:<branch>` means in `vbench compare`
+    .vbench/baselines/<branch>/<suite>/<machine>.predictions    the predictions for each test video, one file per run
+    .vbench/history/<branch>/<suite>/<machine>.jsonl            the lines of every saved commit, without predictions
 
-A fingerprint is of all facts that must be the same for timings to be compared; counts, which are the same on every
-machine, stand in `any.jsonl`. A line is one run, without its raw samples and whatever no comparison reads.
+<machine> is a hash of all facts that must be equal to compare timings; counts are the same on every machine and go to
+`any.jsonl`. A line is one run without raw samples and other parts that no comparison reads.
 """
 
 import fcntl
@@ -20,10 +20,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote, unquote
 
-from bench.comparison.answers import keep_answers, read_answers
-from bench.comparison.likeness import depends_on_machine, machine_facts
-from bench.comparison.sides import Run, Side, open_side
-from bench.comparison.wording import one_line
+from bench.comparison.compatibility import depends_on_machine, machine_facts
+from bench.comparison.kept_predictions import read_ranks, write_ranks
+from bench.comparison.runs import Run, SideRuns, open_side
+from bench.comparison.verdicts import one_line
 from bench.core.errors import InputError, UnknownNameError
 from bench.core.files import remove_abandoned, write_atomically
 from bench.core.git import git_environment
@@ -36,7 +36,8 @@ BASELINES, HISTORY = Path(".vbench/baselines"), Path(".vbench/history")
 ANY = "any"
 KEPT_STATE = ("commit", "committed_at", "is_dirty", "cpu_governor", "container")
 KEPT_DETAILS = ("protocol", "measure_versions", "parity", "session")
-ANSWERS = ".answers"
+PREDICTIONS = ".predictions"
+FORMER_PREDICTIONS = ".answers"  # written before 0.1.0
 SUITE_NAME = re.compile("[a-z0-9][a-z0-9_-]*")
 Place = tuple[str, str]
 OnNote = Callable[[str], None]
@@ -44,7 +45,7 @@ OnNote = Callable[[str], None]
 
 @dataclass(frozen=True, kw_only=True)
 class Baseline:
-    """One file of baselines: the machine is told by what its first record says of it."""
+    """One baseline file; `machine` describes the machine of its first record."""
 
     branch: str
     suite: str
@@ -58,11 +59,11 @@ class Baseline:
 
 
 def fingerprint_of(record: Record) -> str:
-    """12 hex digits of the kind of machine that a record's figures depend on; `any` where they depend on none."""
-    return _machine_print(record) if depends_on_machine(record) else ANY
+    """Return 12 hex digits for the kind of machine that a record's values depend on; `any` if they depend on none."""
+    return _machine_hash(record) if depends_on_machine(record) else ANY
 
 
-def _machine_print(record: Record) -> str:
+def _machine_hash(record: Record) -> str:
     return digest(list(machine_facts(record)))
 
 
@@ -76,30 +77,30 @@ def save(
 ) -> list[Baseline]:
     """Make the good records of `source` the baseline of `branch`, and append them to its history.
 
-    Cases that were measured anew are replaced; the others of the same suite and machine stay, and `on_note` is told
-    which. With `is_whole`, `source` is of the whole suite, so that cases it does not have are dropped; those
-    that failed stay all the same, and so does what other machines measured. InputError where there is no good record.
+    Cases with new records are replaced; other cases of the same suite and machine stay, and `on_note` lists them. With
+    `is_whole`, `source` covers the whole suite, so cases that it lacks are dropped, except those that failed and those
+    of other machines. Raises InputError if there is no good record.
     """
     with open_side(source) as side:
         good = [run for case in side.cases.values() for run in case.runs]
         groups = _by_place(run for run in good if run.record.in_turns is None)
         in_turns = sum(run.record.in_turns is not None for run in good)
-        left_out = f"{plural(in_turns, 'run')} of vbench ab left out, which took turns with another side's"
+        left_out = f"{plural(in_turns, 'run')} of vbench ab left out: a baseline holds runs that were measured alone"
         if not groups:
             why = f": {left_out}" if in_turns else ""
-            raise InputError(f"{source}: no run there has a result to keep as a baseline{why}")
+            raise InputError(f"{source}: no run has a result to keep as a baseline{why}")
         if in_turns:
             on_note(left_out)
         failed = _failed(side)
         saved = _put_all(groups, branch=branch, root=root, failed=failed, is_whole=is_whole, on_note=on_note)
     there = {run.record.case_id for path in _files(root, branch) for run in _runs_at(path)}
-    for case_id, told in failed.items():
-        on_note(f"{told}: its baseline stays as it was" if case_id in there else f"{told}: it has no baseline")
+    for case_id, failure in failed.items():
+        on_note(f"{failure}: its baseline stays as it was" if case_id in there else f"{failure}: it has no baseline")
     return saved
 
 
 def listed(root: Path = Path()) -> list[Baseline]:
-    """Every baseline that is kept, by branch, suite and fingerprint."""
+    """Return every kept baseline, by branch, suite and machine."""
     return [_read(path) for path in _files(root)]
 
 
@@ -111,7 +112,7 @@ def promote(
     is_whole: bool = False,
     on_note: OnNote = lambda text: None,
 ) -> list[Baseline]:
-    """Make what is kept of branch `source` the baseline of `target`, and append it to the history of that.
+    """Make the baseline of branch `source` the one of `target`, and append it to the history of `target`.
 
     Cases that only `target` has stay, as in `save`.
     """
@@ -122,10 +123,10 @@ def promote(
 
 
 def baseline_files(text: str, head: Sequence[Record], *, across: bool = False, by_machine: bool = True) -> list[Path]:
-    """The files that `baseline:BRANCH[:FOLDER]` means for records of `head`: those of its suites and machines.
+    """Return the files that `baseline:BRANCH[:FOLDER]` means for records of `head`: those of its suites and machines.
 
-    InputError where none was saved on such a machine; `across` takes that of another machine, if there is only one.
-    Where no figure that decides is `by_machine`, the one of several others that was measured last will do.
+    Raises InputError if none was saved on such a machine; `across` accepts another machine if there is only one. If no
+    deciding metric depends on the machine (`by_machine` is false), the machine that was measured last is used.
     """
     branch, _, folder = text.removeprefix(PREFIX).partition(":")
     known = _of_branch(branch, Path(folder or "."))
@@ -136,30 +137,30 @@ def baseline_files(text: str, head: Sequence[Record], *, across: bool = False, b
         for each in _of_suite(text, known, suite, head, across=across, by_machine=by_machine)
     ]
     if suites and not found:
-        raise InputError(f"{text}: no baseline of suite {', '.join(sorted(suites))} there")
+        raise InputError(f"{text}: there is no baseline of suite {', '.join(sorted(suites))}")
     return [each.path for each in (found if suites else known)]
 
 
 def _of_suite(
     text: str, known: Sequence[Baseline], suite: str, head: Sequence[Record], *, across: bool, by_machine: bool
 ) -> Iterator[Baseline]:
-    """Baselines of one suite. Where head has no figure of a machine, those of all machines: what it lacks is told."""
+    """Yield the baselines of one suite; of all machines if head has no machine-dependent value, to report the gap."""
     of_suite = [each for each in known if each.suite == suite]
     others = [each for each in of_suite if each.fingerprint != ANY]
-    prints = {fingerprint_of(r) for r in head if r.case.suite == suite and r.is_good} - {ANY}
-    here = [each for each in others if each.fingerprint in prints]
+    machines = {fingerprint_of(r) for r in head if r.case.suite == suite and r.is_good} - {ANY}
+    here = [each for each in others if each.fingerprint in machines]
     if across and len(others) == 1:
         here = others
     if not (by_machine or here):
         here = sorted(others, key=lambda each: each.measured_at)[-1:]
-    if prints and others and not here:
-        raise InputError(_no_such_machine(text, suite, sorted(prints)[0], others))
-    yield from here if prints else others
+    if machines and others and not here:
+        raise InputError(_no_such_machine(text, suite, sorted(machines)[0], others))
+    yield from here if machines else others
     yield from (each for each in of_suite if each.fingerprint == ANY)
 
 
 def current_branch(folder: Path = Path()) -> str:
-    """The branch that is checked out in `folder`; InputError where there is none, as in most CI systems."""
+    """Return the branch checked out in `folder`; raises InputError if there is none, as in most CI systems."""
     command = ["git", "-C", str(folder), "symbolic-ref", "--quiet", "--short", "HEAD"]
     try:
         return subprocess.run(command, capture_output=True, text=True, check=True, env=git_environment()).stdout.strip()
@@ -168,10 +169,10 @@ def current_branch(folder: Path = Path()) -> str:
 
 
 def history_files(branch: str, *, root: Path = Path()) -> list[Path]:
-    """The history of a branch; InputError where nothing was saved on it."""
+    """Return the history files of a branch; raises InputError if nothing was saved on it."""
     files = sorted((root / HISTORY / quote(branch, safe="")).glob("*/*.jsonl"))
     if not files:
-        raise InputError(f"no history of branch {branch!r}; `vbench baseline save RESULTS` appends to it")
+        raise InputError(f"branch {branch!r} has no history; `vbench baseline save RESULTS` appends to it")
     return files
 
 
@@ -184,10 +185,10 @@ def _of_branch(branch: str, root: Path) -> list[Baseline]:
 
 
 def _no_such_machine(text: str, suite: str, fingerprint: str, others: Sequence[Baseline]) -> str:
-    there = "; ".join(f"{each.fingerprint} ({each.machine})" for each in others)
+    known = "; ".join(f"{each.fingerprint} ({each.machine})" for each in others)
     return (
-        f"{text}: suite {suite} has no baseline of machines like the one of head ({fingerprint}); there are: {there}; "
-        "save one measured here, or say --across where there is only one"
+        f"{text}: suite {suite} has no baseline of machines like the one of head ({fingerprint}); there are: {known}; "
+        "save one measured here, or give --across if there is only one"
     )
 
 
@@ -198,8 +199,8 @@ def _by_place(runs: Iterable[Run]) -> Mapping[Place, list[Run]]:
     return groups
 
 
-def _failed(side: Side) -> dict[str, str]:
-    """By id, what became of cases that were tried and have no good run."""
+def _failed(side: SideRuns) -> dict[str, str]:
+    """Return by id a description of each case that has only failed runs."""
     return {
         case.id: f"{one_line(case.case.title)} failed ({case.failures[-1].status})"
         for case in side.cases.values()
@@ -216,7 +217,7 @@ def _put_all(
     on_note: OnNote,
     failed: Collection[str] = (),
 ) -> list[Baseline]:
-    """Write the baselines of these places, and with `is_whole` of those that could have had runs and got none."""
+    """Write the baselines of these places, and with `is_whole` also of places that no longer have runs."""
     places = {**groups, **({place: [] for place in _places_without(groups)} if is_whole else {})}
     for place, runs in places.items():
         with store_errors(_file(root / BASELINES, branch, place), "written"):
@@ -225,9 +226,9 @@ def _put_all(
 
 
 def _places_without(groups: Mapping[Place, Sequence[Run]]) -> set[Place]:
-    """Where runs of the same suites, on the same machines or of any, would stand."""
-    prints = {(suite, _machine_print(run.record)) for (suite, _), runs in groups.items() for run in runs}
-    return (prints | {(suite, ANY) for suite, _ in groups}) - groups.keys()
+    """Return the places of the same suites and machines, and of `any`, that have no runs now."""
+    places = {(suite, _machine_hash(run.record)) for (suite, _), runs in groups.items() for run in runs}
+    return (places | {(suite, ANY) for suite, _ in groups}) - groups.keys()
 
 
 def _put(
@@ -240,7 +241,7 @@ def _put(
     on_note: OnNote,
     failed: Collection[str],
 ) -> None:
-    """Write the baseline of one place with `runs` in it, and append them to its history."""
+    """Write `runs` into the baseline of one place, and append them to its history."""
     path, history = _file(root / BASELINES, branch, place), _file(root / HISTORY, branch, place)
     if not (runs or path.is_file()):
         return
@@ -264,17 +265,17 @@ def _runs_at(path: Path) -> list[Run]:
 
 
 def _files(root: Path, branch: str | None = None) -> list[Path]:
-    """The baselines under `root`, of one branch or of all."""
+    """Return the baseline files under `root`, of one branch or of all."""
     name = "*" if branch is None else glob.escape(quote(branch, safe=""))
     return sorted((root / BASELINES).glob(f"{name}/*/*.jsonl"))
 
 
 def _file(folder: Path, branch: str, place: Place) -> Path:
-    """A branch's slashes are written so that its name stays one folder. InputError for names that are no folder's."""
+    """Return the file of a place, with the branch quoted. Raises InputError for names that cannot be folders."""
     if branch.strip() in ("", ".", ".."):
-        raise InputError(f"a baseline cannot be kept under the branch {branch!r}; name one, such as main")
+        raise InputError(f"{branch!r} cannot be the branch of a baseline; name one, such as main")
     if not SUITE_NAME.fullmatch(place[0]):
-        raise InputError(f"a baseline cannot be kept of the suite {place[0]!r}; allowed: a-z, 0-9, _ and -")
+        raise InputError(f"{place[0]!r} cannot be the suite of a baseline; allowed: a-z, 0-9, _ and -")
     return folder / quote(branch, safe="") / place[0] / f"{place[1]}.jsonl"
 
 
@@ -302,7 +303,7 @@ def _machine(record: Record) -> str:
 
 
 def _slim(record: Record, artifacts: Mapping[str, str]) -> Record:
-    """What comparisons and histories read; a baseline of raw samples would be a hundred times as long."""
+    """Return only what comparisons and histories read; with raw samples a baseline would be a hundred times as long."""
     environment = record.environment
     state = {k: v for k, v in environment.state.items() if k in KEPT_STATE or k.startswith("env.")}
     details = {name: value for name, value in record.details.items() if name in KEPT_DETAILS}
@@ -319,7 +320,7 @@ def _slim(record: Record, artifacts: Mapping[str, str]) -> Record:
 
 
 def _slim_metric(metric: Metric) -> Metric:
-    """Without samples where an interval tells of them."""
+    """Drop the samples if there is an interval, which is what comparisons read."""
     return metric if metric.interval is None else metric.model_copy(update={"samples": ()})
 
 
@@ -329,25 +330,26 @@ def _order(run: Run) -> tuple[str, str, int, str]:
 
 
 def _write(path: Path, runs: Sequence[Run]) -> None:
-    """The records at `path` in place of those before, all or none at a time, and their answers beside it.
+    """Replace the records at `path` atomically, and write their predictions next to it.
 
-    A file of answers is named by what it holds: whatever ends this in between, records find their own or those before.
+    A file of predictions is named by its content, so records find the right one even if this process ends halfway.
     """
-    answers = path.with_suffix(ANSWERS)
+    folder = path.with_suffix(PREDICTIONS)
     kept = []
     for run in runs:
-        found = read_answers(run)
-        name = None if found is None else keep_answers(found, answers, prefix=run.record.case.id)
-        kept.append(_slim(run.record, {} if name is None else {"predictions": f"{answers.name}/{name}"}))
+        found = read_ranks(run)
+        name = None if found is None else write_ranks(found, folder, prefix=run.record.case.id)
+        kept.append(_slim(run.record, {} if name is None else {"predictions": f"{folder.name}/{name}"}))
     if kept:
         write_atomically(path, b"".join(_lines(kept)))
     else:
         path.unlink(missing_ok=True)
     named = {Path(record.artifacts.get("predictions", "")).name for record in kept}
-    _remove_but(named, answers)
+    _remove_except(named, folder)
+    _remove_except((), path.with_suffix(FORMER_PREDICTIONS))
 
 
-def _remove_but(named: Collection[str], folder: Path) -> None:
+def _remove_except(named: Collection[str], folder: Path) -> None:
     """Remove the files of `folder` with other names, and the folder if it is then empty."""
     files = list(folder.iterdir()) if folder.is_dir() else []
     others = [file for file in files if file.name not in named]
@@ -359,7 +361,7 @@ def _remove_but(named: Collection[str], folder: Path) -> None:
 
 @contextmanager
 def _one_at_a_time(folder: Path) -> Iterator[None]:
-    """Wait until no other process saves into `folder`; the lock is on the folder itself, so that it leaves no file."""
+    """Wait until no other process saves into `folder`; the lock is on the folder itself, so it leaves no file."""
     folder.mkdir(parents=True, exist_ok=True)
     number = os.open(folder, os.O_RDONLY)
     try:
@@ -370,7 +372,7 @@ def _one_at_a_time(folder: Path) -> Iterator[None]:
 
 
 def _append(path: Path, runs: Sequence[Run]) -> None:
-    """Add what is not there yet, so that saving twice does not count a commit twice. A last line that is torn goes."""
+    """Add lines that are not there yet, so that saving twice counts a commit once. Drops a torn last line."""
     before = path.read_bytes() if path.is_file() else b""
     whole = before[: before.rfind(b"\n") + 1]
     there = set(whole.splitlines(keepends=True))

@@ -1,6 +1,6 @@
-"""What two sets of independent runs, or of judged videos, say of the change between them. Pure; docs/decisions/0006.
+"""The change between two sets of independent runs or of predicted videos, with its uncertainty. docs/decisions/0006.
 
-This module imports numpy, so the rest of the gate imports it only once there is something to compare.
+Pure functions. This module imports numpy and scipy, so `comparing` loads it only when there are cases to compare.
 """
 
 import math
@@ -16,13 +16,13 @@ from scipy.special import betainc, gammaincinv, nctdtrinc, ndtr, ndtri, stdtr, s
 from bench.core.stats import Z95, Estimate, mcnemar, paired_shares
 
 ALPHA = 0.01
-WITNESS_ALPHA = 0.05
+RANK_TEST_ALPHA = 0.05
 POWER = 0.8
 DRAWS = 4000
 SEED = 20260101
 MANY = 1e9
 LARGEST_SQUARED = 1e150
-STRAY_OF_MEDIANS = math.sqrt(math.pi / 2)  # of many runs of Gaussian noise; of five 1.20
+MEDIAN_SPREAD = math.sqrt(math.pi / 2)  # of a median over that of a mean: many runs of Gaussian noise; for five 1.20
 
 Values = NDArray[np.float64]
 
@@ -31,9 +31,9 @@ Values = NDArray[np.float64]
 class Change:
     """From base to head: `estimate` with its 95 % interval, its standard `error`, the `degrees` of freedom and `p`.
 
-    On a ratio's scale these are natural logarithms of head / base, else differences in the metric's unit. An estimate
-    that is no mean strays `stray` times as far as `error` says. `step` is what a single video is worth, where videos
-    that only one side gets right are counted.
+    If `is_ratio`, the estimate and interval are natural logarithms of head / base, else differences in the metric's
+    unit. `spread` is the standard deviation of the estimate over `error`, 1 for a mean. `step` is the weight of a
+    single video if the change is a count of videos.
     """
 
     is_ratio: bool
@@ -43,32 +43,32 @@ class Change:
     error: float
     degrees: float
     p: float
-    how: str
-    stray: float = 1.0
+    sample: str
+    spread: float = 1.0
     step: float = 0.0
 
     def reaching(self, confidence: float) -> "Change":
-        """The same change with Student's interval of this confidence, of 1, in the place of its own."""
+        """Return the same change with Student's interval at this confidence, between 0 and 1."""
         half = self.error * float(stdtrit(self.degrees, (1 + confidence) / 2))
         return replace(self, low=self.estimate - half, high=self.estimate + half)
 
     def detectable(self, tolerance: float, *, alpha: float) -> float:
-        """The smallest change that this comparison would have called one, 80 times in 100: noncentral t."""
+        """Return the minimum detectable change with 80 % power, by the noncentral t distribution."""
         certain = self.error * _noncentrality(self.degrees, alpha)
-        beyond = tolerance + self.stray * self.error * float(stdtrit(self.degrees, POWER))
+        beyond = tolerance + self.spread * self.error * float(stdtrit(self.degrees, POWER))
         return max(certain, beyond, self.step * _discordant_needed(alpha))
 
     def growth_needed(self, room: float) -> float:
-        """How many times as many runs would narrow the interval to `room` on either side."""
+        """Return the factor on the number of runs that narrows the interval to `room` on either side."""
         half = max(self.high - self.estimate, self.estimate - self.low)
         times = half / room if room > 0 else math.inf
         return times * times
 
 
 def _within_floats(change_of: Callable[..., Change]) -> Callable[..., Change]:
-    """Of values whose squares no float holds, and which have no logarithms, anything may be the change.
+    """Return an unlimited interval for values that have no logarithms and whose squares overflow a float.
 
-    Numbers of that size, which no measurement gives but a file may hold, are then neither a fault of ours nor certain.
+    No measurement gives such values, but a file may hold them; they must neither raise nor give a certain verdict.
     """
 
     @wraps(change_of)
@@ -87,7 +87,7 @@ def _within_floats(change_of: Callable[..., Change]) -> Callable[..., Change]:
             error=math.inf,
             degrees=len(base) + len(head) - 2,
             p=1.0,
-            how=f"{len(base)} and {len(head)} runs",
+            sample=f"{len(base)} and {len(head)} runs",
         )
 
     return checked
@@ -95,10 +95,11 @@ def _within_floats(change_of: Callable[..., Change]) -> Callable[..., Change]:
 
 @_within_floats
 def change_of_runs(base: Sequence[float], head: Sequence[float]) -> Change:
-    """Change between independent runs, one value each, at least two a side. Ratio of medians where all are above 0.
+    """Return the change between independent runs, one value each, at least two a side.
 
-    The interval is a bootstrap over runs of Harrell and Davis' smooth median, at the percentiles that Student's t asks
-    of so few runs; `p` is Welch's. On logarithms, so that a ratio and its inverse are judged alike.
+    It is the ratio of medians if all values are above 0, on logarithms so that a ratio and its inverse are judged
+    alike. The interval is a bootstrap over runs of Harrell and Davis' smooth median, at the percentiles of Student's t
+    for so few runs; `p` is Welch's.
     """
     old, new = np.asarray(base, dtype=np.float64), np.asarray(head, dtype=np.float64)
     is_ratio = bool((old > 0).all() and (new > 0).all())
@@ -117,17 +118,17 @@ def change_of_runs(base: Sequence[float], head: Sequence[float]) -> Change:
         error=error,
         degrees=degrees,
         p=p,
-        how=f"{len(old)} and {len(new)} runs",
-        stray=STRAY_OF_MEDIANS,
+        sample=f"{len(old)} and {len(new)} runs",
+        spread=MEDIAN_SPREAD,
     )
 
 
 @_within_floats
 def change_of_sessions(base: Sequence[Sequence[float]], head: Sequence[Sequence[float]]) -> Change:
-    """Change between sessions of a machine, at least three in all: of the means over sessions of their runs' medians.
+    """Return the change between sessions of a machine, at least three in all: means over the medians of sessions.
 
-    One session of head says nothing of how far sessions differ, so the spread is that of both sides together: Student's
-    interval and p. On logarithms where all values are above 0.
+    One session of head has no spread, so the spread is estimated from both sides together, with Student's interval and
+    p. On logarithms if all values are above 0.
     """
     old, new = (np.array([float(np.median(session)) for session in side]) for side in (base, head))
     is_ratio = bool(min(min(session) for side in (base, head) for session in side) > 0)
@@ -142,17 +143,18 @@ def change_of_sessions(base: Sequence[Sequence[float]], head: Sequence[Sequence[
         degrees=degrees,
         size=_size(old, new),
         is_ratio=is_ratio,
-        how=f"{len(old)} and {len(new)} sessions",
+        sample=f"{len(old)} and {len(new)} sessions",
     )
 
 
 def noise_floor(sessions: Sequence[Sequence[float]], *, runs: int, are_apart: bool) -> float:
-    """The share by which medians of so many `runs` differ from each other, in 99 of 100 drawn from one side's values.
+    """Return the 99 % quantile of the difference of two medians of so many `runs`, drawn from one side's values.
 
-    Drawn with replacement, on logarithms: where two medians to be compared `are_apart`, each from one of the
-    `sessions`, itself drawn before, else from what runs differ by within theirs. Widened by sqrt(n / (n - 1)) for n
-    sessions or runs, since so few lie closer to their own middle than to the true one, and for sessions, of which there
-    are few, by what Student's t is wider than a normal. All values must be above 0. Infinite where no float holds it.
+    The result is a share of the base. Runs are drawn with replacement, on logarithms. If the two sides `are_apart` in
+    time, each median comes from one session, drawn first; else runs are drawn from their deviations within sessions.
+    The quantile is widened by sqrt(n / (n - 1)) for n sessions or runs, because few values lie closer to their own
+    middle than to the true one, and for sessions by the ratio of Student's t to the normal quantile. All values must be
+    above 0. Returns infinity if no float holds the result.
     """
     logs = [np.log(np.asarray(session, dtype=np.float64)) for session in sessions]
     if not are_apart:
@@ -170,7 +172,7 @@ def noise_floor(sessions: Sequence[Sequence[float]], *, runs: int, are_apart: bo
 
 
 def _drawn_medians(sessions: Sequence[Values], *, runs: int) -> Values:
-    """Medians of so many `runs` of one session each, `(2, DRAWS)`."""
+    """Return medians of so many `runs`, each of one session; shape `(2, DRAWS)`."""
     rng, lengths = np.random.default_rng(SEED), np.array([len(session) for session in sessions])
     table = np.zeros((len(sessions), lengths.max()))
     for row, session in zip(table, sessions, strict=True):
@@ -183,39 +185,39 @@ def _drawn_medians(sessions: Sequence[Values], *, runs: int) -> Values:
 
 @_within_floats
 def change_of_pairs(base: Sequence[float], head: Sequence[float]) -> Change:
-    """Change between runs that were neighbours in time, at least two pairs: the mean over pairs of head against base.
+    """Return the mean change over pairs of runs that were neighbours in time, at least two pairs.
 
-    On logarithms where all values are above 0. Where the code is the same, either of two neighbours is the larger one
-    as often, so differences are symmetric whatever the noise; the interval and `p` are Student's.
+    On logarithms if all values are above 0. If the code is the same, either run of a pair is the larger one equally
+    often, so the differences are symmetric whatever the noise; the interval and `p` are Student's.
     """
     old, new = np.asarray(base, dtype=np.float64), np.asarray(head, dtype=np.float64)
     is_ratio = bool((old > 0).all() and (new > 0).all())
     steps = np.log(new) - np.log(old) if is_ratio else new - old
-    return _mean_change(steps, size=_size(steps), is_ratio=is_ratio, how=f"{len(steps)} runs a side in turns")
+    return _mean_change(steps, size=_size(steps), is_ratio=is_ratio, sample=f"{len(steps)} runs a side in turns")
 
 
 @_within_floats
 def change_of_seeds(base: Sequence[float], head: Sequence[float]) -> Change:
-    """Change in the metric's unit between trainings with the same seeds, at least two: the mean over seeds."""
+    """Return the mean change over at least two seeds that were trained on both sides, in the metric's unit."""
     old, new = np.asarray(base, dtype=np.float64), np.asarray(head, dtype=np.float64)
-    return _mean_change(new - old, size=_size(old, new), is_ratio=False, how=f"{len(old)} seeds")
+    return _mean_change(new - old, size=_size(old, new), is_ratio=False, sample=f"{len(old)} seeds")
 
 
 @_within_floats
 def change_of_trainings(base: Sequence[float], head: Sequence[float]) -> Change:
-    """Change in the metric's unit between independent trainings, at least two a side: the difference of their means."""
+    """Return the difference of the means of independent trainings, at least two a side, in the metric's unit."""
     old, new = np.asarray(base, dtype=np.float64), np.asarray(head, dtype=np.float64)
     error, degrees, _ = (float(each[0]) for each in welch(old[None], new[None]))
     how = f"{len(old)} and {len(new)} trainings"
     estimate = float(new.mean() - old.mean())
-    return _students_change(estimate, error=error, degrees=degrees, size=_size(old, new), is_ratio=False, how=how)
+    return _students_change(estimate, error=error, degrees=degrees, size=_size(old, new), is_ratio=False, sample=how)
 
 
-def _mean_change(steps: Values, *, size: float, is_ratio: bool, how: str) -> Change:
-    """The mean of differences that are one pair's each, with Student's interval and p."""
+def _mean_change(steps: Values, *, size: float, is_ratio: bool, sample: str) -> Change:
+    """Return the mean of paired differences with Student's interval and p."""
     error = float(steps.std(ddof=1)) / math.sqrt(len(steps))
     return _students_change(
-        float(steps.mean()), error=error, degrees=len(steps) - 1, size=size, is_ratio=is_ratio, how=how
+        float(steps.mean()), error=error, degrees=len(steps) - 1, size=size, is_ratio=is_ratio, sample=sample
     )
 
 
@@ -223,8 +225,10 @@ def _size(*values: Values) -> float:
     return max(float(np.abs(each).max()) for each in values)
 
 
-def _students_change(estimate: float, *, error: float, degrees: float, size: float, is_ratio: bool, how: str) -> Change:
-    """Student's interval and p; an error that is nothing but the rounding of values of this `size` is none."""
+def _students_change(
+    estimate: float, *, error: float, degrees: float, size: float, is_ratio: bool, sample: str
+) -> Change:
+    """Return Student's interval and p; an error no larger than the rounding of values of this `size` counts as 0."""
     tiny = 2 * np.finfo(np.float64).eps * max(1.0, size)
     if error <= tiny:
         error, p = 0.0, float(abs(estimate) <= tiny)
@@ -238,12 +242,12 @@ def _students_change(estimate: float, *, error: float, degrees: float, size: flo
         error=error,
         degrees=degrees,
         p=p,
-        how=how,
+        sample=sample,
     ).reaching(0.95)
 
 
 def _noncentrality(degrees: float, alpha: float) -> float:
-    """By how many standard errors a change must differ from none for Student's test at `alpha` to see it."""
+    """Return how many standard errors a change must have for Student's test at `alpha` to find it with 80 % power."""
     critical = float(stdtrit(degrees, 1 - alpha / 2))
     if degrees > MANY / 2:
         return critical + float(stdtrit(degrees, POWER))
@@ -251,13 +255,13 @@ def _noncentrality(degrees: float, alpha: float) -> float:
 
 
 def change_of_shares(base: Estimate, head: Estimate) -> Change:
-    """Change between two percentages that each state their 95 % interval, such as a binomial's over its videos."""
+    """Return the change between two percentages from their 95 % intervals, such as binomial intervals over videos."""
     error = math.hypot(base.high - base.low, head.high - head.low) / (2 * Z95)
-    return _normal_change(head.value - base.value, error=error, how="the intervals over videos")
+    return _normal_change(head.value - base.value, error=error, sample="the intervals over videos")
 
 
-def change_of_answers(*, only_base: int, only_head: int, videos: int) -> Change:
-    """Change in percentage points on the same videos, from those that only one side gets right; p is McNemar's."""
+def change_of_predictions(*, only_base: int, only_head: int, videos: int) -> Change:
+    """Return the change in percentage points from the videos that only one side predicts right; p is McNemar's."""
     found = paired_shares(only_head, only_base, videos)
     low, high = 100 * found.low, 100 * found.high
     return Change(
@@ -268,21 +272,21 @@ def change_of_answers(*, only_base: int, only_head: int, videos: int) -> Change:
         error=(high - low) / (2 * Z95),
         degrees=MANY,
         p=mcnemar(only_base, only_head),
-        how=f"the same {videos} videos: {only_base} right in base only, {only_head} in head only",
+        sample=f"the same {videos} videos: {only_base} right in base only, {only_head} in head only",
         step=100 / videos,
     )
 
 
 def _discordant_needed(alpha: float) -> float:
-    """How many videos must be lost on average so that McNemar's exact test at `alpha` sees it 80 times in 100.
+    """Return how many videos must be lost on average for McNemar's exact test at `alpha` to find it with 80 % power.
 
-    With none won, it sees no fewer than the smallest number whose p, 2 / 2^number, is below `alpha`.
+    If no video is won, the test needs the smallest number of losses whose p, 2 / 2^number, is below `alpha`.
     """
     fewest = math.floor(1 - math.log2(alpha)) + 1
-    return float(gammaincinv(fewest, POWER))  # the mean of Poisson's counts
+    return float(gammaincinv(fewest, POWER))  # the mean of a Poisson count
 
 
-def _normal_change(estimate: float, *, error: float, how: str) -> Change:
+def _normal_change(estimate: float, *, error: float, sample: str) -> Change:
     half = Z95 * error
     return Change(
         is_ratio=False,
@@ -292,15 +296,15 @@ def _normal_change(estimate: float, *, error: float, how: str) -> Change:
         error=error,
         degrees=MANY,
         p=2 * float(ndtr(-abs(estimate) / error)) if error > 0 else float(estimate == 0),
-        how=how,
+        sample=sample,
     )
 
 
 def welch(base: Values, head: Values) -> tuple[Values, Values, Values]:
-    """Standard error, degrees of freedom and two-sided p, row by row of `(comparisons, runs)`. Welch, 1947.
+    """Return standard error, degrees of freedom and two-sided p for each row of `(comparisons, runs)`. Welch, 1947.
 
-    The degrees are no more than of sides that vary alike: a few runs beside many seem too often to vary less.
-    Rows in which no run differs from its side have error 0 and p 0, or p 1 where the sides are equal.
+    The degrees are capped at those of two sides with equal variance, because a few runs next to many too often seem to
+    vary less. A row in which all runs of each side are equal has error 0 and p 0, or p 1 if the sides are equal.
     """
     n, m = base.shape[1], head.shape[1]
     old, new = base.var(axis=1, ddof=1) / n, head.var(axis=1, ddof=1) / m
@@ -319,7 +323,7 @@ def welch(base: Values, head: Values) -> tuple[Values, Values, Values]:
 
 
 def bootstrap_interval(base: Values, head: Values, *, degrees: Values) -> tuple[Values, Values]:
-    """Ends of the 95 % interval of median(head) - median(base), row by row of `(comparisons, runs)`."""
+    """Return the ends of the 95 % interval of median(head) - median(base) for each row of `(comparisons, runs)`."""
     new = np.sort(head, axis=1) @ _draws(head.shape[1], SEED + 1)
     old = np.sort(base, axis=1) @ _draws(base.shape[1], SEED)
     drawn = np.sort(new - old, axis=1)
@@ -330,9 +334,9 @@ def bootstrap_interval(base: Values, head: Values, *, degrees: Values) -> tuple[
 
 @lru_cache(maxsize=64)
 def _draws(n: int, seed: int) -> Values:
-    """The bootstrap's draws of `n` runs, `(n, DRAWS)`: what each run, in ascending order, weighs in a draw's median.
+    """Return the bootstrap's draws of `n` runs, `(n, DRAWS)`: the weight of each ascending run in a draw's median.
 
-    The same draws in every comparison, so that none is lucky.
+    The seed is fixed, so that a comparison that is repeated gives the same verdict.
     """
     taken = np.sort(np.random.default_rng([seed, n]).integers(0, n, (DRAWS, n)), axis=1)
     weights = np.zeros((n, DRAWS))
@@ -341,15 +345,15 @@ def _draws(n: int, seed: int) -> Values:
 
 
 def _median_weights(n: int) -> Values:
-    """What each of `n` ascending values weighs in the smooth median of Harrell and Davis; Biometrika 69(3), 1982."""
+    """Return the weights of `n` ascending values in the median of Harrell and Davis; Biometrika 69(3), 1982."""
     half = (n + 1) / 2
     weights: Values = np.diff(betainc(half, half, np.arange(n + 1) / n))
     return weights
 
 
 def mann_whitney(base: Sequence[float], head: Sequence[float]) -> float:
-    """Two-sided p of the rank test, which no shape of the noise can mislead; 1 where all values are equal."""
-    from scipy.stats import mannwhitneyu
+    """Return the two-sided p of the Mann-Whitney rank test, valid for noise of any shape; 1 if all values are equal."""
+    from scipy.stats import mannwhitneyu  # late: scipy.stats takes longer to import than the whole comparison
 
     if len({*base, *head}) == 1:
         return 1.0
@@ -357,7 +361,7 @@ def mann_whitney(base: Sequence[float], head: Sequence[float]) -> float:
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Each p as it counts among so many comparisons, in the given order. Holm, 1979."""
+    """Return each p corrected for the number of comparisons, in the given order. Holm, 1979."""
     adjusted = [1.0] * len(p_values)
     reached = 0.0
     for rank, index in enumerate(sorted(range(len(p_values)), key=lambda i: p_values[i])):

@@ -10,34 +10,42 @@ from itertools import accumulate, takewhile
 from typing import Any
 from xml.etree import ElementTree
 
-from bench.comparison.outcome import FAULTS, VERDICTS, Comparison, Row, Uncompared, Verdict
-from bench.comparison.wording import one_line, percent
+from bench.comparison.verdicts import (
+    FAULTS,
+    VERDICTS,
+    Comparison,
+    MetricVerdict,
+    UncomparedCase,
+    Verdict,
+    one_line,
+    percent,
+)
 from bench.core.errors import InputError
 from bench.core.schema import Better
 from bench.core.units import format_value, plural
 
 # What XML 1.0 cannot hold, even escaped.
 UNPRINTABLE = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
-URGENCY: tuple[Verdict, ...] = ("slower", "inconclusive", "faster", "same")
-MARKS: dict[Verdict, str] = {"slower": "🔴", "inconclusive": "🟡", "faster": "🟢", "same": "⚪"}
-# GitHub takes a comment of 65,536 characters: what the table and the lists below it may have of them.
+URGENCY: tuple[Verdict, ...] = ("worse", "inconclusive", "better", "same")
+MARKS: dict[Verdict, str] = {"worse": "🔴", "inconclusive": "🟡", "better": "🟢", "same": "⚪"}
+# A GitHub comment has at most 65,536 characters: these are for the table and for the lists below it.
 SHOWN_ROWS, TABLE_SIZE = 200, 40_000
 SHOWN_LINES, LISTS_SIZE = 40, 20_000
 LONGEST_TEXT = 400
 
 
-def shown_rows(comparison: Comparison) -> list[Row]:
-    """Rows for people, the urgent ones first: all that decide, and of the others those that changed.
+def shown_rows(comparison: Comparison) -> list[MetricVerdict]:
+    """Return rows for people, urgent ones first: all that decide, and of the others those that changed.
 
-    Where nothing was compared, all: they say why.
+    If nothing was compared, returns all rows, because their reasons explain why.
     """
-    changed = ("slower", "faster")
+    changed = ("worse", "better")
     rows = [row for row in comparison.rows if comparison.is_empty or row.is_deciding or row.verdict in changed]
     return sorted(rows, key=lambda row: (not row.is_deciding, URGENCY.index(row.verdict)))
 
 
-def cells(row: Row) -> tuple[str, str, str, str, str, str, str]:
-    """Verdict, case, metric, base, head, change and reason of a row, as text."""
+def cells(row: MetricVerdict) -> tuple[str, str, str, str, str, str, str]:
+    """Return verdict, case, metric, base, head, change and reason of a row as text."""
     marks = [word for word, holds in (("across", row.is_across), ("not gated", not row.is_deciding)) if holds]
     verdict = f"{row.verdict} ({', '.join(marks)})" if marks else row.verdict
     change = "–" if row.ratio is None else percent(row.ratio - 1)
@@ -46,7 +54,7 @@ def cells(row: Row) -> tuple[str, str, str, str, str, str, str]:
 
 
 def headline(comparison: Comparison) -> str:
-    """One line: how many verdicts of each kind decide, and what keeps the comparison from being whole."""
+    """Return one line: the number of deciding verdicts of each kind, and the gaps of the comparison."""
     deciding = Counter(row.verdict for row in comparison.rows if row.is_deciding and not row.is_missing)
     verdicts = ", ".join(f"{deciding[verdict]} {verdict}" for verdict in URGENCY if deciding[verdict])
     gaps = {
@@ -55,15 +63,15 @@ def headline(comparison: Comparison) -> str:
         "added": len(comparison.added),
         "failed": len(comparison.failed),
         "unmeasured": len(comparison.unmeasured),
-        "only informing": sum(not row.is_deciding for row in comparison.rows),
+        "not gated": sum(not row.is_deciding for row in comparison.rows),
     }
     rest = ", ".join(f"{n} {name}" for name, n in gaps.items() if n)
-    told = verdicts or "nothing was compared"
-    return f"{told}; {rest}" if rest else told
+    summary = verdicts or "nothing was compared"
+    return f"{summary}; {rest}" if rest else summary
 
 
 def sections(comparison: Comparison) -> list[tuple[str, list[str]]]:
-    """What could not be compared and what must be known, as titled lists of lines; empty ones are left out."""
+    """Return what could not be compared and the notes, as titled lists of lines; empty ones are left out."""
     found = [
         ("Missing in head", [f"{each.case}: {each.why}" for each in comparison.missing]),
         ("Failed", [f"{each.case} in {each.side}: {each.why}" for each in comparison.failed]),
@@ -76,7 +84,7 @@ def sections(comparison: Comparison) -> list[tuple[str, list[str]]]:
 
 
 def as_dict(comparison: Comparison, *, fail_on: Collection[str] = FAULTS) -> dict[str, Any]:
-    """Everything, for JSON: what is not a finite number is null."""
+    """Return everything for JSON; numbers that are not finite are null."""
     found: dict[str, Any] = _finite(asdict(comparison))
     counts = {verdict: comparison.count(verdict) for verdict in VERDICTS}
     faults = sorted(comparison.faults)
@@ -84,7 +92,7 @@ def as_dict(comparison: Comparison, *, fail_on: Collection[str] = FAULTS) -> dic
 
 
 def as_markdown(comparison: Comparison) -> str:
-    """A summary for a job or a pull request: headline, table, what was not compared; short enough for a comment."""
+    """Return a summary for a job or a pull request: headline, table, gaps; short enough for a comment."""
     lines = [
         "### vbench compare",
         "",
@@ -114,17 +122,17 @@ def as_markdown(comparison: Comparison) -> str:
 
 
 def _fitting(lines: Sequence[str], *, most: int, size: int) -> list[str]:
-    """The first lines, at most so many and of so many characters."""
+    """Return the first lines, at most `most` lines and `size` characters."""
     taken = list(takewhile(lambda sum_: sum_ <= size, accumulate(len(line) + 1 for line in lines[:most])))
     return list(lines[: len(taken)])
 
 
 def as_annotations(comparison: Comparison) -> str:
-    """Workflow commands that GitHub shows beside a run: an error, a warning or a notice a line."""
+    """Return workflow commands that GitHub shows next to a run: an error, a warning or a notice per line."""
     lines = [_command("error", "gated but not measured", rule) for rule in comparison.unmeasured]
     lines += [_command("error", f"missing: {each.case}", each.why) for each in comparison.missing]
     lines += [_command("error", f"failed: {each.case}", each.why) for each in comparison.failed if each.side == "head"]
-    levels = {"slower": "error", "inconclusive": "warning", "faster": "notice"}
+    levels = {"worse": "error", "inconclusive": "warning", "better": "notice"}
     for row in shown_rows(comparison):
         if row.is_deciding and row.is_missing:
             lines.append(_command("error", f"lost: {row.metric}", f"{row.case}: {row.reason}"))
@@ -136,7 +144,7 @@ def as_annotations(comparison: Comparison) -> str:
 
 
 def as_junit(comparison: Comparison, *, fail_on: Collection[str] = FAULTS) -> str:
-    """JUnit XML: a test a metric. What is not gated, and faults that `fail_on` leaves out, are skipped tests."""
+    """Return JUnit XML, one test per metric; metrics without a gate and faults not in `fail_on` are skipped tests."""
     root = ElementTree.Element("testsuites", name="vbench compare")
     cases = dict.fromkeys((row.suite, row.case) for row in comparison.rows)
     for suite, case in cases:
@@ -154,9 +162,9 @@ def as_junit(comparison: Comparison, *, fail_on: Collection[str] = FAULTS) -> st
 
 
 def as_benchmark_entries(comparison: Comparison, better: Better) -> list[dict[str, Any]]:
-    """Head's values as `customSmallerIsBetter` (`lower`) or `customBiggerIsBetter` (`higher`) entries.
+    """Return head's values as `customSmallerIsBetter` (`lower`) or `customBiggerIsBetter` (`higher`) entries.
 
-    The form that github-action-benchmark reads, which keeps a series by name; `extra` is the verdict with its reason.
+    github-action-benchmark reads this format and keeps a series by name; `extra` is the verdict with its reason.
     """
     return [
         {
@@ -171,9 +179,9 @@ def as_benchmark_entries(comparison: Comparison, better: Better) -> list[dict[st
 
 
 def as_bencher(comparison: Comparison) -> dict[str, dict[str, dict[str, float]]]:
-    """Head's values in the Bencher Metric Format, which `bencher run --adapter json` reads: by benchmark and measure.
+    """Return head's values in the Bencher Metric Format of `bencher run --adapter json`: by benchmark and measure.
 
-    Labels are part of the benchmark's name, for a measure's may have 64 characters.
+    Labels are part of the benchmark's name, because a measure's name has at most 64 characters.
     """
     found: dict[str, dict[str, dict[str, float]]] = {}
     for name, row in _tracked(comparison):
@@ -183,11 +191,11 @@ def as_bencher(comparison: Comparison) -> dict[str, dict[str, dict[str, float]]]
     return found
 
 
-def _tracked(comparison: Comparison) -> list[tuple[str, Row]]:
-    """Rows whose head is known and has a direction, each with a name of its case that no other one of its metric has.
+def _tracked(comparison: Comparison) -> list[tuple[str, MetricVerdict]]:
+    """Return the rows with a known value and a better direction, each with a unique name of its case.
 
-    A name that changed would begin a new series: so the suite is in it, whether there are others now or not, and the
-    case's id only where two cases of one title know the same metric.
+    Trackers start a new series if a name changes. So the name always has the suite, and the case id only if two cases
+    with the same title have the metric.
     """
     alike = Counter(series for series, _ in {(_series(row), row.case_id) for row in comparison.rows})
     return [
@@ -197,7 +205,7 @@ def _tracked(comparison: Comparison) -> list[tuple[str, Row]]:
     ]
 
 
-def _series(row: Row) -> tuple[str, str, str]:
+def _series(row: MetricVerdict) -> tuple[str, str, str]:
     return row.suite, row.case, row.metric
 
 
@@ -213,19 +221,19 @@ def _finite(value: Any) -> Any:
     return [_finite(item) for item in value] if isinstance(value, list | tuple) else value
 
 
-def _table_line(row: Row) -> str:
+def _table_line(row: MetricVerdict) -> str:
     verdict, case, metric, base, head, change, why = cells(row)
     named = [MARKS[row.verdict], verdict, _code(case), _code(metric)]
     return "| " + " | ".join([*named, *map(_plain, (base, head, change, why))]) + " |"
 
 
 def _code(text: str) -> str:
-    """Text that is shown as it is: no markup, no mention of a user, no end of a table cell."""
+    """Return text as Markdown code: no markup, no mention of a user, no end of a table cell."""
     return "`" + _short(text.replace("`", "'")).replace("|", "\\|") + "`"
 
 
 def _short(text: str) -> str:
-    """One line, with its end left out where it is very long."""
+    """Return one line, cut if it is very long."""
     line = one_line(text)
     return line if len(line) <= LONGEST_TEXT else f"{line[: LONGEST_TEXT - 1]}…"
 
@@ -252,13 +260,13 @@ def _add_suite(root: ElementTree.Element, name: str, tests: list[ElementTree.Ele
     suite.extend(tests)
 
 
-def _test(row: Row, fail_on: Collection[str]) -> ElementTree.Element:
+def _test(row: MetricVerdict, fail_on: Collection[str]) -> ElementTree.Element:
     test = _element(f"{row.suite}.{row.case}", row.metric)
     if not row.is_deciding:
         return _outcome(test, "skipped", "", f"not gated, {row.verdict}: {row.reason}", fail_on)
     if row.is_missing:
         return _outcome(test, "error", "incomplete", row.reason, fail_on)
-    if row.verdict == "slower":
+    if row.verdict == "worse":
         return _outcome(test, "failure", "regression", row.reason, fail_on)
     if row.verdict == "inconclusive":
         return _outcome(test, "error", "inconclusive", row.reason, fail_on)
@@ -266,14 +274,14 @@ def _test(row: Row, fail_on: Collection[str]) -> ElementTree.Element:
     return test
 
 
-def _gap(each: Uncompared, name: str, fail_on: Collection[str]) -> ElementTree.Element:
+def _gap(each: UncomparedCase, name: str, fail_on: Collection[str]) -> ElementTree.Element:
     return _outcome(_element(f"{each.suite}.{each.case}", name), "error", "incomplete", each.why, fail_on)
 
 
 def _outcome(
     test: ElementTree.Element, kind: str, fault: str, message: str, fail_on: Collection[str]
 ) -> ElementTree.Element:
-    """`test` with what came of it; a fault that is not to fail the job is skipped."""
+    """Return `test` with its result; a fault that is not in `fail_on` is skipped."""
     does_fail = kind != "skipped" and fault in fail_on
     attributes = {"message": _printable(message), **({"type": fault} if does_fail else {})}
     # Jenkins shows the attribute, GitLab the text.
@@ -290,19 +298,19 @@ def _printable(text: str) -> str:
 
 
 def as_file(comparison: Comparison, name: str, *, fail_on: Collection[str] = FAULTS) -> str | None:
-    """The form that a file's name asks for; InputError where it asks for none.
+    """Return the comparison in the format that the file name's ending selects; raises InputError for other endings.
 
-    None where there is nothing to track: programs that read entries take an empty list for a mistake.
+    Returns None if there is nothing to track, because programs that read entries reject an empty list.
     """
     return _ENDINGS[ending_of(name)](comparison, fail_on)
 
 
 def ending_of(name: str) -> str:
-    """The ending of a file's name that says what to write there; InputError where it has none of those."""
+    """Return the ending of a file name that selects the format; raises InputError for other endings."""
     for ending in _ENDINGS:
         if name.endswith(ending):
             return ending
-    raise InputError(f"{name}: what to write is told by the ending; allowed: {', '.join(_ENDINGS)}")
+    raise InputError(f"{name}: the ending selects the format; allowed: {', '.join(_ENDINGS)}")
 
 
 def _unless_empty(entries: Collection[Any]) -> str | None:

@@ -1,296 +1,232 @@
-"""One metric of one case on both sides: what is known of its change, then, among all comparisons, the verdict."""
+"""Verdicts on all metrics of the paired cases, corrected for the number of comparisons."""
 
-import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
-from bench.comparison.limits import Limits, Noise
-from bench.comparison.outcome import Row, Verdict
-from bench.comparison.wording import amount, p_value, percent
+from bench.comparison.accuracies import assess_models, assess_trainings, seed_group, trainings_of, with_means
+from bench.comparison.assessments import (
+    Assessment,
+    assess_count,
+    assess_pairs,
+    assess_runs,
+    base_noise,
+    decide,
+    decide_interim,
+    settled,
+)
+from bench.comparison.evidence import holm
+from bench.comparison.gate_rules import GateRules, metrics_of
+from bench.comparison.limits import Noise, limits_of
+from bench.comparison.pairing import (
+    CasePair,
+    paired_values,
+    separate_sessions,
+    sessions_of_side,
+    shared_session_values,
+)
+from bench.comparison.runs import MetricRuns
+from bench.comparison.verdicts import Difference, MetricVerdict
 from bench.core.schema import Metric
+from bench.core.stats import median
 from bench.core.units import plural
-
-if TYPE_CHECKING:
-    from bench.comparison.evidence import Change
-
-MIN_RUNS = 4
-MIN_PAIRS = 6
-GOOD_REPEAT = 5
-NOISE_RUNS = 8
-MOST_TURNS = 64
-SLACK = 1e-9
-LARGEST = 709.0
-FEWEST_SESSIONS = 5
 
 
 @dataclass(frozen=True, kw_only=True)
-class Finding:
-    """A row that is settled, or one that waits for its `change` to be seen among all others.
+class PairContext:
+    """One pair of cases with what its metrics are judged by.
 
-    `values` are those of the runs of each side, for the witness; empty where the change is not between runs.
-    `share` is what a measurement in turns may spend of the error rate at this look; None where all runs were there.
-    `basis` is said of what the change was read from, `more` of what would decide it where that is not runs. Findings of
-    one `family` rest on the same evidence and count as one comparison.
+    `alpha_share` is what an interim analysis may spend; None if the measurement is complete. `machine_differences` are
+    those that are allowed because no machine-dependent metric decides. `siblings` are the pairs that differ only in
+    the seed, this one included.
     """
 
-    row: Row
-    limits: Limits | None = None
-    change: "Change | None" = None
-    values: tuple[tuple[float, ...], tuple[float, ...]] = ((), ())
-    share: float | None = None
-    basis: str = ""
-    more: str = ""
-    family: str = ""
+    pair: CasePair
+    rules: GateRules
+    alpha_share: float | None
+    machine_differences: Sequence[Difference]
+    siblings: Sequence[CasePair]
 
 
-def settle(row: Row, verdict: Verdict, reason: str) -> Finding:
-    """A finding that no other comparison bears on."""
-    return Finding(row=_told(row, verdict, reason))
-
-
-def find_exact(row: Row, limits: Limits, base: Sequence[float], head: Sequence[float]) -> Finding:
-    """Counts compare at one run; a side whose runs disagree has no count."""
-    for name, values in (("base", base), ("head", head)):
-        if len(set(values)) > 1:
-            return settle(row, "inconclusive", f"exact by its measure, but the runs of {name} disagree")
-    change = head[0] - base[0]
-    if change == 0:
-        return settle(row, "same", "equal")
-    how = _relative(change, base[0]) + (_allowed(limits) if limits.text != "0" else "")
-    slack = SLACK * abs(base[0]) if limits.rise or limits.drop else 0.0
-    if -limits.drop - slack <= change <= limits.rise + slack:
-        return settle(row, "same", how)
-    return settle(row, *_direction(change > 0, limits, how))
-
-
-def find_runs(
-    row: Row,
-    limits: Limits,
-    base: Sequence[float],
-    head: Sequence[float],
+def judge(
+    pairs: Sequence[CasePair],
+    rules: GateRules,
     *,
-    note: str,
-    sessions: Sequence[Sequence[Sequence[float]]] | None = None,
-    basis: str = "",
-) -> Finding:
-    """Sampled metrics are judged by independent runs, and not by fewer than four a side.
+    machine_differences: Sequence[Sequence[Difference]],
+    alpha_shares: Mapping[str, float] | None,
+) -> list[MetricVerdict]:
+    """Return the verdicts on every metric of every pair, in the given order.
 
-    `sessions` are the values of base and of head by session, where too few runs share one. Five or more of them in all
-    are what is judged then; fewer cannot say how far sessions differ. `basis` is said of the runs.
+    Metrics that make the exit code are corrected for their own number; the others, separately, for theirs.
+    `machine_differences` are given for each pair, `alpha_shares` by case id in head at an interim analysis.
     """
-    fewest = min(len(base), len(head))
-    if fewest < MIN_RUNS:
-        reason = (
-            f"{plural(len(base), 'run')} in base and {len(head)} in head; at least {MIN_RUNS} a side are needed: "
-            f"set `repeat: {GOOD_REPEAT}` in the suite and run it again"
+    is_interim = alpha_shares is not None
+    groups = _seed_groups(pairs)
+    contexts = [
+        PairContext(
+            pair=pair,
+            rules=rules,
+            alpha_share=None if alpha_shares is None else alpha_shares.get(pair.head.id, 0.0),
+            machine_differences=differences,
+            siblings=groups.get(seed_group(pair), []),
         )
-        return settle(row, "inconclusive", f"{reason}; {note}" if note else reason)
-    from bench.comparison.evidence import change_of_runs, change_of_sessions
-
-    values = tuple(base), tuple(head)
-    if sessions is None or not are_enough(sessions):
-        return pending(row, limits, change_of_runs(base, head), values=values, basis=basis)
-    change = change_of_sessions(*sessions)
-    if change.is_ratio:
-        row = replace(row, ratio=ratio_of(change.estimate))
-    return pending(row, limits, change, values=values, basis=f" over {change.how}", more="sessions")
+        for pair, differences in zip(pairs, machine_differences, strict=True)
+    ]
+    assessments = [each for context in contexts for each in _assess_pair(context)]
+    rows = {id(each): each.row for each in assessments}
+    for is_deciding in (True, False):
+        rows |= _decided([each for each in assessments if each.row.is_deciding == is_deciding], is_interim=is_interim)
+    return [rows[id(each)] for each in assessments]
 
 
-def are_enough(sessions: Sequence[Sequence[Sequence[float]]] | None) -> bool:
-    """Whether sessions of base and of head say how far sessions differ, so that they are what is judged."""
-    return sessions is not None and sum(map(len, sessions)) >= FEWEST_SESSIONS
+def _seed_groups(pairs: Sequence[CasePair]) -> dict[str, list[CasePair]]:
+    """Return the pairs that differ only in the seed, by their group; pairs without a seed are in none."""
+    groups: dict[str, list[CasePair]] = {}
+    for pair in pairs:
+        if group := seed_group(pair):
+            groups.setdefault(group, []).append(pair)
+    return groups
 
 
-def find_noise(sessions: Sequence[Sequence[float]], *, runs: int, are_apart: bool) -> Noise | str:
-    """By what base differs from itself between medians of so many `runs`; or why that is not known.
+def _decided(assessments: Sequence[Assessment], *, is_interim: bool) -> dict[int, MetricVerdict]:
+    waiting = [each for each in assessments if each.change is not None]
+    tests = {each.family or str(id(each)): each.change.p for each in waiting if each.change is not None}
+    if is_interim:
+        return {id(each): decide_interim(each, comparisons=len(tests)) for each in waiting}
+    corrected = dict(zip(tests, holm(list(tests.values())), strict=True))
+    return {
+        id(each): decide(each, p=corrected[each.family or str(id(each))], comparisons=len(tests)) for each in waiting
+    }
 
-    `sessions` are base's values. Where base and head are of sessions that are `are_apart`, what these differ by counts,
-    else only what runs within a session do.
+
+def _assess_pair(context: PairContext) -> Iterator[Assessment]:
+    """Yield one assessment per metric; machine-dependent metrics of incompatible machines are not judged."""
+    for metric, is_view in metrics_of(context.pair):
+        assessment = _assess(metric.key, context, is_view=is_view)
+        if context.machine_differences and metric.is_of_machine:
+            row = replace(assessment.row, interval=None, is_open=False)
+            why = f"not compared, because the machines differ ({context.machine_differences[0]})"
+            assessment = settled(row, "inconclusive", why)
+        yield assessment
+
+
+def _assess(key: str, context: PairContext, *, is_view: bool) -> Assessment:
+    """Return what is known of one metric. A further view on the samples of another metric decides only by a rule."""
+    pair, rules, alpha_share = context.pair, context.rules, context.alpha_share
+    base, head = _metric_runs(pair, key)
+    metric = base.named or head.named
+    assert metric is not None
+    suite = pair.head.case.suite
+    rule = rules.of(suite, metric)
+    row = _row(metric, base, head, pair=pair, is_deciding=rules.are_deciding(suite, metric, is_view=is_view))
+    if head.known and (base.known or not base.throttled):
+        rules.note_measured(suite, metric)
+    if not base.known or not head.known:
+        return _unknown(row, base, head, is_interim=alpha_share is not None)
+    if head.named is not None and head.named.unit != metric.unit:
+        return settled(row, "inconclusive", f"the unit is {metric.unit} in base and {head.named.unit} in head")
+    is_exact = all(m.is_count for _, m in (*base.known, *head.known))
+    if is_exact and base.left_out != head.left_out:
+        return settled(row, "inconclusive", f"the counts leave out different operators: {_left_out(base, head)}")
+    noise = _noise(base, head, is_exact=is_exact) if rule is not None and rule.needs_noise else None
+    if isinstance(noise, str):
+        return settled(row, "inconclusive", noise)
+    trainings = None
+    if metric.is_share and not is_exact:
+        trainings = trainings_of(base, head, [_metric_runs(each, key) for each in context.siblings])
+        row = row if trainings is None else with_means(row, trainings)
+    values, basis = (tuple(base.values), tuple(head.values)), ""
+    if alpha_share is None and not is_exact and metric.is_drifting:
+        values, basis = _comparable_values(base, head)
+        row = _row_of_values(row, values) if basis else row
+    limits = limits_of(metric, rule, base=row.base or 0.0, noise=noise)
+    row = replace(row, limit=limits.text)
+    if is_exact:
+        return assess_count(row, limits, base.values, head.values)
+    if trainings is not None:
+        return assess_trainings(row, limits, trainings, group=seed_group(pair))
+    if metric.is_share:
+        return assess_models(row, limits, base.known[-1], head.known[-1])
+    if alpha_share is not None:
+        pairs = paired_values(base, head)
+        return assess_pairs(row, limits, pairs, alpha_share=alpha_share, note=_remark(base, head))
+    sessions = separate_sessions(base, head) if metric.is_drifting else None
+    return assess_runs(row, limits, *values, note=_remark(base, head), sessions=sessions, basis=basis)
+
+
+def _metric_runs(pair: CasePair, key: str) -> tuple[MetricRuns, MetricRuns]:
+    return MetricRuns.of(pair.base.runs, key), MetricRuns.of(pair.head.runs, key)
+
+
+def _left_out(base: MetricRuns, head: MetricRuns) -> str:
+    """Return the operators that the counts of each side leave out, in words."""
+    named = [", ".join(f"{name} ({plural(calls, 'call')})" for name, calls in side.left_out) for side in (base, head)]
+    return f"{named[0] or 'none'} in base, {named[1] or 'none'} in head"
+
+
+def _noise(base: MetricRuns, head: MetricRuns, *, is_exact: bool) -> Noise | str:
+    """Return base's noise: 0 for an exact metric, between sessions for one that drifts; or why it is unknown."""
+    if is_exact:
+        return Noise(share=0.0)
+    if base.named is None or not base.named.is_drifting:
+        return base_noise([base.values], runs=len(head.known), are_apart=False)
+    apart = separate_sessions(base, head)
+    sessions = sessions_of_side(base) if apart is None else apart[0]
+    return base_noise(sessions, runs=len(head.known), are_apart=apart is not None)
+
+
+def _comparable_values(base: MetricRuns, head: MetricRuns) -> tuple[tuple[tuple[float, ...], tuple[float, ...]], str]:
+    """Return the values to compare and a description: all, or only those of shared sessions if these are enough."""
+    shared = shared_session_values(base, head)
+    if shared is None or tuple(map(len, shared)) == (len(base.values), len(head.values)):
+        return (tuple(base.values), tuple(head.values)), ""
+    return shared, f" over the {len(shared[0])} and {len(shared[1])} runs of sessions that hold both"
+
+
+def _row_of_values(row: MetricVerdict, values: Sequence[Sequence[float]]) -> MetricVerdict:
+    """Return `row` with the medians and the number of the runs that are judged."""
+    old, new = map(median, values)
+    runs = len(values[0]), len(values[1])
+    return replace(row, base=old, head=new, ratio=new / old if old > 0 else None, runs=runs)
+
+
+def _row(metric: Metric, base: MetricRuns, head: MetricRuns, *, pair: CasePair, is_deciding: bool) -> MetricVerdict:
+    old, new = (median(side.values) if side.known else None for side in (base, head))
+    return MetricVerdict(
+        suite=pair.head.case.suite,
+        case_id=pair.head.id,
+        case=pair.head.case.title,
+        metric=metric.key,
+        unit=metric.unit,
+        better=metric.better,
+        base=old,
+        head=new,
+        ratio=new / old if old is not None and new is not None and old > 0 else None,
+        runs=(len(base.known), len(head.known)),
+        verdict="inconclusive",
+        reason="",
+        is_deciding=is_deciding,
+    )
+
+
+def _unknown(row: MetricVerdict, base: MetricRuns, head: MetricRuns, *, is_interim: bool) -> Assessment:
+    """Return the assessment of a metric that one or both sides do not know.
+
+    It is missing if head lost it or base has only throttled runs of it, and not if base never knew it. At an interim
+    analysis it stays open if runs were throttled, because later runs may not be.
     """
-    base = [value for session in sessions for value in session]
-    if len(base) < NOISE_RUNS:
-        have = f"{len(base)} of the {NOISE_RUNS} runs of base from which its noise can be told"
-        return f"{have}: set `repeat: {NOISE_RUNS}` in the suite and measure base again, or give a limit such as 3%"
-    if min(base) <= 0:
-        return "values that are not above 0 have no share of noise: give a limit in the metric's unit"
-    if are_apart and len(sessions) == 2:
-        return "two sessions of base do not tell what sessions differ by: measure a third, or give a limit such as 3%"
-    from bench.comparison.evidence import noise_floor
-
-    share = noise_floor(sessions, runs=runs, are_apart=are_apart)
-    if not math.isfinite(share):
-        return "the runs of base have nothing in common: give a limit such as 3%"
-    over = "of one session" if len(sessions) == 1 else f"over {len(sessions)} sessions"
-    return Noise(share=share, over=over if are_apart else "")
+    row = replace(row, is_open=is_interim and bool(base.throttled or head.throttled))
+    if not base.known:
+        reason = f"unknown in {'both' if not head.known else 'base'}{base.why_unknown}"
+        is_lost = base.throttled > 0
+        row = replace(row, is_missing=is_lost, is_deciding=row.is_deciding and is_lost)
+        return settled(row, "inconclusive", reason)
+    return settled(replace(row, is_missing=True), "inconclusive", f"known in base, unknown in head{head.why_unknown}")
 
 
-def find_turns(row: Row, limits: Limits, pairs: Sequence[tuple[float, float]], *, share: float, note: str) -> Finding:
-    """Pairs of runs that were neighbours in time; `share` of the error rate may be spent on them, perhaps none."""
-    if share <= 0 or len(pairs) < MIN_PAIRS:
-        reason = f"{plural(len(pairs), 'run')} a side in turns; at least {MIN_PAIRS} are needed: set a longer --budget"
-        return Finding(row=replace(_told(row, "inconclusive", f"{reason}; {note}" if note else reason), is_open=True))
-    from bench.comparison.evidence import change_of_pairs
-
-    base, head = (tuple(side) for side in zip(*pairs, strict=True))
-    change = change_of_pairs(base, head)
-    if change.is_ratio:
-        row = replace(row, ratio=ratio_of(change.estimate))
-    return Finding(row=row, limits=limits, change=change, values=(base, head), share=share)
-
-
-def decide_in_turns(finding: Finding, *, comparisons: int) -> Row:
-    """The verdict of one look among so many `comparisons`: Bonferroni over them and over all looks."""
-    from bench.comparison.evidence import ALPHA
-
-    change, share = finding.change, finding.share
-    if change is None:
-        return finding.row
-    if share is None:  # judged once, such as an accuracy: its whole share of the error rate is spent on that
-        return decide(finding, p=min(1.0, change.p * comparisons), comparisons=comparisons)
-    change = change.reaching(1 - ALPHA * share / comparisons)
-    row = replace(finding.row, interval=_ratio_interval(change, finding.row.base))
-    p = min(1.0, change.p * comparisons / share)
-    judged = decide(replace(finding, row=row, change=change), p=p, comparisons=comparisons)
-    return replace(judged, is_open=judged.verdict == "inconclusive")
-
-
-def pending(
-    row: Row,
-    limits: Limits,
-    change: "Change",
-    *,
-    values: tuple[tuple[float, ...], tuple[float, ...]] = ((), ()),
-    basis: str = "",
-    more: str = "",
-) -> Finding:
-    """A finding whose verdict waits for the correction for many comparisons."""
-    row = replace(row, interval=_ratio_interval(change, row.base))
-    return Finding(row=row, limits=limits, change=change, values=values, basis=basis, more=more)
-
-
-def decide(finding: Finding, *, p: float, comparisons: int) -> Row:
-    """The verdict of a finding, by its `p` as it counts among so many `comparisons`."""
-    change, limits, row = finding.change, finding.limits, finding.row
-    if change is None or limits is None:
-        return row
-    rise, drop = _on_scale(change, limits, row.base)
-    row = replace(row, p=p)
-    is_beyond = change.estimate > rise or change.estimate < -drop
-    doubt = _doubt(finding, p) if is_beyond else None
-    said = f"{_said(change.estimate, change, row)} ({_span(change, row)}){finding.basis}"
-    if is_beyond and doubt is None:
-        return _told(row, *_direction(change.estimate > 0, limits, f"{said}, {p_value(p)}{_allowed(limits)}"))
-    is_within = (not limits.guards_rise or change.high <= rise) and (not limits.guards_drop or change.low >= -drop)
-    if is_within:
-        guarded = [rise] * limits.guards_rise + [-drop] * limits.guards_drop
-        seen = _detectable(
-            change, min(guarded, key=abs, default=math.inf), comparisons=comparisons / (finding.share or 1.0)
-        )
-        text = f"; a change of {_said(seen, change, row)} would have been seen" if seen is not None else ""
-        detectable = None if seen is None else _as_share(seen, change, row.base)
-        return _told(replace(row, detectable=detectable), "same", f"{said}{_allowed(limits)}{text}")
-    why = doubt or "the interval reaches beyond that"
-    return _told(row, "inconclusive", f"{said}{_allowed(limits)}; {why}{_advice(finding, rise, drop)}")
-
-
-def _told(row: Row, verdict: Verdict, reason: str) -> Row:
-    return replace(row, verdict=verdict, reason=reason)
-
-
-def _doubt(finding: Finding, p: float) -> str | None:
-    """Why a change beyond its limit is not believed, or None: interval, p and the rank test must all agree."""
-    from bench.comparison.evidence import ALPHA, WITNESS_ALPHA, mann_whitney
-
-    change = finding.change
-    assert change is not None
-    if not p < ALPHA:
-        return f"it may be noise ({p_value(p)}, below {ALPHA:g} is asked)"
-    if not (change.low > 0 or change.high < 0):
-        return "the interval holds no change too"
-    if finding.values[0] and finding.share is None and (ranks := mann_whitney(*finding.values)) >= WITNESS_ALPHA:
-        return f"the Mann-Whitney test does not confirm it ({p_value(ranks)})"
-    return None
-
-
-def _direction(is_rise: bool, limits: Limits, how: str) -> tuple[Verdict, str]:
-    """Worse or better, as far as something says which direction is which."""
-    if not limits.knows_worse:
-        return "inconclusive", f"changed: {how}; nothing says which direction is better"
-    is_worse = limits.rise_is_worse if is_rise else limits.drop_is_worse
-    return ("slower" if is_worse else "faster"), how
-
-
-def _on_scale(change: "Change", limits: Limits, base: float | None) -> tuple[float, float]:
-    """How far up and down is allowed, on the scale of the change."""
-    if not change.is_ratio:
-        return limits.rise, limits.drop
-    assert base is not None
-    share = limits.drop / base
-    rise = limits.rise / base
-    up = math.log1p(rise) if math.isfinite(rise) else math.log(limits.rise) - math.log(base)
-    return up, -math.log1p(-share) if share < 1 else math.inf
-
-
-def _detectable(change: "Change", tolerance: float, *, comparisons: float) -> float | None:
-    """The smallest change that would have been called one, on its own scale and to the side of `tolerance`."""
-    from bench.comparison.evidence import ALPHA
-
-    found = change.detectable(abs(tolerance), alpha=ALPHA / max(1, comparisons))
-    return math.copysign(found, tolerance) if math.isfinite(found) else None
-
-
-def _as_share(value: float, change: "Change", base: float | None) -> float | None:
-    """The size of a change as a share of the base."""
-    if change.is_ratio:
-        return abs(ratio_of(value) - 1)
-    return abs(value / base) if base else None
-
-
-def _ratio_interval(change: "Change", base: float | None) -> tuple[float, float] | None:
-    if change.is_ratio:
-        return ratio_of(change.low), ratio_of(change.high)
-    return (1 + change.low / base, 1 + change.high / base) if base is not None and base > 0 else None
-
-
-def _advice(finding: Finding, rise: float, drop: float) -> str:
-    """About how many runs would decide, where runs are what is short."""
-    change, limits = finding.change, finding.limits
-    assert change is not None
-    assert limits is not None
-    if finding.more:
-        return f"; more {finding.more} would tell"
-    rooms = [rise - change.estimate] * limits.guards_rise + [drop + change.estimate] * limits.guards_drop
-    runs = max(map(len, finding.values)) * change.growth_needed(min(rooms, default=math.inf))
-    if finding.share is not None:
-        return f"; about {math.ceil(runs)} runs a side would tell" if runs <= MOST_TURNS else "; too noisy to tell"
-    if runs > 100:
-        return "; a quieter machine is needed, or a wider limit"
-    needed = max(math.ceil(runs), max(map(len, finding.values)) + 1)
-    return f"; about {needed} runs a side would tell: `repeat: {needed}`"
-
-
-def ratio_of(logarithm: float) -> float:
-    """The ratio of a natural logarithm, infinite where no float holds it."""
-    return math.exp(logarithm) if logarithm < LARGEST else math.inf
-
-
-def _said(value: float, change: "Change", row: Row) -> str:
-    return percent(ratio_of(value) - 1) if change.is_ratio else amount(value, row.unit)
-
-
-def _span(change: "Change", row: Row) -> str:
-    return f"{_said(change.low, change, row)} to {_said(change.high, change, row)}"
-
-
-def _allowed(limits: Limits) -> str:
-    return f"; {limits.text} is allowed"
-
-
-def _relative(change: float, base: float) -> str:
-    return percent(change / base) if base > 0 else f"{change:+g}"
-
-
-def metric_values(metrics: Sequence[Metric | None]) -> list[float]:
-    """The values that are known and finite."""
-    return [float(m.value) for m in metrics if m is not None and m.value is not None and math.isfinite(m.value)]
+def _remark(base: MetricRuns, head: MetricRuns) -> str:
+    """Return why there are few runs: throttled ones were left out, or the measure left a note."""
+    throttled = base.throttled + head.throttled
+    if throttled:
+        return f"{plural(throttled, 'throttled run')} left out"
+    notes = [side.named.note for side in (base, head) if side.named is not None and side.named.note]
+    return notes[0] if notes else ""

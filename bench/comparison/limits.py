@@ -1,4 +1,4 @@
-"""How much each metric may change before the gate calls it: rules of a suite or of the command line, else 3 %."""
+"""How much each metric may change before the gate reports it: rules of a suite or the command line, else 3 %."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -9,13 +9,13 @@ from bench.core.errors import InputError
 from bench.core.schema import Metric
 from bench.core.threshold import Threshold, parse_threshold
 
-# A sampled metric without a rule: half of what the gate promises to find, rounded up to what suites commonly allow.
+# Of a sampled metric without a rule: half of the 5 % that the gate promises to find, rounded up to a common limit.
 DEFAULT = Threshold(amount=3, unit="%")
 EXACTLY = Threshold(amount=0)
 
 
 class RuleLike(Protocol):
-    """A rule as a suite states it."""
+    """A rule as a suite writes it."""
 
     @property
     def max_drop(self) -> str | None: ...
@@ -29,7 +29,7 @@ GateValue = str | float | RuleLike | Mapping[str, Any]
 
 @dataclass(frozen=True, kw_only=True)
 class Rule:
-    """How much a metric may rise and drop; `worse` is for whichever of the two its better direction makes it."""
+    """How much a metric may rise and drop; `worse` limits the direction that is worse for the metric."""
 
     rise: Threshold | None = None
     drop: Threshold | None = None
@@ -37,15 +37,15 @@ class Rule:
 
     @property
     def needs_noise(self) -> bool:
-        """Whether the limits depend on the noise of base's own runs."""
+        """Whether a limit is a multiple of the noise of base's own runs."""
         return any(each is not None and each.is_noise for each in (self.rise, self.drop, self.worse))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """What is called a change of one metric, and which direction is worse (None where nothing says so).
+    """The allowed change of one metric, and which direction is worse, if either is.
 
-    `rise` and `drop` are amounts in the metric's unit. `guards_*` says whether "same" must rule that side out.
+    `rise` and `drop` are amounts in the metric's unit. `guards_*` is whether "same" must exclude a change to that side.
     """
 
     rise: float
@@ -63,7 +63,7 @@ class Limits:
 
 @dataclass(frozen=True, kw_only=True)
 class Noise:
-    """The share by which base differs from itself, and `over` which of its sessions, where that matters."""
+    """The share by which base differs from itself, and `over` which of its sessions, if that matters."""
 
     share: float
     over: str = ""
@@ -73,32 +73,32 @@ class Noise:
 
 
 def read_rules(gate: Mapping[str, GateValue]) -> dict[str, Rule]:
-    """Rules by metric name or pattern; InputError where a threshold cannot be read."""
+    """Return rules by metric name or pattern; raises InputError for a threshold that cannot be read."""
     return {name: _rule(name, value) for name, value in gate.items()}
 
 
 def refuse_noise(rules: Mapping[str, Rule]) -> None:
-    """InputError where a limit is `noise` though runs are taken in turns: pairs are free of what base's runs have."""
+    """Raise InputError for a limit of `noise` in an A/B measurement: pairs do not have the noise of base's runs."""
     for name, rule in rules.items():
         if rule.needs_noise:
             raise InputError(
-                f"gate of {name}: noise is no limit for runs in turns, whose pairs lack the noise that base's own runs "
-                f"have; give an amount, such as --gate {name}=3%"
+                f"gate of {name}: runs in turns cannot have a limit of noise, because pairs do not have the noise of "
+                f"base's own runs; give an amount, such as --gate {name}=3%"
             )
 
 
 def rule_for(metric: Metric, rules: Mapping[str, Rule]) -> tuple[str, Rule] | None:
-    """The rule of a metric: by its key with labels, then by its name, then by the first pattern that fits.
+    """Return the rule of a metric: by its key with labels, then by its name, then by the first pattern that matches.
 
-    A pattern passes over metrics to which its limit cannot apply; a rule that names one must apply.
+    A pattern ignores metrics that its limit does not fit; a rule that names such a metric is an error of its limit.
     """
-    fitting = rules_for(metric, rules)
+    fitting = matching_rules(metric, rules)
     first = next((name for name in (metric.key, metric.name) if name in fitting), None) or next(iter(fitting), None)
     return None if first is None else (first, rules[first])
 
 
-def rules_for(metric: Metric, rules: Mapping[str, Rule]) -> list[str]:
-    """Every rule that is about a metric, also where a more precise one is the one that counts."""
+def matching_rules(metric: Metric, rules: Mapping[str, Rule]) -> list[str]:
+    """Return the names of all rules that match a metric, not only of the one that counts."""
     own = (metric.key, metric.name)
     return [name for name, r in rules.items() if name in own or (_is_of(metric, name) and _applies(r, metric))]
 
@@ -108,7 +108,7 @@ def _is_of(metric: Metric, pattern: str) -> bool:
 
 
 def _applies(rule: Rule, metric: Metric) -> bool:
-    """Whether the metric says which direction is worse, where the rule does not, and has a unit that the limits fit."""
+    """Whether the limits fit the metric's unit and, if the rule needs one, the metric has a better direction."""
     if rule.worse is not None and metric.better is None:
         return False
     try:
@@ -121,7 +121,7 @@ def _applies(rule: Rule, metric: Metric) -> bool:
 
 
 def limits_of(metric: Metric, rule: Rule | None, *, base: float, noise: Noise | None = None) -> Limits:
-    """Limits of `metric` in its own unit, for a base value and, where a limit is a multiple of it, base's `noise`."""
+    """Return the limits of `metric` in its unit for a base value, and for base's `noise` if a limit refers to it."""
     share = None if noise is None else noise.share
     try:
         found = _limits(metric, rule or _default(metric), base=base, noise=share, is_ruled=rule is not None)
@@ -140,7 +140,7 @@ def _rule(name: str, value: GateValue) -> Rule:
             raise InputError(f"unknown key {unknown[0]!r}; allowed: max_drop, max_rise")
         rise, drop = (_threshold(given.get(key)) for key in ("max_rise", "max_drop"))
         if rise is None and drop is None:
-            raise InputError("says nothing; allowed: a threshold such as 3%, or max_drop and max_rise")
+            raise InputError("no limit is given; allowed: a threshold such as 3%, or max_drop and max_rise")
         return Rule(rise=rise, drop=drop)
     except InputError as error:
         raise InputError(f"gate of {name}: {error}") from None
@@ -148,7 +148,7 @@ def _rule(name: str, value: GateValue) -> Rule:
 
 def _stated(value: Any) -> Mapping[str, Any]:
     if not (hasattr(value, "max_drop") and hasattr(value, "max_rise")):
-        raise InputError(f"{value!r} is no limit; allowed: a threshold such as 3%, or max_drop and max_rise")
+        raise InputError(f"{value!r} is not a limit; allowed: a threshold such as 3%, or max_drop and max_rise")
     return {"max_drop": value.max_drop, "max_rise": value.max_rise}
 
 
@@ -164,7 +164,7 @@ def _limits(metric: Metric, rule: Rule, *, base: float, noise: float | None, is_
     if rule.worse is not None:
         amount = rule.worse.in_unit(metric.unit, base=base, noise=noise)
         if is_ruled and metric.better is None:
-            raise InputError("the metric does not say which direction is better; use max_rise or max_drop in a suite")
+            raise InputError("the metric states no better direction; use max_rise or max_drop in a suite")
         is_lower_better, is_higher_better = metric.better == "lower", metric.better == "higher"
         return Limits(
             rise=amount,

@@ -12,7 +12,7 @@ import pytest
 from bench.ab.gate import _with_texts, pair_plans
 from bench.ab.sides import PlannedCase
 from bench.cli.app import run_command
-from bench.cli.gate import _terminated_like_interrupted
+from bench.cli.gate import _sigterm_as_interrupt
 from bench.core.errors import SetUpError
 from bench.store import read_records
 
@@ -78,9 +78,9 @@ def test_a_slower_head_is_found_in_real_processes(repository: Path, capsys: pyte
     assert run_command(["ab", "HEAD~1", "HEAD", "nets.yaml", "--budget", "4m", "--out", "out", "--json"]) == 1
     told = json.loads(capsys.readouterr().out)
     rows = {row["metric"]: row for row in told["rows"]}
-    assert rows["latency.p50_ms"]["verdict"] == "slower"
+    assert rows["latency.p50_ms"]["verdict"] == "worse"
     assert rows["latency.p50_ms"]["ratio"] > 3
-    assert rows["params.total"]["verdict"] == "slower"
+    assert rows["params.total"]["verdict"] == "worse"
     base, head = read_records("out/base"), read_records("out/head")
     commits = [{r.environment.state["commit"] for r in side if r.environment.state["commit"]} for side in (base, head)]
     assert commits == [{git(repository, "rev-parse", ref)} for ref in ("HEAD~1", "HEAD")]
@@ -145,7 +145,7 @@ def test_cases_of_two_models_are_judged_in_the_pairs_they_were_measured_in(
     )
     assert run_command(["ab", "model:flat", "model:deep", "nets.yaml", "--out", "out", "--json"]) == 1
     told = json.loads(capsys.readouterr().out)
-    assert [row["verdict"] for row in told["rows"] if row["metric"] == "params.total"] == ["same", "slower"]
+    assert [row["verdict"] for row in told["rows"] if row["metric"] == "params.total"] == ["same", "worse"]
     assert (told["missing"], told["added"]) == ([], [])
 
 
@@ -203,7 +203,7 @@ def test_limits_reach_a_side_as_texts() -> None:
 
 def test_a_job_that_is_cancelled_ends_as_if_interrupted() -> None:
     before = signal.getsignal(signal.SIGTERM)
-    with pytest.raises(KeyboardInterrupt), _terminated_like_interrupted():
+    with pytest.raises(KeyboardInterrupt), _sigterm_as_interrupt():
         signal.raise_signal(signal.SIGTERM)
     assert signal.getsignal(signal.SIGTERM) is before
 

@@ -17,7 +17,7 @@ import pytest
 
 from bench.cli.app import run_command
 from bench.cli.suite_commands import say_predictions
-from bench.comparison.answers import read_answers
+from bench.comparison.kept_predictions import read_ranks
 from bench.data.collection import Video, VideoSet
 from bench.data.loading import UnreadVideo
 from bench.train.evaluating import Evaluation
@@ -177,7 +177,7 @@ def test_the_fused_file_is_predictions_again(kept: Kept, asked: Callable[..., An
     written, one = pq.read_schema(target), pq.read_schema(rgb)
     assert (written.names, written.types) == (one.names, one.types)
     run: Any = SimpleNamespace(record=SimpleNamespace(artifacts={"predictions": target.name}), folder=target.parent)
-    answers = read_answers(run)
+    answers = read_ranks(run)
     assert answers is not None
     assert answers.ranks["v0"] == ("0", 0)
     assert sum(rank == 0 for _, rank in answers.ranks.values()) == 4

@@ -97,7 +97,7 @@ def test_counts_are_of_any_machine(
     assert sorted(each.fingerprint == "any" for each in saved) == [False, True]
     elsewhere = record(params(7), measures={"params": {}}, environment=OTHER)
     [missing] = compare("baseline:main", [elsewhere]).missing
-    assert "none in head" in missing.why, "timings that head lacks are told"
+    assert "head has none" in missing.why, "timings that head lacks are told"
     assert compare("baseline:main", stored(1.0, counts(8))).exit_code() == 1
     assert compare("baseline:main", stored(1.0, counts(7))).exit_code() == 0
 
@@ -253,7 +253,7 @@ def test_saving_the_same_twice_changes_no_file(here: Path, stored: Callable[...,
 
 @pytest.mark.parametrize("suite", ["../../../../outside", "", ".", "/outside", "A"])
 def test_no_suite_of_a_record_leads_out_of_the_folder(here: Path, stored: Callable[..., str], suite: str) -> None:
-    with pytest.raises(InputError, match="cannot be kept of the suite"):
+    with pytest.raises(InputError, match="cannot be the suite of a baseline"):
         save(stored(suite=suite), branch="main")
     assert not list(here.rglob("*"))
 
@@ -263,7 +263,7 @@ def test_a_branch_needs_a_name(here: Path, stored: Callable[..., str], branch: s
     save(stored(), branch="main")
     before = sorted(here.rglob("*"))
     assert run_command(["baseline", "promote", "main", branch]) == 2
-    with pytest.raises(InputError, match="cannot be kept under the branch"):
+    with pytest.raises(InputError, match="cannot be the branch of a baseline"):
         save(stored(), branch=branch)
     assert run_command(["baseline", "save", stored(), "--branch", branch]) == 2, "nor is it that of the checkout"
     assert run_command(["history", "latency.p50_ms", "c3d", "--branch", branch]) == 2
@@ -410,4 +410,4 @@ def test_runs_in_turns_with_another_side_are_no_baseline_and_that_is_said(
         save(taken, branch="main")
     (saved,) = save([stored(suite="other"), taken], branch="main", on_note=notes.append)
     assert (saved.suite, saved.runs) == ("other", 5)
-    assert notes == ["5 runs of vbench ab left out, which took turns with another side's"]
+    assert notes == ["5 runs of vbench ab left out: a baseline holds runs that were measured alone"]

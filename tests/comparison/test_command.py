@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from bench.cli.app import run_command
-from bench.comparison.sides import open_side
+from bench.comparison.runs import open_side
 from bench.core.schema import Record
 from bench.store import RecordStore
 
@@ -38,7 +38,7 @@ def test_the_exit_code_is_that_of_the_comparison(
     assert run_command(["compare", base, base]) == 0
     assert run_command(["compare", base, head]) == 1
     out = capsys.readouterr().out
-    assert "slower" in out
+    assert "worse" in out
     assert "+10.0" in out
     assert run_command(["compare", base, head, "--fail-on", "inconclusive"]) == 0
     assert run_command(["compare", base, head, "--fail-on", "none"]) == 0

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bench.comparison.comparing import compare
-from bench.comparison.outcome import VERDICTS, Comparison
+from bench.comparison.verdicts import VERDICTS, Comparison
 from bench.core.errors import InputError, UnknownNameError
 from bench.core.schema import Environment, Metric, Record
 from bench.store import RecordStore
@@ -37,9 +37,9 @@ def only(comparison: Comparison) -> Any:
         (1.0, "same", 0),
         (1.01, "same", 0),
         (0.99, "same", 0),
-        (1.05, "slower", 1),
-        (0.95, "faster", 0),
-        (2.0, "slower", 1),
+        (1.05, "worse", 1),
+        (0.95, "better", 0),
+        (2.0, "worse", 1),
     ],
 )
 def test_a_change_beyond_three_percent_is_called_and_one_within_is_not(
@@ -61,8 +61,8 @@ def test_what_is_better_is_read_from_the_metric(runs: Runs, record: Make) -> Non
             for i, v in values
         ]
 
-    assert only(compare(throughput(1), throughput(1.1))).verdict == "faster"
-    assert only(compare(throughput(1), throughput(0.9))).verdict == "slower"
+    assert only(compare(throughput(1), throughput(1.1))).verdict == "better"
+    assert only(compare(throughput(1), throughput(0.9))).verdict == "worse"
 
 
 @pytest.mark.parametrize(("limit", "named"), [("max_drop", "-"), ("max_rise", "+")])
@@ -74,7 +74,7 @@ def test_the_change_that_would_have_been_seen_is_to_the_side_that_is_guarded(
     row = only(compare(runs(QUIET), head, gate={"latency.p50_ms": {limit: "50%"}}))
     assert row.detectable == pytest.approx(0.5, abs=0.02)
     assert row.detectable > 0.5
-    assert f"a change of {named}50." in row.reason
+    assert f"minimum detectable change: {named}50." in row.reason
 
 
 def test_noise_as_wide_as_the_limit_is_inconclusive_and_says_how_many_runs_would_tell(runs: Runs) -> None:
@@ -102,11 +102,11 @@ def test_many_samples_of_one_process_are_no_runs(record: Make, latency: Make) ->
 def test_exact_metrics_compare_at_one_run(record: Make, params: Make) -> None:
     base, same, more, fewer = ([record(params(n))] for n in (1000, 1000, 1001, 900))
     assert only(compare(base, same)).verdict == "same"
-    assert only(compare(base, more)).verdict == "slower"
-    assert only(compare(base, fewer)).verdict == "faster"
+    assert only(compare(base, more)).verdict == "worse"
+    assert only(compare(base, fewer)).verdict == "better"
     assert only(compare(base, more, gate={"params.total": "1%"})).verdict == "same"
     assert only(compare(base, more, gate={"params.total": "1"})).verdict == "same"
-    assert only(compare(base, more, gate={"params.total": "0"})).verdict == "slower"
+    assert only(compare(base, more, gate={"params.total": "0"})).verdict == "worse"
 
 
 @pytest.mark.parametrize(("factor", "code"), [(1, 0), (2, 1)])
@@ -160,9 +160,9 @@ def test_a_metric_without_direction_changes_without_being_worse(record: Make) ->
 
     row = only(compare(side(3), side(4)))
     assert (row.verdict, row.is_deciding) == ("inconclusive", False)
-    assert "nothing says which direction is better" in row.reason
+    assert "the metric states no better direction" in row.reason
     ruled = compare(side(3), side(4), gate={"shape.layers": {"max_rise": "0"}})
-    assert (only(ruled).verdict, ruled.exit_code()) == ("slower", 1)
+    assert (only(ruled).verdict, ruled.exit_code()) == ("worse", 1)
 
 
 def test_with_a_rule_only_metrics_with_a_rule_decide(record: Make, params: Make, latency: Make) -> None:
@@ -176,8 +176,8 @@ def test_with_a_rule_only_metrics_with_a_rule_decide(record: Make, params: Make,
 
 def test_a_rule_of_one_side_lets_the_other_go(runs: Runs) -> None:
     gate = {"latency.p50_ms": {"max_rise": "3%"}}
-    assert only(compare(runs(QUIET), runs(times(QUIET, 0.5)), gate=gate)).verdict == "faster"
-    assert only(compare(runs(QUIET), runs(times(QUIET, 1.05)), gate=gate)).verdict == "slower"
+    assert only(compare(runs(QUIET), runs(times(QUIET, 0.5)), gate=gate)).verdict == "better"
+    assert only(compare(runs(QUIET), runs(times(QUIET, 1.05)), gate=gate)).verdict == "worse"
 
 
 def test_further_views_on_samples_do_not_decide_unasked(record: Make, latency: Make) -> None:
@@ -376,7 +376,7 @@ def test_unlike_environments_are_refused_by_name_unless_across(
     with pytest.raises(InputError, match=named):
         compare(base, head)
     comparison = compare(base, head, across=True)
-    assert (only(comparison).verdict, only(comparison).is_across) == ("slower", True)
+    assert (only(comparison).verdict, only(comparison).is_across) == ("worse", True)
     assert comparison.unlike
 
 
@@ -423,7 +423,7 @@ def test_arguments_tell_the_cases_of_two_models_apart(runs: Runs) -> None:
     base, head = depths(runs, model="c3d", depth=[1, 3]), depths(runs, model="r3d", depth=[1, 3], factor=1.2)
     for sides in ((base, head), (base, depths(runs, model="c3d", depth=[1, 3], factor=1.2))):
         comparison = compare(*sides, differing=["model"])
-        assert [row.verdict for row in comparison.rows] == ["same", "slower"]
+        assert [row.verdict for row in comparison.rows] == ["same", "worse"]
         assert not comparison.missing
     assert len(compare(base[:5], depths(runs, model="r3d", width=[8]), differing=["model"]).rows) == 1
 
@@ -433,7 +433,7 @@ def test_partners_that_are_known_are_the_pairs_and_others_are_left_over(runs: Ru
     ids = [list(dict.fromkeys(record.case_id for record in side)) for side in (base, head)]
     partners = dict(zip(ids[1], ids[0], strict=True))
     comparison = compare(base, head, differing=["model"], partners=partners)
-    assert [(row.case_id, row.verdict) for row in comparison.rows] == [(ids[1][0], "same"), (ids[1][1], "slower")]
+    assert [(row.case_id, row.verdict) for row in comparison.rows] == [(ids[1][0], "same"), (ids[1][1], "worse")]
     half = compare(base, head, differing=["model"], partners={ids[1][0]: ids[0][0]})
     assert [each.case_id for each in (*half.missing, *half.added)] == [ids[0][1], ids[1][1]]
 
@@ -460,16 +460,16 @@ def test_accuracies_that_alone_decide_compare_between_machines(record: Make, gat
     top, seconds = comparison.rows
     assert (top.verdict, top.is_across, comparison.exit_code()) == ("same", False, 0)
     assert (seconds.verdict, seconds.is_deciding, seconds.interval) == ("inconclusive", False, None)
-    assert "unlike machines (hardware.gpu: H100 in base, H200 in head)" in seconds.reason
+    assert "machines differ (hardware.gpu: H100 in base, H200 in head)" in seconds.reason
     alike = compare(trained(record, 1, "H100"), trained(record, 3, "H100"), gate=gate)
-    assert [row.verdict for row in alike.rows] == ["same", "slower"]
+    assert [row.verdict for row in alike.rows] == ["same", "worse"]
 
 
 def test_cases_that_differ_in_precision_are_compared_only_across(runs: Runs) -> None:
     base, head = runs(QUIET, precision="fp32"), runs(times(QUIET, 0.5), precision="bf16")
     with pytest.raises(InputError, match="precision: fp32 in base, bf16 in head"):
         compare(base, head)
-    assert only(compare(base, head, across=True)).verdict == "faster"
+    assert only(compare(base, head, across=True)).verdict == "better"
 
 
 def test_another_protocol_is_refused(record: Make) -> None:
@@ -522,7 +522,7 @@ def test_arbitrary_records_give_one_verdict_per_case_and_metric(
     try:
         comparison = compare(*sides, gate=gate)
     except InputError as error:
-        assert "which direction is better" in str(error)  # a rule that the metric cannot be held to
+        assert "no better direction" in str(error)  # a rule that the metric cannot be held to
         return
     places = [(row.suite, row.case_id, row.metric) for row in comparison.rows]
     assert len(places) == len(set(places))
@@ -540,7 +540,7 @@ def test_a_limit_of_noise_is_what_base_differs_by_from_itself(runs: Callable[...
     quiet = [100.0, 100.5, 99.5, 100.2, 99.8, 100.4, 99.6, 100.0]
     loud = [100.0, 106.0, 94.0, 103.0, 97.0, 108.0, 92.0, 100.0]
     rule = {"latency.p50_ms": "noise"}
-    for base, verdict in ((quiet, "slower"), (loud, "inconclusive")):
+    for base, verdict in ((quiet, "worse"), (loud, "inconclusive")):
         [row] = compare(runs(base), runs([1.04 * each for each in base]), gate=rule).rows
         assert row.verdict == verdict
         assert re.fullmatch(r"noise \(\d+\.\d%\)", row.limit)
@@ -551,9 +551,9 @@ def test_a_limit_of_noise_is_what_base_differs_by_from_itself(runs: Callable[...
 def test_a_limit_of_noise_needs_enough_runs_of_base(runs: Callable[..., list[Record]]) -> None:
     [row] = compare(runs([100.0] * 7), runs([100.0] * 20), gate={"latency.p50_ms": "noise"}).rows
     assert (row.verdict, row.is_open) == ("inconclusive", False)
-    assert "7 of the 8 runs" in row.reason
+    assert "base has 7 runs, and at least 8 are needed" in row.reason
     [row] = compare(runs([0.0] * 9), runs([1.0] * 9), gate={"latency.p50_ms": "noise"}).rows
-    assert "not above 0" in row.reason
+    assert "values above 0" in row.reason
 
 
 def test_measures_of_other_versions_are_unlike(runs: Callable[..., list[Record]]) -> None:
@@ -645,7 +645,7 @@ def test_a_rule_that_a_more_precise_one_overrides_is_answered_too(
     assert [rule.partition(":")[0] for rule in found.unmeasured] == ["latency.p99_ms"]
 
 
-@pytest.mark.parametrize(("count", "verdict"), [(100, "same"), (101, "slower"), (99, "faster")])
+@pytest.mark.parametrize(("count", "verdict"), [(100, "same"), (101, "worse"), (99, "better")])
 def test_a_count_has_no_noise(
     record: Callable[..., Record], params: Callable[[int], Metric], count: int, verdict: str
 ) -> None:

@@ -20,7 +20,7 @@ from bench.comparison.evidence import (
     _draws,
     _median_weights,
     bootstrap_interval,
-    change_of_answers,
+    change_of_predictions,
     change_of_runs,
     change_of_shares,
     holm,
@@ -129,7 +129,7 @@ def test_the_rank_test_by_hand() -> None:
 
 def test_answers_by_hand() -> None:
     """Of 100 videos 10 are right in base only and 2 in head only: 8 points down."""
-    change = change_of_answers(only_base=10, only_head=2, videos=100)
+    change = change_of_predictions(only_base=10, only_head=2, videos=100)
     assert change.estimate == pytest.approx(-8)
     assert change.p == pytest.approx(scipy_stats.binomtest(2, 12).pvalue)
 
@@ -137,7 +137,7 @@ def test_answers_by_hand() -> None:
 @pytest.mark.parametrize(("lost", "won", "videos"), [(10, 2, 100), (1, 0, 300), (0, 5, 50), (40, 40, 3783), (2, 0, 2)])
 def test_the_interval_holds_what_a_score_test_does_not_refuse(lost: int, won: int, videos: int) -> None:
     """Independent: at an end, the likeliest shares with that difference are searched for numerically."""
-    change = change_of_answers(only_base=lost, only_head=won, videos=videos)
+    change = change_of_predictions(only_base=lost, only_head=won, videos=videos)
     assert change.low <= change.estimate <= change.high
     for end in (change.low / 100, change.high / 100):
         if abs(end) > 1 - 1e-9:
@@ -158,7 +158,7 @@ def test_the_interval_holds_what_a_score_test_does_not_refuse(lost: int, won: in
 def test_a_loss_at_the_limit_is_seldom_called_the_same(videos: int, limit: float) -> None:
     """Lost videos are Poisson's around limit x videos and none is won; 2.5 in 100 are asked, Wald gives up to 12."""
     lost = np.arange(1, 100)
-    ends = [change_of_answers(only_base=int(n), only_head=0, videos=videos).low for n in lost]
+    ends = [change_of_predictions(only_base=int(n), only_head=0, videos=videos).low for n in lost]
     chance = scipy_stats.poisson.pmf(lost, limit / 100 * videos)
     assert chance[np.array(ends) >= -limit].sum() <= 0.04
 
@@ -166,7 +166,7 @@ def test_a_loss_at_the_limit_is_seldom_called_the_same(videos: int, limit: float
 @pytest.mark.parametrize("comparisons", [1, 20])
 def test_a_loss_that_would_have_been_seen_is_seen(comparisons: int) -> None:
     """One video in 10,000 tells apart: McNemar's exact p, and how often Poisson's counts reach it."""
-    change, alpha = change_of_answers(only_base=1, only_head=0, videos=10_000), ALPHA / comparisons
+    change, alpha = change_of_predictions(only_base=1, only_head=0, videos=10_000), ALPHA / comparisons
     mean = 100 * change.detectable(0.0, alpha=alpha)
     lost = np.arange(1, 200)
     seen = np.array([scipy_stats.binomtest(0, int(n)).pvalue < alpha for n in lost])
@@ -198,10 +198,10 @@ def test_small_simulation_holds_its_promises(simulation: ModuleType, noise: str)
     """150 repeats: at 1 % false alarms 5 are seen less than once in 50 times; the committed table has 2,000."""
     model = getattr(simulation, noise)
     none = simulation.simulate(model, factor=1.0, runs=5, repeats=150, seed=7)
-    assert none.verdicts["slower"] + none.verdicts["faster"] <= 5 / 150
+    assert none.verdicts["worse"] + none.verdicts["better"] <= 5 / 150
     assert none.coverage >= 0.88
     if noise not in ("heavy_tail", "bimodal"):
-        assert simulation.simulate(model, factor=1.05, runs=5, repeats=60, seed=7).verdicts["slower"] >= 0.9
+        assert simulation.simulate(model, factor=1.05, runs=5, repeats=60, seed=7).verdicts["worse"] >= 0.9
 
 
 @pytest.mark.parametrize(
@@ -214,10 +214,10 @@ def test_sessions_that_hardly_differ_or_are_known_give_few_alarms(
     """150 repeats, as above. Two sessions that differ by more are in the committed table only."""
     model = getattr(simulation, offsets)
     none = simulation.simulate_sessions(model, of_base=of_base, factor=1.0, runs=5, repeats=150, seed=7)
-    assert none.verdicts["slower"] + none.verdicts["faster"] <= 5 / 150
+    assert none.verdicts["worse"] + none.verdicts["better"] <= 5 / 150
     assert none.coverage >= 0.88 or of_base == 1, "runs say nothing of how far two sessions differ"
     much = simulation.simulate_sessions(model, of_base=of_base, factor=1.15, runs=5, repeats=60, seed=7)
-    assert much.verdicts["slower"] >= 0.9
+    assert much.verdicts["worse"] >= 0.9
 
 
 def test_the_noise_floor_is_what_two_medians_of_one_noise_differ_by() -> None:

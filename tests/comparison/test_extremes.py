@@ -16,10 +16,10 @@ from hypothesis import strategies as st
 
 from bench.cli.app import run_command
 from bench.comparison import formats
-from bench.comparison.answers import read_answers
 from bench.comparison.comparing import compare
-from bench.comparison.neighbours import values_beside
-from bench.comparison.sides import Run
+from bench.comparison.kept_predictions import read_ranks
+from bench.comparison.pairing import pair_of_values
+from bench.comparison.runs import Run
 from bench.core.errors import BenchError, InputError, StoreError
 from bench.core.schema import Case, Metric, Record
 from bench.store import RecordStore, read_records
@@ -154,8 +154,8 @@ def _changed(records: Sequence[Record], **changes: Any) -> list[Record]:
 
 def test_a_change_beyond_all_floats_is_no_same(runs: Callable[..., list[Record]]) -> None:
     tiny, vast = runs([5e-324] * 5), runs([1e308] * 5)
-    assert compare(tiny, vast, gate={"latency.p50_ms": "1ms"}).rows[0].verdict == "slower"
-    assert compare(vast, tiny, gate={"latency.p50_ms": {"max_drop": "1ms"}}).rows[0].verdict == "slower"
+    assert compare(tiny, vast, gate={"latency.p50_ms": "1ms"}).rows[0].verdict == "worse"
+    assert compare(vast, tiny, gate={"latency.p50_ms": {"max_drop": "1ms"}}).rows[0].verdict == "worse"
     [row] = compare(runs([-1e308, 1e308, 1e308, -1e308, 1e308]), vast).rows
     assert row.verdict == "inconclusive"
 
@@ -163,19 +163,19 @@ def test_a_change_beyond_all_floats_is_no_same(runs: Callable[..., list[Record]]
 def test_an_amount_is_allowed_to_the_end_whatever_the_base(runs: Callable[..., list[Record]]) -> None:
     small = runs([1e-320] * 5)
     assert compare(small, runs([0.9] * 5), gate={"latency.p50_ms": "1ms"}).rows[0].verdict == "same"
-    assert compare(small, runs([1.1] * 5), gate={"latency.p50_ms": "1ms"}).rows[0].verdict == "slower"
+    assert compare(small, runs([1.1] * 5), gate={"latency.p50_ms": "1ms"}).rows[0].verdict == "worse"
 
 
 def test_a_base_without_a_common_level_has_no_noise(runs: Callable[..., list[Record]]) -> None:
     [row] = compare(runs([1e-300, 1e300] * 5), runs([1.0] * 5), gate={"latency.p50_ms": "noise"}).rows
     assert (row.verdict, row.is_deciding) == ("inconclusive", True)
-    assert "nothing in common" in row.reason
+    assert "differ by more than a float can hold" in row.reason
 
 
 def test_turns_whose_ratio_no_float_holds_are_no_crash(latency: Callable[..., Metric]) -> None:
     slow, fast = (latency(v, samples=[v] * 6, turns=range(6)) for v in (1e308, 5e-324))
-    assert values_beside(slow, fast) == (1e308, pytest.approx(5e-324))
-    assert values_beside(fast, slow)[1] == pytest.approx(1e308, rel=1e-6)
+    assert pair_of_values(slow, fast) == (1e308, pytest.approx(5e-324))
+    assert pair_of_values(fast, slow)[1] == pytest.approx(1e308, rel=1e-6)
 
 
 @pytest.mark.parametrize("text", ['{"name": "s", "ga', "[]", "3", '{"gate": [1]}', '{"gate": "3%"}', "\udcff"])
@@ -194,7 +194,7 @@ def test_a_suite_file_that_is_broken_is_one_clear_line(
 
 def test_a_limit_may_be_a_number_and_must_be_a_limit(runs: Callable[..., list[Record]]) -> None:
     base, head = runs([10.0] * 4), runs([14.0] * 4)
-    assert compare(base, head, gate={"latency.p50_ms": 3}).rows[0].verdict == "slower"
+    assert compare(base, head, gate={"latency.p50_ms": 3}).rows[0].verdict == "worse"
     assert compare(base, head, gate={"latency.p50_ms": 5.0}).rows[0].verdict == "same"
     for wrong in (None, [3], True, -1, math.nan, {"max_rise": None}):
         with pytest.raises(InputError, match=r"gate of latency\.p50_ms"):
@@ -208,7 +208,7 @@ def test_ranks_that_are_no_whole_numbers_are_no_answers(
     table = pa.table({"video": ["a", "b"], "label": [1, 1], "rank": ranks})
     pq.write_table(table, tmp_path / "predictions.parquet")
     run = Run(record=record(artifacts={"predictions": "predictions.parquet"}), folder=tmp_path)
-    assert read_answers(run) is None
+    assert read_ranks(run) is None
 
 
 def test_names_in_git_that_are_not_utf_8_are_no_crash(

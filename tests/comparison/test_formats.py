@@ -10,7 +10,7 @@ import pytest
 
 from bench.comparison import formats
 from bench.comparison.comparing import compare
-from bench.comparison.outcome import Comparison, Row, Uncompared
+from bench.comparison.verdicts import Comparison, MetricVerdict, UncomparedCase
 from bench.core.errors import InputError
 from bench.core.schema import Metric, Record
 
@@ -42,8 +42,8 @@ def test_json_holds_everything_and_no_number_that_json_lacks(mixed: Comparison) 
     found = json.loads(formats.as_json(formats.as_dict(mixed)))
     assert found["exit_code"] == 3
     assert found["faults"] == ["incomplete", "inconclusive", "regression"]
-    assert found["verdicts"] == {"same": 1, "faster": 1, "slower": 1, "inconclusive": 1}
-    assert {row["metric"]: row["verdict"] for row in found["rows"]}["latency.p50_ms"] == "slower"
+    assert found["verdicts"] == {"same": 1, "better": 1, "worse": 1, "inconclusive": 1}
+    assert {row["metric"]: row["verdict"] for row in found["rows"]}["latency.p50_ms"] == "worse"
     assert formats._finite({"a": [float("nan"), 1.0, float("inf")]}) == {"a": [None, 1.0, None]}
 
 
@@ -51,7 +51,7 @@ def test_markdown_keeps_its_table_whatever_a_name_holds(mixed: Comparison) -> No
     text = formats.as_markdown(mixed)
     table = [line for line in text.splitlines() if line.startswith("|")]
     assert len(table) == 2 + 4
-    assert "slower" in table[2]  # the urgent ones first
+    assert "worse" in table[2]  # the urgent ones first
     bars = [line.replace("\\|", "").count("|") for line in table]
     assert set(bars) == {9}
     assert "**Missing in head**" in text
@@ -164,7 +164,7 @@ def test_a_headline_counts_what_decides(record: Callable[..., Record], latency: 
     ]
     gated = compare(runs, runs, gate={"latency.p50_ms": "3%"})
     assert gated.exit_code() == 0
-    assert formats.headline(gated) == "1 same; 1 only informing"
+    assert formats.headline(gated) == "1 same; 1 not gated"
 
 
 def test_where_nothing_was_compared_it_is_said_and_why(
@@ -173,7 +173,7 @@ def test_where_nothing_was_compared_it_is_said_and_why(
     runs = [record(latency(None, note="no counter here"), run=i) for i in range(5)]
     nothing = compare(runs, runs)
     assert nothing.exit_code() == 3
-    assert formats.headline(nothing) == "nothing was compared; 1 only informing"
+    assert formats.headline(nothing) == "nothing was compared; 1 not gated"
     assert "no counter here" in formats.as_markdown(nothing)
     assert "nothing was compared" in formats.as_annotations(nothing)
 
@@ -205,8 +205,8 @@ def test_a_file_is_written_as_its_name_says(mixed: Comparison, name: str) -> Non
         formats.as_file(mixed, "a.pdf")
 
 
-def make_row(number: int, *, reason: str) -> Row:
-    return Row(
+def make_row(number: int, *, reason: str) -> MetricVerdict:
+    return MetricVerdict(
         suite="s",
         case_id=f"c{number}",
         case=f"resnet3d_50 kernel_depth={number} precision=bf16 batch=8 16x1x112",
@@ -216,7 +216,7 @@ def make_row(number: int, *, reason: str) -> Row:
         base=10.0,
         head=10.9,
         runs=(5, 5),
-        verdict="slower",
+        verdict="worse",
         reason=reason,
     )
 
@@ -227,7 +227,7 @@ def make_row(number: int, *, reason: str) -> Row:
 def test_markdown_fits_a_comment_and_says_what_it_left_out(rows: int, gaps: int, length: int) -> None:
     """GitHub refuses a comment of more than 65,536 characters."""
     text = ("why *not* <b> " * length)[: 3 * length]
-    failed = [Uncompared(suite="s", case_id=f"{n}", case=f"c{n}", side="head", why=text) for n in range(gaps)]
+    failed = [UncomparedCase(suite="s", case_id=f"{n}", case=f"c{n}", side="head", why=text) for n in range(gaps)]
     comparison = Comparison(
         base="b" * length,
         head="h",

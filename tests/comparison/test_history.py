@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from bench.cli.app import run_command
-from bench.cli.show_history import show_history
+from bench.cli.gate import _show_history
 from bench.comparison.history import history_of
 from bench.core.errors import InputError, UnknownNameError
 from bench.core.schema import Environment, Metric, Record
@@ -38,16 +38,16 @@ def commits(record: Callable[..., Record], latency: Callable[..., Metric]) -> Ca
 
 def test_the_first_bad_commit_is_named(commits: Callable[..., list[Record]]) -> None:
     found = history_of(commits([*LEVEL, *(1.05 * value for value in LEVEL)]), "latency.p50_ms", "c3d")
-    assert [moment.value for moment in found.moments[:8]] == LEVEL, "the median over a commit's runs"
-    [turn] = found.turns
+    assert [moment.value for moment in found.commits[:8]] == LEVEL, "the median over a commit's runs"
+    [turn] = found.changes
     assert (turn.first.commit, turn.last_before.commit, turn.verdict) == ("c08", "c07", "worse")
     assert turn.change == pytest.approx(0.05, abs=0.01)
 
 
 def test_a_drop_of_what_should_be_low_is_better_and_noise_is_nothing(commits: Callable[..., list[Record]]) -> None:
-    [turn] = history_of(commits([*LEVEL, *(0.9 * value for value in LEVEL)]), "latency.p50_ms", "c3d").turns
+    [turn] = history_of(commits([*LEVEL, *(0.9 * value for value in LEVEL)]), "latency.p50_ms", "c3d").changes
     assert turn.verdict == "better"
-    assert history_of(commits(LEVEL), "latency.p50_ms", "c3d").turns == ()
+    assert history_of(commits(LEVEL), "latency.p50_ms", "c3d").changes == ()
 
 
 def with_state(record: Record, **state: object) -> Record:
@@ -63,7 +63,7 @@ def test_throttled_runs_are_no_bad_commit(
     values = [*LEVEL, *(1.4 * value for value in LEVEL)]
     records = [r.model_copy(update={"status": "throttled"}) if n >= 24 else r for n, r in enumerate(commits(values))]
     found = history_of(records, "latency.p50_ms", "c3d")
-    assert (len(found.moments), found.turns, found.throttled) == (8, (), 24)
+    assert (len(found.commits), found.changes, found.throttled) == (8, (), 24)
     for each in records:
         RecordStore(tmp_path).append(each)
     assert run_command(["history", "latency.p50_ms", "c3d", "--from", str(tmp_path)]) == 0
@@ -75,7 +75,7 @@ def test_what_no_heat_changes_is_known_of_a_throttled_run(
 ) -> None:
     hot = [with_state(record(params(7), status="throttled", started_at=name), commit=name) for name in "ab"]
     found = history_of(hot, "params.total", "c3d")
-    assert (len(found.moments), found.throttled) == (2, 0)
+    assert (len(found.commits), found.throttled) == (2, 0)
 
 
 def versions(latency: int, **others: int) -> dict[str, object]:
@@ -110,12 +110,12 @@ def test_what_was_measured_otherwise_is_no_step_of_the_code(
     slower = [1.2 * value for value in LEVEL]
     records = [*commits([*LEVEL, *slower], **before)[:24], *commits([*LEVEL, *slower], **since)[24:]]
     found = history_of(records, "latency.p50_ms", "c3d")
-    assert [moment.commit for moment in found.moments] == [f"c{n:02d}" for n in range(8, 16)]
-    assert (found.turns, found.unlike, found.differing) == ((), 24, (differing,))
+    assert [moment.commit for moment in found.commits] == [f"c{n:02d}" for n in range(8, 16)]
+    assert (found.changes, found.unlike, found.differing) == ((), 24, (differing,))
     for each in records:
         RecordStore(tmp_path).append(each)
     assert run_command(["history", "latency.p50_ms", "c3d", "--from", str(tmp_path)]) == 0
-    assert f"24 runs left out: not measured as the newest was: {differing}" in capsys.readouterr().out
+    assert f"24 runs left out: not measured as the newest run was: {differing}" in capsys.readouterr().out
 
 
 def test_other_measures_of_a_case_and_versions_that_are_not_known_part_no_series(
@@ -124,13 +124,13 @@ def test_other_measures_of_a_case_and_versions_that_are_not_known_part_no_series
     given = (versions(1, cold=1), versions(1, cold=2), {})
     records = [each for part, kind in enumerate(given) for each in commits(LEVEL, **kind)[9 * part : 9 * part + 9]]
     found = history_of([*records, *commits(LEVEL, **versions(1))[21:]], "latency.p50_ms", "c3d")
-    assert (len(found.moments), found.unlike) == (8, 0)
+    assert (len(found.commits), found.unlike) == (8, 0)
 
 
 def test_an_edited_run_is_not_the_newest_way_of_measuring(commits: Callable[..., list[Record]]) -> None:
     tried = [with_state(record, is_dirty=True) for record in commits(LEVEL * 2, **versions(9))[45:]]
     found = history_of([*commits(LEVEL, **versions(1)), *tried], "latency.p50_ms", "c3d")
-    assert (len(found.moments), found.unlike, found.uncommitted) == (8, 0, 3)
+    assert (len(found.commits), found.unlike, found.uncommitted) == (8, 0, 3)
 
 
 def test_of_cases_with_one_title_the_one_that_knows_the_metric_is_meant(
@@ -140,8 +140,8 @@ def test_of_cases_with_one_title_the_one_that_knows_the_metric_is_meant(
     counted = with_state(record(params(7), measures={"params": {}}), commit="c00")
     both = [counted, *commits(LEVEL)]
     assert counted.case.title == both[1].case.title
-    assert len(history_of(both, "latency.p50_ms", "c3d").moments) == 8
-    assert len(history_of(both, "params.total", counted.case.title).moments) == 1
+    assert len(history_of(both, "latency.p50_ms", "c3d").commits) == 8
+    assert len(history_of(both, "params.total", counted.case.title).commits) == 1
     with pytest.raises(UnknownNameError, match=r"latency\.p50_ms"):
         history_of(both, "latency.p50_ms", counted.case_id)
 
@@ -152,20 +152,20 @@ def test_edits_that_no_commit_holds_are_not_blamed_on_one(
     clean = commits([*LEVEL, *LEVEL])
     tried = [with_state(record, is_dirty=True) for record in commits([0.0] * 8 + [14.0] * 8) if record.metrics[0].value]
     found = history_of([*clean, *tried], "latency.p50_ms", "c3d")
-    assert found.turns == ()
-    assert [moment.value for moment in found.moments] == [*LEVEL, *LEVEL]
+    assert found.changes == ()
+    assert [moment.value for moment in found.commits] == [*LEVEL, *LEVEL]
     assert (found.unknown, found.uncommitted) == (0, 24)
     for record in [*clean, *tried]:
         RecordStore(tmp_path).append(record)
     assert run_command(["history", "latency.p50_ms", "c3d", "--from", str(tmp_path)]) == 0
     said = capsys.readouterr().out
-    assert "24 runs left out: measured with edits" in said
+    assert "24 runs left out: measured with local changes" in said
     assert "in the order of measuring" in said
 
 
 def test_only_edits_is_a_series_of_nothing(commits: Callable[..., list[Record]]) -> None:
     found = history_of([with_state(r, is_dirty=True) for r in commits(LEVEL)], "latency.p50_ms", "c3d")
-    assert (found.moments, found.turns, found.uncommitted) == ((), (), 24)
+    assert (found.commits, found.changes, found.uncommitted) == ((), (), 24)
 
 
 def test_runs_of_which_git_could_not_say_whether_they_had_edits_are_left_out(
@@ -173,7 +173,7 @@ def test_runs_of_which_git_could_not_say_whether_they_had_edits_are_left_out(
 ) -> None:
     unsure = [with_state(r, is_dirty=None) for r in commits([12.0] * 8)]
     found = history_of([*commits(LEVEL), *unsure], "latency.p50_ms", "c3d")
-    assert [moment.value for moment in found.moments] == LEVEL
+    assert [moment.value for moment in found.commits] == LEVEL
     assert found.uncommitted == 24
 
 
@@ -189,12 +189,12 @@ STEP = [*LEVEL, *(1.2 * value for value in LEVEL)]
 
 def test_an_old_commit_that_is_measured_late_is_still_old(commits: Callable[..., list[Record]]) -> None:
     late = measured_late(commits(STEP), first=3, last=7)
-    as_measured = history_of(late, "latency.p50_ms", "c3d").turns
+    as_measured = history_of(late, "latency.p50_ms", "c3d").changes
     assert [(t.first.commit, t.last_before.commit) for t in as_measured] == [("c08", "c02"), ("c03", "c15")]
     dated = [with_state(r, committed_at=f"2025-01-{1 + int(str(r.environment.state['commit'])[1:]):02d}") for r in late]
     found = history_of(dated, "latency.p50_ms", "c3d")
     assert found.order == "dates"
-    assert [(turn.first.commit, turn.last_before.commit) for turn in found.turns] == [("c08", "c07")]
+    assert [(turn.first.commit, turn.last_before.commit) for turn in found.changes] == [("c08", "c07")]
     half = [*dated[:24], *late[24:]]
     assert history_of(half, "latency.p50_ms", "c3d").order == "measured"
 
@@ -214,8 +214,8 @@ def test_git_knows_the_order_of_its_commits(
     named = [with_state(r, commit=hashes[int(str(r.environment.state["commit"])[1:])]) for r in late]
     found = history_of(named, "latency.p50_ms", "c3d", repository=tmp_path)
     assert found.order == "git"
-    assert [moment.commit for moment in found.moments] == hashes
-    assert [turn.first.commit for turn in found.turns] == [hashes[8]]
+    assert [moment.commit for moment in found.commits] == hashes
+    assert [turn.first.commit for turn in found.changes] == [hashes[8]]
     other = [with_state(named[0], commit="0" * 40), *named]
     assert history_of(other, "latency.p50_ms", "c3d", repository=tmp_path).order == "measured"
 
@@ -225,7 +225,7 @@ def test_commits_stand_in_the_order_in_which_they_were_measured_and_once(
 ) -> None:
     records = commits(LEVEL[:3])
     found = history_of([*reversed(records), *records], "latency.p50_ms", "c3d")
-    assert [(moment.commit, moment.runs) for moment in found.moments] == [("c00", 3), ("c01", 3), ("c02", 3)]
+    assert [(moment.commit, moment.runs) for moment in found.commits] == [("c00", 3), ("c01", 3), ("c02", 3)]
 
 
 def test_every_change_of_a_count_is_told(record: Callable[..., Record], params: Callable[[int], Metric]) -> None:
@@ -238,7 +238,7 @@ def test_every_change_of_a_count_is_told(record: Callable[..., Record], params: 
         )
         for name, n in (("a", 7), ("b", 7), ("c", 8))
     ]
-    [turn] = history_of(records, "params.total", "c3d").turns
+    [turn] = history_of(records, "params.total", "c3d").changes
     assert (turn.first.commit, turn.verdict) == ("c", "worse")
 
 
@@ -246,12 +246,12 @@ def test_runs_that_name_no_commit_are_left_out_and_counted(
     commits: Callable[..., list[Record]], runs: Callable[..., list[Record]]
 ) -> None:
     found = history_of([*commits(LEVEL), *runs([1.0, 2.0])], "latency.p50_ms", "c3d")
-    assert (len(found.moments), found.unknown) == (8, 2)
+    assert (len(found.commits), found.unknown) == (8, 2)
 
 
 def test_what_is_not_one_series_is_refused(commits: Callable[..., list[Record]]) -> None:
     both = [*commits(LEVEL), *commits(LEVEL, model="c3d_search")]
-    with pytest.raises(InputError, match="fits 2 cases"):
+    with pytest.raises(InputError, match="matches 2 cases"):
         history_of(both, "latency.p50_ms", "c3d*")
     assert history_of(both, "latency.p50_ms", both[0].case_id).case.point.model == "c3d"
     with pytest.raises(UnknownNameError, match="case"):
@@ -295,7 +295,7 @@ def test_accuracies_of_several_machines_are_one_series_and_their_times_are_not(r
         return record(top, took, environment=environment, started_at=f"2026-01-0{number}")
 
     records = [trained(1, "H100"), trained(2, "H200")]
-    assert [moment.value for moment in history_of(records, "accuracy.top1", "c3d").moments] == [51.0, 52.0]
+    assert [moment.value for moment in history_of(records, "accuracy.top1", "c3d").commits] == [51.0, 52.0]
     with pytest.raises(InputError, match="2 kinds of machine"):
         history_of(records, "accuracy.train_seconds", "c3d")
 
@@ -304,8 +304,8 @@ def test_runs_in_turns_with_another_side_are_no_part_of_a_series(commits: Callab
     records = commits([10.0] * 12)
     taken = [record.model_copy(update={"details": {"in_turns": "processes"}}) for record in records]
     found = history_of([*records[:12], *taken[12:]], "latency.p50_ms", "c3d")
-    assert (len(found.moments), found.in_turns) == (4, 24)
-    with pytest.raises(InputError, match="took turns"):
+    assert (len(found.commits), found.in_turns) == (4, 24)
+    with pytest.raises(InputError, match="part of an A/B measurement"):
         history_of(taken, "latency.p50_ms", "c3d")
 
 
@@ -325,7 +325,7 @@ def test_few_commits_show_a_step_of_a_count(
         )
         for day in (1, 2)
     ]
-    show_history(history_of(records, "latency.p50_ms", "c3d"))
+    _show_history(history_of(records, "latency.p50_ms", "c3d"))
     shown = capsys.readouterr().out
     assert "no step in 2 commits" in shown
     assert ("fewer than 10 commits" in shown) == is_said
@@ -335,5 +335,5 @@ def test_a_series_without_a_step_says_how_long_one_stays_unseen(
     commits: Callable[..., list[Record]], capsys: pytest.CaptureFixture[str]
 ) -> None:
     noise = np.exp(0.01 * np.random.default_rng(0).standard_normal(16))
-    show_history(history_of(commits(list(10.0 * noise)), "latency.p50_ms", "c3d"))
-    assert "no step in 16 commits; one that lasts shows once about 3 commits have it" in capsys.readouterr().out
+    _show_history(history_of(commits(list(10.0 * noise)), "latency.p50_ms", "c3d"))
+    assert "no step in 16 commits; a clear step shows once about 3 commits have it" in capsys.readouterr().out

@@ -13,7 +13,7 @@ from bench.ab.gate import _measured, pair_plans
 from bench.ab.side_child import _marked
 from bench.ab.sides import PlannedCase, Ran, Side, SideName
 from bench.comparison.comparing import compare
-from bench.comparison.looks import Looks
+from bench.comparison.interim import InterimAnalyses
 from bench.core.errors import InputError
 from bench.core.schema import Metric, Record
 from bench.store import RecordStore
@@ -55,7 +55,7 @@ def test_a_case_that_fails_is_no_verdict(
     failing: tuple[tuple[SideName, Collection[int]], ...] = (("base", base), ("head", head))
     sides = [FakeSide(name, tmp_path, failing=runs, record=record) for name, runs in failing]
     pairing = pair_plans(sides[0].cases, sides[1].cases, by_place=False)
-    looks = Looks(tmp_path / "base", tmp_path / "head", gate={"latency.p50_ms": "3%"})
+    looks = InterimAnalyses(tmp_path / "base", tmp_path / "head", gate={"latency.p50_ms": "3%"})
     found = _measured(
         cast("list[Side]", sides),
         pairing,
@@ -94,7 +94,7 @@ def test_noise_is_no_limit_in_turns(runs: Callable[..., list[Record]], gate: dic
     """Base's runs are 10 % apart, and each of head's is 10 % above its partner: that would be the same."""
     base = [10.0, 11.0, 9.0, 10.5, 9.5, 10.0, 11.2, 8.9]
     records = runs(base)
-    with pytest.raises(InputError, match="noise is no limit for runs in turns"):
+    with pytest.raises(InputError, match="runs in turns cannot have a limit of noise"):
         compare(records, runs([1.1 * value for value in base]), gate=gate, shares={records[0].case_id: 1.0})
 
 
@@ -124,13 +124,13 @@ def test_ten_metrics_by_steps_in_turns_are_wrong_in_one_of_a_hundred_measurement
     called = 0
     for number in range(24):
         stores = [RecordStore(tmp_path / f"{number}" / side) for side in ("base", "head")]
-        looks = Looks(stores[0].folder, stores[1].folder, gate={"latency.p50_ms": "3%"})
+        looks = InterimAnalyses(stores[0].folder, stores[1].folder, gate={"latency.p50_ms": "3%"})
         for index in range(8):
             disturbed = 0.7 * rng.standard_normal(20)
             for store, times in zip(stores, (1.0, factor), strict=True):
                 store.append(record(*side_of(rng, disturbed, times), run=index))
             if index in (5, 7):
                 case = record().case_id
-                found = looks.look({case: (index + 1) // 2}, is_last=index == 7)
-        called += any(row.verdict in ("slower", "faster") for row in found.rows)
+                found = looks.analyse({case: (index + 1) // 2}, is_last=index == 7)
+        called += any(row.verdict in ("worse", "better") for row in found.rows)
     assert fewest <= called <= most

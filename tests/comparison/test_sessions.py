@@ -11,10 +11,9 @@ from scipy import stats as scipy_stats
 
 from bench.comparison.comparing import compare
 from bench.comparison.evidence import change_of_sessions, noise_floor
-from bench.comparison.outcome import Row
-from bench.comparison.samples import Sample
-from bench.comparison.sessions import Sessions, sessions_of
-from bench.comparison.sides import Run
+from bench.comparison.pairing import SessionValues, separate_sessions
+from bench.comparison.runs import MetricRuns, Run
+from bench.comparison.verdicts import MetricVerdict
 from bench.core.schema import Record
 from bench.store import RecordStore
 
@@ -39,13 +38,13 @@ def on_day(runs: Runs) -> Callable[..., list[Record]]:
     return make
 
 
-def only(base: object, head: object, **given: object) -> Row:
+def only(base: object, head: object, **given: object) -> MetricVerdict:
     (row,) = compare(base, head, **given).rows  # type: ignore[arg-type]
     return row
 
 
-def order(runs: Runs, text: str, *, hours: int = 0) -> Sessions | None:
-    """Sessions of runs that take place in this order, a minute or so many hours apart: `A` is base, `B` is head.
+def order(runs: Runs, text: str, *, hours: int = 0) -> SessionValues | None:
+    """SessionValues of runs that take place in this order, a minute or so many hours apart: `A` is base, `B` is head.
 
     Values are the places in the order; a bar begins another invocation of vbench.
     """
@@ -61,7 +60,7 @@ def order(runs: Runs, text: str, *, hours: int = 0) -> Sessions | None:
         record = record.model_copy(update={"started_at": at, "run_index": index})
         sides["AB".index(letter)].append(Run(record=record, folder=Path(str(folder))))
         index += 1
-    return sessions_of(*(Sample.of(side, KEY) for side in sides))
+    return separate_sessions(*(MetricRuns.of(side, KEY) for side in sides))
 
 
 @pytest.mark.parametrize("text", ["ABABABAB", "AAAABBBB", "A|B|A|B|AA|BB", "AA|AA|BBBBB", "AABBBBAA"])
@@ -97,7 +96,7 @@ def test_only_runs_of_sessions_that_hold_both_are_compared_where_they_are_enough
     assert row.base == pytest.approx(10.8)
     assert "over the 5 and 5 runs of sessions that hold both" in row.reason
     worse = only(nights, on_day(times(QUIET, 1.08 * 1.05), 4, minute=30))
-    assert worse.verdict == "slower"
+    assert worse.verdict == "worse"
 
 
 def test_a_session_of_both_with_too_few_runs_leaves_the_other_sessions_to_tell(
@@ -117,7 +116,7 @@ def test_times_that_cannot_be_read_or_are_equal_are_no_crash(runs: Runs) -> None
 def test_two_sessions_are_compared_run_by_run_and_said_to_be_two(on_day: Callable[..., list[Record]]) -> None:
     base, head = on_day(QUIET, 1), on_day(times(QUIET, 1.035), 2)
     row = only(base, head)
-    assert row.verdict == "slower"
+    assert row.verdict == "worse"
     assert "sessions" not in row.reason
     assert any("one after the other" in note for note in compare(base, head).notes)
 
@@ -142,7 +141,7 @@ def test_sessions_of_base_tell_what_sessions_differ_by(
     nightly: Callable[..., list[Path]], on_day: Callable[..., list[Record]]
 ) -> None:
     quiet = nightly(1.0, 1.001, 0.999, 1.0005, 0.9995)
-    assert only(quiet, on_day(times(QUIET, 1.035), 20)).verdict == "slower"
+    assert only(quiet, on_day(times(QUIET, 1.035), 20)).verdict == "worse"
     row = only(quiet, on_day(QUIET, 20))
     assert row.verdict == "same"
     assert "over 5 and 1 sessions" in row.reason
@@ -161,7 +160,7 @@ def test_loud_sessions_of_base_make_a_change_uncertain(
 ) -> None:
     row = only(nightly(1.0, 1.03, 0.97, 1.02, 0.98), on_day(times(QUIET, 1.08), 20))
     assert row.verdict == "inconclusive"
-    assert "more sessions would tell" in row.reason
+    assert "more sessions would decide it" in row.reason
 
 
 def test_a_change_between_sessions_is_students_on_their_medians() -> None:
@@ -188,8 +187,8 @@ def test_a_folder_that_is_continued_another_day_holds_two_sessions(runs: Runs, t
     ]
 
     def sessions(records: Sequence[Record]) -> list[int]:
-        sample = Sample.of([Run(record=record, folder=tmp_path) for record in records], KEY)
-        found = sessions_of(sample, Sample.of([], KEY))
+        sample = MetricRuns.of([Run(record=record, folder=tmp_path) for record in records], KEY)
+        found = separate_sessions(sample, MetricRuns.of([], KEY))
         return [] if found is None else [len(session) for session in found[0]]
 
     assert sessions(told) == [5, 5]
@@ -207,9 +206,9 @@ def test_a_limit_of_noise_is_what_sessions_of_base_differ_by(
     row = only(nights, on_day(times(QUIET, 1.03), 9), gate=rule)
     assert row.verdict == "same"
     assert "over 3 sessions) is allowed" in row.reason
-    assert only(nights, on_day(times(QUIET, 1.4), 9), gate=rule).verdict == "slower"
+    assert only(nights, on_day(times(QUIET, 1.4), 9), gate=rule).verdict == "worse"
     reason = only(nightly(1.0, 1.02), on_day(QUIET, 9), gate=rule).reason
-    assert reason.startswith("two sessions of base do not tell")
+    assert reason.startswith("two sessions of base cannot show")
 
 
 def test_noise_of_one_session_says_so_and_that_of_shared_ones_holds_no_other(

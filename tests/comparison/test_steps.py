@@ -16,7 +16,7 @@ from bench.comparison.steps import (
     _first_parts,
     _p,
     _scores,
-    _stretches,
+    _segments,
     commits_to_show,
     find_changes,
     find_steps,
@@ -29,7 +29,7 @@ def series(*parts: tuple[int, float], noise: float = 0.01, seed: int = 0) -> lis
     return list(levels * np.exp(noise * np.random.default_rng(seed).standard_normal(len(levels))))
 
 
-@pytest.mark.parametrize("stretches_of", [_first_parts, _stretches])
+@pytest.mark.parametrize("stretches_of", [_first_parts, _segments])
 def test_differences_are_those_of_means_over_their_error(stretches_of: Callable[[int], Any]) -> None:
     """The error is that of a sample without replacement from scores of variance 1, but for (n - 1) / n."""
     scores = np.random.default_rng(1).standard_normal(11)
@@ -41,10 +41,10 @@ def test_differences_are_those_of_means_over_their_error(stretches_of: Callable[
         assert difference == pytest.approx(abs(inside.mean() - outside.mean()) / error)
 
 
-def test_stretches_leave_two_values_on_every_side() -> None:
-    assert {(int(a), int(b)) for a, b in zip(*_stretches(7), strict=True)} == {(2, 4), (2, 5), (3, 5)}
-    assert len(_stretches(5)[0]) == 0
-    assert len(_stretches(2000)[0]) < 150 * 150 / 2
+def test_segments_leave_two_values_on_every_side() -> None:
+    assert {(int(a), int(b)) for a, b in zip(*_segments(7), strict=True)} == {(2, 4), (2, 5), (3, 5)}
+    assert len(_segments(5)[0]) == 0
+    assert len(_segments(2000)[0]) < 150 * 150 / 2
 
 
 def test_a_wild_value_counts_as_six_usual_ones() -> None:
@@ -137,7 +137,7 @@ def test_noise_has_steps_in_one_of_a_hundred(length: int) -> None:
 def test_orders_of_all_values_give_the_exact_p() -> None:
     scores = _scores(np.asarray([3.0, 1.0, 2.0, 9.0, 8.0, 6.5, 7.0]))
     every = np.asarray(list(itertools.permutations(scores)))
-    for stretches in (_first_parts(7), _stretches(7)):
+    for stretches in (_first_parts(7), _segments(7)):
         observed = float(_differences(scores[None], stretches).max())
         exact = float((_differences(every, stretches).max(axis=1) >= observed - 1e-12).mean())
         found = _p(scores, stretches, observed)

@@ -9,7 +9,7 @@ import pytest
 from bench.ab.sides import Place, Side, place_of, read_side
 from bench.comparison.baselines import current_branch
 from bench.comparison.history import _places
-from bench.comparison.sides import open_side
+from bench.comparison.runs import open_side
 from bench.core.errors import InputError, SetUpError
 from bench.core.git import REPOSITORY_VARIABLES, git_environment
 from bench.core.yaml_tree import Tree

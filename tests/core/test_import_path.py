@@ -102,4 +102,4 @@ def test_two_commits_are_compared_beside_a_package_of_that_name(repository: Path
     suite.write_text("suite: counts\nplugins: [nets]\nmodels: [net]\nmeasure: {params: {}}\n")
     gate = ["--gate", "params.total=1%", "--budget", "30s"]
     done = vbench(repository, "ab", "HEAD~1", ".", str(suite), *gate)
-    assert (done.returncode, "slower" in done.stdout) == (1, True), done.stdout + done.stderr
+    assert (done.returncode, "worse" in done.stdout) == (1, True), done.stdout + done.stderr

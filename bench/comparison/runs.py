@@ -1,5 +1,6 @@
-"""One side of a comparison: its cases, their independent runs, and what the suites there said of the gate."""
+"""The runs of one side of a comparison: read from folders, files or git, grouped by case, and by metric."""
 
+import math
 import os
 import subprocess
 import tempfile
@@ -12,7 +13,8 @@ from typing import Any
 
 from bench.core.errors import InputError
 from bench.core.git import git_environment
-from bench.core.schema import Case, Record
+from bench.core.schema import Case, Metric, Record
+from bench.core.units import plural
 from bench.store import RECORDS, SUITE_FILE, Source, read_records, read_suite_info, record_files
 
 GIT = "git:"
@@ -21,10 +23,10 @@ KEPT_IN_GIT = (RECORDS, SUITE_FILE, "predictions.parquet")
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """One record, and the results folder that its artifacts are named from.
+    """One record, and the results folder that its artifact paths start from.
 
-    In a results folder a run that is done again takes the place of the one before. Where records of several sessions
-    may stand together, as in a baseline, `session` tells runs of one index apart.
+    In a results folder, a repeated run replaces the earlier run with the same index. A baseline may hold records of
+    several sessions; there, `session` distinguishes runs with the same index.
     """
 
     record: Record
@@ -34,7 +36,7 @@ class Run:
 
 @dataclass(frozen=True, kw_only=True)
 class CaseRuns:
-    """One case of one side. `runs` are good and of one state of the code; `failures` are runs that nothing replaced."""
+    """One case of one side. `runs` succeeded and belong to one state of the code; `failures` were not run again."""
 
     case: Case
     id: str
@@ -47,17 +49,67 @@ class CaseRuns:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Side:
-    """Cases by suite and id, and the `gate:` of each suite as it stands in its results folder."""
+class SideRuns:
+    """All cases of one side by suite and id, and the `gate:` of each suite as its results folder stores it."""
 
     source: str
     cases: Mapping[tuple[str, str], CaseRuns]
     gates: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, kw_only=True)
+class MetricRuns:
+    """One metric in the runs of one side.
+
+    `known` holds the runs with a finite value, without the `throttled` ones, which are only counted; `named` is the
+    metric of any run, for its unit and note.
+    """
+
+    known: tuple[tuple[Run, Metric], ...]
+    named: Metric | None
+    throttled: int
+
+    @classmethod
+    def of(cls, runs: Sequence[Run], key: str) -> "MetricRuns":
+        found = [(run, metric) for run in runs if (metric := run.record.metric(key)) is not None]
+        known = [(run, metric) for run, metric in found if metric_values([metric])]
+        # Throttling changes timings, not counts: a throttled run still has a valid parameter count.
+        steady = [each for each in known if each[0].record.status != "throttled" or not each[1].is_of_machine]
+        named = next((metric for _, metric in [*steady, *known, *found]), None)
+        return cls(known=tuple(steady), named=named, throttled=len(known) - len(steady))
+
+    @property
+    def values(self) -> list[float]:
+        return metric_values([metric for _, metric in self.known])
+
+    @property
+    def left_out(self) -> list[tuple[str, int]]:
+        """The operators that a count leaves out, with the number of calls; sorted."""
+        found = {each for run, metric in self.known for each in run.record.left_out_of(metric).items()}
+        return sorted(found)
+
+    @property
+    def why_unknown(self) -> str:
+        """The text after "unknown in base"; empty if the records give no reason."""
+        if self.throttled:
+            return f": {plural(self.throttled, 'run')} throttled; cool the device or lower its clocks, and run again"
+        if self.named is None:
+            return ": not measured there"
+        return f": {self.named.note}" if self.named.note else ""
+
+
+def metric_values(metrics: Sequence[Metric | None]) -> list[float]:
+    """Return the values that are known and finite."""
+    return [float(m.value) for m in metrics if m is not None and m.value is not None and math.isfinite(m.value)]
+
+
 @contextmanager
-def open_side(source: Source | Iterable[Record]) -> Iterator[Side]:
-    """Read one side; files, folders, patterns, `git:REF[:path]`, or records. Its artifacts can be read inside."""
+def open_side(source: Source | Iterable[Record]) -> Iterator[SideRuns]:
+    """Read one side: files, folders, patterns, `git:REF[:path]`, or records.
+
+    Artifacts can be read only inside the context, because files from git are temporary. Raises InputError for an empty
+    name and for a source that holds no records.
+    """
     items: list[Any] = [source] if isinstance(source, str | Path) else list(source)
     if any(isinstance(item, str) and not item.strip() for item in items):
         raise InputError("results were given by an empty name; is a variable not set?")
@@ -70,14 +122,14 @@ def open_side(source: Source | Iterable[Record]) -> Iterator[Side]:
                 found, rules = _read(stack.enter_context(_on_disk(item)))
                 runs, gates = runs + found, gates | rules
         name = ", ".join(str(item) for item in items if not isinstance(item, Record)) or f"{len(given)} records"
-        yield Side(source=name, cases=_cases(runs), gates=gates)
+        yield SideRuns(source=name, cases=_cases(runs), gates=gates)
 
 
 def _read(source: str | Path) -> tuple[list[Run], dict[str, Mapping[str, Any]]]:
     runs: list[Run] = []
     gates: dict[str, Mapping[str, Any]] = {}
     if Path(source).is_dir() and not any(Path(source).rglob(RECORDS)):
-        return [], {}  # a run that broke before its first record: nothing was measured, which is no mistake of the user
+        return [], {}  # a run that ended before its first record measured nothing, which is not the user's mistake
     for file in record_files(source):
         for record in read_records(file):
             session = "" if file.name == RECORDS else record.started_at
@@ -90,13 +142,13 @@ def _read(source: str | Path) -> tuple[list[Run], dict[str, Mapping[str, Any]]]:
 
 def _cases(runs: Sequence[Run]) -> dict[tuple[str, str], CaseRuns]:
     grouped: dict[tuple[str, str], list[Run]] = defaultdict(list)
-    for run in sorted(_once(runs), key=lambda run: run.record.started_at):
+    for run in sorted(_without_copies(runs), key=lambda run: run.record.started_at):
         grouped[run.record.case.suite, run.record.case_id].append(run)
     return {key: _case(members) for key, members in grouped.items()}
 
 
-def _once(runs: Sequence[Run]) -> Iterator[Run]:
-    """Runs without copies of them that lie in another folder: those are no independent runs."""
+def _without_copies(runs: Sequence[Run]) -> Iterator[Run]:
+    """Yield each run once: a copy of its record in another folder is not an independent run."""
     first: dict[str, Path] = {}
     for run in runs:
         if run.folder is None or first.setdefault(run.record.model_dump_json(), run.folder) == run.folder:
@@ -104,7 +156,7 @@ def _once(runs: Sequence[Run]) -> Iterator[Run]:
 
 
 def _case(members: Sequence[Run]) -> CaseRuns:
-    """What counts of a case: the newest state of its code; of a run that was done again in its folder, the last."""
+    """Keep the runs with the newest fingerprint, and of runs that were repeated in their folder the last."""
     newest = members[-1].record
     last: dict[tuple[Path | None, int, str], Run] = {}
     for run in members:
@@ -122,7 +174,7 @@ def _case(members: Sequence[Run]) -> CaseRuns:
 
 @contextmanager
 def _on_disk(source: str | Path) -> Iterator[str | Path]:
-    """`source` as something that can be read: what git keeps is written to a folder for as long as this lasts."""
+    """Yield a path that can be read; files of a git revision are in a temporary folder until the context ends."""
     if not str(source).startswith(GIT):
         yield source
         return
@@ -134,7 +186,9 @@ def _on_disk(source: str | Path) -> Iterator[str | Path]:
 
 def _check_out(ref: str, path: str, *, into: Path) -> None:
     commit = _git("rev-parse", "--verify", "--quiet", "--end-of-options", f"{ref}^{{commit}}").decode().strip()
-    wanted = [path or ".", *_beside(PurePosixPath(path))]
+    wanted = [path or "."]
+    if PurePosixPath(path).name == RECORDS:  # a comparison also reads the suite's gate and the predictions of its runs
+        wanted += [str(PurePosixPath(path).parent / name) for name in (SUITE_FILE, "artifacts")]
     listed = os.fsdecode(_git("ls-tree", "-r", "-z", "--name-only", "--full-name", commit, "--", *wanted))
     names = [name for name in listed.split("\0") if PurePosixPath(name).name in KEPT_IN_GIT]
     if not any(PurePosixPath(name).name == RECORDS for name in names):
@@ -147,11 +201,6 @@ def _check_out(ref: str, path: str, *, into: Path) -> None:
         target.write_bytes(_git("show", f"{commit}:{name}"))
 
 
-def _beside(path: PurePosixPath) -> list[str]:
-    """What is read with a file of records: its suite's facts, gate included, and the artifacts of its runs."""
-    return [str(path.parent / name) for name in (SUITE_FILE, "artifacts")] if path.name == RECORDS else []
-
-
 def _git(*arguments: str) -> bytes:
     try:
         return subprocess.run(["git", *arguments], capture_output=True, check=True, env=git_environment()).stdout
@@ -159,5 +208,5 @@ def _git(*arguments: str) -> bytes:
         raise InputError("git:REF needs git, which is not installed") from None
     except subprocess.CalledProcessError as error:
         unknown = "no such commit, branch or tag here; a shallow clone lacks most (actions/checkout: fetch-depth: 0)"
-        said = error.stderr.decode(errors="replace").strip() or unknown
-        raise InputError(f"git {' '.join(arguments)}: {said}") from None
+        message = error.stderr.decode(errors="replace").strip() or unknown
+        raise InputError(f"git {' '.join(arguments)}: {message}") from None

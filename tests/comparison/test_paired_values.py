@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bench.comparison.comparing import compare
-from bench.comparison.neighbours import FEWEST_TURNS, values_beside
+from bench.comparison.pairing import MIN_TURNS, pair_of_values
 from bench.core.schema import Metric, Record
 
 MakeMetric = Callable[..., Metric]
@@ -28,7 +28,7 @@ def test_a_disturbance_longer_than_a_turn_leaves_the_ratio_alone(latency: MakeMe
     base = in_turns(latency, *((turn, [10 * slowed[turn]] * 2) for turn in range(1, 7)))
     head = in_turns(latency, *((turn, [11 * slowed[turn]]) for turn in range(1, 13)))
     assert (base.value, head.value) == (pytest.approx(30), pytest.approx(33))
-    old, new = values_beside(base, head)
+    old, new = pair_of_values(base, head)
     assert new / old == pytest.approx(1.1)
     assert old == base.value
 
@@ -38,15 +38,15 @@ def test_turns_are_paired_by_number_and_not_by_place(latency: MakeMetric) -> Non
     pace = {turn: 2.0**turn for turn in range(1, 10)}
     base = in_turns(latency, *((turn, [pace[turn]]) for turn in pace if turn != 5))
     head = in_turns(latency, *((turn, [pace[turn] * 0.5, pace[turn] * 0.5]) for turn in pace if turn not in (2, 3)))
-    old, new = values_beside(base, head)
+    old, new = pair_of_values(base, head)
     assert new / old == pytest.approx(0.5)
 
 
-@pytest.mark.parametrize("count", [0, FEWEST_TURNS - 1])
+@pytest.mark.parametrize("count", [0, MIN_TURNS - 1])
 def test_few_turns_say_less_than_whole_runs(latency: MakeMetric, count: int) -> None:
     base = in_turns(latency, *((turn, [10.0]) for turn in range(1, 9)))
     head = latency(12.0, samples=(1.0,) * count, turns=tuple(range(1, count + 1)))
-    assert values_beside(base, head) == (10.0, 12.0)
+    assert pair_of_values(base, head) == (10.0, 12.0)
 
 
 @given(
@@ -58,7 +58,7 @@ def test_any_turns_give_a_pair(base: list[tuple[float, int]], head: list[tuple[f
     for taken in (base, head):
         samples, turns = tuple(sample for sample, _ in taken), tuple(turn for _, turn in taken)
         sides.append(Metric(name="latency.p50_ms", value=1.0, unit="ms", samples=samples, turns=turns))
-    old, new = values_beside(*sides)
+    old, new = pair_of_values(*sides)
     assert old == 1.0
     assert new > 0
 
@@ -75,4 +75,4 @@ def test_runs_that_took_turns_are_judged_by_their_turns(latency: MakeMetric, rec
         sides.append(runs)
     case = sides[1][0].case_id
     [row] = compare(*sides, shares={case: 1.0}).rows
-    assert (row.verdict, row.ratio) == ("slower", pytest.approx(1.05))
+    assert (row.verdict, row.ratio) == ("worse", pytest.approx(1.05))

@@ -1,4 +1,4 @@
-"""Looks at runs taken in turns: what each may spend, what is decided, and how often that is wrong."""
+"""InterimAnalyses at runs taken in turns: what each may spend, what is decided, and how often that is wrong."""
 
 import importlib
 import math
@@ -15,8 +15,8 @@ from scipy import stats as scipy_stats
 
 from bench.comparison.comparing import compare
 from bench.comparison.evidence import ALPHA, change_of_pairs
-from bench.comparison.looks import LOOKS, Looks, open_cases, share_at
-from bench.comparison.outcome import Comparison
+from bench.comparison.interim import ANALYSED_BLOCKS, InterimAnalyses, alpha_share, open_cases
+from bench.comparison.verdicts import Comparison
 from bench.core.errors import InputError
 from bench.core.schema import Metric, Record
 from bench.store import RecordStore
@@ -35,18 +35,18 @@ def simulation() -> Iterator[ModuleType]:
 
 @given(st.integers(0, 40))
 def test_no_way_to_end_spends_more_than_there_is(last: int) -> None:
-    """Looks whose evidence a later one shares are counted in that one."""
-    before = [share_at(blocks, is_last=False) for blocks in range(last)]
-    assert sum(before) + share_at(last, is_last=True) <= 1 + 1e-12
-    if last >= LOOKS[0]:
-        assert sum(before) + share_at(last, is_last=True) == pytest.approx(1)
+    """InterimAnalyses whose evidence a later one shares are counted in that one."""
+    before = [alpha_share(blocks, is_last=False) for blocks in range(last)]
+    assert sum(before) + alpha_share(last, is_last=True) <= 1 + 1e-12
+    if last >= ANALYSED_BLOCKS[0]:
+        assert sum(before) + alpha_share(last, is_last=True) == pytest.approx(1)
 
 
 def test_nothing_is_spent_between_looks_and_before_the_first() -> None:
-    assert [share_at(blocks, is_last=False) for blocks in (0, 1, 2, 5, 7)] == [0.0] * 5
-    assert share_at(2, is_last=True) == 0.0
-    assert share_at(3, is_last=False) == 1 / 8
-    assert share_at(32, is_last=True) == pytest.approx(1 / 8)
+    assert [alpha_share(blocks, is_last=False) for blocks in (0, 1, 2, 5, 7)] == [0.0] * 5
+    assert alpha_share(2, is_last=True) == 0.0
+    assert alpha_share(3, is_last=False) == 1 / 8
+    assert alpha_share(32, is_last=True) == pytest.approx(1 / 8)
 
 
 def test_a_change_of_pairs_is_students_on_logarithms() -> None:
@@ -77,16 +77,16 @@ def test_what_drifts_in_a_straight_line_is_the_same(simulation: ModuleType) -> N
 
 
 @pytest.fixture
-def session(tmp_path: Path, runs: Callable[..., list[Record]]) -> Callable[..., Looks]:
+def session(tmp_path: Path, runs: Callable[..., list[Record]]) -> Callable[..., InterimAnalyses]:
     """Two folders of records, as many runs a side as there are values, and the looks at them."""
 
-    def make(base: Sequence[float], head: Sequence[float], **given: object) -> Looks:
+    def make(base: Sequence[float], head: Sequence[float], **given: object) -> InterimAnalyses:
         for name, values in (("base", base), ("head", head)):
             store = RecordStore(tmp_path / name)
             store.file.unlink(missing_ok=True)
             for record in runs(values):
                 store.append(record)
-        return Looks(tmp_path / "base", tmp_path / "head", **given)  # type: ignore[arg-type]
+        return InterimAnalyses(tmp_path / "base", tmp_path / "head", **given)  # type: ignore[arg-type]
 
     return make
 
@@ -100,16 +100,16 @@ def case_of(comparison: Comparison) -> str:
     return comparison.rows[0].case_id
 
 
-def look(session: Looks, blocks: int, *, is_last: bool = False) -> Comparison:
-    case = case_of(session.look({}))
-    return session.look({case: blocks}, is_last=is_last)
+def look(session: InterimAnalyses, blocks: int, *, is_last: bool = False) -> Comparison:
+    case = case_of(session.analyse({}))
+    return session.analyse({case: blocks}, is_last=is_last)
 
 
 @pytest.mark.parametrize(
-    ("factor", "verdict", "code"), [(1.0, "same", 0), (1.1, "slower", 1), (0.9, "faster", 0), (1.031, "slower", 1)]
+    ("factor", "verdict", "code"), [(1.0, "same", 0), (1.1, "worse", 1), (0.9, "better", 0), (1.031, "worse", 1)]
 )
 def test_quiet_runs_are_decided_at_the_first_look(
-    session: Callable[..., Looks], factor: float, verdict: str, code: int
+    session: Callable[..., InterimAnalyses], factor: float, verdict: str, code: int
 ) -> None:
     found = look(session(QUIET, [factor * value for value in QUIET[::-1]]), 3)
     assert [row.verdict for row in found.rows] == [verdict]
@@ -118,35 +118,35 @@ def test_quiet_runs_are_decided_at_the_first_look(
     assert found.rows[0].ratio == pytest.approx(factor)
 
 
-def test_noise_stays_open_and_is_inconclusive_at_the_end(session: Callable[..., Looks]) -> None:
+def test_noise_stays_open_and_is_inconclusive_at_the_end(session: Callable[..., InterimAnalyses]) -> None:
     looks = session(LOUD, LOUD[::-1])
     found = look(looks, 3)
     assert open_cases(found) == {case_of(found)}
     assert look(looks, 3, is_last=True).exit_code() == 4
 
 
-def test_too_few_runs_decide_nothing_even_where_they_are_far_apart(session: Callable[..., Looks]) -> None:
+def test_too_few_runs_decide_nothing_even_where_they_are_far_apart(session: Callable[..., InterimAnalyses]) -> None:
     found = look(session([1.0] * 4, [2.0] * 4), 2, is_last=True)
     assert found.exit_code() == 4
     assert "at least 6" in found.rows[0].reason
 
 
-def test_no_verdict_between_looks(session: Callable[..., Looks]) -> None:
+def test_no_verdict_between_looks(session: Callable[..., InterimAnalyses]) -> None:
     looks = session([*QUIET, *QUIET[:4]], [1.2 * value for value in [*QUIET, *QUIET[:4]]])
     assert open_cases(look(looks, 5))
-    assert look(looks, 6).rows[0].verdict == "slower"
+    assert look(looks, 6).rows[0].verdict == "worse"
 
 
 def test_what_a_look_decided_stays(
-    session: Callable[..., Looks], tmp_path: Path, runs: Callable[..., list[Record]]
+    session: Callable[..., InterimAnalyses], tmp_path: Path, runs: Callable[..., list[Record]]
 ) -> None:
     looks = session(QUIET, [1.1 * value for value in QUIET])
-    assert look(looks, 3).rows[0].verdict == "slower"
+    assert look(looks, 3).rows[0].verdict == "worse"
     for record in runs([*QUIET, 1.0, 100.0])[6:]:
         RecordStore(tmp_path / "head").append(record)
         RecordStore(tmp_path / "base").append(record)
-    assert look(looks, 4).rows[0].verdict == "slower"
-    assert looks.look({}).rows[0].runs == (6, 6)
+    assert look(looks, 4).rows[0].verdict == "worse"
+    assert looks.analyse({}).rows[0].runs == (6, 6)
 
 
 def test_more_metrics_ask_for_more_evidence(record: Callable[..., Record]) -> None:
@@ -199,11 +199,11 @@ def noise_of(simulation: ModuleType, name: str) -> object:
 def test_a_few_hundred_measurements_of_identical_code_give_few_alarms(simulation: ModuleType, noise: str) -> None:
     """The committed table has 2,000 a cell; of 150, up to 5 alarms have a chance of 0.4 % where the rate is 1 %."""
     found = simulation.simulate(noise_of(simulation, noise), factor=1.0, repeats=150, blocks=12)
-    assert found.verdicts["slower"] + found.verdicts["faster"] <= 5 / 150
+    assert found.verdicts["worse"] + found.verdicts["better"] <= 5 / 150
     assert found.coverage >= 145 / 150
 
 
 @pytest.mark.parametrize("noise", ["gaussian", "heavy_tail", "bimodal", "drift", "autocorrelated", "process_offset"])
 def test_five_percent_are_found_where_noise_allows(simulation: ModuleType, noise: str) -> None:
     found = simulation.simulate(noise_of(simulation, noise), factor=1.05, repeats=100, blocks=12)
-    assert found.verdicts["slower"] >= 0.95
+    assert found.verdicts["worse"] >= 0.95

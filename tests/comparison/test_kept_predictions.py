@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from bench.comparison.answers import read_answers
 from bench.comparison.baselines import promote, save
 from bench.comparison.comparing import compare
-from bench.comparison.sides import Run
+from bench.comparison.kept_predictions import read_ranks
+from bench.comparison.runs import Run
 from bench.core.files import _machine
 from bench.core.schema import Metric, Record
 from bench.core.stats import wilson_interval
@@ -64,11 +64,11 @@ def test_the_same_videos_tell_what_two_intervals_cannot(side: Callable[..., Path
     """30 of 400 are lost and none is won: 7.5 points, plain to McNemar and within what two binomials allow."""
     base, head = set(range(240)), set(range(210))
     told, reason = verdict(side("base", base), side("head", head))
-    assert told == "slower"
+    assert told == "worse"
     assert "-7.50 pt" in reason
     told, reason = verdict(side("base2", base, kept=False), side("head2", head, kept=False))
     assert told == "inconclusive"
-    assert "more videos would tell" in reason
+    assert "more videos would decide it" in reason
 
 
 @pytest.mark.parametrize("interval", [(math.nan, math.nan), (50.0, 50.0), (-math.inf, math.inf), (60.0, 40.0)])
@@ -87,7 +87,7 @@ def test_an_interval_that_says_nothing_makes_nothing_certain(
 def test_answers_that_are_all_alike_are_the_same(side: Callable[..., Path]) -> None:
     told, reason = verdict(side("base", set(range(100))), side("head", set(range(100))))
     assert told == "same"
-    assert reason == "every one of the 400 videos is answered alike, which says nothing of others"
+    assert reason == "both models are right on the same of these 400 videos; on other videos they may differ"
 
 
 def test_other_videos_fall_back_to_the_intervals(side: Callable[..., Path]) -> None:
@@ -96,14 +96,14 @@ def test_other_videos_fall_back_to_the_intervals(side: Callable[..., Path]) -> N
 
 
 def test_a_better_network_is_faster_in_the_words_of_the_gate(side: Callable[..., Path]) -> None:
-    assert verdict(side("base", set(range(100))), side("head", set(range(200))))[0] == "faster"
+    assert verdict(side("base", set(range(100))), side("head", set(range(200))))[0] == "better"
 
 
 def test_a_wide_limit_can_be_kept(side: Callable[..., Path]) -> None:
     lost_and_won = set(range(2, 202))
     said, reason = verdict(side("base", set(range(200))), side("head", lost_and_won), "5pt")
     assert said == "same"
-    assert re.search(r"; 5pt is allowed; a change of -[5-9]\.\d\d pt would have been seen", reason)
+    assert re.search(r"; 5pt is allowed; minimum detectable change: -[5-9]\.\d\d pt", reason)
 
 
 def test_a_baseline_keeps_the_answers(side: Callable[..., Path], tmp_path: Path, monkeypatch: Any) -> None:
@@ -117,8 +117,8 @@ def test_a_baseline_keeps_the_answers(side: Callable[..., Path], tmp_path: Path,
     promote("feature", "main")
     for base in ("baseline:feature", "baseline:main"):
         (row,) = compare(base, head, gate={"accuracy.top1": "0.5pt"}).rows
-        assert row.verdict == "slower"
-    (kept,) = Path(".vbench/baselines/main/s").glob("*.answers/*.csv")
+        assert row.verdict == "worse"
+    (kept,) = Path(".vbench/baselines/main/s").glob("*.predictions/*.csv")
     lines = kept.read_text().splitlines()
     assert lines[:2] == ["video,label,rank", "v0,0,0"]
     assert len(lines) == VIDEOS + 1
@@ -132,7 +132,7 @@ def test_answers_of_a_baseline_follow_its_records(side: Callable[..., Path], tmp
     monkeypatch.chdir(tmp_path)
     save(side("with", set(range(240))), branch="main")
     save(side("without", set(range(240)), kept=False), branch="main")
-    assert not list(Path(".vbench").rglob("*.answers"))
+    assert not list(Path(".vbench").rglob("*.predictions"))
     assert compare("baseline:main", side("head", set(range(240)))).rows[0].reason == "equal"
 
 
@@ -158,10 +158,10 @@ def test_a_save_that_is_killed_leaves_the_records_with_their_own_answers(
             patched.setattr(Path, name, moment)
             save(second, branch="main")
         saved = second if name == "unlink" else first
-        assert "every one of the 400 videos" in compare("baseline:main", saved).rows[0].reason
+        assert "the same of these 400 videos" in compare("baseline:main", saved).rows[0].reason
     save(second, branch="main")
     assert len(list(Path(".vbench").rglob("*.csv*"))) == 1
-    assert "every one of the 400 videos" in compare("baseline:main", second).rows[0].reason
+    assert "the same of these 400 videos" in compare("baseline:main", second).rows[0].reason
 
 
 def test_answers_that_stay_as_they_were_keep_their_file(
@@ -199,11 +199,11 @@ def test_answers_outside_of_a_runs_folder_are_not_read(
     [kept] = read_records(folder)
     outside = tmp_path / "base" / kept.artifacts["predictions"]
     name = str(outside) if is_absolute else f"../base/{kept.artifacts['predictions']}"
-    assert read_answers(Run(record=kept, folder=folder)) is not None
+    assert read_ranks(Run(record=kept, folder=folder)) is not None
     led = kept.model_copy(update={"artifacts": {"predictions": name}})
     (tmp_path / "elsewhere").mkdir()
     assert (tmp_path / "elsewhere" / name).is_file()
-    assert read_answers(Run(record=led, folder=tmp_path / "elsewhere")) is None
+    assert read_ranks(Run(record=led, folder=tmp_path / "elsewhere")) is None
 
 
 def test_answers_are_kept_by_the_hash_of_their_case_whatever_its_record_says(
@@ -215,4 +215,4 @@ def test_answers_are_kept_by_the_hash_of_their_case_whatever_its_record_says(
     save(tmp_path / "base", branch="main", root=tmp_path / "kept")
     [answers] = tmp_path.rglob("*.csv")
     assert answers.name.startswith(record.case.id)
-    assert answers.parent.suffix == ".answers"
+    assert answers.parent.suffix == ".predictions"

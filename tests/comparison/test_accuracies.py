@@ -7,7 +7,7 @@ import pytest
 from scipy import stats as scipy_stats
 
 from bench.comparison.comparing import compare
-from bench.comparison.outcome import Row
+from bench.comparison.verdicts import MetricVerdict
 from bench.core.schema import Metric, Record
 
 Make = Callable[..., Record]
@@ -40,7 +40,7 @@ def repeated(record: Make) -> Callable[..., list[Record]]:
     return make
 
 
-def judged(base: list[Record], head: list[Record]) -> tuple[Row, ...]:
+def judged(base: list[Record], head: list[Record]) -> tuple[MetricVerdict, ...]:
     return compare(base, head, gate=RULE).rows
 
 
@@ -53,7 +53,7 @@ def test_seeds_are_judged_together_by_students_interval_of_their_differences(
     half = scipy_stats.t.ppf(0.975, 3) * steps.std(ddof=1) / 2
     assert len(rows) == 4
     for row in rows:
-        assert (row.verdict, row.base, row.head) == ("slower", float(np.mean(base)), float(np.mean(head)))
+        assert (row.verdict, row.base, row.head) == ("worse", float(np.mean(base)), float(np.mean(head)))
         assert row.interval == pytest.approx(
             (1 + (steps.mean() - half) / row.base, 1 + (steps.mean() + half) / row.base)
         )
@@ -65,7 +65,7 @@ def test_what_one_seed_loses_and_another_wins_is_no_regression(seeds: Callable[.
     """Each alone is far beyond what its videos allow for."""
     for row in judged(seeds([50.0, 60.0, 70.0]), seeds([60.0, 50.0, 69.0])):
         assert row.verdict == "inconclusive"
-        assert "more seeds would tell" in row.reason
+        assert "more seeds would decide it" in row.reason
 
 
 def test_training_identical_code_anew_alarms_in_at_most_one_of_a_hundred(seeds: Callable[..., list[Record]]) -> None:
@@ -73,7 +73,7 @@ def test_training_identical_code_anew_alarms_in_at_most_one_of_a_hundred(seeds: 
     rng = np.random.default_rng(3)
     drawn = np.round(60 + 1.5 * rng.standard_normal((400, 2, 3)), 2)
     verdicts = [judged(seeds(base), seeds(head))[0].verdict for base, head in drawn]
-    assert verdicts.count("slower") + verdicts.count("faster") <= 10
+    assert verdicts.count("worse") + verdicts.count("better") <= 10
 
 
 def test_seeds_that_score_as_before_are_the_same_and_equal_means_are_not_enough(
@@ -95,8 +95,8 @@ def test_recipes_are_told_apart(seeds: Callable[..., list[Record]]) -> None:
     base = [*seeds([60.0, 62.0, 61.0]), *seeds([80.0, 81.0, 80.4], recipe="long")]
     head = [*seeds([60.1, 62.0, 60.9]), *seeds([60.0, 61.2, 60.3], recipe="long")]
     rows = judged(base, head)
-    assert [row.verdict for row in rows[3:]] == ["slower"] * 3
-    assert all("over 3 seeds" in row.reason and row.verdict != "slower" for row in rows[:3])
+    assert [row.verdict for row in rows[3:]] == ["worse"] * 3
+    assert all("over 3 seeds" in row.reason and row.verdict != "worse" for row in rows[:3])
 
 
 def test_runs_of_one_case_are_judged_by_their_means(repeated: Callable[..., list[Record]]) -> None:
@@ -108,7 +108,7 @@ def test_runs_of_one_case_are_judged_by_their_means(repeated: Callable[..., list
     assert (row.verdict, row.base, row.head) == ("inconclusive", 60.0, 70.0)
     base, head = [60.0, 60.4, 60.2, 60.1], [50.0, 50.3, 50.6, 50.2]
     [row] = judged(repeated(base), repeated(head))
-    assert row.verdict == "slower"
+    assert row.verdict == "worse"
     assert row.p == pytest.approx(scipy_stats.ttest_ind(head, base, equal_var=False).pvalue)
     assert "over 4 and 4 runs" in row.reason
 
@@ -123,7 +123,7 @@ def test_one_network_seen_several_times_is_judged_by_its_videos(
     repeated: Callable[..., list[Record]], seeds: Callable[..., list[Record]]
 ) -> None:
     [row] = judged(repeated([60.0, 60.0]), repeated([50.0, 50.0]))
-    assert row.verdict == "slower"
-    assert "by the intervals over videos, one network a side" in row.reason
+    assert row.verdict == "worse"
+    assert "by the intervals over videos, one model a side" in row.reason
     [row] = judged(seeds([60.0]), seeds([50.0]))
-    assert "one training a side, and training anew may change as much" in row.reason
+    assert "one training a side, and another training may change as much" in row.reason

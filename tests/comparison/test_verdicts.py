@@ -2,7 +2,7 @@
 
 import pytest
 
-from bench.comparison.wording import amount
+from bench.comparison.verdicts import amount
 
 
 @pytest.mark.parametrize(
