@@ -29,6 +29,9 @@ FAMILIES = {
 
 OTHERS = {
     "C3D": "c3d",
+    "uniformer_s8x8_k400": "uniformer_s_8x8",
+    "k400/k400_b16_f8x224 T=8": "uniformerv2_b16_8",
+    "MVITv2_S_16x4": "mvitv2_s_16x4",
     "divST_8x32_224": "timesformer_b_8x32",
     "vivit-b-16x2, 8 frames": "vivit_b_16x2",
     "vit_small_patch16_224": "videomae_s",
