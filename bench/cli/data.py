@@ -1,4 +1,4 @@
-"""The commands of `vbench data`: list, look at, prepare."""
+"""The commands of `vbench data`: list, check and prepare data sets."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -7,32 +7,36 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from bench.cli.console import print_json, print_table, print_text
+
 if TYPE_CHECKING:
-    from bench.core.registry import DatasetEntry
     from bench.data.collection import VideoSet
-    from bench.data.parallel import Failed, Progress
+    from bench.data.parallel import Failed, OnProgress
 
 data_app = typer.Typer(no_args_is_help=True, help="Data sets: list, check, prepare.")
 
 Dataset = Annotated[str, typer.Argument(metavar="DATASET", help="A name from `vbench data list`.")]
-Root = Annotated[Path | None, typer.Option(help="The data set's folder; $VBENCH_DATA/<name> if not given.")]
+Root = Annotated[Path | None, typer.Option(help="The folder of the data set; default: $VBENCH_DATA/<name>.")]
 Options = Annotated[
     list[str] | None, typer.Option("--option", metavar="NAME=VALUE", help="An option of the data set, such as videos=…")
 ]
+Split = Annotated[str, typer.Option(help="The split of the data set.")]
 Source = Annotated[Path, typer.Argument(metavar="SOURCE", help="A folder of videos.")]
-Target = Annotated[Path, typer.Argument(metavar="TARGET", help="The folder to write; it may be there in part.")]
-Workers = Annotated[int, typer.Option(min=0, help="Processes beside this one; 0 works here.")]
-ShortSide = Annotated[int | None, typer.Option(min=2, help="Pixels of the short side; as it is if not given.")]
+Target = Annotated[Path, typer.Argument(metavar="TARGET", help="The folder to write; a run that was stopped goes on.")]
+Workers = Annotated[int, typer.Option(min=0, help="Worker processes; 0 works in this process.")]
+ShortSide = Annotated[int | None, typer.Option(min=2, help="Pixels of the short side; default: as it is.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 
 
 @data_app.command("list")
 def list_datasets(as_json: AsJson = False) -> None:
-    """List the data sets vbench reads, and where each is described."""
-    from bench.cli.console import print_json, print_table
+    """List the data sets that vbench reads, and where each is described."""
     from bench.core.registry import DATASETS
 
-    rows = [(d.name, d.num_classes, ", ".join(d.splits), ", ".join(_options_of(d)), d.described_at) for d in DATASETS]
+    rows = [
+        (d.name, d.num_classes, ", ".join(d.splits), ", ".join(o for o in d.options if o != "split"), d.described_at)
+        for d in DATASETS
+    ]
     if as_json:
         names = ("name", "classes", "splits", "options", "described_at")
         print_json([dict(zip(names, row, strict=True)) for row in rows])
@@ -46,49 +50,47 @@ def index(
     root: Root = None,
     option: Options = None,
     workers: Workers = 0,
-    again: Annotated[bool, typer.Option("--again", help="Look at files again that are known already.")] = False,
+    again: Annotated[bool, typer.Option("--again", help="Decode files again that are in the index already.")] = False,
 ) -> None:
-    """Look at every file once: frames, times, size, rotation, codec, damage, hash. Goes on where it was stopped."""
-    from bench.cli.console import print_text
+    """Decode every file once: frames, times, size, rotation, codec, damage, hash. Continues a run that was stopped."""
     from bench.data.index import index_folder
 
     failed: tuple[Failed, ...] = ()
     for folder in _folders(what, root, option):
-        with _reporting("files") as on_progress:
+        with _progress_bar("files") as on_progress:
             found = index_folder(folder, workers=workers, again=again, on_progress=on_progress)
         counts = ", ".join(f"{count} {verdict}" for verdict, count in sorted(found.verdicts.items()))
-        print_text(f"{found.path}: {found.files} files ({counts or 'none'}), {found.probed} of them looked at now")
+        print_text(f"{found.path}: {found.files} files ({counts or 'none'}), {found.probed} of them decoded now")
         failed += found.failed
-    _end(failed)
+    _exit_if_failed(failed)
 
 
 @data_app.command("verify")
-def verify(
-    dataset: Dataset,
-    split: Annotated[str, typer.Option(help="Its split.")],
-    root: Root = None,
-    option: Options = None,
-    as_json: AsJson = False,
-) -> None:
-    """Compare a split with its annotation: present, missing and damaged per class, and the set's hash."""
+def verify(dataset: Dataset, split: Split, root: Root = None, option: Options = None, as_json: AsJson = False) -> None:
+    """Compare a split with its annotation: present, missing and damaged videos per class, and the hash of the set.
+
+    Ends with 3, and says why, unless every video is present, indexed and sound.
+    """
     from dataclasses import asdict
 
-    from bench.cli.console import print_json, print_table, print_text
     from bench.data.verify import verify_videos
 
-    found = verify_videos(_opened(dataset, split, root, option))
+    found = verify_videos(_open(dataset, split, root, option))
     if as_json:
-        print_json(asdict(found))
+        print_json(asdict(found) | {"incomplete_because": found.shortcomings()})
     else:
-        incomplete = [asdict(each) for each in found.classes]
-        rows = [tuple(each.values()) for each in incomplete]
-        print_table(tuple(incomplete[0]) if incomplete else ("class",), rows)
+        rows = [(each.name, each.present, each.missing, each.damaged) for each in found.classes]
+        print_table(("name", "present", "missing", "damaged"), rows, right=("present", "missing", "damaged"))
+        for note in found.notes:
+            print_text(note)
         for video, what in found.damaged:
             print_text(f"damaged: {video}: {what}")
         print_text(
             f"{found.dataset} {found.split}: {found.present} present, {len(found.missing)} missing, "
             f"{len(found.damaged)} damaged, {found.unindexed} not indexed; hash {found.hash} of {found.hash_covers}"
         )
+        if not found.is_complete:
+            print_text(f"incomplete (exit code 3): {'; '.join(found.shortcomings())}")
     raise typer.Exit(0 if found.is_complete else 3)
 
 
@@ -99,23 +101,15 @@ def frames(
     """Write videos as folders of JPEG frames, in the layout of 3D-ResNets (image_00001.jpg)."""
     from bench.data.prepare import prepare_frames
 
-    _prepare(
-        lambda on_progress: prepare_frames(
-            source, target, short_side=short_side, workers=workers, on_progress=on_progress
-        )
-    )
+    _prepare(prepare_frames, source, target, short_side=short_side, workers=workers)
 
 
 @data_app.command("reencode")
 def reencode(source: Source, target: Target, short_side: ShortSide = None, workers: Workers = 0) -> None:
-    """Write videos as H.264 with a key frame every 8 frames, which clips are read from several times faster."""
+    """Write videos as H.264 with a keyframe every 8 frames, from which clips are read several times faster."""
     from bench.data.prepare import prepare_reencoded
 
-    _prepare(
-        lambda on_progress: prepare_reencoded(
-            source, target, short_side=short_side, workers=workers, on_progress=on_progress
-        )
-    )
+    _prepare(prepare_reencoded, source, target, short_side=short_side, workers=workers)
 
 
 @data_app.command("flow")
@@ -128,51 +122,43 @@ def flow(
     workers: Workers = 0,
 ) -> None:
     """Write the optical flow between neighbouring frames, clipped at 20 pixels."""
-    from bench.core.errors import UnknownNameError
     from bench.data.prepare_flow import prepare_flow
 
-    for kind, name, known in (("method", method, ("dis", "farneback", "tvl1")), ("form", form, ("jpeg", "npz"))):
-        if name not in known:
-            raise UnknownNameError(f"{kind} of flow", name, known)
-    options: dict[str, Any] = {"method": method, "form": form, "short_side": short_side, "workers": workers}
-    _prepare(lambda on_progress: prepare_flow(source, target, on_progress=on_progress, **options))
+    _prepare(prepare_flow, source, target, method=method, form=form, short_side=short_side, workers=workers)
 
 
 @data_app.command("shard")
 def shard(
-    dataset: Dataset,
-    target: Target,
-    split: Annotated[str, typer.Option(help="Its split.")],
-    root: Root = None,
-    option: Options = None,
-    workers: Workers = 0,
+    dataset: Dataset, target: Target, split: Split, root: Root = None, option: Options = None, workers: Workers = 0
 ) -> None:
     """Pack the videos of a split into WebDataset tar files."""
-    from bench.cli.console import print_text
     from bench.data.prepare_shards import prepare_shards
 
-    with _reporting("shards") as on_progress:
-        found = prepare_shards(_opened(dataset, split, root, option), target, workers=workers, on_progress=on_progress)
+    with _progress_bar("shards") as on_progress:
+        found = prepare_shards(_open(dataset, split, root, option), target, workers=workers, on_progress=on_progress)
     print_text(f"{target}: {found.shards} shards written, {found.skipped} were there, {found.videos} videos")
-    _end(found.failed)
+    _exit_if_failed(found.failed)
 
 
 @data_app.command("annotate")
 def annotate(
     dataset: Annotated[str, typer.Argument(metavar="DATASET|FILE.json", help="A data set, or a 3D-ResNets JSON.")],
     target: Annotated[Path, typer.Argument(metavar="TARGET", help="The JSON file, or the folder of lists, to write.")],
-    split: Annotated[list[str] | None, typer.Option(help="Splits of the data set; train and val.")] = None,
+    split: Annotated[list[str] | None, typer.Option(help="Splits of the data set; default: train and val.")] = None,
     root: Root = None,
     option: Options = None,
+    workers: Workers = 0,
 ) -> None:
-    """Write the annotation of a data set as one 3D-ResNets JSON file, or such a file as lists of paths and labels."""
-    from bench.cli.console import print_text
+    """Write the annotation of a data set as one 3D-ResNets JSON file, or such a file as lists of paths and labels.
+
+    The frames of videos that are not in an index are counted by decoding them.
+    """
     from bench.core.errors import InputError
     from bench.data.annotate import subset_of, write_lists, write_resnets_json
 
     if dataset.endswith(".json"):
-        for name, listed in write_lists(dataset, target).items():
-            print_text(f"{name}: {listed.videos} videos, {listed.unlabelled} without a label left out")
+        for name, counts in write_lists(dataset, target).items():
+            print_text(f"{name}: {counts.videos} videos, {counts.unlabelled} without a label left out")
         return
     subsets: dict[str, str] = {}
     for name in split or ["train", "val"]:
@@ -180,8 +166,16 @@ def annotate(
             raise InputError(
                 f"splits {subsets[subset_of(name)]} and {name} are both {subset_of(name)}; write two files"
             )
-    named = {subset: _opened(dataset, name, root, option) for subset, name in subsets.items()}
-    print_text(f"{target}: {write_resnets_json(named, target)} videos")
+    videos = {subset: _open(dataset, name, root, option) for subset, name in subsets.items()}
+    with _progress_bar("videos") as on_progress:
+        written = write_resnets_json(videos, target, workers=workers, on_progress=on_progress)
+    print_text(f"{target}: {written.videos} videos")
+    if written.without_segment:
+        print_text(
+            f"{len(written.without_segment)} of them have no segment, because their frames are unknown: the files are "
+            "missing or damaged (listed below); 3D-ResNets cannot load those entries"
+        )
+    _exit_if_failed(written.without_segment)
 
 
 @data_app.command("synth")
@@ -191,7 +185,6 @@ def synth(
     clips_per_class: Annotated[int, typer.Option(help="Training clips of each class.")] = 96,
 ) -> None:
     """Write the synthetic data set `motions`: real H.264 files in which only the motion tells the classes apart."""
-    from bench.cli.console import print_text
     from bench.data.datasets.motions import MotionsParameters, write_motions
 
     print_text(f"written: {write_motions(target, MotionsParameters(seed=seed, clips_per_class=clips_per_class))}")
@@ -200,33 +193,30 @@ def synth(
 @data_app.command("bench")
 def time_loading(
     dataset: Dataset,
-    split: Annotated[str, typer.Option(help="Its split.")] = "train",
+    split: Split = "train",
     clip: Annotated[str, typer.Option(help="frames x stride x size.")] = "16x1x112",
     wanted: Annotated[float | None, typer.Option(help="Clips per second that training needs.")] = None,
     root: Root = None,
     option: Options = None,
 ) -> None:
-    """Time decoding, transforms, collating and copying apart, and say how many workers a wanted rate needs."""
-    from bench.cli.console import print_table, print_text
+    """Time decoding, transforms, collating and copying separately, and say how many workers a wanted rate needs."""
     from bench.core.schema import clip_from_text
     from bench.data.loading_stages import time_stages
     from bench.data.transforms import Augmentation
 
     size = clip_from_text(clip)
-    videos = _opened(dataset, split, root, option)
-    found = time_stages(videos, clip=size, augmentation=Augmentation(), wanted_clips_per_s=wanted)
-    print_table(
-        ("lane", "ms a clip"),
-        [(n, None if ms is None else f"{ms:.2f}") for n, ms in found.ms.items()],
-        right=("ms a clip",),
+    found = time_stages(
+        _open(dataset, split, root, option), clip=size, augmentation=Augmentation(), wanted_clips_per_s=wanted
     )
-    print_text(f"one worker gives {found.clips_per_s:.1f} clips/s, over {found.clips} clips")
+    rows = [(stage, None if ms is None else f"{ms:.2f}") for stage, ms in found.ms.items()]
+    print_table(("stage", "ms per clip"), rows, right=("ms per clip",))
+    print_text(f"one worker gives {found.clips_per_s:.1f} clips/s, measured over {found.clips} clips")
     if found.workers_for_wanted is not None:
         print_text(f"{wanted:g} clips/s need {found.workers_for_wanted} workers")
-    _end(found.failed)
+    _exit_if_failed(found.failed)
 
 
-def _opened(dataset: str, split: str, root: Path | None, option: list[str] | None) -> "VideoSet":
+def _open(dataset: str, split: str, root: Path | None, option: list[str] | None) -> "VideoSet":
     from bench.cli.arguments import dataset_options
     from bench.data.collection import open_dataset
 
@@ -234,7 +224,7 @@ def _opened(dataset: str, split: str, root: Path | None, option: list[str] | Non
 
 
 def _folders(what: str, root: Path | None, option: list[str] | None) -> tuple[Path, ...]:
-    """The folders of the data set `what`, or the folder `what` where one is here and nothing is said of a data set."""
+    """Return the folders of the data set `what`, or the folder `what` if it exists and no option names a data set."""
     from bench.cli.arguments import dataset_options
     from bench.core.errors import InputError, suggest
     from bench.core.registry import DATASETS
@@ -249,25 +239,18 @@ def _folders(what: str, root: Path | None, option: list[str] | None) -> tuple[Pa
     raise InputError(f"{what} is neither a folder nor a data set; {suggest(what, DATASETS.names())}")
 
 
-def _options_of(dataset: "DatasetEntry") -> list[str]:
-    return [option for option in dataset.options if option != "split"]
-
-
-def _prepare(do: Callable[[Callable[["Progress"], None]], Any]) -> None:
-    from bench.cli.console import print_text
-
-    with _reporting("videos") as on_progress:
-        found = do(on_progress)
+def _prepare(prepare: Callable[..., Any], source: Path, target: Path, **options: Any) -> None:
+    """Run a preparing function with a progress bar and print its summary."""
+    with _progress_bar("videos") as on_progress:
+        found = prepare(source, target, on_progress=on_progress, **options)
     print_text(
         f"{found.written} written, {found.skipped} were there, {len(found.failed)} failed, in {found.seconds:.0f} s"
     )
-    _end(found.failed)
+    _exit_if_failed(found.failed)
 
 
-def _end(failed: "tuple[Failed, ...]") -> None:
-    """Name what failed and why; then the command is incomplete."""
-    from bench.cli.console import print_text
-
+def _exit_if_failed(failed: "tuple[Failed, ...]") -> None:
+    """Name what failed and why, and end the command as incomplete."""
     for each in failed:
         print_text(f"failed: {each.what}: {each.reason}")
     if failed:
@@ -275,8 +258,8 @@ def _end(failed: "tuple[Failed, ...]") -> None:
 
 
 @contextmanager
-def _reporting(what: str) -> Iterator[Callable[["Progress"], None]]:
-    """A bar on standard error while videos are worked on; nothing on a pipe."""
+def _progress_bar(what: str) -> Iterator["OnProgress"]:
+    """Show a bar on standard error while videos are processed; nothing on a pipe."""
     from bench.cli.show_models import counting_progress
 
     with counting_progress(what) as advance:

@@ -5,6 +5,7 @@ Nothing heavy is imported here, because planning a suite opens data sets.
 
 import hashlib
 import os
+import re
 import warnings
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -24,7 +25,12 @@ from bench.data.media import VIDEO_SUFFIXES, Media, UnreadMediaWarning
 from bench.data.shards import source_of
 
 DATA_FOLDER_VARIABLE = "VBENCH_DATA"
+MANY_MISSING = 0.1  # share of missing videos from which on results carry a warning
 COMMON_OPTIONS = ("flow", "decode")  # arguments of `open_dataset` that every data set has
+
+
+class AnnotationWarning(UserWarning):
+    """An annotation that can be read, and is probably not what was meant."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +69,7 @@ class VideoSet:
     `hash` identifies exactly these videos with these labels: by content if an index knows it, else by file size;
     `hash_covers` says which. Two accuracies are comparable only if both were measured on the same hash, and for models
     with a flow input on the same `flow_hash`.
-    `backend` decodes the videos wherever clips of the set are read.
+    `backend` decodes the videos wherever clips of the set are read. `notes` say how the annotation was read.
     """
 
     name: str
@@ -77,6 +83,7 @@ class VideoSet:
     hash: str = ""
     hash_covers: str = "sizes"
     backend: str = "auto"
+    notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.videos)
@@ -93,6 +100,17 @@ class VideoSet:
     def annotated(self) -> int:
         """Number of videos that the annotation names, missing ones included."""
         return len(self.videos) + len(self.missing)
+
+    @property
+    def missing_warning(self) -> str:
+        """One sentence if more than a tenth of the annotated videos are missing, else nothing."""
+        if not self.annotated or len(self.missing) <= MANY_MISSING * self.annotated:
+            return ""
+        share = 100 * len(self.missing) / self.annotated
+        return (
+            f"{len(self.missing)} of {self.annotated} videos ({share:.0f} %) of data set {self.name}, split "
+            f"{self.split}, are missing, the first is {next(iter(self.missing))}; the result is of the others"
+        )
 
     def counts(self) -> dict[str, int]:
         """Return the numbers of annotated, present, missing and damaged videos, for a record."""
@@ -235,18 +253,63 @@ def assemble(
         more = f" (and {len(media.unread) - 1} more)" if len(media.unread) > 1 else ""
         warnings.warn(f"{media.unread[0]}{more}; videos there count as missing", UnreadMediaWarning, stacklevel=2)
     entries = list(entries)
-    found = {entry.id: media.find(entry.names) for entry in entries}
-    index = read_facts(root, {path for path in found.values() if path is not None})
-    present = [_video(entry, path, index.get(path)) for entry in entries if (path := found[entry.id]) is not None]
+    found = _found(name, entries, classes=classes, media=media, is_multi_label=is_multi_label)
+    index = read_facts(root, set(found.values()))
     return video_set(
         name,
         split,
         classes=classes,
-        videos=present,
+        videos=[_video(entry, found[entry.id], index.get(found[entry.id])) for entry in entries if entry.id in found],
         root=root,
-        missing={entry.id: entry.labels for entry in entries if found[entry.id] is None},
+        missing={entry.id: entry.labels for entry in entries if entry.id not in found},
         is_multi_label=is_multi_label,
     )
+
+
+def _found(
+    name: str, entries: Sequence[AnnotatedVideo], *, classes: Sequence[str], media: Media, is_multi_label: bool
+) -> dict[str, Path]:
+    """Return the path of each entry by id. A file belongs to one entry, and to the class of the folder it lies in.
+
+    A second entry of a file with the same label counts as missing, as does one whose file is claimed by an entry of the
+    class it lies in: two clips of one YouTube video, of which one is there. Raises DatasetError if a file is claimed
+    with different labels, or lies in the folder of another class than the annotation says.
+    """
+    numbers = {_folder_name(label): position for position, label in enumerate(classes)}
+    found: dict[str, Path] = {}
+    claims: dict[tuple[Path, object], AnnotatedVideo] = {}
+    in_other_class: list[tuple[AnnotatedVideo, Path, int]] = []
+    for entry in entries:
+        path = media.find(entry.names)
+        if path is None:
+            continue
+        folder = numbers.get(_folder_name(media.class_folder(path)))
+        if folder is not None and entry.labels and folder not in entry.labels and not is_multi_label:
+            in_other_class.append((entry, path, folder))
+            continue
+        first = claims.setdefault((path, (entry.start_s, entry.end_s, entry.segment)), entry)
+        if first is entry:
+            found[entry.id] = path
+        elif first.labels != entry.labels:
+            labels = " and ".join(f"{each.id} ({_labels_text(each, classes)})" for each in (first, entry))
+            raise DatasetError(f"data set {name}: {path} is the file of two annotated videos, {labels}")
+    claimed = set(found.values())
+    for entry, path, folder in in_other_class:
+        if path not in claimed:
+            raise DatasetError(
+                f"data set {name}: {entry.id} is annotated as {_labels_text(entry, classes)}, but {path} lies in the "
+                f"folder of class {classes[folder]!r}"
+            )
+    return found
+
+
+def _labels_text(entry: AnnotatedVideo, classes: Sequence[str]) -> str:
+    return ", ".join(repr(classes[label]) for label in entry.labels) or "no label"
+
+
+def _folder_name(label: str) -> str:
+    """Return a class name as folders are compared: copies of a data set differ in case and in spaces."""
+    return re.sub(r"[\W_]+", "_", label.lower()) if label.isascii() else label.lower()
 
 
 def video_set(

@@ -19,7 +19,7 @@ from typing import Any, TextIO
 from bench.core.errors import BenchError, DatasetError, VideoError
 from bench.core.files import cache_folder
 from bench.data.facts import VideoFacts
-from bench.data.media import VIDEO_SUFFIXES, is_folder, is_frame_folder, visible
+from bench.data.media import VIDEO_SUFFIXES, inode_of, is_folder, is_frame_folder, visible
 from bench.data.parallel import Failed, OnProgress, for_each_task, no_progress
 from bench.data.shards import shard_members, source_of
 
@@ -119,12 +119,12 @@ def videos_under(root: Path, *, without: Path | None = None) -> Iterator[str]:
     A folder or shard that cannot be read comes under its own name: whoever looks at it learns why. A link to a folder
     that it stands in is left out, and so is the folder `without`. DatasetError where `root` itself cannot be read.
     """
-    left_out = frozenset({_inode(without)}) if without is not None and without.is_dir() else frozenset()
+    left_out = frozenset({inode_of(without)}) if without is not None and without.is_dir() else frozenset()
     folders: list[tuple[Path, frozenset[Inode]]] = [(root, left_out)]
     while folders:
         folder, above = folders.pop()
         try:
-            here, inside = _inode(folder), visible(folder)
+            here, inside = inode_of(folder), visible(folder)
         except OSError as error:
             if folder == root:
                 raise DatasetError(f"{root}: cannot be read: {error.strerror}") from error
@@ -153,11 +153,6 @@ def _videos_at(path: Path) -> Iterator[Path]:
             yield path
             return
         yield from (path / name for name in members if _suffix(name) in VIDEO_SUFFIXES)
-
-
-def _inode(folder: Path) -> Inode:
-    status = folder.stat()
-    return status.st_dev, status.st_ino
 
 
 def _look_at(root: Path, task: _Task) -> Looked:

@@ -1,4 +1,4 @@
-"""What an annotation names against what is there: present, missing, damaged, per class and in all."""
+"""Compare a split with its annotation: present, missing and damaged videos, per class and in total."""
 
 from collections import Counter
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from bench.data.collection import VideoSet
 
 @dataclass(frozen=True, kw_only=True)
 class ClassCount:
-    """One class's videos; a video with several labels counts in each of them."""
+    """The videos of one class; a video with several labels counts in each of them."""
 
     name: str
     present: int
@@ -18,7 +18,10 @@ class ClassCount:
 
 @dataclass(frozen=True, kw_only=True)
 class Verification:
-    """The state of one split. `unindexed` videos are there, and nothing is known of their content."""
+    """The state of one split. `unindexed` videos exist, and nothing is known about their content.
+
+    `notes` say how the annotation was read.
+    """
 
     dataset: str
     split: str
@@ -29,15 +32,29 @@ class Verification:
     damaged: tuple[tuple[str, str], ...]
     unindexed: int
     classes: tuple[ClassCount, ...]
+    notes: tuple[str, ...] = ()
 
     @property
     def is_complete(self) -> bool:
-        """Everything annotated is there, indexed and sound, and that is not nothing."""
-        return self.present > 0 and not (self.missing or self.damaged or self.unindexed)
+        """Whether there are videos, and all that are annotated are present, indexed and sound."""
+        return not self.shortcomings()
+
+    def shortcomings(self) -> list[str]:
+        """Return what keeps the split from being complete, each with the remedy."""
+        found = []
+        if not self.present:
+            found.append("no video is present: check root and the option videos")
+        if self.missing:
+            found.append(f"{_videos(len(self.missing))} missing, the first is {self.missing[0]}: get the files")
+        if self.damaged:
+            found.append(f"{_videos(len(self.damaged))} damaged, the first is {self.damaged[0][0]}: replace the files")
+        if self.unindexed:
+            found.append(f"{_videos(self.unindexed)} not indexed, so damage is unknown: run vbench data index")
+        return found
 
 
 def verify_videos(videos: VideoSet) -> Verification:
-    """Counts by what the index knows; `damaged` are (id, what was found)."""
+    """Count the videos of a split by what its index knows; `damaged` are pairs of id and what was found."""
     damaged = {v.id: v.facts.problem or v.facts.verdict for v in videos.videos if v.facts and not v.facts.is_ok}
     there, broken, absent = Counter[int](), Counter[int](), Counter[int]()
     for video in videos.videos:
@@ -59,4 +76,9 @@ def verify_videos(videos: VideoSet) -> Verification:
             ClassCount(name=name, present=there[label], missing=absent[label], damaged=broken[label])
             for label, name in enumerate(videos.classes)
         ),
+        notes=videos.notes,
     )
+
+
+def _videos(count: int) -> str:
+    return "1 video is" if count == 1 else f"{count} videos are"

@@ -59,7 +59,7 @@ def kinetics(tmp_path: Path, clip: Path) -> Path:
 
 def test_an_index_is_made_of_a_data_set_by_name(run: Run, kinetics: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     code, out, _ = run("data", "index", "kinetics700", "--root", kinetics)
-    assert (code, out) == (0, f"{kinetics}/.vbench/index.jsonl: 1 files (1 ok), 1 of them looked at now\n")
+    assert (code, out) == (0, f"{kinetics}/.vbench/index.jsonl: 1 files (1 ok), 1 of them decoded now\n")
     assert run("data", "verify", "kinetics700", "--split", "train", "--root", kinetics)[0] == 0
     monkeypatch.setenv("VBENCH_DATA", str(kinetics.parent))
     kinetics.rename(kinetics.parent / "kinetics700")
@@ -80,7 +80,7 @@ def test_an_index_is_made_of_a_folder_too_and_one_that_is_here_comes_before_a_da
         (["kinetics700"], "set VBENCH_DATA"),
         (["kinetics700", "--root", "nowhere"], "there is no folder nowhere"),
         (["kinetics700", "--root", ".", "--option", "video=x"], "did you mean: videos"),
-        (["kinetics700", "--root", ".", "--option", "videos=x"], "x: is not a folder"),
+        (["kinetics700", "--root", ".", "--option", "videos=x"], "x: the folder of the videos"),
         (["kinetics700", "--root", ".", "--option", "videos"], "NAME=VALUE"),
         ([".", "--workers", "-1"], "'--workers'"),
     ],

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from bench.core.errors import InputError
-from bench.data.annotate import Listed, subset_of, write_lists, write_resnets_json
+from bench.data.annotate import ListCounts, subset_of, write_lists, write_resnets_json
 from bench.data.collection import Video, VideoSet, open_dataset, video_set
 
 Write = Callable[..., Path]
@@ -30,12 +30,12 @@ def test_annotations_become_the_json_of_3d_resnets_and_lists_again(tmp_path: Pat
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         write_video(root / name, frames=4, size=(16, 16))
     splits = {split: open_dataset("folder", root=root, split=split) for split in ("train", "val")}
-    assert write_resnets_json(splits, tmp_path / "kinetics.json") == 3
+    assert write_resnets_json(splits, tmp_path / "kinetics.json").videos == 3
     content = json.loads((tmp_path / "kinetics.json").read_text())
     assert content["labels"] == ["a", "b"]
-    assert content["database"]["z"] == {"subset": "validation", "annotations": {"label": "b"}}
-    assert write_lists(tmp_path / "kinetics.json", tmp_path / "lists")["train"] == Listed(videos=2, unlabelled=0)
-    assert (tmp_path / "lists/train.csv").read_text() == "a/x 0\nb/y 1\n"
+    assert content["database"]["z"] == {"subset": "validation", "annotations": {"label": "b", "segment": [1, 5]}}
+    assert write_lists(tmp_path / "kinetics.json", tmp_path / "lists")["train"] == ListCounts(videos=2, unlabelled=0)
+    assert (tmp_path / "lists/train.csv").read_text() == "a/x 4 0\nb/y 4 1\n"
     with pytest.raises(InputError, match="allowed: train, val, test"):
         write_resnets_json({"trian": splits["train"]}, tmp_path / "x.json")
 
@@ -46,7 +46,7 @@ def test_annotations_become_the_json_of_3d_resnets_and_lists_again(tmp_path: Pat
         ({"train": made(video("a/001"), video("b/001"))}, "train a/001 and train b/001 have one name"),
         ({"train": made(video("a/001"), missing={"b/001": (0,)})}, "train a/001 and train b/001 have one name"),
         ({"train": made(video("a/001")), "val": made(video("b/001"))}, "train a/001 and val b/001 have one name"),
-        ({"train": made(video("a"), is_multi_label=True)}, "several labels a video"),
+        ({"train": made(video("a"), is_multi_label=True)}, "several labels per video"),
         ({"train": made(video("v#0", start_s=0.5, end_s=3.0))}, "v#0 is a part of v#0.mp4"),
         ({"train": made(replace(video("v"), segment=(9, 20)))}, "v is a part of v.mp4"),
     ],
@@ -75,7 +75,7 @@ def test_videos_without_a_label_are_counted_and_an_empty_list_is_not_written(tmp
     }
     (tmp_path / "k.json").write_text(json.dumps({"labels": ["a"], "database": database}))
     found = write_lists(tmp_path / "k.json", tmp_path / "lists")
-    assert found["test"] == Listed(videos=0, unlabelled=1)
+    assert found["test"] == ListCounts(videos=0, unlabelled=1)
     assert {path.name: path.read_text() for path in (tmp_path / "lists").iterdir()} == {
         "train.csv": "a/x 8 0\n",
         "classes.txt": "a\n",

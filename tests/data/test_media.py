@@ -48,5 +48,5 @@ def test_pictures_without_numbers_are_no_frames(tmp_path: Path) -> None:
 
 def test_a_video_outside_of_any_class_is_told(tmp_path: Path) -> None:
     tree(tmp_path / "train", "a/x.mp4", "stray.mp4")
-    with pytest.raises(DatasetError, match="stray: is a video outside of any class folder"):
+    with pytest.raises(DatasetError, match="stray: is a video outside any class folder"):
         open_dataset("folder", root=tmp_path, split="train")

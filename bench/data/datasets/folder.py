@@ -1,5 +1,6 @@
 """Any folder of class folders: `train/<class>/<clip>`, `val/<class>/<clip>`."""
 
+from collections.abc import Iterable
 from pathlib import Path
 
 from bench.core.errors import DatasetError
@@ -15,12 +16,15 @@ DESCRIBED_AT = "bench/data/datasets/folder.py"
 
 @register_dataset("folder", described_at=DESCRIBED_AT, splits=("train", "val", "test"))
 def open_folder(root: Path | None, *, split: str) -> VideoSet:
-    """Class folders; the classes are the folders' names in alphabetical order, those of `train` where it is there."""
+    """Read class folders. The classes are the names of the folders of `train` (of the split itself without `train`).
+
+    They are in alphabetical order, or in numeric order if all of them are numbers.
+    """
     return class_folders(root, name="folder", split=split, described_at=DESCRIBED_AT)
 
 
 def class_folders(root: Path | None, *, name: str, split: str, described_at: str) -> VideoSet:
-    """A split of data set `name` that lies in class folders, as `open_folder` reads them; DatasetError where not."""
+    """Open a split of data set `name` in class folders as `open_folder` reads them; DatasetError if it is not."""
     root = require_root(root, name=name, tree=TREE, described_at=described_at)
     folder = root / split
     if not folder.is_dir():
@@ -31,9 +35,9 @@ def class_folders(root: Path | None, *, name: str, split: str, described_at: str
     names = sorted(media.names())
     stray = next((video for video in names if "/" not in video), None)
     if stray is not None:
-        raise DatasetError(f"{folder / stray}: is a video outside of any class folder. Expected under {root}:\n{TREE}")
+        raise DatasetError(f"{folder / stray}: is a video outside any class folder. Expected under {root}:\n{TREE}")
     trained = _read_whole(root / "train").names() if (root / "train").is_dir() and split != "train" else names
-    classes = sorted({video.partition("/")[0] for video in trained if "/" in video})
+    classes = in_class_order({video.partition("/")[0] for video in trained if "/" in video})
     unknown = next((video for video in names if video.partition("/")[0] not in set(classes)), None)
     if unknown is not None:
         raise DatasetError(
@@ -44,8 +48,16 @@ def class_folders(root: Path | None, *, name: str, split: str, described_at: str
     return assemble(name, split, entries, classes=classes, media=media, root=root)
 
 
+def in_class_order(names: Iterable[str]) -> list[str]:
+    """Sort class names, by value if all of them are numbers: 2 comes before 10."""
+    names = list(names)
+    if all(name.isascii() and name.isdecimal() for name in names):
+        return sorted(names, key=lambda name: (int(name), name))
+    return sorted(names)
+
+
 def _read_whole(folder: Path) -> Media:
-    """What the folder holds; DatasetError where a part cannot be read, for no annotation says what would be missing."""
+    """Return the media of the folder; DatasetError if a part cannot be read, for no annotation names what it holds."""
     media = Media([folder])
     if media.unread:
         raise DatasetError(media.unread[0])

@@ -1,10 +1,11 @@
 """Kinetics-400, -600 and -700: short clips of human actions. Kay et al., 2017, arXiv:1705.06950; Carreira et al., 2019.
 
 Annotations are the official CSV files (label, youtube_id, time_start, time_end, split) or the JSON of 3D-ResNets.
-Clips are named `<youtube_id>_<start>_<end>`, in class folders or flat. In a CSV of several splits, rows of others are
-passed over.
+Clips are named `<youtube_id>_<start>_<end>`, in class folders or flat; copies of the set may lack the times in the list
+and in the names. In a CSV of several splits, only the rows of the split are read.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from bench.core.registry import register_dataset
@@ -36,7 +37,7 @@ _WORDS = {"train": {"train", "training"}, "val": {*_CSV["val"], "valid"}, "test"
 def kinetics400(
     root: Path | None, *, split: str, annotations: str | None = None, videos: str | None = None
 ) -> VideoSet:
-    """Kinetics-400; `annotations` names its CSV or JSON and `videos` the folder of the clips, where not as usual.
+    """Open Kinetics-400; `annotations` names its CSV or JSON and `videos` the folder of the clips, if not as usual.
 
     `{split}` in `annotations` stands for train, val or test.
     """
@@ -47,7 +48,7 @@ def kinetics400(
 def kinetics600(
     root: Path | None, *, split: str, annotations: str | None = None, videos: str | None = None
 ) -> VideoSet:
-    """Kinetics-600, as kinetics400."""
+    """Open Kinetics-600, as kinetics400."""
     return _open("kinetics600", root, split=split, annotations=annotations, videos=videos)
 
 
@@ -55,7 +56,7 @@ def kinetics600(
 def kinetics700(
     root: Path | None, *, split: str, annotations: str | None = None, videos: str | None = None
 ) -> VideoSet:
-    """Kinetics-700, of 2019 or 2020, as kinetics400."""
+    """Open Kinetics-700, of 2019 or 2020, as kinetics400."""
     return _open("kinetics700", root, split=split, annotations=annotations, videos=videos)
 
 
@@ -63,14 +64,15 @@ def kinetics700(
 def any_kinetics(
     root: Path | None, *, split: str, annotations: str | None = None, videos: str | None = None
 ) -> VideoSet:
-    """Anything laid out as Kinetics, with the classes that its training annotation names."""
+    """Open anything laid out as Kinetics, with the classes that its training annotation names."""
     return _open("kinetics", root, split=split, annotations=annotations, videos=videos)
 
 
 def _open(name: str, root: Path | None, *, split: str, annotations: str | None, videos: str | None) -> VideoSet:
     root = require_root(root, name=name, tree=TREE, described_at=DESCRIBED_AT)
-    spoken = [folder for word in _CSV[split] for folder in (word, f"{word}_256", f"videos_{word}", f"rawframes_{word}")]
-    folders = media_folders(root, videos, [*spoken, *(f"videos/{word}" for word in _CSV[split]), "videos", "frames"])
+    usual = [folder for word in _CSV[split] for folder in (word, f"{word}_256", f"videos_{word}", f"rawframes_{word}")]
+    usual += [*(f"videos/{word}" for word in _CSV[split]), "videos", "frames", "jpg"]
+    folders = media_folders(root, videos, usual)
     given = None if annotations is None else name_for_split(annotations, split)
     json_file = _json_file(root, given)
     if json_file is not None:
@@ -97,20 +99,19 @@ def _tables(split: str) -> list[str]:
 
 
 def _labels(table: Path) -> Labels:
-    """Classes in alphabetical order."""
+    """Return the classes in alphabetical order."""
     return Labels(sorted({row["label"] for _, row in read_table(table, columns=["label"]) if row["label"]}))
 
 
 def _entries(table: Path, labels: Labels, *, split: str) -> list[AnnotatedVideo]:
-    once = UniqueNames("clip")
-    columns = ["youtube_id", "time_start", "time_end"]
+    unique = UniqueNames("clip")
     entries = []
-    for line, row in read_table(table, columns=columns, optional=["label", "split"]):
+    optional = ["label", "split", "time_start", "time_end"]
+    for line, row in read_table(table, columns=["youtube_id"], optional=optional):
         if _split_of(row.get("split", ""), default=split) != split:
             continue
         video = safe_id(row["youtube_id"], at=line)
-        start, end = (_second(row[column], column, line) for column in ("time_start", "time_end"))
-        id_ = once.check(f"{video}_{start:06d}_{end:06d}", at=line)
+        id_ = unique.check(_clip_id(video, row, line), at=line)
         label = row.get("label", "")
         folders = (label, label.replace(" ", "_")) if label else ("test",)
         entries.append(
@@ -123,8 +124,17 @@ def _entries(table: Path, labels: Labels, *, split: str) -> list[AnnotatedVideo]
     return entries
 
 
+def _clip_id(video: str, row: Mapping[str, str], line: ListLine) -> str:
+    """Return `<youtube_id>_<start>_<end>`, or the id alone if the row has no times."""
+    times = {column: row.get(column, "") for column in ("time_start", "time_end")}
+    if not any(times.values()):
+        return video
+    start, end = (_second(text, column, line) for column, text in times.items())
+    return f"{video}_{start:06d}_{end:06d}"
+
+
 def _split_of(word: str, *, default: str) -> str:
-    """The split that a row's own column names; words of another kind, such as a fold, say nothing."""
+    """Return the split that the column names; other words, such as the name of a fold, leave the row in every split."""
     return next((split for split, words in _WORDS.items() if word.lower() in words), default)
 
 

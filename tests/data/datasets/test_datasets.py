@@ -9,7 +9,7 @@ import pytest
 
 from bench.core.errors import BenchError, DatasetError, UnknownNameError
 from bench.core.registry import DATASETS
-from bench.data.annotations import JsonFile, Labels
+from bench.data.annotations import JsonFile
 from bench.data.collection import VideoSet, open_dataset
 from bench.data.index import index_folder
 
@@ -65,12 +65,10 @@ def test_a_kinetics_csv_of_several_splits_gives_each_its_rows_and_all_the_same_c
     }
 
 
-@pytest.mark.parametrize("name", ["kinetics", "csv"])
-def test_split_in_the_name_of_an_annotation_stands_for_the_split(tree: Write, name: str) -> None:
-    head, line = (KINETICS, "{},{},0,10,\n") if name == "kinetics" else ("", "{1}.mp4 {0}\n")
+def test_split_in_the_name_of_an_annotation_stands_for_the_split(tree: Write) -> None:
     lines = {"train": [("cat", "a"), ("dog", "b"), ("eel", "c")], "val": [("cat", "d"), ("eel", "e")]}
-    root = tree({f"my_{split}.csv": head + "".join(line.format(*each) for each in of) for split, of in lines.items()})
-    val, train = (open_dataset(name, root=root, split=s, annotations="my_{split}.csv") for s in ("val", "train"))
+    root = tree({f"my_{s}.csv": KINETICS + "".join(f"{a},{b},0,10,\n" for a, b in of) for s, of in lines.items()})
+    val, train = (open_dataset("kinetics", root=root, split=s, annotations="my_{split}.csv") for s in ("val", "train"))
     assert val.classes == train.classes == ("cat", "dog", "eel")
     assert [labels for _, labels in sorted(val.missing.items())] == [(0,), (2,)]
 
@@ -257,40 +255,85 @@ def test_folder_refuses_classes_that_training_lacks_and_names_that_clash(tree: W
         open_dataset("folder", root=root, split="train")
 
 
-def test_csv_reads_paths_and_labels_of_every_form(tree: Write) -> None:
-    root = tree(
-        {
-            "train.csv": "\ufeffa/x y.mp4 2\r\n\r\na/z.mp4,0\r\nb/w.mkv\t1\r\nframes 1 12 1\r\n",
-            "videos/a/x y.mp4": None,
-            "videos/a/z.mp4": None,
-            "videos/b/w.mkv": None,
-            "videos/frames 1/": None,
-        }
-    )
-    train = open_dataset("csv", root=root, split="train")
-    assert train.classes == ("0", "1", "2")
-    assert [(v.id, v.labels, v.frames) for v in train.videos] == [
-        ("a/x y.mp4", (2,), None), ("a/z.mp4", (0,), None), ("b/w.mkv", (1,), None), ("frames 1", (1,), 12),
-    ]  # fmt: skip
+def test_numeric_class_folders_are_in_numeric_order(tree: Write) -> None:
+    root = tree({f"train/{number}/x.mp4": None for number in (10, 2, 0, 1)})
+    assert open_dataset("folder", root=root, split="train").classes == ("0", "1", "2", "10")
+    tree({"train/b/x.mp4": None})
+    assert open_dataset("folder", root=root, split="train").classes == ("0", "1", "10", "2", "b")
 
 
-def test_csv_takes_names_several_labels_and_absolute_paths_inside(tree: Write) -> None:
-    root = tree({"classes.txt": "run\nhop\n", "a.mp4": None, "val.txt": "a.mp4 hop\n"})
-    (root / "train.txt").write_text(f"{root.absolute()}/a.mp4 0 1\n")
-    assert labels_of(open_dataset("csv", root=root, split="val")) == {"a.mp4": ("hop",)}
-    train = open_dataset("csv", root=root, split="train", multi_label=True)
-    assert labels_of(train) == {"a.mp4": ("run", "hop")}
+def test_folders_inside_class_folders_are_not_videos_but_hold_them(tree: Write) -> None:
+    root = tree({"train/a/day1/x.mp4": None, "train/a/day1/cam2/y.mp4": None, "train/a/day2/frames/": None,
+                 "train/b/z/": None})  # fmt: skip
+    train = open_dataset("folder", root=root, split="train")
+    assert labels_of(train) == {
+        "a/day1/x": ("a",), "a/day1/cam2/y": ("a",), "a/day2/frames": ("a",), "b/z": ("b",),
+    }  # fmt: skip
 
 
-def test_names_in_a_csv_list_of_any_other_name_need_their_numbers(tree: Write) -> None:
-    root = tree({"tr.txt": "a.mp4 cat\nb.mp4 dog\nc.mp4 eel\n", "va.txt": "a.mp4 cat\nc.mp4 eel\n", "a.mp4": None})
-    for split, name in (("train", "tr.txt"), ("val", "va.txt")):
-        with pytest.raises(DatasetError, match=rf"{name}: its labels are names.*classes.txt"):
-            open_dataset("csv", root=root, split=split, annotations=name)
-    tree({"classes.txt": "cat\ndog\neel\n"})
-    assert open_dataset("csv", root=root, split="val", annotations="va.txt").missing == {"c.mp4": (2,)}
-    with pytest.raises(DatasetError, match="class 'b' stands under two numbers, 1 the first"):
-        Labels(["a", "b", "b"])
+def test_links_that_lead_round_in_a_circle_end(tree: Write) -> None:
+    root = tree({"train/a/x.mp4": None, "train/b/y.mp4": None})
+    (root / "train/a/to_b").symlink_to(root / "train/b")
+    (root / "train/b/to_a").symlink_to(root / "train/a")
+    assert {v.id for v in open_dataset("folder", root=root, split="train").videos} >= {"a/x", "b/y"}
+
+
+def test_kinetics_reads_lists_without_times(tree: Write) -> None:
+    rows = "youtube_id,label\naaaaaaaaaaa,abseiling\nbbbbbbbbbbb,zumba\n"
+    root = tree({"train.csv": rows, "train/abseiling/aaaaaaaaaaa.mp4": None, "train/bbbbbbbbbbb.mp4": None})
+    train = open_dataset("kinetics", root=root, split="train")
+    assert labels_of(train) == {"aaaaaaaaaaa": ("abseiling",), "bbbbbbbbbbb": ("zumba",)}
+    (root / "train.csv").write_text(rows + "aaaaaaaaaaa,zumba\n")
+    with pytest.raises(DatasetError, match=r"train.csv:4: clip 'aaaaaaaaaaa' occurs twice, before in line 2"):
+        open_dataset("kinetics", root=root, split="train")
+
+
+def test_one_file_claimed_by_two_rows_with_different_labels_is_an_error(tree: Write) -> None:
+    root = tree({
+        "train.csv": KINETICS + "zumba,aaaaaaaaaaa,1,11,train\nyoga,aaaaaaaaaaa,20,30,train\n",
+        "train/aaaaaaaaaaa.mp4": None,
+    })  # fmt: skip
+    with pytest.raises(DatasetError, match=r"aaaaaaaaaaa.mp4 is the file of two .*\('zumba'\) and .*\('yoga'\)"):
+        open_dataset("kinetics", root=root, split="train")
+
+
+def test_one_file_claimed_by_two_rows_with_the_same_label_counts_once(tree: Write) -> None:
+    root = tree({
+        "train.csv": KINETICS + "zumba,aaaaaaaaaaa,1,11,train\nzumba,aaaaaaaaaaa,20,30,train\n",
+        "train/zumba/aaaaaaaaaaa.mp4": None,
+    })  # fmt: skip
+    train = open_dataset("kinetics", root=root, split="train")
+    assert (len(train), list(train.missing)) == (1, ["aaaaaaaaaaa_000020_000030"])
+
+
+IN_OTHER_FOLDERS = {
+    "hmdb51": ({"testTrainMulti_7030_splits/wave_test_split1.txt": "a.avi 1\n",
+                "testTrainMulti_7030_splits/clap_test_split1.txt": "b.avi 1\n",
+                "hmdb51/clap/a.avi": None, "hmdb51/clap/b.avi": None},
+               "a is annotated as 'wave'.*folder of class 'clap'"),
+    "kinetics": ({"kinetics.json": json.dumps({"labels": ["wave", "clap hands"], "database": {
+                     "x": {"subset": "training", "annotations": {"label": "wave"}}}}),
+                  "jpg/clap_hands/x/": None}, "x is annotated as 'wave'.*folder of class 'clap hands'"),
+    "moments": ({"moments_categories.txt": "clapping,0\nboiling,1\n", "trainingSet.csv": "boiling/x.mp4,boiling,3,0\n",
+                 "training/clapping/x.mp4": None}, "boiling/x is annotated as 'boiling'.*folder of class 'clapping'"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", IN_OTHER_FOLDERS)
+def test_a_clip_in_the_folder_of_another_class_is_an_error(name: str, tree: Write) -> None:
+    files, message = IN_OTHER_FOLDERS[name]
+    with pytest.raises(DatasetError, match=message):
+        open_dataset(name, root=tree(files), split="train1" if name == "hmdb51" else "train")
+
+
+def test_many_missing_videos_are_told_in_one_sentence(tree: Write) -> None:
+    rows = "".join(f"zumba,{number:011d},0,10,train\n" for number in range(10))
+    files = {f"train/zumba/{number:011d}_000000_000010.mp4": None for number in range(9)}
+    root = tree({"train.csv": KINETICS + rows, **files})
+    assert open_dataset("kinetics", root=root, split="train").missing_warning == ""
+    (root / "train/zumba/00000000000_000000_000010.mp4").unlink()
+    warning = open_dataset("kinetics", root=root, split="train").missing_warning
+    assert warning.startswith("2 of 10 videos (20 %) of data set kinetics, split train, are missing, the first is 0000")
 
 
 def test_shards_serve_the_same_annotation(tree: Write, clip: Path, tmp_path: Path) -> None:
