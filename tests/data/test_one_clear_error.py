@@ -102,7 +102,7 @@ def test_names_that_no_file_can_have_are_files_that_are_not_there(name: str, tmp
 
 def test_a_list_of_endless_names_is_one_of_missing_files(tmp_path: Path) -> None:
     (tmp_path / "train.csv").write_text("n" * 300 + ".mp4 0\n")
-    with pytest.raises(DatasetError, match="train.csv:1: 1 of 1 files are missing"):
+    with pytest.raises(DatasetError, match=r"train.csv:1: 1 of 1 files are missing"):
         open_dataset("csv", root=tmp_path, split="train")
 
 

@@ -65,9 +65,7 @@ def open_csv(
         classes = _named_classes(names, own.rows, first=first_label)
     else:
         train = _train_rows(root, own, annotations, videos, split, is_multi_label=multi_label)
-        classes = _listed_classes(
-            root, own.rows if train is None else train, own, has_train=train is not None, first=first_label
-        )
+        classes = _listed_classes(root, own, train, first=first_label)
     labelled = [(row, classes.positions(row)) for row in own.rows]
     notes = [f"{table.name}: {own.videos.format}, {classes.description}"]
     if split == "train":
@@ -124,7 +122,7 @@ def _open_list(root: Path, table: Path, videos: str | None, split: str, *, is_mu
 def _train_rows(
     root: Path, own: _OpenList, annotations: str | None, videos: str | None, split: str, *, is_multi_label: bool
 ) -> Sequence[ListRow] | None:
-    """Return the rows of the training list, which decide about the classes; None if it is not known which list it is."""
+    """Return the rows of the training list, which decide about the classes; None if that list is not known."""
     if any(row.split is not None for row in own.videos.rows):
         return rows_of_split(own.videos, "train")
     if annotations is not None and "{split}" not in annotations:
@@ -136,7 +134,7 @@ def _train_rows(
 
 
 def _exists_in(folders: Sequence[Path]) -> Callable[[str], bool]:
-    return lambda path: any(is_there(folder / path) for folder in folders)
+    return lambda path: path != "" and any(is_there(folder / path) for folder in folders)
 
 
 def _best_folder(folders: Sequence[Path], rows: Sequence[ListRow]) -> Path:
@@ -167,11 +165,12 @@ def _named_classes(file: Path, rows: Sequence[ListRow], *, first: int) -> _Class
     return _Classes(labels=names, are_numbered=True, description=f"{len(names.names)} classes of {file.name}")
 
 
-def _listed_classes(root: Path, rows: Sequence[ListRow], own: _OpenList, *, has_train: bool, first: int) -> _Classes:
-    """Return the labels of `rows` as classes: numbers up to the highest, or names in alphabetical order.
+def _listed_classes(root: Path, own: _OpenList, train: Sequence[ListRow] | None, *, first: int) -> _Classes:
+    """Return the labels of the training list as classes: numbers up to the highest, or names in alphabetical order.
 
-    Names are the classes only if the rows are those of the training list: another list may lack some of them.
+    Numbers may also be those of another list; its names would lack some classes.
     """
+    rows = own.rows if train is None else train
     lines: dict[str, ListLine] = {}
     for row in rows:
         for label in row.labels:
@@ -188,7 +187,7 @@ def _listed_classes(root: Path, rows: Sequence[ListRow], own: _OpenList, *, has_
         raise lines[later].fail(
             f"unknown label {later!r}: {number!r} is a number and {name!r} a name; allowed: one kind"
         )
-    if not has_train:
+    if train is None:
         raise DatasetError(
             f"{own.videos.path}: its labels are names, and their order is not known without a training list; "
             f"write the classes in order, one per line, into {root / 'classes.txt'}"
@@ -288,6 +287,6 @@ def _refuse_mostly_missing(rows: Sequence[ListRow], present: set[str], own: _Ope
     absent = [row for row in rows if row.path not in present]
     if len(absent) * 2 > len(rows):
         raise absent[0].line.fail(
-            f"{len(absent)} of {len(rows)} files are missing, the first is {absent[0].path[:100]!r} in {own.folder}; the "
-            f"list was read as {own.videos.format}; the option videos names the folder of the files"
+            f"{len(absent)} of {len(rows)} files are missing, the first is {absent[0].path[:100]!r} in {own.folder}; "
+            f"the list was read as {own.videos.format}; the option videos names the folder of the files"
         )

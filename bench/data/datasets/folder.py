@@ -11,7 +11,7 @@ from bench.data.media import Media
 TREE = """\
   train/<class>/<clip>.mp4, val/<class>/<clip>.mp4     (or frame folders train/<class>/<clip>/image_00001.jpg,
   or shards train/*.tar with members <class>/<clip>.mp4)"""
-DESCRIBED_AT = "bench/data/datasets/folder.py"
+DESCRIBED_AT = "docs/data-lists.md"
 
 
 @register_dataset("folder", described_at=DESCRIBED_AT, splits=("train", "val", "test"))

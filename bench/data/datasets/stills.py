@@ -28,7 +28,7 @@ _MANIFEST = "stills.json"
 _STREAM = 7  # of scenes that are no scene of `motions`
 
 
-@register_dataset("stills", described_at="bench/data/datasets/stills.py: vbench writes it itself", num_classes=3)
+@register_dataset("stills", described_at="docs/data-lists.md: vbench writes it itself", num_classes=3)
 def open_stills(
     root: Path | None,
     *,

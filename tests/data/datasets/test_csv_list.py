@@ -1,5 +1,6 @@
 """Lists of videos: every format that docs/data-lists.md promises, and the line of what does not fit."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import pytest
 from bench.core.errors import DatasetError, InputError
 from bench.data.annotations import Labels
 from bench.data.collection import AnnotationWarning, VideoSet, open_dataset
+from bench.data.list_file import COLUMNS
 from bench.data.verify import verify_videos
 
 Write = Callable[..., Path]
@@ -192,6 +194,29 @@ def test_how_a_list_was_read_is_in_the_notes(tree: Write) -> None:
         "train.csv: separated by semicolon, header in line 1 (path: video_path, label: class), "
         "labels are names, 2 classes"
     )
+
+
+PAGE = (Path(__file__).parents[3] / "docs/data-lists.md").read_text(encoding="utf-8")
+EXAMPLES = re.findall(r"```csv\n(.*?)```\n\n> (.*?)\n", PAGE, re.DOTALL)
+
+
+@pytest.mark.parametrize(("text", "note"), EXAMPLES)
+def test_the_examples_of_the_page_are_read_as_it_says(text: str, note: str, tree: Write) -> None:
+    files = dict.fromkeys(re.findall(r"[\w /,]+\.mp4", text)) | dict.fromkeys(
+        re.findall(r"\w+/video\d(?= )", text + " ")
+    )
+    root = tree({"train.csv": text} | {f"{name}/" if "/video" in name else name: None for name in files})
+    train = open_dataset("csv", root=root, split="train")
+    assert train.notes == (f"train.csv: {note}",)
+    assert not train.missing
+    assert set(train.classes) == {label for labels in labels_of(train).values() for label in labels}
+
+
+def test_the_page_names_every_column_that_is_read() -> None:
+    assert len(EXAMPLES) == 6
+    for role, names in COLUMNS.items():
+        (row,) = re.findall(rf"^\| {role} \| (.*) \|$", PAGE, re.MULTILINE)
+        assert tuple(re.findall(r"`(\w+)`", row)) == names
 
 
 def test_split_in_the_name_of_a_list_stands_for_the_split(tree: Write) -> None:
