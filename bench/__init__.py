@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from bench.core.registry import register_dataset, register_measure, register_model, register_section
     from bench.data.decode import read_frames
     from bench.data.probing import probe
-    from bench.measure.counting.tally import count
+    from bench.measure.counting.model_count import count
     from bench.models.factory import create_model, is_model, list_models
     from bench.profiling import profile
     from bench.reporting.site import report
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 _HOME = {
     "compare": "bench.comparison.comparing",
-    "count": "bench.measure.counting.tally",
+    "count": "bench.measure.counting.model_count",
     "create_model": "bench.models.factory",
     "is_model": "bench.models.factory",
     "list_models": "bench.models.factory",

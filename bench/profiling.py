@@ -1,4 +1,4 @@
-"""Everything about one model that needs no training: counts, memory estimate, witnesses, and its speed on request."""
+"""Profile of one model: counts, memory estimate, published costs, other counters, and speed on request."""
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,8 +17,8 @@ from bench.core.schema import Case, Clip, Frozen, Json, Metric, Point, Record, d
 if TYPE_CHECKING:
     from torch import nn
 
-    from bench.measure.counting.ledger import Row
-    from bench.measure.counting.tally import Count
+    from bench.measure.counting.model_count import Count
+    from bench.measure.counting.operator_log import OperatorRow
 
 SPEED_S = 2.0
 CONVENTION = (
@@ -29,7 +29,7 @@ DIMENSIONS = "BxCxTxHxW"
 
 
 class Layer(Frozen):
-    """One module with everything below it. `own_macs` are those that no module below it claims."""
+    """One module, its submodules included."""
 
     path: str
     type: str
@@ -42,7 +42,7 @@ class Layer(Frozen):
 
 
 class Profile(Frozen):
-    """What one model costs at one input. Unknown is None, and `notes` say why."""
+    """What one model costs at one input. Unknown values are None, and `notes` say why."""
 
     model: str
     inputs: tuple[tuple[int, ...], ...]
@@ -63,7 +63,7 @@ class Profile(Frozen):
     uncounted_operators: dict[str, int] = Field(default_factory=dict)
     notes: tuple[str, ...] = ()
     layers: tuple[Layer, ...] = ()
-    witnesses: tuple[dict[str, Json], ...] = ()
+    counter_reports: tuple[dict[str, Json], ...] = ()
     published: tuple[dict[str, Json], ...] = ()
     speed: tuple[Metric, ...] = ()
     speed_notes: tuple[str, ...] = ()
@@ -73,7 +73,7 @@ class Profile(Frozen):
         return 2 * self.macs
 
     def as_dict(self, *, with_layers: bool = True) -> dict[str, Any]:
-        """For machines; every count is a whole number."""
+        """Return plain data; every count is a whole number."""
         values = self.model_dump(mode="json", exclude=None if with_layers else {"layers"})
         return {**values, "flops": self.flops, "is_complete": not self.uncounted_operators}
 
@@ -90,12 +90,12 @@ def profile(
     views: str = "1x1",
     with_speed: bool = False,
 ) -> Profile:
-    """Count `model`, a name as `create_model` takes it, at `input`: `1x3x16x112x112`, a shape, or several.
+    """Count `model`, a name as in `create_model`, at `input`: `"1x3x16x112x112"`, a shape, or several.
 
-    None is the model's default clip at batch 1. `views` (temporal x spatial) multiplies the cost of a clip to that of
-    a video. `counters` beyond `torch` are run as witnesses. `with_speed` also times the model on `device` in a process
-    of its own, for some 20 seconds. InputError for a name, shape or argument that cannot be. Answers are cached by a
-    hash of all sources.
+    `input` None is the model's default clip at batch 1. `views` (temporal x spatial) multiplies the cost of a clip to
+    that of a video. `counters` besides `torch` also run fvcore, thop or ptflops. `with_speed` also times the model on
+    `device` in its own process, for about 20 seconds. Raises InputError for an invalid name, shape or argument. Results
+    are cached by a hash of all sources.
     """
     shapes = None if input is None else _shapes(input)
     _views(views)
@@ -120,7 +120,7 @@ def profile(
 
 
 def _shapes(given: str | Sequence[Any]) -> list[list[int]]:
-    """Shapes of all inputs; InputError unless each is five whole numbers of at least 1."""
+    """Return the shapes of all inputs; raises InputError unless each is five whole numbers of at least 1."""
     if isinstance(given, str):
         parts = given.split(",")
         bad = next((part for part in parts if not re.fullmatch(r"\s*\d+(x\d+){4}\s*", part, re.IGNORECASE)), None)
@@ -149,9 +149,9 @@ def _not_a_shape(found: str) -> str:
 def _counted(request: Mapping[str, Any], *, weights: str | None) -> Profile:
     import torch
 
-    from bench.measure.counting.beside import published_beside
-    from bench.measure.counting.memory import peak_memory_estimate
-    from bench.measure.counting.tally import count
+    from bench.measure.counting.model_count import count
+    from bench.measure.counting.peak_memory import peak_memory_estimate
+    from bench.measure.counting.published_costs import published_costs
 
     model = _built(request, weights=weights)
     shapes = [tuple(shape) for shape in request["shapes"] or _default_shapes(request["model"], model)]
@@ -179,25 +179,25 @@ def _counted(request: Mapping[str, Any], *, weights: str | None) -> Profile:
         uncounted_operators=forward.uncounted_ops,
         notes=tuple(note for note in (forward.fallback_reason, step_note, *memory.notes) if note),
         layers=tuple(_layers(model, forward)),
-        witnesses=tuple(_witnesses(request, shapes)),
-        published=tuple(row.as_dict() for row in published_beside(request["model"], request["arguments"])),
+        counter_reports=tuple(_counter_reports(request, shapes)),
+        published=tuple(row.as_dict() for row in published_costs(request["model"], request["arguments"])),
     )
 
 
-def _witnesses(request: Mapping[str, Any], shapes: Sequence[tuple[int, ...]]) -> list[dict[str, Json]]:
-    """What other counters say of the same network for one clip, each in a process of its own."""
-    from bench.measure.counting.witnesses.hearing import Rebuilt, hear_witnesses
+def _counter_reports(request: Mapping[str, Any], shapes: Sequence[tuple[int, ...]]) -> list[dict[str, Json]]:
+    """Return how other counters agree with ours for one clip, each run in its own process."""
+    from bench.measure.counting.counters.run_counters import ModelByName, run_counters
 
     arguments = dict(request["arguments"])
     if request["num_classes"] is not None:
         arguments["num_classes"] = request["num_classes"]
-    build = Rebuilt(model=request["model"], arguments=arguments)
-    verdicts = hear_witnesses(build, [list(shape) for shape in shapes], counters=request["counters"])
-    return [verdict.as_dict() for verdict in verdicts]
+    build = ModelByName(model=request["model"], arguments=arguments)
+    agreements = run_counters(build, [list(shape) for shape in shapes], counters=request["counters"])
+    return [agreement.as_dict() for agreement in agreements]
 
 
 def _built(request: Mapping[str, Any], *, weights: str | None) -> "nn.Module":
-    """The network in eval mode, on meta unless weights are to be read into it."""
+    """Return the model in eval mode, on the meta device unless weights are loaded."""
     import torch
 
     from bench.models.factory import create_model
@@ -219,7 +219,7 @@ def _default_shapes(name: str, model: "nn.Module") -> list[tuple[int, ...]]:
 
 def _train_step(model: "nn.Module", inputs: tuple[Any, ...]) -> tuple[int | None, str | None]:
     from bench.core.errors import BenchError
-    from bench.measure.counting.tally import count
+    from bench.measure.counting.model_count import count
 
     try:
         return count(model.train(), inputs, backward=True).macs, None
@@ -230,7 +230,7 @@ def _train_step(model: "nn.Module", inputs: tuple[Any, ...]) -> tuple[int | None
 
 
 def _layers(model: "nn.Module", counted: "Count") -> list[Layer]:
-    """Every module with its totals, in the model's own order; the first is the model."""
+    """Return every module with its totals, in the model's order; the first is the model itself."""
     macs, params = counted.by_module, counted.parameters.by_module
     written = _summed(counted, lambda row: row.bytes_written)
     moved = _summed(counted, lambda row: row.bytes_moved)
@@ -251,9 +251,9 @@ def _layers(model: "nn.Module", counted: "Count") -> list[Layer]:
     ]
 
 
-def _summed(counted: "Count", amount: Callable[["Row"], int]) -> dict[str, int]:
-    """An amount of every module's operators, with everything below it."""
-    from bench.measure.counting.places import with_parents
+def _summed(counted: "Count", amount: Callable[["OperatorRow"], int]) -> dict[str, int]:
+    """Return the sum of an amount over the operators of each module, its submodules included."""
+    from bench.measure.counting.module_paths import with_parents
 
     sums: dict[str, int] = {}
     for row in counted.rows:
@@ -270,7 +270,7 @@ def _views(text: str) -> int:
 
 
 def _can_cache(model: str) -> bool:
-    """A user's own factory may change without our sources changing."""
+    """Return whether results can be cached: a user's own factory may change without our sources changing."""
     return ":" not in model or model.startswith(PACKAGED)
 
 
@@ -287,7 +287,7 @@ def _cached(request: Mapping[str, Any]) -> Profile | None:
 
 
 def _timed(found: Profile, request: Mapping[str, Any], weights: str | PathLike[str] | None) -> Record:
-    """Latency, throughput, limits and memory on the device asked for, taken in a fresh process."""
+    """Return a record with latency, throughput, limits and memory on the requested device, from a fresh process."""
     from bench.runner.local import run_case
     from bench.store import RecordStore
 
@@ -313,14 +313,14 @@ def _timed(found: Profile, request: Mapping[str, Any], weights: str | PathLike[s
 
 
 def _speed_notes(record: Record) -> Iterator[str]:
-    """Where the times were taken, how they stopped, and what the reader must know of them."""
+    """Yield where the times were taken, how they stopped, and what to know about them."""
     hardware, software = record.environment.hardware, record.environment.software
     threads = software.get("torch_threads")
     cpu = f"{hardware.get('cpu')}, {threads} of {hardware.get('cpu_threads_usable')} threads"
     yield f"timed on {hardware['gpu']} (host {cpu})" if "gpu" in hardware else f"timed on {cpu}"
     yield (
-        f"the short form, {record.seconds['whole']:.0f} s in all: each timing warms up and is sampled for at most "
-        f"{SPEED_S:g} s; a suite takes longer and runs again in fresh processes"
+        f"short timings, {record.seconds['whole']:.0f} s in total: each warms up and is sampled for at most "
+        f"{SPEED_S:g} s; a suite samples longer and repeats in fresh processes"
     )
     if record.status != "ok":
         yield f"these times are {record.status}"

@@ -11,7 +11,7 @@ from bench.core.process import Reply, request
 from bench.core.registry import MODELS, ModelEntry, import_plugins
 from bench.core.schema import Case, Clip, Json, ModelCheck, ModelInfo, Point
 from bench.measure.context import LoadedCase
-from bench.measure.counting.tally import count
+from bench.measure.counting.model_count import count
 from bench.models.factory import find_model, list_models
 
 

@@ -1,4 +1,4 @@
-"""What `vbench profile` prints."""
+"""The output of `vbench profile`."""
 
 from collections.abc import Sequence
 
@@ -9,7 +9,7 @@ from bench.profiling import Profile
 
 
 def show_profile(found: Profile, *, with_layers: bool) -> None:
-    """The figures of one model, its convention in words, and what must be known about them."""
+    """Print the values of one model, their convention, and what to know about them."""
     print_text(f"{found.model} at {', '.join('x'.join(map(str, shape)) for shape in found.inputs)}")
     print_table(("", "", ""), list(_rows(found)), right=("",))
     print_text(found.convention)
@@ -22,8 +22,8 @@ def show_profile(found: Profile, *, with_layers: bool) -> None:
         print_text(f"parameters that no operator read: {', '.join(found.never_called)}")
     if found.published:
         _show_published(found)
-    if found.witnesses:
-        _show_witnesses(found)
+    if found.counter_reports:
+        _show_counters(found)
     if with_layers:
         print_text("")
         _show_layers(found)
@@ -56,8 +56,8 @@ def _rows(found: Profile) -> Sequence[tuple[str, str, str]]:
     return rows
 
 
-def _show_witnesses(found: Profile) -> None:
-    """What each counter prints, the part that should equal ours, and why it does not."""
+def _show_counters(found: Profile) -> None:
+    """Print what each counter reports, the part that should equal ours, and why it differs."""
     print_text("")
     rows = [
         (
@@ -68,20 +68,20 @@ def _show_witnesses(found: Profile) -> None:
             _number(w["difference"]),
             w["verdict"],
         )
-        for w in found.witnesses
+        for w in found.counter_reports
     ]
-    columns = ("counter", "version", "prints", "of which products", "less ours", "verdict")
+    columns = ("counter", "version", "prints", "of which products", "minus ours", "verdict")
     print_table(columns, rows, right=columns[2:5])
-    for witness in found.witnesses:
-        print_text(f"{witness['tool']} counts {witness['convention']}")
-        if witness["verdict"] == "unexplained":
-            print_text(f"  UNEXPLAINED, do not quote either figure before it is: {witness['why']}")
-        elif witness["why"]:
-            print_text(f"  {witness['verdict']}: {witness['why']}")
+    for report in found.counter_reports:
+        print_text(f"{report['tool']} counts {report['convention']}")
+        if report["verdict"] == "unexplained":
+            print_text(f"  UNEXPLAINED, do not quote either value until it is: {report['why']}")
+        elif report["why"]:
+            print_text(f"  {report['verdict']}: {report['why']}")
 
 
 def _show_published(found: Profile) -> None:
-    """What is in print about this network beside our count at the publisher's own clip, each figure once."""
+    """Print published costs of this model and our count at the publisher's clip, each value once."""
     print_text("")
     rows = {
         (
@@ -94,7 +94,7 @@ def _show_published(found: Profile) -> None:
         ): row["explanation"]
         for row in found.published
     }
-    columns = ("in print", "at clip", "GMACs printed", "counted here", "difference", "")
+    columns = ("published by", "at clip", "GMACs printed", "counted here", "difference", "")
     print_table(columns, list(rows), right=columns[2:5])
     for (source, clip, printed, *_), why in rows.items():
         if why:

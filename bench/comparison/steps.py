@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     Floats = NDArray[np.float64]
-    Places = NDArray[np.int64]
-    Segments = tuple[Places, Places]  # first and past-the-last index of each
+    ModuleTracker = NDArray[np.int64]
+    Segments = tuple[ModuleTracker, ModuleTracker]  # first and past-the-last index of each
 
 ALPHA = 0.01
 MIN_LENGTH = 2

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 @register_measure("activations", depends_on=COUNT_AXES, version=2)
 def activations(case: "LoadedCase") -> list[Metric]:
     """Elements and bytes written; bytes read and written if nothing is fused or cached; FLOPs per byte of those."""
-    from bench.measure.counting.cases import forward_of
+    from bench.measure.counting.case_counts import forward_of
 
     counted = forward_of(case)
     intensity = counted.flops_per_byte

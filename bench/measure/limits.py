@@ -25,8 +25,8 @@ def limits(case: LoadedCase, *, max_s: float = 5.0) -> list[Metric]:
     data-sheet peak, null where none is known. The record's detail `limits` has the ceilings and the peak's source.
     """
     from bench.core.stats import median
-    from bench.measure.counting.cases import built_without_weights
-    from bench.measure.counting.tally import count
+    from bench.measure.counting.case_counts import built_without_weights
+    from bench.measure.counting.model_count import count
     from bench.measure.timing.ceilings import Roofline, ceilings_of
     from bench.measure.timing.taking import take
     from bench.measure.timing.variants import forward_of

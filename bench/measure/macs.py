@@ -1,4 +1,4 @@
-"""Measure `macs`: multiply-accumulates of one clip, forward and in a train step, and what other counters print."""
+"""Measure `macs`: multiply-accumulates of one clip, forward and in a train step, and the reports of other counters."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -9,17 +9,17 @@ from bench.measure.axes import COUNT_AXES
 
 if TYPE_CHECKING:
     from bench.measure.context import LoadedCase
-    from bench.measure.counting.tally import Count
+    from bench.measure.counting.model_count import Count
 
 
 @register_measure("macs", depends_on=COUNT_AXES, version=1)
 def macs(case: "LoadedCase", *, counters: Sequence[str] = ("torch",), backward: bool = True) -> list[Metric]:
     """MACs of products (not FLOPs, which are twice that) of one clip; `train_step` is forward plus backward.
 
-    `counters` beside `torch`, which is ours, are fvcore, thop, ptflops or all: each is heard in a process of its own.
-    The record gets `macs_by_module`, `macs_by_operator`, what is in print, and the verdict on each counter.
+    `counters` may name fvcore, thop, ptflops or all besides `torch`, our own count; each runs in its own process. The
+    record gets `macs_by_module`, `macs_by_operator`, published costs, and how each counter agrees with ours.
     """
-    from bench.measure.counting.cases import forward_of, train_step_of
+    from bench.measure.counting.case_counts import forward_of, train_step_of
 
     forward = forward_of(case)
     metrics = [_metric("forward", forward, forward.macs)]
@@ -28,24 +28,26 @@ def macs(case: "LoadedCase", *, counters: Sequence[str] = ("torch",), backward: 
         metrics.append(_metric("train_step", step, step.macs))
     case.note("macs_by_module", dict(forward.by_module))
     case.note("macs_by_operator", dict(forward.by_operator))
-    _hear_others(case, counters)
+    _add_other_counts(case, counters)
     return metrics
 
 
-def _hear_others(case: "LoadedCase", counters: Sequence[str]) -> None:
-    """Put witnesses and printed costs into the record; a difference that nobody can explain is a warning."""
-    from bench.measure.counting.beside import published_beside
-    from bench.measure.counting.cases import witnesses_of
+def _add_other_counts(case: "LoadedCase", counters: Sequence[str]) -> None:
+    """Add counter reports and published costs to the record; an unexplained difference becomes a warning."""
+    from bench.measure.counting.case_counts import counter_reports
+    from bench.measure.counting.published_costs import published_costs
 
-    beside = published_beside(case.point.model, case.point.args)
-    if beside:
-        case.note("published_costs", [row.as_dict() for row in beside])
-    verdicts = witnesses_of(case, counters)
-    if verdicts:
-        case.note("witnesses", [verdict.as_dict() for verdict in verdicts])
-    for verdict in verdicts:
-        if verdict.verdict in ("unexplained", "failed"):
-            case.warn(f"{verdict.tool} {verdict.verdict}: {verdict.why}", "look at the witness table of this record")
+    published = published_costs(case.point.model, case.point.args)
+    if published:
+        case.note("published_costs", [row.as_dict() for row in published])
+    agreements = counter_reports(case, counters)
+    if agreements:
+        case.note("counter_reports", [agreement.as_dict() for agreement in agreements])
+    for agreement in agreements:
+        if agreement.verdict in ("unexplained", "failed"):
+            case.warn(
+                f"{agreement.tool} {agreement.verdict}: {agreement.why}", "see the counter reports of this record"
+            )
 
 
 def _metric(name: str, counted: "Count", value: int) -> Metric:

@@ -9,16 +9,16 @@ from bench.measure.axes import COUNT_AXES
 if TYPE_CHECKING:
     from bench.measure.context import LoadedCase
 
-BOUND = "a lower bound: no workspaces, no allocator, no optimizer state"
+BOUND = "a lower bound: without kernel workspaces, allocator overhead and optimizer state"
 
 
 @register_measure("memory_estimate", depends_on=COUNT_AXES, version=2)
 def memory_estimate(case: "LoadedCase") -> list[Metric]:
-    """Bytes of all tensors alive at the worst moment of inference and of a train step, weights included."""
+    """Bytes of all tensors alive at the peak of inference and of a train step, weights included."""
     from dataclasses import asdict
 
-    from bench.measure.counting.cases import built_without_weights
-    from bench.measure.counting.memory import peak_memory_estimate
+    from bench.measure.counting.case_counts import built_without_weights
+    from bench.measure.counting.peak_memory import peak_memory_estimate
 
     model = built_without_weights(case)
     estimate = peak_memory_estimate(model, case.inputs(model, batch=1, device="meta"))

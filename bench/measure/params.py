@@ -1,4 +1,4 @@
-"""Measure `params`: how many parameters and buffers a network has, each counted once."""
+"""Measure `params`: the parameters and buffers of a model, each counted once."""
 
 from typing import TYPE_CHECKING
 
@@ -12,8 +12,8 @@ if TYPE_CHECKING:
 
 @register_measure("params", depends_on=COUNT_AXES, version=1)
 def params(case: "LoadedCase") -> list[Metric]:
-    """Elements of parameters and buffers by identity; `never_called`: parameters that no operator reads."""
-    from bench.measure.counting.cases import forward_of
+    """Elements of parameters and buffers by identity; `never_called` counts parameters that no operator reads."""
+    from bench.measure.counting.case_counts import forward_of
 
     counted = forward_of(case)
     if counted.never_called:

@@ -353,7 +353,7 @@ class _Joined:
         self.fullest = [values for key, values in points.items() if key not in covered]
 
     def within(self, values: Axes) -> set[int]:
-        """Places of the cases that say nothing else than `values`."""
+        """ModuleTracker of the cases that say nothing else than `values`."""
         return self._members[_key(values)].union(*(self._members.get(key, set()) for key in self._wider(values)))
 
     def _wider(self, values: Axes) -> list[str]:

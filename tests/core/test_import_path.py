@@ -92,8 +92,8 @@ def test_a_suite_runs_beside_a_package_of_that_name(repository: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     records = read_records(repository / "results")
     assert {record.status for record in records} == {"ok"}
-    [witness] = [each for record in records for each in record.details.get("witnesses", [])]
-    assert witness["tool"] == "thop"
+    [report] = [each for record in records for each in record.details.get("counter_reports", [])]
+    assert report["tool"] == "thop"
 
 
 @pytest.mark.slow

@@ -38,7 +38,7 @@ def test_macs_of_a_clip_and_of_a_train_step(c3d: LoadedCase) -> None:
     assert c3d.details["macs_by_module"]["conv1"] == first_layer
     assert c3d.uncounted_operators == {}
     assert c3d.warnings == []
-    assert "witnesses" not in c3d.details
+    assert "counter_reports" not in c3d.details
 
 
 def test_what_is_in_print_stands_in_the_record(c3d: LoadedCase) -> None:
@@ -77,7 +77,7 @@ def _pooled_elements() -> int:
 
 
 @pytest.mark.slow
-def test_witnesses_stand_in_the_record(c3d: LoadedCase) -> None:
+def test_counter_reports_are_in_the_record(c3d: LoadedCase) -> None:
     macs(c3d, counters=["torch", "fvcore"], backward=False)
-    [verdict] = c3d.details["witnesses"]
+    [verdict] = c3d.details["counter_reports"]
     assert (verdict["tool"], verdict["verdict"], verdict["printed"]) == ("fvcore", "agrees", C3D_MACS)

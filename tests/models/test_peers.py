@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from bench.measure.counting.tally import count
+from bench.measure.counting.model_count import count
 from bench.models.factory import create_model, is_model
 from bench.models.weights.identification import identify
 

@@ -1,1 +1,1 @@
-"""Exact counts on the meta device: operators, formulas, parameters, memory, and what other counters say."""
+"""Exact counts on the meta device: operators, formulas, parameters, memory, and what third-party counters print."""

@@ -5,12 +5,12 @@ from dataclasses import dataclass, field
 
 from torch import Tensor, nn
 
-from bench.measure.counting.places import ROOT, with_parents
+from bench.measure.counting.module_paths import ROOT, with_parents
 
 
 @dataclass(frozen=True, kw_only=True)
 class Parameters:
-    """Numbers of elements. `buffers` are those that the checkpoint keeps and those that it does not."""
+    """Numbers of elements and bytes. `buffers` includes those that are not part of the state dict."""
 
     total: int
     trainable: int
@@ -21,7 +21,7 @@ class Parameters:
 
 
 def parameters_of(model: nn.Module) -> Parameters:
-    """Count the parameters and buffers of `model`; `by_module` includes what is below each module, each weight once."""
+    """Count the parameters and buffers of `model`; `by_module` includes submodules, each weight once."""
     owned = _by_module(model)
     parameters, buffers = list(owned[ROOT].values()), _unique(model.buffers())
     return Parameters(

@@ -1,4 +1,4 @@
-"""The surroundings in which a copy of a model runs: gradients, kernels, random numbers, warnings."""
+"""How a copy of a model is run for counting: device, gradients, kernels, random numbers, warnings."""
 
 import random
 import warnings
@@ -10,16 +10,15 @@ import torch
 from torch import Tensor, nn
 
 from bench.core.errors import BenchError, InputError
-from bench.measure.counting.operators import tensors_in
-from bench.measure.counting.watching import Watch
+from bench.measure.counting.dispatch import OperatorObserver, tensors_in
 
 T = TypeVar("T")
 
 
 def on_meta_or_cpu(run: Callable[[str, str | None], T], model: nn.Module, arguments: tuple[Any, ...]) -> T:
-    """What `run(device, reason)` gives on the meta device, or on the CPU where that fails, and for what reason.
+    """Return `run("meta", None)`, or `run("cpu", reason)` if the meta device fails.
 
-    InputError where the model cannot run on these arguments at all.
+    Raises InputError if the model cannot run on these arguments at all.
     """
     try:
         return run("meta", None)
@@ -47,22 +46,22 @@ def _described(arguments: tuple[Any, ...]) -> str:
 
 
 def sum_of(outputs: Any) -> Tensor:
-    """A loss whose gradient for every element of the outputs is 1; InputError where none depends on a parameter."""
+    """Return a loss whose gradient is 1 for every output element; raises InputError if no output can be trained."""
     results = [t for t in tensors_in(outputs) if t.requires_grad]
     if not results:
         raise InputError("nothing to train: no output depends on a parameter or input that requires a gradient")
-    with Watch(results[0].device.type):
+    with OperatorObserver(results[0].device.type):
         return torch.stack([result.sum() for result in results]).sum() if len(results) > 1 else results[0].sum()
 
 
 def gradients_as(device: str, *, wanted: bool) -> AbstractContextManager[None]:
-    """Below inference mode an operator is seen before PyTorch splits it, so that attention stays one operator."""
+    """Enable gradients, or inference mode, in which attention is seen as one operator before PyTorch splits it."""
     return torch.set_grad_enabled(wanted) if wanted or device != "meta" else torch.inference_mode()
 
 
 @contextmanager
 def quietly() -> Iterator[None]:
-    """Random numbers go on afterwards as if nothing had run; what the model warns of is said when the user runs it."""
+    """Restore the random state afterwards and silence warnings; the user sees them when running the model."""
     state = random.getstate()
     try:
         with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
@@ -74,7 +73,7 @@ def quietly() -> Iterator[None]:
 
 @contextmanager
 def plain_kernels() -> Iterator[None]:
-    """Multi-head attention runs as its parts, as it does wherever gradients are wanted."""
+    """Run multi-head attention as separate operators, as it runs when gradients are enabled."""
     enabled = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:

@@ -1,8 +1,8 @@
-"""Results of the most common operators on the meta device, made from shapes alone.
+"""Results of the most common operators on the meta device, computed from shapes alone.
 
-PyTorch's own meta kernels give the same, but they are written in Python over parts of the compiler: the first of them
-imports sympy and torch._dynamo, which takes as long as importing torch itself. A rule here answers only for plain
-cases (contiguous operands of one type whose shapes fit) and leaves everything else, errors included, to PyTorch.
+PyTorch's own meta kernels give the same results, but the first call imports sympy and torch._dynamo, which takes as
+long as importing torch. A rule here answers only plain cases (contiguous operands of one type whose shapes fit) and
+leaves everything else, errors included, to PyTorch. docs/decisions/0005 has the measured saving.
 """
 
 import itertools
@@ -20,14 +20,14 @@ _RULES: dict[str, Rule] = {}
 
 
 def run_by_shape(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """What the operator overload `func` gives, by its rule where there is one that answers."""
+    """Return the result of the operator overload `func`: by its rule if one answers, else by running it."""
     rule = _RULES.get(func.name())
     out = NotImplemented if rule is None else rule(*args, **kwargs)
     return func(*args, **kwargs) if out is NotImplemented else out
 
 
 def operators_with_rule() -> list[str]:
-    """All overloads that have a rule, `namespace::name.overload`, sorted."""
+    """Return all overloads that have a rule, `namespace::name.overload`, sorted."""
     return sorted(_RULES)
 
 
@@ -44,14 +44,14 @@ def _empty(shape: Sizes, like: Tensor) -> Tensor:
 
 
 def _are_plain(*tensors: Any) -> bool:
-    """Contiguous tensors of one floating type on the meta device."""
+    """Return whether all are contiguous tensors of one floating type on the meta device."""
     return _are_in_order(*tensors) and all(t.is_contiguous() for t in tensors)
 
 
 def _are_in_order(*tensors: Any) -> bool:
-    """Tensors of one floating type on the meta device whose elementwise result is contiguous.
+    """Return whether all are tensors of one floating type on the meta device whose elementwise result is contiguous.
 
-    Strides that do not grow from left to right make it so; strides of zero (expanded) have no say.
+    That holds if strides do not grow from left to right; strides of zero (expanded) are ignored.
     """
     return all(
         isinstance(t, Tensor)
@@ -118,7 +118,7 @@ def the_first(x: Tensor, *_: Any, **__: Any) -> Any:
 
 
 def _keep_type(given: Mapping[str, Any], x: Tensor) -> bool:
-    """Whether options (`dtype=…`, `memory_format=…`) ask for nothing but what `x` is."""
+    """Return whether options (`dtype=…`, `memory_format=…`) request what `x` already is."""
     same: dict[str, Any] = {"dtype": x.dtype, "device": x.device, "layout": x.layout}
     same["memory_format"] = torch.preserve_format
     return all(name == "approximate" or value in (None, False, same.get(name)) for name, value in given.items())
@@ -126,7 +126,7 @@ def _keep_type(given: Mapping[str, Any], x: Tensor) -> bool:
 
 @_gives("native_dropout")
 def dropout(x: Tensor, _probability: float, _train: bool | None = True) -> Any:
-    """What is left, and the mask of it."""
+    """The remaining values, and their mask."""
     if not _are_in_order(x):
         return NotImplemented
     return _empty(x.shape, x), torch.empty(x.shape, dtype=torch.bool, device="meta")
@@ -150,7 +150,7 @@ def like_the_gradient(grad_out: Tensor, x: Tensor, *_: Any, **__: Any) -> Any:
 
 @_gives("add.Tensor", "sub.Tensor", "mul.Tensor", "div.Tensor", "mul.Scalar", "div.Scalar")
 def of_two(left: Any, right: Any, *rest: Any, **given: Any) -> Any:
-    """A sum or product; one operand may be a number, or a smaller tensor that is spread over the other."""
+    """A sum or product; one operand may be a number or a smaller tensor that is broadcast."""
     if rest or given.keys() - {"alpha"} or not _are_in_order(*(t for t in (left, right) if not _is_number(t))):
         return NotImplemented
     if _is_number(right):
@@ -170,7 +170,7 @@ def into_the_first(left: Tensor, right: Any, *rest: Any, **given: Any) -> Any:
 
 @_gives("scaled_dot_product_attention")
 def attention(query: Tensor, key: Tensor, value: Tensor, *_: Any, **__: Any) -> Any:
-    """Averages of the values, one for each query."""
+    """One average of the values per query."""
     if not _may_meet(query, key) or not _may_meet(query, value) or key.shape[-2] != value.shape[-2]:
         return NotImplemented
     fits = query.ndim == key.ndim == value.ndim == 4 and query.shape[-1] == key.shape[-1]
@@ -220,7 +220,7 @@ def convolution(
     if transposed or not _are_plain(*operands) or x.ndim != weight.ndim or x.shape[1] != weight.shape[1] * groups:
         return NotImplemented
     sizes = _slid(x.shape[2:], weight.shape[2:], stride, padding, dilation)
-    if min(sizes, default=1) < 1:  # not every torch refuses this on meta
+    if min(sizes, default=1) < 1:  # some versions of torch accept this on meta
         kernel, clip = ("x".join(map(str, shape[2:])) for shape in (weight.shape, x.shape))
         raise RuntimeError(f"a kernel of {kernel} does not fit into an input of {clip}, padding included")
     if not sizes or weight.shape[0] % groups or (bias is not None and bias.shape != weight.shape[:1]):
@@ -232,7 +232,7 @@ def convolution(
 def convolution_backward(
     grad_out: Tensor, x: Tensor, weight: Tensor, bias_sizes: Sizes | None, *rest: Any, **given: Any
 ) -> Any:
-    """Gradients of input, weight and bias, each where it is wanted."""
+    """Gradients of input, weight and bias, each if it is needed."""
     if given or not _are_plain(grad_out, x, weight):
         return NotImplemented
     shapes = (x.shape, weight.shape, bias_sizes or weight.shape[:1])
@@ -249,7 +249,7 @@ def batch_norm(x: Tensor, weight: Tensor | None, bias: Tensor | None, *_: Any, *
 
 @_gives("native_batch_norm_backward")
 def batch_norm_backward(grad_out: Tensor, x: Tensor, *rest: Any, **given: Any) -> Any:
-    """Gradients of input, weight and bias, each where it is wanted."""
+    """Gradients of input, weight and bias, each if it is needed."""
     if given or not _are_plain(grad_out, x):
         return NotImplemented
     shapes = (x.shape, x.shape[1:2], x.shape[1:2])
@@ -268,7 +268,7 @@ def layer_norm(x: Tensor, normalized: Sizes, weight: Tensor | None, bias: Tensor
 
 @_gives("native_layer_norm_backward")
 def layer_norm_backward(grad_out: Tensor, x: Tensor, normalized: Sizes, *rest: Any, **given: Any) -> Any:
-    """Gradients of input, weight and bias, each where it is wanted."""
+    """Gradients of input, weight and bias, each if it is needed."""
     if given or not _are_plain(grad_out, x):
         return NotImplemented
     shapes = (x.shape, normalized, normalized)
@@ -279,7 +279,7 @@ def layer_norm_backward(grad_out: Tensor, x: Tensor, normalized: Sizes, *rest: A
 def max_pool(
     x: Tensor, kernel: Sizes, stride: Sizes = (), padding: Sizes = (0,), dilation: Sizes = (1,), ceil_mode: bool = False
 ) -> Any:
-    """The largest values and where they were; `x` is `(B, C, *sizes)`."""
+    """The largest values and their indices; `x` is `(B, C, *sizes)`."""
     pooled = _pooled(x, kernel, stride, padding, dilation, ceil_mode=ceil_mode)
     if pooled is NotImplemented:
         return NotImplemented
@@ -296,7 +296,7 @@ def average_pool(
 
 @_gives("max_pool2d_with_indices_backward", "max_pool3d_with_indices_backward", "avg_pool3d_backward")
 def pool_backward(grad_out: Tensor, x: Tensor, *_: Any, **__: Any) -> Any:
-    """The gradient of what was pooled."""
+    """The gradient of the pooled input."""
     return _empty(x.shape, x) if _are_plain(grad_out, x) else NotImplemented
 
 
@@ -312,7 +312,7 @@ def reduced(x: Tensor, dims: Sizes | None = None, keepdim: bool = False, **given
 
 @_gives("cat")
 def concatenated(tensors: Sequence[Tensor], dim: int = 0) -> Any:
-    """Tensors of equal sizes, end to end."""
+    """Tensors of equal sizes, concatenated."""
     first = tensors[0]
     if not _are_plain(*tensors) or any(t.ndim != first.ndim for t in tensors) or not first.ndim:
         return NotImplemented
@@ -337,7 +337,7 @@ def _may_meet(left: Any, right: Any) -> bool:
 
 
 def _spreads(small: Sizes, large: Sizes) -> bool:
-    """Whether a shape is broadcast to exactly `large`."""
+    """Return whether `small` broadcasts to exactly `large`."""
     padded = (1,) * (len(large) - len(small)) + tuple(small)
     return len(small) <= len(large) and all(s in (1, n) for s, n in zip(padded, large, strict=True))
 
@@ -355,15 +355,15 @@ def _pooled(x: Tensor, kernel: Sizes, stride: Sizes, padding: Sizes, dilation: S
 def _slid(
     sizes: Sizes, kernel: Sizes, stride: Sizes, padding: Sizes, dilation: Sizes, *, ceil_mode: bool = False
 ) -> list[int]:
-    """How many places a window takes along each dimension; with `ceil_mode` the last may hang over the end."""
+    """Return how many positions a window takes per dimension; with `ceil_mode` the last may extend past the end."""
     count = len(sizes)
-    places = []
+    positions = []
     for n, k, s, p, d in zip(sizes, *(_spread(v, count) for v in (kernel, stride, padding, dilation)), strict=True):
         room = n + 2 * p - d * (k - 1) - 1
         whole, rest = divmod(room, s)
-        hangs_over = ceil_mode and rest > 0 and (whole + 1) * s < n + p
-        places.append(whole + 1 + int(hangs_over))
-    return places
+        extends_past = ceil_mode and rest > 0 and (whole + 1) * s < n + p
+        positions.append(whole + 1 + int(extends_past))
+    return positions
 
 
 def _spread(values: Sizes, count: int) -> tuple[int, ...]:

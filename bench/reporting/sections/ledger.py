@@ -30,7 +30,7 @@ source; it is not a result to be reproduced.</p>
 """
 
 
-@register_section("ledger", title="Ledger of reproduction", order=62)
+@register_section("ledger", title="OperatorLog of reproduction", order=62)
 def keep_ledger(results: Results) -> str | None:
     """One line for each published accuracy and each of ours that may answer it; None where nothing is published."""
     entries = ledger(results.cases)

@@ -45,7 +45,7 @@ def hear_counters(results: Results) -> str | None:
 def _lines(results: Results) -> Iterator[Line]:
     for case in results.cases:
         for record in case.runs:
-            found = record.details.get("witnesses")
+            found = record.details.get("counter_reports") or record.details.get("witnesses")
             for verdict in found if isinstance(found, list) else []:
                 if isinstance(verdict, dict):
                     yield _line(

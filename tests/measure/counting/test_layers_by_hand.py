@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations
 
-from bench.measure.counting.tally import count
+from bench.measure.counting.model_count import count
 
 
 class Calls(nn.Module):

@@ -6,9 +6,9 @@ from torch import nn
 
 from bench.core.registry import MODELS
 from bench.core.schema import Clip
-from bench.measure.counting.memory import peak_memory_estimate
-from bench.measure.counting.tally import count
-from bench.measure.counting.watching import without_data
+from bench.measure.counting.dispatch import on_meta
+from bench.measure.counting.model_count import count
+from bench.measure.counting.peak_memory import peak_memory_estimate
 from bench.models.base import inputs_of
 from bench.models.factory import create_model
 
@@ -29,7 +29,7 @@ QUICK = ("c3d", "resnet3d_18", "slow_r50_4x16", "x3d_xs", "cnn_lstm")
 
 def at(name: str, clip: str, *, batch: int = 1) -> tuple[nn.Module, tuple[torch.Tensor, ...]]:
     """A network without weights and inputs without values."""
-    with without_data():
+    with on_meta():
         model = create_model(name)
         return model, tuple(
             torch.empty(spec.shape(Clip.model_validate(clip), batch=batch)) for spec in inputs_of(model)

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from bench.measure.counting.dispatch import OperatorObserver
 from bench.measure.counting.shapes import operators_with_rule, run_by_shape
-from bench.measure.counting.watching import Watch
 
 
 class Compared(TorchDispatchMode):
@@ -221,7 +221,7 @@ MISTAKES: list[tuple[Callable[..., Any], tuple[tuple[int, ...], ...]]] = [
 
 @pytest.mark.parametrize(("function", "shapes"), MISTAKES)
 def test_what_does_not_fit_is_still_refused(function: Callable[..., Any], shapes: tuple[tuple[int, ...], ...]) -> None:
-    with pytest.raises(RuntimeError), Watch("meta"):
+    with pytest.raises(RuntimeError), OperatorObserver("meta"):
         function(*[torch.empty(shape, device="meta") for shape in shapes])
 
 

@@ -1,4 +1,4 @@
-"""What goes into and comes out of the layers of a model while a counter runs it."""
+"""Shapes that enter and leave the layers of a model while a counter runs it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,15 +14,15 @@ TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 
 @dataclass(frozen=True, kw_only=True)
 class Call:
-    """One call of a module that its hooks saw: the shapes of its first input and first output."""
+    """One call of a module, seen by a hook: the shapes of its first input, its first output and all arguments."""
 
     input: tuple[int, ...]
     output: tuple[int, ...]
     arguments: tuple[Any, ...]
 
 
-def watch_calls(model: nn.Module) -> dict[int, list[Call]]:
-    """Calls of every module, by its identity, filled by hooks from now on."""
+def record_calls(model: nn.Module) -> dict[int, list[Call]]:
+    """Return a dictionary of calls by the identity of the module; hooks fill it from now on."""
     seen: dict[int, list[Call]] = {id(module): [] for module in model.modules()}
 
     def see(module: nn.Module, inputs: Any, output: Any) -> None:
@@ -40,20 +40,20 @@ def watch_calls(model: nn.Module) -> dict[int, list[Call]]:
 
 
 def kernel_size(weight: Tensor) -> int:
-    """Multiplications per output element of a convolution, per input element of a transposed one."""
+    """Return the multiplications per output element of a convolution, or per input element of a transposed one."""
     return weight.numel() // weight.shape[0]
 
 
 def gate_products(layer: nn.Module, calls: Sequence[Call], *, with_projection: bool = True) -> int:
-    """Products of all gates of an RNN, GRU or LSTM, or of one of their cells, over all its calls."""
+    """Return the products of all gates of an RNN, GRU, LSTM or cell, over all its calls."""
     weights = [
         parameter.numel()
         for name, parameter in layer.named_parameters()
         if name.startswith("weight_") and (with_projection or not name.startswith("weight_hr"))
     ]
-    return sum(weights) * sum(rows_seen(call) for call in calls)
+    return sum(weights) * sum(rows_of_call(call) for call in calls)
 
 
-def rows_seen(call: Call) -> int:
-    """Sequences times steps of a recurrent layer; rows of a cell."""
+def rows_of_call(call: Call) -> int:
+    """Return sequences times steps for a recurrent layer, rows for a cell."""
     return prod(call.input[:-1])

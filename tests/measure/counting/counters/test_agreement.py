@@ -11,20 +11,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from bench.measure.counting.tally import count
-from bench.measure.counting.witnesses.child import witness_called
-from bench.measure.counting.witnesses.verdicts import Verdict, judge
+from bench.measure.counting.counters.agreement import Agreement, judge
+from bench.measure.counting.counters.counter_child import counter_function
+from bench.measure.counting.model_count import count
 
 TOOLS = ["fvcore", "thop", "ptflops-pytorch", "ptflops-aten"]
 
 
-def heard(tool: str, build: type[nn.Module] | nn.Module, *shapes: tuple[int, ...]) -> Verdict:
+def heard(tool: str, build: type[nn.Module] | nn.Module, *shapes: tuple[int, ...]) -> Agreement:
     model = (build() if isinstance(build, type) else copy.deepcopy(build)).eval()
     inputs = tuple(torch.randn(shape) for shape in shapes)
     counted = count(model, inputs)
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return judge(counted, witness_called(tool)(model, inputs))
+        return judge(counted, counter_function(tool)(model, inputs))
 
 
 class Convolutions(nn.Module):

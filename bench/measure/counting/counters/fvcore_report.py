@@ -9,36 +9,36 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from bench.measure.counting.free import is_free
-from bench.measure.counting.places import ROOT, parent_of
-from bench.measure.counting.witnesses.by_ptflops import matmul_macs
-from bench.measure.counting.witnesses.testimony import Line, Testimony, aliases_of
+from bench.measure.counting.counters.counter_report import CounterReport, ReportPart, aliases_of
+from bench.measure.counting.counters.ptflops_report import matmul_macs
+from bench.measure.counting.free_operators import is_free
+from bench.measure.counting.module_paths import ROOT, parent_of
 
 CONVENTION = 'MACs, called "flop"; adds batch norm (2 per element), other norms (5), adaptive pooling, upsampling'
 PRODUCTS = {"conv", "linear", "addmm", "mm", "bmm", "matmul", "einsum"}
-TRUE = "{} in truth"
+TRUE = "{} true value"
 
 
-def testify_fvcore(model: nn.Module, inputs: tuple[Tensor, ...]) -> Testimony:
-    """fvcore's count of one traced forward pass."""
+def count_with_fvcore(model: nn.Module, inputs: tuple[Tensor, ...]) -> CounterReport:
+    """Return fvcore's count of one traced forward pass."""
     from fvcore.nn import FlopCountAnalysis
     from fvcore.nn.jit_handles import einsum_flop_jit, matmul_flop_jit
 
     analysis = FlopCountAnalysis(model, inputs).unsupported_ops_warnings(False).uncalled_modules_warnings(False)
     analysis.tracer_warnings("none")
-    analysis.set_op_handle("aten::matmul", _beside_truth("matmul", matmul_flop_jit, _matmul_truth))
-    analysis.set_op_handle("aten::einsum", _beside_truth("einsum", einsum_flop_jit, _einsum_truth))
+    analysis.set_op_handle("aten::matmul", _with_truth("matmul", matmul_flop_jit, _matmul_truth))
+    analysis.set_op_handle("aten::einsum", _with_truth("einsum", einsum_flop_jit, _einsum_truth))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        figures = _own(analysis.by_module_and_operator())
-    lines = [line for path, amounts in figures.items() for line in _lines(path, amounts)]
+        values = _own(analysis.by_module_and_operator())
+    lines = [line for path, amounts in values.items() for line in _lines(path, amounts)]
     uncalled = analysis.uncalled_modules()
-    unsupported = _own({path: analysis.unsupported_ops(path) for path in figures})
-    return Testimony(
+    unsupported = _own({path: analysis.unsupported_ops(path) for path in values})
+    return CounterReport(
         tool="fvcore",
         version=version("fvcore"),
         convention=CONVENTION,
-        printed=sum(line.figure for line in lines),
+        printed=sum(line.value for line in lines),
         lines=tuple(lines),
         blind={path: reason for path, operators in unsupported.items() if (reason := _missing(operators))},
         aliases={path: _called(first, uncalled) for path, first in aliases_of(model).items()},
@@ -46,7 +46,7 @@ def testify_fvcore(model: nn.Module, inputs: tuple[Tensor, ...]) -> Testimony:
 
 
 def _own(nested: Mapping[str, Mapping[str, float]]) -> dict[str, Counter[str]]:
-    """What belongs to each module and not to its children; fvcore gives sums with everything below."""
+    """Return what belongs to each module without its children; fvcore reports sums that include them."""
     own = {path: Counter(amounts) for path, amounts in nested.items()}
     for path, amounts in nested.items():
         if path != ROOT:
@@ -61,16 +61,18 @@ def _holder(path: str, known: Mapping[str, Any]) -> str:
     return holder
 
 
-def _lines(path: str, amounts: Mapping[str, float]) -> list[Line]:
+def _lines(path: str, amounts: Mapping[str, float]) -> list[ReportPart]:
     lines = []
-    for operator, figure in amounts.items():
-        if not figure or operator.endswith(TRUE.format("")):
+    for operator, value in amounts.items():
+        if not value or operator.endswith(TRUE.format("")):
             continue
-        products = int(figure) if operator in PRODUCTS else 0
+        products = int(value) if operator in PRODUCTS else 0
         true = int(amounts.get(TRUE.format(operator), products))
         cause = _BECAUSE.get(operator, "") if true != products else ""
         lines.append(
-            Line(module=path, counted=operator, figure=int(figure), products=products, true_products=true, cause=cause)
+            ReportPart(
+                module=path, counted=operator, value=int(value), products=products, true_products=true, cause=cause
+            )
         )
     return lines
 
@@ -82,7 +84,7 @@ _BECAUSE = {
 
 
 def _called(path: str, uncalled: set[str]) -> str:
-    """fvcore credits a module that is called by forward() to the one that calls it."""
+    """Return the module that fvcore credits: one whose forward() is called directly counts for its caller."""
     while path in uncalled and path != ROOT:
         path = parent_of(path)
     return path
@@ -93,15 +95,15 @@ def _missing(operators: Mapping[str, int]) -> str:
     return f"no formula for {', '.join(names)}" if names else ""
 
 
-def _beside_truth(
+def _with_truth(
     name: str, rule: Callable[..., Any], truth: Callable[[Sequence[Any]], int | None]
 ) -> Callable[[list[Any], list[Any]], Counter[str]]:
-    """fvcore's own figure, and what it should be beside it under a name of its own."""
+    """Return a handle that counts fvcore's value and, under a second name, the true value."""
 
     def count(inputs: list[Any], outputs: list[Any]) -> Counter[str]:
-        figure = rule(inputs, outputs)
+        value = rule(inputs, outputs)
         true = truth(inputs)
-        return Counter({name: figure, TRUE.format(name): figure if true is None else true})
+        return Counter({name: value, TRUE.format(name): value if true is None else true})
 
     return count
 
@@ -113,7 +115,7 @@ def _matmul_truth(inputs: Sequence[Any]) -> int:
 
 
 def _einsum_truth(inputs: Sequence[Any]) -> int | None:
-    """Of two operands: all indices multiplied out. None of more, where the order of products decides."""
+    """Return the product of all index sizes for two operands; None for more, whose order of products decides."""
     from fvcore.nn.jit_handles import get_shape
 
     shapes = [get_shape(value) for value in inputs[1].node().inputs()]

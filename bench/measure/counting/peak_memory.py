@@ -1,8 +1,8 @@
 """Peak memory of a pass, estimated from the tensors alone: a lower bound for what any device needs.
 
-Followed are the bytes of all tensors that are alive, operator by operator, on the meta device. Not known there, and so
-not included: workspaces of kernels, padding and fragmentation of the allocator, the context of the device, and the
-optimizer's state. Gradients of parameters count from the moment they are made.
+The bytes of all live tensors are followed operator by operator on the meta device. Not included, because not known
+there: kernel workspaces, padding and fragmentation of the allocator, the device context and the optimizer state.
+Gradients of parameters count from the moment they are made.
 """
 
 import weakref
@@ -12,20 +12,19 @@ from typing import Any, Literal
 from torch import Tensor, nn
 
 from bench.core.errors import InputError
-from bench.measure.counting.operators import name_of, tensors_in
+from bench.measure.counting.dispatch import OperatorObserver, name_of, tensors_in
+from bench.measure.counting.model_copy import copy_to, on_device
 from bench.measure.counting.running import gradients_as, on_meta_or_cpu, plain_kernels, quietly, sum_of
-from bench.measure.counting.twin import on_device, twin_of
-from bench.measure.counting.watching import Watch
 
 Kind = Literal["weights", "inputs", "activations", "temporaries", "gradients"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class PeakMemory:
-    """Bytes alive at the worst moment of a pass, by what they are.
+    """Bytes alive at the peak of a pass, by kind.
 
-    `weights` are parameters and buffers, `activations` what the forward pass made, `temporaries` what the backward pass
-    made on its way, `gradients` those of the parameters.
+    `weights` are parameters and buffers, `activations` come from the forward pass, `temporaries` from the backward
+    pass, `gradients` are those of parameters.
     """
 
     weights: int
@@ -43,7 +42,7 @@ class PeakMemory:
 class MemoryEstimate:
     """A lower bound of peak memory for a forward pass without gradients, and for a forward and a backward pass.
 
-    `training` is None, and `notes` say why, where nothing can be trained. Everything is in bytes.
+    `training` is None if the model cannot be trained; `notes` then say why. All values are bytes.
     """
 
     inference: PeakMemory
@@ -62,7 +61,8 @@ class MemoryEstimate:
 def peak_memory_estimate(model: nn.Module, inputs: Any) -> MemoryEstimate:
     """Estimate both peaks for `inputs` as `bench.count` takes them; `model` stays as it is.
 
-    Inference is estimated in eval mode, training in train mode. InputError where the model cannot run on the inputs.
+    Inference is estimated in eval mode, training in train mode. Raises InputError if the model
+    cannot run on the inputs.
     """
     arguments = inputs if isinstance(inputs, tuple) else (inputs,)
     notes: list[str] = []
@@ -76,38 +76,36 @@ def peak_memory_estimate(model: nn.Module, inputs: Any) -> MemoryEstimate:
 
 
 def _peak(model: nn.Module, arguments: tuple[Any, ...], *, is_training: bool, notes: list[str]) -> PeakMemory:
-    residents = on_meta_or_cpu(
-        lambda device, _: _residents(device, model, arguments, is_training=is_training), model, arguments
-    )
-    if is_training and "aten::_safe_softmax" in residents.operators:
-        notes.append("attention is estimated unfused when training; a fused kernel keeps less")
-    return PeakMemory(**residents.peak)
+    live = on_meta_or_cpu(lambda device, _: _live(device, model, arguments, is_training=is_training), model, arguments)
+    if is_training and "aten::_safe_softmax" in live.operators:
+        notes.append("attention in training is estimated as unfused; a fused kernel needs less")
+    return PeakMemory(**live.peak)
 
 
-def _residents(device: str, model: nn.Module, arguments: tuple[Any, ...], *, is_training: bool) -> "Residents":
-    twin, inputs = twin_of(model, device).train(is_training), on_device(arguments, device)
-    residents = Residents(device)
-    for tensor in [*twin.parameters(), *twin.buffers()]:
-        residents.admit(tensor, "weights")
+def _live(device: str, model: nn.Module, arguments: tuple[Any, ...], *, is_training: bool) -> "LiveTensors":
+    copied, inputs = copy_to(model, device).train(is_training), on_device(arguments, device)
+    live = LiveTensors(device)
+    for tensor in [*copied.parameters(), *copied.buffers()]:
+        live.add(tensor, "weights")
     for tensor in tensors_in(inputs):
-        residents.admit(tensor, "inputs")
-    for parameter in twin.parameters():
+        live.add(tensor, "inputs")
+    for parameter in copied.parameters():
         if parameter.requires_grad:
-            parameter.register_post_accumulate_grad_hook(residents.admit_gradient)  # type: ignore[no-untyped-call]
+            parameter.register_post_accumulate_grad_hook(live.add_gradient)  # type: ignore[no-untyped-call]
     with quietly(), plain_kernels(), gradients_as(device, wanted=is_training):
-        with residents:
-            outputs = twin(*inputs)
+        with live:
+            outputs = copied(*inputs)
         if is_training:
             loss = sum_of(outputs)
             del outputs
-            residents.makes = "temporaries"
-            with residents:
+            live.makes = "temporaries"
+            with live:
                 loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
-    return residents
+    return live
 
 
-class Residents(Watch):  # type: ignore[no-untyped-call]  # torch leaves its base untyped
-    """Active as a context, it knows which storages are alive, and keeps their bytes at the worst moment."""
+class LiveTensors(OperatorObserver):  # type: ignore[no-untyped-call]  # torch leaves its base untyped
+    """Context manager that follows which storages are alive and keeps their bytes at the peak."""
 
     def __init__(self, device: str) -> None:
         super().__init__(device)
@@ -122,10 +120,10 @@ class Residents(Watch):  # type: ignore[no-untyped-call]  # torch leaves its bas
     def saw(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> None:
         self.operators.add(name_of(func))
         for tensor in tensors_in(out):
-            self.admit(tensor, self.makes)
+            self.add(tensor, self.makes)
 
-    def admit(self, tensor: Tensor, kind: Kind) -> None:
-        """Count the storage of `tensor` as `kind` from now on, until nothing refers to it."""
+    def add(self, tensor: Tensor, kind: Kind) -> None:
+        """Count the storage of `tensor` as `kind` from now on, until it is freed."""
         storage = tensor.untyped_storage()
         key, size = storage._cdata, storage.nbytes()
         known = self._kinds.get(key)
@@ -138,10 +136,10 @@ class Residents(Watch):  # type: ignore[no-untyped-call]  # torch leaves its bas
         if sum(self._alive.values()) > sum(self.peak.values()):
             self.peak = dict(self._alive)
 
-    def admit_gradient(self, parameter: Tensor) -> None:
-        """Count the gradient that `parameter` just got."""
+    def add_gradient(self, parameter: Tensor) -> None:
+        """Count the gradient that `parameter` has just received."""
         if parameter.grad is not None:
-            self.admit(parameter.grad, "gradients")
+            self.add(parameter.grad, "gradients")
 
     def _release(self, key: int, size: int) -> None:
         self._alive[self._kinds.pop(key)] -= size

@@ -1,7 +1,7 @@
 """What a model costs in multiply-accumulates, parameters and bytes, counted on a copy that holds no data.
 
-The copy runs on the meta device, where tensors have shapes and nothing else; code that looks at values cannot run
-there and is counted in a real forward pass on the CPU instead.
+The copy runs on the meta device, where tensors have shapes but no values. Code that depends on values cannot run there
+and is counted in a real forward pass on the CPU.
 """
 
 from dataclasses import dataclass, field
@@ -9,16 +9,12 @@ from typing import Any, Literal
 
 from torch import nn
 
-import bench.measure.counting.attention
-import bench.measure.counting.convolution
-import bench.measure.counting.products
-import bench.measure.counting.recurrent  # noqa: F401  (the four files put their formulas into the table)
-from bench.measure.counting.ledger import Ledger, Row
+from bench.measure.counting.dispatch import without_compiler
+from bench.measure.counting.model_copy import copy_to, on_device
+from bench.measure.counting.module_paths import ROOT, ModuleTracker, with_parents
+from bench.measure.counting.operator_log import OperatorLog, OperatorRow
 from bench.measure.counting.parameters import Parameters, parameters_of
-from bench.measure.counting.places import ROOT, Places, with_parents
 from bench.measure.counting.running import gradients_as, on_meta_or_cpu, plain_kernels, quietly, sum_of
-from bench.measure.counting.twin import on_device, twin_of
-from bench.measure.counting.watching import hidden_from_compiler
 
 Device = Literal["auto", "meta", "cpu"]
 
@@ -28,10 +24,10 @@ class Count:
     """The cost of one pass over the given inputs, their batch included; 1 MAC is 2 FLOPs.
 
     `never_called` are names of parameters that no operator read in the forward pass. `device_used` is `meta`, or `cpu`
-    where `fallback_reason` says why. `rows` are all operators by module; the other figures are sums over them.
+    with a `fallback_reason`. `rows` are all operators by module; the other values are sums over them.
     """
 
-    rows: tuple[Row, ...] = field(repr=False)
+    rows: tuple[OperatorRow, ...] = field(repr=False)
     parameters: Parameters
     never_called: dict[str, int]
     uncounted_ops: dict[str, int]
@@ -41,7 +37,7 @@ class Count:
 
     @property
     def macs(self) -> int:
-        """Forward, and backward where it was asked for."""
+        """MACs of the forward pass, plus the backward pass if it was requested."""
         return sum(row.macs for row in self.rows)
 
     @property
@@ -70,29 +66,29 @@ class Count:
 
     @property
     def is_complete(self) -> bool:
-        """False where an operator has no formula: `macs` is then a lower bound, and `uncounted_ops` names it."""
+        """False if an operator has no formula: `macs` is then a lower bound, and `uncounted_ops` names the operator."""
         return not self.uncounted_ops
 
     @property
     def by_module(self) -> dict[str, int]:
-        """MACs of every module with everything below it, by path; `""` is the model."""
+        """MACs of every module including its submodules, by path; `""` is the model."""
         return self._nested({row_index: row.macs for row_index, row in enumerate(self.rows)})
 
     @property
     def by_operator(self) -> dict[str, int]:
-        """MACs of every operator that has any, `namespace::name`, the largest first."""
+        """MACs by operator (`namespace::name`), largest first, without zeros."""
         sums: dict[str, int] = {}
         for row in self.rows:
             sums[row.operator] = sums.get(row.operator, 0) + row.macs
         return dict(sorted(((k, v) for k, v in sums.items() if v), key=lambda item: -item[1]))
 
     def per_video(self, views: int) -> int:
-        """MACs of a video of which `views` clips (temporal times spatial) are taken: `10x3` is 30 times one clip."""
+        """Return the MACs of a video with `views` clips (temporal x spatial): `10x3` is 30 times one clip."""
         return self.macs * views
 
     @property
     def activation_elements(self) -> int:
-        """Elements that the operators of the forward pass write; views write none, in-place operators do."""
+        """Elements written by the forward pass; views write none, in-place operators do."""
         return sum(row.elements_written for row in self.rows if not row.is_backward)
 
     @property
@@ -101,7 +97,7 @@ class Count:
 
     @property
     def bytes_moved(self) -> int:
-        """Read and written by all operators, if nothing is fused or stays in a cache."""
+        """Bytes read and written by all operators, if nothing is fused or cached."""
         return sum(row.bytes_moved for row in self.rows)
 
     @property
@@ -120,10 +116,10 @@ class Count:
 def count(model: nn.Module, inputs: Any, *, backward: bool = False, device: Device = "auto") -> Count:
     """Count one forward pass of `model` over `inputs`, with `backward` one forward and backward pass.
 
-    `inputs` is a tensor, or a tuple of the positional arguments; only shapes and types matter, on any device. `model`
-    runs as a copy in the mode (train or eval) it is in, and nothing of it or of the random state changes.
-    `device` is where the copy runs: `auto` takes the CPU only where the meta device cannot. Backward gives gradients to
-    the parameters, and to the inputs where they require one. InputError where the model cannot run on the inputs.
+    `inputs` is a tensor or a tuple of positional arguments, on any device; only shapes and types matter. A copy of
+    `model` runs in its current mode (train or eval); the model and the random state do not change. `device` is where
+    the copy runs: `auto` uses the CPU only if the meta device fails. `backward` computes gradients of the parameters,
+    and of inputs that require one. Raises InputError if the model cannot run on the inputs.
     """
     arguments = inputs if isinstance(inputs, tuple) else (inputs,)
 
@@ -136,25 +132,25 @@ def count(model: nn.Module, inputs: Any, *, backward: bool = False, device: Devi
 def _counted_on(
     device: str, model: nn.Module, arguments: tuple[Any, ...], *, backward: bool, reason: str | None
 ) -> Count:
-    twin, inputs = twin_of(model, device), on_device(arguments, device)
-    places = Places(twin)
-    ledger = (Ledger if device == "meta" else hidden_from_compiler(Ledger))(places, device)
-    with quietly(), plain_kernels(), places.followed(), gradients_as(device, wanted=backward):
-        with ledger:
-            outputs = twin(*inputs)
-        read = set(ledger.read)
+    copied, inputs = copy_to(model, device), on_device(arguments, device)
+    modules = ModuleTracker(copied)
+    log = (OperatorLog if device == "meta" else without_compiler(OperatorLog))(modules, device)
+    with quietly(), plain_kernels(), modules.followed(), gradients_as(device, wanted=backward):
+        with log:
+            outputs = copied(*inputs)
+        read = set(log.read)
         if backward:
             loss = sum_of(outputs)
-            with ledger:
+            with log:
                 loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
     return Count(
-        rows=ledger.rows,
+        rows=log.rows,
         parameters=parameters_of(model),
-        never_called={name: p.numel() for name, p in twin.named_parameters() if id(p) not in read},
-        uncounted_ops=dict(ledger.uncounted),
+        never_called={name: p.numel() for name, p in copied.named_parameters() if id(p) not in read},
+        uncounted_ops=dict(log.uncounted),
         device_used=device,
         fallback_reason=reason,
-        module_paths=tuple(places.paths),
+        module_paths=tuple(modules.paths),
     )
 
 

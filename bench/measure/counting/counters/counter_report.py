@@ -1,4 +1,4 @@
-"""What one counter says of one model: its figure, taken apart into lines that add up to it."""
+"""What one counter printed for one model, taken apart into parts that add up to it."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -8,30 +8,33 @@ from torch import nn
 
 
 @dataclass(frozen=True, kw_only=True)
-class Line:
-    """One part of a counter's figure.
+class ReportPart:
+    """One part of the printed number.
 
-    `figure` is what it adds to the printed number and `products` the multiply-accumulates of products in that; the rest
-    is what this counter counts beyond them. `true_products` is what these products are, `cause` why that differs.
+    `value` is what the part adds to it, and `products` the multiply-accumulates of products in that value; the rest is
+    what this counter counts beyond products. `true_products` is the true number, and `cause` says why it differs.
     """
 
     module: str
     counted: str
-    figure: int
+    value: int
     products: int
     true_products: int
     cause: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Testimony:
-    """`blind` says, by module, why products there may be unseen; `aliases` where the counter has a module."""
+class CounterReport:
+    """The report of one counter.
+
+    `blind` says by module why its products may be missed; `aliases` maps a path to the path that the counter uses.
+    """
 
     tool: str
     version: str
     convention: str
     printed: int | float
-    lines: tuple[Line, ...]
+    lines: tuple[ReportPart, ...]
     blind: Mapping[str, str] = field(default_factory=dict)
     aliases: Mapping[str, str] = field(default_factory=dict)
 
@@ -40,16 +43,16 @@ class Testimony:
         return asdict(self)
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> "Testimony":
-        return cls(**{**values, "lines": tuple(Line(**line) for line in values["lines"])})
+    def from_dict(cls, values: Mapping[str, Any]) -> "CounterReport":
+        return cls(**{**values, "lines": tuple(ReportPart(**line) for line in values["lines"])})
 
 
 def aliases_of(model: nn.Module) -> dict[str, str]:
-    """The first path of the same module, for every path of `model`."""
+    """Return, for every module path of `model`, the first path of the same module."""
     first: dict[int, str] = {}
     return {path: first.setdefault(id(module), path) for path, module in model.named_modules(remove_duplicate=False)}
 
 
 def exact(value: float) -> int | float:
-    """A whole number as an integer, as the counter meant it."""
+    """Return a whole number as an integer."""
     return int(value) if float(value).is_integer() else float(value)

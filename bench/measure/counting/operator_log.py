@@ -1,4 +1,4 @@
-"""Writes down every operator that runs: where, its multiply-accumulates, and the bytes it reads and writes."""
+"""Record every operator that runs: its module, its multiply-accumulates, and the bytes it reads and writes."""
 
 from collections import Counter
 from dataclasses import dataclass
@@ -7,11 +7,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from bench.measure.counting.dispatch import OperatorObserver, is_view, name_of, tensors_in
 from bench.measure.counting.formulas import formula_of
-from bench.measure.counting.free import is_free
-from bench.measure.counting.operators import is_view, name_of, tensors_in
-from bench.measure.counting.places import Places
-from bench.measure.counting.watching import Watch
+from bench.measure.counting.free_operators import is_free
+from bench.measure.counting.module_paths import ModuleTracker
 
 _READS_ONLY_WHAT_IT_PICKS = {"aten::embedding", "aten::gather", "aten::index", "aten::index_select", "aten::take"}
 _READS_NOTHING = {"aten::bernoulli_", "aten::fill_", "aten::normal_", "aten::uniform_", "aten::zero_"}
@@ -19,10 +18,10 @@ _VIEWS_IN_ALL_BUT_NAME = {"aten::_unsafe_view", "aten::unsafe_split", "aten::uns
 
 
 @dataclass(frozen=True, kw_only=True)
-class Row:
+class OperatorRow:
     """All calls of one operator inside one module (not inside its children), in one direction.
 
-    Bytes are what the operator reads and writes if nothing is cached or fused; views read and write nothing.
+    Bytes are those read and written if nothing is cached or fused; views read and write nothing.
     """
 
     module: str
@@ -40,7 +39,7 @@ class Row:
 
     @property
     def flops_per_byte(self) -> float | None:
-        """Arithmetic intensity; None where nothing moves."""
+        """Arithmetic intensity; None if nothing is moved."""
         return 2 * self.macs / self.bytes_moved if self.bytes_moved else None
 
 
@@ -50,14 +49,14 @@ class _Key(NamedTuple):
     is_backward: bool
 
 
-class Ledger(Watch):  # type: ignore[no-untyped-call]  # torch leaves its base untyped
-    """Active as a context, it adds each operator that runs to its rows.
+class OperatorLog(OperatorObserver):  # type: ignore[no-untyped-call]  # torch leaves its base untyped
+    """Context manager that adds each operator that runs to its rows.
 
-    One without a formula and not known to be free is named in `uncounted`. `read` holds the identities of all tensors
-    that operators took.
+    An operator that has no formula and is not known to be free is added to `uncounted`. `read` holds the identities of
+    all tensors that operators received.
     """
 
-    def __init__(self, places: Places, device: str) -> None:
+    def __init__(self, places: ModuleTracker, device: str) -> None:
         super().__init__(device)
         self.uncounted: Counter[str] = Counter()
         self.read: set[int] = set()
@@ -65,10 +64,10 @@ class Ledger(Watch):  # type: ignore[no-untyped-call]  # torch leaves its base u
         self._sums: dict[_Key, list[int]] = {}
 
     @property
-    def rows(self) -> tuple[Row, ...]:
-        """In the order in which each was first met."""
+    def rows(self) -> tuple[OperatorRow, ...]:
+        """All rows, in the order in which each was first seen."""
         return tuple(
-            Row(
+            OperatorRow(
                 **key._asdict(),
                 calls=calls,
                 macs=macs,
@@ -95,7 +94,7 @@ class Ledger(Watch):  # type: ignore[no-untyped-call]  # torch leaves its base u
 
 
 def bytes_of(tensor: Tensor) -> int:
-    """Bytes of the distinct values of `tensor`: what it repeats by a stride of zero counts once."""
+    """Return the bytes of the distinct values of `tensor`; values repeated by a stride of zero count once."""
     if tensor.layout != torch.strided:
         return tensor.numel() * tensor.element_size()
     values = 1
@@ -105,13 +104,13 @@ def bytes_of(tensor: Tensor) -> int:
 
 
 def _moves_nothing(operator: str, func: Any) -> bool:
-    """A view, or memory that is only reserved."""
+    """Return whether the operator is a view or only reserves memory."""
     name = operator.removeprefix("aten::")
     return operator in _VIEWS_IN_ALL_BUT_NAME or name.startswith(("empty", "new_empty")) or is_view(func)
 
 
 def _traffic(operator: str, taken: list[Tensor], given: list[Tensor]) -> tuple[int, int, int]:
-    """Elements written, bytes read, bytes written."""
+    """Return elements written, bytes read and bytes written."""
     bytes_written = sum(map(bytes_of, given))
     if operator in _READS_NOTHING or operator.endswith("_like") or operator.startswith("aten::new_"):
         bytes_read = 0

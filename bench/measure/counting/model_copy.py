@@ -1,4 +1,4 @@
-"""A copy of a model and its inputs on another device, made without touching or allocating the original's weights."""
+"""Copy a model and its inputs to another device without touching or allocating the original's weights."""
 
 import copy
 from collections.abc import Callable, Mapping
@@ -11,33 +11,33 @@ from torch.overrides import TorchFunctionMode
 from bench.core.errors import InputError
 
 
-def twin_of(model: nn.Module, device: str) -> nn.Module:
-    """A deep copy of `model` whose tensors are on `device`: nothing is shared with the original, hooks' code apart.
+def copy_to(model: nn.Module, device: str) -> nn.Module:
+    """Return a deep copy of `model` whose tensors are on `device`; only the code of hooks is shared with the original.
 
-    On the meta device no memory is taken for tensors. Tensors that are one object stay one object. InputError where
-    the model holds something that cannot be copied, NotImplementedError for TorchScript on the meta device.
+    On the meta device the copy takes no memory for tensors. Shared tensors stay shared. Raises InputError if the
+    model holds something that cannot be copied, and NotImplementedError for TorchScript on the meta device.
     """
     memo: dict[int, Any] = {}
     for tensor in [*model.parameters(), *model.buffers()]:
         memo[id(tensor)] = on_device(tensor, device)
     try:
         with torch.no_grad(), _TensorsCopiedTo(device):
-            twin = copy.deepcopy(model, memo)
+            copied_model = copy.deepcopy(model, memo)
     except Exception as error:
         raise InputError(
-            f"{type(model).__name__} cannot be copied, and only copies are counted so that yours is left alone: {error}"
+            f"{type(model).__name__} cannot be copied, and only copies are counted, never your model: {error}"
         ) from error
-    for copied, original in zip(twin.parameters(), model.parameters(), strict=True):
+    for copied, original in zip(copied_model.parameters(), model.parameters(), strict=True):
         if copied.device.type != device:
-            raise NotImplementedError("TorchScript modules keep their weights where they are")
+            raise NotImplementedError("TorchScript modules keep their weights on their own device")
         copied.requires_grad_(original.requires_grad)
-    return twin
+    return copied_model
 
 
 def on_device(value: Any, device: str) -> Any:
-    """`value` with all tensors in its lists, tuples and mappings replaced by copies on `device`.
+    """Return `value` with all tensors in its lists, tuples and mappings replaced by copies on `device`.
 
-    Shape, strides, type and `requires_grad` stay. From the meta device come standard-normal or zero values.
+    Shape, strides, type and `requires_grad` stay. Copies of meta tensors get standard-normal or zero values.
     """
     if isinstance(value, nn.Parameter):
         return nn.Parameter(_copied(value, device), requires_grad=value.requires_grad)
@@ -63,12 +63,12 @@ def _copied(tensor: Tensor, device: str) -> Tensor:
 
 
 def _invented(tensor: Tensor, device: str) -> Tensor:
-    twin = torch.zeros(tensor.shape, dtype=tensor.dtype, device=device)
-    return twin.normal_(generator=torch.Generator().manual_seed(0)) if tensor.is_floating_point() else twin
+    made = torch.zeros(tensor.shape, dtype=tensor.dtype, device=device)
+    return made.normal_(generator=torch.Generator().manual_seed(0)) if tensor.is_floating_point() else made
 
 
 class _TensorsCopiedTo(TorchFunctionMode):
-    """Tensors that a model holds outside its parameters and buffers follow it to the device when it is copied."""
+    """Moves tensors that are neither parameters nor buffers to the device when a model is copied."""
 
     def __init__(self, device: str) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Counts of a loaded case, one clip of its default batch 1: what the thin measure files read."""
+"""Counts of a case for one clip, cached per case, for the measures `params`, `macs` and `activations`."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -6,10 +6,10 @@ from weakref import WeakKeyDictionary
 
 from torch import nn
 
-from bench.measure.counting.tally import Count, count
-from bench.measure.counting.watching import without_data
-from bench.measure.counting.witnesses.hearing import Rebuilt, hear_witnesses
-from bench.measure.counting.witnesses.verdicts import Verdict
+from bench.measure.counting.counters.agreement import Agreement
+from bench.measure.counting.counters.run_counters import ModelByName, run_counters
+from bench.measure.counting.dispatch import on_meta
+from bench.measure.counting.model_count import Count, count
 
 if TYPE_CHECKING:
     from bench.measure.context import LoadedCase
@@ -18,12 +18,12 @@ _counted: "WeakKeyDictionary[LoadedCase, dict[bool, Count]]" = WeakKeyDictionary
 
 
 def forward_of(case: "LoadedCase") -> Count:
-    """One clip through the network in eval mode, without gradients."""
+    """Return the count of one clip in eval mode, without gradients."""
     return _count_once(case, is_training=False)
 
 
 def train_step_of(case: "LoadedCase") -> Count:
-    """One clip forward and backward in train mode; in eval mode where the network cannot train on one clip."""
+    """Return the count of one clip forward and backward, in train mode if one clip can be trained, else eval."""
     return _count_once(case, is_training=True)
 
 
@@ -32,7 +32,7 @@ def _count_once(case: "LoadedCase", *, is_training: bool) -> Count:
     if is_training not in counts:
         counts[is_training] = _train_step(case) if is_training else _forward(case)
         case.uncounted(counts[is_training].uncounted_ops)
-        _say_what_is_missing(case, counts[is_training])
+        _report_incomplete(case, counts[is_training])
     return counts[is_training]
 
 
@@ -52,23 +52,23 @@ def _train_step(case: "LoadedCase") -> Count:
 
 
 def built_without_weights(case: "LoadedCase") -> nn.Module:
-    """The network on the meta device, on the CPU where it cannot be built there."""
+    """Return the model on the meta device, or on the CPU if it cannot be built there."""
     try:
-        with without_data():
+        with on_meta():
             return case.build_model("meta")
     except (NotImplementedError, RuntimeError) as error:
         case.note("built_on_cpu", f"{type(error).__name__}: {error}")
         return case.build_model("cpu")
 
 
-def witnesses_of(case: "LoadedCase", counters: Sequence[str]) -> tuple[Verdict, ...]:
-    """Verdicts on the counters named, each heard on a network that it builds for itself."""
+def counter_reports(case: "LoadedCase", counters: Sequence[str]) -> tuple[Agreement, ...]:
+    """Return how the named counters agree with our count; each counter builds the model itself."""
     point = case.point
-    build = Rebuilt(model=point.model, arguments=dict(point.args), plugins=case.case.plugins)
-    return hear_witnesses(build, case.input_shapes(built_without_weights(case)), counters=counters)
+    build = ModelByName(model=point.model, arguments=dict(point.args), plugins=case.case.plugins)
+    return run_counters(build, case.input_shapes(built_without_weights(case)), counters=counters)
 
 
-def _say_what_is_missing(case: "LoadedCase", counted: Count) -> None:
+def _report_incomplete(case: "LoadedCase", counted: Count) -> None:
     if counted.fallback_reason is not None:
         case.note("counted_on_cpu", counted.fallback_reason)
     if not counted.is_complete:

@@ -1,6 +1,6 @@
 """ptflops with both its backends: hooks by type of module and patched functions, or the operators below autograd.
 
-Its sources were read for the rules restated here; what it prints is its own.
+The rules restated here were read from its source; the printed number is its own.
 """
 
 import contextlib
@@ -13,28 +13,28 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from bench.measure.counting.formulas import formula_of
-from bench.measure.counting.ledger import Ledger
-from bench.measure.counting.places import Places
-from bench.measure.counting.witnesses.sightings import (
+from bench.measure.counting.counters.counter_report import CounterReport, ReportPart, aliases_of, exact
+from bench.measure.counting.counters.layer_calls import (
     CELLS,
     RECURRENT,
     Call,
     gate_products,
-    rows_seen,
-    watch_calls,
+    record_calls,
+    rows_of_call,
 )
-from bench.measure.counting.witnesses.testimony import Line, Testimony, aliases_of, exact
+from bench.measure.counting.formulas import formula_of
+from bench.measure.counting.module_paths import ModuleTracker
+from bench.measure.counting.operator_log import OperatorLog
 
 ADDS = {
     "pytorch": "MACs; adds biases, normalisation (2 per element), pooling, and activations twice",
     "aten": "MACs; adds biases",
 }
-INPUTS = "witness_input_{}"
+INPUTS = "counter_input_{}"
 
 
-class Called(nn.Module):
-    """Passes named inputs on by position, and looks at the model before ptflops tidies up."""
+class InspectedModel(nn.Module):
+    """Passes named inputs on by position, and calls `look` before ptflops removes its attributes."""
 
     def __init__(self, model: nn.Module, look: Callable[[], None]) -> None:
         super().__init__()
@@ -46,25 +46,25 @@ class Called(nn.Module):
         return result
 
 
-def testify_pytorch(model: nn.Module, inputs: tuple[Tensor, ...]) -> Testimony:
-    """The count of the backend `pytorch`. Leaves hooks on `model`, and patches in this process."""
+def count_with_pytorch(model: nn.Module, inputs: tuple[Tensor, ...]) -> CounterReport:
+    """Return the count of the backend `pytorch`. Leaves hooks on `model`, and patches in this process."""
     import ptflops.pytorch_ops as rules
 
-    figures: dict[str, int] = {}
-    lines: list[Line] = []
-    seen, places = watch_calls(model), Places(model)
+    values: dict[str, int] = {}
+    lines: list[ReportPart] = []
+    seen, places = record_calls(model), ModuleTracker(model)
     ruled = {path: module for path, module in model.named_modules() if type(module) in rules.MODULES_MAPPING}
 
     def look() -> None:
-        figures.update(_accumulated(model, ruled))
+        values.update(_accumulated(model, ruled))
 
     _record_functions(rules.FUNCTIONAL_MAPPING, lines, places)
     _record_functions(rules.TENSOR_OPS_MAPPING, lines, places)
     with places.followed():
         printed = _printed(model, inputs, look, backend="pytorch")
-    reached = {path: module for path, module in ruled.items() if path in figures}
-    lines += [_line(path, module, figures[path], seen[id(module)], model) for path, module in reached.items()]
-    return Testimony(
+    reached = {path: module for path, module in ruled.items() if path in values}
+    lines += [_line(path, module, values[path], seen[id(module)], model) for path, module in reached.items()]
+    return CounterReport(
         tool="ptflops-pytorch",
         version=version("ptflops"),
         convention=ADDS["pytorch"],
@@ -75,23 +75,23 @@ def testify_pytorch(model: nn.Module, inputs: tuple[Tensor, ...]) -> Testimony:
     )
 
 
-def testify_aten(model: nn.Module, inputs: tuple[Tensor, ...]) -> Testimony:
-    """The count of the backend `aten`. Leaves hooks on `model`."""
+def count_with_aten(model: nn.Module, inputs: tuple[Tensor, ...]) -> CounterReport:
+    """Return the count of the backend `aten`. Leaves hooks on `model`."""
     from ptflops.aten_ops import ATEN_OPS_MAPPING
 
-    lines: list[Line] = []
-    places = Places(model)
+    lines: list[ReportPart] = []
+    places = ModuleTracker(model)
     known = {str(packet._qualified_op_name) for packet in ATEN_OPS_MAPPING}
     for packet, rule in list(ATEN_OPS_MAPPING.items()):
         ATEN_OPS_MAPPING[packet] = _recorded_operator(str(packet._qualified_op_name), rule, lines, places)
-    ledger = Ledger(places, "cpu")
+    ledger = OperatorLog(places, "cpu")
     with places.followed(), ledger:
         printed = _printed(model, inputs, lambda: None, backend="aten")
     lines += [
-        Line(
+        ReportPart(
             module=row.module,
             counted=row.operator,
-            figure=0,
+            value=0,
             products=0,
             true_products=row.macs,
             cause=f"no formula for {row.operator}",
@@ -99,7 +99,7 @@ def testify_aten(model: nn.Module, inputs: tuple[Tensor, ...]) -> Testimony:
         for row in ledger.rows
         if row.macs and row.operator not in known
     ]
-    return Testimony(
+    return CounterReport(
         tool="ptflops-aten",
         version=version("ptflops"),
         convention=ADDS["aten"],
@@ -110,14 +110,14 @@ def testify_aten(model: nn.Module, inputs: tuple[Tensor, ...]) -> Testimony:
 
 
 def _printed(model: nn.Module, inputs: tuple[Tensor, ...], look: Callable[[], None], *, backend: str) -> int | float:
-    """What ptflops prints; RuntimeError with its own words where it prints None."""
+    """Return the printed number; raises RuntimeError with the output of ptflops if it prints None."""
     from ptflops import get_model_complexity_info
 
     named = {INPUTS.format(index): tensor for index, tensor in enumerate(inputs)}
-    said = io.StringIO()
-    with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+    printed_text = io.StringIO()
+    with contextlib.redirect_stdout(printed_text), contextlib.redirect_stderr(printed_text):
         macs, _ = get_model_complexity_info(
-            Called(model, look),
+            InspectedModel(model, look),
             tuple(inputs[0].shape[1:]),
             input_constructor=lambda _: named,
             backend=backend,
@@ -125,36 +125,36 @@ def _printed(model: nn.Module, inputs: tuple[Tensor, ...], look: Callable[[], No
             print_per_layer_stat=False,
         )
     if macs is None:
-        raise RuntimeError(f"ptflops gives None: {said.getvalue().strip().splitlines()[-1:]}")
+        raise RuntimeError(f"ptflops gives None: {printed_text.getvalue().strip().splitlines()[-1:]}")
     return exact(macs)
 
 
 def _accumulated(model: nn.Module, ruled: Mapping[str, nn.Module]) -> dict[str, int]:
-    """What each module adds to the total: one with a rule hides what is below it, one with two names counts twice."""
+    """Return what each module adds to the total: a module with a rule hides its children, two names count twice."""
     first = {id(module): path for path, module in ruled.items()}
-    figures: dict[str, int] = {}
+    values: dict[str, int] = {}
 
     def walk(module: nn.Module) -> None:
         if id(module) in first:
-            figures[first[id(module)]] = figures.get(first[id(module)], 0) + int(module.__flops__)  # type: ignore[arg-type]
+            values[first[id(module)]] = values.get(first[id(module)], 0) + int(module.__flops__)  # type: ignore[arg-type]
             return
         for child in module.children():
             walk(child)
 
     walk(model)
-    return figures
+    return values
 
 
-def _line(path: str, module: nn.Module, figure: int, calls: Sequence[Call], model: nn.Module) -> Line:
+def _line(path: str, module: nn.Module, value: int, calls: Sequence[Call], model: nn.Module) -> ReportPart:
     products, true, cause = _products(module, calls)
     once = products + _beyond_products(module, calls)
-    times = figure // once if once and figure % once == 0 else 1
+    times = value // once if once and value % once == 0 else 1
     if times > 1 and products:
         cause = f"{cause}; " * bool(cause) + f"shared under {times} names, it counts {times} times"
-    return Line(
+    return ReportPart(
         module=path,
         counted=type(module).__name__,
-        figure=figure,
+        value=value,
         products=products * times if products else 0,
         true_products=true,
         cause=cause,
@@ -162,7 +162,7 @@ def _line(path: str, module: nn.Module, figure: int, calls: Sequence[Call], mode
 
 
 def _products(module: Any, calls: Sequence[Call]) -> tuple[int, int, str]:
-    """Products as ptflops' rule for this module counts them, what they are in truth, and why they differ."""
+    """Return the products by ptflops' rule for this module, the true products, and why they differ."""
     if isinstance(module, nn.modules.conv._ConvNd):
         elements = sum(prod(call.input if module.transposed else call.output) for call in calls)
         products = elements * (module.weight.numel() // module.weight.shape[0])
@@ -189,7 +189,7 @@ def _projects(module: Any) -> bool:
 
 
 def _attention(module: nn.MultiheadAttention, calls: Sequence[Call]) -> tuple[int, int, str]:
-    """Query, key and value are projected from their own widths, which the rule takes for the width of the result."""
+    """Return the products of attention. The rule assumes that keys and values are as wide as the result."""
     counted = true = 0
     for call in calls:
         sizes = [_tokens_and_width(shape, batch_first=module.batch_first) for shape in call.arguments[:3]]
@@ -199,7 +199,7 @@ def _attention(module: nn.MultiheadAttention, calls: Sequence[Call]) -> tuple[in
         counted += scores + batch * queries * value_width**2
         true += batch * module.embed_dim * (queries * width + keys * key_width + values * value_width)
         true += 2 * batch * queries * keys * width + batch * queries * width**2
-    return counted, true, "keys and values of another width are taken for square" if counted != true else ""
+    return counted, true, "keys and values of another width are counted as square" if counted != true else ""
 
 
 def _tokens_and_width(shape: Sequence[int], *, batch_first: bool) -> tuple[int, int, int]:
@@ -208,7 +208,7 @@ def _tokens_and_width(shape: Sequence[int], *, batch_first: bool) -> tuple[int, 
 
 
 def _beyond_products(module: Any, calls: Sequence[Call]) -> int:
-    """What the rule of a module with products adds to them."""
+    """Return what the rule of a module with products adds to them."""
     if isinstance(module, (nn.modules.conv._ConvNd, nn.Linear)):
         return sum(prod(call.output) for call in calls) if module.bias is not None else 0
     if isinstance(module, (*RECURRENT, *CELLS)):
@@ -217,14 +217,14 @@ def _beyond_products(module: Any, calls: Sequence[Call]) -> int:
         if module.bias:
             per_layer += 2 * {"RNN": 1, "GRU": 3, "LSTM": 4}[kind] * module.hidden_size
         layers = getattr(module, "num_layers", 1) * (2 if getattr(module, "bidirectional", False) else 1)
-        return per_layer * layers * sum(rows_seen(call) for call in calls)
+        return per_layer * layers * sum(rows_of_call(call) for call in calls)
     if isinstance(module, nn.MultiheadAttention):
         return sum(_beyond_attention(module, call) for call in calls)
     return 0
 
 
 def _beyond_attention(module: nn.MultiheadAttention, call: Call) -> int:
-    """Scaling of the queries, biases, softmax."""
+    """Return what the rule adds for scaling the queries, biases and softmax."""
     sizes = [_tokens_and_width(shape, batch_first=module.batch_first) for shape in call.arguments[:3]]
     (batch, queries, width), (_, keys, _), (_, values, value_width) = sizes
     biases = (queries + keys + values) * width if module.in_proj_bias is not None else 0
@@ -232,36 +232,38 @@ def _beyond_attention(module: nn.MultiheadAttention, call: Call) -> int:
     return batch * (queries * width + biases + softmax + queries * value_width)
 
 
-def _record_functions(rules: dict[Any, Any], lines: list[Line], places: Places) -> None:
-    """Let every patched function write a line; what ptflops adds stays as it is."""
+def _record_functions(rules: dict[Any, Any], lines: list[ReportPart], places: ModuleTracker) -> None:
+    """Let every patched function add a part to the report; the values of ptflops stay as they are."""
     for function, rule in list(rules.items()):
         rules[function] = _recorded_function(str(getattr(function, "__name__", function)), rule, lines, places)
 
 
-def _recorded_function(name: str, rule: Callable[..., Any], lines: list[Line], places: Places) -> Callable[..., Any]:
+def _recorded_function(
+    name: str, rule: Callable[..., Any], lines: list[ReportPart], places: ModuleTracker
+) -> Callable[..., Any]:
     def record(*args: Any, **kwargs: Any) -> Any:
-        figure = rule(*args, **kwargs)
-        products, true = _function_products(name, args, int(figure))
+        value = rule(*args, **kwargs)
+        products, true = _function_products(name, args, int(value))
         lines.append(
-            Line(
+            ReportPart(
                 module=places.current,
                 counted=name,
-                figure=int(figure),
+                value=int(value),
                 products=products,
                 true_products=true,
                 cause=f"{name} is counted by its first operand" if products != true else "",
             )
         )
-        return figure
+        return value
 
     return record
 
 
-def _function_products(name: str, args: Sequence[Any], figure: int) -> tuple[int, int]:
-    """Products in the figure of a patched function, and what they are in truth."""
+def _function_products(name: str, args: Sequence[Any], value: int) -> tuple[int, int]:
+    """Return the products in the value of a patched function, and the true products."""
     if name in ("matmul", "mm", "bmm"):
         left, right = args[:2]
-        return figure, matmul_macs(tuple(left.shape), tuple(right.shape))
+        return value, matmul_macs(tuple(left.shape), tuple(right.shape))
     if name in ("addmm", "baddbmm"):
         products = args[1].numel() * args[2].shape[-1]
         return products, products
@@ -269,23 +271,27 @@ def _function_products(name: str, args: Sequence[Any], figure: int) -> tuple[int
 
 
 def matmul_macs(left: tuple[int, ...], right: tuple[int, ...]) -> int:
-    """Products of a matrix product of these shapes, broadcast as PyTorch does."""
+    """Return the MACs of a matrix product of these shapes, broadcast as PyTorch does."""
     rows = (1, *left) if len(left) == 1 else left
     columns = (*right, 1) if len(right) == 1 else right
     batch = [max(sizes) for sizes in itertools.zip_longest(rows[-3::-1], columns[-3::-1], fillvalue=1)]
     return prod(batch) * rows[-2] * rows[-1] * columns[-1]
 
 
-def _recorded_operator(name: str, rule: Callable[..., Any], lines: list[Line], places: Places) -> Callable[..., Any]:
+def _recorded_operator(
+    name: str, rule: Callable[..., Any], lines: list[ReportPart], places: ModuleTracker
+) -> Callable[..., Any]:
     formula = formula_of(name)
 
     def record(inputs: Any, outputs: Any) -> Any:
-        figure = int(rule(inputs, outputs))
-        true = formula(*inputs, out=outputs[0]) if formula is not None else figure
+        value = int(rule(inputs, outputs))
+        true = formula(*inputs, out=outputs[0]) if formula is not None else value
         bias = inputs[0] if name == "aten::addmm" else inputs[2] if name.endswith("convolution") else None
-        products = figure - (outputs[0].numel() if bias is not None else 0)
-        lines.append(Line(module=places.current, counted=name, figure=figure, products=products, true_products=true))
-        return figure
+        products = value - (outputs[0].numel() if bias is not None else 0)
+        lines.append(
+            ReportPart(module=places.current, counted=name, value=value, products=products, true_products=true)
+        )
+        return value
 
     return record
 

@@ -1,6 +1,6 @@
 """thop (pytorch-OpCounter): a rule for each exact type of module, run as a forward hook.
 
-Its sources were read for the rules restated here; what it prints is its own.
+The rules restated here were read from its source; the printed number is its own.
 """
 
 from collections import Counter
@@ -11,40 +11,40 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from bench.measure.counting.witnesses.sightings import (
+from bench.measure.counting.counters.counter_report import CounterReport, ReportPart, aliases_of, exact
+from bench.measure.counting.counters.layer_calls import (
     CELLS,
     RECURRENT,
     TRANSPOSED,
     Call,
     gate_products,
     kernel_size,
-    rows_seen,
-    watch_calls,
+    record_calls,
+    rows_of_call,
 )
-from bench.measure.counting.witnesses.testimony import Line, Testimony, aliases_of, exact
 
 CONVENTION = "MACs; adds 4 per element for normalisation, average pooling, softmax, biases of recurrent layers"
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
-def testify_thop(model: nn.Module, inputs: tuple[Tensor, ...]) -> Testimony:
-    """thop's count of one forward pass. Leaves hooks on `model`."""
+def count_with_thop(model: nn.Module, inputs: tuple[Tensor, ...]) -> CounterReport:
+    """Return thop's count of one forward pass. Leaves hooks on `model`."""
     from thop import profile
     from thop.profile import register_hooks
 
-    seen = watch_calls(model)
+    seen = record_calls(model)
     printed, _, table = profile(model, inputs, verbose=False, ret_layer_info=True)
     ruled = {path: module for path, module in model.named_modules() if type(module) in register_hooks}
-    figures = _figures(model, table, ruled)
+    values = _values(model, table, ruled)
     if "" in ruled:
-        figures[""] = printed - sum(figures.values())
+        values[""] = printed - sum(values.values())
     visits = _visits(model)
     lines = [
-        _line(path, module, exact(figures[path]), seen[id(module)], times=visits[id(module)])
+        _line(path, module, exact(values[path]), seen[id(module)], times=visits[id(module)])
         for path, module in ruled.items()
-        if figures.get(path)
+        if values.get(path)
     ]
-    return Testimony(
+    return CounterReport(
         tool="thop",
         version=version("thop"),
         convention=CONVENTION,
@@ -55,62 +55,62 @@ def testify_thop(model: nn.Module, inputs: tuple[Tensor, ...]) -> Testimony:
     )
 
 
-def _figures(model: nn.Module, table: Mapping[str, Any], ruled: Mapping[str, nn.Module]) -> dict[str, float]:
-    """What each module adds to the total, wherever it hangs, under its first path."""
+def _values(model: nn.Module, table: Mapping[str, Any], ruled: Mapping[str, nn.Module]) -> dict[str, float]:
+    """Return what each module adds to the total, under its first path in the model."""
     first = aliases_of(model)
-    figures: dict[str, float] = {}
+    values: dict[str, float] = {}
 
     def walk(prefix: str, entries: Mapping[str, Any]) -> None:
         for name, (amount, _, below) in entries.items():
             path = f"{prefix}{name}"
             if first[path] in ruled and not below:
-                figures[first[path]] = figures.get(first[path], 0.0) + amount
+                values[first[path]] = values.get(first[path], 0.0) + amount
             walk(f"{path}.", below)
 
     walk("", table)
-    return figures
+    return values
 
 
 def _visits(model: nn.Module) -> Counter[int]:
-    """How often a walk over children, as thop's, comes by each module."""
+    """Return how often a walk over children, such as thop's, visits each module."""
     visits = Counter({id(model): 1})
     for child in model.children():
         visits.update(_visits(child))
     return visits
 
 
-def _line(path: str, module: nn.Module, figure: int | float, calls: Sequence[Call], *, times: int) -> Line:
-    """A module under several names has that many hooks, and each name adds the sum of them all."""
-    once = int(figure) // times**2
+def _line(path: str, module: nn.Module, value: int | float, calls: Sequence[Call], *, times: int) -> ReportPart:
+    """Return the part of one module. Under several names it has that many hooks, and each name adds their sum."""
+    once = int(value) // times**2
     products, true, cause = _products(module, once, calls)
     if times > 1 and products:
         cause = f"{cause}; " * bool(cause) + f"shared under {times} names, it counts {times} x {times} times"
-    return Line(
+    return ReportPart(
         module=path,
         counted=type(module).__name__,
-        figure=int(figure),
+        value=int(value),
         products=products * times**2,
         true_products=true,
         cause=cause,
     )
 
 
-def _products(module: nn.Module, figure: int, calls: Sequence[Call]) -> tuple[int, int, str]:
-    """Products in a figure, what they are in truth, and why they differ."""
+def _products(module: nn.Module, value: int, calls: Sequence[Call]) -> tuple[int, int, str]:
+    """Return the products in a value, the true number of products, and why they differ."""
     if isinstance(module, TRANSPOSED):
         true = sum(prod(call.input) for call in calls) * kernel_size(module.weight)
-        return figure, true, "a transposed convolution is counted by its output" if true != figure else ""
+        return value, true, "a transposed convolution is counted by its output" if true != value else ""
     if isinstance(module, (*CONVOLUTIONS, nn.Linear)):
-        return figure, figure, ""
+        return value, value, ""
     if isinstance(module, (*RECURRENT, *CELLS)):
-        products = figure - _beyond_gates(module) * sum(rows_seen(call) for call in calls)
+        products = value - _beyond_gates(module) * sum(rows_of_call(call) for call in calls)
         true = gate_products(module, calls)
         return products, true, "its projection is ignored" if getattr(module, "proj_size", 0) else ""
     return 0, 0, ""
 
 
 def _beyond_gates(module: Any) -> int:
-    """Additions, biases and elementwise products that thop counts per step of a recurrent layer or cell."""
+    """Return the additions, biases and elementwise products that thop counts per step of a recurrent layer."""
     hidden, has_bias = module.hidden_size, bool(module.bias)
     per_gate = hidden + 2 * hidden * has_bias
     per_cell = {"RNN": per_gate, "GRU": 3 * per_gate + 4 * hidden, "LSTM": 4 * per_gate + 4 * hidden}

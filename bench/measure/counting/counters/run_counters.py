@@ -1,4 +1,4 @@
-"""Hears counters one by one, each in a fresh process on a network of its own, so that nothing it breaks stays."""
+"""Run FLOP counters one by one, each in a fresh process on its own model, so that what one breaks stays there."""
 
 import json
 import pickle
@@ -16,10 +16,10 @@ from torch import nn
 
 from bench.core.errors import UnknownNameError, last_line
 from bench.core.import_path import environment_with_import_path
-from bench.measure.counting.tally import count
-from bench.measure.counting.twin import twin_of
-from bench.measure.counting.witnesses.testimony import Testimony
-from bench.measure.counting.witnesses.verdicts import Verdict, failed, judge
+from bench.measure.counting.counters.agreement import Agreement, failed, judge
+from bench.measure.counting.counters.counter_report import CounterReport
+from bench.measure.counting.model_copy import copy_to
+from bench.measure.counting.model_count import count
 
 TOOLS: Mapping[str, tuple[str, ...]] = {
     "fvcore": ("fvcore",),
@@ -28,11 +28,12 @@ TOOLS: Mapping[str, tuple[str, ...]] = {
 }
 OWN = "torch"
 TIMEOUT_S = 900.0
+CHILD = "bench.measure.counting.counters.counter_child"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Rebuilt:
-    """A network that is built by name where it is needed, with random weights."""
+class ModelByName:
+    """Builds a model by name in the process that calls it, with random weights."""
 
     model: str
     arguments: Mapping[str, Any] = field(default_factory=dict)
@@ -47,24 +48,24 @@ class Rebuilt:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Copied:
-    """A network of the caller's, which travels as a copy."""
+class ModelCopy:
+    """A model of the caller, which travels to the child as a copy."""
 
     model: nn.Module
 
     def __call__(self) -> nn.Module:
-        return twin_of(self.model, "cpu")
+        return copy_to(self.model, "cpu")
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _unpacked, (self(),)
 
 
-def _unpacked(model: nn.Module) -> Copied:
-    return Copied(model=model)
+def _unpacked(model: nn.Module) -> ModelCopy:
+    return ModelCopy(model=model)
 
 
-def tools_of(counters: Sequence[str]) -> list[str]:
-    """The witnesses behind names of counters (`all` is every one, `torch` is ourselves and none of them)."""
+def backends_of(counters: Sequence[str]) -> list[str]:
+    """Return the backends behind counter names; `all` is every one, and `torch` is our own count, which has none."""
     tools: list[str] = []
     for name in counters:
         if name not in (*TOOLS, OWN, "all"):
@@ -73,53 +74,60 @@ def tools_of(counters: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(tools))
 
 
-def hear_witnesses(
+def run_counters(
     build: Callable[[], nn.Module],
     shapes: Sequence[Sequence[int]],
     *,
     counters: Sequence[str] = ("all",),
     timeout_s: float = TIMEOUT_S,
-) -> tuple[Verdict, ...]:
-    """What each counter says of the network that `build` gives, for one clip of `shapes` (batch 1), and why.
+) -> tuple[Agreement, ...]:
+    """Return how each counter's result for one clip of `shapes` (batch 1) agrees with ours, and why it differs.
 
-    `build` must survive pickling: `Rebuilt` by name, `Copied` for a network at hand. Nothing of it runs here but our
-    own count. A counter that crashes, hangs, prints nothing or cannot be sent the network has failed.
+    `build` returns the model and must be picklable: `ModelByName`, or `ModelCopy` of an existing model. Only our own
+    count runs in this process. A counter that crashes, hangs, prints nothing or cannot receive the model has failed.
     """
-    tools = tools_of(counters)
+    tools = backends_of(counters)
     if not tools:
         return ()
     clips = [(1, *shape[1:]) for shape in shapes]
     counted = count(build().eval(), tuple(torch.empty(clip, device="meta") for clip in clips))
-    verdicts = []
+    agreements = []
     for tool in tools:
-        answer = ask_child(tool, build, clips, timeout_s=timeout_s)
-        if "testimony" in answer:
-            verdicts.append(judge(counted, Testimony.from_dict(answer["testimony"])))
+        answer = run_counter(tool, build, clips, timeout_s=timeout_s)
+        if "report" in answer:
+            agreements.append(judge(counted, CounterReport.from_dict(answer["report"])))
         else:
-            verdicts.append(failed(tool, _version(tool), ours=counted.macs, error=str(answer["error"])))
-    return tuple(verdicts)
+            agreements.append(failed(tool, _version(tool), ours=counted.macs, error=str(answer["error"])))
+    return tuple(agreements)
 
 
-def ask_child(
+def run_counter(
     tool: str, build: Callable[[], nn.Module], clips: Sequence[Sequence[int]], *, timeout_s: float = TIMEOUT_S
 ) -> dict[str, Any]:
-    """The child's answer: `testimony` or `error`, with `seconds` and `peak_bytes` of the counting alone."""
-    with TemporaryDirectory(prefix="vbench-witness-") as folder:
+    """Return the child's answer: `report` or `error`, with `seconds` and `peak_bytes` of the counting alone."""
+    with TemporaryDirectory(prefix="vbench-counter-") as folder:
         request, answer = Path(folder) / "request.pickle", Path(folder) / "answer.json"
         try:
             request.write_bytes(pickle.dumps({"build": build, "clips": [list(clip) for clip in clips]}))
         except Exception as error:
-            return {"error": f"the network cannot be sent to another process: {type(error).__name__}: {error}"}
+            return {"error": f"the model cannot be sent to another process: {type(error).__name__}: {error}"}
         alone = {**environment_with_import_path(), "CUDA_VISIBLE_DEVICES": "", "PYTHONWARNINGS": "ignore"}
-        command = [sys.executable, "-m", "bench.measure.counting.witnesses.child", tool, str(request), str(answer)]
+        command = [
+            sys.executable,
+            "-m",
+            "bench.measure.counting.counters.counter_child",
+            tool,
+            str(request),
+            str(answer),
+        ]
         try:
             child = subprocess.run(command, env=alone, capture_output=True, text=True, timeout=timeout_s, check=False)
         except subprocess.TimeoutExpired:
-            return {"error": f"gave no answer in {timeout_s:g} s"}
+            return {"error": f"did not answer within {timeout_s:g} s"}
         if not answer.is_file():
             return {"error": f"died with exit code {child.returncode}: {last_line(child.stderr)}"}
-        heard: dict[str, Any] = json.loads(answer.read_text(encoding="utf-8"))
-        return heard
+        found: dict[str, Any] = json.loads(answer.read_text(encoding="utf-8"))
+        return found
 
 
 def _version(tool: str) -> str:

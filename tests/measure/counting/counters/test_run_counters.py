@@ -7,23 +7,23 @@ import torch
 from torch import Tensor, nn
 
 from bench.core.errors import UnknownNameError
-from bench.measure.counting.tally import count
-from bench.measure.counting.witnesses.hearing import Copied, Rebuilt, hear_witnesses, tools_of
-from bench.measure.counting.witnesses.testimony import Line
-from bench.measure.counting.witnesses.testimony import Testimony as Said
-from bench.measure.counting.witnesses.verdicts import judge
+from bench.measure.counting.counters.agreement import judge
+from bench.measure.counting.counters.counter_report import CounterReport as Said
+from bench.measure.counting.counters.counter_report import ReportPart
+from bench.measure.counting.counters.run_counters import ModelByName, ModelCopy, backends_of, run_counters
+from bench.measure.counting.model_count import count
 
 
 def test_names_of_counters() -> None:
-    assert tools_of(["torch"]) == []
-    assert tools_of(["ptflops", "thop"]) == ["ptflops-pytorch", "ptflops-aten", "thop"]
-    assert tools_of(["all"]) == ["fvcore", "thop", "ptflops-pytorch", "ptflops-aten"]
+    assert backends_of(["torch"]) == []
+    assert backends_of(["ptflops", "thop"]) == ["ptflops-pytorch", "ptflops-aten", "thop"]
+    assert backends_of(["all"]) == ["fvcore", "thop", "ptflops-pytorch", "ptflops-aten"]
     with pytest.raises(UnknownNameError, match="fvcore"):
-        tools_of(["fvcor"])
+        backends_of(["fvcor"])
 
 
 def test_asking_nobody_runs_nothing() -> None:
-    assert hear_witnesses(lambda: pytest.fail("built"), [(1, 3, 8, 8)], counters=["torch"]) == ()
+    assert run_counters(lambda: pytest.fail("built"), [(1, 3, 8, 8)], counters=["torch"]) == ()
 
 
 class Local(nn.Module):
@@ -32,7 +32,7 @@ class Local(nn.Module):
 
 
 def test_a_network_that_cannot_be_sent_has_failed_and_is_not_zero() -> None:
-    [verdict] = hear_witnesses(lambda: Local(), [(1, 4)], counters=["thop"])
+    [verdict] = run_counters(lambda: Local(), [(1, 4)], counters=["thop"])
     assert (verdict.verdict, verdict.printed, verdict.comparable) == ("failed", None, None)
     assert "cannot be sent" in verdict.why
 
@@ -41,7 +41,7 @@ def test_a_network_that_cannot_be_sent_has_failed_and_is_not_zero() -> None:
 def test_a_real_process_gives_a_verdict_and_leaves_the_network_alone() -> None:
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 2))
     keys = list(model.state_dict())
-    verdicts = hear_witnesses(Copied(model=model), [(4, 3, 8, 8)], counters=["all"])
+    verdicts = run_counters(ModelCopy(model=model), [(4, 3, 8, 8)], counters=["all"])
     assert [verdict.verdict for verdict in verdicts] == ["agrees"] * 4
     assert {verdict.ours for verdict in verdicts} == {36 * 4 * 27 + 288}
     assert list(model.state_dict()) == keys
@@ -58,20 +58,20 @@ class Dies:
 
 
 @pytest.mark.slow
-def test_a_witness_that_dies_has_failed_and_takes_nobody_along() -> None:
-    [verdict] = hear_witnesses(Dies(), [(1, 4)], counters=["thop"])
+def test_a_counter_that_crashes_has_failed_and_affects_nothing_else() -> None:
+    [verdict] = run_counters(Dies(), [(1, 4)], counters=["thop"])
     assert (verdict.verdict, verdict.printed) == ("failed", None)
     assert "exit code 7" in verdict.why
 
 
 @pytest.mark.slow
-def test_a_witness_that_takes_too_long_has_failed() -> None:
-    [verdict] = hear_witnesses(Rebuilt(model="c3d"), [(1, 3, 16, 112, 112)], counters=["thop"], timeout_s=0.05)
+def test_a_counter_that_takes_too_long_has_failed() -> None:
+    [verdict] = run_counters(ModelByName(model="c3d"), [(1, 3, 16, 112, 112)], counters=["thop"], timeout_s=0.05)
     assert (verdict.verdict, verdict.printed) == ("failed", None)
     assert "no answer" in verdict.why
 
 
-def said(*lines: Line, printed: int, **blind: str) -> Said:
+def said(*lines: ReportPart, printed: int, **blind: str) -> Said:
     return Said(
         tool="t",
         version="1",
@@ -82,8 +82,8 @@ def said(*lines: Line, printed: int, **blind: str) -> Said:
     )
 
 
-def line(module: str, macs: int) -> Line:
-    return Line(module=module, counted="x", figure=macs, products=macs, true_products=macs)
+def line(module: str, macs: int) -> ReportPart:
+    return ReportPart(module=module, counted="x", value=macs, products=macs, true_products=macs)
 
 
 MODEL = nn.Sequential(nn.Linear(4, 4, bias=False), nn.Linear(4, 2, bias=False))
@@ -136,7 +136,7 @@ def test_figures_that_do_not_add_up_are_unexplained() -> None:
 
 def test_totals_that_agree_by_two_errors_are_not_agreement() -> None:
     counted = count(MODEL, torch.randn(1, 4))
-    wrong = Line(module="0", counted="x", figure=24, products=24, true_products=16, cause="counted by its output")
+    wrong = ReportPart(module="0", counted="x", value=24, products=24, true_products=16, cause="counted by its output")
     verdict = judge(counted, said(wrong, printed=24, _1="no rule"))
     assert verdict.difference == 0
     assert verdict.verdict == "explained"

@@ -1,4 +1,4 @@
-"""Which module is running: its path in the model, in the forward pass and in the backward pass alike."""
+"""The path of the module that is running, in the forward and in the backward pass."""
 
 import bisect
 import functools
@@ -12,12 +12,12 @@ from torch import nn
 ROOT = ""
 
 
-class Places:
-    """Follows the calls of a model's modules and says at any moment in which one an operator runs.
+class ModuleTracker:
+    """Follows the calls of a model's modules, so that each operator can be assigned to a module.
 
-    A module counts as running while its `forward` does, called by hooks' rules or directly. One that hangs under
-    several parents is found under the parent that calls it. In the backward pass, each autograd node belongs where it
-    was made, known by its sequence number; modules that run again there (checkpointing) are followed like any call.
+    A module is running while its `forward` is, whether called through `__call__` or directly. A module with several
+    parents is found under the parent that calls it. In the backward pass, an autograd node belongs to the module that
+    made it, found by its sequence number; modules that run again there (checkpointing) are followed like any call.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -35,7 +35,7 @@ class Places:
 
     @property
     def current(self) -> str:
-        """The path of the innermost module that is running, or whose backward is."""
+        """The path of the innermost module whose forward or backward is running."""
         if self._running:
             return self._running[-1]
         node = torch._C._current_autograd_node()
@@ -43,7 +43,7 @@ class Places:
 
     @contextmanager
     def followed(self) -> Iterator[None]:
-        """Follow calls inside the context. Changes the modules (not their state), so only for a copy of a model."""
+        """Follow calls inside the context. Replaces `forward` of each module, so use it on a copy of a model."""
         followed = [module for module in self._modules if not isinstance(module, torch.jit.ScriptModule)]
         own = [module.__dict__.get("forward") for module in followed]
         for module in followed:
@@ -72,7 +72,7 @@ class Places:
         return follow
 
     def _mark(self) -> None:
-        """Autograd nodes made from now on belong to the current module."""
+        """Assign autograd nodes made from now on to the current module."""
         self._marks.append((torch._C._autograd._get_sequence_nr(), self.current))
 
     def _made_at(self, sequence_number: int) -> str:
@@ -81,7 +81,7 @@ class Places:
 
 
 def nearest(caller: str, paths: list[str]) -> str:
-    """The one of a module's `paths` that is called from `caller`: below it, or below the closest parent of it."""
+    """Return the one of a module's `paths` that lies below `caller`, or below its closest parent."""
     while len(paths) > 1 and caller != ROOT:
         below = [path for path in paths if path == caller or path.startswith(f"{caller}.")]
         if below:
@@ -91,12 +91,12 @@ def nearest(caller: str, paths: list[str]) -> str:
 
 
 def parent_of(path: str) -> str:
-    """The path of the module that holds this one; the root holds itself."""
+    """Return the path of the parent module; the root is its own parent."""
     return path.rpartition(".")[0]
 
 
 def with_parents(path: str) -> Iterator[str]:
-    """The path and those of all modules around it, out to the root."""
+    """Yield the path and those of all its parents, ending with the root."""
     yield path
     while path != ROOT:
         path = parent_of(path)

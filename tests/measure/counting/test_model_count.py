@@ -15,8 +15,8 @@ from torch.utils.checkpoint import checkpoint
 import bench
 from bench.core.errors import ClipError, InputError
 from bench.measure.counting.formulas import _FORMULAS, counts_macs_of
-from bench.measure.counting.free import costs_nothing
-from bench.measure.counting.tally import Count, count
+from bench.measure.counting.free_operators import costs_nothing
+from bench.measure.counting.model_count import Count, count
 
 
 class Block(nn.Module):

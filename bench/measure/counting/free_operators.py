@@ -1,7 +1,7 @@
-"""Operators that hold no counted product, so that every other operator without a formula can be named as unknown.
+"""Operators without a counted product; every other operator without a formula is reported as unknown.
 
-Three kinds are recognised by what PyTorch says of them: views, pointwise operators, copies of views. The rest stands
-here by name. Not here on purpose: Fourier transforms, linear algebra, pairwise distances, whatever nobody has judged.
+Three kinds are recognised by their PyTorch tags: views, pointwise operators, copies of views. The rest is listed by
+name. Left out on purpose: Fourier transforms, linear algebra, pairwise distances, and everything not yet checked.
 """
 
 import functools
@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from bench.measure.counting.operators import is_view
+from bench.measure.counting.dispatch import is_view
 
 _BY_KIND = {
     "makes a tensor": """
@@ -95,21 +95,21 @@ _ENDINGS = ("_backward", "_backward_data", "_dense_backward", "_copy")
 
 
 def costs_nothing(*operators: str) -> None:
-    """Declare that `operators`, each written `namespace::name`, hold no counted product."""
+    """Declare that `operators` (`namespace::name`) contain no counted product."""
     _FREE.update(operators)
     is_free.cache_clear()
 
 
 @functools.cache
 def is_free(operator: str) -> bool:
-    """Whether `operator`, written `namespace::name`, holds no counted product; nor does its gradient, then."""
+    """Return whether `operator` (`namespace::name`) contains no counted product; its gradient then has none either."""
     if operator.startswith(("prim::", "prims::", "aten::_foreach_")):
         return operator != "aten::_foreach_mm"
     return any(name in _FREE or _is_declared_free(name) for name in _related(operator))
 
 
 def _related(operator: str) -> set[str]:
-    """The name itself, without the mark of an in-place form, and what it is the gradient or the copy of."""
+    """Return the name, the name without the in-place mark, and the operators it is the gradient or copy of."""
     plain = operator.removesuffix("_")
     bases = {plain.removesuffix(ending) for ending in _ENDINGS}
     return {operator, plain, *bases, *(base.replace("::_", "::") for base in bases if base != plain)}

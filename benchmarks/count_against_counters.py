@@ -1,6 +1,6 @@
 """Counts every video model of torchvision by vbench and by each witness: seconds and peak memory side by side.
 
-    python benchmarks/count_against_witnesses.py [NAME ...] > benchmarks/count_against_witnesses.md
+    python benchmarks/count_against_counters.py [NAME ...] > benchmarks/count_against_counters.md
 
 Each count runs in a process of its own that has imported its counter and built its network before the clock starts.
 Peak memory is what the count added to the process's largest resident size.
@@ -12,7 +12,7 @@ from importlib.metadata import version
 
 import torch
 
-from bench.measure.counting.witnesses.hearing import Rebuilt, ask_child, tools_of
+from bench.measure.counting.counters.run_counters import ModelByName, backends_of, run_counter
 from bench.models.factory import list_models
 
 OURS = "vbench"
@@ -29,15 +29,15 @@ def main() -> None:
     print("| model | counter | seconds | peak MiB | figure |\n|---|---|---|---|---|")
     for name in names:
         size = SIZES.get(name, 224)
-        for tool in (OURS, *tools_of(["all"])):
-            answer = ask_child(tool, Rebuilt(model=f"torchvision:{name}"), [(1, 3, 16, size, size)])
+        for tool in (OURS, *backends_of(["all"])):
+            answer = run_counter(tool, ModelByName(model=f"torchvision:{name}"), [(1, 3, 16, size, size)])
             print(f"| {name} | {tool} | {_measured(answer)} |", flush=True)
 
 
 def _measured(answer: dict) -> str:
     if "error" in answer:
         return f"failed | | {answer['error'].splitlines()[0]}"
-    figure = answer["testimony"]["printed"]
+    figure = answer["report"]["printed"]
     return f"{answer['seconds']:.2f} | {answer['peak_bytes'] / 2**20:.0f} | {figure:,}"
 
 
