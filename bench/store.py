@@ -1,4 +1,7 @@
-"""Records on disk: append, read, migrate. One JSON line per run of a case, durable the moment it is written."""
+"""Records on disk: append, read, repair, migrate. One JSON line per run of a case, durable as soon as it is written.
+
+A line that cannot be read is left out with a StoreWarning that names it; all other records stay usable.
+"""
 
 import fcntl
 import glob
@@ -6,21 +9,26 @@ import json
 import os
 import warnings
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from bench.core.errors import StoreError
 from bench.core.files import write_atomically
-from bench.core.schema import SCHEMA_VERSION, Json, Record
+from bench.core.privacy import without_secrets
+from bench.core.schema import GOOD_STATUSES, SCHEMA_VERSION, Json, Record, Status
 
 if TYPE_CHECKING:
     import pandas as pd
 
 RECORDS = "records.jsonl"
+DAMAGED = "records.damaged"
 SUITE_FILE = "suite.json"
+CURRENT = b'{"schema_version":%d,' % SCHEMA_VERSION  # how a record of this version begins
+T = TypeVar("T")
 Source = str | Path | Iterable[str | Path]
 
 # One small function per old version: it takes the raw line of version N and returns it as version N + 1.
@@ -28,7 +36,27 @@ MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
 
 
 class StoreWarning(UserWarning):
-    """A results file was read with something missing, such as a last line cut off by a crash."""
+    """Something in a results file was left out, such as a line that a crash cut off."""
+
+
+class NewerVersionError(StoreError):
+    """A record of a newer vbench, which is not damaged and must not be set aside."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunFacts:
+    """What planning needs of a stored run; read without building the whole record."""
+
+    case_id: str
+    run_index: int
+    freshness: str
+    status: str
+    measures: frozenset[str]
+    seconds: float | None
+
+    @property
+    def is_good(self) -> bool:
+        return self.status in GOOD_STATUSES
 
 
 class RecordStore:
@@ -45,31 +73,49 @@ class RecordStore:
         return self.folder / "logs" / f"{case_id}.log"
 
     def append(self, record: Record) -> None:
-        """Add one line and return once it is on the disk."""
+        """Add one line and return once it is on the disk; after an error the file is as it was."""
         with store_errors(self.file, "written"):
             self.folder.mkdir(parents=True, exist_ok=True)
-            with self.file.open("ab") as file:
-                file.write(record.model_dump_json().encode() + b"\n")
-                file.flush()
-                os.fsync(file.fileno())
+            with self.file.open("ab", buffering=0) as file:
+                before = file.tell()
+                try:
+                    _write_all(file.fileno(), record.model_dump_json().encode() + b"\n")
+                    os.fsync(file.fileno())
+                except OSError:
+                    with suppress(OSError):
+                        os.ftruncate(file.fileno(), before)
+                    raise
+
+    def runs(self) -> Iterator[RunFacts]:
+        """The stored runs, in the order in which they were written; none if there is no file."""
+        if self.file.is_file():
+            yield from (run for _, run in _readable(self.file, _parse_run))
 
     def repair(self) -> str | None:
-        """Move a last line that a crash cut off into `records.torn`; says what was done, or None."""
+        """Move damaged lines to `records.damaged`; returns what was done, None if nothing was.
+
+        Records of a newer vbench stay. Only for the holder of the lock.
+        """
         if not self.file.is_file():
             return None
-        content = self.file.read_bytes()
-        if not content or content.endswith(b"\n"):
+        good: list[bytes] = []
+        damaged: list[bytes] = []
+        with store_errors(self.file, "read"), self.file.open("rb") as lines:
+            for line in lines:
+                (good if _is_sound(line) else damaged).append(line)
+        if not damaged:
             return None
-        whole = content.rfind(b"\n") + 1
-        with (self.folder / "records.torn").open("ab") as torn:
-            torn.write(content[whole:] + b"\n")
-        os.truncate(self.file, whole)
-        return (
-            f"{self.file}: the last line was cut off by a crash; its {len(content) - whole} bytes are in records.torn"
-        )
+        with store_errors(self.folder, "written"):
+            with (self.folder / DAMAGED).open("ab") as file:
+                file.write(b"".join(line.removesuffix(b"\n") + b"\n" for line in damaged))
+                file.flush()
+                os.fsync(file.fileno())
+            write_atomically(self.file, b"".join(good))
+        what = "1 damaged line was" if len(damaged) == 1 else f"{len(damaged)} damaged lines were"
+        return f"{self.file}: {what} moved to {DAMAGED}; {len(good)} records stay"
 
     def write_suite(self, facts: dict[str, Json]) -> None:
-        """Keep what reports need of the suite beside the records: name, title, ablation, its own text."""
+        """Store what reports need of the suite next to the records: name, title, ablation, its text."""
         with store_errors(self.folder, "written"):
             write_atomically(self.folder / SUITE_FILE, json.dumps(facts, indent=1, ensure_ascii=False))
 
@@ -88,15 +134,20 @@ class RecordStore:
                     f"{self.folder} is in use by process {file.read().strip() or 'unknown'}; "
                     "wait for it, or give this run a folder of its own with --out"
                 ) from None
-            file.truncate(0)
-            file.write(str(os.getpid()))
-            file.flush()
+            with store_errors(self.folder / ".lock", "written"):
+                os.ftruncate(file.fileno(), 0)
+                os.write(file.fileno(), str(os.getpid()).encode())
             yield
+
+
+def _write_all(descriptor: int, content: bytes) -> None:
+    while content:
+        content = content[os.write(descriptor, content) :]
 
 
 @contextmanager
 def store_errors(path: Path, done: Literal["read", "written"]) -> Iterator[None]:
-    """What the system refuses while `path` is `done`, as a StoreError that says where and why."""
+    """Turn an OSError into a StoreError that says where and why `path` cannot be `done`."""
     try:
         yield
     except OSError as error:
@@ -104,36 +155,36 @@ def store_errors(path: Path, done: Literal["read", "written"]) -> Iterator[None]
 
 
 def read_records(source: Source) -> list[Record]:
-    """Records of files, of folders and all below them, or of glob patterns, in the order they were written.
+    """Records of files, of folders and all below them, or of glob patterns, in the order in which they were written.
 
-    A last line cut off by a crash is left out with a StoreWarning; any other bad line is a StoreError that names it.
+    Lines that are no records are left out with a StoreWarning; a file without a single record is a StoreError.
     """
     sources = [source] if isinstance(source, str | Path) else list(source)
     return [record for item in sources for file in record_files(item) for record in _read_file(file)]
 
 
 def read_suite_info(folder: str | Path) -> dict[str, Json]:
-    """What `RecordStore.write_suite` kept in this results folder; empty if there is nothing.
+    """What `RecordStore.write_suite` stored in this results folder; empty if there is nothing.
 
-    StoreError for a file that is not of that form: a gate that stands there must not be lost in silence.
+    Raises StoreError for a file of another form: a gate that it holds must not be lost in silence.
     """
     file = Path(folder) / SUITE_FILE
     try:
         with store_errors(file, "read"):
             facts = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise StoreError(f"{file} cannot be read: {error}; run the suite again, or remove it") from None
     if not isinstance(facts, dict) or not isinstance(facts.get("gate") or {}, dict):
-        raise StoreError(f"{file} is not what a suite leaves in its results; run the suite again, or remove it")
+        raise StoreError(f"{file} does not describe a suite; run the suite again, or remove it")
     return facts
 
 
 def load_records(source: Source) -> "pd.DataFrame":
-    """One row per metric of every record under `source`.
+    """A data frame with one row per metric of every record under `source`.
 
     Columns: the axes of the case, `case_id`, `run_index`, `status`, `metric`, `labels`, `value`, `low`, `high`, `unit`,
     `better`, `started_at`, and `hardware` / `software` facts prefixed by those words. A record without metrics gives
-    one row whose `metric` is null, so that failures are seen.
+    one row whose `metric` is null, so that failures are seen. Raises StoreError if there are no records.
     """
     import pandas as pd
 
@@ -143,17 +194,18 @@ def load_records(source: Source) -> "pd.DataFrame":
 def record_files(source: str | Path) -> list[Path]:
     """The records files of a file, of a folder and all below it, or of a glob pattern; StoreError if there is none.
 
-    What a pattern matches beside them is passed over: folders without records, files of another kind.
+    Other things that a pattern matches are skipped: folders without records, files of another kind.
     """
     path = Path(source)
-    if path.is_file():
-        found = [path]
-    elif path.is_dir():
-        found = _below(path)
-    else:
-        matches = [Path(match) for match in sorted(glob.glob(str(source), recursive=True))]
-        held = [file for match in matches for file in (_below(match) if match.is_dir() else _if_records(match))]
-        found = list(dict.fromkeys(held))
+    with store_errors(path, "read"):
+        if path.is_file():
+            found = [path]
+        elif path.is_dir():
+            found = _below(path)
+        else:
+            matches = [Path(match) for match in sorted(glob.glob(str(source), recursive=True))]
+            held = [file for match in matches for file in (_below(match) if match.is_dir() else _if_records(match))]
+            found = list(dict.fromkeys(held))
     if not found:
         raise StoreError(f"no {RECORDS} in {source}; give a results folder, a records file or a pattern of them")
     return found
@@ -168,37 +220,114 @@ def _if_records(file: Path) -> list[Path]:
 
 
 def _read_file(file: Path) -> Iterator[Record]:
+    cleaned = 0
+    for _, record in _readable(file, _parse):
+        clean = without_secrets(record)
+        cleaned += clean is not record
+        yield clean
+    if cleaned:
+        which = "1 record" if cleaned == 1 else f"{cleaned} records"
+        message = f"{file}: {which} with environment variables that may be secret; `vbench results scrub` removes them"
+        warnings.warn(message, StoreWarning, stacklevel=4)
+
+
+def _readable(file: Path, parse: Callable[[bytes], T]) -> Iterator[tuple[int, T]]:
+    """Line numbers and parsed lines of a file; a StoreWarning for each line that `parse` refuses."""
+    problems: list[str] = []
+    found = 0
     with store_errors(file, "read"), file.open("rb") as lines:
         for number, line in enumerate(lines, start=1):
-            if not line.endswith(b"\n"):
-                message = f"{file}:{number}: the last line was cut off by a crash and is left out"
-                warnings.warn(message, StoreWarning, stacklevel=3)
-                return
-            if line.strip():
-                yield _parse(line, where=f"{file}:{number}")
+            if not line.strip():
+                continue
+            try:
+                if not line.endswith(b"\n"):
+                    raise StoreError("the last line was cut off by a crash")
+                parsed = parse(line)
+            except StoreError as error:
+                problems.append(f"{file}:{number}: {error}")
+                continue
+            found += 1
+            yield number, parsed
+    if problems and not found:
+        raise StoreError(problems[0])
+    for problem in problems:
+        warnings.warn(f"{problem}; it is left out", StoreWarning, stacklevel=5)
 
 
-def _parse(line: bytes, *, where: str) -> Record:
-    """One record of any known version."""
-    current = b'{"schema_version":%d,' % SCHEMA_VERSION
+def _is_sound(line: bytes) -> bool:
     try:
-        if line.startswith(current):
+        _parse(line)
+    except NewerVersionError:
+        return True
+    except StoreError:
+        return False
+    return line.endswith(b"\n")
+
+
+def _parse(line: bytes) -> Record:
+    """One record of any known version; StoreError for anything else."""
+    try:
+        if line.startswith(CURRENT):
             return Record.model_validate_json(line)
-        return Record.model_validate(_migrated(json.loads(line), where=where))
-    except (ValidationError, ValueError) as error:
-        reason = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error)
-        raise StoreError(f"{where}: not a record of vbench: {reason}") from None
+        return Record.model_validate(_migrated(line))
+    except (ValueError, RecursionError) as error:
+        raise StoreError(f"not a record of vbench: {_reason(error)}") from None
 
 
-def _migrated(raw: Any, *, where: str) -> dict[str, Any]:
-    if not isinstance(raw, dict) or not isinstance(raw.get("schema_version"), int):
-        raise StoreError(f"{where}: not a record of vbench: it has no schema_version")
+class _StoredCase(BaseModel):
+    measures: dict[str, Any]
+
+
+class _StoredRun(BaseModel):
+    """The few fields of a record that planning reads; the rest is checked to be JSON and dropped."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    case: _StoredCase
+    case_id: str
+    run_index: int
+    freshness: str
+    status: Status
+    seconds: dict[str, float] = Field(default_factory=dict)
+
+
+def _parse_run(line: bytes) -> RunFacts:
+    try:
+        if line.startswith(CURRENT):
+            run = _StoredRun.model_validate_json(line)
+        else:
+            run = _StoredRun.model_validate(_migrated(line))
+    except (ValueError, RecursionError) as error:
+        raise StoreError(f"not a record of vbench: {_reason(error)}") from None
+    return RunFacts(
+        case_id=run.case_id,
+        run_index=run.run_index,
+        freshness=run.freshness,
+        status=run.status,
+        measures=frozenset(run.case.measures),
+        seconds=run.seconds.get("whole"),
+    )
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, ValidationError):
+        return str(error.errors()[0]["msg"])
+    return "it is nested too deeply" if isinstance(error, RecursionError) else str(error)
+
+
+def _migrated(line: bytes) -> dict[str, Any]:
+    """A line of an older version as the current one; NewerVersionError for a newer one."""
+    raw = json.loads(line)
+    if not isinstance(raw, dict) or type(raw.get("schema_version")) is not int:
+        raise StoreError("not a record of vbench: it has no schema_version")
     while (version := raw["schema_version"]) != SCHEMA_VERSION:
-        if version not in MIGRATIONS:
-            raise StoreError(
-                f"{where}: records of version {version} cannot be read; this vbench reads up to {SCHEMA_VERSION}, "
+        if version > SCHEMA_VERSION:
+            raise NewerVersionError(
+                f"records of version {version} cannot be read; this vbench reads up to {SCHEMA_VERSION}, "
                 "a newer one wrote this file"
             )
+        if version not in MIGRATIONS:
+            raise StoreError(f"not a record of vbench: there is no schema version {version}")
         raw = MIGRATIONS[version](raw)
     return dict(raw)
 

@@ -3,14 +3,16 @@
 import os
 import subprocess
 import sys
+import warnings
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from bench.core.errors import StoreError
-from bench.core.schema import Case, Failure, Metric, Point, Record
+from bench.core.schema import Case, Environment, Failure, Metric, Point, Record
 from bench.store import RecordStore, StoreWarning, load_records, read_records, read_suite_info
 
 
@@ -49,11 +51,11 @@ def test_a_torn_last_line_is_moved_aside_and_said(tmp_path: Path, cut: int) -> N
     os.truncate(store.file, whole + cut)
     with pytest.warns(StoreWarning, match="cut off"):
         assert read_records(tmp_path) == [record(0)]
-    assert "records.torn" in (store.repair() or "")
+    assert "records.damaged" in (store.repair() or "")
     assert store.repair() is None
     store.append(record(2))
     assert read_records(tmp_path) == [record(0), record(2)]
-    assert (tmp_path / "records.torn").stat().st_size == cut + 1
+    assert (tmp_path / "records.damaged").stat().st_size == cut + 1
 
 
 def test_what_the_system_does_not_let_read_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -92,16 +94,102 @@ def test_a_pattern_takes_what_holds_records_of_all_that_it_matches(tmp_path: Pat
             read_records(tmp_path / nothing)
 
 
-def test_a_bad_line_in_the_middle_is_named(tmp_path: Path) -> None:
+BAD_LINES = {
+    "another object": b'{"schema_version":1,"oops":1}',
+    "one flipped byte": b'\x01{"schema_version":1}',
+    "no object": b"[1, 2]",
+    "not UTF-8": b"\xff\xfe",
+    "nested deeply": b"[" * 100_000 + b"]" * 100_000,
+    "nested deeply in a record": b'{"schema_version":1,"details":' + b"[" * 100_000 + b"]" * 100_000 + b"}",
+    "version of no meaning": b'{"schema_version": -3}',
+    "version is a text": b'{"schema_version": "1"}',
+    "version is true": b'{"schema_version": true}',
+    "empty object": b"{}",
+}
+
+
+@pytest.mark.parametrize("line", BAD_LINES.values(), ids=BAD_LINES)
+def test_a_damaged_line_is_named_and_left_out_and_repair_sets_it_aside(tmp_path: Path, line: bytes) -> None:
+    store = RecordStore(tmp_path)
+    store.append(record(0))
+    with store.file.open("ab") as file:
+        file.write(line + b"\n")
+    store.append(record(1))
+    with pytest.warns(StoreWarning, match=r"records\.jsonl:2: not a record of vbench"):
+        assert read_records(tmp_path) == [record(0), record(1)]
+    with pytest.warns(StoreWarning, match=r"records\.jsonl:2"):
+        assert [run.run_index for run in store.runs()] == [0, 1], "planning counts the runs that readers read"
+    assert "1 damaged line was moved to records.damaged; 2 records stay" in (store.repair() or "")
+    assert (tmp_path / "records.damaged").read_bytes() == line + b"\n"
+    assert read_records(tmp_path) == [record(0), record(1)]
+    assert store.repair() is None
+
+
+@given(st.integers(0, 2000), st.integers(0, 255))
+def test_one_changed_byte_never_hides_the_other_records(
+    tmp_path_factory: pytest.TempPathFactory, place: int, byte: int
+) -> None:
+    store = RecordStore(tmp_path_factory.mktemp("results"))
+    for index in range(3):
+        store.append(record(index))
+    content = bytearray(store.file.read_bytes())
+    lines = bytes(content).splitlines()
+    place %= len(content) - 1
+    hit = bytes(content[:place]).count(b"\n")
+    content[place] = byte
+    store.file.write_bytes(content)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", StoreWarning)
+        left = {item.run_index for item in read_records(store.folder) if item in map(record, range(3))}
+    spared = {0, 1, 2} - {hit, hit + 1 if place == sum(len(line) + 1 for line in lines[: hit + 1]) - 1 else hit}
+    assert left >= spared
+
+
+def test_a_record_of_a_newer_version_is_left_out_but_not_set_aside(tmp_path: Path) -> None:
     store = RecordStore(tmp_path)
     store.append(record(0))
     with store.file.open("a") as file:
-        file.write('{"schema_version":1,"oops":1}\n')
-    with pytest.raises(StoreError, match=r"records\.jsonl:2: not a record of vbench"):
-        read_records(tmp_path)
+        file.write('{"schema_version": 99}\n')
+    with pytest.warns(StoreWarning, match="version 99"):
+        assert read_records(tmp_path) == [record(0)]
+    assert store.repair() is None
 
 
-def test_a_newer_version_is_refused_with_its_number(tmp_path: Path) -> None:
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+def test_a_full_disk_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "records.jsonl").symlink_to("/dev/full")
+    with pytest.raises(StoreError, match=r"records\.jsonl cannot be written: No space left on device"):
+        RecordStore(tmp_path).append(record())
+
+
+def test_what_a_full_disk_took_of_a_record_is_taken_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = RecordStore(tmp_path)
+    store.append(record(0))
+    real, calls = os.write, iter([40])
+
+    def write(descriptor: int, content: bytes) -> int:
+        if (room := next(calls, None)) is None:
+            raise OSError(28, "No space left on device")
+        return real(descriptor, content[:room])
+
+    monkeypatch.setattr("bench.store.os.write", write)
+    with pytest.raises(StoreError, match="No space left"):
+        store.append(record(1))
+    monkeypatch.undo()
+    store.append(record(2))
+    assert read_records(tmp_path) == [record(0), record(2)]
+
+
+def test_secrets_of_old_records_do_not_pass_a_reader(tmp_path: Path) -> None:
+    state: dict[str, Any] = {"env.NVIDIA_API_KEY": "nvapi-1", "env.OMP_NUM_THREADS": "2", "commit": "abc"}
+    old = record().model_copy(update={"environment": Environment(state=state)})
+    RecordStore(tmp_path).append(old)
+    with pytest.warns(StoreWarning, match="may be secret"):
+        [found] = read_records(tmp_path)
+    assert found.environment.state == {"env.OMP_NUM_THREADS": "2", "commit": "abc"}
+
+
+def test_a_file_of_only_a_newer_version_is_refused_with_its_number(tmp_path: Path) -> None:
     (tmp_path / "records.jsonl").write_text('{"schema_version": 99}\n')
     with pytest.raises(StoreError, match="version 99"):
         read_records(tmp_path)

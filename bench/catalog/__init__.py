@@ -1,1 +1,1 @@
-"""Which models, measures and data sets exist, and their counted facts."""
+"""Which models, measures and data sets exist, and what planning and listing need to know of them."""

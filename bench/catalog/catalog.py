@@ -1,4 +1,4 @@
-"""What planning knows of models, asked of a child process once and cached, so that nothing here imports torch."""
+"""The catalog of models, measures and data sets. Models are inspected by a child process, since that needs torch."""
 
 import fnmatch
 import hashlib
@@ -10,17 +10,19 @@ from collections.abc import Callable, Sequence
 from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+from pydantic import ValidationError
 
 import bench
 from bench.core.errors import BenchError, InputError, UnknownNameError
 from bench.core.files import cache_folder, write_cache
-from bench.core.process import Child
+from bench.core.process import ChildProcess, ChildTimeoutError
 from bench.core.registry import DATASETS, MEASURES, DatasetEntry, MeasureEntry, import_plugins
-from bench.core.schema import ModelCheck, ModelInfo, Point, digest
+from bench.core.schema import Frozen, ModelCheck, ModelInfo, Point, digest
 
 PACKAGE = Path(bench.__file__).parent
-SOURCES_OF_FACTS = (
+CATALOG_SOURCES = (
     "models",
     "measure/counting",
     "reference",
@@ -30,14 +32,16 @@ SOURCES_OF_FACTS = (
 )
 PACKAGED = ("torchvision:", "timm:")  # what these names mean changes with the version of a library only
 LIBRARIES = ("torch", "torchvision", "timm", "transformers")
+ANSWER_S = 600.0  # time limit of one answer: building and counting one model, its imports included
 OnProgress = Callable[[int, int], None]
+T = TypeVar("T", bound=Frozen)
 
 
 class Catalog:
-    """Knowledge of models, measures and data sets. `plugins` are the user's modules that register their own.
+    """What planning and listing know of models, measures and data sets; `plugins` are the user's modules.
 
-    They are imported here too, for what is known of measures and data sets is their code; torch with them, where they
-    import it at the top. InputError for one that cannot be.
+    Plug-ins are imported in this process too, since their measures and data sets are code: torch with them, if they
+    import it at the top. Raises InputError for one that cannot be imported.
     """
 
     def __init__(self, plugins: Sequence[str] = (), *, on_progress: OnProgress | None = None) -> None:
@@ -60,17 +64,18 @@ class Catalog:
         return ModelInfo.model_validate(self._described[name])
 
     def names(self, pattern: str) -> list[str]:
-        """Names that match a shell pattern; of another package's where it begins with a source: `torchvision:*`."""
+        """Names that match a shell pattern; names of another package if it begins with a source: `torchvision:*`."""
         if ":" not in pattern:
             return fnmatch.filter(sorted(self.models), pattern)
         [answer] = self._ask([{"names": pattern}])
         return list(answer["names"])
 
     def look_up(self, names: Sequence[str]) -> None:
-        """Ask for all these `source:name` models in one go; the answers wait for `model`."""
+        """Ask about all these `source:name` models in one child process; `model` returns the answers later."""
         foreign = [name for name in dict.fromkeys(names) if ":" in name and name not in self._described]
-        self._described.update({name: self._cache[name] for name in foreign if name in self._cache})
-        missing = [name for name in foreign if name not in self._described]
+        known = {name: self._cache[name] for name in foreign if self._cached(name, ModelInfo) is not None}
+        self._described.update(known)
+        missing = [name for name in foreign if name not in known]
         answers = dict(zip(missing, self._ask([{"describe": name} for name in missing]), strict=True))
         self._described.update(answers)
         kept = {name: facts for name, facts in answers.items() if name.startswith(PACKAGED) and "problem" not in facts}
@@ -81,42 +86,63 @@ class Catalog:
     @cached_property
     def models(self) -> dict[str, ModelInfo]:
         """Every registered model by name."""
-        if "catalog" not in self._cache:
+        known = _models_in(self._cache.get("catalog"))
+        if known is None:
             [self._cache["catalog"]] = self._ask([{"catalog": True}])
             self._save()
-        return {raw["name"]: ModelInfo.model_validate(raw) for raw in self._cache["catalog"]["models"]}
+            known = _models_in(self._cache["catalog"])
+            assert known is not None, "the child answers with models"
+        return {model.name: model for model in known}
 
-    def probe(self, points: Sequence[Point]) -> list[ModelCheck]:
-        """For each model, arguments and clip: parameters and MACs, or why it cannot be built or run."""
+    def check_models(self, points: Sequence[Point]) -> list[ModelCheck]:
+        """Parameters and MACs of each model, arguments and clip, or why it cannot be built or run."""
         wanted = [{"model": p.model, "args": p.args, "clip": p.clip.model_dump()} for p in points]
         keys = [digest(request) for request in wanted]
-        missing = {k: w for k, w in zip(keys, wanted, strict=True) if k not in self._cache}
-        for key, answer in zip(missing, self._ask([{"probe": w} for w in missing.values()]), strict=True):
-            self._cache[key] = answer
+        found = {key: self._cached(key, ModelCheck) for key in keys}
+        missing = {key: request for key, request in zip(keys, wanted, strict=True) if found[key] is None}
+        answers = self._ask([{"check": request} for request in missing.values()])
+        for key, answer in zip(missing, answers, strict=True):
+            self._cache[key], found[key] = answer, ModelCheck.model_validate(answer)
         if missing:
             self._save()
-        return [ModelCheck.model_validate(self._cache[key]) for key in keys]
+        return [check for key in keys if (check := found[key]) is not None]
 
     def _ask(self, requests: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        if not requests:
-            return []
+        """The answers of a child process that imports torch. Raises BenchError if it dies or does not answer."""
         answers: list[dict[str, Any]] = []
-        with Child("bench.catalog.catalog_child", {"plugins": self.plugins, "requests": requests}) as child:
-            for answer in child.messages():
+        if not requests:
+            return answers
+        request = {"plugins": self.plugins, "requests": requests}
+        with ChildProcess("bench.catalog.catalog_child", request) as child:
+            while len(answers) < len(requests):
+                try:
+                    answer = next(child.messages(timeout_s=ANSWER_S), None)
+                except ChildTimeoutError:
+                    raise BenchError(
+                        f"{_name_of(requests[len(answers)])} could not be inspected: no answer after {ANSWER_S:g} s"
+                    ) from None
+                if answer is None:
+                    why = child.last_error() or f"its process ended with code {child.end()}"
+                    raise BenchError(f"{_name_of(requests[len(answers)])} could not be inspected: {why}")
                 answers.append(answer)
                 if self._on_progress:
                     self._on_progress(len(answers), len(requests))
-            if len(answers) < len(requests):
-                raise BenchError(f"models could not be looked at: {child.complaint() or 'the process died'}")
         return answers
+
+    def _cached(self, key: str, kind: type[T]) -> T | None:
+        """The cached answer `key`; None if there is none, or one of another shape, which is then asked for again."""
+        try:
+            return kind.model_validate(self._cache[key]) if key in self._cache else None
+        except ValidationError:
+            return None
 
     @cached_property
     def _cache(self) -> dict[str, Any]:
         try:
-            cache: dict[str, Any] = json.loads(self._file.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+            cache = json.loads(self._file.read_text(encoding="utf-8"))
+        except (OSError, ValueError, RecursionError):
             cache = {}
-        return {k: v for k, v in cache.items() if isinstance(v, dict)}
+        return {k: v for k, v in cache.items() if isinstance(v, dict)} if isinstance(cache, dict) else {}
 
     @cached_property
     def _file(self) -> Path:
@@ -127,35 +153,49 @@ class Catalog:
         write_cache(self._file, keep)
 
 
-def model_rows(pattern: str, facts: Catalog) -> list[tuple[ModelInfo, ModelCheck]]:
-    """Facts of every model that matches a shell pattern, with its counts at its default clip."""
-    names = facts.names(pattern) or [pattern]
-    facts.look_up(names)
-    found = [facts.model(name) for name in names]
-    counts = facts.probe([Point(model=model.name, clip=model.clip) for model in found])
+def _models_in(answer: Any) -> list[ModelInfo] | None:
+    try:
+        return [ModelInfo.model_validate(raw) for raw in answer["models"]] or None
+    except (TypeError, KeyError, ValidationError):
+        return None
+
+
+def _name_of(request: dict[str, Any]) -> str:
+    """The model that a request is about, for an error message."""
+    if "check" in request:
+        return str(request["check"]["model"])
+    return str(request.get("describe") or request.get("names") or "the registered models")
+
+
+def model_rows(pattern: str, catalog: Catalog) -> list[tuple[ModelInfo, ModelCheck]]:
+    """Every model that matches a shell pattern, with its counts at its default clip."""
+    names = catalog.names(pattern) or [pattern]
+    catalog.look_up(names)
+    found = [catalog.model(name) for name in names]
+    counts = catalog.check_models([Point(model=model.name, clip=model.clip) for model in found])
     return list(zip(found, counts, strict=True))
 
 
-def model_as_dict(model: ModelInfo, probe: ModelCheck) -> dict[str, Any]:
-    """One model for machines: facts and counts, unknown as null."""
+def model_as_dict(model: ModelInfo, check: ModelCheck) -> dict[str, Any]:
+    """One model as JSON: facts and counts, unknown as null."""
     return {
         **model.model_dump(mode="json", exclude={"clip", "source"}),
         "clip": str(model.clip),
-        "params": probe.params,
-        "macs": probe.macs,
-        "problem": probe.problem or probe.note,
+        "params": check.params,
+        "macs": check.macs,
+        "problem": check.problem or check.note,
     }
 
 
 def catalog_source() -> str:
-    """Hash of all that decides what a model is and counts: our sources, the libraries, Python."""
-    files = [f for name in SOURCES_OF_FACTS for f in _sources(PACKAGE / name)]
+    """Hash of everything that decides what a model is and counts: our sources, the libraries, Python."""
+    files = [f for name in CATALOG_SOURCES for f in _sources(PACKAGE / name)]
     libraries = [(name, _version(name)) for name in LIBRARIES]
     return digest([[(f.name, _hash(f)) for f in files], libraries, platform.python_version()])
 
 
 def model_source(module_file: str | None) -> str:
-    """Hash of the file that defines a model and, for the zoo's own, of the files of the zoo that it imports."""
+    """Hash of the file that defines a model and, for our own models, of the model files that it imports."""
     if module_file is None or not Path(module_file).is_file():
         return ""
     seen: dict[str, str] = {}

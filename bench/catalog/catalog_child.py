@@ -1,4 +1,4 @@
-"""The child that facts are asked of: it imports torch, builds on the meta device, and answers in JSON."""
+"""The child process that inspects models: it imports torch, builds on the meta device, and answers in JSON."""
 
 import inspect
 from pathlib import Path
@@ -7,7 +7,7 @@ from typing import Any
 from bench.catalog.catalog import PACKAGED, model_source
 from bench.core.errors import BenchError, InputError
 from bench.core.import_path import add_working_folder
-from bench.core.process import Reply, request
+from bench.core.process import ReplyPipe, read_request
 from bench.core.registry import MODELS, ModelEntry, import_plugins
 from bench.core.schema import Case, Clip, Json, ModelCheck, ModelInfo, Point
 from bench.measure.context import LoadedCase
@@ -16,12 +16,12 @@ from bench.models.factory import find_model, list_models
 
 
 def main() -> None:
-    """Answer every request, one line each, in their order."""
+    """Answer every request with one message, in order."""
     add_working_folder()
-    asked = request()
-    reply = Reply()
-    import_plugins(asked["plugins"])
-    for item in asked["requests"]:
+    request = read_request()
+    reply = ReplyPipe()
+    import_plugins(request["plugins"])
+    for item in request["requests"]:
         reply.send(**_answer(item))
 
 
@@ -35,9 +35,9 @@ def _answer(item: dict[str, Any]) -> dict[str, Any]:
             return _facts(find_model(item["describe"])).model_dump(mode="json")
         except InputError as error:
             return {"problem": str(error)}
-    point = Point.model_validate(item["probe"])
+    point = Point.model_validate(item["check"])
     is_local = ":" in point.model and not point.model.startswith(PACKAGED)
-    return _probe(point).model_copy(update={"is_local": is_local}).model_dump(mode="json")
+    return _check(point).model_copy(update={"is_local": is_local}).model_dump(mode="json")
 
 
 def _facts(entry: ModelEntry) -> ModelInfo:
@@ -59,15 +59,15 @@ def _plain(default: Any) -> Json:
     return default if isinstance(default, bool | int | float | str | list | None) else str(default)
 
 
-def _probe(point: Point) -> ModelCheck:
-    """Build on the meta device and count one clip. What the user can put right is a problem, the rest a note."""
-    case = LoadedCase(Case(suite="probe", point=point, measures={}), artifacts=Path())
+def _check(point: Point) -> ModelCheck:
+    """Build on the meta device and count one clip. An error that the user can fix is a problem, any other a note."""
+    case = LoadedCase(Case(suite="check", point=point, measures={}), artifacts=Path())
     try:
         model = case.build_model("meta")
         counted = count(model, case.inputs(model, device="meta"))
     except BenchError as error:
         return ModelCheck(problem=str(error))
-    except Exception as error:  # any code of the user's may raise anything; the case itself will record it
+    except Exception as error:  # code of the user may raise anything; the case itself will record it
         return ModelCheck(note=f"{type(error).__name__}: {error}")
     return ModelCheck(params=counted.params, macs=counted.macs)
 

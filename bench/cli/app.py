@@ -1,12 +1,16 @@
 """The command line: arguments, one call, text, exit code. Nothing heavy is imported before a command needs it."""
 
 import os
+import signal
 import sys
+import tempfile
+import traceback
 from collections.abc import Callable
 from io import TextIOWrapper
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from bench.cli.data import data_app
 from bench.cli.gate import ab, baseline_app, compare, history
@@ -14,11 +18,29 @@ from bench.cli.models import models, profile, weights_app
 from bench.cli.predictions import predictions
 from bench.cli.suite_commands import plan, report, run
 from bench.cli.train import evaluate, features, predict, train
-from bench.core.errors import BenchError
+from bench.core.errors import BenchError, StopSignal
 from bench.core.import_path import add_working_folder
+
+
+class CommandStoppedError(Exception):
+    """Carries a KeyboardInterrupt past click, versions of which turn it into different exceptions."""
+
+    def __init__(self, stop: KeyboardInterrupt) -> None:
+        super().__init__(str(stop))
+        self.stop = stop
+
+
+class _Commands(TyperGroup):
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt as stop:
+            raise CommandStoppedError(stop) from None
+
 
 app = typer.Typer(
     name="vbench",
+    cls=_Commands,
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -28,7 +50,7 @@ app.add_typer(data_app, name="data")
 app.add_typer(baseline_app, name="baseline")
 app.add_typer(weights_app, name="weights")
 
-FAULT, INTERRUPTED = 70, 130
+FAULT = 70
 SHARED = ("run", "train", "eval")  # several processes can run these together, under torchrun
 # click's UsageError, or that of the copy of click which newer versions of typer carry.
 USAGE_ERROR: Any = typer.BadParameter.__mro__[1]
@@ -84,29 +106,42 @@ def root(version: Annotated[bool, typer.Option("--version", help="Show the versi
 
 
 def main() -> None:
-    """Entry point of the command `vbench`. The user's plug-ins and factories are found from the working folder."""
+    """Entry point of the command `vbench`. The user's plug-ins and factories are found in the working folder."""
     add_working_folder()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # names of files can hold what no text can
+            stream.reconfigure(errors="backslashreplace")  # file names may hold bytes that are no text
+    _stop_on_signals()
     arguments = sys.argv[1:]
     is_one_of_several = os.environ.get("WORLD_SIZE", "1") != "1" and arguments[:1] and arguments[0] in SHARED
     sys.exit(run_shared_command(arguments) if is_one_of_several else run_command(arguments))
 
 
+def _stop_on_signals() -> None:
+    """Let SIGTERM and SIGHUP, with which clusters evict a job, stop the command as Ctrl-C does."""
+
+    def stop(number: int, frame: object) -> None:
+        raise StopSignal(number)
+
+    for wanted in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(wanted) is signal.SIG_DFL:  # nohup ignores SIGHUP, and that is what its user wants
+            signal.signal(wanted, stop)
+
+
 def run_command(arguments: list[str]) -> int:
-    """Run one command; every way it can end becomes an exit code and, where it failed, one clear text."""
+    """Run one command and return its exit code; an error becomes one clear text on standard error."""
     return exit_code_of(lambda: app(args=arguments, prog_name="vbench", standalone_mode=False))
 
 
 def run_shared_command(arguments: list[str]) -> int:
-    """The same where torchrun started several of us: the first runs the command, the others lend it their ranks."""
-    from bench.runner.rank_processes import together
+    """Run one command that torchrun started several times: the first runs it, the others run worker processes."""
+    from bench.runner.rank_processes import run_on_first_launcher
 
-    return exit_code_of(lambda: together(lambda: run_command(arguments)))
+    return exit_code_of(lambda: run_on_first_launcher(lambda: run_command(arguments)))
 
 
 def exit_code_of(call: Callable[[], Any]) -> int:
+    """The exit code for whatever `call` returns or raises; prints errors."""
     from bench.cli.console import print_error
 
     try:
@@ -117,21 +152,28 @@ def exit_code_of(call: Callable[[], Any]) -> int:
     except USAGE_ERROR as error:
         error.show()
         return 2
-    except (KeyboardInterrupt, typer.Abort):
-        print_error("stopped; everything finished is kept, and the same command goes on from here")
-        return INTERRUPTED
+    except CommandStoppedError as stopped:
+        return _stopped(stopped.stop)
+    except (KeyboardInterrupt, typer.Abort) as stop:
+        return _stopped(stop)
     except BrokenPipeError:
         return 0
-    except Exception as error:  # our own fault: the traceback goes to a file, one line to the user
+    except Exception as error:  # a fault of vbench: the traceback goes to a file, one line to the user
         print_error(f"a fault of vbench itself: {type(error).__name__}: {error}; traceback in {_keep_traceback()}")
         return FAULT
     return code if isinstance(code, int) else 0
 
 
-def _keep_traceback() -> str:
-    import tempfile
-    import traceback
+def _stopped(stop: BaseException) -> int:
+    """Say that the command was stopped; returns 128 plus the number of the signal."""
+    from bench.cli.console import print_error
 
+    detail = f" {stop.detail}" if isinstance(stop, StopSignal) and stop.detail else ""
+    print_error(f"stopped{detail}; everything finished is kept, and the same command goes on from here")
+    return 128 + (stop.signal if isinstance(stop, StopSignal) else signal.SIGINT)
+
+
+def _keep_traceback() -> str:
     with tempfile.NamedTemporaryFile("w", prefix="vbench-fault-", suffix=".txt", delete=False) as file:
         file.write(traceback.format_exc())
     return file.name

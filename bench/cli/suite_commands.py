@@ -75,7 +75,7 @@ def _plan_facts(planned: "Plan") -> dict[str, Any]:
         "out": str(planned.store.folder),
         "runs": sum(case.runs for case in planned.suite.cases),
         "left": len(pending),
-        "estimate_s": round(planned.estimate_s(pending), 1),
+        "estimate_s": round(planned.estimate_s(), 1),
         "cases": [
             {
                 "id": case.id,

@@ -17,6 +17,7 @@ BenchError
 """
 
 import difflib
+import signal
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
@@ -38,6 +39,15 @@ class BenchError(Exception):
     """One line for the user: what was wrong, what was found, what is allowed, what to do next."""
 
     exit_code = 2
+
+
+class StopSignal(KeyboardInterrupt):
+    """SIGINT, SIGTERM or SIGHUP: the user or the cluster stops this process. Not an error, so no BenchError."""
+
+    def __init__(self, number: int, detail: str = "") -> None:
+        super().__init__(f"stopped by {signal.Signals(number).name}")
+        self.signal = number
+        self.detail = detail
 
 
 class InputError(BenchError):

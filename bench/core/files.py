@@ -73,6 +73,14 @@ def remove_abandoned(folder: Path) -> None:
                     path.unlink()
 
 
+def existing_file(text: str) -> Path | None:
+    """The file that `text` names; None if there is none or `text` cannot be a path, such as a long sentence."""
+    try:
+        return path if (path := Path(text)).is_file() else None
+    except (OSError, ValueError):  # longer than a name may be
+        return None
+
+
 def cache_folder() -> Path:
     """The user's cache folder of vbench; among the temporary files where the user has no home."""
     if base := os.environ.get("XDG_CACHE_HOME"):

@@ -5,6 +5,7 @@ import json
 import math
 import re
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -16,7 +17,7 @@ from bench.core.validation import plain_message
 SCHEMA_VERSION = 1
 
 Json = None | bool | int | float | str | list[Any] | dict[str, Any]
-Status = Literal["ok", "unsteady", "throttled", "oom", "timeout", "error", "skipped"]
+Status = Literal["ok", "unsteady", "throttled", "oom", "timeout", "interrupted", "error", "skipped"]
 Better = Literal["lower", "higher"]
 Precision = Literal["fp32", "tf32", "fp16", "bf16", "fp16_weights", "bf16_weights", "fp8"]
 MemoryFormat = Literal["contiguous", "channels_last_3d"]
@@ -184,9 +185,9 @@ class Case(Frozen):
     timeout_s: float = Field(default=3600.0, gt=0, allow_inf_nan=False)
     plugins: tuple[str, ...] = ()
 
-    @property
+    @cached_property  # a plan asks for the id of every case again and again
     def id(self) -> str:
-        """Hash of the point and of what kind of measures stand there, 12 hex digits."""
+        """Hash of the point and of the names of its measures, 12 hex digits."""
         return digest({"point": self.point.model_dump(mode="json", exclude_none=True), "at": sorted(self.measures)})
 
     @property

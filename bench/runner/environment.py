@@ -2,7 +2,6 @@
 
 import os
 import platform
-import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -14,14 +13,12 @@ from pathlib import Path
 import bench
 from bench.core.git import git_environment
 from bench.core.nvml import device_handle, gpu_handle, gpu_processes, other_processes, read_gpu_state
+from bench.core.privacy import recorded_variables
 from bench.core.schema import Environment, Json
 from bench.store import RECORDS, SUITE_FILE
 
 LIBRARIES = ("torch", "torchvision", "timm", "transformers", "av", "numpy", "codecarbon", "nvidia-ml-py")
 RESULTS = (RECORDS, SUITE_FILE, "predictions.parquet", ".vbench/**")  # what of a run people keep in git
-TELLING_VARIABLES = re.compile(
-    r"^(CUDA_|CUDNN_|CUBLAS|NCCL_|NVIDIA_|TORCH_|TORCHINDUCTOR_|PYTORCH_|OMP_|MKL_|KMP_|TF32)"
-)
 
 
 def describe_environment(*, device: str | None = None, model_file: str | None = None) -> Environment:
@@ -109,7 +106,7 @@ def _container() -> str | None:
 
 
 def _settings() -> dict[str, Json]:
-    return {f"env.{k}": v for k, v in sorted(os.environ.items()) if TELLING_VARIABLES.match(k)}
+    return {f"env.{name}": value for name, value in recorded_variables().items()}
 
 
 def _code(model_file: str | None) -> dict[str, Json]:

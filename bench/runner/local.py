@@ -1,4 +1,4 @@
-"""Runs one case in a fresh child process on this machine, and makes a record of whatever comes of it."""
+"""Runs one case in a fresh child process on this machine and returns a record of whatever happens."""
 
 import os
 import signal
@@ -8,17 +8,28 @@ from pathlib import Path
 from time import perf_counter
 from uuid import uuid4
 
-from bench.core.process import ChildTimeoutError, tail
+from bench.core.errors import StopSignal
+from bench.core.process import ChildTimeoutError
 from bench.core.schema import Case, Failure, Record, Status
 from bench.measure.timing.turn_taking import ADDRESS
 from bench.runner.environment import describe_environment
-from bench.runner.rank_processes import worker_processes
+from bench.runner.rank_processes import WorkerGroup, worker_processes
 from bench.runner.worker import WorkerRequest, WorkerResult
 from bench.store import RecordStore
 
 SESSION = uuid4().hex  # of this process, whose cases may share what they measured of the machine
-OWN_WORD = "vbench: "  # how a process that ends itself begins the line that says why
+OWN_MESSAGE = "vbench: "  # begins the last line of a worker that ends itself and says why
+SAVE_S = 60.0  # that a training may take to save its state after the first Ctrl-C
 OnProgress = Callable[[str, float | None], None]
+
+
+class CaseInterrupted(StopSignal):
+    """Ctrl-C, SIGTERM or SIGHUP during a case; `record` says how far the case got."""
+
+    def __init__(self, record: Record, stop: KeyboardInterrupt) -> None:
+        stopped = stop.signal if isinstance(stop, StopSignal) else signal.SIGINT
+        super().__init__(stopped, detail=f"in {record.error.message}" if record.error else "")
+        self.record = record
 
 
 def run_case(
@@ -30,8 +41,11 @@ def run_case(
     recipes: tuple[Path, ...] = (),
     on_progress: OnProgress = lambda text, fraction: None,
 ) -> Record:
-    """One run of one case. Never raises for what happens inside it: a crash, a hang, an OOM are records too."""
-    job = WorkerRequest(
+    """Run one case once and return its record; a crash, a hang and exhausted memory are records too.
+
+    Raises CaseInterrupted, with the record, if the user or the system stops the run.
+    """
+    request = WorkerRequest(
         case=case,
         artifacts=str(store.artifacts(case.id).absolute()),
         recipes=tuple(map(str, recipes)),
@@ -39,61 +53,99 @@ def run_case(
         log=str(store.log(case.id).absolute()),
     )
     started_at, started = datetime.now(UTC).isoformat(timespec="seconds"), perf_counter()
-    outcome = _outcome_of(job, on_progress)
-    return Record(
+    result, stop = _run_worker(request, on_progress)
+    record = Record(
         case=case,
         case_id=case.id,
         run_index=run_index,
         freshness=freshness,
         started_at=started_at,
-        status=outcome.status,
-        metrics=outcome.metrics,
-        details={**outcome.details, "session": SESSION},
-        uncounted_operators=outcome.uncounted_operators,
-        environment=outcome.environment,
-        warnings=outcome.warnings,
-        error=outcome.error,
-        artifacts={**outcome.artifacts, "log": str(store.log(case.id).relative_to(store.folder))},
-        seconds={**outcome.seconds, "whole": round(perf_counter() - started, 3)},
+        status=result.status,
+        metrics=result.metrics,
+        details={**result.details, "session": SESSION},
+        uncounted_operators=result.uncounted_operators,
+        environment=result.environment,
+        warnings=result.warnings,
+        error=result.error,
+        artifacts={**result.artifacts, "log": str(store.log(case.id).relative_to(store.folder))},
+        seconds={**result.seconds, "whole": round(perf_counter() - started, 3)},
     )
+    if stop is not None:
+        raise CaseInterrupted(record, stop)
+    return record
 
 
-def _outcome_of(job: WorkerRequest, on_progress: OnProgress) -> WorkerResult:
-    log, limit_s = Path(job.log), _limit_s(job.case)
-    with worker_processes(job.case, job.model_dump(mode="json"), log=log) as child:
+def _run_worker(request: WorkerRequest, on_progress: OnProgress) -> tuple[WorkerResult, KeyboardInterrupt | None]:
+    """What the worker returned, and the signal that stopped it, if one did."""
+    limit_s = _limit_s(request.case)
+    with worker_processes(request.case, request.model_dump(mode="json"), log=Path(request.log)) as group:
         try:
-            for message in child.messages(timeout_s=limit_s):
-                if message["kind"] == "outcome":
-                    return WorkerResult.model_validate(message["outcome"])
-                on_progress(message["text"], message["fraction"])
-        except ChildTimeoutError:
-            child.kill()
-            limit = f"{limit_s:g} s; raise timeout_s in the suite, or --timeout of `vbench train` or `eval`"
-            return _died("timeout", "Timeout", f"not done after {limit}", log)
-        code = child.process.wait()
-    return _died("error", "Crash", _cause(code, log), log)
+            return _receive(group, limit_s, on_progress), None
+        except KeyboardInterrupt as stop:
+            return _stop_worker(group), stop
+
+
+def _receive(group: WorkerGroup, limit_s: float, on_progress: OnProgress) -> WorkerResult:
+    first = group.first
+    try:
+        for message in first.messages(timeout_s=limit_s, companions=group.others):
+            if message["kind"] == "outcome":
+                return WorkerResult.model_validate(message["outcome"])
+            on_progress(message["text"], message["fraction"])
+    except ChildTimeoutError:
+        first.kill()
+        limit = f"{limit_s:g} s; raise timeout_s in the suite, or --timeout of `vbench train` or `eval`"
+        return _without_result("timeout", "Timeout", f"not done after {limit}", first.last_output())
+    return _without_result("error", "Crash", _cause(group), first.last_output())
+
+
+def _stop_worker(group: WorkerGroup) -> WorkerResult:
+    """Ask the worker to save its state and stop. A second Ctrl-C, or a minute, ends it without that."""
+    text = "stopped before it had a result"
+    try:
+        group.first.interrupt()
+        for message in group.first.messages(timeout_s=SAVE_S, companions=group.others):
+            if message["kind"] == "outcome":
+                result = WorkerResult.model_validate(message["outcome"])
+                return result.model_copy(update={"status": "interrupted"})
+    except (KeyboardInterrupt, ChildTimeoutError):
+        group.first.kill()
+        text = "stopped without saving its state"
+    return _without_result("interrupted", "Interrupted", text, group.first.last_output())
 
 
 def _limit_s(case: Case) -> float:
-    """How long a worker may take: twice as long where it takes turns, since another has the floor half of the time."""
+    """Time limit of a worker: twice as long if it takes turns, since another process works half of the time."""
     return case.timeout_s * (2 if os.environ.get(ADDRESS) else 1)
 
 
-def _cause(code: int, log: Path) -> str:
-    """Why a worker ended: what it said of it last, else how it ended."""
-    last = tail(log, lines=1)
-    if last.startswith(OWN_WORD):
-        return last.removeprefix(OWN_WORD)
+def _cause(group: WorkerGroup) -> str:
+    """Why there is no result: the worker's own last line, a rank that died, or how the process ended."""
+    first, code = group.first, group.first.end()
+    last = first.last_error()
+    if last.startswith(OWN_MESSAGE):
+        return last.removeprefix(OWN_MESSAGE)
+    for rank, other in enumerate(group.others, start=1):
+        if other.has_exited and not other.was_killed and (ended := other.end(within_s=0.0)):
+            return f"rank {rank} ended {_how(ended)}"
+    if first.was_killed:
+        return "the process closed its reply pipe without a result"
+    return (
+        f"the process ended {_how(code)} before it had a result" if code >= 0 else f"the process was ended {_how(code)}"
+    )
+
+
+def _how(code: int) -> str:
     if code >= 0:
-        return f"the process ended with code {code} before it had a result"
+        return f"with code {code}"
     name = signal.Signals(-code).name
     hint = "; the kernel does this when memory runs out" if -code == signal.SIGKILL else ""
-    return f"the process was ended by {name}{hint}"
+    return f"by {name}{hint}"
 
 
-def _died(status: Status, kind: str, message: str, log: Path) -> WorkerResult:
+def _without_result(status: Status, kind: str, message: str, output: str) -> WorkerResult:
     return WorkerResult(
         status=status,
         environment=describe_environment(),
-        error=Failure(type=kind, message=message, traceback=tail(log)),
+        error=Failure(type=kind, message=message, traceback=output),
     )

@@ -1,7 +1,7 @@
-"""The processes that share a case: one, several started here (`ranks: 2`), or one by each of torchrun's launchers.
+"""The worker processes of a case: one, several ranks started here (`ranks: 2`), or one per launcher of torchrun.
 
-Under torchrun every rank is a `vbench` that starts the workers of its own rank. The first plans, records and reports;
-the others wait for its calls, one for each case that is shared, and end with its exit code.
+Under torchrun every rank is a `vbench` that starts the worker of its own rank. The first one plans, records and
+reports; the others wait for its calls, one for each case that is shared, and end with its exit code.
 """
 
 import json
@@ -16,16 +16,24 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from bench.core.errors import InputError, TrainingError
-from bench.core.process import Child
+from bench.core.process import ChildProcess
 from bench.core.registry import MEASURES
 from bench.core.schema import Case
 
 if TYPE_CHECKING:
     from torch.distributed.distributed_c10d import Store
 
-PLACE = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "GROUP_RANK", "MASTER_ADDR", "MASTER_PORT")
-WAIT_S, FAREWELL_S = 60.0, 20.0
-Environment = dict[str, str]
+RANK_VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "GROUP_RANK", "MASTER_ADDR", "MASTER_PORT")
+WAIT_S, LEAVE_S = 60.0, 20.0
+Variables = dict[str, str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkerGroup:
+    """The worker that reports on a case, and the other ranks that share it."""
+
+    first: ChildProcess
+    others: tuple[ChildProcess, ...] = ()
 
 
 def is_shared(case: Case) -> bool:
@@ -33,88 +41,85 @@ def is_shared(case: Case) -> bool:
     return any(MEASURES.get(name).is_shared for name in case.measures)
 
 
-def launchers() -> int:
-    """How many `vbench` were started together, by torchrun or whatever else sets WORLD_SIZE."""
-    said = os.environ.get("WORLD_SIZE") or "1"
-    if not said.isdigit():
-        raise InputError(f"WORLD_SIZE is {said!r}; it says how many processes there are, such as 2")
-    return int(said)
+def launcher_count() -> int:
+    """How many `vbench` processes were started together, by torchrun or whatever else sets WORLD_SIZE."""
+    given = os.environ.get("WORLD_SIZE") or "1"
+    if not given.isdigit():
+        raise InputError(f"WORLD_SIZE is {given!r}; it should be a number of processes, such as 2")
+    return int(given)
 
 
-def together(run: Callable[[], int]) -> int:
-    """The exit code of `run`, which of several launchers the first alone runs; the others lend it their ranks."""
-    if launchers() < 2:
+def run_on_first_launcher(run: Callable[[], int]) -> int:
+    """Call `run` on the first launcher and return its exit code on all; the others run worker processes for it."""
+    if launcher_count() < 2:
         return run()
     missing = [name for name in ("RANK", "MASTER_ADDR", "MASTER_PORT") if name not in os.environ]
     if missing:
         raise InputError(
-            f"WORLD_SIZE says {launchers()} processes, but {' and '.join(missing)} is not set; start vbench with "
+            f"WORLD_SIZE is {launcher_count()}, but {' and '.join(missing)} is not set; start vbench with "
             "torchrun, or unset WORLD_SIZE"
         )
-    meeting = _Meeting(is_first=os.environ["RANK"] == "0")
+    calls = _LauncherCalls(is_first=os.environ["RANK"] == "0")
     if os.environ["RANK"] != "0":
-        return _follow(meeting)
+        return _follow(calls)
     code = 70
     try:
-        with _leading(meeting):
+        with _leading(calls):
             code = run()
     finally:
-        meeting.end(code)
+        calls.end(code)
     return code
 
 
 @contextmanager
-def worker_processes(case: Case, job: Mapping[str, Any], *, log: Path) -> Iterator[Child]:
-    """The worker that reports on `job`, and beside it, for as long as the block lasts, those that share it.
+def worker_processes(case: Case, request: Mapping[str, Any], *, log: Path) -> Iterator[WorkerGroup]:
+    """Start the worker of a case and the ranks that share it; all of them have ended when the block ends.
 
-    Each has a log of its own beside `log`. When the block ends, all of them have ended.
+    Each rank but the first writes a log of its own, named after `log`.
     """
     with ExitStack() as stack:
         first, *others = (
-            stack.enter_context(_started(job, environment, log=_log_of(log, rank)))
-            for rank, environment in enumerate(_environments(case, job))
+            stack.enter_context(_start_worker(request, variables, log=_log_of(log, rank)))
+            for rank, variables in enumerate(_variables_of_ranks(case, request))
         )
-        yield first
+        yield WorkerGroup(first=first, others=tuple(others))
         for other in others:
-            other.end(within_s=FAREWELL_S)
+            other.end(within_s=LEAVE_S)
 
 
-def _environments(case: Case, job: Mapping[str, Any]) -> list[Environment]:
-    """One for each worker that is started here."""
-    own = {name: value for name, value in os.environ.items() if name not in PLACE}
+def _variables_of_ranks(case: Case, request: Mapping[str, Any]) -> list[Variables]:
+    """The environment variables of each worker to start here."""
+    own = {name: value for name, value in os.environ.items() if name not in RANK_VARIABLES}
     if not is_shared(case):
         return [own]
-    if launchers() > 1:
-        assert _Meeting.led is not None, "several launchers run a command that they cannot share"
-        return [_answering(_Meeting.led.call(job))]
+    if launcher_count() > 1:
+        assert _LauncherCalls.leading is not None, "several launchers run a command that they cannot share"
+        return [_variables_of_call(_LauncherCalls.leading.call(request))]
     shared = [options for name, options in case.measures.items() if MEASURES.get(name).is_shared]
     world = max(int(str(options.get("ranks") or 1)) for options in shared)
-    return [own] if world == 1 else _of_ranks(own, world=world)
+    return [own] if world == 1 else _variables_of_local_ranks(own, world=world)
 
 
-def _answering(call: str) -> Environment:
+def _variables_of_call(call: str) -> Variables:
     from bench.train.ranks import CALL
 
     return {**os.environ, CALL: call}
 
 
-def _of_ranks(environment: Environment, *, world: int) -> list[Environment]:
-    """`world` places on this machine, which share its cores."""
+def _variables_of_local_ranks(own: Variables, *, world: int) -> list[Variables]:
+    """Variables for `world` ranks on this machine, which share its cores."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     shared = {"WORLD_SIZE": str(world), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     usual = {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // world))}
     if sys.platform == "linux":
-        usual["GLOO_SOCKET_IFNAME"] = "lo"
-    return [{**usual, **environment, **shared, "RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(world)]
+        usual["GLOO_SOCKET_IFNAME"] = "lo"  # the host's name may resolve to an address that is not reachable
+    return [{**usual, **own, **shared, "RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(world)]
 
 
-@contextmanager
-def _started(job: Mapping[str, Any], environment: Environment, *, log: Path) -> Iterator[Child]:
-    log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("ab") as output, Child("bench.runner.worker", job, log=output, environment=environment) as child:
-        yield child
+def _start_worker(request: Mapping[str, Any], variables: Variables, *, log: Path) -> ChildProcess:
+    return ChildProcess("bench.runner.worker", request, log=log, environment=variables)
 
 
 def _log_of(log: Path, rank: int) -> Path:
@@ -122,12 +127,12 @@ def _log_of(log: Path, rank: int) -> Path:
 
 
 @dataclass(kw_only=True)
-class _Meeting:
-    """What the launchers say to each other, over the store that torchrun, or else the first of them, holds."""
+class _LauncherCalls:
+    """Calls of the first launcher to the others, over the key-value store of torchrun or one that the first holds."""
 
-    led: ClassVar["_Meeting | None"] = None  # what `worker_processes` calls the other launchers through
+    leading: ClassVar["_LauncherCalls | None"] = None  # through which `worker_processes` calls the other launchers
     is_first: bool
-    calls: int = 0
+    count: int = 0
     store: "Store" = field(init=False)
 
     def __post_init__(self) -> None:
@@ -135,48 +140,48 @@ class _Meeting:
 
         self.store = rendezvous("launchers", timeout_s=WAIT_S, holds=self.is_first)
 
-    def call(self, job: Mapping[str, Any]) -> str:
-        """Have every other launcher start its worker of `job`; returns the name of the call."""
-        return self._say({"job": dict(job)})
+    def call(self, request: Mapping[str, Any]) -> str:
+        """Let every other launcher start its worker for `request`; returns the name of the call."""
+        return self._send({"job": dict(request)})
 
     def end(self, code: int) -> None:
-        """Let the others end with `code`, and wait a while until they know of it."""
-        self._say({"exit": code})
-        names = [f"left/{rank}" for rank in range(1, launchers())]
-        _wait(self.store, names, seconds=FAREWELL_S)
+        """Let the others end with `code`, and wait for a while until they have read it."""
+        self._send({"exit": code})
+        names = [f"left/{rank}" for rank in range(1, launcher_count())]
+        _wait(self.store, names, seconds=LEAVE_S)
 
     def next(self) -> tuple[str, dict[str, Any]]:
-        """The next call, its name and what it says, whenever it comes; TrainingError where the first is gone."""
-        name = str(self.calls)
+        """Wait for the next call; returns its name and content. Raises TrainingError if the first launcher is gone."""
+        name = str(self.count)
         try:
             while not _wait(self.store, [name], seconds=WAIT_S):
                 pass
-            said: dict[str, Any] = json.loads(self.store.get(name))
+            content: dict[str, Any] = json.loads(self.store.get(name))
         except RuntimeError as error:
             raise TrainingError(
-                f"rank 0 of {launchers()} died, or its launcher: the store is not there any more"
+                f"rank 0 of {launcher_count()} died, or its launcher: the rendezvous store is gone"
             ) from error
-        self.calls += 1
-        return name, said
+        self.count += 1
+        return name, content
 
-    def _say(self, what: dict[str, Any]) -> str:
-        name = str(self.calls)
-        self.store.set(name, json.dumps(what))
-        self.calls += 1
+    def _send(self, content: dict[str, Any]) -> str:
+        name = str(self.count)
+        self.store.set(name, json.dumps(content))
+        self.count += 1
         return name
 
 
 @contextmanager
-def _leading(meeting: _Meeting) -> Iterator[None]:
-    _Meeting.led = meeting
+def _leading(calls: _LauncherCalls) -> Iterator[None]:
+    _LauncherCalls.leading = calls
     try:
         yield
     finally:
-        _Meeting.led = None
+        _LauncherCalls.leading = None
 
 
 def _wait(store: "Store", names: list[str], *, seconds: float) -> bool:
-    """Whether all of `names` were there in time; RuntimeError where the store is not there any more."""
+    """Whether all of `names` were set in time; RuntimeError if the store is gone."""
     from torch.distributed import DistStoreError
 
     try:
@@ -186,15 +191,15 @@ def _wait(store: "Store", names: list[str], *, seconds: float) -> bool:
     return True
 
 
-def _follow(meeting: _Meeting) -> int:
-    """Start this rank's worker for every call, until the first launcher ends; its exit code."""
+def _follow(calls: _LauncherCalls) -> int:
+    """Start this rank's worker for every call until the first launcher ends; returns its exit code."""
     rank = int(os.environ["RANK"])
     while True:
-        name, said = meeting.next()
-        if "exit" in said:
-            meeting.store.set(f"left/{rank}", "")
-            return int(said["exit"])
-        log = _log_of(Path(said["job"]["log"]), rank)
-        with _started(said["job"], _answering(name), log=log) as child:
+        name, content = calls.next()
+        if "exit" in content:
+            calls.store.set(f"left/{rank}", "")
+            return int(content["exit"])
+        log = _log_of(Path(content["job"]["log"]), rank)
+        with _start_worker(content["job"], _variables_of_call(name), log=log) as child:
             for _ in child.messages():
                 pass

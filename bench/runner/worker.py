@@ -1,7 +1,8 @@
-"""The child that measures one case in a process of its own: the only place that touches a device."""
+"""The child process that measures one case: the only place that touches a device."""
 
 import inspect
 import os
+import signal
 import sys
 import time
 import traceback
@@ -11,9 +12,9 @@ from typing import Any
 
 from pydantic import Field
 
-from bench.core.errors import InputError, is_out_of_memory
+from bench.core.errors import InputError, StopSignal, is_out_of_memory
 from bench.core.import_path import add_working_folder
-from bench.core.process import Reply, request
+from bench.core.process import ReplyPipe, read_request
 from bench.core.registry import MEASURES, MODELS, import_plugins
 from bench.core.schema import Case, Environment, Failure, Frozen, Json, Metric, RecordWarning, Status
 from bench.measure.context import LoadedCase
@@ -35,7 +36,7 @@ class WorkerRequest(Frozen):
 
 
 class WorkerResult(Frozen):
-    """What comes back from one run of a case."""
+    """What the worker returns for one run of a case."""
 
     status: Status
     metrics: tuple[Metric, ...] = ()
@@ -49,33 +50,38 @@ class WorkerResult(Frozen):
 
 
 def main() -> None:
-    """Measure the job on standard input and send its outcome; the exit code says only whether that worked.
+    """Measure the case of the request on standard input and send the result; exits with 1 if a rank fails.
 
-    Of several processes that share it, the first sends; the others end with an error of their own, or silently.
+    Of several ranks that share a case, the first sends the result.
     """
     add_working_folder()
-    job, rank = WorkerRequest.model_validate(request()), int(os.environ.get("RANK", "0"))
-    reply = Reply()
+    request, rank = WorkerRequest.model_validate(read_request()), int(os.environ.get("RANK", "0"))
+    reply = ReplyPipe()
+    signal.signal(signal.SIGTERM, _stop)  # a cluster may signal every process of a job, not only the first
     case = LoadedCase(
-        job.case,
-        artifacts=Path(job.artifacts),
-        recipes=tuple(Path(folder) for folder in job.recipes),
-        session=job.session,
+        request.case,
+        artifacts=Path(request.artifacts),
+        recipes=tuple(Path(folder) for folder in request.recipes),
+        session=request.session,
         floor=Floor.of_environment(),
         on_progress=lambda text, fraction: None if rank else reply.send(kind="progress", text=text, fraction=fraction),
     )
-    outcome = measure_case(case, rank=rank)
+    result = measure_case(case, rank=rank)
     case.floor.close()
     if not rank:
-        reply.send(kind="outcome", outcome=outcome.model_dump(mode="json"))
-    elif outcome.error:
-        sys.exit(f"{outcome.error.traceback}\nvbench: {outcome.error.message}")
+        reply.send(kind="outcome", outcome=result.model_dump(mode="json"))
+    elif result.error:
+        sys.exit(f"{result.error.traceback}\nvbench: {result.error.message}")
+
+
+def _stop(number: int, frame: object) -> None:
+    raise StopSignal(number)
 
 
 def measure_case(case: LoadedCase, *, rank: int = 0) -> WorkerResult:
-    """Take every measure of `case`, in order. The first that fails ends it; what was measured before is kept.
+    """Take every measure of `case` in order. The first that fails ends the case; metrics taken before are kept.
 
-    A `rank` other than the first takes only those that several processes share.
+    A `rank` other than the first takes only the measures that several processes share.
     """
     metrics: list[Metric] = []
     seconds: dict[str, float] = {}
@@ -92,10 +98,12 @@ def measure_case(case: LoadedCase, *, rank: int = 0) -> WorkerResult:
                 with case.floor.held() if measure.is_timed else nullcontext():
                     metrics += measure.function(case, **options)
                 seconds[name] = round(time.perf_counter() - started, 3)
-    except Exception as error:  # whatever a model does ends its case, not the suite
+    except Exception as error:  # whatever a model raises ends its case, not the suite
         failed = {"status": _status_of(error), "error": failure_of(error)}
+    except KeyboardInterrupt as stop:  # Ctrl-C in the parent; a training has saved its state on the way here
+        failed = {"status": "interrupted", "error": failure_of(stop)}
     return WorkerResult(
-        **{"status": _worst(metrics), **failed},
+        **{"status": _status_of_metrics(metrics), **failed},
         metrics=tuple(metrics),
         details=case.details,
         uncounted_operators=case.uncounted_operators,
@@ -107,14 +115,14 @@ def measure_case(case: LoadedCase, *, rank: int = 0) -> WorkerResult:
 
 
 def failure_of(error: BaseException) -> Failure:
-    """`error` as a record keeps it."""
+    """`error` as it is stored in a record: type, message and the last 20 lines of the traceback."""
     trace = "".join(traceback.format_exception(error)).splitlines()[-20:]
     message = str(error).strip() or type(error).__name__
     return Failure(type=type(error).__name__, message=message[:2000], traceback="\n".join(trace))
 
 
 def _measures_of(case: LoadedCase, *, rank: int = 0) -> dict[str, dict[str, Json]]:
-    """The case's measures, and after all of every timed variant the parity of the outputs that they gave."""
+    """The measures of the case. A timed execution mode is compared with the plain one last, by `parity`."""
     measures = case.case.measures
     if rank:
         return {name: options for name, options in measures.items() if MEASURES.get(name).is_shared}
@@ -137,12 +145,12 @@ def _prepare(case: LoadedCase) -> None:
 
 
 def _device_of(case: LoadedCase) -> str | None:
-    """The device to describe; None where torch could not be loaded, so that a failure keeps its own message."""
+    """The device to describe; the one asked for if torch could not be imported, so that its own error is kept."""
     return case.device if "torch" in sys.modules else case.point.device
 
 
 def _file_of(case: LoadedCase) -> str | None:
-    """The file in which the case's network is written, where that can be told without building it."""
+    """The source file of the case's model, if it is known without building the model."""
     name, _, factory = case.point.model.partition(":")
     module = sys.modules.get(name) if factory else None
     if module is None and not factory and name in MODELS:
@@ -150,8 +158,8 @@ def _file_of(case: LoadedCase) -> str | None:
     return getattr(module, "__file__", None)
 
 
-def _worst(metrics: list[Metric]) -> Status:
-    """`unsteady` or `throttled` where a timed metric says so, else `ok`."""
+def _status_of_metrics(metrics: list[Metric]) -> Status:
+    """`throttled` or `unsteady` if a timed metric stopped for that reason, else `ok`."""
     reasons = {metric.stopped_because for metric in metrics}
     noted: tuple[Status, ...] = ("throttled", "unsteady")
     for status in noted:
@@ -161,7 +169,6 @@ def _worst(metrics: list[Metric]) -> Status:
 
 
 def _status_of(error: BaseException) -> Status:
-    """`oom` for every way in which it is said that memory ran out, else `error`."""
     return "oom" if is_out_of_memory(error) else "error"
 
 

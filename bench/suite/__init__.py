@@ -1,7 +1,7 @@
-"""Suites: a YAML file is read and checked (`file.py`), and becomes cases (`plan.py`)."""
+"""Suites: a YAML file is read and checked (`file.py`), its matrix expanded (`matrix.py`) into cases (`plan.py`)."""
 
 from bench.suite.file import check_suite, limit_text, read_suite, write_json_schema
-from bench.suite.knowledge import PlanningCatalog
+from bench.suite.matrix import PlanningCatalog
 from bench.suite.plan import Suite, plan_suite
 
 __all__ = ["PlanningCatalog", "Suite", "check_suite", "limit_text", "plan_suite", "read_suite", "write_json_schema"]

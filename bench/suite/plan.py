@@ -1,4 +1,4 @@
-"""A suite file becomes a `Suite`, with its cases. Pure: what it must know of models and measures is passed in."""
+"""Turns a suite file into a `Suite` with its cases. Pure: the catalog of models and measures is passed in."""
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,14 +13,12 @@ from bench.core.validation import describe_error
 from bench.core.yaml_tree import Place, Tree
 from bench.suite.axes import AXES, AXIS_ALIASES, axis_of, expanded, product, read_axis, spellings
 from bench.suite.file import Ablation, GateRule, SuiteFile, check_suite
-from bench.suite.knowledge import PlanningCatalog
-from bench.suite.rules import RULES, Exclusion, exclusions_of, problems_of_rules
-from bench.suite.settings import Setting, settings_of
+from bench.suite.matrix import RULES, Exclusion, PlanningCatalog, Setting, exclusions_of, problems_of_rules, settings_of
 
 
 @dataclass(frozen=True, kw_only=True)
 class Suite:
-    """What is to be measured: cases in the order in which they are run, and how their results are to be read."""
+    """What to measure: the cases in the order in which they are run, and how to read their results."""
 
     name: str
     title: str
@@ -32,7 +30,7 @@ class Suite:
     gate: Mapping[str, GateRule]
 
     def facts(self) -> dict[str, Json]:
-        """What reports and comparisons need of the suite, kept beside its records."""
+        """What reports and comparisons need of the suite; stored next to its records."""
         return {
             "name": self.name,
             "title": self.title,
@@ -43,14 +41,14 @@ class Suite:
         }
 
 
-def plan_suite(tree: Tree, knowledge: PlanningCatalog, *, recipes: Collection[str] | None = None) -> Suite:
+def plan_suite(tree: Tree, catalog: PlanningCatalog, *, recipes: Collection[str] | None = None) -> Suite:
     """All cases of a suite; SuiteError with every problem of the file at once.
 
-    `recipes` are the names that a recipe can have; None leaves them to be looked for when a network is trained.
+    `recipes` are the names of known recipes; with None, a recipe is looked for only when a model is trained.
     """
     path = tree.positions[()].file
     file = check_suite(tree)
-    planner = _Planner(tree, file, knowledge, recipes)
+    planner = _Planner(tree, file, catalog, recipes)
     cases = planner.cases()
     if planner.problems:
         raise SuiteError(path, planner.problems)
@@ -67,21 +65,21 @@ def plan_suite(tree: Tree, knowledge: PlanningCatalog, *, recipes: Collection[st
 
 
 class _Planner:
-    """Turns a checked file into cases and collects every problem on the way."""
+    """Turns a validated file into cases and collects every problem on the way."""
 
     def __init__(
-        self, tree: Tree, file: SuiteFile, knowledge: PlanningCatalog, recipes: Collection[str] | None = None
+        self, tree: Tree, file: SuiteFile, catalog: PlanningCatalog, recipes: Collection[str] | None = None
     ) -> None:
-        self.tree, self.file, self.knowledge, self.recipes = tree, file, knowledge, recipes
+        self.tree, self.file, self.catalog, self.recipes = tree, file, catalog, recipes
         self.problems: list[Problem] = []
         self.exclusions: list[Exclusion] = []
-        self.followed: set[Place] = set()
+        self.used_exclusions: set[Place] = set()
 
     def cases(self) -> list[Case]:
         self._check_names()
         settings: list[Setting] = []
         if not self.problems:
-            settings, self.exclusions = settings_of(self.file, self.knowledge), exclusions_of(self.file)
+            settings, self.exclusions = settings_of(self.file, self.catalog), exclusions_of(self.file)
         grouped: dict[Point, dict[str, dict[str, Json]]] = {}
         for setting in settings:
             for measure in self.file.measure:
@@ -93,7 +91,7 @@ class _Planner:
         return [self._case(point, measures) for point, measures in zip(points, grouped.values(), strict=True)]
 
     def _case(self, point: Point, measures: dict[str, dict[str, Json]]) -> Case:
-        is_repeated = any(self.knowledge.measures[name].is_repeated for name in measures)
+        is_repeated = any(self.catalog.measures[name].is_repeated for name in measures)
         repeat = self.file.repeat or (5 if self.file.gate else 1)
         return Case(
             suite=self.file.suite,
@@ -108,11 +106,11 @@ class _Planner:
 
     def _check_names(self) -> None:
         for name in self.file.measure:
-            if name not in self.knowledge.measures:
-                self._add(("measure", name), f"unknown measure {name!r}; {suggest(name, self.knowledge.measures)}")
+            if name not in self.catalog.measures:
+                self._add(("measure", name), f"unknown measure {name!r}; {suggest(name, self.catalog.measures)}")
         known: dict[str, ModelInfo] = {}
         arguments: set[str] = set()
-        self.knowledge.look_up([name for entry in self.file.models if isinstance(name := _model_name(entry), str)])
+        self.catalog.look_up([name for entry in self.file.models if isinstance(name := _model_name(entry), str)])
         for number, entry in enumerate(self.file.models):
             arguments |= self._check_model(number, entry, known)
         for axis in self.file.matrix:
@@ -126,7 +124,7 @@ class _Planner:
         self._check_factors({*AXES, "model", *arguments})
 
     def _check_values(self, place: Place, given: Mapping[str, Any]) -> None:
-        """Note axes without a value, which would leave no case of what they belong to, and axes that stand twice."""
+        """Report axes without a value, which would leave no case, and axes that are given twice."""
         for key, value in given.items():
             if value == []:
                 self._add((*place, key), f"{key} is an empty list; give it a value, or leave it out")
@@ -134,14 +132,14 @@ class _Planner:
                 self._add((*place, key), f"{key} and {AXIS_ALIASES[key]} are one axis; write one of them")
 
     def _check_model(self, number: int, entry: str | dict[str, Any], known: dict[str, ModelInfo]) -> set[str]:
-        """Note what is wrong with a model, else put its facts into `known`; gives the arguments that it takes."""
+        """Report what is wrong with a model, else put its facts into `known`; returns the arguments that it takes."""
         place: Place = ("models", number)
         name = _model_name(entry)
         if not isinstance(name, str):
             self._add(place, "a model is a name, or a mapping with `name` and its arguments")
             return set()
         try:
-            facts = known[name] = self.knowledge.model(name)
+            facts = known[name] = self.catalog.model(name)
         except InputError as error:
             self._add((*place, "name"), str(error))
             return set()
@@ -161,13 +159,13 @@ class _Planner:
             if factor not in known:
                 self._add(("ablate", "factors", number), f"unknown factor {factor!r}; {suggest(factor, known)}")
             elif factor not in self.file.ablate.baseline:
-                self._add(("ablate", "baseline"), f"the baseline does not say which level of {factor!r} it is")
+                self._add(("ablate", "baseline"), f"the baseline has no value for the factor {factor!r}")
 
     # measures --------------------------------------------------------------------------------------------------------
 
     def _points(self, setting: Setting, measure: str) -> Iterator[tuple[dict[str, Any], dict[str, Json]]]:
-        """The points at which `measure` is taken for one setting, each with the measure's options."""
-        entry = self.knowledge.measures[measure]
+        """Yield the points at which `measure` is taken for one setting, with the options of the measure."""
+        entry = self.catalog.measures[measure]
         options: dict[str, Json] = {}
         inner: dict[str, list[Any]] = {}
         for key, value in (self.file.measure[measure] or {}).items():
@@ -191,31 +189,31 @@ class _Planner:
                 yield {"model": setting.model, "args": args, **checked}, options
 
     def _is_excluded(self, setting: Setting, axes: Mapping[str, Any]) -> bool:
-        """Whether a rule of `exclude` names this point; remembers the rules that named any."""
+        """Whether a rule of `exclude` matches this point; remembers the rules that matched any."""
         if not self.exclusions:
             return False
-        defaults = self.knowledge.model(setting.model).arguments
+        defaults = self.catalog.model(setting.model).arguments
         at = {**defaults, **setting.args, **axes, "model": setting.model}
         fitting = {rule.place for rule in self.exclusions if rule.fits(at)}
-        self.followed |= fitting
+        self.used_exclusions |= fitting
         return bool(fitting)
 
     def _check_exclusions(self, *, is_left: bool) -> None:
-        """Note rules that named no point, and rules that named all of them.
+        """Report rules that match no point, and rules that together match all of them.
 
-        A rule may name none where another file was laid over its own: its points may be what that one leaves out.
+        If another file overrides the one with the rule, the rule may match nothing: its points may be gone.
         """
         if self.problems:
             return
         for rule in self.exclusions:
-            if rule.place not in self.followed and not self.tree.is_overlaid(rule.place):
+            if rule.place not in self.used_exclusions and not self.tree.is_overlaid(rule.place):
                 self._add(rule.place, "this rule excludes nothing: no point of the suite has these values")
         if not is_left:
             self._add(("matrix", "exclude"), "exclude leaves no case of this suite")
 
     def _checked_option(self, measure: str, key: str, value: Any) -> Json:
-        """`value` as the measure's signature types it; notes what is wrong with it."""
-        wanted = self.knowledge.measures[measure].option_types.get(key, Any)
+        """`value` as the signature of the measure types it; None after reporting what is wrong with it."""
+        wanted = self.catalog.measures[measure].option_types.get(key, Any)
         try:
             wanted_type: TypeAdapter[Any] = TypeAdapter(wanted)
             checked = wanted_type.validate_python(expanded(key, value))
@@ -226,7 +224,7 @@ class _Planner:
         return plain
 
     def _checked_args(self, setting: Setting, *, with_files: bool) -> dict[str, Json]:
-        """The model's arguments, their paths spelled out; without those that name files of weights where not wanted."""
+        """The arguments of the model with `${env:…}` replaced; weights files only if the measure depends on weights."""
         args: dict[str, Json] = {}
         for name, value in setting.args.items():
             try:
@@ -236,7 +234,7 @@ class _Planner:
         return {name: value for name, value in args.items() if with_files or not is_weights_argument(name)}
 
     def _checked_axes(self, axes: dict[str, Any], setting: Setting, measure: str) -> dict[str, Any] | None:
-        """`axes` as a point holds them, or None after noting what is wrong with them."""
+        """`axes` as a point stores them, or None after reporting what is wrong with them."""
         if not self._knows_dataset("dataset", axes.get("dataset"), setting, measure):
             return None
         checked: dict[str, Any] = {}
@@ -255,36 +253,36 @@ class _Planner:
         return checked if is_good else None
 
     def _knows_dataset(self, axis: str, name: Any, setting: Setting, measure: str) -> bool:
-        """Whether `name`, where it is one, is a data set that is known; notes it at `axis` where it is not."""
-        if not isinstance(name, str) or name in self.knowledge.datasets:
+        """Whether `name` is a known data set (or not a name at all); reports an unknown one at `axis`."""
+        if not isinstance(name, str) or name in self.catalog.datasets:
             return True
         place = self._place_of(axis, setting, measure)
-        self._add(place, f"unknown data set {name!r}; {suggest(str(name), self.knowledge.datasets)}")
+        self._add(place, f"unknown data set {name!r}; {suggest(str(name), self.catalog.datasets)}")
         return False
 
     def _knows_recipe(self, axis: str, name: str | None, setting: Setting, measure: str) -> bool:
-        """Whether `name`, None or a recipe that `axis` names, is a known one or a file; notes it where it is not."""
+        """Whether the recipe `name` is None, known, or an existing file; reports an unknown one at `axis`."""
         if name is None or self.recipes is None or name in self.recipes:
             return True
         is_file = name.endswith((".yaml", ".yml"))
         if is_file and Path(name).is_file():
             return True
-        told = f"the recipe {name!r} is no file" if is_file else f"unknown recipe {name!r}"
-        self._add(self._place_of(axis, setting, measure), f"{told}; {suggest(name, self.recipes)}")
+        problem = f"the recipe {name!r} is not a file" if is_file else f"unknown recipe {name!r}"
+        self._add(self._place_of(axis, setting, measure), f"{problem}; {suggest(name, self.recipes)}")
         return False
 
     def _place_of(self, axis: str, setting: Setting, measure: str) -> Place:
-        """Where the value that `axis` has in this setting and measure stands."""
+        """The place in the file that gives the value of `axis` in this setting and measure."""
         inner: list[Place] = [("measure", measure, key) for key in spellings(axis)]
         outer = setting.places.get(axis, setting.place)
         return next((place for place in inner if place in self.tree.positions), outer)
 
     def _check_points(self, points: Sequence[Point], settings: Sequence[Setting]) -> None:
-        """Ask once per model, arguments and clip whether that network can be built and takes that clip."""
+        """Report models that cannot be built or do not take their clip, once for each model, arguments and clip."""
         if self.problems:
             return
-        unique = {_frozen(_network(point)): point for point in points}
-        answers = self.knowledge.probe(list(unique.values()))
+        unique = {_frozen(_model_part(point)): point for point in points}
+        answers = self.catalog.check_models(list(unique.values()))
         place = {s.model: s.place for s in reversed(settings)}
         for point, answer in zip(unique.values(), answers, strict=True):
             if answer.problem:
@@ -304,5 +302,5 @@ def _frozen(point: Mapping[str, Any]) -> Any:
     return Point.model_validate(point).model_dump_json(exclude_none=True)
 
 
-def _network(point: Point) -> dict[str, Any]:
+def _model_part(point: Point) -> dict[str, Any]:
     return {"model": point.model, "args": point.args, "clip": point.clip}

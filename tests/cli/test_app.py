@@ -1,11 +1,13 @@
 """The command line: exit codes and one clear text for what a user can put right."""
 
+import signal
 from pathlib import Path
 
 import pytest
 
 from bench.cli import app as cli
-from bench.cli.app import FAULT, INTERRUPTED, run_command
+from bench.cli.app import FAULT, run_command
+from bench.core.errors import StopSignal
 
 
 def outcome(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
@@ -111,12 +113,21 @@ def test_our_own_fault_is_70_with_the_traceback_in_a_file(
     file.unlink()
 
 
-def test_control_c_is_130(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    def stopped(*arguments: object, **rest: object) -> None:
-        raise KeyboardInterrupt
+@pytest.mark.parametrize(
+    ("stop", "code"),
+    [(KeyboardInterrupt(), 130), (StopSignal(signal.SIGTERM), 143), (StopSignal(signal.SIGHUP), 129)],
+    ids=["SIGINT", "SIGTERM", "SIGHUP"],
+)
+def test_a_stopped_command_ends_with_128_and_the_signal(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, stop: KeyboardInterrupt, code: int
+) -> None:
+    def raising() -> None:
+        raise stop
 
-    monkeypatch.setattr(cli, "app", stopped)
-    assert outcome(capsys, "doctor")[0] == INTERRUPTED
+    monkeypatch.setattr("bench.runner.doctor.examine", lambda **_: raising())
+    found, _, err = outcome(capsys, "doctor")
+    assert found == code
+    assert "stopped; everything finished is kept, and the same command goes on from here" in err
 
 
 def test_doctor_names_what_it_looked_at(capsys: pytest.CaptureFixture[str]) -> None:

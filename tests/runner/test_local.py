@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -18,15 +19,15 @@ CASE = Case(suite="s", point=Point(model="c3d", clip=Clip.model_validate("16x1x1
 
 
 def test_all_runs_of_one_process_name_the_same_session(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    jobs: list[WorkerRequest] = []
+    requests: list[WorkerRequest] = []
 
-    def outcome(job: WorkerRequest, *_: object) -> WorkerResult:
-        jobs.append(job)
-        return WorkerResult(status="ok", details={"parity": 1})
+    def result(request: WorkerRequest, *_: object) -> tuple[WorkerResult, None]:
+        requests.append(request)
+        return WorkerResult(status="ok", details={"parity": 1}), None
 
-    monkeypatch.setattr(local, "_outcome_of", outcome)
+    monkeypatch.setattr(local, "_run_worker", result)
     records = [run_case(CASE, RecordStore(tmp_path), run_index=index, freshness="f") for index in range(2)]
-    assert {record.session for record in records} == {job.session for job in jobs} == {local.SESSION}
+    assert {record.session for record in records} == {request.session for request in requests} == {local.SESSION}
     assert records[0].details["parity"] == 1
 
 
@@ -37,14 +38,19 @@ def test_a_worker_that_takes_turns_has_twice_the_time(
     asked: list[float] = []
 
     class Slow:
-        def messages(self, *, timeout_s: float) -> Iterator[dict[str, object]]:
+        def messages(self, *, timeout_s: float, companions: object) -> Iterator[dict[str, object]]:
             asked.append(timeout_s)
             raise ChildTimeoutError
 
         def kill(self) -> None:
-            """Nothing is there."""
+            """Nothing to do."""
 
-    monkeypatch.setattr(local, "crew", lambda *_, **__: nullcontext(Slow()))
+        def last_output(self) -> str:
+            return ""
+
+    monkeypatch.setattr(
+        local, "worker_processes", lambda *_, **__: nullcontext(SimpleNamespace(first=Slow(), others=()))
+    )
     if address is not None:
         monkeypatch.setenv(ADDRESS, address)
     record = run_case(CASE.model_copy(update={"timeout_s": 60.0}), RecordStore(tmp_path), run_index=0, freshness="f")

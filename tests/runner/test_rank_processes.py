@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -13,11 +14,20 @@ import torch
 from torch.distributed import HashStore
 
 from bench.cli.app import run_shared_command
+from bench.core.process import ChildProcess
 from bench.core.schema import Case, Point
 from bench.data.collection import open_dataset
-from bench.runner import rank_processes as crew_module
+from bench.runner import rank_processes
 from bench.runner.local import _cause
-from bench.runner.rank_processes import _environments, _log_of, _Meeting, is_shared, launchers, together
+from bench.runner.rank_processes import (
+    WorkerGroup,
+    _LauncherCalls,
+    _log_of,
+    _variables_of_ranks,
+    is_shared,
+    launcher_count,
+    run_on_first_launcher,
+)
 from bench.store import read_records
 from bench.train.checkpointing import read_weights
 
@@ -48,7 +58,7 @@ def case(**measures) -> Case:
 
 @pytest.fixture
 def alone(monkeypatch):
-    for name in crew_module.PLACE:
+    for name in rank_processes.RANK_VARIABLES:
         monkeypatch.delenv(name, raising=False)
 
 
@@ -67,17 +77,17 @@ def launched(monkeypatch):
 
 @pytest.mark.usefixtures("alone")
 def test_alone_a_case_has_one_worker_and_a_command_is_run_here():
-    (environment,) = _environments(case(accuracy={}), {})
+    (environment,) = _variables_of_ranks(case(accuracy={}), {})
     assert "RANK" not in environment
-    assert launchers() == 1
-    assert together(lambda: 3) == 3
+    assert launcher_count() == 1
+    assert run_on_first_launcher(lambda: 3) == 3
 
 
 @pytest.mark.usefixtures("alone")
 def test_each_of_several_ranks_has_its_place_and_they_share_the_cores(monkeypatch):
     monkeypatch.setattr(os, "cpu_count", lambda: 7)
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    environments = _environments(case(accuracy={"ranks": 3}), {})
+    environments = _variables_of_ranks(case(accuracy={"ranks": 3}), {})
     assert [e["RANK"] for e in environments] == [e["LOCAL_RANK"] for e in environments] == ["0", "1", "2"]
     assert {(e["WORLD_SIZE"], e["MASTER_ADDR"], e["OMP_NUM_THREADS"]) for e in environments} == {
         ("3", "127.0.0.1", "2")
@@ -89,7 +99,7 @@ def test_each_of_several_ranks_has_its_place_and_they_share_the_cores(monkeypatc
 def test_a_case_that_cannot_be_shared_has_one_worker_that_knows_of_no_ranks():
     counted = case(params={}, macs={})
     assert not is_shared(counted)
-    (environment,) = _environments(counted, {})
+    (environment,) = _variables_of_ranks(counted, {})
     assert not {"RANK", "WORLD_SIZE", "MASTER_ADDR"} & set(environment)
 
 
@@ -113,11 +123,11 @@ def test_a_launcher_that_follows_answers_every_call_and_ends_with_the_code_of_th
         def messages(self):
             return iter(())
 
-    monkeypatch.setattr(_Meeting, "__post_init__", meet)
-    monkeypatch.setattr(crew_module, "_started", Worker)
-    first = _Meeting(is_first=True)
+    monkeypatch.setattr(_LauncherCalls, "__post_init__", meet)
+    monkeypatch.setattr(rank_processes, "_start_worker", Worker)
+    first = _LauncherCalls(is_first=True)
     with ThreadPoolExecutor() as pool:
-        following = pool.submit(together, lambda: pytest.fail("only the first runs the command"))
+        following = pool.submit(run_on_first_launcher, lambda: pytest.fail("only the first runs the command"))
         calls = [first.call({"case": name, "log": str(tmp_path / f"{name}.log")}) for name in ("a", "b")]
         first.end(4)
         assert following.result(timeout=20) == 4
@@ -130,17 +140,17 @@ def test_a_launcher_that_follows_ends_with_3_where_the_first_is_gone(monkeypatch
         def wait(self, *_):
             raise torch.distributed.DistNetworkError("failed to recv, got 0 bytes")
 
-    monkeypatch.setattr(_Meeting, "__post_init__", lambda self: setattr(self, "store", Gone()))
+    monkeypatch.setattr(_LauncherCalls, "__post_init__", lambda self: setattr(self, "store", Gone()))
     assert run_shared_command(["train"]) == 3
-    assert "rank 0 of 2 died, or its launcher: the store is not there any more" in capsys.readouterr().err
+    assert "rank 0 of 2 died, or its launcher: the rendezvous store is gone" in capsys.readouterr().err
 
 
 @pytest.mark.usefixtures("launched")
 def test_a_first_launcher_that_fails_tells_the_others_its_code(monkeypatch):
     store = HashStore()
     monkeypatch.setenv("RANK", "0")
-    monkeypatch.setattr(crew_module, "FAREWELL_S", 0.1)
-    monkeypatch.setattr(_Meeting, "__post_init__", lambda self: setattr(self, "store", store))
+    monkeypatch.setattr(rank_processes, "LEAVE_S", 0.1)
+    monkeypatch.setattr(_LauncherCalls, "__post_init__", lambda self: setattr(self, "store", store))
     assert run_shared_command(["train", "--no-such-option"]) == 2
     assert store.check(["0"])
     assert json.loads(store.get("0")) == {"exit": 2}
@@ -225,9 +235,24 @@ def test_a_rank_that_fails_ends_the_case_with_its_error_and_the_command_with_3(f
     assert not json.loads((folder / "out" / "suite.json").read_text())["gate"]
 
 
-def test_a_worker_that_ended_itself_is_recorded_with_what_it_said_last(tmp_path):
-    log = tmp_path / "x.log"
-    log.write_text("loading\nvbench: rank 1 of 2 died: nothing was heard of it for 31 s\n")
-    assert _cause(3, log) == "rank 1 of 2 died: nothing was heard of it for 31 s"
-    log.write_text("loading\n")
-    assert _cause(3, log) == "the process ended with code 3 before it had a result"
+def test_the_record_gives_the_last_line_of_a_worker_that_ended_itself(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "rank.py").write_text(
+        "import sys; from bench.core.process import read_request; sys.exit(read_request())"
+    )
+
+    def cause(*messages):
+        with ExitStack() as stack:
+            group = [
+                stack.enter_context(ChildProcess("rank", m, log=tmp_path / f"{n}.log")) for n, m in enumerate(messages)
+            ]
+            assert list(group[0].messages(timeout_s=30, companions=group[1:])) == []
+            for other in group[1:]:
+                other.end(within_s=20)
+            return _cause(WorkerGroup(first=group[0], others=tuple(group[1:])))
+
+    assert (
+        cause("loading\nvbench: rank 1 of 2 died: no heartbeat for 31 s") == "rank 1 of 2 died: no heartbeat for 31 s"
+    )
+    assert cause(3) == "the process ended with code 3 before it had a result"
+    assert cause("broken", 5) == "rank 1 ended with code 5"

@@ -37,7 +37,7 @@ class Unprobed(Catalog):
     def look_up(self, names: Sequence[str]) -> None:
         return None
 
-    def probe(self, points: Sequence[Point]) -> list[ModelCheck]:
+    def check_models(self, points: Sequence[Point]) -> list[ModelCheck]:
         return [ModelCheck() for _ in points]
 
 

@@ -41,7 +41,7 @@ def motions(root: object, *, split: str) -> None:
     return None
 
 
-class FakeKnowledge:
+class FakeCatalog:
     """Two models, three measures, one data set; a clip under 8 pixels does not fit."""
 
     measures: Mapping[str, MeasureEntry] = {
@@ -71,14 +71,14 @@ class FakeKnowledge:
     def look_up(self, names: Sequence[str]) -> None:
         return None
 
-    def probe(self, points: Sequence[Point]) -> list[ModelCheck]:
+    def check_models(self, points: Sequence[Point]) -> list[ModelCheck]:
         return [ModelCheck(problem="too small" if point.clip.height < 8 else None) for point in points]
 
 
 def planned(tmp_path: Path, text: str, *, small: bool = False) -> Suite:
     file = tmp_path / "s.yaml"
     file.write_text(text, encoding="utf-8")
-    return plan_suite(read_suite(file, small=small), FakeKnowledge())
+    return plan_suite(read_suite(file, small=small), FakeCatalog())
 
 
 def problems(tmp_path: Path, text: str) -> list[str]:
@@ -92,7 +92,7 @@ def told(tmp_path: Path, text: str) -> list[str]:
     """The lines of the error of a suite in `suite.yaml`."""
     (tmp_path / "suite.yaml").write_text(text, encoding="utf-8")
     with pytest.raises(SuiteError) as caught:
-        plan_suite(read_suite(tmp_path / "suite.yaml"), FakeKnowledge())
+        plan_suite(read_suite(tmp_path / "suite.yaml"), FakeCatalog())
     return str(caught.value).split("\n")
 
 
@@ -158,13 +158,13 @@ def test_repeat_is_five_with_a_gate_and_only_for_timed_cases(tmp_path: Path) -> 
 
 
 def test_energy_and_memory_of_their_own_case_are_repeated_too(tmp_path: Path) -> None:
-    knowledge = FakeKnowledge()
-    knowledge.measures = {entry.name: entry for entry in MEASURES}
+    catalog = FakeCatalog()
+    catalog.measures = {entry.name: entry for entry in MEASURES}
     (tmp_path / "s.yaml").write_text(
         "suite: s\nmodels: [resnet3d]\nrepeat: 4\nmatrix: {precision: [fp32, bf16]}\n"
         "measure: {energy: {batch: 8}, memory: {}, macs: {}}\n"
     )
-    cases = plan_suite(read_suite(tmp_path / "s.yaml"), knowledge).cases
+    cases = plan_suite(read_suite(tmp_path / "s.yaml"), catalog).cases
     assert {(*case.measures, case.runs) for case in cases} == {("energy", 4), ("memory", 4), ("macs", 1)}
 
 
@@ -202,13 +202,16 @@ measure:
         ("exclude: [bf16]", "5:13: exclude is a list of mappings, such as [{precision: bf16}], found 'bf16'"),
         ("exclude: [{}]", "5:13: exclude is a list of mappings"),
         ("include: [bf16]", "5:13: include is a list of mappings"),
-        ("include: [{model: c3dd_search}]", "5:14: 'c3dd_search' is no model of this suite; did you mean: c3d_search?"),
-        ("include: [{model: resnet3d}]", "5:14: 'resnet3d' is no model of this suite; allowed: c3d_search"),
-        ("include: [{model: [c3d_search]}]", "5:14: ['c3d_search'] is no model of this suite"),
+        (
+            "include: [{model: c3dd_search}]",
+            "5:14: 'c3dd_search' is not a model of this suite; did you mean: c3d_search?",
+        ),
+        ("include: [{model: resnet3d}]", "5:14: 'resnet3d' is not a model of this suite; allowed: c3d_search"),
+        ("include: [{model: [c3d_search]}]", "5:14: ['c3d_search'] is not a model of this suite"),
         ("include: [{kernel_depht: 5}]", "5:14: unknown axis 'kernel_depht'; did you mean: kernel_depth?"),
         ("include: [{clip: 16x1}]", "5:14: clip: clip '16x1' is not"),
         ("exclude: [{kernel_depth: 5}]", "5:13: this rule excludes nothing: no point of the suite has these values"),
-        ("exclude: [{model: resnet3d, precision: bf16}]", "5:14: 'resnet3d' is no model of this suite"),
+        ("exclude: [{model: resnet3d, precision: bf16}]", "5:14: 'resnet3d' is not a model of this suite"),
         ("exclude: [{precision: tf32}, {seed: 1}]", "5:13: this rule excludes nothing"),
         ("exclude: [{model: c3d_search}]", "5:3: exclude leaves no case of this suite"),
         ("batch: []", "5:3: batch is an empty list; give it a value, or leave it out"),
@@ -225,7 +228,7 @@ def test_a_small_form_may_have_no_point_that_a_rule_excludes(tmp_path: Path) -> 
     text = RULES.replace("RULE", "exclude: [{precision: bf16, kernel_depth: 1}, {model: c3d_search, precision: bf16}]")
     text += "small: {matrix: {precision: [fp32]}, models: [resnet3d]}\n"
     assert planned(tmp_path, text).cases
-    small = plan_suite(read_suite(tmp_path / "s.yaml", small=True), FakeKnowledge())
+    small = plan_suite(read_suite(tmp_path / "s.yaml", small=True), FakeCatalog())
     assert {case.point.precision for case in small.cases if "throughput" in case.measures} == {"fp32"}
 
 
@@ -405,13 +408,13 @@ def test_a_measure_that_is_no_mapping_is_told_in_words_of_yaml(tmp_path: Path) -
         ("models: [resnet3d]\nmeasure: {accuracy: {dataset: motions, recipe: quikc}}", "3:40: unknown recipe 'quikc'; did you mean: quick?"),
         ("models: [resnet3d]\nmatrix: {recipe: [quick, slow]}\nmeasure: {accuracy: {dataset: motions}}", "3:10: unknown recipe 'slow'; allowed: brief, quick"),
         ("models: [{name: resnet3d, weights: 'trained:motions/quik'}]\nmeasure: {accuracy: {dataset: motions}}", "2:27: unknown recipe 'quik'; did you mean: quick?"),
-        ("models: [resnet3d]\nmeasure: {accuracy: {dataset: motions, recipe: nowhere/mine.yaml}}", "3:40: the recipe 'nowhere/mine.yaml' is no file; allowed: brief, quick"),
+        ("models: [resnet3d]\nmeasure: {accuracy: {dataset: motions, recipe: nowhere/mine.yaml}}", "3:40: the recipe 'nowhere/mine.yaml' is not a file; allowed: brief, quick"),
     ],
 )  # fmt: skip
 def test_a_recipe_that_there_is_not_is_told_when_the_suite_is_planned(tmp_path: Path, text: str, said: str) -> None:
     (tmp_path / "s.yaml").write_text(f"suite: s\n{text}\n")
     with pytest.raises(SuiteError) as caught:
-        plan_suite(read_suite(tmp_path / "s.yaml"), FakeKnowledge(), recipes=("brief", "quick"))
+        plan_suite(read_suite(tmp_path / "s.yaml"), FakeCatalog(), recipes=("brief", "quick"))
     assert str(caught.value) == f"{tmp_path / 's.yaml'}:{said}"
 
 
@@ -421,7 +424,7 @@ def test_a_recipe_may_be_a_file(tmp_path: Path) -> None:
         f"suite: s\nmodels: [resnet3d]\nmeasure: {{accuracy: {{dataset: motions, recipe: {tmp_path / 'mine.yaml'}}}}}\n"
     )
     (tmp_path / "s.yaml").write_text(text)
-    assert plan_suite(read_suite(tmp_path / "s.yaml"), FakeKnowledge(), recipes=()).cases
+    assert plan_suite(read_suite(tmp_path / "s.yaml"), FakeCatalog(), recipes=()).cases
 
 
 def test_all_mistakes_of_a_file_are_told_at_once(tmp_path: Path) -> None:

@@ -1,0 +1,53 @@
+"""Seconds left: the incremental estimate against one computed anew from all records."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bench.core.schema import Case, Clip, Point, Record
+from bench.runner.estimate import GUESSED_SECONDS, START_SECONDS, RunEstimate
+
+CLIP = Clip.model_validate("16x1x112")
+CASES = [
+    Case(suite="s", point=Point(model="c3d", clip=CLIP, batch=batch), measures={measure: {}}, runs=9)
+    for measure in ("latency", "params")
+    for batch in (1, 2, 3)
+]
+
+
+def record_of(case: Case, seconds: float) -> Record:
+    return Record(
+        case=case,
+        case_id=case.id,
+        run_index=0,
+        freshness="",
+        status="ok",
+        started_at="2026-01-01T00:00:00+00:00",
+        seconds={"whole": seconds},
+    )
+
+
+def computed_anew(pending: list[Case], known: list[tuple[Case, float]]) -> float:
+    total = 0.0
+    for case in pending:
+        same = [seconds for other, seconds in known if other.id == case.id]
+        alike = same or [seconds for other, seconds in known if other.measures.keys() == case.measures.keys()]
+        guess = START_SECONDS + sum(GUESSED_SECONDS.get(name, 1.0) for name in case.measures)
+        total += sum(alike) / len(alike) if alike else guess
+    return total
+
+
+@given(
+    st.lists(st.sampled_from(CASES), max_size=12),
+    st.lists(st.tuples(st.sampled_from(CASES), st.floats(0.1, 100)), max_size=5),
+    st.lists(st.floats(0.1, 100), min_size=12, max_size=12),
+)
+def test_the_estimate_is_that_of_all_records(
+    pending: list[Case], known: list[tuple[Case, float]], seconds: list[float]
+) -> None:
+    history = ((case.id, frozenset(case.measures), s) for case, s in known)
+    estimate = RunEstimate(pending, history)
+    for case, took in zip(list(pending), seconds, strict=False):
+        assert abs(estimate.left_s - computed_anew(pending, known)) < 1e-6
+        estimate.finish(record_of(case, took))
+        pending, known = pending[1:], [*known, (case, took)]
+    assert abs(estimate.left_s - computed_anew(pending, known)) < 1e-6
