@@ -5,6 +5,7 @@ import signal
 import sys
 import tempfile
 import traceback
+import warnings
 from collections.abc import Callable
 from io import TextIOWrapper
 from typing import Annotated, Any
@@ -112,9 +113,17 @@ def main() -> None:
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # file names may hold bytes that are no text
     _stop_on_signals()
+    warnings.showwarning = _show_warning
     arguments = sys.argv[1:]
     is_one_of_several = os.environ.get("WORLD_SIZE", "1") != "1" and arguments[:1] and arguments[0] in SHARED
     sys.exit(run_shared_command(arguments) if is_one_of_several else run_command(arguments))
+
+
+def _show_warning(message: Warning | str, category: type[Warning], file: str, line: int, *rest: object) -> None:
+    """Print a warning as one line; where it was raised tells a user nothing."""
+    from bench.cli.console import print_note
+
+    print_note(f"warning: {message}")
 
 
 def _stop_on_signals() -> None:

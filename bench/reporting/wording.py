@@ -70,6 +70,7 @@ STATUSES = {
     "throttled": "measured, but the device slowed itself down",
     "oom": "out of memory",
     "timeout": "ran out of time",
+    "interrupted": "stopped before it had a result",
     "error": "failed",
     "skipped": "skipped",
 }
