@@ -115,6 +115,7 @@ class LiveRun:
         self._task = self._progress.add_task("cases", total=None, state="")
         self._now = Text("")
         self._live: Live | None = None
+        self._warnings = set[str]()  # repeats of a case have the same ones; each is printed once
 
     def show(self, event: "Event") -> None:
         self._progress.update(
@@ -129,6 +130,10 @@ class LiveRun:
             self._live.update(self._panel())
         if event.kind == "finished" and event.record is not None:
             print_text(_line(event.record, number=event.done, total=event.done + event.left))
+            for warning in event.record.warnings:
+                if warning.what not in self._warnings:
+                    self._warnings.add(warning.what)
+                    print_text(f"  warning: {warning.what}{f'; {warning.remedy}' if warning.remedy else ''}")
 
     def _panel(self) -> RenderableType:
         return Group(self._progress, self._now)

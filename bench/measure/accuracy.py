@@ -220,7 +220,10 @@ class _Job:
         name = choose(split, known=DATASETS.get(dataset).splits, dataset=dataset)
         self.case.progress(f"opening {dataset} {name}")
         with self.ranks.in_turn():
-            return open_dataset(dataset, root=root, split=name, **options)
+            videos = open_dataset(dataset, root=root, split=name, **options)
+        if videos.missing_warning and videos.missing_warning not in {warning.what for warning in self.case.warnings}:
+            self.case.warn(videos.missing_warning, "vbench data verify names the missing videos")
+        return videos
 
     def train(
         self, model: "nn.Module", test: "VideoSet", *, checkpoint: Checkpoint, val_decides: bool

@@ -1,6 +1,7 @@
 """What a network says of given videos: the most likely classes of each, or the vector that its classifier reads."""
 
 import json
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from os import PathLike
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 
 from bench.core.errors import InputError, TrainingError
 from bench.core.schema import Clip, Views, clip_from_text, views_from_text, views_per_video
-from bench.data.collection import Video, VideoSet, open_dataset
+from bench.data.collection import AnnotationWarning, Video, VideoSet, open_dataset
 from bench.data.loading import Batch, UnreadVideo, view_batches
 from bench.data.sampling import Short, ViewSampling
 from bench.models.base import VideoModel, head_name_of, inputs_of
@@ -251,6 +252,8 @@ def features_of_dataset(
 ) -> Features:
     """Pooled vectors of every video of a split, written to the Parquet file `out`; `options` are the data set's."""
     videos = open_dataset(dataset, root=root, split=split, **(options or {}))
+    if videos.missing_warning:
+        warnings.warn(videos.missing_warning, AnnotationWarning, stacklevel=2)
     network, viewing = _ready(model, weights=weights, clip=clip, views=views, arguments=arguments or {})
     found = features(network, videos, viewing)
     write_features(out, found, classes=videos.classes)
