@@ -19,7 +19,6 @@ from bench.core.files import atomic_file, atomic_folder, remove_abandoned
 from bench.data.encode import write_mp4
 from bench.data.facts import is_rising
 from bench.data.frame_folder import list_frames, read_image
-from bench.data.geometry import upright_size
 from bench.data.index import videos_under
 from bench.data.media import stem_of
 from bench.data.parallel import Failed, OnProgress, for_each_task, no_progress
@@ -134,7 +133,9 @@ def every_frame(path: Path, *, short_side: int | None, is_even: bool = False) ->
 
 
 def _one_size(native: tuple[int, ...], short_side: int | None, is_even: bool) -> tuple[int, int]:
-    height, width = upright_size(native, short_side)
+    """Return height and width to write; the long side is rounded to the nearest, as ffmpeg's scale=-1:240 does."""
+    scale = 1.0 if short_side is None else short_side / min(native)
+    height, width = (max(1, round(side * scale)) for side in native)
     return (max(2, height // 2 * 2), max(2, width // 2 * 2)) if is_even else (height, width)
 
 

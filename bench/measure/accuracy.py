@@ -36,7 +36,7 @@ Sampling = Literal["blocks", "sections"]
 Short = Literal["loop", "clamp"]
 
 
-@register_measure("accuracy", depends_on=ACCURACY_AXES, version=4, is_shared=True)
+@register_measure("accuracy", depends_on=ACCURACY_AXES, version=5, is_shared=True)
 def accuracy(
     case: LoadedCase,
     *,

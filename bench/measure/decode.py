@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 STEPS = ("decode", "transform", "collate")
 
 
-@register_measure("decode", depends_on=COUNT_AXES | VIDEO_AXES, version=2, is_timed=True)
+@register_measure("decode", depends_on=COUNT_AXES | VIDEO_AXES, version=3, is_timed=True)
 def decode(
     case: LoadedCase,
     *,

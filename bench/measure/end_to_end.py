@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 BLOCKS = 6
 
 
-@register_measure("end_to_end", depends_on=TIMING_AXES | VIDEO_AXES, version=2, is_timed=True)
+@register_measure("end_to_end", depends_on=TIMING_AXES | VIDEO_AXES, version=3, is_timed=True)
 def end_to_end(
     case: LoadedCase,
     *,
