@@ -26,7 +26,7 @@ from bench.models.factory import create_model
 from bench.runner.environment import describe_environment
 from bench.train.ranks import Ranks
 from bench.train.recipe import Recipe
-from bench.train.training_state import Training
+from bench.train.training_state import TrainingState
 
 STEPS, BATCH, CLIP = 5, 8, (3, 16, 56, 56)
 RECIPE = {
@@ -66,7 +66,7 @@ def bare_block(device: str) -> Callable[[list[Batch]], None]:
 
 
 def trained_block(device: str) -> Callable[[list[Batch]], None]:
-    training = Training(
+    training = TrainingState(
         network(device), Recipe.model_validate(RECIPE), seed=0, device=device, steps_per_epoch=100, ranks=Ranks()
     )
 

@@ -1,13 +1,23 @@
-"""The command that questions kept predictions. What `cli.py` says of imports holds here too."""
+"""The command `predictions`: accuracies and confused classes of stored predictions, and two models compared."""
 
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from bench.cli.console import print_json, print_table, print_text
 from bench.core.errors import InputError
+from bench.core.schema import Json
+from bench.core.stats import Estimate
+from bench.core.units import MINUS, format_interval, format_number, format_value, plural
 
-CONFUSIONS = 10  # pairs of classes that are shown of a single network, unless another number is given
+if TYPE_CHECKING:
+    from bench.train.predictions import Agreement, PredictionFile, PredictionPair, Predictions
+
+FEW_CLASSES = 5  # top-5 of so few classes says nothing
+CONFUSIONS = 10  # pairs of classes that are shown for a single model by default
 
 
 def predictions(
@@ -17,24 +27,26 @@ def predictions(
     ],
     b: Annotated[
         Path | None,
-        typer.Argument(metavar="[B]", help="Another one of the same videos: a rival, or the other stream."),
+        typer.Argument(metavar="[B]", help="Predictions of another model, or the other stream, on the same videos."),
     ] = None,
     fuse: Annotated[
         Path | None,
-        typer.Option("--fuse", metavar="FILE.parquet", help="Write the mean of both scores, as predictions again."),
+        typer.Option(
+            "--fuse", metavar="FILE.parquet", help="Write the mean of both scores as a new file of predictions."
+        ),
     ] = None,
     weight: Annotated[
-        float | None, typer.Option("--weight", min=0, help="Weight of B's scores where both are fused; A's is 1.")
+        float | None, typer.Option("--weight", min=0, help="Weight of B's scores in the fusion; A's is 1.")
     ] = None,
     confusions: Annotated[
         int | None,
-        typer.Option("--confusions", min=0, help="Pairs of classes to show; 10 of one network, none of two."),
+        typer.Option(
+            "--confusions", min=0, help="Confused pairs of classes to show; by default 10 for one model, none for two."
+        ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON for machines.")] = False,
 ) -> None:
-    """Question kept predictions: accuracies, confused classes; of two networks which is better, and both fused."""
-    from bench.cli.console import print_json
-    from bench.cli.show_predictions import one_as_dict, pair_as_dict, show_one, show_pair
+    """Show accuracies and confused classes of stored predictions; compare and fuse those of two models."""
     from bench.train.predictions import open_predictions, pair_predictions
 
     _check_fusing(fuse, weight, is_pair=b is not None)
@@ -53,12 +65,243 @@ def predictions(
 
 
 def _check_fusing(fuse: Path | None, weight: float | None, *, is_pair: bool) -> None:
-    """InputError where there is nothing to fuse, or no place for it."""
+    """Raise InputError if there is nothing to fuse, or the file cannot be written."""
     from bench.cli.arguments import check_writable
 
     if not is_pair and (fuse is not None or weight is not None):
-        raise InputError(f"{'--weight' if fuse is None else '--fuse'} is of two predictions, and only one is given")
+        raise InputError(
+            f"{'--weight' if fuse is None else '--fuse'} needs two files of predictions, and only one is given"
+        )
     if fuse is not None:
         if fuse.suffix != ".parquet":
-            raise InputError(f"{fuse} cannot be written: predictions are Parquet files, and end with .parquet")
+            raise InputError(f"{fuse} cannot be written: a file of predictions must end with .parquet")
         check_writable(fuse)
+
+
+def show_one(opened: "PredictionFile", *, most: int) -> None:
+    """The metrics of one model, how they were obtained, and its most confused pairs of classes."""
+    _say_whose(opened, name="")
+    _show_metrics([("", opened.predictions)])
+    _say_unread(opened.predictions)
+    _show_confused(opened.predictions, most=most, name="")
+    _show_relabelling(opened.predictions, name="")
+
+
+def show_pair(pair: "PredictionPair", *, most: int, target: Path | None) -> None:
+    """Two models and their fusion side by side, and whether they differ by more than chance."""
+    _say_whose(pair.a, name="A: ")
+    _say_whose(pair.b, name="B: ")
+    columns = _columns(pair)
+    _show_metrics(columns)
+    _say_unread(pair.a.predictions)
+    _say_agreement(pair.agreement)
+    if pair.why_not:
+        print_text(f"not fused: {pair.why_not}")
+    for name, found in columns:
+        _show_confused(found, most=most, name=f"{name}: ")
+    for opened, name in ((pair.a, "A: "), (pair.b, "B: ")):
+        _show_relabelling(opened.predictions, name=name)
+    if target is not None:
+        print_text(f"fused: {target}")
+
+
+def one_as_dict(opened: "PredictionFile", *, most: int) -> dict[str, Any]:
+    """The same as plain data."""
+    return {"file": str(opened.file), **_as_dict(opened.predictions, most=most)}
+
+
+def pair_as_dict(pair: "PredictionPair", *, most: int, target: Path | None) -> dict[str, Any]:
+    """The same as plain data."""
+    agreement = pair.agreement
+    return {
+        "a": one_as_dict(pair.a, most=most),
+        "b": one_as_dict(pair.b, most=most),
+        "b_minus_a_top1_points": _percent(agreement.difference),
+        "both": agreement.both,
+        "only_a": agreement.only_a,
+        "only_b": agreement.only_b,
+        "neither": agreement.neither,
+        "mcnemar_p": agreement.p,
+        "weight_b": pair.weight_b,
+        "fused": None
+        if pair.fused is None
+        else {"file": None if target is None else str(target), **_as_dict(pair.fused, most=most)},
+        "not_fused_because": pair.why_not or None,
+    }
+
+
+def _columns(pair: "PredictionPair") -> "list[tuple[str, Predictions]]":
+    columns = [("A", pair.a.predictions), ("B", pair.b.predictions)]
+    if pair.fused is not None:
+        columns.append(("fused" if pair.weight_b == 1 else f"fused, B x {pair.weight_b:g}", pair.fused))
+    return columns
+
+
+def _say_whose(opened: "PredictionFile", *, name: str) -> None:
+    print_text(f"{name}{opened.file}")
+    if opened.predictions.model:
+        print_text(f"{' ' * len(name)}{opened.predictions.model}")
+
+
+def _show_metrics(columns: "Sequence[tuple[str, Predictions]]") -> None:
+    """Print the shared protocol in one line, then a column per model: the rest of its protocol, and its metrics."""
+    told = [_facts(found.protocol) for _, found in columns]
+    shared = {name: text for name, text in told[0].items() if all(facts.get(name) == text for facts in told)}
+    if shared:
+        print_text("; ".join(f"{name}: {text}" for name, text in shared.items()))
+    own = [{name: text for name, text in facts.items() if name not in shared} for facts in told]
+    rows = [facts | _metrics(found) for facts, (_, found) in zip(own, columns, strict=True)]
+    names = dict.fromkeys(name for row in rows for name in row)
+    print_table(("", *(name for name, _ in columns)), [(name, *(row.get(name) for row in rows)) for name in names])
+
+
+def _facts(protocol: Mapping[str, Json]) -> dict[str, str]:
+    """The parts of a protocol that decide what an accuracy means, as far as they are known."""
+    said = {name: value for name, value in protocol.items() if value is not None}
+    facts = {
+        "data set": " ".join(str(said[name]) for name in ("dataset", "split") if name in said),
+        "clips": _clips(said),
+        "views of a video": f"{said['views']} (in time x in space)" if "views" in said else "",
+        "scores": f"{_averaged(said['averaging'])}, mean over the views" if "averaging" in said else "",
+    }
+    return {name: text for name, text in facts.items() if text}
+
+
+def _clips(said: Mapping[str, Json]) -> str:
+    parts = [f"{said['frames']} frames"] if "frames" in said else []
+    if said.get("sampling") == "sections":
+        parts.append("one of each equal section of the video")
+    parts += [f"{name} {said[name]}" for name in ("stride", "fps") if name in said]
+    if "crop" in said:
+        crop = said["crop"]
+        parts.append("x".join(map(str, crop)) + " pixels" if isinstance(crop, list) else "whole frames")
+    return ", ".join(parts)
+
+
+def _averaged(averaging: Json) -> str:
+    return "raw" if averaging == "score" else str(averaging)
+
+
+def _metrics(found: "Predictions") -> dict[str, str]:
+    figures = {"videos": _videos(found), "top-1 (95 % interval)": _with_interval(found.top(1))}
+    if len(found.class_names) > FEW_CLASSES:
+        figures["top-5 (95 % interval)"] = _with_interval(found.top(5))
+    if found.is_multi_label:
+        figures["mean average precision"] = format_value(100 * found.mean_average_precision, "%")
+    else:
+        figures["mean per class"] = format_value(100 * found.mean_class, "%")
+    return figures
+
+
+def _videos(found: "Predictions") -> str:
+    present = int(found.labels.any(axis=0).sum()) if found.is_multi_label else len(set(found.labels.tolist()))
+    among = "" if present == len(found.classes) else f" of {len(found.classes)}"
+    return f"{len(found.videos)} in {present}{among} classes"
+
+
+def _with_interval(share: Estimate) -> str:
+    span = format_interval(100 * share.low, 100 * share.high, beside=100 * share.value, unit="%")
+    return f"{format_value(100 * share.value, '%')} ({span})"
+
+
+def _say_unread(found: "Predictions") -> None:
+    """Print how many unread videos the metrics of a record count in addition."""
+    if not found.unread:
+        return
+    text = f"{plural(found.unread, 'video')} could not be read and left out here"
+    if found.protocol.get("unread_are") == "left out":
+        print_text(f"{text}, as in the record")
+    else:
+        top = format_value(100 * found.top(1, wrong=found.unread).value, "%")
+        print_text(
+            f"{text}; a record counts such videos as wrong: top-1 {top}, and every other accuracy is lower there too"
+        )
+
+
+def _say_agreement(agreement: "Agreement") -> None:
+    difference = agreement.difference
+    value, low, high = (_signed(100 * each) for each in (difference.value, difference.low, difference.high))
+    print_text(f"B {MINUS} A: {value} points of top-1 (95 % interval {low} to {high}, on the same videos)")
+    print_text(
+        f"right in both: {agreement.both}, only in A: {agreement.only_a}, only in B: {agreement.only_b}, "
+        f"in neither: {agreement.neither}"
+    )
+    apart = agreement.only_a + agreement.only_b
+    if not apart:
+        print_text("no video tells them apart (McNemar's exact p 1)")
+        return
+    print_text(
+        f"McNemar's exact p {agreement.p:.2g}: the chance that two equally good models split the "
+        f"{plural(apart, 'video')} that only one gets right at least as unevenly"
+    )
+
+
+def _show_confused(found: "Predictions", *, most: int, name: str) -> None:
+    if not most:
+        return
+    if found.is_multi_label:
+        print_text(f"{name}confused classes are not defined if a video has several labels")
+        return
+    pairs = _confused(found, most=most)
+    if not pairs:
+        print_text(f"{name}no class was confused with another")
+        return
+    print_text(f"{name}most often confused")
+    rows = [
+        (pair["class"], pair["taken_for"], f"{pair['videos']} of {pair['of']}", format_value(pair["percent"], "%"))
+        for pair in pairs
+    ]
+    print_table(("class", "taken for", "videos", "of the class"), rows, right=("videos", "of the class"))
+
+
+def _show_relabelling(found: "Predictions", *, name: str) -> None:
+    """Print whether another order of the classes explains the predictions far better."""
+    from bench.train.scoring import RELABELLING_REMEDY
+
+    relabelling = found.relabelling
+    if relabelling is not None:
+        print_text(f"{name}warning: {relabelling}; {RELABELLING_REMEDY}")
+
+
+def _confused(found: "Predictions", *, most: int) -> list[dict[str, Any]]:
+    from bench.train.scoring import confused_pairs
+
+    matrix, names = found.confusion, found.class_names
+    totals = matrix.sum(axis=1)
+    return [
+        {
+            "class": names[true],
+            "taken_for": names[taken],
+            "videos": times,
+            "of": int(totals[true]),
+            "percent": 100 * times / int(totals[true]),
+        }
+        for true, taken, times in confused_pairs(matrix, most)
+    ]
+
+
+def _as_dict(found: "Predictions", *, most: int) -> dict[str, Any]:
+    is_one = not found.is_multi_label
+    return {
+        "model": found.model or None,
+        "videos": len(found.videos),
+        "unread": found.protocol.get("unread"),
+        "unread_are": found.protocol.get("unread_are"),
+        "top1_percent": _percent(found.top(1)),
+        "top5_percent": _percent(found.top(5)) if len(found.class_names) > FEW_CLASSES else None,
+        "mean_class_percent": 100 * found.mean_class if is_one else None,
+        "map_percent": None if is_one else 100 * found.mean_average_precision,
+        "classes": list(found.class_names),
+        "confusions": _confused(found, most=most) if is_one else None,
+        "confusion_matrix": found.confusion.tolist() if is_one else None,
+        "relabelling": None if found.relabelling is None else asdict(found.relabelling),
+        "protocol": dict(found.protocol),
+    }
+
+
+def _percent(share: Estimate) -> dict[str, float]:
+    return {"value": 100 * share.value, "low": 100 * share.low, "high": 100 * share.high}
+
+
+def _signed(value: float) -> str:
+    return f"+{format_number(value, 2)}" if value > 0 else format_number(value, 2)

@@ -7,30 +7,49 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from bench.cli.console import print_json, print_table, print_text
+from bench.cli.console import print_json, print_note, print_table, print_text
+from bench.core.errors import InputError
+from bench.core.input_protocol import InputProtocol, parse_protocol, read_class_names
+from bench.core.schema import Record, clip_from_text
 
 if TYPE_CHECKING:
     from bench.train.inference import Prediction
 
 Model = Annotated[str, typer.Argument(metavar="MODEL", help="A name from `vbench models`, or source:name.")]
 ModelArguments = Annotated[list[str] | None, typer.Option("--arg", metavar="NAME=VALUE", help="A model argument.")]
-ClipText = Annotated[str | None, typer.Option("--clip", help="frames x stride x size, such as 16x1x112.")]
+ClipText = Annotated[
+    str | None,
+    typer.Option("--clip", help="frames x stride x size, such as 16x1x112; by default as the checkpoint was trained."),
+]
 Views = Annotated[str, typer.Option("--views", help="Views of one video: 10x3, or 10xfull for whole frames.")]
 Dataset = Annotated[str, typer.Option("--dataset", help="A data set from `vbench data list`.")]
 Root = Annotated[Path | None, typer.Option("--root", help="The data set's folder; $VBENCH_DATA/<name> if not given.")]
-Split = Annotated[str | None, typer.Option("--split", help="Split, where the data set has several.")]
+Split = Annotated[str | None, typer.Option("--split", help="Split, if the data set has several.")]
 Options = Annotated[
     list[str] | None, typer.Option("--option", metavar="NAME=VALUE", help="An option of the data set, such as videos=…")
 ]
 Weights = Annotated[Path, typer.Option("--weights", help="A checkpoint.")]
-OwnWeights = Annotated[
-    Path | None, typer.Option("--weights", help="A checkpoint; of a model of another source, its own if not given.")
+OptionalWeights = Annotated[
+    Path | None, typer.Option("--weights", help="A checkpoint; models of other sources bring their own.")
+]
+Preprocess = Annotated[
+    str | None,
+    typer.Option(
+        "--preprocess",
+        metavar="PART=VALUE,…",
+        help="How the weights want their clips, such as channels=bgr,scale=255,mean=90/98/102,std=1/1/1,"
+        "resize=128x171; or a YAML file. What is not given comes from the checkpoint.",
+    ),
+]
+Labels = Annotated[
+    Path | None,
+    typer.Option("--labels", "--classes", help="Class names in the order of the model's outputs, one a line."),
 ]
 Ranks = Annotated[
-    int | None, typer.Option("--ranks", help="Processes that share it, one a GPU; or start vbench with torchrun.")
+    int | None, typer.Option("--ranks", help="Processes that share the work, one per GPU; or start vbench by torchrun.")
 ]
-Workers = Annotated[int, typer.Option("--workers", min=0, help="Processes that decode, beside each rank.")]
-Timeout = Annotated[float, typer.Option("--timeout", min=1, help="Seconds after which it is ended.")]
+Workers = Annotated[int, typer.Option("--workers", min=0, help="Decoding processes per rank.")]
+Timeout = Annotated[float, typer.Option("--timeout", min=1, help="Time limit in seconds.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 
 TIMEOUT_S = 5e6  # two months; the suites that train on whole data sets have the same limit
@@ -40,21 +59,22 @@ def train(
     model: Model,
     dataset: Dataset,
     recipe: Annotated[str, typer.Option("--recipe", help="A recipe's name, or its file.")],
-    clip: ClipText = None,
+    clip: Annotated[str | None, typer.Option("--clip", help="frames x stride x size, such as 16x1x112.")] = None,
     root: Root = None,
     option: Options = None,
     split: Split = None,
-    seed: Annotated[list[int] | None, typer.Option(help="Seed; several train several networks.")] = None,
+    seed: Annotated[list[int] | None, typer.Option(help="Seed; several seeds train several models.")] = None,
     views: Views = "1x1",
     weights: Annotated[Path | None, typer.Option(help="A checkpoint to start from.")] = None,
+    preprocess: Preprocess = None,
     arg: ModelArguments = None,
     ranks: Ranks = None,
     workers: Workers = 0,
     timeout: Timeout = TIMEOUT_S,
-    tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Write the curves for TensorBoard, too.")] = False,
+    tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Also write the curves for TensorBoard.")] = False,
     out: Annotated[Path, typer.Option("--out", help="Results folder.")] = Path("results/train"),
 ) -> None:
-    """Train a model by a recipe, evaluate it, keep checkpoint, curves, predictions and the whole protocol."""
+    """Train a model by a recipe and evaluate it; keeps the checkpoint, curves, predictions and the whole protocol."""
     accuracy = {
         "dataset": dataset,
         "recipe": recipe,
@@ -65,8 +85,9 @@ def train(
         "workers": workers or None,
         "tensorboard": tensorboard or None,
     }
+    given = _given_protocol(preprocess, labels=None)
     _run_accuracy(
-        "train", model, accuracy,
+        "train", model, accuracy, given=given,
         arg=arg, clip=clip, root=root, option=option, weights=weights, timeout_s=timeout, out=out,
     )  # fmt: skip
 
@@ -74,23 +95,41 @@ def train(
 def evaluate(
     model: Model,
     dataset: Dataset,
-    weights: OwnWeights = None,
+    weights: OptionalWeights = None,
     clip: ClipText = None,
     root: Root = None,
     option: Options = None,
     split: Split = None,
     views: Views = "1x1",
+    preprocess: Preprocess = None,
+    labels: Labels = None,
+    clip_scores: Annotated[
+        bool, typer.Option("--clip-scores", help="Also keep the scores of every single view in the predictions.")
+    ] = False,
     arg: ModelArguments = None,
     ranks: Ranks = None,
     workers: Workers = 0,
     timeout: Timeout = TIMEOUT_S,
     out: Annotated[Path, typer.Option("--out", help="Results folder.")] = Path("results/eval"),
 ) -> None:
-    """Evaluate a checkpoint on a data set, with the whole protocol in the record."""
+    """Evaluate a checkpoint on a data set, with the clips it was trained on; the whole protocol is in the record."""
     _require_weights(model, weights)
-    accuracy = {"dataset": dataset, "split": split, "views": views, "ranks": ranks, "workers": workers or None}
+    given = _given_protocol(preprocess, labels=None)
+    if labels is not None:
+        read_class_names(labels)  # a mistake in the file is reported before any work
+    accuracy = {
+        "dataset": dataset,
+        "split": split,
+        "views": views,
+        "ranks": ranks,
+        "workers": workers or None,
+        "labels": None if labels is None else str(labels.absolute()),
+        "clip_scores": clip_scores or None,
+    }
+    if weights is not None and clip is None:
+        clip = _clip_as_trained(weights, model=model, given=given)
     _run_accuracy(
-        "eval", model, accuracy,
+        "eval", model, accuracy, given=given,
         arg=arg, clip=clip, root=root, option=option, weights=weights, timeout_s=timeout, out=out,
     )  # fmt: skip
 
@@ -98,16 +137,17 @@ def evaluate(
 def predict(
     model: Model,
     videos: Annotated[list[Path], typer.Argument(metavar="VIDEO...", help="Video files or frame folders.")],
-    weights: OwnWeights = None,
+    weights: OptionalWeights = None,
     clip: ClipText = None,
     views: Views = "1x1",
-    top: Annotated[int, typer.Option(help="How many classes a video.")] = 5,
-    classes: Annotated[Path | None, typer.Option(help="A file with one class name a line.")] = None,
-    per_view: Annotated[bool, typer.Option("--per-view", help="Also the likeliest class of each view.")] = False,
+    top: Annotated[int, typer.Option(help="Number of classes per video.")] = 5,
+    preprocess: Preprocess = None,
+    labels: Labels = None,
+    per_view: Annotated[bool, typer.Option("--per-view", help="Also the most likely class of each view.")] = False,
     arg: ModelArguments = None,
     as_json: AsJson = False,
 ) -> None:
-    """Name the likeliest classes of videos, with probabilities."""
+    """Print the most likely classes of videos, with probabilities."""
     from bench.train.inference import predict_videos
 
     _require_weights(model, weights)
@@ -118,55 +158,85 @@ def predict(
         clip=clip,
         views=views,
         top=top,
-        classes=classes,
-        arguments=_arguments(arg or []),
+        given=_given_protocol(preprocess, labels=labels),
+        arguments=_model_arguments(arg),
     )
     if as_json:
-        print_json(_predictions_as_dicts(found))
+        print_json(_predictions_as_dicts(found.predictions, protocol=found.protocol))
     else:
-        _print_predictions(found, per_view=per_view)
-    raise typer.Exit(3 if any(prediction.error for prediction in found) else 0)
+        _print_predictions(found.predictions, per_view=per_view)
+    print_note(f"input: {found.protocol}")
+    raise typer.Exit(3 if any(prediction.error for prediction in found.predictions) else 0)
 
 
 def features(
     model: Model,
     weights: Weights,
     dataset: Dataset,
-    split: Annotated[str, typer.Option("--split", help="Its split.")],
-    out: Annotated[Path, typer.Option("--out", help="Parquet file: one row a video.")],
+    split: Annotated[str, typer.Option("--split", help="The split of the data set.")],
+    out: Annotated[Path, typer.Option("--out", help="Parquet file: one row per video.")],
     clip: ClipText = None,
     root: Root = None,
     option: Options = None,
     views: Views = "1x1",
+    preprocess: Preprocess = None,
     arg: ModelArguments = None,
 ) -> None:
-    """Write the pooled vectors of a data set, for transfer learning."""
+    """Write the feature vectors of a data set, for transfer learning."""
     from bench.cli.arguments import check_writable, dataset_options
     from bench.train.inference import features_of_dataset
 
     check_writable(out)
-    found = features_of_dataset(
+    result = features_of_dataset(
         model, dataset, split=split, out=out, weights=weights, clip=clip, root=root, views=views,
-        arguments=_arguments(arg or []), options=dataset_options(option),
+        given=_given_protocol(preprocess, labels=None), arguments=_model_arguments(arg),
+        options=dataset_options(option),
     )  # fmt: skip
+    found = result.features
+    assert found is not None
     for unread in found.unread:
         print_text(f"not read: {unread.id}: {unread.reason}")
     print_text(f"{len(found.videos)} vectors of {found.vectors.shape[1]}: {out}")
+    print_note(f"input: {result.protocol}")
     raise typer.Exit(3 if found.unread else 0)
 
 
-def _arguments(given: list[str]) -> dict[str, Any]:
-    """The arguments of a model."""
+def _model_arguments(given: list[str] | None) -> dict[str, Any]:
     from bench.cli.arguments import named_values
 
-    return named_values(given, flag="--arg", example="depth=50")
+    return named_values(given or [], flag="--arg", example="depth=50")
 
 
 def _require_weights(model: str, weights: Path | None) -> None:
-    from bench.core.errors import InputError
-
     if weights is None and ":" not in model:
         raise InputError(f"{model} brings no weights; name a checkpoint with --weights")
+
+
+def _given_protocol(preprocess: str | None, *, labels: Path | None) -> InputProtocol:
+    """The parts of the input protocol on the command line. Raises InputError in one line."""
+    given = InputProtocol() if preprocess is None else parse_protocol(preprocess)
+    if labels is None:
+        return given
+    return InputProtocol.of({"classes": read_class_names(labels)}, mark="given").over(given)
+
+
+def _clip_as_trained(weights: Path, *, model: str, given: InputProtocol) -> str | None:
+    """The clip that the user's protocol or the checkpoint asks for; None if neither says one."""
+    from bench.models.factory import find_model
+    from bench.models.weights.checkpoint import read_checkpoint
+    from bench.models.weights.checkpoint_protocol import protocol_of_checkpoint
+
+    known = given.over(protocol_of_checkpoint(read_checkpoint(weights)))
+    if known.clip is None and known.crop is None:
+        return None
+    clip = known.clip_over(clip_from_text(find_model(model).clip))
+    print_text(f"at {clip}{', as trained' if known.mark('clip') == 'stored' else ''}: {_origin_of_clip(known)}")
+    return str(clip)
+
+
+def _origin_of_clip(known: InputProtocol) -> str:
+    source = known.sources["clip" if known.clip is not None else "crop"]
+    return f"{source.mark} by {source.origin}" if source.origin else source.mark
 
 
 def _run_accuracy(
@@ -174,6 +244,7 @@ def _run_accuracy(
     model: str,
     accuracy: dict[str, Any],
     *,
+    given: InputProtocol,
     arg: list[str] | None,
     clip: str | None,
     root: Path | None,
@@ -182,48 +253,84 @@ def _run_accuracy(
     timeout_s: float,
     out: Path,
 ) -> None:
-    """Run a suite of one model and one measure, and print what came out."""
+    """Run a suite of one model and one measure, and print the results."""
     from bench.cli.arguments import dataset_options
     from bench.cli.suite_commands import LiveRun, say_predictions, say_summary, show_accuracy, write_report
     from bench.core.yaml_tree import Tree
     from bench.runner.running import run as run_suite
 
-    axes = {"clip": clip, "weights": None if weights is None else str(weights.absolute())}
-    of_dataset = dataset_options(option) or None
-    options = {**accuracy, "root": None if root is None else str(root.absolute()), "options": of_dataset}
+    if clip is None and (given.clip is not None or given.crop is not None):
+        clip = _clip_of_model(model, given=given)
+    axes = {
+        "clip": clip,
+        "weights": None if weights is None else str(weights.absolute()),
+        "preprocess": given.as_stored() or None,
+    }
+    options = {
+        **accuracy,
+        "root": None if root is None else str(root.absolute()),
+        "options": dataset_options(option) or None,
+    }
     suite = {
         "suite": name,
         "timeout_s": timeout_s,
-        "models": [{"name": model, **_arguments(arg or []), **_given(axes)}],
-        "measure": {"accuracy": _given(options)},
+        "models": [{"name": model, **_model_arguments(arg), **_without_none(axes)}],
+        "measure": {"accuracy": _without_none(options)},
     }
     with LiveRun().running() as live:
         summary = run_suite(Tree.of(suite, name=f"vbench {name}"), out=out, on_event=live.show)
     say_summary(summary)
     for record in summary.finished:
         show_accuracy(record, folder=summary.folder)
+        _print_circumstances(record)
     say_predictions(summary)
     print_text(f"report: {write_report(summary.folder)}")
     raise typer.Exit(summary.exit_code)
 
 
-def _given(options: dict[str, Any]) -> dict[str, Any]:
+def _clip_of_model(model: str, *, given: InputProtocol) -> str:
+    """The clip of a model with the parts of `given`."""
+    from bench.models.factory import find_model
+
+    return str(given.clip_over(clip_from_text(find_model(model).clip)))
+
+
+def _print_circumstances(record: Record) -> None:
+    """Print where a training resumed, how clips were prepared and what the record warns of."""
+    training = record.details.get("training")
+    resumed_at = training.get("resumed_at_step") if isinstance(training, dict) else None
+    if resumed_at:
+        print_text(f"the training went on from step {resumed_at}, where it was interrupted")
+    protocol = record.details.get("protocol")
+    if isinstance(protocol, dict) and "input" in protocol:
+        print_text(f"input: {protocol['input']}")
+    for warning in record.warnings:
+        print_text(f"warning: {warning.what}" + (f"; {warning.remedy}" if warning.remedy else ""))
+
+
+def _without_none(options: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in options.items() if value is not None}
 
 
 def _print_predictions(found: "Sequence[Prediction]", *, per_view: bool) -> None:
-    """Each video with its likeliest classes; `per_view` adds the first guess of every view."""
+    """Print each video with its most likely classes; `per_view` adds the most likely class of every view."""
     for prediction in found:
         if prediction.error is not None:
             print_text(f"{prediction.video}: {prediction.error}")
             continue
         print_text(prediction.video)
-        print_table(("", ""), [(f"{guess.probability:.1%}", guess.name) for guess in prediction.guesses], right=("",))
+        rows = [(f"{likely.probability:.1%}", likely.name) for likely in prediction.classes]
+        print_table(("", ""), rows, right=("",))
         if per_view:
             for number, view in enumerate(prediction.views, start=1):
                 print_text(f"  view {number}: {view[0].name} ({view[0].probability:.1%})")
 
 
-def _predictions_as_dicts(found: "Sequence[Prediction]") -> list[dict[str, Any]]:
-    """For machines."""
-    return [asdict(prediction) for prediction in found]
+def _predictions_as_dicts(found: "Sequence[Prediction]", *, protocol: InputProtocol) -> list[dict[str, Any]]:
+    """The same as plain data; the input protocol is that of every video."""
+    plain = []
+    for prediction in found:
+        fields = asdict(prediction)
+        fields["guesses"] = fields.pop("classes")  # the name that machines read since the first version
+        plain.append({**fields, "input": protocol.as_detail()})
+    return plain

@@ -1,4 +1,4 @@
-"""What a training cost until it was good enough, and in all: seconds, joules, CO2e."""
+"""The cost of a training, in total and until it reached an accuracy: seconds, joules, CO2e."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -11,15 +11,15 @@ from bench.core.schema import Metric
 from bench.measure.carbon import SHORTEST_S, sources, tracked
 
 if TYPE_CHECKING:
-    from bench.train.curves import Row
+    from bench.train.curves import EpochRow
 
 FILE = "carbon.json"
 
 
-def cost_to_reach(rows: Sequence["Row"], levels: Sequence[float]) -> Iterator[Metric]:
-    """Seconds and joules of a training, validations included, to the first epoch whose top-1 is each of `levels`, in %.
+def cost_to_reach(rows: Sequence["EpochRow"], levels: Sequence[float]) -> Iterator[Metric]:
+    """Seconds and joules of a training, validations included, to the first epoch whose top-1 reaches each level, in %.
 
-    Null with the reason where it was never reached, not validated, or where no counter of energy could be read.
+    Null with the reason if it was never reached or validated, or if no energy counter could be read.
     """
     for level in levels:
         row = next((row for row in rows if (row.get("val_top1") or 0) >= level), None)
@@ -32,7 +32,7 @@ def cost_to_reach(rows: Sequence["Row"], levels: Sequence[float]) -> Iterator[Me
         yield Metric(name="accuracy.energy_to_top1_j", value=joules, unit="J", better="lower", labels=labels, note=why)
 
 
-def _why_never(rows: Sequence["Row"]) -> str:
+def _why_never(rows: Sequence["EpochRow"]) -> str:
     seen = [value for row in rows if (value := row.get("val_top1")) is not None]
     if not seen:
         return "the recipe validates no epoch"
@@ -41,10 +41,10 @@ def _why_never(rows: Sequence["Row"]) -> str:
 
 @contextmanager
 def carbon_kept(folder: Path, *, country: str | None) -> Iterator[None]:
-    """Leave in `folder` what codecarbon says that the block used, by the electricity of `country` (such as FRA).
+    """Write the energy and CO2e of the block by codecarbon to `folder`, for the electricity of `country` (such as FRA).
 
-    Nothing happens without a country. It is codecarbon's offline tracker: nothing leaves the machine. Where the block
-    goes on with a training that was begun before, what that used until then is not known, and the file says so.
+    Without a country nothing happens. codecarbon's offline tracker is used: nothing leaves the machine. If the block
+    resumes a training, the energy it used before is not known, and the file says so.
     """
     if country is None:
         yield
@@ -58,9 +58,9 @@ def carbon_kept(folder: Path, *, country: str | None) -> Iterator[None]:
 
 
 def carbon_metrics(folder: Path) -> Iterator[Metric]:
-    """What `carbon_kept` left in `folder`; nothing where it left nothing. A part of which nothing is known is null.
+    """The metrics of what `carbon_kept` wrote to `folder`, if it did. Unknown parts are null.
 
-    So is all of a training that was cut short and gone on with.
+    After an interruption all of them are null, since the energy used before it is not known.
     """
     file = folder / FILE
     if not file.is_file():
@@ -80,7 +80,7 @@ def carbon_metrics(folder: Path) -> Iterator[Metric]:
 
 def _why_unknown(found: dict[str, Any]) -> str | None:
     if found.get("is_rest"):
-        return "the training went on where an earlier process ended; what that one used is not known"
+        return "the training resumed an interrupted one, whose energy is not known"
     if found["seconds"] < SHORTEST_S:
         return f"trained for {found['seconds']:.1f} s; codecarbon needs {SHORTEST_S:.0f}"
     return None

@@ -1,4 +1,4 @@
-"""How an accuracy was taken, as plain data for a record: what two accuracies must share to be comparable."""
+"""How an accuracy was obtained, as plain data for a record: two accuracies must share it to be comparable."""
 
 import hashlib
 import re
@@ -9,27 +9,28 @@ from pathlib import Path
 from torch import nn
 
 from bench.core.errors import UnknownNameError
+from bench.core.input_protocol import InputProtocol
 from bench.core.schema import Clip, Json, Views, model_files
 from bench.data.collection import VideoSet
-from bench.data.sampling import Short, ViewSampling
 from bench.models.base import inputs_of, takes_flow
-from bench.train.evaluating import Evaluation, normalisation_of
-from bench.train.fitting import Fitted
+from bench.train.evaluating import Evaluation
+from bench.train.fitting import TrainingResult
+from bench.train.preprocessing import normalisation, sampling_of, short_of
 from bench.train.recipe import Recipe
 
 TRAINED = ("train", "train{}")
 EVALUATED = ("val", "validation", "test", "val{}", "validation{}", "test{}")
-NAMED = 20  # unread videos that a record names; their number is always there
+NAMED = 20  # unread videos that a record names; it always has their number
 
 
 def trained_split(split: int | str | None, *, known: Iterable[str], dataset: str) -> str:
-    """The split to train on beside the evaluated one: `train`, or `train2` beside `test2`."""
+    """The split to train on if `split` is evaluated: `train`, or `train2` for `test2`."""
     number = re.search(r"\d+$", str(split))
     return _first(TRAINED, number[0] if number else None, known=known, dataset=dataset)
 
 
 def evaluated_split(split: int | str | None, *, known: Iterable[str], dataset: str) -> str:
-    """The split meant by `split`: its name, its number (1 for `test1`), or None for the one that there usually is."""
+    """The split that `split` means: its name, its number (1 for `test1`), or None for the usual one."""
     known = tuple(known)
     return str(split) if split in known else _first(EVALUATED, split, known=known, dataset=dataset)
 
@@ -46,9 +47,9 @@ def _first(patterns: Iterable[str], number: int | str | None, *, known: Iterable
 def training_notes(
     model: nn.Module, *, name: str, arguments: Mapping[str, Json], weights: str | None
 ) -> dict[str, Json]:
-    """What tells one network that is trained from another: name, arguments, source code, weights it begins with.
+    """What tells one trained model from another: name, arguments, source code, and the weights it starts from.
 
-    Of files that the name or arguments name, such as `inflated_from`, their content counts.
+    If the name or an argument names a file, such as `inflated_from`, the file's content counts.
     """
     named = {key: value for key, value in arguments.items() if isinstance(value, str)}
     named |= {file.name: str(file) for file in model_files(name)}
@@ -62,7 +63,7 @@ def training_notes(
     }
 
 
-def describe_training(recipe: Recipe, fitted: Fitted, *, seed: int, checkpoint: str) -> dict[str, Json]:
+def describe_training(recipe: Recipe, result: TrainingResult, *, seed: int, checkpoint: str) -> dict[str, Json]:
     """Recipe and outcome of a training."""
     return {
         "recipe": recipe.recipe,
@@ -70,34 +71,32 @@ def describe_training(recipe: Recipe, fitted: Fitted, *, seed: int, checkpoint: 
         "source": recipe.source,
         "epochs": recipe.epochs,
         "seed": seed,
-        "steps": fitted.steps,
-        "training": fitted.identity,
+        "steps": result.steps,
+        "training": result.identity,
         "checkpoint": checkpoint,
-        "was_reused": fitted.was_done,
-        "resumed_at_step": fitted.resumed_at,
-        "processes": fitted.processes,
-        "batch_norm": fitted.batch_norm,
-        "validated_on": fitted.validated_on,
-        "rounding": fitted.rounding,
+        "was_reused": result.was_done,
+        "resumed_at_step": result.resumed_at,
+        "processes": result.processes,
+        "batch_norm": result.batch_norm,
+        "validated_on": result.validated_on,
+        "rounding": result.rounding,
     }
 
 
 def describe_evaluation(
     model: nn.Module,
     videos: VideoSet,
-    seen: Evaluation,
+    evaluation: Evaluation,
     *,
     clip: Clip,
     views: Views,
-    resize: int | tuple[int, int] | None,
-    sampling: ViewSampling = "blocks",
-    short: Short = "loop",
-    averaging: str,
+    protocol: InputProtocol,
 ) -> dict[str, Json]:
-    """Everything that decides what an accuracy means: frames, pixels, views, and exactly which videos.
+    """Everything that decides what an accuracy means: frames, pixels, views, and which videos exactly.
 
-    Clips out of `sections` have neither stride nor rate.
+    Clips out of `sections` have neither stride nor rate. `input` says the source of every part of the input protocol.
     """
+    sampling, resize = sampling_of(protocol), protocol.resize_size
     return {
         "dataset": videos.name,
         "split": videos.split,
@@ -105,37 +104,41 @@ def describe_evaluation(
         "stride": clip.stride if sampling == "blocks" else None,
         "fps": clip.fps if sampling == "blocks" else None,
         "sampling": sampling,
-        "short_videos": short,
+        "short_videos": short_of(protocol),
         "resize": list(resize) if isinstance(resize, tuple) else resize or "to cover the crop",
         "crop": "none: whole frames" if views[1] == "full" else [clip.height, clip.width],
         "views": f"{views[0]}x{views[1]}",
-        "averaging": averaging,
-        **({"rounding": seen.rounding} if seen.rounding else {}),
-        **_normalised(model),
-        "videos": len(seen.labels),
+        "averaging": protocol.averaging or "softmax",
+        **({"rounding": evaluation.rounding} if evaluation.rounding else {}),
+        **_normalised(model, protocol),
+        **({"channels": "bgr"} if protocol.channels == "bgr" else {}),
+        "input": str(protocol),
+        "assumed": list(protocol.assumed),
+        "videos": len(evaluation.labels),
         "videos_hash": videos.hash,
         "hash_covers": videos.hash_covers,
         **({"flow_hash": videos.flow_hash} if takes_flow(model) else {}),
         "decoded_by": videos.backend,
         **{name: count for name, count in videos.counts().items() if name != "present"},
-        "unread": len(seen.unread),
-        "unread_are": "left out" if seen.excludes_unread else "counted as wrong",
-        "unread_first": [{"id": video.id, "reason": video.reason} for video in seen.unread[:NAMED]],
+        "unread": len(evaluation.unread),
+        "unread_are": "left out" if evaluation.excludes_unread else "counted as wrong",
+        "unread_first": [{"id": video.id, "reason": video.reason} for video in evaluation.unread[:NAMED]],
     }
 
 
-def _normalised(model: nn.Module) -> dict[str, Json]:
-    """What the clips were normalised with: `mean` and `std` of the first input, `flow_mean` and so on of another."""
-    told: dict[str, Json] = {}
+def _normalised(model: nn.Module, protocol: InputProtocol) -> dict[str, Json]:
+    """`mean` and `std` of the clips, per channel on 0 to 1; `flow_mean` and so on for a second input."""
+    described: dict[str, Json] = {}
+    pixels = normalisation(protocol)
     for modality in dict.fromkeys(each.modality for each in inputs_of(model)):
-        mean, std = normalisation_of(model).of(modality)
-        prefix = f"{modality}_" if told else ""
-        told |= {f"{prefix}mean": list(mean), f"{prefix}std": list(std)}
-    return told
+        mean, std = pixels.of(modality)
+        prefix = f"{modality}_" if described else ""
+        described |= {f"{prefix}mean": list(mean), f"{prefix}std": list(std)}
+    return described
 
 
 def source_hash(model: nn.Module) -> str:
-    """12 hex digits over the source files of the network's own modules, torch's excepted."""
+    """12 hex digits over the source files of the model's own modules, without those of torch."""
     modules = {type(module).__module__ for module in model.modules()}
     files = {getattr(sys.modules.get(name), "__file__", None) for name in modules if not name.startswith("torch.")}
     total = hashlib.sha256()
@@ -145,7 +148,7 @@ def source_hash(model: nn.Module) -> str:
 
 
 def file_hash(path: str | Path) -> str | None:
-    """12 hex digits over a file's content; None where it is no file."""
+    """12 hex digits over a file's content; None if there is no such file."""
     path = Path(path)
     if not path.is_file():
         return None

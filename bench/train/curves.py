@@ -1,4 +1,4 @@
-"""What happened epoch by epoch, as rows of a CSV file; a value that was not measured is an empty cell."""
+"""The curves of a training: one row per epoch in a CSV file, and the same for TensorBoard."""
 
 import csv
 import io
@@ -23,11 +23,14 @@ COLUMNS = (
     "seconds",
     "energy_j",
 )
-Row = dict[str, float | int | None]
+EpochRow = dict[str, float | int | None]
 
 
-def write_curves(path: Path, rows: list[Row]) -> Path:
-    """Write `rows`, whole or not at all. Accuracies are in percent, `seconds` and `energy_j` since the beginning."""
+def write_curves(path: Path, rows: list[EpochRow]) -> Path:
+    """Write `rows` to `path` atomically; a value that was not measured is an empty cell.
+
+    Accuracies are in percent; `seconds` and `energy_j` count from the start of the training.
+    """
     text = io.StringIO()
     writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
     writer.writeheader()
@@ -35,8 +38,8 @@ def write_curves(path: Path, rows: list[Row]) -> Path:
     return write_text(path, text.getvalue())
 
 
-def read_curves(path: Path) -> list[Row]:
-    """Rows as written."""
+def read_curves(path: Path) -> list[EpochRow]:
+    """The rows that `write_curves` wrote."""
     with path.open(newline="") as file:
         return [_row(row) for row in csv.DictReader(file)]
 
@@ -45,7 +48,7 @@ def _cell(value: float | int | None) -> str:
     return "" if value is None else f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
-def _row(cells: Mapping[str, str]) -> Row:
+def _row(cells: Mapping[str, str]) -> EpochRow:
     whole = ("epoch", "step")
     return {name: None if text == "" else int(text) if name in whole else float(text) for name, text in cells.items()}
 
@@ -62,7 +65,7 @@ TAGS = {
 
 
 class EventFile:
-    """Takes the rows of the curves as they come; what a resumed training repeats replaces what was there."""
+    """Writes rows to TensorBoard as they come; epochs that a resumed training repeats replace the old ones."""
 
     def __init__(self, folder: Path, *, from_step: int) -> None:
         try:
@@ -73,8 +76,8 @@ class EventFile:
             ) from None
         self._writer = SummaryWriter(str(folder), purge_step=from_step + 1)
 
-    def write(self, row: Row) -> None:
-        """One epoch, at its step; what was not measured is left out."""
+    def write(self, row: EpochRow) -> None:
+        """Write one epoch at its step; values that were not measured are left out."""
         for name, tag in TAGS.items():
             value = row.get(name)
             if value is not None and math.isfinite(value):

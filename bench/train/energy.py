@@ -1,26 +1,26 @@
-"""The joules of a training, from counters that only rise, over all its ranks and across kills."""
+"""The energy of a training in joules, summed over its ranks and over the processes that it was interrupted in."""
 
 from collections.abc import Callable
 
 from bench.train.ranks import Ranks
 
-Meter = Callable[[], float | None]  # joules since some time in the past; None where they cannot be read
+JouleCounter = Callable[[], float | None]  # joules since some time in the past; None if they cannot be read
 
 
-class Energy:
-    """Adds up what the ranks' meters say. `before_j` is what was used before this process began."""
+class TrainingEnergy:
+    """Sums up the counters of all ranks. `before_j` is what was used before this process started."""
 
-    def __init__(self, meter: Meter | None, *, ranks: Ranks) -> None:
-        self._meter, self._ranks = meter, ranks
+    def __init__(self, counter: JouleCounter | None, *, ranks: Ranks) -> None:
+        self._counter, self._ranks = counter, ranks
         self.before_j = 0.0
-        self._meters = 1
+        self._counters = 1
         self._start = self._read()
 
-    def take(self) -> float | None:
-        """Joules so far; None where no rank can read any. All ranks must ask at once."""
+    def total(self) -> float | None:
+        """Joules so far over all ranks; None if no rank can read any. All ranks must call this together."""
         own = self._own()
         known = [each for each in self._ranks.gather(own) if each is not None]
-        self._meters = len(known)
+        self._counters = len(known)
         if not known:
             return None
         self.before_j += sum(known)
@@ -28,13 +28,13 @@ class Energy:
         return self.before_j
 
     @property
-    def so_far(self) -> float:
-        """As far as this rank can tell, the others taken to use as much as it does."""
-        return self.before_j + self._meters * (self._own() or 0.0)
+    def estimate(self) -> float:
+        """Joules so far as this rank knows them, assuming that the others use as much as it does."""
+        return self.before_j + self._counters * (self._own() or 0.0)
 
     def _own(self) -> float | None:
         now = self._read()
         return None if now is None or self._start is None else now - self._start
 
     def _read(self) -> float | None:
-        return None if self._meter is None else self._meter()
+        return None if self._counter is None else self._counter()

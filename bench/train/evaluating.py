@@ -1,7 +1,7 @@
-"""Accuracy of a network on videos: every view of every video goes through it once; scores are kept, figures derived."""
+"""Accuracy of a model on videos: the model scores every view of every video once, and all metrics follow from that."""
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,35 +13,44 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from bench.core.errors import BenchError, InputError, TrainingError
+from bench.core.input_protocol import Averaging, InputProtocol
 from bench.core.schema import Clip, Views, views_per_video
 from bench.core.stats import Estimate, wilson_interval
 from bench.data.collection import VideoSet
-from bench.data.loading import Batch, Normalisation, UnreadVideo, view_batches
-from bench.data.sampling import Short, ViewSampling
-from bench.models.base import VideoModel, inputs_of
-from bench.train.progress import Report, Watch, silent
+from bench.data.loading import Batch, UnreadVideo, view_batches
+from bench.models.base import inputs_of
+from bench.train.preprocessing import evaluation_protocol, normalisation, sampling_of, short_of
+from bench.train.progress import ProgressClock, ProgressReport, silent
 from bench.train.ranks import current_ranks
-from bench.train.scoring import Labels, confusion_matrix, label_ranks, mean_average_precision, mean_per_class
+from bench.train.scoring import (
+    Labels,
+    class_columns,
+    confusion_matrix,
+    label_ranks,
+    mean_average_precision,
+    mean_per_class,
+)
 
-Averaging = Literal["softmax", "sigmoid", "score"]
 Amp = Literal["off", "fp16", "bf16"]
+NO_OUTPUT = -1e4  # logit of a class that the model does not know; finite, so that means of raw scores stay finite
 
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """Scores of every video that could be read, and what follows from them.
+    """Scores of every video that could be read, and the metrics that follow from them.
 
-    `scores` `(videos, classes)` are means over a video's views; `labels` `(videos,)`, or `(videos, classes)` booleans
-    for several labels a video; `positions` `(videos,)` the places in the video set, ascending. `clip_ranks` `(videos,
-    views)` is how many classes stand before the label in each single view. `unread` videos have no score; they count
-    as wrong, with `unread_labels`, unless `excludes_unread`. `averaging` says what of each view the means are of,
-    and `rounding` to what the GPU rounded float32.
+    `scores` `(videos, classes)` are averaged over a video's views. `labels` are `(videos,)`, or `(videos, classes)`
+    booleans if a video may have several. `positions` `(videos,)` are places in the video set, ascending. `clip_ranks`
+    `(videos, views)` is the number of classes ranked before the label in each single view. `clip_scores` `(videos,
+    views, classes)` are the scores of single views if they were asked for. `unread` videos have no score; they count as
+    wrong, with `unread_labels`, unless `excludes_unread` is true. `rounding` is what the GPU rounded float32 to.
     """
 
     positions: NDArray[np.int64]
     labels: Labels
     scores: NDArray[np.float32]
     clip_ranks: NDArray[np.int64]
+    clip_scores: NDArray[np.float32] | None = None
     unread: tuple[UnreadVideo, ...] = ()
     unread_labels: Labels
     excludes_unread: bool = False
@@ -51,7 +60,7 @@ class Evaluation:
 
     @cached_property
     def ranks(self) -> NDArray[np.int64]:
-        """How many classes stand before each video's label."""
+        """How many classes are ranked before each video's label."""
         return label_ranks(self.scores, self.labels)
 
     @property
@@ -60,7 +69,7 @@ class Evaluation:
 
     @property
     def counted(self) -> int:
-        """The denominator: videos with a score, and those that could not be read unless they are left out."""
+        """The denominator: videos with a score, and unread ones unless they are excluded."""
         return len(self.labels) + len(self._wrong)
 
     def top(self, k: int) -> Estimate:
@@ -68,18 +77,18 @@ class Evaluation:
         return wilson_interval(int((self.ranks < k).sum()), self.counted)
 
     def clip_top(self, k: int) -> float:
-        """Share of single views that alone put the label among the `k` best."""
+        """Share of single views that have the label among the `k` best; every video has the same weight."""
         return float((self.clip_ranks < k).mean() * len(self.labels) / self.counted)
 
     @property
     def mean_class(self) -> float:
-        """Mean over the classes present of each class's top-1, for one label a video."""
+        """Mean of the top-1 of each class that has a video, for one label a video."""
         hits = np.append(self.ranks < 1, np.zeros(len(self._wrong), dtype=np.bool_))
         return mean_per_class(hits, np.append(self.labels, self._wrong))
 
     @property
     def mean_average_precision(self) -> float:
-        """Mean over the classes present of each class's average precision, for several labels a video."""
+        """Mean of the average precision of each class that has a video, for several labels a video."""
         lowest = np.full((len(self._wrong), self.scores.shape[1]), self.scores.min() - 1)
         return mean_average_precision(
             np.concatenate([self.scores, lowest]), np.concatenate([self.labels, self._wrong]).astype(np.bool_)
@@ -87,14 +96,14 @@ class Evaluation:
 
     @property
     def confusion(self) -> NDArray[np.int64]:
-        """`(classes, classes)` counts over the videos with a score: true class in the row, best score in the column."""
+        """`(classes, classes)` counts over the videos with a score: true class in the row, predicted in the column."""
         return confusion_matrix(self.scores, self.labels)
 
     @property
     def loss(self) -> float:
-        """Mean of minus the logarithm of the label's probability, where scores are probabilities.
+        """Mean of minus the logarithm of the label's probability, if scores are probabilities.
 
-        With `sigmoid` each class has its own, and that of its absence counts too: binary cross-entropy.
+        With `sigmoid` this is binary cross-entropy: the absence of each other class counts too.
         """
         if self.averaging == "sigmoid":
             return float(-np.log(np.where(self._one_hot, self.scores, 1 - self.scores).clip(1e-12)).mean())
@@ -107,7 +116,7 @@ class Evaluation:
 
     @property
     def _wrong(self) -> Labels:
-        """Labels of the videos that count as wrong because they could not be read."""
+        """Labels of the unread videos that count as wrong."""
         return self.unread_labels[:0] if self.excludes_unread else self.unread_labels
 
 
@@ -117,36 +126,34 @@ def evaluate(
     *,
     clip: Clip,
     views: Views = (1, 1),
+    protocol: InputProtocol | None = None,
     device: str | torch.device = "cpu",
     batch: int = 8,
     workers: int = 0,
-    averaging: Averaging = "softmax",
     amp: Amp = "off",
-    report: Report = silent,
-    resize: int | tuple[int, int] | None = None,
-    sampling: ViewSampling = "blocks",
-    short: Short = "loop",
+    report: ProgressReport = silent,
     excludes_unread: bool = False,
+    keeps_clip_scores: bool = False,
 ) -> Evaluation:
     """Score `videos` with `views` (temporal, spatial) clips each; `model` must be on `device`.
 
-    Spatially `full` views are whole frames: the network slides over them where it pools over whatever it is given;
-    InputError where it takes one size only.
+    `protocol` says how clips are prepared, how the scores of views are averaged and what the outputs stand for; what it
+    leaves open comes from the model's checkpoint, else from the model's default. Spatially `full` views are whole
+    frames. `batch` counts clips in one forward pass.
 
-    `batch` counts clips in one forward pass. `averaging` takes the mean over the views of probabilities, either among
-    all classes (`softmax`) or of each class alone (`sigmoid`, as networks for several labels are trained), or of raw
-    scores. Frames are scaled to `resize` (short side or H and W), by default just enough for the clip. A recipe says by
-    what `sampling` and `short` its networks are evaluated: `Recipe.view_sampling` and `Recipe.view_short`.
-
-    Of several ranks each scores its share and all get the whole. TrainingError where no video can be read or a score is
-    not finite.
+    Each of several ranks scores its share and returns the whole. Raises InputError if a video has no label, if the
+    model takes one size only but views are `full`, or if it knows none of the classes; TrainingError if no video can be
+    read or a score is not finite.
     """
-    _refuse_unlabelled(videos)
+    _require_labels(videos)
     if views[1] == "full":
         require_whole_frames(model, clip)
-    ranks, watch, count = current_ranks(), Watch(), views_per_video(views)
-    normalisation = normalisation_of(model)
-    parts: list[_Part] = []
+    protocol = evaluation_protocol(model, protocol or InputProtocol(), clip=clip, default_clip=clip)
+    averaging = protocol.averaging or "softmax"
+    columns = None if protocol.classes is None else class_columns(protocol.classes, videos.classes)
+    ranks, clock, count = current_ranks(), ProgressClock(), views_per_video(views)
+    pixels = normalisation(protocol)
+    parts: list[_ScoredBatch] = []
     unread: list[UnreadVideo] = []
     batches = view_batches(
         videos,
@@ -157,20 +164,22 @@ def evaluate(
         workers=workers,
         rank=ranks.rank,
         world=ranks.world,
-        resize=resize,
-        sampling=sampling,
-        short=short,
+        resize=protocol.resize_size,
+        sampling=sampling_of(protocol),
+        short=short_of(protocol),
         failures=unread,
-        mean=normalisation.mean,
-        std=normalisation.std,
+        mean=pixels.mean,
+        std=pixels.std,
+        channels=pixels.channels,
     )
     done = 0
-    with evaluating(model), torch.inference_mode(), autocast(device, amp):
+    with in_evaluation_mode(model), torch.inference_mode(), autocast(device, amp):
         for each in batches:
-            parts.append(_score(model, each, device=device, at_once=batch, averaging=averaging))
+            logits = ordered(batch_outputs(model, each, device=device, at_once=batch), columns)
+            parts.append(_scored(logits, each, averaging=averaging, keeps_clip_scores=keeps_clip_scores))
             done += len(each.labels)
-            if watch.count(each.clips[0].shape[0]):
-                report(watch.progress("evaluating", min(1.0, done * ranks.world / len(videos))))
+            if clock.count(each.clips[0].shape[0]):
+                report(clock.progress("evaluating", min(1.0, done * ranks.world / len(videos))))
     gathered = [part for of_rank in ranks.gather(parts) for part in of_rank]
     failed = [video for of_rank in ranks.gather(unread) for video in of_rank]
     if not gathered:
@@ -179,17 +188,17 @@ def evaluate(
     return Evaluation(
         **_joined(gathered),
         unread=tuple(failed),
-        unread_labels=_labels_of(videos, [video.position for video in failed]),
+        unread_labels=_labels_at(videos, [video.position for video in failed]),
         excludes_unread=excludes_unread,
         averaging=averaging,
         rounding=rounding_of(device),
-        seconds=watch.seconds,
+        seconds=clock.seconds,
     )
 
 
 @contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """The model in evaluation mode, every module back in its own mode afterwards."""
+def in_evaluation_mode(model: nn.Module) -> Iterator[None]:
+    """Put the model into evaluation mode for the block, and every module back into its own mode afterwards."""
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:
@@ -199,11 +208,6 @@ def evaluating(model: nn.Module) -> Iterator[None]:
             module.training = mode
 
 
-def averaging_of(trained_on: VideoSet) -> Averaging:
-    """What a network's outputs mean that was trained on these videos: a binary probability each for several labels."""
-    return "sigmoid" if trained_on.is_multi_label else "softmax"
-
-
 def autocast(device: str | torch.device, amp: Amp) -> torch.autocast:
     """Mixed precision on `device`, off unless asked for."""
     dtype = torch.float16 if amp == "fp16" else torch.bfloat16
@@ -211,65 +215,106 @@ def autocast(device: str | torch.device, amp: Amp) -> torch.autocast:
 
 
 def rounding_of(device: str | torch.device) -> str | None:
-    """What float32 is rounded to by layers on `device` outside of mixed precision: None where it stays as it is.
+    """What layers on `device` round float32 to without mixed precision, in words; None if it stays as it is.
 
-    torch lets convolutions take TF32, of 10 bits in the place of 23, wherever the GPU has it (compute capability 8).
+    By default torch lets convolutions use TF32 (10 bits of mantissa instead of 23) on GPUs of compute capability 8 on.
     """
     device = torch.device(device)
     if device.type != "cuda" or torch.cuda.get_device_capability(device)[0] < 8:
         return None
     rounded = {"convolutions": torch.backends.cudnn.allow_tf32, "products": torch.backends.cuda.matmul.allow_tf32}
-    return (
-        f"TF32 in {' and '.join(where for where, is_so in rounded.items() if is_so)}" if any(rounded.values()) else None
-    )
+    layers = [name for name, is_rounded in rounded.items() if is_rounded]
+    return f"TF32 in {' and '.join(layers)}" if layers else None
+
+
+def batch_outputs(model: nn.Module, batch: Batch, *, device: str | torch.device, at_once: int) -> Tensor:
+    """The outputs `(clips, width)` float32 of a batch, at most `at_once` clips in one forward pass, on `device`."""
+    clips = [clip.to(device, non_blocking=True) for clip in batch.clips]
+    pieces = zip(*(torch.split(clip, at_once) for clip in clips), strict=True)
+    return torch.cat([checked_logits(model(*piece)) for piece in pieces]).float()
+
+
+def checked_logits(output: Any) -> Tensor:
+    """`output` if it is a tensor (B, classes), else InputError."""
+    if not isinstance(output, Tensor) or output.ndim != 2:
+        shape = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
+        raise InputError(f"the model must return logits (B, classes), found {shape}")
+    return output
+
+
+def ordered(logits: Tensor, columns: Sequence[int | None] | None) -> Tensor:
+    """Outputs `(clips, width)` with column i taken from `columns[i]`, and the rest of the outputs behind them.
+
+    None stands for a class that the model does not know: it is always ranked last. Without `columns` nothing moves.
+    Raises InputError if the model has fewer outputs than its class list has names.
+    """
+    if columns is None:
+        return logits
+    highest = max(column for column in columns if column is not None)
+    if highest >= logits.shape[1]:
+        raise InputError(f"the class list has {highest + 1} names or more; the model has {logits.shape[1]} outputs")
+    rest = sorted(set(range(logits.shape[1])) - set(columns))
+    if None not in columns and [*columns, *rest] == list(range(logits.shape[1])):
+        return logits
+    unknown = logits.new_full((len(logits),), NO_OUTPUT)
+    known = [unknown if column is None else logits[:, column] for column in (*columns, *rest)]
+    return torch.stack(known, dim=1)
+
+
+def view_scores(logits: Tensor, *, averaging: Averaging, is_multi_label: bool = False) -> Tensor:
+    """What each view contributes to the score of its video, of the same shape as `logits`."""
+    match averaging:
+        case "softmax":
+            return logits.softmax(1)
+        case "sigmoid":
+            return logits.sigmoid()
+        case "score":
+            return logits
+        case "max":
+            return logits.sigmoid() if is_multi_label else logits.softmax(1)
+
+
+def over_views(scores_BVC: NDArray[np.float32], *, averaging: Averaging) -> NDArray[np.float32]:
+    """The score `(B, classes)` of each video: the mean over its views, or their maximum."""
+    result: NDArray[np.float32] = scores_BVC.max(axis=1) if averaging == "max" else scores_BVC.mean(axis=1)
+    return result
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Part:
-    """What one batch of videos gave, on the host."""
+class _ScoredBatch:
+    """The scores of one batch of videos, on the host."""
 
     positions: NDArray[np.int64]
     labels: Labels
     scores: NDArray[np.float32]
     clip_ranks: NDArray[np.int64]
+    clip_scores: NDArray[np.float32] | None
 
 
-def _score(model: nn.Module, batch: Batch, *, device: str | torch.device, at_once: int, averaging: Averaging) -> _Part:
-    clips = [clip.to(device, non_blocking=True) for clip in batch.clips]
-    pieces = zip(*(torch.split(clip, at_once) for clip in clips), strict=True)
-    logits = torch.cat([logits_of(model(*piece)) for piece in pieces]).float()
-    match averaging:
-        case "softmax":
-            scores = logits.softmax(1)
-        case "sigmoid":
-            scores = logits.sigmoid()
-        case "score":
-            scores = logits
-    by_view = scores.cpu().numpy()
-    labels = batch.labels.numpy() if batch.labels.ndim == 1 else batch.labels.numpy().astype(np.bool_)
-    return _Part(
+def _scored(logits: Tensor, batch: Batch, *, averaging: Averaging, keeps_clip_scores: bool) -> _ScoredBatch:
+    is_multi_label = batch.labels.ndim == 2
+    by_view = view_scores(logits, averaging=averaging, is_multi_label=is_multi_label).cpu().numpy()
+    labels = batch.labels.numpy().astype(np.bool_) if is_multi_label else batch.labels.numpy()
+    by_video = by_view.reshape(len(labels), batch.views, -1)
+    return _ScoredBatch(
         positions=batch.videos.numpy(),
         labels=labels,
-        scores=by_view.reshape(len(labels), batch.views, -1).mean(axis=1),
+        scores=over_views(by_video, averaging=averaging),
         clip_ranks=label_ranks(by_view, labels.repeat(batch.views, axis=0)).reshape(len(labels), batch.views),
+        clip_scores=by_video if keeps_clip_scores else None,
     )
 
 
-def logits_of(output: Any) -> Tensor:
-    if not isinstance(output, Tensor) or output.ndim != 2:
-        shape = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
-        raise InputError(f"the network must return logits (B, classes), found {shape}")
-    return output
-
-
-def _joined(parts: list[_Part]) -> dict[str, NDArray[Any]]:
-    """All parts as one, by name, in the order of the set; a video that two ranks scored counts once."""
+def _joined(parts: list[_ScoredBatch]) -> dict[str, NDArray[Any]]:
+    """The fields of all parts, in the order of the set; a video that two ranks scored counts once."""
     _, first = np.unique(np.concatenate([part.positions for part in parts]), return_index=True)
-    names = ("positions", "labels", "scores", "clip_ranks")
+    names = ["positions", "labels", "scores", "clip_ranks"]
+    if parts[0].clip_scores is not None:
+        names.append("clip_scores")
     return {name: np.concatenate([getattr(part, name) for part in parts])[first] for name in names}
 
 
-def _labels_of(videos: VideoSet, positions: list[int]) -> Labels:
+def _labels_at(videos: VideoSet, positions: list[int]) -> Labels:
     """Labels of the videos at `positions`, in the form of a batch's."""
     if not videos.is_multi_label:
         return np.array([videos.videos[position].labels[0] for position in positions], dtype=np.int64)
@@ -279,40 +324,34 @@ def _labels_of(videos: VideoSet, positions: list[int]) -> Labels:
     return labels
 
 
-def _refuse_unlabelled(videos: VideoSet) -> None:
-    bare = sum(not video.labels for video in videos.videos)
-    if bare or not len(videos):
-        what = f"{bare} of its {len(videos)} videos have no label" if bare else "it has no videos"
-        raise InputError(f"no accuracy can be taken on {videos.name} {videos.split}: {what}")
+def _require_labels(videos: VideoSet) -> None:
+    unlabelled = sum(not video.labels for video in videos.videos)
+    if unlabelled or not len(videos):
+        why = f"{unlabelled} of its {len(videos)} videos have no label" if unlabelled else "it has no videos"
+        raise InputError(f"accuracy cannot be measured on {videos.name} {videos.split}: {why}")
 
 
-def normalisation_of(model: nn.Module) -> Normalisation:
-    """What the network says, else the zoo's default."""
-    return Normalisation(
-        mean=tuple(getattr(model, "mean", VideoModel.mean)), std=tuple(getattr(model, "std", VideoModel.std))
-    )
-
-
-# What a network raises that is given another size than it was made for.
-FAILURES = (BenchError, RuntimeError, ValueError, TypeError, IndexError, AssertionError, NotImplementedError)
+# What models raise if they are given a size that they were not made for.
+SIZE_ERRORS = (BenchError, RuntimeError, ValueError, TypeError, IndexError, AssertionError, NotImplementedError)
 
 
 def require_whole_frames(model: nn.Module, clip: Clip) -> None:
-    """InputError where `model` takes the clip's size and no other. Tried on the meta device, where nothing is computed.
+    """Raise InputError if `model` takes the clip's size and no other.
 
-    A network that cannot be tried there at all is let through; it fails on the first frames or it does not.
+    This is tried on the meta device, where nothing is computed. A model that fails there with the clip itself passes:
+    only real frames can tell.
     """
-    wider = clip.model_copy(update={"width": 2 * clip.width})  # a little wider, strides may round away
-    outline = _outline(model)
-    if _takes(outline, clip) and not _takes(outline, wider):
+    wider = clip.model_copy(update={"width": 2 * clip.width})  # strides may round a slightly wider one away
+    meta_copy = _meta_copy(model)
+    if _takes(meta_copy, clip) and not _takes(meta_copy, wider):
         raise InputError(
-            f"{type(model).__name__} takes frames of {clip.height}x{clip.width} only and cannot look at whole ones "
-            "(views such as 10xfull); give spatial views as a number, such as 10x3"
+            f"{type(model).__name__} takes frames of {clip.height}x{clip.width} only; it cannot be evaluated on whole "
+            "frames (views such as 10xfull); give the number of crops, such as 10x3"
         )
 
 
-def _outline(model: nn.Module) -> nn.Module:
-    """A copy of `model` in evaluation mode that holds no weights."""
+def _meta_copy(model: nn.Module) -> nn.Module:
+    """A copy of `model` without storage, in evaluation mode."""
     memo: dict[int, torch.Tensor] = {
         id(parameter): nn.Parameter(torch.empty_like(parameter, device="meta"), requires_grad=False)
         for parameter in model.parameters()
@@ -321,11 +360,11 @@ def _outline(model: nn.Module) -> nn.Module:
     return copy.deepcopy(model, memo).eval()
 
 
-def _takes(outline: nn.Module, clip: Clip) -> bool:
-    clips = [torch.empty(spec.shape(clip, batch=1), device="meta") for spec in inputs_of(outline)]
+def _takes(meta_copy: nn.Module, clip: Clip) -> bool:
+    clips = [torch.empty(spec.shape(clip, batch=1), device="meta") for spec in inputs_of(meta_copy)]
     try:
         with torch.no_grad():
-            outline(*clips)
-    except FAILURES:
+            meta_copy(*clips)
+    except SIZE_ERRORS:
         return False
     return True

@@ -1,9 +1,9 @@
-"""What a network says of given videos: the most likely classes of each, or the vector that its classifier reads."""
+"""What a model makes of given videos: the most likely classes of each, or the feature vector before the classifier."""
 
 import json
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -14,19 +14,33 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from bench.core.errors import InputError, TrainingError
+from bench.core.input_protocol import InputProtocol
 from bench.core.schema import Clip, Views, clip_from_text, views_from_text, views_per_video
 from bench.data.collection import AnnotationWarning, Video, VideoSet, open_dataset
 from bench.data.loading import Batch, UnreadVideo, view_batches
-from bench.data.sampling import Short, ViewSampling
 from bench.models.base import VideoModel, head_name_of, inputs_of
 from bench.models.factory import create_model, find_model
 from bench.models.weights.load_report import require_trained
 from bench.train.checkpointing import written_whole
-from bench.train.evaluating import evaluating, logits_of, normalisation_of, require_whole_frames
+from bench.train.evaluating import (
+    batch_outputs,
+    in_evaluation_mode,
+    over_views,
+    require_whole_frames,
+    view_scores,
+)
+from bench.train.preprocessing import (
+    checkpoint_protocol,
+    evaluation_protocol,
+    normalisation,
+    require_applicable,
+    sampling_of,
+    short_of,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Guess:
+class ClassProbability:
     """One class and its probability."""
 
     label: int
@@ -36,17 +50,17 @@ class Guess:
 
 @dataclass(frozen=True, kw_only=True)
 class Prediction:
-    """The likeliest classes of one video, best first, and of each of its views; or why it could not be read."""
+    """The most likely classes of one video, best first, and of each of its views; or why it could not be read."""
 
     video: str
-    guesses: tuple[Guess, ...] = ()
-    views: tuple[tuple[Guess, ...], ...] = ()
+    classes: tuple[ClassProbability, ...] = ()
+    views: tuple[tuple[ClassProbability, ...], ...] = ()
     error: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Features:
-    """Pooled vectors `(videos, width)`, means over the views, with the videos' ids and first labels (-1 for none)."""
+    """Feature vectors `(videos, width)`, means over the views, with the videos' ids and first labels (-1 for none)."""
 
     videos: tuple[str, ...]
     labels: NDArray[np.int64]
@@ -55,59 +69,115 @@ class Features:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Viewing:
-    """How videos are looked at: clip, (temporal, spatial) views, scaling, clips in one pass, device, workers.
-
-    `sampling` and `short`: see `bench.data.sampling.sample_views`.
-    """
+class InferenceSettings:
+    """How videos are given to a model: clip, (temporal, spatial) views, input protocol, clips in one pass, device."""
 
     clip: Clip
     views: Views = (1, 1)
-    resize: int | tuple[int, int] | None = None
-    sampling: ViewSampling = "blocks"
-    short: Short = "loop"
+    protocol: InputProtocol | None = None
     batch: int = 8
     device: str | torch.device = "cpu"
     workers: int = 0
 
+    def protocol_of(self, model: nn.Module) -> InputProtocol:
+        """The protocol to use for `model`: what is set here, else its checkpoint, else its default."""
+        given = self.protocol or InputProtocol()
+        return evaluation_protocol(model, given, clip=self.clip, default_clip=self.clip)
+
+
+@dataclass(frozen=True, kw_only=True)
+class InferenceResult:
+    """What was made of the videos, and the input protocol that was used."""
+
+    protocol: InputProtocol
+    clip: Clip
+    predictions: list[Prediction] = field(default_factory=list)
+    features: Features | None = None
+
+
+def predict_videos(
+    model: str,
+    videos: Sequence[Path],
+    *,
+    weights: str | PathLike[str] | None,
+    clip: str | None = None,
+    views: str = "1x1",
+    top: int = 5,
+    given: InputProtocol | None = None,
+    arguments: Mapping[str, Any] | None = None,
+) -> InferenceResult:
+    """The `top` most likely classes of each video file or frame folder, by the model called `model`.
+
+    `weights` may be None for a model with weights of its own, such as `torchvision:r3d_18.kinetics400_v1`. `given` are
+    the parts of the input protocol that the user gives; the rest, class names included, comes from the checkpoint.
+    Raises InputError if the head of the model has no trained weights.
+    """
+    built, settings = _prepared(model, weights=weights, clip=clip, views=views, given=given, arguments=arguments or {})
+    require_trained(built)
+    protocol = settings.protocol_of(built)
+    predictions = predict(built, videos, settings, k=top)
+    return InferenceResult(protocol=protocol, clip=settings.clip, predictions=predictions)
+
+
+def features_of_dataset(
+    model: str,
+    dataset: str,
+    *,
+    split: str,
+    out: Path,
+    weights: str | PathLike[str],
+    clip: str | None = None,
+    root: Path | None = None,
+    views: str = "1x1",
+    given: InputProtocol | None = None,
+    arguments: Mapping[str, Any] | None = None,
+    options: Mapping[str, Any] | None = None,
+) -> InferenceResult:
+    """Feature vectors of every video of a split, written to the Parquet file `out`; `options` are the data set's."""
+    videos = open_dataset(dataset, root=root, split=split, **(options or {}))
+    if videos.missing_warning:
+        warnings.warn(videos.missing_warning, AnnotationWarning, stacklevel=2)
+    built, settings = _prepared(model, weights=weights, clip=clip, views=views, given=given, arguments=arguments or {})
+    found = features(built, videos, settings)
+    write_features(out, found, classes=videos.classes)
+    return InferenceResult(protocol=settings.protocol_of(built), clip=settings.clip, features=found)
+
 
 def predict(
-    model: nn.Module,
-    paths: Sequence[str | Path],
-    viewing: Viewing,
-    *,
-    classes: Sequence[str] = (),
-    k: int = 5,
+    model: nn.Module, paths: Sequence[str | Path], settings: InferenceSettings, *, k: int = 5
 ) -> list[Prediction]:
-    """The `k` likeliest classes of every video file or frame folder, in the order given; probabilities are means.
+    """The `k` most likely classes of every video file or frame folder, in the order given.
 
-    `classes` name the outputs; without them they are `class 0` and so on. A file that cannot be read has an `error`.
+    Probabilities are averaged over the views as the protocol says (of raw scores, the softmax of their mean). Classes
+    without a name in the protocol are called `class 0` and so on. For a file that cannot be read, `error` says why.
     """
     videos = _files_as_set(paths)
+    protocol = settings.protocol_of(model)
     unread: list[UnreadVideo] = []
     found: dict[int, Prediction] = {}
-    with evaluating(model), torch.inference_mode():
-        for batch in _batches(model, videos, viewing, unread=unread):
-            outputs = _outputs(model, batch, viewing)
-            for position, views in zip(batch.videos.tolist(), _by_video(outputs.softmax(1), batch), strict=True):
-                found[position] = _prediction(str(paths[position]), views, classes=classes, k=k)
+    with in_evaluation_mode(model), torch.inference_mode():
+        for batch in _batches(model, videos, settings, protocol, unread=unread):
+            outputs = batch_outputs(model, batch, device=settings.device, at_once=settings.batch).cpu()
+            for position, of_video in zip(batch.videos.tolist(), _by_video(outputs, batch), strict=True):
+                found[position] = _prediction(str(paths[position]), of_video, protocol=protocol, k=k)
     for video in unread:
         found[video.position] = Prediction(video=str(paths[video.position]), error=video.reason)
     return [found[position] for position in range(len(paths))]
 
 
-def features(model: nn.Module, videos: VideoSet, viewing: Viewing) -> Features:
-    """What the classifier of `model` reads of each video, the mean over its views; labels are not needed.
+def features(model: nn.Module, videos: VideoSet, settings: InferenceSettings) -> Features:
+    """What the classifier of `model` reads of each video, averaged over its views; videos need no labels.
 
-    TrainingError where no video can be read.
+    Raises TrainingError if no video can be read, InputError if the model has no classifier.
     """
     unread: list[UnreadVideo] = []
     rows: dict[int, NDArray[np.float32]] = {}
     reader = FeatureReader(model)
-    with evaluating(model), torch.inference_mode():
-        for batch in _batches(model, videos, viewing, unread=unread):
-            vectors = _outputs(reader, batch, viewing)
-            rows |= zip(batch.videos.tolist(), (each.mean(0) for each in _by_video(vectors, batch)), strict=True)
+    with in_evaluation_mode(model), torch.inference_mode():
+        for batch in _batches(model, videos, settings, settings.protocol_of(model), unread=unread):
+            vectors = batch_outputs(reader, batch, device=settings.device, at_once=settings.batch).cpu()
+            means = (each.mean(0).numpy() for each in _by_video(vectors, batch))
+            rows |= zip(batch.videos.tolist(), means, strict=True)
     if not rows:
         raise TrainingError(f"none of the {len(videos)} videos can be read; the first: {unread[0].reason}")
     order = sorted(rows)
@@ -120,8 +190,8 @@ def features(model: nn.Module, videos: VideoSet, viewing: Viewing) -> Features:
 
 
 def write_features(path: Path, found: Features, *, classes: Sequence[str] = ()) -> Path:
-    """Write one row a video (id, label, vector) to a Parquet file, whole or not at all."""
-    import pyarrow as pa
+    """Write one row per video (id, label, vector) to a Parquet file, atomically."""
+    import pyarrow as pa  # late: only this function needs it
     import pyarrow.parquet as pq
 
     columns = {"video": list(found.videos), "label": found.labels, "vector": list(found.vectors)}
@@ -132,16 +202,18 @@ def write_features(path: Path, found: Features, *, classes: Sequence[str] = ()) 
 
 
 class FeatureReader(nn.Module):
-    """Gives the pooled vector `(B, features)` of any network: what its last layer, the classifier, reads.
+    """Returns the pooled vector `(B, features)` of any model: the input of its last layer, the classifier.
 
-    InputError for a network in which no classifier is found.
+    Raises InputError for a model without a classifier.
     """
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self.model, self.head = model, head_name_of(model)
         if not self.head:
-            raise InputError(f"{type(model).__name__} has no linear layer or convolution whose input would be features")
+            raise InputError(
+                f"{type(model).__name__} has no linear layer or convolution whose input could serve as features"
+            )
 
     def forward(self, *clips: Tensor) -> Tensor:
         if isinstance(self.model, VideoModel):
@@ -155,6 +227,30 @@ class FeatureReader(nn.Module):
         return seen[-1] if seen[-1].ndim == 2 else seen[-1].flatten(2).mean(2)
 
 
+def _prepared(
+    model: str,
+    *,
+    weights: str | PathLike[str] | None,
+    clip: str | None,
+    views: str,
+    given: InputProtocol | None,
+    arguments: Mapping[str, Any],
+) -> tuple[nn.Module, InferenceSettings]:
+    """The model on the best device of this machine, and its settings. `clip` wins over the checkpoint's clip."""
+    given = given or InputProtocol()
+    require_applicable(given)
+    try:
+        chosen_views = views_from_text(views)
+    except ValueError as error:
+        raise InputError(str(error)) from None
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    built = create_model(model, weights=weights, **arguments).to(device).eval()
+    default = clip_from_text(find_model(model).clip)
+    chosen = clip_from_text(clip) if clip else given.over(checkpoint_protocol(built)).clip_over(default)
+    protocol = evaluation_protocol(built, given, clip=chosen, default_clip=default)
+    return built, InferenceSettings(clip=chosen, views=chosen_views, protocol=protocol, device=device)
+
+
 def _files_as_set(paths: Sequence[str | Path]) -> VideoSet:
     if not paths:
         raise InputError("no video is given")
@@ -162,119 +258,67 @@ def _files_as_set(paths: Sequence[str | Path]) -> VideoSet:
     return VideoSet(name="files", split="given", classes=(), videos=tuple(videos))
 
 
-def _batches(model: nn.Module, videos: VideoSet, viewing: Viewing, *, unread: list[UnreadVideo]) -> Iterator[Batch]:
-    """Batches of at most `viewing.batch` clips where a video has no more views than that."""
-    if viewing.views[1] == "full":
-        require_whole_frames(model, viewing.clip)
-    normalisation = normalisation_of(model)
+def _batches(
+    model: nn.Module,
+    videos: VideoSet,
+    settings: InferenceSettings,
+    protocol: InputProtocol,
+    *,
+    unread: list[UnreadVideo],
+) -> Iterator[Batch]:
+    """Batches of at most `settings.batch` clips, or of one video if it has more views than that."""
+    if settings.views[1] == "full":
+        require_whole_frames(model, settings.clip)
+    pixels = normalisation(protocol)
     return view_batches(
         videos,
-        clip=viewing.clip,
+        clip=settings.clip,
         inputs=inputs_of(model),
-        views=viewing.views,
-        mean=normalisation.mean,
-        std=normalisation.std,
-        batch=max(1, viewing.batch // views_per_video(viewing.views)),
-        resize=viewing.resize,
-        sampling=viewing.sampling,
-        short=viewing.short,
-        workers=viewing.workers,
+        views=settings.views,
+        mean=pixels.mean,
+        std=pixels.std,
+        channels=pixels.channels,
+        batch=max(1, settings.batch // views_per_video(settings.views)),
+        resize=protocol.resize_size,
+        sampling=sampling_of(protocol),
+        short=short_of(protocol),
+        workers=settings.workers,
         cache_bytes=0,
         failures=unread,
     )
 
 
-def _outputs(network: nn.Module, batch: Batch, viewing: Viewing) -> Tensor:
-    """What `network` gives for every clip of a batch, `(clips, width)` float32 on the host."""
-    clips = [clip.to(viewing.device, non_blocking=True) for clip in batch.clips]
-    pieces = zip(*(torch.split(clip, viewing.batch) for clip in clips), strict=True)
-    return torch.cat([logits_of(network(*piece)) for piece in pieces]).float().cpu()
-
-
-def _by_video(outputs: Tensor, batch: Batch) -> NDArray[np.float32]:
+def _by_video(outputs: Tensor, batch: Batch) -> Tensor:
     """`(videos, views, width)`."""
-    return outputs.view(len(batch.videos), batch.views, -1).numpy()
+    return outputs.view(len(batch.videos), batch.views, -1)
 
 
-def _prediction(video: str, views: NDArray[np.float32], *, classes: Sequence[str], k: int) -> Prediction:
-    by_view = tuple(_guesses(view, classes=classes, k=k) for view in views)
-    return Prediction(video=video, guesses=_guesses(views.mean(axis=0), classes=classes, k=k), views=by_view)
+def _prediction(video: str, logits: Tensor, *, protocol: InputProtocol, k: int) -> Prediction:
+    """The prediction of one video from the outputs `(views, classes)` of its views."""
+    averaging = protocol.averaging or "softmax"
+    if averaging == "score":
+        probabilities = logits.mean(0).softmax(0).numpy()
+    else:
+        scores = view_scores(logits, averaging=averaging).numpy()
+        probabilities = over_views(scores[None], averaging=averaging)[0]
+    of_views = logits.sigmoid() if averaging == "sigmoid" else logits.softmax(1)
+    names = protocol.classes or ()
+    return Prediction(
+        video=video,
+        classes=_most_likely(probabilities, names=names, k=k),
+        views=tuple(_most_likely(view, names=names, k=k) for view in of_views.numpy()),
+    )
 
 
-def _guesses(probabilities: NDArray[np.float32], *, classes: Sequence[str], k: int) -> tuple[Guess, ...]:
+def _most_likely(probabilities: NDArray[np.float32], *, names: Sequence[str], k: int) -> tuple[ClassProbability, ...]:
     if not np.isfinite(probabilities).all():
-        raise TrainingError("the network's outputs are not finite")
+        raise TrainingError("the outputs of the model are not finite")
     best = np.argsort(-probabilities, kind="stable")[:k]
     return tuple(
-        Guess(
+        ClassProbability(
             label=int(label),
-            name=classes[label] if label < len(classes) else f"class {label}",
+            name=names[label] if label < len(names) else f"class {label}",
             probability=float(probabilities[label]),
         )
         for label in best
     )
-
-
-def predict_videos(
-    model: str,
-    videos: Sequence[Path],
-    *,
-    weights: str | PathLike[str] | None,
-    clip: str | None = None,
-    views: str = "1x1",
-    top: int = 5,
-    classes: Path | None = None,
-    arguments: Mapping[str, Any] | None = None,
-) -> list[Prediction]:
-    """The `top` likeliest classes of each video. `classes` is a file with one name a line, in the network's order.
-
-    `weights` may be None for a network that brings its own, such as `torchvision:r3d_18.kinetics400_v1`. InputError
-    where the network's head is as it was drawn.
-    """
-    names = [] if classes is None else _names(classes)
-    network, viewing = _ready(model, weights=weights, clip=clip, views=views, arguments=arguments or {})
-    require_trained(network)
-    return predict(network, videos, viewing, classes=names, k=top)
-
-
-def features_of_dataset(
-    model: str,
-    dataset: str,
-    *,
-    split: str,
-    out: Path,
-    weights: str | PathLike[str],
-    clip: str | None = None,
-    root: Path | None = None,
-    views: str = "1x1",
-    arguments: Mapping[str, Any] | None = None,
-    options: Mapping[str, Any] | None = None,
-) -> Features:
-    """Pooled vectors of every video of a split, written to the Parquet file `out`; `options` are the data set's."""
-    videos = open_dataset(dataset, root=root, split=split, **(options or {}))
-    if videos.missing_warning:
-        warnings.warn(videos.missing_warning, AnnotationWarning, stacklevel=2)
-    network, viewing = _ready(model, weights=weights, clip=clip, views=views, arguments=arguments or {})
-    found = features(network, videos, viewing)
-    write_features(out, found, classes=videos.classes)
-    return found
-
-
-def _ready(
-    model: str, *, weights: str | PathLike[str] | None, clip: str | None, views: str, arguments: Mapping[str, Any]
-) -> tuple[nn.Module, Viewing]:
-    """The network on the best device here, and how it looks at videos."""
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        seen_as = views_from_text(views)
-        looked_at = clip_from_text(clip or find_model(model).clip)
-    except ValueError as error:
-        raise InputError(str(error)) from None
-    network = create_model(model, weights=weights, **arguments).to(device).eval()
-    return network, Viewing(clip=looked_at, views=seen_as, device=device)
-
-
-def _names(file: Path) -> list[str]:
-    if not file.is_file():
-        raise InputError(f"{file} is not a file; --classes wants one class name a line")
-    return [line.strip() for line in file.read_text(encoding="utf-8-sig").splitlines() if line.strip()]

@@ -1,4 +1,4 @@
-"""Scores of every video as a Parquet file, so that no network must run again to answer another question about them."""
+"""Predictions: the scores of every video in a Parquet file, so that later questions need no second evaluation."""
 
 import json
 import math
@@ -14,21 +14,30 @@ from numpy.typing import NDArray
 from bench.core.errors import InputError
 from bench.core.schema import Json
 from bench.core.stats import Estimate, mcnemar, paired_shares, wilson_interval
-from bench.train.scoring import Labels, confusion_matrix, label_ranks, mean_average_precision, mean_per_class
+from bench.train.scoring import (
+    Labels,
+    Relabelling,
+    confusion_matrix,
+    find_relabelling,
+    label_ranks,
+    mean_average_precision,
+    mean_per_class,
+)
 
 if TYPE_CHECKING:
     from bench.data.collection import VideoSet
     from bench.train.evaluating import Evaluation
 
 FILE = "predictions.parquet"
-NAMED = 20  # files that an error names; their number is always there
+NAMED = 20  # files that an error names; it always has their number
+METADATA_KEYS = (b"classes", b"protocol", b"model", b"network")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Predictions:
-    """What a network said of each video: `scores` `(videos, classes)`, `labels`, and how it was asked.
+    """The predictions of a model: `scores` `(videos, classes)`, `labels`, and how they were obtained.
 
-    `labels` are `(videos,)`, or `(videos, classes)` booleans for several labels a video. `network` is the title of the
+    `labels` are `(videos,)`, or `(videos, classes)` booleans for several labels a video. `model` is the title of the
     case that scored them, empty in files that do not tell it. Figures are fractions of 1, over videos with a score.
     """
 
@@ -37,11 +46,11 @@ class Predictions:
     scores: NDArray[np.float32]
     classes: tuple[str, ...]
     protocol: Mapping[str, Json]
-    network: str = ""
+    model: str = ""
 
     @cached_property
     def ranks(self) -> NDArray[np.int64]:
-        """How many classes stand before each video's label."""
+        """How many classes are ranked before each video's label."""
         return label_ranks(self.scores, self.labels)
 
     @property
@@ -50,38 +59,46 @@ class Predictions:
 
     @property
     def unread(self) -> int:
-        """Videos that could not be read, and so have no score."""
+        """Number of videos that could not be read and therefore have no score."""
         count = self.protocol.get("unread")
         return count if isinstance(count, int) else 0
 
     def top(self, k: int, *, wrong: int = 0) -> Estimate:
-        """Share of videos with their label among the `k` best, with its 95 % interval, and so many more `wrong`."""
+        """Share of videos with their label among the `k` best, with its 95 % interval.
+
+        `wrong` is a number of further videos that count as misses.
+        """
         return wilson_interval(int((self.ranks < k).sum()), len(self.labels) + wrong)
 
     @property
     def mean_class(self) -> float:
-        """Mean over the classes present of each class's top-1, for one label a video."""
+        """Mean of the top-1 of each class that has a video, for one label a video."""
         return mean_per_class(self.ranks < 1, self.labels)
 
     @property
     def mean_average_precision(self) -> float:
-        """Mean over the classes present of each class's average precision, for several labels a video."""
+        """Mean of the average precision of each class that has a video, for several labels a video."""
         return mean_average_precision(self.scores, self.labels)
 
     @property
     def confusion(self) -> NDArray[np.int64]:
-        """`(classes, classes)` counts for one label a video: true class in the row, best score in the column."""
+        """`(classes, classes)` counts for one label a video: true class in the row, predicted one in the column."""
         return confusion_matrix(self.scores, self.labels)
+
+    @cached_property
+    def relabelling(self) -> Relabelling | None:
+        """Another order of the classes that explains the predictions far better; None if there is none."""
+        return None if self.is_multi_label else find_relabelling(self.scores, self.labels)
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """A name for each score; a head may be wider than the set has classes."""
+        """A name for each score; a head may have more outputs than the set has classes."""
         return tuple(_name(self.classes, index) for index in range(self.scores.shape[1]))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Agreement:
-    """Two networks on the same videos: how many only one of them gets right, and the exact p of McNemar's test."""
+    """Two models on the same videos: how many only one of them gets right, and the p value of McNemar's exact test."""
 
     both: int
     only_a: int
@@ -91,16 +108,17 @@ class Agreement:
 
     @property
     def difference(self) -> Estimate:
-        """Top-1 of b less that of a, with its 95 % interval, as fractions of 1."""
+        """Top-1 of b minus that of a, with its 95 % interval, as fractions of 1."""
         return paired_shares(self.only_b, self.only_a, self.both + self.only_a + self.only_b + self.neither)
 
 
 def write_predictions(
-    path: Path, evaluation: "Evaluation", videos: "VideoSet", *, protocol: Mapping[str, Json], network: str = ""
+    path: Path, evaluation: "Evaluation", videos: "VideoSet", *, protocol: Mapping[str, Json], model: str = ""
 ) -> Path:
-    """Write a row for each video: id, label, best class, rank of the label, hits among its views, all scores.
+    """Write one row per video: id, label, predicted class, rank of the label, views that are right, all scores.
 
-    Where a video may have several labels, they are a list, and its rank is that of the best one.
+    If a video may have several labels, they are a list, and the rank is that of the best one. `clip_scores` is a list
+    of the scores of each view, if the evaluation kept them.
     """
     found = Predictions(
         videos=tuple(videos.videos[position].id for position in evaluation.positions),
@@ -108,20 +126,27 @@ def write_predictions(
         scores=evaluation.scores,
         classes=videos.classes,
         protocol=protocol,
-        network=network,
+        model=model,
     )
-    return store_predictions(path, found, views_right=(evaluation.clip_ranks == 0).sum(axis=1))
+    views_right = (evaluation.clip_ranks == 0).sum(axis=1)
+    return store_predictions(path, found, views_right=views_right, clip_scores=evaluation.clip_scores)
 
 
-def store_predictions(path: Path, found: Predictions, *, views_right: NDArray[np.integer] | None = None) -> Path:
-    """Write what `read_predictions` reads. Where no single views were scored, their hits are null."""
+def store_predictions(
+    path: Path,
+    found: Predictions,
+    *,
+    views_right: NDArray[np.integer] | None = None,
+    clip_scores: NDArray[np.float32] | None = None,
+) -> Path:
+    """Write what `read_predictions` reads. Without scores of single views, `views_right` is null."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     from bench.train.checkpointing import written_whole
 
     best = found.scores.argmax(axis=1)
-    columns = {
+    columns: dict[str, Any] = {
         "video": list(found.videos),
         "label": _column(found.labels),
         "label_name": _names(found.classes, found.labels),
@@ -131,10 +156,12 @@ def store_predictions(path: Path, found: Predictions, *, views_right: NDArray[np
         "views_right": pa.nulls(len(best), pa.int64()) if views_right is None else views_right,
         "scores": list(found.scores),
     }
+    if clip_scores is not None:
+        columns["clip_scores"] = [list(views) for views in clip_scores]
     about = {
         "protocol": json.dumps(dict(found.protocol)),
         "classes": json.dumps(found.classes),
-        "network": json.dumps(found.network),
+        "model": json.dumps(found.model),
     }
     table = pa.table(columns).replace_schema_metadata(about)
     with written_whole(path) as part:
@@ -143,7 +170,7 @@ def store_predictions(path: Path, found: Predictions, *, views_right: NDArray[np
 
 
 def read_predictions(path: Path) -> Predictions:
-    """What `write_predictions` wrote; InputError where the file is something else."""
+    """Read what `write_predictions` wrote; raises InputError for any other file."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -158,7 +185,7 @@ def read_predictions(path: Path) -> Predictions:
             scores=scores,
             classes=tuple(about["classes"]),
             protocol=about["protocol"],
-            network=about.get("network", ""),
+            model=about.get("model", ""),
         )
         _require_whole(found)
     except (OSError, LookupError, TypeError, ValueError, pa.ArrowException) as error:
@@ -168,7 +195,7 @@ def read_predictions(path: Path) -> Predictions:
 
 
 def find_predictions(given: Path) -> Path:
-    """`given` itself where it is a file, else the one file of predictions below it; InputError that names several."""
+    """`given` if it is a file, else the only file of predictions below it; raises InputError for none or several."""
     if given.is_file():
         return given
     if not given.is_dir():
@@ -186,7 +213,7 @@ def find_predictions(given: Path) -> Path:
 
 
 def compare_predictions(a: Predictions, b: Predictions) -> Agreement:
-    """Which videos each gets right (top-1); InputError unless both scored the same videos."""
+    """Count the videos that each gets right (top-1); raises InputError unless both scored the same videos."""
     a, b = _aligned(a, b)
     right_a, right_b = a.ranks == 0, b.ranks == 0
     only_a, only_b = int((right_a & ~right_b).sum()), int((right_b & ~right_a).sum())
@@ -200,13 +227,13 @@ def compare_predictions(a: Predictions, b: Predictions) -> Agreement:
 
 
 def fuse_predictions(a: Predictions, b: Predictions, *, weight_b: float = 1.0) -> Predictions:
-    """Both streams as one: the mean of their scores, `b`'s with `weight_b`. Simonyan and Zisserman, 2014.
+    """Fuse two streams: the weighted mean of their scores, those of `b` with `weight_b`. Simonyan and Zisserman, 2014.
 
-    What both protocols say alike stands in the fused one too, beside both. InputError unless the scores are means of
-    the same, such as of softmax.
+    The protocol of the result has what both protocols agree on, and both of them. Raises InputError unless both are
+    means of the same kind of score, such as softmax.
     """
     if not (math.isfinite(weight_b) and weight_b >= 0):
-        raise InputError(f"the weight of the second scores is {weight_b:g}; it must be a number from 0 on")
+        raise InputError(f"the weight of the second scores is {weight_b:g}; it must be a number of at least 0")
     kinds = [_kind(each) for each in (a, b)]
     if kinds[0] != kinds[1]:
         raise InputError(f"scores of different kinds cannot be fused: the first {kinds[0]}, the second {kinds[1]}")
@@ -218,8 +245,8 @@ def fuse_predictions(a: Predictions, b: Predictions, *, weight_b: float = 1.0) -
     scores = (a.scores.astype(np.float64) * (1 - share_b) + b.scores.astype(np.float64) * share_b).astype(np.float32)
     shared = {name: value for name, value in a.protocol.items() if name in b.protocol and b.protocol[name] == value}
     protocol: dict[str, Json] = {**shared, "fused": [dict(a.protocol), dict(b.protocol)], "weight_b": weight_b}
-    network = " + ".join(each.network or "a network" for each in (a, b)) if a.network or b.network else ""
-    return replace(a, scores=scores, protocol=protocol, network=network)
+    model = " + ".join(each.model or "a model" for each in (a, b)) if a.model or b.model else ""
+    return replace(a, scores=scores, protocol=protocol, model=model)
 
 
 def _kind(found: Predictions) -> str:
@@ -230,29 +257,31 @@ def _kind(found: Predictions) -> str:
 
 
 def _told(file: Path) -> str:
-    """A file of predictions and, where it tells it, whose they are."""
+    """A file of predictions and the model in it, if it names one."""
     import pyarrow.parquet as pq
 
     try:
         with pq.ParquetFile(file) as opened:
-            network = _about(opened.schema_arrow.metadata or {}).get("network")
+            model = _about(opened.schema_arrow.metadata or {}).get("model")
     except (OSError, ValueError):
-        network = None
-    return f"{file} ({network})" if network else str(file)
+        model = None
+    return f"{file} ({model})" if model else str(file)
 
 
 def _about(metadata: Mapping[bytes, bytes]) -> dict[str, Any]:
-    """What stands beside the table; files of before have no `network`. ValueError where what they all have is not."""
-    about = {
-        key.decode(): json.loads(text) for key, text in metadata.items() if key in (b"classes", b"protocol", b"network")
-    }
+    """The metadata of the table; raises ValueError if classes or protocol are missing.
+
+    The model's title was called `network` before; the oldest files have none.
+    """
+    about = {key.decode(): json.loads(text) for key, text in metadata.items() if key in METADATA_KEYS}
+    about.setdefault("model", about.pop("network", ""))
     if not (isinstance(about.get("classes"), list) and isinstance(about.get("protocol"), dict)):
-        raise ValueError("it does not say its classes and how the network was asked")
+        raise ValueError("its classes or its protocol are missing")
     return about
 
 
 def _aligned(a: Predictions, b: Predictions) -> tuple[Predictions, Predictions]:
-    """`b` in the order of `a`."""
+    """`a`, and `b` in the order of `a`."""
     if a.classes != b.classes:
         raise InputError("the two predictions are of different classes")
     place = {video: row for row, video in enumerate(b.videos)}
@@ -273,7 +302,7 @@ def _aligned(a: Predictions, b: Predictions) -> tuple[Predictions, Predictions]:
 
 
 def _differing(a: Labels, b: Labels) -> int:
-    """How many videos have not the same labels. A wider head has room for more of several a video."""
+    """How many videos have different labels; labels of a wider head are padded."""
     if a.ndim == 1:
         return int((a != b).sum())
     width = max(a.shape[1], b.shape[1])
@@ -293,7 +322,7 @@ def _names(classes: tuple[str, ...], labels: Labels) -> list[Any]:
 
 
 def _labels(column: Sequence[int | Sequence[int]], *, classes: int) -> Labels:
-    """What `_column` made of labels, back; ValueError for a label that no score stands for."""
+    """The inverse of `_column`; raises ValueError for a label without a score."""
     each = [label if isinstance(label, Sequence) else (label,) for label in column]
     if any(not 0 <= label < classes for own in each for label in own):
         raise ValueError(f"it has labels beyond its {classes} scores")
@@ -306,7 +335,7 @@ def _labels(column: Sequence[int | Sequence[int]], *, classes: int) -> Labels:
 
 
 def _scores(column: Any) -> NDArray[np.float32]:
-    """`(videos, classes)` of a column of lists; ValueError where these are not all of one length."""
+    """`(videos, classes)` from a column of lists; raises ValueError if they differ in length."""
     import pyarrow.compute as pc
 
     rows = column.combine_chunks()
@@ -318,15 +347,15 @@ def _scores(column: Any) -> NDArray[np.float32]:
 
 
 def _require_whole(found: Predictions) -> None:
-    """ValueError where no figure could be made of it."""
+    """Raise ValueError if no metric can be computed from it."""
     if not np.isfinite(found.scores).all():
         raise ValueError("not all of its scores are finite")
     if len(set(found.videos)) < len(found.videos):
-        raise ValueError("a video stands there twice")
+        raise ValueError("it has a video twice")
 
 
 def _name(classes: tuple[str, ...], index: int) -> str:
-    """The class at `index`; a head may be wider than the set has classes."""
+    """The name of the class at `index`; a head may have more outputs than the set has classes."""
     return classes[index] if index < len(classes) else f"class {index}"
 
 
@@ -340,7 +369,7 @@ class PredictionFile:
 
 @dataclass(frozen=True, kw_only=True)
 class PredictionPair:
-    """Two networks on the same videos; `fused` is both as one, or None and `why_not` the reason in one line."""
+    """Two models on the same videos; `fused` is their fusion, or None with the reason in `why_not`."""
 
     a: PredictionFile
     b: PredictionFile
@@ -351,7 +380,7 @@ class PredictionPair:
 
 
 def open_predictions(given: Path) -> PredictionFile:
-    """The predictions in a file, or in the one file below a folder; InputError where there is none, or several."""
+    """Read the predictions in a file, or in the only such file below a folder; raises InputError otherwise."""
     file = find_predictions(given)
     return PredictionFile(file=file, predictions=read_predictions(file))
 
@@ -359,9 +388,10 @@ def open_predictions(given: Path) -> PredictionFile:
 def pair_predictions(
     a: PredictionFile, b: PredictionFile, *, weight_b: float | None = None, target: Path | None = None
 ) -> PredictionPair:
-    """Both compared and fused, the fused written to `target` where it is given.
+    """Compare and fuse two files of predictions; the fused ones are written to `target` if it is given.
 
-    InputError unless both scored the same videos. What cannot be fused is one where a weight or a target asks for it.
+    Raises InputError unless both scored the same videos, and if they cannot be fused although a weight or a target asks
+    for it.
     """
     weight, fused, why_not = 1.0 if weight_b is None else weight_b, None, ""
     _refuse_source(target, sources=(a.file, b.file))
@@ -382,7 +412,7 @@ def pair_predictions(
 
 def _refuse_source(target: Path | None, *, sources: tuple[Path, Path]) -> None:
     if target is not None and target.exists() and any(target.samefile(source) for source in sources):
-        raise InputError(f"{target} cannot be written: it is one of the two that are to be fused")
+        raise InputError(f"{target} cannot be written: it is one of the two files to fuse")
 
 
 def _named(error: InputError, a: PredictionFile, b: PredictionFile) -> InputError:

@@ -1,4 +1,4 @@
-"""What a training or evaluation says while it runs: one line, a share of the whole, and the time left."""
+"""Progress of a training or evaluation: one line of text, the share that is done, and the time left."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -9,16 +9,16 @@ EVERY_S = 1.0
 
 @dataclass(frozen=True, kw_only=True)
 class Progress:
-    """Where the work is. `fraction` is of the whole; `seconds_left` is None until there is a rate to tell it from."""
+    """How far the work is. `fraction` is of the whole; `seconds_left` is None until a rate is known."""
 
     what: str
     fraction: float
     clips_per_s: float | None = None
     seconds_left: float | None = None
-    figures: tuple[tuple[str, str], ...] = ()
+    values: tuple[tuple[str, str], ...] = ()
 
     def __str__(self) -> str:
-        parts = [self.what, *(f"{name} {value}" for name, value in self.figures)]
+        parts = [self.what, *(f"{name} {value}" for name, value in self.values)]
         if self.clips_per_s is not None:
             parts.append(f"{self.clips_per_s:.3g} clips/s")
         if self.seconds_left is not None:
@@ -26,19 +26,19 @@ class Progress:
         return " · ".join(parts)
 
 
-Report = Callable[[Progress], None]
+ProgressReport = Callable[[Progress], None]
 
 
 def silent(progress: Progress) -> None:
-    """Say nothing."""
+    """Report nothing."""
 
 
-class Watch:
-    """Tells rate and time left, and when it is time to speak again (every `EVERY_S`)."""
+class ProgressClock:
+    """Measures the rate and the time left, and says when to report again (every `EVERY_S`)."""
 
     def __init__(self, *, fraction: float = 0.0) -> None:
         """Start at `fraction` of the whole."""
-        self._started = self._spoken = time.monotonic()
+        self._started = self._reported = time.monotonic()
         self._start_fraction = fraction
         self._clips = 0
 
@@ -47,15 +47,15 @@ class Watch:
         return time.monotonic() - self._started
 
     def count(self, clips: int) -> bool:
-        """Take note of `clips` more; whether a second has passed since this was last True."""
+        """Add `clips`; returns whether a second has passed since this last returned True."""
         self._clips += clips
         now = time.monotonic()
-        if now - self._spoken < EVERY_S:
+        if now - self._reported < EVERY_S:
             return False
-        self._spoken = now
+        self._reported = now
         return True
 
-    def progress(self, what: str, fraction: float, *, figures: Mapping[str, str] | None = None) -> Progress:
+    def progress(self, what: str, fraction: float, *, values: Mapping[str, str] | None = None) -> Progress:
         """A `Progress` with the rate since the start and the time left at that rate."""
         seconds, done = self.seconds, fraction - self._start_fraction
         return Progress(
@@ -63,7 +63,7 @@ class Watch:
             fraction=fraction,
             clips_per_s=self._clips / seconds if seconds > 0 else None,
             seconds_left=seconds * (1 - fraction) / done if done > 0 else None,
-            figures=tuple((figures or {}).items()),
+            values=tuple((values or {}).items()),
         )
 
 

@@ -1,4 +1,4 @@
-"""One training as a state that steps: network, optimizer, rates, scaler and average, all of it saved and restored."""
+"""The state of a training: model, optimizer, rates, scaler and weight average, which steps and can be saved."""
 
 import math
 import random
@@ -27,7 +27,7 @@ from bench.train.schedule import Plateau, PlateauState, rate_factor
 class MixedBatch:
     """A mixed batch: clip i keeps `share` of its own label and takes the rest from its partner, clip `-1 - i`.
 
-    A loss that is linear in its target, as cross-entropy is, may be taken with either label and averaged so.
+    A loss that is linear in its target, such as cross-entropy, is the mean of the losses for both labels, so weighted.
     """
 
     clips: tuple[Tensor, ...]
@@ -35,9 +35,11 @@ class MixedBatch:
 
 
 def mix(clips: tuple[Tensor, ...], *, mixup: float, cutmix: float, rng: np.random.Generator) -> MixedBatch:
-    """Mix every clip `(B, C, T, H, W)` of a batch with its partner; with both strengths set, one is drawn by lot.
+    """Mix every clip `(B, C, T, H, W)` of a batch with its partner by MixUp or CutMix; if both are set, one is drawn.
 
-    `mixup` and `cutmix` are the parameters of Beta(a, a); 0 leaves that one out.
+    MixUp (Zhang et al., 2018, arXiv:1710.09412) blends two clips; CutMix (Yun et al., 2019, arXiv:1905.04899) pastes a
+    box of one into the other, the same box for all frames. `mixup` and `cutmix` are the parameters of Beta(a, a); 0
+    turns that one off.
     """
     takes_box = cutmix > 0 and (mixup == 0 or rng.random() < 0.5)
     strength = cutmix if takes_box else mixup
@@ -49,7 +51,7 @@ def mix(clips: tuple[Tensor, ...], *, mixup: float, cutmix: float, rng: np.rando
 
 
 def _paste(clips: tuple[Tensor, ...], *, side: float, centre: tuple[float, float]) -> MixedBatch:
-    """Paste a box, of `side` times the picture's sides around `centre`, of the partner into each clip."""
+    """Paste a box of the partner into each clip: `side` times the sides of a frame, around `centre`."""
     pasted, share = [], 1.0
     for clip in clips:
         height, width = clip.shape[-2:]
@@ -68,9 +70,9 @@ def _span(length: int, *, side: float, centre: float) -> tuple[int, int]:
 
 
 class WeightAverage:
-    """An exponential average of the weights of `model`; buffers of floats are averaged, counters are copied.
+    """An exponential moving average of the weights of `model`; float buffers are averaged, integer ones are copied.
 
-    The decay grows as `(1 + n) / (10 + n)` over the first updates, up to `decay`, so that the start is forgotten.
+    The decay grows as `(1 + n) / (10 + n)` over the first updates, up to `decay`, so that the initial weights fade.
     """
 
     def __init__(self, model: nn.Module, *, decay: float) -> None:
@@ -80,7 +82,7 @@ class WeightAverage:
 
     @torch.no_grad()
     def update(self, model: nn.Module) -> None:
-        """Take the weights of `model` after one more step into the average."""
+        """Add the weights of `model` after one more step to the average."""
         self.updates += 1
         decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
         pairs = list(zip(self.module.state_dict().values(), model.state_dict().values(), strict=True))
@@ -91,10 +93,10 @@ class WeightAverage:
                 kept.copy_(new)
 
 
-class Training:
-    """A network being trained by a recipe. Every step draws its randomness from (seed, step, rank) alone.
+class TrainingState:
+    """A model that is trained by a recipe. Every step draws its randomness from (seed, step, rank) alone.
 
-    So a training that goes on from a checkpoint takes the same steps, and a checkpoint holds no generator's state.
+    A training that resumes from a checkpoint therefore takes the same steps, and a checkpoint holds no generator state.
     """
 
     def __init__(
@@ -112,29 +114,29 @@ class Training:
         self.steps_per_epoch = steps_per_epoch
         self.step_count = 0
         self.layout = torch.channels_last_3d if recipe.memory_format == "channels_last_3d" else torch.contiguous_format
-        self.model = _laid_out(model.to(self.device), self.layout)
+        self.model = _in_memory_format(model.to(self.device), self.layout)
         set_dropout(model, recipe.dropout)
         self.optimizer = _optimizer(model, recipe)
         self.average = None if recipe.ema is None else WeightAverage(model, decay=recipe.ema)
-        self.network = _network(model, recipe, device=self.device, ranks=ranks)
-        self.network.train()  # whoever built the model may have meant to evaluate it
+        self.step_model = _step_model(model, recipe, device=self.device, ranks=ranks)
+        self.step_model.train()  # models are often built in evaluation mode
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=recipe.amp == "fp16")
         self.plateau = PlateauState()
-        self.tally = Tally(self.device)
+        self.statistics = EpochStatistics(self.device)
         self.lr = recipe.optimizer.lr  # of the last step, before a group scales it for itself
 
     @property
     def evaluated(self) -> nn.Module:
-        """The network whose accuracy counts: the average where the recipe keeps one."""
+        """The model whose accuracy counts: the weight average if the recipe keeps one."""
         return self.model if self.average is None else self.average.module
 
     @property
     def batch_norm(self) -> str | None:
-        """Over what batch norm takes its statistics, in words; None in a network without it.
+        """The clips over which batch norm takes its statistics, in words; None for a model without batch norm.
 
-        It sees one pass of a step; of several processes each sees its own share, unless SyncBatchNorm joins them.
+        It sees one pass of a step. Each of several processes sees its own share only, unless SyncBatchNorm joins them.
         """
-        modules = list(self.network.modules())
+        modules = list(self.step_model.modules())
         if not any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in modules):
             return None
         clips = -(-self.recipe.batch // self.ranks.world // self.recipe.accumulate)
@@ -146,12 +148,12 @@ class Training:
 
     @property
     def rate_factor(self) -> float:
-        """What every group's rate is multiplied by at this step."""
+        """The factor on the learning rate of every parameter group at this step."""
         epoch = self.step_count / self.steps_per_epoch
         return self.plateau.factor * rate_factor(self.recipe.schedule, epoch=epoch, epochs=self.recipe.epochs)
 
     def step(self, batch: Batch) -> None:
-        """One optimizer step on this rank's share of a batch."""
+        """Take one optimizer step on this rank's share of a batch."""
         rng = self._seed_step()
         self._set_rates()
         clips = tuple(clip.to(self.device, non_blocking=True, memory_format=self.layout) for clip in batch.clips)
@@ -160,36 +162,36 @@ class Training:
         self.optimizer.zero_grad(set_to_none=True)
         pieces = list(_pieces(mixed.clips, labels, labels.flip(0), count=self.recipe.accumulate))
         for index, (piece, own, partners) in enumerate(pieces):
-            with self._quiet(is_last=index == len(pieces) - 1), autocast(self.device, self.recipe.amp):
+            with self._gradient_sync(is_last=index == len(pieces) - 1), autocast(self.device, self.recipe.amp):
                 logits = self._forward(piece)
                 loss = self._loss(logits, own, partners, share=mixed.share)
                 torch.autograd.backward(self.scaler.scale(loss * (len(own) / len(labels))))
-            self.tally.add(loss.detach(), logits.detach(), own)
+            self.statistics.add(loss.detach(), logits.detach(), own)
         self._update()
         self.step_count += 1
 
     def _forward(self, piece: tuple[Tensor, ...]) -> Tensor:
         try:
-            logits: Tensor = self.network(*piece)
+            logits: Tensor = self.step_model(*piece)
         except ValueError as error:
-            if not needs_more_clips(error):
+            if not has_too_few_clips(error):
                 raise
             raise InputError(
                 f"{type(self.model).__name__} normalises over its batch and cannot train on passes of one clip; a batch"
-                f" of {self.recipe.batch} was shared by {self.ranks.world} processes in {self.recipe.accumulate} passes"
-                " each: give the recipe a larger one"
+                f" of {self.recipe.batch} is split over {self.ranks.world} processes in {self.recipe.accumulate} passes"
+                " each: give the recipe a larger batch"
             ) from None
         return logits
 
-    def agree(self) -> None:
-        """Give every rank the first one's running statistics, which are what its checkpoints hold."""
+    def spread_buffers(self) -> None:
+        """Give every rank the running statistics of the first, which its checkpoints hold."""
         kept = [self.model] if self.average is None else [self.model, self.average.module]
-        for module in kept:  # on every rank in this order: what is spread together must be the same
+        for module in kept:  # broadcasts must come in the same order on every rank
             for buffer in module.buffers():
                 self.ranks.spread(buffer)
 
     def note_epoch(self, *, validation_loss: float | None) -> None:
-        """Let a plateau schedule see the epoch's validation loss."""
+        """Update a plateau schedule with the epoch's validation loss."""
         if isinstance(self.recipe.schedule, Plateau) and validation_loss is not None:
             self.plateau.update(self.recipe.schedule, loss=validation_loss)
 
@@ -205,23 +207,23 @@ class Training:
             "scaler": self.scaler.state_dict(),
             "plateau": asdict(self.plateau),
             "average": average,
-            "tally": self.tally.state_dict(),
+            "tally": self.statistics.state_dict(),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from `state_dict()`."""
+        """Restore what `state_dict()` returned."""
         self.step_count = state["step"]
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.scaler.load_state_dict(state["scaler"])
         self.plateau = PlateauState(**state["plateau"])
-        self.tally.load_state_dict(state["tally"])
+        self.statistics.load_state_dict(state["tally"])
         if self.average is not None:
             self.average.module.load_state_dict(state["average"]["weights"])
             self.average.updates = state["average"]["updates"]
 
     def _seed_step(self) -> np.random.Generator:
-        """Seed what layers draw from (dropout, drop path); returns the generator of the mixing."""
+        """Seed the generators that layers draw from (dropout, drop path); returns the generator for mixing."""
         words = np.random.SeedSequence([self.seed, self.step_count, self.ranks.rank]).generate_state(2)
         torch.manual_seed(int(words[0]) << 32 | int(words[1]))
         random.seed(int(words[0]))
@@ -239,21 +241,21 @@ class Training:
         return mix(clips, mixup=self.recipe.mixup, cutmix=self.recipe.cutmix, rng=rng)
 
     def _loss(self, logits: Tensor, own: Tensor, partners: Tensor, *, share: float) -> Tensor:
-        """Against the clips' own labels and, where they were mixed, their partners'."""
+        """The loss against the clips' own labels and, if clips were mixed, their partners' labels."""
         loss = self._loss_of(logits, own)
         return loss if share == 1.0 else share * loss + (1 - share) * self._loss_of(logits, partners)
 
     def _loss_of(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Cross-entropy; for several labels a clip, a binary one for each class."""
+        """Cross-entropy; binary cross-entropy per class if a clip may have several labels."""
         if labels.ndim == 2:
             return F.binary_cross_entropy_with_logits(logits, labels)
         return F.cross_entropy(logits, labels, label_smoothing=self.recipe.label_smoothing)
 
-    def _quiet(self, *, is_last: bool) -> AbstractContextManager[None]:
-        """Ranks exchange gradients in the last pass of a step only."""
-        if is_last or not isinstance(self.network, DistributedDataParallel):
+    def _gradient_sync(self, *, is_last: bool) -> AbstractContextManager[None]:
+        """Let ranks exchange gradients in the last pass of a step only: earlier ones would be sums of too few clips."""
+        if is_last or not isinstance(self.step_model, DistributedDataParallel):
             return nullcontext()
-        return self.network.no_sync()
+        return self.step_model.no_sync()
 
     def _update(self) -> None:
         if self.recipe.clip_grad is not None:
@@ -266,15 +268,15 @@ class Training:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Counts:
-    """Mean loss and share of hits, as a fraction of 1."""
+class LossAndTop1:
+    """Mean loss, and top-1 as a fraction of 1."""
 
     loss: float
     top1: float
 
 
-class Tally:
-    """Loss and hits since the last reset, summed on the device so that counting does not wait for it."""
+class EpochStatistics:
+    """Loss and hits since the last reset, summed on the device so that no step waits for the result."""
 
     def __init__(self, device: torch.device) -> None:
         self._sums = torch.zeros(3, dtype=torch.float64, device=device)
@@ -284,12 +286,12 @@ class Tally:
         hits = (best == labels if labels.ndim == 1 else labels.gather(1, best[:, None])).sum()
         self._sums += torch.stack([loss.double() * len(labels), hits.double(), torch.full_like(hits, len(labels))])
 
-    def read(self, ranks: Ranks | None = None) -> Counts:
-        """What was counted by this rank, or by all `ranks` together."""
+    def read(self, ranks: Ranks | None = None) -> LossAndTop1:
+        """The mean loss and top-1 of this rank, or of all `ranks` together."""
         sums = self._sums if ranks is None else ranks.total(self._sums.clone())
         loss, hits, clips = sums.tolist()
         clips = max(clips, 1)
-        return Counts(loss=loss / clips, top1=hits / clips)
+        return LossAndTop1(loss=loss / clips, top1=hits / clips)
 
     def reset(self) -> None:
         self._sums.zero_()
@@ -298,17 +300,17 @@ class Tally:
         return {"sums": self._sums.tolist()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from `state_dict()`. Each of several ranks takes the counts of the first, in the place of its own."""
+        """Restore what `state_dict()` returned; every rank takes the sums of the first instead of its own."""
         self._sums.copy_(torch.tensor(state["sums"], dtype=torch.float64))
 
 
-def needs_more_clips(error: ValueError) -> bool:
-    """Whether batch norm had a single value of each channel to learn from."""
+def has_too_few_clips(error: ValueError) -> bool:
+    """Whether batch norm failed because it got a single value per channel."""
     return "more than 1 value per channel" in str(error)
 
 
 def set_dropout(model: nn.Module, probability: float | None) -> None:
-    """Give every dropout layer this probability; None leaves them. InputError where none can drop."""
+    """Set the probability of every dropout layer; None changes nothing. Raises InputError if there is no such layer."""
     if probability is None:
         return
     layers = [module for module in model.modules() if isinstance(module, nn.modules.dropout._DropoutNd)]
@@ -318,8 +320,8 @@ def set_dropout(model: nn.Module, probability: float | None) -> None:
         layer.p = probability
 
 
-def _laid_out(model: nn.Module, layout: torch.memory_format) -> nn.Module:
-    """`model` with its 3D kernels in `layout`; `Module.to` would refuse a network that has 2D kernels too."""
+def _in_memory_format(model: nn.Module, layout: torch.memory_format) -> nn.Module:
+    """`model` with its 3D kernels in `layout`; `Module.to` raises for a model that has 2D kernels too."""
     for parameter in model.parameters():
         if parameter.ndim == 5:
             parameter.data = parameter.data.contiguous(memory_format=layout)
@@ -327,7 +329,7 @@ def _laid_out(model: nn.Module, layout: torch.memory_format) -> nn.Module:
 
 
 def _optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
-    """The recipe's optimizer over the groups of parameters; each group's own rate stays in `initial_lr`."""
+    """The recipe's optimizer over the parameter groups; each group keeps its own rate in `initial_lr`."""
     chosen = recipe.optimizer
     groups = parameter_groups(
         model,
@@ -348,23 +350,23 @@ def _optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     return optimizer
 
 
-def _network(model: nn.Module, recipe: Recipe, *, device: torch.device, ranks: Ranks) -> nn.Module:
-    """What a step calls: the model, compiled where the recipe says so, its gradients shared between ranks."""
-    shares = ranks.world > 1
-    network = model
-    if shares and recipe.sync_bn and device.type == "cuda":
-        network = nn.SyncBatchNorm.convert_sync_batchnorm(network)  # type: ignore[no-untyped-call]  # torch's
+def _step_model(model: nn.Module, recipe: Recipe, *, device: torch.device, ranks: Ranks) -> nn.Module:
+    """The module that a step calls: the model, compiled if the recipe says so, with gradients shared between ranks."""
+    is_shared = ranks.world > 1
+    stepped = model
+    if is_shared and recipe.sync_bn and device.type == "cuda":
+        stepped = nn.SyncBatchNorm.convert_sync_batchnorm(stepped)  # type: ignore[no-untyped-call]  # torch's
     if recipe.compile != "off":
-        network = cast(nn.Module, torch.compile(network, mode=recipe.compile))
-    if not shares:
-        return network
-    return DistributedDataParallel(network, device_ids=[device.index] if device.type == "cuda" else None)
+        stepped = cast(nn.Module, torch.compile(stepped, mode=recipe.compile))
+    if not is_shared:
+        return stepped
+    return DistributedDataParallel(stepped, device_ids=[device.index] if device.type == "cuda" else None)
 
 
 def _pieces(
     clips: tuple[Tensor, ...], labels: Tensor, partners: Tensor, *, count: int
 ) -> Iterator[tuple[tuple[Tensor, ...], Tensor, Tensor]]:
-    """A step's batch in `count` parts, or fewer where it has fewer clips."""
+    """A step's batch in `count` pieces, or in as many as it has clips."""
     split = zip(*(clip.tensor_split(count) for clip in clips), strict=True)
     for piece, own, others in zip(split, labels.tensor_split(count), partners.tensor_split(count), strict=True):
         if len(own):

@@ -66,7 +66,7 @@ def kept(tmp_path: Path) -> Kept:
             seen,
             VideoSet(name="motions", split="val", classes=CLASSES, videos=tuple(videos)),
             protocol=PROTOCOL | {"unread": unread} | protocol,
-            network=f"net input={name}",
+            model=f"net input={name}",
         )
 
     return write
@@ -107,7 +107,7 @@ def test_one_network_by_hand(kept: Kept, asked: Callable[..., Any]) -> None:
         ("run", "sit", 2, 4),
         ("sit", "jump", 1, 3),
     ]
-    assert (found["videos"], found["network"], found["protocol"]) == (8, "net input=rgb", PROTOCOL)
+    assert (found["videos"], found["model"], found["protocol"]) == (8, "net input=rgb", PROTOCOL)
 
 
 def test_one_network_as_text(kept: Kept, ask: Callable[..., tuple[int, str, str]]) -> None:
@@ -125,7 +125,7 @@ def test_one_network_as_text(kept: Kept, ask: Callable[..., tuple[int, str, str]
     assert lines[-2:] == ["run sit 2 of 4 50 %", "sit jump 1 of 3 33.33 %"]
     assert "sit jump" not in " ".join(ask(file, "--confusions", 1)[1].split())
     assert "confused" not in ask(file, "--confusions", 0)[1]
-    assert "no class was taken for another" in ask(kept("all", LABELS))[1]
+    assert "no class was confused with another" in ask(kept("all", LABELS))[1]
 
 
 def test_a_record_counts_what_could_not_be_read(kept: Kept, ask: Callable[..., tuple[int, str, str]]) -> None:
@@ -172,7 +172,7 @@ def test_the_fused_file_is_predictions_again(kept: Kept, asked: Callable[..., An
     assert both["file"] == str(target)
     alone = asked(target)
     assert {**both, "confusions": None} == {**alone, "confusions": None}
-    assert alone["network"] == "net input=rgb + net input=flow"
+    assert alone["model"] == "net input=rgb + net input=flow"
     assert alone["protocol"]["fused"] == [PROTOCOL, PROTOCOL]
     written, one = pq.read_schema(target), pq.read_schema(rgb)
     assert (written.names, written.types) == (one.names, one.types)
@@ -224,7 +224,7 @@ def test_what_cannot_be_questioned_is_one_line(
     pq.write_table(pq.read_table(rgb).slice(0, 7), other)
     for arguments, part in [
         ([text], f"{text} is not a file of predictions"),
-        ([table], f"{table} is not a file of predictions written by vbench: it does not say its classes"),
+        ([table], f"{table} is not a file of predictions written by vbench: its classes or its protocol are missing"),
         ([ragged], f"{ragged} is not a file of predictions written by vbench: its videos have different numbers"),
         ([empty], f"no predictions.parquet lies below {empty}"),
         ([tmp_path / "gone"], f"{tmp_path / 'gone'} is neither"),
@@ -232,8 +232,8 @@ def test_what_cannot_be_questioned_is_one_line(
             [rgb, other],
             f"{rgb} and {other}: the two predictions are of different videos: 1 are in one only",
         ),
-        ([rgb, "--weight", 2], "--weight is of two predictions"),
-        ([rgb, "--fuse", "f.parquet"], "--fuse is of two predictions"),
+        ([rgb, "--weight", 2], "--weight needs two files of predictions"),
+        ([rgb, "--fuse", "f.parquet"], "--fuse needs two files of predictions"),
         ([rgb, rgb, "--fuse", rgb], "one of the two"),
         ([rgb, rgb, "--fuse", tmp_path / "f.csv"], "end with .parquet"),
         ([rgb, rgb, "--fuse", tmp_path / "t.parquet" / "f.parquet"], "cannot be written"),
@@ -250,7 +250,7 @@ def test_files_of_before_that_do_not_name_their_network_are_read(kept: Kept, ask
     about = {name: text for name, text in table.schema.metadata.items() if name in (b"classes", b"protocol")}
     pq.write_table(table.replace_schema_metadata(about), file)
     found = asked(file)
-    assert (found["network"], found["top1_percent"]["value"]) == (None, 62.5)
+    assert (found["model"], found["top1_percent"]["value"]) == (None, 62.5)
 
 
 def test_several_labels_a_video_have_an_average_precision(
@@ -301,5 +301,5 @@ def test_questions_wait_for_no_torch(kept: Kept) -> None:
 
 def test_the_network_is_told_by_the_file(kept: Kept) -> None:
     found = read_predictions(kept("rgb", RGB))
-    assert found.network == "net input=rgb"
+    assert found.model == "net input=rgb"
     assert replace(found, protocol={}).unread == 0

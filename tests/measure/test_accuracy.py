@@ -5,9 +5,11 @@ import torch
 from torchvision.models.video import r3d_18
 
 from bench.core.errors import InputError, UnknownNameError
+from bench.core.input_protocol import InputProtocol
 from bench.core.schema import Case, Point
 from bench.data.collection import open_dataset
-from bench.measure.accuracy import _Job, accuracy
+from bench.measure.accuracy import accuracy
+from bench.measure.case_training import CaseTraining
 from bench.measure.context import LoadedCase
 from bench.train.accuracy_protocol import evaluated_split, trained_split
 from bench.train.checkpointing import read_weights
@@ -67,7 +69,7 @@ def test_a_case_is_trained_evaluated_and_described(loaded, root, tmp_path):
     assert (protocol["frames"], protocol["stride"], protocol["crop"], protocol["unread"]) == (4, 1, [32, 32], 0)
     assert (training["recipe"], training["seed"], training["was_reused"]) == ("tiny", 1, False)
     kept = read_predictions(tmp_path / "s" / case.kept["predictions"])
-    assert kept.network == case.case.title
+    assert kept.model == case.case.title
     assert 100 * kept.top(1).value == pytest.approx(found["top1"].value)
 
 
@@ -85,7 +87,7 @@ def test_evaluation_follows_the_sampling_and_short_of_the_recipe(augmentation, l
     looks = []
 
     def seen(*args, **options):
-        looks.append((options["sampling"], options["short"]))
+        looks.append((options["protocol"].sampling, options["protocol"].short))
         return evaluate(*args, **options)
 
     for place in ("bench.train.evaluating.evaluate", "bench.train.fitting.evaluate"):
@@ -131,7 +133,8 @@ def test_each_rank_reads_the_counter_of_its_own_gpu(device, read, loaded, monkey
     monkeypatch.setattr("bench.measure.energy.counter_of", asked.append)
     monkeypatch.setattr("torch.cuda.current_device", lambda: 3)
     nothing = {"root": None, "options": {}, "workers": 0, "allow_leaks": (), "tensorboard": False, "country": None}
-    _Job(case=loaded(device=device), ranks=Ranks(), **nothing)._meter()
+    nothing["given"] = InputProtocol()
+    CaseTraining(case=loaded(device=device), ranks=Ranks(), **nothing)._joule_counter()
     assert asked == [read]
 
 
@@ -188,8 +191,12 @@ def test_several_labels_a_video_are_trained_and_evaluated(loaded, root, tmp_path
     assert (kept.labels.shape, kept.labels.sum()) == ((6, 2), 7)
     given = loaded(recipe=None, weights=str(tmp_path / "s" / case.kept["weights"]))
     accuracy(given, root=root)
-    assert given.details["protocol"]["averaging"] == "softmax"
-    assert "averaging: sigmoid" in given.warnings[0].remedy
+    assert (given.details["protocol"]["averaging"], given.warnings) == ("sigmoid", [])
+    torch.save(read_weights(tmp_path / "s" / case.kept["weights"])["state_dict"], tmp_path / "bare.pt")
+    bare = loaded(recipe=None, weights=str(tmp_path / "bare.pt"))
+    accuracy(bare, root=root)
+    assert bare.details["protocol"]["averaging"] == "softmax"
+    assert any("averaging: sigmoid" in warning.remedy for warning in bare.warnings)
 
 
 def test_weights_are_evaluated_without_training(loaded, root, tmp_path):
@@ -208,7 +215,7 @@ def test_weights_whose_head_does_not_fit_are_not_evaluated_without_training(load
     weights = read_weights(tmp_path / "s" / trained.kept["weights"])["state_dict"]
     weights |= {"fc8.weight": torch.zeros(5, 128), "fc8.bias": torch.zeros(5)}
     torch.save(weights, tmp_path / "five.pt")
-    with pytest.raises(InputError, match=r"five.pt has 5 classes and the network 2: fc8.\w+, fc8.\w+ stay as drawn"):
+    with pytest.raises(InputError, match=r"five.pt has 5 classes and motions has 2, .* --labels FILE"):
         accuracy(loaded(recipe=None, weights=str(tmp_path / "five.pt")), root=root)
     accuracy(loaded(weights=str(tmp_path / "five.pt")), root=root)
 
@@ -245,7 +252,7 @@ def fixed(num_classes: int = 2) -> nn.Module:
 def test_a_network_of_one_size_is_not_trained_to_be_shown_whole_frames(loaded, root, tmp_path, monkeypatch):
     (tmp_path / "networks_of_one_size.py").write_text(FIXED)
     monkeypatch.syspath_prepend(str(tmp_path))
-    with pytest.raises(InputError, match="takes frames of 32x32 only and cannot look at whole ones"):
+    with pytest.raises(InputError, match="takes frames of 32x32 only; it cannot be evaluated on whole frames"):
         accuracy(loaded(views="2xfull", model="networks_of_one_size:fixed", args={}), root=root)
     assert not list((tmp_path / "s").glob("artifacts/training_*"))
 

@@ -119,4 +119,4 @@ def test_the_rest_of_a_training_is_not_taken_for_all_of_it(tmp_path, monkeypatch
             remove_states(tmp_path / folder)
         found = list(carbon_metrics(tmp_path / folder))
         assert {metric.value is not None for metric in found} == {known}
-        assert all("an earlier process ended" in metric.note for metric in found) is not known
+        assert all("resumed an interrupted one" in metric.note for metric in found) is not known

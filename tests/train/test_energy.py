@@ -4,10 +4,10 @@ import pytest
 
 from bench.train.checkpointing import read_state
 from bench.train.curves import read_curves
-from bench.train.energy import Energy
-from bench.train.fitting import Pace, fit
+from bench.train.energy import TrainingEnergy
+from bench.train.fitting import CheckpointInterval, fit
 from bench.train.ranks import Ranks
-from bench.train.training_state import Training
+from bench.train.training_state import TrainingState
 
 
 def rising(*values):
@@ -17,21 +17,21 @@ def rising(*values):
 
 
 def test_only_what_the_training_used_counts():
-    energy = Energy(rising(1000.0, 1040.0, 1040.0, 1100.0), ranks=Ranks())
-    assert energy.take() == 40.0
-    assert energy.so_far == 100.0
+    energy = TrainingEnergy(rising(1000.0, 1040.0, 1040.0, 1100.0), ranks=Ranks())
+    assert energy.total() == 40.0
+    assert energy.estimate == 100.0
 
 
 def test_ranks_are_added_and_those_without_a_meter_are_not_taken_for_zero(monkeypatch):
     monkeypatch.setattr(Ranks, "gather", lambda self, value: [value, 30.0, None])
-    energy = Energy(rising(0.0, 20.0, 20.0, 25.0), ranks=Ranks())
-    assert energy.take() == 50.0
-    assert energy.so_far == 50.0 + 2 * 5.0
+    energy = TrainingEnergy(rising(0.0, 20.0, 20.0, 25.0), ranks=Ranks())
+    assert energy.total() == 50.0
+    assert energy.estimate == 50.0 + 2 * 5.0
 
 
 @pytest.mark.parametrize("meter", [None, lambda: None])
 def test_without_a_counter_nothing_is_known(meter):
-    assert Energy(meter, ranks=Ranks()).take() is None
+    assert TrainingEnergy(meter, ranks=Ranks()).total() is None
 
 
 def test_a_training_that_goes_on_adds_to_what_was_used_before(
@@ -39,7 +39,7 @@ def test_a_training_that_goes_on_adds_to_what_was_used_before(
 ):
     """Each step uses one joule; after the kill the counter begins elsewhere, as after a restart of the machine."""
     used = {"j": 500.0}
-    step = Training.step
+    step = TrainingState.step
 
     def costly(self, batch):
         if self.step_count == used.get("dies_at"):
@@ -47,8 +47,14 @@ def test_a_training_that_goes_on_adds_to_what_was_used_before(
         step(self, batch)
         used["j"] += 1.0
 
-    monkeypatch.setattr(Training, "step", costly)
-    options = {"clip": clip, "seed": 1, "folder": tmp_path, "pace": Pace(steps=1), "meter": lambda: used["j"]}
+    monkeypatch.setattr(TrainingState, "step", costly)
+    options = {
+        "clip": clip,
+        "seed": 1,
+        "folder": tmp_path,
+        "interval": CheckpointInterval(steps=1),
+        "counter": lambda: used["j"],
+    }
     used["dies_at"] = 6
     with pytest.raises(KeyboardInterrupt):
         fit(tiny_net(), recipe_of(), train_videos, **options)

@@ -7,11 +7,12 @@ import torch
 from torch import nn
 
 from bench.core.errors import InputError, TrainingError
+from bench.core.input_protocol import InputProtocol
 from bench.core.schema import views_per_video
 from bench.data import clips
 from bench.data.loading import view_batches
 from bench.models.base import inputs_of
-from bench.train.evaluating import Evaluation, evaluate, evaluating, rounding_of
+from bench.train.evaluating import Evaluation, evaluate, in_evaluation_mode, rounding_of
 
 
 class Counting(nn.Module):
@@ -59,7 +60,7 @@ def test_a_view_costs_one_forward_whatever_the_batch(tiny_net, val_videos, clip,
 
 
 def test_raw_scores_are_averaged_where_asked(tiny_net, val_videos, clip):
-    seen = evaluate(tiny_net(), val_videos, clip=clip, views=(2, 1), averaging="score")
+    seen = evaluate(tiny_net(), val_videos, clip=clip, views=(2, 1), protocol=InputProtocol(averaging="score"))
     assert not np.allclose(seen.scores.sum(axis=1), 1)
 
 
@@ -140,7 +141,7 @@ def test_probabilities_of_several_labels_are_each_their_own(val_videos, clip):
     many = replace(val_videos, videos=tuple(videos), is_multi_label=True)
     precision, loss = {}, {}
     for averaging in ("sigmoid", "softmax"):
-        seen = evaluate(Given(), many, clip=clip, averaging=averaging)
+        seen = evaluate(Given(), many, clip=clip, protocol=InputProtocol(averaging=averaging))
         precision[averaging], loss[averaging] = seen.mean_average_precision, seen.loss
     assert precision == {"sigmoid": 1.0, "softmax": pytest.approx((1 / 12 + 1) / 2)}
     logits, targets = torch.tensor([[8.0, 9.0], *[[0.0, -9.0]] * 11]), torch.tensor([[1.0, 1.0], *[[0.0, 1.0]] * 11])
@@ -151,7 +152,7 @@ def test_probabilities_of_several_labels_are_each_their_own(val_videos, clip):
 def test_every_module_is_back_in_its_mode(tiny_net):
     model = tiny_net().train()
     model.norm.eval()
-    with evaluating(model):
+    with in_evaluation_mode(model):
         assert not any(module.training for module in model.modules())
     assert model.training
     assert not model.norm.training

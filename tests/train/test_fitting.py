@@ -9,8 +9,8 @@ import torch
 from bench.core.errors import InputError, TrainingError
 from bench.train.checkpointing import read_state, read_weights
 from bench.train.curves import read_curves
-from bench.train.fitting import Pace, fit
-from bench.train.training_state import Training
+from bench.train.fitting import CheckpointInterval, fit
+from bench.train.training_state import TrainingState
 
 EVERYTHING = {
     "schedule": {"name": "cosine", "warmup_epochs": 1},
@@ -27,19 +27,19 @@ EVERYTHING = {
 def run(train_videos, val_videos, clip, tiny_net):
     """Trains the tiny network; `dies_at` raises before that step, as a kill would end it."""
 
-    def go(recipe, folder, *, model=None, dies_at=None, pace=None, **options):
+    def go(recipe, folder, *, model=None, dies_at=None, interval=None, **options):
         model = model or tiny_net(dropout=0.3)
-        options = {"val": val_videos, "clip": clip, "seed": 1, "folder": folder, "pace": pace, **options}
+        options = {"val": val_videos, "clip": clip, "seed": 1, "folder": folder, "interval": interval, **options}
         with pytest.MonkeyPatch.context() as patch:
             if dies_at is not None:
-                step = Training.step
+                step = TrainingState.step
 
                 def mortal(training, batch):
                     if training.step_count == dies_at:
                         raise KeyboardInterrupt
                     step(training, batch)
 
-                patch.setattr(Training, "step", mortal)
+                patch.setattr(TrainingState, "step", mortal)
             return model, fit(model, recipe, train_videos, **options)
 
     return go
@@ -51,12 +51,12 @@ def same_weights(a, b):
 
 @pytest.mark.parametrize("changes", [{}, EVERYTHING, {"schedule": {"name": "plateau", "patience": 0}}])
 def test_a_training_that_was_killed_ends_with_the_same_weights_to_the_bit(tmp_path, run, recipe_of, changes):
-    recipe, every = recipe_of(**changes), Pace(steps=1)
+    recipe, every = recipe_of(**changes), CheckpointInterval(steps=1)
     whole, fitted = run(recipe, tmp_path / "whole")
     for step in (2, 4, 7, 11):
         with pytest.raises(KeyboardInterrupt):
-            run(recipe, tmp_path / "killed", dies_at=step, pace=every)
-    resumed, again = run(recipe, tmp_path / "killed", pace=every)
+            run(recipe, tmp_path / "killed", dies_at=step, interval=every)
+    resumed, again = run(recipe, tmp_path / "killed", interval=every)
     assert again.resumed_at == 11
     assert same_weights(whole, resumed)
     curves = [read_curves(each.curves) for each in (fitted, again)]
@@ -67,12 +67,12 @@ def test_a_training_that_was_killed_ends_with_the_same_weights_to_the_bit(tmp_pa
 def test_a_torn_checkpoint_falls_back_to_the_one_before_and_says_so(tmp_path, run, recipe_of):
     whole, _ = run(recipe_of(), tmp_path / "whole")
     with pytest.raises(KeyboardInterrupt):
-        run(recipe_of(), tmp_path / "killed", dies_at=7, pace=Pace(steps=1))
+        run(recipe_of(), tmp_path / "killed", dies_at=7, interval=CheckpointInterval(steps=1))
     newest = max((tmp_path / "killed").glob("state_*.pt"))
     newest.write_bytes(newest.read_bytes()[:1000])
-    resumed, fitted = run(recipe_of(), tmp_path / "killed", pace=Pace(steps=1))
+    resumed, fitted = run(recipe_of(), tmp_path / "killed", interval=CheckpointInterval(steps=1))
     assert fitted.resumed_at == 6
-    assert fitted.warnings == (f"{newest.name} is damaged; went on from " + fitted.warnings[0].split()[-1],)
+    assert fitted.warnings == (f"{newest.name} is damaged; resumed from " + fitted.warnings[0].split()[-1],)
     assert same_weights(whole, resumed)
 
 
@@ -88,7 +88,7 @@ def test_a_finished_training_is_not_trained_again(tmp_path, run, recipe_of):
 def test_a_folder_with_another_training_is_refused(tmp_path, run, recipe_of):
     run(recipe_of(), tmp_path / "done")
     with pytest.raises(KeyboardInterrupt):
-        run(recipe_of(), tmp_path / "begun", dies_at=3, pace=Pace(steps=1))
+        run(recipe_of(), tmp_path / "begun", dies_at=3, interval=CheckpointInterval(steps=1))
     for folder in ("done", "begun"):
         with pytest.raises(InputError, match="holds another training"):
             run(recipe_of(batch=8), tmp_path / folder)
@@ -105,7 +105,7 @@ def test_weights_say_what_they_are_and_load_without_trust(tmp_path, run, recipe_
 def test_a_loss_that_is_not_finite_stops_the_training_before_a_checkpoint(tmp_path, run, recipe_of):
     recipe = recipe_of(optimizer={"name": "sgd", "lr": 1e30})
     with pytest.raises(TrainingError, match=r"the loss became (nan|inf) in epoch \d, by step \d \(lr 1e\+30"):
-        run(recipe, tmp_path, pace=Pace(steps=1))
+        run(recipe, tmp_path, interval=CheckpointInterval(steps=1))
     assert not (tmp_path / "last.pt").exists()
 
 
@@ -150,7 +150,7 @@ def test_a_full_disk_costs_the_checkpoint_and_not_the_training(tmp_path, run, re
         raise TrainingError("state cannot be written: No space left on device")
 
     monkeypatch.setattr("bench.train.fitting.write_state", full)
-    _, fitted = run(recipe_of(), tmp_path, pace=Pace(steps=5))
+    _, fitted = run(recipe_of(), tmp_path, interval=CheckpointInterval(steps=5))
     (warning,) = fitted.warnings
     assert warning.startswith("state cannot be written: No space left on device")
 
@@ -176,7 +176,7 @@ def fill(ballast):
 def test_a_disk_that_fills_up_leaves_a_checkpoint_to_go_on_from(tmp_path, run, recipe_of, small_disk, monkeypatch):
     whole, _ = run(recipe_of(), tmp_path / "whole")
     folder, ballast = small_disk[0] / "training", small_disk[1]
-    step = Training.step
+    step = TrainingState.step
 
     def filling(self, batch):
         if self.step_count == 6:
@@ -184,13 +184,13 @@ def test_a_disk_that_fills_up_leaves_a_checkpoint_to_go_on_from(tmp_path, run, r
         step(self, batch)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Training, "step", filling)
+        patch.setattr(TrainingState, "step", filling)
         with pytest.raises(TrainingError, match="cannot be written: No space left on device"):
-            run(recipe_of(), folder, pace=Pace(steps=2))
+            run(recipe_of(), folder, interval=CheckpointInterval(steps=2))
     assert read_state(folder).state["training"]["step"] == 6
     assert not list(folder.glob(".unfinished-*"))
     ballast.unlink()
-    resumed, fitted = run(recipe_of(), folder, pace=Pace(steps=2))
+    resumed, fitted = run(recipe_of(), folder, interval=CheckpointInterval(steps=2))
     assert fitted.resumed_at == 6
     assert same_weights(whole, resumed)
 
@@ -209,7 +209,7 @@ def test_dropout_of_the_recipe_needs_a_layer_to_set(tmp_path, run, recipe_of, ti
 
 
 def test_progress_tells_epoch_loss_and_time_left(tmp_path, run, recipe_of, monkeypatch):
-    monkeypatch.setattr("bench.train.progress.Watch.count", lambda watch, clips: True)
+    monkeypatch.setattr("bench.train.progress.ProgressClock.count", lambda watch, clips: True)
     said = []
     run(recipe_of(), tmp_path, report=said.append)
     training = [p for p in said if p.what.startswith("epoch")]

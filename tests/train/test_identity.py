@@ -8,6 +8,7 @@ from bench.data.collection import with_flow
 from bench.models.base import InputSpec
 from bench.train.accuracy_protocol import describe_evaluation, training_notes
 from bench.train.fitting import identity
+from bench.train.preprocessing import default_protocol
 
 
 @pytest.fixture
@@ -59,7 +60,9 @@ def test_flow_as_one_file_or_none_is_told_apart(train_videos, tmp_path):
 
 def test_the_protocol_of_a_network_on_flow_names_its_flow(tiny_net, val_videos, clip, evaluation):
     def protocol(model):
-        return describe_evaluation(model, val_videos, evaluation, clip=clip, views=(1, 1), resize=None, averaging="x")
+        return describe_evaluation(
+            model, val_videos, evaluation, clip=clip, views=(1, 1), protocol=default_protocol(model, clip)
+        )
 
     model = tiny_net()
     assert "flow_hash" not in protocol(model)
@@ -75,7 +78,7 @@ def test_the_protocol_tells_what_each_input_was_normalised_with(tiny_net, val_vi
     for inputs, expected in (((InputSpec(),), rgb), ((flow,), of_flow), ((InputSpec(), flow), rgb | beside)):
         model.inputs = inputs
         told = describe_evaluation(
-            model, val_videos, evaluation, clip=clip, views=(1, 1), resize=None, averaging="softmax"
+            model, val_videos, evaluation, clip=clip, views=(1, 1), protocol=default_protocol(model, clip)
         )
         assert {name: value for name, value in told.items() if name.endswith(("mean", "std"))} == expected
 

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -7,54 +8,56 @@ import torch
 from torch import nn
 
 from bench.core.errors import InputError, TrainingError
+from bench.core.input_protocol import InputProtocol
 from bench.core.schema import Clip
 from bench.models.c3d_search import c3d_search
 from bench.train.evaluating import evaluate
-from bench.train.inference import FeatureReader, Viewing, features, predict, write_features
+from bench.train.inference import FeatureReader, InferenceSettings, features, predict, write_features
 
 
 @pytest.fixture
-def viewing(clip):
-    return Viewing(clip=clip, views=(2, 2), batch=3)
+def settings(clip):
+    return InferenceSettings(clip=clip, views=(2, 2), batch=3)
 
 
-def test_guesses_are_the_evaluations_scores_best_first(tiny_net, val_videos, viewing):
+def test_guesses_are_the_evaluations_scores_best_first(tiny_net, val_videos, settings):
     model = tiny_net()
     paths = [video.path for video in val_videos.videos]
-    found = predict(model, paths, viewing, classes=val_videos.classes, k=2)
-    seen = evaluate(model, val_videos, clip=viewing.clip, views=viewing.views)
+    named = InputProtocol.of({"classes": val_videos.classes}, mark="given").over(settings.protocol_of(model))
+    found = predict(model, paths, replace(settings, protocol=named), k=2)
+    seen = evaluate(model, val_videos, clip=settings.clip, views=settings.views)
     for prediction, path, scores in zip(found, paths, seen.scores, strict=True):
         assert prediction.video == str(path)
-        assert [guess.label for guess in prediction.guesses] == np.argsort(-scores).tolist()
-        assert [guess.probability for guess in prediction.guesses] == pytest.approx(sorted(scores, reverse=True))
-        assert prediction.guesses[0].name == val_videos.classes[prediction.guesses[0].label]
+        assert [guess.label for guess in prediction.classes] == np.argsort(-scores).tolist()
+        assert [guess.probability for guess in prediction.classes] == pytest.approx(sorted(scores, reverse=True))
+        assert prediction.classes[0].name == val_videos.classes[prediction.classes[0].label]
         assert len(prediction.views) == 4
 
 
-def test_a_video_is_answered_in_its_place_even_where_it_cannot_be_read(tiny_net, damaged_videos, tmp_path, viewing):
+def test_a_video_is_answered_in_its_place_even_where_it_cannot_be_read(tiny_net, damaged_videos, tmp_path, settings):
     good, bad = damaged_videos.videos[0].path, damaged_videos.videos[3].path
-    found = predict(tiny_net(), [bad, good, tmp_path / "not there.mp4", good], viewing)
+    found = predict(tiny_net(), [bad, good, tmp_path / "not there.mp4", good], settings)
     assert [prediction.error is None for prediction in found] == [False, True, False, True]
-    assert found[1].guesses == found[3].guesses
-    assert found[1].guesses[0].name.startswith("class ")
+    assert found[1].classes == found[3].classes
+    assert found[1].classes[0].name.startswith("class ")
 
 
-def test_no_video_is_an_error(tiny_net, viewing):
+def test_no_video_is_an_error(tiny_net, settings):
     with pytest.raises(InputError, match="no video is given"):
-        predict(tiny_net(), [], viewing)
+        predict(tiny_net(), [], settings)
 
 
-def test_features_are_what_the_head_reads(tiny_net, val_videos, viewing):
+def test_features_are_what_the_head_reads(tiny_net, val_videos, settings):
     model = tiny_net().eval()
-    found = features(model, val_videos, Viewing(clip=viewing.clip))
+    found = features(model, val_videos, InferenceSettings(clip=settings.clip))
     scores = model.fc(torch.from_numpy(found.vectors)).softmax(1).detach().numpy()
-    np.testing.assert_allclose(scores, evaluate(model, val_videos, clip=viewing.clip).scores, atol=1e-6)
+    np.testing.assert_allclose(scores, evaluate(model, val_videos, clip=settings.clip).scores, atol=1e-6)
     assert found.labels.tolist() == [video.labels[0] for video in val_videos.videos]
 
 
 def test_features_of_the_zoos_networks_come_from_themselves(val_videos):
     model = c3d_search(num_classes=2, width=0.0625).eval()
-    found = features(model, val_videos, Viewing(clip=Clip.model_validate("4x1x32"), views=(2, 1)))
+    found = features(model, val_videos, InferenceSettings(clip=Clip.model_validate("4x1x32"), views=(2, 1)))
     assert found.vectors.shape == (12, 128)
     assert FeatureReader(model)(torch.zeros(1, 3, 4, 32, 32)).shape == (1, 128)
 
@@ -70,16 +73,14 @@ def test_a_network_without_a_classifier_has_no_features():
         FeatureReader(nn.ReLU())
 
 
-def test_features_of_a_set_without_a_readable_video_are_an_error(tiny_net, damaged_videos, viewing):
-    from dataclasses import replace
-
+def test_features_of_a_set_without_a_readable_video_are_an_error(tiny_net, damaged_videos, settings):
     only = replace(damaged_videos, videos=(damaged_videos.videos[3],))
     with pytest.raises(TrainingError, match="none of the 1 videos can be read"):
-        features(tiny_net(), only, viewing)
+        features(tiny_net(), only, settings)
 
 
-def test_features_are_written_with_ids_labels_and_classes(tiny_net, val_videos, viewing, tmp_path):
-    found = features(tiny_net(), val_videos, viewing)
+def test_features_are_written_with_ids_labels_and_classes(tiny_net, val_videos, settings, tmp_path):
+    found = features(tiny_net(), val_videos, settings)
     table = pq.read_table(write_features(tmp_path / "f.parquet", found, classes=val_videos.classes))
     assert table["video"].to_pylist() == list(found.videos)
     np.testing.assert_allclose(np.array(table["vector"].to_pylist()), found.vectors)

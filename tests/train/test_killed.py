@@ -22,14 +22,15 @@ from conftest import TinyNet
 from bench.data.collection import open_dataset
 from bench.core.schema import Clip
 from bench.train.evaluating import evaluate
-from bench.train.fitting import Pace, fit
+from bench.train.fitting import CheckpointInterval, fit
 from bench.train.recipe import read_recipe
 root, recipe, folder = sys.argv[1:]
 torch.manual_seed(0)
 model, clip = TinyNet(dropout=0.3), Clip.model_validate("4x1x12")
 train, val = (open_dataset("motions", root=root, split=split) for split in ("train", "val"))
 print("ready", flush=True)
-fitted = fit(model, read_recipe(recipe), train, val=val, clip=clip, seed=3, folder=Path(folder), pace=Pace(steps=1))
+interval = CheckpointInterval(steps=1)
+fitted = fit(model, read_recipe(recipe), train, val=val, clip=clip, seed=3, folder=Path(folder), interval=interval)
 print("resumed at", fitted.resumed_at, flush=True)
 for _ in range(20):
     seen = evaluate(model, val, clip=clip, views=(3, 2))

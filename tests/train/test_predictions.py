@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bench.core.errors import InputError
+from bench.core.input_protocol import InputProtocol
 from bench.train.evaluating import evaluate
 from bench.train.predictions import (
     Predictions,
@@ -44,7 +45,7 @@ def many(val_videos):
 
 
 def test_several_labels_a_video_come_back_from_the_file(tiny_net, many, clip, tmp_path):
-    seen = evaluate(tiny_net(), many, clip=clip, averaging="sigmoid")
+    seen = evaluate(tiny_net(), many, clip=clip, protocol=InputProtocol(averaging="sigmoid"))
     path = write_predictions(tmp_path / "p.parquet", seen, many, protocol={})
     names = [set(row) for row in pq.read_table(path)["label_name"].to_pylist()]
     assert names == [{many.classes[label] for label in video.labels} for video in many.videos]

@@ -21,7 +21,7 @@ from bench.train.checkpointing import read_weights
 from bench.train.evaluating import evaluate
 from bench.train.fitting import fit
 from bench.train.ranks import Ranks, _greet, _own_gpu, current_ranks, joined
-from bench.train.training_state import Training
+from bench.train.training_state import TrainingState
 
 SCRIPT = """
 import json, os, sys
@@ -56,7 +56,7 @@ def train_and_evaluate(job):
 
 def end_at_third_step(end):
     """From here on the third step of a training ends this process by a signal or an error."""
-    step = Training.step
+    step = TrainingState.step
 
     def last(self, batch):
         if self.step_count == 2:
@@ -66,7 +66,7 @@ def end_at_third_step(end):
             os.kill(os.getpid(), signal.Signals[end])
         step(self, batch)
 
-    Training.step = last
+    TrainingState.step = last
 
 
 def run_ranks(job, *, world):
@@ -184,13 +184,13 @@ def test_more_ranks_than_gpus_and_one_gpu_for_all_are_refused(monkeypatch):
 def test_a_batch_that_cannot_be_shared_is_refused(recipe_of, train_videos, tiny_net, tmp_path, monkeypatch):
     monkeypatch.setattr("bench.train.fitting.current_ranks", lambda: Ranks(rank=1, world=4))
     monkeypatch.setattr(Ranks, "share", lambda self, value: value)
-    with pytest.raises(InputError, match="a batch of 6 clips cannot be shared evenly by 4 processes"):
+    with pytest.raises(InputError, match="a batch of 6 clips cannot be split evenly over 4 processes"):
         fit(tiny_net(), recipe_of(), train_videos, clip=Clip.model_validate("4x1x12"), seed=0, folder=tmp_path)
 
 
 def test_what_batch_norm_saw_is_told_in_words(recipe_of, tiny_net):
     def told(recipe, *, world, norm=True):
-        training = Training(tiny_net(norm=norm), recipe, seed=0, device="cpu", steps_per_epoch=1, ranks=Ranks())
+        training = TrainingState(tiny_net(norm=norm), recipe, seed=0, device="cpu", steps_per_epoch=1, ranks=Ranks())
         training.ranks = Ranks(world=world)
         return training.batch_norm
 
@@ -199,6 +199,6 @@ def test_what_batch_norm_saw_is_told_in_words(recipe_of, tiny_net):
     assert told(recipe_of(accumulate=3), world=1) == "over 2 clips"
     assert told(recipe_of(), world=2) == "over 3 clips, in each of 2 processes apart"
     assert told(recipe_of(sync_bn=True), world=2) == "over 3 clips, in each of 2 processes apart", "only GPUs can"
-    joint = Training(tiny_net(), recipe_of(), seed=0, device="cpu", steps_per_epoch=1, ranks=Ranks())
-    joint.network, joint.ranks = torch.nn.SyncBatchNorm.convert_sync_batchnorm(joint.network), Ranks(world=3)
+    joint = TrainingState(tiny_net(), recipe_of(), seed=0, device="cpu", steps_per_epoch=1, ranks=Ranks())
+    joint.step_model, joint.ranks = torch.nn.SyncBatchNorm.convert_sync_batchnorm(joint.step_model), Ranks(world=3)
     assert joint.batch_norm == "over 6 clips of all 3 processes"

@@ -6,8 +6,8 @@ import pytest
 
 from bench.core.errors import MissingPackageError
 from bench.train.curves import EventFile, read_curves
-from bench.train.fitting import Pace, fit
-from bench.train.training_state import Training
+from bench.train.fitting import CheckpointInterval, fit
+from bench.train.training_state import TrainingState
 
 accumulators = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
 
@@ -38,22 +38,23 @@ def test_what_is_not_measured_is_left_out(train_videos, clip, recipe_of, tiny_ne
     assert set(scalars(tmp_path / "tensorboard")) == {"loss/train", "top1/train", "rate/lr", "speed/clips_per_s"}
 
 
-def test_an_epoch_that_was_taken_again_after_a_kill_stands_there_once(
+def test_an_epoch_that_is_repeated_after_a_kill_is_written_once(
     train_videos, val_videos, clip, recipe_of, tiny_net, tmp_path, monkeypatch
 ):
     options = {"val": val_videos, "clip": clip, "seed": 1, "folder": tmp_path, "tensorboard": True}
-    step = Training.step
+    monkeypatch.setattr("bench.train.fitting.CHEAP_SHARE", -1.0)  # checkpoints at the interval only
+    step = TrainingState.step
 
     def mortal(self, batch):
         if self.step_count == 9:
             raise KeyboardInterrupt
         step(self, batch)
 
-    monkeypatch.setattr(Training, "step", mortal)
+    monkeypatch.setattr(TrainingState, "step", mortal)
     with pytest.raises(KeyboardInterrupt):
-        fit(tiny_net(), recipe_of(), train_videos, pace=Pace(steps=7), **options)
-    monkeypatch.setattr(Training, "step", step)
-    again = fit(tiny_net(), recipe_of(), train_videos, pace=Pace(steps=7), **options)
+        fit(tiny_net(), recipe_of(), train_videos, interval=CheckpointInterval(steps=7), **options)
+    monkeypatch.setattr(TrainingState, "step", step)
+    again = fit(tiny_net(), recipe_of(), train_videos, interval=CheckpointInterval(steps=7), **options)
     assert again.resumed_at == 7
     assert_says_the_same(tmp_path)
 

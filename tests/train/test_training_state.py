@@ -7,13 +7,14 @@ import torch
 from torch import nn
 
 from bench.core.errors import InputError
+from bench.core.input_protocol import InputProtocol
 from bench.data.loading import Batch
 from bench.train import training_state as training_module
 from bench.train.checkpointing import read_weights
 from bench.train.evaluating import evaluate
 from bench.train.fitting import fit
 from bench.train.ranks import Ranks
-from bench.train.training_state import MixedBatch, Training
+from bench.train.training_state import MixedBatch, TrainingState
 
 LR, CLASSES = 0.05, 2
 PLAIN = {"optimizer": {"name": "sgd", "lr": LR, "momentum": 0.0}}
@@ -34,7 +35,9 @@ def begin(recipe_of, tiny_net):
         model = tiny_net(norm=False)
         recipe = recipe_of(**{**PLAIN, **changes})
         before = copy.deepcopy(model)
-        return Training(model, recipe, seed=0, device="cpu", steps_per_epoch=steps_per_epoch, ranks=Ranks()), before
+        return TrainingState(
+            model, recipe, seed=0, device="cpu", steps_per_epoch=steps_per_epoch, ranks=Ranks()
+        ), before
 
     return make
 
@@ -65,8 +68,8 @@ def one_hot(labels):
 def test_batch_norm_over_a_single_value_is_told_with_what_left_it_one(recipe_of, batch):
     model = nn.Sequential(nn.AdaptiveAvgPool3d(1), nn.BatchNorm3d(3), nn.Flatten(), nn.Linear(3, CLASSES))
     recipe = recipe_of(**{**PLAIN, "batch": 6, "accumulate": 6})
-    training = Training(model, recipe, seed=0, device="cpu", steps_per_epoch=1, ranks=Ranks())
-    with pytest.raises(InputError, match="passes of one clip; a batch of 6 was shared by 1 processes in 6 passes"):
+    training = TrainingState(model, recipe, seed=0, device="cpu", steps_per_epoch=1, ranks=Ranks())
+    with pytest.raises(InputError, match="passes of one clip; a batch of 6 is split over 1 processes in 6 passes"):
         training.step(batch)
 
 
@@ -129,7 +132,7 @@ def test_the_average_of_the_weights_is_what_is_evaluated_and_kept(
     best.load_state_dict(kept)
     rows = (tmp_path / "with" / "curves.csv").read_text().splitlines()
     last = dict(zip(rows[0].split(","), rows[-1].split(","), strict=True))
-    seen = evaluate(best, val_videos, clip=clip, resize=recipe.resize)
+    seen = evaluate(best, val_videos, clip=clip, protocol=InputProtocol(resize=recipe.resize))
     assert float(last["val_top1"]) == pytest.approx(100 * seen.top(1).value, rel=1e-4)
 
 

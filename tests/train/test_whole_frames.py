@@ -15,7 +15,8 @@ from bench.data.transforms import normalise
 from bench.models.factory import create_model
 from bench.train.accuracy_protocol import describe_evaluation
 from bench.train.evaluating import evaluate, require_whole_frames
-from bench.train.inference import Viewing, predict
+from bench.train.inference import InferenceSettings, predict
+from bench.train.preprocessing import default_protocol
 
 
 @pytest.fixture
@@ -53,21 +54,21 @@ def test_the_protocol_says_so(tiny_net, wide_videos, clip):
     views = views_from_text("3xfull")
     assert views_per_video(views) == 3
     seen = evaluate(model, wide_videos, clip=clip, views=views)
-    said = describe_evaluation(model, wide_videos, seen, clip=clip, views=views, resize=None, averaging="softmax")
+    said = describe_evaluation(model, wide_videos, seen, clip=clip, views=views, protocol=default_protocol(model, clip))
     assert (said["views"], said["crop"]) == ("3xfull", "none: whole frames")
     assert seen.clip_ranks.shape == (4, 3)
 
 
 def test_predictions_can_be_of_whole_frames(tiny_net, wide_videos, clip):
     paths = [video.path for video in wide_videos.videos]
-    found = predict(tiny_net(), paths, Viewing(clip=clip, views=(2, "full")), k=1)
+    found = predict(tiny_net(), paths, InferenceSettings(clip=clip, views=(2, "full")), k=1)
     assert [len(prediction.views) for prediction in found] == [2, 2, 2, 2]
 
 
 def test_networks_that_pool_globally_are_let_through_and_fixed_ones_refused():
     clip = Clip.model_validate("16x1x112")
     require_whole_frames(create_model("resnet3d_18", num_classes=3, widen_factor=0.125), clip)
-    with pytest.raises(InputError, match=r"C3D takes frames of 112x112 only .* give spatial views as a number"):
+    with pytest.raises(InputError, match=r"C3D takes frames of 112x112 only; .* give the number of crops"):
         require_whole_frames(create_model("c3d", num_classes=3), clip)
 
 

@@ -15,7 +15,7 @@ from bench.data.transforms import Augmentation
 from bench.measure.timing.clocks import synchronize, time_work
 from bench.measure.timing.variants import Forward, Variant
 from bench.models.base import inputs_of
-from bench.train.evaluating import normalisation_of
+from bench.train.preprocessing import normalisation_of
 
 Clips = tuple[Tensor, ...]
 LEVEL = 0.9

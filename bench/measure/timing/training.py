@@ -13,7 +13,7 @@ from bench.measure.timing.clocks import time_parts
 from bench.measure.timing.protocol import Sample
 from bench.measure.timing.variants import Variant, variant_of
 from bench.measure.ways import ENGINES, way_of
-from bench.train.training_state import needs_more_clips
+from bench.train.training_state import has_too_few_clips
 
 LEARNING_RATE = 1e-4  # too small for the weights to run away, whatever the number of steps
 
@@ -46,7 +46,7 @@ def _take_first(case: LoadedCase, step: Callable[[], Sample], *, batch: int) -> 
     try:
         step()
     except ValueError as error:
-        if not needs_more_clips(error):
+        if not has_too_few_clips(error):
             raise
         raise InputError(
             f"{case.point.model} normalises over its batch and cannot train on {batch} clip of {case.point.clip}; "

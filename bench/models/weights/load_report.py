@@ -1,12 +1,13 @@
 """What of a network's weights was loaded, whoever loaded them, and what stays as it was drawn."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from torch import nn
 
 from bench.core.errors import InputError
+from bench.core.input_protocol import InputProtocol
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,6 +28,7 @@ class LoadReport:
     file_classes: int | None = None
     model_classes: int | None = None
     warnings: tuple[str, ...] = ()
+    input_protocol: InputProtocol = field(default_factory=InputProtocol)
 
 
 def in_words(report: LoadReport) -> LoadReport:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from bench.core.errors import WeightsError
 from bench.models.base import belongs_to, head_name_of
 from bench.models.weights.checkpoint import Checkpoint, Shapes, read_checkpoint
+from bench.models.weights.checkpoint_protocol import protocol_of_checkpoint
 from bench.models.weights.identification import describe, fits_of
 from bench.models.weights.load_report import LoadReport, in_words
 from bench.models.weights.translations import names_for, rows_of
@@ -69,6 +70,7 @@ def load_checkpoint(model: nn.Module, checkpoint: Checkpoint) -> LoadReport:
         ignored=checkpoint.ignored,
         file_classes=rows_of(given, head),
         model_classes=rows_of(target, head),
+        input_protocol=protocol_of_checkpoint(checkpoint),
     )
     return in_words(report)
 
