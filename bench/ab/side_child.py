@@ -84,7 +84,8 @@ def _tree(tree: Any, asked: dict[str, Any]) -> Any:
     positions = {
         tuple(place): position(file=file, line=line, column=column) for place, file, line, column in asked["at"]
     }
-    told = {"positions": {**tree.positions, **positions}, "beneath": frozenset(map(tuple, asked["beneath"]))}
+    overlaid = frozenset(map(tuple, asked["overlaid"]))
+    told = {"positions": {**tree.positions, **positions}, "overlaid": overlaid, "beneath": overlaid}  # an older name
     return replace(tree, **{name: value for name, value in told.items() if hasattr(tree, name)})
 
 

@@ -205,7 +205,7 @@ class Side:
                 (place, str(Path(where.file).absolute()), where.line, where.column)  # a side has a folder of its own
                 for place, where in suite.positions.items()
             ]
-            told = {"at": at, "beneath": list(suite.beneath)}
+            told = {"at": at, "overlaid": list(suite.overlaid)}
             self._send({"suite": suite.data, "name": str(path), "out": str(out), **told})
             planned = self._answer()
             self._check_origins(planned)

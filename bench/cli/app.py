@@ -1,4 +1,4 @@
-"""The command line: arguments, one call, text, exit code. Nothing heavy is imported before a command needs it."""
+"""The command `vbench`: the root app, signals and exit codes. A command imports heavy packages when it runs."""
 
 import os
 import signal
@@ -8,7 +8,7 @@ import traceback
 import warnings
 from collections.abc import Callable
 from io import TextIOWrapper
-from typing import Annotated, Any
+from typing import Annotated, Any, TextIO
 
 import typer
 from typer.core import TyperGroup
@@ -119,7 +119,14 @@ def main() -> None:
     sys.exit(run_shared_command(arguments) if is_one_of_several else run_command(arguments))
 
 
-def _show_warning(message: Warning | str, category: type[Warning], file: str, line: int, *rest: object) -> None:
+def _show_warning(
+    message: Warning | str,
+    category: type[Warning],
+    file: str,
+    line: int,
+    out: TextIO | None = None,
+    text: str | None = None,
+) -> None:
     """Print a warning as one line; where it was raised tells a user nothing."""
     from bench.cli.console import print_note
 

@@ -1,16 +1,16 @@
-"""Everything a user can put right, as exceptions. `cli.py` alone prints them and exits with their code.
+"""Exceptions for everything that a user can fix. Only `bench/cli` prints them and exits with their code.
 
 BenchError
 ├── InputError                what the user wrote or gave is wrong                         exit 2
-│   ├── UnknownNameError      a model, measure, data set, section or argument that is not there
+│   ├── UnknownNameError      an unknown model, measure, data set, section or argument
 │   ├── NameClashError        two different things registered under one name
 │   ├── SuiteError            every problem of one suite file, each with line and column
-│   ├── ClipError             a clip that this network cannot take
-│   ├── WeightsError          a checkpoint that is not what it was taken for
+│   ├── ClipError             a clip that this model cannot take
+│   ├── WeightsError          a checkpoint that cannot be used as weights of this model
 │   └── MissingPackageError   an optional package is needed; says how to install it
-├── VideoError                a file that cannot be decoded, or not as far as asked       exit 3
-│   └── MissingFrameError     a frame beyond those that are there; says how many are
-├── TrainingError             a training or evaluation that cannot go on                  exit 3
+├── VideoError                a file that cannot be decoded, or not to the requested frame  exit 3
+│   └── MissingFrameError     a frame after the last readable one; says how many there are
+├── TrainingError             a training or evaluation that cannot go on                    exit 3
 ├── SetUpError                a side of an A/B measurement that cannot be measured          exit 3
 ├── DatasetError              a data set that is missing, incomplete or changed           exit 2
 └── StoreError                a results folder that cannot be read or is in use           exit 2
@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-# What allocators, cuBLAS, cuDNN and ONNX Runtime say. cuDNN finds no engine where no algorithm's workspace fits.
+# Messages of allocators, cuBLAS, cuDNN and ONNX Runtime. cuDNN finds no engine if no algorithm's workspace fits.
 OUT_OF_MEMORY_MESSAGES = (
     "out of memory",
     "outofmemory",
@@ -55,7 +55,7 @@ class InputError(BenchError):
 
 
 class UnknownNameError(InputError):
-    """`kind` `name` is not there; the message carries the nearest spellings out of `known`."""
+    """There is no `kind` called `name`; the message suggests the nearest spellings in `known`."""
 
     def __init__(self, kind: str, name: str, known: Iterable[str], *, where: str = "") -> None:
         self.kind, self.name, self.known = kind, name, sorted(known)
@@ -71,7 +71,7 @@ class NameClashError(InputError):
 class Problem:
     """One thing wrong in a file; `line` and `column` count from 1.
 
-    `file` is named where it may be another one than that which was read, such as a suite that it extends.
+    `file` is set if it may be another file than the one that was read, such as a suite that it extends.
     """
 
     line: int
@@ -81,7 +81,7 @@ class Problem:
 
 
 class SuiteError(InputError):
-    """All problems of one suite file at once, one `file:line:column: message` a line."""
+    """All problems of one suite file at once, each on a line `file:line:column: message`."""
 
     def __init__(self, path: str, problems: Iterable[Problem]) -> None:
         self.path = path
@@ -90,11 +90,11 @@ class SuiteError(InputError):
 
 
 class ClipError(InputError):
-    """A clip that this network cannot take; names the smallest that works."""
+    """A clip that this model cannot take; the message names the smallest one that works."""
 
 
 class WeightsError(InputError):
-    """A checkpoint that is not what it was taken for."""
+    """A checkpoint that cannot be used as the weights of this model."""
 
 
 class MissingPackageError(InputError):
@@ -105,7 +105,7 @@ class MissingPackageError(InputError):
 
 
 class VideoError(BenchError):
-    """A file that cannot be decoded, or not as far as asked: names file and frame."""
+    """A file that cannot be decoded, or not to the requested frame; the message names file and frame."""
 
     exit_code = 3
 
@@ -123,7 +123,7 @@ class SetUpError(BenchError):
 
 
 class MissingFrameError(VideoError):
-    """A frame that is not there, or lies behind damage; `frames` frames, from 0 on, can be read."""
+    """A frame that does not exist or follows damage; the first `frames` frames can be read."""
 
     def __init__(self, message: str, *, frames: int) -> None:
         self.frames = frames
@@ -142,13 +142,13 @@ class StoreError(BenchError):
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """`did you mean: a, b?` for near spellings, else nothing."""
+    """`did you mean: a, b?` if there are similar names, else an empty text."""
     near = difflib.get_close_matches(name.lower(), sorted(known), n=3, cutoff=0.6)
     return f"did you mean: {', '.join(near)}?" if near else ""
 
 
 def suggest(name: str, known: Iterable[str]) -> str:
-    """`did you mean: a, b?` for near spellings, else the whole list where it is short."""
+    """`did you mean: a, b?` if there are similar names, else the known names or some of them."""
     known = sorted(known)
     if near := nearest(name, known):
         return near
@@ -158,7 +158,7 @@ def suggest(name: str, known: Iterable[str]) -> str:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether memory ran out: torch has a class for that on a GPU alone, libraries below it say it in words."""
+    """Whether `error` means that memory ran out. torch has an exception class only for GPUs; libraries use messages."""
     if isinstance(error, MemoryError) or "OutOfMemory" in type(error).__name__:
         return True
     is_of_device = isinstance(error, RuntimeError) or type(error).__module__.startswith("onnxruntime")
@@ -166,10 +166,10 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def mentions_out_of_memory(text: str) -> bool:
-    """Whether what a device or an allocator said is that memory ran out."""
+    """Whether the message of a device or an allocator means that memory ran out."""
     return any(words in text.lower() for words in OUT_OF_MEMORY_MESSAGES)
 
 
-def last_line(text: str, *, otherwise: str = "it said nothing") -> str:
-    """The last line of what a process said, which is where its error stands."""
+def last_line(text: str, *, otherwise: str = "no output") -> str:
+    """The last line that a process printed, which usually holds its error message."""
     return next(iter(reversed(text.strip().splitlines())), otherwise)

@@ -1,4 +1,4 @@
-"""Files and folders that appear under their final name complete, or not at all."""
+"""Files and folders that appear under their final name complete or not at all, and the cache folder."""
 
 import hashlib
 import json
@@ -19,9 +19,9 @@ _UNFINISHED = re.compile(r"\.unfinished-(?P<machine>\w+)-(?P<process>\d+)-")
 
 @contextmanager
 def atomic_file(path: Path) -> Iterator[Path]:
-    """A file to write to, beside `path`; it becomes `path` once it is on the disk, and is removed after an error."""
+    """Yield a temporary file in the folder of `path`; it becomes `path` at the end, and is removed after an error."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = _beside(path)
+    unfinished = _temporary(path)
     unfinished.touch(exist_ok=False)
     try:
         yield unfinished
@@ -35,7 +35,7 @@ def atomic_file(path: Path) -> Iterator[Path]:
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
-    """Write `content`, text as UTF-8, to `path`: all of it, or what was there before stays."""
+    """Write `content` (text as UTF-8) to `path`; after an error the previous file is still there."""
     remove_abandoned(path.parent)
     with atomic_file(path) as unfinished:
         unfinished.write_bytes(content.encode() if isinstance(content, str) else content)
@@ -43,9 +43,9 @@ def write_atomically(path: Path, content: str | bytes) -> None:
 
 @contextmanager
 def atomic_folder(path: Path) -> Iterator[Path]:
-    """A folder to fill, beside `path`; it becomes `path` at the end, in the place of what was there."""
+    """Yield a temporary folder next to `path`; it replaces `path` at the end, and is removed after an error."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = _beside(path)
+    unfinished = _temporary(path)
     unfinished.mkdir()
     try:
         yield unfinished
@@ -57,12 +57,12 @@ def atomic_folder(path: Path) -> Iterator[Path]:
 
 
 def unfinished_paths(folder: Path) -> list[Path]:
-    """What is being written in `folder`, or was when its process was killed."""
+    """Temporary files in `folder` that are being written, or were when their process was killed."""
     return list(folder.glob(".unfinished-*"))
 
 
 def remove_abandoned(folder: Path) -> None:
-    """Remove what processes of this machine that are no more left unfinished in `folder`."""
+    """Remove temporary files in `folder` whose processes on this machine have ended."""
     for path in unfinished_paths(folder):
         found = _UNFINISHED.match(path.name)
         if found and found["machine"] == _machine() and not _is_alive(int(found["process"])):
@@ -82,28 +82,28 @@ def existing_file(text: str) -> Path | None:
 
 
 def cache_folder() -> Path:
-    """The user's cache folder of vbench; among the temporary files where the user has no home."""
+    """The cache folder of vbench; in the temporary folder if the user has no home."""
     if base := os.environ.get("XDG_CACHE_HOME"):
         return Path(base) / "vbench"
     try:
         return Path.home() / ".cache" / "vbench"
-    except RuntimeError:  # a number without a name, as containers are given
+    except RuntimeError:  # a user id without a name, as in containers
         return Path(tempfile.gettempdir()) / f"vbench-{os.getuid()}"
 
 
 def write_cache(file: Path, value: Any) -> None:
-    """Write `value` as JSON under its final name at once; a cache that cannot be written is done without."""
+    """Write `value` as JSON; an error is ignored, since a cache can be computed again."""
     with suppress(OSError):
         write_atomically(file, json.dumps(value))
 
 
-def _beside(path: Path) -> Path:
+def _temporary(path: Path) -> Path:
     return path.with_name(f".unfinished-{_machine()}-{os.getpid()}-{token_hex(4)}")
 
 
 @cache
 def _machine() -> str:
-    """What tells the machines apart whose processes may have one number: names of hosts, and containers on one."""
+    """A name for this host and container: their processes may have the same numbers."""
     try:
         processes = os.stat("/proc/self/ns/pid").st_ino
     except OSError:

@@ -1,8 +1,8 @@
-"""Which repository git answers for: that of the folder it is asked in, also inside of a hook or `git rebase --exec`."""
+"""Runs git so that it answers for the repository of its folder, also inside a hook or `git rebase --exec`."""
 
 import os
 
-# Those of `git rev-parse --local-env-vars`, but for what `git -c` and GIT_CONFIG_COUNT set, as git does for submodules.
+# The list of `git rev-parse --local-env-vars` without GIT_CONFIG_COUNT and the like, as git does for submodules.
 REPOSITORY_VARIABLES = frozenset(
     {
         "GIT_ALTERNATE_OBJECT_DIRECTORIES",
@@ -24,5 +24,5 @@ REPOSITORY_VARIABLES = frozenset(
 
 
 def git_environment() -> dict[str, str]:
-    """The environment for git and other processes, without what names a repository in the place of their folder's."""
+    """The environment variables for git, without those that name another repository than that of its folder."""
     return {name: value for name, value in os.environ.items() if name not in REPOSITORY_VARIABLES}

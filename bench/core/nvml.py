@@ -1,4 +1,4 @@
-"""NVML's view of a torch device: its handle, how fast it runs at this moment and why, and who else is on it."""
+"""Facts of a CUDA device from NVML: its handle, its current clocks and why they are low, and its processes."""
 
 import os
 import sys
@@ -27,7 +27,7 @@ CLOCK_REASONS = {
 
 @dataclass(frozen=True, kw_only=True)
 class GpuState:
-    """One GPU at one moment. Unknown is None; `reasons` say what holds its clock down."""
+    """The state of a GPU at one moment. Unknown values are None; `reasons` say what lowers its clock."""
 
     clock_mhz: int | None
     default_clock_mhz: int | None
@@ -38,7 +38,7 @@ class GpuState:
 
 @dataclass(frozen=True, kw_only=True)
 class GpuProcess:
-    """A process with a context on a GPU; `name` and `memory_bytes` are None where this user may not know them."""
+    """A process that uses a GPU; `name` and `memory_bytes` are None if this user may not see them."""
 
     pid: int
     name: str | None
@@ -46,14 +46,14 @@ class GpuProcess:
 
     def __str__(self) -> str:
         held = "" if self.memory_bytes is None else f", {self.memory_bytes / 1e9:.1f} GB"
-        return f"{self.name or 'a process that cannot be seen from here'} (pid {self.pid}{held})"
+        return f"{self.name or 'a process of unknown name'} (pid {self.pid}{held})"
 
 
 @cache
 def device_handle(device: str) -> Any:
-    """NVML's handle of what torch device `cuda[:N]` is: a GPU, or the MIG slice of one that CUDA shows in its place.
+    """NVML's handle of torch device `cuda[:N]`: a GPU, or the MIG slice that CUDA shows as one.
 
-    Raises NVMLError where there is no driver or no such device. In a process with torch it is found by UUID, for
+    Raises NVMLError if there is no driver or no such device. With torch loaded, the device is found by its UUID, since
     CUDA_VISIBLE_DEVICES reorders the numbers; else by the entry of that variable, else by NVML's own number.
     """
     import pynvml
@@ -73,7 +73,7 @@ def device_handle(device: str) -> Any:
 
 @cache
 def gpu_handle(device: str) -> Any:
-    """NVML's handle of the whole GPU that torch device `cuda[:N]` is or lies on: slices have no clocks of their own."""
+    """NVML's handle of the whole GPU of torch device `cuda[:N]`: MIG slices have no clocks of their own."""
     import pynvml
 
     part = device_handle(device)
@@ -95,7 +95,7 @@ def _named_in(visible: str | None, index: int) -> Any:
 
 
 def read_gpu_state(device: str) -> GpuState | None:
-    """What torch device `cuda[:N]` does now; None for other devices and where there is no driver."""
+    """The current state of torch device `cuda[:N]`; None for other devices and without a driver."""
     handle = _handle_or_none(device)
     if handle is None:
         return None
@@ -113,13 +113,13 @@ def read_gpu_state(device: str) -> GpuState | None:
 
 
 def clock_reasons(bits: int) -> tuple[str, ...]:
-    """The names of NVML's clock reasons that are set in `bits`."""
+    """The names of the NVML clock reasons whose bits are set."""
     return tuple(name for bit, name in CLOCK_REASONS.items() if bits & bit)
 
 
 @cache
 def default_clock_mhz(device: str) -> int | None:
-    """The SM clock a GPU runs at unless told otherwise; its highest where the driver knows no default."""
+    """The default SM clock of a GPU, or its maximum if the driver knows no default."""
     handle = _handle_or_none(device)
     if handle is None:
         return None
@@ -130,7 +130,7 @@ def default_clock_mhz(device: str) -> int | None:
 
 
 def gpu_processes(device: str) -> tuple[GpuProcess, ...]:
-    """Every process that computes on torch device `cuda[:N]`, this one included; empty where NVML does not say."""
+    """Every process that computes on torch device `cuda[:N]`, this one included; empty if NVML cannot tell."""
     if _handle_or_none(device) is None:
         return ()
     import pynvml as nvml
@@ -142,22 +142,22 @@ def gpu_processes(device: str) -> tuple[GpuProcess, ...]:
 def foreign_processes(
     before: Collection[GpuProcess], after: Collection[GpuProcess], *, own_pid: int
 ) -> tuple[GpuProcess, ...]:
-    """Processes that are not ours, of those seen before this one was on the GPU and of those seen when it was.
+    """Processes of others, from those listed before this process used the GPU and those listed while it did.
 
-    In a container NVML gives the host's numbers, under which this process does not know itself: it is then the one
-    process that came, if only one came.
+    In a container NVML lists the host's process numbers, in which this process cannot find itself. If only one
+    process was added, it is this one.
     """
     known = {process.pid for process in before}
-    came = [process for process in after if process.pid not in known and process.pid != own_pid]
-    if len(came) == 1 and all(process.pid != own_pid for process in after):
-        came = []
-    return (*(process for process in before if process.pid != own_pid), *came)
+    added = [process for process in after if process.pid not in known and process.pid != own_pid]
+    if len(added) == 1 and all(process.pid != own_pid for process in after):
+        added = []
+    return (*(process for process in before if process.pid != own_pid), *added)
 
 
 def other_processes(listed: Sequence[GpuProcess], *, own_pid: int, is_on_gpu: bool) -> tuple[GpuProcess, ...]:
-    """Processes that are not ours, of those listed while this one `is_on_gpu` or not.
+    """Processes of others among those listed; `is_on_gpu` says whether this process uses the GPU.
 
-    In a container a process that is alone there is this one, under the host's number.
+    In a container a single process is this one, under its number on the host.
     """
     if is_on_gpu and len(listed) == 1:
         return ()
@@ -176,7 +176,7 @@ def _handle_or_none(device: str) -> Any:
 
 
 def _known(read: Callable[[], T]) -> T | None:
-    """What NVML answers, None where this GPU or driver does not tell it."""
+    """The value that NVML returns, or None if this GPU or driver does not support it."""
     import pynvml
 
     try:

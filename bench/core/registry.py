@@ -1,14 +1,17 @@
-"""The four open folders: models, measures, data sets and report sections register themselves here by name.
+"""Registries of the four open folders: models, measures, data sets and report sections, by name.
 
-A file placed in a folder is found without an edit elsewhere; a plug-in module named by a suite registers the same way.
+A file in one of the folders is found without an edit elsewhere; plug-in modules of a suite register the same way.
 """
 
 import fnmatch
 import importlib
 import inspect
 import pkgutil
+import signal
+import threading
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -28,11 +31,12 @@ class Named(Protocol):
 
 
 E = TypeVar("E", bound=Named)
+IMPORT_S = 300.0  # time limit for importing one plug-in
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelEntry:
-    """A network that can be built by name.
+    """A model that can be built by name.
 
     `function(num_classes=…, **arguments)` builds it; a variant fixes some arguments in `preset`.
     `clip` is the default clip as `frames x stride x size`; the first line of the function's docstring is its summary.
@@ -47,19 +51,19 @@ class ModelEntry:
 
     @property
     def arguments(self) -> dict[str, Any]:
-        """Every argument that may be given, with its default (`inspect.Parameter.empty` where it has none)."""
+        """Every argument that may be given, with its default (`inspect.Parameter.empty` if it has none)."""
         defaults = options_of(self.function, keyword_only=False)
         return {name: self.preset.get(name, default) for name, default in defaults.items()}
 
 
 @dataclass(frozen=True, kw_only=True)
 class MeasureEntry:
-    """Something that is done to a case. `depends_on` names the axes its metrics depend on.
+    """A measure, which is taken of a case. `depends_on` names the axes that its metrics depend on.
 
-    Its options are the keyword-only arguments of `function(case, *, …)`. `version` goes up when its figures change
-    meaning, so that stored results are measured again. `is_timed` measures are taken under watch of what else the
-    machine does; figures of an `is_sampled` one differ from run to run without being times. Both are repeated in fresh
-    processes. Several processes take an `is_shared` one together, as many as its option `ranks` says.
+    Its options are the keyword-only arguments of `function(case, *, …)`. `version` increases when its metrics change
+    meaning, so that stored results are measured again. Drift of the machine is checked around `is_timed` measures; the
+    metrics of an `is_sampled` measure vary from run to run without being times. Both are repeated in fresh processes.
+    An `is_shared` measure is taken by several processes together, as many as its option `ranks` says.
     """
 
     name: str
@@ -72,7 +76,7 @@ class MeasureEntry:
 
     @property
     def is_repeated(self) -> bool:
-        """Whether one run says too little of it to be compared."""
+        """Whether a comparison needs several runs."""
         return self.is_timed or self.is_sampled
 
     @property
@@ -81,14 +85,14 @@ class MeasureEntry:
 
     @property
     def option_types(self) -> dict[str, Any]:
-        """The annotation of each option, where it is not a forward reference."""
+        """The annotation of each option, except forward references."""
         parameters = inspect.signature(self.function).parameters
         return {name: t for name in self.options if not isinstance(t := parameters[name].annotation, str)}
 
 
 @dataclass(frozen=True, kw_only=True)
 class DatasetEntry:
-    """A data set: `function(root, split, **options)` gives its samples. `described_at` says where it is described."""
+    """A data set: `function(root, split, **options)` returns its videos. `described_at` is a page that describes it."""
 
     name: str
     function: Callable[..., Any]
@@ -103,7 +107,7 @@ class DatasetEntry:
 
 @dataclass(frozen=True, kw_only=True)
 class SectionEntry:
-    """One section of a report: `function(results) -> html or None`, drawn in ascending `order`."""
+    """One section of a report: `function(results) -> html or None`, shown in ascending `order`."""
 
     name: str
     function: Callable[..., Any]
@@ -112,14 +116,14 @@ class SectionEntry:
 
 
 def options_of(function: Callable[..., Any], *, keyword_only: bool) -> dict[str, Any]:
-    """Arguments of `function` that can be given by name, with their defaults; `keyword_only` leaves out the others."""
+    """Arguments of `function` that can be given by name, with their defaults; or only its keyword-only arguments."""
     by_name = (inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
     kinds = by_name[:1] if keyword_only else by_name
     return {p.name: p.default for p in inspect.signature(function).parameters.values() if p.kind in kinds}
 
 
 class Registry(Generic[E]):
-    """Entries by name, found on first use by importing every module of `folder` (not its sub-packages)."""
+    """Entries by name. The first use imports every module of the package `folder`, but not its sub-packages."""
 
     def __init__(self, kind: str, folder: str) -> None:
         self.kind, self.folder = kind, folder
@@ -127,7 +131,7 @@ class Registry(Generic[E]):
         self._is_discovered = False
 
     def add(self, entry: E) -> None:
-        """Register `entry`; NameClashError if the name already means something else."""
+        """Register `entry`; raises NameClashError if another function has this name."""
         known = self._entries.get(entry.name)
         if known is not None and _origin(known) != _origin(entry):
             raise NameClashError(
@@ -157,7 +161,7 @@ class Registry(Generic[E]):
             self._is_discovered = True
             try:
                 self._discover()
-            except BaseException:  # whoever asks again is told again, not that what comes later is unknown
+            except BaseException:  # the next call raises the same error, instead of calling later names unknown
                 self._is_discovered = False
                 raise
         return self._entries
@@ -180,24 +184,44 @@ SECTIONS: Registry[SectionEntry] = Registry("report section", "bench.reporting.s
 
 
 def import_plugins(names: Iterable[str]) -> None:
-    """Import the user's modules, which register their own; found beside the working folder or installed.
+    """Import the user's modules, installed or in the working folder, so that they register what they define.
 
-    InputError for one that is not there, or that raises anything.
+    Raises InputError if one cannot be found, raises an exception, or takes longer than five minutes.
     """
     for name in names:
         try:
-            importlib.import_module(name)
+            with _time_limit(IMPORT_S):
+                importlib.import_module(name)
         except BenchError:
             raise
         except (Exception, SystemExit) as error:
-            raise InputError(f"plug-in {name!r} cannot be imported: {_told(error)}") from error
+            raise InputError(f"plug-in {name!r} cannot be imported: {_description(error)}") from error
 
 
-def _told(error: BaseException) -> str:
-    """What was raised and, where it was not the import machinery that raised it, the line that did."""
+@contextmanager
+def _time_limit(seconds: float) -> Iterator[None]:
+    """Raise TimeoutError in the block after `seconds`; only the main thread can be interrupted."""
+    if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "setitimer"):
+        yield
+        return
+
+    def stop(number: int, frame: object) -> None:
+        raise TimeoutError(f"not done after {seconds:g} s")
+
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def _description(error: BaseException) -> str:
+    """The exception, and the line that raised it unless that is in the import machinery."""
     last = traceback.extract_tb(error.__traceback__)[-1]
-    told = f"{type(error).__name__}: {error}"
-    return told if "importlib" in last.filename else f"{told} ({last.filename}:{last.lineno})"
+    text = f"{type(error).__name__}: {error}"
+    return text if "importlib" in last.filename else f"{text} ({last.filename}:{last.lineno})"
 
 
 def register_model(
@@ -207,10 +231,10 @@ def register_model(
     paper: str = "",
     variants: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> Callable[[F], F]:
-    """Make a factory known as model `name` (its own name by default), with `variants` as fixed arguments.
+    """Register a factory as model `name` (default: its own name), with `variants` as fixed arguments.
 
     The factory takes everything by name, `num_classes` with a default among them, and returns an `nn.Module` whose
-    `forward` gives logits `(B, classes)`. A preset of a variant may carry `clip`, where its default clip differs.
+    `forward` returns logits `(B, classes)`. A preset of a variant may have a default `clip` of its own.
     """
 
     def register(function: F) -> F:
@@ -242,7 +266,7 @@ def register_measure(
     is_shared: bool = False,
     is_sampled: bool = False,
 ) -> Callable[[F], F]:
-    """Make `function(case, *, options) -> list[Metric]` known as measure `name`. See `MeasureEntry`."""
+    """Register `function(case, *, options) -> list[Metric]` as measure `name`. See `MeasureEntry`."""
 
     def register(function: F) -> F:
         MEASURES.add(
@@ -264,7 +288,7 @@ def register_measure(
 def register_dataset(
     name: str, *, described_at: str, num_classes: int | None = None, splits: Iterable[str] = ("train", "val")
 ) -> Callable[[F], F]:
-    """Make `function(root, *, split, …)` known as data set `name`."""
+    """Register `function(root, *, split, …)` as data set `name`."""
 
     def register(function: F) -> F:
         DATASETS.add(
@@ -282,7 +306,7 @@ def register_dataset(
 
 
 def register_section(name: str, *, title: str, order: int) -> Callable[[F], F]:
-    """Make `function(results) -> str | None` known as report section `name`."""
+    """Register `function(results) -> str | None` as report section `name`."""
 
     def register(function: F) -> F:
         SECTIONS.add(SectionEntry(name=name, function=function, title=title, order=order))

@@ -1,4 +1,4 @@
-"""What crosses a process or a file: `Clip`, `Case`, `Metric`, `Environment`, `Record`. Frozen, strict, versioned."""
+"""The types that cross a process or a file: `Clip`, `Case`, `Metric`, `Environment`, `Record`. Frozen and versioned."""
 
 import hashlib
 import json
@@ -25,22 +25,22 @@ TorchCompileMode = Literal["off", "default", "reduce-overhead", "max-autotune", 
 Engine = Literal["cudagraphs", "aotinductor", "onnxruntime", "tensorrt"]
 CompileMode = Literal[TorchCompileMode, Engine]
 Batch = Annotated[int, Field(ge=1)]
-Views = tuple[int, int | Literal["full"]]  # temporal, and crops of a frame or the whole of it
+Views = tuple[int, int | Literal["full"]]  # clips per video, and crops per frame or `full` for whole frames
 
-# What a timed case is taken at where its suite does not say; not spelled out in titles.
+# The execution mode of a timed case if the suite gives none; left out of titles.
 DEFAULT_AXES: dict[str, Json] = {"precision": "fp32", "memory_format": "contiguous", "compile": "off"}
 GOOD_STATUSES: frozenset[str] = frozenset({"ok", "unsteady", "throttled"})
-COUNT_UNITS = frozenset({"MACs", "elements"})  # units of what is counted of a network, also where a count is incomplete
+COUNT_UNITS = frozenset({"MACs", "elements"})  # units of counts of a model, complete or not
 
 
 class Frozen(BaseModel):
-    """Base of everything here: immutable, and an unknown field is an error."""
+    """Base of all types here: immutable, and an unknown field is an error."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=False, ser_json_inf_nan="null")
 
 
 class Clip(Frozen):
-    """A clip of video: `frames`, taken every `stride` frames or at `fps` per second, `height x width` pixels.
+    """A clip of video: `frames` frames, every `stride`-th or at `fps` per second, of `height x width` pixels.
 
     Written `frames x stride x size` (`16x1x112`) or `frames x stride x H x W` (`16x1x128x171`), or as a mapping
     `{seconds: 2, fps: 15, size: 112}`, which gives `round(seconds * fps)` frames.
@@ -68,13 +68,13 @@ class Clip(Frozen):
 
 
 def clip_from_text(text: str) -> Clip:
-    """A clip as typed, `16x1x112`; InputError for anything else."""
+    """Parse a clip such as `16x1x112`; raises InputError for anything else."""
     try:
         return Clip.model_validate(text)
     except ValidationError as error:
         first = error.errors()[0]
-        told = plain_message({**first})
-        raise InputError(f"clip {text!r}: {first['loc'][0]}: {told}" if first["loc"] else told) from None
+        message = plain_message({**first})
+        raise InputError(f"clip {text!r}: {first['loc'][0]}: {message}" if first["loc"] else message) from None
 
 
 def _clip_from_text(text: str) -> dict[str, Any]:
@@ -107,9 +107,9 @@ def _positive(name: str, value: Any) -> float:
 
 
 class Pretraining(Frozen):
-    """Weights that are trained first, on another data set, by a recipe of its own: `trained:motions/quick`.
+    """Weights that are trained before the case, on another data set with its own recipe: `trained:motions/quick`.
 
-    `inflated:stills/quick` trains the network on clips of a single frame, where it is a 2D one, and inflates that.
+    `inflated:stills/quick` trains the model on single frames, where it is a 2D model, and inflates its weights to 3D.
     """
 
     dataset: str
@@ -118,7 +118,7 @@ class Pretraining(Frozen):
 
     @classmethod
     def of(cls, weights: str | None) -> "Pretraining | None":
-        """What `weights` asks for; None where it is a file or nothing. ValueError where it is half of it."""
+        """The pretraining that `weights` names; None for a file or None. Raises ValueError for an incomplete name."""
         how, colon, what = (weights or "").partition(":")
         if not colon or how not in ("trained", "inflated"):
             return None
@@ -140,9 +140,9 @@ def _checked_weights(weights: str) -> str:
 
 
 class Point(Frozen):
-    """One point of the axes. An axis that the case's measures do not depend on is None and not part of the id.
+    """One point of the axes. An axis that no measure of the case depends on is None and not part of the id.
 
-    `weights` is a file, or `trained:<data set>/<recipe>` (or `inflated:`) for weights that are trained before.
+    `weights` is a file, or `trained:<data set>/<recipe>` (or `inflated:`) for weights that are trained first.
     `preprocess` holds the parts of the input protocol that the user gives (`bench.core.input_protocol`).
     """
 
@@ -164,7 +164,7 @@ class Point(Frozen):
     preprocess: dict[str, Json] | None = None
 
     def named(self) -> dict[str, Json]:
-        """Axes that are set, flat: arguments of the model beside the others, the clip as text."""
+        """The axes that are set, as one flat mapping with the arguments of the model; the clip is text."""
         axes = {k: v for k, v in self.model_dump(mode="json").items() if v is not None and k not in ("args", "clip")}
         if self.preprocess is not None:
             axes["preprocess"] = ",".join(f"{part}:{_short_text(value)}" for part, value in self.preprocess.items())
@@ -192,7 +192,7 @@ class Case(Frozen):
 
     @property
     def title(self) -> str:
-        """One line for people: `c3d_search kernel_depth=3 16x1x112 seed=1`."""
+        """A short title: `c3d_search kernel_depth=3 16x1x112 seed=1`."""
         named = self.point.named()
         rest = {k: v for k, v in named.items() if k not in ("model", "clip") and v != DEFAULT_AXES.get(k)}
         return " ".join([self.point.model, *(f"{k}={v}" for k, v in rest.items()), str(self.point.clip)])
@@ -201,10 +201,10 @@ class Case(Frozen):
 class Metric(Frozen):
     """One value with name (`measure.quantity_unit`), unit and better direction. Unknown is None with a `note`.
 
-    A value that is not finite is unknown, an interval with such an end is None, and such samples are left out: no file
-    could hold them, and nothing could be made of them. The note says so, unless it gave a reason before.
-    `samples` are the raw values behind a sampled metric, in `unit`; `interval` is its 95 % interval. Where the run took
-    turns with another, `turns` has the number of each sample's turn, which is that of the other's turn beside it.
+    A value that is not finite becomes None, as does an interval with such an end; such samples are left out. JSON
+    cannot hold them. The note says so, unless it gave a reason before.
+    `samples` are the raw values of a sampled metric, in `unit`; `interval` is its 95 % interval. If two runs took
+    turns, `turns` has the number of the turn of each sample; turns of both sides with one number are neighbours.
     """
 
     name: str = Field(pattern=r"^[a-z0-9_]+\.[a-z0-9_]+$")
@@ -226,22 +226,22 @@ class Metric(Frozen):
 
     @property
     def is_share(self) -> bool:
-        """Whether this is a share of videos, so that the number of videos says how sure one run is."""
+        """Whether this is a share of videos, whose number gives the uncertainty of a single run."""
         return self.name.startswith("accuracy.") and self.unit == "%"
 
     @property
     def is_of_machine(self) -> bool:
-        """Whether this is of the machine it was measured on: neither a count nor a share of videos."""
+        """Whether this depends on the machine: neither a count nor a share of videos."""
         return not self.is_count and not self.is_share
 
     @property
     def is_count(self) -> bool:
-        """Whether this is the same in every run: exact, or counted of a network as far as its operators are known."""
+        """Whether this is the same in every run: exact, or counted as far as the operators are known."""
         return self.is_exact or self.unit in COUNT_UNITS
 
     @property
     def is_drifting(self) -> bool:
-        """Whether this follows the clocks, the temperature and the neighbours of its machine; bytes do not."""
+        """Whether this varies with the clocks, temperature and load of the machine; bytes do not."""
         return self.is_of_machine and self.unit not in ("B", "bytes")
 
     @property
@@ -252,9 +252,9 @@ class Metric(Frozen):
 
 
 def _made_finite(given: dict[str, Any]) -> dict[str, Any]:
-    """Fields of a metric without what is not finite; older files hold null in the place of such ends and samples.
+    """The fields of a metric without values that are not finite, for which older files hold null.
 
-    What is no sequence where one belongs, or no text, is left to the validation of its type.
+    Fields of a wrong type are left to validation.
     """
     interval, samples, turns = (_sequence(given.get(name)) for name in ("interval", "samples", "turns"))
     if not isinstance(given.get("note") or "", str):
@@ -284,7 +284,7 @@ def _sequence(value: Any) -> Sequence[Any]:
 
 
 def _is_finite(value: Any) -> bool:
-    """Whether a float holds this number; what is none is left to the validation of its type."""
+    """Whether a float can hold this number; a wrong type is left to validation."""
     try:
         return value is not None and math.isfinite(value)
     except OverflowError:
@@ -294,14 +294,14 @@ def _is_finite(value: Any) -> bool:
 
 
 class RecordWarning(Frozen):
-    """Something the reader must know, and what can be done about it."""
+    """A warning in a record: what the reader must know, and what can be done about it."""
 
     what: str
     remedy: str = ""
 
 
 class Failure(Frozen):
-    """Why a case has no result: the exception's type, its message and the end of its traceback."""
+    """Why a case has no result: type and message of the exception, and the end of its traceback."""
 
     type: str
     message: str
@@ -309,9 +309,9 @@ class Failure(Frozen):
 
 
 class Environment(Frozen):
-    """Hardware and software under a record. Facts are grouped; unknown is None.
+    """Hardware and software that a record was measured on. Unknown facts are None.
 
-    `hardware` and `software` decide whether two records may be compared; `state` is what varies from run to run.
+    `hardware` and `software` decide whether two records may be compared; `state` varies from run to run.
     """
 
     hardware: dict[str, Json] = Field(default_factory=dict)
@@ -344,12 +344,12 @@ class Record(Frozen):
 
     @property
     def session(self) -> Json:
-        """The same for all runs of one invocation of vbench; None in records from before it was kept."""
+        """An id that is the same for all runs of one invocation of vbench; None in old records."""
         return self.details.get("session")
 
     @property
     def in_turns(self) -> Json:
-        """How the run took turns with one of another side, by `steps` or by `processes`; None for a run by itself."""
+        """How the run took turns with a run of the other side, by `steps` or `processes`; None if it ran alone."""
         return self.details.get("in_turns")
 
     def metric(self, key: str) -> Metric | None:
@@ -357,12 +357,12 @@ class Record(Frozen):
         return next((m for m in self.metrics if m.key == key), None)
 
     def left_out_of(self, metric: Metric) -> dict[str, int]:
-        """Operators, and how often they were called, that `metric`, a count of this record, leaves out."""
+        """Operators that `metric`, a count of this record, leaves out, with their numbers of calls."""
         return self.uncounted_operators if metric.is_count and not metric.is_exact else {}
 
 
 class ModelInfo(Frozen):
-    """What planning and listing know of a model without importing torch; asked of a child process and cached."""
+    """What planning and listing know of a model; a child process with torch finds it, and it is cached."""
 
     name: str
     family: str
@@ -374,9 +374,9 @@ class ModelInfo(Frozen):
 
 
 class ModelCheck(Frozen):
-    """What came of building a model on the meta device and running one clip through it.
+    """The result of building a model on the meta device and running one clip through it.
 
-    `is_local` is a user's own factory, whose answer is not kept: its code may change without ours changing.
+    `is_local` marks a user's own factory, which is not cached: its code may change at any time.
     """
 
     params: int | None = None
@@ -395,20 +395,20 @@ def views_from_text(text: str) -> Views:
 
 
 def views_per_video(views: Views) -> int:
-    """How many clips of each video go through the network."""
+    """How many clips of each video go through the model."""
     temporal, spatial = views
     return temporal if spatial == "full" else temporal * spatial
 
 
 def is_weights_argument(argument: str) -> bool:
-    """Whether an argument of a network names a file of weights, which changes nothing in how it is built."""
+    """Whether an argument of a model names a weights file, which does not change how the model is built."""
     return argument == "inflated_from" or argument.endswith("_weights")
 
 
 def model_files(name: str) -> list[Path]:
-    """The files here that a model's name names beside its code: settings and weights of a folder of Hugging Face's.
+    """The local files that a model `hf:<folder>` consists of: settings and weights in the format of Hugging Face.
 
-    As there, a file `config.json` stands for the folder that holds it.
+    As in transformers, a file `config.json` stands for its folder.
     """
     named = Path(name.removeprefix("hf:")).expanduser()
     if not name.startswith("hf:") or not named.exists():

@@ -1,4 +1,4 @@
-"""Intervals and tests on small samples. Pure; scipy.special, not the slow scipy.stats, is imported where needed."""
+"""Intervals and tests for small samples. Pure functions; scipy.special is imported late, since scipy.stats is slow."""
 
 import math
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ BISECTIONS = 50
 
 @dataclass(frozen=True, kw_only=True)
 class Estimate:
-    """A value with the ends of its 95 % interval; both ends are nan where one sample cannot say."""
+    """A value with the ends of its 95 % interval; both ends are nan if there are too few samples."""
 
     value: float
     low: float
@@ -52,7 +52,7 @@ def median_interval(samples: Sequence[float]) -> Estimate:
 
 
 def _interval_rank(n: int) -> int | None:
-    """Largest r with P(Binomial(n, 1/2) <= r) <= 0.025; order statistics r+1 … n-r then hold the median at 95 %."""
+    """Largest r with P(Binomial(n, 1/2) <= r) <= 0.025; order statistics r+1 … n-r then cover the median at 95 %."""
     if n > 200:
         return max(0, math.floor((n - Z95 * math.sqrt(n)) / 2) - 1)
     tail, rank = 0.0, None
@@ -95,11 +95,11 @@ def paired_difference(a: Sequence[float], b: Sequence[float]) -> Estimate:
 def paired_shares(won: int, lost: int, n: int) -> Estimate:
     """Difference of two shares of the same `n`, `won` in the first only and `lost` in the second only; fractions of 1.
 
-    The interval holds what a score test does not refuse at 5 %. Tango, Statistics in Medicine 17, 1998. Each difference
-    is judged by the variance that it would have itself, so that few such videos are not taken for little noise.
+    The interval contains the differences that a score test does not reject at 5 %. Tango, Statistics in Medicine 17,
+    1998. Each difference is tested with its own variance, so that few discordant videos do not look like little noise.
     """
 
-    def is_refused(difference: float) -> bool:
+    def is_rejected(difference: float) -> bool:
         b = (2 * n - won + lost) * difference - won - lost
         c = -lost * difference * (1 - difference)
         likeliest_lost = (math.sqrt(max(0.0, b * b - 8 * n * c)) - b) / (4 * n)
@@ -110,7 +110,7 @@ def paired_shares(won: int, lost: int, n: int) -> Estimate:
         inner = (won - lost) / n
         for _ in range(BISECTIONS):
             middle = (inner + outer) / 2
-            inner, outer = (inner, middle) if is_refused(middle) else (middle, outer)
+            inner, outer = (inner, middle) if is_rejected(middle) else (middle, outer)
         return inner
 
     return Estimate(value=(won - lost) / n, low=end(-1.0), high=end(1.0))

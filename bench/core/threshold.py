@@ -1,4 +1,4 @@
-"""How much a metric may change: `3%`, `0.5pt`, `200MiB`, `noise`. Suites and the gate read the same text."""
+"""How much a metric may change: `3%`, `0.5pt`, `200MiB`, `noise`, as written in suites and on the command line."""
 
 import math
 import re
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from bench.core.errors import InputError
 
-# Unit → (what it measures, its size there). `%` is of the base value; `pt` is a percentage point.
+# Unit → (base unit, its size in base units). `%` is relative to the base value; `pt` is a percentage point.
 UNITS: dict[str, tuple[str, float]] = {
     "B": ("B", 1.0),
     "kB": ("B", 1e3),
@@ -27,17 +27,17 @@ UNITS: dict[str, tuple[str, float]] = {
 METRIC_UNITS = {**UNITS, "bytes": ("B", 1.0), "%": ("pt", 1.0), "fraction": ("pt", 100.0)}
 NOISE = "noise"
 ALLOWED = (
-    f"a share of the base (3%), an amount ({', '.join(UNITS)}; such as 0.5pt or 200MiB), a bare number, or what base's "
-    "own runs differ by (noise, 2noise)"
+    f"a share of the base (3%), an amount ({', '.join(UNITS)}; such as 0.5pt or 200MiB), a bare number, or "
+    "multiples of the run-to-run variation of base (noise, 2noise)"
 )
 FORM = re.compile(r"(?P<amount>[0-9]+(?:\.[0-9]*)?(?:[eE][+-]?[0-9]+)?|\.[0-9]+(?:[eE][+-]?[0-9]+)?)\s*(?P<unit>\D*)")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Threshold:
-    """An amount of change: a share of the base (`%`), an amount with a unit, or, without one, in the metric's own.
+    """An amount of change: a share of the base (`%`), an amount with a unit, or an amount in the unit of the metric.
 
-    With the unit `noise` it is a multiple of the share by which base differs from itself.
+    With the unit `noise` it is a multiple of the relative variation between runs of base.
     """
 
     amount: float
@@ -48,17 +48,17 @@ class Threshold:
 
     @property
     def is_noise(self) -> bool:
-        """Whether the amount depends on the noise of base's own runs."""
+        """Whether the amount depends on the variation between runs of base."""
         return self.unit == NOISE
 
     def in_unit(self, unit: str, *, base: float, noise: float | None = None) -> float:
-        """The same amount in a metric's `unit`, for a base value; InputError where the two cannot be converted.
+        """The same amount in the `unit` of a metric, for a base value; raises InputError if it cannot be converted.
 
-        `noise` is the share by which base differs from itself, where that is known.
+        `noise` is the relative variation between runs of base, if it is known.
         """
         if self.is_noise:
             if noise is None:
-                raise InputError(f"the noise of base is not known; give an amount, such as 3%, in the place of {self}")
+                raise InputError(f"the noise of base is not known; give an amount, such as 3%, instead of {self}")
             return abs(base) * self.amount * noise
         if self.unit == "%":
             return abs(base) * (self.amount / 100)
@@ -75,7 +75,7 @@ class Threshold:
 
 
 def parse_threshold(text: str) -> Threshold:
-    """Read `3%`, `0.5pt`, `200MiB`, `1000` or `noise`; InputError that says what is allowed."""
+    """Parse `3%`, `0.5pt`, `200MiB`, `1000` or `noise`; raises InputError that says what is allowed."""
     match = FORM.fullmatch(f"1{NOISE}" if text.strip() == NOISE else text.strip())
     unit = match["unit"].strip() if match else ""
     if match is None or (unit and unit not in ("%", NOISE) and unit not in UNITS):

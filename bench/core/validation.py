@@ -1,4 +1,4 @@
-"""What pydantic refuses, in words: what is wrong, what was found, the nearest spelling."""
+"""Turns validation errors of pydantic into messages: what is wrong, what was found, the nearest spelling."""
 
 import re
 from collections.abc import Mapping
@@ -10,7 +10,7 @@ from bench.core.errors import InputError, nearest
 
 
 def describe_error(error: ValidationError | InputError, value: Any) -> str:
-    """What is wrong with `value`: of the forms that it could have, what the one says that it comes closest to."""
+    """What is wrong with `value`. If it may have several forms, the message is about the one that fits best."""
     if isinstance(error, InputError):
         return f"{error}, found {value!r}"
     problems: list[dict[str, Any]] = [dict(item) for item in error.errors()]
@@ -21,15 +21,15 @@ def describe_error(error: ValidationError | InputError, value: Any) -> str:
 
 
 def plain_message(item: Mapping[str, Any]) -> str:
-    """What one of pydantic's errors says, to stand behind a name."""
-    said: str = item["msg"].removeprefix("Value error, ")
+    """The message of one pydantic error, to follow a name."""
+    message: str = item["msg"].removeprefix("Value error, ")
     # people write YAML, not our classes
-    message = re.sub(r"a valid dictionary( or instance of \w+)?", "a mapping", said)
+    message = re.sub(r"a valid dictionary( or instance of \w+)?", "a mapping", message)
     return message[0].lower() + message[1:]
 
 
 def spelling_hint(item: Mapping[str, Any]) -> str:
-    """`; did you mean: …?` from the words that pydantic expected, where any is near; else nothing."""
+    """`; did you mean: …?` if pydantic expected a similar word; else an empty text."""
     known = re.findall(r"'([^']*)'", str(item.get("ctx", {}).get("expected", "")))
     suggestion = nearest(item["input"], known) if isinstance(item["input"], str) else ""
     return f"; {suggestion}" if suggestion else ""

@@ -1,4 +1,4 @@
-"""YAML read with the place of every value, so that an error can say file:line:column."""
+"""Reads YAML with the position of every value, so that an error can say file:line:column."""
 
 import io
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ Place = tuple[str | int, ...]
 
 @dataclass(frozen=True, kw_only=True)
 class Position:
-    """Where a value stands; lines and columns count from 1."""
+    """The position of a value; lines and columns count from 1."""
 
     file: str
     line: int
@@ -24,49 +24,49 @@ class Position:
 class Tree:
     """Plain values of a YAML file and the position of each key and list item, by its path.
 
-    `beneath` are the topmost places that stand in a tree over which this one was laid.
+    `overlaid` are the topmost places that come from a tree which this one was merged over.
     """
 
     data: Any
     positions: Mapping[Place, Position]
     text: str = ""
-    beneath: frozenset[Place] = frozenset()
+    overlaid: frozenset[Place] = frozenset()
 
     @classmethod
     def of(cls, data: Any, *, name: str) -> "Tree":
-        """Values that stand in no file; `name` is what errors call their origin."""
+        """A tree of values that come from no file; errors call their origin `name`."""
         return cls(data=data, positions={(): Position(file=name, line=1, column=1)})
 
     def position(self, place: Place) -> Position:
-        """Where `place` stands, or its nearest parent that stands anywhere."""
+        """The position of `place`, or of its nearest parent that has one."""
         while place and place not in self.positions:
             place = place[:-1]
         return self.positions[place]
 
     def problem(self, place: Place, message: str) -> Problem:
-        """What is wrong at `place`, in the file where that stands."""
+        """A problem at `place`, in the file that `place` comes from."""
         where = self.position(place)
         return Problem(file=where.file, line=where.line, column=where.column, message=message)
 
     def is_overlaid(self, place: Place) -> bool:
-        """Whether another tree was laid over the one in which `place` stands, and may have put aside what it needs."""
-        return any(place[:length] in self.beneath for length in range(len(place) + 1))
+        """Whether `place` comes from a tree that another was merged over, which may have replaced what it refers to."""
+        return any(place[:length] in self.overlaid for length in range(len(place) + 1))
 
     def over(self, base: "Tree") -> "Tree":
         """This tree merged over `base`: mappings are merged, everything else is replaced."""
         positions = dict(base.positions)
-        beneath = set(self.beneath)
-        data = _merge(base.data, self.data, (), positions, beneath)
+        overlaid = set(self.overlaid)
+        data = _merge(base.data, self.data, (), positions, overlaid)
         return Tree(
             data=data,
             positions={**positions, **self.positions},
             text=self.text,
-            beneath=frozenset(beneath),
+            overlaid=frozenset(overlaid),
         )
 
 
 def read_yaml(path: Path) -> Tree:
-    """The values of a YAML 1.2 file; SuiteError where it is no YAML or names a key twice, InputError if not there."""
+    """Read a YAML 1.2 file. Raises SuiteError if it is no YAML or has a key twice, InputError if it cannot be read."""
     if not path.is_file():
         raise InputError(f"{path} is not a file; give the path of a YAML file")
     positions: dict[Place, Position] = {(): Position(file=str(path), line=1, column=1)}
@@ -78,11 +78,11 @@ def read_yaml(path: Path) -> Tree:
     except UnicodeDecodeError as error:
         raise _one_problem(positions[()], f"not UTF-8 text: {error.reason}") from None
     except RecursionError:
-        raise _one_problem(positions[()], "lists and mappings stand too deep in each other") from None
+        raise _one_problem(positions[()], "lists and mappings are nested too deeply") from None
 
 
 def _loaded(text: str, *, file: str) -> Any:
-    """What ruamel makes of `text`; SuiteError with the place of what is no YAML."""
+    """Parse `text` with ruamel; raises SuiteError with the position of a syntax error."""
     from ruamel.yaml import YAML
     from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
@@ -95,8 +95,8 @@ def _loaded(text: str, *, file: str) -> Any:
         raise _one_problem(where, (error.problem or error.context or "not YAML").split("\n")[0]) from None
     except YAMLError as error:
         raise _one_problem(start, str(error).split("\n")[0]) from None
-    except (ValueError, KeyError, TypeError) as error:  # of a date, a number or a tag whose text is none
-        raise _one_problem(start, f"a value is not what its form or tag says: {error}") from None
+    except (ValueError, KeyError, TypeError) as error:  # a date, number or tag with text that is not one
+        raise _one_problem(start, f"a value does not fit its type or tag: {error}") from None
 
 
 def _one_problem(where: Position, message: str) -> SuiteError:
@@ -104,14 +104,14 @@ def _one_problem(where: Position, message: str) -> SuiteError:
 
 
 def _plain(node: Any, place: Place, positions: dict[Place, Position]) -> Any:
-    """`node` without ruamel's types, its positions noted on the way."""
+    """`node` in plain Python types; collects the positions of its parts."""
     if isinstance(node, dict):
         plain: dict[str, Any] = {}
         for key, value in node.items():
             where = _position(node, key, parent=positions[place])
             name = _key(key, where)
             if name in plain:
-                raise _one_problem(where, f"the key {name!r} stands twice")
+                raise _one_problem(where, f"the key {name!r} is given twice")
             positions[(*place, name)] = where
             plain[name] = _plain(value, (*place, name), positions)
         return plain
@@ -125,7 +125,7 @@ def _plain(node: Any, place: Place, positions: dict[Place, Position]) -> Any:
 def _plain_scalar(node: Any) -> Any:
     from ruamel.yaml.scalarbool import ScalarBoolean
 
-    if isinstance(node, ScalarBoolean):  # a boolean with an anchor, which is an int in Python
+    if isinstance(node, ScalarBoolean):  # a boolean with an anchor, a subclass of int
         return bool(node)
     for plain in (bool, int, float, str):
         if isinstance(node, plain):
@@ -134,7 +134,7 @@ def _plain_scalar(node: Any) -> Any:
 
 
 def _position(node: Any, key: Any, *, parent: Position) -> Position:
-    """Where a key of a mapping or an item of a list stands; what `<<` merged in has no place but its mapping's."""
+    """The position of a key or list item; keys merged in by `<<` have that of their mapping."""
     try:
         marks = node.lc
         line, column = marks.key(key) if isinstance(node, dict) else marks.item(key)
@@ -145,17 +145,17 @@ def _position(node: Any, key: Any, *, parent: Position) -> Position:
 
 def _key(key: Any, where: Position) -> str:
     if isinstance(key, tuple | Mapping):
-        raise _one_problem(where, "a key is a word or a number, found a list or a mapping")
+        raise _one_problem(where, "a key should be a word or a number, found a list or a mapping")
     return str(key)
 
 
-def _merge(base: Any, top: Any, place: Place, positions: dict[Place, Position], beneath: set[Place]) -> Any:
-    """`top` over `base`; what it replaces loses its positions, and what only `base` has is noted as `beneath`."""
+def _merge(base: Any, top: Any, place: Place, positions: dict[Place, Position], overlaid: set[Place]) -> Any:
+    """Merge `top` over `base`; replaced values lose their positions, and keys of `base` alone become `overlaid`."""
     if isinstance(base, dict) and isinstance(top, dict):
-        beneath.update((*place, key) for key in base if key not in top)
+        overlaid.update((*place, key) for key in base if key not in top)
         merged = dict(base)
         for key, value in top.items():
-            merged[key] = _merge(base[key], value, (*place, key), positions, beneath) if key in base else value
+            merged[key] = _merge(base[key], value, (*place, key), positions, overlaid) if key in base else value
         return merged
     for known in [p for p in positions if p[: len(place)] == place and len(p) > len(place)]:
         del positions[known]

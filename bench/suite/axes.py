@@ -1,4 +1,4 @@
-"""The axes of a suite: how people write them, what each may hold, and all points that several of them span."""
+"""The axes of a suite: their names in YAML, their values, and all points that several of them span."""
 
 import itertools
 import os
@@ -13,36 +13,36 @@ from bench.core.input_protocol import given_protocol, parse_protocol
 from bench.core.schema import Clip, Json, Point, is_weights_argument
 
 AXES = tuple(name for name in Point.model_fields if name not in ("model", "args"))
-AXIS_ALIASES = {"seeds": "seed"}  # how people write an axis that lists several
-PATHS = ("weights", "root", "videos", "annotations", "flow")  # keys in which ${env:NAME} is replaced
+AXIS_ALIASES = {"seeds": "seed"}  # names in YAML for axes that list several values
+PATHS = ("weights", "root", "videos", "annotations", "flow")  # keys whose values may contain ${env:NAME}
 ENV = re.compile(r"\$\{env:([A-Za-z_][A-Za-z0-9_]*)\}")
 
 
 def axis_of(key: str) -> str:
-    """The axis that `key` writes."""
+    """The axis that the YAML key `key` sets."""
     return AXIS_ALIASES.get(key, key)
 
 
 def spellings(axis: str) -> list[str]:
-    """The keys that write `axis`."""
+    """The YAML keys that set `axis`."""
     return [axis, *(key for key, name in AXIS_ALIASES.items() if name == axis)]
 
 
 def product(axes: Mapping[str, Sequence[Any]]) -> Iterator[dict[str, Any]]:
-    """Every choice of one value for each axis; the last axis changes fastest."""
+    """Yield every combination of one value per axis; the last axis changes fastest."""
     for values in itertools.product(*axes.values()):
         yield dict(zip(axes, values, strict=True))
 
 
 def read_axis(axis: str, value: Any) -> Any:
-    """`value` as a point holds it; ValidationError or InputError where the axis cannot have it."""
+    """`value` as a point stores it; raises ValidationError or InputError if the axis cannot have it."""
     return _adapter(axis).validate_python(expanded(axis, value))
 
 
 def expanded(key: str, value: Any) -> Any:
-    """`value` with ${env:NAME} replaced, where `key` is a path; InputError elsewhere, or if it is not set.
+    """`value` with ${env:NAME} replaced; raises InputError if `key` is not a path or the variable is not set.
 
-    In a mapping each of its own keys decides; in a list, `key`.
+    In a mapping, each inner key decides; in a list, `key`.
     """
     if isinstance(value, dict):
         return {inner: expanded(inner, item) for inner, item in value.items()}

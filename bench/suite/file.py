@@ -1,4 +1,4 @@
-"""What a suite file may say, and how one is read, with the place of every mistake."""
+"""The schema of suite files, and how one is read with the position of every error."""
 
 import json
 from collections.abc import Iterable
@@ -29,7 +29,7 @@ class _Strict(BaseModel):
 
 
 def limit_text(amount: Any) -> Any:
-    """A number as its text, anything else as it is: a bare number needs no quotes in YAML."""
+    """A number as text, anything else unchanged: an amount needs no quotes in YAML."""
     if isinstance(amount, float):
         return f"{amount:.15g}"
     return str(amount) if isinstance(amount, int) and not isinstance(amount, bool) else amount
@@ -45,7 +45,7 @@ AmountText = Annotated[
 class GateRule(_Strict):
     """How much a metric may get worse: `3%` of the base, `0.5pt` of a percentage, an amount (`200MiB`), or `noise`.
 
-    A number without a unit is in that of the metric.
+    A number without a unit has the unit of the metric.
     """
 
     max_drop: AmountText = None
@@ -62,12 +62,12 @@ class GateRule(_Strict):
     @model_validator(mode="after")
     def _says_something(self) -> "GateRule":
         if self.max_drop is None and self.max_rise is None:
-            raise ValueError("says nothing; allowed: max_drop, max_rise or both")
+            raise ValueError("is empty; allowed: max_drop, max_rise or both")
         return self
 
 
 class Ablation(_Strict):
-    """Which factors are varied, and the levels that the others are compared with."""
+    """The factors of an ablation study, and the baseline level of each."""
 
     baseline: dict[str, Json]
     factors: list[str] = Field(min_length=1)
@@ -98,21 +98,21 @@ def write_json_schema(path: str | Path) -> None:
 
 
 def read_suite(path: str | Path, *, small: bool = False) -> Tree:
-    """The merged tree of a suite file and of all that it extends; `small` lays its `small:` block over it."""
+    """The merged tree of a suite file and the files that it extends; `small` merges its `small:` block over it."""
     tree = _with_bases(Path(path), seen=())
     if small:
         block = tree.data.get("small") if isinstance(tree.data, dict) else None
         if not block:
             raise _one_problem(tree, (), "this suite has no `small:` block, so --small cannot be used with it")
         if not isinstance(block, dict):
-            raise _one_problem(tree, ("small",), "small: input should be a mapping, of keys that it replaces")
+            raise _one_problem(tree, ("small",), "small: input should be a mapping of the keys that it replaces")
         moved = {p[1:]: where for p, where in tree.positions.items() if p[:1] == ("small",) and len(p) > 1}
         tree = Tree(data=block, positions={(): tree.positions[()], **moved}, text=tree.text).over(tree)
     return tree
 
 
 def check_suite(tree: Tree) -> SuiteFile:
-    """What the tree says, by the keys of a suite file; SuiteError with every key and value that is wrong."""
+    """Validate a tree as a suite file; raises SuiteError with every wrong key and value."""
     try:
         return SuiteFile.model_validate(tree.data)
     except ValidationError as error:
@@ -143,7 +143,7 @@ def _one_problem(tree: Tree, place: Place, message: str) -> SuiteError:
 
 
 def _problem_of(tree: Tree, item: dict[str, Any]) -> Problem:
-    """One line for one pydantic error, at the place in the file that caused it."""
+    """One pydantic error as a problem at the place in the file that caused it."""
     place = tuple(part for part in item["loc"] if not (isinstance(part, str) and part in ("str", "dict[str,any]")))
     key = place[-1] if place else ""
     if item["type"] == "extra_forbidden":

@@ -128,3 +128,11 @@ def test_suggestions_are_near_or_complete_or_a_sample() -> None:
     assert suggest("lantency", ["latency", "memory"]) == "did you mean: latency?"
     assert suggest("zzz", ["latency", "memory"]) == "allowed: latency, memory"
     assert suggest("zzz", [f"name{n}" for n in range(20)]).startswith("20 are known, among them: name0, name1")
+
+
+def test_a_plugin_that_hangs_in_its_import_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "hanging_plugin.py").write_text("import time; time.sleep(60)")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr("bench.core.registry.IMPORT_S", 0.1)
+    with pytest.raises(InputError, match=r"'hanging_plugin' cannot be imported: TimeoutError: not done after 0\.1 s"):
+        import_plugins(["hanging_plugin"])

@@ -41,11 +41,11 @@ def test_what_was_merged_in_stands_where_its_mapping_does(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("1: a\n'1': b\n", "file.yaml:2:1: the key '1' stands twice"),
-        ("a: 1\n? [b, c]\n: d\n", "file.yaml:2:3: a key is a word or a number"),
+        ("1: a\n'1': b\n", "file.yaml:2:1: the key '1' is given twice"),
+        ("a: 1\n? [b, c]\n: d\n", "file.yaml:2:3: a key should be a word or a number"),
         ("day: 2020-13-45\n", "month must be in 1..12"),
-        ("a: !!int x\n", "not what its form or tag says"),
-        ("a: " + "[" * 500, "too deep"),
+        ("a: !!int x\n", "does not fit its type or tag"),
+        ("a: " + "[" * 500, "too deeply"),
     ],
 )
 def test_what_no_value_can_be_made_of_is_one_problem(tmp_path: Path, text: str, said: str) -> None:
