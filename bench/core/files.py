@@ -14,6 +14,8 @@ from pathlib import Path
 from secrets import token_hex
 from typing import Any
 
+from bench.core.errors import InputError
+
 _UNFINISHED = re.compile(r"\.unfinished-(?P<machine>\w+)-(?P<process>\d+)-")
 
 
@@ -54,6 +56,16 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         unfinished.rename(path)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def require_writable_folder(folder: Path) -> None:
+    """Create `folder` if it does not exist; raises InputError if files cannot be written into it."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be written: {error.strerror}") from error
 
 
 def unfinished_paths(folder: Path) -> list[Path]:

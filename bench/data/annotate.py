@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.core.errors import InputError, VideoError
-from bench.core.files import atomic_file
+from bench.core.files import atomic_file, require_writable_folder
 from bench.data.annotations import Labels
 from bench.data.collection import Video, VideoSet
 from bench.data.parallel import Failed, OnProgress, for_each_task, no_progress
@@ -52,6 +52,9 @@ def write_resnets_json(
     if any(videos.classes != classes for videos in splits.values()):
         raise InputError("the splits do not have the same classes, so they cannot share one annotation")
     names = _unique_names(splits)
+    require_writable_folder(Path(path).parent)
+    if Path(path).is_dir():
+        raise InputError(f"{path}: is a folder; name the JSON file to write")
     frames, failed = _count_frames(splits.values(), workers=workers, on_progress=on_progress)
     database: dict[str, Any] = {}
     for part, videos in splits.items():
@@ -74,6 +77,7 @@ def write_lists(annotation: str | Path, folder: str | Path) -> dict[str, ListCou
     unknown. A split without labelled videos has no file.
     """
     file = ResnetsJson(Path(annotation))
+    require_writable_folder(Path(folder))
     labels = Labels(file.classes())
     counts = {}
     for part in SUBSETS:

@@ -3,6 +3,7 @@
 JPEG goes through simplejpeg, with Pillow for what it cannot take and where it is not installed.
 """
 
+import math
 import os
 import re
 import zipfile
@@ -14,6 +15,7 @@ from dataclasses import dataclass
 from functools import lru_cache, partial
 from operator import itemgetter
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +26,7 @@ from bench.data.geometry import MAX_PIXELS, Size, resize, upright_size
 _FRAME_FILE = re.compile(r"^(?P<prefix>.*?)(?P<number>\d+)\.(?:jpe?g|png|webp|bmp)$", re.IGNORECASE)
 RGB_PREFIXES = ("image_", "img_", "frame_", "frame", "image", "img", "")
 _LONGEST_GAP = 10_000  # a stray number must not make a list of a thousand million missing frames
+_MOST_FLOW_BYTES = 4 << 30  # ten minutes of 340 x 256; longer videos are kept as pictures
 _WORTH_A_THREAD = 4
 _SPARE = 4  # how much larger than the target a JPEG must come out that is decoded at a fraction of its size
 
@@ -156,15 +159,29 @@ def read_flow(path: Path, indices: Sequence[int], *, size: Size | None) -> NDArr
 
 def _read_flow_array(path: Path, indices: Sequence[int], *, size: Size | None) -> NDArray[np.uint8]:
     try:
-        with path.open("rb") as file, np.load(file) as arrays:
-            flow_THW2 = arrays["flow"]
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        with zipfile.ZipFile(path) as arrays, arrays.open("flow.npy") as member:
+            _check_flow_header(path, member, arrays.getinfo("flow.npy").file_size)
+            member.seek(0)
+            flow_THW2 = np.lib.format.read_array(member, allow_pickle=False)
+    except (OSError, ValueError, KeyError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
         raise VideoError(f"{path}: is not a file of optical flow: {error}") from error
-    if flow_THW2.ndim != 4 or flow_THW2.shape[-1] != 2 or flow_THW2.dtype != np.uint8 or not len(flow_THW2):
-        shape, kind = flow_THW2.shape, flow_THW2.dtype
-        raise VideoError(f"{path}: flow must be bytes (T, H, W, 2), found {kind} {shape}")
     target = upright_size(flow_THW2.shape[1:3], size)
     return np.stack([resize(flow_THW2[min(index, len(flow_THW2) - 1)], target) for index in indices])
+
+
+def _check_flow_header(path: Path, member: IO[bytes], bytes_: int) -> None:
+    """Raise VideoError unless the array is flow of a size that can be; a small file may unpack to any size."""
+    version = np.lib.format.read_magic(member)
+    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    shape, _, kind = read(member)
+    if len(shape) != 4 or shape[-1] != 2 or kind != np.uint8 or not all(shape):
+        raise VideoError(f"{path}: flow must be bytes (T, H, W, 2), found {kind} {shape}")
+    if math.prod(shape) > _MOST_FLOW_BYTES or shape[1] * shape[2] > MAX_PIXELS:
+        raise VideoError(
+            f"{path}: flow of {shape} takes {math.prod(shape):,} bytes; at most {_MOST_FLOW_BYTES:,} are read"
+        )
+    if math.prod(shape) != bytes_ - member.tell():
+        raise VideoError(f"{path}: holds {bytes_ - member.tell():,} bytes, but its header says {shape}")
 
 
 def read_image(

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.core.errors import InputError, VideoError
-from bench.core.files import atomic_file, atomic_folder, remove_abandoned
+from bench.core.files import atomic_file, atomic_folder, remove_abandoned, require_writable_folder
 from bench.data.encode import write_mp4
 from bench.data.facts import is_rising
 from bench.data.frame_folder import list_frames, read_image
@@ -25,7 +25,9 @@ from bench.data.parallel import Failed, OnProgress, for_each_task, no_progress
 from bench.data.probing import probe
 from bench.data.pyav_reader import RgbConverter, frames_from_start, opened
 
-JPEG_QUALITY = 92  # with colour at half size, as in the videos themselves: a third quicker to read than at full size
+# Of simplejpeg's 1 to 100; benchmarks/frame_quality.md compares it with others and with ffmpeg's default. Colour is
+# stored at half size, as in the videos themselves, which is a third quicker to read.
+JPEG_QUALITY = 92
 _ASSUMED_FPS = 25  # of frame folders, which do not say
 # Keyframes 8 apart and no B-frames: decoding begins at most 7 frames before a clip.
 QUICK_TO_SEEK = {"g": "8", "bf": "0", "tune": "fastdecode", "crf": "23", "preset": "medium"}
@@ -46,15 +48,18 @@ def prepare_frames(
     target: str | Path,
     *,
     short_side: int = 240,
+    quality: int = JPEG_QUALITY,
     workers: int = 0,
     on_progress: OnProgress = no_progress,
 ) -> Prepared:
-    """Videos under `source` as folders of `image_00001.jpg`, the layout of 3D-ResNets, under `target`.
+    """Write videos under `source` as folders of `image_00001.jpg`, the layout of 3D-ResNets, under `target`.
 
-    A damaged video gives no folder, and is told with its last sound frame.
+    `quality` is that of the JPEGs, 1 to 100. A damaged video gives no folder; its error names the last sound frame.
     """
     require_side(short_side)
-    do = partial(_write_frames, Path(source), Path(target), short_side)
+    if not 1 <= quality <= 100:
+        raise InputError(f"quality {quality}; allowed: 1 to 100")
+    do = partial(_write_frames, Path(source), Path(target), short_side, quality)
     return prepare_all(
         Path(source), Path(target), do, partial(_folder, Path(target)), workers=workers, on_progress=on_progress
     )
@@ -99,6 +104,7 @@ def prepare_all(
         raise InputError(f"{source}: is not a folder of videos")
     if target.is_dir() and target.samefile(source):
         raise InputError(f"{target}: is the folder of the videos itself; name another, which may lie inside it")
+    require_writable_folder(target)
     started, names = time.monotonic(), list(videos_under(source, without=target))
     _refuse_clashes(names, target_of)
     for folder in {target_of(name).parent for name in names}:
@@ -139,14 +145,14 @@ def _one_size(native: tuple[int, ...], short_side: int | None, is_even: bool) ->
     return (max(2, height // 2 * 2), max(2, width // 2 * 2)) if is_even else (height, width)
 
 
-def _write_frames(source: Path, target: Path, short_side: int, name: str) -> None:
+def _write_frames(source: Path, target: Path, short_side: int, quality: int, name: str) -> None:
     import simplejpeg
 
     written = 0
     with atomic_folder(_folder(target, name)) as folder:
         for written, frame in enumerate(every_frame(source / name, short_side=short_side), start=1):
             data = simplejpeg.encode_jpeg(
-                np.ascontiguousarray(frame), quality=JPEG_QUALITY, colorspace="RGB", colorsubsampling="420"
+                np.ascontiguousarray(frame), quality=quality, colorspace="RGB", colorsubsampling="420"
             )
             (folder / f"image_{written:05d}.jpg").write_bytes(data)
         if not written:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.core.errors import DatasetError, InputError, VideoError
-from bench.core.files import atomic_file, remove_abandoned
+from bench.core.files import atomic_file, remove_abandoned, require_writable_folder
 from bench.data.collection import Video, VideoSet
 from bench.data.parallel import Failed, OnProgress, for_each_task, no_progress
 from bench.data.shards import Source, shard_members, source_of
@@ -54,6 +54,7 @@ def prepare_shards(
     shards = _shards(packed, shard_bytes)
     _refuse_left_over(target, videos.split, shards=len(shards))
     _refuse_own_source(target, packed)
+    require_writable_folder(target)
     remove_abandoned(target)
     tasks = [
         _Shard(path=target / f"{videos.split}-{number:06d}.tar", videos=tuple(members))

@@ -98,9 +98,13 @@ def _member(path: Path) -> Source:
 def _listed(shard: Path, _size: int, _modified_ns: int) -> dict[str, tuple[int, int]]:
     try:
         with tarfile.open(shard, "r:") as tar:
-            return {_inside(shard, info.name): (info.offset_data, info.size) for info in tar if info.isreg()}
+            members = [info for info in tar if info.isreg()]
     except (tarfile.TarError, OSError, EOFError) as error:
         raise DatasetError(f"{shard}: is not a whole tar file: {error}") from error
+    sparse = next((info.name for info in members if info.issparse()), None)
+    if sparse is not None:
+        raise DatasetError(f"{shard}: its member {sparse!r} is stored sparse, not byte by byte; pack it again")
+    return {_inside(shard, info.name): (info.offset_data, info.size) for info in members}
 
 
 def _inside(shard: Path, name: str) -> str:

@@ -193,3 +193,28 @@ def test_text_of_a_data_set_is_taken_as_it_is_typed() -> None:
         "multi_label": True,
         "fps": 25,
     }
+
+
+WRITERS = [("synth",), ("frames", "{source}"), ("reencode", "{source}"), ("shard", "folder"), ("annotate", "folder")]
+
+
+@pytest.mark.parametrize("target", ["/proc/x", "/dev/null/x", "{source}/train/a/x.mp4/y"])
+@pytest.mark.parametrize("command", WRITERS, ids=lambda command: command[0])
+def test_a_target_that_cannot_be_written_is_one_line(
+    command: tuple[str, ...], target: str, tmp_path: Path, run: Run
+) -> None:
+    (tmp_path / "train/a").mkdir(parents=True)
+    (tmp_path / "train/a/x.mp4").write_bytes(b"x")
+    arguments = [*command, target, *(("--root", "{source}", "--split", "train") if command[-1] == "folder" else ())]
+    code, out, err = run("data", *(each.format(source=tmp_path) for each in arguments))
+    assert (code, out) == (2, "")
+    assert err.count("\n") == 1
+    assert "cannot be written" in err
+
+
+def test_synth_writes_into_no_folder_that_holds_something_else(tmp_path: Path, run: Run) -> None:
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full/mine.txt").write_text("x")
+    code, _, err = run("data", "synth", tmp_path / "full")
+    assert (code, [path.name for path in (tmp_path / "full").iterdir()]) == (2, ["mine.txt"])
+    assert "holds something else" in err

@@ -1,5 +1,9 @@
 """Optical flow of a data set's videos: found by their names, read frame by frame, given to networks that take it."""
 
+import io
+import os
+import tracemalloc
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -86,6 +90,52 @@ def test_an_array_of_another_kind_is_named(tmp_path: Path) -> None:
     np.savez(tmp_path / "video.npz", flow=np.zeros((3, 4, 4, 2), np.float32))
     with pytest.raises(VideoError, match="float32"):
         read_flow(tmp_path / "video.npz", [0], size=None)
+
+
+class RunsWhenUnpickled:
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return os.mkdir, ("unpickled",)
+
+
+def test_an_npz_with_objects_is_refused_and_runs_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    np.savez(tmp_path / "video.npz", flow=np.array([RunsWhenUnpickled()], dtype=object))
+    with pytest.raises(VideoError, match=r"video\.npz"):
+        read_flow(tmp_path / "video.npz", [0], size=None)
+    assert not (tmp_path / "unpickled").exists()
+
+
+def bomb(path: Path, *, shape: tuple[int, ...], stored: int) -> Path:
+    """An npz whose header promises `shape` and whose array unpacks to `stored` bytes."""
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(header, {"descr": "|u1", "fortran_order": False, "shape": shape})
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file, file.open("flow.npy", "w") as member:
+        member.write(header.getvalue())
+        for _ in range(stored // (1 << 20)):
+            member.write(bytes(1 << 20))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("shape", "stored", "message"),
+    [
+        ((1 << 20, 1 << 10, 1 << 10, 2), 64 << 20, "takes 2,199,023,255,552 bytes; at most"),
+        ((1, 1 << 14, 1 << 14, 2), 64 << 20, "takes 536,870,912 bytes"),
+        ((2, 64, 64, 2), 64 << 20, "holds 67,108,864 bytes, but its header says"),
+        ((64, 64, 64, 2), 0, "holds 0 bytes, but its header says"),
+    ],
+)
+def test_an_npz_that_unpacks_to_anything_else_than_its_flow_is_refused(
+    tmp_path: Path, shape: tuple[int, ...], stored: int, message: str
+) -> None:
+    path = bomb(tmp_path / "video.npz", shape=shape, stored=stored)
+    tracemalloc.start()
+    try:
+        with pytest.raises(VideoError, match=message):
+            read_flow(path, [0], size=None)
+        assert tracemalloc.get_traced_memory()[1] < 8 << 20
+    finally:
+        tracemalloc.stop()
 
 
 def test_flow_beside_the_frames_is_found(tmp_path: Path) -> None:

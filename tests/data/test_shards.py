@@ -35,6 +35,30 @@ def test_a_member_that_leads_out_of_its_shard_is_refused(tmp_path: Path, name: s
         open_dataset("folder", root=tmp_path / "root", split="train")
 
 
+def test_links_in_a_shard_are_not_followed(tmp_path: Path) -> None:
+    (tmp_path / "outside.mp4").write_bytes(b"not of the data set")
+    path = shard(tmp_path / "x.tar", "a/fine.mp4")
+    with tarfile.open(path, "a") as tar:
+        for kind in (tarfile.SYMTYPE, tarfile.LNKTYPE):
+            entry = tarfile.TarInfo(f"a/link{kind.decode()}.mp4")
+            entry.type, entry.linkname = kind, str(tmp_path / "outside.mp4")
+            tar.addfile(entry)
+    assert list(shard_members(path)) == ["a/fine.mp4"]
+
+
+def test_a_sparse_member_is_refused(tmp_path: Path) -> None:
+    """Its bytes are not where its offset and size say; it may also claim a petabyte."""
+    path = tmp_path / "x.tar"
+    with tarfile.open(path, "w", format=tarfile.PAX_FORMAT) as tar:
+        entry = tarfile.TarInfo("a/sparse.mp4")
+        entry.size = 8
+        entry.pax_headers = {"GNU.sparse.major": "0", "GNU.sparse.minor": "1", "GNU.sparse.map": "0,4,1000000,4",
+                             "GNU.sparse.size": "1000004"}  # fmt: skip
+        tar.addfile(entry, io.BytesIO(b"12345678"))
+    with pytest.raises(DatasetError, match=r"x\.tar: its member 'a/sparse.mp4' is stored sparse"):
+        shard_members(path)
+
+
 def test_an_index_never_looks_at_what_lies_outside(tmp_path: Path) -> None:
     outside = tmp_path / "outside.mp4"
     outside.write_bytes(b"not of the data set")

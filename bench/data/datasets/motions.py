@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.core.errors import DatasetError, InputError
-from bench.core.files import cache_folder
+from bench.core.files import cache_folder, require_writable_folder
 from bench.core.registry import register_dataset
 from bench.data.collection import Video, VideoSet, video_set
 
@@ -88,7 +88,11 @@ def write_motions(root: Path, parameters: MotionsParameters | None = None) -> Pa
     """Write the whole data set under `root`, which must not hold one yet; it appears there complete or not at all."""
     parameters = parameters or MotionsParameters()
     _check(parameters)
-    root.parent.mkdir(parents=True, exist_ok=True)
+    if root.exists() and not root.is_dir():
+        raise InputError(f"motions: {root} is a file; name a folder")
+    if root.is_dir() and any(root.iterdir()) and not (root / _MANIFEST).is_file():
+        raise InputError(f"motions: {root} holds something else; name a folder that does not exist yet")
+    require_writable_folder(root.parent)
     unfinished = Path(tempfile.mkdtemp(prefix=f".{root.name}.", dir=root.parent))
     try:
         _write_into(unfinished, parameters)
