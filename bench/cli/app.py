@@ -86,9 +86,9 @@ def doctor(
 ) -> None:
     """Say what this machine has, what is missing, and what would disturb a measurement."""
     from bench.cli.console import print_json, print_table
-    from bench.runner.doctor import examine
+    from bench.runner.doctor import check_machine
 
-    findings = examine(with_gpu=gpu)
+    findings = check_machine(with_gpu=gpu)
     if as_json:
         print_json([finding.as_dict() for finding in findings])
     else:
@@ -122,10 +122,10 @@ def main() -> None:
 def _show_warning(
     message: Warning | str,
     category: type[Warning],
-    file: str,
-    line: int,
-    out: TextIO | None = None,
-    text: str | None = None,
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
 ) -> None:
     """Print a warning as one line; where it was raised tells a user nothing."""
     from bench.cli.console import print_note

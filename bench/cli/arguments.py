@@ -1,4 +1,4 @@
-"""`NAME=VALUE` as people type it behind `--arg` and `--option`."""
+"""Parses command line values: `NAME=VALUE` of `--arg` and `--option`, and files to write."""
 
 import os
 from collections.abc import Collection, Iterable, Sequence
@@ -10,9 +10,9 @@ from bench.core.errors import InputError
 
 
 def named_values(texts: Iterable[str], *, flag: str, example: str, as_text: Collection[str] = ()) -> dict[str, Any]:
-    """Names with YAML values: `kernel_depth=3`, `shortcut=A`, `multi_label=true`; InputError for anything else.
+    """Names with YAML values: `kernel_depth=3`, `shortcut=A`, `multi_label=true`; raises InputError for anything else.
 
-    Values of the names `as_text` are taken as they are typed.
+    Values of the names in `as_text` stay text.
     """
     values: dict[str, Any] = {}
     for text in texts:
@@ -26,23 +26,23 @@ def named_values(texts: Iterable[str], *, flag: str, example: str, as_text: Coll
 
 
 def dataset_options(texts: Sequence[str] | None) -> dict[str, Any]:
-    """What `--option` says of a data set; its folder and its split have names of their own."""
+    """The options of a data set from `--option`; its folder and split have options of their own."""
     from bench.data.collection import text_options
 
     as_text = text_options() if texts else ()
     options = named_values(texts or (), flag="--option", example="videos=clips", as_text=as_text)
     for name in ("name", "root", "split"):
         if name in options:
-            raise InputError(f"{name!r} is no option of a data set" + (f"; use --{name}" if name != "name" else ""))
+            raise InputError(f"{name!r} is not an option of a data set" + (f"; use --{name}" if name != "name" else ""))
     return options
 
 
 def check_writable(file: Path) -> None:
-    """Make the folder of a file that is to be written; InputError where that or the file itself cannot be."""
+    """Create the folder of an output file; raises InputError if the file cannot be written."""
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise InputError(f"{file} cannot be written: its folder cannot be made: {error.strerror}") from None
+        raise InputError(f"{file} cannot be written: its folder cannot be created: {error.strerror}") from None
     if file.is_dir():
         raise InputError(f"{file} cannot be written: it is a folder")
     if not os.access(file if file.exists() else file.parent, os.W_OK):
@@ -56,5 +56,5 @@ def _yaml(value: str, *, flag: str, text: str) -> Any:
     try:
         return YAML(typ="safe").load(StringIO(value))
     except (YAMLError, ValueError) as error:
-        told = str(error).splitlines()[0]
-        raise InputError(f"{flag} {text!r}: {value!r} is no YAML value ({told}); put text into quotes") from None
+        reason = str(error).splitlines()[0]
+        raise InputError(f"{flag} {text!r}: {value!r} is not a YAML value ({reason}); put text into quotes") from None

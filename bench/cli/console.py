@@ -1,4 +1,4 @@
-"""Text, tables and JSON on standard output; one line for an error on standard error."""
+"""Prints text, tables and JSON on standard output, notes and errors on standard error."""
 
 import json
 import sys
@@ -10,25 +10,31 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from bench.core.control_characters import CONTROL, visible
 from bench.core.units import DASH
 
-WIDE = 200  # columns of a table that goes to a pipe or a file
+WIDE = 200  # columns of a table in a pipe or a file
 console = Console(highlight=False, width=None if sys.stdout.isatty() else WIDE)
 errors = Console(stderr=True, highlight=False)
 
 
+def safe_text(text: str) -> Text:
+    """`text` without rich markup and with visible control characters: names and errors may come from strangers."""
+    return Text(visible(text))
+
+
 def print_text(text: str) -> None:
-    """Print plain text; markup in names of models and files is not interpreted."""
-    console.print(Text(text), soft_wrap=True)
+    """Print plain text."""
+    console.print(safe_text(text), soft_wrap=True)
 
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, right: Sequence[str] = ()) -> None:
-    """Print a table; the columns named in `right` are numbers. On a pipe, full width without borders."""
+    """Print a table; the columns named in `right` hold numbers. In a pipe it has full width and no borders."""
     grid = Table(box=None, pad_edge=False, header_style="bold")
     for name in columns:
         grid.add_column(name, justify="right" if name in right else "left", overflow="fold", no_wrap=name in right)
     for row in rows:
-        grid.add_row(*(Text(DASH if cell is None else str(cell)) for cell in row))
+        grid.add_row(*(safe_text(DASH if cell is None else str(cell)) for cell in row))
     console.print(grid)
 
 
@@ -38,13 +44,13 @@ def duration(seconds: float) -> str:
 
 
 def print_note(text: str) -> None:
-    """Something said beside the answer, on standard error, so that JSON on standard output stays JSON."""
-    errors.print(Text(text), soft_wrap=True)
+    """Print a note on standard error, so that JSON on standard output stays JSON."""
+    errors.print(safe_text(text), soft_wrap=True)
 
 
 def print_error(message: str) -> None:
-    """One clear text on standard error."""
-    errors.print(Text(f"vbench: {message}"), soft_wrap=True)
+    """Print an error message on standard error."""
+    errors.print(safe_text(f"vbench: {message}"), soft_wrap=True)
 
 
 def first_line(text: str) -> str:
@@ -52,5 +58,6 @@ def first_line(text: str) -> str:
 
 
 def print_json(value: Any) -> None:
-    """Print JSON for machines on standard output, unwrapped and uncoloured."""
-    sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+    """Print JSON on standard output, without line wrapping or colours."""
+    text = json.dumps(value, indent=2, ensure_ascii=False)
+    sys.stdout.write(CONTROL.sub(lambda match: f"\\u{ord(match[0]):04x}", text) + "\n")

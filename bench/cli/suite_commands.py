@@ -12,7 +12,7 @@ from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.text import Text
 
-from bench.cli.console import console, duration, first_line, print_json, print_table, print_text
+from bench.cli.console import console, duration, first_line, print_json, print_table, print_text, safe_text
 from bench.core.schema import Metric, Record
 from bench.core.units import format_interval, format_value
 
@@ -27,7 +27,10 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")
 
 
 def run(suite: SuitePath, out: OutFolder = None, small: Small = False) -> None:
-    """Run what is left of a suite, then write its report."""
+    """Run the pending cases of a suite, then write its report.
+
+    Code of the suite runs: its plug-ins and `module:factory` models.
+    """
     from bench.runner.running import run as run_suite
 
     with LiveRun().running() as live:
@@ -41,7 +44,10 @@ def run(suite: SuitePath, out: OutFolder = None, small: Small = False) -> None:
 
 
 def plan(suite: SuitePath, out: OutFolder = None, small: Small = False, as_json: AsJson = False) -> None:
-    """Show the cases of a suite, what is done, and about how long the rest takes."""
+    """Show the cases of a suite, which are done, and about how long the rest takes.
+
+    Code of the suite runs: its plug-ins and `module:factory` models.
+    """
     from bench.runner.running import plan as plan_suite
 
     planned = plan_suite(suite, out=out, small=small)
@@ -103,7 +109,7 @@ def _show_plan(planned: "Plan") -> None:
 
 
 class LiveRun:
-    """Shows the events of a run: a live panel in a terminal, one line a case elsewhere."""
+    """Shows the events of a run: a live panel in a terminal, else one line per case."""
 
     def __init__(self) -> None:
         self._progress = Progress(
@@ -125,7 +131,7 @@ class LiveRun:
             state=f"failed {event.failed} · about {duration(event.left_s)} left",
         )
         if event.case is not None:
-            self._now = Text(f"  now: {event.case.title} — {event.text or 'starting'}{_percent(event.fraction)}")
+            self._now = safe_text(f"  now: {event.case.title} — {event.text or 'starting'}{_percent(event.fraction)}")
         if self._live is not None:
             self._live.update(self._panel())
         if event.kind == "finished" and event.record is not None:
@@ -149,7 +155,7 @@ class LiveRun:
 
 
 def show_accuracy(record: Record, *, folder: Path) -> None:
-    """The figures of one accuracy with their intervals, and where its files are."""
+    """Print the metrics of one accuracy with their intervals, and the paths of its files."""
     print_text(record.case.title)
     rows = [(m.key, format_value(m.value, m.unit), _interval(m)) for m in record.metrics if m.value is not None]
     print_table(("metric", "value", "95 % interval"), rows, right=("value",))
@@ -186,7 +192,7 @@ def _percent(fraction: float | None) -> str:
 
 
 def say_summary(summary: "RunSummary") -> None:
-    """Say what a run of a suite measured, and of what failed why and where its log is."""
+    """Print how many runs were measured, and for each failed one why and where its log is."""
     if not summary.finished:
         print_text(f"{summary.suite}: all {summary.skipped} runs were done before; nothing was measured")
         return
@@ -200,19 +206,19 @@ def say_summary(summary: "RunSummary") -> None:
 
 
 def say_predictions(summary: "RunSummary") -> None:
-    """Where the scores of every video were kept, and the command that questions them."""
+    """Print where the predictions were stored, and the command that analyses them."""
     kept = sorted({r.artifacts["predictions"] for r in summary.finished if "predictions" in r.artifacts})
     if len(kept) == 1:
-        print_text(f"scores of every video: vbench predictions {quote(str(summary.folder / kept[0]))}")
+        print_text(f"predictions of every video: vbench predictions {quote(str(summary.folder / kept[0]))}")
     elif kept:
         folder = quote(str(summary.folder))
         print_text(
-            f"scores of every video are kept for {len(kept)} cases: vbench predictions {folder} names their files"
+            f"predictions of every video are stored for {len(kept)} cases: vbench predictions {folder} lists their files"
         )
 
 
 def write_report(folder: Path) -> Path:
-    """The report of one results folder, below it."""
+    """Write the report of one results folder into its subfolder `report`; returns the page."""
     from bench.reporting.site import report
 
     return report(folder, out=folder / "report")

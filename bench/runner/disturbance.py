@@ -1,4 +1,4 @@
-"""What stands around a timed case: the canary before and after it, and strangers on its GPU."""
+"""Drift check and foreign GPU processes around a timed case."""
 
 import os
 from collections.abc import Iterator
@@ -20,16 +20,16 @@ def is_timed(case: LoadedCase) -> bool:
 
 @contextmanager
 def watch_disturbance(case: LoadedCase) -> Iterator[None]:
-    """Note the canary's times and their ratio around the block, and warn of drift and of foreign processes."""
+    """Run the canary before and after the block; record its times and warn about drift and foreign processes."""
     import torch
 
     from bench.measure.timing.canary import compare, drifted
 
     device = torch.device(case.device)
-    there_before = gpu_processes(case.device)
-    before = _song(case, device)
+    listed_before = gpu_processes(case.device)
+    before = _run_canary(case, device)
     yield
-    compared = compare(before, _song(case, device))
+    compared = compare(before, _run_canary(case, device))
     case.note("canary", {name: dict(song) for name, song in compared.items()})
     changed = drifted(compared)
     if changed:
@@ -37,17 +37,17 @@ def watch_disturbance(case: LoadedCase) -> Iterator[None]:
             f"the machine changed while this case was timed (canary: {', '.join(changed)})",
             "see `vbench doctor` for what disturbs this machine, then run the case again",
         )
-    strangers = foreign_processes(there_before, gpu_processes(case.device), own_pid=os.getpid())
-    if strangers:
-        case.note("foreign_gpu_processes", [str(process) for process in strangers])
+    foreign = foreign_processes(listed_before, gpu_processes(case.device), own_pid=os.getpid())
+    if foreign:
+        case.note("foreign_gpu_processes", [str(process) for process in foreign])
         case.warn(
-            f"others were on this GPU: {', '.join(map(str, strangers))}",
+            f"other processes used this GPU: {', '.join(map(str, foreign))}",
             "wait for them, or choose another GPU with CUDA_VISIBLE_DEVICES",
         )
 
 
-def _song(case: LoadedCase, device: "torch.device") -> dict[str, float]:
-    """The canary's song, after which the device's memory is the case's own again."""
+def _run_canary(case: LoadedCase, device: "torch.device") -> dict[str, float]:
+    """Times of the canary; frees its device memory, so that the case has all of it."""
     import torch
 
     from bench.measure.timing.canary import sing

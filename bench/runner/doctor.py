@@ -1,4 +1,4 @@
-"""What this machine has, what is missing, and what would disturb a measurement. Reads only; changes nothing."""
+"""Checks what this machine has, what is missing, and what would disturb a measurement. Changes nothing."""
 
 import os
 import shutil
@@ -27,7 +27,7 @@ CAP_SYS_ADMIN = 21  # linux/capability.h
 
 @dataclass(frozen=True, kw_only=True)
 class DoctorCheck:
-    """One thing looked at: `ok`, `note` (works, but know this) or `missing`, and what to do about it."""
+    """The result of one check: `ok`, `note` (works, with a caveat) or `missing`, and what to do about it."""
 
     topic: str
     state: Literal["ok", "note", "missing"]
@@ -38,8 +38,8 @@ class DoctorCheck:
         return asdict(self)
 
 
-def examine(*, with_gpu: bool = False) -> list[DoctorCheck]:
-    """Everything there is to say about this machine. `with_gpu` adds how to quiet the GPU."""
+def check_machine(*, with_gpu: bool = False) -> list[DoctorCheck]:
+    """All checks of this machine. `with_gpu` adds how to reduce noise of the GPU."""
     environment = describe_environment(device="cuda")
     return [
         *_packages(),
@@ -47,7 +47,7 @@ def examine(*, with_gpu: bool = False) -> list[DoctorCheck]:
         *_accelerator(environment),
         *_energy(environment),
         *_folders(),
-        *(_quieting(environment) if with_gpu else ()),
+        *(_noise_reduction(environment) if with_gpu else ()),
     ]
 
 
@@ -108,7 +108,7 @@ def _accelerator(environment: Environment) -> Iterator[DoctorCheck]:
         yield DoctorCheck(
             topic="GPU processes",
             state="note",
-            found=f"others are on this GPU: {', '.join(map(str, others))}",
+            found=f"other processes use this GPU: {', '.join(map(str, others))}",
             remedy="wait for them, or choose another GPU with CUDA_VISIBLE_DEVICES",
         )
 
@@ -135,49 +135,49 @@ def _folders() -> Iterator[DoctorCheck]:
             yield DoctorCheck(topic=topic, state="missing", found=f"{folder} cannot be written", remedy=remedy)
 
 
-def _quieting(environment: Environment) -> Iterator[DoctorCheck]:
-    """How to quiet this GPU, and whether this user is allowed to."""
+def _noise_reduction(environment: Environment) -> Iterator[DoctorCheck]:
+    """How to reduce the noise of this GPU, and whether this user is allowed to."""
     hardware, state = environment.hardware, environment.state
     if "gpu" not in hardware:
-        yield DoctorCheck(topic="quieting", state="note", found="there is no GPU here to quiet")
+        yield DoctorCheck(topic="noise reduction", state="note", found="there is no GPU here")
         return
     may = may_set_clocks()
     yield DoctorCheck(
         topic="permission",
         state="ok" if may else "note",
         found="this user may lock clocks and set limits" if may else "not allowed here: locking clocks, setting limits",
-        remedy="" if may else "ask whoever owns the machine; in a container it takes the host, or CAP_SYS_ADMIN",
+        remedy="" if may else "ask the owner of the machine; in a container, do it on the host or with CAP_SYS_ADMIN",
     )
     if state.get("gpu_persistence") is False:
         yield DoctorCheck(
             topic="persistence",
             state="note",
-            found="off: the driver unloads between processes, and each start pays for it",
+            found="off: the driver unloads between processes, which makes each start slower",
             remedy="sudo nvidia-smi -pm 1",
         )
     yield DoctorCheck(
         topic="GPU clock",
         state="note",
         found=f"{state.get('gpu_clock_mhz')} MHz now, {hardware.get('gpu_clock_max_mhz')} MHz at most",
-        remedy="lock it at what it holds under load: sudo nvidia-smi -lgc MHZ,MHZ; undo with sudo nvidia-smi -rgc",
+        remedy="lock it at the clock it keeps under load: sudo nvidia-smi -lgc MHZ,MHZ; undo with sudo nvidia-smi -rgc",
     )
     yield DoctorCheck(
         topic="GPU power",
         state="note",
         found=f"{state.get('gpu_power_w')} W now, limit {hardware.get('gpu_power_limit_w')} W",
-        remedy="a lower locked clock keeps it under its limit, where the clock no longer wanders",
+        remedy="a lower locked clock keeps it under its power limit, so that the clock does not vary",
     )
     if hardware.get("gpu_mig"):
         yield DoctorCheck(
             topic="MIG",
             state="note",
             found="on: other slices share memory bandwidth and power with this one",
-            remedy="measure on a whole GPU, or say the slice in the title of the results",
+            remedy="measure on a whole GPU, or name the slice in the title of the results",
         )
 
 
 def may_set_clocks(status: str | None = None) -> bool:
-    """Whether this process has CAP_SYS_ADMIN, which drivers ask for; `status` is the text of /proc/self/status."""
+    """Whether this process has CAP_SYS_ADMIN, which drivers require; `status` is the text of /proc/self/status."""
     if status is None:
         try:
             status = Path("/proc/self/status").read_text(encoding="ascii")

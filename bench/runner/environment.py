@@ -1,4 +1,4 @@
-"""Hardware and software facts under a record. Unknown is None; torch is asked only where it is loaded already."""
+"""Hardware and software facts for a record. Unknown is None; torch is used only if it is loaded already."""
 
 import os
 import platform
@@ -18,13 +18,13 @@ from bench.core.schema import Environment, Json
 from bench.store import RECORDS, SUITE_FILE
 
 LIBRARIES = ("torch", "torchvision", "timm", "transformers", "av", "numpy", "codecarbon", "nvidia-ml-py")
-RESULTS = (RECORDS, SUITE_FILE, "predictions.parquet", ".vbench/**")  # what of a run people keep in git
+RESULTS = (RECORDS, SUITE_FILE, "predictions.parquet", ".vbench/**")  # files of a run that people keep in git
 
 
 def describe_environment(*, device: str | None = None, model_file: str | None = None) -> Environment:
-    """The machine as it is now; `device` adds that GPU's facts. In a process without torch, only what needs none.
+    """The machine as it is now; `device` adds facts of that GPU. Facts of torch are included if it is loaded.
 
-    `model_file` is where the network is written; the commit of its repository is told too.
+    `model_file` is the source file of the model; the commit of its repository is included.
     """
     return Environment(
         hardware={**_cpu(), **_gpu_hardware(device)},
@@ -69,7 +69,7 @@ def _software() -> dict[str, Json]:
 
 
 def _torch_build() -> dict[str, Json]:
-    """What torch itself was built with and how it is set, in a process that has it loaded."""
+    """How torch was built and is configured, if it is loaded."""
     torch = sys.modules.get("torch")
     if torch is None:
         return {}
@@ -110,7 +110,7 @@ def _settings() -> dict[str, Json]:
 
 
 def _code(model_file: str | None) -> dict[str, Json]:
-    """Commits of the working folder, of vbench and of the model, and whether each holds changes that no commit has."""
+    """Commits of the working folder, of vbench and of the model, and whether each has uncommitted changes."""
     facts = _commit_of(Path.cwd(), prefix="")
     for prefix, file in (("vbench_", bench.__file__), ("model_", model_file)):
         if file is not None:
@@ -119,10 +119,10 @@ def _code(model_file: str | None) -> dict[str, Json]:
 
 
 def _commit_of(folder: Path, *, prefix: str) -> dict[str, Json]:
-    """Null for a folder that no repository keeps, such as one of installed packages inside a project's own.
+    """Commit, time and dirty flag of a folder; None if git does not track it, as for installed packages.
 
-    Whether there are edits is unknown where git could not say, such as in time. Records and baselines that are kept in
-    git change while they are written; that is no change of the code.
+    The dirty flag is None if git did not answer in time. Records and baselines that are kept in git are left out: they
+    change with every run, which is no change of the code.
     """
     names = [f"{prefix}{name}" for name in ("commit", "committed_at", "is_dirty")]
     if _git(folder, "ls-files", "--error-unmatch", ".") is None:
@@ -158,7 +158,7 @@ def _gpu_state(device: str | None) -> dict[str, Json]:
 
 
 def _gpu_processes(device: str | None) -> dict[str, Json]:
-    """Who else is on this GPU, by name."""
+    """Other processes on this GPU, by name."""
     if device is None or read_gpu_state(device) is None:
         return {}
     torch = sys.modules.get("torch")
@@ -168,7 +168,7 @@ def _gpu_processes(device: str | None) -> dict[str, Json]:
 
 
 def _from_nvml(device: str | None, read: Callable[[str], dict[str, Json]]) -> dict[str, Json]:
-    """What NVML says of a CUDA device; empty for other devices and where there is no driver."""
+    """Facts that `read` gets from NVML; empty for other devices and without a driver."""
     if device is None or not device.startswith("cuda"):
         return {}
     import pynvml
@@ -217,7 +217,7 @@ def _state_of(device: str) -> dict[str, Json]:
 
 
 def _known(facts: dict[str, Callable[[], Json]]) -> dict[str, Json]:
-    """Each fact, None where this GPU or driver does not tell it."""
+    """Each fact, or None if this GPU or driver does not support it."""
     import pynvml
 
     found: dict[str, Json] = {}

@@ -124,7 +124,7 @@ def test_a_stopped_command_ends_with_128_and_the_signal(
     def raising() -> None:
         raise stop
 
-    monkeypatch.setattr("bench.runner.doctor.examine", lambda **_: raising())
+    monkeypatch.setattr("bench.runner.doctor.check_machine", lambda **_: raising())
     found, _, err = outcome(capsys, "doctor")
     assert found == code
     assert "stopped; everything finished is kept, and the same command goes on from here" in err

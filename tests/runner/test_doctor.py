@@ -9,7 +9,7 @@ import pytest
 from bench.core.schema import Case, Clip, Environment, Metric, Point, Record, RecordWarning
 from bench.profiling import _speed_notes
 from bench.runner import doctor, environment
-from bench.runner.doctor import examine, may_set_clocks
+from bench.runner.doctor import check_machine, may_set_clocks
 from bench.runner.environment import describe_environment
 
 PLAIN = {"cpu": "a CPU", "cpu_threads": 8, "cpu_threads_usable": 4}
@@ -42,7 +42,7 @@ def test_only_the_right_to_administer_lets_clocks_be_locked(mask: str, may: bool
 def test_a_gpu_is_told_how_to_be_quiet_and_what_is_not_allowed(monkeypatch: pytest.MonkeyPatch, may: bool) -> None:
     monkeypatch.setattr(doctor, "describe_environment", lambda device: GPU)
     monkeypatch.setattr(doctor, "may_set_clocks", lambda: may)
-    found = {finding.topic: finding for finding in examine(with_gpu=True)}
+    found = {finding.topic: finding for finding in check_machine(with_gpu=True)}
     assert "nvidia-smi -lgc" in found["GPU clock"].remedy
     assert "nvidia-smi -pm 1" in found["persistence"].remedy
     assert "miner (pid 7)" in found["GPU processes"].found
@@ -53,7 +53,7 @@ def test_a_gpu_is_told_how_to_be_quiet_and_what_is_not_allowed(monkeypatch: pyte
 def test_without_a_gpu_there_is_nothing_to_quiet(monkeypatch: pytest.MonkeyPatch) -> None:
     plain = Environment(hardware=dict(PLAIN), state={"load_1min": 0.1, "cpu_governor": None})
     monkeypatch.setattr(doctor, "describe_environment", lambda device: plain)
-    assert any("no GPU here to quiet" in finding.found for finding in examine(with_gpu=True))
+    assert any("no GPU here to quiet" in finding.found for finding in check_machine(with_gpu=True))
 
 
 def test_the_models_own_repository_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
