@@ -1,6 +1,6 @@
-"""vbench: what a video model costs and what it gives, measured so that it can be believed.
+"""vbench: what a video model costs and what accuracy it reaches, measured with its uncertainty.
 
-The public API is imported lazily, so `import bench` costs nothing until a name is used.
+The public API. Names are imported when they are first used, so that `import bench` takes no time.
 """
 
 from importlib import import_module
@@ -12,23 +12,54 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from bench.comparison.comparing import compare
+    from bench.core.errors import BenchError, InputError
     from bench.core.registry import register_dataset, register_measure, register_model, register_section
+    from bench.core.schema import Case, Clip, Environment, Metric, Point, Record
+    from bench.data.collection import Video, VideoSet, open_dataset
+    from bench.data.datasets.folder import class_folders
     from bench.data.decode import read_frames
+    from bench.data.geometry import Covering
     from bench.data.probing import probe
+    from bench.measure.axes import ACCURACY_AXES, COUNT_AXES, TIMING_AXES, VIDEO_AXES
     from bench.measure.counting.model_count import count
+    from bench.models.base import InputSpec, VideoModel
     from bench.models.factory import create_model, is_model, list_models
     from bench.profiling import profile
+    from bench.reporting.results import Results
     from bench.reporting.site import report
+    from bench.runner.environment import describe_environment
     from bench.runner.running import run
     from bench.store import load_records
 
+# Public name → the module that defines it.
 _HOME = {
+    "ACCURACY_AXES": "bench.measure.axes",
+    "BenchError": "bench.core.errors",
+    "COUNT_AXES": "bench.measure.axes",
+    "Case": "bench.core.schema",
+    "Clip": "bench.core.schema",
+    "Covering": "bench.data.geometry",
+    "Environment": "bench.core.schema",
+    "InputError": "bench.core.errors",
+    "InputSpec": "bench.models.base",
+    "Metric": "bench.core.schema",
+    "Point": "bench.core.schema",
+    "Record": "bench.core.schema",
+    "Results": "bench.reporting.results",
+    "TIMING_AXES": "bench.measure.axes",
+    "VIDEO_AXES": "bench.measure.axes",
+    "Video": "bench.data.collection",
+    "VideoModel": "bench.models.base",
+    "VideoSet": "bench.data.collection",
+    "class_folders": "bench.data.datasets.folder",
     "compare": "bench.comparison.comparing",
     "count": "bench.measure.counting.model_count",
     "create_model": "bench.models.factory",
+    "describe_environment": "bench.runner.environment",
     "is_model": "bench.models.factory",
     "list_models": "bench.models.factory",
     "load_records": "bench.store",
+    "open_dataset": "bench.data.collection",
     "probe": "bench.data.probing",
     "profile": "bench.profiling",
     "read_frames": "bench.data.decode",
@@ -43,12 +74,33 @@ _HOME = {
 _install_moved_modules()
 
 __all__ = [
+    "ACCURACY_AXES",
+    "COUNT_AXES",
+    "TIMING_AXES",
+    "VIDEO_AXES",
+    "BenchError",
+    "Case",
+    "Clip",
+    "Covering",
+    "Environment",
+    "InputError",
+    "InputSpec",
+    "Metric",
+    "Point",
+    "Record",
+    "Results",
+    "Video",
+    "VideoModel",
+    "VideoSet",
+    "class_folders",
     "compare",
     "count",
     "create_model",
+    "describe_environment",
     "is_model",
     "list_models",
     "load_records",
+    "open_dataset",
     "probe",
     "profile",
     "read_frames",

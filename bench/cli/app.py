@@ -1,5 +1,6 @@
 """The command `vbench`: the root app, signals and exit codes. A command imports heavy packages when it runs."""
 
+import errno
 import os
 import signal
 import sys
@@ -52,6 +53,8 @@ app.add_typer(baseline_app, name="baseline")
 app.add_typer(weights_app, name="weights")
 
 FAULT = 70
+# Errors of the system that no code of ours can prevent: a full or read-only disk, a quota, too long a name.
+OUTSIDE_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENAMETOOLONG})
 SHARED = ("run", "train", "eval")  # several processes can run these together, under torchrun
 # click's UsageError, or that of the copy of click which newer versions of typer carry.
 USAGE_ERROR: Any = typer.BadParameter.__mro__[1]
@@ -174,10 +177,25 @@ def exit_code_of(call: Callable[[], Any]) -> int:
         return _stopped(stop)
     except BrokenPipeError:
         return 0
+    except OSError as error:
+        if error.errno not in OUTSIDE_ERRORS:
+            return _fault(error)
+        print_error(f"{error.filename or 'a file'}: {error.strerror}")
+        return 2
     except Exception as error:  # a fault of vbench: the traceback goes to a file, one line to the user
-        print_error(f"a fault of vbench itself: {type(error).__name__}: {error}; traceback in {_keep_traceback()}")
-        return FAULT
+        return _fault(error)
     return code if isinstance(code, int) else 0
+
+
+def _fault(error: Exception) -> int:
+    from bench.cli.console import print_error
+
+    try:
+        where = f"traceback in {_keep_traceback()}"
+    except OSError:  # the temporary folder is full or read-only
+        where = traceback.format_exc()
+    print_error(f"a fault of vbench itself: {type(error).__name__}: {error}; {where}")
+    return FAULT
 
 
 def _stopped(stop: BaseException) -> int:

@@ -17,24 +17,34 @@ from bench.core.schema import Metric, Record
 from bench.core.units import format_interval, format_value
 
 if TYPE_CHECKING:
+    from bench.core.yaml_tree import Tree
     from bench.runner.running import Event, Plan, RunSummary
 
 
 SuitePath = Annotated[Path, typer.Argument(metavar="SUITE", help="A suite file, such as suites/quickstart.yaml.")]
 OutFolder = Annotated[Path | None, typer.Option("--out", help="Results folder; results/<suite> if not given.")]
 Small = Annotated[bool, typer.Option("--small", help="The suite's small form: synthetic data, minutes on a CPU.")]
+Trust = Annotated[
+    bool, typer.Option("--trust", help="Run code of a suite that lies outside the working folder; see SECURITY.md.")
+]
+Identify = Annotated[
+    bool, typer.Option("--identify", help="Keep home folders and host names in records, which hide them otherwise.")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 
 
-def run(suite: SuitePath, out: OutFolder = None, small: Small = False) -> None:
+def run(
+    suite: SuitePath, out: OutFolder = None, small: Small = False, trust: Trust = False, identify: Identify = False
+) -> None:
     """Run the pending cases of a suite, then write its report.
 
     Code of the suite runs: its plug-ins and `module:factory` models.
     """
     from bench.runner.running import run as run_suite
 
+    tree = read_trusted_suite(suite, small=small, trust=trust)
     with LiveRun().running() as live:
-        summary = run_suite(suite, out=out, small=small, on_event=live.show)
+        summary = run_suite(tree, out=out, small=small, identify=identify, on_event=live.show)
     for note in summary.notes:
         print_text(note)
     say_summary(summary)
@@ -43,18 +53,34 @@ def run(suite: SuitePath, out: OutFolder = None, small: Small = False) -> None:
     raise typer.Exit(summary.exit_code)
 
 
-def plan(suite: SuitePath, out: OutFolder = None, small: Small = False, as_json: AsJson = False) -> None:
+def plan(
+    suite: SuitePath, out: OutFolder = None, small: Small = False, trust: Trust = False, as_json: AsJson = False
+) -> None:
     """Show the cases of a suite, which are done, and about how long the rest takes.
 
     Code of the suite runs: its plug-ins and `module:factory` models.
     """
     from bench.runner.running import plan as plan_suite
 
-    planned = plan_suite(suite, out=out, small=small)
+    planned = plan_suite(read_trusted_suite(suite, small=small, trust=trust), out=out, small=small)
     if as_json:
         print_json(_plan_facts(planned))
     else:
         _show_plan(planned)
+
+
+def read_trusted_suite(suite: Path, *, small: bool, trust: bool) -> "Tree":
+    """Read a suite. Raises InputError if it would run code, lies elsewhere, and `trust` is not given."""
+    from bench.suite import check_suite_in_part, read_suite
+    from bench.suite.trust import check_trust, trust_folder_of
+
+    tree = read_suite(suite, small=small)
+    file, _ = check_suite_in_part(tree)
+    if trust:
+        trust_folder_of(suite)
+    elif file is not None:
+        check_trust(tree, file)
+    return tree
 
 
 def report(
@@ -213,7 +239,7 @@ def say_predictions(summary: "RunSummary") -> None:
     elif kept:
         folder = quote(str(summary.folder))
         print_text(
-            f"predictions of every video are stored for {len(kept)} cases: vbench predictions {folder} lists their files"
+            f"predictions of every video are stored for {len(kept)} cases: vbench predictions {folder} lists them"
         )
 
 

@@ -1,4 +1,4 @@
-"""Import paths of earlier versions, kept for one release with a DeprecationWarning.
+"""Import paths and names of earlier versions, kept for one release with a DeprecationWarning.
 
 `bench/__init__.py` adds `MovedModules` behind Python's own finders, so a name that exists is never looked up here.
 """
@@ -20,6 +20,10 @@ MOVED = {
     "bench.registry": "bench.core.registry",
     "bench.schema": "bench.core.schema",
 }
+
+
+# Old name → new name, in modules that moved.
+RENAMED = {"bench.measure.loaded": {"LoadedCase": "CaseContext"}}
 
 
 class MovedModules(MetaPathFinder):
@@ -48,7 +52,9 @@ class _Alias(Loader):
 
 def _module_like(name: str, original: ModuleType) -> ModuleType:
     alias = ModuleType(name, original.__doc__)
-    alias.__dict__.update({key: value for key, value in vars(original).items() if not key.startswith("__")})
+    names = {key: value for key, value in vars(original).items() if not key.startswith("__")}
+    renamed = {old: names[new] for old, new in RENAMED.get(name, {}).items() if new in names}
+    alias.__dict__.update({**names, **renamed})
     if hasattr(original, "__path__"):
         alias.__path__ = []  # a package whose modules are found through MOVED alone
     return alias

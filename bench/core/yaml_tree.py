@@ -9,6 +9,7 @@ from typing import Any
 from bench.core.errors import InputError, Problem, SuiteError
 
 Place = tuple[str | int, ...]
+MOST_VALUES = 1_000_000  # in one file: a few aliases of aliases can stand for billions
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,6 +106,8 @@ def _one_problem(where: Position, message: str) -> SuiteError:
 
 def _plain(node: Any, place: Place, positions: dict[Place, Position]) -> Any:
     """`node` in plain Python types; collects the positions of its parts."""
+    if len(positions) > MOST_VALUES:
+        raise _one_problem(positions[()], f"more than {MOST_VALUES:,} values; remove aliases of aliases")
     if isinstance(node, dict):
         plain: dict[str, Any] = {}
         for key, value in node.items():

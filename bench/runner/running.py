@@ -10,7 +10,9 @@ from typing import Literal
 
 import bench
 from bench.catalog.catalog import Catalog
+from bench.core.errors import SuiteError
 from bench.core.files import existing_file
+from bench.core.privacy import without_identity
 from bench.core.registry import MEASURES
 from bench.core.schema import Case, Pretraining, Record, digest, model_files
 from bench.core.yaml_tree import Tree
@@ -18,7 +20,7 @@ from bench.measure.context import find_recipe
 from bench.runner.estimate import RunEstimate
 from bench.runner.local import CaseInterrupted, run_case
 from bench.store import RecordStore, RunFacts
-from bench.suite import Suite, check_suite, plan_suite, read_suite
+from bench.suite import Suite, check_suite_in_part, plan_suite, read_suite
 
 EventKind = Literal["planned", "started", "progress", "finished"]
 
@@ -93,7 +95,10 @@ def plan(
     folder cannot be read.
     """
     tree = suite if isinstance(suite, Tree) else read_suite(suite, small=small)
-    catalog = facts or Catalog(check_suite(tree).plugins)
+    file, problems = check_suite_in_part(tree)
+    if file is None:
+        raise SuiteError(tree.positions[()].file, problems)
+    catalog = facts or Catalog(file.plugins)
     folders = recipe_folders(Path(tree.positions[()].file))
     planned = plan_suite(tree, catalog, recipes={file.stem for folder in folders for file in folder.glob("*.yaml")})
     name = f"{planned.name}-small" if small else planned.name
@@ -117,10 +122,12 @@ def run(
     out: str | Path | None = None,
     small: bool = False,
     facts: Catalog | None = None,
+    identify: bool = False,
     on_event: Callable[[Event], None] = lambda event: None,
 ) -> RunSummary:
     """Run the pending runs of a suite, a file or its values; each record is stored as soon as its run ends.
 
+    Home folders and host names in records are replaced unless `identify` is set, here or in the suite.
     Raises StoreError if another run holds the folder, SuiteError with every problem of the file, CaseInterrupted when
     the user stops the run. A case that fails becomes a record with its error, and the next case runs.
     """
@@ -129,7 +136,7 @@ def run(
         repaired = target.store.repair()
         target = _with_stored_runs(target)  # another run may have added records while this one planned
         target.store.write_suite(target.suite.facts())
-        finished = tuple(_run_pending(target, on_event))
+        finished = tuple(_run_pending(target, on_event, identify=identify or target.suite.identify))
     return RunSummary(
         suite=target.suite.name,
         folder=target.store.folder,
@@ -184,7 +191,7 @@ class _Progress:
         self.notify("finished", case=case, record=record)
 
 
-def _run_pending(target: Plan, on_event: Callable[[Event], None]) -> Iterator[Record]:
+def _run_pending(target: Plan, on_event: Callable[[Event], None], *, identify: bool = False) -> Iterator[Record]:
     """Run and store every pending run. A stopped case is stored as `interrupted` before CaseInterrupted goes on."""
     total = sum(case.runs for case in target.suite.cases)
     progress = _Progress(
@@ -206,8 +213,10 @@ def _run_pending(target: Plan, on_event: Callable[[Event], None]) -> Iterator[Re
                 ),
             )
         except CaseInterrupted as stop:
-            target.store.append(stop.record)
+            target.store.append(stop.record if identify else without_identity(stop.record))
             raise
+        if not identify:
+            record = without_identity(record)
         target.store.append(record)
         progress.finish(case, record)
         yield record

@@ -89,6 +89,7 @@ class SuiteFile(_Strict):
     timeout_s: float = Field(default=3600, gt=0, allow_inf_nan=False)
     gate: dict[str, GateRule] = {}
     small: dict[str, Any] = {}
+    identify: bool = False
 
 
 def write_json_schema(path: str | Path) -> None:
@@ -113,11 +114,28 @@ def read_suite(path: str | Path, *, small: bool = False) -> Tree:
 
 def check_suite(tree: Tree) -> SuiteFile:
     """Validate a tree as a suite file; raises SuiteError with every wrong key and value."""
+    file, problems = check_suite_in_part(tree)
+    if file is None or problems:
+        raise SuiteError(tree.positions[()].file, problems)
+    return file
+
+
+def check_suite_in_part(tree: Tree) -> tuple[SuiteFile | None, list[Problem]]:
+    """Validate a tree as a suite file; returns the file without its wrong keys, if that is possible, and the problems.
+
+    So that an unknown key does not hide an unknown measure: both are reported at once.
+    """
     try:
-        return SuiteFile.model_validate(tree.data)
+        return SuiteFile.model_validate(tree.data), []
     except ValidationError as error:
-        problems = [_problem_of(tree, dict(item)) for item in error.errors()]
-        raise SuiteError(tree.positions[()].file, _once(problems)) from None
+        problems = _once(_problem_of(tree, dict(item)) for item in error.errors())
+        wrong = {item["loc"][0] for item in error.errors() if item["loc"]}
+    if wrong & {"models", "matrix", "measure", "ablate"}:
+        return None, problems  # what depends on these would be reported wrongly
+    try:
+        return SuiteFile.model_validate({key: value for key, value in tree.data.items() if key not in wrong}), problems
+    except ValidationError:
+        return None, problems
 
 
 def _with_bases(path: Path, *, seen: tuple[Path, ...]) -> Tree:

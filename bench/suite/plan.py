@@ -12,7 +12,7 @@ from bench.core.schema import DEFAULT_AXES, Case, Json, ModelInfo, Point, Pretra
 from bench.core.validation import describe_error
 from bench.core.yaml_tree import Place, Tree
 from bench.suite.axes import AXES, AXIS_ALIASES, axis_of, expanded, product, read_axis, spellings
-from bench.suite.file import Ablation, GateRule, SuiteFile, check_suite
+from bench.suite.file import Ablation, GateRule, SuiteFile, check_suite_in_part
 from bench.suite.matrix import RULES, Exclusion, PlanningCatalog, Setting, exclusions_of, problems_of_rules, settings_of
 
 
@@ -28,6 +28,7 @@ class Suite:
     cases: tuple[Case, ...]
     ablate: Ablation | None
     gate: Mapping[str, GateRule]
+    identify: bool = False
 
     def facts(self) -> dict[str, Json]:
         """What reports and comparisons need of the suite; stored next to its records."""
@@ -47,8 +48,11 @@ def plan_suite(tree: Tree, catalog: PlanningCatalog, *, recipes: Collection[str]
     `recipes` are the names of known recipes; with None, a recipe is looked for only when a model is trained.
     """
     path = tree.positions[()].file
-    file = check_suite(tree)
+    file, problems = check_suite_in_part(tree)
+    if file is None:
+        raise SuiteError(path, problems)
     planner = _Planner(tree, file, catalog, recipes)
+    planner.problems += problems
     cases = planner.cases()
     if planner.problems:
         raise SuiteError(path, planner.problems)
@@ -61,6 +65,7 @@ def plan_suite(tree: Tree, catalog: PlanningCatalog, *, recipes: Collection[str]
         cases=tuple(cases),
         ablate=file.ablate,
         gate=file.gate,
+        identify=file.identify,
     )
 
 
@@ -77,7 +82,7 @@ class _Planner:
 
     def cases(self) -> list[Case]:
         self._check_names()
-        settings: list[Setting] = []
+        settings: list[Setting] = []  # with a problem so far, points would be reported wrongly
         if not self.problems:
             settings, self.exclusions = settings_of(self.file, self.catalog), exclusions_of(self.file)
         grouped: dict[Point, dict[str, dict[str, Json]]] = {}

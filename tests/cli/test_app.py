@@ -1,5 +1,7 @@
 """The command line: exit codes and one clear text for what a user can put right."""
 
+import errno
+import os
 import signal
 from pathlib import Path
 
@@ -135,3 +137,26 @@ def test_doctor_names_what_it_looked_at(capsys: pytest.CaptureFixture[str]) -> N
     assert code == 0
     assert "torch" in out
     assert "CPU" in out
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.ENAMETOOLONG])
+def test_what_the_system_refuses_is_one_line_and_exit_2(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    def refuse(**_: object) -> None:
+        raise OSError(number, os.strerror(number), "/full/disk")
+
+    monkeypatch.setattr("bench.runner.doctor.check_machine", refuse)
+    code, _, err = outcome(capsys, "doctor")
+    assert code == 2
+    assert err == f"vbench: /full/disk: {os.strerror(number)}\n"
+
+
+def test_a_fault_is_told_even_if_no_traceback_can_be_written(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bench.runner.doctor.check_machine", lambda **_: {}["missing"])
+    monkeypatch.setattr("tempfile.tempdir", "/dev/null/nowhere")
+    code, _, err = outcome(capsys, "doctor")
+    assert code == FAULT
+    assert "a fault of vbench itself: KeyError: 'missing'" in err

@@ -285,8 +285,8 @@ def test_a_run_leads_to_its_predictions(capsys: pytest.CaptureFixture[str]) -> N
 
     assert said("") == ""
     one = "artifacts/a/predictions.parquet"
-    assert said(one, one, "") == f"scores of every video: vbench predictions results/r/{one}\n"
-    assert "for 2 cases: vbench predictions results/r names" in said(one, one.replace("a/p", "b/p"))
+    assert said(one, one, "") == f"predictions of every video: vbench predictions results/r/{one}\n"
+    assert "for 2 cases: vbench predictions results/r lists" in said(one, one.replace("a/p", "b/p"))
 
 
 def test_questions_wait_for_no_torch(kept: Kept) -> None:

@@ -53,3 +53,11 @@ def test_what_no_value_can_be_made_of_is_one_problem(tmp_path: Path, text: str, 
         read(tmp_path, text)
     assert said in str(caught.value)
     assert len(caught.value.problems) == 1
+
+
+def test_aliases_that_stand_for_billions_of_values_are_refused_at_once(tmp_path: Path) -> None:
+    rows = ["a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]
+    rows += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, 12)]
+    (tmp_path / "bomb.yaml").write_text("\n".join(rows) + "\n")
+    with pytest.raises(SuiteError, match="more than 1,000,000 values"):
+        read_yaml(tmp_path / "bomb.yaml")

@@ -50,10 +50,10 @@ def test_a_gpu_is_told_how_to_be_quiet_and_what_is_not_allowed(monkeypatch: pyte
     assert ("not allowed here" in found["permission"].found) is not may
 
 
-def test_without_a_gpu_there_is_nothing_to_quiet(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_gpu_there_is_no_noise_to_reduce(monkeypatch: pytest.MonkeyPatch) -> None:
     plain = Environment(hardware=dict(PLAIN), state={"load_1min": 0.1, "cpu_governor": None})
     monkeypatch.setattr(doctor, "describe_environment", lambda device: plain)
-    assert any("no GPU here to quiet" in finding.found for finding in check_machine(with_gpu=True))
+    assert any("there is no GPU here" in finding.found for finding in check_machine(with_gpu=True))
 
 
 def test_the_models_own_repository_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -105,8 +105,8 @@ def test_a_profile_says_where_it_was_timed_and_what_to_doubt() -> None:
     )
     assert list(_speed_notes(record)) == [
         "timed on a CPU, 1 of 4 threads",
-        "the short form, 14 s in all: each timing warms up and is sampled for at most 2 s; a suite takes longer and "
-        "runs again in fresh processes",
+        "short timings, 14 s in total: each warms up and is sampled for at most 2 s; a suite samples longer and "
+        "repeats in fresh processes",
         "these times are unsteady",
         "42 % of what this device can do at this intensity; compute is the limit",
         "it drifted; again",

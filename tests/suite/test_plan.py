@@ -438,9 +438,11 @@ def test_a_mistake_in_a_file_that_is_extended_is_told_there(tmp_path: Path) -> N
     path = tmp_path / "suite.yaml"
     text = "extends: [base.yaml]\nsuite: s\nmodels: [c3dd_search]\ntitlee: x\n"
     assert told(tmp_path, text) == [
+        f"{path}:3:10: unknown model 'c3dd_search'; did you mean: c3d_search?",
         f"{path}:4:1: unknown key 'titlee'; did you mean: title?",
         f"{base}:3:1: unknown key 'mesure'; did you mean: measure?",
         f"{base}:4:1: timeout_s: input should be greater than 0, found -3",
+        f"{base}:5:10: unknown axis 'precisoin'; did you mean: precision?",
     ]
     base.write_text("\n\n\n\nmeasure: {mac: {}}\nmatrix: {precisoin: [fp32]}\n")
     assert told(tmp_path, text.replace("titlee: x\n", "")) == [
@@ -570,3 +572,12 @@ def test_a_wrong_input_protocol_is_told_where_it_stands(tmp_path: Path, protocol
     [problem] = problems(tmp_path, PREPROCESSED.format(protocol=protocol))
     assert problem.startswith("2:")
     assert told in problem
+
+
+def test_an_unknown_key_hides_no_unknown_measure_model_or_axis(tmp_path: Path) -> None:
+    text = (
+        "suite: own\nmodells: [c3d]\nrepeat: x\nmodels: [c3d_serch]\nmatrix: {batchh: [1]}\nmeasure: {latencyy: {}}\n"
+    )
+    found = "\n".join(problems(tmp_path, text))
+    for name in ("modells", "repeat", "c3d_serch", "batchh", "latencyy"):
+        assert name in found

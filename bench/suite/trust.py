@@ -1,0 +1,54 @@
+"""Refuses to run code that a suite from elsewhere names: its plug-ins and `module:factory` models."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import bench
+from bench.core.errors import InputError
+from bench.core.yaml_tree import Place, Tree
+from bench.suite.file import SuiteFile
+
+TRUST = "VBENCH_TRUST"  # environment variable: folders whose suites may run code; child processes inherit it
+SOURCES = ("torchvision", "timm", "hf")  # prefixes of models that are no module of the user
+
+
+def check_trust(tree: Tree, file: SuiteFile) -> None:
+    """Raise InputError if the suite runs code and does not lie in a trusted folder.
+
+    Trusted are the working folder, the root of its git repository, the suites of vbench, and the folders in the
+    environment variable VBENCH_TRUST. What the command line itself names is trusted.
+    """
+    trusted = list(_trusted_folders())
+    for place, what in _code_in(file):
+        origin = Path(tree.position(place).file)
+        if origin.is_file() and not any(origin.resolve().is_relative_to(folder) for folder in trusted):
+            raise InputError(
+                f"{origin} would run {what}, and it lies outside the working folder; read it, then add --trust, "
+                f"or set {TRUST}={origin.resolve().parent}"
+            )
+
+
+def trust_folder_of(suite: Path) -> None:
+    """Trust the folder of a suite in this process and its children."""
+    folders = [folder for folder in os.environ.get(TRUST, "").split(os.pathsep) if folder]
+    os.environ[TRUST] = os.pathsep.join(dict.fromkeys([*folders, str(suite.resolve().parent)]))
+
+
+def _code_in(file: SuiteFile) -> Iterator[tuple[Place, str]]:
+    for number, name in enumerate(file.plugins):
+        yield ("plugins", number), f"the plug-in {name}"
+    for number, entry in enumerate(file.models):
+        name = entry if isinstance(entry, str) else entry.get("name")
+        source, colon, _ = name.partition(":") if isinstance(name, str) else ("", "", "")
+        if colon and source not in SOURCES:
+            yield ("models", number), f"the model factory {name}"
+
+
+def _trusted_folders() -> Iterator[Path]:
+    here = Path.cwd()
+    yield here
+    yield from (parent for parent in here.parents if (parent / ".git").exists())
+    package = Path(bench.__file__).parent
+    yield from (package / "suites", package.parent / "suites")
+    yield from (Path(folder).expanduser().resolve() for folder in os.environ.get(TRUST, "").split(os.pathsep) if folder)
