@@ -36,8 +36,8 @@ def trust_folder_of(suite: Path) -> None:
 
 
 def _code_in(file: SuiteFile) -> Iterator[tuple[Place, str]]:
-    for number, name in enumerate(file.plugins):
-        yield ("plugins", number), f"the plug-in {name}"
+    for number, plugin in enumerate(file.plugins):
+        yield ("plugins", number), f"the plug-in {plugin}"
     for number, entry in enumerate(file.models):
         name = entry if isinstance(entry, str) else entry.get("name")
         source, colon, _ = name.partition(":") if isinstance(name, str) else ("", "", "")
