@@ -18,7 +18,8 @@ from bench.core.validation import plain_message, spelling_hint
 from bench.models.meta import build_on_meta
 from bench.models.sources import source_entry, source_names
 from bench.models.weights.checkpoint import Checkpoint, read_checkpoint
-from bench.models.weights.loading import classes_in, load_checkpoint
+from bench.models.weights.loading import load_checkpoint
+from bench.models.weights.matching import classes_in
 
 
 def create_model(

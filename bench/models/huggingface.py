@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from bench.core.errors import ClipError, InputError, MissingPackageError, WeightsError
 from bench.core.registry import ModelEntry
 from bench.models.base import InputSpec, VideoModel, belongs_to
-from bench.models.weights.load_report import LoadReport, in_words
+from bench.models.weights.load_report import LoadReport
 
 PAPERS = {"videomae": "arXiv:2203.12602", "timesformer": "arXiv:2102.05095", "vivit": "arXiv:2103.15691"}
 HEAD = "classifier"
@@ -133,16 +133,14 @@ def _report(network: nn.Module, info: dict[str, Any], *, folder: Path, name: str
     wrong = [key for key in fresh if not belongs_to(key, HEAD)]
     if wrong:
         raise WeightsError(f"the weights in {folder} do not fit its config.json: {', '.join(wrong[:3])}, …")
-    return in_words(
-        LoadReport(
-            path=Path(name),
-            sha256="",
-            container="Hugging Face",
-            loaded=len(network.state_dict()) - len(fresh),
-            fresh=tuple(f"network.{key}" for key in fresh),
-            file_classes=next((shape[0] for shape in reshaped.values()), None),
-            model_classes=getattr(network.get_submodule(HEAD), "out_features", None),
-        )
+    return LoadReport(
+        path=Path(name),
+        sha256="",
+        container="Hugging Face",
+        loaded=len(network.state_dict()) - len(fresh),
+        fresh=tuple(f"network.{key}" for key in fresh),
+        file_classes=next((shape[0] for shape in reshaped.values()), None),
+        model_classes=getattr(network.get_submodule(HEAD), "out_features", None),
     )
 
 

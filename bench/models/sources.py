@@ -21,7 +21,8 @@ from bench.models.backbones import Backbone, FrameModel, frames_of
 from bench.models.base import InputSpec, belongs_to, head_name_of, modality_of
 from bench.models.huggingface import huggingface_entry
 from bench.models.weights.checkpoint import Checkpoint
-from bench.models.weights.load_report import LoadReport, in_words
+from bench.models.weights.load_report import LoadReport
+from bench.models.weights.matching import copy_weights
 
 
 def source_entry(name: str) -> ModelEntry:
@@ -232,12 +233,10 @@ def _check_clip(network: nn.Module, clips: tuple[Tensor, ...], *, smallest: tupl
 
 def _load_published(network: nn.Module, weights: Any, *, name: str) -> LoadReport:
     """Load torchvision's weights; a head with another number of classes stays as drawn, as `load_checkpoint` tells."""
-    from bench.models.weights.loading import load_checkpoint  # which knows the networks of this module
-
     with _fetching(name):
         state: Mapping[str, Tensor] = weights.get_state_dict(progress=False, check_hash=True)
     stem = Path(weights.url).stem  # ends in the beginning of its hash, which torchvision has checked
-    return load_checkpoint(
+    return copy_weights(
         network,
         Checkpoint(path=Path(name), sha256=stem.rpartition("-")[2], n_bytes=0, container="torchvision", state=state),
     )
@@ -249,16 +248,14 @@ def _timm_report(network: Any, *, name: str) -> LoadReport:
     is_fresh = published != network.num_classes
     keys = list(network.state_dict())
     fresh = tuple(f"backbone.{key}" for key in keys if is_fresh and belongs_to(key, head))
-    return in_words(
-        LoadReport(
-            path=Path(name),
-            sha256="",
-            container="timm",
-            loaded=len(keys) - len(fresh),
-            fresh=fresh,
-            file_classes=published or None,
-            model_classes=network.num_classes,
-        )
+    return LoadReport(
+        path=Path(name),
+        sha256="",
+        container="timm",
+        loaded=len(keys) - len(fresh),
+        fresh=fresh,
+        file_classes=published or None,
+        model_classes=network.num_classes,
     )
 
 

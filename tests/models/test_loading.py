@@ -71,7 +71,7 @@ def test_only_a_head_of_other_classes_is_left_out_and_said(tmp_path: Path) -> No
     assert report.fresh == ("fc.weight", "fc.bias")
     assert (report.file_classes, report.model_classes) == (400, 101)
     assert report.warnings == (
-        "k400.pth has 400 classes and the network 101: fc.weight, fc.bias stay as drawn, train before evaluating",
+        "k400.pth has 400 classes and the model 101: fc.weight, fc.bias keep random values; train before evaluating",
     )
     assert torch.equal(second.get_submodule("fc").weight, drawn)
     clip = torch.randn(1, 3, *CLIP, CLIP[1])
@@ -88,7 +88,7 @@ def test_classes_that_nobody_named_are_the_file_s(tmp_path: Path) -> None:
 def test_a_head_of_another_width_is_not_taken_for_other_classes(tmp_path: Path) -> None:
     state = state_of(narrow("resnet3d_10"))
     state["fc.weight"] = torch.zeros(9, 65)
-    with pytest.raises(WeightsError, match=r"1 key is of another shape \(fc\.weight: file 9x65, network 7x64\)"):
+    with pytest.raises(WeightsError, match=r"1 key is of another shape \(fc\.weight: file 9x65, model 7x64\)"):
         load_weights(narrow("resnet3d_10"), saved(tmp_path / "w.pth", state))
 
 
@@ -96,7 +96,7 @@ def test_nothing_is_loaded_where_something_does_not_fit(tmp_path: Path) -> None:
     model = narrow("resnet3d_10")
     before = state_of(model)
     wrong = {key: value + 1 for key, value in state_of(model).items()} | {"extra.weight": torch.zeros(1)}
-    with pytest.raises(WeightsError, match=r"1 key is not known to the network \(extra\.weight\)"):
+    with pytest.raises(WeightsError, match=r"1 key is not known to the model \(extra\.weight\)"):
         load_weights(model, saved(tmp_path / "w.pth", wrong))
     assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
 
@@ -132,7 +132,7 @@ def test_the_cause_of_a_misfit_is_named(
 
 def test_the_owner_of_names_that_nothing_here_has_is_named(tmp_path: Path) -> None:
     state = {"s1.pathway0_stem.conv.weight": torch.zeros(1), "s1.pathway0_stem.extra": torch.zeros(1)}
-    with pytest.raises(WeightsError, match="No network here has these weights; their names are those of: PySlowFast"):
+    with pytest.raises(WeightsError, match="No model here has these weights; their names are those of: PySlowFast"):
         load_weights(narrow("resnet3d_10"), saved(tmp_path / "w.pth", state))
 
 
@@ -156,7 +156,7 @@ def test_sports_1m_weights_have_no_head(tmp_path: Path) -> None:
     model = create_model("c3d", kernel_depth=1, num_classes=5, weights=tmp_path / "c3d-pretrained.pth")
     report = report_of(model)
     assert (report.container, report.fresh) == ("C3D Sports-1M", ("fc8.weight", "fc8.bias"))
-    assert "carries no classifier" in report.warnings[0]
+    assert "has no classifier" in report.warnings[0]
     for theirs, ours in names.items():
         assert torch.equal(model.get_submodule(ours).weight, state[f"{theirs}.weight"])
     del state["features.11.bias"]

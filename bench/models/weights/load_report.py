@@ -1,22 +1,25 @@
-"""What of a network's weights was loaded, whoever loaded them, and what stays as it was drawn."""
+"""What was loaded into a model, whoever loaded it, and which weights keep their random initial values."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from torch import nn
 
 from bench.core.errors import InputError
-from bench.core.input_protocol import InputProtocol
+
+LISTED = 5
+"""How many names a warning lists."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class LoadReport:
-    """What was loaded, from which file, and what was not. `warnings` say it in words.
+    """What was loaded, from which file, and what was not.
 
-    Of weights that another package loaded, `path` is the name that they were asked for by, and `sha256` is empty or, of
-    torchvision's, its beginning. `fresh` are weights that stay as drawn; `ignored` are entries of the file that are no
-    weights.
+    For weights that another package loaded, `path` is the name they were requested by, and `sha256` is empty or, for
+    torchvision, the first digits. `entry` is the place of the weights within the file and `other_entries` are further
+    ones. `fresh` are weights of the model that keep their random initial values; `ignored` are tensors of the file
+    that belong to no model.
     """
 
     path: Path
@@ -25,31 +28,40 @@ class LoadReport:
     loaded: int
     fresh: tuple[str, ...] = ()
     ignored: tuple[str, ...] = ()
+    entry: str = ""
+    other_entries: tuple[str, ...] = ()
+    is_averaged: bool = False
     file_classes: int | None = None
     model_classes: int | None = None
-    warnings: tuple[str, ...] = ()
-    input_protocol: InputProtocol = field(default_factory=InputProtocol)
+    notes: tuple[str, ...] = ()
 
-
-def in_words(report: LoadReport) -> LoadReport:
-    """`report` with its `warnings`."""
-    return replace(report, warnings=tuple(_warnings(report)))
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """Everything a user should know about these weights, one sentence each."""
+        return tuple(_warnings(self))
 
 
 def require_trained(model: nn.Module) -> None:
-    """InputError unless all weights of `model`, which `create_model` built, were loaded: drawn ones know nothing."""
+    """Raise InputError unless all weights of `model`, which `create_model` built, were loaded from somewhere."""
     report: LoadReport | None = model.__dict__.get("weights_report")
     if report is None:
-        raise InputError("the network has no weights but those it was drawn with; name a file of weights")
+        raise InputError("the model has only its random initial weights; name a file of weights")
     if report.fresh:
-        raise InputError(next(iter(report.warnings)))
+        raise InputError(report.warnings[0])
 
 
 def _warnings(report: LoadReport) -> Iterable[str]:
-    file, stays = report.path.name, f"{', '.join(report.fresh)} stay as drawn, train before evaluating"
+    file, untrained = report.path.name, f"{', '.join(report.fresh)} keep random values; train before evaluating"
     if report.fresh and report.file_classes is None:
-        yield f"{file} carries no classifier: {stays}"
+        yield f"{file} has no classifier: {untrained}"
     elif report.fresh:
-        yield f"{file} has {report.file_classes} classes and the network {report.model_classes}: {stays}"
+        yield f"{file} has {report.file_classes} classes and the model {report.model_classes}: {untrained}"
+    if report.other_entries:
+        kind = "averaged weights" if report.is_averaged else "weights"
+        others = ", ".join(name or "the top level" for name in report.other_entries[:LISTED])
+        taken = report.entry or "the top level"
+        yield f"{file} holds several sets of weights: {kind} of {taken} are taken; also there: {others} (--entry NAME)"
     if report.ignored:
-        yield f"{file} holds {len(report.ignored)} left-overs of a counter, such as {report.ignored[0]}: not loaded"
+        names = ", ".join(report.ignored[:LISTED]) + (", …" if len(report.ignored) > LISTED else "")
+        yield f"{file} holds {len(report.ignored)} tensors that belong to no model, not loaded: {names}"
+    yield from report.notes
