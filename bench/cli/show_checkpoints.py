@@ -10,9 +10,13 @@ if TYPE_CHECKING:
 
 
 def show_checkpoint(found: "CheckpointFacts") -> None:
-    """What a file is, and how to load it."""
+    """Print what a file is, and how to load it."""
     facts = checkpoint_as_dict(found)
-    rows = [(name.replace("_", " "), value) for name, value in facts.items() if name not in ("fits", "facts")]
+    rows = [
+        (name.replace("_", " "), value)
+        for name, value in facts.items()
+        if name not in ("fits", "facts", "input_protocol")
+    ]
     rows += [(name, value) for name, value in found.facts.items()]
     print_table(("", ""), [(name, _shown(name, value)) for name, value in rows if value not in (None, "", [])])
     if not found.fits:
@@ -22,7 +26,7 @@ def show_checkpoint(found: "CheckpointFacts") -> None:
 
 
 def checkpoint_as_dict(found: "CheckpointFacts") -> dict[str, Any]:
-    """For machines."""
+    """Return the facts as plain data, for `--json`."""
     return {
         "path": str(found.path),
         "sha256": found.sha256,
@@ -35,6 +39,10 @@ def checkpoint_as_dict(found: "CheckpointFacts") -> dict[str, Any]:
         "num_classes": found.num_classes,
         "facts": dict(found.facts),
         "ignored": list(found.ignored),
+        "entry": found.entry,
+        "other_entries": list(found.other_entries),
+        "problem": found.problem,
+        "input_protocol": found.input_protocol.as_detail(),
         "fits": [
             {"model": fit.model, "family": fit.family, "arguments": dict(fit.arguments), "has_head": fit.has_head}
             for fit in found.fits
@@ -49,7 +57,7 @@ def _shown(name: str, value: Any) -> str:
 
 
 def _flags(fit: "Fit") -> str:
-    """The arguments as flags of `vbench profile`."""
+    """The arguments of a fit as flags of `vbench profile`."""
     flags = [
         f" --num-classes {value}" if k == "num_classes" else f" --arg {k}={value}" for k, value in fit.arguments.items()
     ]

@@ -84,7 +84,7 @@ def test_a_folder_with_weights_gives_its_own_logits(folder: Path, capfd: pytest.
     torch.testing.assert_close(other.forward_features(clip), model.forward_features(clip))  # type: ignore[operator]
     assert other(clip).shape == (2, 9)
     require_trained(model)
-    with pytest.raises(InputError, match=r"has 5 classes and the network 9: network.classifier.bias"):
+    with pytest.raises(InputError, match=r"has 5 classes and the model 9: network.classifier.bias"):
         require_trained(other)
 
 

@@ -112,9 +112,9 @@ def test_torchvision_s_weights_are_told_as_those_of_a_file_are() -> None:
     require_trained(model)
     other = create_model("torchvision:r3d_18.kinetics400_v1", num_classes=7)
     assert not any(value.any() for key, value in other.state_dict().items() if not key.startswith("fc."))
-    with pytest.raises(InputError, match=r"r3d_18.kinetics400_v1 has 400 classes and the network 7: fc.weight"):
+    with pytest.raises(InputError, match=r"r3d_18.kinetics400_v1 has 400 classes and the model 7: fc.weight"):
         require_trained(other)
-    with pytest.raises(InputError, match="no weights but those it was drawn with"):
+    with pytest.raises(InputError, match="only its random initial weights"):
         require_trained(create_model("torchvision:r3d_18"))
 
 
@@ -129,7 +129,7 @@ def test_timm_s_weights_are_told_and_so_is_a_head_that_they_leave(monkeypatch: p
     monkeypatch.setattr(timm, "create_model", lambda name, *, pretrained, **rest: make(name, pretrained=False, **rest))
     require_trained(create_model("timm:resnet10t.c3_in1k", num_classes=1000))
     with pytest.raises(
-        InputError, match=r"c3_in1k has 1000 classes and the network 400: backbone.fc.weight, backbone.fc.bias stay"
+        InputError, match=r"c3_in1k has 1000 classes and the model 400: backbone.fc.weight, backbone.fc.bias keep"
     ):
         require_trained(create_model("timm:resnet10t.c3_in1k"))
     assert "weights_report" not in create_model("timm:resnet10t").__dict__

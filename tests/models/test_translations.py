@@ -126,3 +126,78 @@ def test_our_own_names_stay() -> None:
     for model in ("c3d", "resnet3d_18", "x3d_xs", "i3d_rgb"):
         target = shapes_of(model)
         assert names_for(target, target) == {key: key for key in target}
+
+
+def test_hassony2_s_i3d_is_ours() -> None:
+    target = shapes_of("i3d_rgb", num_classes=5)
+
+    def theirs(key: str) -> str:
+        words = key.split(".")
+        if words[0] == "logits":
+            return key.replace("logits", "conv3d_0c_1x1")
+        unit = {"b0": "branch_0", "b1a": "branch_1.0", "b1b": "branch_1.1", "b2a": "branch_2.0"}
+        unit |= {"b2b": "branch_2.1", "b3b": "branch_3.1"}
+        names = [unit.get(word, {"bn": "batch3d"}.get(word, word)) for word in words[1:]]
+        return ".".join([words[0].lower(), *names])
+
+    expected = {theirs(key): key for key in target}
+    assert names_for({old: target[new] for old, new in expected.items()}, target) == expected
+
+
+def to_caffe2(key: str) -> str:
+    """PySlowFast's name as the blob of its caffe2 files (its `c2_model_loading.py`, read backwards)."""
+    kinds = {"weight": "w", "bias": "b"}
+    norms = {"weight": "s", "bias": "b", "running_mean": "rm", "running_var": "riv"}
+    words = key.split(".")
+    if words[0] == "head":
+        return f"pred_{kinds[words[-1]]}"
+    if words[0].endswith("_fuse"):
+        stage = int(words[0][1])
+        last = {2: 2, 3: 3, 4: 5}.get(stage)
+        layer = "t_pool1_subsample" if stage == 1 else f"t_res{stage}_{last}_branch2c_bn_subsample"
+        return f"{layer}_bn_{norms[words[-1]]}" if words[1] == "bn" else f"{layer}_{kinds[words[-1]]}"
+    pathway, _, block = words[1].partition("_")
+    fast = "t_" if pathway == "pathway1" else ""
+    if block == "stem":
+        return f"{fast}conv1_w" if words[2] == "conv" else f"{fast}res_conv1_bn_{norms[words[-1]]}"
+    place = f"{fast}res{words[0][1]}_{block.removeprefix('res')}_" + "".join(words[2:-1])
+    return f"{place}_{norms[words[-1]] if place.endswith('_bn') else kinds[words[-1]]}"
+
+
+@pytest.mark.parametrize("model", ["slow_r50", "slowfast_r50", "c2d_r50", "i3d_r50"])
+def test_caffe2_blobs_of_pyslowfast_land_where_they_belong(model: str) -> None:
+    target = {key: shape for key, shape in shapes_of(model, num_classes=11).items() if "num_batches" not in key}
+    expected = {to_caffe2(CASES[model](key)): key for key in target}
+    assert len(expected) == len(target)
+    assert {"conv1_w", "res_conv1_bn_riv", "res2_0_branch1_bn_s", "res5_2_branch2c_w", "pred_b"} <= expected.keys()
+    assert names_for({old: target[new] for old, new in expected.items()}, target) == expected
+
+
+def to_vmz(key: str) -> str:
+    """torchvision's name of R(2+1)D-18 as the blob of VMZ's caffe2 files."""
+    kinds = {"weight": "w", "bias": "b"}
+    norms = {"weight": "s", "bias": "b", "running_mean": "rm", "running_var": "riv"}
+    words = key.split(".")
+    kind = words[-1]
+    if words[0] == "fc":
+        return f"last_out_L400_{kinds[kind]}"
+    if words[0] == "stem":
+        layers = {"0": "conv1_middle", "1": "conv1_middle_spatbn_relu", "3": "conv1", "4": "conv1_spatbn_relu"}
+        return f"{layers[words[1]]}_{(norms if words[1] in '14' else kinds)[kind]}"
+    comp = 2 * (int(words[0][-1]) - 1) + int(words[1])
+    if words[2] == "downsample":
+        return f"shortcut_projection_{comp}" + (f"_spatbn_{norms[kind]}" if words[3] == "1" else f"_{kinds[kind]}")
+    number = words[2][-1]
+    if words[3] == "1":
+        return f"comp_{comp}_spatbn_{number}_{norms[kind]}"
+    if words[4] == "1":
+        return f"comp_{comp}_spatbn_{number}_middle_{norms[kind]}"
+    return f"comp_{comp}_conv_{number}{'_middle' if words[4] == '0' else ''}_{kinds[kind]}"
+
+
+def test_caffe2_blobs_of_vmz_land_in_torchvision_s_model() -> None:
+    target = shapes_of("torchvision:r2plus1d_18", num_classes=400)
+    target = {key: shape for key, shape in target.items() if "num_batches" not in key}
+    expected = {to_vmz(key): key for key in target}
+    assert len(expected) == len(target)
+    assert names_for({old: target[new] for old, new in expected.items()}, target) == expected

@@ -31,8 +31,8 @@ the two before it saves: there `state_dict` is the average and `ema_state_dict` 
 """
 
 NOT_WEIGHTS = re.compile(
-    r"(optim|opt_|sched|scaler|amp$|ema_optim|rng|callbacks|loops|hyper_parameters|message_hub|param_groups|"
-    r"cfg|config|args|meta$|scalers|best_|history|state$)",
+    r"optim|sched|scaler|callback|hyper_?param|param_groups|message_hub|^(opt_.*|amp|rng.*|loops|.*(cfg|config)|.*args|"
+    r"meta|history|state)$",
     re.IGNORECASE,
 )
 """Entries whose tensors are no weights, such as the momentum of an optimiser."""
@@ -51,6 +51,16 @@ OF_LOSSES = re.compile(
     re.IGNORECASE,
 )
 """First part of the name of weights that belong to a loss or a metric beside the model."""
+
+COPIES: tuple[tuple[str, str], ...] = (
+    ("encoder_q", "encoder_k"),
+    ("teacher", "student"),
+    ("target_encoder", "encoder"),
+    ("model_ema", "model"),
+    ("ema_model", "model"),
+    ("ema_model", "online_model"),
+)
+"""First parts of names that hold two copies of one model within one dictionary."""
 
 CAFFE2_LEFT_OUT = re.compile(r"(_momentum|^lr$|^model_iter$|^pred$|^optimizer_iteration.*)$")
 
@@ -280,7 +290,7 @@ def _walk(node: Any, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], d
     if any(tensor.ndim for tensor in tensors.values()):
         yield path, tensors
     for key, value in node.items():
-        if isinstance(key, str) and not NOT_WEIGHTS.match(key):
+        if isinstance(key, str) and not NOT_WEIGHTS.search(key):
             yield from _walk(value, (*path, key))
 
 
@@ -295,11 +305,9 @@ def _as_tensor(key: Any, value: Any) -> Tensor | None:
 
 def _split_by_copies(name: str, state: dict[str, Tensor]) -> dict[str, dict[str, Tensor]]:
     """The copies of a model within one dictionary, such as `encoder_q.` and `encoder_k.`, each as an entry."""
-    pairs = (("encoder_q", "encoder_k"), ("teacher", "student"), ("target_encoder", "encoder"), ("model_ema", "model"))
-    pairs = (*pairs, ("ema_model", "model"), ("ema_model", "online_model"))
     firsts = {key.partition(".")[0] for key in state}
     found = {}
-    for copies in pairs:
+    for copies in COPIES:
         if set(copies) <= firsts:
             for copy in copies:
                 own = {key.removeprefix(f"{copy}."): v for key, v in state.items() if key.startswith(f"{copy}.")}

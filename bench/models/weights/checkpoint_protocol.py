@@ -1,8 +1,6 @@
-"""The input protocol that a checkpoint file states: written there by a training of vbench."""
+"""The input protocol of a checkpoint file: stated in it by a training of vbench, else that of its zoo."""
 
 from collections.abc import Mapping
-
-import torch
 
 from bench.core.errors import InputError, WeightsError
 from bench.core.input_protocol import InputProtocol
@@ -12,14 +10,11 @@ KEY = "input_protocol"
 
 
 def protocol_of_checkpoint(checkpoint: Checkpoint) -> InputProtocol:
-    """The protocol in a checkpoint that vbench trained, marked as stored; empty for any other file.
+    """Return the protocol in a checkpoint that vbench trained, marked as stored; empty for any other file.
 
     Raises WeightsError if the file states a protocol that cannot be read.
     """
-    if not {"identity", "steps"} <= set(checkpoint.facts):
-        return InputProtocol()
-    content = torch.load(checkpoint.path, map_location="cpu", weights_only=True, mmap=True)
-    stated = content.get(KEY)
+    stated = checkpoint.metadata.get(KEY)
     if not isinstance(stated, Mapping):
         return InputProtocol()
     try:

@@ -1,4 +1,4 @@
-"""Says what a checkpoint file is, and which network here fits it: by names and shapes, on the meta device."""
+"""Finds out what a checkpoint file is and which models here fit it, by names and shapes on the meta device."""
 
 import math
 import re
@@ -11,25 +11,28 @@ from typing import Any
 from torch import nn
 
 from bench.core.errors import BenchError
+from bench.core.input_protocol import InputProtocol
 from bench.core.registry import MODELS, ModelEntry
 from bench.models.base import belongs_to, head_name_of
 from bench.models.meta import build_on_meta
 from bench.models.sources import torchvision_entries
 from bench.models.weights.checkpoint import Checkpoint, Shapes, read_checkpoint
+from bench.models.weights.checkpoint_protocol import protocol_of_checkpoint
+from bench.models.weights.matching import implausible
 from bench.models.weights.translations import names_for, rows_of
 
 DEPTHS = (10, 18, 34, 50, 101, 121, 152, 169, 200, 201, 264)
-"""Depths to try where a family has an argument `depth` and none of its variants fits."""
+"""Depths to try if a family has an argument `depth` and none of its variants fits."""
 
-ALIKE = 0.5
-"""Share of layer names (numbers apart) that a family must have in common with a file to be tried further."""
+SIMILAR = 0.5
+"""Share of layer names (ignoring numbers) that a family must have in common with a file to be tried further."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Fit:
-    """A network that has exactly the weights of a file: `create_model(model, **arguments)`.
+    """A model that has exactly the weights of a file: `create_model(model, **arguments)`.
 
-    `has_head` is False where the file lacks the classifier and nothing else.
+    `has_head` is False if the file lacks the classifier and nothing else.
     """
 
     model: str
@@ -40,9 +43,10 @@ class Fit:
 
 @dataclass(frozen=True, kw_only=True)
 class CheckpointFacts:
-    """What a checkpoint file is. `fits` is empty where no network here has its weights.
+    """What a checkpoint file is. `fits` is empty if no model here has its weights.
 
-    Several fits differ in what weights do not show, such as strides or the frames of a clip.
+    Several fits differ in what weights do not show, such as strides or the frames of a clip. `problem` is why the
+    weights cannot be right, such as NaN values, or empty. `input_protocol` is what is known about their input.
     """
 
     path: Path
@@ -57,11 +61,18 @@ class CheckpointFacts:
     facts: Mapping[str, str | int | float]
     ignored: tuple[str, ...]
     fits: tuple[Fit, ...]
+    entry: str = ""
+    other_entries: tuple[str, ...] = ()
+    problem: str = ""
+    input_protocol: InputProtocol = field(default_factory=InputProtocol)
 
 
-def identify(path: str | PathLike[str]) -> CheckpointFacts:
-    """What the checkpoint file `path` is and which networks fit it; WeightsError if it is no checkpoint."""
-    checkpoint = read_checkpoint(path)
+def identify(path: str | PathLike[str], *, entry: str | None = None) -> CheckpointFacts:
+    """Return what the checkpoint file `path` is and which models fit it.
+
+    Raises WeightsError if it is no checkpoint; see `read_checkpoint` for `entry`.
+    """
+    checkpoint = read_checkpoint(path, entry=entry)
     fits = fits_of(checkpoint)
     state = checkpoint.state
     return CheckpointFacts(
@@ -77,32 +88,36 @@ def identify(path: str | PathLike[str]) -> CheckpointFacts:
         facts=checkpoint.facts,
         ignored=checkpoint.ignored,
         fits=fits,
+        entry=checkpoint.entry,
+        other_entries=checkpoint.other_entries,
+        problem=implausible(state),
+        input_protocol=protocol_of_checkpoint(checkpoint),
     )
 
 
 def describe(fit: Fit) -> str:
-    """`resnet3d_50 (num_classes=400, shortcut='A')`."""
+    """Return a fit as text: `resnet3d_50 (num_classes=400, shortcut='A')`."""
     given = [f"{key}={value!r}" for key, value in fit.arguments.items()]
     given += [] if fit.has_head else ["without its classifier"]
     return f"{fit.model} ({', '.join(given)})" if given else fit.model
 
 
 def fits_of(checkpoint: Checkpoint) -> tuple[Fit, ...]:
-    """Every registered network that has exactly the file's weights; where none has, those of torchvision that do."""
-    shapes = {key: shape for key, shape in checkpoint.shapes.items() if not is_counter(key)}
-    families = [entry for entry in MODELS if entry.name == entry.family and _likeness(entry, shapes) >= ALIKE]
+    """Return every registered model that has exactly the file's weights; if there is none, those of torchvision."""
+    shapes = {key: shape for key, shape in checkpoint.shapes.items() if not is_batch_count(key)}
+    families = [entry for entry in MODELS if entry.name == entry.family and _similarity(entry, shapes) >= SIMILAR]
     fits = [fit for family in families for entry in _variants(family) if (fit := _fit(entry, shapes))]
     fits = fits or [fit for family in families for fit in _fits_by_depth(family, shapes)]
     return tuple(fits or [fit for entry in torchvision_entries() if (fit := _fit(entry, shapes))])
 
 
 def _variants(family: ModelEntry) -> list[ModelEntry]:
-    """The family's variants; the family itself where it has none."""
+    """The family's variants; the family itself if it has none."""
     return [entry for entry in MODELS if entry.family == family.name and entry is not family] or [family]
 
 
-def _likeness(entry: ModelEntry, shapes: Shapes) -> float:
-    """Share of layer names, numbers apart, that a file and a network have in common."""
+def _similarity(entry: ModelEntry, shapes: Shapes) -> float:
+    """Share of layer names, ignoring numbers, that a file and a model have in common."""
     outline = _outline(entry, {})
     if outline is None:
         return 0.0
@@ -118,33 +133,33 @@ def _fits_by_depth(entry: ModelEntry, shapes: Shapes) -> list[Fit]:
 
 def _fit(entry: ModelEntry, shapes: Shapes, **asked: Any) -> Fit | None:
     """The arguments with which `entry` has exactly these weights, or None."""
-    seen = _see(entry, shapes, asked)
-    if seen is None:
+    pair = _pair(entry, shapes, asked)
+    if pair is None:
         return None
-    arguments = {**asked, **_read_arguments(entry, seen)}
+    arguments = {**asked, **_read_arguments(entry, pair)}
     if arguments.keys() - asked.keys() - {"num_classes"}:
-        seen = _see(entry, shapes, arguments)
-    if seen is None or not all(seen.agrees(key) for key in seen.given):
+        pair = _pair(entry, shapes, arguments)
+    if pair is None or not all(pair.agrees(key) for key in pair.given):
         return None
-    absent = seen.target.keys() - seen.given.keys()
-    if not all(belongs_to(key, seen.head) for key in absent):
+    absent = pair.target.keys() - pair.given.keys()
+    if not all(belongs_to(key, pair.head) for key in absent):
         return None
     return Fit(model=entry.name, family=entry.family, arguments=arguments, has_head=not absent)
 
 
-def _see(entry: ModelEntry, shapes: Shapes, arguments: Mapping[str, Any]) -> "Seen | None":
+def _pair(entry: ModelEntry, shapes: Shapes, arguments: Mapping[str, Any]) -> "ShapePair | None":
     outline = _outline(entry, arguments)
     if outline is None:
         return None
     names = names_for(shapes, outline.shapes)
-    return Seen(given={names[key]: s for key, s in shapes.items()}, target=outline.shapes, head=outline.head)
+    return ShapePair(given={names[key]: s for key, s in shapes.items()}, target=outline.shapes, head=outline.head)
 
 
-def _read_arguments(entry: ModelEntry, seen: "Seen") -> dict[str, Any]:
-    """What the file's shapes say about those arguments of `entry` that shapes show, where it is not the default."""
+def _read_arguments(entry: ModelEntry, pair: "ShapePair") -> dict[str, Any]:
+    """The arguments of `entry` that can be read off the file's shapes and differ from their default."""
     arguments = {}
     for name, default in entry.arguments.items():
-        value = READERS[name](seen, default) if name in READERS else None
+        value = READERS[name](pair, default) if name in READERS else None
         if value is not None and (name == "num_classes" or value != default):
             arguments[name] = value
     return arguments
@@ -152,18 +167,18 @@ def _read_arguments(entry: ModelEntry, seen: "Seen") -> dict[str, Any]:
 
 @dataclass(frozen=True, kw_only=True)
 class Outline:
-    """Names and shapes of a network's weights, and the name of its head."""
+    """Names and shapes of a model's weights, and the name of its head."""
 
     shapes: Shapes
     head: str
 
 
 _OUTLINES: dict[tuple[Callable[..., Any], str], Outline | None] = {}
-"""What was built before: a file is held against the same networks again and again."""
+"""Outlines already built: every file is compared with the same models."""
 
 
 def _outline(entry: ModelEntry, arguments: Mapping[str, Any]) -> Outline | None:
-    """The network without its weights, or None where these arguments cannot be."""
+    """The outline of the model built with these arguments, or None if it cannot be built so."""
     given = {**entry.preset, **arguments}
     key = (entry.function, repr(sorted(given.items())))
     if key not in _OUTLINES:
@@ -179,99 +194,99 @@ def _new_outline(function: Callable[..., Any], arguments: Mapping[str, Any]) -> 
         return None
     if not isinstance(model, nn.Module):
         return None
-    shapes = {key: tuple(value.shape) for key, value in model.state_dict().items() if not is_counter(key)}
+    shapes = {key: tuple(value.shape) for key, value in model.state_dict().items() if not is_batch_count(key)}
     return Outline(shapes=shapes, head=head_name_of(model))
 
 
 @dataclass(frozen=True, kw_only=True)
-class Seen:
-    """Shapes of a file, under our names, beside those of a network built with default arguments."""
+class ShapePair:
+    """Shapes of a file under our names (`given`) and those of a model built with default arguments (`target`)."""
 
     given: Shapes
     target: Shapes
     head: str
 
     def agrees(self, key: str) -> bool:
-        """Whether file and network have the same shape there; the head may have any number of classes."""
+        """Whether file and model have the same shape there; the head may have any number of classes."""
         ours, theirs = self.target.get(key), self.given[key]
         return ours == theirs or (ours is not None and belongs_to(key, self.head) and ours[1:] == theirs[1:])
 
     def first(self, ending: str) -> tuple[int, ...] | None:
-        """Shape in the file of the network's first weight whose name ends so."""
+        """Shape in the file of the model's first weight whose name ends so."""
         return next((self.given[key] for key in self.target if key.endswith(ending) and key in self.given), None)
 
 
-def _num_classes(seen: Seen, default: Any) -> int | None:
-    return rows_of(seen.given, seen.head)
+def _num_classes(pair: ShapePair, default: Any) -> int | None:
+    return rows_of(pair.given, pair.head)
 
 
-def _in_channels(seen: Seen, default: Any) -> int | None:
-    shapes = [seen.given.get(key) for key, shape in seen.target.items() if len(shape) >= 4]
+def _in_channels(pair: ShapePair, default: Any) -> int | None:
+    shapes = [pair.given.get(key) for key, shape in pair.target.items() if len(shape) >= 4]
     return shapes[0][1] if shapes and shapes[0] else None
 
 
-def _shortcut(seen: Seen, default: Any) -> str | None:
-    return "B" if any(".downsample." in key for key in seen.given) else "A"
+def _shortcut(pair: ShapePair, default: Any) -> str | None:
+    return "B" if any(".downsample." in key for key in pair.given) else "A"
 
 
-def _stem_kernel_t(seen: Seen, default: Any) -> int | None:
-    shape = seen.first("conv1_t.weight") or seen.first("conv1.weight")
+def _stem_kernel_t(pair: ShapePair, default: Any) -> int | None:
+    shape = pair.first("conv1_t.weight") or pair.first("conv1.weight")
     return shape[2] if shape and len(shape) == 5 else None
 
 
-def _cardinality(seen: Seen, default: Any) -> int | None:
-    shape = seen.first("layer1.0.conv2.weight")
+def _cardinality(pair: ShapePair, default: Any) -> int | None:
+    shape = pair.first("layer1.0.conv2.weight")
     return shape[0] // shape[1] if shape else None
 
 
-def _widened(seen: Seen, default: Any) -> Any:
+def _widened(pair: ShapePair, default: Any) -> Any:
     """The default times how much wider the head's input is."""
-    key = f"{seen.head}.weight"
-    given, target = seen.given.get(key), seen.target.get(key)
+    key = f"{pair.head}.weight"
+    given, target = pair.given.get(key), pair.target.get(key)
     if not given or not target or len(given) < 2:
         return None
     value = default * given[1] / target[1]
     return round(value) if isinstance(default, int) else value
 
 
-def _kernel_depth(seen: Seen, default: Any) -> Any:
-    """One number, the name of a row, or a number a layer."""
-    convs = [seen.given.get(key) for key, shape in seen.target.items() if len(shape) == 5]
+def _kernel_depth(pair: ShapePair, default: Any) -> Any:
+    """One number for all layers, or a list with one for each layer."""
+    convs = [pair.given.get(key) for key, shape in pair.target.items() if len(shape) == 5]
     depths = [shape[2] for shape in convs if shape and len(shape) == 5]
     if not depths or len(depths) != len(convs):
         return None
     return depths[0] if len(set(depths)) == 1 else depths
 
 
-def _fusion_frames(seen: Seen, default: Any) -> int | None:
-    shape = seen.first("conv_fast_to_slow.weight")
+def _fusion_frames(pair: ShapePair, default: Any) -> int | None:
+    shape = pair.first("conv_fast_to_slow.weight")
     return shape[2] if shape else None
 
 
-def _frames(seen: Seen, default: Any) -> int | None:
+def _frames(pair: ShapePair, default: Any) -> int | None:
     """The frames that the position table of a transformer is made for."""
-    if shape := seen.first("time_embed"):
+    if shape := pair.first("time_embed"):
         return shape[1]
-    if shape := seen.first("pos_embed_temporal"):
+    if shape := pair.first("pos_embed_temporal"):
         return 2 * shape[1]
-    key = next((key for key in seen.target if key.endswith("position_embeddings")), "")
-    if key not in seen.given:
+    key = next((key for key in pair.target if key.endswith("position_embeddings")), "")
+    if key not in pair.given:
         return None
     # One token is the class token; the rest is proportional to the number of frames.
-    return int(default) * (seen.given[key][1] - 1) // (seen.target[key][1] - 1)
+    return int(default) * (pair.given[key][1] - 1) // (pair.target[key][1] - 1)
 
 
-def _size(seen: Seen, default: Any) -> int | None:
+def _size(pair: ShapePair, default: Any) -> int | None:
     """The height and width in pixels that the position table of a transformer is made for."""
     for ending in ("pos_embed_spatial", "pos_embed"):
-        key = next((key for key in seen.target if key.endswith(ending)), "")
-        if key in seen.given:
-            ours, theirs = seen.target[key][1], seen.given[key][1]
+        key = next((key for key in pair.target if key.endswith(ending)), "")
+        if key in pair.given:
+            ours, theirs = pair.target[key][1], pair.given[key][1]
             return round(int(default) * math.sqrt((theirs - ours % 2) / (ours - ours % 2)))
     return None
 
 
-READERS: Mapping[str, Callable[[Seen, Any], Any]] = {
+READERS: Mapping[str, Callable[[ShapePair, Any], Any]] = {
     "num_classes": _num_classes,
     "in_channels": _in_channels,
     "shortcut": _shortcut,
@@ -285,13 +300,13 @@ READERS: Mapping[str, Callable[[Seen, Any], Any]] = {
     "frames": _frames,
     "size": _size,
 }
-"""How the value of an argument is read off the shapes of a file's weights."""
+"""How the value of an argument is read off the shapes of a file's weights; None if they do not show it."""
 
 
-def is_counter(key: str) -> bool:
-    """Batch normalisation's count of batches, which files of old versions of torch lack."""
+def is_batch_count(key: str) -> bool:
+    """Return whether a weight is batch normalisation's count of batches, which files of old versions of torch lack."""
     return key.endswith("num_batches_tracked")
 
 
 def _is_buffer(key: str) -> bool:
-    return is_counter(key) or key.endswith((".running_mean", ".running_var"))
+    return is_batch_count(key) or key.endswith((".running_mean", ".running_var"))

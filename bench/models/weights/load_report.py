@@ -1,12 +1,13 @@
 """What was loaded into a model, whoever loaded it, and which weights keep their random initial values."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from torch import nn
 
 from bench.core.errors import InputError
+from bench.core.input_protocol import InputProtocol
 
 LISTED = 5
 """How many names a warning lists."""
@@ -19,7 +20,7 @@ class LoadReport:
     For weights that another package loaded, `path` is the name they were requested by, and `sha256` is empty or, for
     torchvision, the first digits. `entry` is the place of the weights within the file and `other_entries` are further
     ones. `fresh` are weights of the model that keep their random initial values; `ignored` are tensors of the file
-    that belong to no model.
+    that belong to no model. `input_protocol` is what the file, or the zoo that it comes from, says of its input.
     """
 
     path: Path
@@ -33,6 +34,7 @@ class LoadReport:
     is_averaged: bool = False
     file_classes: int | None = None
     model_classes: int | None = None
+    input_protocol: InputProtocol = field(default_factory=InputProtocol)
     notes: tuple[str, ...] = ()
 
     @property

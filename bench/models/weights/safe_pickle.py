@@ -216,7 +216,8 @@ def _read_legacy(file: BinaryIO) -> Any:
     def storage(key: Any, dtype: torch.dtype, numel: int) -> StorageView:
         if key not in storages:
             element = torch.empty(0, dtype=dtype).element_size()
-            storages[key] = StorageView(torch.UntypedStorage(_size_within(file, numel * element)), dtype)
+            n_bytes = _size_within(file, numel * element)
+            storages[key] = StorageView(torch.empty(n_bytes, dtype=torch.uint8).untyped_storage(), dtype)
         return storages[key]
 
     content = SafeUnpickler(file, storage=storage).load()
@@ -243,7 +244,8 @@ def _size_within(file: BinaryIO, n_bytes: int) -> int:
 def _untyped(data: bytes, *, wanted: int | None = None) -> torch.UntypedStorage:
     if wanted is not None and len(data) != wanted:
         raise EOFError("the file ends within a storage")
-    return torch.frombuffer(bytearray(data), dtype=torch.uint8).untyped_storage() if data else torch.UntypedStorage(0)
+    filled = torch.frombuffer(bytearray(data), dtype=torch.uint8) if data else torch.empty(0, dtype=torch.uint8)
+    return filled.untyped_storage()
 
 
 def _tensor(storage: StorageView, offset: int, size: Any, stride: Any, *rest: Any) -> Tensor:
@@ -276,7 +278,7 @@ def _array(*_: Any) -> Any:
 
 def _dtype(text: Any, *_: Any) -> Any:
     """A copy of the element type: the state that follows may change its byte order."""
-    return np.dtype(text, False, True)  # type: ignore[call-overload]
+    return np.dtype(text, False, True)
 
 
 def _scalar(dtype: Any, data: Any = b"") -> Any:

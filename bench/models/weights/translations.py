@@ -1,17 +1,21 @@
-"""The same network under other names: from the names in a file to ours.
+"""Renames the weights of other code bases to the names of the same model here.
 
-A translation is here only where the other network computes the same as ours; equal shapes alone do not show that
-(MMAction2's I3D has other strides, PySlowFast's X3D one normalisation more than PyTorchVideo's).
+There is a translation only if the other model computes the same as ours; equal shapes alone do not show that
+(MMAction2's I3D has other strides).
 """
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 from bench.models.base import belongs_to
 from bench.models.weights.checkpoint import Shapes
 
 Names = dict[str, str]
-"""Name in the file → name in our network."""
+"""Name in the file → name in our model."""
+
+WRAPPERS = ("module", "model", "backbone", "encoder", "encoder_q", "net", "network", "base_model", "video_model")
+"""Modules that hold a whole model; their names may stand anywhere within a name."""
+
 
 SPORTS_1M_LAYERS = {
     "features.0": "conv1",
@@ -38,26 +42,128 @@ MMACTION_C3D_LAYERS = {
 
 
 def names_for(given: Shapes, target: Shapes) -> Names:
-    """The translation under which most weights of `given` find one of the same shape in `target`."""
-    offers = [dict(zip(given, given, strict=True))]
-    offers += [names for translate in TRANSLATIONS for names in translate(given)]
-    offers += [{key: f"{prefix}.{key}" for key in given} for prefix in _wrappers(target)]
+    """Return the names in `target` of the weights in `given`: the renaming under which most find one of their shape.
+
+    A name without a counterpart keeps its own name. Names of wrappers such as `backbone.` or `module.` may stand
+    anywhere within a name.
+    """
+    offers = [renamed for names in _unwrapped(given) for renamed in _translated(given, names)]
+    offers += [{key: f"{prefix}.{key}" for key in given} for prefix in _common_prefixes(target)]
     return max(offers, key=lambda names: _agreeing(names, given, target))
 
 
 def rows_of(shapes: Shapes, head: str) -> int | None:
-    """Rows of the weight of the layer `head`: the number of classes; None where it has none."""
+    """Return the number of classes, the rows of the weight of the layer `head`; None if there is no such layer."""
     return next((shape[0] for key, shape in shapes.items() if belongs_to(key, head) and key.endswith("weight")), None)
 
 
+def _unwrapped(given: Shapes) -> Iterable[Names]:
+    """The names as they are, then without the names of wrappers, unless two weights would share a name then."""
+    yield dict(zip(given, given, strict=True))
+    for removed in (WRAPPERS, (*WRAPPERS, "cls_head", "head")):
+        names = {key: ".".join(part for part in key.split(".") if part not in removed) for key in given}
+        if len(set(names.values())) == len(names) and any(old != new for old, new in names.items()):
+            yield names
+
+
+def _translated(given: Shapes, names: Names) -> Iterable[Names]:
+    """`names`, then `names` followed by each translation that applies to them."""
+    yield names
+    shapes = {new: given[old] for old, new in names.items()}
+    for translate in TRANSLATIONS:
+        for further in translate(shapes):
+            yield {old: further[new] for old, new in names.items()}
+
+
 def _agreeing(names: Names, given: Shapes, target: Shapes) -> int:
-    return sum(target.get(new) == given[old] for old, new in names.items())
+    """How many different weights of the target are found; two weights under one name count once."""
+    return len({new for old, new in names.items() if target.get(new) == given[old]})
 
 
-def _wrappers(target: Shapes) -> list[str]:
-    """The one name before all of `target`, where there is one: a network inside ours."""
+def _common_prefixes(target: Shapes) -> list[str]:
+    """The first part of all names of `target` if they share one: a model within a wrapper of ours."""
     first = {key.partition(".")[0] for key in target if "." in key}
     return sorted(first) if len(first) == 1 else []
+
+
+def _hassony2_i3d(given: Shapes) -> Iterable[Names]:
+    """hassony2's I3D as pytorch-i3d names it: `mixed_3b.branch_1.0.batch3d` is `Mixed_3b.b1a.bn`."""
+    if "conv3d_1a_7x7.conv3d.weight" in given:
+        yield {key: _from_hassony2(key) for key in given}
+
+
+def _from_hassony2(key: str) -> str:
+    key = re.sub(r"^conv3d_0c_1x1\.", "logits.", key)
+    key = re.sub(r"^(conv3d|mixed)_", lambda match: f"{match[1].capitalize()}_", key)
+    key = key.replace(".batch3d.", ".bn.")
+    return re.sub(r"\.branch_(\d)\.(?:(\d)\.)?", lambda m: f".b{m[1]}{'ab'[int(m[2])] if m[2] else ''}.", key)
+
+
+def _caffe2_pyslowfast(given: Shapes) -> Iterable[Names]:
+    """The caffe2 files of PySlowFast's model zoo: first as PySlowFast renames them, then as PyTorchVideo does."""
+    if "res2_0_branch2a_w" not in given:
+        return
+    named = {key: _from_caffe2(key) for key in given}
+    for further in _pyslowfast({new: given[old] for old, new in named.items()}):
+        yield {old: further[new] for old, new in named.items()}
+
+
+def _from_caffe2(key: str) -> str:
+    """`t_res2_0_branch2a_bn_s` → `s2.pathway1_res0.branch2.a_bn.weight`."""
+    name, _, kind = key.rpartition("_")
+    kinds = {"w": "weight", "b": "bias", "s": "weight", "rm": "running_mean", "riv": "running_var"}
+    if kind not in kinds:
+        return key
+    if name == "pred":
+        return f"head.projection.{kinds[kind]}"
+    pathway = 1 if name.startswith("t_") else 0
+    name = name.removeprefix("t_")
+    if fused := re.fullmatch(r"(?:pool1|res(\d)_\d+_branch2c_bn)_subsample(_bn)?", name):
+        return f"s{fused[1] or 1}_fuse.{'bn' if fused[2] else 'conv_f2s'}.{kinds[kind]}"
+    if nonlocal_block := re.fullmatch(r"nonlocal_conv(\d)_(\d+)_(theta|phi|g|out|bn)", name):
+        stage, block, layer = nonlocal_block.groups()
+        return f"s{stage}.pathway{pathway}_nonlocal{block}.{'' if layer == 'bn' else 'conv_'}{layer}.{kinds[kind]}"
+    if stem := re.fullmatch(r"conv1|res_conv1_bn", name):
+        return f"s1.pathway{pathway}_stem.{'conv' if stem[0] == 'conv1' else 'bn'}.{kinds[kind]}"
+    if block := re.fullmatch(r"res(\d)_(\d+)_branch(\d)([abc]?)(_bn)?", name):
+        stage, number, branch, letter, norm = block.groups()
+        place = f"s{stage}.pathway{pathway}_res{number}.branch{branch}"
+        return f"{place}{f'.{letter}' if letter else ''}{norm or ''}.{kinds[kind]}"
+    return key
+
+
+def _vmz_caffe2(given: Shapes) -> Iterable[Names]:
+    """The caffe2 files of VMZ's R3D and R(2+1)D as torchvision names those models, which are theirs."""
+    blocks = {int(match[1]) for key in given if (match := re.match(r"comp_(\d+)_", key))}
+    depths = {8: (2, 2, 2, 2), 16: (3, 4, 6, 3)}.get(len(blocks))
+    if depths is None:
+        return
+    places = [f"layer{layer}.{block}" for layer, depth in enumerate(depths, start=1) for block in range(depth)]
+    is_split = "conv1_middle_w" in given
+    yield {key: _from_vmz(key, places, is_split=is_split) for key in given}
+
+
+def _from_vmz(key: str, places: Sequence[str], *, is_split: bool) -> str:
+    """`comp_0_spatbn_1_middle_s` → `layer1.0.conv1.0.1.weight`."""
+    name, _, kind = key.rpartition("_")
+    kinds = {"w": "weight", "b": "bias", "s": "weight", "rm": "running_mean", "riv": "running_var"}
+    if kind not in kinds:
+        return key
+    if name.startswith("last_out_"):
+        return f"fc.{kinds[kind]}"
+    if stem := re.fullmatch(r"conv1(_middle)?(_spatbn_relu)?", name):
+        first = 0 if stem[1] or not is_split else 3
+        return f"stem.{first + bool(stem[2])}.{kinds[kind]}"
+    if shortcut := re.fullmatch(r"shortcut_projection_(\d+)(_spatbn)?", name):
+        return f"{places[int(shortcut[1])]}.downsample.{int(bool(shortcut[2]))}.{kinds[kind]}"
+    if layer := re.fullmatch(r"comp_(\d+)_(conv|spatbn)_(\d)(_middle)?", name):
+        place = f"{places[int(layer[1])]}.conv{layer[3]}"
+        is_norm = layer[2] == "spatbn"
+        if layer[4]:  # the half over space: a convolution, its norm, ReLU, then the half over time
+            return f"{place}.0.{int(is_norm)}.{kinds[kind]}"
+        within = "1" if is_norm else ("0.3" if is_split else "0")
+        return f"{place}.{within}.{kinds[kind]}"
+    return key
 
 
 def _sports_1m(given: Shapes) -> Iterable[Names]:
@@ -157,4 +263,7 @@ TRANSLATIONS: tuple[Callable[[Shapes], Iterable[Names]], ...] = (
     _mmaction_slow,
     _mmaction_2d,
     _pyslowfast,
+    _hassony2_i3d,
+    _caffe2_pyslowfast,
+    _vmz_caffe2,
 )
