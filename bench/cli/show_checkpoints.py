@@ -20,7 +20,7 @@ def show_checkpoint(found: "CheckpointFacts") -> None:
     rows += [(name, value) for name, value in found.facts.items()]
     print_table(("", ""), [(name, _shown(name, value)) for name, value in rows if value not in (None, "", [])])
     if not found.fits:
-        print_text("no network here has these weights")
+        print_text("no model here has these weights")
     for fit in found.fits:
         print_text(f"fits {fit.model}: vbench profile {fit.model}{_flags(fit)} --weights {found.path}")
 
