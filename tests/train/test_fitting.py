@@ -1,6 +1,7 @@
 import contextlib
 import math
 import shutil
+import signal
 import subprocess
 
 import pytest
@@ -9,7 +10,7 @@ import torch
 from bench.core.errors import InputError, TrainingError
 from bench.train.checkpointing import read_state, read_weights
 from bench.train.curves import read_curves
-from bench.train.fitting import CheckpointInterval, fit
+from bench.train.fitting import CheckpointInterval, TrainingInterrupted, fit
 from bench.train.training_state import TrainingState
 
 EVERYTHING = {
@@ -217,3 +218,51 @@ def test_progress_tells_epoch_loss_and_time_left(tmp_path, run, recipe_of, monke
     assert training[-1].fraction == 1.0
     assert all(p.seconds_left >= 0 for p in training)
     assert str(training[0]).startswith("epoch 1/3 step 1/4 · loss ")
+
+
+def test_ctrl_c_finishes_the_step_saves_and_says_that_the_same_command_goes_on(run, recipe_of, tmp_path):
+    """The first Ctrl-C comes in the middle of a step; the result is that of a training that nobody stopped."""
+    whole, _ = run(recipe_of(), tmp_path / "whole")
+    step, told = TrainingState.step, []
+
+    def interrupted(self, batch):
+        if self.step_count == 5:
+            signal.raise_signal(signal.SIGINT)
+        step(self, batch)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(TrainingState, "step", interrupted)
+        with pytest.raises(TrainingInterrupted, match="stopped in epoch 2 of 3; the same command goes on"):
+            run(recipe_of(), tmp_path / "cut", report=lambda progress: told.append(str(progress)))
+    assert told[-1].startswith("stopped in epoch 2 of 3")
+    assert read_state(tmp_path / "cut").state["training"]["step"] == 6
+    model, result = run(recipe_of(), tmp_path / "cut", report=lambda progress: told.append(str(progress)))
+    assert result.resumed_at == 6
+    assert any(text.startswith("going on from epoch 2 of 3") for text in told)
+    assert same_weights(model, whole)
+
+
+def test_a_second_ctrl_c_stops_at_once(run, recipe_of, tmp_path):
+    step = TrainingState.step
+
+    def interrupted_twice(self, batch):
+        if self.step_count == 5:
+            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
+        step(self, batch)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(TrainingState, "step", interrupted_twice)
+        with pytest.raises(KeyboardInterrupt) as error:
+            run(recipe_of(), tmp_path)
+    assert not isinstance(error.value, TrainingInterrupted)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_an_epoch_ends_with_a_checkpoint_if_that_is_cheap(run, recipe_of, tmp_path):
+    """Killed without a warning in the third epoch, a training loses that epoch at most."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("bench.train.fitting.CHEAP_SHARE", 1e9)
+        with pytest.raises(KeyboardInterrupt):
+            run(recipe_of(), tmp_path, dies_at=9)
+    assert read_state(tmp_path).state["training"]["step"] == 8

@@ -9,6 +9,7 @@ from bench.train.scoring import (
     average_precision,
     confused_pairs,
     confusion_matrix,
+    find_relabelling,
     label_ranks,
     mean_average_precision,
     mean_per_class,
@@ -83,3 +84,45 @@ def test_mean_average_precision_leaves_out_classes_without_a_positive():
     scores = np.array([[0.9, 0.1, 0.3], [0.2, 0.8, 0.4]])
     targets = np.array([[True, False, False], [False, True, False]])
     assert mean_average_precision(scores, targets) == pytest.approx(1.0)
+
+
+# Another order of the classes -----------------------------------------------------------------------------------------
+
+
+def predictions_of(classes, per_class, *, accuracy, order, seed):
+    """Scores of a model that is right with probability `accuracy`, under another order of the classes, and labels."""
+    random = np.random.default_rng(seed)
+    labels = np.repeat(np.arange(classes), per_class)
+    is_right = random.random(len(labels)) < accuracy
+    predicted = np.where(is_right, labels, random.integers(classes, size=len(labels)))
+    return np.eye(classes, dtype=np.float32)[np.asarray(order)[predicted]], labels
+
+
+@pytest.mark.parametrize(("classes", "per_class", "accuracy"), [(2, 6, 1.0), (5, 8, 0.8), (101, 6, 0.6)])
+def test_a_wrong_order_of_the_classes_is_found(classes, per_class, accuracy):
+    order = np.roll(np.arange(classes), 1)
+    scores, labels = predictions_of(classes, per_class, accuracy=accuracy, order=order, seed=0)
+    found = find_relabelling(scores, labels)
+    assert found is not None
+    assert found.top1_as_is < 0.2
+    assert found.top1_relabelled > accuracy - 0.25
+    right = np.asarray(found.mapping)[order] == np.arange(classes)
+    assert right.mean() > 0.9
+    assert "another order of the classes" in str(found)
+
+
+@pytest.mark.parametrize("classes", [2, 5, 20])
+@pytest.mark.parametrize("accuracy", [0.0, 0.3, 0.9])
+def test_a_right_order_raises_no_alarm(classes, accuracy):
+    """A model without skill (accuracy 0: it guesses) must not be explained by an order that fits its noise."""
+    alarms = 0
+    for seed in range(60):
+        scores, labels = predictions_of(classes, 10, accuracy=accuracy, order=range(classes), seed=seed)
+        alarms += find_relabelling(scores, labels) is not None
+    assert alarms <= 1
+
+
+def test_two_swapped_classes_of_many_are_too_little_for_a_warning():
+    order = [1, 0, *range(2, 20)]
+    scores, labels = predictions_of(20, 10, accuracy=1.0, order=order, seed=0)
+    assert find_relabelling(scores, labels) is None
