@@ -1,4 +1,4 @@
-"""Annotation files as others wrote them, read with distrust: every error names file and line.
+"""Read annotation files of others. Every error names file and line.
 
 Byte-order marks, CRLF line ends and blank lines are fine. Wrong encodings, missing columns, unknown labels, ids that
 occur twice and paths that lead out of their folder are errors.
@@ -21,19 +21,19 @@ _MOST_DIGITS = 20
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ListLine:
-    """The fields of one line, and where it stands."""
+    """The fields of one line, with its file and number."""
 
     path: Path
     number: int
     fields: tuple[str, ...]
 
     def fail(self, message: str) -> DatasetError:
-        """The error to raise: `file:line: message`."""
+        """Return the error to raise: `file:line: message`."""
         return DatasetError(f"{self.path}:{self.number}: {message}")
 
 
 class FileLocation(Protocol):
-    """Somewhere in a file, to which an error can point."""
+    """A place in a file that an error can point to."""
 
     @property
     def number(self) -> int: ...
@@ -42,9 +42,9 @@ class FileLocation(Protocol):
 
 
 class Labels:
-    """Class names and their positions; a label is found by name, or by number from `first`.
+    """Class names and their positions; a label is looked up by name, or by number counted from `first`.
 
-    DatasetError where two classes have the same name.
+    Raises DatasetError if two classes have the same name.
     """
 
     def __init__(self, names: Sequence[str], *, first: int = 0) -> None:
@@ -52,20 +52,20 @@ class Labels:
         self._position = {name: position for position, name in enumerate(names)}
         if len(self._position) < len(self.names):
             twice, _ = Counter(self.names).most_common(1)[0]
-            raise DatasetError(f"class {twice!r} stands under two numbers, {first + names.index(twice)} the first")
+            raise DatasetError(f"class {twice!r} has two numbers, the first is {first + names.index(twice)}")
         self._first = first
 
     def __getitem__(self, label: str) -> int:
         return self._position[label]
 
     def position(self, label: str, *, at: "FileLocation") -> int:
-        """The class that `label` names; DatasetError with the nearest spellings if there is none."""
+        """Return the position of the class `label`; DatasetError with the nearest spellings if there is none."""
         if label in self._position:
             return self._position[label]
         raise at.fail(f"unknown label {label!r}; {suggest(label, self.names)}")
 
     def numbered(self, number: str, *, at: "FileLocation") -> int:
-        """The class with this number; DatasetError if it is no number, or there is no such class."""
+        """Return the position of the class with this number; DatasetError if it is no number, or of no class."""
         try:
             position = int(number) - self._first
         except ValueError:
@@ -75,15 +75,15 @@ class Labels:
         return position
 
 
-def read_lines(path: Path, *, separator: str | None) -> Iterator[ListLine]:
-    """Lines that are not blank, split at `separator` as CSV; None leaves a line whole.
+def read_lines(path: Path, *, separator: str | None, strip: str | None = None) -> Iterator[ListLine]:
+    """Yield lines that are not blank, split at `separator` as CSV; None leaves a line whole, without `strip` around it.
 
-    DatasetError with the line where a quote is not closed in it or the text is not UTF-8, and where there is no line.
+    Raises DatasetError for a file without a line, and with the line for an open quote and text that is not UTF-8.
     """
     is_empty = True
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
-            for line in _texts(path, file) if separator is None else _records(path, file, separator):
+            for line in _texts(path, file, strip) if separator is None else _records(path, file, separator):
                 is_empty = False
                 yield line
     except UnicodeDecodeError as error:
@@ -91,17 +91,17 @@ def read_lines(path: Path, *, separator: str | None) -> Iterator[ListLine]:
     except OSError as error:
         raise DatasetError(f"{path}: cannot be read: {error.strerror}") from error
     if is_empty:
-        raise DatasetError(f"{path}:1: is empty; a list that names nothing is taken for a broken one")
+        raise DatasetError(f"{path}:1: is empty")
 
 
-def _texts(path: Path, file: Iterable[str]) -> Iterator[ListLine]:
+def _texts(path: Path, file: Iterable[str], strip: str | None) -> Iterator[ListLine]:
     for number, text in enumerate(file, start=1):
         if text.strip():
-            yield ListLine(path=path, number=number, fields=(text.strip(),))
+            yield ListLine(path=path, number=number, fields=(text.strip(strip),))
 
 
 def _records(path: Path, file: Iterable[str], separator: str) -> Iterator[ListLine]:
-    """Each line as one record: a field that goes on in the next line began with a stray quote."""
+    """Yield each line as one record; a field that continues in the next line began with a stray quote."""
     reader, before = csv.reader(file, delimiter=separator, strict=True), 0
     while True:
         try:
@@ -132,7 +132,7 @@ def _not_utf8(path: Path) -> DatasetError:
 def read_table(
     path: Path, *, columns: Sequence[str], optional: Sequence[str] = ()
 ) -> Iterator[tuple[ListLine, dict[str, str]]]:
-    """Rows of a CSV file with a header, each with its `columns` and whichever of `optional` there are."""
+    """Yield the rows of a CSV file with a header, each with its `columns` and those of `optional` that exist."""
     lines = read_lines(path, separator=",")
     header = next(lines)
     place = {name.lower(): at for at, name in enumerate(header.fields)}
@@ -143,14 +143,17 @@ def read_table(
     line = header
     for line in lines:
         if len(line.fields) <= max(taken.values()):
-            raise line.fail(f"{len(line.fields)} columns where the first line has {len(header.fields)}")
+            raise line.fail(f"{len(line.fields)} columns, but the header has {len(header.fields)}")
         yield line, {name: line.fields[at] for name, at in taken.items()}
     if line is header:
         raise header.fail("there is no row below the names of the columns")
 
 
 class JsonFile:
-    """A JSON file and where things stand in it; DatasetError with its line where it is none, or a key occurs twice."""
+    """A JSON file that knows the lines of its keys.
+
+    Raises DatasetError with the line for what is not JSON, and for a key that occurs twice.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -164,7 +167,7 @@ class JsonFile:
         except UnicodeEncodeError as error:
             half = f"\\u{ord(error.object[error.start]):04x}"
             line = self._text.count("\n", 0, max(0, self._text.lower().find(half))) + 1
-            raise DatasetError(f"{path}:{line}: {half} alone is half a character, and no text") from error
+            raise DatasetError(f"{path}:{line}: {half} is half of a surrogate pair, not text") from error
         except json.JSONDecodeError as error:
             raise DatasetError(f"{path}:{error.lineno}: is not JSON: {error.msg}") from error
         except UnicodeDecodeError as error:
@@ -175,27 +178,27 @@ class JsonFile:
             raise DatasetError(f"{path}: cannot be read: {error.strerror}") from error
 
     def at(self, key: str) -> "JsonLocation":
-        """Where `key` stands first, for a message."""
+        """Return the first place of `key`, for a message."""
         return JsonLocation(self, key)
 
     def line_of(self, key: str) -> int:
-        """The line where `key` stands first; 1 where it does not."""
+        """Return the line of the first `key`; 1 if there is none."""
         place = max(0, self._text.find(json.dumps(key, ensure_ascii=False)))
         return self._text.count("\n", 0, place) + 1
 
     def mapping(self, value: Any, *, what: str, key: str) -> Mapping[str, Any]:
-        """`value` if it is a JSON object; DatasetError naming `what` if not."""
+        """Return `value` if it is a JSON object; DatasetError naming `what` if not."""
         if not isinstance(value, dict):
             raise self.at(key).fail(f"{what} is {json.dumps(value)[:40]}, not an object")
         return value
 
     def _no_number(self, text: str) -> float:
-        """Refuse NaN and Infinity, which Python's reader takes and JSON does not know."""
-        raise self._fail_at(text, f"{text} is no number of JSON")
+        """Refuse NaN and Infinity, which Python's reader accepts although JSON does not have them."""
+        raise self._fail_at(text, f"{text} is not a JSON number")
 
     def _whole(self, text: str) -> int:
         if len(text) > _MOST_DIGITS:
-            raise self._fail_at(text, f"{text[:_MOST_DIGITS]}… is no number of anything in a data set")
+            raise self._fail_at(text, f"{text[:_MOST_DIGITS]}… is too long for a number")
         return int(text)
 
     def _fail_at(self, text: str, message: str) -> DatasetError:
@@ -213,7 +216,7 @@ class JsonFile:
 
 @dataclass(frozen=True, slots=True)
 class JsonLocation:
-    """A key of a JSON file; its line is looked for only where an error needs it."""
+    """A key of a JSON file. Its line is searched only if an error needs it, because the search is slow."""
 
     file: JsonFile
     key: str
@@ -223,22 +226,22 @@ class JsonLocation:
         return self.file.line_of(self.key)
 
     def fail(self, message: str) -> DatasetError:
-        """The error to raise: `file:line: message`."""
+        """Return the error to raise: `file:line: message`."""
         return DatasetError(f"{self.file.path}:{self.number}: {message}")
 
 
 def name_for_split(name: str, split: str) -> str:
-    """The name of an annotation in which `{split}` stands for the split."""
+    """Return the name of an annotation with `{split}` replaced by the split."""
     return name.replace("{split}", split)
 
 
 def first_file(root: Path, names: Sequence[str]) -> Path | None:
-    """The first of the files `names` that is there under `root`."""
+    """Return the first of the files `names` that exists under `root`."""
     return next((root / name for name in names if (root / name).is_file()), None)
 
 
 def require_file(root: Path, names: Sequence[str], *, what: str) -> Path:
-    """The first of the files `names` under `root`; DatasetError that lists them if none is there."""
+    """Return the first of the files `names` under `root`; DatasetError that lists them if none exists."""
     found = first_file(root, names)
     if found is None:
         raise DatasetError(f"{root}: {what} is missing; looked for {', '.join(names)}")
@@ -246,14 +249,14 @@ def require_file(root: Path, names: Sequence[str], *, what: str) -> Path:
 
 
 def safe_id(text: str, *, at: FileLocation) -> str:
-    """`text` if it is one name, fit for a file; DatasetError for a path."""
+    """Return `text` if it is a file name; DatasetError if it is empty or a path."""
     if not text or "/" in text or "\\" in text or "\0" in text or text in (".", ".."):
         raise at.fail(f"{text!r} is not an id: empty, or a path")
     return text
 
 
 def safe_path(text: str, *, within: Path, at: FileLocation) -> str:
-    """`text` relative to the folder `within`; DatasetError if it leads out of it."""
+    """Return `text` relative to the folder `within`; DatasetError if it leads out of it."""
     path = PurePosixPath(text)
     if path.is_absolute():
         try:
@@ -266,13 +269,13 @@ def safe_path(text: str, *, within: Path, at: FileLocation) -> str:
 
 
 class UniqueNames:
-    """Refuses what comes a second time."""
+    """Refuses a name that comes a second time."""
 
     def __init__(self, what: str) -> None:
         self._what, self._seen = what, dict[str, int | JsonLocation]()
 
     def check(self, key: str, *, at: FileLocation) -> str:
-        """`key`, the first time; DatasetError with both lines after that."""
+        """Return `key` the first time; DatasetError with both lines after that."""
         if key in self._seen:
             before = self._seen[key]
             number = before if isinstance(before, int) else before.number

@@ -1,4 +1,4 @@
-"""The frames of clips out of one video: where its part lies, which frames are wanted, one decode for all of them."""
+"""Read the clips of one video: find its part, choose frames, decode each wanted frame once."""
 
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
@@ -19,11 +19,11 @@ from bench.data.sampling import Part, part_between
 Choose = Callable[[Part], Sequence[Sequence[int]]]
 Frames = NDArray[np.uint8]
 
-_WORTH_WHOLE = 4  # a video up to so many times the clip's length is decoded whole where it is kept in memory
+_WORTH_WHOLE = 4  # a cached video is decoded whole if it is at most this many times as long as its clips
 
 
 class DecodedCache:
-    """Decoded videos of a small set, kept in memory; a set that would not fit into `limit_bytes` is not kept at all."""
+    """Decoded videos of a small set in memory. A set that would not fit into `limit_bytes` is not kept at all."""
 
     def __init__(self, *, videos: int, limit_bytes: int) -> None:
         self._videos, self._limit_bytes = videos, limit_bytes
@@ -35,11 +35,11 @@ class DecodedCache:
         return self._kept.get(id_)
 
     def wants(self, id_: str) -> bool:
-        """False for what is too much to keep, and for a video that cannot be read as a whole."""
+        """Return False if the set is too large, or this video cannot be read as a whole."""
         return self.is_open and id_ not in self._unfit
 
     def leave_out(self, id_: str) -> None:
-        """Ask for this video no more."""
+        """Stop asking for this video."""
         self._unfit.add(id_)
 
     def put(self, id_: str, frames_THWC: Frames) -> None:
@@ -52,7 +52,7 @@ class DecodedCache:
 
 
 class ClipReader:
-    """Reads clips of the modalities that a network takes, at one decode size."""
+    """Reads clips of the modalities that a model takes, at one decode size."""
 
     def __init__(
         self,
@@ -65,10 +65,10 @@ class ClipReader:
         self._modalities, self._size, self._backend, self._cache = tuple(modalities), size, backend, cache
 
     def read(self, video: Video, choose: Choose) -> list[dict[str, Frames]]:
-        """For each clip that `choose` wants of the video's part, its frames (T, H, W, C) by modality.
+        """Return the frames (T, H, W, C) by modality of each clip that `choose` selects from the video's part.
 
-        What a header claims may be wrong: where a frame proves not to be there, `choose` is asked once more, with the
-        frames that are.
+        A header may claim too many frames. If a chosen frame does not exist, `choose` is called once more with the
+        number of frames that do.
         """
         part = part_of(video)
         try:
@@ -102,9 +102,9 @@ class ClipReader:
         return self._decode(video, wanted)
 
     def _whole(self, video: Video) -> Frames | None:
-        """Every frame of the video, kept for the next time; None where none are kept, or not all of them are sound.
+        """Return every frame of the video and cache it; None without a cache, or if some frame is damaged.
 
-        What a clip of it wants may be sound all the same, as it is where nothing is kept.
+        The frames of a clip may be sound even then, so the caller decodes just those.
         """
         if self._cache is None or not self._cache.wants(video.id):
             return None
@@ -121,9 +121,9 @@ class ClipReader:
 
 
 def part_of(video: Video) -> Part:
-    """The frames of the video that count; exact in time where its facts are known, else by the rate it claims.
+    """Return the frames that belong to the video: by exact times if its facts are known, else by its claimed rate.
 
-    The rate that an annotation gives counts where the video has none of its own, as frame folders.
+    The rate of the annotation is used if the video has none of its own, as frame folders.
     """
     facts = video.facts
     if facts is None:
@@ -144,7 +144,7 @@ def part_of(video: Video) -> Part:
 
 
 def part_at(times_s: Sequence[float], *, fps: float | None, start_s: float | None, end_s: float | None) -> Part:
-    """The frames shown from `start_s` up to `end_s`, at least one of them; InputError if no frame has a time."""
+    """Return the frames shown from `start_s` up to `end_s`, at least one; InputError if no frame has a time."""
     if not times_s:
         raise InputError("a part given in seconds needs the times of the frames, and none is known")
     first = 0 if start_s is None else min(bisect_left(times_s, start_s), len(times_s) - 1)

@@ -1,4 +1,4 @@
-"""What the boxes of mp4, avi and mkv say without a decoder: how long the file is, and whether box follows box."""
+"""Read the box structure of mp4, avi and mkv without a decoder: is the file cut, and is the chain of boxes broken?"""
 
 import struct
 import sys
@@ -9,7 +9,7 @@ from bench.data.shards import Source
 
 
 def missing_bytes(source: Source) -> int:
-    """How many bytes the outermost box claims beyond the end of the video; 0 where it is whole or not known."""
+    """Return how many bytes the outermost box claims beyond the end of the file; 0 if it is whole or unknown."""
     with source.file.open("rb") as file:
         window = _Window(file, source)
         end = _reader_for(window.read_at(0, 12))
@@ -17,10 +17,10 @@ def missing_bytes(source: Source) -> int:
 
 
 def break_in_chain(source: Source) -> int | None:
-    """Where, in bytes from its beginning, the elements of a Matroska or WebM file cease to follow each other.
+    """Return the byte at which the chain of elements of a Matroska or WebM file breaks.
 
-    FFmpeg goes on at the next cluster that it can make out, without an error. None where the chain holds as far as
-    the file goes, and for other containers.
+    FFmpeg continues at the next cluster that it recognises, without an error. None if the chain holds to the end of the
+    file, and for other containers.
     """
     with source.file.open("rb") as file:
         window = _Window(file, source)
@@ -28,13 +28,13 @@ def break_in_chain(source: Source) -> int | None:
 
 
 class _Window:
-    """The bytes of one source, counted from its own beginning."""
+    """The bytes of one source; offsets count from its own beginning, also inside a shard."""
 
     def __init__(self, file: BinaryIO, source: Source) -> None:
         self._file, self._start, self.size = file, source.offset, source.size
 
     def read_at(self, offset: int, count: int) -> bytes:
-        """Up to `count` bytes from `offset` on."""
+        """Return up to `count` bytes from `offset` on."""
         if offset >= self.size:
             return b""
         self._file.seek(self._start + offset)
@@ -91,7 +91,7 @@ def _matroska_end(file: _Window) -> int:
 
 
 def _ebml_size(file: _Window, at: int) -> tuple[int, int] | None:
-    """Where the content after the variable-length number at `at` begins, and its size; None if that is not known."""
+    """Return start and size of the content after the variable-length number at `at`; None if the size is unknown."""
     first = file.read_at(at, 1)
     if not first or first[0] == 0:
         return None
@@ -101,11 +101,11 @@ def _ebml_size(file: _Window, at: int) -> tuple[int, int] | None:
 
 
 def _matroska_break(file: _Window) -> int | None:
-    at, ends = 0, dict[bytes, int]()  # of the segment and the cluster that `at` is in, where they are known
+    at, ends = 0, dict[bytes, int]()  # ends of the segment and the cluster around `at`, if known
     while at < file.size:
         name, end = _ebml_name(file, at), min(ends.values(), default=sys.maxsize)
         after = _after_element(file, at, ends)
-        # An element of a kind that came later than this list is passed over, as readers must, if a known one follows.
+        # An element of an unknown kind is skipped, as readers must, if a known one follows: formats grow.
         is_strange = name not in _DESCENDED | _WHOLE and after != file.size and not _is_known(file, after)
         if after is None or after > end or is_strange:
             return None if at >= ends.get(_SEGMENT, sys.maxsize) else at
@@ -116,9 +116,9 @@ def _matroska_break(file: _Window) -> int | None:
 
 
 def _after_element(file: _Window, at: int, ends: dict[bytes, int]) -> int | None:
-    """Where the element after the one at `at` begins: behind it, or inside of a segment or cluster; None if none is.
+    """Return where the element after the one at `at` begins (inside a segment or cluster, its first child), or None.
 
-    Notes in `ends` where a segment or cluster that begins here ends.
+    Adds the end of a segment or cluster that begins here to `ends`.
     """
     name = _ebml_name(file, at)
     if not name:
@@ -137,6 +137,6 @@ def _is_known(file: _Window, at: int | None) -> bool:
 
 
 def _ebml_name(file: _Window, at: int) -> bytes:
-    """The name of the element at `at`, of one to four bytes; empty if none begins there."""
+    """Return the id of the element at `at`, one to four bytes; empty if none begins there."""
     first = file.read_at(at, 1)
     return file.read_at(at, 9 - first[0].bit_length()) if first and first[0] >= 0x10 else b""

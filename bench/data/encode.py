@@ -1,4 +1,4 @@
-"""H.264 files written through PyAV, with settings that make them quick to seek or free of history."""
+"""Write H.264 files with PyAV, with options that make them fast to seek or free of dependencies between frames."""
 
 from collections.abc import Iterable, Mapping
 from fractions import Fraction
@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from bench.core.errors import MissingPackageError
 
-# Every frame on its own at a constant quantiser: what a frame looks like depends on no other frame, so the codec
-# cannot tell what came before. One thread, no adaptive state: the same frames give the same bytes.
+# Every frame is an intra frame at a constant quantiser, so no frame has traces of earlier ones that a model could use.
+# One thread and no adaptive state: the same frames give the same bytes.
 HISTORY_FREE = {
     "qp": "18",
     "preset": "ultrafast",
@@ -28,9 +28,9 @@ def write_mp4(
     pts: Iterable[int] | None = None,
     time_base: Fraction | None = None,
 ) -> int:
-    """Encode RGB frames (even sides) as H.264 in mp4 with libx264 `options`; how many there were.
+    """Encode RGB frames (even sides) as H.264 in mp4 with libx264 `options`; returns the number of frames.
 
-    Frames follow each other at `fps`, or stand at `pts` in units of `time_base` where both are given.
+    Frames follow each other at `fps`, or are shown at `pts` in units of `time_base` if both are given.
     """
     check_encoder()
     times = iter(pts) if pts is not None and time_base is not None else None
@@ -54,7 +54,7 @@ def write_mp4(
 
 
 def check_encoder() -> None:
-    """MissingPackageError unless this PyAV can write H.264."""
+    """Raise MissingPackageError unless this PyAV can write H.264."""
     if "libx264" not in av.codecs_available:
         raise MissingPackageError(
             "PyAV with libx264", needed_for="writing H.264 files", install="pip install --force-reinstall av"

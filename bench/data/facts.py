@@ -1,4 +1,4 @@
-"""What is known of one video file once every frame of it has been decoded."""
+"""The facts about one video file that decoding all of its frames gives."""
 
 import sys
 from collections.abc import Mapping, Sequence
@@ -12,12 +12,12 @@ FACTS_VERSION = 1
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class VideoFacts:
-    """The facts of one file or frame folder. `frames` is counted by decoding; headers are not believed.
+    """The facts of one file or frame folder. `frames` is counted by decoding, because headers may be wrong.
 
-    `verdict` is `ok`, `damaged after frame N` (N is the last sound frame, from 0; `damaged from the first frame on`
-    where there is none), `unreadable` or `missing`; `problem` says what was found. `width` and `height` are upright;
-    `rotation` is the clockwise turn, in degrees, that makes a stored frame upright (a mirror image is set right too).
-    `pts` has one entry a frame, in units of `time_base` seconds; None where the container gives none. `keyframes` are
+    `verdict` is `ok`, `damaged after frame N` (N is the last sound frame, counted from 0; `damaged from the first frame
+    on` if there is none), `unreadable` or `missing`; `problem` describes the damage. `width` and `height` are upright;
+    `rotation` is the clockwise turn in degrees that makes a stored frame upright (mirroring is undone too).
+    `pts` has one entry per frame in units of `time_base` seconds, None if the container gives none. `keyframes` are the
     frame numbers where decoding can start; `keyframe_checksums` (CRC-32 of the stored luma) prove after a seek that it
     landed there.
     """
@@ -48,18 +48,18 @@ class VideoFacts:
 
     @property
     def duration_s(self) -> float | None:
-        """Seconds from the first frame's start to the last one's end; None where the rate is unknown."""
+        """Seconds from the start of the first frame to the end of the last one; None if the rate is unknown."""
         return self.frames / self.fps if self.fps else None
 
     def times_s(self) -> tuple[float, ...]:
-        """When each frame is shown, in seconds after the first: by pts where they rise, else by the average rate."""
+        """Return when each frame is shown, in seconds after the first: by pts if they rise, else by the mean rate."""
         known = [pts for pts in self.pts if pts is not None]
         if self.time_base is not None and len(known) == self.frames and is_rising(known):
             return tuple(float((pts - known[0]) * self.time_base) for pts in known)
         return tuple(i / self.fps for i in range(self.frames)) if self.fps else ()
 
     def to_json(self) -> dict[str, Any]:
-        """As plain JSON values, for the index; evenly spaced numbers as start, stop and step."""
+        """Return plain JSON values for the index; evenly spaced numbers become start, stop and step."""
         values: dict[str, Any] = {"version": FACTS_VERSION}
         for each in fields(self):
             value = getattr(self, each.name)
@@ -70,7 +70,7 @@ class VideoFacts:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> "VideoFacts":
-        """What `to_json` wrote; ValueError or TypeError for anything else."""
+        """Read what `to_json` wrote; ValueError, KeyError or TypeError for anything else."""
         if values.get("version") != FACTS_VERSION:
             raise ValueError(f"facts of version {values.get('version')!r}; this vbench reads {FACTS_VERSION}")
         given: dict[str, Any] = {field.name: _from_plain(values[field.name]) for field in fields(cls)}
@@ -80,7 +80,7 @@ class VideoFacts:
 
 
 def evenly(values: Sequence[int | None]) -> Sequence[int | None]:
-    """`values` as a range where they are evenly spaced, which takes no memory; else as a tuple."""
+    """Return `values` as a range if they are evenly spaced, which saves memory, else as a tuple."""
     known = [value for value in values if value is not None]
     if len(known) == len(values) > 1 and known[1] > known[0]:
         as_range = range(known[0], known[-1] + 1, known[1] - known[0])
@@ -90,7 +90,7 @@ def evenly(values: Sequence[int | None]) -> Sequence[int | None]:
 
 
 def is_rising(values: Sequence[int]) -> bool:
-    """True if each value is larger than the one before."""
+    """Return True if each value is larger than the one before."""
     return all(a < b for a, b in pairwise(values))
 
 

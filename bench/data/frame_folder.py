@@ -1,6 +1,6 @@
-"""Frame folders: one numbered image a frame, as 3D-ResNets (`image_00001.jpg`) and MMAction2 (`img_00001.jpg`) write.
+"""Read frame folders: one numbered image per frame, as 3D-ResNets (`image_00001.jpg`) and MMAction2 (`img_00001.jpg`).
 
-JPEG goes through simplejpeg, with Pillow for what it cannot take and where it is not installed.
+JPEG is decoded by simplejpeg; Pillow decodes other formats, and JPEG if simplejpeg is not installed.
 """
 
 import math
@@ -25,15 +25,15 @@ from bench.data.geometry import MAX_PIXELS, Size, resize, upright_size
 
 _FRAME_FILE = re.compile(r"^(?P<prefix>.*?)(?P<number>\d+)\.(?:jpe?g|png|webp|bmp)$", re.IGNORECASE)
 RGB_PREFIXES = ("image_", "img_", "frame_", "frame", "image", "img", "")
-_LONGEST_GAP = 10_000  # a stray number must not make a list of a thousand million missing frames
+_LONGEST_GAP = 10_000  # one file with a large number must not make a list of a billion missing frames
 _MOST_FLOW_BYTES = 4 << 30  # ten minutes of 340 x 256; longer videos are kept as pictures
 _WORTH_A_THREAD = 4
-_SPARE = 4  # how much larger than the target a JPEG must come out that is decoded at a fraction of its size
+_SPARE = 4  # a JPEG is decoded at a fraction of its size only if that is at least this many times the target
 
 
 @dataclass(frozen=True, kw_only=True)
 class FrameFolder:
-    """The frame files of one folder by frame number from 0; None where a number is left out."""
+    """The frame files of one folder by frame number from 0; None for a number that is left out."""
 
     path: Path
     files: tuple[str | None, ...]
@@ -44,9 +44,9 @@ class FrameFolder:
 
 
 def list_frames(path: Path, *, prefix: str | None = None) -> FrameFolder:
-    """The frames of a folder in the order of their numbers, which begin at 0 or 1; VideoError if there is none.
+    """Return the frames of a folder in the order of their numbers, which begin at 0 or 1; VideoError if it has none.
 
-    `prefix` is what stands before the number; by default the first of `RGB_PREFIXES` that occurs.
+    `prefix` is the text before the number; by default the first of `RGB_PREFIXES` that occurs.
     """
     try:
         return _listed(path, path.stat().st_mtime_ns, prefix)
@@ -64,14 +64,14 @@ def _listed(path: Path, _modified_ns: int, prefix: str | None) -> FrameFolder:
     files = numbered[_choose_prefix(path, numbered, prefix)]
     first, last = min(1, *files), max(files)
     if last - first > _LONGEST_GAP + 2 * len(files):
-        raise VideoError(f"{path}: frame {last} stands among {len(files)} files; most numbers are left out")
+        raise VideoError(f"{path}: frame {last} is among only {len(files)} files; most numbers are left out")
     return FrameFolder(path=path, files=tuple(files.get(number) for number in range(first, last + 1)))
 
 
 def read_folder(path: Path, indices: Sequence[int], *, size: Size | None) -> NDArray[np.uint8]:
-    """Frames `indices` as uint8 RGB (T, H, W, 3); VideoError naming folder and frame if one is not there.
+    """Return frames `indices` as uint8 RGB (T, H, W, 3); VideoError naming folder and frame if one does not exist.
 
-    Images are decoded by as many threads as torch may use, which is one in the workers of a loader.
+    Images are decoded on as many threads as torch may use, which is one in the workers of a loader.
     """
     folder, wanted = list_frames(path), sorted(set(indices))
     height, width = _image_size(folder, wanted[0], size)
@@ -84,7 +84,7 @@ def read_folder(path: Path, indices: Sequence[int], *, size: Size | None) -> NDA
 
 
 def _image_size(folder: FrameFolder, index: int, size: Size | None) -> tuple[int, int]:
-    """Height and width that a frame comes out with: its header tells that of a JPEG, others are decoded."""
+    """Return height and width of a scaled frame: from the header of a JPEG, else by decoding it."""
     name = folder.files[index] if index < folder.frames else None
     native = None
     if name is not None:
@@ -104,17 +104,17 @@ def _read_into(
     image, expected = read_image(folder, wanted[place], size, into=row_HWC), row_HWC.shape
     if image.shape != expected:
         raise VideoError(
-            f"{folder.path}: frame {wanted[place]} is {image.shape[0]}x{image.shape[1]} where frame {wanted[0]} is "
-            f"{expected[0]}x{expected[1]} (H x W); ask for one size, as in size=(240, 320)"
+            f"{folder.path}: frame {wanted[place]} is {image.shape[0]}x{image.shape[1]} but frame {wanted[0]} is "
+            f"{expected[0]}x{expected[1]} (H x W); read both at one size, such as size=(240, 320)"
         )
     if image is not row_HWC:
         row_HWC[:] = image
 
 
 def _for_each(do: Callable[[int], None], places: Sequence[int]) -> None:
-    """`do` for every place, on as many threads as torch may use; the first error in their order is raised.
+    """Call `do` for every place on as many threads as torch may use; raises the first error in their order.
 
-    Each thread has its share from the start, this one too: handing out a place at a time costs a fifth.
+    Each thread, this one included, has a fixed share: handing out one place at a time is a fifth slower.
     """
     import torch
 
@@ -141,10 +141,10 @@ def _first_failure(do: Callable[[int], None], places: Sequence[int]) -> tuple[in
 
 
 def read_flow(path: Path, indices: Sequence[int], *, size: Size | None) -> NDArray[np.uint8]:
-    """Optical flow from `flow_x_00001.jpg` and `flow_y_00001.jpg`, uint8 (T, H, W, 2); the last pair stands for beyond.
+    """Return optical flow, uint8 (T, H, W, 2), from `flow_x_00001.jpg` and `flow_y_00001.jpg` or an npz array `flow`.
 
-    Or from the array `flow` of an npz file, which is read whole. A video of N frames has N - 1 pairs; entry i is the
-    flow from frame i to frame i + 1. VideoError for what is not there or damaged.
+    Entry i is the flow from frame i to frame i + 1. A video of N frames has N - 1 entries, and the last one is repeated
+    for indices beyond. Raises VideoError if flow is missing or damaged.
     """
     if path.suffix == ".npz":
         return _read_flow_array(path, indices, size=size)
@@ -187,10 +187,10 @@ def _check_flow_header(path: Path, member: IO[bytes], bytes_: int) -> None:
 def read_image(
     folder: FrameFolder, index: int, size: Size | None, *, into: NDArray[np.uint8] | None = None
 ) -> NDArray[np.uint8]:
-    """One frame of a folder (H, W, 3), perhaps `into` an array; VideoError if it is not there or damaged."""
+    """Return one frame of a folder (H, W, 3), possibly `into` an array; VideoError if it is missing or damaged."""
     if not 0 <= index < folder.frames:
         last = folder.frames - 1
-        message = f"{folder.path}: frame {index} is not there; the folder has {last + 1} frames, 0 to {last}"
+        message = f"{folder.path}: frame {index} does not exist; the folder has {last + 1} frames, 0 to {last}"
         raise MissingFrameError(message, frames=last + 1)
     name = folder.files[index]
     if name is None:
@@ -205,9 +205,10 @@ def read_image(
 
 
 def decode_image(data: bytes, *, size: Size | None, into: NDArray[np.uint8] | None = None) -> NDArray[np.uint8]:
-    """One encoded image as uint8 RGB (H, W, 3); ValueError, OSError or what else Pillow raises if it is damaged.
+    """Return one encoded image as uint8 RGB (H, W, 3); damage raises ValueError, OSError or whatever Pillow raises.
 
-    It is `into` itself, contiguous, where a JPEG needs no scaling and has its shape: fresh memory costs a fifth more.
+    A JPEG that needs no scaling is decoded straight into `into` (contiguous) and that is returned: new memory for each
+    image costs a fifth more time.
     """
     native = _jpeg_size(data)
     if native is None:
@@ -241,7 +242,7 @@ def _refuse_giant(native: tuple[int, int]) -> None:
 
 
 def _jpeg_size(data: bytes) -> tuple[int, int] | None:
-    """Height and width where simplejpeg can take the image, else None."""
+    """Return height and width if simplejpeg can decode the image, else None."""
     try:
         import simplejpeg
     except ImportError:
@@ -256,8 +257,8 @@ def _jpeg_size(data: bytes) -> tuple[int, int] | None:
 def _decode_jpeg(data: bytes, target: tuple[int, ...], *, buffer: NDArray[np.uint8] | None = None) -> NDArray[np.uint8]:
     import simplejpeg
 
-    # JPEG can be decoded at a fraction of its size. Where that leaves it near the target, the picture differs by two to
-    # four grey levels from one that is decoded whole and then scaled.
+    # JPEG can be decoded at a fraction of its size, which is faster. Close to the target the result would differ by two
+    # to four grey levels from one that is decoded whole and then scaled.
     height, width = (_SPARE * side for side in target)
     image: NDArray[np.uint8] = simplejpeg.decode_jpeg(
         data, "RGB", min_height=height, min_width=width, min_factor=2, buffer=buffer

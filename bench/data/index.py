@@ -1,8 +1,8 @@
-"""The index of a folder of videos: every file decoded once, its facts kept as one JSON line.
+"""The index of a folder of videos: every file is decoded once, and its facts are kept as one JSON line.
 
-It lies in `.vbench/index.jsonl` under the folder, or in the user's cache where the folder cannot be written. Lines are
-appended as files are done, so a killed run goes on where it was; a torn last line is read over. An entry counts as long
-as the size and time of its file are what they were.
+The index is `.vbench/index.jsonl` under the folder, or a file in the user's cache if the folder cannot be written.
+Lines are appended as files are finished, so a killed run continues where it stopped; a torn last line is skipped. An
+entry is valid as long as size and modification time of its file are unchanged.
 """
 
 import hashlib
@@ -28,12 +28,12 @@ _FILE = Path(".vbench", "index.jsonl")
 Inode = tuple[int, int]
 
 
-Looked = tuple[list[int] | None, VideoFacts | None]  # the stamp, and the facts of what is not as it was
+Stamp = list[int]  # what changes with a file, see _stamp
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Task:
-    """One video by its name, and the stamp that is known of it, if any is."""
+    """One video by its name, with its stamp in the index if it has one."""
 
     name: str
     is_known: bool
@@ -45,7 +45,7 @@ class _Task:
 
 @dataclass(frozen=True, kw_only=True)
 class IndexSummary:
-    """What an indexing run found: files in all, those looked at now, and how many of each verdict there are."""
+    """The result of an indexing run: number of files, of those decoded now, and of each verdict."""
 
     path: Path
     files: int
@@ -58,7 +58,7 @@ class IndexSummary:
 def index_folder(
     root: str | Path, *, workers: int = 0, again: bool = False, on_progress: OnProgress = no_progress
 ) -> IndexSummary:
-    """Decode every video under `root` that is new or changed (all with `again`) and keep its facts."""
+    """Decode every video under `root` that is new or changed (with `again`: all) and keep its facts."""
     root = Path(root)
     if not root.is_dir():
         raise DatasetError(f"{root}: is not a folder")
@@ -84,10 +84,10 @@ def index_folder(
 
 
 def read_facts(root: Path, paths: Collection[Path]) -> dict[Path, VideoFacts]:
-    """What indexes know of `paths`, as far as they are not out of date.
+    """Return the facts of `paths` that indexes know and that are not out of date.
 
-    They may be those of `root`, of any folder that the paths lie in, or of one above; the nearest is asked first.
-    Of a frame folder only its own time is asked, not that of every frame: index again what was written over in place.
+    Indexes of `root`, of any folder that contains the paths, and of folders above are read, the nearest first. A frame
+    folder counts as unchanged if its own modification time is; frames overwritten in place need `index --again`.
     """
     found: dict[Path, VideoFacts] = {}
     left = {str(path.absolute()): path for path in paths}
@@ -101,7 +101,7 @@ def read_facts(root: Path, paths: Collection[Path]) -> dict[Path, VideoFacts]:
 
 
 def _known_of(wanted: Mapping[str, Path], *, file: Path) -> dict[Path, VideoFacts]:
-    """What the index `file` knows of paths, by their names in it."""
+    """Return what the index `file` knows about paths, given by their names in it."""
     latest = {name: (stamp, facts) for name, stamp, facts in _read(file) if name in wanted}
     found: dict[Path, VideoFacts] = {}
     for name, (stamp, facts) in latest.items():
@@ -109,15 +109,15 @@ def _known_of(wanted: Mapping[str, Path], *, file: Path) -> dict[Path, VideoFact
             try:
                 found[wanted[name]] = VideoFacts.from_json(facts)
             except (ValueError, TypeError, KeyError):
-                continue  # written by another version: as if it were not indexed
+                continue  # written by another version: the video counts as not indexed
     return found
 
 
 def videos_under(root: Path, *, without: Path | None = None) -> Iterator[str]:
-    """Every video file, frame folder and video in a shard below `root`, relative to it, sorted within each folder.
+    """Yield every video file, frame folder and video in a shard below `root`, relative to it, sorted in each folder.
 
-    A folder or shard that cannot be read comes under its own name: whoever looks at it learns why. A link to a folder
-    that it stands in is left out, and so is the folder `without`. DatasetError where `root` itself cannot be read.
+    A folder or shard that cannot be read is yielded under its own name, so that probing it reports the reason. Links to
+    a folder above are skipped, and so is the folder `without`. Raises DatasetError if `root` itself cannot be read.
     """
     left_out = frozenset({inode_of(without)}) if without is not None and without.is_dir() else frozenset()
     folders: list[tuple[Path, frozenset[Inode]]] = [(root, left_out)]
@@ -143,7 +143,7 @@ def videos_under(root: Path, *, without: Path | None = None) -> Iterator[str]:
 
 
 def _videos_at(path: Path) -> Iterator[Path]:
-    """`path` if it is a video's, or the videos in the shard that it is."""
+    """Yield `path` if it is a video file, or the videos in it if it is a shard."""
     if _suffix(path.name) in VIDEO_SUFFIXES:
         yield path
     elif path.suffix == ".tar":
@@ -155,8 +155,11 @@ def _videos_at(path: Path) -> Iterator[Path]:
         yield from (path / name for name in members if _suffix(name) in VIDEO_SUFFIXES)
 
 
-def _look_at(root: Path, task: _Task) -> Looked:
-    """Decode the video unless it is as it was. Stamped before, so that one still being written is looked at again."""
+def _look_at(root: Path, task: _Task) -> tuple[Stamp | None, VideoFacts | None]:
+    """Decode the video unless its stamp is unchanged; returns the stamp, and the facts if it was decoded.
+
+    The stamp is taken before decoding, so that a file still being written is decoded again next time.
+    """
     from bench.data.probing import probe
 
     path = root / task.name
@@ -165,7 +168,7 @@ def _look_at(root: Path, task: _Task) -> Looked:
         return stamp, None
     try:
         if task.name.endswith(".tar"):
-            shard_members(path)  # says why it is none
+            shard_members(path)  # raises the reason why it could not be listed
         return stamp, probe(path)
     except BenchError as error:
         return stamp, VideoFacts(verdict="unreadable", problem=str(error))
@@ -187,7 +190,7 @@ def _summary(path: Path, files: Collection[str], *, probed: int, seconds: float)
 
 
 def _read(file: Path) -> Iterator[tuple[str, list[int] | None, dict[str, Any]]]:
-    """Name, stamp and facts of every whole line, older ones first."""
+    """Yield name, stamp and facts of every complete line, older ones first."""
     if not file.is_file():
         return
     with file.open(encoding="utf-8", errors="replace") as lines:
@@ -196,7 +199,7 @@ def _read(file: Path) -> Iterator[tuple[str, list[int] | None, dict[str, Any]]]:
                 entry = json.loads(line)
                 yield entry["path"], entry["stamp"], entry["facts"]
             except (ValueError, KeyError, TypeError):
-                continue  # torn by a kill; that file is decoded again
+                continue  # torn by a kill; its file is decoded again
 
 
 def _end_torn_line(path: Path, index: TextIO) -> None:
@@ -209,10 +212,9 @@ def _end_torn_line(path: Path, index: TextIO) -> None:
 
 
 def _stamp(path: Path) -> list[int] | None:
-    """Size and time of change of a file or a shard's member; what stays alike is the same file.
+    """Return size and modification time of a file or of a shard's member; None if it cannot be read.
 
-    Of a frame folder: bytes, number and newest time of its files, and its own time. None for what is not there or
-    cannot be looked at.
+    Of a frame folder: bytes, number and newest time of its files, and its own time.
     """
     try:
         if os.path.isdir(path):
@@ -226,7 +228,7 @@ def _stamp(path: Path) -> list[int] | None:
 
 
 def _is_current(stamp: list[int] | None, path: Path) -> bool:
-    """Whether `path` is as it was stamped, without a look at every frame of a folder."""
+    """Return whether the stamp is current; of a frame folder only its own time is compared, which is fast."""
     if stamp and os.path.isdir(path):
         return stamp[-1] == path.stat().st_mtime_ns
     return stamp == _stamp(path)
@@ -240,13 +242,11 @@ def _writable_index(root: Path) -> Path:
         except OSError:
             continue
         return path
-    raise DatasetError(
-        f"{root}: neither the folder nor the user's cache can be written, so there is no place for an index"
-    )
+    raise DatasetError(f"{root}: neither the folder nor the user's cache can be written, so the index cannot be stored")
 
 
 def _indexes_above(root: Path, places: Iterable[str]) -> list[tuple[Path, Path]]:
-    """`root` and the folders above it or `places` that have an index, each with its file; the innermost first."""
+    """Return folders with an index among `root`, the folders of `places` and those above, the innermost first."""
     folders = set[Path]()
     for innermost in (root, *map(Path, {os.path.dirname(place) for place in places})):
         for folder in (innermost, *innermost.parents):

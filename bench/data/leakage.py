@@ -1,4 +1,4 @@
-"""Guard against the same material on both sides of a split: one file, equal files, or clips cut from one recording."""
+"""Find the same material on both sides of a split: one file, equal files, or clips cut from one recording."""
 
 import os
 import re
@@ -23,9 +23,9 @@ class Leak:
 
 
 def find_leaks(train: VideoSet, test: VideoSet) -> tuple[Leak, ...]:
-    """What both sets share: UCF-101 groups (`v_<Class>_g##`), files, and files of equal content where it is known.
+    """Return what both sets share: UCF-101 groups (`v_<Class>_g##`), paths, and equal contents if hashes are known.
 
-    Parts of one video share it, whichever parts they are.
+    Any two parts of one video share it.
     """
     sources = {shared: video.id for video in train.videos for shared in _shared_by(video)}
     return tuple(
@@ -37,10 +37,10 @@ def find_leaks(train: VideoSet, test: VideoSet) -> tuple[Leak, ...]:
 
 
 def guard_leakage(train: VideoSet, test: VideoSet, *, allowed: Collection[str] = ()) -> tuple[Leak, ...]:
-    """The leaks that are `allowed` by name; DatasetError for any other.
+    """Return the leaks that are `allowed` by name; raises DatasetError if there are others.
 
-    A name is what two videos share (`group v_Archery_g01`, `file 3f…`, `path /data/x.mp4`) or a video's id. One name
-    is enough for two videos that share several things.
+    A name is what two videos share (`group v_Archery_g01`, `file 3f…`, `path /data/x.mp4`) or the id of one of them.
+    One name is enough for two videos that share several things.
     """
     leaks, names = find_leaks(train, test), set(allowed)
     fine = {(leak.train, leak.test) for leak in leaks if {leak.shared, leak.train, leak.test} & names}
@@ -59,14 +59,16 @@ def _shared_by(video: Video) -> Iterator[str]:
     group = _UCF_GROUP.fullmatch(video.id)
     if group:
         yield f"group {group['group']}"
-    has_frames = video.facts is None or video.facts.frames > 0  # empty and broken files are alike, and share nothing
+    has_frames = (
+        video.facts is None or video.facts.frames > 0
+    )  # empty and broken files are equal without sharing material
     if video.sha256 and has_frames:
         yield f"file {video.sha256}"
     yield f"path {_place(video.path)}"
 
 
 def _place(path: Path) -> str:
-    """Where a path leads in the end, links followed; members of a shard have a place of their own in it."""
+    """Return the path with links resolved; a member of a shard keeps its name inside."""
     if os.path.islink(path):
         return os.path.realpath(path)
     folder, name = os.path.split(path)

@@ -118,7 +118,7 @@ def _split_named(word: str) -> str | None:
 
 def _content(path: Path) -> tuple[list[ListLine], str | None]:
     """Return the lines below leading comments, and the separator if a first line `sep=;` (Excel) names it."""
-    lines, separator = list(read_lines(path, separator=None)), None
+    lines, separator = list(read_lines(path, separator=None, strip=" \r\n")), None
     if (text := lines[0].fields[0].lower()).startswith("sep=") and len(text) == 5:
         separator, lines = text[4], lines[1:]
         if separator not in _SEPARATORS:

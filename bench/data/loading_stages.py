@@ -1,4 +1,4 @@
-"""How long a training clip takes on its way to the network, lane by lane, and how many workers a wanted rate needs."""
+"""Time the stages of loading a training clip, and derive how many workers a wanted rate needs."""
 
 import math
 import time
@@ -22,10 +22,10 @@ STAGES = ("decode", "transform", "collate", "copy")
 
 @dataclass(frozen=True, kw_only=True)
 class StageTimes:
-    """Milliseconds a clip spends in each lane on one core; `copy` is None without a GPU.
+    """Milliseconds per clip in each stage on one core; `copy` is None without a GPU.
 
-    `clips_per_s` is what one worker gives: decode, transform and collate one after the other. `workers_for_wanted` is
-    how many such workers give the wanted rate, None where no rate was asked for.
+    `clips_per_s` is the rate of one worker, which decodes, transforms and collates in turn. `workers_for_wanted` is the
+    number of such workers for the wanted rate, None if no rate was given.
     """
 
     clips: int
@@ -38,7 +38,7 @@ class StageTimes:
 
 @contextmanager
 def _one_thread() -> Iterator[None]:
-    """As in the workers of a loader."""
+    """Let torch use one thread, as in the workers of a loader."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -59,7 +59,7 @@ def time_stages(
     wanted_clips_per_s: float | None = None,
     clock: Callable[[], float] = time.perf_counter,
 ) -> StageTimes:
-    """Time the lanes over `clips` clips of `videos` on one thread, with nothing kept in memory between them."""
+    """Time the stages over `clips` clips of `videos` on one thread; no decoded video is kept for the next clip."""
     if not videos.videos:
         raise InputError(f"data set {videos.name}, split {videos.split}: holds no videos to time")
     seconds, failed, done = dict.fromkeys(STAGES, 0.0), list[Failed](), 0
@@ -82,7 +82,7 @@ def time_stages(
             _send(waiting, seconds, clock)
             waiting = []
     if not done:
-        raise VideoError(f"not one of {len(failed)} videos can be read; the first: {failed[0].reason}")
+        raise VideoError(f"none of {len(failed)} videos can be read; the first error: {failed[0].reason}")
     return _summary(seconds, done, failed, wanted_clips_per_s)
 
 
@@ -92,7 +92,7 @@ def _choose(part: Part, *, clip: Clip, augmentation: Augmentation, seed: tuple[i
 
 
 def _order(videos: int, clips: int, seed: int) -> Iterator[int]:
-    """Positions in shuffled rounds, as epochs follow each other."""
+    """Yield positions in shuffled rounds, one per epoch."""
     for epoch in range(math.ceil(clips / videos)):
         order = generator_of(seed, epoch=epoch, sample=0).permutation(videos)[: clips - epoch * videos]
         yield from (int(position) for position in order)
@@ -112,7 +112,7 @@ def _send(clips: Sequence[torch.Tensor], seconds: dict[str, float], clock: Calla
 def _summary(
     seconds: dict[str, float], done: int, failed: Sequence[Failed], wanted_clips_per_s: float | None
 ) -> StageTimes:
-    ms: dict[str, float | None] = {lane: 1000 * seconds[lane] / done for lane in STAGES}
+    ms: dict[str, float | None] = {stage: 1000 * seconds[stage] / done for stage in STAGES}
     if not torch.cuda.is_available():
         ms["copy"] = None
     rate = done / max(1e-9, seconds["decode"] + seconds["transform"] + seconds["collate"])
@@ -127,7 +127,7 @@ def _summary(
 
 
 @contextmanager
-def _timed(seconds: dict[str, float], lane: str, clock: Callable[[], float]) -> Iterator[None]:
+def _timed(seconds: dict[str, float], stage: str, clock: Callable[[], float]) -> Iterator[None]:
     started = clock()
     yield
-    seconds[lane] += clock() - started
+    seconds[stage] += clock() - started

@@ -1,9 +1,8 @@
-"""Pictures of small textured objects moving over a textured background, for the data set `motions`.
+"""Draw small textured objects that move over a textured background, for the data set `motions`, and their true flow.
 
-A scene is filmed once per direction, with the same background, objects and speeds, so nothing but the motion tells
-the classes of a scene apart. A clip of one direction is, frame by frame, the reverse of the clip of the opposite
-direction. Positions are whole pixels, uniform over the picture and wrapped round: a single frame is drawn alike for
-every class, without blur.
+A scene is rendered once per direction with the same background, objects and speeds, so only the motion tells the
+classes apart. A clip of one direction is the exact reverse of the clip of the opposite direction. Positions are whole
+pixels, uniform over the picture and wrapped round, so a single frame has the same distribution for every class.
 """
 
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from numpy.typing import NDArray
 AXES = ((0, 1), (1, 0), (1, 1), (-1, 1))  # (down, right) a step; direction 2k runs along axis k, 2k + 1 against it
 SPEEDS_PX = (2, 3)
 OBJECTS = (3, 4, 5)
-ANY, GREY = (60, 195), (110, 145)  # the background is never far from grey: any colour would drown the motion
+ANY, GREY = (60, 195), (110, 145)  # the background stays near grey, or its colours would hide the motion
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +35,7 @@ class Scene:
 
 
 def draw_scene(seed: tuple[int, ...], *, size: int) -> Scene:
-    """The scene of this seed, `size` pixels square."""
+    """Return the scene of this seed, `size` pixels square."""
     random = np.random.default_rng(seed)
     objects = tuple(_draw_object(random, size=size) for _ in range(random.choice(OBJECTS)))
     starts = random.integers(0, size, (len(AXES), len(objects), 2))
@@ -44,14 +43,14 @@ def draw_scene(seed: tuple[int, ...], *, size: int) -> Scene:
 
 
 def film(scene: Scene, direction: int, *, frames: int) -> NDArray[np.uint8]:
-    """The scene with every object moving in `direction` (0 to 7, see `AXES`), uint8 RGB (T, H, W, 3)."""
+    """Return the scene with every object moving in `direction` (0 to 7, see `AXES`), uint8 RGB (T, H, W, 3)."""
     axis, is_reversed = divmod(direction, 2)
     pictures = np.stack([_picture(scene, axis=axis, time=time) for time in range(frames)])
     return pictures[::-1] if is_reversed else pictures
 
 
 def flow_of_film(scene: Scene, direction: int, *, frames: int) -> NDArray[np.float32]:
-    """Pixels that each point of frame i moves until frame i + 1, (T - 1, H, W, 2) as x and y; the background rests."""
+    """Return the motion (x, y) in pixels from frame i to frame i + 1, (T - 1, H, W, 2); 0 in the background."""
     axis, is_reversed = divmod(direction, 2)
     fields = np.stack([_field(scene, axis=axis, time=time) for time in range(frames)])
     return -fields[::-1][:-1] if is_reversed else fields[:-1]
@@ -69,7 +68,7 @@ def _picture(scene: Scene, *, axis: int, time: int) -> NDArray[np.uint8]:
 
 
 def _field(scene: Scene, *, axis: int, time: int) -> NDArray[np.float32]:
-    """Speeds (H, W, 2) at one moment of the film that runs along `axis`; what lies in front hides what is behind."""
+    """Return speeds (H, W, 2) at one time of the film along `axis`; objects in front hide those behind."""
     size, (down, right) = scene.background.shape[0], AXES[axis]
     field = np.zeros((size, size, 2), dtype=np.float32)
     for thing, (top, left) in zip(scene.objects, scene.starts[axis], strict=True):
@@ -90,7 +89,7 @@ def _draw_object(random: np.random.Generator, *, size: int) -> MovingObject:
 
 
 def _texture(random: np.random.Generator, *, size: int, contrast: float, colours: tuple[int, int]) -> NDArray[np.uint8]:
-    """Smooth noise (size, size, 3) around a random colour out of `colours`, with no preferred direction."""
+    """Return smooth noise (size, size, 3) around a random colour of the range `colours`, without a direction."""
     noise = random.standard_normal((size, size, 1))
     for axis in (0, 1, 0, 1):
         noise = np.roll(noise, -1, axis=axis) / 4 + noise / 2 + np.roll(noise, 1, axis=axis) / 4

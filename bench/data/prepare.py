@@ -1,7 +1,7 @@
-"""Preparing videos for speed: frame folders and files that seek quickly. Parallel, resumable, never half-written.
+"""Prepare videos for fast reading: frame folders, and files that seek quickly. Parallel and resumable.
 
-Each job reads one video of a folder and writes one thing under the same relative name elsewhere. What stands under its
-final name is complete, so a run that was killed goes on with what is left.
+Each task reads one video of a folder and writes one file or folder of the same relative name elsewhere. Whatever has
+its final name is complete, so a run that was killed continues with the rest.
 """
 
 import time
@@ -28,14 +28,14 @@ from bench.data.pyav_reader import RgbConverter, frames_from_start, opened
 # Of simplejpeg's 1 to 100; benchmarks/frame_quality.md compares it with others and with ffmpeg's default. Colour is
 # stored at half size, as in the videos themselves, which is a third quicker to read.
 JPEG_QUALITY = 92
-_ASSUMED_FPS = 25  # of frame folders, which do not say
+_ASSUMED_FPS = 25  # of frame folders, which have no rate
 # Keyframes 8 apart and no B-frames: decoding begins at most 7 frames before a clip.
 QUICK_TO_SEEK = {"g": "8", "bf": "0", "tune": "fastdecode", "crf": "23", "preset": "medium"}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Prepared:
-    """What a preparing run did: videos written now, those that were there before, and those that failed, with why."""
+    """The result of a preparing run: videos written now, present before, and failed with the reason."""
 
     written: int
     skipped: int
@@ -73,7 +73,7 @@ def prepare_reencoded(
     workers: int = 0,
     on_progress: OnProgress = no_progress,
 ) -> Prepared:
-    """Videos under `source` as H.264 mp4 with a key frame every 8 frames under `target`; sound is left out."""
+    """Write videos under `source` as H.264 mp4 with a keyframe every 8 frames under `target`, without sound."""
     require_side(short_side)
     do = partial(_reencode, Path(source), Path(target), short_side)
     return prepare_all(
@@ -82,7 +82,7 @@ def prepare_reencoded(
 
 
 def require_side(short_side: int | None) -> None:
-    """InputError for a short side without a pixel."""
+    """Raise InputError for a short side below one pixel."""
     if short_side is not None and short_side < 1:
         raise InputError(f"short side {short_side}; allowed: 1 and more pixels")
 
@@ -96,14 +96,14 @@ def prepare_all(
     workers: int,
     on_progress: OnProgress,
 ) -> Prepared:
-    """`do` for every video under `source`, but for those under `target`, whose own target is not there yet.
+    """Call `do` for every video under `source` whose target does not exist yet; `target` may lie inside `source`.
 
-    What killed runs left unfinished beside the targets is removed.
+    Unfinished files that killed runs left beside the targets are removed.
     """
     if not source.is_dir():
         raise InputError(f"{source}: is not a folder of videos")
     if target.is_dir() and target.samefile(source):
-        raise InputError(f"{target}: is the folder of the videos itself; name another, which may lie inside it")
+        raise InputError(f"{target}: is the folder of the videos itself; name another one, also inside it")
     require_writable_folder(target)
     started, names = time.monotonic(), list(videos_under(source, without=target))
     _refuse_clashes(names, target_of)
@@ -121,7 +121,7 @@ def prepare_all(
 
 
 def every_frame(path: Path, *, short_side: int | None, is_even: bool = False) -> Iterator[NDArray[np.uint8]]:
-    """Upright RGB frames (H, W, 3) of one size from the start; DecodingStoppedError behind the last sound one.
+    """Yield upright RGB frames (H, W, 3) of one size; DecodingStoppedError after the last sound one.
 
     `is_even` rounds both sides down to even numbers, as H.264 needs them.
     """
@@ -185,7 +185,7 @@ def _mp4(target: Path, name: str) -> Path:
 
 
 def _refuse_clashes(names: Sequence[str], target_of: Callable[[str], Path]) -> None:
-    """InputError if two videos would be written to one place."""
+    """Raise InputError if two videos would be written to one target."""
     places: dict[Path, str] = {}
     for name in names:
         before = places.setdefault(target_of(name), name)

@@ -1,4 +1,4 @@
-"""Optical flow of videos as pictures: `flow_x_00001.jpg` and `flow_y_00001.jpg`, or one npz a video.
+"""Write the optical flow of videos as pictures `flow_x_00001.jpg` and `flow_y_00001.jpg`, or one npz per video.
 
 Flow is clipped to 20 pixels either way and stored as bytes, 0 to 255. DIS, Farneback and TV-L1 come from OpenCV
 (opencv-python-headless; TV-L1 from opencv-contrib-python-headless).
@@ -37,7 +37,7 @@ def prepare_flow(
     workers: int = 0,
     on_progress: OnProgress = no_progress,
 ) -> Prepared:
-    """Flow between the neighbouring frames of every video under `source`, N - 1 pairs of N frames, under `target`."""
+    """Write flow between the neighbouring frames of every video under `source`, N - 1 entries for N frames."""
     for what, value, known in (("flow method", method, METHODS), ("form of flow", form, FORMS)):
         if value not in known:
             raise UnknownNameError(what, value, known)
@@ -49,7 +49,7 @@ def prepare_flow(
 
 
 def flow_method(name: str) -> Flow:
-    """The function from two grey frames to flow (H, W, 2) in pixels; MissingPackageError without OpenCV."""
+    """Return the function from two grey frames to flow (H, W, 2) in pixels; MissingPackageError without OpenCV."""
     cv2 = _opencv()
     if name == "farneback":
         return lambda a, b: cv2.calcOpticalFlowFarneback(a, b, None, 0.5, 3, 15, 3, 5, 1.2, 0)
@@ -60,7 +60,7 @@ def flow_method(name: str) -> Flow:
 
 
 def _opencv() -> Any:
-    """The module cv2; its type stubs leave out half of it."""
+    """Return the module cv2, untyped: its stubs lack half of what is used."""
     try:
         return import_module("cv2")
     except ImportError as error:
@@ -68,13 +68,13 @@ def _opencv() -> Any:
 
 
 def as_bytes(flow_HW: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """Pixels from -20 to 20 as bytes from 0 to 255; what goes beyond is clipped."""
+    """Return pixels from -20 to 20 as bytes from 0 to 255, clipped."""
     scaled = (np.clip(flow_HW, -CLIP_PX, CLIP_PX) + CLIP_PX) * (255 / (2 * CLIP_PX))
     return np.asarray(np.rint(scaled), dtype=np.uint8)
 
 
 def write_flow_pictures(folder: Path, flows: Iterable[NDArray[np.uint8]]) -> int:
-    """Write flow (H, W, 2) as bytes, pair by pair, as two pictures each; returns the number of pairs."""
+    """Write each flow (H, W, 2) of bytes as two pictures; returns the number of flows."""
     import simplejpeg
 
     number = 0
@@ -87,7 +87,7 @@ def write_flow_pictures(folder: Path, flows: Iterable[NDArray[np.uint8]]) -> int
 
 
 def _flows(path: Path, method: str, short_side: int | None) -> Iterator[NDArray[np.uint8]]:
-    """Flow (H, W, 2) as bytes, pair by pair."""
+    """Yield the flow (H, W, 2) of each pair of frames as bytes."""
     cv2 = _opencv()
     cv2.setNumThreads(1)
     flow = flow_method(method)

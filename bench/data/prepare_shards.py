@@ -1,4 +1,4 @@
-"""Videos packed into tar shards as WebDataset reads them: `<class>/<clip>.mp4` beside `<class>/<clip>.json`."""
+"""Pack videos into tar shards as WebDataset reads them: `<class>/<clip>.mp4` and `<class>/<clip>.json`."""
 
 import io
 import json
@@ -21,7 +21,7 @@ SHARD_BYTES = 1 << 30
 
 @dataclass(frozen=True, kw_only=True)
 class Sharded:
-    """What a sharding run did: shards written now and found from before, videos in them, and those that failed."""
+    """The result of a sharding run: shards written now and present before, videos in them, and failures."""
 
     shards: int
     skipped: int
@@ -38,14 +38,12 @@ def prepare_shards(
     workers: int = 0,
     on_progress: OnProgress = no_progress,
 ) -> Sharded:
-    """The video files of a split as `<split>-000000.tar`, … under `target`, each of about `shard_bytes`.
+    """Write the video files of a split as `<split>-000000.tar`, … under `target`, each of about `shard_bytes`.
 
-    As many `workers` write shards at a time; 0 writes them in this process. `on_progress` counts shards.
-
-    A shard is complete or not there; one that holds what it should is left alone, so a killed run goes on, and one that
-    holds anything else is written anew. Frame folders and parts of videos cannot be packed and are told as failed.
-    InputError where two videos would have one name, where `target` has shards beyond the last of this split, and where
-    it is what the videos are read from.
+    `workers` processes write shards in parallel (0: this process). `on_progress` counts shards. A shard appears
+    complete or not at all; one with the right content is kept, so a killed run continues, and any other is rewritten.
+    Frame folders and parts of videos cannot be packed and are listed as failed. Raises InputError if two videos would
+    have one name, if `target` has shards beyond the last of this split, and if the videos are read from `target`.
     """
     if shard_bytes < 1:
         raise InputError(f"shards of {shard_bytes} bytes; allowed: 1 and more")
@@ -78,7 +76,7 @@ def prepare_shards(
 
 @dataclass(frozen=True, kw_only=True)
 class _Packed:
-    """One video in a shard: `<key><suffix>` with its bytes, `<key>.json` with what is known of it."""
+    """One video in a shard: `<key><suffix>` with its bytes, `<key>.json` with its id and labels."""
 
     key: str
     suffix: str
@@ -86,14 +84,14 @@ class _Packed:
     notes: bytes
 
     def sizes(self) -> Iterator[tuple[str, int]]:
-        """Its members in their order."""
+        """Yield names and sizes of its members in their order."""
         yield f"{self.key}{self.suffix}", self.source.size
         yield f"{self.key}.json", len(self.notes)
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Shard:
-    """One shard and what belongs in it."""
+    """One shard and the videos that belong into it."""
 
     path: Path
     videos: tuple[_Packed, ...]
@@ -103,7 +101,7 @@ class _Shard:
 
 
 def _make(shard: _Shard) -> bool:
-    """Write the shard unless it holds what it should; whether it was written."""
+    """Write the shard unless it is right already; returns whether it was written."""
     if _holds(shard.path, shard.videos):
         return False
     _write(shard.path, shard.videos)
@@ -111,7 +109,7 @@ def _make(shard: _Shard) -> bool:
 
 
 def _packed(videos: VideoSet) -> tuple[list[_Packed], list[Failed]]:
-    """Videos that are whole files, as they will be packed; and why others are not."""
+    """Return the videos that are whole files as they will be packed, and the others with the reason."""
     packed, failed, ids = [], [], dict[str, str]()
     for video in videos.videos:
         try:
@@ -152,7 +150,7 @@ def _shards(videos: Sequence[_Packed], shard_bytes: int) -> list[list[_Packed]]:
 
 
 def _refuse_left_over(target: Path, split: str, *, shards: int) -> None:
-    """A shard beyond the last would show its videos twice, or such as are no longer in the split."""
+    """Raise InputError for a shard beyond the last: its videos would count twice, or are no longer in the split."""
     name = re.compile(rf"{re.escape(split)}-(\d{{6,}})\.tar")
     for path in sorted(target.glob(f"{split}-*.tar")):
         found = name.fullmatch(path.name)
@@ -161,7 +159,7 @@ def _refuse_left_over(target: Path, split: str, *, shards: int) -> None:
 
 
 def _refuse_own_source(target: Path, videos: Sequence[_Packed]) -> None:
-    """Shards cannot be written anew while they are read from."""
+    """Raise InputError if the videos are read from shards in `target`, which cannot be rewritten meanwhile."""
     files = {video.source.file for video in videos if video.source.file.suffix == ".tar"}
     own = next((file for file in sorted(files) if file.resolve().parent == target.resolve()), None)
     if own is not None:
@@ -169,7 +167,7 @@ def _refuse_own_source(target: Path, videos: Sequence[_Packed]) -> None:
 
 
 def _holds(path: Path, videos: Sequence[_Packed]) -> bool:
-    """Whether the shard is there with exactly these videos and notes, none of them changed after it was written."""
+    """Return whether the shard exists with exactly these videos and notes, unchanged since it was written."""
     if not path.is_file():
         return False
     try:
@@ -204,7 +202,7 @@ def _notes(video: Video, videos: VideoSet) -> dict[str, Any]:
 
 
 def _key(video: Video, videos: VideoSet) -> str:
-    """`<class>/<clip>`, by which the data set's own annotation finds the video again; WebDataset wants no dot there."""
+    """Return `<class>/<clip>`, by which annotations find the video; without dots, at which WebDataset splits names."""
     folder = videos.classes[video.labels[0]].replace("/", "_") if video.labels else "test"
     return f"{folder if folder.strip('.') else '_'}/{video.path.stem.replace('.', '_')}"
 

@@ -1,9 +1,8 @@
-"""Frames of a video file through PyAV, equal to those of decoding it from the start, or an error.
+"""Read frames of a video file with PyAV, equal to those of decoding it from the start, or raise an error.
 
-A seek is trusted only where it can be proved: the pts of the frames must be known from an earlier decode of this very
-file, the frame that decoding lands on must be a key frame of known pts and checksum, and every frame after it must
-carry the pts that follows. Anything else is decoded from the start, DivX avi with B-frames among them, whose
-timestamps are one to three frames off after a seek.
+A seek is trusted only if it can be checked: the pts of the frames are known from an earlier decode of this very file,
+decoding lands on a keyframe of known pts and checksum, and every frame after it has the next pts. Everything else is
+decoded from the start, for example DivX avi with B-frames, whose timestamps are one to three frames off after a seek.
 """
 
 import zlib
@@ -33,7 +32,7 @@ from bench.data.shards import Source, source_of
 Frames = NDArray[np.uint8]
 
 DECODE_ERRORS = (av.FFmpegError, OSError, ValueError, MemoryError)
-# From 19 on PyAV takes titles and the like in any encoding, and this argument no longer.
+# PyAV 19 reads metadata in any encoding and no longer has this argument.
 ANY_TEXT: dict[str, Any] = {"metadata_errors": "ignore"} if int(av.__version__.split(".")[0]) < 19 else {}
 _OPTIONS = {"protocol_whitelist": "file,subfile", "max_pixels": str(MAX_PIXELS)}
 _NOT_VIDEO_FILES = {"tty": "text", "hls": "a playlist", "concat": "a playlist", "sdp": "a session description"}
@@ -42,7 +41,7 @@ _KNOWN_FILES = 8192
 
 
 class DecodingStoppedError(VideoError):
-    """The decoder gave up; `frames` came before."""
+    """The decoder stopped at damage after `frames` frames."""
 
     def __init__(self, path: Path, *, frames: int, reason: str) -> None:
         self.frames, self.reason = frames, reason
@@ -52,7 +51,7 @@ class DecodingStoppedError(VideoError):
 
 @dataclass
 class Timeline:
-    """What is known of a file's frames from the start on: their pts, and the checksum of each key frame."""
+    """What is known about the frames of a file from the start on: pts, and the checksum of each keyframe."""
 
     pts: list[int | None] = field(default_factory=list)
     key_checksums: dict[int, int] = field(default_factory=dict)
@@ -60,12 +59,12 @@ class Timeline:
 
     @classmethod
     def of(cls, facts: VideoFacts) -> "Timeline":
-        """The timeline of a file that was decoded to its end before."""
+        """Return the timeline of a file that was decoded completely before."""
         checksums = dict(zip(facts.keyframes, facts.keyframe_checksums, strict=True))
         return cls(pts=list(facts.pts), key_checksums=checksums, is_seekable=facts.is_seekable)
 
     def learn(self, frame: VideoFrame, *, number: int) -> None:
-        """Take in frame `number` of a decode from the start."""
+        """Add frame `number` of a decode from the start."""
         if number < len(self.pts):
             return
         pts, last = frame.pts, self.pts[-1] if self.pts else None
@@ -77,11 +76,11 @@ class Timeline:
 
 
 class _LostError(Exception):
-    """After a seek, the decoder did not give the frames that the timeline says come next."""
+    """After a seek, the decoder did not return the frames that the timeline predicts."""
 
 
 def read_file(path: Path, indices: Sequence[int], *, size: Size | None, facts: VideoFacts | None = None) -> Frames:
-    """Frames `indices` as uint8 RGB (T, H, W, 3), upright; VideoError naming file and frame if one is not there."""
+    """Return frames `indices` as uint8 RGB (T, H, W, 3), upright; VideoError if one does not exist."""
     wanted = sorted(set(indices))
     timeline = Timeline.of(facts) if facts is not None else _timeline_of(path)
     found: Mapping[int, Frames] | None = None
@@ -96,7 +95,7 @@ def read_file(path: Path, indices: Sequence[int], *, size: Size | None, facts: V
 
 @contextmanager
 def opened(path: Path) -> Generator[tuple[InputContainer, VideoStream]]:
-    """The container and its first real video stream, decoded on one thread; VideoError if there is none."""
+    """Open the container and its first video stream that is no cover picture; VideoError if there is none."""
     try:
         container = av.open(source_of(path).url, options=dict(_OPTIONS), **ANY_TEXT)
     except DECODE_ERRORS as error:
@@ -109,7 +108,7 @@ def opened(path: Path) -> Generator[tuple[InputContainer, VideoStream]]:
 
 
 def frames_from_start(path: Path, packets: Iterable["Packet[VideoStream]"]) -> Iterator[VideoFrame]:
-    """Every frame of a stream's packets in order; DecodingStoppedError where the decoder or the file gives up."""
+    """Yield every frame of a stream's packets in order; DecodingStoppedError at damage that stops the decoder."""
     frames = 0
     try:
         for packet in packets:
@@ -121,7 +120,7 @@ def frames_from_start(path: Path, packets: Iterable["Packet[VideoStream]"]) -> I
 
 
 def claimed_length(path: Path) -> tuple[int, float | None]:
-    """Frames and frames per second as the file claims them, without decoding; a header without a count is scanned."""
+    """Return frames and frames per second as the header claims them; packets are counted if it has no count."""
     with opened(path) as (container, stream):
         rate = stream.average_rate or stream.guessed_rate
         fps = float(rate) if rate else None
@@ -134,7 +133,7 @@ def claimed_length(path: Path) -> tuple[int, float | None]:
 
 
 def seeks_land(path: Path, timeline: Timeline) -> bool:
-    """True if a seek to the last key frame gives that frame; some containers never do."""
+    """Return True if a seek to the last keyframe returns that frame; in some containers it never does."""
     last = max(timeline.key_checksums, default=0)
     if not timeline.is_seekable or not timeline.pts:
         return False
@@ -148,12 +147,12 @@ def seeks_land(path: Path, timeline: Timeline) -> bool:
 
 
 def can_seek(container: InputContainer, stream: VideoStream) -> bool:
-    """False for avi with B-frames: its timestamps mean nothing after a seek."""
+    """Return False for avi with B-frames, whose timestamps are wrong after a seek."""
     return not (container.format.name == "avi" and stream.codec_context.has_b_frames)
 
 
 def luma_checksum(frame: VideoFrame) -> int:
-    """CRC-32 of the first plane's pixels, without the padding of its lines."""
+    """Return the CRC-32 of the pixels of the first plane, without the padding of its lines."""
     plane, layout = frame.planes[0], frame.format
     bits = layout.components[0].bits if layout.is_planar else layout.padded_bits_per_pixel
     lines = np.frombuffer(memoryview(plane), np.uint8)[: plane.height * plane.line_size]
@@ -162,19 +161,22 @@ def luma_checksum(frame: VideoFrame) -> int:
 
 
 def reason_of(error: BaseException) -> str:
-    """What the decoder said, on one line."""
+    """Return the message of the decoder on one line."""
     text = getattr(error, "strerror", None) or str(error) or type(error).__name__
     return " ".join(str(text).split())
 
 
 class RgbConverter:
-    """Turns decoded frames of one stream into upright RGB of one size, with one colour converter for all of them."""
+    """Converts the frames of one stream to upright RGB of one size.
+
+    One VideoReformatter serves all frames; `frame.reformat()` would build one per frame, which costs 30 %.
+    """
 
     def __init__(self, size: Size | None) -> None:
         self._size, self._reformatter = size, VideoReformatter()
 
     def convert(self, frame: VideoFrame) -> Frames:
-        """`frame` as uint8 RGB (H, W, 3), a copy of its own."""
+        """Return `frame` as a new uint8 RGB array (H, W, 3)."""
         orientation = orientation_of(frame)
         target = orientation.stored(upright_size(orientation.upright((frame.height, frame.width)), self._size))
         rgb = self._reformatter.reformat(frame, format="rgb24", threads=1)
@@ -182,10 +184,10 @@ class RgbConverter:
 
 
 def orientation_of(frame: VideoFrame) -> Orientation:
-    """How the frame is to be turned, from its display matrix."""
+    """Return how to turn the frame, from its display matrix."""
     try:
         matrix = frame.side_data.get("DISPLAYMATRIX")
-    except ValueError:  # PyAV knows no name for some side data, such as Exif, and then gives none at all
+    except ValueError:  # PyAV raises for side data it has no name for, such as Exif
         return Orientation.from_angle(frame.rotation)
     if not isinstance(matrix, Buffer) or matrix.buffer_size < 36:
         return Orientation()
@@ -216,7 +218,7 @@ def _key_before(timeline: Timeline, index: int) -> int:
 def _read_by_seeking(
     path: Path, wanted: Sequence[int], *, size: Size | None, timeline: Timeline
 ) -> dict[int, Frames] | None:
-    """The frames, or None where the decoder does not follow the timeline after a seek."""
+    """Return the frames, or None if the decoder does not follow the timeline after a seek."""
     converter, found, at = RgbConverter(size), dict[int, Frames](), 0
     frames: Iterator[VideoFrame] | None = None
     try:
@@ -242,7 +244,7 @@ def _read_by_seeking(
 def _frames_after_seek(
     container: InputContainer, stream: VideoStream, *, key: int, timeline: Timeline
 ) -> Iterator[VideoFrame]:
-    """Frames from key frame `key` on; _LostError unless each is what the timeline says."""
+    """Yield frames from keyframe `key` on; _LostError at the first that the timeline does not predict."""
     start = timeline.pts[key]
     if start is None:
         raise _LostError
@@ -278,12 +280,12 @@ def _read_from_start(path: Path, wanted: Sequence[int], *, size: Size | None, ti
             message = f"{path}: frame {first} cannot be decoded; {_sound(error)}: {error.reason}"
             raise MissingFrameError(message, frames=error.frames) from error
     first = next(i for i in wanted if i >= number)
-    message = f"{path}: frame {first} is not there; the file has {number} frames, 0 to {number - 1}"
+    message = f"{path}: frame {first} does not exist; the file has {number} frames, 0 to {number - 1}"
     raise MissingFrameError(message, frames=number)
 
 
 def _sound(error: DecodingStoppedError) -> str:
-    return f"damaged after frame {error.frames - 1}" if error.frames else "no frame is sound"
+    return f"damaged after frame {error.frames - 1}" if error.frames else "damaged from the first frame on"
 
 
 def _check_sizes(path: Path, found: Mapping[int, Frames]) -> None:
@@ -292,8 +294,8 @@ def _check_sizes(path: Path, found: Mapping[int, Frames]) -> None:
     for index, size in sorted(sizes.items()):
         if size != sizes[first]:
             raise VideoError(
-                f"{path}: frame {index} is {size[0]}x{size[1]} where frame {first} is {sizes[first][0]}x"
-                f"{sizes[first][1]} (H x W); ask for one size, as in size=(240, 320)"
+                f"{path}: frame {index} is {size[0]}x{size[1]} but frame {first} is {sizes[first][0]}x"
+                f"{sizes[first][1]} (H x W); read both at one size, such as size=(240, 320)"
             )
 
 

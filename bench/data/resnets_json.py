@@ -1,6 +1,6 @@
 """The JSON annotation of 3D-ResNets-PyTorch: class names in order, and a database of videos with subset and label.
 
-`segment` counts frames from 1, its end not included; one that begins behind the first frame is a part of the video.
+`segment` is [first frame, end), counted from 1. A segment that begins after the first frame is a part of its video.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -17,9 +17,9 @@ SUBSETS = {"train": "training", "val": "validation", "test": "testing"}
 
 @dataclass(frozen=True, kw_only=True)
 class ResnetsJsonEntry:
-    """One entry of the database. `frames` is the length of a segment from the first frame on, None where none is said.
+    """One entry of the database. `frames` is the length of a segment that begins at the first frame, else None.
 
-    `segment` is one that begins later: its first frame, from 0, and the one behind its last.
+    `segment` is one that begins later: its first frame, counted from 0, and the frame after its last.
     """
 
     id: str
@@ -31,7 +31,7 @@ class ResnetsJsonEntry:
 def open_resnets_json(
     name: str, split: str, *, subset: str, path: Path, root: Path, folders: Iterable[Path]
 ) -> VideoSet:
-    """Split `split` of data set `name` from such a file; `subset` is `train`, `val` or `test`."""
+    """Open split `split` of data set `name` from such a file; `subset` is `train`, `val` or `test`."""
     annotation = ResnetsJson(path)
     labels = Labels(annotation.classes())
     entries = [
@@ -55,7 +55,7 @@ class ResnetsJson:
         self._content = self._file.mapping(self._file.value, what="the file", key="")
 
     def classes(self) -> tuple[str, ...]:
-        """The `labels` of the file, in their order."""
+        """Return the `labels` of the file in their order."""
         labels = self._content.get("labels")
         if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
             raise self._file.at("labels").fail("labels is not a list of class names")
@@ -65,7 +65,7 @@ class ResnetsJson:
         return tuple(labels)
 
     def videos(self, split: str, labels: Labels) -> Iterator[ResnetsJsonEntry]:
-        """The videos of one split in the order of the file; DatasetError naming the entry that is wrong."""
+        """Yield the videos of one split in the order of the file; DatasetError naming the entry that is wrong."""
         database = self._file.mapping(self._content.get("database"), what="database", key="database")
         for id_, value in database.items():
             entry = self._file.mapping(value, what=f"entry {id_!r}", key=id_)
@@ -88,7 +88,7 @@ class ResnetsJson:
             raise at.fail(f"segment of {id_!r} is {segment!r}, not [first frame, end]")
         first, end = segment
         if first < 1 or end < first or (end == first > 1):
-            raise at.fail(f"segment of {id_!r} is {segment!r}; frames count from 1, and the end stands behind the last")
+            raise at.fail(f"segment of {id_!r} is {segment!r}; frames count from 1, and the end comes after the last")
         if first > 1:
             return ResnetsJsonEntry(id=id_, label=label, segment=(first - 1, end - 1))
         return ResnetsJsonEntry(id=id_, label=label, frames=end - first or None)

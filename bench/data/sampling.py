@@ -1,7 +1,7 @@
-"""Which frames of a video a clip takes. Pure arithmetic; randomness comes in as a generator.
+"""Choose the frames of clips. Pure arithmetic; randomness is passed in as a generator.
 
-Frame numbers count from the first frame of the video. A clip of stride s takes every s-th frame; one given in fps takes
-the frame shown at each of its own instants.
+Frame numbers count from the first frame of the video. A clip of stride s takes every s-th frame; a clip given in fps
+takes the frame that is shown at each of its own times.
 """
 
 import math
@@ -22,7 +22,7 @@ _ROUNDING = 1e-6  # so that 29.97 over 14.985 steps by 2 and not by 1.9999999
 
 @dataclass(frozen=True, kw_only=True)
 class Part:
-    """The frames of a video that may be taken: `frames` of them from `first` on, shown at `fps` where that is known."""
+    """The frames of a video that may be used: `frames` of them from `first` on; `fps` is None if it is unknown."""
 
     first: int = 0
     frames: int
@@ -30,14 +30,14 @@ class Part:
 
 
 def generator_of(seed: int, *, epoch: int, sample: int) -> np.random.Generator:
-    """The randomness of one sample in one epoch, the same whatever worker or rank draws it."""
+    """Return the generator of one sample in one epoch. It does not depend on the worker or rank that uses it."""
     return np.random.default_rng((seed, epoch, sample))
 
 
 def sample_clip(
     part: Part, clip: Clip, *, sampling: Sampling, short: Short, random: np.random.Generator
 ) -> tuple[int, ...]:
-    """Frame numbers of one clip.
+    """Return the frame numbers of one clip.
 
     `random`: one block anywhere inside the part; `centre`: the block in its middle; `dense`: a block that starts
     anywhere and wraps round the end; `uniform`: the middles of `clip.frames` equal sections (TSN, Wang et al., 2016);
@@ -55,18 +55,18 @@ def sample_clip(
 
 
 def view_sampling(sampling: Sampling) -> ViewSampling:
-    """How the views of an evaluation are taken of a network that was trained on clips of `sampling`."""
+    """Return how views are sampled for a model that was trained on clips of `sampling`."""
     return "sections" if sampling in ("uniform", "segments") else "blocks"
 
 
 def sample_views(
     part: Part, clip: Clip, *, views: int, sampling: ViewSampling = "blocks", short: Short
 ) -> tuple[tuple[int, ...], ...]:
-    """Frame numbers of `views` clips.
+    """Return the frame numbers of `views` clips.
 
-    `blocks` are spread evenly from the part's beginning to its end; the middle if it is one. `sections` takes one frame
-    of each of `clip.frames` equal sections: their middles if it is one view (TSN, Wang et al., 2016), and else from
-    there on round each section in even steps; two are its beginning and its middle (TSM, Lin et al., 2019).
+    `blocks` are spread evenly from the beginning of the part to its end; a single one lies in the middle. `sections`
+    takes one frame of each of `clip.frames` equal sections: the middles for one view (TSN, Wang et al., 2016); further
+    views step evenly through the sections, so that two take beginnings and middles (TSM, Lin et al., 2019).
     """
     if sampling == "sections":
         places = sorted((views + 2 * i) % (2 * views) for i in range(views))
@@ -78,7 +78,7 @@ def sample_views(
 
 
 def frame_step(clip: Clip, part: Part) -> float:
-    """Frames of the video from one frame of the clip to the next; InputError if only an unknown fps could tell."""
+    """Return the video frames per clip frame; InputError for a clip in fps of a video whose rate is unknown."""
     if clip.fps is None:
         return float(clip.stride or 1)
     if not part.fps:
@@ -90,7 +90,7 @@ def frame_step(clip: Clip, part: Part) -> float:
 
 
 def part_between(frames: int, fps: float | None, *, start_s: float | None, end_s: float | None) -> Part:
-    """The part of a video of `frames` at a constant `fps` from `start_s` to `end_s`, at least one frame of it."""
+    """Return the part from `start_s` to `end_s` of a video of `frames` at a constant `fps`; at least one frame."""
     if start_s is None and end_s is None:
         return Part(frames=frames, fps=fps)
     if not fps:
@@ -103,7 +103,7 @@ def part_between(frames: int, fps: float | None, *, start_s: float | None, end_s
 
 
 def _extent(clip: Clip, step: float) -> int:
-    """Frames from the first to the last of a block, both counted."""
+    """Return the number of frames from the first to the last of a block, both included."""
     return math.floor((clip.frames - 1) * step + _ROUNDING) + 1
 
 
@@ -121,5 +121,5 @@ def _of_sections(part: Part, sections: int, *, random: np.random.Generator | Non
 
 
 def _at_place_of_sections(part: Part, sections: int, place: int, *, of: int) -> tuple[int, ...]:
-    """The frame at `place / of` of each of equal sections, in whole numbers, which do not round."""
+    """Return the frame at `place / of` of each section; in integers, because floats round at section borders."""
     return tuple(part.first + (k * of + place) * part.frames // (sections * of) for k in range(sections))

@@ -1,9 +1,8 @@
-"""Where the bytes of a video are: a file, or a member of a tar as WebDataset keeps them.
+"""Locate the bytes of a video: a file, or a member of a tar shard of WebDataset.
 
-A path may lead into a shard, `train-000000.tar/class/id.mp4`. A member is read where it lies; nothing is unpacked. So
-shards are shuffled like files: an epoch is one permutation of all their videos, which depends on seed and epoch alone,
-is shared out among ranks and workers, and can be entered in the middle. There is no buffer that only mixes neighbours.
-On a disk that is slow to seek, few large shards cost what as many files would.
+A path may lead into a shard, `train-000000.tar/class/id.mp4`. Members are read in place; nothing is unpacked. Videos in
+shards are therefore shuffled like files: an epoch is one permutation of all of them, not a buffer that mixes
+neighbours. On a disk that seeks slowly this costs the same as reading as many files.
 """
 
 import hashlib
@@ -22,7 +21,7 @@ _KINDS = {stat.S_IFDIR: "folder", stat.S_IFIFO: "pipe", stat.S_IFCHR: "device", 
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """The `size` bytes from `offset` on of `file`, which was last changed at `modified_ns`."""
+    """The `size` bytes of `file` from `offset` on; the file was last modified at `modified_ns`."""
 
     file: Path
     offset: int
@@ -31,12 +30,12 @@ class Source:
 
     @property
     def url(self) -> str:
-        """What FFmpeg opens; an absolute path, so that no name is taken for a protocol."""
+        """What FFmpeg opens. The path is absolute, so that no file name is taken for a protocol."""
         file = self.file.absolute()
         return f"subfile,,start,{self.offset},end,{self.offset + self.size},,:{file}" if self.offset else str(file)
 
     def sha256(self) -> str:
-        """Of these bytes, in hex."""
+        """Return the hash of these bytes in hex."""
         total, left = hashlib.sha256(), self.size
         with self.file.open("rb") as file:
             file.seek(self.offset)
@@ -47,22 +46,22 @@ class Source:
 
 
 def source_of(path: Path) -> Source:
-    """Where the bytes at `path` are, in a shard too; VideoError if there are none."""
+    """Return where the bytes of `path` are, also in a shard; VideoError if there are none."""
     try:
         status = path.stat()
         if not stat.S_ISREG(status.st_mode):
-            raise VideoError(f"{path}: is no file but a {_KINDS.get(stat.S_IFMT(status.st_mode), 'special one')}")
+            raise VideoError(f"{path}: is a {_KINDS.get(stat.S_IFMT(status.st_mode), 'special file')}, not a file")
         return Source(file=path, offset=0, size=status.st_size, modified_ns=status.st_mtime_ns)
     except NotADirectoryError:
         return _member(path)
     except OSError as error:
         raise VideoError(f"{path}: there is no such file: {error.strerror}") from error
     except ValueError as error:
-        raise VideoError(f"{str(path)!r}: is no name of a file: {error}") from error
+        raise VideoError(f"{str(path)!r}: is not a file name: {error}") from error
 
 
 def is_there(path: Path) -> bool:
-    """True for a file, a folder, and a member of a shard."""
+    """Return True for an existing file, folder or member of a shard."""
     if os.path.exists(path):
         return True
     try:
@@ -73,9 +72,9 @@ def is_there(path: Path) -> bool:
 
 
 def shard_members(shard: Path) -> dict[str, tuple[int, int]]:
-    """Offset and size of the regular files of a tar, by name; DatasetError if it is none, is cut, or is hostile.
+    """Return offset and size of the regular files of a tar by name.
 
-    No name is absolute or leads upwards, so that a member's path always lies in its shard.
+    Raises DatasetError if it is no tar or is cut, and for names that are absolute or lead upwards.
     """
     status = shard.stat()
     return _listed(shard, status.st_size, status.st_mtime_ns)
@@ -84,7 +83,7 @@ def shard_members(shard: Path) -> dict[str, tuple[int, int]]:
 def _member(path: Path) -> Source:
     shard = next((parent for parent in path.parents if parent.is_file()), None)
     if shard is None or shard.suffix != ".tar":
-        raise VideoError(f"{path}: there is no such file; what stands above it is no folder")
+        raise VideoError(f"{path}: there is no such file; its parent is not a folder")
     try:
         place = shard_members(shard).get(path.relative_to(shard).as_posix())
     except DatasetError as error:
@@ -110,5 +109,5 @@ def _listed(shard: Path, _size: int, _modified_ns: int) -> dict[str, tuple[int, 
 def _inside(shard: Path, name: str) -> str:
     path = PurePosixPath(name)
     if path.is_absolute() or ".." in path.parts or not path.parts:
-        raise DatasetError(f"{shard}: its member {name!r} leads out of it; pack it anew with names inside")
+        raise DatasetError(f"{shard}: its member {name!r} leads out of it; pack it again with relative names")
     return str(path)

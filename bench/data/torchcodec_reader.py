@@ -1,8 +1,7 @@
-"""Frames of a video file through torchcodec, where its package and FFmpeg's shared libraries are there.
+"""Read frames of a video file with torchcodec, which needs FFmpeg's shared libraries.
 
-On `cuda` the GPU's own decoder (NVDEC) does the work where it knows the codec; torchcodec falls back to the CPU else.
-
-It decodes in sequence unless the facts of the file say that a seek in it can be trusted.
+On `cuda` the video decoder of the GPU (NVDEC) is used if it knows the codec, else torchcodec decodes on the CPU.
+Files are decoded in sequence unless their facts say that seeks can be trusted.
 """
 
 import re
@@ -32,9 +31,9 @@ def read_file_with_torchcodec(
     facts: VideoFacts | None = None,
     device: str = "cpu",
 ) -> NDArray[np.uint8]:
-    """Frames `indices` as uint8 RGB (T, H, W, 3), upright, decoded on `device`.
+    """Return frames `indices` as uint8 RGB (T, H, W, 3), upright, decoded on `device`.
 
-    MissingPackageError where torchcodec does not work, InputError where there is no GPU for it.
+    Raises MissingPackageError if torchcodec does not work, InputError if it needs a GPU and there is none.
     """
     if device == "cuda":
         _check_gpu(path)
@@ -57,13 +56,14 @@ def read_file_with_torchcodec(
 
 
 def _refuse_deep_colour(path: Path, decoder: Any) -> None:
-    """Versions of FFmpeg bring colour of less than full size and more than 8 bits to full size by other filters.
+    """Raise VideoError for subsampled colour of more than 8 bits.
 
-    That moved the frames of a test card by 2.7 grey levels against PyAV's; one data set is not to be read both ways.
+    FFmpeg versions upsample it with different filters: frames of a test card differed from PyAV's by 2.7 grey levels,
+    so that an accuracy would depend on the backend.
     """
     layout = getattr(decoder.metadata, "pixel_format", None) or ""
     if _DEEP_COLOUR.search(layout):
-        raise VideoError(f"{path}: has colours of more than 8 bits ({layout}), which backend 'pyav' reads; use that")
+        raise VideoError(f"{path}: has colours of more than 8 bits ({layout}), which only backend 'pyav' reads")
 
 
 def _check_gpu(path: Path) -> None:
@@ -71,14 +71,14 @@ def _check_gpu(path: Path) -> None:
 
     if not torch.cuda.is_available():
         raise InputError(
-            f"{path}: decoding backend 'nvdec' needs an NVIDIA GPU that torch can use, and there is none here; "
+            f"{path}: decoding backend 'nvdec' needs an NVIDIA GPU that torch can use, and there is none; "
             "allowed here: auto, pyav, torchcodec"
         )
 
 
 @cache
 def _decoder_class() -> Any:
-    """torchcodec's decoder; only building one shows whether FFmpeg's libraries are found."""
+    """Return torchcodec's decoder. Only constructing one shows whether FFmpeg's libraries are found."""
     needed = {"needed_for": "decoding backend 'torchcodec'", "install": "pip install torchcodec, and FFmpeg 4 to 8"}
     try:
         from torchcodec.decoders import VideoDecoder
@@ -89,13 +89,13 @@ def _decoder_class() -> Any:
     except (ImportError, OSError) as error:
         raise MissingPackageError("torchcodec with FFmpeg's shared libraries", **needed) from error
     except _FAILURES as error:
-        if "libtorchcodec" in str(error):  # its newer versions load FFmpeg only now
+        if "libtorchcodec" in str(error):  # newer versions load FFmpeg only here
             raise MissingPackageError("torchcodec with FFmpeg's shared libraries", **needed) from error
     return VideoDecoder
 
 
 def _source(path: Path) -> str | bytes:
-    """What torchcodec opens: the file, or the bytes of a shard's member."""
+    """Return what torchcodec opens: the file name, or the bytes of a shard's member."""
     source = source_of(path)
     if source.file == path:
         return str(path)
@@ -107,7 +107,7 @@ def _source(path: Path) -> str | bytes:
 def _frame(path: Path, decoder: Any, index: int) -> NDArray[np.uint8]:
     frames = len(decoder)
     if index >= frames:
-        message = f"{path}: frame {index} is not there; the file has {frames} frames, 0 to {frames - 1}"
+        message = f"{path}: frame {index} does not exist; the file has {frames} frames, 0 to {frames - 1}"
         raise MissingFrameError(message, frames=frames)
     try:
         frame: NDArray[np.uint8] = decoder.get_frame_at(index).data.cpu().numpy()

@@ -1,8 +1,8 @@
-"""What is done to the frames of a clip before a network sees them: augmentation in training, crops in evaluation.
+"""Transform the frames of a clip for a model: augmentation in training, crops in evaluation.
 
-Frames come in as uint8 (T, H, W, C) arrays, one per modality, and leave as uint8 (C, T, H, W) tensors of the clip's
-size; `normalise` makes them float. The draw is the same for all frames and modalities of a clip. Flow is stored as
-bytes, -20 to 20 pixels on 0 to 255, so that a mirror image also turns its horizontal part round.
+Input: uint8 (T, H, W, C) arrays, one per modality. Output: uint8 (C, T, H, W) tensors of the clip's size, which
+`normalise` makes float. All frames and modalities of a clip share one random draw. Flow is stored as bytes (-20 to 20
+pixels on 0 to 255), so mirroring also negates its horizontal component.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -37,7 +37,7 @@ Pixels = Annotated[int, Field(ge=1)]
 
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
 class Augmentation:
-    """How training clips are drawn; by default nothing is random but the place in time.
+    """How training clips are drawn; by default only their place in time is random.
 
     `sampling` and `short`: see `bench.data.sampling`. `resize` is the short side or (H, W) that the decoder scales to
     first; `short_side` draws it between two bounds instead (SlowFast). `crop`: `random_resized` takes an area of
@@ -71,7 +71,7 @@ class Augmentation:
 
     @classmethod
     def from_mapping(cls, mapping: Mapping[str, Any]) -> "Augmentation":
-        """From a recipe's `augmentation`; InputError that names every wrong key or value and what is allowed."""
+        """Read a recipe's `augmentation`; InputError that names every wrong key or value and what is allowed."""
         known = {field.name for field in fields(cls)}
         for key in mapping:
             if key not in known:
@@ -82,20 +82,20 @@ class Augmentation:
             raise InputError("; ".join(_in_words(problem) for problem in error.errors())) from None
 
     def decode_size(self, clip: Clip) -> Size | None:
-        """What the decoder scales to: `resize`, else just enough for a window of the clip's size, else nothing."""
+        """Return what the decoder scales to: `resize`, else just enough for a crop of the clip's size, else None."""
         if self.resize is not None or self.short_side is not None or self.crop in ("random_resized", "multi_scale"):
             return self.resize
         return Covering(height=clip.height, width=clip.width)
 
     def build(self, clip: Clip) -> Transform:
-        """The callable `(frames by modality, seed) -> clips by modality` that applies it."""
+        """Return the callable `(frames by modality, seed) -> clips by modality` that applies it."""
         return _Augmenter(self, clip)
 
 
 def normalise(
     clip_CTHW: "Tensor", *, mean: Sequence[float], std: Sequence[float], out: "Tensor | None" = None
 ) -> "Tensor":
-    """uint8 (…, C, T, H, W) as contiguous float32, into `out` if given: scaled to 0..1, less `mean`, over `std`."""
+    """Return uint8 (…, C, T, H, W) as contiguous float32, in `out` if given: (value / 255 - mean) / std."""
     import torch
 
     shape = (-1, 1, 1, 1)
@@ -106,7 +106,7 @@ def normalise(
 
 
 def spatial_views(frames_THWC: NDArray[np.uint8], *, height: int, width: int, views: int) -> "list[Tensor]":
-    """`views` windows (C, T, height, width) evenly along the longer free side; the centre if it is one."""
+    """Return `views` crops (C, T, height, width), evenly along the longer side; a single one is the centre crop."""
     video = _video(frames_THWC)
     free_rows, free_columns = video.shape[-2] - height, video.shape[-1] - width
     if free_rows < 0 or free_columns < 0:
@@ -122,12 +122,12 @@ def spatial_views(frames_THWC: NDArray[np.uint8], *, height: int, width: int, vi
 
 
 def whole_view(frames_THWC: NDArray[np.uint8]) -> "Tensor":
-    """The frames as they are, (C, T, H, W)."""
+    """Return the whole frames as (C, T, H, W)."""
     return _to_CTHW(_video(frames_THWC))
 
 
 class _Augmenter:
-    """Built once per worker; the draws of a clip depend on its seed alone."""
+    """Applies an Augmentation. Built once per worker; the draws of a clip depend on its seed only."""
 
     def __init__(self, augmentation: Augmentation, clip: Clip) -> None:
         from torchvision.transforms import v2
@@ -160,7 +160,7 @@ class _Augmenter:
 
 
 def _require_one_size(clips: "Mapping[str, Tensor]") -> None:
-    """VideoError where one draw cannot be meant for all modalities."""
+    """Raise VideoError if modalities differ in size, because they must share one crop."""
     sizes = {modality: "x".join(str(side) for side in video.shape[-2:]) for modality, video in clips.items()}
     if len(set(sizes.values())) > 1:
         found = " and ".join(f"{modality} is {size}" for modality, size in sizes.items())
@@ -185,7 +185,7 @@ def _colour_transforms(augmentation: Augmentation) -> list[Any]:
 def _multi_scale_crop(
     clips: "dict[str, Tensor]", *, scales: Sequence[float], size: tuple[int, int]
 ) -> "dict[str, Tensor]":
-    """A square of one of `scales` of the short side, at a corner or the centre, resized to `size`."""
+    """Return a square of one of `scales` of the short side, at a corner or the centre, resized to `size`."""
     import torch
     from torchvision.transforms.v2 import functional
 
@@ -201,7 +201,7 @@ def _multi_scale_crop(
 
 
 def _mirrored(video: "Tensor", *, is_flow: bool) -> "Tensor":
-    """The mirror image; what flows right then flows left."""
+    """Return the mirror image; in it, flow to the right becomes flow to the left."""
     from torchvision.transforms.v2 import functional
 
     mirrored: Tensor = functional.horizontal_flip(video)
@@ -212,7 +212,7 @@ def _mirrored(video: "Tensor", *, is_flow: bool) -> "Tensor":
 
 
 def _video(frames_THWC: NDArray[np.uint8]) -> "Tensor":
-    """The frames as torchvision's Video (T, C, H, W), without a copy: channels stay last in memory."""
+    """Return the frames as torchvision's Video (T, C, H, W), without a copy: channels stay last in memory."""
     import torch
     from torchvision import tv_tensors
 

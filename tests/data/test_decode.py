@@ -261,7 +261,7 @@ def test_the_size_of_the_picture_may_change_where_one_size_is_asked_for(tmp_path
     path.write_bytes(small.read_bytes() + large.read_bytes())
     frames = probe(path).frames
     assert read_frames(path, [0, frames - 1], size=(20, 30)).shape == (2, 20, 30, 3)
-    with pytest.raises(VideoError, match=r"frame \d+ is 96x128 where frame 0 is 48x64"):
+    with pytest.raises(VideoError, match=r"frame \d+ is 96x128 but frame 0 is 48x64"):
         read_frames(path, [0, frames - 1])
 
 

@@ -90,7 +90,7 @@ def test_frames_of_several_sizes_are_read_where_one_size_is_asked_for(tmp_path: 
         image = texture(height=height, width=64, seed=0)
         (tmp_path / f"image_{number:05d}.jpg").write_bytes(simplejpeg.encode_jpeg(image))
     assert read_frames(tmp_path, [1, 0], size=(20, 30)).shape == (2, 20, 30, 3)
-    with pytest.raises(VideoError, match=r"frame 1 is 96x64 where frame 0 is 48x64 .*ask for one size"):
+    with pytest.raises(VideoError, match=r"frame 1 is 96x64 but frame 0 is 48x64 .*at one size"):
         read_frames(tmp_path, [1, 0])
 
 

@@ -141,5 +141,5 @@ def test_sets_of_half_characters_have_a_hash_and_annotations_of_them_are_refused
     (root / "kinetics.json").write_text(f'{{"labels": ["\\ud83d\\ude00", "a\\\\ud800"],\n "database": {{{entry}}}}}')
     assert open_dataset("kinetics", root=root, split="train").classes == ("😀", "a\\ud800")
     (root / "kinetics.json").write_text('{"labels": ["a",\n "b\\uD800"], "database": {}}')
-    with pytest.raises(DatasetError, match=r"kinetics\.json:2: \\ud800 alone is half a character"):
+    with pytest.raises(DatasetError, match=r"kinetics\.json:2: \\ud800 is half of a surrogate pair"):
         open_dataset("kinetics", root=root, split="train")

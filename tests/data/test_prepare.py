@@ -148,7 +148,7 @@ def test_frames_of_folders_are_read_exactly_and_damage_is_named(source: Path, tm
     folder = tmp_path / "frames/c/vfr"
     whole = read_frames(folder, range(20), size=12)
     assert np.array_equal(read_frames(folder, [7, 19, 7], size=12), whole[[7, 19, 7]])
-    with pytest.raises(VideoError, match="frame 20 is not there; the folder has 20 frames"):
+    with pytest.raises(VideoError, match="frame 20 does not exist; the folder has 20 frames"):
         read_frames(folder, [20])
     (folder / "image_00011.jpg").write_bytes((folder / "image_00011.jpg").read_bytes()[:200])
     assert probe(folder).verdict == "damaged after frame 9"

@@ -1,7 +1,7 @@
 """ActivityNet: untrimmed videos and the segments in which 200 activities happen. Caba Heilbron et al., CVPR 2015.
 
-In training every annotated segment is a clip of its own. Evaluation scores whole videos, as the untrimmed
-classification task does: views are spread over the video, and its labels are those of all its segments.
+In training every annotated segment is a clip. Evaluation scores whole videos, as the untrimmed classification task
+does: views are spread over the video, and its labels are those of all its segments.
 """
 
 from collections.abc import Iterator, Mapping
@@ -34,10 +34,10 @@ def open_activitynet(
     videos: str | None = None,
     fps: float | None = None,
 ) -> VideoSet:
-    """ActivityNet by `unit`: segments (the default in training) or whole videos (the default elsewhere).
+    """Open ActivityNet by `unit`: segments (the default in training) or whole videos (the default elsewhere).
 
-    Segments of frame folders need the rate of their frames: the `fps` of a video's entry, as 3D-ResNets writes it into
-    the annotation, or the option `fps` for those that have none.
+    Segments of frame folders need a frame rate: the `fps` of a video's entry, which 3D-ResNets adds to the annotation,
+    or the option `fps` for entries without one.
     """
     root = require_root(root, name="activitynet", tree=TREE, described_at=DESCRIBED_AT)
     if fps is not None and not (_is_time(fps) and fps > 0):
@@ -74,7 +74,7 @@ Segment = tuple[float, float, str]
 def _videos(
     file: JsonFile, database: Mapping[str, Any], subset: str | None
 ) -> Iterator[tuple[str, float | None, list[Segment]]]:
-    """Ids, rates where they are annotated, and segments of one subset, or of all."""
+    """Yield ids, annotated rates or None, and segments of one subset, or of all."""
     for id_, value in database.items():
         entry = file.mapping(value, what=f"entry {id_!r}", key=id_)
         if entry.get("subset") not in SUBSETS.values():
@@ -101,7 +101,7 @@ def _segment(file: JsonFile, id_: str, value: Any) -> Segment:
 
 
 def _is_time(value: Any) -> bool:
-    """True for seconds: a number, and neither endless nor beyond every video."""
+    """Return True for a number of seconds that a video can have."""
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < _LONGEST_S
 
 
@@ -110,7 +110,7 @@ def _whole(id_: str, segments: list[Segment], labels: Labels) -> list[AnnotatedV
 
 
 def _clips(id_: str, segments: list[Segment], labels: Labels) -> list[AnnotatedVideo]:
-    """An entry a segment; one that ends before it begins has no name among the media, so that it counts as missing."""
+    """Return an entry per segment. One that ends before it begins gets no file name, so it counts as missing."""
     return [
         AnnotatedVideo(
             id=f"{id_}#{number}",

@@ -27,7 +27,7 @@ _CLIP_LINE = re.compile(r"(?P<clip>\S.*?)\s+(?P<part>\S+)")
 def open_hmdb51(
     root: Path | None, *, split: str, annotations: str | None = None, videos: str | None = None
 ) -> VideoSet:
-    """HMDB-51; `annotations` names the folder of its lists and `videos` that of the clips, where not as usual."""
+    """Open HMDB-51; `annotations` names the folder of its lists and `videos` that of the clips, if not as usual."""
     root = require_root(root, name="hmdb51", tree=TREE, described_at=DESCRIBED_AT)
     part, number = split[:-1], split[-1]
     folders = media_folders(root, videos, ["hmdb51", "hmdb51_org", "videos", "rawframes", "frames", "jpg"])
@@ -42,7 +42,7 @@ def open_hmdb51(
 
 
 def _lists(root: Path, annotations: str | None, number: str) -> dict[str, Path]:
-    """The list of each class, in the order of their names."""
+    """Return the list of each class, in alphabetical order."""
     ending = f"_test_split{number}.txt"
     names = [annotations] if annotations else ["testTrainMulti_7030_splits", "annotations", "test_train_splits", "."]
     for folder in (root / name for name in names):

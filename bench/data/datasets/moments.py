@@ -21,7 +21,7 @@ _LISTS = {"train": "training", "val": "validation", "test": "testing"}
 
 @register_dataset("moments", described_at=DESCRIBED_AT, num_classes=339, splits=("train", "val", "test"))
 def open_moments(root: Path | None, *, split: str, multi_label: bool = False, videos: str | None = None) -> VideoSet:
-    """Moments in Time, or Multi-Moments with `multi_label`; `videos` names the folder of the clips."""
+    """Open Moments in Time, or Multi-Moments with `multi_label`; `videos` names the folder of the clips."""
     root = require_root(root, name="moments", tree=TREE, described_at=DESCRIBED_AT)
     word = _LISTS[split]
     folders = media_folders(root, videos, [word, "videos", "jpg", "frames"])
@@ -44,13 +44,13 @@ def open_moments(root: Path | None, *, split: str, multi_label: bool = False, vi
 
 
 def _labels(path: Path) -> Labels:
-    """Class names by their numbers, which must be 0 to the last without a gap."""
+    """Return class names by number; numbers must run from 0 without a gap."""
     numbered, once = dict[int, str](), UniqueNames("class")
     for line in read_lines(path, separator=","):
         if len(line.fields) != 2 or not line.fields[1].isdecimal():
             raise line.fail(f"expected 'class,number', found {','.join(line.fields)!r}")
         if numbered.setdefault(int(line.fields[1]), line.fields[0]) != line.fields[0]:
-            raise line.fail(f"number {line.fields[1]} stands for {numbered[int(line.fields[1])]!r} already")
+            raise line.fail(f"number {line.fields[1]} is already that of {numbered[int(line.fields[1])]!r}")
         once.check(line.fields[0], at=line)
         if int(line.fields[1]) > 1_000_000:
             raise line.fail(f"number {line.fields[1]} is beyond any list of classes")

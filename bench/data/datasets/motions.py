@@ -1,4 +1,4 @@
-"""motions: real H.264 files that vbench writes itself, in which only the motion tells the classes apart.
+"""motions: real H.264 files that vbench writes itself; only the motion tells the classes apart.
 
 Laid out like Kinetics: `train/<class>/<id>_<start>_<end>.mp4`, `val/…`, `train.csv`, `val.csv`. Classes come in pairs
 that are each other's reverse in time: class 2k played backwards is class 2k + 1. `motions.json` names the parameters
@@ -40,7 +40,7 @@ _MANIFEST = "motions.json"
 
 @dataclass(frozen=True, kw_only=True)
 class MotionsParameters:
-    """What decides every pixel of the data set. `size` is in pixels; `classes` is even, pairs in order."""
+    """The parameters that determine every pixel. `size` is in pixels; `classes` is even, because classes are pairs."""
 
     seed: int = 0
     clips_per_class: int = 96
@@ -65,11 +65,11 @@ def open_motions(
     classes: int | None = None,
     true_flow: bool = False,
 ) -> VideoSet:
-    """Small textured objects moving in 8 directions; written on first use, in the user's cache if there is no root.
+    """Open small textured objects that move in 8 directions; written on first use, to the user's cache without root.
 
-    `true_flow` writes the optical flow beside the videos, as it is and not as it would be estimated.
+    `true_flow` also writes the exact optical flow, known from the scenes and not estimated.
     """
-    asked = {
+    given_options = {
         "seed": seed,
         "clips_per_class": clips_per_class,
         "val_clips_per_class": val_clips_per_class,
@@ -77,7 +77,7 @@ def open_motions(
         "size": size,
         "classes": classes,
     }
-    given = {key: value for key, value in asked.items() if value is not None}
+    given = {key: value for key, value in given_options.items() if value is not None}
     folder = _existing(root, given) if root is not None and root.exists() else _written(root, given)
     if true_flow:
         _write_flow(folder, split)
@@ -85,7 +85,7 @@ def open_motions(
 
 
 def write_motions(root: Path, parameters: MotionsParameters | None = None) -> Path:
-    """Write the whole data set under `root`, which must not hold one yet; it appears there complete or not at all."""
+    """Write the data set to `root`, where it appears complete or not at all; InputError if that is not possible."""
     parameters = parameters or MotionsParameters()
     _check(parameters)
     if root.exists() and not root.is_dir():
@@ -108,13 +108,13 @@ def write_motions(root: Path, parameters: MotionsParameters | None = None) -> Pa
 
 
 def changed_files(root: Path) -> list[str]:
-    """Files of a written data set that are missing or no longer what was written."""
+    """Return files of a written data set that are missing or changed."""
     files: dict[str, str] = _manifest(root)["files"]
     return [name for name, sha256 in files.items() if _sha256(root / name) != sha256]
 
 
 def _written(root: Path | None, given: dict[str, int]) -> Path:
-    """The data set with these parameters, at `root` or in the cache; written, or written again, if it is not sound."""
+    """Return the folder of the data set with these parameters; it is written if missing, and again if changed."""
     parameters = MotionsParameters(**given)
     folder = root or _cached(parameters)
     if (folder / _MANIFEST).is_file() and changed_files(folder):
@@ -125,7 +125,7 @@ def _written(root: Path | None, given: dict[str, int]) -> Path:
 
 
 def _existing(root: Path, given: dict[str, int]) -> Path:
-    """`root`, if it holds an unchanged data set with the parameters that were asked for."""
+    """Return `root` if it holds an unchanged data set with the given parameters; DatasetError if not."""
     if not any(root.iterdir()):
         root.rmdir()
         return write_motions(root, MotionsParameters(**given))
@@ -136,8 +136,8 @@ def _existing(root: Path, given: dict[str, int]) -> Path:
     changed = changed_files(root)
     if changed:
         raise DatasetError(
-            f"data set motions in {root}: {len(changed)} files are not what was written, the first is {changed[0]}; "
-            "remove the folder and it is written again"
+            f"data set motions in {root}: {len(changed)} files were changed since they were written, the first is "
+            f"{changed[0]}; remove the folder and it is written again"
         )
     return root
 
@@ -179,7 +179,7 @@ def _write_into(folder: Path, parameters: MotionsParameters) -> None:
 
 
 def _write_flow(root: Path, split: str) -> None:
-    """Write the flow of a split, unless it is there: pairs of pictures below `flow`, laid out as the videos are."""
+    """Write the flow of a split unless it exists: pairs of pictures below `flow`, laid out like the videos."""
     from bench.core.files import atomic_folder
     from bench.data.moving_objects import flow_of_film
     from bench.data.prepare_flow import as_bytes, write_flow_pictures
@@ -203,7 +203,7 @@ def _scene(split: str, number: int, parameters: MotionsParameters) -> "Scene":
 
 
 def _scenes(parameters: MotionsParameters) -> Iterator[tuple[str, int]]:
-    """Split and number of every scene."""
+    """Yield split and number of every scene."""
     yield from (("train", number) for number in range(parameters.clips_per_class))
     yield from (("val", number) for number in range(parameters.val_clips_per_class))
 
@@ -219,7 +219,7 @@ def _write_annotation(folder: Path, split: str, parameters: MotionsParameters) -
 
 
 def _id(split: str, scene: int, label: int) -> str:
-    """Eleven characters, as long as Kinetics' ids."""
+    """Return an id of eleven characters, like those of Kinetics."""
     return f"{split[0]}{scene:06d}_{label:03d}"
 
 

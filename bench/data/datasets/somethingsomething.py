@@ -21,7 +21,7 @@ _PARTS = {"train": "train", "val": "validation", "test": "test"}
 
 @register_dataset("somethingsomething", described_at=DESCRIBED_AT, num_classes=174, splits=("train", "val", "test"))
 def open_somethingsomething(root: Path | None, *, split: str, videos: str | None = None) -> VideoSet:
-    """Something-Something V2, or V1 where its lists lie there; `videos` names the folder of the clips."""
+    """Open Something-Something V2, or V1 if its lists are there; `videos` names the folder of the clips."""
     root = require_root(root, name="somethingsomething", tree=TREE, described_at=DESCRIBED_AT)
     usual = ["20bn-something-something-v2", "20bn-something-something-v1", "videos", "rawframes", "frames"]
     media = Media(media_folders(root, videos, usual))

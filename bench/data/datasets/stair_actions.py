@@ -22,7 +22,7 @@ _LINE = re.compile(r"(?P<path>\S.*?)\s+(?P<number>\d+)")
 
 @register_dataset("stair_actions", described_at=DESCRIBED_AT, num_classes=100)
 def open_stair_actions(root: Path | None, *, split: str, videos: str | None = None) -> VideoSet:
-    """STAIR Actions; `videos` names the folder of the clips, where not as usual."""
+    """Open STAIR Actions; `videos` names the folder of the clips, if not as usual."""
     root = require_root(root, name="stair_actions", tree=TREE, described_at=DESCRIBED_AT)
     folders = media_folders(root, videos, ["STAIR_Actions_v1.1", "STAIR_Actions_v1.0", "videos", "video", "frames"])
     json_file = first_file(root, ["stair_actions.json"])
@@ -41,14 +41,14 @@ def _list(root: Path, split: str) -> Path:
 
 
 def _labels(path: Path) -> Labels:
-    """Class names by the numbers that the training list gives them."""
+    """Return class names by the numbers of the training list."""
     numbered: dict[int, str] = {}
     numbers: dict[str, int] = {}
     for line in read_lines(path, separator=None):
         name, number = _parsed(line)
         folder = name.partition("/")[0]
         if numbered.setdefault(number, folder) != folder:
-            raise line.fail(f"number {number} stands for {numbered[number]!r} already")
+            raise line.fail(f"number {number} is already that of {numbered[number]!r}")
         if numbers.setdefault(folder, number) != number:
             raise line.fail(f"class {folder!r} has number {numbers[folder]} already")
     gap = next((number for number in range(1, len(numbered) + 1) if number not in numbered), None)
@@ -62,7 +62,7 @@ def _entry(line: ListLine, labels: Labels, once: UniqueNames) -> AnnotatedVideo:
     folder = path.partition("/")[0]
     label = labels.numbered(str(number), at=line)
     if labels.names[label] != folder:
-        raise line.fail(f"number {number} stands for {labels.names[label]!r}, not {folder!r}")
+        raise line.fail(f"number {number} is that of {labels.names[label]!r}, not {folder!r}")
     stem = once.check(stem_of(path), at=line)
     return AnnotatedVideo(id=stem, labels=(label,), names=(stem, stem.rpartition("/")[2]))
 

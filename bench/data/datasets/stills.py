@@ -1,7 +1,7 @@
-"""stills: one picture a video, of the objects that move in `motions`; the class is how many of them there are.
+"""stills: one picture per video, of the objects that move in `motions`; the class is the number of objects.
 
-What a picture shows and what `motions` asks have nothing to do with each other, so that weights learned here know what
-objects look like, and nothing of motion. Files are `<split>/<class>/<id>.mp4` of one frame, beside `stills.json`.
+It serves to pretrain for `motions`: weights learned here know how objects look, and nothing about motion. Files are
+`<split>/<class>/<id>.mp4` of one frame, next to `stills.json`.
 """
 
 import hashlib
@@ -25,7 +25,7 @@ CLASSES = ("3 objects", "4 objects", "5 objects")
 SPLITS = ("train", "val")
 FEWEST = 3
 _MANIFEST = "stills.json"
-_STREAM = 7  # of scenes that are no scene of `motions`
+_STREAM = 7  # part of the seed that keeps scenes apart from those of `motions`
 
 
 @register_dataset("stills", described_at="docs/data-lists.md: vbench writes it itself", num_classes=3)
@@ -38,7 +38,7 @@ def open_stills(
     val_per_class: int = 64,
     size: int = 64,
 ) -> VideoSet:
-    """Pictures of 3, 4 or 5 objects; written on first use, at `root` or in the user's cache."""
+    """Open pictures of 3, 4 or 5 objects; written on first use, to `root` or to the user's cache."""
     given = {"seed": seed, "per_class": per_class, "val_per_class": val_per_class, "size": size, "version": VERSION}
     _check(given)
     folder = root or cache_folder() / "stills" / digest(given)
@@ -74,7 +74,7 @@ def _write(folder: Path, given: dict[str, int]) -> None:
 
 
 def _scenes(split: str, given: dict[str, int]) -> "Iterator[tuple[int, int, Scene]]":
-    """Number, class and scene of each picture, as many of every class."""
+    """Yield number, class and scene of each picture, equally many of every class."""
     from bench.data.moving_objects import draw_scene
 
     wanted = given["per_class" if split == "train" else "val_per_class"]

@@ -26,7 +26,7 @@ _CLIP_LINE = re.compile(r"(?P<path>\S.*?)(?:\s+(?P<number>\d+))?")
 def open_ucf101(
     root: Path | None, *, split: str, annotations: str | None = None, videos: str | None = None
 ) -> VideoSet:
-    """UCF-101; `annotations` names the folder of its lists and `videos` that of the clips, where not as usual."""
+    """Open UCF-101; `annotations` names the folder of its lists and `videos` that of the clips, if not as usual."""
     root = require_root(root, name="ucf101", tree=TREE, described_at=DESCRIBED_AT)
     part, number = split[:-1], split[-1]
     folders = media_folders(root, videos, ["UCF-101", "UCF101", "videos", "rawframes", "frames", "jpg"])

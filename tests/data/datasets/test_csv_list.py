@@ -38,6 +38,7 @@ NAMES = {
     "header of pandas with its index": ",path,label\n0,a.mp4,run\n1,b.mp4,jump\n",
     "header among other columns": "id,label,duration,path\n7,run,3.5,a.mp4\n8,jump,2.0,b.mp4\n",
     "header by tabs": "file_name\taction\na.mp4\trun\nb.mp4\tjump\n",
+    "header of pandas by tabs": "\tpath\tlabel\n0\ta.mp4\trun\n1\tb.mp4\tjump\n",
     "header by spaces": "video label\na.mp4 run\nb.mp4 jump\n",
     "header behind a #": "# path,label\na.mp4,run\nb.mp4,jump\n",
     "comment": "# made by hand\na.mp4,run\nb.mp4,jump\n",
@@ -235,12 +236,12 @@ def test_csv_takes_names_several_labels_and_absolute_paths_inside(tree: Write) -
     assert labels_of(train) == {"a.mp4": ("run", "hop")}
 
 
-def test_names_in_a_list_list_of_any_other_name_need_their_numbers(tree: Write) -> None:
+def test_names_in_a_list_of_any_other_name_need_their_numbers(tree: Write) -> None:
     root = tree({"tr.txt": "a.mp4 cat\nb.mp4 dog\nc.mp4 eel\n", "va.txt": "a.mp4 cat\nc.mp4 eel\n", "a.mp4": None})
     for split, name in (("train", "tr.txt"), ("val", "va.txt")):
         with pytest.raises(DatasetError, match=rf"{name}: its labels are names.*classes.txt"):
             open_dataset("csv", root=root, split=split, annotations=name)
     tree({"classes.txt": "cat\ndog\neel\n"})
     assert open_dataset("csv", root=root, split="val", annotations="va.txt").missing == {"c.mp4": (2,)}
-    with pytest.raises(DatasetError, match="class 'b' stands under two numbers, 1 the first"):
+    with pytest.raises(DatasetError, match="class 'b' has two numbers, the first is 1"):
         Labels(["a", "b", "b"])

@@ -36,7 +36,7 @@ HOSTILE: dict[str, tuple[str, dict[str, str | bytes | None], str]] = {
     "not text, later": ("ucf101", {"ucfTrainTestlist/classInd.txt": b"1 A\n\n2 \xe9\n"}, r"classInd.txt:3: is not UTF"),
     "json not text": ("kinetics", {"kinetics.json": b'{\n"labels": ["\xff"]}'}, r"kinetics.json:2: is not UTF-8"),
     "json infinity": ("activitynet", {"activitynet.json": '{"database":\n{"a": Infinity}}'},
-                      r"activitynet.json:2: Infinity is no number"),
+                      r"activitynet.json:2: Infinity is not a JSON number"),
     "json endless": ("kinetics", {"kinetics.json": '{"labels":\n' + "9" * 5000 + "}"}, r"kinetics.json:2: 9{20}…"),
     "quote closed later": (
         "kinetics",
