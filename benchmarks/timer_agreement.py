@@ -19,7 +19,7 @@ import torch
 from torch.utils.benchmark import Timer
 
 from bench.core.schema import Case, Clip, Point
-from bench.measure.context import LoadedCase
+from bench.measure.context import CaseContext
 from bench.measure.timing.clocks import time_work
 from bench.measure.timing.protocol import Protocol, take_samples
 from bench.measure.timing.variants import Forward, forward_of
@@ -52,7 +52,7 @@ def main() -> None:
 def _row(name: str, device: str, *, rounds: int) -> str:
     args, clip = NETWORKS.get(name, ({}, "16x1x112"))
     point = Point(model=name, args=args, clip=Clip.model_validate(clip), device=device)
-    forward = forward_of(LoadedCase(Case(suite="agreement", point=point, measures={}), artifacts=Path()))(1)
+    forward = forward_of(CaseContext(Case(suite="agreement", point=point, measures={}), artifacts=Path()))(1)
     theirs = _do_bench if device.startswith("cuda") else _timer
     forward.latency()
     pairs = [(_ours(forward), theirs(forward)) for _ in range(rounds)]

@@ -105,12 +105,12 @@ def test_the_example_of_a_model_can_be_built_by_name(example: object) -> None:
 
 def test_the_example_of_a_measure_measures(example: object, tmp_path: Path) -> None:
     from bench.core.schema import Case, Point
-    from bench.measure.context import LoadedCase
+    from bench.measure.context import CaseContext
 
     example("sparsity")  # type: ignore[operator]
     point = Point(model="c3d_search", clip="16x1x112", args={"width": 0.02})  # type: ignore[arg-type]
     [metric] = MEASURES.get("sparsity").function(
-        LoadedCase(Case(suite="s", point=point, measures={}), artifacts=tmp_path)
+        CaseContext(Case(suite="s", point=point, measures={}), artifacts=tmp_path)
     )
     assert metric.value is not None
     assert 0 <= metric.value < 100

@@ -26,7 +26,7 @@ def run_together(pair: Pair, first: SideName, index: int) -> dict[SideName, Ran]
     with Relay(first=first) as relay:
         running = {pair[name][0]: name for name in _ordered(pair, first)}
         for side, name in running.items():
-            side.begin(pair[name][1], index, floor=relay.address(name))
+            side.begin(pair[name][1], index, turn_address=relay.address(name))
         while running:
             for side in select.select(list(running), [], [])[0]:
                 name = running.pop(side)

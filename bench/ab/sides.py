@@ -219,9 +219,9 @@ class Side:
         self.begin(case, index)
         return self.result()
 
-    def begin(self, case: int, index: int, *, floor: str | None = None) -> None:
-        """Begin such a run and do not wait for it; with `floor`, an address, its timings take turns with another's."""
-        self._send({"case": case, "index": index, "floor": floor})
+    def begin(self, case: int, index: int, *, turn_address: str | None = None) -> None:
+        """Start such a run without waiting for it; its timings take turns through the relay at `turn_address`."""
+        self._send({"case": case, "index": index, "turn_address": turn_address})
 
     def result(self) -> Ran:
         """What came of the run that was begun, once it has ended."""

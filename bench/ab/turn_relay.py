@@ -1,4 +1,4 @@
-"""Grants the floor to two processes in turns. Each waits until both want it: none is timed while the other works."""
+"""The relay of turn-taking: lets two processes run in turns, so that neither is timed while the other works."""
 
 import socket
 import tempfile
@@ -9,12 +9,15 @@ from types import TracebackType
 from bench.ab.sides import SideName
 from bench.measure.timing.turn_taking import GRANT, MEET, RELEASE, WANT
 
-LONGEST_FOLDER = 70
+LONGEST_FOLDER = 70  # characters; the path of a Unix socket has at most about a hundred, and TMPDIR can be longer
 SIDES: tuple[SideName, SideName] = ("base", "head")
 
 
 class Turnstile:
-    """Who has the floor, `first` before the other. Both sides wait for each other until one has left. Thread-safe."""
+    """Decides whose turn it is, `first` before the other. Each side waits for the other until that leaves. Thread-safe.
+
+    A turn starts only when both sides wait for one: otherwise the other process would be working, not waiting.
+    """
 
     def __init__(self, *, first: SideName) -> None:
         self._changed = threading.Condition()
@@ -26,7 +29,7 @@ class Turnstile:
         self._next = first
 
     def enter(self, side: SideName) -> None:
-        """Wait until `side` has the floor: both wait for it or have left, and it is this side's turn."""
+        """Wait until it is the turn of `side`, and take it; both sides must wait for a turn or have left."""
         with self._changed:
             self._waiting.add(side)
             self._changed.notify_all()
@@ -37,7 +40,7 @@ class Turnstile:
                 self._next = _other(side)
 
     def meet(self, side: SideName) -> None:
-        """Let the other have the floor alone until it meets this side or leaves; then `enter`."""
+        """Let the other side run alone until it meets this one or leaves; then `enter`."""
         with self._changed:
             met = self._met
             self._meeting.add(side)
@@ -50,13 +53,13 @@ class Turnstile:
         self.enter(side)
 
     def release(self, side: SideName) -> None:
-        """Give the floor back, where `side` has it."""
+        """End the turn of `side`, if it has one."""
         with self._changed:
             self._holder = None if self._holder == side else self._holder
             self._changed.notify_all()
 
     def leave(self, side: SideName) -> None:
-        """Wait for `side` no longer: its run has ended, in whatever way."""
+        """Stop waiting for `side`: its run has ended, whether well or not."""
         with self._changed:
             self._here.discard(side)
             self._holder = None if self._holder == side else self._holder
@@ -70,17 +73,16 @@ class Turnstile:
 
 
 class Relay:
-    """A turnstile that one process of each side reaches by a socket. Leaving the block closes it."""
+    """A turnstile that one process of each side reaches through a socket. Leaving the block closes it."""
 
     def __init__(self, *, first: SideName) -> None:
         self.turnstile = Turnstile(first=first)
-        # The address of a socket has at most some hundred bytes, which TMPDIR alone can be longer than.
         folder = tempfile.gettempdir() if len(tempfile.gettempdir()) < LONGEST_FOLDER else "/tmp"
-        self._folder = tempfile.TemporaryDirectory(prefix="vbench-floor-", dir=folder)
+        self._folder = tempfile.TemporaryDirectory(prefix="vbench-turns-", dir=folder)
         self._listening = [self._listen(side) for side in SIDES]
 
     def address(self, side: SideName) -> str:
-        """Where the processes of `side` ask for the floor."""
+        """The path of the socket at which the processes of `side` ask for turns."""
         return str(Path(self._folder.name) / side)
 
     def __enter__(self) -> "Relay":
@@ -91,7 +93,7 @@ class Relay:
     ) -> None:
         for side, listening in zip(SIDES, self._listening, strict=True):
             self.turnstile.leave(side)
-            listening.shutdown(socket.SHUT_RDWR)  # which, unlike closing, ends an accept that waits
+            listening.shutdown(socket.SHUT_RDWR)  # unlike close, this ends a waiting accept
             listening.close()
         self._folder.cleanup()
 
@@ -105,23 +107,23 @@ class Relay:
     def _accept(self, listening: socket.socket, side: SideName) -> None:
         while True:
             try:
-                asking, _ = listening.accept()
+                connection, _ = listening.accept()
             except OSError:  # closed
                 return
-            threading.Thread(target=self._answer, args=(asking, side), daemon=True).start()
+            threading.Thread(target=self._serve, args=(connection, side), daemon=True).start()
 
-    def _answer(self, asking: socket.socket, side: SideName) -> None:
-        """Serve one process of `side` until it ends; a floor that it still held is free then."""
-        with asking:
+    def _serve(self, connection: socket.socket, side: SideName) -> None:
+        """Serve one process of `side` until it ends, even in the middle of its turn."""
+        with connection:
             try:
-                while said := asking.recv(1):
-                    if said == WANT:
+                while message := connection.recv(1):
+                    if message == WANT:
                         self.turnstile.enter(side)
-                        asking.sendall(GRANT)
-                    elif said == MEET:
+                        connection.sendall(GRANT)
+                    elif message == MEET:
                         self.turnstile.meet(side)
-                        asking.sendall(GRANT)
-                    elif said == RELEASE:
+                        connection.sendall(GRANT)
+                    elif message == RELEASE:
                         self.turnstile.release(side)
             except ConnectionError:
                 pass

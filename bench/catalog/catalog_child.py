@@ -10,7 +10,7 @@ from bench.core.import_path import add_working_folder
 from bench.core.process import ReplyPipe, read_request
 from bench.core.registry import MODELS, ModelEntry, import_plugins
 from bench.core.schema import Case, Clip, Json, ModelCheck, ModelInfo, Point
-from bench.measure.context import LoadedCase
+from bench.measure.context import CaseContext
 from bench.measure.counting.model_count import count
 from bench.models.factory import find_model, list_models
 
@@ -61,7 +61,7 @@ def _plain(default: Any) -> Json:
 
 def _check(point: Point) -> ModelCheck:
     """Build on the meta device and count one clip. An error that the user can fix is a problem, any other a note."""
-    case = LoadedCase(Case(suite="check", point=point, measures={}), artifacts=Path())
+    case = CaseContext(Case(suite="check", point=point, measures={}), artifacts=Path())
     try:
         model = case.build_model("meta")
         counted = count(model, case.inputs(model, device="meta"))

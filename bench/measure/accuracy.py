@@ -10,7 +10,7 @@ from bench.core.registry import register_measure
 from bench.core.schema import Clip, Json, Metric, Views, clip_from_text, views_from_text
 from bench.measure.axes import ACCURACY_AXES
 from bench.measure.case_training import CaseTraining, Checkpoint, require_classes
-from bench.measure.context import LoadedCase
+from bench.measure.context import CaseContext
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -30,7 +30,7 @@ Short = Literal["loop", "clamp"]
 
 @register_measure("accuracy", depends_on=ACCURACY_AXES, version=5, is_shared=True)
 def accuracy(
-    case: LoadedCase,
+    case: CaseContext,
     *,
     root: str | None = None,
     options: dict[str, Json] | None = None,
@@ -111,7 +111,7 @@ def accuracy(
     return [*_metrics(evaluation, trained), *_costs(trained, reach=reach or [])]
 
 
-def given_protocol_of(case: LoadedCase, *, labels: str | None = None, **single_parts: Any) -> InputProtocol:
+def given_protocol_of(case: CaseContext, *, labels: str | None = None, **single_parts: Any) -> InputProtocol:
     """The parts of the input protocol that the user gives: `preprocess`, overridden by single options of the measure.
 
     Class names may be given as a list, or as a file with one name a line.
@@ -123,7 +123,7 @@ def given_protocol_of(case: LoadedCase, *, labels: str | None = None, **single_p
     return InputProtocol.of(parts, mark="given", where="preprocess")
 
 
-def views_of(case: LoadedCase) -> Views:
+def views_of(case: CaseContext) -> Views:
     """Temporal and spatial views of a case; one each by default."""
     return views_from_text(case.point.views or "1x1")
 
@@ -134,7 +134,7 @@ def _path(text: str) -> "Path":
     return Path(text).expanduser()
 
 
-def _built(case: LoadedCase, test: "VideoSet", *, given: InputProtocol) -> "nn.Module":
+def _built(case: CaseContext, test: "VideoSet", *, given: InputProtocol) -> "nn.Module":
     """The model of the case, with a head for the data set's classes, or the head that its checkpoint was trained with.
 
     The latter if the names of its classes are known, because then its outputs can be matched with the data set's.
@@ -156,7 +156,7 @@ def _built(case: LoadedCase, test: "VideoSet", *, given: InputProtocol) -> "nn.M
 
 
 def _protocol_in_force(
-    case: LoadedCase, model: "nn.Module", trained: "TrainingResult | None", *, given: InputProtocol
+    case: CaseContext, model: "nn.Module", trained: "TrainingResult | None", *, given: InputProtocol
 ) -> InputProtocol:
     """How the clips of the evaluation are prepared; warns if they are other clips than the weights were trained on."""
     from bench.train.preprocessing import checkpoint_protocol, evaluation_protocol
@@ -173,7 +173,7 @@ def _protocol_in_force(
     return evaluation_protocol(model, given, clip=clip, default_clip=_default_clip(case))
 
 
-def _default_clip(case: LoadedCase) -> Clip:
+def _default_clip(case: CaseContext) -> Clip:
     """The clip that the model is registered with."""
     from bench.models.factory import find_model
 
@@ -200,7 +200,7 @@ def _record(
 
 
 def _warn(
-    case: LoadedCase, test: "VideoSet", evaluation: "Evaluation", *, protocol: InputProtocol, unread_are: str
+    case: CaseContext, test: "VideoSet", evaluation: "Evaluation", *, protocol: InputProtocol, unread_are: str
 ) -> None:
     """Add what a reader of the accuracy must know: assumptions, missing videos, another order of the classes."""
     from bench.train.preprocessing import not_applied

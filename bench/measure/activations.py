@@ -7,11 +7,11 @@ from bench.core.schema import Metric
 from bench.measure.axes import COUNT_AXES
 
 if TYPE_CHECKING:
-    from bench.measure.context import LoadedCase
+    from bench.measure.context import CaseContext
 
 
 @register_measure("activations", depends_on=COUNT_AXES, version=2)
-def activations(case: "LoadedCase") -> list[Metric]:
+def activations(case: "CaseContext") -> list[Metric]:
     """Elements and bytes written; bytes read and written if nothing is fused or cached; FLOPs per byte of those."""
     from bench.measure.counting.case_counts import forward_of
 

@@ -10,7 +10,7 @@ from bench.core.errors import InputError
 from bench.core.input_protocol import InputProtocol
 from bench.core.registry import DATASETS
 from bench.core.schema import Clip, Json, Pretraining
-from bench.measure.context import DEFAULT_SEED, LoadedCase
+from bench.measure.context import DEFAULT_SEED, CaseContext
 
 if TYPE_CHECKING:
     from torch import nn
@@ -32,7 +32,7 @@ Checkpoint = Literal["last", "best"]
 class CaseTraining:
     """The data sets and trainings of one case. `given` are the parts of the input protocol that the user gives."""
 
-    case: LoadedCase
+    case: CaseContext
     root: str | None
     options: dict[str, Any]
     workers: int

@@ -5,14 +5,14 @@ from typing import TYPE_CHECKING
 from bench.core.registry import register_measure
 from bench.core.schema import Metric
 from bench.measure.axes import TIMING_AXES
-from bench.measure.context import LoadedCase
+from bench.measure.context import CaseContext
 
 if TYPE_CHECKING:
     from bench.measure.timing.cold_start import ColdStart
 
 
 @register_measure("cold", depends_on=TIMING_AXES, version=1, is_timed=True)
-def cold(case: LoadedCase, *, timeout_s: float = 1800.0) -> list[Metric]:
+def cold(case: CaseContext, *, timeout_s: float = 1800.0) -> list[Metric]:
     """Seconds of a fresh process until its first logits: interpreter, imports, building, first step; and of compiling.
 
     Compiler caches are empty, the system's file cache is as it is: files read lately come from memory. Compiling is

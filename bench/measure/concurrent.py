@@ -9,7 +9,7 @@ from pydantic import Field
 from bench.core.registry import register_measure
 from bench.core.schema import Metric
 from bench.measure.axes import TIMING_AXES
-from bench.measure.context import DEFAULT_SEED, LoadedCase
+from bench.measure.context import DEFAULT_SEED, CaseContext
 
 if TYPE_CHECKING:
     from bench.measure.timing.traffic import Traffic
@@ -20,7 +20,7 @@ NO_WINDOW = "the device slowed itself down all the time"
 
 
 @register_measure("concurrent", depends_on=TIMING_AXES, version=1, is_timed=True)
-def concurrent(case: LoadedCase, *, streams: Count | list[Count] | None = None, max_s: float = 10.0) -> list[Metric]:
+def concurrent(case: CaseContext, *, streams: Count | list[Count] | None = None, max_s: float = 10.0) -> list[Metric]:
     """Milliseconds of a request (p50, p95, p99) and clips a second while `streams` (1, 2 and 4) send at a time.
 
     Each stream is a thread of one process and sends one batch (the case's, else one clip) as soon as its last one is
@@ -31,17 +31,17 @@ def concurrent(case: LoadedCase, *, streams: Count | list[Count] | None = None, 
     for Python's switch interval, which the record states. Where clips a second stop rising although the device is not
     busy, it is the lock that holds them back, and processes in the place of threads would not be.
     """
+    from bench.measure.execution_mode import execution_mode_of
     from bench.measure.timing.streams import require_threads
     from bench.measure.timing.variants import variant_of
-    from bench.measure.ways import way_of
 
-    require_threads(way_of(case.point), case.device)
+    require_threads(execution_mode_of(case.point), case.device)
     counts = [streams] if isinstance(streams, int) else streams or [1, 2, 4]
     variant = variant_of(case)
     return [metric for count in counts for metric in _at(case, variant, count=count, max_s=max_s)]
 
 
-def _at(case: LoadedCase, variant: "Variant", *, count: int, max_s: float) -> list[Metric]:
+def _at(case: CaseContext, variant: "Variant", *, count: int, max_s: float) -> list[Metric]:
     """The metrics of `count` streams; the record's detail `concurrent at N streams` has what else is known."""
     import torch
 

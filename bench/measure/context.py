@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from bench.core.errors import InputError
 from bench.core.schema import Case, Json, Point, Pretraining, RecordWarning, is_weights_argument
-from bench.measure.timing.turn_taking import Floor
+from bench.measure.timing.turn_taking import TurnTaking
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -14,13 +14,12 @@ if TYPE_CHECKING:
 DEFAULT_SEED = 0
 
 
-class LoadedCase:
+class CaseContext:
     """One case while it is measured. Measures read it and add details, warnings and artifacts.
 
-    `weights` is the file that the network begins with; where the case wants weights that are trained first, whoever
-    trains them sets it. `session` is the same for all cases of one run of a suite, empty where there is none.
-    `floor` is what timings hold, in case that another process is timed in turns with this one. `logits` are what passes
-    that were timed gave, `(B, classes)` by batch.
+    `weights` is the file that the model starts from; if the case asks for weights that are trained first, the training
+    sets it. `session` is the same for all cases of one run of a suite, or empty. `turn_taking` alternates timings with
+    another process. `logits` are the outputs of timed passes, `(B, classes)` by batch, for the parity check.
     """
 
     def __init__(
@@ -30,7 +29,7 @@ class LoadedCase:
         artifacts: Path,
         recipes: tuple[Path, ...] = (),
         session: str = "",
-        floor: Floor | None = None,
+        turn_taking: TurnTaking | None = None,
         on_progress: Callable[[str, float | None], None] = lambda text, fraction: None,
     ) -> None:
         self.case = case
@@ -38,7 +37,7 @@ class LoadedCase:
         self.recipes = recipes
         self.weights = None if Pretraining.of(case.point.weights) else case.point.weights
         self.session = session
-        self.floor = floor or Floor()
+        self.turn_taking = turn_taking or TurnTaking()
         self.details: dict[str, Json] = {}
         self.uncounted_operators: dict[str, int] = {}
         self.warnings: list[RecordWarning] = []
@@ -153,3 +152,6 @@ def find_recipe(name: str, folders: Sequence[Path]) -> Path | None:
     if name.endswith((".yaml", ".yml")) and Path(name).is_file():
         return Path(name)
     return next((file for folder in folders if (file := folder / f"{name}.yaml").is_file()), None)
+
+
+LoadedCase = CaseContext  # the name that CONTRIBUTING.md printed before; remove with 0.2.0

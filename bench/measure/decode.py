@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from bench.core.registry import register_measure
 from bench.core.schema import Json, Metric
 from bench.measure.axes import COUNT_AXES, VIDEO_AXES
-from bench.measure.context import LoadedCase
+from bench.measure.context import CaseContext
 
 if TYPE_CHECKING:
     from bench.data.loading_stages import StageTimes
@@ -15,7 +15,7 @@ STEPS = ("decode", "transform", "collate")
 
 @register_measure("decode", depends_on=COUNT_AXES | VIDEO_AXES, version=3, is_timed=True)
 def decode(
-    case: LoadedCase,
+    case: CaseContext,
     *,
     root: str | None = None,
     options: dict[str, Json] | None = None,

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from bench.core.registry import register_measure
 from bench.core.schema import Json, Metric
 from bench.measure.axes import TIMING_AXES, VIDEO_AXES
-from bench.measure.context import LoadedCase
+from bench.measure.context import CaseContext
 
 if TYPE_CHECKING:
     from bench.measure.timing.pipeline import LaneRates
@@ -15,7 +15,7 @@ BLOCKS = 6
 
 @register_measure("end_to_end", depends_on=TIMING_AXES | VIDEO_AXES, version=3, is_timed=True)
 def end_to_end(
-    case: LoadedCase,
+    case: CaseContext,
     *,
     root: str | None = None,
     options: dict[str, Json] | None = None,

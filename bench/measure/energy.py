@@ -11,7 +11,7 @@ from bench.core.registry import register_measure
 from bench.core.schema import Better, Metric
 from bench.measure.axes import TIMING_AXES
 from bench.measure.carbon import SHORTEST_S, Used, require_country, sources, tracked
-from bench.measure.context import LoadedCase
+from bench.measure.context import CaseContext
 
 if TYPE_CHECKING:
     from bench.measure.timing.variants import Forward
@@ -22,7 +22,7 @@ NOT_ABOVE = "no more was used than while the device was idle; take more seconds 
 
 
 @register_measure("energy", depends_on=TIMING_AXES, version=1, is_sampled=True)
-def energy(case: LoadedCase, *, seconds: float = 10.0, country: str | None = None) -> list[Metric]:
+def energy(case: CaseContext, *, seconds: float = 10.0, country: str | None = None) -> list[Metric]:
     """Joules per clip over at least `seconds` of the same forward pass, with and without the idle power.
 
     They are the device's, from its counter: null with the reason where the machine has none, for a figure guessed from
@@ -57,7 +57,7 @@ class Spent:
 
 
 def _measure(
-    case: LoadedCase, counter: "EnergyCounter | None", *, seconds: float, country: str | None
+    case: CaseContext, counter: "EnergyCounter | None", *, seconds: float, country: str | None
 ) -> tuple[Spent, Used | None]:
     from bench.measure.timing.variants import forward_of
 

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from bench.core.schema import CompileMode, Frozen, Json, MemoryFormat, Metric, Precision
-from bench.measure.ways import Way, refusal
+from bench.measure.execution_mode import ExecutionMode, refusal
 
 FINALISTS = 2
 PACKAGES: dict[CompileMode, str] = {"onnxruntime": "onnxruntime", "tensorrt": "torch_tensorrt"}
@@ -39,7 +39,7 @@ class Trial:
     `fell_out` says why it cannot be the answer: refused, failed, out of tolerance, or not tried.
     """
 
-    way: Way
+    mode: ExecutionMode
     clips_per_s: float | None = None
     max_difference: float | None = None
     top1_agreement: float | None = None
@@ -47,19 +47,19 @@ class Trial:
 
     def as_dict(self) -> dict[str, Json]:
         """For the record: the way in words beside its figures, null where there are none."""
-        return {**vars(self), "way": str(self.way)}
+        return {**vars(self), "mode": str(self.mode)}
 
     def __str__(self) -> str:
-        if self.way == Way() and self.fell_out is not None:
-            return f"no way to run this network worked in a process of its own, eager fp32: {self.fell_out}"
+        if self.mode == ExecutionMode() and self.fell_out is not None:
+            return f"no execution mode of this model worked in a process of its own, eager fp32: {self.fell_out}"
         if self.fell_out is not None:
-            return f"{self.way} fell out: {self.fell_out}"
-        if self.way == Way():
+            return f"{self.mode} fell out: {self.fell_out}"
+        if self.mode == ExecutionMode():
             return "eager fp32 itself: of what was tried and matches, nothing is faster"
         if self.max_difference is None or self.top1_agreement is None:
-            return str(self.way)
+            return str(self.mode)
         within = f"logits within {self.max_difference:.2g} of eager fp32, top-1 agrees on {self.top1_agreement:.0%}"
-        return f"{self.way}; {within}"
+        return f"{self.mode}; {within}"
 
 
 def as_best(metric: Metric, best: Trial) -> Metric:
@@ -83,38 +83,38 @@ def speedup(measure: str, best: Metric, own: Metric, *, note: str) -> Metric:
 
 
 def find_fastest(
-    space: Space, attempt: Callable[[Way], Trial], *, device: str, is_over: Callable[[], bool] = lambda: False
+    space: Space, attempt: Callable[[ExecutionMode], Trial], *, device: str, is_over: Callable[[], bool] = lambda: False
 ) -> list[Trial]:
     """Every way that was tried or refused, the fastest that matches first; empty of matches where not even eager ran.
 
     Eager fp32 is tried whatever the space says. Then come all precisions and memory formats, executed by the first of
     `compile`; then every other execution, of the two fastest of those that it takes. `is_over` ends the trying.
     """
-    trials: dict[Way, Trial] = {}
+    trials: dict[ExecutionMode, Trial] = {}
 
-    def tried(way: Way) -> None:
-        if way not in trials:
-            refused = refusal(way, device)
+    def tried(mode: ExecutionMode) -> None:
+        if mode not in trials:
+            refused = refusal(mode, device)
             late = "not tried: the search had used up its time" if is_over() else None
-            trials[way] = Trial(way=way, fell_out=refused or late) if refused or late else attempt(way)
+            trials[mode] = Trial(mode=mode, fell_out=refused or late) if refused or late else attempt(mode)
 
-    tried(Way())
+    tried(ExecutionMode())
     first, *others = space.compile or _modes(device)
     for precision, memory_format in itertools.product(
         space.precision or (ON_CUDA if device.startswith("cuda") else ON_CPU), space.memory_format or MEMORY_FORMATS
     ):
-        tried(Way(precision=precision, memory_format=memory_format, compile=first))
-    leading = [trial.way for trial in _ranked(trials.values()) if trial.fell_out is None]
-    for way in _finalists(leading, others, device):
-        tried(way)
+        tried(ExecutionMode(precision=precision, memory_format=memory_format, compile=first))
+    leading = [trial.mode for trial in _ranked(trials.values()) if trial.fell_out is None]
+    for mode in _finalists(leading, others, device):
+        tried(mode)
     return _ranked(trials.values())
 
 
-def _finalists(leading: list[Way], modes: list[CompileMode], device: str) -> Iterator[Way]:
+def _finalists(leading: list[ExecutionMode], modes: list[CompileMode], device: str) -> Iterator[ExecutionMode]:
     """For each execution the two fastest ways that it takes."""
     for mode in modes:
-        ways = dict.fromkeys(way.model_copy(update={"compile": mode}) for way in leading)
-        yield from itertools.islice((way for way in ways if refusal(way, device) is None), FINALISTS)
+        candidates = dict.fromkeys(each.model_copy(update={"compile": mode}) for each in leading)
+        yield from itertools.islice((each for each in candidates if refusal(each, device) is None), FINALISTS)
 
 
 def _ranked(trials: Iterable[Trial]) -> list[Trial]:

@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING
 from bench.core.registry import register_measure
 from bench.core.schema import Metric
 from bench.measure.axes import TIMING_AXES
-from bench.measure.context import LoadedCase
+from bench.measure.context import CaseContext
+from bench.measure.execution_mode import ExecutionMode
 from bench.measure.fastest import Search, as_best, speedup
-from bench.measure.ways import Way
 
 if TYPE_CHECKING:
     from bench.measure.timing.protocol import Timing
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 @register_measure("latency", depends_on=TIMING_AXES, version=2, is_timed=True)
-def latency(case: LoadedCase, *, search: Search | None = None, max_s: float = 10.0) -> list[Metric]:
+def latency(case: CaseContext, *, search: Search | None = None, max_s: float = 10.0) -> list[Metric]:
     """Milliseconds of one forward pass at the case's batch (1 by default): p50 with interval, p90, p95, p99.
 
     The figures are the wall clock's. The record's detail `latency` has the second clock beside it: on CUDA the device's
@@ -33,21 +33,21 @@ def latency(case: LoadedCase, *, search: Search | None = None, max_s: float = 10
     own = _timed(case, forward_of(case)(batch), what="latency", max_s=max_s)
     if search is None:
         return own
-    from bench.measure.timing.trying import fastest_way, forward_in
+    from bench.measure.timing.trying import fastest_mode, forward_in
 
-    best = fastest_way(case, search, batch=batch, what="latency", is_waited_for=True)
+    best = fastest_mode(case, search, batch=batch, what="latency", is_waited_for=True)
     if best is None:
         return own
-    if best.way == Way():
+    if best.mode == ExecutionMode():
         same = [as_best(each, best) for each in own]
         return [*own, *same, speedup("latency", same[0], own[0], note=str(best))]
-    forward = forward_in(case, best.way, batch=batch)(batch)
+    forward = forward_in(case, best.mode, batch=batch)(batch)
     found = _timed(case, forward, what="latency of the best variant", max_s=max_s, variant="best", note=str(best))
     return [*own, *found, speedup("latency", found[0], own[0], note=str(best))]
 
 
 def _timed(
-    case: LoadedCase,
+    case: CaseContext,
     forward: "Forward",
     *,
     what: str,

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from bench.core.registry import register_measure
 from bench.core.schema import Metric
 from bench.measure.axes import TIMING_AXES
-from bench.measure.context import LoadedCase
+from bench.measure.context import CaseContext
 from bench.reference.peaks import Peak, peak_of
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ NO_PEAK = "no data-sheet peak of this device and precision is known here"
 
 
 @register_measure("limits", depends_on=TIMING_AXES, version=2, is_timed=True)
-def limits(case: LoadedCase, *, max_s: float = 5.0) -> list[Metric]:
+def limits(case: CaseContext, *, max_s: float = 5.0) -> list[Metric]:
     """How near forward passes at the case's batch come to this device's limits.
 
     FLOPs are twice the counted MACs; bytes are those that every operator reads and writes, which fused kernels avoid,
@@ -61,7 +61,7 @@ def _width(precision: str) -> float:
     return 1.0 if precision in ("fp32", "tf32") else 0.5
 
 
-def _peak(case: LoadedCase) -> Peak | None:
+def _peak(case: CaseContext) -> Peak | None:
     if not case.device.startswith("cuda"):
         return None
     import torch

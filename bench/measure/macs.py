@@ -8,12 +8,12 @@ from bench.core.schema import Metric
 from bench.measure.axes import COUNT_AXES
 
 if TYPE_CHECKING:
-    from bench.measure.context import LoadedCase
+    from bench.measure.context import CaseContext
     from bench.measure.counting.model_count import Count
 
 
 @register_measure("macs", depends_on=COUNT_AXES, version=1)
-def macs(case: "LoadedCase", *, counters: Sequence[str] = ("torch",), backward: bool = True) -> list[Metric]:
+def macs(case: "CaseContext", *, counters: Sequence[str] = ("torch",), backward: bool = True) -> list[Metric]:
     """MACs of products (not FLOPs, which are twice that) of one clip; `train_step` is forward plus backward.
 
     `counters` may name fvcore, thop, ptflops or all besides `torch`, our own count; each runs in its own process. The
@@ -32,7 +32,7 @@ def macs(case: "LoadedCase", *, counters: Sequence[str] = ("torch",), backward: 
     return metrics
 
 
-def _add_other_counts(case: "LoadedCase", counters: Sequence[str]) -> None:
+def _add_other_counts(case: "CaseContext", counters: Sequence[str]) -> None:
     """Add counter reports and published costs to the record; an unexplained difference becomes a warning."""
     from bench.measure.counting.case_counts import counter_reports
     from bench.measure.counting.published_costs import published_costs

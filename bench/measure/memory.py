@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 from bench.core.registry import register_measure
 from bench.core.schema import Metric
 from bench.measure.axes import TIMING_AXES
-from bench.measure.context import LoadedCase
-from bench.measure.ways import ENGINES
+from bench.measure.context import CaseContext
+from bench.measure.execution_mode import ENGINES
 
 if TYPE_CHECKING:
     from bench.measure.timing.variants import Forward
@@ -21,7 +21,7 @@ REPLAYED = ("reduce-overhead", "max-autotune")
 
 
 @register_measure("memory", depends_on=TIMING_AXES, version=2, is_sampled=True)
-def memory(case: LoadedCase) -> list[Metric]:
+def memory(case: CaseContext) -> list[Metric]:
     """Peak bytes of one forward pass, weights included.
 
     `peak_allocated` and `peak_reserved` are torch's own on an accelerator; `peak_rss` is the whole process in main

@@ -7,13 +7,13 @@ from bench.core.schema import Metric
 from bench.measure.axes import COUNT_AXES
 
 if TYPE_CHECKING:
-    from bench.measure.context import LoadedCase
+    from bench.measure.context import CaseContext
 
 BOUND = "a lower bound: without kernel workspaces, allocator overhead and optimizer state"
 
 
 @register_measure("memory_estimate", depends_on=COUNT_AXES, version=2)
-def memory_estimate(case: "LoadedCase") -> list[Metric]:
+def memory_estimate(case: "CaseContext") -> list[Metric]:
     """Bytes of all tensors alive at the peak of inference and of a train step, weights included."""
     from dataclasses import asdict
 

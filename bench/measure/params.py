@@ -7,11 +7,11 @@ from bench.core.schema import Metric
 from bench.measure.axes import COUNT_AXES
 
 if TYPE_CHECKING:
-    from bench.measure.context import LoadedCase
+    from bench.measure.context import CaseContext
 
 
 @register_measure("params", depends_on=COUNT_AXES, version=1)
-def params(case: "LoadedCase") -> list[Metric]:
+def params(case: "CaseContext") -> list[Metric]:
     """Elements of parameters and buffers by identity; `never_called` counts parameters that no operator reads."""
     from bench.measure.counting.case_counts import forward_of
 

@@ -3,12 +3,12 @@
 from bench.core.registry import register_measure
 from bench.core.schema import Metric, Point
 from bench.measure.axes import TIMING_AXES
-from bench.measure.context import LoadedCase
-from bench.measure.ways import Way, way_of
+from bench.measure.context import CaseContext
+from bench.measure.execution_mode import ExecutionMode, execution_mode_of
 
 
 @register_measure("parity", depends_on=TIMING_AXES, version=2, is_sampled=True)
-def parity(case: LoadedCase, *, clips: int = 8) -> list[Metric]:
+def parity(case: CaseContext, *, clips: int = 8) -> list[Metric]:
     """Largest difference as a share of the largest logit, and top-1 agreement in percent, over at least `clips` clips.
 
     Taken by itself beside every timed variant, at every batch at which latency or throughput were timed: the worst
@@ -49,4 +49,4 @@ def parity(case: LoadedCase, *, clips: int = 8) -> list[Metric]:
 
 def is_variant(point: Point) -> bool:
     """Whether a point runs its network in another way than eager, contiguous fp32."""
-    return way_of(point) != Way()
+    return execution_mode_of(point) != ExecutionMode()

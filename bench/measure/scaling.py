@@ -11,7 +11,7 @@ from bench.core.registry import register_measure
 from bench.core.schema import Metric
 from bench.core.stats import median
 from bench.measure.axes import TIMING_AXES
-from bench.measure.context import LoadedCase
+from bench.measure.context import CaseContext
 
 CHILD = "bench.measure.timing.scaling_child"
 WORKS = ("train", "forward")
@@ -20,7 +20,7 @@ Count = Annotated[int, Field(ge=1)]
 
 @register_measure("scaling", depends_on=TIMING_AXES, version=2, is_timed=True)
 def scaling(
-    case: LoadedCase, *, ranks: Count | list[Count] | None = None, max_s: float = 10.0, timeout_s: float = 900.0
+    case: CaseContext, *, ranks: Count | list[Count] | None = None, max_s: float = 10.0, timeout_s: float = 900.0
 ) -> list[Metric]:
     """Clips a second over all of `ranks`, each started by torchrun on this machine, and efficiency against one rank.
 
@@ -97,7 +97,7 @@ def _labels(world: int) -> dict[str, str]:
     return {"ranks": str(world)}
 
 
-def _details(case: LoadedCase, found: Mapping[int, Mapping[str, Any]], *, threads: int) -> dict[str, Any]:
+def _details(case: CaseContext, found: Mapping[int, Mapping[str, Any]], *, threads: int) -> dict[str, Any]:
     """What is known beside the metrics: how the ranks were set up, and their second clock (device or processor)."""
     is_cuda = case.device.startswith("cuda")
     beside = {
@@ -108,7 +108,7 @@ def _details(case: LoadedCase, found: Mapping[int, Mapping[str, Any]], *, thread
     return {"kind": "weak", "backend": "nccl" if is_cuda else "gloo", **setting, **beside}
 
 
-def _warn_of_turns(case: LoadedCase, *, world: int, threads: int) -> None:
+def _warn_of_turns(case: CaseContext, *, world: int, threads: int) -> None:
     if case.device.startswith("cpu") and world * threads > _cores():
         case.warn(
             f"scaling: {world} ranks of {threads} threads take turns on {_cores()} cores",
@@ -116,7 +116,7 @@ def _warn_of_turns(case: LoadedCase, *, world: int, threads: int) -> None:
         )
 
 
-def _warn_of_unsteady(case: LoadedCase, found: Mapping[int, Mapping[str, Any]]) -> None:
+def _warn_of_unsteady(case: CaseContext, found: Mapping[int, Mapping[str, Any]]) -> None:
     restless = [f"{work} on {n}" for n, seen in found.items() for work in WORKS if not _is_steady(seen[work])]
     if restless:
         case.warn(

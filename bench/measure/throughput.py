@@ -9,9 +9,9 @@ from pydantic import Field
 from bench.core.registry import register_measure
 from bench.core.schema import Batch, Metric
 from bench.measure.axes import TIMING_AXES
-from bench.measure.context import LoadedCase
+from bench.measure.context import CaseContext
+from bench.measure.execution_mode import ExecutionMode
 from bench.measure.fastest import Search, as_best, speedup
-from bench.measure.ways import Way
 
 if TYPE_CHECKING:
     from bench.measure.timing.variants import Forward
@@ -26,7 +26,7 @@ Views = Annotated[str, Field(pattern=r"^[1-9]\d*x[1-9]\d*$")]
 
 @register_measure("throughput", depends_on=TIMING_AXES, version=4, is_timed=True)
 def throughput(
-    case: LoadedCase,
+    case: CaseContext,
     *,
     batch: Size | list[Size] | None = None,
     search: Search | None = None,
@@ -55,7 +55,7 @@ def throughput(
     return [*metrics, *_videos(metrics, views)]
 
 
-def _own(case: LoadedCase, numbers: Mapping[Size, int], *, max_s: float) -> dict[Size, Metric]:
+def _own(case: CaseContext, numbers: Mapping[Size, int], *, max_s: float) -> dict[Size, Metric]:
     """Throughput of the case's own network at each size."""
     from bench.measure.timing.variants import forward_of
 
@@ -67,27 +67,27 @@ def _own(case: LoadedCase, numbers: Mapping[Size, int], *, max_s: float) -> dict
     return found
 
 
-def _fastest(case: LoadedCase, search: Search, size: Size, *, number: int, own: Metric, max_s: float) -> list[Metric]:
+def _fastest(case: CaseContext, search: Search, size: Size, *, number: int, own: Metric, max_s: float) -> list[Metric]:
     """Throughput of the fastest way that matches, which is looked for at batch `number`, and its speedup."""
-    from bench.measure.timing.trying import fastest_way, in_way, still_matching
+    from bench.measure.timing.trying import fastest_mode, in_mode, still_matching
     from bench.measure.timing.variants import forward_of, release
 
-    best = fastest_way(case, search, batch=number, what="throughput", is_waited_for=False)
+    best = fastest_mode(case, search, batch=number, what="throughput", is_waited_for=False)
     if best is None:
         return []
-    if best.way == Way():
+    if best.mode == ExecutionMode():
         same = as_best(own, best)
         return [same, speedup("throughput", same, own, note=same.note or "")]
     if isinstance(size, str):
-        number = _search(in_way(case, best.way, batch=number), size) or number
+        number = _search(in_mode(case, best.mode, batch=number), size) or number
     release()
-    timed = in_way(case, best.way, batch=number)
+    timed = in_mode(case, best.mode, batch=number)
     found = _throughput(case, forward_of(timed)(number), of=timed, label=str(size), max_s=max_s)
     found = as_best(found, still_matching(case, timed, best))
     return [found, speedup("throughput", found, own, note=found.note or "")]
 
 
-def _search(case: LoadedCase, wanted: Searched) -> int | None:
+def _search(case: CaseContext, wanted: Searched) -> int | None:
     """The batch that is wanted; None where it cannot be told or not even one clip fits."""
     from bench.measure.timing.probing import Prober
     from bench.measure.timing.search import LARGEST, best_batch, largest_that_fits
@@ -108,7 +108,7 @@ def _search(case: LoadedCase, wanted: Searched) -> int | None:
     return size
 
 
-def _telling(case: LoadedCase, ask: Callable[[int], float | None]) -> Callable[[int], float | None]:
+def _telling(case: CaseContext, ask: Callable[[int], float | None]) -> Callable[[int], float | None]:
     def told(batch: int) -> float | None:
         case.progress(f"throughput, trying batch {batch}")
         return ask(batch)
@@ -134,7 +134,7 @@ def _searched(name: Searched, size: int | None, *, device: str) -> list[Metric]:
     return [found, unknown]
 
 
-def _throughput(case: LoadedCase, forward: "Forward", *, of: LoadedCase, label: str, max_s: float) -> Metric:
+def _throughput(case: CaseContext, forward: "Forward", *, of: CaseContext, label: str, max_s: float) -> Metric:
     """Throughput for the record of `case` of a pass `of` that case, or of the same one run in its best way."""
     from bench.measure.timing.figures import sampled
     from bench.measure.timing.outputs import keep_logits

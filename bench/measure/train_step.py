@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from bench.core.registry import register_measure
 from bench.core.schema import Metric
 from bench.measure.axes import TIMING_AXES
-from bench.measure.context import LoadedCase
+from bench.measure.context import CaseContext
 
 if TYPE_CHECKING:
     from bench.measure.timing.protocol import Timing
@@ -14,7 +14,7 @@ PARTS = ("forward", "backward", "optimizer")
 
 
 @register_measure("train_step", depends_on=TIMING_AXES, version=1, is_timed=True)
-def train_step(case: LoadedCase, *, max_s: float = 10.0) -> list[Metric]:
+def train_step(case: CaseContext, *, max_s: float = 10.0) -> list[Metric]:
     """Milliseconds of a train step at the case's batch (1 by default) and of its parts, and clips trained a second.
 
     The step is cross entropy and SGD with momentum in the case's precision: autocast for `fp16` (with loss scaling)

@@ -7,19 +7,19 @@ from typing import TYPE_CHECKING
 
 from bench.core.nvml import foreign_processes, gpu_processes
 from bench.core.registry import MEASURES
-from bench.measure.context import LoadedCase
+from bench.measure.context import CaseContext
 
 if TYPE_CHECKING:
     import torch
 
 
-def is_timed(case: LoadedCase) -> bool:
+def is_timed(case: CaseContext) -> bool:
     """Whether any measure of this case times it."""
     return any(MEASURES.get(name).is_timed for name in case.case.measures)
 
 
 @contextmanager
-def watch_disturbance(case: LoadedCase) -> Iterator[None]:
+def watch_disturbance(case: CaseContext) -> Iterator[None]:
     """Run the canary before and after the block; record its times and warn about drift and foreign processes."""
     import torch
 
@@ -46,14 +46,14 @@ def watch_disturbance(case: LoadedCase) -> Iterator[None]:
         )
 
 
-def _run_canary(case: LoadedCase, device: "torch.device") -> dict[str, float]:
+def _run_canary(case: CaseContext, device: "torch.device") -> dict[str, float]:
     """Times of the canary; frees its device memory, so that the case has all of it."""
     import torch
 
     from bench.measure.timing.canary import sing
 
     case.progress("canary")
-    with case.floor.held():
+    with case.turn_taking.held():
         song = sing(device)
     if device.type == "cuda":
         torch.cuda.empty_cache()

@@ -17,10 +17,10 @@ from bench.core.import_path import add_working_folder
 from bench.core.process import ReplyPipe, read_request
 from bench.core.registry import MEASURES, MODELS, import_plugins
 from bench.core.schema import Case, Environment, Failure, Frozen, Json, Metric, RecordWarning, Status
-from bench.measure.context import LoadedCase
+from bench.measure.context import CaseContext
+from bench.measure.execution_mode import absence
 from bench.measure.parity import is_variant
-from bench.measure.timing.turn_taking import Floor
-from bench.measure.ways import absence
+from bench.measure.timing.turn_taking import TurnTaking
 from bench.runner.disturbance import is_timed, watch_disturbance
 from bench.runner.environment import describe_environment
 
@@ -58,16 +58,16 @@ def main() -> None:
     request, rank = WorkerRequest.model_validate(read_request()), int(os.environ.get("RANK", "0"))
     reply = ReplyPipe()
     signal.signal(signal.SIGTERM, _stop)  # a cluster may signal every process of a job, not only the first
-    case = LoadedCase(
+    case = CaseContext(
         request.case,
         artifacts=Path(request.artifacts),
         recipes=tuple(Path(folder) for folder in request.recipes),
         session=request.session,
-        floor=Floor.of_environment(),
+        turn_taking=TurnTaking.of_environment(),
         on_progress=lambda text, fraction: None if rank else reply.send(kind="progress", text=text, fraction=fraction),
     )
     result = measure_case(case, rank=rank)
-    case.floor.close()
+    case.turn_taking.close()
     if not rank:
         reply.send(kind="outcome", outcome=result.model_dump(mode="json"))
     elif result.error:
@@ -78,7 +78,7 @@ def _stop(number: int, frame: object) -> None:
     raise StopSignal(number)
 
 
-def measure_case(case: LoadedCase, *, rank: int = 0) -> WorkerResult:
+def measure_case(case: CaseContext, *, rank: int = 0) -> WorkerResult:
     """Take every measure of `case` in order. The first that fails ends the case; metrics taken before are kept.
 
     A `rank` other than the first takes only the measures that several processes share.
@@ -95,7 +95,7 @@ def measure_case(case: LoadedCase, *, rank: int = 0) -> WorkerResult:
                 case.progress(name, None)
                 started = time.perf_counter()
                 measure = MEASURES.get(name)
-                with case.floor.held() if measure.is_timed else nullcontext():
+                with case.turn_taking.held() if measure.is_timed else nullcontext():
                     metrics += measure.function(case, **options)
                 seconds[name] = round(time.perf_counter() - started, 3)
     except Exception as error:  # whatever a model raises ends its case, not the suite
@@ -121,7 +121,7 @@ def failure_of(error: BaseException) -> Failure:
     return Failure(type=type(error).__name__, message=message[:2000], traceback="\n".join(trace))
 
 
-def _measures_of(case: LoadedCase, *, rank: int = 0) -> dict[str, dict[str, Json]]:
+def _measures_of(case: CaseContext, *, rank: int = 0) -> dict[str, dict[str, Json]]:
     """The measures of the case. A timed execution mode is compared with the plain one last, by `parity`."""
     measures = case.case.measures
     if rank:
@@ -132,7 +132,7 @@ def _measures_of(case: LoadedCase, *, rank: int = 0) -> dict[str, dict[str, Json
     return measures
 
 
-def _prepare(case: LoadedCase) -> None:
+def _prepare(case: CaseContext) -> None:
     import torch
 
     absent = absence(case.point.device or "", gpus=torch.cuda.device_count())
@@ -144,12 +144,12 @@ def _prepare(case: LoadedCase) -> None:
         torch.set_num_threads(case.point.threads)
 
 
-def _device_of(case: LoadedCase) -> str | None:
+def _device_of(case: CaseContext) -> str | None:
     """The device to describe; the one asked for if torch could not be imported, so that its own error is kept."""
     return case.device if "torch" in sys.modules else case.point.device
 
 
-def _file_of(case: LoadedCase) -> str | None:
+def _file_of(case: CaseContext) -> str | None:
     """The source file of the case's model, if it is known without building the model."""
     name, _, factory = case.point.model.partition(":")
     module = sys.modules.get(name) if factory else None

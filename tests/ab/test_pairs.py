@@ -20,7 +20,7 @@ class FakeSide:
         self.begin(place, index)
         return self.result()
 
-    def begin(self, place: int, index: int, *, floor: str | None = None) -> None:
+    def begin(self, place: int, index: int, *, turn_address: str | None = None) -> None:
         self.begun.append(self.name)
 
     def result(self) -> Ran:

@@ -1,4 +1,4 @@
-"""The floor as two processes pass it to and fro: real sockets and threads in the place of the processes."""
+"""Turn-taking of two sides over real sockets; threads stand for the processes."""
 
 import threading
 import time
@@ -9,19 +9,19 @@ import pytest
 
 from bench.ab.sides import SideName
 from bench.ab.turn_relay import Relay, Turnstile
-from bench.measure.timing import turn_taking as floor_module
-from bench.measure.timing.turn_taking import ADDRESS, Floor
+from bench.measure.timing import turn_taking as turn_taking_module
+from bench.measure.timing.turn_taking import ADDRESS, OLD_ADDRESS, TurnTaking
 
 LIMIT_S = 20.0
 
 
 @pytest.fixture(autouse=True)
 def _short_turns(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(floor_module, "TURN_S", 0.0)
+    monkeypatch.setattr(turn_taking_module, "TURN_S", 0.0)
 
 
 class Pair:
-    """Two sides that note, under a lock, when they had the floor; both at a time is what must never be."""
+    """Two sides that note, under a lock, when they have a turn; the lock fails if both have one."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, *, first: SideName = "base") -> None:
         self.relay = Relay(first=first)
@@ -29,27 +29,27 @@ class Pair:
         self._alone = threading.Lock()
         self._monkeypatch = monkeypatch
 
-    def floor(self, side: SideName) -> Floor:
+    def turn_taking(self, side: SideName) -> TurnTaking:
         self._monkeypatch.setenv(ADDRESS, self.relay.address(side))
-        return Floor.of_environment()
+        return TurnTaking.of_environment()
 
-    def work(self, side: str, floor: Floor) -> None:
-        assert self._alone.acquire(blocking=False), "both had the floor"
-        self.seen.append((side, floor.turn))
+    def work(self, side: str, turns: TurnTaking) -> None:
+        assert self._alone.acquire(blocking=False), "both had a turn"
+        self.seen.append((side, turns.turn))
         time.sleep(0.001)
         self._alone.release()
 
-    def run(self, **jobs: Callable[[Floor], None]) -> None:
-        floors = {side: self.floor("base" if side == "base" else "head") for side in jobs}
+    def run(self, **jobs: Callable[[TurnTaking], None]) -> None:
+        parts = {side: self.turn_taking("base" if side == "base" else "head") for side in jobs}
         failed: list[BaseException] = []
 
-        def guarded(side: str, job: Callable[[Floor], None]) -> None:
+        def guarded(side: str, job: Callable[[TurnTaking], None]) -> None:
             try:
-                job(floors[side])
+                job(parts[side])
             except BaseException as error:
                 failed.append(error)
             finally:
-                floors[side].close()
+                parts[side].close()
                 self.relay.turnstile.leave("base" if side == "base" else "head")
 
         threads = [threading.Thread(target=guarded, args=each, daemon=True) for each in jobs.items()]
@@ -66,16 +66,16 @@ class Pair:
         return "".join(side[0] for side, _ in self.seen)
 
 
-def stepping(pair: Pair, side: str, *, warm_up: int, steps: int) -> Callable[[Floor], None]:
-    def job(floor: Floor) -> None:
-        with floor.held():
+def stepping(pair: Pair, side: str, *, warm_up: int, steps: int) -> Callable[[TurnTaking], None]:
+    def job(turns: TurnTaking) -> None:
+        with turns.held():
             for _ in range(warm_up):
-                floor.pass_on()
-                pair.work(f"{side} warming up", floor)
-            floor.meet()
+                turns.pass_on()
+                pair.work(f"{side} warming up", turns)
+            turns.meet()
             for _ in range(steps):
-                floor.pass_on()
-                pair.work(side, floor)
+                turns.pass_on()
+                pair.work(side, turns)
 
     return job
 
@@ -91,36 +91,36 @@ def test_turns_alternate_from_where_both_met(first: SideName, monkeypatch: pytes
     assert turns["base"] == turns["head"] == list(range(2, 10))
 
 
-def test_one_that_ends_first_leaves_the_floor_to_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_when_one_side_ends_the_other_goes_on_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     pair = Pair(monkeypatch)
     pair.run(base=stepping(pair, "base", warm_up=0, steps=2), head=stepping(pair, "head", warm_up=0, steps=9))
     assert pair.order() == "bhbh" + 7 * "h"
 
 
-def test_one_that_never_asks_is_waited_for_until_it_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_side_without_timings_is_waited_for_until_it_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     pair = Pair(monkeypatch)
     ended = []
 
-    def counting(floor: Floor) -> None:
+    def counting(turns: TurnTaking) -> None:
         time.sleep(0.2)
         ended.append(True)
 
-    def timed(floor: Floor) -> None:
-        with floor.held():
+    def timed(turns: TurnTaking) -> None:
+        with turns.held():
             assert ended, "timed while the other worked"
-            pair.work("head", floor)
+            pair.work("head", turns)
 
     pair.run(base=counting, head=timed)
     assert pair.order() == "h"
 
 
-def test_one_that_dies_with_the_floor_in_its_hands_gives_it_back(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_side_that_dies_in_its_turn_gives_it_back(monkeypatch: pytest.MonkeyPatch) -> None:
     pair = Pair(monkeypatch)
 
-    def dying(floor: Floor) -> None:
-        with floor.held():
-            pair.work("base", floor)
-            floor.close()
+    def dying(turns: TurnTaking) -> None:
+        with turns.held():
+            pair.work("base", turns)
+            turns.close()
             raise KeyboardInterrupt
 
     with pytest.raises((KeyboardInterrupt, OSError)):
@@ -132,27 +132,27 @@ def test_nested_blocks_are_one_and_the_clock_stands_still_while_waiting(monkeypa
     pair = Pair(monkeypatch)
     spent_s = []
 
-    def patient(floor: Floor) -> None:
-        started = floor.clock_s()
-        with floor.held(), floor.held():
-            pair.work("base", floor)
-        spent_s.append(floor.clock_s() - started)
+    def patient(turns: TurnTaking) -> None:
+        started = turns.clock_s()
+        with turns.held(), turns.held():
+            pair.work("base", turns)
+        spent_s.append(turns.clock_s() - started)
 
-    def late(floor: Floor) -> None:
+    def late(turns: TurnTaking) -> None:
         time.sleep(0.3)
-        stepping(pair, "head", warm_up=0, steps=1)(floor)
+        stepping(pair, "head", warm_up=0, steps=1)(turns)
 
     pair.run(base=patient, head=late)
     assert spent_s[0] < 0.2
 
 
-def test_without_an_address_the_floor_is_ones_own(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_an_address_nobody_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(ADDRESS, raising=False)
-    floor = Floor.of_environment()
-    with floor.held():
-        floor.pass_on()
-        floor.meet()
-    assert (floor.is_shared, floor.turn) == (False, 0)
+    turns = TurnTaking.of_environment()
+    with turns.held():
+        turns.pass_on()
+        turns.meet()
+    assert (turns.is_shared, turns.turn) == (False, 0)
 
 
 def test_a_side_that_left_is_not_kept_waiting() -> None:
@@ -164,3 +164,13 @@ def test_a_side_that_left_is_not_kept_waiting() -> None:
     turnstile.release("head")
     turnstile.release("base")
     turnstile.enter("base")
+
+
+def test_the_address_under_its_old_name_is_honoured(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A vbench from before the rename, as a side, sets and reads the old name."""
+    monkeypatch.delenv(ADDRESS, raising=False)
+    with Relay(first="base") as relay:
+        monkeypatch.setenv(OLD_ADDRESS, relay.address("base"))
+        turns = TurnTaking.of_environment()
+        assert turns.is_shared
+        turns.close()

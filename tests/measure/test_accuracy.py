@@ -10,7 +10,7 @@ from bench.core.schema import Case, Point
 from bench.data.collection import open_dataset
 from bench.measure.accuracy import accuracy
 from bench.measure.case_training import CaseTraining
-from bench.measure.context import LoadedCase
+from bench.measure.context import CaseContext
 from bench.train.accuracy_protocol import evaluated_split, trained_split
 from bench.train.checkpointing import read_weights
 from bench.train.evaluating import evaluate
@@ -44,7 +44,7 @@ def loaded(tmp_path):
         point = {"model": "c3d_search", "args": {"width": 0.0625}, "clip": "4x1x32", "dataset": "motions", "seed": 1}
         point |= {"recipe": "tiny", **changes}
         case = Case(suite="s", point=Point.model_validate(point), measures={"accuracy": {}})
-        return LoadedCase(case, artifacts=tmp_path / "s" / "artifacts" / case.id, recipes=(tmp_path,))
+        return CaseContext(case, artifacts=tmp_path / "s" / "artifacts" / case.id, recipes=(tmp_path,))
 
     return load
 

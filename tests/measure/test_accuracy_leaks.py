@@ -10,7 +10,7 @@ from bench.core.schema import Case, Point
 from bench.data.collection import open_dataset
 from bench.data.index import index_folder
 from bench.measure.accuracy import accuracy
-from bench.measure.context import LoadedCase
+from bench.measure.context import CaseContext
 
 RECIPE = """
 recipe: tiny
@@ -50,7 +50,7 @@ def case(tmp_path):
     (tmp_path / "tiny.yaml").write_text(RECIPE)
     point = Point(model="c3d_search", args={"width": 0.0625}, clip="4x1x32", dataset="folder", seed=1, recipe="tiny")
     made = Case(suite="s", point=point, measures={"accuracy": {}})
-    return LoadedCase(made, artifacts=tmp_path / "s" / "artifacts" / made.id, recipes=(tmp_path,))
+    return CaseContext(made, artifacts=tmp_path / "s" / "artifacts" / made.id, recipes=(tmp_path,))
 
 
 SAME_GROUP = {"train/a/v_A_g01_c01": 0, "train/b/v_B_g02_c01": 1, "val/a/v_A_g01_c02": 2, "val/b/v_B_g03_c01": 3}
@@ -96,6 +96,6 @@ def test_weights_from_elsewhere_are_not_called_clean(case, root, tmp_path):
     weights = tmp_path / "s" / case.kept["weights"]
     point = case.point.model_copy(update={"recipe": None, "weights": str(weights)})
     made = Case(suite="s", point=point, measures={"accuracy": {}})
-    given = LoadedCase(made, artifacts=Path(tmp_path / "s" / "artifacts" / made.id))
+    given = CaseContext(made, artifacts=Path(tmp_path / "s" / "artifacts" / made.id))
     accuracy(given, root=str(tmp_path / "set"))
     assert given.details["protocol"]["shared_with_training"] is None

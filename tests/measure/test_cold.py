@@ -7,7 +7,7 @@ import pytest
 
 from bench.core.errors import InputError
 from bench.measure.cold import _metrics, cold
-from bench.measure.context import LoadedCase
+from bench.measure.context import CaseContext
 from bench.measure.timing.cold_start import ColdStart
 
 NETWORK = """
@@ -17,7 +17,7 @@ from torch import nn
 def plain(num_classes=5):
     return nn.Sequential(nn.Flatten(), nn.Linear(3 * 4 * 16 * 16, num_classes))
 """
-Load = Callable[..., LoadedCase]
+Load = Callable[..., CaseContext]
 STARTED = ColdStart(interpreter_s=0.1, import_s=2.0, build_s=0.5, prepare_s=2.0, first_step_s=31.0, steady_step_s=1.0)
 
 

@@ -11,13 +11,13 @@ from torch import Tensor
 
 from bench.core.errors import InputError
 from bench.measure.concurrent import _metrics, concurrent
-from bench.measure.context import LoadedCase
+from bench.measure.context import CaseContext
 from bench.measure.timing.protocol import Sample, Timing
 from bench.measure.timing.streams import opened
 from bench.measure.timing.traffic import Traffic
 from bench.measure.timing.variants import forward_of
 
-Load = Callable[..., LoadedCase]
+Load = Callable[..., CaseContext]
 
 
 def test_every_count_of_streams_has_its_metrics(load: Load) -> None:

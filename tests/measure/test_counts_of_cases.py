@@ -6,7 +6,7 @@ import pytest
 
 from bench.core.schema import Case, Clip, Metric, Point
 from bench.measure.activations import activations
-from bench.measure.context import LoadedCase
+from bench.measure.context import CaseContext
 from bench.measure.macs import macs
 from bench.measure.memory_estimate import memory_estimate
 from bench.measure.params import params
@@ -15,14 +15,14 @@ C3D_MACS = 38_547_378_176
 C3D_PARAMS = 78_409_573
 
 
-def case_of(model: str, clip: Clip, folder: Path) -> LoadedCase:
+def case_of(model: str, clip: Clip, folder: Path) -> CaseContext:
     point = Point(model=model, clip=clip)
     case = Case(suite="test", point=point, measures={"macs": {}})
-    return LoadedCase(case, artifacts=folder / "artifacts" / case.id)
+    return CaseContext(case, artifacts=folder / "artifacts" / case.id)
 
 
 @pytest.fixture
-def c3d(tmp_path: Path) -> LoadedCase:
+def c3d(tmp_path: Path) -> CaseContext:
     return case_of("c3d", Clip(frames=16, height=112, width=112), tmp_path)
 
 
@@ -30,7 +30,7 @@ def values(metrics: list[Metric]) -> dict[str, int | float | None]:
     return {metric.name: metric.value for metric in metrics}
 
 
-def test_macs_of_a_clip_and_of_a_train_step(c3d: LoadedCase) -> None:
+def test_macs_of_a_clip_and_of_a_train_step(c3d: CaseContext) -> None:
     found = macs(c3d)
     first_layer = 16 * 112 * 112 * 64 * 3 * 27
     assert values(found) == {"macs.forward": C3D_MACS, "macs.train_step": 3 * C3D_MACS - first_layer}
@@ -41,13 +41,13 @@ def test_macs_of_a_clip_and_of_a_train_step(c3d: LoadedCase) -> None:
     assert "counter_reports" not in c3d.details
 
 
-def test_what_is_in_print_stands_in_the_record(c3d: LoadedCase) -> None:
+def test_what_is_in_print_stands_in_the_record(c3d: CaseContext) -> None:
     macs(c3d, backward=False)
     assert {row["printed"] for row in c3d.details["published_costs"]} == {38.5}
     assert {row["status"] for row in c3d.details["published_costs"]} == {"published"}
 
 
-def test_params(c3d: LoadedCase) -> None:
+def test_params(c3d: CaseContext) -> None:
     assert values(params(c3d)) == {
         "params.total": C3D_PARAMS,
         "params.trainable": C3D_PARAMS,
@@ -56,7 +56,7 @@ def test_params(c3d: LoadedCase) -> None:
     }
 
 
-def test_activations_and_memory(c3d: LoadedCase) -> None:
+def test_activations_and_memory(c3d: CaseContext) -> None:
     found = values(activations(c3d))
     assert (
         found["activations.bytes"]
@@ -77,7 +77,7 @@ def _pooled_elements() -> int:
 
 
 @pytest.mark.slow
-def test_counter_reports_are_in_the_record(c3d: LoadedCase) -> None:
+def test_counter_reports_are_in_the_record(c3d: CaseContext) -> None:
     macs(c3d, counters=["torch", "fvcore"], backward=False)
     [verdict] = c3d.details["counter_reports"]
     assert (verdict["tool"], verdict["verdict"], verdict["printed"]) == ("fvcore", "agrees", C3D_MACS)

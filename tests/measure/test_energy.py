@@ -12,10 +12,10 @@ from bench.core.errors import InputError
 from bench.core.schema import Metric
 from bench.measure import energy as measured
 from bench.measure.carbon import Used, tracked
-from bench.measure.context import LoadedCase
+from bench.measure.context import CaseContext
 from bench.measure.energy import Spent, _of_carbon, _of_counter, energy
 
-Load = Callable[..., LoadedCase]
+Load = Callable[..., CaseContext]
 SPENT = Spent(clips=40, seconds=10.0, joules=400.0, idle_w=15.0)
 USED = Used(
     country="FRA", seconds=12.5, joules={"gpu": None, "cpu": 500.0, "ram": 125.0}, co2e_g=0.25, by="codecarbon 3"

@@ -7,46 +7,53 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bench.core.schema import Metric
-from bench.measure.context import LoadedCase
+from bench.measure.context import CaseContext
+from bench.measure.execution_mode import ExecutionMode
 from bench.measure.fastest import Space, Trial, find_fastest, speedup
 from bench.measure.latency import latency
 from bench.measure.throughput import throughput
 from bench.measure.timing.trying_child import answer_to
-from bench.measure.ways import Way
 
-Load = Callable[..., LoadedCase]
+Load = Callable[..., CaseContext]
 SMALL = Space(precision=("fp32", "bf16_weights"), memory_format=("contiguous",), compile=("off", "aotinductor"))
-BF16 = Way(precision="bf16_weights")
-AHEAD = Way(precision="bf16_weights", compile="aotinductor")
-PLAIN_AHEAD = Way(compile="aotinductor")
+BF16 = ExecutionMode(precision="bf16_weights")
+AHEAD = ExecutionMode(precision="bf16_weights", compile="aotinductor")
+PLAIN_AHEAD = ExecutionMode(compile="aotinductor")
 
 
-def attempting(rates: Mapping[Way, float], *, wrong: tuple[Way, ...] = ()) -> Callable[[Way], Trial]:
+def attempting(
+    rates: Mapping[ExecutionMode, float], *, wrong: tuple[ExecutionMode, ...] = ()
+) -> Callable[[ExecutionMode], Trial]:
     """Answers with these rates; the ways that are `wrong` compute something else, those without a rate fail."""
 
-    def attempt(way: Way) -> Trial:
-        if way not in rates:
-            return Trial(way=way, fell_out="RuntimeError: no kernel")
-        said = "out of tolerance: logits differ" if way in wrong else None
-        return Trial(way=way, clips_per_s=rates[way], max_difference=0.01, top1_agreement=1.0, fell_out=said)
+    def attempt(mode: ExecutionMode) -> Trial:
+        if mode not in rates:
+            return Trial(mode=mode, fell_out="RuntimeError: no kernel")
+        said = "out of tolerance: logits differ" if mode in wrong else None
+        return Trial(mode=mode, clips_per_s=rates[mode], max_difference=0.01, top1_agreement=1.0, fell_out=said)
 
     return attempt
 
 
-RATES = {Way(): 10.0, BF16: 20.0, PLAIN_AHEAD: 12.0, AHEAD: 30.0}
+RATES = {ExecutionMode(): 10.0, BF16: 20.0, PLAIN_AHEAD: 12.0, AHEAD: 30.0}
 
 
 def test_the_fastest_comes_first_and_everything_is_told() -> None:
     trials = find_fastest(SMALL, attempting(RATES), device="cpu")
-    assert [(t.way, t.clips_per_s) for t in trials] == [(AHEAD, 30.0), (BF16, 20.0), (PLAIN_AHEAD, 12.0), (Way(), 10.0)]
+    assert [(t.mode, t.clips_per_s) for t in trials] == [
+        (AHEAD, 30.0),
+        (BF16, 20.0),
+        (PLAIN_AHEAD, 12.0),
+        (ExecutionMode(), 10.0),
+    ]
 
 
 def test_the_fastest_does_not_win_where_its_outputs_differ() -> None:
     trials = find_fastest(SMALL, attempting(RATES, wrong=(AHEAD,)), device="cpu")
-    assert trials[0].way == BF16
-    assert trials[-1].way == AHEAD
+    assert trials[0].mode == BF16
+    assert trials[-1].mode == AHEAD
     assert trials[-1].as_dict() == {
-        "way": "bf16_weights, aotinductor",
+        "mode": "bf16_weights, aotinductor",
         "clips_per_s": 30.0,
         "max_difference": 0.01,
         "top1_agreement": 1.0,
@@ -56,41 +63,46 @@ def test_the_fastest_does_not_win_where_its_outputs_differ() -> None:
 
 def test_what_is_wrong_eagerly_is_not_executed_in_other_ways() -> None:
     trials = find_fastest(SMALL, attempting(RATES, wrong=(BF16,)), device="cpu")
-    assert AHEAD not in [trial.way for trial in trials]
-    assert trials[0].way == PLAIN_AHEAD
+    assert AHEAD not in [trial.mode for trial in trials]
+    assert trials[0].mode == PLAIN_AHEAD
 
 
 def test_eager_fp32_is_tried_whatever_the_space_says() -> None:
     space = Space(precision=("bf16_weights",), memory_format=("contiguous",), compile=("aotinductor",))
-    trials = find_fastest(space, attempting({Way(): 10.0, AHEAD: 5.0}), device="cpu")
-    assert [trial.way for trial in trials] == [Way(), AHEAD]
+    trials = find_fastest(space, attempting({ExecutionMode(): 10.0, AHEAD: 5.0}), device="cpu")
+    assert [trial.mode for trial in trials] == [ExecutionMode(), AHEAD]
 
 
 def test_what_cannot_be_here_is_told_and_not_tried() -> None:
     space = Space(precision=("tf32",), memory_format=("contiguous",), compile=("off",))
-    trials = find_fastest(space, attempting({Way(): 1.0}), device="cpu")
+    trials = find_fastest(space, attempting({ExecutionMode(): 1.0}), device="cpu")
     assert trials[1].fell_out == "precision tf32 needs a CUDA device; this case runs on cpu"
 
 
 def test_an_engine_is_given_the_fastest_ways_that_it_takes() -> None:
     """On a GPU bf16 leads; ONNX Runtime does not take it, and is tried with the best of what it takes."""
-    rates = {Way(): 10.0, Way(precision="tf32"): 15.0, Way(precision="fp16_weights"): 18.0, BF16: 20.0}
+    rates = {
+        ExecutionMode(): 10.0,
+        ExecutionMode(precision="tf32"): 15.0,
+        ExecutionMode(precision="fp16_weights"): 18.0,
+        BF16: 20.0,
+    }
     space = Space(
         precision=("fp32", "tf32", "fp16_weights", "bf16_weights"),
         memory_format=("contiguous",),
         compile=("off", "onnxruntime"),
     )
     trials = find_fastest(space, attempting(rates), device="cuda")
-    tried = {trial.way.precision for trial in trials if trial.way.compile == "onnxruntime"}
+    tried = {trial.mode.precision for trial in trials if trial.mode.compile == "onnxruntime"}
     assert tried == {"tf32", "fp16_weights"}
 
 
 def test_when_its_time_is_up_the_rest_is_named_and_not_tried() -> None:
     left = iter([False, False, True, True, True])
     trials = find_fastest(SMALL, attempting(RATES), device="cpu", is_over=lambda: next(left))
-    late = {trial.way for trial in trials if trial.fell_out and trial.fell_out.startswith("not tried")}
+    late = {trial.mode for trial in trials if trial.fell_out and trial.fell_out.startswith("not tried")}
     assert late == {PLAIN_AHEAD, AHEAD}
-    assert trials[0].way == BF16
+    assert trials[0].mode == BF16
 
 
 @given(
@@ -98,14 +110,14 @@ def test_when_its_time_is_up_the_rest_is_named_and_not_tried() -> None:
     wrong=st.sets(st.sampled_from([*RATES])),
 )
 def test_the_answer_matches_and_nothing_that_was_tried_and_matches_is_faster(
-    rates: dict[Way, float], wrong: set[Way]
+    rates: dict[ExecutionMode, float], wrong: set[ExecutionMode]
 ) -> None:
     trials = find_fastest(SMALL, attempting(rates, wrong=tuple(wrong)), device="cpu")
     good = [trial for trial in trials if trial.fell_out is None]
     assert trials[: len(good)] == good
     if good:
         assert trials[0].clips_per_s == max(trial.clips_per_s or 0.0 for trial in good)
-        assert trials[0].way not in wrong
+        assert trials[0].mode not in wrong
 
 
 @pytest.mark.parametrize(
@@ -144,7 +156,7 @@ def test_a_search_in_real_processes_reports_what_matches(load: Load) -> None:
     space = {"precision": ["bf16_weights", "tf32"], "memory_format": ["contiguous"], "compile": ["off"]}
     case = load(batch=2)
     found = {m.key: m for m in latency(case, search=Space.model_validate(space), max_s=0.2)}
-    told = {trial["way"]: trial for trial in case.details["latency.search"]["batch 2"]}  # type: ignore[index,call-overload,union-attr]
+    told = {trial["mode"]: trial for trial in case.details["latency.search"]["batch 2"]}  # type: ignore[index,call-overload,union-attr]
     assert set(told) == {"fp32", "bf16_weights", "tf32"}
     assert told["bf16_weights"]["clips_per_s"] > 0
     assert 0 < told["bf16_weights"]["max_difference"] < 0.1
@@ -170,9 +182,9 @@ def test_throughput_is_searched_at_every_batch(load: Load) -> None:
 
 def test_where_eager_is_the_fastest_its_own_figures_stand(load: Load, monkeypatch: pytest.MonkeyPatch) -> None:
     def fastest_is_eager(*_: object, **__: object) -> Trial:
-        return Trial(way=Way(), clips_per_s=1.0, max_difference=0.0, top1_agreement=1.0)
+        return Trial(mode=ExecutionMode(), clips_per_s=1.0, max_difference=0.0, top1_agreement=1.0)
 
-    monkeypatch.setattr("bench.measure.timing.trying.fastest_way", fastest_is_eager)
+    monkeypatch.setattr("bench.measure.timing.trying.fastest_mode", fastest_is_eager)
     for measure, key in ((latency, "latency.p50_ms"), (throughput, "throughput.clips_per_s")):
         found = measure(load(), search="best", max_s=0.05)
         own, best = (m for m in found if m.name == key)

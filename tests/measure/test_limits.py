@@ -4,13 +4,13 @@ from collections.abc import Callable
 
 import pytest
 
-from bench.measure.context import LoadedCase
+from bench.measure.context import CaseContext
 from bench.measure.limits import _metrics, _width, limits
 from bench.measure.timing import ceilings as ceilings_module
 from bench.measure.timing.ceilings import Ceilings, Roofline, ceilings_of
 from bench.reference.peaks import Peak, peak_of, read_peaks
 
-Load = Callable[..., LoadedCase]
+Load = Callable[..., CaseContext]
 MACHINE = Ceilings(flops_per_s=100e12, bytes_per_s=1e12)
 PEAK = Peak(flops_per_s={"fp32": 50e12, "bf16": 200e12}, bytes_per_s=2e12, source="a sheet")
 

@@ -8,16 +8,16 @@ import pytest
 import torch
 
 from bench.core.schema import Precision
-from bench.measure.context import LoadedCase
+from bench.measure.context import CaseContext
+from bench.measure.execution_mode import ExecutionMode
 from bench.measure.fastest import Trial
 from bench.measure.latency import latency
 from bench.measure.parity import is_variant, parity
 from bench.measure.throughput import throughput
 from bench.measure.timing.outputs import TOLERANCES, Parity, compare, worst
 from bench.measure.timing.variants import Forward, Variant
-from bench.measure.ways import Way
 
-Load = Callable[..., LoadedCase]
+Load = Callable[..., CaseContext]
 
 
 def test_the_difference_is_a_share_of_the_largest_logit() -> None:
@@ -90,14 +90,14 @@ def wrong_when_large(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
 
     def faulty(self: Variant, clips: tuple[torch.Tensor, ...]) -> Forward:
         forward = over(self, clips)
-        seen.append((self.way.precision, forward.batch))
+        seen.append((self.mode.precision, forward.batch))
         return replace(forward, model=lambda *x: -forward.model(*x)) if forward.batch >= LARGE else forward
 
     monkeypatch.setattr(Variant, "over", faulty)
     return seen
 
 
-def is_within(case: LoadedCase) -> object:
+def is_within(case: CaseContext) -> object:
     return case.details["parity"]["is_within_tolerance"]  # type: ignore[index,call-overload]
 
 
@@ -138,9 +138,9 @@ def test_the_best_way_is_looked_at_again_at_the_batch_that_it_is_timed_at(
     load: Load, wrong_when_large: list[tuple[str, int]], monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
     def fastest(*_: object, **__: object) -> Trial:
-        return Trial(way=Way(precision="bf16"), clips_per_s=1.0, max_difference=0.0, top1_agreement=1.0)
+        return Trial(mode=ExecutionMode(precision="bf16"), clips_per_s=1.0, max_difference=0.0, top1_agreement=1.0)
 
-    monkeypatch.setattr("bench.measure.timing.trying.fastest_way", fastest)
+    monkeypatch.setattr("bench.measure.timing.trying.fastest_mode", fastest)
     monkeypatch.setattr("bench.measure.throughput._search", lambda case, wanted: number)
     case = load()
     found = {m.key: m for m in throughput(case, batch="best", search="best", max_s=0.02)}

@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 
 from bench.core.errors import InputError
-from bench.measure.context import LoadedCase
+from bench.measure.context import CaseContext
 from bench.measure.decode import decode
 from bench.measure.end_to_end import end_to_end
 from bench.measure.timing.pipeline import LaneRates, judge
 
-Load = Callable[..., LoadedCase]
+Load = Callable[..., CaseContext]
 FEW = {"clips_per_class": 1, "val_clips_per_class": 2, "frames": 8, "size": 32, "classes": 2}
 
 

@@ -8,7 +8,7 @@ from bench.core.errors import InputError
 from bench.core.schema import Case, Point, Pretraining
 from bench.data.collection import open_dataset
 from bench.measure.accuracy import accuracy
-from bench.measure.context import LoadedCase
+from bench.measure.context import CaseContext
 from bench.train.checkpointing import read_weights
 
 RECIPE = """
@@ -39,7 +39,7 @@ def loaded(tmp_path):
         point = {"model": "c3d_search", "args": {"width": 0.0625}, "clip": "4x1x32", "dataset": "motions", "seed": 1}
         point |= {"recipe": "tiny", "weights": "trained:motions/first", **changes}
         case = Case(suite="s", point=Point.model_validate(point), measures={"accuracy": {}})
-        return LoadedCase(case, artifacts=tmp_path / "s" / "artifacts" / case.id, recipes=(tmp_path,))
+        return CaseContext(case, artifacts=tmp_path / "s" / "artifacts" / case.id, recipes=(tmp_path,))
 
     return load
 

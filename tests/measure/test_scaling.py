@@ -9,12 +9,12 @@ import pytest
 from bench.core.errors import TrainingError
 from bench.core.schema import Json, Metric
 from bench.measure import scaling as measured
-from bench.measure.context import LoadedCase
+from bench.measure.context import CaseContext
 from bench.measure.scaling import CHILD, _metrics, _unknown, _usual, scaling
 from bench.measure.timing.child import request_of
 from bench.measure.timing.launching import _environment, ask_ranks, why_they_ended
 
-Load = Callable[..., LoadedCase]
+Load = Callable[..., CaseContext]
 
 ILL = """
 import os, signal

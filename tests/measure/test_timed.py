@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from bench.core.schema import Case, Clip, Json, Metric, Point
-from bench.measure.context import LoadedCase
+from bench.measure.context import CaseContext
 from bench.measure.latency import latency
 from bench.measure.memory import memory
 from bench.measure.throughput import throughput
@@ -14,7 +14,7 @@ from bench.measure.timing.protocol import Sample
 from bench.measure.timing.variants import Forward, forward_of
 
 
-def loaded(tmp_path: Path, **axes: Json) -> LoadedCase:
+def loaded(tmp_path: Path, **axes: Json) -> CaseContext:
     point = Point(
         model="c3d_search",
         args={"width": 0.05, "num_classes": 4},
@@ -22,7 +22,7 @@ def loaded(tmp_path: Path, **axes: Json) -> LoadedCase:
         device="cpu",
         **axes,  # type: ignore[arg-type]
     )
-    return LoadedCase(Case(suite="s", point=point, measures={}), artifacts=tmp_path / "artifacts" / "x")
+    return CaseContext(Case(suite="s", point=point, measures={}), artifacts=tmp_path / "artifacts" / "x")
 
 
 def by_key(metrics: list[Metric]) -> dict[str, Metric]:
@@ -136,7 +136,7 @@ def test_variants_give_the_same_logits_to_their_precision(tmp_path: Path, precis
 @pytest.mark.gpu
 def test_cuda_latency_waits_for_the_device(tmp_path: Path) -> None:
     case = loaded(tmp_path)
-    case = LoadedCase(
+    case = CaseContext(
         case.case.model_copy(update={"point": case.point.model_copy(update={"device": "cuda"})}), artifacts=tmp_path
     )
     found = by_key(latency(case, max_s=1.0))
@@ -171,7 +171,7 @@ def test_the_best_batch_is_searched_and_measured(tmp_path: Path, monkeypatch: py
 def test_the_largest_batch_fits_on_a_gpu(tmp_path: Path) -> None:
     case = loaded(tmp_path)
     point = case.point.model_copy(update={"device": "cuda", "clip": Clip.model_validate("16x1x112")})
-    case = LoadedCase(case.case.model_copy(update={"point": point}), artifacts=tmp_path)
+    case = CaseContext(case.case.model_copy(update={"point": point}), artifacts=tmp_path)
     found = by_key(throughput(case, batch="max", max_s=1.0))
     assert found["throughput.max_batch"].value
     assert found["throughput.clips_per_s{batch=max}"].value

@@ -7,13 +7,13 @@ import pytest
 import torch
 
 from bench.core.errors import InputError
-from bench.measure.context import LoadedCase
+from bench.measure.context import CaseContext
 from bench.measure.timing.protocol import Sample, Timing
 from bench.measure.timing.training import _TrainStep, train_step_of
 from bench.measure.timing.variants import variant_of
 from bench.measure.train_step import _metrics, train_step
 
-Load = Callable[..., LoadedCase]
+Load = Callable[..., CaseContext]
 
 
 def test_parts_and_rates_come_from_the_samples() -> None:

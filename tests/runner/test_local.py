@@ -31,7 +31,7 @@ def test_all_runs_of_one_process_name_the_same_session(tmp_path: Path, monkeypat
     assert records[0].details["parity"] == 1
 
 
-@pytest.mark.parametrize(("address", "limit_s"), [(None, 60.0), ("/run/floor", 120.0)])
+@pytest.mark.parametrize(("address", "limit_s"), [(None, 60.0), ("/run/turns", 120.0)])
 def test_a_worker_that_takes_turns_has_twice_the_time(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, address: str | None, limit_s: float
 ) -> None:

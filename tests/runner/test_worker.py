@@ -10,13 +10,13 @@ from bench.core.errors import InputError
 from bench.core.nvml import GpuProcess
 from bench.core.registry import MEASURES, MeasureEntry
 from bench.core.schema import Case, Metric, Point
-from bench.measure.context import LoadedCase
+from bench.measure.context import CaseContext
 from bench.runner.worker import _measures_of, measure_case
 
 GOOD = Metric(name="first.value", value=1, unit="")
 
 
-def first(case: LoadedCase) -> list[Metric]:
+def first(case: CaseContext) -> list[Metric]:
     case.note("seen", True)
     case.warn("something", "do this")
     return [GOOD]
@@ -36,15 +36,15 @@ def taken(tmp_path: Path) -> Iterator[Callable[..., object]]:
             added.append(name)
         point = Point(model="c3d", clip="16x1x112")  # type: ignore[arg-type]
         case = Case(suite="s", point=point, measures={"first": {}, second.__name__: {}})
-        return measure_case(LoadedCase(case, artifacts=tmp_path / "artifacts" / "id"))
+        return measure_case(CaseContext(case, artifacts=tmp_path / "artifacts" / "id"))
 
     yield take
     for name in added:
         MEASURES._entries.pop(name, None)
 
 
-def fails(error: BaseException) -> Callable[[LoadedCase], NoReturn]:
-    def failing(case: LoadedCase) -> NoReturn:
+def fails(error: BaseException) -> Callable[[CaseContext], NoReturn]:
+    def failing(case: CaseContext) -> NoReturn:
         raise error
 
     return failing
@@ -91,21 +91,21 @@ def test_a_device_that_is_not_here_is_said_in_one_line_before_anything_is_measur
 ) -> None:
     monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
     point = Point.model_validate({"model": "c3d", "clip": "16x1x112", "device": "cuda:1"})
-    case = LoadedCase(Case(suite="s", point=point, measures={"params": {}}), artifacts=tmp_path / "artifacts" / "id")
+    case = CaseContext(Case(suite="s", point=point, measures={"params": {}}), artifacts=tmp_path / "artifacts" / "id")
     outcome = measure_case(case)
     assert (outcome.status, outcome.metrics) == ("error", ())
     assert outcome.error is not None
-    assert outcome.error.message == "device cuda:1 is not here; torch sees cuda:0"
+    assert outcome.error.message == "device cuda:1 is not available; torch sees cuda:0"
 
 
 def test_an_unsteady_metric_makes_the_case_unsteady(taken: Callable[..., object]) -> None:
-    def shaky(case: LoadedCase) -> list[Metric]:
+    def shaky(case: CaseContext) -> list[Metric]:
         return [Metric(name="shaky.value", value=1, unit="", stopped_because="unsteady")]
 
     assert taken(shaky).status == "unsteady"  # type: ignore[attr-defined]
 
 
-def timed(case: LoadedCase) -> list[Metric]:
+def timed(case: CaseContext) -> list[Metric]:
     return [Metric(name="timed.value", value=1, unit="")]
 
 
@@ -127,14 +127,14 @@ def test_foreign_processes_on_the_gpu_are_named(taken: Callable[..., object], mo
 
 
 def test_what_is_not_timed_needs_no_canary(taken: Callable[..., object]) -> None:
-    def counted(case: LoadedCase) -> list[Metric]:
+    def counted(case: CaseContext) -> list[Metric]:
         return []
 
     assert "canary" not in taken(counted).details  # type: ignore[attr-defined]
 
 
 def test_a_throttled_metric_makes_the_case_throttled(taken: Callable[..., object]) -> None:
-    def hot(case: LoadedCase) -> list[Metric]:
+    def hot(case: CaseContext) -> list[Metric]:
         return [
             Metric(name="hot.value", value=1, unit="", stopped_because="unsteady"),
             Metric(name="hot.other", value=1, unit="", stopped_because="throttled"),
@@ -158,6 +158,6 @@ def test_parity_is_taken_beside_every_timed_variant(
 ) -> None:
     point = Point.model_validate({"model": "c3d", "clip": "16x1x112", **axes})
     case = Case(suite="s", point=point, measures=measures)  # type: ignore[arg-type]
-    found = _measures_of(LoadedCase(case, artifacts=tmp_path))
+    found = _measures_of(CaseContext(case, artifacts=tmp_path))
     assert found == ({**measures, "parity": {}} if is_added else measures)
     assert "parity" not in found or list(found)[-1] == "parity", "it looks at what the others timed"

@@ -12,22 +12,22 @@ from bench.measure.counting.dispatch import on_meta
 from bench.measure.counting.model_count import Count, count
 
 if TYPE_CHECKING:
-    from bench.measure.context import LoadedCase
+    from bench.measure.context import CaseContext
 
-_counted: "WeakKeyDictionary[LoadedCase, dict[bool, Count]]" = WeakKeyDictionary()
+_counted: "WeakKeyDictionary[CaseContext, dict[bool, Count]]" = WeakKeyDictionary()
 
 
-def forward_of(case: "LoadedCase") -> Count:
+def forward_of(case: "CaseContext") -> Count:
     """Return the count of one clip in eval mode, without gradients."""
     return _count_once(case, is_training=False)
 
 
-def train_step_of(case: "LoadedCase") -> Count:
+def train_step_of(case: "CaseContext") -> Count:
     """Return the count of one clip forward and backward, in train mode if one clip can be trained, else eval."""
     return _count_once(case, is_training=True)
 
 
-def _count_once(case: "LoadedCase", *, is_training: bool) -> Count:
+def _count_once(case: "CaseContext", *, is_training: bool) -> Count:
     counts = _counted.setdefault(case, {})
     if is_training not in counts:
         counts[is_training] = _train_step(case) if is_training else _forward(case)
@@ -36,12 +36,12 @@ def _count_once(case: "LoadedCase", *, is_training: bool) -> Count:
     return counts[is_training]
 
 
-def _forward(case: "LoadedCase") -> Count:
+def _forward(case: "CaseContext") -> Count:
     model = built_without_weights(case)
     return count(model, case.inputs(model, batch=1, device="meta"))
 
 
-def _train_step(case: "LoadedCase") -> Count:
+def _train_step(case: "CaseContext") -> Count:
     model = built_without_weights(case).train()
     inputs = case.inputs(model, batch=1, device="meta")
     try:
@@ -51,7 +51,7 @@ def _train_step(case: "LoadedCase") -> Count:
         return count(model.eval(), inputs, backward=True)
 
 
-def built_without_weights(case: "LoadedCase") -> nn.Module:
+def built_without_weights(case: "CaseContext") -> nn.Module:
     """Return the model on the meta device, or on the CPU if it cannot be built there."""
     try:
         with on_meta():
@@ -61,14 +61,14 @@ def built_without_weights(case: "LoadedCase") -> nn.Module:
         return case.build_model("cpu")
 
 
-def counter_reports(case: "LoadedCase", counters: Sequence[str]) -> tuple[Agreement, ...]:
+def counter_reports(case: "CaseContext", counters: Sequence[str]) -> tuple[Agreement, ...]:
     """Return how the named counters agree with our count; each counter builds the model itself."""
     point = case.point
     build = ModelByName(model=point.model, arguments=dict(point.args), plugins=case.case.plugins)
     return run_counters(build, case.input_shapes(built_without_weights(case)), counters=counters)
 
 
-def _report_incomplete(case: "LoadedCase", counted: Count) -> None:
+def _report_incomplete(case: "CaseContext", counted: Count) -> None:
     if counted.fallback_reason is not None:
         case.note("counted_on_cpu", counted.fallback_reason)
     if not counted.is_complete:

@@ -13,7 +13,7 @@ import torch
 
 from bench.core.files import write_atomically
 from bench.core.stats import median
-from bench.measure.context import LoadedCase
+from bench.measure.context import CaseContext
 from bench.measure.timing.clocks import time_work
 from bench.measure.timing.fp8 import product_of
 from bench.measure.timing.protocol import Protocol, take_samples
@@ -55,7 +55,7 @@ class Roofline:
         return self.flops_per_s / self.roof_flops_per_s
 
 
-def ceilings_of(case: LoadedCase) -> Ceilings:
+def ceilings_of(case: CaseContext) -> Ceilings:
     """The ceilings of this case's device in its precision: those of this run, else measured now and kept."""
     file = case.artifacts.parent / "ceilings.json"
     key = f"{case.device} {case.point.precision or 'fp32'} {case.point.threads or ''}".strip()

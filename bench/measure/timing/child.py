@@ -12,16 +12,16 @@ from bench.core.errors import InputError, last_line, mentions_out_of_memory
 from bench.core.import_path import environment_with_import_path
 from bench.core.registry import import_plugins
 from bench.core.schema import Case
-from bench.measure.context import LoadedCase
+from bench.measure.context import CaseContext
 from bench.measure.timing.variants import release
 
 
-def request_of(case: LoadedCase) -> dict[str, Any]:
+def request_of(case: CaseContext) -> dict[str, Any]:
     """What a child must be told to load the same case."""
     return {"case": case.case.model_dump(mode="json"), "device": case.device}
 
 
-def case_of(request: Mapping[str, Any]) -> LoadedCase:
+def case_of(request: Mapping[str, Any]) -> CaseContext:
     """The case in the child: its plugins imported, its device and threads set."""
     import torch
 
@@ -30,7 +30,7 @@ def case_of(request: Mapping[str, Any]) -> LoadedCase:
     if case.point.threads is not None:
         torch.set_num_threads(case.point.threads)
     pinned = case.model_copy(update={"point": case.point.model_copy(update={"device": request["device"]})})
-    return LoadedCase(pinned, artifacts=Path())
+    return CaseContext(pinned, artifacts=Path())
 
 
 def ask_child(

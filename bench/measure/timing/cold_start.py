@@ -4,7 +4,7 @@ import time
 from dataclasses import dataclass
 from tempfile import TemporaryDirectory
 
-from bench.measure.context import LoadedCase
+from bench.measure.context import CaseContext
 from bench.measure.timing.child import ask_child, request_of
 
 CHILD = "bench.measure.timing.cold_child"
@@ -25,7 +25,7 @@ class ColdStart:
     steady_step_s: float
 
 
-def start_cold(case: LoadedCase, *, timeout_s: float) -> ColdStart:
+def start_cold(case: CaseContext, *, timeout_s: float) -> ColdStart:
     """Start the case once. InputError where its process dies, with the last thing that it said."""
     with TemporaryDirectory(prefix="vbench-cold-") as folder:
         caches = {"TORCHINDUCTOR_CACHE_DIR": f"{folder}/inductor", "TRITON_CACHE_DIR": f"{folder}/triton"}

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from bench.core.schema import DEFAULT_AXES
-from bench.measure.context import LoadedCase
+from bench.measure.context import CaseContext
+from bench.measure.execution_mode import ExecutionMode, execution_mode_of
 from bench.measure.timing.variants import Forward, Variant, release, variant_of
-from bench.measure.ways import Way, way_of
 
 # Shares of the largest logit. Rounding is 2^-24 (fp32), 2^-11 (tf32, fp16), 2^-8 (bf16) and 2^-4 (fp8) an operand, and
 # grows with the root of the depth; a wrong algorithm (pytorch#163539) differs by about a whole logit. There is room.
@@ -49,13 +49,13 @@ class Parity:
         )
 
 
-def keep_logits(case: LoadedCase, forward: Forward) -> None:
+def keep_logits(case: CaseContext, forward: Forward) -> None:
     """Keep what a pass that was timed computes, for `compare_with_eager`; of eager fp32 itself there is no need."""
-    if way_of(case.point) != Way():
+    if execution_mode_of(case.point) != ExecutionMode():
         case.logits[forward.batch] = forward().cpu().double()
 
 
-def compare_with_eager(case: LoadedCase, *, clips: int) -> dict[int, Parity]:
+def compare_with_eager(case: CaseContext, *, clips: int) -> dict[int, Parity]:
     """The case's logits against eager fp32 with the same weights, by batch: its own, and each that was timed and kept.
 
     Its own batch is compared over at least `clips` seeded clips. Eager fp32 takes few at a time, whatever the batch: a
@@ -90,13 +90,13 @@ def compare(wanted: Tensor, found: Tensor, *, tolerance: float) -> Parity:
     )
 
 
-def _eager(case: LoadedCase) -> LoadedCase:
+def _eager(case: CaseContext) -> CaseContext:
     """The same network and weights, run in the plainest way."""
     plain = case.point.model_copy(update=dict(DEFAULT_AXES))
-    return LoadedCase(case.case.model_copy(update={"point": plain}), artifacts=case.artifacts)
+    return CaseContext(case.case.model_copy(update={"point": plain}), artifacts=case.artifacts)
 
 
-def _logits(case: LoadedCase, *, batch: int, clips: int) -> Tensor:
+def _logits(case: CaseContext, *, batch: int, clips: int) -> Tensor:
     """`(clips, classes)` of whole batches in float64 on the CPU; the network is gone afterwards."""
     variant = variant_of(case)
     return torch.cat([variant.forward(batch, seed=seed)().cpu().double() for seed in range(math.ceil(clips / batch))])

@@ -7,7 +7,7 @@ from types import TracebackType
 from typing import Any
 
 from bench.core.import_path import environment_with_import_path
-from bench.measure.context import LoadedCase
+from bench.measure.context import CaseContext
 from bench.measure.timing.child import request_of
 from bench.measure.timing.variants import release
 
@@ -20,7 +20,7 @@ class Prober:
     A device error that is not for want of memory leaves a process unusable: the next question goes to a fresh one.
     """
 
-    def __init__(self, case: LoadedCase, *, module: str = CHILD) -> None:
+    def __init__(self, case: CaseContext, *, module: str = CHILD) -> None:
         self._request = request_of(case)
         self._command = [sys.executable, "-m", module]
         self._child: subprocess.Popen[str] | None = None

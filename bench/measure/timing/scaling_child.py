@@ -13,7 +13,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from bench.core.errors import BenchError
-from bench.measure.context import LoadedCase
+from bench.measure.context import CaseContext
 from bench.measure.timing.child import case_of
 from bench.measure.timing.protocol import Protocol, Timing
 from bench.measure.timing.together import take_together
@@ -43,7 +43,7 @@ def main() -> None:
         Path(asked["answer"]).write_text(json.dumps(found), encoding="utf-8")
 
 
-def answer_to(case: LoadedCase, ranks: Ranks, *, max_s: float) -> dict[str, Any]:
+def answer_to(case: CaseContext, ranks: Ranks, *, max_s: float) -> dict[str, Any]:
     """Seconds of train steps and of forward passes, by the rank that took longest; empty on ranks after the first."""
     return {
         "train": _told(_train(case, ranks, max_s=max_s)),
@@ -51,7 +51,7 @@ def answer_to(case: LoadedCase, ranks: Ranks, *, max_s: float) -> dict[str, Any]
     }
 
 
-def _train(case: LoadedCase, ranks: Ranks, *, max_s: float) -> Timing | None:
+def _train(case: CaseContext, ranks: Ranks, *, max_s: float) -> Timing | None:
     def shared(network: nn.Module) -> nn.Module:
         if ranks.world == 1:
             return network
@@ -62,7 +62,7 @@ def _train(case: LoadedCase, ranks: Ranks, *, max_s: float) -> Timing | None:
     return take_together(ranks, step, _protocol(max_s), device=_device(case), clock_s=time.perf_counter)
 
 
-def _forward(case: LoadedCase, ranks: Ranks, *, max_s: float) -> Timing | None:
+def _forward(case: CaseContext, ranks: Ranks, *, max_s: float) -> Timing | None:
     """Blocks of passes; nothing is exchanged, so what is lost here is lost to what the ranks share of the machine."""
     forward = forward_of(case)(case.point.batch or 1)
     steps = ranks.share(max(1, math.ceil(BLOCK_S / forward.warm().wall_s)))
@@ -75,7 +75,7 @@ def _protocol(max_s: float) -> Protocol:
     return Protocol(max_s=max_s, warmup_s=min(Protocol.warmup_s, max_s))
 
 
-def _device(case: LoadedCase) -> torch.device:
+def _device(case: CaseContext) -> torch.device:
     return torch.device(case.device)
 
 

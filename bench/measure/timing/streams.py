@@ -9,20 +9,20 @@ from queue import SimpleQueue
 import torch
 
 from bench.core.errors import InputError
+from bench.measure.execution_mode import ExecutionMode
 from bench.measure.timing.clocks import event
 from bench.measure.timing.protocol import Sample
 from bench.measure.timing.variants import Forward
-from bench.measure.ways import Way
 
 # What else torch can run is made for one caller: graphs have one place for their input, and are kept by thread.
 FOR_ANY_THREAD = ("off", "default", "max-autotune-no-cudagraphs")
 
 
-def require_threads(way: Way, device: str) -> None:
+def require_threads(mode: ExecutionMode, device: str) -> None:
     """InputError where several threads cannot run a network so at a time."""
-    if way.compile not in FOR_ANY_THREAD:
+    if mode.compile not in FOR_ANY_THREAD:
         raise InputError(
-            f"concurrent cannot run {way} from several threads; compile may be {', '.join(FOR_ANY_THREAD)} there"
+            f"concurrent cannot run {mode} from several threads; compile may be {', '.join(FOR_ANY_THREAD)} there"
         )
     if torch.device(device).type not in ("cpu", "cuda"):
         raise InputError(f"concurrent knows streams on cpu and cuda; this case runs on {device}")

@@ -8,9 +8,9 @@ import torch
 
 from bench.core.schema import Json
 from bench.core.stats import median
-from bench.measure.context import LoadedCase
+from bench.measure.context import CaseContext
 from bench.measure.timing.protocol import Protocol, Sample, Timing, take_samples
-from bench.measure.timing.turn_taking import Floor
+from bench.measure.timing.turn_taking import TurnTaking
 from bench.measure.timing.watching import Watch, watch_of
 
 # A process that computes or spins holds a core all the time; one that lost a tenth of it was waiting for a turn.
@@ -19,17 +19,17 @@ FEW = 0.05
 TURNS_A_CORE = 8
 
 
-def take(case: LoadedCase, step: Callable[[], Sample], *, what: str, max_s: float) -> Timing:
+def take(case: CaseContext, step: Callable[[], Sample], *, what: str, max_s: float) -> Timing:
     """Time `step` by the protocol, warming up for at most `max_s` too. `what` names it in the record."""
     watch = watch_of(case.device)
-    with case.floor.held():
+    with case.turn_taking.held():
         timing = take_samples(
-            in_turns(step, case.floor),
+            in_turns(step, case.turn_taking),
             Protocol(max_s=max_s, warmup_s=min(Protocol.warmup_s, max_s)),
-            clock_s=case.floor.clock_s,
+            clock_s=case.turn_taking.clock_s,
             is_slowed=watch.look,
             wait=time.sleep,
-            on_warm=case.floor.meet,
+            on_warm=case.turn_taking.meet,
         )
     case.note(what, describe(timing, watch))
     warn_of_device(case, timing, what)
@@ -37,24 +37,24 @@ def take(case: LoadedCase, step: Callable[[], Sample], *, what: str, max_s: floa
     return timing
 
 
-def in_turns(step: Callable[[], Sample], floor: Floor) -> Callable[[], Sample]:
+def in_turns(step: Callable[[], Sample], turn_taking: TurnTaking) -> Callable[[], Sample]:
     """`step`, before which the floor is passed on where another wants it too; each sample knows its turn.
 
     Every few turns a process of one thread begins anew on its next core, as the other does: else each would stay on its
     own, and what is wrong with that core would be in one side alone. From there the system may move it.
     """
-    if not floor.is_shared:
+    if not turn_taking.is_shared:
         return step
     cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
     is_going_round = torch.get_num_threads() == 1 and len(cores) > 1
 
     def turned() -> Sample:
-        before = floor.turn
-        floor.pass_on()
-        if is_going_round and floor.turn != before and floor.turn % TURNS_A_CORE == 0:
-            os.sched_setaffinity(0, {cores[floor.turn // TURNS_A_CORE % len(cores)]})
+        before = turn_taking.turn
+        turn_taking.pass_on()
+        if is_going_round and turn_taking.turn != before and turn_taking.turn % TURNS_A_CORE == 0:
+            os.sched_setaffinity(0, {cores[turn_taking.turn // TURNS_A_CORE % len(cores)]})
             os.sched_setaffinity(0, cores)
-        return step()._replace(turn=floor.turn)
+        return step()._replace(turn=turn_taking.turn)
 
     return turned
 
@@ -106,7 +106,7 @@ def _second_clock(timing: Timing) -> dict[str, Json]:
     return {}
 
 
-def warn_of_device(case: LoadedCase, timing: Timing, what: str) -> None:
+def warn_of_device(case: CaseContext, timing: Timing, what: str) -> None:
     """Say where the device slowed itself down, or never became steady."""
     if timing.stopped_because == "throttled":
         case.warn(
@@ -124,7 +124,7 @@ def warn_of_device(case: LoadedCase, timing: Timing, what: str) -> None:
         )
 
 
-def _warn_of_waiting(case: LoadedCase, timing: Timing, what: str) -> None:
+def _warn_of_waiting(case: CaseContext, timing: Timing, what: str) -> None:
     waiting = descheduled_share(timing)
     if waiting is not None and waiting > FEW:
         case.warn(

@@ -8,28 +8,28 @@ import torch
 from torch import Tensor, nn
 
 from bench.core.errors import InputError
-from bench.measure.context import LoadedCase
+from bench.measure.context import CaseContext
+from bench.measure.execution_mode import ENGINES, execution_mode_of
 from bench.measure.timing.clocks import time_parts
 from bench.measure.timing.protocol import Sample
 from bench.measure.timing.variants import Variant, variant_of
-from bench.measure.ways import ENGINES, way_of
 from bench.train.training_state import has_too_few_clips
 
 LEARNING_RATE = 1e-4  # too small for the weights to run away, whatever the number of steps
 
 
 def train_step_of(
-    case: LoadedCase, *, batch: int, wrap: Callable[[nn.Module], nn.Module] = lambda network: network
+    case: CaseContext, *, batch: int, wrap: Callable[[nn.Module], nn.Module] = lambda network: network
 ) -> Callable[[], Sample]:
     """A function that trains the case's network by one step over `batch` clips and gives its times; one step is taken.
 
     `wrap` is put around the network that is called, such as what shares its gradients. InputError for engines and fp8,
     which run a network forwards only, and for a batch that is too small to be normalised over.
     """
-    way = way_of(case.point)
-    if way.compile in ENGINES or way.precision == "fp8":
+    mode = execution_mode_of(case.point)
+    if mode.compile in ENGINES or mode.precision == "fp8":
         raise InputError(
-            f"train_step cannot train as {way}; give it ways that can, such as `train_step: {{compile: off}}`"
+            f"train_step cannot train as {mode}; give it ways that can, such as `train_step: {{compile: off}}`"
         )
     variant = variant_of(case)
     variant.model.train()
@@ -42,7 +42,7 @@ def train_step_of(
     return step
 
 
-def _take_first(case: LoadedCase, step: Callable[[], Sample], *, batch: int) -> None:
+def _take_first(case: CaseContext, step: Callable[[], Sample], *, batch: int) -> None:
     try:
         step()
     except ValueError as error:

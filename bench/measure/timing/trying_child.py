@@ -9,7 +9,7 @@ from typing import Any
 
 from bench.core.errors import is_out_of_memory
 from bench.core.stats import median
-from bench.measure.context import LoadedCase
+from bench.measure.context import CaseContext
 from bench.measure.timing.child import case_of
 from bench.measure.timing.outputs import compare_with_eager, keep_logits, worst
 from bench.measure.timing.variants import forward_of
@@ -28,7 +28,7 @@ def main() -> None:
     Path(asked["answer"]).write_text(json.dumps(answer), encoding="utf-8")
 
 
-def answer_to(case: LoadedCase, *, is_waited_for: bool) -> dict[str, Any]:
+def answer_to(case: CaseContext, *, is_waited_for: bool) -> dict[str, Any]:
     """The fields of a `Trial` beside its way."""
     found: dict[str, Any] = {}
     try:
@@ -41,7 +41,7 @@ def answer_to(case: LoadedCase, *, is_waited_for: bool) -> dict[str, Any]:
     return found if parity.is_within else {**found, "fell_out": f"out of tolerance: {parity.in_words}"}
 
 
-def _rate(case: LoadedCase, *, is_waited_for: bool) -> float:
+def _rate(case: CaseContext, *, is_waited_for: bool) -> float:
     """Clips/s: the median of passes, or of blocks of passes, over a second once it is warm."""
     forward = forward_of(case)(case.point.batch or 1)
     warm_s = max(1e-6, forward.warm().wall_s)

@@ -1,6 +1,7 @@
-"""The floor: the right to be timed, which two processes that are compared pass to and fro while both are alive.
+"""Turn-taking: two processes that are compared are timed alternately while both are alive.
 
-What disturbs a machine for longer than a turn then disturbs both alike. A process of its own always has the floor.
+Whatever disturbs the machine for longer than one turn then disturbs both sides alike. A process that is measured on its
+own never waits.
 """
 
 import os
@@ -9,15 +10,16 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-ADDRESS = "VBENCH_FLOOR"
+ADDRESS = "VBENCH_TURN_TAKING"
+OLD_ADDRESS = "VBENCH_FLOOR"  # set as well, for sides that are commits from before the rename
 WANT, MEET, GRANT, RELEASE = b"?", b"=", b"!", b"."
-# Long against handing over (0.1 ms) and against what a step of the other leaves behind in caches, short against what
+# Long against a handover (0.1 ms) and against what a step of the other side leaves in the caches, short against what
 # neighbours on a machine do: docs/decisions/0009.
 TURN_S = 0.02
 
 
-class Floor:
-    """This process's share of the floor. `turn` counts its turns since both last met, 0 where nobody else wants it."""
+class TurnTaking:
+    """This process's part in turn-taking. `turn` counts its turns since both sides last met; 0 without another side."""
 
     def __init__(self, granter: socket.socket | None = None) -> None:
         self._granter = granter
@@ -27,9 +29,10 @@ class Floor:
         self.turn = 0
 
     @classmethod
-    def of_environment(cls) -> "Floor":
-        """The floor at the address that the environment names, if it does; processes started from here are not told."""
-        address = os.environ.pop(ADDRESS, None)
+    def of_environment(cls) -> "TurnTaking":
+        """Connect to the relay that the environment names, if it names one; child processes do not inherit it."""
+        addresses = [os.environ.pop(name, None) for name in (ADDRESS, OLD_ADDRESS)]
+        address = next((each for each in addresses if each), None)
         if address is None:
             return cls()
         granter = socket.socket(socket.AF_UNIX)
@@ -37,7 +40,7 @@ class Floor:
         return cls(granter)
 
     def close(self) -> None:
-        """Want the floor no more; whoever else does is alone then."""
+        """Leave turn-taking; the other process runs alone."""
         if self._granter is not None:
             self._granter.close()
 
@@ -48,7 +51,7 @@ class Floor:
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Wait for the floor and keep it for the block, but for what `pass_on` gives away; blocks may be nested."""
+        """Wait for a turn and keep it for the block, except while `pass_on` hands it over; blocks may be nested."""
         if self._granter is None or self._is_held:
             yield
             return
@@ -59,26 +62,26 @@ class Floor:
             self._give_back()
 
     def pass_on(self) -> None:
-        """Inside `held`: once this turn is as long as turns are, let the other take one, and wait for the next."""
+        """Inside `held`: if this turn has lasted `TURN_S`, hand over to the other process and wait for the next."""
         if self._is_held and time.perf_counter() - self._granted_at >= TURN_S:
             self._give_back()
             self._ask()
 
     def meet(self) -> None:
-        """Inside `held`: wait until the other is as far as this, and count turns from here on, as the other does."""
+        """Inside `held`: wait until the other process gets as far, then count turns from 1 on both sides."""
         if self._is_held:
             self._give_back()
             self._ask(MEET)
             self.turn = 1
 
     def clock_s(self) -> float:
-        """A clock that stands still while this process waits for the floor, in seconds."""
+        """Seconds of a clock that stops while this process waits for its turn."""
         return time.perf_counter() - self._waited_s
 
     def _ask(self, how: bytes = WANT) -> None:
         assert self._granter is not None
         asked_at = time.perf_counter()
-        with _gone_is_alone():
+        with _ignore_closed_relay():
             self._granter.sendall(how)
             self._granter.recv(1)
         self._granted_at = time.perf_counter()
@@ -89,13 +92,13 @@ class Floor:
     def _give_back(self) -> None:
         assert self._granter is not None
         self._is_held = False
-        with _gone_is_alone():
+        with _ignore_closed_relay():
             self._granter.sendall(RELEASE)
 
 
 @contextmanager
-def _gone_is_alone() -> Iterator[None]:
-    """Where nobody grants the floor any longer, nobody else wants it."""
+def _ignore_closed_relay() -> Iterator[None]:
+    """If the relay is gone, no other process takes turns any more, so this one goes on alone."""
     try:
         yield
     except ConnectionError:

@@ -12,13 +12,13 @@ import torch
 from torch import Tensor, nn
 
 from bench.core.errors import InputError
-from bench.measure.context import DEFAULT_SEED, LoadedCase
+from bench.measure.context import DEFAULT_SEED, CaseContext
+from bench.measure.execution_mode import ENGINES, ExecutionMode, execution_mode_of, refusal
 from bench.measure.timing.clocks import each, synchronize, time_work
 from bench.measure.timing.engines.execution import Execution
 from bench.measure.timing.engines.work import Work
 from bench.measure.timing.fp8 import require_fp8, use_fp8
 from bench.measure.timing.protocol import Sample
-from bench.measure.ways import ENGINES, Way, refusal, way_of
 
 AUTOCAST = {"fp16": torch.float16, "bf16": torch.bfloat16}
 CAST = {"fp16_weights": torch.float16, "bf16_weights": torch.bfloat16, "fp8": torch.bfloat16}
@@ -86,23 +86,23 @@ class Forward:
 class Variant:
     """A case's network as its axes want it, and what executes it; `dtype` is that of cast weights."""
 
-    case: LoadedCase
+    case: CaseContext
     model: nn.Module
     execution: Execution
-    way: Way
+    mode: ExecutionMode
     device: torch.device
 
     @property
     def dtype(self) -> torch.dtype | None:
-        return CAST.get(self.way.precision)
+        return CAST.get(self.mode.precision)
 
     @property
     def autocast(self) -> torch.dtype | None:
-        return AUTOCAST.get(self.way.precision)
+        return AUTOCAST.get(self.mode.precision)
 
     @property
     def memory_format(self) -> torch.memory_format:
-        return torch.channels_last_3d if self.way.memory_format == "channels_last_3d" else torch.contiguous_format
+        return torch.channels_last_3d if self.mode.memory_format == "channels_last_3d" else torch.contiguous_format
 
     def inputs(self, batch: int, *, seed: int = DEFAULT_SEED) -> tuple[Tensor, ...]:
         """Seeded clips of the case in this variant's dtype and memory format."""
@@ -118,8 +118,8 @@ class Variant:
 
         Passes of one CUDA graph share the place of their clips: what they read are those of the one made last.
         """
-        is_baked = self.way.compile in ENGINES  # the casts are in what the engine runs
-        work = Work(model=self.model, inputs=clips, precision=self.way.precision, autocast=self.autocast)
+        is_baked = self.mode.compile in ENGINES  # the casts are in what the engine runs
+        work = Work(model=self.model, inputs=clips, precision=self.mode.precision, autocast=self.autocast)
         return Forward(
             model=self.execution.of(work),
             inputs=self.execution.inputs or clips,
@@ -129,21 +129,21 @@ class Variant:
         )
 
 
-def variant_of(case: LoadedCase) -> Variant:
+def variant_of(case: CaseContext) -> Variant:
     """The network of `case`, built and made ready; InputError for a way to run it that this device has not."""
-    device, way = torch.device(case.device), way_of(case.point)
-    refused = refusal(way, case.device)
+    device, mode = torch.device(case.device), execution_mode_of(case.point)
+    refused = refusal(mode, case.device)
     if refused is not None:
         raise InputError(refused)
-    _set_float32(way.precision)
+    _set_float32(mode.precision)
     if case in _ENGINES:
         model, execution = _ENGINES[case]
-        return Variant(case=case, model=model, execution=execution, way=way, device=device)
+        return Variant(case=case, model=model, execution=execution, mode=mode, device=device)
     variant = Variant(
-        case=case, model=case.build_model(str(device)), execution=Execution(way.compile), way=way, device=device
+        case=case, model=case.build_model(str(device)), execution=Execution(mode.compile), mode=mode, device=device
     )
     _make_ready(variant)
-    if way.compile in ENGINES:
+    if mode.compile in ENGINES:
         _ENGINES[case] = variant.model, variant.execution
     return variant
 
@@ -154,7 +154,7 @@ def _make_ready(variant: Variant) -> None:
         variant.model.to(dtype=variant.dtype)
     if variant.memory_format is torch.channels_last_3d:
         variant.model.to(memory_format=variant.memory_format)
-    if variant.way.precision == "fp8":
+    if variant.mode.precision == "fp8":
         require_fp8(variant.device)
         used = use_fp8(variant.model, variant.inputs(1))
         variant.case.note(
@@ -162,7 +162,7 @@ def _make_ready(variant: Variant) -> None:
         )
 
 
-def forward_of(case: LoadedCase) -> Callable[[int], Forward]:
+def forward_of(case: CaseContext) -> Callable[[int], Forward]:
     """A function from batch size to the forward pass of this case's network. The network is built once."""
     return variant_of(case).forward
 
@@ -181,7 +181,7 @@ def release() -> None:
 
 # One network and engine for all measures of a case: an engine takes minutes to make and holds the weights, which never
 # change, for it runs forwards only.
-_ENGINES: WeakKeyDictionary[LoadedCase, tuple[nn.Module, Execution]] = WeakKeyDictionary()
+_ENGINES: WeakKeyDictionary[CaseContext, tuple[nn.Module, Execution]] = WeakKeyDictionary()
 
 
 def _set_float32(precision: str) -> None:

@@ -6,11 +6,11 @@ from typing import Any
 from bench.core.errors import InputError
 from bench.core.registry import DATASETS
 from bench.data.collection import VideoSet, open_dataset
-from bench.measure.context import LoadedCase
+from bench.measure.context import CaseContext
 from bench.train.accuracy_protocol import evaluated_split
 
 
-def videos_of(case: LoadedCase, *, what: str, root: str | None, options: Mapping[str, Any] | None) -> VideoSet:
+def videos_of(case: CaseContext, *, what: str, root: str | None, options: Mapping[str, Any] | None) -> VideoSet:
     """The videos that the case would be evaluated on; InputError where it names no data set."""
     point = case.point
     if point.dataset is None:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from bench.core.errors import InputError
 from bench.core.schema import CompileMode
-from bench.measure.context import LoadedCase
+from bench.measure.context import CaseContext
 from bench.measure.parity import parity
 from bench.measure.timing import variants
 from bench.measure.timing.engines import execution
@@ -33,7 +33,7 @@ from torch import nn
 def plain(num_classes=5):
     return nn.Sequential(nn.Flatten(), nn.Linear(3 * 4 * 16 * 16, num_classes))
 """
-Load = Callable[..., LoadedCase]
+Load = Callable[..., CaseContext]
 
 
 def work_over(batch: int) -> Work:
@@ -72,7 +72,7 @@ def test_all_measures_of_a_case_share_an_engine(made: list[int], load: Load) -> 
 def test_a_graph_is_given_its_clips_where_it_reads_them(monkeypatch: pytest.MonkeyPatch, load: Load) -> None:
     """So that no measure after the first one times a copy of them."""
     monkeypatch.setattr(execution, "ENGINES", {"cudagraphs": lambda work: lambda *clips: work.inputs[0]})
-    monkeypatch.setattr(variants, "refusal", lambda way, device: None)
+    monkeypatch.setattr(variants, "refusal", lambda mode, device: None)
     variant = variant_of(load(compile="cudagraphs"))
     first, second = variant.forward(2, seed=0), variant.forward(2, seed=1)
     assert second.inputs[0] is first.inputs[0]
@@ -228,19 +228,19 @@ CUDA_WAYS = [
 
 
 @pytest.mark.gpu
-@pytest.mark.parametrize("way", CUDA_WAYS, ids=lambda way: "-".join(way.values()))
-def test_cuda_engines_are_within_tolerance(load: Load, way: dict[str, str]) -> None:
+@pytest.mark.parametrize("mode", CUDA_WAYS, ids=lambda mode: "-".join(mode.values()))
+def test_cuda_engines_are_within_tolerance(load: Load, mode: dict[str, str]) -> None:
     needs = {"tensorrt": ["torch_tensorrt"], "onnxruntime": ["onnxruntime", "onnxscript"]}
-    for package in needs.get(way["compile"], []):
+    for package in needs.get(mode["compile"], []):
         pytest.importorskip(package)
-    if way["compile"] == "onnxruntime":
+    if mode["compile"] == "onnxruntime":
         import onnxruntime
 
         if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
             pytest.skip("this onnxruntime has no CUDA provider")
-    if way["precision"] == "fp8" and torch.cuda.get_device_capability() < (8, 9):
+    if mode["precision"] == "fp8" and torch.cuda.get_device_capability() < (8, 9):
         pytest.skip("this GPU has no fp8")
-    case = load(**way, device="cuda", clip="16x1x112", batch=2, args={"width": 0.25, "num_classes": 16})
+    case = load(**mode, device="cuda", clip="16x1x112", batch=2, args={"width": 0.25, "num_classes": 16})
     parity(case)
     assert case.details["parity"]["is_within_tolerance"] is True  # type: ignore[index,call-overload]
 

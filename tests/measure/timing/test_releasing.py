@@ -10,7 +10,8 @@ import torch
 
 from bench.core.errors import InputError
 from bench.core.schema import Metric
-from bench.measure.context import LoadedCase
+from bench.measure.context import CaseContext
+from bench.measure.execution_mode import ExecutionMode
 from bench.measure.fastest import Trial, as_best, speedup
 from bench.measure.latency import latency
 from bench.measure.throughput import throughput
@@ -19,16 +20,15 @@ from bench.measure.timing.child import ask_child
 from bench.measure.timing.launching import ask_ranks
 from bench.measure.timing.probing import Prober
 from bench.measure.timing.variants import forward_of, release
-from bench.measure.ways import Way
 
-Load = Callable[..., LoadedCase]
+Load = Callable[..., CaseContext]
 
 
 class StartedError(Exception):
     """Stands for a process that was started."""
 
 
-STARTERS: dict[str, Callable[[LoadedCase], object]] = {
+STARTERS: dict[str, Callable[[CaseContext], object]] = {
     "a question": lambda case: ask_child("m", {}, timeout_s=1, what="x"),
     "a search for a batch": lambda case: Prober(case).rate(1),
     "ranks": lambda case: ask_ranks("m", {}, world=1, threads=1, timeout_s=1),
@@ -37,7 +37,7 @@ STARTERS: dict[str, Callable[[LoadedCase], object]] = {
 
 @pytest.mark.parametrize("start", STARTERS.values(), ids=STARTERS)
 def test_the_device_is_left_before_a_process_is_started(
-    load: Load, monkeypatch: pytest.MonkeyPatch, start: Callable[[LoadedCase], object]
+    load: Load, monkeypatch: pytest.MonkeyPatch, start: Callable[[CaseContext], object]
 ) -> None:
     trace: list[str] = []
 
@@ -69,7 +69,7 @@ def test_engines_and_their_weights_go_before_the_devices_cache(load: Load, monke
 def test_where_every_trial_fell_out_what_was_measured_stays(
     load: Load, monkeypatch: pytest.MonkeyPatch, measure: Callable[..., list[Metric]]
 ) -> None:
-    monkeypatch.setattr(trying, "try_way", lambda case, way, **_: Trial(way=way, fell_out="out of memory"))
+    monkeypatch.setattr(trying, "try_mode", lambda case, mode, **_: Trial(mode=mode, fell_out="out of memory"))
     case = load()
     found = {m.key: m for m in measure(case, search="best", max_s=0.05)}
     (own,) = (m for key, m in found.items() if key in ("latency.p50_ms", "throughput.clips_per_s{batch=1}"))
@@ -84,8 +84,8 @@ def test_where_every_trial_fell_out_what_was_measured_stays(
 
 def test_eager_that_is_the_best_has_its_own_figures_and_eager_that_fell_out_none(load: Load) -> None:
     (own,) = throughput(load(), max_s=0.05)
-    assert as_best(own, Trial(way=Way(), clips_per_s=1.0)).samples == own.samples
-    unknown = as_best(own, Trial(way=Way(), fell_out="killed"))
+    assert as_best(own, Trial(mode=ExecutionMode(), clips_per_s=1.0)).samples == own.samples
+    unknown = as_best(own, Trial(mode=ExecutionMode(), fell_out="killed"))
     assert (unknown.value, unknown.interval, unknown.stopped_because) == (None, None, None)
     assert speedup("throughput", unknown, own, note="").value is None
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.measure.context import LoadedCase
+from bench.measure.context import CaseContext
 from bench.measure.timing.probing import Prober
 from bench.measure.timing.search import best_batch, largest_that_fits
 
@@ -65,7 +65,7 @@ def test_no_batch_is_best_where_not_one_clip_fits() -> None:
 
 
 @pytest.fixture
-def prober(load: Callable[..., LoadedCase], tmp_path_factory: pytest.TempPathFactory, monkeypatch) -> Prober:  # type: ignore[no-untyped-def]
+def prober(load: Callable[..., CaseContext], tmp_path_factory: pytest.TempPathFactory, monkeypatch) -> Prober:  # type: ignore[no-untyped-def]
     folder = tmp_path_factory.mktemp("fake")
     (folder / "fake_probing_child.py").write_text(FAKE)
     monkeypatch.syspath_prepend(str(folder))
@@ -92,7 +92,7 @@ def test_the_search_goes_on_over_batches_that_break(prober: Prober) -> None:
         assert largest_that_fits(prober.fits) == 40
 
 
-def test_a_real_process_tries_batches_and_survives_want_of_memory(load: Callable[..., LoadedCase]) -> None:
+def test_a_real_process_tries_batches_and_survives_want_of_memory(load: Callable[..., CaseContext]) -> None:
     with Prober(load()) as prober:
         assert prober.fits(2)
         assert not prober.fits(1 << 40)

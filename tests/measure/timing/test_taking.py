@@ -9,7 +9,7 @@ from bench.measure.timing import clocks
 from bench.measure.timing.clocks import each, time_work
 from bench.measure.timing.protocol import Sample, StopReason, Timing
 from bench.measure.timing.taking import TURNS_A_CORE, descheduled_share, describe, in_turns
-from bench.measure.timing.turn_taking import Floor
+from bench.measure.timing.turn_taking import TurnTaking
 
 
 def timing(*samples: Sample, reason: StopReason = "precise") -> Timing:
@@ -87,7 +87,7 @@ def test_device_time_lies_within_wall_time() -> None:
     assert sample.cpu_s is None
 
 
-class AlwaysPassedOn(Floor):
+class AlwaysPassedOn(TurnTaking):
     """A floor that is granted anew for each step."""
 
     @property

@@ -7,14 +7,14 @@ from typing import ClassVar
 import pytest
 import torch
 
-from bench.measure.context import LoadedCase
+from bench.measure.context import CaseContext
 from bench.measure.throughput import BLOCK_S, throughput
 from bench.measure.timing import probing_child, scaling_child, trying_child
 from bench.measure.timing.protocol import Protocol, Sample, Timing
 from bench.measure.timing.variants import Forward
 from bench.train.ranks import Ranks
 
-Load = Callable[..., LoadedCase]
+Load = Callable[..., CaseContext]
 REPLAY_S = 0.001
 
 
@@ -65,7 +65,7 @@ def together(ranks: Ranks, step: Callable[[], Sample], protocol: Protocol, **_: 
     return Timing(samples=(step(),), warmup_samples=0, is_steady=True, stopped_because="precise")
 
 
-SIZED: dict[str, tuple[float, Callable[[LoadedCase], object]]] = {
+SIZED: dict[str, tuple[float, Callable[[CaseContext], object]]] = {
     "throughput": (BLOCK_S, lambda case: throughput(case, max_s=0.05)),
     "a search for a batch": (probing_child.BLOCK_S, lambda case: probing_child._rate(forward_over(1))),
     "a trial": (trying_child.BLOCK_S, lambda case: trying_child._rate(case, is_waited_for=False)),
@@ -79,7 +79,7 @@ def test_blocks_are_sized_by_a_replay_not_by_a_recording(
     graphed: type[Graphed],
     monkeypatch: pytest.MonkeyPatch,
     block_s: float,
-    measured: Callable[[LoadedCase], object],
+    measured: Callable[[CaseContext], object],
 ) -> None:
     monkeypatch.setattr(scaling_child, "take_together", together)
     monkeypatch.setattr(trying_child, "BLOCKS_S", 0.0)
