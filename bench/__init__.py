@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from bench.data.geometry import Covering
     from bench.data.probing import probe
     from bench.measure.axes import ACCURACY_AXES, COUNT_AXES, TIMING_AXES, VIDEO_AXES
+    from bench.measure.context import CaseContext
     from bench.measure.counting.model_count import count
     from bench.models.base import InputSpec, VideoModel
     from bench.models.factory import create_model, is_model, list_models
@@ -37,6 +38,7 @@ _HOME = {
     "BenchError": "bench.core.errors",
     "COUNT_AXES": "bench.measure.axes",
     "Case": "bench.core.schema",
+    "CaseContext": "bench.measure.context",
     "Clip": "bench.core.schema",
     "Covering": "bench.data.geometry",
     "Environment": "bench.core.schema",
@@ -80,6 +82,7 @@ __all__ = [
     "VIDEO_AXES",
     "BenchError",
     "Case",
+    "CaseContext",
     "Clip",
     "Covering",
     "Environment",

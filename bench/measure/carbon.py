@@ -9,6 +9,7 @@ from importlib.metadata import version
 from typing import Any
 
 from bench.core.errors import InputError, suggest
+from bench.measure.energy_counter import counter_of
 
 J_PER_KWH = 3.6e6
 SHORTEST_S = 10.0  # codecarbon samples every few seconds; of less it knows nothing
@@ -80,8 +81,6 @@ def require_country(country: str) -> None:
 
 def sources() -> dict[str, str]:
     """Each part with how its energy is known."""
-    from bench.measure.energy import counter_of
-
     cpu = "measured (RAPL)" if counter_of("cpu") else "estimated from the processor's name and load"
     return {"gpu": "measured (NVML), all GPUs", "cpu": cpu, "ram": "estimated from its size"}
 

@@ -217,7 +217,7 @@ class CaseTraining:
         """The energy counter of this rank's GPU; that of the processors is read by one rank of each machine."""
         import torch
 
-        from bench.measure.energy import counter_of
+        from bench.measure.energy_counter import counter_of
 
         device = torch.device(self.case.device)
         if device.type == "cuda" and device.index is None:

@@ -152,6 +152,3 @@ def find_recipe(name: str, folders: Sequence[Path]) -> Path | None:
     if name.endswith((".yaml", ".yml")) and Path(name).is_file():
         return Path(name)
     return next((file for folder in folders if (file := folder / f"{name}.yaml").is_file()), None)
-
-
-LoadedCase = CaseContext  # the name that CONTRIBUTING.md printed before; remove with 0.2.0

@@ -2,9 +2,8 @@
 
 import time
 from collections.abc import Mapping
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bench.core.registry import register_measure
@@ -12,11 +11,11 @@ from bench.core.schema import Better, Metric
 from bench.measure.axes import TIMING_AXES
 from bench.measure.carbon import SHORTEST_S, Used, require_country, sources, tracked
 from bench.measure.context import CaseContext
+from bench.measure.energy_counter import EnergyCounter, counter_of
 
 if TYPE_CHECKING:
     from bench.measure.timing.variants import Forward
 
-RAPL = Path("/sys/class/powercap")
 NO_COUNTRY = "no country is given; say `energy: {country: FRA}`"
 NOT_ABOVE = "no more was used than while the device was idle; take more seconds or a larger batch"
 
@@ -57,7 +56,7 @@ class Spent:
 
 
 def _measure(
-    case: CaseContext, counter: "EnergyCounter | None", *, seconds: float, country: str | None
+    case: CaseContext, counter: EnergyCounter | None, *, seconds: float, country: str | None
 ) -> tuple[Spent, Used | None]:
     from bench.measure.timing.variants import forward_of
 
@@ -135,43 +134,6 @@ def _why_untold(country: str | None, *, seconds: float) -> str:
         return NO_COUNTRY
     require_country(country)
     return "" if seconds >= SHORTEST_S else f"codecarbon needs {SHORTEST_S:.0f} s; these are {seconds:g}"
-
-
-def counter_of(device: str) -> "EnergyCounter | None":
-    """The counter of this device, if it can be read."""
-    name = "NVML total energy" if device.startswith("cuda") else "RAPL package"
-    counter = EnergyCounter(name, device)
-    return counter if counter.joules() is not None else None
-
-
-class EnergyCounter:
-    """A counter of joules that only rises."""
-
-    def __init__(self, name: str, device: str) -> None:
-        self.name, self._device = name, device
-
-    def joules(self) -> float | None:
-        return _nvml_joules(self._device) if self._device.startswith("cuda") else _rapl_joules()
-
-
-def _nvml_joules(device: str) -> float | None:
-    import pynvml
-
-    from bench.core.nvml import device_handle  # of a slice NVML tells none, and the whole GPU's would be others' too
-
-    try:
-        return float(pynvml.nvmlDeviceGetTotalEnergyConsumption(device_handle(device))) / 1000
-    except pynvml.NVMLError:
-        return None
-
-
-def _rapl_joules() -> float | None:
-    """Joules of all processor packages since start-up; None where the kernel does not let us read them."""
-    with suppress(OSError, ValueError):
-        counters = list(RAPL.glob("intel-rapl:?/energy_uj"))
-        if counters:
-            return sum(int(file.read_text(encoding="ascii")) for file in counters) / 1e6
-    return None
 
 
 def _idle_watts(counter: EnergyCounter, *, seconds: float) -> float:

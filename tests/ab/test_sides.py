@@ -316,3 +316,93 @@ def test_worktrees_of_killed_measurements_are_removed_and_those_of_others_are_no
     assert [tree.exists() for tree in trees.values()] == [False, True]
     assert own.exists()
     assert str(trees[killed.pid]) not in git(repository, "worktree", "list")
+
+
+OLD_VBENCH = {
+    "__init__.py": "",
+    "errors.py": "class BenchError(Exception):\n    exit_code = 2\n",
+    "yaml_tree.py": """
+from dataclasses import dataclass, field
+
+@dataclass(frozen=True)
+class Position:
+    file: str
+    line: int
+    column: int
+
+@dataclass(frozen=True)
+class Tree:
+    data: object
+    positions: dict
+    beneath: frozenset = frozenset()
+
+    @classmethod
+    def of(cls, data, *, name):
+        return cls(data, {(): Position(name, 1, 1)})
+""",
+    "execution/__init__.py": "",
+    "execution/running.py": """
+from pathlib import Path
+from types import SimpleNamespace
+from bench.execution.fakes import CASE, Store
+
+def plan(tree, out):
+    suite = SimpleNamespace(cases=[CASE], path=Path("s.yaml"), facts=dict)
+    return SimpleNamespace(suite=suite, store=Store(out), freshness={CASE.id: "f"})
+
+def recipe_folders(path):
+    return ()
+""",
+    "execution/local.py": """
+import os
+from bench.errors import BenchError
+from bench.execution.fakes import Record
+
+def run_case(case, store, *, run_index, freshness, recipes):
+    if run_index:
+        raise BenchError("no second run")
+    return Record({"address": os.environ.get("VBENCH_FLOOR")})
+""",
+    "execution/fakes.py": """
+from contextlib import nullcontext
+from types import SimpleNamespace
+
+CASE = SimpleNamespace(id="c1", title="a case", measures={"latency": {}}, point=SimpleNamespace(device="cpu"))
+
+class Record:
+    is_good, metrics = True, ()
+    def __init__(self, details):
+        self.details = details
+    def model_copy(self, update):
+        return Record(update["details"])
+
+class Store:
+    def __init__(self, out):
+        self.out = out
+    def lock(self):
+        return nullcontext()
+    def write_suite(self, facts):
+        pass
+    def append(self, record):
+        open("record.txt", "w").write(str(record.details))
+""",
+    "measure/__init__.py": "",
+    "measure/floor.py": "",
+}
+
+
+def test_a_commit_from_before_the_modules_were_renamed_is_measured(tmp_path: Path) -> None:
+    """Its modules have their old names, its workers read the old address, and its errors are reported as ours."""
+    for name, text in OLD_VBENCH.items():
+        (tmp_path / "bench" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "bench" / name).write_text(text)
+    place = Place(title="old", folder=tmp_path, variables={"PYTHONPATH": str(tmp_path)})
+    tree = Tree.of(SUITE, name="s.yaml")
+    with Side("base", place, tree, path=tmp_path / "s.yaml", out=tmp_path / "base") as side:
+        assert [(case.id, case.is_sharing) for case in side.cases] == [("c1", True)]
+        side.begin(0, 0, turn_address="/run/turns")
+        assert side.result().is_good
+        record = (tmp_path / "record.txt").read_text()
+        assert record == "{'address': '/run/turns', 'in_turns': 'steps'}"
+        with pytest.raises(InputError, match="no second run"):
+            side.run(0, 1)

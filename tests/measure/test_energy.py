@@ -11,6 +11,7 @@ import pytest
 from bench.core.errors import InputError
 from bench.core.schema import Metric
 from bench.measure import energy as measured
+from bench.measure import energy_counter
 from bench.measure.carbon import Used, tracked
 from bench.measure.context import CaseContext
 from bench.measure.energy import Spent, _of_carbon, _of_counter, energy
@@ -24,7 +25,7 @@ USED = Used(
 
 @pytest.fixture(autouse=True)
 def no_rapl(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(measured, "_rapl_joules", lambda: None)
+    monkeypatch.setattr(energy_counter, "_rapl_joules", lambda: None)
 
 
 def by_name(metrics: list[Metric]) -> dict[str, Metric]:
@@ -108,7 +109,7 @@ def test_a_counter_gives_the_device_and_codecarbon_the_rest(load: Load, monkeypa
         assert country == "FRA"
         yield SimpleNamespace(used=USED)
 
-    monkeypatch.setattr(measured, "_rapl_joules", lambda: next(readings))
+    monkeypatch.setattr(energy_counter, "_rapl_joules", lambda: next(readings))
     monkeypatch.setattr(measured, "_idle_watts", lambda counter, seconds: 0.0)
     monkeypatch.setattr(measured, "_pass_over", lambda forward, seconds: 70)
     monkeypatch.setattr(measured, "tracked", track)
@@ -124,7 +125,7 @@ def test_a_counter_gives_the_device_and_codecarbon_the_rest(load: Load, monkeypa
 
 def test_a_counter_that_wraps_is_no_negative_energy(load: Load, monkeypatch: pytest.MonkeyPatch) -> None:
     readings = count(1000.0, -7.0)
-    monkeypatch.setattr(measured, "_rapl_joules", lambda: next(readings))
+    monkeypatch.setattr(energy_counter, "_rapl_joules", lambda: next(readings))
     monkeypatch.setattr(measured, "_idle_watts", lambda counter, seconds: 0.0)
     monkeypatch.setattr(measured, "_pass_over", lambda forward, seconds: 70)
     assert {metric.value for metric in energy(load(), seconds=1.0)} == {None}
