@@ -1,5 +1,6 @@
 """Profile of one model: counts, memory estimate, published costs, other counters, and speed on request."""
 
+import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from os import PathLike
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from bench.measure.counting.operator_log import OperatorRow
 
 SPEED_S = 2.0
+MOST_ELEMENTS = 10**12  # of one input, 4 TB; torch overflows above
 CONVENTION = (
     "1 MAC = 2 FLOPs. MACs are the products of convolutions, linear layers, matrix products, attention and RNN gates; "
     "no bias, normalisation, activation or pooling. One forward pass of the input shown."
@@ -99,11 +101,17 @@ def profile(
     """
     shapes = None if input is None else _shapes(input)
     _views(views)
+    _check_device(device)
+    arguments = dict(arguments or {})
+    if "num_classes" in arguments:
+        if num_classes is not None:
+            raise InputError(f"num_classes is given twice, as {num_classes} and {arguments['num_classes']!r}")
+        num_classes = arguments.pop("num_classes")
     request = {
         "model": model,
         "shapes": shapes,
         "num_classes": num_classes,
-        "arguments": dict(arguments or {}),
+        "arguments": arguments,
         "device": device or "meta",
         "counters": list(counters),
         "views": views,
@@ -117,6 +125,11 @@ def profile(
         return found
     timed = _timed(found, request, weights)
     return found.model_copy(update={"speed": timed.metrics, "speed_notes": tuple(_speed_notes(timed))})
+
+
+def _check_device(device: str | None) -> None:
+    if device is not None and not re.fullmatch(r"meta|cpu|cuda(:\d+)?", device):
+        raise InputError(f"unknown device {device!r}; allowed: meta, cpu, cuda, cuda:N")
 
 
 def _shapes(given: str | Sequence[Any]) -> list[list[int]]:
@@ -133,6 +146,8 @@ def _shapes(given: str | Sequence[Any]) -> list[list[int]]:
     for shape in shapes:
         if len(shape) != 5 or any(not isinstance(n, int) or n < 1 for n in shape):
             raise InputError(_not_a_shape("x".join(map(str, shape))))
+        if math.prod(shape) > MOST_ELEMENTS:
+            raise InputError(f"an input of {'x'.join(map(str, shape))} has more than {MOST_ELEMENTS:.0e} elements")
     if len({shape[0] for shape in shapes}) > 1:
         raise InputError("all inputs of a model have the same batch, found " + ", ".join(str(s[0]) for s in shapes))
     return shapes

@@ -114,6 +114,24 @@ class RecordStore:
         what = "1 damaged line was" if len(damaged) == 1 else f"{len(damaged)} damaged lines were"
         return f"{self.file}: {what} moved to {DAMAGED}; {len(good)} records stay"
 
+    def raw_records(self) -> list[Record]:
+        """The records as they are stored, secrets included; for cleaning the file alone."""
+        return [record for _, record in _readable(self.file, _parse)]
+
+    def replace(self, records: Iterable[Record]) -> None:
+        """Write these records in place of all others; unreadable lines go to `records.damaged` first.
+
+        Raises StoreError for a file with records of a newer vbench, which would be lost. Only for the holder of the
+        lock.
+        """
+        with store_errors(self.file, "read"):
+            lines = self.file.read_bytes().splitlines()
+        if any(_is_newer(line) for line in lines):
+            raise StoreError(f"{self.file} has records of a newer vbench; use that one to change it")
+        self.repair()
+        with store_errors(self.file, "written"):
+            write_atomically(self.file, b"".join(record.model_dump_json().encode() + b"\n" for record in records))
+
     def write_suite(self, facts: dict[str, Json]) -> None:
         """Store what reports need of the suite next to the records: name, title, ablation, its text."""
         with store_errors(self.folder, "written"):
@@ -138,6 +156,20 @@ class RecordStore:
                 os.ftruncate(file.fileno(), 0)
                 os.write(file.fileno(), str(os.getpid()).encode())
             yield
+
+
+def latest_runs(records: Iterable[Record]) -> list[Record]:
+    """Of the records of each run of a case, the first good one, else the last one; in their order.
+
+    A run is named by its case, number and what it depends on: a result of older code is another run.
+    """
+    chosen: dict[tuple[str, int, str], Record] = {}
+    for record in records:
+        key = (record.case_id, record.run_index, record.freshness)
+        if key not in chosen or not chosen[key].is_good:
+            chosen.pop(key, None)
+            chosen[key] = record
+    return list(chosen.values())
 
 
 def _write_all(descriptor: int, content: bytes) -> None:
@@ -252,6 +284,16 @@ def _readable(file: Path, parse: Callable[[bytes], T]) -> Iterator[tuple[int, T]
         raise StoreError(problems[0])
     for problem in problems:
         warnings.warn(f"{problem}; it is left out", StoreWarning, stacklevel=5)
+
+
+def _is_newer(line: bytes) -> bool:
+    try:
+        _parse(line)
+    except NewerVersionError:
+        return True
+    except StoreError:
+        return False
+    return False
 
 
 def _is_sound(line: bytes) -> bool:

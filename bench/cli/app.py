@@ -18,6 +18,7 @@ from bench.cli.data import data_app
 from bench.cli.gate import ab, baseline_app, compare, history
 from bench.cli.models import models, profile, weights_app
 from bench.cli.predictions import predictions
+from bench.cli.results import results_app
 from bench.cli.suite_commands import plan, report, run
 from bench.cli.train import evaluate, features, predict, train
 from bench.core.errors import BenchError, StopSignal
@@ -51,6 +52,7 @@ app = typer.Typer(
 app.add_typer(data_app, name="data")
 app.add_typer(baseline_app, name="baseline")
 app.add_typer(weights_app, name="weights")
+app.add_typer(results_app, name="results")
 
 FAULT = 70
 # Errors of the system that no code of ours can prevent: a full or read-only disk, a quota, too long a name.

@@ -21,6 +21,8 @@ from bench.models.weights.checkpoint import Checkpoint, read_checkpoint
 from bench.models.weights.loading import load_checkpoint
 from bench.models.weights.matching import classes_in
 
+MOST_CLASSES = 1_000_000_000  # torch overflows far above, with an error of many lines
+
 
 def create_model(
     name: str,
@@ -79,6 +81,8 @@ def checked_arguments(entry: ModelEntry, given: Mapping[str, Any]) -> dict[str, 
     classes = fitted.get("num_classes")
     if isinstance(classes, int) and classes < 1:
         raise InputError(f"{entry.name}'s num_classes must be at least 1, found {classes}")
+    if isinstance(classes, int) and classes > MOST_CLASSES:
+        raise InputError(f"{entry.name}'s num_classes must be at most {MOST_CLASSES:,}, found {classes}")
     return fitted
 
 

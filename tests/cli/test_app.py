@@ -47,6 +47,13 @@ def test_a_bad_shape_is_one_line_and_exit_2(capsys: pytest.CaptureFixture[str], 
         (["c3d", "--counters", "fvcor"], "fvcore"),
         (["c3d", "--views", "10"], "10x3"),
         (["c3d", "--weights", "nowhere.pth"], "nowhere.pth"),
+        (["c3d", "--arg", "num_classes=abc"], "num_classes"),
+        (["c3d", "--arg", "num_classes=-1"], "at least 1"),
+        (["c3d", "--arg", "num_classes=5", "--num-classes", "6"], "given twice"),
+        (["c3d", "--num-classes", "99999999999999999999"], "at most 1,000,000,000"),
+        (["c3d", "--device", "nope"], "unknown device 'nope'; allowed: meta, cpu, cuda"),
+        (["c3d", "--device", "cuda:x"], "unknown device"),
+        (["c3d", "--input", "1x3x99999999x99999x99999"], "elements"),
     ],
 )
 def test_what_a_model_cannot_do_is_one_line_and_exit_2(

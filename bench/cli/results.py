@@ -1,0 +1,293 @@
+"""The commands `vbench results …`: list, show, export, merge, prune, repair and scrub stored records."""
+
+import csv
+import io
+import json
+import sys
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from bench.cli.arguments import check_writable
+from bench.cli.console import print_json, print_table, print_text
+from bench.core.errors import InputError, suggest
+from bench.core.privacy import without_identity
+from bench.core.schema import Record
+from bench.core.units import format_value, plural
+from bench.store import RECORDS, RecordStore, latest_runs, read_records, record_files
+
+results_app = typer.Typer(no_args_is_help=True, help="Stored results: list, show, export, merge, prune, repair, scrub.")
+
+Results = Annotated[list[Path], typer.Argument(metavar="RESULTS...", help="Results folders or records files.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would change, and change nothing.")]
+Format = Literal[
+    "csv", "jsonl", "markdown", "latex", "parquet", "github-action-benchmark", "bencher", "hf-eval-results"
+]
+
+
+@results_app.command("list")
+def list_results(results: Results, as_json: AsJson = False) -> None:
+    """List the stored runs: case, run, status, when, and the first metrics."""
+    records = read_records(results)
+    if as_json:
+        print_json([_summary(record) for record in records])
+        return
+    rows = [
+        (record.case_id, str(record.run_index), record.status, record.started_at, record.case.title, _headline(record))
+        for record in records
+    ]
+    print_table(("case", "run", "status", "started", "point", "metrics"), rows, right=("run",))
+
+
+@results_app.command("show")
+def show_result(
+    results: Results,
+    case: Annotated[str, typer.Option("--case", help="Id of the case, or its first digits.")] = "",
+    run: Annotated[int | None, typer.Option("--run", help="Number of the run; all if not given.")] = None,
+) -> None:
+    """Show everything that is recorded of a case, as JSON."""
+    records = read_records(results)
+    ids = {record.case_id for record in records if record.case_id.startswith(case)}
+    if len(ids) != 1:
+        known = {record.case_id for record in records}
+        problem = f"{len(ids)} cases begin with {case!r}" if ids else f"no case begins with {case!r}"
+        raise InputError(f"{problem}; give --case; {suggest(case, known)}")
+    found = [r for r in records if r.case_id in ids and run in (None, r.run_index)]
+    if not found:
+        raise InputError(f"case {ids.pop()} has no run {run}")
+    print_json([record.model_dump(mode="json") for record in found])
+
+
+@results_app.command("export")
+def export_results(
+    results: Results,
+    to: Annotated[Format, typer.Option("--to", help="The format.")] = "csv",
+    out: Annotated[Path | None, typer.Option("--out", help="The file; standard output if not given.")] = None,
+) -> None:
+    """Export stored metrics for other tools, one row per metric."""
+    if to == "parquet":
+        if out is None:
+            raise InputError("a Parquet file cannot go to standard output; name a file with --out")
+        check_writable(out)
+        _frame(results).to_parquet(out)
+        return
+    text = EXPORTS[to](read_records(results))
+    if out is None:
+        sys.stdout.write(text)
+    else:
+        check_writable(out)
+        out.write_text(text, encoding="utf-8")
+
+
+@results_app.command("merge")
+def merge_results(
+    results: Results, out: Annotated[Path, typer.Option("--out", help="Results folder for the merged records.")]
+) -> None:
+    """Merge the records of several folders into one; a run that both have is taken once."""
+    store = RecordStore(out)
+    with store.lock():
+        known = {_identity(record) for record in (read_records(store.file) if store.file.is_file() else [])}
+        new = [record for record in read_records(results) if _identity(record) not in known]
+        new = list({_identity(record): record for record in new}.values())
+        for record in new:
+            store.append(record)
+    print_text(f"{plural(len(new), 'record')} added to {out}")
+
+
+@results_app.command("prune")
+def prune_results(results: Results, dry_run: DryRun = False) -> None:
+    """Remove records of a run that was repeated: failures, and all but the first good one."""
+    for file in _files(results):
+        store = RecordStore(file.parent)
+        with store.lock():
+            records = read_records(file)
+            kept = latest_runs(records)
+            if len(kept) < len(records) and not dry_run:
+                store.replace(kept)
+        print_text(f"{file}: {plural(len(records) - len(kept), 'record')} {_would(dry_run)}removed, {len(kept)} stay")
+
+
+@results_app.command("repair")
+def repair_results(results: Results) -> None:
+    """Move damaged lines into `records.damaged`, so that everything else can be read without a warning."""
+    for file in _files(results):
+        store = RecordStore(file.parent)
+        with store.lock():
+            print_text(store.repair() or f"{file}: nothing is damaged")
+
+
+@results_app.command("scrub")
+def scrub_results(results: Results, dry_run: DryRun = False) -> None:
+    """Remove secrets, home folders and host names from records, as new records leave them out."""
+    for file in _files(results):
+        store = RecordStore(file.parent)
+        with store.lock():
+            records = store.raw_records()
+            clean = [without_identity(record) for record in records]
+            changed = sum(after != before for before, after in zip(records, clean, strict=True))
+            if changed and not dry_run:
+                store.replace(clean)
+        print_text(f"{file}: {plural(changed, 'record')} {_would(dry_run)}cleaned")
+
+
+def _files(results: Iterable[Path]) -> list[Path]:
+    """The records files of results folders; a file of another name is not changed."""
+    files = [file for source in results for file in record_files(source)]
+    if others := [file for file in files if file.name != RECORDS]:
+        raise InputError(f"{others[0]} is not called {RECORDS}; only results folders are changed")
+    return files
+
+
+def _would(dry_run: bool) -> str:
+    return "would be " if dry_run else ""
+
+
+def _identity(record: Record) -> tuple[str, int, str, str, str]:
+    return record.case_id, record.run_index, record.started_at, record.status, str(record.session)
+
+
+def _summary(record: Record) -> dict[str, Any]:
+    return {
+        "case_id": record.case_id,
+        "run_index": record.run_index,
+        "status": record.status,
+        "started_at": record.started_at,
+        "title": record.case.title,
+        "error": record.error and record.error.message,
+        "metrics": {metric.key: metric.value for metric in record.metrics},
+    }
+
+
+def _headline(record: Record) -> str:
+    if record.error is not None:
+        return f"{record.error.type}: {record.error.message.splitlines()[0] if record.error.message else ''}"
+    shown = [metric for metric in record.metrics if metric.better and metric.value is not None][:3]
+    return "; ".join(f"{metric.key} {format_value(metric.value, metric.unit)}" for metric in shown)
+
+
+def _frame(results: list[Path]) -> Any:
+    from bench.store import load_records
+
+    return load_records(results)
+
+
+COLUMNS = ("suite", "case_id", "case", "run", "status", "metric", "value", "low", "high", "unit")
+
+
+def _rows(records: Iterable[Record]) -> list[tuple[Any, ...]]:
+    rows: list[tuple[Any, ...]] = []
+    for record in records:
+        about = (record.case.suite, record.case_id, record.case.title, record.run_index, record.status)
+        for metric in record.metrics:
+            low, high = metric.interval or (None, None)
+            rows.append((*about, metric.key, metric.value, low, high, metric.unit))
+        if not record.metrics:
+            rows.append((*about, None, None, None, None, None))
+    return rows
+
+
+def _as_csv(records: Iterable[Record]) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    writer.writerows([_spreadsheet_safe(cell) for cell in row] for row in _rows(records))
+    return text.getvalue()
+
+
+def _spreadsheet_safe(cell: Any) -> Any:
+    """Spreadsheets run cells that begin with these characters as formulas."""
+    return f"'{cell}" if isinstance(cell, str) and cell[:1] in ("=", "+", "-", "@", "\t", "\r") else cell
+
+
+def _as_jsonl(records: Iterable[Record]) -> str:
+    return "".join(record.model_dump_json() + "\n" for record in records)
+
+
+def _as_markdown(records: Iterable[Record]) -> str:
+    lines = ["| " + " | ".join(COLUMNS) + " |", "|" + " --- |" * len(COLUMNS)]
+    for row in _rows(records):
+        cells = ("" if cell is None else str(cell).replace("|", "\\|").replace("\n", " ") for cell in row)
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+LATEX = str.maketrans({c: f"\\{c}" for c in "&%$#_{}"} | {"\\": r"\textbackslash{}", "~": r"\~{}", "^": r"\^{}"})
+
+
+def _as_latex(records: Iterable[Record]) -> str:
+    lines = [r"\begin{tabular}{llllllrrrl}", " & ".join(name.translate(LATEX) for name in COLUMNS) + r" \\", r"\hline"]
+    for row in _rows(records):
+        cells = ("" if cell is None else str(cell).translate(LATEX) for cell in row)
+        lines.append(" & ".join(cells) + r" \\")
+    return "\n".join([*lines, r"\end{tabular}", ""])
+
+
+def _as_github_action_benchmark(records: Iterable[Record]) -> str:
+    """`customSmallerIsBetter` and `customBiggerIsBetter` of benchmark-action/github-action-benchmark in one list.
+
+    That action takes one direction per file; `extra` says which one a metric has.
+    """
+    entries = [
+        {
+            "name": f"{record.case.title} {metric.key}",
+            "unit": metric.unit,
+            "value": metric.value,
+            **({"range": f"{metric.interval[0]:.6g} to {metric.interval[1]:.6g}"} if metric.interval else {}),
+            "extra": f"{metric.better} is better",
+        }
+        for record in records
+        for metric in record.metrics
+        if metric.value is not None and metric.better is not None
+    ]
+    return json.dumps(entries, indent=2, ensure_ascii=False) + "\n"
+
+
+def _as_bencher(records: Iterable[Record]) -> str:
+    """Bencher Metric Format: benchmark → measure → value with bounds."""
+    found: dict[str, dict[str, dict[str, float]]] = {}
+    for record in records:
+        for metric in record.metrics:
+            if metric.value is None or metric.better is None:
+                continue
+            low, high = metric.interval or (None, None)
+            bounds = {"lower_value": low, "upper_value": high}
+            entry = {"value": metric.value, **{k: v for k, v in bounds.items() if v is not None}}
+            found.setdefault(record.case.title, {})[metric.key] = entry
+    return json.dumps(found, indent=2, ensure_ascii=False) + "\n"
+
+
+def _as_hf_eval_results(records: Iterable[Record]) -> str:
+    """`model-index` entries of Hugging Face model cards, for accuracies; YAML is a superset of this JSON."""
+    entries = [
+        {
+            "name": record.case.point.model,
+            "results": [
+                {
+                    "task": {"type": "video-classification"},
+                    "dataset": {"name": str(record.case.point.dataset), "type": str(record.case.point.dataset)},
+                    "metrics": [
+                        {"name": metric.key, "type": "accuracy", "value": metric.value}
+                        for metric in record.metrics
+                        if metric.is_share and metric.value is not None
+                    ],
+                }
+            ],
+        }
+        for record in records
+        if record.is_good and any(metric.is_share for metric in record.metrics)
+    ]
+    return json.dumps({"model-index": entries}, indent=2, ensure_ascii=False) + "\n"
+
+
+EXPORTS: dict[str, Callable[[Iterable[Record]], str]] = {
+    "csv": _as_csv,
+    "jsonl": _as_jsonl,
+    "markdown": _as_markdown,
+    "latex": _as_latex,
+    "github-action-benchmark": _as_github_action_benchmark,
+    "bencher": _as_bencher,
+    "hf-eval-results": _as_hf_eval_results,
+}
