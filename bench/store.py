@@ -8,9 +8,9 @@ import glob
 import json
 import os
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
@@ -53,6 +53,7 @@ class RunFacts:
     status: str
     measures: frozenset[str]
     seconds: float | None
+    fingerprint: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def is_good(self) -> bool:
@@ -329,6 +330,7 @@ class _StoredRun(BaseModel):
     case_id: str
     run_index: int
     freshness: str
+    fingerprint: dict[str, str] = Field(default_factory=dict)
     status: Status
     seconds: dict[str, float] = Field(default_factory=dict)
 
@@ -348,6 +350,7 @@ def _parse_run(line: bytes) -> RunFacts:
         status=run.status,
         measures=frozenset(run.case.measures),
         seconds=run.seconds.get("whole"),
+        fingerprint=run.fingerprint,
     )
 
 

@@ -5,7 +5,6 @@ import hashlib
 import json
 import platform
 import re
-import sys
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
@@ -15,6 +14,7 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 
 import bench
+from bench.catalog.user_code import code_hash, user_modules
 from bench.core.errors import BenchError, InputError, UnknownNameError
 from bench.core.files import cache_folder, write_cache
 from bench.core.process import ChildProcess, ChildTimeoutError
@@ -29,6 +29,7 @@ CATALOG_SOURCES = (
     "core/schema.py",
     "core/registry.py",
     "catalog/catalog_child.py",
+    "catalog/user_code.py",
 )
 PACKAGED = ("torchvision:", "timm:")  # what these names mean changes with the version of a library only
 LIBRARIES = ("torch", "torchvision", "timm", "transformers")
@@ -146,7 +147,7 @@ class Catalog:
 
     @cached_property
     def _file(self) -> Path:
-        return cache_folder() / "facts" / f"{digest([catalog_source(), _plugin_sources(self.plugins)])}.json"
+        return cache_folder() / "facts" / f"{digest([catalog_source(), user_modules() if self.plugins else {}])}.json"
 
     def _save(self) -> None:
         keep = {k: v for k, v in self._cache.items() if not v.get("is_local")}
@@ -179,7 +180,7 @@ def model_rows(pattern: str, catalog: Catalog) -> list[tuple[ModelInfo, ModelChe
 def model_as_dict(model: ModelInfo, check: ModelCheck) -> dict[str, Any]:
     """One model as JSON: facts and counts, unknown as null."""
     return {
-        **model.model_dump(mode="json", exclude={"clip", "source"}),
+        **model.model_dump(mode="json", exclude={"clip", "source", "former_source"}),
         "clip": str(model.clip),
         "params": check.params,
         "macs": check.macs,
@@ -195,7 +196,19 @@ def catalog_source() -> str:
 
 
 def model_source(module_file: str | None) -> str:
-    """Hash of the file that defines a model and, for our own models, of the model files that it imports."""
+    """Return a hash of the code that defines a model: its file and the model files of vbench that it imports.
+
+    Comments and docstrings do not count, so that rewording them repeats no measurement.
+    """
+    return _source_hash(module_file, code_hash)
+
+
+def former_model_source(module_file: str | None) -> str:
+    """Return the hash of the same files by the rule of records without a fingerprint, which also hashed comments."""
+    return _source_hash(module_file, _hash)
+
+
+def _source_hash(module_file: str | None, hash_of: Callable[[Path], str]) -> str:
     if module_file is None or not Path(module_file).is_file():
         return ""
     seen: dict[str, str] = {}
@@ -204,15 +217,10 @@ def model_source(module_file: str | None) -> str:
         file = waiting.pop()
         if file.name in seen or not file.is_file():
             continue
-        seen[file.name] = _hash(file)
+        seen[file.name] = hash_of(file)
         names = re.findall(r"^\s*from bench\.models\.(\w+) import", file.read_text(encoding="utf-8"), re.MULTILINE)
         waiting += [PACKAGE / "models" / f"{name}.py" for name in names]
     return digest(sorted(seen.items()))
-
-
-def _plugin_sources(plugins: Sequence[str]) -> list[str]:
-    files = [getattr(sys.modules[name], "__file__", None) for name in plugins]
-    return [_hash(Path(file)) for file in files if file]
 
 
 def _sources(path: Path) -> list[Path]:

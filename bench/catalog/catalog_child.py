@@ -4,7 +4,8 @@ import inspect
 from pathlib import Path
 from typing import Any
 
-from bench.catalog.catalog import PACKAGED, model_source
+from bench.catalog.catalog import PACKAGED, former_model_source, model_source
+from bench.catalog.user_code import ImportTracker, is_user_module
 from bench.core.errors import BenchError, InputError
 from bench.core.import_path import add_working_folder
 from bench.core.process import ReplyPipe, read_request
@@ -20,12 +21,13 @@ def main() -> None:
     add_working_folder()
     request = read_request()
     reply = ReplyPipe()
+    tracker = ImportTracker()  # before any module of the user is imported
     import_plugins(request["plugins"])
     for item in request["requests"]:
-        reply.send(**_answer(item))
+        reply.send(**_answer(item, tracker))
 
 
-def _answer(item: dict[str, Any]) -> dict[str, Any]:
+def _answer(item: dict[str, Any], tracker: ImportTracker) -> dict[str, Any]:
     if "catalog" in item:
         return {"models": [_facts(entry).model_dump(mode="json") for entry in MODELS]}
     if "names" in item:
@@ -36,11 +38,21 @@ def _answer(item: dict[str, Any]) -> dict[str, Any]:
         except InputError as error:
             return {"problem": str(error)}
     point = Point.model_validate(item["check"])
-    is_local = ":" in point.model and not point.model.startswith(PACKAGED)
-    return _check(point).model_copy(update={"is_local": is_local}).model_dump(mode="json")
+    defining = _defining_module(point.model)
+    with tracker.build(defining) as build:
+        found = _check(point)
+    is_local = is_user_module(defining) or (":" in point.model and not point.model.startswith(PACKAGED))
+    modules = build.modules if is_local else {}
+    return found.model_copy(update={"is_local": is_local, "modules": modules}).model_dump(mode="json")
+
+
+def _defining_module(model: str) -> str:
+    """Return the module that registers a model; empty for a model of another source."""
+    return str(MODELS.get(model).function.__module__) if model in MODELS else ""
 
 
 def _facts(entry: ModelEntry) -> ModelInfo:
+    file = inspect.getsourcefile(entry.function)
     summary = (inspect.getdoc(entry.function) or "").split("\n")[0]
     return ModelInfo(
         name=entry.name,
@@ -49,7 +61,8 @@ def _facts(entry: ModelEntry) -> ModelInfo:
         arguments={name: _plain(default) for name, default in entry.arguments.items()},
         summary=summary,
         paper=entry.paper,
-        source=model_source(inspect.getsourcefile(entry.function)),
+        source=model_source(file),
+        former_source=former_model_source(file),
     )
 
 

@@ -1,6 +1,6 @@
 """The commands `run`, `plan` and `report`, and the live display of a run."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from shlex import quote
@@ -18,7 +18,7 @@ from bench.core.units import format_interval, format_value
 
 if TYPE_CHECKING:
     from bench.core.yaml_tree import Tree
-    from bench.runner.running import Event, Plan, RunSummary
+    from bench.runner.running import Event, Plan, Rerun, RunSummary
 
 
 SuitePath = Annotated[Path, typer.Argument(metavar="SUITE", help="A suite file, such as suites/quickstart.yaml.")]
@@ -34,7 +34,15 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")
 
 
 def run(
-    suite: SuitePath, out: OutFolder = None, small: Small = False, trust: Trust = False, identify: Identify = False
+    suite: SuitePath,
+    out: OutFolder = None,
+    small: Small = False,
+    rerun: Annotated[
+        str | None,
+        typer.Option(help="Which stored runs are repeated: stale, failed or all; stale and failed ones if not given."),
+    ] = None,
+    trust: Trust = False,
+    identify: Identify = False,
 ) -> None:
     """Run the pending cases of a suite, then write its report.
 
@@ -44,7 +52,7 @@ def run(
 
     tree = read_trusted_suite(suite, small=small, trust=trust)
     with LiveRun().running() as live:
-        summary = run_suite(tree, out=out, small=small, identify=identify, on_event=live.show)
+        summary = run_suite(tree, out=out, small=small, identify=identify, rerun=_rerun(rerun), on_event=live.show)
     for note in summary.notes:
         print_text(note)
     say_summary(summary)
@@ -54,7 +62,13 @@ def run(
 
 
 def plan(
-    suite: SuitePath, out: OutFolder = None, small: Small = False, trust: Trust = False, as_json: AsJson = False
+    suite: SuitePath,
+    out: OutFolder = None,
+    small: Small = False,
+    trust: Trust = False,
+    as_json: AsJson = False,
+    why: Annotated[bool, typer.Option("--why", help="Say for each pending run why it would run.")] = False,
+    stale: Annotated[bool, typer.Option("--stale", help="List only stale results, and what changed.")] = False,
 ) -> None:
     """Show the cases of a suite, which are done, and about how long the rest takes.
 
@@ -65,8 +79,24 @@ def plan(
     planned = plan_suite(read_trusted_suite(suite, small=small, trust=trust), out=out, small=small)
     if as_json:
         print_json(_plan_facts(planned))
+    elif stale:
+        _print_reasons(planned, only="stale")
     else:
         _show_plan(planned)
+        if why:
+            _print_reasons(planned)
+
+
+def _rerun(text: str | None) -> "Rerun | None":
+    from bench.core.errors import UnknownNameError
+    from bench.runner.running import RERUNS
+
+    for choice in RERUNS:
+        if text == choice:
+            return choice
+    if text is not None:
+        raise UnknownNameError("choice", text, RERUNS, where="--rerun")
+    return None
 
 
 def read_trusted_suite(suite: Path, *, small: bool, trust: bool) -> "Tree":
@@ -102,12 +132,16 @@ def report(
 def _plan_facts(planned: "Plan") -> dict[str, Any]:
     pending = planned.pending
     left = {(case.id, index) for case, index in pending}
+    reasons, estimate_s = planned.reasons(), planned.estimate_s()
     return {
         "suite": planned.suite.name,
         "out": str(planned.store.folder),
         "runs": sum(case.runs for case in planned.suite.cases),
         "left": len(pending),
-        "estimate_s": round(planned.estimate_s(), 1),
+        "estimate_s": None if estimate_s is None else round(estimate_s, 1),
+        "unknown": planned.estimate().unknown,
+        "absent": list(planned.absent),
+        "other_environments": planned.other_environments(),
         "cases": [
             {
                 "id": case.id,
@@ -115,6 +149,7 @@ def _plan_facts(planned: "Plan") -> dict[str, Any]:
                 "measures": list(case.measures),
                 "runs": case.runs,
                 "left": sum((case.id, index) in left for index in range(case.runs)),
+                "why": list(dict.fromkeys(reasons[case.id, i] for i in range(case.runs) if (case.id, i) in left)),
                 "point": case.point.model_dump(mode="json", exclude_none=True),
             }
             for case in planned.suite.cases
@@ -128,10 +163,39 @@ def _show_plan(planned: "Plan") -> None:
         (c["id"], c["title"], ", ".join(c["measures"]), f"{c['runs'] - c['left']}/{c['runs']}") for c in facts["cases"]
     ]
     print_table(("case", "point", "measures", "done"), rows, right=("done",))
-    left = f"about {duration(facts['estimate_s'])} for the rest" if facts["left"] else "nothing is left to run"
+    left = _time_left(planned) if facts["left"] else "nothing is left to run"
     print_text(
         f"{facts['suite']}: {len(rows)} cases, {facts['runs'] - facts['left']} of {facts['runs']} runs done; {left}"
     )
+    for line in facts["absent"]:
+        print_text(f"absent: {line}")
+    for line in facts["other_environments"]:
+        print_text(f"measured in another environment: {line}")
+
+
+def _time_left(planned: "Plan") -> str:
+    estimate = planned.estimate()
+    known = f"about {duration(estimate.left_s)}" if estimate.left_s else ""
+    if not estimate.unknown:
+        return f"{known or 'no time'} for the rest"
+    reasons = "; ".join(reason for reason in estimate.unknown if not reason.startswith("absent: ")) or "absent files"
+    return f"the time for the rest is unknown ({reasons})" + (
+        f", at least {duration(estimate.left_s)}" if known else ""
+    )
+
+
+def _print_reasons(planned: "Plan", *, only: str | None = None) -> None:
+    """Print for each case why its pending runs would run; of one state `only`, if given."""
+    titles = {case.id: case.title for case in planned.suite.cases}
+    grouped: dict[tuple[str, str], list[int]] = {}
+    for (case_id, index), reason in planned.reasons().items():
+        if only is None or planned.state(case_id, index) == only:
+            grouped.setdefault((case_id, reason), []).append(index)
+    rows = [(case_id, titles[case_id], len(runs), reason) for (case_id, reason), runs in grouped.items()]
+    if rows:
+        print_table(("case", "point", "runs", "why"), rows, right=("runs",))
+    else:
+        print_text(f"no {only} results" if only else "nothing is left to run")
 
 
 class LiveRun:
@@ -154,7 +218,7 @@ class LiveRun:
             self._task,
             total=event.done + event.left,
             completed=event.done,
-            state=f"failed {event.failed} · about {duration(event.left_s)} left",
+            state=f"failed {event.failed} · {_left(event.left_s)}",
         )
         if event.case is not None:
             self._now = safe_text(f"  now: {event.case.title} — {event.text or 'starting'}{_percent(event.fraction)}")
@@ -189,6 +253,24 @@ def show_accuracy(record: Record, *, folder: Path) -> None:
         print_text(f"  {name}: {folder / path}")
 
 
+def show_stored_accuracy(records: Sequence[Record], *, folder: Path) -> None:
+    """Print accuracies of an earlier run, when they were measured, on which videos and on which machine."""
+    for record in records:
+        show_accuracy(record, folder=folder)
+        hardware, software = record.environment.hardware, record.environment.software
+        protocol = record.details.get("protocol")
+        facts = protocol if isinstance(protocol, dict) else {}
+        videos = (
+            f"{facts.get('videos')} videos of {facts.get('dataset')} {facts.get('split')}"
+            if facts
+            else "unknown videos"
+        )
+        machine = f"{hardware.get('gpu') or hardware.get('cpu') or 'unknown machine'}, torch {software.get('torch')}"
+        print_text(
+            f"stored result: measured {record.started_at} on {videos}, {machine}; nothing it depends on has changed"
+        )
+
+
 def _interval(metric: Metric) -> str:
     if metric.interval is None or metric.value is None:
         return ""
@@ -211,6 +293,10 @@ def _line(record: Record, *, number: int, total: int) -> str:
 
 def _label(metric: Metric) -> str:
     return metric.key.replace("latency.", "").replace("throughput.", "")
+
+
+def _left(seconds: float | None) -> str:
+    return "time left unknown" if seconds is None else f"about {duration(seconds)} left"
 
 
 def _percent(fraction: float | None) -> str:

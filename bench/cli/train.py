@@ -255,7 +255,14 @@ def _run_accuracy(
 ) -> None:
     """Run a suite of one model and one measure, and print the results."""
     from bench.cli.arguments import dataset_options
-    from bench.cli.suite_commands import LiveRun, say_predictions, say_summary, show_accuracy, write_report
+    from bench.cli.suite_commands import (
+        LiveRun,
+        say_predictions,
+        say_summary,
+        show_accuracy,
+        show_stored_accuracy,
+        write_report,
+    )
     from bench.core.yaml_tree import Tree
     from bench.runner.running import run as run_suite
 
@@ -283,6 +290,8 @@ def _run_accuracy(
     for record in summary.finished:
         show_accuracy(record, folder=summary.folder)
         _print_circumstances(record)
+    if not summary.finished:
+        show_stored_accuracy(summary.stored, folder=summary.folder)
     say_predictions(summary)
     print_text(f"report: {write_report(summary.folder)}")
     raise typer.Exit(summary.exit_code)

@@ -99,6 +99,7 @@ class DatasetEntry:
     num_classes: int | None
     splits: tuple[str, ...]
     described_at: str
+    is_generated: bool = False
 
     @property
     def options(self) -> dict[str, Any]:
@@ -286,9 +287,14 @@ def register_measure(
 
 
 def register_dataset(
-    name: str, *, described_at: str, num_classes: int | None = None, splits: Iterable[str] = ("train", "val")
+    name: str,
+    *,
+    described_at: str,
+    num_classes: int | None = None,
+    splits: Iterable[str] = ("train", "val"),
+    is_generated: bool = False,
 ) -> Callable[[F], F]:
-    """Register `function(root, *, split, …)` as data set `name`."""
+    """Register `function(root, *, split, …)` as data set `name`; one that `is_generated` writes its own videos."""
 
     def register(function: F) -> F:
         DATASETS.add(
@@ -298,6 +304,7 @@ def register_dataset(
                 num_classes=num_classes,
                 splits=tuple(splits),
                 described_at=described_at,
+                is_generated=is_generated,
             )
         )
         return function

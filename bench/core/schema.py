@@ -327,6 +327,7 @@ class Record(Frozen):
     case_id: str
     run_index: int = Field(ge=0)
     freshness: str
+    fingerprint: dict[str, str] = Field(default_factory=dict)
     status: Status
     metrics: tuple[Metric, ...] = ()
     details: dict[str, Json] = Field(default_factory=dict)
@@ -370,13 +371,15 @@ class ModelInfo(Frozen):
     arguments: dict[str, Json]
     summary: str = ""
     source: str = ""
+    former_source: str = ""
     paper: str = ""
 
 
 class ModelCheck(Frozen):
-    """The result of building a model on the meta device and running one clip through it.
+    """Result of building a model on the meta device and running one clip through it.
 
-    `is_local` marks a user's own factory, which is not cached: its code may change at any time.
+    `is_local` marks a model of the user's own code, whose answer is not cached, because that code may change at any
+    time. `modules` are the hashes of the user's modules that the build imported, by name.
     """
 
     params: int | None = None
@@ -384,6 +387,7 @@ class ModelCheck(Frozen):
     problem: str | None = None
     note: str | None = None
     is_local: bool = False
+    modules: dict[str, str] = Field(default_factory=dict)
 
 
 def views_from_text(text: str) -> Views:

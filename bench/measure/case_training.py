@@ -139,7 +139,7 @@ class CaseTraining:
         self, dataset: str, role: Role, *, split: int | str | None, root: str | None, options: dict[str, Any]
     ) -> "VideoSet":
         from bench.data.collection import open_dataset
-        from bench.train.accuracy_protocol import evaluated_split, trained_split
+        from bench.data.split_names import evaluated_split, trained_split
 
         choose = trained_split if role == "trained" else evaluated_split
         name = choose(split, known=DATASETS.get(dataset).splits, dataset=dataset)

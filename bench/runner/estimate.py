@@ -1,13 +1,21 @@
 """How long the runs that are left will take, kept up to date in constant time per event."""
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
 
-from bench.core.schema import Case, Record
+from bench.core.errors import BenchError
+from bench.core.registry import DATASETS
+from bench.core.schema import Case, Record, digest, views_from_text, views_per_video
+from bench.core.yaml_tree import read_yaml
+from bench.measure.context import find_recipe
+from bench.runner.environment import describe_environment
+from bench.runner.fingerprint import Fingerprint
+from bench.store import read_records
 
 GUESSED_SECONDS = {
-    "accuracy": 60.0,
     "cold": 10.0,
     "decode": 5.0,
     "end_to_end": 20.0,
@@ -19,6 +27,9 @@ GUESSED_SECONDS = {
     "train_step": 8.0,
 }
 START_SECONDS = 5.0
+# A training step computes the forward pass and about twice as much for the gradients of inputs and weights.
+FORWARDS_PER_STEP = 3.0
+ABSENT = "absent: "
 Kind = frozenset[str]  # the measures of a case: cases of one kind take about as long
 
 
@@ -44,35 +55,68 @@ class _KindState:
 class RunEstimate:
     """Seconds that the pending runs will take.
 
-    A run takes the mean of earlier runs of its case, else of cases with the same measures, else a guess.
+    A run takes the mean of earlier runs of its case, else of cases with the same measures, else a guess. The time of an
+    accuracy depends on data set, recipe and clip as well. It is not guessed: `unknown` holds the reasons why not all is
+    known.
     """
 
-    def __init__(self, pending: Iterable[Case], history: Iterable[tuple[str, Kind, float]] = ()) -> None:
+    def __init__(
+        self,
+        pending: Iterable[Case],
+        history: Iterable[tuple[str, Kind, float]] = (),
+        *,
+        accuracy_times: "AccuracyTimes | None" = None,
+    ) -> None:
         self._cases: dict[str, _Mean] = {}
         self._kinds: dict[Kind, _KindState] = {}
         self._pending: Counter[str] = Counter()
+        self._first: dict[str, _FirstAccuracy] = {}  # accuracies of cases that have not run yet
         for case_id, kind, seconds in history:
             self._learn(case_id, kind, seconds)
         for case in pending:
             self._pending[case.id] += 1
-            state = self._kinds.setdefault(frozenset(case.measures), _KindState())
+            kind = _kind_of(case)
+            state = self._kinds.setdefault(kind, _KindState())
             if case.id in self._cases:
                 state.known_s += self._cases[case.id].value
-            else:
+            elif "accuracy" not in case.measures:
                 state.unknown += 1
+            elif case.id in self._first:
+                self._first[case.id].runs += 1
+            else:
+                seconds_or_why = accuracy_times.of(case) if accuracy_times else "nothing is known of its data"
+                self._first[case.id] = _FirstAccuracy(kind=kind, computed=seconds_or_why)
 
     @property
     def left_s(self) -> float:
-        return sum(state.known_s + state.unknown * _typical_s(kind, state) for kind, state in self._kinds.items())
+        """Seconds of the pending runs whose time is known."""
+        known = sum(
+            state.known_s + (state.unknown * _typical_s(kind, state) if state.unknown else 0.0)
+            for kind, state in self._kinds.items()
+        )
+        first = ((each, self._seconds_of(each)) for each in self._first.values())
+        return known + sum(each.runs * seconds for each, seconds in first if isinstance(seconds, float))
+
+    @property
+    def unknown(self) -> list[str]:
+        """The reasons why the time of some pending runs is unknown."""
+        found = (self._seconds_of(each) for each in self._first.values())
+        return list(dict.fromkeys(reason for reason in found if isinstance(reason, str)))
+
+    def _seconds_of(self, first: "_FirstAccuracy") -> float | str:
+        state = self._kinds[first.kind]
+        if isinstance(first.computed, str) and state.mean.count and not first.computed.startswith(ABSENT):
+            return state.mean.value
+        return first.computed
 
     def finish(self, record: Record) -> None:
         """Take a run off the pending ones, and learn how long it took."""
-        kind, case_id = frozenset(record.case.measures), record.case_id
+        kind, case_id = _kind_of(record.case), record.case_id
         state = self._kinds.setdefault(kind, _KindState())
         left = self._pending[case_id] - 1
         if case_id in self._cases:
             state.known_s -= (left + 1) * self._cases[case_id].value
-        else:
+        elif self._first.pop(case_id, None) is None:
             state.unknown -= left + 1
         self._pending[case_id] = left
         if "whole" in record.seconds:
@@ -89,7 +133,83 @@ class RunEstimate:
             mean.count += 1
 
 
+@dataclass(kw_only=True)
+class _FirstAccuracy:
+    """Pending runs of an accuracy that has no earlier run: their seconds, or why these are unknown."""
+
+    kind: Kind
+    computed: float | str
+    runs: int = 1
+
+
+def _kind_of(case: Case) -> Kind:
+    """The measures, and for an accuracy what its time depends on: those of other data or recipes take another time."""
+    point = case.point
+    axes = (("dataset", point.dataset), ("recipe", point.recipe), ("views", point.views), ("clip", point.clip))
+    marks = [f"{name}={value}" for name, value in axes] if "accuracy" in case.measures else []
+    return frozenset({*case.measures, *marks})
+
+
 def _typical_s(kind: Kind, state: _KindState) -> float:
     if state.mean.count:
         return state.mean.value
     return START_SECONDS + sum(GUESSED_SECONDS.get(name, 1.0) for name in kind)
+
+
+class AccuracyTimes:
+    """Seconds of accuracies from clips, epochs and the rates that throughput records of the same folder hold."""
+
+    def __init__(self, records: Path, fingerprints: Mapping[str, Fingerprint], recipes: Sequence[Path]) -> None:
+        self._file, self._fingerprints, self._recipes = records, fingerprints, tuple(recipes)
+
+    def of(self, case: Case) -> float | str:
+        """Return the seconds of one run of `case`, or why they are unknown."""
+        point, fingerprint = case.point, self._fingerprints.get(case.id)
+        if fingerprint is not None and fingerprint.absent:
+            return f"{ABSENT}{fingerprint.absent[0]}"
+        if point.dataset is not None and DATASETS.get(point.dataset).is_generated:
+            return f"data set {point.dataset} is generated when it is first used"
+        if fingerprint is None or not fingerprint.videos:
+            return f"the videos of data set {point.dataset} are not counted"
+        rate = self._rates.get(_model_key(case))
+        if rate is None:
+            return f"no throughput of {point.model} {point.clip} has been measured here"
+        evaluated, *others = fingerprint.videos.values()
+        views = views_per_video(views_from_text(point.views or "1x1"))
+        clips = float(evaluated * views)
+        if point.recipe is not None:
+            epochs = self._epochs(point.recipe)
+            if epochs is None or not others:
+                return f"the epochs of recipe {point.recipe} are unknown"
+            clips += FORWARDS_PER_STEP * others[0] * epochs
+        return START_SECONDS + clips / rate
+
+    @cached_property
+    def _rates(self) -> dict[str, float]:
+        """The best measured clips per second by model, arguments and clip; rates of other machines do not count."""
+        found: dict[str, float] = {}
+        if not self._file.is_file():
+            return found
+        here = describe_environment().hardware
+        for record in read_records(self._file):
+            if any(record.environment.hardware.get(name) != here.get(name) for name in ("cpu", "gpu")):
+                continue
+            for metric in record.metrics:
+                if metric.name == "throughput.clips_per_s" and metric.value:
+                    key = _model_key(record.case)
+                    found[key] = max(found.get(key, 0.0), float(metric.value))
+        return found
+
+    def _epochs(self, recipe: str) -> int | None:
+        """Read the epochs of a recipe without importing what training needs."""
+        file = find_recipe(recipe, self._recipes)
+        try:
+            data = read_yaml(file).data if file else None
+        except BenchError:
+            return None  # the training reports what is wrong in the recipe
+        epochs = data.get("epochs") if isinstance(data, Mapping) else None
+        return epochs if isinstance(epochs, int) and epochs > 0 else None
+
+
+def _model_key(case: Case) -> str:
+    return digest([case.point.model, case.point.args, case.point.clip.model_dump()])

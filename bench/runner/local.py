@@ -10,9 +10,10 @@ from uuid import uuid4
 
 from bench.core.errors import StopSignal
 from bench.core.process import ChildTimeoutError
-from bench.core.schema import Case, Failure, Record, Status
+from bench.core.schema import Case, Failure, Json, Record, Status
 from bench.measure.timing.turn_taking import ADDRESS
 from bench.runner.environment import describe_environment
+from bench.runner.fingerprint import Fingerprint
 from bench.runner.rank_processes import WorkerGroup, worker_processes
 from bench.runner.worker import WorkerRequest, WorkerResult
 from bench.store import RecordStore
@@ -38,10 +39,13 @@ def run_case(
     *,
     run_index: int,
     freshness: str,
+    fingerprint: Fingerprint | None = None,
     recipes: tuple[Path, ...] = (),
     on_progress: OnProgress = lambda text, fraction: None,
 ) -> Record:
     """Run one case once and return its record; a crash, a hang and exhausted memory are records too.
+
+    `freshness` is the digest of the `fingerprint`, which the record keeps by its parts if it is given.
 
     Raises CaseInterrupted, with the record, if the user or the system stops the run.
     """
@@ -59,10 +63,11 @@ def run_case(
         case_id=case.id,
         run_index=run_index,
         freshness=freshness,
+        fingerprint=dict(fingerprint.parts) if fingerprint else {},
         started_at=started_at,
         status=result.status,
         metrics=result.metrics,
-        details={**result.details, "session": SESSION},
+        details={**result.details, "session": SESSION, **_modules(fingerprint)},
         uncounted_operators=result.uncounted_operators,
         environment=result.environment,
         warnings=result.warnings,
@@ -73,6 +78,11 @@ def run_case(
     if stop is not None:
         raise CaseInterrupted(record, stop)
     return record
+
+
+def _modules(fingerprint: Fingerprint | None) -> dict[str, Json]:
+    """The user's modules behind the result, so that `vbench plan --why` can name the one that changed."""
+    return {"modules": dict(fingerprint.modules)} if fingerprint and fingerprint.modules else {}
 
 
 def _run_worker(request: WorkerRequest, on_progress: OnProgress) -> tuple[WorkerResult, KeyboardInterrupt | None]:

@@ -1,39 +1,56 @@
 """Runs a suite case by case: finished runs are not repeated, and each record is stored as soon as its run ends."""
 
-import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from functools import cached_property, lru_cache
+from functools import cached_property
 from pathlib import Path
 from time import monotonic
-from typing import Literal
+from typing import Literal, get_args
 
 import bench
 from bench.catalog.catalog import Catalog
-from bench.core.errors import SuiteError
-from bench.core.files import existing_file
+from bench.core.errors import SuiteError, UnknownNameError
 from bench.core.privacy import without_identity
-from bench.core.registry import MEASURES
-from bench.core.schema import Case, Pretraining, Record, digest, model_files
+from bench.core.schema import Case, Environment, Record
 from bench.core.yaml_tree import Tree
-from bench.measure.context import find_recipe
-from bench.runner.estimate import RunEstimate
+from bench.runner.environment import describe_environment
+from bench.runner.estimate import AccuracyTimes, RunEstimate
+from bench.runner.fingerprint import Fingerprint, Fingerprints, changed_parts, describe_changes
 from bench.runner.local import CaseInterrupted, run_case
-from bench.store import RecordStore, RunFacts
+from bench.store import RecordStore, RunFacts, read_records
 from bench.suite import Suite, check_suite_in_part, plan_suite, read_suite
 
 EventKind = Literal["planned", "started", "progress", "finished"]
+# What the results folder holds of one run of a case: `stale` results were taken before something changed.
+RunState = Literal["done", "missing", "stale", "interrupted", "failed"]
+Rerun = Literal["stale", "failed", "all"]
+RERUNS: tuple[Rerun, ...] = get_args(Rerun)
+RERUN_STATES: Mapping[Rerun | None, frozenset[RunState]] = {
+    None: frozenset({"missing", "stale", "interrupted", "failed"}),
+    "stale": frozenset({"missing", "stale"}),
+    "failed": frozenset({"missing", "interrupted", "failed"}),
+    "all": frozenset({"done", "missing", "stale", "interrupted", "failed"}),
+}
+# Facts that the plan shows if stored results have other ones; they do not make results stale.
+SHOWN_HARDWARE, SHOWN_SOFTWARE = (
+    ("gpu", "gpu_driver", "cpu"),
+    ("python", "torch", "torchvision", "timm", "transformers"),
+)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Event:
-    """A step of a run, for a live display. `done`, `failed` and `left` count runs of cases; `left_s` is an estimate."""
+    """A step of a run, for a live display. `done`, `failed` and `left` count runs of cases.
+
+    `left_s` is an estimate; None if it is unknown.
+    """
 
     kind: EventKind
     done: int
     failed: int
     left: int
-    left_s: float
+    left_s: float | None
     case: Case | None = None
     record: Record | None = None
     text: str = ""
@@ -42,13 +59,17 @@ class Event:
 
 @dataclass(frozen=True, kw_only=True)
 class RunSummary:
-    """The result of a run: `skipped` runs were done before, `failed` are the records without a good result."""
+    """The result of a run: `skipped` runs were done before, `failed` are the records without a good result.
+
+    `stored` holds the records of those runs if nothing had to run.
+    """
 
     suite: str
     folder: Path
     finished: tuple[Record, ...]
     skipped: int
     notes: tuple[str, ...] = ()
+    stored: tuple[Record, ...] = field(default=(), repr=False)
 
     @property
     def failed(self) -> tuple[Record, ...]:
@@ -62,38 +83,125 @@ class RunSummary:
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """The cases of a suite and which of their runs are still to do."""
+    """The cases of a suite and which of their runs are still to do.
+
+    `states` holds the state of every run that is in the results folder, by case id and run index; others are missing.
+    `rerun` selects which stored runs are repeated; missing runs are always to do.
+    """
 
     suite: Suite
     store: RecordStore
     freshness: dict[str, str]
     done: frozenset[tuple[str, int]]
     history: tuple[RunFacts, ...] = field(default=(), repr=False)
+    fingerprints: Mapping[str, Fingerprint] = field(default_factory=dict, repr=False)
+    former: Mapping[str, frozenset[str]] = field(default_factory=dict, repr=False)
+    states: Mapping[tuple[str, int], RunState] = field(default_factory=dict, repr=False)
+    rerun: Rerun | None = None
+    recipes: tuple[Path, ...] = ()
 
     @cached_property
     def pending(self) -> list[tuple[Case, int]]:
         """Runs to do, interleaved: every case runs once before any runs a second time."""
+        wanted = RERUN_STATES[self.rerun]
+        return [(case, index) for case, index in self.runs if self.state(case.id, index) in wanted]
+
+    @cached_property
+    def runs(self) -> list[tuple[Case, int]]:
+        """All runs of the suite, every case once before any a second time."""
         most = max((case.runs for case in self.suite.cases), default=0)
-        runs = [(case, index) for index in range(most) for case in self.suite.cases if index < case.runs]
-        return [(case, index) for case, index in runs if (case.id, index) not in self.done]
+        return [(case, index) for index in range(most) for case in self.suite.cases if index < case.runs]
+
+    def state(self, case_id: str, index: int) -> RunState:
+        return "done" if (case_id, index) in self.done else self.states.get((case_id, index), "missing")
+
+    @cached_property
+    def absent(self) -> tuple[str, ...]:
+        """A line for each data set and file of weights that a pending run needs and that is not there."""
+        ids = dict.fromkeys(case.id for case, _ in self.pending)
+        return tuple(dict.fromkeys(line for i in ids if i in self.fingerprints for line in self.fingerprints[i].absent))
+
+    def reasons(self) -> dict[tuple[str, int], str]:
+        """Return why each pending run is to do, in words. Reads the whole records of the results folder."""
+        last: dict[tuple[str, int], Record] = {}
+        for record in read_records(self.store.file) if self.store.file.is_file() else ():
+            key = record.case_id, record.run_index
+            if record.is_good or not (key in last and last[key].is_good):
+                last[key] = record
+        return {
+            (case.id, index): self._reason(self.state(case.id, index), case, last.get((case.id, index)))
+            for case, index in self.pending
+        }
+
+    def _reason(self, state: RunState, case: Case, record: Record | None) -> str:
+        if record is None or state == "missing":
+            return "missing: not measured yet"
+        if state == "stale":
+            return (
+                f"stale: changed since {record.started_at[:16]}: {describe_changes(record, self.fingerprints[case.id])}"
+            )
+        if state == "done":
+            return "done: repeated by --rerun all"
+        error = f": {record.error.type}: {record.error.message.partition(chr(10))[0]}" if record.error else ""
+        return f"{state}: ended as {record.status}{error}"
+
+    def stored(self) -> tuple[Record, ...]:
+        """The records of the runs that are done, the last one of each."""
+        records = read_records(self.store.file) if self.store.file.is_file() else []
+        found = {(r.case_id, r.run_index): r for r in records if (r.case_id, r.run_index) in self.done and r.is_good}
+        return tuple(found.values())
+
+    def other_environments(self) -> list[str]:
+        """Return a line for each fact in which the environment of results that stay differs from the present one."""
+        done = {key for key in self.done if key not in {(case.id, index) for case, index in self.pending}}
+        if not done:
+            return []
+        now = describe_environment()
+        found: Counter[tuple[str, str, str]] = Counter()
+        for record in read_records(self.store.file):
+            if (record.case_id, record.run_index) in done and record.is_good:
+                found.update(_environment_differences(record.environment, now))
+        return [f"{n} of the stored results: {name} {old}, now {new}" for (name, old, new), n in found.items()]
 
     def estimate(self) -> RunEstimate:
-        """Seconds that the pending runs will take, from earlier runs if there are any, else from a guess."""
+        """Seconds that the pending runs will take, from earlier runs if there are any, else from rates or a guess."""
         known = ((run.case_id, run.measures, run.seconds) for run in self.history if run.seconds is not None)
-        return RunEstimate((case for case, _ in self.pending), known)
+        times = AccuracyTimes(self.store.file, self.fingerprints, self.recipes)
+        return RunEstimate((case for case, _ in self.pending), known, accuracy_times=times)
 
-    def estimate_s(self) -> float:
-        return self.estimate().left_s
+    def estimate_s(self) -> float | None:
+        """Seconds that the pending runs will take; None if the time of any is unknown."""
+        estimate = self.estimate()
+        return None if estimate.unknown else estimate.left_s
+
+
+def _environment_differences(old: Environment, new: Environment) -> Iterator[tuple[str, str, str]]:
+    for name in SHOWN_SOFTWARE:
+        before, after = old.software.get(name), new.software.get(name)
+        if before is not None and after is not None and before != after:
+            yield name, str(before), str(after)
+    for name in SHOWN_HARDWARE:
+        before, after = old.hardware.get(name), new.hardware.get(name)
+        if before is not None and after is not None and before != after:
+            yield name, str(before), str(after)
 
 
 def plan(
-    suite: str | Path | Tree, *, out: str | Path | None = None, small: bool = False, facts: Catalog | None = None
+    suite: str | Path | Tree,
+    *,
+    out: str | Path | None = None,
+    small: bool = False,
+    facts: Catalog | None = None,
+    rerun: Rerun | None = None,
 ) -> Plan:
     """The cases of a suite (a file or its values) and which of their runs are done in the results folder.
 
-    The folder is `out`, else `results/<suite>`. Raises SuiteError with every problem of the file, StoreError if the
-    folder cannot be read.
+    The folder is `out`, else `results/<suite>`. `rerun` selects which stored runs are to do again: `stale` ones only,
+    `failed` (and interrupted) ones only, or `all`; by default stale, failed and interrupted ones. Raises SuiteError
+    with every problem of the file, StoreError if the folder cannot be read, UnknownNameError for another `rerun`.
     """
+    if rerun is not None and rerun not in RERUNS:
+        raise UnknownNameError("choice", rerun, RERUNS, where="--rerun")
     tree = suite if isinstance(suite, Tree) else read_suite(suite, small=small)
     file, problems = check_suite_in_part(tree)
     if file is None:
@@ -103,17 +211,43 @@ def plan(
     planned = plan_suite(tree, catalog, recipes={file.stem for folder in folders for file in folder.glob("*.yaml")})
     name = f"{planned.name}-small" if small else planned.name
     store = RecordStore(Path(out) if out is not None else Path("results") / name)
-    freshness = {case.id: freshness_of(case, catalog, folders) for case in planned.cases}
-    return _with_stored_runs(Plan(suite=planned, store=store, freshness=freshness, done=frozenset()))
+    fingerprints = Fingerprints(catalog, folders)
+    found = {case.id: fingerprints.of(case) for case in planned.cases}
+    former = {run.case_id for run in store.runs() if not run.fingerprint}
+    target = Plan(
+        suite=planned,
+        store=store,
+        freshness={case_id: fingerprint.digest for case_id, fingerprint in found.items()},
+        done=frozenset(),
+        fingerprints=found,
+        former={case.id: fingerprints.former(case) for case in planned.cases if case.id in former},
+        rerun=rerun,
+        recipes=folders,
+    )
+    return _with_stored_runs(target)
 
 
 def _with_stored_runs(plan: Plan) -> Plan:
     """The plan with the runs that are in its results folder now."""
     runs = tuple(plan.store.runs())
-    done = frozenset(
-        (run.case_id, run.run_index) for run in runs if run.is_good and run.freshness == plan.freshness.get(run.case_id)
-    )
-    return replace(plan, done=done, history=runs)
+    states: dict[tuple[str, int], RunState] = {}
+    for run in runs:
+        key = run.case_id, run.run_index
+        if run.case_id in plan.freshness and states.get(key) != "done":
+            states[key] = _state(run, plan)
+    done = frozenset(key for key, state in states.items() if state == "done")
+    return replace(plan, done=done, states=states, history=runs)
+
+
+def _state(run: RunFacts, plan: Plan) -> RunState:
+    """The state of one stored run; records without a fingerprint are judged by the rule of their version."""
+    if not run.is_good:
+        return "interrupted" if run.status == "interrupted" else "failed"
+    if run.fingerprint:
+        is_current = not changed_parts(run.fingerprint, plan.fingerprints[run.case_id])
+    else:
+        is_current = run.freshness in plan.former.get(run.case_id, ())
+    return "done" if is_current else "stale"
 
 
 def run(
@@ -123,15 +257,17 @@ def run(
     small: bool = False,
     facts: Catalog | None = None,
     identify: bool = False,
+    rerun: Rerun | None = None,
     on_event: Callable[[Event], None] = lambda event: None,
 ) -> RunSummary:
     """Run the pending runs of a suite, a file or its values; each record is stored as soon as its run ends.
 
-    Home folders and host names in records are replaced unless `identify` is set, here or in the suite.
-    Raises StoreError if another run holds the folder, SuiteError with every problem of the file, CaseInterrupted when
-    the user stops the run. A case that fails becomes a record with its error, and the next case runs.
+    `rerun` selects which stored runs are repeated, as for `plan`; their old records stay. Home folders and host names in
+    records are replaced unless `identify` is set, here or in the suite. A case that fails becomes a record with its
+    error, and the next case runs. Raises StoreError if another run holds the folder, SuiteError with every problem of
+    the file, CaseInterrupted when the user stops the run.
     """
-    target = plan(suite, out=out, small=small, facts=facts)
+    target = plan(suite, out=out, small=small, facts=facts, rerun=rerun)
     with target.store.lock():
         repaired = target.store.repair()
         target = _with_stored_runs(target)  # another run may have added records while this one planned
@@ -143,6 +279,7 @@ def run(
         finished=finished,
         skipped=sum(case.runs for case in target.suite.cases) - len(finished),
         notes=(repaired,) if repaired else (),
+        stored=() if finished else target.stored(),
     )
 
 
@@ -173,7 +310,7 @@ class _Progress:
                 done=self.done,
                 failed=self.failed,
                 left=self.left,
-                left_s=max(0.0, self.estimate.left_s - spent),
+                left_s=None if self.estimate.unknown else max(0.0, self.estimate.left_s - spent),
                 case=case,
                 record=record,
                 text=text,
@@ -207,6 +344,7 @@ def _run_pending(target: Plan, on_event: Callable[[Event], None], *, identify: b
                 target.store,
                 run_index=index,
                 freshness=target.freshness[case.id],
+                fingerprint=target.fingerprints.get(case.id),
                 recipes=recipes,
                 on_progress=lambda text, fraction, case=case: progress.notify(  # type: ignore[misc]  # bound now
                     "progress", case=case, text=text, fraction=fraction
@@ -227,27 +365,3 @@ def recipe_folders(suite: Path) -> tuple[Path, ...]:
     package = Path(bench.__file__).parent
     candidates = (suite.parent / "recipes", package.parent / "suites" / "recipes", package / "suites" / "recipes")
     return tuple(dict.fromkeys(folder.resolve() for folder in candidates if folder.is_dir()))
-
-
-def freshness_of(case: Case, catalog: Catalog, recipes: Sequence[Path]) -> str:
-    """Hash of what a result depends on besides its point: model source, measure versions, weights files and recipe."""
-    measures = [(name, MEASURES.get(name).version, options) for name, options in sorted(case.measures.items())]
-    arguments = [value for value in case.point.args.values() if isinstance(value, str)]  # some name weights files
-    pretraining = Pretraining.of(case.point.weights)
-    recipe_names = [case.point.recipe, *([pretraining.recipe] if pretraining else [])]
-    found = [find_recipe(name, recipes) for name in recipe_names if name]
-    named = [existing_file(name) for name in (case.point.weights, *arguments) if name]
-    hashes = [_hash(file) for file in (*model_files(case.point.model), *named, *found) if file and file.is_file()]
-    return digest([catalog.model(case.point.model).source, measures, hashes])
-
-
-def _hash(file: Path) -> str:
-    """The SHA-256 of a file, read once while it is unchanged: weights are large and shared by many cases."""
-    state = file.stat()
-    return _hash_of(file.resolve(), state.st_mtime_ns, state.st_ctime_ns, state.st_size)
-
-
-@lru_cache(maxsize=1024)
-def _hash_of(file: Path, *state: int) -> str:
-    with file.open("rb") as content:
-        return hashlib.file_digest(content, "sha256").hexdigest()

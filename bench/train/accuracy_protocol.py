@@ -1,14 +1,12 @@
 """How an accuracy was obtained, as plain data for a record: two accuracies must share it to be comparable."""
 
 import hashlib
-import re
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 from torch import nn
 
-from bench.core.errors import UnknownNameError
 from bench.core.input_protocol import InputProtocol
 from bench.core.schema import Clip, Json, Views, model_files
 from bench.data.collection import VideoSet
@@ -18,30 +16,7 @@ from bench.train.fitting import TrainingResult
 from bench.train.preprocessing import normalisation, sampling_of, short_of
 from bench.train.recipe import Recipe
 
-TRAINED = ("train", "train{}")
-EVALUATED = ("val", "validation", "test", "val{}", "validation{}", "test{}")
 NAMED = 20  # unread videos that a record names; it always has their number
-
-
-def trained_split(split: int | str | None, *, known: Iterable[str], dataset: str) -> str:
-    """The split to train on if `split` is evaluated: `train`, or `train2` for `test2`."""
-    number = re.search(r"\d+$", str(split))
-    return _first(TRAINED, number[0] if number else None, known=known, dataset=dataset)
-
-
-def evaluated_split(split: int | str | None, *, known: Iterable[str], dataset: str) -> str:
-    """The split that `split` means: its name, its number (1 for `test1`), or None for the usual one."""
-    known = tuple(known)
-    return str(split) if split in known else _first(EVALUATED, split, known=known, dataset=dataset)
-
-
-def _first(patterns: Iterable[str], number: int | str | None, *, known: Iterable[str], dataset: str) -> str:
-    known = tuple(known)
-    names = [pattern.format(number) for pattern in patterns if ("{}" in pattern) == (number is not None)]
-    for name in names:
-        if name in known:
-            return name
-    raise UnknownNameError("split", names[0] if number is None else str(number), known, where=f"data set {dataset}")
 
 
 def training_notes(

@@ -8,10 +8,10 @@ from bench.core.errors import InputError, UnknownNameError
 from bench.core.input_protocol import InputProtocol
 from bench.core.schema import Case, Point
 from bench.data.collection import open_dataset
+from bench.data.split_names import evaluated_split, trained_split
 from bench.measure.accuracy import accuracy
 from bench.measure.case_training import CaseTraining
 from bench.measure.context import CaseContext
-from bench.train.accuracy_protocol import evaluated_split, trained_split
 from bench.train.checkpointing import read_weights
 from bench.train.evaluating import evaluate
 from bench.train.predictions import read_predictions

@@ -14,7 +14,8 @@ import pytest
 from bench.catalog.catalog import Catalog
 from bench.cli.app import run_command
 from bench.core.schema import Case, Point, model_files
-from bench.runner.running import freshness_of, plan, run
+from bench.runner.fingerprint import Fingerprints
+from bench.runner.running import plan, run
 from bench.store import read_records
 
 PLUGIN = '''
@@ -142,16 +143,24 @@ def test_a_killed_run_goes_on_where_it_was(folder: Path) -> None:
     assert run("calm.yaml", out="out").finished == ()
 
 
-def test_a_result_is_stale_where_a_file_behind_it_changed(folder: Path) -> None:
-    facts, file = Catalog(["moody"]), folder / "file.yaml"
-    for setting in ({"weights": str(file)}, {"args": {"mood": str(file)}}, {"recipe": "file"}, {"recipe": str(file)}):
-        file.write_text("before")
-        point = Point(model="tiny", clip="4x1x8", **setting)  # type: ignore[arg-type]
-        case = Case(suite="moods", point=point, measures={"memory": {}})
-        before = freshness_of(case, facts, [folder])
-        assert freshness_of(case, facts, [folder]) == before
-        file.write_text("after")
-        assert freshness_of(case, facts, [folder]) != before, setting
+def test_the_fingerprint_covers_files_of_weights_and_recipes(folder: Path) -> None:
+    file = folder / "file.yaml"
+    catalog = Catalog(["moody"])
+    cases = {
+        "weights": ({"weights": str(file)}, {"args": {"mood": str(file)}}),
+        "recipe": ({"recipe": "file"}, {"recipe": str(file)}),
+    }
+    for part, settings in cases.items():
+        for setting in settings:
+            file.write_text("before")
+            point = Point(model="tiny", clip="4x1x8", **setting)  # type: ignore[arg-type]
+            case = Case(suite="moods", point=point, measures={"memory": {}})
+            found = Fingerprints(catalog, [folder])
+            before = found.of(case).parts
+            assert found.of(case).parts == before
+            file.write_text("after")
+            after = found.of(case).parts
+            assert [name for name in before if before[name] != after[name]] == [part], setting
 
 
 def test_weights_in_a_folder_of_hugging_faces_are_part_of_what_a_result_depends_on(
@@ -166,12 +175,15 @@ def test_weights_in_a_folder_of_hugging_faces_are_part_of_what_a_result_depends_
     monkeypatch.setenv("HOME", str(tmp_path.parent))
     assert len(model_files(f"hf:~/{tmp_path.name}")) == 2
     case = Case(suite="s", point=Point(model=f"hf:{tmp_path}", clip="8x1x32"), measures={"memory": {}})  # type: ignore[arg-type]
-    facts = SimpleNamespace(model=lambda name: SimpleNamespace(source=""))
-    before = freshness_of(case, facts, [])  # type: ignore[arg-type]
+    catalog = SimpleNamespace(
+        model=lambda name: SimpleNamespace(source=""), check_models=lambda points: [SimpleNamespace(modules={})]
+    )
+    fingerprints = Fingerprints(catalog, [])  # type: ignore[arg-type]
+    before = fingerprints.of(case).parts
     (tmp_path / "notes.txt").write_text("after")
-    assert freshness_of(case, facts, []) == before  # type: ignore[arg-type]
+    assert fingerprints.of(case).parts == before
     (tmp_path / "model.safetensors").write_bytes(b"after")
-    after = freshness_of(case, facts, [])  # type: ignore[arg-type]
+    after = fingerprints.of(case).parts
     assert after != before
     (tmp_path / "preprocessor_config.json").write_text("{}")
-    assert freshness_of(case, facts, []) != after  # type: ignore[arg-type]
+    assert fingerprints.of(case).parts != after

@@ -52,7 +52,9 @@ class MotionsParameters:
     version: int = VERSION
 
 
-@register_dataset("motions", described_at="docs/data-lists.md: vbench writes it itself", num_classes=8)
+@register_dataset(
+    "motions", described_at="docs/data-lists.md: vbench writes it itself", num_classes=8, is_generated=True
+)
 def open_motions(
     root: Path | None,
     *,

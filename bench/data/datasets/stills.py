@@ -28,7 +28,9 @@ _MANIFEST = "stills.json"
 _STREAM = 7  # part of the seed that keeps scenes apart from those of `motions`
 
 
-@register_dataset("stills", described_at="docs/data-lists.md: vbench writes it itself", num_classes=3)
+@register_dataset(
+    "stills", described_at="docs/data-lists.md: vbench writes it itself", num_classes=3, is_generated=True
+)
 def open_stills(
     root: Path | None,
     *,

@@ -6,8 +6,8 @@ from typing import Any
 from bench.core.errors import InputError
 from bench.core.registry import DATASETS
 from bench.data.collection import VideoSet, open_dataset
+from bench.data.split_names import evaluated_split
 from bench.measure.context import CaseContext
-from bench.train.accuracy_protocol import evaluated_split
 
 
 def videos_of(case: CaseContext, *, what: str, root: str | None, options: Mapping[str, Any] | None) -> VideoSet:
