@@ -262,8 +262,8 @@ def run(
 ) -> RunSummary:
     """Run the pending runs of a suite, a file or its values; each record is stored as soon as its run ends.
 
-    `rerun` selects which stored runs are repeated, as for `plan`; their old records stay. Home folders and host names in
-    records are replaced unless `identify` is set, here or in the suite. A case that fails becomes a record with its
+    `rerun` selects which stored runs are repeated, as for `plan`; their old records stay. Home folders and host names
+    in records are replaced unless `identify` is set, here or in the suite. A case that fails becomes a record with its
     error, and the next case runs. Raises StoreError if another run holds the folder, SuiteError with every problem of
     the file, CaseInterrupted when the user stops the run.
     """
