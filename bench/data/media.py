@@ -129,8 +129,8 @@ def _scan_below(
 ) -> Iterator[tuple[str, Path]]:
     """Yield the videos of a class folder and of folders inside; a frame folder is one video.
 
-    A folder below a class folder without a video or folder in it counts as a video, so that reading it shows why its
-    frames are not found. Folders that contain themselves through a link are passed over.
+    A folder in a class folder without a video or folder in it counts as a video, so that reading it shows why its
+    frames are not found; deeper ones may be optical flow. Folders that contain themselves through a link are skipped.
     """
     try:
         inside, here = visible(folder), inode_of(folder)
@@ -142,7 +142,7 @@ def _scan_below(
     if is_frame_folder(inside):
         yield name, folder
         return
-    is_bare = "/" in name
+    is_bare = name.count("/") == 1
     for entry in inside:
         if _is_video(entry):
             is_bare = False

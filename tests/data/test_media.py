@@ -50,3 +50,10 @@ def test_a_video_outside_of_any_class_is_told(tmp_path: Path) -> None:
     tree(tmp_path / "train", "a/x.mp4", "stray.mp4")
     with pytest.raises(DatasetError, match="stray: is a video outside any class folder"):
         open_dataset("folder", root=tmp_path, split="train")
+
+
+def test_flow_in_the_folder_of_flat_videos_hides_none_of_them(tmp_path: Path) -> None:
+    tree(tmp_path, "x.mp4", "flow/a/x/flow_x_00001.jpg", "flow/a/x/flow_y_00001.jpg")
+    media = Media([tmp_path])
+    assert media.names() == ["x"]
+    assert media.find(("a/x", "x")) == tmp_path / "x.mp4"
