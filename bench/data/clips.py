@@ -13,6 +13,8 @@ from bench.data.collection import Video
 from bench.data.decode import read_frames
 from bench.data.frame_folder import list_frames, read_flow
 from bench.data.geometry import Size
+from bench.data.hdf5_frames import count_frames
+from bench.data.media import HDF5_SUFFIXES
 from bench.data.pyav_reader import claimed_length
 from bench.data.sampling import Part, part_between
 
@@ -163,4 +165,6 @@ def _part_in(path: Path, frames: int, fps: float | None, *, segment: tuple[int, 
 def _claimed(path: Path) -> tuple[int, float | None]:
     if path.is_dir():
         return list_frames(path).frames, None
+    if path.suffix.lower() in HDF5_SUFFIXES:
+        return count_frames(path), None
     return claimed_length(path)

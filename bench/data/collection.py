@@ -21,7 +21,7 @@ from bench.core.registry import DATASETS, DatasetEntry
 from bench.core.validation import describe_error
 from bench.data.facts import VideoFacts
 from bench.data.index import read_facts
-from bench.data.media import VIDEO_SUFFIXES, Media, UnreadMediaWarning
+from bench.data.media import FILE_SUFFIXES, Media, UnreadMediaWarning
 from bench.data.shards import source_of
 
 DATA_FOLDER_VARIABLE = "VBENCH_DATA"
@@ -377,7 +377,7 @@ def _flow_of(video: Video, flow_folder: Path, root: Path) -> Path | None:
         return video.flow
     if flow_folder.is_dir():
         path = video.path.relative_to(root) if video.path.is_relative_to(root) else video.path
-        stem = path.stem if path.suffix.lower() in VIDEO_SUFFIXES else path.name
+        stem = path.stem if path.suffix.lower() in FILE_SUFFIXES else path.name
         for parent in (path.parent, Path(path.parent.name), Path()):
             for found in (flow_folder / parent / stem, flow_folder / parent / f"{stem}.npz"):
                 if found.exists():

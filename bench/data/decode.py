@@ -16,6 +16,8 @@ from bench.core.errors import InputError, UnknownNameError, VideoError
 from bench.data.facts import VideoFacts
 from bench.data.frame_folder import read_folder
 from bench.data.geometry import Covering, Size
+from bench.data.hdf5_frames import read_hdf5
+from bench.data.media import HDF5_SUFFIXES
 from bench.data.pyav_reader import read_file
 from bench.data.torchcodec_reader import read_file_with_torchcodec
 
@@ -44,6 +46,8 @@ def read_frames(
         if backend not in ("auto", "frames"):
             raise VideoError(f"{path}: is a folder of frames; read it with backend 'frames' or 'auto', not {backend!r}")
         frames_THWC = read_folder(path, read, size=size)
+    elif path.suffix.lower() in HDF5_SUFFIXES:
+        frames_THWC = read_hdf5(path, read, size=size)
     elif backend in ("torchcodec", "nvdec"):
         device = "cuda" if backend == "nvdec" else "cpu"
         frames_THWC = read_file_with_torchcodec(path, read, size=size, facts=facts, device=device)

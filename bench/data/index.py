@@ -19,7 +19,7 @@ from typing import Any, TextIO
 from bench.core.errors import BenchError, DatasetError, VideoError
 from bench.core.files import cache_folder
 from bench.data.facts import VideoFacts
-from bench.data.media import VIDEO_SUFFIXES, inode_of, is_folder, is_frame_folder, visible
+from bench.data.media import FILE_SUFFIXES, VIDEO_SUFFIXES, inode_of, is_folder, is_frame_folder, visible
 from bench.data.parallel import Failed, OnProgress, for_each_task, no_progress
 from bench.data.shards import shard_members, source_of
 
@@ -144,7 +144,7 @@ def videos_under(root: Path, *, without: Path | None = None) -> Iterator[str]:
 
 def _videos_at(path: Path) -> Iterator[Path]:
     """Yield `path` if it is a video file, or the videos in it if it is a shard."""
-    if _suffix(path.name) in VIDEO_SUFFIXES:
+    if _suffix(path.name) in FILE_SUFFIXES:
         yield path
     elif path.suffix == ".tar":
         try:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from bench.core.errors import DatasetError
 from bench.data.annotations import ListLine, read_lines
-from bench.data.media import VIDEO_SUFFIXES, stem_of
+from bench.data.media import FILE_SUFFIXES, stem_of
 
 # Names of columns by what they hold, preferred names first; compared in lower case with "_" for other characters.
 COLUMNS: Mapping[str, tuple[str, ...]] = {
@@ -37,7 +37,7 @@ _SPLITS = {
     "test": ("test", "testing"),
 }
 _SEPARATORS = {"\t": "tab", ";": "semicolon", ",": "comma", " ": "space"}
-_SUFFIX_INSIDE = re.compile(rf"(?:{'|'.join(map(re.escape, sorted(VIDEO_SUFFIXES)))})[\"']?[\s,;]", re.IGNORECASE)
+_SUFFIX_INSIDE = re.compile(rf"(?:{'|'.join(map(re.escape, sorted(FILE_SUFFIXES)))})[\"']?[\s,;]", re.IGNORECASE)
 _PER_FRAME = {"frame_id", "frame_index", "start_frame", "stop_frame", "end_frame"}
 _SAMPLE = 200  # rows that are looked up on disk to settle a format; more would cost a stat each
 

@@ -14,6 +14,8 @@ VIDEO_SUFFIXES = frozenset({
     ".mp4", ".m4v", ".mov", ".3gp", ".3g2", ".avi", ".divx", ".mkv", ".webm", ".mpg", ".mpeg", ".mpe", ".vob", ".ts",
     ".mts", ".m2ts", ".flv", ".f4v", ".wmv", ".asf", ".ogv", ".mxf", ".nut", ".dv", ".y4m", ".gif",
 })  # fmt: skip
+HDF5_SUFFIXES = frozenset({".hdf5", ".h5"})  # the frames of one video in a file, as 3D-ResNets writes them
+FILE_SUFFIXES = VIDEO_SUFFIXES | HDF5_SUFFIXES
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp"})
 FLOW_PREFIXES = ("flow_x_", "flow_y_")
 
@@ -70,7 +72,7 @@ def media_folders(root: Path, given: str | None, usual: Sequence[str]) -> tuple[
 def stem_of(name: str) -> str:
     """Return `name` without the suffix of a video file, if it has one."""
     head, dot, tail = name.rpartition(".")
-    return head if dot and f".{tail.lower()}" in VIDEO_SUFFIXES else name
+    return head if dot and f".{tail.lower()}" in FILE_SUFFIXES else name
 
 
 def is_frame_folder(inside: Iterable[os.DirEntry[str]]) -> bool:
@@ -81,7 +83,7 @@ def is_frame_folder(inside: Iterable[os.DirEntry[str]]) -> bool:
     pictures, folders = 0, 0
     for entry in inside:
         stem, suffix = os.path.splitext(entry.name)
-        if suffix.lower() in VIDEO_SUFFIXES:
+        if suffix.lower() in FILE_SUFFIXES:
             return False
         if suffix.lower() in IMAGE_SUFFIXES:
             pictures += stem[-1:].isdecimal() and not stem.startswith(FLOW_PREFIXES)
@@ -173,6 +175,6 @@ def inode_of(folder: Path) -> tuple[int, int]:
 
 def _is_video(entry: os.DirEntry[str]) -> bool:
     try:
-        return os.path.splitext(entry.name)[1].lower() in VIDEO_SUFFIXES and entry.is_file()
+        return os.path.splitext(entry.name)[1].lower() in FILE_SUFFIXES and entry.is_file()
     except OSError:
         return False

@@ -7,19 +7,23 @@ and those in between are gone. FFmpeg reports that only in its log, and a log ca
 
 import hashlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
 
+import numpy as np
 from av.container import InputContainer
 from av.packet import Packet
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
+from numpy.typing import NDArray
 
 from bench.core.errors import VideoError
 from bench.data.container import break_in_chain, missing_bytes
 from bench.data.facts import VideoFacts, evenly
 from bench.data.frame_folder import list_frames, read_image
+from bench.data.hdf5_frames import count_frames, read_hdf5
+from bench.data.media import HDF5_SUFFIXES
 from bench.data.pyav_reader import (
     DecodingStoppedError,
     Timeline,
@@ -40,7 +44,9 @@ def probe(path: str | Path) -> VideoFacts:
     except VideoError as error:
         return VideoFacts(verdict="missing", problem=str(error))
     try:
-        return _probe_folder(path) if os.path.isdir(path) else _probe_file(path)
+        if os.path.isdir(path):
+            return _probe_folder(path)
+        return _probe_hdf5(path) if path.suffix.lower() in HDF5_SUFFIXES else _probe_file(path)
     except (VideoError, OSError) as error:
         return VideoFacts(verdict="unreadable", problem=str(error), bytes=size, sha256=content_hash(path))
 
@@ -60,27 +66,52 @@ def content_hash(path: Path) -> str:
 def _probe_folder(path: Path) -> VideoFacts:
     folder = list_frames(path)
     first = next(name for name in folder.files if name is not None)
+    return _probe_images(
+        path,
+        folder.frames,
+        lambda number: read_image(folder, number, None),
+        container="frames",
+        codec=Path(first).suffix[1:].lower().replace("jpg", "jpeg"),
+        bytes_=sum((path / name).stat().st_size for name in folder.files if name is not None),
+    )
+
+
+def _probe_hdf5(path: Path) -> VideoFacts:
+    return _probe_images(
+        path,
+        count_frames(path),
+        lambda number: read_hdf5(path, [number], size=None)[0],
+        container="hdf5",
+        codec="jpeg",
+        bytes_=source_of(path).size,
+    )
+
+
+def _probe_images(
+    path: Path, frames: int, read: Callable[[int], NDArray[np.uint8]], *, container: str, codec: str, bytes_: int
+) -> VideoFacts:
+    """Decode images up to the first damaged one; VideoError if that is the first."""
     height, width, unsound, problem = 0, 0, None, ""
-    for number in range(folder.frames):
+    for number in range(frames):
         try:
-            found = read_image(folder, number, None).shape[:2]
-            height, width = (height or found[0]), (width or found[1])
+            found = read(number).shape[:2]
         except VideoError as error:
             unsound, problem = number, str(error)
             break
+        height, width = (height or found[0]), (width or found[1])
     if not height:
         raise VideoError(problem)
     return VideoFacts(
         verdict=_verdict(unsound),
         problem=problem,
-        frames=folder.frames,
-        claimed_frames=folder.frames,
+        frames=frames,
+        claimed_frames=frames,
         width=width,
         height=height,
-        container="frames",
-        codec=Path(first).suffix[1:].lower().replace("jpg", "jpeg"),
+        container=container,
+        codec=codec,
         pix_fmt="rgb24",
-        bytes=sum((path / name).stat().st_size for name in folder.files if name is not None),
+        bytes=bytes_,
         sha256=content_hash(path),
     )
 
