@@ -1,7 +1,7 @@
-"""Checkpoints that survive kill -9: written whole or not at all, proved by the hash in their name, the newest two kept.
+"""Checkpoints that survive kill -9: written atomically, verified by the hash in their name, the newest two kept.
 
-<folder>/state_00000500_<hash>.pt   everything needed to go on from step 500
-<folder>/best.pt, last.pt           weights alone, in the container that `create_model(weights=…)` reads
+<folder>/state_00000500_<hash>.pt   everything needed to resume at step 500
+<folder>/best.pt, last.pt           weights only, in the container that `create_model(weights=…)` reads
 """
 
 import contextlib
@@ -23,8 +23,8 @@ _STATE = re.compile(r"state_(\d+)_([0-9a-f]{12})\.pt")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Restored:
-    """A state that was read back, and the newer files that were damaged and passed over."""
+class RestoredState:
+    """A state that was read, and the newer files that were skipped because they are damaged."""
 
     state: dict[str, Any]
     path: Path
@@ -32,26 +32,26 @@ class Restored:
 
 
 def write_state(folder: Path, state: Mapping[str, Any], *, step: int) -> Path:
-    """Write everything of a training at `step`; all states but the two newest go. TrainingError where it cannot be."""
+    """Write the state of a training at `step`, and delete all but the two newest; raises TrainingError on failure."""
     _sweep(folder)
-    unproved = folder / f"state_{step:08d}.pt"
-    with written_whole(unproved) as part:
+    unverified = folder / f"state_{step:08d}.pt"
+    with written_whole(unverified) as part:
         _save(dict(state), part)
         digest = _hash(part)
-    path = unproved.with_stem(f"{unproved.stem}_{digest}")
-    unproved.replace(path)
+    path = unverified.with_stem(f"{unverified.stem}_{digest}")
+    unverified.replace(path)
     for _, old in _states(folder)[KEPT:]:
         old.unlink(missing_ok=True)
     return path
 
 
-def read_state(folder: Path) -> Restored | None:
-    """The newest whole state of `folder`, or None where there is none; TrainingError where all are damaged."""
+def read_state(folder: Path) -> RestoredState | None:
+    """Read the newest intact state of `folder`; None if there is no state, TrainingError if all are damaged."""
     damaged: list[Path] = []
     for digest, path in _states(folder):
         if _hash(path) == digest:
             state = torch.load(path, map_location="cpu", weights_only=True)
-            return Restored(state=state, path=path, damaged=tuple(damaged))
+            return RestoredState(state=state, path=path, damaged=tuple(damaged))
         damaged.append(path)
     if damaged:
         names = ", ".join(path.name for path in damaged)
@@ -60,32 +60,32 @@ def read_state(folder: Path) -> Restored | None:
 
 
 def has_states(folder: Path) -> bool:
-    """Whether a training was begun in `folder` that came as far as a state, and did not end."""
+    """Whether `folder` holds the state of a training that is not finished."""
     return bool(_states(folder))
 
 
 def remove_states(folder: Path) -> None:
-    """Delete what was only needed to go on; the weights stay."""
+    """Delete the states, which only serve to resume; the weights stay."""
     _sweep(folder)
     for _, path in _states(folder):
         path.unlink(missing_ok=True)
 
 
 def write_weights(path: Path, weights: Mapping[str, Any], *, about: Mapping[str, Any]) -> Path:
-    """Write `{**about, "state_dict": weights}` to `path`, whole or not at all; `about` is plain data."""
+    """Write `{**about, "state_dict": weights}` to `path` atomically; `about` is plain data."""
     with written_whole(path) as part:
         _save({**about, "state_dict": dict(weights)}, part)
     return path
 
 
 def read_weights(path: Path) -> dict[str, Any]:
-    """What `write_weights` wrote, on the CPU."""
+    """Read what `write_weights` wrote, to the CPU."""
     content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     return content
 
 
 def write_text(path: Path, text: str) -> Path:
-    """Write `text` to `path`, whole or not at all."""
+    """Write `text` to `path` atomically."""
     with written_whole(path) as part:
         part.write_text(text, encoding="utf-8")
     return path
@@ -93,7 +93,7 @@ def write_text(path: Path, text: str) -> Path:
 
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Nobody else who asks for the lock of `folder` works in it during the block; waits for whoever does."""
+    """Hold the lock of `folder` during the block; waits while another process holds it."""
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / ".lock").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
@@ -102,9 +102,9 @@ def locked(folder: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def written_whole(path: Path) -> Iterator[Path]:
-    """A file beside `path` to write to, which becomes `path` at the end of the block, or goes where the block fails.
+    """A temporary file next to `path` that is renamed to `path` at the end of the block, or deleted if the block fails.
 
-    TrainingError where it cannot be written.
+    Raises TrainingError if it cannot be written.
     """
     remove_abandoned(path.parent)
     try:
@@ -115,7 +115,7 @@ def written_whole(path: Path) -> Iterator[Path]:
 
 
 def _save(content: Mapping[str, Any], path: Path) -> None:
-    """By an open file: torch writes the name of a path into it, and hides why a disk took no more."""
+    """Save to an open file: given a path, torch stores its name in the file and hides the reason of a full disk."""
     try:
         with path.open("wb") as file:
             torch.save(content, file)
@@ -125,14 +125,14 @@ def _save(content: Mapping[str, Any], path: Path) -> None:
 
 
 def _states(folder: Path) -> list[tuple[str, Path]]:
-    """(hash, path) of every state, the newest step first."""
+    """(hash, path) of every state, newest step first."""
     found = [(match, path) for path in folder.glob("state_*.pt") if (match := _STATE.fullmatch(path.name))]
     found.sort(key=lambda pair: int(pair[0][1]), reverse=True)
     return [(match[2], path) for match, path in found]
 
 
 def _sweep(folder: Path) -> None:
-    """Delete what a killed writer left: half files, and states that did not get their hash."""
+    """Delete what a killed writer left: unfinished files, and states without a hash in their name."""
     for path in (*unfinished_paths(folder), *folder.glob("state_*")):
         if not _STATE.fullmatch(path.name):
             path.unlink(missing_ok=True)

@@ -370,6 +370,8 @@ class _TrainingRun:
             write_curves(self.folder / "curves.csv", self.curves)
         if self.events is not None:
             self.events.write(row)
+        if self.recipe.keep_every and (epoch + 1) % self.recipe.keep_every == 0:
+            self._write_weights(f"epoch_{epoch + 1}.pt", epoch=epoch + 1, seconds=self.seconds)
         if epoch + 1 < self.recipe.epochs and (self._is_save_due() or self._is_save_cheap()):
             self._save()
         if self.is_stopped.is_set():
@@ -383,6 +385,7 @@ class _TrainingRun:
             self.state.evaluated,
             self.val,
             clip=self.loading.clip,
+            views=(self.recipe.validation_clips, 1),
             protocol=self.loading.protocol,
             device=self.state.device,
             batch=max(1, self.loading.batch // self.recipe.accumulate),

@@ -1,4 +1,7 @@
-"""Which of several processes this one is, from the variables that torchrun, srun, submitit and Ray set."""
+"""Several processes that share one training: rank, rendezvous, process group and heartbeat.
+
+Rank and world size come from the environment variables that torchrun, srun, submitit and Ray set.
+"""
 
 import os
 import sys
@@ -18,7 +21,7 @@ from bench.core.errors import InputError, TrainingError
 
 TIMEOUT_S = 1800.0
 DEAD_AFTER_S = 30.0
-COMING_S = 45.0
+JOIN_S = 45.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +37,7 @@ class Ranks:
         return self.rank == 0
 
     def gather(self, value: Any) -> list[Any]:
-        """`value` of every rank, in their order, on every rank."""
+        """The values of all ranks, in rank order, on every rank."""
         if self.world == 1:
             return [value]
         values: list[Any] = [None] * self.world
@@ -42,7 +45,7 @@ class Ranks:
         return values
 
     def share(self, value: Any) -> Any:
-        """The first rank's `value`, on every rank."""
+        """The `value` of the first rank, on every rank."""
         if self.world == 1:
             return value
         holder = [value]
@@ -56,18 +59,18 @@ class Ranks:
         return value
 
     def spread(self, value: torch.Tensor) -> None:
-        """Make `value` the first rank's, in place."""
+        """Overwrite `value` with that of the first rank."""
         if self.world > 1:
             dist.broadcast(value, src=0)
 
     def wait(self) -> None:
-        """Go on when all ranks have come as far as this."""
+        """Wait until all ranks have reached this point."""
         if self.world > 1:
             dist.barrier()
 
     @contextmanager
     def in_turn(self) -> Iterator[None]:
-        """The first rank of each machine goes through the block alone, then the others: what it leaves, they find."""
+        """Run the block in the first rank of each machine, then in the others, which find what it left on disk."""
         if self.local:
             self.wait()
         yield
@@ -76,7 +79,7 @@ class Ranks:
 
 
 def current_ranks() -> Ranks:
-    """This process's place in the process group, or alone."""
+    """The rank of this process in the process group; rank 0 of 1 without a group."""
     if not (dist.is_available() and dist.is_initialized()):
         return Ranks()
     return Ranks(rank=dist.get_rank(), world=dist.get_world_size(), local=int(os.environ.get("LOCAL_RANK", 0)))
@@ -84,10 +87,10 @@ def current_ranks() -> Ranks:
 
 @contextmanager
 def joined(device: str, *, dead_after_s: float = DEAD_AFTER_S) -> Iterator[Ranks]:
-    """Join the process group that the environment describes, for as long as the block lasts; alone without one.
+    """Join the process group that the environment describes for the duration of the block; without one, run alone.
 
-    A rank that does not come, dies, or is silent for `dead_after_s`, ends the others with a TrainingError that names
-    it; one that fails, with its error. A rank that waits longer than `TIMEOUT_S` for another that lives fails as well.
+    If a rank does not join, dies, or sends no heartbeat for `dead_after_s`, the others raise a TrainingError that names
+    it; if it fails, the error has its message. Waiting longer than `TIMEOUT_S` for a living rank is an error, too.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) < 2 or dist.is_initialized():
         yield current_ranks()
@@ -109,47 +112,49 @@ def joined(device: str, *, dead_after_s: float = DEAD_AFTER_S) -> Iterator[Ranks
 
 
 def _join(device: str) -> None:
-    """Meet the other ranks and begin a process group with them, each on its own GPU where `device` is one."""
+    """Join the other ranks in a process group; if `device` is a GPU, each rank takes its own."""
     rank, world = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     is_cuda = torch.device(device).type == "cuda"
     if is_cuda:
         torch.cuda.set_device(_own_gpu(device))
     store = rendezvous("group", timeout_s=TIMEOUT_S, holds=rank == 0)
-    _greet(store, rank=rank, world=world)
+    _await_others(store, rank=rank, world=world)
     backend, timeout = "nccl" if is_cuda else "gloo", timedelta(seconds=TIMEOUT_S)
     dist.init_process_group(backend, store=store, rank=rank, world_size=world, timeout=timeout)
 
 
 def _own_gpu(device: str) -> int:
-    """The number of this rank's GPU; InputError where there are not as many, or the device is one for all."""
+    """The index of this rank's GPU; raises InputError if there are too few, or if `device` names a single one."""
     local, there = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
     if torch.device(device).index is not None:
-        raise InputError(f"device {device} is one GPU, and each of several ranks takes its own; say `device: cuda`")
+        raise InputError(f"device {device} is one GPU, but each rank needs its own; give `device: cuda`")
     if local >= there:
-        raise InputError(f"rank {local} of this machine has no GPU of its own: there are {there}; start fewer ranks")
+        raise InputError(
+            f"rank {local} of this machine has no GPU of its own: the machine has {there}; start fewer ranks"
+        )
     return local
 
 
-def _greet(store: Store, *, rank: int, world: int) -> None:
-    """TrainingError where not every rank comes within `COMING_S`."""
+def _await_others(store: Store, *, rank: int, world: int) -> None:
+    """Raise TrainingError unless every rank joins within `JOIN_S`."""
     store.set(f"here/{rank}", "")
     for other in range(world):
         try:
-            store.wait([f"here/{other}"], timedelta(seconds=COMING_S))
+            store.wait([f"here/{other}"], timedelta(seconds=JOIN_S))
         except RuntimeError as error:
             raise TrainingError(
-                f"rank {other} of {world} did not come within {COMING_S:.0f} s; its own log says why, if it began"
+                f"rank {other} of {world} did not join within {JOIN_S:.0f} s; its own log says why, if it started"
             ) from error
 
 
-CALL = "VBENCH_CALL"  # set where a launcher of vbench holds the store: which of its calls the process answers
+CALL = "VBENCH_CALL"  # set if a launcher of vbench serves the store: the call that this process belongs to
 
 
 def rendezvous(what: str, *, timeout_s: float, holds: bool = False) -> Store:
-    """A new connection to the store at MASTER_ADDR and MASTER_PORT, whose keys are those of `what` alone.
+    """A new connection to the key-value store at MASTER_ADDR and MASTER_PORT, in a namespace of its own for `what`.
 
-    Starts of a launcher, and calls of one start, do not see each other's keys. `holds` makes this process keep the
-    store, unless its launcher does so already.
+    Restarts of a launcher, and calls within one start, have separate namespaces too. If `holds` is true, this process
+    serves the store, unless its launcher does so already.
     """
     is_held = CALL in os.environ or os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
     store = dist.TCPStore(  # type: ignore[attr-defined]  # not in __all__
@@ -164,17 +169,18 @@ def rendezvous(what: str, *, timeout_s: float, holds: bool = False) -> Store:
 
 
 BEAT_S = 1.0
-SUSPECTED_S = 6.0  # without a beat, once a collective operation has failed
-GRACE_S = 10.0  # for the main thread to end by an error of its own
-ANSWER_S = 5.0  # for one question to the store
-WORDS = ("gloo", "nccl", "connection", "socket", "timed out", "timeout")  # torch has no type for all of them
+SUSPECTED_S = 6.0  # time limit for heartbeats once a collective operation has failed
+GRACE_S = 10.0  # for the main thread to raise an error of its own
+ANSWER_S = 5.0  # time limit of one request to the store
+CONNECTION_WORDS = ("gloo", "nccl", "connection", "socket", "timed out", "timeout")  # torch has no type for all of them
 
 
 class Heartbeat:
-    """Watches over `world` processes of which this is `rank`; one that is silent for `dead_after_s` has died.
+    """Tells the other ranks that this one is alive, and finds ranks that send no heartbeat for `dead_after_s`.
 
-    Where the main thread is stuck in a collective operation with a dead rank, this process ends with the exit code of
-    TrainingError and a line on standard error.
+    A thread counts up this rank's heartbeats in the store and reads those of the others, whatever the main thread waits
+    for. If the main thread is stuck in a collective operation with a dead rank, this process exits with the code of
+    TrainingError and one line on standard error.
     """
 
     def __init__(self, *, rank: int, world: int, dead_after_s: float) -> None:
@@ -189,33 +195,33 @@ class Heartbeat:
         self._thread.start()
 
     def stop(self) -> None:
-        """Watch no longer."""
+        """Stop the thread."""
         self._is_over.set()
         self._thread.join()
 
     def explain(self, error: BaseException) -> str | None:
-        """Which other rank is to blame for `error`, with its own error where it could tell; None where this one is.
+        """The rank that caused `error`, with its own error if it reported one; None if this rank caused it.
 
-        An error of this rank's own is told to the others first.
+        An error of this rank itself is first reported to the others.
         """
         if self._found is None and not is_of_distribution(error):
-            self._tell(error)
+            self._report(error)
             return None
         self._dead_after_s = min(self._dead_after_s, SUSPECTED_S)
         self._is_found.wait(SUSPECTED_S + GRACE_S)
         return self._found
 
-    def _tell(self, error: BaseException) -> None:
+    def _report(self, error: BaseException) -> None:
         text = " ".join(str(error).split())
         try:
             self._store.set(f"failed/{self._rank}", f"{type(error).__name__}: {text}"[:1000])
         except RuntimeError:
             return
-        time.sleep(2 * BEAT_S)  # the store may end with this process, so the others are given time to read it
+        time.sleep(2 * BEAT_S)  # the store may end with this process, so leave the others time to read it
 
     def _watch(self) -> None:
         while not self._is_over.wait(BEAT_S):
-            self._found = self._look()
+            self._found = self._find_failure()
             if self._found is None:
                 continue
             self._is_found.set()
@@ -224,15 +230,15 @@ class Heartbeat:
                 os._exit(TrainingError.exit_code)
             return
 
-    def _look(self) -> str | None:
-        """What is wrong with another rank, or None."""
+    def _find_failure(self) -> str | None:
+        """What is wrong with another rank; None if nothing is."""
         try:
             self._store.add(f"beat/{self._rank}", 1)
-            return next(filter(None, map(self._look_at, self._others)), None)
+            return next(filter(None, map(self._failure_of, self._others)), None)
         except RuntimeError:
-            return f"rank 0 of {self._world} died, or the launcher: the store that they held is not there any more"
+            return f"rank 0 of {self._world} or the launcher died: the store that it served is gone"
 
-    def _look_at(self, rank: int) -> str | None:
+    def _failure_of(self, rank: int) -> str | None:
         if self._store.check([f"failed/{rank}"]):
             return f"rank {rank} of {self._world} failed: {self._store.get(f'failed/{rank}').decode()}"
         now, beats = time.monotonic(), self._store.add(f"beat/{rank}", 0)
@@ -241,11 +247,11 @@ class Heartbeat:
         silent_s = now - self._seen[rank]
         if silent_s <= self._dead_after_s:
             return None
-        return f"rank {rank} of {self._world} died: nothing was heard of it for {silent_s:.0f} s"
+        return f"rank {rank} of {self._world} died: it sent no heartbeat for {silent_s:.0f} s"
 
 
 def is_of_distribution(error: BaseException) -> bool:
-    """Whether an error speaks of the processes' connection, and so may be another rank's doing."""
+    """Whether an error is about the connection between ranks, so that another rank may have caused it."""
     if isinstance(error, dist.DistError):
         return True
-    return type(error) is RuntimeError and any(word in str(error).lower() for word in WORDS)
+    return type(error) is RuntimeError and any(word in str(error).lower() for word in CONNECTION_WORDS)

@@ -1,4 +1,4 @@
-"""A recipe: how a network is trained, with its source, read from YAML; every mistake is told with its place."""
+"""A recipe: how a model is trained, with its source, read from YAML; errors name file, line and column."""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -23,6 +23,7 @@ class SGD(Frozen):
     name: Literal["sgd"]
     lr: Positive
     momentum: Share = 0.9
+    dampening: Share = 0.0
     nesterov: bool = False
     weight_decay: float = Field(default=0.0, ge=0)
 
@@ -43,16 +44,18 @@ CHOICES: dict[str, dict[str, type[BaseModel]]] = {
 
 
 class Recipe(Frozen):
-    """How a network is trained. `batch` is the number of clips of one optimizer step, over all ranks.
+    """How a model is trained. `batch` is the number of clips of one optimizer step, over all ranks.
 
-    `accumulate` splits such a step into that many passes, to save memory; it does not change the step.
-    `dropout` sets the probability of every dropout layer; None leaves the network's own. `ema` is the decay of the
-    average of weights that is evaluated in place of the weights. `ft_begin_module` trains from that module on.
-    `validate_every` counts epochs; 0 means never. `augmentation` is what `bench.data.transforms.Augmentation` takes;
-    `evaluation_resize` is what frames are scaled to in evaluation (short side or H and W), by default the
-    augmentation's `resize`, else just enough for the clip; its clips are taken as the augmentation's `sampling` and
-    `short` say: blocks spread over the video, or sections where it is `uniform` or `segments`. `memory_format` is that
-    of clips and weights in training.
+    `accumulate` splits a step into that many passes to save memory; the step stays the same.
+    `dropout` sets the probability of every dropout layer; None keeps the model's own. `ema` is the decay of the weight
+    average that is evaluated instead of the weights. `ft_begin_module` trains from that module on.
+    `validate_every` counts epochs; 0 means never. `validation_clips` is the number of clips per video in validations.
+    `keep_every` keeps the weights of every so many epochs as `epoch_<n>.pt`; 0 keeps the last and best only.
+    `augmentation` has the fields of
+    `bench.data.transforms.Augmentation`. `evaluation_resize` is the size of frames in evaluation (short side, or H and
+    W), by default the augmentation's `resize`, else just enough for the clip. Clips of an evaluation follow the
+    augmentation's `sampling` and `short`: blocks spread over the video, or sections for `uniform` and `segments`.
+    `memory_format` is that of clips and weights in training.
     """
 
     recipe: str = Field(pattern=r"^[a-z0-9_]+$")
@@ -76,37 +79,47 @@ class Recipe(Frozen):
     ft_begin_module: str | None = None
     memory_format: MemoryFormat = "contiguous"
     validate_every: int = Field(default=1, ge=0)
+    validation_clips: int = Field(default=1, ge=1)
+    keep_every: int = Field(default=0, ge=0)
     evaluation_resize: Pixels | tuple[Pixels, Pixels] | None = None
     augmentation: dict[str, Json] = Field(default_factory=dict)
 
     @property
     def augmenting(self) -> Augmentation:
-        """The augmentation, checked when the recipe was read."""
+        """The augmentation; it was checked when the recipe was read."""
         return Augmentation.from_mapping(self.augmentation)
 
     @property
     def resize(self) -> int | tuple[int, int] | None:
-        """What frames are scaled to in evaluation; None covers the clip."""
+        """The size of frames in evaluation; None means just enough for the clip."""
         return self.evaluation_resize or self.augmenting.resize
 
     @property
     def view_sampling(self) -> ViewSampling:
-        """How the clips of an evaluation are taken, as the augmentation's `sampling` takes those of training."""
+        """How clips of an evaluation are sampled, to match the augmentation's `sampling`."""
         return view_sampling(self.augmenting.sampling)
 
     @property
     def view_short(self) -> Short:
-        """What fills a clip that is longer than its video; dense blocks wrap round the end whatever is said."""
+        """How a clip longer than its video is filled; dense blocks always wrap around the end."""
         return "loop" if self.augmenting.sampling == "dense" else self.augmenting.short
 
     @property
     def hash(self) -> str:
-        """12 hex digits over everything that changes the training; the words of `source` do not."""
-        return digest(self.model_dump(mode="json", exclude={"source", "recipe"}))
+        """12 hex digits over everything that changes the training; `source`, the name and `keep_every` do not.
+
+        Settings that were added later count only if they are set, so that older trainings keep their hash.
+        """
+        settings = self.model_dump(mode="json", exclude={"source", "recipe", "keep_every"})
+        if self.validation_clips == 1:
+            del settings["validation_clips"]
+        if not settings["optimizer"].get("dampening"):
+            settings["optimizer"].pop("dampening", None)
+        return digest(settings)
 
 
 def read_recipe(path: str | Path) -> Recipe:
-    """The recipe in a YAML file; SuiteError with every problem, one `file:line:column: message` a line."""
+    """Read a recipe from a YAML file; raises SuiteError with all problems, one `file:line:column: message` per line."""
     tree = read_yaml(Path(path))
     if not isinstance(tree.data, Mapping):
         raise SuiteError(str(path), [tree.problem((), "a recipe is a mapping, such as `epochs: 12`")])
@@ -121,7 +134,10 @@ def read_recipe(path: str | Path) -> Recipe:
 
 
 def _invalid(tree: Tree, found: Mapping[str, Any]) -> Problem:
-    """One problem of pydantic's; it puts the chosen optimizer's or schedule's name into the location."""
+    """A problem that pydantic found, with its place in the file.
+
+    pydantic puts the name of the chosen optimizer or schedule into the location, which the file does not have.
+    """
     location: Place = found["loc"]
     place = (location[0], *location[2:]) if location[0] in CHOICES else location
     named = ".".join(str(part) for part in place)
@@ -145,18 +161,20 @@ def _name_in(value: Any) -> str:
 
 
 def _contradictions(recipe: Recipe) -> Iterator[tuple[Place, str]]:
-    """Settings that are right one by one and wrong together, each with its place."""
+    """Settings that contradict each other, each with its place."""
     schedule, optimizer = recipe.schedule, recipe.optimizer
     if schedule.warmup_epochs >= recipe.epochs:
         yield ("schedule", "warmup_epochs"), f"the warm-up must be shorter than the {recipe.epochs} epochs"
     if isinstance(schedule, Multistep) and schedule.milestones[-1] >= recipe.epochs:
-        yield ("schedule", "milestones"), f"a milestone lies beyond the last of {recipe.epochs} epochs"
+        yield ("schedule", "milestones"), f"a milestone lies after the last of {recipe.epochs} epochs"
     if isinstance(schedule, Plateau) and recipe.validate_every != 1:
         yield ("validate_every",), "a plateau schedule needs validate_every: 1"
     if recipe.batch % recipe.accumulate:
         yield ("accumulate",), f"batch {recipe.batch} cannot be split into {recipe.accumulate} equal passes"
     if isinstance(optimizer, SGD) and optimizer.nesterov and not optimizer.momentum:
         yield ("optimizer", "nesterov"), "nesterov needs momentum"
+    if isinstance(optimizer, SGD) and optimizer.nesterov and optimizer.dampening:
+        yield ("optimizer", "dampening"), "nesterov allows no dampening"
     try:
         _ = recipe.augmenting
     except BenchError as error:

@@ -13,20 +13,20 @@ Positive = Annotated[float, Field(gt=0)]
 
 
 class Schedule(Frozen):
-    """What every schedule has: a linear warm-up over `warmup_epochs`, from `warmup_start` times the rate."""
+    """Base of all schedules: a linear warm-up over `warmup_epochs`, starting at `warmup_start` times the rate."""
 
     warmup_epochs: float = Field(default=0.0, ge=0)
     warmup_start: float = Field(default=0.01, ge=0, le=1)
 
 
 class Constant(Schedule):
-    """The same rate from the end of the warm-up on."""
+    """A constant rate after the warm-up."""
 
     name: Literal["constant"] = "constant"
 
 
 class Multistep(Schedule):
-    """The rate times `factor` at every milestone, in epochs."""
+    """The rate is multiplied by `factor` at every milestone (in epochs)."""
 
     name: Literal["multistep"]
     milestones: tuple[Positive, ...] = Field(min_length=1)
@@ -48,7 +48,10 @@ class Cosine(Schedule):
 
 
 class Plateau(Schedule):
-    """The rate times `factor` once the validation loss has not fallen by `threshold` of itself in `patience` epochs."""
+    """The rate is multiplied by `factor` if the validation loss has not fallen for `patience` epochs.
+
+    A fall counts if it is more than `threshold` times the loss.
+    """
 
     name: Literal["plateau"]
     patience: int = Field(default=10, ge=0)
@@ -57,7 +60,7 @@ class Plateau(Schedule):
 
 
 def rate_factor(schedule: Schedule, *, epoch: float, epochs: int) -> float:
-    """What the rate is multiplied by at `epoch` (fractional, from 0) of `epochs`; a plateau's own factor is apart."""
+    """The factor on the rate at `epoch` (fractional, from 0) of `epochs`; `PlateauState` has that of a plateau."""
     if epoch < schedule.warmup_epochs:
         return schedule.warmup_start + (1 - schedule.warmup_start) * epoch / schedule.warmup_epochs
     match schedule:
@@ -74,14 +77,14 @@ def rate_factor(schedule: Schedule, *, epoch: float, epochs: int) -> float:
 
 @dataclass(kw_only=True)
 class PlateauState:
-    """What a plateau schedule remembers between epochs: the best loss, the epochs without a better one, its factor."""
+    """The state of a plateau schedule: the best loss, the number of epochs since then, and the factor on the rate."""
 
     best: float = math.inf
     waited: int = 0
     factor: float = field(default=1.0)
 
     def update(self, schedule: Plateau, *, loss: float) -> None:
-        """Take note of an epoch's validation `loss`."""
+        """Update with the validation `loss` of an epoch."""
         if loss < self.best * (1 - schedule.threshold):
             self.best, self.waited = loss, 0
             return

@@ -342,7 +342,13 @@ def _optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     optimizer: torch.optim.Optimizer
     match chosen:
         case SGD():
-            optimizer = torch.optim.SGD(groups, lr=chosen.lr, momentum=chosen.momentum, nesterov=chosen.nesterov)
+            optimizer = torch.optim.SGD(
+                groups,
+                lr=chosen.lr,
+                momentum=chosen.momentum,
+                dampening=chosen.dampening,
+                nesterov=chosen.nesterov,
+            )
         case AdamW():
             optimizer = torch.optim.AdamW(groups, lr=chosen.lr, betas=chosen.betas)
     for group in optimizer.param_groups:

@@ -10,6 +10,7 @@ import torch
 from bench.core.errors import InputError, TrainingError
 from bench.train.checkpointing import read_state, read_weights
 from bench.train.curves import read_curves
+from bench.train.evaluating import evaluate
 from bench.train.fitting import CheckpointInterval, TrainingInterrupted, fit
 from bench.train.training_state import TrainingState
 
@@ -266,3 +267,21 @@ def test_an_epoch_ends_with_a_checkpoint_if_that_is_cheap(run, recipe_of, tmp_pa
         with pytest.raises(KeyboardInterrupt):
             run(recipe_of(), tmp_path, dies_at=9)
     assert read_state(tmp_path).state["training"]["step"] == 8
+
+
+def test_weights_of_every_second_epoch_are_kept_if_the_recipe_says_so(run, recipe_of, tmp_path):
+    run(recipe_of(keep_every=2, epochs=4), tmp_path)
+    kept = {path.name: read_weights(path)["epoch"] for path in tmp_path.glob("epoch_*.pt")}
+    assert kept == {"epoch_2.pt": 2, "epoch_4.pt": 4}
+
+
+def test_validations_take_as_many_clips_as_the_recipe_says(run, recipe_of, tmp_path, monkeypatch):
+    views = []
+
+    def evaluated(*arguments, **options):
+        views.append(options["views"])
+        return evaluate(*arguments, **options)
+
+    monkeypatch.setattr("bench.train.fitting.evaluate", evaluated)
+    run(recipe_of(validation_clips=3, epochs=1), tmp_path)
+    assert views == [(3, 1)]

@@ -20,7 +20,7 @@ from bench.data.collection import open_dataset
 from bench.train.checkpointing import read_weights
 from bench.train.evaluating import evaluate
 from bench.train.fitting import fit
-from bench.train.ranks import Ranks, _greet, _own_gpu, current_ranks, joined
+from bench.train.ranks import Ranks, _await_others, _own_gpu, current_ranks, joined
 from bench.train.training_state import TrainingState
 
 SCRIPT = """
@@ -112,9 +112,9 @@ def test_alone_there_is_one_rank():
 @pytest.mark.parametrize(
     ("rank", "end", "told"),
     [
-        ("1", "SIGKILL", "rank 1 of 2 died: nothing was heard of it"),
+        ("1", "SIGKILL", "rank 1 of 2 died: it sent no heartbeat"),
         ("0", "SIGKILL", "rank 0 of 2 died"),
-        ("1", "SIGSTOP", "rank 1 of 2 died: nothing was heard of it"),
+        ("1", "SIGSTOP", "rank 1 of 2 died: it sent no heartbeat"),
         ("1", "error", "rank 1 of 2 failed: ValueError: this rank is ill"),
     ],
 )
@@ -167,9 +167,9 @@ def test_all_ranks_evaluate_with_the_statistics_that_the_checkpoint_holds(job, t
 
 
 def test_who_does_not_come_is_named(monkeypatch):
-    monkeypatch.setattr("bench.train.ranks.COMING_S", 0.2)
-    with pytest.raises(TrainingError, match="rank 1 of 3 did not come within 0 s; its own log says why"):
-        _greet(HashStore(), rank=0, world=3)
+    monkeypatch.setattr("bench.train.ranks.JOIN_S", 0.2)
+    with pytest.raises(TrainingError, match="rank 1 of 3 did not join within 0 s; its own log says why"):
+        _await_others(HashStore(), rank=0, world=3)
 
 
 def test_more_ranks_than_gpus_and_one_gpu_for_all_are_refused(monkeypatch):

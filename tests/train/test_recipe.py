@@ -119,7 +119,7 @@ def test_frames_are_scaled_alike_in_evaluation_unless_the_recipe_says_otherwise(
 
 def test_multistep_refuses_milestones_that_never_come(read):
     text = GOOD.replace("name: cosine", "name: multistep\n  milestones: [5, 30]")
-    with pytest.raises(SuiteError, match="a milestone lies beyond the last of 10 epochs"):
+    with pytest.raises(SuiteError, match="a milestone lies after the last of 10 epochs"):
         read(text)
 
 
@@ -138,3 +138,17 @@ def test_the_recipes_that_issues_and_suites_name_are_there():
 def test_no_recipe_for_directions_of_motion_flips(read):
     quick = next(path for path in SHIPPED if path.stem == "quick")
     assert read_recipe(quick).augmenting.flip == 0.0
+
+
+def test_later_settings_leave_the_hash_of_older_recipes(read):
+    """The hash of `quick` as trainings of the first version know it."""
+    quick = read_recipe(next(path for path in SHIPPED if path.stem == "quick"))
+    assert quick.hash == "4d47c6dd425d"
+    assert read(GOOD + "keep_every: 5\n").hash == read(GOOD).hash
+    assert read(GOOD + "validation_clips: 3\n").hash != read(GOOD).hash
+
+
+def test_dampening_needs_a_momentum_that_is_not_nesterovs(read):
+    text = GOOD.replace("{name: adamw, lr: 1e-3}", "{name: sgd, lr: 0.1, nesterov: true, dampening: 0.5}")
+    with pytest.raises(SuiteError, match="nesterov allows no dampening"):
+        read(text)

@@ -174,3 +174,18 @@ def test_an_epoch_that_was_not_validated_does_not_count_as_one_without_progress(
         training.note_epoch(validation_loss=None)
     training.step(batch)
     assert training.optimizer.param_groups[0]["lr"] == LR
+
+
+def test_dampening_slows_the_momentum_as_in_torchs_formula(tiny_net, recipe_of):
+    """v = momentum * v + (1 - dampening) * gradient: with one dampened step after the first, by hand."""
+    recipe = recipe_of(optimizer={"name": "sgd", "lr": 0.1, "momentum": 0.5, "dampening": 0.25})
+    state = TrainingState(tiny_net(), recipe, seed=0, device="cpu", steps_per_epoch=4, ranks=Ranks())
+    weight = state.model.fc.bias
+    start = weight.detach().clone()
+    for gradient in ([1.0, -1.0], [2.0, 0.0]):
+        state.optimizer.zero_grad()
+        weight.grad = torch.tensor(gradient)
+        state.optimizer.step()
+    first = torch.tensor([1.0, -1.0])  # the first step is not dampened
+    second = 0.5 * first + 0.75 * torch.tensor([2.0, 0.0])
+    assert torch.allclose(weight, start - 0.1 * first - 0.1 * second)
