@@ -129,9 +129,7 @@ def _own_gpu(device: str) -> int:
     if torch.device(device).index is not None:
         raise InputError(f"device {device} is one GPU, but each rank needs its own; give `device: cuda`")
     if local >= there:
-        raise InputError(
-            f"rank {local} of this machine has no GPU of its own: the machine has {there}; start fewer ranks"
-        )
+        raise InputError(f"rank {local} of this machine has no GPU of its own: there are {there}; start fewer ranks")
     return local
 
 

@@ -12,75 +12,18 @@ from bench.train.recipe import Recipe
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "3d-resnets-options.md"
 # `python main.py --help` of kenshohara/3D-ResNets-PyTorch, master.
-OPTIONS = [
-    "root_path",
-    "video_path",
-    "annotation_path",
-    "result_path",
-    "dataset",
-    "n_classes",
-    "n_pretrain_classes",
-    "pretrain_path",
-    "ft_begin_module",
-    "sample_size",
-    "sample_duration",
-    "sample_t_stride",
-    "train_crop",
-    "train_crop_min_scale",
-    "train_crop_min_ratio",
-    "no_hflip",
-    "colorjitter",
-    "train_t_crop",
-    "learning_rate",
-    "momentum",
-    "dampening",
-    "weight_decay",
-    "mean_dataset",
-    "no_mean_norm",
-    "no_std_norm",
-    "value_scale",
-    "nesterov",
-    "optimizer",
-    "lr_scheduler",
-    "multistep_milestones",
-    "overwrite_milestones",
-    "plateau_patience",
-    "batch_size",
-    "inference_batch_size",
-    "batchnorm_sync",
-    "n_epochs",
-    "begin_epoch",
-    "n_val_samples",
-    "resume_path",
-    "no_train",
-    "no_val",
-    "inference",
-    "inference_subset",
-    "inference_stride",
-    "inference_crop",
-    "inference_no_average",
-    "no_cuda",
-    "n_threads",
-    "checkpoint",
-    "model",
-    "model_depth",
-    "conv1_t_size",
-    "conv1_t_stride",
-    "no_max_pool",
-    "resnet_shortcut",
-    "resnet_widen_factor",
-    "wide_resnet_k",
-    "resnext_cardinality",
-    "input_type",
-    "manual_seed",
-    "accimage",
-    "output_topk",
-    "file_type",
-    "tensorboard",
-    "distributed",
-    "dist_url",
-    "world_size",
-]
+NAMES = """
+root_path video_path annotation_path result_path dataset n_classes n_pretrain_classes pretrain_path
+ft_begin_module sample_size sample_duration sample_t_stride train_crop train_crop_min_scale
+train_crop_min_ratio no_hflip colorjitter train_t_crop learning_rate momentum dampening weight_decay
+mean_dataset no_mean_norm no_std_norm value_scale nesterov optimizer lr_scheduler multistep_milestones
+overwrite_milestones plateau_patience batch_size inference_batch_size batchnorm_sync n_epochs begin_epoch
+n_val_samples resume_path no_train no_val inference inference_subset inference_stride inference_crop
+inference_no_average no_cuda n_threads checkpoint model model_depth conv1_t_size conv1_t_stride no_max_pool
+resnet_shortcut resnet_widen_factor wide_resnet_k resnext_cardinality input_type manual_seed accimage
+output_topk file_type tensorboard distributed dist_url world_size
+"""
+OPTIONS = NAMES.split()
 ROWS = re.findall(r"^\| `--(\w+)` \| (.+) \|$", PAGE.read_text(encoding="utf-8"), re.MULTILINE)
 
 
