@@ -220,7 +220,7 @@ def test_nothing_is_timed_beside_other_workers(
     monkeypatch.setenv("PYTEST_XDIST_WORKER_COUNT", "4")
     passed, said = outcome("--vbench-update")
     assert not passed
-    assert "beside 3 other workers; run gates with -n 0" in said
+    assert "next to 3 other workers; run gates with -n 0" in said
     assert outcome("--vbench-update", metric="macs")[0]
     monkeypatch.setenv("PYTEST_XDIST_WORKER_COUNT", "1")
     assert outcome("--vbench-update")[0]
