@@ -5,19 +5,31 @@ from collections.abc import Mapping
 from bench.core.errors import InputError, WeightsError
 from bench.core.input_protocol import InputProtocol
 from bench.models.weights.checkpoint import Checkpoint
+from bench.models.weights.recognition import recognise
 
 KEY = "input_protocol"
 
 
 def protocol_of_checkpoint(checkpoint: Checkpoint) -> InputProtocol:
-    """Return the protocol in a checkpoint that vbench trained, marked as stored; empty for any other file.
+    """Return the protocol in a checkpoint that vbench trained, marked as stored, else that of the file's zoo.
+
+    The parts of a zoo are marked as recognised or as assumed; empty if the file belongs to no known zoo.
 
     Raises WeightsError if the file states a protocol that cannot be read.
     """
     stated = checkpoint.metadata.get(KEY)
     if not isinstance(stated, Mapping):
-        return InputProtocol()
+        match = recognise(checkpoint)
+        return InputProtocol() if match is None else match.protocol
     try:
         return InputProtocol.of(stated, mark="stored", origin=checkpoint.path.name, where=str(checkpoint.path))
     except InputError as error:
         raise WeightsError(f"the input protocol in {error}") from None
+
+
+def notes_on(checkpoint: Checkpoint) -> tuple[str, ...]:
+    """Return what a user must know about weights of a recognised zoo, such as its order of classes."""
+    if KEY in checkpoint.metadata:
+        return ()
+    match = recognise(checkpoint)
+    return (match.note,) if match is not None and match.note else ()

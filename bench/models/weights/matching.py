@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from bench.core.errors import WeightsError
 from bench.models.base import belongs_to, head_name_of
 from bench.models.weights.checkpoint import Checkpoint, Shapes
-from bench.models.weights.checkpoint_protocol import protocol_of_checkpoint
+from bench.models.weights.checkpoint_protocol import notes_on, protocol_of_checkpoint
 from bench.models.weights.load_report import LoadReport
 from bench.models.weights.translations import names_for, rows_of
 
@@ -77,6 +77,7 @@ def copy_weights(model: nn.Module, checkpoint: Checkpoint) -> LoadReport:
         file_classes=rows_of(given, head),
         model_classes=rows_of(target, head),
         input_protocol=protocol_of_checkpoint(checkpoint),
+        notes=notes_on(checkpoint),
     )
 
 

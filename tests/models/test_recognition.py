@@ -1,0 +1,196 @@
+"""The zoo of a file: small files in the containers of the zoos, each recognised or only assumed."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from bench.models.factory import create_model
+from bench.models.weights.checkpoint import read_checkpoint
+from bench.models.weights.checkpoint_protocol import protocol_of_checkpoint
+from bench.models.weights.recognition import recognise
+
+
+def named(*names: str, **shapes: tuple[int, ...]) -> dict[str, torch.Tensor]:
+    state = {f"{name}.weight": torch.ones(2, 2) for name in names}
+    return {**state, **{f"{key.replace('__', '.')}.weight": torch.ones(shape) for key, shape in shapes.items()}}
+
+
+HARA = named("bn1", "layer1.0.conv1", "fc", conv1=(2, 3, 7, 7, 7))
+C3D = named("conv1", "conv3a", "fc6")
+MM = {"meta": {"mmengine_version": "0.10"}}
+MVIT = {
+    **named("patch_embed.proj", "head.projection"),
+    **{f"blocks.{n}.attn.rel_pos_h": torch.ones(2, 2) for n in range(16)},
+}
+
+CASES: list[tuple[str, Any, str, str]] = [
+    (
+        "w.pth.tar",
+        {"epoch": 1, "state_dict": {**C3D, **named(fc8=(101, 2))}, "opt_dict": {}},
+        "jfzhang95 C3D UCF101",
+        "recognised",
+    ),
+    (
+        "w.pth.tar",
+        {"epoch": 1, "state_dict": {**C3D, **named(fc8=(51, 2))}, "opt_dict": {}},
+        "jfzhang95 C3D HMDB51",
+        "recognised",
+    ),
+    ("c3d.pickle", {**C3D, **named(fc8=(487, 2))}, "DavideA c3d.pickle", "assumed"),
+    (
+        "w.pth",
+        {"epoch": 1, "arch": "resnet-50", "state_dict": HARA, "optimizer": {}, "scheduler": {}},
+        "3D-ResNets-PyTorch master",
+        "recognised",
+    ),
+    (
+        "w.pth",
+        {"epoch": 1, "arch": "resnet-50", "state_dict": {f"module.{k}": v for k, v in HARA.items()}, "optimizer": {}},
+        "3D-ResNets-PyTorch CVPR2018",
+        "recognised",
+    ),
+    ("w.pth", HARA, "3D-ResNets-PyTorch master", "assumed"),
+    (
+        "w.pth",
+        {**MM, "state_dict": named("backbone.conv1a.conv", "cls_head.fc_cls")},
+        "mmaction2 C3D UCF101",
+        "recognised",
+    ),
+    (
+        "w.pth",
+        {**MM, "state_dict": named("backbone.layer1.0.conv1.conv.net", "cls_head.fc_cls")},
+        "mmaction2 TSM R50 K400",
+        "recognised",
+    ),
+    (
+        "w.pth",
+        {**MM, "state_dict": named("backbone.layer1.0.conv1.conv.net", cls_head__fc_cls=(174, 2))},
+        "mmaction2 TSM R50 SSv2",
+        "recognised",
+    ),
+    (
+        "w.pth",
+        {**MM, "state_dict": named("cls_head.fc_cls", backbone__conv1__conv=(2, 3, 7, 7))},
+        "mmaction2 TSN R50 K400",
+        "recognised",
+    ),
+    (
+        "w.pth",
+        {**MM, "state_dict": named("cls_head.fc_cls", backbone__conv1__conv=(2, 3, 5, 7, 7))},
+        "mmaction2 I3D R50",
+        "recognised",
+    ),
+    (
+        "w.pth",
+        {**MM, "state_dict": named("cls_head.fc_cls", "backbone.slow_path.conv1.conv")},
+        "mmaction2 SlowFast",
+        "recognised",
+    ),
+    (
+        "w.pth",
+        {
+            "meta": {"mmcv_version": "1.3"},
+            "state_dict": {
+                **named("cls_head.fc_cls", "backbone.patch_embed.proj"),
+                "backbone.layers.0.blocks.0.attn.relative_position_bias_table": torch.ones(2, 2),
+            },
+        },
+        "Video Swin (authors)",
+        "recognised",
+    ),
+    ("rgb_imagenet.pt", named("logits.conv3d", Conv3d_1a_7x7__conv3d=(2, 3, 7, 7, 7)), "piergiaj I3D RGB", "assumed"),
+    ("flow_imagenet.pt", named("logits.conv3d", Conv3d_1a_7x7__conv3d=(2, 2, 7, 7, 7)), "piergiaj I3D flow", "assumed"),
+    ("model_rgb.pth", named("conv3d_1a_7x7.conv3d"), "hassony2 I3D", "assumed"),
+    ("x3d_s.pyth", {"model_state": named("s1.pathway0_stem.conv_xy"), "cfg": ""}, "PySlowFast X3D_S", "recognised"),
+    ("x.pyth", {"model_state": MVIT, "cfg": ""}, "PySlowFast MVITv2_S_16x4", "recognised"),
+    ("x.pyth", {"model_state": {**MVIT, **named(head__projection=(174, 2))}}, "PySlowFast SSv2 MViTv2", "recognised"),
+    ("x.pyth", {"model_state": named("blocks.0.multipathway_blocks.0.conv")}, "PyTorchVideo hub", "recognised"),
+    ("r3d_18.pth", named("stem.0", "layer1.0.conv1.0"), "torchvision r3d_18", "assumed"),
+    (
+        "r2.pth",
+        named("stem.0", "layer1.0.conv1.0", layer2__0__conv2__0__0=(288, 2, 1, 3, 3)),
+        "ig65m-pytorch",
+        "assumed",
+    ),
+    (
+        "w.pth.tar",
+        {"epoch": 1, "arch": "resnet50", "state_dict": named("module.base_model.conv1.net", "module.new_fc")},
+        "TSM (mit-han-lab) uniform",
+        "recognised",
+    ),
+    (
+        "x_dense.pth.tar",
+        {"epoch": 1, "arch": "resnet50", "state_dict": named("module.base_model.conv1.net", "module.new_fc")},
+        "TSM dense",
+        "recognised",
+    ),
+    (
+        "w.pyth",
+        {
+            "model_state": {
+                **named("model.patch_embed.proj", "model.blocks.0.temporal_attn.qkv"),
+                "model.time_embed": torch.ones(1, 2),
+            }
+        },
+        "TimeSformer Kinetics",
+        "recognised",
+    ),
+    (
+        "w.pth",
+        {"module": {**named("patch_embed.proj", "head"), "blocks.0.attn.q_bias": torch.ones(2)}},
+        "VideoMAE K400",
+        "recognised",
+    ),
+    (
+        "w.pth",
+        {"module": {**named("patch_embed.proj", head=(710, 2)), "blocks.0.attn.q_bias": torch.ones(2)}},
+        "VideoMAE V2",
+        "recognised",
+    ),
+    (
+        "w.pth",
+        {"model_state": named("patch_embed1.proj", "blocks1.0.pos_embed", "head")},
+        "UniFormer (v1)",
+        "recognised",
+    ),
+    (
+        "w.pth",
+        {"model_state": {**named("patch_embed.proj", "head.projection"), "pos_embed_spatial": torch.ones(1, 2)}},
+        "Hiera video",
+        "recognised",
+    ),
+]
+
+
+@pytest.mark.parametrize(("file", "content", "zoo", "mark"), CASES)
+def test_the_zoo_of_a_file_is_found(tmp_path: Path, file: str, content: Any, zoo: str, mark: str) -> None:
+    torch.save(content, tmp_path / file)
+    found = recognise(read_checkpoint(tmp_path / file))
+    assert found is not None
+    assert found.row.zoo.startswith(zoo)
+    assert found.mark == mark
+
+
+def test_names_that_many_ports_share_identify_no_zoo(tmp_path: Path) -> None:
+    torch.save({**C3D, **named(fc8=(101, 2))}, tmp_path / "w.pth")
+    assert recognise(read_checkpoint(tmp_path / "w.pth")) is None
+
+
+def test_a_loaded_model_knows_the_protocol_and_class_order_of_its_zoo(tmp_path: Path) -> None:
+    arguments = {"depth": 10, "widen_factor": 0.125, "num_classes": 3}
+    state = create_model("resnet3d", **arguments).state_dict()
+    content = {"epoch": 1, "arch": "resnet-10", "state_dict": state, "optimizer": {}, "scheduler": {}}
+    torch.save(content, tmp_path / "w.pth")
+    report = create_model("resnet3d", weights=tmp_path / "w.pth", **arguments).__dict__["weights_report"]
+    assert report.input_protocol.mean == (0.4345, 0.4051, 0.3775)
+    assert report.input_protocol.mark("mean") == "recognised"
+    assert "not in alphabetical order" in report.warnings[0]
+
+
+def test_a_protocol_that_a_training_stored_comes_before_that_of_the_zoo(tmp_path: Path) -> None:
+    content = {"epoch": 1, "arch": "x", "state_dict": HARA, "input_protocol": {"mean": [0.1, 0.2, 0.3], "clip": "4x2"}}
+    torch.save(content, tmp_path / "w.pth")
+    found = protocol_of_checkpoint(read_checkpoint(tmp_path / "w.pth"))
+    assert (found.mean, found.clip, found.std, found.mark("mean")) == ((0.1, 0.2, 0.3), "4x2", None, "stored")
