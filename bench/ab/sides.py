@@ -15,7 +15,7 @@ from types import TracebackType
 from typing import Any, Literal
 
 from bench.core.errors import InputError, SetUpError, last_line
-from bench.core.git import git_environment
+from bench.core.git import git_environment, run_git
 from bench.core.process import tail
 from bench.core.yaml_tree import Tree
 
@@ -324,24 +324,18 @@ def _commit(ref: str) -> str:
 
 def _git(*arguments: str, folder: Path | None = None, missing: str | None = None) -> str:
     try:
-        done = subprocess.run(
-            ["git", *arguments],
-            cwd=folder,
-            env=git_environment(),
-            capture_output=True,
-            encoding="utf-8",
-            errors="surrogateescape",
-            check=True,
-        )
+        done = run_git(*arguments, folder=folder, timeout_s=600)  # a worktree of a large repository takes a while
     except FileNotFoundError:
         raise InputError(NEEDS_GIT) from None
-    except subprocess.CalledProcessError as error:
-        said = error.stderr.strip()
-        if missing is not None and not said:
-            others = "model:NAME, package.module:factory, python:PATH"
-            said = f"no commit, branch or tag {missing!r} here{_why_few(folder)}; allowed too: {others}"
-        raise InputError(said or NEEDS_GIT) from None
-    return done.stdout.strip()
+    except TimeoutError as error:
+        raise InputError(str(error)) from None
+    if done.returncode == 0:
+        return done.output.decode(errors="surrogateescape").strip()
+    message = done.stderr.strip()
+    if missing is not None and not message:
+        others = "model:NAME, package.module:factory, python:PATH"
+        message = f"no commit, branch or tag {missing!r} here{_why_few(folder)}; allowed too: {others}"
+    raise InputError(message or NEEDS_GIT)
 
 
 def _why_few(folder: Path | None) -> str:

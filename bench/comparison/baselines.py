@@ -12,10 +12,9 @@ import fcntl
 import glob
 import os
 import re
-import subprocess
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote, unquote
@@ -26,7 +25,7 @@ from bench.comparison.runs import Run, SideRuns, open_side
 from bench.comparison.verdicts import one_line
 from bench.core.errors import InputError, UnknownNameError
 from bench.core.files import remove_abandoned, write_atomically
-from bench.core.git import git_environment
+from bench.core.git import run_git
 from bench.core.schema import Environment, Metric, Record, digest
 from bench.core.units import plural
 from bench.store import Source, read_records, store_errors
@@ -161,11 +160,11 @@ def _of_suite(
 
 def current_branch(folder: Path = Path()) -> str:
     """Return the branch checked out in `folder`; raises InputError if there is none, as in most CI systems."""
-    command = ["git", "-C", str(folder), "symbolic-ref", "--quiet", "--short", "HEAD"]
-    try:
-        return subprocess.run(command, capture_output=True, text=True, check=True, env=git_environment()).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        raise InputError(f"no branch is checked out in {folder.absolute()}; name one with --branch") from None
+    with suppress(OSError):
+        done = run_git("-C", str(folder), "symbolic-ref", "--quiet", "--short", "HEAD")
+        if done.returncode == 0:
+            return done.stdout.strip()
+    raise InputError(f"no branch is checked out in {folder.absolute()}; name one with --branch")
 
 
 def history_files(branch: str, *, root: Path = Path()) -> list[Path]:

@@ -1,7 +1,6 @@
 """One metric of one case over commits: the series, and the first commit of every new level."""
 
 import re
-import subprocess
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -14,7 +13,7 @@ from bench.comparison.runs import metric_values
 from bench.comparison.steps import Step, find_changes, find_steps
 from bench.comparison.verdicts import one_line
 from bench.core.errors import InputError, UnknownNameError
-from bench.core.git import git_environment
+from bench.core.git import run_git
 from bench.core.schema import Better, Case, Metric, Record
 from bench.core.stats import median
 
@@ -166,11 +165,12 @@ def _places(commits: Sequence[str], repository: Path) -> dict[str, int]:
     """Return each commit's place, parents before children; empty if git here does not know all of them."""
     if not all(map(HASH.fullmatch, commits)):
         return {}
-    command = ["git", "-C", str(repository), "rev-list", "--topo-order", "--reverse", "--stdin"]
+    names = "".join(f"{commit}\n" for commit in commits)
     try:
-        names = "".join(f"{commit}\n" for commit in commits)
-        done = subprocess.run(command, input=names, capture_output=True, text=True, check=True, env=git_environment())
-    except (OSError, subprocess.CalledProcessError):
+        done = run_git("-C", str(repository), "rev-list", "--topo-order", "--reverse", "--stdin", stdin=names)
+    except OSError:
+        return {}
+    if done.returncode:
         return {}
     wanted = set(commits)
     return {commit: place for place, commit in enumerate(done.stdout.split()) if commit in wanted}

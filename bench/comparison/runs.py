@@ -2,7 +2,6 @@
 
 import math
 import os
-import subprocess
 import tempfile
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -12,7 +11,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from bench.core.errors import InputError
-from bench.core.git import git_environment
+from bench.core.git import run_git
 from bench.core.schema import Case, Metric, Record
 from bench.core.units import plural
 from bench.store import RECORDS, SUITE_FILE, Source, read_records, read_suite_info, record_files
@@ -203,10 +202,12 @@ def _check_out(ref: str, path: str, *, into: Path) -> None:
 
 def _git(*arguments: str) -> bytes:
     try:
-        return subprocess.run(["git", *arguments], capture_output=True, check=True, env=git_environment()).stdout
+        done = run_git(*arguments)
     except FileNotFoundError:
         raise InputError("git:REF needs git, which is not installed") from None
-    except subprocess.CalledProcessError as error:
-        unknown = "no such commit, branch or tag here; a shallow clone lacks most (actions/checkout: fetch-depth: 0)"
-        message = error.stderr.decode(errors="replace").strip() or unknown
-        raise InputError(f"git {' '.join(arguments)}: {message}") from None
+    except TimeoutError as error:
+        raise InputError(str(error)) from None
+    if done.returncode == 0:
+        return done.output
+    unknown = "no such commit, branch or tag here; a shallow clone lacks most (actions/checkout: fetch-depth: 0)"
+    raise InputError(f"git {' '.join(arguments)}: {done.stderr.strip() or unknown}")

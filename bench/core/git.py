@@ -1,6 +1,12 @@
 """Runs git so that it answers for the repository of its folder, also inside a hook or `git rebase --exec`."""
 
 import os
+from pathlib import Path
+
+from bench.core.process import ChildTimeoutError, Finished, run_supervised
+
+TIMEOUT_S = 120.0
+MOST_BYTES = 1 << 30  # of one answer: a file of records may be large
 
 # The list of `git rev-parse --local-env-vars` without GIT_CONFIG_COUNT and the like, as git does for submodules.
 REPOSITORY_VARIABLES = frozenset(
@@ -26,3 +32,22 @@ REPOSITORY_VARIABLES = frozenset(
 def git_environment() -> dict[str, str]:
     """The environment variables for git, without those that name another repository than that of its folder."""
     return {name: value for name, value in os.environ.items() if name not in REPOSITORY_VARIABLES}
+
+
+def run_git(*arguments: str, folder: Path | None = None, stdin: str = "", timeout_s: float = TIMEOUT_S) -> Finished:
+    """Run git in `folder`, without hooks, and return its exit code and output.
+
+    Raises FileNotFoundError if git is not installed, TimeoutError if it does not answer in time; both are OSErrors.
+    """
+    command = ["git", "-c", "core.hooksPath=/dev/null", *arguments]
+    try:
+        return run_supervised(
+            command,
+            timeout_s=timeout_s,
+            stdin=stdin.encode(),
+            environment=git_environment(),
+            cwd=folder,
+            limit_bytes=MOST_BYTES,
+        )
+    except ChildTimeoutError:
+        raise TimeoutError(f"git {arguments[0]} did not end within {timeout_s:g} s") from None

@@ -94,10 +94,16 @@ class LastBytes:
 
     def __init__(self, limit: int = LAST_BYTES) -> None:
         self.limit = limit
-        self.content = b""
+        self._content = bytearray()
 
     def write(self, block: bytes) -> None:
-        self.content = (self.content + block[-self.limit :])[-self.limit :]
+        self._content += block
+        if len(self._content) > 2 * self.limit:  # not at every block, which would copy all of it each time
+            del self._content[: -self.limit]
+
+    @property
+    def content(self) -> bytes:
+        return bytes(self._content[-self.limit :])
 
     def text(self) -> str:
         return self.content.decode(errors="replace")
@@ -248,8 +254,12 @@ class Finished:
     """What came of a process that has ended: its exit code and the end of what it printed."""
 
     returncode: int
-    stdout: str
+    output: bytes
     stderr: str
+
+    @property
+    def stdout(self) -> str:
+        return self.output.decode(errors="replace")
 
 
 def run_supervised(
@@ -275,7 +285,7 @@ def run_supervised(
                 raise ChildTimeoutError
             process.watch(left)
         code = process.end(within_s=0.0)
-    return Finished(returncode=code, stdout=stdout.text(), stderr=stderr.text())
+    return Finished(returncode=code, output=stdout.content, stderr=stderr.text())
 
 
 class ChildProcess(SupervisedProcess):

@@ -2,7 +2,6 @@
 
 import os
 import platform
-import subprocess
 import sys
 from collections.abc import Callable
 from contextlib import suppress
@@ -11,7 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import bench
-from bench.core.git import git_environment
+from bench.core.git import run_git
 from bench.core.nvml import device_handle, gpu_handle, gpu_processes, other_processes, read_gpu_state
 from bench.core.privacy import recorded_variables
 from bench.core.schema import Environment, Json
@@ -135,12 +134,12 @@ def _commit_of(folder: Path, *, prefix: str) -> dict[str, Json]:
 
 
 def _git(folder: Path, *arguments: str) -> str | None:
-    command = ["git", "-C", str(folder), *arguments]
+    """What git prints; None if it fails, is not installed, or does not answer within ten seconds."""
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True, env=git_environment())
-    except (OSError, subprocess.SubprocessError):
+        done = run_git("-C", str(folder), *arguments, timeout_s=10)
+    except OSError:
         return None
-    return done.stdout.strip()
+    return done.stdout.strip() if done.returncode == 0 else None
 
 
 def _read(path: str) -> str | None:

@@ -268,7 +268,8 @@ def _until(condition: Any) -> None:
 def test_a_command_runs_to_its_end_with_its_streams_apart() -> None:
     code = "import sys; print(sys.stdin.read()); sys.stderr.write('e'); sys.exit(3)"
     found = run_supervised([sys.executable, "-c", code], timeout_s=20, stdin=b"given")
-    assert found == Finished(returncode=3, stdout="given\n", stderr="e")
+    assert found == Finished(returncode=3, output=b"given\n", stderr="e")
+    assert found.stdout == "given\n"
 
 
 def test_a_command_that_hangs_is_killed_with_its_children(monkeypatch: pytest.MonkeyPatch) -> None:

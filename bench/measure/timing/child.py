@@ -1,7 +1,6 @@
 """One question to a fresh process: a request on its standard input, the answer in a file, one line if it fails."""
 
 import json
-import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 from bench.core.errors import InputError, last_line, mentions_out_of_memory
 from bench.core.import_path import environment_with_import_path
+from bench.core.process import ChildTimeoutError, run_supervised
 from bench.core.registry import import_plugins
 from bench.core.schema import Case
 from bench.measure.context import CaseContext
@@ -50,16 +50,13 @@ def ask_child(
     with TemporaryDirectory(prefix="vbench-answer-") as folder:
         answer = Path(folder) / "answer.json"
         try:
-            child = subprocess.run(
+            child = run_supervised(
                 [sys.executable, "-m", module],
-                input=json.dumps({**request, "answer": str(answer)}),
-                env={**environment_with_import_path(), **(environment or {})},
-                capture_output=True,
-                text=True,
-                timeout=timeout_s,
-                check=False,
+                stdin=json.dumps({**request, "answer": str(answer)}).encode(),
+                environment={**environment_with_import_path(), **(environment or {})},
+                timeout_s=timeout_s,
             )
-        except subprocess.TimeoutExpired:
+        except ChildTimeoutError:
             raise InputError(f"the {what} did not end within {timeout_s:g} s; raise its timeout_s") from None
         if not answer.is_file():
             said = f"the {what} ended with code {child.returncode}: {last_line(child.stderr)}"

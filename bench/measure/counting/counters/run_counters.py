@@ -2,7 +2,6 @@
 
 import json
 import pickle
-import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,6 +15,7 @@ from torch import nn
 
 from bench.core.errors import UnknownNameError, last_line
 from bench.core.import_path import environment_with_import_path
+from bench.core.process import ChildTimeoutError, run_supervised
 from bench.measure.counting.counters.agreement import Agreement, failed, judge
 from bench.measure.counting.counters.counter_report import CounterReport
 from bench.measure.counting.model_copy import copy_to
@@ -121,8 +121,8 @@ def run_counter(
             str(answer),
         ]
         try:
-            child = subprocess.run(command, env=alone, capture_output=True, text=True, timeout=timeout_s, check=False)
-        except subprocess.TimeoutExpired:
+            child = run_supervised(command, environment=alone, timeout_s=timeout_s)
+        except ChildTimeoutError:
             return {"error": f"did not answer within {timeout_s:g} s"}
         if not answer.is_file():
             return {"error": f"died with exit code {child.returncode}: {last_line(child.stderr)}"}
