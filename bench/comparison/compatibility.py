@@ -7,7 +7,7 @@ from bench.comparison.verdicts import Difference, one_line
 from bench.core.schema import Json, Record
 
 ACCELERATOR_FACTS = ("gpu", "gpu_driver", "gpu_mig", "gpu_power_limit_w", "architecture")
-PROCESSOR_FACTS = ("cpu", "cpu_threads_usable")
+PROCESSOR_FACTS = ("cpu", "cpu_threads_usable", "cpu_quota")
 PROCESSOR_FIELDS = frozenset(f"hardware.{name}" for name in PROCESSOR_FACTS)
 # Library → how many leading parts of its version are its major: Python's minor releases are what others call major.
 MAJORS = {"torch": 1, "torchvision": 1, "timm": 1, "transformers": 1, "numpy": 1, "cuda": 1, "python": 2}

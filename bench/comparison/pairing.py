@@ -93,9 +93,10 @@ def wrong_outputs(pairs: Sequence[CasePair]) -> Iterator[UncomparedCase]:
 
 
 def _has_parity(case: CaseRuns) -> bool | None:
-    """Whether the outputs of every run match eager fp32 within tolerance; None if no run checked it."""
-    noted = [record.details.get("parity") for record in case.records]
-    known = [bool(each["is_within_tolerance"]) for each in noted if isinstance(each, dict)]
+    """Whether the outputs of every run are finite and match eager fp32 within tolerance; None if no run checked it."""
+    noted = [(record.details.get("parity"), "is_within_tolerance") for record in case.records]
+    noted += [(record.details.get("outputs"), "are_finite") for record in case.records]
+    known = [bool(each[key]) for each, key in noted if isinstance(each, dict)]
     return all(known) if known else None
 
 

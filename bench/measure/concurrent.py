@@ -45,6 +45,7 @@ def _at(case: CaseContext, variant: "Variant", *, count: int, max_s: float) -> l
     """The metrics of `count` streams; the record's detail `concurrent at N streams` has what else is known."""
     import torch
 
+    from bench.measure.timing.output_check import check_outputs
     from bench.measure.timing.protocol import Protocol
     from bench.measure.timing.streams import opened
     from bench.measure.timing.taking import describe, warn_of_device
@@ -54,6 +55,7 @@ def _at(case: CaseContext, variant: "Variant", *, count: int, max_s: float) -> l
     what, batch = f"concurrent at {count} streams", case.point.batch or 1
     case.progress(what)
     forwards = [variant.forward(batch, seed=DEFAULT_SEED + place) for place in range(count)]
+    check_outputs(case, forwards[0])
     forwards[0].synchronize()
     threads_each = max(1, torch.get_num_threads() // count)
     protocol = Protocol(max_s=max_s, warmup_s=min(Protocol.warmup_s, max_s))

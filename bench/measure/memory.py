@@ -27,16 +27,18 @@ def memory(case: CaseContext) -> list[Metric]:
     `peak_allocated` and `peak_reserved` are torch's own on an accelerator; `peak_rss` is the whole process in main
     memory, and `rss_growth` how far the pass pushed that above what was there. A pass that compiles comes before it.
     """
-    from bench.measure.timing.variants import forward_of
+    from bench.measure.timing.output_check import check_outputs
+    from bench.measure.timing.variants import variant_of
 
     mode = case.point.compile or "off"
-    forward = forward_of(case)(case.point.batch or 1)
+    forward = variant_of(case).forward(case.point.batch or 1)
     if mode != "off" or forward.device.type != "cpu":
         forward.warm()
     gc.collect()
     rss_before = _reset_peak_rss()
     allocated, reserved = _device_peaks(forward)
     peak = _status_bytes("VmHWM")
+    check_outputs(case, forward)  # after the pass that counts: a pass before it would have warmed up the allocator
     why = NOT_ON_CPU
     if forward.device.type != "cpu" and (mode in ENGINES or mode in REPLAYED):
         allocated, reserved = None, None

@@ -1,11 +1,11 @@
 """Scaling: clips a second of training and of forward passes on one rank and on several, and how much of it is lost."""
 
-import os
 from collections.abc import Mapping
 from typing import Annotated, Any
 
 from pydantic import Field
 
+from bench.core.cpus import usable_cpus
 from bench.core.errors import InputError
 from bench.core.registry import register_measure
 from bench.core.schema import Metric
@@ -143,4 +143,4 @@ def _gpus() -> int:
 
 
 def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return usable_cpus()

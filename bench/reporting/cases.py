@@ -200,9 +200,10 @@ def _machines(observations: Sequence[Observation]) -> tuple[str, ...]:
 
 
 def is_out_of_tolerance(record: Record) -> bool:
-    """Whether the outputs of a timed variant differed from eager fp32 by more than its rounding explains."""
-    parity = record.details.get("parity")
-    return isinstance(parity, dict) and parity.get("is_within_tolerance") is False
+    """Whether outputs were not finite, or differed from eager fp32 by more than the precision explains."""
+    parity, outputs = record.details.get("parity"), record.details.get("outputs")
+    is_off = isinstance(parity, dict) and parity.get("is_within_tolerance") is False
+    return is_off or (isinstance(outputs, dict) and outputs.get("are_finite") is False)
 
 
 def _is_blamed(observation: Observation) -> bool:

@@ -10,6 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import bench
+from bench.core.cpus import allowed_cpus, cpu_quota
 from bench.core.git import run_git
 from bench.core.nvml import device_handle, gpu_handle, gpu_processes, other_processes, read_gpu_state
 from bench.core.privacy import recorded_variables
@@ -39,7 +40,8 @@ def _cpu() -> dict[str, Json]:
         "cpu": _cpu_name(),
         "cpu_cores": psutil.cpu_count(logical=False),
         "cpu_threads": psutil.cpu_count(),
-        "cpu_threads_usable": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None,
+        "cpu_threads_usable": allowed_cpus(),
+        "cpu_quota": cpu_quota(),
         "ram_bytes": psutil.virtual_memory().total,
         "architecture": platform.machine(),
     }

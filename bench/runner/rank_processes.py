@@ -15,6 +15,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from bench.core.cpus import usable_cpus
 from bench.core.errors import InputError, TrainingError
 from bench.core.process import ChildProcess
 from bench.core.registry import MEASURES
@@ -112,7 +113,7 @@ def _variables_of_local_ranks(own: Variables, *, world: int) -> list[Variables]:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     shared = {"WORLD_SIZE": str(world), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    usual = {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // world))}
+    usual = {"OMP_NUM_THREADS": str(max(1, usable_cpus() // world))}
     if sys.platform == "linux":
         usual["GLOO_SOCKET_IFNAME"] = "lo"  # the host's name may resolve to an address that is not reachable
     return [{**usual, **own, **shared, "RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(world)]

@@ -12,6 +12,7 @@ from typing import Any
 
 from pydantic import Field
 
+from bench.core.cpus import usable_cpus
 from bench.core.errors import InputError, StopSignal, is_out_of_memory
 from bench.core.import_path import add_working_folder
 from bench.core.process import ReplyPipe, read_request
@@ -142,6 +143,9 @@ def _prepare(case: CaseContext) -> None:
     case.artifacts.mkdir(parents=True, exist_ok=True)
     if case.point.threads is not None:
         torch.set_num_threads(case.point.threads)
+    elif "OMP_NUM_THREADS" not in os.environ:
+        # torch counts processors, not the container's quota; threads beyond it wait for each other at every barrier.
+        torch.set_num_threads(min(torch.get_num_threads(), usable_cpus()))
 
 
 def _device_of(case: CaseContext) -> str | None:

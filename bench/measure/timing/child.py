@@ -1,12 +1,14 @@
 """One question to a fresh process: a request on its standard input, the answer in a file, one line if it fails."""
 
 import json
+import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from bench.core.cpus import usable_cpus
 from bench.core.errors import InputError, last_line, mentions_out_of_memory
 from bench.core.import_path import environment_with_import_path
 from bench.core.process import ChildTimeoutError, run_supervised
@@ -29,6 +31,8 @@ def case_of(request: Mapping[str, Any]) -> CaseContext:
     import_plugins(case.plugins)
     if case.point.threads is not None:
         torch.set_num_threads(case.point.threads)
+    elif "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(min(torch.get_num_threads(), usable_cpus()))  # as in the worker
     pinned = case.model_copy(update={"point": case.point.model_copy(update={"device": request["device"]})})
     return CaseContext(pinned, artifacts=Path())
 

@@ -16,6 +16,7 @@ def main() -> None:
     started_s = time.monotonic()
     from bench.measure.timing.child import case_of
     from bench.measure.timing.clocks import synchronize
+    from bench.measure.timing.output_check import check_outputs
     from bench.measure.timing.variants import variant_of
 
     case = case_of(asked)
@@ -34,6 +35,7 @@ def main() -> None:
 
     seconds["first_step_s"] = forward.latency().wall_s
     seconds["steady_step_s"] = min(forward.latency().wall_s for _ in range(STEADY_STEPS))
+    check_outputs(case, forward)
     Path(asked["answer"]).write_text(json.dumps(seconds), encoding="utf-8")
 
 

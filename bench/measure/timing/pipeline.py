@@ -13,6 +13,7 @@ from bench.data.collection import VideoSet
 from bench.data.loading import train_batches
 from bench.data.transforms import Augmentation
 from bench.measure.timing.clocks import synchronize, time_work
+from bench.measure.timing.output_check import check_outputs
 from bench.measure.timing.variants import Forward, Variant
 from bench.models.base import inputs_of
 from bench.train.preprocessing import normalisation_of
@@ -135,6 +136,7 @@ def time_pipeline(
         copy = _rate(lambda: _waited(pipeline.copied(ready), device), pipeline, lane_s)
     on_lane("model")
     forward = pipeline.forward(pipeline.copied(clips))
+    check_outputs(pipeline.variant.case, forward)
     model = _rate(lambda: forward.block(1), pipeline, lane_s)
     on_lane("together")
     for _ in range(2 * pipeline.workers):  # what workers had ready

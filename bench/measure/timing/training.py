@@ -71,6 +71,11 @@ class _TrainStep:
     def forward(self) -> None:
         with self._precision():
             logits: Tensor = self._run(*self._inputs)
+        if not isinstance(logits, Tensor):
+            found = "None" if logits is None else f"a {type(logits).__name__}"
+            raise InputError(
+                f"forward of {self._variant.case.point.model} returns {found}; training needs logits as a tensor"
+            )
         self._loss = nn.functional.cross_entropy(logits.float(), self._labels % logits.shape[1])
 
     def backward(self) -> None:

@@ -18,6 +18,7 @@ from bench.measure.timing.clocks import each, synchronize, time_work
 from bench.measure.timing.engines.execution import Execution
 from bench.measure.timing.engines.work import Work
 from bench.measure.timing.fp8 import require_fp8, use_fp8
+from bench.measure.timing.output_check import check_outputs
 from bench.measure.timing.protocol import Sample
 
 AUTOCAST = {"fp16": torch.float16, "bf16": torch.bfloat16}
@@ -163,8 +164,18 @@ def _make_ready(variant: Variant) -> None:
 
 
 def forward_of(case: CaseContext) -> Callable[[int], Forward]:
-    """A function from batch size to the forward pass of this case's network. The network is built once."""
-    return variant_of(case).forward
+    """A function from batch size to the forward pass of this case's model, which is built once.
+
+    Raises InputError if the model returns no tensor.
+    """
+    variant = variant_of(case)
+
+    def forward(batch: int) -> Forward:
+        found = variant.forward(batch)
+        check_outputs(case, found)
+        return found
+
+    return forward
 
 
 def release() -> None:
