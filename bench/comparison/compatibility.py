@@ -7,7 +7,7 @@ from bench.comparison.verdicts import Difference, one_line
 from bench.core.schema import Json, Record
 
 ACCELERATOR_FACTS = ("gpu", "gpu_driver", "gpu_mig", "gpu_power_limit_w", "architecture")
-PROCESSOR_FACTS = ("cpu", "cpu_threads_usable", "cpu_quota")
+PROCESSOR_FACTS = ("cpu", "cpu_threads_usable")
 PROCESSOR_FIELDS = frozenset(f"hardware.{name}" for name in PROCESSOR_FACTS)
 # Library → how many leading parts of its version are its major: Python's minor releases are what others call major.
 MAJORS = {"torch": 1, "torchvision": 1, "timm": 1, "transformers": 1, "numpy": 1, "cuda": 1, "python": 2}
@@ -51,6 +51,9 @@ def machine_facts(record: Record) -> Iterator[tuple[str, Json]]:
     hardware, software = record.environment.hardware, record.environment.software
     for name in ACCELERATOR_FACTS if hardware.get("gpu") else (*ACCELERATOR_FACTS, *PROCESSOR_FACTS):
         yield f"hardware.{name}", hardware.get(name)
+    if not hardware.get("gpu") and hardware.get("cpu_quota") is not None:
+        # Only if there is one: machines without a quota keep the hash that their baselines are stored under.
+        yield "hardware.cpu_quota", hardware["cpu_quota"]
     for name, parts in MAJORS.items():
         yield f"software.{name} (major)", _major(software.get(name), parts)
     yield "software.cudnn (major)", _cudnn_major(software.get("cudnn"))
