@@ -49,7 +49,7 @@ class Profile(Frozen):
     model: str
     inputs: tuple[tuple[int, ...], ...]
     convention: str = CONVENTION
-    params: int
+    params: int | None
     params_trainable: int
     buffers: int
     never_called: dict[str, int] = Field(default_factory=dict)
@@ -192,8 +192,8 @@ def _counted(request: Mapping[str, Any], *, weights: str | None) -> Profile:
         memory_training_bytes=memory.training_bytes,
         counted_on=forward.device_used,
         uncounted_operators=forward.uncounted_ops,
-        notes=tuple(note for note in (forward.fallback_reason, step_note, *memory.notes) if note),
-        layers=tuple(_layers(model, forward)),
+        notes=tuple(note for note in (forward.fallback_reason, *forward.notes, step_note, *memory.notes) if note),
+        layers=tuple(_layers(forward)),
         counter_reports=tuple(_counter_reports(request, shapes)),
         published=tuple(row.as_dict() for row in published_costs(request["model"], request["arguments"])),
     )
@@ -244,16 +244,15 @@ def _train_step(model: "nn.Module", inputs: tuple[Any, ...]) -> tuple[int | None
         model.eval()
 
 
-def _layers(model: "nn.Module", counted: "Count") -> list[Layer]:
+def _layers(counted: "Count") -> list[Layer]:
     """Return every module with its totals, in the model's order; the first is the model itself."""
     macs, params = counted.by_module, counted.parameters.by_module
     written = _summed(counted, lambda row: row.bytes_written)
     moved = _summed(counted, lambda row: row.bytes_moved)
-    types = {path: type(module).__name__ for path, module in model.named_modules(remove_duplicate=False)}
     return [
         Layer(
             path=path,
-            type=types.get(path, ""),
+            type=kind,
             macs=macs[path],
             share=macs[path] / counted.macs if counted.macs else 0.0,
             params=params.get(path, 0),
@@ -261,8 +260,7 @@ def _layers(model: "nn.Module", counted: "Count") -> list[Layer]:
             bytes_moved=moved.get(path, 0),
             flops_per_byte=2 * macs[path] / moved[path] if moved.get(path) else None,
         )
-        for path in types
-        if path in macs
+        for path, kind in counted.module_types.items()
     ]
 
 

@@ -25,7 +25,7 @@ def macs(case: "CaseContext", *, counters: Sequence[str] = ("torch",), backward:
     metrics = [_metric("forward", forward, forward.macs)]
     if backward:
         step = train_step_of(case)
-        metrics.append(_metric("train_step", step, step.macs))
+        metrics.append(_metric("train_step", step, None if step is None else step.macs))
     case.note("macs_by_module", dict(forward.by_module))
     case.note("macs_by_operator", dict(forward.by_operator))
     _add_other_counts(case, counters)
@@ -50,7 +50,10 @@ def _add_other_counts(case: "CaseContext", counters: Sequence[str]) -> None:
             )
 
 
-def _metric(name: str, counted: "Count", value: int) -> Metric:
+def _metric(name: str, counted: "Count | None", value: int | None) -> Metric:
+    if counted is None:
+        note = "no train step was counted; the warnings of the record say why"
+        return Metric(name=f"macs.{name}", value=None, unit="MACs", better="lower", is_exact=False, note=note)
     missing = ", ".join(counted.uncounted_ops)
     return Metric(
         name=f"macs.{name}",

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from bench.measure.counting.model_copy import on_device
@@ -14,6 +14,7 @@ from bench.measure.counting.shapes import run_by_shape
 
 # Fused on every device when a model runs for its result, so it is split only when autograd splits it.
 _KEPT_WHOLE = {"aten::scaled_dot_product_attention"}
+_PLAIN_TENSORS = {Tensor, nn.Parameter, nn.Buffer, nn.UninitializedParameter, nn.UninitializedBuffer}
 W = TypeVar("W", bound="OperatorObserver")
 
 
@@ -31,14 +32,20 @@ class OperatorObserver(TorchDispatchMode):  # type: ignore[no-untyped-call]  # t
         """Return False: skipping would import torch._dynamo at the first operator, as slow as importing torch."""
         return False
 
+    def keeps_whole(self, func: Any) -> bool:
+        """Return whether a composite operator is seen as one; by default it is seen in parts."""
+        return False
+
     def saw(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> None:
         """Called after each operator; the arguments are those it ran with."""
 
     def __torch_dispatch__(
         self, func: Any, types: Sequence[type], args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
+        if any(issubclass(kind, Tensor) and kind not in _PLAIN_TENSORS for kind in types):
+            return NotImplemented  # nested and other special tensors run their own operators, which are then seen
         kwargs = dict(kwargs or {})
-        if _is_composite(func):
+        if _is_composite(func) and not self.keeps_whole(func):
             with self:
                 return func.decompose(*args, **kwargs)
         if self._is_meta:

@@ -11,14 +11,20 @@ A custom operator needs one formula in any file that is imported before counting
         return query.numel() * key.shape[-2] * 2
 
 The formula receives the operator's arguments as they are (on the meta device they have shapes and no data) and the
-operator's result as `out`. Declare an operator that costs nothing with `costs_nothing("mylib::fold")`
-(`bench.measure.counting.free_operators`).
+operator's result as `out`. Formulas registered with `torch.utils.flop_counter.register_flop_formula` are used too, for
+operators without one here. Declare an operator that costs nothing with `bench.costs_nothing("mylib::fold")`.
+docs/custom-operators.md has the whole walk.
 """
 
+import sys
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from math import prod
+from operator import index
+from typing import Any, SupportsIndex, TypeVar
 
 from torch import Tensor
+
+from bench.core.errors import InputError
 
 Formula = Callable[..., int]
 F = TypeVar("F", bound=Formula)
@@ -40,6 +46,34 @@ def counts_macs_of(*operators: str) -> Callable[[F], F]:
 def formula_of(operator: str) -> Formula | None:
     """Return the formula of `namespace::name` (in-place form `name_` included), or None."""
     return _FORMULAS.get(operator) or _FORMULAS.get(operator.removesuffix("_"))
+
+
+def torch_formula_of(func: Any) -> Formula | None:
+    """Return the formula that the user registered with `register_flop_formula`, halved to MACs, or None."""
+    # Importing that module takes as long as importing torch. If nobody has imported it, nobody has registered anything.
+    registry = getattr(sys.modules.get("torch.utils.flop_counter"), "flop_registry", {})
+    flops_of = registry.get(getattr(func, "_overloadpacket", func))
+    if flops_of is None:
+        return None
+
+    def macs(*args: Any, out: Any, **kwargs: Any) -> int:
+        flops = int(flops_of(*args, **kwargs, out_val=out))
+        return (flops + 1) // 2
+
+    return macs
+
+
+def macs_of_call(formula: Formula, operator: str, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> int:
+    """Return what `formula` gives for one call; raises InputError if it fails or returns anything but a count."""
+    try:
+        macs = formula(*args, **kwargs, out=out)
+    except NotImplementedError:  # a formula that needs values, on the meta device: the CPU can still answer
+        raise
+    except Exception as error:
+        raise InputError(f"the formula of {operator} failed: {type(error).__name__}: {error}") from error
+    if not isinstance(macs, SupportsIndex) or index(macs) < 0:
+        raise InputError(f"the formula of {operator} returned {macs!r}; it must return a whole number of at least 0")
+    return index(macs)
 
 
 def rows_of(tensor: Any) -> int:
@@ -100,6 +134,21 @@ def linear(rows: Tensor, weight: Tensor, *_: Any, out: Tensor, **__: Any) -> int
 def quantized_linear(rows: Tensor, _packed: Any, *_: Any, out: Tensor, **__: Any) -> int:
     """A linear layer whose packed int8 weight is not a tensor."""
     return out.numel() * rows.shape[-1]
+
+
+@counts_macs_of(
+    *(f"quantized::conv{d}d{relu}" for d in (1, 2, 3) for relu in ("", "_relu")),
+    *(f"quantized::conv{d}d_dynamic" for d in (1, 2, 3)),
+)
+def quantized_convolution(x: Tensor, packed: Any, *_: Any, out: Tensor, **__: Any) -> int:
+    """A convolution whose packed int8 weight is unpacked to learn its shape."""
+    return _kernels(out, packed.unpack()[0])
+
+
+@counts_macs_of(*(f"quantized::conv_transpose{d}d{form}" for d in (1, 2, 3) for form in ("", "_dynamic")))
+def quantized_transposed_convolution(x: Tensor, packed: Any, *_: Any, **__: Any) -> int:
+    """A transposed convolution whose packed int8 weight is unpacked to learn its shape."""
+    return _kernels(x, packed.unpack()[0])
 
 
 @counts_macs_of("aten::_trilinear")
@@ -246,9 +295,9 @@ def _wanted(*groups: Sequence[Tensor]) -> int:
     "aten::_scaled_dot_product_attention_math_for_mps",
     "higher_order::flex_attention",
 )
-def attention(query: Tensor, key: Tensor, value: Tensor, *_: Any, **__: Any) -> int:
-    """`query` is (…, heads, queries, width); grouped queries share keys and cost the same."""
-    scores, averages = _products(query, key, value)
+def attention(query: Tensor, key: Tensor, value: Tensor, mask: Any = None, *_: Any, **given: Any) -> int:
+    """`query` is (…, heads, queries, width); leading dimensions broadcast, and grouped queries share keys."""
+    scores, averages = _products(query, key, value, given.get("attn_mask", mask))
     return scores + averages
 
 
@@ -274,9 +323,34 @@ def flex_attention_backward(query: Tensor, key: Tensor, value: Tensor, *_: Any, 
     return 2 * scores + 2 * averages
 
 
-@counts_macs_of("aten::_flash_attention_forward", "aten::_efficient_attention_forward")
-def attention_sequence_first(query: Tensor, key: Tensor, value: Tensor, *_: Any, **__: Any) -> int:
-    """The kernels below the fused operators: `query` is (B, queries, heads, width)."""
+@counts_macs_of("aten::_flash_attention_forward")
+def flash_attention(
+    query: Tensor, key: Tensor, value: Tensor, starts_q: Any = None, starts_k: Any = None, *_: Any, **__: Any
+) -> int:
+    """The kernel below the fused operator: `query` is (B, queries, heads, width), or packed, see below."""
+    return _sequence_first(query, key, value, starts_q, starts_k)
+
+
+@counts_macs_of("aten::_efficient_attention_forward")
+def efficient_attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    _bias: Any,
+    starts_q: Any = None,
+    starts_k: Any = None,
+    *_: Any,
+    **__: Any,
+) -> int:
+    """The kernel below the fused operator: `query` is (B, queries, heads, width), or packed, see below."""
+    return _sequence_first(query, key, value, starts_q, starts_k)
+
+
+def _sequence_first(query: Tensor, key: Tensor, value: Tensor, starts_q: Any, starts_k: Any) -> int:
+    """Sequences of unlike length are packed into one; each attends only to itself, from its start to the next."""
+    if isinstance(starts_q, Tensor) and isinstance(starts_k, Tensor):
+        pairs = int((starts_q.diff().cpu().long() * starts_k.diff().cpu().long()).sum())
+        return pairs * query.shape[-2] * (query.shape[-1] + value.shape[-1])
     return attention(query.transpose(-2, -3), key.transpose(-2, -3), value.transpose(-2, -3))
 
 
@@ -319,9 +393,23 @@ def transformer_encoder_layer(
     return projections + _attention_of_width(x, x) + feed_forward
 
 
-def _products(query: Tensor, key: Tensor, value: Tensor) -> tuple[int, int]:
-    pairs = query.numel() // max(query.shape[-1], 1) * key.shape[-2]
-    return pairs * query.shape[-1], pairs * value.shape[-1]
+def _products(query: Tensor, key: Tensor, value: Tensor, mask: Any = None) -> tuple[int, int]:
+    """Return the MACs of the scores and of the averages, each over the broadcast of what is multiplied there."""
+    scores = _broadcast(query.shape[:-2], key.shape[:-2])
+    masked = mask.shape if isinstance(mask, Tensor) and mask.ndim >= 2 else (1, 1)
+    averages = _broadcast(scores, value.shape[:-2], masked[:-2])
+    queries, keys = query.shape[-2], key.shape[-2]
+    return (
+        prod(scores) * queries * keys * query.shape[-1],
+        prod(averages) * max(queries, masked[-2]) * max(keys, masked[-1]) * value.shape[-1],
+    )
+
+
+def _broadcast(*shapes: Sequence[int]) -> tuple[int, ...]:
+    """Return the broadcast shape; heads of grouped queries, a multiple of those of the keys, count as broadcast."""
+    length = max(map(len, shapes))
+    padded = [(1,) * (length - len(shape)) + tuple(shape) for shape in shapes]
+    return tuple(0 if 0 in sizes else max(sizes) for sizes in zip(*padded, strict=True))
 
 
 def _projections(query: Tensor, key: Tensor, value: Tensor, weights: Sequence[Tensor]) -> int:

@@ -32,7 +32,9 @@ _BY_KIND = {
         _mkldnn_transpose _neg_view_copy _nested_from_padded _pack_padded_sequence _pin_memory _reshape_alias_copy
         _reshape_copy _stack _to_copy _to_dense _unsafe_index _unsafe_index_put _unsafe_masked_index
         _unsafe_masked_index_put_accumulate _unsafe_view _make_per_channel_quantized_tensor
-        _make_per_tensor_quantized_tensor mkldnn_reorder_conv2d_weight mkldnn_reorder_conv3d_weight embedding
+        _make_per_tensor_quantized_tensor _use_cudnn_rnn_flatten_weight _cudnn_rnn_flatten_weight
+        _embedding_bag _embedding_bag_forward_only _embedding_bag_per_sample_weights
+        mkldnn_reorder_conv2d_weight mkldnn_reorder_conv3d_weight embedding
         embedding_renorm unique_consecutive unique_dim unique_dim_consecutive _unique _unique2 view_as_complex_copy
         view_as_real_copy complex polar""",
     "reduces, sorts or compares": """
@@ -103,7 +105,8 @@ def costs_nothing(*operators: str) -> None:
 @functools.cache
 def is_free(operator: str) -> bool:
     """Return whether `operator` (`namespace::name`) contains no counted product; its gradient then has none either."""
-    if operator.startswith(("prim::", "prims::", "aten::_foreach_")):
+    # Markers for the profiler and collectives between processes compute nothing that is counted.
+    if operator.startswith(("prim::", "prims::", "profiler::", "c10d::", "_c10d_functional::", "aten::_foreach_")):
         return operator != "aten::_foreach_mm"
     return any(name in _FREE or _is_declared_free(name) for name in _related(operator))
 

@@ -4,13 +4,14 @@ The copy runs on the meta device, where tensors have shapes but no values. Code 
 and is counted in a real forward pass on the CPU.
 """
 
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from torch import nn
 
 from bench.measure.counting.dispatch import without_compiler
-from bench.measure.counting.model_copy import copy_to, on_device
+from bench.measure.counting.model_copy import copies_for
 from bench.measure.counting.module_paths import ROOT, ModuleTracker, with_parents
 from bench.measure.counting.operator_log import OperatorLog, OperatorRow
 from bench.measure.counting.parameters import Parameters, parameters_of
@@ -24,7 +25,8 @@ class Count:
     """The cost of one pass over the given inputs, their batch included; 1 MAC is 2 FLOPs.
 
     `never_called` are names of parameters that no operator read in the forward pass. `device_used` is `meta`, or `cpu`
-    with a `fallback_reason`. `rows` are all operators by module; the other values are sums over them.
+    with a `fallback_reason`. `rows` are all operators by module; the other values are sums over them. `module_types`
+    has the class name of every module by path. `notes` say what a reader of the count must know.
     """
 
     rows: tuple[OperatorRow, ...] = field(repr=False)
@@ -33,7 +35,8 @@ class Count:
     uncounted_ops: dict[str, int]
     device_used: str
     fallback_reason: str | None
-    module_paths: tuple[str, ...] = field(repr=False)
+    module_types: dict[str, str] = field(repr=False)
+    notes: tuple[str, ...] = ()
 
     @property
     def macs(self) -> int:
@@ -53,7 +56,8 @@ class Count:
         return self.macs - self.forward_macs
 
     @property
-    def params(self) -> int:
+    def params(self) -> int | None:
+        """Parameters; None if packed weights of quantised layers cannot be read."""
         return self.parameters.total
 
     @property
@@ -106,35 +110,51 @@ class Count:
         return self.flops / self.bytes_moved if self.bytes_moved else None
 
     def _nested(self, amounts: dict[int, int]) -> dict[str, int]:
-        sums = dict.fromkeys(self.module_paths, 0)
+        sums = dict.fromkeys(self.module_types, 0)
         for row_index, amount in amounts.items():
             for path in with_parents(self.rows[row_index].module):
                 sums[path] = sums.get(path, 0) + amount
         return sums
 
 
-def count(model: nn.Module, inputs: Any, *, backward: bool = False, device: Device = "auto") -> Count:
+def count(
+    model: nn.Module,
+    inputs: Any,
+    *,
+    backward: bool = False,
+    device: Device = "auto",
+    free_operators: Collection[str] = (),
+) -> Count:
     """Count one forward pass of `model` over `inputs`, with `backward` one forward and backward pass.
 
     `inputs` is a tensor or a tuple of positional arguments, on any device; only shapes and types matter. A copy of
     `model` runs in its current mode (train or eval); the model and the random state do not change. `device` is where
     the copy runs: `auto` uses the CPU only if the meta device fails. `backward` computes gradients of the parameters,
-    and of inputs that require one. Raises InputError if the model cannot run on the inputs.
+    and of inputs that require one. `free_operators` (`namespace::name`) are operators that contain no product, besides
+    those known. Compiled modules are counted as they were before. Raises InputError if the model cannot run on the
+    inputs, or the formula of an operator fails.
     """
     arguments = inputs if isinstance(inputs, tuple) else (inputs,)
 
     def run(device: str, reason: str | None) -> Count:
-        return _counted_on(device, model, arguments, backward=backward, reason=reason)
+        return _counted_on(device, model, arguments, backward=backward, reason=reason, free=free_operators)
 
     return on_meta_or_cpu(run, model, arguments) if device == "auto" else run(device, None)
 
 
 def _counted_on(
-    device: str, model: nn.Module, arguments: tuple[Any, ...], *, backward: bool, reason: str | None
+    device: str,
+    model: nn.Module,
+    arguments: tuple[Any, ...],
+    *,
+    backward: bool,
+    reason: str | None,
+    free: Collection[str],
 ) -> Count:
-    copied, inputs = copy_to(model, device), on_device(arguments, device)
+    with quietly(), plain_kernels():
+        copied, inputs = copies_for(model, arguments, device)
     modules = ModuleTracker(copied)
-    log = (OperatorLog if device == "meta" else without_compiler(OperatorLog))(modules, device)
+    log = (OperatorLog if device == "meta" else without_compiler(OperatorLog))(modules, device, free=free)
     with quietly(), plain_kernels(), modules.followed(), gradients_as(device, wanted=backward):
         with log:
             outputs = copied(*inputs)
@@ -143,15 +163,24 @@ def _counted_on(
             loss = sum_of(outputs)
             with log:
                 loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+    parameters = parameters_of(copied)
     return Count(
         rows=log.rows,
-        parameters=parameters_of(model),
+        parameters=parameters,
         never_called={name: p.numel() for name, p in copied.named_parameters() if id(p) not in read},
         uncounted_ops=dict(log.uncounted),
         device_used=device,
         fallback_reason=reason,
-        module_paths=tuple(modules.paths),
+        module_types=modules.types,
+        notes=tuple(_notes(log, parameters)),
     )
+
+
+def _notes(log: OperatorLog, parameters: Parameters) -> Iterator[str]:
+    if log.complex_macs:
+        yield f"{log.complex_macs:,} MACs are products of complex numbers, each counted as one MAC (4 real ones)"
+    if parameters.unreadable:
+        yield f"parameters unknown: packed weights cannot be read in {', '.join(parameters.unreadable)}"
 
 
 __all__ = ["ROOT", "Count", "count"]

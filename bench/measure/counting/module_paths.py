@@ -22,16 +22,18 @@ class ModuleTracker:
 
     def __init__(self, model: nn.Module) -> None:
         self._paths: dict[int, list[str]] = {}
+        self._types: dict[str, str] = {}
         for path, module in model.named_modules(remove_duplicate=False):
             self._paths.setdefault(id(module), []).append(path)
+            self._types[path] = type(module).__name__
         self._modules = list(model.modules())
         self._running: list[str] = []
         self._marks: list[tuple[int, str]] = [(0, ROOT)]
 
     @property
-    def paths(self) -> list[str]:
-        """Every path of every module, parents first."""
-        return [path for paths in self._paths.values() for path in paths]
+    def types(self) -> dict[str, str]:
+        """The class name of every module by every path of it, in the model's order."""
+        return self._types
 
     @property
     def current(self) -> str:

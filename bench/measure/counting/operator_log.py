@@ -1,6 +1,7 @@
 """Record every operator that runs: its module, its multiply-accumulates, and the bytes it reads and writes."""
 
 from collections import Counter
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -8,7 +9,7 @@ import torch
 from torch import Tensor
 
 from bench.measure.counting.dispatch import OperatorObserver, is_view, name_of, tensors_in
-from bench.measure.counting.formulas import formula_of
+from bench.measure.counting.formulas import formula_of, macs_of_call, torch_formula_of
 from bench.measure.counting.free_operators import is_free
 from bench.measure.counting.module_paths import ModuleTracker
 
@@ -56,9 +57,11 @@ class OperatorLog(OperatorObserver):  # type: ignore[no-untyped-call]  # torch l
     all tensors that operators received.
     """
 
-    def __init__(self, places: ModuleTracker, device: str) -> None:
+    def __init__(self, places: ModuleTracker, device: str, *, free: Collection[str] = ()) -> None:
         super().__init__(device)
         self.uncounted: Counter[str] = Counter()
+        self.complex_macs = 0
+        self._free = frozenset(free)
         self.read: set[int] = set()
         self._places = places
         self._sums: dict[_Key, list[int]] = {}
@@ -78,19 +81,35 @@ class OperatorLog(OperatorObserver):  # type: ignore[no-untyped-call]  # torch l
             for key, (calls, macs, elements, bytes_read, bytes_written) in self._sums.items()
         )
 
+    def keeps_whole(self, func: Any) -> bool:
+        """Return whether the user gave a composite operator a formula, or declared it free."""
+        operator = name_of(func)
+        is_own = not operator.startswith("aten::")
+        is_declared = formula_of(operator) is not None or operator in self._free or is_free(operator)
+        return torch_formula_of(func) is not None or (is_own and is_declared)
+
     def saw(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> None:
         operator = name_of(func)
-        formula = formula_of(operator)
-        if formula is None and not is_free(operator):
-            self.uncounted[operator] += 1
-        macs = 0 if formula is None else int(formula(*args, **{k: v for k, v in kwargs.items() if k != "out"}, out=out))
+        macs = self._macs(func, operator, args, {name: v for name, v in kwargs.items() if name != "out"}, out)
         taken, given = list(tensors_in((args, kwargs))), list(tensors_in(out))
+        if macs and any(tensor.is_complex() for tensor in taken):
+            self.complex_macs += macs
         self.read.update(map(id, taken))
         key = _Key(self._places.current, operator, torch._C._current_graph_task_id() != -1)
         sums = self._sums.setdefault(key, [0, 0, 0, 0, 0])
         traffic = (0, 0, 0) if _moves_nothing(operator, func) else _traffic(operator, taken, given)
         for position, value in enumerate((1, macs, *traffic)):
             sums[position] += value
+
+    def _macs(self, func: Any, operator: str, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> int:
+        if operator in self._free:
+            return 0
+        formula = formula_of(operator) or torch_formula_of(func)
+        if formula is not None:
+            return macs_of_call(formula, operator, args, kwargs, out)
+        if not is_free(operator):
+            self.uncounted[operator] += 1
+        return 0
 
 
 def bytes_of(tensor: Tensor) -> int:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from bench.core.errors import InputError
 from bench.measure.counting.dispatch import OperatorObserver, name_of, tensors_in
-from bench.measure.counting.model_copy import copy_to, on_device
+from bench.measure.counting.model_copy import copies_for
 from bench.measure.counting.running import gradients_as, on_meta_or_cpu, plain_kernels, quietly, sum_of
 
 Kind = Literal["weights", "inputs", "activations", "temporaries", "gradients"]
@@ -83,7 +83,8 @@ def _peak(model: nn.Module, arguments: tuple[Any, ...], *, is_training: bool, no
 
 
 def _live(device: str, model: nn.Module, arguments: tuple[Any, ...], *, is_training: bool) -> "LiveTensors":
-    copied, inputs = copy_to(model, device).train(is_training), on_device(arguments, device)
+    copied, inputs = copies_for(model, arguments, device)
+    copied.train(is_training)
     live = LiveTensors(device)
     for tensor in [*copied.parameters(), *copied.buffers()]:
         live.add(tensor, "weights")

@@ -1,9 +1,10 @@
 """How a copy of a model is run for counting: device, gradients, kernels, random numbers, warnings."""
 
 import random
+import sys
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, TypeVar
 
 import torch
@@ -13,6 +14,7 @@ from bench.core.errors import BenchError, InputError
 from bench.measure.counting.dispatch import OperatorObserver, tensors_in
 
 T = TypeVar("T")
+FLEX_SWITCH = "_FLEX_ATTENTION_DISABLE_COMPILE_DEBUG"  # the switch that its own warning names
 
 
 def on_meta_or_cpu(run: Callable[[str, str | None], T], model: nn.Module, arguments: tuple[Any, ...]) -> T:
@@ -61,11 +63,16 @@ def gradients_as(device: str, *, wanted: bool) -> AbstractContextManager[None]:
 
 @contextmanager
 def quietly() -> Iterator[None]:
-    """Restore the random state afterwards and silence warnings; the user sees them when running the model."""
+    """Restore the random state afterwards and silence warnings; the user sees them when running the model.
+
+    One warning becomes an error: an operator without an autograd formula, whose gradient PyTorch drops, so that the
+    backward pass would be counted too small.
+    """
     state = random.getstate()
     try:
         with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
             warnings.simplefilter("ignore")
+            warnings.filterwarnings("error", message=".*an autograd kernel was not registered", category=UserWarning)
             yield
     finally:
         random.setstate(state)
@@ -73,10 +80,30 @@ def quietly() -> Iterator[None]:
 
 @contextmanager
 def plain_kernels() -> Iterator[None]:
-    """Run multi-head attention as separate operators, as it runs when gradients are enabled."""
+    """Run multi-head attention as separate operators, as it runs when gradients are enabled, and nothing compiled."""
     enabled = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:
-        yield
+        with _without_compiling():
+            yield
     finally:
         torch.backends.mha.set_fastpath_enabled(enabled)
+
+
+@contextmanager
+def _without_compiling() -> Iterator[None]:
+    """Run compiled functions as they were written; `flex_attention` otherwise compiles itself.
+
+    Both are switched off only if they are imported: importing the compiler takes as long as importing torch.
+    """
+    flex: Any = sys.modules.get("torch.nn.attention.flex_attention")
+    was_off = getattr(flex, FLEX_SWITCH, None)
+    stance = torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else nullcontext()
+    if was_off is not None:
+        setattr(flex, FLEX_SWITCH, True)
+    try:
+        with stance:
+            yield
+    finally:
+        if was_off is not None:
+            setattr(flex, FLEX_SWITCH, was_off)

@@ -169,11 +169,14 @@ def into_the_first(left: Tensor, right: Any, *rest: Any, **given: Any) -> Any:
 
 
 @_gives("scaled_dot_product_attention")
-def attention(query: Tensor, key: Tensor, value: Tensor, *_: Any, **__: Any) -> Any:
-    """One average of the values per query."""
+def attention(query: Tensor, key: Tensor, value: Tensor, mask: Any = None, *_: Any, **given: Any) -> Any:
+    """One average of the values per query; operands and masks that broadcast are left to PyTorch."""
     if not _may_meet(query, key) or not _may_meet(query, value) or key.shape[-2] != value.shape[-2]:
         return NotImplemented
     fits = query.ndim == key.ndim == value.ndim == 4 and query.shape[-1] == key.shape[-1]
+    fits = fits and query.shape[:2] == key.shape[:2] == value.shape[:2]
+    mask = given.get("attn_mask", mask)
+    fits = fits and (mask is None or _spreads(mask.shape, (*query.shape[:-1], key.shape[-2])))
     return _empty((*query.shape[:-1], value.shape[-1]), query) if fits else NotImplemented
 
 
