@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from bench.data.probing import probe
     from bench.measure.axes import ACCURACY_AXES, COUNT_AXES, TIMING_AXES, VIDEO_AXES
     from bench.measure.context import CaseContext
+    from bench.measure.counting.formulas import counts_macs_of
+    from bench.measure.counting.free_operators import costs_nothing
     from bench.measure.counting.model_count import count
     from bench.models.base import InputSpec, VideoModel
     from bench.models.factory import create_model, is_model, list_models
@@ -55,7 +57,9 @@ _HOME = {
     "VideoSet": "bench.data.collection",
     "class_folders": "bench.data.datasets.folder",
     "compare": "bench.comparison.comparing",
+    "costs_nothing": "bench.measure.counting.free_operators",
     "count": "bench.measure.counting.model_count",
+    "counts_macs_of": "bench.measure.counting.formulas",
     "create_model": "bench.models.factory",
     "describe_environment": "bench.runner.environment",
     "is_model": "bench.models.factory",
@@ -97,7 +101,9 @@ __all__ = [
     "VideoSet",
     "class_folders",
     "compare",
+    "costs_nothing",
     "count",
+    "counts_macs_of",
     "create_model",
     "describe_environment",
     "is_model",

@@ -130,6 +130,12 @@ def profile(
 def _check_device(device: str | None) -> None:
     if device is not None and not re.fullmatch(r"meta|cpu|cuda(:\d+)?", device):
         raise InputError(f"unknown device {device!r}; allowed: meta, cpu, cuda, cuda:N")
+    if device is not None and device.startswith("cuda"):
+        import torch  # late: a cached answer must not wait for torch
+
+        present = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        if int(device.partition(":")[2] or 0) >= present:
+            raise InputError(f"there is no device {device!r} here; CUDA devices: {present}; allowed: meta, cpu")
 
 
 def _shapes(given: str | Sequence[Any]) -> list[list[int]]:

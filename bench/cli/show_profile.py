@@ -29,9 +29,9 @@ def show_profile(found: Profile, *, with_layers: bool) -> None:
         _show_layers(found)
 
 
-def _rows(found: Profile) -> Sequence[tuple[str, str, str]]:
+def _rows(found: Profile) -> Sequence[tuple[str, str | None, str | None]]:
     rows = [
-        ("params", f"{found.params:,}", format_value(found.params, "elements")),
+        ("params", _number(found.params), None if found.params is None else format_value(found.params, "elements")),
         ("MACs, forward", f"{found.macs:,}", f"{found.macs / 1e9:.3f} GMACs"),
         ("FLOPs, forward", f"{found.flops:,}", f"{found.flops / 1e9:.3f} GFLOPs"),
     ]

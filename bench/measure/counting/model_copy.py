@@ -12,6 +12,8 @@ from torch.overrides import TorchFunctionMode
 
 from bench.core.errors import InputError
 
+_UNINITIALIZED = (nn.UninitializedParameter, nn.UninitializedBuffer)  # of lazy modules, without a shape yet
+
 
 def unwrapped(model: nn.Module) -> nn.Module:
     """Return the model inside `torch.compile`, DataParallel and DistributedDataParallel, which all compute the same."""
@@ -53,7 +55,7 @@ def copy_to(model: nn.Module, device: str) -> nn.Module:
 def copies_for(model: nn.Module, arguments: tuple[Any, ...], device: str) -> tuple[nn.Module, tuple[Any, ...]]:
     """Return copies of `model` and `arguments` on `device`; lazy modules have got their shapes from the arguments."""
     copied, inputs = copy_to(model, device), on_device(arguments, device)
-    if any(isinstance(p, nn.parameter.UninitializedTensorMixin) for p in _all_tensors(copied)):
+    if any(isinstance(p, _UNINITIALIZED) for p in _all_tensors(copied)):
         modes = {module: module.training for module in copied.modules()}
         copied.eval()  # so that the pass changes no statistics
         with torch.no_grad():
@@ -136,7 +138,7 @@ def on_device(value: Any, device: str) -> Any:
 
     Shape, strides, type and `requires_grad` stay. Copies of meta tensors get standard-normal or zero values.
     """
-    if isinstance(value, nn.parameter.UninitializedTensorMixin):
+    if isinstance(value, _UNINITIALIZED):
         return type(value)(requires_grad=value.requires_grad, device=device, dtype=value.dtype)  # type: ignore[call-arg]
     if isinstance(value, nn.Parameter):
         return nn.Parameter(_copied(value, device), requires_grad=value.requires_grad)

@@ -1,7 +1,12 @@
 """What `count` says beyond the sum: modules, operators, parameters, bytes, and that the model is left as it was."""
 
 import copy
+import io
+import math
 import random
+import tempfile
+import threading
+import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -229,11 +234,91 @@ def test_models_that_plain_deepcopy_refuses() -> None:
     assert count(model, torch.randn(2, 4)).macs == 32
 
 
-def test_a_model_that_cannot_be_copied_is_refused_by_name() -> None:
-    model = nn.Linear(4, 4)
-    model.stream = (i for i in range(3))
-    with pytest.raises(InputError, match="Linear cannot be copied"):
-        count(model, torch.randn(2, 4))
+class RefusesToBeCopied(nn.Linear):
+    def __deepcopy__(self, memo: dict[int, object]) -> "RefusesToBeCopied":
+        raise TypeError("one of a kind")
+
+
+def with_attribute(value: object) -> nn.Module:
+    model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4))
+    model[1].held = {"inside": [value]}
+    return model
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        threading.Lock,
+        lambda: (i for i in range(3)),
+        tempfile.TemporaryFile,
+        torch.Generator,
+        lambda: math,
+    ],
+    ids=["lock", "generator", "file", "torch.Generator", "module"],
+)
+def test_objects_that_cannot_be_copied_are_shared_with_the_copy(make: Callable[[], object]) -> None:
+    held = make()
+    try:
+        model = with_attribute(held)
+        assert count(model, torch.randn(2, 4)).macs == 2 * 32
+        assert model[1].held["inside"][0] is held
+    finally:
+        if isinstance(held, io.IOBase):
+            held.close()
+
+
+def test_a_module_that_refuses_to_be_copied_is_copied_by_its_attributes() -> None:
+    model = nn.Sequential(RefusesToBeCopied(4, 4), nn.Linear(4, 4))
+    counted = count(model, torch.randn(2, 4))
+    assert (counted.macs, counted.params, counted.device_used) == (64, 40, "meta")
+
+
+def test_a_random_generator_of_the_model_does_not_advance() -> None:
+    class Noisy(nn.Linear):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return super().forward(x + torch.rand(x.shape, generator=self.source))
+
+    model = Noisy(4, 4)
+    model.source = torch.Generator().manual_seed(3)
+    assert count(model, torch.randn(2, 4)).macs == 32
+    assert torch.equal(model.source.get_state(), torch.Generator().manual_seed(3).get_state())
+
+
+def test_lazy_modules_are_counted_as_what_they_become() -> None:
+    model = nn.Sequential(nn.LazyConv3d(4, 3, padding=1), nn.LazyBatchNorm3d(), nn.Flatten(), nn.LazyLinear(5))
+    for backward in (False, True):
+        counted = count(model.train(), torch.randn(1, 3, 2, 4, 4), backward=backward)
+        conv, linear = 4 * 32 * 81, 4 * 32 * 5
+        assert counted.forward_macs == conv + linear
+        assert counted.backward_macs == (conv + 2 * linear if backward else 0)
+        assert (counted.params, counted.buffers) == (4 * 82 + 8 + 5 * 129, 9)
+        assert counted.never_called == {}
+    assert isinstance(model[0].weight, nn.UninitializedParameter)
+
+
+def test_compiled_and_parallel_models_are_counted_as_what_they_hold() -> None:
+    def body() -> nn.Sequential:
+        return nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
+
+    class Holder(nn.Module):
+        def __init__(self, inner: nn.Module) -> None:
+            super().__init__()
+            self.inner = inner
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.inner(x)
+
+    inside = body()
+    inside.compile()
+    x = torch.randn(3, 4)
+    plain = count(body(), x)
+    for model in (torch.compile(body()), nn.DataParallel(body()), inside):
+        counted = count(model, x)
+        assert (counted.by_module, counted.params, counted.is_complete) == (plain.by_module, plain.params, True)
+    for model in (Holder(torch.compile(body())), Holder(nn.DataParallel(body())), torch.compile(Holder(body()))):
+        counted = count(model, x, backward=True)
+        assert (counted.forward_macs, counted.params, counted.never_called) == (plain.macs, plain.params, {})
+        assert counted.is_complete
 
 
 class LooksAtValues(nn.Module):
@@ -415,3 +500,223 @@ def test_the_public_name() -> None:
     counted = bench.count(nn.Linear(4, 4), torch.randn(2, 4))
     assert isinstance(counted, Count)
     assert (counted.macs, counted.flops, type(counted.macs)) == (32, 64, int)
+
+
+def attention_macs(query: tuple[int, ...], key: tuple[int, ...], width_v: int) -> int:
+    """Pairs of queries and keys of the broadcast batch, times both widths; by loops over nothing but shapes."""
+    lead = torch.broadcast_shapes(query[:-2], key[:-2])
+    return math.prod(lead) * query[-2] * key[-2] * (query[-1] + width_v)
+
+
+@pytest.mark.parametrize("device", ["meta", "cpu"])
+@pytest.mark.parametrize(
+    ("query", "key"),
+    [
+        ((1, 2, 1, 8), (4, 2, 7, 8)),
+        ((2, 1, 8), (4, 2, 7, 8)),
+        ((4, 2, 3, 8), (1, 2, 7, 8)),
+        ((1, 1, 3, 8), (2, 5, 7, 8)),
+        ((3, 8), (2, 7, 8)),
+    ],
+)
+def test_attention_whose_operands_broadcast_costs_all_pairs(
+    query: tuple[int, ...], key: tuple[int, ...], device: str
+) -> None:
+    class Attend(nn.Module):
+        def forward(self, q: torch.Tensor, k: torch.Tensor) -> torch.Tensor:
+            return F.scaled_dot_product_attention(q, k, k)
+
+    counted = count(Attend(), (torch.randn(query), torch.randn(key)), device=device)
+    assert counted.macs == attention_macs(query, key, 8)
+    written = math.prod(torch.broadcast_shapes(query[:-2], key[:-2])) * query[-2] * 8
+    if device == "meta":  # the CPU splits it
+        assert counted.activation_elements == written
+
+
+def test_attention_with_grouped_queries_and_with_a_mask_that_broadcasts() -> None:
+    class Attend(nn.Module):
+        def forward(self, q: torch.Tensor, k: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
+            return F.scaled_dot_product_attention(q, k, k, mask, enable_gqa=True)
+
+    q, k = torch.randn(2, 8, 5, 4), torch.randn(2, 2, 6, 4)
+    assert count(Attend(), (q, k)).macs == 2 * 8 * 5 * 6 * 8
+    x = torch.randn(1, 2, 5, 4)
+    masked = count(Attend(), (x, x, torch.zeros(3, 1, 5, 5)))
+    assert masked.macs == 2 * 5 * 5 * 4 + 3 * 2 * 5 * 5 * 4  # the mask widens what the values are averaged with
+    assert masked.activation_elements == 3 * 2 * 5 * 4
+
+
+def test_packed_sequences_attend_only_to_themselves() -> None:
+    from bench.measure.counting.formulas import formula_of
+
+    q = torch.randn(8, 2, 4)
+    starts = torch.tensor([0, 5, 8])
+    formula = formula_of("aten::_flash_attention_forward")
+    assert formula is not None
+    assert formula(q, q, q, starts, starts, out=q) == (25 + 9) * 2 * 8
+
+
+def test_flex_attention_is_counted_in_the_forward_pass() -> None:
+    from torch.nn.attention.flex_attention import flex_attention
+
+    class Attend(nn.Module):
+        def __init__(self, call: Callable[..., torch.Tensor]) -> None:
+            super().__init__()
+            self.project, self.call = nn.Linear(16, 16), call
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            q = self.project(x)
+            return self.call(q, x, x, score_mod=lambda score, b, h, i, j: score + (i - j))
+
+    x = torch.randn(1, 2, 128, 16)
+    for call in (flex_attention, torch.compile(flex_attention)):
+        counted = count(Attend(call), x)
+        assert counted.macs == 2 * 128 * 16 * 16 + 2 * 2 * 128 * 128 * 16
+        assert counted.is_complete
+
+
+def test_jagged_nested_tensors_are_counted_by_their_real_lengths() -> None:
+    class Packed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.project = nn.Linear(8, 4)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            nested = torch.nested.nested_tensor([x[0], x[1, :3]], layout=torch.jagged)
+            return F.relu(self.project(nested)).values()
+
+    counted = count(Packed(), torch.randn(2, 5, 8))
+    assert (counted.macs, counted.is_complete, counted.by_module["project"]) == (8 * 32, True, 8 * 32)
+
+
+def quantised(model: nn.Module) -> nn.Module:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return torch.ao.quantization.quantize_dynamic(model, {nn.Linear}, dtype=torch.qint8)
+
+
+def test_quantised_models_have_the_parameters_that_are_packed() -> None:
+    plain = nn.Sequential(nn.Linear(8, 6), nn.ReLU(), nn.Linear(6, 4, bias=False))
+    model = quantised(plain)
+    counted = count(model, torch.randn(10, 8))
+    assert counted.macs == 10 * (48 + 24)
+    assert counted.params == 48 + 6 + 24
+    assert counted.parameters.total_bytes == 48 + 24 + 6 * 4  # int8 weights, a bias of fp32
+    assert counted.parameters.by_module["0"] == 54
+
+
+def test_packed_weights_that_cannot_be_read_are_unknown_and_not_zero(monkeypatch: pytest.MonkeyPatch) -> None:
+    from bench.measure.counting import parameters
+
+    monkeypatch.setattr(parameters, "_unpacked", lambda packed: None)
+    model = quantised(nn.Sequential(nn.Linear(8, 6)))
+    counted = count(model, torch.randn(10, 8))
+    assert (counted.params, counted.parameters.total_bytes) == (None, None)
+    assert "packed weights cannot be read in 0" in counted.notes[0]
+
+
+def test_markers_of_the_profiler_and_embedding_bags_leave_a_count_complete() -> None:
+    class Marked(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.bag = nn.EmbeddingBag(10, 4, mode="sum")
+            self.head = nn.Linear(4, 2)
+
+        def forward(self, ids: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+            with torch.profiler.record_function("bags"):
+                return self.head(self.bag(ids, per_sample_weights=weights))
+
+    ids, weights = torch.randint(0, 10, (3, 5)), torch.rand(3, 5, requires_grad=True)
+    for backward in (False, True):
+        counted = count(Marked(), (ids, weights), backward=backward)
+        assert (counted.forward_macs, counted.uncounted_ops) == (24, {})
+
+
+def test_products_of_complex_numbers_are_named() -> None:
+    class Complex(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return (torch.view_as_complex(x) @ torch.view_as_complex(x)).abs()
+
+    counted = count(Complex(), torch.randn(3, 3, 2))
+    assert counted.macs == 27
+    assert "27 MACs are products of complex numbers" in counted.notes[0]
+    assert count(nn.Linear(2, 2), torch.randn(1, 2)).notes == ()
+
+
+@pytest.fixture
+def operators() -> Iterator[torch.library.Library]:
+    """A library of operators of its own, removed after the test."""
+    with torch.library._scoped_library("countchecks", "FRAGMENT") as library:
+        yield library
+
+
+def test_formulas_of_register_flop_formula_are_used(operators: torch.library.Library) -> None:
+    from torch.utils.flop_counter import flop_registry, register_flop_formula
+
+    operators.define("fused(Tensor x, Tensor w) -> Tensor")
+    operators.impl("fused", lambda x, w: x @ w, "CompositeExplicitAutograd")
+    operators.define("joined(Tensor x, Tensor w) -> Tensor")
+    operators.impl("joined", lambda x, w: x @ w + x @ w, "CompositeImplicitAutograd")  # seen in parts without a formula
+    packets = [torch.ops.countchecks.fused, torch.ops.countchecks.joined]
+    register_flop_formula(packets[0])(lambda x, w, *, out_shape=None, **_: 2 * x[0] * x[1] * w[1])
+    register_flop_formula(packets[1], get_raw=True)(lambda x, w, *, out_val=None, **_: 2 * 1000 * out_val.shape[0])
+
+    class Net(nn.Module):
+        def forward(self, x: Tensor, w: Tensor) -> Tensor:
+            return packets[0](x, w) + packets[1](x, w)
+
+    try:
+        counted = count(Net(), (torch.randn(4, 8), torch.randn(8, 6)))
+    finally:
+        for packet in packets:
+            del flop_registry[packet]
+    assert (counted.macs, counted.uncounted_ops) == (4 * 8 * 6 + 4000, {})
+
+
+def test_operators_can_be_named_as_free(operators: torch.library.Library) -> None:
+    operators.define("shift(Tensor x) -> Tensor")
+    operators.impl("shift", lambda x: torch.roll(x, 1).clone(), "CompositeExplicitAutograd")
+
+    class Net(nn.Linear):
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.ops.countchecks.shift(super().forward(x))
+
+    model, x = Net(4, 4), torch.randn(2, 4)
+    assert count(model, x).uncounted_ops == {"countchecks::shift": 1}
+    named = count(model, x, free_operators=["countchecks::shift"])
+    assert (named.macs, named.is_complete) == (32, True)
+
+
+@pytest.mark.parametrize("wrong", [-1, 2.5, None, "many"])
+def test_formulas_must_return_a_whole_number(operators: torch.library.Library, wrong: object) -> None:
+    operators.define("strange(Tensor x) -> Tensor")
+    operators.impl("strange", torch.clone, "CompositeExplicitAutograd")
+    counts_macs_of("countchecks::strange")(lambda x, *, out: wrong)
+
+    class Net(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.ops.countchecks.strange(x)
+
+    try:
+        with pytest.raises(InputError, match=r"formula of countchecks::strange returned"):
+            count(Net(), torch.randn(2, 4))
+    finally:
+        del _FORMULAS["countchecks::strange"]
+
+
+def test_operators_without_a_gradient_never_shorten_a_train_step_silently(operators: torch.library.Library) -> None:
+    operators.define("opaque(Tensor x) -> Tensor")
+    operators.impl("opaque", torch.clone, "CPU")
+    operators.impl("opaque", torch.clone, "Meta")  # without an autograd kernel, PyTorch warns and drops the gradient
+
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.last = nn.Linear(4, 4), nn.Linear(4, 4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.last(torch.ops.countchecks.opaque(self.first(x)))
+
+    assert count(Net(), torch.randn(2, 4)).macs == 64
+    with pytest.raises(InputError, match="autograd"):
+        count(Net(), torch.randn(2, 4), backward=True)
