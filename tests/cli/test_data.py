@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from bench.cli.app import run_command
 from bench.cli.arguments import dataset_options, named_values
@@ -117,6 +118,7 @@ def test_training_and_evaluating_hand_options_to_the_data_set(
         raise InputError("that is enough")
 
     monkeypatch.setattr(running, "run", stop)
+    torch.save({"state_dict": {"x": torch.zeros(1)}}, "none.pt")  # `eval` looks into the file before it starts
     arguments = [command, "c3d_search", with_, "--dataset", "activitynet"]
     assert run(*arguments, "--option", "unit=segments", "--option", "videos=v")[2] == "vbench: that is enough\n"
     assert suites[0]["measure"]["accuracy"]["options"] == {"unit": "segments", "videos": "v"}
