@@ -10,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 
 from bench.ab.gate import _measured, pair_plans
-from bench.ab.side_child import _marked
+from bench.ab.side_child import _with_turn_kind
 from bench.ab.sides import PlannedCase, Ran, Side, SideName
 from bench.comparison.comparing import compare
 from bench.comparison.interim import InterimAnalyses
@@ -84,8 +84,8 @@ def test_runs_in_turns_are_compared_with_their_like_only(runs: Callable[..., lis
 
 def test_a_run_of_a_side_says_how_it_took_turns(record: Callable[..., Record]) -> None:
     kept = record(details={"parity": 1})
-    assert _marked(kept, is_sharing=True).details == {"parity": 1, "in_turns": "steps"}
-    assert _marked(kept, is_sharing=False).in_turns == "processes"
+    assert _with_turn_kind(kept, by="steps").details == {"parity": 1, "in_turns": "steps"}
+    assert _with_turn_kind(kept, by="processes").in_turns == "processes"
     assert kept.in_turns is None
 
 

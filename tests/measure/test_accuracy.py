@@ -130,7 +130,7 @@ def test_the_time_to_an_accuracy_is_told_where_asked(loaded, root):
 def test_each_rank_reads_the_counter_of_its_own_gpu(device, read, loaded, monkeypatch):
     """NVML takes a device without a number for the first, on every rank."""
     asked = []
-    monkeypatch.setattr("bench.measure.energy.counter_of", asked.append)
+    monkeypatch.setattr("bench.measure.energy_counter.counter_of", asked.append)
     monkeypatch.setattr("torch.cuda.current_device", lambda: 3)
     nothing = {"root": None, "options": {}, "workers": 0, "allow_leaks": (), "tensorboard": False, "country": None}
     nothing["given"] = InputProtocol()

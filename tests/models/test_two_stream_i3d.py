@@ -27,7 +27,7 @@ def test_with_the_files_of_the_single_streams_it_is_their_mean(tmp_path: Path) -
 def test_a_stream_with_other_classes_keeps_its_classifier_fresh_and_says_so(tmp_path: Path) -> None:
     torch.save(build_i3d(6).state_dict(), tmp_path / "rgb.pt")
 
-    with pytest.warns(UserWarning, match="6 classes and the network 4"):
+    with pytest.warns(UserWarning, match="6 classes and the model 4"):
         model = build_two_stream_i3d(4, rgb_weights=str(tmp_path / "rgb.pt"))
 
     assert model.fc.rgb.conv3d.out_channels == 4

@@ -14,7 +14,7 @@ def test_weights_without_the_head_name_no_classes(tmp_path: Path) -> None:
     file = tmp_path / "four.pt"
     torch.save(c3d_search(num_classes=4, width=0.0625).state_dict(), file)
     given = {"width": 0.0625, "num_classes": 3}
-    with pytest.raises(InputError, match=r"four.pt has 4 classes and the network 3: .* train before evaluating"):
+    with pytest.raises(InputError, match=r"four.pt has 4 classes and the model 3: .* train before evaluating"):
         predict_videos("c3d_search", [tmp_path / "x.mp4"], weights=file, arguments=given)
     found = predict_videos("c3d_search", [tmp_path / "x.mp4"], weights=file, arguments={"width": 0.0625})
     assert [prediction.error is None for prediction in found.predictions] == [False]

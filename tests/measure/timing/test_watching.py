@@ -126,7 +126,7 @@ def test_strangers_are_told_from_this_process(before: list[int], after: list[int
 
 def test_a_process_is_named_with_what_is_known_of_it() -> None:
     assert str(GpuProcess(pid=5, name="python3", memory_bytes=2_100_000_000)) == "python3 (pid 5, 2.1 GB)"
-    assert str(GpuProcess(pid=5, name=None, memory_bytes=None)) == "a process that cannot be seen from here (pid 5)"
+    assert str(GpuProcess(pid=5, name=None, memory_bytes=None)) == "a process of unknown name (pid 5)"
 
 
 @pytest.mark.gpu
