@@ -11,30 +11,37 @@ from typing import Literal
 from bench.core.schema import Clip, Json
 from bench.core.stats import Estimate, paired_difference
 from bench.reporting.board import Column, column_of, headlines_of, in_order
-from bench.reporting.cases import PROTOCOL_AXES, SHARES, CaseResult, Observation, Reading, read_together
-from bench.reporting.wording import value_text
+from bench.reporting.case_results import (
+    PROTOCOL_AXES,
+    SHARES,
+    CaseResult,
+    MetricSummary,
+    RecordedMetric,
+    summarise_values,
+)
+from bench.reporting.metric_text import value_text
 
 Verdict = Literal[
     "better", "worse", "higher", "lower", "no difference seen", "the same", "depends on the setting", "one pair"
 ]
-REPETITIONS = ("seed", "run")  # an observation is repeated along these, not varied
-UNSET = "not set"  # of an axis or argument that other observations of the same metric name
+REPETITIONS = ("seed", "run")  # an recorded_metric is repeated along these, not varied
+UNSET = "not set"  # of an axis or argument that other recorded of the same metric name
 POINTS = ("%", "fraction", "pt")  # units whose differences are told in points; those of others are told as ratios
 
 
 @dataclass(frozen=True, kw_only=True)
-class Observed:
+class LevelValue:
     """One value of one metric: the level of the factor, and every other setting under which it was seen."""
 
     level: str
     setting: Mapping[str, Json]
     column: Column
-    observation: Observation
+    recorded_metric: RecordedMetric
     value: float
 
     @cached_property
     def pair_key(self) -> str:
-        """Equal for observations that differ in the level alone."""
+        """Equal for recorded that differ in the level alone."""
         return json.dumps(self.setting, sort_keys=True)
 
     @cached_property
@@ -44,7 +51,7 @@ class Observed:
 
     @cached_property
     def place(self) -> tuple[Column, str]:
-        """Equal for observations of one metric in one setting."""
+        """Equal for recorded of one metric in one setting."""
         return self.column, json.dumps(self.context, sort_keys=True)
 
 
@@ -59,7 +66,7 @@ class Effect:
     level: str
     column: Column
     values: tuple[float, ...]
-    reading: Reading
+    summary: MetricSummary
     is_ratio: bool
     is_exact: bool
     difference: Estimate | None = None
@@ -81,15 +88,15 @@ class Ablation:
     baseline: str
     levels: Mapping[str, Json]
     columns: tuple[Column, ...]
-    observed: tuple[Observed, ...]
+    level_values: tuple[LevelValue, ...]
 
     @cached_property
     def effects(self) -> Mapping[tuple[str, Column], Effect]:
         """Every level in every metric."""
-        cells: dict[tuple[str, Column], list[Observed]] = defaultdict(list)
-        for each in self.observed:
+        cells: dict[tuple[str, Column], list[LevelValue]] = defaultdict(list)
+        for each in self.level_values:
             cells[each.level, each.column].append(each)
-        ratios = {column: _is_ratio(column, self.observed) for column in self.columns}
+        ratios = {column: _is_ratio(column, self.level_values) for column in self.columns}
         return {
             (level, column): _effect(
                 cell,
@@ -122,10 +129,10 @@ class Ablation:
     def _parts(self) -> Mapping[tuple[Column, str], dict[str, Json]]:
         """By place, what tells its setting from others: every varying axis on which its metric depends.
 
-        A metric depends on what some observation of it names. An axis varies that has several values where a metric
+        A metric depends on what some recorded_metric of it names. An axis varies that has several values where a metric
         depends on it, UNSET being one.
         """
-        places = {each.place: each for each in self.observed}.values()
+        places = {each.place: each for each in self.level_values}.values()
         axes: dict[Column, dict[str, None]] = defaultdict(dict)
         for each in places:
             axes[each.column].update(dict.fromkeys(each.context))
@@ -142,7 +149,7 @@ class Ablation:
     @property
     def goal(self) -> Column | None:
         """The metric in which a finding is told: the accuracy seen most often, else what was measured first."""
-        seen = Counter(each.column for each in self.observed)
+        seen = Counter(each.column for each in self.level_values)
         accuracies = [c for c in self.columns if c.metric.startswith("accuracy.")]
         first = [c for c in accuracies if c.metric == "accuracy.top1"] or accuracies
         sampled = [c for c in self.columns if c.is_of_machine]
@@ -150,18 +157,18 @@ class Ablation:
 
     def within(self, context: Mapping[str, Json]) -> "Ablation":
         """The same levels under one setting of the rest, in the metrics for which `context` says all that varies."""
-        kept = tuple(o for o in self.observed if self._parts[o.place].items() <= context.items())
+        kept = tuple(o for o in self.level_values if self._parts[o.place].items() <= context.items())
         seen = {o.column for o in kept}
-        return replace(self, observed=kept, columns=tuple(c for c in self.columns if c in seen))
+        return replace(self, level_values=kept, columns=tuple(c for c in self.columns if c in seen))
 
 
 def ablate(cases: Sequence[CaseResult], *, factor: str, baseline: Mapping[str, Json]) -> Ablation | None:
     """The levels of `factor` over the cases of one suite; None where fewer than two levels have a result."""
-    observed = [each for case in cases for each in _observe(case, factor)]
+    level_values = [each for case in cases for each in _observe(case, factor)]
     if baseline.get(factor, ...) is None:
-        observed = [*_without(cases, factor, beside=observed), *observed]
-    columns = headlines_of(in_order(o.column for o in observed))
-    kept = tuple(o for o in observed if o.column in columns)
+        level_values = [*_without(cases, factor, beside=level_values), *level_values]
+    columns = headlines_of(in_order(o.column for o in level_values))
+    kept = tuple(o for o in level_values if o.column in columns)
     levels = {o.level: json.loads(o.level) for o in kept}
     if len(levels) < 2:
         return None
@@ -174,11 +181,11 @@ def ablate(cases: Sequence[CaseResult], *, factor: str, baseline: Mapping[str, J
         baseline=first,
         levels={key: levels[key] for key in sorted(levels, key=lambda key: (key != first, _place(levels[key])))},
         columns=columns,
-        observed=kept,
+        level_values=kept,
     )
 
 
-def _without(cases: Sequence[CaseResult], factor: str, *, beside: Sequence[Observed]) -> Iterator[Observed]:
+def _without(cases: Sequence[CaseResult], factor: str, *, beside: Sequence[LevelValue]) -> Iterator[LevelValue]:
     """What is said by cases that have no level of `factor`, such as no weights, and else are like those of `beside`."""
     alike = {(each.column, each.pair_key) for each in beside}
     for case in cases:
@@ -186,7 +193,7 @@ def _without(cases: Sequence[CaseResult], factor: str, *, beside: Sequence[Obser
             yield from (o for o in _observe(case, factor, has_level=False) if (o.column, o.pair_key) in alike)
 
 
-def _observe(case: CaseResult, factor: str, *, has_level: bool = True) -> Iterator[Observed]:
+def _observe(case: CaseResult, factor: str, *, has_level: bool = True) -> Iterator[LevelValue]:
     """What `case` says of every metric, where it has a level of `factor`, or is taken to have the level null.
 
     Protocols stand in the column, but for a factor that is of the protocol itself.
@@ -196,29 +203,29 @@ def _observe(case: CaseResult, factor: str, *, has_level: bool = True) -> Iterat
         return
     level = _key(axes.pop(factor, None))
     setting = {k: v for k, v in axes.items() if k not in PROTOCOL_AXES}
-    for observations in case.metrics.values():
-        column = column_of(case, observations[0])
+    for recorded in case.metrics.values():
+        column = column_of(case, recorded[0])
         column = replace(column, protocol=tuple(each for each in column.protocol if each[0] != factor))
-        for each in observations:
+        for each in recorded:
             if each.value is not None:
                 place = {**setting, **({"machine": each.machine} if each.machine else {}), "run": each.record.run_index}
-                yield Observed(level=level, setting=place, column=column, observation=each, value=each.value)
+                yield LevelValue(level=level, setting=place, column=column, recorded_metric=each, value=each.value)
 
 
-def _is_ratio(column: Column, observed: Sequence[Observed]) -> bool:
+def _is_ratio(column: Column, level_values: Sequence[LevelValue]) -> bool:
     """Whether differences in this metric are told as ratios: amounts above zero are, shares are not."""
-    return column.unit not in POINTS and all(each.value > 0 for each in observed if each.column == column)
+    return column.unit not in POINTS and all(each.value > 0 for each in level_values if each.column == column)
 
 
-def _effect(cell: Sequence[Observed], baseline: Sequence[Observed], *, is_ratio: bool) -> Effect:
+def _effect(cell: Sequence[LevelValue], baseline: Sequence[LevelValue], *, is_ratio: bool) -> Effect:
     """The effect of one level; its `baseline` is empty where there is nothing to compare it with."""
     effect = Effect(
         level=cell[0].level,
         column=cell[0].column,
         values=tuple(each.value for each in cell),
-        reading=read_together([each.observation for each in cell]),
+        summary=summarise_values([each.recorded_metric for each in cell]),
         is_ratio=is_ratio,
-        is_exact=cell[0].observation.metric.is_exact,
+        is_exact=cell[0].recorded_metric.metric.is_exact,
     )
     by_key = {each.pair_key: each for each in baseline}
     pairs = [(each, by_key[each.pair_key]) for each in cell if each.pair_key in by_key]
@@ -233,7 +240,7 @@ def _effect(cell: Sequence[Observed], baseline: Sequence[Observed], *, is_ratio:
     return replace(effect, difference=difference, pairs=len(pairs), verdict=verdict)
 
 
-def _difference(pairs: Sequence[tuple[Observed, Observed]], *, is_ratio: bool) -> Estimate:
+def _difference(pairs: Sequence[tuple[LevelValue, LevelValue]], *, is_ratio: bool) -> Estimate:
     """Mean difference over pairs, on the logarithmic scale for ratios, with its 95 % interval.
 
     Accuracies get the wider of two intervals: over the pairs, and over the videos of the test set.
@@ -250,12 +257,12 @@ def _difference(pairs: Sequence[tuple[Observed, Observed]], *, is_ratio: bool) -
     )
 
 
-def _test_set_ends(a: Observed, b: Observed) -> tuple[float, float] | None:
+def _test_set_ends(a: LevelValue, b: LevelValue) -> tuple[float, float] | None:
     """How far the difference of two shares may lie below and above, from the interval of each.
 
     Newcombe, 1998, Statistics in Medicine 17(8), method 10, for independent samples: too wide for equal videos.
     """
-    ours, theirs = a.observation.metric.interval, b.observation.metric.interval
+    ours, theirs = a.recorded_metric.metric.interval, b.recorded_metric.metric.interval
     if ours is None or theirs is None:
         return None
     below = math.hypot(a.value - ours[0], theirs[1] - b.value)
@@ -263,9 +270,9 @@ def _test_set_ends(a: Observed, b: Observed) -> tuple[float, float] | None:
     return below, above
 
 
-def _verdict(pairs: Sequence[tuple[Observed, Observed]], difference: Estimate) -> Verdict:
+def _verdict(pairs: Sequence[tuple[LevelValue, LevelValue]], difference: Estimate) -> Verdict:
     signs = {(a.value > b.value) - (a.value < b.value) for a, b in pairs}
-    is_exact = pairs[0][0].observation.metric.is_exact
+    is_exact = pairs[0][0].recorded_metric.metric.is_exact
     if is_exact and len(signs) > 1:
         return "depends on the setting"
     if is_exact:

@@ -1,4 +1,4 @@
-"""Cases joined into rows: counts, timings and accuracies of one network and clip have cases of their own."""
+"""Cases joined into rows: counts, timings and accuracies of one model and clip have cases of their own."""
 
 import json
 from collections import defaultdict
@@ -8,8 +8,15 @@ from functools import cached_property
 
 from bench.core.registry import MEASURES
 from bench.core.schema import Better, Case, Json
-from bench.reporting.cases import RUN_AXES, TRAINING_AXES, CaseResult, Observation, Reading, read_together
-from bench.reporting.wording import HEADLINES, STAND_INS, axis_name, metric_name, value_text
+from bench.reporting.case_results import (
+    RUN_AXES,
+    TRAINING_AXES,
+    CaseResult,
+    MetricSummary,
+    RecordedMetric,
+    summarise_values,
+)
+from bench.reporting.metric_text import HEADLINES, STAND_INS, axis_name, metric_name, value_text
 
 Axes = tuple[Json, ...]
 NAMED_AXES = ("compile", "threads", "batch")  # whose values say nothing without the axis: off, 8
@@ -56,8 +63,8 @@ class Column:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Row:
-    """One network at one clip, run and trained in one way. `readings` hold what was measured of it.
+class BoardRow:
+    """One model at one clip, run and trained in one way. `summaries` hold what was measured of it.
 
     Where it `is_trained`, a factor of training that is not among `factors` is one that it did without.
     """
@@ -66,16 +73,16 @@ class Row:
     model: str
     args: Mapping[str, Json]
     factors: Mapping[str, Json]
-    readings: Mapping[Column, Reading]
+    summaries: Mapping[Column, MetricSummary]
     is_trained: bool = False
 
     @property
     def label(self) -> str:
-        """The network in full: `c3d_search kernel_depth=3 width=16`."""
+        """The model in full: `c3d_search kernel_depth=3 width=16`."""
         return f"{self.model} {settings(self.args)}".strip()
 
     def does_without(self, factor: str) -> bool:
-        """Whether the network was trained without any, such as from no weights."""
+        """Whether the model was trained without any, such as from no weights."""
         return self.is_trained and factor in TRAINING_AXES and self.factors.get(factor) is None
 
 
@@ -83,12 +90,12 @@ class Row:
 class Board:
     """All rows, the columns found in them, and which factors tell rows apart."""
 
-    rows: tuple[Row, ...]
+    rows: tuple[BoardRow, ...]
 
     @cached_property
     def columns(self) -> tuple[Column, ...]:
         """Every column, the headline metrics first."""
-        return in_order(column for row in self.rows for column in row.readings)
+        return in_order(column for row in self.rows for column in row.summaries)
 
     @cached_property
     def headlines(self) -> tuple[Column, ...]:
@@ -99,7 +106,7 @@ class Board:
     def unknown(self) -> dict[Column, str]:
         """Headlines that were measured and that no row knows, with the reason."""
         missing = [column for column in headlines_of(self.columns) if not self._is_known(column)]
-        return {c: next(row.readings[c].how for row in self.rows if c in row.readings) for c in missing}
+        return {c: next(row.summaries[c].how for row in self.rows if c in row.summaries) for c in missing}
 
     @cached_property
     def varying(self) -> tuple[str, ...]:
@@ -108,45 +115,45 @@ class Board:
 
     @cached_property
     def constant_args(self) -> dict[str, Json]:
-        """Arguments that are the same in every row of several networks."""
+        """Arguments that are the same in every row of several models."""
         return _shared(self.rows)
 
     @cached_property
     def constant_args_of(self) -> dict[str, dict[str, Json]]:
-        """By model, the arguments that are the same in every row of it, where it has several networks."""
-        models: dict[str, list[Row]] = defaultdict(list)
+        """By model, the arguments that are the same in every row of it, where it has several models."""
+        models: dict[str, list[BoardRow]] = defaultdict(list)
         for row in self.rows:
             models[row.model].append(row)
         return {model: shared for model, rows in models.items() if (shared := _shared(rows))}
 
     def args_text(self, model: str, args: Mapping[str, Json]) -> str:
-        """The arguments that tell a network of `model` from others of it: `kernel_depth=3`."""
+        """The arguments that tell a model of `model` from others of it: `kernel_depth=3`."""
         same = {*self.constant_args, *self.constant_args_of.get(model, ())}
         return settings({name: value for name, value in args.items() if name not in same})
 
     def factors_of(self, columns: Iterable[Column]) -> list[str]:
         """Factors on which some of `columns` depend, and that vary over the rows which have some of them."""
         listed = list(columns)
-        varying = _varying([row for row in self.rows if not row.readings.keys().isdisjoint(listed)])
+        varying = _varying([row for row in self.rows if not row.summaries.keys().isdisjoint(listed)])
         optional = {*RUN_AXES, *TRAINING_AXES}
         return [name for name in varying if name not in optional or any(c.depends_on(name) for c in listed)]
 
     def machines_of(self, columns: Iterable[Column]) -> tuple[str, ...]:
         """Letters of the machines that some values of `columns` are of."""
         listed = list(columns)
-        readings = [row.readings[column] for row in self.rows for column in listed if column in row.readings]
-        return tuple(sorted({letter for reading in readings for letter in reading.machines}))
+        summaries = [row.summaries[column] for row in self.rows for column in listed if column in row.summaries]
+        return tuple(sorted({letter for summary in summaries for letter in summary.machines}))
 
-    def label(self, row: Row, columns: Iterable[Column]) -> str:
-        """The network, and what tells this row from others that have all of `columns`: `c3d kernel_depth=3 (bf16)`."""
+    def label(self, row: BoardRow, columns: Iterable[Column]) -> str:
+        """The model, and what tells this row from others that have all of `columns`: `c3d kernel_depth=3 (bf16)`."""
         factors = [text for name in self._told(tuple(columns)) if (text := self._factor_text(row, name))]
-        network = f"{row.model} {self.args_text(row.model, row.args)}".strip()
-        return f"{network} ({', '.join(factors)})" if factors else network
+        model = f"{row.model} {self.args_text(row.model, row.args)}".strip()
+        return f"{model} ({', '.join(factors)})" if factors else model
 
     def _told(self, columns: tuple[Column, ...]) -> list[str]:
         """The factors that vary over the rows which have all of `columns`."""
         if columns not in self._told_before:
-            rows = tuple(row for row in self.rows if row.readings.keys() >= set(columns))
+            rows = tuple(row for row in self.rows if row.summaries.keys() >= set(columns))
             self._told_before[columns] = replace(self, rows=rows or self.rows).factors_of(columns)
         return self._told_before[columns]
 
@@ -159,7 +166,7 @@ class Board:
         """Models and the factors that some row of them has."""
         return frozenset((row.model, name) for row in self.rows for name in row.factors)
 
-    def _factor_text(self, row: Row, name: str) -> str:
+    def _factor_text(self, row: BoardRow, name: str) -> str:
         """As `factor_text`; of a row trained without any, `no weights` where the same model has some in another row."""
         value = row.factors.get(name)
         if value is not None:
@@ -184,22 +191,22 @@ class Board:
         return all(factor in row.factors for row in self.rows)
 
     def _is_known(self, column: Column) -> bool:
-        return any(row.readings[column].value is not None for row in self.rows if column in row.readings)
+        return any(row.summaries[column].value is not None for row in self.rows if column in row.summaries)
 
-    def contenders(self, column: Column) -> dict[str, list[Row]]:
+    def contenders(self, column: Column) -> dict[str, list[BoardRow]]:
         """Rows that may be ranked by a column, by group (one for all that are of no machine): none with doubts."""
-        found: dict[str, list[Row]] = defaultdict(list)
+        found: dict[str, list[BoardRow]] = defaultdict(list)
         for row in self.rows:
-            reading = row.readings.get(column)
-            if reading and reading.value is not None and not reading.doubts and not reading.is_lower_bound:
+            summary = row.summaries.get(column)
+            if summary and summary.value is not None and not summary.doubts and not summary.is_lower_bound:
                 found[group_of(row, [column])].append(row)
         return found
 
     def best(self, column: Column) -> dict[str, float]:
-        """The best value of a column by group, doubtful readings left out; none where all are level."""
+        """The best value of a column by group, doubtful summaries left out; none where all are level."""
         pick = min if column.better == "lower" else max
         groups = {
-            group: {value for row in rows if (value := row.readings[column].value) is not None}
+            group: {value for row in rows if (value := row.summaries[column].value) is not None}
             for group, rows in self.contenders(column).items()
         }
         return {group: pick(values) for group, values in groups.items() if column.better and len(values) > 1}
@@ -207,11 +214,18 @@ class Board:
 
 def settings(args: Mapping[str, Json]) -> str:
     """`kernel_depth=3 width=16`."""
-    return " ".join(f"{name}={value_text(value)}" for name, value in args.items())
+    return " ".join(f"{name}={_argument_text(value)}" for name, value in args.items())
 
 
-def _shared(rows: Sequence[Row]) -> dict[str, Json]:
-    """Arguments that all of `rows` have and agree in; none where they are of one network, which shares with none."""
+def _argument_text(value: Json) -> str:
+    """`3`; a text that would read as a number, such as `'3'`, in quotes, because it is another argument."""
+    text = value_text(value)
+    reads_as_number = isinstance(value, str) and text.replace(".", "", 1).removeprefix("-").isdigit()
+    return f"'{text}'" if reads_as_number else text
+
+
+def _shared(rows: Sequence[BoardRow]) -> dict[str, Json]:
+    """Arguments that all of `rows` have and agree in; none where they are of one model, which shares with none."""
     if len({row.label for row in rows}) < 2:
         return {}
     values = {name: {json.dumps(row.args[name]) for row in rows if name in row.args} for name in rows[0].args}
@@ -219,8 +233,8 @@ def _shared(rows: Sequence[Row]) -> dict[str, Json]:
     return {name: value for name, value in rows[0].args.items() if name in everywhere and len(values[name]) == 1}
 
 
-def _varying(rows: Sequence[Row]) -> tuple[str, ...]:
-    """Factors with several values over `rows`, or that one network has in some of its rows and not in others.
+def _varying(rows: Sequence[BoardRow]) -> tuple[str, ...]:
+    """Factors with several values over `rows`, or that one model has in some of its rows and not in others.
 
     To be trained without is a value; of a row that was not run, precision and the like are not another value.
     """
@@ -241,10 +255,10 @@ def factor_text(name: str, value: Json) -> str:
     return f"{axis_name(name)} {value_text(value)}" if name in NAMED_AXES else value_text(value)
 
 
-def group_of(row: Row, columns: Iterable[Column]) -> str:
+def group_of(row: BoardRow, columns: Iterable[Column]) -> str:
     """What a row's values of `columns` may be ranked within: the letters of the machines they are of, mostly one."""
-    readings = [row.readings[column] for column in columns if column in row.readings]
-    return ", ".join(sorted({letter for reading in readings for letter in reading.machines}))
+    summaries = [row.summaries[column] for column in columns if column in row.summaries]
+    return ", ".join(sorted({letter for summary in summaries for letter in summary.machines}))
 
 
 def headlines_of(columns: Iterable[Column]) -> tuple[Column, ...]:
@@ -262,20 +276,20 @@ def headlines_of(columns: Iterable[Column]) -> tuple[Column, ...]:
 
 
 def build_board(cases: Sequence[CaseResult]) -> Board:
-    """Rows of all cases with a result, in the order in which their networks were met."""
-    networks: dict[tuple[str, str, str, str], list[CaseResult]] = defaultdict(list)
+    """Rows of all cases with a result, in the order in which their models were met."""
+    models: dict[tuple[str, str, str, str], list[CaseResult]] = defaultdict(list)
     for case in cases:
         point = case.case.point
         if case.runs:
             key = (case.case.suite, point.model, json.dumps(point.args, sort_keys=True), str(point.clip))
-            networks[key].append(case)
-    several = len({key[0] for key in networks}) > 1
-    return Board(rows=tuple(row for group in networks.values() for row in _rows(group, names_suite=several)))
+            models[key].append(case)
+    several = len({key[0] for key in models}) > 1
+    return Board(rows=tuple(row for group in models.values() for row in _rows(group, names_suite=several)))
 
 
-def column_of(case: CaseResult, observation: Observation) -> Column:
-    """The column in which this observation of `case` belongs."""
-    metric = observation.metric
+def column_of(case: CaseResult, recorded_metric: RecordedMetric) -> Column:
+    """The column in which this recorded_metric of `case` belongs."""
+    metric = recorded_metric.metric
     return Column(
         metric=metric.name,
         labels=tuple(sorted(metric.labels.items())),
@@ -305,10 +319,10 @@ def _number_first(text: str) -> tuple[int, float, str]:
     return (0, float(text), "") if text.replace(".", "", 1).isdigit() else (1, 0.0, text)
 
 
-def _rows(cases: Sequence[CaseResult], *, names_suite: bool) -> Iterator[Row]:
-    """All rows of one network and clip: every way it was run with every way it was trained."""
-    by_run = _Joined(cases, [(c.machine, *(getattr(c.case.point, axis) for axis in RUN_AXES)) for c in cases])
-    by_training = _Joined(cases, [(_training_of(c.case),) for c in cases])
+def _rows(cases: Sequence[CaseResult], *, names_suite: bool) -> Iterator[BoardRow]:
+    """All rows of one model and clip: every way it was run with every way it was trained."""
+    by_run = _CaseJoin(cases, [(c.machine, *(getattr(c.case.point, axis) for axis in RUN_AXES)) for c in cases])
+    by_training = _CaseJoin(cases, [(_training_of(c.case),) for c in cases])
     point, suite = cases[0].case.point, cases[0].case.suite
     for run in by_run.fullest:
         runs = by_run.within(run)
@@ -316,7 +330,7 @@ def _rows(cases: Sequence[CaseResult], *, names_suite: bool) -> Iterator[Row]:
             trained = by_training.within((training,))
             factors = {"suite": suite} if names_suite else {}
             _, *run_values = run
-            yield Row(
+            yield BoardRow(
                 suite=suite,
                 model=point.model,
                 args=point.args,
@@ -327,19 +341,19 @@ def _rows(cases: Sequence[CaseResult], *, names_suite: bool) -> Iterator[Row]:
                     **(_known(training) if isinstance(training, dict) else {}),
                 },
                 is_trained=training is not None,
-                readings=_readings([case for i, case in enumerate(cases) if i in runs and i in trained]),
+                summaries=_summaries([case for i, case in enumerate(cases) if i in runs and i in trained]),
             )
 
 
 def _training_of(case: Case) -> dict[str, Json] | None:
-    """How the network was trained, without weights or a recipe being ways too; None where that does not matter."""
+    """How the model was trained, without weights or a recipe being ways too; None where that does not matter."""
     axes = {axis: getattr(case.point, axis) for axis in TRAINING_AXES}
     measures = [MEASURES.get(name) for name in case.measures if name in MEASURES]
     matters = any(not measure.depends_on.isdisjoint(TRAINING_AXES) for measure in measures)
     return axes if matters or _known(axes) else None
 
 
-class _Joined:
+class _CaseJoin:
     """Cases by a few axes. A case that leaves an axis open belongs to every fuller one that agrees with it."""
 
     def __init__(self, cases: Sequence[CaseResult], axes: Sequence[Axes]) -> None:
@@ -373,9 +387,9 @@ def _known(axes: Mapping[str, Json]) -> dict[str, Json]:
     return {name: value for name, value in axes.items() if value is not None}
 
 
-def _readings(cases: Iterable[CaseResult]) -> dict[Column, Reading]:
-    found: dict[Column, list[Observation]] = defaultdict(list)
+def _summaries(cases: Iterable[CaseResult]) -> dict[Column, MetricSummary]:
+    found: dict[Column, list[RecordedMetric]] = defaultdict(list)
     for case in cases:
-        for observations in case.metrics.values():
-            found[column_of(case, observations[0])].extend(observations)
-    return {column: read_together(observations) for column, observations in found.items()}
+        for recorded in case.metrics.values():
+            found[column_of(case, recorded[0])].extend(recorded)
+    return {column: summarise_values(recorded) for column, recorded in found.items()}

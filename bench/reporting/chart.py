@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from bench.reporting.page import render_file
+from bench.reporting.rendering import render_file
 
 if TYPE_CHECKING:
     from markupsafe import Markup

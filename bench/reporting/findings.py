@@ -7,8 +7,8 @@ from bench.core.stats import Estimate
 from bench.core.units import choose_scale, format_number, plural
 from bench.reporting.ablation import POINTS, Ablation, Effect, level_text
 from bench.reporting.board import Board, Column
-from bench.reporting.cases import Reading
-from bench.reporting.wording import axis_name, listed, metric_name
+from bench.reporting.case_results import MetricSummary
+from bench.reporting.metric_text import axis_name, listed, metric_name
 
 
 def ablation_findings(ablation: Ablation) -> list[str]:
@@ -121,7 +121,7 @@ def _portrait(board: Board) -> str:
     """All headlines of the only row: `c3d: parameters 78.4 M, MACs 38.5 G, latency 20.0 ms.`"""
     row, told = board.rows[0], []
     for column in board.headlines:
-        value, scale = row.readings[column].value, choose_scale([row.readings[column].value], column.unit)
+        value, scale = row.summaries[column].value, choose_scale([row.summaries[column].value], column.unit)
         name = _name_in_sentence(column)
         amount = f"{name} {scale.text(value)} {scale.unit_after(name)}".strip()
         told.append(f"{amount}{_where_in_sentence(column, board.headlines)}")
@@ -131,15 +131,15 @@ def _portrait(board: Board) -> str:
 def _leaders(board: Board, column: Column) -> Iterator[str]:
     contenders = board.contenders(column)
     for group, best in board.best(column).items():
-        labelled = [(board.label(row, [column]), row.readings[column]) for row in contenders[group]]
+        labelled = [(board.label(row, [column]), row.summaries[column]) for row in contenders[group]]
         leaders = {label: found for label, found in labelled if found.value == best}
-        reading = next(iter(leaders.values()))
-        level = dict.fromkeys(label for label, found in labelled if _may_be_level(found, reading))
+        summary = next(iter(leaders.values()))
+        level = dict.fromkeys(label for label, found in labelled if _may_be_level(found, summary))
         others = [label for label in level if label not in leaders]
         scale = choose_scale([best], column.unit)
         word = "Highest" if column.better == "higher" else "Lowest"
         where = f" on machine {group}" if group and len(board.machines_of(board.columns)) > 1 else ""
-        ends = f" ({scale.text(reading.low)} to {scale.text(reading.high)})" if reading.has_interval else ""
+        ends = f" ({scale.text(summary.low)} to {scale.text(summary.high)})" if summary.has_interval else ""
         yield (
             f"{word} {_in_sentence(column, board.headlines)}{where}: {listed(leaders, most=3)}, "
             f"{scale.text(best)} {scale.unit}{ends}{_beside(others)}."
@@ -154,8 +154,8 @@ def _beside(others: Sequence[str]) -> str:
     return f"; {listed(others)} {'reaches' if len(others) == 1 else 'reach'} it within the intervals"
 
 
-def _may_be_level(other: Reading, leader: Reading) -> bool:
-    """Whether the two intervals overlap; readings without an interval are taken at their value."""
+def _may_be_level(other: MetricSummary, leader: MetricSummary) -> bool:
+    """Whether the two intervals overlap; summaries without an interval are taken at their value."""
     if other.value is None or leader.value is None:
         return False
     low, high = (other.low, other.high) if other.has_interval else (other.value, other.value)

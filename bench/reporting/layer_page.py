@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from bench.reporting.chart import Chart, spelt
-from bench.reporting.page import render
+from bench.reporting.rendering import render
 from bench.reporting.site import DrawnSection, write_page
-from bench.reporting.table import Cell, Heading, Line, Table
+from bench.reporting.table import ColumnHead, Table, TableCell, TableRow
 
 AMOUNTS = {
     "macs": ("MACs", "multiply-accumulates of the forward pass"),
@@ -74,14 +74,20 @@ def _parent(path: str, shown: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _table(layers: Sequence[Mapping[str, Any]]) -> Table:
-    headings = [Heading(name="module"), Heading(name="type")]
-    headings += [Heading(name=name.replace("_", " "), is_number=True, saved_as=name) for name in COLUMNS]
+    heads = [ColumnHead(name="module"), ColumnHead(name="type")]
+    heads += [ColumnHead(name=name.replace("_", " "), is_number=True, saved_as=name) for name in COLUMNS]
     lines = [
-        Line(cells=(Cell(text=layer["path"] or "(the model)"), Cell(text=layer["type"]), *map(_number, _values(layer))))
+        TableRow(
+            cells=(
+                TableCell(text=layer["path"] or "(the model)"),
+                TableCell(text=layer["type"]),
+                *map(_number, _values(layer)),
+            )
+        )
         for layer in layers
     ]
     return Table(
-        name="modules", caption="Totals of each module with all below it", headings=tuple(headings), lines=tuple(lines)
+        name="modules", caption="Totals of each module with all below it", heads=tuple(heads), rows=tuple(lines)
     )
 
 
@@ -89,9 +95,9 @@ def _values(layer: Mapping[str, Any]) -> list[Any]:
     return [layer[name] for name in COLUMNS]
 
 
-def _number(value: float | None) -> Cell:
+def _number(value: float | None) -> TableCell:
     return (
-        Cell()
+        TableCell()
         if value is None
-        else Cell(text=f"{value:,.4g}" if isinstance(value, float) else f"{value:,}", sort=value)
+        else TableCell(text=f"{value:,.4g}" if isinstance(value, float) else f"{value:,}", sort=value)
     )

@@ -10,7 +10,7 @@ from bench.reporting.ablation import POINTS, Ablation, Effect, level_text
 from bench.reporting.board import Column
 from bench.reporting.chart import ACCENT, INK, MUTED, Chart, axis, error_bars, tick_labels
 from bench.reporting.findings import ablation_findings
-from bench.reporting.wording import axis_name, listed, metric_name
+from bench.reporting.metric_text import axis_name, listed, metric_name
 
 HEIGHT_PX = 84
 HEIGHT_OF_LEVEL_PX = 42
@@ -34,8 +34,8 @@ def _levels(ablation: Ablation, goal: Column, effects: list[Effect], name: str) 
     """Every seed or run as a ring, what they say together as a dot with its interval."""
     scale = choose_scale([value for effect in effects for value in effect.values], goal.unit)
     ticks = _ticks(ablation, effects)
-    middles = [(effect.reading.value or 0.0) / scale.divisor for effect in effects]
-    lows, highs = ([getattr(effect.reading, end) / scale.divisor for effect in effects] for end in ("low", "high"))
+    middles = [(effect.summary.value or 0.0) / scale.divisor for effect in effects]
+    lows, highs = ([getattr(effect.summary, end) / scale.divisor for effect in effects] for end in ("low", "high"))
     singles = [(v / scale.divisor, tick) for e, tick in zip(effects, ticks, strict=True) for v in e.values]
     label, unit = metric_name(goal.metric), scale.unit_after(metric_name(goal.metric))
     return _chart(
@@ -49,7 +49,7 @@ def _levels(ablation: Ablation, goal: Column, effects: list[Effect], name: str) 
             {**_markers(middles, ticks, look={"color": INK}), "error_x": error_bars(middles, lows, highs, color=INK)},
         ],
         caption=f"{label} by {axis_name(ablation.factor)}. Rings are single seeds or runs; dots are the "
-        f"{listed(dict.fromkeys(effect.reading.how for effect in effects))}.",
+        f"{listed(dict.fromkeys(effect.summary.how for effect in effects))}.",
     )
 
 

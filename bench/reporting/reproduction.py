@@ -1,4 +1,4 @@
-"""The ledger of reproduction: every published accuracy of a network beside ours, and what may be said of the two.
+"""The ledger of reproduction: every published accuracy of a model beside ours, and what may be said of the two.
 
 Two accuracies are held against each other only where what is known of their protocols agrees. What differs is named.
 """
@@ -15,7 +15,7 @@ from typing import Literal
 from bench.core.schema import Json, Point, Pretraining, is_weights_argument
 from bench.reference.published import PublishedRow, ZooRow, published_for
 from bench.reference.published_protocol import PublishedProtocol, published_protocol
-from bench.reporting.cases import CaseResult, Reading, read_together
+from bench.reporting.case_results import CaseResult, MetricSummary, summarise_values
 
 Outcome = Literal["reproduced", "not reproduced", "not comparable", "not run", "claim without source"]
 
@@ -26,10 +26,10 @@ NO_PRETRAINING = ("", "None")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Ours:
-    """One network as it was trained and evaluated here: its cases over splits and seeds.
+class EvaluatedModel:
+    """One model as it was trained and evaluated here: its cases over splits and seeds.
 
-    `zoo` is what the zoo calls the network, None for one that is in no zoo; `begins` the weights it began with.
+    `zoo` is what the zoo calls the model, None for one that is in no zoo; `begins` the weights it began with.
     """
 
     zoo: str | None
@@ -45,10 +45,10 @@ class Ours:
             found[fold_of(case.case.point)].append(case)
         return {fold: tuple(cases) for fold, cases in found.items()}
 
-    def reading(self, metric: str, *, folds: Iterable[int | None]) -> Reading | None:
+    def summary(self, metric: str, *, folds: Iterable[int | None]) -> MetricSummary | None:
         """The metric over seeds, and the mean over `folds`; None where one of them has no value."""
-        found = [_reading_of(self.folds.get(fold, ()), metric) for fold in folds]
-        known = [reading for reading in found if reading is not None and reading.value is not None]
+        found = [_summary_of(self.folds.get(fold, ()), metric) for fold in folds]
+        known = [summary for summary in found if summary is not None and summary.value is not None]
         if not known or len(known) < len(found):
             return None
         return known[0] if len(known) == 1 else mean_of(known)
@@ -61,7 +61,7 @@ class Ours:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Entry:
+class LedgerEntry:
     """A published row beside ours, in percent. `low` and `high` are the 95 % interval of `difference`, or nan.
 
     `differences` are what is not alike in the protocols, or not known; `reason` says why nothing stands here.
@@ -69,7 +69,7 @@ class Entry:
 
     row: PublishedRow
     zoo: str
-    ours: Ours | None
+    ours: EvaluatedModel | None
     outcome: Outcome
     metric: str
     published: float
@@ -81,17 +81,17 @@ class Entry:
 
     @property
     def difference(self) -> float | None:
-        """Ours less the published one, in points."""
+        """EvaluatedModel less the published one, in points."""
         return None if self.value is None else self.value - self.published
 
 
-def ledger(cases: Sequence[CaseResult]) -> list[Entry]:
-    """Every published accuracy of the networks and data sets of `cases`, beside each of ours that may answer it."""
-    answers: dict[tuple[str, str | None], list[Ours]] = defaultdict(list)
-    for each in networks_of(cases):
+def ledger(cases: Sequence[CaseResult]) -> list[LedgerEntry]:
+    """Every published accuracy of the models and data sets of `cases`, beside each of ours that may answer it."""
+    answers: dict[tuple[str, str | None], list[EvaluatedModel]] = defaultdict(list)
+    for each in evaluated_models(cases):
         if each.zoo is not None:
             answers[each.zoo, each.point.dataset].append(each)
-    entries: list[Entry] = []
+    entries: list[LedgerEntry] = []
     for (zoo, dataset), mine in answers.items():
         for found in dict.fromkeys(published_for(zoo)):
             if published_protocol(found).dataset == dataset and found.row.top1 is not None:
@@ -99,19 +99,22 @@ def ledger(cases: Sequence[CaseResult]) -> list[Entry]:
     return entries
 
 
-def networks_of(cases: Sequence[CaseResult]) -> list[Ours]:
-    """The accuracies of `cases` by network, training and data set, in the order in which they were met."""
+def evaluated_models(cases: Sequence[CaseResult]) -> list[EvaluatedModel]:
+    """The accuracies of `cases` by model, training and data set, in the order in which they were met."""
     groups: dict[str, list[CaseResult]] = defaultdict(list)
     for case in cases:
         if case.case.point.dataset is not None and "accuracy" in case.case.measures:
             shared = case.case.point.model_copy(update={"seed": None, "split": None})
             groups[json.dumps([case.case.suite, shared.model_dump(mode="json")], sort_keys=True)].append(case)
     points = [(group[0].case.point, tuple(group)) for group in groups.values()]
-    return [Ours(zoo=zoo_name(point), point=point, begins=begins_with(point), cases=found) for point, found in points]
+    return [
+        EvaluatedModel(zoo=zoo_name(point), point=point, begins=begins_with(point), cases=found)
+        for point, found in points
+    ]
 
 
 def zoo_name(point: Point) -> str | None:
-    """What the zoo calls this network: `resnet3d_50` for resnet3d of depth 50; None where other arguments are set."""
+    """What the zoo calls this model: `resnet3d_50` for resnet3d of depth 50; None where other arguments are set."""
     args = {k: v for k, v in point.args.items() if k != "num_classes" and not is_weights_argument(k)}
     depth = args.pop("depth", None)
     if args:
@@ -120,7 +123,7 @@ def zoo_name(point: Point) -> str | None:
 
 
 def begins_with(point: Point) -> str | None:
-    """The weights that a network began with: a pretraining, a file, or one that an argument names."""
+    """The weights that a model began with: a pretraining, a file, or one that an argument names."""
     named = [str(value) for name, value in point.args.items() if is_weights_argument(name) and value is not None]
     return point.weights or ", ".join(named) or None
 
@@ -131,28 +134,28 @@ def fold_of(point: Point) -> int | None:
     return int(number[0]) if number else None
 
 
-def mean_of(readings: Sequence[Reading]) -> Reading:
+def mean_of(summaries: Sequence[MetricSummary]) -> MetricSummary:
     """The mean over splits; its interval is the mean of theirs, as wide as if all erred alike."""
-    values = [reading.value for reading in readings if reading.value is not None]
-    first, count = readings[0], len(readings)
-    return Reading(
+    values = [summary.value for summary in summaries if summary.value is not None]
+    first, count = summaries[0], len(summaries)
+    return MetricSummary(
         value=math.fsum(values) / count,
         unit=first.unit,
         better=first.better,
-        low=math.fsum(reading.low for reading in readings) / count,
-        high=math.fsum(reading.high for reading in readings) / count,
+        low=math.fsum(summary.low for summary in summaries) / count,
+        high=math.fsum(summary.high for summary in summaries) / count,
         how=f"mean of {count} splits",
     )
 
 
-def _entries(found: ZooRow, ours: Sequence[Ours]) -> Iterator[Entry]:
+def _entries(found: ZooRow, ours: Sequence[EvaluatedModel]) -> Iterator[LedgerEntry]:
     """One entry for each of ours with an accuracy, else one that says why there is none."""
     taken = [entry for each in ours if (entry := _compared(found, each)) is not None]
     if taken:
         yield from taken
         return
     errors = [run.error.message for each in ours for case in each.cases for run in case.failures if run.error]
-    yield Entry(
+    yield LedgerEntry(
         row=found.row,
         zoo=found.zoo,
         ours=None,
@@ -163,26 +166,26 @@ def _entries(found: ZooRow, ours: Sequence[Ours]) -> Iterator[Entry]:
     )
 
 
-def _compared(found: ZooRow, ours: Ours) -> Entry | None:
-    """The row beside this network of ours; None where ours has no accuracy."""
+def _compared(found: ZooRow, ours: EvaluatedModel) -> LedgerEntry | None:
+    """The row beside this model of ours; None where ours has no accuracy."""
     printed = published_protocol(found)
-    known = [fold for fold, cases in ours.folds.items() if _reading_of(cases, "accuracy.top1") is not None]
+    known = [fold for fold, cases in ours.folds.items() if _summary_of(cases, "accuracy.top1") is not None]
     folds = _folds(printed, known)
-    reading = ours.reading("accuracy.top1", folds=folds)
-    if reading is None or reading.value is None:
+    summary = ours.summary("accuracy.top1", folds=folds)
+    if summary is None or summary.value is None:
         return None
     decisive, told = _protocol_differences(found, printed, ours, folds=folds)
     published = _percent(found.row.top1)
-    return Entry(
+    return LedgerEntry(
         row=found.row,
         zoo=found.zoo,
         ours=ours,
-        outcome=_outcome(found.row, published, reading, is_alike=not decisive),
+        outcome=_outcome(found.row, published, summary, is_alike=not decisive),
         metric="accuracy.top1",
         published=published,
-        value=reading.value,
-        low=reading.low - published,
-        high=reading.high - published,
+        value=summary.value,
+        low=summary.low - published,
+        high=summary.high - published,
         differences=(*decisive, *told),
     )
 
@@ -194,7 +197,7 @@ def _folds(printed: PublishedProtocol, known: Sequence[int | None]) -> list[int 
     return [printed.fold] if printed.fold in known else list(known[:1])
 
 
-def _outcome(row: PublishedRow, published: float, ours: Reading, *, is_alike: bool) -> Outcome:
+def _outcome(row: PublishedRow, published: float, ours: MetricSummary, *, is_alike: bool) -> Outcome:
     """Reproduced where our interval, widened by what the printed digits leave open, holds the published figure."""
     if _is_unsupported(row):
         return "claim without source"
@@ -205,7 +208,7 @@ def _outcome(row: PublishedRow, published: float, ours: Reading, *, is_alike: bo
 
 
 def _protocol_differences(
-    found: ZooRow, printed: PublishedProtocol, ours: Ours, *, folds: Sequence[int | None]
+    found: ZooRow, printed: PublishedProtocol, ours: EvaluatedModel, *, folds: Sequence[int | None]
 ) -> tuple[list[str], list[str]]:
     """What rules a comparison out, and what is told without ruling it out."""
     decisive = [*_split_differences(printed, ours, folds), *_clip_differences(printed, ours.point)]
@@ -224,7 +227,7 @@ def _protocol_differences(
     return list(dict.fromkeys(decisive)), list(dict.fromkeys(told))
 
 
-def _split_differences(printed: PublishedProtocol, ours: Ours, folds: Sequence[int | None]) -> Iterator[str]:
+def _split_differences(printed: PublishedProtocol, ours: EvaluatedModel, folds: Sequence[int | None]) -> Iterator[str]:
     if printed.is_mean and set(folds) != set(FOLDS):
         there = ", ".join(str(fold) for fold in folds)
         yield f"mean of 3 splits v split {there}"
@@ -249,7 +252,7 @@ def _clip_differences(printed: PublishedProtocol, point: Point) -> Iterator[str]
         yield f"crop {printed.crop} v {clip.height if clip.height == clip.width else f'{clip.height}x{clip.width}'}"
 
 
-def _begin_differences(pretrain: str, ours: Ours) -> Iterator[str]:
+def _begin_differences(pretrain: str, ours: EvaluatedModel) -> Iterator[str]:
     """Weights that are only evaluated are taken to be the publisher's; a file's own training is not known."""
     if ours.point.recipe is None:
         return
@@ -273,9 +276,9 @@ def _stands_for_dense(printed: PublishedProtocol, point: Point) -> bool:
     return printed.is_dense and int((point.views or "1x1").partition("x")[0]) >= ENOUGH_VIEWS
 
 
-def _reading_of(cases: Iterable[CaseResult], metric: str) -> Reading | None:
-    observations = [observation for case in cases for observation in case.metrics.get(metric, ())]
-    return read_together(observations) if observations else None
+def _summary_of(cases: Iterable[CaseResult], metric: str) -> MetricSummary | None:
+    recorded = [recorded_metric for case in cases for recorded_metric in case.metrics.get(metric, ())]
+    return summarise_values(recorded) if recorded else None
 
 
 def _is_unsupported(row: PublishedRow) -> bool:

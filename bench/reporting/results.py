@@ -8,7 +8,7 @@ from pathlib import Path
 from bench.core.schema import Json, Record
 from bench.reporting.ablation import Ablation, ablate
 from bench.reporting.board import Board, build_board
-from bench.reporting.cases import CaseResult, gather, taken_alone
+from bench.reporting.case_results import CaseResult, gather_cases, without_turns
 from bench.reporting.machines import Machine, Machines
 
 
@@ -51,7 +51,7 @@ class Results:
 
     @cached_property
     def board(self) -> Board:
-        """Cases joined into one row per network, clip, way of running and way of training."""
+        """Cases joined into one row per model, clip, way of running and way of training."""
         return build_board(self.cases)
 
     @cached_property
@@ -107,10 +107,10 @@ def collect(
 
     `folders` names the results folder of a record by its `id()`, for those that were read from a disk.
     """
-    ordered = tuple(sorted(taken_alone(records), key=lambda record: record.started_at))
+    ordered = tuple(sorted(without_turns(records), key=lambda record: record.started_at))
     machines = Machines()
     letters = {id(record): machines.letter(record) for record in ordered}
-    cases = gather(ordered, letters)
+    cases = gather_cases(ordered, letters)
     suites = [SuiteFacts.of(each) for each in facts]
     return Results(
         records=ordered,

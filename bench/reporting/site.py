@@ -12,9 +12,9 @@ from bench.core.errors import InputError
 from bench.core.registry import SECTIONS, SectionEntry
 from bench.core.schema import Record
 from bench.core.units import plural
-from bench.reporting.page import render, render_file
+from bench.reporting.metric_text import listed
+from bench.reporting.rendering import render, render_file
 from bench.reporting.results import Results, collect
-from bench.reporting.wording import listed
 from bench.store import read_records, read_suite_info, record_files
 
 ASSETS = Path(__file__).parent / "assets"

@@ -5,14 +5,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from bench.core.stats import median, quantile
-from bench.reporting.cases import CaseResult, Observation
+from bench.reporting.case_results import CaseResult, RecordedMetric
 
 FEWEST_SAMPLES = 5
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95, 0.99)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Spread:
+class SampleSpread:
     """How the samples of one metric in one run of one case lie; `quantiles` are those of QUANTILES.
 
     `variation` is the standard deviation over the mean, `drift` the median of the last third of the samples over that
@@ -20,7 +20,7 @@ class Spread:
     """
 
     case: CaseResult
-    observation: Observation
+    recorded_metric: RecordedMetric
     quantiles: tuple[float, ...]
     largest: float
     variation: float
@@ -32,11 +32,11 @@ class Spread:
         return self.quantiles[QUANTILES.index(0.5)]
 
 
-def spreads_of(case: CaseResult) -> Iterator[Spread]:
+def spreads_of(case: CaseResult) -> Iterator[SampleSpread]:
     """In every run, of every measure and labels, the first metric that keeps enough samples."""
     done: set[tuple[str, str, int]] = set()
-    for observations in case.metrics.values():
-        for each in observations:
+    for recorded in case.metrics.values():
+        for each in recorded:
             metric = each.metric
             key = (metric.name.partition(".")[0], str(metric.labels), each.record.run_index)
             if key not in done and len(metric.samples) >= FEWEST_SAMPLES and all(map(math.isfinite, metric.samples)):
@@ -44,17 +44,17 @@ def spreads_of(case: CaseResult) -> Iterator[Spread]:
                 yield summarise_samples(case, each)
 
 
-def summarise_samples(case: CaseResult, observation: Observation) -> Spread:
+def summarise_samples(case: CaseResult, recorded_metric: RecordedMetric) -> SampleSpread:
     """Quantiles by linear interpolation, variation and drift of the samples in their order of time."""
-    samples = observation.metric.samples
+    samples = recorded_metric.metric.samples
     ordered, n = sorted(samples), len(samples)
     mean = math.fsum(samples) / n
     deviation = math.sqrt(math.fsum((sample - mean) ** 2 for sample in samples) / (n - 1))
     third = max(1, n // 3)
     early, late = median(samples[:third]), median(samples[-third:])
-    return Spread(
+    return SampleSpread(
         case=case,
-        observation=observation,
+        recorded_metric=recorded_metric,
         quantiles=tuple(quantile(ordered, q) for q in QUANTILES),
         largest=ordered[-1],
         variation=deviation / mean if mean else math.nan,

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from bench.core.units import DASH
-from bench.reporting.page import render_file
+from bench.reporting.rendering import render_file
 
 if TYPE_CHECKING:
     from markupsafe import Markup
@@ -15,7 +15,7 @@ ROWS_WITHOUT_TOOLS = 8
 
 
 @dataclass(frozen=True, kw_only=True)
-class Cell:
+class TableCell:
     """What stands in one place of a table.
 
     `sort` is what the column is sorted and saved by, the text itself where it is None. `below` are smaller lines below
@@ -35,7 +35,7 @@ class Cell:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Heading:
+class ColumnHead:
     """The head of a column. `meaning` explains it, `saved_as` is its name in a saved file, with the unit of `sort`."""
 
     name: str
@@ -49,10 +49,10 @@ class Heading:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Line:
+class TableRow:
     """One row. Rows of different groups are not ranked together in columns that are sorted within the group."""
 
-    cells: tuple[Cell, ...]
+    cells: tuple[TableCell, ...]
     group: str = ""
 
 
@@ -62,29 +62,29 @@ class Table:
 
     name: str
     caption: str
-    headings: tuple[Heading, ...]
-    lines: tuple[Line, ...]
+    heads: tuple[ColumnHead, ...]
+    rows: tuple[TableRow, ...]
 
     @property
     def has_tools(self) -> bool:
-        return len(self.lines) > ROWS_WITHOUT_TOOLS
+        return len(self.rows) > ROWS_WITHOUT_TOOLS
 
     def html(self) -> "Markup":
         """The table as HTML, with its tools where it is long enough to need them."""
         return render_file(
             "table.html",
             table=self,
-            shown=self.lines[:ROWS_AT_ONCE],
-            waiting=self.lines[ROWS_AT_ONCE:],
+            shown=self.rows[:ROWS_AT_ONCE],
+            waiting=self.rows[ROWS_AT_ONCE:],
             rows_at_once=ROWS_AT_ONCE,
         )
 
 
-def plain_table(name: str, *, caption: str, headings: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
+def plain_table(name: str, *, caption: str, heads: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
     """A table of texts."""
     return Table(
         name=name,
         caption=caption,
-        headings=tuple(Heading(name=heading) for heading in headings),
-        lines=tuple(Line(cells=tuple(Cell(text=text or DASH) for text in row)) for row in rows),
+        heads=tuple(ColumnHead(name=heading) for heading in heads),
+        rows=tuple(TableRow(cells=tuple(TableCell(text=text or DASH) for text in row)) for row in rows),
     )

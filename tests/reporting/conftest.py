@@ -56,7 +56,7 @@ def make_record(model: str = "c3d", *metrics: Metric, **rest: Any) -> Record:
 
 
 def count_record(model: str = "c3d", *, params: int = 78_409_573, macs: int = 38_547_423_232, **rest: Any) -> Record:
-    """Parameters and MACs of one network."""
+    """Parameters and MACs of one model."""
     return make_record(
         model, make_metric("params.total", params, "elements"), make_metric("macs.forward", macs, "MACs"), **rest
     )
@@ -104,7 +104,7 @@ def accuracy_record(model: str = "c3d", *, top1: float = 90.0, n: int = 400, see
 def quickstart_records() -> list[Record]:
     """What the quickstart gives: three kernel depths and a ResNet, two seeds, one failure, one warning."""
     made: list[Record] = []
-    networks: list[tuple[str, dict[str, Any], int, int, float, tuple[float, float]]] = [
+    models: list[tuple[str, dict[str, Any], int, int, float, tuple[float, float]]] = [
         ("c3d_search", {"kernel_depth": 1, "width": 0.125, "num_classes": 8}, 530_112, 101_842_000, 5.2, (49.5, 50.75)),
         ("c3d_search", {"kernel_depth": 3, "width": 0.125, "num_classes": 8}, 610_344, 286_421_000, 9.7, (96.25, 97.5)),
         (
@@ -117,7 +117,7 @@ def quickstart_records() -> list[Record]:
         ),
         ("resnet3d", {"depth": 10, "widen_factor": 0.25, "num_classes": 8}, 921_768, 402_133_000, 14.1, (98.0, 97.25)),
     ]
-    for model, args, params, macs, ms, accuracies in networks:
+    for model, args, params, macs, ms, accuracies in models:
         common = {"args": args, "suite": "quickstart", "clip": "16x1x48"}
         made.append(count_record(model, params=params, macs=macs, **common))
         made.append(timing_record(model, ms=ms, **common))
@@ -137,7 +137,7 @@ def quickstart_records() -> list[Record]:
 
 QUICKSTART_FACTS = {
     "name": "quickstart",
-    "title": "Does a network need kernels that reach through time to see motion?",
+    "title": "Does a model need kernels that reach through time to see motion?",
     "description": "A data set that vbench writes itself shows small textures moving in eight directions.",
     "text": "suite: quickstart\nmodels:\n  - {name: c3d_search, kernel_depth: [1, 3, increasing]}\n",
     "ablate": {"baseline": {"kernel_depth": 3}, "factors": ["kernel_depth"]},

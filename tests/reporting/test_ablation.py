@@ -44,7 +44,7 @@ def accuracies(make: SimpleNamespace, levels: dict[object, tuple[float, ...]], *
 def test_a_level_is_compared_pair_by_pair_of_equal_seeds(make: SimpleNamespace) -> None:
     found = ablation_of(accuracies(make, {3: (90.0, 80.0), 1: (50.0, 44.0)}))
     level = effect(found, "1", "accuracy.top1")
-    assert level.reading.value == 47.0
+    assert level.summary.value == 47.0
     assert level.pairs == 2
     difference = level.difference
     assert difference is not None
@@ -142,15 +142,15 @@ def test_pairs_are_equal_in_everything_else(make: SimpleNamespace) -> None:
 
 def test_a_setting_that_one_network_has_and_another_has_not_tells_them_apart(make: SimpleNamespace) -> None:
     """As `num_classes` in one entry of a suite and not in another, or weights and none."""
-    networks: list[tuple[dict[str, object], float]] = [
+    models: list[tuple[dict[str, object], float]] = [
         ({"args": {"width": 2, "num_classes": 8}}, 10),
         ({"args": {"width": 2}}, 20),
         ({"args": {"width": 2}, "weights": "k700.pt"}, 30),
         ({"args": {"kernel": 3}}, 40),
     ]
     records = [
-        make.record("net", make.metric("accuracy.top1", top1 + gain, "%"), dataset="d", views=views, **network)
-        for network, top1 in networks
+        make.record("net", make.metric("accuracy.top1", top1 + gain, "%"), dataset="d", views=views, **model)
+        for model, top1 in models
         for views, gain in (("1x1", 0), ("3x1", 1))
     ]
     found = ablation_of(records, factor="views", baseline="1x1")
@@ -231,7 +231,7 @@ def test_views_are_compared_although_they_are_of_the_protocol(make: SimpleNamesp
 
 
 def test_a_network_afresh_is_compared_with_its_like_from_weights_alone(make: SimpleNamespace) -> None:
-    """What has no weights has no such axis; other networks without weights are no baseline of these."""
+    """What has no weights has no such axis; other models without weights are no baseline of these."""
     afresh = accuracies(make, {3: (80.0, 82.0), 5: (10.0, 20.0)})
     begun = accuracies(make, {3: (90.0, 93.0)}, weights="trained:motions/quick")
     found = ablation_of([*afresh, *begun], factor="weights", baseline=None)

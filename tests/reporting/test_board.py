@@ -21,7 +21,7 @@ def column(board: Board, metric: str, **labels: str) -> Column:
 
 
 def value(board: Board, row: int, metric: str, **labels: str) -> float | None:
-    return board.rows[row].readings[column(board, metric, **labels)].value
+    return board.rows[row].summaries[column(board, metric, **labels)].value
 
 
 def test_counts_timings_and_accuracies_of_one_network_stand_in_one_row(make: SimpleNamespace) -> None:
@@ -122,7 +122,7 @@ def test_accuracies_on_different_sets_are_different_columns(make: SimpleNamespac
         [make.accuracy(top1=70, dataset="ucf101", split=1), make.accuracy(top1=50, dataset="hmdb51", split=1)]
     )
     (row,) = board.rows
-    found = {c.protocol_text: r.value for c, r in row.readings.items() if c.metric == "accuracy.top1"}
+    found = {c.protocol_text: r.value for c, r in row.summaries.items() if c.metric == "accuracy.top1"}
     assert found == {"ucf101, split 1, 1x1 views": 70, "hmdb51, split 1, 1x1 views": 50}
 
 
@@ -133,14 +133,14 @@ def test_arguments_that_all_networks_share_are_not_told_in_every_row(make: Simpl
 
 
 def test_a_label_tells_a_row_from_others_that_have_the_columns(make: SimpleNamespace) -> None:
-    """Networks that were not timed have no other precision; c3d was never trained from weights."""
+    """Models that were not timed have no other precision; c3d was never trained from weights."""
     timed = [make.timing("c3d", batch=b) for b in (1, 8)]
     trained = [make.accuracy("r3d", weights=weights) for weights in (None, "k700.pt")]
     board = board_of([*timed, make.accuracy("c3d"), *trained, make.counts("slow")])
     latency, top1 = column(board, "latency.p50_ms"), column(board, "accuracy.top1")
     assert board.varying == ("batch", "weights")
     assert board.constant == {"clip": "16x1x112"}
-    labels = [(board.label(row, [latency]), board.label(row, [top1])) for row in board.rows if top1 in row.readings]
+    labels = [(board.label(row, [latency]), board.label(row, [top1])) for row in board.rows if top1 in row.summaries]
     assert labels == [
         ("c3d (batch 1)", "c3d"),
         ("c3d (batch 8)", "c3d"),
@@ -150,14 +150,14 @@ def test_a_label_tells_a_row_from_others_that_have_the_columns(make: SimpleNames
 
 
 def test_an_argument_that_one_network_lacks_is_told_of_the_others(make: SimpleNamespace) -> None:
-    networks: list[tuple[str, dict[str, object]]] = [
+    models: list[tuple[str, dict[str, object]]] = [
         ("c3d", {"depth": 1, "width": 2}),
         ("c3d", {"depth": 3, "width": 2}),
         ("r3d", {"depth": 1, "num_classes": 8}),
         ("r3d", {"depth": 1}),
         ("slow", {}),
     ]
-    board = board_of([make.counts(model, args=args) for model, args in networks])
+    board = board_of([make.counts(model, args=args) for model, args in models])
     assert board.constant_args == {}
     assert board.constant_args_of == {"c3d": {"width": 2}, "r3d": {"depth": 1}}
     labels = [board.label(row, board.columns) for row in board.rows]
@@ -169,11 +169,11 @@ ARGS = st.dictionaries(st.sampled_from(["depth", "width"]), VALUES)
 
 
 @settings(max_examples=60)
-@given(networks=st.lists(st.tuples(st.sampled_from(["c3d", "r3d"]), ARGS), min_size=1, max_size=6))
+@given(models=st.lists(st.tuples(st.sampled_from(["c3d", "r3d"]), ARGS), min_size=1, max_size=6))
 def test_what_is_dropped_from_labels_is_said_for_all_and_keeps_networks_apart(
-    make: SimpleNamespace, networks: list[tuple[str, dict[str, object]]]
+    make: SimpleNamespace, models: list[tuple[str, dict[str, object]]]
 ) -> None:
-    board = board_of([make.counts(model, args=args) for model, args in networks])
+    board = board_of([make.counts(model, args=args) for model, args in models])
     for row in board.rows:
         said = {**board.constant_args, **board.constant_args_of.get(row.model, {})}
         assert all(name in row.args and str(row.args[name]) == str(value) for name, value in said.items())
@@ -245,8 +245,8 @@ def test_seeds_that_were_trained_on_unlike_machines_lead_nothing_with_what_they_
         ]
     )
     seconds = column(board, "accuracy.train_seconds")
-    reading = board.rows[0].readings[seconds]
-    assert (reading.value, reading.machines, reading.doubts) == (55, ("A", "B"), ("from unlike machines",))
+    summary = board.rows[0].summaries[seconds]
+    assert (summary.value, summary.machines, summary.doubts) == (55, ("A", "B"), ("from unlike machines",))
     assert board.best(seconds) == {"A": 100}
 
 
@@ -347,7 +347,7 @@ TRAININGS = st.fixed_dictionaries(
 def test_every_case_is_in_a_row_and_only_in_rows_that_agree_with_it(
     make: SimpleNamespace, points: list[dict[str, str | None]]
 ) -> None:
-    """A timing leaves open what it does not name; how a network was trained an accuracy says in full."""
+    """A timing leaves open what it does not name; how a model was trained an accuracy says in full."""
     records = [
         make.record(
             "c3d",
@@ -360,7 +360,7 @@ def test_every_case_is_in_a_row_and_only_in_rows_that_agree_with_it(
     board = board_of(records)
     for number, point in enumerate(points):
         said = {n: v for n, v in point.items() if n != "dataset" and ("dataset" in point or v is not None)}
-        rows = [row for row in board.rows if any(c.metric == f"m{number}.x" for c in row.readings)]
+        rows = [row for row in board.rows if any(c.metric == f"m{number}.x" for c in row.summaries)]
         agreeing = [
             row
             for row in board.rows

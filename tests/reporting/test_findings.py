@@ -7,9 +7,9 @@ from bench.reporting.results import collect
 
 
 def test_a_leader_is_told_from_its_like_without_an_argument(make: SimpleNamespace) -> None:
-    networks = [("c3d", {"num_classes": 8}, 5), ("r3d", {"num_classes": 8}, 1), ("r3d", {}, 3)]
+    models = [("c3d", {"num_classes": 8}, 5), ("r3d", {"num_classes": 8}, 1), ("r3d", {}, 3)]
     records = [
-        make.record(model, make.metric("latency.p50_ms", ms, "ms"), args=args, batch=1) for model, args, ms in networks
+        make.record(model, make.metric("latency.p50_ms", ms, "ms"), args=args, batch=1) for model, args, ms in models
     ]
     assert leader_findings(collect(records).board) == ["Lowest latency: r3d num_classes=8, 1.00 ms."]
 
@@ -33,8 +33,8 @@ def test_ways_of_training_do_not_make_a_network_reach_itself(make: SimpleNamespa
 
 
 def test_all_that_have_the_best_value_lead(make: SimpleNamespace) -> None:
-    networks = [("a", 5), ("b", 1), ("c", 1), ("d", 3)]
-    records = [make.record(name, make.metric("latency.p50_ms", ms, "ms"), batch=1) for name, ms in networks]
+    models = [("a", 5), ("b", 1), ("c", 1), ("d", 3)]
+    records = [make.record(name, make.metric("latency.p50_ms", ms, "ms"), batch=1) for name, ms in models]
     assert leader_findings(collect(records).board) == ["Lowest latency: b and c, 1.00 ms."]
 
 

@@ -42,7 +42,7 @@ def chromium() -> Iterator[Any]:
 
 @pytest.fixture(scope="module")
 def site(make: SimpleNamespace, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The quickstart, with a network whose name is hostile."""
+    """The quickstart, with a model whose name is hostile."""
     records = [*make.quickstart(), *(make.counts("=<b>x</b>", params=p, args={"depth": p}) for p in range(1, 8))]
     store = RecordStore(tmp_path_factory.mktemp("quickstart"))
     for record in records:
@@ -53,7 +53,7 @@ def site(make: SimpleNamespace, tmp_path_factory: pytest.TempPathFactory) -> str
 
 @pytest.fixture(scope="module")
 def long_site(make: SimpleNamespace, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """250 networks and one on two machines."""
+    """250 models and one on two machines."""
     records = [make.counts(params=p, args={"width": p}) for p in range(1, 251)]
     for machine, times in ((make.host, (20, 30)), (make.gpu_host, (2, 3))):
         records += [
@@ -162,9 +162,9 @@ def test_a_saved_table_has_whole_values_and_no_formulas(chromium: Any, site: str
         started.value.save_as(tmp_path / "saved.csv")
     with (tmp_path / "saved.csv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
-    assert [row["MACs [MACs]"] for row in rows if row["Network"].startswith("resnet3d")] == ["402133000"]
-    assert [row["Latency [ms]"] for row in rows if "kernel_depth=1" in row["Network"]] == ["5.2"]
-    assert sum(row["Network"].startswith("'=<b>x</b>") for row in rows) == 7
+    assert [row["MACs [MACs]"] for row in rows if row["Model"].startswith("resnet3d")] == ["402133000"]
+    assert [row["Latency [ms]"] for row in rows if "kernel_depth=1" in row["Model"]] == ["5.2"]
+    assert sum(row["Model"].startswith("'=<b>x</b>") for row in rows) == 7
 
 
 def test_long_tables_unfold_and_are_sorted_and_filtered_as_a_whole(chromium: Any, long_site: str) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from bench.core.schema import Failure, Point, Record
-from bench.reporting.reproduction import Entry, begins_with, fold_of, ledger, zoo_name
+from bench.reporting.reproduction import LedgerEntry, begins_with, fold_of, ledger, zoo_name
 from bench.reporting.results import collect
 from bench.reporting.site import build_page
 
@@ -30,11 +30,11 @@ def record(make: SimpleNamespace):
     return build
 
 
-def entries(*records: Record) -> list[Entry]:
+def entries(*records: Record) -> list[LedgerEntry]:
     return ledger(collect(records).cases)
 
 
-def of_source(found: list[Entry], source: str, **fields: Any) -> list[Entry]:
+def of_source(found: list[LedgerEntry], source: str, **fields: Any) -> list[LedgerEntry]:
     return [
         entry
         for entry in found

@@ -24,7 +24,7 @@ BOARD = "leaderboard-table"
 
 def test_the_leaderboard_has_every_number_in_its_place(make: SimpleNamespace) -> None:
     page = make.page(build_page(collect(make.quickstart(), [make.quickstart_facts])))
-    assert page.column(BOARD, "Network") == [
+    assert page.column(BOARD, "Model") == [
         "resnet3d|depth=10 widen_factor=0.25",
         "c3d_search|kernel_depth=3",
         "c3d_search|kernel_depth=increasing",
@@ -224,7 +224,7 @@ def test_a_folder_that_is_there_is_read_though_its_name_reads_as_a_pattern(
         RecordStore(tmp_path / name).append(make.counts(model))
     for source in (tmp_path / "r[1]", tmp_path / "r[1]" / "records.jsonl"):
         page = make.page(report(source, out=tmp_path / "site").read_text(encoding="utf-8"))
-        assert page.column(BOARD, "Network") == ["meant"]
+        assert page.column(BOARD, "Model") == ["meant"]
 
 
 def test_several_suites_are_named_in_the_title(make: SimpleNamespace) -> None:

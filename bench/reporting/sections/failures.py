@@ -3,10 +3,10 @@
 from bench.core.registry import register_section
 from bench.core.schema import Record
 from bench.core.units import DASH
-from bench.reporting.page import render
+from bench.reporting.metric_text import STATUSES
+from bench.reporting.rendering import render
 from bench.reporting.results import Results
-from bench.reporting.table import Cell, Heading, Line, Table
-from bench.reporting.wording import STATUSES
+from bench.reporting.table import ColumnHead, Table, TableCell, TableRow
 
 LONGEST = 160
 MOST_TRACEBACKS = 50
@@ -30,22 +30,22 @@ def list_failures(results: Results) -> str | None:
     table = Table(
         name="failures-table",
         caption="Runs whose latest record has no result",
-        headings=tuple(Heading(name=name) for name in ("Case", "Status", "Error", "Log", "Other results")),
-        lines=tuple(_line(record, has_results=record.case_id in good) for record in failures),
+        heads=tuple(ColumnHead(name=name) for name in ("Case", "Status", "Error", "Log", "Other results")),
+        rows=tuple(_line(record, has_results=record.case_id in good) for record in failures),
     )
     told = [record for record in failures if record.error and record.error.traceback]
     return render(TEMPLATE, table=table.html(), records=told[:MOST_TRACEBACKS])
 
 
-def _line(record: Record, *, has_results: bool) -> Line:
+def _line(record: Record, *, has_results: bool) -> TableRow:
     error = f"{record.error.type}: {record.error.message}" if record.error else ""
     shown = error if len(error) <= LONGEST else f"{error[: LONGEST - 2]}…"
-    return Line(
+    return TableRow(
         cells=(
-            Cell(text=record.case.title, below=f"suite {record.case.suite}, run {record.run_index + 1}"),
-            Cell(text=STATUSES[record.status], below=record.status),
-            Cell(text=shown or "–", title=error or "the record gives no reason"),
-            Cell(text=record.artifacts.get("log", DASH), title="below the results folder of its suite"),
-            Cell(text="other runs or earlier ones are shown" if has_results else "none"),
+            TableCell(text=record.case.title, below=f"suite {record.case.suite}, run {record.run_index + 1}"),
+            TableCell(text=STATUSES[record.status], below=record.status),
+            TableCell(text=shown or "–", title=error or "the record gives no reason"),
+            TableCell(text=record.artifacts.get("log", DASH), title="below the results folder of its suite"),
+            TableCell(text="other runs or earlier ones are shown" if has_results else "none"),
         )
     )

@@ -1,12 +1,12 @@
-"""One row per network, clip, way of running and way of training; what may be ranked together is ranked."""
+"""One row per model, clip, way of running and way of training; what may be ranked together is ranked."""
 
 from bench.core.registry import register_section
-from bench.reporting.board import Board, Column, Row, group_of
-from bench.reporting.cases import OUT_OF_TOLERANCE, RUN_AXES, TRAINING_AXES, UNLIKE_MACHINES
-from bench.reporting.page import render
+from bench.reporting.board import Board, BoardRow, Column, group_of
+from bench.reporting.case_results import OUT_OF_TOLERANCE, RUN_AXES, TRAINING_AXES, UNLIKE_MACHINES
+from bench.reporting.metric_table import MARKS, doubts_of, interval_kinds, metric_table
+from bench.reporting.metric_text import listed, settings_text
+from bench.reporting.rendering import render
 from bench.reporting.results import Results
-from bench.reporting.standings import MARKS, doubts_of, interval_kinds, standings
-from bench.reporting.wording import listed, settings_text
 
 MEANINGS = {
     "unsteady": "never became steady while it was measured",
@@ -16,7 +16,7 @@ MEANINGS = {
     UNLIKE_MACHINES: "is of seeds that were taken on unlike machines",
 }
 CLASSES = (
-    "Where a network names no num_classes, its accuracy is that with as many classes as the data set has, its other "
+    "Where a model names no num_classes, its accuracy is that with as many classes as the data set has, its other "
     "figures are those with the model's own number of classes."
 )
 TEMPLATE = """
@@ -39,7 +39,7 @@ def rank(results: Results) -> str | None:
         return None
     rows, letters = _ordered(board, columns), board.machines_of(columns)
     machines = [machine for machine in results.timed_machines if machine.letter in letters]
-    table = standings(
+    table = metric_table(
         board,
         rows,
         name="leaderboard-table",
@@ -50,7 +50,7 @@ def rank(results: Results) -> str | None:
     return render(TEMPLATE, machines=machines, table=table.html(), legend=_legend(board, columns))
 
 
-def _ordered(board: Board, columns: tuple[Column, ...]) -> list[Row]:
+def _ordered(board: Board, columns: tuple[Column, ...]) -> list[BoardRow]:
     """Rows by the column they are ranked by: machines apart where it is a timing, rows without a value last.
 
     A row whose outputs are out of tolerance comes after all rows that it could have beaten.
@@ -60,16 +60,16 @@ def _ordered(board: Board, columns: tuple[Column, ...]) -> list[Row]:
         return list(board.rows)
     sign = -1 if column.better == "higher" else 1
 
-    def place(row: Row) -> tuple[bool, str, bool, float]:
-        reading = row.readings.get(column)
-        value = reading.value if reading else None
+    def place(row: BoardRow) -> tuple[bool, str, bool, float]:
+        summary = row.summaries.get(column)
+        value = summary.value if summary else None
         return value is None, group_of(row, [column]), _is_wrong(row), sign * value if value is not None else 0.0
 
     return sorted(board.rows, key=place)
 
 
-def _is_wrong(row: Row) -> bool:
-    return any(OUT_OF_TOLERANCE in reading.doubts for reading in row.readings.values())
+def _is_wrong(row: BoardRow) -> bool:
+    return any(OUT_OF_TOLERANCE in summary.doubts for summary in row.summaries.values())
 
 
 def _ranked_by(columns: tuple[Column, ...]) -> Column | None:
@@ -102,7 +102,7 @@ def _legend(board: Board, columns: tuple[Column, ...]) -> str:
     return f"The best value of a column is bold.{small}{marks}{classes}{missing} A dash is not known or not measured."
 
 
-def _has_other_head(row: Row) -> bool:
+def _has_other_head(row: BoardRow) -> bool:
     """Whether a row without a number of classes was evaluated, with that of a data set, and counted or timed too."""
-    kinds = {column.metric.startswith("accuracy.") for column in row.readings}
+    kinds = {column.metric.startswith("accuracy.") for column in row.summaries}
     return "num_classes" not in row.args and kinds == {True, False}

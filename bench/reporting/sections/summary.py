@@ -5,9 +5,9 @@ from collections import Counter
 from bench.core.registry import register_section
 from bench.core.units import plural
 from bench.reporting.findings import ablation_findings, leader_findings
-from bench.reporting.page import render
+from bench.reporting.metric_text import STATUSES, listed
+from bench.reporting.rendering import render
 from bench.reporting.results import Results
-from bench.reporting.wording import STATUSES, listed
 
 TEMPLATE = """
 <dl class="facts">
@@ -49,7 +49,7 @@ def summarise(results: Results) -> str | None:
     findings = [*findings[:MOST_OF_ABLATIONS], *leader_findings(results.board)][:MOST_FINDINGS]
     return render(
         TEMPLATE,
-        facts=[_cases(results), _networks(results), _machines(results), _dates(results)],
+        facts=[_cases(results), _models(results), _machines(results), _dates(results)],
         failures=_failures(results),
         has_results=any(case.runs for case in results.cases),
         machines=results.timed_machines,
@@ -66,10 +66,10 @@ def _cases(results: Results) -> tuple[str, str, str]:
     return "Cases measured", f"{len(good)} of {len(results.cases)}", ", ".join(more)
 
 
-def _networks(results: Results) -> tuple[str, str, str]:
-    networks = {row.label for row in results.board.rows}
+def _models(results: Results) -> tuple[str, str, str]:
+    models = {row.label for row in results.board.rows}
     clips = {str(case.case.point.clip) for case in results.cases}
-    return "Networks", str(len(networks)), f"at {listed(sorted(clips), most=3)} (frames × stride × pixels)"
+    return "Models", str(len(models)), f"at {listed(sorted(clips), most=3)} (frames × stride × pixels)"
 
 
 def _machines(results: Results) -> tuple[str, str, str]:

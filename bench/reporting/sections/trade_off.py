@@ -1,4 +1,4 @@
-"""What accuracy (or speed) costs: each cost against the gain, with the networks that nothing else beats in both."""
+"""What accuracy (or speed) costs: each cost against the gain, with the models that nothing else beats in both."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -8,9 +8,9 @@ from bench.core.registry import register_section
 from bench.core.units import Scale, choose_scale
 from bench.reporting.board import Board, Column, group_of
 from bench.reporting.chart import ACCENT, MUTED, PAPER, Chart, axis, error_bars, spelt
-from bench.reporting.page import render
+from bench.reporting.metric_text import listed, metric_name
+from bench.reporting.rendering import render
 from bench.reporting.results import Results
-from bench.reporting.wording import listed, metric_name
 
 COSTS = (
     "macs.forward",
@@ -28,7 +28,7 @@ MOST_BARS = 40
 LOG = {"type": "log", "dtick": "D2"}
 LINEAR = {"type": "linear", "nticks": 5}
 TEMPLATE = """
-<p>Numbered points are on the frontier: no other network here gives more for less. Intervals that overlap leave the
+<p>Numbered points are on the frontier: no other model here gives more for less. Intervals that overlap leave the
 order open. Doubtful timings and incomplete counts are left out.</p>
 {% for gain in gains %}
 <h3>{{ gain.title }}</h3>
@@ -42,7 +42,7 @@ order open. Doubtful timings and incomplete counts are left out.</p>
 
 
 @dataclass(frozen=True, kw_only=True)
-class Point:
+class ChartPoint:
     """One row in a chart: what it costs and what it gives, with the interval of that."""
 
     label: str
@@ -61,10 +61,10 @@ def weigh(results: Results) -> str | None:
     return render(TEMPLATE, gains=shown) if shown else None
 
 
-def frontier(points: Sequence[Point]) -> list[Point]:
+def frontier(points: Sequence[ChartPoint]) -> list[ChartPoint]:
     """The points that no other point beats in cost and gain, in the order of cost; equal points stay together."""
     ordered = sorted(points, key=lambda p: (p.cost, -p.gain))
-    kept: list[Point] = []
+    kept: list[ChartPoint] = []
     for point in ordered:
         is_level = kept and point.cost == kept[-1].cost and point.gain == kept[-1].gain
         if not kept or point.gain > kept[-1].gain or is_level:
@@ -90,23 +90,23 @@ def _charts(board: Board, gain: Column) -> Iterator[Any]:
                 yield _chart(board, cost, gain, machine=machine, points=points, name=f"{number}-{made}").html()
 
 
-def _points(board: Board, cost: Column, gain: Column) -> dict[str, list[Point]]:
+def _points(board: Board, cost: Column, gain: Column) -> dict[str, list[ChartPoint]]:
     """Points by machine where cost or gain is a timing; one per different place."""
-    found: dict[str, dict[tuple[str, float, float], Point]] = {}
+    found: dict[str, dict[tuple[str, float, float], ChartPoint]] = {}
     for row in board.rows:
-        x, y = row.readings.get(cost), row.readings.get(gain)
+        x, y = row.summaries.get(cost), row.summaries.get(gain)
         if x is None or y is None or x.value is None or y.value is None:
             continue
         if x.doubts or y.doubts or x.is_lower_bound:
             continue
         machine = group_of(row, [cost, gain])
         label = board.label(row, [cost, gain])
-        point = Point(label=label, cost=x.value, gain=y.value, low=y.low, high=y.high)
+        point = ChartPoint(label=label, cost=x.value, gain=y.value, low=y.low, high=y.high)
         found.setdefault(machine, {}).setdefault((label, x.value, y.value), point)
     return {machine: list(points.values()) for machine, points in found.items()}
 
 
-def _chart(board: Board, cost: Column, gain: Column, *, machine: str, points: list[Point], name: str) -> Chart:
+def _chart(board: Board, cost: Column, gain: Column, *, machine: str, points: list[ChartPoint], name: str) -> Chart:
     best = frontier(points)
     rest = [p for p in points if p not in best]
     across, up = choose_scale([p.cost for p in points], cost.unit), choose_scale([p.gain for p in points], gain.unit)
@@ -140,7 +140,7 @@ class _Draw:
     across: Scale
     up: Scale
 
-    def scatter(self, points: list[Point], marker: dict[str, Any], *, is_numbered: bool = False) -> dict[str, Any]:
+    def scatter(self, points: list[ChartPoint], marker: dict[str, Any], *, is_numbered: bool = False) -> dict[str, Any]:
         ys = [p.gain / self.up.divisor for p in points]
         lows, highs = ([getattr(p, end) / self.up.divisor for p in points] for end in ("low", "high"))
         units = [f"%{{y:.4g}} {self.up.unit}", f"%{{x:.4g}} {self.across.unit}"]
@@ -160,8 +160,8 @@ class _Draw:
             "error_y": bars,
         }
 
-    def line(self, points: list[Point]) -> dict[str, Any]:
-        """The frontier as steps: what the networks on it give for at most this cost."""
+    def line(self, points: list[ChartPoint]) -> dict[str, Any]:
+        """The frontier as steps: what the models on it give for at most this cost."""
         return {
             "type": "scatter",
             "mode": "lines",
@@ -172,7 +172,7 @@ class _Draw:
         }
 
 
-def _told(best: list[Point], *, total: int, cost: Column, gain: Column) -> str:
+def _told(best: list[ChartPoint], *, total: int, cost: Column, gain: Column) -> str:
     numbers = list(CIRCLED) if len(best) <= len(CIRCLED) else [f"{number}:" for number in range(1, 1 + len(best))]
     is_numbered = len(best) <= MOST_NUMBERS
     labels = [

@@ -71,8 +71,8 @@ def test_the_fastest_that_was_searched_is_a_column_of_its_own(make: SimpleNamesp
 
 
 def test_what_is_the_same_is_said_of_those_that_have_it(make: SimpleNamespace) -> None:
-    networks = [("c3d", {"depth": 1, "width": 2}), ("c3d", {"depth": 3, "width": 2}), ("r3d", {"depth": 3})]
-    page = rank(collect([make.counts(model, args=args) for model, args in networks]))
+    models = [("c3d", {"depth": 1, "width": 2}), ("c3d", {"depth": 3, "width": 2}), ("r3d", {"depth": 3})]
+    page = rank(collect([make.counts(model, args=args) for model, args in models]))
     assert page is not None
     assert "The same in every row: clip 16x1x112; in every c3d: width 2. Ordered by " in page
 
@@ -97,7 +97,7 @@ def test_networks_with_a_head_for_their_data_set_are_said_to_be_counted_with_ano
     def page_of(**args: object) -> str:
         return rank(collect([make.counts(args=args), make.accuracy(args=args)])) or ""
 
-    words = "Where a network names no num_classes"
+    words = "Where a model names no num_classes"
     assert words in page_of(depth=3)
     assert words not in page_of(num_classes=8)
     assert words not in (rank(collect([make.counts()])) or "")

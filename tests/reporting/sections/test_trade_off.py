@@ -6,14 +6,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bench.reporting.results import collect
-from bench.reporting.sections.trade_off import Point, frontier, weigh
+from bench.reporting.sections.trade_off import ChartPoint, frontier, weigh
 
 NUMBER = st.integers(0, 8).map(float)
 POINTS = st.lists(st.tuples(NUMBER, NUMBER), max_size=12)
 
 
-def points_at(places: list[tuple[float, float]]) -> list[Point]:
-    return [Point(label=str(i), cost=c, gain=g, low=g, high=g) for i, (c, g) in enumerate(places)]
+def points_at(places: list[tuple[float, float]]) -> list[ChartPoint]:
+    return [ChartPoint(label=str(i), cost=c, gain=g, low=g, high=g) for i, (c, g) in enumerate(places)]
 
 
 def test_the_frontier_leaves_out_what_costs_more_and_gives_less() -> None:
@@ -34,10 +34,10 @@ def test_the_frontier_is_what_no_other_point_beats(places: list[tuple[float, flo
 
 def test_a_doubtful_gain_is_left_out_as_a_doubtful_cost_is(make: SimpleNamespace) -> None:
     """Without accuracies the gain is a throughput, which may be doubtful as any timing."""
-    networks = [("steady", 1, 20.0, "ok"), ("slow", 2, 30.0, "ok"), ("doubtful", 3, 1.0, "unsteady")]
+    models = [("steady", 1, 20.0, "ok"), ("slow", 2, 30.0, "ok"), ("doubtful", 3, 1.0, "unsteady")]
     records = [
         record
-        for name, macs, ms, status in networks
+        for name, macs, ms, status in models
         for record in (make.counts(name, macs=macs), make.timing(name, ms=ms, status=status))
     ]
     page = weigh(collect(records)) or ""

@@ -1,10 +1,10 @@
-"""Spread of the samples."""
+"""SampleSpread of the samples."""
 
 import json
 from types import SimpleNamespace
 
 from bench.reporting.results import collect
-from bench.reporting.sections.distributions import show_spread
+from bench.reporting.sections.sample_spread import show_spread
 
 
 def test_boxes_are_named_by_what_tells_them_apart(make: SimpleNamespace) -> None:

@@ -10,11 +10,11 @@ from bench.reporting.ablation import UNSET, Ablation, Effect, level_text
 from bench.reporting.board import Column
 from bench.reporting.findings import ablation_findings, difference_text, interval_text
 from bench.reporting.level_charts import level_charts
-from bench.reporting.page import render
+from bench.reporting.metric_table import column_heading, scale_of_column
+from bench.reporting.metric_text import axis_name, settings_text
+from bench.reporting.rendering import render
 from bench.reporting.results import Results
-from bench.reporting.standings import column_heading, scale_of_column
-from bench.reporting.table import Cell, Heading, Line, Table
-from bench.reporting.wording import axis_name, settings_text
+from bench.reporting.table import ColumnHead, Table, TableCell, TableRow
 
 MOST_CONTEXTS = 24
 MANY_COMPARISONS = 10
@@ -94,38 +94,40 @@ def _table(ablation: Ablation, name: str, *, caption: str, has_means: bool) -> s
     """All levels in all metrics; differences alone where the levels' own values would mix settings."""
     scales = {column: _scale(ablation, column) if has_means else None for column in ablation.columns}
     shown = [level for level in ablation.levels if has_means or level != ablation.baseline]
-    headings = [column_heading(column, scale) for column, scale in scales.items()]
+    heads = [column_heading(column, scale) for column, scale in scales.items()]
     table = Table(
         name=f"{name}-table",
         caption=caption,
-        headings=(Heading(name=axis_name(ablation.factor)), *headings),
-        lines=tuple(Line(cells=_cells(ablation, level, scales)) for level in shown),
+        heads=(ColumnHead(name=axis_name(ablation.factor)), *heads),
+        rows=tuple(TableRow(cells=_cells(ablation, level, scales)) for level in shown),
     )
     return table.html()
 
 
 def _scale(ablation: Ablation, column: Column) -> Scale:
-    return scale_of_column(column, [e.reading.value for (_, c), e in ablation.effects.items() if c == column])
+    return scale_of_column(column, [e.summary.value for (_, c), e in ablation.effects.items() if c == column])
 
 
-def _cells(ablation: Ablation, level: str, scales: Mapping[Column, Scale | None]) -> tuple[Cell, ...]:
+def _cells(ablation: Ablation, level: str, scales: Mapping[Column, Scale | None]) -> tuple[TableCell, ...]:
     below = "baseline" if level == ablation.baseline else ""
     effects = [(ablation.effects.get((level, column)), scale) for column, scale in scales.items()]
-    return Cell(text=level_text(ablation.levels[level]), below=below), *(_cell(e, scale) for e, scale in effects)
+    return TableCell(text=level_text(ablation.levels[level]), below=below), *(_cell(e, scale) for e, scale in effects)
 
 
-def _cell(effect: Effect | None, scale: Scale | None) -> Cell:
+def _cell(effect: Effect | None, scale: Scale | None) -> TableCell:
     """A level's value with its change below, or without a scale its change with the verdict below."""
     if effect is None:
-        return Cell(title="not measured at this level")
-    change, verdict, reading = difference_text(effect), effect.verdict or "", effect.reading
+        return TableCell(title="not measured at this level")
+    change, verdict, summary = difference_text(effect), effect.verdict or "", effect.summary
     if scale is None:
         difference = effect.difference.value if effect.difference else None
-        return Cell(text=change or DASH, sort=difference, below=verdict, title=_story(effect) or "nothing to pair with")
-    title = [format_exact(reading.value, reading.unit), reading.how, _story(effect)]
-    return Cell(
-        text=scale.text(reading.value),
-        sort=reading.value,
+        return TableCell(
+            text=change or DASH, sort=difference, below=verdict, title=_story(effect) or "nothing to pair with"
+        )
+    title = [format_exact(summary.value, summary.unit), summary.how, _story(effect)]
+    return TableCell(
+        text=scale.text(summary.value),
+        sort=summary.value,
         below="\n".join(word for word in (change, verdict) if word),
         title="; ".join(word for word in title if word),
     )

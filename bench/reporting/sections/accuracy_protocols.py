@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 from bench.core.registry import register_section
 from bench.core.schema import Json, Record
 from bench.core.units import DASH, plural
-from bench.reporting.cases import CaseResult
-from bench.reporting.page import render
+from bench.reporting.case_results import CaseResult
+from bench.reporting.metric_text import axis_name, listed, settings_text, value_text
+from bench.reporting.rendering import render
 from bench.reporting.results import Results
-from bench.reporting.table import Cell, Heading, Line, Table
-from bench.reporting.wording import axis_name, listed, settings_text, value_text
+from bench.reporting.table import ColumnHead, Table, TableCell, TableRow
 
 # Of a training: what decides what comes out. Of a protocol everything but names of single videos is shown.
 TRAINING_FACTS = (
@@ -27,7 +27,7 @@ TRAINING_FACTS = (
     "weights_hash",
 )
 UNSHOWN = frozenset({"unread_first", "frames", "stride", "dataset", "split", "views"})
-# What must be equal in one column of the leaderboard; clip and normalisation belong to the network's row.
+# What must be equal in one column of the leaderboard; clip and normalisation belong to the model's row.
 TELLING = ("resize", "averaging", "videos", "videos_hash", "unread", "unread_are")
 TEMPLATE = """
 {% if unlike %}
@@ -45,7 +45,7 @@ They are not the same test.</p>
 
 @register_section("protocols", title="Protocol of the accuracies", order=60)
 def describe_protocols(results: Results) -> str | None:
-    """What all accuracies share in one sentence, and what they do not network by network."""
+    """What all accuracies share in one sentence, and what they do not model by model."""
     cases = [case for case in results.cases if case.runs and case.protocol]
     if not cases:
         return None
@@ -59,8 +59,8 @@ def describe_protocols(results: Results) -> str | None:
     table = Table(
         name="protocols-table",
         caption="What stands behind each accuracy",
-        headings=(Heading(name="Network"), *(Heading(name=_spoken(name).capitalize()) for name in differing)),
-        lines=tuple(_line(group, facts, differing) for group, facts in zip(groups.values(), told, strict=True)),
+        heads=(ColumnHead(name="Model"), *(ColumnHead(name=_spoken(name).capitalize()) for name in differing)),
+        rows=tuple(_line(group, facts, differing) for group, facts in zip(groups.values(), told, strict=True)),
     )
     spoken = {_spoken(name): value for name, value in same.items()}
     return render(
@@ -77,14 +77,14 @@ def protocol_of(record: Record) -> dict[str, Json]:
     return {**shown, **{name: training[name] for name in TRAINING_FACTS if training.get(name) is not None}}
 
 
-def _line(group: Sequence[CaseResult], facts: Mapping[str, str], names: Sequence[str]) -> Line:
+def _line(group: Sequence[CaseResult], facts: Mapping[str, str], names: Sequence[str]) -> TableRow:
     point = group[0].case.point
-    network = Cell(text=point.model, below=" ".join(f"{k}={value_text(v)}" for k, v in point.args.items()))
-    return Line(cells=(network, *(Cell(text=facts.get(name, DASH)) for name in names)))
+    model = TableCell(text=point.model, below=" ".join(f"{k}={value_text(v)}" for k, v in point.args.items()))
+    return TableRow(cells=(model, *(TableCell(text=facts.get(name, DASH)) for name in names)))
 
 
 def _facts(group: Sequence[CaseResult]) -> dict[str, str]:
-    """Facts of the seeds of one network, as text; those that differ between seeds are listed."""
+    """Facts of the seeds of one model, as text; those that differ between seeds are listed."""
     point = group[0].case.point
     axes = {name: value for name, value in point.named().items() if name not in ("model", "seed", *point.args)}
     values: dict[str, dict[str, None]] = defaultdict(dict)

@@ -8,33 +8,39 @@ import pytest
 
 from bench.core.errors import InputError
 from bench.core.schema import Record
-from bench.reporting.cases import LeftOutWarning, Observation, Reading, is_run_on_each_machine, read_together
+from bench.reporting.case_results import (
+    LeftOutWarning,
+    MetricSummary,
+    RecordedMetric,
+    is_run_on_each_machine,
+    summarise_values,
+)
 from bench.reporting.results import collect
 from bench.reporting.site import report
 
 
-def reading(records: list[Record], key: str) -> Reading:
-    """All observations of one metric in `records`, read together."""
+def summary(records: list[Record], key: str) -> MetricSummary:
+    """All recorded of one metric in `records`, read together."""
     found = [(record, record.metric(key)) for record in records]
-    return read_together([Observation(record=r, metric=m) for r, m in found if m is not None])
+    return summarise_values([RecordedMetric(record=r, metric=m) for r, m in found if m is not None])
 
 
 def test_the_mean_over_seeds_has_students_interval(make: SimpleNamespace) -> None:
     seeds = [make.record("m", make.metric("accuracy.top1", v, "%"), seed=s) for s, v in enumerate((90.0, 92.0, 94.0))]
-    found = reading(seeds, "accuracy.top1")
+    found = summary(seeds, "accuracy.top1")
     half = 4.302652729911275 * 2.0 / math.sqrt(3)  # t(0.975, 2) times s / sqrt(n)
     assert (found.value, found.low, found.high) == pytest.approx((92.0, 92.0 - half, 92.0 + half))
 
 
 def test_seeds_that_agree_by_chance_keep_the_interval_of_the_test_videos(make: SimpleNamespace) -> None:
     seeds = [make.record("m", make.metric("accuracy.top1", 80.0, "%", interval=(76.0, 83.5)), seed=s) for s in (0, 1)]
-    found = reading(seeds, "accuracy.top1")
+    found = summary(seeds, "accuracy.top1")
     assert (found.value, found.low, found.high) == (80.0, 76.0, 83.5)
 
 
 def test_an_interval_of_a_share_ends_at_100(make: SimpleNamespace) -> None:
     seeds = [make.record("m", make.metric("accuracy.top1", v, "%"), seed=s) for s, v in enumerate((97.0, 99.0))]
-    found = reading(seeds, "accuracy.top1")
+    found = summary(seeds, "accuracy.top1")
     assert (found.value, found.high) == (98.0, 100.0)
     assert found.low == pytest.approx(98.0 - 12.706204736432095)
 
@@ -44,31 +50,31 @@ def test_few_runs_give_median_and_range_and_many_the_interval_of_the_median(make
     five = [
         make.record("m", make.metric("latency.p50_ms", v, "ms"), batch=1, run_index=i) for i, v in enumerate(values)
     ]
-    found = reading(five, "latency.p50_ms")
+    found = summary(five, "latency.p50_ms")
     assert (found.value, found.low, found.high, found.how) == (11.0, 10.0, 13.0, "median and range of 5 runs")
     six = [*five, make.record("m", make.metric("latency.p50_ms", 14.0, "ms"), batch=1, run_index=5)]
-    found = reading(six, "latency.p50_ms")
+    found = summary(six, "latency.p50_ms")
     assert (found.value, found.low, found.high) == (11.5, 10.0, 14.0)
     assert "95 %" in found.how
 
 
 def test_one_run_keeps_the_interval_of_its_own_samples(make: SimpleNamespace) -> None:
-    found = reading([make.timing(ms=20.0)], "latency.p50_ms")
+    found = summary([make.timing(ms=20.0)], "latency.p50_ms")
     assert (found.value, found.low, found.high) == (20.0, 19.9, 20.12)
 
 
 def test_runs_of_an_exact_count_that_disagree_are_doubted(make: SimpleNamespace) -> None:
     records = [make.counts(params=10, run_index=0), make.counts(params=11, run_index=1)]
-    assert reading(records, "params.total").doubts == ("its runs disagree",)
-    assert reading(records[:1] * 2, "params.total").doubts == ()
+    assert summary(records, "params.total").doubts == ("its runs disagree",)
+    assert summary(records[:1] * 2, "params.total").doubts == ()
 
 
 def test_unsteady_timings_are_doubted_but_counts_of_the_same_record_are_not(make: SimpleNamespace) -> None:
     record = make.record(
         "m", make.metric("latency.p50_ms", 3.0, "ms"), make.metric("params.total", 5), status="unsteady"
     )
-    assert reading([record], "latency.p50_ms").doubts == ("unsteady",)
-    assert reading([record], "params.total").doubts == ()
+    assert summary([record], "latency.p50_ms").doubts == ("unsteady",)
+    assert summary([record], "params.total").doubts == ()
 
 
 def test_the_status_is_about_the_timing_that_says_so(make: SimpleNamespace) -> None:
@@ -81,15 +87,15 @@ def test_the_status_is_about_the_timing_that_says_so(make: SimpleNamespace) -> N
         batch=1,
         status="unsteady",
     )
-    assert reading([record], "throughput.clips_per_s{batch=8}").doubts == ("unsteady",)
-    assert reading([record], "throughput.clips_per_s{batch=1}").doubts == ()
-    assert reading([record], "memory.peak_rss_bytes").doubts == ()
+    assert summary([record], "throughput.clips_per_s{batch=8}").doubts == ("unsteady",)
+    assert summary([record], "throughput.clips_per_s{batch=1}").doubts == ()
+    assert summary([record], "memory.peak_rss_bytes").doubts == ()
 
 
 @pytest.mark.parametrize("value", [None, math.nan, math.inf])
 def test_what_is_not_known_stays_unknown_with_its_reason(make: SimpleNamespace, value: float | None) -> None:
     records = [make.record("m", make.metric("energy.j_per_clip", value, "J", note="no counter"), batch=1)]
-    found = reading(records, "energy.j_per_clip")
+    found = summary(records, "energy.j_per_clip")
     assert found.value is None
     assert found.how == "no counter"
 
@@ -98,13 +104,13 @@ def test_unknown_runs_do_not_pull_a_median_down(make: SimpleNamespace) -> None:
     runs = [
         make.record("m", make.metric("energy.j_per_clip", v, "J"), run_index=i) for i, v in enumerate((None, 4.0, 6.0))
     ]
-    assert reading(runs, "energy.j_per_clip").value == 5.0
+    assert summary(runs, "energy.j_per_clip").value == 5.0
 
 
 def test_a_count_with_uncounted_operators_is_a_lower_bound(make: SimpleNamespace) -> None:
     record = make.counts(uncounted_operators={"aten::mv": 3})
-    assert reading([record], "macs.forward").is_lower_bound
-    assert not reading([record], "params.total").is_lower_bound
+    assert summary([record], "macs.forward").is_lower_bound
+    assert not summary([record], "params.total").is_lower_bound
 
 
 def test_the_latest_good_record_of_a_run_counts(make: SimpleNamespace) -> None:
@@ -154,7 +160,7 @@ def test_intervals_end_where_the_unit_does(
 ) -> None:
     """Of two seeds Student's interval is 12.7 half differences wide on either side."""
     seeds = [make.record("m", make.metric("accuracy.x", v, unit), seed=s) for s, v in enumerate(values)]
-    found = reading(seeds, "accuracy.x")
+    found = summary(seeds, "accuracy.x")
     middle, half = sum(values) / 2, 12.706204736432095 * abs(values[1] - values[0]) / 2
     low, high = (own if own is not None else end for own, end in zip(ends, (middle - half, middle + half), strict=True))
     assert (found.low, found.high) == pytest.approx((low, high))

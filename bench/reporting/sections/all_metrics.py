@@ -6,10 +6,10 @@ from typing import Any
 
 from bench.core.registry import register_section
 from bench.core.units import plural
-from bench.reporting.board import Board, Column, Row, group_of
-from bench.reporting.page import render
+from bench.reporting.board import Board, BoardRow, Column, group_of
+from bench.reporting.metric_table import metric_table
+from bench.reporting.rendering import render
 from bench.reporting.results import Results
-from bench.reporting.standings import standings
 
 MOST_CELLS = 12_000
 TEMPLATE = """
@@ -38,7 +38,7 @@ def _shown(board: Board, name: str, columns: list[Column], *, names_machine: boo
     rows = _distinct(board, columns, factors)
     kept = rows[: max(1, MOST_CELLS // len(columns))]
     cut = f"; the first {len(kept)} of {len(rows)} rows, bench.load_records gives all" if len(kept) < len(rows) else ""
-    table = standings(
+    table = metric_table(
         board,
         kept,
         name=f"figures-{name}",
@@ -55,11 +55,11 @@ def _factors(board: Board, columns: Sequence[Column], *, names_machine: bool) ->
     return [*board.factors_of(columns), *(["machine"] if names_machine and is_of_machine else [])]
 
 
-def _distinct(board: Board, columns: Sequence[Column], factors: Sequence[str]) -> list[Row]:
+def _distinct(board: Board, columns: Sequence[Column], factors: Sequence[str]) -> list[BoardRow]:
     """Rows that have one of `columns`, once where they are told apart only by what the columns do not depend on."""
-    found: dict[tuple[str, ...], Row] = {}
+    found: dict[tuple[str, ...], BoardRow] = {}
     for row in board.rows:
-        if any(column in row.readings for column in columns):
+        if any(column in row.summaries for column in columns):
             told = [group_of(row, columns) if name == "machine" else str(row.factors.get(name)) for name in factors]
             found.setdefault((row.suite, row.label, *told), row)
     return list(found.values())

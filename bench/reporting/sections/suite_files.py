@@ -1,7 +1,7 @@
 """The suite files as they were run, so that anyone can run them again."""
 
 from bench.core.registry import register_section
-from bench.reporting.page import render
+from bench.reporting.rendering import render
 from bench.reporting.results import Results
 
 TEMPLATE = """

@@ -9,10 +9,10 @@ from bench.core.registry import register_section
 from bench.core.schema import Json
 from bench.core.units import format_value, plural
 from bench.reporting.machines import Machine, differing_facts
-from bench.reporting.page import render
+from bench.reporting.metric_text import listed, value_text
+from bench.reporting.rendering import render
 from bench.reporting.results import Results
 from bench.reporting.table import Table, plain_table
-from bench.reporting.wording import listed, value_text
 
 MOST_MACHINES = 12
 TEMPLATE = """
@@ -59,7 +59,7 @@ def _shown(machine: Machine, states: list[Mapping[str, Json]]) -> dict[str, Any]
         "letter": machine.letter,
         "name": machine.name,
         "records": plural(len(states), "record"),
-        "tables": [table.html() for table in tables if table.lines],
+        "tables": [table.html() for table in tables if table.rows],
     }
 
 
@@ -94,7 +94,7 @@ def _facts(machine: Machine, kind: str, facts: Mapping[str, Json]) -> Table:
     return plain_table(
         f"environment-{machine.letter}-{kind}",
         caption=heads[kind],
-        headings=("Fact", "Value"),
+        heads=("Fact", "Value"),
         rows=[(_spoken(name), _value(name, value)) for name, value in facts.items()],
     )
 
@@ -104,7 +104,7 @@ def _differences(machines: Iterable[Machine]) -> Table:
     return plain_table(
         "environment-differences",
         caption="Facts that differ",
-        headings=("Fact", *(f"{machine.letter}: {machine.name}" for machine in listed_machines)),
+        heads=("Fact", *(f"{machine.letter}: {machine.name}" for machine in listed_machines)),
         rows=[
             (_spoken(name), *(_value(name, value) for value in values))
             for name, values in differing_facts(listed_machines).items()

@@ -4,9 +4,9 @@ from collections import defaultdict
 
 from bench.core.registry import register_section
 from bench.core.units import plural
-from bench.reporting.page import render
+from bench.reporting.metric_text import listed
+from bench.reporting.rendering import render
 from bench.reporting.results import Results
-from bench.reporting.wording import listed
 
 MOST = 200
 TEMPLATE = """

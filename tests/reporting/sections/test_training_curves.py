@@ -1,11 +1,11 @@
-"""Training curves: each training once, and no two networks under one name."""
+"""Training curves: each training once, and no two models under one name."""
 
 import json
 from pathlib import Path
 from types import SimpleNamespace
 
 from bench.reporting.results import collect
-from bench.reporting.sections.curves import draw_curves
+from bench.reporting.sections.training_curves import draw_curves
 
 
 def test_trainings_afresh_and_from_weights_have_names_and_colours_of_their_own(

@@ -1,4 +1,4 @@
-"""How training went: loss and accuracy epoch by epoch, for every network and seed whose curves were kept."""
+"""How training went: loss and accuracy epoch by epoch, for every model and seed whose curves were kept."""
 
 import csv
 import math
@@ -12,11 +12,11 @@ from bench.core.registry import register_section
 from bench.core.schema import Json
 from bench.core.units import plural
 from bench.reporting.board import Board
-from bench.reporting.cases import CaseResult
+from bench.reporting.case_results import CaseResult
 from bench.reporting.chart import MUTED, SERIES, Chart, axis, spelt
-from bench.reporting.page import render
+from bench.reporting.metric_text import axis_name, value_text
+from bench.reporting.rendering import render
 from bench.reporting.results import Results
-from bench.reporting.wording import axis_name, value_text
 
 MOST_POINTS = 300
 MOST_TRAININGS = 60
@@ -25,8 +25,8 @@ PANELS = {"loss": "Training loss", "val_top1": "Top-1 after the epoch, %"}
 TEMPLATE = """
 {% if colours | length <= most %}
 <ul class="key">
-{% for network, colour in colours.items() %}
-<li style="--colour: {{ colour }}">{{ network }}</li>
+{% for model, colour in colours.items() %}
+<li style="--colour: {{ colour }}">{{ model }}</li>
 {% endfor %}
 </ul>
 {% endif %}
@@ -42,7 +42,7 @@ TEMPLATE = """
 class Curve:
     """One training: rows of numbers, an unknown one left out."""
 
-    network: str
+    model: str
     seed: int | None
     rows: list[dict[str, float]]
 
@@ -54,10 +54,10 @@ class Curve:
 
 @register_section("curves", title="Training curves", order=55)
 def draw_curves(results: Results) -> str | None:
-    """One panel for the loss, one for the accuracy; a colour for each network where there are few."""
+    """One panel for the loss, one for the accuracy; a colour for each model where there are few."""
     curves = [curve for curve in _curves(results) if curve.rows][:MOST_TRAININGS]
-    networks = list(dict.fromkeys(curve.network for curve in curves))
-    colours = {n: SERIES[i] if len(networks) <= len(SERIES) else MUTED for i, n in enumerate(networks)}
+    models = list(dict.fromkeys(curve.model for curve in curves))
+    colours = {n: SERIES[i] if len(models) <= len(SERIES) else MUTED for i, n in enumerate(models)}
     charts = [_chart(curves, column, title, colours) for column, title in PANELS.items()]
     shown = [chart.html() for chart in charts if chart.traces]
     return render(TEMPLATE, charts=shown, colours=colours, most=len(SERIES)) if shown else None
@@ -66,8 +66,8 @@ def draw_curves(results: Results) -> str | None:
 def _curves(results: Results) -> Iterator[Curve]:
     trainings = _trainings(results)
     names = _names(list(trainings.values()), results.board)
-    for (file, case), network in zip(trainings.items(), names, strict=True):
-        yield Curve(network=network, seed=case.case.point.seed, rows=_read(file))
+    for (file, case), model in zip(trainings.items(), names, strict=True):
+        yield Curve(model=model, seed=case.case.point.seed, rows=_read(file))
 
 
 def _trainings(results: Results) -> dict[Path, CaseResult]:
@@ -81,17 +81,17 @@ def _trainings(results: Results) -> dict[Path, CaseResult]:
 
 
 def _names(cases: Sequence[CaseResult], board: Board) -> list[str]:
-    """The network of each case, and what tells its training from those of others, other than the seed."""
+    """The model of each case, and what tells its training from those of others, other than the seed."""
     axes = [{"suite": case.case.suite, **case.case.point.named()} for case in cases]
     told = [axis for axis in TOLD if len({str(each.get(axis)) for each in axes}) > 1]
     having = {(each["model"], axis) for each in axes for axis in told if axis in each}
     return [
-        ", ".join([_network(case, board), *_words(each, [axis for axis in told if (each["model"], axis) in having])])
+        ", ".join([_model_cell(case, board), *_words(each, [axis for axis in told if (each["model"], axis) in having])])
         for case, each in zip(cases, axes, strict=True)
     ]
 
 
-def _network(case: CaseResult, board: Board) -> str:
+def _model_cell(case: CaseResult, board: Board) -> str:
     point = case.case.point
     return f"{point.model} {board.args_text(point.model, point.args)}".strip()
 
@@ -123,7 +123,7 @@ def _chart(curves: list[Curve], column: str, title: str, colours: dict[str, str]
     drawn = [(curve, points) for curve in curves if (points := curve.points(column))]
     return Chart(
         name=f"curves-{column}",
-        traces=[_trace(curve, points, colours[curve.network]) for curve, points in drawn],
+        traces=[_trace(curve, points, colours[curve.model]) for curve, points in drawn],
         layout={"xaxis": axis("Epoch", nticks=6), "yaxis": axis(title, nticks=6)},
         told=f"{title}, by epoch, of {plural(len(drawn), 'training')}.",
     )
@@ -136,7 +136,7 @@ def _trace(curve: Curve, points: list[tuple[float, float]], colour: str) -> dict
         "mode": "lines" if len(points) > 1 else "markers",
         "x": [x for x, _ in points],
         "y": [y for _, y in points],
-        "name": spelt(f"{curve.network}{seed}"),
+        "name": spelt(f"{curve.model}{seed}"),
         "line": {"color": colour, "width": 1.6},
         "marker": {"color": colour},
         "hovertemplate": "%{fullData.name}<br>epoch %{x}: %{y:.4g}<extra></extra>",

@@ -21,7 +21,7 @@ PROTOCOL_AXES = ("dataset", "split", "views")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Observation:
+class RecordedMetric:
     """One metric of one record. `machine` is the letter of the machine that the figure is of, empty if of none."""
 
     record: Record
@@ -36,7 +36,7 @@ class Observation:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Reading:
+class MetricSummary:
     """What the runs or seeds of one thing say of one metric. `low` and `high` are nan where nothing tells them.
 
     `how` says in words what the value and its interval are, or why there is none; `note` is what the measure said of
@@ -75,14 +75,14 @@ class CaseResult:
     letters: tuple[str, ...]
 
     @cached_property
-    def metrics(self) -> Mapping[str, tuple[Observation, ...]]:
+    def metrics(self) -> Mapping[str, tuple[RecordedMetric, ...]]:
         """Every metric of the good runs by its key, in the order of the runs."""
-        found: dict[str, list[Observation]] = defaultdict(list)
+        found: dict[str, list[RecordedMetric]] = defaultdict(list)
         for record, letter in zip(self.runs, self.letters, strict=True):
             for metric in record.metrics:
                 machine = letter if metric.is_of_machine else ""
-                found[metric.key].append(Observation(record=record, metric=metric, machine=machine))
-        return {key: tuple(observations) for key, observations in found.items()}
+                found[metric.key].append(RecordedMetric(record=record, metric=metric, machine=machine))
+        return {key: tuple(recorded) for key, recorded in found.items()}
 
     @property
     def failures(self) -> tuple[Record, ...]:
@@ -102,7 +102,7 @@ class LeftOutWarning(UserWarning):
     """Some records are not reported on."""
 
 
-def taken_alone(records: Iterable[Record]) -> list[Record]:
+def without_turns(records: Iterable[Record]) -> list[Record]:
     """Records of runs by themselves; warns of runs that took turns with another side's, whose figures compare only."""
     given = list(records)
     alone = [record for record in given if record.in_turns is None]
@@ -112,7 +112,7 @@ def taken_alone(records: Iterable[Record]) -> list[Record]:
     return alone
 
 
-def gather(records: Sequence[Record], letters: Mapping[int, str]) -> tuple[CaseResult, ...]:
+def gather_cases(records: Sequence[Record], letters: Mapping[int, str]) -> tuple[CaseResult, ...]:
     """The cases of `records`, which stand in the order of time; `letters` gives the machine of each by its `id()`.
 
     Where one run of a case has several records, the last good one counts; of a case that is run on each machine
@@ -139,34 +139,34 @@ def is_run_on_each_machine(case: Case) -> bool:
     return any(name in MEASURES and MEASURES.get(name).is_timed for name in case.measures)
 
 
-def read_together(observations: Sequence[Observation]) -> Reading:
-    """One reading of the runs or seeds of one metric: equal counts, mean over seeds, median over runs."""
-    first = observations[0]
-    values = [o.value for o in observations if o.value is not None]
-    machines = _machines(observations)
-    doubts = (*_doubts(observations), *((UNLIKE_MACHINES,) if len(machines) > 1 else ()))
-    is_lower_bound = any(o.record.uncounted_operators and o.metric.name.startswith("macs.") for o in observations)
+def summarise_values(recorded: Sequence[RecordedMetric]) -> MetricSummary:
+    """One summary of the runs or seeds of one metric: equal counts, mean over seeds, median over runs."""
+    first = recorded[0]
+    values = [o.value for o in recorded if o.value is not None]
+    machines = _machines(recorded)
+    doubts = (*_doubts(recorded), *((UNLIKE_MACHINES,) if len(machines) > 1 else ()))
+    is_lower_bound = any(o.record.uncounted_operators and o.metric.name.startswith("macs.") for o in recorded)
     if not values:
-        estimate, how = Estimate(value=math.nan, low=math.nan, high=math.nan), _reason(observations)
+        estimate, how = Estimate(value=math.nan, low=math.nan, high=math.nan), _reason(recorded)
     elif first.metric.is_exact:
         estimate, how = _exact(values)
         doubts = tuple(d for d in doubts if d not in ("unsteady", "throttled", OUT_OF_TOLERANCE))
         if len(set(values)) > 1:
             doubts = (*doubts, "its runs disagree")
     elif len(values) == 1:
-        estimate, how = _single(next(o for o in observations if o.value is not None))
-    elif len({o.record.case.point.seed for o in observations}) > 1:
-        estimate, how = _over_seeds(observations, values)
+        estimate, how = _single(next(o for o in recorded if o.value is not None))
+    elif len({o.record.case.point.seed for o in recorded}) > 1:
+        estimate, how = _over_seeds(recorded, values)
     else:
         estimate, how = _over_runs(values)
-    return Reading(
+    return MetricSummary(
         value=estimate.value if values else None,
         unit=first.metric.unit,
         better=first.metric.better,
         low=estimate.low,
         high=estimate.high,
         how=how,
-        note="; ".join(sorted({o.metric.note for o in observations if o.metric.note})) if values else "",
+        note="; ".join(sorted({o.metric.note for o in recorded if o.metric.note})) if values else "",
         doubts=doubts,
         machines=machines,
         is_lower_bound=is_lower_bound and bool(values),
@@ -187,16 +187,16 @@ def _result(
     )
 
 
-def _doubts(observations: Iterable[Observation]) -> tuple[str, ...]:
-    found = {o.record.status for o in observations if o.record.status != "ok" and _is_blamed(o)}
-    wrong = {OUT_OF_TOLERANCE for o in observations if is_out_of_tolerance(o.record)}
+def _doubts(recorded: Iterable[RecordedMetric]) -> tuple[str, ...]:
+    found = {o.record.status for o in recorded if o.record.status != "ok" and _is_blamed(o)}
+    wrong = {OUT_OF_TOLERANCE for o in recorded if is_out_of_tolerance(o.record)}
     return (*sorted(found), *wrong)
 
 
-def _machines(observations: Sequence[Observation]) -> tuple[str, ...]:
+def _machines(recorded: Sequence[RecordedMetric]) -> tuple[str, ...]:
     """Letters of the machines that the values are of; where no value is known, of those that were asked."""
-    known = [o for o in observations if o.value is not None]
-    return tuple(sorted({o.machine for o in known or observations if o.machine}))
+    known = [o for o in recorded if o.value is not None]
+    return tuple(sorted({o.machine for o in known or recorded if o.machine}))
 
 
 def is_out_of_tolerance(record: Record) -> bool:
@@ -206,9 +206,9 @@ def is_out_of_tolerance(record: Record) -> bool:
     return is_off or (isinstance(outputs, dict) and outputs.get("are_finite") is False)
 
 
-def _is_blamed(observation: Observation) -> bool:
+def _is_blamed(recorded_metric: RecordedMetric) -> bool:
     """Whether the record's status is about this metric: its own timing stopped so, or no timing says that it did."""
-    record, metric = observation.record, observation.metric
+    record, metric = recorded_metric.record, recorded_metric.metric
     blamed = [_timing_of(m) for m in record.metrics if m.stopped_because == record.status]
     return not blamed or _timing_of(metric) in blamed
 
@@ -217,8 +217,8 @@ def _timing_of(metric: Metric) -> tuple[str, str]:
     return metric.name.partition(".")[0], str(sorted(metric.labels.items()))
 
 
-def _reason(observations: Iterable[Observation]) -> str:
-    notes = sorted({o.metric.note for o in observations if o.metric.note})
+def _reason(recorded: Iterable[RecordedMetric]) -> str:
+    notes = sorted({o.metric.note for o in recorded if o.metric.note})
     return "; ".join(notes) or "not known; the record gives no reason"
 
 
@@ -226,25 +226,25 @@ def _exact(values: Sequence[float]) -> tuple[Estimate, str]:
     return Estimate(value=values[-1], low=math.nan, high=math.nan), "exact"
 
 
-def _single(observation: Observation) -> tuple[Estimate, str]:
-    value = float(observation.value or 0.0)
-    if observation.metric.interval is None:
+def _single(recorded_metric: RecordedMetric) -> tuple[Estimate, str]:
+    value = float(recorded_metric.value or 0.0)
+    if recorded_metric.metric.interval is None:
         return Estimate(value=value, low=math.nan, high=math.nan), "one run"
-    low, high = observation.metric.interval
+    low, high = recorded_metric.metric.interval
     return Estimate(value=value, low=low, high=high), "one run, with the 95 % interval of its own samples"
 
 
-def _over_seeds(observations: Sequence[Observation], values: Sequence[float]) -> tuple[Estimate, str]:
+def _over_seeds(recorded: Sequence[RecordedMetric], values: Sequence[float]) -> tuple[Estimate, str]:
     """Mean over seeds with the wider of two 95 % intervals: over seeds, and over the videos of the test set."""
     mean = mean_interval(values)
-    own = [o.metric.interval for o in observations if o.value is not None and o.metric.interval is not None]
+    own = [o.metric.interval for o in recorded if o.value is not None and o.metric.interval is not None]
     how = f"mean of {len(values)} seeds, with the 95 % interval over seeds"
     if len(own) < len(values):
-        return _bounded(mean, observations[0].metric.unit), how
+        return _bounded(mean, recorded[0].metric.unit), how
     low = min(mean.low, math.fsum(i[0] for i in own) / len(own))
     high = max(mean.high, math.fsum(i[1] for i in own) / len(own))
     how = f"mean of {len(values)} seeds, with the wider 95 % interval of seeds and of test videos"
-    return _bounded(Estimate(value=mean.value, low=low, high=high), observations[0].metric.unit), how
+    return _bounded(Estimate(value=mean.value, low=low, high=high), recorded[0].metric.unit), how
 
 
 def _bounded(estimate: Estimate, unit: str) -> Estimate:

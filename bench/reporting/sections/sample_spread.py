@@ -9,11 +9,11 @@ from bench.core.registry import register_section
 from bench.core.units import DASH, Scale, choose_scale, format_number, plural
 from bench.reporting.board import Board, factor_text
 from bench.reporting.chart import INK, RULE, Chart, axis, tick_labels
-from bench.reporting.page import render
+from bench.reporting.metric_text import axis_name, metric_name
+from bench.reporting.rendering import render
 from bench.reporting.results import Results
-from bench.reporting.spread import QUANTILES, Spread, spreads_of
-from bench.reporting.table import Cell, Heading, Line, Table
-from bench.reporting.wording import axis_name, metric_name
+from bench.reporting.spread import QUANTILES, SampleSpread, spreads_of
+from bench.reporting.table import ColumnHead, Table, TableCell, TableRow
 
 MOST_BOXES = 24
 MOST_ROWS = 1000
@@ -28,14 +28,14 @@ TEMPLATE = """
 """
 
 
-@register_section("distributions", title="Spread of the samples", order=50)
+@register_section("distributions", title="SampleSpread of the samples", order=50)
 def show_spread(results: Results) -> str | None:
     """Boxes and quantiles for every metric that keeps its samples, machine by machine."""
-    kinds: dict[tuple[str, str, str], list[Spread]] = defaultdict(list)
+    kinds: dict[tuple[str, str, str], list[SampleSpread]] = defaultdict(list)
     for case in results.cases:
         for spread in spreads_of(case):
-            metric = spread.observation.metric
-            kinds[metric.name, metric.unit, spread.observation.machine].append(spread)
+            metric = spread.recorded_metric.metric
+            kinds[metric.name, metric.unit, spread.recorded_metric.machine].append(spread)
     names_machine = len(results.timed_machines) > 1
     groups = [
         _group(metric, unit, machine if names_machine else "", spreads, results.board, number)
@@ -50,7 +50,7 @@ class _Group:
 
     name: str
     title: str
-    spreads: list[Spread]
+    spreads: list[SampleSpread]
     scale: Scale
     board: Board
     factors: list[str]
@@ -65,7 +65,7 @@ class _Group:
         return _table(self).html()
 
 
-def _group(metric: str, unit: str, machine: str, spreads: list[Spread], board: Board, number: int) -> _Group:
+def _group(metric: str, unit: str, machine: str, spreads: list[SampleSpread], board: Board, number: int) -> _Group:
     return _Group(
         name=f"spread-{number}",
         title=metric_name(metric) + (f", machine {machine}" if machine else ""),
@@ -101,7 +101,7 @@ def _table(group: _Group) -> Table:
     unit, shown = group.scale.unit, group.spreads[:MOST_ROWS]
     left_out = f"; the lowest {len(shown)} of {len(group.spreads)} runs" if len(shown) < len(group.spreads) else ""
     heads = [
-        Heading(
+        ColumnHead(
             name=f"{q:.0%}".replace("%", "\N{NO-BREAK SPACE}%"),
             unit=unit,
             is_number=True,
@@ -112,52 +112,52 @@ def _table(group: _Group) -> Table:
     return Table(
         name=f"{group.name}-table",
         caption=f"{group.title}: quantiles of the raw samples of each run{left_out}",
-        headings=(
-            Heading(name="Case"),
+        heads=(
+            ColumnHead(name="Case"),
             *heads,
-            Heading(name="Largest", unit=unit, is_number=True),
-            Heading(name="Variation", is_number=True, meaning="standard deviation over mean"),
-            Heading(
+            ColumnHead(name="Largest", unit=unit, is_number=True),
+            ColumnHead(name="Variation", is_number=True, meaning="standard deviation over mean"),
+            ColumnHead(
                 name="Drift", is_number=True, meaning="median of the last third of the samples over the first, less 1"
             ),
-            Heading(name="Samples", is_number=True),
-            Heading(name="Stopped because"),
+            ColumnHead(name="Samples", is_number=True),
+            ColumnHead(name="Stopped because"),
         ),
-        lines=tuple(_line(spread, group) for spread in shown),
+        rows=tuple(_line(spread, group) for spread in shown),
     )
 
 
-def _line(spread: Spread, group: _Group) -> Line:
-    numbers = (Cell(text=group.scale.text(value), sort=value) for value in (*spread.quantiles, spread.largest))
-    return Line(
+def _line(spread: SampleSpread, group: _Group) -> TableRow:
+    numbers = (TableCell(text=group.scale.text(value), sort=value) for value in (*spread.quantiles, spread.largest))
+    return TableRow(
         cells=(
-            Cell(text=spread.case.case.point.model, below=_settings(spread, group), title=spread.case.case.title),
+            TableCell(text=spread.case.case.point.model, below=_settings(spread, group), title=spread.case.case.title),
             *numbers,
             _percent(spread.variation),
             _percent(spread.drift),
-            Cell(text=str(spread.count), sort=spread.count),
-            Cell(text=spread.observation.metric.stopped_because or DASH),
+            TableCell(text=str(spread.count), sort=spread.count),
+            TableCell(text=spread.recorded_metric.metric.stopped_because or DASH),
         )
     )
 
 
-def _percent(share: float) -> Cell:
+def _percent(share: float) -> TableCell:
     if not math.isfinite(share):
-        return Cell(title="not defined where the samples are 0")
-    return Cell(text=f"{format_number(100 * share, 1)} %", sort=share)
+        return TableCell(title="not defined where the samples are 0")
+    return TableCell(text=f"{format_number(100 * share, 1)} %", sort=share)
 
 
-def _settings(spread: Spread, group: _Group) -> str:
+def _settings(spread: SampleSpread, group: _Group) -> str:
     """What tells this run from others: arguments and factors that vary, labels of the metric, the run."""
     case = spread.case.case
     axes = {"suite": case.suite, **case.point.named()}
     words = [group.board.args_text(case.point.model, case.point.args)]
     words += [factor_text(name, axes[name]) for name in group.factors if name in axes]
-    words += [f"{axis_name(k)} {v}" for k, v in spread.observation.metric.labels.items()]
+    words += [f"{axis_name(k)} {v}" for k, v in spread.recorded_metric.metric.labels.items()]
     if len(spread.case.runs) > 1:
-        words.append(f"run {spread.observation.record.run_index + 1}")
+        words.append(f"run {spread.recorded_metric.record.run_index + 1}")
     return ", ".join(word for word in words if word)
 
 
-def _label(spread: Spread, group: _Group) -> str:
+def _label(spread: SampleSpread, group: _Group) -> str:
     return f"{spread.case.case.point.model} {_settings(spread, group)}"

@@ -1,0 +1,128 @@
+"""Rows of a board as a table: each column in one scale, intervals below, doubts marked, the best of what compares."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+
+from bench.core.units import Scale, choose_scale, format_exact
+from bench.reporting.board import Board, BoardRow, Column, group_of
+from bench.reporting.case_results import OUT_OF_TOLERANCE, SHARES, UNLIKE_MACHINES, MetricSummary
+from bench.reporting.metric_text import axis_name, metric_meaning, metric_name, value_text
+from bench.reporting.table import ColumnHead, Table, TableCell, TableRow
+
+MARKS = {"unsteady": "†", "throttled": "‡", "its runs disagree": "§", OUT_OF_TOLERANCE: "¶", UNLIKE_MACHINES: "‖"}
+DIRECTIONS = {"lower": "; lower is better", "higher": "; higher is better", None: ""}
+
+
+def metric_table(
+    board: Board,
+    rows: Sequence[BoardRow],
+    *,
+    name: str,
+    caption: str,
+    columns: Sequence[Column],
+    factors: Sequence[str],
+) -> Table:
+    """A table of `rows` of `board` with these columns, and the factors that tell the rows apart."""
+    writers = [_Writer(board, column) for column in columns]
+
+    def cells(row: BoardRow) -> tuple[TableCell, ...]:
+        return (
+            _model_cell(board, row),
+            *(_factor(row, f, columns) for f in factors),
+            *(writer.cell(row) for writer in writers),
+        )
+
+    return Table(
+        name=name,
+        caption=caption,
+        heads=(ColumnHead(name="Model"), *map(_factor_heading, factors), *(writer.heading for writer in writers)),
+        rows=tuple(TableRow(cells=cells(row), group=group_of(row, columns)) for row in rows),
+    )
+
+
+def column_heading(column: Column, scale: Scale | None) -> ColumnHead:
+    """The head of a column whose values are written in `scale`; without one, of differences that bring their units."""
+    name = metric_name(column.metric)
+    below = [*(f"{axis_name(k)} {v}" for k, v in column.labels), column.protocol_text]
+    return ColumnHead(
+        name=name,
+        unit=scale.unit_after(name) if scale else "",
+        below=", ".join(word for word in below if word),
+        meaning=metric_meaning(column.metric) + DIRECTIONS[column.better],
+        saved_as=f"{column.name} [{column.unit}]" if scale else f"{column.name}, against the baseline",
+        is_number=True,
+        is_best_first=column.better == "higher",
+        is_within_group=column.is_of_machine,
+    )
+
+
+def scale_of_column(column: Column, values: Iterable[float | None]) -> Scale:
+    """The scale of one column of a table; shares that are not all whole keep a decimal, so that 99.8 is no 100."""
+    listed = [value for value in values if value is not None]
+    scale = choose_scale(listed, column.unit)
+    is_share = column.unit in SHARES and any(not (value / scale.divisor).is_integer() for value in listed)
+    return replace(scale, decimals=max(1, scale.decimals)) if is_share else scale
+
+
+def interval_kinds(rows: Sequence[BoardRow], columns: Sequence[Column]) -> list[str]:
+    """What the intervals of these rows are, each kind once."""
+    return sorted({r.how for row in rows for c in columns if (r := row.summaries.get(c)) and r.has_interval})
+
+
+def doubts_of(rows: Sequence[BoardRow], columns: Sequence[Column]) -> list[str]:
+    """What is doubtful about some of these summaries, each doubt once."""
+    return sorted({doubt for row in rows for c in columns if (r := row.summaries.get(c)) for doubt in r.doubts})
+
+
+class _Writer:
+    """Writes one column: knows its scale and its best values."""
+
+    def __init__(self, board: Board, column: Column) -> None:
+        self._column = column
+        summaries = [row.summaries[column] for row in board.rows if column in row.summaries]
+        self._scale = scale_of_column(column, [summary.value for summary in summaries])
+        self._best = board.best(column)
+
+    @property
+    def heading(self) -> ColumnHead:
+        return column_heading(self._column, self._scale)
+
+    def cell(self, row: BoardRow) -> TableCell:
+        summary = row.summaries.get(self._column)
+        if summary is None:
+            return TableCell(title="not measured for this row")
+        if summary.value is None:
+            return TableCell(title=summary.how)
+        is_level = summary.value == self._best.get(group_of(row, [self._column]))
+        return _cell(summary, self._scale, is_best=is_level and not summary.doubts and not summary.is_lower_bound)
+
+
+def _cell(summary: MetricSummary, scale: Scale, *, is_best: bool) -> TableCell:
+    ends = scale.span(summary.low, summary.high) if summary.has_interval else ""
+    words = [format_exact(summary.value, summary.unit), summary.how, summary.note, *summary.doubts]
+    if summary.is_lower_bound:
+        words.append("a lower bound: some operators are not counted")
+    return TableCell(
+        text=("≥ " if summary.is_lower_bound else "") + scale.text(summary.value),
+        sort=summary.value,
+        below=ends,
+        title="; ".join(word for word in words if word),
+        mark="".join(MARKS.get(doubt, "") for doubt in summary.doubts),
+        is_best=is_best,
+    )
+
+
+def _model_cell(board: Board, row: BoardRow) -> TableCell:
+    return TableCell(text=row.model, below=board.args_text(row.model, row.args), title=row.label)
+
+
+def _factor(row: BoardRow, name: str, columns: Sequence[Column]) -> TableCell:
+    value = group_of(row, columns) or None if name == "machine" else row.factors.get(name)
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if row.does_without(name):
+        return TableCell(text="none")
+    return TableCell(text=value_text(value), sort=float(str(value)) if is_number else None)
+
+
+def _factor_heading(name: str) -> ColumnHead:
+    return ColumnHead(name=axis_name(name).capitalize(), saved_as=name)
