@@ -62,7 +62,7 @@ def _warnings(report: LoadReport) -> Iterable[str]:
         kind = "averaged weights" if report.is_averaged else "weights"
         others = ", ".join(name or "the top level" for name in report.other_entries[:LISTED])
         taken = report.entry or "the top level"
-        yield f"{file} holds several sets of weights: {kind} of {taken} are taken; also there: {others} (--entry NAME)"
+        yield f"{file} holds several sets of weights: {kind} of {taken} are taken; also there: {others}"
     if report.ignored:
         names = ", ".join(report.ignored[:LISTED]) + (", …" if len(report.ignored) > LISTED else "")
         yield f"{file} holds {len(report.ignored)} tensors that belong to no model, not loaded: {names}"
