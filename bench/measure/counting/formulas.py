@@ -151,6 +151,12 @@ def quantized_transposed_convolution(x: Tensor, packed: Any, *_: Any, **__: Any)
     return _kernels(x, packed.unpack()[0])
 
 
+@counts_macs_of("aten::affine_grid_generator")
+def affine_grid(theta: Tensor, *_: Any, out: Tensor, **__: Any) -> int:
+    """Each grid point is a row of `theta` times a homogeneous coordinate; `theta` is (B, 2, 3) or (B, 3, 4)."""
+    return out.numel() * theta.shape[-1]
+
+
 @counts_macs_of("aten::_trilinear")
 def trilinear(
     first: Tensor,

@@ -27,6 +27,7 @@ _BY_KIND = {
         reflection_pad2d reflection_pad3d repeat repeat_interleave replication_pad1d replication_pad2d
         replication_pad3d resize resize_as resize_output roll rot90 scatter scatter_add scatter_reduce select_scatter
         set set_data slice_scatter as_strided_scatter split_with_sizes_copy stack take to_dense to_mkldnn
+        to_sparse _to_sparse _to_sparse_csr _to_sparse_csc _to_sparse_bsr _to_sparse_bsc sparse_mask
         to_padded_tensor tril triu unfold unsafe_split unsafe_split_with_sizes zero _chunk_cat _conj_copy _copy_from
         _copy_from_and_resize _foreach_clone _foreach_copy _foreach_zero _index_put_impl _lazy_clone _mkldnn_reshape
         _mkldnn_transpose _neg_view_copy _nested_from_padded _pack_padded_sequence _pin_memory _reshape_alias_copy

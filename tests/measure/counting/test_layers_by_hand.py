@@ -388,3 +388,12 @@ def test_frozen_weights_cost_no_gradient() -> None:
     model[0].weight.requires_grad_(False)
     pixels = prod((6, 6))
     assert count(model, torch.randn(1, 3, 6, 6), backward=True).macs == pixels * (12 + 20 + 20)
+
+
+def test_affine_grids_cost_a_product_per_coordinate() -> None:
+    class Grid(nn.Module):
+        def forward(self, theta: Tensor) -> Tensor:
+            return F.affine_grid(theta, [2, 1, 3, 4, 5], align_corners=False)
+
+    counted = count(Grid(), torch.randn(2, 3, 4))
+    assert (counted.macs, counted.is_complete) == (2 * 3 * 4 * 5 * 3 * 4, True)
