@@ -4,10 +4,12 @@ import copy
 import io
 import math
 import random
+import re
 import tempfile
 import threading
 import warnings
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -720,3 +722,17 @@ def test_operators_without_a_gradient_never_shorten_a_train_step_silently(operat
     assert count(Net(), torch.randn(2, 4)).macs == 64
     with pytest.raises(InputError, match="autograd"):
         count(Net(), torch.randn(2, 4), backward=True)
+
+
+def test_the_page_on_custom_operators_completes_a_count() -> None:
+    page = Path(bench.__file__).parents[1] / "docs" / "custom-operators.md"
+    scope: dict[str, Any] = {}
+    for code in re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL):
+        exec(code, scope)
+
+    class Net(nn.Module):
+        def forward(self, q: Tensor, k: Tensor) -> Tensor:
+            return scope["scores"](q, k)
+
+    counted = count(Net(), (torch.randn(2, 3, 4), torch.randn(2, 5, 4)))
+    assert (counted.macs, counted.is_complete, counted.device_used) == (2 * 3 * 5 * 4, True, "meta")
