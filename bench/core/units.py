@@ -51,12 +51,12 @@ class Scale:
         return format_number(value / self.divisor, self.decimals)
 
     def span(self, low: float, high: float) -> str:
-        """`low–high`, with up to two more decimals if the ends would look the same."""
-        for decimals in range(self.decimals, self.decimals + 3):
+        """`low–high`, with more decimals if the ends would look the same; one number if they are equal to nine."""
+        for decimals in range(self.decimals, 10):
             ends = [format_number(end / self.divisor, decimals) for end in (low, high)]
             if ends[0] != ends[1]:
-                break
-        return f"{ends[0]}{DASH}{ends[1]}"
+                return f"{ends[0]}{DASH}{ends[1]}"
+        return self.text(low)
 
 
 def format_value(value: float | None, unit: str) -> str:

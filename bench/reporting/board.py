@@ -9,6 +9,8 @@ from functools import cached_property
 from bench.core.registry import MEASURES
 from bench.core.schema import Better, Case, Json
 from bench.reporting.case_results import (
+    LENT,
+    OTHER_HEAD,
     RUN_AXES,
     TRAINING_AXES,
     CaseResult,
@@ -16,7 +18,7 @@ from bench.reporting.case_results import (
     RecordedMetric,
     summarise_values,
 )
-from bench.reporting.metric_text import HEADLINES, STAND_INS, axis_name, metric_name, value_text
+from bench.reporting.metric_text import HEADLINES, STAND_INS, axis_name, listed, metric_name, value_text
 
 Axes = tuple[Json, ...]
 NAMED_AXES = ("compile", "threads", "batch")  # whose values say nothing without the axis: off, 8
@@ -39,9 +41,14 @@ class Column:
 
     @property
     def name(self) -> str:
-        """`Throughput, batch 8`; `Top-1, ucf101`."""
+        """`Throughput, batch 8`."""
         labels = [f"{axis_name(k)} {v}" for k, v in self.labels]
         return ", ".join([metric_name(self.metric), *labels])
+
+    @property
+    def full_name(self) -> str:
+        """The name with the protocol, which no other column has: `Top-1, ucf101, split 1, 10x1 views`."""
+        return ", ".join([self.name, *([self.protocol_text] if self.protocol else [])])
 
     def depends_on(self, axis: str) -> bool:
         """Whether the measure of this metric says that its figures depend on `axis`; one that is not known may."""
@@ -198,7 +205,7 @@ class Board:
         found: dict[str, list[BoardRow]] = defaultdict(list)
         for row in self.rows:
             summary = row.summaries.get(column)
-            if summary and summary.value is not None and not summary.doubts and not summary.is_lower_bound:
+            if summary and summary.is_ranked:
                 found[group_of(row, [column])].append(row)
         return found
 
@@ -330,6 +337,7 @@ def _rows(cases: Sequence[CaseResult], *, names_suite: bool) -> Iterator[BoardRo
             trained = by_training.within((training,))
             factors = {"suite": suite} if names_suite else {}
             _, *run_values = run
+            joined = [case for i, case in enumerate(cases) if i in runs and i in trained]
             yield BoardRow(
                 suite=suite,
                 model=point.model,
@@ -341,7 +349,7 @@ def _rows(cases: Sequence[CaseResult], *, names_suite: bool) -> Iterator[BoardRo
                     **(_known(training) if isinstance(training, dict) else {}),
                 },
                 is_trained=training is not None,
-                summaries=_summaries([case for i, case in enumerate(cases) if i in runs and i in trained]),
+                summaries=_summaries(joined, precision=run[1 + RUN_AXES.index("precision")]),
             )
 
 
@@ -387,9 +395,48 @@ def _known(axes: Mapping[str, Json]) -> dict[str, Json]:
     return {name: value for name, value in axes.items() if value is not None}
 
 
-def _summaries(cases: Iterable[CaseResult]) -> dict[Column, MetricSummary]:
+def _summaries(cases: Iterable[CaseResult], *, precision: Json) -> dict[Column, MetricSummary]:
+    """The summaries of one row that is run in `precision`; accuracies that are not quite of this row are marked."""
     found: dict[Column, list[RecordedMetric]] = defaultdict(list)
     for case in cases:
         for recorded in case.metrics.values():
             found[column_of(case, recorded[0])].extend(recorded)
-    return {column: summarise_values(recorded) for column, recorded in found.items()}
+    summaries = {column: summarise_values(recorded) for column, recorded in found.items()}
+    has_costs = any(not column.protocol for column in found)
+    for column, values in found.items():
+        if column.protocol and not column.is_of_machine:
+            summary = _marked_as_lent(summaries[column], values, precision=precision)
+            summaries[column] = _marked_head(summary, values) if has_costs else summary
+    return summaries
+
+
+def _marked_as_lent(summary: MetricSummary, recorded: Sequence[RecordedMetric], *, precision: Json) -> MetricSummary:
+    """`summary` marked as lent if the accuracy was measured in another precision than the row is run in.
+
+    Accuracies do not depend on the precision axis: a model is evaluated once, and all its execution modes show it.
+    """
+    if precision is None or summary.value is None:
+        return summary
+    measured = {_precision_of(each) for each in recorded}
+    if measured == {precision}:
+        return summary
+    words = f"measured in {listed(sorted(measured))}, not in {precision}"
+    return replace(summary, doubts=(*summary.doubts, LENT), how=f"{summary.how}; {words}")
+
+
+def _precision_of(recorded: RecordedMetric) -> str:
+    """The precision of an evaluation: its label, its own axis, its protocol, else fp32."""
+    protocol = recorded.record.details.get("protocol")
+    noted = protocol.get("precision") if isinstance(protocol, dict) else None
+    return str(recorded.metric.labels.get("precision") or recorded.record.case.point.precision or noted or "fp32")
+
+
+def _marked_head(summary: MetricSummary, recorded: Sequence[RecordedMetric]) -> MetricSummary:
+    """`summary` marked if the accuracy may be of another head than the counts and timings of its row.
+
+    A model without `num_classes` is counted with its default head and evaluated with that of the data set.
+    """
+    if summary.value is None or recorded[0].record.case.point.args.get("num_classes") is not None:
+        return summary
+    words = "measured with the head of the data set; counts and timings are those of the model's default head"
+    return replace(summary, remarks=(*summary.remarks, OTHER_HEAD), how=f"{summary.how}; {words}")

@@ -1,10 +1,11 @@
-"""Records gathered by case: the latest good record of each run, and what several of them say together."""
+"""Records grouped by case, and summaries of a metric over runs and seeds."""
 
+import json
 import math
 import warnings
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from bench.core.registry import MEASURES
@@ -13,16 +14,31 @@ from bench.core.stats import Estimate, mean_interval, median, median_interval
 
 RUN_AXES = ("precision", "memory_format", "compile", "device", "threads", "batch")
 TRAINING_AXES = ("weights", "recipe")
-OUT_OF_TOLERANCE = "out of tolerance"
-UNLIKE_MACHINES = "from unlike machines"
-SHARES = {"%": 100.0, "fraction": 1.0}  # units of shares, and the whole in them
-SIGNED = ("", "1", "pt", "°C")  # units of what may be below 0
 PROTOCOL_AXES = ("dataset", "split", "views")
+SHARES = {"%": 100.0, "fraction": 1.0}  # units of shares, and the whole in them
+SIGNED = ("", "1", "pt", "°C")  # units whose values may be negative
+# Metrics that are the worst case of what they cover. Their summary is the worst value too: a median of worst cases
+# is a number that no case has.
+WORST: dict[str, Callable[[Sequence[float]], float]] = {"parity.max_difference": max, "parity.top1_agreement": min}
+# Relative change of the canary from which on a timing counts as drifting; the limit of bench.measure.timing.canary,
+# which cannot be imported here because it imports torch.
+CANARY_LIMIT = 0.05
+
+# Doubts: the value is shown, but is neither ranked nor marked as best, and charts draw it hollow.
+OUT_OF_TOLERANCE = "out of tolerance"
+UNLIKE_MACHINES = "mixed machines"
+RUNS_DISAGREE = "runs disagree"
+DRIFTING = "drifting"
+LENT = "lent"
+TIMING_DOUBTS = ("unsteady", "throttled", DRIFTING)
+# Remarks: the value is ranked, and its meaning depends on what they say.
+ASSUMED = "assumed protocol"
+OTHER_HEAD = "other head"
 
 
 @dataclass(frozen=True, kw_only=True)
 class RecordedMetric:
-    """One metric of one record. `machine` is the letter of the machine that the figure is of, empty if of none."""
+    """One metric of one record. `machine` is the letter of the machine it was measured on; empty for counts."""
 
     record: Record
     metric: Metric
@@ -30,17 +46,18 @@ class RecordedMetric:
 
     @property
     def value(self) -> float | None:
-        """The value, None where it is unknown or no number."""
+        """The value; None if it is unknown or not finite."""
         value = self.metric.value
         return None if value is None or not math.isfinite(value) else value
 
 
 @dataclass(frozen=True, kw_only=True)
 class MetricSummary:
-    """What the runs or seeds of one thing say of one metric. `low` and `high` are nan where nothing tells them.
+    """One metric over the runs or seeds of a case. `low` and `high` are nan if there is no interval.
 
-    `how` says in words what the value and its interval are, or why there is none; `note` is what the measure said of
-    it; `doubts` keep it from leading a table; `machines` are the letters of those it is of, in order.
+    `how` describes the value and its interval, or gives the reason why there is no value; `note` comes from the
+    measure. Values with `doubts` are never ranked; `remarks` are shown without that effect. `machines` are letters in
+    alphabetical order; `count` is the number of known values.
     """
 
     value: float | None
@@ -51,20 +68,28 @@ class MetricSummary:
     how: str = ""
     note: str = ""
     doubts: tuple[str, ...] = ()
+    remarks: tuple[str, ...] = ()
     machines: tuple[str, ...] = ()
+    count: int = 1
+    is_range: bool = False
     is_lower_bound: bool = False
 
     @property
     def has_interval(self) -> bool:
         return math.isfinite(self.low) and math.isfinite(self.high)
 
+    @property
+    def is_ranked(self) -> bool:
+        """Whether the value may be ranked: it is known, complete and free of doubts."""
+        return self.value is not None and not self.doubts and not self.is_lower_bound
+
 
 @dataclass(frozen=True, kw_only=True)
 class CaseResult:
-    """One case. `runs` are its latest good records, `latest` its latest ones whatever became of them.
+    """One case. `runs` holds the latest good record of each run, `latest` the latest record of each run, good or not.
 
-    `machine` is the letter of the only machine of a case whose runs on several stand beside each other, else empty;
-    `letters` are those of the machines of its `runs`.
+    `machine` is the letter of the machine if runs on several machines are kept apart, else empty. `letters` are the
+    letters of the machines of `runs`.
     """
 
     case: Case
@@ -76,7 +101,7 @@ class CaseResult:
 
     @cached_property
     def metrics(self) -> Mapping[str, tuple[RecordedMetric, ...]]:
-        """Every metric of the good runs by its key, in the order of the runs."""
+        """The metrics of the good runs by key, in the order of the runs."""
         found: dict[str, list[RecordedMetric]] = defaultdict(list)
         for record, letter in zip(self.runs, self.letters, strict=True):
             for metric in record.metrics:
@@ -91,7 +116,7 @@ class CaseResult:
 
     @property
     def protocol(self) -> tuple[tuple[str, Json], ...]:
-        """What the accuracies were taken on; empty for cases that know no data set."""
+        """Data set, split and views of the accuracies; empty for cases without a data set."""
         point = self.case.point
         if point.dataset is None:
             return ()
@@ -103,7 +128,7 @@ class LeftOutWarning(UserWarning):
 
 
 def without_turns(records: Iterable[Record]) -> list[Record]:
-    """Records of runs by themselves; warns of runs that took turns with another side's, whose figures compare only."""
+    """The records of ordinary runs. Warns about records of `vbench ab`, which only compare with their other side."""
     given = list(records)
     alone = [record for record in given if record.in_turns is None]
     if len(alone) < len(given):
@@ -113,10 +138,10 @@ def without_turns(records: Iterable[Record]) -> list[Record]:
 
 
 def gather_cases(records: Sequence[Record], letters: Mapping[int, str]) -> tuple[CaseResult, ...]:
-    """The cases of `records`, which stand in the order of time; `letters` gives the machine of each by its `id()`.
+    """Group `records`, sorted by time, into cases; `letters` maps the `id()` of a record to its machine.
 
-    Where one run of a case has several records, the last good one counts; of a case that is run on each machine
-    apart, that of each machine.
+    If one run of a case has several records, the last good one counts. Cases that are run on each machine separately
+    give one result per machine.
     """
     latest: dict[tuple[str, str, str], dict[int, Record]] = {}
     good: dict[tuple[str, str, str], dict[int, Record]] = {}
@@ -130,9 +155,9 @@ def gather_cases(records: Sequence[Record], letters: Mapping[int, str]) -> tuple
 
 
 def is_run_on_each_machine(case: Case) -> bool:
-    """Whether a run on one machine replaces none on another: an axis of a run is set, or a measure is timed.
+    """Whether a run on one machine leaves a run on another machine valid: the case is timed or sets a run axis.
 
-    A training replaces one on another machine, though what it cost is of its machine: `Metric.is_of_machine`.
+    A training replaces one from another machine, although its cost belongs to its machine (`Metric.is_of_machine`).
     """
     if any(getattr(case.point, axis) is not None for axis in RUN_AXES):
         return True
@@ -140,37 +165,103 @@ def is_run_on_each_machine(case: Case) -> bool:
 
 
 def summarise_values(recorded: Sequence[RecordedMetric]) -> MetricSummary:
-    """One summary of the runs or seeds of one metric: equal counts, mean over seeds, median over runs."""
-    first = recorded[0]
-    values = [o.value for o in recorded if o.value is not None]
-    machines = _machines(recorded)
-    doubts = (*_doubts(recorded), *((UNLIKE_MACHINES,) if len(machines) > 1 else ()))
-    is_lower_bound = any(o.record.uncounted_operators and o.metric.name.startswith("macs.") for o in recorded)
-    if not values:
-        estimate, how = Estimate(value=math.nan, low=math.nan, high=math.nan), _reason(recorded)
-    elif first.metric.is_exact:
-        estimate, how = _exact(values)
-        doubts = tuple(d for d in doubts if d not in ("unsteady", "throttled", OUT_OF_TOLERANCE))
-        if len(set(values)) > 1:
-            doubts = (*doubts, "its runs disagree")
+    """Summarise one metric: counts are equal, seeds give the mean, runs the median, worst cases the worst.
+
+    Values of unlike cases (cases that differ in more than the seed) are never blended: exact counts must agree, of
+    worst cases the worst one is taken, and of anything else the value of the most specific case that has one.
+    """
+    groups: dict[str, list[RecordedMetric]] = defaultdict(list)
+    for each in recorded:
+        groups[_point_without_seed(each)].append(each)
+    metric = recorded[0].metric
+    if len(groups) == 1 or metric.is_exact:
+        return _summarise_alike(recorded)
+    if metric.name in WORST:
+        summary = _summarise_alike(recorded)
+        return summary if summary.value is None else _with_how(summary, f"the worst of {len(groups)} cases")
+    known = [group for group in groups.values() if any(each.value is not None for each in group)]
+    own = max(known or groups.values(), key=_specificity)  # of equals the first
+    others = len(groups) - 1
+    words = f"of its own case; {others} other case{'s' if others > 1 else ''} measured this too"
+    summary = _summarise_alike(own)
+    return summary if summary.value is None else _with_how(summary, f"{summary.how}, {words}")
+
+
+def is_out_of_tolerance(record: Record) -> bool:
+    """Whether outputs were not finite, or differed from eager fp32 by more than the precision explains."""
+    parity, outputs = record.details.get("parity"), record.details.get("outputs")
+    is_off = isinstance(parity, dict) and parity.get("is_within_tolerance") is False
+    return is_off or (isinstance(outputs, dict) and outputs.get("are_finite") is False)
+
+
+def is_drifting(record: Record) -> bool:
+    """Whether the machine changed while this record was timed, by its status or by its canary."""
+    canary = record.details.get("canary")
+    ratios = (
+        [song.get("ratio") for song in canary.values() if isinstance(song, dict)] if isinstance(canary, dict) else []
+    )
+    known = [ratio for ratio in ratios if isinstance(ratio, int | float) and ratio > 0]
+    has_moved = any(max(ratio, 1 / ratio) > 1 + CANARY_LIMIT for ratio in known)
+    return has_moved or str(record.status) == DRIFTING
+
+
+def has_assumed_protocol(record: Record) -> bool:
+    """Whether given weights were evaluated under a protocol that nobody stated, only the model's defaults."""
+    protocol = record.details.get("protocol")
+    return record.case.point.recipe is None and isinstance(protocol, dict) and bool(protocol.get("assumed"))
+
+
+def _summarise_alike(recorded: Sequence[RecordedMetric]) -> MetricSummary:
+    first = recorded[0].metric
+    values = [each.value for each in recorded if each.value is not None]
+    is_worst, is_range = first.name in WORST, False
+    doubts = _doubts(recorded)
+    if not values or (is_worst and len(values) < len(recorded)):  # an unknown value may be the worst one
+        values, estimate, how = [], Estimate(value=math.nan, low=math.nan, high=math.nan), _reason(recorded)
+    elif first.is_exact:
+        estimate, how = Estimate(value=values[-1], low=math.nan, high=math.nan), "exact"
+        doubts = tuple(d for d in doubts if d not in (*TIMING_DOUBTS, OUT_OF_TOLERANCE))
+        doubts += (RUNS_DISAGREE,) if len(set(values)) > 1 else ()
     elif len(values) == 1:
-        estimate, how = _single(next(o for o in recorded if o.value is not None))
-    elif len({o.record.case.point.seed for o in recorded}) > 1:
+        estimate, how = _single(next(each for each in recorded if each.value is not None))
+    elif is_worst:
+        estimate = Estimate(value=WORST[first.name](values), low=math.nan, high=math.nan)
+        how = f"the worst of {len(values)} runs"
+    elif len({each.record.case.point.seed for each in recorded}) > 1:
         estimate, how = _over_seeds(recorded, values)
     else:
-        estimate, how = _over_runs(values)
+        estimate, how, is_range = _over_runs(values)
+    is_incomplete = any(o.record.uncounted_operators and o.metric.name.startswith("macs.") for o in recorded)
     return MetricSummary(
         value=estimate.value if values else None,
-        unit=first.metric.unit,
-        better=first.metric.better,
+        unit=first.unit,
+        better=first.better,
         low=estimate.low,
         high=estimate.high,
         how=how,
         note="; ".join(sorted({o.metric.note for o in recorded if o.metric.note})) if values else "",
         doubts=doubts,
-        machines=machines,
-        is_lower_bound=is_lower_bound and bool(values),
+        remarks=(ASSUMED,) if any(_is_of_assumed_protocol(each) for each in recorded) else (),
+        machines=_machines(recorded),
+        count=len(values),
+        is_range=is_range,
+        is_lower_bound=is_incomplete and bool(values),
     )
+
+
+def _with_how(summary: MetricSummary, how: str) -> MetricSummary:
+    return replace(summary, how=how)
+
+
+def _point_without_seed(recorded: RecordedMetric) -> str:
+    point = recorded.record.case.point.model_copy(update={"seed": None})
+    return json.dumps(point.model_dump(mode="json"), sort_keys=True)
+
+
+def _specificity(recorded: Sequence[RecordedMetric]) -> int:
+    """How many axes the case of these values sets."""
+    point = recorded[0].record.case.point
+    return sum(getattr(point, axis) is not None for axis in (*RUN_AXES, *TRAINING_AXES, *PROTOCOL_AXES))
 
 
 def _result(
@@ -187,28 +278,30 @@ def _result(
     )
 
 
-def _doubts(recorded: Iterable[RecordedMetric]) -> tuple[str, ...]:
-    found = {o.record.status for o in recorded if o.record.status != "ok" and _is_blamed(o)}
-    wrong = {OUT_OF_TOLERANCE for o in recorded if is_out_of_tolerance(o.record)}
-    return (*sorted(found), *wrong)
+def _doubts(recorded: Sequence[RecordedMetric]) -> tuple[str, ...]:
+    found = {str(o.record.status) for o in recorded if o.record.status != "ok" and _is_blamed(o)}
+    found |= {DRIFTING for o in recorded if o.metric.is_drifting and is_drifting(o.record)}
+    found |= {OUT_OF_TOLERANCE for o in recorded if is_out_of_tolerance(o.record)}
+    found |= {UNLIKE_MACHINES} if len(_machines(recorded)) > 1 else set()
+    return tuple(sorted(found))
 
 
 def _machines(recorded: Sequence[RecordedMetric]) -> tuple[str, ...]:
-    """Letters of the machines that the values are of; where no value is known, of those that were asked."""
+    """Letters of the machines of the known values; if no value is known, of all records."""
     known = [o for o in recorded if o.value is not None]
     return tuple(sorted({o.machine for o in known or recorded if o.machine}))
 
 
-def is_out_of_tolerance(record: Record) -> bool:
-    """Whether outputs were not finite, or differed from eager fp32 by more than the precision explains."""
-    parity, outputs = record.details.get("parity"), record.details.get("outputs")
-    is_off = isinstance(parity, dict) and parity.get("is_within_tolerance") is False
-    return is_off or (isinstance(outputs, dict) and outputs.get("are_finite") is False)
+def _is_of_assumed_protocol(recorded: RecordedMetric) -> bool:
+    is_accuracy = recorded.metric.name.startswith("accuracy.") and not recorded.metric.is_of_machine
+    return is_accuracy and has_assumed_protocol(recorded.record)
 
 
 def _is_blamed(recorded_metric: RecordedMetric) -> bool:
-    """Whether the record's status is about this metric: its own timing stopped so, or no timing says that it did."""
+    """Whether the status of the record concerns this metric: its own sampling ended so, or no sampling did."""
     record, metric = recorded_metric.record, recorded_metric.metric
+    if str(record.status) == DRIFTING:
+        return metric.is_drifting
     blamed = [_timing_of(m) for m in record.metrics if m.stopped_because == record.status]
     return not blamed or _timing_of(metric) in blamed
 
@@ -220,10 +313,6 @@ def _timing_of(metric: Metric) -> tuple[str, str]:
 def _reason(recorded: Iterable[RecordedMetric]) -> str:
     notes = sorted({o.metric.note for o in recorded if o.metric.note})
     return "; ".join(notes) or "not known; the record gives no reason"
-
-
-def _exact(values: Sequence[float]) -> tuple[Estimate, str]:
-    return Estimate(value=values[-1], low=math.nan, high=math.nan), "exact"
 
 
 def _single(recorded_metric: RecordedMetric) -> tuple[Estimate, str]:
@@ -248,18 +337,20 @@ def _over_seeds(recorded: Sequence[RecordedMetric], values: Sequence[float]) -> 
 
 
 def _bounded(estimate: Estimate, unit: str) -> Estimate:
-    """Student's interval knows no bounds: a share ends at 100 %, and no amount that has a unit is below 0."""
+    """Clip Student's interval, which has no bounds: shares end at 100 %, amounts with a unit at 0."""
     least = -math.inf if unit in SIGNED or estimate.value < 0 else 0.0
     most = SHARES.get(unit, math.inf)
     most = most if estimate.value <= most else math.inf
     return Estimate(value=estimate.value, low=max(estimate.low, least), high=min(estimate.high, most))
 
 
-def _over_runs(values: Sequence[float]) -> tuple[Estimate, str]:
-    """Median over runs; under six runs no order statistic reaches 95 %, and the range is given instead."""
+def _over_runs(values: Sequence[float]) -> tuple[Estimate, str, bool]:
+    """Median over runs, how it was made, and whether its ends are a range.
+
+    Under six runs no order statistic reaches 95 %, so the range of the runs is given instead.
+    """
     estimate = median_interval(values)
     if math.isfinite(estimate.low):
-        return estimate, f"median of {len(values)} runs, with its 95 % interval"
-    return Estimate(value=median(values), low=min(values), high=max(values)), (
-        f"median and range of {len(values)} runs"
-    )
+        return estimate, f"median of {len(values)} runs, with its 95 % interval", False
+    ends = Estimate(value=median(values), low=min(values), high=max(values))
+    return ends, f"median of {len(values)} runs, with their range", True

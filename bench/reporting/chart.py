@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from bench.reporting.rendering import render_file
+from bench.reporting.rendering import harmless, render_file
 
 if TYPE_CHECKING:
     from markupsafe import Markup
@@ -121,6 +121,8 @@ def _finite(data: Any) -> Any:
         return {key: _finite(value) for key, value in data.items()}
     if isinstance(data, list | tuple):
         return [_finite(value) for value in data]
+    if isinstance(data, str):
+        return harmless(data)
     if isinstance(data, float):
         return float(f"{data:.6g}") if math.isfinite(data) else None
     return data

@@ -1,15 +1,14 @@
-"""Rows of a board as a table: each column in one scale, intervals below, doubts marked, the best of what compares."""
+"""A table of board rows: one scale per column, intervals below the values, doubts as chips, best values marked."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from bench.core.units import Scale, choose_scale, format_exact
 from bench.reporting.board import Board, BoardRow, Column, group_of
-from bench.reporting.case_results import OUT_OF_TOLERANCE, SHARES, UNLIKE_MACHINES, MetricSummary
+from bench.reporting.case_results import SHARES, MetricSummary
 from bench.reporting.metric_text import axis_name, metric_meaning, metric_name, value_text
 from bench.reporting.table import ColumnHead, Table, TableCell, TableRow
 
-MARKS = {"unsteady": "†", "throttled": "‡", "its runs disagree": "§", OUT_OF_TOLERANCE: "¶", UNLIKE_MACHINES: "‖"}
 DIRECTIONS = {"lower": "; lower is better", "higher": "; higher is better", None: ""}
 
 
@@ -49,7 +48,7 @@ def column_heading(column: Column, scale: Scale | None) -> ColumnHead:
         unit=scale.unit_after(name) if scale else "",
         below=", ".join(word for word in below if word),
         meaning=metric_meaning(column.metric) + DIRECTIONS[column.better],
-        saved_as=f"{column.name} [{column.unit}]" if scale else f"{column.name}, against the baseline",
+        saved_as=f"{column.full_name} [{column.unit}]" if scale else f"{column.full_name}, against the baseline",
         is_number=True,
         is_best_first=column.better == "higher",
         is_within_group=column.is_of_machine,
@@ -69,9 +68,10 @@ def interval_kinds(rows: Sequence[BoardRow], columns: Sequence[Column]) -> list[
     return sorted({r.how for row in rows for c in columns if (r := row.summaries.get(c)) and r.has_interval})
 
 
-def doubts_of(rows: Sequence[BoardRow], columns: Sequence[Column]) -> list[str]:
-    """What is doubtful about some of these summaries, each doubt once."""
-    return sorted({doubt for row in rows for c in columns if (r := row.summaries.get(c)) for doubt in r.doubts})
+def chips_of(rows: Sequence[BoardRow], columns: Sequence[Column]) -> list[str]:
+    """The doubts and remarks of these rows, each once."""
+    found = [summary for row in rows for column in columns if (summary := row.summaries.get(column))]
+    return sorted({chip for summary in found for chip in (*summary.doubts, *summary.remarks)})
 
 
 class _Writer:
@@ -94,12 +94,13 @@ class _Writer:
         if summary.value is None:
             return TableCell(title=summary.how)
         is_level = summary.value == self._best.get(group_of(row, [self._column]))
-        return _cell(summary, self._scale, is_best=is_level and not summary.doubts and not summary.is_lower_bound)
+        return _cell(summary, self._scale, is_best=is_level and summary.is_ranked)
 
 
 def _cell(summary: MetricSummary, scale: Scale, *, is_best: bool) -> TableCell:
     ends = scale.span(summary.low, summary.high) if summary.has_interval else ""
-    words = [format_exact(summary.value, summary.unit), summary.how, summary.note, *summary.doubts]
+    ends = f"range {ends}" if summary.is_range else ends
+    words = [format_exact(summary.value, summary.unit), summary.how, summary.note, *summary.doubts, *summary.remarks]
     if summary.is_lower_bound:
         words.append("a lower bound: some operators are not counted")
     return TableCell(
@@ -107,7 +108,10 @@ def _cell(summary: MetricSummary, scale: Scale, *, is_best: bool) -> TableCell:
         sort=summary.value,
         below=ends,
         title="; ".join(word for word in words if word),
-        mark="".join(MARKS.get(doubt, "") for doubt in summary.doubts),
+        chips=(*summary.doubts, *summary.remarks),
+        low=summary.low if summary.has_interval else None,
+        high=summary.high if summary.has_interval else None,
+        count=summary.count,
         is_best=is_best,
     )
 

@@ -1,4 +1,4 @@
-"""Metrics, axes and statuses in words. A name that is not listed here is spelt out from the name itself."""
+"""Titles and meanings of metrics, axes and statuses. A name that is not listed is spelled out."""
 
 from collections.abc import Iterable, Mapping
 
@@ -71,6 +71,7 @@ STATUSES = {
     "oom": "out of memory",
     "timeout": "ran out of time",
     "interrupted": "stopped before it had a result",
+    "drifting": "measured, but the machine changed meanwhile",
     "error": "failed",
     "skipped": "skipped",
 }
@@ -81,22 +82,23 @@ def metric_name(name: str) -> str:
     if name in METRICS:
         return METRICS[name][0]
     measure, _, quantity = name.partition(".")
-    ending = next((e for e in UNIT_ENDINGS if quantity.endswith(e)), "")
+    is_rate = "_per_" in quantity  # the ending of a rate is part of its name: clips_per_s
+    ending = "" if is_rate else next((e for e in UNIT_ENDINGS if quantity.endswith(e)), "")
     return f"{measure} {quantity.removesuffix(ending)}".replace("_per_s", "/s").replace("_", " ").capitalize()
 
 
 def metric_meaning(name: str) -> str:
-    """What a metric is, in a few words; its own name where nothing is known."""
+    """What a metric is, in a few words; its own name if it is not known."""
     return METRICS[name][1] if name in METRICS else name
 
 
 def axis_name(axis: str) -> str:
-    """An axis of a suite as people call it; an argument of a model by its own name."""
+    """The title of an axis of a suite; an argument of a model has its own name."""
     return AXES.get(axis, axis)
 
 
 def value_text(value: Json) -> str:
-    """One value of an axis or one fact: lists joined, nothing as a dash."""
+    """The text of one value of an axis or one fact: lists are joined, None is a dash."""
     if value is None:
         return DASH
     if isinstance(value, bool):
@@ -114,7 +116,7 @@ def settings_text(settings: Mapping[str, Json]) -> str:
 
 
 def listed(items: Iterable[str], *, most: int = 8) -> str:
-    """`a, b and c`; beyond `most`, how many more there are; empty for nothing."""
+    """`a, b and c`; of more than `most` items the rest is counted: `a, b and 3 more`. Empty for no items."""
     words = list(items)
     if len(words) > most:
         words = [*words[:most], f"{len(words) - most} more"]

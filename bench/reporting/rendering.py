@@ -1,28 +1,49 @@
-"""Text to HTML: jinja2 with everything escaped, templates as files or beside the section that fills them."""
+"""Fills HTML templates, which are files or texts in a section. All values are escaped; see `harmless`."""
 
+import re
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from bench.core.control_characters import visible
 
 if TYPE_CHECKING:
     from jinja2 import Environment, Template
     from markupsafe import Markup
 
+ISOLATE, END_OF_ISOLATE = "\u2068", "\u2069"  # first strong isolate, pop directional isolate (Unicode TR 9)
+# Letters that are written from right to left: Hebrew, Arabic and their neighbours.
+RIGHT_TO_LEFT = re.compile(
+    r"[\u0590-\u08ff\ufb1d-\ufdff\ufe70-\ufeff]+(?:[ _-][\u0590-\u08ff\ufb1d-\ufdff\ufe70-\ufeff]+)*"
+)
 TEMPLATES = Path(__file__).parent / "templates"
 
 
 def render(template: str, /, **values: Any) -> "Markup":
-    """Fill a template given as text. Every value is escaped, unless it is Markup already."""
+    """Fill a template given as text. Values are escaped, unless they are Markup."""
     from markupsafe import Markup
 
     return Markup(_compiled(template).render(**values))
 
 
 def render_file(name: str, /, **values: Any) -> "Markup":
-    """Fill the template of this name in the folder `templates`."""
+    """Fill a template of the folder `templates`."""
     from markupsafe import Markup
 
     return Markup(_environment().get_template(name).render(**values))
+
+
+def harmless(text: str) -> str:
+    """`text` with visible control characters, and with words that run from right to left isolated from the rest.
+
+    Without that a direction override or an Arabic name in a sentence would turn round the digits that follow it.
+    """
+    return RIGHT_TO_LEFT.sub(lambda found: f"{ISOLATE}{found[0]}{END_OF_ISOLATE}", visible(text))
+
+
+def _finalize(value: Any) -> Any:
+    """What a template puts on the page for `value`: plain text is made harmless, Markup is left alone."""
+    return harmless(value) if type(value) is str else value
 
 
 @cache
@@ -33,6 +54,7 @@ def _environment() -> "Environment":
         loader=FileSystemLoader(TEMPLATES),
         autoescape=True,
         undefined=StrictUndefined,
+        finalize=_finalize,
         trim_blocks=True,
         lstrip_blocks=True,
     )

@@ -1,11 +1,13 @@
-"""All that a section of a report may ask for: the records, gathered by case, joined into rows, compared."""
+"""`Results`: what report sections are made from. Records grouped by case, joined into rows, compared by level."""
 
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
 from bench.core.schema import Json, Record
+from bench.core.units import plural
 from bench.reporting.ablation import Ablation, ablate
 from bench.reporting.board import Board, build_board
 from bench.reporting.case_results import CaseResult, gather_cases, without_turns
@@ -14,7 +16,7 @@ from bench.reporting.machines import Machine, Machines
 
 @dataclass(frozen=True, kw_only=True)
 class SuiteFacts:
-    """What the suite's file said that records do not carry."""
+    """What the suite file contains beyond the records. `planned` maps case ids to runs; None if it was not stored."""
 
     name: str
     title: str = ""
@@ -22,19 +24,54 @@ class SuiteFacts:
     text: str = ""
     baseline: Mapping[str, Json] = field(default_factory=dict)
     factors: tuple[str, ...] = ()
+    planned: Mapping[str, int] | None = None
 
     @classmethod
     def of(cls, facts: Mapping[str, Json]) -> "SuiteFacts":
-        """Read what the store kept beside the records; a fact that is not there stays empty."""
+        """Read the facts that the store kept with the records; missing ones stay empty."""
         block = facts.get("ablate")
         block = block if isinstance(block, dict) else {}
         texts = {key: str(facts.get(key) or "") for key in ("name", "title", "description", "text")}
-        return cls(**texts, baseline=block.get("baseline") or {}, factors=tuple(block.get("factors") or ()))
+        planned = facts.get("planned")
+        return cls(
+            **texts,
+            baseline=block.get("baseline") or {},
+            factors=tuple(block.get("factors") or ()),
+            planned=planned if isinstance(planned, dict) else None,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Progress:
+    """How much of one suite is done. `cases` and `runs` are the planned numbers, None if no plan was stored.
+
+    A case is done if all its planned runs have a good record. `unplanned` are recorded cases that the suite does not
+    contain any more.
+    """
+
+    suite: str
+    done: int
+    recorded: int
+    cases: int | None
+    runs_done: int
+    runs: int | None
+    unplanned: int
+
+    @property
+    def is_complete(self) -> bool:
+        return self.cases is None or self.done >= self.cases
+
+    @property
+    def text(self) -> str:
+        """`1 of 2 cases done`."""
+        if self.cases is None:
+            return f"{self.done} of {plural(self.recorded, 'recorded case')} done, number of planned cases not stored"
+        return f"{self.done} of {plural(self.cases, 'case')} done"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Results:
-    """Everything a report is made of. Built once by `collect`; what is derived is worked out when first asked for."""
+    """The data of a report, built by `collect`. Derived values are computed on first use."""
 
     records: tuple[Record, ...]
     cases: tuple[CaseResult, ...]
@@ -45,18 +82,41 @@ class Results:
 
     @cached_property
     def suites(self) -> tuple[SuiteFacts, ...]:
-        """The suites that have records, in the order of time; of an unknown one only the name."""
+        """The suites that have records, in the order of time; of suites without stored facts only the name is known."""
         names = dict.fromkeys(record.case.suite for record in self.records)
         return tuple(self.facts.get(name, SuiteFacts(name=name)) for name in names)
 
     @cached_property
+    def progress(self) -> tuple[Progress, ...]:
+        """How much of each suite is done."""
+        return tuple(self._progress_of(suite) for suite in self.suites)
+
+    def _progress_of(self, suite: SuiteFacts) -> Progress:
+        good: dict[str, int] = defaultdict(int)  # the most runs on one machine, because each machine runs all of them
+        recorded = set()
+        for case in self._cases_of(suite.name):
+            recorded.add(case.id)
+            good[case.id] = max(good[case.id], len(case.runs))
+        planned = suite.planned
+        wanted = dict.fromkeys(recorded, 1) if planned is None else planned
+        return Progress(
+            suite=suite.name,
+            done=sum(good[case] >= runs > 0 for case, runs in wanted.items()),
+            recorded=len(recorded),
+            cases=None if planned is None else len(planned),
+            runs_done=sum(min(good[case], runs) for case, runs in wanted.items()),
+            runs=None if planned is None else sum(planned.values()),
+            unplanned=len(recorded - set(wanted)),
+        )
+
+    @cached_property
     def board(self) -> Board:
-        """Cases joined into one row per model, clip, way of running and way of training."""
+        """Cases joined into one row per model, clip, execution mode and training."""
         return build_board(self.cases)
 
     @cached_property
     def ablations(self) -> tuple[Ablation, ...]:
-        """For every factor that a suite ablates, its levels compared with the baseline."""
+        """The levels of each ablated factor of each suite, compared with the baseline."""
         return tuple(
             found
             for suite in self.suites
@@ -66,27 +126,27 @@ class Results:
 
     @cached_property
     def failures(self) -> tuple[Record, ...]:
-        """Runs of cases whose latest record has no result, in the order of time."""
+        """Runs whose latest record has no result, in the order of time."""
         found = [record for case in self.cases for record in case.failures]
         return tuple(sorted(found, key=lambda record: record.started_at))
 
     @cached_property
     def timed_machines(self) -> tuple[Machine, ...]:
-        """The machines that timings and other figures of a machine come from."""
+        """The machines on which the values that depend on a machine were measured."""
         letters = self.board.machines_of(self.board.columns)
         return tuple(machine for machine in self.machines if machine.letter in letters)
 
     @property
     def replaced(self) -> int:
-        """Records that a later one of the same run took the place of."""
+        """The number of records that a later one of the same run replaced."""
         return len(self.records) - sum(len(case.latest) for case in self.cases)
 
     def letter_of(self, record: Record) -> str:
-        """The machine that this record of these results comes from."""
+        """The letter of the machine of this record."""
         return self.letters[id(record)]
 
     def artifact(self, record: Record, name: str) -> Path | None:
-        """The file that `record` kept under `name`, where it is there and inside the record's results folder."""
+        """The artifact `name` of `record`; None if there is no such file inside the results folder of the record."""
         folder = self.folders.get(id(record))
         if folder is None or name not in record.artifacts:
             return None
@@ -103,9 +163,9 @@ def collect(
     *,
     folders: Mapping[int, Path] | None = None,
 ) -> Results:
-    """Results of `records`, put in the order of time, with what the store kept of their suites.
+    """Build `Results` from `records`, sorted by time, and from the `facts` that the store kept of their suites.
 
-    `folders` names the results folder of a record by its `id()`, for those that were read from a disk.
+    `folders` maps the `id()` of records that were read from disk to their results folder.
     """
     ordered = tuple(sorted(without_turns(records), key=lambda record: record.started_at))
     machines = Machines()

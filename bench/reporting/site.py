@@ -1,4 +1,4 @@
-"""A folder that opens from a disk without a network: one page, its style, its script, and plotly's script once."""
+"""Writes a report: one page with its style and script, and plotly's script. It opens from disk, without a network."""
 
 import shutil
 import warnings
@@ -14,7 +14,7 @@ from bench.core.schema import Record
 from bench.core.units import plural
 from bench.reporting.metric_text import listed
 from bench.reporting.rendering import render, render_file
-from bench.reporting.results import Results, collect
+from bench.reporting.results import Progress, Results, collect
 from bench.store import read_records, read_suite_info, record_files
 
 ASSETS = Path(__file__).parent / "assets"
@@ -22,12 +22,12 @@ Source = str | Path | Iterable[str | Path] | Iterable[Record]
 
 
 class ReportWarning(UserWarning):
-    """A section could not be drawn; the page says so in its place."""
+    """A section raised an exception; the page shows a notice in its place."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class DrawnSection:
-    """A section as it stands in the page."""
+    """The HTML of one section."""
 
     name: str
     title: str
@@ -38,7 +38,7 @@ def report(source: Source, *, out: str | Path, title: str | None = None) -> Path
     """Write a report of `source` into the folder `out` and return the path of its `index.html`.
 
     `source` is a results folder (and all below it), a records file, a pattern of them, a list of those, or records.
-    InputError where there is no record, or `out` is a file; StoreError where something cannot be read.
+    Raises InputError if there is no record or `out` is a file, and StoreError if a file cannot be read.
     """
     results = _read(source)
     if not results.records:
@@ -50,12 +50,12 @@ def report(source: Source, *, out: str | Path, title: str | None = None) -> Path
 
 
 def write_page(folder: Path, sections: Sequence[DrawnSection], *, title: str, description: str) -> Path:
-    """Write one page of `sections` and what it needs into `folder`; returns the path of its `index.html`."""
+    """Write one page of `sections` with its assets into `folder`; returns the path of its `index.html`."""
     return _write(folder, _page(sections, title=title, description=description))
 
 
 def build_page(results: Results, *, title: str | None = None) -> str:
-    """The whole page of `results` as HTML."""
+    """The page of `results` as HTML."""
     return _page(
         list(_draw_all(results)),
         title=title or _title(results),
@@ -78,7 +78,7 @@ def _page(sections: Sequence[DrawnSection], *, title: str, description: str, rec
 
 
 def _read(source: Source) -> Results:
-    """Records with the folders they lie in, and what was kept of their suites there."""
+    """Read records, the folders they come from, and the facts of their suites there."""
     items = [source] if isinstance(source, str | Path) else list(source)
     records = [item for item in items if isinstance(item, Record)]
     files = dict.fromkeys(file for path in items if not isinstance(path, Record) for file in record_files(path))
@@ -95,8 +95,18 @@ def _read(source: Source) -> Results:
 
 def _title(results: Results) -> str:
     suites = results.suites
-    quoted = [f"“{suite.title}”" if suite.title else suite.name for suite in suites]
-    return suites[0].title or suites[0].name if len(suites) == 1 else f"Results of {listed(quoted, most=3)}"
+    if len(suites) == 1:
+        return f"{suites[0].title or suites[0].name}{_unfinished(results.progress[0])}"
+    quoted = [
+        (f"“{suite.title}”" if suite.title else suite.name) + _unfinished(progress)
+        for suite, progress in zip(suites, results.progress, strict=True)
+    ]
+    return f"Results of {listed(quoted, most=3)}"
+
+
+def _unfinished(progress: Progress) -> str:
+    """` (1 of 2 cases done)`; empty for a complete suite."""
+    return "" if progress.is_complete else f" ({progress.text})"
 
 
 def _draw_all(results: Results) -> Iterable[DrawnSection]:
@@ -107,7 +117,7 @@ def _draw_all(results: Results) -> Iterable[DrawnSection]:
 
 
 def _draw(entry: SectionEntry, results: Results) -> str | None:
-    """What a section has to say. One that fails leaves a notice in its place, for the others are still good."""
+    """The HTML of a section, None if it has nothing to show. A section that fails becomes a notice; the others stay."""
     from markupsafe import Markup
 
     try:
@@ -139,7 +149,7 @@ def _written(folder: Path, page: str) -> Path:
 
 
 def _plotly_script() -> Path:
-    """The script in plotly's package, found without importing it."""
+    """plotly's script in its package, located without importing it."""
     spec = find_spec("plotly")
     places = list(spec.submodule_search_locations or ()) if spec else []
     script = next((Path(p) / "package_data" / "plotly.min.js" for p in places), None)

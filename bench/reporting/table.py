@@ -1,4 +1,4 @@
-"""A real HTML table that can be sorted, filtered and saved; the rows of a long one wait until they are asked for."""
+"""HTML tables that can be sorted, filtered and saved; further rows of a long table are shown on request."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -16,17 +16,21 @@ ROWS_WITHOUT_TOOLS = 8
 
 @dataclass(frozen=True, kw_only=True)
 class TableCell:
-    """What stands in one place of a table.
+    """One cell of a table.
 
-    `sort` is what the column is sorted and saved by, the text itself where it is None. `below` are smaller lines below
-    it, `title` the whole story, `mark` a sign after the text. A cell without text is a dash and sorts last.
+    Columns are sorted and saved by `sort`, or by the text if that is None. `below` holds smaller lines, `title` the
+    full description, `chips` short marks behind the text. `low`, `high` and `count` (of values) are saved with the
+    value. A cell without text is a dash and sorts last.
     """
 
     text: str = DASH
     sort: float | None = None
     below: str = ""
     title: str = ""
-    mark: str = ""
+    chips: tuple[str, ...] = ()
+    low: float | None = None
+    high: float | None = None
+    count: int | None = None
     is_best: bool = False
 
     @property
@@ -36,7 +40,7 @@ class TableCell:
 
 @dataclass(frozen=True, kw_only=True)
 class ColumnHead:
-    """The head of a column. `meaning` explains it, `saved_as` is its name in a saved file, with the unit of `sort`."""
+    """The head of a column. `meaning` explains it; `saved_as` is its name in a saved file, with the unit of `sort`."""
 
     name: str
     unit: str = ""
@@ -50,7 +54,7 @@ class ColumnHead:
 
 @dataclass(frozen=True, kw_only=True)
 class TableRow:
-    """One row. Rows of different groups are not ranked together in columns that are sorted within the group."""
+    """One row. Columns with `is_within_group` sort the rows of each group separately."""
 
     cells: tuple[TableCell, ...]
     group: str = ""
@@ -58,7 +62,10 @@ class TableRow:
 
 @dataclass(frozen=True, kw_only=True)
 class Table:
-    """`name` is its id in the page and the name of the saved file; the first column heads the rows."""
+    """A table; `name` is its id in the page and the name of the saved file. The first column heads the rows.
+
+    Names of columns in a saved file are made unique.
+    """
 
     name: str
     caption: str
@@ -69,11 +76,25 @@ class Table:
     def has_tools(self) -> bool:
         return len(self.rows) > ROWS_WITHOUT_TOOLS
 
+    @property
+    def saved_names(self) -> list[str]:
+        """The names of the columns in a saved file, no two alike."""
+        names: dict[str, None] = {}
+        for head in self.heads:
+            name = wanted = head.saved_as or head.name
+            number = 1
+            while name in names:
+                number += 1
+                name = f"{wanted} ({number})"
+            names[name] = None
+        return list(names)
+
     def html(self) -> "Markup":
-        """The table as HTML, with its tools where it is long enough to need them."""
+        """The table as HTML, with search and saving if it has more than `ROWS_WITHOUT_TOOLS` rows."""
         return render_file(
             "table.html",
             table=self,
+            saved_names=self.saved_names,
             shown=self.rows[:ROWS_AT_ONCE],
             waiting=self.rows[ROWS_AT_ONCE:],
             rows_at_once=ROWS_AT_ONCE,

@@ -107,9 +107,17 @@ def read_suite(path: str | Path, *, small: bool = False) -> Tree:
             raise _one_problem(tree, (), "this suite has no `small:` block, so --small cannot be used with it")
         if not isinstance(block, dict):
             raise _one_problem(tree, ("small",), "small: input should be a mapping of the keys that it replaces")
+        # Title and description of the full suite would describe models and data that the small form does not run.
+        block = {**_texts_of_small(tree.data), **block}
         moved = {p[1:]: where for p, where in tree.positions.items() if p[:1] == ("small",) and len(p) > 1}
         tree = Tree(data=block, positions={(): tree.positions[()], **moved}, text=tree.text).over(tree)
     return tree
+
+
+def _texts_of_small(suite: dict[str, Any]) -> dict[str, Any]:
+    """Title and description of a small form that has none of its own."""
+    title = suite.get("title") or suite.get("suite") or "suite"
+    return {"title": f"{title} (small form)", "description": ""}
 
 
 def check_suite(tree: Tree) -> SuiteFile:

@@ -37,6 +37,7 @@ class Suite:
             "title": self.title,
             "description": self.description,
             "text": self.text,
+            "planned": {case.id: case.runs for case in self.cases},
             "ablate": self.ablate.model_dump() if self.ablate else None,
             "gate": {metric: rule.model_dump(exclude_none=True) for metric, rule in self.gate.items()},
         }

@@ -105,6 +105,16 @@ def test_ends_of_an_interval_get_more_decimals_where_they_would_look_the_same() 
     assert scale.span(9.7, 12.1) == f"9.7{DASH}12.1"
 
 
+def test_the_ends_of_an_interval_never_look_the_same() -> None:
+    """They get as many decimals as tell them apart, and are one number if they are equal."""
+    scale = choose_scale([662.25], "clips/s")
+    assert (
+        scale.span(1662.25001, 1662.25004)
+        == f"1\N{NARROW NO-BREAK SPACE}662.25001{DASH}1\N{NARROW NO-BREAK SPACE}662.25004"
+    )
+    assert scale.span(1662.25, 1662.25) == "1\N{NARROW NO-BREAK SPACE}662"
+
+
 @given(value=FINITE.filter(lambda v: abs(v) > 1e-6), unit=st.sampled_from(["", "MACs", "J", "clips/s", "FLOP/s"]))
 def test_a_figure_is_its_value_to_four_digits(value: float, unit: str) -> None:
     number, *rest = format_value(value, unit).replace("\N{NARROW NO-BREAK SPACE}", "").split(" ")

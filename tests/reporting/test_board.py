@@ -246,7 +246,7 @@ def test_seeds_that_were_trained_on_unlike_machines_lead_nothing_with_what_they_
     )
     seconds = column(board, "accuracy.train_seconds")
     summary = board.rows[0].summaries[seconds]
-    assert (summary.value, summary.machines, summary.doubts) == (55, ("A", "B"), ("from unlike machines",))
+    assert (summary.value, summary.machines, summary.doubts) == (55, ("A", "B"), ("mixed machines",))
     assert board.best(seconds) == {"A": 100}
 
 

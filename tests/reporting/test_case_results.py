@@ -1,4 +1,4 @@
-"""What the runs and seeds of one thing say together, worked out by hand."""
+"""Summaries over runs, seeds and unlike cases, computed by hand."""
 
 import math
 from pathlib import Path
@@ -9,6 +9,7 @@ import pytest
 from bench.core.errors import InputError
 from bench.core.schema import Record
 from bench.reporting.case_results import (
+    CANARY_LIMIT,
     LeftOutWarning,
     MetricSummary,
     RecordedMetric,
@@ -20,7 +21,7 @@ from bench.reporting.site import report
 
 
 def summary(records: list[Record], key: str) -> MetricSummary:
-    """All recorded of one metric in `records`, read together."""
+    """The summary of one metric over `records`."""
     found = [(record, record.metric(key)) for record in records]
     return summarise_values([RecordedMetric(record=r, metric=m) for r, m in found if m is not None])
 
@@ -51,7 +52,7 @@ def test_few_runs_give_median_and_range_and_many_the_interval_of_the_median(make
         make.record("m", make.metric("latency.p50_ms", v, "ms"), batch=1, run_index=i) for i, v in enumerate(values)
     ]
     found = summary(five, "latency.p50_ms")
-    assert (found.value, found.low, found.high, found.how) == (11.0, 10.0, 13.0, "median and range of 5 runs")
+    assert (found.value, found.low, found.high, found.how) == (11.0, 10.0, 13.0, "median of 5 runs, with their range")
     six = [*five, make.record("m", make.metric("latency.p50_ms", 14.0, "ms"), batch=1, run_index=5)]
     found = summary(six, "latency.p50_ms")
     assert (found.value, found.low, found.high) == (11.5, 10.0, 14.0)
@@ -65,7 +66,7 @@ def test_one_run_keeps_the_interval_of_its_own_samples(make: SimpleNamespace) ->
 
 def test_runs_of_an_exact_count_that_disagree_are_doubted(make: SimpleNamespace) -> None:
     records = [make.counts(params=10, run_index=0), make.counts(params=11, run_index=1)]
-    assert summary(records, "params.total").doubts == ("its runs disagree",)
+    assert summary(records, "params.total").doubts == ("runs disagree",)
     assert summary(records[:1] * 2, "params.total").doubts == ()
 
 
@@ -170,3 +171,63 @@ def test_a_report_of_runs_in_turns_alone_says_what_they_are(make: SimpleNamespac
     taken = make.timing("c3d", details={"in_turns": "steps"})
     with pytest.raises(InputError, match="all 1 record are of vbench ab, whose sides took turns"):
         report([taken], out=tmp_path)
+
+
+def parity(make: SimpleNamespace, value: float | None, **rest: object) -> Record:
+    return make.record("m", make.metric("parity.max_difference", value, "fraction"), precision="bf16", **rest)
+
+
+def test_a_worst_case_over_runs_is_the_worst_run(make: SimpleNamespace) -> None:
+    runs = [parity(make, value, run_index=i) for i, value in enumerate((0.0047, 0.0087, 0.0075))]
+    found = summary(runs, "parity.max_difference")
+    assert (found.value, found.has_interval, found.how) == (0.0087, False, "the worst of 3 runs")
+
+
+def test_a_worst_agreement_is_the_lowest(make: SimpleNamespace) -> None:
+    metrics = [make.metric("parity.top1_agreement", value, "%") for value in (100.0, 97.0, 99.0)]
+    runs = [make.record("m", metric, precision="bf16", run_index=i) for i, metric in enumerate(metrics)]
+    assert summary(runs, "parity.top1_agreement").value == 97.0
+
+
+def test_a_worst_case_is_unknown_if_one_of_its_runs_is(make: SimpleNamespace) -> None:
+    """Outputs that are not finite are worse than any difference."""
+    runs = [parity(make, value, run_index=i) for i, value in enumerate((0.0047, None))]
+    assert summary(runs, "parity.max_difference").value is None
+
+
+def test_values_of_unlike_cases_are_not_blended(make: SimpleNamespace) -> None:
+    """Of parity the worst case is shown, of anything else the value of the most specific case."""
+    cases = [parity(make, 0.004, batch=4), parity(make, 0.009)]
+    assert summary(cases, "parity.max_difference").value == 0.009
+    memories = [
+        make.record("m", make.metric("memory.peak_rss_bytes", value, "B"), precision="bf16", batch=batch)
+        for batch, value in ((None, 10.0), (4, 30.0))
+    ]
+    found = summary(memories, "memory.peak_rss_bytes")
+    assert found.value == 30.0
+    assert "1 other case" in found.how
+
+
+@pytest.mark.parametrize(("ratio", "is_doubted"), [(1.04, False), (1.57, True), (0.67, True), (0.97, False)])
+def test_timings_whose_canary_moved_are_doubted_and_their_memory_is_not(
+    make: SimpleNamespace, ratio: float, is_doubted: bool
+) -> None:
+    canary = {"matmul_ms": {"before": 1.0, "after": 1.0, "ratio": 1.0}, "copy_ms": {"before": 1, "ratio": ratio}}
+    record = make.timing(details={"canary": canary})
+    assert (summary([record], "latency.p50_ms").doubts == ("drifting",)) == is_doubted
+    assert summary([record], "memory.peak_rss_bytes").doubts == ()
+
+
+def test_the_limit_of_the_canary_is_that_of_the_measure() -> None:
+    from bench.measure.timing.canary import DRIFT
+
+    assert CANARY_LIMIT == DRIFT
+
+
+def test_an_accuracy_under_an_assumed_protocol_is_marked_and_still_ranked(make: SimpleNamespace) -> None:
+    details = {"protocol": {"assumed": ["mean", "std"]}}
+    given = make.accuracy(weights="k700.pt", recipe=None, details=details)
+    found = summary([given], "accuracy.top1")
+    assert (found.remarks, found.is_ranked) == (("assumed protocol",), True)
+    trained_here = make.accuracy(details=details)
+    assert summary([trained_here], "accuracy.top1").remarks == ()

@@ -165,6 +165,23 @@ def test_a_saved_table_has_whole_values_and_no_formulas(chromium: Any, site: str
     assert [row["MACs [MACs]"] for row in rows if row["Model"].startswith("resnet3d")] == ["402133000"]
     assert [row["Latency [ms]"] for row in rows if "kernel_depth=1" in row["Model"]] == ["5.2"]
     assert sum(row["Model"].startswith("'=<b>x</b>") for row in rows) == 7
+    resnet = next(row for row in rows if row["Model"].startswith("resnet3d"))
+    ends = [float(resnet[f"Latency [ms] {end}"]) for end in ("low", "high")]
+    assert ends == pytest.approx([0.995 * 14.1, 1.006 * 14.1])
+    assert resnet["Top-1, motions, 1x1 views [%] n"] == "2"
+    assert [row["Latency [ms] marks"] for row in rows if "unsteady" in row["Latency [ms] marks"]] == ["unsteady"]
+
+
+def test_a_saved_table_has_the_rows_that_the_filter_shows(chromium: Any, site: str, tmp_path: Path) -> None:
+    with Visit(chromium, site, accept_downloads=True) as visit:
+        box = visit.page.locator("[data-table=leaderboard-table]")
+        box.get_by_role("searchbox").fill("c3d increasing")
+        with visit.page.expect_download() as started:
+            box.get_by_role("button", name="Save as CSV").click()
+        started.value.save_as(tmp_path / "saved.csv")
+    with (tmp_path / "saved.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert ["increasing" in row["Model"] for row in rows] == [True]
 
 
 def test_long_tables_unfold_and_are_sorted_and_filtered_as_a_whole(chromium: Any, long_site: str) -> None:

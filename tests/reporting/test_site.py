@@ -34,7 +34,7 @@ def test_the_leaderboard_has_every_number_in_its_place(make: SimpleNamespace) ->
     assert page.column(BOARD, "MACs M") == ["402", "286", "352", "102 (best)"]
     assert page.column(BOARD, "Latency ms") == [
         "14.1|14.0–14.2",
-        "9.7†|9.7–9.8",
+        "9.7unsteady|9.7–9.8",
         "11.9|11.8–12.0",
         "5.2 (best)|5.17–5.23",
     ]
@@ -364,3 +364,53 @@ def test_training_curves_are_drawn_from_the_results_folder_and_from_nowhere_else
     figures = [json.loads(script) for script in page.scripts if '"Epoch"' in script]
     traces = [[(t["name"], t["x"], t["y"]) for t in figure["data"]] for figure in figures]
     assert traces == [[("c3d, seed 0", [1, 2], [2.5, 1.25])], [("c3d, seed 0", [2, 3], [40, 60])]]
+
+
+def test_a_partial_run_names_how_many_cases_are_done_in_title_and_summary(make: SimpleNamespace) -> None:
+    done, failed = (
+        make.counts(args={"depth": 1}, suite="demo"),
+        make.counts(args={"depth": 2}, suite="demo", status="oom"),
+    )
+    timed = [make.timing(run_index=i) for i in range(2)]
+    planned = {done.case_id: 1, failed.case_id: 1, timed[0].case_id: 5, "0123456789ab": 1}
+    facts = {"name": "demo", "title": "Demo", "planned": planned}
+    results = collect([done, failed, *timed], [facts])
+    (progress,) = results.progress
+    assert (progress.done, progress.cases, progress.runs_done, progress.runs) == (1, 4, 3, 8)
+    page = build_page(results)
+    assert "<h1>Demo (1 of 4 cases done)</h1>" in page
+    assert "demo: 1 of 4 cases done, 3 of 8 runs; run the suite again to finish it." in page
+    whole = build_page(collect([done], [{**facts, "planned": {done.case_id: 1}}]))
+    assert "not complete" not in whole
+    assert "<h1>Demo</h1>" in whole
+
+
+def test_a_case_that_left_the_suite_is_not_counted_as_done(make: SimpleNamespace) -> None:
+    stays, left = make.counts(args={"depth": 1}), make.counts(args={"depth": 2})
+    (progress,) = collect([stays, left], [{"name": "demo", "planned": {stays.case_id: 1}}]).progress
+    assert (progress.text, progress.unplanned) == ("1 of 1 case done", 1)
+
+
+@pytest.mark.parametrize("character", ["\u202e", "\u2066", "\x1b", "\u200f"])
+def test_control_characters_of_names_are_visible_and_have_no_effect(make: SimpleNamespace, character: str) -> None:
+    records = [make.counts(f"c3d{character}", params=p, args={"name": character, "n": p}) for p in (1, 2, 3)]
+    records += [make.timing(f"c3d{character}", ms=p, args={"name": character, "n": p}) for p in (1, 2)]
+    page = build_page(collect(records, [{"name": "demo", "title": f"a{character}b", "text": character}]))
+    assert character not in page
+    assert ascii(character)[1:-1] in page
+
+
+def test_names_that_run_from_right_to_left_are_isolated(make: SimpleNamespace) -> None:
+    page = build_page(collect([make.counts("מודל", params=1), make.counts("b", params=2)]))
+    assert page.count("מודל") == page.count("\u2068מודל\u2069") > 0
+
+
+def test_findings_that_are_not_listed_are_counted(make: SimpleNamespace) -> None:
+    """Seven levels against the baseline give seven findings in two metrics' leaders; the summary lists two of them."""
+    records = [
+        make.accuracy(args={"depth": depth, "num_classes": 8}, top1=50 + 5 * depth + seed, seed=seed)
+        for depth in range(1, 9)
+        for seed in (0, 1)
+    ]
+    facts = {"name": "demo", "ablate": {"baseline": {"depth": 1}, "factors": ["depth"]}}
+    assert "5 findings are not listed here" in build_page(collect(records, [facts]))

@@ -51,7 +51,7 @@ function enhanceTable(box) {
   if (field) field.addEventListener("input", show);
   if (more) more.addEventListener("click", () => { limit += step; show(); });
   const save = box.querySelector("[data-do=save]");
-  if (save) save.addEventListener("click", () => saveTable(table, order));
+  if (save) save.addEventListener("click", () => saveTable(table, show()));
   const tools = box.querySelector(".tools");
   if (tools) tools.hidden = false;
 }
@@ -76,13 +76,19 @@ function addSorting(head, sortBy) {
   });
 }
 
+// What is saved next to a value, if any cell of its column has it.
+const EXTRAS = { low: "low", high: "high", n: "n", marks: "marks" };
+
+// Saves the rows that the filter shows, in the order of the page.
 function saveTable(table, rows) {
-  const heads = [...table.tHead.rows[0].cells].map((head) => head.dataset.name);
-  const lines = rows.map((row) => [...row.cells].map((cell) => {
-    const value = valueOf(cell);
-    // A text that a spreadsheet would run as a formula is quoted.
-    return value === null ? "" : typeof value === "string" ? cellText(cell).replace(/^(?=[=+\-@\t\r])/, "'") : value;
-  }));
+  const columns = [...table.tHead.rows[0].cells].flatMap((head, index) => [
+    { name: head.dataset.name, read: (row) => savedText(row.cells[index]) },
+    ...Object.entries(EXTRAS)
+      .filter(([key]) => rows.some((row) => key in row.cells[index].dataset))
+      .map(([key, word]) => ({ name: `${head.dataset.name} ${word}`, read: (row) => row.cells[index].dataset[key] ?? "" })),
+  ]);
+  const heads = columns.map((column) => column.name);
+  const lines = rows.map((row) => columns.map((column) => column.read(row)));
   const quote = (value) => `"${String(value).replaceAll('"', '""')}"`;
   const text = [heads, ...lines].map((line) => line.map(quote).join(",")).join("\r\n");
   const link = document.createElement("a");
@@ -90,6 +96,13 @@ function saveTable(table, rows) {
   link.download = `${table.id}.csv`;
   link.click();
   setTimeout(() => URL.revokeObjectURL(link.href), 1000);
+}
+
+function savedText(cell) {
+  const value = valueOf(cell);
+  if (value === null) return "";
+  // A text that a spreadsheet would run as a formula is quoted.
+  return typeof value === "string" ? cellText(cell).replace(/^(?=[=+\-@\t\r])/, "'") : value;
 }
 
 function cellText(cell) {

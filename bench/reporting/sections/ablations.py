@@ -129,6 +129,7 @@ def _cell(effect: Effect | None, scale: Scale | None) -> TableCell:
         text=scale.text(summary.value),
         sort=summary.value,
         below="\n".join(word for word in (change, verdict) if word),
+        chips=(*summary.doubts, *summary.remarks),
         title="; ".join(word for word in title if word),
     )
 

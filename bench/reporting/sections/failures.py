@@ -1,4 +1,4 @@
-"""Cases without a result: what became of them, why, and where the whole story lies."""
+"""Runs without a result: status, error and log file."""
 
 from bench.core.registry import register_section
 from bench.core.schema import Record
@@ -17,12 +17,13 @@ TEMPLATE = """
 <pre tabindex="0">{{ record.error.traceback }}</pre>
 </details>
 {% endfor %}
+{% if left_out %}<p class="muted">{{ left_out }} more tracebacks are in the logs that the table names.</p>{% endif %}
 """
 
 
 @register_section("failures", title="Failures", order=80)
 def list_failures(results: Results) -> str | None:
-    """One line per run whose latest record has no result, and the ends of the tracebacks."""
+    """One row per run whose latest record has no result, and the ends of the tracebacks."""
     failures = results.failures
     if not failures:
         return None
@@ -34,7 +35,8 @@ def list_failures(results: Results) -> str | None:
         rows=tuple(_line(record, has_results=record.case_id in good) for record in failures),
     )
     told = [record for record in failures if record.error and record.error.traceback]
-    return render(TEMPLATE, table=table.html(), records=told[:MOST_TRACEBACKS])
+    left_out = max(0, len(told) - MOST_TRACEBACKS)
+    return render(TEMPLATE, table=table.html(), records=told[:MOST_TRACEBACKS], left_out=left_out)
 
 
 def _line(record: Record, *, has_results: bool) -> TableRow:

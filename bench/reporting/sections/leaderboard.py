@@ -1,29 +1,42 @@
-"""One row per model, clip, way of running and way of training; what may be ranked together is ranked."""
+"""One row per model, clip, execution mode and training, ordered by the first metric that ranks them."""
 
 from bench.core.registry import register_section
 from bench.reporting.board import Board, BoardRow, Column, group_of
-from bench.reporting.case_results import OUT_OF_TOLERANCE, RUN_AXES, TRAINING_AXES, UNLIKE_MACHINES
-from bench.reporting.metric_table import MARKS, doubts_of, interval_kinds, metric_table
+from bench.reporting.case_results import (
+    ASSUMED,
+    DRIFTING,
+    LENT,
+    OTHER_HEAD,
+    OUT_OF_TOLERANCE,
+    RUN_AXES,
+    RUNS_DISAGREE,
+    TRAINING_AXES,
+    UNLIKE_MACHINES,
+)
+from bench.reporting.metric_table import chips_of, interval_kinds, metric_table
 from bench.reporting.metric_text import listed, settings_text
 from bench.reporting.rendering import render
 from bench.reporting.results import Results
 
-MEANINGS = {
-    "unsteady": "never became steady while it was measured",
-    "throttled": "the device slowed itself down while it was measured",
-    "its runs disagree": "runs of an exact count disagree",
-    OUT_OF_TOLERANCE: "gives other outputs than eager fp32, by more than its rounding explains",
-    UNLIKE_MACHINES: "is of seeds that were taken on unlike machines",
+DOUBTS = {
+    "unsteady": "the samples never became steady",
+    "throttled": "the device lowered its clocks during the measurement",
+    DRIFTING: "the machine changed during the measurement (status of the record, or canary)",
+    RUNS_DISAGREE: "runs of an exact count disagree",
+    OUT_OF_TOLERANCE: "the outputs differ from eager fp32 by more than the precision explains",
+    UNLIKE_MACHINES: "the seeds were measured on unlike machines",
+    LENT: "the accuracy was measured in another precision than this row is run in",
 }
-CLASSES = (
-    "Where a model names no num_classes, its accuracy is that with as many classes as the data set has, its other "
-    "figures are those with the model's own number of classes."
-)
+REMARKS = {
+    ASSUMED: "nobody stated how the weights want their input, so the model's defaults were used",
+    OTHER_HEAD: "the accuracy was measured with a head for the classes of the data set; counts and timings of the row "
+    "are those of the model's default head, because the suite names no num_classes",
+}
 TEMPLATE = """
 {% if machines | length > 1 %}
 <p class="loud"><strong>The timings below come from unlike machines</strong>
 ({% for machine in machines %}{{ machine.letter }}: {{ machine.name }}{{ ", " if not loop.last }}{% endfor %}).
-The best value is marked on each machine apart, and sorting by a timing keeps the machines apart.
+The best value is marked for each machine separately, and sorting by a timing keeps the machines separate.
 <a href="#environment">How they differ</a>.</p>
 {% endif %}
 {{ table }}
@@ -51,9 +64,9 @@ def rank(results: Results) -> str | None:
 
 
 def _ordered(board: Board, columns: tuple[Column, ...]) -> list[BoardRow]:
-    """Rows by the column they are ranked by: machines apart where it is a timing, rows without a value last.
+    """Rows in the order of the ranking column: by machine if it is a timing, rows without a value last.
 
-    A row whose outputs are out of tolerance comes after all rows that it could have beaten.
+    Rows with a doubtful value, or with outputs out of tolerance, come after all ranked rows.
     """
     column = _ranked_by(columns)
     if column is None:
@@ -63,7 +76,8 @@ def _ordered(board: Board, columns: tuple[Column, ...]) -> list[BoardRow]:
     def place(row: BoardRow) -> tuple[bool, str, bool, float]:
         summary = row.summaries.get(column)
         value = summary.value if summary else None
-        return value is None, group_of(row, [column]), _is_wrong(row), sign * value if value is not None else 0.0
+        is_unranked = _is_wrong(row) or bool(summary and summary.doubts)
+        return value is None, group_of(row, [column]), is_unranked, sign * value if value is not None else 0.0
 
     return sorted(board.rows, key=place)
 
@@ -84,25 +98,24 @@ def _caption(board: Board, columns: tuple[Column, ...]) -> str:
     shared = {"in every row": {**board.constant, **same}}
     for model, args in board.constant_args_of.items():
         shared[f"in every {model}"] = {name: value for name, value in args.items() if name not in same}
-    shared["where it was run"] = board.constant_among(RUN_AXES)
-    shared["where it was trained"] = board.constant_among(TRAINING_AXES)
-    said = [f"{where}: {settings_text(values)}" for where, values in shared.items() if values]
+    shared["if timed"] = board.constant_among(RUN_AXES)
+    shared["if trained"] = board.constant_among(TRAINING_AXES)
+    parts = [f"{scope}: {settings_text(values)}" for scope, values in shared.items() if values]
     order = f"Ordered by {column.name}{' on ' + column.protocol_text if column.protocol else ''}." if column else ""
-    return f"{'The same ' + '; '.join(said) + '. ' if said else ''}{order}"
+    return f"{'The same ' + '; '.join(parts) + '. ' if parts else ''}{order}"
 
 
 def _legend(board: Board, columns: tuple[Column, ...]) -> str:
     rows = board.rows
-    doubts = [doubt for doubt in doubts_of(rows, columns) if doubt in MARKS]
-    marks = "".join(f" {MARKS[doubt]} {MEANINGS[doubt]}, so it is not marked as best." for doubt in doubts)
+    chips = chips_of(rows, columns)
+    doubts = "".join(f" {_capital(chip)}: {DOUBTS.get(chip, chip)}." for chip in chips if chip not in REMARKS)
+    doubts = f" Not ranked and never bold:{doubts}" if doubts else ""
+    remarks = "".join(f" {_capital(chip)}: {REMARKS[chip]}." for chip in chips if chip in REMARKS)
     kinds = interval_kinds(rows, columns)
-    small = f" The small figures are intervals: {listed(kinds)}." if kinds else ""
-    missing = "".join(f" {column.name} is known of none: {why}." for column, why in board.unknown.items())
-    classes = f" {CLASSES}" if any(_has_other_head(row) for row in rows) else ""
-    return f"The best value of a column is bold.{small}{marks}{classes}{missing} A dash is not known or not measured."
+    small = f" Small numbers are intervals: {listed(kinds, most=len(kinds))}." if kinds else ""
+    missing = "".join(f" {column.name} has no value in any row: {why}." for column, why in board.unknown.items())
+    return f"The best value of a column is bold.{small}{doubts}{remarks}{missing} A dash: unknown or not measured."
 
 
-def _has_other_head(row: BoardRow) -> bool:
-    """Whether a row without a number of classes was evaluated, with that of a data set, and counted or timed too."""
-    kinds = {column.metric.startswith("accuracy.") for column in row.summaries}
-    return "num_classes" not in row.args and kinds == {True, False}
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]

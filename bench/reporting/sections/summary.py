@@ -1,13 +1,15 @@
-"""What was run, what came of it, and the first thing to know about it."""
+"""What was run, how much of it is done, and the main findings."""
 
 from collections import Counter
 
 from bench.core.registry import register_section
 from bench.core.units import plural
+from bench.reporting.board import Board
+from bench.reporting.case_results import is_drifting
 from bench.reporting.findings import ablation_findings, leader_findings
 from bench.reporting.metric_text import STATUSES, listed
 from bench.reporting.rendering import render
-from bench.reporting.results import Results
+from bench.reporting.results import Progress, Results
 
 TEMPLATE = """
 <dl class="facts">
@@ -15,6 +17,9 @@ TEMPLATE = """
 <div><dt>{{ name }}</dt><dd>{{ value }}{% if more %} <small>{{ more }}</small>{% endif %}</dd></div>
 {% endfor %}
 </dl>
+{% for line in partial %}
+<p class="loud"><strong>This run is not complete.</strong> {{ line }}</p>
+{% endfor %}
 {% if failures %}
 <p class="loud"><strong>{{ "Not everything" if has_results else "Nothing" }} has a result.</strong> {{ failures }}:
 <a href="#failures">what failed and why</a>.</p>
@@ -33,6 +38,13 @@ They are ranked within each machine only: <a href="#environment">how the machine
 </ul>
 {% endif %}
 {% endif %}
+{% if unsaid %}
+<p class="muted">{{ unsaid }} not listed here: <a href="#ablation">the ablations</a> and
+<a href="#leaderboard">the leaderboard</a> show all of them.</p>
+{% endif %}
+{% if unranked %}
+<p class="muted">Not ranked: {{ unranked }}.</p>
+{% endif %}
 {% if replaced %}
 <p class="muted">{{ replaced }} of the same runs were replaced by later ones and are not shown.</p>
 {% endif %}
@@ -45,8 +57,10 @@ MOST_OF_ONE = 2
 @register_section("summary", title="Summary", order=0)
 def summarise(results: Results) -> str | None:
     """Counts, machines, dates, and the findings that the other sections show in full."""
-    findings = [finding for ablation in results.ablations for finding in ablation_findings(ablation)[:MOST_OF_ONE]]
-    findings = [*findings[:MOST_OF_ABLATIONS], *leader_findings(results.board)][:MOST_FINDINGS]
+    ablations, leaders = [ablation_findings(a) for a in results.ablations], leader_findings(results.board)
+    first = [finding for findings in ablations for finding in findings[:MOST_OF_ONE]][:MOST_OF_ABLATIONS]
+    findings = [*first, *leaders][:MOST_FINDINGS]
+    unsaid = sum(map(len, ablations)) + len(leaders) - len(findings)
     return render(
         TEMPLATE,
         facts=[_cases(results), _models(results), _machines(results), _dates(results)],
@@ -54,16 +68,49 @@ def summarise(results: Results) -> str | None:
         has_results=any(case.runs for case in results.cases),
         machines=results.timed_machines,
         findings=findings,
+        unsaid=plural(unsaid, "finding is", "findings are") if unsaid else "",
+        partial=[_partial(progress) for progress in results.progress if not progress.is_complete],
+        unranked=_unranked(results.board),
         replaced=plural(results.replaced, "record") if results.replaced else "",
     )
 
 
 def _cases(results: Results) -> tuple[str, str, str]:
-    good = [case for case in results.cases if case.runs]
-    runs = sum(len(case.runs) for case in good)
-    doubtful = Counter(run.status for case in good for run in case.runs if run.status != "ok")
-    more = [plural(runs, "run"), *(f"{number} {status}" for status, number in sorted(doubtful.items()))]
-    return "Cases measured", f"{len(good)} of {len(results.cases)}", ", ".join(more)
+    """Done of planned cases over all suites; of suites without a stored plan the recorded cases count."""
+    done = sum(progress.done for progress in results.progress)
+    planned = sum(p.recorded if p.cases is None else p.cases for p in results.progress)
+    runs = [run for case in results.cases for run in case.runs]
+    doubtful = Counter(str(run.status) for run in runs if run.status != "ok")
+    moved = sum(is_drifting(run) for run in runs if str(run.status) != "drifting")
+    if moved:
+        doubtful["drifting"] += moved
+    more = [plural(len(runs), "run"), *(f"{number} {status}" for status, number in sorted(doubtful.items()))]
+    unknown = [progress.suite for progress in results.progress if progress.cases is None]
+    if unknown:
+        more.append(f"the number of planned cases of {listed(unknown, most=2)} was not stored")
+    unplanned = sum(progress.unplanned for progress in results.progress)
+    if unplanned:
+        more.append(f"{plural(unplanned, 'recorded case')} no longer in the suite")
+    return "Cases done", f"{done} of {planned}", ", ".join(more)
+
+
+def _partial(progress: Progress) -> str:
+    """`quickstart: 1 of 2 cases done, 1 of 6 runs; run the suite again to finish it.`"""
+    runs = f", {progress.runs_done} of {progress.runs} runs" if progress.runs != progress.cases else ""
+    return f"{progress.suite}: {progress.text}{runs}; run the suite again to finish it."
+
+
+def _unranked(board: Board) -> str:
+    """`3 values of latency (drifting, unsteady)`; empty if all values are ranked."""
+    words = []
+    for column in board.headlines:
+        doubts = [
+            s.doubts for row in board.rows if (s := row.summaries.get(column)) and s.value is not None and s.doubts
+        ]
+        if doubts:
+            kinds = listed(dict.fromkeys(doubt for each in doubts for doubt in each))
+            words.append(f"{plural(len(doubts), 'value')} of {column.full_name} ({kinds})")
+    return listed(words)
 
 
 def _models(results: Results) -> tuple[str, str, str]:

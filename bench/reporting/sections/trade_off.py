@@ -1,12 +1,13 @@
-"""What accuracy (or speed) costs: each cost against the gain, with the models that nothing else beats in both."""
+"""Charts of cost against accuracy (or speed), with the frontier of the models that no other beats in both."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from bench.core.registry import register_section
-from bench.core.units import Scale, choose_scale
+from bench.core.units import Scale, choose_scale, plural
 from bench.reporting.board import Board, Column, group_of
+from bench.reporting.case_results import OTHER_HEAD
 from bench.reporting.chart import ACCENT, MUTED, PAPER, Chart, axis, error_bars, spelt
 from bench.reporting.metric_text import listed, metric_name
 from bench.reporting.rendering import render
@@ -28,8 +29,9 @@ MOST_BARS = 40
 LOG = {"type": "log", "dtick": "D2"}
 LINEAR = {"type": "linear", "nticks": 5}
 TEMPLATE = """
-<p>Numbered points are on the frontier: no other model here gives more for less. Intervals that overlap leave the
-order open. Doubtful timings and incomplete counts are left out.</p>
+<p>Numbered points are on the frontier: no other model here gives more for less. If intervals overlap, the order is
+open. Hollow points are not ranked: their timing is doubtful (unsteady, drifting, throttled), their count is incomplete,
+or their accuracy is lent from another precision.</p>
 {% for gain in gains %}
 <h3>{{ gain.title }}</h3>
 <div class="charts">
@@ -37,28 +39,35 @@ order open. Doubtful timings and incomplete counts are left out.</p>
 {{ chart }}
 {% endfor %}
 </div>
+{% if gain.left_out %}<p class="muted">{{ gain.left_out }} more charts of this gain are not drawn; the tables have their
+values.</p>{% endif %}
 {% endfor %}
+{% if left_out %}<p class="muted">{{ left_out }} more accuracies are not drawn; the tables have them.</p>{% endif %}
 """
 
 
 @dataclass(frozen=True, kw_only=True)
 class ChartPoint:
-    """One row in a chart: what it costs and what it gives, with the interval of that."""
+    """One row in a chart: cost, gain and the interval of the gain. Unranked points are drawn hollow."""
 
     label: str
     cost: float
     gain: float
     low: float
     high: float
+    chips: tuple[str, ...] = ()
+    is_ranked: bool = True
+    is_other_head: bool = False
 
 
 @register_section("trade-off", title="Cost and gain", order=30)
 def weigh(results: Results) -> str | None:
-    """Scatter charts of every gain over every cost that at least two rows have."""
+    """Scatter charts of each gain over each cost that at least two rows have."""
     board = results.board
-    gains = [{"title": _title(gain), "charts": list(_charts(board, gain))} for gain in _gains(board)]
+    gains = [_drawn(board, gain) for gain in _all_gains(board)[:MOST_GAINS]]
     shown = [gain for gain in gains if gain["charts"]]
-    return render(TEMPLATE, gains=shown) if shown else None
+    left_out = len(_all_gains(board)) - len(gains)
+    return render(TEMPLATE, gains=shown, left_out=left_out) if shown else None
 
 
 def frontier(points: Sequence[ChartPoint]) -> list[ChartPoint]:
@@ -72,54 +81,76 @@ def frontier(points: Sequence[ChartPoint]) -> list[ChartPoint]:
     return kept
 
 
-def _gains(board: Board) -> list[Column]:
-    """Accuracies; where there are none, the first throughput."""
+def _all_gains(board: Board) -> list[Column]:
+    """The accuracies; if there are none, the first throughput."""
     accuracies = [c for c in board.headlines if c.metric == "accuracy.top1"]
     others = [c for c in board.headlines if c.metric == "throughput.clips_per_s"]
-    return accuracies[:MOST_GAINS] or others[:1]
+    return accuracies or others[:1]
 
 
-def _charts(board: Board, gain: Column) -> Iterator[Any]:
+def _drawn(board: Board, gain: Column) -> dict[str, Any]:
+    """The first charts of one gain, and how many more there would be."""
+    number, charts = board.columns.index(gain), list(_charts(board, gain))
+    shown = [
+        _chart(board, cost, gain, machine=machine, points=points, name=f"{number}-{place}").html()
+        for place, (cost, machine, points) in enumerate(charts[:MOST_CHARTS], start=1)
+    ]
+    return {"title": _title(gain), "charts": shown, "left_out": len(charts) - len(shown)}
+
+
+def _charts(board: Board, gain: Column) -> Iterator[tuple[Column, str, list[ChartPoint]]]:
+    """Cost, machine and points of every chart with two different points."""
     costs = [c for name in COSTS for c in board.headlines if c.metric == name and c.better != "higher"]
-    number = board.columns.index(gain)
-    made = 0
     for cost in costs:
         for machine, points in _points(board, cost, gain).items():
-            if len({(p.cost, p.gain) for p in points}) > 1 and made < MOST_CHARTS:
-                made += 1
-                yield _chart(board, cost, gain, machine=machine, points=points, name=f"{number}-{made}").html()
+            if len({(p.cost, p.gain) for p in points}) > 1:
+                yield cost, machine, points
 
 
 def _points(board: Board, cost: Column, gain: Column) -> dict[str, list[ChartPoint]]:
-    """Points by machine where cost or gain is a timing; one per different place."""
+    """Points by machine, which is empty if neither is measured on one; rows at the same place give one point."""
     found: dict[str, dict[tuple[str, float, float], ChartPoint]] = {}
     for row in board.rows:
         x, y = row.summaries.get(cost), row.summaries.get(gain)
         if x is None or y is None or x.value is None or y.value is None:
             continue
-        if x.doubts or y.doubts or x.is_lower_bound:
-            continue
         machine = group_of(row, [cost, gain])
+        chips = [*x.doubts, *y.doubts, *x.remarks, *y.remarks, *(["incomplete count"] if x.is_lower_bound else [])]
         label = board.label(row, [cost, gain])
-        point = ChartPoint(label=label, cost=x.value, gain=y.value, low=y.low, high=y.high)
+        point = ChartPoint(
+            label=label,
+            chips=tuple(dict.fromkeys(chips)),
+            cost=x.value,
+            gain=y.value,
+            low=y.low,
+            high=y.high,
+            is_ranked=x.is_ranked and y.is_ranked,
+            is_other_head=OTHER_HEAD in y.remarks,
+        )
         found.setdefault(machine, {}).setdefault((label, x.value, y.value), point)
     return {machine: list(points.values()) for machine, points in found.items()}
 
 
 def _chart(board: Board, cost: Column, gain: Column, *, machine: str, points: list[ChartPoint], name: str) -> Chart:
-    best = frontier(points)
-    rest = [p for p in points if p not in best]
+    ranked = [p for p in points if p.is_ranked]
+    best = frontier(ranked)
+    rest, hollow = [p for p in ranked if p not in best], [p for p in points if not p.is_ranked]
+    kept = {"ranked": rest[:MOST_POINTS], "hollow": hollow[:MOST_POINTS]}
+    left_out = len(rest) + len(hollow) - sum(map(len, kept.values()))
     across, up = choose_scale([p.cost for p in points], cost.unit), choose_scale([p.gain for p in points], gain.unit)
     is_wide = min(p.cost for p in points) > 0 and max(p.cost for p in points) > 15 * min(p.cost for p in points)
     label = metric_name(cost.metric) + (f", machine {machine}" if machine and _has_machines(board) else "")
     draw = _Draw(across=across, up=up)
-    traces = [draw.scatter(rest[:MOST_POINTS], {"color": PAPER, "size": 8, "line": {"color": MUTED, "width": 1.4}})]
+    traces = [
+        draw.scatter(kept["hollow"], {"color": PAPER, "size": 8, "line": {"color": MUTED, "width": 1.4}}),
+        draw.scatter(kept["ranked"], {"color": MUTED, "size": 8}),
+    ]
     numbered = len(best) <= MOST_NUMBERS
     traces += [
         draw.line(best),
         draw.scatter(best, {"color": ACCENT, "size": 16 if numbered else 8}, is_numbered=numbered),
     ]
-    told = _told(best, total=len(points), cost=cost, gain=gain)
+    told = _told(best, points, cost=cost, gain=gain, left_out=left_out)
     return Chart(
         name=f"trade-off-{name}",
         traces=traces,
@@ -144,7 +175,7 @@ class _Draw:
         ys = [p.gain / self.up.divisor for p in points]
         lows, highs = ([getattr(p, end) / self.up.divisor for p in points] for end in ("low", "high"))
         units = [f"%{{y:.4g}} {self.up.unit}", f"%{{x:.4g}} {self.across.unit}"]
-        labels = [spelt(p.label) for p in points]
+        labels = [spelt(", ".join([p.label, *p.chips])) for p in points]
         bars = error_bars(ys, lows, highs, color=marker.get("line", marker)["color"]) if len(points) < MOST_BARS else {}
         return {
             "type": "scatter",
@@ -156,12 +187,12 @@ class _Draw:
             "cliponaxis": False,
             "customdata": labels,
             "hovertemplate": f"%{{customdata}}<br>{' at '.join(units)}<extra></extra>",
-            "marker": marker,
+            "marker": {**marker, "symbol": ["diamond" if p.is_other_head else "circle" for p in points]},
             "error_y": bars,
         }
 
     def line(self, points: list[ChartPoint]) -> dict[str, Any]:
-        """The frontier as steps: what the models on it give for at most this cost."""
+        """The frontier as steps: the best gain for at most this cost."""
         return {
             "type": "scatter",
             "mode": "lines",
@@ -172,7 +203,8 @@ class _Draw:
         }
 
 
-def _told(best: list[ChartPoint], *, total: int, cost: Column, gain: Column) -> str:
+def _told(best: list[ChartPoint], points: Sequence[ChartPoint], *, cost: Column, gain: Column, left_out: int) -> str:
+    """The caption of a chart: the frontier by name, and what is hollow, of another head or not drawn, by number."""
     numbers = list(CIRCLED) if len(best) <= len(CIRCLED) else [f"{number}:" for number in range(1, 1 + len(best))]
     is_numbered = len(best) <= MOST_NUMBERS
     labels = [
@@ -180,7 +212,19 @@ def _told(best: list[ChartPoint], *, total: int, cost: Column, gain: Column) -> 
     ]
     names = listed(labels, most=MOST_NUMBERS)
     words = f"{metric_name(gain.metric)} against {metric_name(cost.metric)}"
-    return f"{words}: {len(best)} of {total} on the frontier. {names}."
+    sentences = [f"{words}: {len(best)} of {sum(p.is_ranked for p in points)} on the frontier."]
+    sentences += [f"{names}."] if best else []
+    hollow, other_head = sum(not p.is_ranked for p in points), sum(p.is_other_head for p in points)
+    if hollow:
+        sentences.append(f"{plural(hollow, 'point is', 'points are')} hollow and not ranked.")
+    if other_head:
+        sentences.append(
+            f"The accuracy of {'all' if other_head == len(points) else other_head} points was measured with the head "
+            "of the data set, the cost with the model's default head (diamonds)."
+        )
+    if left_out:
+        sentences.append(f"{plural(left_out, 'more point is', 'more points are')} not drawn.")
+    return " ".join(sentences)
 
 
 def _title(gain: Column) -> str:

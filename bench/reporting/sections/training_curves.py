@@ -35,6 +35,8 @@ TEMPLATE = """
 {{ chart }}
 {% endfor %}
 </div>
+{% if left_out %}<p class="muted">The curves of {{ left_out }} more trainings are not drawn; their CSV files are in the
+results folders.</p>{% endif %}
 """
 
 
@@ -55,12 +57,14 @@ class Curve:
 @register_section("curves", title="Training curves", order=55)
 def draw_curves(results: Results) -> str | None:
     """One panel for the loss, one for the accuracy; a colour for each model where there are few."""
-    curves = [curve for curve in _curves(results) if curve.rows][:MOST_TRAININGS]
+    known = [curve for curve in _curves(results) if curve.rows]
+    curves = known[:MOST_TRAININGS]
     models = list(dict.fromkeys(curve.model for curve in curves))
     colours = {n: SERIES[i] if len(models) <= len(SERIES) else MUTED for i, n in enumerate(models)}
     charts = [_chart(curves, column, title, colours) for column, title in PANELS.items()]
     shown = [chart.html() for chart in charts if chart.traces]
-    return render(TEMPLATE, charts=shown, colours=colours, most=len(SERIES)) if shown else None
+    left_out = len(known) - len(curves)
+    return render(TEMPLATE, charts=shown, colours=colours, most=len(SERIES), left_out=left_out) if shown else None
 
 
 def _curves(results: Results) -> Iterator[Curve]:

@@ -1,9 +1,11 @@
-"""The leaderboard: what gives wrong outputs never leads it."""
+"""The leaderboard: doubtful values are marked and never lead it."""
 
+import re
 from types import SimpleNamespace
 
 from bench.reporting.results import collect
 from bench.reporting.sections.leaderboard import _ordered, rank
+from bench.reporting.sections.summary import summarise
 
 WRONG = {"parity": {"is_within_tolerance": False}}
 RIGHT = {"parity": {"is_within_tolerance": True}}
@@ -23,7 +25,7 @@ def test_a_variant_out_of_tolerance_stands_last_and_is_not_best(make: SimpleName
     assert set(board.best(latency).values()) == {20}
     page = rank(results)
     assert page is not None
-    assert "¶ gives other outputs than eager fp32" in page
+    assert "Out of tolerance: the outputs differ from eager fp32" in page
 
 
 def test_counts_of_such_a_network_are_as_good_as_any(make: SimpleNamespace) -> None:
@@ -43,7 +45,7 @@ def test_every_execution_has_a_row_with_the_mark_of_its_parity(make: SimpleNames
     page = rank(results)
     assert page is not None
     lines = [line for line in page.split("<tr") if "onnxruntime" in line or "cudagraphs" in line]
-    assert ["¶" in line for line in lines] == [False, True]
+    assert ['chip">out of tolerance' in line for line in lines] == [False, True]
 
 
 def test_the_fastest_that_was_searched_is_a_column_of_its_own(make: SimpleNamespace) -> None:
@@ -80,8 +82,8 @@ def test_what_is_the_same_is_said_of_those_that_have_it(make: SimpleNamespace) -
 def test_how_all_timed_rows_were_run_is_said_once(make: SimpleNamespace) -> None:
     records = [make.timing("c3d"), make.accuracy("r3d"), make.accuracy("r3d", weights="k700.pt")]
     page = str(rank(collect(records)))
-    assert "; where it was run: precision fp32, memory format contiguous, compile off; " in page
-    assert "; where it was trained: recipe quick. " in page
+    assert "; if timed: precision fp32, memory format contiguous, compile off; " in page
+    assert "; if trained: recipe quick. " in page
     heads, *rows = make.page(page).tables["leaderboard-table"]
     assert [head for head in heads if head in ("Precision", "Compile", "Recipe", "Weights")] == ["Weights"]
     assert sorted(row[heads.index("Weights")] for row in rows) == ["k700.pt", "none", "–"]
@@ -93,11 +95,48 @@ def test_a_share_just_below_the_whole_is_not_written_as_the_whole(make: SimpleNa
     assert [cell[:5].strip(" |") for cell in page.column("leaderboard-table", "Top-1")] == ["100.0", "100.0", "99.8"]
 
 
-def test_networks_with_a_head_for_their_data_set_are_said_to_be_counted_with_another(make: SimpleNamespace) -> None:
+def test_accuracies_of_another_head_than_the_counts_are_marked(make: SimpleNamespace) -> None:
     def page_of(**args: object) -> str:
         return rank(collect([make.counts(args=args), make.accuracy(args=args)])) or ""
 
-    words = "Where a model names no num_classes"
+    words = '<span class="chip">other head</span>'
     assert words in page_of(depth=3)
     assert words not in page_of(num_classes=8)
     assert words not in (rank(collect([make.counts()])) or "")
+
+
+def test_an_accuracy_is_lent_to_rows_of_another_precision_and_not_bold_there(make: SimpleNamespace) -> None:
+    args = {"num_classes": 8}
+    timings = [make.timing(ms=ms, precision=p, args=args) for p, ms in (("fp32", 30.0), ("bf16", 10.0))]
+    records = [make.accuracy(top1=76.1, args=args), make.accuracy("r3d", top1=60.0, args=args), *timings]
+    page = make.page(str(rank(collect(records))))
+    by_precision = dict(
+        zip(page.column("leaderboard-table", "Precision"), page.column("leaderboard-table", "Top-1"), strict=True)
+    )
+    assert by_precision["fp32"].startswith("76.1 (best)")
+    assert by_precision["bf16"].startswith("76.1lent")
+
+
+def test_drifting_timings_come_last_and_are_not_best(make: SimpleNamespace) -> None:
+    moved = {"canary": {"copy_ms": {"before": 1.0, "after": 1.57, "ratio": 1.57}}}
+    results = collect([make.timing("drifted", ms=1, details=moved), make.timing("a", ms=3), make.timing("b", ms=2)])
+    board = results.board
+    assert [row.model for row in _ordered(board, board.headlines)] == ["b", "a", "drifted"]
+    latency = next(column for column in board.columns if column.metric == "latency.p50_ms")
+    assert set(board.best(latency).values()) == {2}
+    summary = summarise(results) or ""
+    assert "Lowest latency: b, 2.00 ms" in summary
+    assert "1 value of Latency (drifting)" in summary
+
+
+def test_no_two_columns_have_one_name_in_a_saved_file(make: SimpleNamespace) -> None:
+    page = str(rank(collect([make.accuracy(views=views) for views in ("1x1", "3x1")])))
+    names = re.findall(r'data-name="([^"]*)"', page)
+    assert len(names) == len(set(names))
+    assert "Top-1, motions, 3x1 views [%]" in names
+
+
+def test_a_range_of_few_runs_is_called_a_range(make: SimpleNamespace) -> None:
+    runs = [make.timing("a", ms=ms, run_index=i) for i, ms in enumerate((10.0, 10.5, 11.0))]
+    page = make.page(str(rank(collect([*runs, make.timing("b", ms=20)]))))
+    assert page.column("leaderboard-table", "Latency")[0].split("|")[1] == "range 10.0–11.0"

@@ -32,7 +32,7 @@ def test_the_frontier_is_what_no_other_point_beats(places: list[tuple[float, flo
     assert {p.label for p in frontier(points)} == unbeaten
 
 
-def test_a_doubtful_gain_is_left_out_as_a_doubtful_cost_is(make: SimpleNamespace) -> None:
+def test_a_doubtful_gain_is_hollow_as_a_doubtful_cost_is(make: SimpleNamespace) -> None:
     """Without accuracies the gain is a throughput, which may be doubtful as any timing."""
     models = [("steady", 1, 20.0, "ok"), ("slow", 2, 30.0, "ok"), ("doubtful", 3, 1.0, "unsteady")]
     records = [
@@ -41,8 +41,7 @@ def test_a_doubtful_gain_is_left_out_as_a_doubtful_cost_is(make: SimpleNamespace
         for record in (make.counts(name, macs=macs), make.timing(name, ms=ms, status=status))
     ]
     page = weigh(collect(records)) or ""
-    assert "1 of 2 on the frontier. ① steady." in page
-    assert "doubtful" not in page.replace("Doubtful", "")
+    assert "1 of 2 on the frontier. ①\N{NO-BREAK SPACE}steady. 1 point is hollow and not ranked." in page
 
 
 def test_more_points_than_circled_numbers_are_numbered_all_the_same(make: SimpleNamespace) -> None:
@@ -50,3 +49,37 @@ def test_more_points_than_circled_numbers_are_numbered_all_the_same(make: Simple
     page = weigh(collect(records)) or ""
     assert "12 of 12 on the frontier. 1:\N{NO-BREAK SPACE}net1, " in page
     assert " and 12:\N{NO-BREAK SPACE}net12." in page
+
+
+def test_an_accuracy_lent_to_another_precision_is_hollow(make: SimpleNamespace) -> None:
+    args = {"num_classes": 8}
+    timings = [make.timing(ms=ms, precision=p, args=args) for p, ms in (("fp32", 30.0), ("bf16", 10.0))]
+    page = weigh(collect([make.accuracy(top1=76.1, args=args), *timings])) or ""
+    assert (
+        "Top-1 against Latency: 1 of 1 on the frontier. ①\N{NO-BREAK SPACE}c3d num_classes=8 (fp32). 1 point is hollow"
+        in page
+    )
+
+
+def test_points_that_are_not_drawn_are_counted(make: SimpleNamespace) -> None:
+    """Of 405 models the cheapest is the best; 400 of the other 404 are drawn."""
+    records = [
+        record for n in range(405) for record in (make.counts(f"net{n}", macs=1 + n), make.timing(f"net{n}", ms=10 + n))
+    ]
+    page = weigh(collect(records)) or ""
+    assert "1 of 405 on the frontier" in page
+    assert "4 more points are not drawn." in page
+
+
+def test_charts_beyond_the_first_are_counted(make: SimpleNamespace) -> None:
+    """MACs and parameters give one chart each, latency and memory one per machine: six, of which four are drawn."""
+    records = []
+    for name, scale in (("a", 1), ("b", 2)):
+        records += [make.accuracy(name, top1=50 + scale), make.counts(name, macs=scale, params=scale)]
+        for host in (make.host, make.gpu_host):
+            memory = make.metric("memory.peak_allocated_bytes", float(scale), "B")
+            time = make.metric("latency.p50_ms", float(scale), "ms")
+            records.append(make.record(name, time, memory, precision="fp32", environment=host))
+    page = weigh(collect(records)) or ""
+    assert page.count('class="plot"') == 4
+    assert "2 more charts of this gain are not drawn" in page
