@@ -25,7 +25,7 @@ Verdict = Literal[
     "better", "worse", "higher", "lower", "no difference seen", "the same", "depends on the setting", "one pair"
 ]
 REPETITIONS = ("seed", "run")  # an recorded_metric is repeated along these, not varied
-UNSET = "not set"  # of an axis or argument that other recorded of the same metric name
+UNSET = "not set"  # of an axis or argument that other values of the same metric have
 POINTS = ("%", "fraction", "pt")  # units whose differences are told in points; those of others are told as ratios
 
 
@@ -51,7 +51,7 @@ class LevelValue:
 
     @cached_property
     def place(self) -> tuple[Column, str]:
-        """Equal for recorded of one metric in one setting."""
+        """Equal for values of one metric in one setting."""
         return self.column, json.dumps(self.context, sort_keys=True)
 
 

@@ -8,6 +8,7 @@ from functools import cached_property
 
 from bench.core.registry import MEASURES
 from bench.core.schema import Better, Case, Json
+from bench.core.units import DASH
 from bench.reporting.case_results import (
     LENT,
     OTHER_HEAD,
@@ -225,10 +226,22 @@ def settings(args: Mapping[str, Json]) -> str:
 
 
 def _argument_text(value: Json) -> str:
-    """`3`; a text that would read as a number, such as `'3'`, in quotes, because it is another argument."""
+    """`3`; different arguments have different texts: lists stand in brackets, the text `3` in quotes."""
+    if isinstance(value, list):
+        return f"[{', '.join(map(_argument_text, value))}]"
     text = value_text(value)
-    reads_as_number = isinstance(value, str) and text.replace(".", "", 1).removeprefix("-").isdigit()
-    return f"'{text}'" if reads_as_number else text
+    if isinstance(value, dict):
+        return f"{{{text}}}"
+    reads_as_other = text in ("yes", "no", DASH) or text[:1] in "[{'" or _is_number(text)
+    return f"'{text}'" if isinstance(value, str) and reads_as_other else text
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _shared(rows: Sequence[BoardRow]) -> dict[str, Json]:
@@ -421,7 +434,11 @@ def _marked_as_lent(summary: MetricSummary, recorded: Sequence[RecordedMetric], 
     if measured == {precision}:
         return summary
     words = f"measured in {listed(sorted(measured))}, not in {precision}"
-    return replace(summary, doubts=(*summary.doubts, LENT), how=f"{summary.how}; {words}")
+    return replace(summary, doubts=(*summary.doubts, LENT), note=_joined_notes(summary.note, words))
+
+
+def _joined_notes(*notes: str) -> str:
+    return "; ".join(note for note in notes if note)
 
 
 def _precision_of(recorded: RecordedMetric) -> str:
@@ -439,4 +456,4 @@ def _marked_head(summary: MetricSummary, recorded: Sequence[RecordedMetric]) -> 
     if summary.value is None or recorded[0].record.case.point.args.get("num_classes") is not None:
         return summary
     words = "measured with the head of the data set; counts and timings are those of the model's default head"
-    return replace(summary, remarks=(*summary.remarks, OTHER_HEAD), how=f"{summary.how}; {words}")
+    return replace(summary, remarks=(*summary.remarks, OTHER_HEAD), note=_joined_notes(summary.note, words))

@@ -178,13 +178,13 @@ def summarise_values(recorded: Sequence[RecordedMetric]) -> MetricSummary:
         return _summarise_alike(recorded)
     if metric.name in WORST:
         summary = _summarise_alike(recorded)
-        return summary if summary.value is None else _with_how(summary, f"the worst of {len(groups)} cases")
+        return summary if summary.value is None else replace(summary, how=f"the worst of {len(groups)} cases")
     known = [group for group in groups.values() if any(each.value is not None for each in group)]
     own = max(known or groups.values(), key=_specificity)  # of equals the first
     others = len(groups) - 1
     words = f"of its own case; {others} other case{'s' if others > 1 else ''} measured this too"
     summary = _summarise_alike(own)
-    return summary if summary.value is None else _with_how(summary, f"{summary.how}, {words}")
+    return summary if summary.value is None else replace(summary, note="; ".join(filter(None, [summary.note, words])))
 
 
 def is_out_of_tolerance(record: Record) -> bool:
@@ -247,10 +247,6 @@ def _summarise_alike(recorded: Sequence[RecordedMetric]) -> MetricSummary:
         is_range=is_range,
         is_lower_bound=is_incomplete and bool(values),
     )
-
-
-def _with_how(summary: MetricSummary, how: str) -> MetricSummary:
-    return replace(summary, how=how)
 
 
 def _point_without_seed(recorded: RecordedMetric) -> str:

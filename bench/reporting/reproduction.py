@@ -81,7 +81,7 @@ class LedgerEntry:
 
     @property
     def difference(self) -> float | None:
-        """EvaluatedModel less the published one, in points."""
+        """Our accuracy minus the published one, in points."""
         return None if self.value is None else self.value - self.published
 
 

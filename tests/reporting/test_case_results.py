@@ -205,7 +205,7 @@ def test_values_of_unlike_cases_are_not_blended(make: SimpleNamespace) -> None:
     ]
     found = summary(memories, "memory.peak_rss_bytes")
     assert found.value == 30.0
-    assert "1 other case" in found.how
+    assert "1 other case" in found.note
 
 
 @pytest.mark.parametrize(("ratio", "is_doubted"), [(1.04, False), (1.57, True), (0.67, True), (0.97, False)])

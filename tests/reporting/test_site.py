@@ -1,6 +1,7 @@
 """The page as it is written: its numbers, its dashes, its warnings, and nothing that a name could do to it."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -414,3 +415,10 @@ def test_findings_that_are_not_listed_are_counted(make: SimpleNamespace) -> None
     ]
     facts = {"name": "demo", "ablate": {"baseline": {"depth": 1}, "factors": ["depth"]}}
     assert "5 findings are not listed here" in build_page(collect(records, [facts]))
+
+
+def test_titles_on_the_page_are_words_and_not_names_of_classes(make: SimpleNamespace) -> None:
+    page = build_page(collect(make.quickstart(), [make.quickstart_facts]))
+    titles = re.findall(r"<h[1-4][^>]*>([^<]*)<", page) + re.findall(r'data-name="([^"]*)"', page)
+    assert "Spread of the samples" in titles
+    assert [title for title in titles if re.search(r"[a-z][A-Z]", title) and not title.startswith("MACs")] == []

@@ -17,7 +17,7 @@ HEADINGS = (
     ColumnHead(name="In print", meaning="where the figure stands, and whose it is"),
     ColumnHead(name="Data set", meaning="as its source names it"),
     ColumnHead(name="Published", unit="%", is_number=True, meaning="top-1 of videos, as printed"),
-    ColumnHead(name="EvaluatedModel", unit="%", is_number=True, meaning="top-1 of videos, mean over seeds and splits"),
+    ColumnHead(name="Ours", unit="%", is_number=True, meaning="top-1 of videos, mean over seeds and splits"),
     ColumnHead(name="Difference", unit="pt", is_number=True, meaning="ours less the published, with its 95 % interval"),
     ColumnHead(name="Outcome"),
     ColumnHead(name="Protocol", meaning="what is not alike, theirs v ours; what rules a comparison out comes first"),

@@ -28,7 +28,7 @@ TEMPLATE = """
 """
 
 
-@register_section("distributions", title="SampleSpread of the samples", order=50)
+@register_section("distributions", title="Spread of the samples", order=50)
 def show_spread(results: Results) -> str | None:
     """Boxes and quantiles for every metric that keeps its samples, machine by machine."""
     kinds: dict[tuple[str, str, str], list[SampleSpread]] = defaultdict(list)

@@ -212,7 +212,8 @@ def _told(best: list[ChartPoint], points: Sequence[ChartPoint], *, cost: Column,
     ]
     names = listed(labels, most=MOST_NUMBERS)
     words = f"{metric_name(gain.metric)} against {metric_name(cost.metric)}"
-    sentences = [f"{words}: {len(best)} of {sum(p.is_ranked for p in points)} on the frontier."]
+    ranked = sum(p.is_ranked for p in points)
+    sentences = [f"{words}: {len(best)} of {ranked} on the frontier." if ranked else f"{words}: no point is ranked."]
     sentences += [f"{names}."] if best else []
     hollow, other_head = sum(not p.is_ranked for p in points), sum(p.is_other_head for p in points)
     if hollow:

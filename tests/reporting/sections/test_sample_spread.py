@@ -1,4 +1,4 @@
-"""SampleSpread of the samples."""
+"""The spread of the samples."""
 
 import json
 from types import SimpleNamespace
