@@ -1,7 +1,6 @@
 """Who takes a case: one worker, several started here, or one of each of several launchers."""
 
 import json
-import os
 import subprocess
 import sys
 import time
@@ -85,7 +84,7 @@ def test_alone_a_case_has_one_worker_and_a_command_is_run_here():
 
 @pytest.mark.usefixtures("alone")
 def test_each_of_several_ranks_has_its_place_and_they_share_the_cores(monkeypatch):
-    monkeypatch.setattr(os, "cpu_count", lambda: 7)
+    monkeypatch.setattr(rank_processes, "usable_cpus", lambda: 7)
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     environments = _variables_of_ranks(case(accuracy={"ranks": 3}), {})
     assert [e["RANK"] for e in environments] == [e["LOCAL_RANK"] for e in environments] == ["0", "1", "2"]
