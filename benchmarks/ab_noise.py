@@ -1,8 +1,10 @@
-"""How often `vbench ab` is wrong on this machine: `python benchmarks/ab_noise.py --same 50 --slower 20 --minutes 240`.
+"""Measures how often `vbench ab` is wrong on this machine.
 
-Every measurement is the command as people type it, on a network of twenty equal layers against itself, or against one
-with one layer more (5 %) or two (10 %). What comes of it is appended to ab_noise.jsonl, and the table of all that is
-there is written to ab_noise.md, so that a few measurements at a time add up.
+    python benchmarks/ab_noise.py --same 50 --slower 20 --minutes 240
+
+Each measurement runs the command as users type it: a model of twenty equal layers against itself, or against one with
+one (5 %) or two (10 %) more layers. Results are appended to ab_noise.jsonl, and ab_noise.md is rewritten from all of
+them, so that several short runs add up.
 """
 
 import argparse
@@ -28,18 +30,18 @@ HEADS = {"same": "plain", "plus 5 %": "one_more", "plus 10 %": "two_more"}
 METRIC = "latency.p50_ms"
 SUITE = f"""\
 suite: ab_noise
-models: ["networks:plain"]
+models: ["toy_models:plain"]
 matrix: {{clip: [4x1x16]}}
 measure:
   latency: {{max_s: 1}}
 gate:
   {METRIC}: {{max_rise: 3%}}
 """
-NETWORKS = """
+MODELS = """
 from torch import nn
 
 
-class Network(nn.Module):
+class Model(nn.Module):
     def __init__(self, layers, num_classes):
         super().__init__()
         convolutions = [nn.Conv3d(16, 16, 3, padding=1) for _ in range(layers)]
@@ -51,23 +53,26 @@ class Network(nn.Module):
 
 
 def plain(num_classes=10):
-    return Network(20, num_classes)
+    return Model(20, num_classes)
 
 
 def one_more(num_classes=10):
-    return Network(21, num_classes)
+    return Model(21, num_classes)
 
 
 def two_more(num_classes=10):
-    return Network(22, num_classes)
+    return Model(22, num_classes)
 """
 
 
 def measure(kind: str, *, budget: str, folder: Path) -> dict[str, Any]:
-    """One measurement in a folder of its own, as a line of the raw file; exit codes beyond a verdict end the run."""
-    (folder / "networks.py").write_text(NETWORKS, encoding="utf-8")
+    """Run one measurement in `folder` and return its line of the raw file.
+
+    Raises SystemExit if `vbench ab` ends with a code that is not a verdict.
+    """
+    (folder / "toy_models.py").write_text(MODELS, encoding="utf-8")
     (folder / "suite.yaml").write_text(SUITE, encoding="utf-8")
-    sides = [f"networks:{name}" for name in ("plain", HEADS[kind])]
+    sides = [f"toy_models:{name}" for name in ("plain", HEADS[kind])]
     command = [sys.executable, "-m", "bench", "ab", *sides, "suite.yaml", "--budget", budget, "--json"]
     paths = os.pathsep.join(filter(None, [str(HERE.parent), os.environ.get("PYTHONPATH")]))
     started = time.monotonic()
@@ -89,7 +94,7 @@ def measure(kind: str, *, budget: str, folder: Path) -> dict[str, Any]:
 
 
 def kinds_to_do(same: int, slower: int) -> Iterator[str]:
-    """Kinds in turns, so that a run that is cut short holds some of each."""
+    """Yield the kinds in turn, so that an interrupted run has some of each."""
     left = {"same": same, "plus 5 %": slower, "plus 10 %": slower}
     while any(left.values()):
         for kind in left:
@@ -99,18 +104,18 @@ def kinds_to_do(same: int, slower: int) -> Iterator[str]:
 
 
 def table(lines: Sequence[dict[str, Any]]) -> str:
-    """The Markdown page of all measurements so far."""
+    """Return the Markdown page of all measurements so far."""
     environment = describe_environment()
     hardware, software = environment.hardware, environment.software
     loads = [line["load_1min"] for line in lines]
     text = [
-        "# `vbench ab` on a machine that others use\n",
-        "A network of twenty equal layers against itself, and against one with one layer more (5 %) or two (10 %); "
-        "limit 3 %, by `latency.p50_ms`. Each measurement is one `vbench ab` with the budget that is named. Written by "
+        "# `vbench ab` on a shared machine\n",
+        "A model of twenty equal layers against itself, and against one with one (5 %) or two (10 %) more layers; "
+        "limit 3 % on `latency.p50_ms`. Each measurement is one `vbench ab` with the given budget. Written by "
         "ab_noise.py from ab_noise.jsonl.\n",
         f"{hardware.get('cpu')}, {hardware.get('cpu_threads_usable')} threads usable, {software.get('os')}, Python "
         f"{software.get('python')}, torch {software.get('torch')}, OMP_NUM_THREADS "
-        f"{os.environ.get('OMP_NUM_THREADS', 'not set')}. Load of the machine while measuring: "
+        f"{os.environ.get('OMP_NUM_THREADS', 'not set')}. Load while measuring: "
         f"{min(loads):.1f} to {max(loads):.1f}.\n",
         "| head | measurements | worse | better | same | inconclusive | called changed, 95 % interval | median ratio "
         "| runs a side, median | seconds, median | budget |",
@@ -121,7 +126,7 @@ def table(lines: Sequence[dict[str, Any]]) -> str:
     missing = [f"{n - have} {kind}" for kind, n in WANTED.items() if (have := _count(lines, kind)) < n]
     if missing:
         wanted = ", ".join(f"{n} {kind}" for kind, n in WANTED.items())
-        text.append(f"\nThe measurements wanted are {wanted}. Still to be made: {', '.join(missing)}.")
+        text.append(f"\nPlanned: {wanted}. Still missing: {', '.join(missing)}.")
     return "\n".join(text) + "\n"
 
 
@@ -148,10 +153,10 @@ def _count(lines: Sequence[dict[str, Any]], kind: str) -> int:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--same", type=int, default=2, help="measurements of the network against itself")
-    parser.add_argument("--slower", type=int, default=1, help="measurements against each of the slower networks")
-    parser.add_argument("--budget", default="2m", help="of each vbench ab")
-    parser.add_argument("--minutes", type=float, default=12, help="begin no measurement after so long")
+    parser.add_argument("--same", type=int, default=2, help="measurements of the model against itself")
+    parser.add_argument("--slower", type=int, default=1, help="measurements against each slower model")
+    parser.add_argument("--budget", default="2m", help="budget of each vbench ab")
+    parser.add_argument("--minutes", type=float, default=12, help="start no measurement after this many minutes")
     given = parser.parse_args()
     started = time.monotonic()
     for kind in kinds_to_do(given.same, given.slower):

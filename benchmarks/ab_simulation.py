@@ -1,9 +1,12 @@
-"""How often `vbench ab` is wrong, on noise of known kinds: `python benchmarks/ab_simulation.py [REPEATS] > FILE.md`.
+"""Simulates how often `vbench ab` is wrong on known kinds of noise.
 
-Every repeat simulates processes in the order in which `vbench ab` starts them, and looks at their records' values as it
-does, by the gate's own code, until a verdict or the last look. A repeat has one metric and whole processes in turns, as
-on a GPU or with `--apart`. Steps in turns leave the pair of processes as the unit and take noise away that both share;
-several metrics share the error rate by Bonferroni, so that each is wrong less often and needs more runs.
+    python benchmarks/ab_simulation.py [REPEATS] > benchmarks/ab_simulation.md
+
+Each repeat simulates processes in the order in which `vbench ab` starts them and analyses their values with the gate's
+own code, until a verdict or the last interim analysis. A repeat has one metric, and whole processes alternate, as on a
+GPU or with `--apart`. If the sides alternate step by step instead, the pair of processes is still the unit, and noise
+that both share cancels. Several metrics share the error rate (Bonferroni): each is wrong less often and needs more
+runs.
 """
 
 import argparse
@@ -29,7 +32,7 @@ FACTORS = (1.0, 1.015, 1.05, 1.1)
 
 @dataclass(frozen=True, kw_only=True)
 class Tally:
-    """Shares of repeats, of 1, by verdict; how often the interval held the truth at every look; runs a side, mean."""
+    """Share of repeats per verdict, share whose intervals always held the truth, and mean number of runs a side."""
 
     verdicts: dict[Verdict, float]
     coverage: float
@@ -37,13 +40,13 @@ class Tally:
 
 
 def wide_bimodal(rng: np.random.Generator, shape: tuple[int, ...]) -> Values:
-    """Each process lands in one of two states 4 % apart: further than the limit."""
+    """Each process is in one of two states 4 % apart, more than the limit."""
     state = 0.04 * (rng.random((*shape[:-1], 1)) < 0.4)
     return state + 0.002 * rng.standard_normal((*shape[:-1], 1)) + _fine(rng, shape)
 
 
 def following(rng: np.random.Generator, shape: tuple[int, ...]) -> Values:
-    """Each process is as fast as the one before it, more or less: 5 % apart, remembering 0.7."""
+    """The speed of processes varies by 5 % and follows an AR(1) process with coefficient 0.7."""
     steps = rng.standard_normal(shape[:-1])
     for index in range(1, shape[1]):
         steps[:, index] = 0.7 * steps[:, index - 1] + np.sqrt(1 - 0.7**2) * steps[:, index]
@@ -51,7 +54,7 @@ def following(rng: np.random.Generator, shape: tuple[int, ...]) -> Values:
 
 
 def neighbours(rng: np.random.Generator, shape: tuple[int, ...]) -> Values:
-    """Others use the machine a third of the time, for some six processes on end, and double what everything takes."""
+    """Other work uses the machine a third of the time, for about six processes at a stretch, and doubles all times."""
     is_busy = rng.random(shape[0]) < 1 / 3
     busy = np.zeros(shape[:-1])
     for index in range(shape[1]):
@@ -64,7 +67,7 @@ ALL_NOISES: tuple[Noise, ...] = (*NOISES, wide_bimodal, following, neighbours)
 
 
 def simulate(noise: Noise, *, factor: float, repeats: int, blocks: int = ANALYSED_BLOCKS[-1], seed: int = 0) -> Tally:
-    """What the looks at up to `blocks` blocks say when head takes `factor` times as long as base."""
+    """Return the outcome of analyses of up to `blocks` blocks if head takes `factor` times as long as base."""
     rng = np.random.default_rng([seed, blocks, round(1000 * factor)])
     values = np.exp(np.median(noise(rng, (repeats, 4 * blocks, SAMPLES)), axis=-1))
     pairs = in_pairs(values, factor=factor)
@@ -78,7 +81,7 @@ def simulate(noise: Noise, *, factor: float, repeats: int, blocks: int = ANALYSE
 
 
 def in_pairs(values: Values, *, factor: float) -> NDArray[np.float64]:
-    """`(repeats, processes)` in the order of their start as `(repeats, pairs, 2)` of base and head."""
+    """Return `(repeats, processes)` in order of start as `(repeats, pairs, 2)` of base and head."""
     repeats, processes = values.shape
     pairs = np.empty((repeats, processes // 2, 2))
     for block in range(processes // 4):
@@ -90,15 +93,15 @@ def in_pairs(values: Values, *, factor: float) -> NDArray[np.float64]:
 
 
 def judge(pairs: Values, *, factor: float) -> tuple[Verdict, bool, int]:
-    """The verdict at the look that ends it, whether every interval until then held `factor`, and the runs a side."""
+    """Return the final verdict, whether all intervals until then held `factor`, and the number of runs a side."""
     blocks = len(pairs) // 2
     held = True
     row = _row()
-    for count in sorted({*(look for look in ANALYSED_BLOCKS if look < blocks), blocks}):
+    for count in sorted({*(each for each in ANALYSED_BLOCKS if each < blocks), blocks}):
         share = alpha_share(count, is_last=count == blocks)
         given = [(float(base), float(head)) for base, head in pairs[: 2 * count]]
-        finding = assess_pairs(_row(), limits_of(LATENCY, None, base=1.0), given, alpha_share=share, note="")
-        row = decide_interim(finding, comparisons=1)
+        assessment = assess_pairs(_row(), limits_of(LATENCY, None, base=1.0), given, alpha_share=share, note="")
+        row = decide_interim(assessment, comparisons=1)
         assert row.interval is not None
         held = held and row.interval[0] <= factor <= row.interval[1]
         if not row.is_open:
@@ -133,10 +136,10 @@ def main() -> None:
         f"{repeats} repeats a cell, default limit of 3 %, interim analyses after "
         f"{', '.join(map(str, ANALYSED_BLOCKS))} blocks of four runs;"
     )
-    print("where fewer blocks fit into the budget, the last one takes what is left. Written by ab_simulation.py.\n")
+    print("if fewer blocks fit into the budget, the last analysis spends the rest. Written by ab_simulation.py.\n")
     print(
-        "| noise | blocks | false alarms | undecided | runs a side | 1.5 % called slower | 5 % found | runs a side "
-        "| 10 % found | runs a side | intervals hold 1 at every look |"
+        "| noise | blocks | false alarms | undecided | runs a side | 1.5 % called worse | 5 % found | runs a side "
+        "| 10 % found | runs a side | all intervals hold 1 |"
     )
     print("|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|")
     short: list[tuple[Noise, int]] = [(bimodal, 5), (heavy_tail, 5), (loud_offset, 7)]

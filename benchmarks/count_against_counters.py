@@ -1,9 +1,9 @@
-"""Counts every video model of torchvision by vbench and by each witness: seconds and peak memory side by side.
+"""Compares vbench with the other counters on every video model of torchvision: count, seconds and peak memory.
 
     python benchmarks/count_against_counters.py [NAME ...] > benchmarks/count_against_counters.md
 
-Each count runs in a process of its own that has imported its counter and built its network before the clock starts.
-Peak memory is what the count added to the process's largest resident size.
+Each count runs in its own process, which imports the counter and builds the model before the clock starts. Peak
+memory is what the count added to the process's largest resident size.
 """
 
 import platform
@@ -26,7 +26,7 @@ def main() -> None:
         end="",
     )
     print(", ".join(f"{tool} {version(tool)}" for tool in ("fvcore", "thop", "ptflops")), end="\n\n")
-    print("| model | counter | seconds | peak MiB | figure |\n|---|---|---|---|---|")
+    print("| model | counter | seconds | peak MiB | printed value |\n|---|---|---|---|---|")
     for name in names:
         size = SIZES.get(name, 224)
         for tool in (OURS, *backends_of(["all"])):
@@ -37,8 +37,8 @@ def main() -> None:
 def _measured(answer: dict) -> str:
     if "error" in answer:
         return f"failed | | {answer['error'].splitlines()[0]}"
-    figure = answer["report"]["printed"]
-    return f"{answer['seconds']:.2f} | {answer['peak_bytes'] / 2**20:.0f} | {figure:,}"
+    printed = answer["report"]["printed"]
+    return f"{answer['seconds']:.2f} | {answer['peak_bytes'] / 2**20:.0f} | {printed:,}"
 
 
 if __name__ == "__main__":

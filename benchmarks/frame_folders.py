@@ -1,13 +1,13 @@
-"""Reading folders of JPEG frames: `bench.read_frames` against Pillow.
+"""Compares reading folders of JPEG frames with `bench.read_frames` and with Pillow.
 
     python benchmarks/frame_folders.py [FOLDER] > benchmarks/frame_folders.md      # about a minute
 
-FOLDER holds video files, such as a few clips of Kinetics; without it, clips are made up. `vbench data frames` turns
-them into folders at short side 240. Then 16 frames, evenly over the video, are read as one array (T, H, W, 3).
+FOLDER holds video files, such as a few clips of Kinetics; without it, clips are generated. `vbench data frames`
+converts them to folders at short side 240. Then 16 frames, evenly over the video, are read as one array (T, H, W, 3).
 Pillow opens each file, converts it to RGB, resizes it to the same size with BILINEAR (the filter that vbench uses too:
 the arrays differ by less than one grey level) and stacks. Files are in the page cache. `one thread` compares CPU
 seconds of one thread each. `all threads` compares elapsed seconds of `read_frames` as it is called by default with
-Pillow on a pool of as many threads. `all over one` is what a caller sees who reads with Pillow in a loop.
+Pillow on a pool of as many threads. `all over one` compares with a caller that uses Pillow in a loop.
 """
 
 import argparse
@@ -35,12 +35,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, nargs="?")
     parser.add_argument("--rounds", type=int, default=15)
-    asked = parser.parse_args()
+    options = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
-        videos = asked.folder or long_clips(Path(scratch, "videos"))
+        videos = options.folder or long_clips(Path(scratch, "videos"))
         prepare_frames(videos, Path(scratch, "frames"))
         folders = [path for path in Path(scratch, "frames").rglob("*") if any(path.glob("image_*.jpg"))]
-        _print_table(folders, rounds=asked.rounds)
+        _print_table(folders, rounds=options.rounds)
 
 
 def _print_table(folders: list[Path], *, rounds: int) -> None:
@@ -49,11 +49,11 @@ def _print_table(folders: list[Path], *, rounds: int) -> None:
     print(
         f"16 frames from each of {len(folders)} folders; Pillow's time over that of `read_frames`, median (quartiles)"
     )
-    print(f"of {rounds} rounds in turns; {threads} threads where all are used. Wanted: 2.5.\n")
+    print(f"of {rounds} rounds in turns; {threads} threads in the last two columns. Target: 2.5.\n")
     print("| size | read_frames, ms a clip, one thread | one thread | all threads | all over one |")
     print("|---|---|---|---|---|")
     for size in SIZES:
-        _check_alike(folders[0], size)
+        _check_equal(folders[0], size)
         torch.set_num_threads(1)
         works = {"ours": partial(_ours, folders, size), "pillow": partial(_pillow, folders, size)}
         alone = take_turns(works, rounds=rounds, clock=time.thread_time)
@@ -98,10 +98,10 @@ def _pillow_image(file: Path, size: int | None) -> NDArray[np.uint8]:
         return np.asarray(rgb)
 
 
-def _check_alike(folder: Path, size: int | None) -> None:
+def _check_equal(folder: Path, size: int | None) -> None:
     difference = np.abs(_ours([folder], size)[0].astype(int) - _pillow([folder], size)[0]).mean()
     if difference >= 1:
-        raise SystemExit(f"at size {size} the two read different pictures: {difference:.2f} grey levels apart")
+        raise SystemExit(f"at size {size} the two readers differ by {difference:.2f} grey levels")
 
 
 if __name__ == "__main__":

@@ -1,12 +1,12 @@
-"""JPEG quality of `vbench data frames`: bytes against closeness to the video and against accuracy.
+"""Compares JPEG qualities of `vbench data frames`: bytes, distance from the video, accuracy.
 
     python benchmarks/frame_quality.py FOLDER > benchmarks/frame_quality.md      # some minutes
 
 FOLDER holds video files, such as a few clips of Kinetics. Their first frames are written at short side 240 and read
-again: mean difference from the decoded frames in grey levels, and the largest change of a class probability of a 3D
-ResNet-18 (fixed random weights, 16 frames at 112). `accuracy` is top-1 of a small C3D, trained on the videos of
-`motions` and shown its validation set as frames of each quality. `ffmpeg's default` is its mjpeg encoder at 200 kbit/s,
-which `generate_video_jpgs` of 3D-ResNets uses.
+back: mean difference from the decoded frames in grey levels, and the largest change of a class probability of a 3D
+ResNet-18 (fixed random weights, 16 frames at 112). `accuracy` is the top-1 of a small C3D that was trained on the
+videos of `motions` and is evaluated on its validation set as frames of each quality. `ffmpeg's default` is its mjpeg
+encoder at 200 kbit/s, which `generate_video_jpgs` of 3D-ResNets uses.
 """
 
 import argparse
@@ -44,15 +44,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--epochs", type=int, default=4)
-    asked = parser.parse_args()
+    options = parser.parse_args()
     torch.manual_seed(0)
     with tempfile.TemporaryDirectory() as scratch:
-        clips = _first_frames(asked.folder)
+        clips = _first_frames(options.folder)
         motions = Path(scratch, "motions")
         open_dataset("motions", root=motions, split="train")
-        model = _trained(open_dataset("folder", root=motions, split="train"), epochs=asked.epochs)
+        model = _trained(open_dataset("folder", root=motions, split="train"), epochs=options.epochs)
         print(f"{environment_line()}\n")
-        print(f"{len(clips)} clips of {FRAMES} frames at short side 240; `motions` at 64, as it is\n")
+        print(f"{len(clips)} clips of {FRAMES} frames at short side 240; `motions` at its size, 64\n")
         print("| quality | kB per frame | grey levels from the video | change of a probability | accuracy |")
         print("|---|---|---|---|---|")
         video_top1 = _top1(model, open_dataset("folder", root=motions, split="val"))
@@ -62,7 +62,7 @@ def main() -> None:
 
 
 def _first_frames(folder: Path) -> dict[str, Frames]:
-    """Frames (T, H, W, 3) at short side 240, by the name of the video; files without as many are left out."""
+    """Return frames (T, H, W, 3) at short side 240 by video name, without videos that are too short."""
     found = {}
     for name in videos_under(folder):
         try:
@@ -74,14 +74,14 @@ def _first_frames(folder: Path) -> dict[str, Frames]:
 
 def _row(quality: int | str, clips: dict[str, Frames], motions: Path, model: nn.Module, scratch: Path) -> str:
     differences, changes, sizes = [], [], []
-    network = create_model("resnet3d_18", num_classes=400).eval()
+    model_400 = create_model("resnet3d_18", num_classes=400).eval()
     for number, frames_THWC in enumerate(clips.values()):
         folder = scratch / "clips" / str(number)
         _write(folder, frames_THWC, quality)
         read_THWC = read_frames(folder, range(len(frames_THWC)))
         differences.append(float(np.abs(read_THWC.astype(int) - frames_THWC).mean()))
         sizes += [file.stat().st_size for file in folder.iterdir()]
-        changes.append(float((_scores(network, read_THWC) - _scores(network, frames_THWC)).abs().max()))
+        changes.append(float((_scores(model_400, read_THWC) - _scores(model_400, frames_THWC)).abs().max()))
     val = scratch / "motions"
     if quality == FFMPEG:
         for name in videos_under(motions / "val"):
@@ -114,7 +114,7 @@ def _write(folder: Path, frames_THWC: Frames, quality: int | str) -> None:
 
 
 def _write_as_ffmpeg(folder: Path, frames_THWC: Frames) -> None:
-    """As `ffmpeg -i video image_%05d.jpg`: its encoder, at the bit rate that it takes if none is given."""
+    """Write as `ffmpeg -i video image_%05d.jpg` does: with its encoder at its default bit rate."""
     with av.open(str(folder / "image_%05d.jpg"), "w", format="image2") as container:
         stream = container.add_stream("mjpeg", rate=25)
         stream.height, stream.width = frames_THWC.shape[1:3]
@@ -124,12 +124,12 @@ def _write_as_ffmpeg(folder: Path, frames_THWC: Frames) -> None:
         container.mux(stream.encode(None))
 
 
-def _scores(network: nn.Module, frames_THWC: Frames) -> torch.Tensor:
+def _scores(model: nn.Module, frames_THWC: Frames) -> torch.Tensor:
     size = upright_size(frames_THWC.shape[1:3], Covering(height=112, width=112))
     scaled_THWC = np.stack([resize(frame, size) for frame in frames_THWC[:16]])
     (clip_CTHW,) = spatial_views(scaled_THWC, height=112, width=112, views=1)
     with torch.no_grad():
-        return network(normalise(clip_CTHW, mean=MEAN, std=STD)[None]).softmax(-1)[0]
+        return model(normalise(clip_CTHW, mean=MEAN, std=STD)[None]).softmax(-1)[0]
 
 
 def _trained(videos: VideoSet, *, epochs: int) -> nn.Module:

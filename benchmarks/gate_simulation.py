@@ -1,8 +1,10 @@
-"""How often the gate is wrong, on noise of known kinds: `python benchmarks/gate_simulation.py [REPEATS] > FILE.md`.
+"""Simulates how often the gate is wrong on known kinds of noise.
 
-Every repeat simulates processes that time one network, reduces each to its median, and asks the gate's own code. Runs
-of base and head alternate in the first table; in the second base has more of them; in the third each side has sessions
-of its own, as where the results of two jobs, or a baseline and a head, are compared.
+    python benchmarks/gate_simulation.py [REPEATS] > benchmarks/gate_simulation.md
+
+Each repeat simulates processes that time one model, reduces each to its median, and calls the gate's own code. In the
+first table runs of base and head alternate; in the second base has more runs; in the third each side has its own
+sessions, as if the results of two jobs, or a baseline and a head, were compared.
 """
 
 import argparse
@@ -30,38 +32,38 @@ Noise = Callable[[np.random.Generator, tuple[int, ...]], Values]
 
 @dataclass(frozen=True, kw_only=True)
 class Tally:
-    """Shares of repeats, of 1: each verdict, and how often the interval held the true ratio."""
+    """Share of repeats per verdict, and share whose interval held the true ratio."""
 
     verdicts: dict[Verdict, float]
     coverage: float
 
 
 def gaussian(rng: np.random.Generator, shape: tuple[int, ...]) -> Values:
-    """2 % from sample to sample, nothing between processes."""
+    """2 % between samples, nothing between processes."""
     return 0.02 * rng.standard_normal(shape)
 
 
 def heavy_tail(rng: np.random.Generator, shape: tuple[int, ...]) -> Values:
-    """Interruptions: Student's t with 2 degrees from sample to sample and with 3 between processes, upwards longer."""
+    """Interruptions: Student's t, 2 degrees of freedom between samples, 3 between processes, longer upper tail."""
     noise = 0.01 * rng.standard_t(2, shape) + 0.004 * rng.standard_t(3, (*shape[:-1], 1))
     return np.where(noise > 0, 1.5 * noise, noise)
 
 
 def bimodal(rng: np.random.Generator, shape: tuple[int, ...]) -> Values:
-    """Each process lands in one of two states 1.5 % apart, as with the layout of memory."""
+    """Each process is in one of two states 1.5 % apart, such as two memory layouts."""
     return (
         0.015 * (rng.random((*shape[:-1], 1)) < 0.4) + 0.002 * rng.standard_normal((*shape[:-1], 1)) + _fine(rng, shape)
     )
 
 
 def drift(rng: np.random.Generator, shape: tuple[int, ...]) -> Values:
-    """The machine slows by 2 % while both sides are measured in turn."""
+    """The machine slows down by 2 % while both sides are measured in turn."""
     order = np.arange(shape[1]) / max(1, shape[1] - 1)
     return 0.02 * order[None, :, None] + 0.003 * rng.standard_normal((*shape[:-1], 1)) + _fine(rng, shape)
 
 
 def autocorrelated(rng: np.random.Generator, shape: tuple[int, ...]) -> Values:
-    """2 % from sample to sample, each remembering 0.9 of the one before."""
+    """2 % between samples, AR(1) with coefficient 0.9."""
     steps = 0.02 * math.sqrt(1 - 0.9**2) * rng.standard_normal(shape)
     steps[..., 0] = 0.02 * rng.standard_normal(shape[:-1])
     for index in range(1, shape[-1]):
@@ -70,17 +72,17 @@ def autocorrelated(rng: np.random.Generator, shape: tuple[int, ...]) -> Values:
 
 
 def process_offset(rng: np.random.Generator, shape: tuple[int, ...]) -> Values:
-    """Each process has a speed of its own, 0.8 % apart."""
+    """Processes differ in speed by 0.8 %."""
     return 0.008 * rng.standard_normal((*shape[:-1], 1)) + _fine(rng, shape)
 
 
 def loud_offset(rng: np.random.Generator, shape: tuple[int, ...]) -> Values:
-    """Each process has a speed of its own, 3 % apart: more noise than the change that is sought."""
+    """Processes differ in speed by 3 %, as much as the limit."""
     return 0.03 * rng.standard_normal((*shape[:-1], 1)) + _fine(rng, shape)
 
 
 def _fine(rng: np.random.Generator, shape: tuple[int, ...]) -> Values:
-    """What is left from sample to sample within a process: 0.5 %."""
+    """Return the noise between samples of one process: 0.5 %."""
     return 0.005 * rng.standard_normal(shape)
 
 
@@ -95,38 +97,38 @@ NOISES: tuple[Noise, ...] = (
 )
 
 
-def alike(rng: np.random.Generator, shape: tuple[int, ...]) -> Values:
-    """Sessions do not differ."""
+def equal(rng: np.random.Generator, shape: tuple[int, ...]) -> Values:
+    """Sessions have the same speed."""
     return np.zeros(shape)
 
 
 def half_a_percent(rng: np.random.Generator, shape: tuple[int, ...]) -> Values:
-    """Each session has a speed of its own, 0.5 % apart, as on a machine of one's own with held clocks."""
+    """Sessions differ in speed by 0.5 %, as on a dedicated machine with locked clocks."""
     return 0.5 * one_percent(rng, shape)
 
 
 def one_percent(rng: np.random.Generator, shape: tuple[int, ...]) -> Values:
-    """Each session has a speed of its own, 1 % apart."""
+    """Sessions differ in speed by 1 %."""
     return 0.01 * rng.standard_normal((*shape[:-1], 1)) + np.zeros(shape)
 
 
 def two_percent(rng: np.random.Generator, shape: tuple[int, ...]) -> Values:
-    """Each session has a speed of its own, 2 % apart: two differ by more than the limit three times in ten."""
+    """Sessions differ in speed by 2 %: three pairs in ten differ by more than the limit."""
     return 2 * one_percent(rng, shape)
 
 
 def one_drift(rng: np.random.Generator, shape: tuple[int, ...]) -> Values:
-    """The machine slows by 5 % from base's first to head's last run."""
+    """The machine slows down by 5 % from the first run of base to the last run of head."""
     return np.zeros(shape) + 0.05 * np.linspace(0, 1, shape[1] * shape[2]).reshape(shape[1:])
 
 
-SESSIONS: tuple[Noise, ...] = (alike, half_a_percent, one_percent, two_percent, one_drift)
+SESSIONS: tuple[Noise, ...] = (equal, half_a_percent, one_percent, two_percent, one_drift)
 
 
 def simulate_sessions(offsets: Noise, *, of_base: int, factor: float, runs: int, repeats: int, seed: int = 0) -> Tally:
-    """The same where so many sessions of base come before one of head, of `runs` processes that are 0.3 % apart each.
+    """Simulate `of_base` sessions of base before one of head, each of `runs` processes that differ by 0.3 %.
 
-    `offsets` makes what a session adds, `(repeats, sessions, runs)`.
+    `offsets` returns what each session adds, `(repeats, sessions, runs)`.
     """
     rng = np.random.default_rng([seed, runs, of_base, round(1000 * factor)])
     shape = repeats, of_base + 1, runs
@@ -141,7 +143,7 @@ def simulate_sessions(offsets: Noise, *, of_base: int, factor: float, runs: int,
 
 
 def simulate_unequal(noise: Noise, *, of_base: int, factor: float, runs: int, repeats: int, seed: int = 0) -> Tally:
-    """The same of so many runs of base and `runs` of head, as where a baseline holds more than a head measures."""
+    """Simulate `of_base` runs of base and `runs` of head, such as a baseline that holds more runs than head has."""
     rng = np.random.default_rng([seed, runs, of_base, round(1000 * factor)])
     both = np.median(np.exp(noise(rng, (repeats, of_base + runs, SAMPLES))), axis=-1)
     judged = [judge(each[:of_base].tolist(), (factor * each[of_base:]).tolist()) for each in both]
@@ -149,14 +151,14 @@ def simulate_unequal(noise: Noise, *, of_base: int, factor: float, runs: int, re
 
 
 def simulate(noise: Noise, *, factor: float, runs: int, repeats: int, seed: int = 0) -> Tally:
-    """What the gate says when head takes `factor` times as long as base, in `repeats` comparisons of `runs` a side."""
+    """Return the gate's verdicts if head takes `factor` times as long as base, over `repeats` of `runs` a side."""
     rng = np.random.default_rng([seed, runs, round(1000 * factor)])
     both = np.median(np.exp(noise(rng, (repeats, 2 * runs, SAMPLES))), axis=-1)
     return tally([judge(sides[0::2].tolist(), (factor * sides[1::2]).tolist()) for sides in both], factor=factor)
 
 
 def tally(judged: Sequence[tuple[Verdict, tuple[float, float]]], *, factor: float) -> Tally:
-    """Verdicts and intervals of all repeats, counted."""
+    """Return the counts of verdicts and intervals of all repeats."""
     covered = [interval[0] <= factor <= interval[1] for _, interval in judged]
     names: tuple[Verdict, ...] = ("same", "better", "worse", "inconclusive")
     shares: dict[Verdict, float] = {name: sum(v == name for v, _ in judged) / len(judged) for name in names}
@@ -166,7 +168,7 @@ def tally(judged: Sequence[tuple[Verdict, tuple[float, float]]], *, factor: floa
 def judge(
     base: Sequence[float], head: Sequence[float], *, sessions: Sequence[Sequence[Sequence[float]]] | None = None
 ) -> tuple[Verdict, tuple[float, float]]:
-    """The gate's verdict on one metric, and its interval, by the default limit of 3 %."""
+    """Return the gate's verdict on one metric and its interval, with the default limit of 3 %."""
     old, new = float(np.median(base)), float(np.median(head))
     row = MetricVerdict(
         suite="s",
@@ -182,10 +184,10 @@ def judge(
         verdict="inconclusive",
         reason="",
     )
-    finding = assess_runs(row, limits_of(LATENCY, None, base=old), base, head, note="", sessions=sessions)
-    if finding.change is None or finding.row.interval is None:
+    assessment = assess_runs(row, limits_of(LATENCY, None, base=old), base, head, note="", sessions=sessions)
+    if assessment.change is None or assessment.row.interval is None:
         raise ValueError(f"{len(base)} runs are too few to simulate")
-    return decide(finding, p=finding.change.p, comparisons=1).verdict, finding.row.interval
+    return decide(assessment, p=assessment.change.p, comparisons=1).verdict, assessment.row.interval
 
 
 def main() -> None:
@@ -214,7 +216,7 @@ def main() -> None:
             simulate_unequal(noise, of_base=of_base, factor=factor, runs=runs, repeats=repeats) for factor in FACTORS
         ]
         print(f"| {_name(noise)} | {of_base} | {runs} | {_cells(cells)} |", flush=True)
-    print("\nBase and head in sessions of their own, five runs in each, one session of head:\n")
+    print("\nBase and head in separate sessions of five runs, one session of head:\n")
     print(f"| sessions | of base | {COLUMNS} |\n|---|---:|{RULES}")
     for offsets, of_base in [*((each, 1) for each in SESSIONS), *((each, 8) for each in (one_percent, two_percent))]:
         cells = [

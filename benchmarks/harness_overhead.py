@@ -1,9 +1,9 @@
-"""What the harness itself takes on an empty step, by its own clocks. It is stated, and subtracted nowhere.
+"""Measures the harness's own time on an empty step. It is published, not subtracted.
 
     python benchmarks/harness_overhead.py [--device cpu] [--times 5000] > benchmarks/harness_overhead.md
 
-An empty step is a pass through a network that gives back its clip. *In a sample* is what it adds to every figure of
-that kind; *between samples* is what the warm-up and stop rule take for each sample, which is in no figure.
+An empty step is a forward pass of a model that returns its input. *In a sample* is the time that it adds to each sample
+of that kind; *between samples* is the time of the warm-up and stop rules, which no sample includes.
 """
 
 import argparse
@@ -31,19 +31,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--times", type=int, default=5000)
-    asked = parser.parse_args()
-    print(_environment(asked.device), end="\n\n")
+    options = parser.parse_args()
+    print(_environment(options.device), end="\n\n")
     print("| an empty step of | p50 µs | p99 µs |")
     print("|---|---|---|")
-    for name, samples_s in overheads(torch.device(asked.device), times=asked.times):
+    for name, samples_s in overheads(torch.device(options.device), times=options.times):
         settled = samples_s[len(samples_s) // 2 :]
         print(f"| {name} | {1e6 * quantile(settled, 0.5):.1f} | {1e6 * quantile(settled, 0.99):.1f} |", flush=True)
 
 
 def overheads(device: torch.device, *, times: int) -> Iterator[tuple[str, list[float]]]:
-    """Each kind of step with the seconds that `times` empty ones took."""
+    """Yield each kind of step with the seconds of `times` empty ones."""
     clip = torch.zeros(1, 3, 1, 1, 1, device=device)
-    forward = Forward(model=_give_back, inputs=(clip,), device=device, batch=1, autocast=None)
+    forward = Forward(model=_identity, inputs=(clip,), device=device, batch=1, autocast=None)
     autocast = replace(forward, autocast=torch.bfloat16)
     nothing: Callable[[], None] = lambda: None  # noqa: E731  # the empty step
     steps: dict[str, Callable[[], Sample]] = {
@@ -60,12 +60,12 @@ def overheads(device: torch.device, *, times: int) -> Iterator[tuple[str, list[f
     yield "any measure, between samples", _between(times)
 
 
-def _give_back(clip: Tensor) -> Tensor:
+def _identity(clip: Tensor) -> Tensor:
     return clip
 
 
 def _between(times: int) -> list[float]:
-    """Seconds from sample to sample where the step takes none: all of it is the protocol's."""
+    """Return the seconds between samples of a step that takes no time, which the stop rule alone takes."""
     moments: list[float] = []
     taken = count()
 

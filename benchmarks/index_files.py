@@ -1,10 +1,10 @@
-"""`vbench data index` over many small files: files/s, memory at 1,000 and 10,000 files, and going on after a kill.
+"""Measures `vbench data index` over many small files: files/s, peak memory, and resuming after a kill.
 
     python benchmarks/index_files.py [--workers 1] > benchmarks/index_files.md      # about three minutes
 
-The files are copies of a few made-up avi files of 8 frames at 64 x 48. Memory is the peak that the system kept for the
-process that writes the index, in a process of its own for each row. The killed run gets SIGKILL half way; the run after
-it must decode only what is left, and the index must then hold every file once.
+The files are copies of a few generated avi files of 8 frames at 64 x 48. Memory is the peak resident size of the
+process that writes the index; each row has its own process. One run gets SIGKILL half way; the next must
+decode only the rest, and the index must then hold every file once.
 """
 
 import argparse
@@ -30,11 +30,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--index", type=Path, help=argparse.SUPPRESS)
-    asked = parser.parse_args()
-    if asked.index is not None:
-        _index(asked.index, workers=asked.workers)
+    options = parser.parse_args()
+    if options.index is not None:
+        _index(options.index, workers=options.workers)
         return
-    from turns import environment_line  # not above: torch has no place in the memory of an index
+    from turns import environment_line  # late, so that torch does not count as memory of the index
 
     print(environment_line(), end="\n\n")
     print("| run | files | decoded | s | files/s | peak memory, MB |")
@@ -42,10 +42,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         kinds = [_write(Path(scratch, f"kind_{seed}.avi"), seed=seed) for seed in range(KINDS)]
         few, many = (_copies(Path(scratch, str(count)), kinds, count=count) for count in (FEW, MANY))
-        peaks = [_row(name, root, asked.workers) for name, root in (("all", few), ("all", many), ("again", many))]
+        peaks = [_row(name, root, options.workers) for name, root in (("all", few), ("all", many), ("again", many))]
         shutil.rmtree(many / ".vbench")
-        before = _kill_half_way(many, asked.workers)
-        _row(f"killed after {before:,} files, then", many, asked.workers)
+        before = _kill_half_way(many, options.workers)
+        _row(f"killed after {before:,} files, then", many, options.workers)
         times = Counter(json.loads(line)["path"] for line in (many / ".vbench/index.jsonl").open(encoding="utf-8"))
     print(f"\nMemory at {MANY:,} files over that at {FEW:,}: {peaks[1] / peaks[0]:.2f}.")
     print(f"After the kill: {len(times):,} files in the index, {sum(n > 1 for n in times.values())} of them twice.")

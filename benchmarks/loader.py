@@ -1,13 +1,12 @@
-"""The loader with one worker against the bare decoder: clips/s of the same clips, in turns.
+"""Compares the loader with one worker to the decoder alone: clips/s of the same clips, in turn.
 
     python benchmarks/loader.py [FOLDER] > benchmarks/loader.md      # about five minutes
 
-FOLDER holds video files, such as a few clips of Kinetics; without it, clips are made up. They are read as they are,
-re-encoded by `vbench data reencode`, and as the JPEG folders of `vbench data frames`. The bare decoder reads the frames
-of each clip with `read_frames` in one process, on one thread, and throws them away. The loader gives batches of
-normalised clips at 112 pixels, cropped at random and mirrored, from one worker process; its first batch does not
-count, since it waits for the process to start. A worker decodes one video while it transforms another, so that it can
-use a part of a second core.
+FOLDER holds video files, such as a few clips of Kinetics; without it, clips are generated. They are read unchanged,
+re-encoded by `vbench data reencode`, and as JPEG folders of `vbench data frames`. The decoder alone reads the frames of
+each clip with `read_frames` in one process on one thread and drops them. The loader returns batches of normalised clips
+at 112 pixels, randomly cropped and flipped, from one worker process; its first batch is not timed, because it waits for
+the process to start. A worker decodes one video while it transforms another, so it can use part of a second core.
 """
 
 import argparse
@@ -18,7 +17,7 @@ from pathlib import Path
 from statistics import median, quantiles
 
 import torch
-from turns import environment_line, long_clips, sound_videos
+from turns import environment_line, long_clips, readable_videos
 
 from bench.core.schema import Clip
 from bench.data.clips import ClipReader
@@ -34,7 +33,7 @@ BATCH, BATCHES, SEED = 16, 6, 0
 
 
 class Rgb:
-    """What a network of one plain input takes."""
+    """The input of a model that takes one RGB clip."""
 
     channels, modality = 3, "rgb"
 
@@ -46,29 +45,29 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, nargs="?")
     parser.add_argument("--rounds", type=int, default=5)
-    asked = parser.parse_args()
+    options = parser.parse_args()
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as scratch:
-        originals = asked.folder or long_clips(Path(scratch, "videos"))
+        originals = options.folder or long_clips(Path(scratch, "videos"))
         prepare_reencoded(originals, Path(scratch, "quick"))
         prepare_frames(originals, Path(scratch, "frames"))
         kinds = {
-            "as they are": originals,
+            "unchanged": originals,
             "re-encoded": Path(scratch, "quick"),
             "JPEG folders": Path(scratch, "frames"),
         }
-        _print_table(kinds, rounds=asked.rounds)
+        _print_table(kinds, rounds=options.rounds)
 
 
 def _print_table(kinds: dict[str, Path], *, rounds: int) -> None:
     print(environment_line(), end="\n\n")
-    print(f"Loader (one worker, batches of {BATCH}) over bare decoder, clips/s: median (quartiles) of {rounds} rounds.")
-    print("Wanted: 0.95.\n")
-    print("| videos | bare decoder, clips/s | loader, clips/s | loader over decoder |")
+    print(f"Loader (one worker, batches of {BATCH}) over decoder, clips/s: median (quartiles) of {rounds} rounds.")
+    print("Target: 0.95.\n")
+    print("| videos | decoder alone, clips/s | loader, clips/s | loader over decoder |")
     print("|---|---|---|---|")
     for kind, folder in kinds.items():
-        videos = sound_videos(folder)
-        videos = sound_videos(folder, copies=-(-BATCH * BATCHES // len(videos)))
+        videos = readable_videos(folder)
+        videos = readable_videos(folder, copies=-(-BATCH * BATCHES // len(videos)))
         pairs = [(_bare(videos), _loaded(videos)) for _ in range(rounds)]
         low, middle, high = quantiles([loaded / bare for bare, loaded in pairs], n=4)
         bare, loaded = (median(rates) for rates in zip(*pairs, strict=True))
@@ -76,7 +75,7 @@ def _print_table(kinds: dict[str, Path], *, rounds: int) -> None:
 
 
 def _bare(videos: VideoSet) -> float:
-    """Clips/s of decoding alone what the loader decodes after its first batch."""
+    """Return clips/s of only decoding what the loader decodes after its first batch."""
     reader = ClipReader(size=AUGMENTATION.decode_size(CLIP))
     orders = epoch_order(len(videos), batch=BATCH, seed=SEED, epoch=0, rank=0, world=1)[1:BATCHES]
     positions = [position for order in orders for position in order]
@@ -92,7 +91,7 @@ def _choose(position: int, part: Part) -> list[tuple[int, ...]]:
 
 
 def _loaded(videos: VideoSet) -> float:
-    """Clips/s of the loader from the end of its first batch on."""
+    """Return clips/s of the loader after its first batch."""
     batches = train_batches(
         videos,
         clip=CLIP,

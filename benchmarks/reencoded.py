@@ -1,11 +1,11 @@
-"""Clips out of files from `vbench data reencode` against clips out of the originals.
+"""Compares reading clips from files of `vbench data reencode` with reading them from the originals.
 
     python benchmarks/reencoded.py [FOLDER] > benchmarks/reencoded.md      # about three minutes
 
-FOLDER holds video files, such as a few clips of Kinetics; without it, clips are made up: 10 s of 340 x 256, H.264, key
-frames up to 250 apart. They are re-encoded as large as they are, and to the short side of 256 that Kinetics is usually
-prepared to. A clip is 16 frames from a random place, read by `bench.read_frames` as large as its file has them, with
-the facts that an index keeps, on one thread; all read the same places. CPU seconds, since nothing else is waited for.
+FOLDER holds video files, such as a few clips of Kinetics; without it, clips are generated: 10 s of 340 x 256, H.264,
+key frames up to 250 apart. They are re-encoded at their own size and at short side 256, as Kinetics usually is.
+A clip is 16 consecutive frames from a random position, read at the file's size by `bench.read_frames` with the facts of
+an index, on one thread; all variants read the same positions. Times are CPU seconds, because nothing waits.
 """
 
 import argparse
@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
-from turns import environment_line, long_clips, sound_videos, take_turns
+from turns import environment_line, long_clips, readable_videos, take_turns
 
 from bench.data.collection import VideoSet
 from bench.data.decode import read_frames
@@ -30,15 +30,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, nargs="?")
     parser.add_argument("--rounds", type=int, default=9)
-    asked = parser.parse_args()
+    options = parser.parse_args()
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as scratch:
-        originals = asked.folder or long_clips(Path(scratch, "videos"))
-        sets = {ORIGINALS: sound_videos(originals)}
+        originals = options.folder or long_clips(Path(scratch, "videos"))
+        sets = {ORIGINALS: readable_videos(originals)}
         for name, short_side in {"re-encoded": None, "re-encoded, short side 256": 256}.items():
             prepare_reencoded(originals, Path(scratch, name), short_side=short_side)
-            sets[name] = sound_videos(Path(scratch, name))
-        _print_table(sets, rounds=asked.rounds)
+            sets[name] = readable_videos(Path(scratch, name))
+        _print_table(sets, rounds=options.rounds)
 
 
 def _print_table(sets: Mapping[str, VideoSet], *, rounds: int) -> None:
@@ -46,7 +46,7 @@ def _print_table(sets: Mapping[str, VideoSet], *, rounds: int) -> None:
     works = {name: _reader(videos) for name, videos in sets.items()}
     turns = take_turns(works, rounds=rounds, clock=time.thread_time)
     clips = CLIPS * len(sets[ORIGINALS])
-    print(f"{FRAMES} frames from random places, {clips} clips a round, {rounds} rounds in turns. Wanted: 4.\n")
+    print(f"{FRAMES} frames from random positions, {clips} clips a round, {rounds} rounds in turns. Target: 4.\n")
     print("| videos | MB | ms a clip | re-encoded over originals, clips/s: median (quartiles) |")
     print("|---|---|---|---|")
     for name, videos in sets.items():
@@ -55,7 +55,7 @@ def _print_table(sets: Mapping[str, VideoSet], *, rounds: int) -> None:
 
 
 def _reader(videos: VideoSet) -> Callable[[], None]:
-    """Reads the next clips of every video; the places depend on how often it was called alone."""
+    """Return a function that reads the next clips of every video; positions depend only on the number of calls."""
     draw = random.Random(0)
 
     def read() -> None:

@@ -1,9 +1,9 @@
-"""How long a report takes to make and to open: ten records beside `import torch`, and ten thousand.
+"""Measures how long a report takes to write and to open, for ten and for ten thousand records.
 
     python benchmarks/report_size.py [--browser /usr/bin/chromium]
 
-Prints seconds and ratios against the budgets: ten records within the time of `python -c "import torch"`, ten thousand
-within 20 s, and a page that opens within 3 s. Opening is measured where playwright and a Chromium are there.
+Prints seconds and ratios to the budgets: ten records within the time of `python -c "import torch"`, ten thousand within
+20 s, and a page that opens within 3 s. Opening is measured if playwright and a Chromium are installed.
 """
 
 import argparse
@@ -37,7 +37,7 @@ def main() -> None:
     """Print one line per budget."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--browser", default="/usr/bin/chromium", help="A Chromium to open the page with.")
-    parser.add_argument("--repeat", type=int, default=5, help="Times that the short ones are taken; the least counts.")
+    parser.add_argument("--repeat", type=int, default=5, help="Repeats of the short ones; the fastest counts.")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -56,7 +56,7 @@ def main() -> None:
 
 
 def write_records(folder: Path, count: int) -> None:
-    """A results folder of `count` records as a large matrix gives them: counts, timings in five runs, accuracies."""
+    """Write a results folder of `count` records of a large matrix: counts, timings in five runs, accuracies."""
     folder.mkdir(parents=True)
     draw = random.Random(0)
     with (folder / RECORDS).open("w", encoding="utf-8") as file:
@@ -67,20 +67,20 @@ def write_records(folder: Path, count: int) -> None:
 
 
 def seconds_of(code: str, *arguments: Path) -> float:
-    """Wall time of a fresh Python that runs `code`."""
+    """Return the wall time of a new Python process that runs `code`."""
     started = perf_counter()
     subprocess.run([sys.executable, "-c", code, *map(str, arguments)], check=True)
     return perf_counter() - started
 
 
 def seconds_to_open(page: Path, browser: str) -> str:
-    """Time until the page's own script has run and the first frame after it is drawn."""
+    """Return the time until the page's script has run and the next frame is drawn."""
     try:
         from playwright.sync_api import sync_playwright
     except ImportError:
         return "not measured: playwright is not installed"
     if not Path(browser).exists():
-        return f"not measured: {browser} is not there"
+        return f"not measured: {browser} does not exist"
     with sync_playwright() as tools:
         chromium = tools.chromium.launch(executable_path=browser, args=list(FLAGS))
         view = chromium.new_page()
@@ -93,7 +93,7 @@ def seconds_to_open(page: Path, browser: str) -> str:
 
 
 def _records(draw: random.Random) -> Iterator[Record]:
-    """An endless matrix: width is the axis that goes on."""
+    """Yield the records of an endless matrix over growing widths."""
     width = 0
     while True:
         width += 1

@@ -1,9 +1,9 @@
-"""Start-up budgets: whole commands against `python -c "import torch"`, interleaved, as ratios of medians.
+"""Compares the start-up time of commands with `python -c "import torch"`, interleaved, as ratios of medians.
 
     python benchmarks/startup.py [--runs 5]
 
-Prints one line a command: median, range, ratio to importing torch, budget. Exit code 0 always: machines are noisy, so
-this informs and never gates.
+Prints one line per command: median, range, ratio to importing torch, budget. The exit code is always 0: machines are
+noisy, so this informs and does not gate.
 """
 
 import argparse
@@ -23,7 +23,7 @@ IMPORT_TORCH = [sys.executable, "-c", "import torch"]
 
 
 def main() -> None:
-    """Time every command `--runs` times, round after round, so that a drifting machine hits all alike."""
+    """Time every command `--runs` times in rounds, so that drift of the machine affects all equally."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--runs", type=int, default=5)
     runs = parser.parse_args().runs

@@ -1,7 +1,9 @@
-"""How often `vbench history` finds steps, on series of known kinds: `python benchmarks/steps_simulation.py > FILE.md`.
+"""Simulates how often `vbench history` finds steps in series of known kinds.
 
-Every repeat draws a series of one value a commit and asks the search for its steps. Found is a series whose steps are
-all there, each at most one commit away, and no other; wrong are steps elsewhere or too many or too few.
+    python benchmarks/steps_simulation.py > benchmarks/steps_simulation.md
+
+Each repeat draws a series of one value per commit and searches it for steps. A series counts as found if each of its
+steps is found at most one commit away and there is no other; it counts as wrong otherwise, if any step was found.
 """
 
 import argparse
@@ -20,7 +22,7 @@ Noise = Callable[[np.random.Generator, int], NDArray[np.float64]]
 
 @dataclass(frozen=True, kw_only=True)
 class Series:
-    """Commits whose level is multiplied by each factor from its index on."""
+    """A series of commits whose level is multiplied by each factor from its index on."""
 
     title: str
     length: int
@@ -29,12 +31,12 @@ class Series:
 
 
 def gaussian(rng: np.random.Generator, length: int) -> NDArray[np.float64]:
-    """1 % from commit to commit."""
+    """1 % between commits."""
     return np.exp(0.01 * rng.standard_normal(length))
 
 
 def heavy(rng: np.random.Generator, length: int) -> NDArray[np.float64]:
-    """Interruptions: the size of Student's t with 2 degrees, in percent, upwards."""
+    """Interruptions: the absolute value of Student's t with 2 degrees of freedom, in percent."""
     return np.exp(0.01 * np.abs(rng.standard_t(2, length)))
 
 

@@ -1,10 +1,10 @@
-"""Our latency against an independent timer on the same networks in one process, and what our own clocks cost.
+"""Compares our latency with an independent timer on the same models in one process.
 
     python benchmarks/timer_agreement.py [--device cpu] [--rounds 5] [NAME ...] > benchmarks/timer_agreement.md
 
-The timer is torch.utils.benchmark on a CPU and triton.testing.do_bench on CUDA. Both take turns, round by round, so
-that a machine which changes meanwhile changes both; a row is the median over the rounds of each. Medians should agree
-within 5 % on a CPU and 2 % on CUDA. The overhead is what one step without any work takes; it is subtracted nowhere.
+The timer is torch.utils.benchmark on a CPU and triton.testing.do_bench on CUDA. They alternate in rounds, so
+that changes of the machine affect both; a row has the median of each over the rounds. Medians should agree within 5 %
+on a CPU and 2 % on CUDA. The overhead is the time of an empty step; it is not subtracted.
 """
 
 import argparse
@@ -25,7 +25,7 @@ from bench.measure.timing.protocol import Protocol, take_samples
 from bench.measure.timing.variants import Forward, forward_of
 from bench.runner.environment import describe_environment
 
-NETWORKS = {
+MODELS = {
     "c3d_search": ({"width": 0.25}, "8x1x56"),
     "resnet3d_10": ({"widen_factor": 0.25}, "8x1x64"),
     "x3d_xs": ({}, "4x1x96"),
@@ -35,22 +35,22 @@ PROTOCOL = Protocol(warmup_s=1.0, min_s=0.5, max_s=2.0)
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("names", nargs="*", default=list(NETWORKS))
+    parser.add_argument("names", nargs="*", default=list(MODELS))
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--rounds", type=int, default=5)
-    asked = parser.parse_args()
-    print(_environment(asked.device), end="\n\n")
-    print("| network | clip | ours, p50 ms | timer, ms | ours / timer | lowest and highest of rounds |")
+    options = parser.parse_args()
+    print(_environment(options.device), end="\n\n")
+    print("| model | clip | ours, p50 ms | timer, ms | ours / timer | lowest and highest of rounds |")
     print("|---|---|---|---|---|---|")
-    for name in asked.names:
-        print(_row(name, asked.device, rounds=asked.rounds), flush=True)
-    clocks_us = 1e6 * _clocks_s(asked.device)
-    print(f"\nThe two clocks of a sample take {clocks_us:.1f} µs around a step that does nothing; what each kind of")
-    print("step adds to its samples beside them stands in harness_overhead.md.")
+    for name in options.names:
+        print(_row(name, options.device, rounds=options.rounds), flush=True)
+    clocks_us = 1e6 * _clocks_s(options.device)
+    print(f"\nThe two clocks of a sample take {clocks_us:.1f} µs around an empty step; harness_overhead.md has what")
+    print("each kind of step adds to its samples.")
 
 
 def _row(name: str, device: str, *, rounds: int) -> str:
-    args, clip = NETWORKS.get(name, ({}, "16x1x112"))
+    args, clip = MODELS.get(name, ({}, "16x1x112"))
     point = Point(model=name, args=args, clip=Clip.model_validate(clip), device=device)
     forward = forward_of(CaseContext(Case(suite="agreement", point=point, measures={}), artifacts=Path()))(1)
     theirs = _do_bench if device.startswith("cuda") else _timer
@@ -72,14 +72,14 @@ def _timer(forward: Forward) -> float:
 
 
 def _do_bench(forward: Forward) -> float:
-    """Seconds on the device alone, with its cache emptied between steps: ours has launching in it as well."""
+    """Return seconds on the device with a cold cache; ours includes launching."""
     from triton.testing import do_bench
 
     return do_bench(forward, rep=1000 * PROTOCOL.max_s, return_mode="median") / 1000
 
 
 def _clocks_s(device: str) -> float:
-    """Seconds that a step without work takes by our clocks, waiting included, and without a forward pass."""
+    """Return the seconds of an empty step by our clocks, synchronisation included."""
     nothing: Callable[[], None] = lambda: None  # noqa: E731  # the empty step
     samples = [time_work(nothing, torch.device(device)).wall_s for _ in range(2000)]
     return median(samples[1000:])

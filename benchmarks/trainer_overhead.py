@@ -1,7 +1,7 @@
-"""Step time of the trainer over a bare loop of the same step; at most 1.03 is wanted.
+"""Compares the step time of the trainer with a plain loop of the same step; target: at most 1.03.
 
-Both take the same batches, which are in memory, and step the same network with the same optimizer. They take turns
-inside one process, block by block, so that whatever else the machine does hits both. Run it with
+Both take the same batches from memory and step the same model with the same optimizer. They alternate block by block in
+one process, so that disturbances of the machine affect both.
 
     python benchmarks/trainer_overhead.py [--device cuda] [--blocks 40]
 """
@@ -46,14 +46,14 @@ def batches(device: str) -> list[Batch]:
     ]
 
 
-def network(device: str) -> nn.Module:
+def small_model(device: str) -> nn.Module:
     torch.manual_seed(0)
     return create_model("resnet3d", depth=10, widen_factor=0.25, num_classes=8).to(device).train()
 
 
 def bare_block(device: str) -> Callable[[list[Batch]], None]:
-    """The step as anybody would write it."""
-    model = network(device)
+    """Return the step as a plain PyTorch loop."""
+    model = small_model(device)
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-3, momentum=0.9)
 
     def run(block: list[Batch]) -> None:
@@ -67,7 +67,7 @@ def bare_block(device: str) -> Callable[[list[Batch]], None]:
 
 def trained_block(device: str) -> Callable[[list[Batch]], None]:
     training = TrainingState(
-        network(device), Recipe.model_validate(RECIPE), seed=0, device=device, steps_per_epoch=100, ranks=Ranks()
+        small_model(device), Recipe.model_validate(RECIPE), seed=0, device=device, steps_per_epoch=100, ranks=Ranks()
     )
 
     def run(block: list[Batch]) -> None:
@@ -78,37 +78,37 @@ def trained_block(device: str) -> Callable[[list[Batch]], None]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Taken:
-    """Seconds of one block by the wall clock, and of this process's own work on the processor."""
+class BlockSeconds:
+    """Wall-clock and processor seconds of one block."""
 
     wall_s: float
     cpu_s: float
 
 
-def taken(run: Callable[[list[Batch]], None], block: list[Batch], *, device: str) -> Taken:
+def time_block(run: Callable[[list[Batch]], None], block: list[Batch], *, device: str) -> BlockSeconds:
     wall, cpu = time.perf_counter(), time.process_time()
     run(block)
     if device != "cpu":
         torch.cuda.synchronize()
-    return Taken(wall_s=time.perf_counter() - wall, cpu_s=time.process_time() - cpu)
+    return BlockSeconds(wall_s=time.perf_counter() - wall, cpu_s=time.process_time() - cpu)
 
 
-def measure(device: str, *, blocks: int) -> list[tuple[Taken, Taken]]:
-    """(bare, trained) of every turn; who goes first changes from turn to turn."""
+def measure(device: str, *, blocks: int) -> list[tuple[BlockSeconds, BlockSeconds]]:
+    """Return (plain loop, trainer) of each turn; the order alternates."""
     block = batches(device)
     bare, trained = bare_block(device), trained_block(device)
     for run in (bare, trained, bare, trained):
-        taken(run, block, device=device)
+        time_block(run, block, device=device)
     turns = []
     for number in range(blocks):
         order = (bare, trained) if number % 2 else (trained, bare)
-        took = {run: taken(run, block, device=device) for run in order}
+        took = {run: time_block(run, block, device=device) for run in order}
         turns.append((took[bare], took[trained]))
     return turns
 
 
-def report(turns: list[tuple[Taken, Taken]], *, device: str) -> str:
-    """The environment, and the ratio by either clock with the 95 % interval of its median and its quartiles."""
+def report(turns: list[tuple[BlockSeconds, BlockSeconds]], *, device: str) -> str:
+    """Return the environment and, for each clock, the median ratio with its 95 % interval and quartiles."""
     rows = []
     for clock, of in (("wall clock", attrgetter("wall_s")), ("processor time", attrgetter("cpu_s"))):
         ratios = [of(trained) / of(bare) for bare, trained in turns]
@@ -121,20 +121,20 @@ def report(turns: list[tuple[Taken, Taken]], *, device: str) -> str:
         )
     return "\n".join(
         [
-            f"{surroundings(device)}, {len(turns)} turns of {STEPS} steps each.",
+            f"{describe_machine(device)}, {len(turns)} turns of {STEPS} steps each.",
             "",
-            "| by | bare step, ms | trainer / bare loop, median | its 95 % interval | half of all turns |",
+            "| clock | plain step, ms | trainer / plain loop, median | its 95 % interval | half of all turns |",
             "|---|---|---|---|---|",
             *rows,
             "",
-            "At most 1.03 is wanted. Where other programs share the processor, its own time is the steadier clock; on",
-            "a GPU only the wall clock says what a step takes.",
+            "Target: at most 1.03. If other programs share the processor, processor time is the steadier clock; on a",
+            "GPU only the wall clock measures a step.",
             "",
         ]
     )
 
 
-def surroundings(device: str) -> str:
+def describe_machine(device: str) -> str:
     facts = describe_environment(device=device)
     processor = facts.hardware.get("gpu") or facts.hardware.get("cpu")
     load = os.getloadavg()[0]

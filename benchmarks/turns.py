@@ -1,4 +1,4 @@
-"""What the benchmarks of video data share: work timed in turns, a line on the machine, and made-up long clips."""
+"""Shared by the benchmarks of video data: timing in turns, a description of the machine, generated long clips."""
 
 import os
 import platform
@@ -22,7 +22,7 @@ from bench.runner.environment import describe_environment
 
 @dataclass(frozen=True, kw_only=True)
 class Turns:
-    """Seconds of each work, round by round. Works of one round stand side by side in time."""
+    """Seconds of each work per round. The works of one round ran one right after the other."""
 
     seconds: Mapping[str, list[float]]
 
@@ -30,7 +30,7 @@ class Turns:
         return f"{1000 * median(self.seconds[name]) / each:.2f}"
 
     def ratio(self, slow: str, quick: str) -> str:
-        """`slow` over `quick`: the median over the rounds, with the quartiles."""
+        """Return `slow` over `quick`: the median over the rounds with the quartiles."""
         ratios = [a / b for a, b in zip(self.seconds[slow], self.seconds[quick], strict=True)]
         low, middle, high = quantiles(ratios, n=4)
         return f"{middle:.2f} ({low:.2f} to {high:.2f})"
@@ -39,7 +39,7 @@ class Turns:
 def take_turns(
     works: Mapping[str, Callable[[], object]], *, rounds: int, clock: Callable[[], float] = time.perf_counter
 ) -> Turns:
-    """Time every work once a round, after one that does not count: a machine which changes meanwhile changes all."""
+    """Time every work once per round, after one untimed round, so that changes of the machine affect all."""
     seconds: dict[str, list[float]] = {name: [] for name in works}
     for number in range(rounds + 1):
         for name, work in works.items():
@@ -59,7 +59,7 @@ def environment_line() -> str:
 
 
 def long_clips(folder: Path, *, count: int = 3, frames: int = 300) -> Path:
-    """Made-up clips as Kinetics has them: 10 s of 340 x 256 at 30 frames/s, H.264, key frames up to 250 apart."""
+    """Write clips like those of Kinetics: 10 s of 340 x 256 at 30 frames/s, H.264, key frames up to 250 apart."""
     folder.mkdir(parents=True, exist_ok=True)
     for seed in range(count):
         pictures = _panned(frames, seed=seed)
@@ -68,7 +68,7 @@ def long_clips(folder: Path, *, count: int = 3, frames: int = 300) -> Path:
 
 
 def _panned(frames: int, *, seed: int) -> list[NDArray[np.uint8]]:
-    """A camera that pans over a scene with some grain: about 0.7 MB as H.264, as clips of Kinetics have."""
+    """Return frames of a camera panning over a grainy scene: about 0.7 MB as H.264, like clips of Kinetics."""
     random = np.random.default_rng(seed)
     scene = sum(_blocks(random, side) for side in (64, 24, 8)) / 3
     grains = random.normal(0, 8, (7, 256, 340, 1))
@@ -83,8 +83,8 @@ def _blocks(random: np.random.Generator, side: int) -> NDArray[np.float64]:
     return blocks.repeat(side, 0).repeat(side, 1)[:512, :512]
 
 
-def sound_videos(folder: Path, *, copies: int = 1) -> VideoSet:
-    """What under `folder` can be read whole, each `copies` times, with its facts."""
+def readable_videos(folder: Path, *, copies: int = 1) -> VideoSet:
+    """Return the readable videos under `folder`, each `copies` times, with their facts."""
     facts = {path: probe(path) for path in (folder / name for name in videos_under(folder))}
     videos = [
         Video(id=f"{path} {copy}", path=path, labels=(0,), facts=known)

@@ -1,4 +1,4 @@
-"""The table of real measurements: all of them are counted, and what is still to be made is said."""
+"""The table of real measurements counts all of them and lists those still missing."""
 
 import importlib.util
 from pathlib import Path
@@ -22,7 +22,7 @@ def test_kinds_take_turns_so_that_a_run_cut_short_holds_some_of_each(noise: Modu
     assert list(noise.kinds_to_do(3, 1)) == ["same", "plus 5 %", "plus 10 %", "same", "same"]
 
 
-def test_every_measurement_is_counted_and_what_is_missing_is_said(noise: ModuleType) -> None:
+def test_the_table_counts_all_measurements_and_lists_the_missing_ones(noise: ModuleType) -> None:
     def line(kind: str, verdict: str) -> dict[str, object]:
         return {
             "kind": kind,
@@ -37,5 +37,5 @@ def test_every_measurement_is_counted_and_what_is_missing_is_said(noise: ModuleT
     found = noise.table([line("same", "same"), line("same", "slower"), line("plus 5 %", "inconclusive")])
     assert "| same | 2 | 1 | 0 | 1 | 0 |" in found
     assert "| plus 5 % | 1 | 0 | 0 | 0 | 1 |" in found
-    assert "Still to be made: 48 same, 19 plus 5 %, 20 plus 10 %." in found
+    assert "Still missing: 48 same, 19 plus 5 %, 20 plus 10 %." in found
     assert "Still" not in noise.table([line(kind, "same") for kind, n in noise.WANTED.items() for _ in range(n)])

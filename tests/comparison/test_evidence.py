@@ -206,7 +206,7 @@ def test_small_simulation_holds_its_promises(simulation: ModuleType, noise: str)
 
 @pytest.mark.parametrize(
     ("offsets", "of_base"),
-    [("alike", 1), ("half_a_percent", 1), ("one_percent", 8), ("two_percent", 8)],
+    [("equal", 1), ("half_a_percent", 1), ("one_percent", 8), ("two_percent", 8)],
 )
 def test_sessions_that_hardly_differ_or_are_known_give_few_alarms(
     simulation: ModuleType, offsets: str, of_base: int
