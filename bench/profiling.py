@@ -87,6 +87,7 @@ def profile(
     num_classes: int | None = None,
     arguments: Mapping[str, Any] | None = None,
     weights: str | PathLike[str] | None = None,
+    entry: str | None = None,
     device: str | None = None,
     counters: Sequence[str] = ("torch",),
     views: str = "1x1",
@@ -96,8 +97,8 @@ def profile(
 
     `input` None is the model's default clip at batch 1. `views` (temporal x spatial) multiplies the cost of a clip to
     that of a video. `counters` besides `torch` also run fvcore, thop or ptflops. `with_speed` also times the model on
-    `device` in its own process, for about 20 seconds. Raises InputError for an invalid name, shape or argument. Results
-    are cached by a hash of all sources.
+    `device` in its own process, for about 20 seconds. `entry` names the weights in a file that holds several.
+    Results are cached by a hash of all sources. Raises InputError for an invalid name, shape or argument.
     """
     shapes = None if input is None else _shapes(input)
     _views(views)
@@ -118,12 +119,12 @@ def profile(
     }
     found = _cached(request) if weights is None else None
     if found is None:
-        found = _counted(request, weights=None if weights is None else str(weights))
+        found = _counted(request, weights=None if weights is None else str(weights), entry=entry)
         if weights is None and _can_cache(model):
             write_cache(_cache_file(request), found.model_dump(mode="json"))
     if not with_speed:
         return found
-    timed = _timed(found, request, weights)
+    timed = _timed(found, request, weights, entry=entry)
     return found.model_copy(update={"speed": timed.metrics, "speed_notes": tuple(_speed_notes(timed))})
 
 
@@ -167,14 +168,14 @@ def _not_a_shape(found: str) -> str:
     )
 
 
-def _counted(request: Mapping[str, Any], *, weights: str | None) -> Profile:
+def _counted(request: Mapping[str, Any], *, weights: str | None, entry: str | None) -> Profile:
     import torch
 
     from bench.measure.counting.model_count import count
     from bench.measure.counting.peak_memory import peak_memory_estimate
     from bench.measure.counting.published_costs import published_costs
 
-    model = _built(request, weights=weights)
+    model = _built(request, weights=weights, entry=entry)
     shapes = [tuple(shape) for shape in request["shapes"] or _default_shapes(request["model"], model)]
     with torch.device("meta"):
         inputs = tuple(torch.empty(shape) for shape in shapes)
@@ -217,7 +218,7 @@ def _counter_reports(request: Mapping[str, Any], shapes: Sequence[tuple[int, ...
     return [agreement.as_dict() for agreement in agreements]
 
 
-def _built(request: Mapping[str, Any], *, weights: str | None) -> "nn.Module":
+def _built(request: Mapping[str, Any], *, weights: str | None, entry: str | None) -> "nn.Module":
     """Return the model in eval mode, on the meta device unless weights are loaded."""
     import torch
 
@@ -225,7 +226,7 @@ def _built(request: Mapping[str, Any], *, weights: str | None) -> "nn.Module":
 
     with torch.device("cpu" if weights else "meta"):
         model = create_model(
-            request["model"], num_classes=request["num_classes"], weights=weights, **request["arguments"]
+            request["model"], num_classes=request["num_classes"], weights=weights, entry=entry, **request["arguments"]
         )
     return model.eval()
 
@@ -305,7 +306,9 @@ def _cached(request: Mapping[str, Any]) -> Profile | None:
         return None
 
 
-def _timed(found: Profile, request: Mapping[str, Any], weights: str | PathLike[str] | None) -> Record:
+def _timed(
+    found: Profile, request: Mapping[str, Any], weights: str | PathLike[str] | None, *, entry: str | None
+) -> Record:
     """Return a record with latency, throughput, limits and memory on the requested device, from a fresh process."""
     from bench.runner.local import run_case
     from bench.store import RecordStore
@@ -319,6 +322,7 @@ def _timed(found: Profile, request: Mapping[str, Any], weights: str | PathLike[s
         batch=batch,
         device=None if request["device"] == "meta" else request["device"],
         weights=None if weights is None else str(weights),
+        entry=entry,
         precision="fp32",
     )
     timed: tuple[str, ...] = ("latency", "throughput", "limits")

@@ -4,9 +4,20 @@ import os
 from collections.abc import Collection, Iterable, Sequence
 from io import StringIO
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+import typer
 
 from bench.core.errors import InputError
+
+Entry = Annotated[
+    str | None,
+    typer.Option(
+        "--entry",
+        metavar="NAME",
+        help="Which weights of a file that holds several; `vbench weights inspect` lists them.",
+    ),
+]
 
 
 def named_values(texts: Iterable[str], *, flag: str, example: str, as_text: Collection[str] = ()) -> dict[str, Any]:

@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from bench.cli.arguments import Entry
+
 if TYPE_CHECKING:
     from bench.profiling import Profile
 
@@ -24,6 +26,7 @@ def profile(
     num_classes: Annotated[int | None, typer.Option(help="Classes; the model's own default if not given.")] = None,
     arg: ModelArguments = None,
     weights: Annotated[Path | None, typer.Option(help="A checkpoint to load.")] = None,
+    entry: Entry = None,
     device: Annotated[str | None, typer.Option(help="Where to count: meta (default), or cpu, cuda.")] = None,
     counters: Annotated[
         str, typer.Option(help="torch, or all, or a list of torch, fvcore, thop, ptflops: who counts.")
@@ -52,6 +55,7 @@ def profile(
         num_classes=num_classes,
         arguments=_arguments(arg or []),
         weights=weights,
+        entry=entry,
         device=device,
         counters=_counters(counters),
         views=views,
@@ -93,6 +97,7 @@ def models(
 @weights_app.command("inspect")
 def weights_inspect(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="A checkpoint: .pth, .pt, .pyth, .safetensors.")],
+    entry: Entry = None,
     as_json: AsJson = False,
 ) -> None:
     """Say what a checkpoint file is, and which model it fits."""
@@ -100,7 +105,7 @@ def weights_inspect(
     from bench.cli.show_checkpoints import checkpoint_as_dict, show_checkpoint
     from bench.models.weights.identification import identify
 
-    found = identify(file)
+    found = identify(file, entry=entry)
     if as_json:
         print_json(checkpoint_as_dict(found))
     else:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from bench.cli.arguments import Entry
 from bench.cli.console import print_json, print_note, print_table, print_text
 from bench.core.errors import InputError
 from bench.core.input_protocol import InputProtocol, parse_protocol, read_class_names
@@ -66,6 +67,7 @@ def train(
     seed: Annotated[list[int] | None, typer.Option(help="Seed; several seeds train several models.")] = None,
     views: Views = "1x1",
     weights: Annotated[Path | None, typer.Option(help="A checkpoint to start from.")] = None,
+    entry: Entry = None,
     preprocess: Preprocess = None,
     arg: ModelArguments = None,
     ranks: Ranks = None,
@@ -88,7 +90,7 @@ def train(
     given = _given_protocol(preprocess, labels=None)
     _run_accuracy(
         "train", model, accuracy, given=given,
-        arg=arg, clip=clip, root=root, option=option, weights=weights, timeout_s=timeout, out=out,
+        arg=arg, clip=clip, root=root, option=option, weights=weights, entry=entry, timeout_s=timeout, out=out,
     )  # fmt: skip
 
 
@@ -96,6 +98,7 @@ def evaluate(
     model: Model,
     dataset: Dataset,
     weights: OptionalWeights = None,
+    entry: Entry = None,
     clip: ClipText = None,
     root: Root = None,
     option: Options = None,
@@ -127,10 +130,10 @@ def evaluate(
         "clip_scores": clip_scores or None,
     }
     if weights is not None and clip is None:
-        clip = _clip_as_trained(weights, model=model, given=given)
+        clip = _clip_as_trained(weights, entry=entry, model=model, given=given)
     _run_accuracy(
         "eval", model, accuracy, given=given,
-        arg=arg, clip=clip, root=root, option=option, weights=weights, timeout_s=timeout, out=out,
+        arg=arg, clip=clip, root=root, option=option, weights=weights, entry=entry, timeout_s=timeout, out=out,
     )  # fmt: skip
 
 
@@ -138,6 +141,7 @@ def predict(
     model: Model,
     videos: Annotated[list[Path], typer.Argument(metavar="VIDEO...", help="Video files or frame folders.")],
     weights: OptionalWeights = None,
+    entry: Entry = None,
     clip: ClipText = None,
     views: Views = "1x1",
     top: Annotated[int, typer.Option(help="Number of classes per video.")] = 5,
@@ -155,6 +159,7 @@ def predict(
         model,
         videos,
         weights=weights,
+        entry=entry,
         clip=clip,
         views=views,
         top=top,
@@ -175,6 +180,7 @@ def features(
     dataset: Dataset,
     split: Annotated[str, typer.Option("--split", help="The split of the data set.")],
     out: Annotated[Path, typer.Option("--out", help="Parquet file: one row per video.")],
+    entry: Entry = None,
     clip: ClipText = None,
     root: Root = None,
     option: Options = None,
@@ -188,7 +194,8 @@ def features(
 
     check_writable(out)
     result = features_of_dataset(
-        model, dataset, split=split, out=out, weights=weights, clip=clip, root=root, views=views,
+        model, dataset, split=split, out=out, weights=weights, entry=entry, clip=clip, root=root,
+        views=views,
         given=_given_protocol(preprocess, labels=None), arguments=_model_arguments(arg),
         options=dataset_options(option),
     )  # fmt: skip
@@ -220,13 +227,13 @@ def _given_protocol(preprocess: str | None, *, labels: Path | None) -> InputProt
     return InputProtocol.of({"classes": read_class_names(labels)}, mark="given").over(given)
 
 
-def _clip_as_trained(weights: Path, *, model: str, given: InputProtocol) -> str | None:
+def _clip_as_trained(weights: Path, *, entry: str | None, model: str, given: InputProtocol) -> str | None:
     """The clip that the user's protocol or the checkpoint asks for; None if neither says one."""
     from bench.models.factory import find_model
     from bench.models.weights.checkpoint import read_checkpoint
     from bench.models.weights.checkpoint_protocol import protocol_of_checkpoint
 
-    known = given.over(protocol_of_checkpoint(read_checkpoint(weights)))
+    known = given.over(protocol_of_checkpoint(read_checkpoint(weights, entry=entry)))
     if known.clip is None and known.crop is None:
         return None
     clip = known.clip_over(clip_from_text(find_model(model).clip))
@@ -250,6 +257,7 @@ def _run_accuracy(
     root: Path | None,
     option: list[str] | None,
     weights: Path | None,
+    entry: str | None,
     timeout_s: float,
     out: Path,
 ) -> None:
@@ -271,6 +279,7 @@ def _run_accuracy(
     axes = {
         "clip": clip,
         "weights": None if weights is None else str(weights.absolute()),
+        "entry": entry,
         "preprocess": given.as_stored() or None,
     }
     options = {

@@ -142,7 +142,8 @@ def _checked_weights(weights: str) -> str:
 class Point(Frozen):
     """One point of the axes. An axis that no measure of the case depends on is None and not part of the id.
 
-    `weights` is a file, or `trained:<data set>/<recipe>` (or `inflated:`) for weights that are trained first.
+    `weights` is a file, or `trained:<data set>/<recipe>` (or `inflated:`) for weights that are trained first. `entry`
+    is the place of the weights in a file that holds several.
     `preprocess` holds the parts of the input protocol that the user gives (`bench.core.input_protocol`).
     """
 
@@ -150,6 +151,7 @@ class Point(Frozen):
     args: dict[str, Json] = Field(default_factory=dict)
     clip: Clip
     weights: Annotated[str, AfterValidator(_checked_weights)] | None = None
+    entry: str | None = None
     precision: Precision | None = None
     memory_format: MemoryFormat | None = None
     compile: CompileMode | None = None

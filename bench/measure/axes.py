@@ -2,5 +2,5 @@
 
 COUNT_AXES = frozenset({"model", "args", "clip"})
 TIMING_AXES = COUNT_AXES | {"precision", "memory_format", "compile", "device", "threads", "batch"}
-ACCURACY_AXES = COUNT_AXES | {"weights", "dataset", "split", "recipe", "seed", "views", "preprocess"}
+ACCURACY_AXES = COUNT_AXES | {"weights", "entry", "dataset", "split", "recipe", "seed", "views", "preprocess"}
 VIDEO_AXES = frozenset({"dataset", "split"})

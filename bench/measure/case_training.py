@@ -178,7 +178,8 @@ class CaseTraining:
         from bench.train.fitting import fit, identity
 
         case, point = self.case, self.case.point
-        about = training_notes(model, name=point.model, arguments=point.args, weights=case.weights)
+        entry = point.entry if case.weights == point.weights else None
+        about = training_notes(model, name=point.model, arguments=point.args, weights=case.weights, entry=entry)
         what: dict[str, Any] = {"val": val, "val_decides": val_decides, "clip": clip, "given": self.given}
         what |= {"seed": self.seed, "about": about}
         folder = case.artifacts.parent / f"training_{identity(model, recipe, videos, **what)}"

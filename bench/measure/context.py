@@ -72,11 +72,17 @@ class CaseContext:
         arguments: dict[str, Any] = dict(self.point.args)
         given = arguments.pop("num_classes", None)
         weights = None if target == "meta" else self.weights
+        # Weights that are trained first lie in a file of our own, which has one entry.
+        entry = self.point.entry if weights is not None and weights == self.point.weights else None
         if target == "meta":
             arguments = {name: value for name, value in arguments.items() if not is_weights_argument(name)}
         with torch.device(target if target == "meta" else "cpu"):
             model = create_model(
-                self.point.model, num_classes=num_classes if given is None else given, weights=weights, **arguments
+                self.point.model,
+                num_classes=num_classes if given is None else given,
+                weights=weights,
+                entry=entry,
+                **arguments,
             )
         self._note_weights(model)
         built: nn.Module = model.eval() if target == "meta" else model.to(target).eval()
@@ -89,7 +95,8 @@ class CaseContext:
             return
         path, results = Path(report.path), self.artifacts.parent.parent
         shown = path.relative_to(results) if path.is_relative_to(results) else path  # ours may be moved as a whole
-        self.note("weights", {"path": str(shown), "sha256": report.sha256, "loaded": report.loaded})
+        noted: dict[str, Json] = {"path": str(shown), "sha256": report.sha256, "loaded": report.loaded}
+        self.note("weights", {**noted, "entry": report.entry} if report.other_entries else noted)
         for warning in report.warnings:
             self.warn(warning)
 

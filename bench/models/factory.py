@@ -29,23 +29,27 @@ def create_model(
     *,
     num_classes: int | None = None,
     weights: str | PathLike[str] | None = None,
+    entry: str | None = None,
     device: str | torch.device | None = None,
     **arguments: Any,
 ) -> nn.Module:
     """The network called `name`, in training mode, its weights drawn on the CPU or read from the file `weights`.
 
-    `num_classes` None is what the head in `weights` has, else the network's own default. What was loaded stands in
+    `num_classes` None is what the head in `weights` has, else the network's own default. `entry` is the place of the
+    weights in a file that holds several (`read_checkpoint`). What was loaded stands in
     the network's `weights_report`, a `LoadReport`. Under `torch.device("meta")`, or with `device="meta"`, nothing is
     allocated. UnknownNameError for a name, InputError for an argument that is not known or cannot be, WeightsError
     for a file that does not fit.
     """
-    entry = find_model(name)
+    if entry is not None and weights is None:
+        raise InputError(f"entry {entry!r} names weights within a file, and no file of weights is given")
+    model_entry = find_model(name)
     given = {**arguments} if num_classes is None else {"num_classes": num_classes, **arguments}
     is_meta = torch.device(device or torch.get_default_device()).type == "meta"
     with build_on_meta() if is_meta else contextlib.nullcontext():
-        model = _build(entry, given)
+        model = _build(model_entry, given)
         if weights is not None:
-            model = _with_weights(entry, given, model, read_checkpoint(weights))
+            model = _with_weights(model_entry, given, model, read_checkpoint(weights, entry=entry))
     return model if device is None or is_meta else model.to(device)
 
 

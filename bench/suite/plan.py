@@ -253,6 +253,10 @@ class _Planner:
                 self._add(self._place_of(axis, setting, measure), f"{axis}: {describe_error(error, value)}")
         is_good &= self._knows_recipe("recipe", checked.get("recipe"), setting, measure)
         pretraining = Pretraining.of(checked.get("weights"))
+        if checked.get("entry") is not None and (checked.get("weights") is None or pretraining is not None):
+            is_good = False
+            message = f"entry {checked['entry']!r} names weights within a file; give that file as `weights`"
+            self._add(self._place_of("entry", setting, measure), message)
         if pretraining is not None:
             is_good &= self._knows_dataset("weights", pretraining.dataset, setting, measure)
             is_good &= self._knows_recipe("weights", pretraining.recipe, setting, measure)

@@ -20,7 +20,7 @@ NAMED = 20  # unread videos that a record names; it always has their number
 
 
 def training_notes(
-    model: nn.Module, *, name: str, arguments: Mapping[str, Json], weights: str | None
+    model: nn.Module, *, name: str, arguments: Mapping[str, Json], weights: str | None, entry: str | None = None
 ) -> dict[str, Json]:
     """What tells one trained model from another: name, arguments, source code, and the weights it starts from.
 
@@ -34,6 +34,7 @@ def training_notes(
         "arguments": dict(arguments),
         "source": source_hash(model),
         "weights": None if weights is None else file_hash(weights),
+        **({} if entry is None else {"entry": entry}),
         **({"files": files} if files else {}),
     }
 

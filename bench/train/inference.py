@@ -100,6 +100,7 @@ def predict_videos(
     videos: Sequence[Path],
     *,
     weights: str | PathLike[str] | None,
+    entry: str | None = None,
     clip: str | None = None,
     views: str = "1x1",
     top: int = 5,
@@ -108,11 +109,14 @@ def predict_videos(
 ) -> InferenceResult:
     """The `top` most likely classes of each video file or frame folder, by the model called `model`.
 
-    `weights` may be None for a model with weights of its own, such as `torchvision:r3d_18.kinetics400_v1`. `given` are
-    the parts of the input protocol that the user gives; the rest, class names included, comes from the checkpoint.
+    `weights` may be None for a model with weights of its own, such as `torchvision:r3d_18.kinetics400_v1`; `entry`
+    names those of a file that holds several. `given` are the parts of the input protocol that the user gives; the rest,
+    class names included, comes from the checkpoint.
     Raises InputError if the head of the model has no trained weights.
     """
-    built, settings = _prepared(model, weights=weights, clip=clip, views=views, given=given, arguments=arguments or {})
+    built, settings = _prepared(
+        model, weights=weights, entry=entry, clip=clip, views=views, given=given, arguments=arguments or {}
+    )
     require_trained(built)
     protocol = settings.protocol_of(built)
     predictions = predict(built, videos, settings, k=top)
@@ -126,6 +130,7 @@ def features_of_dataset(
     split: str,
     out: Path,
     weights: str | PathLike[str],
+    entry: str | None = None,
     clip: str | None = None,
     root: Path | None = None,
     views: str = "1x1",
@@ -137,7 +142,9 @@ def features_of_dataset(
     videos = open_dataset(dataset, root=root, split=split, **(options or {}))
     if videos.missing_warning:
         warnings.warn(videos.missing_warning, AnnotationWarning, stacklevel=2)
-    built, settings = _prepared(model, weights=weights, clip=clip, views=views, given=given, arguments=arguments or {})
+    built, settings = _prepared(
+        model, weights=weights, entry=entry, clip=clip, views=views, given=given, arguments=arguments or {}
+    )
     found = features(built, videos, settings)
     write_features(out, found, classes=videos.classes)
     return InferenceResult(protocol=settings.protocol_of(built), clip=settings.clip, features=found)
@@ -231,6 +238,7 @@ def _prepared(
     model: str,
     *,
     weights: str | PathLike[str] | None,
+    entry: str | None,
     clip: str | None,
     views: str,
     given: InputProtocol | None,
@@ -244,7 +252,7 @@ def _prepared(
     except ValueError as error:
         raise InputError(str(error)) from None
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    built = create_model(model, weights=weights, **arguments).to(device).eval()
+    built = create_model(model, weights=weights, entry=entry, **arguments).to(device).eval()
     default = clip_from_text(find_model(model).clip)
     chosen = clip_from_text(clip) if clip else given.over(checkpoint_protocol(built)).clip_over(default)
     protocol = evaluation_protocol(built, given, clip=chosen, default_clip=default)

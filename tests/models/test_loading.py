@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from bench.core.errors import WeightsError
+from bench.core.errors import InputError, WeightsError
 from bench.models.factory import create_model
 from bench.models.weights.loading import LoadReport, load_weights
 from bench.models.weights.translations import MMACTION_C3D_LAYERS, SPORTS_1M_LAYERS
@@ -171,3 +171,29 @@ def test_mmaction_s_c3d_is_ours(tmp_path: Path) -> None:
     model = create_model("c3d", kernel_depth=1, weights=saved(tmp_path / "w.pth", state))
     assert report_of(model).container == "MMAction2"
     assert torch.equal(model.get_submodule("fc8").weight, state["cls_head.fc_cls.weight"])
+
+
+def two_entries(path: Path) -> Path:
+    """A file with raw weights of ones and averaged weights of twos."""
+    model = narrow("resnet3d_10")
+    raw = {key: torch.ones_like(value) for key, value in state_of(model).items()}
+    torch.save({"state_dict": raw, "ema": {key: 2 * value for key, value in raw.items()}}, path)
+    return path
+
+
+@pytest.mark.parametrize(("entry", "value"), [(None, 2.0), ("ema", 2.0), ("state_dict", 1.0)])
+def test_an_entry_of_several_can_be_chosen(tmp_path: Path, entry: str | None, value: float) -> None:
+    file = two_entries(tmp_path / "both.pth")
+    model = narrow("resnet3d_10", weights=file, entry=entry)
+    assert {float(parameter.detach().mean()) for parameter in model.parameters()} == {value}
+
+
+def test_an_unknown_entry_is_an_error_that_lists_those_there_are(tmp_path: Path) -> None:
+    file = two_entries(tmp_path / "both.pth")
+    with pytest.raises(WeightsError, match=r"'emma'; did you mean: ema.*\(found: state_dict, ema\)"):
+        narrow("resnet3d_10", weights=file, entry="emma")
+
+
+def test_an_entry_without_a_file_is_an_error() -> None:
+    with pytest.raises(InputError, match="no file of weights is given"):
+        narrow("resnet3d_10", entry="ema")

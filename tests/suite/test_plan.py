@@ -14,7 +14,7 @@ from bench.suite import Suite, plan_suite, read_suite, write_json_schema
 
 COUNTS = frozenset({"model", "args", "clip"})
 TIMES = COUNTS | {"precision", "memory_format", "compile", "device", "threads", "batch"}
-LEARNS = COUNTS | {"weights", "dataset", "split", "recipe", "seed", "views", "preprocess"}
+LEARNS = COUNTS | {"weights", "entry", "dataset", "split", "recipe", "seed", "views", "preprocess"}
 
 
 def macs(case: object, *, backward: bool = False) -> list[Metric]:
@@ -360,6 +360,13 @@ measure: {macs: {}, accuracy: {dataset: motions}}
     cases = planned(tmp_path, text).cases
     assert [c.point.args for c in cases if "macs" in c.measures] == [{"width": 2}]
     assert [c.point.args.get("backbone_weights") for c in cases if "accuracy" in c.measures] == [None, "w.pth"]
+
+
+def test_an_entry_names_weights_within_a_file(tmp_path: Path) -> None:
+    text = "suite: s\nmodels: [{name: resnet3d, weights: w.pth, entry: [ema, state_dict]}]\nmeasure: {accuracy: {dataset: motions}}\n"
+    assert [case.point.entry for case in planned(tmp_path, text).cases] == ["ema", "state_dict"]
+    told = problems(tmp_path, text.replace("weights: w.pth, ", ""))
+    assert "2:27: entry 'ema' names weights within a file; give that file as `weights`" in told[0]
 
 
 def test_weights_that_are_trained_first_name_a_data_set_that_there_is(tmp_path: Path) -> None:
