@@ -248,7 +248,7 @@ def test_a_machine_without_vbench_is_told_from_one_with_another(
     repository: Path, tmp_path: Path, programs: Callable[..., Path]
 ) -> None:
     said = run_action(repository, programs=programs(python3=""), has_vbench=False, base="a", head="b")[2]
-    assert "no program vbench on the PATH" in said
+    assert "the program vbench is not on the PATH" in said
     assert "not this project's" not in said
 
 
@@ -288,7 +288,7 @@ def test_what_is_installed_can_be_said(
     ("python3", "vbench", "said"),
     [
         ('case "$*" in *pip*) exit 1 ;; esac', "", "could not be installed"),
-        ('case "$*" in *purelib*|*venv*) exit 1 ;; esac', "", "could not make an environment"),
+        ('case "$*" in *purelib*|*venv*) exit 1 ;; esac', "", "could not create a virtual environment"),
         ('case "$*" in *version_info*) exit 1 ;; esac', "", "needs Python 3.11 or newer"),
         ("", "exit 0", "not this project's"),
         ("", "exit 2", "not this project's"),
