@@ -1,4 +1,4 @@
-"""What one factor does: every level against the baseline, in pairs that are equal in all else."""
+"""Effect of one factor: every level compared with the baseline, in pairs that are equal in everything else."""
 
 import json
 import math
@@ -24,14 +24,14 @@ from bench.reporting.metric_text import value_text
 Verdict = Literal[
     "better", "worse", "higher", "lower", "no difference seen", "the same", "depends on the setting", "one pair"
 ]
-REPETITIONS = ("seed", "run")  # an recorded_metric is repeated along these, not varied
-UNSET = "not set"  # of an axis or argument that other values of the same metric have
-POINTS = ("%", "fraction", "pt")  # units whose differences are told in points; those of others are told as ratios
+REPETITIONS = ("seed", "run")  # values are repeated along these axes, not varied
+UNSET = "not set"  # an axis or argument that only other values of the same metric set
+POINTS = ("%", "fraction", "pt")  # differences in these units are given in points, all others as ratios
 
 
 @dataclass(frozen=True, kw_only=True)
 class LevelValue:
-    """One value of one metric: the level of the factor, and every other setting under which it was seen."""
+    """One value of one metric, with the level of the factor and every other setting."""
 
     level: str
     setting: Mapping[str, Json]
@@ -41,12 +41,12 @@ class LevelValue:
 
     @cached_property
     def pair_key(self) -> str:
-        """Equal for recorded that differ in the level alone."""
+        """Equal for values that differ only in the level."""
         return json.dumps(self.setting, sort_keys=True)
 
     @cached_property
     def context(self) -> dict[str, Json]:
-        """The setting without what merely repeats it."""
+        """The setting without seed and run."""
         return {k: v for k, v in self.setting.items() if k not in REPETITIONS}
 
     @cached_property
@@ -57,10 +57,10 @@ class LevelValue:
 
 @dataclass(frozen=True, kw_only=True)
 class Effect:
-    """One level in one metric, and how it differs from the baseline over `pairs` pairs.
+    """One level in one metric, and its difference from the baseline over `pairs` pairs.
 
-    `difference` is in the metric's unit, or the ratio to the baseline where `is_ratio` (1 is no difference then); it
-    is None for the baseline itself and where no pair was found. Its ends are nan where there is no interval.
+    `difference` is in the metric's unit, or a ratio to the baseline if `is_ratio` (1 means no difference). It is None
+    for the baseline itself and if no pair was found. Its ends are nan if there is no interval.
     """
 
     level: str
@@ -75,7 +75,7 @@ class Effect:
 
     @property
     def is_settled(self) -> bool:
-        """Whether the data say which way it goes."""
+        """Whether the data decide the direction of the difference."""
         return self.verdict in ("better", "worse", "higher", "lower")
 
 
@@ -108,7 +108,7 @@ class Ablation:
 
     @property
     def baseline_text(self) -> str:
-        """The baseline's level as people read it, measured or not."""
+        """The text of the baseline's level, measured or not."""
         return level_text(json.loads(self.baseline))
 
     @property
@@ -117,9 +117,9 @@ class Ablation:
 
     @cached_property
     def contexts(self) -> tuple[dict[str, Json], ...]:
-        """The settings, other than repetitions, under which the levels were seen; empty where there is only one.
+        """The settings of the other axes, without repetitions; empty if there is only one.
 
-        One that a fuller one of another metric contains, as settings of trainings do those of counts, is left out.
+        A setting that is part of a longer one is left out: a count's setting is part of a training's.
         """
         once = list({json.dumps(part, sort_keys=True): part for part in self._parts.values() if part}.values())
         longest = max(map(len, once), default=0)
@@ -127,10 +127,10 @@ class Ablation:
 
     @cached_property
     def _parts(self) -> Mapping[tuple[Column, str], dict[str, Json]]:
-        """By place, what tells its setting from others: every varying axis on which its metric depends.
+        """By place, every varying axis on which its metric depends.
 
-        A metric depends on what some recorded_metric of it names. An axis varies that has several values where a metric
-        depends on it, UNSET being one.
+        A metric depends on every axis that one of its values names. An axis varies if it has several values over the
+        metrics that depend on it; UNSET counts as a value.
         """
         places = {each.place: each for each in self.level_values}.values()
         axes: dict[Column, dict[str, None]] = defaultdict(dict)
@@ -148,7 +148,7 @@ class Ablation:
 
     @property
     def goal(self) -> Column | None:
-        """The metric in which a finding is told: the accuracy seen most often, else what was measured first."""
+        """The metric of the findings: the accuracy with the most values, else the first measured one."""
         seen = Counter(each.column for each in self.level_values)
         accuracies = [c for c in self.columns if c.metric.startswith("accuracy.")]
         first = [c for c in accuracies if c.metric == "accuracy.top1"] or accuracies
@@ -156,24 +156,26 @@ class Ablation:
         return max(first, key=lambda c: seen[c], default=next(iter([*sampled, *self.columns]), None))
 
     def within(self, context: Mapping[str, Json]) -> "Ablation":
-        """The same levels under one setting of the rest, in the metrics for which `context` says all that varies."""
+        """The same levels under one setting of the rest, in the metrics whose varying axes `context` fixes."""
         kept = tuple(o for o in self.level_values if self._parts[o.place].items() <= context.items())
         seen = {o.column for o in kept}
         return replace(self, level_values=kept, columns=tuple(c for c in self.columns if c in seen))
 
 
 def ablate(cases: Sequence[CaseResult], *, factor: str, baseline: Mapping[str, Json]) -> Ablation | None:
-    """The levels of `factor` over the cases of one suite; None where fewer than two levels have a result."""
+    """The levels of `factor` over the cases of one suite; None if fewer than two levels have a result."""
     level_values = [each for case in cases for each in _observe(case, factor)]
     if baseline.get(factor, ...) is None:
-        level_values = [*_without(cases, factor, beside=level_values), *level_values]
+        level_values = [*_with_unset_factor(cases, factor, level_values=level_values), *level_values]
     columns = headlines_of(in_order(o.column for o in level_values))
     kept = tuple(o for o in level_values if o.column in columns)
     levels = {o.level: json.loads(o.level) for o in kept}
     if len(levels) < 2:
         return None
     first = (
-        _key(_spelt(factor, baseline[factor])) if factor in baseline else min(levels, key=lambda k: _place(levels[k]))
+        _key(_as_stored(factor, baseline[factor]))
+        if factor in baseline
+        else min(levels, key=lambda k: _place(levels[k]))
     )
     return Ablation(
         suite=cases[0].case.suite,
@@ -185,18 +187,20 @@ def ablate(cases: Sequence[CaseResult], *, factor: str, baseline: Mapping[str, J
     )
 
 
-def _without(cases: Sequence[CaseResult], factor: str, *, beside: Sequence[LevelValue]) -> Iterator[LevelValue]:
-    """What is said by cases that have no level of `factor`, such as no weights, and else are like those of `beside`."""
-    alike = {(each.column, each.pair_key) for each in beside}
+def _with_unset_factor(
+    cases: Sequence[CaseResult], factor: str, *, level_values: Sequence[LevelValue]
+) -> Iterator[LevelValue]:
+    """Values of cases without a level of `factor` (such as no weights) that otherwise match `level_values`."""
+    alike = {(each.column, each.pair_key) for each in level_values}
     for case in cases:
         if factor not in case.case.point.named():
             yield from (o for o in _observe(case, factor, has_level=False) if (o.column, o.pair_key) in alike)
 
 
 def _observe(case: CaseResult, factor: str, *, has_level: bool = True) -> Iterator[LevelValue]:
-    """What `case` says of every metric, where it has a level of `factor`, or is taken to have the level null.
+    """The values of every metric of `case` if it has a level of `factor`; without `has_level` its level is null.
 
-    Protocols stand in the column, but for a factor that is of the protocol itself.
+    The protocol is part of the column, except for a factor that is itself an axis of the protocol.
     """
     axes = case.case.point.named()
     if has_level and factor not in axes:
@@ -213,12 +217,12 @@ def _observe(case: CaseResult, factor: str, *, has_level: bool = True) -> Iterat
 
 
 def _is_ratio(column: Column, level_values: Sequence[LevelValue]) -> bool:
-    """Whether differences in this metric are told as ratios: amounts above zero are, shares are not."""
+    """Whether differences in this metric are ratios: amounts above zero are, shares are not."""
     return column.unit not in POINTS and all(each.value > 0 for each in level_values if each.column == column)
 
 
 def _effect(cell: Sequence[LevelValue], baseline: Sequence[LevelValue], *, is_ratio: bool) -> Effect:
-    """The effect of one level; its `baseline` is empty where there is nothing to compare it with."""
+    """The effect of one level; `baseline` is empty if there is nothing to compare with."""
     effect = Effect(
         level=cell[0].level,
         column=cell[0].column,
@@ -258,7 +262,7 @@ def _difference(pairs: Sequence[tuple[LevelValue, LevelValue]], *, is_ratio: boo
 
 
 def _test_set_ends(a: LevelValue, b: LevelValue) -> tuple[float, float] | None:
-    """How far the difference of two shares may lie below and above, from the interval of each.
+    """Distances of the ends of the interval of a difference of two shares, from the interval of each.
 
     Newcombe, 1998, Statistics in Medicine 17(8), method 10, for independent samples: too wide for equal videos.
     """
@@ -291,12 +295,12 @@ def _direction(*, is_higher: bool, better: str | None) -> Verdict:
 
 
 def level_text(level: Json) -> str:
-    """A level as people read it; null is `none`, such as no weights to begin with."""
+    """The text of a level; null is `none`, for example no initial weights."""
     return "none" if level is None else value_text(level)
 
 
-def _spelt(factor: str, level: Json) -> Json:
-    """A level of the suite as points spell it: clips may be written in several ways."""
+def _as_stored(factor: str, level: Json) -> Json:
+    """A level in the form that points store; a suite may write a clip in several forms."""
     return str(Clip.model_validate(level)) if factor == "clip" else level
 
 
@@ -305,6 +309,6 @@ def _key(level: Json) -> str:
 
 
 def _place(level: Json) -> tuple[bool, float, str]:
-    """Numbers in their order, then everything else by its text."""
+    """Sort key: numbers in order, then everything else by its text."""
     is_number = isinstance(level, int | float) and not isinstance(level, bool)
     return not is_number, float(level) if isinstance(level, int | float) else 0.0, str(level)

@@ -1,4 +1,4 @@
-"""Cases joined into rows: counts, timings and accuracies of one model and clip have cases of their own."""
+"""Joins cases into rows, because counts, timings and accuracies of one model are separate cases."""
 
 import json
 from collections import defaultdict
@@ -22,15 +22,15 @@ from bench.reporting.case_results import (
 from bench.reporting.metric_text import HEADLINES, STAND_INS, axis_name, listed, metric_name, value_text
 
 Axes = tuple[Json, ...]
-NAMED_AXES = ("compile", "threads", "batch")  # whose values say nothing without the axis: off, 8
+NAMED_AXES = ("compile", "threads", "batch")  # their values (`off`, 8) need the name of the axis
 PROTOCOL_WORDS = {"dataset": "{}", "split": "split {}", "views": "{} views"}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Column:
-    """One metric, and for accuracies what they were taken on: values of one column may be ranked.
+    """One metric, and for accuracies the data set, split and views. Values of one column may be ranked.
 
-    Values of an `is_of_machine` column are ranked on each machine apart.
+    Values of an `is_of_machine` column are ranked on each machine separately.
     """
 
     metric: str
@@ -52,7 +52,7 @@ class Column:
         return ", ".join([self.name, *([self.protocol_text] if self.protocol else [])])
 
     def depends_on(self, axis: str) -> bool:
-        """Whether the measure of this metric says that its figures depend on `axis`; one that is not known may."""
+        """Whether the measure of this metric declares that it depends on `axis`; True for an unknown measure."""
         measure = self.metric.partition(".")[0]
         return measure not in MEASURES or axis in MEASURES.get(measure).depends_on
 
@@ -72,9 +72,9 @@ class Column:
 
 @dataclass(frozen=True, kw_only=True)
 class BoardRow:
-    """One model at one clip, run and trained in one way. `summaries` hold what was measured of it.
+    """One model at one clip in one execution mode, with one training. `summaries` hold its values by column.
 
-    Where it `is_trained`, a factor of training that is not among `factors` is one that it did without.
+    If it `is_trained`, a training factor that is missing in `factors` was not used (such as no initial weights).
     """
 
     suite: str
@@ -90,13 +90,13 @@ class BoardRow:
         return f"{self.model} {settings(self.args)}".strip()
 
     def does_without(self, factor: str) -> bool:
-        """Whether the model was trained without any, such as from no weights."""
+        """Whether the model was trained without this factor, for example without initial weights."""
         return self.is_trained and factor in TRAINING_AXES and self.factors.get(factor) is None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Board:
-    """All rows, the columns found in them, and which factors tell rows apart."""
+    """All rows, their columns, and the factors that differ between rows."""
 
     rows: tuple[BoardRow, ...]
 
@@ -128,14 +128,14 @@ class Board:
 
     @cached_property
     def constant_args_of(self) -> dict[str, dict[str, Json]]:
-        """By model, the arguments that are the same in every row of it, where it has several models."""
+        """By model name, the arguments that are the same in all of its rows, if it has several variants."""
         models: dict[str, list[BoardRow]] = defaultdict(list)
         for row in self.rows:
             models[row.model].append(row)
         return {model: shared for model, rows in models.items() if (shared := _shared(rows))}
 
     def args_text(self, model: str, args: Mapping[str, Json]) -> str:
-        """The arguments that tell a model of `model` from others of it: `kernel_depth=3`."""
+        """The arguments that differ between the variants of `model`: `kernel_depth=3`."""
         same = {*self.constant_args, *self.constant_args_of.get(model, ())}
         return settings({name: value for name, value in args.items() if name not in same})
 
@@ -153,20 +153,20 @@ class Board:
         return tuple(sorted({letter for summary in summaries for letter in summary.machines}))
 
     def label(self, row: BoardRow, columns: Iterable[Column]) -> str:
-        """The model, and what tells this row from others that have all of `columns`: `c3d kernel_depth=3 (bf16)`."""
-        factors = [text for name in self._told(tuple(columns)) if (text := self._factor_text(row, name))]
+        """The model, and the factors that differ between rows with all of `columns`: `c3d kernel_depth=3 (bf16)`."""
+        factors = [text for name in self._distinguishing(tuple(columns)) if (text := self._factor_text(row, name))]
         model = f"{row.model} {self.args_text(row.model, row.args)}".strip()
         return f"{model} ({', '.join(factors)})" if factors else model
 
-    def _told(self, columns: tuple[Column, ...]) -> list[str]:
+    def _distinguishing(self, columns: tuple[Column, ...]) -> list[str]:
         """The factors that vary over the rows which have all of `columns`."""
-        if columns not in self._told_before:
+        if columns not in self._distinguishing_cache:
             rows = tuple(row for row in self.rows if row.summaries.keys() >= set(columns))
-            self._told_before[columns] = replace(self, rows=rows or self.rows).factors_of(columns)
-        return self._told_before[columns]
+            self._distinguishing_cache[columns] = replace(self, rows=rows or self.rows).factors_of(columns)
+        return self._distinguishing_cache[columns]
 
     @cached_property
-    def _told_before(self) -> dict[tuple[Column, ...], list[str]]:
+    def _distinguishing_cache(self) -> dict[tuple[Column, ...], list[str]]:
         return {}
 
     @cached_property
@@ -175,7 +175,7 @@ class Board:
         return frozenset((row.model, name) for row in self.rows for name in row.factors)
 
     def _factor_text(self, row: BoardRow, name: str) -> str:
-        """As `factor_text`; of a row trained without any, `no weights` where the same model has some in another row."""
+        """As `factor_text`; `no weights` if the row was trained without and another row of the model has some."""
         value = row.factors.get(name)
         if value is not None:
             return factor_text(name, value)
@@ -211,7 +211,7 @@ class Board:
         return found
 
     def best(self, column: Column) -> dict[str, float]:
-        """The best value of a column by group, doubtful summaries left out; none where all are level."""
+        """The best value of a column by group, without doubtful summaries; none if all values are equal."""
         pick = min if column.better == "lower" else max
         groups = {
             group: {value for row in rows if (value := row.summaries[column].value) is not None}
@@ -226,7 +226,7 @@ def settings(args: Mapping[str, Json]) -> str:
 
 
 def _argument_text(value: Json) -> str:
-    """`3`; different arguments have different texts: lists stand in brackets, the text `3` in quotes."""
+    """`3`. Different arguments have different texts: lists are put in brackets, the text `3` in quotes."""
     if isinstance(value, list):
         return f"[{', '.join(map(_argument_text, value))}]"
     text = value_text(value)
@@ -245,7 +245,7 @@ def _is_number(text: str) -> bool:
 
 
 def _shared(rows: Sequence[BoardRow]) -> dict[str, Json]:
-    """Arguments that all of `rows` have and agree in; none where they are of one model, which shares with none."""
+    """Arguments that have one value in all of `rows`; none if the rows are of a single model."""
     if len({row.label for row in rows}) < 2:
         return {}
     values = {name: {json.dumps(row.args[name]) for row in rows if name in row.args} for name in rows[0].args}
@@ -254,9 +254,9 @@ def _shared(rows: Sequence[BoardRow]) -> dict[str, Json]:
 
 
 def _varying(rows: Sequence[BoardRow]) -> tuple[str, ...]:
-    """Factors with several values over `rows`, or that one model has in some of its rows and not in others.
+    """Factors with several values over `rows`, or that only some of the rows of one model have.
 
-    To be trained without is a value; of a row that was not run, precision and the like are not another value.
+    A training without the factor counts as a value; a row that was not timed has no value of precision and the like.
     """
     values: dict[str, set[str]] = defaultdict(set)
     having: dict[tuple[str, str, str], dict[tuple[str, ...], None]] = defaultdict(dict)
@@ -296,7 +296,7 @@ def headlines_of(columns: Iterable[Column]) -> tuple[Column, ...]:
 
 
 def build_board(cases: Sequence[CaseResult]) -> Board:
-    """Rows of all cases with a result, in the order in which their models were met."""
+    """Rows of all cases with a result, in the order of the first case of each model."""
     models: dict[tuple[str, str, str, str], list[CaseResult]] = defaultdict(list)
     for case in cases:
         point = case.case.point
@@ -308,7 +308,7 @@ def build_board(cases: Sequence[CaseResult]) -> Board:
 
 
 def column_of(case: CaseResult, recorded_metric: RecordedMetric) -> Column:
-    """The column in which this recorded_metric of `case` belongs."""
+    """The column of this metric of `case`."""
     metric = recorded_metric.metric
     return Column(
         metric=metric.name,
@@ -321,7 +321,7 @@ def column_of(case: CaseResult, recorded_metric: RecordedMetric) -> Column:
 
 
 def in_order(columns: Iterable[Column]) -> tuple[Column, ...]:
-    """Each column once: headlines in their order, others as they are met; labels by number where they are numbers."""
+    """Each column once: headlines in their order, then others in order of appearance; numeric labels by number."""
     found = dict.fromkeys(columns)
     mains = {stand_in: main for main, stand_in in STAND_INS.items()}
     met = {metric: place for place, metric in enumerate(dict.fromkeys(column.metric for column in found))}
@@ -340,7 +340,7 @@ def _number_first(text: str) -> tuple[int, float, str]:
 
 
 def _rows(cases: Sequence[CaseResult], *, names_suite: bool) -> Iterator[BoardRow]:
-    """All rows of one model and clip: every way it was run with every way it was trained."""
+    """All rows of one model and clip: every execution mode with every training."""
     by_run = _CaseJoin(cases, [(c.machine, *(getattr(c.case.point, axis) for axis in RUN_AXES)) for c in cases])
     by_training = _CaseJoin(cases, [(_training_of(c.case),) for c in cases])
     point, suite = cases[0].case.point, cases[0].case.suite
@@ -367,7 +367,7 @@ def _rows(cases: Sequence[CaseResult], *, names_suite: bool) -> Iterator[BoardRo
 
 
 def _training_of(case: Case) -> dict[str, Json] | None:
-    """How the model was trained, without weights or a recipe being ways too; None where that does not matter."""
+    """The training axes of a case, null for those not used; None if no measure depends on them."""
     axes = {axis: getattr(case.point, axis) for axis in TRAINING_AXES}
     measures = [MEASURES.get(name) for name in case.measures if name in MEASURES]
     matters = any(not measure.depends_on.isdisjoint(TRAINING_AXES) for measure in measures)
@@ -375,7 +375,7 @@ def _training_of(case: Case) -> dict[str, Json] | None:
 
 
 class _CaseJoin:
-    """Cases by a few axes. A case that leaves an axis open belongs to every fuller one that agrees with it."""
+    """Cases by a few axes. A case that leaves an axis open joins every more specific one that agrees with it."""
 
     def __init__(self, cases: Sequence[CaseResult], axes: Sequence[Axes]) -> None:
         self._members: dict[str, set[int]] = defaultdict(set)
@@ -388,11 +388,11 @@ class _CaseJoin:
         self.fullest = [values for key, values in points.items() if key not in covered]
 
     def within(self, values: Axes) -> set[int]:
-        """ModuleTracker of the cases that say nothing else than `values`."""
+        """Indices of the cases whose axes are open or equal to `values`."""
         return self._members[_key(values)].union(*(self._members.get(key, set()) for key in self._wider(values)))
 
     def _wider(self, values: Axes) -> list[str]:
-        """Keys of the points that leave open some of what `values` fix."""
+        """Keys of the points that leave open some of the axes that `values` sets."""
         own = _key(values)
         keys = (
             _key(tuple(v if is_kept else None for v, is_kept in zip(values, mask, strict=True))) for mask in self._masks
@@ -409,7 +409,7 @@ def _known(axes: Mapping[str, Json]) -> dict[str, Json]:
 
 
 def _summaries(cases: Iterable[CaseResult], *, precision: Json) -> dict[Column, MetricSummary]:
-    """The summaries of one row that is run in `precision`; accuracies that are not quite of this row are marked."""
+    """The summaries of one row that is run in `precision`; accuracies of another precision or head are marked."""
     found: dict[Column, list[RecordedMetric]] = defaultdict(list)
     for case in cases:
         for recorded in case.metrics.values():

@@ -31,7 +31,7 @@ RUNS_DISAGREE = "runs disagree"
 DRIFTING = "drifting"
 LENT = "lent"
 TIMING_DOUBTS = ("unsteady", "throttled", DRIFTING)
-# Remarks: the value is ranked, and its meaning depends on what they say.
+# Remarks: the value is ranked, but the reader must know them to interpret it.
 ASSUMED = "assumed protocol"
 OTHER_HEAD = "other head"
 
@@ -275,7 +275,7 @@ def _result(
 
 
 def _doubts(recorded: Sequence[RecordedMetric]) -> tuple[str, ...]:
-    found = {str(o.record.status) for o in recorded if o.record.status != "ok" and _is_blamed(o)}
+    found = {str(o.record.status) for o in recorded if o.record.status != "ok" and _is_concerned(o)}
     found |= {DRIFTING for o in recorded if o.metric.is_drifting and is_drifting(o.record)}
     found |= {OUT_OF_TOLERANCE for o in recorded if is_out_of_tolerance(o.record)}
     found |= {UNLIKE_MACHINES} if len(_machines(recorded)) > 1 else set()
@@ -293,7 +293,7 @@ def _is_of_assumed_protocol(recorded: RecordedMetric) -> bool:
     return is_accuracy and has_assumed_protocol(recorded.record)
 
 
-def _is_blamed(recorded_metric: RecordedMetric) -> bool:
+def _is_concerned(recorded_metric: RecordedMetric) -> bool:
     """Whether the status of the record concerns this metric: its own sampling ended so, or no sampling did."""
     record, metric = recorded_metric.record, recorded_metric.metric
     if str(record.status) == DRIFTING:

@@ -1,4 +1,4 @@
-"""Charts as data: plotly draws them in the reader's browser, in the colours of the page, when they come into sight."""
+"""Charts as data: plotly draws them in the browser, in the colours of the page, when they scroll into view."""
 
 import json
 import math
@@ -11,7 +11,7 @@ from bench.reporting.rendering import harmless, render_file
 if TYPE_CHECKING:
     from markupsafe import Markup
 
-# Colours are names of the style sheet's custom properties; the page's script puts in what they are in its theme.
+# Colours are custom properties of the style sheet; the page's script replaces them by the values of the theme.
 INK, MUTED, RULE, ACCENT, PAPER = "var(--ink)", "var(--muted)", "var(--rule)", "var(--accent)", "var(--paper)"
 SERIES = tuple(f"var(--series-{number})" for number in range(1, 7))
 FONT = {"family": "var(--font)", "size": 12, "color": INK}
@@ -38,13 +38,13 @@ LAYOUT: dict[str, Any] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Chart:
-    """A plotly figure as plain data. `caption` stands below it, `told` says in words what it shows."""
+    """A plotly figure as plain data, with a `caption` below it and a text alternative `alt`."""
 
     name: str
     traces: Sequence[Mapping[str, Any]]
     layout: Mapping[str, Any] = field(default_factory=dict)
     caption: str = ""
-    told: str = ""
+    alt: str = ""
     height_px: int = 320
 
     def figure(self) -> dict[str, Any]:
@@ -52,34 +52,36 @@ class Chart:
         return {"data": list(self.traces), "layout": merged(LAYOUT, {"height": self.height_px, **self.layout})}
 
     def html(self) -> "Markup":
-        """The place of the chart, and its data as JSON that cannot end the script element it stands in."""
+        """The element of the chart, and its data as JSON that cannot end the surrounding script element."""
         return render_file("chart.html", chart=self, data=as_script(self.figure()))
 
 
 def axis(title: str = "", **settings: Any) -> dict[str, Any]:
-    """An axis of the project's look, named `title`."""
-    return merged(AXIS, {"title": {"text": spelt(title)}, **settings})
+    """An axis in the project's style, with this title."""
+    return merged(AXIS, {"title": {"text": escaped(title)}, **settings})
 
 
 def error_bars(middles: Sequence[float], lows: Sequence[float], highs: Sequence[float], **look: Any) -> dict[str, Any]:
-    """plotly's error bars from the ends of intervals; none where an end is not known."""
+    """plotly's error bars from the ends of intervals; none if an end is not known."""
     above = [h - m if math.isfinite(h) else 0.0 for m, h in zip(middles, highs, strict=True)]
     below = [m - low if math.isfinite(low) else 0.0 for m, low in zip(middles, lows, strict=True)]
     bars = {"type": "data", "symmetric": False, "array": above, "arrayminus": below, "width": 0, "thickness": 1.5}
     return {**bars, **look}
 
 
-def spelt(text: str) -> str:
-    """`text` so that plotly, which reads a little HTML in every text, shows it as it is written."""
+def escaped(text: str) -> str:
+    """`text` escaped for plotly, which interprets some HTML tags in every text."""
     return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
 def tick_labels(texts: Sequence[str], *, longest: int) -> list[str]:
-    """Names of places on an axis, no two alike, for they would be one place; too long ones are cut where it tells."""
+    """Unique category names of an axis, because equal names share a place; long ones are cut but stay unique."""
     kinds = [[cut(text, longest) for text in texts] for cut in (_without_end, _without_middle, _without_start)]
     labels: dict[str, None] = {}
     for cuts in zip(*kinds, strict=True):
-        label = spelt(next((cut for cut, all_cut in zip(cuts, kinds, strict=True) if all_cut.count(cut) == 1), cuts[0]))
+        label = escaped(
+            next((cut for cut, all_cut in zip(cuts, kinds, strict=True) if all_cut.count(cut) == 1), cuts[0])
+        )
         while label in labels:
             label += "\N{ZERO WIDTH SPACE}"
         labels[label] = None
@@ -108,7 +110,7 @@ def as_script(data: Any) -> "Markup":
 
 
 def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """`base` with `over` laid on it, mappings within mappings too."""
+    """`base` updated with `over`, recursively."""
     both = dict(base)
     for key, value in over.items():
         is_nested = isinstance(value, Mapping) and isinstance(both.get(key), Mapping)

@@ -1,4 +1,4 @@
-"""What the data say, as sentences: nobody wrote them down in advance."""
+"""Findings: sentences computed from ablations and rankings."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -18,13 +18,13 @@ def ablation_findings(ablation: Ablation) -> list[str]:
         return [f"The baseline, {axis_name(ablation.factor)} {ablation.baseline_text}, has no result to compare with."]
     effects = [ablation.effects[level, goal] for level in ablation.levels if goal and (level, goal) in ablation.effects]
     compared = [effect for effect in effects if effect.difference is not None]
-    return [_sentence(ablation, effect) for effect in sorted(compared, key=_clearness)]
+    return [_sentence(ablation, effect) for effect in sorted(compared, key=_by_certainty_and_size)]
 
 
 def leader_findings(board: Board) -> list[str]:
-    """Who leads in accuracy and speed, and who may be level with the leader; of a single row what it is."""
+    """The leaders in accuracy and speed, with those whose intervals overlap; a description if there is one row."""
     if len(board.rows) == 1:
-        return [_portrait(board)]
+        return [_description_of_single_row(board)]
     accuracies = [c for c in board.headlines if c.metric == "accuracy.top1"]
     speeds = [c for c in board.headlines if c.metric in ("throughput.clips_per_s", "latency.p50_ms")]
     return [sentence for column in [*accuracies, *speeds] for sentence in _leaders(board, column)]
@@ -49,8 +49,8 @@ def interval_text(effect: Effect) -> str:
     return f"{ends[0]} to {ends[1]} {_unit(effect)}".strip()
 
 
-def _clearness(effect: Effect) -> tuple[int, float]:
-    """Sorts settled effects first, then what was seen to make no difference, each by size."""
+def _by_certainty_and_size(effect: Effect) -> tuple[int, float]:
+    """Sort key: settled effects first, then those without a visible difference, each by size."""
     found = effect.difference or Estimate(value=0, low=0, high=0)
     size = abs(math.log(found.value)) if effect.is_ratio else abs(found.value)
     return 0 if effect.is_settled else 2 if effect.verdict == "one pair" else 1, -size
@@ -64,21 +64,21 @@ def _sentence(ablation: Ablation, effect: Effect) -> str:
         size = difference_text(effect)
         return f"No difference seen in {metric} between {factor} {level} and {baseline} ({size}; {evidence})."
     if effect.verdict == "one pair":
-        return f"{change}, but one pair cannot tell this from chance."
+        return f"{change}, but one pair cannot separate this from chance."
     if effect.verdict == "the same":
-        return f"{_capital(metric)} is the same with {factor} {level} and {baseline}."
+        return f"{_capitalised(metric)} is the same with {factor} {level} and {baseline}."
     if effect.verdict == "depends on the setting":
         return f"Whether {factor} {level} or {baseline} has the higher {metric} depends on the other settings."
-    return f"{change} ({evidence}){_price(ablation, effect)}."
+    return f"{change} ({evidence}){_cost_ratios(ablation, effect)}."
 
 
 def _change(effect: Effect, level: str, baseline: str, metric: str) -> str:
     """`Top-1 is 43.2 points lower with kernel_depth 1 than with 3`, or the ratio of the two."""
     value = effect.difference.value if effect.difference else math.nan
     if effect.is_ratio:
-        return f"{_capital(metric)} with {level} is {format_number(value, 2)} times that with {baseline}"
+        return f"{_capitalised(metric)} with {level} is {format_number(value, 2)} times that with {baseline}"
     amount = _amount(effect, abs(value)).lstrip("+").replace(" pt", " points")
-    return f"{_capital(metric)} is {amount} {'higher' if value >= 0 else 'lower'} with {level} than with {baseline}"
+    return f"{_capitalised(metric)} is {amount} {'higher' if value >= 0 else 'lower'} with {level} than with {baseline}"
 
 
 def _evidence(effect: Effect) -> str:
@@ -86,8 +86,8 @@ def _evidence(effect: Effect) -> str:
     return f"95 % interval {interval}, {plural(effect.pairs, 'pair')}" if interval else plural(effect.pairs, "pair")
 
 
-def _price(ablation: Ablation, effect: Effect) -> str:
-    """What the level costs beside the baseline: `, at 0.52 times the MACs`."""
+def _cost_ratios(ablation: Ablation, effect: Effect) -> str:
+    """Cost of the level relative to the baseline: `, at 0.52 times the MACs`."""
     costs = [c for c in ablation.columns if c.metric in ("macs.forward", "latency.p50_ms")]
     ratios = [
         f"{format_number(found.difference.value, 2)} times the {_in_sentence(column, costs)}"
@@ -117,15 +117,15 @@ def _unit(effect: Effect) -> str:
     return "pt" if effect.column.unit in POINTS else effect.column.unit
 
 
-def _portrait(board: Board) -> str:
+def _description_of_single_row(board: Board) -> str:
     """All headlines of the only row: `c3d: parameters 78.4 M, MACs 38.5 G, latency 20.0 ms.`"""
-    row, told = board.rows[0], []
+    row, parts = board.rows[0], []
     for column in board.headlines:
         value, scale = row.summaries[column].value, choose_scale([row.summaries[column].value], column.unit)
         name = _name_in_sentence(column)
         amount = f"{name} {scale.text(value)} {scale.unit_after(name)}".strip()
-        told.append(f"{amount}{_where_in_sentence(column, board.headlines)}")
-    return f"{row.label}: {listed(told, most=len(told))}."
+        parts.append(f"{amount}{_where_in_sentence(column, board.headlines)}")
+    return f"{row.label}: {listed(parts, most=len(parts))}."
 
 
 def _leaders(board: Board, column: Column) -> Iterator[str]:
@@ -142,11 +142,11 @@ def _leaders(board: Board, column: Column) -> Iterator[str]:
         ends = f" ({scale.text(summary.low)} to {scale.text(summary.high)})" if summary.has_interval else ""
         yield (
             f"{word} {_in_sentence(column, board.headlines)}{where}: {listed(leaders, most=3)}, "
-            f"{scale.text(best)} {scale.unit}{ends}{_beside(others)}."
+            f"{scale.text(best)} {scale.unit}{ends}{_tied_text(others)}."
         )
 
 
-def _beside(others: Sequence[str]) -> str:
+def _tied_text(others: Sequence[str]) -> str:
     if not others:
         return ""
     if len(others) > 3:
@@ -155,7 +155,7 @@ def _beside(others: Sequence[str]) -> str:
 
 
 def _may_be_level(other: MetricSummary, leader: MetricSummary) -> bool:
-    """Whether the two intervals overlap; summaries without an interval are taken at their value."""
+    """Whether the two intervals overlap; a summary without an interval is a single point."""
     if other.value is None or leader.value is None:
         return False
     low, high = (other.low, other.high) if other.has_interval else (other.value, other.value)
@@ -164,7 +164,7 @@ def _may_be_level(other: MetricSummary, leader: MetricSummary) -> bool:
 
 
 def _in_sentence(column: Column, columns: Sequence[Column]) -> str:
-    """The metric's name as it stands within a sentence, with its labels and what tells it from others of `columns`."""
+    """The metric's name for the middle of a sentence, with its labels and the data set."""
     return f"{_name_in_sentence(column)}{_where_in_sentence(column, columns)}"
 
 
@@ -179,5 +179,5 @@ def _where_in_sentence(column: Column, columns: Sequence[Column]) -> str:
     return (f" at {labels}" if labels else "") + (f" on {column.place_among(columns)}" if column.protocol else "")
 
 
-def _capital(text: str) -> str:
+def _capitalised(text: str) -> str:
     return text[:1].upper() + text[1:]

@@ -1,17 +1,17 @@
-"""One model's modules as a page: where its MACs, parameters and bytes are, as charts to walk into and as a table."""
+"""A page of one model's modules: MACs, parameters and bytes as zoomable charts and as a table."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from bench.reporting.chart import Chart, spelt
+from bench.reporting.chart import Chart, escaped
 from bench.reporting.rendering import render
 from bench.reporting.site import DrawnSection, write_page
 from bench.reporting.table import ColumnHead, Table, TableCell, TableRow
 
 AMOUNTS = {
     "macs": ("MACs", "multiply-accumulates of the forward pass"),
-    "params": ("parameters", "parameters, a shared one where it is first found"),
+    "params": ("parameters", "parameters; a shared one is counted at its first use"),
     "activation_bytes": ("bytes written", "bytes that the operators of the forward pass write"),
 }
 COLUMNS = ("macs", "params", "activation_bytes", "bytes_moved", "flops_per_byte")
@@ -20,7 +20,7 @@ COLUMNS = ("macs", "params", "activation_bytes", "bytes_moved", "flops_per_byte"
 def write_layer_page(
     layers: Sequence[Mapping[str, Any]], *, out: Path, model: str, inputs: str, convention: str
 ) -> Path:
-    """Write a page about `layers` (module paths with their totals, the model first) and return its `index.html`."""
+    """Write a page of `layers` (module paths with their totals, the model first) and return its `index.html`."""
     charts = [_icicle(layers, amount) for amount in AMOUNTS if layers[0][amount]]
     sections = [
         DrawnSection(
@@ -42,21 +42,21 @@ def _icicle(layers: Sequence[Mapping[str, Any]], amount: str) -> Chart:
         "branchvalues": "total",
         "ids": [f"/{layer['path']}" for layer in shown],
         "parents": [_parent(layer["path"], shown) for layer in shown],
-        "labels": [spelt(_label(layer)) for layer in shown],
+        "labels": [escaped(_label(layer)) for layer in shown],
         "values": [layer[amount] for layer in shown],
-        "customdata": [spelt(layer["type"]) for layer in shown],
+        "customdata": [escaped(layer["type"]) for layer in shown],
         "hovertemplate": "%{id}<br>%{customdata}<br>%{value:,} "
         + name
         + "<br>%{percentRoot:.1%} of all<extra></extra>",
         "textinfo": "label+percent root",
         "tiling": {"orientation": "v"},
     }
-    caption = f"{name}: {meaning}. Press a module to walk into it."
-    return Chart(name=amount, traces=[trace], caption=caption, told=caption, height_px=420)
+    caption = f"{name}: {meaning}. Click a module to zoom into it."
+    return Chart(name=amount, traces=[trace], caption=caption, alt=caption, height_px=420)
 
 
 def _label(layer: Mapping[str, Any]) -> str:
-    """The module's own name, with its type where the name is only a number."""
+    """The module's name, with its type if the name is only a number."""
     name: str = layer["path"].rpartition(".")[2]
     return f"{name} {layer['type']}".strip() if name.isdigit() or not name else name
 

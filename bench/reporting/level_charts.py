@@ -1,4 +1,4 @@
-"""Charts of an ablation: the levels themselves, and how far each lies from the baseline."""
+"""Charts of an ablation: the levels, and their differences from the baseline."""
 
 import math
 from collections.abc import Iterator
@@ -18,7 +18,7 @@ LONGEST_TICK = 22
 
 
 def level_charts(ablation: Ablation, name: str) -> Iterator[Chart]:
-    """The goal of `ablation` level by level, unless settings are mixed in it; then its differences to the baseline."""
+    """A chart of the levels in the goal metric, unless they mix settings, and a chart of the differences."""
     goal = ablation.goal
     if goal is None:
         return
@@ -31,7 +31,7 @@ def level_charts(ablation: Ablation, name: str) -> Iterator[Chart]:
 
 
 def _levels(ablation: Ablation, goal: Column, effects: list[Effect], name: str) -> Chart:
-    """Every seed or run as a ring, what they say together as a dot with its interval."""
+    """Every seed or run as a ring, and their summary as a dot with its interval."""
     scale = choose_scale([value for effect in effects for value in effect.values], goal.unit)
     ticks = _ticks(ablation, effects)
     middles = [(effect.summary.value or 0.0) / scale.divisor for effect in effects]
@@ -54,7 +54,7 @@ def _levels(ablation: Ablation, goal: Column, effects: list[Effect], name: str) 
 
 
 def _differences(ablation: Ablation, goal: Column, compared: list[tuple[Effect, Estimate]], name: str) -> Chart:
-    """The mean difference of every level with its interval, and the line of no difference."""
+    """The mean difference of every level with its interval, and a line at no difference."""
     is_ratio = any(effect.is_ratio for effect, _ in compared)
     factor = 100.0 if goal.unit == "fraction" and not is_ratio else 1.0
     middles, lows, highs = ([getattr(d, end) * factor for _, d in compared] for end in ("value", "low", "high"))
@@ -74,7 +74,7 @@ def _differences(ablation: Ablation, goal: Column, compared: list[tuple[Effect, 
             }
         ],
         caption="Mean of the paired differences with its 95 % interval. The dotted line is no difference.",
-        told=" ".join(ablation_findings(ablation)),
+        alt=" ".join(ablation_findings(ablation)),
         shapes=[_upright(none)],
         reach=[*middles, *lows, *highs, none],
     )
@@ -87,11 +87,11 @@ def _chart(
     title: str,
     traces: list[dict[str, Any]],
     caption: str,
-    told: str = "",
+    alt: str = "",
     shapes: list[dict[str, Any]] | None = None,
     reach: list[float] | None = None,
 ) -> Chart:
-    """A chart with one line of marks per level; `reach` are values that must be inside the x axis."""
+    """A chart with one row of markers per level; the x axis covers the values of `reach`."""
     rows = list(dict.fromkeys(ticks))[::-1]
     across = axis(title, nticks=6)
     if reach:
@@ -103,7 +103,7 @@ def _chart(
         traces=traces,
         layout={"xaxis": across, "yaxis": {**down, "range": [-0.6, len(rows) - 0.4]}, "shapes": shapes or []},
         caption=caption,
-        told=told,
+        alt=alt,
     )
 
 

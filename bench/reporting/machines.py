@@ -1,4 +1,4 @@
-"""Which records come from alike machines: no fact that two of them both know differs."""
+"""Groups records by machine. Environments are compatible if no fact that both know differs."""
 
 import json
 from collections.abc import Mapping
@@ -6,13 +6,13 @@ from dataclasses import dataclass
 
 from bench.core.schema import Environment, Json, Record
 
-# Facts that tell one piece of the same hardware from another, follow from the case, or touch no timing.
-TELL_NOTHING = frozenset({"gpu_uuid", "ram_bytes", "cudnn_benchmark", "vbench", "codecarbon", "nvidia-ml-py"})
+# Facts that differ between two pieces of the same hardware, follow from the case, or do not affect timings.
+IGNORED_FACTS = frozenset({"gpu_uuid", "ram_bytes", "cudnn_benchmark", "vbench", "codecarbon", "nvidia-ml-py"})
 
 
 @dataclass(frozen=True, kw_only=True)
 class Machine:
-    """Hardware and software whose numbers may stand beside each other, under a letter."""
+    """Hardware and software whose values may be compared, named by a letter."""
 
     letter: str
     hardware: Mapping[str, Json]
@@ -20,17 +20,17 @@ class Machine:
 
     @property
     def name(self) -> str:
-        """The GPU where there is one, else the CPU."""
+        """The name of the GPU if there is one, else of the CPU."""
         return str(self.hardware.get("gpu") or self.hardware.get("cpu") or "unknown hardware")
 
-    def is_like(self, environment: Environment) -> bool:
+    def is_compatible(self, environment: Environment) -> bool:
         """Whether no fact that both know differs."""
         return not _conflicts(self.hardware, environment.hardware) and not _conflicts(
             self.software, environment.software
         )
 
-    def joined_by(self, environment: Environment) -> "Machine":
-        """This machine with what `environment` knows beyond it."""
+    def merged_with(self, environment: Environment) -> "Machine":
+        """This machine with the additional facts of `environment`."""
         return Machine(
             letter=self.letter,
             hardware={**_known(environment.hardware), **self.hardware},
@@ -39,16 +39,16 @@ class Machine:
 
 
 class Machines:
-    """Gives unlike environments letters, in the order in which they are met."""
+    """Gives a letter to each group of compatible environments, in order of appearance."""
 
     def __init__(self) -> None:
         self.all: list[Machine] = []
         self._seen: dict[str, int] = {}
 
     def letter(self, record: Record) -> str:
-        """The letter of the machine that this record's environment is like; a new one where it is like none.
+        """The letter of the machine that is compatible with this record's environment; a new letter if there is none.
 
-        The number of threads is the case's where it names one, and else the machine's.
+        If the case sets the number of threads, that number is not a fact of the machine.
         """
         environment = record.environment
         if record.case.point.threads is not None:
@@ -61,19 +61,19 @@ class Machines:
 
     def _place(self, environment: Environment) -> int:
         for index, machine in enumerate(self.all):
-            if machine.is_like(environment):
-                self.all[index] = machine.joined_by(environment)
+            if machine.is_compatible(environment):
+                self.all[index] = machine.merged_with(environment)
                 return index
         empty = Machine(letter=_letter(len(self.all)), hardware={}, software={})
-        self.all.append(empty.joined_by(environment))
+        self.all.append(empty.merged_with(environment))
         return len(self.all) - 1
 
 
 def differing_facts(machines: list[Machine] | tuple[Machine, ...]) -> dict[str, tuple[Json, ...]]:
-    """Facts on which `machines` are unlike, each with its value on every one of them (None where unknown)."""
+    """Facts that differ between `machines`, each with its value on every machine (None if unknown)."""
     everything = [{**m.software, **m.hardware} for m in machines]
     names = dict.fromkeys(name for m in machines for name in (*m.hardware, *m.software))
-    found = {name: tuple(facts.get(name) for facts in everything) for name in names if name not in TELL_NOTHING}
+    found = {name: tuple(facts.get(name) for facts in everything) for name in names if name not in IGNORED_FACTS}
     return {n: values for n, values in found.items() if len({json.dumps(v) for v in values if v is not None}) > 1}
 
 
@@ -85,7 +85,7 @@ def _conflicts(ours: Mapping[str, Json], theirs: Mapping[str, Json]) -> list[str
     return [
         name
         for name, value in _known(theirs).items()
-        if name not in TELL_NOTHING and ours.get(name) is not None and ours[name] != value
+        if name not in IGNORED_FACTS and ours.get(name) is not None and ours[name] != value
     ]
 
 

@@ -1,4 +1,4 @@
-"""A table of board rows: one scale per column, intervals below the values, doubts as chips, best values marked."""
+"""Tables of board rows: one scale per column, intervals below values, doubts as chips, best values marked."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -21,8 +21,8 @@ def metric_table(
     columns: Sequence[Column],
     factors: Sequence[str],
 ) -> Table:
-    """A table of `rows` of `board` with these columns, and the factors that tell the rows apart."""
-    writers = [_Writer(board, column) for column in columns]
+    """A table of `rows` of `board` with these columns and factors."""
+    writers = [_ColumnWriter(board, column) for column in columns]
 
     def cells(row: BoardRow) -> tuple[TableCell, ...]:
         return (
@@ -40,7 +40,7 @@ def metric_table(
 
 
 def column_heading(column: Column, scale: Scale | None) -> ColumnHead:
-    """The head of a column whose values are written in `scale`; without one, of differences that bring their units."""
+    """The head of a column with values in `scale`; without a scale, of differences with their own units."""
     name = metric_name(column.metric)
     below = [*(f"{axis_name(k)} {v}" for k, v in column.labels), column.protocol_text]
     return ColumnHead(
@@ -56,7 +56,7 @@ def column_heading(column: Column, scale: Scale | None) -> ColumnHead:
 
 
 def scale_of_column(column: Column, values: Iterable[float | None]) -> Scale:
-    """The scale of one column of a table; shares that are not all whole keep a decimal, so that 99.8 is no 100."""
+    """The scale of one column; shares that are not all whole keep a decimal, so that 99.8 is not shown as 100."""
     listed = [value for value in values if value is not None]
     scale = choose_scale(listed, column.unit)
     is_share = column.unit in SHARES and any(not (value / scale.divisor).is_integer() for value in listed)
@@ -64,7 +64,7 @@ def scale_of_column(column: Column, values: Iterable[float | None]) -> Scale:
 
 
 def interval_kinds(rows: Sequence[BoardRow], columns: Sequence[Column]) -> list[str]:
-    """What the intervals of these rows are, each kind once."""
+    """The kinds of intervals in these rows, each once."""
     return sorted({r.how for row in rows for c in columns if (r := row.summaries.get(c)) and r.has_interval})
 
 
@@ -74,8 +74,8 @@ def chips_of(rows: Sequence[BoardRow], columns: Sequence[Column]) -> list[str]:
     return sorted({chip for summary in found for chip in (*summary.doubts, *summary.remarks)})
 
 
-class _Writer:
-    """Writes one column: knows its scale and its best values."""
+class _ColumnWriter:
+    """Writes the cells of one column in its scale and marks its best values."""
 
     def __init__(self, board: Board, column: Column) -> None:
         self._column = column

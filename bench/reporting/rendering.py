@@ -42,7 +42,7 @@ def harmless(text: str) -> str:
 
 
 def _finalize(value: Any) -> Any:
-    """What a template puts on the page for `value`: plain text is made harmless, Markup is left alone."""
+    """jinja2's finalize: makes plain text harmless and leaves Markup as it is."""
     return harmless(value) if type(value) is str else value
 
 

@@ -1,6 +1,6 @@
-"""The ledger of reproduction: every published accuracy of a model beside ours, and what may be said of the two.
+"""The accuracy ledger: every published accuracy of a model with the measured one, and the outcome of the comparison.
 
-Two accuracies are held against each other only where what is known of their protocols agrees. What differs is named.
+Two accuracies are compared only if everything known of their protocols agrees. Differences are listed.
 """
 
 import json
@@ -20,33 +20,33 @@ from bench.reporting.case_results import CaseResult, MetricSummary, summarise_va
 Outcome = Literal["reproduced", "not reproduced", "not comparable", "not run", "claim without source"]
 
 FOLDS = (1, 2, 3)
-ENOUGH_VIEWS = 5  # temporal views that stand for clips over the whole video
-MOST_MISSING = 0.05  # share of the test videos without which an accuracy is one on another set
+ENOUGH_VIEWS = 5  # this many temporal views count as clips over the whole video
+MOST_MISSING = 0.05  # with a larger share of missing test videos, the accuracy is of another test set
 NO_PRETRAINING = ("", "None")
 
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluatedModel:
-    """One model as it was trained and evaluated here: its cases over splits and seeds.
+    """One model with one training: its evaluated cases over splits and seeds.
 
-    `zoo` is what the zoo calls the model, None for one that is in no zoo; `begins` the weights it began with.
+    `zoo` is the name of the model in the zoo, None if it is in none.
     """
 
     zoo: str | None
     point: Point
-    begins: str | None
+    initial_weights: str | None
     cases: tuple[CaseResult, ...]
 
     @cached_property
     def folds(self) -> Mapping[int | None, tuple[CaseResult, ...]]:
-        """Cases by the number of the official split that they were evaluated on; None where splits have no number."""
+        """Cases by the number of the official split that they were evaluated on; None if splits have no number."""
         found: dict[int | None, list[CaseResult]] = defaultdict(list)
         for case in self.cases:
             found[fold_of(case.case.point)].append(case)
         return {fold: tuple(cases) for fold, cases in found.items()}
 
     def summary(self, metric: str, *, folds: Iterable[int | None]) -> MetricSummary | None:
-        """The metric over seeds, and the mean over `folds`; None where one of them has no value."""
+        """The metric over seeds, and the mean over `folds`; None if one of them has no value."""
         found = [_summary_of(self.folds.get(fold, ()), metric) for fold in folds]
         known = [summary for summary in found if summary is not None and summary.value is not None]
         if not known or len(known) < len(found):
@@ -55,16 +55,18 @@ class EvaluatedModel:
 
     @property
     def protocols(self) -> list[Mapping[str, Json]]:
-        """What the records say of how they were evaluated."""
+        """The protocols of all records."""
         noted = [run.details.get("protocol") for case in self.cases for run in case.runs]
         return [protocol for protocol in noted if isinstance(protocol, dict)]
 
 
 @dataclass(frozen=True, kw_only=True)
 class LedgerEntry:
-    """A published row beside ours, in percent. `low` and `high` are the 95 % interval of `difference`, or nan.
+    """A published accuracy and the measured one, in percent.
 
-    `differences` are what is not alike in the protocols, or not known; `reason` says why nothing stands here.
+    `low` and `high` are the 95 % interval of `difference`, or nan.
+
+    `differences` lists differing or unknown parts of the protocols; `reason` is given if there is no measured value.
     """
 
     row: PublishedRow
@@ -81,18 +83,18 @@ class LedgerEntry:
 
     @property
     def difference(self) -> float | None:
-        """Our accuracy minus the published one, in points."""
+        """Measured minus published accuracy, in points."""
         return None if self.value is None else self.value - self.published
 
 
 def ledger(cases: Sequence[CaseResult]) -> list[LedgerEntry]:
-    """Every published accuracy of the models and data sets of `cases`, beside each of ours that may answer it."""
-    answers: dict[tuple[str, str | None], list[EvaluatedModel]] = defaultdict(list)
+    """Every published accuracy of the models and data sets of `cases`, paired with each matching measured one."""
+    measured: dict[tuple[str, str | None], list[EvaluatedModel]] = defaultdict(list)
     for each in evaluated_models(cases):
         if each.zoo is not None:
-            answers[each.zoo, each.point.dataset].append(each)
+            measured[each.zoo, each.point.dataset].append(each)
     entries: list[LedgerEntry] = []
-    for (zoo, dataset), mine in answers.items():
+    for (zoo, dataset), mine in measured.items():
         for found in dict.fromkeys(published_for(zoo)):
             if published_protocol(found).dataset == dataset and found.row.top1 is not None:
                 entries += _entries(found, mine)
@@ -100,7 +102,7 @@ def ledger(cases: Sequence[CaseResult]) -> list[LedgerEntry]:
 
 
 def evaluated_models(cases: Sequence[CaseResult]) -> list[EvaluatedModel]:
-    """The accuracies of `cases` by model, training and data set, in the order in which they were met."""
+    """The accuracies of `cases` by model, training and data set, in order of appearance."""
     groups: dict[str, list[CaseResult]] = defaultdict(list)
     for case in cases:
         if case.case.point.dataset is not None and "accuracy" in case.case.measures:
@@ -108,13 +110,13 @@ def evaluated_models(cases: Sequence[CaseResult]) -> list[EvaluatedModel]:
             groups[json.dumps([case.case.suite, shared.model_dump(mode="json")], sort_keys=True)].append(case)
     points = [(group[0].case.point, tuple(group)) for group in groups.values()]
     return [
-        EvaluatedModel(zoo=zoo_name(point), point=point, begins=begins_with(point), cases=found)
+        EvaluatedModel(zoo=zoo_name(point), point=point, initial_weights=initial_weights(point), cases=found)
         for point, found in points
     ]
 
 
 def zoo_name(point: Point) -> str | None:
-    """What the zoo calls this model: `resnet3d_50` for resnet3d of depth 50; None where other arguments are set."""
+    """The name of this model in the zoo: `resnet3d_50` for resnet3d of depth 50; None if other arguments are set."""
     args = {k: v for k, v in point.args.items() if k != "num_classes" and not is_weights_argument(k)}
     depth = args.pop("depth", None)
     if args:
@@ -122,8 +124,8 @@ def zoo_name(point: Point) -> str | None:
     return point.model if depth is None else f"{point.model}_{depth}"
 
 
-def begins_with(point: Point) -> str | None:
-    """The weights that a model began with: a pretraining, a file, or one that an argument names."""
+def initial_weights(point: Point) -> str | None:
+    """The initial weights of a model: a pretraining, a file, or the value of a weights argument."""
     named = [str(value) for name, value in point.args.items() if is_weights_argument(name) and value is not None]
     return point.weights or ", ".join(named) or None
 
@@ -135,7 +137,7 @@ def fold_of(point: Point) -> int | None:
 
 
 def mean_of(summaries: Sequence[MetricSummary]) -> MetricSummary:
-    """The mean over splits; its interval is the mean of theirs, as wide as if all erred alike."""
+    """The mean over splits, with the mean of their intervals (right for fully correlated errors, else too wide)."""
     values = [summary.value for summary in summaries if summary.value is not None]
     first, count = summaries[0], len(summaries)
     return MetricSummary(
@@ -149,7 +151,7 @@ def mean_of(summaries: Sequence[MetricSummary]) -> MetricSummary:
 
 
 def _entries(found: ZooRow, ours: Sequence[EvaluatedModel]) -> Iterator[LedgerEntry]:
-    """One entry for each of ours with an accuracy, else one that says why there is none."""
+    """One entry for each measured accuracy, else one with the reason why there is none."""
     taken = [entry for each in ours if (entry := _compared(found, each)) is not None]
     if taken:
         yield from taken
@@ -167,14 +169,14 @@ def _entries(found: ZooRow, ours: Sequence[EvaluatedModel]) -> Iterator[LedgerEn
 
 
 def _compared(found: ZooRow, ours: EvaluatedModel) -> LedgerEntry | None:
-    """The row beside this model of ours; None where ours has no accuracy."""
+    """The published row with this model's accuracy; None if it has none."""
     printed = published_protocol(found)
     known = [fold for fold, cases in ours.folds.items() if _summary_of(cases, "accuracy.top1") is not None]
     folds = _folds(printed, known)
     summary = ours.summary("accuracy.top1", folds=folds)
     if summary is None or summary.value is None:
         return None
-    decisive, told = _protocol_differences(found, printed, ours, folds=folds)
+    decisive, minor = _protocol_differences(found, printed, ours, folds=folds)
     published = _percent(found.row.top1)
     return LedgerEntry(
         row=found.row,
@@ -186,19 +188,19 @@ def _compared(found: ZooRow, ours: EvaluatedModel) -> LedgerEntry | None:
         value=summary.value,
         low=summary.low - published,
         high=summary.high - published,
-        differences=(*decisive, *told),
+        differences=(*decisive, *minor),
     )
 
 
 def _folds(printed: PublishedProtocol, known: Sequence[int | None]) -> list[int | None]:
-    """The splits of ours that answer the row, or the nearest to them that there is."""
+    """The measured splits that match the published row, or the nearest available ones."""
     if printed.is_mean:
         return [fold for fold in FOLDS if fold in known] or list(known[:1])
     return [printed.fold] if printed.fold in known else list(known[:1])
 
 
 def _outcome(row: PublishedRow, published: float, ours: MetricSummary, *, is_alike: bool) -> Outcome:
-    """Reproduced where our interval, widened by what the printed digits leave open, holds the published figure."""
+    """Reproduced if the measured interval, widened by half a unit of the last published digit, contains the value."""
     if _is_unsupported(row):
         return "claim without source"
     if not is_alike or not ours.has_interval:
@@ -210,21 +212,21 @@ def _outcome(row: PublishedRow, published: float, ours: MetricSummary, *, is_ali
 def _protocol_differences(
     found: ZooRow, printed: PublishedProtocol, ours: EvaluatedModel, *, folds: Sequence[int | None]
 ) -> tuple[list[str], list[str]]:
-    """What rules a comparison out, and what is told without ruling it out."""
+    """The differences that rule a comparison out, and the ones that do not."""
     decisive = [*_split_differences(printed, ours, folds), *_clip_differences(printed, ours.point)]
-    decisive += _begin_differences(found.row.pretrain, ours)
-    told: list[str] = []
+    decisive += _pretraining_differences(found.row.pretrain, ours)
+    minor: list[str] = []
     views = _views_difference(printed, ours.point.views or "1x1")
-    (told if _stands_for_dense(printed, ours.point) else decisive).extend(views)
+    (minor if _is_nearly_dense(printed, ours.point) else decisive).extend(views)
     for protocol in ours.protocols:
         lost, annotated = (int(_number(protocol.get(name))) for name in ("missing", "annotated"))
         if lost:
-            place = decisive if lost > MOST_MISSING * max(annotated, 1) else told
+            place = decisive if lost > MOST_MISSING * max(annotated, 1) else minor
             place.append(f"{lost} of {annotated} videos missing")
         shared = protocol.get("shared_with_training")
         if isinstance(shared, dict) and any(_number(count) for count in shared.values()):
             decisive.append("test videos share material with the training set")
-    return list(dict.fromkeys(decisive)), list(dict.fromkeys(told))
+    return list(dict.fromkeys(decisive)), list(dict.fromkeys(minor))
 
 
 def _split_differences(printed: PublishedProtocol, ours: EvaluatedModel, folds: Sequence[int | None]) -> Iterator[str]:
@@ -252,16 +254,16 @@ def _clip_differences(printed: PublishedProtocol, point: Point) -> Iterator[str]
         yield f"crop {printed.crop} v {clip.height if clip.height == clip.width else f'{clip.height}x{clip.width}'}"
 
 
-def _begin_differences(pretrain: str, ours: EvaluatedModel) -> Iterator[str]:
-    """Weights that are only evaluated are taken to be the publisher's; a file's own training is not known."""
+def _pretraining_differences(pretrain: str, ours: EvaluatedModel) -> Iterator[str]:
+    """Weights without a recipe here are assumed to be the publisher's; the training of a file is not known."""
     if ours.point.recipe is None:
         return
     was_pretrained = pretrain not in NO_PRETRAINING
-    if was_pretrained and ours.begins is None:
+    if was_pretrained and ours.initial_weights is None:
         yield f"pretrained on {pretrain} v from scratch"
-    if not was_pretrained and ours.begins is not None:
-        yield f"from scratch v from {ours.begins}"
-    own = Pretraining.of(ours.begins)
+    if not was_pretrained and ours.initial_weights is not None:
+        yield f"from scratch v from {ours.initial_weights}"
+    own = Pretraining.of(ours.initial_weights)
     if was_pretrained and own is not None and _plain(own.dataset) != _plain(pretrain):
         yield f"pretrained on {pretrain} v {own.dataset}"
 
@@ -272,7 +274,7 @@ def _views_difference(printed: PublishedProtocol, views: str) -> list[str]:
     return [] if printed.views == views else [f"{printed.views} views v {views}"]
 
 
-def _stands_for_dense(printed: PublishedProtocol, point: Point) -> bool:
+def _is_nearly_dense(printed: PublishedProtocol, point: Point) -> bool:
     return printed.is_dense and int((point.views or "1x1").partition("x")[0]) >= ENOUGH_VIEWS
 
 

@@ -1,4 +1,4 @@
-"""`Results`: what report sections are made from. Records grouped by case, joined into rows, compared by level."""
+"""`Results`, the input of every report section: records grouped by case, joined into rows, compared by level."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence

@@ -89,7 +89,7 @@ def _read(source: Source) -> Results:
         records += read
     if records and all(record.in_turns for record in records):
         what = f"all {plural(len(records), 'record')} are of vbench ab, whose sides took turns"
-        raise InputError(f"{what}: they tell how one side compares with the other, with vbench compare")
+        raise InputError(f"{what}; use vbench compare to compare the two sides")
     return collect(records, [read_suite_info(folder) for folder in dict.fromkeys(folders.values())], folders=folders)
 
 

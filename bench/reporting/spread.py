@@ -1,4 +1,4 @@
-"""The raw samples of one run, summarised: quantiles, variation, drift."""
+"""Summary of the raw samples of one run: quantiles, variation, drift."""
 
 import math
 from collections.abc import Iterator
@@ -13,10 +13,10 @@ QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95, 0.99)
 
 @dataclass(frozen=True, kw_only=True)
 class SampleSpread:
-    """How the samples of one metric in one run of one case lie; `quantiles` are those of QUANTILES.
+    """Summary of the samples of one metric in one run; `quantiles` are those of QUANTILES.
 
     `variation` is the standard deviation over the mean, `drift` the median of the last third of the samples over that
-    of the first third, less 1; both are nan where the divisor is 0.
+    of the first third, less 1; both are nan if the divisor is 0.
     """
 
     case: CaseResult
@@ -33,7 +33,7 @@ class SampleSpread:
 
 
 def spreads_of(case: CaseResult) -> Iterator[SampleSpread]:
-    """In every run, of every measure and labels, the first metric that keeps enough samples."""
+    """For every run, measure and labels, the first metric with at least `FEWEST_SAMPLES` samples."""
     done: set[tuple[str, str, int]] = set()
     for recorded in case.metrics.values():
         for each in recorded:
@@ -45,7 +45,7 @@ def spreads_of(case: CaseResult) -> Iterator[SampleSpread]:
 
 
 def summarise_samples(case: CaseResult, recorded_metric: RecordedMetric) -> SampleSpread:
-    """Quantiles by linear interpolation, variation and drift of the samples in their order of time."""
+    """Quantiles by linear interpolation, variation and drift of the samples in order of time."""
     samples = recorded_metric.metric.samples
     ordered, n = sorted(samples), len(samples)
     mean = math.fsum(samples) / n

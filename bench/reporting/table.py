@@ -78,7 +78,7 @@ class Table:
 
     @property
     def saved_names(self) -> list[str]:
-        """The names of the columns in a saved file, no two alike."""
+        """Unique names of the columns in a saved file."""
         names: dict[str, None] = {}
         for head in self.heads:
             name = wanted = head.saved_as or head.name

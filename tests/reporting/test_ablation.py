@@ -63,7 +63,7 @@ def test_an_interval_over_no_difference_is_called_so(make: SimpleNamespace) -> N
     assert sentence.endswith(", 2 pairs).")
 
 
-def test_the_finding_is_told_with_its_interval_and_price(make: SimpleNamespace) -> None:
+def test_a_finding_has_its_interval_and_its_cost_ratio(make: SimpleNamespace) -> None:
     records = accuracies(make, {3: (90.0, 91.0, 92.0), 1: (50.0, 52.0, 51.0)})
     counts = [make.counts("net", macs=macs, args={"depth": level}) for level, macs in ((3, 1000), (1, 250))]
     found = ablation_of([*records, *counts])
@@ -85,7 +85,7 @@ def test_a_difference_of_shares_is_no_larger_than_the_whole(make: SimpleNamespac
 def test_one_pair_is_not_enough(make: SimpleNamespace) -> None:
     found = ablation_of(accuracies(make, {3: (90.0,), 1: (50.0,)}))
     assert effect(found, "1", "accuracy.top1").verdict == "one pair"
-    assert ablation_findings(found)[0].endswith("but one pair cannot tell this from chance.")
+    assert ablation_findings(found)[0].endswith("but one pair cannot separate this from chance.")
 
 
 def test_equal_differences_on_a_small_test_set_are_not_sure(make: SimpleNamespace) -> None:
@@ -140,7 +140,7 @@ def test_pairs_are_equal_in_everything_else(make: SimpleNamespace) -> None:
     assert (within.pairs, within.difference.value) == (2, -39.0)
 
 
-def test_a_setting_that_one_network_has_and_another_has_not_tells_them_apart(make: SimpleNamespace) -> None:
+def test_a_setting_that_only_one_model_has_makes_another_context(make: SimpleNamespace) -> None:
     """As `num_classes` in one entry of a suite and not in another, or weights and none."""
     models: list[tuple[dict[str, object], float]] = [
         ({"args": {"width": 2, "num_classes": 8}}, 10),
@@ -188,7 +188,7 @@ def test_a_seed_without_a_partner_is_left_out_of_the_pairs(make: SimpleNamespace
     assert level.difference.value == -38.0
 
 
-def test_timings_of_unlike_machines_are_no_pair(make: SimpleNamespace) -> None:
+def test_timings_of_different_machines_are_not_paired(make: SimpleNamespace) -> None:
     records = [
         make.timing("net", args={"depth": 3}, environment=make.host),
         make.timing("net", args={"depth": 1}, environment=make.gpu_host),
@@ -196,12 +196,12 @@ def test_timings_of_unlike_machines_are_no_pair(make: SimpleNamespace) -> None:
     assert effect(ablation_of(records), "1", "latency.p50_ms").difference is None
 
 
-def test_a_baseline_that_failed_is_said(make: SimpleNamespace) -> None:
+def test_a_failed_baseline_is_reported(make: SimpleNamespace) -> None:
     found = ablation_of(accuracies(make, {1: (50.0, 51.0), 5: (60.0, 61.0)}))
     assert ablation_findings(found) == ["The baseline, depth 3, has no result to compare with."]
 
 
-def test_the_baseline_stands_first_and_numbers_before_words(make: SimpleNamespace) -> None:
+def test_the_baseline_comes_first_and_numbers_before_words(make: SimpleNamespace) -> None:
     found = ablation_of(accuracies(make, {"increasing": (1.0,), 10: (1.0,), 3: (1.0,), 5: (1.0,)}))
     assert list(found.levels.values()) == [3, 5, 10, "increasing"]
 
@@ -213,12 +213,12 @@ def test_a_baseline_clip_may_be_written_in_any_way(make: SimpleNamespace) -> Non
 
 
 @pytest.mark.parametrize("factor", ["depth", "nothing"])
-def test_a_factor_with_fewer_than_two_levels_says_nothing(make: SimpleNamespace, factor: str) -> None:
+def test_a_factor_with_fewer_than_two_levels_has_no_ablation(make: SimpleNamespace, factor: str) -> None:
     facts = {"name": "demo", "ablate": {"baseline": {factor: 3}, "factors": [factor]}}
     assert collect(accuracies(make, {3: (90.0, 91.0)}), [facts]).ablations == ()
 
 
-def test_views_are_compared_although_they_are_of_the_protocol(make: SimpleNamespace) -> None:
+def test_views_can_be_an_ablated_factor(make: SimpleNamespace) -> None:
     few = accuracies(make, {3: (80.0, 82.0, 84.0)}, views="1x1")
     many = accuracies(make, {3: (85.0, 88.0, 88.0)}, views="10x1")
     found = ablation_of([*few, *many], factor="views", baseline="1x1")
@@ -230,7 +230,7 @@ def test_views_are_compared_although_they_are_of_the_protocol(make: SimpleNamesp
     assert sentence.startswith("Top-1 on d is 5.0 points higher with views 10x1 than with 1x1 (95 % interval ")
 
 
-def test_a_network_afresh_is_compared_with_its_like_from_weights_alone(make: SimpleNamespace) -> None:
+def test_a_model_without_weights_is_compared_only_with_the_same_model_from_weights(make: SimpleNamespace) -> None:
     """What has no weights has no such axis; other models without weights are no baseline of these."""
     afresh = accuracies(make, {3: (80.0, 82.0), 5: (10.0, 20.0)})
     begun = accuracies(make, {3: (90.0, 93.0)}, weights="trained:motions/quick")

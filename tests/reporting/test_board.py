@@ -24,7 +24,7 @@ def value(board: Board, row: int, metric: str, **labels: str) -> float | None:
     return board.rows[row].summaries[column(board, metric, **labels)].value
 
 
-def test_counts_timings_and_accuracies_of_one_network_stand_in_one_row(make: SimpleNamespace) -> None:
+def test_counts_timings_and_accuracies_of_one_model_are_one_row(make: SimpleNamespace) -> None:
     board = board_of(
         [make.counts(params=7), make.timing(ms=20), make.accuracy(top1=90), make.accuracy(top1=92, seed=1)]
     )
@@ -41,7 +41,7 @@ def test_counts_timings_and_accuracies_of_one_network_stand_in_one_row(make: Sim
     assert value(board, 0, "throughput.clips_per_s", batch="8") == 75
 
 
-def test_each_way_of_running_is_a_row_with_the_counts_and_accuracies_of_its_network(make: SimpleNamespace) -> None:
+def test_each_execution_mode_is_a_row_with_the_counts_and_accuracies_of_its_model(make: SimpleNamespace) -> None:
     board = board_of([make.counts(params=7), *(make.timing(ms=m, precision=p) for p, m in (("fp32", 9), ("bf16", 4)))])
     assert board.varying == ("precision",)
     assert [(r.factors["precision"], value(board, i, "params.total")) for i, r in enumerate(board.rows)] == [
@@ -69,7 +69,7 @@ def test_ways_of_running_and_of_training_are_crossed(make: SimpleNamespace) -> N
     }
 
 
-def test_a_network_from_weights_and_one_afresh_have_rows_of_their_own(make: SimpleNamespace) -> None:
+def test_a_model_from_weights_and_one_without_weights_have_rows_of_their_own(make: SimpleNamespace) -> None:
     afresh = [make.accuracy(top1=t, seed=s) for s, t in enumerate((92, 93))]
     begun = [make.accuracy(top1=t, weights=w) for w, t in (("inflated:stills/quick_stills", 80), ("k700.pt", 60))]
     board = board_of([make.counts(params=7), make.timing(ms=20), *begun, *afresh])
@@ -94,7 +94,7 @@ def test_weights_as_they_are_and_fine_tuned_have_rows_of_their_own(make: SimpleN
     assert found == {"c3d (quick)": 60, "c3d (no recipe)": 30}
 
 
-def test_decoding_of_a_data_set_is_the_same_however_the_network_was_trained(make: SimpleNamespace) -> None:
+def test_decoding_of_a_data_set_is_the_same_however_the_model_was_trained(make: SimpleNamespace) -> None:
     decoding = make.record("c3d", make.metric("decode.clips_per_s", 50, better="higher"), dataset="motions")
     trained = [make.accuracy(top1=t, weights=w) for w, t in ((None, 92), ("k700.pt", 60))]
     board = board_of([decoding, *trained])
@@ -126,13 +126,13 @@ def test_accuracies_on_different_sets_are_different_columns(make: SimpleNamespac
     assert found == {"ucf101, split 1, 1x1 views": 70, "hmdb51, split 1, 1x1 views": 50}
 
 
-def test_arguments_that_all_networks_share_are_not_told_in_every_row(make: SimpleNamespace) -> None:
+def test_arguments_that_all_models_share_are_not_repeated_in_every_row(make: SimpleNamespace) -> None:
     board = board_of([make.counts(args={"depth": d, "num_classes": 8}) for d in (1, 3)])
     assert board.constant_args == {"num_classes": 8}
     assert [board.label(row, board.columns) for row in board.rows] == ["c3d depth=1", "c3d depth=3"]
 
 
-def test_a_label_tells_a_row_from_others_that_have_the_columns(make: SimpleNamespace) -> None:
+def test_a_label_names_what_differs_from_other_rows_with_the_columns(make: SimpleNamespace) -> None:
     """Models that were not timed have no other precision; c3d was never trained from weights."""
     timed = [make.timing("c3d", batch=b) for b in (1, 8)]
     trained = [make.accuracy("r3d", weights=weights) for weights in (None, "k700.pt")]
@@ -149,7 +149,7 @@ def test_a_label_tells_a_row_from_others_that_have_the_columns(make: SimpleNames
     ]
 
 
-def test_an_argument_that_one_network_lacks_is_told_of_the_others(make: SimpleNamespace) -> None:
+def test_an_argument_that_one_model_lacks_labels_the_others(make: SimpleNamespace) -> None:
     models: list[tuple[str, dict[str, object]]] = [
         ("c3d", {"depth": 1, "width": 2}),
         ("c3d", {"depth": 3, "width": 2}),
@@ -170,7 +170,7 @@ ARGS = st.dictionaries(st.sampled_from(["depth", "width"]), VALUES)
 
 @settings(max_examples=60)
 @given(models=st.lists(st.tuples(st.sampled_from(["c3d", "r3d"]), ARGS), min_size=1, max_size=6))
-def test_what_is_dropped_from_labels_is_said_for_all_and_keeps_networks_apart(
+def test_arguments_dropped_from_labels_are_in_the_caption_and_labels_stay_unique(
     make: SimpleNamespace, models: list[tuple[str, dict[str, object]]]
 ) -> None:
     board = board_of([make.counts(model, args=args) for model, args in models])
@@ -235,7 +235,7 @@ def test_an_accuracy_joins_timings_of_another_machine_and_what_it_cost_does_not_
     assert board.best(seconds) == {"A": 800}
 
 
-def test_seeds_that_were_trained_on_unlike_machines_lead_nothing_with_what_they_cost(make: SimpleNamespace) -> None:
+def test_training_costs_of_seeds_on_different_machines_are_not_ranked(make: SimpleNamespace) -> None:
     board = board_of(
         [
             trained(make, "a", seconds=100, seed=0),
@@ -250,7 +250,7 @@ def test_seeds_that_were_trained_on_unlike_machines_lead_nothing_with_what_they_
     assert board.best(seconds) == {"A": 100}
 
 
-def test_how_a_network_was_run_tells_no_accuracies_apart_and_how_it_was_trained_no_timings(
+def test_execution_modes_do_not_label_accuracies_and_trainings_do_not_label_timings(
     make: SimpleNamespace,
 ) -> None:
     timings = [make.timing(ms=ms, precision=p) for p, ms in (("fp32", 9), ("bf16", 4))]

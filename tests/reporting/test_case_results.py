@@ -78,7 +78,7 @@ def test_unsteady_timings_are_doubted_but_counts_of_the_same_record_are_not(make
     assert summary([record], "params.total").doubts == ()
 
 
-def test_the_status_is_about_the_timing_that_says_so(make: SimpleNamespace) -> None:
+def test_a_status_concerns_the_timing_that_stopped_so(make: SimpleNamespace) -> None:
     at = {"batch": "8"}
     record = make.record(
         "m",
@@ -167,7 +167,7 @@ def test_intervals_end_where_the_unit_does(
     assert (found.low, found.high) == pytest.approx((low, high))
 
 
-def test_a_report_of_runs_in_turns_alone_says_what_they_are(make: SimpleNamespace, tmp_path: Path) -> None:
+def test_a_report_of_turn_taking_runs_alone_is_an_error_that_names_them(make: SimpleNamespace, tmp_path: Path) -> None:
     taken = make.timing("c3d", details={"in_turns": "steps"})
     with pytest.raises(InputError, match="all 1 record are of vbench ab, whose sides took turns"):
         report([taken], out=tmp_path)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.reporting.chart import Chart, as_script, axis, merged, spelt, tick_labels
+from bench.reporting.chart import Chart, as_script, axis, escaped, merged, tick_labels
 from bench.reporting.results import collect
 from bench.reporting.site import build_page
 
@@ -23,7 +23,7 @@ def with_colours(data: Any) -> Any:
     return "#123456" if isinstance(data, str) and data.startswith("var(--") else data
 
 
-def test_plotly_accepts_every_figure_of_a_report(make: SimpleNamespace) -> None:
+def test_plotly_accepts_every_chart_of_a_report(make: SimpleNamespace) -> None:
     import plotly.graph_objects as go
 
     page = make.page(build_page(collect(make.quickstart(), [make.quickstart_facts])))
@@ -33,7 +33,7 @@ def test_plotly_accepts_every_figure_of_a_report(make: SimpleNamespace) -> None:
         go.Figure(with_colours(figure))
 
 
-def test_data_cannot_end_the_script_element_it_stands_in() -> None:
+def test_data_cannot_end_their_script_element() -> None:
     hostile = {"name": "</script><script>alert(1)</script>&amp;", "x": [1.0, math.nan, math.inf]}
     text = str(as_script(hostile))
     assert "<" not in text
@@ -41,17 +41,17 @@ def test_data_cannot_end_the_script_element_it_stands_in() -> None:
 
 
 def test_plotly_shows_markup_in_names_as_it_is_written() -> None:
-    assert spelt("<b>a</b> & b") == "&lt;b&gt;a&lt;/b&gt; &amp; b"
+    assert escaped("<b>a</b> & b") == "&lt;b&gt;a&lt;/b&gt; &amp; b"
     assert axis("<i>x</i>")["title"]["text"] == "&lt;i&gt;x&lt;/i&gt;"
 
 
-def test_a_chart_says_in_words_what_it_shows(make: SimpleNamespace) -> None:
-    html = Chart(name="n", traces=[], caption="Cap <b>", told="Told").html()
+def test_a_chart_has_a_text_alternative(make: SimpleNamespace) -> None:
+    html = Chart(name="n", traces=[], caption="Cap <b>", alt="Told").html()
     assert 'aria-label="Told"' in html
     assert "Cap &lt;b&gt;" in html
 
 
-def test_long_names_on_an_axis_are_cut_where_the_rest_still_tells_them_apart() -> None:
+def test_long_names_on_an_axis_are_cut_and_stay_unique() -> None:
     assert tick_labels(["c3d depth=1, fp32", "c3d depth=3, fp32", "r3d"], longest=12) == [
         "c3d depth=1…",
         "c3d depth=3…",

@@ -6,7 +6,7 @@ from bench.reporting.findings import leader_findings
 from bench.reporting.results import collect
 
 
-def test_a_leader_is_told_from_its_like_without_an_argument(make: SimpleNamespace) -> None:
+def test_a_leader_without_an_argument_is_labelled_by_its_model(make: SimpleNamespace) -> None:
     models = [("c3d", {"num_classes": 8}, 5), ("r3d", {"num_classes": 8}, 1), ("r3d", {}, 3)]
     records = [
         make.record(model, make.metric("latency.p50_ms", ms, "ms"), args=args, batch=1) for model, args, ms in models
@@ -25,7 +25,7 @@ def test_a_doubtful_row_neither_leads_nor_reaches_the_leader(make: SimpleNamespa
     assert told == ["Lowest latency: fast, 20.0 ms (19.9 to 20.1); level reaches it within the intervals."]
 
 
-def test_ways_of_training_do_not_make_a_network_reach_itself(make: SimpleNamespace) -> None:
+def test_ways_of_training_do_not_make_a_model_reach_itself(make: SimpleNamespace) -> None:
     trained = [make.accuracy("fast", weights=weights) for weights in (None, "k700.pt")]
     records = [make.timing("fast", ms=20), make.timing("slow", ms=30), *trained]
     told = [sentence for sentence in leader_findings(collect(records).board) if "latency" in sentence]
@@ -38,7 +38,7 @@ def test_all_that_have_the_best_value_lead(make: SimpleNamespace) -> None:
     assert leader_findings(collect(records).board) == ["Lowest latency: b and c, 1.00 ms."]
 
 
-def test_a_single_row_is_told_figure_by_figure(make: SimpleNamespace) -> None:
+def test_a_single_row_is_described_metric_by_metric(make: SimpleNamespace) -> None:
     assert leader_findings(collect([make.timing(ms=20), make.accuracy(top1=90)]).board) == [
         "c3d: latency 20.0 ms, throughput 50 clips/s at batch 1, throughput 75 clips/s at batch 8, process memory "
         "877 MiB, top-1 90 % on motions and top-5 98 % on motions."

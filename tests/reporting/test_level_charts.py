@@ -6,7 +6,7 @@ from bench.reporting.level_charts import level_charts
 from bench.reporting.results import collect
 
 
-def test_levels_whose_names_begin_alike_have_places_of_their_own(make: SimpleNamespace) -> None:
+def test_levels_with_the_same_beginning_have_separate_places(make: SimpleNamespace) -> None:
     levels = [f"trained:kinetics700/{'long_' * 3}{end}" for end in ("first", "other", "other_again")]
     records = [
         make.record("net", make.metric("accuracy.top1", 50 + seed, "%"), dataset="d", seed=seed, weights=level)

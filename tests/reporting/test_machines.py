@@ -12,7 +12,7 @@ def letters(make: SimpleNamespace, environments: list[Environment]) -> tuple[lis
     return [machines.letter(make.record(environment=e)) for e in environments], machines
 
 
-def test_machines_are_alike_where_no_known_fact_differs(make: SimpleNamespace) -> None:
+def test_environments_are_compatible_if_no_known_fact_differs(make: SimpleNamespace) -> None:
     few = Environment(hardware={"cpu": "X"}, software={"torch": None})
     more = Environment(hardware={"cpu": "X", "gpu": "H100"}, software={"torch": "2.15"})
     other = Environment(hardware={"cpu": "X", "gpu": "A100"}, software={"torch": "2.15"})

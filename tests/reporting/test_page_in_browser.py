@@ -20,7 +20,7 @@ FLAGS = [
     "--disable-gpu",
     "--disable-quic",
     "--no-first-run",
-    "--disable-background-networking",
+    "--disable-background-modeling",
     "--disable-component-update",
     "--disable-sync",
 ]
@@ -200,7 +200,7 @@ def test_long_tables_unfold_and_are_sorted_and_filtered_as_a_whole(chromium: Any
         assert visit.column(BOARD, number)[:2] == ["250", "249"]
 
 
-def test_sorting_by_a_timing_keeps_unlike_machines_apart(chromium: Any, long_site: str) -> None:
+def test_sorting_by_a_timing_keeps_machines_separate(chromium: Any, long_site: str) -> None:
     with Visit(chromium, long_site) as visit:
         heads = visit.page.locator(f"{BOARD} thead th")
         machine = 1 + heads.filter(has_text="Machine").evaluate("cell => cell.cellIndex")
@@ -232,7 +232,7 @@ def test_charts_take_the_colours_of_the_theme(chromium: Any, site: str) -> None:
     assert seen["light"] != seen["dark"]
 
 
-def test_text_stands_out_from_its_ground_in_both_themes(chromium: Any, site: str) -> None:
+def test_text_has_enough_contrast_in_both_themes(chromium: Any, site: str) -> None:
     for scheme in ("light", "dark"):
         with Visit(chromium, site, color_scheme=scheme) as visit:
             ground, *inks = (

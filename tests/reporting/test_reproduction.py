@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from bench.core.schema import Failure, Point, Record
-from bench.reporting.reproduction import LedgerEntry, begins_with, fold_of, ledger, zoo_name
+from bench.reporting.reproduction import LedgerEntry, fold_of, initial_weights, ledger, zoo_name
 from bench.reporting.results import collect
 from bench.reporting.site import build_page
 
@@ -42,20 +42,20 @@ def of_source(found: list[LedgerEntry], source: str, **fields: Any) -> list[Ledg
     ]
 
 
-def test_a_figure_inside_our_interval_is_reproduced(record) -> None:
+def test_a_published_value_inside_the_interval_is_reproduced(record) -> None:
     [entry] = of_source(entries(record("slow_r50", 74.3, 73.7, 74.9, **SLOW)), "pytorchvideo")
     assert (entry.outcome, entry.published, entry.value, entry.differences) == ("reproduced", 74.58, 74.3, ())
     assert entry.difference == pytest.approx(-0.28)
     assert (entry.low, entry.high) == (pytest.approx(-0.88), pytest.approx(0.32))
 
 
-def test_a_figure_outside_it_is_not(record) -> None:
+def test_a_published_value_outside_the_interval_is_not_reproduced(record) -> None:
     [below] = of_source(entries(record("slow_r50", 73.0, 72.4, 73.6, **SLOW)), "pytorchvideo")
     [above] = of_source(entries(record("slow_r50", 76.0, 75.4, 76.6, **SLOW)), "pytorchvideo")
     assert (below.outcome, above.outcome) == ("not reproduced", "not reproduced")
 
 
-def test_printed_digits_leave_half_a_unit_open(record) -> None:
+def test_published_digits_leave_half_a_unit_open(record) -> None:
     """74.58 may be 74.575; an interval that ends at 74.576 holds it, one at 74.57 does not."""
     [inside] = of_source(entries(record("slow_r50", 74.0, 73.5, 74.576, **SLOW)), "pytorchvideo")
     [outside] = of_source(entries(record("slow_r50", 74.0, 73.5, 74.57, **SLOW)), "pytorchvideo")
@@ -74,7 +74,7 @@ def test_printed_digits_leave_half_a_unit_open(record) -> None:
         ({"details": protocol(shared_with_training={"kinetics400": 3})}, "test videos share material"),
     ],
 )
-def test_what_is_not_alike_rules_a_comparison_out_and_is_named(record, changes: dict[str, Any], told: str) -> None:
+def test_a_differing_protocol_rules_a_comparison_out_and_is_named(record, changes: dict[str, Any], told: str) -> None:
     [entry] = of_source(entries(record("slow_r50", 74.3, 73.7, 74.9, **{**SLOW, **changes})), "pytorchvideo")
     assert entry.outcome == "not comparable"
     assert len(entry.differences) == 1
@@ -82,7 +82,7 @@ def test_what_is_not_alike_rules_a_comparison_out_and_is_named(record, changes: 
     assert entry.difference == pytest.approx(-0.28), "the difference is shown all the same"
 
 
-def test_a_few_missing_videos_are_told_and_rule_nothing_out(record) -> None:
+def test_a_few_missing_videos_are_listed_and_do_not_rule_a_comparison_out(record) -> None:
     details = protocol(missing=312)
     [entry] = of_source(entries(record("slow_r50", 74.3, 73.7, 74.9, **{**SLOW, "details": details})), "pytorchvideo")
     assert (entry.outcome, entry.differences) == ("reproduced", ("312 of 19881 videos missing",))
@@ -95,7 +95,7 @@ def test_an_accuracy_without_an_interval_decides_nothing(make: SimpleNamespace) 
     assert math.isnan(entry.low)
 
 
-def test_the_figures_of_kinetics_700_are_a_claim_without_source_whatever_comes_out(record) -> None:
+def test_accuracies_of_kinetics_700_stay_a_claim_without_source(record) -> None:
     axes = {**K400, "dataset": "kinetics700", "clip": "16x1x112", "views": "10x1"}
     found = [
         record(f"resnet3d_{depth}", top1, top1 - 0.3, top1 + 0.3, **axes, weights="w.pth")
@@ -114,14 +114,14 @@ def test_the_figures_of_kinetics_700_are_a_claim_without_source_whatever_comes_o
     assert listed[2].reason == "data set kinetics700: there is no folder"
 
 
-def test_what_failed_is_not_run_and_says_why(record) -> None:
+def test_a_failed_case_is_not_run_in_the_ledger_and_has_its_reason(record) -> None:
     failure = Failure(type="WeightsError", message="SLOW_8x8_R50.pyth is not a file")
     failed = record("slow_r50", 1, 1, 1, **SLOW).model_copy(update={"status": "error", "metrics": (), "error": failure})
     [entry] = of_source(entries(failed), "pytorchvideo")
     assert (entry.outcome, entry.value, entry.reason) == ("not run", None, "SLOW_8x8_R50.pyth is not a file")
 
 
-def test_the_mean_over_three_splits_answers_a_row_that_is_one(record) -> None:
+def test_a_published_mean_over_splits_is_compared_with_the_mean_over_three_splits(record) -> None:
     """84.4 in print for ResNet-18, the mean of 84, 85 and 86 here is 85 with the mean of the ends."""
     axes = {"dataset": "ucf101", "views": "10x1", "clip": "16x1x112", "recipe": "resnet3d_finetune", "seed": 0}
     axes["weights"] = "r3d18_K_200ep.pth"
@@ -138,7 +138,7 @@ def test_the_mean_over_three_splits_answers_a_row_that_is_one(record) -> None:
     assert part.differences[0] == "mean of 3 splits v split 1, 2"
 
 
-def test_a_row_about_one_split_is_answered_by_that_one(record) -> None:
+def test_a_published_accuracy_of_one_split_is_compared_with_that_split(record) -> None:
     axes = {"dataset": "ucf101", "views": "10x1", "clip": "16x1x112", "recipe": "resnet3d_finetune", "seed": 0}
     axes["weights"] = "r3d50_KM_200ep.pth"
     runs = [
@@ -151,7 +151,7 @@ def test_a_row_about_one_split_is_answered_by_that_one(record) -> None:
     assert (other.outcome, other.differences[0]) == ("not comparable", "split 1 v 2")
 
 
-def test_seeds_are_averaged_and_each_training_stands_apart(record) -> None:
+def test_seeds_are_averaged_and_each_training_has_its_own_entry(record) -> None:
     axes = {**K400, "clip": "16x1x112", "views": "10x1"}
     seeds = [
         record("resnet3d_18", top1, top1 - 1, top1 + 1, **{**axes, "recipe": "r", "seed": seed})
@@ -165,7 +165,7 @@ def test_seeds_are_averaged_and_each_training_stands_apart(record) -> None:
     ]
 
 
-def test_a_network_with_arguments_of_its_own_is_not_the_published_one(record) -> None:
+def test_a_model_with_arguments_of_its_own_is_not_the_published_one(record) -> None:
     narrow = record("resnet3d", 54.1, 53.5, 54.7, **K400, args={"depth": 18, "widen_factor": 0.5})
     assert entries(narrow) == []
     assert entries(record("resnet3d_18", 54.1, 53.5, 54.7, **{**K400, "dataset": "motions"})) == []
@@ -184,16 +184,19 @@ def test_names_of_the_zoo(args: dict[str, Any], expected: str | None) -> None:
     assert zoo_name(Point(model="resnet3d", clip="16x1x112", args=args)) == expected  # type: ignore[arg-type]
 
 
-def test_what_a_network_begins_with_and_which_split_it_is() -> None:
+def test_what_a_model_initial_weights_and_which_split_it_is() -> None:
     point = Point(model="m", clip="16x1x112", args={"inflated_from": "g.pth", "width": 2}, split="test2")  # type: ignore[arg-type]
-    assert (begins_with(point), fold_of(point)) == ("g.pth", 2)
-    assert (begins_with(point.model_copy(update={"args": {}})), fold_of(point.model_copy(update={"split": "val"}))) == (
+    assert (initial_weights(point), fold_of(point)) == ("g.pth", 2)
+    assert (
+        initial_weights(point.model_copy(update={"args": {}})),
+        fold_of(point.model_copy(update={"split": "val"})),
+    ) == (
         None,
         None,
     )
 
 
-def test_the_page_tells_the_ledger_and_the_mean_over_splits(record, make: SimpleNamespace) -> None:
+def test_the_page_has_the_ledger_and_the_mean_over_splits(record, make: SimpleNamespace) -> None:
     axes = {"dataset": "ucf101", "views": "10x1", "clip": "16x1x112", "recipe": "resnet3d_finetune", "seed": 0}
     axes["weights"] = "<r3d18>.pth"
     tops = ((1, 84.0), (2, 85.0), (3, 86.0))
@@ -219,6 +222,6 @@ def test_the_page_tells_the_ledger_and_the_mean_over_splits(record, make: Simple
     assert "1 published accuracy: 1 not comparable." in page.text
 
 
-def test_results_without_published_networks_have_neither_section(make: SimpleNamespace) -> None:
+def test_results_without_published_models_have_neither_section(make: SimpleNamespace) -> None:
     page = make.page(build_page(collect(make.quickstart(), [make.quickstart_facts])))
     assert not {"ledger-table", "splits-table"} & set(page.tables)

@@ -42,14 +42,14 @@ def test_the_leaderboard_has_every_number_in_its_place(make: SimpleNamespace) ->
     assert [text.split("|")[0] for text in page.column(BOARD, "Top-1 %")] == ["97.6 (best)", "96.9", "96.6", "50.1"]
 
 
-def test_what_is_saved_and_sorted_by_is_the_value_itself(make: SimpleNamespace) -> None:
+def test_tables_sort_and_save_by_the_exact_value(make: SimpleNamespace) -> None:
     html = build_page(collect([make.counts(params=78_409_573)]))
     assert 'data-sort="78409573"' in html
     assert "78,409,573 elements; exact" in html
     assert 'data-name="Parameters [elements]"' in html
 
 
-def test_what_is_unknown_is_a_dash_with_its_reason_and_never_a_zero(make: SimpleNamespace) -> None:
+def test_an_unknown_value_is_a_dash_with_its_reason_and_never_a_zero(make: SimpleNamespace) -> None:
     known = make.record("b", make.metric("energy.j_per_clip", 2.5, "J"), batch=1)
     unknown = make.record("a", make.metric("energy.j_per_clip", None, "J", note="no <counter>"), batch=1)
     page = make.page(build_page(collect([known, unknown])))
@@ -63,7 +63,7 @@ def test_an_incomplete_count_is_a_lower_bound_by_name(make: SimpleNamespace) -> 
     assert page.tables["counting-table"][1] == ["c3d", "16x1x112", "aten::mv", "3"]
 
 
-def test_numbers_of_unlike_machines_are_ranked_apart_and_this_is_said(make: SimpleNamespace) -> None:
+def test_values_of_different_machines_are_ranked_separately_with_a_notice(make: SimpleNamespace) -> None:
     records = [
         make.timing(name, ms=ms, environment=machine)
         for machine, times in ((make.host, (20, 30)), (make.gpu_host, (2, 3)))
@@ -80,7 +80,7 @@ def test_numbers_of_unlike_machines_are_ranked_apart_and_this_is_said(make: Simp
     assert ["cpu", "AMD EPYC 9B14", "Xeon 8481C"] in differing
 
 
-def test_trainings_on_unlike_machines_are_told_and_their_costs_ranked_apart(make: SimpleNamespace) -> None:
+def test_trainings_on_different_machines_are_noticed_and_their_costs_ranked_separately(make: SimpleNamespace) -> None:
     costs = [("a", 900, make.host), ("b", 800, make.host), ("c", 90, make.gpu_host), ("d", 70, make.gpu_host)]
     records = [
         make.record(
@@ -94,8 +94,8 @@ def test_trainings_on_unlike_machines_are_told_and_their_costs_ranked_apart(make
     ]
     page = make.page(build_page(collect(records)))
     assert "Timings come from 2 unlike machines" in page.text
-    assert page.column("figures-accuracy", "Machine") == ["A", "A", "B", "B"]
-    seconds = page.column("figures-accuracy", "Accuracy train seconds")
+    assert page.column("metrics-accuracy", "Machine") == ["A", "A", "B", "B"]
+    seconds = page.column("metrics-accuracy", "Accuracy train seconds")
     assert [("best" in text) for text in seconds] == [False, True, False, True]
     assert "The timings below" not in page.text
     assert not any(text == "Machine" for text in page.tables[BOARD][0])
@@ -105,7 +105,7 @@ def test_one_machine_needs_no_warning(make: SimpleNamespace) -> None:
     assert "unlike machines" not in build_page(collect([make.timing("a"), make.timing("b")]))
 
 
-def test_failures_are_told_with_status_error_and_log(make: SimpleNamespace) -> None:
+def test_failures_have_status_error_and_log(make: SimpleNamespace) -> None:
     page = make.page(build_page(collect(make.quickstart())))
     (failure,) = page.tables["failures-table"][1:]
     assert failure == [
@@ -124,7 +124,7 @@ def test_a_report_of_failures_alone_is_a_report(make: SimpleNamespace) -> None:
     assert BOARD not in page.tables
 
 
-def test_the_ablation_is_told_in_words_and_figures(make: SimpleNamespace) -> None:
+def test_an_ablation_has_findings_and_a_table(make: SimpleNamespace) -> None:
     page = make.page(build_page(collect(make.quickstart(), [make.quickstart_facts])))
     assert "Top-1 on motions is 46.8 points lower with kernel_depth 1 than with 3" in page.text
     table = page.tables["factor-1-table"]
@@ -134,10 +134,10 @@ def test_the_ablation_is_told_in_words_and_figures(make: SimpleNamespace) -> Non
     assert "102|×0.36|lower" in change
 
 
-def test_every_metric_stands_somewhere(make: SimpleNamespace) -> None:
+def test_every_metric_is_in_some_table(make: SimpleNamespace) -> None:
     page = make.page(build_page(collect(make.quickstart())))
-    assert len(page.column("figures-latency", "Latency p99")) == 4
-    assert len(page.column("figures-latency", "Latency ms")) == 4
+    assert len(page.column("metrics-latency", "Latency p99")) == 4
+    assert len(page.column("metrics-latency", "Latency ms")) == 4
 
 
 def test_samples_are_summarised_by_hand_checked_quantiles(make: SimpleNamespace) -> None:
@@ -149,13 +149,13 @@ def test_samples_are_summarised_by_hand_checked_quantiles(make: SimpleNamespace)
     assert page.column("spread-1-table", "Drift") == [f"{100 * drift:.1f} %"]
 
 
-def test_warnings_are_told_once_with_their_remedy_and_cases(make: SimpleNamespace) -> None:
+def test_each_warning_is_listed_once_with_remedy_and_cases(make: SimpleNamespace) -> None:
     page = make.page(build_page(collect(make.quickstart())))
     assert page.text.count("latency did not become steady.") == 1
     assert "see `vbench doctor`." in page.text
 
 
-def test_accuracies_of_one_name_that_were_taken_otherwise_are_called_out(make: SimpleNamespace) -> None:
+def test_accuracies_of_one_name_under_different_protocols_are_called_out(make: SimpleNamespace) -> None:
     def taken(seed: int, videos: int) -> Record:
         return make.accuracy(seed=seed, details={"protocol": {"averaging": "softmax", "videos": videos}})
 
@@ -243,7 +243,7 @@ def test_no_records_are_an_error_that_says_what_to_do(make: SimpleNamespace, tmp
         report([make.counts()], out=tmp_path / "records.jsonl")
 
 
-def test_a_torn_last_line_is_said_and_the_rest_is_reported(make: SimpleNamespace, tmp_path: Path) -> None:
+def test_a_torn_last_line_is_warned_about_and_the_rest_is_reported(make: SimpleNamespace, tmp_path: Path) -> None:
     lines = [record.model_dump_json() + "\n" for record in make.quickstart()]
     (tmp_path / "records.jsonl").write_text("".join(lines)[:-10], encoding="utf-8")
     with pytest.warns(StoreWarning, match="cut off"):
@@ -266,9 +266,7 @@ def test_a_section_that_fails_leaves_a_notice_and_the_others(
     assert BOARD in html
 
 
-def test_a_section_of_a_plug_in_stands_where_its_order_puts_it(
-    make: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_section_of_a_plug_in_is_placed_by_its_order(make: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> None:
     def fastest(results: Results) -> str:
         return f"<p>{len(results.records)} &lt; 2</p>"
 

@@ -1,4 +1,4 @@
-"""Ablations: what each level of a factor changes against the baseline, in pairs equal in all else."""
+"""Ablations: the effect of each level of a factor, in pairs that are equal in everything else."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -25,7 +25,7 @@ TEMPLATE = """
 {% for finding in each.findings %}
 <p{% if loop.first %} class="finding"{% endif %}>{{ finding }}</p>
 {% endfor %}
-{% if each.unsaid %}<p>{{ each.unsaid }} more levels stand in the table.</p>{% endif %}
+{% if each.not_listed %}<p>The table has {{ each.not_listed }} more levels.</p>{% endif %}
 <div class="charts">
 {% for chart in each.charts %}
 {{ chart }}
@@ -45,13 +45,13 @@ TEMPLATE = """
 """
 NOTE = (
     "A pair is the level and the baseline with the same seed and run, and with everything else equal. “No difference "
-    "seen” says that the 95 % interval reaches over no difference (0, or ×1); it does not say that there is none."
+    "seen” means that the 95 % interval contains no difference (0, or ×1), not that there is none."
 )
 
 
 @register_section("ablation", title="Ablation", order=20)
 def compare_levels(results: Results) -> str | None:
-    """For every factor that a suite ablates: findings in words, charts with intervals, and all figures."""
+    """For every factor that a suite ablates: findings in words, charts with intervals, and a table of all levels."""
     if not results.ablations:
         return None
     names_suite = len(results.suites) > 1
@@ -67,7 +67,7 @@ def _shown(ablation: Ablation, name: str, *, names_suite: bool) -> dict[str, Any
     return {
         "title": f"{ablation.suite}: {title}" if names_suite else title,
         "findings": findings[:MOST_FINDINGS],
-        "unsaid": max(0, len(findings) - MOST_FINDINGS),
+        "not_listed": max(0, len(findings) - MOST_FINDINGS),
         "charts": [chart.html() for chart in level_charts(ablation, name)],
         "table": _table(ablation, name, caption=caption, has_means=not contexts),
         "note": _note(ablation),
@@ -80,18 +80,18 @@ def _shown(ablation: Ablation, name: str, *, names_suite: bool) -> dict[str, Any
 
 
 def _table_within(ablation: Ablation, context: Mapping[str, Json], name: str) -> str:
-    caption = f"{axis_name(ablation.factor)} at {settings_text(_told(context, ablation.contexts))}"
+    caption = f"{axis_name(ablation.factor)} at {settings_text(_differing_settings(context, ablation.contexts))}"
     return _table(ablation.within(context), name, caption=caption, has_means=True)
 
 
-def _told(context: Mapping[str, Json], contexts: Sequence[Mapping[str, Json]]) -> dict[str, Json]:
-    """The model, and what tells `context` from others of the same model: theirs alone may have its arguments."""
-    alike = [other for other in contexts if other.get("model") == context.get("model")]
-    return {k: v for k, v in context.items() if k == "model" or any(other.get(k, UNSET) != v for other in alike)}
+def _differing_settings(context: Mapping[str, Json], contexts: Sequence[Mapping[str, Json]]) -> dict[str, Json]:
+    """The model, and the settings that differ between the contexts of that model."""
+    same_model = [other for other in contexts if other.get("model") == context.get("model")]
+    return {k: v for k, v in context.items() if k == "model" or any(other.get(k, UNSET) != v for other in same_model)}
 
 
 def _table(ablation: Ablation, name: str, *, caption: str, has_means: bool) -> str:
-    """All levels in all metrics; differences alone where the levels' own values would mix settings."""
+    """All levels in all metrics; only differences if the values of a level would mix settings."""
     scales = {column: _scale(ablation, column) if has_means else None for column in ablation.columns}
     shown = [level for level in ablation.levels if has_means or level != ablation.baseline]
     heads = [column_heading(column, scale) for column, scale in scales.items()]
@@ -115,16 +115,19 @@ def _cells(ablation: Ablation, level: str, scales: Mapping[Column, Scale | None]
 
 
 def _cell(effect: Effect | None, scale: Scale | None) -> TableCell:
-    """A level's value with its change below, or without a scale its change with the verdict below."""
+    """The value of a level with its change below; without a scale, the change with the verdict below."""
     if effect is None:
         return TableCell(title="not measured at this level")
     change, verdict, summary = difference_text(effect), effect.verdict or "", effect.summary
     if scale is None:
         difference = effect.difference.value if effect.difference else None
         return TableCell(
-            text=change or DASH, sort=difference, below=verdict, title=_story(effect) or "nothing to pair with"
+            text=change or DASH,
+            sort=difference,
+            below=verdict,
+            title=_difference_with_interval(effect) or "nothing to pair with",
         )
-    title = [format_exact(summary.value, summary.unit), summary.how, _story(effect)]
+    title = [format_exact(summary.value, summary.unit), summary.how, _difference_with_interval(effect)]
     return TableCell(
         text=scale.text(summary.value),
         sort=summary.value,
@@ -134,17 +137,17 @@ def _cell(effect: Effect | None, scale: Scale | None) -> TableCell:
     )
 
 
-def _story(effect: Effect) -> str:
+def _difference_with_interval(effect: Effect) -> str:
     """The difference with its interval and the number of pairs."""
     if effect.difference is None:
         return ""
     interval = interval_text(effect)
     ends = f", 95 % interval {interval}" if interval else ""
-    return f"{difference_text(effect)} against the baseline over {plural(effect.pairs, 'pair')}{ends}"
+    return f"{difference_text(effect)} compared with the baseline over {plural(effect.pairs, 'pair')}{ends}"
 
 
 def _note(ablation: Ablation) -> str:
-    """What a pair is, how many settings are mixed, and how often chance alone would show something."""
+    """Explains pairs, the number of settings, and how many differences chance alone would show."""
     words = [NOTE]
     if ablation.contexts:
         words.append(f"Pairs come from {plural(len(ablation.contexts), 'setting')} of the other axes.")

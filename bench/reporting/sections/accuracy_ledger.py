@@ -1,4 +1,4 @@
-"""The ledger of reproduction: what was published of these models on these data sets, beside what came out here."""
+"""Accuracy ledger: published accuracies of these models on these data sets, and the measured ones."""
 
 import math
 from collections import Counter
@@ -13,34 +13,38 @@ from bench.reporting.results import Results
 from bench.reporting.table import ColumnHead, Table, TableCell, TableRow
 
 HEADINGS = (
-    ColumnHead(name="Model", meaning="of the zoo, with what it was trained by and began with here"),
-    ColumnHead(name="In print", meaning="where the figure stands, and whose it is"),
-    ColumnHead(name="Data set", meaning="as its source names it"),
-    ColumnHead(name="Published", unit="%", is_number=True, meaning="top-1 of videos, as printed"),
-    ColumnHead(name="Ours", unit="%", is_number=True, meaning="top-1 of videos, mean over seeds and splits"),
-    ColumnHead(name="Difference", unit="pt", is_number=True, meaning="ours less the published, with its 95 % interval"),
+    ColumnHead(name="Model", meaning="name in the zoo, with the recipe and the initial weights used here"),
+    ColumnHead(name="Source", meaning="where the accuracy was published, and under which name"),
+    ColumnHead(name="Data set", meaning="as the source names it"),
+    ColumnHead(name="Published", unit="%", is_number=True, meaning="top-1 of videos, as published"),
+    ColumnHead(name="Measured", unit="%", is_number=True, meaning="top-1 of videos, mean over seeds and splits"),
+    ColumnHead(
+        name="Difference", unit="pt", is_number=True, meaning="measured minus published, with its 95 % interval"
+    ),
     ColumnHead(name="Outcome"),
-    ColumnHead(name="Protocol", meaning="what is not alike, theirs v ours; what rules a comparison out comes first"),
+    ColumnHead(
+        name="Protocol", meaning="differences, published v measured; those that rule a comparison out come first"
+    ),
 )
 TEMPLATE = """
-<p>{{ summary }} <em>Reproduced</em> is what our 95 % interval holds, where nothing that is known of the protocols
-differs enough to rule it out. <em>A claim without source</em> is quoted in the field, but was found in no primary
-source; it is not a result to be reproduced.</p>
+<p>{{ summary }} An accuracy is <em>reproduced</em> if the 95 % interval of the measured one contains it and no known
+difference of the protocols rules the comparison out. <em>A claim without source</em> is quoted in the field but was
+found in no primary source, so there is no result to reproduce.</p>
 {{ table }}
 """
 
 
-@register_section("ledger", title="OperatorLog of reproduction", order=62)
+@register_section("ledger", title="Published accuracies", order=62)
 def keep_ledger(results: Results) -> str | None:
-    """One line for each published accuracy and each of ours that may answer it; None where nothing is published."""
+    """One row per published accuracy and matching measured one; None if nothing is published for these models."""
     entries = ledger(results.cases)
     if not entries:
         return None
     table = Table(
         name="ledger-table",
-        caption="Published accuracies of these models beside ours",
+        caption="Published and measured accuracies of these models",
         heads=HEADINGS,
-        rows=tuple(_line(entry) for entry in entries),
+        rows=tuple(_table_row(entry) for entry in entries),
     )
     return render(TEMPLATE, table=table.html(), summary=_summary(entries))
 
@@ -51,13 +55,13 @@ def _summary(entries: list[LedgerEntry]) -> str:
     return f"{plural(len(entries), 'published accuracy', 'published accuracies')}: {listed(words)}."
 
 
-def _line(entry: LedgerEntry) -> TableRow:
+def _table_row(entry: LedgerEntry) -> TableRow:
     row = entry.row
     claim = "" if row.status == "published" else row.status
     name = " ".join(word for word in (row.model, row.variant) if word)
     return TableRow(
         cells=(
-            TableCell(text=entry.zoo, below=_begun(entry.ours)),
+            TableCell(text=entry.zoo, below=_training_text(entry.ours)),
             TableCell(text=row.source, below="\n".join(word for word in (name, claim) if word), title=row.note),
             TableCell(text=row.dataset),
             TableCell(text=f"{entry.published:g}", sort=entry.published),
@@ -69,12 +73,12 @@ def _line(entry: LedgerEntry) -> TableRow:
     )
 
 
-def _begun(ours: EvaluatedModel | None) -> str:
+def _training_text(ours: EvaluatedModel | None) -> str:
     if ours is None:
         return ""
     point = ours.point
-    begun = f"from {ours.begins}" if ours.begins else "from scratch"
-    how = f"{value_text(point.recipe)}, {begun}" if point.recipe else f"weights {ours.begins}"
+    weights = f"from {ours.initial_weights}" if ours.initial_weights else "from scratch"
+    how = f"{value_text(point.recipe)}, {weights}" if point.recipe else f"weights {ours.initial_weights}"
     return f"{how}, {point.views or '1x1'} views"
 
 

@@ -1,4 +1,4 @@
-"""How each accuracy was taken: which videos, frames, views, which training. Where these differ, so does its meaning."""
+"""How each accuracy was measured: videos, frames, views, training. Accuracies are comparable only if these agree."""
 
 import json
 from collections import defaultdict
@@ -13,7 +13,7 @@ from bench.reporting.rendering import render
 from bench.reporting.results import Results
 from bench.reporting.table import ColumnHead, Table, TableCell, TableRow
 
-# Of a training: what decides what comes out. Of a protocol everything but names of single videos is shown.
+# The facts of a training that decide its result. Of a protocol everything but names of single videos is shown.
 TRAINING_FACTS = (
     "recipe",
     "recipe_hash",
@@ -26,13 +26,13 @@ TRAINING_FACTS = (
     "weights",
     "weights_hash",
 )
-UNSHOWN = frozenset({"unread_first", "frames", "stride", "dataset", "split", "views"})
-# What must be equal in one column of the leaderboard; clip and normalisation belong to the model's row.
-TELLING = ("resize", "averaging", "videos", "videos_hash", "unread", "unread_are")
+HIDDEN = frozenset({"unread_first", "frames", "stride", "dataset", "split", "views"})
+# Facts that must agree within one column of the leaderboard; clip and normalisation belong to the model's row.
+MUST_AGREE = ("resize", "averaging", "videos", "videos_hash", "unread", "unread_are")
 TEMPLATE = """
 {% if unlike %}
-<p class="loud"><strong>Accuracies under one name were not taken alike:</strong> {{ unlike }}.
-They are not the same test.</p>
+<p class="loud"><strong>Accuracies of one name were measured under different protocols:</strong> {{ unlike }}.
+They are not results of the same test.</p>
 {% endif %}
 {% if same %}
 <p>The same for all: {{ same }}.</p>
@@ -45,7 +45,7 @@ They are not the same test.</p>
 
 @register_section("protocols", title="Protocol of the accuracies", order=60)
 def describe_protocols(results: Results) -> str | None:
-    """What all accuracies share in one sentence, and what they do not model by model."""
+    """The facts that all accuracies share in one sentence, and a table of those that differ by model."""
     cases = [case for case in results.cases if case.runs and case.protocol]
     if not cases:
         return None
@@ -53,38 +53,38 @@ def describe_protocols(results: Results) -> str | None:
     for case in cases:
         axes = {k: v for k, v in case.case.point.named().items() if k != "seed"}
         groups[json.dumps([case.case.suite, axes], sort_keys=True)].append(case)
-    told = [_facts(group) for group in groups.values()]
-    same = {name: value for name, value in told[0].items() if all(facts.get(name) == value for facts in told)}
-    differing = [name for name in dict.fromkeys(n for facts in told for n in facts) if name not in same]
+    facts_of = [_facts(group) for group in groups.values()]
+    same = {name: value for name, value in facts_of[0].items() if all(f.get(name) == value for f in facts_of)}
+    differing = [name for name in dict.fromkeys(n for facts in facts_of for n in facts) if name not in same]
     table = Table(
         name="protocols-table",
-        caption="What stands behind each accuracy",
-        heads=(ColumnHead(name="Model"), *(ColumnHead(name=_spoken(name).capitalize()) for name in differing)),
-        rows=tuple(_line(group, facts, differing) for group, facts in zip(groups.values(), told, strict=True)),
+        caption="Protocol of each accuracy",
+        heads=(ColumnHead(name="Model"), *(ColumnHead(name=_readable(name).capitalize()) for name in differing)),
+        rows=tuple(_table_row(group, facts, differing) for group, facts in zip(groups.values(), facts_of, strict=True)),
     )
-    spoken = {_spoken(name): value for name, value in same.items()}
+    spoken = {_readable(name): value for name, value in same.items()}
     return render(
         TEMPLATE, table=table.html() if differing else None, same=settings_text(spoken), unlike=_unlike(cases)
     )
 
 
 def protocol_of(record: Record) -> dict[str, Json]:
-    """What `record` keeps of how its accuracy was taken and of the training before it; flat."""
+    """The protocol and the training of `record` as one flat mapping."""
     protocol, training = (record.details.get(key) for key in ("protocol", "training"))
     protocol = protocol if isinstance(protocol, dict) else {}
     training = training if isinstance(training, dict) else {}
-    shown = {name: value for name, value in protocol.items() if name not in UNSHOWN}
+    shown = {name: value for name, value in protocol.items() if name not in HIDDEN}
     return {**shown, **{name: training[name] for name in TRAINING_FACTS if training.get(name) is not None}}
 
 
-def _line(group: Sequence[CaseResult], facts: Mapping[str, str], names: Sequence[str]) -> TableRow:
+def _table_row(group: Sequence[CaseResult], facts: Mapping[str, str], names: Sequence[str]) -> TableRow:
     point = group[0].case.point
     model = TableCell(text=point.model, below=" ".join(f"{k}={value_text(v)}" for k, v in point.args.items()))
     return TableRow(cells=(model, *(TableCell(text=facts.get(name, DASH)) for name in names)))
 
 
 def _facts(group: Sequence[CaseResult]) -> dict[str, str]:
-    """Facts of the seeds of one model, as text; those that differ between seeds are listed."""
+    """The facts of all seeds of one model as text; those that differ between seeds are listed."""
     point = group[0].case.point
     axes = {name: value for name, value in point.named().items() if name not in ("model", "seed", *point.args)}
     values: dict[str, dict[str, None]] = defaultdict(dict)
@@ -92,22 +92,22 @@ def _facts(group: Sequence[CaseResult]) -> dict[str, str]:
         for name, value in {**axes, **protocol_of(case.runs[-1])}.items():
             values[name][value_text(value)] = None
     seeds = sorted({case.case.point.seed for case in group if case.case.point.seed is not None})
-    told = {name: listed(found, most=3) for name, found in values.items()}
-    return {**told, **({"seeds": ", ".join(map(str, seeds))} if seeds else {})}
+    texts = {name: listed(found, most=3) for name, found in values.items()}
+    return {**texts, **({"seeds": ", ".join(map(str, seeds))} if seeds else {})}
 
 
 def _unlike(cases: Sequence[CaseResult]) -> str:
-    """Which facts differ between accuracies that stand in one column of the leaderboard."""
+    """The facts that differ between accuracies of one column of the leaderboard."""
     seen: dict[tuple[str, str], set[str]] = defaultdict(set)
     for case in cases:
         column = ", ".join(value_text(value) for _, value in case.protocol)
         facts = protocol_of(case.runs[-1])
-        for name in TELLING:
+        for name in MUST_AGREE:
             if name in facts:
                 seen[column, name].add(value_text(facts[name]))
     differing = [(column, name, len(found)) for (column, name), found in seen.items() if len(found) > 1]
-    return listed(f"{_spoken(name)} on {column} ({plural(number, 'value')})" for column, name, number in differing)
+    return listed(f"{_readable(name)} on {column} ({plural(number, 'value')})" for column, name, number in differing)
 
 
-def _spoken(name: str) -> str:
+def _readable(name: str) -> str:
     return axis_name(name).replace("_", " ")

@@ -1,4 +1,4 @@
-"""Every metric of every case, measure by measure: what a leaderboard leaves out, and what a new measure brings."""
+"""Every metric of every case in one table per measure, including those that the leaderboard leaves out."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -21,8 +21,8 @@ TEMPLATE = """
 """
 
 
-@register_section("figures", title="All figures", order=40)
-def list_figures(results: Results) -> str | None:
+@register_section("metrics", title="All metrics", order=40)
+def list_metrics(results: Results) -> str | None:
     """One folded table per measure with all of its metrics."""
     board = results.board
     measures: dict[str, list[Column]] = defaultdict(list)
@@ -41,7 +41,7 @@ def _shown(board: Board, name: str, columns: list[Column], *, names_machine: boo
     table = metric_table(
         board,
         kept,
-        name=f"figures-{name}",
+        name=f"metrics-{name}",
         caption=f"{name}: every metric that was recorded{cut}",
         columns=columns,
         factors=factors,
@@ -56,10 +56,10 @@ def _factors(board: Board, columns: Sequence[Column], *, names_machine: bool) ->
 
 
 def _distinct(board: Board, columns: Sequence[Column], factors: Sequence[str]) -> list[BoardRow]:
-    """Rows that have one of `columns`, once where they are told apart only by what the columns do not depend on."""
+    """Rows that have one of `columns`; rows that differ only in factors the columns do not depend on give one."""
     found: dict[tuple[str, ...], BoardRow] = {}
     for row in board.rows:
         if any(column in row.summaries for column in columns):
-            told = [group_of(row, columns) if name == "machine" else str(row.factors.get(name)) for name in factors]
-            found.setdefault((row.suite, row.label, *told), row)
+            values = [group_of(row, columns) if name == "machine" else str(row.factors.get(name)) for name in factors]
+            found.setdefault((row.suite, row.label, *values), row)
     return list(found.values())

@@ -1,4 +1,4 @@
-"""Costs in print beside ours, counted at the clip that the publisher used, with what explains a difference."""
+"""Cost ledger: published costs and ours, counted at the publisher's clip, with what explains a difference."""
 
 from collections.abc import Iterator
 
@@ -11,31 +11,31 @@ from bench.reporting.table import ColumnHead, Table, TableCell, TableRow
 
 HEADINGS = (
     ColumnHead(name="Model"),
-    ColumnHead(name="In print", meaning="where the figure stands"),
+    ColumnHead(name="Source", meaning="where the cost was published"),
     ColumnHead(name="Clip", meaning="frames x height x width that the publisher counted at"),
-    ColumnHead(name="Printed", unit="GMACs", is_number=True, meaning="as printed, whatever its source calls it"),
+    ColumnHead(name="Published", unit="GMACs", is_number=True, meaning="as published, whatever the source calls it"),
     ColumnHead(name="Counted", unit="GMACs", is_number=True, meaning="multiply-accumulates of the same model there"),
     ColumnHead(name="Difference", unit="%", is_number=True),
     ColumnHead(name="Verdict"),
     ColumnHead(
-        name="Why", meaning="another way of counting that gives the printed digits, or what is known beforehand"
+        name="Why", meaning="another convention of counting that gives the published digits, or a known difference"
     ),
 )
 TEMPLATE = """
-<p>One view each, at the publisher's own clip, which may not be the clip of this report. {{ summary }}</p>
+<p>Costs of one view at the publisher's clip, which may differ from the clip of this report. {{ summary }}</p>
 {{ table }}
 """
 
 
-@register_section("printed-costs", title="Published costs", order=66)
-def compare_with_print(results: Results) -> str | None:
-    """One line for each printed cost of a model that was counted here."""
-    lines = {line.cells: line for line in _lines(results)}
+@register_section("published-costs", title="Published costs", order=66)
+def compare_published_costs(results: Results) -> str | None:
+    """One row per published cost of a model that was counted here."""
+    lines = {line.cells: line for line in _table_rows(results)}
     if not lines:
         return None
     table = Table(
-        name="printed-costs-table",
-        caption="Published costs beside ours",
+        name="published-costs-table",
+        caption="Published and counted costs",
         heads=HEADINGS,
         rows=tuple(lines.values()),
     )
@@ -45,19 +45,19 @@ def compare_with_print(results: Results) -> str | None:
         for word in ("agrees", "explained", "not explained")
         if word in verdicts
     )
-    return render(TEMPLATE, table=table.html(), summary=f"{plural(len(verdicts), 'figure')}: {summary}.")
+    return render(TEMPLATE, table=table.html(), summary=f"{plural(len(verdicts), 'published cost')}: {summary}.")
 
 
-def _lines(results: Results) -> Iterator[TableRow]:
+def _table_rows(results: Results) -> Iterator[TableRow]:
     for case in results.cases:
         for record in case.runs:
             found = record.details.get("published_costs")
             for row in found if isinstance(found, list) else []:
                 if isinstance(row, dict):
-                    yield _line(case.case.point.model, row)
+                    yield _table_row(case.case.point.model, row)
 
 
-def _line(model: str, row: dict[str, Json]) -> TableRow:
+def _table_row(model: str, row: dict[str, Json]) -> TableRow:
     printed, counted = _number(row.get("printed")), _number(row.get("counted"))
     difference = 100 * (printed / counted - 1) if printed is not None and counted else None
     why, status = str(row.get("explanation") or ""), str(row.get("status") or "")

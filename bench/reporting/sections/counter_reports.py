@@ -1,4 +1,4 @@
-"""What other counters print for the same models, and why it is not what we count."""
+"""Counts of other FLOP counters for the same models, and why they differ from ours."""
 
 from collections.abc import Iterator
 
@@ -13,28 +13,29 @@ HEADINGS = (
     ColumnHead(name="Model"),
     ColumnHead(name="Clip"),
     ColumnHead(name="Counter"),
-    ColumnHead(name="Prints", is_number=True, meaning="the figure as the tool gives it"),
-    ColumnHead(name="Of which products", is_number=True, meaning="the part that counts the same things as we do"),
-    ColumnHead(name="Less ours", is_number=True),
+    ColumnHead(name="Printed", is_number=True, meaning="the count as the tool prints it"),
+    ColumnHead(name="Comparable", is_number=True, meaning="the part that counts the same operations as vbench"),
+    ColumnHead(name="Difference", is_number=True, meaning="comparable count minus the count of vbench"),
     ColumnHead(name="Verdict"),
     ColumnHead(name="Why"),
 )
 TEMPLATE = """
-{% if loud %}<p class="loud"><strong>{{ loud }} unexplained.</strong> Quote neither figure before the difference is.</p>
+{% if loud %}<p class="loud"><strong>{{ loud }} unexplained.</strong> Quote neither count before the
+difference is explained.</p>
 {% endif %}
 {{ table }}
 """
 
 
-@register_section("witnesses", title="Other counters", order=67)
-def hear_counters(results: Results) -> str | None:
-    """One line for each counter and model, with the operators or modules behind a difference."""
-    lines = {line.cells: line for line in _lines(results)}
+@register_section("counters", title="Other counters", order=67)
+def show_counter_reports(results: Results) -> str | None:
+    """One row per counter and model, with the operators or modules that explain a difference."""
+    lines = {line.cells: line for line in _table_rows(results)}
     if not lines:
         return None
     table = Table(
-        name="witnesses-table",
-        caption="Multiply-accumulates of one clip as other counters see them",
+        name="counters-table",
+        caption="Multiply-accumulates of one clip by other counters",
         heads=HEADINGS,
         rows=tuple(lines.values()),
     )
@@ -42,18 +43,18 @@ def hear_counters(results: Results) -> str | None:
     return render(TEMPLATE, table=table.html(), loud=loud)
 
 
-def _lines(results: Results) -> Iterator[TableRow]:
+def _table_rows(results: Results) -> Iterator[TableRow]:
     for case in results.cases:
         for record in case.runs:
             found = record.details.get("counter_reports") or record.details.get("witnesses")
             for verdict in found if isinstance(found, list) else []:
                 if isinstance(verdict, dict):
-                    yield _line(
+                    yield _table_row(
                         record.case.title.removesuffix(f" {case.case.point.clip}"), str(case.case.point.clip), verdict
                     )
 
 
-def _line(model: str, clip: str, verdict: dict[str, Json]) -> TableRow:
+def _table_row(model: str, clip: str, verdict: dict[str, Json]) -> TableRow:
     tool, convention = f"{verdict.get('tool')} {verdict.get('version')}", str(verdict.get("convention") or "")
     return TableRow(
         cells=(

@@ -32,14 +32,14 @@ def list_failures(results: Results) -> str | None:
         name="failures-table",
         caption="Runs whose latest record has no result",
         heads=tuple(ColumnHead(name=name) for name in ("Case", "Status", "Error", "Log", "Other results")),
-        rows=tuple(_line(record, has_results=record.case_id in good) for record in failures),
+        rows=tuple(_table_row(record, has_results=record.case_id in good) for record in failures),
     )
-    told = [record for record in failures if record.error and record.error.traceback]
-    left_out = max(0, len(told) - MOST_TRACEBACKS)
-    return render(TEMPLATE, table=table.html(), records=told[:MOST_TRACEBACKS], left_out=left_out)
+    traced = [record for record in failures if record.error and record.error.traceback]
+    left_out = max(0, len(traced) - MOST_TRACEBACKS)
+    return render(TEMPLATE, table=table.html(), records=traced[:MOST_TRACEBACKS], left_out=left_out)
 
 
-def _line(record: Record, *, has_results: bool) -> TableRow:
+def _table_row(record: Record, *, has_results: bool) -> TableRow:
     error = f"{record.error.type}: {record.error.message}" if record.error else ""
     shown = error if len(error) <= LONGEST else f"{error[: LONGEST - 2]}…"
     return TableRow(

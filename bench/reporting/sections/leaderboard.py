@@ -108,14 +108,14 @@ def _caption(board: Board, columns: tuple[Column, ...]) -> str:
 def _legend(board: Board, columns: tuple[Column, ...]) -> str:
     rows = board.rows
     chips = chips_of(rows, columns)
-    doubts = "".join(f" {_capital(chip)}: {DOUBTS.get(chip, chip)}." for chip in chips if chip not in REMARKS)
+    doubts = "".join(f" {_capitalised(chip)}: {DOUBTS.get(chip, chip)}." for chip in chips if chip not in REMARKS)
     doubts = f" Not ranked and never bold:{doubts}" if doubts else ""
-    remarks = "".join(f" {_capital(chip)}: {REMARKS[chip]}." for chip in chips if chip in REMARKS)
+    remarks = "".join(f" {_capitalised(chip)}: {REMARKS[chip]}." for chip in chips if chip in REMARKS)
     kinds = interval_kinds(rows, columns)
     small = f" Small numbers are intervals: {listed(kinds, most=len(kinds))}." if kinds else ""
     missing = "".join(f" {column.name} has no value in any row: {why}." for column, why in board.unknown.items())
     return f"The best value of a column is bold.{small}{doubts}{remarks}{missing} A dash: unknown or not measured."
 
 
-def _capital(text: str) -> str:
+def _capitalised(text: str) -> str:
     return text[:1].upper() + text[1:]

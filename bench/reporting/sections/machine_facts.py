@@ -1,4 +1,4 @@
-"""Hardware and software under the numbers; where machines differ, that comes first."""
+"""Hardware and software of every machine; their differences come first."""
 
 import json
 from collections import defaultdict
@@ -17,8 +17,8 @@ from bench.reporting.table import Table, plain_table
 MOST_MACHINES = 12
 TEMPLATE = """
 {% if differences %}
-<p class="loud"><strong>The records come from {{ number }} unlike machines.</strong>
-Timings, memory and energy of one are never ranked with those of another in this report.</p>
+<p class="loud"><strong>The records come from {{ number }} different machines.</strong>
+This report never ranks timings, memory or energy of one machine with those of another.</p>
 {{ differences }}
 {% endif %}
 {% for machine in machines %}
@@ -37,7 +37,7 @@ Timings, memory and energy of one are never ranked with those of another in this
 
 @register_section("environment", title="Environment", order=90)
 def describe_machines(results: Results) -> str | None:
-    """What differs between the machines, then everything that is known of each."""
+    """The facts that differ between the machines, then all known facts of each."""
     machines = results.machines[:MOST_MACHINES]
     states = _states(results)
     return render(
@@ -64,7 +64,7 @@ def _shown(machine: Machine, states: list[Mapping[str, Json]]) -> dict[str, Any]
 
 
 def _states(results: Results) -> dict[str, list[Mapping[str, Json]]]:
-    """The changing facts of every record, by machine."""
+    """The state of every record, by machine."""
     found: dict[str, list[Mapping[str, Json]]] = defaultdict(list)
     for record in results.records:
         found[results.letter_of(record)].append(record.environment.state)
@@ -72,7 +72,7 @@ def _states(results: Results) -> dict[str, list[Mapping[str, Json]]]:
 
 
 def _ranges(states: Iterable[Mapping[str, Json]]) -> dict[str, Json]:
-    """Facts that change from run to run: the range of numbers, the different values of others."""
+    """One value per fact that changes from run to run: the range of numbers, a list of other values."""
     values: dict[str, dict[str, Json]] = defaultdict(dict)
     for state in states:
         for name, value in state.items():
@@ -95,7 +95,7 @@ def _facts(machine: Machine, kind: str, facts: Mapping[str, Json]) -> Table:
         f"environment-{machine.letter}-{kind}",
         caption=heads[kind],
         heads=("Fact", "Value"),
-        rows=[(_spoken(name), _value(name, value)) for name, value in facts.items()],
+        rows=[(_readable(name), _value(name, value)) for name, value in facts.items()],
     )
 
 
@@ -106,13 +106,13 @@ def _differences(machines: Iterable[Machine]) -> Table:
         caption="Facts that differ",
         heads=("Fact", *(f"{machine.letter}: {machine.name}" for machine in listed_machines)),
         rows=[
-            (_spoken(name), *(_value(name, value) for value in values))
+            (_readable(name), *(_value(name, value) for value in values))
             for name, values in differing_facts(listed_machines).items()
         ],
     )
 
 
-def _spoken(name: str) -> str:
+def _readable(name: str) -> str:
     return name.removesuffix("_bytes").replace("_", " ") if not name.startswith("env.") else name.removeprefix("env.")
 
 

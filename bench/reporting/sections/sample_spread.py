@@ -1,4 +1,4 @@
-"""How timings spread: quantiles of the raw samples behind each sampled metric, and whether they drift."""
+"""Spread of samples: quantiles, variation and drift of the raw samples of each sampled metric."""
 
 import math
 from collections import defaultdict
@@ -30,7 +30,7 @@ TEMPLATE = """
 
 @register_section("distributions", title="Spread of the samples", order=50)
 def show_spread(results: Results) -> str | None:
-    """Boxes and quantiles for every metric that keeps its samples, machine by machine."""
+    """Boxes and quantiles of every metric with samples, by machine."""
     kinds: dict[tuple[str, str, str], list[SampleSpread]] = defaultdict(list)
     for case in results.cases:
         for spread in spreads_of(case):
@@ -45,8 +45,8 @@ def show_spread(results: Results) -> str | None:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Group:
-    """Runs that are drawn together, the lowest median first."""
+class _SpreadGroup:
+    """The runs of one chart and table, the lowest median first."""
 
     name: str
     title: str
@@ -57,7 +57,7 @@ class _Group:
 
     @property
     def chart(self) -> Any:
-        """Boxes, where there is more than one to compare."""
+        """The box chart; empty for a single run."""
         return _chart(self).html() if len(self.spreads) > 1 else ""
 
     @property
@@ -65,8 +65,10 @@ class _Group:
         return _table(self).html()
 
 
-def _group(metric: str, unit: str, machine: str, spreads: list[SampleSpread], board: Board, number: int) -> _Group:
-    return _Group(
+def _group(
+    metric: str, unit: str, machine: str, spreads: list[SampleSpread], board: Board, number: int
+) -> _SpreadGroup:
+    return _SpreadGroup(
         name=f"spread-{number}",
         title=metric_name(metric) + (f", machine {machine}" if machine else ""),
         spreads=sorted(spreads, key=lambda spread: spread.middle),
@@ -76,7 +78,7 @@ def _group(metric: str, unit: str, machine: str, spreads: list[SampleSpread], bo
     )
 
 
-def _chart(group: _Group) -> Chart:
+def _chart(group: _SpreadGroup) -> Chart:
     shown = group.spreads[:MOST_BOXES]
     ends = {key: [s.quantiles[QUANTILES.index(q)] / group.scale.divisor for s in shown] for key, q in BOX.items()}
     is_wide = ends["upperfence"][-1] > 15 * ends["lowerfence"][0] > 0
@@ -92,12 +94,12 @@ def _chart(group: _Group) -> Chart:
             "yaxis": axis(type="category", autorange="reversed", showgrid=False),
         },
         caption="Boxes hold the middle half of the samples of one run, whiskers go from 5 % to 95 %, the line is the "
-        "median." + (f" The lowest {len(shown)} are drawn; {left_out} more stand in the table." if left_out else ""),
-        told=f"{group.title} of {plural(len(shown), 'run')}, lowest median first; the table below has the figures.",
+        "median." + (f" The lowest {len(shown)} are drawn; the table has {left_out} more." if left_out else ""),
+        alt=f"{group.title} of {plural(len(shown), 'run')}, lowest median first; the table below has the values.",
     )
 
 
-def _table(group: _Group) -> Table:
+def _table(group: _SpreadGroup) -> Table:
     unit, shown = group.scale.unit, group.spreads[:MOST_ROWS]
     left_out = f"; the lowest {len(shown)} of {len(group.spreads)} runs" if len(shown) < len(group.spreads) else ""
     heads = [
@@ -123,11 +125,11 @@ def _table(group: _Group) -> Table:
             ColumnHead(name="Samples", is_number=True),
             ColumnHead(name="Stopped because"),
         ),
-        rows=tuple(_line(spread, group) for spread in shown),
+        rows=tuple(_table_row(spread, group) for spread in shown),
     )
 
 
-def _line(spread: SampleSpread, group: _Group) -> TableRow:
+def _table_row(spread: SampleSpread, group: _SpreadGroup) -> TableRow:
     numbers = (TableCell(text=group.scale.text(value), sort=value) for value in (*spread.quantiles, spread.largest))
     return TableRow(
         cells=(
@@ -143,12 +145,12 @@ def _line(spread: SampleSpread, group: _Group) -> TableRow:
 
 def _percent(share: float) -> TableCell:
     if not math.isfinite(share):
-        return TableCell(title="not defined where the samples are 0")
+        return TableCell(title="not defined if the samples are 0")
     return TableCell(text=f"{format_number(100 * share, 1)} %", sort=share)
 
 
-def _settings(spread: SampleSpread, group: _Group) -> str:
-    """What tells this run from others: arguments and factors that vary, labels of the metric, the run."""
+def _settings(spread: SampleSpread, group: _SpreadGroup) -> str:
+    """The arguments and factors that vary, the labels of the metric, and the run."""
     case = spread.case.case
     axes = {"suite": case.suite, **case.point.named()}
     words = [group.board.args_text(case.point.model, case.point.args)]
@@ -159,5 +161,5 @@ def _settings(spread: SampleSpread, group: _Group) -> str:
     return ", ".join(word for word in words if word)
 
 
-def _label(spread: SampleSpread, group: _Group) -> str:
+def _label(spread: SampleSpread, group: _SpreadGroup) -> str:
     return f"{spread.case.case.point.model} {_settings(spread, group)}"

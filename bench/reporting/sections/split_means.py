@@ -1,4 +1,4 @@
-"""Accuracies over the official splits of a data set and their mean, which is what papers print."""
+"""Accuracies on the official splits of a data set and their mean, which papers report."""
 
 from collections.abc import Iterator
 
@@ -13,15 +13,15 @@ from bench.reporting.results import Results
 from bench.reporting.table import ColumnHead, Table, TableCell, TableRow
 
 TEMPLATE = """
-<p>Top-1 in percent. The interval of a mean is the mean of the splits' own intervals, as wide as if all of them erred
-alike. A mean stands where every split of the table has a result.</p>
+<p>Top-1 in percent. The interval of a mean is the mean of the intervals of the splits, which is right for fully
+correlated errors and too wide otherwise. A mean is given only if every split of the table has a result.</p>
 {{ table }}
 """
 
 
 @register_section("splits", title="Mean over splits", order=36)
 def average_splits(results: Results) -> str | None:
-    """One line per model, training and data set that was evaluated on several numbered splits."""
+    """One row per model, training and data set that was evaluated on several numbered splits."""
     models = [ours for ours in evaluated_models(results.cases) if _folds(ours)]
     folds = sorted({fold for ours in models for fold in _folds(ours)})
     if len(folds) < 2:
@@ -35,7 +35,7 @@ def average_splits(results: Results) -> str | None:
             *(ColumnHead(name=f"Split {fold}", unit="%", is_number=True) for fold in folds),
             ColumnHead(name="Mean", unit="%", is_number=True),
         ),
-        rows=tuple(_line(ours, folds) for ours in models),
+        rows=tuple(_table_row(ours, folds) for ours in models),
     )
     return render(TEMPLATE, table=table.html())
 
@@ -44,7 +44,7 @@ def _folds(ours: EvaluatedModel) -> list[int]:
     return [fold for fold in ours.folds if fold is not None]
 
 
-def _line(ours: EvaluatedModel, folds: list[int]) -> TableRow:
+def _table_row(ours: EvaluatedModel, folds: list[int]) -> TableRow:
     mean = ours.summary("accuracy.top1", folds=folds)
     return TableRow(
         cells=(
@@ -57,7 +57,7 @@ def _line(ours: EvaluatedModel, folds: list[int]) -> TableRow:
 
 
 def _words(ours: EvaluatedModel) -> Iterator[str]:
-    """What tells one model's training from another's."""
+    """The arguments, the recipe and the initial weights."""
     if ours.point.args:
         yield settings(ours.point.args)
     words = [ours.point.recipe or "", f"from {ours.point.weights}" if ours.point.weights else ""]

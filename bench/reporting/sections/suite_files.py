@@ -1,4 +1,4 @@
-"""The suite files as they were run, so that anyone can run them again."""
+"""The suite files of the records, for repeating the runs."""
 
 from bench.core.registry import register_section
 from bench.reporting.rendering import render

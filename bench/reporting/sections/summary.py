@@ -38,8 +38,8 @@ They are ranked within each machine only: <a href="#environment">how the machine
 </ul>
 {% endif %}
 {% endif %}
-{% if unsaid %}
-<p class="muted">{{ unsaid }} not listed here: <a href="#ablation">the ablations</a> and
+{% if not_listed %}
+<p class="muted">{{ not_listed }} not listed here: <a href="#ablation">the ablations</a> and
 <a href="#leaderboard">the leaderboard</a> show all of them.</p>
 {% endif %}
 {% if unranked %}
@@ -60,7 +60,7 @@ def summarise(results: Results) -> str | None:
     ablations, leaders = [ablation_findings(a) for a in results.ablations], leader_findings(results.board)
     first = [finding for findings in ablations for finding in findings[:MOST_OF_ONE]][:MOST_OF_ABLATIONS]
     findings = [*first, *leaders][:MOST_FINDINGS]
-    unsaid = sum(map(len, ablations)) + len(leaders) - len(findings)
+    not_listed = sum(map(len, ablations)) + len(leaders) - len(findings)
     return render(
         TEMPLATE,
         facts=[_cases(results), _models(results), _machines(results), _dates(results)],
@@ -68,7 +68,7 @@ def summarise(results: Results) -> str | None:
         has_results=any(case.runs for case in results.cases),
         machines=results.timed_machines,
         findings=findings,
-        unsaid=plural(unsaid, "finding is", "findings are") if unsaid else "",
+        not_listed=plural(not_listed, "finding is", "findings are") if not_listed else "",
         partial=[_partial(progress) for progress in results.progress if not progress.is_complete],
         unranked=_unranked(results.board),
         replaced=plural(results.replaced, "record") if results.replaced else "",

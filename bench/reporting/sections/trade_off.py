@@ -1,4 +1,4 @@
-"""Charts of cost against accuracy (or speed), with the frontier of the models that no other beats in both."""
+"""Charts of cost against accuracy (or throughput), with the Pareto frontier."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from bench.core.registry import register_section
 from bench.core.units import Scale, choose_scale, plural
 from bench.reporting.board import Board, Column, group_of
 from bench.reporting.case_results import OTHER_HEAD
-from bench.reporting.chart import ACCENT, MUTED, PAPER, Chart, axis, error_bars, spelt
+from bench.reporting.chart import ACCENT, MUTED, PAPER, Chart, axis, error_bars, escaped
 from bench.reporting.metric_text import listed, metric_name
 from bench.reporting.rendering import render
 from bench.reporting.results import Results
@@ -140,7 +140,7 @@ def _chart(board: Board, cost: Column, gain: Column, *, machine: str, points: li
     across, up = choose_scale([p.cost for p in points], cost.unit), choose_scale([p.gain for p in points], gain.unit)
     is_wide = min(p.cost for p in points) > 0 and max(p.cost for p in points) > 15 * min(p.cost for p in points)
     label = metric_name(cost.metric) + (f", machine {machine}" if machine and _has_machines(board) else "")
-    draw = _Draw(across=across, up=up)
+    draw = _ScatterScales(across=across, up=up)
     traces = [
         draw.scatter(kept["hollow"], {"color": PAPER, "size": 8, "line": {"color": MUTED, "width": 1.4}}),
         draw.scatter(kept["ranked"], {"color": MUTED, "size": 8}),
@@ -150,7 +150,7 @@ def _chart(board: Board, cost: Column, gain: Column, *, machine: str, points: li
         draw.line(best),
         draw.scatter(best, {"color": ACCENT, "size": 16 if numbered else 8}, is_numbered=numbered),
     ]
-    told = _told(best, points, cost=cost, gain=gain, left_out=left_out)
+    caption = _caption(best, points, cost=cost, gain=gain, left_out=left_out)
     return Chart(
         name=f"trade-off-{name}",
         traces=traces,
@@ -159,13 +159,13 @@ def _chart(board: Board, cost: Column, gain: Column, *, machine: str, points: li
             "yaxis": axis(_with_unit(metric_name(gain.metric), up), nticks=6),
             "margin": {"t": 12},
         },
-        caption=told,
-        told=told,
+        caption=caption,
+        alt=caption,
     )
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Draw:
+class _ScatterScales:
     """Makes traces of points in the scales of one chart."""
 
     across: Scale
@@ -175,7 +175,7 @@ class _Draw:
         ys = [p.gain / self.up.divisor for p in points]
         lows, highs = ([getattr(p, end) / self.up.divisor for p in points] for end in ("low", "high"))
         units = [f"%{{y:.4g}} {self.up.unit}", f"%{{x:.4g}} {self.across.unit}"]
-        labels = [spelt(", ".join([p.label, *p.chips])) for p in points]
+        labels = [escaped(", ".join([p.label, *p.chips])) for p in points]
         bars = error_bars(ys, lows, highs, color=marker.get("line", marker)["color"]) if len(points) < MOST_BARS else {}
         return {
             "type": "scatter",
@@ -203,7 +203,7 @@ class _Draw:
         }
 
 
-def _told(best: list[ChartPoint], points: Sequence[ChartPoint], *, cost: Column, gain: Column, left_out: int) -> str:
+def _caption(best: list[ChartPoint], points: Sequence[ChartPoint], *, cost: Column, gain: Column, left_out: int) -> str:
     """The caption of a chart: the frontier by name, and what is hollow, of another head or not drawn, by number."""
     numbers = list(CIRCLED) if len(best) <= len(CIRCLED) else [f"{number}:" for number in range(1, 1 + len(best))]
     is_numbered = len(best) <= MOST_NUMBERS

@@ -1,4 +1,4 @@
-"""How training went: loss and accuracy epoch by epoch, for every model and seed whose curves were kept."""
+"""Training curves: loss and accuracy by epoch, for every model and seed whose curves were kept."""
 
 import csv
 import math
@@ -13,14 +13,14 @@ from bench.core.schema import Json
 from bench.core.units import plural
 from bench.reporting.board import Board
 from bench.reporting.case_results import CaseResult
-from bench.reporting.chart import MUTED, SERIES, Chart, axis, spelt
+from bench.reporting.chart import MUTED, SERIES, Chart, axis, escaped
 from bench.reporting.metric_text import axis_name, value_text
 from bench.reporting.rendering import render
 from bench.reporting.results import Results
 
 MOST_POINTS = 300
 MOST_TRAININGS = 60
-TOLD = ("suite", "clip", "dataset", "split", "weights", "recipe")
+NAMED_SETTINGS = ("suite", "clip", "dataset", "split", "weights", "recipe")
 PANELS = {"loss": "Training loss", "val_top1": "Top-1 after the epoch, %"}
 TEMPLATE = """
 {% if colours | length <= most %}
@@ -41,22 +41,22 @@ results folders.</p>{% endif %}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Curve:
-    """One training: rows of numbers, an unknown one left out."""
+class TrainingCurve:
+    """One training; `rows` hold the known numbers of each epoch."""
 
     model: str
     seed: int | None
     rows: list[dict[str, float]]
 
     def points(self, column: str) -> list[tuple[float, float]]:
-        """(epoch, value) where both are known, thinned evenly where there are very many, the last one kept."""
+        """(epoch, value) if both are known; thinned evenly above `MOST_POINTS`, the last one kept."""
         found = [(row["epoch"], row[column]) for row in self.rows if "epoch" in row and column in row]
         return [*found[: -1 : math.ceil(len(found) / MOST_POINTS) or 1], *found[-1:]]
 
 
 @register_section("curves", title="Training curves", order=55)
 def draw_curves(results: Results) -> str | None:
-    """One panel for the loss, one for the accuracy; a colour for each model where there are few."""
+    """One chart of the loss and one of the accuracy, with a colour per model if there are few."""
     known = [curve for curve in _curves(results) if curve.rows]
     curves = known[:MOST_TRAININGS]
     models = list(dict.fromkeys(curve.model for curve in curves))
@@ -67,15 +67,15 @@ def draw_curves(results: Results) -> str | None:
     return render(TEMPLATE, charts=shown, colours=colours, most=len(SERIES), left_out=left_out) if shown else None
 
 
-def _curves(results: Results) -> Iterator[Curve]:
+def _curves(results: Results) -> Iterator[TrainingCurve]:
     trainings = _trainings(results)
     names = _names(list(trainings.values()), results.board)
     for (file, case), model in zip(trainings.items(), names, strict=True):
-        yield Curve(model=model, seed=case.case.point.seed, rows=_read(file))
+        yield TrainingCurve(model=model, seed=case.case.point.seed, rows=_read(file))
 
 
 def _trainings(results: Results) -> dict[Path, CaseResult]:
-    """Files of curves, each once though several cases may have evaluated the training, with the first of the cases."""
+    """Files of curves, each with the first case that evaluated the training."""
     found: dict[Path, CaseResult] = {}
     for case in results.cases:
         file = results.artifact(case.runs[-1], "curves") if case.runs else None
@@ -85,12 +85,14 @@ def _trainings(results: Results) -> dict[Path, CaseResult]:
 
 
 def _names(cases: Sequence[CaseResult], board: Board) -> list[str]:
-    """The model of each case, and what tells its training from those of others, other than the seed."""
+    """The model of each case, and the settings other than the seed that differ between the trainings."""
     axes = [{"suite": case.case.suite, **case.case.point.named()} for case in cases]
-    told = [axis for axis in TOLD if len({str(each.get(axis)) for each in axes}) > 1]
-    having = {(each["model"], axis) for each in axes for axis in told if axis in each}
+    shown = [axis for axis in NAMED_SETTINGS if len({str(each.get(axis)) for each in axes}) > 1]
+    having = {(each["model"], axis) for each in axes for axis in shown if axis in each}
     return [
-        ", ".join([_model_cell(case, board), *_words(each, [axis for axis in told if (each["model"], axis) in having])])
+        ", ".join(
+            [_model_cell(case, board), *_words(each, [axis for axis in shown if (each["model"], axis) in having])]
+        )
         for case, each in zip(cases, axes, strict=True)
     ]
 
@@ -100,12 +102,12 @@ def _model_cell(case: CaseResult, board: Board) -> str:
     return f"{point.model} {board.args_text(point.model, point.args)}".strip()
 
 
-def _words(axes: Mapping[str, Json], told: Sequence[str]) -> list[str]:
-    return [value_text(axes[axis]) if axis in axes else f"no {axis_name(axis)}" for axis in told]
+def _words(axes: Mapping[str, Json], names: Sequence[str]) -> list[str]:
+    return [value_text(axes[axis]) if axis in axes else f"no {axis_name(axis)}" for axis in names]
 
 
 def _read(file: Path) -> list[dict[str, float]]:
-    """Rows of a CSV file, as far as it is one."""
+    """The rows of a CSV file, up to the first error."""
     rows: list[dict[str, float]] = []
     with suppress(OSError, UnicodeDecodeError, csv.Error), file.open(newline="", encoding="utf-8") as lines:
         rows.extend(map(_numbers, csv.DictReader(lines)))
@@ -123,24 +125,24 @@ def _number(text: object) -> float | None:
     return None
 
 
-def _chart(curves: list[Curve], column: str, title: str, colours: dict[str, str]) -> Chart:
+def _chart(curves: list[TrainingCurve], column: str, title: str, colours: dict[str, str]) -> Chart:
     drawn = [(curve, points) for curve in curves if (points := curve.points(column))]
     return Chart(
         name=f"curves-{column}",
         traces=[_trace(curve, points, colours[curve.model]) for curve, points in drawn],
         layout={"xaxis": axis("Epoch", nticks=6), "yaxis": axis(title, nticks=6)},
-        told=f"{title}, by epoch, of {plural(len(drawn), 'training')}.",
+        alt=f"{title}, by epoch, of {plural(len(drawn), 'training')}.",
     )
 
 
-def _trace(curve: Curve, points: list[tuple[float, float]], colour: str) -> dict[str, Any]:
+def _trace(curve: TrainingCurve, points: list[tuple[float, float]], colour: str) -> dict[str, Any]:
     seed = "" if curve.seed is None else f", seed {curve.seed}"
     return {
         "type": "scatter",
         "mode": "lines" if len(points) > 1 else "markers",
         "x": [x for x, _ in points],
         "y": [y for _, y in points],
-        "name": spelt(f"{curve.model}{seed}"),
+        "name": escaped(f"{curve.model}{seed}"),
         "line": {"color": colour, "width": 1.6},
         "marker": {"color": colour},
         "hovertemplate": "%{fullData.name}<br>epoch %{x}: %{y:.4g}<extra></extra>",

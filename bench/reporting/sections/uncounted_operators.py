@@ -1,4 +1,4 @@
-"""Operators without a formula: a count that leaves them out is a lower bound, and says so here by name."""
+"""Operators without a formula; counts that leave them out are lower bounds."""
 
 from bench.core.registry import register_section
 from bench.core.units import plural
@@ -17,7 +17,7 @@ of these models are lower bounds. A formula for one operator is one decorated fu
 
 @register_section("counting", title="Uncounted operators", order=70)
 def name_uncounted(results: Results) -> str | None:
-    """Every operator that was met without a formula, with its calls, model by model."""
+    """Every operator without a formula, with its number of calls, by model."""
     found: dict[tuple[str, str, str], int] = {}
     for case in results.cases:
         for record in case.runs:

@@ -1,4 +1,4 @@
-"""Warnings that records carry, each with what can be done about it and the cases it concerns."""
+"""Warnings of the records, each with its remedy and the cases it concerns."""
 
 from collections import defaultdict
 

@@ -30,21 +30,21 @@ WITNESS = {
 }
 
 
-def test_a_printed_cost_stands_beside_ours_once(make: SimpleNamespace) -> None:
+def test_a_published_cost_is_listed_once(make: SimpleNamespace) -> None:
     explained = {**PRINTED, "printed": 42.0, "explanation": "batch norm included", "status": "claimed"}
     counted = make.counts("c3d", details={"published_costs": [PRINTED, PRINTED, explained]})
     page = make.page(build_page(collect([counted])))
-    assert page.tables["printed-costs-table"][1:] == [
+    assert page.tables["published-costs-table"][1:] == [
         ["c3d", "a zoo", "16x112x112", "38.5", "40.000", "-3.7", "not explained", "–"],
         ["c3d", "a zoo|claimed", "16x112x112", "42", "40.000", "+5.0", "explained", "batch norm included"],
     ]
-    assert "2 figures: 1 explained, 1 not explained." in page.text
+    assert "2 published costs: 1 explained, 1 not explained." in page.text
 
 
-def test_an_unexplained_witness_is_loud(make: SimpleNamespace) -> None:
+def test_an_unexplained_counter_report_is_emphasised(make: SimpleNamespace) -> None:
     failed = {"tool": "fvcore", "version": "0.1.5", "verdict": "failed", "why": "it crashed", "printed": None}
     page = make.page(build_page(collect([make.counts("c3d", details={"witnesses": [WITNESS, failed]})])))
-    assert page.tables["witnesses-table"][1:] == [
+    assert page.tables["counters-table"][1:] == [
         ["c3d", "16x1x112", "thop 0.1", "1,200", "1,000", "-24", "unexplained", "<b>no idea</b>"],
         ["c3d", "16x1x112", "fvcore 0.1.5", "–", "–", "–", "failed", "it crashed"],
     ]
@@ -53,5 +53,5 @@ def test_an_unexplained_witness_is_loud(make: SimpleNamespace) -> None:
 
 def test_records_without_either_show_neither(make: SimpleNamespace) -> None:
     page = make.page(build_page(collect([make.counts("c3d"), make.counts("i3d", details={"witnesses": "?"})])))
-    assert "witnesses-table" not in page.tables
-    assert "printed-costs-table" not in page.tables
+    assert "counters-table" not in page.tables
+    assert "published-costs-table" not in page.tables

@@ -11,7 +11,7 @@ WRONG = {"parity": {"is_within_tolerance": False}}
 RIGHT = {"parity": {"is_within_tolerance": True}}
 
 
-def test_a_variant_out_of_tolerance_stands_last_and_is_not_best(make: SimpleNamespace) -> None:
+def test_a_mode_out_of_tolerance_comes_last_and_is_not_best(make: SimpleNamespace) -> None:
     results = collect(
         [
             make.timing("wrong", ms=1, precision="fp16", details=WRONG),
@@ -28,7 +28,7 @@ def test_a_variant_out_of_tolerance_stands_last_and_is_not_best(make: SimpleName
     assert "Out of tolerance: the outputs differ from eager fp32" in page
 
 
-def test_counts_of_such_a_network_are_as_good_as_any(make: SimpleNamespace) -> None:
+def test_counts_of_such_a_model_are_as_good_as_any(make: SimpleNamespace) -> None:
     results = collect(
         [make.counts("wrong", macs=1), make.timing("wrong", ms=1, details=WRONG), make.counts("right", macs=2)]
     )
@@ -72,14 +72,14 @@ def test_the_fastest_that_was_searched_is_a_column_of_its_own(make: SimpleNamesp
     assert "bf16_weights; logits" in page
 
 
-def test_what_is_the_same_is_said_of_those_that_have_it(make: SimpleNamespace) -> None:
+def test_shared_settings_are_given_for_the_rows_that_have_them(make: SimpleNamespace) -> None:
     models = [("c3d", {"depth": 1, "width": 2}), ("c3d", {"depth": 3, "width": 2}), ("r3d", {"depth": 3})]
     page = rank(collect([make.counts(model, args=args) for model, args in models]))
     assert page is not None
     assert "The same in every row: clip 16x1x112; in every c3d: width 2. Ordered by " in page
 
 
-def test_how_all_timed_rows_were_run_is_said_once(make: SimpleNamespace) -> None:
+def test_settings_shared_by_all_timed_rows_are_given_once(make: SimpleNamespace) -> None:
     records = [make.timing("c3d"), make.accuracy("r3d"), make.accuracy("r3d", weights="k700.pt")]
     page = str(rank(collect(records)))
     assert "; if timed: precision fp32, memory format contiguous, compile off; " in page

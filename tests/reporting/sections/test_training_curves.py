@@ -8,7 +8,7 @@ from bench.reporting.results import collect
 from bench.reporting.sections.training_curves import draw_curves
 
 
-def test_trainings_afresh_and_from_weights_have_names_and_colours_of_their_own(
+def test_trainings_without_weights_and_from_weights_have_names_and_colours_of_their_own(
     make: SimpleNamespace, tmp_path: Path
 ) -> None:
     for name in ("afresh", "begun"):
