@@ -144,7 +144,7 @@ def test_head_is_measured_and_compared_with_records_that_are_kept(repository: Pa
 
 
 @pytest.mark.slow
-def test_what_cannot_be_measured_is_exit_2_or_3_and_never_a_regression(repository: Path) -> None:
+def test_unmeasurable_cases_exit_2_or_3_and_are_never_a_regression(repository: Path) -> None:
     broken = {"suite": "counts.yaml", "base-ref": "no-such-branch", "install": "none"}
     code, outputs, said = run_action(repository, **broken)
     assert (code, outputs) == (2, "exit-code=2\n")
@@ -218,7 +218,7 @@ SHARED = """case "$*" in
 esac"""
 
 
-def test_a_python_of_the_system_gets_an_environment_beside_it(
+def test_a_system_python_gets_a_virtual_environment(
     repository: Path, tmp_path: Path, programs: Callable[..., Path]
 ) -> None:
     """As Debian and Ubuntu have it since PEP 668, and wherever this user may not write."""
@@ -244,7 +244,7 @@ def test_a_python_of_the_jobs_own_is_installed_into() -> None:
     assert done.returncode == (0 if os.access(paths["purelib"], os.W_OK) and not is_managed else 1)
 
 
-def test_a_machine_without_vbench_is_told_from_one_with_another(
+def test_a_missing_vbench_and_another_program_of_that_name_are_distinguished(
     repository: Path, tmp_path: Path, programs: Callable[..., Path]
 ) -> None:
     said = run_action(repository, programs=programs(python3=""), has_vbench=False, base="a", head="b")[2]
@@ -253,7 +253,7 @@ def test_a_machine_without_vbench_is_told_from_one_with_another(
 
 
 @pytest.mark.parametrize("other", [{"base": "kept"}, {"head": "new"}])
-def test_records_beside_a_commit_are_wrong_input(
+def test_base_records_together_with_a_base_commit_are_refused(
     repository: Path, tmp_path: Path, programs: Callable[..., Path], other: dict[str, str]
 ) -> None:
     """One of them would have been left out in silence."""
@@ -276,7 +276,7 @@ def test_without_more_words_this_very_checkout_is_installed(
 @pytest.mark.parametrize(
     ("install", "expected"), [("none", []), ("vbench @ git+https://x", ["vbench @ git+https://x"])]
 )
-def test_what_is_installed_can_be_said(
+def test_the_installed_package_can_be_chosen(
     repository: Path, tmp_path: Path, programs: Callable[..., Path], install: str, expected: list[str]
 ) -> None:
     folder = programs(python3="", vbench=OURS.format(run=0, judged=0))

@@ -51,7 +51,7 @@ def test_suites_named_in_documents_exist() -> None:
             assert (ROOT / "suites" / f"{name}.yaml").is_file(), f"{document.name} names suites/{name}.yaml"
 
 
-def test_nobody_is_told_to_install_the_other_project_of_this_name() -> None:
+def test_no_document_installs_the_other_project_of_this_name() -> None:
     """`vbench` on PyPI is not this project: it is installed from a checkout, and its extras by their own names."""
     told = re.compile(r"pip install (?:[^\n|&;]* )?['\"]?vbench(?![\w./@ -]*@)\b(?!/)")
     sources = [*(ROOT / "bench").rglob("*.py"), *(ROOT / "suites").rglob("*.yaml"), *ROOT.glob("*.yml"), *DOCUMENTS]
@@ -135,7 +135,7 @@ def test_the_example_of_a_data_set_speaks_of_itself(
     assert open_dataset("mine", split="train").name == "mine"
 
 
-def test_the_example_of_a_section_has_nothing_to_say_of_nothing(example: object) -> None:
+def test_the_example_section_is_empty_without_records(example: object) -> None:
     from bench.reporting.results import collect
 
     module = example("fastest")  # type: ignore[operator]

@@ -40,7 +40,7 @@ def planned(installed: Path, folder: Path, *, recipe: str) -> subprocess.Complet
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
 
 
-def test_recipes_are_found_by_name_where_there_is_no_checkout(installed: Path, tmp_path: Path) -> None:
+def test_recipes_are_found_by_name_without_a_checkout(installed: Path, tmp_path: Path) -> None:
     found = planned(installed, tmp_path, recipe="quick")
     assert (found.returncode, found.stderr) == (0, "")
     assert "trained: 1 cases" in found.stdout

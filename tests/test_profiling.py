@@ -84,7 +84,7 @@ def test_a_shape_that_cannot_be_is_refused(given: object, part: str) -> None:
 
 
 @pytest.mark.parametrize("command", [["profile", "c3d", "--input", "1x3x16x112x112"], ["--help"], ["doctor"]])
-def test_answers_that_are_known_do_not_import_torch(c3d: Profile, command: list[str], tmp_path: Path) -> None:
+def test_cached_profiles_do_not_import_torch(c3d: Profile, command: list[str], tmp_path: Path) -> None:
     code = (
         "import sys\nfrom bench.cli.app import run_command\n"
         "assert run_command(sys.argv[1:]) == 0\nassert 'torch' not in sys.modules, 'torch was imported'"
@@ -93,7 +93,7 @@ def test_answers_that_are_known_do_not_import_torch(c3d: Profile, command: list[
     assert done.returncode == 0, done.stderr
 
 
-def test_the_first_answer_does_not_import_torchs_compiler() -> None:
+def test_the_first_profile_does_not_import_torchs_compiler() -> None:
     """Budget of a first profile: importing torch._dynamo and sympy would cost more than the count."""
     code = (
         "import sys\nfrom bench.profiling import profile\n"

@@ -51,7 +51,7 @@ def imports_in(document: Path) -> Iterator[tuple[str, str]]:
                 yield from ((str(node.module), alias.name) for alias in node.names)
 
 
-def test_what_contributing_imports_is_public() -> None:
+def test_names_that_contributing_imports_are_public() -> None:
     wanted = sorted({name for _, name in imports_in(ROOT / "CONTRIBUTING.md")})
     assert wanted, "CONTRIBUTING.md has examples"
     missing = [name for name in wanted if name not in bench.__all__]

@@ -63,7 +63,7 @@ def outcome(pytester: pytest.Pytester, request: pytest.FixtureRequest) -> Callab
     return run
 
 
-def test_a_gate_without_a_baseline_fails_and_says_how_to_keep_one(
+def test_a_gate_without_a_baseline_fails_and_names_the_option_that_saves_one(
     measured: dict[str, Any], outcome: Callable[..., tuple[bool, str]]
 ) -> None:
     passed, said = outcome()
@@ -214,7 +214,7 @@ def test_a_count_is_compared_with_whichever_machine_was_measured_last(
     assert outcome(metric="latency.layers")[0]
 
 
-def test_nothing_is_timed_beside_other_workers(
+def test_timings_are_refused_with_several_workers(
     measured: dict[str, Any], outcome: Callable[..., tuple[bool, str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PYTEST_XDIST_WORKER_COUNT", "4")
@@ -226,7 +226,7 @@ def test_nothing_is_timed_beside_other_workers(
     assert outcome("--vbench-update")[0]
 
 
-def test_channels_that_the_network_does_not_take_are_refused(
+def test_channels_that_the_model_does_not_take_are_refused(
     measured: dict[str, Any], outcome: Callable[..., tuple[bool, str]]
 ) -> None:
     passed, said = outcome("--vbench-update", test=TEST.replace("1x3x16", "1x1x16"))

@@ -50,7 +50,7 @@ def top1(record: Record) -> tuple[float, float, float]:
 
 
 @pytest.mark.slow
-def test_kernels_that_see_one_frame_cannot_tell_directions(trained: tuple[Path, dict[int, Record]]) -> None:
+def test_kernels_of_depth_one_cannot_separate_directions(trained: tuple[Path, dict[int, Record]]) -> None:
     _, records = trained
     (_, one, one_at_most), (three_at_least, three, _) = top1(records[1]), top1(records[3])
     assert one_at_most < three_at_least

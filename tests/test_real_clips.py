@@ -57,7 +57,7 @@ def test_every_real_clip_is_decoded_sampled_and_classified(clips: Path) -> None:
     assert len(distinct) >= len(seen) - 1, "dc_video_0 and dc_video_90 may hold the same picture; no others do"
 
 
-def test_probe_counts_what_a_sequential_decode_finds(clips: Path) -> None:
+def test_probe_counts_the_frames_of_a_sequential_decode(clips: Path) -> None:
     for row in manifest(clips):
         facts = bench.probe(clips / row["file"])
         assert facts.frames == int(row["decoded_frames"]), row["file"]

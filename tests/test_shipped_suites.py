@@ -67,12 +67,12 @@ def test_small_forms_need_nothing_that_is_not_here(name: str, facts: Catalog) ->
 
 
 @pytest.mark.parametrize("name", sorted(set(ALL) - set(WITH_SMALL)))
-def test_a_suite_without_a_small_form_runs_on_motions_as_it_is(name: str, facts: Catalog) -> None:
+def test_a_suite_without_a_small_form_runs_on_motions_unchanged(name: str, facts: Catalog) -> None:
     cases = cases_of(name, small=False, facts=facts)
     assert {case.point.dataset for case in cases if "accuracy" in case.measures} == {"motions"}
 
 
-def test_a_network_costs_the_same_wherever_its_weights_come_from(facts: Catalog) -> None:
+def test_a_model_costs_the_same_with_any_weights(facts: Catalog) -> None:
     """Three trainings and three checkpoints of Kinetics-700 are six accuracies of three networks."""
     cases = cases_of("kinetics700", small=False, facts=facts)
     by_measure = {name: [case for case in cases if name in case.measures] for name in ("macs", "latency", "accuracy")}
@@ -85,7 +85,7 @@ def test_the_kernel_depths_are_those_of_the_paper(facts: Catalog) -> None:
     assert depths == {"1", "3", "5", "7", "increasing", "decreasing"}
 
 
-def test_the_gpu_suite_asks_for_no_graph_of_a_network_that_cannot_be_recorded(facts: Catalog) -> None:
+def test_the_gpu_suite_has_no_cuda_graph_of_a_model_that_cannot_be_captured(facts: Catalog) -> None:
     """torchvision's MViT indexes tables on the GPU by numbers in main memory, which are copied in each pass."""
     recorded = [case.point.model for case in cases_of("gpu", small=False, facts=facts) if case.point.compile == GRAPHS]
     assert "torchvision:mvit_v2_s" not in recorded
@@ -95,7 +95,7 @@ def test_the_gpu_suite_asks_for_no_graph_of_a_network_that_cannot_be_recorded(fa
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "small"), FORMS)
 @pytest.mark.usefixtures("no_data")
-def test_every_network_of_a_suite_can_be_built_and_takes_its_clip(name: str, small: bool, tmp_path: Path) -> None:
+def test_every_model_of_a_suite_can_be_built_and_takes_its_clip(name: str, small: bool, tmp_path: Path) -> None:
     """The real plan: each network is built on the meta device and given its clip; what cannot be is a SuiteError."""
     planned = plan(SUITES / f"{name}.yaml", small=small, out=tmp_path / "out")
     assert planned.suite.cases

@@ -34,7 +34,7 @@ def record(run_index: int = 0, *, value: float | None = 2.5, message: str = "") 
 
 
 @given(st.text(), st.floats(allow_nan=False, allow_infinity=False))
-def test_what_is_appended_is_read_back(tmp_path_factory: pytest.TempPathFactory, text: str, value: float) -> None:
+def test_appended_records_are_read_back(tmp_path_factory: pytest.TempPathFactory, text: str, value: float) -> None:
     store = RecordStore(tmp_path_factory.mktemp("results"))
     written = [record(0, value=value), record(1, message=text or "x"), record(2, value=None)]
     for item in written:
@@ -43,7 +43,7 @@ def test_what_is_appended_is_read_back(tmp_path_factory: pytest.TempPathFactory,
 
 
 @pytest.mark.parametrize("cut", [1, 40, 400])
-def test_a_torn_last_line_is_moved_aside_and_said(tmp_path: Path, cut: int) -> None:
+def test_a_torn_last_line_is_set_aside_with_a_warning(tmp_path: Path, cut: int) -> None:
     store = RecordStore(tmp_path)
     store.append(record(0))
     whole = store.file.stat().st_size
@@ -58,7 +58,7 @@ def test_a_torn_last_line_is_moved_aside_and_said(tmp_path: Path, cut: int) -> N
     assert (tmp_path / "records.damaged").stat().st_size == cut + 1
 
 
-def test_what_the_system_does_not_let_read_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unreadable_files_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "records.jsonl").mkdir()
     with pytest.raises(StoreError, match=r"records\.jsonl cannot be read: Is a directory"):
         read_records(tmp_path)
@@ -72,7 +72,7 @@ def test_what_the_system_does_not_let_read_is_named(tmp_path: Path, monkeypatch:
         read_suite_info(tmp_path)
 
 
-def test_what_the_system_does_not_let_write_is_named(tmp_path: Path) -> None:
+def test_unwritable_files_are_named(tmp_path: Path) -> None:
     (tmp_path / "taken").write_text("a file")
     store = RecordStore(tmp_path / "taken" / "results")
     for write in (lambda: store.append(record()), lambda: store.write_suite({}), lambda: store.lock().__enter__()):
@@ -80,7 +80,7 @@ def test_what_the_system_does_not_let_write_is_named(tmp_path: Path) -> None:
             write()
 
 
-def test_a_pattern_takes_what_holds_records_of_all_that_it_matches(tmp_path: Path) -> None:
+def test_a_pattern_takes_every_match_that_holds_records(tmp_path: Path) -> None:
     """Such as the folder of a run that broke before its first record, notes beside it, or a link to nowhere."""
     RecordStore(tmp_path / "m1").append(record(0))
     (tmp_path / "m2").mkdir()
@@ -162,7 +162,7 @@ def test_a_full_disk_is_one_line(tmp_path: Path) -> None:
         RecordStore(tmp_path).append(record())
 
 
-def test_what_a_full_disk_took_of_a_record_is_taken_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_record_cut_by_a_full_disk_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = RecordStore(tmp_path)
     store.append(record(0))
     real, calls = os.write, iter([40])
@@ -200,7 +200,7 @@ def test_a_source_without_records_is_an_error(tmp_path: Path) -> None:
         read_records(tmp_path / "nowhere")
 
 
-def test_a_second_process_is_kept_out_and_told_who_holds_the_folder(tmp_path: Path) -> None:
+def test_a_second_process_is_refused_and_the_error_names_the_holder(tmp_path: Path) -> None:
     code = "import sys, pathlib, bench.store as s\nwith s.RecordStore(pathlib.Path(sys.argv[1])).lock(): pass"
     with RecordStore(tmp_path).lock():
         done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=False)
@@ -220,7 +220,7 @@ def test_a_frame_has_a_row_per_metric_and_keeps_failures(tmp_path: Path) -> None
     assert frame.loc[1, "status"] == "error"
 
 
-def test_suite_facts_are_kept_beside_the_records(tmp_path: Path) -> None:
+def test_suite_facts_are_stored_with_the_records(tmp_path: Path) -> None:
     assert read_suite_info(tmp_path) == {}
     RecordStore(tmp_path).write_suite({"name": "s", "title": "Wie tief?"})
     assert read_suite_info(tmp_path) == {"name": "s", "title": "Wie tief?"}

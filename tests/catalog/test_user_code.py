@@ -98,7 +98,7 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_every_build_reports_exactly_what_it_imports(own: Path) -> None:
+def test_every_build_reports_exactly_its_imports(own: Path) -> None:
     """All four are built in one child process: what one has loaded is not taken for a part of another."""
 
     def point(factory: str, **args: str) -> Point:

@@ -56,7 +56,7 @@ def test_a_bad_shape_is_one_line_and_exit_2(capsys: pytest.CaptureFixture[str], 
         (["c3d", "--input", "1x3x99999999x99999x99999"], "elements"),
     ],
 )
-def test_what_a_model_cannot_do_is_one_line_and_exit_2(
+def test_operations_that_a_model_does_not_support_are_one_line_and_exit_2(
     capsys: pytest.CaptureFixture[str], arguments: list[str], part: str
 ) -> None:
     code, out, err = outcome(capsys, "profile", *arguments)
@@ -67,7 +67,7 @@ def test_what_a_model_cannot_do_is_one_line_and_exit_2(
 
 
 @pytest.mark.parametrize("option", ["--csv", "--html"])
-def test_what_cannot_be_written_is_one_line_and_exit_2(
+def test_unwritable_outputs_are_one_line_and_exit_2(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, option: str
 ) -> None:
     (tmp_path / "file").write_text("")
@@ -84,7 +84,7 @@ def test_the_folder_of_a_table_is_made(capsys: pytest.CaptureFixture[str], tmp_p
 
 @pytest.mark.parametrize("command", ["plan", "run"])
 @pytest.mark.parametrize("plugins", ["[5]", "[no_such_plugin]", "5", "[[a]]"])
-def test_plugins_that_are_none_are_exit_2(
+def test_modules_that_are_no_plugins_exit_2(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, command: str, plugins: str
 ) -> None:
     (tmp_path / "s.yaml").write_text(f"suite: s\nmodels: [c3d]\nmeasure: {{params: {{}}}}\nplugins: {plugins}\n")
@@ -139,7 +139,7 @@ def test_a_stopped_command_ends_with_128_and_the_signal(
     assert "stopped; everything finished is kept, and the same command goes on from here" in err
 
 
-def test_doctor_names_what_it_looked_at(capsys: pytest.CaptureFixture[str]) -> None:
+def test_doctor_names_what_it_checked(capsys: pytest.CaptureFixture[str]) -> None:
     code, out, _ = outcome(capsys, "doctor")
     assert code == 0
     assert "torch" in out
@@ -147,7 +147,7 @@ def test_doctor_names_what_it_looked_at(capsys: pytest.CaptureFixture[str]) -> N
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.ENAMETOOLONG])
-def test_what_the_system_refuses_is_one_line_and_exit_2(
+def test_system_errors_are_one_line_and_exit_2(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
     def refuse(**_: object) -> None:
@@ -159,7 +159,7 @@ def test_what_the_system_refuses_is_one_line_and_exit_2(
     assert err == f"vbench: /full/disk: {os.strerror(number)}\n"
 
 
-def test_a_fault_is_told_even_if_no_traceback_can_be_written(
+def test_a_fault_is_reported_even_if_no_traceback_can_be_written(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("bench.runner.doctor.check_machine", lambda **_: {}["missing"])

@@ -86,7 +86,7 @@ def test_an_index_is_made_of_a_folder_too_and_one_that_is_here_comes_before_a_da
         ([".", "--workers", "-1"], "'--workers'"),
     ],
 )
-def test_what_cannot_be_indexed_is_told(run: Run, arguments: list[str], part: str) -> None:
+def test_files_that_cannot_be_indexed_are_named(run: Run, arguments: list[str], part: str) -> None:
     code, _, err = run("data", "index", *arguments)
     assert code == 2
     assert part in err
@@ -141,7 +141,7 @@ def test_two_splits_of_one_subset_are_not_written_into_one_file(run: Run, tmp_pa
     assert run(*arguments)[0::2] == (2, "vbench: splits train1 and train2 are both train; write two files\n")
 
 
-def test_a_clip_that_is_none_is_one_line(run: Run) -> None:
+def test_an_invalid_clip_is_one_line(run: Run) -> None:
     for clip, part in (("foo", "frames x stride x size"), ("0x1x112", "greater than or equal to 1")):
         code, _, err = run("data", "bench", "motions", "--clip", clip)
         assert code == 2
@@ -173,7 +173,7 @@ def test_values_are_yaml_and_mistakes_are_one_line() -> None:
         dataset_options(["split=train"])
 
 
-def test_options_of_a_wrong_type_are_told_before_anything_is_opened(tmp_path: Path) -> None:
+def test_options_of_a_wrong_type_are_refused_before_anything_is_opened(tmp_path: Path) -> None:
     wrong: list[tuple[str, dict[str, Any], str]] = [
         ("kinetics", {"annotations": 3}, "'annotations' of data set kinetics: input should be a valid string, found 3"),
         ("activitynet", {"unit": "video"}, "did you mean: videos"),
@@ -185,7 +185,7 @@ def test_options_of_a_wrong_type_are_told_before_anything_is_opened(tmp_path: Pa
             open_dataset(name, root=tmp_path / "nowhere", split="train", **options)
 
 
-def test_text_of_a_data_set_is_taken_as_it_is_typed() -> None:
+def test_text_options_of_a_data_set_stay_text() -> None:
     """YAML would make a mapping of the braces, a number of the year and nothing of the rest."""
     typed = ["annotations={split}_list.txt", "videos=2020", "flow=#x", "multi_label=true", "fps=25"]
     assert dataset_options(typed) == {

@@ -94,7 +94,7 @@ def asked(ask: Callable[..., tuple[int, str, str]]) -> Callable[..., Any]:
     return run
 
 
-def test_one_network_by_hand(kept: Kept, asked: Callable[..., Any]) -> None:
+def test_one_model_by_hand(kept: Kept, asked: Callable[..., Any]) -> None:
     found = asked(kept("rgb", RGB))
     top = found["top1_percent"]
     assert top["value"] == 62.5
@@ -110,7 +110,7 @@ def test_one_network_by_hand(kept: Kept, asked: Callable[..., Any]) -> None:
     assert (found["videos"], found["model"], found["protocol"]) == (8, "net input=rgb", PROTOCOL)
 
 
-def test_one_network_as_text(kept: Kept, ask: Callable[..., tuple[int, str, str]]) -> None:
+def test_one_model_as_text(kept: Kept, ask: Callable[..., tuple[int, str, str]]) -> None:
     file = kept("rgb", RGB)
     _, out, _ = ask(file.parents[2])
     lines = [" ".join(line.split()) for line in out.splitlines()]
@@ -128,7 +128,7 @@ def test_one_network_as_text(kept: Kept, ask: Callable[..., tuple[int, str, str]
     assert "no class was confused with another" in ask(kept("all", LABELS))[1]
 
 
-def test_a_record_counts_what_could_not_be_read(kept: Kept, ask: Callable[..., tuple[int, str, str]]) -> None:
+def test_a_record_counts_unreadable_videos(kept: Kept, ask: Callable[..., tuple[int, str, str]]) -> None:
     _, out, _ = ask(kept("rgb", RGB, unread=2))
     assert "2 videos could not be read and left out here; a record counts such videos as wrong: top-1 50 %" in out
     _, out, _ = ask(kept("left", RGB, unread=2, unread_are="left out"))
@@ -136,7 +136,7 @@ def test_a_record_counts_what_could_not_be_read(kept: Kept, ask: Callable[..., t
     assert "could not be read" not in ask(kept("whole", RGB))[1]
 
 
-def test_two_networks_by_hand(kept: Kept, asked: Callable[..., Any]) -> None:
+def test_two_models_by_hand(kept: Kept, asked: Callable[..., Any]) -> None:
     rgb, flow = kept("rgb", RGB), kept("flow", FLOW, top=0.9)
     found = asked(rgb, flow)
     assert [found[name] for name in ("both", "only_a", "only_b", "neither")] == [3, 2, 1, 2]
@@ -151,7 +151,7 @@ def test_two_networks_by_hand(kept: Kept, asked: Callable[..., Any]) -> None:
     assert asked(rgb, flow, "--weight", 0.1)["fused"]["top1_percent"]["value"] == 62.5
 
 
-def test_two_networks_as_text(kept: Kept, ask: Callable[..., tuple[int, str, str]]) -> None:
+def test_two_models_as_text(kept: Kept, ask: Callable[..., tuple[int, str, str]]) -> None:
     rgb, flow = kept("rgb", RGB), kept("flow", FLOW)
     _, out, _ = ask(rgb, flow)
     assert "right in both: 3, only in A: 2, only in B: 1, in neither: 2" in out
@@ -209,7 +209,7 @@ def test_a_folder_with_several_is_one_line_that_names_them(
     assert asked(second.parent)["file"] == str(second)
 
 
-def test_what_cannot_be_questioned_is_one_line(
+def test_unusable_prediction_files_are_one_line(
     kept: Kept, ask: Callable[..., tuple[int, str, str]], tmp_path: Path
 ) -> None:
     rgb = kept("rgb", RGB)
@@ -244,7 +244,7 @@ def test_what_cannot_be_questioned_is_one_line(
         assert part in err
 
 
-def test_files_of_before_that_do_not_name_their_network_are_read(kept: Kept, asked: Callable[..., Any]) -> None:
+def test_older_files_without_a_model_name_are_read(kept: Kept, asked: Callable[..., Any]) -> None:
     file = kept("old", RGB)
     table = pq.read_table(file)
     about = {name: text for name, text in table.schema.metadata.items() if name in (b"classes", b"protocol")}
@@ -299,7 +299,7 @@ def test_questions_wait_for_no_torch(kept: Kept) -> None:
     assert done.returncode == 0, done.stderr
 
 
-def test_the_network_is_told_by_the_file(kept: Kept) -> None:
+def test_the_file_names_the_model(kept: Kept) -> None:
     found = read_predictions(kept("rgb", RGB))
     assert found.model == "net input=rgb"
     assert replace(found, protocol={}).unread == 0

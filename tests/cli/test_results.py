@@ -138,7 +138,7 @@ def test_scrub_cleans_the_file(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert found.details == {"path": "~/x"}
 
 
-def test_nothing_is_rewritten_beside_records_of_a_newer_version(tmp_path: Path) -> None:
+def test_a_folder_with_records_of_a_newer_version_is_not_rewritten(tmp_path: Path) -> None:
     store = RecordStore(tmp_path)
     for item in (record(1, error="boom"), record(1)):
         store.append(item)

@@ -61,14 +61,16 @@ def test_seeds_are_judged_together_by_students_interval_of_their_differences(
         assert "over 4 seeds" in row.reason
 
 
-def test_what_one_seed_loses_and_another_wins_is_no_regression(seeds: Callable[..., list[Record]]) -> None:
+def test_opposite_changes_of_two_seeds_are_no_regression(seeds: Callable[..., list[Record]]) -> None:
     """Each alone is far beyond what its videos allow for."""
     for row in judged(seeds([50.0, 60.0, 70.0]), seeds([60.0, 50.0, 69.0])):
         assert row.verdict == "inconclusive"
         assert "more seeds would decide it" in row.reason
 
 
-def test_training_identical_code_anew_alarms_in_at_most_one_of_a_hundred(seeds: Callable[..., list[Record]]) -> None:
+def test_training_identical_code_again_raises_at_most_one_alarm_in_a_hundred(
+    seeds: Callable[..., list[Record]],
+) -> None:
     """400 pairs of three trainings that are 1.5 points apart; at 1 % more than 10 alarms are seen once in 300 times."""
     rng = np.random.default_rng(3)
     drawn = np.round(60 + 1.5 * rng.standard_normal((400, 2, 3)), 2)
@@ -83,14 +85,14 @@ def test_seeds_that_score_as_before_are_the_same_and_equal_means_are_not_enough(
     assert {row.verdict for row in judged(seeds([50.0, 60.0]), seeds([60.0, 50.0]))} == {"inconclusive"}
 
 
-def test_seeds_that_all_change_alike_say_nothing_of_their_spread(seeds: Callable[..., list[Record]]) -> None:
+def test_equal_changes_of_all_seeds_leave_their_spread_unknown(seeds: Callable[..., list[Record]]) -> None:
     """On a hundred videos, two trainings that lose one video each are no certain loss."""
     for base, head in (([50.0, 60.0], [49.0, 59.0]), ([50.3, 60.1, 70.7], [49.0, 58.8, 69.4])):
         for row in judged(seeds(base), seeds(head)):
             assert (row.verdict, row.interval) == ("inconclusive", None)
 
 
-def test_recipes_are_told_apart(seeds: Callable[..., list[Record]]) -> None:
+def test_recipes_are_not_pooled(seeds: Callable[..., list[Record]]) -> None:
     """Of two recipes each is judged by its own seeds; the one that became worse does not blame the other."""
     base = [*seeds([60.0, 62.0, 61.0]), *seeds([80.0, 81.0, 80.4], recipe="long")]
     head = [*seeds([60.1, 62.0, 60.9]), *seeds([60.0, 61.2, 60.3], recipe="long")]
@@ -119,7 +121,7 @@ def test_one_training_against_several_that_differ_cannot_tell(repeated: Callable
     assert "1 training in base and 2 in head" in row.reason
 
 
-def test_one_network_seen_several_times_is_judged_by_its_videos(
+def test_one_model_evaluated_several_times_is_judged_by_its_videos(
     repeated: Callable[..., list[Record]], seeds: Callable[..., list[Record]]
 ) -> None:
     [row] = judged(repeated([60.0, 60.0]), repeated([50.0, 50.0]))

@@ -41,7 +41,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-def test_what_was_saved_is_what_head_is_compared_with(here: Path, stored: Callable[..., str]) -> None:
+def test_head_is_compared_with_the_saved_records(here: Path, stored: Callable[..., str]) -> None:
     assert run_command(["baseline", "save", stored(), "--branch", "feature/fast"]) == 0
     assert (here / ".vbench/baselines/feature%2Ffast/s").is_dir()
     assert run_command(["compare", "baseline:feature/fast", stored()]) == 0
@@ -80,7 +80,7 @@ def test_each_kind_of_machine_has_a_baseline_of_its_own(here: Path, stored: Call
     assert compare("baseline:main", stored(1.0)).rows[0].verdict == "same"
 
 
-def test_what_varies_from_run_to_run_is_no_other_machine(runs: Callable[..., list[Record]]) -> None:
+def test_facts_that_vary_between_runs_do_not_make_another_machine(runs: Callable[..., list[Record]]) -> None:
     first, second = runs([1.0, 2.0])
     busy = first.environment.model_copy(update={"state": {"load_1min": 7.0, "commit": "abc"}})
     assert fingerprint_of(first) == fingerprint_of(second.model_copy(update={"environment": busy}))
@@ -146,7 +146,7 @@ def make_failed(record: Record, status: str) -> Record:
 
 
 @pytest.mark.parametrize("is_whole", [False, True])
-def test_a_case_that_failed_keeps_its_baseline_and_it_is_said(
+def test_a_failed_case_keeps_its_baseline_and_is_reported(
     here: Path, both: Callable[..., str], capsys: pytest.CaptureFixture[str], is_whole: bool
 ) -> None:
     save(both(1), branch="main")
@@ -160,13 +160,13 @@ def test_a_case_that_failed_keeps_its_baseline_and_it_is_said(
     assert newest == {"c3d": "2026-02-02", "c3d_search": "2026-02-01"}
 
 
-def test_a_failed_case_that_never_had_a_baseline_is_said_too(here: Path, both: Callable[..., str]) -> None:
+def test_a_failed_case_without_a_baseline_is_reported_too(here: Path, both: Callable[..., str]) -> None:
     notes: list[str] = []
     save(both(1, second="timeout"), branch="main", on_note=notes.append)
     assert notes == ["c3d_search 16x1x112 failed (timeout): it has no baseline"]
 
 
-def test_a_case_that_was_not_measured_stays_until_it_is_said_to_be_gone(
+def test_a_case_that_was_not_measured_stays_until_whole_is_given(
     here: Path, both: Callable[..., str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     save(both(1), branch="main")
@@ -208,7 +208,7 @@ def test_a_suite_that_only_counts_drops_the_timings_of_this_machine(
     assert sorted((each.machine[:4], each.cases) for each in listed()) == [("A100", 1), ("any ", 1)]
 
 
-def test_where_no_figure_of_a_machine_decides_any_machine_will_do(
+def test_any_machine_is_accepted_if_no_machine_dependent_metric_decides(
     here: Path, stored: Callable[..., str], record: Callable[..., Record], params: Callable[[int], Metric]
 ) -> None:
     def both(name: str, number: int, at: str, gpu: str) -> str:
@@ -353,7 +353,9 @@ def test_promoting_makes_one_branchs_baseline_anothers(here: Path, stored: Calla
         promote("dev", "dev")
 
 
-def test_nothing_good_is_no_baseline(here: Path, record: Callable[..., Record], tmp_path: Path) -> None:
+def test_records_without_a_successful_run_are_no_baseline(
+    here: Path, record: Callable[..., Record], tmp_path: Path
+) -> None:
     RecordStore(tmp_path / "bad").append(record(status="error"))
     assert run_command(["baseline", "save", str(tmp_path / "bad"), "--branch", "main"]) == 2
     assert not (here / ".vbench").exists()
@@ -402,9 +404,7 @@ def test_accuracies_of_a_baseline_are_of_any_machine_but_how_long_they_took_is_n
         compare("baseline:main", head, gate={"accuracy.train_seconds": "3%"})
 
 
-def test_runs_in_turns_with_another_side_are_no_baseline_and_that_is_said(
-    here: Path, stored: Callable[..., str]
-) -> None:
+def test_runs_of_an_ab_comparison_are_refused_as_a_baseline(here: Path, stored: Callable[..., str]) -> None:
     taken, notes = stored(2.0, details={"in_turns": "steps"}), list[str]()
     with pytest.raises(InputError, match="5 runs of vbench ab left out"):
         save(taken, branch="main")

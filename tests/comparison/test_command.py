@@ -139,7 +139,7 @@ def test_a_verdict_is_printed_though_a_file_cannot_be_written(
     assert other.is_file()
 
 
-def test_entries_that_are_none_leave_no_file_not_even_an_old_one(
+def test_without_entries_an_old_file_is_removed(
     stored: Callable[..., str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     base, head, file = stored("base", 1.0), stored("head", 1.1), tmp_path / "a.bigger.json"
@@ -149,7 +149,7 @@ def test_entries_that_are_none_leave_no_file_not_even_an_old_one(
     assert "a.bigger.json is not written" in capsys.readouterr().err
 
 
-def test_what_machines_read_is_alone_on_standard_output(
+def test_standard_output_holds_only_machine_readable_text(
     stored: Callable[..., str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     base, head = stored("base", 1.0), stored("head", 1.1)
@@ -233,7 +233,7 @@ def test_comparing_imports_neither_torch_nor_pandas(stored: Callable[..., str]) 
 
 @pytest.mark.parametrize("where", ["gpu", "title", "note"])
 @pytest.mark.parametrize("form", [[], ["--markdown"], ["--annotations"]])
-def test_what_a_record_says_begins_no_line_of_a_log(
+def test_text_of_a_record_never_starts_a_log_command(
     tmp_path: Path,
     runs: Callable[..., list[Record]],
     capsys: pytest.CaptureFixture[str],

@@ -53,7 +53,7 @@ def test_a_change_beyond_three_percent_is_called_and_one_within_is_not(
     assert (row.detectable is not None) == (verdict == "same")
 
 
-def test_what_is_better_is_read_from_the_metric(runs: Runs, record: Make) -> None:
+def test_the_better_direction_is_read_from_the_metric(runs: Runs, record: Make) -> None:
     def throughput(factor: float) -> list[Record]:
         values = enumerate(times(QUIET, factor))
         return [
@@ -77,7 +77,7 @@ def test_the_change_that_would_have_been_seen_is_to_the_side_that_is_guarded(
     assert f"minimum detectable change: {named}50." in row.reason
 
 
-def test_noise_as_wide_as_the_limit_is_inconclusive_and_says_how_many_runs_would_tell(runs: Runs) -> None:
+def test_noise_as_wide_as_the_limit_is_inconclusive_and_names_the_runs_needed(runs: Runs) -> None:
     comparison = compare(runs(NOISY), runs(NOISY[::-1]))
     assert only(comparison).verdict == "inconclusive"
     assert "repeat:" in only(comparison).reason or "quieter" in only(comparison).reason
@@ -110,7 +110,7 @@ def test_exact_metrics_compare_at_one_run(record: Make, params: Make) -> None:
 
 
 @pytest.mark.parametrize(("factor", "code"), [(1, 0), (2, 1)])
-def test_a_count_of_what_is_known_of_a_network_decides_at_one_run(record: Make, factor: int, code: int) -> None:
+def test_a_count_decides_with_one_run(record: Make, factor: int, code: int) -> None:
     """MACs with operators that nobody counts are not exact; they are the same in every run all the same."""
 
     def side(macs: float) -> list[Record]:
@@ -197,7 +197,7 @@ def test_further_views_on_samples_do_not_decide_unasked(record: Make, latency: M
 @pytest.mark.parametrize(
     ("rule", "meant"), [("latency.p51_ms", "; did you mean: latency.p50_ms?"), ("energy.*", ""), ("energy.j", "")]
 )
-def test_a_rule_that_nothing_answers_to_is_incomplete(runs: Runs, rule: str, meant: str) -> None:
+def test_a_rule_without_a_matching_metric_is_incomplete(runs: Runs, rule: str, meant: str) -> None:
     comparison = compare(runs(QUIET), runs(QUIET), gate={rule: "3%", "latency.p50_ms": "3%"})
     assert comparison.unmeasured == (f"{rule}: no compared case has such a metric{meant}",)
     assert comparison.exit_code() == 3
@@ -243,7 +243,7 @@ def test_a_gated_suite_of_which_nothing_was_compared_is_incomplete(suite: Callab
     assert gone.exit_code() == 3
 
 
-def test_what_head_no_longer_knows_is_incomplete(record: Make, runs: Runs, latency: Make, params: Make) -> None:
+def test_metrics_that_head_lost_are_incomplete(record: Make, runs: Runs, latency: Make, params: Make) -> None:
     base = [record(latency(v), params(1), run=i) for i, v in enumerate(QUIET)]
     for head in (
         [record(params(1), run=i) for i in range(5)],
@@ -255,7 +255,7 @@ def test_what_head_no_longer_knows_is_incomplete(record: Make, runs: Runs, laten
     assert compare([record(params(1))], base).exit_code() == 0
 
 
-def test_missing_added_and_failed_cases_are_told_apart(record: Make, runs: Runs) -> None:
+def test_missing_added_and_failed_cases_are_distinguished(record: Make, runs: Runs) -> None:
     base = [*runs(QUIET), *runs(QUIET, model="r3d"), *runs(QUIET, model="x3d")]
     head = [*runs(QUIET), *runs(QUIET, model="i3d"), record(model="x3d", status="oom")]
     comparison = compare(base, head)
@@ -329,7 +329,7 @@ def test_a_folder_in_which_a_run_broke_before_its_first_record_is_incomplete(tmp
     assert compare(runs(QUIET), tmp_path).exit_code() == 3
 
 
-def test_incomplete_stands_before_regression_and_regression_before_inconclusive(record: Make, latency: Make) -> None:
+def test_incomplete_precedes_regression_which_precedes_inconclusive(record: Make, latency: Make) -> None:
     def side(factor: float) -> list[Record]:
         noisy = [latency(n, name="latency.p99_ms") for n in NOISY]
         return [
@@ -345,7 +345,7 @@ def test_incomplete_stands_before_regression_and_regression_before_inconclusive(
         comparison.exit_code(fail_on=["regresion"])
 
 
-def test_a_processor_that_is_not_asked_for_is_not_called_unknown(runs: Runs) -> None:
+def test_a_processor_that_does_not_matter_is_not_reported_as_unknown(runs: Runs) -> None:
     """A side with a GPU is not held against the other's processor, though both name one."""
     base = runs(QUIET)
     usual = base[0].environment
@@ -419,7 +419,7 @@ def depths(runs: Runs, *, model: str, factor: float = 1.0, **argument: list[int]
     ]
 
 
-def test_arguments_tell_the_cases_of_two_models_apart(runs: Runs) -> None:
+def test_arguments_separate_the_cases_of_two_models(runs: Runs) -> None:
     base, head = depths(runs, model="c3d", depth=[1, 3]), depths(runs, model="r3d", depth=[1, 3], factor=1.2)
     for sides in ((base, head), (base, depths(runs, model="c3d", depth=[1, 3], factor=1.2))):
         comparison = compare(*sides, differing=["model"])
@@ -438,7 +438,7 @@ def test_partners_that_are_known_are_the_pairs_and_others_are_left_over(runs: Ru
     assert [each.case_id for each in (*half.missing, *half.added)] == [ids[0][1], ids[1][1]]
 
 
-def test_cases_that_no_one_case_answers_to_are_missing_not_fine(runs: Runs) -> None:
+def test_ambiguous_cases_are_missing_and_do_not_pass(runs: Runs) -> None:
     """Two models on either side, of which it cannot be said which is which; the third case is compared."""
     base = [*runs(QUIET), *runs(QUIET, model="r3d"), *runs(QUIET, batch=8)]
     comparison = compare(base, base, differing=["model"])
@@ -536,7 +536,7 @@ def test_arbitrary_records_give_one_verdict_per_case_and_metric(
     assert comparison.rows or comparison.exit_code() == 3
 
 
-def test_a_limit_of_noise_is_what_base_differs_by_from_itself(runs: Callable[..., list[Record]]) -> None:
+def test_a_noise_limit_is_the_spread_of_base_against_itself(runs: Callable[..., list[Record]]) -> None:
     quiet = [100.0, 100.5, 99.5, 100.2, 99.8, 100.4, 99.6, 100.0]
     loud = [100.0, 106.0, 94.0, 103.0, 97.0, 108.0, 92.0, 100.0]
     rule = {"latency.p50_ms": "noise"}
@@ -577,7 +577,7 @@ def test_a_new_measure_with_options_does_not_refuse_the_old_ones(runs: Callable[
         compare(runs(QUIET, measures=new), runs(QUIET, measures={**new, "energy": {"min_s": 5}}))
 
 
-def test_a_head_that_computes_something_else_is_no_faster_head(runs: Callable[..., list[Record]]) -> None:
+def test_a_head_with_different_outputs_is_not_faster(runs: Callable[..., list[Record]]) -> None:
     def with_parity(value: float, is_within: bool) -> list[Record]:
         return runs([value] * 5, details={"parity": {"is_within_tolerance": is_within}})
 
@@ -588,7 +588,7 @@ def test_a_head_that_computes_something_else_is_no_faster_head(runs: Callable[..
     assert compare(runs([10.0] * 5), with_parity(5.0, False)).failed != ()
 
 
-def test_a_pattern_passes_over_what_its_limit_cannot_apply_to(
+def test_a_pattern_skips_metrics_that_its_limit_cannot_apply_to(
     record: Callable[..., Record], latency: Callable[..., Metric]
 ) -> None:
     """Else one metric without a direction, or in another unit, would end the whole comparison."""
@@ -629,7 +629,7 @@ def test_a_pattern_passes_over_what_its_limit_cannot_apply_to(
         ("throughput.clips_per_s{batch=8}", "throughput.*"),
     ],
 )
-def test_a_rule_that_a_more_precise_one_overrides_is_answered_too(
+def test_a_rule_overridden_by_a_more_specific_one_counts_as_measured(
     record: Callable[..., Record], tmp_path: Path, suite: str, given: str
 ) -> None:
     for side in ("base", "head"):

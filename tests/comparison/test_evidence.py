@@ -127,7 +127,7 @@ def test_the_rank_test_by_hand() -> None:
     assert mann_whitney([3.0] * 5, [3.0] * 5) == 1.0
 
 
-def test_answers_by_hand() -> None:
+def test_values_computed_by_hand() -> None:
     """Of 100 videos 10 are right in base only and 2 in head only: 8 points down."""
     change = change_of_predictions(only_base=10, only_head=2, videos=100)
     assert change.estimate == pytest.approx(-8)
@@ -135,7 +135,7 @@ def test_answers_by_hand() -> None:
 
 
 @pytest.mark.parametrize(("lost", "won", "videos"), [(10, 2, 100), (1, 0, 300), (0, 5, 50), (40, 40, 3783), (2, 0, 2)])
-def test_the_interval_holds_what_a_score_test_does_not_refuse(lost: int, won: int, videos: int) -> None:
+def test_the_interval_holds_what_a_score_test_does_not_reject(lost: int, won: int, videos: int) -> None:
     """Independent: at an end, the likeliest shares with that difference are searched for numerically."""
     change = change_of_predictions(only_base=lost, only_head=won, videos=videos)
     assert change.low <= change.estimate <= change.high
@@ -220,7 +220,7 @@ def test_sessions_that_hardly_differ_or_are_known_give_few_alarms(
     assert much.verdicts["worse"] >= 0.9
 
 
-def test_the_noise_floor_is_what_two_medians_of_one_noise_differ_by() -> None:
+def test_the_noise_limit_is_the_difference_of_two_medians_of_one_noise() -> None:
     """Against draws of fresh runs, which is what the floor stands for."""
     rng = np.random.default_rng(7)
     medians = np.median(rng.normal(0, 0.02, (2, 20000, 5)), axis=2)
@@ -231,7 +231,7 @@ def test_the_noise_floor_is_what_two_medians_of_one_noise_differ_by() -> None:
 
 
 @pytest.mark.parametrize(("many", "few"), [(20, 4), (40, 4), (20, 5), (100, 5)])
-def test_a_few_runs_beside_many_are_wrong_no_more_often_than_as_many(many: int, few: int) -> None:
+def test_few_runs_against_many_are_wrong_no_more_often_than_equal_numbers(many: int, few: int) -> None:
     """40,000 draws of one noise: Welch's own degrees give p below 1 % in 1.5 to 2.2 %, and cover 92.9 to 95.2 %."""
     rng = np.random.default_rng(3)
     base, head = rng.normal(0, 1, (40_000, many)), rng.normal(0, 1, (40_000, few))

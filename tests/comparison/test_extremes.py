@@ -31,13 +31,13 @@ VALUES = st.lists(NUMBERS, min_size=1, max_size=9)
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, pytest.param(10**400, id="10**400")])
-def test_a_value_that_is_no_number_is_unknown(value: float) -> None:
+def test_nan_values_are_unknown(value: float) -> None:
     metric = Metric(name="params.total", value=value, unit="elements")
     assert (metric.value, metric.note) == (None, "the value is not a finite number")
     assert Metric(name="a.b", value=value, unit="J", note="no counter").note == "no counter"
 
 
-def test_what_is_finite_is_left_as_it_is() -> None:
+def test_finite_values_stay_unchanged() -> None:
     metric = Metric(name="a.b", value=2**60, unit="", interval=(1, 2.5), samples=(1.0, 2.0), turns=(0, 1))
     assert (metric.value, metric.interval, metric.samples, metric.note) == (2**60, (1.0, 2.5), (1.0, 2.0), None)
 
@@ -112,7 +112,7 @@ def test_runs_that_no_number_could_settle_are_no_crash(runs: Callable[..., list[
 
 
 @pytest.mark.parametrize("name", ["a.md", "a.xml", "a.json", "a.smaller.json"])
-def test_verdicts_on_a_folder_whose_name_is_no_text_can_be_written(
+def test_verdicts_on_a_folder_with_an_undecodable_name_can_be_written(
     runs: Callable[..., list[Record]], tmp_path: Path, name: str
 ) -> None:
     folder = tmp_path / os.fsdecode(b"caf\xe9")
@@ -146,7 +146,7 @@ def _changed(records: Sequence[Record], **changes: Any) -> list[Record]:
     return [r.model_copy(update={"metrics": tuple(m)}) for r, m in zip(records, changed, strict=True)]
 
 
-def test_a_change_beyond_all_floats_is_no_same(runs: Callable[..., list[Record]]) -> None:
+def test_a_change_beyond_float_range_is_not_same(runs: Callable[..., list[Record]]) -> None:
     tiny, vast = runs([5e-324] * 5), runs([1e308] * 5)
     assert compare(tiny, vast, gate={"latency.p50_ms": "1ms"}).rows[0].verdict == "worse"
     assert compare(vast, tiny, gate={"latency.p50_ms": {"max_drop": "1ms"}}).rows[0].verdict == "worse"
@@ -166,7 +166,7 @@ def test_a_base_without_a_common_level_has_no_noise(runs: Callable[..., list[Rec
     assert "differ by more than a float can hold" in row.reason
 
 
-def test_turns_whose_ratio_no_float_holds_are_no_crash(latency: Callable[..., Metric]) -> None:
+def test_ratios_beyond_float_range_do_not_crash(latency: Callable[..., Metric]) -> None:
     slow, fast = (latency(v, samples=[v] * 6, turns=range(6)) for v in (1e308, 5e-324))
     assert pair_of_values(slow, fast) == (1e308, pytest.approx(5e-324))
     assert pair_of_values(fast, slow)[1] == pytest.approx(1e308, rel=1e-6)
@@ -196,9 +196,7 @@ def test_a_limit_may_be_a_number_and_must_be_a_limit(runs: Callable[..., list[Re
 
 
 @pytest.mark.parametrize("ranks", [[0, None], [0.0, 1.0], ["0", "1"], [True, False]])
-def test_ranks_that_are_no_whole_numbers_are_no_answers(
-    record: Callable[..., Record], tmp_path: Path, ranks: list[Any]
-) -> None:
+def test_fractional_ranks_are_refused(record: Callable[..., Record], tmp_path: Path, ranks: list[Any]) -> None:
     table = pa.table({"video": ["a", "b"], "label": [1, 1], "rank": ranks})
     pq.write_table(table, tmp_path / "predictions.parquet")
     run = Run(record=record(artifacts={"predictions": "predictions.parquet"}), folder=tmp_path)

@@ -65,7 +65,7 @@ def test_annotations_are_one_line_each_and_escaped(mixed: Comparison) -> None:
     assert all(line.count("::") >= 2 for line in lines)
 
 
-def test_junit_can_be_parsed_and_counts_what_it_holds(mixed: Comparison) -> None:
+def test_junit_can_be_parsed_and_its_counts_are_right(mixed: Comparison) -> None:
     for fail_on, expected in (
         (("regression", "inconclusive", "incomplete"), (1, 3)),
         (("regression",), (1, 0)),
@@ -86,7 +86,7 @@ def test_an_empty_comparison_fails_in_every_form() -> None:
     assert ElementTree.fromstring(formats.as_junit(empty, fail_on=())).find(".//error") is not None
 
 
-def test_benchmark_entries_are_parted_by_what_is_better(mixed: Comparison) -> None:
+def test_benchmark_entries_are_split_by_better_direction(mixed: Comparison) -> None:
     entries = formats.as_benchmark_entries(mixed, "lower")
     assert {tuple(sorted(entry)) for entry in entries} == {("extra", "name", "unit", "value")}
     assert len(entries) == 4
@@ -115,7 +115,7 @@ def alike(record: Callable[..., Record], latency: Callable[..., Metric]) -> Comp
     return compare(side(1), side(2))
 
 
-def test_every_entry_is_a_series_of_its_own(alike: Comparison) -> None:
+def test_every_entry_is_a_separate_series(alike: Comparison) -> None:
     """By its name github-action-benchmark knows what to compare an entry with."""
     names = [entry["name"] for entry in formats.as_benchmark_entries(alike, "lower")]
     assert len(names) == len(set(names)) == 6
@@ -149,14 +149,14 @@ def lost(record: Callable[..., Record], latency: Callable[..., Metric]) -> Compa
     return compare(known, [r.model_copy(update={"metrics": (latency(None), r.metrics[1])}) for r in known])
 
 
-def test_a_metric_that_head_lost_is_an_error_that_says_so(lost: Comparison) -> None:
+def test_a_metric_that_head_lost_is_a_named_error(lost: Comparison) -> None:
     assert lost.exit_code() == 3
     assert formats.headline(lost) == "1 same; 1 lost"
     [line] = formats.as_annotations(lost).splitlines()
     assert line.startswith("::error title=lost%3A latency.p50_ms::c3d 16x1x112: known in base, unknown in head")
 
 
-def test_a_headline_counts_what_decides(record: Callable[..., Record], latency: Callable[..., Metric]) -> None:
+def test_the_headline_counts_deciding_verdicts(record: Callable[..., Record], latency: Callable[..., Metric]) -> None:
     noise = [10.0, 13.0, 8.2, 11.6, 9.5]
     runs = [
         record(latency(v), latency(n, name="latency.odd_ms"), run=i)
@@ -167,9 +167,7 @@ def test_a_headline_counts_what_decides(record: Callable[..., Record], latency: 
     assert formats.headline(gated) == "1 same; 1 not gated"
 
 
-def test_where_nothing_was_compared_it_is_said_and_why(
-    record: Callable[..., Record], latency: Callable[..., Metric]
-) -> None:
+def test_an_empty_comparison_states_why(record: Callable[..., Record], latency: Callable[..., Metric]) -> None:
     runs = [record(latency(None, note="no counter here"), run=i) for i in range(5)]
     nothing = compare(runs, runs)
     assert nothing.exit_code() == 3
@@ -196,7 +194,7 @@ def test_nothing_to_track_is_no_file(mixed: Comparison) -> None:
 
 
 @pytest.mark.parametrize("name", ["a.md", "a.xml", "a.json", "a.smaller.json", "a.bencher.json"])
-def test_a_file_is_written_as_its_name_says(mixed: Comparison, name: str) -> None:
+def test_the_ending_of_a_file_chooses_its_format(mixed: Comparison, name: str) -> None:
     text = formats.as_file(mixed, name)
     assert text is not None
     parsed: Any = {"md": str, "xml": ElementTree.fromstring, "json": json.loads}[name.rsplit(".", maxsplit=1)[-1]](text)
@@ -224,7 +222,7 @@ def make_row(number: int, *, reason: str) -> MetricVerdict:
 @pytest.mark.parametrize("rows", [0, 3, 1000])
 @pytest.mark.parametrize("gaps", [0, 3, 500])
 @pytest.mark.parametrize("length", [1, 60, 2000])
-def test_markdown_fits_a_comment_and_says_what_it_left_out(rows: int, gaps: int, length: int) -> None:
+def test_markdown_fits_a_comment_and_names_what_it_leaves_out(rows: int, gaps: int, length: int) -> None:
     """GitHub refuses a comment of more than 65,536 characters."""
     text = ("why *not* <b> " * length)[: 3 * length]
     failed = [UncomparedCase(suite="s", case_id=f"{n}", case=f"c{n}", side="head", why=text) for n in range(gaps)]

@@ -44,7 +44,9 @@ def test_the_first_bad_commit_is_named(commits: Callable[..., list[Record]]) -> 
     assert turn.change == pytest.approx(0.05, abs=0.01)
 
 
-def test_a_drop_of_what_should_be_low_is_better_and_noise_is_nothing(commits: Callable[..., list[Record]]) -> None:
+def test_a_drop_of_a_lower_is_better_metric_is_better_and_noise_is_no_step(
+    commits: Callable[..., list[Record]],
+) -> None:
     [turn] = history_of(commits([*LEVEL, *(0.9 * value for value in LEVEL)]), "latency.p50_ms", "c3d").changes
     assert turn.verdict == "better"
     assert history_of(commits(LEVEL), "latency.p50_ms", "c3d").changes == ()
@@ -70,9 +72,7 @@ def test_throttled_runs_are_no_bad_commit(
     assert "24 runs left out: throttled" in capsys.readouterr().out
 
 
-def test_what_no_heat_changes_is_known_of_a_throttled_run(
-    record: Callable[..., Record], params: Callable[[int], Metric]
-) -> None:
+def test_counts_of_a_throttled_run_are_known(record: Callable[..., Record], params: Callable[[int], Metric]) -> None:
     hot = [with_state(record(params(7), status="throttled", started_at=name), commit=name) for name in "ab"]
     found = history_of(hot, "params.total", "c3d")
     assert (len(found.commits), found.throttled) == (2, 0)
@@ -98,7 +98,7 @@ def versions(latency: int, **others: int) -> dict[str, object]:
         ),
     ],
 )
-def test_what_was_measured_otherwise_is_no_step_of_the_code(
+def test_a_change_of_protocol_is_no_step_of_the_code(
     commits: Callable[..., list[Record]],
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
@@ -127,7 +127,7 @@ def test_other_measures_of_a_case_and_versions_that_are_not_known_part_no_series
     assert (len(found.commits), found.unlike) == (8, 0)
 
 
-def test_an_edited_run_is_not_the_newest_way_of_measuring(commits: Callable[..., list[Record]]) -> None:
+def test_an_edited_run_does_not_set_the_protocol(commits: Callable[..., list[Record]]) -> None:
     tried = [with_state(record, is_dirty=True) for record in commits(LEVEL * 2, **versions(9))[45:]]
     found = history_of([*commits(LEVEL, **versions(1)), *tried], "latency.p50_ms", "c3d")
     assert (len(found.commits), found.unlike, found.uncommitted) == (8, 0, 3)
@@ -168,7 +168,7 @@ def test_only_edits_is_a_series_of_nothing(commits: Callable[..., list[Record]])
     assert (found.commits, found.changes, found.uncommitted) == ((), (), 24)
 
 
-def test_runs_of_which_git_could_not_say_whether_they_had_edits_are_left_out(
+def test_runs_with_an_unknown_git_state_are_left_out(
     commits: Callable[..., list[Record]],
 ) -> None:
     unsure = [with_state(r, is_dirty=None) for r in commits([12.0] * 8)]
@@ -228,7 +228,7 @@ def test_commits_stand_in_the_order_in_which_they_were_measured_and_once(
     assert [(moment.commit, moment.runs) for moment in found.commits] == [("c00", 3), ("c01", 3), ("c02", 3)]
 
 
-def test_every_change_of_a_count_is_told(record: Callable[..., Record], params: Callable[[int], Metric]) -> None:
+def test_every_change_of_a_count_is_reported(record: Callable[..., Record], params: Callable[[int], Metric]) -> None:
     records = [
         record(params(n)).model_copy(
             update={
@@ -249,7 +249,7 @@ def test_runs_that_name_no_commit_are_left_out_and_counted(
     assert (len(found.commits), found.unknown) == (8, 2)
 
 
-def test_what_is_not_one_series_is_refused(commits: Callable[..., list[Record]]) -> None:
+def test_values_of_several_series_are_refused(commits: Callable[..., list[Record]]) -> None:
     both = [*commits(LEVEL), *commits(LEVEL, model="c3d_search")]
     with pytest.raises(InputError, match="matches 2 cases"):
         history_of(both, "latency.p50_ms", "c3d*")
@@ -331,7 +331,7 @@ def test_few_commits_show_a_step_of_a_count(
     assert ("fewer than 10 commits" in shown) == is_said
 
 
-def test_a_series_without_a_step_says_how_long_one_stays_unseen(
+def test_a_series_without_a_step_states_the_detection_delay(
     commits: Callable[..., list[Record]], capsys: pytest.CaptureFixture[str]
 ) -> None:
     noise = np.exp(0.01 * np.random.default_rng(0).standard_normal(16))

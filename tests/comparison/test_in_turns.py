@@ -48,7 +48,7 @@ ALWAYS = range(1000)
     ("base", "head", "code"),
     [((), (), 0), (ALWAYS, (), 0), (ALWAYS, ALWAYS, 3), ((), ALWAYS, 3), ((4,), (), 3), ((), (4,), 3), ((7,), (), 0)],
 )
-def test_a_case_that_fails_is_no_verdict(
+def test_a_failed_case_has_no_verdict(
     tmp_path: Path, record: Callable[..., Record], base: Collection[int], head: Collection[int], code: int
 ) -> None:
     """A case that only base fails from the start is its own repair. Six runs decide, so the eighth is not made."""
@@ -82,7 +82,7 @@ def test_runs_in_turns_are_compared_with_their_like_only(runs: Callable[..., lis
             compare(steps, head)
 
 
-def test_a_run_of_a_side_says_how_it_took_turns(record: Callable[..., Record]) -> None:
+def test_a_run_of_a_side_records_its_turns(record: Callable[..., Record]) -> None:
     kept = record(details={"parity": 1})
     assert _with_turn_kind(kept, by="steps").details == {"parity": 1, "in_turns": "steps"}
     assert _with_turn_kind(kept, by="processes").in_turns == "processes"
@@ -90,7 +90,7 @@ def test_a_run_of_a_side_says_how_it_took_turns(record: Callable[..., Record]) -
 
 
 @pytest.mark.parametrize("gate", [{"latency.p50_ms": "noise"}, {"*": {"max_rise": "2noise"}}])
-def test_noise_is_no_limit_in_turns(runs: Callable[..., list[Record]], gate: dict[str, str]) -> None:
+def test_a_noise_limit_is_refused_in_turns(runs: Callable[..., list[Record]], gate: dict[str, str]) -> None:
     """Base's runs are 10 % apart, and each of head's is 10 % above its partner: that would be the same."""
     base = [10.0, 11.0, 9.0, 10.5, 9.5, 10.0, 11.2, 8.9]
     records = runs(base)

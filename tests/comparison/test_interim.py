@@ -34,7 +34,7 @@ def simulation() -> Iterator[ModuleType]:
 
 
 @given(st.integers(0, 40))
-def test_no_way_to_end_spends_more_than_there_is(last: int) -> None:
+def test_no_sequence_of_analyses_spends_more_than_the_error_rate(last: int) -> None:
     """InterimAnalyses whose evidence a later one shares are counted in that one."""
     before = [alpha_share(blocks, is_last=False) for blocks in range(last)]
     assert sum(before) + alpha_share(last, is_last=True) <= 1 + 1e-12
@@ -42,7 +42,7 @@ def test_no_way_to_end_spends_more_than_there_is(last: int) -> None:
         assert sum(before) + alpha_share(last, is_last=True) == pytest.approx(1)
 
 
-def test_nothing_is_spent_between_looks_and_before_the_first() -> None:
+def test_nothing_is_spent_between_analyses_and_before_the_first() -> None:
     assert [alpha_share(blocks, is_last=False) for blocks in (0, 1, 2, 5, 7)] == [0.0] * 5
     assert alpha_share(2, is_last=True) == 0.0
     assert alpha_share(3, is_last=False) == 1 / 8
@@ -60,7 +60,7 @@ def test_a_change_of_pairs_is_students_on_logarithms() -> None:
     assert (at_99.low, at_99.high) == pytest.approx((interval.low, interval.high))
 
 
-def test_pairs_that_never_vary_are_sure_of_any_change_and_zero_is_no_ratio() -> None:
+def test_constant_pairs_decide_any_change_and_zero_has_no_ratio() -> None:
     same, other = change_of_pairs([5.0] * 6, [5.0] * 6), change_of_pairs([5.0] * 6, [5.5] * 6)
     assert (same.p, same.low, same.high) == (1.0, 0.0, 0.0)
     assert other.p == 0.0
@@ -68,7 +68,7 @@ def test_pairs_that_never_vary_are_sure_of_any_change_and_zero_is_no_ratio() -> 
     assert not change_of_pairs([0.0, 1.0], [1.0, 1.5]).is_ratio
 
 
-def test_what_drifts_in_a_straight_line_is_the_same(simulation: ModuleType) -> None:
+def test_linear_drift_is_judged_as_same(simulation: ModuleType) -> None:
     """By hand: processes take 1, 2, 3, … units longer; each block's pairs sum to nothing."""
     values = np.exp(0.01 * np.arange(24.0))[None]
     steps = np.diff(np.log(simulation.in_pairs(values, factor=1.0))[0], axis=1)[:, 0]
@@ -125,7 +125,7 @@ def test_noise_stays_open_and_is_inconclusive_at_the_end(session: Callable[..., 
     assert look(looks, 3, is_last=True).exit_code() == 4
 
 
-def test_too_few_runs_decide_nothing_even_where_they_are_far_apart(session: Callable[..., InterimAnalyses]) -> None:
+def test_too_few_runs_decide_nothing_even_if_far_apart(session: Callable[..., InterimAnalyses]) -> None:
     found = look(session([1.0] * 4, [2.0] * 4), 2, is_last=True)
     assert found.exit_code() == 4
     assert "at least 6" in found.rows[0].reason
@@ -137,7 +137,7 @@ def test_no_verdict_between_looks(session: Callable[..., InterimAnalyses]) -> No
     assert look(looks, 6).rows[0].verdict == "worse"
 
 
-def test_what_a_look_decided_stays(
+def test_a_decision_of_an_interim_analysis_stays(
     session: Callable[..., InterimAnalyses], tmp_path: Path, runs: Callable[..., list[Record]]
 ) -> None:
     looks = session(QUIET, [1.1 * value for value in QUIET])
@@ -179,7 +179,7 @@ def test_runs_are_paired_by_their_index_and_a_lost_one_takes_its_partner(
     assert found.rows[0].runs == (7, 6)
 
 
-def test_models_and_software_may_differ_where_they_are_meant_to(runs: Callable[..., list[Record]]) -> None:
+def test_models_and_software_may_differ_if_declared(runs: Callable[..., list[Record]]) -> None:
     base, head = runs(QUIET, model="c3d"), runs(QUIET, model="i3d", args={"depth": 3})
     shares = {head[0].case_id: 1.0}
     assert compare(base, head, shares=shares).is_empty
@@ -204,6 +204,6 @@ def test_a_few_hundred_measurements_of_identical_code_give_few_alarms(simulation
 
 
 @pytest.mark.parametrize("noise", ["gaussian", "heavy_tail", "bimodal", "drift", "autocorrelated", "process_offset"])
-def test_five_percent_are_found_where_noise_allows(simulation: ModuleType, noise: str) -> None:
+def test_five_percent_are_found_if_noise_allows(simulation: ModuleType, noise: str) -> None:
     found = simulation.simulate(noise_of(simulation, noise), factor=1.05, repeats=100, blocks=12)
     assert found.verdicts["worse"] >= 0.95

@@ -60,7 +60,7 @@ def verdict(base: Path, head: Path, limit: str = "0.5pt") -> tuple[str, str]:
     return row.verdict, row.reason
 
 
-def test_the_same_videos_tell_what_two_intervals_cannot(side: Callable[..., Path]) -> None:
+def test_paired_videos_decide_what_two_intervals_cannot(side: Callable[..., Path]) -> None:
     """30 of 400 are lost and none is won: 7.5 points, plain to McNemar and within what two binomials allow."""
     base, head = set(range(240)), set(range(210))
     told, reason = verdict(side("base", base), side("head", head))
@@ -72,9 +72,7 @@ def test_the_same_videos_tell_what_two_intervals_cannot(side: Callable[..., Path
 
 
 @pytest.mark.parametrize("interval", [(math.nan, math.nan), (50.0, 50.0), (-math.inf, math.inf), (60.0, 40.0)])
-def test_an_interval_that_says_nothing_makes_nothing_certain(
-    record: Callable[..., Record], interval: tuple[float, float]
-) -> None:
+def test_an_unbounded_interval_decides_nothing(record: Callable[..., Record], interval: tuple[float, float]) -> None:
     def share(value: float) -> list[Record]:
         top = Metric(name="accuracy.top1", value=value, unit="%", better="higher", interval=interval)
         return [record(top, measures={"accuracy": {}})]
@@ -84,7 +82,7 @@ def test_an_interval_that_says_nothing_makes_nothing_certain(
     assert compare(share(50.0), share(50.0)).rows[0].verdict == "same"
 
 
-def test_answers_that_are_all_alike_are_the_same(side: Callable[..., Path]) -> None:
+def test_equal_predictions_are_judged_as_same(side: Callable[..., Path]) -> None:
     told, reason = verdict(side("base", set(range(100))), side("head", set(range(100))))
     assert told == "same"
     assert reason == "both models are right on the same of these 400 videos; on other videos they may differ"
@@ -95,7 +93,7 @@ def test_other_videos_fall_back_to_the_intervals(side: Callable[..., Path]) -> N
     assert told == "inconclusive"
 
 
-def test_a_better_network_is_faster_in_the_words_of_the_gate(side: Callable[..., Path]) -> None:
+def test_a_more_accurate_model_is_better(side: Callable[..., Path]) -> None:
     assert verdict(side("base", set(range(100))), side("head", set(range(200))))[0] == "better"
 
 
@@ -106,7 +104,7 @@ def test_a_wide_limit_can_be_kept(side: Callable[..., Path]) -> None:
     assert re.search(r"; 5pt is allowed; minimum detectable change: -[5-9]\.\d\d pt", reason)
 
 
-def test_a_baseline_keeps_the_answers(side: Callable[..., Path], tmp_path: Path, monkeypatch: Any) -> None:
+def test_a_baseline_keeps_the_predictions(side: Callable[..., Path], tmp_path: Path, monkeypatch: Any) -> None:
     """30 of 400 are lost, which the intervals alone could not tell; a promotion takes them along."""
     monkeypatch.chdir(tmp_path)
     head = side("head", set(range(210)))
@@ -128,7 +126,9 @@ def test_a_baseline_keeps_the_answers(side: Callable[..., Path], tmp_path: Path,
     assert read_records(history)[0].artifacts == {}
 
 
-def test_answers_of_a_baseline_follow_its_records(side: Callable[..., Path], tmp_path: Path, monkeypatch: Any) -> None:
+def test_predictions_of_a_baseline_follow_its_records(
+    side: Callable[..., Path], tmp_path: Path, monkeypatch: Any
+) -> None:
     monkeypatch.chdir(tmp_path)
     save(side("with", set(range(240))), branch="main")
     save(side("without", set(range(240)), kept=False), branch="main")
@@ -136,7 +136,7 @@ def test_answers_of_a_baseline_follow_its_records(side: Callable[..., Path], tmp
     assert compare("baseline:main", side("head", set(range(240)))).rows[0].reason == "equal"
 
 
-def test_a_save_that_is_killed_leaves_the_records_with_their_own_answers(
+def test_a_killed_save_leaves_records_with_their_own_predictions(
     side: Callable[..., Path], tmp_path: Path, monkeypatch: Any
 ) -> None:
     """The last 30 right videos become others: against its own answers head is the same, against the new ones not."""
@@ -164,9 +164,7 @@ def test_a_save_that_is_killed_leaves_the_records_with_their_own_answers(
     assert "the same of these 400 videos" in compare("baseline:main", second).rows[0].reason
 
 
-def test_answers_that_stay_as_they_were_keep_their_file(
-    side: Callable[..., Path], tmp_path: Path, monkeypatch: Any
-) -> None:
+def test_unchanged_predictions_keep_their_file(side: Callable[..., Path], tmp_path: Path, monkeypatch: Any) -> None:
     monkeypatch.chdir(tmp_path)
     files = []
     for _ in range(2):
@@ -176,7 +174,7 @@ def test_answers_that_stay_as_they_were_keep_their_file(
 
 
 @pytest.mark.parametrize("text", ["", "video,label\nv0,1\n", "video,label,rank\nv0,1\n", "video,label,rank\nv0,1,x\n"])
-def test_lines_that_are_no_answers_are_no_crash(side: Callable[..., Path], text: str) -> None:
+def test_malformed_prediction_lines_do_not_crash(side: Callable[..., Path], text: str) -> None:
     base, head = side("base", set(range(100))), side("head", set(range(100)))
     (head / "artifacts/c/answers.csv").write_text(text)
     records = (head / "records.jsonl").read_text()
@@ -191,7 +189,7 @@ def test_predictions_that_cannot_be_read_are_no_crash(side: Callable[..., Path])
 
 
 @pytest.mark.parametrize("is_absolute", [False, True])
-def test_answers_outside_of_a_runs_folder_are_not_read(
+def test_predictions_outside_of_the_results_folder_are_not_read(
     side: Callable[..., Path], tmp_path: Path, is_absolute: bool
 ) -> None:
     """A record says where they are, and records come from anywhere."""
@@ -206,9 +204,7 @@ def test_answers_outside_of_a_runs_folder_are_not_read(
     assert read_ranks(Run(record=led, folder=tmp_path / "elsewhere")) is None
 
 
-def test_answers_are_kept_by_the_hash_of_their_case_whatever_its_record_says(
-    side: Callable[..., Path], tmp_path: Path
-) -> None:
+def test_predictions_are_stored_under_the_computed_case_hash(side: Callable[..., Path], tmp_path: Path) -> None:
     [record] = read_records(side("base", set(range(100))))
     RecordStore(tmp_path / "base").file.unlink()
     RecordStore(tmp_path / "base").append(record.model_copy(update={"case_id": "../../../../outside"}))

@@ -43,7 +43,7 @@ def test_turns_are_paired_by_number_and_not_by_place(latency: MakeMetric) -> Non
 
 
 @pytest.mark.parametrize("count", [0, MIN_TURNS - 1])
-def test_few_turns_say_less_than_whole_runs(latency: MakeMetric, count: int) -> None:
+def test_few_turns_are_less_precise_than_whole_runs(latency: MakeMetric, count: int) -> None:
     base = in_turns(latency, *((turn, [10.0]) for turn in range(1, 9)))
     head = latency(12.0, samples=(1.0,) * count, turns=tuple(range(1, count + 1)))
     assert pair_of_values(base, head) == (10.0, 12.0)

@@ -85,7 +85,7 @@ def test_an_empty_name_is_wrong_input(tmp_path: Path, runs: Runs, capsys: pytest
         compare(head, [" "])
 
 
-def test_results_compared_with_themselves_are_said_to_be(tmp_path: Path, runs: Runs) -> None:
+def test_comparing_results_with_themselves_is_noted(tmp_path: Path, runs: Runs) -> None:
     folder = stored(tmp_path / "r", runs(QUIET))
     assert any("with themselves" in note for note in compare(folder, folder).notes)
     assert not any("with themselves" in note for note in compare(folder, on_day(2, runs(QUIET))).notes)

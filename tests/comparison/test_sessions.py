@@ -84,7 +84,7 @@ def test_a_session_that_holds_runs_of_both_makes_all_of_them_comparable(runs: Ru
     assert order(runs, "ABABABAB|AA", hours=0) is None
 
 
-def test_only_runs_of_sessions_that_hold_both_are_compared_where_they_are_enough(
+def test_enough_runs_of_shared_sessions_are_compared_alone(
     nightly: Callable[..., list[Path]], on_day: Callable[..., list[Record]]
 ) -> None:
     """Half an hour after the fourth night, which was 8 % slower than those before, head is 2 % slower than that."""
@@ -113,7 +113,7 @@ def test_times_that_cannot_be_read_or_are_equal_are_no_crash(runs: Runs) -> None
     assert only(runs(QUIET, started_at="a"), runs(QUIET, started_at="2026-01-01T00:00:00+00:00")).verdict == "same"
 
 
-def test_two_sessions_are_compared_run_by_run_and_said_to_be_two(on_day: Callable[..., list[Record]]) -> None:
+def test_two_sessions_are_compared_by_runs_with_a_note(on_day: Callable[..., list[Record]]) -> None:
     base, head = on_day(QUIET, 1), on_day(times(QUIET, 1.035), 2)
     row = only(base, head)
     assert row.verdict == "worse"
@@ -137,7 +137,7 @@ def nightly(tmp_path: Path, on_day: Callable[..., list[Record]]) -> Callable[...
     return make
 
 
-def test_sessions_of_base_tell_what_sessions_differ_by(
+def test_sessions_of_base_give_the_spread_between_sessions(
     nightly: Callable[..., list[Path]], on_day: Callable[..., list[Record]]
 ) -> None:
     quiet = nightly(1.0, 1.001, 0.999, 1.0005, 0.9995)
@@ -147,7 +147,7 @@ def test_sessions_of_base_tell_what_sessions_differ_by(
     assert "over 5 and 1 sessions" in row.reason
 
 
-def test_what_was_judged_over_sessions_is_not_said_to_be_two(
+def test_verdicts_over_sessions_have_no_note_on_two_sessions(
     nightly: Callable[..., list[Path]], on_day: Callable[..., list[Record]]
 ) -> None:
     nights = nightly(1.0, 1.001, 0.999, 1.0005, 0.9995)
@@ -197,7 +197,7 @@ def test_a_folder_that_is_continued_another_day_holds_two_sessions(runs: Runs, t
     assert sessions([*(record.model_copy(update={"details": {}}) for record in told[:5]), *told[5:]]) == [5, 5]
 
 
-def test_a_limit_of_noise_is_what_sessions_of_base_differ_by(
+def test_a_noise_limit_uses_the_spread_between_sessions_of_base(
     nightly: Callable[..., list[Path]], on_day: Callable[..., list[Record]]
 ) -> None:
     """Nights are up to 2 % apart and their runs 0.2 %: head 3 % slower on another day is within, 40 % is not."""
@@ -211,7 +211,7 @@ def test_a_limit_of_noise_is_what_sessions_of_base_differ_by(
     assert reason.startswith("two sessions of base cannot show")
 
 
-def test_noise_of_one_session_says_so_and_that_of_shared_ones_holds_no_other(
+def test_noise_of_one_session_is_marked_and_shared_sessions_add_none(
     nightly: Callable[..., list[Path]], on_day: Callable[..., list[Record]]
 ) -> None:
     one = on_day([*QUIET, *QUIET], 1)

@@ -56,7 +56,7 @@ def test_a_wild_value_counts_as_six_usual_ones() -> None:
 
 @pytest.mark.parametrize("seed", range(5))
 @pytest.mark.parametrize(("before", "after"), [(10, 10), (15, 5), (5, 15), (40, 8)])
-def test_a_planted_step_is_found_where_it_is(before: int, after: int, seed: int) -> None:
+def test_a_planted_step_is_found_at_its_position(before: int, after: int, seed: int) -> None:
     steps = find_steps(series((before, 10.0), (after, 10.5), seed=seed))
     big = [step for step in steps if step.after / step.before > 1.03]
     assert len(big) == 1
@@ -114,13 +114,13 @@ def test_levels_that_come_back_several_times_are_all_found(
 
 
 @pytest.mark.parametrize(("length", "start", "end"), [(301, 100, 160), (640, 303, 411)])
-def test_steps_of_a_long_series_stand_where_they_are(length: int, start: int, end: int) -> None:
+def test_steps_of_a_long_series_are_placed_exactly(length: int, start: int, end: int) -> None:
     """Stretches of it are sought between every few places only; their ends are placed in the end."""
     parts = (start, 10.0), (end - start, 11.0), (length - end, 10.0)
     assert [step.index for step in find_steps(series(*parts, noise=0.002))] == [start, end]
 
 
-def test_one_odd_commit_is_no_step() -> None:
+def test_one_outlying_commit_is_no_step() -> None:
     values = series((30, 10.0))
     values[17] = 30.0
     assert find_steps(values) == []

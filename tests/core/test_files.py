@@ -30,7 +30,7 @@ def test_a_file_appears_at_the_end_of_the_block(tmp_path: Path) -> None:
     assert list(path.parent.iterdir()) == [path]
 
 
-def test_an_error_leaves_what_was_there(tmp_path: Path) -> None:
+def test_an_error_leaves_the_old_file(tmp_path: Path) -> None:
     write_atomically(tmp_path / "a.txt", "before ü")
     with pytest.raises(KeyboardInterrupt), atomic_file(tmp_path / "a.txt") as unfinished:  # noqa: PT012
         unfinished.write_text("half")
@@ -39,7 +39,7 @@ def test_an_error_leaves_what_was_there(tmp_path: Path) -> None:
     assert len(list(tmp_path.iterdir())) == 1
 
 
-def test_what_is_unfinished_has_no_ending_by_which_others_look_for_files(tmp_path: Path) -> None:
+def test_unfinished_files_do_not_match_patterns_of_finished_ones(tmp_path: Path) -> None:
     with atomic_file(tmp_path / "a.jsonl") as unfinished:
         assert not unfinished.suffix
 
@@ -55,7 +55,7 @@ def test_modes_are_those_of_any_new_file(tmp_path: Path) -> None:
     assert [(tmp_path / name).stat().st_mode & 0o777 for name in ("file", "folder")] == [0o640, 0o750]
 
 
-def test_only_what_dead_processes_of_this_machine_left_is_removed(tmp_path: Path) -> None:
+def test_only_leftovers_of_dead_processes_of_this_machine_are_removed(tmp_path: Path) -> None:
     code = (
         "import os, signal, sys; from pathlib import Path; from bench.core.files import atomic_file, atomic_folder\n"
         "with atomic_file(Path(sys.argv[1], 'x')), atomic_folder(Path(sys.argv[1], 'y')):\n"
@@ -90,7 +90,7 @@ def test_a_user_without_a_home_has_one_among_the_temporary_files(monkeypatch: py
     assert cache_folder() == Path(tempfile.gettempdir(), f"vbench-{os.getuid()}")
 
 
-def test_what_cannot_be_written_is_done_without(tmp_path: Path) -> None:
+def test_an_unwritable_cache_is_skipped(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     write_cache(tmp_path / "file" / "facts.json", {})
     write_cache(Path("/dev/null/facts.json"), {})

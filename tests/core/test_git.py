@@ -45,7 +45,7 @@ def commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     return found
 
 
-def test_what_names_a_repository_is_what_git_says_but_for_settings() -> None:
+def test_repository_variables_are_those_of_git_without_settings() -> None:
     asked = subprocess.run(["git", "rev-parse", "--local-env-vars"], check=True, capture_output=True, text=True)
     told = set(asked.stdout.split())
     assert REPOSITORY_VARIABLES - told <= {"GIT_INTERNAL_SUPER_PREFIX"}, "which git no longer has since 2.40"
@@ -65,7 +65,7 @@ def test_a_side_of_ab_is_measured_in_a_worktree_of_the_folders_repository(commit
         read_side("other")
 
 
-def test_a_side_and_what_it_starts_know_nothing_of_another_repository(commit: str, tmp_path: Path) -> None:
+def test_a_side_and_its_children_do_not_see_another_repository(commit: str, tmp_path: Path) -> None:
     """It may be a commit from before vbench itself saw to that."""
     python = tmp_path / "python"
     python.write_text(f"#!/bin/sh\nenv > {tmp_path}/told\n")
@@ -85,7 +85,7 @@ def test_results_branches_and_orders_are_of_the_folders_repository(commit: str) 
         pass
 
 
-def test_tests_have_neither_a_repository_nor_settings_of_their_user() -> None:
+def test_tests_see_neither_a_repository_nor_user_settings() -> None:
     given = {name: value for name, value in os.environ.items() if name.startswith("GIT_")}
     assert given == {"GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_NOSYSTEM": "1"}
     listed = subprocess.run(["git", "config", "--list", "--show-scope"], check=True, capture_output=True, text=True)

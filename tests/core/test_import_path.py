@@ -67,26 +67,26 @@ def test_only_another_bench_finds_another_bench(repository: Path, tmp_path: Path
     assert not import_path.finds_another_bench([])
 
 
-def test_nothing_changes_where_there_is_no_other(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_nothing_changes_without_another_package_bench(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
     environment = {"PYTHONPATH": "a", "HOME": "b"}
     assert import_path.child_environment(environment) == environment
 
 
-def test_children_find_vbench_first_and_then_what_was_given(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_children_find_vbench_before_the_given_paths(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(repository)
     found = import_path.child_environment({"PYTHONPATH": os.pathsep.join(["a", import_path.OWN])})
     assert found == {"PYTHONPATH": os.pathsep.join([import_path.OWN, "a"]), "PYTHONSAFEPATH": "1"}
 
 
-def test_models_are_found_beside_a_package_of_that_name(repository: Path) -> None:
+def test_models_are_found_next_to_another_package_bench(repository: Path) -> None:
     done = vbench(repository, "profile", "nets:net", "--input", "1x3x4x16x16", "--json")
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["params"] == 24
 
 
 @pytest.mark.slow
-def test_a_suite_runs_beside_a_package_of_that_name(repository: Path) -> None:
+def test_a_suite_runs_next_to_another_package_bench(repository: Path) -> None:
     """Witnesses and cold starts are processes of processes."""
     done = vbench(repository, "run", "nets.yaml", "--out", "results")
     assert done.returncode == 0, done.stdout + done.stderr
@@ -97,7 +97,7 @@ def test_a_suite_runs_beside_a_package_of_that_name(repository: Path) -> None:
 
 
 @pytest.mark.slow
-def test_two_commits_are_compared_beside_a_package_of_that_name(repository: Path) -> None:
+def test_two_commits_are_compared_next_to_another_package_bench(repository: Path) -> None:
     suite = repository / "counts.yaml"
     suite.write_text("suite: counts\nplugins: [nets]\nmodels: [net]\nmeasure: {params: {}}\n")
     gate = ["--gate", "params.total=1%", "--budget", "30s"]

@@ -63,7 +63,7 @@ def test_a_resize_rule_gives_the_size_to_scale_to(text, size):
         ("", "is not a file"),
     ],
 )
-def test_a_mistake_is_told_in_one_line(text, told):
+def test_a_mistake_is_one_line(text, told):
     with pytest.raises(InputError) as error:
         parse_protocol(text)
     assert told in str(error.value)
@@ -75,7 +75,7 @@ def test_an_unknown_key_of_a_suite_names_its_place():
         given_protocol({"channel": "bgr"}, where="case 3")
 
 
-def test_what_the_user_gives_wins_over_the_checkpoint_and_that_over_the_zoo():
+def test_the_user_overrides_the_checkpoint_which_overrides_the_zoo():
     zoo = InputProtocol.of({"channels": "bgr", "scale": 255, "short": "loop"}, mark="recognised", origin="a zoo")
     stored = InputProtocol.of({"scale": 1, "clip": "8x1"}, mark="stored", origin="last.pt")
     given = InputProtocol.of({"clip": "4x2"}, mark="given")
@@ -113,7 +113,7 @@ def test_a_protocol_that_leaves_the_clip_open_keeps_the_default():
     assert str(parse_protocol("crop=128").clip_over(default)) == "16x1x128"
 
 
-def test_what_a_checkpoint_stores_is_read_back():
+def test_a_stored_protocol_is_read_back():
     found = InputProtocol.of(
         {"channels": "rgb", "mean": (0.1, 0.2, 0.3), "resize": (128, 171), "classes": ("a", "b"), "antialias": True},
         mark="given",

@@ -129,6 +129,8 @@ def test_without_torch_the_devices_that_are_visible_count(
         "nobody",
     ],
 )
-def test_others_on_a_gpu_are_told_from_this_process(listed: list[int], is_on_gpu: bool, others: list[int]) -> None:
+def test_other_processes_on_a_gpu_are_distinguished_from_this_one(
+    listed: list[int], is_on_gpu: bool, others: list[int]
+) -> None:
     processes = [GpuProcess(pid=pid, name=None, memory_bytes=None) for pid in listed]
     assert [p.pid for p in other_processes(processes, own_pid=7, is_on_gpu=is_on_gpu)] == others

@@ -47,7 +47,7 @@ def test_home_folders_and_the_host_are_replaced(text: str, clean: str) -> None:
     assert anonymous_text(text) == clean
 
 
-def test_the_alias_of_a_host_is_stable_and_tells_nothing() -> None:
+def test_the_alias_of_a_host_is_stable_and_anonymous() -> None:
     assert host_alias("gpu-node7.lab.example") == f"host-{hashlib.sha256(b'gpu-node7').hexdigest()[:6]}"
 
 

@@ -61,7 +61,7 @@ def test_messages_arrive_in_order_and_prints_go_to_the_log(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("name", ["bench/__init__.py", "bench/speed.py"])
-def test_a_child_imports_the_vbench_of_its_parent_even_beside_another_package_bench(
+def test_a_child_imports_its_parents_vbench_despite_another_package_bench(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     (tmp_path / name).parent.mkdir()
@@ -194,7 +194,7 @@ def test_a_bounded_log_keeps_its_beginning_and_its_end(tmp_path: Path) -> None:
     assert (tmp_path / "log").read_bytes() == b"abcd\n[... 3 bytes left out ...]\nhij"
 
 
-def test_a_log_that_fits_is_kept_as_it_is(tmp_path: Path) -> None:
+def test_a_log_that_fits_stays_unchanged(tmp_path: Path) -> None:
     log = BoundedLog(tmp_path / "log", head_bytes=4, tail_bytes=3)
     log.write(b"abcdef")
     log.close()

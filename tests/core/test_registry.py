@@ -34,7 +34,7 @@ def test_one_name_means_one_thing() -> None:
         registry.add(replace(entry(), function=other))
 
 
-def test_a_module_that_cannot_be_read_is_told_every_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unreadable_module_is_reported_every_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Otherwise all that comes after it in the alphabet would be called unknown."""
     folder = tmp_path / "broken_zoo"
     folder.mkdir()
@@ -67,7 +67,7 @@ def test_arguments_of_a_variant_show_its_preset() -> None:
     assert options_of(build, keyword_only=True) == {"width": 8}
 
 
-def test_a_variant_may_have_a_clip_of_its_own() -> None:
+def test_a_variant_may_have_its_own_clip() -> None:
     @register_model("short_lived", clip="8x1x32", variants={"short_lived_long": {"width": 2, "clip": "64x1x32"}})
     def factory(num_classes: int = 5, *, width: int = 8) -> None:
         """A factory."""
@@ -80,7 +80,7 @@ def test_a_variant_may_have_a_clip_of_its_own() -> None:
             del MODELS._entries[name]
 
 
-def test_whatever_depends_on_how_a_network_is_run_is_repeated() -> None:
+def test_measures_that_depend_on_the_execution_mode_are_repeated() -> None:
     """Energy, memory and parity of their own case, too: a gate has to see what they differ by from run to run."""
     assert {m.name for m in MEASURES if not m.is_repeated} == {
         "accuracy", "activations", "macs", "memory_estimate", "params"
@@ -88,7 +88,7 @@ def test_whatever_depends_on_how_a_network_is_run_is_repeated() -> None:
     assert not any(m.is_repeated for m in MEASURES if "precision" not in m.depends_on and m.name != "decode")
 
 
-def test_every_measure_says_what_it_depends_on() -> None:
+def test_every_measure_declares_its_axes() -> None:
     found = list(MEASURES)
     assert {"params", "macs", "latency", "throughput", "memory", "energy", "accuracy"} <= {m.name for m in found}
     assert all({"model", "args", "clip"} <= m.depends_on and m.version >= 1 and m.function.__doc__ for m in found)

@@ -74,7 +74,7 @@ def test_mean_interval_by_hand() -> None:
     assert math.isnan(mean_interval([5]).low)
 
 
-def test_paired_difference_ignores_what_pairs_share() -> None:
+def test_paired_differences_cancel_shared_noise() -> None:
     difference = paired_difference([11, 22, 33.5], [10, 21, 32])
     assert difference.value == pytest.approx(3.5 / 3)
     assert not difference.covers_zero
@@ -89,14 +89,14 @@ def test_mcnemar_is_the_exact_binomial_test(a: int, b: int) -> None:
 
 
 @given(st.integers(0, 60), st.integers(0, 60), st.integers(1, 60))
-def test_paired_shares_the_other_way_round_are_the_negative(won: int, lost: int, alike: int) -> None:
+def test_swapping_paired_shares_negates_the_difference(won: int, lost: int, alike: int) -> None:
     found, turned = (paired_shares(*counts, won + lost + alike) for counts in ((won, lost), (lost, won)))
     assert found.value == -turned.value == pytest.approx((won - lost) / (won + lost + alike))
     assert found.low <= found.value <= found.high
     assert (found.low, found.high) == (pytest.approx(-turned.high), pytest.approx(-turned.low))
 
 
-def test_paired_shares_that_never_differ_have_wilsons_distance_from_none() -> None:
+def test_equal_paired_shares_have_wilsons_distance_from_zero() -> None:
     """With no video won or lost of n, the score test refuses d where n d^2 > z^2 (1 - d) d: d = z^2 / (n + z^2)."""
     found = paired_shares(0, 0, 100)
     assert found.high == -found.low == pytest.approx(1.959963984540054**2 / (100 + 1.959963984540054**2))

@@ -32,7 +32,7 @@ def test_a_threshold_comes_to_an_amount_in_the_unit_of_the_metric(
 @pytest.mark.parametrize(
     "text", ["", "%", "three%", "-3%", "+3%", "3percent", "3%%", "3 MB/s", "1e999%", "nan", "3,5%"]
 )
-def test_anything_else_is_refused_with_what_is_allowed(text: str) -> None:
+def test_other_thresholds_are_refused_with_the_allowed_forms(text: str) -> None:
     with pytest.raises(InputError, match=r"not a threshold.*3%.*200MiB"):
         parse_threshold(text)
 
@@ -43,13 +43,13 @@ def test_an_amount_of_something_else_is_refused(text: str, unit: str) -> None:
         parse_threshold(text).in_unit(unit, base=1.0)
 
 
-def test_a_threshold_reads_back_as_it_is_written() -> None:
+def test_a_threshold_reads_back_unchanged() -> None:
     for text in ("3%", "0.5pt", "200MiB", "1000"):
         assert str(parse_threshold(text)) == text
 
 
 @pytest.mark.parametrize(("text", "amount"), [("noise", 2.0), ("2noise", 4.0), ("0.5 noise", 1.0)])
-def test_noise_is_a_multiple_of_what_base_differs_by(text: str, amount: float) -> None:
+def test_noise_is_a_multiple_of_the_spread_of_base(text: str, amount: float) -> None:
     threshold = parse_threshold(text)
     assert threshold.in_unit("ms", base=-50.0, noise=0.04) == pytest.approx(amount)
     assert parse_threshold(str(threshold)) == threshold

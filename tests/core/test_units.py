@@ -64,16 +64,16 @@ def test_a_value_is_written_with_three_digits_in_the_unit_that_suits_it(
         (math.inf, "ms", "–"),
     ],
 )
-def test_a_figure_that_stands_alone_has_four_digits_and_its_unit(value: float | None, unit: str, text: str) -> None:
+def test_a_single_value_has_four_digits_and_its_unit(value: float | None, unit: str, text: str) -> None:
     assert format_value(value, unit).replace("\N{NARROW NO-BREAK SPACE}", "") == text
 
 
-def test_the_ends_of_an_interval_are_written_as_the_value_beside_them() -> None:
+def test_the_ends_of_an_interval_have_the_format_of_their_value() -> None:
     assert format_value(2275.64, "ms") == "2.276 s"
     assert format_interval(980.0, 2301.0, beside=2275.64, unit="ms") == "0.98 to 2.301"
 
 
-def test_what_is_counted_stands_behind_its_number() -> None:
+def test_counted_things_follow_their_number() -> None:
     assert [plural(1, "case"), plural(2, "case"), plural(2, "leaf", "leaves")] == ["1 case", "2 cases", "2 leaves"]
 
 
@@ -82,13 +82,13 @@ def test_a_column_has_one_scale_so_that_its_values_can_be_compared_at_sight() ->
     assert [scale.text(v) for v in (5.65e9, 14.76e9, 400e6)] == ["5.65", "14.76", "0.40"]
 
 
-def test_what_is_not_known_is_a_dash_and_never_a_zero() -> None:
+def test_unknown_values_are_a_dash_and_never_zero() -> None:
     scale = choose_scale([None, 3.0], "ms")
     assert [scale.text(v) for v in (None, math.nan, math.inf)] == [DASH, DASH, DASH]
     assert format_exact(None, "ms") == format_exact(math.nan, "ms") == DASH
 
 
-def test_a_unit_is_not_repeated_beside_a_name_that_says_it() -> None:
+def test_a_unit_is_not_repeated_after_a_name_that_includes_it() -> None:
     assert choose_scale([4e10], "MACs").unit_after("MACs") == "G"
     assert choose_scale([4e6], "elements").unit_after("Parameters") == "M"
     assert choose_scale([4.0], "ms").unit_after("Latency") == "ms"
@@ -99,13 +99,13 @@ def test_the_full_value_keeps_every_digit() -> None:
     assert format_exact(0.1, "J") == "0.1 J"
 
 
-def test_ends_of_an_interval_get_more_decimals_where_they_would_look_the_same() -> None:
+def test_ends_of_an_interval_get_more_decimals_if_they_would_look_equal() -> None:
     scale = choose_scale([5.2, 10.0, 12.0], "ms")
     assert scale.span(5.174, 5.231) == f"5.17{DASH}5.23"
     assert scale.span(9.7, 12.1) == f"9.7{DASH}12.1"
 
 
-def test_the_ends_of_an_interval_never_look_the_same() -> None:
+def test_the_ends_of_an_interval_never_look_equal() -> None:
     """They get as many decimals as tell them apart, and are one number if they are equal."""
     scale = choose_scale([662.25], "clips/s")
     assert (
@@ -126,7 +126,7 @@ def test_a_figure_is_its_value_to_four_digits(value: float, unit: str) -> None:
 
 
 @given(value=FINITE.filter(lambda v: abs(v) > 1e-9), decimals=st.integers(0, 3))
-def test_what_is_not_zero_is_not_written_as_zero(value: float, decimals: int) -> None:
+def test_nonzero_values_are_not_written_as_zero(value: float, decimals: int) -> None:
     assert any(digit in format_number(value, decimals) for digit in "123456789")
 
 

@@ -25,13 +25,13 @@ def read(folder: Path, text: str) -> Tree:
         ("b: &a 1.5\n", 1.5),
     ],
 )
-def test_anchors_and_merged_mappings_are_what_they_stand_for(tmp_path: Path, text: str, value: object) -> None:
+def test_anchors_and_merged_mappings_are_resolved(tmp_path: Path, text: str, value: object) -> None:
     found = read(tmp_path, text).data["b"]
     assert found == value
     assert type(found) is type(value)
 
 
-def test_what_was_merged_in_stands_where_its_mapping_does(tmp_path: Path) -> None:
+def test_merged_keys_have_the_position_of_their_mapping(tmp_path: Path) -> None:
     tree = read(tmp_path, "a: &a {x: 1}\nc: {b: {<<: *a, y: 2}}\n")
     merged, own = tree.position(("c", "b", "x")), tree.position(("c", "b", "y"))
     assert (merged.line, merged.column) == (2, 5)
@@ -48,7 +48,7 @@ def test_what_was_merged_in_stands_where_its_mapping_does(tmp_path: Path) -> Non
         ("a: " + "[" * 500, "too deeply"),
     ],
 )
-def test_what_no_value_can_be_made_of_is_one_problem(tmp_path: Path, text: str, said: str) -> None:
+def test_an_unreadable_value_is_one_problem(tmp_path: Path, text: str, said: str) -> None:
     with pytest.raises(SuiteError) as caught:
         read(tmp_path, text)
     assert said in str(caught.value)

@@ -52,7 +52,9 @@ def test_annotations_become_the_json_of_3d_resnets_and_lists_again(tmp_path: Pat
     ],
     ids=["two classes", "missing", "two splits", "several labels", "part", "segment"],
 )
-def test_what_the_json_cannot_say_is_refused(splits: dict[str, VideoSet], message: str, tmp_path: Path) -> None:
+def test_annotations_that_the_json_cannot_hold_are_refused(
+    splits: dict[str, VideoSet], message: str, tmp_path: Path
+) -> None:
     with pytest.raises(InputError, match=message):
         write_resnets_json(splits, tmp_path / "x.json")
     assert list(tmp_path.iterdir()) == []

@@ -74,12 +74,12 @@ def test_another_backend_is_another_training(root: Path) -> None:
     assert len(names) == 3
 
 
-def test_an_unknown_backend_is_told_before_anything_is_opened(tmp_path: Path) -> None:
+def test_an_unknown_backend_is_refused_before_anything_is_opened(tmp_path: Path) -> None:
     with pytest.raises(UnknownNameError, match="did you mean: torchcodec"):
         open_dataset("kinetics", root=tmp_path / "nowhere", split="train", decode="torchcode")
 
 
-def test_torchcodec_says_how_many_frames_there_are_and_reads_shards(
+def test_torchcodec_counts_frames_and_reads_shards(
     tmp_path: Path, write_video: Callable[..., Path], torchcodec_works: None
 ) -> None:
     path = write_video(tmp_path / "x.mp4", frames=6)

@@ -104,7 +104,7 @@ def test_variable_rates_keep_the_time_of_every_frame(name: str, made: Callable[[
     assert facts.times_s() == pytest.approx(expected - expected[0], abs=0.0011)
 
 
-def test_seeks_are_used_where_they_can_be_trusted_and_only_there(
+def test_seeks_are_used_only_if_they_can_be_trusted(
     made: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seeks: list[bool] = []
@@ -175,7 +175,7 @@ def test_no_indices_give_no_frames_of_the_right_size(made: Callable[[str], Path]
         ({"indices": [0], "backend": "pyavv"}, UnknownNameError, "did you mean: pyav"),
     ],
 )
-def test_wrong_arguments_are_told(
+def test_wrong_arguments_are_refused(
     arguments: dict[str, Any], error: type[BenchError], message: str, made: Callable[[str], Path]
 ) -> None:
     with pytest.raises(error, match=message):
@@ -207,7 +207,7 @@ def test_files_that_are_no_video_are_unreadable(tmp_path: Path, write_video: Wri
         read_frames(tmp_path / "nothing.mp4", [0])
 
 
-def test_a_file_with_sound_alone_says_so(tmp_path: Path) -> None:
+def test_a_file_with_only_sound_is_named(tmp_path: Path) -> None:
     import av
 
     path = tmp_path / "sound.mp4"
@@ -253,7 +253,7 @@ def _index_first(path: Path, folder: Path) -> bytes:
     return moved.read_bytes()
 
 
-def test_the_size_of_the_picture_may_change_where_one_size_is_asked_for(tmp_path: Path, write_video: Write) -> None:
+def test_the_frame_size_may_change_if_one_size_is_requested(tmp_path: Path, write_video: Write) -> None:
     small, large = (
         write_video(tmp_path / f"{h}.ts", size=(h, w), frames=10, container="mpegts") for h, w in ((48, 64), (96, 128))
     )
@@ -265,7 +265,7 @@ def test_the_size_of_the_picture_may_change_where_one_size_is_asked_for(tmp_path
         read_frames(path, [0, frames - 1])
 
 
-def test_torchcodec_reads_the_same_or_says_what_is_missing(made: Callable[[str], Path]) -> None:
+def test_torchcodec_reads_the_same_frames_or_names_what_is_missing(made: Callable[[str], Path]) -> None:
     path = made("b_frames.mp4")
     try:
         frames = read_frames(path, [30, 2], backend="torchcodec")
@@ -286,9 +286,7 @@ def test_the_decoder_of_a_gpu_reads_the_same(made: Callable[[str], Path], torchc
     assert np.abs(whole.astype(int) - read_frames(path, range(40))).mean() < 2
 
 
-def test_a_gpu_that_is_not_there_is_asked_for_in_vain(
-    made: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_decoding_on_a_missing_gpu_is_refused(made: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     with pytest.raises(InputError, match=r"'nvdec' needs an NVIDIA GPU .*allowed here: auto, pyav, torchcodec"):
         read_frames(made("b_frames.mp4"), [0], backend="nvdec")

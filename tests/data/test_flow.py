@@ -31,7 +31,7 @@ def opened(root: Path, **options: str) -> VideoSet:
     return open_dataset("motions", root=root, split="train", **options)
 
 
-def test_without_flow_there_is_none_and_a_folder_that_is_not_there_is_named(root: Path) -> None:
+def test_missing_flow_is_none_and_a_missing_folder_is_named(root: Path) -> None:
     assert {video.flow for video in opened(root).videos} == {None}
     with pytest.raises(DatasetError, match="nowhere, does not exist"):
         opened(root, flow="nowhere")
@@ -41,7 +41,7 @@ def test_without_flow_there_is_none_and_a_folder_that_is_not_there_is_named(root
 @pytest.mark.parametrize(
     ("source", "method"), [("", "farneback"), ("train", "dis"), pytest.param("train", "tvl1", marks=pytest.mark.slow)]
 )
-def test_flow_is_found_and_points_where_things_move(
+def test_flow_points_in_the_direction_of_motion(
     root: Path, tmp_path: Path, form: str, source: str, method: str
 ) -> None:
     pytest.importorskip("cv2", reason="optical flow needs OpenCV")
@@ -60,7 +60,7 @@ def direction_of(flow_THW2: NDArray[np.uint8]) -> int:
 
 
 @pytest.mark.parametrize("form", ["jpeg", "npz"])
-def test_both_forms_give_the_pair_asked_for_and_the_last_one_beyond(tmp_path: Path, form: str) -> None:
+def test_both_forms_return_the_requested_pair_and_the_last_one_beyond(tmp_path: Path, form: str) -> None:
     from PIL import Image
 
     planes = np.zeros((3, 16, 24, 2), np.uint8)
@@ -80,7 +80,7 @@ def test_both_forms_give_the_pair_asked_for_and_the_last_one_beyond(tmp_path: Pa
 
 
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04 torn", b"no archive at all"])
-def test_a_file_that_is_no_flow_is_named(tmp_path: Path, content: bytes) -> None:
+def test_a_file_without_flow_is_named(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "video.npz").write_bytes(content)
     with pytest.raises(VideoError, match=r"video\.npz"):
         read_flow(tmp_path / "video.npz", [0], size=None)
@@ -138,7 +138,7 @@ def test_an_npz_that_unpacks_to_anything_else_than_its_flow_is_refused(
         tracemalloc.stop()
 
 
-def test_flow_beside_the_frames_is_found(tmp_path: Path) -> None:
+def test_flow_next_to_the_frames_is_found(tmp_path: Path) -> None:
     """As MMAction2 lays out raw frames: `img_00001.jpg` and `flow_x_00001.jpg` in one folder."""
     from PIL import Image
 

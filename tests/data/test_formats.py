@@ -118,7 +118,7 @@ def test_frames_before_an_edit_list_begins_do_not_count(
 
 @pytest.mark.parametrize("name", ["mpeg2_422.ts", "interlaced.mpg", "odd_mpeg1.mpg"])
 @pytest.mark.parametrize("cut", [0.1, 0.26, 0.6])
-def test_a_stream_that_was_joined_in_the_middle_begins_where_it_can_be_decoded(
+def test_a_stream_joined_in_the_middle_starts_at_its_first_decodable_frame(
     name: str, cut: float, tmp_path: Path, write_video: Write, decode_in_sequence: Sequential
 ) -> None:
     whole = write_video(tmp_path / name, **FORMATS[name]).read_bytes()
@@ -192,7 +192,7 @@ def test_frames_with_side_data_that_has_no_name_are_read(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("kind", ["png", "jpeg", "bmp", "webp", "tiff"])
-def test_a_picture_is_no_video(kind: str, tmp_path: Path) -> None:
+def test_a_picture_is_not_a_video(kind: str, tmp_path: Path) -> None:
     path = tmp_path / "video.mp4"
     Image.fromarray(np.zeros((48, 64, 3), np.uint8)).save(path, format=kind)
     facts = probe(path)

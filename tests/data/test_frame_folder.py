@@ -85,7 +85,7 @@ def test_the_first_frame_that_cannot_be_read_is_named(count: int, folder: Path, 
         read_frames(tmp_path, range(20))
 
 
-def test_frames_of_several_sizes_are_read_where_one_size_is_asked_for(tmp_path: Path) -> None:
+def test_frames_of_several_sizes_are_read_if_one_size_is_requested(tmp_path: Path) -> None:
     for number, height in enumerate((48, 96), start=1):
         image = texture(height=height, width=64, seed=0)
         (tmp_path / f"image_{number:05d}.jpg").write_bytes(simplejpeg.encode_jpeg(image))

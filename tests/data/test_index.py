@@ -88,7 +88,7 @@ def test_indexes_of_folders_inside_and_elsewhere_are_found(folder: Path, tmp_pat
     assert {video.id for video in videos.videos if video.facts} == {"a/x", "a/text"}
 
 
-def test_what_an_inner_index_does_not_know_an_outer_one_tells(folder: Path) -> None:
+def test_an_outer_index_fills_gaps_of_an_inner_one(folder: Path) -> None:
     path = folder / "train/a/x.mp4"
     index_folder(folder / "train/a")
     path.write_bytes(path.read_bytes() + b"\0")
@@ -238,14 +238,14 @@ def _double(number: int) -> int:
     return 2 * number
 
 
-def test_work_goes_on_past_errors() -> None:
+def test_indexing_continues_after_errors() -> None:
     outcomes = {each.task: each for each in for_each_task([1, 2, 3, 4], _double, total=4)}
     assert [outcomes[n].result for n in (1, 2, 4)] == [2, 4, 8]
     assert str(outcomes[3].error) == "three is refused"
 
 
 @pytest.mark.slow
-def test_work_goes_on_past_a_process_that_dies() -> None:
+def test_indexing_continues_after_a_dead_process() -> None:
     outcomes = {each.task: each for each in for_each_task(range(12), partial(_double), total=12, workers=2)}
     assert sorted(outcomes) == list(range(12))
     assert "died" in str(outcomes[5].error)

@@ -130,7 +130,7 @@ def test_epochs_and_seeds_differ_in_order_and_draw(videos: VideoSet) -> None:
     assert not torch.equal(by_video(one)[0], by_video(epoch)[0])
 
 
-def test_a_resumed_epoch_goes_on_with_the_batches_that_were_left(videos: VideoSet) -> None:
+def test_a_resumed_epoch_continues_with_the_remaining_batches(videos: VideoSet) -> None:
     whole, rest = train(videos), train(videos, start=3)
     assert len(rest) == 1
     assert torch.equal(rest[0].clips[0], whole[3].clips[0])
@@ -205,7 +205,7 @@ def test_spatial_views_need_frames_wider_than_the_clip(videos: VideoSet) -> None
         assert np.allclose(shown, frames[:, :, column : column + 16], atol=0.01)
 
 
-def test_videos_that_cannot_be_read_are_replaced_in_training_and_told(videos: VideoSet, tmp_path: Path) -> None:
+def test_unreadable_videos_are_replaced_in_training_and_reported(videos: VideoSet, tmp_path: Path) -> None:
     failures: list[UnreadVideo] = []
     batches = train(broken(videos, {2, 7}, tmp_path), failures=failures)
     assert sorted(unread.position for unread in failures) == [2, 7]
@@ -232,7 +232,7 @@ def test_a_batch_of_nothing_that_can_be_read_shows_the_next_of_the_epoch(videos:
     assert pairs[1:3] == [[order[2], order[2]], [order[5], order[5]]], "a batch with one that can be read repeats it"
 
 
-def test_what_reads_ahead_ends_with_the_batch(videos: VideoSet) -> None:
+def test_prefetching_ends_with_the_batch(videos: VideoSet) -> None:
     """Its thread cannot wait for itself, and garbage is collected in any thread."""
     decoded: Any = SimpleNamespace()
     rows: Any = SimpleNamespace(add=lambda shown: None)
@@ -241,14 +241,14 @@ def test_what_reads_ahead_ends_with_the_batch(videos: VideoSet) -> None:
     assert (len(used), inspect.getgeneratorstate(read)) == (1, inspect.GEN_CLOSED)
 
 
-def test_videos_that_cannot_be_read_are_left_out_of_evaluation_and_told(videos: VideoSet, tmp_path: Path) -> None:
+def test_unreadable_videos_are_left_out_of_evaluation_and_reported(videos: VideoSet, tmp_path: Path) -> None:
     failures: list[UnreadVideo] = []
     batches = view(broken(videos, {0, 1, 2, 3, 9}, tmp_path), failures=failures)
     assert sorted(unread.position for unread in failures) == [0, 1, 2, 3, 9]
     assert [int(v) for batch in batches for v in batch.videos] == [4, 5, 6, 7, 8, 10, 11, 12, 13, 14, 15]
 
 
-def test_failures_that_nobody_asks_for_are_warned_of(videos: VideoSet, tmp_path: Path) -> None:
+def test_uncollected_failures_are_warned_of(videos: VideoSet, tmp_path: Path) -> None:
     with pytest.warns(UnreadVideoWarning, match="broken-5"):
         view(broken(videos, {5}, tmp_path))
 

@@ -31,7 +31,7 @@ class Clock:
         return self.now
 
 
-def test_lanes_add_up_and_say_how_many_workers_are_needed(videos: VideoSet) -> None:
+def test_lanes_add_up_and_give_the_number_of_workers_needed(videos: VideoSet) -> None:
     times = time_stages(
         videos,
         clip=Clip.model_validate("4x1x8"),

@@ -33,7 +33,7 @@ def test_a_picture_among_frame_folders_hides_none_of_them(tmp_path: Path) -> Non
     assert sorted(videos_under(tmp_path)) == ["train/a/v", "train/a/w"]
 
 
-def test_frames_are_one_video_whatever_else_is_noted_beside_them(tmp_path: Path) -> None:
+def test_frames_with_other_files_are_one_video(tmp_path: Path) -> None:
     tree(tmp_path, *(f"v/{frame}" for frame in FRAMES), "v/n_frames", "v/@eaDir/thumb.db", "v/audio.wav")
     assert Media([tmp_path]).names() == ["v"]
     assert list(videos_under(tmp_path)) == ["v"]
@@ -46,7 +46,7 @@ def test_pictures_without_numbers_are_no_frames(tmp_path: Path) -> None:
     assert open_dataset("folder", root=tmp_path, split="train").classes == ("jump", "run")
 
 
-def test_a_video_outside_of_any_class_is_told(tmp_path: Path) -> None:
+def test_a_video_outside_of_any_class_is_reported(tmp_path: Path) -> None:
     tree(tmp_path / "train", "a/x.mp4", "stray.mp4")
     with pytest.raises(DatasetError, match="stray: is a video outside any class folder"):
         open_dataset("folder", root=tmp_path, split="train")

@@ -49,7 +49,7 @@ def test_decoded_clips_of_opposite_classes_are_each_other_reversed_to_the_last_b
             assert not np.array_equal(forward, backward)
 
 
-def test_what_moves_moves_in_the_direction_that_the_class_says() -> None:
+def test_objects_move_in_the_direction_of_their_class() -> None:
     """Shifting a frame back along the class's direction must explain the next frame better than any other direction."""
     steps = [(0, 1), (0, -1), (1, 0), (-1, 0), (1, 1), (-1, -1), (-1, 1), (1, -1)]
     right = 0

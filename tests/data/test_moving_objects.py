@@ -36,7 +36,7 @@ def test_the_background_rests_and_objects_run_at_their_speeds() -> None:
     assert np.array_equal(flow_of_film(scene, 1, frames=3), -flow_of_film(scene, 0, frames=4)[:0:-1][:2])
 
 
-def test_videos_of_motions_carry_it_where_it_is_asked_for(tmp_path: Path) -> None:
+def test_videos_of_motions_have_flow_if_requested(tmp_path: Path) -> None:
     options = {"clips_per_class": 1, "val_clips_per_class": 1, "frames": 6, "size": 32}
     plain = open_dataset("motions", root=tmp_path / "m", split="train", **options)
     videos = open_dataset("motions", root=tmp_path / "m", split="train", true_flow=True, **options)

@@ -81,7 +81,7 @@ def test_links_to_folders_elsewhere_are_followed(root: Path) -> None:
     assert sorted(Media([root / "train"]).names()) == ["c/sound", "d/sound"]
 
 
-def test_a_folder_that_must_not_be_read_is_told(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unreadable_folder_is_reported(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (root / "train.csv").write_text(KINETICS + "c,sound,0,1,train\nlost,hidden,0,1,train\n")
     (root / "train/lost").mkdir()
     refuse(root / "train/lost", monkeypatch)

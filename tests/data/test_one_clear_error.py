@@ -135,14 +135,14 @@ def test_segments_that_end_before_they_begin_are_missing_not_gone(tmp_path: Path
 
 
 @pytest.mark.parametrize("crop", ["random", "random_resized", "multi_scale"])
-def test_flow_of_another_size_is_told_not_cut_elsewhere(crop: Any) -> None:
+def test_flow_of_another_size_is_refused_not_cropped(crop: Any) -> None:
     frames = {"rgb": np.zeros((4, 48, 64, 3), np.uint8), "flow": np.zeros((4, 24, 32, 2), np.uint8)}
     transform = Augmentation(crop=crop).build(Clip.model_validate("4x1x16"))
     with pytest.raises(VideoError, match=r"rgb is 48x64 and flow is 24x32 \(H x W\); scale both"):
         transform(frames, 0)
 
 
-def test_a_video_whose_flow_has_another_size_is_replaced_and_told(tmp_path: Path, write_video: Write) -> None:
+def test_a_video_with_flow_of_another_size_is_replaced_and_reported(tmp_path: Path, write_video: Write) -> None:
     for name, side in (("x", 24), ("y", 48)):
         write_video(_made(tmp_path, name), frames=6)
         folder = tmp_path / "flow" / "c" / name
@@ -182,7 +182,7 @@ def _made(root: Path, name: str) -> Path:
     return path
 
 
-def test_what_an_encoder_refuses_fails_alone(tmp_path: Path, write_video: Write) -> None:
+def test_a_frame_that_an_encoder_refuses_fails_alone(tmp_path: Path, write_video: Write) -> None:
     """libx264 takes no frame wider than 16384."""
     write_video(_made(tmp_path, "good"), frames=2, size=(16, 16))
     write_video(tmp_path / "train/c/wide.avi", codec="rawvideo", frames=1, size=(16, 16400))

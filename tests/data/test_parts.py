@@ -63,7 +63,7 @@ def test_the_annotated_rate_is_that_of_its_video_and_the_option_serves_the_other
 
 
 @pytest.mark.parametrize("is_indexed", [False, True])
-def test_seconds_of_a_frame_folder_without_a_rate_are_refused_with_what_helps(
+def test_seconds_of_a_frame_folder_without_a_rate_are_refused_with_a_remedy(
     is_indexed: bool, root: Path, activitynet: OpenWith
 ) -> None:
     if is_indexed:
@@ -83,7 +83,7 @@ def test_a_file_is_cut_by_its_own_rate(is_indexed: bool, root: Path, activitynet
 
 
 @pytest.mark.parametrize("fps", [0, -25, "25", True, [25]])
-def test_rates_that_are_none_are_refused_with_their_line(fps: object, activitynet: OpenWith) -> None:
+def test_invalid_rates_are_refused_with_their_line(fps: object, activitynet: OpenWith) -> None:
     with pytest.raises(DatasetError, match=r"activitynet\.json:1: fps of 'abc' is"):
         activitynet(fps=fps, videos="jpg")
 
@@ -101,7 +101,7 @@ def of_3d_resnets(root: Path, segment: list[Any], *, videos: str) -> VideoSet:
 
 @pytest.mark.parametrize("is_indexed", [False, True])
 @pytest.mark.parametrize("videos", ["jpg", "mp4"])
-def test_a_segment_in_frames_begins_where_it_says(videos: str, is_indexed: bool, root: Path) -> None:
+def test_a_segment_in_frames_starts_at_its_frame(videos: str, is_indexed: bool, root: Path) -> None:
     if is_indexed:
         index_folder(root)
     (video,) = of_3d_resnets(root, [21, 31], videos=videos).videos
@@ -125,6 +125,6 @@ def test_parts_of_one_video_have_other_hashes(root: Path) -> None:
 
 
 @pytest.mark.parametrize("segment", [[0, 5], [-3, 5], [7, 6], [5, 5], [1, 0], [1.0, 5], [True, 5], [1, 5, 9]], ids=str)
-def test_segments_that_are_none_are_refused_with_their_line(segment: list[Any], root: Path) -> None:
+def test_invalid_segments_are_refused_with_their_line(segment: list[Any], root: Path) -> None:
     with pytest.raises(DatasetError, match=r"kinetics\.json:1: segment of 'v_abc' is"):
         of_3d_resnets(root, segment, videos="jpg")

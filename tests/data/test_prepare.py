@@ -44,14 +44,14 @@ def test_frame_folders_hold_every_frame_upright_at_their_short_side(source: Path
     assert probe(folder).frames == 12
 
 
-def test_a_second_run_does_only_what_is_left(source: Path, tmp_path: Path) -> None:
+def test_a_second_run_prepares_only_the_rest(source: Path, tmp_path: Path) -> None:
     prepare_frames(source, tmp_path / "frames", short_side=24)
     done = prepare_frames(source, tmp_path / "frames", short_side=24)
     assert (done.written, done.skipped, len(done.failed)) == (0, 2, 1)
 
 
 @pytest.mark.parametrize("prepare_", [prepare_frames, prepare_reencoded], ids=["frames", "reencode"])
-def test_a_target_inside_the_source_is_no_source(prepare_: Callable[..., Prepared], source: Path) -> None:
+def test_a_target_inside_the_source_is_not_read(prepare_: Callable[..., Prepared], source: Path) -> None:
     for skipped in (0, 2, 2):
         done = prepare_(source, source / "target", short_side=24)
         assert (done.written, done.skipped, len(done.failed)) == (2 - skipped, skipped, 1)
@@ -62,7 +62,7 @@ def test_a_target_inside_the_source_is_no_source(prepare_: Callable[..., Prepare
         prepare_(source, source / "target" / "..", short_side=24)
 
 
-def test_what_killed_runs_left_is_removed_and_what_others_write_is_not(source: Path, tmp_path: Path) -> None:
+def test_leftovers_of_killed_runs_are_removed_and_files_of_others_stay(source: Path, tmp_path: Path) -> None:
     folder = tmp_path / "frames" / "c"
     ended = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, check=True)
     machine = _machine()
@@ -90,7 +90,7 @@ def test_a_killed_run_leaves_nothing_for_ever(source: Path, tmp_path: Path) -> N
     assert sorted(path.name for path in folder.iterdir()) == ["turned", "vfr"]
 
 
-def test_what_was_not_finished_is_not_there(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unfinished_output_does_not_appear(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     frames = prepare.every_frame
 
     def dying(path: Path, **options: object) -> object:
@@ -130,7 +130,7 @@ def test_flow_is_clipped_to_twenty_pixels_and_centred() -> None:
     assert as_bytes(flow).tolist() == [[0, 0, 128, 191, 255, 255]]
 
 
-def test_flow_says_what_to_install_or_finds_the_motion(source: Path, tmp_path: Path) -> None:
+def test_flow_finds_the_motion_or_names_the_missing_package(source: Path, tmp_path: Path) -> None:
     with pytest.raises(UnknownNameError, match="did you mean: farneback"):
         prepare_flow(source, tmp_path / "flow", method="farnebeck")  # type: ignore[arg-type]
     try:

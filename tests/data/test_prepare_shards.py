@@ -22,7 +22,7 @@ from bench.data.shards import shard_members
 Write = Callable[..., Path]
 
 
-def test_shards_hold_what_the_annotation_finds_again(tmp_path: Path, write_video: Write) -> None:
+def test_shards_hold_what_their_annotation_names(tmp_path: Path, write_video: Write) -> None:
     root = tmp_path / "data"
     for name in ("train/a/x.mp4", "train/a/y.mp4", "train/b/z.mp4"):
         (root / name).parent.mkdir(parents=True, exist_ok=True)
@@ -69,7 +69,7 @@ def packed(target: Path) -> dict[str, bytes]:
     return found
 
 
-def test_a_second_run_packs_what_is_new_and_what_changed_and_nothing_else(tmp_path: Path) -> None:
+def test_a_second_run_packs_only_new_and_changed_videos(tmp_path: Path) -> None:
     root, target = tmp_path / "data", tmp_path / "shards"
     names = {"c/c5.mp4": b"five", "c/c6.mp4": b"six"}
     assert prepare_shards(bytes_as_videos(root, names), target).shards == 1
@@ -82,7 +82,7 @@ def test_a_second_run_packs_what_is_new_and_what_changed_and_nothing_else(tmp_pa
     assert packed(target)["c/c5.mp4"] == b"FIVE"
 
 
-def test_a_shard_that_is_cut_or_says_other_labels_is_written_anew(tmp_path: Path) -> None:
+def test_a_truncated_shard_or_one_with_other_labels_is_rewritten(tmp_path: Path) -> None:
     target = tmp_path / "shards"
     videos = bytes_as_videos(tmp_path / "data", {"c/x.mp4": b"x", "d/y.mp4": b"y"})
     prepare_shards(videos, target)
@@ -121,7 +121,7 @@ def test_two_videos_of_one_name_are_refused_before_anything_is_written(tmp_path:
     assert not (tmp_path / "shards").exists()
 
 
-def test_parts_are_told_as_failed_and_no_name_leads_out_of_a_shard(tmp_path: Path) -> None:
+def test_failed_parts_are_reported_and_no_name_leads_out_of_a_shard(tmp_path: Path) -> None:
     videos = bytes_as_videos(tmp_path / "data", {"c/x.mp4": b"x", "c/y.mp4": b"y"})
     first, second = videos.videos
     part = replace(first, id="x#0", start_s=1.0, end_s=2.0)
@@ -147,7 +147,7 @@ def test_processes_write_the_same_shards_and_one_that_cannot_be_written_fails_al
         assert [*shard_members(tmp_path / "one" / name)] == [*shard_members(tmp_path / "two" / name)] != []
 
 
-def test_what_a_killed_run_left_is_removed(tmp_path: Path, write_video: Write) -> None:
+def test_leftovers_of_a_killed_run_are_removed(tmp_path: Path, write_video: Write) -> None:
     video = tmp_path / "data/train/a/x.mp4"
     video.parent.mkdir(parents=True)
     write_video(video, frames=4)

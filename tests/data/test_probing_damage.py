@@ -51,7 +51,7 @@ def test_a_hole_that_the_reader_jumps_over_is_damage(
     assert capfd.readouterr() == ("", "")
 
 
-def test_what_is_said_of_one_file_is_not_held_against_another(whole: Path, holed: Path) -> None:
+def test_messages_about_one_file_do_not_affect_another(whole: Path, holed: Path) -> None:
     with ThreadPoolExecutor(4) as pool:
         verdicts = [facts.verdict for facts in pool.map(probe, [holed, whole] * 4)]
     assert [verdict == "ok" for verdict in verdicts] == [False, True] * 4

@@ -89,7 +89,7 @@ def test_sections_need_no_rate() -> None:
     sections=st.integers(1, 40),
     views=st.integers(1, 12),
 )
-def test_views_of_sections_lie_each_in_its_section_and_differ_where_there_are_frames(
+def test_views_of_sections_lie_in_their_sections_and_differ_if_possible(
     first: int, frames: int, sections: int, views: int
 ) -> None:
     part = Part(first=first, frames=frames)
@@ -114,7 +114,7 @@ def test_views_of_sections_lie_each_in_its_section_and_differ_where_there_are_fr
         ("segments", "sections"),
     ],
 )
-def test_what_was_trained_on_sections_is_viewed_by_sections(trained: str, viewed: str) -> None:
+def test_models_trained_on_sections_are_evaluated_by_sections(trained: str, viewed: str) -> None:
     assert view_sampling(trained) == viewed  # type: ignore[arg-type]
 
 

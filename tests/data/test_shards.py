@@ -59,7 +59,7 @@ def test_a_sparse_member_is_refused(tmp_path: Path) -> None:
         shard_members(path)
 
 
-def test_an_index_never_looks_at_what_lies_outside(tmp_path: Path) -> None:
+def test_an_index_never_reads_outside_of_its_folder(tmp_path: Path) -> None:
     outside = tmp_path / "outside.mp4"
     outside.write_bytes(b"not of the data set")
     shard(tmp_path / "root" / "x.tar", str(outside))

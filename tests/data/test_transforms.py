@@ -69,7 +69,7 @@ def test_flow_is_mirrored_with_its_horizontal_part_turned_round() -> None:
 
 
 @pytest.mark.parametrize("crop", ["random_resized", "multi_scale", "random"])
-def test_rgb_and_flow_are_cropped_alike(crop: str) -> None:
+def test_rgb_and_flow_are_cropped_equally(crop: str) -> None:
     transform = Augmentation.from_mapping({"crop": crop}).build(CLIP)
     for seed in range(8):
         clips = transform({"rgb": ramp(), "flow": ramp()[..., :2]}, seed)
@@ -119,7 +119,7 @@ def test_normalise_is_scale_less_mean_over_std() -> None:
         ({"flip": 2, "erase": -1}, "flip.*erase"),
     ],
 )
-def test_wrong_values_are_told_with_what_is_allowed(mapping: dict[str, object], message: str) -> None:
+def test_wrong_values_are_refused_with_the_allowed_ones(mapping: dict[str, object], message: str) -> None:
     with pytest.raises(InputError, match=message):
         Augmentation.from_mapping(mapping)
 

@@ -39,7 +39,9 @@ def test_only_the_right_to_administer_lets_clocks_be_locked(mask: str, may: bool
 
 
 @pytest.mark.parametrize("may", [True, False])
-def test_a_gpu_is_told_how_to_be_quiet_and_what_is_not_allowed(monkeypatch: pytest.MonkeyPatch, may: bool) -> None:
+def test_doctor_explains_how_to_lock_clocks_and_what_is_not_permitted(
+    monkeypatch: pytest.MonkeyPatch, may: bool
+) -> None:
     monkeypatch.setattr(doctor, "describe_environment", lambda device: GPU)
     monkeypatch.setattr(doctor, "may_set_clocks", lambda: may)
     found = {finding.topic: finding for finding in check_machine(with_gpu=True)}
@@ -56,7 +58,7 @@ def test_without_a_gpu_there_is_no_noise_to_reduce(monkeypatch: pytest.MonkeyPat
     assert any("there is no GPU here" in finding.found for finding in check_machine(with_gpu=True))
 
 
-def test_the_models_own_repository_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_repository_of_a_users_model_is_recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "net.py"
     file.write_text("")
     assert describe_environment(model_file=str(file)).state["model_commit"] is None
@@ -88,7 +90,7 @@ def test_variables_that_change_results_are_recorded(monkeypatch: pytest.MonkeyPa
     assert not any("SECRET" in key for key in state)
 
 
-def test_a_profile_says_where_it_was_timed_and_what_to_doubt() -> None:
+def test_a_profile_names_its_machine_and_its_doubts() -> None:
     point = Point(model="c3d", clip=Clip.model_validate("16x1x112"))
     record = Record(
         case=Case(suite="profile", point=point, measures={}),

@@ -64,7 +64,7 @@ def test_the_record_keeps_the_parts_by_name(folder: Path) -> None:
     assert all(isinstance(value, str) and len(value) == 12 for value in record.fingerprint.values())
 
 
-def test_rerun_narrows_and_widens_what_is_taken(folder: Path) -> None:
+def test_rerun_narrows_and_widens_the_selection(folder: Path) -> None:
     """Three runs: one done, one stale, one failed; a fourth was never there."""
     (folder / "zoo.yaml").write_text(ZOO.replace("{params: {}}", "{latency: {max_s: 0.2}}\nrepeat: 4"))
     target = plan("zoo.yaml")

@@ -90,7 +90,7 @@ def test_a_failed_run_alone_is_repeated_under_its_own_number(tmp_path: Path, ran
 
 
 @pytest.mark.slow
-def test_every_run_of_a_timed_case_has_a_process_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_run_of_a_timed_case_has_its_own_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))

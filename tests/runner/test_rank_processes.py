@@ -83,7 +83,7 @@ def test_alone_a_case_has_one_worker_and_a_command_is_run_here():
 
 
 @pytest.mark.usefixtures("alone")
-def test_each_of_several_ranks_has_its_place_and_they_share_the_cores(monkeypatch):
+def test_each_rank_has_its_number_and_ranks_share_the_cores(monkeypatch):
     monkeypatch.setattr(rank_processes, "usable_cpus", lambda: 7)
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     environments = _variables_of_ranks(case(accuracy={"ranks": 3}), {})
@@ -95,7 +95,7 @@ def test_each_of_several_ranks_has_its_place_and_they_share_the_cores(monkeypatc
 
 
 @pytest.mark.usefixtures("launched")
-def test_a_case_that_cannot_be_shared_has_one_worker_that_knows_of_no_ranks():
+def test_a_case_without_ranks_has_one_worker_without_rank_variables():
     counted = case(params={}, macs={})
     assert not is_shared(counted)
     (environment,) = _variables_of_ranks(counted, {})
@@ -103,7 +103,7 @@ def test_a_case_that_cannot_be_shared_has_one_worker_that_knows_of_no_ranks():
 
 
 @pytest.mark.usefixtures("launched")
-def test_a_launcher_that_follows_answers_every_call_and_ends_with_the_code_of_the_first(monkeypatch, tmp_path):
+def test_other_ranks_join_every_call_and_exit_with_the_code_of_the_first(monkeypatch, tmp_path):
     store, answered = HashStore(), []
 
     def meet(self):
@@ -134,7 +134,7 @@ def test_a_launcher_that_follows_answers_every_call_and_ends_with_the_code_of_th
 
 
 @pytest.mark.usefixtures("launched")
-def test_a_launcher_that_follows_ends_with_3_where_the_first_is_gone(monkeypatch, capsys):
+def test_other_ranks_exit_with_3_if_the_first_is_gone(monkeypatch, capsys):
     class Gone(HashStore):
         def wait(self, *_):
             raise torch.distributed.DistNetworkError("failed to recv, got 0 bytes")
@@ -145,7 +145,7 @@ def test_a_launcher_that_follows_ends_with_3_where_the_first_is_gone(monkeypatch
 
 
 @pytest.mark.usefixtures("launched")
-def test_a_first_launcher_that_fails_tells_the_others_its_code(monkeypatch):
+def test_a_failing_first_rank_passes_its_exit_code_to_the_others(monkeypatch):
     store = HashStore()
     monkeypatch.setenv("RANK", "0")
     monkeypatch.setattr(rank_processes, "LEAVE_S", 0.1)
@@ -196,7 +196,7 @@ def torchrun(processes):
 
 
 @pytest.mark.slow
-def test_ranks_started_here_or_by_torchrun_train_what_one_process_trains(folder):
+def test_ranks_started_by_vbench_or_torchrun_train_the_same_weights_as_one_process(folder):
     ended = {
         "one": train(folder, "--out", "one"),
         "two": train(folder, "--out", "two", "--ranks", "2"),

@@ -91,7 +91,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.mark.slow
-def test_failing_cases_are_records_and_the_rest_goes_on(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_failing_cases_become_records_and_the_rest_runs(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run_command(["run", "moods.yaml", "--out", "out"]) == 3
     shown = capsys.readouterr().out
     by_name = {r.case.point.model + str(r.case.point.args.get("mood", "")): r for r in read_records("out")}
@@ -119,7 +119,7 @@ def test_failing_cases_are_records_and_the_rest_goes_on(folder: Path, capsys: py
 
 
 @pytest.mark.slow
-def test_a_killed_run_goes_on_where_it_was(folder: Path) -> None:
+def test_a_killed_run_resumes(folder: Path) -> None:
     (folder / "calm.yaml").write_text(
         "suite: calm\nplugins: [moody]\nmodels: [tiny]\nmatrix: {batch: [1, 2, 3]}\nmeasure: {memory: {}}\n"
     )
@@ -163,7 +163,7 @@ def test_the_fingerprint_covers_files_of_weights_and_recipes(folder: Path) -> No
             assert [name for name in before if before[name] != after[name]] == [part], setting
 
 
-def test_weights_in_a_folder_of_hugging_faces_are_part_of_what_a_result_depends_on(
+def test_results_depend_on_the_weights_in_a_hugging_face_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "config.json").write_text("{}")

@@ -78,7 +78,7 @@ def children_left(token: str) -> list[str]:
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_a_stopped_run_records_the_case_in_flight_and_goes_on_later(folder: Path, number: signal.Signals) -> None:
+def test_a_stopped_run_records_the_case_in_flight_and_resumes(folder: Path, number: signal.Signals) -> None:
     process = start(folder)
     began = time.monotonic()
     process.send_signal(number)

@@ -75,7 +75,7 @@ def ort_error(text: str) -> Exception:
     ],
     ids=lambda value: value if isinstance(value, str) else type(value).__name__,
 )
-def test_a_failure_has_its_status_and_what_was_measured_is_kept(
+def test_a_failure_keeps_its_status_and_the_metrics_so_far(
     taken: Callable[..., object], error: BaseException, status: str
 ) -> None:
     outcome = taken(fails(error))
@@ -86,7 +86,7 @@ def test_a_failure_has_its_status_and_what_was_measured_is_kept(
     assert "failing" in outcome.error.traceback  # type: ignore[attr-defined]
 
 
-def test_a_device_that_is_not_here_is_said_in_one_line_before_anything_is_measured(
+def test_a_missing_device_is_one_line_before_anything_is_measured(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
@@ -126,7 +126,7 @@ def test_foreign_processes_on_the_gpu_are_named(taken: Callable[..., object], mo
     assert any("miner" in warning.what for warning in outcome.warnings)  # type: ignore[attr-defined]
 
 
-def test_what_is_not_timed_needs_no_canary(taken: Callable[..., object]) -> None:
+def test_untimed_cases_need_no_canary(taken: Callable[..., object]) -> None:
     def counted(case: CaseContext) -> list[Metric]:
         return []
 
@@ -153,7 +153,7 @@ def test_a_throttled_metric_makes_the_case_throttled(taken: Callable[..., object
     ],
     ids=["a timed variant", "eager fp32", "not timed", "asked for already"],
 )
-def test_parity_is_taken_beside_every_timed_variant(
+def test_parity_is_measured_for_every_timed_variant(
     tmp_path: Path, axes: dict[str, str], measures: dict[str, dict[str, int]], is_added: bool
 ) -> None:
     point = Point.model_validate({"model": "c3d", "clip": "16x1x112", **axes})

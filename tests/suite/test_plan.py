@@ -135,7 +135,7 @@ def test_ids_do_not_depend_on_the_order_of_keys(tmp_path: Path) -> None:
     assert [c.id for c in planned(tmp_path, one).cases] == [c.id for c in planned(tmp_path, two).cases]
 
 
-def test_a_limit_that_is_no_mapping_is_told_in_words_of_yaml(tmp_path: Path) -> None:
+def test_a_limit_that_is_not_a_mapping_is_explained_in_yaml_terms(tmp_path: Path) -> None:
     with pytest.raises(SuiteError, match=r"gate\.macs\.total: input should be a mapping, found 0"):
         planned(tmp_path, "suite: s\nmodels: [c3d]\nmeasure: {macs: {}}\ngate: {macs.total: 0}\n")
 
@@ -267,7 +267,7 @@ def test_include_adds_to_the_models_that_take_it(tmp_path: Path) -> None:
     ]  # fmt: skip
 
 
-def test_a_wrong_value_is_told_where_it_stands(tmp_path: Path) -> None:
+def test_a_wrong_value_is_reported_with_its_position(tmp_path: Path) -> None:
     """On the model, in the measure or in the matrix, whichever gave it."""
     text = "suite: s\nmodels: [{name: resnet3d, precision: bf61}]\nmatrix: {precision: [fp32]}\nmeasure: {throughput: {}}\n"
     assert problems(tmp_path, text)[0].startswith("2:27: precision:")
@@ -300,9 +300,7 @@ def test_rules_of_a_file_that_extends_another_are_held_as_strictly_as_any(tmp_pa
         ("{precision: bf61}", "precision"),
     ],
 )
-def test_rules_beneath_another_file_may_speak_of_what_it_puts_aside(
-    tmp_path: Path, rule: str, message: str | None
-) -> None:
+def test_rules_of_an_extended_file_may_name_overridden_keys(tmp_path: Path, rule: str, message: str | None) -> None:
     base = f"suite: b\nmodels: [resnet3d]\nmatrix: {{exclude: [{rule}]}}\nmeasure: {{throughput: {{batch: [1]}}}}\n"
     (tmp_path / "base.yaml").write_text(base)
     text = "extends: [base.yaml]\nsuite: s\nmodels: [c3d_search]\nmatrix: {precision: [fp32]}\n"
@@ -351,7 +349,7 @@ def test_a_mistake_is_named_with_its_place(tmp_path: Path, text: str, expected: 
     assert all(found)
 
 
-def test_files_of_weights_make_no_other_network_to_count(tmp_path: Path) -> None:
+def test_weights_do_not_add_models_to_count(tmp_path: Path) -> None:
     text = """\
 suite: s
 models: [{name: "mine:net", backbone_weights: [null, w.pth], width: 2}]
@@ -401,7 +399,7 @@ def test_a_data_set_in_a_list_too_many_is_a_mistake_of_the_file(tmp_path: Path) 
     assert problems(tmp_path, text) == ["3:22: dataset: input should be a valid string, found ['motions']"]
 
 
-def test_a_measure_that_is_no_mapping_is_told_in_words_of_yaml(tmp_path: Path) -> None:
+def test_a_measure_that_is_not_a_mapping_is_explained_in_yaml_terms(tmp_path: Path) -> None:
     [problem] = problems(tmp_path, "suite: s\nmodels: [resnet3d]\nmeasure: [macs]\n")
     assert problem == "3:1: measure: input should be a mapping"
     text = "suite: s\nmodels: [resnet3d]\nmeasure: {macs: {}}\nsmall: [models]\n"
@@ -418,7 +416,7 @@ def test_a_measure_that_is_no_mapping_is_told_in_words_of_yaml(tmp_path: Path) -
         ("models: [resnet3d]\nmeasure: {accuracy: {dataset: motions, recipe: nowhere/mine.yaml}}", "3:40: the recipe 'nowhere/mine.yaml' is not a file; allowed: brief, quick"),
     ],
 )  # fmt: skip
-def test_a_recipe_that_there_is_not_is_told_when_the_suite_is_planned(tmp_path: Path, text: str, said: str) -> None:
+def test_a_missing_recipe_is_reported_when_planning(tmp_path: Path, text: str, said: str) -> None:
     (tmp_path / "s.yaml").write_text(f"suite: s\n{text}\n")
     with pytest.raises(SuiteError) as caught:
         plan_suite(read_suite(tmp_path / "s.yaml"), FakeCatalog(), recipes=("brief", "quick"))
@@ -434,12 +432,12 @@ def test_a_recipe_may_be_a_file(tmp_path: Path) -> None:
     assert plan_suite(read_suite(tmp_path / "s.yaml"), FakeCatalog(), recipes=()).cases
 
 
-def test_all_mistakes_of_a_file_are_told_at_once(tmp_path: Path) -> None:
+def test_all_mistakes_of_a_file_are_reported_at_once(tmp_path: Path) -> None:
     text = "suite: s\nmodels: [c3dd_search, {name: resnet3d, dept: 1}]\nmatrix: {clip: [16x1], foo: [1]}\nmeasure: {mac: {}}\n"
     assert len(problems(tmp_path, text)) == 4
 
 
-def test_a_mistake_in_a_file_that_is_extended_is_told_there(tmp_path: Path) -> None:
+def test_a_mistake_in_an_extended_file_is_reported_at_its_place(tmp_path: Path) -> None:
     base = tmp_path / "base.yaml"
     base.write_text("# of all suites\nmeasure: {macs: {}}\nmesure: {}\ntimeout_s: -3\nmatrix: {precisoin: [fp32]}\n")
     path = tmp_path / "suite.yaml"
@@ -459,7 +457,7 @@ def test_a_mistake_in_a_file_that_is_extended_is_told_there(tmp_path: Path) -> N
     ]
 
 
-def test_a_wrong_value_says_what_is_allowed_and_where(tmp_path: Path) -> None:
+def test_a_wrong_value_is_reported_with_allowed_values_and_position(tmp_path: Path) -> None:
     text = "suite: s\nmodels: [resnet3d]\nmatrix:\n  precision: [fp31]\n  clip: [16x1]\nmeasure: {throughput: {}}\n"
     first, second = problems(tmp_path, text)
     assert first.startswith("4:3: precision: input should be 'fp32', 'tf32'")
@@ -534,7 +532,7 @@ def test_an_option_of_several_forms_is_refused_by_the_form_it_comes_closest_to(
     assert said in problem
 
 
-def test_every_way_to_execute_a_network_is_named_and_the_nearest_spelling(tmp_path: Path) -> None:
+def test_unknown_execution_modes_list_all_and_the_nearest_spelling(tmp_path: Path) -> None:
     text = (
         "suite: s\nmodels: [c3d_search]\nmatrix: {clip: [8x1x32], compile: [aotinducter]}\nmeasure: {throughput: {}}\n"
     )
@@ -542,7 +540,7 @@ def test_every_way_to_execute_a_network_is_named_and_the_nearest_spelling(tmp_pa
     assert re.search(r"'off'.*'cudagraphs'.*'tensorrt', found 'aotinducter'; did you mean: aotinductor\?", problem)
 
 
-def test_views_that_are_none_say_what_views_are(tmp_path: Path) -> None:
+def test_invalid_views_are_refused_with_their_form(tmp_path: Path) -> None:
     text = "suite: s\nmodels: [c3d_search]\nmatrix: {clip: [8x1x32], views: [10xful]}\nmeasure: {accuracy: {dataset: motions}}\n"
     [problem] = problems(tmp_path, text)
     assert "views: should be temporal x spatial, such as 10x3, or 10xfull for whole frames, found '10xful'" in problem
@@ -575,7 +573,7 @@ def test_an_input_protocol_of_a_suite_can_be_a_file(tmp_path: Path) -> None:
     ("protocol", "told"),
     [("{chanels: bgr}", "did you mean: channels?"), ("{channels: bgrr}", "did you mean: bgr?"), ("5", "mapping")],
 )
-def test_a_wrong_input_protocol_is_told_where_it_stands(tmp_path: Path, protocol: str, told: str) -> None:
+def test_a_wrong_input_protocol_is_reported_with_its_position(tmp_path: Path, protocol: str, told: str) -> None:
     [problem] = problems(tmp_path, PREPROCESSED.format(protocol=protocol))
     assert problem.startswith("2:")
     assert told in problem

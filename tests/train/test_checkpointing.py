@@ -26,7 +26,7 @@ def state(step):
     return {"step": step, "weights": torch.full((1000,), float(step)), "curves": [{"loss": 0.5}]}
 
 
-def test_a_state_comes_back_as_it_was(tmp_path):
+def test_a_state_is_restored_exactly(tmp_path):
     write_state(tmp_path, state(7), step=7)
     restored = read_state(tmp_path)
     assert restored.state["step"] == 7
@@ -87,7 +87,7 @@ def test_a_full_disk_leaves_the_state_before_and_no_half_file(tmp_path, full_dis
     assert read_state(tmp_path).state["step"] == 1
 
 
-def test_what_a_killed_writer_left_is_swept(tmp_path):
+def test_leftovers_of_a_killed_writer_are_removed(tmp_path):
     (tmp_path / "state_00000009.pt").write_bytes(b"without its hash")
     (tmp_path / ".unfinished-elsewhere-1-00000000").write_bytes(b"half")
     write_state(tmp_path, state(1), step=1)
@@ -105,12 +105,12 @@ def test_weights_carry_their_notes_and_need_no_trust(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["last.pt"]
 
 
-def test_what_is_written_does_not_depend_on_its_name(tmp_path):
+def test_the_bytes_of_a_file_do_not_depend_on_its_name(tmp_path):
     one, other = (write_weights(tmp_path / f"{name}.pt", {"w": torch.ones(2)}, about={}) for name in ("a", "best"))
     assert one.read_bytes() == other.read_bytes()
 
 
-def test_text_replaces_what_was_there(tmp_path):
+def test_text_replaces_the_old_content(tmp_path):
     write_text(tmp_path / "curves.csv", "long text")
     write_text(tmp_path / "curves.csv", "new")
     assert (tmp_path / "curves.csv").read_text() == "new"

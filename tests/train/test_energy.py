@@ -16,7 +16,7 @@ def rising(*values):
     return lambda: next(shown)
 
 
-def test_only_what_the_training_used_counts():
+def test_only_energy_of_the_training_counts():
     energy = TrainingEnergy(rising(1000.0, 1040.0, 1040.0, 1100.0), ranks=Ranks())
     assert energy.total() == 40.0
     assert energy.estimate == 100.0
@@ -34,9 +34,7 @@ def test_without_a_counter_nothing_is_known(meter):
     assert TrainingEnergy(meter, ranks=Ranks()).total() is None
 
 
-def test_a_training_that_goes_on_adds_to_what_was_used_before(
-    train_videos, clip, recipe_of, tiny_net, tmp_path, monkeypatch
-):
+def test_a_resumed_training_adds_to_its_earlier_energy(train_videos, clip, recipe_of, tiny_net, tmp_path, monkeypatch):
     """Each step uses one joule; after the kill the counter begins elsewhere, as after a restart of the machine."""
     used = {"j": 500.0}
     step = TrainingState.step

@@ -59,7 +59,7 @@ def test_a_view_costs_one_forward_whatever_the_batch(tiny_net, val_videos, clip,
     np.testing.assert_allclose(seen.scores, evaluate(tiny_net(), val_videos, clip=clip, views=(2, 2)).scores, atol=1e-6)
 
 
-def test_raw_scores_are_averaged_where_asked(tiny_net, val_videos, clip):
+def test_raw_scores_are_averaged_on_request(tiny_net, val_videos, clip):
     seen = evaluate(tiny_net(), val_videos, clip=clip, views=(2, 1), protocol=InputProtocol(averaging="score"))
     assert not np.allclose(seen.scores.sum(axis=1), 1)
 
@@ -77,7 +77,7 @@ def test_a_video_that_cannot_be_read_is_named_and_counts_as_wrong(tiny_net, dama
     assert len(left_out.unread) == 1
 
 
-def test_a_class_whose_videos_cannot_be_read_pulls_down_the_mean_per_class():
+def test_a_class_of_unreadable_videos_lowers_the_mean_per_class():
     scores = np.eye(2, dtype=np.float32)[[0, 0]]
     labels = np.array([0, 0])
     seen = Evaluation(
@@ -103,7 +103,7 @@ def test_videos_without_labels_have_no_accuracy(tiny_net, val_videos, clip):
         evaluate(tiny_net(), bare, clip=clip)
 
 
-def test_a_network_that_gives_nan_has_no_accuracy(tiny_net, val_videos, clip):
+def test_a_model_that_returns_nan_has_no_accuracy(tiny_net, val_videos, clip):
     model = tiny_net()
     with torch.no_grad():
         model.fc.bias.fill_(float("nan"))
@@ -111,7 +111,7 @@ def test_a_network_that_gives_nan_has_no_accuracy(tiny_net, val_videos, clip):
         evaluate(model, val_videos, clip=clip)
 
 
-def test_a_network_that_returns_no_logits_is_refused(val_videos, clip):
+def test_a_model_that_returns_no_logits_is_refused(val_videos, clip):
     with pytest.raises(InputError, match=r"must return logits \(B, classes\)"):
         evaluate(nn.Identity(), val_videos, clip=clip)
 
@@ -179,7 +179,7 @@ def test_views_cost_a_forward_each_and_one_decode_together(tiny_net, val_videos,
         (9, False, False, None),
     ],
 )
-def test_rounding_to_tf32_is_told(capability, convolutions, products, told, monkeypatch):
+def test_rounding_to_tf32_is_recorded(capability, convolutions, products, told, monkeypatch):
     cuda = SimpleNamespace(matmul=SimpleNamespace(allow_tf32=products))
     backends = SimpleNamespace(cudnn=SimpleNamespace(allow_tf32=convolutions), cuda=cuda)
     monkeypatch.setattr("torch.cuda.get_device_capability", lambda device: (capability, 0))

@@ -66,7 +66,7 @@ def test_a_training_that_was_killed_ends_with_the_same_weights_to_the_bit(tmp_pa
         assert {k: row[k] for k in ("loss", "val_top1", "lr")} == {k: other[k] for k in ("loss", "val_top1", "lr")}
 
 
-def test_a_torn_checkpoint_falls_back_to_the_one_before_and_says_so(tmp_path, run, recipe_of):
+def test_a_torn_checkpoint_falls_back_to_the_previous_one_with_a_warning(tmp_path, run, recipe_of):
     whole, _ = run(recipe_of(), tmp_path / "whole")
     with pytest.raises(KeyboardInterrupt):
         run(recipe_of(), tmp_path / "killed", dies_at=7, interval=CheckpointInterval(steps=1))
@@ -96,7 +96,7 @@ def test_a_folder_with_another_training_is_refused(tmp_path, run, recipe_of):
             run(recipe_of(batch=8), tmp_path / folder)
 
 
-def test_weights_say_what_they_are_and_load_without_trust(tmp_path, run, recipe_of):
+def test_weights_describe_themselves_and_load_without_pickle(tmp_path, run, recipe_of):
     model, fitted = run(recipe_of(), tmp_path, about={"model": "tiny"})
     content = read_weights(fitted.last)
     assert {content[key] for key in ("model", "recipe")} == {"tiny"}
@@ -135,13 +135,13 @@ def test_curves_have_a_row_an_epoch(tmp_path, run, recipe_of):
     assert all(math.isfinite(row["loss"]) and 0 <= row["top1"] <= 100 for row in rows)
 
 
-def test_curves_tell_the_rate_of_the_recipe_and_not_of_the_head(tmp_path, run, recipe_of):
+def test_curves_show_the_learning_rate_of_the_recipe_not_of_the_head(tmp_path, run, recipe_of):
     recipe = recipe_of(head_lr_scale=10, schedule={"name": "multistep", "milestones": [2], "factor": 0.1})
     _, fitted = run(recipe, tmp_path)
     assert [row["lr"] for row in read_curves(fitted.curves)] == pytest.approx([0.05, 0.05, 0.005])
 
 
-def test_without_validation_there_is_no_best(tmp_path, run, recipe_of):
+def test_without_validation_no_epoch_is_best(tmp_path, run, recipe_of):
     _, fitted = run(recipe_of(), tmp_path, val=None)
     assert fitted.best is None
     assert fitted.last.is_file()
@@ -210,7 +210,7 @@ def test_dropout_of_the_recipe_needs_a_layer_to_set(tmp_path, run, recipe_of, ti
         run(recipe_of(dropout=0.7), tmp_path / "b", model=torch.nn.Sequential(torch.nn.Linear(1, 1)))
 
 
-def test_progress_tells_epoch_loss_and_time_left(tmp_path, run, recipe_of, monkeypatch):
+def test_progress_shows_epoch_loss_and_time_left(tmp_path, run, recipe_of, monkeypatch):
     monkeypatch.setattr("bench.train.progress.ProgressClock.count", lambda watch, clips: True)
     said = []
     run(recipe_of(), tmp_path, report=said.append)
@@ -221,7 +221,7 @@ def test_progress_tells_epoch_loss_and_time_left(tmp_path, run, recipe_of, monke
     assert str(training[0]).startswith("epoch 1/3 step 1/4 · loss ")
 
 
-def test_ctrl_c_finishes_the_step_saves_and_says_that_the_same_command_goes_on(run, recipe_of, tmp_path):
+def test_ctrl_c_finishes_the_step_saves_and_names_the_command_to_resume(run, recipe_of, tmp_path):
     """The first Ctrl-C comes in the middle of a step; the result is that of a training that nobody stopped."""
     whole, _ = run(recipe_of(), tmp_path / "whole")
     step, told = TrainingState.step, []
@@ -269,13 +269,13 @@ def test_an_epoch_ends_with_a_checkpoint_if_that_is_cheap(run, recipe_of, tmp_pa
     assert read_state(tmp_path).state["training"]["step"] == 8
 
 
-def test_weights_of_every_second_epoch_are_kept_if_the_recipe_says_so(run, recipe_of, tmp_path):
+def test_weights_of_every_second_epoch_are_kept_on_request(run, recipe_of, tmp_path):
     run(recipe_of(keep_every=2, epochs=4), tmp_path)
     kept = {path.name: read_weights(path)["epoch"] for path in tmp_path.glob("epoch_*.pt")}
     assert kept == {"epoch_2.pt": 2, "epoch_4.pt": 4}
 
 
-def test_validations_take_as_many_clips_as_the_recipe_says(run, recipe_of, tmp_path, monkeypatch):
+def test_validations_use_the_number_of_clips_of_the_recipe(run, recipe_of, tmp_path, monkeypatch):
     views = []
 
     def evaluated(*arguments, **options):

@@ -39,7 +39,7 @@ def with_pictures(train_videos, tmp_path):
     return make
 
 
-def test_flow_counts_for_networks_that_look_at_it(name_of, with_pictures, tmp_path):
+def test_flow_is_part_of_the_hash_only_for_models_that_use_it(name_of, with_pictures, tmp_path):
     first, other = with_pictures(100), with_pictures(101)
     assert all(video.flow.is_relative_to(tmp_path / "101") for video in other.videos)
     assert name_of(train=first) == name_of(train=other) == name_of()
@@ -48,7 +48,7 @@ def test_flow_counts_for_networks_that_look_at_it(name_of, with_pictures, tmp_pa
     assert name_of(train=replace(first), flow=True) != name_of(train=first, flow=True)
 
 
-def test_flow_as_one_file_or_none_is_told_apart(train_videos, tmp_path):
+def test_flow_in_one_file_and_no_flow_are_distinguished(train_videos, tmp_path):
     def set_of(flow):
         return replace(train_videos, videos=(replace(train_videos.videos[0], flow=flow),))
 
@@ -58,7 +58,7 @@ def test_flow_as_one_file_or_none_is_told_apart(train_videos, tmp_path):
     assert len({videos.flow_hash for videos in files}) == 3
 
 
-def test_the_protocol_of_a_network_on_flow_names_its_flow(tiny_net, val_videos, clip, evaluation):
+def test_the_protocol_of_a_flow_model_names_its_flow(tiny_net, val_videos, clip, evaluation):
     def protocol(model):
         return describe_evaluation(
             model, val_videos, evaluation, clip=clip, views=(1, 1), protocol=default_protocol(model, clip)
@@ -70,7 +70,7 @@ def test_the_protocol_of_a_network_on_flow_names_its_flow(tiny_net, val_videos, 
     assert protocol(model)["flow_hash"] == val_videos.flow_hash
 
 
-def test_the_protocol_tells_what_each_input_was_normalised_with(tiny_net, val_videos, clip, evaluation):
+def test_the_protocol_states_the_normalisation_of_each_input(tiny_net, val_videos, clip, evaluation):
     model = tiny_net()
     model.mean, model.std, flow = (0.1, 0.2, 0.3), (0.4, 0.5, 0.6), InputSpec(channels=2, modality="flow")
     rgb = {"mean": [0.1, 0.2, 0.3], "std": [0.4, 0.5, 0.6]}
@@ -90,7 +90,7 @@ def evaluation(tiny_net, val_videos, clip):
     return evaluate(tiny_net(), val_videos, clip=clip)
 
 
-def test_what_is_validated_counts_where_it_decides_something(name_of, recipe_of, train_videos, val_videos):
+def test_validation_is_part_of_the_hash_if_it_decides_something(name_of, recipe_of, train_videos, val_videos):
     alone = name_of()
     assert name_of(val=val_videos) == name_of(val=train_videos) == alone
     assert len({alone, *(name_of(val=val, val_decides=True) for val in (val_videos, train_videos))}) == 3

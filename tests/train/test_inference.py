@@ -34,7 +34,7 @@ def test_guesses_are_the_evaluations_scores_best_first(tiny_net, val_videos, set
         assert len(prediction.views) == 4
 
 
-def test_a_video_is_answered_in_its_place_even_where_it_cannot_be_read(tiny_net, damaged_videos, tmp_path, settings):
+def test_an_unreadable_video_keeps_its_row(tiny_net, damaged_videos, tmp_path, settings):
     good, bad = damaged_videos.videos[0].path, damaged_videos.videos[3].path
     found = predict(tiny_net(), [bad, good, tmp_path / "not there.mp4", good], settings)
     assert [prediction.error is None for prediction in found] == [False, True, False, True]
@@ -47,7 +47,7 @@ def test_no_video_is_an_error(tiny_net, settings):
         predict(tiny_net(), [], settings)
 
 
-def test_features_are_what_the_head_reads(tiny_net, val_videos, settings):
+def test_features_are_the_input_of_the_head(tiny_net, val_videos, settings):
     model = tiny_net().eval()
     found = features(model, val_videos, InferenceSettings(clip=settings.clip))
     scores = model.fc(torch.from_numpy(found.vectors)).softmax(1).detach().numpy()
@@ -55,7 +55,7 @@ def test_features_are_what_the_head_reads(tiny_net, val_videos, settings):
     assert found.labels.tolist() == [video.labels[0] for video in val_videos.videos]
 
 
-def test_features_of_the_zoos_networks_come_from_themselves(val_videos):
+def test_features_of_our_models_come_from_forward_features(val_videos):
     model = c3d_search(num_classes=2, width=0.0625).eval()
     found = features(model, val_videos, InferenceSettings(clip=Clip.model_validate("4x1x32"), views=(2, 1)))
     assert found.vectors.shape == (12, 128)
@@ -68,7 +68,7 @@ def test_reading_features_leaves_no_hook_behind(tiny_net, clip):
     assert not model.fc._forward_pre_hooks
 
 
-def test_a_network_without_a_classifier_has_no_features():
+def test_a_model_without_a_classifier_has_no_features():
     with pytest.raises(InputError, match="no linear layer or convolution"):
         FeatureReader(nn.ReLU())
 

@@ -62,7 +62,7 @@ def wait_for(condition, *, process):
 
 
 @pytest.mark.slow
-def test_what_was_killed_at_any_moment_ends_with_the_same_weights(start, tmp_path):
+def test_a_training_killed_at_any_moment_ends_with_the_same_weights(start, tmp_path):
     with start(tmp_path / "whole") as process:
         whole = process.stdout.read()
     expected = read_weights(tmp_path / "whole" / "last.pt")["state_dict"]

@@ -106,13 +106,13 @@ def drawn(shape):
 
 
 @given(DRAWN, st.floats(0, 1e300))
-def test_a_network_fused_with_itself_is_itself(shape, weight):
+def test_a_model_fused_with_itself_is_unchanged(shape, weight):
     own, _ = drawn(shape)
     np.testing.assert_array_equal(fuse_predictions(own, own, weight_b=weight).scores, own.scores)
 
 
 @given(DRAWN)
-def test_two_networks_the_other_way_round_say_the_same(shape):
+def test_swapping_two_models_mirrors_the_result(shape):
     a, b = drawn(shape)
     found, turned = compare_predictions(a, b), compare_predictions(b, a)
     assert (found.both, found.only_a, found.only_b) == (turned.both, turned.only_b, turned.only_a)
@@ -132,7 +132,7 @@ def test_fused_scores_of_different_kinds_or_widths_are_refused():
             fuse_predictions(a, a, weight_b=weight)
 
 
-def test_fused_protocols_keep_what_both_say():
+def test_fused_protocols_keep_what_both_state():
     a, b = predictions([[0.9, 0.1]], [1]), predictions([[0.2, 0.8]], [1])
     a, b = replace(a, protocol={"split": "val", "views": "1x1"}), replace(b, protocol={"split": "val", "views": "3x1"})
     found = fuse_predictions(a, b, weight_b=2.0).protocol

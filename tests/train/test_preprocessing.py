@@ -58,7 +58,7 @@ def frames_of(video, clip):
         ),
     ],
 )
-def test_pixels_are_prepared_as_the_protocol_says(text, expected, val_videos):
+def test_pixels_are_prepared_by_the_protocol(text, expected, val_videos):
     clip = Clip.model_validate("4x1x32")
     model = Recorder()
     evaluate(model, val_videos, clip=clip, protocol=parse_protocol(text), batch=len(val_videos.videos))
@@ -89,7 +89,7 @@ def test_mean_and_std_of_a_users_model_are_its_default(tiny_net, clip):
     assert (found.channels, found.scale, found.mean) == ("bgr", 255, (0.1, 0.2, 0.3))
 
 
-def test_a_clip_counts_as_given_only_if_neither_checkpoint_nor_default_says_it(tiny_net):
+def test_a_clip_counts_as_given_only_if_it_differs_from_checkpoint_and_default(tiny_net):
     default, other = Clip.model_validate("16x1x112"), Clip.model_validate("8x1x112")
     model = tiny_net()
     found = evaluation_protocol(model, InputProtocol(), clip=default, default_clip=default)
@@ -140,7 +140,7 @@ def test_other_pixels_are_another_training(trained, recipe_of, train_videos, tmp
         fit(model, recipe_of(), train_videos, clip=Clip.model_validate("4x2x32"), seed=1, folder=tmp_path)
 
 
-def test_a_checkpoint_says_where_it_comes_from(trained, train_videos):
+def test_a_checkpoint_names_its_source(trained, train_videos):
     content = torch.load(trained[1].last, weights_only=True)
     assert content["dataset_hash"] == train_videos.hash
     assert (content["dataset"], content["split"]) == ("motions", "train")
@@ -202,7 +202,7 @@ class ByView(nn.Module):
         return torch.tensor([[0.0, 2.0], [3.0, 0.0]]).repeat(len(clip) // 2, 1)
 
 
-def test_views_are_averaged_as_the_protocol_says(val_videos, clip):
+def test_views_are_averaged_by_the_protocol(val_videos, clip):
     logits = np.array([[0.0, 2.0], [3.0, 0.0]])
     softmax = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
     expected = {
@@ -222,7 +222,7 @@ def test_the_maximum_for_several_labels_is_of_sigmoids(val_videos, clip):
     np.testing.assert_allclose(seen.scores[0], 1 / (1 + np.exp([-3.0, -2.0])), atol=1e-6)
 
 
-def test_scores_of_single_views_are_kept_if_asked_for(val_videos, clip):
+def test_scores_of_single_views_are_kept_on_request(val_videos, clip):
     assert evaluate(ByView(), val_videos, clip=clip, views=(2, 1)).clip_scores is None
     seen = evaluate(ByView(), val_videos, clip=clip, views=(2, 1), keeps_clip_scores=True)
     assert seen.clip_scores.shape == (12, 2, 2)

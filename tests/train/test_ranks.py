@@ -188,7 +188,7 @@ def test_a_batch_that_cannot_be_shared_is_refused(recipe_of, train_videos, tiny_
         fit(tiny_net(), recipe_of(), train_videos, clip=Clip.model_validate("4x1x12"), seed=0, folder=tmp_path)
 
 
-def test_what_batch_norm_saw_is_told_in_words(recipe_of, tiny_net):
+def test_the_statistics_of_batch_norm_are_described_in_words(recipe_of, tiny_net):
     def told(recipe, *, world, norm=True):
         training = TrainingState(tiny_net(norm=norm), recipe, seed=0, device="cpu", steps_per_epoch=1, ranks=Ranks())
         training.ranks = Ranks(world=world)

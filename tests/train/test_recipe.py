@@ -78,7 +78,7 @@ def test_recipes_that_come_with_vbench_are_evaluated_by_blocks():
         ("epochs: 10", "epochs: 10\nepochs: 11", ["4:1: found duplicate key"]),
     ],
 )
-def test_a_mistake_is_told_with_its_place(read, old, new, told):
+def test_a_mistake_is_reported_with_its_position(read, old, new, told):
     with pytest.raises(SuiteError) as error:
         read(GOOD.replace(old, new))
     found = problems_of(error)
@@ -87,7 +87,7 @@ def test_a_mistake_is_told_with_its_place(read, old, new, told):
         assert line.startswith(expected)
 
 
-def test_all_mistakes_are_told_at_once(read):
+def test_all_mistakes_are_reported_at_once(read):
     with pytest.raises(SuiteError) as error:
         read(
             GOOD.replace("epochs: 10", "epochs: none").replace("batch: 8", "batch: 0").replace("source: a paper\n", "")
@@ -96,7 +96,7 @@ def test_all_mistakes_are_told_at_once(read):
 
 
 @pytest.mark.parametrize("text", ["", "- a list\n", "just words\n", "{unclosed\n"])
-def test_what_is_no_recipe_is_refused(read, text):
+def test_files_that_are_no_recipe_are_refused(read, text):
     with pytest.raises(SuiteError, match=r"r\.yaml:\d+:\d+: "):
         read(text)
 
@@ -111,7 +111,7 @@ def test_the_hash_changes_with_the_training_and_not_with_words(read):
     assert read(GOOD).hash != read(GOOD.replace("batch: 8", "batch: 16")).hash
 
 
-def test_frames_are_scaled_alike_in_evaluation_unless_the_recipe_says_otherwise(read):
+def test_frames_are_scaled_equally_in_evaluation_unless_the_recipe_differs(read):
     assert read(GOOD).resize is None
     assert read(GOOD.replace("flip: 0.5", "resize: [128, 171]")).resize == (128, 171)
     assert read(GOOD.replace("flip: 0.5", "resize: 128") + "evaluation_resize: 112\n").resize == 112

@@ -25,7 +25,7 @@ def assert_says_the_same(folder):
         assert seen[tag] == [(row["step"], pytest.approx(row[name], rel=1e-4)) for row in rows], name
 
 
-def test_each_epoch_stands_at_its_step(train_videos, val_videos, clip, recipe_of, tiny_net, tmp_path):
+def test_each_epoch_is_at_its_step(train_videos, val_videos, clip, recipe_of, tiny_net, tmp_path):
     options = {"val": val_videos, "clip": clip, "seed": 1}
     fit(tiny_net(), recipe_of(), train_videos, folder=tmp_path / "a", tensorboard=True, **options)
     assert_says_the_same(tmp_path / "a")
@@ -33,7 +33,7 @@ def test_each_epoch_stands_at_its_step(train_videos, val_videos, clip, recipe_of
     assert not (tmp_path / "b" / "tensorboard").exists()
 
 
-def test_what_is_not_measured_is_left_out(train_videos, clip, recipe_of, tiny_net, tmp_path):
+def test_unmeasured_values_are_left_out(train_videos, clip, recipe_of, tiny_net, tmp_path):
     fit(tiny_net(), recipe_of(), train_videos, clip=clip, seed=1, folder=tmp_path, tensorboard=True)
     assert set(scalars(tmp_path / "tensorboard")) == {"loss/train", "top1/train", "rate/lr", "speed/clips_per_s"}
 

@@ -65,7 +65,7 @@ def one_hot(labels):
     return torch.eye(CLASSES)[labels]
 
 
-def test_batch_norm_over_a_single_value_is_told_with_what_left_it_one(recipe_of, batch):
+def test_batch_norm_over_a_single_value_is_refused_with_the_cause(recipe_of, batch):
     model = nn.Sequential(nn.AdaptiveAvgPool3d(1), nn.BatchNorm3d(3), nn.Flatten(), nn.Linear(3, CLASSES))
     recipe = recipe_of(**{**PLAIN, "batch": 6, "accumulate": 6})
     training = TrainingState(model, recipe, seed=0, device="cpu", steps_per_epoch=1, ranks=Ranks())
@@ -96,7 +96,7 @@ def test_mixed_clips_are_held_against_both_labels_by_their_share(begin, batch, m
     assert seen == {"mixup": 0.8, "cutmix": 0.0}
 
 
-def test_mixing_draws_anew_every_step_and_alike_after_a_restart(begin, batch, monkeypatch):
+def test_mixing_draws_new_values_each_step_and_the_same_after_a_restart(begin, batch, monkeypatch):
     shares = []
     mix = training_module.mix
     monkeypatch.setattr(training_module, "mix", lambda *a, **k: shares.append(mix(*a, **k).share) or mix(*a, **k))
@@ -115,7 +115,7 @@ def test_gradients_are_clipped_by_their_norm_over_all_weights(begin, batch):
     assert float(torch.cat([each.flatten() for each in moved]).norm().detach()) == pytest.approx(LR * 0.01, rel=1e-3)
 
 
-def test_the_average_of_the_weights_is_what_is_evaluated_and_kept(
+def test_the_average_of_the_weights_is_evaluated_and_kept(
     recipe_of, tiny_net, train_videos, val_videos, clip, tmp_path
 ):
     recipe = recipe_of(ema=0.999, validate_every=1)
@@ -136,7 +136,7 @@ def test_the_average_of_the_weights_is_what_is_evaluated_and_kept(
     assert float(last["val_top1"]) == pytest.approx(100 * seen.top(1).value, rel=1e-4)
 
 
-def test_training_begins_at_a_module_and_leaves_what_is_before_it(begin, batch):
+def test_training_starts_at_a_module_and_freezes_those_before(begin, batch):
     training, before = begin(ft_begin_module="fc")
     for _ in range(3):
         training.step(batch)
@@ -157,7 +157,7 @@ def test_the_head_learns_faster_by_its_factor_and_both_follow_the_schedule(begin
     assert rates == {"body": pytest.approx(0.1 * LR), "head": pytest.approx(LR)}
 
 
-def test_the_rate_falls_where_the_validation_loss_stays(begin, batch):
+def test_the_learning_rate_falls_if_the_validation_loss_stalls(begin, batch):
     training, _ = begin(schedule={"name": "plateau", "patience": 1, "factor": 0.5})
     rates = []
     for loss in (1.0, 0.9, 0.9, 0.9, 0.9, 0.9, 0.1):

@@ -31,7 +31,7 @@ def wide_videos(val_videos, tmp_path):
     return replace(val_videos, videos=tuple(videos))
 
 
-def test_a_network_slides_over_whole_frames_of_any_width(tiny_net, wide_videos, clip):
+def test_a_model_slides_over_whole_frames_of_any_width(tiny_net, wide_videos, clip):
     model = tiny_net().eval()
     seen = evaluate(model, wide_videos, clip=clip, views=(2, "full"), batch=64)
     for score, video, width in zip(seen.scores, wide_videos.videos, (20, 32, 32, 24), strict=True):
@@ -44,12 +44,12 @@ def test_a_network_slides_over_whole_frames_of_any_width(tiny_net, wide_videos, 
         np.testing.assert_allclose(score, torch.stack(views).mean(0), atol=1e-5)
 
 
-def test_it_sees_what_crops_do_not(tiny_net, wide_videos, clip):
+def test_whole_frames_include_what_crops_leave_out(tiny_net, wide_videos, clip):
     whole, centre = (evaluate(tiny_net(), wide_videos, clip=clip, views=views) for views in ((1, "full"), (1, 1)))
     assert not np.allclose(whole.scores, centre.scores, atol=1e-4)
 
 
-def test_the_protocol_says_so(tiny_net, wide_videos, clip):
+def test_the_protocol_states_whole_frames(tiny_net, wide_videos, clip):
     model = tiny_net()
     views = views_from_text("3xfull")
     assert views_per_video(views) == 3
@@ -65,14 +65,14 @@ def test_predictions_can_be_of_whole_frames(tiny_net, wide_videos, clip):
     assert [len(prediction.views) for prediction in found] == [2, 2, 2, 2]
 
 
-def test_networks_that_pool_globally_are_let_through_and_fixed_ones_refused():
+def test_models_with_global_pooling_are_accepted_and_fixed_ones_refused():
     clip = Clip.model_validate("16x1x112")
     require_whole_frames(create_model("resnet3d_18", num_classes=3, widen_factor=0.125), clip)
     with pytest.raises(InputError, match=r"C3D takes frames of 112x112 only; .* give the number of crops"):
         require_whole_frames(create_model("c3d", num_classes=3), clip)
 
 
-def test_a_fixed_network_is_refused_before_a_frame_is_read(val_videos, clip, monkeypatch):
+def test_a_model_of_fixed_size_is_refused_before_a_frame_is_read(val_videos, clip, monkeypatch):
     fixed = nn.Sequential(nn.Flatten(), nn.Linear(3 * 4 * 12 * 12, 2))
     monkeypatch.setattr("bench.train.evaluating.view_batches", lambda *_, **__: pytest.fail("nothing is to be read"))
     with pytest.raises(InputError, match="12x12 only"):
@@ -80,7 +80,7 @@ def test_a_fixed_network_is_refused_before_a_frame_is_read(val_videos, clip, mon
     assert not fixed[1].weight.is_meta, "it was tried on a copy"
 
 
-def test_a_network_that_cannot_be_tried_without_data_is_let_through(clip):
+def test_a_model_that_cannot_be_tried_without_data_is_accepted(clip):
     class Peeking(nn.Module):
         def forward(self, clip):
             return clip.mean((2, 3, 4)) if float(clip.sum()) > 0 else clip.sum((2, 3, 4))
