@@ -116,5 +116,5 @@ def test_a_published_checkpoint_gives_its_logits(path: Path, fill: ModuleType, t
     assert logits.norm().item() == pytest.approx(reference["logits_l2"], rel=1e-3)
     assert logits.argmax().item() == reference["argmax"]
     if total := reference.get("flops_counter_total"):
-        counted = count(model, *(clip.to("meta") for clip in inputs_for(reference, fill)))
+        counted = count(model, tuple(clip.to("meta") for clip in inputs_for(reference, fill)))
         assert (2 * counted.macs + SAVED_FLOPS.get(name, 0), counted.is_complete) == (total, True)

@@ -22,7 +22,7 @@ def slow(case, *, seconds: float = 60.0, ignores: bool = False):
     if ignores:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
     pathlib.Path("waiting").touch()
-    time.sleep(seconds if case.point.batch == 2 else 0)
+    time.sleep(seconds if case.point.batch == 2 and not pathlib.Path("hurry").exists() else 0)
     return [Metric(name="slow.done", value=1, unit="")]
 '''
 SUITE = """\
@@ -96,8 +96,8 @@ def test_a_stopped_run_records_the_case_in_flight_and_resumes(folder: Path, numb
 
 
 def start_and_finish(folder: Path) -> "subprocess.CompletedProcess[str]":
-    text = (folder / "slow_measure.py").read_text()
-    (folder / "slow_measure.py").write_text(text.replace("seconds if", "0 if"))
+    # A file and not an edit of the measure, which would make the first result stale.
+    (folder / "hurry").touch()
     command = [sys.executable, "-m", "bench", "run", "slow.yaml", "--out", "res"]
     return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
 
