@@ -13,6 +13,7 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from bench.comparison.comparing import compare
     from bench.core.errors import BenchError, InputError
+    from bench.core.metric_spec import MetricSpec
     from bench.core.registry import register_dataset, register_measure, register_model, register_section
     from bench.core.schema import Case, Clip, Environment, Metric, Point, Record
     from bench.data.collection import Video, VideoSet, open_dataset
@@ -47,6 +48,7 @@ _HOME = {
     "InputError": "bench.core.errors",
     "InputSpec": "bench.models.base",
     "Metric": "bench.core.schema",
+    "MetricSpec": "bench.core.metric_spec",
     "Point": "bench.core.schema",
     "Record": "bench.core.schema",
     "Results": "bench.reporting.results",
@@ -93,6 +95,7 @@ __all__ = [
     "InputError",
     "InputSpec",
     "Metric",
+    "MetricSpec",
     "Point",
     "Record",
     "Results",

@@ -114,6 +114,8 @@ def test_the_example_of_a_measure_measures(example: object, tmp_path: Path) -> N
     )
     assert metric.value is not None
     assert 0 <= metric.value < 100
+    [spec] = MEASURES.get("sparsity").metrics
+    assert (metric.name, metric.unit, metric.better) == (spec.name, spec.unit, spec.better)
 
 
 def test_the_example_of_a_data_set_is_listed(example: object) -> None:

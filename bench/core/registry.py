@@ -6,6 +6,7 @@ A file in one of the folders is found without an edit elsewhere; plug-in modules
 import fnmatch
 import importlib
 import inspect
+import math
 import pkgutil
 import signal
 import threading
@@ -16,6 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any, Generic, Protocol, TypeVar
 
 from bench.core.errors import BenchError, InputError, NameClashError, UnknownNameError
+from bench.core.metric_spec import MetricSpec
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -32,6 +34,7 @@ class Named(Protocol):
 
 E = TypeVar("E", bound=Named)
 IMPORT_S = 300.0  # time limit for importing one plug-in
+LAST = 100  # the place of headlines whose measure does not choose one
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +66,10 @@ class MeasureEntry:
     Its options are the keyword-only arguments of `function(case, *, …)`. `version` increases when its metrics change
     meaning, so that stored results are measured again. Drift of the machine is checked around `is_timed` measures; the
     metrics of an `is_sampled` measure vary from run to run without being times. Both are repeated in fresh processes.
-    An `is_shared` measure is taken by several processes together, as many as its option `ranks` says.
+    An `is_shared` measure is taken by several processes together; its option `ranks` is their number.
+
+    `metrics` declares what the function may return. `duration_s` is a rough time of one run, which plans use until the
+    measure has run once. Leaderboards show the headlines of measures in ascending `order`.
     """
 
     name: str
@@ -73,6 +79,9 @@ class MeasureEntry:
     is_timed: bool
     is_shared: bool = False
     is_sampled: bool = False
+    metrics: tuple[MetricSpec, ...] = ()
+    duration_s: float = 1.0
+    order: int = LAST
 
     @property
     def is_repeated(self) -> bool:
@@ -184,6 +193,14 @@ DATASETS: Registry[DatasetEntry] = Registry("data set", "bench.data.datasets")
 SECTIONS: Registry[SectionEntry] = Registry("report section", "bench.reporting.sections")
 
 
+def find_metric_spec(name: str) -> MetricSpec | None:
+    """The declaration of metric `name`, its labels aside; None if no registered measure declares it."""
+    metric = name.partition("{")[0]
+    measure = metric.partition(".")[0]
+    declared = MEASURES.get(measure).metrics if measure in MEASURES else ()
+    return next((spec for spec in declared if spec.name == metric), None)
+
+
 def import_plugins(names: Iterable[str]) -> None:
     """Import the user's modules, installed or in the working folder, so that they register what they define.
 
@@ -266,8 +283,16 @@ def register_measure(
     is_timed: bool = False,
     is_shared: bool = False,
     is_sampled: bool = False,
+    metrics: Iterable[MetricSpec] = (),
+    duration_s: float = 1.0,
+    order: int = LAST,
 ) -> Callable[[F], F]:
-    """Register `function(case, *, options) -> list[Metric]` as measure `name`. See `MeasureEntry`."""
+    """Register `function(case, *, options) -> list[Metric]` as measure `name`. See `MeasureEntry`.
+
+    Raises InputError if `duration_s` is not a time, or `metrics` has a name twice or one of another measure.
+    """
+    declared = tuple(metrics)
+    _check_declared(name, declared, duration_s=duration_s)
 
     def register(function: F) -> F:
         MEASURES.add(
@@ -279,11 +304,27 @@ def register_measure(
                 is_timed=is_timed,
                 is_shared=is_shared,
                 is_sampled=is_sampled,
+                metrics=declared,
+                duration_s=duration_s,
+                order=order,
             )
         )
         return function
 
     return register
+
+
+def _check_declared(measure: str, metrics: Iterable[MetricSpec], *, duration_s: float) -> None:
+    names = [spec.name for spec in metrics]
+    for place, metric in enumerate(names):
+        if metric.partition(".")[0] != measure:
+            raise InputError(
+                f"measure {measure!r} declares metric {metric!r}; the names of its metrics begin with '{measure}.'"
+            )
+        if metric in names[:place]:
+            raise InputError(f"measure {measure!r} declares metric {metric!r} twice")
+    if not 0 <= duration_s < math.inf:
+        raise InputError(f"measure {measure!r} declares duration_s={duration_s}; it is a number of seconds, 0 or more")
 
 
 def register_dataset(

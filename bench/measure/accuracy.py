@@ -6,11 +6,13 @@ from pydantic import Field
 
 from bench.core.errors import InputError
 from bench.core.input_protocol import InputProtocol, read_class_names
+from bench.core.metric_spec import MetricSpec
 from bench.core.registry import register_measure
 from bench.core.schema import Clip, Json, Metric, Views, clip_from_text, views_from_text
 from bench.measure.axes import ACCURACY_AXES
 from bench.measure.case_training import CaseTraining, Checkpoint, require_classes
 from bench.measure.context import CaseContext
+from bench.measure.training_cost import TRAINING_COSTS, carbon_metrics, cost_to_reach
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -27,8 +29,56 @@ Resize = int | tuple[int, int]
 Sampling = Literal["blocks", "sections"]
 Short = Literal["loop", "clamp"]
 
+TOP1 = MetricSpec(
+    "accuracy.top1",
+    "%",
+    "higher",
+    title="Top-1",
+    meaning="share of the test videos whose highest score is that of the right class",
+    headline=True,
+)
+TOP5 = MetricSpec(
+    "accuracy.top5",
+    "%",
+    "higher",
+    title="Top-5",
+    meaning="share of the test videos with the right class among the five highest scores",
+    headline=True,
+)
+CLIP_TOP1 = MetricSpec(
+    "accuracy.clip_top1",
+    "%",
+    "higher",
+    title="Clip top-1",
+    meaning="share of single views whose highest score is that of the right class",
+)
+MEAN_CLASS = MetricSpec(
+    "accuracy.mean_class", "%", "higher", title="Mean class accuracy", meaning="top-1 of every class, then their mean"
+)
+MEAN_PRECISION = MetricSpec(
+    "accuracy.map",
+    "%",
+    "higher",
+    title="mAP",
+    meaning="mean over the classes of the average precision, for videos with several labels",
+)
+TRAIN_SECONDS = MetricSpec(
+    "accuracy.train_seconds", "s", "lower", title="Training time", meaning="time of the training"
+)
+EVALUATION_SECONDS = MetricSpec(
+    "accuracy.evaluation_seconds", "s", "lower", title="Evaluation time", meaning="time of the evaluation"
+)
+METRICS = (TOP1, TOP5, CLIP_TOP1, MEAN_CLASS, MEAN_PRECISION, TRAIN_SECONDS, EVALUATION_SECONDS, *TRAINING_COSTS)
 
-@register_measure("accuracy", depends_on=ACCURACY_AXES, version=5, is_shared=True)
+
+@register_measure(
+    "accuracy",
+    depends_on=ACCURACY_AXES,
+    version=5,
+    is_shared=True,
+    metrics=METRICS,
+    order=70,
+)
 def accuracy(
     case: CaseContext,
     *,
@@ -235,36 +285,27 @@ def _warn(
 
 
 def _metrics(evaluation: "Evaluation", trained: "TrainingResult | None") -> list[Metric]:
-    metrics = [_percent("top1", evaluation.top(1))]
+    metrics = [_share(TOP1, evaluation.top(1))]
     if evaluation.scores.shape[1] > 5:  # top-5 of five classes or fewer is always 100 %
-        metrics.append(_percent("top5", evaluation.top(5)))
-    metrics.append(Metric(name="accuracy.clip_top1", value=100 * evaluation.clip_top(1), unit="%", better="higher"))
+        metrics.append(_share(TOP5, evaluation.top(5)))
+    metrics.append(CLIP_TOP1.metric(100 * evaluation.clip_top(1)))
     if evaluation.is_multi_label:
-        value = 100 * evaluation.mean_average_precision
-        metrics.append(Metric(name="accuracy.map", value=value, unit="%", better="higher"))
+        metrics.append(MEAN_PRECISION.metric(100 * evaluation.mean_average_precision))
     else:
-        metrics.append(Metric(name="accuracy.mean_class", value=100 * evaluation.mean_class, unit="%", better="higher"))
+        metrics.append(MEAN_CLASS.metric(100 * evaluation.mean_class))
     if trained is not None:
-        metrics.append(Metric(name="accuracy.train_seconds", value=trained.seconds, unit="s", better="lower"))
-    metrics.append(Metric(name="accuracy.evaluation_seconds", value=evaluation.seconds, unit="s", better="lower"))
-    return metrics
+        metrics.append(TRAIN_SECONDS.metric(trained.seconds))
+    return [*metrics, EVALUATION_SECONDS.metric(evaluation.seconds)]
+
+
+def _share(spec: MetricSpec, share: "Estimate") -> Metric:
+    return spec.metric(100 * share.value, interval=(100 * share.low, 100 * share.high))
 
 
 def _costs(trained: "TrainingResult | None", *, reach: list[float]) -> list[Metric]:
     """What the training cost, if there was one."""
-    from bench.measure.training_cost import carbon_metrics, cost_to_reach
     from bench.train.curves import read_curves
 
     if trained is None:
         return []
     return [*cost_to_reach(read_curves(trained.curves), reach), *carbon_metrics(trained.curves.parent)]
-
-
-def _percent(name: str, share: "Estimate") -> Metric:
-    return Metric(
-        name=f"accuracy.{name}",
-        value=100 * share.value,
-        unit="%",
-        better="higher",
-        interval=(100 * share.low, 100 * share.high),
-    )

@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING
 
+from bench.core.metric_spec import MetricSpec
 from bench.core.registry import register_measure
 from bench.core.schema import Metric
 from bench.measure.axes import TIMING_AXES
@@ -10,8 +11,41 @@ from bench.measure.context import CaseContext
 if TYPE_CHECKING:
     from bench.measure.timing.cold_start import ColdStart
 
+TOTAL = MetricSpec(
+    "cold.total_s",
+    "s",
+    "lower",
+    title="Cold start",
+    meaning="time of a fresh process until its first logits",
+    headline=True,
+)
+INTERPRETER = MetricSpec(
+    "cold.interpreter_s", "s", "lower", title="Cold start, interpreter", meaning="time until Python runs"
+)
+IMPORTS = MetricSpec("cold.import_s", "s", "lower", title="Cold start, imports", meaning="time to import packages")
+BUILD = MetricSpec(
+    "cold.build_s", "s", "lower", title="Cold start, model", meaning="time to build the model and load its weights"
+)
+FIRST_STEP = MetricSpec(
+    "cold.first_step_s", "s", "lower", title="Cold start, first pass", meaning="time of the first forward pass"
+)
+COMPILE = MetricSpec(
+    "cold.compile_s",
+    "s",
+    "lower",
+    title="Cold start, compiling",
+    meaning="time to prepare the engine, and what the first pass takes longer than later ones",
+)
 
-@register_measure("cold", depends_on=TIMING_AXES, version=1, is_timed=True)
+
+@register_measure(
+    "cold",
+    depends_on=TIMING_AXES,
+    version=1,
+    is_timed=True,
+    metrics=(TOTAL, INTERPRETER, IMPORTS, BUILD, FIRST_STEP, COMPILE),
+    duration_s=10.0,
+)
 def cold(case: CaseContext, *, timeout_s: float = 1800.0) -> list[Metric]:
     """Seconds of a fresh process until its first logits: interpreter, imports, building, first step; and of compiling.
 

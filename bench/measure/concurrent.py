@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field
 
+from bench.core.metric_spec import MetricSpec
 from bench.core.registry import register_measure
 from bench.core.schema import Metric
 from bench.measure.axes import TIMING_AXES
@@ -18,8 +19,37 @@ if TYPE_CHECKING:
 Count = Annotated[int, Field(ge=1, le=32)]  # torch has 32 streams for a device; further ones would share
 NO_WINDOW = "the device slowed itself down all the time"
 
+P50 = MetricSpec(
+    "concurrent.p50_ms",
+    "ms",
+    "lower",
+    title="Request latency",
+    meaning="median time of one request while several streams send requests",
+    headline=True,
+)
+P95 = MetricSpec(
+    "concurrent.p95_ms", "ms", "lower", title="Request latency p95", meaning="time that 95 % of the requests stay below"
+)
+P99 = MetricSpec(
+    "concurrent.p99_ms", "ms", "lower", title="Request latency p99", meaning="time that 99 % of the requests stay below"
+)
+CLIPS = MetricSpec(
+    "concurrent.clips_per_s",
+    "clips/s",
+    "higher",
+    title="Throughput of all streams",
+    meaning="clips per second of all streams together",
+)
 
-@register_measure("concurrent", depends_on=TIMING_AXES, version=1, is_timed=True)
+
+@register_measure(
+    "concurrent",
+    depends_on=TIMING_AXES,
+    version=1,
+    is_timed=True,
+    metrics=(P50, P95, P99, CLIPS),
+    duration_s=30.0,
+)
 def concurrent(case: CaseContext, *, streams: Count | list[Count] | None = None, max_s: float = 10.0) -> list[Metric]:
     """Milliseconds of a request (p50, p95, p99) and clips a second while `streams` (1, 2 and 4) send at a time.
 

@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING
 
+from bench.core.metric_spec import MetricSpec
 from bench.core.registry import register_measure
 from bench.core.schema import Json, Metric
 from bench.measure.axes import COUNT_AXES, VIDEO_AXES
@@ -12,8 +13,34 @@ if TYPE_CHECKING:
 
 STEPS = ("decode", "transform", "collate")
 
+CLIPS = MetricSpec(
+    "decode.clips_per_s",
+    "clips/s",
+    "higher",
+    title="Decoding",
+    meaning="clips per second that one worker makes of video files",
+    headline=True,
+)
+FRAMES = MetricSpec(
+    "decode.frames_per_s", "frames/s", "higher", title="Decoded frames", meaning="frames per second of decoding alone"
+)
+DECODE = MetricSpec("decode.decode_ms", "ms", "lower", title="Decode time", meaning="time to decode one clip")
+TRANSFORM = MetricSpec(
+    "decode.transform_ms", "ms", "lower", title="Transform time", meaning="time to resize, crop and normalise one clip"
+)
+COLLATE = MetricSpec(
+    "decode.collate_ms", "ms", "lower", title="Collate time", meaning="time to stack clips into a batch, for one clip"
+)
 
-@register_measure("decode", depends_on=COUNT_AXES | VIDEO_AXES, version=3, is_timed=True)
+
+@register_measure(
+    "decode",
+    depends_on=COUNT_AXES | VIDEO_AXES,
+    version=3,
+    is_timed=True,
+    metrics=(CLIPS, FRAMES, DECODE, TRANSFORM, COLLATE),
+    duration_s=5.0,
+)
 def decode(
     case: CaseContext,
     *,

@@ -6,6 +6,7 @@ from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
+from bench.core.metric_spec import MetricSpec
 from bench.core.registry import register_measure
 from bench.core.schema import Better, Metric
 from bench.measure.axes import TIMING_AXES
@@ -19,8 +20,43 @@ if TYPE_CHECKING:
 NO_COUNTRY = "no country is given; say `energy: {country: FRA}`"
 NOT_ABOVE = "no more was used than while the device was idle; take more seconds or a larger batch"
 
+CLIP = MetricSpec(
+    "energy.j_per_clip", "J", "lower", title="Energy", meaning="joules of the device for one clip", headline=True
+)
+ABOVE_IDLE = MetricSpec(
+    "energy.j_per_clip_above_idle",
+    "J",
+    "lower",
+    title="Energy above idle",
+    meaning="joules of the device for one clip, less what the idle device uses in that time",
+)
+CLIPS = MetricSpec(
+    "energy.clips_per_j", "clips/J", "higher", title="Clips per joule", meaning="clips for one joule of the device"
+)
+CPU = MetricSpec(
+    "energy.cpu_j_per_clip", "J", "lower", title="CPU energy", meaning="joules of the processor for one clip"
+)
+RAM = MetricSpec(
+    "energy.ram_j_per_clip", "J", "lower", title="Memory energy", meaning="joules of main memory for one clip"
+)
+CO2E = MetricSpec(
+    "energy.co2e_g_per_clip",
+    "g",
+    "lower",
+    title="CO2e",
+    meaning="estimated grams of CO2 equivalent for one clip, with the electricity of the given country",
+)
 
-@register_measure("energy", depends_on=TIMING_AXES, version=1, is_sampled=True)
+
+@register_measure(
+    "energy",
+    depends_on=TIMING_AXES,
+    version=1,
+    is_sampled=True,
+    metrics=(CLIP, ABOVE_IDLE, CLIPS, CPU, RAM, CO2E),
+    duration_s=12.0,
+    order=60,
+)
 def energy(case: CaseContext, *, seconds: float = 10.0, country: str | None = None) -> list[Metric]:
     """Joules per clip over at least `seconds` of the same forward pass, with and without the idle power.
 

@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING
 
+from bench.core.metric_spec import MetricSpec
 from bench.core.registry import register_measure
 from bench.core.schema import Metric
 from bench.measure.axes import TIMING_AXES
@@ -13,8 +14,42 @@ if TYPE_CHECKING:
     from bench.measure.timing.protocol import Timing
     from bench.measure.timing.variants import Forward
 
+P50 = MetricSpec(
+    "latency.p50_ms",
+    "ms",
+    "lower",
+    title="Latency",
+    meaning="median time of one forward pass; the next one starts after it has ended",
+    headline=True,
+)
+P90 = MetricSpec(
+    "latency.p90_ms", "ms", "lower", title="Latency p90", meaning="time that 90 % of the passes stay below"
+)
+P95 = MetricSpec(
+    "latency.p95_ms", "ms", "lower", title="Latency p95", meaning="time that 95 % of the passes stay below"
+)
+P99 = MetricSpec(
+    "latency.p99_ms", "ms", "lower", title="Latency p99", meaning="time that 99 % of the passes stay below"
+)
+SPEEDUP = MetricSpec(
+    "latency.speedup",
+    "x",
+    "higher",
+    title="Speedup of a pass",
+    meaning="latency of eager fp32 over that of the fastest execution mode with matching outputs",
+    headline=True,
+)
 
-@register_measure("latency", depends_on=TIMING_AXES, version=2, is_timed=True)
+
+@register_measure(
+    "latency",
+    depends_on=TIMING_AXES,
+    version=2,
+    is_timed=True,
+    metrics=(P50, P90, P95, P99, SPEEDUP),
+    duration_s=8.0,
+    order=30,
+)
 def latency(case: CaseContext, *, search: Search | None = None, max_s: float = 10.0) -> list[Metric]:
     """Milliseconds of one forward pass at the case's batch (1 by default): p50 with interval, p90, p95, p99.
 

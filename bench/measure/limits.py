@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING
 
+from bench.core.metric_spec import MetricSpec
 from bench.core.registry import register_measure
 from bench.core.schema import Metric
 from bench.measure.axes import TIMING_AXES
@@ -14,8 +15,38 @@ if TYPE_CHECKING:
 BLOCK_STEPS = 5
 NO_PEAK = "no data-sheet peak of this device and precision is known here"
 
+OF_DEVICE = MetricSpec(
+    "limits.of_device",
+    "%",
+    "higher",
+    title="Of the device",
+    meaning="FLOP/s as a share of the most that this device reaches at the model's FLOPs per byte",
+    headline=True,
+)
+OF_MATMUL = MetricSpec(
+    "limits.of_matmul",
+    "%",
+    "higher",
+    title="Of the matrix product",
+    meaning="FLOP/s as a share of those of a large matrix product on this device",
+)
+FLOPS = MetricSpec(
+    "limits.flops_per_s", "FLOP/s", "higher", title="FLOP/s", meaning="counted FLOPs of a forward pass by its time"
+)
+BYTES = MetricSpec(
+    "limits.bytes_per_s", "B/s", "higher", title="Bytes/s", meaning="bytes that operators read and write by the time"
+)
+MFU = MetricSpec("limits.mfu", "%", "higher", title="MFU", meaning="FLOP/s as a share of the dense data-sheet peak")
 
-@register_measure("limits", depends_on=TIMING_AXES, version=2, is_timed=True)
+
+@register_measure(
+    "limits",
+    depends_on=TIMING_AXES,
+    version=2,
+    is_timed=True,
+    metrics=(OF_DEVICE, OF_MATMUL, FLOPS, BYTES, MFU),
+    duration_s=8.0,
+)
 def limits(case: CaseContext, *, max_s: float = 5.0) -> list[Metric]:
     """How near forward passes at the case's batch come to this device's limits.
 

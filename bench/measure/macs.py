@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from bench.core.metric_spec import MetricSpec
 from bench.core.registry import register_measure
 from bench.core.schema import Metric
 from bench.measure.axes import COUNT_AXES
@@ -11,21 +12,43 @@ if TYPE_CHECKING:
     from bench.measure.context import CaseContext
     from bench.measure.counting.model_count import Count
 
+FORWARD = MetricSpec(
+    "macs.forward",
+    "MACs",
+    "lower",
+    title="MACs",
+    meaning="multiply-accumulates of one forward pass over one view; 1 MAC = 2 FLOPs",
+    headline=True,
+)
+TRAIN_STEP = MetricSpec(
+    "macs.train_step",
+    "MACs",
+    "lower",
+    title="MACs, train step",
+    meaning="multiply-accumulates of forward and backward over one view",
+)
 
-@register_measure("macs", depends_on=COUNT_AXES, version=1)
+
+@register_measure(
+    "macs",
+    depends_on=COUNT_AXES,
+    version=1,
+    metrics=(FORWARD, TRAIN_STEP),
+    order=20,
+)
 def macs(case: "CaseContext", *, counters: Sequence[str] = ("torch",), backward: bool = True) -> list[Metric]:
-    """MACs of products (not FLOPs, which are twice that) of one clip; `train_step` is forward plus backward.
+    """MACs of the products in one clip's forward pass, and in a train step (forward and backward); 1 MAC = 2 FLOPs.
 
-    `counters` may name fvcore, thop, ptflops or all besides `torch`, our own count; each runs in its own process. The
-    record gets `macs_by_module`, `macs_by_operator`, published costs, and how each counter agrees with ours.
+    `counters` names whose counts are compared: `torch` is ours, the others are fvcore, thop and ptflops, or `all`. Each
+    of them runs in its own process. The record's details hold `macs_by_module`, `macs_by_operator`, published costs and
+    how far each counter agrees with ours.
     """
     from bench.measure.counting.case_counts import forward_of, train_step_of
 
     forward = forward_of(case)
-    metrics = [_metric("forward", forward, forward.macs)]
+    metrics = [_metric(FORWARD, forward)]
     if backward:
-        step = train_step_of(case)
-        metrics.append(_metric("train_step", step, None if step is None else step.macs))
+        metrics.append(_metric(TRAIN_STEP, train_step_of(case)))
     case.note("macs_by_module", dict(forward.by_module))
     case.note("macs_by_operator", dict(forward.by_operator))
     _add_other_counts(case, counters)
@@ -50,16 +73,9 @@ def _add_other_counts(case: "CaseContext", counters: Sequence[str]) -> None:
             )
 
 
-def _metric(name: str, counted: "Count | None", value: int | None) -> Metric:
+def _metric(spec: MetricSpec, counted: "Count | None") -> Metric:
     if counted is None:
-        note = "no train step was counted; the warnings of the record say why"
-        return Metric(name=f"macs.{name}", value=None, unit="MACs", better="lower", is_exact=False, note=note)
+        return spec.metric(None, note="no train step was counted; the warnings of the record say why")
     missing = ", ".join(counted.uncounted_ops)
-    return Metric(
-        name=f"macs.{name}",
-        value=value,
-        unit="MACs",
-        better="lower",
-        is_exact=counted.is_complete,
-        note=f"incomplete, a lower bound: no formula for {missing}" if missing else None,
-    )
+    note = f"incomplete, a lower bound: no formula for {missing}" if missing else None
+    return spec.metric(counted.macs, is_exact=counted.is_complete, note=note)

@@ -5,6 +5,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from bench.core.metric_spec import MetricSpec
 from bench.core.registry import register_measure
 from bench.core.schema import Metric
 from bench.measure.axes import TIMING_AXES
@@ -19,8 +20,48 @@ NOT_OF_ENGINES = "{} allocates beside what torch counts"
 NOT_OF_REPLAYS = "{} replays a CUDA graph, which allocates nothing that torch counts"
 REPLAYED = ("reduce-overhead", "max-autotune")
 
+ALLOCATED = MetricSpec(
+    "memory.peak_allocated_bytes",
+    "B",
+    "lower",
+    title="Peak memory",
+    meaning="most bytes that tensors held in one forward pass, weights included",
+    headline=True,
+)
+PROCESS = MetricSpec(
+    "memory.peak_rss_bytes",
+    "B",
+    "lower",
+    title="Process memory",
+    meaning="most main memory that the whole process held",
+    headline=True,
+    stands_in_for=ALLOCATED.name,
+)
+RESERVED = MetricSpec(
+    "memory.peak_reserved_bytes",
+    "B",
+    "lower",
+    title="Reserved memory",
+    meaning="most bytes that torch's allocator reserved on the device in one forward pass",
+)
+GROWTH = MetricSpec(
+    "memory.rss_growth_bytes",
+    "B",
+    "lower",
+    title="Growth of process memory",
+    meaning="peak of main memory in one forward pass, less what the process held before it",
+)
 
-@register_measure("memory", depends_on=TIMING_AXES, version=2, is_sampled=True)
+
+@register_measure(
+    "memory",
+    depends_on=TIMING_AXES,
+    version=2,
+    is_sampled=True,
+    metrics=(ALLOCATED, PROCESS, RESERVED, GROWTH),
+    duration_s=2.0,
+    order=50,
+)
 def memory(case: CaseContext) -> list[Metric]:
     """Peak bytes of one forward pass, weights included.
 

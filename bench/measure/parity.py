@@ -1,13 +1,37 @@
 """Parity: how far a variant's logits are from those of eager fp32 on the same clips, and how often top-1 agrees."""
 
+from bench.core.metric_spec import MetricSpec
 from bench.core.registry import register_measure
 from bench.core.schema import Metric, Point
 from bench.measure.axes import TIMING_AXES
 from bench.measure.context import CaseContext
 from bench.measure.execution_mode import ExecutionMode, execution_mode_of
 
+DIFFERENCE = MetricSpec(
+    "parity.max_difference",
+    "fraction",
+    None,
+    title="Parity",
+    meaning="largest difference of a logit from eager fp32, as a share of the largest logit",
+    headline=True,
+)
+AGREEMENT = MetricSpec(
+    "parity.top1_agreement",
+    "%",
+    None,
+    title="Top-1 agreement",
+    meaning="share of the clips whose best class is that of eager fp32",
+)
 
-@register_measure("parity", depends_on=TIMING_AXES, version=2, is_sampled=True)
+
+@register_measure(
+    "parity",
+    depends_on=TIMING_AXES,
+    version=2,
+    is_sampled=True,
+    metrics=(DIFFERENCE, AGREEMENT),
+    order=80,
+)
 def parity(case: CaseContext, *, clips: int = 8) -> list[Metric]:
     """Largest difference as a share of the largest logit, and top-1 agreement in percent, over at least `clips` clips.
 

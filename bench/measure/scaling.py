@@ -7,6 +7,7 @@ from pydantic import Field
 
 from bench.core.cpus import usable_cpus
 from bench.core.errors import InputError
+from bench.core.metric_spec import MetricSpec
 from bench.core.registry import register_measure
 from bench.core.schema import Metric
 from bench.core.stats import median
@@ -17,8 +18,45 @@ CHILD = "bench.measure.timing.scaling_child"
 WORKS = ("train", "forward")
 Count = Annotated[int, Field(ge=1)]
 
+TRAIN_CLIPS = MetricSpec(
+    "scaling.train_clips_per_s",
+    "clips/s",
+    "higher",
+    title="Training of all ranks",
+    meaning="clips per second that all ranks together train on",
+    headline=True,
+)
+TRAIN_EFFICIENCY = MetricSpec(
+    "scaling.train_efficiency",
+    "%",
+    "higher",
+    title="Training efficiency",
+    meaning="training rate of all ranks over that of one rank times their number",
+)
+FORWARD_CLIPS = MetricSpec(
+    "scaling.forward_clips_per_s",
+    "clips/s",
+    "higher",
+    title="Throughput of all ranks",
+    meaning="clips per second of the forward passes of all ranks together",
+)
+FORWARD_EFFICIENCY = MetricSpec(
+    "scaling.forward_efficiency",
+    "%",
+    "higher",
+    title="Throughput efficiency",
+    meaning="throughput of all ranks over that of one rank times their number",
+)
 
-@register_measure("scaling", depends_on=TIMING_AXES, version=2, is_timed=True)
+
+@register_measure(
+    "scaling",
+    depends_on=TIMING_AXES,
+    version=2,
+    is_timed=True,
+    metrics=(TRAIN_CLIPS, TRAIN_EFFICIENCY, FORWARD_CLIPS, FORWARD_EFFICIENCY),
+    duration_s=60.0,
+)
 def scaling(
     case: CaseContext, *, ranks: Count | list[Count] | None = None, max_s: float = 10.0, timeout_s: float = 900.0
 ) -> list[Metric]:

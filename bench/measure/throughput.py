@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
+from bench.core.metric_spec import MetricSpec
 from bench.core.registry import register_measure
 from bench.core.schema import Batch, Metric
 from bench.measure.axes import TIMING_AXES
@@ -23,8 +24,50 @@ Searched = Literal["max", "best"]
 Size = Batch | Searched
 Views = Annotated[str, Field(pattern=r"^[1-9]\d*x[1-9]\d*$")]
 
+CLIPS = MetricSpec(
+    "throughput.clips_per_s",
+    "clips/s",
+    "higher",
+    title="Throughput",
+    meaning="clips per second with several batches in flight",
+    headline=True,
+)
+VIDEOS = MetricSpec(
+    "throughput.videos_per_s",
+    "videos/s",
+    "higher",
+    title="Video throughput",
+    meaning="videos per second if every video takes as many clips as it has views",
+)
+SPEEDUP = MetricSpec(
+    "throughput.speedup",
+    "x",
+    "higher",
+    title="Speedup",
+    meaning="throughput of the fastest execution mode with matching outputs over that of eager fp32",
+    headline=True,
+)
+LARGEST_BATCH = MetricSpec(
+    "throughput.max_batch",
+    "clips",
+    "higher",
+    title="Largest batch",
+    meaning="most clips of a batch that fits the device",
+)
+BEST_BATCH = MetricSpec(
+    "throughput.best_batch", "clips", None, title="Best batch", meaning="batch of the highest throughput"
+)
 
-@register_measure("throughput", depends_on=TIMING_AXES, version=4, is_timed=True)
+
+@register_measure(
+    "throughput",
+    depends_on=TIMING_AXES,
+    version=4,
+    is_timed=True,
+    metrics=(CLIPS, SPEEDUP, VIDEOS, LARGEST_BATCH, BEST_BATCH),
+    duration_s=12.0,
+    order=40,
+)
 def throughput(
     case: CaseContext,
     *,

@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING
 
+from bench.core.metric_spec import MetricSpec
 from bench.core.registry import register_measure
 from bench.core.schema import Metric
 from bench.measure.axes import TIMING_AXES
@@ -12,8 +13,36 @@ if TYPE_CHECKING:
 
 PARTS = ("forward", "backward", "optimizer")
 
+STEP = MetricSpec(
+    "train_step.step_ms",
+    "ms",
+    "lower",
+    title="Train step",
+    meaning="median time of forward, backward and optimizer step",
+    headline=True,
+)
+FORWARD = MetricSpec(
+    "train_step.forward_ms", "ms", "lower", title="Train step, forward", meaning="median time of forward and loss"
+)
+BACKWARD = MetricSpec(
+    "train_step.backward_ms", "ms", "lower", title="Train step, backward", meaning="median time of the backward pass"
+)
+OPTIMIZER = MetricSpec(
+    "train_step.optimizer_ms", "ms", "lower", title="Train step, optimizer", meaning="median time of the optimizer step"
+)
+CLIPS = MetricSpec(
+    "train_step.clips_per_s", "clips/s", "higher", title="Training rate", meaning="clips per second of train steps"
+)
 
-@register_measure("train_step", depends_on=TIMING_AXES, version=1, is_timed=True)
+
+@register_measure(
+    "train_step",
+    depends_on=TIMING_AXES,
+    version=1,
+    is_timed=True,
+    metrics=(STEP, FORWARD, BACKWARD, OPTIMIZER, CLIPS),
+    duration_s=8.0,
+)
 def train_step(case: CaseContext, *, max_s: float = 10.0) -> list[Metric]:
     """Milliseconds of a train step at the case's batch (1 by default) and of its parts, and clips trained a second.
 

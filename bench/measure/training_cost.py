@@ -7,6 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bench.core.metric_spec import MetricSpec
 from bench.core.schema import Metric
 from bench.measure.carbon import SHORTEST_S, sources, tracked
 
@@ -14,6 +15,46 @@ if TYPE_CHECKING:
     from bench.train.curves import EpochRow
 
 FILE = "carbon.json"
+
+TIME_TO_REACH = MetricSpec(
+    "accuracy.time_to_top1_s",
+    "s",
+    "lower",
+    title="Time to top-1",
+    meaning="time of training and validation until the validated top-1 was as good",
+)
+ENERGY_TO_REACH = MetricSpec(
+    "accuracy.energy_to_top1_j",
+    "J",
+    "lower",
+    title="Energy to top-1",
+    meaning="joules of the device until the validated top-1 was as good",
+)
+TRAIN_GPU = MetricSpec(
+    "accuracy.train_gpu_j", "J", "lower", title="Training energy, GPU", meaning="joules of all GPUs in the training"
+)
+TRAIN_CPU = MetricSpec(
+    "accuracy.train_cpu_j",
+    "J",
+    "lower",
+    title="Training energy, CPU",
+    meaning="joules of the processor in the training",
+)
+TRAIN_RAM = MetricSpec(
+    "accuracy.train_ram_j",
+    "J",
+    "lower",
+    title="Training energy, memory",
+    meaning="joules of main memory in the training",
+)
+TRAIN_CO2E = MetricSpec(
+    "accuracy.train_co2e_g",
+    "g",
+    "lower",
+    title="Training CO2e",
+    meaning="estimated grams of CO2 equivalent of the training, with the electricity of the given country",
+)
+TRAINING_COSTS = (TIME_TO_REACH, ENERGY_TO_REACH, TRAIN_GPU, TRAIN_CPU, TRAIN_RAM, TRAIN_CO2E)
 
 
 def cost_to_reach(rows: Sequence["EpochRow"], levels: Sequence[float]) -> Iterator[Metric]:
@@ -26,10 +67,10 @@ def cost_to_reach(rows: Sequence["EpochRow"], levels: Sequence[float]) -> Iterat
         why = None if row else _why_never(rows)
         seconds, joules = (None, None) if row is None else (row["seconds"], row.get("energy_j"))
         labels = {"top1": f"{level:g}"}
-        yield Metric(name="accuracy.time_to_top1_s", value=seconds, unit="s", better="lower", labels=labels, note=why)
+        yield TIME_TO_REACH.metric(seconds, labels=labels, note=why)
         if why is None and joules is None:
             why = "no energy counter could be read"
-        yield Metric(name="accuracy.energy_to_top1_j", value=joules, unit="J", better="lower", labels=labels, note=why)
+        yield ENERGY_TO_REACH.metric(joules, labels=labels, note=why)
 
 
 def _why_never(rows: Sequence["EpochRow"]) -> str:
@@ -67,15 +108,13 @@ def carbon_metrics(folder: Path) -> Iterator[Metric]:
         return
     found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
     why = _why_unknown(found)
-    for part, how in sources().items():
+    how = sources()
+    for part, spec in (("gpu", TRAIN_GPU), ("cpu", TRAIN_CPU), ("ram", TRAIN_RAM)):
         joules = found["joules"][part] or None
-        note = why or (f"{found['by']}, {how}" if joules else f"{found['by']} reads none")
-        yield Metric(
-            name=f"accuracy.train_{part}_j", value=None if why else joules, unit="J", better="lower", note=note
-        )
+        note = why or (f"{found['by']}, {how[part]}" if joules else f"{found['by']} reads none")
+        yield spec.metric(None if why else joules, note=note)
     note = why or f"{found['by']}, electricity of {found['country']}, estimated"
-    grams = None if why else found["co2e_g"] or None
-    yield Metric(name="accuracy.train_co2e_g", value=grams, unit="g", better="lower", note=note)
+    yield TRAIN_CO2E.metric(None if why else found["co2e_g"] or None, note=note)
 
 
 def _why_unknown(found: dict[str, Any]) -> str | None:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-from bench.core.registry import MEASURES
+from bench.core.registry import MEASURES, find_metric_spec
 from bench.core.schema import Better, Case, Json
 from bench.core.units import DASH
 from bench.reporting.case_results import (
@@ -19,7 +19,7 @@ from bench.reporting.case_results import (
     RecordedMetric,
     summarise_values,
 )
-from bench.reporting.metric_text import HEADLINES, STAND_INS, axis_name, listed, metric_name, value_text
+from bench.reporting.metric_text import axis_name, listed, metric_name, value_text
 
 Axes = tuple[Json, ...]
 NAMED_AXES = ("compile", "threads", "batch")  # their values (`off`, 8) need the name of the axis
@@ -282,17 +282,22 @@ def group_of(row: BoardRow, columns: Iterable[Column]) -> str:
 
 
 def headlines_of(columns: Iterable[Column]) -> tuple[Column, ...]:
-    """Of `columns`, in their order: known headlines, and the first directed metric of every other measure."""
+    """Of `columns`, in their order: declared headlines, and the first directed metric of a measure that has none."""
     listed = list(columns)
     found = {column.metric for column in listed}
-    wanted = {*HEADLINES, *(stand_in for main, stand_in in STAND_INS.items() if main not in found)}
-    known = {name.partition(".")[0] for name in HEADLINES}
+    wanted: set[str] = set()
     others: dict[str, str] = {}
     for column in listed:
-        measure = column.metric.partition(".")[0]
-        if measure not in known and column.better:
+        spec, measure = find_metric_spec(column.metric), column.metric.partition(".")[0]
+        if spec is not None and spec.headline and spec.stands_in_for not in found:
+            wanted.add(column.metric)
+        elif column.better and not _declares_headlines(measure):
             others.setdefault(measure, column.metric)
     return tuple(c for c in listed if c.metric in wanted or c.metric in others.values())
+
+
+def _declares_headlines(measure: str) -> bool:
+    return measure in MEASURES and any(spec.headline for spec in MEASURES.get(measure).metrics)
 
 
 def build_board(cases: Sequence[CaseResult]) -> Board:
@@ -321,18 +326,20 @@ def column_of(case: CaseResult, recorded_metric: RecordedMetric) -> Column:
 
 
 def in_order(columns: Iterable[Column]) -> tuple[Column, ...]:
-    """Each column once: headlines in their order, then others in order of appearance; numeric labels by number."""
+    """Each column once: declared headlines, then others in order of appearance; numeric labels by number."""
     found = dict.fromkeys(columns)
-    mains = {stand_in: main for main, stand_in in STAND_INS.items()}
-    met = {metric: place for place, metric in enumerate(dict.fromkeys(column.metric for column in found))}
+    first_at = {metric: place for place, metric in enumerate(dict.fromkeys(column.metric for column in found))}
+    at = {metric: (*_headline_place(metric), place) for metric, place in first_at.items()}
+    return tuple(sorted(found, key=lambda c: (at[c.metric], [_number_first(v) for _, v in c.labels], c.protocol_text)))
 
-    def place(column: Column) -> tuple[float, int, list[tuple[int, float, str]], str]:
-        headline = mains.get(column.metric, column.metric)
-        first = HEADLINES.index(headline) if headline in HEADLINES else len(HEADLINES)
-        labels = [_number_first(value) for _, value in column.labels]
-        return first + (column.metric in mains) / 2, met[column.metric], labels, column.protocol_text
 
-    return tuple(sorted(found, key=place))
+def _headline_place(metric: str) -> tuple[bool, int, str, int]:
+    """Sort key of a metric: headlines first, by the order of their measure and their place among its metrics."""
+    spec = find_metric_spec(metric)
+    if spec is None or not spec.headline:
+        return True, 0, "", 0
+    measure = MEASURES.get(metric.partition(".")[0])
+    return False, measure.order, measure.name, measure.metrics.index(spec)
 
 
 def _number_first(text: str) -> tuple[int, float, str]:

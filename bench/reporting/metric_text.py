@@ -1,48 +1,11 @@
-"""Titles and meanings of metrics, axes and statuses. A name that is not listed is spelled out."""
+"""Texts of metrics, axes, statuses and values. Measures declare titles and meanings; others are made from the name."""
 
 from collections.abc import Iterable, Mapping
 
+from bench.core.registry import find_metric_spec
 from bench.core.schema import Json
 from bench.core.units import DASH
 
-# Metrics of a leaderboard, in its order; of other measures the first metric that says which direction is better.
-HEADLINES = (
-    "params.total",
-    "macs.forward",
-    "latency.p50_ms",
-    "latency.speedup",
-    "throughput.clips_per_s",
-    "throughput.speedup",
-    "memory.peak_allocated_bytes",
-    "energy.j_per_clip",
-    "accuracy.top1",
-    "accuracy.top5",
-    "parity.max_difference",
-)
-# What stands in for a headline where no row knows it.
-STAND_INS = {"memory.peak_allocated_bytes": "memory.peak_rss_bytes"}
-METRICS: dict[str, tuple[str, str]] = {
-    "params.total": ("Parameters", "every parameter once, shared ones not twice"),
-    "macs.forward": ("MACs", "multiply-accumulates of one forward pass over one view; 1 MAC = 2 FLOPs"),
-    "macs.train_step": ("MACs, training step", "multiply-accumulates of forward and backward over one view"),
-    "latency.p50_ms": ("Latency", "median time of one forward pass, waited for before the next begins"),
-    "throughput.clips_per_s": ("Throughput", "clips a second with several batches in flight"),
-    "memory.peak_allocated_bytes": ("Peak memory", "most bytes held by tensors in one forward pass, weights included"),
-    "memory.peak_rss_bytes": ("Process memory", "most main memory the whole process held"),
-    "energy.j_per_clip": ("Energy", "joules for one clip"),
-    "throughput.speedup": ("Speedup", "throughput of the fastest way whose outputs match, over eager fp32"),
-    "latency.speedup": ("Speedup of a pass", "latency of eager fp32 over that of the fastest way whose outputs match"),
-    "limits.of_device": ("Of the device", "share of the most that this device can do at the work's FLOPs per byte"),
-    "limits.mfu": ("MFU", "FLOP/s as a share of the dense data-sheet peak"),
-    "parity.max_difference": ("Parity", "largest difference from eager fp32, as a share of the largest logit"),
-    "parity.top1_agreement": ("Top-1 agreement", "share of the clips whose best class is that of eager fp32"),
-    "train_step.step_ms": ("Train step", "median time of forward, backward and optimizer step"),
-    "cold.total_s": ("Cold start", "time of a fresh process until its first logits"),
-    "decode.clips_per_s": ("Decoding", "clips a second that one worker makes of video files"),
-    "end_to_end.clips_per_s": ("End to end", "clips a second from video files to logits"),
-    "accuracy.top1": ("Top-1", "share of the test videos whose highest score is the right class"),
-    "accuracy.top5": ("Top-5", "share of the test videos with the right class among the five highest scores"),
-}
 UNIT_ENDINGS = ("_ms", "_us", "_s", "_bytes", "_j", "_w", "_wh", "_pt", "_percent")
 AXES = {
     "args": "arguments",
@@ -78,9 +41,10 @@ STATUSES = {
 
 
 def metric_name(name: str) -> str:
-    """`latency.p99_ms` as `Latency p99`; known metrics by their own word."""
-    if name in METRICS:
-        return METRICS[name][0]
+    """The title that the measure declares; of a metric that no measure declares its name in words: `Mine zeros`."""
+    spec = find_metric_spec(name)
+    if spec is not None:
+        return spec.title
     measure, _, quantity = name.partition(".")
     is_rate = "_per_" in quantity  # the ending of a rate is part of its name: clips_per_s
     ending = "" if is_rate else next((e for e in UNIT_ENDINGS if quantity.endswith(e)), "")
@@ -88,8 +52,9 @@ def metric_name(name: str) -> str:
 
 
 def metric_meaning(name: str) -> str:
-    """What a metric is, in a few words; its own name if it is not known."""
-    return METRICS[name][1] if name in METRICS else name
+    """What a metric is, as its measure declares it; the name itself if no measure does."""
+    spec = find_metric_spec(name)
+    return spec.meaning if spec is not None else name
 
 
 def axis_name(axis: str) -> str:

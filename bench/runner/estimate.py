@@ -7,7 +7,7 @@ from functools import cached_property
 from pathlib import Path
 
 from bench.core.errors import BenchError
-from bench.core.registry import DATASETS
+from bench.core.registry import DATASETS, MEASURES
 from bench.core.schema import Case, Record, digest, views_from_text, views_per_video
 from bench.core.yaml_tree import read_yaml
 from bench.measure.context import find_recipe
@@ -15,17 +15,6 @@ from bench.runner.environment import describe_environment
 from bench.runner.fingerprint import Fingerprint
 from bench.store import read_records
 
-GUESSED_SECONDS = {
-    "cold": 10.0,
-    "decode": 5.0,
-    "end_to_end": 20.0,
-    "energy": 12.0,
-    "latency": 8.0,
-    "limits": 8.0,
-    "memory": 2.0,
-    "throughput": 12.0,
-    "train_step": 8.0,
-}
 START_SECONDS = 5.0
 # A training step computes the forward pass and about twice as much for the gradients of inputs and weights.
 FORWARDS_PER_STEP = 3.0
@@ -55,9 +44,9 @@ class _KindState:
 class RunEstimate:
     """Seconds that the pending runs will take.
 
-    A run takes the mean of earlier runs of its case, else of cases with the same measures, else a guess. The time of an
-    accuracy depends on data set, recipe and clip as well. It is not guessed: `unknown` holds the reasons why not all is
-    known.
+    A run takes the mean of earlier runs of its case, else of cases with the same measures, else the durations that its
+    measures declare. The time of an accuracy depends on data set, recipe and clip as well. It is not guessed: `unknown`
+    holds the reasons why not all is known.
     """
 
     def __init__(
@@ -153,7 +142,7 @@ def _kind_of(case: Case) -> Kind:
 def _typical_s(kind: Kind, state: _KindState) -> float:
     if state.mean.count:
         return state.mean.value
-    return START_SECONDS + sum(GUESSED_SECONDS.get(name, 1.0) for name in kind)
+    return START_SECONDS + sum(MEASURES.get(name).duration_s for name in kind if name in MEASURES)
 
 
 class AccuracyTimes:

@@ -6,6 +6,7 @@ import signal
 import sys
 import time
 import traceback
+from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from bench.core.cpus import usable_cpus
 from bench.core.errors import InputError, StopSignal, is_out_of_memory
 from bench.core.import_path import add_working_folder
 from bench.core.process import ReplyPipe, read_request
-from bench.core.registry import MEASURES, MODELS, import_plugins
+from bench.core.registry import MEASURES, MODELS, MeasureEntry, import_plugins
 from bench.core.schema import Case, Environment, Failure, Frozen, Json, Metric, RecordWarning, Status
 from bench.measure.context import CaseContext
 from bench.measure.execution_mode import absence
@@ -97,7 +98,7 @@ def measure_case(case: CaseContext, *, rank: int = 0) -> WorkerResult:
                 started = time.perf_counter()
                 measure = MEASURES.get(name)
                 with case.turn_taking.held() if measure.is_timed else nullcontext():
-                    metrics += measure.function(case, **options)
+                    metrics += _as_declared(case, measure, measure.function(case, **options))
                 seconds[name] = round(time.perf_counter() - started, 3)
     except Exception as error:  # whatever a model raises ends its case, not the suite
         failed = {"status": _status_of(error), "error": failure_of(error)}
@@ -113,6 +114,18 @@ def measure_case(case: CaseContext, *, rank: int = 0) -> WorkerResult:
         artifacts=case.kept,
         seconds=seconds,
     )
+
+
+def _as_declared(case: CaseContext, measure: MeasureEntry, found: Sequence[Metric]) -> Sequence[Metric]:
+    """Return `found`, with a warning for each metric that its measure, which declares others, does not declare so."""
+    declared = {(spec.name, spec.unit, spec.better) for spec in measure.metrics}
+    for name, unit, better in sorted({(m.name, m.unit, m.better) for m in found} - declared, key=str):
+        if declared:
+            case.warn(
+                f"measure {measure.name} does not declare {name} with unit {unit!r} and better {better!r}",
+                f"add a MetricSpec to its register_measure, else reports show {name} without title and meaning",
+            )
+    return found
 
 
 def failure_of(error: BaseException) -> Failure:

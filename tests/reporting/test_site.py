@@ -95,7 +95,7 @@ def test_trainings_on_different_machines_are_noticed_and_their_costs_ranked_sepa
     page = make.page(build_page(collect(records)))
     assert "Timings come from 2 unlike machines" in page.text
     assert page.column("metrics-accuracy", "Machine") == ["A", "A", "B", "B"]
-    seconds = page.column("metrics-accuracy", "Accuracy train seconds")
+    seconds = page.column("metrics-accuracy", "Training time")
     assert [("best" in text) for text in seconds] == [False, True, False, True]
     assert "The timings below" not in page.text
     assert not any(text == "Machine" for text in page.tables[BOARD][0])

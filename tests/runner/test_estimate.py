@@ -3,8 +3,9 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bench.core.registry import MEASURES
 from bench.core.schema import Case, Clip, Point, Record
-from bench.runner.estimate import GUESSED_SECONDS, START_SECONDS, RunEstimate
+from bench.runner.estimate import START_SECONDS, RunEstimate
 
 CLIP = Clip.model_validate("16x1x112")
 CASES = [
@@ -31,7 +32,7 @@ def computed_anew(pending: list[Case], known: list[tuple[Case, float]]) -> float
     for case in pending:
         same = [seconds for other, seconds in known if other.id == case.id]
         alike = same or [seconds for other, seconds in known if other.measures.keys() == case.measures.keys()]
-        guess = START_SECONDS + sum(GUESSED_SECONDS.get(name, 1.0) for name in case.measures)
+        guess = START_SECONDS + sum(MEASURES.get(name).duration_s for name in case.measures)
         total += sum(alike) / len(alike) if alike else guess
     return total
 

@@ -1,5 +1,6 @@
-"""Modules of the user's: whatever they bring is known when a suite is planned, torch at their top or not."""
+"""Plug-in modules: what they register is known when a suite is planned, run and reported."""
 
+import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,9 +9,10 @@ import pytest
 
 from bench.cli.app import run_command
 from bench.core.registry import DATASETS, MEASURES, MODELS, SECTIONS
-from bench.core.schema import Case, Clip, Point, Record
+from bench.core.schema import Case, Clip, Metric, Point, Record
+from bench.runner.estimate import START_SECONDS
 from bench.runner.running import plan
-from bench.store import RecordStore
+from bench.store import RecordStore, read_records
 
 PLUGIN = '''
 import torch
@@ -92,3 +94,66 @@ def test_sections_of_a_plugin_stand_in_reports(plugin: Path, capsys: pytest.Capt
     capsys.readouterr()
     assert run_command(["report", "out", "--plugin", "brings_nothing"]) == 2
     assert "'brings_nothing' cannot be imported" in capsys.readouterr().err
+
+
+ROUGHNESS = '''
+"""Share of weights above a limit."""
+
+from bench import COUNT_AXES, MetricSpec, register_measure
+
+SHARE = MetricSpec(
+    "roughness.share_percent", "%", "lower", title="Rough weights", meaning="weights above the <limit>", headline=True
+)
+LARGEST = MetricSpec("roughness.largest", "", None, title="Largest weight", meaning="largest absolute weight")
+
+
+@register_measure("roughness", depends_on=COUNT_AXES, version=1, metrics=[SHARE, LARGEST], duration_s=321)
+def roughness(case, *, limit: float = 0.0):
+    """Percent of the weights above a limit, and the largest."""
+    weights = [float(p.abs().max()) for p in case.build_model("cpu").parameters()]
+    return [SHARE.metric(12.5, is_exact=True), LARGEST.metric(max(weights), is_exact=True)]
+'''
+ROUGHNESS_SUITE = """\
+suite: rough
+plugins: [brings_all]
+models: [{name: c3d_search, num_classes: 2, width: 2}]
+matrix: {clip: [16x1x32, 16x1x48]}
+measure: {roughness: {}}
+"""
+
+
+def test_a_new_measure_is_planned_and_reported_from_its_one_file(
+    plugin: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (plugin / "brings_all.py").write_text(ROUGHNESS)
+    (plugin / "rough.yaml").write_text(ROUGHNESS_SUITE)
+    assert run_command(["plan", "rough.yaml", "--out", "out", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["estimate_s"] == 2 * (START_SECONDS + 321)
+
+    assert run_command(["run", "rough.yaml", "--out", "out"]) == 0
+    records = read_records(plugin / "out")
+    assert [record.status for record in records] == ["ok", "ok"]
+    assert not any(warning for record in records for warning in record.warnings)
+    page = (plugin / "out" / "report" / "index.html").read_text()
+    assert "Rough weights" in page
+    assert "weights above the &lt;limit&gt;; lower is better" in page
+    assert "12.5" in page
+
+
+def test_records_of_a_measure_that_is_gone_are_reported_by_name(plugin: Path) -> None:
+    case = Case(suite="s", point=Point(model="c3d", clip=Clip.model_validate("16x1x112")), measures={"vanished": {}})
+    metric = Metric(name="vanished.wait_ms", value=17.25, unit="ms", better="lower", is_exact=True)
+    record = Record(
+        case=case,
+        case_id=case.id,
+        run_index=0,
+        freshness="",
+        status="ok",
+        started_at="2026-01-01T00:00:00Z",
+        metrics=(metric,),
+    )
+    RecordStore(plugin / "out").append(record)
+    assert run_command(["report", "out", "--out", "site"]) == 0
+    page = (plugin / "site" / "index.html").read_text()
+    assert "Vanished wait" in page
+    assert "17.25" in page

@@ -7,8 +7,9 @@ from typing import NoReturn
 import pytest
 
 from bench.core.errors import InputError
+from bench.core.metric_spec import MetricSpec
 from bench.core.nvml import GpuProcess
-from bench.core.registry import MEASURES, MeasureEntry
+from bench.core.registry import MEASURES, MeasureEntry, register_measure
 from bench.core.schema import Case, Metric, Point
 from bench.measure.context import CaseContext
 from bench.runner.worker import _measures_of, measure_case
@@ -55,6 +56,27 @@ def ort_error(text: str) -> Exception:
     module = "onnxruntime.capi.onnxruntime_pybind11_state"
     error: Exception = type("RuntimeException", (Exception,), {"__module__": module})(text)
     return error
+
+
+def test_a_metric_that_its_measure_does_not_declare_is_warned_of(tmp_path: Path) -> None:
+    waiting = MetricSpec("queue.wait_ms", "ms", "lower", title="Wait", meaning="time in the queue")
+
+    @register_measure("queue", depends_on=(), version=1, metrics=[waiting])
+    def queue(case: CaseContext) -> list[Metric]:
+        other_unit = Metric(name="queue.wait_ms", value=2, unit="s", better="lower")
+        return [waiting.metric(1), other_unit, Metric(name="queue.length", value=3, unit="")]
+
+    try:
+        point = Point(model="c3d", clip="16x1x112")  # type: ignore[arg-type]
+        case = Case(suite="s", point=point, measures={"queue": {}})
+        result = measure_case(CaseContext(case, artifacts=tmp_path / "artifacts" / "id"))
+    finally:
+        MEASURES._entries.pop("queue", None)
+    assert [metric.value for metric in result.metrics] == [1, 2, 3]
+    assert [warning.what for warning in result.warnings] == [
+        "measure queue does not declare queue.length with unit '' and better None",
+        "measure queue does not declare queue.wait_ms with unit 's' and better 'lower'",
+    ]
 
 
 @pytest.mark.parametrize(
