@@ -112,6 +112,53 @@ def weights_inspect(
         show_checkpoint(found)
 
 
+@weights_app.command("find")
+def weights_find(
+    model: Annotated[
+        str, typer.Argument(metavar="MODEL", help="A model, or a pattern of ids, sources and models: '*slowfast*'.")
+    ],
+    as_json: AsJson = False,
+) -> None:
+    """List published checkpoint files of a model, with the accuracies that their publishers print."""
+    from bench.catalog.catalog import Catalog
+    from bench.cli.console import print_json
+    from bench.cli.show_checkpoints import show_zoo_files, zoo_file_as_dict
+    from bench.reference.zoo_files import find_zoo_files
+
+    found = find_zoo_files(model, families={each.name: each.family for each in Catalog().models.values()})
+    if as_json:
+        print_json([zoo_file_as_dict(file) for file in found])
+    else:
+        show_zoo_files(found, wanted=model)
+
+
+@weights_app.command("get")
+def weights_get(
+    id_: Annotated[str, typer.Argument(metavar="ID", help="An id from `vbench weights find`.")],
+    out: Annotated[Path, typer.Option("--out", help="Folder for the file.")] = Path("weights"),
+    address: Annotated[
+        str | None, typer.Option("--from", metavar="URL", help="Another address of the same file, such as a mirror.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Download a published checkpoint file, going on where an earlier download stopped, and check its printed hash."""
+    from bench.cli.console import print_json
+    from bench.cli.show_checkpoints import download_as_dict, download_progress, show_download
+    from bench.core.errors import InputError
+    from bench.models.weights.download import download
+    from bench.reference.zoo_files import zoo_file
+
+    if address is not None and not address.startswith(("http://", "https://")):
+        raise InputError(f"--from {address!r} is not an address that begins with http:// or https://")
+    file = zoo_file(id_)
+    with download_progress(file.file_name) as on_progress:
+        found = download(file, out, url=address, on_progress=on_progress)
+    if as_json:
+        print_json(download_as_dict(file, found))
+    else:
+        show_download(file, found)
+
+
 def _arguments(given: list[str]) -> dict[str, Any]:
     """The arguments of a model."""
     from bench.cli.arguments import named_values

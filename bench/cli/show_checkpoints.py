@@ -1,12 +1,17 @@
-"""What `vbench weights inspect` prints."""
+"""What the commands `vbench weights …` print."""
 
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from bench.cli.console import print_table, print_text
+from bench.cli.console import errors, print_table, print_text
 from bench.core.units import format_value
 
 if TYPE_CHECKING:
+    from bench.models.weights.download import DownloadedFile
     from bench.models.weights.identification import CheckpointFacts, Fit
+    from bench.reference.zoo_files import PublishedAccuracy, ZooFile
 
 
 def show_checkpoint(found: "CheckpointFacts") -> None:
@@ -62,3 +67,78 @@ def _flags(fit: "Fit") -> str:
         f" --num-classes {value}" if k == "num_classes" else f" --arg {k}={value}" for k, value in fit.arguments.items()
     ]
     return "".join(flags)
+
+
+def show_zoo_files(found: "Sequence[ZooFile]", *, wanted: str) -> None:
+    """Print published files: id, model, what they were trained on, hash and the first accuracy that is printed."""
+    if not found:
+        print_text(f"no published file of {wanted} is known")
+        return
+    rows = [
+        (
+            file.id,
+            file.model or None,
+            file.trained_on,
+            file.num_classes,
+            file.printed_hash[:8] or None,
+            *_accuracy(file),
+        )
+        for file in found
+    ]
+    columns = ("id", "model", "trained on", "classes", "hash", "top-1 %", "top-5 %", "on", "clip, views")
+    print_table(columns, rows, right=("classes", "top-1 %", "top-5 %"))
+    print_text("download one: vbench weights get ID")
+
+
+def _accuracy(file: "ZooFile") -> tuple[float | None, float | None, str | None, str | None]:
+    """The printed accuracy on the data set that the file was trained on, else the first one; None if there is none."""
+    printed = file.accuracies
+    own: PublishedAccuracy | None = next(
+        (each for each in printed if file.trained_on.startswith(each.dataset)), printed[0] if printed else None
+    )
+    if own is None:
+        return None, None, None, None
+    return own.top1, own.top5, own.dataset, ", ".join(part for part in (own.clip, own.views) if part)
+
+
+def zoo_file_as_dict(file: "ZooFile") -> dict[str, Any]:
+    """Return a published file as plain data; `accuracies` is null if none is printed for it."""
+    plain = {**asdict(file), "num_classes": file.num_classes}
+    empty_as_null = {name: value if value != "" else None for name, value in plain.items()}
+    accuracies = [asdict(each) for each in file.accuracies]
+    return {**empty_as_null, "accuracies": accuracies or None, "needs_browser": bool(file.needs_browser)}
+
+
+@contextmanager
+def download_progress(name: str) -> "Iterator[Callable[[int, int | None], None]]":
+    """Show bytes, rate and remaining time of a download on standard error, if that is a terminal."""
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=errors, transient=True, disable=not errors.is_terminal) as bar:
+        task = bar.add_task(name, total=None)
+
+        def show(received: int, total: int | None) -> None:
+            bar.update(task, completed=received, total=total)
+
+        yield show
+
+
+def show_download(file: "ZooFile", found: "DownloadedFile") -> None:
+    """Print where the file is, whether it is the published one, and what to do with it."""
+    print_text(f"{found.path}{' was there already' if found.was_there else ''}: {format_value(found.n_bytes, 'B')}")
+    print_text(f"sha256 {found.sha256}: {found.verification}")
+    if file.note:
+        print_text(f"note: {file.note}")
+    print_text(f"see what it is: vbench weights inspect {found.path}")
+
+
+def download_as_dict(file: "ZooFile", found: "DownloadedFile") -> dict[str, Any]:
+    """Return the same as plain data."""
+    return {"id": file.id, "model": file.model or None, **asdict(found), "path": str(found.path)}

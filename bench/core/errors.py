@@ -11,6 +11,7 @@ BenchError
 ├── VideoError                a file that cannot be decoded, or not to the requested frame  exit 3
 │   └── MissingFrameError     a frame after the last readable one; says how many there are
 ├── TrainingError             a training or evaluation that cannot go on                    exit 3
+├── DownloadError             a published file that cannot be had, or is not the published one  exit 3
 ├── SetUpError                a side of an A/B measurement that cannot be measured          exit 3
 ├── DatasetError              a data set that is missing, incomplete or changed           exit 2
 └── StoreError                a results folder that cannot be read or is in use           exit 2
@@ -112,6 +113,12 @@ class VideoError(BenchError):
 
 class TrainingError(BenchError):
     """A training or evaluation that cannot go on: a loss that is not finite, a full disk, a rank that died."""
+
+    exit_code = 3
+
+
+class DownloadError(BenchError):
+    """A published file that cannot be had, or is not the published one; the message says what to do."""
 
     exit_code = 3
 

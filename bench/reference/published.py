@@ -1,7 +1,7 @@
 """Published costs and accuracies, as their sources print them; what could not be read at the source stays a claim.
 
-`published.csv` is the table. `zoo.csv` says which of its rows are about which of our networks, and the clip at which
-the publisher counted, where that is not the clip that stands beside it.
+`published.csv` is the table and `corrections.csv` what was found wrong in it, with the evidence. `zoo.csv` says which
+of its rows are about which of our models, and the clip at which the publisher counted if the row prints another one.
 """
 
 import csv
@@ -93,7 +93,7 @@ def published_rows() -> tuple[PublishedRow, ...]:
             note=line["note"].strip(),
             confidence=line["confidence"],
         )
-        for line in _lines("published.csv")
+        for line in _corrected(_lines("published.csv"))
     )
 
 
@@ -112,6 +112,22 @@ def published_for(zoo_name: str) -> tuple[ZooRow, ...]:
 def zoo_names() -> list[str]:
     """Names of our networks that something was published about, sorted."""
     return sorted({line["zoo"] for line in _lines("zoo.csv")})
+
+
+def _corrected(lines: list[dict[str, str]]) -> list[dict[str, str]]:
+    """The lines of `published.csv` with slips of their sources put right; the note of a line says so.
+
+    If a source contradicts itself and nothing tells which value is right, the value stays.
+    """
+    for found in _lines("corrections.csv"):
+        line = lines[int(found["published_csv_line"]) - 2]  # the header is line 1
+        column, right = found["column"], found["value_at_source"]
+        is_certain = column in line and "is not stated" not in found["verdict"]
+        remark = f"{column} {line[column]} there, {right} by {found['evidence']}" if column in line else right
+        line["note"] = "; ".join(part for part in (line["note"].strip(), f"{remark} ({found['verdict']})") if part)
+        if is_certain:
+            line[column] = right
+    return lines
 
 
 def _is_about(row: PublishedRow, line: dict[str, str]) -> bool:
