@@ -1,26 +1,21 @@
-"""Accuracy: trains a model by a recipe, or takes given weights, evaluates it, and records how that was done."""
+"""Accuracy: trains a model by a recipe, or loads given weights, and evaluates it on the videos of a data set."""
 
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
 from bench.core.errors import InputError
-from bench.core.input_protocol import InputProtocol, read_class_names
 from bench.core.metric_spec import MetricSpec
 from bench.core.registry import register_measure
-from bench.core.schema import Clip, Json, Metric, Views, clip_from_text, views_from_text
+from bench.core.schema import Json, Metric
 from bench.measure.axes import ACCURACY_AXES
+from bench.measure.case_evaluation import CaseEvaluation, given_protocol_of
 from bench.measure.case_training import CaseTraining, Checkpoint, require_classes
 from bench.measure.context import CaseContext
 from bench.measure.training_cost import TRAINING_COSTS, carbon_metrics, cost_to_reach
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
-    from torch import nn
-
     from bench.core.stats import Estimate
-    from bench.data.collection import VideoSet
     from bench.train.evaluating import Evaluation
     from bench.train.fitting import TrainingResult
 
@@ -100,22 +95,26 @@ def accuracy(
     reach: list[Annotated[float, Field(gt=0, le=100)]] | None = None,
     country: str | None = None,
 ) -> list[Metric]:
-    """Top-1, top-5, clip and mean per-class accuracy in percent; `root` and `options` (`flow` too) go to the data set.
+    """Top-1, top-5, clip and mean per-class accuracy in percent, or mAP if the videos have several labels.
 
-    With a recipe the model is trained first, from the case's weights if it names any; a training of the same recipe,
-    videos, clip and seed in the same results folder is reused. `batch` counts clips of one forward pass.
-    `resize`, `sampling` (blocks of frames spread over the video, or one frame of each of equal sections), `short` (what
-    fills clips of short videos) and `averaging` (of softmax, sigmoid or raw scores over the views, or their maximum)
-    override single parts of the input protocol (`preprocess`), which comes from the checkpoint if the suite does not
-    give it. `labels` is a file with the class names in the order of the model's outputs. `clip_scores` keeps the scores
-    of single views. `checkpoint: best` takes the epoch that did best on these very videos, so its accuracy is too high;
-    the record says so. Videos that cannot be read count as wrong unless `excludes_unread`. Videos that share material
-    with those trained on are refused unless `allow_leaks` names it. `ranks` processes share the work, one per GPU, with
-    the recipe's batch divided among them; under torchrun there are as many as it started. `tensorboard` also writes the
-    curves for TensorBoard. `reach: [50, 80]` adds the time and energy until the validated top-1 was as good;
-    `country: FRA` adds the training's energy, and its CO2e with the electricity of that country, by codecarbon.
+    `root` and `options` (`flow` too) go to the data set. With a recipe the model is trained first, from the case's
+    weights if it has any; a finished training of the same recipe, videos, clip and seed in the same folder is reused.
+    `checkpoint: best` takes the epoch with the best top-1 on the evaluated videos themselves: its accuracy is too high,
+    and the record says so. `batch` is the number of clips of one forward pass.
+
+    The input protocol comes from the checkpoint unless the suite gives it (`preprocess`). `resize`, `sampling` (blocks
+    of frames spread over the video, or one frame of each of equal sections), `short` (how clips of short videos are
+    filled) and `averaging` over the views (of softmax, sigmoid or raw scores, or their maximum) override single parts.
+    `labels` is a file with the class names in the order of the model's outputs. `clip_scores` stores the scores of
+    single views. Videos that cannot be read count as wrong unless `excludes_unread`. Videos that share material with
+    the training set are an error unless `allow_leaks` names what they share.
+
+    `ranks` processes share the work, one per GPU, and divide the recipe's batch; under torchrun their number is that of
+    the processes it started. `tensorboard` also writes the curves for TensorBoard. `reach: [50, 80]` adds the time and
+    energy until the validated top-1 was as good. `country: FRA` adds the energy of the training by codecarbon, and its
+    CO2e with the electricity of that country.
     """
-    from bench.train.evaluating import evaluate, require_whole_frames
+    from bench.train.evaluating import evaluate
     from bench.train.preprocessing import require_applicable
     from bench.train.ranks import joined
 
@@ -123,7 +122,7 @@ def accuracy(
     require_applicable(given)
     with joined(case.device) as here:
         if ranks not in (None, here.world):
-            raise InputError(f"the suite wants {ranks} ranks, and {here.world} were started; leave `ranks` to torchrun")
+            raise InputError(f"`ranks` is {ranks}, but {here.world} joined; leave `ranks` out under torchrun")
         training = CaseTraining(
             case=case,
             root=root,
@@ -138,16 +137,15 @@ def accuracy(
         test = training.videos("evaluated")
         require_classes(case.point.args.get("num_classes"), test, exactly=test.is_multi_label)
         training.pretrain(test)
-        model = _built(case, test, given=given)
-        if views_of(case)[1] == "full":
-            require_whole_frames(model, case.point.clip)
+        evaluating = CaseEvaluation(case=case, test=test, given=given)
+        model = evaluating.build_model()
         trained = training.train(model, test, checkpoint=checkpoint, val_decides=checkpoint == "best" or bool(reach))
-        protocol = _protocol_in_force(case, model, trained, given=given)
+        protocol = evaluating.input_protocol(model, trained)
         evaluation = evaluate(
             model,
             test,
             clip=case.point.clip,
-            views=views_of(case),
+            views=evaluating.views,
             protocol=protocol,
             device=case.device,
             batch=batch,
@@ -157,131 +155,9 @@ def accuracy(
             report=training.report,
         )
         if here.is_first:
-            _record(training, model, test, evaluation, protocol=protocol)
+            leaks = {"shared_with_training": training.leaked or None, "leaks_allowed": list(training.allow_leaks)}
+            evaluating.record(model, evaluation, protocol=protocol, leaks=leaks)
     return [*_metrics(evaluation, trained), *_costs(trained, reach=reach or [])]
-
-
-def given_protocol_of(case: CaseContext, *, labels: str | None = None, **single_parts: Any) -> InputProtocol:
-    """The parts of the input protocol that the user gives: `preprocess`, overridden by single options of the measure.
-
-    Class names may be given as a list, or as a file with one name a line.
-    """
-    parts: dict[str, Any] = {**(case.point.preprocess or {})}
-    parts |= {name: value for name, value in single_parts.items() if value is not None}
-    if labels is not None:
-        parts["classes"] = read_class_names(_path(labels))
-    return InputProtocol.of(parts, mark="given", where="preprocess")
-
-
-def views_of(case: CaseContext) -> Views:
-    """Temporal and spatial views of a case; one each by default."""
-    return views_from_text(case.point.views or "1x1")
-
-
-def _path(text: str) -> "Path":
-    from pathlib import Path
-
-    return Path(text).expanduser()
-
-
-def _built(case: CaseContext, test: "VideoSet", *, given: InputProtocol) -> "nn.Module":
-    """The model of the case, with a head for the data set's classes, or the head that its checkpoint was trained with.
-
-    The latter if the names of its classes are known, because then its outputs can be matched with the data set's.
-    """
-    from bench.train.preprocessing import checkpoint_protocol
-
-    needed = len(test.classes)
-    if case.point.recipe is not None or case.weights is None or case.point.args.get("num_classes") is not None:
-        return case.build_model(num_classes=needed)
-    model = case.build_model()
-    report = model.__dict__["weights_report"]
-    classes = given.over(checkpoint_protocol(model)).classes
-    if classes is None and report.file_classes not in (None, needed):
-        raise InputError(
-            f"{report.path} has {report.file_classes} classes and {test.name} has {needed}, and nothing says what the "
-            "outputs stand for; give their names: --labels FILE (in a suite `labels: FILE`), one name a line"
-        )
-    return model if classes is not None or report.file_classes == needed else case.build_model(num_classes=needed)
-
-
-def _protocol_in_force(
-    case: CaseContext, model: "nn.Module", trained: "TrainingResult | None", *, given: InputProtocol
-) -> InputProtocol:
-    """How the clips of the evaluation are prepared; warns if they are other clips than the weights were trained on."""
-    from bench.train.preprocessing import checkpoint_protocol, evaluation_protocol
-
-    if trained is not None:
-        return given.over(trained.protocol)
-    clip, stored = case.point.clip, checkpoint_protocol(model)
-    as_trained = stored.clip_over(clip)
-    if as_trained != clip and not {"clip", "crop"} & set(given.parts):
-        case.warn(
-            f"evaluated at {clip}, but the weights were trained at {as_trained}",
-            f"give the clip as trained: --clip {as_trained} (in a suite `clip: {as_trained}`)",
-        )
-    return evaluation_protocol(model, given, clip=clip, default_clip=_default_clip(case))
-
-
-def _default_clip(case: CaseContext) -> Clip:
-    """The clip that the model is registered with."""
-    from bench.models.factory import find_model
-
-    return clip_from_text(find_model(case.point.model).clip)
-
-
-def _record(
-    training: CaseTraining, model: "nn.Module", test: "VideoSet", evaluation: "Evaluation", *, protocol: InputProtocol
-) -> None:
-    """Put the protocol into the record and write every video's scores to a file."""
-    from bench.train.accuracy_protocol import describe_evaluation
-    from bench.train.predictions import FILE, write_predictions
-
-    case = training.case
-    described = describe_evaluation(
-        model, test, evaluation, clip=case.point.clip, views=views_of(case), protocol=protocol
-    )
-    described |= {"shared_with_training": training.leaked or None, "leaks_allowed": list(training.allow_leaks)}
-    case.note("protocol", described)
-    case.note("input_protocol", protocol.as_detail())
-    file = write_predictions(case.artifacts / FILE, evaluation, test, protocol=described, model=case.case.title)
-    case.keep("predictions", file)
-    _warn(case, test, evaluation, protocol=protocol, unread_are=str(described["unread_are"]))
-
-
-def _warn(
-    case: CaseContext, test: "VideoSet", evaluation: "Evaluation", *, protocol: InputProtocol, unread_are: str
-) -> None:
-    """Add what a reader of the accuracy must know: assumptions, missing videos, another order of the classes."""
-    from bench.train.preprocessing import not_applied
-    from bench.train.scoring import RELABELLING_REMEDY, class_columns, find_relabelling
-
-    if evaluation.is_multi_label and protocol.averaging == "softmax" and case.point.recipe is None:
-        case.warn(
-            "the outputs were taken as probabilities among all classes, but the videos have several labels",
-            "give `averaging: sigmoid` if the model was trained with a binary loss for each class",
-        )
-    if case.point.recipe is None and protocol.assumed:
-        case.warn(
-            f"nobody says how these weights want their clips: {', '.join(protocol.assumed)} are the model's defaults",
-            "give them: --preprocess channels=…,mean=…,std=…,resize=… (in a suite `preprocess: {…}`)",
-        )
-    for part, used in not_applied(protocol).items():
-        wanted = str(getattr(protocol, part)).lower()
-        case.warn(f"the weights want frames scaled with {part} {wanted}; they were scaled with {str(used).lower()}")
-    if protocol.classes is not None:
-        unknown = class_columns(protocol.classes, test.classes).count(None)
-        if unknown:
-            case.warn(f"the model does not know {unknown} of {len(test.classes)} classes; their videos count as wrong")
-    if evaluation.unread:
-        case.warn(
-            f"{len(evaluation.unread)} of {evaluation.counted} videos could not be read and are {unread_are}",
-            "see `vbench data verify`; the record's protocol names the first of them",
-        )
-    if not evaluation.is_multi_label:
-        found = find_relabelling(evaluation.scores, evaluation.labels)
-        if found is not None:
-            case.warn(str(found), RELABELLING_REMEDY)
 
 
 def _metrics(evaluation: "Evaluation", trained: "TrainingResult | None") -> list[Metric]:

@@ -1,4 +1,4 @@
-"""Which axes of a suite a measure's figures depend on. Measures that share a point share a case."""
+"""The axes of a suite that metrics depend on. Measures with the same point share a case."""
 
 COUNT_AXES = frozenset({"model", "args", "clip"})
 TIMING_AXES = COUNT_AXES | {"precision", "memory_format", "compile", "device", "threads", "batch"}

@@ -1,4 +1,4 @@
-"""Trains the model of a case, and before that the weights it starts from if the suite asks for pretraining."""
+"""Trains the model of an accuracy case, after pretraining its weights if the suite asks for that."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -30,7 +30,10 @@ Checkpoint = Literal["last", "best"]
 
 @dataclass(frozen=True, kw_only=True)
 class CaseTraining:
-    """The data sets and trainings of one case. `given` are the parts of the input protocol that the user gives."""
+    """The data sets and trainings of one case. `given` holds the parts of the input protocol that the user gives.
+
+    `leaked` has the number of test videos that share material with the training set, by data set.
+    """
 
     case: CaseContext
     root: str | None
@@ -48,16 +51,17 @@ class CaseTraining:
         return DEFAULT_SEED if self.case.point.seed is None else self.case.point.seed
 
     def videos(self, role: Role) -> "VideoSet":
-        """The case's videos to train on or to evaluate on."""
+        """The videos of the case to train on or to evaluate on. Raises InputError if the suite names no data set."""
         point = self.case.point
         if point.dataset is None:
             raise InputError("accuracy needs a data set; name one in the suite, such as `dataset: ucf101`")
         return self._open(point.dataset, role, split=point.split, root=self.root, options=self.options)
 
     def pretrain(self, test: "VideoSet") -> None:
-        """Train the weights to start from, if the case wants such; their data set is found without `root`.
+        """Train the weights that the case starts from, if it asks for pretraining.
 
-        They are trained once for all cases of a results folder that start from the same weights.
+        Their data set is found without `root`. Cases of one results folder that start from the same weights share one
+        training.
         """
         from bench.train.accuracy_protocol import describe_training
         from bench.train.recipe import read_recipe
@@ -117,14 +121,14 @@ class CaseTraining:
         point = self.case.point
         report: LoadReport | None = model.__dict__.get("weights_report")
         if report is None:
-            raise InputError("accuracy needs a recipe to train by, or weights to evaluate; the suite names neither")
+            raise InputError("accuracy needs a recipe to train with, or weights to evaluate; the suite names neither")
         require_trained(model)
         found = file_hash(report.path) or report.sha256 or None
         named = point.weights or str(report.path)
         self.case.note("training", {"recipe": None, "weights": named, "weights_hash": found})
 
     def _inflated(self, model: "nn.Module", result: "TrainingResult") -> Path:
-        """The file with the weights of a model that was trained on single frames, inflated to 3D kernels."""
+        """The file of the weights that were trained on single frames, after they are inflated to 3D kernels."""
         from bench.models.inflation import inflate_single_frames
         from bench.train.checkpointing import write_weights
 
@@ -202,7 +206,7 @@ class CaseTraining:
 
     @contextmanager
     def _locked(self, folder: Path) -> Iterator[None]:
-        """Lock `folder` for the first rank, and measure the carbon of a training in it that is not measured yet."""
+        """Lock `folder` for the first rank, and measure the energy of a training in it that is not finished yet."""
         from bench.measure.training_cost import FILE, carbon_kept
         from bench.train.checkpointing import locked
 
@@ -215,7 +219,7 @@ class CaseTraining:
                 yield
 
     def _joule_counter(self) -> "JouleCounter | None":
-        """The energy counter of this rank's GPU; that of the processors is read by one rank of each machine."""
+        """The energy counter of this rank's GPU; that of the CPUs is read by one rank of each machine."""
         import torch
 
         from bench.measure.energy_counter import counter_of

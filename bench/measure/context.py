@@ -1,4 +1,4 @@
-"""A case inside the worker: what a measure may ask for, and where it puts what it has to say."""
+"""The case context: what a measure can use of its case, and how it adds details, warnings and files to the record."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -15,11 +15,11 @@ DEFAULT_SEED = 0
 
 
 class CaseContext:
-    """One case while it is measured. Measures read it and add details, warnings and artifacts.
+    """One case while it is measured; a measure reads its point, builds its model, and adds to its record.
 
-    `weights` is the file that the model starts from; if the case asks for weights that are trained first, the training
-    sets it. `session` is the same for all cases of one run of a suite, or empty. `turn_taking` alternates timings with
-    another process. `logits` are the outputs of timed passes, `(B, classes)` by batch, for the parity check.
+    `weights` is the file that the model starts from; if the case asks for pretraining, the training sets it. `session`
+    is the same for all cases of one run of a suite, or empty. `turn_taking` alternates timings with another process.
+    `logits` are the outputs of timed passes, `(B, classes)` by batch, for the parity check.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class CaseContext:
 
     @property
     def device(self) -> str:
-        """The device of this case: the one asked for, else the accelerator if there is one, else the CPU."""
+        """The device of the point; if it names none, `cuda` if torch sees a GPU, else `cpu`."""
         if self.point.device is not None:
             return self.point.device
         import torch
@@ -59,9 +59,10 @@ class CaseContext:
         return "cuda" if torch.cuda.is_available() else "cpu"
 
     def build_model(self, device: str | None = None, *, num_classes: int | None = None) -> "nn.Module":
-        """A fresh network in eval mode on `device`, seeded by the case's seed.
+        """A new model in eval mode on `device` (default: the case's), with the case's weights, else seeded by its seed.
 
-        On `meta` no weights are allocated and none are read, so that files of weights need not be there.
+        `num_classes` is used if the point gives none. On `meta` nothing is allocated and no weights are read, so that
+        files of weights need not exist.
         """
         import torch
 
@@ -89,7 +90,7 @@ class CaseContext:
         return built
 
     def _note_weights(self, model: "nn.Module") -> None:
-        """Say once which file the weights came from, by its hash, and what of it did not fit."""
+        """Add the file of the weights and its hash to the record once, and a warning for each part that did not fit."""
         report = model.__dict__.get("weights_report")
         if report is None or "weights" in self.details:
             return
@@ -101,7 +102,7 @@ class CaseContext:
             self.warn(warning)
 
     def input_shapes(self, model: "nn.Module", *, batch: int = 1) -> tuple[tuple[int, ...], ...]:
-        """`(B, C, T, H, W)` of every input of `model` for this case's clip."""
+        """The shape `(B, C, T, H, W)` of every input of `model` for the clip of this case."""
         from bench.models.base import inputs_of
 
         inputs = inputs_of(model)
@@ -111,7 +112,7 @@ class CaseContext:
     def inputs(
         self, model: "nn.Module", *, batch: int = 1, device: str | None = None, seed: int = DEFAULT_SEED
     ) -> "tuple[Tensor, ...]":
-        """Seeded standard-normal float32 clips for every input of `model`."""
+        """A float32 batch `(B, C, T, H, W)` for every input of `model`: standard normal, the same for one `seed`."""
         import torch
 
         target = torch.device(device or self.device)
@@ -122,7 +123,7 @@ class CaseContext:
         return tuple(torch.randn(shape, generator=generator).to(target) for shape in shapes)
 
     def recipe_path(self, name: str) -> Path:
-        """The file of recipe `name`; InputError where there is none. See `find_recipe`."""
+        """The file of recipe `name`, see `find_recipe`. Raises InputError if there is none."""
         found = find_recipe(name, self.recipes)
         if found is not None:
             return found
@@ -130,15 +131,15 @@ class CaseContext:
         raise InputError(f"unknown recipe {name!r}; known: {', '.join(known) or 'none'}")
 
     def note(self, key: str, value: Json) -> None:
-        """Put a detail into the record."""
+        """Add `value` to the details of the record; a second value of one key replaces the first."""
         self.details[key] = value
 
     def warn(self, what: str, remedy: str = "") -> None:
-        """Say something that the reader of the record must know, and what can be done about it."""
+        """Add a warning to the record: what a reader must know, and what can be done about it."""
         self.warnings.append(RecordWarning(what=what, remedy=remedy))
 
     def uncounted(self, operators: dict[str, int]) -> None:
-        """Name operators that no formula covered, with their calls."""
+        """Add operators without a formula, and the number of their calls, to the record."""
         for name, calls in operators.items():
             self.uncounted_operators[name] = self.uncounted_operators.get(name, 0) + calls
 
@@ -147,14 +148,15 @@ class CaseContext:
         self.kept[name] = str(path.relative_to(self.artifacts.parent.parent))
 
     def progress(self, text: str, fraction: float | None = None) -> None:
-        """Say what is being done now (`epoch 3 of 12`), for the live display."""
+        """Show `text` (`epoch 3 of 12`) in the live display, and how much of it is done."""
         self._on_progress(text, fraction)
 
 
 def find_recipe(name: str, folders: Sequence[Path]) -> Path | None:
-    """The file that `name` means: itself where it is a YAML file, else the one of that name in the first of `folders`.
+    """The file of recipe `name`: `name` itself if it is a YAML file, else the first of that name in `folders`.
 
-    A case's folders are the one beside its suite and those that came with vbench.
+    Returns None if there is none. The folders of a case are the one next to its suite and the one that is installed
+    with vbench.
     """
     if name.endswith((".yaml", ".yml")) and Path(name).is_file():
         return Path(name)

@@ -1,24 +1,23 @@
-"""Energy of a clip: NVML's counter on a GPU, RAPL's on a CPU; of processor and memory also what codecarbon says."""
+"""Energy of one clip: by NVML's counter on a GPU and RAPL's on a CPU; of processor and memory also by codecarbon."""
 
 import time
-from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 from bench.core.metric_spec import MetricSpec
 from bench.core.registry import register_measure
-from bench.core.schema import Better, Metric
+from bench.core.schema import Metric
 from bench.measure.axes import TIMING_AXES
-from bench.measure.carbon import SHORTEST_S, Used, require_country, sources, tracked
+from bench.measure.carbon import SHORTEST_S, UsedEnergy, require_country, sources, tracked
 from bench.measure.context import CaseContext
 from bench.measure.energy_counter import EnergyCounter, counter_of
 
 if TYPE_CHECKING:
     from bench.measure.timing.variants import Forward
 
-NO_COUNTRY = "no country is given; say `energy: {country: FRA}`"
-NOT_ABOVE = "no more was used than while the device was idle; take more seconds or a larger batch"
+NO_COUNTRY = "no country is given; write `energy: {country: FRA}`"
+NOT_ABOVE = "no more was used than by the idle device; take more seconds or a larger batch"
 
 CLIP = MetricSpec(
     "energy.j_per_clip", "J", "lower", title="Energy", meaning="joules of the device for one clip", headline=True
@@ -60,30 +59,33 @@ CO2E = MetricSpec(
 def energy(case: CaseContext, *, seconds: float = 10.0, country: str | None = None) -> list[Metric]:
     """Joules per clip over at least `seconds` of the same forward pass, with and without the idle power.
 
-    They are the device's, from its counter: null with the reason where the machine has none, for a figure guessed from
-    the processor's name is not measured. With a `country` (a code of three letters, such as FRA) codecarbon tells apart
-    from them, offline, the joules of processor and memory, each noted as measured or estimated, and the CO2e by the
-    electricity of that country; it needs 10 seconds.
+    They come from the energy counter of the device, and are null with the reason if it has none: a value guessed from
+    the name of the processor is not measured. With a `country` (a code of three letters, such as FRA) codecarbon adds,
+    offline, the joules of processor and memory, each noted as measured or estimated, and the CO2e with the electricity
+    of that country; it needs 10 seconds. Raises InputError for an unknown country code.
     """
-    counter, untold = counter_of(case.device), _why_untold(country, seconds=seconds)
-    if counter is None and untold:
-        return [*_of_counter(None, why=_why_unknown(case.device)), *_of_carbon(None, why=untold)]
-    spent, used = _measure(case, counter, seconds=seconds, country=None if untold else country)
+    counter, why_no_carbon = counter_of(case.device), _why_no_carbon(country, seconds=seconds)
+    why_no_counter = None if counter else _why_no_counter(case.device)
+    if counter is None and why_no_carbon:
+        return [*_device_metrics(None, why=why_no_counter), *_carbon_metrics(None, why=why_no_carbon)]
+    passes, used = _measure(case, counter, seconds=seconds, country=None if why_no_carbon else country)
     case.note(
         "energy",
         {
-            **asdict(spent),
+            **asdict(passes),
             "source": counter.name if counter else None,
             "codecarbon": {**asdict(used), "from": sources()} if used else None,
         },
     )
-    device = _of_counter(spent, source=counter.name) if counter else _of_counter(None, why=_why_unknown(case.device))
-    return [*device, *(_of_carbon((spent, used)) if used else _of_carbon(None, why=untold))]
+    return [
+        *_device_metrics(passes, source=counter.name if counter else "", why=why_no_counter),
+        *_carbon_metrics((passes, used) if used else None, why=why_no_carbon),
+    ]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Spent:
-    """What some passes over `clips` used by the counter of their device; None where it has none."""
+class TimedPasses:
+    """Passes over `clips` clips, with the joules of their device and its idle power; None if it has no counter."""
 
     clips: int
     seconds: float
@@ -93,7 +95,7 @@ class Spent:
 
 def _measure(
     case: CaseContext, counter: EnergyCounter | None, *, seconds: float, country: str | None
-) -> tuple[Spent, Used | None]:
+) -> tuple[TimedPasses, UsedEnergy | None]:
     from bench.measure.timing.variants import forward_of
 
     forward = forward_of(case)(case.point.batch or 1)
@@ -102,74 +104,20 @@ def _measure(
     with ExitStack() as stack:
         tracking = stack.enter_context(tracked(country)) if country else None
         before_j, started_s = counter.joules() if counter else None, time.perf_counter()
-        clips = _pass_over(forward, seconds=seconds)
+        clips = _run_passes(forward, seconds=seconds)
         after_j, spent_s = counter.joules() if counter else None, time.perf_counter() - started_s
     joules = None if before_j is None or after_j is None or after_j < before_j else after_j - before_j
-    spent = Spent(clips=clips, seconds=spent_s, joules=joules, idle_w=idle_w)
-    return spent, tracking.used if tracking else None
+    passes = TimedPasses(clips=clips, seconds=spent_s, joules=joules, idle_w=idle_w)
+    return passes, tracking.used if tracking else None
 
 
-def _of_counter(spent: Spent | None, *, source: str = "", why: str | None = None) -> list[Metric]:
-    """The device's own metrics; all null with the reason `why` where its counter said nothing."""
-    joules = spent.joules if spent else None
-    if spent is None or not joules:
-        why = why or f"{source} did not rise, or began anew meanwhile"
-        return [
-            _metric("j_per_clip", None, note=why),
-            _metric("j_per_clip_above_idle", None, note=why),
-            _metric("clips_per_j", None, unit="clips/J", better="higher", note=why),
-        ]
-    above_j = joules - (spent.idle_w or 0.0) * spent.seconds
-    return [
-        _metric("j_per_clip", joules / spent.clips, note=f"from {source}, idle power included"),
-        _metric(
-            "j_per_clip_above_idle",
-            above_j / spent.clips if above_j > 0 else None,
-            note=f"{spent.idle_w or 0.0:.1f} W of the idle device are taken off" if above_j > 0 else NOT_ABOVE,
-        ),
-        _metric("clips_per_j", spent.clips / joules, unit="clips/J", better="higher"),
-    ]
-
-
-def _of_carbon(told: tuple[Spent, Used] | None, *, why: str = "") -> list[Metric]:
-    """What codecarbon says, by clip: its mean power over the time of the passes. Null with the reason `why`."""
-    if told is None:
-        return [
-            _metric("cpu_j_per_clip", None, note=why),
-            _metric("ram_j_per_clip", None, note=why),
-            _metric("co2e_g_per_clip", None, unit="g", note=why),
-        ]
-    spent, used = told
-    by_clip, known_by = spent.seconds / used.seconds / spent.clips, sources()
-    return [
-        *(_part(name, used, by_clip=by_clip, known_by=known_by) for name in ("cpu", "ram")),
-        _metric(
-            "co2e_g_per_clip",
-            None if used.co2e_g is None else used.co2e_g * by_clip,
-            unit="g",
-            note=f"{used.by}, electricity of {used.country}, of processor, memory and all GPUs; estimated",
-        ),
-    ]
-
-
-def _part(name: str, used: Used, *, by_clip: float, known_by: Mapping[str, str]) -> Metric:
-    joules = used.joules[name]
-    note = f"{used.by}, {known_by[name]}" if joules else f"{used.by} reads none"
-    return _metric(f"{name}_j_per_clip", joules * by_clip if joules else None, note=note)
-
-
-def _metric(
-    name: str, value: float | None, *, unit: str = "J", better: Better = "lower", note: str | None = None
-) -> Metric:
-    return Metric(name=f"energy.{name}", value=value, unit=unit, better=better, note=note)
-
-
-def _why_untold(country: str | None, *, seconds: float) -> str:
-    """Why codecarbon is not asked; empty where it is. InputError for what is no country."""
-    if country is None:
-        return NO_COUNTRY
-    require_country(country)
-    return "" if seconds >= SHORTEST_S else f"codecarbon needs {SHORTEST_S:.0f} s; these are {seconds:g}"
+def _run_passes(forward: "Forward", *, seconds: float) -> int:
+    """Run forward passes for at least `seconds`; returns the number of clips."""
+    started, clips = time.perf_counter(), 0
+    while time.perf_counter() - started < seconds:
+        forward.block(3)
+        clips += 3 * forward.batch
+    return clips
 
 
 def _idle_watts(counter: EnergyCounter, *, seconds: float) -> float:
@@ -179,16 +127,50 @@ def _idle_watts(counter: EnergyCounter, *, seconds: float) -> float:
     return max(0.0, ((after or 0.0) - (before or 0.0)) / spent)
 
 
-def _pass_over(forward: "Forward", *, seconds: float) -> int:
-    """The clips of at least `seconds` of passes."""
-    started, clips = time.perf_counter(), 0
-    while time.perf_counter() - started < seconds:
-        forward.block(3)
-        clips += 3 * forward.batch
-    return clips
+def _device_metrics(passes: TimedPasses | None, *, source: str = "", why: str | None = None) -> list[Metric]:
+    """The metrics of the device's counter, all null with the reason `why` if it has no value."""
+    if passes is None or not passes.joules:
+        why = why or f"{source} did not rise, or was reset meanwhile"
+        return [spec.metric(None, note=why) for spec in (CLIP, ABOVE_IDLE, CLIPS)]
+    idle_w = passes.idle_w or 0.0
+    above_j = passes.joules - idle_w * passes.seconds
+    above = (
+        ABOVE_IDLE.metric(above_j / passes.clips, note=f"less {idle_w:.1f} W of the idle device")
+        if above_j > 0
+        else ABOVE_IDLE.metric(None, note=NOT_ABOVE)
+    )
+    return [
+        CLIP.metric(passes.joules / passes.clips, note=f"from {source}, idle power included"),
+        above,
+        CLIPS.metric(passes.clips / passes.joules),
+    ]
 
 
-def _why_unknown(device: str) -> str:
+def _carbon_metrics(measured: tuple[TimedPasses, UsedEnergy] | None, *, why: str = "") -> list[Metric]:
+    """The metrics of codecarbon: its mean power times the time of a clip. Null with the reason `why`."""
+    if measured is None:
+        return [spec.metric(None, note=why) for spec in (CPU, RAM, CO2E)]
+    passes, used = measured
+    by_clip, known_by = passes.seconds / used.seconds / passes.clips, sources()
+    metrics = []
+    for part, spec in (("cpu", CPU), ("ram", RAM)):
+        joules = used.joules[part]
+        note = f"{used.by}, {known_by[part]}" if joules else f"{used.by} has no value"
+        metrics.append(spec.metric(joules * by_clip if joules else None, note=note))
+    grams = None if used.co2e_g is None else used.co2e_g * by_clip
+    note = f"{used.by}, electricity of {used.country}, of processor, memory and all GPUs; estimated"
+    return [*metrics, CO2E.metric(grams, note=note)]
+
+
+def _why_no_carbon(country: str | None, *, seconds: float) -> str:
+    """The reason why codecarbon is not used, empty if it is. Raises InputError for an unknown country code."""
+    if country is None:
+        return NO_COUNTRY
+    require_country(country)
+    return "" if seconds >= SHORTEST_S else f"codecarbon needs {SHORTEST_S:.0f} s; `seconds` is {seconds:g}"
+
+
+def _why_no_counter(device: str) -> str:
     if device.startswith("cuda"):
-        return "NVML does not tell this GPU's energy"
+        return "NVML has no energy counter of this GPU"
     return "no energy counter of this processor can be read (RAPL); a guess from its name would not be a measurement"

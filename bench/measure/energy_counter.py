@@ -1,4 +1,4 @@
-"""Counters of joules: NVML's of a GPU, RAPL's of the CPU packages."""
+"""Energy counters: NVML's of a GPU, RAPL's of the CPU packages."""
 
 from contextlib import suppress
 from pathlib import Path
@@ -16,7 +16,7 @@ def counter_of(device: str) -> "EnergyCounter | None":
 
 
 class EnergyCounter:
-    """A counter of joules that only rises, of torch device `device`."""
+    """A rising counter of the joules that torch device `device` has used."""
 
     def __init__(self, name: str, device: str) -> None:
         self.name, self._device = name, device
@@ -29,9 +29,9 @@ class EnergyCounter:
 def _nvml_joules(device: str) -> float | None:
     """NVML counts in millijoules since the driver was loaded.
 
-    Of a MIG slice NVML reports nothing, and the counter of the whole GPU would include its neighbours.
+    For a MIG slice there is no counter, and that of the whole GPU would include its neighbours.
     """
-    import pynvml  # planning reads this folder, and needs no GPU library
+    import pynvml  # late: planning imports this folder, on machines without a GPU library too
 
     try:
         return float(pynvml.nvmlDeviceGetTotalEnergyConsumption(device_handle(device))) / 1000

@@ -1,4 +1,4 @@
-"""The cost of a training, in total and until it reached an accuracy: seconds, joules, CO2e."""
+"""The cost of a training, in total and until it reached an accuracy: seconds, joules and CO2e."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -58,13 +58,13 @@ TRAINING_COSTS = (TIME_TO_REACH, ENERGY_TO_REACH, TRAIN_GPU, TRAIN_CPU, TRAIN_RA
 
 
 def cost_to_reach(rows: Sequence["EpochRow"], levels: Sequence[float]) -> Iterator[Metric]:
-    """Seconds and joules of a training, validations included, to the first epoch whose top-1 reaches each level, in %.
+    """Seconds and joules of a training, validations included, until an epoch first reached each level of top-1 in %.
 
-    Null with the reason if it was never reached or validated, or if no energy counter could be read.
+    They are null with the reason if no epoch reached or validated it, or if no energy counter could be read.
     """
     for level in levels:
         row = next((row for row in rows if (row.get("val_top1") or 0) >= level), None)
-        why = None if row else _why_never(rows)
+        why = None if row else _why_not_reached(rows)
         seconds, joules = (None, None) if row is None else (row["seconds"], row.get("energy_j"))
         labels = {"top1": f"{level:g}"}
         yield TIME_TO_REACH.metric(seconds, labels=labels, note=why)
@@ -73,7 +73,7 @@ def cost_to_reach(rows: Sequence["EpochRow"], levels: Sequence[float]) -> Iterat
         yield ENERGY_TO_REACH.metric(joules, labels=labels, note=why)
 
 
-def _why_never(rows: Sequence["EpochRow"]) -> str:
+def _why_not_reached(rows: Sequence["EpochRow"]) -> str:
     seen = [value for row in rows if (value := row.get("val_top1")) is not None]
     if not seen:
         return "the recipe validates no epoch"
@@ -82,10 +82,10 @@ def _why_never(rows: Sequence["EpochRow"]) -> str:
 
 @contextmanager
 def carbon_kept(folder: Path, *, country: str | None) -> Iterator[None]:
-    """Write the energy and CO2e of the block by codecarbon to `folder`, for the electricity of `country` (such as FRA).
+    """Measure the block by codecarbon, with the electricity of `country` (such as FRA), and write a file to `folder`.
 
-    Without a country nothing happens. codecarbon's offline tracker is used: nothing leaves the machine. If the block
-    resumes a training, the energy it used before is not known, and the file says so.
+    Without a country nothing is measured. If the block resumes a training, the energy of its first part is unknown, and
+    the file is marked `is_rest`.
     """
     if country is None:
         yield
@@ -99,9 +99,9 @@ def carbon_kept(folder: Path, *, country: str | None) -> Iterator[None]:
 
 
 def carbon_metrics(folder: Path) -> Iterator[Metric]:
-    """The metrics of what `carbon_kept` wrote to `folder`, if it did. Unknown parts are null.
+    """The metrics of what `carbon_kept` wrote to `folder`, none if it did not. Unknown parts are null.
 
-    After an interruption all of them are null, since the energy used before it is not known.
+    All of them are null if the training was interrupted, since the energy of its first part is unknown.
     """
     file = folder / FILE
     if not file.is_file():
@@ -111,7 +111,7 @@ def carbon_metrics(folder: Path) -> Iterator[Metric]:
     how = sources()
     for part, spec in (("gpu", TRAIN_GPU), ("cpu", TRAIN_CPU), ("ram", TRAIN_RAM)):
         joules = found["joules"][part] or None
-        note = why or (f"{found['by']}, {how[part]}" if joules else f"{found['by']} reads none")
+        note = why or (f"{found['by']}, {how[part]}" if joules else f"{found['by']} has no value")
         yield spec.metric(None if why else joules, note=note)
     note = why or f"{found['by']}, electricity of {found['country']}, estimated"
     yield TRAIN_CO2E.metric(None if why else found["co2e_g"] or None, note=note)
@@ -119,7 +119,7 @@ def carbon_metrics(folder: Path) -> Iterator[Metric]:
 
 def _why_unknown(found: dict[str, Any]) -> str | None:
     if found.get("is_rest"):
-        return "the training resumed an interrupted one, whose energy is not known"
+        return "the training resumed an interrupted one, whose energy is unknown"
     if found["seconds"] < SHORTEST_S:
         return f"trained for {found['seconds']:.1f} s; codecarbon needs {SHORTEST_S:.0f}"
     return None

@@ -231,7 +231,7 @@ def test_a_network_that_brings_its_weights_is_evaluated(loaded, root, monkeypatc
 @pytest.mark.parametrize(
     ("changes", "told"),
     [
-        ({"recipe": None}, "needs a recipe to train by, or weights to evaluate"),
+        ({"recipe": None}, "needs a recipe to train with, or weights to evaluate"),
         ({"dataset": None}, "needs a data set"),
         ({"recipe": "tyni"}, "unknown recipe 'tyni'"),
     ],
@@ -269,7 +269,7 @@ def test_fewer_classes_than_the_set_has_are_refused(loaded, root):
 
 
 def test_more_ranks_than_were_started_are_refused(loaded, root):
-    with pytest.raises(InputError, match="the suite wants 2 ranks, and 1 were started"):
+    with pytest.raises(InputError, match="`ranks` is 2, but 1 joined; leave `ranks` out under torchrun"):
         accuracy(loaded(), root=root, ranks=2)
 
 

@@ -12,13 +12,13 @@ from bench.core.errors import InputError
 from bench.core.schema import Metric
 from bench.measure import energy as measured
 from bench.measure import energy_counter
-from bench.measure.carbon import Used, tracked
+from bench.measure.carbon import UsedEnergy, tracked
 from bench.measure.context import CaseContext
-from bench.measure.energy import Spent, _of_carbon, _of_counter, energy
+from bench.measure.energy import TimedPasses, _carbon_metrics, _device_metrics, energy
 
 Load = Callable[..., CaseContext]
-SPENT = Spent(clips=40, seconds=10.0, joules=400.0, idle_w=15.0)
-USED = Used(
+SPENT = TimedPasses(clips=40, seconds=10.0, joules=400.0, idle_w=15.0)
+USED = UsedEnergy(
     country="FRA", seconds=12.5, joules={"gpu": None, "cpu": 500.0, "ram": 125.0}, co2e_g=0.25, by="codecarbon 3"
 )
 
@@ -34,16 +34,16 @@ def by_name(metrics: list[Metric]) -> dict[str, Metric]:
 
 def test_joules_of_a_clip_by_hand() -> None:
     """400 J over 40 clips; 15 W over 10 s are the device's that does nothing."""
-    found = by_name(_of_counter(SPENT, source="NVML total energy"))
+    found = by_name(_device_metrics(SPENT, source="NVML total energy"))
     assert {name: metric.value for name, metric in found.items()} == pytest.approx(
         {"j_per_clip": 10.0, "j_per_clip_above_idle": 6.25, "clips_per_j": 0.1}
     )
-    assert found["j_per_clip_above_idle"].note == "15.0 W of the idle device are taken off"
+    assert found["j_per_clip_above_idle"].note == "less 15.0 W of the idle device"
     assert found["clips_per_j"].better == "higher"
 
 
 def test_what_is_not_above_idle_is_unknown_and_not_zero() -> None:
-    found = by_name(_of_counter(Spent(clips=40, seconds=10.0, joules=150.0, idle_w=15.0), source="x"))
+    found = by_name(_device_metrics(TimedPasses(clips=40, seconds=10.0, joules=150.0, idle_w=15.0), source="x"))
     assert found["j_per_clip"].value == pytest.approx(3.75)
     assert found["j_per_clip_above_idle"].value is None
     assert "idle" in (found["j_per_clip_above_idle"].note or "")
@@ -51,15 +51,15 @@ def test_what_is_not_above_idle_is_unknown_and_not_zero() -> None:
 
 @pytest.mark.parametrize("joules", [None, 0.0])
 def test_a_counter_that_does_not_rise_knows_nothing(joules: float | None) -> None:
-    found = _of_counter(Spent(clips=40, seconds=10.0, joules=joules, idle_w=0.0), source="RAPL package")
+    found = _device_metrics(TimedPasses(clips=40, seconds=10.0, joules=joules, idle_w=0.0), source="RAPL package")
     assert {(metric.value, metric.note) for metric in found} == {
-        (None, "RAPL package did not rise, or began anew meanwhile")
+        (None, "RAPL package did not rise, or was reset meanwhile")
     }
 
 
 def test_codecarbon_s_mean_power_is_laid_on_the_time_of_the_passes() -> None:
     """40 W of processor over 10 s are 400 J, of 40 clips; CO2e in the same share."""
-    found = by_name(_of_carbon((SPENT, USED)))
+    found = by_name(_carbon_metrics((SPENT, USED)))
     assert {name: metric.value for name, metric in found.items()} == pytest.approx(
         {"cpu_j_per_clip": 10.0, "ram_j_per_clip": 2.5, "co2e_g_per_clip": 0.005}
     )
@@ -69,19 +69,19 @@ def test_codecarbon_s_mean_power_is_laid_on_the_time_of_the_passes() -> None:
 
 
 def test_a_part_that_codecarbon_does_not_read_is_null_with_the_reason() -> None:
-    used = Used(
+    used = UsedEnergy(
         country="FRA", seconds=10.0, joules={"gpu": None, "cpu": None, "ram": 1.0}, co2e_g=None, by="codecarbon 3"
     )
-    found = by_name(_of_carbon((SPENT, used)))
-    assert (found["cpu_j_per_clip"].value, found["cpu_j_per_clip"].note) == (None, "codecarbon 3 reads none")
+    found = by_name(_carbon_metrics((SPENT, used)))
+    assert (found["cpu_j_per_clip"].value, found["cpu_j_per_clip"].note) == (None, "codecarbon 3 has no value")
     assert found["co2e_g_per_clip"].value is None
 
 
 @pytest.mark.parametrize(
     ("options", "why"),
     [
-        ({}, "no country is given; say `energy: {country: FRA}`"),
-        ({"country": "FRA", "seconds": 1.0}, "codecarbon needs 10 s; these are 1"),
+        ({}, "no country is given; write `energy: {country: FRA}`"),
+        ({"country": "FRA", "seconds": 1.0}, "codecarbon needs 10 s; `seconds` is 1"),
     ],
 )
 def test_where_nothing_can_be_told_everything_is_null_and_nothing_is_run(
@@ -111,7 +111,7 @@ def test_a_counter_gives_the_device_and_codecarbon_the_rest(load: Load, monkeypa
 
     monkeypatch.setattr(energy_counter, "_rapl_joules", lambda: next(readings))
     monkeypatch.setattr(measured, "_idle_watts", lambda counter, seconds: 0.0)
-    monkeypatch.setattr(measured, "_pass_over", lambda forward, seconds: 70)
+    monkeypatch.setattr(measured, "_run_passes", lambda forward, seconds: 70)
     monkeypatch.setattr(measured, "tracked", track)
     case = load()
     found = by_name(energy(case, country="FRA"))
@@ -127,7 +127,7 @@ def test_a_counter_that_wraps_is_no_negative_energy(load: Load, monkeypatch: pyt
     readings = count(1000.0, -7.0)
     monkeypatch.setattr(energy_counter, "_rapl_joules", lambda: next(readings))
     monkeypatch.setattr(measured, "_idle_watts", lambda counter, seconds: 0.0)
-    monkeypatch.setattr(measured, "_pass_over", lambda forward, seconds: 70)
+    monkeypatch.setattr(measured, "_run_passes", lambda forward, seconds: 70)
     assert {metric.value for metric in energy(load(), seconds=1.0)} == {None}
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from bench.core.errors import InputError
 from bench.measure import training_cost
-from bench.measure.carbon import Used
+from bench.measure.carbon import UsedEnergy
 from bench.measure.training_cost import carbon_kept, carbon_metrics, cost_to_reach
 from bench.train.checkpointing import remove_states, write_state
 
@@ -71,7 +71,7 @@ def test_parts_are_kept_apart_and_zero_is_unknown(tmp_path, monkeypatch):
         "train_ram_j": 1200.0,
         "train_co2e_g": 0.5,
     }
-    assert found["train_gpu_j"].note == "codecarbon 3 reads none"
+    assert found["train_gpu_j"].note == "codecarbon 3 has no value"
     assert found["train_cpu_j"].note == "codecarbon 3, estimated from the processor's name and load"
     assert found["train_co2e_g"].note == "codecarbon 3, electricity of FRA, estimated"
 
@@ -110,7 +110,9 @@ def test_codecarbon_tells_offline_what_a_block_used(tmp_path, monkeypatch, capfd
 
 
 def test_the_rest_of_a_training_is_not_taken_for_all_of_it(tmp_path, monkeypatch):
-    used = Used(country="FRA", seconds=60.0, joules={"gpu": 1.0, "cpu": 2.0, "ram": 3.0}, co2e_g=0.5, by="codecarbon 3")
+    used = UsedEnergy(
+        country="FRA", seconds=60.0, joules={"gpu": 1.0, "cpu": 2.0, "ram": 3.0}, co2e_g=0.5, by="codecarbon 3"
+    )
     monkeypatch.setattr(training_cost, "tracked", lambda country: nullcontext(SimpleNamespace(used=used)))
     (tmp_path / "cut").mkdir()
     write_state(tmp_path / "cut", {}, step=3)
