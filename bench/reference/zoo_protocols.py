@@ -1,7 +1,8 @@
 """How each zoo of weights prepares its clips: `protocols.csv`, read from the code that its evidence column names.
 
 The table is prose that people can check against its sources. `parts_of` turns what it says into the parts of an
-`InputProtocol`; a cell that says nothing definite leaves its part open.
+`InputProtocol`; a cell that says nothing definite leaves its part open. `class_lists.csv` says in which order a zoo
+numbers the classes of a data set, as far as its own list was read; `labels.csv` has the hashes of those lists.
 """
 
 import csv
@@ -59,6 +60,20 @@ def zoo_protocols() -> Mapping[str, ZooProtocol]:
     """Return every row of the table by the name of its zoo."""
     text = files("bench.reference").joinpath("protocols.csv").read_text(encoding="utf-8")
     return {row["zoo"]: ZooProtocol(**row) for row in csv.DictReader(text.splitlines())}
+
+
+@cache
+def class_list(zoo: str, classes: int) -> tuple[str, ...] | None:
+    """Return the names of the outputs of a zoo's model with this number of classes, in order; None if not known.
+
+    The number stands for the data set: 400 for Kinetics-400, 101 for UCF-101, and so on.
+    """
+    reference = files("bench.reference")
+    for line in csv.DictReader(reference.joinpath("class_lists.csv").read_text(encoding="utf-8").splitlines()):
+        if int(line["classes"]) == classes and any(zoo.startswith(name) for name in line["zoos"].split("; ")):
+            names = reference.joinpath("class_lists").joinpath(f"{line['list']}.txt").read_text(encoding="utf-8")
+            return tuple(names.splitlines())
+    return None
 
 
 def parts_of(row: ZooProtocol) -> Mapping[str, Any]:

@@ -194,3 +194,55 @@ def test_a_protocol_that_a_training_stored_comes_before_that_of_the_zoo(tmp_path
     torch.save(content, tmp_path / "w.pth")
     found = protocol_of_checkpoint(read_checkpoint(tmp_path / "w.pth"))
     assert (found.mean, found.clip, found.std, found.mark("mean")) == ((0.1, 0.2, 0.3), "4x2", None, "stored")
+
+
+UNIFORMER = {"patch_embed1.proj.weight": torch.ones(2, 2), "blocks1.0.pos_embed.weight": torch.ones(2, 2)}
+VIDEOMAE = {"patch_embed.proj.weight": torch.ones(2, 3, 2, 16, 16), "blocks.0.attn.q_bias": torch.ones(2)}
+XCLIP = {"mit.resblocks.0.weight": torch.ones(2, 2), "prompts_generator.weight": torch.ones(2, 2)}
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "at", "names"),
+    [
+        # Places and names as the lists of the zoos have them; an alphabetical list has others there.
+        ("w.pth", {"model_state": {**UNIFORMER, **named(head=(400, 2))}}, (0, 1), ("riding a bike", "marching")),
+        ("k710.pth", {"module": {**VIDEOMAE, **named(head=(710, 2))}}, (0, 709), ("riding a bike", "bull fighting")),
+        (
+            "k710_ft600.pth",
+            {"module": {**VIDEOMAE, **named(head=(600, 2))}},
+            (0, 599),
+            ("feeding fish", "playing organ"),
+        ),
+        (
+            "k710_ft700.pth",
+            {"module": {**VIDEOMAE, **named(head=(700, 2))}},
+            (0, 699),
+            ("counting money", "gospel singing in church"),
+        ),
+        (
+            "w.pth.tar",
+            {"epoch": 1, "state_dict": {**C3D, **named(fc8=(101, 2))}, "opt_dict": {}},
+            (34, 35),
+            ("HammerThrow", "Hammering"),
+        ),
+        (
+            "w.pth",
+            {**MM, "state_dict": {**named("backbone.conv1a.conv"), **named(cls_head__fc_cls=(101, 2))}},
+            (34, 35),
+            ("Hammering", "HammerThrow"),
+        ),
+        ("c3d.pickle", {**C3D, **named(fc8=(487, 2))}, (0, 486), ("boomerang", "model aircraft")),
+    ],
+)
+def test_the_classes_of_a_zoo_come_in_its_own_order(
+    tmp_path: Path, file: str, content: Any, at: tuple[int, int], names: tuple[str, str]
+) -> None:
+    torch.save(content, tmp_path / file)
+    classes = protocol_of_checkpoint(read_checkpoint(tmp_path / file)).classes
+    assert classes is not None
+    assert tuple(classes[index] for index in at) == names
+
+
+def test_a_number_of_classes_that_no_data_set_of_the_zoo_has_leaves_the_order_open(tmp_path: Path) -> None:
+    torch.save({"model_state": {**UNIFORMER, **named(head=(17, 2))}}, tmp_path / "w.pth")
+    assert protocol_of_checkpoint(read_checkpoint(tmp_path / "w.pth")).classes is None

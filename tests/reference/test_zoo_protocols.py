@@ -1,11 +1,13 @@
 """What the table of zoos states, against values read by hand from its cells."""
 
+import csv
+from importlib.resources import files
 from typing import Any
 
 import pytest
 
 from bench.core.input_protocol import InputProtocol
-from bench.reference.zoo_protocols import zoo_protocols
+from bench.reference.zoo_protocols import class_list, zoo_protocols
 
 IMAGENET_255 = ((123.675, 116.28, 103.53), (58.395, 57.12, 57.375))
 BY_HAND: dict[str, dict[str, Any]] = {
@@ -64,3 +66,39 @@ def test_zoos_whose_classes_are_not_in_alphabetical_order_are_known() -> None:
     other = {row.zoo.split(" ")[0] for row in zoo_protocols().values() if row.is_alphabetical is False}
     assert {"3D-ResNets-PyTorch", "UniFormer", "VideoMAE", "DavideA"} <= other
     assert not {"torchvision", "piergiaj", "hassony2"} & other
+
+
+def test_every_class_list_has_its_number_of_different_names_and_the_order_that_labels_csv_says() -> None:
+    reference = files("bench.reference")
+    known = {(line["repo"], line["path"]): line for line in _table("labels.csv")}
+    for line in _table("class_lists.csv"):
+        names = reference.joinpath("class_lists", f"{line['list']}.txt").read_text(encoding="utf-8").splitlines()
+        said = known[line["repo"], line["path"]]
+        assert len(set(names)) == len(names) == int(line["classes"]) == int(said["classes"]), line["list"]
+        assert (names[0], names[-1]) == (said["first"], said["last"]), line["list"]
+        assert (names == sorted(names)) == (said["order"] == "alphabetical (bytes)"), line["list"]
+
+
+def test_lists_of_one_data_set_differ_in_order_only() -> None:
+    ours, theirs = class_list("mmaction2 TSM R50 K400", 400), class_list("UniFormer (v1)", 400)
+    assert ours is not None
+    assert theirs is not None
+    assert theirs != ours
+    assert sorted(map(_letters, theirs)) == sorted(map(_letters, ours))
+
+
+def test_xclip_swaps_two_pairs_of_hmdb51() -> None:
+    usual, theirs = class_list("3D-ResNets-PyTorch master", 51), class_list("X-CLIP", 51)
+    assert usual is not None
+    assert theirs is not None
+    moved = [index for index, (a, b) in enumerate(zip(usual, theirs, strict=True)) if _letters(a) != _letters(b)]
+    assert moved == [20, 21, 44, 45]
+
+
+def _letters(name: str) -> str:
+    return "".join(character for character in name.lower() if character.isalnum())
+
+
+def _table(name: str) -> list[dict[str, str]]:
+    text = files("bench.reference").joinpath(name).read_text(encoding="utf-8")
+    return list(csv.DictReader(text.splitlines()))

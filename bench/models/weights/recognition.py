@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from bench.core.input_protocol import InputProtocol, Mark
 from bench.models.weights.checkpoint import Checkpoint
-from bench.reference.zoo_protocols import ZooProtocol, zoo_protocols
+from bench.reference.zoo_protocols import ZooProtocol, class_list, zoo_protocols
 
 SSV2_CLASSES = 174
 HEADS = re.compile(
@@ -25,16 +25,22 @@ class ZooMatch:
 
     row: ZooProtocol
     mark: Mark
+    num_classes: int | None = None
+
+    @property
+    def classes(self) -> tuple[str, ...] | None:
+        """The class names in the zoo's order, if its list for this number of classes is known."""
+        return None if self.num_classes is None else class_list(self.row.zoo, self.num_classes)
 
     @property
     def protocol(self) -> InputProtocol:
         """The input protocol of the row, each part with its mark."""
-        return InputProtocol.of(self.row.parts, mark=self.mark, origin=self.row.zoo)
+        return InputProtocol.of({**self.row.parts, "classes": self.classes}, mark=self.mark, origin=self.row.zoo)
 
     @property
     def note(self) -> str:
-        """What must be known about the class order of a recognised zoo; empty if classes are in alphabetical order."""
-        if self.mark != "recognised" or self.row.is_alphabetical is not False:
+        """What must be known about the class order of a recognised zoo; empty if it is alphabetical or known."""
+        if self.mark != "recognised" or self.row.is_alphabetical is not False or self.classes is not None:
             return ""
         order = self.row.class_order.partition(";")[0]
         return f"{self.row.zoo}: classes are not in alphabetical order ({order}); give the names with --labels FILE"
@@ -45,7 +51,7 @@ def recognise(checkpoint: Checkpoint) -> ZooMatch | None:
     view = _View(checkpoint)
     for find in _FINDERS:
         for zoo, mark in find(view):
-            return ZooMatch(row=zoo_protocols()[zoo], mark=mark)
+            return ZooMatch(row=zoo_protocols()[zoo], mark=mark, num_classes=view.rows)
     return None
 
 
@@ -82,9 +88,10 @@ def _c3d(view: _View) -> Found:
         yield "c3d-pretrained.pth (Sports-1M port loaded by jfzhang95)", "assumed"
     if view.container != "C3D":
         return
-    # Many ports of C3D share these names: without the wrapper of jfzhang95 only the 487 classes tell one of them.
-    if {"epoch", "state_dict", "opt_dict"} <= view.keys and view.rows in (101, 51):
-        yield ("jfzhang95 C3D UCF101" if view.rows == 101 else "jfzhang95 C3D HMDB51"), "recognised"
+    # Many ports of C3D share these names: without the wrapper of jfzhang95 only the 487 classes tell one of them. His
+    # script prepares clips of every data set alike.
+    if {"epoch", "state_dict", "opt_dict"} <= view.keys:
+        yield ("jfzhang95 C3D HMDB51" if view.rows == 51 else "jfzhang95 C3D UCF101"), "recognised"
     elif view.rows == 487:
         yield "DavideA c3d.pickle (Sports-1M)", "assumed"
 
