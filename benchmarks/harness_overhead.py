@@ -19,9 +19,9 @@ from torch import Tensor
 
 from bench.core.stats import quantile
 from bench.measure.timing.clocks import time_parts, time_work
-from bench.measure.timing.protocol import Protocol, Sample, take_samples
-from bench.measure.timing.streams import opened
-from bench.measure.timing.variants import Forward
+from bench.measure.timing.forward import Forward
+from bench.measure.timing.sampling import Sample, SamplingRule, take_samples
+from bench.measure.timing.streams import running_streams
 from bench.runner.environment import describe_environment
 
 STEPS = 50
@@ -55,7 +55,7 @@ def overheads(device: torch.device, *, times: int) -> Iterator[tuple[str, list[f
     }
     for name, step in steps.items():
         yield f"{name}, in a sample", [step().wall_s for _ in range(times)]
-    with opened([forward], threads_each=1) as streams:
+    with running_streams([forward], threads_each=1) as streams:
         yield "concurrent, one stream, in a sample", [streams.next().wall_s for _ in range(times)]
     yield "any measure, between samples", _between(times)
 
@@ -73,7 +73,7 @@ def _between(times: int) -> list[float]:
         moments.append(time.perf_counter())
         return Sample(wall_s=0.01 + 0.0001 * (next(taken) % 3))
 
-    never_precise = Protocol(min_s=0.0, precision=0.0)
+    never_precise = SamplingRule(min_s=0.0, precision=0.0)
     while len(moments) < times:
         take_samples(step, never_precise, clock_s=time.perf_counter)
     return [after - before for before, after in pairwise(moments)]

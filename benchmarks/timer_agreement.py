@@ -21,8 +21,8 @@ from torch.utils.benchmark import Timer
 from bench.core.schema import Case, Clip, Point
 from bench.measure.context import CaseContext
 from bench.measure.timing.clocks import time_work
-from bench.measure.timing.protocol import Protocol, take_samples
-from bench.measure.timing.variants import Forward, forward_of
+from bench.measure.timing.forward import Forward, forward_of
+from bench.measure.timing.sampling import SamplingRule, take_samples
 from bench.runner.environment import describe_environment
 
 MODELS = {
@@ -30,7 +30,7 @@ MODELS = {
     "resnet3d_10": ({"widen_factor": 0.25}, "8x1x64"),
     "x3d_xs": ({}, "4x1x96"),
 }
-PROTOCOL = Protocol(warmup_s=1.0, min_s=0.5, max_s=2.0)
+PROTOCOL = SamplingRule(warmup_s=1.0, min_s=0.5, max_s=2.0)
 
 
 def main() -> None:

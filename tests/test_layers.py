@@ -121,7 +121,7 @@ def test_no_function_shares_the_name_of_a_module() -> None:
 def test_a_timing_does_not_wait_for_compilers_that_it_does_not_use() -> None:
     """Each takes as long to import as torch, in every process that times something."""
     code = (
-        "import sys, bench.runner.worker, bench.measure.timing.taking, bench.measure.timing.variants\n"
+        "import sys, bench.runner.worker, bench.measure.timing.case_timing, bench.measure.timing.forward\n"
         "print(sorted({'torch._dynamo', 'torch._inductor', 'sympy', 'onnx', 'onnxruntime'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

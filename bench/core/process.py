@@ -31,6 +31,7 @@ PARENT_PID = "VBENCH_PARENT_PID"  # environment variable: the process whose end 
 LINEAGE = "VBENCH_LINEAGE"  # environment variable: one token for each supervised ancestor, to find what they left
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 GRACE_S = 3.0  # between a child's result and the end of its process group: buffers are flushed, devices closed
+START_S = 60.0  # for a child to read a first request that is longer than a pipe holds
 COMPANION_S = 60.0  # after a rank has died: the others notice within half a minute, and say it better
 POLL_S = 0.05  # between two looks at the process on systems without pidfd_open
 BLOCK = 1 << 16
@@ -112,15 +113,16 @@ class LastBytes:
 class SupervisedProcess:
     """A process with its own process group, whose output is drained while it is watched.
 
-    `stdout` and `stderr` receive what it prints; without `stderr`, both streams go to `stdout`. Leaving the `with`
-    block ends the process and everything that it started.
+    `stdout` and `stderr` receive what it prints; without `stderr`, both streams go to `stdout`. `stdin` is what it
+    reads, or None for a pipe that `send` writes to. Leaving the `with` block ends the process and everything that it
+    started.
     """
 
     def __init__(
         self,
         command: Sequence[str],
         *,
-        stdin: bytes = b"",
+        stdin: bytes | None = b"",
         stdout: Sink | None = None,
         stderr: Sink | None = None,
         environment: Mapping[str, str] | None = None,
@@ -204,6 +206,24 @@ class SupervisedProcess:
                 if not self._read(descriptor):
                     break
 
+    def send(self, line: bytes, *, timeout_s: float) -> None:
+        """Write `line` to the standard input of a process that was started with `stdin=None`.
+
+        A process that has ended gets nothing. Raises ChildTimeoutError if `line` is not read within `timeout_s`.
+        """
+        assert self.process.stdin is not None
+        descriptor, deadline = self.process.stdin.fileno(), time.monotonic() + timeout_s
+        os.set_blocking(descriptor, False)
+        left = memoryview(line)
+        with contextlib.suppress(BrokenPipeError):
+            while left and not self.has_exited:
+                if time.monotonic() >= deadline:
+                    raise ChildTimeoutError
+                try:
+                    left = left[os.write(descriptor, left) :]
+                except BlockingIOError:
+                    self.watch(POLL_S)  # drains its output: it may be blocked by a full pipe of its own
+
     def interrupt(self) -> None:
         """Ask the process to stop, as Ctrl-C does; processes that it started are not asked."""
         if not self.has_exited:
@@ -233,7 +253,7 @@ class SupervisedProcess:
     def _close(self) -> None:
         self._is_ended = True
         self._sinks.clear()
-        for stream in (self.process.stdout, self.process.stderr):
+        for stream in (self.process.stdin, self.process.stdout, self.process.stderr):
             if stream is not None:
                 stream.close()
         if self._pidfd is not None:
@@ -291,8 +311,9 @@ def run_supervised(
 class ChildProcess(SupervisedProcess):
     """`python -m module`, given one JSON request, which replies with JSON lines on a pipe of its own.
 
-    It is spawned, never forked from a process that may hold a device. What it prints goes to the file `log`, or is
-    dropped but for the end of standard error.
+    `module` may be `module:function`, see `bench.core.child_main`. The child is spawned, never forked from a process
+    that may hold a device. What it prints goes to the file `log`, or is dropped but for the end of standard error. With
+    `takes_more`, `ask` sends further requests, which the child reads with `read_requests`.
     """
 
     def __init__(
@@ -302,6 +323,7 @@ class ChildProcess(SupervisedProcess):
         *,
         log: Path | None = None,
         environment: Mapping[str, str] | None = None,
+        takes_more: bool = False,
     ) -> None:
         inherited = child_environment(os.environ if environment is None else environment)
         self._reply, write = os.pipe()
@@ -310,7 +332,7 @@ class ChildProcess(SupervisedProcess):
         try:
             super().__init__(
                 [sys.executable, "-m", "bench.core.child_main", module],
-                stdin=json.dumps(request).encode(),
+                stdin=None if takes_more else json.dumps(request).encode(),
                 stdout=None if log is None else self._printed,
                 stderr=self._printed if log is None else None,
                 environment={**inherited, REPLY_FD: str(write), "PYTHONUNBUFFERED": "1"},
@@ -322,6 +344,8 @@ class ChildProcess(SupervisedProcess):
         finally:
             os.close(write)
         self._drain_into(self._reply, self._received)
+        if takes_more:
+            self.send(json.dumps(request).encode() + b"\n", timeout_s=START_S)
 
     def messages(
         self, *, timeout_s: float | None = None, companions: Sequence["ChildProcess"] = ()
@@ -345,6 +369,12 @@ class ChildProcess(SupervisedProcess):
             if last_chance == math.inf and any(map(_has_failed, companions)):
                 last_chance = time.monotonic() + COMPANION_S
             self.watch(min(deadline, last_chance) - time.monotonic(), companions=companions)
+
+    def ask(self, request: Any, *, timeout_s: float) -> dict[str, Any] | None:
+        """The reply to a further request; None if the child ends without one, ChildTimeoutError at the deadline."""
+        deadline = time.monotonic() + timeout_s
+        self.send(json.dumps(request).encode() + b"\n", timeout_s=timeout_s)
+        return next(self.messages(timeout_s=deadline - time.monotonic()), None)
 
     def _received(self, block: bytes) -> None:
         *lines, self._rest = (self._rest + block).split(b"\n")
@@ -378,10 +408,10 @@ def _has_failed(process: SupervisedProcess) -> bool:
 
 
 @contextlib.contextmanager
-def _input_file(content: bytes) -> Iterator[IO[bytes] | int]:
+def _input_file(content: bytes | None) -> Iterator[IO[bytes] | int]:
     """A file with `content` at its beginning: unlike a pipe, it never blocks if the child does not read it."""
     if not content:
-        yield subprocess.DEVNULL
+        yield subprocess.PIPE if content is None else subprocess.DEVNULL
         return
     with _memory_file() as file:
         file.write(content)
@@ -434,7 +464,7 @@ def die_with_parent() -> None:
     if sys.platform != "linux":
         return
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    parent = os.environ.get(PARENT_PID)
+    parent = os.environ.pop(PARENT_PID, None)  # names the parent of this process, not that of its own children
     if parent is not None and os.getppid() != int(parent):
         os._exit(1)
 
@@ -442,6 +472,11 @@ def die_with_parent() -> None:
 def read_request() -> Any:
     """In the child: the request of its parent."""
     return json.loads(sys.stdin.buffer.read())
+
+
+def read_requests() -> Iterator[Any]:
+    """In a child that was started with `takes_more`: each request of its parent, the first one included."""
+    return map(json.loads, iter(sys.stdin.buffer.readline, b""))
 
 
 class ReplyPipe:

@@ -13,11 +13,11 @@ from bench.measure.axes import TIMING_AXES
 from bench.measure.context import DEFAULT_SEED, CaseContext
 
 if TYPE_CHECKING:
-    from bench.measure.timing.traffic import Traffic
-    from bench.measure.timing.variants import Variant
+    from bench.measure.timing.forward import PreparedModel
+    from bench.measure.timing.streams import StreamTiming
 
 Count = Annotated[int, Field(ge=1, le=32)]  # torch has 32 streams for a device; further ones would share
-NO_WINDOW = "the device slowed itself down all the time"
+NO_WINDOW = "the device throttled all the time"
 
 P50 = MetricSpec(
     "concurrent.p50_ms",
@@ -62,61 +62,65 @@ def concurrent(case: CaseContext, *, streams: Count | list[Count] | None = None,
     busy, it is the lock that holds them back, and processes in the place of threads would not be.
     """
     from bench.measure.execution_mode import execution_mode_of
-    from bench.measure.timing.streams import require_threads
-    from bench.measure.timing.variants import variant_of
+    from bench.measure.timing.forward import prepare_model
+    from bench.measure.timing.streams import require_concurrent_mode
 
-    require_threads(execution_mode_of(case.point), case.device)
+    require_concurrent_mode(execution_mode_of(case.point), case.device)
     counts = [streams] if isinstance(streams, int) else streams or [1, 2, 4]
-    variant = variant_of(case)
-    return [metric for count in counts for metric in _at(case, variant, count=count, max_s=max_s)]
+    prepared = prepare_model(case)
+    return [metric for count in counts for metric in _at(case, prepared, count=count, max_s=max_s)]
 
 
-def _at(case: CaseContext, variant: "Variant", *, count: int, max_s: float) -> list[Metric]:
+def _at(case: CaseContext, prepared: "PreparedModel", *, count: int, max_s: float) -> list[Metric]:
     """The metrics of `count` streams; the record's detail `concurrent at N streams` has what else is known."""
     import torch
 
-    from bench.measure.timing.output_check import check_outputs
-    from bench.measure.timing.protocol import Protocol
-    from bench.measure.timing.streams import opened
-    from bench.measure.timing.taking import describe, warn_of_device
-    from bench.measure.timing.traffic import time_traffic
-    from bench.measure.timing.watching import watch_of
+    from bench.measure.timing.case_timing import timing_details, warn_about_device
+    from bench.measure.timing.forward import check_outputs
+    from bench.measure.timing.sampling import SamplingRule
+    from bench.measure.timing.streams import running_streams, time_streams
+    from bench.measure.timing.throttling import watch_throttling
 
     what, batch = f"concurrent at {count} streams", case.point.batch or 1
     case.progress(what)
-    forwards = [variant.forward(batch, seed=DEFAULT_SEED + place) for place in range(count)]
+    forwards = [prepared.forward(batch, seed=DEFAULT_SEED + place) for place in range(count)]
     check_outputs(case, forwards[0])
     forwards[0].synchronize()
     threads_each = max(1, torch.get_num_threads() // count)
-    protocol = Protocol(max_s=max_s, warmup_s=min(Protocol.warmup_s, max_s))
-    watch = watch_of(case.device)
-    with opened(forwards, threads_each=threads_each) as streams:
+    watch = watch_throttling(case.device)
+    with running_streams(forwards, threads_each=threads_each) as streams:
         before_cpu_s, before_s = time.process_time(), time.perf_counter()
-        traffic = time_traffic(streams, protocol, streams=count, clock_s=time.perf_counter, is_slowed=watch.look)
+        found = time_streams(
+            streams,
+            SamplingRule.up_to(max_s),
+            streams=count,
+            clock_s=time.perf_counter,
+            is_throttled=watch.is_throttled,
+        )
         cores_busy = (time.process_time() - before_cpu_s) / (time.perf_counter() - before_s)
-    warn_of_device(case, traffic.timing, what)
+    warn_about_device(case, found.timing, what)
     case.note(
         what,
         {
-            **describe(traffic.timing, watch),
+            **timing_details(found.timing, watch),
             "requests_by_stream": list(streams.served),
             "cores_busy": cores_busy,
             "switch_interval_ms": 1000 * sys.getswitchinterval(),
             **({"torch_threads_by_stream": threads_each} if case.device.startswith("cpu") else {}),
         },
     )
-    return _metrics(traffic, batch=batch, streams=count)
+    return _metrics(found, batch=batch, streams=count)
 
 
-def _metrics(traffic: "Traffic", *, batch: int, streams: int) -> list[Metric]:
+def _metrics(found: "StreamTiming", *, batch: int, streams: int) -> list[Metric]:
     from bench.core.stats import quantile
-    from bench.measure.timing.figures import sampled
+    from bench.measure.timing.case_timing import sampled_metric
 
-    labels, timing = {"streams": str(streams)}, traffic.timing
+    labels, timing = {"streams": str(streams)}, found.timing
     milliseconds = [1000 * s for s in timing.samples_s]
-    rates = [batch * rate for rate in traffic.requests_per_s]
+    rates = [batch * rate for rate in found.requests_per_s]
     return [
-        sampled("concurrent.p50_ms", milliseconds, unit="ms", better="lower", labels=labels, timing=timing),
+        sampled_metric("concurrent.p50_ms", milliseconds, unit="ms", better="lower", labels=labels, timing=timing),
         *(
             Metric(
                 name=f"concurrent.p{percent}_ms",
@@ -127,7 +131,7 @@ def _metrics(traffic: "Traffic", *, batch: int, streams: int) -> list[Metric]:
             )
             for percent in (95, 99)
         ),
-        sampled("concurrent.clips_per_s", rates, unit="clips/s", better="higher", labels=labels)
+        sampled_metric("concurrent.clips_per_s", rates, unit="clips/s", better="higher", labels=labels)
         if rates
         else Metric(
             name="concurrent.clips_per_s", value=None, unit="clips/s", better="higher", labels=labels, note=NO_WINDOW

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 
 from bench.core.errors import InputError
 from bench.core.schema import Case, Json, Point, Pretraining, RecordWarning, is_weights_argument
-from bench.measure.timing.turn_taking import TurnTaking
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -18,8 +17,8 @@ class CaseContext:
     """One case while it is measured; a measure reads its point, builds its model, and adds to its record.
 
     `weights` is the file that the model starts from; if the case asks for pretraining, the training sets it. `session`
-    is the same for all cases of one run of a suite, or empty. `turn_taking` alternates timings with another process.
-    `logits` are the outputs of timed passes, `(B, classes)` by batch, for the parity check.
+    is the same for all cases of one run of a suite, or empty. `logits` are the outputs of timed passes, `(B, classes)`
+    by batch, for the parity check.
     """
 
     def __init__(
@@ -29,7 +28,6 @@ class CaseContext:
         artifacts: Path,
         recipes: tuple[Path, ...] = (),
         session: str = "",
-        turn_taking: TurnTaking | None = None,
         on_progress: Callable[[str, float | None], None] = lambda text, fraction: None,
     ) -> None:
         self.case = case
@@ -37,7 +35,6 @@ class CaseContext:
         self.recipes = recipes
         self.weights = None if Pretraining.of(case.point.weights) else case.point.weights
         self.session = session
-        self.turn_taking = turn_taking or TurnTaking()
         self.details: dict[str, Json] = {}
         self.uncounted_operators: dict[str, int] = {}
         self.warnings: list[RecordWarning] = []

@@ -57,7 +57,7 @@ def decode(
     """
     from bench.data.loading_stages import time_stages
     from bench.data.transforms import Augmentation
-    from bench.measure.timing.videos import videos_of
+    from bench.measure.timing.pipeline import videos_of
 
     videos = videos_of(case, what="decode", root=root, options=options)
     found = [
@@ -74,14 +74,15 @@ def decode(
 
 
 def _metrics(rounds: "list[StageTimes]", *, frames: int) -> list[Metric]:
-    from bench.measure.timing.figures import sampled
+    from bench.measure.timing.case_timing import sampled_metric
 
     steps = [
-        sampled(f"decode.{step}_ms", [r.ms[step] or 0.0 for r in rounds], unit="ms", better="lower") for step in STEPS
+        sampled_metric(f"decode.{step}_ms", [r.ms[step] or 0.0 for r in rounds], unit="ms", better="lower")
+        for step in STEPS
     ]
     read = [1000 * frames / ms for r in rounds if (ms := r.ms["decode"])]
     return [
-        sampled("decode.clips_per_s", [r.clips_per_s for r in rounds], unit="clips/s", better="higher"),
-        sampled("decode.frames_per_s", read, unit="frames/s", better="higher"),
+        sampled_metric("decode.clips_per_s", [r.clips_per_s for r in rounds], unit="clips/s", better="higher"),
+        sampled_metric("decode.frames_per_s", read, unit="frames/s", better="higher"),
         *steps,
     ]

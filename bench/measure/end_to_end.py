@@ -66,21 +66,20 @@ def end_to_end(
     copied, and that lane is null. The record's detail `end_to_end` has the verdict. `root` and `options` go to the
     data set; the batch is the case's, 1 by default.
     """
-    from bench.measure.timing.pipeline import Pipeline, time_pipeline
-    from bench.measure.timing.variants import variant_of
-    from bench.measure.timing.videos import videos_of
+    from bench.measure.timing.forward import prepare_model
+    from bench.measure.timing.pipeline import Pipeline, time_pipeline, videos_of
 
     videos = videos_of(case, what="end_to_end", root=root, options=options)
-    pipeline = Pipeline(variant=variant_of(case), videos=videos, batch=case.point.batch or 1, workers=workers)
+    pipeline = Pipeline(prepared=prepare_model(case), videos=videos, batch=case.point.batch or 1, workers=workers)
     rates = time_pipeline(
         pipeline, lane_s=lane_s, blocks=BLOCKS, on_lane=lambda lane: case.progress(f"end_to_end, {lane}")
     )
-    verdict = rates.verdict
+    bottleneck = rates.bottleneck
     case.note(
         "end_to_end",
         {
-            "verdict": str(verdict),
-            "held_back_by": None if verdict.is_level else verdict.slowest,
+            "verdict": str(bottleneck),
+            "held_back_by": None if bottleneck.is_level else bottleneck.slowest,
             "workers": workers,
             "videos": len(videos),
         },
@@ -89,10 +88,12 @@ def end_to_end(
 
 
 def _metrics(rates: "LaneRates") -> list[Metric]:
-    from bench.measure.timing.figures import sampled
+    from bench.measure.timing.case_timing import sampled_metric
 
     lanes = (("decode", rates.decode), ("copy", rates.copy), ("model", rates.model))
-    whole = sampled("end_to_end.clips_per_s", rates.together, unit="clips/s", better="higher", note=str(rates.verdict))
+    whole = sampled_metric(
+        "end_to_end.clips_per_s", rates.together, unit="clips/s", better="higher", note=str(rates.bottleneck)
+    )
     return [
         whole,
         *(

@@ -14,7 +14,7 @@ from bench.measure.context import CaseContext
 from bench.measure.energy_counter import EnergyCounter, counter_of
 
 if TYPE_CHECKING:
-    from bench.measure.timing.variants import Forward
+    from bench.measure.timing.forward import Forward
 
 NO_COUNTRY = "no country is given; write `energy: {country: FRA}`"
 NOT_ABOVE = "no more was used than by the idle device; take more seconds or a larger batch"
@@ -96,7 +96,7 @@ class TimedPasses:
 def _measure(
     case: CaseContext, counter: EnergyCounter | None, *, seconds: float, country: str | None
 ) -> tuple[TimedPasses, UsedEnergy | None]:
-    from bench.measure.timing.variants import forward_of
+    from bench.measure.timing.forward import forward_of
 
     forward = forward_of(case)(case.point.batch or 1)
     forward.warm()

@@ -11,8 +11,8 @@ from bench.measure.execution_mode import ExecutionMode
 from bench.measure.fastest import Search, as_best, speedup
 
 if TYPE_CHECKING:
-    from bench.measure.timing.protocol import Timing
-    from bench.measure.timing.variants import Forward
+    from bench.measure.timing.forward import Forward
+    from bench.measure.timing.sampling import Timing
 
 P50 = MetricSpec(
     "latency.p50_ms",
@@ -62,21 +62,21 @@ def latency(case: CaseContext, *, search: Search | None = None, max_s: float = 1
     of the fastest whose outputs still match, labelled `variant=best`, and its speedup; or a mapping says what to try
     (`{precision: [bf16], compile: [off, default]}`).
     """
-    from bench.measure.timing.variants import forward_of
+    from bench.measure.timing.forward import forward_of
 
     batch = case.point.batch or 1
     own = _timed(case, forward_of(case)(batch), what="latency", max_s=max_s)
     if search is None:
         return own
-    from bench.measure.timing.trying import fastest_mode, forward_in
+    from bench.measure.timing.mode_search import fastest_mode, forward_in_mode
 
-    best = fastest_mode(case, search, batch=batch, what="latency", is_waited_for=True)
+    best = fastest_mode(case, search, batch=batch, what="latency", is_synchronous=True)
     if best is None:
         return own
     if best.mode == ExecutionMode():
         same = [as_best(each, best) for each in own]
         return [*own, *same, speedup("latency", same[0], own[0], note=str(best))]
-    forward = forward_in(case, best.mode, batch=batch)(batch)
+    forward = forward_in_mode(case, best.mode, batch=batch)(batch)
     found = _timed(case, forward, what="latency of the best variant", max_s=max_s, variant="best", note=str(best))
     return [*own, *found, speedup("latency", found[0], own[0], note=str(best))]
 
@@ -90,13 +90,13 @@ def _timed(
     variant: str | None = None,
     note: str | None = None,
 ) -> list[Metric]:
+    from bench.measure.timing.case_timing import time_step
     from bench.measure.timing.clocks import empty_step_us
-    from bench.measure.timing.outputs import keep_logits
-    from bench.measure.timing.taking import take
+    from bench.measure.timing.parity_check import keep_logits
 
     forward.warm()
     case.note(f"{what}.empty_step_us", empty_step_us(forward.empty().latency))
-    found = _metrics(take(case, forward.latency, what=what, max_s=max_s))
+    found = _metrics(time_step(case, forward.latency, what=what, max_s=max_s))
     if variant is None:
         keep_logits(case, forward)
     labels = {"variant": variant} if variant else {}
@@ -105,10 +105,10 @@ def _timed(
 
 def _metrics(timing: "Timing") -> list[Metric]:
     from bench.core.stats import quantile
-    from bench.measure.timing.figures import sampled
+    from bench.measure.timing.case_timing import sampled_metric
 
     milliseconds = tuple(1000 * s for s in timing.samples_s)
-    first = sampled("latency.p50_ms", milliseconds, unit="ms", better="lower", timing=timing)
+    first = sampled_metric("latency.p50_ms", milliseconds, unit="ms", better="lower", timing=timing)
     rest = [
         Metric(name=f"latency.p{percent}_ms", value=quantile(milliseconds, percent / 100), unit="ms", better="lower")
         for percent in (90, 95, 99)

@@ -58,9 +58,9 @@ def limits(case: CaseContext, *, max_s: float = 5.0) -> list[Metric]:
     from bench.core.stats import median
     from bench.measure.counting.case_counts import built_without_weights
     from bench.measure.counting.model_count import count
+    from bench.measure.timing.case_timing import time_step
     from bench.measure.timing.ceilings import Roofline, ceilings_of
-    from bench.measure.timing.taking import take
-    from bench.measure.timing.variants import forward_of
+    from bench.measure.timing.forward import forward_of
 
     batch = case.point.batch or 1
     plain = built_without_weights(case)
@@ -68,7 +68,7 @@ def limits(case: CaseContext, *, max_s: float = 5.0) -> list[Metric]:
     forward = forward_of(case)(batch)
     ceilings = ceilings_of(case)
     forward.warm()
-    timing = take(case, lambda: forward.block(BLOCK_STEPS), what="limits", max_s=max_s)
+    timing = time_step(case, lambda: forward.block(BLOCK_STEPS), what="limits", max_s=max_s)
     flops, bytes_moved = 2 * counted.macs, counted.bytes_moved * _width(case.point.precision or "fp32")
     roofline = Roofline(
         flops_per_s=flops / median(timing.samples_s), flops_per_byte=flops / bytes_moved, ceilings=ceilings

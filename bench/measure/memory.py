@@ -13,7 +13,7 @@ from bench.measure.context import CaseContext
 from bench.measure.execution_mode import ENGINES
 
 if TYPE_CHECKING:
-    from bench.measure.timing.variants import Forward
+    from bench.measure.timing.forward import Forward
 
 NOT_ON_CPU = "torch does not count what it allocates on a CPU; see memory.peak_rss_bytes"
 NOT_OF_ENGINES = "{} allocates beside what torch counts"
@@ -68,11 +68,10 @@ def memory(case: CaseContext) -> list[Metric]:
     `peak_allocated` and `peak_reserved` are torch's own on an accelerator; `peak_rss` is the whole process in main
     memory, and `rss_growth` how far the pass pushed that above what was there. A pass that compiles comes before it.
     """
-    from bench.measure.timing.output_check import check_outputs
-    from bench.measure.timing.variants import variant_of
+    from bench.measure.timing.forward import check_outputs, prepare_model
 
     mode = case.point.compile or "off"
-    forward = variant_of(case).forward(case.point.batch or 1)
+    forward = prepare_model(case).forward(case.point.batch or 1)
     if mode != "off" or forward.device.type != "cpu":
         forward.warm()
     gc.collect()

@@ -40,10 +40,10 @@ def parity(case: CaseContext, *, clips: int = 8) -> list[Metric]:
     `parity`, and leads no leaderboard: it may be fast because it computes something else. Within it, less is no better:
     rounding is the same in every run of one build and another in the next.
     """
-    from bench.measure.timing.outputs import compare_with_eager, worst
+    from bench.measure.timing.parity_check import compare_with_eager, worst_parity
 
     found = compare_with_eager(case, clips=clips)
-    most, all_clips = worst(found.values()), sum(each.clips for each in found.values())
+    most, all_clips = worst_parity(found.values()), sum(each.clips for each in found.values())
     case.note(
         "parity",
         {
@@ -56,7 +56,7 @@ def parity(case: CaseContext, *, clips: int = 8) -> list[Metric]:
     for batch, each in found.items():
         if not each.is_within:
             case.warn(
-                f"out of tolerance at batch {batch}: {each.in_words}",
+                f"out of tolerance at batch {batch}: {each}",
                 "do not use this variant's speed before its outputs are understood",
             )
     agreeing = sum(each.top1_agreement * each.clips for each in found.values()) / all_clips

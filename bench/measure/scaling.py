@@ -14,7 +14,7 @@ from bench.core.stats import median
 from bench.measure.axes import TIMING_AXES
 from bench.measure.context import CaseContext
 
-CHILD = "bench.measure.timing.scaling_child"
+FUNCTION = "bench.measure.timing.scaling_ranks:run_rank"
 WORKS = ("train", "forward")
 Count = Annotated[int, Field(ge=1)]
 
@@ -71,8 +71,8 @@ def scaling(
 
     A rank that fails or dies ends the case with its error.
     """
-    from bench.measure.timing.child import request_of
-    from bench.measure.timing.launching import ask_ranks
+    from bench.measure.timing.case_process import case_request
+    from bench.measure.timing.scaling_ranks import run_ranks
 
     there = _gpus() if case.device.startswith("cuda") else None
     if there == 0:
@@ -84,8 +84,8 @@ def scaling(
     found: dict[int, dict[str, Any]] = {}
     for world in possible:
         case.progress(f"scaling, {world} ranks")
-        request = {**request_of(case), "threads": threads, "max_s": max_s}
-        found[world] = ask_ranks(CHILD, request, world=world, threads=threads, timeout_s=timeout_s)
+        request = {**case_request(case), "threads": threads, "max_s": max_s}
+        found[world] = run_ranks(FUNCTION, request, world=world, threads=threads, timeout_s=timeout_s)
     case.note("scaling", _details(case, found, threads=threads))
     _warn_of_unsteady(case, found)
     unknown = [metric for world in counts if world not in found for metric in _unknown(world, gpus=there or 0)]
@@ -93,13 +93,13 @@ def scaling(
 
 
 def _metrics(found: Mapping[int, Mapping[str, Any]], *, batch: int) -> list[Metric]:
-    from bench.measure.timing.figures import sampled
+    from bench.measure.timing.case_timing import sampled_metric
 
     metrics: list[Metric] = []
     for work in WORKS:
         rates = {world: [world * batch / s for s in seen[work]["wall_s"]] for world, seen in found.items()}
         for world, values in rates.items():
-            rate = sampled(
+            rate = sampled_metric(
                 f"scaling.{work}_clips_per_s", values, unit="clips/s", better="higher", labels=_labels(world)
             )
             share = 100 * median(values) / (world * median(rates[1]))

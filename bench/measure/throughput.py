@@ -15,7 +15,7 @@ from bench.measure.execution_mode import ExecutionMode
 from bench.measure.fastest import Search, as_best, speedup
 
 if TYPE_CHECKING:
-    from bench.measure.timing.variants import Forward
+    from bench.measure.timing.forward import Forward
 
 BLOCK_S = 0.05
 MOST_ON_CPU = 256
@@ -100,7 +100,7 @@ def throughput(
 
 def _own(case: CaseContext, numbers: Mapping[Size, int], *, max_s: float) -> dict[Size, Metric]:
     """Throughput of the case's own network at each size."""
-    from bench.measure.timing.variants import forward_of
+    from bench.measure.timing.forward import forward_of
 
     at = forward_of(case)
     found: dict[Size, Metric] = {}
@@ -112,41 +112,40 @@ def _own(case: CaseContext, numbers: Mapping[Size, int], *, max_s: float) -> dic
 
 def _fastest(case: CaseContext, search: Search, size: Size, *, number: int, own: Metric, max_s: float) -> list[Metric]:
     """Throughput of the fastest way that matches, which is looked for at batch `number`, and its speedup."""
-    from bench.measure.timing.trying import fastest_mode, in_mode, still_matching
-    from bench.measure.timing.variants import forward_of, release
+    from bench.measure.timing.forward import forward_of, free_device_memory
+    from bench.measure.timing.mode_search import case_in_mode, fastest_mode, recheck_parity
 
-    best = fastest_mode(case, search, batch=number, what="throughput", is_waited_for=False)
+    best = fastest_mode(case, search, batch=number, what="throughput", is_synchronous=False)
     if best is None:
         return []
     if best.mode == ExecutionMode():
         same = as_best(own, best)
         return [same, speedup("throughput", same, own, note=same.note or "")]
     if isinstance(size, str):
-        number = _search(in_mode(case, best.mode, batch=number), size) or number
-    release()
-    timed = in_mode(case, best.mode, batch=number)
+        number = _search(case_in_mode(case, best.mode, batch=number), size) or number
+    free_device_memory()
+    timed = case_in_mode(case, best.mode, batch=number)
     found = _throughput(case, forward_of(timed)(number), of=timed, label=str(size), max_s=max_s)
-    found = as_best(found, still_matching(case, timed, best))
+    found = as_best(found, recheck_parity(case, timed, best))
     return [found, speedup("throughput", found, own, note=found.note or "")]
 
 
 def _search(case: CaseContext, wanted: Searched) -> int | None:
     """The batch that is wanted; None where it cannot be told or not even one clip fits."""
-    from bench.measure.timing.probing import Prober
-    from bench.measure.timing.search import LARGEST, best_batch, largest_that_fits
+    from bench.measure.timing.batch_search import LARGEST, BatchTrials, best_batch, largest_that_fits
 
     on_cpu = case.device.startswith("cpu")
     if wanted == "max" and on_cpu:
         return None
-    with Prober(case) as prober:
-        ask = _telling(case, prober.rate)
+    with BatchTrials(case) as trials:
+        ask = _telling(case, trials.rate)
         if wanted == "max":
             size = largest_that_fits(lambda batch: ask(batch) is not None) or None
         else:
             best = best_batch(ask, limit=MOST_ON_CPU if on_cpu else LARGEST)
             size = best.batch if best else None
             case.note("throughput.searched", {str(k): v for k, v in best.rates.items()} if best else None)
-    for broken, error in prober.broken.items():
+    for broken, error in trials.broken.items():
         case.warn(f"batch {broken} broke its process: {error}", "smaller batches were measured in a fresh one")
     return size
 
@@ -179,15 +178,14 @@ def _searched(name: Searched, size: int | None, *, device: str) -> list[Metric]:
 
 def _throughput(case: CaseContext, forward: "Forward", *, of: CaseContext, label: str, max_s: float) -> Metric:
     """Throughput for the record of `case` of a pass `of` that case, or of the same one run in its best way."""
-    from bench.measure.timing.figures import sampled
-    from bench.measure.timing.outputs import keep_logits
-    from bench.measure.timing.taking import take
+    from bench.measure.timing.case_timing import sampled_metric, time_step
+    from bench.measure.timing.parity_check import keep_logits
 
     what = f"throughput at batch {label}" + ("" if of is case else " of the best variant")
     steps = max(1, math.ceil(BLOCK_S / forward.warm().wall_s))
-    timing = take(case, lambda: forward.block(steps), what=what, max_s=max_s)
+    timing = time_step(case, lambda: forward.block(steps), what=what, max_s=max_s)
     keep_logits(of, forward)
-    return sampled(
+    return sampled_metric(
         "throughput.clips_per_s",
         [forward.batch / seconds for seconds in timing.samples_s],
         unit="clips/s",

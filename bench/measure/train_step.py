@@ -9,7 +9,7 @@ from bench.measure.axes import TIMING_AXES
 from bench.measure.context import CaseContext
 
 if TYPE_CHECKING:
-    from bench.measure.timing.protocol import Timing
+    from bench.measure.timing.sampling import Timing
 
 PARTS = ("forward", "backward", "optimizer")
 
@@ -50,21 +50,21 @@ def train_step(case: CaseContext, *, max_s: float = 10.0) -> list[Metric]:
     and `bf16`, plain steps on cast weights for the others. On CUDA parts lie between events, the step between two
     waits, so the parts may add up to less than the step.
     """
-    from bench.measure.timing.taking import take
-    from bench.measure.timing.training import train_step_of
+    from bench.measure.timing.case_timing import time_step
+    from bench.measure.timing.training_step import train_step_of
 
     batch = case.point.batch or 1
     step = train_step_of(case, batch=batch)
-    return _metrics(take(case, step, what="train_step", max_s=max_s), batch=batch)
+    return _metrics(time_step(case, step, what="train_step", max_s=max_s), batch=batch)
 
 
 def _metrics(timing: "Timing", *, batch: int) -> list[Metric]:
-    from bench.measure.timing.figures import sampled
+    from bench.measure.timing.case_timing import sampled_metric
 
     step_ms = [1000 * s for s in timing.samples_s]
     rates = [batch / s for s in timing.samples_s]
     parts = [
-        sampled(
+        sampled_metric(
             f"train_step.{name}_ms",
             [1000 * s.parts_s[place] for s in timing.samples],
             unit="ms",
@@ -74,7 +74,7 @@ def _metrics(timing: "Timing", *, batch: int) -> list[Metric]:
         for place, name in enumerate(PARTS)
     ]
     return [
-        sampled("train_step.step_ms", step_ms, unit="ms", better="lower", timing=timing),
+        sampled_metric("train_step.step_ms", step_ms, unit="ms", better="lower", timing=timing),
         *parts,
-        sampled("train_step.clips_per_s", rates, unit="clips/s", better="higher", timing=timing),
+        sampled_metric("train_step.clips_per_s", rates, unit="clips/s", better="higher", timing=timing),
     ]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from bench.core.nvml import foreign_processes, gpu_processes
 from bench.core.registry import MEASURES
 from bench.measure.context import CaseContext
+from bench.measure.timing.turn_taking import process_turns
 
 if TYPE_CHECKING:
     import torch
@@ -23,15 +24,15 @@ def watch_disturbance(case: CaseContext) -> Iterator[None]:
     """Run the canary before and after the block; record its times and warn about drift and foreign processes."""
     import torch
 
-    from bench.measure.timing.canary import compare, drifted
+    from bench.measure.timing.canary import compare_canary, describe_drift
 
     device = torch.device(case.device)
     listed_before = gpu_processes(case.device)
     before = _run_canary(case, device)
     yield
-    compared = compare(before, _run_canary(case, device))
-    case.note("canary", {name: dict(song) for name, song in compared.items()})
-    changed = drifted(compared)
+    compared = compare_canary(before, _run_canary(case, device))
+    case.note("canary", {name: dict(times) for name, times in compared.items()})
+    changed = describe_drift(compared)
     if changed:
         case.warn(
             f"the machine changed while this case was timed (canary: {', '.join(changed)})",
@@ -50,11 +51,11 @@ def _run_canary(case: CaseContext, device: "torch.device") -> dict[str, float]:
     """Times of the canary; frees its device memory, so that the case has all of it."""
     import torch
 
-    from bench.measure.timing.canary import sing
+    from bench.measure.timing.canary import time_canary
 
     case.progress("canary")
-    with case.turn_taking.held():
-        song = sing(device)
+    with process_turns().held():
+        times = time_canary(device)
     if device.type == "cuda":
         torch.cuda.empty_cache()
-    return song
+    return times

@@ -22,7 +22,7 @@ from bench.core.schema import Case, Environment, Failure, Frozen, Json, Metric, 
 from bench.measure.context import CaseContext
 from bench.measure.execution_mode import absence
 from bench.measure.parity import is_variant
-from bench.measure.timing.turn_taking import TurnTaking
+from bench.measure.timing.turn_taking import process_turns
 from bench.runner.disturbance import is_timed, watch_disturbance
 from bench.runner.environment import describe_environment
 
@@ -60,16 +60,16 @@ def main() -> None:
     request, rank = WorkerRequest.model_validate(read_request()), int(os.environ.get("RANK", "0"))
     reply = ReplyPipe()
     signal.signal(signal.SIGTERM, _stop)  # a cluster may signal every process of a job, not only the first
+    turns = process_turns()  # connects here, so that no child process inherits the address of the relay
     case = CaseContext(
         request.case,
         artifacts=Path(request.artifacts),
         recipes=tuple(Path(folder) for folder in request.recipes),
         session=request.session,
-        turn_taking=TurnTaking.of_environment(),
         on_progress=lambda text, fraction: None if rank else reply.send(kind="progress", text=text, fraction=fraction),
     )
     result = measure_case(case, rank=rank)
-    case.turn_taking.close()
+    turns.close()
     if not rank:
         reply.send(kind="outcome", outcome=result.model_dump(mode="json"))
     elif result.error:
@@ -97,7 +97,7 @@ def measure_case(case: CaseContext, *, rank: int = 0) -> WorkerResult:
                 case.progress(name, None)
                 started = time.perf_counter()
                 measure = MEASURES.get(name)
-                with case.turn_taking.held() if measure.is_timed else nullcontext():
+                with process_turns().held() if measure.is_timed else nullcontext():
                     metrics += _as_declared(case, measure, measure.function(case, **options))
                 seconds[name] = round(time.perf_counter() - started, 3)
     except Exception as error:  # whatever a model raises ends its case, not the suite

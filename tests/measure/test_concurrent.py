@@ -12,10 +12,9 @@ from torch import Tensor
 from bench.core.errors import InputError
 from bench.measure.concurrent import _metrics, concurrent
 from bench.measure.context import CaseContext
-from bench.measure.timing.protocol import Sample, Timing
-from bench.measure.timing.streams import opened
-from bench.measure.timing.traffic import Traffic
-from bench.measure.timing.variants import forward_of
+from bench.measure.timing.forward import forward_of
+from bench.measure.timing.sampling import Sample, Timing
+from bench.measure.timing.streams import StreamTiming, running_streams
 
 Load = Callable[..., CaseContext]
 
@@ -41,13 +40,13 @@ def test_every_count_of_streams_has_its_metrics(load: Load) -> None:
 def test_metrics_by_hand() -> None:
     samples = tuple(Sample(wall_s=s) for s in (0.01, 0.02, 0.03))
     timing = Timing(samples=samples, warmup_samples=0, is_steady=True, stopped_because="precise")
-    found = {m.name: m for m in _metrics(Traffic(timing=timing, requests_per_s=(50.0, 70.0)), batch=4, streams=2)}
+    found = {m.name: m for m in _metrics(StreamTiming(timing=timing, requests_per_s=(50.0, 70.0)), batch=4, streams=2)}
     assert found["concurrent.p50_ms"].value == pytest.approx(20)
     assert found["concurrent.p95_ms"].value == pytest.approx(29)
     assert found["concurrent.clips_per_s"].samples == pytest.approx((200, 280))
     assert {metric.labels["streams"] for metric in found.values()} == {"2"}
-    lost = _metrics(Traffic(timing=timing, requests_per_s=()), batch=4, streams=2)[-1]
-    assert (lost.value, lost.note) == (None, "the device slowed itself down all the time")
+    lost = _metrics(StreamTiming(timing=timing, requests_per_s=()), batch=4, streams=2)[-1]
+    assert (lost.value, lost.note) == (None, "the device throttled all the time")
 
 
 def test_streams_send_at_the_same_time_and_end_with_the_block(load: Load) -> None:
@@ -61,7 +60,7 @@ def test_streams_send_at_the_same_time_and_end_with_the_block(load: Load) -> Non
         return clip
 
     forward = replace(forward_of(load())(1), model=model)
-    with opened([forward, forward], threads_each=1) as streams:
+    with running_streams([forward, forward], threads_each=1) as streams:
         assert [streams.next().wall_s > 0 for _ in range(6)] == [True] * 6
         together.abort()
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("vbench-stream")]
@@ -77,7 +76,7 @@ def test_an_error_in_a_stream_is_the_case_s(load: Load, good: int) -> None:
         return clip
 
     forward = replace(forward_of(load())(1), model=model)
-    with pytest.raises(ValueError, match="ill"), opened([forward, forward], threads_each=1) as streams:
+    with pytest.raises(ValueError, match="ill"), running_streams([forward, forward], threads_each=1) as streams:
         [streams.next() for _ in range(10)]
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("vbench-stream")]
 
@@ -91,7 +90,7 @@ def test_each_stream_has_its_own_threads_of_torch(load: Load) -> None:
 
     before = torch.get_num_threads()
     forward = replace(forward_of(load())(1), model=model)
-    with opened([forward, forward], threads_each=3) as streams:
+    with running_streams([forward, forward], threads_each=3) as streams:
         streams.next()
     assert set(seen) == {3}
     assert torch.get_num_threads() == before

@@ -12,7 +12,7 @@ from bench.measure.execution_mode import ExecutionMode
 from bench.measure.fastest import Space, Trial, find_fastest, speedup
 from bench.measure.latency import latency
 from bench.measure.throughput import throughput
-from bench.measure.timing.trying_child import answer_to
+from bench.measure.timing.mode_search import trial_of
 
 Load = Callable[..., CaseContext]
 SMALL = Space(precision=("fp32", "bf16_weights"), memory_format=("contiguous",), compile=("off", "aotinductor"))
@@ -137,16 +137,16 @@ def test_only_the_case_of_eager_fp32_searches(load: Load) -> None:
     assert "eager fp32" in str(case.details["throughput.search"])
 
 
-@pytest.mark.parametrize("is_waited_for", [True, False])
-def test_a_trial_has_a_rate_and_its_parity(load: Load, is_waited_for: bool) -> None:
-    answer = answer_to(load(precision="bf16_weights", batch=2), is_waited_for=is_waited_for)
+@pytest.mark.parametrize("is_synchronous", [True, False])
+def test_a_trial_has_a_rate_and_its_parity(load: Load, is_synchronous: bool) -> None:
+    answer = trial_of(load(precision="bf16_weights", batch=2), is_synchronous=is_synchronous)
     assert answer["clips_per_s"] > 0
     assert 0 < answer["max_difference"] < 0.1
     assert "fell_out" not in answer
 
 
 def test_a_trial_that_fails_says_so_in_one_line(load: Load) -> None:
-    assert answer_to(load(compile="cudagraphs"), is_waited_for=True) == {
+    assert trial_of(load(compile="cudagraphs"), is_synchronous=True) == {
         "fell_out": "InputError: compile cudagraphs needs a CUDA device; this case runs on cpu"
     }
 
@@ -184,7 +184,7 @@ def test_where_eager_is_the_fastest_its_own_figures_stand(load: Load, monkeypatc
     def fastest_is_eager(*_: object, **__: object) -> Trial:
         return Trial(mode=ExecutionMode(), clips_per_s=1.0, max_difference=0.0, top1_agreement=1.0)
 
-    monkeypatch.setattr("bench.measure.timing.trying.fastest_mode", fastest_is_eager)
+    monkeypatch.setattr("bench.measure.timing.mode_search.fastest_mode", fastest_is_eager)
     for measure, key in ((latency, "latency.p50_ms"), (throughput, "throughput.clips_per_s")):
         found = measure(load(), search="best", max_s=0.05)
         own, best = (m for m in found if m.name == key)

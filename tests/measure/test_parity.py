@@ -14,8 +14,8 @@ from bench.measure.fastest import Trial
 from bench.measure.latency import latency
 from bench.measure.parity import is_variant, parity
 from bench.measure.throughput import throughput
-from bench.measure.timing.outputs import TOLERANCES, Parity, compare, worst
-from bench.measure.timing.variants import Forward, Variant
+from bench.measure.timing.forward import Forward, PreparedModel
+from bench.measure.timing.parity_check import TOLERANCES, Parity, compare_logits, worst_parity
 
 Load = Callable[..., CaseContext]
 
@@ -23,16 +23,16 @@ Load = Callable[..., CaseContext]
 def test_the_difference_is_a_share_of_the_largest_logit() -> None:
     wanted = torch.tensor([[1.0, -4.0], [2.0, 3.0]])
     found = torch.tensor([[1.0, -4.0], [3.5, 3.0]])
-    seen = compare(wanted, found, tolerance=0.4)
+    seen = compare_logits(wanted, found, tolerance=0.4)
     assert seen.max_difference == pytest.approx(1.5 / 4)
     assert seen.top1_agreement == 0.5
     assert seen.is_within
-    assert not compare(wanted, found, tolerance=0.3).is_within
+    assert not compare_logits(wanted, found, tolerance=0.3).is_within
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 def test_logits_that_are_no_numbers_are_out_of_tolerance(value: float) -> None:
-    seen = compare(torch.tensor([[1.0, 2.0]]), torch.tensor([[value, 2.0]]), tolerance=1.0)
+    seen = compare_logits(torch.tensor([[1.0, 2.0]]), torch.tensor([[value, 2.0]]), tolerance=1.0)
     assert seen.max_difference is None
     assert not seen.is_within
 
@@ -65,15 +65,15 @@ def test_real_variants_are_within_their_tolerance(load: Load, axes: dict[str, st
 
 def test_a_variant_that_computes_something_else_is_found(load: Load, monkeypatch: pytest.MonkeyPatch) -> None:
     """One filter of the first layer is lost where the network is cast, as by a wrong kernel."""
-    forward = Variant.forward
+    forward = PreparedModel.forward
 
-    def faulty(self: Variant, batch: int, *, seed: int = 0) -> object:
+    def faulty(self: PreparedModel, batch: int, *, seed: int = 0) -> object:
         if self.dtype is not None:
             with torch.no_grad():
                 next(self.model.parameters())[0] = 50
         return forward(self, batch, seed=seed)
 
-    monkeypatch.setattr(Variant, "forward", faulty)
+    monkeypatch.setattr(PreparedModel, "forward", faulty)
     case = load(precision="bf16_weights")
     parity(case)
     assert case.details["parity"]["is_within_tolerance"] is False  # type: ignore[index,call-overload]
@@ -86,14 +86,14 @@ LARGE = 12
 @pytest.fixture
 def wrong_when_large(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
     """A kernel of every precision that is wrong from twelve clips on; notes the precision and batch of every pass."""
-    over, seen = Variant.over, list[tuple[str, int]]()
+    over, seen = PreparedModel.over, list[tuple[str, int]]()
 
-    def faulty(self: Variant, clips: tuple[torch.Tensor, ...]) -> Forward:
+    def faulty(self: PreparedModel, clips: tuple[torch.Tensor, ...]) -> Forward:
         forward = over(self, clips)
         seen.append((self.mode.precision, forward.batch))
         return replace(forward, model=lambda *x: -forward.model(*x)) if forward.batch >= LARGE else forward
 
-    monkeypatch.setattr(Variant, "over", faulty)
+    monkeypatch.setattr(PreparedModel, "over", faulty)
     return seen
 
 
@@ -140,7 +140,7 @@ def test_the_best_way_is_looked_at_again_at_the_batch_that_it_is_timed_at(
     def fastest(*_: object, **__: object) -> Trial:
         return Trial(mode=ExecutionMode(precision="bf16"), clips_per_s=1.0, max_difference=0.0, top1_agreement=1.0)
 
-    monkeypatch.setattr("bench.measure.timing.trying.fastest_mode", fastest)
+    monkeypatch.setattr("bench.measure.timing.mode_search.fastest_mode", fastest)
     monkeypatch.setattr("bench.measure.throughput._search", lambda case, wanted: number)
     case = load()
     found = {m.key: m for m in throughput(case, batch="best", search="best", max_s=0.02)}
@@ -154,8 +154,8 @@ def test_of_several_batches_the_worst_counts_and_no_number_is_worse_than_any() -
     def seen(difference: float | None) -> Parity:
         return Parity(max_difference=difference, top1_agreement=1.0, clips=1, tolerance=0.1)
 
-    assert worst([seen(0.1), seen(0.5), seen(0.2)]).max_difference == 0.5
-    assert worst([seen(0.1), seen(None), seen(9.0)]).max_difference is None
+    assert worst_parity([seen(0.1), seen(0.5), seen(0.2)]).max_difference == 0.5
+    assert worst_parity([seen(0.1), seen(None), seen(9.0)]).max_difference is None
 
 
 @pytest.mark.gpu

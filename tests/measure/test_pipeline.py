@@ -10,7 +10,7 @@ from bench.core.errors import InputError
 from bench.measure.context import CaseContext
 from bench.measure.decode import decode
 from bench.measure.end_to_end import end_to_end
-from bench.measure.timing.pipeline import LaneRates, judge
+from bench.measure.timing.pipeline import LaneRates, find_bottleneck
 
 Load = Callable[..., CaseContext]
 FEW = {"clips_per_class": 1, "val_clips_per_class": 2, "frames": 8, "size": 32, "classes": 2}
@@ -35,15 +35,15 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> str:
 def test_the_slowest_lane_holds_the_others_back_unless_it_is_level(
     rates: dict[str, float | None], slowest: str, is_level: bool
 ) -> None:
-    verdict = judge(rates)
+    verdict = find_bottleneck(rates)
     assert verdict.slowest == slowest
     assert verdict.is_level is is_level
-    assert ("holds it back: it gives" in str(verdict)) is not is_level
+    assert ("is the bottleneck: it reaches" in str(verdict)) is not is_level
 
 
 def test_a_verdict_names_the_lane_and_both_rates() -> None:
     rates = LaneRates(decode=12.0, copy=None, model=345.6, together=(11.0,))
-    assert str(rates.verdict) == "decode holds it back: it gives 12 clips/s, model 345.6"
+    assert str(rates.bottleneck) == "decode is the bottleneck: it reaches 12 clips/s, model 345.6"
 
 
 def test_decoding_of_real_files_is_timed_step_by_step(load: Load, root: str) -> None:

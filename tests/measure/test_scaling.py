@@ -10,9 +10,9 @@ from bench.core.errors import TrainingError
 from bench.core.schema import Json, Metric
 from bench.measure import scaling as measured
 from bench.measure.context import CaseContext
-from bench.measure.scaling import CHILD, _metrics, _unknown, _usual, scaling
-from bench.measure.timing.child import request_of
-from bench.measure.timing.launching import _environment, ask_ranks, why_they_ended
+from bench.measure.scaling import FUNCTION, _metrics, _unknown, _usual, scaling
+from bench.measure.timing.case_process import case_request
+from bench.measure.timing.scaling_ranks import _environment, failure_reason, run_ranks
 
 Load = Callable[..., CaseContext]
 
@@ -95,7 +95,7 @@ def test_each_number_of_ranks_is_asked_once_with_the_same_threads(load: Load, mo
         asked.append((world, threads))
         return seen([0.1], [0.1])
 
-    monkeypatch.setattr("bench.measure.timing.launching.ask_ranks", ask)
+    monkeypatch.setattr("bench.measure.timing.scaling_ranks.run_ranks", ask)
     monkeypatch.setattr(measured, "_cores", lambda: 9)
     case = load()
     found = by_key(scaling(case, ranks=[4, 2, 2]))
@@ -110,13 +110,13 @@ def test_the_first_error_that_a_rank_left_is_the_reason(tmp_path: Path) -> None:
     for rank, moment in (("0", 2), ("1", 1)):
         (tmp_path / rank).write_text(f"rank {rank} of 2 failed: ValueError: so\nand so")
         os.utime(tmp_path / rank, (moment, moment))
-    assert why_they_ended(tmp_path, LOG, world=2) == "rank 1 of 2 failed: ValueError: so and so"
+    assert failure_reason(tmp_path, LOG, world=2) == "rank 1 of 2 failed: ValueError: so and so"
 
 
 def test_a_rank_that_left_nothing_is_named_by_what_torchrun_saw(tmp_path: Path) -> None:
-    assert why_they_ended(tmp_path, LOG, world=2) == "rank 1 of 2 died: Signal 9 (SIGKILL)"
-    assert why_they_ended(tmp_path, "a line\nthe last line\n", world=2) == "the last line"
-    assert "said nothing" in why_they_ended(tmp_path, "", world=2)
+    assert failure_reason(tmp_path, LOG, world=2) == "rank 1 of 2 died: Signal 9 (SIGKILL)"
+    assert failure_reason(tmp_path, "a line\nthe last line\n", world=2) == "the last line"
+    assert "printed nothing" in failure_reason(tmp_path, "", world=2)
 
 
 def test_ranks_do_not_take_over_the_place_of_their_parent(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -134,7 +134,7 @@ def test_ranks_that_never_were_steady_are_said(load: Load, monkeypatch: pytest.M
         found["train"]["stopped_because"] = "unsteady" if world == 2 else "precise"
         return found
 
-    monkeypatch.setattr("bench.measure.timing.launching.ask_ranks", ask)
+    monkeypatch.setattr("bench.measure.timing.scaling_ranks.run_ranks", ask)
     case = load(threads=1)
     scaling(case, ranks=[1, 2])
     assert "scaling: train on 2 did not become steady within the warm-up" in [w.what for w in case.warnings]
@@ -166,9 +166,9 @@ def test_a_rank_that_ends_early_ends_the_case(
     (tmp_path / "networks_of_scaling.py").write_text(ILL)
     monkeypatch.syspath_prepend(tmp_path)
     case = load(model="networks_of_scaling:ill", args={"end": end}, batch=2)
-    request = {**request_of(case), "threads": 1, "max_s": 0.2}
+    request = {**case_request(case), "threads": 1, "max_s": 0.2}
     with pytest.raises(error, match=told):
-        ask_ranks(CHILD, request, world=2, threads=1, timeout_s=120)
+        run_ranks(FUNCTION, request, world=2, threads=1, timeout_s=120)
 
 
 @pytest.mark.gpu

@@ -11,8 +11,8 @@ from bench.measure.context import CaseContext
 from bench.measure.latency import latency
 from bench.measure.memory import memory
 from bench.measure.throughput import throughput
-from bench.measure.timing.protocol import Sample
-from bench.measure.timing.variants import Forward, forward_of
+from bench.measure.timing.forward import Forward, forward_of
+from bench.measure.timing.sampling import Sample
 
 
 def loaded(tmp_path: Path, **axes: Json) -> CaseContext:
@@ -55,7 +55,7 @@ def ten_milliseconds(monkeypatch: pytest.MonkeyPatch) -> None:
             model=torch.nn.Identity(), inputs=(), device=torch.device("cpu"), batch=batch, autocast=None
         )
 
-    monkeypatch.setattr("bench.measure.timing.variants.forward_of", lambda case: at)
+    monkeypatch.setattr("bench.measure.timing.forward.forward_of", lambda case: at)
 
 
 @pytest.mark.usefixtures("ten_milliseconds")
@@ -101,7 +101,7 @@ def on_cuda(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         return Traced(model=torch.nn.Identity(), inputs=(), device=torch.device("cuda"), batch=batch, autocast=None)
 
     variant = SimpleNamespace(forward=at)
-    monkeypatch.setattr("bench.measure.timing.variants.variant_of", lambda case: variant)
+    monkeypatch.setattr("bench.measure.timing.forward.prepare_model", lambda case: variant)
     monkeypatch.setattr("gc.collect", lambda: trace.append("collect"))
     monkeypatch.setattr(torch.cuda, "empty_cache", lambda: trace.append("empty"))
     monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda device: trace.append("reset"))
@@ -156,7 +156,7 @@ def test_no_batch_is_the_largest_on_a_cpu_and_the_record_says_why(tmp_path: Path
 @pytest.mark.usefixtures("ten_milliseconds")
 def test_the_best_batch_is_searched_and_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rates: dict[int, float | None] = {1: 10.0, 2: 20.0, 4: None}
-    monkeypatch.setattr("bench.measure.timing.probing.Prober.rate", lambda self, batch: rates[batch])
+    monkeypatch.setattr("bench.measure.timing.batch_search.BatchTrials.rate", lambda self, batch: rates[batch])
     case = loaded(tmp_path)
     found = by_key(throughput(case, batch=[1, "best"], views="5x3", max_s=0.05))
     assert found["throughput.best_batch"].value == 2

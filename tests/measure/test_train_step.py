@@ -8,9 +8,9 @@ import torch
 
 from bench.core.errors import InputError
 from bench.measure.context import CaseContext
-from bench.measure.timing.protocol import Sample, Timing
-from bench.measure.timing.training import _TrainStep, train_step_of
-from bench.measure.timing.variants import variant_of
+from bench.measure.timing.forward import prepare_model
+from bench.measure.timing.sampling import Sample, Timing
+from bench.measure.timing.training_step import _TrainStep, train_step_of
 from bench.measure.train_step import _metrics, train_step
 
 Load = Callable[..., CaseContext]
@@ -40,7 +40,7 @@ def test_a_real_step_has_three_parts_that_fill_it(load: Load) -> None:
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "bf16_weights"])
 def test_a_step_changes_every_weight_that_it_trains(load: Load, precision: str) -> None:
-    step = _TrainStep(variant_of(load(precision=precision)), batch=2)
+    step = _TrainStep(prepare_model(load(precision=precision)), batch=2)
     step.forward()
     step.backward()
     grads = {name: p.grad for name, p in step._variant.model.named_parameters()}

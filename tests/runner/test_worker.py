@@ -133,7 +133,7 @@ def timed(case: CaseContext) -> list[Metric]:
 
 def test_a_canary_sings_around_a_timed_case(taken: Callable[..., object], monkeypatch: pytest.MonkeyPatch) -> None:
     songs = iter([{"matmul_ms": 2.0, "copy_ms": 1.0}, {"matmul_ms": 2.0, "copy_ms": 1.5}])
-    monkeypatch.setattr("bench.measure.timing.canary.sing", lambda device: next(songs))
+    monkeypatch.setattr("bench.measure.timing.canary.time_canary", lambda device: next(songs))
     outcome = taken(timed)
     details = outcome.details  # type: ignore[attr-defined]
     assert details["canary"]["copy_ms"] == {"before": 1.0, "after": 1.5, "ratio": 1.5}

@@ -1,6 +1,6 @@
-"""What this device can do at most, measured: a big matrix product for FLOP/s, a big copy for bytes/s.
+"""The highest rates this device reaches: FLOP/s of a large matrix product, bytes/s of a large copy.
 
-Taken once per session, device and precision, and kept beside the cases for those that follow.
+Measured once per session, device and precision, and stored in the results folder for later cases.
 """
 
 import json
@@ -15,18 +15,18 @@ from bench.core.files import write_atomically
 from bench.core.stats import median
 from bench.measure.context import CaseContext
 from bench.measure.timing.clocks import time_work
+from bench.measure.timing.forward import AUTOCAST, CAST
 from bench.measure.timing.fp8 import product_of
-from bench.measure.timing.protocol import Protocol, take_samples
-from bench.measure.timing.variants import AUTOCAST, CAST
+from bench.measure.timing.sampling import SamplingRule, take_samples
 
-PROTOCOL = Protocol(window=5, warmup_s=1.0, min_samples=10, min_s=0.3, max_s=1.0)
+RULE = SamplingRule(window=5, warmup_s=1.0, min_samples=10, min_s=0.3, max_s=1.0)
 MATMUL_SIZES = {"cpu": 1024, "cuda": 8192}
 COPY_BYTES = {"cpu": 128 << 20, "cuda": 1 << 30}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Ceilings:
-    """The most that was measured: FLOP/s of a matrix product (1 MAC = 2 FLOPs), bytes/s read plus written by a copy."""
+    """Measured FLOP/s of a matrix product (1 MAC = 2 FLOPs), and bytes/s read plus written by a copy."""
 
     flops_per_s: float
     bytes_per_s: float
@@ -34,7 +34,7 @@ class Ceilings:
 
 @dataclass(frozen=True, kw_only=True)
 class Roofline:
-    """Where a piece of work stands under the ceilings; `flops_per_byte` is its intensity."""
+    """The achieved FLOP/s of a piece of work, its arithmetic intensity `flops_per_byte`, and the ceilings above it."""
 
     flops_per_s: float
     flops_per_byte: float
@@ -42,7 +42,7 @@ class Roofline:
 
     @property
     def roof_flops_per_s(self) -> float:
-        """FLOP/s that work of this intensity can reach at most."""
+        """The highest FLOP/s that work of this intensity can reach."""
         return min(self.ceilings.flops_per_s, self.flops_per_byte * self.ceilings.bytes_per_s)
 
     @property
@@ -56,7 +56,7 @@ class Roofline:
 
 
 def ceilings_of(case: CaseContext) -> Ceilings:
-    """The ceilings of this case's device in its precision: those of this run, else measured now and kept."""
+    """The ceilings of this case's device in its precision: those of this session, else measured now and stored."""
     file = case.artifacts.parent / "ceilings.json"
     key = f"{case.device} {case.point.precision or 'fp32'} {case.point.threads or ''}".strip()
     known = _read(file, session=case.session)
@@ -67,7 +67,7 @@ def ceilings_of(case: CaseContext) -> Ceilings:
 
 
 def _measure(device: torch.device, precision: str) -> Ceilings:
-    """TF32 is as the case's own network was given it: whoever prepared that has set it."""
+    """Measure both ceilings. TF32 is on or off as `prepare_model` has set it for the case."""
     kind = "cpu" if device.type == "cpu" else "cuda"
     size = MATMUL_SIZES[kind]
     product = product_of(size, device) if precision == "fp8" else _product_of(size, device, precision)
@@ -86,7 +86,7 @@ def _product_of(size: int, device: torch.device, precision: str) -> Callable[[],
 
 
 def _median_s(work: Callable[[], object], device: torch.device) -> float:
-    return median(take_samples(lambda: time_work(work, device), PROTOCOL, clock_s=time.perf_counter).work_s)
+    return median(take_samples(lambda: time_work(work, device), RULE, clock_s=time.perf_counter).work_s)
 
 
 def _read(file: Path, *, session: str) -> dict[str, dict[str, float]]:

@@ -1,4 +1,4 @@
-"""Linear layers in float8: the one part of a network for which torch has fp8 products. It has no fp8 convolutions."""
+"""Linear layers in float8: the only layers for which torch has fp8 products. It has no fp8 convolutions."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,14 +11,14 @@ from bench.core.errors import InputError
 
 FP8 = torch.float8_e4m3fn
 LARGEST = torch.finfo(FP8).max
-CAPABILITY = (8, 9)  # Ada and Hopper are the first with fp8 matrix units
-MULTIPLE = 16  # of both sides of a weight, as cuBLAS wants it
+CAPABILITY = (8, 9)  # Ada and Hopper are the first GPUs with fp8 matrix units
+MULTIPLE = 16  # of both sides of a weight; required by cuBLAS
 
 
 class Fp8Linear(nn.Module):
-    """A linear layer whose product is taken in e4m3, each row by a scale of its own; weights once, inputs at each pass.
+    """A linear layer that multiplies in e4m3 with one scale per row; weights are scaled once, inputs at each pass.
 
-    `weight` and `bias` stay for code that reads their shape or dtype off the layer.
+    `weight` and `bias` stay for code that reads their shape or dtype.
     """
 
     weight_fp8: Tensor
@@ -40,38 +40,38 @@ class Fp8Linear(nn.Module):
 
 @dataclass(frozen=True, kw_only=True)
 class Replaced:
-    """Names of the linear layers that are in float8, and of those that a network has and never calls."""
+    """Names of the linear layers that are in float8, and of those that the model has but never calls."""
 
     in_fp8: tuple[str, ...]
     bypassed: tuple[str, ...]
 
 
 def use_fp8(model: nn.Module, inputs: Sequence[Tensor]) -> Replaced:
-    """Put float8 products into the linear layers that a bfloat16 network calls in a pass over `inputs`.
+    """Replace the linear layers that a bfloat16 model calls in a pass over `inputs` by float8 ones.
 
-    Some networks read the weights off a layer and multiply by themselves, as torchvision's Swin does in its attention:
-    such a layer is bypassed and stays as it is, and so do those whose sides are no multiples of 16. InputError where
-    none is left.
+    Some models read the weights of a layer and multiply by themselves, as torchvision's Swin does in its attention:
+    such a layer is bypassed and stays bfloat16, and so does one whose sides are not multiples of 16. Raises InputError
+    if no layer is left.
     """
     linear = {name: module for name, module in model.named_modules() if type(module) is nn.Linear and _fits(module)}
     called = _called(model, linear, inputs)
     if not called:
-        raise InputError("precision fp8 is for linear layers with sides in multiples of 16; this network runs none")
+        raise InputError("precision fp8 is for linear layers with sides in multiples of 16; this model runs none")
     for name in called:
         if not name:
-            raise InputError("precision fp8 replaces layers within a network; this one is a bare linear layer")
+            raise InputError("precision fp8 replaces layers within a model; this one is a bare linear layer")
         model.set_submodule(name, Fp8Linear(linear[name]))
     return Replaced(in_fp8=called, bypassed=tuple(name for name in linear if name not in called))
 
 
 def product_of(size: int, device: torch.device) -> Callable[[], Tensor]:
-    """A product of two square matrices that are in float8 already, scaled by rows as in the layers."""
+    """A product of two square matrices in float8, scaled by row as in the layers."""
     left, right = (_in_rows(torch.randn(size, size, device=device)) for _ in range(2))
     return lambda: _product(*left, *right, bias=None)
 
 
 def require_fp8(device: torch.device) -> None:
-    """InputError unless this GPU has fp8 matrix units."""
+    """Raise InputError if this GPU has no fp8 matrix units."""
     found = torch.cuda.get_device_capability(device)
     if found < CAPABILITY:
         raise InputError(
@@ -81,7 +81,7 @@ def require_fp8(device: torch.device) -> None:
 
 
 def _called(model: nn.Module, layers: Mapping[str, nn.Linear], inputs: Sequence[Tensor]) -> tuple[str, ...]:
-    """The names of those `layers` whose forward runs in a pass."""
+    """The names of the `layers` whose forward runs in a pass."""
     names = {layer: name for name, layer in layers.items()}
     called: dict[str, None] = {}
     hooks = [layer.register_forward_hook(lambda layer, *_: called.setdefault(names[layer])) for layer in names]
@@ -105,6 +105,6 @@ def _fits(linear: nn.Linear) -> bool:
 
 
 def _in_rows(matrix: Tensor) -> tuple[Tensor, Tensor]:
-    """A matrix in e4m3, and the scale `(rows, 1)` in float32 that each of its rows was divided by."""
+    """A matrix in e4m3, and the float32 scale `(rows, 1)` by which its rows were divided."""
     scale = matrix.abs().amax(dim=1, keepdim=True).float().clamp(min=1e-12) / LARGEST
     return (matrix.float() / scale).clamp(-LARGEST, LARGEST).to(FP8), scale

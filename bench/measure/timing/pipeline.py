@@ -1,30 +1,44 @@
-"""From video files to logits in three lanes: decode, copy to the device, model. Each alone, then all together."""
+"""From video files to logits in three lanes: decode, copy to the device, model. Timed one by one, then together."""
 
 import itertools
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
-import torch
 from torch import Tensor
 
 from bench.core.errors import InputError
-from bench.data.collection import VideoSet
+from bench.core.registry import DATASETS
+from bench.data.collection import VideoSet, open_dataset
 from bench.data.loading import train_batches
+from bench.data.split_names import evaluated_split
 from bench.data.transforms import Augmentation
+from bench.measure.context import CaseContext
 from bench.measure.timing.clocks import synchronize, time_work
-from bench.measure.timing.output_check import check_outputs
-from bench.measure.timing.variants import Forward, Variant
+from bench.measure.timing.forward import Forward, PreparedModel, check_outputs
 from bench.models.base import inputs_of
 from bench.train.preprocessing import normalisation_of
 
 Clips = tuple[Tensor, ...]
-LEVEL = 0.9
+BALANCED = 0.9
+
+
+def videos_of(case: CaseContext, *, what: str, root: str | None, options: Mapping[str, Any] | None) -> VideoSet:
+    """The videos that the case would be evaluated on. Raises InputError if it names no data set."""
+    point = case.point
+    if point.dataset is None:
+        raise InputError(
+            f"{what} needs video files; name a data set in the suite, such as `{what}: {{dataset: ucf101}}`"
+        )
+    split = evaluated_split(point.split, known=DATASETS.get(point.dataset).splits, dataset=point.dataset)
+    case.progress(f"opening {point.dataset} {split}")
+    return open_dataset(point.dataset, root=root, split=split, **(options or {}))
 
 
 @dataclass(frozen=True, kw_only=True)
-class Verdict:
-    """Which lane holds the others back, and the clips/s that the next slowest lane could take."""
+class Bottleneck:
+    """The slowest lane and its clips/s, and those of the next slowest lane."""
 
     slowest: str
     clips_per_s: float
@@ -34,27 +48,27 @@ class Verdict:
     @property
     def is_level(self) -> bool:
         """Whether the two slowest lanes are within a tenth of each other."""
-        return self.clips_per_s >= LEVEL * self.next_clips_per_s
+        return self.clips_per_s >= BALANCED * self.next_clips_per_s
 
     def __str__(self) -> str:
         rates = f"{self.clips_per_s:.4g} clips/s, {self.next_slowest} {self.next_clips_per_s:.4g}"
         if self.is_level:
-            return f"no lane alone holds it back: {self.slowest} gives {rates}"
-        return f"{self.slowest} holds it back: it gives {rates}"
+            return f"no single lane is the bottleneck: {self.slowest} reaches {rates}"
+        return f"{self.slowest} is the bottleneck: it reaches {rates}"
 
 
-def judge(clips_per_s: Mapping[str, float | None]) -> Verdict:
-    """The verdict on the rates of at least two lanes; a lane of rate None is not there."""
+def find_bottleneck(clips_per_s: Mapping[str, float | None]) -> Bottleneck:
+    """The bottleneck of at least two lanes; a lane with rate None does not exist."""
     known = sorted(((rate, lane) for lane, rate in clips_per_s.items() if rate is not None))
     (rate, lane), (next_rate, next_lane) = known[:2]
-    return Verdict(slowest=lane, clips_per_s=rate, next_slowest=next_lane, next_clips_per_s=next_rate)
+    return Bottleneck(slowest=lane, clips_per_s=rate, next_slowest=next_lane, next_clips_per_s=next_rate)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Pipeline:
-    """The three lanes of one network over one data set. Nothing decoded is kept between epochs."""
+    """The three lanes of one model over one data set. Decoded frames are not kept between epochs."""
 
-    variant: Variant
+    prepared: PreparedModel
     videos: VideoSet
     batch: int
     workers: int
@@ -67,13 +81,13 @@ class Pipeline:
             )
 
     def decoded(self) -> Iterator[Clips]:
-        """Batches of clips in main memory, epoch after epoch, without end: decoded, scaled, normalised, stacked."""
-        model = self.variant.model
+        """Batches of clips in main memory, epoch after epoch without end: decoded, scaled, normalised, stacked."""
+        model = self.prepared.model
         normalisation = normalisation_of(model)
         for epoch in itertools.count():
             for each in train_batches(
                 self.videos,
-                clip=self.variant.case.point.clip,
+                clip=self.prepared.case.point.clip,
                 inputs=inputs_of(model),
                 augmentation=Augmentation(),
                 mean=normalisation.mean,
@@ -87,29 +101,29 @@ class Pipeline:
                 yield each.clips
 
     def copied(self, clips: Clips) -> Clips:
-        """`clips` on the device, in the variant's dtype and memory format; on CUDA queued, not done."""
-        variant = self.variant
+        """`clips` on the device, in the model's dtype and memory format; on CUDA the copy is queued, not done."""
+        prepared = self.prepared
         return tuple(
-            clip.to(variant.device, non_blocking=True).to(
-                dtype=variant.dtype or clip.dtype, memory_format=variant.memory_format
+            clip.to(prepared.device, non_blocking=True).to(
+                dtype=prepared.dtype or clip.dtype, memory_format=prepared.memory_format
             )
             for clip in clips
         )
 
     def forward(self, clips: Clips) -> Forward:
-        """The model's lane over clips that are on the device."""
-        return self.variant.over(clips)
+        """The model's lane over clips on the device."""
+        return self.prepared.over(clips)
 
     def run(self, batches: Iterator[Clips], *, steps: int) -> None:
-        """`steps` batches from their files to their logits: decoding by workers and the device overlap."""
+        """Run `steps` batches from files to logits: decoding by workers overlaps with the device."""
         for clips in itertools.islice(batches, steps):
             self.forward(self.copied(clips))()
-        synchronize(self.variant.device)
+        synchronize(self.prepared.device)
 
 
 @dataclass(frozen=True, kw_only=True)
 class LaneRates:
-    """Clips/s of each lane alone, None for one that is not there, and of `blocks` of all of them together."""
+    """Clips/s of each lane alone, None for a lane that does not exist, and of blocks of all lanes together."""
 
     decode: float
     copy: float | None
@@ -117,29 +131,35 @@ class LaneRates:
     together: tuple[float, ...]
 
     @property
-    def verdict(self) -> Verdict:
-        return judge({"decode": self.decode, "copy": self.copy, "model": self.model})
+    def bottleneck(self) -> Bottleneck:
+        return find_bottleneck({"decode": self.decode, "copy": self.copy, "model": self.model})
 
 
 def time_pipeline(
     pipeline: Pipeline, *, lane_s: float, blocks: int, on_lane: Callable[[str], None] = lambda lane: None
 ) -> LaneRates:
-    """Time every lane for `lane_s` seconds, and `blocks` blocks of all together for as long."""
-    device, batches = pipeline.variant.device, pipeline.decoded()
+    """Time each lane for `lane_s` seconds, then all lanes together for as long, in `blocks` blocks."""
+    device, batches = pipeline.prepared.device, pipeline.decoded()
     on_lane("decode")
     decode = _rate(lambda: next(batches), pipeline, lane_s, skip=1 + 2 * pipeline.workers)
     clips = next(batches)
     copy = None
     if device.type == "cuda":
         on_lane("copy")
-        ready = tuple(clip.pin_memory() for clip in clips)
-        copy = _rate(lambda: _waited(pipeline.copied(ready), device), pipeline, lane_s)
+        pinned = tuple(clip.pin_memory() for clip in clips)
+
+        def copy_and_wait() -> None:
+            copied = pipeline.copied(pinned)
+            synchronize(device)
+            del copied  # not before the copy is done
+
+        copy = _rate(copy_and_wait, pipeline, lane_s)
     on_lane("model")
     forward = pipeline.forward(pipeline.copied(clips))
-    check_outputs(pipeline.variant.case, forward)
+    check_outputs(pipeline.prepared.case, forward)
     model = _rate(lambda: forward.block(1), pipeline, lane_s)
     on_lane("together")
-    for _ in range(2 * pipeline.workers):  # what workers had ready
+    for _ in range(2 * pipeline.workers):  # batches that workers have decoded in the meantime
         next(batches)
     slowest = min(rate for rate in (decode, copy, model) if rate is not None)
     steps = max(1, round(lane_s * slowest / pipeline.batch / blocks))
@@ -151,7 +171,7 @@ def time_pipeline(
 
 
 def _rate(work: Callable[[], object], pipeline: Pipeline, seconds: float, *, skip: int = 2) -> float:
-    """Clips/s of `work`, which does one batch, over `seconds` and at least three batches after `skip` others."""
+    """Clips/s of `work`, which does one batch, over `seconds` and at least three batches, after `skip` others."""
     for _ in range(skip):
         work()
     started, done = time.perf_counter(), 0
@@ -159,8 +179,3 @@ def _rate(work: Callable[[], object], pipeline: Pipeline, seconds: float, *, ski
         work()
         done += 1
     return pipeline.batch * done / spent_s
-
-
-def _waited(clips: Clips, device: torch.device) -> Clips:
-    synchronize(device)
-    return clips

@@ -6,23 +6,23 @@ import pytest
 import torch
 
 from bench.measure.timing import canary
-from bench.measure.timing.canary import compare, drifted, sing
-from bench.measure.timing.protocol import Sample
+from bench.measure.timing.canary import compare_canary, describe_drift, time_canary
+from bench.measure.timing.sampling import Sample
 
 
 def test_a_ratio_above_one_is_a_slower_machine() -> None:
-    compared = compare({"matmul_ms": 2.0, "copy_ms": 4.0}, {"matmul_ms": 2.5, "copy_ms": 4.0})
+    compared = compare_canary({"matmul_ms": 2.0, "copy_ms": 4.0}, {"matmul_ms": 2.5, "copy_ms": 4.0})
     assert compared["matmul_ms"] == {"before": 2.0, "after": 2.5, "ratio": 1.25}
-    assert drifted(compared) == ["matmul +25%"]
+    assert describe_drift(compared) == ["matmul +25%"]
 
 
 @pytest.mark.parametrize(("after", "seen"), [(1.04, []), (0.96, []), (1.06, ["copy +6%"]), (0.9, ["copy -10%"])])
 def test_drift_is_seen_in_both_directions_beyond_its_limit(after: float, seen: list[str]) -> None:
-    assert drifted(compare({"copy_ms": 1.0}, {"copy_ms": after})) == seen
+    assert describe_drift(compare_canary({"copy_ms": 1.0}, {"copy_ms": after})) == seen
 
 
 def test_it_sings_on_a_cpu() -> None:
-    assert all(ms > 0 for ms in sing(torch.device("cpu")).values())
+    assert all(ms > 0 for ms in time_canary(torch.device("cpu")).values())
 
 
 def test_a_song_is_timed_by_the_devices_own_clock(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -44,11 +44,11 @@ def test_nothing_counts_before_a_gpu_is_awake_nor_the_first_of_all(
 
     monkeypatch.setattr(canary, "time_work", time_song)
     monkeypatch.setattr(canary.time, "perf_counter", lambda: ends_s[-1])
-    canary._wake(lambda: None, torch.device(device))
+    canary._ramp_up(lambda: None, torch.device(device))
     assert ends_s[-1] >= at_least_s
     assert ends_s[-2] <= at_least_s, "and no longer"
 
 
 @pytest.mark.gpu
 def test_it_sings_on_a_gpu() -> None:
-    assert all(ms > 0 for ms in sing(torch.device("cuda")).values())
+    assert all(ms > 0 for ms in time_canary(torch.device("cuda")).values())

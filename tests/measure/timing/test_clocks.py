@@ -8,8 +8,8 @@ import pytest
 from bench.measure.context import CaseContext
 from bench.measure.latency import latency
 from bench.measure.timing.clocks import empty_step_us
-from bench.measure.timing.protocol import Sample
-from bench.measure.timing.variants import forward_of
+from bench.measure.timing.forward import forward_of
+from bench.measure.timing.sampling import Sample
 
 
 def test_an_empty_step_is_the_median_once_it_is_warm() -> None:

@@ -15,7 +15,7 @@ from bench.core.errors import InputError
 from bench.core.schema import CompileMode
 from bench.measure.context import CaseContext
 from bench.measure.parity import parity
-from bench.measure.timing import variants
+from bench.measure.timing import forward as forward_module
 from bench.measure.timing.engines import execution
 from bench.measure.timing.engines.aot_inductor import compile_ahead
 from bench.measure.timing.engines.cuda_graph import record, said_of_recording
@@ -23,7 +23,7 @@ from bench.measure.timing.engines.execution import Execution
 from bench.measure.timing.engines.onnx_session import adaptive_max_pool3d
 from bench.measure.timing.engines.tensor_rt import build
 from bench.measure.timing.engines.work import Work
-from bench.measure.timing.variants import forward_of, variant_of
+from bench.measure.timing.forward import forward_of, prepare_model
 from bench.measure.train_step import train_step
 
 NETWORK = """
@@ -64,7 +64,7 @@ def test_all_measures_of_a_case_share_an_engine(made: list[int], load: Load) -> 
     case = load(compile="aotinductor")
     forward_of(case)(2)
     forward_of(case)(2)
-    assert variant_of(case).model is variant_of(case).model, "and one network"
+    assert prepare_model(case).model is prepare_model(case).model, "and one network"
     forward_of(load(compile="aotinductor"))(2)
     assert made == [2, 2]
 
@@ -72,8 +72,8 @@ def test_all_measures_of_a_case_share_an_engine(made: list[int], load: Load) -> 
 def test_a_graph_is_given_its_clips_where_it_reads_them(monkeypatch: pytest.MonkeyPatch, load: Load) -> None:
     """So that no measure after the first one times a copy of them."""
     monkeypatch.setattr(execution, "ENGINES", {"cudagraphs": lambda work: lambda *clips: work.inputs[0]})
-    monkeypatch.setattr(variants, "refusal", lambda mode, device: None)
-    variant = variant_of(load(compile="cudagraphs"))
+    monkeypatch.setattr(forward_module, "refusal", lambda mode, device: None)
+    variant = prepare_model(load(compile="cudagraphs"))
     first, second = variant.forward(2, seed=0), variant.forward(2, seed=1)
     assert second.inputs[0] is first.inputs[0]
     assert torch.equal(second(), variant.inputs(2, seed=1)[0])
@@ -82,7 +82,7 @@ def test_a_graph_is_given_its_clips_where_it_reads_them(monkeypatch: pytest.Monk
 
 
 def test_other_clips_of_the_same_shape_give_other_logits(load: Load) -> None:
-    variant = variant_of(load())
+    variant = prepare_model(load())
     assert not torch.equal(variant.forward(2, seed=0)(), variant.forward(2, seed=1)())
 
 
@@ -248,7 +248,7 @@ def test_cuda_engines_are_within_tolerance(load: Load, mode: dict[str, str]) -> 
 @pytest.mark.gpu
 def test_a_replayed_graph_reads_other_clips(load: Load) -> None:
     case = load(compile="cudagraphs", device="cuda")
-    variant = variant_of(case)
+    variant = prepare_model(case)
     first = variant.forward(2, seed=0)().clone()
     second = variant.forward(2, seed=1)().clone()
     assert not torch.equal(first, second)

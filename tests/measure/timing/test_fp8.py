@@ -73,7 +73,7 @@ def test_torchvisions_swin_bypasses_its_attention() -> None:
 
 
 def test_a_network_without_such_layers_is_refused() -> None:
-    with pytest.raises(InputError, match="this network runs none"):
+    with pytest.raises(InputError, match="this model runs none"):
         use_fp8(nn.Sequential(nn.Linear(8, 5)), [torch.zeros(1, 8)])
 
 

@@ -9,9 +9,9 @@ import torch
 
 from bench.measure.context import CaseContext
 from bench.measure.throughput import BLOCK_S, throughput
-from bench.measure.timing import probing_child, scaling_child, trying_child
-from bench.measure.timing.protocol import Protocol, Sample, Timing
-from bench.measure.timing.variants import Forward
+from bench.measure.timing import batch_search, mode_search, scaling_ranks
+from bench.measure.timing.forward import Forward
+from bench.measure.timing.sampling import Sample, SamplingRule, Timing
 from bench.train.ranks import Ranks
 
 Load = Callable[..., CaseContext]
@@ -35,7 +35,7 @@ class Graphed(Forward):
 @pytest.fixture
 def graphed(monkeypatch: pytest.MonkeyPatch) -> type[Graphed]:
     Graphed.seconds, Graphed.blocks = chain([60.0, 2.0, 0.5], repeat(REPLAY_S)), []
-    for module in ("variants", "probing_child", "trying_child", "scaling_child"):
+    for module in ("forward", "batch_search", "mode_search", "scaling_ranks"):
         monkeypatch.setattr(f"bench.measure.timing.{module}.forward_of", lambda case: forward_over)
     return Graphed
 
@@ -61,15 +61,15 @@ def test_a_cpu_has_nothing_to_record(load: Load) -> None:
     assert len(taken) == 2
 
 
-def together(ranks: Ranks, step: Callable[[], Sample], protocol: Protocol, **_: object) -> Timing:
+def together(ranks: Ranks, step: Callable[[], Sample], rule: SamplingRule, **_: object) -> Timing:
     return Timing(samples=(step(),), warmup_samples=0, is_steady=True, stopped_because="precise")
 
 
 SIZED: dict[str, tuple[float, Callable[[CaseContext], object]]] = {
     "throughput": (BLOCK_S, lambda case: throughput(case, max_s=0.05)),
-    "a search for a batch": (probing_child.BLOCK_S, lambda case: probing_child._rate(forward_over(1))),
-    "a trial": (trying_child.BLOCK_S, lambda case: trying_child._rate(case, is_waited_for=False)),
-    "a rank": (scaling_child.BLOCK_S, lambda case: scaling_child._forward(case, Ranks(), max_s=1)),
+    "a search for a batch": (batch_search.BLOCK_S, lambda case: batch_search._rate(forward_over(1))),
+    "a trial": (mode_search.BLOCK_S, lambda case: mode_search._rate(case, is_synchronous=False)),
+    "a rank": (scaling_ranks.BLOCK_S, lambda case: scaling_ranks._time_forward(case, Ranks(), max_s=1)),
 }
 
 
@@ -81,7 +81,7 @@ def test_blocks_are_sized_by_a_replay_not_by_a_recording(
     block_s: float,
     measured: Callable[[CaseContext], object],
 ) -> None:
-    monkeypatch.setattr(scaling_child, "take_together", together)
-    monkeypatch.setattr(trying_child, "BLOCKS_S", 0.0)
+    monkeypatch.setattr(scaling_ranks, "take_samples_on_ranks", together)
+    monkeypatch.setattr(mode_search, "SAMPLING_S", 0.0)
     measured(load())
     assert set(graphed.blocks) == {round(block_s / REPLAY_S)}

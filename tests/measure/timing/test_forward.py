@@ -17,7 +17,7 @@ from bench.measure.context import CaseContext
 from bench.measure.latency import latency
 from bench.measure.memory import memory
 from bench.measure.throughput import throughput
-from bench.measure.timing.output_check import check_outputs, tensors_in
+from bench.measure.timing.forward import check_outputs, tensors_in
 from bench.measure.train_step import train_step
 
 Load = Callable[..., CaseContext]

@@ -6,7 +6,7 @@ from itertools import count
 
 import pytest
 
-from bench.measure.timing.protocol import Protocol, Sample, take_samples, windows_agree
+from bench.measure.timing.sampling import Sample, SamplingRule, take_samples, windows_agree
 
 
 class Machine:
@@ -36,7 +36,7 @@ def noisy(base_s: float, *, spread: float, seed: int = 0) -> Iterator[float]:
 def test_a_steady_machine_is_measured_precisely() -> None:
     times = noisy(0.01, spread=0.01)
     machine = Machine(lambda n: next(times))
-    timing = take_samples(machine.step, Protocol(), clock_s=machine.clock_s)
+    timing = take_samples(machine.step, SamplingRule(), clock_s=machine.clock_s)
     assert timing.is_steady
     assert timing.stopped_because == "precise"
     assert len(timing.samples_s) >= 30
@@ -47,14 +47,14 @@ def test_warm_up_is_left_out() -> None:
     """The first 15 steps are 10 times slower, as while kernels are chosen and caches fill."""
     times = noisy(0.01, spread=0.01)
     machine = Machine(lambda n: next(times) * (10 if n < 15 else 1))
-    timing = take_samples(machine.step, Protocol(), clock_s=machine.clock_s)
+    timing = take_samples(machine.step, SamplingRule(), clock_s=machine.clock_s)
     assert timing.warmup_samples >= 30
     assert max(timing.samples_s) < 0.011
 
 
 def test_a_drifting_machine_is_marked_unsteady_and_still_sampled() -> None:
     machine = Machine(lambda n: 0.01 * 1.15 ** (n / 10))
-    timing = take_samples(machine.step, Protocol(warmup_s=2, max_s=5), clock_s=machine.clock_s)
+    timing = take_samples(machine.step, SamplingRule(warmup_s=2, max_s=5), clock_s=machine.clock_s)
     assert not timing.is_steady
     assert timing.stopped_because == "unsteady"
     assert timing.samples_s
@@ -62,7 +62,7 @@ def test_a_drifting_machine_is_marked_unsteady_and_still_sampled() -> None:
 
 def test_time_runs_out_on_a_bimodal_machine() -> None:
     machine = Machine(lambda n: 0.1 if n % 2 else 0.2)
-    timing = take_samples(machine.step, Protocol(max_s=10), clock_s=machine.clock_s)
+    timing = take_samples(machine.step, SamplingRule(max_s=10), clock_s=machine.clock_s)
     assert timing.stopped_because == "time is up"
     assert sum(timing.samples_s) == pytest.approx(10, abs=0.4)
 
@@ -76,14 +76,14 @@ def test_noise_that_no_longer_shrinks_is_a_plateau() -> None:
         return level[0]
 
     machine = Machine(wander)
-    timing = take_samples(machine.step, Protocol(max_s=1e6, precision=1e-9), clock_s=machine.clock_s)
+    timing = take_samples(machine.step, SamplingRule(max_s=1e6, precision=1e-9), clock_s=machine.clock_s)
     assert timing.stopped_because in ("plateau", "unsteady")
 
 
 def test_spikes_do_not_move_the_median() -> None:
     times = noisy(0.01, spread=0.01)
     machine = Machine(lambda n: next(times) * (50 if n % 40 == 39 else 1))
-    timing = take_samples(machine.step, Protocol(), clock_s=machine.clock_s)
+    timing = take_samples(machine.step, SamplingRule(), clock_s=machine.clock_s)
     assert sorted(timing.samples_s)[len(timing.samples_s) // 2] == pytest.approx(0.01005, rel=0.01)
 
 
@@ -105,7 +105,7 @@ def test_two_windows_agree_by_all_four_rules(after: list[float], expected: bool)
 
 def test_a_step_longer_than_the_whole_budget_still_gives_samples() -> None:
     machine = Machine(lambda n: 30.0)
-    timing = take_samples(machine.step, Protocol(), clock_s=machine.clock_s)
+    timing = take_samples(machine.step, SamplingRule(), clock_s=machine.clock_s)
     assert len(timing.samples_s) == 3
 
 
@@ -114,9 +114,9 @@ def test_samples_of_a_slowed_device_are_thrown_away_and_it_is_given_time() -> No
     machine = Machine(lambda n: 0.02 if 6 <= machine.now_s < 8 else 0.01)
     timing = take_samples(
         machine.step,
-        Protocol(precision=-1, max_s=12),
+        SamplingRule(precision=-1, max_s=12),
         clock_s=machine.clock_s,
-        is_slowed=lambda: 6 <= machine.now_s < 8,
+        is_throttled=lambda: 6 <= machine.now_s < 8,
         wait=machine.wait,
     )
     assert set(timing.samples_s) == {0.01}
@@ -127,7 +127,9 @@ def test_samples_of_a_slowed_device_are_thrown_away_and_it_is_given_time() -> No
 
 def test_a_device_that_stays_slow_is_throttled_and_still_has_samples() -> None:
     machine = Machine(lambda n: 0.02)
-    timing = take_samples(machine.step, Protocol(), clock_s=machine.clock_s, is_slowed=lambda: True, wait=machine.wait)
+    timing = take_samples(
+        machine.step, SamplingRule(), clock_s=machine.clock_s, is_throttled=lambda: True, wait=machine.wait
+    )
     assert timing.stopped_because == "throttled"
     assert timing.samples_s == (0.02,) * 6
     assert timing.discarded == 6
@@ -137,7 +139,7 @@ def test_a_device_that_stays_slow_is_throttled_and_still_has_samples() -> None:
 def test_a_device_that_slows_midway_for_good_keeps_what_it_did_before() -> None:
     machine = Machine(lambda n: 0.01 if machine.now_s < 1 else 0.03)
     timing = take_samples(
-        machine.step, Protocol(), clock_s=machine.clock_s, is_slowed=lambda: machine.now_s > 1, wait=machine.wait
+        machine.step, SamplingRule(), clock_s=machine.clock_s, is_throttled=lambda: machine.now_s > 1, wait=machine.wait
     )
     assert timing.stopped_because == "throttled"
     assert set(timing.samples_s) == {0.01}

@@ -15,11 +15,11 @@ from bench.measure.execution_mode import ExecutionMode
 from bench.measure.fastest import Trial, as_best, speedup
 from bench.measure.latency import latency
 from bench.measure.throughput import throughput
-from bench.measure.timing import trying, variants
-from bench.measure.timing.child import ask_child
-from bench.measure.timing.launching import ask_ranks
-from bench.measure.timing.probing import Prober
-from bench.measure.timing.variants import forward_of, release
+from bench.measure.timing import forward, mode_search
+from bench.measure.timing.batch_search import BatchTrials
+from bench.measure.timing.case_process import run_in_child
+from bench.measure.timing.forward import forward_of, free_device_memory
+from bench.measure.timing.scaling_ranks import run_ranks
 
 Load = Callable[..., CaseContext]
 
@@ -29,9 +29,9 @@ class StartedError(Exception):
 
 
 STARTERS: dict[str, Callable[[CaseContext], object]] = {
-    "a question": lambda case: ask_child("m", {}, timeout_s=1, what="x"),
-    "a search for a batch": lambda case: Prober(case).rate(1),
-    "ranks": lambda case: ask_ranks("m", {}, world=1, threads=1, timeout_s=1),
+    "a question": lambda case: run_in_child("m", {}, timeout_s=1, what="x"),
+    "a search for a batch": lambda case: BatchTrials(case).rate(1),
+    "ranks": lambda case: run_ranks("m", {}, world=1, threads=1, timeout_s=1),
 }
 
 
@@ -45,9 +45,8 @@ def test_the_device_is_left_before_a_process_is_started(
         trace.append("start")
         raise StartedError
 
-    for module in ("child", "probing", "launching"):
-        monkeypatch.setattr(f"bench.measure.timing.{module}.release", lambda: trace.append("release"))
-    monkeypatch.setattr(subprocess, "run", started)
+    for module in ("forward", "batch_search", "scaling_ranks"):
+        monkeypatch.setattr(f"bench.measure.timing.{module}.free_device_memory", lambda: trace.append("release"))
     monkeypatch.setattr(subprocess, "Popen", started)
     with pytest.raises(StartedError):
         start(load())
@@ -58,10 +57,10 @@ def test_engines_and_their_weights_go_before_the_devices_cache(load: Load, monke
     """Memory that something still refers to stays in the cache, so that is emptied last."""
     case, left = load(compile="aotinductor"), list[int]()
     monkeypatch.setattr("bench.measure.timing.engines.execution.ENGINES", {"aotinductor": lambda work: work.model})
-    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: left.append(len(variants._ENGINES)))
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: left.append(len(forward._ENGINES)))
     forward_of(case)(1)
-    assert len(variants._ENGINES) == 1
-    release()
+    assert len(forward._ENGINES) == 1
+    free_device_memory()
     assert left == [0]
 
 
@@ -69,7 +68,7 @@ def test_engines_and_their_weights_go_before_the_devices_cache(load: Load, monke
 def test_where_every_trial_fell_out_what_was_measured_stays(
     load: Load, monkeypatch: pytest.MonkeyPatch, measure: Callable[..., list[Metric]]
 ) -> None:
-    monkeypatch.setattr(trying, "try_mode", lambda case, mode, **_: Trial(mode=mode, fell_out="out of memory"))
+    monkeypatch.setattr(mode_search, "try_mode", lambda case, mode, **_: Trial(mode=mode, fell_out="out of memory"))
     case = load()
     found = {m.key: m for m in measure(case, search="best", max_s=0.05)}
     (own,) = (m for key, m in found.items() if key in ("latency.p50_ms", "throughput.clips_per_s{batch=1}"))
@@ -97,7 +96,7 @@ def test_eager_that_is_the_best_has_its_own_figures_and_eager_that_fell_out_none
 def test_a_process_that_ran_out_of_memory_is_told_from_one_that_failed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dying: str, raised: type[Exception]
 ) -> None:
-    (tmp_path / "dying_child.py").write_text(dying)
+    (tmp_path / "dying_child.py").write_text(f"def main():\n    {dying}")
     monkeypatch.syspath_prepend(str(tmp_path))
     with pytest.raises(raised, match="the cold process ended with code 1"):
-        ask_child("dying_child", {}, timeout_s=60, what="cold process")
+        run_in_child("dying_child:main", {}, timeout_s=60, what="cold process")

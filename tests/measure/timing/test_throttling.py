@@ -3,7 +3,7 @@
 import pytest
 
 from bench.core.nvml import GpuProcess, GpuState, clock_reasons, foreign_processes, read_gpu_state
-from bench.measure.timing.watching import Watch, is_slowed
+from bench.measure.timing.throttling import ThrottleWatch, shows_throttling
 
 
 def reading(clock_mhz: int | None = 1980, *reasons: str, default: int | None = 1980, heat: int = 50) -> GpuState:
@@ -35,13 +35,13 @@ def reading(clock_mhz: int | None = 1980, *reasons: str, default: int | None = 1
 def test_a_gpu_is_slowed_by_heat_and_supply_or_where_its_clock_falls(
     seen: GpuState, steady: float | None, slowed: bool
 ) -> None:
-    assert is_slowed(seen, steady_mhz=steady) is slowed
+    assert shows_throttling(seen, steady_mhz=steady) is slowed
 
 
 def test_a_clock_that_is_locked_low_as_the_doctor_advises_is_no_slowed_one() -> None:
     trace = [reading(1410, "application clocks") for _ in range(5)]
     watch = watched(list(trace), [float(t) for t in range(5)])
-    assert [watch.look() for _ in trace] == [False] * 5
+    assert [watch.is_throttled() for _ in trace] == [False] * 5
     summary = watch.summary()
     assert summary is not None
     assert (summary["slowed"], summary["of_default_clock"]) == (0, pytest.approx(1410 / 1980))
@@ -50,10 +50,11 @@ def test_a_clock_that_is_locked_low_as_the_doctor_advises_is_no_slowed_one() -> 
 def test_a_clock_that_falls_is_judged_by_what_it_was_and_one_that_was_high_once_is_forgotten() -> None:
     falling = [reading(mhz) for mhz in (1980, 1980, 1980, 1400, 1400)]
     watch = watched(list(falling), [float(t) for t in range(5)])
-    assert [watch.look() for _ in falling] == [False, False, False, True, True]
+    assert [watch.is_throttled() for _ in falling] == [False, False, False, True, True]
     once = [reading(mhz, "power cap") for mhz in (1980, 1400, 1400, 1400)]
     watch = watched(list(once), [float(t) for t in range(4)])
-    assert [watch.look() for _ in once] == [False, True, False, False], "1690 MHz is the median from the second on"
+    seen = [watch.is_throttled() for _ in once]
+    assert seen == [False, True, False, False], "the median is 1690 MHz from the second on"
 
 
 def test_reasons_are_named_bit_by_bit() -> None:
@@ -62,22 +63,22 @@ def test_reasons_are_named_bit_by_bit() -> None:
     assert clock_reasons(0x200) == (), "a bit that no driver of today sets"
 
 
-def watched(trace: list[GpuState | None], times_s: list[float]) -> Watch:
+def watched(trace: list[GpuState | None], times_s: list[float]) -> ThrottleWatch:
     readings, times = iter(trace), iter(times_s)
-    return Watch(read=lambda: next(readings), clock_s=lambda: next(times))
+    return ThrottleWatch(read=lambda: next(readings), clock_s=lambda: next(times))
 
 
 def test_a_watch_looks_at_most_every_20_ms_and_remembers_in_between() -> None:
     watch = watched([reading(), reading(900), reading()], [0.0, 0.019, 0.021, 0.03, 0.05])
-    assert [watch.look() for _ in range(5)] == [False, False, True, True, False]
-    assert len(watch.readings) == 3
+    assert [watch.is_throttled() for _ in range(5)] == [False, False, True, True, False]
+    assert len(watch.states) == 3
 
 
 def test_a_summary_gives_ranges_and_shares() -> None:
     trace = [reading(1980, heat=50), reading(1400, "power cap", heat=80), reading(1700, "power cap"), None]
     watch = watched(trace, [0.0, 1.0, 2.0, 3.0])
     for _ in trace:
-        watch.look()
+        watch.is_throttled()
     summary = watch.summary()
     assert summary is not None
     assert summary["looks"] == 3
@@ -90,7 +91,7 @@ def test_a_summary_gives_ranges_and_shares() -> None:
 def test_a_cpu_has_nothing_to_watch() -> None:
     assert read_gpu_state("cpu") is None
     watch = watched([None], [0.0])
-    assert not watch.look()
+    assert not watch.is_throttled()
     assert watch.summary() is None
 
 

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.measure.timing.protocol import Protocol, Sample
-from bench.measure.timing.traffic import rates_of, time_traffic
+from bench.measure.timing.sampling import Sample, SamplingRule
+from bench.measure.timing.streams import rates_by_window, time_streams
 
-SHORT = Protocol(window=5, warmup_s=1.0, min_samples=10, min_s=0.2, max_s=2.0, back_off_s=0.5, max_back_offs=2)
+SHORT = SamplingRule(window=5, warmup_s=1.0, min_samples=10, min_s=0.2, max_s=2.0, back_off_s=0.5, max_back_offs=2)
 
 
 class Server:
@@ -44,7 +44,7 @@ class Server:
 
 def test_four_streams_that_do_not_hinder_each_other_give_four_times_the_rate() -> None:
     server = Server(4, lambda stream, n: 0.010)
-    traffic = time_traffic(server, SHORT, streams=4, clock_s=lambda: server.now_s)
+    traffic = time_streams(server, SHORT, streams=4, clock_s=lambda: server.now_s)
     assert traffic.timing.samples_s == pytest.approx([0.010] * len(traffic.timing.samples_s))
     assert traffic.requests_per_s == pytest.approx([400.0] * len(traffic.requests_per_s))
     assert traffic.timing.stopped_because == "precise"
@@ -53,7 +53,7 @@ def test_four_streams_that_do_not_hinder_each_other_give_four_times_the_rate() -
 
 def test_streams_that_queue_for_one_place_wait_longer_and_give_no_more() -> None:
     server = Server(4, lambda stream, n: 0.010 if n == 0 else 0.010 * min(n + 1, 4))
-    traffic = time_traffic(server, SHORT, streams=4, clock_s=lambda: server.now_s)
+    traffic = time_streams(server, SHORT, streams=4, clock_s=lambda: server.now_s)
     assert traffic.timing.samples_s == pytest.approx([0.040] * len(traffic.timing.samples_s))
     assert traffic.requests_per_s == pytest.approx([100.0] * len(traffic.requests_per_s))
 
@@ -61,7 +61,7 @@ def test_streams_that_queue_for_one_place_wait_longer_and_give_no_more() -> None
 def test_a_fast_and_a_slow_stream_are_counted_as_they_are() -> None:
     """10 ms and 40 ms: 100 + 25 requests a second, four fifths of the requests fast."""
     server = Server(2, lambda stream, n: (0.010, 0.040)[stream])
-    traffic = time_traffic(server, SHORT, streams=2, clock_s=lambda: server.now_s)
+    traffic = time_streams(server, SHORT, streams=2, clock_s=lambda: server.now_s)
     fast = sum(s < 0.02 for s in traffic.timing.samples_s) / len(traffic.timing.samples_s)
     assert fast == pytest.approx(0.8, abs=0.02)
     assert sum(traffic.requests_per_s) / len(traffic.requests_per_s) == pytest.approx(125, rel=0.02)
@@ -69,7 +69,7 @@ def test_a_fast_and_a_slow_stream_are_counted_as_they_are() -> None:
 
 def test_first_requests_that_are_slow_are_warm_up() -> None:
     server = Server(2, lambda stream, n: 0.1 if n < 6 else 0.01)
-    traffic = time_traffic(server, SHORT, streams=2, clock_s=lambda: server.now_s)
+    traffic = time_streams(server, SHORT, streams=2, clock_s=lambda: server.now_s)
     assert max(traffic.timing.samples_s) == pytest.approx(0.01)
     assert traffic.timing.is_steady
 
@@ -77,7 +77,7 @@ def test_first_requests_that_are_slow_are_warm_up() -> None:
 def test_a_pause_of_a_slowed_device_is_in_no_rate() -> None:
     server = Server(2, lambda stream, n: 0.01)
     slowed = iter([False] * 15 + [True] + [False] * 10_000)
-    traffic = time_traffic(server, SHORT, streams=2, clock_s=lambda: server.now_s, is_slowed=lambda: next(slowed))
+    traffic = time_streams(server, SHORT, streams=2, clock_s=lambda: server.now_s, is_throttled=lambda: next(slowed))
     assert len(server.pauses_s) == 1
     assert traffic.timing.discarded == 1
     assert traffic.requests_per_s == pytest.approx([200.0] * len(traffic.requests_per_s))
@@ -85,17 +85,17 @@ def test_a_pause_of_a_slowed_device_is_in_no_rate() -> None:
 
 def test_a_device_that_stays_slowed_has_times_but_no_rate() -> None:
     server = Server(2, lambda stream, n: 0.01)
-    traffic = time_traffic(server, SHORT, streams=2, clock_s=lambda: server.now_s, is_slowed=lambda: True)
+    traffic = time_streams(server, SHORT, streams=2, clock_s=lambda: server.now_s, is_throttled=lambda: True)
     assert traffic.timing.stopped_because == "throttled"
     assert traffic.timing.samples_s
     assert traffic.requests_per_s == ()
 
 
 def test_rates_by_hand() -> None:
-    assert rates_of([0.0, 0.5, 1.0, 1.25, 1.5], window=2) == pytest.approx([2.0, 4.0])
-    assert rates_of([1.0, 0.5, 0.0], window=10) == pytest.approx([2.0]), "sorted; fewer than a window are one"
-    assert rates_of([0.0, 0.5, 1.0, 1.25, 1.5], window=2, pauses_s=[0.7]) == pytest.approx([4.0])
-    assert rates_of([3.0], window=2) == rates_of([], window=2) == ()
+    assert rates_by_window([0.0, 0.5, 1.0, 1.25, 1.5], window=2) == pytest.approx([2.0, 4.0])
+    assert rates_by_window([1.0, 0.5, 0.0], window=10) == pytest.approx([2.0]), "sorted; fewer than a window are one"
+    assert rates_by_window([0.0, 0.5, 1.0, 1.25, 1.5], window=2, pauses_s=[0.7]) == pytest.approx([4.0])
+    assert rates_by_window([3.0], window=2) == rates_by_window([], window=2) == ()
 
 
 @given(st.lists(st.floats(0.001, 1.0), min_size=1, max_size=60), st.integers(1, 12))
@@ -103,7 +103,7 @@ def test_windows_cover_the_time_once(gaps: list[float], window: int) -> None:
     moments = [0.0]
     for gap in gaps:
         moments.append(moments[-1] + gap)
-    rates = rates_of(moments, window=window)
+    rates = rates_by_window(moments, window=window)
     width = min(window, len(gaps))
     assert sum(width / rate for rate in rates) == pytest.approx(moments[len(rates) * width])
     assert len(rates) == len(gaps) // width

@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from bench.measure.timing import clocks
-from bench.measure.timing.clocks import each, time_work
-from bench.measure.timing.protocol import Sample, StopReason, Timing
-from bench.measure.timing.taking import TURNS_A_CORE, descheduled_share, describe, in_turns
-from bench.measure.timing.turn_taking import TurnTaking
+from bench.measure.timing.case_timing import descheduled_share, timing_details
+from bench.measure.timing.clocks import per_step, time_work
+from bench.measure.timing.sampling import Sample, StopReason, Timing
+from bench.measure.timing.turn_taking import TURNS_PER_CORE, TurnTaking, in_turns
 
 
 def timing(*samples: Sample, reason: StopReason = "precise") -> Timing:
@@ -18,7 +18,7 @@ def timing(*samples: Sample, reason: StopReason = "precise") -> Timing:
 
 def test_launching_is_how_long_the_host_was_held_and_not_what_the_wall_has_more_than_the_device() -> None:
     """A network of many small kernels: the device is done as soon as the last one is launched."""
-    found = describe(
+    found = timing_details(
         timing(*(Sample(wall_s=s + 0.0001, device_s=s, launched_s=s - 0.0001) for s in (0.001, 0.002, 0.0025)))
     )
     assert found["device_ms"] == pytest.approx([1, 2, 2.5])
@@ -28,7 +28,7 @@ def test_launching_is_how_long_the_host_was_held_and_not_what_the_wall_has_more_
 
 
 def test_of_a_queue_in_which_launching_waits_it_is_not_told() -> None:
-    assert "launching_p50_ms" not in describe(timing(Sample(wall_s=0.003, device_s=0.002)))
+    assert "launching_p50_ms" not in timing_details(timing(Sample(wall_s=0.003, device_s=0.002)))
 
 
 def test_events_are_recorded_around_the_work_and_launching_ends_where_waiting_begins(
@@ -48,7 +48,7 @@ def test_events_are_recorded_around_the_work_and_launching_ends_where_waiting_be
         def elapsed_time(self, last: object) -> float:
             return 8000.0
 
-    monkeypatch.setattr(clocks, "event", Event)
+    monkeypatch.setattr(clocks, "timing_event", Event)
     monkeypatch.setattr(clocks.time, "perf_counter", lambda: now_s)
     monkeypatch.setattr(torch.cuda, "current_stream", lambda device: None)
     monkeypatch.setattr(torch.cuda, "synchronize", lambda device: take(3))
@@ -59,7 +59,7 @@ def test_events_are_recorded_around_the_work_and_launching_ends_where_waiting_be
 def test_a_process_that_waited_for_a_core_is_seen() -> None:
     busy, on_two_cores, waiting = (Sample(wall_s=0.01, cpu_s=s) for s in (0.0099, 0.0190, 0.0050))
     assert descheduled_share(timing(busy, on_two_cores, waiting, waiting)) == 0.5
-    assert describe(timing(busy, waiting))["cpu_ms"] == pytest.approx([9.9, 5.0])
+    assert timing_details(timing(busy, waiting))["cpu_ms"] == pytest.approx([9.9, 5.0])
     assert descheduled_share(timing(Sample(wall_s=1, device_s=1))) is None
 
 
@@ -73,7 +73,7 @@ def test_work_on_a_cpu_has_wall_and_processor_time() -> None:
 
 
 def test_a_share_of_a_block_leaves_unknown_clocks_unknown() -> None:
-    assert each(Sample(wall_s=3.0, cpu_s=6.0), of=3) == Sample(wall_s=1.0, device_s=None, cpu_s=2.0)
+    assert per_step(Sample(wall_s=3.0, cpu_s=6.0), steps=3) == Sample(wall_s=1.0, device_s=None, cpu_s=2.0)
 
 
 @pytest.mark.gpu
@@ -110,13 +110,13 @@ def test_a_process_of_one_thread_begins_on_its_next_core_every_few_turns_and_may
     try:
         torch.set_num_threads(1)
         turned = in_turns(lambda: Sample(wall_s=0.01), floor)
-        assert [turned().turn for _ in range(3 * TURNS_A_CORE)] == list(range(1, 3 * TURNS_A_CORE + 1))
+        assert [turned().turn for _ in range(3 * TURNS_PER_CORE)] == list(range(1, 3 * TURNS_PER_CORE + 1))
         alone, asked = asked, []
         torch.set_num_threads(2)
         in_turns(lambda: Sample(wall_s=0.01), AlwaysPassedOn())()
     finally:
         torch.set_num_threads(threads)
-    turns = [TURNS_A_CORE, 2 * TURNS_A_CORE, 3 * TURNS_A_CORE]
+    turns = [TURNS_PER_CORE, 2 * TURNS_PER_CORE, 3 * TURNS_PER_CORE]
     assert alone == [
         each for turn, core in zip(turns, (3, 5, 0), strict=True) for each in ((turn, {core}), (turn, {0, 3, 5}))
     ]
