@@ -43,10 +43,10 @@ def test_a_step_changes_every_weight_that_it_trains(load: Load, precision: str) 
     step = _TrainStep(prepare_model(load(precision=precision)), batch=2)
     step.forward()
     step.backward()
-    grads = {name: p.grad for name, p in step._variant.model.named_parameters()}
+    grads = {name: p.grad for name, p in step._prepared.model.named_parameters()}
     assert all(grad is not None and torch.isfinite(grad).all() for grad in grads.values())
     step.update()
-    assert all(p.grad is None for p in step._variant.model.parameters())
+    assert all(p.grad is None for p in step._prepared.model.parameters())
 
 
 def test_a_batch_too_small_to_normalise_says_what_to_give(load: Load) -> None:
