@@ -116,7 +116,7 @@ def paired_shares(won: int, lost: int, n: int) -> Estimate:
     return Estimate(value=(won - lost) / n, low=end(-1.0), high=end(1.0))
 
 
-def student_t95(degrees: int) -> float:
+def student_t95(degrees: float) -> float:
     """Two-sided 95 % quantile of Student's t."""
     from scipy.special import stdtrit
 
