@@ -1,5 +1,6 @@
-"""An installed vbench has what a checkout has: files that `pyproject.toml` puts beside the code are found there."""
+"""An installed vbench has what a checkout has: suites, recipes, reference data, templates and assets of pages."""
 
+import json
 import os
 import subprocess
 import sys
@@ -8,6 +9,8 @@ from zipfile import ZipFile
 
 import pytest
 from hatchling import build
+
+from bench.suite.shipped import suite_path
 
 ROOT = Path(__file__).parents[1]
 SUITE = """\
@@ -52,7 +55,56 @@ def test_a_misspelt_recipe_is_held_against_those_that_came_with_vbench(installed
     assert "trained.yaml:4:40: unknown recipe 'quikc'; did you mean: quick" in found.stderr
 
 
+def run_installed(installed: Path, folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "PYTHONPATH": str(installed), "XDG_CACHE_HOME": str(folder / "cache")}
+    command = [sys.executable, "-m", "bench", *arguments]
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+
+
+def test_suites_are_found_by_name_without_a_checkout(installed: Path, tmp_path: Path) -> None:
+    found = run_installed(installed, tmp_path, "plan", "quickstart", "--json")
+    assert (found.returncode, found.stderr) == (0, "")
+    assert json.loads(found.stdout)["suite"] == "quickstart"
+
+
+def test_a_misspelt_suite_names_the_nearest_one(installed: Path, tmp_path: Path) -> None:
+    found = run_installed(installed, tmp_path, "run", "quikstart")
+    assert found.returncode == 2
+    assert "quikstart is neither a file nor a suite of vbench; did you mean: quickstart" in found.stderr
+
+
+def test_a_file_of_the_working_folder_precedes_a_suite_of_vbench(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert suite_path("quickstart") == ROOT / "suites" / "quickstart.yaml"
+    (tmp_path / "quickstart").touch()
+    assert suite_path("quickstart") == Path("quickstart")
+    assert suite_path("quickstart.yaml") == Path("quickstart.yaml"), "a file name is never a name of ours"
+
+
+def test_the_wheel_holds_every_file_of_the_package_that_git_tracks(installed: Path) -> None:
+    tracked = subprocess.run(
+        ["git", "ls-files", "bench", "suites"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    names = [f"bench/{name}" if name.startswith("suites/") else name for name in tracked.stdout.splitlines()]
+    missing = [name for name in names if not (installed / name).is_file()]
+    assert len(names) > 300
+    assert missing == []
+
+
+@pytest.mark.slow
+def test_the_wheel_runs_a_suite_and_writes_its_report(installed: Path, tmp_path: Path) -> None:
+    (tmp_path / "counts.yaml").write_text(
+        "suite: counts\nmodels: [c3d]\nmatrix: {clip: [16x1x112]}\nmeasure: {params: {}, macs: {}}\n"
+    )
+    done = run_installed(installed, tmp_path, "run", "counts.yaml", "--out", "res")
+    assert done.returncode == 0, done.stderr
+    assert run_installed(installed, tmp_path, "report", "res", "--out", "site").returncode == 0
+    assert (tmp_path / "site" / "index.html").is_file()
+
+
 def test_an_editable_install_copies_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A folder `bench` beside the dependencies would be a second package of that name."""
     with ZipFile(tmp_path / _built(monkeypatch, tmp_path, "build_editable")) as wheel:
-        assert [name for name in wheel.namelist() if ".dist-info/" not in name] == ["_editable_impl_vbench.pth"]
+        assert [name for name in wheel.namelist() if ".dist-info/" not in name] == ["_editable_impl_vbench_video.pth"]

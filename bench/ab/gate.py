@@ -67,7 +67,13 @@ def ab(
         try:
             sides = [
                 stack.enter_context(
-                    Side(name, stack.enter_context(place_of(spec)), own, path=Path(suite).absolute(), out=folder / name)
+                    Side(
+                        name,
+                        stack.enter_context(place_of(spec)),
+                        own,
+                        path=Path(tree.position(()).file).absolute(),
+                        out=folder / name,
+                    )
                 )
                 for name, spec, own in zip(_NAMES, specs, suites, strict=True)
             ]

@@ -21,7 +21,9 @@ if TYPE_CHECKING:
     from bench.runner.running import Event, Plan, Rerun, RunSummary
 
 
-SuitePath = Annotated[Path, typer.Argument(metavar="SUITE", help="A suite file, such as suites/quickstart.yaml.")]
+SuitePath = Annotated[
+    Path, typer.Argument(metavar="SUITE", help="A suite file, or the name of a suite of vbench such as quickstart.")
+]
 OutFolder = Annotated[Path | None, typer.Option("--out", help="Results folder; results/<suite> if not given.")]
 Small = Annotated[bool, typer.Option("--small", help="The suite's small form: synthetic data, minutes on a CPU.")]
 Trust = Annotated[
@@ -107,7 +109,7 @@ def read_trusted_suite(suite: Path, *, small: bool, trust: bool) -> "Tree":
     tree = read_suite(suite, small=small)
     file, _ = check_suite_in_part(tree)
     if trust:
-        trust_folder_of(suite)
+        trust_folder_of(Path(tree.position(()).file))
     elif file is not None:
         check_trust(tree, file)
     return tree

@@ -8,7 +8,6 @@ from pathlib import Path
 from time import monotonic
 from typing import Literal, get_args
 
-import bench
 from bench.catalog.catalog import Catalog
 from bench.core.errors import SuiteError, UnknownNameError
 from bench.core.privacy import without_identity
@@ -20,6 +19,7 @@ from bench.runner.fingerprint import Fingerprint, Fingerprints, changed_parts, d
 from bench.runner.local import CaseInterrupted, run_case
 from bench.store import RecordStore, RunFacts, read_records
 from bench.suite import Suite, check_suite_in_part, plan_suite, read_suite
+from bench.suite.shipped import recipe_folders
 
 EventKind = Literal["planned", "started", "progress", "finished"]
 # What the results folder holds of one run of a case: `stale` results were taken before something changed.
@@ -358,10 +358,3 @@ def _run_pending(target: Plan, on_event: Callable[[Event], None], *, identify: b
         target.store.append(record)
         progress.finish(case, record)
         yield record
-
-
-def recipe_folders(suite: Path) -> tuple[Path, ...]:
-    """Folders that are searched for recipes: the one next to the suite, then those that came with vbench."""
-    package = Path(bench.__file__).parent
-    candidates = (suite.parent / "recipes", package.parent / "suites" / "recipes", package / "suites" / "recipes")
-    return tuple(dict.fromkeys(folder.resolve() for folder in candidates if folder.is_dir()))

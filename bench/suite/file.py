@@ -22,6 +22,7 @@ from bench.core.schema import Json
 from bench.core.threshold import parse_threshold
 from bench.core.validation import plain_message, spelling_hint
 from bench.core.yaml_tree import Place, Tree, read_yaml
+from bench.suite.shipped import suite_path
 
 
 class _Strict(BaseModel):
@@ -99,8 +100,11 @@ def write_json_schema(path: str | Path) -> None:
 
 
 def read_suite(path: str | Path, *, small: bool = False) -> Tree:
-    """The merged tree of a suite file and the files that it extends; `small` merges its `small:` block over it."""
-    tree = _with_bases(Path(path), seen=())
+    """Return the merged tree of a suite file and the files that it extends; `small` merges its `small:` block over it.
+
+    `path` may be the name of a suite that comes with vbench, such as `quickstart`.
+    """
+    tree = _with_bases(suite_path(path), seen=())
     if small:
         block = tree.data.get("small") if isinstance(tree.data, dict) else None
         if not block:

@@ -4,10 +4,10 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-import bench
 from bench.core.errors import InputError
 from bench.core.yaml_tree import Place, Tree
 from bench.suite.file import SuiteFile
+from bench.suite.shipped import shipped_folders
 
 TRUST = "VBENCH_TRUST"  # environment variable: folders whose suites may run code; child processes inherit it
 SOURCES = ("torchvision", "timm", "hf")  # prefixes of models that are no module of the user
@@ -49,6 +49,5 @@ def _trusted_folders() -> Iterator[Path]:
     here = Path.cwd()
     yield here
     yield from (parent for parent in here.parents if (parent / ".git").exists())
-    package = Path(bench.__file__).parent
-    yield from (package / "suites", package.parent / "suites")
+    yield from shipped_folders()
     yield from (Path(folder).expanduser().resolve() for folder in os.environ.get(TRUST, "").split(os.pathsep) if folder)

@@ -7,13 +7,13 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
+import bench
 from bench.core.errors import InputError, TrainingError
 from bench.core.input_protocol import InputProtocol
 from bench.core.schema import Clip, Json, digest
@@ -171,17 +171,13 @@ def _content(videos: VideoSet, *, with_flow: bool) -> dict[str, Json]:
 
 def _origin(recipe: Recipe, train: VideoSet, *, protocol: InputProtocol) -> dict[str, Json]:
     """What a checkpoint says of its origin, so that it can be evaluated as it was trained."""
-    try:
-        of_vbench = version("vbench")
-    except PackageNotFoundError:
-        of_vbench = "unknown"
     return {
         "input_protocol": protocol.as_stored(),
         "recipe_settings": recipe.model_dump(mode="json"),
         "dataset": train.name,
         "split": train.split,
         "dataset_hash": train.hash,
-        "vbench_version": of_vbench,
+        "vbench_version": bench.__version__,
     }
 
 
