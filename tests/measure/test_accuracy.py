@@ -103,7 +103,7 @@ def test_evaluation_follows_the_sampling_and_short_of_the_recipe(augmentation, l
     assert float(validated["val_top1"]) == pytest.approx(found["top1"].value, rel=1e-4)
 
 
-def test_a_suite_says_how_given_weights_take_their_clips(loaded, root, tmp_path):
+def test_a_suite_can_give_the_input_protocol_of_weights(loaded, root, tmp_path):
     trained = loaded()
     accuracy(trained, root=root)
     given = {"recipe": None, "weights": str(tmp_path / "s" / trained.kept["weights"]), "clip": "4x4x32"}
@@ -117,7 +117,7 @@ def test_a_suite_says_how_given_weights_take_their_clips(loaded, root, tmp_path)
     assert scores["sections", None] != scores[None, None] != scores[None, "clamp"]
 
 
-def test_the_time_to_an_accuracy_is_told_where_asked(loaded, root):
+def test_reach_adds_the_time_to_an_accuracy(loaded, root):
     found = {metric.key: metric for metric in accuracy(loaded(), root=root, reach=[1, 100.0])}
     reached = found["accuracy.time_to_top1_s{top1=1}"]
     assert 0 < reached.value <= found["accuracy.train_seconds"].value
@@ -138,7 +138,7 @@ def test_each_rank_reads_the_counter_of_its_own_gpu(device, read, loaded, monkey
     assert asked == [read]
 
 
-def test_a_network_is_trained_in_training_mode(loaded, root, tmp_path):
+def test_a_model_is_trained_in_training_mode(loaded, root, tmp_path):
     """Batch norm counts the steps that it takes statistics of, and those of evaluation do not count."""
     case = loaded(model="resnet3d", args={"depth": 10})
     accuracy(case, root=root)
@@ -147,7 +147,7 @@ def test_a_network_is_trained_in_training_mode(loaded, root, tmp_path):
     assert counted == {saved["steps"]} != {0}
 
 
-def test_another_view_of_a_trained_network_trains_nothing(loaded, root):
+def test_other_views_reuse_the_finished_training(loaded, root):
     first, other = loaded(views="1x1"), loaded(views="2x2")
     accuracy(first, root=root)
     accuracy(other, root=root)
@@ -176,7 +176,7 @@ def test_the_best_epoch_by_one_set_is_another_training(loaded, root):
     assert {training["validated_on"] for training in trainings} == {"motions val"}
 
 
-def test_several_labels_a_video_are_trained_and_evaluated(loaded, root, tmp_path, monkeypatch):
+def test_videos_with_several_labels_are_trained_and_evaluated(loaded, root, tmp_path, monkeypatch):
     def several(*args, **options):
         found = open_dataset(*args, **options)
         videos = (replace(found.videos[0], labels=(0, 1)), *found.videos[1:])
@@ -220,7 +220,7 @@ def test_weights_whose_head_does_not_fit_are_not_evaluated_without_training(load
     accuracy(loaded(weights=str(tmp_path / "five.pt")), root=root)
 
 
-def test_a_network_that_brings_its_weights_is_evaluated(loaded, root, monkeypatch):
+def test_a_model_with_its_own_weights_is_evaluated(loaded, root, monkeypatch):
     monkeypatch.setattr("torchvision.models._api.WeightsEnum.get_state_dict", lambda self, **_: r3d_18().state_dict())
     case = loaded(model="torchvision:r3d_18.kinetics400_v1", args={"num_classes": 400}, recipe=None)
     assert "top1" in by_name(accuracy(case, root=root))
@@ -236,7 +236,7 @@ def test_a_network_that_brings_its_weights_is_evaluated(loaded, root, monkeypatc
         ({"recipe": "tyni"}, "unknown recipe 'tyni'"),
     ],
 )
-def test_what_is_missing_is_named(loaded, root, changes, told):
+def test_a_missing_axis_is_named_in_the_error(loaded, root, changes, told):
     with pytest.raises(InputError, match=told):
         accuracy(loaded(**changes), root=root)
 
@@ -249,7 +249,7 @@ def fixed(num_classes: int = 2) -> nn.Module:
 """
 
 
-def test_a_network_of_one_size_is_not_trained_to_be_shown_whole_frames(loaded, root, tmp_path, monkeypatch):
+def test_whole_frames_of_a_model_with_one_size_are_refused_before_training(loaded, root, tmp_path, monkeypatch):
     (tmp_path / "networks_of_one_size.py").write_text(FIXED)
     monkeypatch.syspath_prepend(str(tmp_path))
     with pytest.raises(InputError, match="takes frames of 32x32 only; it cannot be evaluated on whole frames"):
@@ -284,11 +284,11 @@ def test_more_ranks_than_were_started_are_refused(loaded, root):
         (None, ("train", "validation"), "validation", "train"),
     ],
 )
-def test_a_split_is_trained_beside_the_one_that_is_evaluated(split, known, evaluated, trained):
+def test_each_evaluated_split_has_its_training_split(split, known, evaluated, trained):
     assert evaluated_split(split, known=known, dataset="d") == evaluated
     assert trained_split(split, known=known, dataset="d") == trained
 
 
-def test_a_split_that_is_not_there_is_named():
+def test_an_unknown_split_is_named_in_the_error():
     with pytest.raises(UnknownNameError, match="unknown split '4' in data set d"):
         evaluated_split(4, known=("train1", "test1"), dataset="d")

@@ -58,7 +58,7 @@ SAME_FILE = {"train/a/one": 0, "train/b/two": 1, "val/a/three": 2, "val/b/copy":
 APART = {"train/a/v_A_g01_c01": 0, "train/b/v_B_g01_c01": 1, "val/a/v_A_g02_c01": 2, "val/b/v_B_g02_c01": 3}
 
 
-def test_a_group_on_both_sides_is_refused_before_anything_is_trained(case, root, tmp_path):
+def test_a_group_in_both_sets_is_refused_before_training(case, root, tmp_path):
     with pytest.raises(DatasetError, match=r"1 videos of val share .* group v_A_g01"):
         accuracy(case, root=root(SAME_GROUP))
     assert not list((tmp_path / "s" / "artifacts").glob("training_*"))
@@ -71,12 +71,12 @@ def test_a_group_allowed_by_name_is_in_the_protocol_with_a_warning(case, root):
     assert "1 of 2 test videos share material" in case.warnings[0].what
 
 
-def test_what_is_allowed_covers_nothing_else(case, root):
+def test_allowing_one_leak_does_not_allow_another(case, root):
     with pytest.raises(DatasetError, match="group v_A_g01"):
         accuracy(case, root=root(SAME_GROUP), allow_leaks=["group v_A_g02", "v_A_g01"])
 
 
-def test_equal_files_on_both_sides_are_refused_where_an_index_knows_them(case, root):
+def test_equal_files_in_both_sets_are_refused_if_an_index_knows_them(case, root):
     folder = root(SAME_FILE)
     index_folder(folder)
     with pytest.raises(DatasetError, match=r"b/copy and b/two share file [0-9a-f]{64}"):
@@ -85,13 +85,13 @@ def test_equal_files_on_both_sides_are_refused_where_an_index_knows_them(case, r
     assert case.details["protocol"]["shared_with_training"] == {"folder": 1}
 
 
-def test_sets_that_share_nothing_say_so(case, root):
+def test_the_protocol_states_that_sets_share_nothing(case, root):
     accuracy(case, root=root(APART))
     assert case.details["protocol"]["shared_with_training"] == {"folder": 0}
     assert not [warned for warned in case.warnings if "share" in warned.what]
 
 
-def test_weights_from_elsewhere_are_not_called_clean(case, root, tmp_path):
+def test_leaks_of_weights_trained_elsewhere_are_unknown(case, root, tmp_path):
     accuracy(case, root=root(APART))
     weights = tmp_path / "s" / case.kept["weights"]
     point = case.point.model_copy(update={"recipe": None, "weights": str(weights)})

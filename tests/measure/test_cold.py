@@ -36,13 +36,15 @@ def test_a_real_process_is_started_and_timed(load: Load) -> None:
     assert all(value is None or value > 0 for value in found.values())
 
 
-def test_a_process_that_dies_says_why(load: Load) -> None:
+def test_a_process_that_dies_is_an_error_with_its_reason(load: Load) -> None:
     with pytest.raises(InputError, match="kernel_depht"):
         cold(load(args={"kernel_depht": 3}))
 
 
 @pytest.mark.slow
-def test_compiling_is_seen_in_a_real_process(load: Load, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_compile_time_is_measured_in_a_real_process(
+    load: Load, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "plain_network.py").write_text(NETWORK)
     monkeypatch.syspath_prepend(str(tmp_path))
     found = {m.name: m.value for m in cold(load(model="plain_network:plain", args={}, compile="default"))}

@@ -67,7 +67,7 @@ def test_streams_send_at_the_same_time_and_end_with_the_block(load: Load) -> Non
 
 
 @pytest.mark.parametrize("good", [0, 3])
-def test_an_error_in_a_stream_is_the_case_s(load: Load, good: int) -> None:
+def test_an_error_in_a_stream_fails_the_case(load: Load, good: int) -> None:
     passes = count()
 
     def model(clip: Tensor) -> Tensor:
@@ -96,13 +96,13 @@ def test_each_stream_has_its_own_threads_of_torch(load: Load) -> None:
     assert torch.get_num_threads() == before
 
 
-def test_an_engine_made_for_one_caller_is_refused(load: Load) -> None:
+def test_an_engine_for_a_single_caller_is_refused(load: Load) -> None:
     with pytest.raises(InputError, match="concurrent cannot run fp32, reduce-overhead from several threads"):
         concurrent(load(compile="reduce-overhead"), streams=2)
 
 
 @pytest.mark.gpu
-def test_cuda_streams_wait_for_themselves_alone(load: Load) -> None:
+def test_cuda_streams_do_not_wait_for_each_other(load: Load) -> None:
     case = load(device="cuda", clip="8x1x64")
     found = {metric.key: metric for metric in concurrent(case, streams=[1, 4], max_s=2.0)}
     assert found["concurrent.clips_per_s{streams=4}"].value

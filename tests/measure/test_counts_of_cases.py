@@ -41,13 +41,13 @@ def test_macs_of_a_clip_and_of_a_train_step(c3d: CaseContext) -> None:
     assert "counter_reports" not in c3d.details
 
 
-def test_what_is_in_print_stands_in_the_record(c3d: CaseContext) -> None:
+def test_published_costs_are_in_the_record(c3d: CaseContext) -> None:
     macs(c3d, backward=False)
     assert {row["printed"] for row in c3d.details["published_costs"]} == {38.5}
     assert {row["status"] for row in c3d.details["published_costs"]} == {"published"}
 
 
-def test_params(c3d: CaseContext) -> None:
+def test_params_counts_parameters_and_buffers(c3d: CaseContext) -> None:
     assert values(params(c3d)) == {
         "params.total": C3D_PARAMS,
         "params.trainable": C3D_PARAMS,

@@ -42,7 +42,7 @@ def test_joules_of_a_clip_by_hand() -> None:
     assert found["clips_per_j"].better == "higher"
 
 
-def test_what_is_not_above_idle_is_unknown_and_not_zero() -> None:
+def test_energy_not_above_idle_is_unknown_instead_of_zero() -> None:
     found = by_name(_device_metrics(TimedPasses(clips=40, seconds=10.0, joules=150.0, idle_w=15.0), source="x"))
     assert found["j_per_clip"].value == pytest.approx(3.75)
     assert found["j_per_clip_above_idle"].value is None
@@ -50,14 +50,14 @@ def test_what_is_not_above_idle_is_unknown_and_not_zero() -> None:
 
 
 @pytest.mark.parametrize("joules", [None, 0.0])
-def test_a_counter_that_does_not_rise_knows_nothing(joules: float | None) -> None:
+def test_a_counter_that_does_not_rise_gives_null(joules: float | None) -> None:
     found = _device_metrics(TimedPasses(clips=40, seconds=10.0, joules=joules, idle_w=0.0), source="RAPL package")
     assert {(metric.value, metric.note) for metric in found} == {
         (None, "RAPL package did not rise, or was reset meanwhile")
     }
 
 
-def test_codecarbon_s_mean_power_is_laid_on_the_time_of_the_passes() -> None:
+def test_codecarbon_values_are_its_mean_power_times_the_time_of_a_clip() -> None:
     """40 W of processor over 10 s are 400 J, of 40 clips; CO2e in the same share."""
     found = by_name(_carbon_metrics((SPENT, USED)))
     assert {name: metric.value for name, metric in found.items()} == pytest.approx(
@@ -68,7 +68,7 @@ def test_codecarbon_s_mean_power_is_laid_on_the_time_of_the_passes() -> None:
     assert "electricity of FRA" in (found["co2e_g_per_clip"].note or "")
 
 
-def test_a_part_that_codecarbon_does_not_read_is_null_with_the_reason() -> None:
+def test_a_part_without_a_codecarbon_value_is_null_with_the_reason() -> None:
     used = UsedEnergy(
         country="FRA", seconds=10.0, joules={"gpu": None, "cpu": None, "ram": 1.0}, co2e_g=None, by="codecarbon 3"
     )
@@ -84,7 +84,7 @@ def test_a_part_that_codecarbon_does_not_read_is_null_with_the_reason() -> None:
         ({"country": "FRA", "seconds": 1.0}, "codecarbon needs 10 s; `seconds` is 1"),
     ],
 )
-def test_where_nothing_can_be_told_everything_is_null_and_nothing_is_run(
+def test_without_counter_and_country_nothing_runs_and_all_is_null(
     load: Load, options: dict[str, Any], why: str
 ) -> None:
     case = load(model="there_is_no_such_network")
@@ -101,7 +101,9 @@ def test_where_nothing_can_be_told_everything_is_null_and_nothing_is_run(
     assert all(metric.value is None and metric.note for metric in found.values())
 
 
-def test_a_counter_gives_the_device_and_codecarbon_the_rest(load: Load, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_device_energy_comes_from_its_counter_and_the_rest_from_codecarbon(
+    load: Load, monkeypatch: pytest.MonkeyPatch
+) -> None:
     readings = count(100.0, 7.0)
 
     @contextmanager
@@ -123,7 +125,7 @@ def test_a_counter_gives_the_device_and_codecarbon_the_rest(load: Load, monkeypa
     assert (detail["source"], detail["clips"], detail["joules"]) == ("RAPL package", 70, 7.0)
 
 
-def test_a_counter_that_wraps_is_no_negative_energy(load: Load, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_counter_that_wraps_gives_no_negative_energy(load: Load, monkeypatch: pytest.MonkeyPatch) -> None:
     readings = count(1000.0, -7.0)
     monkeypatch.setattr(energy_counter, "_rapl_joules", lambda: next(readings))
     monkeypatch.setattr(measured, "_idle_watts", lambda counter, seconds: 0.0)
@@ -138,14 +140,14 @@ def test_a_counter_that_wraps_is_no_negative_energy(load: Load, monkeypatch: pyt
         ("FRB", "codecarbon does not know the electricity of country 'FRB'; "),
     ],
 )
-def test_a_country_is_one_whose_electricity_is_known(load: Load, country: str, told: str) -> None:
+def test_a_country_without_known_electricity_is_refused(load: Load, country: str, told: str) -> None:
     """codecarbon would take the world's mean without a word."""
     with pytest.raises(InputError, match=told):
         energy(load(), country=country)
 
 
 @pytest.mark.slow
-def test_codecarbon_tells_processor_and_memory_offline(capfd: pytest.CaptureFixture[str]) -> None:
+def test_codecarbon_measures_processor_and_memory_offline(capfd: pytest.CaptureFixture[str]) -> None:
     with tracked("FRA") as tracking:
         sum(range(3_000_000))
     assert (tracking.used.joules["ram"] or 0) > 0
@@ -154,7 +156,7 @@ def test_codecarbon_tells_processor_and_memory_offline(capfd: pytest.CaptureFixt
 
 
 @pytest.mark.gpu
-def test_a_gpu_s_counter_and_codecarbon_both_tell(load: Load) -> None:
+def test_a_gpu_has_values_of_its_counter_and_of_codecarbon(load: Load) -> None:
     found = by_name(energy(load(device="cuda", clip="8x1x64"), seconds=10.0, country="FRA"))
     assert found["j_per_clip"].value
     assert found["ram_j_per_clip"].value

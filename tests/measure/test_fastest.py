@@ -38,7 +38,7 @@ def attempting(
 RATES = {ExecutionMode(): 10.0, BF16: 20.0, PLAIN_AHEAD: 12.0, AHEAD: 30.0}
 
 
-def test_the_fastest_comes_first_and_everything_is_told() -> None:
+def test_the_fastest_mode_comes_first_and_all_trials_are_listed() -> None:
     trials = find_fastest(SMALL, attempting(RATES), device="cpu")
     assert [(t.mode, t.clips_per_s) for t in trials] == [
         (AHEAD, 30.0),
@@ -48,7 +48,7 @@ def test_the_fastest_comes_first_and_everything_is_told() -> None:
     ]
 
 
-def test_the_fastest_does_not_win_where_its_outputs_differ() -> None:
+def test_a_fast_mode_with_other_outputs_does_not_win() -> None:
     trials = find_fastest(SMALL, attempting(RATES, wrong=(AHEAD,)), device="cpu")
     assert trials[0].mode == BF16
     assert trials[-1].mode == AHEAD
@@ -61,7 +61,7 @@ def test_the_fastest_does_not_win_where_its_outputs_differ() -> None:
     }
 
 
-def test_what_is_wrong_eagerly_is_not_executed_in_other_ways() -> None:
+def test_a_precision_that_fails_eagerly_is_not_tried_with_compilers() -> None:
     trials = find_fastest(SMALL, attempting(RATES, wrong=(BF16,)), device="cpu")
     assert AHEAD not in [trial.mode for trial in trials]
     assert trials[0].mode == PLAIN_AHEAD
@@ -73,13 +73,13 @@ def test_eager_fp32_is_tried_whatever_the_space_says() -> None:
     assert [trial.mode for trial in trials] == [ExecutionMode(), AHEAD]
 
 
-def test_what_cannot_be_here_is_told_and_not_tried() -> None:
+def test_unsupported_modes_are_listed_but_not_tried() -> None:
     space = Space(precision=("tf32",), memory_format=("contiguous",), compile=("off",))
     trials = find_fastest(space, attempting({ExecutionMode(): 1.0}), device="cpu")
     assert trials[1].fell_out == "precision tf32 needs a CUDA device; this case runs on cpu"
 
 
-def test_an_engine_is_given_the_fastest_ways_that_it_takes() -> None:
+def test_an_engine_gets_the_fastest_modes_that_it_accepts() -> None:
     """On a GPU bf16 leads; ONNX Runtime does not take it, and is tried with the best of what it takes."""
     rates = {
         ExecutionMode(): 10.0,
@@ -97,7 +97,7 @@ def test_an_engine_is_given_the_fastest_ways_that_it_takes() -> None:
     assert tried == {"tf32", "fp16_weights"}
 
 
-def test_when_its_time_is_up_the_rest_is_named_and_not_tried() -> None:
+def test_modes_beyond_the_time_limit_are_listed_but_not_tried() -> None:
     left = iter([False, False, True, True, True])
     trials = find_fastest(SMALL, attempting(RATES), device="cpu", is_over=lambda: next(left))
     late = {trial.mode for trial in trials if trial.fell_out and trial.fell_out.startswith("not tried")}
@@ -109,7 +109,7 @@ def test_when_its_time_is_up_the_rest_is_named_and_not_tried() -> None:
     rates=st.dictionaries(st.sampled_from(list(RATES)), st.floats(0.1, 1000.0)),
     wrong=st.sets(st.sampled_from([*RATES])),
 )
-def test_the_answer_matches_and_nothing_that_was_tried_and_matches_is_faster(
+def test_no_matching_trial_is_faster_than_the_result(
     rates: dict[ExecutionMode, float], wrong: set[ExecutionMode]
 ) -> None:
     trials = find_fastest(SMALL, attempting(rates, wrong=tuple(wrong)), device="cpu")
@@ -123,14 +123,14 @@ def test_the_answer_matches_and_nothing_that_was_tried_and_matches_is_faster(
 @pytest.mark.parametrize(
     ("better", "unit", "own", "best"), [("higher", "clips/s", 5.0, 10.0), ("lower", "ms", 10.0, 5.0)]
 )
-def test_twice_as_fast_is_two_whichever_direction_is_better(better: str, unit: str, own: float, best: float) -> None:
+def test_twice_as_fast_is_a_speedup_of_two_in_both_directions(better: str, unit: str, own: float, best: float) -> None:
     def metric(value: float) -> Metric:
         return Metric.model_validate({"name": "x.y", "value": value, "unit": unit, "better": better})
 
     assert speedup("x", metric(best), metric(own), note="").value == pytest.approx(2.0)
 
 
-def test_only_the_case_of_eager_fp32_searches(load: Load) -> None:
+def test_only_a_case_of_eager_fp32_searches(load: Load) -> None:
     case = load(precision="bf16")
     (only,) = throughput(case, search="best", max_s=0.01)
     assert only.key == "throughput.clips_per_s{batch=1}"
@@ -145,7 +145,7 @@ def test_a_trial_has_a_rate_and_its_parity(load: Load, is_synchronous: bool) -> 
     assert "fell_out" not in answer
 
 
-def test_a_trial_that_fails_says_so_in_one_line(load: Load) -> None:
+def test_a_failed_trial_has_a_one_line_reason(load: Load) -> None:
     assert trial_of(load(compile="cudagraphs"), is_synchronous=True) == {
         "fell_out": "InputError: compile cudagraphs needs a CUDA device; this case runs on cpu"
     }
@@ -180,7 +180,7 @@ def test_throughput_is_searched_at_every_batch(load: Load) -> None:
     assert set(case.details["throughput.search"]) == {"batch 1", "batch 2"}  # type: ignore[arg-type]
 
 
-def test_where_eager_is_the_fastest_its_own_figures_stand(load: Load, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_if_eager_is_the_fastest_its_own_values_are_used(load: Load, monkeypatch: pytest.MonkeyPatch) -> None:
     def fastest_is_eager(*_: object, **__: object) -> Trial:
         return Trial(mode=ExecutionMode(), clips_per_s=1.0, max_difference=0.0, top1_agreement=1.0)
 
@@ -194,7 +194,7 @@ def test_where_eager_is_the_fastest_its_own_figures_stand(load: Load, monkeypatc
 
 
 @pytest.mark.gpu
-def test_the_best_way_on_a_gpu_is_not_slower_than_eager(load: Load) -> None:
+def test_the_best_mode_on_a_gpu_is_not_slower_than_eager(load: Load) -> None:
     space = Space(
         precision=("tf32", "bf16_weights"), memory_format=("channels_last_3d",), compile=("off", "cudagraphs")
     )

@@ -73,7 +73,7 @@ def test_ceilings_are_measured_once_a_session_and_precision(load: Load, monkeypa
     assert len(measured) == 5, "without a session nothing can be shared"
 
 
-def test_a_real_network_stays_below_what_its_device_can_do(load: Load, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_real_model_stays_below_the_limits_of_its_device(load: Load, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ceilings_module, "_measure", lambda device, precision: MACHINE)
     case = load(batch=2)
     found = {m.name: m.value for m in limits(case, max_s=0.05)}

@@ -31,26 +31,26 @@ def test_the_difference_is_a_share_of_the_largest_logit() -> None:
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
-def test_logits_that_are_no_numbers_are_out_of_tolerance(value: float) -> None:
+def test_logits_that_are_not_finite_are_out_of_tolerance(value: float) -> None:
     seen = compare_logits(torch.tensor([[1.0, 2.0]]), torch.tensor([[value, 2.0]]), tolerance=1.0)
     assert seen.max_difference is None
     assert not seen.is_within
 
 
 @pytest.mark.parametrize("axes", [{}, {"precision": "fp32"}, {"compile": "off", "batch": 8}])
-def test_eager_fp32_is_no_variant(load: Load, axes: dict[str, str]) -> None:
+def test_eager_fp32_needs_no_parity_check(load: Load, axes: dict[str, str]) -> None:
     assert not is_variant(load(**axes).point)
 
 
 @pytest.mark.parametrize("axes", [{"precision": "tf32"}, {"memory_format": "channels_last_3d"}, {"compile": "default"}])
-def test_everything_else_is_a_variant(load: Load, axes: dict[str, str]) -> None:
+def test_other_execution_modes_need_a_parity_check(load: Load, axes: dict[str, str]) -> None:
     assert is_variant(load(**axes).point)
 
 
 @pytest.mark.parametrize(
     "axes", [{"precision": "bf16"}, {"precision": "bf16_weights", "batch": 3}, {"memory_format": "channels_last_3d"}]
 )
-def test_real_variants_are_within_their_tolerance(load: Load, axes: dict[str, str]) -> None:
+def test_real_execution_modes_are_within_their_tolerance(load: Load, axes: dict[str, str]) -> None:
     case = load(**axes)
     metrics = parity(case)
     assert not any(metric.better for metric in metrics), "a gate without rules would take rounding for a regression"
@@ -63,7 +63,7 @@ def test_real_variants_are_within_their_tolerance(load: Load, axes: dict[str, st
         assert found["parity.max_difference"] > 0, "it was not eager fp32 that ran twice"
 
 
-def test_a_variant_that_computes_something_else_is_found(load: Load, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_execution_mode_with_other_outputs_is_found(load: Load, monkeypatch: pytest.MonkeyPatch) -> None:
     """One filter of the first layer is lost where the network is cast, as by a wrong kernel."""
     forward = PreparedModel.forward
 
@@ -101,9 +101,7 @@ def is_within(case: CaseContext) -> object:
     return case.details["parity"]["is_within_tolerance"]  # type: ignore[index,call-overload]
 
 
-def test_outputs_are_looked_at_at_every_batch_that_was_timed(
-    load: Load, wrong_when_large: list[tuple[str, int]]
-) -> None:
+def test_outputs_are_compared_at_every_timed_batch(load: Load, wrong_when_large: list[tuple[str, int]]) -> None:
     case = load(precision="bf16")
     latency(case, max_s=0.02)
     throughput(case, batch=[2, LARGE], max_s=0.02)
@@ -124,7 +122,7 @@ def test_a_case_of_a_large_batch_is_compared_at_that_batch(load: Load, wrong_whe
     assert ("bf16", LARGE) in wrong_when_large
 
 
-def test_what_was_timed_is_not_run_again(load: Load, wrong_when_large: list[tuple[str, int]]) -> None:
+def test_outputs_of_timed_passes_are_not_computed_again(load: Load, wrong_when_large: list[tuple[str, int]]) -> None:
     case = load(precision="bf16", batch=9)
     latency(case, max_s=0.02)
     wrong_when_large.clear()
@@ -134,7 +132,7 @@ def test_what_was_timed_is_not_run_again(load: Load, wrong_when_large: list[tupl
 
 
 @pytest.mark.parametrize("number", [2, LARGE])
-def test_the_best_way_is_looked_at_again_at_the_batch_that_it_is_timed_at(
+def test_the_best_mode_is_compared_again_at_the_batch_of_its_timing(
     load: Load, wrong_when_large: list[tuple[str, int]], monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
     def fastest(*_: object, **__: object) -> Trial:
@@ -150,7 +148,7 @@ def test_the_best_way_is_looked_at_again_at_the_batch_that_it_is_timed_at(
     assert (found["throughput.speedup{batch=best}"].value is None) == (number == LARGE)
 
 
-def test_of_several_batches_the_worst_counts_and_no_number_is_worse_than_any() -> None:
+def test_the_worst_batch_counts_and_a_value_that_is_not_finite_is_the_worst() -> None:
     def seen(difference: float | None) -> Parity:
         return Parity(max_difference=difference, top1_agreement=1.0, clips=1, tolerance=0.1)
 
@@ -160,7 +158,7 @@ def test_of_several_batches_the_worst_counts_and_no_number_is_worse_than_any() -
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("precision", ["tf32", "fp16", "bf16", "fp16_weights", "bf16_weights"])
-def test_cuda_variants_are_within_their_tolerance(load: Load, precision: Precision) -> None:
+def test_cuda_execution_modes_are_within_their_tolerance(load: Load, precision: Precision) -> None:
     case = load(precision=precision, device="cuda", clip="16x1x112", args={"width": 0.25, "num_classes": 4})
     parity(case)
     assert case.details["parity"]["is_within_tolerance"] is True  # type: ignore[index,call-overload]

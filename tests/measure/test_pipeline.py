@@ -32,7 +32,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> str:
         ({"decode": 89.0, "copy": 500.0, "model": 100.0}, "decode", False),
     ],
 )
-def test_the_slowest_lane_holds_the_others_back_unless_it_is_level(
+def test_the_slowest_stage_is_the_bottleneck_unless_the_rates_are_level(
     rates: dict[str, float | None], slowest: str, is_level: bool
 ) -> None:
     verdict = find_bottleneck(rates)
@@ -41,7 +41,7 @@ def test_the_slowest_lane_holds_the_others_back_unless_it_is_level(
     assert ("is the bottleneck: it reaches" in str(verdict)) is not is_level
 
 
-def test_a_verdict_names_the_lane_and_both_rates() -> None:
+def test_a_verdict_names_the_stage_and_both_rates() -> None:
     rates = LaneRates(decode=12.0, copy=None, model=345.6, together=(11.0,))
     assert str(rates.bottleneck) == "decode is the bottleneck: it reaches 12 clips/s, model 345.6"
 
@@ -58,7 +58,7 @@ def test_decoding_of_real_files_is_timed_step_by_step(load: Load, root: str) -> 
 
 
 @pytest.mark.parametrize("workers", [0, pytest.param(1, marks=pytest.mark.slow)])
-def test_every_lane_is_timed_alone_and_all_together(load: Load, root: str, workers: int) -> None:
+def test_every_stage_is_timed_alone_and_all_together(load: Load, root: str, workers: int) -> None:
     case = load(dataset="motions", batch=2)
     found = {m.name: m for m in end_to_end(case, root=root, options=FEW, lane_s=0.2, workers=workers)}
     assert found["end_to_end.decode_clips_per_s"].value
@@ -69,7 +69,7 @@ def test_every_lane_is_timed_alone_and_all_together(load: Load, root: str, worke
     assert "verdict" in case.details["end_to_end"]  # type: ignore[operator]
 
 
-def test_without_a_data_set_it_says_what_to_write(load: Load) -> None:
+def test_without_a_data_set_the_error_shows_what_to_write(load: Load) -> None:
     with pytest.raises(InputError, match=re.escape("end_to_end: {dataset: ucf101}")):
         end_to_end(load())
 
@@ -80,7 +80,7 @@ def test_a_batch_beyond_the_data_set_is_refused(load: Load, root: str) -> None:
 
 
 @pytest.mark.gpu
-def test_copying_is_a_lane_on_cuda(load: Load, root: str) -> None:
+def test_copying_is_a_stage_on_cuda(load: Load, root: str) -> None:
     case = load(dataset="motions", batch=2, device="cuda")
     found = {m.name: m.value for m in end_to_end(case, root=root, options=FEW, lane_s=0.5)}
     assert found["end_to_end.copy_clips_per_s"]

@@ -44,7 +44,7 @@ def loaded(tmp_path):
     return load
 
 
-def test_a_case_begins_with_weights_that_were_trained_first(loaded, data, tmp_path):
+def test_a_case_starts_from_its_pretrained_weights(loaded, data, tmp_path):
     case = loaded()
     accuracy(case, root=data)
     first = read_weights(tmp_path / "s" / case.kept["pretrained_weights"])
@@ -55,7 +55,7 @@ def test_a_case_begins_with_weights_that_were_trained_first(loaded, data, tmp_pa
     assert case.details["weights"]["path"].endswith("last.pt")
 
 
-def test_it_is_trained_once_for_all_cases_and_is_another_training_than_one_afresh(loaded, data):
+def test_pretraining_runs_once_for_all_cases_and_changes_the_training(loaded, data):
     first, views, afresh = loaded(), loaded(views="2x1"), loaded(weights=None)
     for case in (first, views, afresh):
         accuracy(case, root=data)
@@ -66,29 +66,29 @@ def test_it_is_trained_once_for_all_cases_and_is_another_training_than_one_afres
     assert "pretraining" not in afresh.details
 
 
-def test_a_number_of_classes_that_fits_only_one_of_the_sets_is_refused(loaded, data):
+def test_a_number_of_classes_that_fits_one_of_two_sets_is_refused(loaded, data):
     with pytest.raises(InputError, match="num_classes is 2, but motions has 4 classes; leave it out"):
         accuracy(loaded(args={"width": 0.0625, "num_classes": 2}), root=data)
 
 
-def test_a_file_of_weights_that_is_not_there_is_named(loaded, data):
+def test_a_missing_weights_file_is_named(loaded, data):
     with pytest.raises(InputError, match=r"nowhere\.pth"):
         accuracy(loaded(weights="nowhere.pth"), root=data)
 
 
 @pytest.mark.parametrize("weights", ["trained:motions", "trained:", "trained:a/b/c"])
-def test_half_a_pretraining_is_refused(weights):
+def test_an_incomplete_pretraining_is_refused(weights):
     with pytest.raises(ValidationError, match="trained:<data set>/<recipe>"):
         Point.model_validate({"model": "m", "clip": "4x1x8", "weights": weights})
 
 
-def test_a_file_is_no_pretraining():
+def test_a_weights_file_is_not_read_as_pretraining():
     assert Pretraining.of("trained.pth") is None
     assert Pretraining.of(None) is None
     assert Pretraining.of("trained:motions/quick") == Pretraining(dataset="motions", recipe="quick")
 
 
-def test_a_network_is_trained_on_single_frames_and_inflated(loaded, data, tmp_path):
+def test_a_model_is_trained_on_single_frames_and_inflated(loaded, data, tmp_path):
     """Of the 2D network's kernels the middle slice is what was trained; it stands in every slice, shared out."""
     resnet = {"model": "resnet3d", "args": {"depth": 10, "widen_factor": 0.0625, "stem_kernel_t": 3}}
     case = loaded(**resnet, weights="inflated:motions/first")
@@ -107,7 +107,7 @@ def test_a_network_is_trained_on_single_frames_and_inflated(loaded, data, tmp_pa
     assert again.details["pretraining"]["was_reused"]
 
 
-def test_inflated_is_another_pretraining_than_trained():
+def test_inflated_and_trained_weights_are_different_pretrainings():
     assert Pretraining.of("inflated:stills/quick") == Pretraining(dataset="stills", recipe="quick", is_inflated=True)
     with pytest.raises(ValueError, match="inflated:<data set>/<recipe>"):
         Pretraining.of("inflated:stills")

@@ -75,7 +75,7 @@ def test_rates_and_efficiency_by_hand() -> None:
     assert found["scaling.train_efficiency{ranks=2}"].note == "of 2 x 1 rank, 4 clips each"
 
 
-def test_ranks_without_a_gpu_are_null_with_their_reason() -> None:
+def test_ranks_without_a_gpu_are_null_with_the_reason() -> None:
     found = by_key(_unknown(4, gpus=2))
     assert {(metric.value, metric.note) for metric in found.values()} == {(None, "4 ranks want 4 GPUs; here are 2")}
     assert "scaling.train_efficiency{ranks=4}" in found
@@ -88,7 +88,7 @@ def test_the_usual_ranks_double_up_to_all_gpus(gpus: int | None, usual: list[int
     assert _usual(gpus) == usual
 
 
-def test_each_number_of_ranks_is_asked_once_with_the_same_threads(load: Load, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_number_of_ranks_runs_once_with_the_same_threads(load: Load, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[tuple[int, int]] = []
 
     def ask(module: str, request: Json, *, world: int, threads: int, timeout_s: float) -> Json:
@@ -106,20 +106,20 @@ def test_each_number_of_ranks_is_asked_once_with_the_same_threads(load: Load, mo
     assert asked[-1] == (2, 8)
 
 
-def test_the_first_error_that_a_rank_left_is_the_reason(tmp_path: Path) -> None:
+def test_the_first_error_of_a_rank_is_the_reason(tmp_path: Path) -> None:
     for rank, moment in (("0", 2), ("1", 1)):
         (tmp_path / rank).write_text(f"rank {rank} of 2 failed: ValueError: so\nand so")
         os.utime(tmp_path / rank, (moment, moment))
     assert failure_reason(tmp_path, LOG, world=2) == "rank 1 of 2 failed: ValueError: so and so"
 
 
-def test_a_rank_that_left_nothing_is_named_by_what_torchrun_saw(tmp_path: Path) -> None:
+def test_a_rank_without_an_error_file_is_named_by_torchrun(tmp_path: Path) -> None:
     assert failure_reason(tmp_path, LOG, world=2) == "rank 1 of 2 died: Signal 9 (SIGKILL)"
     assert failure_reason(tmp_path, "a line\nthe last line\n", world=2) == "the last line"
     assert "printed nothing" in failure_reason(tmp_path, "", world=2)
 
 
-def test_ranks_do_not_take_over_the_place_of_their_parent(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ranks_do_not_inherit_the_rank_of_their_parent(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("RANK", "WORLD_SIZE", "MASTER_PORT", "TORCHELASTIC_USE_AGENT_STORE", "VBENCH_CALL"):
         monkeypatch.setenv(name, "1")
     monkeypatch.setenv("OMP_NUM_THREADS", "16")
@@ -128,7 +128,7 @@ def test_ranks_do_not_take_over_the_place_of_their_parent(monkeypatch: pytest.Mo
     assert environment["OMP_NUM_THREADS"] == "3"
 
 
-def test_ranks_that_never_were_steady_are_said(load: Load, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ranks_that_never_became_steady_are_warned_of(load: Load, monkeypatch: pytest.MonkeyPatch) -> None:
     def ask(module: str, request: Json, *, world: int, threads: int, timeout_s: float) -> Json:
         found = seen([0.1], [0.1])
         found["train"]["stopped_because"] = "unsteady" if world == 2 else "precise"
@@ -141,7 +141,7 @@ def test_ranks_that_never_were_steady_are_said(load: Load, monkeypatch: pytest.M
 
 
 @pytest.mark.slow
-def test_two_real_ranks_train_and_run_a_network(load: Load) -> None:
+def test_two_real_ranks_train_and_run_a_model(load: Load) -> None:
     case = load(batch=2, threads=1)
     found = by_key(scaling(case, ranks=[1, 2], max_s=0.3))
     assert len(found) == 8

@@ -66,13 +66,13 @@ def test_throughput_is_labelled_by_batch_and_is_clips_not_batches(tmp_path: Path
     )
 
 
-def test_throughput_of_a_real_network_is_measured(tmp_path: Path) -> None:
+def test_throughput_of_a_real_model_is_measured(tmp_path: Path) -> None:
     (metric,) = throughput(loaded(tmp_path), batch=2, max_s=0.1)
     assert metric.value is not None
     assert min(metric.samples) <= metric.value <= max(metric.samples)
 
 
-def test_unknown_memory_is_null_with_its_reason(tmp_path: Path) -> None:
+def test_unknown_memory_is_null_with_the_reason(tmp_path: Path) -> None:
     found = by_key(memory(loaded(tmp_path)))
     assert found["memory.peak_allocated_bytes"].value is None
     assert found["memory.peak_allocated_bytes"].note
@@ -110,7 +110,7 @@ def on_cuda(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return trace
 
 
-def test_the_pass_whose_memory_is_measured_is_not_the_one_that_compiles(tmp_path: Path, on_cuda: list[str]) -> None:
+def test_memory_is_measured_after_the_compiling_pass(tmp_path: Path, on_cuda: list[str]) -> None:
     found = by_key(memory(loaded(tmp_path, compile="default")))
     assert on_cuda[-6:] == ["pass", "collect", "empty", "reset", "pass", "pass"]  # the last checks the outputs
     assert found["memory.peak_allocated_bytes"].value == 7
@@ -118,7 +118,7 @@ def test_the_pass_whose_memory_is_measured_is_not_the_one_that_compiles(tmp_path
 
 
 @pytest.mark.parametrize("mode", ["reduce-overhead", "max-autotune", "cudagraphs"])
-def test_what_a_replayed_graph_holds_is_unknown_with_its_reason(tmp_path: Path, on_cuda: list[str], mode: str) -> None:
+def test_memory_of_a_replayed_graph_is_null_with_the_reason(tmp_path: Path, on_cuda: list[str], mode: str) -> None:
     found = by_key(memory(loaded(tmp_path, compile=mode)))
     assert "pass" in on_cuda
     for name in ("memory.peak_allocated_bytes", "memory.peak_reserved_bytes"):
@@ -128,7 +128,9 @@ def test_what_a_replayed_graph_holds_is_unknown_with_its_reason(tmp_path: Path, 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "bf16_weights"])
 @pytest.mark.parametrize("memory_format", ["contiguous", "channels_last_3d"])
-def test_variants_give_the_same_logits_to_their_precision(tmp_path: Path, precision: str, memory_format: str) -> None:
+def test_execution_modes_give_the_same_logits_to_their_precision(
+    tmp_path: Path, precision: str, memory_format: str
+) -> None:
     plain = forward_of(loaded(tmp_path))(2)()
     variant = forward_of(loaded(tmp_path, precision=precision, memory_format=memory_format))(2)()
     tolerance = 1e-5 if precision == "fp32" else 5e-2
@@ -146,7 +148,7 @@ def test_cuda_latency_waits_for_the_device(tmp_path: Path) -> None:
     assert by_key(memory(case))["memory.peak_allocated_bytes"].value
 
 
-def test_no_batch_is_the_largest_on_a_cpu_and_the_record_says_why(tmp_path: Path) -> None:
+def test_the_largest_batch_on_a_cpu_is_null_with_the_reason(tmp_path: Path) -> None:
     found = by_key(throughput(loaded(tmp_path), batch="max"))
     assert found["throughput.max_batch"].value is None
     assert found["throughput.clips_per_s{batch=max}"].value is None

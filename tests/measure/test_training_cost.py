@@ -44,7 +44,7 @@ def test_the_first_epoch_that_is_good_enough_counts():
         ([{**row, "val_top1": None} for row in ROWS], "the recipe validates no epoch"),
     ],
 )
-def test_what_was_never_reached_is_null_with_the_reason(rows, why):
+def test_a_level_that_no_epoch_reached_is_null_with_the_reason(rows, why):
     for metric in cost_to_reach(rows, [90]):
         assert (metric.value, metric.note) == (None, why)
 
@@ -61,7 +61,7 @@ def write(folder, *, seconds=60.0, gpu=0.0):
     (folder / "carbon.json").write_text(json.dumps({**found, "joules": {"gpu": gpu, "cpu": 480.0, "ram": 1200.0}}))
 
 
-def test_parts_are_kept_apart_and_zero_is_unknown(tmp_path, monkeypatch):
+def test_energy_of_each_part_is_reported_and_zero_is_unknown(tmp_path, monkeypatch):
     monkeypatch.setattr("bench.measure.energy.counter_of", lambda device: None)
     write(tmp_path)
     found = by_key(carbon_metrics(tmp_path))
@@ -76,19 +76,19 @@ def test_parts_are_kept_apart_and_zero_is_unknown(tmp_path, monkeypatch):
     assert found["train_co2e_g"].note == "codecarbon 3, electricity of FRA, estimated"
 
 
-def test_of_a_blink_nothing_is_known(tmp_path):
+def test_the_energy_of_a_very_short_training_is_unknown(tmp_path):
     write(tmp_path, seconds=9.0, gpu=5.0)
     assert {metric.value for metric in carbon_metrics(tmp_path)} == {None}
 
 
-def test_nothing_is_told_where_nothing_was_kept(tmp_path):
+def test_without_a_carbon_file_there_are_no_carbon_metrics(tmp_path):
     with carbon_kept(tmp_path, country=None):
         pass
     assert list(tmp_path.iterdir()) == []
     assert list(carbon_metrics(tmp_path)) == []
 
 
-def test_a_country_is_a_code(tmp_path):
+def test_a_country_that_is_no_code_is_refused(tmp_path):
     with (
         pytest.raises(InputError, match="country 'France' is not a code of three letters"),
         carbon_kept(tmp_path, country="France"),
@@ -97,7 +97,7 @@ def test_a_country_is_a_code(tmp_path):
 
 
 @pytest.mark.slow
-def test_codecarbon_tells_offline_what_a_block_used(tmp_path, monkeypatch, capfd):
+def test_codecarbon_measures_a_block_offline(tmp_path, monkeypatch, capfd):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(training_cost, "SHORTEST_S", 0.0)
     with carbon_kept(tmp_path / "out", country="FRA"):
@@ -109,7 +109,7 @@ def test_codecarbon_tells_offline_what_a_block_used(tmp_path, monkeypatch, capfd
     assert capfd.readouterr() == ("", "")
 
 
-def test_the_rest_of_a_training_is_not_taken_for_all_of_it(tmp_path, monkeypatch):
+def test_a_resumed_training_has_unknown_energy(tmp_path, monkeypatch):
     used = UsedEnergy(
         country="FRA", seconds=60.0, joules={"gpu": 1.0, "cpu": 2.0, "ram": 3.0}, co2e_g=0.5, by="codecarbon 3"
     )
