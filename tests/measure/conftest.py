@@ -1,4 +1,4 @@
-"""A small network as a loaded case."""
+"""A small model in a case context."""
 
 from collections.abc import Callable
 from pathlib import Path

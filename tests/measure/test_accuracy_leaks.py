@@ -1,4 +1,4 @@
-"""Accuracy refuses test videos that share material with the videos that were trained on."""
+"""Accuracy refuses test videos that share material with the training set."""
 
 import shutil
 from pathlib import Path

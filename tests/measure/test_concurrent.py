@@ -1,4 +1,4 @@
-"""Streams of real threads through a real, small network."""
+"""Concurrent streams: real threads that share a small model."""
 
 import threading
 from collections.abc import Callable

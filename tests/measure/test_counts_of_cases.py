@@ -1,4 +1,4 @@
-"""The thin measures of counts, on a case as the worker gives it."""
+"""The measures of counts, on the case context that a worker gives them."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Energy of a clip: counters and codecarbon on given figures, and once for real."""
+"""Energy of a clip: counters and codecarbon with given values, and once with the real ones."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager

@@ -1,4 +1,4 @@
-"""The search for the fastest way on simulated rates and parities, and once with real processes."""
+"""The search for the fastest execution mode: with simulated rates and parities, and once with real processes."""
 
 from collections.abc import Callable, Mapping
 

@@ -1,4 +1,4 @@
-"""Rooflines by hand, ceilings kept for a session, and the limits of a real, small network."""
+"""Rooflines by hand, ceilings stored for a session, and the limits of a small model."""
 
 from collections.abc import Callable
 

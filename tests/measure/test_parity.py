@@ -1,4 +1,4 @@
-"""Parity on logits by hand, and of real variants."""
+"""Parity of logits by hand, and of real execution modes."""
 
 import math
 from collections.abc import Callable

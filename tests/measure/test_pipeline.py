@@ -1,4 +1,4 @@
-"""Decoding and the three lanes from files to logits, on small real video files; verdicts on given rates."""
+"""Decoding, and the stages from files to logits, on small real video files; verdicts on given rates."""
 
 import re
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Weights that are trained first: once for all cases that begin with them, and never mistaken for a file."""
+"""Pretraining: once for all cases that start from the same weights, and never confused with a file."""
 
 import pytest
 import torch

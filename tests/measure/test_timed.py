@@ -1,4 +1,4 @@
-"""Latency, throughput and memory of a real, small network on the CPU."""
+"""Latency, throughput and memory of a small model on the CPU."""
 
 from pathlib import Path
 from types import SimpleNamespace

@@ -1,4 +1,4 @@
-"""Train steps of a real, small network, and their parts on simulated times."""
+"""Train steps of a small model, and their parts with simulated times."""
 
 import re
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""What a training cost: read off its curves, or told by codecarbon."""
+"""The cost of a training: from its curves and from codecarbon."""
 
 import json
 from contextlib import nullcontext
