@@ -30,6 +30,8 @@ LIGHT += [
     "bench.ab.gate",
     "bench.cli.gate",
     "bench.cli.models",
+    "bench.cli.profile_command",
+    "bench.cli.weights",
     "bench.cli.train",
     "bench.cli.predictions",
 ]

@@ -14,13 +14,17 @@ from typing import Annotated, Any, TextIO
 import typer
 from typer.core import TyperGroup
 
+from bench.cli.arguments import AsJson
+from bench.cli.console import print_error, print_json, print_note, print_table
 from bench.cli.data import data_app
 from bench.cli.gate import ab, baseline_app, compare, history
-from bench.cli.models import models, profile, weights_app
+from bench.cli.models import models
 from bench.cli.predictions import predictions
+from bench.cli.profile_command import profile
 from bench.cli.results import results_app
 from bench.cli.suite_commands import plan, report, run
 from bench.cli.train import evaluate, features, predict, train
+from bench.cli.weights import weights_app
 from bench.core.errors import BenchError, StopSignal
 from bench.core.import_path import add_working_folder
 
@@ -61,7 +65,6 @@ SHARED = ("run", "train", "eval")  # several processes can run these together, u
 # click's UsageError, or that of the copy of click which newer versions of typer carry.
 USAGE_ERROR: Any = typer.BadParameter.__mro__[1]
 
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 
 COMMANDS: tuple[Callable[..., None], ...] = (
     run,
@@ -90,7 +93,6 @@ def doctor(
     as_json: AsJson = False,
 ) -> None:
     """Say what this machine has, what is missing, and what would disturb a measurement."""
-    from bench.cli.console import print_json, print_table
     from bench.runner.doctor import check_machine
 
     findings = check_machine(with_gpu=gpu)
@@ -133,8 +135,6 @@ def _show_warning(
     line: str | None = None,
 ) -> None:
     """Print a warning as one line; where it was raised tells a user nothing."""
-    from bench.cli.console import print_note
-
     print_note(f"warning: {message}")
 
 
@@ -163,8 +163,6 @@ def run_shared_command(arguments: list[str]) -> int:
 
 def exit_code_of(call: Callable[[], Any]) -> int:
     """The exit code for whatever `call` returns or raises; prints errors."""
-    from bench.cli.console import print_error
-
     try:
         code = call()
     except BenchError as error:
@@ -190,8 +188,6 @@ def exit_code_of(call: Callable[[], Any]) -> int:
 
 
 def _fault(error: Exception) -> int:
-    from bench.cli.console import print_error
-
     try:
         where = f"traceback in {_keep_traceback()}"
     except OSError:  # the temporary folder is full or read-only
@@ -202,8 +198,6 @@ def _fault(error: Exception) -> int:
 
 def _stopped(stop: BaseException) -> int:
     """Say that the command was stopped; returns 128 plus the number of the signal."""
-    from bench.cli.console import print_error
-
     detail = f" {stop.detail}" if isinstance(stop, StopSignal) and stop.detail else ""
     print_error(f"stopped{detail}; everything finished is kept, and the same command goes on from here")
     return 128 + (stop.signal if isinstance(stop, StopSignal) else signal.SIGINT)

@@ -1,4 +1,4 @@
-"""Parses command line values: `NAME=VALUE` of `--arg` and `--option`, and files to write."""
+"""Arguments that several commands have, and the parsing of their values: `NAME=VALUE`, data sets, files to write."""
 
 import os
 from collections.abc import Collection, Iterable, Sequence
@@ -10,6 +10,9 @@ import typer
 
 from bench.core.errors import InputError
 
+Model = Annotated[str, typer.Argument(metavar="MODEL", help="A name from `vbench models`, or source:name.")]
+ModelArguments = Annotated[list[str] | None, typer.Option("--arg", metavar="NAME=VALUE", help="A model argument.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 Entry = Annotated[
     str | None,
     typer.Option(
@@ -21,9 +24,9 @@ Entry = Annotated[
 
 
 def named_values(texts: Iterable[str], *, flag: str, example: str, as_text: Collection[str] = ()) -> dict[str, Any]:
-    """Names with YAML values: `kernel_depth=3`, `shortcut=A`, `multi_label=true`; raises InputError for anything else.
+    """Names with YAML values: `kernel_depth=3`, `shortcut=A`, `multi_label=true`; values of `as_text` stay text.
 
-    Values of the names in `as_text` stay text.
+    Raises InputError if a text is not NAME=VALUE, a value is not YAML, or a name is given twice.
     """
     values: dict[str, Any] = {}
     for text in texts:
@@ -34,6 +37,11 @@ def named_values(texts: Iterable[str], *, flag: str, example: str, as_text: Coll
             raise InputError(f"{flag} {name} is given twice, with {values[name]!r} and {value!r}")
         values[name] = value if name in as_text else _yaml(value, flag=flag, text=text)
     return values
+
+
+def model_arguments(texts: Iterable[str] | None) -> dict[str, Any]:
+    """The arguments of a model from `--arg`."""
+    return named_values(texts or (), flag="--arg", example="depth=50")
 
 
 def dataset_options(texts: Sequence[str] | None) -> dict[str, Any]:

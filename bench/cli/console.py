@@ -2,11 +2,13 @@
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
 
 from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 from rich.text import Text
 
@@ -61,3 +63,15 @@ def print_json(value: Any) -> None:
     """Print JSON on standard output, without line wrapping or colours."""
     text = json.dumps(value, indent=2, ensure_ascii=False)
     sys.stdout.write(CONTROL.sub(lambda match: f"\\u{ord(match[0]):04x}", text) + "\n")
+
+
+@contextmanager
+def progress_bar(what: str) -> Iterator[Callable[[int, int], None] | None]:
+    """Show a bar on standard error during the block, moved by `advance(done, total)`; None if that is no terminal."""
+    if not errors.is_terminal:
+        yield None
+        return
+    bar = Progress(TextColumn(what), BarColumn(), MofNCompleteColumn(), console=errors, transient=True)
+    with bar:
+        task = bar.add_task("", total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)

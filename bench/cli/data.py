@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from bench.cli.console import print_json, print_table, print_text
+from bench.cli.arguments import AsJson, dataset_options
+from bench.cli.console import print_json, print_table, print_text, progress_bar
 
 if TYPE_CHECKING:
     from bench.data.collection import VideoSet
@@ -25,7 +26,6 @@ Source = Annotated[Path, typer.Argument(metavar="SOURCE", help="A folder of vide
 Target = Annotated[Path, typer.Argument(metavar="TARGET", help="The folder to write; a run that was stopped goes on.")]
 Workers = Annotated[int, typer.Option(min=0, help="Worker processes; 0 works in this process.")]
 ShortSide = Annotated[int | None, typer.Option(min=2, help="Pixels of the short side; default: as it is.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 
 
 @data_app.command("list")
@@ -223,7 +223,6 @@ def time_loading(
 
 
 def _open(dataset: str, split: str, root: Path | None, option: list[str] | None) -> "VideoSet":
-    from bench.cli.arguments import dataset_options
     from bench.data.collection import open_dataset
 
     return open_dataset(dataset, root=root, split=split, **dataset_options(option))
@@ -231,7 +230,6 @@ def _open(dataset: str, split: str, root: Path | None, option: list[str] | None)
 
 def _folders(what: str, root: Path | None, option: list[str] | None) -> tuple[Path, ...]:
     """Return the folders of the data set `what`, or the folder `what` if it exists and no option names a data set."""
-    from bench.cli.arguments import dataset_options
     from bench.core.errors import InputError, suggest
     from bench.core.registry import DATASETS
     from bench.data.collection import folders_of_dataset
@@ -266,7 +264,5 @@ def _exit_if_failed(failed: "tuple[Failed, ...]") -> None:
 @contextmanager
 def _progress_bar(what: str) -> Iterator["OnProgress"]:
     """Show a bar on standard error while videos are processed; nothing on a pipe."""
-    from bench.cli.show_models import counting_progress
-
-    with counting_progress(what) as advance:
+    with progress_bar(what) as advance:
         yield lambda progress: advance(progress.done, progress.total) if advance else None

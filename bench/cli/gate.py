@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from bench.cli.arguments import AsJson, check_writable
+from bench.cli.console import print_error, print_json, print_note, print_table, print_text
 from bench.core.errors import InputError
 
 if TYPE_CHECKING:
@@ -41,7 +43,6 @@ Write = Annotated[
 Junit = Annotated[Path | None, typer.Option("--junit", metavar="FILE", help="Also write JUnit XML.")]
 Annotations = Annotated[bool, typer.Option("--annotations", help="Print GitHub annotations.")]
 Markdown = Annotated[bool, typer.Option("--markdown", help="Print Markdown, such as for a pull request.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 Results = Annotated[str, typer.Argument(metavar="RESULTS", help="Folder, file, pattern or git:REF[:path] of records.")]
 Branch = Annotated[str | None, typer.Option("--branch", help="A branch; the one checked out if not given.")]
@@ -109,7 +110,6 @@ def ab(
 ) -> None:
     """Measure BASE and HEAD alternately in one job until every gated case is decided; for noisy machines."""
     from bench.ab.gate import ab as measure_ab
-    from bench.cli.console import print_note
 
     outputs = _outputs(fail_on, write or [], junit, annotations=annotations, markdown=markdown, as_json=as_json)
     limits, budget_s = _limits(gate or []), _seconds(budget)
@@ -134,7 +134,6 @@ def save_baseline(
     results: Results, branch: Branch = None, folder: BaselineFolder = Path(), whole: Whole = False
 ) -> None:
     """Keep RESULTS as the baseline of a branch on their kind of machine, and append them to its history."""
-    from bench.cli.console import print_note
     from bench.comparison.baselines import current_branch, save
 
     to = current_branch(folder) if branch is None else branch
@@ -144,7 +143,6 @@ def save_baseline(
 @baseline_app.command("list")
 def list_baselines(folder: BaselineFolder = Path(), as_json: AsJson = False) -> None:
     """List the baselines by branch, suite and machine."""
-    from bench.cli.console import print_json
     from bench.comparison.baselines import listed
 
     found = listed(folder)
@@ -162,7 +160,6 @@ def promote_baseline(
     whole: Whole = False,
 ) -> None:
     """Copy the baselines of one branch to another, such as after a merge."""
-    from bench.cli.console import print_note
     from bench.comparison.baselines import promote
 
     _show_baselines(promote(source, target, root=folder, is_whole=whole, on_note=print_note))
@@ -179,7 +176,6 @@ def history(
     as_json: AsJson = False,
 ) -> None:
     """Show a metric over commits, and the first commit of every new level."""
-    from bench.cli.console import print_json
     from bench.comparison.baselines import current_branch, history_files
     from bench.comparison.history import history_of
     from bench.store import read_records
@@ -195,8 +191,6 @@ def history(
 
 
 def _show_baselines(found: "list[Baseline]") -> None:
-    from bench.cli.console import print_table
-
     rows = [(b.branch, b.suite, b.machine, b.fingerprint, b.cases, b.runs, b.commit[:10]) for b in found]
     print_table(("branch", "suite", "machine", "fingerprint", "cases", "runs", "commit"), rows, right=("cases", "runs"))
 
@@ -213,7 +207,6 @@ class _Outputs:
 
     def give(self, found: "Comparison") -> int:
         """Print, then write the files. Returns the exit code; 3 if the only fault is a file that cannot be written."""
-        from bench.cli.console import print_error, print_note
         from bench.comparison import formats
         from bench.comparison.verdicts import EXIT_CODES
 
@@ -251,7 +244,6 @@ def _outputs(
     fail_on: str, write: list[Path], junit: Path | None, *, annotations: bool, markdown: bool, as_json: bool
 ) -> _Outputs:
     """Check the output options before anything is read or measured; raises InputError."""
-    from bench.cli.arguments import check_writable
     from bench.comparison.formats import ending_of
 
     if as_json and markdown:
@@ -327,7 +319,6 @@ VERDICT_COLUMNS = ("verdict", "case", "metric", "base", "head", "change", "why")
 
 def _show_comparison(comparison: "Comparison") -> None:
     """Print the table of verdicts, urgent ones first, then what could not be compared, then a summary."""
-    from bench.cli.console import print_table, print_text
     from bench.comparison.formats import cells, headline, sections, shown_rows
 
     rows = shown_rows(comparison)
@@ -347,7 +338,6 @@ MIN_COMMITS = 10
 
 def _show_history(history: "History") -> None:
     """Print one line per commit, marked if the level changed, then each step in a sentence."""
-    from bench.cli.console import print_table, print_text
     from bench.comparison.verdicts import one_line
     from bench.core.units import format_value, plural
 

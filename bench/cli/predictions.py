@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from bench.cli.arguments import check_writable
 from bench.cli.console import print_json, print_table, print_text
 from bench.core.errors import InputError
 from bench.core.schema import Json
@@ -66,8 +67,6 @@ def predictions(
 
 def _check_fusing(fuse: Path | None, weight: float | None, *, is_pair: bool) -> None:
     """Raise InputError if there is nothing to fuse, or the file cannot be written."""
-    from bench.cli.arguments import check_writable
-
     if not is_pair and (fuse is not None or weight is not None):
         raise InputError(
             f"{'--weight' if fuse is None else '--fuse'} needs two files of predictions, and only one is given"

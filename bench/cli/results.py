@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from bench.cli.arguments import check_writable
+from bench.cli.arguments import AsJson, check_writable
 from bench.cli.console import print_json, print_table, print_text
 from bench.core.errors import InputError, suggest
 from bench.core.privacy import without_identity
@@ -21,7 +21,6 @@ from bench.store import RECORDS, RecordStore, latest_runs, read_records, record_
 results_app = typer.Typer(no_args_is_help=True, help="Stored results: list, show, export, merge, prune, repair, scrub.")
 
 Results = Annotated[list[Path], typer.Argument(metavar="RESULTS...", help="Results folders or records files.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would change, and change nothing.")]
 Format = Literal[
     "csv", "jsonl", "markdown", "latex", "parquet", "github-action-benchmark", "bencher", "hf-eval-results"

@@ -12,6 +12,7 @@ from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.text import Text
 
+from bench.cli.arguments import AsJson
 from bench.cli.console import console, duration, first_line, print_json, print_table, print_text, safe_text
 from bench.core.schema import Metric, Record
 from bench.core.units import format_interval, format_value
@@ -32,7 +33,6 @@ Trust = Annotated[
 Identify = Annotated[
     bool, typer.Option("--identify", help="Keep home folders and host names in records, which hide them otherwise.")
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 
 
 def run(

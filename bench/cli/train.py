@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from bench.cli.arguments import Entry
+from bench.cli.arguments import AsJson, Entry, Model, ModelArguments, check_writable, dataset_options, model_arguments
 from bench.cli.console import print_json, print_note, print_table, print_text
 from bench.core.errors import InputError
 from bench.core.input_protocol import InputProtocol, parse_protocol, read_class_names
@@ -16,8 +16,6 @@ from bench.core.schema import Record, clip_from_text
 if TYPE_CHECKING:
     from bench.train.inference import Prediction
 
-Model = Annotated[str, typer.Argument(metavar="MODEL", help="A name from `vbench models`, or source:name.")]
-ModelArguments = Annotated[list[str] | None, typer.Option("--arg", metavar="NAME=VALUE", help="A model argument.")]
 ClipText = Annotated[
     str | None,
     typer.Option("--clip", help="frames x stride x size, such as 16x1x112; by default as the checkpoint was trained."),
@@ -51,7 +49,6 @@ Ranks = Annotated[
 ]
 Workers = Annotated[int, typer.Option("--workers", min=0, help="Decoding processes per rank.")]
 Timeout = Annotated[float, typer.Option("--timeout", min=1, help="Time limit in seconds.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 
 TIMEOUT_S = 5e6  # two months; the suites that train on whole data sets have the same limit
 
@@ -164,7 +161,7 @@ def predict(
         views=views,
         top=top,
         given=_given_protocol(preprocess, labels=labels),
-        arguments=_model_arguments(arg),
+        arguments=model_arguments(arg),
     )
     if as_json:
         print_json(_predictions_as_dicts(found.predictions, protocol=found.protocol))
@@ -189,14 +186,13 @@ def features(
     arg: ModelArguments = None,
 ) -> None:
     """Write the feature vectors of a data set, for transfer learning."""
-    from bench.cli.arguments import check_writable, dataset_options
     from bench.train.inference import features_of_dataset
 
     check_writable(out)
     result = features_of_dataset(
         model, dataset, split=split, out=out, weights=weights, entry=entry, clip=clip, root=root,
         views=views,
-        given=_given_protocol(preprocess, labels=None), arguments=_model_arguments(arg),
+        given=_given_protocol(preprocess, labels=None), arguments=model_arguments(arg),
         options=dataset_options(option),
     )  # fmt: skip
     found = result.features
@@ -206,12 +202,6 @@ def features(
     print_text(f"{len(found.videos)} vectors of {found.vectors.shape[1]}: {out}")
     print_note(f"input: {result.protocol}")
     raise typer.Exit(3 if found.unread else 0)
-
-
-def _model_arguments(given: list[str] | None) -> dict[str, Any]:
-    from bench.cli.arguments import named_values
-
-    return named_values(given or [], flag="--arg", example="depth=50")
 
 
 def _require_weights(model: str, weights: Path | None) -> None:
@@ -262,7 +252,6 @@ def _run_accuracy(
     out: Path,
 ) -> None:
     """Run a suite of one model and one measure, and print the results."""
-    from bench.cli.arguments import dataset_options
     from bench.cli.suite_commands import (
         LiveRun,
         say_predictions,
@@ -290,7 +279,7 @@ def _run_accuracy(
     suite = {
         "suite": name,
         "timeout_s": timeout_s,
-        "models": [{"name": model, **_model_arguments(arg), **_without_none(axes)}],
+        "models": [{"name": model, **model_arguments(arg), **_without_none(axes)}],
         "measure": {"accuracy": _without_none(options)},
     }
     with LiveRun().running() as live:

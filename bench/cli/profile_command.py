@@ -1,14 +1,83 @@
-"""The output of `vbench profile`."""
+"""The command `profile`: counts one model at once, and prints what it costs."""
 
 from collections.abc import Sequence
+from csv import DictWriter
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
-from bench.cli.console import print_table, print_text
+import typer
+
+from bench.cli.arguments import AsJson, Entry, Model, ModelArguments, check_writable, model_arguments
+from bench.cli.console import print_json, print_note, print_table, print_text
+from bench.core.errors import UnknownNameError
 from bench.core.schema import Json
 from bench.core.units import format_value
-from bench.profiling import Profile
+
+if TYPE_CHECKING:
+    from bench.profiling import Profile
 
 
-def show_profile(found: Profile, *, with_layers: bool) -> None:
+def profile(
+    model: Model,
+    shape: Annotated[
+        str | None,
+        typer.Option("--input", metavar="BxCxTxHxW", help="Input shape, such as 1x3x16x112x112; several by commas."),
+    ] = None,
+    num_classes: Annotated[int | None, typer.Option(help="Classes; the model's own default if not given.")] = None,
+    arg: ModelArguments = None,
+    weights: Annotated[Path | None, typer.Option(help="A checkpoint to load.")] = None,
+    entry: Entry = None,
+    device: Annotated[str | None, typer.Option(help="Where to count: meta (default), or cpu, cuda.")] = None,
+    counters: Annotated[
+        str, typer.Option(help="torch, or all, or a list of torch, fvcore, thop, ptflops: who counts.")
+    ] = "torch",
+    views: Annotated[
+        str, typer.Option("--views", help="Views of one video that are counted together, such as 10x3.")
+    ] = "1x1",
+    layers: Annotated[bool, typer.Option("--layers", help="Also a table of the model's modules.")] = False,
+    speed: Annotated[
+        bool, typer.Option("--speed", help="Also measure latency, throughput and memory here, in some 20 seconds.")
+    ] = False,
+    as_json: AsJson = False,
+    csv: Annotated[Path | None, typer.Option("--csv", help="Write the table of modules to this file.")] = None,
+    html: Annotated[Path | None, typer.Option("--html", help="Write the modules as a page into this folder.")] = None,
+) -> None:
+    """Count one model: parameters, MACs, memory."""
+    from bench.profiling import profile as profile_model
+
+    if csv is not None:
+        check_writable(csv)
+    found = profile_model(
+        model,
+        shape,
+        num_classes=num_classes,
+        arguments=model_arguments(arg),
+        weights=weights,
+        entry=entry,
+        device=device,
+        counters=_counters(counters),
+        views=views,
+        with_speed=speed,
+    )
+    if as_json:
+        print_json(found.as_dict(with_layers=layers))
+    else:
+        _show_profile(found, with_layers=layers)
+    _write_layers(found, csv=csv, html=html)
+
+
+def _counters(text: str) -> list[str]:
+    known = ["torch", "fvcore", "thop", "ptflops"]
+    if text == "all":
+        return known
+    names = [name.strip() for name in text.split(",")]
+    for name in names:
+        if name not in known:
+            raise UnknownNameError("counter", name, [*known, "all"])
+    return names
+
+
+def _show_profile(found: "Profile", *, with_layers: bool) -> None:
     """Print the values of one model, their convention, and what to know about them."""
     print_text(f"{found.model} at {', '.join('x'.join(map(str, shape)) for shape in found.inputs)}")
     print_table(("", "", ""), list(_rows(found)), right=("",))
@@ -29,7 +98,7 @@ def show_profile(found: Profile, *, with_layers: bool) -> None:
         _show_layers(found)
 
 
-def _rows(found: Profile) -> Sequence[tuple[str, str | None, str | None]]:
+def _rows(found: "Profile") -> Sequence[tuple[str, str | None, str | None]]:
     rows = [
         ("params", _number(found.params), None if found.params is None else format_value(found.params, "elements")),
         ("MACs, forward", f"{found.macs:,}", f"{found.macs / 1e9:.3f} GMACs"),
@@ -56,7 +125,7 @@ def _rows(found: Profile) -> Sequence[tuple[str, str | None, str | None]]:
     return rows
 
 
-def _show_counters(found: Profile) -> None:
+def _show_counters(found: "Profile") -> None:
     """Print what each counter reports, the part that should equal ours, and why it differs."""
     print_text("")
     rows = [
@@ -80,7 +149,7 @@ def _show_counters(found: Profile) -> None:
             print_text(f"  {report['verdict']}: {report['why']}")
 
 
-def _show_published(found: Profile) -> None:
+def _show_published(found: "Profile") -> None:
     """Print published costs of this model and our count at the publisher's clip, each value once."""
     print_text("")
     rows = {
@@ -105,7 +174,7 @@ def _number(value: Json) -> str | None:
     return f"{value:,}" if isinstance(value, int | float) else None
 
 
-def _show_layers(found: Profile) -> None:
+def _show_layers(found: "Profile") -> None:
     rows = [
         (
             "  " * layer.path.count(".") * bool(layer.path) + (layer.path.rsplit(".", 1)[-1] or found.model),
@@ -120,3 +189,19 @@ def _show_layers(found: Profile) -> None:
     ]
     columns = ("module", "type", "MMACs", "share", "params", "bytes written", "FLOPs/byte")
     print_table(columns, rows, right=columns[2:])
+
+
+def _write_layers(found: "Profile", *, csv: Path | None, html: Path | None) -> None:
+    """The table of modules as a file, and as a page to look at."""
+    rows = [layer.model_dump() for layer in found.layers]
+    if csv is not None:
+        with csv.open("w", newline="", encoding="utf-8") as file:
+            writer = DictWriter(file, fieldnames=list(rows[0]))
+            writer.writeheader()
+            writer.writerows(rows)
+    if html is not None:
+        from bench.reporting.layer_page import write_layer_page
+
+        inputs = ", ".join("x".join(map(str, shape)) for shape in found.inputs)
+        page = write_layer_page(rows, out=html, model=found.model, inputs=inputs, convention=found.convention)
+        print_note(f"page: {page}")

@@ -1,11 +1,17 @@
-"""What the commands `vbench weights …` print."""
+"""The commands `weights …`: inspect a checkpoint file, find published ones, download one."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
-from bench.cli.console import errors, print_table, print_text
+import typer
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+
+from bench.cli.arguments import AsJson, Entry
+from bench.cli.console import errors, print_json, print_table, print_text
+from bench.core.errors import InputError
 from bench.core.units import format_value
 
 if TYPE_CHECKING:
@@ -13,10 +19,70 @@ if TYPE_CHECKING:
     from bench.models.weights.identification import CheckpointFacts, Fit
     from bench.reference.zoo_files import PublishedAccuracy, ZooFile
 
+weights_app = typer.Typer(no_args_is_help=True, help="Checkpoint files.")
 
-def show_checkpoint(found: "CheckpointFacts") -> None:
+
+@weights_app.command("inspect")
+def weights_inspect(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A checkpoint: .pth, .pt, .pyth, .safetensors.")],
+    entry: Entry = None,
+    as_json: AsJson = False,
+) -> None:
+    """Say what a checkpoint file is, and which model it fits."""
+    from bench.models.weights.identification import identify
+
+    found = identify(file, entry=entry)
+    if as_json:
+        print_json(_checkpoint_as_dict(found))
+    else:
+        _show_checkpoint(found)
+
+
+@weights_app.command("find")
+def weights_find(
+    model: Annotated[
+        str, typer.Argument(metavar="MODEL", help="A model, or a pattern of ids, sources and models: '*slowfast*'.")
+    ],
+    as_json: AsJson = False,
+) -> None:
+    """List published checkpoint files of a model, with the accuracies that their publishers print."""
+    from bench.catalog.catalog import Catalog
+    from bench.reference.zoo_files import find_zoo_files
+
+    found = find_zoo_files(model, families={each.name: each.family for each in Catalog().models.values()})
+    if as_json:
+        print_json([_zoo_file_as_dict(file) for file in found])
+    else:
+        _show_zoo_files(found, wanted=model)
+
+
+@weights_app.command("get")
+def weights_get(
+    id_: Annotated[str, typer.Argument(metavar="ID", help="An id from `vbench weights find`.")],
+    out: Annotated[Path, typer.Option("--out", help="Folder for the file.")] = Path("weights"),
+    address: Annotated[
+        str | None, typer.Option("--from", metavar="URL", help="Another address of the same file, such as a mirror.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Download a published checkpoint file, going on where an earlier download stopped, and check its printed hash."""
+    from bench.models.weights.download import download
+    from bench.reference.zoo_files import zoo_file
+
+    if address is not None and not address.startswith(("http://", "https://")):
+        raise InputError(f"--from {address!r} is not an address that begins with http:// or https://")
+    file = zoo_file(id_)
+    with _download_progress(file.file_name) as on_progress:
+        found = download(file, out, url=address, on_progress=on_progress)
+    if as_json:
+        print_json(_download_as_dict(file, found))
+    else:
+        _show_download(file, found)
+
+
+def _show_checkpoint(found: "CheckpointFacts") -> None:
     """Print what a file is, and how to load it."""
-    facts = checkpoint_as_dict(found)
+    facts = _checkpoint_as_dict(found)
     rows = [
         (name.replace("_", " "), value)
         for name, value in facts.items()
@@ -30,7 +96,7 @@ def show_checkpoint(found: "CheckpointFacts") -> None:
         print_text(f"fits {fit.model}: vbench profile {fit.model}{_flags(fit)} --weights {found.path}")
 
 
-def checkpoint_as_dict(found: "CheckpointFacts") -> dict[str, Any]:
+def _checkpoint_as_dict(found: "CheckpointFacts") -> dict[str, Any]:
     """Return the facts as plain data, for `--json`."""
     return {
         "path": str(found.path),
@@ -69,7 +135,7 @@ def _flags(fit: "Fit") -> str:
     return "".join(flags)
 
 
-def show_zoo_files(found: "Sequence[ZooFile]", *, wanted: str) -> None:
+def _show_zoo_files(found: "Sequence[ZooFile]", *, wanted: str) -> None:
     """Print published files: id, model, what they were trained on, hash and the first accuracy that is printed."""
     if not found:
         print_text(f"no published file of {wanted} is known")
@@ -101,7 +167,7 @@ def _accuracy(file: "ZooFile") -> tuple[float | None, float | None, str | None, 
     return own.top1, own.top5, own.dataset, ", ".join(part for part in (own.clip, own.views) if part)
 
 
-def zoo_file_as_dict(file: "ZooFile") -> dict[str, Any]:
+def _zoo_file_as_dict(file: "ZooFile") -> dict[str, Any]:
     """Return a published file as plain data; `accuracies` is null if none is printed for it."""
     plain = {**asdict(file), "num_classes": file.num_classes}
     empty_as_null = {name: value if value != "" else None for name, value in plain.items()}
@@ -110,10 +176,8 @@ def zoo_file_as_dict(file: "ZooFile") -> dict[str, Any]:
 
 
 @contextmanager
-def download_progress(name: str) -> "Iterator[Callable[[int, int | None], None]]":
+def _download_progress(name: str) -> "Iterator[Callable[[int, int | None], None]]":
     """Show bytes, rate and remaining time of a download on standard error, if that is a terminal."""
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
-
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -130,7 +194,7 @@ def download_progress(name: str) -> "Iterator[Callable[[int, int | None], None]]
         yield show
 
 
-def show_download(file: "ZooFile", found: "DownloadedFile") -> None:
+def _show_download(file: "ZooFile", found: "DownloadedFile") -> None:
     """Print where the file is, whether it is the published one, and what to do with it."""
     print_text(f"{found.path}{' was there already' if found.was_there else ''}: {format_value(found.n_bytes, 'B')}")
     print_text(f"sha256 {found.sha256}: {found.verification}")
@@ -139,6 +203,6 @@ def show_download(file: "ZooFile", found: "DownloadedFile") -> None:
     print_text(f"see what it is: vbench weights inspect {found.path}")
 
 
-def download_as_dict(file: "ZooFile", found: "DownloadedFile") -> dict[str, Any]:
+def _download_as_dict(file: "ZooFile", found: "DownloadedFile") -> dict[str, Any]:
     """Return the same as plain data."""
     return {"id": file.id, "model": file.model or None, **asdict(found), "path": str(found.path)}
