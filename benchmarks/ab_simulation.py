@@ -19,7 +19,7 @@ import numpy as np
 from gate_simulation import LATENCY, NOISES, Values, _fine, bimodal, heavy_tail, loud_offset
 from numpy.typing import NDArray
 
-from bench.ab.turns import BLOCKS
+from bench.ab.blocks import BLOCKS
 from bench.comparison.assessments import assess_pairs, decide_interim
 from bench.comparison.interim import ANALYSED_BLOCKS, alpha_share
 from bench.comparison.limits import limits_of

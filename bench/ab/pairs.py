@@ -1,38 +1,38 @@
-"""A pair of runs, one of each side: one after the other, or both at a time with their timed steps in turns."""
+"""Runs a pair, one run of each side: one after the other, or both at once with their timed steps in turns."""
 
-import select
 from collections.abc import Mapping
 
-from bench.ab.sides import Ran, Side, SideName
+from bench.ab.sides import RunOutcome, Side, SideName, wait_for_results
 from bench.ab.turn_relay import Relay
 
-Pair = Mapping[SideName, tuple[Side, int]]  # each side with its case's place in that side's plan
+Pair = Mapping[SideName, tuple[Side, int]]  # each side, and the number of the case in that side's plan
 
 
-def run_apart(pair: Pair, first: SideName, index: int) -> dict[SideName, Ran]:
-    """Run `first` and then the other. Where head has no result base is spared; head is always run: it is on trial."""
-    ran: dict[SideName, Ran] = {}
+def run_apart(pair: Pair, first: SideName, index: int) -> dict[SideName, RunOutcome]:
+    """Run `first`, then the other side. If head fails first, base is not run; head always runs: it is under test."""
+    outcomes: dict[SideName, RunOutcome] = {}
     for name in _ordered(pair, first):
-        side, place = pair[name]
-        ran[name] = side.run(place, index)
-        if name == "head" and not ran[name].is_good:
+        side, case = pair[name]
+        side.begin(case, index)
+        outcomes[name] = side.result()
+        if name == "head" and not outcomes[name].is_good:
             break
-    return ran
+    return outcomes
 
 
-def run_together(pair: Pair, first: SideName, index: int) -> dict[SideName, Ran]:
-    """Run both at a time: they are loaded side by side and timed in turns, `first` before the other in both."""
-    ran: dict[SideName, Ran] = {}
+def run_together(pair: Pair, first: SideName, index: int) -> dict[SideName, RunOutcome]:
+    """Run both sides at once: they load at the same time and are timed in turns, `first` before the other."""
+    outcomes: dict[SideName, RunOutcome] = {}
     with Relay(first=first) as relay:
         running = {pair[name][0]: name for name in _ordered(pair, first)}
         for side, name in running.items():
             side.begin(pair[name][1], index, turn_address=relay.address(name))
         while running:
-            for side in select.select(list(running), [], [])[0]:
+            for side in wait_for_results(list(running)):
                 name = running.pop(side)
-                ran[name] = side.result()
+                outcomes[name] = side.result()
                 relay.turnstile.leave(name)
-    return ran
+    return outcomes
 
 
 def _ordered(pair: Pair, first: SideName) -> list[SideName]:

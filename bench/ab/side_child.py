@@ -1,8 +1,8 @@
-"""The process of one side of an A/B measurement: plans the suite under that side's own vbench, measures on request.
+"""The process of one side of an A/B measurement: plans the suite with that side's own vbench, and measures on request.
 
 `sides.py` passes this text to the side's interpreter, so that commits from before this file can be measured too. It
-needs only `plan`, `run_case` and the store, and finds them under their earlier names as well. It answers the JSON lines
-of standard input on standard output.
+needs only `plan`, `run_case` and the store, and finds them under their earlier names as well. It replies to each JSON
+line on standard input with one on standard output.
 """
 
 import ctypes
@@ -18,49 +18,45 @@ from importlib.machinery import PathFinder
 from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
-from typing import IO, Any
+from typing import Any
 
 PR_SET_PDEATHSIG = 1
-OWN = "bench.runner.running"  # tells a checkout of vbench from any other folder named bench
+OWN = "bench.runner.running"  # distinguishes a checkout of vbench from other folders named bench
 # Modules by their names, the newest first: a side may be a commit from before a rename.
 RUNNING = (OWN, "bench.execution.running")
 LOCAL = ("bench.runner.local", "bench.execution.local")
 YAML_TREE = ("bench.core.yaml_tree", "bench.yaml_tree")
 IMPORT_PATH = ("bench.core.import_path", "bench.importing")
 TURN_TAKING = ("bench.measure.timing.turn_taking", "bench.measure.floor")
+PRIVACY = ("bench.core.privacy",)
 ERRORS = ("bench.core.errors", "bench.errors")
 TURN_ADDRESSES = ("VBENCH_TURN_TAKING", "VBENCH_FLOOR")
 
 
 def main() -> None:
-    """Answer the first line with the plan, and each later one, `{case, index}`, with the result of that run."""
+    """Reply to the first line with the plan, and to each later one, `{case, index}`, with the outcome of that run."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    replies = _replies()
-    for answer in _answers():
-        replies.write(json.dumps(answer) + "\n")
-        replies.flush()
+    os.environ.pop("VBENCH_PARENT_PID", None)  # names the parent of this process, not that of its workers
+    stdout = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)  # what plug-ins print goes to standard error, because standard output is reserved for replies
+    for reply in _replies():
+        stdout.write(json.dumps(reply) + "\n")
+        stdout.flush()
 
 
-def _replies() -> IO[str]:
-    """Standard output, reserved for replies: from here on, what plug-ins print goes to standard error."""
-    kept = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)
-    return kept
-
-
-def _answers() -> Iterator[dict[str, Any]]:
+def _replies() -> Iterator[dict[str, Any]]:
     request = json.loads(sys.stdin.readline())
     try:
-        yield from _serve(request)
-    except Exception as error:  # whatever the side's code raises is reported, and then ends this process
+        yield from _plan_and_run(request)
+    except Exception as error:  # whatever the side's code raises is reported before this process ends
         message, is_ours = str(error) or type(error).__name__, type(error).__module__ in ERRORS
         problem = message if is_ours else f"{type(error).__name__}: {message}"
         yield {"problem": problem, "exit_code": getattr(error, "exit_code", None) if is_ours else None}
         raise
 
 
-def _serve(request: dict[str, Any]) -> Iterator[dict[str, Any]]:
+def _plan_and_run(request: dict[str, Any]) -> Iterator[dict[str, Any]]:
     _import_own_vbench()
     running, run_case = _module(RUNNING), _module(LOCAL).run_case
     tree = _module(YAML_TREE).Tree.of(request["suite"], name=request["name"])
@@ -68,26 +64,32 @@ def _serve(request: dict[str, Any]) -> Iterator[dict[str, Any]]:
     cases, recipes = target.suite.cases, running.recipe_folders(target.suite.path)
     with target.store.lock():
         target.store.write_suite(target.suite.facts())
-        planned = [{"id": c.id, "title": c.title, "is_sharing": _is_sharing(c)} for c in cases]
-        yield {"cases": planned, **_origins(request["suite"])}
+        yield {"cases": [_planned(case) for case in cases], **_origins(request["suite"])}
         for line in sys.stdin:
             wanted = json.loads(line)
             case, address = cases[wanted["case"]], wanted["turn_address"]
             with _turn_taking_at(address):
                 record = run_case(
-                    case,
+                    case if address is None else _with_twice_the_time(case),
                     target.store,
                     run_index=wanted["index"],
                     freshness=target.freshness[case.id],
                     recipes=recipes,
                 )
-            record = _with_turn_kind(record, by="processes" if address is None else "steps")
+            record = _as_ab_record(record, case, by="processes" if address is None else "steps")
+            if not (request.get("identify") or getattr(target.suite, "identify", False)) and _exists(PRIVACY[0]):
+                record = _module(PRIVACY).without_identity(record)
             target.store.append(record)
             yield {"is_good": record.is_good, "needs_turns": any(map(_needs_turns, record.metrics))}
 
 
+def _planned(case: Any) -> dict[str, Any]:
+    timeout_s = getattr(case, "timeout_s", None)
+    return {"id": case.id, "title": case.title, "is_sharing": _is_sharing(case), "timeout_s": timeout_s}
+
+
 def _module(names: tuple[str, ...]) -> ModuleType:
-    """The module under the first of `names` that this side's vbench has; if it has none, the newest is reported."""
+    """The module under the first of `names` that this side's vbench has; the newest, which fails, if it has none."""
     return import_module(next((name for name in names if _exists(name)), names[0]))
 
 
@@ -100,7 +102,7 @@ def _exists(name: str) -> bool:
 
 
 def _with_positions(tree: Any, request: dict[str, Any]) -> Any:
-    """`tree` with the position of each value in its file and with the keys that one file laid over another."""
+    """`tree` with the position of each value in its file, and with the keys that one file overrides in another."""
     position = type(tree.positions[()])
     positions = {
         tuple(place): position(file=file, line=line, column=column) for place, file, line, column in request["at"]
@@ -110,14 +112,19 @@ def _with_positions(tree: Any, request: dict[str, Any]) -> Any:
     return replace(tree, **{name: value for name, value in fields.items() if hasattr(tree, name)})
 
 
-def _with_turn_kind(record: Any, *, by: str) -> Any:
-    """The record with how its run took turns with the other side, so that it never passes for a run on its own."""
-    return record.model_copy(update={"details": {**record.details, "in_turns": by}})
+def _with_twice_the_time(case: Any) -> Any:
+    """`case` with twice the time limit, because the other side works for half of the time."""
+    return case.model_copy(update={"timeout_s": 2 * case.timeout_s})
+
+
+def _as_ab_record(record: Any, case: Any, *, by: str) -> Any:
+    """The record of `case` with how its run took turns, so that it is never mistaken for a run on its own."""
+    return record.model_copy(update={"case": case, "details": {**record.details, "in_turns": by}})
 
 
 @contextmanager
 def _turn_taking_at(address: str | None) -> Iterator[None]:
-    """Pass the relay's address to the worker; a worker from before turn-taking by steps ignores it."""
+    """Set the relay's address for the worker; a worker from before turn-taking by steps ignores it."""
     if address is not None:
         os.environ.update(dict.fromkeys(TURN_ADDRESSES, address))
     try:
@@ -130,7 +137,7 @@ def _turn_taking_at(address: str | None) -> Iterator[None]:
 def _import_own_vbench() -> None:
     """Import this interpreter's vbench even if the side's checkout has another package `bench` before it on the path.
 
-    If the checkout is one of vbench, what comes first is the side's own.
+    In a checkout of vbench the first package on the path is the side's own.
     """
     others = [entry for entry in sys.path if _is_other(entry)]
     if not others:
@@ -149,7 +156,7 @@ def _import_own_vbench() -> None:
 def _is_other(entry: str) -> bool:
     """Whether this entry of the path holds a package `bench` that is not vbench.
 
-    A plain folder of that name, without an `__init__.py`, does not hide a package that comes later.
+    A folder of that name, without an `__init__.py`, does not hide a package that comes later.
     """
     found = PathFinder.find_spec("bench", [entry])
     if found is None or found.origin is None:
@@ -159,10 +166,9 @@ def _is_other(entry: str) -> bool:
 
 
 def _is_sharing(case: Any) -> bool:
-    """Whether this vbench can take turns by steps and the case leaves its device to another process between its turns.
+    """Whether this vbench can take turns by steps, and the case leaves its device to another process between turns.
 
-    Cases on a CPU do, except training, which has no turns. How a GPU switches between two processes is not under our
-    control.
+    Cases on a CPU do, except training, which has no turns. We cannot control how a GPU switches between processes.
     """
     if not any(map(_exists, TURN_TAKING)) or "accuracy" in case.measures:
         return False
@@ -170,7 +176,7 @@ def _is_sharing(case: Any) -> bool:
 
 
 def _has_gpu() -> bool:
-    import torch  # takes seconds, and only cases without a device ask
+    import torch  # takes seconds, and is needed only for cases without a device
 
     return torch.cuda.is_available()
 
@@ -178,7 +184,7 @@ def _has_gpu() -> bool:
 def _needs_turns(metric: Any) -> bool:
     """Whether one run does not settle this metric: it is neither a count nor a share of videos.
 
-    A commit from before `is_of_machine` is asked for `is_exact`; the worst that can happen is more runs than needed.
+    Commits from before `is_of_machine` have `is_exact`, which leads to more runs than needed at worst.
     """
     return metric.value is not None and getattr(metric, "is_of_machine", not metric.is_exact)
 

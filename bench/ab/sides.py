@@ -1,13 +1,15 @@
-"""The two sides of an A/B measurement: commits in worktrees of their own, models, or other environments."""
+"""The two sides of an A/B measurement: commits in their own worktrees, models, or other environments."""
 
 import json
+import math
 import os
 import re
 import shutil
-import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+import time
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -16,19 +18,24 @@ from typing import Any, Literal
 
 from bench.core.errors import InputError, SetUpError, last_line
 from bench.core.git import git_environment, run_git
-from bench.core.process import tail
+from bench.core.process import BoundedLog, ChildTimeoutError, LastBytes, SupervisedProcess
 from bench.core.yaml_tree import Tree
 
 PYTHON, MODEL, HERE = "python:", "model:", "."
-WORKTREES = "vbench-ab-"  # with the process that made them
-NEEDS_GIT = "vbench ab with a commit, branch or tag needs git, and a working folder that lies in a repository"
+WORKTREES = "vbench-ab-"  # followed by the id of the process that made them
+NEEDS_GIT = "vbench ab with a commit, branch or tag needs git, and a working folder inside a repository"
+REQUEST_S = 60.0  # for a side to read a request
+PLAN_S = 1800.0  # for a side to import its vbench and plan the suite, which builds every model once
+# A side limits the time of its runs itself, doubled in turns; a commit from before this rule doubles it once more.
+RUN_LIMITS, RUN_MARGIN_S = 4.0, 120.0
+MOST_REPLY_BYTES = 64 << 20  # without a newline: not a reply of ours
 
 SideName = Literal["base", "head"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class SideSpec:
-    """What a side is: a commit, a model in the place of the suite's, an interpreter, or the working folder as it is."""
+    """What a side is: a commit, a model that replaces the suite's, an interpreter, or the working folder as it is."""
 
     text: str
     kind: Literal["commit", "model", "python", "here"]
@@ -36,11 +43,11 @@ class SideSpec:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Place:
-    """Where a side is measured: its working folder, its interpreter and what it adds to the process's environment.
+class SideSetup:
+    """Where a side is measured: its working folder, its interpreter and its additional environment variables.
 
-    `tree` is the checkout that the code of this side must come from, as far as it holds that code; `forbidden` the
-    repository whose own files must not be measured in the place of this side's.
+    `tree` is the checkout that the code of this side must come from, if it holds that code. `forbidden` is the
+    repository whose own files must not be measured in place of this side's.
     """
 
     title: str
@@ -52,53 +59,55 @@ class Place:
 
     @property
     def is_here(self) -> bool:
-        """Whether this very vbench and what the user wrote last are measured, not a commit or another environment."""
+        """Whether this vbench and the user's working files are measured, not a commit or another environment."""
         return self.forbidden is None and self.python == sys.executable
 
 
 @dataclass(frozen=True, kw_only=True)
 class PlannedCase:
-    """A case as one side plans it. `is_sharing` says that it may be measured while the other side's process lives."""
+    """A case in the plan of one side. `is_sharing`: it may be measured while the other side's process is alive."""
 
     id: str
     title: str
     is_sharing: bool = False
+    timeout_s: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
-class Ran:
-    """What came of one run. `needs_turns` says whether any of its metrics must be judged by many runs."""
+class RunOutcome:
+    """The outcome of one run. `needs_turns`: at least one of its metrics must be judged by many runs."""
 
     is_good: bool
     needs_turns: bool
 
 
 def read_side(text: str) -> SideSpec:
-    """`REF`, `model:NAME`, `package.module:factory`, `python:PATH` or `.`; InputError where it is none of these."""
+    """Read `REF`, `model:NAME`, `package.module:factory`, `python:PATH` or `.`; raises InputError for anything else."""
     if text == HERE:
         return SideSpec(text=text, kind="here")
     if text.startswith(PYTHON):
         found = shutil.which(text.removeprefix(PYTHON))
         if found is None:
-            raise InputError(f"{text}: no program there; give an interpreter, such as python:.venv/bin/python")
+            raise InputError(f"{text}: no such program; give an interpreter, such as python:.venv/bin/python")
         return SideSpec(text=text, kind="python", value=os.path.abspath(found))
     if text.startswith(MODEL) or ":" in text:
         return SideSpec(text=text, kind="model", value=text.removeprefix(MODEL))
     return SideSpec(text=text, kind="commit", value=_commit(text))
 
 
-def suite_of(spec: SideSpec, suite: Mapping[str, Any]) -> dict[str, Any]:
-    """The suite as this side measures it: with its own model, where it is one, for which it must be checked."""
+def suite_for_side(spec: SideSpec, suite: Mapping[str, Any]) -> dict[str, Any]:
+    """The suite as this side measures it. A model side replaces the one model of `suite`, which must be checked before.
+
+    Raises InputError if the suite has several models or leaves the clip to the model.
+    """
     if spec.kind != "model":
         return dict(suite)
     models = suite.get("models") or []
     if len(models) != 1:
-        raise InputError(
-            f"{spec.text}: the suite must have one model, whose place this one takes; it has {len(models)}"
-        )
+        raise InputError(f"{spec.text}: the suite must have one model, which this one replaces; it has {len(models)}")
     given = {} if isinstance(models[0], str) else models[0]
     if "clip" not in given and "clip" not in (suite.get("matrix") or {}):
-        raise InputError(f"{spec.text}: the suite must say the clip of both models: matrix: {{clip: [16x1x112]}}")
+        raise InputError(f"{spec.text}: the suite must give the clip of both models: matrix: {{clip: [16x1x112]}}")
     mine = {"models": [{**given, "name": spec.value}]}
     matrix = dict(suite.get("matrix") or {})
     for kind in ("include", "exclude"):
@@ -108,19 +117,19 @@ def suite_of(spec: SideSpec, suite: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _of_model(rule: Any, name: str) -> Any:
-    """A rule of the suite's one model as one of the model that takes its place."""
+    """A rule of the suite's one model as a rule of the model that replaces it."""
     return {**rule, "model": name} if isinstance(rule, dict) and "model" in rule else rule
 
 
 @contextmanager
-def place_of(spec: SideSpec) -> Iterator[Place]:
-    """Where to measure `spec`. The worktree of a commit lasts as long as this does, and is removed however it ends."""
+def side_setup(spec: SideSpec) -> Iterator[SideSetup]:
+    """Where to measure `spec`. The worktree of a commit exists while the block runs; it is removed even on an error."""
     if spec.kind == "here" and (here := _repository()) is not None:
-        yield _place_in(here, here, title=spec.text)
+        yield _setup_in(here, here, title=spec.text)
         return
     if spec.kind != "commit":
         python = spec.value if spec.kind == "python" else sys.executable
-        yield Place(title=spec.text, folder=Path.cwd(), python=python)
+        yield SideSetup(title=spec.text, folder=Path.cwd(), python=python)
         return
     root = Path(_git("rev-parse", "--show-toplevel")).resolve()
     _remove_abandoned(root)
@@ -131,8 +140,8 @@ def place_of(spec: SideSpec) -> Iterator[Place]:
             _git("worktree", "add", "--detach", str(tree), spec.value)
         except InputError as error:
             raise SetUpError(f"{spec.text}: its worktree could not be made: {error}") from None
-        place = _place_in(tree, root, title=f"{spec.text} ({spec.value[:10]})")
-        yield replace(place, forbidden=root)
+        setup = _setup_in(tree, root, title=f"{spec.text} ({spec.value[:10]})")
+        yield replace(setup, forbidden=root)
     finally:
         with suppress(InputError):
             _git("worktree", "remove", "--force", "--force", str(tree), folder=root)
@@ -142,7 +151,7 @@ def place_of(spec: SideSpec) -> Iterator[Place]:
 
 
 def _remove_abandoned(root: Path) -> None:
-    """Remove worktrees of measurements that were killed before they could: their process is no longer there."""
+    """Remove the worktrees of measurements that were killed: their process no longer exists."""
     for line in _git("worktree", "list", "--porcelain", folder=root).splitlines():
         tree = Path(line.removeprefix("worktree "))
         made_by = re.fullmatch(rf"{WORKTREES}(\d+)-.*", tree.parent.name) if line.startswith("worktree ") else None
@@ -162,85 +171,125 @@ def _is_alive(pid: int) -> bool:
     return True
 
 
-def _place_in(tree: Path, root: Path, *, title: str) -> Place:
-    """`tree` seen from where the user stands in `root`, with what PYTHONPATH names there taken from `tree`."""
+def _setup_in(tree: Path, root: Path, *, title: str) -> SideSetup:
+    """The set-up in `tree`, in the folder where the user stands in `root`; PYTHONPATH entries move to `tree` too."""
     here = Path.cwd().resolve()
     folder = tree / here.relative_to(root)
     folder = folder if folder.is_dir() else tree
     given = [Path(part).resolve() for part in os.environ.get("PYTHONPATH", "").split(os.pathsep) if part]
     moved = [tree / path.relative_to(root) if path.is_relative_to(root) else path for path in given]
     paths = dict.fromkeys(map(str, [folder, tree, *([tree / "src"] if (tree / "src").is_dir() else []), *moved]))
-    return Place(title=title, folder=folder, variables={"PYTHONPATH": os.pathsep.join(paths)}, tree=tree)
+    return SideSetup(title=title, folder=folder, variables={"PYTHONPATH": os.pathsep.join(paths)}, tree=tree)
 
 
 def _repository() -> Path | None:
-    """The checkout in which the user stands; None outside of any."""
+    """The root of the user's checkout; None outside a repository."""
     try:
         return Path(_git("rev-parse", "--show-toplevel")).resolve()
     except InputError:
         return None
 
 
-class Side:
-    """One side, ready to measure: its cases, and a process of its own that starts each run in a fresh one."""
+class _SideProcess(SupervisedProcess):
+    """The process of one side: it answers each JSON line on its standard input with one on its standard output.
 
-    def __init__(self, name: SideName, place: Place, suite: Tree, *, path: Path, out: Path) -> None:
-        """Plan `suite`; SetUpError where that fails, InputError where this very vbench says that it is wrong."""
-        self.name, self.place = name, place
-        self.log = out.parent / f"{name}.log"
+    It runs another interpreter and maybe another vbench, so it cannot use the reply pipe of `ChildProcess`.
+    """
+
+    def __init__(self, setup: SideSetup, *, log: Path) -> None:
+        self._replies, self._rest = deque[bytes](), b""
+        self._log, self._last = BoundedLog(log), LastBytes()
         text = (Path(__file__).parent / "side_child.py").read_text(encoding="utf-8")
-        with self.log.open("wb") as log:
-            self._process = subprocess.Popen(
-                [place.python, "-c", text],
-                cwd=place.folder,
-                env={**git_environment(), **place.variables},
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=log,
-                text=True,
-                start_new_session=True,
-            )
+        super().__init__(
+            [setup.python, "-c", text],
+            stdin=None,
+            stdout=self._received,
+            stderr=self._printed,
+            environment={**git_environment(), **setup.variables},
+            cwd=setup.folder,
+        )
+
+    @property
+    def has_reply(self) -> bool:
+        return bool(self._replies)
+
+    def reply(self, deadline: float) -> bytes:
+        """The next reply; empty if the process ends without one. Raises ChildTimeoutError at `deadline`."""
+        while not self._replies and not self.has_exited:
+            if (left := deadline - time.monotonic()) <= 0:
+                raise ChildTimeoutError
+            self.watch(left)
+        if not self._replies:
+            self.end()  # reads what is left in the pipe
+        return self._replies.popleft() if self._replies else b""
+
+    def last_error(self) -> str:
+        return last_line(self._last.text(), otherwise="its process ended without a message")
+
+    def _received(self, block: bytes) -> None:
+        *lines, self._rest = (self._rest + block).split(b"\n")
+        self._replies.extend(lines)
+        if len(self._rest) > MOST_REPLY_BYTES:
+            self._replies.append(self._rest[:100])
+            self._rest = b""
+
+    def _printed(self, block: bytes) -> None:
+        self._last.write(block)
+        self._log.write(block)
+
+    def _close(self) -> None:
+        super()._close()
+        self._log.close()
+
+
+class Side:
+    """One side that is ready to be measured: its cases, and a process that starts each run in a fresh process."""
+
+    def __init__(
+        self, name: SideName, setup: SideSetup, suite: Tree, *, path: Path, out: Path, identify: bool = False
+    ) -> None:
+        """Start the process and let it plan `suite`.
+
+        Raises SetUpError if that fails, InputError if this vbench itself says that the suite is wrong.
+        """
+        self.name, self.setup = name, setup
+        self._deadline, self._limit_s = 0.0, PLAN_S
+        log = out.parent / f"{name}.log"
+        log.unlink(missing_ok=True)
+        try:
+            self._process = _SideProcess(setup, log=log)
+        except OSError as error:
+            raise SetUpError(f"{name} ({setup.title}) cannot be measured: {setup.python}: {error.strerror}") from None
         try:
             at = [
-                (place, str(Path(where.file).absolute()), where.line, where.column)  # a side has a folder of its own
+                (place, str(Path(where.file).absolute()), where.line, where.column)  # a side has its own folder
                 for place, where in suite.positions.items()
             ]
-            told = {"at": at, "overlaid": list(suite.overlaid)}
-            self._send({"suite": suite.data, "name": str(path), "out": str(out), **told})
-            planned = self._answer()
+            request = {"suite": suite.data, "name": str(path), "out": str(out), "at": at}
+            self._send({**request, "overlaid": list(suite.overlaid), "identify": identify}, limit_s=PLAN_S)
+            planned = self._reply()
             self._check_origins(planned)
         except BaseException:
             self.close()
             raise
         self.cases = tuple(PlannedCase(**case) for case in planned["cases"])
 
-    def run(self, case: int, index: int) -> Ran:
-        """Measure the case at this place of the plan once; its record is kept in this side's folder."""
-        self.begin(case, index)
-        return self.result()
-
     def begin(self, case: int, index: int, *, turn_address: str | None = None) -> None:
-        """Start such a run without waiting for it; its timings take turns through the relay at `turn_address`."""
-        self._send({"case": case, "index": index, "turn_address": turn_address})
+        """Start a run of the case with this number in the plan; its record is stored in this side's folder.
 
-    def result(self) -> Ran:
-        """What came of the run that was begun, once it has ended."""
-        return Ran(**self._answer())
+        With `turn_address`, its timings take turns through the relay there.
+        """
+        timeout_s = self.cases[case].timeout_s
+        limit_s = math.inf if timeout_s is None else RUN_LIMITS * timeout_s + RUN_MARGIN_S
+        self._send({"case": case, "index": index, "turn_address": turn_address}, limit_s=limit_s)
 
-    def fileno(self) -> int:
-        """For `select`: readable when the run has ended."""
-        assert self._process.stdout is not None
-        return self._process.stdout.fileno()
+    def result(self) -> RunOutcome:
+        """Wait for the run that was begun. Raises SetUpError if the side's process ends or misses its deadline."""
+        return RunOutcome(**self._reply())
 
     def close(self) -> None:
-        """End the process and what it started."""
-        with suppress(ProcessLookupError):
-            os.killpg(self._process.pid, 9)
-        self._process.wait()
-        for stream in (self._process.stdin, self._process.stdout):
-            if stream is not None:
-                with suppress(BrokenPipeError):
-                    stream.close()
+        """End the process and everything that it started."""
+        self._process.kill()
 
     def __enter__(self) -> "Side":
         return self
@@ -250,61 +299,66 @@ class Side:
     ) -> None:
         self.close()
 
-    def _send(self, request: Mapping[str, Any]) -> None:
-        assert self._process.stdin is not None
-        with suppress(BrokenPipeError):
-            self._process.stdin.write(json.dumps(request) + "\n")
-            self._process.stdin.flush()
+    def _send(self, request: Mapping[str, Any], *, limit_s: float) -> None:
+        self._limit_s, self._deadline = limit_s, time.monotonic() + limit_s
+        with suppress(ChildTimeoutError):  # `_reply` reports it
+            self._process.send(json.dumps(request).encode() + b"\n", timeout_s=REQUEST_S)
 
-    def _answer(self) -> dict[str, Any]:
-        assert self._process.stdout is not None
-        answer = self._read(self._process.stdout.readline())
-        if "problem" in answer:
-            is_input = answer.get("exit_code") == InputError.exit_code and self.place.is_here
-            error = InputError if is_input else SetUpError
-            raise error(f"{self.name} ({self.place.title}) cannot be measured: {answer['problem']}")
-        return answer
-
-    def _read(self, line: str) -> dict[str, Any]:
-        if not line:
-            return {"problem": self._last_words()}
+    def _reply(self) -> dict[str, Any]:
         try:
-            answer: dict[str, Any] = json.loads(line)
+            line = self._process.reply(self._deadline)
+            reply = json.loads(line) if line else {"problem": self._process.last_error()}
+        except ChildTimeoutError:
+            self.close()
+            reply = {"problem": f"no reply within {self._limit_s:g} s"}
         except ValueError:
-            return {"problem": f"it answered {line.strip()[:80]!r}"}
-        return answer
-
-    def _last_words(self) -> str:
-        self._process.wait()
-        return last_line(tail(self.log), otherwise="its process ended without a word")
+            reply = None
+        if not isinstance(reply, dict):
+            reply = {"problem": f"it replied {line[:80].decode(errors='replace').strip()!r}"}
+        if "problem" in reply:
+            is_input = reply.get("exit_code") == InputError.exit_code and self.setup.is_here
+            error = InputError if is_input else SetUpError
+            raise error(f"{self.name} ({self.setup.title}) cannot be measured: {reply['problem']}")
+        return reply
 
     def _check_origins(self, planned: Mapping[str, Any]) -> None:
-        """That code comes from this side's checkout wherever that has it, not from a copy that both sides would share.
+        """Raise SetUpError if code under test comes from elsewhere than this side's checkout, which holds it.
 
-        Copies are made by installing, for editing or not, in the repository or outside of it. What no commit holds
-        must not come from the repository either, where it is that of the working folder.
+        A copy that is installed, editable or not, would be the same on both sides. Code that no commit holds must not
+        come from the repository of the working folder either.
         """
-        place = self.place
-        if place.tree is None:
+        setup = self.setup
+        if setup.tree is None:
             return
         for name, found in planned["origins"].items():
-            origin, own = Path(found), modules_of(name, place.tree)
-            is_left = place.forbidden is not None and origin.is_relative_to(place.forbidden)
+            origin, own = Path(found), modules_of(name, setup.tree)
+            is_left = setup.forbidden is not None and origin.is_relative_to(setup.forbidden)
             is_installed = origin.is_relative_to(planned["prefix"])
             if origin.parent in {file.parent for file in own} or (not own and (is_installed or not is_left)):
                 continue
-            there = f"its checkout, where it is {own[0].relative_to(place.tree)}" if own else "its checkout"
+            there = f"its checkout, which has it at {own[0].relative_to(setup.tree)}" if own else "its checkout"
             raise SetUpError(
-                f"{self.name} ({place.title}) cannot be measured: {name} would come from {origin}, not from {there}; "
+                f"{self.name} ({setup.title}) cannot be measured: {name} would come from {origin}, not from {there}; "
                 "put the folder that holds it on PYTHONPATH"
             )
 
 
-def modules_of(name: str, tree: Path) -> list[Path]:
-    """Files of the checkout `tree` from which module `name` could be imported, if their folder was on the path.
+def wait_for_results(sides: Sequence[Side]) -> list[Side]:
+    """Wait until at least one of `sides` has a result, has ended or has missed its deadline; returns those."""
+    processes = [side._process for side in sides]
+    while True:
+        now = time.monotonic()
+        ready = [s for s in sides if s._process.has_reply or s._process.has_exited or now >= s._deadline]
+        if ready:
+            return ready
+        processes[0].watch(min(side._deadline for side in sides) - now, companions=processes[1:])
 
-    Those that git knows or would add; not the ignored ones, such as an environment's. A file counts where the folder
-    above its topmost package is no package itself: `a/b/c.py` is `b.c` unless there is an `a/__init__.py`.
+
+def modules_of(name: str, tree: Path) -> list[Path]:
+    """Files of the checkout `tree` from which module `name` could be imported if their folder were on the path.
+
+    Files that git tracks or would add; not ignored ones, such as those of an environment. The folder above the topmost
+    package must not be a package itself: `a/b/c.py` is `b.c` unless `a/__init__.py` exists.
     """
     relative = name.replace(".", "/")
     wanted = [f":(top,glob)**/{relative}.py", f":(top,glob)**/{relative}/__init__.py"]
@@ -334,15 +388,15 @@ def _git(*arguments: str, folder: Path | None = None, missing: str | None = None
     message = done.stderr.strip()
     if missing is not None and not message:
         others = "model:NAME, package.module:factory, python:PATH"
-        message = f"no commit, branch or tag {missing!r} here{_why_few(folder)}; allowed too: {others}"
+        message = f"no commit, branch or tag {missing!r} here{_shallow_hint(folder)}; allowed too: {others}"
     raise InputError(message or NEEDS_GIT)
 
 
-def _why_few(folder: Path | None) -> str:
-    """What is said of a clone that lacks commits, as those of CI do unless told."""
+def _shallow_hint(folder: Path | None) -> str:
+    """A hint for a shallow clone, which CI makes by default."""
     is_shallow = _git("rev-parse", "--is-shallow-repository", folder=folder) == "true"
     return (
-        ", where git has only the newest commits; fetch them all (actions/checkout: fetch-depth: 0)"
+        ", because git has only the newest commits; fetch them all (actions/checkout: fetch-depth: 0)"
         if is_shallow
         else ""
     )

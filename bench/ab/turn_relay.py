@@ -14,7 +14,7 @@ SIDES: tuple[SideName, SideName] = ("base", "head")
 
 
 class Turnstile:
-    """Decides whose turn it is, `first` before the other. Each side waits for the other until that leaves. Thread-safe.
+    """Decides whose turn it is, `first` before the other, until one side leaves. Thread-safe.
 
     A turn starts only when both sides wait for one: otherwise the other process would be working, not waiting.
     """
@@ -40,7 +40,7 @@ class Turnstile:
                 self._next = _other(side)
 
     def meet(self, side: SideName) -> None:
-        """Let the other side run alone until it meets this one or leaves; then `enter`."""
+        """Let the other side run alone until it calls `meet` too or leaves; then `enter`."""
         with self._changed:
             met = self._met
             self._meeting.add(side)
@@ -59,7 +59,7 @@ class Turnstile:
             self._changed.notify_all()
 
     def leave(self, side: SideName) -> None:
-        """Stop waiting for `side`: its run has ended, whether well or not."""
+        """Stop waiting for `side`: its run has ended, with or without success."""
         with self._changed:
             self._here.discard(side)
             self._holder = None if self._holder == side else self._holder

@@ -5,7 +5,6 @@ Modules of the other rooms are imported inside the commands, so that `vbench --h
 
 import os
 import re
-import signal
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -17,6 +16,7 @@ import typer
 
 from bench.cli.arguments import AsJson, check_writable
 from bench.cli.console import print_error, print_json, print_note, print_table, print_text
+from bench.cli.suite_commands import Identify, Trust, read_trusted_suite
 from bench.core.errors import InputError
 
 if TYPE_CHECKING:
@@ -95,6 +95,8 @@ def ab(
         Path | None, typer.Option("--out", help="Folder of the records; results/<suite>-ab/<time> if not given.")
     ] = None,
     small: Annotated[bool, typer.Option("--small", help="The suite's small form.")] = False,
+    trust: Trust = False,
+    identify: Identify = False,
     apart: Annotated[
         bool,
         typer.Option("--apart", help="Run BASE and HEAD one after the other, never step by step."),
@@ -108,24 +110,25 @@ def ab(
     markdown: Markdown = False,
     as_json: AsJson = False,
 ) -> None:
-    """Measure BASE and HEAD alternately in one job until every gated case is decided; for noisy machines."""
+    """Measure BASE and HEAD alternately in one job until every gated case is decided; for noisy machines.
+
+    Code of the suite runs: its plug-ins and `module:factory` models.
+    """
     from bench.ab.gate import ab as measure_ab
 
     outputs = _outputs(fail_on, write or [], junit, annotations=annotations, markdown=markdown, as_json=as_json)
-    limits, budget_s = _limits(gate or []), _seconds(budget)
-    with _sigterm_as_interrupt():
-        found = measure_ab(
-            base,
-            head,
-            suite,
-            budget_s=budget_s,
-            out=out,
-            small=small,
-            gate=limits,
-            across=across,
-            apart=apart,
-            on_note=print_note,
-        )
+    found = measure_ab(
+        base,
+        head,
+        read_trusted_suite(suite, small=small, trust=trust),
+        gate=_limits(gate or []),
+        budget_s=_seconds(budget),
+        out=out,
+        identify=identify,
+        across=across,
+        apart=apart,
+        on_note=print_note,
+    )
     raise typer.Exit(outputs.give(found))
 
 
@@ -298,20 +301,6 @@ def _seconds(text: str) -> float:
     if match is None:
         raise InputError(f"--budget {text!r} is not a time; allowed: seconds, minutes or hours, such as 90s, 10m, 1h")
     return float(match[1]) * SECONDS[match[2]]
-
-
-@contextmanager
-def _sigterm_as_interrupt() -> Iterator[None]:
-    """End a cancelled job as with Ctrl-C, so that temporary files are removed."""
-
-    def interrupt(number: int, frame: object) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 VERDICT_COLUMNS = ("verdict", "case", "metric", "base", "head", "change", "why")

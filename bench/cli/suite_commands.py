@@ -103,15 +103,14 @@ def _rerun(text: str | None) -> "Rerun | None":
 
 def read_trusted_suite(suite: Path, *, small: bool, trust: bool) -> "Tree":
     """Read a suite. Raises InputError if it would run code, lies elsewhere, and `trust` is not given."""
-    from bench.suite import check_suite_in_part, read_suite
+    from bench.suite import read_suite
     from bench.suite.trust import check_trust, trust_folder_of
 
     tree = read_suite(suite, small=small)
-    file, _ = check_suite_in_part(tree)
     if trust:
         trust_folder_of(Path(tree.position(()).file))
-    elif file is not None:
-        check_trust(tree, file)
+    else:
+        check_trust(tree)
     return tree
 
 

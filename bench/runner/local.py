@@ -1,6 +1,5 @@
 """Runs one case in a fresh child process on this machine and returns a record of whatever happens."""
 
-import os
 import signal
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -11,7 +10,6 @@ from uuid import uuid4
 from bench.core.errors import StopSignal
 from bench.core.process import ChildTimeoutError
 from bench.core.schema import Case, Failure, Json, Record, Status
-from bench.measure.timing.turn_taking import ADDRESS
 from bench.runner.environment import describe_environment
 from bench.runner.fingerprint import Fingerprint
 from bench.runner.rank_processes import WorkerGroup, worker_processes
@@ -87,7 +85,7 @@ def _modules(fingerprint: Fingerprint | None) -> dict[str, Json]:
 
 def _run_worker(request: WorkerRequest, on_progress: OnProgress) -> tuple[WorkerResult, KeyboardInterrupt | None]:
     """What the worker returned, and the signal that stopped it, if one did."""
-    limit_s = _limit_s(request.case)
+    limit_s = request.case.timeout_s
     with worker_processes(request.case, request.model_dump(mode="json"), log=Path(request.log)) as group:
         try:
             return _receive(group, limit_s, on_progress), None
@@ -122,11 +120,6 @@ def _stop_worker(group: WorkerGroup) -> WorkerResult:
         group.first.kill()
         text = "stopped without saving its state"
     return _without_result("interrupted", "Interrupted", text, group.first.last_output())
-
-
-def _limit_s(case: Case) -> float:
-    """Time limit of a worker: twice as long if it takes turns, since another process works half of the time."""
-    return case.timeout_s * (2 if os.environ.get(ADDRESS) else 1)
 
 
 def _cause(group: WorkerGroup) -> str:

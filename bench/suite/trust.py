@@ -3,24 +3,24 @@
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from bench.core.errors import InputError
 from bench.core.yaml_tree import Place, Tree
-from bench.suite.file import SuiteFile
 from bench.suite.shipped import shipped_folders
 
 TRUST = "VBENCH_TRUST"  # environment variable: folders whose suites may run code; child processes inherit it
 SOURCES = ("torchvision", "timm", "hf")  # prefixes of models that are no module of the user
 
 
-def check_trust(tree: Tree, file: SuiteFile) -> None:
-    """Raise InputError if the suite runs code and does not lie in a trusted folder.
+def check_trust(tree: Tree) -> None:
+    """Raise InputError if the suite runs code and does not lie in a trusted folder, even if the suite has errors.
 
     Trusted are the working folder, the root of its git repository, the suites of vbench, and the folders in the
     environment variable VBENCH_TRUST. What the command line itself names is trusted.
     """
     trusted = list(_trusted_folders())
-    for place, what in _code_in(file):
+    for place, what in _code_in(tree.data):
         origin = Path(tree.position(place).file)
         if origin.is_file() and not any(origin.resolve().is_relative_to(folder) for folder in trusted):
             raise InputError(
@@ -35,14 +35,20 @@ def trust_folder_of(suite: Path) -> None:
     os.environ[TRUST] = os.pathsep.join(dict.fromkeys([*folders, str(suite.resolve().parent)]))
 
 
-def _code_in(file: SuiteFile) -> Iterator[tuple[Place, str]]:
-    for number, plugin in enumerate(file.plugins):
+def _code_in(suite: Any) -> Iterator[tuple[Place, str]]:
+    """Plug-ins and model factories in the values of a suite, which need not be valid: other versions may read it."""
+    for number, plugin in enumerate(_list_of(suite, "plugins")):
         yield ("plugins", number), f"the plug-in {plugin}"
-    for number, entry in enumerate(file.models):
-        name = entry if isinstance(entry, str) else entry.get("name")
+    for number, entry in enumerate(_list_of(suite, "models")):
+        name = entry.get("name") if isinstance(entry, dict) else entry
         source, colon, _ = name.partition(":") if isinstance(name, str) else ("", "", "")
         if colon and source not in SOURCES:
             yield ("models", number), f"the model factory {name}"
+
+
+def _list_of(suite: Any, key: str) -> list[Any]:
+    found = suite.get(key) if isinstance(suite, dict) else None
+    return found if isinstance(found, list) else []
 
 
 def _trusted_folders() -> Iterator[Path]:

@@ -3,16 +3,14 @@
 import json
 import os
 import re
-import signal
 import subprocess
 from pathlib import Path
 
 import pytest
 
-from bench.ab.gate import _with_texts, pair_plans
+from bench.ab.gate import _with_limits_as_text, pair_plans
 from bench.ab.sides import PlannedCase
 from bench.cli.app import run_command
-from bench.cli.gate import _sigterm_as_interrupt
 from bench.core.errors import SetUpError
 from bench.store import read_records
 
@@ -187,6 +185,25 @@ def test_a_suite_whose_model_is_replaced_must_be_one(
     assert not (repository / "results").exists()
 
 
+@pytest.mark.parametrize("extra", ["", "colour: red\n"], ids=["valid", "invalid for this version"])
+def test_a_suite_from_elsewhere_that_runs_code_needs_trust(
+    repository: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    extra: str,
+) -> None:
+    """As `vbench run` and `plan` do. A suite with errors may still be one that a side of another version runs."""
+    monkeypatch.setenv("VBENCH_TRUST", "")
+    suite = tmp_path / "suite.yaml"
+    suite.write_text(SUITE + extra)
+    assert run_command(["ab", "HEAD", "HEAD", str(suite)]) == 2
+    assert "would run the plug-in nets" in (told := capsys.readouterr().err)
+    assert "--trust" in told
+    assert not (repository / "results").exists()
+    assert git(repository, "worktree", "list").count("\n") == 0
+
+
 def test_a_gate_that_says_nothing_is_told_with_its_line(repository: Path, capsys: pytest.CaptureFixture[str]) -> None:
     text = (repository / "nets.yaml").read_text()
     (repository / "nets.yaml").write_text(text.replace("params.total: {max_rise:", "params.total: {max_rice:"))
@@ -197,15 +214,8 @@ def test_a_gate_that_says_nothing_is_told_with_its_line(repository: Path, capsys
 def test_limits_reach_a_side_as_texts() -> None:
     """A commit from before bare numbers were limits plans the suite too."""
     suite = {"suite": "s", "gate": {"a.b": {"max_rise": 3, "max_drop": "1%"}, "c.d": None}}
-    assert _with_texts(suite)["gate"] == {"a.b": {"max_rise": "3", "max_drop": "1%"}, "c.d": None}
-    assert _with_texts({"suite": "s"}) == {"suite": "s"}
-
-
-def test_a_job_that_is_cancelled_ends_as_if_interrupted() -> None:
-    before = signal.getsignal(signal.SIGTERM)
-    with pytest.raises(KeyboardInterrupt), _sigterm_as_interrupt():
-        signal.raise_signal(signal.SIGTERM)
-    assert signal.getsignal(signal.SIGTERM) is before
+    assert _with_limits_as_text(suite)["gate"] == {"a.b": {"max_rise": "3", "max_drop": "1%"}, "c.d": None}
+    assert _with_limits_as_text({"suite": "s"}) == {"suite": "s"}
 
 
 def case(name: str) -> PlannedCase:

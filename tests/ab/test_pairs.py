@@ -5,30 +5,26 @@ from typing import cast
 import pytest
 
 from bench.ab.pairs import Pair, run_apart, run_together
-from bench.ab.sides import Ran, Side, SideName
+from bench.ab.sides import RunOutcome, Side, SideName
 
-GOOD, BAD = Ran(is_good=True, needs_turns=True), Ran(is_good=False, needs_turns=False)
+GOOD, BAD = RunOutcome(is_good=True, needs_turns=True), RunOutcome(is_good=False, needs_turns=False)
 
 
 class FakeSide:
     """A side whose every run ends as `ran`, at once; notes in `begun` when it was asked."""
 
-    def __init__(self, name: SideName, ran: Ran, begun: list[SideName]) -> None:
+    def __init__(self, name: SideName, ran: RunOutcome, begun: list[SideName]) -> None:
         self.name, self.ran, self.begun = name, ran, begun
-
-    def run(self, place: int, index: int) -> Ran:
-        self.begin(place, index)
-        return self.result()
 
     def begin(self, place: int, index: int, *, turn_address: str | None = None) -> None:
         self.begun.append(self.name)
 
-    def result(self) -> Ran:
+    def result(self) -> RunOutcome:
         return self.ran
 
 
-def pair_of(*, begun: list[SideName], base: Ran = GOOD, head: Ran = GOOD) -> Pair:
-    sides: tuple[tuple[SideName, Ran], ...] = (("base", base), ("head", head))
+def pair_of(*, begun: list[SideName], base: RunOutcome = GOOD, head: RunOutcome = GOOD) -> Pair:
+    sides: tuple[tuple[SideName, RunOutcome], ...] = (("base", base), ("head", head))
     return {name: (cast("Side", FakeSide(name, ran, begun)), 0) for name, ran in sides}
 
 
@@ -43,7 +39,9 @@ def pair_of(*, begun: list[SideName], base: Ran = GOOD, head: Ran = GOOD) -> Pai
         ("head", BAD, GOOD, ["head", "base"]),
     ],
 )
-def test_head_is_run_whatever_became_of_base(first: SideName, base: Ran, head: Ran, ran: list[SideName]) -> None:
+def test_head_is_run_whatever_became_of_base(
+    first: SideName, base: RunOutcome, head: RunOutcome, ran: list[SideName]
+) -> None:
     begun: list[SideName] = []
     found = run_apart(pair_of(begun=begun, base=base, head=head), first, 0)
     assert begun == ran
@@ -52,7 +50,7 @@ def test_head_is_run_whatever_became_of_base(first: SideName, base: Ran, head: R
 
 @pytest.mark.parametrize("first", ["base", "head"])
 def test_of_two_at_a_time_the_first_begins_first(first: SideName, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("select.select", lambda waiting, *_: (waiting, [], []))
+    monkeypatch.setattr("bench.ab.pairs.wait_for_results", lambda waiting: waiting)
     begun: list[SideName] = []
     assert set(run_together(pair_of(begun=begun), first, 0)) == {"base", "head"}
     assert begun[0] == first

@@ -3,12 +3,14 @@
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
+from bench.ab import sides
 from bench.ab.side_child import OWN, _is_other, _origins
-from bench.ab.sides import Place, Side, modules_of, place_of, read_side, suite_of
+from bench.ab.sides import RunOutcome, Side, SideSetup, modules_of, read_side, side_setup, suite_for_side
 from bench.core.errors import InputError, SetUpError
 from bench.core.yaml_tree import Tree, read_yaml
 
@@ -73,7 +75,7 @@ def test_a_ref_outside_a_repository_says_what_is_needed(tmp_path: Path, monkeypa
 
 
 def test_a_worktree_holds_the_commit_and_is_gone_afterwards(repository: Path) -> None:
-    with pytest.raises(KeyboardInterrupt), place_of(read_side("HEAD~1")) as place:  # noqa: PT012
+    with pytest.raises(KeyboardInterrupt), side_setup(read_side("HEAD~1")) as place:  # noqa: PT012
         assert place.folder.name == "lib"
         assert (place.folder / "word.py").read_text() == "WORD = 'one'\n"
         (place.folder / "left").write_text("something that git does not know")
@@ -88,7 +90,7 @@ def test_paths_into_the_repository_are_moved_into_the_worktree(
     repository: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(repository / "lib"), "/elsewhere"]))
-    with place_of(read_side("main")) as place:
+    with side_setup(read_side("main")) as place:
         paths = place.variables["PYTHONPATH"].split(os.pathsep)
         assert str(repository / "lib") not in paths
         assert paths[-1] == "/elsewhere"
@@ -96,17 +98,17 @@ def test_paths_into_the_repository_are_moved_into_the_worktree(
 
 def test_a_model_takes_the_place_of_the_suites_one(repository: Path) -> None:
     suite = {**SUITE, "models": [{"name": "c3d", "num_classes": 7}], "matrix": {"clip": ["8x1x32"]}}
-    assert suite_of(read_side("nets:small"), suite)["models"] == [{"name": "nets:small", "num_classes": 7}]
+    assert suite_for_side(read_side("nets:small"), suite)["models"] == [{"name": "nets:small", "num_classes": 7}]
     ruled = {**suite, "matrix": {**suite.get("matrix", {}), "exclude": [{"model": "c3d", "batch": 2}, {"batch": 4}]}}
-    assert suite_of(read_side("nets:small"), ruled)["matrix"]["exclude"] == [
+    assert suite_for_side(read_side("nets:small"), ruled)["matrix"]["exclude"] == [
         {"model": "nets:small", "batch": 2},
         {"batch": 4},
     ]
-    assert suite_of(read_side("main"), suite) == suite
+    assert suite_for_side(read_side("main"), suite) == suite
     with pytest.raises(InputError, match="clip of both"):
-        suite_of(read_side("nets:small"), SUITE)
+        suite_for_side(read_side("nets:small"), SUITE)
     with pytest.raises(InputError, match="one model"):
-        suite_of(read_side("model:c3d"), {**SUITE, "models": ["c3d", "i3d"]})
+        suite_for_side(read_side("model:c3d"), {**SUITE, "models": ["c3d", "i3d"]})
 
 
 @pytest.mark.parametrize(
@@ -117,10 +119,150 @@ def test_a_side_that_breaks_is_exit_3_with_its_last_words(tmp_path: Path, code: 
     python = tmp_path / "python"
     python.write_text(f"#!{sys.executable}\n{code}\n")
     python.chmod(0o755)
-    place = Place(title="broken", folder=tmp_path, python=str(python))
+    place = SideSetup(title="broken", folder=tmp_path, python=str(python))
     with pytest.raises(SetUpError, match=said) as caught:
         Side("base", place, Tree.of(SUITE, name="s.yaml"), path=tmp_path / "s.yaml", out=tmp_path / "base")
     assert caught.value.exit_code == 3
+
+
+def fake_side(folder: Path, code: str) -> SideSetup:
+    """A side whose interpreter runs `code` in the place of `side_child.py`."""
+    python = folder / "python"
+    python.write_text(f"#!{sys.executable}\nimport json, os, subprocess, sys, time\n{code}")
+    python.chmod(0o755)
+    return SideSetup(title="fake", folder=folder, python=str(python))
+
+
+def start(setup: SideSetup) -> Side:
+    folder = setup.folder
+    return Side("base", setup, Tree.of(SUITE, name="s.yaml"), path=folder / "s.yaml", out=folder / "base")
+
+
+def is_running(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def wait_until_gone(pids: list[int], *, within_s: float = 10.0) -> None:
+    deadline = time.monotonic() + within_s
+    while any(map(is_running, pids)) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not [pid for pid in pids if is_running(pid)]
+
+
+# Plans one case that may take 60 s, then does what each test adds.
+PLANS = """
+sys.stdin.readline()
+cases = [{"id": "c", "title": "t", "is_sharing": True, "timeout_s": 60}]
+print(json.dumps({"cases": cases, "origins": {}, "prefix": ""}), flush=True)
+"""
+STARTS_ANOTHER = """
+other = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], start_new_session=True)
+open("pids", "w").write(f"{os.getpid()} {other.pid}")
+"""
+HANGS = "\ntime.sleep(600)\n"
+
+
+def test_a_side_that_hangs_while_planning_ends_at_its_deadline_with_all_that_it_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sides, "PLAN_S", 2.0)
+    with pytest.raises(SetUpError, match=r"base \(fake\) cannot be measured: no reply within 2 s"):
+        start(fake_side(tmp_path, STARTS_ANOTHER + HANGS))
+    wait_until_gone([int(pid) for pid in (tmp_path / "pids").read_text().split()], within_s=0.5)
+
+
+def test_a_run_that_hangs_ends_the_side_when_its_limit_is_long_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sides, "RUN_LIMITS", 0.0)
+    monkeypatch.setattr(sides, "RUN_MARGIN_S", 1.0)
+    with start(fake_side(tmp_path, PLANS + STARTS_ANOTHER + HANGS)) as side:
+        side.begin(0, 0)
+        assert sides.wait_for_results([side]) == [side]
+        with pytest.raises(SetUpError, match="no reply within 1 s"):
+            side.result()
+        wait_until_gone([int(pid) for pid in (tmp_path / "pids").read_text().split()], within_s=0.5)
+
+
+def test_of_two_sides_the_one_that_is_done_is_read_first(tmp_path: Path) -> None:
+    (tmp_path / "slow").mkdir()
+    run = "sys.stdin.readline()\n"
+    done = 'print(json.dumps({"is_good": True, "needs_turns": False}), flush=True)\n'
+    with (
+        start(fake_side(tmp_path / "slow", PLANS + run + HANGS)) as slow,
+        start(fake_side(tmp_path, PLANS + run + done + HANGS)) as quick,
+    ):
+        slow.begin(0, 0)
+        quick.begin(0, 0)
+        assert sides.wait_for_results([slow, quick]) == [quick]
+        assert quick.result() == RunOutcome(is_good=True, needs_turns=False)
+
+
+def test_a_side_that_prints_200_mb_is_measured_and_its_log_is_bounded(tmp_path: Path) -> None:
+    prints = "for _ in range(200): sys.stderr.write('x' * 1_000_000 + '\\n')\n"
+    with start(fake_side(tmp_path, prints + PLANS + HANGS)) as side:
+        assert [case.id for case in side.cases] == ["c"]
+    assert (tmp_path / "base.log").stat().st_size < 5_000_000
+
+
+def test_a_side_that_never_ends_its_line_is_not_read_for_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sides, "MOST_REPLY_BYTES", 1_000_000)
+    with pytest.raises(SetUpError, match="it replied 'xxx"):
+        start(fake_side(tmp_path, "while True: sys.stdout.write('x' * 1_000_000)\n"))
+
+
+def test_a_suite_that_is_longer_than_a_pipe_reaches_a_side_that_prints_first(tmp_path: Path) -> None:
+    """Each side of the pipe would wait for the other if only one of them was read."""
+    prints = "sys.stderr.write('x' * 1_000_000)\n"
+    setup = fake_side(tmp_path, prints + PLANS + HANGS)
+    suite = Tree.of({**SUITE, "description": "d" * 1_000_000}, name="s.yaml")
+    with Side("base", setup, suite, path=tmp_path / "s.yaml", out=tmp_path / "base") as side:
+        assert len(side.cases) == 1
+
+
+PARENT = """
+import sys
+from pathlib import Path
+from bench.ab.sides import Side, SideSetup
+from bench.core.yaml_tree import Tree
+folder = Path(sys.argv[1])
+suite = {"suite": "s", "plugins": ["hanging_plugin"], "models": ["c3d"], "measure": {"params": {}}}
+tree = Tree.of(suite, name="s.yaml")
+Side("base", SideSetup(title="x", folder=folder), tree, path=folder / "s.yaml", out=folder / "b")
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="the Linux kernel ends children of a dead process")
+def test_a_side_and_its_children_end_if_vbench_is_killed(tmp_path: Path) -> None:
+    plugin = "import os, time\nopen('pids', 'w').write(f'{os.getppid()} {os.getpid()}')\ntime.sleep(600)\n"
+    (tmp_path / "hanging_plugin.py").write_text(plugin)
+    parent = subprocess.Popen([sys.executable, "-c", PARENT, str(tmp_path)])
+    deadline = time.monotonic() + 60
+    while not (tmp_path / "pids").exists() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    time.sleep(0.2)
+    pids = [int(pid) for pid in (tmp_path / "pids").read_text().split()]
+    assert all(map(is_running, pids))
+    parent.kill()
+    parent.wait()
+    wait_until_gone(pids)
+
+
+def test_a_worktree_is_made_without_git_hooks(repository: Path) -> None:
+    hooks = repository / ".git" / "hooks"
+    for name in ("post-checkout", "reference-transaction", "post-index-change"):
+        (hooks / name).write_text(f"#!/bin/sh\ntouch {repository}/hook-ran\n")
+        (hooks / name).chmod(0o755)
+    git(repository, "checkout", "-q", "-b", "probe")
+    assert (repository / "hook-ran").exists(), "these hooks do run in the repository itself"
+    (repository / "hook-ran").unlink()
+    with side_setup(read_side("HEAD~1")) as setup:
+        assert (setup.folder / "word.py").is_file()
+    assert not (repository / "hook-ran").exists()
 
 
 FILE = """\
@@ -140,7 +282,7 @@ def test_a_side_whose_plan_is_wrong_says_where(tmp_path: Path, is_other: bool, e
     file.write_text(FILE)
     python.write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
     python.chmod(0o755)
-    place = Place(title="here", folder=tmp_path, **({"python": str(python)} if is_other else {}))
+    place = SideSetup(title="here", folder=tmp_path, **({"python": str(python)} if is_other else {}))
     with pytest.raises(error, match=r"head \(here\).*s\.yaml:6:14: unknown axis 'precison'"):
         Side("head", place, read_yaml(file), path=file, out=tmp_path / "head")
 
@@ -149,7 +291,7 @@ def test_a_side_knows_which_rules_lie_beneath_another_file(tmp_path: Path) -> No
     """They may name what the upper file has put aside."""
     (tmp_path / "s.yaml").write_text(FILE.replace("precison: bf16", "depth: 18"))
     top = Tree.of({"measure": {"params": {}}}, name="s.yaml")
-    place = Place(title="here", folder=tmp_path)
+    place = SideSetup(title="here", folder=tmp_path)
     with Side("head", place, top.over(read_yaml(tmp_path / "s.yaml")), path=tmp_path / "s.yaml", out=tmp_path) as side:
         assert len(side.cases) == 1
 
@@ -163,7 +305,7 @@ def test_a_suite_by_a_relative_path_keeps_its_recipes(tmp_path: Path, monkeypatc
     measure = "measure: {accuracy: {dataset: motions, recipe: own}}"
     (tmp_path / "s.yaml").write_text(f"suite: s\nmodels: [c3d]\nmatrix: {{clip: [16x1x112]}}\n{measure}\n")
     monkeypatch.chdir(tmp_path)
-    place = Place(title="here", folder=tmp_path / "elsewhere")
+    place = SideSetup(title="here", folder=tmp_path / "elsewhere")
     with Side("head", place, read_yaml(Path("s.yaml")), path=tmp_path / "s.yaml", out=tmp_path / "out") as side:
         assert len(side.cases) == 1
 
@@ -180,10 +322,10 @@ def test_a_folder_that_hides_no_package_is_no_other_bench(tmp_path: Path) -> Non
     assert not _is_other(str(tmp_path))
 
 
-def make_side(place: Place) -> Side:
+def make_side(place: SideSetup) -> Side:
     """A side that has planned, without its process."""
     side = object.__new__(Side)
-    side.name, side.place = "base", place
+    side.name, side.setup = "base", place
     return side
 
 
@@ -191,7 +333,7 @@ def test_code_of_the_repository_from_elsewhere_than_the_worktree_is_refused(repo
     """As where a package is installed for editing: base would be measured with the code of head."""
     new = repository / "lib" / "new.py"
     new.write_text("")
-    with place_of(read_side("main")) as place:
+    with side_setup(read_side("main")) as place:
         side = make_side(place)
         for name, file in (("word", repository / "lib" / "word.py"), ("new", new)):
             planned = {"origins": {name: str(file)}, "prefix": "/usr"}
@@ -207,10 +349,10 @@ def test_an_installed_copy_of_what_the_checkout_holds_is_refused_on_either_side(
 ) -> None:
     prefix = environment.format(repository=repository)
     copy, other = (f"{prefix}/lib/python3/site-packages/{name}.py" for name in ("word", "numpy"))
-    with place_of(read_side(ref)) as place:
+    with side_setup(read_side(ref)) as place:
         side = make_side(place)
         side._check_origins({"origins": {"numpy": other}, "prefix": prefix})
-        with pytest.raises(SetUpError, match=r"word would come from .*site-packages.*, where it is lib/word\.py"):
+        with pytest.raises(SetUpError, match=r"word would come from .*site-packages.*, which has it at lib/word\.py"):
             side._check_origins({"origins": {"word": copy}, "prefix": prefix})
         side._check_origins({"origins": {"word": str(place.folder / "word.py")}, "prefix": prefix})
 
@@ -229,7 +371,7 @@ def test_an_environment_that_is_reached_through_a_link_is_where_its_modules_are(
 
 
 def test_an_environment_is_measured_with_what_is_installed_there(repository: Path) -> None:
-    with place_of(read_side(f"python:{sys.executable}")) as place:
+    with side_setup(read_side(f"python:{sys.executable}")) as place:
         make_side(place)._check_origins({"origins": {"word": "/opt/venv/lib/word.py"}, "prefix": "/opt/venv"})
 
 
@@ -275,7 +417,7 @@ def test_the_working_folder_finds_its_code_as_a_commit_does(repository: Path, mo
     monkeypatch.setenv("PYTHONPATH", "/elsewhere")
 
     def paths(ref: str) -> list[str]:
-        with place_of(read_side(ref)) as place:
+        with side_setup(read_side(ref)) as place:
             assert place.tree is not None
             return [path.replace(str(place.tree), "") for path in place.variables["PYTHONPATH"].split(os.pathsep)]
 
@@ -287,7 +429,7 @@ def test_outside_of_a_repository_the_working_folder_is_as_it_is(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
-    with place_of(read_side(".")) as place:
+    with side_setup(read_side(".")) as place:
         assert (place.folder, place.variables, place.tree) == (tmp_path, {}, None)
 
 
@@ -298,7 +440,7 @@ def test_names_that_are_not_utf_8_are_no_crash(repository: Path) -> None:
     assert len(modules_of("word", repository)) == 2
     git(repository, "add", ".")
     git(repository, "commit", "-q", "-m", "odd")
-    with place_of(read_side("main")) as place:
+    with side_setup(read_side("main")) as place:
         assert (place.folder / "word.py").is_file()
 
 
@@ -311,7 +453,7 @@ def test_worktrees_of_killed_measurements_are_removed_and_those_of_others_are_no
     own = tmp_path / "mine" / "tree"
     for tree in (*trees.values(), own):
         git(repository, "worktree", "add", "--detach", str(tree), "HEAD")
-    with place_of(read_side("HEAD")):
+    with side_setup(read_side("HEAD")):
         pass
     assert [tree.exists() for tree in trees.values()] == [False, True]
     assert own.exists()
@@ -361,13 +503,17 @@ from bench.execution.fakes import Record
 def run_case(case, store, *, run_index, freshness, recipes):
     if run_index:
         raise BenchError("no second run")
-    return Record({"address": os.environ.get("VBENCH_FLOOR")})
+    return Record({"address": os.environ.get("VBENCH_FLOOR"), "limit_s": case.timeout_s})
 """,
     "execution/fakes.py": """
 from contextlib import nullcontext
 from types import SimpleNamespace
 
-CASE = SimpleNamespace(id="c1", title="a case", measures={"latency": {}}, point=SimpleNamespace(device="cpu"))
+class Case(SimpleNamespace):
+    def model_copy(self, update):
+        return Case(**{**vars(self), **update})
+
+CASE = Case(id="c1", title="a case", measures={"latency": {}}, point=SimpleNamespace(device="cpu"), timeout_s=60)
 
 class Record:
     is_good, metrics = True, ()
@@ -396,13 +542,38 @@ def test_a_commit_from_before_the_modules_were_renamed_is_measured(tmp_path: Pat
     for name, text in OLD_VBENCH.items():
         (tmp_path / "bench" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "bench" / name).write_text(text)
-    place = Place(title="old", folder=tmp_path, variables={"PYTHONPATH": str(tmp_path)})
+    place = SideSetup(title="old", folder=tmp_path, variables={"PYTHONPATH": str(tmp_path)})
     tree = Tree.of(SUITE, name="s.yaml")
     with Side("base", place, tree, path=tmp_path / "s.yaml", out=tmp_path / "base") as side:
         assert [(case.id, case.is_sharing) for case in side.cases] == [("c1", True)]
         side.begin(0, 0, turn_address="/run/turns")
         assert side.result().is_good
         record = (tmp_path / "record.txt").read_text()
-        assert record == "{'address': '/run/turns', 'in_turns': 'steps'}"
+        assert record == "{'address': '/run/turns', 'limit_s': 120, 'in_turns': 'steps'}"
+        side.begin(0, 1)
         with pytest.raises(InputError, match="no second run"):
-            side.run(0, 1)
+            side.result()
+
+
+PRIVACY = """
+from bench.execution.fakes import Record
+
+def without_identity(record):
+    return Record({"in_turns": record.details["in_turns"], "home": "~"})
+"""
+
+
+@pytest.mark.parametrize(("identify", "is_kept"), [(False, False), (True, True)])
+def test_a_record_of_a_side_keeps_no_names_unless_asked_to(tmp_path: Path, identify: bool, is_kept: bool) -> None:
+    vbench = {**OLD_VBENCH, "core/__init__.py": "", "core/privacy.py": PRIVACY}
+    for name, text in vbench.items():
+        (tmp_path / "bench" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "bench" / name).write_text(text)
+    setup = SideSetup(title="new", folder=tmp_path, variables={"PYTHONPATH": str(tmp_path)})
+    tree = Tree.of(SUITE, name="s.yaml")
+    with Side("base", setup, tree, path=tmp_path / "s.yaml", out=tmp_path / "base", identify=identify) as side:
+        side.begin(0, 0)
+        assert side.result().is_good
+    record = (tmp_path / "record.txt").read_text()
+    assert ("limit_s" in record, "~" in record) == (is_kept, not is_kept)
+    assert "'in_turns': 'processes'" in record

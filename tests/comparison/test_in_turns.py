@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from bench.ab.gate import _measured, pair_plans
-from bench.ab.side_child import _with_turn_kind
-from bench.ab.sides import PlannedCase, Ran, Side, SideName
+from bench.ab.gate import _measure, pair_plans
+from bench.ab.side_child import _as_ab_record
+from bench.ab.sides import PlannedCase, RunOutcome, Side, SideName
 from bench.comparison.comparing import compare
 from bench.comparison.interim import InterimAnalyses
 from bench.core.errors import InputError
@@ -32,13 +32,17 @@ class FakeSide:
         self.models = ("fine", "frail")
         self.cases = tuple(PlannedCase(id=record(model=model).case_id, title=model) for model in self.models)
 
-    def run(self, place: int, index: int) -> Ran:
+    def begin(self, place: int, index: int) -> None:
+        self.begun = place, index
+
+    def result(self) -> RunOutcome:
+        place, index = self.begun
         model = self.models[place]
         is_good = model == "fine" or index not in self.failing
         latency = Metric(name="latency.p50_ms", value=10 + 0.01 * (3 * index % 5), unit="ms", better="lower")
         metrics, status = ([latency], "ok") if is_good else ([], "oom")
         self.store.append(self.record(*metrics, run=index, status=status, model=model))
-        return Ran(is_good=is_good, needs_turns=is_good)
+        return RunOutcome(is_good=is_good, needs_turns=is_good)
 
 
 ALWAYS = range(1000)
@@ -56,7 +60,7 @@ def test_a_failed_case_has_no_verdict(
     sides = [FakeSide(name, tmp_path, failing=runs, record=record) for name, runs in failing]
     pairing = pair_plans(sides[0].cases, sides[1].cases, by_place=False)
     looks = InterimAnalyses(tmp_path / "base", tmp_path / "head", gate={"latency.p50_ms": "3%"})
-    found = _measured(
+    found = _measure(
         cast("list[Side]", sides),
         pairing,
         looks,
@@ -84,8 +88,8 @@ def test_runs_in_turns_are_compared_with_their_like_only(runs: Callable[..., lis
 
 def test_a_run_of_a_side_records_its_turns(record: Callable[..., Record]) -> None:
     kept = record(details={"parity": 1})
-    assert _with_turn_kind(kept, by="steps").details == {"parity": 1, "in_turns": "steps"}
-    assert _with_turn_kind(kept, by="processes").in_turns == "processes"
+    assert _as_ab_record(kept, kept.case, by="steps").details == {"parity": 1, "in_turns": "steps"}
+    assert _as_ab_record(kept, kept.case, by="processes").in_turns == "processes"
     assert kept.in_turns is None
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.ab.sides import Place, Side, place_of, read_side
+from bench.ab.sides import Side, SideSetup, read_side, side_setup
 from bench.comparison.baselines import current_branch
 from bench.comparison.history import _places
 from bench.comparison.runs import open_side
@@ -58,7 +58,7 @@ def test_facts_of_the_code_are_those_of_the_folder(commit: str) -> None:
 
 
 def test_a_side_of_ab_is_measured_in_a_worktree_of_the_folders_repository(commit: str, tmp_path: Path) -> None:
-    with place_of(read_side("own")) as place:
+    with side_setup(read_side("own")) as place:
         assert (place.folder / "of_own.py").is_file()
         assert "vbench-ab-" not in git(tmp_path / "other", "worktree", "list")
     with pytest.raises(InputError, match="no commit, branch or tag 'other'"):
@@ -70,8 +70,8 @@ def test_a_side_and_its_children_do_not_see_another_repository(commit: str, tmp_
     python = tmp_path / "python"
     python.write_text(f"#!/bin/sh\nenv > {tmp_path}/told\n")
     python.chmod(0o755)
-    place = Place(title="x", folder=Path(), python=str(python))
-    with pytest.raises(SetUpError, match="without a word"):
+    place = SideSetup(title="x", folder=Path(), python=str(python))
+    with pytest.raises(SetUpError, match="without a message"):
         Side("base", place, Tree.of({}, name="s.yaml"), path=Path("s.yaml"), out=tmp_path / "x")
     assert not [line for line in (tmp_path / "told").read_text().splitlines() if line.startswith("GIT_DIR=")]
 

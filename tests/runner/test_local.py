@@ -9,7 +9,6 @@ import pytest
 
 from bench.core.process import ChildTimeoutError
 from bench.core.schema import Case, Clip, Point
-from bench.measure.timing.turn_taking import ADDRESS
 from bench.runner import local
 from bench.runner.local import run_case
 from bench.runner.worker import WorkerRequest, WorkerResult
@@ -31,9 +30,8 @@ def test_all_runs_of_one_process_name_the_same_session(tmp_path: Path, monkeypat
     assert records[0].details["parity"] == 1
 
 
-@pytest.mark.parametrize(("address", "limit_s"), [(None, 60.0), ("/run/turns", 120.0)])
-def test_a_worker_that_takes_turns_has_twice_the_time(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, address: str | None, limit_s: float
+def test_a_worker_without_a_result_at_its_time_limit_is_a_timeout(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[float] = []
 
@@ -51,9 +49,7 @@ def test_a_worker_that_takes_turns_has_twice_the_time(
     monkeypatch.setattr(
         local, "worker_processes", lambda *_, **__: nullcontext(SimpleNamespace(first=Slow(), others=()))
     )
-    if address is not None:
-        monkeypatch.setenv(ADDRESS, address)
     record = run_case(CASE.model_copy(update={"timeout_s": 60.0}), RecordStore(tmp_path), run_index=0, freshness="f")
-    assert asked == [limit_s]
+    assert asked == [60.0]
     assert record.error is not None
-    assert record.error.message.startswith(f"not done after {limit_s:g} s")
+    assert record.error.message.startswith("not done after 60 s")

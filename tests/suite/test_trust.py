@@ -6,7 +6,7 @@ import pytest
 
 from bench.cli.app import run_command
 from bench.core.errors import InputError
-from bench.suite import check_suite, read_suite
+from bench.suite import read_suite
 from bench.suite.trust import TRUST, check_trust, trust_folder_of
 
 PLAIN = "suite: s\nmodels: [c3d, 'timm:x', 'torchvision:r3d_18']\nmeasure: {params: {}}\n"
@@ -26,8 +26,7 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def check(file: Path, text: str) -> None:
     file.write_text(text)
-    tree = read_suite(file)
-    check_trust(tree, check_suite(tree))
+    check_trust(read_suite(file))
 
 
 @pytest.mark.parametrize("text", [PLUGIN, FACTORY], ids=["plug-in", "factory"])

@@ -4,25 +4,25 @@ from collections.abc import Collection, Mapping, Sequence
 
 import pytest
 
-from bench.ab.sides import Ran, SideName
-from bench.ab.turns import Turns, measure_in_turns
+from bench.ab.blocks import BlockResult, measure_blocks
+from bench.ab.sides import RunOutcome, SideName
 
-LOOKS = (3, 4, 6)
-GOOD, COUNT = Ran(is_good=True, needs_turns=True), Ran(is_good=True, needs_turns=False)
+ANALYSED = (3, 4, 6)
+GOOD, COUNT = RunOutcome(is_good=True, needs_turns=True), RunOutcome(is_good=True, needs_turns=False)
 
 
 class Job:
     """Runs that take `seconds` each, judged `decided` after so many blocks; notes what was asked of it."""
 
     def __init__(
-        self, *, decided: Mapping[str, int], seconds: float = 1.0, ran: Mapping[str, Ran] | None = None
+        self, *, decided: Mapping[str, int], seconds: float = 1.0, ran: Mapping[str, RunOutcome] | None = None
     ) -> None:
         self.decided, self.seconds, self.ran_as = decided, seconds, ran or {}
         self.now = 0.0
         self.ran: list[tuple[str, str, int]] = []
-        self.judged: list[tuple[dict[str, int], bool]] = []
+        self.analysed: list[tuple[dict[str, int], bool]] = []
 
-    def run(self, first: SideName, case: str, index: int) -> Sequence[Ran]:
+    def run(self, first: SideName, case: str, index: int) -> Sequence[RunOutcome]:
         ran = []
         for side in (first, "head" if first == "base" else "base"):
             self.now += self.seconds
@@ -32,13 +32,13 @@ class Job:
                 break
         return ran
 
-    def judge(self, blocks: Mapping[str, int], is_last: bool) -> Collection[str]:
-        self.judged.append((dict(blocks), is_last))
+    def analyse(self, blocks: Mapping[str, int], is_last: bool) -> Collection[str]:
+        self.analysed.append((dict(blocks), is_last))
         return {case for case, count in blocks.items() if count < self.decided[case]}
 
-    def measure(self, cases: Sequence[str], deadline_s: float = 1e9) -> Turns:
-        return measure_in_turns(
-            cases, self.run, self.judge, looks=LOOKS, deadline_s=deadline_s, clock_s=lambda: self.now
+    def measure(self, cases: Sequence[str], deadline_s: float = 1e9) -> BlockResult:
+        return measure_blocks(
+            cases, self.run, self.analyse, analysed=ANALYSED, deadline_s=deadline_s, clock_s=lambda: self.now
         )
 
 
@@ -49,7 +49,7 @@ def test_a_block_is_a_b_b_a_and_the_next_its_mirror() -> None:
     assert [index for side, _, index in job.ran if side == "base"] == [0, 1, 2, 3, 4, 5]
     assert [index for side, _, index in job.ran if side == "head"] == [0, 1, 2, 3, 4, 5]
     assert (turns.blocks, turns.stopped_because) == ({"c": 3}, "decided")
-    assert job.judged == [({"c": 3}, False)]
+    assert job.analysed == [({"c": 3}, False)]
 
 
 def test_cases_take_turns_and_a_decided_one_is_left_alone() -> None:
@@ -57,7 +57,7 @@ def test_cases_take_turns_and_a_decided_one_is_left_alone() -> None:
     turns = job.measure(["quick", "slow"])
     assert turns.blocks == {"quick": 3, "slow": 6}
     assert [case for _, case, _ in job.ran[:16:4]] == ["quick", "slow", "quick", "slow"]
-    assert [blocks for blocks, _ in job.judged] == [{"quick": 3, "slow": 3}, {"slow": 4}, {"slow": 6}]
+    assert [blocks for blocks, _ in job.analysed] == [{"quick": 3, "slow": 3}, {"slow": 4}, {"slow": 6}]
 
 
 def test_the_last_look_is_when_no_further_block_fits() -> None:
@@ -65,24 +65,24 @@ def test_the_last_look_is_when_no_further_block_fits() -> None:
     turns = job.measure(["c"], deadline_s=21.0)
     assert turns.blocks == {"c": 5}
     assert turns.stopped_because == "time is up"
-    assert job.judged == [({"c": 3}, False), ({"c": 4}, False), ({"c": 5}, True)]
+    assert job.analysed == [({"c": 3}, False), ({"c": 4}, False), ({"c": 5}, True)]
     assert job.now <= 21
 
 
 def test_every_case_gets_one_block_however_short_the_time() -> None:
     job = Job(decided={"a": 99, "b": 99})
     assert job.measure(["a", "b"], deadline_s=0.0).blocks == {"a": 1, "b": 1}
-    assert job.judged == [({"a": 1, "b": 1}, True)]
+    assert job.analysed == [({"a": 1, "b": 1}, True)]
 
 
 def test_it_ends_after_the_last_look() -> None:
     job = Job(decided={"c": 99})
     assert job.measure(["c"]).stopped_because == "enough"
-    assert job.judged[-1] == ({"c": 6}, True)
+    assert job.analysed[-1] == ({"c": 6}, True)
 
 
 def test_a_case_that_fails_is_not_tried_again_and_the_rest_goes_on() -> None:
-    job = Job(decided={"bad": 3, "good": 3}, ran={"bad": Ran(is_good=False, needs_turns=False)})
+    job = Job(decided={"bad": 3, "good": 3}, ran={"bad": RunOutcome(is_good=False, needs_turns=False)})
     turns = job.measure(["bad", "good"])
     assert turns.failed == ["bad"]
     assert [case for _, case, _ in job.ran].count("bad") == 1
@@ -94,7 +94,7 @@ def test_counts_are_taken_once_a_side() -> None:
     turns = job.measure(["counts"])
     assert job.ran == [("base", "counts", 0), ("head", "counts", 0)]
     assert turns.settled == ["counts"]
-    assert job.judged == []
+    assert job.analysed == []
 
 
 @pytest.mark.parametrize("cases", [[], ["a"], ["a", "b", "c"]])
