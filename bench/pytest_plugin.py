@@ -7,6 +7,9 @@
 machine. A gate without a baseline fails, because it has compared nothing. Gates on timings need the machine to
 themselves, so they fail if pytest-xdist runs several workers.
 
+The model that a test names is trusted, as the test itself is. Home folders and host names are replaced in records, which
+are meant for git; `--vbench-identify` keeps them.
+
     .vbench/baseline/<case>[-<options>]/<machine>/records.jsonl
 """
 
@@ -30,6 +33,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("vbench")
     group.addoption("--vbench-update", action="store_true", help="keep what vbench gates measure as their baseline")
     group.addoption("--vbench-baseline", metavar="FOLDER", help=f"where baselines are kept (default: {BASELINE})")
+    group.addoption("--vbench-identify", action="store_true", help="keep home folders and host names in baselines")
     group.addoption("--vbench-across", action="store_true", help="compare with baselines of other machines too")
 
 
@@ -43,15 +47,18 @@ def vbench(request: pytest.FixtureRequest, tmp_path: Path) -> "Gate":
         work=tmp_path,
         does_update=bool(config.getoption("--vbench-update")),
         is_across=bool(config.getoption("--vbench-across")),
+        identify=bool(config.getoption("--vbench-identify")),
     )
 
 
 class Gate:
     """Measures, and fails the test on a regression, on an inconclusive verdict, and if nothing could be compared."""
 
-    def __init__(self, *, baseline: Path, work: Path, does_update: bool, is_across: bool) -> None:
+    def __init__(
+        self, *, baseline: Path, work: Path, does_update: bool, is_across: bool, identify: bool = False
+    ) -> None:
         self.baseline, self.work = baseline, work
-        self.does_update, self.is_across = does_update, is_across
+        self.does_update, self.is_across, self.identify = does_update, is_across, identify
 
     def gate(
         self,
@@ -74,6 +81,7 @@ class Gate:
         """
         from bench.comparison.baselines import fingerprint_of
         from bench.comparison.comparing import compare
+        from bench.core.privacy import without_identity
         from bench.store import RECORDS, RecordStore
 
         case = _case(metric, model, input, device=device, arguments=arguments, options=options, timeout_s=timeout_s)
@@ -84,6 +92,8 @@ class Gate:
         if not self.does_update and not any(kept.rglob(RECORDS)):
             pytest.fail(f"no baseline of {case.title} in {self.baseline}; keep one with: pytest --vbench-update")
         records = _measure(case, RecordStore(self.work / name), shape=input)
+        if not self.identify:
+            records = [without_identity(record) for record in records]
         if self.does_update:
             _keep(records, RecordStore(kept / fingerprint_of(records[0])))
             return None

@@ -8,6 +8,7 @@ import scipy.stats  # noqa: F401  # pytester forgets modules that a test imports
 
 from bench.core.schema import Case, Environment, Failure, Metric, Record
 from bench.runner import local
+from bench.store import read_records
 
 pytest_plugins = "pytester"
 
@@ -41,7 +42,7 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
             metrics=metrics if is_good else (),
             error=None if is_good else Failure(type="OutOfMemory", message="too big"),
             details={"input_channels": [3]},
-            environment=Environment(hardware={"gpu": state["gpu"]}),
+            environment=Environment(hardware={"gpu": state["gpu"]}, state={"folder": "/home/ada/models"}),
             started_at=f"2026-01-{state['day']:02d}T00:00:{run_index:02d}",
         )
 
@@ -187,6 +188,20 @@ def test_gates_that_differ_in_options_have_baselines_of_their_own(
     measured["factor"] = 1.0
     assert outcome(more=few)[0]
     assert len(list(pytester.path.glob(".vbench/baseline/*/*/records.jsonl"))) == 2
+
+
+@pytest.mark.parametrize(("options", "folder"), [((), "~/models"), (("--vbench-identify",), "/home/ada/models")])
+def test_a_baseline_holds_no_home_folder_unless_asked_to(
+    measured: dict[str, Any],
+    outcome: Callable[..., tuple[bool, str]],
+    pytester: pytest.Pytester,
+    options: tuple[str, ...],
+    folder: str,
+) -> None:
+    assert outcome("--vbench-update", *options)[0]
+    (file,) = pytester.path.glob(".vbench/baseline/*/*/records.jsonl")
+    assert {record.environment.state["folder"] for record in read_records(file)} == {folder}
+    assert outcome(*options)[0]
 
 
 def test_each_kind_of_machine_has_a_baseline_of_its_own(
