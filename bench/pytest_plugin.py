@@ -7,7 +7,7 @@
 machine. A gate without a baseline fails, because it has compared nothing. Gates on timings need the machine to
 themselves, so they fail if pytest-xdist runs several workers.
 
-The model that a test names is trusted, as the test itself is. Home folders and host names are replaced in records, which
+The model that a test names is trusted, like the test. Home folders and host names are replaced in records, which
 are meant for git; `--vbench-identify` keeps them.
 
     .vbench/baseline/<case>[-<options>]/<machine>/records.jsonl
