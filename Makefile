@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN = $(VENV)/bin
 export VBENCH_TEST_ASSETS ?=
 
-.PHONY: demo test slow check fix bench schema clean
+.PHONY: demo test slow check fix bench schema docs clean
 
 demo: $(VENV)/.run
 	$(BIN)/vbench run suites/quickstart.yaml
@@ -31,6 +31,9 @@ bench: $(VENV)/.test
 schema: $(VENV)/.run
 	$(BIN)/python -c "from bench.suite import write_json_schema; write_json_schema('suites/suite.schema.json')"
 
+docs: $(VENV)/.docs    # warnings are errors; open docs/_build/index.html
+	$(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build
+
 clean:    # never results/: they may be days of GPU time
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
@@ -43,6 +46,10 @@ $(VENV)/.run: pyproject.toml | $(VENV)/bin/python
 
 $(VENV)/.test: pyproject.toml | $(VENV)/bin/python
 	$(BIN)/python -m pip install --quiet --editable ".[test]"
+	touch $@
+
+$(VENV)/.docs: pyproject.toml | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --editable ".[docs]"
 	touch $@
 
 $(VENV)/.dev: pyproject.toml | $(VENV)/bin/python

@@ -13,7 +13,11 @@ from bench.core.errors import DatasetError
 from bench.core.registry import DATASETS, MEASURES, MODELS, SECTIONS
 
 ROOT = Path(__file__).parents[1]
-DOCUMENTS = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
+GENERATED = (ROOT / "docs" / "reference", ROOT / "docs" / "_build")
+DOCUMENTS = [
+    *sorted(ROOT.glob("*.md")),
+    *(page for page in sorted((ROOT / "docs").rglob("*.md")) if not any(map(page.is_relative_to, GENERATED))),
+]
 FENCE = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 

@@ -1,0 +1,215 @@
+"""Writes the reference pages from the code: commands, suite keys, metrics, records, Python API, environment."""
+
+import inspect
+import json
+import os
+import re
+from collections.abc import Iterator
+from operator import attrgetter
+from pathlib import Path
+from typing import Any
+
+LINK = re.compile(r"(?<=\]\()([^)\s#:]+)(#[^)\s]*)?(?=\))")
+# Exit codes and environment variables are described once, in pages that people wrote.
+ENVIRONMENT = {
+    "VBENCH_DATA": "The folder with data sets, each in a folder of its name; used if no `root` is given.",
+    "VBENCH_TRUST": "Folders whose suites may run code, separated by `:`.",
+    "VBENCH_TEST_ASSETS": "A folder with real clips and published references for tests, some of which skip without it.",
+    "XDG_CACHE_HOME": "The folder for caches (counts, compiled graphs, synthetic data); `~/.cache` by default.",
+    "OMP_NUM_THREADS": "The threads of a process on a CPU; recorded with every result.",
+}
+
+
+def write(folder: Path) -> None:
+    """Write all pages below `folder`."""
+    folder.mkdir(exist_ok=True)
+    pages = {
+        "commands": _commands(),
+        "suite-keys": _suite_keys(),
+        "metrics": _metrics(),
+        "records": _records(),
+        "python-api": _python_api(),
+        "environment": _environment(),
+    }
+    for name, lines in pages.items():
+        text = "\n".join(lines) + "\n"
+        file = folder / f"{name}.md"
+        if not file.is_file() or file.read_text(encoding="utf-8") != text:  # so that unchanged pages are not read again
+            file.write_text(text, encoding="utf-8")
+
+
+def with_repository_links(text: str, *, page: Path, url: str) -> str:
+    """Replace relative links that lead outside of the documentation by links to the repository."""
+    docs = Path(__file__).parent
+
+    def replaced(match: re.Match[str]) -> str:
+        target = Path(os.path.normpath(page.parent / match[1]))
+        if target.is_relative_to(docs) and target.suffix == ".md":
+            return match[0]
+        if not target.exists() or (target.is_relative_to(docs) and target.suffix in (".png", ".svg")):
+            return match[0]
+        kind = "tree" if target.is_dir() else "blob"
+        return f"{url}/{kind}/main/{target.relative_to(docs.parent)}{match[2] or ''}"
+
+    return LINK.sub(replaced, text)
+
+
+def _commands() -> Iterator[str]:
+    import typer
+
+    from bench.cli.app import app
+
+    yield from ("# Commands", "", "`vbench COMMAND --help` prints the same in a terminal.", "")
+    yield from _command("vbench", typer.main.get_command(app), level=2)
+
+
+def _command(name: str, command: Any, *, level: int) -> Iterator[str]:
+    children = getattr(command, "commands", None)
+    if children:
+        for child, each in sorted(children.items()):
+            yield from _command(f"{name} {child}", each, level=level)
+        return
+    yield from (f"{'#' * level} {name}", "", inspect.cleandoc(command.help or ""), "")
+    arguments = [each for each in command.params if each.param_type_name == "argument"]
+    options = [each for each in command.params if each.param_type_name == "option" and not each.hidden]
+    usage = " ".join([name, *(_metavar(each) for each in arguments), *(["[OPTIONS]"] if options else [])])
+    yield from ("```text", usage, "```", "")
+    rows = [(_metavar(each), each) for each in arguments] + [(_flags(each), each) for each in options]
+    if rows:
+        yield from ("| argument | default | meaning |", "|---|---|---|")
+        yield from (f"| `{label}` | {_default(each)} | {_cell(each.help or '')} |" for label, each in rows)
+        yield ""
+
+
+def _metavar(argument: Any) -> str:
+    name = argument.metavar or argument.name.upper()
+    return name if argument.required else f"[{name}]"
+
+
+def _flags(option: Any) -> str:
+    flags = " / ".join([*option.opts, *option.secondary_opts])
+    return flags if option.is_flag else f"{flags} {option.metavar or option.name.upper()}"
+
+
+def _default(parameter: Any) -> str:
+    default = parameter.default
+    if parameter.required or default is None or default is False or callable(default) or default in ((), []):
+        return ""
+    return f"`{default}`"
+
+
+def _suite_keys() -> Iterator[str]:
+    from bench.core.registry import MEASURES
+    from bench.suite.file import SuiteFile
+
+    yield from ("# Keys of a suite", "", "See [write and run a suite](../suites.md) for what they mean together.", "")
+    yield from ("| key | type | default |", "|---|---|---|")
+    properties = SuiteFile.model_json_schema()["properties"]
+    for key, schema in properties.items():
+        yield f"| `{key}` | {_cell(_type(schema))} | {_json_default(schema)} |"
+    yield from ("", "## Options of measures", "")
+    yield "Each is a key below `measure: {NAME: {…}}`. It runs once per combination of its axes."
+    for entry in sorted(MEASURES, key=attrgetter("name")):
+        doc = inspect.cleandoc(entry.function.__doc__ or "").splitlines()
+        yield from ("", f"### {entry.name}", "", doc[0] if doc else "", "")
+        yield f"Axes: {', '.join(f'`{axis}`' for axis in sorted(entry.depends_on))}. Version {entry.version}."
+        if entry.options:
+            yield from ("", "| option | default |", "|---|---|")
+            yield from (f"| `{option}` | {_value(default)} |" for option, default in entry.options.items())
+    yield ""
+
+
+def _metrics() -> Iterator[str]:
+    from bench.core.registry import MEASURES
+
+    yield from (
+        "# Metrics",
+        "",
+        "All metrics that vbench can report. Unknown values are null, never 0.",
+        "",
+    )
+    yield from ("| metric | unit | better | title | meaning |", "|---|---|---|---|---|")
+    for entry in sorted(MEASURES, key=attrgetter("name")):
+        for spec in entry.metrics:
+            yield f"| `{spec.name}` | {spec.unit} | {spec.better or ''} | {_cell(spec.title)} | {_cell(spec.meaning)} |"
+    yield ""
+
+
+def _records() -> Iterator[str]:
+    from bench.core import schema
+
+    yield from (
+        "# Records",
+        "",
+        "Each line of `records.jsonl` in a results folder is one `Record` as JSON.",
+        "",
+    )
+    for kind in (schema.Record, schema.Case, schema.Point, schema.Clip, schema.Metric, schema.Environment):
+        yield from (f"## {kind.__name__}", "", inspect.cleandoc(kind.__doc__ or ""), "")
+        yield from ("| field | type | default |", "|---|---|---|")
+        for name, field in kind.model_json_schema(mode="serialization")["properties"].items():
+            yield f"| `{name}` | {_cell(_type(field))} | {_json_default(field)} |"
+        yield ""
+    yield from ("## Statuses", "", "| status | meaning |", "|---|---|")
+    yield from (f"| `{status}` | {meaning} |" for status, meaning in STATUSES.items())
+    yield ""
+
+
+# What a reader may conclude from each; a test holds the names against the schema.
+STATUSES = {
+    "ok": "Measured; the stop rule was satisfied.",
+    "unsteady": "Measured, but the median was not known precisely enough when time ran out. The interval shows it.",
+    "throttled": "Measured while the device limited its clocks. Comparisons leave such runs out.",
+    "oom": "Out of memory; the record names the batch.",
+    "timeout": "Ended at `timeout_s`.",
+    "interrupted": "Stopped by a signal; the next run takes the case up again.",
+    "error": "An exception or a crash; the record has its message and the end of the log.",
+    "skipped": "Impossible on this machine, with the reason.",
+}
+
+
+def _python_api() -> Iterator[str]:
+    import bench
+
+    yield from (
+        "# Python",
+        "",
+        "All names can be imported from `bench`, which imports each on first use.",
+        "",
+    )
+    for name in sorted(bench.__all__):
+        kind = "autoclass" if inspect.isclass(getattr(bench, name)) else "autofunction"
+        if callable(getattr(bench, name)):
+            yield from (f"```{{eval-rst}}\n.. {kind}:: bench.{name}\n```", "")
+
+
+def _environment() -> Iterator[str]:
+    yield from ("# Environment variables", "", "| variable | meaning |", "|---|---|")
+    yield from (f"| `{name}` | {meaning} |" for name, meaning in ENVIRONMENT.items())
+    yield ""
+
+
+def _type(schema: dict[str, Any]) -> str:
+    if "$ref" in schema:
+        return str(schema["$ref"].rpartition("/")[2])
+    if "enum" in schema:
+        return ", ".join(f"`{value}`" for value in schema["enum"])
+    if "anyOf" in schema:
+        return " or ".join(dict.fromkeys(_type(each) for each in schema["anyOf"]))
+    if schema.get("type") == "array" and "items" in schema:
+        return f"list of {_type(schema['items'])}"
+    if schema.get("type") == "object" and isinstance(schema.get("additionalProperties"), dict):
+        return f"mapping of {_type(schema['additionalProperties'])}"
+    return str(schema.get("type", "any value")).replace("object", "mapping").replace("array", "list")
+
+
+def _json_default(schema: dict[str, Any]) -> str:
+    return _cell(f"`{json.dumps(schema['default'])}`") if "default" in schema else ""
+
+
+def _value(default: Any) -> str:
+    return "required" if default is inspect.Parameter.empty else _cell(f"`{default!r}`")
+
+
+def _cell(text: str) -> str:
+    return " ".join(text.split()).replace("|", "\\|")
