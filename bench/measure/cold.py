@@ -1,4 +1,4 @@
-"""Cold start: from an empty process to the first logits, as a first request or a short job pays for it."""
+"""Cold start: from a new process to the first logits, which a first request or a short job has to wait for."""
 
 from typing import TYPE_CHECKING
 
@@ -47,11 +47,11 @@ COMPILE = MetricSpec(
     duration_s=10.0,
 )
 def cold(case: CaseContext, *, timeout_s: float = 1800.0) -> list[Metric]:
-    """Seconds of a fresh process until its first logits: interpreter, imports, building, first step; and of compiling.
+    """Seconds of a fresh process until its first logits: interpreter, imports, building, first step, compiling.
 
-    Compiler caches are empty, the system's file cache is as it is: files read lately come from memory. Compiling is
-    what an engine takes to be made ready, and what the first step takes longer than the next ones, where the case
-    compiles; null where it does not.
+    Compiler caches are empty. The file cache of the system is not: files that were read lately come from memory. The
+    time of compiling is that of preparing an engine, and what the first step takes longer than later ones; it is null
+    if the case does not compile.
     """
     from bench.measure.timing.cold_start import start_cold
 
@@ -64,16 +64,10 @@ def _metrics(started: "ColdStart", *, is_compiled: bool) -> list[Metric]:
     compile_s = started.prepare_s + max(0.0, started.first_step_s - started.steady_step_s)
     before_s = started.interpreter_s + started.import_s + started.build_s
     return [
-        _seconds("total", before_s + started.prepare_s + started.first_step_s),
-        _seconds("interpreter", started.interpreter_s),
-        _seconds("import", started.import_s),
-        _seconds("build", started.build_s),
-        _seconds("first_step", started.first_step_s),
-        _seconds("compile", compile_s)
-        if is_compiled
-        else Metric(name="cold.compile_s", value=None, unit="s", better="lower", note="this case does not compile"),
+        TOTAL.metric(before_s + started.prepare_s + started.first_step_s),
+        INTERPRETER.metric(started.interpreter_s),
+        IMPORTS.metric(started.import_s),
+        BUILD.metric(started.build_s),
+        FIRST_STEP.metric(started.first_step_s),
+        COMPILE.metric(compile_s) if is_compiled else COMPILE.metric(None, note="this case does not compile"),
     ]
-
-
-def _seconds(name: str, value: float) -> Metric:
-    return Metric(name=f"cold.{name}_s", value=value, unit="s", better="lower")

@@ -1,4 +1,4 @@
-"""Concurrent: latency of each request and clips a second in all while several streams share one network."""
+"""Concurrent: latency of each request, and clips per second of all, while several streams share one model."""
 
 import sys
 import time
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from bench.measure.timing.forward import PreparedModel
     from bench.measure.timing.streams import StreamTiming
 
-Count = Annotated[int, Field(ge=1, le=32)]  # torch has 32 streams for a device; further ones would share
-NO_WINDOW = "the device throttled all the time"
+Count = Annotated[int, Field(ge=1, le=32)]  # torch has a pool of 32 streams for a device and reuses them beyond that
+NO_WINDOW = "the device was throttled all the time"
 
 P50 = MetricSpec(
     "concurrent.p50_ms",
@@ -51,15 +51,15 @@ CLIPS = MetricSpec(
     duration_s=30.0,
 )
 def concurrent(case: CaseContext, *, streams: Count | list[Count] | None = None, max_s: float = 10.0) -> list[Metric]:
-    """Milliseconds of a request (p50, p95, p99) and clips a second while `streams` (1, 2 and 4) send at a time.
+    """Milliseconds of a request (p50, p95, p99) and clips per second of all `streams` (by default 1, 2 and 4).
 
-    Each stream is a thread of one process and sends one batch (the case's, else one clip) as soon as its last one is
-    done. On CUDA it has a stream of its own, and waits for that alone. On a CPU the threads of torch are divided among
-    the streams, at least one for each; more streams than threads take turns.
+    Each stream is a thread of one process. It sends one batch (the case's, else one clip) as soon as its last one is
+    done. On CUDA it has its own stream of the device, and waits for that one only. On a CPU the threads of torch are
+    divided among the streams, at least one for each; more streams than threads take turns.
 
-    The streams share Python's lock: while one launches kernels no other can, and one that waits for the lock may do so
-    for Python's switch interval, which the record states. Where clips a second stop rising although the device is not
-    busy, it is the lock that holds them back, and processes in the place of threads would not be.
+    The streams share Python's interpreter lock: only one can launch kernels at a time, and a waiting one may wait for
+    Python's switch interval, which is in the record. If clips per second stop rising although the device is not busy,
+    the lock is the limit, and processes instead of threads would be faster.
     """
     from bench.measure.execution_mode import execution_mode_of
     from bench.measure.timing.forward import prepare_model
@@ -72,7 +72,7 @@ def concurrent(case: CaseContext, *, streams: Count | list[Count] | None = None,
 
 
 def _at(case: CaseContext, prepared: "PreparedModel", *, count: int, max_s: float) -> list[Metric]:
-    """The metrics of `count` streams; the record's detail `concurrent at N streams` has what else is known."""
+    """The metrics of `count` streams; adds the detail `concurrent at N streams` to the record."""
     import torch
 
     from bench.measure.timing.case_timing import timing_details, warn_about_device
@@ -120,20 +120,7 @@ def _metrics(found: "StreamTiming", *, batch: int, streams: int) -> list[Metric]
     milliseconds = [1000 * s for s in timing.samples_s]
     rates = [batch * rate for rate in found.requests_per_s]
     return [
-        sampled_metric("concurrent.p50_ms", milliseconds, unit="ms", better="lower", labels=labels, timing=timing),
-        *(
-            Metric(
-                name=f"concurrent.p{percent}_ms",
-                value=quantile(milliseconds, percent / 100),
-                unit="ms",
-                better="lower",
-                labels=labels,
-            )
-            for percent in (95, 99)
-        ),
-        sampled_metric("concurrent.clips_per_s", rates, unit="clips/s", better="higher", labels=labels)
-        if rates
-        else Metric(
-            name="concurrent.clips_per_s", value=None, unit="clips/s", better="higher", labels=labels, note=NO_WINDOW
-        ),
+        sampled_metric(P50, milliseconds, labels=labels, timing=timing),
+        *(spec.metric(quantile(milliseconds, share), labels=labels) for spec, share in ((P95, 0.95), (P99, 0.99))),
+        sampled_metric(CLIPS, rates, labels=labels) if rates else CLIPS.metric(None, labels=labels, note=NO_WINDOW),
     ]

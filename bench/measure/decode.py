@@ -1,4 +1,4 @@
-"""Decode: clips a second that one worker makes of video files, and where its time goes."""
+"""Decode: clips per second that one worker makes of video files, and the time of each step."""
 
 from typing import TYPE_CHECKING
 
@@ -10,8 +10,6 @@ from bench.measure.context import CaseContext
 
 if TYPE_CHECKING:
     from bench.data.loading_stages import StageTimes
-
-STEPS = ("decode", "transform", "collate")
 
 CLIPS = MetricSpec(
     "decode.clips_per_s",
@@ -50,10 +48,11 @@ def decode(
     rounds: int = 6,
     batch: int = 8,
 ) -> list[Metric]:
-    """Clips a second of one worker on one core, from the file to a stacked, normalised batch in main memory.
+    """Clips per second of one worker on one core, from the file to a stacked, normalised batch in main memory.
 
-    `rounds` rounds of `clips` clips at random places of random videos; nothing is kept in memory between them, but the
-    system's file cache is as it is. `root` and `options` go to the data set. Files that cannot be read are named.
+    Each of `rounds` rounds reads `clips` clips at random places of random videos. Nothing is kept in memory between
+    them, but the system's file cache is not emptied. `root` and `options` go to the data set. The record names files
+    that cannot be read.
     """
     from bench.data.loading_stages import time_stages
     from bench.data.transforms import Augmentation
@@ -76,13 +75,10 @@ def decode(
 def _metrics(rounds: "list[StageTimes]", *, frames: int) -> list[Metric]:
     from bench.measure.timing.case_timing import sampled_metric
 
-    steps = [
-        sampled_metric(f"decode.{step}_ms", [r.ms[step] or 0.0 for r in rounds], unit="ms", better="lower")
-        for step in STEPS
-    ]
     read = [1000 * frames / ms for r in rounds if (ms := r.ms["decode"])]
+    steps = {DECODE: "decode", TRANSFORM: "transform", COLLATE: "collate"}
     return [
-        sampled_metric("decode.clips_per_s", [r.clips_per_s for r in rounds], unit="clips/s", better="higher"),
-        sampled_metric("decode.frames_per_s", read, unit="frames/s", better="higher"),
-        *steps,
+        sampled_metric(CLIPS, [r.clips_per_s for r in rounds]),
+        sampled_metric(FRAMES, read),
+        *(sampled_metric(spec, [r.ms[step] or 0.0 for r in rounds]) for spec, step in steps.items()),
     ]

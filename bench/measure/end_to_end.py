@@ -1,4 +1,4 @@
-"""End to end: from video files to logits, in three lanes, and the verdict which one holds the others back."""
+"""End to end: clips per second from video files to logits, of each of three lanes alone, and the bottleneck."""
 
 from typing import TYPE_CHECKING
 
@@ -60,11 +60,11 @@ def end_to_end(
     workers: int = 0,
     lane_s: float = 5.0,
 ) -> list[Metric]:
-    """Clips a second of all lanes together, and of each alone: decode by `workers`, copy to the device, model.
+    """Clips per second of all lanes together, and of each alone: decode by `workers`, copy to the device, model.
 
-    Without workers the lanes take turns in one process; with them decoding overlaps with the rest. On a CPU nothing is
-    copied, and that lane is null. The record's detail `end_to_end` has the verdict. `root` and `options` go to the
-    data set; the batch is the case's, 1 by default.
+    Without workers the lanes take turns in one process; with workers decoding overlaps with the rest. On a CPU nothing
+    is copied, and that lane is null. The record's detail `end_to_end` names the bottleneck. `root` and `options` go to
+    the data set; the batch is the case's, 1 by default.
     """
     from bench.measure.timing.forward import prepare_model
     from bench.measure.timing.pipeline import Pipeline, time_pipeline, videos_of
@@ -90,20 +90,8 @@ def end_to_end(
 def _metrics(rates: "LaneRates") -> list[Metric]:
     from bench.measure.timing.case_timing import sampled_metric
 
-    lanes = (("decode", rates.decode), ("copy", rates.copy), ("model", rates.model))
-    whole = sampled_metric(
-        "end_to_end.clips_per_s", rates.together, unit="clips/s", better="higher", note=str(rates.bottleneck)
-    )
+    lanes = ((DECODE, rates.decode), (COPY, rates.copy), (MODEL, rates.model))
     return [
-        whole,
-        *(
-            Metric(
-                name=f"end_to_end.{lane}_clips_per_s",
-                value=rate,
-                unit="clips/s",
-                better="higher",
-                note="nothing is copied on a CPU" if rate is None else None,
-            )
-            for lane, rate in lanes
-        ),
+        sampled_metric(WHOLE, rates.together, note=str(rates.bottleneck)),
+        *(spec.metric(rate, note="nothing is copied on a CPU" if rate is None else None) for spec, rate in lanes),
     ]

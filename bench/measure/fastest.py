@@ -1,4 +1,4 @@
-"""Searches the fastest way to run a network whose outputs still match eager fp32. Pure: asks a function it is given."""
+"""Finds the fastest execution mode whose outputs match eager fp32, with a function that tries one mode."""
 
 import itertools
 from collections.abc import Callable, Iterable, Iterator
@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from bench.core.metric_spec import MetricSpec
 from bench.core.schema import CompileMode, Frozen, Json, MemoryFormat, Metric, Precision
 from bench.measure.execution_mode import ExecutionMode, refusal
 
@@ -21,7 +22,7 @@ CUDA_MODES: tuple[CompileMode, ...] = ("off", "cudagraphs", "default", "max-auto
 
 
 class Space(Frozen):
-    """What a search may try. An axis that is left out is tried in all that this kind of device may gain from."""
+    """What a search tries. An axis that is left out has every value that can be faster on this kind of device."""
 
     precision: Annotated[tuple[Precision, ...], Field(min_length=1)] | None = None
     memory_format: Annotated[tuple[MemoryFormat, ...], Field(min_length=1)] | None = None
@@ -34,9 +35,10 @@ Search = Literal["best"] | Space
 
 @dataclass(frozen=True, kw_only=True)
 class Trial:
-    """What came of one way. `max_difference` (a share of the largest logit) and `top1_agreement` are its parity.
+    """The result of one execution mode. `max_difference` (a share of the largest logit) and `top1_agreement` are its
+    parity.
 
-    `fell_out` says why it cannot be the answer: refused, failed, out of tolerance, or not tried.
+    `fell_out` is the reason why it cannot be the fastest: unsupported, failed, outside the tolerance, or not tried.
     """
 
     mode: ExecutionMode
@@ -46,7 +48,7 @@ class Trial:
     fell_out: str | None = None
 
     def as_dict(self) -> dict[str, Json]:
-        """For the record: the way in words beside its figures, null where there are none."""
+        """Return plain data for the record: the mode in words, and its values; null if there are none."""
         return {**vars(self), "mode": str(self.mode)}
 
     def __str__(self) -> str:
@@ -63,32 +65,32 @@ class Trial:
 
 
 def as_best(metric: Metric, best: Trial) -> Metric:
-    """`metric` as that of the best variant, unknown where even that fell out.
+    """`metric` labelled as that of the best execution mode, unknown if even that one fell out.
 
-    Where eager fp32 is the best it is its own metric: timing it again would tell noise from noise.
+    If eager fp32 is the best, its own metric is used: timing it again would only add noise.
     """
     unknown = {"value": None, "samples": (), "turns": (), "interval": None, "stopped_because": None}
     note = "; ".join(word for word in (str(best), metric.note) if word)
-    told = {"labels": {**metric.labels, "variant": "best"}, "note": note}
-    return metric.model_copy(update={**told, **(unknown if best.fell_out else {})})
+    labelled = {"labels": {**metric.labels, "variant": "best"}, "note": note}
+    return metric.model_copy(update={**labelled, **(unknown if best.fell_out else {})})
 
 
-def speedup(measure: str, best: Metric, own: Metric, *, note: str) -> Metric:
-    """How many times as fast the best variant is as eager fp32, timed one after the other in one process."""
+def speedup(spec: MetricSpec, best: Metric, own: Metric, *, note: str) -> Metric:
+    """How many times as fast as eager fp32 the best execution mode is; both are timed in one process."""
     ratio = best.value / own.value if best.value and own.value else None
     if ratio is not None and own.better == "lower":
         ratio = 1 / ratio
     labels = {name: value for name, value in own.labels.items() if name == "batch"}
-    return Metric(name=f"{measure}.speedup", value=ratio, unit="x", better="higher", labels=labels, note=note)
+    return spec.metric(ratio, labels=labels, note=note)
 
 
 def find_fastest(
     space: Space, attempt: Callable[[ExecutionMode], Trial], *, device: str, is_over: Callable[[], bool] = lambda: False
 ) -> list[Trial]:
-    """Every way that was tried or refused, the fastest that matches first; empty of matches where not even eager ran.
+    """Every execution mode that was tried or refused, the fastest with matching outputs first.
 
-    Eager fp32 is tried whatever the space says. Then come all precisions and memory formats, executed by the first of
-    `compile`; then every other execution, of the two fastest of those that it takes. `is_over` ends the trying.
+    Eager fp32 is always tried. Then come all precisions and memory formats with the first value of `compile`, then each
+    other value of `compile` with the two fastest modes that it supports. After `is_over` no further mode is tried.
     """
     trials: dict[ExecutionMode, Trial] = {}
 
@@ -111,7 +113,7 @@ def find_fastest(
 
 
 def _finalists(leading: list[ExecutionMode], modes: list[CompileMode], device: str) -> Iterator[ExecutionMode]:
-    """For each execution the two fastest ways that it takes."""
+    """For each value of `compile` the two fastest modes that it supports."""
     for mode in modes:
         candidates = dict.fromkeys(each.model_copy(update={"compile": mode}) for each in leading)
         yield from itertools.islice((each for each in candidates if refusal(each, device) is None), FINALISTS)
@@ -122,6 +124,6 @@ def _ranked(trials: Iterable[Trial]) -> list[Trial]:
 
 
 def _modes(device: str) -> tuple[CompileMode, ...]:
-    """Executions that may gain here, those left out whose package is not installed."""
+    """Values of `compile` that can be faster on this device, without those whose package is not installed."""
     modes = CUDA_MODES if device.startswith("cuda") else CPU_MODES
     return tuple(mode for mode in modes if mode not in PACKAGES or find_spec(PACKAGES[mode]) is not None)

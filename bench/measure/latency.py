@@ -1,4 +1,4 @@
-"""Latency: one batch at a time, waited for. Time of a forward pass only; decoding and copying are not in it."""
+"""Latency: the time of one forward pass at a time; decoding and copying are not included."""
 
 from typing import TYPE_CHECKING
 
@@ -53,14 +53,14 @@ SPEEDUP = MetricSpec(
 def latency(case: CaseContext, *, search: Search | None = None, max_s: float = 10.0) -> list[Metric]:
     """Milliseconds of one forward pass at the case's batch (1 by default): p50 with interval, p90, p95, p99.
 
-    The figures are the wall clock's. The record's detail `latency` has the second clock beside it: on CUDA the device's
-    events, and how long launching held the host (`launching_p50_ms`: nearly all of the device's time where the device
-    waits for launches); on a CPU the processor time and so whether the process had to wait for a core.
-    Its detail `latency.empty_step_us` is what a pass without a network takes, which is subtracted from nothing.
+    The metrics are of the wall clock. The record's detail `latency` has those of a second clock: on CUDA the device's
+    events, and how long the host took to launch the kernels (`launching_p50_ms`; close to the device's time if the
+    device waits for launches); on a CPU the processor time, which shows if the process had to wait for a core. Its
+    detail `latency.empty_step_us` is the time of a pass without a model; it is not subtracted.
 
-    `search: best`, in a case that runs eager fp32, also tries other ways to run the network, and adds the same figures
-    of the fastest whose outputs still match, labelled `variant=best`, and its speedup; or a mapping says what to try
-    (`{precision: [bf16], compile: [off, default]}`).
+    `search: best`, in a case that runs eager fp32, also tries other execution modes and adds the same metrics of the
+    fastest one with matching outputs, labelled `variant=best`, and its speedup. A mapping limits what is tried:
+    `{precision: [bf16], compile: [off, default]}`.
     """
     from bench.measure.timing.forward import forward_of
 
@@ -75,10 +75,10 @@ def latency(case: CaseContext, *, search: Search | None = None, max_s: float = 1
         return own
     if best.mode == ExecutionMode():
         same = [as_best(each, best) for each in own]
-        return [*own, *same, speedup("latency", same[0], own[0], note=str(best))]
+        return [*own, *same, speedup(SPEEDUP, same[0], own[0], note=str(best))]
     forward = forward_in_mode(case, best.mode, batch=batch)(batch)
     found = _timed(case, forward, what="latency of the best variant", max_s=max_s, variant="best", note=str(best))
-    return [*own, *found, speedup("latency", found[0], own[0], note=str(best))]
+    return [*own, *found, speedup(SPEEDUP, found[0], own[0], note=str(best))]
 
 
 def _timed(
@@ -108,9 +108,8 @@ def _metrics(timing: "Timing") -> list[Metric]:
     from bench.measure.timing.case_timing import sampled_metric
 
     milliseconds = tuple(1000 * s for s in timing.samples_s)
-    first = sampled_metric("latency.p50_ms", milliseconds, unit="ms", better="lower", timing=timing)
-    rest = [
-        Metric(name=f"latency.p{percent}_ms", value=quantile(milliseconds, percent / 100), unit="ms", better="lower")
-        for percent in (90, 95, 99)
+    shares = ((P90, 0.90), (P95, 0.95), (P99, 0.99))
+    return [
+        sampled_metric(P50, milliseconds, timing=timing),
+        *(spec.metric(quantile(milliseconds, share)) for spec, share in shares),
     ]
-    return [first, *rest]

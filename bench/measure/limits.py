@@ -1,4 +1,4 @@
-"""Limits: achieved FLOP/s and bytes/s against what this device can do, measured and by its data sheet."""
+"""Limits: FLOP/s and bytes/s of forward passes, as shares of the measured ceilings and of the data-sheet peak."""
 
 from typing import TYPE_CHECKING
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from bench.measure.timing.ceilings import Roofline
 
 BLOCK_STEPS = 5
-NO_PEAK = "no data-sheet peak of this device and precision is known here"
+NO_PEAK = "no data-sheet peak of this device and precision is known"
 
 OF_DEVICE = MetricSpec(
     "limits.of_device",
@@ -48,12 +48,12 @@ MFU = MetricSpec("limits.mfu", "%", "higher", title="MFU", meaning="FLOP/s as a 
     duration_s=8.0,
 )
 def limits(case: CaseContext, *, max_s: float = 5.0) -> list[Metric]:
-    """How near forward passes at the case's batch come to this device's limits.
+    """How close forward passes at the case's batch come to the limits of this device.
 
-    FLOPs are twice the counted MACs; bytes are those that every operator reads and writes, which fused kernels avoid,
-    so work of a compiled variant may stand above its roof. `of_device` is the share of the roofline: the lower of the
-    measured matrix product and the measured copy times the work's FLOPs per byte. `mfu` is the share of the dense
-    data-sheet peak, null where none is known. The record's detail `limits` has the ceilings and the peak's source.
+    FLOPs are twice the counted MACs. Bytes are those that every operator reads and writes; fused kernels avoid some of
+    them, so a compiled model may be above its roofline. `of_device` is the share of the roofline, which is the lower of
+    the measured matrix product and the measured copy times the FLOPs per byte. `mfu` is the share of the dense
+    data-sheet peak, null if none is known. The record's detail `limits` has the ceilings and the source of the peak.
     """
     from bench.core.stats import median
     from bench.measure.counting.case_counts import built_without_weights
@@ -102,17 +102,10 @@ def _peak(case: CaseContext) -> Peak | None:
 
 def _metrics(roofline: "Roofline", peak: Peak | None, *, precision: str, reason: str) -> list[Metric]:
     rate = peak.flops_per_s.get(precision.removesuffix("_weights")) if peak else None
-    of_ceiling = 100 * roofline.flops_per_s / roofline.ceilings.flops_per_s
     return [
-        _higher("of_device", 100 * roofline.share, "%").model_copy(update={"stopped_because": reason}),
-        _higher("of_matmul", of_ceiling, "%"),
-        _higher("flops_per_s", roofline.flops_per_s, "FLOP/s"),
-        _higher("bytes_per_s", roofline.flops_per_s / roofline.flops_per_byte, "B/s"),
-        _higher("mfu", 100 * roofline.flops_per_s / rate, "%")
-        if rate
-        else Metric(name="limits.mfu", value=None, unit="%", better="higher", note=NO_PEAK),
+        OF_DEVICE.metric(100 * roofline.share, stopped_because=reason),
+        OF_MATMUL.metric(100 * roofline.flops_per_s / roofline.ceilings.flops_per_s),
+        FLOPS.metric(roofline.flops_per_s),
+        BYTES.metric(roofline.flops_per_s / roofline.flops_per_byte),
+        MFU.metric(100 * roofline.flops_per_s / rate) if rate else MFU.metric(None, note=NO_PEAK),
     ]
-
-
-def _higher(name: str, value: float, unit: str) -> Metric:
-    return Metric(name=f"limits.{name}", value=value, unit=unit, better="higher")

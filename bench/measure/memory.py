@@ -1,4 +1,4 @@
-"""Memory of one forward pass, in a pass of its own: what torch allocated and reserved, and what the process took."""
+"""Memory of one forward pass, in a pass of its own: allocated and reserved by torch, and held by the process."""
 
 import gc
 from contextlib import suppress
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from bench.measure.timing.forward import Forward
 
 NOT_ON_CPU = "torch does not count what it allocates on a CPU; see memory.peak_rss_bytes"
-NOT_OF_ENGINES = "{} allocates beside what torch counts"
-NOT_OF_REPLAYS = "{} replays a CUDA graph, which allocates nothing that torch counts"
+NOT_OF_ENGINES = "{} allocates memory that torch does not count"
+NOT_OF_REPLAYS = "{} replays a CUDA graph, whose memory torch does not count"
 REPLAYED = ("reduce-overhead", "max-autotune")
 
 ALLOCATED = MetricSpec(
@@ -65,8 +65,9 @@ GROWTH = MetricSpec(
 def memory(case: CaseContext) -> list[Metric]:
     """Peak bytes of one forward pass, weights included.
 
-    `peak_allocated` and `peak_reserved` are torch's own on an accelerator; `peak_rss` is the whole process in main
-    memory, and `rss_growth` how far the pass pushed that above what was there. A pass that compiles comes before it.
+    `peak_allocated` and `peak_reserved` are counted by torch's allocator on an accelerator. `peak_rss` is the main
+    memory of the whole process, `rss_growth` its peak in the pass less what it held before. If the case compiles, a
+    pass before the measured one does.
     """
     from bench.measure.timing.forward import check_outputs, prepare_model
 
@@ -78,17 +79,17 @@ def memory(case: CaseContext) -> list[Metric]:
     rss_before = _reset_peak_rss()
     allocated, reserved = _device_peaks(forward)
     peak = _status_bytes("VmHWM")
-    check_outputs(case, forward)  # after the pass that counts: a pass before it would have warmed up the allocator
+    check_outputs(case, forward)  # after the measured pass, because it would warm up the allocator
     why = NOT_ON_CPU
     if forward.device.type != "cpu" and (mode in ENGINES or mode in REPLAYED):
         allocated, reserved = None, None
         why = (NOT_OF_ENGINES if mode in ENGINES else NOT_OF_REPLAYS).format(mode)
     growth = None if peak is None or rss_before is None else max(0, peak - rss_before)
     return [
-        _bytes("memory.peak_allocated_bytes", allocated, note=why),
-        _bytes("memory.peak_reserved_bytes", reserved, note=why),
-        _bytes("memory.peak_rss_bytes", peak, note="this system does not tell a process's peak"),
-        _bytes("memory.rss_growth_bytes", growth, note="this system does not let the peak be reset"),
+        _bytes(ALLOCATED, allocated, note=why),
+        _bytes(RESERVED, reserved, note=why),
+        _bytes(PROCESS, peak, note="this system does not report the peak of a process"),
+        _bytes(GROWTH, growth, note="this system cannot reset the peak of a process"),
     ]
 
 
@@ -108,7 +109,7 @@ def _device_peaks(forward: "Forward") -> tuple[int | None, int | None]:
 
 
 def _reset_peak_rss() -> int | None:
-    """Set the process's peak to what it holds now, and return that; None where the system cannot."""
+    """Reset the peak of the process to the bytes it holds now, and return them; None if the system cannot."""
     with suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
         return _status_bytes("VmRSS")
@@ -123,5 +124,5 @@ def _status_bytes(field: str) -> int | None:
     return None
 
 
-def _bytes(name: str, value: int | None, *, note: str) -> Metric:
-    return Metric(name=name, value=value, unit="B", better="lower", note=note if value is None else None)
+def _bytes(spec: MetricSpec, value: int | None, *, note: str) -> Metric:
+    return spec.metric(value, note=note if value is None else None)

@@ -1,4 +1,4 @@
-"""Parity: how far a variant's logits are from those of eager fp32 on the same clips, and how often top-1 agrees."""
+"""Parity: how far the logits of an execution mode are from those of eager fp32, and how often top-1 agrees."""
 
 from bench.core.metric_spec import MetricSpec
 from bench.core.registry import register_measure
@@ -35,10 +35,10 @@ AGREEMENT = MetricSpec(
 def parity(case: CaseContext, *, clips: int = 8) -> list[Metric]:
     """Largest difference as a share of the largest logit, and top-1 agreement in percent, over at least `clips` clips.
 
-    Taken by itself beside every timed variant, at every batch at which latency or throughput were timed: the worst
-    difference counts, and agreement is over all clips. One out of tolerance is warned of, marked in the record's detail
-    `parity`, and leads no leaderboard: it may be fast because it computes something else. Within it, less is no better:
-    rounding is the same in every run of one build and another in the next.
+    It is measured with every timed execution mode, at every batch at which latency or throughput were timed: the worst
+    difference counts, and agreement is over all clips. A mode outside the tolerance gets a warning, is marked in the
+    record's detail `parity`, and is not ranked first: it may be fast because it computes something else. Within the
+    tolerance a smaller difference is not better: rounding is the same in all runs of one build and differs in the next.
     """
     from bench.measure.timing.parity_check import compare_with_eager, worst_parity
 
@@ -57,20 +57,17 @@ def parity(case: CaseContext, *, clips: int = 8) -> list[Metric]:
         if not each.is_within:
             case.warn(
                 f"out of tolerance at batch {batch}: {each}",
-                "do not use this variant's speed before its outputs are understood",
+                "do not rely on the speed of this execution mode before its outputs are understood",
             )
     agreeing = sum(each.top1_agreement * each.clips for each in found.values()) / all_clips
     return [
-        Metric(
-            name="parity.max_difference",
-            value=most.max_difference,
-            unit="fraction",
-            note=None if most.max_difference is not None else "its logits are not finite",
+        DIFFERENCE.metric(
+            most.max_difference, note=None if most.max_difference is not None else "its logits are not finite"
         ),
-        Metric(name="parity.top1_agreement", value=100 * agreeing, unit="%"),
+        AGREEMENT.metric(100 * agreeing),
     ]
 
 
-def is_variant(point: Point) -> bool:
-    """Whether a point runs its network in another way than eager, contiguous fp32."""
+def needs_parity(point: Point) -> bool:
+    """Whether the execution mode of `point` is another than eager, contiguous fp32."""
     return execution_mode_of(point) != ExecutionMode()

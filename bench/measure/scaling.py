@@ -1,4 +1,4 @@
-"""Scaling: clips a second of training and of forward passes on one rank and on several, and how much of it is lost."""
+"""Scaling: clips per second of training and of forward passes on one rank and on several, and the efficiency."""
 
 from collections.abc import Mapping
 from typing import Annotated, Any
@@ -15,7 +15,6 @@ from bench.measure.axes import TIMING_AXES
 from bench.measure.context import CaseContext
 
 FUNCTION = "bench.measure.timing.scaling_ranks:run_rank"
-WORKS = ("train", "forward")
 Count = Annotated[int, Field(ge=1)]
 
 TRAIN_CLIPS = MetricSpec(
@@ -47,6 +46,7 @@ FORWARD_EFFICIENCY = MetricSpec(
     title="Throughput efficiency",
     meaning="throughput of all ranks over that of one rank times their number",
 )
+WORKS = {"train": (TRAIN_CLIPS, TRAIN_EFFICIENCY), "forward": (FORWARD_CLIPS, FORWARD_EFFICIENCY)}
 
 
 @register_measure(
@@ -60,16 +60,16 @@ FORWARD_EFFICIENCY = MetricSpec(
 def scaling(
     case: CaseContext, *, ranks: Count | list[Count] | None = None, max_s: float = 10.0, timeout_s: float = 900.0
 ) -> list[Metric]:
-    """Clips a second over all of `ranks`, each started by torchrun on this machine, and efficiency against one rank.
+    """Clips per second over all `ranks`, started by torchrun on this machine, and their efficiency against one rank.
 
-    Weak scaling: every rank has the case's batch (else one clip) whatever their number, so efficiency is the rate over
-    that of one rank times their number, in %. One rank is always measured. `train` is data-parallel (torch's DDP, over
-    nccl on CUDA and gloo on a CPU; plain on one rank), `forward` is throughput, for which nothing is exchanged. The
-    slowest rank's time counts. On CUDA each rank has a GPU of its own, and without `ranks` there are 1, 2, 4 … to all
-    of them; on a CPU 1 and 2. There every rank has as many threads of torch, whatever the number of ranks: the case's,
-    else its share of the cores where there are the most ranks.
+    Weak scaling: every rank has the case's batch (else one clip) for any number of ranks, so the efficiency is the rate
+    over that of one rank times their number, in %. One rank is always measured. `train` is data-parallel (torch's DDP,
+    with nccl on CUDA and gloo on a CPU; plain on one rank). `forward` is throughput without communication. The time of
+    the slowest rank counts. On CUDA each rank has its own GPU, and the default is 1, 2, 4 … up to all GPUs. On a CPU
+    the default is 1 and 2, and every rank has the same number of torch threads in every run: the case's, else its share
+    of the cores with the largest number of ranks.
 
-    A rank that fails or dies ends the case with its error.
+    A rank that fails or dies fails the case with its error.
     """
     from bench.measure.timing.case_process import case_request
     from bench.measure.timing.scaling_ranks import run_ranks
@@ -96,39 +96,23 @@ def _metrics(found: Mapping[int, Mapping[str, Any]], *, batch: int) -> list[Metr
     from bench.measure.timing.case_timing import sampled_metric
 
     metrics: list[Metric] = []
-    for work in WORKS:
+    for work, (clips_spec, efficiency_spec) in WORKS.items():
         rates = {world: [world * batch / s for s in seen[work]["wall_s"]] for world, seen in found.items()}
         for world, values in rates.items():
-            rate = sampled_metric(
-                f"scaling.{work}_clips_per_s", values, unit="clips/s", better="higher", labels=_labels(world)
-            )
+            rate = sampled_metric(clips_spec, values, labels=_labels(world))
             share = 100 * median(values) / (world * median(rates[1]))
+            note = f"of {world} x 1 rank, {batch} clips each"
             metrics += [
                 rate.model_copy(update={"stopped_because": found[world][work]["stopped_because"]}),
-                _efficiency(work, world, share, note=f"of {world} x 1 rank, {batch} clips each"),
+                efficiency_spec.metric(share, labels=_labels(world), note=note),
             ]
     return metrics
 
 
 def _unknown(world: int, *, gpus: int) -> list[Metric]:
-    note = f"{world} ranks want {world} GPUs; here are {gpus}"
-    rates = [
-        Metric(
-            name=f"scaling.{work}_clips_per_s",
-            value=None,
-            unit="clips/s",
-            better="higher",
-            labels=_labels(world),
-            note=note,
-        )
-        for work in WORKS
-    ]
-    return [*rates, *(_efficiency(work, world, None, note=note) for work in WORKS)]
-
-
-def _efficiency(work: str, world: int, value: float | None, *, note: str) -> Metric:
-    name = f"scaling.{work}_efficiency"
-    return Metric(name=name, value=value, unit="%", better="higher", labels=_labels(world), note=note)
+    note = f"{world} ranks need {world} GPUs; there are {gpus}"
+    specs = (TRAIN_CLIPS, FORWARD_CLIPS, TRAIN_EFFICIENCY, FORWARD_EFFICIENCY)
+    return [spec.metric(None, labels=_labels(world), note=note) for spec in specs]
 
 
 def _labels(world: int) -> dict[str, str]:
@@ -136,14 +120,14 @@ def _labels(world: int) -> dict[str, str]:
 
 
 def _details(case: CaseContext, found: Mapping[int, Mapping[str, Any]], *, threads: int) -> dict[str, Any]:
-    """What is known beside the metrics: how the ranks were set up, and their second clock (device or processor)."""
+    """Details of the record: the setup of the ranks, and the times of their second clock (device or processor)."""
     is_cuda = case.device.startswith("cuda")
-    beside = {
+    by_world = {
         f"{world} ranks": {work: {k: v for k, v in seen[work].items() if k != "wall_s"} for work in WORKS}
         for world, seen in found.items()
     }
     setting = {} if is_cuda else {"torch_threads_by_rank": threads, "cores": _cores()}
-    return {"kind": "weak", "backend": "nccl" if is_cuda else "gloo", **setting, **beside}
+    return {"kind": "weak", "backend": "nccl" if is_cuda else "gloo", **setting, **by_world}
 
 
 def _warn_of_turns(case: CaseContext, *, world: int, threads: int) -> None:

@@ -1,7 +1,7 @@
-"""Throughput: clips per second with the device kept busy, a few batches in flight, for each batch size asked for."""
+"""Throughput: clips per second at given batch sizes, with several batches in flight to keep the device busy."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 BLOCK_S = 0.05
 MOST_ON_CPU = 256
-NO_MAX_ON_CPU = "a CPU shares its memory with everything else: no batch is the largest that fits"
+NO_MAX_ON_CPU = "a CPU shares its memory with other processes, so no batch is the largest that fits"
 Searched = Literal["max", "best"]
 Size = Batch | Searched
 Views = Annotated[str, Field(pattern=r"^[1-9]\d*x[1-9]\d*$")]
@@ -78,13 +78,13 @@ def throughput(
 ) -> list[Metric]:
     """Clips per second at each batch size (the case's own, else 1), labelled with it.
 
-    `max` is the largest batch that fits on the device, `best` the one of highest throughput; both are searched for in
-    a process of their own, and told as metrics too. `views` (temporal x spatial) adds videos per second: a video takes
-    so many clips.
+    `max` is the largest batch that fits the device, `best` the batch of the highest throughput; both are searched in a
+    process of their own, and are metrics too. `views` (temporal x spatial) adds videos per second, with one clip for
+    each view of a video.
 
-    `search: best`, in a case that runs eager fp32, also tries other ways to run the network, and adds the throughput of
-    the fastest whose outputs still match, labelled `variant=best`, and its speedup; or a mapping says what to try
-    (`{precision: [bf16], compile: [off, default]}`). Batches `max` and `best` are searched again for that way.
+    `search: best`, in a case that runs eager fp32, also tries other execution modes and adds the throughput of the
+    fastest one with matching outputs, labelled `variant=best`, and its speedup. A mapping limits what is tried:
+    `{precision: [bf16], compile: [off, default]}`. Batches `max` and `best` are searched again for that mode.
     """
     sizes = batch if isinstance(batch, list) else [batch or case.point.batch or 1]
     found = {size: _search(case, size) for size in sizes if isinstance(size, str)}
@@ -99,7 +99,7 @@ def throughput(
 
 
 def _own(case: CaseContext, numbers: Mapping[Size, int], *, max_s: float) -> dict[Size, Metric]:
-    """Throughput of the case's own network at each size."""
+    """Throughput of the case in its own execution mode at each batch size."""
     from bench.measure.timing.forward import forward_of
 
     at = forward_of(case)
@@ -111,7 +111,7 @@ def _own(case: CaseContext, numbers: Mapping[Size, int], *, max_s: float) -> dic
 
 
 def _fastest(case: CaseContext, search: Search, size: Size, *, number: int, own: Metric, max_s: float) -> list[Metric]:
-    """Throughput of the fastest way that matches, which is looked for at batch `number`, and its speedup."""
+    """Throughput of the fastest execution mode with matching outputs, searched at batch `number`, and its speedup."""
     from bench.measure.timing.forward import forward_of, free_device_memory
     from bench.measure.timing.mode_search import case_in_mode, fastest_mode, recheck_parity
 
@@ -120,64 +120,51 @@ def _fastest(case: CaseContext, search: Search, size: Size, *, number: int, own:
         return []
     if best.mode == ExecutionMode():
         same = as_best(own, best)
-        return [same, speedup("throughput", same, own, note=same.note or "")]
+        return [same, speedup(SPEEDUP, same, own, note=same.note or "")]
     if isinstance(size, str):
         number = _search(case_in_mode(case, best.mode, batch=number), size) or number
     free_device_memory()
     timed = case_in_mode(case, best.mode, batch=number)
     found = _throughput(case, forward_of(timed)(number), of=timed, label=str(size), max_s=max_s)
     found = as_best(found, recheck_parity(case, timed, best))
-    return [found, speedup("throughput", found, own, note=found.note or "")]
+    return [found, speedup(SPEEDUP, found, own, note=found.note or "")]
 
 
 def _search(case: CaseContext, wanted: Searched) -> int | None:
-    """The batch that is wanted; None where it cannot be told or not even one clip fits."""
+    """The largest or the best batch; None if it is unknown here or not even one clip fits."""
     from bench.measure.timing.batch_search import LARGEST, BatchTrials, best_batch, largest_that_fits
 
     on_cpu = case.device.startswith("cpu")
     if wanted == "max" and on_cpu:
         return None
     with BatchTrials(case) as trials:
-        ask = _telling(case, trials.rate)
+
+        def clips_per_s(batch: int) -> float | None:
+            case.progress(f"throughput, trying batch {batch}")
+            return trials.rate(batch)
+
         if wanted == "max":
-            size = largest_that_fits(lambda batch: ask(batch) is not None) or None
+            size = largest_that_fits(lambda batch: clips_per_s(batch) is not None) or None
         else:
-            best = best_batch(ask, limit=MOST_ON_CPU if on_cpu else LARGEST)
+            best = best_batch(clips_per_s, limit=MOST_ON_CPU if on_cpu else LARGEST)
             size = best.batch if best else None
             case.note("throughput.searched", {str(k): v for k, v in best.rates.items()} if best else None)
     for broken, error in trials.broken.items():
-        case.warn(f"batch {broken} broke its process: {error}", "smaller batches were measured in a fresh one")
+        case.warn(f"batch {broken} ended its process: {error}", "smaller batches were measured in a new one")
     return size
 
 
-def _telling(case: CaseContext, ask: Callable[[int], float | None]) -> Callable[[int], float | None]:
-    def told(batch: int) -> float | None:
-        case.progress(f"throughput, trying batch {batch}")
-        return ask(batch)
-
-    return told
-
-
 def _searched(name: Searched, size: int | None, *, device: str) -> list[Metric]:
-    """The batch that was found as a metric; where there is none, that and its throughput as unknown."""
-    why = NO_MAX_ON_CPU if device.startswith("cpu") else "not even one clip fits"
-    found = Metric(
-        name=f"throughput.{name}_batch",
-        value=size,
-        unit="clips",
-        better="higher" if name == "max" else None,
-        note=None if size else why,
-    )
+    """The batch of a search as a metric; if none was found, its throughput too, both null with the reason."""
+    spec = LARGEST_BATCH if name == "max" else BEST_BATCH
     if size:
-        return [found]
-    unknown = Metric(
-        name="throughput.clips_per_s", value=None, unit="clips/s", better="higher", labels={"batch": name}, note=why
-    )
-    return [found, unknown]
+        return [spec.metric(size)]
+    why = NO_MAX_ON_CPU if device.startswith("cpu") else "not even one clip fits"
+    return [spec.metric(None, note=why), CLIPS.metric(None, labels={"batch": name}, note=why)]
 
 
 def _throughput(case: CaseContext, forward: "Forward", *, of: CaseContext, label: str, max_s: float) -> Metric:
-    """Throughput for the record of `case` of a pass `of` that case, or of the same one run in its best way."""
+    """Throughput of a pass `of` the case, or of a copy of it in its best execution mode, for the record of `case`."""
     from bench.measure.timing.case_timing import sampled_metric, time_step
     from bench.measure.timing.parity_check import keep_logits
 
@@ -186,10 +173,8 @@ def _throughput(case: CaseContext, forward: "Forward", *, of: CaseContext, label
     timing = time_step(case, lambda: forward.block(steps), what=what, max_s=max_s)
     keep_logits(of, forward)
     return sampled_metric(
-        "throughput.clips_per_s",
+        CLIPS,
         [forward.batch / seconds for seconds in timing.samples_s],
-        unit="clips/s",
-        better="higher",
         labels={"batch": label},
         timing=timing,
         note=None if label == str(forward.batch) else f"batch {forward.batch}",
@@ -197,7 +182,7 @@ def _throughput(case: CaseContext, forward: "Forward", *, of: CaseContext, label
 
 
 def _videos(metrics: Sequence[Metric], views: str | None) -> list[Metric]:
-    """Videos per second beside each clips per second."""
+    """Videos per second for each metric of clips per second; none without `views`."""
     if views is None:
         return []
     temporal, spatial = map(int, views.split("x"))
@@ -205,8 +190,8 @@ def _videos(metrics: Sequence[Metric], views: str | None) -> list[Metric]:
     return [
         metric.model_copy(
             update={
-                "name": "throughput.videos_per_s",
-                "unit": "videos/s",
+                "name": VIDEOS.name,
+                "unit": VIDEOS.unit,
                 "value": None if metric.value is None else metric.value / clips,
                 "samples": tuple(rate / clips for rate in metric.samples),
                 "interval": None if metric.interval is None else tuple(end / clips for end in metric.interval),
@@ -214,5 +199,5 @@ def _videos(metrics: Sequence[Metric], views: str | None) -> list[Metric]:
             }
         )
         for metric in metrics
-        if metric.name == "throughput.clips_per_s"
+        if metric.name == CLIPS.name
     ]

@@ -1,4 +1,4 @@
-"""Train step: forward with loss, backward and optimizer, each alone and all together. Loading of clips is not in it."""
+"""Train step: forward with loss, backward and optimizer, each alone and all together; loading is not included."""
 
 from typing import TYPE_CHECKING
 
@@ -10,8 +10,6 @@ from bench.measure.context import CaseContext
 
 if TYPE_CHECKING:
     from bench.measure.timing.sampling import Timing
-
-PARTS = ("forward", "backward", "optimizer")
 
 STEP = MetricSpec(
     "train_step.step_ms",
@@ -33,6 +31,7 @@ OPTIMIZER = MetricSpec(
 CLIPS = MetricSpec(
     "train_step.clips_per_s", "clips/s", "higher", title="Training rate", meaning="clips per second of train steps"
 )
+PARTS = (FORWARD, BACKWARD, OPTIMIZER)
 
 
 @register_measure(
@@ -40,15 +39,15 @@ CLIPS = MetricSpec(
     depends_on=TIMING_AXES,
     version=1,
     is_timed=True,
-    metrics=(STEP, FORWARD, BACKWARD, OPTIMIZER, CLIPS),
+    metrics=(STEP, *PARTS, CLIPS),
     duration_s=8.0,
 )
 def train_step(case: CaseContext, *, max_s: float = 10.0) -> list[Metric]:
-    """Milliseconds of a train step at the case's batch (1 by default) and of its parts, and clips trained a second.
+    """Milliseconds of a train step at the case's batch (1 by default) and of its parts, and clips per second.
 
     The step is cross entropy and SGD with momentum in the case's precision: autocast for `fp16` (with loss scaling)
-    and `bf16`, plain steps on cast weights for the others. On CUDA parts lie between events, the step between two
-    waits, so the parts may add up to less than the step.
+    and `bf16`, plain steps on cast weights for the others. On CUDA the parts are timed between events and the step
+    between two synchronisations, so the parts may add up to less than the step.
     """
     from bench.measure.timing.case_timing import time_step
     from bench.measure.timing.training_step import train_step_of
@@ -61,20 +60,12 @@ def train_step(case: CaseContext, *, max_s: float = 10.0) -> list[Metric]:
 def _metrics(timing: "Timing", *, batch: int) -> list[Metric]:
     from bench.measure.timing.case_timing import sampled_metric
 
-    step_ms = [1000 * s for s in timing.samples_s]
-    rates = [batch / s for s in timing.samples_s]
     parts = [
-        sampled_metric(
-            f"train_step.{name}_ms",
-            [1000 * s.parts_s[place] for s in timing.samples],
-            unit="ms",
-            better="lower",
-            timing=timing,
-        )
-        for place, name in enumerate(PARTS)
+        sampled_metric(spec, [1000 * s.parts_s[place] for s in timing.samples], timing=timing)
+        for place, spec in enumerate(PARTS)
     ]
     return [
-        sampled_metric("train_step.step_ms", step_ms, unit="ms", better="lower", timing=timing),
+        sampled_metric(STEP, [1000 * s for s in timing.samples_s], timing=timing),
         *parts,
-        sampled_metric("train_step.clips_per_s", rates, unit="clips/s", better="higher", timing=timing),
+        sampled_metric(CLIPS, [batch / s for s in timing.samples_s], timing=timing),
     ]

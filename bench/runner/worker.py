@@ -21,7 +21,7 @@ from bench.core.registry import MEASURES, MODELS, MeasureEntry, import_plugins
 from bench.core.schema import Case, Environment, Failure, Frozen, Json, Metric, RecordWarning, Status
 from bench.measure.context import CaseContext
 from bench.measure.execution_mode import absence
-from bench.measure.parity import is_variant
+from bench.measure.parity import needs_parity
 from bench.measure.timing.turn_taking import process_turns
 from bench.runner.disturbance import is_timed, watch_disturbance
 from bench.runner.environment import describe_environment
@@ -140,7 +140,7 @@ def _measures_of(case: CaseContext, *, rank: int = 0) -> dict[str, dict[str, Jso
     measures = case.case.measures
     if rank:
         return {name: options for name, options in measures.items() if MEASURES.get(name).is_shared}
-    if is_timed(case) and is_variant(case.point):
+    if is_timed(case) and needs_parity(case.point):
         others = {name: options for name, options in measures.items() if name != "parity"}
         return {**others, "parity": measures.get("parity", {})}
     return measures

@@ -46,7 +46,7 @@ def test_metrics_by_hand() -> None:
     assert found["concurrent.clips_per_s"].samples == pytest.approx((200, 280))
     assert {metric.labels["streams"] for metric in found.values()} == {"2"}
     lost = _metrics(StreamTiming(timing=timing, requests_per_s=()), batch=4, streams=2)[-1]
-    assert (lost.value, lost.note) == (None, "the device throttled all the time")
+    assert (lost.value, lost.note) == (None, "the device was throttled all the time")
 
 
 def test_streams_send_at_the_same_time_and_end_with_the_block(load: Load) -> None:

@@ -11,7 +11,7 @@ from bench.measure.context import CaseContext
 from bench.measure.execution_mode import ExecutionMode
 from bench.measure.fastest import Space, Trial, find_fastest, speedup
 from bench.measure.latency import latency
-from bench.measure.throughput import throughput
+from bench.measure.throughput import SPEEDUP, throughput
 from bench.measure.timing.mode_search import trial_of
 
 Load = Callable[..., CaseContext]
@@ -127,7 +127,7 @@ def test_twice_as_fast_is_a_speedup_of_two_in_both_directions(better: str, unit:
     def metric(value: float) -> Metric:
         return Metric.model_validate({"name": "x.y", "value": value, "unit": unit, "better": better})
 
-    assert speedup("x", metric(best), metric(own), note="").value == pytest.approx(2.0)
+    assert speedup(SPEEDUP, metric(best), metric(own), note="").value == pytest.approx(2.0)
 
 
 def test_only_a_case_of_eager_fp32_searches(load: Load) -> None:

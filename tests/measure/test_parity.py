@@ -12,7 +12,7 @@ from bench.measure.context import CaseContext
 from bench.measure.execution_mode import ExecutionMode
 from bench.measure.fastest import Trial
 from bench.measure.latency import latency
-from bench.measure.parity import is_variant, parity
+from bench.measure.parity import needs_parity, parity
 from bench.measure.throughput import throughput
 from bench.measure.timing.forward import Forward, PreparedModel
 from bench.measure.timing.parity_check import TOLERANCES, Parity, compare_logits, worst_parity
@@ -39,12 +39,12 @@ def test_logits_that_are_not_finite_are_out_of_tolerance(value: float) -> None:
 
 @pytest.mark.parametrize("axes", [{}, {"precision": "fp32"}, {"compile": "off", "batch": 8}])
 def test_eager_fp32_needs_no_parity_check(load: Load, axes: dict[str, str]) -> None:
-    assert not is_variant(load(**axes).point)
+    assert not needs_parity(load(**axes).point)
 
 
 @pytest.mark.parametrize("axes", [{"precision": "tf32"}, {"memory_format": "channels_last_3d"}, {"compile": "default"}])
 def test_other_execution_modes_need_a_parity_check(load: Load, axes: dict[str, str]) -> None:
-    assert is_variant(load(**axes).point)
+    assert needs_parity(load(**axes).point)
 
 
 @pytest.mark.parametrize(

@@ -77,7 +77,7 @@ def test_rates_and_efficiency_by_hand() -> None:
 
 def test_ranks_without_a_gpu_are_null_with_the_reason() -> None:
     found = by_key(_unknown(4, gpus=2))
-    assert {(metric.value, metric.note) for metric in found.values()} == {(None, "4 ranks want 4 GPUs; here are 2")}
+    assert {(metric.value, metric.note) for metric in found.values()} == {(None, "4 ranks need 4 GPUs; there are 2")}
     assert "scaling.train_efficiency{ranks=4}" in found
 
 

@@ -3,7 +3,8 @@
 import time
 from collections.abc import Callable, Mapping, Sequence
 
-from bench.core.schema import Better, Json, Metric
+from bench.core.metric_spec import MetricSpec
+from bench.core.schema import Json, Metric
 from bench.core.stats import median, median_interval
 from bench.measure.context import CaseContext
 from bench.measure.timing.sampling import Sample, SamplingRule, Timing, take_samples
@@ -43,25 +44,20 @@ def time_step(case: CaseContext, step: Callable[[], Sample], *, what: str, max_s
 
 
 def sampled_metric(
-    name: str,
+    spec: MetricSpec,
     values: Sequence[float],
     *,
-    unit: str,
-    better: Better,
     timing: Timing | None = None,
     labels: Mapping[str, str] | None = None,
     note: str | None = None,
 ) -> Metric:
-    """The median of `values` as metric `name`, with its 95 % interval if there are enough values.
+    """The median of `values` as a metric, with its 95 % interval if there are enough values.
 
     `timing` is given if each of its samples became one of the values, in the same order.
     """
     middle = median_interval(values)
-    return Metric(
-        name=name,
-        value=middle.value,
-        unit=unit,
-        better=better,
+    return spec.metric(
+        middle.value,
         labels=dict(labels or {}),
         interval=(middle.low, middle.high) if middle.low == middle.low else None,
         samples=tuple(values),

@@ -14,7 +14,7 @@ from bench.measure.context import CaseContext
 from bench.measure.execution_mode import ExecutionMode
 from bench.measure.fastest import Trial, as_best, speedup
 from bench.measure.latency import latency
-from bench.measure.throughput import throughput
+from bench.measure.throughput import SPEEDUP, throughput
 from bench.measure.timing import forward, mode_search
 from bench.measure.timing.batch_search import BatchTrials
 from bench.measure.timing.case_process import run_in_child
@@ -86,7 +86,7 @@ def test_eager_that_is_the_best_has_its_own_figures_and_eager_that_fell_out_none
     assert as_best(own, Trial(mode=ExecutionMode(), clips_per_s=1.0)).samples == own.samples
     unknown = as_best(own, Trial(mode=ExecutionMode(), fell_out="killed"))
     assert (unknown.value, unknown.interval, unknown.stopped_because) == (None, None, None)
-    assert speedup("throughput", unknown, own, note="").value is None
+    assert speedup(SPEEDUP, unknown, own, note="").value is None
 
 
 @pytest.mark.parametrize(
