@@ -117,12 +117,13 @@ class DatasetEntry:
 
 @dataclass(frozen=True, kw_only=True)
 class SectionEntry:
-    """One section of a report: `function(results) -> html or None`, shown in ascending `order`."""
+    """One section of a report: `function(results) -> html or None`, shown on `page` in ascending `order`."""
 
     name: str
     function: Callable[..., Any]
     title: str
     order: int
+    page: str = "index"
 
 
 def options_of(function: Callable[..., Any], *, keyword_only: bool) -> dict[str, Any]:
@@ -353,11 +354,14 @@ def register_dataset(
     return register
 
 
-def register_section(name: str, *, title: str, order: int) -> Callable[[F], F]:
-    """Register `function(results) -> str | None` as report section `name`."""
+def register_section(name: str, *, title: str, order: int, page: str = "index") -> Callable[[F], F]:
+    """Register `function(results) -> str | None` as report section `name`.
+
+    `page` is a page of the site (`bench.reporting.site.PAGES`); any other name makes a page with the section's title.
+    """
 
     def register(function: F) -> F:
-        SECTIONS.add(SectionEntry(name=name, function=function, title=title, order=order))
+        SECTIONS.add(SectionEntry(name=name, function=function, title=title, order=order, page=page))
         return function
 
     return register

@@ -1,6 +1,7 @@
 """Joins cases into rows, because counts, timings and accuracies of one model are separate cases."""
 
 import json
+from bisect import bisect_left, bisect_right
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -87,7 +88,7 @@ class BoardRow:
     @property
     def label(self) -> str:
         """The model in full: `c3d_search kernel_depth=3 width=16`."""
-        return f"{self.model} {settings(self.args)}".strip()
+        return label_of(self.model, self.args)
 
     def does_without(self, factor: str) -> bool:
         """Whether the model was trained without this factor, for example without initial weights."""
@@ -210,6 +211,20 @@ class Board:
                 found[group_of(row, [column])].append(row)
         return found
 
+    def rank_bands(self, column: Column) -> dict[int, tuple[int, int]]:
+        """First and last rank that each ranked row may have in its group, by the number of the row.
+
+        Rows whose intervals overlap cannot be separated, so their bands overlap; empty if no direction is better.
+        """
+        numbers = {id(row): number for number, row in enumerate(self.rows)}
+        bands: dict[int, tuple[int, int]] = {}
+        for rows in self.contenders(column).values() if column.better else ():
+            ends = [_ends_from_best(row.summaries[column]) for row in rows]
+            worst, best = sorted(worst for _, worst in ends), sorted(best for best, _ in ends)
+            for row, (own_best, own_worst) in zip(rows, ends, strict=True):
+                bands[numbers[id(row)]] = (1 + bisect_left(worst, own_best), bisect_right(best, own_worst))
+        return bands
+
     def best(self, column: Column) -> dict[str, float]:
         """The best value of a column by group, without doubtful summaries; none if all values are equal."""
         pick = min if column.better == "lower" else max
@@ -218,6 +233,17 @@ class Board:
             for group, rows in self.contenders(column).items()
         }
         return {group: pick(values) for group, values in groups.items() if column.better and len(values) > 1}
+
+
+def _ends_from_best(summary: MetricSummary) -> tuple[float, float]:
+    """The best and the worst end of an interval, as numbers of which the smaller one is better."""
+    low, high = (summary.low, summary.high) if summary.has_interval else (summary.value or 0.0, summary.value or 0.0)
+    return (-high, -low) if summary.better == "higher" else (low, high)
+
+
+def label_of(model: str, args: Mapping[str, Json]) -> str:
+    """A model with all of its arguments: `c3d_search kernel_depth=3 width=16`."""
+    return f"{model} {settings(args)}".strip()
 
 
 def settings(args: Mapping[str, Json]) -> str:

@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from bench.reporting.chart import Chart, escaped
-from bench.reporting.rendering import render
-from bench.reporting.site import DrawnSection, write_page
+from bench.reporting.rendering import DrawnSection, render
+from bench.reporting.site import write_page
 from bench.reporting.table import ColumnHead, Table, TableCell, TableRow
 
 AMOUNTS = {

@@ -1,12 +1,13 @@
 """Tables of board rows: one scale per column, intervals below values, doubts as chips, best values marked."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 
+from bench.core.schema import Record
 from bench.core.units import Scale, choose_scale, format_exact
 from bench.reporting.board import Board, BoardRow, Column, group_of
 from bench.reporting.case_results import SHARES, MetricSummary
-from bench.reporting.metric_text import axis_name, metric_meaning, metric_name, value_text
+from bench.reporting.metric_text import STATUSES, axis_name, metric_meaning, metric_name, value_text
 from bench.reporting.table import ColumnHead, Table, TableCell, TableRow
 
 DIRECTIONS = {"lower": "; lower is better", "higher": "; higher is better", None: ""}
@@ -20,15 +21,23 @@ def metric_table(
     caption: str,
     columns: Sequence[Column],
     factors: Sequence[str],
+    page_of: Callable[[str], str] = lambda label: "",
+    failures: Mapping[tuple[int, Column], Record] | None = None,
+    has_all_rows: bool = True,
 ) -> Table:
-    """A table of `rows` of `board` with these columns and factors."""
+    """A table of `rows` of `board` with these columns and factors.
+
+    `page_of` gives the page of a model by its label; `failures` are those of empty cells, by the number of the row in
+    the board.
+    """
+    numbers = {id(row): number for number, row in enumerate(board.rows)} if failures else {}
     writers = [_ColumnWriter(board, column) for column in columns]
 
     def cells(row: BoardRow) -> tuple[TableCell, ...]:
         return (
-            _model_cell(board, row),
+            replace(_model_cell(board, row), href=page_of(row.label)),
             *(_factor(row, f, columns) for f in factors),
-            *(writer.cell(row) for writer in writers),
+            *(writer.cell(row, (failures or {}).get((numbers.get(id(row), -1), writer.column))) for writer in writers),
         )
 
     return Table(
@@ -36,6 +45,7 @@ def metric_table(
         caption=caption,
         heads=(ColumnHead(name="Model"), *map(_factor_heading, factors), *(writer.heading for writer in writers)),
         rows=tuple(TableRow(cells=cells(row), group=group_of(row, columns)) for row in rows),
+        has_all_rows=has_all_rows,
     )
 
 
@@ -74,26 +84,34 @@ def chips_of(rows: Sequence[BoardRow], columns: Sequence[Column]) -> list[str]:
     return sorted({chip for summary in found for chip in (*summary.doubts, *summary.remarks)})
 
 
+def failure_text(failure: Record) -> str:
+    """Why a cell has no value: `out of memory at batch 64`."""
+    batch = failure.case.point.batch
+    return f"{STATUSES[failure.status]}{f' at batch {batch}' if batch is not None else ''}"
+
+
 class _ColumnWriter:
     """Writes the cells of one column in its scale and marks its best values."""
 
     def __init__(self, board: Board, column: Column) -> None:
-        self._column = column
+        self.column = column
         summaries = [row.summaries[column] for row in board.rows if column in row.summaries]
         self._scale = scale_of_column(column, [summary.value for summary in summaries])
         self._best = board.best(column)
 
     @property
     def heading(self) -> ColumnHead:
-        return column_heading(self._column, self._scale)
+        return column_heading(self.column, self._scale)
 
-    def cell(self, row: BoardRow) -> TableCell:
-        summary = row.summaries.get(self._column)
+    def cell(self, row: BoardRow, failure: Record | None) -> TableCell:
+        summary = row.summaries.get(self.column)
+        if summary is None and failure is not None:
+            return TableCell(text=failure_text(failure), title=failure.case.title)
         if summary is None:
             return TableCell(title="not measured for this row")
         if summary.value is None:
             return TableCell(title=summary.how)
-        is_level = summary.value == self._best.get(group_of(row, [self._column]))
+        is_level = summary.value == self._best.get(group_of(row, [self.column]))
         return _cell(summary, self._scale, is_best=is_level and summary.is_ranked)
 
 

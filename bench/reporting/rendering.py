@@ -1,6 +1,7 @@
 """Fills HTML templates, which are files or texts in a section. All values are escaped; see `harmless`."""
 
 import re
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -63,3 +64,12 @@ def _environment() -> "Environment":
 @cache
 def _compiled(template: str) -> "Template":
     return _environment().from_string(template)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DrawnSection:
+    """The HTML of one section of a page."""
+
+    name: str
+    title: str
+    html: str

@@ -9,8 +9,9 @@ from pathlib import Path
 from bench.core.schema import Json, Record
 from bench.core.units import plural
 from bench.reporting.ablation import Ablation, ablate
-from bench.reporting.board import Board, build_board
-from bench.reporting.case_results import CaseResult, gather_cases, without_turns
+from bench.reporting.board import Board, BoardRow, Column, build_board, label_of
+from bench.reporting.case_results import RUN_AXES, TRAINING_AXES, CaseResult, gather_cases, without_turns
+from bench.reporting.links import Links, file_names
 from bench.reporting.machines import Machine, Machines
 
 
@@ -79,6 +80,7 @@ class Results:
     facts: Mapping[str, SuiteFacts]
     letters: Mapping[int, str]
     folders: Mapping[int, Path]
+    links: Links = field(default_factory=Links)
 
     @cached_property
     def suites(self) -> tuple[SuiteFacts, ...]:
@@ -129,6 +131,69 @@ class Results:
         """Runs whose latest record has no result, in the order of time."""
         found = [record for case in self.cases for record in case.failures]
         return tuple(sorted(found, key=lambda record: record.started_at))
+
+    @cached_property
+    def failed_cells(self) -> Mapping[tuple[int, Column], Record]:
+        """Failures of cases without any result, by the number of the row and the column that they would have filled."""
+        return {
+            (number, column): case.failures[-1]
+            for case, numbers in self._rows_of_failures
+            for number in numbers
+            for column in self.board.columns
+            if column.metric.partition(".")[0] in case.case.measures and column.protocol == case.protocol
+        }
+
+    @cached_property
+    def failed_cases(self) -> tuple[CaseResult, ...]:
+        """Cases without any result that belong to no row of the board."""
+        return tuple(case for case, numbers in self._rows_of_failures if not numbers)
+
+    @cached_property
+    def _rows_of_failures(self) -> list[tuple[CaseResult, list[int]]]:
+        """Cases without any result, with the numbers of the rows of the same model in the same mode and training."""
+        rows: dict[tuple[str, str, str], list[int]] = defaultdict(list)
+        for number, row in enumerate(self.board.rows):
+            rows[row.suite, row.label, str(row.factors.get("clip"))].append(number)
+        found = []
+        for case in self.cases:
+            if not case.runs:
+                point = case.case.point
+                axes = {axis: v for axis in (*RUN_AXES, *TRAINING_AXES) if (v := getattr(point, axis)) is not None}
+                numbers = rows[case.case.suite, label_of(point.model, point.args), str(point.clip)]
+                found.append((case, [n for n in numbers if axes.items() <= self.board.rows[n].factors.items()]))
+        return found
+
+    @cached_property
+    def case_names(self) -> Mapping[int, str]:
+        """The name of the page of each case, by the `id()` of the case: its id, with the machine if that is needed."""
+        names = file_names([f"{case.id}{'-' + case.machine.lower() if case.machine else ''}" for case in self.cases])
+        return {id(case): f"cases/{name}" for case, name in zip(self.cases, names, strict=True)}
+
+    @cached_property
+    def model_names(self) -> Mapping[str, str]:
+        """The name of the page of each model, by its label with all arguments."""
+        labels = list(dict.fromkeys(label_of(case.case.point.model, case.case.point.args) for case in self.cases))
+        return {label: f"models/{name}" for label, name in zip(labels, file_names(labels), strict=True)}
+
+    @cached_property
+    def rows_of(self) -> Mapping[str, tuple[BoardRow, ...]]:
+        """The rows of the board by the label of their model."""
+        found: dict[str, list[BoardRow]] = defaultdict(list)
+        for row in self.board.rows:
+            found[row.label].append(row)
+        return {label: tuple(rows) for label, rows in found.items()}
+
+    def model_page_of(self, label: str) -> str:
+        """The address of a model's page, from a page at the root of the site."""
+        return self.links.page(self.model_names[label])
+
+    def case_page_of(self, record: Record) -> str:
+        """The address of the page of the case of `record`, from a page at the root of the site."""
+        return self.links.page(self.case_names[id(self._case_of_record[id(record)])])
+
+    @cached_property
+    def _case_of_record(self) -> Mapping[int, CaseResult]:
+        return {id(record): case for case in self.cases for record in (*case.latest, *case.runs)}
 
     @cached_property
     def timed_machines(self) -> tuple[Machine, ...]:

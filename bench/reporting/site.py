@@ -1,9 +1,12 @@
-"""Writes a report: one page with its style and script, and plotly's script. It opens from disk, without a network."""
+"""Writes a report: a site of pages over data files, or a single file. It opens from disk, without a network."""
 
+import base64
+import hashlib
 import shutil
 import warnings
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -12,13 +15,44 @@ from bench.core.errors import InputError
 from bench.core.registry import SECTIONS, SectionEntry
 from bench.core.schema import Record
 from bench.core.units import plural
+from bench.reporting.board import label_of
+from bench.reporting.case_page import case_sections
+from bench.reporting.case_results import CaseResult
+from bench.reporting.data_files import board_data, case_data, data_script
+from bench.reporting.links import Links, page_id
 from bench.reporting.metric_text import listed
-from bench.reporting.rendering import render, render_file
+from bench.reporting.model_page import model_sections
+from bench.reporting.rendering import DrawnSection, render, render_file
 from bench.reporting.results import Progress, Results, collect
 from bench.store import read_records, read_suite_info, record_files
 
 ASSETS = Path(__file__).parent / "assets"
 Source = str | Path | Iterable[str | Path] | Iterable[Record]
+
+# The pages of sections, in the order of the navigation. A page without content is left out.
+PAGES = {
+    "index": "Overview",
+    "board": "Board",
+    "ablations": "Ablations",
+    "trade-offs": "Trade-offs",
+    "roofline": "Roofline",
+    "metrics": "Metrics",
+    "training": "Training",
+    "ledger": "Published results",
+    "protocols": "Protocols",
+    "machines": "Machines",
+    "failures": "Failures",
+    "method": "Method",
+}
+# Scripts and style sheets of `data-module="NAME"` elements, below `assets`; every page has report.js and report.css.
+MODULES = {
+    "board": ("vendor/tabulator.min.js", "board.js", "vendor/tabulator.min.css", "board.css"),
+    "budget": ("budget.js",),
+    "samples": ("samples.js",),
+}
+PLOTLY = "plotly.min.js"
+# Pages of single cases are left out of a single file with more cases than this: it has to fit into a mail.
+MOST_CASES_IN_SINGLE_FILE = 100
 
 
 class ReportWarning(UserWarning):
@@ -26,55 +60,137 @@ class ReportWarning(UserWarning):
 
 
 @dataclass(frozen=True, kw_only=True)
-class DrawnSection:
-    """The HTML of one section."""
+class Page:
+    """One page: its sections, and its data files as JSON by name. `name` is its path below the root, without ending."""
 
     name: str
     title: str
-    html: str
+    sections: Sequence[DrawnSection]
+    description: str = ""
+    data: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def modules(self) -> list[str]:
+        return [name for name in MODULES if any(f'data-module="{name}"' in s.html for s in self.sections)]
+
+    @property
+    def assets(self) -> list[str]:
+        """Scripts and style sheets of its modules, each once."""
+        return list(dict.fromkeys(file for name in self.modules for file in MODULES[name]))
+
+    @property
+    def has_charts(self) -> bool:
+        drawing = {"budget", "samples"}.intersection(self.modules)
+        return bool(drawing) or any('class="plot"' in section.html for section in self.sections)
 
 
-def report(source: Source, *, out: str | Path, title: str | None = None) -> Path:
+@dataclass(frozen=True, kw_only=True)
+class Site:
+    """All pages of one report under one title."""
+
+    title: str
+    description: str
+    pages: Sequence[Page]
+    links: Links
+    records: int = 0
+
+    @property
+    def navigation(self) -> list[Page]:
+        """The pages at the root of the site."""
+        return [page for page in self.pages if "/" not in page.name]
+
+    def page_html(self, page: Page) -> str:
+        """One page of the folder."""
+        links = self.links.from_subfolder if "/" in page.name else self.links
+        return str(
+            render_file("page.html", site=self, page=page, links=links, version=bench.__version__, plotly=PLOTLY)
+        )
+
+    def single_html(self, *, inline: bool = True) -> str:
+        """All pages in one file, with styles, scripts and data inside; without them if not `inline`."""
+        scripts = list(_inline_scripts(self.pages)) if inline else []
+        styles = [(ASSETS / name).read_text(encoding="utf-8") for name in _styles(self.pages)] if inline else []
+        hashes = [base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in scripts]
+        html = render_file(
+            "single.html",
+            site=self,
+            page_id=page_id,
+            version=bench.__version__,
+            styles=styles,
+            scripts=scripts,
+            hashes=hashes,
+            has_charts=any(page.has_charts for page in self.pages),
+        )
+        return str(html)
+
+
+def report(source: Source, *, out: str | Path, title: str | None = None, single_file: bool = False) -> Path:
     """Write a report of `source` into the folder `out` and return the path of its `index.html`.
 
     `source` is a results folder (and all below it), a records file, a pattern of them, a list of those, or records.
-    Raises InputError if there is no record or `out` is a file, and StoreError if a file cannot be read.
+    With `single_file`, `out` is the HTML file to write. Raises InputError if there is no record or `out` cannot be
+    written, and StoreError if a file cannot be read.
     """
     results = _read(source)
     if not results.records:
         raise InputError("there is no record to report on; measure something first with: vbench run SUITE")
-    folder = Path(out)
-    if folder.exists() and not folder.is_dir():
-        raise InputError(f"{folder} is a file; a report needs a folder")
-    return _write(folder, build_page(results, title=title))
+    place = Path(out)
+    if single_file:
+        if place.is_dir():
+            raise InputError(f"{place} is a folder; --single-file needs the name of a file, such as report.html")
+        return _written(place, lambda: _write_single(place, build_site(results, title=title, single_file=True)))
+    if place.exists() and not place.is_dir():
+        raise InputError(f"{place} is a file; a report needs a folder")
+    return _written(place, lambda: _write_site(place, build_site(results, title=title)))
 
 
-def write_page(folder: Path, sections: Sequence[DrawnSection], *, title: str, description: str) -> Path:
-    """Write one page of `sections` with its assets into `folder`; returns the path of its `index.html`."""
-    return _write(folder, _page(sections, title=title, description=description))
-
-
-def build_page(results: Results, *, title: str | None = None) -> str:
-    """The page of `results` as HTML."""
-    return _page(
-        list(_draw_all(results)),
+def build_site(results: Results, *, title: str | None = None, single_file: bool = False) -> Site:
+    """Draw every page of `results`."""
+    has_details = not single_file or len(results.cases) <= MOST_CASES_IN_SINGLE_FILE
+    links = Links(is_single_file=single_file, has_details=has_details)
+    results = replace(results, links=links)
+    pages = [*_section_pages(results), *(_detail_pages(results) if has_details else ())]
+    return Site(
         title=title or _title(results),
         description=results.suites[0].description if len(results.suites) == 1 else "",
+        pages=pages,
+        links=links,
         records=len(results.records),
     )
 
 
-def _page(sections: Sequence[DrawnSection], *, title: str, description: str, records: int = 0) -> str:
-    page = render_file(
-        "page.html",
-        title=title,
-        description=description,
-        sections=sections,
-        has_charts=any('class="plot"' in section.html for section in sections),
-        records=records,
-        version=bench.__version__,
-    )
-    return str(page)
+def write_page(folder: Path, sections: Sequence[DrawnSection], *, title: str, description: str) -> Path:
+    """Write a site of one page of `sections` into `folder`; returns the path of its `index.html`."""
+    page = Page(name="index", title=title, sections=sections)
+    site = Site(title=title, description=description, pages=[page], links=Links())
+    return _written(folder, lambda: _write_site(folder, site))
+
+
+def _section_pages(results: Results) -> Iterator[Page]:
+    """Pages of the registered sections, in the order of `PAGES`, then pages that plug-ins name."""
+    found: dict[str, list[DrawnSection]] = defaultdict(list)
+    for entry in sorted(SECTIONS, key=lambda entry: (entry.order, entry.name)):
+        if html := _draw(entry, results):
+            found[entry.page].append(DrawnSection(name=entry.name, title=entry.title, html=html))
+    for name in dict.fromkeys([*PAGES, *found]):
+        if found[name]:
+            page = Page(name=name, title=PAGES.get(name, found[name][0].title), sections=found[name])
+            needs_board = {"board", "budget"}.intersection(page.modules)
+            yield replace(page, data={"board": data_script("board", board_data(results))}) if needs_board else page
+
+
+def _detail_pages(results: Results) -> Iterator[Page]:
+    """A page for each model, then a page for each case."""
+    links = results.links.from_subfolder
+    by_model: dict[str, list[CaseResult]] = defaultdict(list)
+    for case in results.cases:
+        by_model[label_of(case.case.point.model, case.case.point.args)].append(case)
+    for label, cases in by_model.items():
+        yield Page(name=results.model_names[label], title=label, sections=model_sections(results, label, cases, links))
+    for case in results.cases:
+        name = results.case_names[id(case)]
+        data = {name: data_script(name, case_data(case))}
+        yield Page(name=name, title=case.case.title, sections=case_sections(results, case, links), data=data)
 
 
 def _read(source: Source) -> Results:
@@ -109,13 +225,6 @@ def _unfinished(progress: Progress) -> str:
     return "" if progress.is_complete else f" ({progress.text})"
 
 
-def _draw_all(results: Results) -> Iterable[DrawnSection]:
-    for entry in sorted(SECTIONS, key=lambda entry: (entry.order, entry.name)):
-        html = _draw(entry, results)
-        if html:
-            yield DrawnSection(name=entry.name, title=entry.title, html=html)
-
-
 def _draw(entry: SectionEntry, results: Results) -> str | None:
     """The HTML of a section, None if it has nothing to show. A section that fails becomes a notice; the others stay."""
     from markupsafe import Markup
@@ -129,30 +238,66 @@ def _draw(entry: SectionEntry, results: Results) -> str | None:
     return Markup(html) if html else None
 
 
-def _write(folder: Path, page: str) -> Path:
+def _written(place: Path, write: Callable[[], Path]) -> Path:
     try:
-        return _written(folder, page)
+        return write()
     except OSError as error:
-        raise InputError(f"{error.filename or folder} cannot be written: {error.strerror}") from None
+        raise InputError(f"{error.filename or place} cannot be written: {error.strerror}") from None
 
 
-def _written(folder: Path, page: str) -> Path:
-    assets = folder / "assets"
-    assets.mkdir(parents=True, exist_ok=True)
-    for asset in sorted(ASSETS.iterdir()):
-        shutil.copyfile(asset, assets / asset.name)
-    if "assets/plotly.min.js" in page:
-        shutil.copyfile(_plotly_script(), assets / "plotly.min.js")
-    index = folder / "index.html"
-    index.write_text(page, encoding="utf-8")
-    return index
+def _write_site(folder: Path, site: Site) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    used = {file for page in site.pages for file in page.assets}
+    for name in ["report.css", "report.js", "NOTICE.txt", *sorted(used)]:
+        _copy(ASSETS / name, folder / "assets" / name)
+    if any(page.has_charts for page in site.pages):
+        _copy(_plotly_script(), folder / "assets" / PLOTLY)
+    for parent in {folder / page.name for page in site.pages} | {folder / "data" / name for name in _data(site.pages)}:
+        parent.parent.mkdir(parents=True, exist_ok=True)
+    for page in site.pages:
+        (folder / f"{page.name}.html").write_text(site.page_html(page), encoding="utf-8")
+    for name, text in _data(site.pages).items():
+        (folder / "data" / f"{name}.js").write_text(text, encoding="utf-8")
+    return folder / "index.html"
+
+
+def _write_single(file: Path, site: Site) -> Path:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(site.single_html(), encoding="utf-8")
+    return file
+
+
+def _copy(source: Path, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(source, target)
+
+
+def _data(pages: Sequence[Page]) -> dict[str, str]:
+    return {name: text for page in pages for name, text in page.data.items()}
+
+
+def _styles(pages: Sequence[Page]) -> list[str]:
+    used = dict.fromkeys(file for page in pages for file in page.assets if file.endswith(".css"))
+    return ["report.css", *used]
+
+
+def _inline_scripts(pages: Sequence[Page]) -> Iterator[str]:
+    """The texts of all scripts, in the order in which they must run. None of them may end its script element."""
+    used = dict.fromkeys(file for page in pages for file in page.assets if file.endswith(".js"))
+    files = [ASSETS / "report.js", *(ASSETS / name for name in used)]
+    if any(page.has_charts for page in pages):
+        files.insert(1, _plotly_script())
+    texts = [file.read_text(encoding="utf-8") for file in files]
+    texts[1:1] = _data(pages).values()
+    for text in texts:
+        yield f"\n{text}".replace("</script", r"<\/script").replace("<!--", r"<\!--").replace("\r\n", "\n")
 
 
 def _plotly_script() -> Path:
     """plotly's script in its package, located without importing it."""
     spec = find_spec("plotly")
     places = list(spec.submodule_search_locations or ()) if spec else []
-    script = next((Path(p) / "package_data" / "plotly.min.js" for p in places), None)
+    script = next((Path(p) / "package_data" / PLOTLY for p in places), None)
     if script is None or not script.is_file():
         raise InputError("the package plotly is not installed, or is broken; install it with: pip install plotly")
     return script

@@ -20,7 +20,7 @@ class TableCell:
 
     Columns are sorted and saved by `sort`, or by the text if that is None. `below` holds smaller lines, `title` the
     full description, `chips` short marks behind the text. `low`, `high` and `count` (of values) are saved with the
-    value. A cell without text is a dash and sorts last.
+    value. A cell without text is a dash and sorts last; the text links to `href`.
     """
 
     text: str = DASH
@@ -32,6 +32,7 @@ class TableCell:
     high: float | None = None
     count: int | None = None
     is_best: bool = False
+    href: str = ""
 
     @property
     def is_empty(self) -> bool:
@@ -64,17 +65,19 @@ class TableRow:
 class Table:
     """A table; `name` is its id in the page and the name of the saved file. The first column heads the rows.
 
-    Names of columns in a saved file are made unique.
+    Names of columns in a saved file are made unique. A table without `has_all_rows` is part of one that a script
+    shows, so it is not sorted, filtered or saved by itself.
     """
 
     name: str
     caption: str
     heads: tuple[ColumnHead, ...]
     rows: tuple[TableRow, ...]
+    has_all_rows: bool = True
 
     @property
     def has_tools(self) -> bool:
-        return len(self.rows) > ROWS_WITHOUT_TOOLS
+        return self.has_all_rows and len(self.rows) > ROWS_WITHOUT_TOOLS
 
     @property
     def saved_names(self) -> list[str]:
@@ -95,8 +98,8 @@ class Table:
             "table.html",
             table=self,
             saved_names=self.saved_names,
-            shown=self.rows[:ROWS_AT_ONCE],
-            waiting=self.rows[ROWS_AT_ONCE:],
+            shown=self.rows[:ROWS_AT_ONCE] if self.has_all_rows else self.rows,
+            waiting=self.rows[ROWS_AT_ONCE:] if self.has_all_rows else (),
             rows_at_once=ROWS_AT_ONCE,
         )
 

@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 
 from bench.core.schema import Case, Environment, Failure, Metric, Point, Record, RecordWarning
+from bench.reporting.results import Results
+from bench.reporting.site import build_site
 from bench.store import RecordStore
 
 HOST = Environment(
@@ -205,6 +207,11 @@ def parse_page(html: str) -> _Page:
     return page
 
 
+def whole_report(results: Results, *, title: str | None = None) -> str:
+    """All pages of a report in one HTML text, without styles, scripts and data."""
+    return build_site(results, title=title, single_file=True).single_html(inline=False)
+
+
 @pytest.fixture(scope="session")
 def make() -> SimpleNamespace:
     """What makes records, and what reads a page."""
@@ -219,6 +226,7 @@ def make() -> SimpleNamespace:
         host=HOST,
         gpu_host=GPU_HOST,
         page=parse_page,
+        report=whole_report,
     )
 
 

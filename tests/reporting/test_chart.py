@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 
 from bench.reporting.chart import Chart, as_script, axis, escaped, merged, tick_labels
 from bench.reporting.results import collect
-from bench.reporting.site import build_page
 
 
 def with_colours(data: Any) -> Any:
@@ -26,7 +25,7 @@ def with_colours(data: Any) -> Any:
 def test_plotly_accepts_every_chart_of_a_report(make: SimpleNamespace) -> None:
     import plotly.graph_objects as go
 
-    page = make.page(build_page(collect(make.quickstart(), [make.quickstart_facts])))
+    page = make.page(make.report(collect(make.quickstart(), [make.quickstart_facts])))
     figures = [json.loads(script) for script in page.scripts if script.startswith("{")]
     assert len(figures) == 6
     for figure in figures:

@@ -9,7 +9,6 @@ import pytest
 from bench.core.schema import Failure, Point, Record
 from bench.reporting.reproduction import LedgerEntry, fold_of, initial_weights, ledger, zoo_name
 from bench.reporting.results import collect
-from bench.reporting.site import build_page
 
 K400 = {"dataset": "kinetics400", "split": "val", "views": "10x3", "clip": "8x8x256", "seed": None, "recipe": None}
 SLOW = {**K400, "weights": "SLOW_8x8_R50.pyth"}  # in print: 74.58 (PyTorchVideo), 10x3 views, 256 pixels
@@ -200,7 +199,7 @@ def test_the_page_has_the_ledger_and_the_mean_over_splits(record, make: SimpleNa
     axes = {"dataset": "ucf101", "views": "10x1", "clip": "16x1x112", "recipe": "resnet3d_finetune", "seed": 0}
     axes["weights"] = "<r3d18>.pth"
     tops = ((1, 84.0), (2, 85.0), (3, 86.0))
-    html = build_page(
+    html = make.report(
         collect([record("resnet3d_18", top, top - 1, top + 2, split=split, **axes) for split, top in tops])
     )
     assert "<r3d18>" not in html
@@ -223,5 +222,5 @@ def test_the_page_has_the_ledger_and_the_mean_over_splits(record, make: SimpleNa
 
 
 def test_results_without_published_models_have_neither_section(make: SimpleNamespace) -> None:
-    page = make.page(build_page(collect(make.quickstart(), [make.quickstart_facts])))
+    page = make.page(make.report(collect(make.quickstart(), [make.quickstart_facts])))
     assert not {"ledger-table", "splits-table"} & set(page.tables)

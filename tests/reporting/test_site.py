@@ -17,14 +17,14 @@ from bench.core.errors import InputError, StoreError
 from bench.core.registry import SECTIONS, SectionEntry
 from bench.core.schema import Record, Status
 from bench.reporting.results import Results, collect
-from bench.reporting.site import ReportWarning, build_page, report
+from bench.reporting.site import ReportWarning, report
 from bench.store import RecordStore, StoreWarning
 
 BOARD = "leaderboard-table"
 
 
 def test_the_leaderboard_has_every_number_in_its_place(make: SimpleNamespace) -> None:
-    page = make.page(build_page(collect(make.quickstart(), [make.quickstart_facts])))
+    page = make.page(make.report(collect(make.quickstart(), [make.quickstart_facts])))
     assert page.column(BOARD, "Model") == [
         "resnet3d|depth=10 widen_factor=0.25",
         "c3d_search|kernel_depth=3",
@@ -43,7 +43,7 @@ def test_the_leaderboard_has_every_number_in_its_place(make: SimpleNamespace) ->
 
 
 def test_tables_sort_and_save_by_the_exact_value(make: SimpleNamespace) -> None:
-    html = build_page(collect([make.counts(params=78_409_573)]))
+    html = make.report(collect([make.counts(params=78_409_573)]))
     assert 'data-sort="78409573"' in html
     assert "78,409,573 elements; exact" in html
     assert 'data-name="Parameters [elements]"' in html
@@ -52,13 +52,13 @@ def test_tables_sort_and_save_by_the_exact_value(make: SimpleNamespace) -> None:
 def test_an_unknown_value_is_a_dash_with_its_reason_and_never_a_zero(make: SimpleNamespace) -> None:
     known = make.record("b", make.metric("energy.j_per_clip", 2.5, "J"), batch=1)
     unknown = make.record("a", make.metric("energy.j_per_clip", None, "J", note="no <counter>"), batch=1)
-    page = make.page(build_page(collect([known, unknown])))
+    page = make.page(make.report(collect([known, unknown])))
     assert page.column(BOARD, "Energy") == ["2.50", "– (no <counter>)"]
     assert page.titles[BOARD][2][1] == "no <counter>"
 
 
 def test_an_incomplete_count_is_a_lower_bound_by_name(make: SimpleNamespace) -> None:
-    page = make.page(build_page(collect([make.counts(macs=4_000_000_000, uncounted_operators={"aten::mv": 3})])))
+    page = make.page(make.report(collect([make.counts(macs=4_000_000_000, uncounted_operators={"aten::mv": 3})])))
     assert page.column(BOARD, "MACs") == ["≥ 4.00"]
     assert page.tables["counting-table"][1] == ["c3d", "16x1x112", "aten::mv", "3"]
 
@@ -69,7 +69,7 @@ def test_values_of_different_machines_are_ranked_separately_with_a_notice(make: 
         for machine, times in ((make.host, (20, 30)), (make.gpu_host, (2, 3)))
         for name, ms in zip("ab", times, strict=True)
     ]
-    page = make.page(build_page(collect(records)))
+    page = make.page(make.report(collect(records)))
     assert "The timings below come from unlike machines" in page.text
     rows = list(zip(page.column(BOARD, "Machine"), page.column(BOARD, "Latency"), strict=True))
     assert [(m, "best" in latency) for m, latency in rows] == [("A", True), ("A", False), ("B", True), ("B", False)]
@@ -92,7 +92,7 @@ def test_trainings_on_different_machines_are_noticed_and_their_costs_ranked_sepa
         )
         for name, seconds, machine in costs
     ]
-    page = make.page(build_page(collect(records)))
+    page = make.page(make.report(collect(records)))
     assert "Timings come from 2 unlike machines" in page.text
     assert page.column("metrics-accuracy", "Machine") == ["A", "A", "B", "B"]
     seconds = page.column("metrics-accuracy", "Training time")
@@ -102,11 +102,11 @@ def test_trainings_on_different_machines_are_noticed_and_their_costs_ranked_sepa
 
 
 def test_one_machine_needs_no_warning(make: SimpleNamespace) -> None:
-    assert "unlike machines" not in build_page(collect([make.timing("a"), make.timing("b")]))
+    assert "unlike machines" not in make.report(collect([make.timing("a"), make.timing("b")]))
 
 
 def test_failures_have_status_error_and_log(make: SimpleNamespace) -> None:
-    page = make.page(build_page(collect(make.quickstart())))
+    page = make.page(make.report(collect(make.quickstart())))
     (failure,) = page.tables["failures-table"][1:]
     assert failure == [
         "c3d batch=4096 16x1x112|suite quickstart, run 1",
@@ -119,13 +119,13 @@ def test_failures_have_status_error_and_log(make: SimpleNamespace) -> None:
 
 
 def test_a_report_of_failures_alone_is_a_report(make: SimpleNamespace) -> None:
-    page = make.page(build_page(collect([make.timing(status=s) for s in ("error", "timeout", "skipped")])))
+    page = make.page(make.report(collect([make.timing(status=s) for s in ("error", "timeout", "skipped")])))
     assert "0 of 1" in page.text
     assert BOARD not in page.tables
 
 
 def test_an_ablation_has_findings_and_a_table(make: SimpleNamespace) -> None:
-    page = make.page(build_page(collect(make.quickstart(), [make.quickstart_facts])))
+    page = make.page(make.report(collect(make.quickstart(), [make.quickstart_facts])))
     assert "Top-1 on motions is 46.8 points lower with kernel_depth 1 than with 3" in page.text
     table = page.tables["factor-1-table"]
     assert [row[0] for row in table[1:]] == ["3|baseline", "1", "increasing"]
@@ -135,7 +135,7 @@ def test_an_ablation_has_findings_and_a_table(make: SimpleNamespace) -> None:
 
 
 def test_every_metric_is_in_some_table(make: SimpleNamespace) -> None:
-    page = make.page(build_page(collect(make.quickstart())))
+    page = make.page(make.report(collect(make.quickstart())))
     assert len(page.column("metrics-latency", "Latency p99")) == 4
     assert len(page.column("metrics-latency", "Latency ms")) == 4
 
@@ -143,14 +143,14 @@ def test_every_metric_is_in_some_table(make: SimpleNamespace) -> None:
 def test_samples_are_summarised_by_hand_checked_quantiles(make: SimpleNamespace) -> None:
     samples = tuple(float(v) for v in range(1, 102))  # quantile q is 1 + 100 q
     record = make.record("m", make.metric("latency.p50_ms", 51.0, "ms", samples=samples), batch=1)
-    page = make.page(build_page(collect([record])))
+    page = make.page(make.report(collect([record])))
     assert page.tables["spread-1-table"][1][1:8] == ["6.0", "26.0", "51.0", "76.0", "96.0", "100.0", "101.0"]
     drift = 85.0 / 17.0 - 1  # medians of the last and the first 33 samples
     assert page.column("spread-1-table", "Drift") == [f"{100 * drift:.1f} %"]
 
 
 def test_each_warning_is_listed_once_with_remedy_and_cases(make: SimpleNamespace) -> None:
-    page = make.page(build_page(collect(make.quickstart())))
+    page = make.page(make.report(collect(make.quickstart())))
     assert page.text.count("latency did not become steady.") == 1
     assert "see `vbench doctor`." in page.text
 
@@ -159,8 +159,8 @@ def test_accuracies_of_one_name_under_different_protocols_are_called_out(make: S
     def taken(seed: int, videos: int) -> Record:
         return make.accuracy(seed=seed, details={"protocol": {"averaging": "softmax", "videos": videos}})
 
-    assert "not the same test" not in build_page(collect([taken(0, 400), taken(1, 400)]))
-    page = make.page(build_page(collect([taken(0, 400), taken(1, 390)])))
+    assert "not the same test" not in make.report(collect([taken(0, 400), taken(1, 400)]))
+    page = make.page(make.report(collect([taken(0, 400), taken(1, 390)])))
     assert "videos on motions, 1x1 (2 values)" in page.text
     assert "averaging softmax, videos 400 and 390, seeds 0, 1" in page.text
 
@@ -185,7 +185,7 @@ def test_hostile_names_are_text_everywhere(make: SimpleNamespace) -> None:
     ]
     facts = {"name": HOSTILE, "title": HOSTILE, "description": HOSTILE, "text": HOSTILE}
     facts["ablate"] = {"baseline": {HOSTILE: HOSTILE}, "factors": [HOSTILE]}
-    html = build_page(collect(records, [facts]), title=HOSTILE)
+    html = make.report(collect(records, [facts]), title=HOSTILE)
     page = make.page(html)
     assert [given for tag, given in page.tags if tag == "img"] == []
     assert not any("onerror" in given or "onclick" in given for _, given in page.tags)
@@ -229,7 +229,7 @@ def test_a_folder_that_is_there_is_read_though_its_name_reads_as_a_pattern(
 
 
 def test_several_suites_are_named_in_the_title(make: SimpleNamespace) -> None:
-    page = build_page(collect([make.counts(suite="one"), make.counts(suite="two")]))
+    page = make.report(collect([make.counts(suite="one"), make.counts(suite="two")]))
     assert "<h1>Results of one and two</h1>" in page
 
 
@@ -261,7 +261,7 @@ def test_a_section_that_fails_leaves_a_notice_and_the_others(
     entry = SectionEntry(name="broken", function=broken, title="Broken", order=5)
     monkeypatch.setitem(SECTIONS._entries, "broken", entry)
     with pytest.warns(ReportWarning, match="'broken' could not be drawn"):
-        html = build_page(collect([make.counts()]))
+        html = make.report(collect([make.counts()]))
     assert "could not be drawn: KeyError: &#39;&lt;oops&gt;&#39;" in html
     assert BOARD in html
 
@@ -274,13 +274,13 @@ def test_a_section_of_a_plug_in_is_placed_by_its_order(make: SimpleNamespace, mo
     monkeypatch.setitem(
         SECTIONS._entries, "fastest", SectionEntry(name="fastest", function=fastest, title="Fastest", order=15)
     )
-    html = build_page(collect([make.counts()]))
+    html = make.report(collect([make.counts()]))
     assert html.index('id="leaderboard"') < html.index('id="fastest"') < html.index('id="environment"')
     assert "<p>1 &lt; 2</p>" in html
 
 
 def test_long_tables_keep_their_rows_in_waiting(make: SimpleNamespace) -> None:
-    html = build_page(collect([make.counts(args={"width": w}, params=w) for w in range(1, 251)]))
+    html = make.report(collect([make.counts(args={"width": w}, params=w) for w in range(1, 251)]))
     board = html[html.index(f'id="{BOARD}"') :]
     board = board[: board.index("</section>")]
     before, waiting = board.split("<template>")
@@ -344,7 +344,7 @@ def test_any_records_make_a_whole_report(make: SimpleNamespace, drawn: list[tupl
         "name": "one",
         "ablate": {"baseline": {"depth": 1, "precision": "fp32"}, "factors": ["depth", "precision"]},
     }
-    html = build_page(collect(records, [facts]))
+    html = make.report(collect(records, [facts]))
     assert "could not be drawn" not in html
     assert html.endswith("</html>")
 
@@ -376,10 +376,10 @@ def test_a_partial_run_names_how_many_cases_are_done_in_title_and_summary(make: 
     results = collect([done, failed, *timed], [facts])
     (progress,) = results.progress
     assert (progress.done, progress.cases, progress.runs_done, progress.runs) == (1, 4, 3, 8)
-    page = build_page(results)
+    page = make.report(results)
     assert "<h1>Demo (1 of 4 cases done)</h1>" in page
     assert "demo: 1 of 4 cases done, 3 of 8 runs; run the suite again to finish it." in page
-    whole = build_page(collect([done], [{**facts, "planned": {done.case_id: 1}}]))
+    whole = make.report(collect([done], [{**facts, "planned": {done.case_id: 1}}]))
     assert "not complete" not in whole
     assert "<h1>Demo</h1>" in whole
 
@@ -394,13 +394,13 @@ def test_a_case_that_left_the_suite_is_not_counted_as_done(make: SimpleNamespace
 def test_control_characters_of_names_are_visible_and_have_no_effect(make: SimpleNamespace, character: str) -> None:
     records = [make.counts(f"c3d{character}", params=p, args={"name": character, "n": p}) for p in (1, 2, 3)]
     records += [make.timing(f"c3d{character}", ms=p, args={"name": character, "n": p}) for p in (1, 2)]
-    page = build_page(collect(records, [{"name": "demo", "title": f"a{character}b", "text": character}]))
+    page = make.report(collect(records, [{"name": "demo", "title": f"a{character}b", "text": character}]))
     assert character not in page
     assert ascii(character)[1:-1] in page
 
 
 def test_names_that_run_from_right_to_left_are_isolated(make: SimpleNamespace) -> None:
-    page = build_page(collect([make.counts("מודל", params=1), make.counts("b", params=2)]))
+    page = make.report(collect([make.counts("מודל", params=1), make.counts("b", params=2)]))
     assert page.count("מודל") == page.count("\u2068מודל\u2069") > 0
 
 
@@ -412,11 +412,11 @@ def test_findings_that_are_not_listed_are_counted(make: SimpleNamespace) -> None
         for seed in (0, 1)
     ]
     facts = {"name": "demo", "ablate": {"baseline": {"depth": 1}, "factors": ["depth"]}}
-    assert "5 findings are not listed here" in build_page(collect(records, [facts]))
+    assert "5 findings are not listed here" in make.report(collect(records, [facts]))
 
 
 def test_titles_on_the_page_are_words_and_not_names_of_classes(make: SimpleNamespace) -> None:
-    page = build_page(collect(make.quickstart(), [make.quickstart_facts]))
+    page = make.report(collect(make.quickstart(), [make.quickstart_facts]))
     titles = re.findall(r"<h[1-4][^>]*>([^<]*)<", page) + re.findall(r'data-name="([^"]*)"', page)
     assert "Spread of the samples" in titles
     assert [title for title in titles if re.search(r"[a-z][A-Z]", title) and not title.startswith("MACs")] == []

@@ -1,8 +1,63 @@
 "use strict";
-// Tables that sort, filter, unfold and save themselves; charts that are drawn when they come into sight.
+// On every page: tables that sort, filter, unfold and save themselves; charts that are drawn when they come into sight.
 
-const chartSource = document.currentScript.dataset.charts;
+var vbench_data = {};  // data files fill it; `var`, so that it is a property of the window
+const chartSource = document.currentScript.dataset.charts || document.body?.dataset.charts;
 const collator = new Intl.Collator("en", { numeric: true });
+
+function element(tag, attributes, ...children) {
+  const made = document.createElement(tag);
+  for (const [name, value] of Object.entries(attributes)) if (value !== null && value !== undefined) made.setAttribute(name, value);
+  made.append(...children);
+  return made;
+}
+
+// plotly reads a little HTML in every text.
+function escapeMarkup(text) {
+  return text.replaceAll("&", "&amp;").replaceAll("<", "&lt;").replaceAll(">", "&gt;");
+}
+
+function saveFile(name, type, text) {
+  const link = element("a", { href: URL.createObjectURL(new Blob([text], { type })), download: name });
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 1000);
+}
+
+// A text that a spreadsheet would run as a formula is quoted.
+function csvText(lines) {
+  const safe = (value) => (typeof value === "string" ? value.replace(/^(?=[=+\-@\t\r])/, "'") : value);
+  const quote = (value) => `"${String(safe(value)).replaceAll('"', '""')}"`;
+  return lines.map((line) => line.map(quote).join(",")).join("\r\n");
+}
+
+// The page of a point opens on a click; only addresses within the site are points' ids.
+function openOnClick(plot) {
+  plot.on("plotly_click", (event) => {
+    const address = event.points[0]?.id;
+    if (address && !/^[a-z]+:/i.test(address)) location.href = address;
+  });
+}
+
+function whenVisible(place, act) {
+  new IntersectionObserver((entries, observer) => {
+    if (entries.some((entry) => entry.isIntersecting)) { observer.disconnect(); act(); }
+  }, { rootMargin: "400px" }).observe(place);
+}
+
+let plotly;  // the promise of plotly's script, which is larger than the page: it is read once the page can be read
+function whenPlotly(act) {
+  plotly ??= new Promise((resolve) => {
+    const load = () => setTimeout(() => {
+      const script = element("script", { src: chartSource });
+      script.addEventListener("load", () => resolve());
+      document.head.append(script);
+    });
+    if (window.Plotly) resolve();
+    else if (document.readyState === "complete") load();
+    else addEventListener("load", load);
+  });
+  plotly.then(act);
+}
 
 function valueOf(cell) {
   const raw = cell.dataset.sort;
@@ -89,20 +144,13 @@ function saveTable(table, rows) {
   ]);
   const heads = columns.map((column) => column.name);
   const lines = rows.map((row) => columns.map((column) => column.read(row)));
-  const quote = (value) => `"${String(value).replaceAll('"', '""')}"`;
-  const text = [heads, ...lines].map((line) => line.map(quote).join(",")).join("\r\n");
-  const link = document.createElement("a");
-  link.href = URL.createObjectURL(new Blob([text], { type: "text/csv" }));
-  link.download = `${table.id}.csv`;
-  link.click();
-  setTimeout(() => URL.revokeObjectURL(link.href), 1000);
+  saveFile(`${table.id}.csv`, "text/csv", csvText([heads, ...lines]));
 }
 
 function savedText(cell) {
   const value = valueOf(cell);
   if (value === null) return "";
-  // A text that a spreadsheet would run as a formula is quoted.
-  return typeof value === "string" ? cellText(cell).replace(/^(?=[=+\-@\t\r])/, "'") : value;
+  return typeof value === "string" ? cellText(cell) : value;
 }
 
 function cellText(cell) {
@@ -120,58 +168,57 @@ function coloured(data, style) {
 }
 
 function draw(place) {
+  const isFirst = !place.dataset.drawn;
   place.dataset.drawn = "yes";
   const data = JSON.parse(document.getElementById(`chart-${place.dataset.chart}`).textContent);
   const figure = coloured(data, getComputedStyle(document.documentElement));
-  window.Plotly.purge(place);
+  if (!isFirst) window.Plotly.purge(place);
   window.Plotly.newPlot(place, figure.data, figure.layout, { responsive: true, displayModeBar: false });
+  openOnClick(place);
 }
 
 function watchCharts() {
   const places = document.querySelectorAll(".plot");
-  const seen = new IntersectionObserver((entries) => {
-    for (const entry of entries) {
-      if (entry.isIntersecting && !entry.target.dataset.drawn) draw(entry.target);
-    }
-  }, { rootMargin: "400px" });
-  for (const place of places) seen.observe(place);
+  for (const place of places) whenVisible(place, () => draw(place));
   const redraw = () => { for (const place of places) if (place.dataset.drawn) draw(place); };
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redraw);
-  // On paper everything is drawn, in the colours and the width of paper.
+  // On paper everything is drawn, in the colours and the width of paper, and details are open.
+  let closed = [];
   addEventListener("beforeprint", () => {
     document.documentElement.classList.add("printing");
+    closed = [...document.querySelectorAll("details:not([open])")];
+    for (const each of closed) each.open = true;
     for (const place of places) draw(place);
   });
   addEventListener("afterprint", () => {
     document.documentElement.classList.remove("printing");
+    for (const each of closed) each.open = false;
     redraw();
   });
 }
 
-// The script that draws is larger than the page: it is read once the page can be read.
-function loadCharts(source) {
-  const script = document.createElement("script");
-  script.src = source;
-  script.addEventListener("load", watchCharts);
-  document.head.append(script);
+// In a single file the page of the address is shown and the others are hidden.
+function showPage() {
+  const name = decodeURIComponent(location.hash.slice(1).split("&")[0]);
+  const target = name && document.getElementById(name);
+  const pages = [...document.querySelectorAll("main > article")];
+  const page = target ? target.closest("article") : pages[0];
+  for (const each of pages) each.hidden = each !== page;
+  for (const link of document.querySelectorAll("nav a")) {
+    if (link.hash.slice(1) === page.id) link.setAttribute("aria-current", "page");
+    else link.removeAttribute("aria-current");
+  }
+  if (target) target.scrollIntoView();
 }
 
-function watchSections() {
-  const links = new Map([...document.querySelectorAll("nav a")].map((link) => [link.hash.slice(1), link]));
-  const seen = new IntersectionObserver((entries) => {
-    for (const { target, isIntersecting } of entries) {
-      const link = links.get(target.id);
-      if (isIntersecting) link.setAttribute("aria-current", "true");
-      else link.removeAttribute("aria-current");
-    }
-  }, { rootMargin: "-20% 0px -75% 0px" });
-  for (const section of document.querySelectorAll("main > section")) seen.observe(section);
+function startPage() {
+  for (const box of document.querySelectorAll("[data-table]")) if (!box.closest(".plain-board")) enhanceTable(box);
+  if (document.body.classList.contains("single")) {
+    showPage();
+    addEventListener("hashchange", showPage);
+  }
+  if (document.querySelector(".plot")) whenPlotly(watchCharts);
+  else addEventListener("beforeprint", () => { for (const each of document.querySelectorAll("details")) each.open = true; });
 }
-
-document.addEventListener("DOMContentLoaded", () => {
-  for (const box of document.querySelectorAll("[data-table]")) enhanceTable(box);
-  watchSections();
-});
-addEventListener("load", () => {
-  if (chartSource) setTimeout(loadCharts, 0, chartSource);
-});
+if (document.readyState === "loading") document.addEventListener("DOMContentLoaded", startPage);
+else startPage();

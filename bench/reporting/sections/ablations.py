@@ -49,7 +49,7 @@ NOTE = (
 )
 
 
-@register_section("ablation", title="Ablation", order=20)
+@register_section("ablation", title="Ablation", order=20, page="ablations")
 def compare_levels(results: Results) -> str | None:
     """For every factor that a suite ablates: findings in words, charts with intervals, and a table of all levels."""
     if not results.ablations:

@@ -34,7 +34,7 @@ found in no primary source, so there is no result to reproduce.</p>
 """
 
 
-@register_section("ledger", title="Published accuracies", order=62)
+@register_section("ledger", title="Published accuracies", order=62, page="ledger")
 def keep_ledger(results: Results) -> str | None:
     """One row per published accuracy and matching measured one; None if nothing is published for these models."""
     entries = ledger(results.cases)

@@ -43,7 +43,7 @@ They are not results of the same test.</p>
 """
 
 
-@register_section("protocols", title="Protocol of the accuracies", order=60)
+@register_section("protocols", title="Protocol of the accuracies", order=60, page="protocols")
 def describe_protocols(results: Results) -> str | None:
     """The facts that all accuracies share in one sentence, and a table of those that differ by model."""
     cases = [case for case in results.cases if case.runs and case.protocol]

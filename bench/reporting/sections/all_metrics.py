@@ -21,7 +21,7 @@ TEMPLATE = """
 """
 
 
-@register_section("metrics", title="All metrics", order=40)
+@register_section("metrics", title="All metrics", order=40, page="metrics")
 def list_metrics(results: Results) -> str | None:
     """One folded table per measure with all of its metrics."""
     board = results.board

@@ -27,7 +27,7 @@ TEMPLATE = """
 """
 
 
-@register_section("published-costs", title="Published costs", order=66)
+@register_section("published-costs", title="Published costs", order=66, page="ledger")
 def compare_published_costs(results: Results) -> str | None:
     """One row per published cost of a model that was counted here."""
     lines = {line.cells: line for line in _table_rows(results)}

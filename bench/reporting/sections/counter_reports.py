@@ -27,7 +27,7 @@ difference is explained.</p>
 """
 
 
-@register_section("counters", title="Other counters", order=67)
+@register_section("counters", title="Other counters", order=67, page="ledger")
 def show_counter_reports(results: Results) -> str | None:
     """One row per counter and model, with the operators or modules that explain a difference."""
     lines = {line.cells: line for line in _table_rows(results)}

@@ -21,7 +21,7 @@ TEMPLATE = """
 """
 
 
-@register_section("failures", title="Failures", order=80)
+@register_section("failures", title="Failures", order=80, page="failures")
 def list_failures(results: Results) -> str | None:
     """One row per run whose latest record has no result, and the ends of the tracebacks."""
     failures = results.failures
@@ -32,19 +32,24 @@ def list_failures(results: Results) -> str | None:
         name="failures-table",
         caption="Runs whose latest record has no result",
         heads=tuple(ColumnHead(name=name) for name in ("Case", "Status", "Error", "Log", "Other results")),
-        rows=tuple(_table_row(record, has_results=record.case_id in good) for record in failures),
+        rows=tuple(
+            _table_row(record, page=results.case_page_of(record), has_results=record.case_id in good)
+            for record in failures
+        ),
     )
     traced = [record for record in failures if record.error and record.error.traceback]
     left_out = max(0, len(traced) - MOST_TRACEBACKS)
     return render(TEMPLATE, table=table.html(), records=traced[:MOST_TRACEBACKS], left_out=left_out)
 
 
-def _table_row(record: Record, *, has_results: bool) -> TableRow:
+def _table_row(record: Record, *, page: str, has_results: bool) -> TableRow:
     error = f"{record.error.type}: {record.error.message}" if record.error else ""
     shown = error if len(error) <= LONGEST else f"{error[: LONGEST - 2]}…"
     return TableRow(
         cells=(
-            TableCell(text=record.case.title, below=f"suite {record.case.suite}, run {record.run_index + 1}"),
+            TableCell(
+                text=record.case.title, href=page, below=f"suite {record.case.suite}, run {record.run_index + 1}"
+            ),
             TableCell(text=STATUSES[record.status], below=record.status),
             TableCell(text=shown or "–", title=error or "the record gives no reason"),
             TableCell(text=record.artifacts.get("log", DASH), title="below the results folder of its suite"),

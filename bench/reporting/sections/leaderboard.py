@@ -1,6 +1,7 @@
 """One row per model, clip, execution mode and training, ordered by the first metric that ranks them."""
 
 from bench.core.registry import register_section
+from bench.core.units import plural
 from bench.reporting.board import Board, BoardRow, Column, group_of
 from bench.reporting.case_results import (
     ASSUMED,
@@ -32,43 +33,66 @@ REMARKS = {
     OTHER_HEAD: "the accuracy was measured with a head for the classes of the data set; counts and timings of the row "
     "are those of the model's default head, because the suite names no num_classes",
 }
+MOST_ROWS = 200  # of the table that is in the page itself; the script shows all rows from the data file
 TEMPLATE = """
 {% if machines | length > 1 %}
 <p class="loud"><strong>The timings below come from unlike machines</strong>
 ({% for machine in machines %}{{ machine.letter }}: {{ machine.name }}{{ ", " if not loop.last }}{% endfor %}).
 The best value is marked for each machine separately, and sorting by a timing keeps the machines separate.
-<a href="#environment">How they differ</a>.</p>
+<a href="{{ machines_page }}">How they differ</a>.</p>
 {% endif %}
+<div class="plain-board">
 {{ table }}
+{% if left_out %}<p class="muted">The first {{ shown }} of {{ rows }} rows are shown without a script.</p>{% endif %}
+</div>
+<div data-module="board"></div>
+{% if failed %}
+<p class="muted">{{ failed }} without any result: <a href="{{ failures_page }}">what failed and why</a>.</p>
+{% endif %}
 <p class="muted">{{ legend }}</p>
 """
 
 
-@register_section("leaderboard", title="Leaderboard", order=10)
+@register_section("leaderboard", title="Leaderboard", order=10, page="board")
 def rank(results: Results) -> str | None:
     """A table of every row with its headline metrics."""
     board, columns = results.board, results.board.headlines
     if not board.rows or not columns:
         return None
-    rows, letters = _ordered(board, columns), board.machines_of(columns)
+    rows, letters = rows_in_order(board), board.machines_of(columns)
     machines = [machine for machine in results.timed_machines if machine.letter in letters]
     table = metric_table(
         board,
-        rows,
+        rows[:MOST_ROWS],
         name="leaderboard-table",
         caption=_caption(board, columns),
         columns=columns,
         factors=[*board.varying, *(["machine"] if len(machines) > 1 else [])],
+        page_of=results.model_page_of,
+        failures=results.failed_cells,
+        has_all_rows=False,
     )
-    return render(TEMPLATE, machines=machines, table=table.html(), legend=_legend(board, columns))
+    failed = len(results.failed_cases)
+    return render(
+        TEMPLATE,
+        machines=machines,
+        table=table.html(),
+        legend=_legend(board, columns),
+        left_out=max(0, len(rows) - MOST_ROWS),
+        shown=MOST_ROWS,
+        rows=len(rows),
+        failed=plural(failed, "case is", "cases are") if failed else "",
+        machines_page=results.links.page("machines"),
+        failures_page=results.links.page("failures"),
+    )
 
 
-def _ordered(board: Board, columns: tuple[Column, ...]) -> list[BoardRow]:
+def rows_in_order(board: Board) -> list[BoardRow]:
     """Rows in the order of the ranking column: by machine if it is a timing, rows without a value last.
 
     Rows with a doubtful value, or with outputs out of tolerance, come after all ranked rows.
     """
-    column = _ranked_by(columns)
+    column = _ranked_by(board.headlines)
     if column is None:
         return list(board.rows)
     sign = -1 if column.better == "higher" else 1

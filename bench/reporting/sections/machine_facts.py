@@ -35,7 +35,7 @@ This report never ranks timings, memory or energy of one machine with those of a
 """
 
 
-@register_section("environment", title="Environment", order=90)
+@register_section("environment", title="Environment", order=90, page="machines")
 def describe_machines(results: Results) -> str | None:
     """The facts that differ between the machines, then all known facts of each."""
     machines = results.machines[:MOST_MACHINES]

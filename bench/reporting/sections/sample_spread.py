@@ -28,7 +28,7 @@ TEMPLATE = """
 """
 
 
-@register_section("distributions", title="Spread of the samples", order=50)
+@register_section("distributions", title="Spread of the samples", order=50, page="metrics")
 def show_spread(results: Results) -> str | None:
     """Boxes and quantiles of every metric with samples, by machine."""
     kinds: dict[tuple[str, str, str], list[SampleSpread]] = defaultdict(list)

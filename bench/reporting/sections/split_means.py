@@ -19,7 +19,7 @@ correlated errors and too wide otherwise. A mean is given only if every split of
 """
 
 
-@register_section("splits", title="Mean over splits", order=36)
+@register_section("splits", title="Mean over splits", order=36, page="protocols")
 def average_splits(results: Results) -> str | None:
     """One row per model, training and data set that was evaluated on several numbered splits."""
     models = [ours for ours in evaluated_models(results.cases) if _folds(ours)]

@@ -15,7 +15,7 @@ TEMPLATE = """
 """
 
 
-@register_section("suites", title="Run it again", order=100)
+@register_section("suites", title="Run it again", order=100, page="method")
 def show_suites(results: Results) -> str | None:
     """The text of every suite whose text was kept."""
     suites = [suite for suite in results.suites if suite.text]

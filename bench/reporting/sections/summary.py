@@ -22,11 +22,11 @@ TEMPLATE = """
 {% endfor %}
 {% if failures %}
 <p class="loud"><strong>{{ "Not everything" if has_results else "Nothing" }} has a result.</strong> {{ failures }}:
-<a href="#failures">what failed and why</a>.</p>
+<a href="{{ pages.failures }}">what failed and why</a>.</p>
 {% endif %}
 {% if machines | length > 1 %}
 <p class="loud"><strong>Timings come from {{ machines | length }} unlike machines.</strong>
-They are ranked within each machine only: <a href="#environment">how the machines differ</a>.</p>
+They are ranked within each machine only: <a href="{{ pages.machines }}">how the machines differ</a>.</p>
 {% endif %}
 {% if findings %}
 <p class="finding">{{ findings[0] }}</p>
@@ -39,8 +39,8 @@ They are ranked within each machine only: <a href="#environment">how the machine
 {% endif %}
 {% endif %}
 {% if not_listed %}
-<p class="muted">{{ not_listed }} not listed here: <a href="#ablation">the ablations</a> and
-<a href="#leaderboard">the leaderboard</a> show all of them.</p>
+<p class="muted">{{ not_listed }} not listed here: <a href="{{ pages.ablations }}">the ablations</a> and
+<a href="{{ pages.board }}">the leaderboard</a> show all of them.</p>
 {% endif %}
 {% if unranked %}
 <p class="muted">Not ranked: {{ unranked }}.</p>
@@ -71,6 +71,7 @@ def summarise(results: Results) -> str | None:
         not_listed=plural(not_listed, "finding is", "findings are") if not_listed else "",
         partial=[_partial(progress) for progress in results.progress if not progress.is_complete],
         unranked=_unranked(results.board),
+        pages={name: results.links.page(name) for name in ("failures", "machines", "ablations", "board")},
         replaced=plural(results.replaced, "record") if results.replaced else "",
     )
 

@@ -58,13 +58,14 @@ class ChartPoint:
     chips: tuple[str, ...] = ()
     is_ranked: bool = True
     is_other_head: bool = False
+    page: str = ""
 
 
-@register_section("trade-off", title="Cost and gain", order=30)
+@register_section("trade-off", title="Cost and gain", order=30, page="trade-offs")
 def weigh(results: Results) -> str | None:
     """Scatter charts of each gain over each cost that at least two rows have."""
     board = results.board
-    gains = [_drawn(board, gain) for gain in _all_gains(board)[:MOST_GAINS]]
+    gains = [_drawn(results, gain) for gain in _all_gains(board)[:MOST_GAINS]]
     shown = [gain for gain in gains if gain["charts"]]
     left_out = len(_all_gains(board)) - len(gains)
     return render(TEMPLATE, gains=shown, left_out=left_out) if shown else None
@@ -88,9 +89,10 @@ def _all_gains(board: Board) -> list[Column]:
     return accuracies or others[:1]
 
 
-def _drawn(board: Board, gain: Column) -> dict[str, Any]:
+def _drawn(results: Results, gain: Column) -> dict[str, Any]:
     """The first charts of one gain, and how many more there would be."""
-    number, charts = board.columns.index(gain), list(_charts(board, gain))
+    board = results.board
+    number, charts = board.columns.index(gain), list(_charts(results, gain))
     shown = [
         _chart(board, cost, gain, machine=machine, points=points, name=f"{number}-{place}").html()
         for place, (cost, machine, points) in enumerate(charts[:MOST_CHARTS], start=1)
@@ -98,18 +100,18 @@ def _drawn(board: Board, gain: Column) -> dict[str, Any]:
     return {"title": _title(gain), "charts": shown, "left_out": len(charts) - len(shown)}
 
 
-def _charts(board: Board, gain: Column) -> Iterator[tuple[Column, str, list[ChartPoint]]]:
+def _charts(results: Results, gain: Column) -> Iterator[tuple[Column, str, list[ChartPoint]]]:
     """Cost, machine and points of every chart with two different points."""
-    costs = [c for name in COSTS for c in board.headlines if c.metric == name and c.better != "higher"]
+    costs = [c for name in COSTS for c in results.board.headlines if c.metric == name and c.better != "higher"]
     for cost in costs:
-        for machine, points in _points(board, cost, gain).items():
+        for machine, points in _points(results, cost, gain).items():
             if len({(p.cost, p.gain) for p in points}) > 1:
                 yield cost, machine, points
 
 
-def _points(board: Board, cost: Column, gain: Column) -> dict[str, list[ChartPoint]]:
+def _points(results: Results, cost: Column, gain: Column) -> dict[str, list[ChartPoint]]:
     """Points by machine, which is empty if neither is measured on one; rows at the same place give one point."""
-    found: dict[str, dict[tuple[str, float, float], ChartPoint]] = {}
+    board, found = results.board, dict[str, dict[tuple[str, float, float], ChartPoint]]()
     for row in board.rows:
         x, y = row.summaries.get(cost), row.summaries.get(gain)
         if x is None or y is None or x.value is None or y.value is None:
@@ -126,6 +128,7 @@ def _points(board: Board, cost: Column, gain: Column) -> dict[str, list[ChartPoi
             high=y.high,
             is_ranked=x.is_ranked and y.is_ranked,
             is_other_head=OTHER_HEAD in y.remarks,
+            page=results.model_page_of(row.label),
         )
         found.setdefault(machine, {}).setdefault((label, x.value, y.value), point)
     return {machine: list(points.values()) for machine, points in found.items()}
@@ -186,6 +189,7 @@ class _ScatterScales:
             "textfont": {"size": 10, "color": PAPER},
             "cliponaxis": False,
             "customdata": labels,
+            "ids": [p.page for p in points],  # the script opens the page of a point that is clicked
             "hovertemplate": f"%{{customdata}}<br>{' at '.join(units)}<extra></extra>",
             "marker": {**marker, "symbol": ["diamond" if p.is_other_head else "circle" for p in points]},
             "error_y": bars,

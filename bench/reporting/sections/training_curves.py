@@ -4,7 +4,7 @@ import csv
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -54,10 +54,10 @@ class TrainingCurve:
         return [*found[: -1 : math.ceil(len(found) / MOST_POINTS) or 1], *found[-1:]]
 
 
-@register_section("curves", title="Training curves", order=55)
+@register_section("curves", title="Training curves", order=55, page="training")
 def draw_curves(results: Results) -> str | None:
     """One chart of the loss and one of the accuracy, with a colour per model if there are few."""
-    known = [curve for curve in _curves(results) if curve.rows]
+    known = [curve for curve in _curves(results, results.cases) if curve.rows]
     curves = known[:MOST_TRAININGS]
     models = list(dict.fromkeys(curve.model for curve in curves))
     colours = {n: SERIES[i] if len(models) <= len(SERIES) else MUTED for i, n in enumerate(models)}
@@ -67,17 +67,25 @@ def draw_curves(results: Results) -> str | None:
     return render(TEMPLATE, charts=shown, colours=colours, most=len(SERIES), left_out=left_out) if shown else None
 
 
-def _curves(results: Results) -> Iterator[TrainingCurve]:
-    trainings = _trainings(results)
+def curve_charts(results: Results, cases: Sequence[CaseResult], *, name: str) -> list[Chart]:
+    """Charts of the trainings of `cases`, which are of one model; their names begin with `name`."""
+    curves = [curve for curve in _curves(results, cases) if curve.rows][:MOST_TRAININGS]
+    colours = {curve.model: SERIES[0] for curve in curves}
+    charts = [_chart(curves, column, title, colours) for column, title in PANELS.items()]
+    return [replace(chart, name=f"{name}-{chart.name}") for chart in charts if chart.traces]
+
+
+def _curves(results: Results, cases: Sequence[CaseResult]) -> Iterator[TrainingCurve]:
+    trainings = _trainings(results, cases)
     names = _names(list(trainings.values()), results.board)
     for (file, case), model in zip(trainings.items(), names, strict=True):
         yield TrainingCurve(model=model, seed=case.case.point.seed, rows=_read(file))
 
 
-def _trainings(results: Results) -> dict[Path, CaseResult]:
+def _trainings(results: Results, cases: Sequence[CaseResult]) -> dict[Path, CaseResult]:
     """Files of curves, each with the first case that evaluated the training."""
     found: dict[Path, CaseResult] = {}
-    for case in results.cases:
+    for case in cases:
         file = results.artifact(case.runs[-1], "curves") if case.runs else None
         if file is not None:
             found.setdefault(file, case)

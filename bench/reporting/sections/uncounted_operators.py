@@ -15,7 +15,7 @@ of these models are lower bounds. A formula for one operator is one decorated fu
 """
 
 
-@register_section("counting", title="Uncounted operators", order=70)
+@register_section("counting", title="Uncounted operators", order=70, page="failures")
 def name_uncounted(results: Results) -> str | None:
     """Every operator without a formula, with its number of calls, by model."""
     found: dict[tuple[str, str, str], int] = {}

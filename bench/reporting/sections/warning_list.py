@@ -20,7 +20,7 @@ TEMPLATE = """
 """
 
 
-@register_section("warnings", title="Warnings", order=75)
+@register_section("warnings", title="Warnings", order=75, page="failures")
 def list_warnings(results: Results) -> str | None:
     """Each warning once, the most frequent first."""
     found: dict[tuple[str, str], dict[str, None]] = defaultdict(dict)

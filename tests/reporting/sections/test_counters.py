@@ -3,7 +3,6 @@
 from types import SimpleNamespace
 
 from bench.reporting.results import collect
-from bench.reporting.site import build_page
 
 PRINTED = {
     "source": "a zoo",
@@ -33,7 +32,7 @@ WITNESS = {
 def test_a_published_cost_is_listed_once(make: SimpleNamespace) -> None:
     explained = {**PRINTED, "printed": 42.0, "explanation": "batch norm included", "status": "claimed"}
     counted = make.counts("c3d", details={"published_costs": [PRINTED, PRINTED, explained]})
-    page = make.page(build_page(collect([counted])))
+    page = make.page(make.report(collect([counted])))
     assert page.tables["published-costs-table"][1:] == [
         ["c3d", "a zoo", "16x112x112", "38.5", "40.000", "-3.7", "not explained", "–"],
         ["c3d", "a zoo|claimed", "16x112x112", "42", "40.000", "+5.0", "explained", "batch norm included"],
@@ -43,7 +42,7 @@ def test_a_published_cost_is_listed_once(make: SimpleNamespace) -> None:
 
 def test_an_unexplained_counter_report_is_emphasised(make: SimpleNamespace) -> None:
     failed = {"tool": "fvcore", "version": "0.1.5", "verdict": "failed", "why": "it crashed", "printed": None}
-    page = make.page(build_page(collect([make.counts("c3d", details={"witnesses": [WITNESS, failed]})])))
+    page = make.page(make.report(collect([make.counts("c3d", details={"witnesses": [WITNESS, failed]})])))
     assert page.tables["counters-table"][1:] == [
         ["c3d", "16x1x112", "thop 0.1", "1,200", "1,000", "-24", "unexplained", "<b>no idea</b>"],
         ["c3d", "16x1x112", "fvcore 0.1.5", "–", "–", "–", "failed", "it crashed"],
@@ -52,6 +51,6 @@ def test_an_unexplained_counter_report_is_emphasised(make: SimpleNamespace) -> N
 
 
 def test_records_without_either_show_neither(make: SimpleNamespace) -> None:
-    page = make.page(build_page(collect([make.counts("c3d"), make.counts("i3d", details={"witnesses": "?"})])))
+    page = make.page(make.report(collect([make.counts("c3d"), make.counts("i3d", details={"witnesses": "?"})])))
     assert "counters-table" not in page.tables
     assert "published-costs-table" not in page.tables
