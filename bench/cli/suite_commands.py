@@ -116,18 +116,24 @@ def read_trusted_suite(suite: Path, *, small: bool, trust: bool) -> "Tree":
 
 def report(
     results: Annotated[list[Path], typer.Argument(metavar="RESULTS...", help="Results folders or records files.")],
-    out: Annotated[Path, typer.Option("--out", help="Folder of the site.")] = Path("report"),
-    title: Annotated[str | None, typer.Option(help="Title of the page.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Folder of the site, or the single file; report, or report.html.")
+    ] = None,
+    title: Annotated[str | None, typer.Option(help="Title of the site.")] = None,
+    single_file: Annotated[
+        bool, typer.Option("--single-file", help="Write one HTML file with everything inside, such as for a mail.")
+    ] = False,
     plugin: Annotated[
         list[str] | None, typer.Option("--plugin", metavar="MODULE", help="A module with sections of your own.")
     ] = None,
 ) -> None:
-    """Write an HTML report of stored results."""
+    """Write an HTML report of stored results: a folder of pages over data files, or a single file."""
     from bench.core.registry import import_plugins
     from bench.reporting.site import report as write_site
 
     import_plugins(plugin or [])
-    print_text(f"report: {write_site(results, out=out, title=title)}")
+    place = out or Path("report.html" if single_file else "report")
+    print_text(f"report: {write_site(results, out=place, title=title, single_file=single_file)}")
 
 
 def _plan_facts(planned: "Plan") -> dict[str, Any]:

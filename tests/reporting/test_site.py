@@ -1,5 +1,7 @@
 """The page as it is written: its numbers, its dashes, its warnings, and nothing that a name could do to it."""
 
+import base64
+import hashlib
 import json
 import re
 import subprocess
@@ -17,7 +19,7 @@ from bench.core.errors import InputError, StoreError
 from bench.core.registry import SECTIONS, SectionEntry
 from bench.core.schema import Record, Status
 from bench.reporting.results import Results, collect
-from bench.reporting.site import ReportWarning, report
+from bench.reporting.site import MOST_CASES_IN_SINGLE_FILE, ReportWarning, build_site, report
 from bench.store import RecordStore, StoreWarning
 
 BOARD = "leaderboard-table"
@@ -193,19 +195,73 @@ def test_hostile_names_are_text_everywhere(make: SimpleNamespace) -> None:
     assert page.text.count(HOSTILE) > 10
 
 
-def test_nothing_is_loaded_from_elsewhere(make: SimpleNamespace, results_folder: Path, tmp_path: Path) -> None:
-    index = report(results_folder, out=tmp_path)
-    page = make.page(index.read_text(encoding="utf-8"))
-    links = [given.get("href") or given.get("src") for tag, given in page.tags if tag in ("link", "script", "img", "a")]
-    for link in filter(None, links):
-        assert link.startswith(("#", "assets/", "data:,"))
-        assert not link.startswith("assets/") or (tmp_path / link).is_file()
-    assert "://" not in (tmp_path / "assets" / "report.css").read_text(encoding="utf-8")
+def test_every_address_of_a_site_is_a_file_of_it(make: SimpleNamespace, results_folder: Path, tmp_path: Path) -> None:
+    report(results_folder, out=tmp_path)
+    pages = sorted(tmp_path.rglob("*.html"))
+    assert {"index.html", "board.html", "failures.html", "method.html"} <= {page.name for page in pages}
+    for file in pages:
+        page = make.page(file.read_text(encoding="utf-8"))
+        for address in (attributes.get("href") or attributes.get("src") for _, attributes in page.tags):
+            if address and address != "data:,":
+                path, _, anchor = address.partition("#")
+                target = (file.parent / path).resolve() if path else file
+                assert target.is_file(), f"{address} in {file.name}"
+                assert target.is_relative_to(tmp_path.resolve())
+                assert not anchor or f'id="{anchor}"' in target.read_text(encoding="utf-8"), f"{address} in {file.name}"
+    for style in tmp_path.rglob("*.css"):
+        assert "http" not in style.read_text(encoding="utf-8")
+
+
+def test_a_single_file_has_every_page_and_every_address_within_it(
+    make: SimpleNamespace, results_folder: Path, tmp_path: Path
+) -> None:
+    file = report(results_folder, out=tmp_path / "mail" / "report.html", single_file=True)
+    assert [each.name for each in (tmp_path / "mail").iterdir()] == ["report.html"]
+    page = make.page(file.read_text(encoding="utf-8"))
+    ids = {given["id"] for _, given in page.tags if given.get("id")}
+    addresses = [given["href"] for _, given in page.tags if given.get("href")]
+    assert all(address == "data:," or address[1:] in ids for address in addresses)
+    assert not any(given.get("src") for _, given in page.tags)
+    assert {"page-index", "page-board", "page-failures"} <= ids
+
+
+def test_ids_of_a_single_file_are_unique(make: SimpleNamespace) -> None:
+    page = make.page(make.report(collect(make.quickstart(), [make.quickstart_facts])))
+    ids = [given["id"] for _, given in page.tags if given.get("id")]
+    assert len(ids) == len(set(ids))
+
+
+def test_the_policy_of_a_single_file_allows_exactly_its_own_scripts(results_folder: Path, tmp_path: Path) -> None:
+    html = report(results_folder, out=tmp_path / "r.html", single_file=True).read_text(encoding="utf-8")
+    policy = re.search(r'Content-Security-Policy" content="([^"]*)"', html)
+    assert policy is not None
+    allowed = set(re.findall(r"'sha256-([^']*)'", policy[1]))
+    scripts = re.findall(r"<script>(.*?)</script>", html, re.S)
+    hashes = {base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in scripts}
+    assert len(scripts) > 5
+    assert hashes == allowed
+    assert "unsafe-eval" not in policy[1]
+
+
+def test_a_single_file_of_many_cases_leaves_their_pages_and_links_out(make: SimpleNamespace) -> None:
+    records = [make.counts(args={"width": w}, params=w) for w in range(1, 2 + MOST_CASES_IN_SINGLE_FILE)]
+    page = make.page(make.report(collect(records)))
+    assert not any((given.get("id") or "").startswith("page-cases") for _, given in page.tags)
+    assert not any((given.get("href") or "").startswith("#page-models") for _, given in page.tags)
+    assert len(page.column(BOARD, "Model")) == 1 + MOST_CASES_IN_SINGLE_FILE
+
+
+def test_a_folder_in_place_of_a_single_file_is_an_error(make: SimpleNamespace, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="is a folder; --single-file needs the name of a file"):
+        report([make.counts()], out=tmp_path, single_file=True)
 
 
 def test_reports_of_the_same_records_are_the_same(results_folder: Path, tmp_path: Path) -> None:
     first, second = (report(results_folder, out=tmp_path / name) for name in "ab")
-    assert first.read_bytes() == second.read_bytes()
+    files = [file.relative_to(first.parent) for file in sorted(first.parent.rglob("*")) if file.is_file()]
+    assert len(files) > 20
+    for file in files:
+        assert (first.parent / file).read_bytes() == (second.parent / file).read_bytes(), file
 
 
 def test_a_source_may_be_a_folder_a_file_a_pattern_a_list_or_records(
@@ -224,7 +280,7 @@ def test_a_folder_that_is_there_is_read_though_its_name_reads_as_a_pattern(
     for name, model in (("r[1]", "meant"), ("r1", "matched")):
         RecordStore(tmp_path / name).append(make.counts(model))
     for source in (tmp_path / "r[1]", tmp_path / "r[1]" / "records.jsonl"):
-        page = make.page(report(source, out=tmp_path / "site").read_text(encoding="utf-8"))
+        page = make.page(report(source, out=tmp_path / "site").with_name("board.html").read_text(encoding="utf-8"))
         assert page.column(BOARD, "Model") == ["meant"]
 
 
@@ -275,16 +331,32 @@ def test_a_section_of_a_plug_in_is_placed_by_its_order(make: SimpleNamespace, mo
         SECTIONS._entries, "fastest", SectionEntry(name="fastest", function=fastest, title="Fastest", order=15)
     )
     html = make.report(collect([make.counts()]))
-    assert html.index('id="leaderboard"') < html.index('id="fastest"') < html.index('id="environment"')
+    assert html.index('id="summary"') < html.index('id="fastest"') < html.index('id="leaderboard"')
     assert "<p>1 &lt; 2</p>" in html
+
+
+def test_a_section_of_a_plug_in_may_bring_its_own_page(make: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert SECTIONS.names()
+    entry = SectionEntry(name="wall", function=lambda results: "<p>ours</p>", title="Our wall", order=1, page="wall")
+    monkeypatch.setitem(SECTIONS._entries, "wall", entry)
+    pages = {page.name: page for page in build_site(collect([make.counts()])).pages}
+    assert (pages["wall"].title, pages["wall"].sections[0].html) == ("Our wall", "<p>ours</p>")
 
 
 def test_long_tables_keep_their_rows_in_waiting(make: SimpleNamespace) -> None:
     html = make.report(collect([make.counts(args={"width": w}, params=w) for w in range(1, 251)]))
-    board = html[html.index(f'id="{BOARD}"') :]
-    board = board[: board.index("</section>")]
-    before, waiting = board.split("<template>")
+    table = html[html.index('id="metrics-params"') :]
+    table = table[: table.index("</details>")]
+    before, waiting = table.split("<template>")
     assert (before.count("<tr>"), waiting.count("<tr>")) == (101, 150)
+
+
+def test_a_long_board_has_its_first_rows_in_the_page_and_all_in_the_data_file(make: SimpleNamespace) -> None:
+    site = build_site(collect([make.counts(args={"width": w}, params=w) for w in range(1, 251)]))
+    board = next(page for page in site.pages if page.name == "board")
+    assert len(make.page(site.page_html(board)).column(BOARD, "Model")) == 200
+    assert "The first 200 of 250 rows" in board.sections[0].html
+    assert board.data["board"].count('"model":"c3d"') == 250
 
 
 def test_a_report_needs_no_torch(results_folder: Path, tmp_path: Path) -> None:
@@ -359,7 +431,8 @@ def test_training_curves_are_drawn_from_the_results_folder_and_from_nowhere_else
     curve = "epoch,step,loss,val_top1\n1,5,2.5,\n2,10,1.25,40\n3,15,oops,60\n"
     (tmp_path / "results" / "artifacts" / "t0" / "curves.csv").write_text(curve, encoding="utf-8")
     (tmp_path / "secret.csv").write_text("epoch,loss,val_top1\n1,9,9\n", encoding="utf-8")
-    page = make.page(report(tmp_path / "results", out=tmp_path / "site").read_text(encoding="utf-8"))
+    site = report(tmp_path / "results", out=tmp_path / "site")
+    page = make.page(site.with_name("training.html").read_text(encoding="utf-8"))
     figures = [json.loads(script) for script in page.scripts if '"Epoch"' in script]
     traces = [[(t["name"], t["x"], t["y"]) for t in figure["data"]] for figure in figures]
     assert traces == [[("c3d, seed 0", [1, 2], [2.5, 1.25])], [("c3d, seed 0", [2, 3], [40, 60])]]

@@ -24,9 +24,12 @@
     return new URLSearchParams(location.hash.split("&").slice(1).join("&"));
   }
 
+  let written = state.toString();
   function writeState() {
     for (const [key, value] of [...state]) if (value === "") state.delete(key);
     const text = state.toString();
+    if (text === written) return;
+    written = text;
     history.replaceState(null, "", `#leaderboard${text ? `&${text}` : ""}`);
   }
 
@@ -301,6 +304,11 @@
 
   table.on("tableBuilt", () => {
     document.querySelector(".plain-board").classList.add("replaced");
+    // A grid may only contain rows and groups of them, and the element that scrolls is neither.
+    grid.removeAttribute("aria-owns");
+    grid.setAttribute("aria-label", "Board");
+    grid.querySelector(".tabulator-tableholder").setAttribute("role", "rowgroup");
+    grid.querySelector(".tabulator-table").setAttribute("role", "presentation");
     drawRanges();
     table.setFilter(isShown);
     tell();

@@ -28,6 +28,9 @@
   const [gainChoice, gainLabel] = choice("Gain", gains, preferred(gains, ["accuracy.top1", "throughput."]));
   const machines = [...new Set(data.rows.map((row) => row.machine).filter(Boolean))].sort();
   const machineChoice = element("select", {}, element("option", { value: "" }, "all"), ...machines.map((letter) => element("option", { value: letter }, `${letter}: ${data.machines.find((m) => m.letter === letter)?.name || ""}`)));
+  const rowsOf = (letter) => data.rows.filter((row) => row.machine === letter).length;
+  // Machines are not ranked with each other, so one of them is chosen first: the one with the most rows.
+  if (machines.length > 1) machineChoice.value = machines.reduce((a, b) => (rowsOf(b) > rowsOf(a) ? b : a));
   machineChoice.addEventListener("change", show);
 
   // One slider per metric; positions are on a logarithmic scale if all values are above zero.
@@ -84,7 +87,7 @@
     const best = ranked[0];
     const level = best && best.y.low !== undefined ? ranked.filter(({ y }) => (y.high ?? y.value) >= best.y.low) : best ? [best] : [];
     verdict.textContent = best
-      ? `${inside.length} of ${points.length} rows fit. ${level.length > 1 ? `${level.length} of them cannot be separated in ${gain.title}` : `${best.row.label} has the highest ${gain.title}`}.`
+      ? `${inside.length} of ${points.length} rows fit. ${level.length > 1 ? `${level.length} of them lead in ${gain.title} and cannot be separated` : `${best.row.label} has the highest ${gain.title}`}.`
       : `${inside.length} of ${points.length} rows fit; none of them can be ranked.`;
     list.replaceChildren(...ranked.slice(0, MOST_LISTED).map(({ row, x, y }) => element("li", {},
       row.page ? element("a", { href: row.page }, row.label) : row.label,

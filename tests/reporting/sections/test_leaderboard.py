@@ -4,7 +4,7 @@ import re
 from types import SimpleNamespace
 
 from bench.reporting.results import collect
-from bench.reporting.sections.leaderboard import _ordered, rank
+from bench.reporting.sections.leaderboard import rank, rows_in_order
 from bench.reporting.sections.summary import summarise
 
 WRONG = {"parity": {"is_within_tolerance": False}}
@@ -20,7 +20,7 @@ def test_a_mode_out_of_tolerance_comes_last_and_is_not_best(make: SimpleNamespac
         ]
     )
     board = results.board
-    assert [row.model for row in _ordered(board, board.headlines)] == ["fast", "slow", "wrong"]
+    assert [row.model for row in rows_in_order(board)] == ["fast", "slow", "wrong"]
     latency = next(column for column in board.columns if column.metric == "latency.p50_ms")
     assert set(board.best(latency).values()) == {20}
     page = rank(results)
@@ -40,7 +40,7 @@ def test_every_execution_has_a_row_with_the_mark_of_its_parity(make: SimpleNames
     ways = [("off", 30, {}), ("cudagraphs", 25, RIGHT), ("aotinductor", 20, RIGHT), ("onnxruntime", 1, WRONG)]
     results = collect([make.timing("c3d", ms=ms, compile=way, details=details) for way, ms, details in ways])
     board = results.board
-    ordered = _ordered(board, board.headlines)
+    ordered = rows_in_order(board)
     assert [row.factors["compile"] for row in ordered] == ["aotinductor", "cudagraphs", "off", "onnxruntime"]
     page = rank(results)
     assert page is not None
@@ -64,7 +64,7 @@ def test_the_fastest_that_was_searched_is_a_column_of_its_own(make: SimpleNamesp
         ]
     )
     board = results.board
-    assert [row.factors["precision"] for row in _ordered(board, board.headlines)] == ["bf16", "fp32"]
+    assert [row.factors["precision"] for row in rows_in_order(board)] == ["bf16", "fp32"]
     names = [column.name for column in board.headlines]
     assert names == ["Throughput, batch 8", "Throughput, batch 8, variant best", "Speedup, batch 8"]
     page = rank(results)
@@ -121,7 +121,7 @@ def test_drifting_timings_come_last_and_are_not_best(make: SimpleNamespace) -> N
     moved = {"canary": {"copy_ms": {"before": 1.0, "after": 1.57, "ratio": 1.57}}}
     results = collect([make.timing("drifted", ms=1, details=moved), make.timing("a", ms=3), make.timing("b", ms=2)])
     board = results.board
-    assert [row.model for row in _ordered(board, board.headlines)] == ["b", "a", "drifted"]
+    assert [row.model for row in rows_in_order(board)] == ["b", "a", "drifted"]
     latency = next(column for column in board.columns if column.metric == "latency.p50_ms")
     assert set(board.best(latency).values()) == {2}
     summary = summarise(results) or ""
