@@ -111,6 +111,7 @@ def _failed_row(results: Results, case: CaseResult) -> dict[str, Any]:
     """A row of a case without any result, whose cells hold the status of its latest record."""
     point = case.case.point
     axes = {k: v for k, v in point.named().items() if k not in ("model", *point.args)}
+    axes["suite"] = case.case.suite
     failure = case.failures[-1]
     return {
         "suite": case.case.suite,

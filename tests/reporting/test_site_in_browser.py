@@ -215,10 +215,10 @@ def test_a_shared_address_gives_the_same_view(chromium: Any, site: Path) -> None
         visit.page.get_by_role("checkbox", name="Latency p99").check()
         visit.page.get_by_role("checkbox", name="Top-5, motions, 1x1 views").uncheck()
         visit.page.get_by_text("Limits", exact=True).click()
-        visit.page.get_by_label("MACs, maximum").fill("300")
+        visit.page.get_by_label("MACs, maximum").fill("0.3")
         before = [visit.cells(title) for title in ("Model", "MACs", "Latency p99")]
         address = visit.page.url
-    assert before[1] == ["102", "286"]
+    assert before[1] == ["0.10", "0.29"]
     with Visit(chromium, site / "board.html", "#" + address.partition("#")[2]) as other:
         assert [other.cells(title) for title in ("Model", "MACs", "Latency p99")] == before
         assert other.page.locator(".board .tabulator-col:visible", has_text="Top-5").count() == 0

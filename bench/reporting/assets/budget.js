@@ -54,7 +54,7 @@
 
   const list = element("ol", {});
   const verdict = element("p", { "aria-live": "polite" });
-  const chart = element("div", { class: "plot-large", role: "img" });
+  const chart = element("div", { class: "plot-large", role: "group" });
   place.append(
     element("div", { class: "tools" }, costLabel, gainLabel, ...(machines.length > 1 ? [element("label", {}, "machine ", machineChoice)] : [])),
     element("div", { class: "sliders" }, ...sliders.map((slider) => slider.label)),
