@@ -3,13 +3,14 @@
 from collections.abc import Sequence
 from typing import Any
 
+from bench.core.registry import find_metric_spec
 from bench.core.schema import Json
 from bench.core.units import format_exact, format_value, plural
 from bench.reporting.board import Column
 from bench.reporting.case_results import CaseResult
 from bench.reporting.links import Links
 from bench.reporting.metric_table import metric_table
-from bench.reporting.metric_text import HEADLINES, STATUSES, metric_name, value_text
+from bench.reporting.metric_text import STATUSES, metric_name, value_text
 from bench.reporting.rendering import DrawnSection, render
 from bench.reporting.reproduction import zoo_name
 from bench.reporting.results import Results
@@ -122,5 +123,5 @@ def _cases(results: Results, cases: Sequence[CaseResult], links: Links, key: str
 
 def _first_metrics(case: CaseResult) -> str:
     known = [recorded[0].metric for recorded in case.metrics.values() if recorded[0].value is not None]
-    headlines = [metric for metric in known if metric.name in HEADLINES] or known
+    headlines = [m for m in known if (spec := find_metric_spec(m.name)) is not None and spec.headline] or known
     return "; ".join(f"{metric_name(m.name)} {format_exact(m.value, m.unit)}" for m in headlines[:2])
