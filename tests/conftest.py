@@ -1,6 +1,8 @@
 """What tests share: surroundings that are nobody's own, and the folder of real clips and published references."""
 
 import os
+import time
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import pytest
@@ -44,3 +46,24 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
     if not torch.cuda.is_available():
         pytest.skip("needs a CUDA device, and here is none")
+
+
+def is_running(pid: int) -> bool:
+    """Whether a process exists and is no zombie (Linux)."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+@pytest.fixture
+def wait_until_gone() -> Callable[..., None]:
+    """Fails if one of the processes is alive after some seconds."""
+
+    def wait(pids: Iterable[int], *, within_s: float = 10.0) -> None:
+        left, deadline = list(pids), time.monotonic() + within_s
+        while (left := [pid for pid in left if is_running(pid)]) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert not left, f"alive after {within_s:g} s: {left}"
+
+    return wait

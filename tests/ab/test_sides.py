@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -138,20 +139,6 @@ def start(setup: SideSetup) -> Side:
     return Side("base", setup, Tree.of(SUITE, name="s.yaml"), path=folder / "s.yaml", out=folder / "base")
 
 
-def is_running(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
-
-
-def wait_until_gone(pids: list[int], *, within_s: float = 10.0) -> None:
-    deadline = time.monotonic() + within_s
-    while any(map(is_running, pids)) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert not [pid for pid in pids if is_running(pid)]
-
-
 # Plans one case that may take 60 s, then does what each test adds.
 PLANS = """
 sys.stdin.readline()
@@ -166,7 +153,7 @@ HANGS = "\ntime.sleep(600)\n"
 
 
 def test_a_side_that_hangs_while_planning_ends_at_its_deadline_with_all_that_it_started(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wait_until_gone: Callable[..., None]
 ) -> None:
     monkeypatch.setattr(sides, "PLAN_S", 2.0)
     with pytest.raises(SetUpError, match=r"base \(fake\) cannot be measured: no reply within 2 s"):
@@ -175,7 +162,7 @@ def test_a_side_that_hangs_while_planning_ends_at_its_deadline_with_all_that_it_
 
 
 def test_a_run_that_hangs_ends_the_side_when_its_limit_is_long_over(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wait_until_gone: Callable[..., None]
 ) -> None:
     monkeypatch.setattr(sides, "RUN_LIMITS", 0.0)
     monkeypatch.setattr(sides, "RUN_MARGIN_S", 1.0)
@@ -237,7 +224,7 @@ Side("base", SideSetup(title="x", folder=folder), tree, path=folder / "s.yaml", 
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="the Linux kernel ends children of a dead process")
-def test_a_side_and_its_children_end_if_vbench_is_killed(tmp_path: Path) -> None:
+def test_a_side_and_its_children_end_if_vbench_is_killed(tmp_path: Path, wait_until_gone: Callable[..., None]) -> None:
     plugin = "import os, time\nopen('pids', 'w').write(f'{os.getppid()} {os.getpid()}')\ntime.sleep(600)\n"
     (tmp_path / "hanging_plugin.py").write_text(plugin)
     parent = subprocess.Popen([sys.executable, "-c", PARENT, str(tmp_path)])
@@ -246,7 +233,8 @@ def test_a_side_and_its_children_end_if_vbench_is_killed(tmp_path: Path) -> None
         time.sleep(0.1)
     time.sleep(0.2)
     pids = [int(pid) for pid in (tmp_path / "pids").read_text().split()]
-    assert all(map(is_running, pids))
+    for pid in pids:
+        os.kill(pid, 0)
     parent.kill()
     parent.wait()
     wait_until_gone(pids)
