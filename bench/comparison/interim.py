@@ -1,6 +1,7 @@
 """Interim analyses of an A/B measurement: when runs are analysed before the end, and which verdicts stay.
 
-Every interim analysis spends a share of the gate's error rate that is fixed beforehand; docs/decisions/0007.
+Every interim analysis spends a share of the gate's error rate that is fixed beforehand. See
+docs/decisions/0007-alternating-sides.md.
 """
 
 from collections.abc import Collection, Mapping
