@@ -51,7 +51,7 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    help="Benchmarks and analyses video action-recognition models: what they cost, what they give, how sure that is.",
+    help="Measure what video action-recognition models cost and how accurate they are, with uncertainties.",
 )
 app.add_typer(data_app, name="data")
 app.add_typer(baseline_app, name="baseline")
@@ -87,12 +87,10 @@ for command in COMMANDS:
 
 @app.command()
 def doctor(
-    gpu: Annotated[
-        bool, typer.Option("--gpu", help="Also how to quiet the GPU, and what is not allowed here.")
-    ] = False,
+    gpu: Annotated[bool, typer.Option("--gpu", help="Also show how to reduce the noise of the GPU.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Say what this machine has, what is missing, and what would disturb a measurement."""
+    """Check what this machine has, what is missing, and what would disturb a measurement."""
     from bench.runner.doctor import check_machine
 
     findings = check_machine(with_gpu=gpu)
@@ -134,7 +132,7 @@ def _show_warning(
     file: TextIO | None = None,
     line: str | None = None,
 ) -> None:
-    """Print a warning as one line; where it was raised tells a user nothing."""
+    """Print a warning as one line, without the place in the code, which does not help a user."""
     print_note(f"warning: {message}")
 
 
@@ -145,7 +143,7 @@ def _stop_on_signals() -> None:
         raise StopSignal(number)
 
     for wanted in (signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(wanted) is signal.SIG_DFL:  # nohup ignores SIGHUP, and that is what its user wants
+        if signal.getsignal(wanted) is signal.SIG_DFL:  # under nohup SIGHUP stays ignored
             signal.signal(wanted, stop)
 
 
@@ -197,9 +195,9 @@ def _fault(error: Exception) -> int:
 
 
 def _stopped(stop: BaseException) -> int:
-    """Say that the command was stopped; returns 128 plus the number of the signal."""
+    """Print that the command was stopped; returns 128 plus the number of the signal."""
     detail = f" {stop.detail}" if isinstance(stop, StopSignal) and stop.detail else ""
-    print_error(f"stopped{detail}; everything finished is kept, and the same command goes on from here")
+    print_error(f"stopped{detail}; finished results are stored, and the same command continues from here")
     return 128 + (stop.signal if isinstance(stop, StopSignal) else signal.SIGINT)
 
 

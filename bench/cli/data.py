@@ -23,14 +23,14 @@ Options = Annotated[
 ]
 Split = Annotated[str, typer.Option(help="The split of the data set.")]
 Source = Annotated[Path, typer.Argument(metavar="SOURCE", help="A folder of videos.")]
-Target = Annotated[Path, typer.Argument(metavar="TARGET", help="The folder to write; a run that was stopped goes on.")]
+Target = Annotated[Path, typer.Argument(metavar="TARGET", help="The folder to write; a stopped run is continued.")]
 Workers = Annotated[int, typer.Option(min=0, help="Worker processes; 0 works in this process.")]
 ShortSide = Annotated[int | None, typer.Option(min=2, help="Pixels of the short side; default: as it is.")]
 
 
 @data_app.command("list")
 def list_datasets(as_json: AsJson = False) -> None:
-    """List the data sets that vbench reads, and where each is described."""
+    """List the data sets that vbench reads, with a page that describes each."""
     from bench.core.registry import DATASETS
 
     rows = [
@@ -69,7 +69,7 @@ def index(
 def verify(dataset: Dataset, split: Split, root: Root = None, option: Options = None, as_json: AsJson = False) -> None:
     """Compare a split with its annotation: present, missing and damaged videos per class, and the hash of the set.
 
-    Ends with 3, and says why, unless every video is present, indexed and sound.
+    Ends with exit code 3 and the reasons unless every video is present, indexed and undamaged.
     """
     from dataclasses import asdict
 
@@ -190,7 +190,7 @@ def synth(
     seed: Annotated[int, typer.Option(help="Seed of everything in it.")] = 0,
     clips_per_class: Annotated[int, typer.Option(help="Training clips of each class.")] = 96,
 ) -> None:
-    """Write the synthetic data set `motions`: real H.264 files in which only the motion tells the classes apart."""
+    """Write the synthetic data set `motions`: H.264 files whose classes differ only in their motion."""
     from bench.data.datasets.motions import MotionsParameters, write_motions
 
     print_text(f"written: {write_motions(target, MotionsParameters(seed=seed, clips_per_class=clips_per_class))}")
@@ -205,7 +205,7 @@ def time_loading(
     root: Root = None,
     option: Options = None,
 ) -> None:
-    """Time decoding, transforms, collating and copying separately, and say how many workers a wanted rate needs."""
+    """Time decoding, transforms, collating and copying separately, and compute how many workers a rate needs."""
     from bench.core.schema import clip_from_text
     from bench.data.loading_stages import time_stages
     from bench.data.transforms import Augmentation
@@ -254,7 +254,7 @@ def _prepare(prepare: Callable[..., Any], source: Path, target: Path, **options:
 
 
 def _exit_if_failed(failed: "tuple[Failed, ...]") -> None:
-    """Name what failed and why, and end the command as incomplete."""
+    """Print what failed and why, and end the command with exit code 3 if anything did."""
     for each in failed:
         print_text(f"failed: {each.what}: {each.reason}")
     if failed:

@@ -15,7 +15,7 @@ def models(
     name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="With show: the model.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """List models with counted parameters and MACs; `vbench models show NAME` tells all of one."""
+    """List models with counted parameters and MACs; `vbench models show NAME` shows one in full."""
     from bench.catalog.catalog import Catalog, model_as_dict, model_rows
 
     if pattern == "show" and name is None:

@@ -17,7 +17,7 @@ from bench.core.units import MINUS, format_interval, format_number, format_value
 if TYPE_CHECKING:
     from bench.train.predictions import Agreement, PredictionFile, PredictionPair, Predictions
 
-FEW_CLASSES = 5  # top-5 of so few classes says nothing
+FEW_CLASSES = 5  # top-5 is always 100 % with so few classes
 CONFUSIONS = 10  # pairs of classes that are shown for a single model by default
 
 
@@ -50,7 +50,7 @@ def predictions(
     """Show accuracies and confused classes of stored predictions; compare and fuse those of two models."""
     from bench.train.predictions import open_predictions, pair_predictions
 
-    _check_fusing(fuse, weight, is_pair=b is not None)
+    _check_fusion(fuse, weight, is_pair=b is not None)
     if b is None:
         one, most = open_predictions(a), CONFUSIONS if confusions is None else confusions
         if as_json:
@@ -65,7 +65,7 @@ def predictions(
         show_pair(both, most=confusions or 0, target=fuse)
 
 
-def _check_fusing(fuse: Path | None, weight: float | None, *, is_pair: bool) -> None:
+def _check_fusion(fuse: Path | None, weight: float | None, *, is_pair: bool) -> None:
     """Raise InputError if there is nothing to fuse, or the file cannot be written."""
     if not is_pair and (fuse is not None or weight is not None):
         raise InputError(
@@ -78,22 +78,22 @@ def _check_fusing(fuse: Path | None, weight: float | None, *, is_pair: bool) -> 
 
 
 def show_one(opened: "PredictionFile", *, most: int) -> None:
-    """The metrics of one model, how they were obtained, and its most confused pairs of classes."""
-    _say_whose(opened, name="")
+    """Print the metrics of one model, how they were obtained, and its most confused pairs of classes."""
+    _print_source(opened, name="")
     _show_metrics([("", opened.predictions)])
-    _say_unread(opened.predictions)
+    _print_unread(opened.predictions)
     _show_confused(opened.predictions, most=most, name="")
     _show_relabelling(opened.predictions, name="")
 
 
 def show_pair(pair: "PredictionPair", *, most: int, target: Path | None) -> None:
-    """Two models and their fusion side by side, and whether they differ by more than chance."""
-    _say_whose(pair.a, name="A: ")
-    _say_whose(pair.b, name="B: ")
+    """Print two models and their fusion side by side, and whether they differ by more than chance."""
+    _print_source(pair.a, name="A: ")
+    _print_source(pair.b, name="B: ")
     columns = _columns(pair)
     _show_metrics(columns)
-    _say_unread(pair.a.predictions)
-    _say_agreement(pair.agreement)
+    _print_unread(pair.a.predictions)
+    _print_agreement(pair.agreement)
     if pair.why_not:
         print_text(f"not fused: {pair.why_not}")
     for name, found in columns:
@@ -105,12 +105,12 @@ def show_pair(pair: "PredictionPair", *, most: int, target: Path | None) -> None
 
 
 def one_as_dict(opened: "PredictionFile", *, most: int) -> dict[str, Any]:
-    """The same as plain data."""
+    """The metrics and confused classes of one model as plain data."""
     return {"file": str(opened.file), **_as_dict(opened.predictions, most=most)}
 
 
 def pair_as_dict(pair: "PredictionPair", *, most: int, target: Path | None) -> dict[str, Any]:
-    """The same as plain data."""
+    """Both models, their agreement and their fusion as plain data."""
     agreement = pair.agreement
     return {
         "a": one_as_dict(pair.a, most=most),
@@ -136,7 +136,7 @@ def _columns(pair: "PredictionPair") -> "list[tuple[str, Predictions]]":
     return columns
 
 
-def _say_whose(opened: "PredictionFile", *, name: str) -> None:
+def _print_source(opened: "PredictionFile", *, name: str) -> None:
     print_text(f"{name}{opened.file}")
     if opened.predictions.model:
         print_text(f"{' ' * len(name)}{opened.predictions.model}")
@@ -144,11 +144,12 @@ def _say_whose(opened: "PredictionFile", *, name: str) -> None:
 
 def _show_metrics(columns: "Sequence[tuple[str, Predictions]]") -> None:
     """Print the shared protocol in one line, then a column per model: the rest of its protocol, and its metrics."""
-    told = [_facts(found.protocol) for _, found in columns]
-    shared = {name: text for name, text in told[0].items() if all(facts.get(name) == text for facts in told)}
+    protocols = [_facts(found.protocol) for _, found in columns]
+    first = protocols[0].items()
+    shared = {name: text for name, text in first if all(facts.get(name) == text for facts in protocols)}
     if shared:
         print_text("; ".join(f"{name}: {text}" for name, text in shared.items()))
-    own = [{name: text for name, text in facts.items() if name not in shared} for facts in told]
+    own = [{name: text for name, text in facts.items() if name not in shared} for facts in protocols]
     rows = [facts | _metrics(found) for facts, (_, found) in zip(own, columns, strict=True)]
     names = dict.fromkeys(name for row in rows for name in row)
     print_table(("", *(name for name, _ in columns)), [(name, *(row.get(name) for row in rows)) for name in names])
@@ -156,23 +157,23 @@ def _show_metrics(columns: "Sequence[tuple[str, Predictions]]") -> None:
 
 def _facts(protocol: Mapping[str, Json]) -> dict[str, str]:
     """The parts of a protocol that decide what an accuracy means, as far as they are known."""
-    said = {name: value for name, value in protocol.items() if value is not None}
+    known = {name: value for name, value in protocol.items() if value is not None}
     facts = {
-        "data set": " ".join(str(said[name]) for name in ("dataset", "split") if name in said),
-        "clips": _clips(said),
-        "views of a video": f"{said['views']} (in time x in space)" if "views" in said else "",
-        "scores": f"{_averaged(said['averaging'])}, mean over the views" if "averaging" in said else "",
+        "data set": " ".join(str(known[name]) for name in ("dataset", "split") if name in known),
+        "clips": _clips(known),
+        "views of a video": f"{known['views']} (in time x in space)" if "views" in known else "",
+        "scores": f"{_averaged(known['averaging'])}, mean over the views" if "averaging" in known else "",
     }
     return {name: text for name, text in facts.items() if text}
 
 
-def _clips(said: Mapping[str, Json]) -> str:
-    parts = [f"{said['frames']} frames"] if "frames" in said else []
-    if said.get("sampling") == "sections":
+def _clips(known: Mapping[str, Json]) -> str:
+    parts = [f"{known['frames']} frames"] if "frames" in known else []
+    if known.get("sampling") == "sections":
         parts.append("one of each equal section of the video")
-    parts += [f"{name} {said[name]}" for name in ("stride", "fps") if name in said]
-    if "crop" in said:
-        crop = said["crop"]
+    parts += [f"{name} {known[name]}" for name in ("stride", "fps") if name in known]
+    if "crop" in known:
+        crop = known["crop"]
         parts.append("x".join(map(str, crop)) + " pixels" if isinstance(crop, list) else "whole frames")
     return ", ".join(parts)
 
@@ -182,14 +183,14 @@ def _averaged(averaging: Json) -> str:
 
 
 def _metrics(found: "Predictions") -> dict[str, str]:
-    figures = {"videos": _videos(found), "top-1 (95 % interval)": _with_interval(found.top(1))}
+    metrics = {"videos": _videos(found), "top-1 (95 % interval)": _with_interval(found.top(1))}
     if len(found.class_names) > FEW_CLASSES:
-        figures["top-5 (95 % interval)"] = _with_interval(found.top(5))
+        metrics["top-5 (95 % interval)"] = _with_interval(found.top(5))
     if found.is_multi_label:
-        figures["mean average precision"] = format_value(100 * found.mean_average_precision, "%")
+        metrics["mean average precision"] = format_value(100 * found.mean_average_precision, "%")
     else:
-        figures["mean per class"] = format_value(100 * found.mean_class, "%")
-    return figures
+        metrics["mean per class"] = format_value(100 * found.mean_class, "%")
+    return metrics
 
 
 def _videos(found: "Predictions") -> str:
@@ -203,7 +204,7 @@ def _with_interval(share: Estimate) -> str:
     return f"{format_value(100 * share.value, '%')} ({span})"
 
 
-def _say_unread(found: "Predictions") -> None:
+def _print_unread(found: "Predictions") -> None:
     """Print how many unread videos the metrics of a record count in addition."""
     if not found.unread:
         return
@@ -217,7 +218,7 @@ def _say_unread(found: "Predictions") -> None:
         )
 
 
-def _say_agreement(agreement: "Agreement") -> None:
+def _print_agreement(agreement: "Agreement") -> None:
     difference = agreement.difference
     value, low, high = (_signed(100 * each) for each in (difference.value, difference.low, difference.high))
     print_text(f"B {MINUS} A: {value} points of top-1 (95 % interval {low} to {high}, on the same videos)")
@@ -227,7 +228,7 @@ def _say_agreement(agreement: "Agreement") -> None:
     )
     apart = agreement.only_a + agreement.only_b
     if not apart:
-        print_text("no video tells them apart (McNemar's exact p 1)")
+        print_text("both are right on the same videos (McNemar's exact p 1)")
         return
     print_text(
         f"McNemar's exact p {agreement.p:.2g}: the chance that two equally good models split the "

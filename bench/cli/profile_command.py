@@ -27,9 +27,11 @@ def profile(
     arg: ModelArguments = None,
     weights: Annotated[Path | None, typer.Option(help="A checkpoint to load.")] = None,
     entry: Entry = None,
-    device: Annotated[str | None, typer.Option(help="Where to count: meta (default), or cpu, cuda.")] = None,
+    device: Annotated[
+        str | None, typer.Option(help="Device of the counted model: meta (default), cpu or cuda.")
+    ] = None,
     counters: Annotated[
-        str, typer.Option(help="torch, or all, or a list of torch, fvcore, thop, ptflops: who counts.")
+        str, typer.Option(help="Counters to compare: all, or a list of torch, fvcore, thop, ptflops.")
     ] = "torch",
     views: Annotated[
         str, typer.Option("--views", help="Views of one video that are counted together, such as 10x3.")
@@ -192,7 +194,7 @@ def _show_layers(found: "Profile") -> None:
 
 
 def _write_layers(found: "Profile", *, csv: Path | None, html: Path | None) -> None:
-    """The table of modules as a file, and as a page to look at."""
+    """Write the table of modules as a CSV file and as a page, if they are asked for."""
     rows = [layer.model_dump() for layer in found.layers]
     if csv is not None:
         with csv.open("w", newline="", encoding="utf-8") as file:

@@ -1,4 +1,4 @@
-"""The commands that train, evaluate and apply a model. Heavy packages are imported by the command that needs them."""
+"""The commands that train, evaluate and apply a model. They import torch when they run, so that help is fast."""
 
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -29,14 +29,14 @@ Options = Annotated[
 ]
 Weights = Annotated[Path, typer.Option("--weights", help="A checkpoint.")]
 OptionalWeights = Annotated[
-    Path | None, typer.Option("--weights", help="A checkpoint; models of other sources bring their own.")
+    Path | None, typer.Option("--weights", help="A checkpoint; models of other sources have weights of their own.")
 ]
 Preprocess = Annotated[
     str | None,
     typer.Option(
         "--preprocess",
         metavar="PART=VALUE,…",
-        help="How the weights want their clips, such as channels=bgr,scale=255,mean=90/98/102,std=1/1/1,"
+        help="Input protocol of the weights, such as channels=bgr,scale=255,mean=90/98/102,std=1/1/1,"
         "resize=128x171; or a YAML file. What is not given comes from the checkpoint.",
     ),
 ]
@@ -73,7 +73,7 @@ def train(
     tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Also write the curves for TensorBoard.")] = False,
     out: Annotated[Path, typer.Option("--out", help="Results folder.")] = Path("results/train"),
 ) -> None:
-    """Train a model by a recipe and evaluate it; keeps the checkpoint, curves, predictions and the whole protocol."""
+    """Train a model by a recipe and evaluate it; stores the checkpoint, curves, predictions and the protocol."""
     accuracy = {
         "dataset": dataset,
         "recipe": recipe,
@@ -104,7 +104,7 @@ def evaluate(
     preprocess: Preprocess = None,
     labels: Labels = None,
     clip_scores: Annotated[
-        bool, typer.Option("--clip-scores", help="Also keep the scores of every single view in the predictions.")
+        bool, typer.Option("--clip-scores", help="Also store the scores of every single view in the predictions.")
     ] = False,
     arg: ModelArguments = None,
     ranks: Ranks = None,
@@ -112,7 +112,7 @@ def evaluate(
     timeout: Timeout = TIMEOUT_S,
     out: Annotated[Path, typer.Option("--out", help="Results folder.")] = Path("results/eval"),
 ) -> None:
-    """Evaluate a checkpoint on a data set, with the clips it was trained on; the whole protocol is in the record."""
+    """Evaluate a checkpoint on a data set with the clips it was trained on; the record holds the whole protocol."""
     _require_weights(model, weights)
     given = _given_protocol(preprocess, labels=None)
     if labels is not None:
@@ -206,7 +206,7 @@ def features(
 
 def _require_weights(model: str, weights: Path | None) -> None:
     if weights is None and ":" not in model:
-        raise InputError(f"{model} brings no weights; name a checkpoint with --weights")
+        raise InputError(f"{model} has no weights of its own; name a checkpoint with --weights")
 
 
 def _given_protocol(preprocess: str | None, *, labels: Path | None) -> InputProtocol:
@@ -218,7 +218,7 @@ def _given_protocol(preprocess: str | None, *, labels: Path | None) -> InputProt
 
 
 def _clip_as_trained(weights: Path, *, entry: str | None, model: str, given: InputProtocol) -> str | None:
-    """The clip that the user's protocol or the checkpoint asks for; None if neither says one."""
+    """The clip of the given input protocol or of the checkpoint; None if neither has one."""
     from bench.models.factory import find_model
     from bench.models.weights.checkpoint import read_checkpoint
     from bench.models.weights.checkpoint_protocol import protocol_of_checkpoint
@@ -303,11 +303,11 @@ def _clip_of_model(model: str, *, given: InputProtocol) -> str:
 
 
 def _print_circumstances(record: Record) -> None:
-    """Print where a training resumed, how clips were prepared and what the record warns of."""
+    """Print where a training resumed, how clips were prepared, and the warnings of the record."""
     training = record.details.get("training")
     resumed_at = training.get("resumed_at_step") if isinstance(training, dict) else None
     if resumed_at:
-        print_text(f"the training went on from step {resumed_at}, where it was interrupted")
+        print_text(f"the training continued from step {resumed_at}, where it was interrupted")
     protocol = record.details.get("protocol")
     if isinstance(protocol, dict) and "input" in protocol:
         print_text(f"input: {protocol['input']}")
@@ -334,7 +334,7 @@ def _print_predictions(found: "Sequence[Prediction]", *, per_view: bool) -> None
 
 
 def _predictions_as_dicts(found: "Sequence[Prediction]", *, protocol: InputProtocol) -> list[dict[str, Any]]:
-    """The same as plain data; the input protocol is that of every video."""
+    """The predictions as plain data, each with the input protocol."""
     plain = []
     for prediction in found:
         fields = asdict(prediction)

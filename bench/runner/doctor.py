@@ -1,4 +1,4 @@
-"""Checks what this machine has, what is missing, and what would disturb a measurement. Changes nothing."""
+"""Checks what this machine has, what is missing, and what would disturb a measurement; changes nothing."""
 
 import os
 import shutil

@@ -1,4 +1,4 @@
-"""How long the runs that are left will take, kept up to date in constant time per event."""
+"""Estimates the time of the pending runs; an update after each run takes constant time."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -34,7 +34,7 @@ class _Mean:
 
 @dataclass(kw_only=True)
 class _KindState:
-    """The pending runs of one kind: those of cases that ran before, in seconds, and the number of the others."""
+    """Pending runs of one kind: seconds of those whose case ran before, and the number of the others."""
 
     mean: _Mean = field(default_factory=_Mean)
     known_s: float = 0.0
@@ -73,7 +73,7 @@ class RunEstimate:
             elif case.id in self._first:
                 self._first[case.id].runs += 1
             else:
-                seconds_or_why = accuracy_times.of(case) if accuracy_times else "nothing is known of its data"
+                seconds_or_why = accuracy_times.of(case) if accuracy_times else "its data is unknown"
                 self._first[case.id] = _FirstAccuracy(kind=kind, computed=seconds_or_why)
 
     @property
@@ -99,7 +99,7 @@ class RunEstimate:
         return first.computed
 
     def finish(self, record: Record) -> None:
-        """Take a run off the pending ones, and learn how long it took."""
+        """Remove a run from the pending ones, and learn how long it took."""
         kind, case_id = _kind_of(record.case), record.case_id
         state = self._kinds.setdefault(kind, _KindState())
         left = self._pending[case_id] - 1
@@ -124,7 +124,7 @@ class RunEstimate:
 
 @dataclass(kw_only=True)
 class _FirstAccuracy:
-    """Pending runs of an accuracy that has no earlier run: their seconds, or why these are unknown."""
+    """Pending runs of an accuracy without an earlier run: the seconds of each, or why they are unknown."""
 
     kind: Kind
     computed: float | str
@@ -132,7 +132,7 @@ class _FirstAccuracy:
 
 
 def _kind_of(case: Case) -> Kind:
-    """The measures, and for an accuracy what its time depends on: those of other data or recipes take another time."""
+    """The measures of a case, and for an accuracy the axes that its time depends on."""
     point = case.point
     axes = (("dataset", point.dataset), ("recipe", point.recipe), ("views", point.views), ("clip", point.clip))
     marks = [f"{name}={value}" for name, value in axes] if "accuracy" in case.measures else []

@@ -41,7 +41,7 @@ class SplitUse:
 class Fingerprint:
     """`parts` by name, and what is behind them: the user's `modules`, the number of videos per split, what is absent.
 
-    A part whose files are absent is not in `parts`: stored results then stay valid as far as the rest says.
+    A part whose files are absent is not in `parts`; stored results then stay valid if the other parts match.
     """
 
     parts: Mapping[str, str]

@@ -17,13 +17,13 @@ from bench.runner.worker import WorkerRequest, WorkerResult
 from bench.store import RecordStore
 
 SESSION = uuid4().hex  # of this process, whose cases may share what they measured of the machine
-OWN_MESSAGE = "vbench: "  # begins the last line of a worker that ends itself and says why
+OWN_MESSAGE = "vbench: "  # begins the last line of a worker that ends itself with a reason
 SAVE_S = 60.0  # that a training may take to save its state after the first Ctrl-C
 OnProgress = Callable[[str, float | None], None]
 
 
 class CaseInterrupted(StopSignal):
-    """Ctrl-C, SIGTERM or SIGHUP during a case; `record` says how far the case got."""
+    """Ctrl-C, SIGTERM or SIGHUP during a case; `record` holds what was measured until then."""
 
     def __init__(self, record: Record, stop: KeyboardInterrupt) -> None:
         stopped = stop.signal if isinstance(stop, StopSignal) else signal.SIGINT

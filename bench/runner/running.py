@@ -329,7 +329,7 @@ class _Progress:
 
 
 def _run_pending(target: Plan, on_event: Callable[[Event], None], *, identify: bool = False) -> Iterator[Record]:
-    """Run and store every pending run. A stopped case is stored as `interrupted` before CaseInterrupted goes on."""
+    """Run and store every pending run. A stopped case is stored as `interrupted`, then CaseInterrupted is raised."""
     total = sum(case.runs for case in target.suite.cases)
     progress = _Progress(
         on_event=on_event, done=total - len(target.pending), left=len(target.pending), estimate=target.estimate()

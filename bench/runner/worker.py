@@ -28,7 +28,7 @@ from bench.runner.environment import describe_environment
 
 
 class WorkerRequest(Frozen):
-    """What the worker is given: a case and where its files go."""
+    """A case, and the folders of its files."""
 
     case: Case
     artifacts: str
@@ -38,7 +38,7 @@ class WorkerRequest(Frozen):
 
 
 class WorkerResult(Frozen):
-    """What the worker returns for one run of a case."""
+    """The result of one run of a case."""
 
     status: Status
     metrics: tuple[Metric, ...] = ()
@@ -81,7 +81,7 @@ def _stop(number: int, frame: object) -> None:
 
 
 def measure_case(case: CaseContext, *, rank: int = 0) -> WorkerResult:
-    """Take every measure of `case` in order. The first that fails ends the case; metrics taken before are kept.
+    """Take every measure of `case` in order. The first that fails ends the case; earlier metrics are kept.
 
     A `rank` other than the first takes only the measures that several processes share.
     """
@@ -102,7 +102,7 @@ def measure_case(case: CaseContext, *, rank: int = 0) -> WorkerResult:
                 seconds[name] = round(time.perf_counter() - started, 3)
     except Exception as error:  # whatever a model raises ends its case, not the suite
         failed = {"status": _status_of(error), "error": failure_of(error)}
-    except KeyboardInterrupt as stop:  # Ctrl-C in the parent; a training has saved its state on the way here
+    except KeyboardInterrupt as stop:  # Ctrl-C in the parent; a training has saved its state by now
         failed = {"status": "interrupted", "error": failure_of(stop)}
     return WorkerResult(
         **{"status": _status_of_metrics(metrics), **failed},
@@ -162,7 +162,7 @@ def _prepare(case: CaseContext) -> None:
 
 
 def _device_of(case: CaseContext) -> str | None:
-    """The device to describe; the one asked for if torch could not be imported, so that its own error is kept."""
+    """The device to describe; that of the point if torch could not be loaded, which is then the error to report."""
     return case.device if "torch" in sys.modules else case.point.device
 
 

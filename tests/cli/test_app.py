@@ -136,7 +136,7 @@ def test_a_stopped_command_ends_with_128_and_the_signal(
     monkeypatch.setattr("bench.runner.doctor.check_machine", lambda **_: raising())
     found, _, err = outcome(capsys, "doctor")
     assert found == code
-    assert "stopped; everything finished is kept, and the same command goes on from here" in err
+    assert "stopped; finished results are stored, and the same command continues from here" in err
 
 
 def test_doctor_names_what_it_checked(capsys: pytest.CaptureFixture[str]) -> None:
