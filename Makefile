@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN = $(VENV)/bin
 export VBENCH_TEST_ASSETS ?=
 
-.PHONY: demo test slow check fix bench schema docs clean
+.PHONY: demo test slow check fix bench gpu schema docs clean
 
 demo: $(VENV)/.run
 	$(BIN)/vbench run suites/quickstart.yaml
@@ -27,6 +27,9 @@ fix: $(VENV)/.dev
 
 bench: $(VENV)/.test
 	$(BIN)/python benchmarks/startup.py
+
+gpu: $(VENV)/.run    # the first measurements of a GPU in eight minutes; a second call takes up what is missing
+	$(BIN)/python -m benchmarks.gpu_run
 
 schema: $(VENV)/.run
 	$(BIN)/python -c "from bench.suite import write_json_schema; write_json_schema('suites/suite.schema.json')"

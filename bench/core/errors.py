@@ -177,6 +177,11 @@ def mentions_out_of_memory(text: str) -> bool:
     return any(words in text.lower() for words in OUT_OF_MEMORY_MESSAGES)
 
 
+def has_too_few_clips(error: ValueError) -> bool:
+    """Whether batch norm failed in training because it got a single value per channel."""
+    return "more than 1 value per channel" in str(error)
+
+
 def last_line(text: str, *, otherwise: str = "no output") -> str:
     """The last line that a process printed, which usually holds its error message."""
     return next(iter(reversed(text.strip().splitlines())), otherwise)

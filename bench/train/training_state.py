@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from bench.core.errors import InputError
+from bench.core.errors import InputError, has_too_few_clips
 from bench.data.loading import Batch
 from bench.models.groups import parameter_groups
 from bench.train.evaluating import autocast
@@ -302,11 +302,6 @@ class EpochStatistics:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore what `state_dict()` returned; every rank takes the sums of the first instead of its own."""
         self._sums.copy_(torch.tensor(state["sums"], dtype=torch.float64))
-
-
-def has_too_few_clips(error: ValueError) -> bool:
-    """Whether batch norm failed because it got a single value per channel."""
-    return "more than 1 value per channel" in str(error)
 
 
 def set_dropout(model: nn.Module, probability: float | None) -> None:

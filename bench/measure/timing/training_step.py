@@ -7,13 +7,12 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from bench.core.errors import InputError
+from bench.core.errors import InputError, has_too_few_clips
 from bench.measure.context import CaseContext
 from bench.measure.execution_mode import ENGINES, execution_mode_of
 from bench.measure.timing.clocks import time_parts
 from bench.measure.timing.forward import PreparedModel, prepare_model
 from bench.measure.timing.sampling import Sample
-from bench.train.training_state import has_too_few_clips
 
 LEARNING_RATE = 1e-4  # too small for the weights to run away, whatever the number of steps
 
