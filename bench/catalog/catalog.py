@@ -16,7 +16,8 @@ from pydantic import ValidationError
 import bench
 from bench.catalog.user_code import code_hash, user_modules
 from bench.core.errors import BenchError, InputError, UnknownNameError
-from bench.core.files import cache_folder, write_cache
+from bench.core.files import cache_folder, existing_file, write_cache
+from bench.core.input_protocol import InputProtocol
 from bench.core.process import ChildProcess, ChildTimeoutError
 from bench.core.registry import DATASETS, MEASURES, DatasetEntry, MeasureEntry, import_plugins
 from bench.core.schema import Frozen, ModelCheck, ModelInfo, Point, digest
@@ -95,6 +96,23 @@ class Catalog:
             assert known is not None, "the child answers with models"
         return {model.name: model for model in known}
 
+    def weights_protocol(self, weights: str, entry: str | None) -> InputProtocol:
+        """What a file of weights, or the zoo that it was recognised as, says of its clips; empty if nobody says.
+
+        The answer is cached by the state of the file. A file that cannot be read is reported when its case runs.
+        """
+        file = existing_file(weights)
+        if file is None:
+            return InputProtocol()
+        state = file.stat()
+        key = digest([str(file.resolve()), state.st_mtime_ns, state.st_size, entry])
+        found = self._cached(key, InputProtocol)
+        if found is None:
+            [self._cache[key]] = self._ask([{"weights": str(file), "entry": entry}])
+            self._save()
+            found = InputProtocol.model_validate(self._cache[key])
+        return found
+
     def check_models(self, points: Sequence[Point]) -> list[ModelCheck]:
         """Parameters and MACs of each model, arguments and clip, or why it cannot be built or run."""
         wanted = [{"model": p.model, "args": p.args, "clip": p.clip.model_dump()} for p in points]
@@ -162,10 +180,10 @@ def _models_in(answer: Any) -> list[ModelInfo] | None:
 
 
 def _name_of(request: dict[str, Any]) -> str:
-    """The model that a request is about, for an error message."""
+    """The model or file that a request is about, for an error message."""
     if "check" in request:
         return str(request["check"]["model"])
-    return str(request.get("describe") or request.get("names") or "the registered models")
+    return str(request.get("describe") or request.get("names") or request.get("weights") or "the registered models")
 
 
 def model_rows(pattern: str, catalog: Catalog) -> list[tuple[ModelInfo, ModelCheck]]:

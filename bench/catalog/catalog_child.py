@@ -8,12 +8,15 @@ from bench.catalog.catalog import PACKAGED, former_model_source, model_source
 from bench.catalog.user_code import ImportTracker, is_user_module
 from bench.core.errors import BenchError, InputError
 from bench.core.import_path import add_working_folder
+from bench.core.input_protocol import InputProtocol
 from bench.core.process import ReplyPipe, read_request
 from bench.core.registry import MODELS, ModelEntry, import_plugins
 from bench.core.schema import Case, Clip, Json, ModelCheck, ModelInfo, Point
 from bench.measure.context import CaseContext
 from bench.measure.counting.model_count import count
 from bench.models.factory import find_model, list_models
+from bench.models.weights.checkpoint import read_checkpoint
+from bench.models.weights.checkpoint_protocol import protocol_of_checkpoint
 
 
 def main() -> None:
@@ -37,6 +40,8 @@ def _answer(item: dict[str, Any], tracker: ImportTracker) -> dict[str, Any]:
             return _facts(find_model(item["describe"])).model_dump(mode="json")
         except InputError as error:
             return {"problem": str(error)}
+    if "weights" in item:
+        return _clip_of_weights(item["weights"], item["entry"]).model_dump(mode="json")
     point = Point.model_validate(item["check"])
     defining = _defining_module(point.model)
     with tracker.build(defining) as build:
@@ -44,6 +49,16 @@ def _answer(item: dict[str, Any], tracker: ImportTracker) -> dict[str, Any]:
     is_local = is_user_module(defining) or (":" in point.model and not point.model.startswith(PACKAGED))
     modules = build.modules if is_local else {}
     return found.model_copy(update={"is_local": is_local, "modules": modules}).model_dump(mode="json")
+
+
+def _clip_of_weights(file: str, entry: str | None) -> InputProtocol:
+    """Return the parts of a file's input protocol that say which clips it was trained on."""
+    try:
+        found = protocol_of_checkpoint(read_checkpoint(file, entry=entry))
+    except BenchError:
+        return InputProtocol()
+    parts = {name: value for name, value in found.parts.items() if name in ("clip", "crop")}
+    return InputProtocol(**parts, sources={name: found.sources[name] for name in parts})
 
 
 def _defining_module(model: str) -> str:

@@ -13,10 +13,11 @@ import threading
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Generic, Protocol, TypeVar
 
 from bench.core.errors import BenchError, InputError, NameClashError, UnknownNameError
+from bench.core.input_protocol import InputProtocol
 from bench.core.metric_spec import MetricSpec
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -43,6 +44,7 @@ class ModelEntry:
 
     `function(num_classes=…, **arguments)` builds it; a variant fixes some arguments in `preset`.
     `clip` is the default clip as `frames x stride x size`; the first line of the function's docstring is its summary.
+    `input_protocol` holds the parts of an input protocol that are assumed for weights about which nothing is known.
     """
 
     name: str
@@ -51,6 +53,7 @@ class ModelEntry:
     clip: str
     preset: Mapping[str, Any] = field(default_factory=dict)
     paper: str = ""
+    input_protocol: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def arguments(self) -> dict[str, Any]:
@@ -249,28 +252,27 @@ def register_model(
     clip: str,
     paper: str = "",
     variants: Mapping[str, Mapping[str, Any]] | None = None,
+    input_protocol: Mapping[str, Any] | None = None,
 ) -> Callable[[F], F]:
     """Register a factory as model `name` (default: its own name), with `variants` as fixed arguments.
 
     The factory takes everything by name, `num_classes` with a default among them, and returns an `nn.Module` whose
     `forward` returns logits `(B, classes)`. A preset of a variant may have a default `clip` of its own.
+    `input_protocol` are parts of the input protocol by name, such as `{"channels": "bgr", "scale": 255}`: they are the
+    model's default, below what the user or a checkpoint says. Raises InputError if a part is unknown or wrong.
     """
+    protocol = dict(input_protocol or {})
+    InputProtocol.of(protocol, mark="assumed", where=f"input_protocol of model {name or 'registered here'}")
 
     def register(function: F) -> F:
         family = name or function.__name__
-        MODELS.add(ModelEntry(name=family, family=family, function=function, clip=clip, paper=paper))
+        entry = ModelEntry(
+            name=family, family=family, function=function, clip=clip, paper=paper, input_protocol=protocol
+        )
+        MODELS.add(entry)
         for variant, preset in (variants or {}).items():
             arguments = {k: v for k, v in preset.items() if k != "clip"}
-            MODELS.add(
-                ModelEntry(
-                    name=variant,
-                    family=family,
-                    function=function,
-                    clip=str(preset.get("clip", clip)),
-                    preset=arguments,
-                    paper=paper,
-                )
-            )
+            MODELS.add(replace(entry, name=variant, clip=str(preset.get("clip", clip)), preset=arguments))
         return function
 
     return register

@@ -13,6 +13,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from torch import nn
 
 from bench.core.errors import BenchError, InputError, suggest
+from bench.core.input_protocol import InputProtocol
 from bench.core.registry import MODELS, ModelEntry, options_of
 from bench.core.validation import plain_message, spelling_hint
 from bench.models.meta import build_on_meta
@@ -101,7 +102,14 @@ def _build(entry: ModelEntry, given: Mapping[str, Any]) -> nn.Module:
         raise InputError(f"{entry.name} cannot be built with {shown}: {error}") from error
     if not isinstance(model, nn.Module):
         raise InputError(f"{entry.name} must return an nn.Module, found a {type(model).__name__}")
+    if entry.input_protocol:
+        model.__dict__["input_protocol"] = {**entry.input_protocol, **_parts_of(getattr(model, "input_protocol", None))}
     return model
+
+
+def _parts_of(protocol: InputProtocol | Mapping[str, Any] | None) -> Mapping[str, Any]:
+    """The parts of a protocol that a model states itself."""
+    return protocol.parts if isinstance(protocol, InputProtocol) else protocol or {}
 
 
 def _with_weights(entry: ModelEntry, given: Mapping[str, Any], model: nn.Module, checkpoint: Checkpoint) -> nn.Module:

@@ -7,8 +7,9 @@ from typing import Any, Protocol
 from pydantic import ValidationError
 
 from bench.core.errors import InputError, suggest
+from bench.core.input_protocol import InputProtocol
 from bench.core.registry import DatasetEntry, MeasureEntry
-from bench.core.schema import Json, ModelCheck, ModelInfo, Point
+from bench.core.schema import Clip, Json, ModelCheck, ModelInfo, Point, Pretraining
 from bench.core.validation import describe_error
 from bench.core.yaml_tree import Place
 from bench.suite.axes import AXES, axis_of, product, read_axis
@@ -33,6 +34,9 @@ class PlanningCatalog(Protocol):
 
     def look_up(self, names: Sequence[str]) -> None:
         """Fetch the facts of all models that `model` will be asked for at once."""
+
+    def weights_protocol(self, weights: str, entry: str | None) -> InputProtocol:
+        """What a file of weights says of its clips; empty if nothing is known or it cannot be read."""
 
     def check_models(self, points: Sequence[Point]) -> list[ModelCheck]:
         """For each model, arguments and clip: what it costs, or why it cannot be built."""
@@ -69,21 +73,41 @@ def _settings_of_model(
     axes |= {axis_of(key): value if isinstance(value, list) else [value] for key, value in given.items()}
     places = {axis_of(key): ("matrix", key) for key in usable} | {axis_of(key): (*place, key) for key in given}
     for chosen in product(axes):
-        yield _setting(name, chosen, place, places=places, facts=facts)
+        yield _setting(name, chosen, place, places=places, facts=facts, catalog=catalog)
     first = {axis: values[0] for axis, values in axes.items()}
     for number, rule in enumerate(file.matrix.get("include", [])):
         added = {axis_of(key): value for key, value in rule.items() if key != "model"}
         if rule.get("model", name) == name and all(takes_key(facts, key) for key in added):
             of_rule = {axis_of(key): ("matrix", "include", number, key) for key in rule}
-            yield _setting(name, {**first, **added}, place, places={**places, **of_rule}, facts=facts)
+            yield _setting(name, {**first, **added}, place, places={**places, **of_rule}, facts=facts, catalog=catalog)
 
 
 def _setting(
-    name: str, chosen: Mapping[str, Any], place: Place, *, places: Mapping[str, Place], facts: ModelInfo
+    name: str,
+    chosen: Mapping[str, Any],
+    place: Place,
+    *,
+    places: Mapping[str, Place],
+    facts: ModelInfo,
+    catalog: PlanningCatalog,
 ) -> Setting:
     axes = {axis: value for axis, value in chosen.items() if axis in AXES}
     args = {key: value for key, value in chosen.items() if key not in AXES}
-    return Setting(model=name, args=args, axes={"clip": facts.clip.model_dump(), **axes}, place=place, places=places)
+    clip = facts.clip if "clip" in axes else _default_clip(axes, facts, catalog)
+    return Setting(model=name, args=args, axes={"clip": clip.model_dump(), **axes}, place=place, places=places)
+
+
+def _default_clip(axes: Mapping[str, Any], facts: ModelInfo, catalog: PlanningCatalog) -> Clip:
+    """The clip of a model if the suite gives none: that of the given protocol, of its weights, or its own."""
+    try:
+        given = read_axis("preprocess", axes["preprocess"]) if axes.get("preprocess") is not None else {}
+        known = InputProtocol.of(given, mark="given")
+        weights = None if axes.get("weights") is None else read_axis("weights", axes["weights"])
+        if weights is not None and Pretraining.of(weights) is None:
+            known = known.over(catalog.weights_protocol(weights, axes.get("entry")))
+    except (ValidationError, InputError):  # reported later, with its place
+        return facts.clip
+    return known.clip_over(facts.clip)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,7 +9,9 @@ from torch import nn
 import bench
 from bench.core.errors import InputError, NameClashError, UnknownNameError
 from bench.core.registry import MODELS, ModelEntry, register_model
+from bench.core.schema import Clip
 from bench.models.factory import checked_arguments, create_model, find_model, is_model, list_models
+from bench.train.preprocessing import default_protocol
 
 
 def entry_of(function: object) -> ModelEntry:
@@ -142,3 +144,36 @@ def test_a_found_model_knows_its_arguments_and_clip() -> None:
     entry = find_model("c3d")
     assert (entry.clip, entry.arguments["kernel_depth"], entry.arguments["num_classes"]) == ("16x1x112", 3, 101)
     assert find_model("torchvision:mvit_v2_s").clip == "16x4x224"
+
+
+def test_a_registered_input_protocol_is_the_default_of_the_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(MODELS, "_entries", dict(MODELS._all()))
+
+    @register_model("bgr_net", clip="4x1x16", input_protocol={"channels": "bgr", "scale": 255, "mean": (90, 98, 102)})
+    def build(num_classes: int = 2) -> nn.Module:
+        return nn.Sequential(nn.Flatten(), nn.Linear(3 * 4 * 16 * 16, num_classes))
+
+    protocol = default_protocol(create_model("bgr_net"), Clip.model_validate("4x1x16"))
+    assert (protocol.channels, protocol.scale, protocol.mean) == ("bgr", 255, (90, 98, 102))
+    assert protocol.mark("channels") == "assumed"
+
+
+def test_what_a_model_says_itself_counts_more_than_its_registration(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(MODELS, "_entries", dict(MODELS._all()))
+
+    @register_model("own_net", clip="4x1x16", input_protocol={"channels": "bgr", "scale": 255})
+    def build(num_classes: int = 2) -> nn.Module:
+        model = nn.Sequential(nn.Flatten(), nn.Linear(3 * 4 * 16 * 16, num_classes))
+        model.input_protocol = {"channels": "rgb"}
+        return model
+
+    protocol = default_protocol(create_model("own_net"), Clip.model_validate("4x1x16"))
+    assert (protocol.channels, protocol.scale) == ("rgb", 255)
+
+
+@pytest.mark.parametrize(
+    ("parts", "told"), [({"chanels": "bgr"}, "did you mean: channels"), ({"scale": 100}, "scale: .* found 100")]
+)
+def test_a_wrong_registered_protocol_is_an_error_at_once(parts: dict[str, object], told: str) -> None:
+    with pytest.raises(InputError, match=told):
+        register_model("broken", clip="4x1x16", input_protocol=parts)

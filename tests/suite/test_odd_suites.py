@@ -13,6 +13,7 @@ from ruamel.yaml import YAML
 
 from bench.catalog.catalog import Catalog
 from bench.core.errors import BenchError, InputError
+from bench.core.input_protocol import InputProtocol
 from bench.core.schema import ModelCheck, ModelInfo, Point
 from bench.core.yaml_tree import read_yaml
 from bench.suite import Suite, plan_suite, read_suite
@@ -36,6 +37,9 @@ class Unprobed(Catalog):
 
     def look_up(self, names: Sequence[str]) -> None:
         return None
+
+    def weights_protocol(self, weights: str, entry: str | None) -> InputProtocol:
+        return InputProtocol.of({"clip": "8x2"} if weights == "stored.pt" else {}, mark="stored")
 
     def check_models(self, points: Sequence[Point]) -> list[ModelCheck]:
         return [ModelCheck() for _ in points]

@@ -8,6 +8,7 @@ from typing import Literal
 import pytest
 
 from bench.core.errors import SuiteError, UnknownNameError
+from bench.core.input_protocol import InputProtocol
 from bench.core.registry import MEASURES, DatasetEntry, MeasureEntry
 from bench.core.schema import Clip, CompileMode, Frozen, Metric, ModelCheck, ModelInfo, Point
 from bench.suite import Suite, plan_suite, read_suite, write_json_schema
@@ -70,6 +71,9 @@ class FakeCatalog:
 
     def look_up(self, names: Sequence[str]) -> None:
         return None
+
+    def weights_protocol(self, weights: str, entry: str | None) -> InputProtocol:
+        return InputProtocol.of({"clip": "8x2"} if weights == "stored.pt" else {}, mark="stored")
 
     def check_models(self, points: Sequence[Point]) -> list[ModelCheck]:
         return [ModelCheck(problem="too small" if point.clip.height < 8 else None) for point in points]
@@ -358,6 +362,24 @@ measure: {macs: {}, accuracy: {dataset: motions}}
     cases = planned(tmp_path, text).cases
     assert [c.point.args for c in cases if "macs" in c.measures] == [{"width": 2}]
     assert [c.point.args.get("backbone_weights") for c in cases if "accuracy" in c.measures] == [None, "w.pth"]
+
+
+@pytest.mark.parametrize(
+    ("given", "clip"),
+    [
+        ("", "16x1x112"),
+        (", weights: stored.pt", "8x2x112"),
+        (", weights: other.pt", "16x1x112"),
+        (", weights: stored.pt, clip: 4x1x64", "4x1x64"),
+        (", weights: stored.pt, preprocess: {clip: 2x1, crop: 56}", "2x1x56"),
+        (", weights: 'trained:motions/quick'", "16x1x112"),
+    ],
+)
+def test_a_suite_without_a_clip_takes_the_one_that_the_weights_were_trained_on(
+    tmp_path: Path, given: str, clip: str
+) -> None:
+    text = f"suite: s\nmodels: [{{name: resnet3d{given}}}]\nmeasure: {{macs: {{}}, accuracy: {{dataset: motions}}}}\n"
+    assert {str(case.point.clip) for case in planned(tmp_path, text).cases} == {clip}
 
 
 def test_an_entry_names_weights_within_a_file(tmp_path: Path) -> None:
