@@ -27,11 +27,11 @@ def cpu_quota(*, root: Path = CGROUPS, own: Path = OWN_CGROUPS) -> float | None:
     The smallest quota from the process's own group up to the root holds: a parent limits all of its children.
     https://docs.kernel.org/admin-guide/cgroup-v2.html#cpu-interface-files, cgroup-v1 in sched-bwc.rst.
     """
-    quotas = [quota for folder in _groups(root, own) if (quota := _quota_of(folder)) is not None]
+    quotas = [quota for folder in cpu_groups(root, own) if (quota := _quota_of(folder)) is not None]
     return min(quotas, default=None)
 
 
-def _groups(root: Path, own: Path) -> Iterator[Path]:
+def cpu_groups(root: Path, own: Path) -> Iterator[Path]:
     """The folders of this process's CPU groups with their parents, in the hierarchies of both versions.
 
     Inside a container the path in `own` may be the host's, whose folder is not mounted; the root then is its group.
