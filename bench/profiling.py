@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field
 
 from bench.catalog.catalog import PACKAGED, catalog_source
+from bench.core.doubts import timing_doubts
 from bench.core.errors import InputError
 from bench.core.files import cache_folder, write_cache
 from bench.core.schema import Case, Clip, Frozen, Json, Metric, Point, Record, digest
@@ -68,6 +69,7 @@ class Profile(Frozen):
     counter_reports: tuple[dict[str, Json], ...] = ()
     published: tuple[dict[str, Json], ...] = ()
     speed: tuple[Metric, ...] = ()
+    speed_doubts: dict[str, tuple[str, ...]] = Field(default_factory=dict)
     speed_notes: tuple[str, ...] = ()
 
     @property
@@ -125,7 +127,9 @@ def profile(
     if not with_speed:
         return found
     timed = _timed(found, request, weights, entry=entry)
-    return found.model_copy(update={"speed": timed.metrics, "speed_notes": tuple(_speed_notes(timed))})
+    doubts = {metric.key: each for metric in timed.metrics if (each := timing_doubts(timed, metric))}
+    speed = {"speed": timed.metrics, "speed_doubts": doubts, "speed_notes": tuple(_speed_notes(timed))}
+    return found.model_copy(update=speed)
 
 
 def _check_device(device: str | None) -> None:

@@ -9,6 +9,7 @@ import typer
 
 from bench.cli.arguments import AsJson, Entry, Model, ModelArguments, check_writable, model_arguments
 from bench.cli.console import print_json, print_note, print_table, print_text
+from bench.core.doubts import value_text
 from bench.core.errors import UnknownNameError
 from bench.core.schema import Json
 from bench.core.units import format_value
@@ -122,7 +123,9 @@ def _rows(found: "Profile") -> Sequence[tuple[str, str | None, str | None]]:
             rows.append((f"peak memory, {what} (at least)", f"{size:,}", format_value(size, "B")))
     rows.append(("activations written", f"{found.activation_bytes:,}", format_value(found.activation_bytes, "B")))
     rows += [
-        (metric.key, "", format_value(metric.value, metric.unit)) for metric in found.speed if metric.value is not None
+        (metric.key, "", value_text(metric, doubts=found.speed_doubts.get(metric.key, ()), interval=metric.interval))
+        for metric in found.speed
+        if metric.value is not None
     ]
     return rows
 

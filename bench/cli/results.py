@@ -12,10 +12,11 @@ import typer
 
 from bench.cli.arguments import AsJson, check_writable
 from bench.cli.console import print_json, print_table, print_text
+from bench.core.doubts import measured_text
 from bench.core.errors import InputError, suggest
 from bench.core.privacy import without_identity
 from bench.core.schema import Record
-from bench.core.units import format_value, plural
+from bench.core.units import plural
 from bench.store import RECORDS, RecordStore, latest_runs, read_records, record_files
 
 results_app = typer.Typer(no_args_is_help=True, help="Stored results: list, show, export, merge, prune, repair, scrub.")
@@ -164,7 +165,7 @@ def _headline(record: Record) -> str:
     if record.error is not None:
         return f"{record.error.type}: {record.error.message.splitlines()[0] if record.error.message else ''}"
     shown = [metric for metric in record.metrics if metric.better and metric.value is not None][:3]
-    return "; ".join(f"{metric.key} {format_value(metric.value, metric.unit)}" for metric in shown)
+    return "; ".join(f"{metric.key} {measured_text(record, metric)}" for metric in shown)
 
 
 def _frame(results: list[Path]) -> Any:

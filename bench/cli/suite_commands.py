@@ -14,6 +14,7 @@ from rich.text import Text
 
 from bench.cli.arguments import AsJson
 from bench.cli.console import console, duration, first_line, print_json, print_table, print_text, safe_text
+from bench.core.doubts import measured_text
 from bench.core.schema import Metric, Record
 from bench.core.units import format_interval, format_value
 
@@ -285,9 +286,7 @@ def _interval(metric: Metric) -> str:
 
 
 def _line(record: Record, *, number: int, total: int) -> str:
-    shown = [
-        f"{_label(metric)} {format_value(metric.value, metric.unit)}" for metric in record.metrics if metric.better
-    ][:6]
+    shown = [f"{_label(metric)} {measured_text(record, metric)}" for metric in record.metrics if metric.better][:6]
     what = (
         "; ".join(shown)
         if record.is_good

@@ -192,7 +192,7 @@ def decide(assessment: Assessment, *, p: float, comparisons: int) -> MetricVerdi
 
 
 def _with_verdict(row: MetricVerdict, verdict: Verdict, reason: str) -> MetricVerdict:
-    return replace(row, verdict=verdict, reason=reason)
+    return replace(row, verdict=verdict, reason=f"{reason}; {row.doubt}" if row.doubt else reason)
 
 
 def _doubt(assessment: Assessment, p: float) -> str | None:

@@ -141,6 +141,6 @@ def _are_apart(pair: CasePair) -> bool:
 
 def _is_any_judged_by_runs(pair: CasePair) -> bool:
     """Whether both sides know a drifting metric that is compared over runs and not over sessions."""
-    keys = [metric.key for metric, _ in metrics_of(pair) if metric.is_drifting]
+    keys = [metric.key for metric, _ in metrics_of(pair) if metric.can_drift]
     sides = [(MetricRuns.of(pair.base.runs, key), MetricRuns.of(pair.head.runs, key)) for key in keys]
     return any(old.known and new.known and not are_enough_sessions(separate_sessions(old, new)) for old, new in sides)

@@ -135,7 +135,7 @@ def _assess(key: str, context: PairContext, *, is_view: bool) -> Assessment:
         trainings = trainings_of(base, head, [_metric_runs(each, key) for each in context.siblings])
         row = row if trainings is None else with_means(row, trainings)
     values, basis = (tuple(base.values), tuple(head.values)), ""
-    if alpha_share is None and not is_exact and metric.is_drifting:
+    if alpha_share is None and not is_exact and metric.can_drift:
         values, basis = _comparable_values(base, head)
         row = _row_of_values(row, values) if basis else row
     limits = limits_of(metric, rule, base=row.base or 0.0, noise=noise)
@@ -149,7 +149,7 @@ def _assess(key: str, context: PairContext, *, is_view: bool) -> Assessment:
     if alpha_share is not None:
         pairs = paired_values(base, head)
         return assess_pairs(row, limits, pairs, alpha_share=alpha_share, note=_remark(base, head))
-    sessions = separate_sessions(base, head) if metric.is_drifting else None
+    sessions = separate_sessions(base, head) if metric.can_drift else None
     return assess_runs(row, limits, *values, note=_remark(base, head), sessions=sessions, basis=basis)
 
 
@@ -167,7 +167,7 @@ def _noise(base: MetricRuns, head: MetricRuns, *, is_exact: bool) -> Noise | str
     """Return base's noise: 0 for an exact metric, between sessions for one that drifts; or why it is unknown."""
     if is_exact:
         return Noise(share=0.0)
-    if base.named is None or not base.named.is_drifting:
+    if base.named is None or not base.named.can_drift:
         return base_noise([base.values], runs=len(head.known), are_apart=False)
     apart = separate_sessions(base, head)
     sessions = sessions_of_side(base) if apart is None else apart[0]
@@ -205,6 +205,7 @@ def _row(metric: Metric, base: MetricRuns, head: MetricRuns, *, pair: CasePair, 
         verdict="inconclusive",
         reason="",
         is_deciding=is_deciding,
+        doubt=", ".join(filter(None, [base.doubt("base"), head.doubt("head")])),
     )
 
 

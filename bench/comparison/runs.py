@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from bench.core.doubts import timing_doubts
 from bench.core.errors import InputError
 from bench.core.git import run_git
 from bench.core.schema import Case, Metric, Record
@@ -80,6 +81,14 @@ class MetricRuns:
     @property
     def values(self) -> list[float]:
         return metric_values([metric for _, metric in self.known])
+
+    def doubt(self, side: str) -> str:
+        """`2 of 5 runs in head are drifting`: how many runs the side has whose timing is doubtful; empty if none."""
+        found = [timing_doubts(run.record, metric) for run, metric in self.known]
+        kinds = sorted({doubt for each in found for doubt in each})
+        number = sum(map(bool, found))
+        verb = "is" if number == 1 else "are"
+        return f"{number} of {plural(len(found), 'run')} in {side} {verb} {' or '.join(kinds)}" if number else ""
 
     @property
     def left_out(self) -> list[tuple[str, int]]:

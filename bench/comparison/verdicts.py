@@ -28,6 +28,7 @@ class MetricVerdict:
     would have called `worse` or `better` in 80 of 100 repeats.
     `is_deciding` verdicts make the exit code. `is_missing` means that base has the metric and head does not, that all
     runs of base were throttled, or that a run of an A/B measurement failed before the metric was decided.
+    `doubt` says how many runs are doubtful, such as `2 of 5 runs in head are drifting`; empty if none is.
     `is_open` verdicts belong to an A/B measurement and may still be decided by more runs; their `interval` holds with
     99 % for all metrics and all interim analyses together.
     """
@@ -52,6 +53,7 @@ class MetricVerdict:
     is_missing: bool = False
     is_across: bool = False
     is_open: bool = False
+    doubt: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -26,8 +26,8 @@ MAX_CORRELATION = 0.9  # between neighbouring blocks; above, noise and drift are
 # Interval: blocks long enough to hold most of the correlation, and enough of them to estimate what is left.
 INTERVAL_BLOCKS = (20, 40)
 SAMPLES_PER_BLOCK = 10
-LEAST_VARIANCE = 0.75  # over that of independent samples; an estimate of few blocks may be too low by chance
-LEAST_CORRELATION = -0.15
+LEAST_VARIANCE = 0.65  # over that of independent samples; an estimate of few blocks may be too low by chance
+LEAST_CORRELATION = -0.2
 
 # Drift: many blocks, so that the noise inside a level is known well. The pattern that fits best takes some of the
 # correlation away, which is given back. The more patterns of a kind are tried, the higher the best of them scores by

@@ -5,7 +5,6 @@ import json
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -18,7 +17,7 @@ from bench.core.validation import plain_message
 SCHEMA_VERSION = 1
 
 Json = None | bool | int | float | str | list[Any] | dict[str, Any]
-Status = Literal["ok", "unsteady", "throttled", "oom", "timeout", "interrupted", "error", "skipped"]
+Status = Literal["ok", "unsteady", "drifting", "throttled", "oom", "timeout", "interrupted", "error", "skipped"]
 Better = Literal["lower", "higher"]
 Precision = Literal["fp32", "tf32", "fp16", "bf16", "fp16_weights", "bf16_weights", "fp8"]
 MemoryFormat = Literal["contiguous", "channels_last_3d"]
@@ -26,28 +25,12 @@ TorchCompileMode = Literal["off", "default", "reduce-overhead", "max-autotune", 
 Engine = Literal["cudagraphs", "aotinductor", "onnxruntime", "tensorrt"]
 CompileMode = Literal[TorchCompileMode, Engine]
 Batch = Annotated[int, Field(ge=1)]
+Views = tuple[int, int | Literal["full"]]  # clips per video, and crops per frame or `full` for whole frames
 
 # The execution mode of a timed case if the suite gives none; left out of titles.
 DEFAULT_AXES: dict[str, Json] = {"precision": "fp32", "memory_format": "contiguous", "compile": "off"}
-GOOD_STATUSES: frozenset[str] = frozenset({"ok", "unsteady", "throttled"})
+GOOD_STATUSES: frozenset[str] = frozenset({"ok", "unsteady", "drifting", "throttled"})
 COUNT_UNITS = frozenset({"MACs", "elements"})  # units of counts of a model, complete or not
-
-
-@dataclass(frozen=True)
-class SlidingWindows:
-    """Clips that begin every `every` frames of a clip from the first frame on, until one reaches the end of the video.
-
-    The last clip is filled from its own frames, as in 3D-ResNets-PyTorch.
-    """
-
-    every: int
-
-    def __str__(self) -> str:
-        return f"sliding:{self.every}"
-
-
-# Clips per video (or sliding windows), and crops per frame or `full` for whole frames.
-Views = tuple[int | SlidingWindows, int | Literal["full"]]
 
 
 class Frozen(BaseModel):
@@ -146,7 +129,8 @@ class Pretraining(Frozen):
 
 
 def _checked_views(views: str) -> str:
-    views_from_text(views)
+    if not re.fullmatch(r"[1-9]\d*x([1-9]\d*|full)", views):
+        raise ValueError("should be temporal x spatial, such as 10x3, or 10xfull for whole frames")
     return views
 
 
@@ -258,8 +242,8 @@ class Metric(Frozen):
         return self.is_exact or self.unit in COUNT_UNITS
 
     @property
-    def is_drifting(self) -> bool:
-        """Whether this varies with the clocks, temperature and load of the machine; bytes do not."""
+    def can_drift(self) -> bool:
+        """Whether the clocks, temperature and load of the machine change this; they do not change bytes."""
         return self.is_of_machine and self.unit not in ("B", "bytes")
 
     @property
@@ -409,32 +393,16 @@ class ModelCheck(Frozen):
 
 
 def views_from_text(text: str) -> Views:
-    """Parse views such as `10x3` (ten clips of three crops), `10xfull` (whole frames), `sliding:16` or `sliding:16x3`.
-
-    Raises ValueError for anything else.
-    """
-    found = re.fullmatch(r"(?:([1-9]\d*)x|sliding:([1-9]\d*)(?:x|$))([1-9]\d*|full|(?<!x)$)", text)
+    """`10x3` is ten clips of three crops each, `10xfull` ten clips of whole frames; ValueError for anything else."""
+    found = re.fullmatch(r"([1-9]\d*)x([1-9]\d*|full)", text)
     if found is None:
-        raise ValueError(
-            "should be temporal x spatial, such as 10x3, or 10xfull for whole frames, or sliding:16 for a clip every "
-            "16 frames"
-        )
-    clips, every, crops = found.groups()
-    return SlidingWindows(int(every)) if every else int(clips), "full" if crops == "full" else int(crops or 1)
+        raise ValueError(f"views {text!r} are not temporal x spatial, such as 10x3, or 10xfull for whole frames")
+    return int(found[1]), "full" if found[2] == "full" else int(found[2])
 
 
-def views_text(views: Views) -> str:
-    """Return the text that `views_from_text` parses; sliding windows of one crop are written without it."""
+def views_per_video(views: Views) -> int:
+    """How many clips of each video go through the model."""
     temporal, spatial = views
-    is_short = isinstance(temporal, SlidingWindows) and spatial == 1
-    return str(temporal) if is_short else f"{temporal}x{spatial}"
-
-
-def views_per_video(views: Views) -> int | None:
-    """Return how many clips of each video go through the model; None if that depends on the length of the video."""
-    temporal, spatial = views
-    if isinstance(temporal, SlidingWindows):
-        return None
     return temporal if spatial == "full" else temporal * spatial
 
 

@@ -67,6 +67,17 @@ def format_value(value: float | None, unit: str) -> str:
     return f"{_shortest(scale.text(value))} {scale.unit_after('')}".rstrip()
 
 
+def format_doubtful(value: float, unit: str, *, half_width: float | None) -> str:
+    """`~500 ms`: a value with the digits that an interval of `half_width` on either side supports, at most three.
+
+    One digit if the interval is unknown, because then there are too few samples for more.
+    """
+    if not value or not math.isfinite(value):
+        return format_value(value, unit)
+    digits = 1 if not half_width else 1 + math.floor(math.log10(abs(value) / half_width))
+    return f"~{format_value(float(f'{value:.{min(3, max(1, digits)) - 1}e}'), unit)}"
+
+
 def format_interval(low: float, high: float, *, beside: float, unit: str) -> str:
     """`20.1 to 20.4`: the ends of an interval in the scale of its value `beside`, without the unit."""
     scale = choose_scale([beside], unit, digits=TEXT_DIGITS)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
+from bench.core.doubts import TIMING_DOUBTS, interval_of, timing_doubts
 from bench.core.registry import MEASURES
 from bench.core.schema import Better, Case, Json, Metric, Record
 from bench.core.stats import Estimate, mean_interval, median, median_interval
@@ -20,17 +21,12 @@ SIGNED = ("", "1", "pt", "°C")  # units whose values may be negative
 # Metrics that are the worst case of what they cover. Their summary is the worst value too: a median of worst cases
 # is a number that no case has.
 WORST: dict[str, Callable[[Sequence[float]], float]] = {"parity.max_difference": max, "parity.top1_agreement": min}
-# Relative change of the canary from which on a timing counts as drifting; the limit of bench.measure.timing.canary,
-# which cannot be imported here because it imports torch.
-CANARY_LIMIT = 0.05
 
 # Doubts: the value is shown, but is neither ranked nor marked as best, and charts draw it hollow.
 OUT_OF_TOLERANCE = "out of tolerance"
 UNLIKE_MACHINES = "mixed machines"
 RUNS_DISAGREE = "runs disagree"
-DRIFTING = "drifting"
 LENT = "lent"
-TIMING_DOUBTS = ("unsteady", "throttled", DRIFTING)
 # Remarks: the value is ranked, but the reader must know them to interpret it.
 ASSUMED = "assumed protocol"
 OTHER_HEAD = "other head"
@@ -194,17 +190,6 @@ def is_out_of_tolerance(record: Record) -> bool:
     return is_off or (isinstance(outputs, dict) and outputs.get("are_finite") is False)
 
 
-def is_drifting(record: Record) -> bool:
-    """Whether the machine changed while this record was timed, by its status or by its canary."""
-    canary = record.details.get("canary")
-    ratios = (
-        [song.get("ratio") for song in canary.values() if isinstance(song, dict)] if isinstance(canary, dict) else []
-    )
-    known = [ratio for ratio in ratios if isinstance(ratio, int | float) and ratio > 0]
-    has_moved = any(max(ratio, 1 / ratio) > 1 + CANARY_LIMIT for ratio in known)
-    return has_moved or str(record.status) == DRIFTING
-
-
 def has_assumed_protocol(record: Record) -> bool:
     """Whether given weights were evaluated under a protocol that nobody stated, only the model's defaults."""
     protocol = record.details.get("protocol")
@@ -275,8 +260,7 @@ def _result(
 
 
 def _doubts(recorded: Sequence[RecordedMetric]) -> tuple[str, ...]:
-    found = {str(o.record.status) for o in recorded if o.record.status != "ok" and _is_concerned(o)}
-    found |= {DRIFTING for o in recorded if o.metric.is_drifting and is_drifting(o.record)}
+    found = {doubt for o in recorded for doubt in timing_doubts(o.record, o.metric)}
     found |= {OUT_OF_TOLERANCE for o in recorded if is_out_of_tolerance(o.record)}
     found |= {UNLIKE_MACHINES} if len(_machines(recorded)) > 1 else set()
     return tuple(sorted(found))
@@ -293,19 +277,6 @@ def _is_of_assumed_protocol(recorded: RecordedMetric) -> bool:
     return is_accuracy and has_assumed_protocol(recorded.record)
 
 
-def _is_concerned(recorded_metric: RecordedMetric) -> bool:
-    """Whether the status of the record concerns this metric: its own sampling ended so, or no sampling did."""
-    record, metric = recorded_metric.record, recorded_metric.metric
-    if str(record.status) == DRIFTING:
-        return metric.is_drifting
-    blamed = [_timing_of(m) for m in record.metrics if m.stopped_because == record.status]
-    return not blamed or _timing_of(metric) in blamed
-
-
-def _timing_of(metric: Metric) -> tuple[str, str]:
-    return metric.name.partition(".")[0], str(sorted(metric.labels.items()))
-
-
 def _reason(recorded: Iterable[RecordedMetric]) -> str:
     notes = sorted({o.metric.note for o in recorded if o.metric.note})
     return "; ".join(notes) or "not known; the record gives no reason"
@@ -313,9 +284,10 @@ def _reason(recorded: Iterable[RecordedMetric]) -> str:
 
 def _single(recorded_metric: RecordedMetric) -> tuple[Estimate, str]:
     value = float(recorded_metric.value or 0.0)
-    if recorded_metric.metric.interval is None:
+    ends = interval_of(recorded_metric.record, recorded_metric.metric)
+    if ends is None:
         return Estimate(value=value, low=math.nan, high=math.nan), "one run"
-    low, high = recorded_metric.metric.interval
+    low, high = ends
     return Estimate(value=value, low=low, high=high), "one run, with the 95 % interval of its own samples"
 
 

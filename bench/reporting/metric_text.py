@@ -29,12 +29,12 @@ AXES = {
 }
 STATUSES = {
     "ok": "measured",
-    "unsteady": "measured, but it never became steady",
+    "unsteady": "measured, but its samples vary too much",
     "throttled": "measured, but the device slowed itself down",
     "oom": "out of memory",
     "timeout": "ran out of time",
     "interrupted": "stopped before it had a result",
-    "drifting": "measured, but the machine changed meanwhile",
+    "drifting": "measured, but its level moved meanwhile",
     "error": "failed",
     "skipped": "skipped",
 }

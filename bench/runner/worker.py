@@ -6,8 +6,8 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Sequence
-from contextlib import nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from bench.measure.context import CaseContext
 from bench.measure.execution_mode import absence
 from bench.measure.parity import needs_parity
 from bench.measure.timing.turn_taking import process_turns
-from bench.runner.disturbance import is_timed, watch_disturbance
+from bench.runner.disturbance import check_timings, is_timed, watch_disturbance, watch_processors
 from bench.runner.environment import describe_environment
 
 
@@ -88,6 +88,7 @@ def measure_case(case: CaseContext, *, rank: int = 0) -> WorkerResult:
     metrics: list[Metric] = []
     seconds: dict[str, float] = {}
     failed: dict[str, Any] = {}
+    status: Status = "ok"
     try:
         _prepare(case)
         with watch_disturbance(case) if is_timed(case) else nullcontext():
@@ -97,15 +98,16 @@ def measure_case(case: CaseContext, *, rank: int = 0) -> WorkerResult:
                 case.progress(name, None)
                 started = time.perf_counter()
                 measure = MEASURES.get(name)
-                with process_turns().held() if measure.is_timed else nullcontext():
+                with _timed(case, name) if measure.is_timed else nullcontext():
                     metrics += _as_declared(case, measure, measure.function(case, **options))
                 seconds[name] = round(time.perf_counter() - started, 3)
+        status = check_timings(case, metrics)
     except Exception as error:  # whatever a model raises ends its case, not the suite
         failed = {"status": _status_of(error), "error": failure_of(error)}
     except KeyboardInterrupt as stop:  # Ctrl-C in the parent; a training has saved its state by now
         failed = {"status": "interrupted", "error": failure_of(stop)}
     return WorkerResult(
-        **{"status": _status_of_metrics(metrics), **failed},
+        **{"status": status, **failed},
         metrics=tuple(metrics),
         details=case.details,
         uncounted_operators=case.uncounted_operators,
@@ -114,6 +116,12 @@ def measure_case(case: CaseContext, *, rank: int = 0) -> WorkerResult:
         artifacts=case.kept,
         seconds=seconds,
     )
+
+
+@contextmanager
+def _timed(case: CaseContext, measure: str) -> Iterator[None]:
+    with process_turns().held(), watch_processors(case, measure):
+        yield
 
 
 def _as_declared(case: CaseContext, measure: MeasureEntry, found: Sequence[Metric]) -> Sequence[Metric]:
@@ -173,16 +181,6 @@ def _file_of(case: CaseContext) -> str | None:
     if module is None and not factory and name in MODELS:
         module = inspect.getmodule(MODELS.get(name).function)
     return getattr(module, "__file__", None)
-
-
-def _status_of_metrics(metrics: list[Metric]) -> Status:
-    """`throttled` or `unsteady` if a timed metric stopped for that reason, else `ok`."""
-    reasons = {metric.stopped_because for metric in metrics}
-    noted: tuple[Status, ...] = ("throttled", "unsteady")
-    for status in noted:
-        if status in reasons:
-            return status
-    return "ok"
 
 
 def _status_of(error: BaseException) -> Status:

@@ -9,7 +9,6 @@ import pytest
 from bench.core.errors import InputError
 from bench.core.schema import Record
 from bench.reporting.case_results import (
-    CANARY_LIMIT,
     LeftOutWarning,
     MetricSummary,
     RecordedMetric,
@@ -18,6 +17,7 @@ from bench.reporting.case_results import (
 )
 from bench.reporting.results import collect
 from bench.reporting.site import report
+from bench.store import read_records
 
 
 def summary(records: list[Record], key: str) -> MetricSummary:
@@ -218,10 +218,21 @@ def test_timings_whose_canary_moved_are_doubted_and_their_memory_is_not(
     assert summary([record], "memory.peak_rss_bytes").doubts == ()
 
 
-def test_the_limit_of_the_canary_is_that_of_the_measure() -> None:
-    from bench.measure.timing.canary import DRIFT
+def test_a_timing_from_before_drift_was_tested_is_judged_by_its_samples(make: SimpleNamespace) -> None:
+    """The record that was published with an interval of 7.87 to 8.15 ms."""
+    record = read_records(Path(__file__).parents[1] / "core" / "drifting_latency.jsonl")[0]
+    record = record.model_copy(update={"details": {}})
+    found = summary([record], "latency.p50_ms")
+    assert (found.doubts, found.is_ranked) == (("drifting", "unsteady"), False)
+    assert found.low < 5.70 < 8.86 < found.high
+    assert summary([record], "latency.p90_ms").doubts == ("drifting", "unsteady")
 
-    assert CANARY_LIMIT == DRIFT
+
+def test_only_the_timing_that_drifted_is_doubted(make: SimpleNamespace) -> None:
+    drift = {"latency.p50_ms": {"pattern": "step", "change": 0.07}}
+    record = make.timing(status="drifting", details={"drift": drift})
+    assert summary([record], "latency.p50_ms").doubts == summary([record], "latency.p99_ms").doubts == ("drifting",)
+    assert summary([record], "throughput.clips_per_s{batch=8}").is_ranked
 
 
 def test_an_accuracy_under_an_assumed_protocol_is_marked_and_still_ranked(make: SimpleNamespace) -> None:

@@ -8,12 +8,11 @@ from collections.abc import Callable, Mapping
 
 import torch
 
+from bench.core.doubts import CANARY_LIMIT
 from bench.core.stats import median
 from bench.measure.timing.clocks import time_work
 from bench.measure.timing.sampling import SamplingRule, take_samples
 
-# The smallest change that the gate promises to find; a drift of this size can fake or hide one.
-DRIFT = 0.05
 RULE = SamplingRule(window=5, warmup_s=0.1, min_samples=11, min_s=0.03, max_s=0.1, precision=0.01)
 RAMP_UP_S = {"cuda": 0.2}  # an idle GPU raises its clock too slowly for the warm-up rule to notice
 MATMUL_SIZES = {"cuda": 4096, "cpu": 384}
@@ -43,11 +42,11 @@ def compare_canary(before: Mapping[str, float], after: Mapping[str, float]) -> d
 
 
 def describe_drift(compared: Mapping[str, Mapping[str, float]]) -> list[str]:
-    """One text for each canary time that changed by more than `DRIFT`, in either direction."""
+    """One text for each canary time that changed by more than `CANARY_LIMIT`, in either direction."""
     return [
         f"{name.removesuffix('_ms')} {times['ratio'] - 1:+.0%}"
         for name, times in compared.items()
-        if max(times["ratio"], 1 / times["ratio"]) > 1 + DRIFT
+        if max(times["ratio"], 1 / times["ratio"]) > 1 + CANARY_LIMIT
     ]
 
 

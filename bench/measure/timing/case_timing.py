@@ -3,9 +3,10 @@
 import time
 from collections.abc import Callable, Mapping, Sequence
 
+from bench.core.drift import timing_interval
 from bench.core.metric_spec import MetricSpec
 from bench.core.schema import Json, Metric
-from bench.core.stats import median, median_interval
+from bench.core.stats import median
 from bench.measure.context import CaseContext
 from bench.measure.timing.sampling import Sample, SamplingRule, Timing, take_samples
 from bench.measure.timing.throttling import ThrottleWatch, watch_throttling
@@ -51,11 +52,11 @@ def sampled_metric(
     labels: Mapping[str, str] | None = None,
     note: str | None = None,
 ) -> Metric:
-    """The median of `values` as a metric, with its 95 % interval if there are enough values.
+    """The median of `values`, in order of time, as a metric, with its 95 % interval if there are enough values.
 
     `timing` is given if each of its samples became one of the values, in the same order.
     """
-    middle = median_interval(values)
+    middle = timing_interval(values)
     return spec.metric(
         middle.value,
         labels=dict(labels or {}),

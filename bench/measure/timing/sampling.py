@@ -7,7 +7,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from bench.core.stats import median, median_interval, quantile
+from bench.core.drift import timing_interval
+from bench.core.stats import median, quantile
 
 if TYPE_CHECKING:
     import torch
@@ -202,7 +203,8 @@ def _warm_up(step: Callable[[], Sample], rule: SamplingRule, *, clock_s: Callabl
 def _stop_reason(samples: Sequence[float], spent_s: float, rule: SamplingRule) -> StopReason | None:
     if spent_s >= rule.max_s and len(samples) >= 3:
         return "time is up"
-    if len(samples) < rule.min_samples or spent_s < rule.min_s or len(samples) % rule.window:
+    every = rule.window * max(1, len(samples) // 200)  # an interval of many samples takes as long as many steps
+    if len(samples) < rule.min_samples or spent_s < rule.min_s or len(samples) % every:
         return None
     if relative_half_width(samples) <= rule.precision:
         return "precise"
@@ -217,7 +219,7 @@ def _is_plateau(samples: Sequence[float]) -> bool:
 
 def relative_half_width(samples: Sequence[float]) -> float:
     """Half the width of the median's 95 % interval, divided by the median; infinite if there are too few samples."""
-    estimate = median_interval(samples)
+    estimate = timing_interval(samples)
     if estimate.low != estimate.low:  # NaN: no interval from so few samples
         return float("inf")
     return (estimate.high - estimate.low) / 2 / estimate.value if estimate.value else 0.0

@@ -1,11 +1,11 @@
 """One row per model, clip, execution mode and training, ordered by the first metric that ranks them."""
 
+from bench.core.doubts import DRIFTING, IMPRECISE, THROTTLED, UNSTEADY
 from bench.core.registry import register_section
 from bench.core.units import plural
 from bench.reporting.board import Board, BoardRow, Column, group_of
 from bench.reporting.case_results import (
     ASSUMED,
-    DRIFTING,
     LENT,
     OTHER_HEAD,
     OUT_OF_TOLERANCE,
@@ -20,9 +20,9 @@ from bench.reporting.rendering import render
 from bench.reporting.results import Results
 
 DOUBTS = {
-    "unsteady": "the samples never became steady",
-    "throttled": "the device lowered its clocks during the measurement",
-    DRIFTING: "the machine changed during the measurement (status of the record, or canary)",
+    UNSTEADY: f"the samples never became steady, or their interval is wider than ±{IMPRECISE:.0%}",
+    THROTTLED: "the device lowered its clocks during the measurement",
+    DRIFTING: "the level of the samples moved during the measurement, or the machine changed (canary)",
     RUNS_DISAGREE: "runs of an exact count disagree",
     OUT_OF_TOLERANCE: "the outputs differ from eager fp32 by more than the precision explains",
     UNLIKE_MACHINES: "the seeds were measured on unlike machines",

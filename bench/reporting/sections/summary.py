@@ -2,10 +2,10 @@
 
 from collections import Counter
 
+from bench.core.doubts import is_drifting
 from bench.core.registry import register_section
 from bench.core.units import plural
 from bench.reporting.board import Board
-from bench.reporting.case_results import is_drifting
 from bench.reporting.findings import ablation_findings, leader_findings
 from bench.reporting.metric_text import STATUSES, listed
 from bench.reporting.rendering import render

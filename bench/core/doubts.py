@@ -1,0 +1,120 @@
+"""Doubts about a timed value: it was unsteady, throttled, or the machine or the timing drifted.
+
+Doubtful values are shown, but neither ranked nor drawn as if they were good. Records that were written before drift was
+tested are judged by their raw samples.
+"""
+
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+
+from bench.core.drift import find_drift, timing_interval
+from bench.core.schema import Json, Metric, Record
+from bench.core.stats import Estimate
+from bench.core.units import format_doubtful, format_value
+
+UNSTEADY, DRIFTING, THROTTLED = "unsteady", "drifting", "throttled"
+TIMING_DOUBTS = (UNSTEADY, DRIFTING, THROTTLED)
+# Relative change of the canary that makes a case drift: the smallest change that the gate promises to find.
+CANARY_LIMIT = 0.05
+IMPRECISE = 0.1  # relative half-width of the interval above which the samples vary too much for a result
+Timing = tuple[str, str]
+
+
+def timing_doubts(record: Record, metric: Metric) -> tuple[str, ...]:
+    """The doubts about `metric`, in alphabetical order; none about counts and shares, which no clock changes.
+
+    A status concerns the timings that caused it: those that stopped for it, drifted, or have a wide interval. If none
+    did, it concerns all timings of the record. The two sides of `vbench ab` share the drift of the machine turn by
+    turn, so that it cancels out.
+    """
+    if not metric.can_drift:
+        return ()
+    own = timing_of(metric)
+    found = {DRIFTING} if has_canary_moved(record.details) and record.in_turns is None else set[str]()
+    for doubt in TIMING_DOUBTS:
+        caused = {timing_of(each) for each in record.metrics if doubt in sampling_doubts(record, each)}
+        if own in caused or (doubt == record.status and not caused and not found):
+            found.add(doubt)
+    return tuple(sorted(found))
+
+
+def sampling_doubts(record: Record, metric: Metric) -> set[str]:
+    """The doubts that the samples of this metric raise; none if it has no samples of its own."""
+    found = {doubt for doubt in (UNSTEADY, THROTTLED) if metric.stopped_because == doubt}
+    if not is_sampled_timing(metric) or record.in_turns is not None:
+        return found
+    if is_imprecise(metric, interval_of(record, metric)):
+        found.add(UNSTEADY)
+    if _has_drifted(record, metric):
+        found.add(DRIFTING)
+    return found
+
+
+def interval_of(record: Record, metric: Metric) -> tuple[float, float] | None:
+    """The 95 % interval of a metric; that of a timing stored before drift was tested is computed from its samples."""
+    if "drift" in record.details or not is_sampled_timing(metric) or record.in_turns is not None:
+        return metric.interval
+    estimate = _interval(metric.samples)
+    return (estimate.low, estimate.high) if estimate.low == estimate.low else None
+
+
+def measured_text(record: Record, metric: Metric) -> str:
+    """The value with its unit; with `~` and only the digits that its interval supports if it is doubtful."""
+    return value_text(metric, doubts=timing_doubts(record, metric), interval=interval_of(record, metric))
+
+
+def value_text(metric: Metric, *, doubts: Sequence[str], interval: tuple[float, float] | None) -> str:
+    """As `measured_text`, for a metric whose doubts are known."""
+    if metric.value is None or not doubts:
+        return format_value(metric.value, metric.unit)
+    half_width = None if interval is None else (interval[1] - interval[0]) / 2
+    return format_doubtful(metric.value, metric.unit, half_width=half_width)
+
+
+def is_drifting(record: Record) -> bool:
+    """Whether the machine or any timing of this record drifted, by its status, its canary or its samples."""
+    if record.status == DRIFTING or has_canary_moved(record.details):
+        return True
+    return any(DRIFTING in sampling_doubts(record, metric) for metric in record.metrics)
+
+
+def has_canary_moved(details: Mapping[str, Json]) -> bool:
+    """Whether the canary in the details of a record took more or less time after the case than before, by over 5 %."""
+    canary = details.get("canary")
+    times = canary.values() if isinstance(canary, dict) else ()
+    ratios = [each.get("ratio") for each in times if isinstance(each, dict)]
+    known = [ratio for ratio in ratios if isinstance(ratio, int | float) and ratio > 0]
+    return any(max(ratio, 1 / ratio) > 1 + CANARY_LIMIT for ratio in known)
+
+
+def is_imprecise(metric: Metric, interval: tuple[float, float] | None) -> bool:
+    """Whether the interval of a value is wider than 10 % of it on either side."""
+    if interval is None or not metric.value:
+        return False
+    return interval[1] - interval[0] > 2 * IMPRECISE * abs(metric.value)
+
+
+def is_sampled_timing(metric: Metric) -> bool:
+    """Whether the value is the median of samples in order of time."""
+    return metric.can_drift and metric.stopped_because is not None and bool(metric.samples)
+
+
+def timing_of(metric: Metric) -> Timing:
+    """What identifies the timing behind a metric: its measure and its labels, but for the views of a video."""
+    labels = {name: value for name, value in metric.labels.items() if name != "views"}
+    return metric.name.partition(".")[0], str(sorted(labels.items()))
+
+
+def _has_drifted(record: Record, metric: Metric) -> bool:
+    stored = record.details.get("drift")
+    return metric.key in stored if isinstance(stored, dict) else _drift_of_samples(metric.samples)
+
+
+@lru_cache(maxsize=4096)  # a report asks about one timing for each of its metrics and sections
+def _drift_of_samples(samples: tuple[float, ...]) -> bool:
+    return find_drift(samples) is not None
+
+
+@lru_cache(maxsize=4096)
+def _interval(samples: tuple[float, ...]) -> Estimate:
+    return timing_interval(samples)
