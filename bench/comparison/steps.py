@@ -128,7 +128,8 @@ def _scores(values: "Floats") -> "Floats":
     sizes = values / (np.abs(values).max() or 1.0)  # so that sums of large values do not overflow
     apart = sizes - np.median(sizes)
     usual = np.median(np.abs(apart)) or np.abs(apart).mean()
-    scores = np.clip(apart / usual, -MAX_SCORE, MAX_SCORE)
+    with np.errstate(over="ignore"):  # an infinite distance is clipped
+        scores = np.clip(apart / usual, -MAX_SCORE, MAX_SCORE)
     centred: Floats = scores - scores.mean()
     return centred
 
