@@ -13,6 +13,14 @@ from bench.core.errors import InputError
 Model = Annotated[str, typer.Argument(metavar="MODEL", help="A name from `vbench models`, or source:name.")]
 ModelArguments = Annotated[list[str] | None, typer.Option("--arg", metavar="NAME=VALUE", help="A model argument.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
+RecipeChanges = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="Change a key of the recipe, such as optimizer.lr=0.01; repeatable.",
+    ),
+]
 Entry = Annotated[
     str | None,
     typer.Option(

@@ -12,7 +12,7 @@ from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.text import Text
 
-from bench.cli.arguments import AsJson
+from bench.cli.arguments import AsJson, RecipeChanges
 from bench.cli.console import console, duration, first_line, print_json, print_table, print_text, safe_text
 from bench.core.doubts import measured_text
 from bench.core.schema import Metric, Record
@@ -44,6 +44,7 @@ def run(
         str | None,
         typer.Option(help="Which stored runs are repeated: stale, failed or all; stale and failed ones if not given."),
     ] = None,
+    changes: RecipeChanges = None,
     trust: Trust = False,
     identify: Identify = False,
 ) -> None:
@@ -53,7 +54,7 @@ def run(
     """
     from bench.runner.running import run as run_suite
 
-    tree = read_trusted_suite(suite, small=small, trust=trust)
+    tree = read_trusted_suite(suite, small=small, trust=trust, changes=changes)
     with LiveRun().running() as live:
         summary = run_suite(tree, out=out, small=small, identify=identify, rerun=_rerun(rerun), on_event=live.show)
     for note in summary.notes:
@@ -68,9 +69,10 @@ def plan(
     suite: SuitePath,
     out: OutFolder = None,
     small: Small = False,
+    changes: RecipeChanges = None,
     trust: Trust = False,
     as_json: AsJson = False,
-    why: Annotated[bool, typer.Option("--why", help="Say for each pending run why it would run.")] = False,
+    why: Annotated[bool, typer.Option("--why", help="Explain why each pending run would run.")] = False,
     stale: Annotated[bool, typer.Option("--stale", help="List only stale results, and what changed.")] = False,
 ) -> None:
     """Show the cases of a suite, which are done, and about how long the rest takes.
@@ -79,7 +81,8 @@ def plan(
     """
     from bench.runner.running import plan as plan_suite
 
-    planned = plan_suite(read_trusted_suite(suite, small=small, trust=trust), out=out, small=small)
+    tree = read_trusted_suite(suite, small=small, trust=trust, changes=changes)
+    planned = plan_suite(tree, out=out, small=small)
     if as_json:
         print_json(_plan_facts(planned))
     elif stale:
@@ -102,12 +105,15 @@ def _rerun(text: str | None) -> "Rerun | None":
     return None
 
 
-def read_trusted_suite(suite: Path, *, small: bool, trust: bool) -> "Tree":
-    """Read a suite. Raises InputError if it would run code, lies elsewhere, and `trust` is not given."""
-    from bench.suite import read_suite
+def read_trusted_suite(suite: Path, *, small: bool, trust: bool, changes: Sequence[str] | None = None) -> "Tree":
+    """Read a suite and apply `changes` to its recipes.
+
+    Raises InputError if the suite would run code, lies elsewhere, and `trust` is not given.
+    """
+    from bench.suite import change_recipes, read_suite
     from bench.suite.trust import check_trust, trust_folder_of
 
-    tree = read_suite(suite, small=small)
+    tree = change_recipes(read_suite(suite, small=small), changes or [])
     if trust:
         trust_folder_of(Path(tree.position(()).file))
     else:

@@ -7,10 +7,20 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from bench.cli.arguments import AsJson, Entry, Model, ModelArguments, check_writable, dataset_options, model_arguments
+from bench.cli.arguments import (
+    AsJson,
+    Entry,
+    Model,
+    ModelArguments,
+    RecipeChanges,
+    check_writable,
+    dataset_options,
+    model_arguments,
+)
 from bench.cli.console import print_json, print_note, print_table, print_text
 from bench.core.errors import InputError
 from bench.core.input_protocol import InputProtocol, parse_protocol, read_class_names
+from bench.core.recipe_choice import with_changes
 from bench.core.schema import Record, clip_from_text
 
 if TYPE_CHECKING:
@@ -57,6 +67,7 @@ def train(
     model: Model,
     dataset: Dataset,
     recipe: Annotated[str, typer.Option("--recipe", help="A recipe's name, or its file.")],
+    changes: RecipeChanges = None,
     clip: Annotated[str | None, typer.Option("--clip", help="frames x stride x size, such as 16x1x112.")] = None,
     root: Root = None,
     option: Options = None,
@@ -76,7 +87,7 @@ def train(
     """Train a model by a recipe and evaluate it; stores the checkpoint, curves, predictions and the protocol."""
     accuracy = {
         "dataset": dataset,
-        "recipe": recipe,
+        "recipe": with_changes(recipe, changes or []),
         "split": split,
         "seeds": seed or [0],
         "views": views,

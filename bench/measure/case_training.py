@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from bench.core.errors import InputError
 from bench.core.input_protocol import InputProtocol
+from bench.core.recipe_choice import RecipeChoice
 from bench.core.registry import DATASETS
 from bench.core.schema import Clip, Json, Pretraining
 from bench.measure.context import DEFAULT_SEED, CaseContext
@@ -99,13 +100,16 @@ class CaseTraining:
         if point.recipe is None:
             self._note_weights(model)
             return None
-        recipe, videos = read_recipe(self.case.recipe_path(point.recipe)), self.videos("trained")
+        choice = RecipeChoice.parse(point.recipe)
+        recipe = read_recipe(self.case.recipe_path(point.recipe), choice=choice)
+        videos = self.videos("trained")
         self._guard(videos, test)
         result = self._fit(model, recipe, videos, val=test, val_decides=val_decides, clip=point.clip)
         for key, path in (("weights", result.last), ("best_weights", result.best), ("curves", result.curves)):
             if path is not None:
                 self.case.keep(key, path)
-        self.case.note("training", describe_training(recipe, result, seed=self.seed, checkpoint=checkpoint))
+        described = describe_training(recipe, result, seed=self.seed, checkpoint=checkpoint, changes=choice.changes)
+        self.case.note("training", described)
         if checkpoint == "best" and result.best is not None:
             model.load_state_dict(read_weights(result.best)["state_dict"])
         return result

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.core.errors import InputError
+from bench.core.recipe_choice import RecipeChoice
 from bench.core.schema import Case, Json, Point, Pretraining, RecordWarning, is_weights_argument
 
 if TYPE_CHECKING:
@@ -124,6 +125,7 @@ class CaseContext:
         found = find_recipe(name, self.recipes)
         if found is not None:
             return found
+        name = RecipeChoice.parse(name).name
         known = sorted({path.stem for folder in self.recipes for path in folder.glob("*.yaml")})
         raise InputError(f"unknown recipe {name!r}; known: {', '.join(known) or 'none'}")
 
@@ -152,9 +154,10 @@ class CaseContext:
 def find_recipe(name: str, folders: Sequence[Path]) -> Path | None:
     """The file of recipe `name`: `name` itself if it is a YAML file, else the first of that name in `folders`.
 
-    Returns None if there is none. The folders of a case are the one next to its suite and the one that is installed
-    with vbench.
+    Changes after the name do not matter. Returns None if there is none. The folders of a case are the one next to its
+    suite and the one that is installed with vbench.
     """
+    name = RecipeChoice.parse(name).name
     if name.endswith((".yaml", ".yml")) and Path(name).is_file():
         return Path(name)
     return next((file for folder in folders if (file := folder / f"{name}.yaml").is_file()), None)

@@ -7,6 +7,7 @@ from functools import cached_property
 from pathlib import Path
 
 from bench.core.errors import BenchError
+from bench.core.recipe_choice import RecipeChoice
 from bench.core.registry import DATASETS, MEASURES
 from bench.core.schema import Case, Record, digest, views_from_text, views_per_video
 from bench.core.yaml_tree import read_yaml
@@ -196,7 +197,9 @@ class AccuracyTimes:
             data = read_yaml(file).data if file else None
         except BenchError:
             return None  # the training reports what is wrong in the recipe
-        epochs = data.get("epochs") if isinstance(data, Mapping) else None
+        epochs = RecipeChoice.parse(recipe).changes.get("epochs")
+        if epochs is None:
+            epochs = data.get("epochs") if isinstance(data, Mapping) else None
         return epochs if isinstance(epochs, int) and epochs > 0 else None
 
 

@@ -1,7 +1,7 @@
 """The schema of suite files, and how one is read with the position of every error."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -18,6 +18,7 @@ from pydantic import (
 )
 
 from bench.core.errors import InputError, Problem, SuiteError, suggest
+from bench.core.recipe_choice import with_changes
 from bench.core.schema import Json
 from bench.core.threshold import parse_threshold
 from bench.core.validation import plain_message, spelling_hint
@@ -116,6 +117,33 @@ def read_suite(path: str | Path, *, small: bool = False) -> Tree:
         moved = {p[1:]: where for p, where in tree.positions.items() if p[:1] == ("small",) and len(p) > 1}
         tree = Tree(data=block, positions={(): tree.positions[()], **moved}, text=tree.text).over(tree)
     return tree
+
+
+def change_recipes(tree: Tree, changes: Sequence[str]) -> Tree:
+    """Return the suite with `KEY=VALUE` changes of every recipe in it, such as `epochs=30`.
+
+    Raises InputError for a malformed change, and if the suite trains nothing.
+    """
+    if not changes:
+        return tree
+    found: list[str] = []
+
+    def changed(value: Any, *, is_recipe: bool = False) -> Any:
+        if isinstance(value, dict):
+            return {key: changed(each, is_recipe=key == "recipe") for key, each in value.items()}
+        if isinstance(value, list):
+            return [changed(each, is_recipe=is_recipe) for each in value]
+        if not is_recipe or not isinstance(value, str):
+            return value
+        found.append(value)
+        return with_changes(value, changes)
+
+    data = tree.data
+    if isinstance(data, dict):
+        data = {key: changed(value) if key in ("matrix", "measure") else value for key, value in data.items()}
+    if not found:
+        raise InputError(f"{tree.position(()).file} has no recipe that {changes[0]!r} could change")
+    return replace(tree, data=data)
 
 
 def _texts_of_small(suite: dict[str, Any]) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from bench.core.errors import InputError, Problem, SuiteError, suggest
+from bench.core.recipe_choice import RecipeChoice
 from bench.core.schema import DEFAULT_AXES, Case, Json, ModelInfo, Point, Pretraining, is_weights_argument
 from bench.core.validation import describe_error
 from bench.core.yaml_tree import Place, Tree
@@ -272,7 +273,14 @@ class _Planner:
 
     def _knows_recipe(self, axis: str, name: str | None, setting: Setting, measure: str) -> bool:
         """Whether the recipe `name` is None, known, or an existing file; reports an unknown one at `axis`."""
-        if name is None or self.recipes is None or name in self.recipes:
+        if name is None or self.recipes is None:
+            return True
+        try:
+            name = RecipeChoice.parse(name).name
+        except InputError as error:
+            self._add(self._place_of(axis, setting, measure), str(error))
+            return False
+        if name in self.recipes:
             return True
         is_file = name.endswith((".yaml", ".yml"))
         if is_file and Path(name).is_file():

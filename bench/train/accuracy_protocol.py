@@ -39,10 +39,13 @@ def training_notes(
     }
 
 
-def describe_training(recipe: Recipe, result: TrainingResult, *, seed: int, checkpoint: str) -> dict[str, Json]:
-    """Recipe and outcome of a training."""
+def describe_training(
+    recipe: Recipe, result: TrainingResult, *, seed: int, checkpoint: str, changes: Mapping[str, Json] | None = None
+) -> dict[str, Json]:
+    """Recipe, its changed keys, and outcome of a training."""
     return {
         "recipe": recipe.recipe,
+        **({"recipe_changes": dict(changes)} if changes else {}),
         "recipe_hash": recipe.hash,
         "source": recipe.source,
         "epochs": recipe.epochs,

@@ -1,12 +1,14 @@
 """A recipe: how a model is trained, with its source, read from YAML; errors name file, line and column."""
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field, ValidationError
 
 from bench.core.errors import BenchError, Problem, SuiteError, suggest
+from bench.core.recipe_choice import RecipeChoice
 from bench.core.schema import Frozen, Json, MemoryFormat, TorchCompileMode, digest
 from bench.core.validation import plain_message, spelling_hint
 from bench.core.yaml_tree import Place, Tree, read_yaml
@@ -118,11 +120,16 @@ class Recipe(Frozen):
         return digest(settings)
 
 
-def read_recipe(path: str | Path) -> Recipe:
-    """Read a recipe from a YAML file; raises SuiteError with all problems, one `file:line:column: message` per line."""
+def read_recipe(path: str | Path, *, choice: RecipeChoice | None = None) -> Recipe:
+    """Read a recipe from a YAML file, with the changes of `choice`.
+
+    Raises SuiteError with all problems, one `file:line:column: message` per line; those of a changed key name it.
+    """
     tree = read_yaml(Path(path))
     if not isinstance(tree.data, Mapping):
         raise SuiteError(str(path), [tree.problem((), "a recipe is a mapping, such as `epochs: 12`")])
+    if choice is not None and choice.changes:
+        tree = replace(tree, data=choice.changed(tree.data))
     try:
         recipe = Recipe.model_validate(tree.data)
     except ValidationError as error:

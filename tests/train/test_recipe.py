@@ -3,6 +3,7 @@ from pathlib import Path
 import pytest
 
 from bench.core.errors import InputError, SuiteError
+from bench.core.recipe_choice import RecipeChoice
 from bench.train.recipe import AdamW, Cosine, read_recipe
 
 SHIPPED = sorted((Path(__file__).parents[2] / "suites" / "recipes").glob("*.yaml"))
@@ -152,3 +153,20 @@ def test_dampening_needs_a_momentum_that_is_not_nesterovs(read):
     text = GOOD.replace("{name: adamw, lr: 1e-3}", "{name: sgd, lr: 0.1, nesterov: true, dampening: 0.5}")
     with pytest.raises(SuiteError, match="nesterov allows no dampening"):
         read(text)
+
+
+def test_changes_replace_keys_of_the_file_and_are_part_of_the_hash(tmp_path):
+    file = tmp_path / "base.yaml"
+    file.write_text("recipe: base\nsource: test\nepochs: 5\nbatch: 8\noptimizer: {name: sgd, lr: 0.1}\n")
+    base = read_recipe(file)
+    changed = read_recipe(file, choice=RecipeChoice.parse("base with epochs=3, optimizer.lr=0.01"))
+    assert (changed.epochs, changed.optimizer.lr, changed.batch) == (3, 0.01, 8)
+    assert changed.hash != base.hash
+    assert read_recipe(file, choice=RecipeChoice.parse("base with epochs=5")).hash == base.hash
+
+
+def test_a_wrong_change_is_refused_with_the_nearest_key(tmp_path):
+    file = tmp_path / "base.yaml"
+    file.write_text("recipe: base\nsource: test\nepochs: 5\nbatch: 8\noptimizer: {name: sgd, lr: 0.1}\n")
+    with pytest.raises(SuiteError, match="unknown key 'epoch'; did you mean: epochs"):
+        read_recipe(file, choice=RecipeChoice.parse("base with epoch=3"))
