@@ -1,16 +1,27 @@
-"""The command `profile`: counts one model at once, and prints what it costs."""
+"""The command `profile`: counts models at once, and prints what they cost."""
 
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from csv import DictWriter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bench.cli.arguments import AsJson, Entry, Model, ModelArguments, check_writable, model_arguments
-from bench.cli.console import print_json, print_note, print_table, print_text
+from bench.cli.arguments import AsJson, Entry, ModelArguments, check_writable, model_arguments
+from bench.cli.console import console, print_json, print_note, print_table, print_text, progress_bar
+from bench.cli.profile_table import (
+    TableFormat,
+    as_csv,
+    as_latex,
+    as_markdown,
+    check_sort,
+    sorted_profiles,
+    terminal_table,
+)
 from bench.core.doubts import value_text
-from bench.core.errors import UnknownNameError
+from bench.core.errors import InputError, UnknownNameError
 from bench.core.schema import Json
 from bench.core.units import format_value
 
@@ -19,7 +30,10 @@ if TYPE_CHECKING:
 
 
 def profile(
-    model: Model,
+    model: Annotated[
+        list[str],
+        typer.Argument(metavar="MODEL...", help="Names from `vbench models`, or source:name. Several give one table."),
+    ],
     shape: Annotated[
         str | None,
         typer.Option("--input", metavar="BxCxTxHxW", help="Input shape, such as 1x3x16x112x112; several by commas."),
@@ -39,34 +53,104 @@ def profile(
     ] = "1x1",
     layers: Annotated[bool, typer.Option("--layers", help="Also a table of the model's modules.")] = False,
     speed: Annotated[
-        bool, typer.Option("--speed", help="Also measure latency, throughput and memory here, in some 20 seconds.")
+        bool,
+        typer.Option(
+            "--speed", help="Also measure latency, throughput and memory here, about 20 seconds for each model."
+        ),
     ] = False,
+    sort: Annotated[
+        str | None,
+        typer.Option(
+            "--sort",
+            metavar="COLUMN",
+            help="Order of several models, best first: model, params, macs, memory, training_memory, activations, "
+            "train_step; with --speed latency, throughput. -COLUMN reverses it.",
+        ),
+    ] = None,
+    form: Annotated[
+        TableFormat | None, typer.Option("--format", help="Format of the table; table if not given.")
+    ] = None,
     as_json: AsJson = False,
     csv: Annotated[Path | None, typer.Option("--csv", help="Write the table of modules to this file.")] = None,
     html: Annotated[Path | None, typer.Option("--html", help="Write the modules as a page into this folder.")] = None,
 ) -> None:
-    """Count one model: parameters, MACs, memory."""
+    """Count models: parameters, MACs, memory. Several models give one table."""
     from bench.profiling import profile as profile_model
 
+    models = list(dict.fromkeys(model))
+    if as_json and form not in (None, "json"):
+        raise InputError(f"--json prints JSON and --format {form} does not; give one of them")
+    wanted: TableFormat = "json" if as_json else form or "table"
+    check_sort(sort, with_speed=speed)
+    counted_by, arguments = _counters(counters), model_arguments(arg)
+    if len(models) > 1:
+        per_model = {"--weights": weights, "--entry": entry, "--csv": csv, "--html": html}
+        per_table = {"--layers": layers, "--counters": counted_by != ["torch"]}
+        _require_one_model(models, {**per_model, **(per_table if wanted != "json" else {})})
     if csv is not None:
         check_writable(csv)
-    found = profile_model(
-        model,
-        shape,
-        num_classes=num_classes,
-        arguments=model_arguments(arg),
-        weights=weights,
-        entry=entry,
-        device=device,
-        counters=_counters(counters),
-        views=views,
-        with_speed=speed,
-    )
-    if as_json:
-        print_json(found.as_dict(with_layers=layers))
+    found = []
+    with progress_bar("counting models") if len(models) > 1 else nullcontext() as advance:
+        for number, name in enumerate(models):
+            if advance is not None:
+                advance(number, len(models))
+            with _naming(name) if len(models) > 1 else nullcontext():
+                found.append(
+                    profile_model(
+                        name,
+                        shape,
+                        num_classes=num_classes,
+                        arguments=arguments,
+                        weights=weights,
+                        entry=entry,
+                        device=device,
+                        counters=counted_by,
+                        views=views,
+                        with_speed=speed,
+                    )
+                )
+    _show_profiles(sorted_profiles(found, sort), wanted=wanted, with_layers=layers)
+    _write_layers(found[0], csv=csv, html=html)
+
+
+@contextmanager
+def _naming(model: str) -> Iterator[None]:
+    """Name `model` in an InputError of the block that does not name it itself."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError(str(error) if model in str(error) else f"{model}: {error}") from error
+
+
+def _require_one_model(models: Sequence[str], options: Mapping[str, object]) -> None:
+    """Raise InputError if an option that concerns a single model is given with several."""
+    given = [name for name, value in options.items() if value]
+    if given:
+        needs = "needs" if len(given) == 1 else "need"
+        raise InputError(f"{' and '.join(given)} {needs} a single model; found {len(models)}: {', '.join(models)}")
+
+
+def _show_profiles(found: "Sequence[Profile]", *, wanted: TableFormat, with_layers: bool) -> None:
+    """Print one model in detail or several as a table; other formats print the table for one model as well."""
+    if wanted == "json":
+        plain = [each.as_dict(with_layers=with_layers) for each in found]
+        print_json(plain[0] if len(plain) == 1 else plain)
+    elif wanted == "table" and len(found) == 1:
+        _show_profile(found[0], with_layers=with_layers)
+    elif wanted == "table":
+        heads, rows, right = terminal_table(found, width=console.width if console.is_terminal else None)
+        print_table(heads, rows, right=right)
+        print_text(found[0].convention)
+        for each in found:
+            for note in (*each.notes, *each.speed_notes):
+                print_text(f"{each.model}: {note}")
     else:
-        _show_profile(found, with_layers=layers)
-    _write_layers(found, csv=csv, html=html)
+        sys.stdout.write({"md": as_markdown, "csv": as_csv, "latex": as_latex}[wanted](found))
+    if wanted != "json" and (wanted != "table" or len(found) > 1):
+        for each in found:
+            if each.uncounted_operators:
+                names = ", ".join(each.uncounted_operators)
+                print_note(f"{each.model}: INCOMPLETE, a lower bound: no formula for {names}")
 
 
 def _counters(text: str) -> list[str]:
