@@ -6,9 +6,10 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from bench.core.doubts import value_text
 from bench.core.errors import InputError, UnknownNameError
 from bench.core.registry import find_metric_spec
-from bench.core.schema import Better
+from bench.core.schema import Better, Metric
 from bench.core.units import DASH, MINUS, Scale, choose_scale
 
 if TYPE_CHECKING:
@@ -94,7 +95,8 @@ def _timed_column(metric: str) -> ProfileColumn:
     assert spec is not None, f"{metric} is declared by its measure"
 
     def value(profile: "Profile") -> float | None:
-        return next((each.value for each in profile.speed if each.name == metric), None)
+        found = _timing(profile, metric)
+        return None if found is None else found.value
 
     return ProfileColumn(
         key=metric,
@@ -104,6 +106,16 @@ def _timed_column(metric: str) -> ProfileColumn:
         better=spec.better or "lower",
         sort_names=(metric.partition(".")[0],),
     )
+
+
+def _timing(profile: "Profile", name: str) -> Metric | None:
+    return next((each for each in profile.speed if each.name == name), None)
+
+
+def _doubts(profile: "Profile", column: ProfileColumn) -> tuple[str, ...]:
+    """The doubts about a timing of `profile`; none about a count."""
+    timing = _timing(profile, column.key)
+    return () if timing is None else profile.speed_doubts.get(timing.key, ())
 
 
 def check_sort(name: str | None, *, with_speed: bool) -> None:
@@ -117,9 +129,9 @@ def check_sort(name: str | None, *, with_speed: bool) -> None:
 
 
 def sorted_profiles(profiles: Sequence["Profile"], by: str | None) -> list["Profile"]:
-    """The profiles with the best value of column `by` first, or the worst if `by` begins with `-`; unknown ones last.
+    """The profiles with the best value of column `by` first, or the worst if `by` begins with `-`.
 
-    Profiles with equal values keep their order.
+    Doubtful timings come after the others, unknown values last; equal values keep their order.
     """
     if by is None:
         return list(profiles)
@@ -129,9 +141,9 @@ def sorted_profiles(profiles: Sequence["Profile"], by: str | None) -> list["Prof
     column = next(each for each in columns_of(profiles) if name in (each.key, *each.sort_names))
     sign = -1 if (column.better == "higher") != is_reversed else 1
 
-    def place(profile: "Profile") -> tuple[bool, float]:
+    def place(profile: "Profile") -> tuple[bool, bool, float]:
         value = column.value(profile)
-        return value is None, sign * (value or 0)
+        return value is None, bool(_doubts(profile, column)), sign * (value or 0)
 
     return sorted(profiles, key=place)
 
@@ -141,8 +153,8 @@ def terminal_table(
 ) -> tuple[list[str], list[list[str]], tuple[str, ...]]:
     """Heads, rows and right-aligned heads of the table for people; with a bar for each value if `width` has room.
 
-    A bar is as long as the share of the largest value of its column. `width` is that of the terminal in characters, or
-    None for a pipe, which gets no bars.
+    A bar is as long as the share of the largest value of its column; doubtful timings have none. `width` is that of the
+    terminal in characters, or None for a pipe, which gets no bars.
     """
     heads, rows = readable_cells(profiles)
     numbers = _table_columns(profiles)
@@ -151,7 +163,7 @@ def terminal_table(
     if bar < SMALLEST_BAR:
         return heads, rows, right
     wide_heads = [*heads[:2], *(head for name in heads[2:] for head in (name, ""))]
-    bars = [_bars([column.value(profile) for profile in profiles], width=bar) for column in numbers]
+    bars = [_bars([_certain(column, profile) for profile in profiles], width=bar) for column in numbers]
     wide_rows = [
         [*row[:2], *(cell for place, text in enumerate(row[2:]) for cell in (text, bars[place][number]))]
         for number, row in enumerate(rows)
@@ -165,6 +177,10 @@ def _bar_width(heads: Sequence[str], rows: Sequence[Sequence[str]], *, width: in
         return 0
     taken = sum(max(len(cell) for cell in column) + 2 for column in zip(heads, *rows, strict=True))
     return min(LARGEST_BAR, (width - taken) // (len(heads) - 2) - 2)
+
+
+def _certain(column: ProfileColumn, profile: "Profile") -> float | None:
+    return None if _doubts(profile, column) else column.value(profile)
 
 
 def _bars(values: Sequence[float | None], *, width: int) -> list[str]:
@@ -184,7 +200,10 @@ def _table_columns(profiles: Sequence["Profile"]) -> list[ProfileColumn]:
 
 
 def readable_cells(profiles: Sequence["Profile"]) -> tuple[list[str], list[list[str]]]:
-    """Heads with units, and a row of texts for each model, every column in one scale; `≥` marks a lower bound."""
+    """Heads with units, and a row of texts for each model, every column in one scale.
+
+    `≥` marks a lower bound; a doubtful timing is written as `~9 ms`, with the digits that its interval supports.
+    """
     columns = _table_columns(profiles)
     scales = [choose_scale([column.value(profile) for profile in profiles], column.unit) for column in columns]
     heads = [_head(column, scale) for column, scale in zip(columns, scales, strict=True)]
@@ -203,6 +222,9 @@ def _head(column: ProfileColumn, scale: Scale) -> str:
 
 
 def _text(column: ProfileColumn, scale: Scale, profile: "Profile") -> str:
+    doubts, timing = _doubts(profile, column), _timing(profile, column.key)
+    if doubts and timing is not None:
+        return value_text(timing, doubts=doubts, interval=timing.interval)
     value = column.value(profile)
     is_lower_bound = column.unit == "MACs" and profile.uncounted_operators and value is not None
     return ("≥ " if is_lower_bound else "") + scale.text(value)
@@ -232,9 +254,12 @@ def as_latex(profiles: Sequence["Profile"]) -> str:
 def as_csv(profiles: Sequence["Profile"]) -> str:
     """All columns as CSV, unscaled, in the units of their names; unknown values are empty."""
     columns = columns_of(profiles)
+    has_speed = any(profile.speed for profile in profiles)
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["model", "input", *(column.key for column in columns), "is_complete"])
+    writer.writerow(
+        ["model", "input", *(column.key for column in columns), "is_complete", *(["doubts"] if has_speed else [])]
+    )
     writer.writerows(_csv_rows(profiles, columns))
     return text.getvalue()
 
@@ -242,4 +267,6 @@ def as_csv(profiles: Sequence["Profile"]) -> str:
 def _csv_rows(profiles: Sequence["Profile"], columns: Sequence[ProfileColumn]) -> Iterator[list[object]]:
     for profile in profiles:
         is_complete = "no" if profile.uncounted_operators else "yes"
-        yield [profile.model, _inputs(profile), *(column.value(profile) for column in columns), is_complete]
+        doubts = dict.fromkeys(doubt for column in columns for doubt in _doubts(profile, column))
+        last = [" ".join(doubts)] if any(each.speed for each in profiles) else []
+        yield [profile.model, _inputs(profile), *(column.value(profile) for column in columns), is_complete, *last]

@@ -82,6 +82,19 @@ def test_of_throughput_more_is_better_and_of_latency_less() -> None:
     assert [p.model for p in sorted_profiles([fast, slow], "-throughput")] == ["slow", "fast"]
 
 
+def test_a_doubtful_timing_is_rounded_and_neither_ranked_nor_drawn() -> None:
+    good, doubtful = timed("good", latency_ms=9.0, clips_per_s=100.0), timed("bad", latency_ms=1.234, clips_per_s=900.0)
+    doubtful = doubtful.model_copy(update={"speed_doubts": {"latency.p50_ms": ("drifting",)}})
+    assert [p.model for p in sorted_profiles([doubtful, good], "latency")] == ["good", "bad"]
+    assert [p.model for p in sorted_profiles([good, doubtful], "throughput")] == ["bad", "good"]
+    heads, (row, _), _ = terminal_table([doubtful, good], width=200)
+    latency = heads.index("latency, ms")
+    assert row[latency : latency + 2] == ["~1 ms", ""]
+    rows = list(csv.DictReader(io.StringIO(as_csv([doubtful, good]))))
+    assert [each["doubts"] for each in rows] == ["drifting", ""]
+    assert [each["latency.p50_ms"] for each in rows] == ["1.234", "9.0"]
+
+
 def test_a_terminal_has_a_bar_for_every_value_within_its_width() -> None:
     heads, rows, right = terminal_table([SMALL, LARGE, UNKNOWN], width=100)
     assert heads == ["model", "input", "params, M", "", "GMACs", "", "memory, MiB", ""]
