@@ -12,7 +12,7 @@ GOOD, COUNT = RunOutcome(is_good=True, needs_turns=True), RunOutcome(is_good=Tru
 
 
 class Job:
-    """Runs that take `seconds` each, judged `decided` after so many blocks; notes what was asked of it."""
+    """Runs that take `seconds` each; a case is decided after `decided[case]` blocks. Notes every call."""
 
     def __init__(
         self, *, decided: Mapping[str, int], seconds: float = 1.0, ran: Mapping[str, RunOutcome] | None = None
@@ -52,7 +52,7 @@ def test_a_block_is_a_b_b_a_and_the_next_its_mirror() -> None:
     assert job.analysed == [({"c": 3}, False)]
 
 
-def test_cases_take_turns_and_a_decided_one_is_left_alone() -> None:
+def test_cases_alternate_and_a_decided_one_is_not_measured_further() -> None:
     job = Job(decided={"quick": 3, "slow": 6})
     turns = job.measure(["quick", "slow"])
     assert turns.blocks == {"quick": 3, "slow": 6}
@@ -60,7 +60,7 @@ def test_cases_take_turns_and_a_decided_one_is_left_alone() -> None:
     assert [blocks for blocks, _ in job.analysed] == [{"quick": 3, "slow": 3}, {"slow": 4}, {"slow": 6}]
 
 
-def test_the_last_look_is_when_no_further_block_fits() -> None:
+def test_the_last_analysis_comes_when_no_further_block_fits() -> None:
     job = Job(decided={"c": 99})
     turns = job.measure(["c"], deadline_s=21.0)
     assert turns.blocks == {"c": 5}
@@ -75,13 +75,13 @@ def test_every_case_gets_one_block_however_short_the_time() -> None:
     assert job.analysed == [({"a": 1, "b": 1}, True)]
 
 
-def test_it_ends_after_the_last_look() -> None:
+def test_measuring_ends_after_the_last_analysis() -> None:
     job = Job(decided={"c": 99})
     assert job.measure(["c"]).stopped_because == "enough"
     assert job.analysed[-1] == ({"c": 6}, True)
 
 
-def test_a_case_that_fails_is_not_tried_again_and_the_rest_goes_on() -> None:
+def test_a_case_that_fails_is_not_measured_again_and_the_others_are() -> None:
     job = Job(decided={"bad": 3, "good": 3}, ran={"bad": RunOutcome(is_good=False, needs_turns=False)})
     turns = job.measure(["bad", "good"])
     assert turns.failed == ["bad"]
@@ -98,5 +98,5 @@ def test_counts_are_taken_once_a_side() -> None:
 
 
 @pytest.mark.parametrize("cases", [[], ["a"], ["a", "b", "c"]])
-def test_it_ends(cases: list[str]) -> None:
+def test_measuring_ends_for_any_number_of_cases(cases: list[str]) -> None:
     assert set(Job(decided=dict.fromkeys(cases, 99), seconds=7).measure(cases, deadline_s=100).blocks) == set(cases)

@@ -34,7 +34,7 @@ class Net(nn.Module):
 
 @register_model("net", clip="8x1x32")
 def net(num_classes: int = 5) -> Net:
-    """A network for tests."""
+    """A model for tests."""
     return Net(num_classes)
 '''
 SUITE = """\
@@ -57,7 +57,7 @@ def git(folder: Path, *arguments: str) -> str:
 
 @pytest.fixture
 def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A repository whose last commit makes its network ten times as much work."""
+    """A repository whose last commit makes its model ten times as expensive."""
     folder = tmp_path / "repository"
     folder.mkdir()
     git(folder, "init", "-q", "-b", "main")
@@ -74,8 +74,8 @@ def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.mark.slow
 def test_a_slower_head_is_found_in_real_processes(repository: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run_command(["ab", "HEAD~1", "HEAD", "nets.yaml", "--budget", "4m", "--out", "out", "--json"]) == 1
-    told = json.loads(capsys.readouterr().out)
-    rows = {row["metric"]: row for row in told["rows"]}
+    printed = json.loads(capsys.readouterr().out)
+    rows = {row["metric"]: row for row in printed["rows"]}
     assert rows["latency.p50_ms"]["verdict"] == "worse"
     assert rows["latency.p50_ms"]["ratio"] > 3
     assert rows["params.total"]["verdict"] == "worse"
@@ -89,7 +89,7 @@ def test_a_slower_head_is_found_in_real_processes(repository: Path, capsys: pyte
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("folder", "code"), [("src", 1), ("packages/nets/src", 3)])
-def test_a_stale_installed_copy_is_not_measured_in_the_place_of_the_working_folder(
+def test_a_stale_installed_copy_is_not_measured_in_place_of_the_working_folder(
     repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folder: str, code: int
 ) -> None:
     installed = tmp_path / "installed"
@@ -120,13 +120,13 @@ DEEP = """
 
 @register_model("deep", clip="8x1x32")
 def deep(width: int, num_classes: int = 5) -> Net:
-    \"\"\"A wider network for tests.\"\"\"
+    \"\"\"A wider model for tests.\"\"\"
     return Net(num_classes * width)
 
 
 @register_model("flat", clip="8x1x32")
 def flat(width: int, num_classes: int = 5) -> Net:
-    \"\"\"A network for tests that does not widen.\"\"\"
+    \"\"\"A model for tests that does not widen.\"\"\"
     return Net(num_classes)
 """
 
@@ -142,9 +142,9 @@ def test_cases_of_two_models_are_judged_in_the_pairs_they_were_measured_in(
         suite.replace("  latency: {max_s: 0.2}\n", "").replace("  latency.p50_ms: {max_rise: 3%}\n", "")
     )
     assert run_command(["ab", "model:flat", "model:deep", "nets.yaml", "--out", "out", "--json"]) == 1
-    told = json.loads(capsys.readouterr().out)
-    assert [row["verdict"] for row in told["rows"] if row["metric"] == "params.total"] == ["same", "worse"]
-    assert (told["missing"], told["added"]) == ([], [])
+    printed = json.loads(capsys.readouterr().out)
+    assert [row["verdict"] for row in printed["rows"] if row["metric"] == "params.total"] == ["same", "worse"]
+    assert (printed["missing"], printed["added"]) == ([], [])
 
 
 @pytest.mark.parametrize(
@@ -167,7 +167,7 @@ def test_wrong_input_is_exit_2_before_anything_is_measured(
 
 
 @pytest.mark.parametrize(
-    ("keys", "said"),
+    ("keys", "message"),
     [
         ("matrix: clip\nmodels: [net]", "nets.yaml:3:1: matrix: input should be a mapping, found 'clip'\n"),
         ("models: {net: {}}", "nets.yaml:3:1: models: input should be a valid list\n"),
@@ -176,12 +176,12 @@ def test_wrong_input_is_exit_2_before_anything_is_measured(
         ("matrix: {clip: [8x1x32]}", "nets.yaml:1:1: the key 'models' is missing\n"),
     ],
 )
-def test_a_suite_whose_model_is_replaced_must_be_one(
-    repository: Path, capsys: pytest.CaptureFixture[str], keys: str, said: str
+def test_a_suite_whose_model_is_replaced_must_be_valid(
+    repository: Path, capsys: pytest.CaptureFixture[str], keys: str, message: str
 ) -> None:
     (repository / "nets.yaml").write_text(SUITE.replace("models: [net]\n", f"{keys}\n"))
     assert run_command(["ab", "model:net", "HEAD", "nets.yaml"]) == 2
-    assert said in capsys.readouterr().err
+    assert message in capsys.readouterr().err
     assert not (repository / "results").exists()
 
 
@@ -198,20 +198,22 @@ def test_a_suite_from_elsewhere_that_runs_code_needs_trust(
     suite = tmp_path / "suite.yaml"
     suite.write_text(SUITE + extra)
     assert run_command(["ab", "HEAD", "HEAD", str(suite)]) == 2
-    assert "would run the plug-in nets" in (told := capsys.readouterr().err)
-    assert "--trust" in told
+    assert "would run the plug-in nets" in (printed := capsys.readouterr().err)
+    assert "--trust" in printed
     assert not (repository / "results").exists()
     assert git(repository, "worktree", "list").count("\n") == 0
 
 
-def test_a_gate_that_says_nothing_is_told_with_its_line(repository: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_unknown_key_of_a_gate_rule_is_reported_with_its_line(
+    repository: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     text = (repository / "nets.yaml").read_text()
     (repository / "nets.yaml").write_text(text.replace("params.total: {max_rise:", "params.total: {max_rice:"))
     assert run_command(["ab", "HEAD", ".", "nets.yaml"]) == 2
     assert re.search(r"nets\.yaml:\d+:\d+: unknown key 'max_rice'; did you mean: max_rise", capsys.readouterr().err)
 
 
-def test_limits_reach_a_side_as_texts() -> None:
+def test_limits_reach_a_side_as_text() -> None:
     """A commit from before bare numbers were limits plans the suite too."""
     suite = {"suite": "s", "gate": {"a.b": {"max_rise": 3, "max_drop": "1%"}, "c.d": None}}
     assert _with_limits_as_text(suite)["gate"] == {"a.b": {"max_rise": "3", "max_drop": "1%"}, "c.d": None}
@@ -238,7 +240,7 @@ def test_plans_of_two_models_are_paired_by_place() -> None:
 
 
 @pytest.mark.slow
-def test_a_suite_whose_gate_is_no_mapping_is_wrong_input(repository: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_gate_that_is_not_a_mapping_is_wrong_input(repository: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (repository / "nets.yaml").write_text(SUITE.partition("gate:")[0] + "gate: 3\n")
     assert run_command(["ab", ".", ".", "nets.yaml", "--out", "out"]) in (2, 3)
     assert "gate" in capsys.readouterr().err

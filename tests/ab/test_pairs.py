@@ -1,4 +1,4 @@
-"""Pairs of runs: which side begins, and who is spared when the other fails. Sides are simulated."""
+"""Pairs of runs on simulated sides: which side begins, and what runs if the other failed."""
 
 from typing import cast
 
@@ -11,7 +11,7 @@ GOOD, BAD = RunOutcome(is_good=True, needs_turns=True), RunOutcome(is_good=False
 
 
 class FakeSide:
-    """A side whose every run ends as `ran`, at once; notes in `begun` when it was asked."""
+    """A side whose runs end at once with the outcome `ran`; notes its name in `begun`."""
 
     def __init__(self, name: SideName, ran: RunOutcome, begun: list[SideName]) -> None:
         self.name, self.ran, self.begun = name, ran, begun
@@ -49,7 +49,7 @@ def test_head_is_run_whatever_became_of_base(
 
 
 @pytest.mark.parametrize("first", ["base", "head"])
-def test_of_two_at_a_time_the_first_begins_first(first: SideName, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_first_of_two_concurrent_sides_begins_first(first: SideName, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("bench.ab.pairs.wait_for_results", lambda waiting: waiting)
     begun: list[SideName] = []
     assert set(run_together(pair_of(begun=begun), first, 0)) == {"base", "head"}

@@ -1,4 +1,4 @@
-"""Sides of an A/B measurement: what they are, where they are measured, and that nothing of them is left behind."""
+"""Sides of an A/B measurement: how they are read, where they are measured, and how their processes end."""
 
 import os
 import subprocess
@@ -37,7 +37,7 @@ def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-def test_what_a_side_is(repository: Path) -> None:
+def test_sides_are_read_by_their_form(repository: Path) -> None:
     first = git(repository, "rev-parse", "HEAD~1")
     assert (read_side("HEAD~1").kind, read_side("HEAD~1").value) == ("commit", first)
     assert (read_side("model:c3d").kind, read_side("model:c3d").value) == ("model", "c3d")
@@ -47,14 +47,16 @@ def test_what_a_side_is(repository: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["no-such-branch", "--help", "python:/nowhere/python", ""])
-def test_what_is_no_side_is_wrong_input(repository: Path, text: str) -> None:
+def test_an_unknown_side_is_wrong_input(repository: Path, text: str) -> None:
     with pytest.raises(InputError) as caught:
         read_side(text)
     assert caught.value.exit_code == 2
     assert str(caught.value)
 
 
-def test_a_shallow_clone_is_told_as_such(repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_error_for_a_shallow_clone_says_so(
+    repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """As actions/checkout makes it: the branch to compare with is not there."""
     clone = tmp_path / "clone"
     source = ["git", "clone", "-q", "--depth", "1", f"file://{repository}", str(clone)]
@@ -63,9 +65,9 @@ def test_a_shallow_clone_is_told_as_such(repository: Path, tmp_path: Path, monke
     with pytest.raises(InputError, match="fetch-depth: 0"):
         read_side("origin/none")
     monkeypatch.chdir(repository)
-    with pytest.raises(InputError) as told:
+    with pytest.raises(InputError) as caught:
         read_side("origin/none")
-    assert "fetch-depth" not in str(told.value)
+    assert "fetch-depth" not in str(caught.value)
 
 
 def test_a_ref_outside_a_repository_says_what_is_needed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -97,7 +99,7 @@ def test_paths_into_the_repository_are_moved_into_the_worktree(
         assert paths[-1] == "/elsewhere"
 
 
-def test_a_model_takes_the_place_of_the_suites_one(repository: Path) -> None:
+def test_a_model_side_replaces_the_one_model_of_the_suite(repository: Path) -> None:
     suite = {**SUITE, "models": [{"name": "c3d", "num_classes": 7}], "matrix": {"clip": ["8x1x32"]}}
     assert suite_for_side(read_side("nets:small"), suite)["models"] == [{"name": "nets:small", "num_classes": 7}]
     ruled = {**suite, "matrix": {**suite.get("matrix", {}), "exclude": [{"model": "c3d", "batch": 2}, {"batch": 4}]}}
@@ -113,15 +115,15 @@ def test_a_model_takes_the_place_of_the_suites_one(repository: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("code", "said"),
+    ("code", "message"),
     [("import sys; sys.exit('no vbench here')", "no vbench here"), ("print('not JSON', flush=True)", "not JSON")],
 )
-def test_a_side_that_breaks_is_exit_3_with_its_last_words(tmp_path: Path, code: str, said: str) -> None:
+def test_a_side_that_breaks_is_exit_3_with_its_last_line(tmp_path: Path, code: str, message: str) -> None:
     python = tmp_path / "python"
     python.write_text(f"#!{sys.executable}\n{code}\n")
     python.chmod(0o755)
     place = SideSetup(title="broken", folder=tmp_path, python=str(python))
-    with pytest.raises(SetUpError, match=said) as caught:
+    with pytest.raises(SetUpError, match=message) as caught:
         Side("base", place, Tree.of(SUITE, name="s.yaml"), path=tmp_path / "s.yaml", out=tmp_path / "base")
     assert caught.value.exit_code == 3
 
@@ -152,7 +154,7 @@ open("pids", "w").write(f"{os.getpid()} {other.pid}")
 HANGS = "\ntime.sleep(600)\n"
 
 
-def test_a_side_that_hangs_while_planning_ends_at_its_deadline_with_all_that_it_started(
+def test_a_side_that_hangs_while_planning_ends_at_its_deadline_with_its_children(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wait_until_gone: Callable[..., None]
 ) -> None:
     monkeypatch.setattr(sides, "PLAN_S", 2.0)
@@ -161,7 +163,7 @@ def test_a_side_that_hangs_while_planning_ends_at_its_deadline_with_all_that_it_
     wait_until_gone([int(pid) for pid in (tmp_path / "pids").read_text().split()], within_s=0.5)
 
 
-def test_a_run_that_hangs_ends_the_side_when_its_limit_is_long_over(
+def test_a_run_that_hangs_ends_the_side_at_its_deadline(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wait_until_gone: Callable[..., None]
 ) -> None:
     monkeypatch.setattr(sides, "RUN_LIMITS", 0.0)
@@ -174,7 +176,7 @@ def test_a_run_that_hangs_ends_the_side_when_its_limit_is_long_over(
         wait_until_gone([int(pid) for pid in (tmp_path / "pids").read_text().split()], within_s=0.5)
 
 
-def test_of_two_sides_the_one_that_is_done_is_read_first(tmp_path: Path) -> None:
+def test_the_result_of_the_side_that_is_done_is_read_first(tmp_path: Path) -> None:
     (tmp_path / "slow").mkdir()
     run = "sys.stdin.readline()\n"
     done = 'print(json.dumps({"is_good": True, "needs_turns": False}), flush=True)\n'
@@ -195,13 +197,13 @@ def test_a_side_that_prints_200_mb_is_measured_and_its_log_is_bounded(tmp_path: 
     assert (tmp_path / "base.log").stat().st_size < 5_000_000
 
 
-def test_a_side_that_never_ends_its_line_is_not_read_for_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_reply_without_end_is_not_read_for_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sides, "MOST_REPLY_BYTES", 1_000_000)
     with pytest.raises(SetUpError, match="it replied 'xxx"):
         start(fake_side(tmp_path, "while True: sys.stdout.write('x' * 1_000_000)\n"))
 
 
-def test_a_suite_that_is_longer_than_a_pipe_reaches_a_side_that_prints_first(tmp_path: Path) -> None:
+def test_a_suite_longer_than_a_pipe_reaches_a_side_that_prints_first(tmp_path: Path) -> None:
     """Each side of the pipe would wait for the other if only one of them was read."""
     prints = "sys.stderr.write('x' * 1_000_000)\n"
     setup = fake_side(tmp_path, prints + PLANS + HANGS)
@@ -275,7 +277,7 @@ def test_a_side_whose_plan_is_wrong_says_where(tmp_path: Path, is_other: bool, e
         Side("head", place, read_yaml(file), path=file, out=tmp_path / "head")
 
 
-def test_a_side_knows_which_rules_lie_beneath_another_file(tmp_path: Path) -> None:
+def test_a_side_knows_which_rules_another_file_overrides(tmp_path: Path) -> None:
     """They may name what the upper file has put aside."""
     (tmp_path / "s.yaml").write_text(FILE.replace("precison: bf16", "depth: 18"))
     top = Tree.of({"measure": {"params": {}}}, name="s.yaml")
@@ -285,7 +287,7 @@ def test_a_side_knows_which_rules_lie_beneath_another_file(tmp_path: Path) -> No
 
 
 def test_a_suite_by_a_relative_path_keeps_its_recipes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A side stands in a folder of its own, where the path leads elsewhere or nowhere."""
+    """A side has its own working folder, from which the relative path leads elsewhere or nowhere."""
     (tmp_path / "recipes").mkdir()
     (tmp_path / "elsewhere").mkdir()
     recipe = (Path(__file__).parents[2] / "suites" / "recipes" / "quick.yaml").read_text()
@@ -298,7 +300,7 @@ def test_a_suite_by_a_relative_path_keeps_its_recipes(tmp_path: Path, monkeypatc
         assert len(side.cases) == 1
 
 
-def test_a_folder_that_hides_no_package_is_no_other_bench(tmp_path: Path) -> None:
+def test_a_folder_without_init_is_not_another_package_bench(tmp_path: Path) -> None:
     """Its place of the path is left out while vbench is imported, with all else that it holds."""
     package = tmp_path / "bench"
     (package / "suites").mkdir(parents=True)
@@ -317,8 +319,8 @@ def make_side(place: SideSetup) -> Side:
     return side
 
 
-def test_code_of_the_repository_from_elsewhere_than_the_worktree_is_refused(repository: Path) -> None:
-    """As where a package is installed for editing: base would be measured with the code of head."""
+def test_code_from_the_repository_instead_of_the_worktree_is_refused(repository: Path) -> None:
+    """As with an editable install: base would be measured with the code of head."""
     new = repository / "lib" / "new.py"
     new.write_text("")
     with side_setup(read_side("main")) as place:
@@ -332,7 +334,7 @@ def test_code_of_the_repository_from_elsewhere_than_the_worktree_is_refused(repo
 
 @pytest.mark.parametrize("environment", ["/opt/venv", "{repository}/.venv", "{repository}"])
 @pytest.mark.parametrize("ref", ["main", "."])
-def test_an_installed_copy_of_what_the_checkout_holds_is_refused_on_either_side(
+def test_an_installed_copy_of_code_in_the_checkout_is_refused_on_either_side(
     repository: Path, ref: str, environment: str
 ) -> None:
     prefix = environment.format(repository=repository)
@@ -345,7 +347,7 @@ def test_an_installed_copy_of_what_the_checkout_holds_is_refused_on_either_side(
         side._check_origins({"origins": {"word": str(place.folder / "word.py")}, "prefix": prefix})
 
 
-def test_an_environment_that_is_reached_through_a_link_is_where_its_modules_are(
+def test_an_environment_behind_a_symbolic_link_contains_its_modules(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     module = tmp_path / "real/lib/linked_words.py"
@@ -375,9 +377,7 @@ def test_modules_are_found_wherever_a_repository_keeps_them(repository: Path) ->
     assert modules_of("x.nets", repository) == []
 
 
-def test_origins_are_those_of_the_modules_themselves_and_no_parent_is_imported(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_origins_are_found_without_importing_parent_packages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first, second = tmp_path / "first", tmp_path / "second"
     for folder, name in ((first, "shared/one.py"), (second, "shared/two.py"), (second, "whole/net.py")):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
@@ -396,7 +396,7 @@ def test_origins_are_those_of_the_modules_themselves_and_no_parent_is_imported(
     assert Path(found[OWN]).name == "running.py"
 
 
-def test_the_working_folder_finds_its_code_as_a_commit_does(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_working_folder_finds_its_code_like_a_commit(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Else `ab main .` of a `src` layout would measure base from its source and head from an installed copy."""
     (repository / "src").mkdir()
     (repository / "src" / "code.py").write_text("")
@@ -412,7 +412,7 @@ def test_the_working_folder_finds_its_code_as_a_commit_does(repository: Path, mo
     assert paths(".") == paths("main") == ["/lib", "", "/src", "/elsewhere"]
 
 
-def test_outside_of_a_repository_the_working_folder_is_as_it_is(
+def test_outside_a_repository_the_working_folder_is_used_as_it_is(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -421,7 +421,7 @@ def test_outside_of_a_repository_the_working_folder_is_as_it_is(
         assert (place.folder, place.variables, place.tree) == (tmp_path, {}, None)
 
 
-def test_names_that_are_not_utf_8_are_no_crash(repository: Path) -> None:
+def test_names_that_are_not_utf_8_do_not_crash(repository: Path) -> None:
     odd = os.fsencode(repository) + b"/caf\xe9"
     os.mkdir(odd)
     Path(os.fsdecode(odd), "word.py").write_text("")
@@ -432,9 +432,7 @@ def test_names_that_are_not_utf_8_are_no_crash(repository: Path) -> None:
         assert (place.folder / "word.py").is_file()
 
 
-def test_worktrees_of_killed_measurements_are_removed_and_those_of_others_are_not(
-    repository: Path, tmp_path: Path
-) -> None:
+def test_only_worktrees_of_killed_measurements_are_removed(repository: Path, tmp_path: Path) -> None:
     killed = subprocess.Popen([sys.executable, "-c", ""])
     killed.wait()
     trees = {pid: tmp_path / f"vbench-ab-{pid}-x" / "tree" for pid in (killed.pid, os.getppid())}
@@ -552,7 +550,7 @@ def without_identity(record):
 
 
 @pytest.mark.parametrize(("identify", "is_kept"), [(False, False), (True, True)])
-def test_a_record_of_a_side_keeps_no_names_unless_asked_to(tmp_path: Path, identify: bool, is_kept: bool) -> None:
+def test_records_of_a_side_keep_no_home_folder_unless_asked_to(tmp_path: Path, identify: bool, is_kept: bool) -> None:
     vbench = {**OLD_VBENCH, "core/__init__.py": "", "core/privacy.py": PRIVACY}
     for name, text in vbench.items():
         (tmp_path / "bench" / name).parent.mkdir(parents=True, exist_ok=True)

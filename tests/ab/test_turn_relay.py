@@ -81,7 +81,7 @@ def stepping(pair: Pair, side: str, *, warm_up: int, steps: int) -> Callable[[Tu
 
 
 @pytest.mark.parametrize("first", ["base", "head"])
-def test_turns_alternate_from_where_both_met(first: SideName, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_turns_alternate_after_both_sides_are_warm(first: SideName, monkeypatch: pytest.MonkeyPatch) -> None:
     pair = Pair(monkeypatch, first=first)
     pair.run(base=stepping(pair, "base", warm_up=3, steps=8), head=stepping(pair, "head", warm_up=11, steps=8))
     sampled = [(side, turn) for side, turn in pair.seen if "warming" not in side]
@@ -91,13 +91,13 @@ def test_turns_alternate_from_where_both_met(first: SideName, monkeypatch: pytes
     assert turns["base"] == turns["head"] == list(range(2, 10))
 
 
-def test_when_one_side_ends_the_other_goes_on_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_when_one_side_ends_the_other_continues_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     pair = Pair(monkeypatch)
     pair.run(base=stepping(pair, "base", warm_up=0, steps=2), head=stepping(pair, "head", warm_up=0, steps=9))
     assert pair.order() == "bhbh" + 7 * "h"
 
 
-def test_a_side_without_timings_is_waited_for_until_it_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_timing_waits_for_a_side_without_timings_to_end(monkeypatch: pytest.MonkeyPatch) -> None:
     pair = Pair(monkeypatch)
     ended = []
 
@@ -114,7 +114,7 @@ def test_a_side_without_timings_is_waited_for_until_it_ends(monkeypatch: pytest.
     assert pair.order() == "h"
 
 
-def test_a_side_that_dies_in_its_turn_gives_it_back(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_side_that_dies_in_its_turn_returns_it(monkeypatch: pytest.MonkeyPatch) -> None:
     pair = Pair(monkeypatch)
 
     def dying(turns: TurnTaking) -> None:
@@ -128,7 +128,7 @@ def test_a_side_that_dies_in_its_turn_gives_it_back(monkeypatch: pytest.MonkeyPa
     assert pair.order() == "b" + 4 * "h"
 
 
-def test_nested_blocks_are_one_and_the_clock_stands_still_while_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_blocks_may_be_nested_and_the_clock_stands_still_while_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
     pair = Pair(monkeypatch)
     spent_s = []
 
@@ -146,7 +146,7 @@ def test_nested_blocks_are_one_and_the_clock_stands_still_while_waiting(monkeypa
     assert spent_s[0] < 0.2
 
 
-def test_without_an_address_nobody_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_an_address_a_process_never_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(ADDRESS, raising=False)
     turns = TurnTaking.of_environment()
     with turns.held():
@@ -155,7 +155,7 @@ def test_without_an_address_nobody_waits(monkeypatch: pytest.MonkeyPatch) -> Non
     assert (turns.is_shared, turns.turn) == (False, 0)
 
 
-def test_a_side_that_left_is_not_kept_waiting() -> None:
+def test_a_side_that_has_left_does_not_wait() -> None:
     turnstile = Turnstile(first="base")
     turnstile.leave("head")
     turnstile.meet("head")
@@ -166,7 +166,7 @@ def test_a_side_that_left_is_not_kept_waiting() -> None:
     turnstile.enter("base")
 
 
-def test_the_address_under_its_old_name_is_honoured(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_old_name_of_the_address_still_works(monkeypatch: pytest.MonkeyPatch) -> None:
     """A vbench from before the rename, as a side, sets and reads the old name."""
     monkeypatch.delenv(ADDRESS, raising=False)
     with Relay(first="base") as relay:

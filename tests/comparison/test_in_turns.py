@@ -77,7 +77,7 @@ def test_a_failed_case_has_no_verdict(
         assert (row.is_missing, row.is_open) == (True, False)
 
 
-def test_runs_in_turns_are_compared_with_their_like_only(runs: Callable[..., list[Record]]) -> None:
+def test_runs_in_turns_are_only_compared_with_runs_of_the_same_kind(runs: Callable[..., list[Record]]) -> None:
     values = [10.0, 10.02, 9.98, 10.01, 9.99]
     alone, steps, processes = (runs(values, details=d) for d in ({}, {"in_turns": "steps"}, {"in_turns": "processes"}))
     assert compare(steps, steps[::-1]).rows[0].verdict == "same"
@@ -117,7 +117,7 @@ def side_of(rng: np.random.Generator, disturbed: Values, factor: float) -> tuple
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("factor", "fewest", "most"), [(1.0, 0, 2), (1.25, 24, 24)])
-def test_ten_metrics_by_steps_in_turns_are_wrong_in_one_of_a_hundred_measurements(
+def test_ten_metrics_with_steps_in_turns_are_wrong_in_one_of_a_hundred_measurements(
     tmp_path: Path, record: Callable[..., Record], factor: float, fewest: int, most: int
 ) -> None:
     """All the way as `vbench ab` goes, on a machine whose speed halves and doubles from turn to turn for both sides.

@@ -9,7 +9,15 @@ import pytest
 import torch
 
 from bench.core import nvml
-from bench.core.nvml import GpuProcess, device_handle, gpu_handle, other_processes, read_gpu_state
+from bench.core.nvml import (
+    GpuProcess,
+    clock_reasons,
+    device_handle,
+    foreign_processes,
+    gpu_handle,
+    other_processes,
+    read_gpu_state,
+)
 from bench.runner import environment
 
 Machine = Callable[..., None]
@@ -134,3 +142,46 @@ def test_other_processes_on_a_gpu_are_distinguished_from_this_one(
 ) -> None:
     processes = [GpuProcess(pid=pid, name=None, memory_bytes=None) for pid in listed]
     assert [p.pid for p in other_processes(processes, own_pid=7, is_on_gpu=is_on_gpu)] == others
+
+
+def test_reasons_are_named_bit_by_bit() -> None:
+    assert clock_reasons(0) == ()
+    assert clock_reasons(0x4 | 0x40) == ("power cap", "thermal slowdown (hardware)")
+    assert clock_reasons(0x200) == (), "a bit that no current driver sets"
+
+
+def process(pid: int) -> GpuProcess:
+    return GpuProcess(pid=pid, name="python", memory_bytes=None)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "foreign"),
+    [
+        ([], [7], []),
+        ([8], [7, 8], [8]),
+        ([], [7, 9], [9]),
+        ([], [1234], []),
+        ([8], [8, 1234], [8]),
+        ([], [1234, 5678], [1234, 5678]),
+        ([8], [7], [8]),
+    ],
+    ids=[
+        "only ours",
+        "one was there",
+        "one came in addition to ours",
+        "ours under the host's pid",
+        "one was there, ours under the host's pid",
+        "two came, either may be ours",
+        "one went meanwhile",
+    ],
+)
+def test_foreign_processes_are_distinguished_from_this_one(
+    before: list[int], after: list[int], foreign: list[int]
+) -> None:
+    found = foreign_processes([process(p) for p in before], [process(p) for p in after], own_pid=7)
+    assert [p.pid for p in found] == foreign
+
+
+def test_a_process_is_named_with_its_known_facts() -> None:
+    assert str(GpuProcess(pid=5, name="python3", memory_bytes=2_100_000_000)) == "python3 (pid 5, 2.1 GB)"
+    assert str(GpuProcess(pid=5, name=None, memory_bytes=None)) == "a process of unknown name (pid 5)"

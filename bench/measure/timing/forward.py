@@ -186,7 +186,7 @@ def forward_of(case: CaseContext) -> Callable[[int], Forward]:
 def free_device_memory() -> None:
     """Free what earlier measures left on the device: engines, compiled graphs, torch's cache.
 
-    torch keeps all memory that it ever held, so a child process would otherwise find it taken.
+    torch keeps all memory that it ever held, so a child process would otherwise not get it.
     """
     _ENGINES.clear()
     if "torch._dynamo" in sys.modules:

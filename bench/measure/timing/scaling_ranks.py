@@ -70,7 +70,7 @@ def run_ranks(function: str, request: Mapping[str, Any], *, world: int, threads:
 
 
 def failure_reason(failed: Path, log: str, *, world: int) -> str:
-    """The error that the first failing rank wrote into folder `failed`; else how torchrun says that a rank died."""
+    """The error that the first failing rank wrote into folder `failed`; else torchrun's report of a rank that died."""
     errors = sorted(failed.iterdir(), key=lambda file: file.stat().st_mtime_ns)
     if errors:
         return " ".join(errors[0].read_text(encoding="utf-8").split())

@@ -1,4 +1,4 @@
-"""The search for a batch on simulated memory and simulated rates, and the process that tries batches."""
+"""The search for a batch on simulated memory and rates, and the process that measures batches."""
 
 import json
 from collections.abc import Callable
@@ -41,7 +41,7 @@ def test_the_largest_batch_is_found_under_any_memory_limit(memory: int, limit: i
         return batch <= memory
 
     assert largest_that_fits(fits, limit=limit) == min(memory, limit)
-    assert len(asked) == len(set(asked)), "nothing is tried twice"
+    assert len(asked) == len(set(asked)), "no batch is tried twice"
     assert len(asked) <= 2 * max(1, limit.bit_length())
     assert max(asked) <= max(1, min(limit, 2 * memory)), "never more than twice of what fits"
 
@@ -63,7 +63,7 @@ def test_the_best_batch_has_the_highest_rate(rates: dict[int, float | None], bat
     assert (found.batch, max(found.rates)) == (batch, tried)
 
 
-def test_no_batch_is_best_where_not_one_clip_fits() -> None:
+def test_there_is_no_best_batch_if_not_one_clip_fits() -> None:
     assert best_batch(lambda size: None) is None
 
 
@@ -75,14 +75,14 @@ def trials(load: Callable[..., CaseContext], tmp_path_factory: pytest.TempPathFa
     return BatchTrials(load(), function="fake_batch_trials:reply_with_rates")
 
 
-def test_a_process_that_broke_is_replaced_and_one_short_of_memory_is_not(trials: BatchTrials) -> None:
+def test_a_broken_process_is_replaced_and_one_out_of_memory_is_kept(trials: BatchTrials) -> None:
     with trials:
         assert trials.rate(1) == 101.0
         first = trials._child
         assert not trials.fits(64)
         assert trials._child is first, "out of memory leaves a process usable"
         assert not trials.fits(7)
-        assert trials.fits(8), "a fresh process knows nothing of the broken one"
+        assert trials.fits(8), "a new process is not broken"
         assert trials._child is not first
         assert not trials.fits(13)
         assert trials.fits(14)
@@ -90,12 +90,12 @@ def test_a_process_that_broke_is_replaced_and_one_short_of_memory_is_not(trials:
     assert "code 9" in trials.broken[13]
 
 
-def test_the_search_goes_on_over_batches_that_break(trials: BatchTrials) -> None:
+def test_the_search_continues_after_batches_that_break_their_process(trials: BatchTrials) -> None:
     with trials:
         assert largest_that_fits(trials.fits) == 40
 
 
-def test_a_real_process_tries_batches_and_survives_want_of_memory(load: Callable[..., CaseContext]) -> None:
+def test_a_real_process_measures_batches_and_survives_exhausted_memory(load: Callable[..., CaseContext]) -> None:
     with BatchTrials(load()) as trials:
         assert trials.fits(2)
         assert not trials.fits(1 << 40)

@@ -1,4 +1,4 @@
-"""The canary: what it compares, and that it sings on a CPU."""
+"""The canary: its comparison, its clock and its warm-up."""
 
 import itertools
 
@@ -17,32 +17,32 @@ def test_a_ratio_above_one_is_a_slower_machine() -> None:
 
 
 @pytest.mark.parametrize(("after", "seen"), [(1.04, []), (0.96, []), (1.06, ["copy +6%"]), (0.9, ["copy -10%"])])
-def test_drift_is_seen_in_both_directions_beyond_its_limit(after: float, seen: list[str]) -> None:
+def test_drift_beyond_its_limit_is_found_in_both_directions(after: float, seen: list[str]) -> None:
     assert describe_drift(compare_canary({"copy_ms": 1.0}, {"copy_ms": after})) == seen
 
 
-def test_it_sings_on_a_cpu() -> None:
+def test_the_canary_runs_on_a_cpu() -> None:
     assert all(ms > 0 for ms in time_canary(torch.device("cpu")).values())
 
 
-def test_a_song_is_timed_by_the_devices_own_clock(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Launching 0.2 ms of work takes the host longer or shorter by as much as a drift."""
+def test_the_canary_is_timed_by_the_devices_own_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The wall time of 0.2 ms of work varies by as much as a drift."""
     walls = itertools.cycle([0.0004, 0.0005, 0.0006])
     monkeypatch.setattr(canary, "time_work", lambda work, device: Sample(wall_s=next(walls), device_s=0.0002))
     assert canary._median_ms(lambda: None, torch.device("cuda")) == pytest.approx(0.2)
 
 
 @pytest.mark.parametrize(("device", "at_least_s"), [("cpu", 0.0), ("cuda", 0.2)])
-def test_nothing_counts_before_a_gpu_is_awake_nor_the_first_of_all(
+def test_nothing_is_timed_before_the_clock_of_a_gpu_is_up(
     monkeypatch: pytest.MonkeyPatch, device: str, at_least_s: float
 ) -> None:
     ends_s: list[float] = [0.0]
 
-    def time_song(work: object, device: torch.device) -> Sample:
+    def time_matmul(work: object, device: torch.device) -> Sample:
         ends_s.append(ends_s[-1] + 0.03)
         return Sample(wall_s=0.03)
 
-    monkeypatch.setattr(canary, "time_work", time_song)
+    monkeypatch.setattr(canary, "time_work", time_matmul)
     monkeypatch.setattr(canary.time, "perf_counter", lambda: ends_s[-1])
     canary._ramp_up(lambda: None, torch.device(device))
     assert ends_s[-1] >= at_least_s
@@ -50,5 +50,5 @@ def test_nothing_counts_before_a_gpu_is_awake_nor_the_first_of_all(
 
 
 @pytest.mark.gpu
-def test_it_sings_on_a_gpu() -> None:
+def test_the_canary_runs_on_a_gpu() -> None:
     assert all(ms > 0 for ms in time_canary(torch.device("cuda")).values())

@@ -1,4 +1,4 @@
-"""Float8 linear layers against the products they stand for; torch computes them on a CPU too, slowly."""
+"""Float8 linear layers compared with the layers that they replace; torch computes them on a CPU too, slowly."""
 
 import pytest
 import torch
@@ -10,7 +10,7 @@ from bench.measure.timing import ceilings
 from bench.measure.timing.fp8 import FP8, Fp8Linear, Replaced, product_of, use_fp8
 
 
-def test_a_float8_layer_is_near_its_linear_layer_and_not_it() -> None:
+def test_a_float8_layer_is_close_to_its_linear_layer_and_not_equal() -> None:
     torch.manual_seed(0)
     linear = nn.Linear(64, 32).bfloat16().requires_grad_(False)
     x = torch.randn(2, 5, 64).bfloat16()
@@ -21,8 +21,8 @@ def test_a_float8_layer_is_near_its_linear_layer_and_not_it() -> None:
     assert 2**-8 < difference < 0.1, "e4m3 keeps three bits of a fraction"
 
 
-def test_every_row_has_a_scale_of_its_own() -> None:
-    """One clip of large values does not drown another: with one scale for all, the small row would be zeros."""
+def test_every_row_has_its_own_scale() -> None:
+    """With one scale for all rows, the small row would become zero."""
     linear = nn.Linear(16, 16, bias=False).bfloat16()
     rows = torch.stack([torch.full((16,), 1e4), torch.full((16,), 1e-4)]).bfloat16()
     found = Fp8Linear(linear)(rows).float()
@@ -38,7 +38,7 @@ def test_numbers_that_e4m3_holds_are_multiplied_exactly() -> None:
     assert torch.equal(Fp8Linear(linear)(x), 448 * x)
 
 
-def test_layers_that_cublas_would_not_take_stay_as_they_are() -> None:
+def test_layers_that_cublas_does_not_accept_are_not_replaced() -> None:
     model = nn.Sequential(nn.Linear(32, 48), nn.Linear(48, 5), nn.Linear(5, 1)).bfloat16()
     assert use_fp8(model, [torch.zeros(1, 32).bfloat16()]) == Replaced(in_fp8=("0",), bypassed=())
     assert [type(layer) for layer in model] == [Fp8Linear, nn.Linear, nn.Linear]
@@ -46,7 +46,7 @@ def test_layers_that_cublas_would_not_take_stay_as_they_are() -> None:
 
 
 class Reading(nn.Module):
-    """As torchvision's Swin: multiplies by weights that it reads off its layer, whose forward never runs."""
+    """Multiplies by the weights of a layer whose forward never runs, as torchvision's Swin does."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -56,11 +56,11 @@ class Reading(nn.Module):
         return self.head(nn.functional.linear(x, self.qkv.weight, self.qkv.bias))  # type: ignore[no-any-return]
 
 
-def test_a_layer_that_never_runs_is_no_float8_layer_and_is_named() -> None:
+def test_a_layer_that_never_runs_is_not_replaced_and_is_named() -> None:
     model = Reading().bfloat16()
     assert use_fp8(model, [torch.zeros(1, 16).bfloat16()]) == Replaced(in_fp8=("head",), bypassed=("qkv",))
     assert [type(layer) for layer in (model.qkv, model.head)] == [nn.Linear, Fp8Linear]
-    assert not model.qkv._forward_hooks, "what was put there to look is gone"
+    assert not model.qkv._forward_hooks, "the hooks that found the calls are removed"
 
 
 def test_torchvisions_swin_bypasses_its_attention() -> None:
@@ -72,7 +72,7 @@ def test_torchvisions_swin_bypasses_its_attention() -> None:
     assert found == Replaced(in_fp8=("mlp.0", "mlp.3"), bypassed=("attn.qkv", "attn.proj"))
 
 
-def test_a_network_without_such_layers_is_refused() -> None:
+def test_a_model_without_such_layers_is_refused() -> None:
     with pytest.raises(InputError, match="this model runs none"):
         use_fp8(nn.Sequential(nn.Linear(8, 5)), [torch.zeros(1, 8)])
 

@@ -1,12 +1,20 @@
-"""Warm-up and stop rule, driven by simulated clocks: steady, warming up, drifting, bimodal, spiky. Nothing sleeps."""
+"""Warm-up and stop rule on simulated clocks: steady, warming up, drifting, bimodal, spiky, on several ranks."""
 
 import random
 from collections.abc import Callable, Iterator
 from itertools import count
 
 import pytest
+import torch
 
-from bench.measure.timing.sampling import Sample, SamplingRule, take_samples, windows_agree
+from bench.measure.timing.sampling import (
+    Sample,
+    SamplingRule,
+    take_samples,
+    take_samples_on_ranks,
+    windows_agree,
+)
+from bench.train.ranks import Ranks
 
 
 class Machine:
@@ -44,7 +52,7 @@ def test_a_steady_machine_is_measured_precisely() -> None:
 
 
 def test_warm_up_is_left_out() -> None:
-    """The first 15 steps are 10 times slower, as while kernels are chosen and caches fill."""
+    """The first 15 steps are 10 times slower, as when kernels are chosen and caches fill."""
     times = noisy(0.01, spread=0.01)
     machine = Machine(lambda n: next(times) * (10 if n < 15 else 1))
     timing = take_samples(machine.step, SamplingRule(), clock_s=machine.clock_s)
@@ -60,7 +68,7 @@ def test_a_drifting_machine_is_marked_unsteady_and_still_sampled() -> None:
     assert timing.samples_s
 
 
-def test_time_runs_out_on_a_bimodal_machine() -> None:
+def test_time_is_up_on_a_bimodal_machine() -> None:
     machine = Machine(lambda n: 0.1 if n % 2 else 0.2)
     timing = take_samples(machine.step, SamplingRule(max_s=10), clock_s=machine.clock_s)
     assert timing.stopped_because == "time is up"
@@ -68,7 +76,7 @@ def test_time_runs_out_on_a_bimodal_machine() -> None:
 
 
 def test_noise_that_no_longer_shrinks_is_a_plateau() -> None:
-    """A random walk: more samples say nothing more of where it will be."""
+    """A random walk: more samples do not tell where it will be."""
     draw, level = random.Random(1), [0.01]
 
     def wander(n: int) -> float:
@@ -99,18 +107,18 @@ def test_spikes_do_not_move_the_median() -> None:
     ],
     ids=["the same", "first is an outlier", "slower", "mean faster by more than 10 %", "little noise", "wider"],
 )
-def test_two_windows_agree_by_all_four_rules(after: list[float], expected: bool) -> None:
+def test_two_windows_agree_if_all_four_rules_hold(after: list[float], expected: bool) -> None:
     assert windows_agree([1.0, 1.001] * 5, after) is expected
 
 
-def test_a_step_longer_than_the_whole_budget_still_gives_samples() -> None:
+def test_a_step_longer_than_the_time_limit_still_has_samples() -> None:
     machine = Machine(lambda n: 30.0)
     timing = take_samples(machine.step, SamplingRule(), clock_s=machine.clock_s)
     assert len(timing.samples_s) == 3
 
 
-def test_samples_of_a_slowed_device_are_thrown_away_and_it_is_given_time() -> None:
-    """It slows itself from second 6 to second 8; a pause of 2 s at the latest brings it back."""
+def test_samples_of_a_throttled_device_are_discarded_and_it_gets_time_to_recover() -> None:
+    """It throttles from second 6 to second 8, so a pause of at most 2 s lets it recover."""
     machine = Machine(lambda n: 0.02 if 6 <= machine.now_s < 8 else 0.01)
     timing = take_samples(
         machine.step,
@@ -125,7 +133,7 @@ def test_samples_of_a_slowed_device_are_thrown_away_and_it_is_given_time() -> No
     assert sum(timing.samples_s) == pytest.approx(12, abs=0.5), "pauses are not sampling"
 
 
-def test_a_device_that_stays_slow_is_throttled_and_still_has_samples() -> None:
+def test_a_device_that_stays_throttled_still_has_samples() -> None:
     machine = Machine(lambda n: 0.02)
     timing = take_samples(
         machine.step, SamplingRule(), clock_s=machine.clock_s, is_throttled=lambda: True, wait=machine.wait
@@ -136,10 +144,42 @@ def test_a_device_that_stays_slow_is_throttled_and_still_has_samples() -> None:
     assert machine.now_s < 20
 
 
-def test_a_device_that_slows_midway_for_good_keeps_what_it_did_before() -> None:
+def test_a_device_that_throttles_midway_for_good_keeps_its_earlier_samples() -> None:
     machine = Machine(lambda n: 0.01 if machine.now_s < 1 else 0.03)
     timing = take_samples(
         machine.step, SamplingRule(), clock_s=machine.clock_s, is_throttled=lambda: machine.now_s > 1, wait=machine.wait
     )
     assert timing.stopped_because == "throttled"
+    assert set(timing.samples_s) == {0.01}
+
+
+RULE = SamplingRule(window=5, warmup_s=1.0, min_samples=10, min_s=0.1, max_s=1.0)
+CPU = torch.device("cpu")
+
+
+def test_the_time_of_the_slowest_rank_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    machine, sent = Machine(lambda n: 0.01), list[float]()
+    monkeypatch.setattr(Ranks, "gather", lambda self, own: [own, Sample(wall_s=0.03, cpu_s=0.02)])
+    monkeypatch.setattr(Ranks, "spread", lambda self, flag: sent.append(flag.item()))
+    timing = take_samples_on_ranks(Ranks(rank=0, world=2), machine.step, RULE, device=CPU, clock_s=machine.clock_s)
+    assert timing is not None
+    assert set(timing.samples) == {Sample(wall_s=0.03, cpu_s=0.02)}
+    assert sent == [1.0] * (len(timing.samples) + timing.warmup_samples) + [0.0], (
+        "one flag before each step, and one at the end"
+    )
+
+
+def test_other_ranks_take_as_many_steps_as_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    machine, flags = Machine(lambda n: 0.01), iter([1.0, 1.0, 1.0, 0.0])
+    monkeypatch.setattr(Ranks, "gather", lambda self, own: [own, own])
+    monkeypatch.setattr(Ranks, "spread", lambda self, flag: flag.fill_(next(flags)))
+    timing = take_samples_on_ranks(Ranks(rank=1, world=2), machine.step, RULE, device=CPU, clock_s=machine.clock_s)
+    assert timing is None
+    assert machine.now_s == pytest.approx(0.03)
+
+
+def test_a_single_rank_is_timed_like_a_process() -> None:
+    machine = Machine(lambda n: 0.01)
+    timing = take_samples_on_ranks(Ranks(), machine.step, RULE, device=CPU, clock_s=machine.clock_s)
+    assert timing is not None
     assert set(timing.samples_s) == {0.01}

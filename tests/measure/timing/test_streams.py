@@ -15,7 +15,7 @@ SHORT = SamplingRule(window=5, warmup_s=1.0, min_samples=10, min_s=0.2, max_s=2.
 
 
 class Server:
-    """Streams in a closed loop, whose request `n` takes `seconds(stream, n)`; the clock is the last end."""
+    """Streams in a closed loop whose request `n` takes `seconds(stream, n)`; the clock shows the last end."""
 
     def __init__(self, streams: int, seconds: Callable[[int, int], float]) -> None:
         self._seconds, self._requests, self.now_s = seconds, count(), 0.0
@@ -44,51 +44,51 @@ class Server:
 
 def test_four_streams_that_do_not_hinder_each_other_give_four_times_the_rate() -> None:
     server = Server(4, lambda stream, n: 0.010)
-    traffic = time_streams(server, SHORT, streams=4, clock_s=lambda: server.now_s)
-    assert traffic.timing.samples_s == pytest.approx([0.010] * len(traffic.timing.samples_s))
-    assert traffic.requests_per_s == pytest.approx([400.0] * len(traffic.requests_per_s))
-    assert traffic.timing.stopped_because == "precise"
-    assert len(traffic.timing.samples) >= 4 * SHORT.min_samples
+    found = time_streams(server, SHORT, streams=4, clock_s=lambda: server.now_s)
+    assert found.timing.samples_s == pytest.approx([0.010] * len(found.timing.samples_s))
+    assert found.requests_per_s == pytest.approx([400.0] * len(found.requests_per_s))
+    assert found.timing.stopped_because == "precise"
+    assert len(found.timing.samples) >= 4 * SHORT.min_samples
 
 
-def test_streams_that_queue_for_one_place_wait_longer_and_give_no_more() -> None:
+def test_streams_that_queue_for_one_place_wait_longer_without_a_higher_rate() -> None:
     server = Server(4, lambda stream, n: 0.010 if n == 0 else 0.010 * min(n + 1, 4))
-    traffic = time_streams(server, SHORT, streams=4, clock_s=lambda: server.now_s)
-    assert traffic.timing.samples_s == pytest.approx([0.040] * len(traffic.timing.samples_s))
-    assert traffic.requests_per_s == pytest.approx([100.0] * len(traffic.requests_per_s))
+    found = time_streams(server, SHORT, streams=4, clock_s=lambda: server.now_s)
+    assert found.timing.samples_s == pytest.approx([0.040] * len(found.timing.samples_s))
+    assert found.requests_per_s == pytest.approx([100.0] * len(found.requests_per_s))
 
 
 def test_a_fast_and_a_slow_stream_are_counted_as_they_are() -> None:
     """10 ms and 40 ms: 100 + 25 requests a second, four fifths of the requests fast."""
     server = Server(2, lambda stream, n: (0.010, 0.040)[stream])
-    traffic = time_streams(server, SHORT, streams=2, clock_s=lambda: server.now_s)
-    fast = sum(s < 0.02 for s in traffic.timing.samples_s) / len(traffic.timing.samples_s)
+    found = time_streams(server, SHORT, streams=2, clock_s=lambda: server.now_s)
+    fast = sum(s < 0.02 for s in found.timing.samples_s) / len(found.timing.samples_s)
     assert fast == pytest.approx(0.8, abs=0.02)
-    assert sum(traffic.requests_per_s) / len(traffic.requests_per_s) == pytest.approx(125, rel=0.02)
+    assert sum(found.requests_per_s) / len(found.requests_per_s) == pytest.approx(125, rel=0.02)
 
 
 def test_first_requests_that_are_slow_are_warm_up() -> None:
     server = Server(2, lambda stream, n: 0.1 if n < 6 else 0.01)
-    traffic = time_streams(server, SHORT, streams=2, clock_s=lambda: server.now_s)
-    assert max(traffic.timing.samples_s) == pytest.approx(0.01)
-    assert traffic.timing.is_steady
+    found = time_streams(server, SHORT, streams=2, clock_s=lambda: server.now_s)
+    assert max(found.timing.samples_s) == pytest.approx(0.01)
+    assert found.timing.is_steady
 
 
-def test_a_pause_of_a_slowed_device_is_in_no_rate() -> None:
+def test_a_pause_of_a_throttled_device_is_in_no_rate() -> None:
     server = Server(2, lambda stream, n: 0.01)
-    slowed = iter([False] * 15 + [True] + [False] * 10_000)
-    traffic = time_streams(server, SHORT, streams=2, clock_s=lambda: server.now_s, is_throttled=lambda: next(slowed))
+    throttled = iter([False] * 15 + [True] + [False] * 10_000)
+    found = time_streams(server, SHORT, streams=2, clock_s=lambda: server.now_s, is_throttled=lambda: next(throttled))
     assert len(server.pauses_s) == 1
-    assert traffic.timing.discarded == 1
-    assert traffic.requests_per_s == pytest.approx([200.0] * len(traffic.requests_per_s))
+    assert found.timing.discarded == 1
+    assert found.requests_per_s == pytest.approx([200.0] * len(found.requests_per_s))
 
 
-def test_a_device_that_stays_slowed_has_times_but_no_rate() -> None:
+def test_a_device_that_stays_throttled_has_times_but_no_rate() -> None:
     server = Server(2, lambda stream, n: 0.01)
-    traffic = time_streams(server, SHORT, streams=2, clock_s=lambda: server.now_s, is_throttled=lambda: True)
-    assert traffic.timing.stopped_because == "throttled"
-    assert traffic.timing.samples_s
-    assert traffic.requests_per_s == ()
+    found = time_streams(server, SHORT, streams=2, clock_s=lambda: server.now_s, is_throttled=lambda: True)
+    assert found.timing.stopped_because == "throttled"
+    assert found.timing.samples_s
+    assert found.requests_per_s == ()
 
 
 def test_rates_by_hand() -> None:

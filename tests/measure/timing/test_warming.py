@@ -1,4 +1,4 @@
-"""Passes before the first that counts: graphs are recorded in the second, and replayed from the third on."""
+"""Warm-up passes before a block is sized: graphs are recorded in the second and replayed from the third on."""
 
 from collections.abc import Callable, Iterator
 from itertools import chain, repeat
@@ -19,7 +19,7 @@ REPLAY_S = 0.001
 
 
 class Graphed(Forward):
-    """A network on CUDA as torch.compile runs it: slow while it compiles and records, then quick. Notes its blocks."""
+    """A model on CUDA as torch.compile runs it: slow while it compiles and records, then fast. Notes its blocks."""
 
     seconds: ClassVar[Iterator[float]]
     blocks: ClassVar[list[int]]
@@ -45,11 +45,11 @@ def forward_over(batch: int) -> Forward:
     return Graphed(model=torch.nn.Identity(), inputs=clips, device=torch.device("cuda"), batch=batch, autocast=None)
 
 
-def test_three_passes_come_before_the_first_that_counts(graphed: type[Graphed]) -> None:
+def test_three_passes_come_before_the_first_timed_one(graphed: type[Graphed]) -> None:
     assert forward_over(1).warm().wall_s == REPLAY_S
 
 
-def test_a_cpu_has_nothing_to_record(load: Load) -> None:
+def test_a_cpu_needs_one_pass_to_warm_up(load: Load) -> None:
     taken: list[int] = []
 
     class Counted(Forward):
@@ -61,27 +61,27 @@ def test_a_cpu_has_nothing_to_record(load: Load) -> None:
     assert len(taken) == 2
 
 
-def together(ranks: Ranks, step: Callable[[], Sample], rule: SamplingRule, **_: object) -> Timing:
+def one_sample(ranks: Ranks, step: Callable[[], Sample], rule: SamplingRule, **_: object) -> Timing:
     return Timing(samples=(step(),), warmup_samples=0, is_steady=True, stopped_because="precise")
 
 
 SIZED: dict[str, tuple[float, Callable[[CaseContext], object]]] = {
     "throughput": (BLOCK_S, lambda case: throughput(case, max_s=0.05)),
-    "a search for a batch": (batch_search.BLOCK_S, lambda case: batch_search._rate(forward_over(1))),
+    "a batch search": (batch_search.BLOCK_S, lambda case: batch_search._rate(forward_over(1))),
     "a trial": (mode_search.BLOCK_S, lambda case: mode_search._rate(case, is_synchronous=False)),
     "a rank": (scaling_ranks.BLOCK_S, lambda case: scaling_ranks._time_forward(case, Ranks(), max_s=1)),
 }
 
 
 @pytest.mark.parametrize(("block_s", "measured"), SIZED.values(), ids=SIZED)
-def test_blocks_are_sized_by_a_replay_not_by_a_recording(
+def test_the_size_of_a_block_comes_from_a_replay_and_not_from_a_recording(
     load: Load,
     graphed: type[Graphed],
     monkeypatch: pytest.MonkeyPatch,
     block_s: float,
     measured: Callable[[CaseContext], object],
 ) -> None:
-    monkeypatch.setattr(scaling_ranks, "take_samples_on_ranks", together)
+    monkeypatch.setattr(scaling_ranks, "take_samples_on_ranks", one_sample)
     monkeypatch.setattr(mode_search, "SAMPLING_S", 0.0)
     measured(load())
     assert set(graphed.blocks) == {round(block_s / REPLAY_S)}
