@@ -4,6 +4,11 @@ PYTHON ?= python3
 BIN = $(VENV)/bin
 export VBENCH_TEST_ASSETS ?=
 
+# CPU=1 installs torch and torchvision without CUDA (about 200 MB instead of 5 GB) if that index can be reached.
+CPU_INDEX = https://download.pytorch.org/whl/cpu
+CPU_TORCH = $(if $(CPU),$(BIN)/python -m pip install --quiet --retries 1 --timeout 20 --index-url $(CPU_INDEX) torch torchvision \
+	|| echo "$(CPU_INDEX) cannot be reached: installing the default torch",:)
+
 .PHONY: demo test slow check fix bench gpu schema docs clean
 
 demo: $(VENV)/.run
@@ -44,6 +49,7 @@ $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.run: pyproject.toml | $(VENV)/bin/python
+	$(CPU_TORCH)
 	$(BIN)/python -m pip install --quiet --editable .
 	touch $@
 

@@ -10,14 +10,6 @@ from pathlib import Path
 from typing import Any
 
 LINK = re.compile(r"(?<=\]\()([^)\s#:]+)(#[^)\s]*)?(?=\))")
-# Exit codes and environment variables are described once, in pages that people wrote.
-ENVIRONMENT = {
-    "VBENCH_DATA": "The folder with data sets, each in a folder of its name; used if no `root` is given.",
-    "VBENCH_TRUST": "Folders whose suites may run code, separated by `:`.",
-    "VBENCH_TEST_ASSETS": "A folder with real clips and published references for tests, some of which skip without it.",
-    "XDG_CACHE_HOME": "The folder for caches (counts, compiled graphs, synthetic data); `~/.cache` by default.",
-    "OMP_NUM_THREADS": "The threads of a process on a CPU; recorded with every result.",
-}
 
 
 def write(folder: Path) -> None:
@@ -184,6 +176,8 @@ def _python_api() -> Iterator[str]:
 
 
 def _environment() -> Iterator[str]:
+    from bench.cli.listings import ENVIRONMENT
+
     yield from ("# Environment variables", "", "| variable | meaning |", "|---|---|")
     yield from (f"| `{name}` | {meaning} |" for name, meaning in ENVIRONMENT.items())
     yield ""

@@ -63,6 +63,23 @@ def test_no_document_installs_the_other_project_of_this_name() -> None:
     assert not found
 
 
+@pytest.mark.parametrize("is_reachable", [True, False])
+def test_a_demo_without_cuda_falls_back_to_the_default_torch(tmp_path: Path, is_reachable: bool) -> None:
+    """With a stand-in for pip, since no test may download torch."""
+    (tmp_path / "bin").mkdir()
+    python = tmp_path / "bin" / "python"
+    python.write_text(
+        "#!/bin/sh\n"
+        f'case "$*" in *--index-url*) echo cpu >> {tmp_path}/log; exit {0 if is_reachable else 1};; '
+        f"*) echo package >> {tmp_path}/log;; esac\n"
+    )
+    python.chmod(0o755)
+    command = ["make", "--silent", f"{tmp_path}/.run", f"VENV={tmp_path}", "CPU=1"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert (tmp_path / "log").read_text().split() == ["cpu", "package"]
+    assert ("cannot be reached" in done.stdout) is not is_reachable
+
+
 def test_cleaning_up_keeps_the_records(tmp_path: Path) -> None:
     """`results/` may hold days of measuring, and git ignores it.
 

@@ -18,6 +18,7 @@ from bench.cli.arguments import AsJson
 from bench.cli.console import print_error, print_json, print_note, print_table
 from bench.cli.data import data_app
 from bench.cli.gate import ab, baseline_app, compare, history
+from bench.cli.listings import measures_app, recipes_app, show_help, suites_app
 from bench.cli.models import models
 from bench.cli.predictions import predictions
 from bench.cli.profile_command import profile
@@ -49,14 +50,9 @@ app = typer.Typer(
     name="vbench",
     cls=_Commands,
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     help="Measure what video action-recognition models cost and how accurate they are, with uncertainties.",
 )
-app.add_typer(data_app, name="data")
-app.add_typer(baseline_app, name="baseline")
-app.add_typer(weights_app, name="weights")
-app.add_typer(results_app, name="results")
 
 FAULT = 70
 # Errors of the system that no code of ours can prevent: a full or read-only disk, a quota, too long a name.
@@ -66,26 +62,24 @@ SHARED = ("run", "train", "eval")  # several processes can run these together, u
 USAGE_ERROR: Any = typer.BadParameter.__mro__[1]
 
 
-COMMANDS: tuple[Callable[..., None], ...] = (
-    run,
-    plan,
-    profile,
-    models,
-    train,
-    evaluate,
-    predict,
-    predictions,
-    features,
-    compare,
-    ab,
-    history,
-    report,
-)
-for command in COMMANDS:
-    app.command("eval" if command is evaluate else None)(command)
+# Commands by the heading under which `vbench --help` lists them.
+COMMANDS: dict[str, tuple[Callable[..., None] | typer.Typer, ...]] = {
+    "Measure": (profile, run, plan, report),
+    "Train and evaluate": (train, evaluate, predict, predictions, features),
+    "Guard": (compare, ab, baseline_app, history),
+    "Look up": (models, weights_app, data_app, suites_app, recipes_app, measures_app, results_app),
+}
+NAMES: dict[Any, str] = {evaluate: "eval"}
+for heading, commands in COMMANDS.items():
+    for command in commands:
+        if isinstance(command, typer.Typer):
+            app.add_typer(command, rich_help_panel=heading)
+        else:
+            app.command(NAMES.get(command), rich_help_panel=heading)(command)
+app.command("help", rich_help_panel="Look up")(show_help)
 
 
-@app.command()
+@app.command(rich_help_panel="Look up")
 def doctor(
     gpu: Annotated[bool, typer.Option("--gpu", help="Also show how to reduce the noise of the GPU.")] = False,
     as_json: AsJson = False,

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from bench.data.collection import VideoSet
     from bench.data.parallel import Failed, OnProgress
 
-data_app = typer.Typer(no_args_is_help=True, help="Data sets: list, check, prepare.")
+data_app = typer.Typer(name="data", no_args_is_help=True, help="Data sets: list, check, prepare.")
 
 Dataset = Annotated[str, typer.Argument(metavar="DATASET", help="A name from `vbench data list`.")]
 Root = Annotated[Path | None, typer.Option(help="The folder of the data set; default: $VBENCH_DATA/<name>.")]

@@ -52,7 +52,9 @@ Whole = Annotated[
     bool, typer.Option("--whole", help="Drop kept cases that RESULTS lacks, because the suite no longer has them.")
 ]
 
-baseline_app = typer.Typer(no_args_is_help=True, help="Baselines by branch and kind of machine, as files for git.")
+baseline_app = typer.Typer(
+    name="baseline", no_args_is_help=True, help="Baselines by branch and kind of machine, as files for git."
+)
 
 ALL_FAULTS = "regression,inconclusive,incomplete"
 SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0}

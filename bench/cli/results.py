@@ -19,7 +19,9 @@ from bench.core.schema import Record
 from bench.core.units import plural
 from bench.store import RECORDS, RecordStore, latest_runs, read_records, record_files
 
-results_app = typer.Typer(no_args_is_help=True, help="Stored results: list, show, export, merge, prune, repair, scrub.")
+results_app = typer.Typer(
+    name="results", no_args_is_help=True, help="Stored results: list, show, export, merge, prune, repair, scrub."
+)
 
 Results = Annotated[list[Path], typer.Argument(metavar="RESULTS...", help="Results folders or records files.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would change, and change nothing.")]

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from bench.models.weights.identification import CheckpointFacts, Fit
     from bench.reference.zoo_files import PublishedAccuracy, ZooFile
 
-weights_app = typer.Typer(no_args_is_help=True, help="Checkpoint files.")
+weights_app = typer.Typer(name="weights", no_args_is_help=True, help="Checkpoint files.")
 
 
 @weights_app.command("inspect")

@@ -20,6 +20,12 @@ def shipped_suites() -> dict[str, Path]:
     return dict(sorted(files.items()))
 
 
+def shipped_recipes() -> dict[str, Path]:
+    """Return vbench's own recipes by name, sorted."""
+    folders = [folder / "recipes" for folder in reversed(shipped_folders())]
+    return dict(sorted((file.stem, file) for folder in folders for file in folder.glob(f"*{ENDING}")))
+
+
 def suite_path(suite: str | Path) -> Path:
     """Return the file of a suite: `suite` itself if it is a file, else vbench's own suite of that name.
 

@@ -1,0 +1,155 @@
+"""The commands `suites`, `recipes`, `measures` and `help`: what there is, with an example of each."""
+
+import re
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+import bench
+from bench.cli.arguments import AsJson
+from bench.cli.console import print_json, print_table, print_text
+from bench.core.errors import UnknownNameError
+
+suites_app = typer.Typer(name="suites", no_args_is_help=True, help="Suites that come with vbench.")
+recipes_app = typer.Typer(name="recipes", no_args_is_help=True, help="Recipes for training that come with vbench.")
+measures_app = typer.Typer(name="measures", no_args_is_help=True, help="What can be measured.")
+
+EXIT_CODES = {
+    "0": "success",
+    "1": "a regression (`compare`, `ab` and the pytest gate only)",
+    "2": "wrong input",
+    "3": "incomplete: a case failed or is missing, or nothing was measured",
+    "4": "inconclusive",
+    "70": "a fault of vbench itself; the message names the file with the traceback",
+    "129, 130, 143": "ended by SIGHUP, Ctrl-C or SIGTERM; everything finished is kept",
+}
+ENVIRONMENT = {
+    "VBENCH_DATA": "The folder with data sets, each in a folder of its name; used if no `root` is given.",
+    "VBENCH_TRUST": "Folders whose suites may run code, separated by `:`.",
+    "VBENCH_TEST_ASSETS": "A folder with real clips and published references for tests, some of which skip without it.",
+    "XDG_CACHE_HOME": "The folder for caches (counts, compiled graphs, synthetic data); `~/.cache` by default.",
+    "OMP_NUM_THREADS": "The threads of a process on a CPU; recorded with every result.",
+}
+TOPICS = ("exit-codes", "words", "environment")
+Name = Annotated[str, typer.Argument(metavar="NAME", help="A name from the list.")]
+
+
+@suites_app.command("list")
+def list_suites(as_json: AsJson = False) -> None:
+    """List the suites of vbench and the question that each answers."""
+    from bench.suite import read_suite
+    from bench.suite.shipped import shipped_suites
+
+    trees = {name: read_suite(path).data for name, path in shipped_suites().items()}
+    rows = [(name, "yes" if "small" in tree else "no", tree.get("title", "")) for name, tree in trees.items()]
+    _print_rows(("suite", "small form", "question"), rows, as_json=as_json)
+
+
+@suites_app.command("show")
+def show_suite(name: Name) -> None:
+    """Print the file of a suite, to copy and change."""
+    from bench.suite.shipped import shipped_suites
+
+    _print_file(_named("suite", name, shipped_suites()))
+
+
+@recipes_app.command("list")
+def list_recipes(as_json: AsJson = False) -> None:
+    """List the recipes of vbench with their sources."""
+    from bench.core.yaml_tree import read_yaml
+
+    recipes = {name: read_yaml(path).data for name, path in _recipes().items()}
+    rows = [(name, recipe.get("epochs"), recipe.get("source", "")) for name, recipe in recipes.items()]
+    _print_rows(("recipe", "epochs", "source"), rows, as_json=as_json)
+
+
+@recipes_app.command("show")
+def show_recipe(name: Name) -> None:
+    """Print the file of a recipe, to copy and change."""
+    _print_file(_named("recipe", name, _recipes()))
+
+
+@measures_app.command("list")
+def list_measures(as_json: AsJson = False) -> None:
+    """List the measures and what each reports."""
+    rows = [(name, _first_line(entry.function.__doc__)) for name, entry in _measures().items()]
+    _print_rows(("measure", "what it reports"), rows, as_json=as_json)
+
+
+@measures_app.command("show")
+def show_measure(name: Name, as_json: AsJson = False) -> None:
+    """Show the options, metrics and axes of a measure, and how to write it in a suite."""
+    import inspect
+
+    entry = _named("measure", name, _measures())
+    options = {key: "required" if value is inspect.Parameter.empty else value for key, value in entry.options.items()}
+    metrics = [(spec.name, spec.unit, spec.better, spec.meaning) for spec in entry.metrics]
+    columns = ("metric", "unit", "better", "meaning")
+    if as_json:
+        facts = {"measure": name, "options": options, "axes": sorted(entry.depends_on), "version": entry.version}
+        print_json({**facts, "metrics": [dict(zip(columns, row, strict=True)) for row in metrics]})
+        return
+    print_text(f"{name}: {_first_line(entry.function.__doc__)}")
+    print_text(f"axes: {', '.join(sorted(entry.depends_on))}")
+    if options:
+        print_table(("option", "default"), [(key, repr(value)) for key, value in options.items()])
+    if metrics:
+        print_table(columns, metrics)
+    print_text(f"in a suite:\n  measure:\n    {name}: {{}}")
+
+
+def show_help(
+    topic: Annotated[str, typer.Argument(metavar="TOPIC", help="exit-codes, words or environment.")],
+) -> None:
+    """Explain the exit codes, the words that vbench uses, or its environment variables."""
+    if topic not in TOPICS:
+        raise UnknownNameError("topic", topic, TOPICS)
+    if topic == "exit-codes":
+        print_table(("code", "meaning"), list(EXIT_CODES.items()))
+    elif topic == "environment":
+        print_table(("variable", "meaning"), list(ENVIRONMENT.items()))
+    else:
+        print_table(("word", "meaning"), _glossary())
+
+
+def _glossary() -> list[tuple[str, str]]:
+    """The rows of docs/glossary.md, which the wheel holds inside the package."""
+    package = Path(bench.__file__).parent
+    file = next(f for f in (package.parent / "docs/glossary.md", package / "docs/glossary.md") if f.is_file())
+    rows = re.findall(r"^\| (.+?) \| (.+?) \|$", file.read_text(encoding="utf-8"), re.MULTILINE)
+    return [(word, meaning) for word, meaning in rows if word not in ("word", "---")]
+
+
+def _recipes() -> dict[str, Path]:
+    from bench.suite.shipped import shipped_recipes
+
+    return shipped_recipes()
+
+
+def _measures() -> dict[str, Any]:
+    from bench.core.registry import MEASURES
+
+    return {entry.name: entry for entry in sorted(MEASURES, key=lambda entry: entry.name)}
+
+
+def _named(kind: str, name: str, known: dict[str, Any]) -> Any:
+    if name not in known:
+        raise UnknownNameError(kind, name, known)
+    return known[name]
+
+
+def _print_file(path: Path) -> None:
+    print_text(f"# {path}")
+    print_text(path.read_text(encoding="utf-8").rstrip())
+
+
+def _print_rows(columns: tuple[str, ...], rows: list[tuple[Any, ...]], *, as_json: bool) -> None:
+    if as_json:
+        print_json([dict(zip(columns, row, strict=True)) for row in rows])
+    else:
+        print_table(columns, rows)
+
+
+def _first_line(doc: str | None) -> str:
+    return (doc or "").strip().partition("\n")[0]

@@ -1,0 +1,65 @@
+"""`vbench suites`, `recipes`, `measures` and `help` list what there is, and agree with the documentation."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from bench.cli.app import app, run_command
+from bench.cli.listings import EXIT_CODES
+from bench.core.registry import MEASURES
+
+ROOT = Path(__file__).parents[2]
+
+
+def output(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    assert run_command(list(arguments)) == 0
+    return capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("kind", "folder"), [("suites", "suites"), ("recipes", "suites/recipes")])
+def test_all_files_of_a_kind_are_listed_and_shown(capsys: pytest.CaptureFixture[str], kind: str, folder: str) -> None:
+    files = {file.stem: file for file in (ROOT / folder).glob("*.yaml")}
+    listed = json.loads(output(capsys, kind, "list", "--json"))
+    assert [row[kind[:-1]] for row in listed] == sorted(files)
+    for name, file in files.items():
+        assert output(capsys, kind, "show", name).splitlines()[1:] == file.read_text().rstrip().splitlines()
+
+
+def test_a_measure_is_shown_with_options_and_metrics(capsys: pytest.CaptureFixture[str]) -> None:
+    assert [row["measure"] for row in json.loads(output(capsys, "measures", "list", "--json"))] == sorted(
+        entry.name for entry in MEASURES
+    )
+    shown = json.loads(output(capsys, "measures", "show", "latency", "--json"))
+    entry = MEASURES.get("latency")
+    assert set(shown["options"]) == set(entry.options)
+    assert [row["metric"] for row in shown["metrics"]] == [spec.name for spec in entry.metrics]
+    assert "latency.p50_ms" in output(capsys, "measures", "show", "latency")
+
+
+@pytest.mark.parametrize(
+    "arguments", [("suites", "show", "quikstart"), ("measures", "show", "latncy"), ("help", "wrds")]
+)
+def test_an_unknown_name_gets_the_nearest_spelling(
+    capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...]
+) -> None:
+    assert run_command(list(arguments)) == 2
+    assert "did you mean" in capsys.readouterr().err
+
+
+def test_help_on_exit_codes_agrees_with_the_documentation(capsys: pytest.CaptureFixture[str]) -> None:
+    page = (ROOT / "docs/command-line.md").read_text(encoding="utf-8")
+    assert dict(re.findall(r"^\| ([\d, ]+) \| (.+) \|$", page, re.MULTILINE)) == EXIT_CODES
+    assert "inconclusive" in output(capsys, "help", "exit-codes")
+
+
+def test_help_on_words_prints_the_glossary(capsys: pytest.CaptureFixture[str]) -> None:
+    shown = output(capsys, "help", "words")
+    assert re.search(r"^suite\s+a YAML file", shown, re.MULTILINE)
+    assert "---" not in shown
+
+
+def test_every_command_stands_under_a_heading() -> None:
+    commands = [*app.registered_commands, *app.registered_groups]
+    assert all(isinstance(command.rich_help_panel, str) for command in commands)
