@@ -1,4 +1,4 @@
-"""The command line: exit codes and one clear text for what a user can put right."""
+"""The command line: exit codes, and one clear line for every error that a user can fix."""
 
 import errno
 import os
@@ -77,14 +77,14 @@ def test_unwritable_outputs_are_one_line_and_exit_2(
     assert err.count("\n") == 1
 
 
-def test_the_folder_of_a_table_is_made(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_the_folder_of_a_table_is_created(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     assert outcome(capsys, "profile", "c3d", "--csv", str(tmp_path / "new" / "layers.csv"))[0] == 0
     assert (tmp_path / "new" / "layers.csv").read_text().startswith("path,")
 
 
 @pytest.mark.parametrize("command", ["plan", "run"])
 @pytest.mark.parametrize("plugins", ["[5]", "[no_such_plugin]", "5", "[[a]]"])
-def test_modules_that_are_no_plugins_exit_2(
+def test_values_that_are_not_plugins_exit_2(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, command: str, plugins: str
 ) -> None:
     (tmp_path / "s.yaml").write_text(f"suite: s\nmodels: [c3d]\nmeasure: {{params: {{}}}}\nplugins: {plugins}\n")
@@ -108,7 +108,7 @@ def test_unknown_commands_and_options_are_usage_errors(capsys: pytest.CaptureFix
     assert outcome(capsys, "plan", "--nope")[0] == 2
 
 
-def test_our_own_fault_is_70_with_the_traceback_in_a_file(
+def test_an_internal_error_exits_with_70_and_a_traceback_file(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def broken(*arguments: object, **rest: object) -> None:
@@ -139,7 +139,7 @@ def test_a_stopped_command_ends_with_128_and_the_signal(
     assert "stopped; finished results are stored, and the same command continues from here" in err
 
 
-def test_doctor_names_what_it_checked(capsys: pytest.CaptureFixture[str]) -> None:
+def test_doctor_lists_its_checks(capsys: pytest.CaptureFixture[str]) -> None:
     code, out, _ = outcome(capsys, "doctor")
     assert code == 0
     assert "torch" in out

@@ -1,4 +1,4 @@
-"""`vbench data`, and what other commands say of a data set: every option that a data set has can be given."""
+"""`vbench data`, and data sets of other commands: every option of a data set can be given."""
 
 import json
 import shutil
@@ -58,7 +58,7 @@ def kinetics(tmp_path: Path, clip: Path) -> Path:
     return root
 
 
-def test_an_index_is_made_of_a_data_set_by_name(run: Run, kinetics: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_data_set_is_indexed_by_name(run: Run, kinetics: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     code, out, _ = run("data", "index", "kinetics700", "--root", kinetics)
     assert (code, out) == (0, f"{kinetics}/.vbench/index.jsonl: 1 files (1 ok), 1 of them decoded now\n")
     assert run("data", "verify", "kinetics700", "--split", "train", "--root", kinetics)[0] == 0
@@ -67,7 +67,7 @@ def test_an_index_is_made_of_a_data_set_by_name(run: Run, kinetics: Path, monkey
     assert "1 files (1 ok), 0 of them" in run("data", "index", "kinetics700")[1]
 
 
-def test_an_index_is_made_of_a_folder_too_and_one_that_is_here_comes_before_a_data_set(run: Run, clip: Path) -> None:
+def test_a_folder_is_indexed_and_comes_before_a_data_set_of_its_name(run: Run, clip: Path) -> None:
     Path("stills").mkdir()
     shutil.copy(clip, "stills/a.mp4")
     assert "stills/.vbench/index.jsonl: 1 files" in run("data", "index", "stills")[1]
@@ -108,7 +108,7 @@ def test_options_of_a_data_set_reach_every_command(run: Run, kinetics: Path) -> 
 
 
 @pytest.mark.parametrize(("command", "with_"), [("train", "--recipe=quick"), ("eval", "--weights=none.pt")])
-def test_training_and_evaluating_hand_options_to_the_data_set(
+def test_train_and_eval_pass_options_to_the_data_set(
     run: Run, monkeypatch: pytest.MonkeyPatch, command: str, with_: str
 ) -> None:
     suites = []
@@ -129,7 +129,7 @@ def test_training_and_evaluating_hand_options_to_the_data_set(
     assert "use --split" in run(*arguments, "--option", "split=train")[2]
 
 
-def test_features_hand_options_to_the_data_set(run: Run, kinetics: Path) -> None:
+def test_features_passes_options_to_the_data_set(run: Run, kinetics: Path) -> None:
     of = ["--weights", "none.pt", "--dataset", "kinetics", "--split", "train", "--out", "f.parquet"]
     code, _, err = run("features", "c3d_search", *of, "--root", kinetics, "--option", "annotatons=few.csv")
     assert code == 2
@@ -214,7 +214,7 @@ def test_a_target_that_cannot_be_written_is_one_line(
     assert "cannot be written" in err
 
 
-def test_synth_writes_into_no_folder_that_holds_something_else(tmp_path: Path, run: Run) -> None:
+def test_synth_does_not_write_into_a_folder_with_other_files(tmp_path: Path, run: Run) -> None:
     (tmp_path / "full").mkdir()
     (tmp_path / "full/mine.txt").write_text("x")
     code, _, err = run("data", "synth", tmp_path / "full")

@@ -1,4 +1,4 @@
-"""An accuracy on a data set of which much is missing says so in the terminal, the record and the report."""
+"""Missing videos are named in the terminal, the record and the report of an accuracy."""
 
 import json
 import shutil

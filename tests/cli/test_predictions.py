@@ -1,4 +1,4 @@
-"""`vbench predictions`: what kept scores say of one network, of two on the same videos, and of both fused."""
+"""`vbench predictions` of one model, of two on the same videos, and of both fused."""
 
 import json
 import re
@@ -94,7 +94,7 @@ def asked(ask: Callable[..., tuple[int, str, str]]) -> Callable[..., Any]:
     return run
 
 
-def test_one_model_by_hand(kept: Kept, asked: Callable[..., Any]) -> None:
+def test_metrics_of_one_model_equal_those_by_hand(kept: Kept, asked: Callable[..., Any]) -> None:
     found = asked(kept("rgb", RGB))
     top = found["top1_percent"]
     assert top["value"] == 62.5
@@ -110,7 +110,7 @@ def test_one_model_by_hand(kept: Kept, asked: Callable[..., Any]) -> None:
     assert (found["videos"], found["model"], found["protocol"]) == (8, "net input=rgb", PROTOCOL)
 
 
-def test_one_model_as_text(kept: Kept, ask: Callable[..., tuple[int, str, str]]) -> None:
+def test_one_model_is_printed_with_protocol_and_metrics(kept: Kept, ask: Callable[..., tuple[int, str, str]]) -> None:
     file = kept("rgb", RGB)
     _, out, _ = ask(file.parents[2])
     lines = [" ".join(line.split()) for line in out.splitlines()]
@@ -136,7 +136,7 @@ def test_a_record_counts_unreadable_videos(kept: Kept, ask: Callable[..., tuple[
     assert "could not be read" not in ask(kept("whole", RGB))[1]
 
 
-def test_two_models_by_hand(kept: Kept, asked: Callable[..., Any]) -> None:
+def test_agreement_of_two_models_equals_that_by_hand(kept: Kept, asked: Callable[..., Any]) -> None:
     rgb, flow = kept("rgb", RGB), kept("flow", FLOW, top=0.9)
     found = asked(rgb, flow)
     assert [found[name] for name in ("both", "only_a", "only_b", "neither")] == [3, 2, 1, 2]
@@ -151,7 +151,7 @@ def test_two_models_by_hand(kept: Kept, asked: Callable[..., Any]) -> None:
     assert asked(rgb, flow, "--weight", 0.1)["fused"]["top1_percent"]["value"] == 62.5
 
 
-def test_two_models_as_text(kept: Kept, ask: Callable[..., tuple[int, str, str]]) -> None:
+def test_two_models_are_printed_side_by_side(kept: Kept, ask: Callable[..., tuple[int, str, str]]) -> None:
     rgb, flow = kept("rgb", RGB), kept("flow", FLOW)
     _, out, _ = ask(rgb, flow)
     assert "right in both: 3, only in A: 2, only in B: 1, in neither: 2" in out
@@ -166,7 +166,7 @@ def test_two_models_as_text(kept: Kept, ask: Callable[..., tuple[int, str, str]]
     assert re.findall(r"\d+x\d+", views) == ["3x1", "10x3"]
 
 
-def test_the_fused_file_is_predictions_again(kept: Kept, asked: Callable[..., Any], tmp_path: Path) -> None:
+def test_the_fused_file_can_be_read_as_predictions(kept: Kept, asked: Callable[..., Any], tmp_path: Path) -> None:
     rgb, flow, target = kept("rgb", RGB), kept("flow", FLOW, top=0.9), tmp_path / "new" / "fused.parquet"
     both = asked(rgb, flow, "--fuse", target)["fused"]
     assert both["file"] == str(target)
@@ -199,7 +199,7 @@ def test_scores_of_different_kinds_are_compared_but_not_fused(
     assert not (tmp_path / "f.parquet").exists()
 
 
-def test_a_folder_with_several_is_one_line_that_names_them(
+def test_a_folder_with_several_prediction_files_is_one_line_that_names_them(
     kept: Kept, ask: Callable[..., tuple[int, str, str]], asked: Callable[..., Any]
 ) -> None:
     first, second = kept("two", RGB, case="c1"), kept("two", FLOW, case="c2")
@@ -253,7 +253,7 @@ def test_older_files_without_a_model_name_are_read(kept: Kept, asked: Callable[.
     assert (found["model"], found["top1_percent"]["value"]) == (None, 62.5)
 
 
-def test_several_labels_a_video_have_an_average_precision(
+def test_videos_with_several_labels_have_an_average_precision(
     kept: Kept, ask: Callable[..., tuple[int, str, str]], asked: Callable[..., Any], tmp_path: Path
 ) -> None:
     """Of two classes, videos in the order of score: yes no yes, so (1 + 2/3) / 2; and no yes no, so 1/2."""
@@ -276,7 +276,7 @@ def test_several_labels_a_video_have_an_average_precision(
     assert asked(file, file)["both"] == 2
 
 
-def test_a_run_leads_to_its_predictions(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_run_prints_the_command_that_shows_its_predictions(capsys: pytest.CaptureFixture[str]) -> None:
     def said(*files: str) -> str:
         records = [SimpleNamespace(artifacts={"log": "l", **({"predictions": file} if file else {})}) for file in files]
         summary: Any = SimpleNamespace(finished=records, folder=Path("results/r"))
@@ -289,7 +289,7 @@ def test_a_run_leads_to_its_predictions(capsys: pytest.CaptureFixture[str]) -> N
     assert "for 2 cases: vbench predictions results/r lists" in said(one, one.replace("a/p", "b/p"))
 
 
-def test_questions_wait_for_no_torch(kept: Kept) -> None:
+def test_predictions_command_does_not_import_torch(kept: Kept) -> None:
     code = (
         "import sys; from bench.cli.app import run_command\n"
         f"assert run_command(['predictions', {str(kept('rgb', RGB))!r}, {str(kept('flow', FLOW))!r}]) == 0\n"
@@ -299,7 +299,7 @@ def test_questions_wait_for_no_torch(kept: Kept) -> None:
     assert done.returncode == 0, done.stderr
 
 
-def test_the_file_names_the_model(kept: Kept) -> None:
+def test_a_predictions_file_names_its_model(kept: Kept) -> None:
     found = read_predictions(kept("rgb", RGB))
     assert found.model == "net input=rgb"
     assert replace(found, protocol={}).unread == 0

@@ -75,7 +75,7 @@ def test_the_best_model_comes_first_and_unknown_values_last(by: str | None, orde
     assert [profile.model for profile in sorted_profiles([LARGE, UNKNOWN, SMALL], by)] == order
 
 
-def test_of_throughput_more_is_better_and_of_latency_less() -> None:
+def test_throughput_sorts_descending_and_latency_ascending() -> None:
     slow, fast = timed("slow", latency_ms=9.0, clips_per_s=100.0), timed("fast", latency_ms=1.0, clips_per_s=900.0)
     assert [p.model for p in sorted_profiles([slow, fast], "throughput")] == ["fast", "slow"]
     assert [p.model for p in sorted_profiles([slow, fast], "latency")] == ["fast", "slow"]

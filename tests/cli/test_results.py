@@ -69,7 +69,7 @@ def test_export_to_csv_has_a_row_for_each_metric_and_failure(folder: Path, capsy
     assert len(rows) == 7
 
 
-def test_a_cell_that_a_spreadsheet_would_run_is_text(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_cell_that_a_spreadsheet_would_run_is_quoted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     case = record().case.model_copy(update={"suite": "=cmd()"})
     RecordStore(tmp_path).append(record().model_copy(update={"case": case}))
     assert "'=cmd()" in run(capsys, "export", tmp_path)

@@ -1,4 +1,4 @@
-"""What the doctor says of a GPU that is described, and what the environment tells of code and of strangers."""
+"""The doctor on described GPUs, and what the environment records of code and other processes."""
 
 import os
 import subprocess
@@ -34,7 +34,7 @@ GPU = Environment(
 
 
 @pytest.mark.parametrize(("mask", "may"), [("0000000000200000", True), ("000001ffffffffff", True), ("a80425fb", False)])
-def test_only_the_right_to_administer_lets_clocks_be_locked(mask: str, may: bool) -> None:
+def test_only_the_admin_capability_allows_locking_clocks(mask: str, may: bool) -> None:
     assert may_set_clocks(f"Name:\tpython\nCapPrm:\t0\nCapEff:\t{mask}\n") is may
 
 
@@ -52,7 +52,7 @@ def test_doctor_explains_how_to_lock_clocks_and_what_is_not_permitted(
     assert ("not allowed here" in found["permission"].found) is not may
 
 
-def test_without_a_gpu_there_is_no_noise_to_reduce(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_gpu_doctor_has_no_noise_reduction(monkeypatch: pytest.MonkeyPatch) -> None:
     plain = Environment(hardware=dict(PLAIN), state={"load_1min": 0.1, "cpu_governor": None})
     monkeypatch.setattr(doctor, "describe_environment", lambda device: plain)
     assert any("there is no GPU here" in finding.found for finding in check_machine(with_gpu=True))
@@ -115,7 +115,9 @@ def test_a_profile_names_its_machine_and_its_doubts() -> None:
     ]
 
 
-def test_a_commit_has_its_date_and_records_in_git_are_no_edits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_commit_has_its_date_and_stored_records_do_not_make_it_dirty(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     run = ["git", "-c", "user.name=t", "-c", "user.email=t@t"]
     when = {"GIT_COMMITTER_DATE": "2026-01-02T03:04:05+02:00"}

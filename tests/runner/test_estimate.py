@@ -1,4 +1,4 @@
-"""Seconds left: the incremental estimate against one computed anew from all records."""
+"""The incremental estimate of the time left, against one computed from all records."""
 
 from hypothesis import given
 from hypothesis import strategies as st

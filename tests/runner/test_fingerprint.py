@@ -102,7 +102,7 @@ def test_wrong_rerun_is_wrong_input(folder: Path, capsys: pytest.CaptureFixture[
     assert "did you mean: failed" in capsys.readouterr().err
 
 
-def test_another_environment_is_shown_and_makes_nothing_stale(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_another_environment_is_shown_but_makes_nothing_stale(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run("zoo.yaml")
     file = Path("results/zoo/records.jsonl")
     raw = json.loads(file.read_text())
@@ -116,7 +116,7 @@ def test_another_environment_is_shown_and_makes_nothing_stale(folder: Path, caps
     assert "another environment" in capsys.readouterr().out
 
 
-def test_records_of_the_former_version_stay_done_although_our_docstrings_changed(
+def test_records_of_the_former_version_stay_done_after_docstring_changes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Measured by commit e17eca7, with its rule; measures whose version has grown since are measured again."""

@@ -1,4 +1,4 @@
-"""What a run's record says of the run itself, whatever its worker does. The worker is simulated."""
+"""The facts of the run itself in its record, with a simulated worker."""
 
 from collections.abc import Iterator
 from contextlib import nullcontext

@@ -1,4 +1,4 @@
-"""Independent runs: every one in a process of its own, interleaved over the cases."""
+"""Runs of a timed case: each in its own process, interleaved over the cases."""
 
 from pathlib import Path
 

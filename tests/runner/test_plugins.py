@@ -65,7 +65,7 @@ def plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     sys.modules.pop("brings_all", None)
 
 
-def test_a_plugin_with_torch_at_its_top_brings_measures_and_data_sets(plugin: Path) -> None:
+def test_a_plugin_that_imports_torch_registers_measures_and_data_sets(plugin: Path) -> None:
     (plugin / "mine.yaml").write_text(SUITE)
     cases = plan("mine.yaml", out=plugin / "out").suite.cases
     assert {name: options for case in cases for name, options in case.measures.items()} == {
@@ -75,7 +75,7 @@ def test_a_plugin_with_torch_at_its_top_brings_measures_and_data_sets(plugin: Pa
     assert [case.point.dataset for case in cases if "accuracy" in case.measures] == ["cellar"]
 
 
-def test_a_misspelt_measure_is_held_against_those_of_plugins(plugin: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_misspelt_measure_of_a_plugin_gets_a_suggestion(plugin: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (plugin / "mine.yaml").write_text(SUITE.replace("sparse:", "sparce:"))
     assert run_command(["plan", "mine.yaml", "--out", "out"]) == 2
     assert "mine.yaml:5:11: unknown measure 'sparce'; did you mean: sparse?" in capsys.readouterr().err

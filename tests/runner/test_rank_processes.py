@@ -1,4 +1,4 @@
-"""Who takes a case: one worker, several started here, or one of each of several launchers."""
+"""The worker processes of a case: one, several ranks started here, or those of several launchers."""
 
 import json
 import subprocess
@@ -75,7 +75,7 @@ def launched(monkeypatch):
 
 
 @pytest.mark.usefixtures("alone")
-def test_alone_a_case_has_one_worker_and_a_command_is_run_here():
+def test_without_ranks_a_case_has_one_worker_and_a_command_runs_here():
     (environment,) = _variables_of_ranks(case(accuracy={}), {})
     assert "RANK" not in environment
     assert launcher_count() == 1
@@ -155,7 +155,7 @@ def test_a_failing_first_rank_passes_its_exit_code_to_the_others(monkeypatch):
     assert json.loads(store.get("0")) == {"exit": 2}
 
 
-def test_half_a_launcher_is_refused(monkeypatch, capsys, alone):
+def test_incomplete_launcher_variables_are_refused(monkeypatch, capsys, alone):
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setenv("RANK", "0")
     assert run_shared_command(["train"]) == 2

@@ -1,4 +1,4 @@
-"""A suite in real child processes: what fails is a record, what is done stays done."""
+"""Suites in real child processes: a failure is a record, and finished runs are not repeated."""
 
 import json
 import os

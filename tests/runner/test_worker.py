@@ -1,4 +1,4 @@
-"""What a measure does to a case: metrics are kept, and every way to fail has its status."""
+"""Measuring a case in the worker: metrics are kept, and every kind of failure has its status."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -108,9 +108,7 @@ def test_a_failure_keeps_its_status_and_the_metrics_so_far(
     assert "failing" in outcome.error.traceback  # type: ignore[attr-defined]
 
 
-def test_a_missing_device_is_one_line_before_anything_is_measured(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_missing_device_is_one_line_before_any_measurement(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
     point = Point.model_validate({"model": "c3d", "clip": "16x1x112", "device": "cuda:1"})
     case = CaseContext(Case(suite="s", point=point, measures={"params": {}}), artifacts=tmp_path / "artifacts" / "id")
@@ -131,7 +129,7 @@ def timed(case: CaseContext) -> list[Metric]:
     return [Metric(name="timed.value", value=1, unit="")]
 
 
-def test_a_canary_sings_around_a_timed_case(taken: Callable[..., object], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_canary_runs_around_a_timed_case(taken: Callable[..., object], monkeypatch: pytest.MonkeyPatch) -> None:
     songs = iter([{"matmul_ms": 2.0, "copy_ms": 1.0}, {"matmul_ms": 2.0, "copy_ms": 1.5}])
     monkeypatch.setattr("bench.measure.timing.canary.time_canary", lambda device: next(songs))
     outcome = taken(timed)
