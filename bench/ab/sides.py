@@ -92,7 +92,8 @@ def read_side(text: str) -> SideSpec:
         return SideSpec(text=text, kind="python", value=os.path.abspath(found))
     if text.startswith(MODEL) or ":" in text:
         return SideSpec(text=text, kind="model", value=text.removeprefix(MODEL))
-    return SideSpec(text=text, kind="commit", value=_commit(text))
+    commit = _git("rev-parse", "--verify", "--quiet", "--end-of-options", f"{text}^{{commit}}", missing=text)
+    return SideSpec(text=text, kind="commit", value=commit)
 
 
 def suite_for_side(spec: SideSpec, suite: Mapping[str, Any]) -> dict[str, Any]:
@@ -111,14 +112,11 @@ def suite_for_side(spec: SideSpec, suite: Mapping[str, Any]) -> dict[str, Any]:
     mine = {"models": [{**given, "name": spec.value}]}
     matrix = dict(suite.get("matrix") or {})
     for kind in ("include", "exclude"):
-        if isinstance(rules := matrix.get(kind), list):
-            matrix[kind] = [_of_model(rule, spec.value) for rule in rules]
+        if isinstance(rules := matrix.get(kind), list):  # rules of the suite's model apply to the one that replaces it
+            matrix[kind] = [
+                {**rule, "model": spec.value} if isinstance(rule, dict) and "model" in rule else rule for rule in rules
+            ]
     return {**suite, **mine, **({"matrix": matrix} if matrix else {})}
-
-
-def _of_model(rule: Any, name: str) -> Any:
-    """A rule of the suite's one model as a rule of the model that replaces it."""
-    return {**rule, "model": name} if isinstance(rule, dict) and "model" in rule else rule
 
 
 @contextmanager
@@ -363,17 +361,12 @@ def modules_of(name: str, tree: Path) -> list[Path]:
     relative = name.replace(".", "/")
     wanted = [f":(top,glob)**/{relative}.py", f":(top,glob)**/{relative}/__init__.py"]
     listed = _git("ls-files", "-z", "--cached", "--others", "--exclude-standard", "--", *wanted, folder=tree)
-    files = [tree / each for each in listed.split("\0") if each]
-    return sorted({file.resolve() for file in files if file.is_file() and not _is_in_package(file, name)})
-
-
-def _is_in_package(file: Path, name: str) -> bool:
-    top = (file.parent if file.name == "__init__.py" else file).parents[name.count(".")]
-    return (top / "__init__.py").is_file()
-
-
-def _commit(ref: str) -> str:
-    return _git("rev-parse", "--verify", "--quiet", "--end-of-options", f"{ref}^{{commit}}", missing=ref)
+    found = set()
+    for file in (tree / path for path in listed.split("\0") if path):
+        top = (file.parent if file.name == "__init__.py" else file).parents[name.count(".")]
+        if file.is_file() and not (top / "__init__.py").is_file():
+            found.add(file.resolve())
+    return sorted(found)
 
 
 def _git(*arguments: str, folder: Path | None = None, missing: str | None = None) -> str:
@@ -386,17 +379,10 @@ def _git(*arguments: str, folder: Path | None = None, missing: str | None = None
     if done.returncode == 0:
         return done.output.decode(errors="surrogateescape").strip()
     message = done.stderr.strip()
-    if missing is not None and not message:
-        others = "model:NAME, package.module:factory, python:PATH"
-        message = f"no commit, branch or tag {missing!r} here{_shallow_hint(folder)}; allowed too: {others}"
-    raise InputError(message or NEEDS_GIT)
-
-
-def _shallow_hint(folder: Path | None) -> str:
-    """A hint for a shallow clone, which CI makes by default."""
-    is_shallow = _git("rev-parse", "--is-shallow-repository", folder=folder) == "true"
-    return (
-        ", because git has only the newest commits; fetch them all (actions/checkout: fetch-depth: 0)"
-        if is_shallow
-        else ""
-    )
+    if missing is None or message:
+        raise InputError(message or NEEDS_GIT)
+    hint = ""
+    if _git("rev-parse", "--is-shallow-repository", folder=folder) == "true":  # as CI clones by default
+        hint = ", because git has only the newest commits; fetch them all (actions/checkout: fetch-depth: 0)"
+    others = "model:NAME, package.module:factory, python:PATH"
+    raise InputError(f"no commit, branch or tag {missing!r} here{hint}; allowed too: {others}")
