@@ -22,6 +22,7 @@ from bench.cli.listings import measures_app, recipes_app, show_help, suites_app
 from bench.cli.models import models
 from bench.cli.predictions import predictions
 from bench.cli.profile_command import profile
+from bench.cli.query import query
 from bench.cli.results import results_app
 from bench.cli.suite_commands import plan, report, run
 from bench.cli.train import evaluate, features, predict, train
@@ -67,7 +68,7 @@ COMMANDS: dict[str, tuple[Callable[..., None] | typer.Typer, ...]] = {
     "Measure": (profile, run, plan, report),
     "Train and evaluate": (train, evaluate, predict, predictions, features),
     "Guard": (compare, ab, baseline_app, history),
-    "Look up": (models, weights_app, data_app, suites_app, recipes_app, measures_app, results_app),
+    "Look up": (models, weights_app, data_app, suites_app, recipes_app, measures_app, results_app, query),
 }
 NAMES: dict[Any, str] = {evaluate: "eval"}
 for heading, commands in COMMANDS.items():

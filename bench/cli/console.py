@@ -1,12 +1,15 @@
 """Prints text, tables and JSON on standard output, notes and errors on standard error."""
 
+import csv
+import io
 import json
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
 
+from rich.cells import cell_len
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
@@ -16,6 +19,7 @@ from bench.core.control_characters import CONTROL, visible
 from bench.core.units import DASH
 
 WIDE = 200  # columns of a table in a pipe or a file
+MANY_ROWS = 1000
 console = Console(highlight=False, width=None if sys.stdout.isatty() else WIDE)
 errors = Console(stderr=True, highlight=False)
 
@@ -32,12 +36,48 @@ def print_text(text: str) -> None:
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, right: Sequence[str] = ()) -> None:
     """Print a table; the columns named in `right` hold numbers. In a pipe it has full width and no borders."""
+    if len(rows) > MANY_ROWS:  # rich takes a millisecond per row
+        _print_long_table(columns, rows, right=right)
+        return
     grid = Table(box=None, pad_edge=False, header_style="bold")
     for name in columns:
         grid.add_column(name, justify="right" if name in right else "left", overflow="fold", no_wrap=name in right)
     for row in rows:
         grid.add_row(*(safe_text(DASH if cell is None else str(cell)) for cell in row))
     console.print(grid)
+
+
+def _print_long_table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, right: Sequence[str]) -> None:
+    cells = [list(columns), *([visible(DASH if cell is None else str(cell)) for cell in row] for row in rows)]
+    widths = [max(map(_width, column)) for column in zip(*cells, strict=True)]
+    for row in cells:
+        padded = []
+        for name, width, cell in zip(columns, widths, row, strict=True):
+            space = " " * (width - _width(cell))
+            padded.append(space + cell if name in right else cell + space)
+        sys.stdout.write(" ".join(padded).rstrip() + "\n")
+
+
+def _width(cell: str) -> int:
+    return len(cell) if cell.isascii() else cell_len(cell)
+
+
+def csv_text(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """CSV in which no cell begins like a formula, which spreadsheets would run."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(map(_spreadsheet_safe, columns))
+    writer.writerows([_spreadsheet_safe(cell) for cell in row] for row in rows)
+    return text.getvalue()
+
+
+def _spreadsheet_safe(cell: object) -> object:
+    return f"'{cell}" if isinstance(cell, str) and cell[:1] in ("=", "+", "-", "@", "\t", "\r") else cell
+
+
+def print_exported(text: str) -> None:
+    """Write `text` to standard output as it is, to a terminal with visible control characters."""
+    sys.stdout.write(visible(text) if sys.stdout.isatty() else text)
 
 
 def duration(seconds: float) -> str:

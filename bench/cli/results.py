@@ -1,9 +1,6 @@
 """The commands `vbench results …`: list, show, export, merge, prune, repair and scrub stored records."""
 
-import csv
-import io
 import json
-import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -11,13 +8,22 @@ from typing import Annotated, Any, Literal
 import typer
 
 from bench.cli.arguments import AsJson, check_writable
-from bench.cli.console import print_json, print_table, print_text
+from bench.cli.console import csv_text, first_line, print_exported, print_json, print_table, print_text
 from bench.core.doubts import measured_text
 from bench.core.errors import InputError, suggest
 from bench.core.privacy import without_identity
 from bench.core.schema import Record
-from bench.core.units import plural
-from bench.store import RECORDS, RecordStore, latest_runs, read_records, record_files
+from bench.core.units import format_value, plural
+from bench.store import (
+    RECORDS,
+    ListedRun,
+    RecordStore,
+    latest_runs,
+    list_runs,
+    load_records,
+    read_records,
+    record_files,
+)
 
 results_app = typer.Typer(
     name="results", no_args_is_help=True, help="Stored results: list, show, export, merge, prune, repair, scrub."
@@ -25,6 +31,7 @@ results_app = typer.Typer(
 
 Results = Annotated[list[Path], typer.Argument(metavar="RESULTS...", help="Results folders or records files.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would change, and change nothing.")]
+LISTED_WHOLE_BYTES = 16 << 20  # above this, a list reads columns instead of whole records, which takes a fifth
 Format = Literal[
     "csv", "jsonl", "markdown", "latex", "parquet", "github-action-benchmark", "bencher", "hf-eval-results"
 ]
@@ -33,13 +40,18 @@ Format = Literal[
 @results_app.command("list")
 def list_results(results: Results, as_json: AsJson = False) -> None:
     """List the stored runs: case, run, status, when, and the first metrics."""
-    records = read_records(results)
+    if sum(file.stat().st_size for file in _found(results)) < LISTED_WHOLE_BYTES:
+        records = read_records(results)
+        runs, headlines = list(map(_listed, records)), map(_headline, records)
+    else:
+        runs = list(list_runs(results))
+        headlines = map(_headline_of_columns, runs)
     if as_json:
-        print_json([_summary(record) for record in records])
+        print_json([_summary(run) for run in runs])
         return
     rows = [
-        (record.case_id, str(record.run_index), record.status, record.started_at, record.case.title, _headline(record))
-        for record in records
+        (run.case_id, str(run.run_index), run.status, run.started_at, run.title, headline)
+        for run, headline in zip(runs, headlines, strict=True)
     ]
     print_table(("case", "run", "status", "started", "point", "metrics"), rows, right=("run",))
 
@@ -74,11 +86,11 @@ def export_results(
         if out is None:
             raise InputError("a Parquet file cannot go to standard output; name a file with --out")
         check_writable(out)
-        _frame(results).to_parquet(out)
+        load_records(results).to_parquet(out)
         return
     text = EXPORTS[to](read_records(results))
     if out is None:
-        sys.stdout.write(text)
+        print_exported(text)
     else:
         check_writable(out)
         out.write_text(text, encoding="utf-8")
@@ -135,9 +147,13 @@ def scrub_results(results: Results, dry_run: DryRun = False) -> None:
         print_text(f"{file}: {plural(changed, 'record')} {_would(dry_run)}cleaned")
 
 
+def _found(results: Iterable[Path]) -> list[Path]:
+    return [file for source in results for file in record_files(source)]
+
+
 def _files(results: Iterable[Path]) -> list[Path]:
     """The records files of results folders; a file of another name is not changed."""
-    files = [file for source in results for file in record_files(source)]
+    files = _found(results)
     if others := [file for file in files if file.name != RECORDS]:
         raise InputError(f"{others[0]} is not called {RECORDS}; only results folders are changed")
     return files
@@ -151,29 +167,44 @@ def _identity(record: Record) -> tuple[str, int, str, str, str]:
     return record.case_id, record.run_index, record.started_at, record.status, str(record.session)
 
 
-def _summary(record: Record) -> dict[str, Any]:
+def _summary(run: ListedRun) -> dict[str, Any]:
     return {
-        "case_id": record.case_id,
-        "run_index": record.run_index,
-        "status": record.status,
-        "started_at": record.started_at,
-        "title": record.case.title,
-        "error": record.error and record.error.message,
-        "metrics": {metric.key: metric.value for metric in record.metrics},
+        "case_id": run.case_id,
+        "run_index": run.run_index,
+        "status": run.status,
+        "started_at": run.started_at,
+        "title": run.title,
+        "error": run.error_message,
+        "metrics": {key: value for key, value, _, _ in run.metrics},
     }
+
+
+def _listed(record: Record) -> ListedRun:
+    return ListedRun(
+        case_id=record.case_id,
+        run_index=record.run_index,
+        status=record.status,
+        started_at=record.started_at,
+        title=record.case.title,
+        error_type=record.error.type if record.error else None,
+        error_message=record.error.message if record.error else None,
+        metrics=[(metric.key, metric.value, metric.unit, metric.better) for metric in record.metrics],
+    )
 
 
 def _headline(record: Record) -> str:
     if record.error is not None:
-        return f"{record.error.type}: {record.error.message.splitlines()[0] if record.error.message else ''}"
+        return f"{record.error.type}: {first_line(record.error.message)}"
     shown = [metric for metric in record.metrics if metric.better and metric.value is not None][:3]
     return "; ".join(f"{metric.key} {measured_text(record, metric)}" for metric in shown)
 
 
-def _frame(results: list[Path]) -> Any:
-    from bench.store import load_records
-
-    return load_records(results)
+def _headline_of_columns(run: ListedRun) -> str:
+    """As `_headline`, without the samples: a doubt about a value shows in the status of the run alone."""
+    if run.error_type is not None:
+        return f"{run.error_type}: {first_line(run.error_message or '')}"
+    shown = [(key, value, unit) for key, value, unit, better in run.metrics if better and value is not None][:3]
+    return "; ".join(f"{key} {format_value(value, unit)}" for key, value, unit in shown)
 
 
 COLUMNS = ("suite", "case_id", "case", "run", "status", "metric", "value", "low", "high", "unit")
@@ -192,16 +223,7 @@ def _rows(records: Iterable[Record]) -> list[tuple[Any, ...]]:
 
 
 def _as_csv(records: Iterable[Record]) -> str:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(COLUMNS)
-    writer.writerows([_spreadsheet_safe(cell) for cell in row] for row in _rows(records))
-    return text.getvalue()
-
-
-def _spreadsheet_safe(cell: Any) -> Any:
-    """Spreadsheets run cells that begin with these characters as formulas."""
-    return f"'{cell}" if isinstance(cell, str) and cell[:1] in ("=", "+", "-", "@", "\t", "\r") else cell
+    return csv_text(COLUMNS, _rows(records))
 
 
 def _as_jsonl(records: Iterable[Record]) -> str:

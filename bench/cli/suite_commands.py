@@ -146,14 +146,14 @@ def report(
 def _plan_facts(planned: "Plan") -> dict[str, Any]:
     pending = planned.pending
     left = {(case.id, index) for case, index in pending}
-    reasons, estimate_s = planned.reasons(), planned.estimate_s()
+    reasons, estimate = planned.reasons(), planned.estimate()
     return {
         "suite": planned.suite.name,
         "out": str(planned.store.folder),
         "runs": sum(case.runs for case in planned.suite.cases),
         "left": len(pending),
-        "estimate_s": None if estimate_s is None else round(estimate_s, 1),
-        "unknown": planned.estimate().unknown,
+        "estimate_s": None if estimate.unknown else round(estimate.left_s, 1),
+        "unknown": estimate.unknown,
         "absent": list(planned.absent),
         "other_environments": planned.other_environments(),
         "cases": [

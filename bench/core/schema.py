@@ -4,7 +4,7 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -30,6 +30,7 @@ Views = tuple[int, int | Literal["full"]]  # clips per video, and crops per fram
 # The execution mode of a timed case if the suite gives none; left out of titles.
 DEFAULT_AXES: dict[str, Json] = {"precision": "fp32", "memory_format": "contiguous", "compile": "off"}
 GOOD_STATUSES: frozenset[str] = frozenset({"ok", "unsteady", "drifting", "throttled"})
+METRIC_NAME_PATTERN = r"^[a-z0-9_]+\.[a-z0-9_]+$"
 COUNT_UNITS = frozenset({"MACs", "elements"})  # units of counts of a model, complete or not
 
 
@@ -173,6 +174,12 @@ class Point(Frozen):
         return {**axes, "clip": str(self.clip), **self.args}
 
 
+def title_of(axes: Mapping[str, Json]) -> str:
+    """A short title of a point, from its axes as `Point.named` gives them; execution modes by default are left out."""
+    rest = {k: v for k, v in axes.items() if k not in ("model", "clip") and v != DEFAULT_AXES.get(k)}
+    return " ".join([str(axes["model"]), *(f"{k}={v}" for k, v in rest.items()), str(axes["clip"])])
+
+
 def _short_text(value: Json) -> str:
     return "/".join(map(str, value)) if isinstance(value, list) else str(value)
 
@@ -195,9 +202,7 @@ class Case(Frozen):
     @property
     def title(self) -> str:
         """A short title: `c3d_search kernel_depth=3 16x1x112 seed=1`."""
-        named = self.point.named()
-        rest = {k: v for k, v in named.items() if k not in ("model", "clip") and v != DEFAULT_AXES.get(k)}
-        return " ".join([self.point.model, *(f"{k}={v}" for k, v in rest.items()), str(self.point.clip)])
+        return title_of(self.point.named())
 
 
 class Metric(Frozen):
@@ -209,7 +214,7 @@ class Metric(Frozen):
     turns, `turns` has the number of the turn of each sample; turns of both sides with one number are neighbours.
     """
 
-    name: str = Field(pattern=r"^[a-z0-9_]+\.[a-z0-9_]+$")
+    name: str = Field(pattern=METRIC_NAME_PATTERN)
     value: int | float | None
     unit: str
     better: Better | None = None

@@ -32,11 +32,6 @@ RERUN_STATES: Mapping[Rerun | None, frozenset[RunState]] = {
     "failed": frozenset({"missing", "interrupted", "failed"}),
     "all": frozenset({"done", "missing", "stale", "interrupted", "failed"}),
 }
-# Facts that the plan shows if stored results have other ones; they do not make results stale.
-SHOWN_HARDWARE, SHOWN_SOFTWARE = (
-    ("gpu", "gpu_driver", "cpu"),
-    ("python", "torch", "torchvision", "timm", "transformers"),
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,14 +117,16 @@ class Plan:
         return tuple(dict.fromkeys(line for i in ids if i in self.fingerprints for line in self.fingerprints[i].absent))
 
     def reasons(self) -> dict[tuple[str, int], str]:
-        """Return why each pending run is to do, in words. Reads the whole records of the results folder."""
-        last: dict[tuple[str, int], Record] = {}
-        for record in read_records(self.store.file) if self.store.file.is_file() else ():
-            key = record.case_id, record.run_index
-            if record.is_good or not (key in last and last[key].is_good):
-                last[key] = record
+        """Return why each pending run is to do, in words."""
+        last: dict[tuple[str, int], RunFacts] = {}
+        for run in self.history:
+            key = run.case_id, run.run_index
+            if run.is_good or not (key in last and last[key].is_good):
+                last[key] = run
+        known = [last[case.id, index] for case, index in self.pending if (case.id, index) in last]
+        records = {(r.case_id, r.run_index): r for r in self.store.records_of(known)} if known else {}
         return {
-            (case.id, index): self._reason(self.state(case.id, index), case, last.get((case.id, index)))
+            (case.id, index): self._reason(self.state(case.id, index), case, records.get((case.id, index)))
             for case, index in self.pending
         }
 
@@ -153,14 +150,15 @@ class Plan:
 
     def other_environments(self) -> list[str]:
         """Return a line for each fact in which the environment of results that stay differs from the present one."""
-        done = {key for key in self.done if key not in {(case.id, index) for case, index in self.pending}}
+        done = self.done - {(case.id, index) for case, index in self.pending}
         if not done:
             return []
         now = describe_environment()
+        runs = [run for run in self.history if run.is_good and (run.case_id, run.run_index) in done]
+        alike = {repr((run.software, run.hardware)): run for run in runs}  # many runs, few environments
         found: Counter[tuple[str, str, str]] = Counter()
-        for record in read_records(self.store.file):
-            if (record.case_id, record.run_index) in done and record.is_good:
-                found.update(_environment_differences(record.environment, now))
+        for text, number in Counter(repr((run.software, run.hardware)) for run in runs).items():
+            found.update(dict.fromkeys(_environment_differences(alike[text], now), number))
         return [f"{n} of the stored results: {name} {old}, now {new}" for (name, old, new), n in found.items()]
 
     def estimate(self) -> RunEstimate:
@@ -175,15 +173,13 @@ class Plan:
         return None if estimate.unknown else estimate.left_s
 
 
-def _environment_differences(old: Environment, new: Environment) -> Iterator[tuple[str, str, str]]:
-    for name in SHOWN_SOFTWARE:
-        before, after = old.software.get(name), new.software.get(name)
-        if before is not None and after is not None and before != after:
-            yield name, str(before), str(after)
-    for name in SHOWN_HARDWARE:
-        before, after = old.hardware.get(name), new.hardware.get(name)
-        if before is not None and after is not None and before != after:
-            yield name, str(before), str(after)
+def _environment_differences(old: RunFacts, new: Environment) -> Iterator[tuple[str, str, str]]:
+    """Facts of the machine that `old` was measured on which are known here too, and differ: name, old and new value."""
+    for stored, present in ((old.software, new.software), (old.hardware, new.hardware)):
+        for name, before in stored.items():
+            after = present.get(name)
+            if before is not None and after is not None and before != after:
+                yield name, str(before), str(after)
 
 
 def plan(
@@ -213,7 +209,8 @@ def plan(
     store = RecordStore(Path(out) if out is not None else Path("results") / name)
     fingerprints = Fingerprints(catalog, folders)
     found = {case.id: fingerprints.of(case) for case in planned.cases}
-    former = {run.case_id for run in store.runs() if not run.fingerprint}
+    history = tuple(store.runs())
+    former = {run.case_id for run in history if not run.fingerprint}
     target = Plan(
         suite=planned,
         store=store,
@@ -224,12 +221,11 @@ def plan(
         rerun=rerun,
         recipes=folders,
     )
-    return _with_stored_runs(target)
+    return _with_stored_runs(target, history)
 
 
-def _with_stored_runs(plan: Plan) -> Plan:
-    """The plan with the runs that are in its results folder now."""
-    runs = tuple(plan.store.runs())
+def _with_stored_runs(plan: Plan, runs: tuple[RunFacts, ...]) -> Plan:
+    """The plan with these runs, which are in its results folder."""
     states: dict[tuple[str, int], RunState] = {}
     for run in runs:
         key = run.case_id, run.run_index
@@ -270,7 +266,8 @@ def run(
     target = plan(suite, out=out, small=small, facts=facts, rerun=rerun)
     with target.store.lock():
         repaired = target.store.repair()
-        target = _with_stored_runs(target)  # another run may have added records while this one planned
+        # Another run may have added records while this one planned.
+        target = _with_stored_runs(target, tuple(target.store.runs()))
         target.store.write_suite(target.suite.facts())
         finished = tuple(_run_pending(target, on_event, identify=identify or target.suite.identify))
     return RunSummary(

@@ -172,7 +172,7 @@ def test_a_record_cut_by_a_full_disk_is_removed(tmp_path: Path, monkeypatch: pyt
             raise OSError(28, "No space left on device")
         return real(descriptor, content[:room])
 
-    monkeypatch.setattr("bench.store.os.write", write)
+    monkeypatch.setattr("bench.store.record_store.os.write", write)
     with pytest.raises(StoreError, match="No space left"):
         store.append(record(1))
     monkeypatch.undo()

@@ -1,0 +1,26 @@
+"""Records on disk: their lines, results folders, reading many of them, and data frames."""
+
+from bench.store.frame import ListedRun, list_runs, load_records
+from bench.store.lines import MIGRATIONS, NewerVersionError, RunFacts, StoreWarning, store_errors
+from bench.store.reading import Source, latest_runs, read_records, read_suite_info, record_files
+from bench.store.record_store import DAMAGED, RECORDS, SUITE_FILE, RecordStore
+
+__all__ = [
+    "DAMAGED",
+    "MIGRATIONS",
+    "RECORDS",
+    "SUITE_FILE",
+    "ListedRun",
+    "NewerVersionError",
+    "RecordStore",
+    "RunFacts",
+    "Source",
+    "StoreWarning",
+    "latest_runs",
+    "list_runs",
+    "load_records",
+    "read_records",
+    "read_suite_info",
+    "record_files",
+    "store_errors",
+]

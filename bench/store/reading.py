@@ -1,0 +1,99 @@
+"""Reading the records of several files, folders and patterns, and what is stored of their suites."""
+
+import glob
+import json
+import warnings
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from bench.core.errors import StoreError
+from bench.core.privacy import without_secrets
+from bench.core.schema import Json, Record
+from bench.store.lines import StoreWarning, parse_record, readable_lines, store_errors
+from bench.store.record_store import RECORDS, SUITE_FILE
+
+Source = str | Path | Iterable[str | Path]
+
+
+def read_records(source: Source) -> list[Record]:
+    """Records of files, of folders and all below them, or of glob patterns, in the order in which they were written.
+
+    Lines that are no records are left out with a StoreWarning; a file without a single record is a StoreError.
+    """
+    return [record for file in files_of(source) for record in _read_file(file)]
+
+
+def files_of(source: Source) -> list[Path]:
+    """The records files of one source or of several, as `record_files` finds them."""
+    sources = [source] if isinstance(source, str | Path) else list(source)
+    return [file for item in sources for file in record_files(item)]
+
+
+def read_suite_info(folder: str | Path) -> dict[str, Json]:
+    """What `RecordStore.write_suite` stored in this results folder; empty if there is nothing.
+
+    Raises StoreError for a file of another form: a gate that it holds must not be lost in silence.
+    """
+    file = Path(folder) / SUITE_FILE
+    try:
+        with store_errors(file, "read"):
+            facts = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    except (ValueError, RecursionError) as error:
+        raise StoreError(f"{file} cannot be read: {error}; run the suite again, or remove it") from None
+    if not isinstance(facts, dict) or not isinstance(facts.get("gate") or {}, dict):
+        raise StoreError(f"{file} does not describe a suite; run the suite again, or remove it")
+    return facts
+
+
+def latest_runs(records: Iterable[Record]) -> list[Record]:
+    """Of the records of each run of a case, the first good one, else the last one; in their order.
+
+    A run is named by its case, number and what it depends on: a result of older code is another run.
+    """
+    chosen: dict[tuple[str, int, str], Record] = {}
+    for record in records:
+        key = (record.case_id, record.run_index, record.freshness)
+        if key not in chosen or not chosen[key].is_good:
+            chosen.pop(key, None)
+            chosen[key] = record
+    return list(chosen.values())
+
+
+def record_files(source: str | Path) -> list[Path]:
+    """The records files of a file, of a folder and all below it, or of a glob pattern; StoreError if there is none.
+
+    Other things that a pattern matches are skipped: folders without records, files of another kind.
+    """
+    path = Path(source)
+    with store_errors(path, "read"):
+        if path.is_file():
+            found = [path]
+        elif path.is_dir():
+            found = _below(path)
+        else:
+            matches = [Path(match) for match in sorted(glob.glob(str(source), recursive=True))]
+            held = [file for match in matches for file in (_below(match) if match.is_dir() else _if_records(match))]
+            found = list(dict.fromkeys(held))
+    if not found:
+        raise StoreError(f"no {RECORDS} in {source}; give a results folder, a records file or a pattern of them")
+    return found
+
+
+def _below(folder: Path) -> list[Path]:
+    return sorted(folder.rglob(RECORDS))
+
+
+def _if_records(file: Path) -> list[Path]:
+    return [file] if file.suffix == Path(RECORDS).suffix and file.is_file() else []
+
+
+def _read_file(file: Path) -> Iterator[Record]:
+    cleaned = 0
+    for _, record in readable_lines(file, parse_record):
+        clean = without_secrets(record)
+        cleaned += clean is not record
+        yield clean
+    if cleaned:
+        which = "1 record" if cleaned == 1 else f"{cleaned} records"
+        message = f"{file}: {which} with environment variables that may be secret; `vbench results scrub` removes them"
+        warnings.warn(message, StoreWarning, stacklevel=4)

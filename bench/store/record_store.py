@@ -1,0 +1,144 @@
+"""The results folder of one suite: append, replace and repair its records. One JSON line per run of a case.
+
+A record is on the disk before `append` returns.
+"""
+
+import fcntl
+import json
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from bench.core.errors import StoreError
+from bench.core.files import write_atomically
+from bench.core.privacy import without_secrets
+from bench.core.schema import Json, Record
+from bench.store.lines import (
+    RunFacts,
+    is_newer,
+    is_sound,
+    parse_record,
+    parse_run,
+    readable_lines,
+    run_facts,
+    store_errors,
+)
+
+RECORDS = "records.jsonl"
+DAMAGED = "records.damaged"
+SUITE_FILE = "suite.json"
+
+
+class RecordStore:
+    """The results folder of one suite: records, artifacts, logs and the lock that keeps a second run out."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.file = folder / RECORDS
+
+    def artifacts(self, case_id: str) -> Path:
+        return self.folder / "artifacts" / case_id
+
+    def log(self, case_id: str) -> Path:
+        return self.folder / "logs" / f"{case_id}.log"
+
+    def append(self, record: Record) -> None:
+        """Add one line and return once it is on the disk; after an error the file is as it was."""
+        with store_errors(self.file, "written"):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with self.file.open("ab", buffering=0) as file:
+                before = file.tell()
+                try:
+                    _write_all(file.fileno(), record.model_dump_json().encode() + b"\n")
+                    os.fsync(file.fileno())
+                except OSError:
+                    with suppress(OSError):
+                        os.ftruncate(file.fileno(), before)
+                    raise
+
+    def runs(self) -> Iterator[RunFacts]:
+        """The stored runs, in the order in which they were written; none if there is no file."""
+        if self.file.is_file():
+            yield from (run_facts(run, offset=offset) for offset, run in readable_lines(self.file, parse_run))
+
+    def records_of(self, runs: Iterable[RunFacts]) -> Iterator[Record]:
+        """The whole records of these runs, without reading the others; lines that have changed since are left out."""
+        with store_errors(self.file, "read"), self.file.open("rb") as lines:
+            for run in runs:
+                lines.seek(run.offset)
+                with suppress(StoreError):
+                    record = without_secrets(parse_record(lines.readline()))
+                    if (record.case_id, record.run_index) == (run.case_id, run.run_index):
+                        yield record
+
+    def repair(self) -> str | None:
+        """Move damaged lines to `records.damaged`; returns what was done, None if nothing was.
+
+        Records of a newer vbench stay. Only for the holder of the lock.
+        """
+        if not self.file.is_file():
+            return None
+        good: list[bytes] = []
+        damaged: list[bytes] = []
+        with store_errors(self.file, "read"), self.file.open("rb") as lines:
+            for line in lines:
+                (good if is_sound(line) else damaged).append(line)
+        if not damaged:
+            return None
+        with store_errors(self.folder, "written"):
+            with (self.folder / DAMAGED).open("ab") as file:
+                file.write(b"".join(line.removesuffix(b"\n") + b"\n" for line in damaged))
+                file.flush()
+                os.fsync(file.fileno())
+            write_atomically(self.file, b"".join(good))
+        what = "1 damaged line was" if len(damaged) == 1 else f"{len(damaged)} damaged lines were"
+        return f"{self.file}: {what} moved to {DAMAGED}; {len(good)} records stay"
+
+    def raw_records(self) -> list[Record]:
+        """The records as they are stored, secrets included; for cleaning the file alone."""
+        return [record for _, record in readable_lines(self.file, parse_record)]
+
+    def replace(self, records: Iterable[Record]) -> None:
+        """Write these records in place of all others; unreadable lines go to `records.damaged` first.
+
+        Raises StoreError for a file with records of a newer vbench, which would be lost. Only for the holder of the
+        lock.
+        """
+        with store_errors(self.file, "read"):
+            lines = self.file.read_bytes().splitlines()
+        if any(is_newer(line) for line in lines):
+            raise StoreError(f"{self.file} has records of a newer vbench; use that one to change it")
+        self.repair()
+        with store_errors(self.file, "written"):
+            write_atomically(self.file, b"".join(record.model_dump_json().encode() + b"\n" for record in records))
+
+    def write_suite(self, facts: dict[str, Json]) -> None:
+        """Store what reports need of the suite next to the records: name, title, ablation, its text."""
+        with store_errors(self.folder, "written"):
+            write_atomically(self.folder / SUITE_FILE, json.dumps(facts, indent=1, ensure_ascii=False))
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Hold this folder for one run; StoreError at once if another process holds it."""
+        with store_errors(self.folder, "written"):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            file = (self.folder / ".lock").open("a+")
+        with file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                file.seek(0)
+                raise StoreError(
+                    f"{self.folder} is in use by process {file.read().strip() or 'unknown'}; "
+                    "wait for it, or give this run a folder of its own with --out"
+                ) from None
+            with store_errors(self.folder / ".lock", "written"):
+                os.ftruncate(file.fileno(), 0)
+                os.write(file.fileno(), str(os.getpid()).encode())
+            yield
+
+
+def _write_all(descriptor: int, content: bytes) -> None:
+    while content:
+        content = content[os.write(descriptor, content) :]

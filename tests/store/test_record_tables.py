@@ -1,0 +1,208 @@
+"""Records as columns, and the cache of large files: right, added to, and never believed over the file."""
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bench.core.files import cache_folder
+from bench.core.schema import Case, Clip, Environment, Failure, Metric, Point, Record
+from bench.store import RecordStore, StoreWarning, load_records, read_records, record_tables
+
+HARDWARE: tuple[dict[str, Any], ...] = (
+    {"cpu": "Xeon", "cpu_cores": 2},
+    {"cpu": "Xeon", "cpu_cores": 2, "gpu": "H200", "gpus": ["H200", "H200"]},
+)
+
+
+def record(number: int, *, args: dict[str, Any] | None = None, metrics: tuple[Metric, ...] | None = None) -> Record:
+    point = Point(model="c3d", args=args or {"width": number % 3}, clip=Clip.model_validate("16x1x112"))
+    case = Case(suite="s", point=point, measures={"latency": {}})
+    own = (
+        Metric(name="latency.p50_ms", value=number + 0.5, unit="ms", better="lower", interval=(1.0, 2.0)),
+        Metric(name="params.total", value=10 + number, unit="elements", is_exact=True, labels={"b": "2", "a": "1"}),
+    )
+    return Record(
+        case=case,
+        case_id=case.id,
+        run_index=number,
+        freshness="f",
+        status="error" if metrics == () else "ok",
+        error=Failure(type="Boom", message="no") if metrics == () else None,
+        metrics=own if metrics is None else metrics,
+        environment=Environment(hardware=HARDWARE[number % 2], software={"torch": "2.11"}),
+        started_at=f"2026-01-01T00:00:{number % 60:02}+00:00",
+    )
+
+
+def rows_of(records: list[Record]) -> list[dict[str, Any]]:
+    """The rows that a frame must have, from whole records."""
+    rows = []
+    for each in records:
+        facts = {
+            **each.case.point.named(),
+            "suite": each.case.suite,
+            "case_id": each.case_id,
+            "run_index": each.run_index,
+            "status": each.status,
+            "started_at": each.started_at,
+            **{f"hardware.{k}": v for k, v in each.environment.hardware.items()},
+            **{f"software.{k}": v for k, v in each.environment.software.items()},
+        }
+        for metric in each.metrics:
+            low, high = metric.interval or (None, None)
+            labels = ",".join(f"{k}={v}" for k, v in sorted(metric.labels.items()))
+            own = {"metric": metric.name, "labels": labels, "value": metric.value, "low": low, "high": high}
+            rows.append({**facts, **own, "unit": metric.unit, "better": metric.better})
+        if not each.metrics:
+            rows.append({**facts, "metric": None})
+    return rows
+
+
+@pytest.fixture
+def cached(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A results folder whose records are cached however few they are."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(record_tables, "CACHED_FROM_BYTES", 0)
+    return tmp_path / "res"
+
+
+def fill(folder: Path, *records: Record) -> None:
+    for each in records:
+        RecordStore(folder).append(each)
+
+
+def parsed_lines(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
+    """The lines that are parsed from here on."""
+    parsed: list[bytes] = []
+    real = record_tables.parse_part
+    monkeypatch.setattr(record_tables, "parse_part", lambda line, part: parsed.append(line) or real(line, part))
+    return parsed
+
+
+ARGS = st.dictionaries(
+    st.sampled_from(["width", "depth", "mode", "stage"]),
+    st.none() | st.booleans() | st.integers(-9, 9) | st.floats(-9, 9) | st.text(max_size=3) | st.lists(st.integers()),
+    max_size=3,
+)
+VALUES = st.none() | st.integers(-(2**70), 2**70) | st.floats(allow_nan=False, allow_infinity=False)
+
+
+@given(st.lists(st.tuples(ARGS, st.lists(VALUES, max_size=3)), min_size=1, max_size=6))
+def test_a_frame_is_that_of_the_whole_records(
+    tmp_path_factory: pytest.TempPathFactory, given_records: list[tuple[dict[str, Any], list[Any]]]
+) -> None:
+    folder = tmp_path_factory.mktemp("frame")
+    for number, (args, values) in enumerate(given_records):
+        metrics = tuple(Metric(name="a.b", value=value, unit="") for value in values)
+        fill(folder, record(number, args=args, metrics=metrics))
+    expected = pd.DataFrame(rows_of(read_records(folder)))
+    found = load_records(folder)
+    assert set(expected.columns) <= set(found.columns)
+    for name in expected.columns:
+        wanted, got = list(expected[name]), list(found[name])
+        assert len(wanted) == len(got)
+        for one, other in zip(wanted, got, strict=True):
+            if isinstance(one, list):
+                assert one == other
+            elif pd.isna(one):
+                assert pd.isna(other)
+            else:
+                assert one == other or float(one) == pytest.approx(float(other))
+
+
+def test_a_cached_frame_is_the_parsed_one(cached: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fill(cached, *(record(n) for n in range(5)), record(5, metrics=()))
+    parsed = parsed_lines(monkeypatch)
+    first = load_records(cached)
+    assert len(parsed) == 6
+    pd.testing.assert_frame_equal(load_records(cached), first)
+    assert len(parsed) == 6
+
+
+def test_only_appended_lines_are_parsed(cached: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fill(cached, record(0), record(1))
+    load_records(cached)
+    fill(cached, record(2, args={"new": "x"}))
+    parsed = parsed_lines(monkeypatch)
+    frame = load_records(cached)
+    assert len(parsed) == 1
+    assert list(frame["value"]) == [0.5, 10, 1.5, 11, 2.5, 12]
+    assert frame.equals(load_records([cached]))
+    assert len(parsed) == 1
+
+
+def test_a_changed_file_of_same_size_and_time_is_parsed_again(cached: Path) -> None:
+    fill(cached, record(0), record(1))
+    load_records(cached)
+    file = cached / "records.jsonl"
+    before = file.stat()
+    file.write_bytes(file.read_bytes().replace(b'"value":0.5', b'"value":7.5'))
+    os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert (file.stat().st_size, file.stat().st_mtime_ns) == (before.st_size, before.st_mtime_ns)
+    assert load_records(cached)["value"].iloc[0] == 7.5
+
+
+def test_a_file_that_became_shorter_is_parsed_again(cached: Path) -> None:
+    fill(cached, record(0), record(1))
+    load_records(cached)
+    file = cached / "records.jsonl"
+    file.write_bytes(file.read_bytes().splitlines(keepends=True)[1])
+    assert list(load_records(cached)["run_index"].unique()) == [1]
+
+
+DAMAGES = {
+    "nothing": b"",
+    "another shape": b'{"version": 3}',
+    "a list": b"[]",
+    "no text": b"\xff\xfe\x00",
+    "deep": b"[" * 100_000,
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
+@pytest.mark.parametrize("name", ["facts.json", "records.parquet", "metrics.parquet"])
+def test_a_damaged_cache_is_built_again(cached: Path, name: str, damage: bytes) -> None:
+    fill(cached, record(0), record(1))
+    first = load_records(cached)
+    [file] = cache_folder().rglob(name)
+    sound = file.read_bytes()
+    file.write_bytes(damage)
+    pd.testing.assert_frame_equal(load_records(cached), first)
+    pd.testing.assert_frame_equal(load_records(cached), first)
+    if name == "facts.json":
+        assert json.loads(file.read_bytes())["lines"] == 2
+    assert len(file.read_bytes()) == len(sound)
+
+
+def test_a_deleted_or_forbidden_cache_costs_only_time(cached: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fill(cached, record(0), record(1))
+    first = load_records(cached)
+    shutil.rmtree(cache_folder())
+    pd.testing.assert_frame_equal(load_records(cached), first)
+    monkeypatch.setenv("XDG_CACHE_HOME", "/dev/null")
+    pd.testing.assert_frame_equal(load_records(cached), first)
+
+
+def test_damaged_lines_are_named_with_and_without_the_cache(cached: Path) -> None:
+    fill(cached, record(0), record(1))
+    file = cached / "records.jsonl"
+    first, second = file.read_bytes().splitlines(keepends=True)
+    file.write_bytes(first + b"{}\n" + second + second[:-40])
+    for _ in range(2):
+        with pytest.warns(StoreWarning) as warned:
+            frame = load_records(cached)
+        assert [str(w.message).split(": ")[0] for w in warned] == [f"{file}:2", f"{file}:4"]
+        assert list(frame["run_index"].unique()) == [0, 1]
+
+
+def test_secrets_of_old_records_never_reach_a_frame(tmp_path: Path) -> None:
+    environment = Environment(state={"env.NVIDIA_API_KEY": "nvapi-1"})
+    fill(tmp_path, record(0).model_copy(update={"environment": environment}))
+    assert "nvapi-1" not in load_records(tmp_path).to_json()
