@@ -94,14 +94,19 @@ def profile(
     counters: Sequence[str] = ("torch",),
     views: str = "1x1",
     with_speed: bool = False,
+    wait_idle_s: float | None = None,
+    on_wait: Callable[[str], None] = lambda text: None,
 ) -> Profile:
     """Count `model`, a name as in `create_model`, at `input`: `"1x3x16x112x112"`, a shape, or several.
 
     `input` None is the model's default clip at batch 1. `views` (temporal x spatial) multiplies the cost of a clip to
     that of a video. `counters` besides `torch` also run fvcore, thop or ptflops. `with_speed` also times the model on
     `device` in its own process, for about 20 seconds. `entry` names the weights in a file that holds several.
+    With `wait_idle_s`, the timing waits for an idle machine, at most so long, and `on_wait` gets one line about it.
     Results are cached by a hash of all sources. Raises InputError for an invalid name, shape or argument.
     """
+    if wait_idle_s is not None and not with_speed:
+        raise InputError("--wait-idle waits before a timing, and nothing is timed; give --speed as well")
     shapes = None if input is None else _shapes(input)
     _views(views)
     _check_device(device)
@@ -126,7 +131,13 @@ def profile(
             write_cache(_cache_file(request), found.model_dump(mode="json"))
     if not with_speed:
         return found
+    from bench.runner.idle import wait_until_idle  # late: counts need nothing of the runner
+
+    wait = None
+    if wait_idle_s is not None:
+        wait = wait_until_idle(wait_idle_s, device=None if device == "meta" else device, on_wait=on_wait)
     timed = _timed(found, request, weights, entry=entry)
+    timed = timed if wait is None else wait.noted_in(timed)
     doubts = {metric.key: each for metric in timed.metrics if (each := timing_doubts(timed, metric))}
     speed = {"speed": timed.metrics, "speed_doubts": doubts, "speed_notes": tuple(_speed_notes(timed))}
     return found.model_copy(update=speed)

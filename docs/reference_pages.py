@@ -150,7 +150,8 @@ def _records() -> Iterator[str]:
 # What a reader may conclude from each; a test holds the names against the schema.
 STATUSES = {
     "ok": "Measured; the stop rule was satisfied.",
-    "unsteady": "Measured, but the median was not known precisely enough when time ran out. The interval shows it.",
+    "unsteady": "Measured, but the warm-up never ended or the interval is wider than 10 % on either side. Not ranked.",
+    "drifting": "Measured, but the level of a timing moved, or the canary changed. The interval spans it. Not ranked.",
     "throttled": "Measured while the device limited its clocks. Comparisons leave such runs out.",
     "oom": "Out of memory; the record names the batch.",
     "timeout": "Ended at `timeout_s`.",

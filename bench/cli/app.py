@@ -14,7 +14,7 @@ from typing import Annotated, Any, TextIO
 import typer
 from typer.core import TyperGroup
 
-from bench.cli.arguments import AsJson
+from bench.cli.arguments import AsJson, with_wait_idle_time
 from bench.cli.console import print_error, print_json, print_note, print_table
 from bench.cli.data import data_app
 from bench.cli.gate import ab, baseline_app, compare, history
@@ -40,6 +40,9 @@ class CommandStoppedError(Exception):
 
 
 class _Commands(TyperGroup):
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        return super().parse_args(ctx, with_wait_idle_time(args))
+
     def invoke(self, ctx: Any) -> Any:
         try:
             return super().invoke(ctx)

@@ -1,6 +1,7 @@
 """Arguments that several commands have, and the parsing of their values: `NAME=VALUE`, data sets, files to write."""
 
 import os
+import re
 from collections.abc import Collection, Iterable, Sequence
 from io import StringIO
 from pathlib import Path
@@ -29,6 +30,40 @@ Entry = Annotated[
         help="Which weights of a file that holds several; `vbench weights inspect` lists them.",
     ),
 ]
+
+WAIT_IDLE, WAIT_IDLE_TIME = "--wait-idle", "10m"
+WaitIdle = Annotated[
+    str | None,
+    typer.Option(
+        WAIT_IDLE,
+        metavar="[TIME]",
+        help=f"Before each timed case, wait for an idle machine, at most TIME, such as 90s; {WAIT_IDLE_TIME} if bare.",
+    ),
+]
+TIME = re.compile(r"(\d+(?:\.\d+)?)\s*([smh]?)")
+SECONDS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0}
+
+
+def seconds_of(text: str, *, flag: str) -> float:
+    """Seconds of `90`, `90s`, `10m` or `1h`; raises InputError for anything else."""
+    match = TIME.fullmatch(text.strip())
+    if match is None:
+        raise InputError(f"{flag} {text!r} is not a time; allowed: seconds, minutes or hours, such as 90s, 10m, 1h")
+    return float(match[1]) * SECONDS[match[2]]
+
+
+def wait_idle_seconds(text: str | None) -> float | None:
+    """Seconds of `--wait-idle`; None if it is not given."""
+    return None if text is None else seconds_of(text, flag=WAIT_IDLE)
+
+
+def with_wait_idle_time(arguments: Sequence[str]) -> list[str]:
+    """`arguments` in which a bare `--wait-idle` has its default time: typer has no options with an optional value."""
+    followers = [*arguments[1:], ""]
+    return [
+        f"{WAIT_IDLE}={WAIT_IDLE_TIME}" if each == WAIT_IDLE and not TIME.fullmatch(follower) else each
+        for each, follower in zip(arguments, followers, strict=True)
+    ]
 
 
 def named_values(texts: Iterable[str], *, flag: str, example: str, as_text: Collection[str] = ()) -> dict[str, Any]:

@@ -4,7 +4,6 @@ Modules of the other rooms are imported inside the commands, so that `vbench --h
 """
 
 import os
-import re
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bench.cli.arguments import AsJson, check_writable
+from bench.cli.arguments import AsJson, check_writable, seconds_of
 from bench.cli.console import print_error, print_json, print_note, print_table, print_text
 from bench.cli.suite_commands import Identify, Trust, read_trusted_suite
 from bench.core.errors import InputError
@@ -57,7 +56,6 @@ baseline_app = typer.Typer(
 )
 
 ALL_FAULTS = "regression,inconclusive,incomplete"
-SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0}
 
 
 def compare(
@@ -124,7 +122,7 @@ def ab(
         head,
         read_trusted_suite(suite, small=small, trust=trust),
         gate=_limits(gate or []),
-        budget_s=_seconds(budget),
+        budget_s=seconds_of(budget, flag="--budget"),
         out=out,
         identify=identify,
         across=across,
@@ -296,13 +294,6 @@ def _limits(given: list[str]) -> dict[str, str]:
         limits[metric] = limit
     read_rules(limits)
     return limits
-
-
-def _seconds(text: str) -> float:
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smh])", text.strip())
-    if match is None:
-        raise InputError(f"--budget {text!r} is not a time; allowed: seconds, minutes or hours, such as 90s, 10m, 1h")
-    return float(match[1]) * SECONDS[match[2]]
 
 
 VERDICT_COLUMNS = ("verdict", "case", "metric", "base", "head", "change", "why")

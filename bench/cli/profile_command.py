@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bench.cli.arguments import AsJson, Entry, ModelArguments, check_writable, model_arguments
+from bench.cli.arguments import (
+    AsJson,
+    Entry,
+    ModelArguments,
+    WaitIdle,
+    check_writable,
+    model_arguments,
+    wait_idle_seconds,
+)
 from bench.cli.console import console, print_json, print_note, print_table, print_text, progress_bar
 from bench.cli.profile_table import (
     TableFormat,
@@ -58,6 +66,7 @@ def profile(
             "--speed", help="Also measure latency, throughput and memory here, about 20 seconds for each model."
         ),
     ] = False,
+    wait_idle: WaitIdle = None,
     sort: Annotated[
         str | None,
         typer.Option(
@@ -83,6 +92,7 @@ def profile(
     wanted: TableFormat = "json" if as_json else form or "table"
     check_sort(sort, with_speed=speed)
     counted_by, arguments = _counters(counters), model_arguments(arg)
+    wait_idle_s = wait_idle_seconds(wait_idle)
     if len(models) > 1:
         per_model = {"--weights": weights, "--entry": entry, "--csv": csv, "--html": html}
         per_table = {"--layers": layers, "--counters": counted_by != ["torch"]}
@@ -107,6 +117,8 @@ def profile(
                         counters=counted_by,
                         views=views,
                         with_speed=speed,
+                        wait_idle_s=wait_idle_s,
+                        on_wait=print_note,
                     )
                 )
     _show_profiles(sorted_profiles(found, sort), wanted=wanted, with_layers=layers)

@@ -12,7 +12,7 @@ from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.text import Text
 
-from bench.cli.arguments import AsJson, RecipeChanges
+from bench.cli.arguments import AsJson, RecipeChanges, WaitIdle, wait_idle_seconds
 from bench.cli.console import console, duration, first_line, print_json, print_table, print_text, safe_text
 from bench.core.doubts import measured_text
 from bench.core.schema import Metric, Record
@@ -45,6 +45,7 @@ def run(
         typer.Option(help="Which stored runs are repeated: stale, failed or all; stale and failed ones if not given."),
     ] = None,
     changes: RecipeChanges = None,
+    wait_idle: WaitIdle = None,
     trust: Trust = False,
     identify: Identify = False,
 ) -> None:
@@ -54,9 +55,18 @@ def run(
     """
     from bench.runner.running import run as run_suite
 
+    wait_idle_s = wait_idle_seconds(wait_idle)
     tree = read_trusted_suite(suite, small=small, trust=trust, changes=changes)
     with LiveRun().running() as live:
-        summary = run_suite(tree, out=out, small=small, identify=identify, rerun=_rerun(rerun), on_event=live.show)
+        summary = run_suite(
+            tree,
+            out=out,
+            small=small,
+            identify=identify,
+            rerun=_rerun(rerun),
+            wait_idle_s=wait_idle_s,
+            on_event=live.show,
+        )
     for note in summary.notes:
         print_text(note)
     say_summary(summary)
@@ -238,6 +248,8 @@ class LiveRun:
             self._now = safe_text(f"  now: {event.case.title} — {event.text or 'starting'}{_percent(event.fraction)}")
         if self._live is not None:
             self._live.update(self._panel())
+        if event.kind == "waiting":
+            print_text(event.text)
         if event.kind == "finished" and event.record is not None:
             print_text(_line(event.record, number=event.done, total=event.done + event.left))
             for warning in event.record.warnings:

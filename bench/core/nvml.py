@@ -112,6 +112,17 @@ def read_gpu_state(device: str) -> GpuState | None:
     )
 
 
+def gpu_busy_share(device: str) -> float | None:
+    """Share of the last second or less in which a kernel ran on torch device `cuda[:N]`; None if NVML cannot tell."""
+    handle = _handle_or_none(device)
+    if handle is None:
+        return None
+    import pynvml as nvml
+
+    percent = _known(lambda: int(nvml.nvmlDeviceGetUtilizationRates(handle).gpu))
+    return None if percent is None else percent / 100
+
+
 def clock_reasons(bits: int) -> tuple[str, ...]:
     """The names of the NVML clock reasons whose bits are set."""
     return tuple(name for bit, name in CLOCK_REASONS.items() if bits & bit)

@@ -16,12 +16,13 @@ from bench.core.yaml_tree import Tree
 from bench.runner.environment import describe_environment
 from bench.runner.estimate import AccuracyTimes, RunEstimate
 from bench.runner.fingerprint import Fingerprint, Fingerprints, changed_parts, describe_changes
+from bench.runner.idle import is_timed_case, wait_until_idle
 from bench.runner.local import CaseInterrupted, run_case
 from bench.store import RecordStore, RunFacts, read_records
 from bench.suite import Suite, check_suite_in_part, plan_suite, read_suite
 from bench.suite.shipped import recipe_folders
 
-EventKind = Literal["planned", "started", "progress", "finished"]
+EventKind = Literal["planned", "started", "waiting", "progress", "finished"]
 # What the results folder holds of one run of a case: `stale` results were taken before something changed.
 RunState = Literal["done", "missing", "stale", "interrupted", "failed"]
 Rerun = Literal["stale", "failed", "all"]
@@ -254,14 +255,16 @@ def run(
     facts: Catalog | None = None,
     identify: bool = False,
     rerun: Rerun | None = None,
+    wait_idle_s: float | None = None,
     on_event: Callable[[Event], None] = lambda event: None,
 ) -> RunSummary:
     """Run the pending runs of a suite, a file or its values; each record is stored as soon as its run ends.
 
     `rerun` selects which stored runs are repeated, as for `plan`; their old records stay. Home folders and host names
     in records are replaced unless `identify` is set, here or in the suite. A case that fails becomes a record with its
-    error, and the next case runs. Raises StoreError if another run holds the folder, SuiteError with every problem of
-    the file, CaseInterrupted when the user stops the run.
+    error, and the next case runs. With `wait_idle_s`, each timed case waits for an idle machine, at most so long.
+    Raises StoreError if another run holds the folder, SuiteError with every problem of the file, CaseInterrupted when
+    the user stops the run.
     """
     target = plan(suite, out=out, small=small, facts=facts, rerun=rerun)
     with target.store.lock():
@@ -269,7 +272,8 @@ def run(
         # Another run may have added records while this one planned.
         target = _with_stored_runs(target, tuple(target.store.runs()))
         target.store.write_suite(target.suite.facts())
-        finished = tuple(_run_pending(target, on_event, identify=identify or target.suite.identify))
+        is_identified = identify or target.suite.identify
+        finished = tuple(_run_pending(target, on_event, identify=is_identified, wait_idle_s=wait_idle_s))
     return RunSummary(
         suite=target.suite.name,
         folder=target.store.folder,
@@ -325,7 +329,9 @@ class _Progress:
         self.notify("finished", case=case, record=record)
 
 
-def _run_pending(target: Plan, on_event: Callable[[Event], None], *, identify: bool = False) -> Iterator[Record]:
+def _run_pending(
+    target: Plan, on_event: Callable[[Event], None], *, identify: bool = False, wait_idle_s: float | None = None
+) -> Iterator[Record]:
     """Run and store every pending run. A stopped case is stored as `interrupted`, then CaseInterrupted is raised."""
     total = sum(case.runs for case in target.suite.cases)
     progress = _Progress(
@@ -335,6 +341,13 @@ def _run_pending(target: Plan, on_event: Callable[[Event], None], *, identify: b
     progress.notify("planned")
     for case, index in target.pending:
         progress.start(case)
+        wait = None
+        if wait_idle_s is not None and is_timed_case(case):
+            wait = wait_until_idle(
+                wait_idle_s,
+                device=case.point.device,
+                on_wait=lambda text, case=case: progress.notify("waiting", case=case, text=text),  # type: ignore[misc]  # bound now
+            )
         try:
             record = run_case(
                 case,
@@ -350,6 +363,7 @@ def _run_pending(target: Plan, on_event: Callable[[Event], None], *, identify: b
         except CaseInterrupted as stop:
             target.store.append(stop.record if identify else without_identity(stop.record))
             raise
+        record = record if wait is None else wait.noted_in(record)
         if not identify:
             record = without_identity(record)
         target.store.append(record)

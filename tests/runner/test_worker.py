@@ -6,6 +6,8 @@ from typing import NoReturn
 
 import pytest
 
+from bench.core.cpu_load import CpuCounters
+from bench.core.cpus import allowed_cpus
 from bench.core.errors import InputError
 from bench.core.metric_spec import MetricSpec
 from bench.core.nvml import GpuProcess
@@ -136,6 +138,47 @@ def test_the_canary_runs_around_a_timed_case(taken: Callable[..., object], monke
     details = outcome.details  # type: ignore[attr-defined]
     assert details["canary"]["copy_ms"] == {"before": 1.0, "after": 1.5, "ratio": 1.5}
     assert "copy +50%" in outcome.warnings[-1].what  # type: ignore[attr-defined]
+
+
+def test_a_timing_whose_level_moved_makes_the_case_drifting(
+    taken: Callable[..., object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    samples = tuple([8.0, 8.01, 8.02] * 20 + [8.4, 8.41, 8.42] * 20)
+
+    def timed(case: CaseContext) -> list[Metric]:
+        rest = {"unit": "ms", "better": "lower", "stopped_because": "time is up", "interval": (8.0, 8.42)}
+        steady = Metric(name="timed.other_ms", value=8.01, samples=samples[:60], labels={"batch": "1"}, **rest)
+        return [Metric(name="timed.p50_ms", value=8.2, samples=samples, **rest), steady]
+
+    monkeypatch.setattr("bench.measure.timing.canary.time_canary", lambda device: {"copy_ms": 1.0})
+    outcome = taken(timed)
+    assert outcome.status == "drifting"  # type: ignore[attr-defined]
+    drift = outcome.details["drift"]  # type: ignore[attr-defined]
+    assert list(drift) == ["timed.p50_ms"]
+    assert (drift["timed.p50_ms"]["pattern"], drift["timed.p50_ms"]["start"]) == ("step", pytest.approx(60, abs=1))
+    warnings = [warning.what for warning in outcome.warnings if "drifted" in warning.what]  # type: ignore[attr-defined]
+    assert warnings == ["timed.p50_ms drifted while it was measured: +5.0% from sample 61 on"]
+
+
+def test_a_timing_with_a_wide_interval_makes_the_case_unsteady(taken: Callable[..., object]) -> None:
+    def timed(case: CaseContext) -> list[Metric]:
+        samples, ends = (1.0, 9.0) * 15, (1.0, 9.0)
+        return [Metric(name="timed.ms", value=5, unit="ms", samples=samples, interval=ends, stopped_because="plateau")]
+
+    assert taken(timed).status == "unsteady"  # type: ignore[attr-defined]
+
+
+def test_what_disturbed_a_timed_measure_is_named_with_a_remedy(
+    taken: Callable[..., object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = iter([CpuCounters(at_s=0, busy_s=0, own_s=0), CpuCounters(at_s=10, busy_s=10 * allowed_cpus(), own_s=0.5)])
+    monkeypatch.setattr(CpuCounters, "read", lambda **paths: next(given))
+    outcome = taken(timed)
+    cores = allowed_cpus()
+    (warning,) = [w for w in outcome.warnings if "disturbed" in w.what]  # type: ignore[attr-defined]
+    assert warning.what == f"timed was disturbed: other processes used {cores - 0.05:.1f} of {cores} cores"
+    assert all(part in warning.remedy for part in ("--wait-idle", "fewer threads", "OMP_WAIT_POLICY=passive"))
+    assert outcome.details["processors"]["timed"]["own_cores"] == 0.05  # type: ignore[attr-defined]
 
 
 def test_foreign_processes_on_the_gpu_are_named(taken: Callable[..., object], monkeypatch: pytest.MonkeyPatch) -> None:
