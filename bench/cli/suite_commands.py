@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from shlex import quote
+from textwrap import wrap
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -15,6 +16,7 @@ from rich.text import Text
 from bench.cli.arguments import AsJson, RecipeChanges, WaitIdle, wait_idle_seconds
 from bench.cli.console import console, duration, first_line, print_json, print_table, print_text, safe_text
 from bench.core.doubts import measured_text
+from bench.core.registry import find_metric_spec, headlines_among
 from bench.core.schema import Metric, Record
 from bench.core.units import format_interval, format_value
 
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
     from bench.runner.running import Event, Plan, Rerun, RunSummary
 
 
+COLUMNS = 100  # of a line that reports a finished run
+NO_BREAK = "\N{NO-BREAK SPACE}"
 SuitePath = Annotated[
     Path, typer.Argument(metavar="SUITE", help="A suite file, or the name of a suite of vbench such as quickstart.")
 ]
@@ -304,19 +308,31 @@ def _interval(metric: Metric) -> str:
 
 
 def _line(record: Record, *, number: int, total: int) -> str:
-    shown = [f"{_label(metric)} {measured_text(record, metric)}" for metric in record.metrics if metric.better][:6]
-    what = (
-        "; ".join(shown)
-        if record.is_good
-        else f"{record.error.type}: {first_line(record.error.message)}"
-        if (record.error)
-        else ""
-    )
-    return f"[{number}/{total}] {record.status:9} {record.case.title} ({duration(record.seconds['whole'])}): {what}"
+    """One finished run: its status, case, time, and headline metrics or error; wrapped at 100 columns."""
+    head = f"[{number}/{total}] {record.status:9} {record.case.title} ({duration(record.seconds['whole'])})"
+    if record.is_good:
+        parts = list(_headline_texts(record))
+    else:
+        parts = [f"{record.error.type}: {first_line(record.error.message)}"] if record.error else []
+    if not parts:
+        return head
+    indent = " " * (head.index("]") + 2)
+    # A value stays on one line with its unit: textwrap does not break at no-break spaces.
+    text = f"{head}: " + "; ".join(part.replace(" ", NO_BREAK) if record.is_good else part for part in parts)
+    lines = wrap(text, COLUMNS, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
+    return "\n".join(lines).replace(NO_BREAK, " ")
 
 
-def _label(metric: Metric) -> str:
-    return metric.key.replace("latency.", "").replace("throughput.", "")
+def _headline_texts(record: Record) -> Iterator[str]:
+    """`Latency 20.1 ms`, `Throughput, batch 8: 50 clips/s`: the headline metrics that have a value."""
+    known = [metric for metric in record.metrics if metric.value is not None]
+    wanted = headlines_among((metric.name, metric.better) for metric in known)
+    for metric in known:
+        if metric.name in wanted:
+            spec = find_metric_spec(metric.name)
+            labels = "".join(f", {name} {value}" for name, value in sorted(metric.labels.items()))
+            title = f"{spec.title if spec else metric.name}{f'{labels}:' if labels else ''}"
+            yield f"{title} {measured_text(record, metric)}"
 
 
 def _left(seconds: float | None) -> str:

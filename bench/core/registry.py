@@ -19,6 +19,7 @@ from typing import Any, Generic, Protocol, TypeVar
 from bench.core.errors import BenchError, InputError, NameClashError, UnknownNameError
 from bench.core.input_protocol import InputProtocol
 from bench.core.metric_spec import MetricSpec
+from bench.core.schema import Better
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -203,6 +204,25 @@ def find_metric_spec(name: str) -> MetricSpec | None:
     measure = metric.partition(".")[0]
     declared = MEASURES.get(measure).metrics if measure in MEASURES else ()
     return next((spec for spec in declared if spec.name == metric), None)
+
+
+def headlines_among(metrics: Iterable[tuple[str, Better | None]]) -> set[str]:
+    """The headlines among `metrics`, given as names and better-directions.
+
+    These are the declared ones, without stand-ins for a metric that is there. A measure that declares no headline has
+    its first metric with a direction instead.
+    """
+    directions = dict(metrics)
+    found: set[str] = set()
+    others: dict[str, str] = {}
+    for name, better in directions.items():
+        spec, measure = find_metric_spec(name), name.partition(".")[0]
+        declared = MEASURES.get(measure).metrics if measure in MEASURES else ()
+        if spec is not None and spec.headline and spec.stands_in_for not in directions:
+            found.add(name)
+        elif better and not any(each.headline for each in declared):
+            others.setdefault(measure, name)
+    return found | set(others.values())
 
 
 def import_plugins(names: Iterable[str]) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-from bench.core.registry import MEASURES, find_metric_spec
+from bench.core.registry import MEASURES, find_metric_spec, headlines_among
 from bench.core.schema import Better, Case, Json
 from bench.core.units import DASH
 from bench.reporting.case_results import (
@@ -308,22 +308,10 @@ def group_of(row: BoardRow, columns: Iterable[Column]) -> str:
 
 
 def headlines_of(columns: Iterable[Column]) -> tuple[Column, ...]:
-    """Of `columns`, in their order: declared headlines, and the first directed metric of a measure that has none."""
+    """Of `columns`, in their order, those of headline metrics."""
     listed = list(columns)
-    found = {column.metric for column in listed}
-    wanted: set[str] = set()
-    others: dict[str, str] = {}
-    for column in listed:
-        spec, measure = find_metric_spec(column.metric), column.metric.partition(".")[0]
-        if spec is not None and spec.headline and spec.stands_in_for not in found:
-            wanted.add(column.metric)
-        elif column.better and not _declares_headlines(measure):
-            others.setdefault(measure, column.metric)
-    return tuple(c for c in listed if c.metric in wanted or c.metric in others.values())
-
-
-def _declares_headlines(measure: str) -> bool:
-    return measure in MEASURES and any(spec.headline for spec in MEASURES.get(measure).metrics)
+    wanted = headlines_among((column.metric, column.better) for column in listed)
+    return tuple(column for column in listed if column.metric in wanted)
 
 
 def build_board(cases: Sequence[CaseResult]) -> Board:
