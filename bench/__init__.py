@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from bench.data.decode import read_frames
     from bench.data.geometry import Covering
     from bench.data.probing import probe
-    from bench.measure.axes import ACCURACY_AXES, COUNT_AXES, TIMING_AXES, VIDEO_AXES
+    from bench.measure.axis_sets import ACCURACY_AXES, COUNT_AXES, TIMING_AXES, VIDEO_AXES
     from bench.measure.context import CaseContext
     from bench.measure.counting.formulas import counts_macs_of
     from bench.measure.counting.free_operators import costs_nothing
@@ -37,9 +37,9 @@ if TYPE_CHECKING:
 
 # Public name → the module that defines it.
 _HOME = {
-    "ACCURACY_AXES": "bench.measure.axes",
+    "ACCURACY_AXES": "bench.measure.axis_sets",
     "BenchError": "bench.core.errors",
-    "COUNT_AXES": "bench.measure.axes",
+    "COUNT_AXES": "bench.measure.axis_sets",
     "Case": "bench.core.schema",
     "CaseContext": "bench.measure.context",
     "Clip": "bench.core.schema",
@@ -52,8 +52,8 @@ _HOME = {
     "Point": "bench.core.schema",
     "Record": "bench.core.schema",
     "Results": "bench.reporting.results",
-    "TIMING_AXES": "bench.measure.axes",
-    "VIDEO_AXES": "bench.measure.axes",
+    "TIMING_AXES": "bench.measure.axis_sets",
+    "VIDEO_AXES": "bench.measure.axis_sets",
     "Video": "bench.data.collection",
     "VideoModel": "bench.models.base",
     "VideoSet": "bench.data.collection",

@@ -202,7 +202,7 @@ def _keep(records: "Sequence[Record]", store: Any) -> None:
 
 def _limits(records: "Sequence[Record]", metric: str, limit: str | None) -> dict[str, str]:
     """Return limits for what `metric` names; empty for a measure without a limit, whose default metrics decide."""
-    from bench.comparison.limits import DEFAULT, EXACTLY
+    from bench.comparison.allowed_changes import DEFAULT, EXACTLY
 
     if limit is None and "." in metric:
         named = [m for m in records[0].metrics if metric in _names(m.key)]

@@ -20,9 +20,9 @@ from gate_simulation import LATENCY, NOISES, Values, _fine, bimodal, heavy_tail,
 from numpy.typing import NDArray
 
 from bench.ab.blocks import BLOCKS
+from bench.comparison.allowed_changes import limits_of
 from bench.comparison.assessments import assess_pairs, decide_interim
 from bench.comparison.interim import ANALYSED_BLOCKS, alpha_share
-from bench.comparison.limits import limits_of
 from bench.comparison.verdicts import MetricVerdict, Verdict
 
 Noise = Callable[[np.random.Generator, tuple[int, ...]], Values]

@@ -17,8 +17,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from bench.comparison.allowed_changes import limits_of
 from bench.comparison.assessments import assess_runs, decide
-from bench.comparison.limits import limits_of
 from bench.comparison.verdicts import MetricVerdict, Verdict
 from bench.core.schema import Metric
 

@@ -11,8 +11,8 @@ from typing import Any
 from bench.ab.blocks import BlockResult, measure_blocks
 from bench.ab.pairs import run_apart, run_together
 from bench.ab.sides import PlannedCase, RunOutcome, Side, SideName, SideSpec, read_side, side_setup, suite_for_side
+from bench.comparison.allowed_changes import GateValue, read_rules, refuse_noise
 from bench.comparison.interim import ANALYSED_BLOCKS, InterimAnalyses, open_cases
-from bench.comparison.limits import GateValue, read_rules, refuse_noise
 from bench.comparison.verdicts import Comparison, UncomparedCase, percent
 from bench.core.errors import InputError, SetUpError
 from bench.core.units import plural

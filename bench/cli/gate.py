@@ -284,7 +284,7 @@ def _faults(fail_on: str) -> list[str]:
 
 def _limits(given: list[str]) -> dict[str, str]:
     """Return the `METRIC=LIMIT` options, split at the last `=`, because labels contain one too."""
-    from bench.comparison.limits import read_rules
+    from bench.comparison.allowed_changes import read_rules
 
     limits: dict[str, str] = {}
     for text in given:

@@ -5,10 +5,10 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from bench.comparison.allowed_changes import Limits
 from bench.comparison.assessments import Assessment, settled, undecided
 from bench.comparison.evidence import change_of_predictions, change_of_seeds, change_of_shares, change_of_trainings
 from bench.comparison.kept_predictions import LabelRanks, read_ranks
-from bench.comparison.limits import Limits
 from bench.comparison.pairing import CasePair
 from bench.comparison.runs import MetricRuns, Run
 from bench.comparison.verdicts import MetricVerdict

@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from bench.comparison.allowed_changes import Limits, Noise
 from bench.comparison.evidence import (
     ALPHA,
     RANK_TEST_ALPHA,
@@ -14,7 +15,6 @@ from bench.comparison.evidence import (
     mann_whitney,
     noise_floor,
 )
-from bench.comparison.limits import Limits, Noise
 from bench.comparison.pairing import MIN_RUNS, are_enough_sessions, ratio_of
 from bench.comparison.verdicts import MetricVerdict, Verdict, amount, p_value, percent
 from bench.core.units import plural

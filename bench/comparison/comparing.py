@@ -3,10 +3,10 @@
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
+from bench.comparison.allowed_changes import GateValue, Rule, read_rules
 from bench.comparison.baselines import PREFIX, baseline_files
 from bench.comparison.compatibility import depends_on_machine, incompatibilities, notable_differences
 from bench.comparison.gate_rules import GateRules, decides_by_machine, metrics_of
-from bench.comparison.limits import GateValue, Rule, read_rules
 from bench.comparison.pairing import (
     CasePair,
     are_enough_sessions,

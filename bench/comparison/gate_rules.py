@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 
-from bench.comparison.limits import GateValue, Rule, matching_rules, read_rules, refuse_noise, rule_for
+from bench.comparison.allowed_changes import GateValue, Rule, matching_rules, read_rules, refuse_noise, rule_for
 from bench.comparison.pairing import CasePair
 from bench.comparison.runs import SideRuns
 from bench.core.errors import nearest

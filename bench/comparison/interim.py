@@ -8,8 +8,8 @@ from collections.abc import Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
 
+from bench.comparison.allowed_changes import GateValue
 from bench.comparison.comparing import compare
-from bench.comparison.limits import GateValue
 from bench.comparison.verdicts import Comparison, MetricVerdict
 
 # After how many blocks of four runs (A B B A, then B A A B) a case is analysed. Three blocks are six runs a side, the

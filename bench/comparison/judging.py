@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from bench.comparison.accuracies import assess_models, assess_trainings, seed_group, trainings_of, with_means
+from bench.comparison.allowed_changes import Noise, limits_of
 from bench.comparison.assessments import (
     Assessment,
     assess_count,
@@ -16,7 +17,6 @@ from bench.comparison.assessments import (
 )
 from bench.comparison.evidence import holm
 from bench.comparison.gate_rules import GateRules, metrics_of
-from bench.comparison.limits import Noise, limits_of
 from bench.comparison.pairing import (
     CasePair,
     paired_values,

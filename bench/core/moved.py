@@ -16,6 +16,7 @@ MOVED = {
     "bench.errors": "bench.core.errors",
     "bench.execution": "bench.runner",
     "bench.execution.environment": "bench.runner.environment",
+    "bench.measure.axes": "bench.measure.axis_sets",
     "bench.measure.loaded": "bench.measure.context",
     "bench.registry": "bench.core.registry",
     "bench.schema": "bench.core.schema",

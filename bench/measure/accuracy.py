@@ -8,7 +8,7 @@ from bench.core.errors import InputError
 from bench.core.metric_spec import MetricSpec
 from bench.core.registry import register_measure
 from bench.core.schema import Json, Metric
-from bench.measure.axes import ACCURACY_AXES
+from bench.measure.axis_sets import ACCURACY_AXES
 from bench.measure.case_evaluation import CaseEvaluation, given_protocol_of
 from bench.measure.case_training import CaseTraining, Checkpoint, require_classes
 from bench.measure.context import CaseContext

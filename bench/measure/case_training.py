@@ -18,11 +18,11 @@ if TYPE_CHECKING:
 
     from bench.data.collection import VideoSet
     from bench.models.weights.load_report import LoadReport
-    from bench.train.energy import JouleCounter
     from bench.train.fitting import TrainingResult
     from bench.train.progress import Progress
     from bench.train.ranks import Ranks
     from bench.train.recipe import Recipe
+    from bench.train.training_energy import JouleCounter
 
 Role = Literal["trained", "evaluated"]
 ROLES: tuple[Role, Role] = ("trained", "evaluated")

@@ -9,7 +9,7 @@ from pydantic import Field
 from bench.core.metric_spec import MetricSpec
 from bench.core.registry import register_measure
 from bench.core.schema import Metric
-from bench.measure.axes import TIMING_AXES
+from bench.measure.axis_sets import TIMING_AXES
 from bench.measure.context import DEFAULT_SEED, CaseContext
 
 if TYPE_CHECKING:

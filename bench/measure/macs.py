@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from bench.core.metric_spec import MetricSpec
 from bench.core.registry import register_measure
 from bench.core.schema import Metric
-from bench.measure.axes import COUNT_AXES
+from bench.measure.axis_sets import COUNT_AXES
 
 if TYPE_CHECKING:
     from bench.measure.context import CaseContext

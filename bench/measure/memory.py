@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from bench.core.metric_spec import MetricSpec
 from bench.core.registry import register_measure
 from bench.core.schema import Metric
-from bench.measure.axes import TIMING_AXES
+from bench.measure.axis_sets import TIMING_AXES
 from bench.measure.context import CaseContext
 from bench.measure.execution_mode import ENGINES
 

@@ -3,7 +3,7 @@
 from bench.core.metric_spec import MetricSpec
 from bench.core.registry import register_measure
 from bench.core.schema import Metric, Point
-from bench.measure.axes import TIMING_AXES
+from bench.measure.axis_sets import TIMING_AXES
 from bench.measure.context import CaseContext
 from bench.measure.execution_mode import ExecutionMode, execution_mode_of
 

@@ -11,7 +11,7 @@ from bench.core.metric_spec import MetricSpec
 from bench.core.registry import register_measure
 from bench.core.schema import Metric
 from bench.core.stats import median
-from bench.measure.axes import TIMING_AXES
+from bench.measure.axis_sets import TIMING_AXES
 from bench.measure.context import CaseContext
 
 FUNCTION = "bench.measure.timing.scaling_ranks:run_rank"

@@ -22,13 +22,13 @@ from bench.data.loading import Batch, UnreadVideo, steps_per_epoch, train_batche
 from bench.models.base import inputs_of, takes_flow
 from bench.train.checkpointing import read_state, read_weights, remove_states, write_state, write_weights
 from bench.train.curves import EpochRow, EventFile, write_curves
-from bench.train.energy import JouleCounter, TrainingEnergy
 from bench.train.evaluating import Evaluation, evaluate, rounding_of
 from bench.train.preprocessing import PIXEL_PARTS, normalisation, training_protocol
 from bench.train.progress import Progress, ProgressClock, ProgressReport, silent
 from bench.train.ranks import Ranks, current_ranks
 from bench.train.recipe import Recipe
 from bench.train.schedule import Plateau
+from bench.train.training_energy import JouleCounter, TrainingEnergy
 from bench.train.training_state import LossAndTop1, TrainingState
 
 TRAINER = 2  # raised when the same recipe comes to train differently; 1 trained in evaluation mode

@@ -15,7 +15,7 @@ from bench.measure.counting.model_copy import copies_for
 from bench.measure.counting.module_paths import ROOT, ModuleTracker, with_parents
 from bench.measure.counting.operator_log import OperatorLog, OperatorRow
 from bench.measure.counting.parameters import Parameters, parameters_of
-from bench.measure.counting.running import gradients_as, on_meta_or_cpu, plain_kernels, quietly, sum_of
+from bench.measure.counting.run_conditions import gradients_as, on_meta_or_cpu, plain_kernels, quietly, sum_of
 
 Device = Literal["auto", "meta", "cpu"]
 

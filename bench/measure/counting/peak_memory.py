@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from bench.core.errors import InputError
 from bench.measure.counting.dispatch import OperatorObserver, name_of, tensors_in
 from bench.measure.counting.model_copy import copies_for
-from bench.measure.counting.running import gradients_as, on_meta_or_cpu, plain_kernels, quietly, sum_of
+from bench.measure.counting.run_conditions import gradients_as, on_meta_or_cpu, plain_kernels, quietly, sum_of
 
 Kind = Literal["weights", "inputs", "activations", "temporaries", "gradients"]
 

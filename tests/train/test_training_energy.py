@@ -4,9 +4,9 @@ import pytest
 
 from bench.train.checkpointing import read_state
 from bench.train.curves import read_curves
-from bench.train.energy import TrainingEnergy
 from bench.train.fitting import CheckpointInterval, fit
 from bench.train.ranks import Ranks
+from bench.train.training_energy import TrainingEnergy
 from bench.train.training_state import TrainingState
 
 
