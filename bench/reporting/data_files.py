@@ -5,20 +5,24 @@ A file `data/NAME.js` is exactly `vbench_data["NAME"] = <JSON>;`. docs/site-data
 
 import json
 import math
+import re
 from collections.abc import Mapping
 from typing import Any
 
+from bench.core.control_characters import CONTROL
 from bench.core.schema import Metric, Record
 from bench.core.units import Scale
 from bench.reporting.board import BoardRow, Column, group_of
 from bench.reporting.case_results import CaseResult, MetricSummary
 from bench.reporting.metric_table import scale_of_column
 from bench.reporting.metric_text import axis_name, metric_meaning
-from bench.reporting.rendering import harmless
+from bench.reporting.rendering import RIGHT_TO_LEFT, harmless
 from bench.reporting.results import Results
 from bench.reporting.sections.leaderboard import rows_in_order
 
 SCHEMA = 1
+# What `harmless` would change in a text of JSON: control characters, escaped or not, and letters from right to left.
+NEEDS_CLEANING = re.compile(rf"\\[bfru]|{CONTROL.pattern}|{RIGHT_TO_LEFT.pattern}")
 
 
 def data_script(name: str, data: Mapping[str, Any]) -> str:
@@ -28,7 +32,12 @@ def data_script(name: str, data: Mapping[str, Any]) -> str:
 
 def as_json(data: Any) -> str:
     """`data` as JSON without `<`, `>` and `&`; null for what is not finite, control characters made visible."""
-    text = json.dumps(_cleaned(data), ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    try:
+        text = json.dumps(data, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    except ValueError:  # something is not finite
+        text = ""
+    if not text or NEEDS_CLEANING.search(text):
+        text = json.dumps(_cleaned(data), ensure_ascii=False, separators=(",", ":"), allow_nan=False)
     return text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
 
 

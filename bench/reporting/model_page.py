@@ -6,7 +6,7 @@ from typing import Any
 from bench.core.registry import find_metric_spec
 from bench.core.schema import Json
 from bench.core.units import format_exact, format_value, plural
-from bench.reporting.board import Column
+from bench.reporting.board import Board
 from bench.reporting.case_results import CaseResult
 from bench.reporting.links import Links
 from bench.reporting.metric_table import metric_table
@@ -46,14 +46,13 @@ def model_sections(results: Results, label: str, cases: Sequence[CaseResult], li
 
 def _rows(results: Results, label: str, key: str) -> Any:
     """The headlines of every execution mode, training and clip of the model."""
-    board = results.board
-    rows = results.rows_of.get(label, ())
-    columns: list[Column] = [c for c in board.headlines if any(c in row.summaries for row in rows)]
-    if not columns:
+    board = Board(rows=results.rows_of.get(label, ()))  # scales and best values of this model alone
+    if not board.headlines:
         return ""
-    factors = [*board.varying, *(["machine"] if len(results.timed_machines) > 1 else [])]
+    factors = [*results.board.varying, *(["machine"] if len(results.timed_machines) > 1 else [])]
     caption = "Every row of the board of this model"
-    return metric_table(board, rows, name=f"{key}-rows", caption=caption, columns=columns, factors=factors).html()
+    name, columns = f"{key}-rows", board.headlines
+    return metric_table(board, board.rows, name=name, caption=caption, columns=columns, factors=factors).html()
 
 
 def _arguments(case: CaseResult, key: str) -> Any:

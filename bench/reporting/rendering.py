@@ -1,5 +1,6 @@
 """Fills HTML templates, which are files or texts in a section. All values are escaped; see `harmless`."""
 
+import html
 import re
 from dataclasses import dataclass
 from functools import cache
@@ -39,7 +40,14 @@ def harmless(text: str) -> str:
 
     Without that a direction override or an Arabic name in a sentence would turn round the digits that follow it.
     """
+    if text.isascii() and text.isprintable():
+        return text
     return RIGHT_TO_LEFT.sub(lambda found: f"{ISOLATE}{found[0]}{END_OF_ISOLATE}", visible(text))
+
+
+def safe(text: str) -> str:
+    """`text` as HTML: harmless and escaped, for attributes in double quotes too."""
+    return html.escape(harmless(text))
 
 
 def _finalize(value: Any) -> Any:
