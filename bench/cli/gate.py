@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -39,6 +39,7 @@ Write = Annotated[
         help="Also write the verdicts: .md, .json, .xml; .smaller.json, .bigger.json or .bencher.json.",
     ),
 ]
+Html = Annotated[Path | None, typer.Option("--html", metavar="FILE", help="Also write a page, as one HTML file.")]
 Junit = Annotated[Path | None, typer.Option("--junit", metavar="FILE", help="Also write JUnit XML.")]
 Annotations = Annotated[bool, typer.Option("--annotations", help="Print GitHub annotations.")]
 Markdown = Annotated[bool, typer.Option("--markdown", help="Print Markdown, such as for a pull request.")]
@@ -69,6 +70,7 @@ def compare(
     fail_on: FailOn = ALL_FAULTS,
     write: Write = None,
     junit: Junit = None,
+    html: Html = None,
     annotations: Annotations = False,
     markdown: Markdown = False,
     as_json: AsJson = False,
@@ -76,7 +78,11 @@ def compare(
     """Compare HEAD's records with BASE's: same, better, worse or inconclusive; the exit code is the decision."""
     from bench.comparison.comparing import compare as compare_records
 
-    outputs = _outputs(fail_on, write or [], junit, annotations=annotations, markdown=markdown, as_json=as_json)
+    outputs = replace(
+        _outputs(fail_on, write or [], junit, annotations=annotations, markdown=markdown, as_json=as_json),
+        page=_page_file(html),
+        sides=(base, head),
+    )
     found = compare_records(base, head, gate=_limits(gate or []), across=across)
     raise typer.Exit(outputs.give(found))
 
@@ -106,6 +112,7 @@ def ab(
     fail_on: FailOn = ALL_FAULTS,
     write: Write = None,
     junit: Junit = None,
+    html: Html = None,
     annotations: Annotations = False,
     markdown: Markdown = False,
     as_json: AsJson = False,
@@ -116,7 +123,11 @@ def ab(
     """
     from bench.ab.gate import ab as measure_ab
 
-    outputs = _outputs(fail_on, write or [], junit, annotations=annotations, markdown=markdown, as_json=as_json)
+    outputs = replace(
+        _outputs(fail_on, write or [], junit, annotations=annotations, markdown=markdown, as_json=as_json),
+        page=_page_file(html),
+        sides=(base, head),
+    )
     found = measure_ab(
         base,
         head,
@@ -176,6 +187,10 @@ def history(
         list[Path] | None, typer.Option("--from", metavar="RESULTS", help="Records of many commits; repeatable.")
     ] = None,
     folder: BaselineFolder = Path(),
+    html: Html = None,
+    atom: Annotated[
+        Path | None, typer.Option("--atom", metavar="FILE", help="Also write an Atom feed of the regressions.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Show a metric over commits, and the first commit of every new level."""
@@ -184,13 +199,20 @@ def history(
     from bench.store import read_records
 
     files = given or history_files(current_branch(folder) if branch is None else branch, root=folder)
+    pages = [file for file in (html, atom) if _page_file(file) is not None]
     found = history_of(read_records(files), metric, case, repository=folder)
+    facts = {**asdict(found), "case": found.case.title, "id": found.case.id}
     if as_json:
-        told = asdict(found)
-        former = {"moments": told["commits"], "turns": told["changes"]}  # names before 0.1.0; remove with 0.2.0
-        print_json({**told, **former, "case": found.case.title, "id": found.case.id})
+        former = {"moments": facts["commits"], "turns": facts["changes"]}  # names before 0.1.0; remove with 0.2.0
+        print_json({**facts, **former})
     else:
         _show_history(found)
+    if pages:
+        from bench.reporting.history_page import write_history_page, write_regression_feed
+
+        for file, write in ((html, write_history_page), (atom, write_regression_feed)):
+            if file is not None:
+                write(file, facts)
 
 
 def _show_baselines(found: "list[Baseline]") -> None:
@@ -207,6 +229,8 @@ class _Outputs:
     annotations: bool
     markdown: bool
     as_json: bool
+    page: Path | None = None
+    sides: tuple[str, str] = ("base", "head")
 
     def give(self, found: "Comparison") -> int:
         """Print, then write the files. Returns the exit code; 3 if the only fault is a file that cannot be written."""
@@ -227,7 +251,18 @@ class _Outputs:
             except OSError as error:
                 print_error(f"{file} could not be written: {error.strerror or error}")
                 code = code or EXIT_CODES["incomplete"]
+        if self.page is not None:
+            self._write_page(self.page, found)
         return code
+
+    def _write_page(self, file: Path, found: "Comparison") -> None:
+        from bench.comparison import formats
+        from bench.reporting.comparison_page import write_comparison_page
+
+        rows = formats.as_dict(found, fail_on=self.fail_on)["rows"]
+        base, head = self.sides
+        lists, headline = formats.sections(found), formats.headline(found)
+        write_comparison_page(file, rows, base=base, head=head, headline=headline, lists=lists)
 
     def _print(self, found: "Comparison") -> None:
         """Print to standard output; with JSON or Markdown, annotations go to standard error, which GitHub reads too."""
@@ -258,6 +293,13 @@ def _outputs(
     for file in files:
         check_writable(file)
     return _Outputs(fail_on=_faults(fail_on), files=files, annotations=annotations, markdown=markdown, as_json=as_json)
+
+
+def _page_file(html: Path | None) -> Path | None:
+    """The file of `--html`; raises InputError, before anything is measured, if it cannot be written."""
+    if html is not None:
+        check_writable(html)
+    return html
 
 
 @contextmanager

@@ -166,6 +166,8 @@ def summarise_values(recorded: Sequence[RecordedMetric]) -> MetricSummary:
     Values of unlike cases (cases that differ in more than the seed) are never blended: exact counts must agree, of
     worst cases the worst one is taken, and of anything else the value of the most specific case that has one.
     """
+    if len({each.record.case_id for each in recorded}) == 1:  # the usual case, without a look at the points
+        return _summarise_alike(recorded)
     groups: dict[str, list[RecordedMetric]] = defaultdict(list)
     for each in recorded:
         groups[_point_without_seed(each)].append(each)

@@ -166,6 +166,13 @@ def write_page(folder: Path, sections: Sequence[DrawnSection], *, title: str, de
     return _written(folder, lambda: _write_site(folder, site))
 
 
+def write_single_page(file: Path, sections: Sequence[DrawnSection], *, title: str, description: str) -> Path:
+    """Write one page of `sections` as a single HTML file; returns its path."""
+    page = Page(name="index", title=title, sections=sections)
+    site = Site(title=title, description=description, pages=[page], links=Links(is_single_file=True))
+    return _written(file, lambda: _write_single(file, site))
+
+
 def _section_pages(results: Results) -> Iterator[Page]:
     """Pages of the registered sections, in the order of `PAGES`, then pages that plug-ins name."""
     found: dict[str, list[DrawnSection]] = defaultdict(list)

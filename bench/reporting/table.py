@@ -55,10 +55,11 @@ class ColumnHead:
 
 @dataclass(frozen=True, kw_only=True)
 class TableRow:
-    """One row. Columns with `is_within_group` sort the rows of each group separately."""
+    """One row. Columns with `is_within_group` sort the rows of each group separately; `anchor` is the id of the row."""
 
     cells: tuple[TableCell, ...]
     group: str = ""
+    anchor: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,7 +117,8 @@ class Table:
             cells = "".join(
                 _cell_html(cell, is_first=place == 0, is_text=is_text[place]) for place, cell in enumerate(row.cells)
             )
-            lines.append(f"<tr{group}>{cells}</tr>")
+            anchor = f' id="{safe(row.anchor)}"' if row.anchor else ""
+            lines.append(f"<tr{anchor}{group}>{cells}</tr>")
         return Markup("\n".join(lines))
 
 

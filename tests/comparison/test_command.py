@@ -268,3 +268,16 @@ def test_text_of_a_record_never_starts_a_log_command(
     lines = (printed.out + printed.err).splitlines()
     assert any("approved" in line for line in lines)
     assert not [line for line in lines if line.strip().startswith(("::error title=all is well", "::warning::y"))]
+
+
+def test_a_page_of_a_comparison_has_the_verdicts_of_the_terminal(stored: Callable[..., str], tmp_path: Path) -> None:
+    file = tmp_path / "new" / "page.html"
+    assert run_command(["compare", stored("base", 1.0), stored("head", 1.1), "--html", str(file)]) == 1
+    html = file.read_text(encoding="utf-8")
+    assert "+10.0" in html
+    assert "latency.p50_ms" in html
+    assert html.count("http") == html.count("http-equiv")
+
+
+def test_a_page_that_cannot_be_written_is_refused_before_anything_is_read(tmp_path: Path) -> None:
+    assert run_command(["compare", "nowhere", "nowhere", "--html", str(tmp_path)]) == 2

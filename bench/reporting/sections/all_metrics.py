@@ -11,7 +11,7 @@ from bench.reporting.metric_table import metric_table
 from bench.reporting.rendering import render
 from bench.reporting.results import Results
 
-MOST_CELLS = 12_000
+MOST_CELLS = 6_000
 TEMPLATE = """
 {% for measure in measures %}
 <details><summary>{{ measure.title }}</summary>

@@ -16,7 +16,7 @@ from bench.reporting.spread import QUANTILES, SampleSpread, spreads_of
 from bench.reporting.table import ColumnHead, Table, TableCell, TableRow
 
 MOST_BOXES = 24
-MOST_ROWS = 1000
+MOST_ROWS = 400
 LONGEST_LABEL = 40
 BOX = {"lowerfence": 0.05, "q1": 0.25, "median": 0.5, "q3": 0.75, "upperfence": 0.95}
 TEMPLATE = """

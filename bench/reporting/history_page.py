@@ -1,0 +1,176 @@
+"""A metric over commits as one HTML file, and its regressions as an Atom feed (RFC 4287)."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+from bench.core.schema import digest
+from bench.core.units import MINUS, choose_scale, format_value, plural
+from bench.reporting.rendering import DrawnSection, harmless, render
+from bench.reporting.site import write_single_page
+from bench.reporting.table import ColumnHead, Table, TableCell, TableRow
+
+WIDTH, HEIGHT, LEFT, BOTTOM = 860.0, 300.0, 70.0, 26.0
+ATOM = "http://www.w3.org/2005/Atom"
+TEMPLATE = """
+<figure class="chart">
+<svg class="history" viewBox="0 0 {{ width }} {{ height }}" role="img" aria-label="{{ alt }}">
+{% for y, text in ticks %}
+<line class="rule" x1="{{ left }}" x2="{{ width }}" y1="{{ y }}" y2="{{ y }}"></line>
+<text x="{{ left - 6 }}" y="{{ y + 4 }}" text-anchor="end">{{ text }}</text>
+{% endfor %}
+{% for level in levels %}
+<line class="level" x1="{{ level.x }}" x2="{{ level.end }}" y1="{{ level.y }}" y2="{{ level.y }}"></line>
+{% endfor %}
+{% for point in points %}
+<a href="#{{ point.row }}"><title>{{ point.text }}</title>
+<circle class="{{ point.kind }}" cx="{{ point.x }}" cy="{{ point.y }}" r="{{ 6 if point.kind != 'even' else 4 }}">\
+</circle></a>
+{% endfor %}
+</svg>
+<figcaption>{{ alt }}. Horizontal lines are levels; a new level begins at a marked commit.</figcaption>
+</figure>
+{% for change in changes %}
+<p class="loud"><strong>{{ change.verdict | capitalize }} from \
+<a href="#{{ change.row }}"><code>{{ change.commit }}</code></a> on.</strong> {{ change.text }}</p>
+{% endfor %}
+"""
+
+
+def write_history_page(file: Path, history: Mapping[str, Any], *, notes: Sequence[str] = ()) -> Path:
+    """Write a page of `history` (as `vbench history --json` prints it) and return its path."""
+    title = f"{history['metric']} of {history['case']}"
+    sections = [
+        DrawnSection(name="chart", title="Over commits", html=_chart(history)),
+        DrawnSection(name="commits", title="Commits", html=_table(history).html()),
+    ]
+    if notes:
+        lines = render("<ul>{% for note in notes %}<li>{{ note }}</li>{% endfor %}</ul>", notes=notes)
+        sections.append(DrawnSection(name="notes", title="Left out", html=lines))
+    return write_single_page(file, sections, title=title, description="")
+
+
+def write_regression_feed(file: Path, history: Mapping[str, Any]) -> Path:
+    """Write an Atom feed with one entry per commit from which on the metric is worse; returns its path."""
+    name = harmless(f"{history['metric']} of {history['case']}")
+    regressions = [change for change in history["changes"] if change["verdict"] == "worse"]
+    newest = max((commit["started_at"] for commit in history["commits"]), default="1970-01-01T00:00:00+00:00")
+    feed = ElementTree.Element("feed", xmlns=ATOM)
+    _add(feed, "title", f"Regressions of {name}")
+    _add(feed, "id", f"urn:vbench:{digest(name)}")
+    _add(feed, "updated", newest)
+    _add(ElementTree.SubElement(feed, "author"), "name", "vbench")
+    for change in reversed(regressions):
+        commit = change["first"]["commit"]
+        entry = ElementTree.SubElement(feed, "entry")
+        _add(entry, "title", f"{name} is worse from {harmless(commit[:10])} on")
+        _add(entry, "id", f"urn:vbench:{digest(name)}:{digest(commit)}")
+        _add(entry, "updated", change["first"]["started_at"])
+        _add(entry, "content", harmless(_change_text(change, history["unit"])))
+    file.write_text(ElementTree.tostring(feed, encoding="unicode", xml_declaration=True) + "\n", encoding="utf-8")
+    return file
+
+
+def _add(parent: ElementTree.Element, tag: str, text: str) -> None:
+    ElementTree.SubElement(parent, tag).text = text
+
+
+def _chart(history: Mapping[str, Any]) -> Any:
+    commits, unit = history["commits"], history["unit"]
+    values: list[float] = [commit["value"] for commit in commits]
+    low, high = min(values), max(values)
+    pad = 0.08 * (high - low) or abs(high) * 0.05 or 1.0
+    low, high = low - pad, high + pad
+    scale = choose_scale(values, unit)
+
+    def x_of(number: int) -> float:
+        return round(LEFT + 12 + number * (WIDTH - LEFT - 24) / max(1, len(commits) - 1), 1)
+
+    def y_of(value: float) -> float:
+        return 8 + round((high - value) / (high - low) * (HEIGHT - BOTTOM - 8), 1)
+
+    places = {commit["commit"]: number for number, commit in enumerate(commits)}
+    firsts = {change["first"]["commit"]: change for change in history["changes"]}
+    points = [
+        {
+            "x": x_of(number),
+            "y": y_of(commit["value"]),
+            "row": _row_id(number),
+            "kind": firsts.get(commit["commit"], {}).get("verdict", "even"),
+            "text": f"{commit['commit'][:10]}: {format_value(commit['value'], unit)}",
+        }
+        for number, commit in enumerate(commits)
+    ]
+    levels = _levels(history, x_of, y_of, places)
+    changes = [
+        {
+            "verdict": change["verdict"],
+            "commit": change["first"]["commit"][:10],
+            "row": _row_id(places[change["first"]["commit"]]),
+            "text": _change_text(change, unit),
+        }
+        for change in history["changes"]
+    ]
+    marks = [low + pad, (low + high) / 2, high - pad]
+    return render(
+        TEMPLATE,
+        points=points,
+        levels=levels,
+        changes=changes,
+        ticks=[(y_of(value), scale.text(value)) for value in marks],
+        alt=f"{history['metric']} over {plural(len(commits), 'commit')}, in {scale.unit or 'its own unit'}",
+        width=f"{WIDTH:g}",
+        height=f"{HEIGHT:g}",
+        left=LEFT,
+    )
+
+
+def _levels(history: Mapping[str, Any], x_of: Any, y_of: Any, places: Mapping[str, int]) -> list[dict[str, float]]:
+    """One horizontal line per level: from its first commit to the one before the next level."""
+    changes, last = history["changes"], len(history["commits"]) - 1
+    if not changes:
+        return []
+    starts = [0, *(places[change["first"]["commit"]] for change in changes)]
+    heights = [changes[0]["step"]["before"], *(change["step"]["after"] for change in changes)]
+    ends = [*(start - 1 for start in starts[1:]), last]
+    return [
+        {"x": x_of(start), "end": x_of(end), "y": y_of(height)}
+        for start, end, height in zip(starts, ends, heights, strict=True)
+    ]
+
+
+def _change_text(change: Mapping[str, Any], unit: str) -> str:
+    step = change["step"]
+    before, after = format_value(step["before"], unit), format_value(step["after"], unit)
+    share = f" ({100 * (step['after'] / step['before'] - 1):+.1f} %)".replace("-", MINUS) if step["before"] > 0 else ""
+    return f"{before} before, {after} after{share}; the last commit before is {change['last_before']['commit'][:10]}."
+
+
+def _table(history: Mapping[str, Any]) -> Table:
+    verdicts = {change["first"]["commit"]: change["verdict"] for change in history["changes"]}
+    heads = (
+        ColumnHead(name="Commit"),
+        ColumnHead(name="Measured"),
+        ColumnHead(name="Value", unit=history["unit"], is_number=True, meaning="median over the runs of the commit"),
+        ColumnHead(name="Runs", is_number=True),
+        ColumnHead(name="New level"),
+    )
+    rows = tuple(
+        TableRow(
+            cells=(
+                TableCell(text=commit["commit"]),
+                TableCell(text=commit["started_at"]),
+                TableCell(text=format_value(commit["value"], history["unit"]), sort=commit["value"]),
+                TableCell(text=str(commit["runs"]), sort=commit["runs"]),
+                TableCell(text=verdicts[commit["commit"]]) if commit["commit"] in verdicts else TableCell(),
+            ),
+            anchor=_row_id(number),
+        )
+        for number, commit in enumerate(history["commits"])
+    )
+    return Table(name="commit-table", caption="Commits in their order", heads=heads, rows=rows)
+
+
+def _row_id(number: int) -> str:
+    return f"commit-{number + 1}"

@@ -1,0 +1,82 @@
+"""The page of a comparison: the terminal's verdicts with their intervals."""
+
+import math
+import re
+from dataclasses import asdict
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from bench.comparison.verdicts import MetricVerdict
+from bench.reporting.comparison_page import NAME_WIDTH, WIDTH, write_comparison_page
+
+HOSTILE = "</svg><script>alert(1)</script>"
+
+
+def verdict(case: str = "c3d", **rest: Any) -> dict[str, Any]:
+    fields: dict[str, Any] = {
+        "suite": "demo",
+        "case_id": "0123",
+        "case": case,
+        "metric": "latency.p50_ms",
+        "unit": "ms",
+        "better": "lower",
+        "base": 10.0,
+        "head": 12.0,
+        "runs": (5, 5),
+        "verdict": "worse",
+        "reason": "+20 %",
+        "ratio": 1.2,
+        "interval": (1.15, 1.25),
+        "detectable": 0.03,
+        "limit": "3%",
+    }
+    return asdict(MetricVerdict(**{**fields, **rest}))
+
+
+def page_of(make: SimpleNamespace, folder: Path, rows: list[dict[str, Any]], **rest: Any) -> Any:
+    facts = {"base": "main", "head": "topic", "headline": "1 worse", **rest}
+    html = write_comparison_page(folder / "page.html", rows, **facts).read_text(encoding="utf-8")
+    return make.page(html), html
+
+
+def test_verdicts_have_both_sides_interval_and_detectable_change(make: SimpleNamespace, tmp_path: Path) -> None:
+    page, _ = page_of(
+        make, tmp_path, [verdict(), verdict("r3d", ratio=None, interval=None, head=None, detectable=None)]
+    )
+    assert page.tables["verdicts"][1][:9] == [
+        "worse",
+        "c3d|suite demo",
+        "latency.p50_ms",
+        "10 ms",
+        "12 ms",
+        "+20.0|+15.0 to +25.0",
+        "3.0",
+        "3%",
+        "5 and 5",
+    ]
+    assert page.tables["verdicts"][2][4:7] == ["–", "–", "–"]
+    assert "Base: main. Head: topic." in page.text
+
+
+def test_points_are_placed_by_the_logarithm_of_the_ratio(make: SimpleNamespace, tmp_path: Path) -> None:
+    """A half and a double are equally far from the line of no change."""
+    rows = [verdict("a", ratio=r, interval=None, detectable=None) for r in (0.5, 1.0, 2.0)]
+    _, html = page_of(make, tmp_path, rows)
+    left, middle, right = (float(x) for x in re.findall(r'<circle class="worse" cx="([\d.]+)"', html))
+    assert middle == NAME_WIDTH + (WIDTH - NAME_WIDTH) / 2
+    assert math.isclose(middle - left, right - middle, abs_tol=0.11)
+
+
+def test_names_in_a_comparison_are_text(make: SimpleNamespace, tmp_path: Path) -> None:
+    page, html = page_of(make, tmp_path, [verdict(HOSTILE, metric=HOSTILE)], lists=[(HOSTILE, [HOSTILE])], base=HOSTILE)
+    assert html.count("<script>") == 1, "the page's own script"
+    assert page.text.count(HOSTILE) >= 5
+
+
+def test_a_comparison_of_nothing_is_a_page(make: SimpleNamespace, tmp_path: Path) -> None:
+    page, _ = page_of(
+        make, tmp_path, [], headline="nothing was compared", lists=[("Missing in head", ["c3d: no record"])]
+    )
+    assert "nothing was compared" in page.text
+    assert "c3d: no record" in page.text
