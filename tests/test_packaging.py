@@ -43,6 +43,16 @@ def planned(installed: Path, folder: Path, *, recipe: str) -> subprocess.Complet
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
 
 
+def test_the_wheel_brings_everything_that_reports_carry(installed: Path) -> None:
+    assets = installed / "bench" / "reporting" / "assets"
+    for name in ("report.css", "report.js", "board.js", "vendor/tabulator.min.js", "vendor/tabulator.min.css"):
+        assert (assets / name).stat().st_size > 0
+    notice = (assets / "NOTICE.txt").read_text(encoding="utf-8")
+    assert "Tabulator" in notice
+    assert "plotly.js" in notice
+    assert not list(installed.rglob("axe.min.js"))
+
+
 def test_recipes_are_found_by_name_without_a_checkout(installed: Path, tmp_path: Path) -> None:
     found = planned(installed, tmp_path, recipe="quick")
     assert (found.returncode, found.stderr) == (0, "")
