@@ -443,7 +443,7 @@ def _record_lines(record: Record) -> Iterator[str]:
     gpu: dict[str, Any] = next(
         (d["gpu"] for d in record.details.values() if isinstance(d, dict) and isinstance(d.get("gpu"), dict)), {}
     )
-    slowed = ", ".join(f"{name} {share:.0%}" for name, share in gpu.get("reasons", {}).items())
+    slowed = ", ".join(f"{name} {share:.0%}" for name, share in (gpu.get("reasons") or {}).items())
     watched = f"{_range(gpu.get('clock_mhz'))} | {_range(gpu.get('power_w'))} | {slowed}"
     if record.error is not None:
         yield f"| {record.case.title} | {record.status} | {record.error.message.splitlines()[0][:120]} | | | | | |"

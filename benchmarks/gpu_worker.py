@@ -99,6 +99,7 @@ def clocks(on: Target) -> Details:
     assert state.clock_mhz, f"NVML returned no SM clock: {state}"
     assert state.temperature_c, f"NVML returned no temperature: {state}"
     assert state.power_w, f"NVML returned no power: {state}"
+    assert state.reasons is not None, f"NVML returned no reasons for a low clock: {state}"
     return vars(state) | {"reasons": ", ".join(state.reasons)}
 
 

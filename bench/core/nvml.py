@@ -11,7 +11,8 @@ from typing import Any, TypeVar
 
 T = TypeVar("T")
 
-# Bits of nvmlDeviceGetCurrentClocksThrottleReasons, in the order of nvml.h.
+# Bits of nvmlDeviceGetCurrentClocksEventReasons, in the order of nvml.h. `hardware slowdown` may also show while the
+# clock changes. The last two are of drivers for CUDA 13 and later.
 CLOCK_REASONS = {
     0x1: "idle",
     0x2: "application clocks",
@@ -22,16 +23,21 @@ CLOCK_REASONS = {
     0x40: "thermal slowdown (hardware)",
     0x80: "power brake",
     0x100: "display clocks",
+    0x200: "board limit",
+    0x400: "reliability",
 }
 
 
 @dataclass(frozen=True, kw_only=True)
 class GpuState:
-    """The state of a GPU at one moment. Unknown values are None; `reasons` say what lowers its clock."""
+    """The state of a GPU at one moment. Unknown values are None; `reasons` say what lowers its clock.
+
+    On most GPUs since Ampere, NVML's power is the mean of the last second, so it lags behind a short timing.
+    """
 
     clock_mhz: int | None
     default_clock_mhz: int | None
-    reasons: tuple[str, ...]
+    reasons: tuple[str, ...] | None
     temperature_c: int | None
     power_w: float | None
 
@@ -101,13 +107,17 @@ def read_gpu_state(device: str) -> GpuState | None:
         return None
     import pynvml as nvml
 
-    bits = _known(lambda: int(nvml.nvmlDeviceGetCurrentClocksThrottleReasons(handle)))
+    # Each has a new name beside the old one, which drivers for CUDA 14 no longer have; old drivers lack the new one.
+    bits = _known_by(
+        lambda: int(nvml.nvmlDeviceGetCurrentClocksEventReasons(handle)),
+        lambda: int(nvml.nvmlDeviceGetCurrentClocksThrottleReasons(handle)),
+    )
     milliwatts = _known(lambda: int(nvml.nvmlDeviceGetPowerUsage(handle)))
     return GpuState(
         clock_mhz=_known(lambda: int(nvml.nvmlDeviceGetClockInfo(handle, nvml.NVML_CLOCK_SM))),
         default_clock_mhz=default_clock_mhz(device),
-        reasons=clock_reasons(bits or 0),
-        temperature_c=_known(lambda: int(nvml.nvmlDeviceGetTemperature(handle, nvml.NVML_TEMPERATURE_GPU))),
+        reasons=None if bits is None else clock_reasons(bits),
+        temperature_c=gpu_temperature_c(handle),
         power_w=None if milliwatts is None else milliwatts / 1000,
     )
 
@@ -121,6 +131,16 @@ def gpu_busy_share(device: str) -> float | None:
 
     percent = _known(lambda: int(nvml.nvmlDeviceGetUtilizationRates(handle).gpu))
     return None if percent is None else percent / 100
+
+
+def gpu_temperature_c(handle: Any) -> int | None:
+    """The temperature of a GPU; None if it has no sensor."""
+    import pynvml as nvml
+
+    return _known_by(
+        lambda: int(nvml.nvmlDeviceGetTemperatureV(handle, nvml.NVML_TEMPERATURE_GPU)),
+        lambda: int(nvml.nvmlDeviceGetTemperature(handle, nvml.NVML_TEMPERATURE_GPU)),
+    )
 
 
 def clock_reasons(bits: int) -> tuple[str, ...]:
@@ -187,13 +207,18 @@ def _handle_or_none(device: str) -> Any:
 
 
 def _known(read: Callable[[], T]) -> T | None:
-    """The value that NVML returns, or None if this GPU or driver does not support it."""
+    """The value that NVML returns, or None if this GPU, its driver or the installed bindings do not support it."""
     import pynvml
 
     try:
         return read()
-    except pynvml.NVMLError:
+    except (pynvml.NVMLError, AttributeError):  # the bindings lack functions that are newer than they are
         return None
+
+
+def _known_by(*reads: Callable[[], T]) -> T | None:
+    """The value of the first of `reads` that this driver supports; None if it supports none."""
+    return next((value for read in reads if (value := _known(read)) is not None), None)
 
 
 def _name_of(pid: int) -> str | None:

@@ -1,5 +1,6 @@
 """The case context: what a measure can use of its case, and how it adds details, warnings and files to the record."""
 
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,9 +10,11 @@ from bench.core.recipe_choice import RecipeChoice
 from bench.core.schema import Case, Json, Point, Pretraining, RecordWarning, is_weights_argument
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor, nn
 
 DEFAULT_SEED = 0
+DRAWN_AT_ONCE = 16  # by torch.randn: only parts of a multiple of it have the values that the whole would have
 
 
 class CaseContext:
@@ -118,7 +121,7 @@ class CaseContext:
         if target.type == "meta":
             return tuple(torch.empty(shape, device=target) for shape in shapes)
         generator = torch.Generator().manual_seed(seed)
-        return tuple(torch.randn(shape, generator=generator).to(target) for shape in shapes)
+        return tuple(_standard_normal(shape, generator, target) for shape in shapes)
 
     def recipe_path(self, name: str) -> Path:
         """The file of recipe `name`, see `find_recipe`. Raises InputError if there is none."""
@@ -161,3 +164,15 @@ def find_recipe(name: str, folders: Sequence[Path]) -> Path | None:
     if name.endswith((".yaml", ".yml")) and Path(name).is_file():
         return Path(name)
     return next((file for folder in folders if (file := folder / f"{name}.yaml").is_file()), None)
+
+
+def _standard_normal(shape: tuple[int, ...], generator: "torch.Generator", device: "torch.device") -> "Tensor":
+    """Values drawn on the CPU, the same for every device, clip by clip: a GPU may hold more clips than main memory."""
+    import torch
+
+    if math.prod(shape[1:]) % DRAWN_AT_ONCE:
+        return torch.randn(shape, generator=generator).to(device)
+    clips = torch.empty(shape, device=device)
+    for clip in clips:
+        clip.copy_(torch.randn(shape[1:], generator=generator))
+    return clips

@@ -12,7 +12,14 @@ from pathlib import Path
 import bench
 from bench.core.cpus import allowed_cpus, cpu_quota
 from bench.core.git import run_git
-from bench.core.nvml import device_handle, gpu_handle, gpu_processes, other_processes, read_gpu_state
+from bench.core.nvml import (
+    device_handle,
+    gpu_handle,
+    gpu_processes,
+    gpu_temperature_c,
+    other_processes,
+    read_gpu_state,
+)
 from bench.core.privacy import recorded_variables
 from bench.core.schema import Environment, Json
 from bench.store import RECORDS, SUITE_FILE
@@ -80,8 +87,11 @@ def _torch_build() -> dict[str, Json]:
         "cudnn": torch.backends.cudnn.version() if has_cudnn else None,
         "cudnn_benchmark": torch.backends.cudnn.benchmark if has_cudnn else None,
         "cudnn_deterministic": torch.backends.cudnn.deterministic if has_cudnn else None,
-        "cudnn_allow_tf32": torch.backends.cudnn.allow_tf32 if has_cudnn else None,
-        "matmul_allow_tf32": torch.backends.cuda.matmul.allow_tf32 if torch.cuda.is_available() else None,
+        # Not `allow_tf32`: reading that raises once a plug-in has set `fp32_precision`.
+        "cudnn_allow_tf32": torch.backends.cudnn.conv.fp32_precision == "tf32" if has_cudnn else None,
+        "matmul_allow_tf32": (
+            torch.backends.cuda.matmul.fp32_precision == "tf32" if torch.cuda.is_available() else None
+        ),
         "deterministic_algorithms": torch.are_deterministic_algorithms_enabled(),
         "torch_threads": torch.get_num_threads(),
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
@@ -208,7 +218,7 @@ def _state_of(device: str) -> dict[str, Json]:
         "gpu_clock_mhz": lambda: nvml.nvmlDeviceGetClockInfo(handle, nvml.NVML_CLOCK_SM),
         "gpu_clock_application_mhz": lambda: nvml.nvmlDeviceGetApplicationsClock(handle, nvml.NVML_CLOCK_SM),
         "gpu_clock_memory_mhz": lambda: nvml.nvmlDeviceGetClockInfo(handle, nvml.NVML_CLOCK_MEM),
-        "gpu_temperature_c": lambda: nvml.nvmlDeviceGetTemperature(handle, nvml.NVML_TEMPERATURE_GPU),
+        "gpu_temperature_c": lambda: gpu_temperature_c(handle),
         "gpu_power_w": lambda: nvml.nvmlDeviceGetPowerUsage(handle) / 1000,
         "gpu_pcie_generation_now": lambda: nvml.nvmlDeviceGetCurrPcieLinkGeneration(handle),
         "gpu_pcie_width_now": lambda: nvml.nvmlDeviceGetCurrPcieLinkWidth(handle),

@@ -22,6 +22,7 @@ from bench.core.schema import Case, Environment, Failure, Frozen, Json, Metric, 
 from bench.measure.context import CaseContext
 from bench.measure.execution_mode import absence
 from bench.measure.parity import needs_parity
+from bench.measure.timing.case_process import select_device
 from bench.measure.timing.turn_taking import process_turns
 from bench.runner.disturbance import check_timings, is_timed, watch_disturbance, watch_processors
 from bench.runner.environment import describe_environment
@@ -160,6 +161,7 @@ def _prepare(case: CaseContext) -> None:
     absent = absence(case.point.device or "", gpus=torch.cuda.device_count())
     if absent is not None:
         raise InputError(absent)
+    select_device(case.point.device)
     import_plugins(case.case.plugins)
     case.artifacts.mkdir(parents=True, exist_ok=True)
     if case.point.threads is not None:

@@ -222,8 +222,9 @@ def rounding_of(device: str | torch.device) -> str | None:
     device = torch.device(device)
     if device.type != "cuda" or torch.cuda.get_device_capability(device)[0] < 8:
         return None
-    rounded = {"convolutions": torch.backends.cudnn.allow_tf32, "products": torch.backends.cuda.matmul.allow_tf32}
-    layers = [name for name, is_rounded in rounded.items() if is_rounded]
+    # Not `allow_tf32`: reading that raises once a plug-in has set `fp32_precision`.
+    backends = {"convolutions": torch.backends.cudnn.conv, "products": torch.backends.cuda.matmul}
+    layers = [name for name, backend in backends.items() if backend.fp32_precision == "tf32"]
     return f"TF32 in {' and '.join(layers)}" if layers else None
 
 

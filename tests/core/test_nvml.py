@@ -95,6 +95,35 @@ def test_a_slice_has_its_own_name_and_the_clock_of_the_gpu_it_lies_on(machine: M
     assert seen.clock_mhz == 1410
 
 
+@pytest.mark.parametrize("has_old", [True, False], ids=["driver of CUDA 12", "driver of CUDA 14"])
+@pytest.mark.parametrize("has_new", [True, False], ids=["new bindings", "old bindings"])
+def test_renamed_functions_are_read_by_the_name_that_this_driver_has(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch, has_old: bool, has_new: bool
+) -> None:
+    machine([WHOLE], shown=["whole"])
+    answers = {
+        "nvmlDeviceGetCurrentClocksThrottleReasons": (lambda handle: 0x4) if has_old else fails,
+        "nvmlDeviceGetTemperature": (lambda handle, sensor: 71) if has_old else fails,
+        "nvmlDeviceGetCurrentClocksEventReasons": (lambda handle: 0x4) if has_new else missing,
+        "nvmlDeviceGetTemperatureV": (lambda handle, sensor: 71) if has_new else missing,
+    }
+    for name, answer in answers.items():
+        monkeypatch.setattr(sys.modules["pynvml"], name, answer, raising=False)
+    state = read_gpu_state("cuda")
+    assert state is not None
+    expected = (("power cap",), 71) if has_old or has_new else (None, None)
+    assert (state.reasons, state.temperature_c) == expected, "null if unknown, and never an empty list"
+
+
+def fails(*_: object) -> NoReturn:
+    raise NVMLError
+
+
+def missing(*_: object) -> NoReturn:
+    """As of bindings that are older than the function."""
+    raise AttributeError
+
+
 @pytest.mark.parametrize(
     ("visible", "device", "found"),
     [
@@ -147,7 +176,8 @@ def test_other_processes_on_a_gpu_are_distinguished_from_this_one(
 def test_reasons_are_named_bit_by_bit() -> None:
     assert clock_reasons(0) == ()
     assert clock_reasons(0x4 | 0x40) == ("power cap", "thermal slowdown (hardware)")
-    assert clock_reasons(0x200) == (), "a bit that no current driver sets"
+    assert clock_reasons(0x200 | 0x400) == ("board limit", "reliability"), "of drivers for CUDA 13"
+    assert clock_reasons(0x800) == (), "a bit that no current driver sets"
 
 
 def process(pid: int) -> GpuProcess:

@@ -14,6 +14,7 @@ from bench.core.nvml import GpuProcess
 from bench.core.registry import MEASURES, MeasureEntry, register_measure
 from bench.core.schema import Case, Metric, Point
 from bench.measure.context import CaseContext
+from bench.measure.timing.case_process import select_device
 from bench.runner.worker import _measures_of, measure_case
 
 GOOD = Metric(name="first.value", value=1, unit="")
@@ -118,6 +119,16 @@ def test_a_missing_device_is_one_line_before_any_measurement(tmp_path: Path, mon
     assert (outcome.status, outcome.metrics) == ("error", ())
     assert outcome.error is not None
     assert outcome.error.message == "device cuda:1 is not available; torch sees cuda:0"
+
+
+@pytest.mark.parametrize(("device", "selected"), [("cuda:1", ["cuda:1"]), ("cuda", []), ("cpu", []), (None, [])])
+def test_a_numbered_gpu_is_the_current_device_of_its_process(
+    device: str | None, selected: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found: list[str] = []
+    monkeypatch.setattr("torch.cuda.set_device", found.append)
+    select_device(device)
+    assert found == selected
 
 
 def test_an_unsteady_metric_makes_the_case_unsteady(taken: Callable[..., object]) -> None:

@@ -180,8 +180,11 @@ def test_views_cost_a_forward_each_and_one_decode_together(tiny_net, val_videos,
     ],
 )
 def test_rounding_to_tf32_is_recorded(capability, convolutions, products, told, monkeypatch):
-    cuda = SimpleNamespace(matmul=SimpleNamespace(allow_tf32=products))
-    backends = SimpleNamespace(cudnn=SimpleNamespace(allow_tf32=convolutions), cuda=cuda)
+    def switch(is_on):
+        return SimpleNamespace(fp32_precision="tf32" if is_on else "ieee")
+
+    cuda = SimpleNamespace(matmul=switch(products))
+    backends = SimpleNamespace(cudnn=SimpleNamespace(conv=switch(convolutions)), cuda=cuda)
     monkeypatch.setattr("torch.cuda.get_device_capability", lambda device: (capability, 0))
     monkeypatch.setattr("bench.train.evaluating.torch.backends", backends)
     assert rounding_of("cuda") == told

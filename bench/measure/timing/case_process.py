@@ -19,11 +19,24 @@ def case_request(case: CaseContext) -> dict[str, Any]:
     return {"case": case.case.model_dump(mode="json"), "device": case.device}
 
 
+def select_device(device: str | None) -> None:
+    """Make `cuda:N` the current device of this process, if a number is given.
+
+    What ignores the device of its tensors (pinned memory, kernels of other packages) would use GPU 0: at best that
+    disturbs the case that runs there.
+    """
+    import torch  # late: a cold start times this import
+
+    if device is not None and torch.device(device).type == "cuda" and torch.device(device).index is not None:
+        torch.cuda.set_device(device)
+
+
 def case_from_request(request: Mapping[str, Any]) -> CaseContext:
     """In the child: the case, with its plug-ins imported and torch's threads set."""
     import torch  # late: a cold start times this import
 
     case = Case.model_validate(request["case"])
+    select_device(request["device"])
     import_plugins(case.plugins)
     if case.point.threads is not None:
         torch.set_num_threads(case.point.threads)

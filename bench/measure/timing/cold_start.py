@@ -36,7 +36,11 @@ def start_cold(case: "CaseContext", *, timeout_s: float) -> ColdStart:
     from bench.measure.timing.case_process import case_request, run_in_child
 
     with TemporaryDirectory(prefix="vbench-cold-") as folder:
-        caches = {"TORCHINDUCTOR_CACHE_DIR": f"{folder}/inductor", "TRITON_CACHE_DIR": f"{folder}/triton"}
+        caches = {
+            "TORCHINDUCTOR_CACHE_DIR": f"{folder}/inductor",
+            "TRITON_CACHE_DIR": f"{folder}/triton",
+            "CUDA_CACHE_PATH": f"{folder}/cuda",  # of the driver, for kernels that it compiles from PTX
+        }
         request = {**case_request(case), "spawned_s": time.monotonic()}
         function = f"{__name__}:reply_with_stages"
         return ColdStart(

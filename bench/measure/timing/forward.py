@@ -124,7 +124,7 @@ class PreparedModel:
         has_engine = self.mode.compile in ENGINES  # an engine contains the casts of autocast
         work = Work(model=self.model, inputs=clips, precision=self.mode.precision, autocast=self.autocast)
         return Forward(
-            model=self.execution.of(work),
+            model=self.execution.run_of(work),
             inputs=self.execution.inputs or clips,
             device=self.device,
             batch=len(clips[0]),
@@ -146,15 +146,14 @@ def prepare_model(case: CaseContext) -> PreparedModel:
     refused = refusal(mode, case.device)
     if refused is not None:
         raise InputError(refused)
-    # TF32 only if the precision asks for it: torch's own default lets cuDNN use it under the name fp32.
-    torch.backends.cuda.matmul.allow_tf32 = mode.precision == "tf32"
-    torch.backends.cudnn.allow_tf32 = mode.precision == "tf32"
     if case in _ENGINES:
+        set_tf32(is_on=mode.precision == "tf32")
         model, execution = _ENGINES[case]
         return PreparedModel(case=case, model=model, execution=execution, mode=mode, device=device)
     prepared = PreparedModel(
         case=case, model=case.build_model(str(device)), execution=Execution(mode.compile), mode=mode, device=device
     )
+    set_tf32(is_on=mode.precision == "tf32")  # after the build, in which a model may switch it
     if prepared.dtype is not None:
         prepared.model.to(dtype=prepared.dtype)
     if prepared.memory_format is torch.channels_last_3d:
@@ -166,6 +165,19 @@ def prepare_model(case: CaseContext) -> PreparedModel:
     if mode.compile in ENGINES:
         _ENGINES[case] = prepared.model, prepared.execution
     return prepared
+
+
+def set_tf32(*, is_on: bool) -> None:
+    """Let float32 products and convolutions on CUDA use TF32, or none of them.
+
+    By default torch lets cuDNN use it. The old switches alone do not suffice: where they turn it off, convolutions
+    follow `torch.backends.fp32_precision`, which a plug-in may have set to `tf32`. The new ones alone make torch raise
+    when anything reads the old ones.
+    """
+    torch.set_float32_matmul_precision("high" if is_on else "highest")
+    torch.backends.cudnn.allow_tf32 = is_on
+    for backend in (torch.backends.cuda.matmul, torch.backends.cudnn.conv, torch.backends.cudnn.rnn):
+        backend.fp32_precision = "tf32" if is_on else "ieee"
 
 
 def forward_of(case: CaseContext) -> Callable[[int], Forward]:

@@ -33,7 +33,8 @@ class Fp8Linear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """`(…, in)` to `(…, out)` in bfloat16."""
-        rows, scale = _in_rows(x.reshape(-1, x.shape[-1]))
+        # cuBLAS wants rows to be contiguous; those of a transposed input of one clip are not, even after a reshape.
+        rows, scale = _in_rows(x.reshape(-1, x.shape[-1]).contiguous())
         product = _product(rows, scale, self.weight_fp8, self.weight_scale, bias=self.bias)
         return product.reshape(*x.shape[:-1], -1)
 

@@ -22,7 +22,7 @@ def shows_throttling(state: GpuState, *, steady_mhz: float | None) -> bool:
     The clock fell if it is under 75 % of both the default and `steady_mhz`, the clock of the timing so far. A clock
     that is low from the beginning is accepted: it may be locked, as `vbench doctor --gpu` advises.
     """
-    if not THROTTLE_REASONS.isdisjoint(state.reasons):
+    if not THROTTLE_REASONS.isdisjoint(state.reasons or ()):
         return True
     if state.clock_mhz is None or steady_mhz is None:
         return False
@@ -60,15 +60,17 @@ class ThrottleWatch:
         return median(known) if known else None
 
     def summary(self) -> dict[str, Json] | None:
-        """Range of clock, temperature and power, and the share of `looks` (states read) with each throttle reason.
+        """Range of clock, temperature and power, and the share of states read that have each reason for a low clock.
 
-        `of_default_clock` is the median clock as a share of the default: a low value means locked or capped all along.
-        Returns None if no state was read.
+        `looks` is the number of states. `of_default_clock` is the median clock as a share of the default: a low value
+        means locked or capped all along. Returns None if no state was read.
         """
         if not self.states:
             return None
         count, default = len(self.states), self.states[-1].default_clock_mhz
-        reasons = sorted({reason for state in self.states for reason in state.reasons})
+        known = [state.reasons for state in self.states if state.reasons is not None]
+        names = sorted({name for reasons in known for name in reasons})
+        shares: Json = {name: sum(name in reasons for reasons in known) / len(known) for name in names}
         return {
             "looks": count,  # the keys `looks` and `slowed` are those of stored records
             "slowed": self.throttled / count,
@@ -76,7 +78,7 @@ class ThrottleWatch:
             "of_default_clock": self.steady_mhz / default if self.steady_mhz and default else None,
             "temperature_c": _range([state.temperature_c for state in self.states]),
             "power_w": _range([state.power_w for state in self.states]),
-            "reasons": {name: sum(name in state.reasons for state in self.states) / count for name in reasons},
+            "reasons": shares if known else None,
         }
 
 

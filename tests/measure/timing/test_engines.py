@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,7 +19,7 @@ from bench.measure.parity import parity
 from bench.measure.timing import forward as forward_module
 from bench.measure.timing.engines import execution
 from bench.measure.timing.engines.aot_inductor import compile_ahead
-from bench.measure.timing.engines.cuda_graph import record, said_of_recording
+from bench.measure.timing.engines.cuda_graph import capture, explain_capture_errors
 from bench.measure.timing.engines.execution import Execution
 from bench.measure.timing.engines.onnx_session import adaptive_max_pool3d
 from bench.measure.timing.engines.tensor_rt import build
@@ -56,7 +57,7 @@ def made(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 def test_an_engine_is_made_ready_once_for_each_shape_in_turn(made: list[int]) -> None:
     engine = Execution("aotinductor")
     for batch in (2, 2, 3, 3, 2):
-        engine.of(work_over(batch))
+        engine.run_of(work_over(batch))
     assert made == [2, 3, 2]
 
 
@@ -151,27 +152,78 @@ def test_a_library_compiled_ahead_does_not_wait_between_passes_and_is_where_its_
         ("CUDA error: an illegal memory access was encountered", RuntimeError),
     ],
 )
-def test_a_network_that_no_graph_can_record_is_told_in_one_line(said: str, raised: type[Exception]) -> None:
-    with pytest.raises(raised) as seen, said_of_recording():
+def test_a_model_that_cannot_be_captured_is_one_clear_error(said: str, raised: type[Exception]) -> None:
+    with pytest.raises(raised) as seen, explain_capture_errors():
         raise RuntimeError(said)
-    assert ("cannot record this network" in str(seen.value)) == (raised is InputError)
+    assert ("cannot capture this model" in str(seen.value)) == (raised is InputError)
 
 
-def test_a_recording_is_not_broken_by_other_threads(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A loader pins memory in a thread of its own, which CUDA forbids to all threads unless it is told otherwise."""
-    asked: dict[str, object] = {}
+class FakeCuda:
+    """Streams and captures as torch's: a failed capture leaves its stream behind as the current one."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, *, fails: bool = False) -> None:
+        self.current, self.fails = SimpleNamespace(name="main", waits_for=[]), fails
+        self.options: dict[str, object] = {}
+        self.passes: list[str] = []
+        for name in ("stream", "graph"):
+            monkeypatch.setattr(torch.cuda, name, getattr(self, name))
+        monkeypatch.setattr(torch.cuda, "current_stream", lambda: self.current)
+        monkeypatch.setattr(torch.cuda, "Stream", lambda: self.named("side"))
+        monkeypatch.setattr(torch.cuda, "CUDAGraph", lambda: None)
+        monkeypatch.setattr(torch.cuda, "device", lambda device: nullcontext())
+        self.current = self.named("main")
+
+    def named(self, name: str) -> SimpleNamespace:
+        found = SimpleNamespace(name=name, waits_for=[])
+        found.wait_stream = lambda other: found.waits_for.append(other.name)
+        return found
 
     @contextmanager
-    def graph(graph: object, **options: object) -> Iterator[None]:
-        asked.update(options)
-        yield
+    def stream(self, stream: SimpleNamespace) -> Iterator[None]:
+        before, self.current = self.current, stream
+        try:
+            yield
+        finally:
+            self.current = before
 
-    monkeypatch.setattr(torch.cuda, "graph", graph)
-    monkeypatch.setattr(torch.cuda, "CUDAGraph", lambda: None)
-    monkeypatch.setattr(torch.cuda, "device", lambda device: nullcontext())
-    monkeypatch.setattr("bench.measure.timing.engines.cuda_graph._warm_up", lambda work: None)
-    record(work_over(1))
-    assert asked == {"capture_error_mode": "thread_local"}
+    @contextmanager
+    def graph(self, graph: object, **options: object) -> Iterator[None]:
+        self.options.update(options)
+        before, self.current = self.current, self.named("capture")
+        try:
+            yield
+        finally:
+            if self.fails:
+                raise RuntimeError("CUDA error: operation failed due to a previous error during capture")
+            self.current = before
+
+    def work(self) -> Work:
+        def forward(clip: Tensor) -> Tensor:
+            self.passes.append(self.current.name)
+            return clip
+
+        return replace(work_over(1), model=forward)  # type: ignore[arg-type]  # a function stands in for a module
+
+
+def test_a_capture_is_not_broken_by_other_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A loader pins memory in a thread of its own, which CUDA forbids to all threads unless the mode is changed."""
+    cuda = FakeCuda(monkeypatch)
+    capture(cuda.work())
+    assert cuda.options == {"capture_error_mode": "thread_local"}
+
+
+def test_the_warm_up_before_a_capture_runs_on_a_side_stream(monkeypatch: pytest.MonkeyPatch) -> None:
+    cuda = FakeCuda(monkeypatch)
+    capture(cuda.work())
+    assert cuda.passes == ["side", "side", "side", "capture"]
+    assert (cuda.current.name, cuda.current.waits_for) == ("main", ["side"])
+
+
+def test_a_failed_capture_leaves_the_stream_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    cuda = FakeCuda(monkeypatch, fails=True)
+    with pytest.raises(InputError, match="cannot capture this model"):
+        capture(cuda.work())
+    assert cuda.current.name == "main"
 
 
 def test_tensorrt_builds_for_the_device_of_the_clips(monkeypatch: pytest.MonkeyPatch) -> None:

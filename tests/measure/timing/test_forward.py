@@ -1,7 +1,7 @@
 """A forward pass must return a tensor; values that are not finite are recorded and rank nowhere."""
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,8 +17,9 @@ from bench.measure.context import CaseContext
 from bench.measure.latency import latency
 from bench.measure.memory import memory
 from bench.measure.throughput import throughput
-from bench.measure.timing.forward import check_outputs, tensors_in
+from bench.measure.timing.forward import check_outputs, prepare_model, set_tf32, tensors_in
 from bench.measure.train_step import train_step
+from bench.runner.environment import describe_environment
 
 Load = Callable[..., CaseContext]
 MODULE = """
@@ -53,6 +54,71 @@ def returning(load: Load, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ca
         return load(model="odd_net:factory", args={})
 
     return make
+
+
+@pytest.fixture
+def switches() -> Iterator[None]:
+    """torch's switches of float32 precision, as they were before once the test is over."""
+    backends = torch.backends
+    places = (backends, backends.cudnn, backends.cudnn.conv, backends.cudnn.rnn, backends.cuda.matmul)
+    before = [place.fp32_precision for place in places]
+    yield
+    for place, value in zip(places, before, strict=True):
+        place.fp32_precision = value
+
+
+def switch(text: str) -> None:
+    exec(text, {"torch": torch})
+
+
+EVERY_SWITCH = (
+    "pass",
+    "torch.set_float32_matmul_precision('high')",
+    "torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = True",
+    "torch.backends.fp32_precision = 'tf32'",
+    "torch.backends.cudnn.fp32_precision = 'tf32'",
+    "torch.backends.cudnn.conv.fp32_precision = 'tf32'",
+    "torch.backends.cuda.matmul.fp32_precision = 'tf32'",
+)
+
+
+@pytest.mark.usefixtures("switches")
+@pytest.mark.parametrize("text", EVERY_SWITCH)
+@pytest.mark.parametrize("is_on", [False, True])
+def test_tf32_is_on_or_off_whatever_a_plug_in_has_switched(text: str, is_on: bool) -> None:
+    switch(text)
+    set_tf32(is_on=is_on)
+    backends = torch.backends
+    found = {place.fp32_precision for place in (backends.cuda.matmul, backends.cudnn.conv, backends.cudnn.rnn)}
+    assert found == {"tf32" if is_on else "ieee"}
+    assert (backends.cudnn.allow_tf32, backends.cuda.matmul.allow_tf32) == (is_on, is_on), "others may read these"
+    assert torch.get_float32_matmul_precision() == ("high" if is_on else "highest")
+
+
+@pytest.mark.usefixtures("switches")
+@pytest.mark.parametrize("text", EVERY_SWITCH)
+def test_the_switches_are_recorded_whatever_a_plug_in_has_switched(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.backends.cudnn.is_available", lambda: True)
+    monkeypatch.setattr("torch.backends.cudnn.version", lambda: 91000)
+    switch(text)
+    torch.backends.cuda.matmul.fp32_precision = "ieee"  # with what was switched before, a mix of old and new switches
+    software = describe_environment().software
+    assert software["matmul_allow_tf32"] is False
+    assert software["cudnn_allow_tf32"] is (torch.backends.cudnn.conv.fp32_precision == "tf32")
+
+
+@pytest.mark.usefixtures("switches")
+def test_a_model_that_switches_tf32_on_is_fp32_all_the_same(load: Load, monkeypatch: pytest.MonkeyPatch) -> None:
+    build = CaseContext.build_model
+
+    def switching(self: CaseContext, device: str | None = None) -> torch.nn.Module:
+        torch.backends.fp32_precision = "tf32"
+        return build(self, device)
+
+    monkeypatch.setattr(CaseContext, "build_model", switching)
+    prepare_model(load(precision="fp32"))
+    assert torch.backends.cudnn.conv.fp32_precision == "ieee"
 
 
 ONE_S: dict[Callable[..., list[Metric]], dict[str, object]] = {

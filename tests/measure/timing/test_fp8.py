@@ -38,6 +38,25 @@ def test_numbers_that_e4m3_holds_are_multiplied_exactly() -> None:
     assert torch.equal(Fp8Linear(linear)(x), 448 * x)
 
 
+@pytest.mark.parametrize("batch", [1, 2])
+def test_products_are_laid_out_as_cublas_wants_them(batch: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The left factor by rows, the right one by columns, scales (M, 1) and (1, N): for transposed inputs as well."""
+    given: list[tuple[torch.Tensor, ...]] = []
+
+    def product(left, right, left_scale, left_by, right_scale, right_by, *, bias, output_dtype):  # type: ignore[no-untyped-def]
+        given.append((left, right, left_scale, right_scale, bias))
+        return torch.zeros(len(left), right.shape[1], dtype=output_dtype)
+
+    monkeypatch.setattr("bench.measure.timing.fp8.scaled_mm", product)
+    patches = torch.randn(batch, 64, 40).bfloat16().transpose(1, 2)  # as of a convolution that cuts patches
+    assert Fp8Linear(nn.Linear(64, 32).bfloat16())(patches).shape == (batch, 40, 32)
+    ((left, right, left_scale, right_scale, bias),) = given
+    assert (left.stride(), right.stride()) == ((64, 1), (1, 64))
+    assert (left_scale.shape, right_scale.shape) == ((batch * 40, 1), (1, 32))
+    assert all(scale.is_contiguous() and scale.dtype is torch.float32 for scale in (left_scale, right_scale))
+    assert bias.dtype is torch.bfloat16
+
+
 def test_layers_that_cublas_does_not_accept_are_not_replaced() -> None:
     model = nn.Sequential(nn.Linear(32, 48), nn.Linear(48, 5), nn.Linear(5, 1)).bfloat16()
     assert use_fp8(model, [torch.zeros(1, 32).bfloat16()]) == Replaced(in_fp8=("0",), bypassed=())

@@ -62,6 +62,16 @@ def watched(trace: list[GpuState | None], times_s: list[float]) -> ThrottleWatch
     return ThrottleWatch(read=lambda: next(states), clock_s=lambda: next(times))
 
 
+def test_unknown_reasons_are_null_and_show_no_throttling() -> None:
+    unknown = GpuState(clock_mhz=1980, default_clock_mhz=1980, reasons=None, temperature_c=50, power_w=None)
+    assert not shows_throttling(unknown, steady_mhz=1980)
+    watch = watched([unknown, state(1980, "power cap")], [0.0, 1.0])
+    assert not watch.is_throttled()
+    assert (watch.summary() or {})["reasons"] is None
+    watch.is_throttled()
+    assert (watch.summary() or {})["reasons"] == {"power cap": 1.0}, "of the one state whose reasons are known"
+
+
 def test_the_device_is_polled_at_most_every_20_ms() -> None:
     watch = watched([state(), state(900), state()], [0.0, 0.019, 0.021, 0.03, 0.05])
     assert [watch.is_throttled() for _ in range(5)] == [False, False, True, True, False]

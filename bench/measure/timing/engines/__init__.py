@@ -1,1 +1,1 @@
-"""What runs a network's passes beside torch itself: one file each, from a network and its clips to a function."""
+"""Engines that run the forward passes of a model, one file each: from a model and its clips to a function."""

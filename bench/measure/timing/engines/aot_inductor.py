@@ -1,4 +1,4 @@
-"""AOTInductor: the network exported as one graph and compiled ahead into a shared library that needs no Python."""
+"""AOTInductor: the model exported as one graph and compiled ahead of time into a shared library without Python."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -12,16 +12,16 @@ from bench.measure.timing.engines.work import Work
 
 
 def compile_ahead(work: Work) -> Callable[..., Tensor]:
-    """The compiled library, loaded. InputError where there is no C++ compiler, which it needs on every device.
+    """The compiled library, loaded. Raises InputError without a C++ compiler, which it needs on every device.
 
-    It is for one thread, as all of torch is here: for several it would let each pass wait for the one before.
+    It is loaded for a single thread, as torch is used here: for several threads each pass would wait for the last one.
     """
-    from torch._inductor.exc import InvalidCxxCompiler  # with its compiler, as long to import as torch
+    from torch._inductor.exc import InvalidCxxCompiler  # late: imports the compiler, which takes as long as torch
 
     with TemporaryDirectory(prefix="vbench-aotinductor-") as folder:
-        package = Path(folder) / "network.pt2"
+        package = Path(folder) / "model.pt2"
         try:
-            with torch.no_grad(), work.in_precision():  # the compiler puts autocast's casts in, the export does not
+            with torch.no_grad(), work.in_precision():  # the compiler adds the casts of autocast, the export does not
                 torch._inductor.aoti_compile_and_package(work.export(), package_path=str(package))
         except InvalidCxxCompiler as error:
             raise InputError("compile aotinductor needs a C++ compiler; install g++ or name one in CXX") from error

@@ -1,4 +1,4 @@
-"""CUDA graphs: one pass recorded as it is launched, and replayed by a single launch."""
+"""CUDA graphs: one pass captured while it is launched, and replayed by a single launch."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -9,26 +9,32 @@ from torch import Tensor
 from bench.core.errors import InputError
 from bench.measure.timing.engines.work import Work
 
-THIS_THREAD = "thread_local"  # a loader that pins memory in another thread does not break the recording
-WARM_UPS = 3  # cuDNN and cuBLAS choose and allocate in the first passes, which must not happen while recording
+CAPTURE_ERROR_MODE = "thread_local"  # a loader that pins memory in another thread does not break the capture
+WARM_UPS = 3  # cuDNN and cuBLAS choose kernels and allocate in the first passes, which a capture does not allow
 
 
-def record(work: Work) -> Callable[..., Tensor]:
-    """A replay of the recorded pass. It reads the recorded clips where they lie, and copies other clips over them.
+def capture(work: Work) -> Callable[..., Tensor]:
+    """A function that replays the captured pass. It reads the captured clips in place, and copies other clips there.
 
-    The logits are the same memory at every call: read them before the next one. InputError for a network whose pass
-    cannot be recorded.
+    The logits lie in the same memory at every call, so read them before the next one. Raises InputError for a model
+    whose pass cannot be captured.
     """
     with torch.cuda.device(work.device), torch.inference_mode(), work.in_precision():
-        _warm_up(work)
+        current = torch.cuda.current_stream()
+        _warm_up(work, current)
         graph = torch.cuda.CUDAGraph()
-        with said_of_recording(), torch.cuda.graph(graph, capture_error_mode=THIS_THREAD):
+        # torch leaves its capture stream as the current one if a capture fails, so this puts the other one back.
+        with (
+            explain_capture_errors(),
+            torch.cuda.stream(current),
+            torch.cuda.graph(graph, capture_error_mode=CAPTURE_ERROR_MODE),
+        ):
             logits: Tensor = work.model(*work.inputs)
 
     def replay(*inputs: Tensor) -> Tensor:
-        for recorded, given in zip(work.inputs, inputs, strict=True):
-            if given is not recorded:
-                recorded.copy_(given)
+        for captured, given in zip(work.inputs, inputs, strict=True):
+            if given is not captured:
+                captured.copy_(given)
         graph.replay()
         return logits
 
@@ -36,24 +42,24 @@ def record(work: Work) -> Callable[..., Tensor]:
 
 
 @contextmanager
-def said_of_recording() -> Iterator[None]:
-    """What CUDA says of a pass that it cannot record, as an InputError; everything else as it is."""
+def explain_capture_errors() -> Iterator[None]:
+    """Raise InputError if CUDA says that it cannot capture the pass; other errors pass through."""
     try:
         yield
     except RuntimeError as error:
         if "captur" not in str(error):
             raise
         raise InputError(
-            "compile cudagraphs cannot record this network: within a pass it copies from main memory or waits for the "
+            "compile cudagraphs cannot capture this model: within a pass it copies from main memory or waits for the "
             "device; run it eagerly or by torch.compile"
         ) from error
 
 
-def _warm_up(work: Work) -> None:
-    """On a stream of its own, as recording wants it."""
+def _warm_up(work: Work, current: torch.cuda.Stream) -> None:
+    """Run a few passes on a side stream, as torch requires before a capture."""
     stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]  # torch gives it no types
-    stream.wait_stream(torch.cuda.current_stream())
+    stream.wait_stream(current)
     with torch.cuda.stream(stream):
         for _ in range(WARM_UPS):
             work.model(*work.inputs)
-    torch.cuda.current_stream().wait_stream(stream)
+    current.wait_stream(stream)

@@ -1,4 +1,4 @@
-"""ONNX Runtime: the network exported to ONNX and run by a session of its own, on the CPU or by its CUDA provider."""
+"""ONNX Runtime: the model exported to ONNX and run by a session, on the CPU or by the CUDA provider."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -16,13 +16,14 @@ INSTALL = "pip install onnx onnxruntime onnxscript"
 
 
 def open_session(work: Work) -> Callable[..., Tensor]:
-    """Runs the network in a session with as many threads as torch has, on the device on which the clips are.
+    """A function that runs the model in a session with as many threads as torch has, on the device of the clips.
 
-    On CUDA clips and logits stay on the device, and every call waits until it is done.
+    On CUDA, clips and logits stay on the device, and every call waits until it is done. Raises MissingPackageError
+    without onnxruntime, InputError if it has no CUDA provider that works.
     """
     onnxruntime = _onnxruntime()
     with TemporaryDirectory(prefix="vbench-onnx-") as folder:
-        file = Path(folder) / "network.onnx"
+        file = Path(folder) / "model.onnx"
         _write_onnx(work, file)
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = torch.get_num_threads()
@@ -30,13 +31,13 @@ def open_session(work: Work) -> Callable[..., Tensor]:
         session = onnxruntime.InferenceSession(str(file), options, providers=_providers(work))
     if work.device.type != "cuda":
         return _on_cpu(session)
-    if CUDA not in session.get_providers():  # it falls back to the CPU and says so in its log alone
+    if CUDA not in session.get_providers():  # it falls back to the CPU and only logs that
         raise InputError(f"compile onnxruntime has no {CUDA} that works here; pip install onnxruntime-gpu")
     return _on_cuda(session, work)
 
 
 def adaptive_max_pool3d(volume: Tensor, output_size: list[int]) -> tuple[Tensor, Tensor]:
-    """`aten::adaptive_max_pool3d` out of operators that ONNX has, axis by axis; without places: those are zeros."""
+    """`aten::adaptive_max_pool3d` made of operators that ONNX has, axis by axis; the indices are zeros."""
     for axis, cells in zip((-3, -2, -1), output_size, strict=True):
         size = volume.shape[axis]
         bounds = [(cell * size // cells, -(-(cell + 1) * size // cells)) for cell in range(cells)]
@@ -47,7 +48,7 @@ def adaptive_max_pool3d(volume: Tensor, output_size: list[int]) -> tuple[Tensor,
 def _onnxruntime() -> Any:
     try:
         import onnxruntime
-        import onnxscript  # noqa: F401  # torch's exporter needs it and says so late
+        import onnxscript  # noqa: F401  # torch's exporter needs it, and fails late without it
     except ImportError as error:
         package = error.name or "onnxruntime"
         raise MissingPackageError(package, needed_for="compile onnxruntime", install=INSTALL) from None
@@ -84,17 +85,18 @@ def _on_cuda(session: Any, work: Work) -> Callable[..., Tensor]:
 
     def run(*inputs: Tensor) -> Tensor:
         binding = session.io_binding()
-        for name, clip in zip(names, inputs, strict=True):
-            binding.bind_input(name, *_place_of(clip.contiguous()))
-        binding.bind_output(output.name, *_place_of(logits))
-        torch.cuda.current_stream(work.device).synchronize()  # the session has a stream of its own
+        clips = [clip.contiguous() for clip in inputs]  # copies must live until the session has read them
+        for name, clip in zip(names, clips, strict=True):
+            binding.bind_input(name, *_buffer_of(clip))
+        binding.bind_output(output.name, *_buffer_of(logits))
+        torch.cuda.current_stream(work.device).synchronize()  # the session runs on a stream of its own
         session.run_with_iobinding(binding)
         return logits
 
     return run
 
 
-def _place_of(tensor: Tensor) -> tuple[str, int, Any, tuple[int, ...], int]:
-    """Device, its number, numpy type, shape and address: what a session binds."""
+def _buffer_of(tensor: Tensor) -> tuple[str, int, Any, tuple[int, ...], int]:
+    """What a session binds: device, its number, numpy type, shape and address."""
     dtype = torch.empty(0, dtype=tensor.dtype).numpy().dtype
     return "cuda", tensor.device.index or 0, dtype, tuple(tensor.shape), tensor.data_ptr()

@@ -1,4 +1,4 @@
-"""TensorRT: the network exported as one graph and built into an engine for this very GPU by torch_tensorrt."""
+"""TensorRT: the model exported as one graph and built into an engine for this GPU by torch_tensorrt."""
 
 from collections.abc import Callable
 
@@ -9,7 +9,7 @@ from bench.measure.timing.engines.work import Work
 
 
 def build(work: Work) -> Callable[..., Tensor]:
-    """The engine, in the dtypes of the network's weights; operators that TensorRT has not are left to torch."""
+    """The engine, in the dtypes of the model's weights; torch runs the operators that TensorRT does not have."""
     try:
         import torch_tensorrt
     except ImportError:

@@ -1,4 +1,4 @@
-"""What an engine is given: a network in its precision, and the clips that it is made ready for."""
+"""What an engine gets: a model in its precision, and the clips that it is built for."""
 
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from bench.core.schema import Precision
 
 @dataclass(frozen=True, kw_only=True)
 class Work:
-    """A network and clips of the shapes that it shall run at; both are on their device and in their dtype already."""
+    """A model, and clips of the shapes that it will run at; both are on their device and in their dtype."""
 
     model: nn.Module
     inputs: tuple[Tensor, ...]
@@ -24,12 +24,12 @@ class Work:
         return self.inputs[0].device
 
     def in_precision(self) -> AbstractContextManager[object]:
-        """Autocast where the precision wants it. It keeps no cast weights: a graph would go on reading freed ones."""
+        """Autocast, if the precision is mixed, without its cache: a graph would read cast weights that were freed."""
         if self.autocast is None:
             return nullcontext()
         return torch.autocast(self.device.type, dtype=self.autocast, cache_enabled=False)
 
     def export(self) -> ExportedProgram:
-        """The network as one graph for exactly these shapes. What autocast would cast is not in it."""
+        """The model as one graph for exactly these shapes, without the casts of autocast."""
         with torch.no_grad():
             return torch.export.export(self.model, self.inputs)
