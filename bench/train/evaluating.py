@@ -223,8 +223,9 @@ def rounding_of(device: str | torch.device) -> str | None:
     if device.type != "cuda" or torch.cuda.get_device_capability(device)[0] < 8:
         return None
     # Not `allow_tf32`: reading that raises once a plug-in has set `fp32_precision`.
-    backends = {"convolutions": torch.backends.cudnn.conv, "products": torch.backends.cuda.matmul}
-    layers = [name for name, backend in backends.items() if backend.fp32_precision == "tf32"]
+    backends: Any = torch.backends  # torch gives these switches no types
+    switches = {"convolutions": backends.cudnn.conv, "products": backends.cuda.matmul}
+    layers = [name for name, switch in switches.items() if switch.fp32_precision == "tf32"]
     return f"TF32 in {' and '.join(layers)}" if layers else None
 
 

@@ -174,9 +174,10 @@ def set_tf32(*, is_on: bool) -> None:
     follow `torch.backends.fp32_precision`, which a plug-in may have set to `tf32`. The new ones alone make torch raise
     when anything reads the old ones.
     """
+    cudnn: Any = torch.backends.cudnn  # torch gives its switches no types
     torch.set_float32_matmul_precision("high" if is_on else "highest")
-    torch.backends.cudnn.allow_tf32 = is_on
-    for backend in (torch.backends.cuda.matmul, torch.backends.cudnn.conv, torch.backends.cudnn.rnn):
+    cudnn.allow_tf32 = is_on
+    for backend in (torch.backends.cuda.matmul, cudnn.conv, cudnn.rnn):
         backend.fp32_precision = "tf32" if is_on else "ieee"
 
 
