@@ -84,14 +84,17 @@ def show_measure(name: Name, as_json: AsJson = False) -> None:
 
     entry = _named("measure", name, _measures())
     options = {key: "required" if value is inspect.Parameter.empty else value for key, value in entry.options.items()}
-    metrics = [(spec.name, spec.unit, spec.better, spec.meaning) for spec in entry.metrics]
-    columns = ("metric", "unit", "better", "meaning")
+    metrics = [(spec.name, spec.title, spec.unit, spec.better, spec.meaning) for spec in entry.metrics]
+    columns = ("metric", "title", "unit", "better", "meaning")
     if as_json:
         facts = {"measure": name, "options": options, "axes": sorted(entry.depends_on), "version": entry.version}
+        facts |= {"duration_s": entry.duration_s, "headlines": [spec.name for spec in entry.metrics if spec.headline]}
         print_json({**facts, "metrics": [dict(zip(columns, row, strict=True)) for row in metrics]})
         return
     print_text(f"{name}: {_first_line(entry.function.__doc__)}")
     print_text(f"axes: {', '.join(sorted(entry.depends_on))}")
+    if name != "accuracy":  # its time depends on the data
+        print_text(f"rough duration of a run: {entry.duration_s:g} s, and the start of a process")
     if options:
         print_table(("option", "default"), [(key, repr(value)) for key, value in options.items()])
     if metrics:

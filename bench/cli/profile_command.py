@@ -1,11 +1,10 @@
 """The command `profile`: counts models at once, and prints what they cost."""
 
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Mapping, Sequence
 from csv import DictWriter
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -84,8 +83,6 @@ def profile(
     html: Annotated[Path | None, typer.Option("--html", help="Write the modules as a page into this folder.")] = None,
 ) -> None:
     """Count models: parameters, MACs, memory. Several models give one table."""
-    from bench.profiling import profile as profile_model
-
     models = list(dict.fromkeys(model))
     if as_json and form not in (None, "json"):
         raise InputError(f"--json prints JSON and --format {form} does not; give one of them")
@@ -99,39 +96,40 @@ def profile(
         _require_one_model(models, {**per_model, **(per_table if wanted != "json" else {})})
     if csv is not None:
         check_writable(csv)
-    found = []
-    with progress_bar("counting models") if len(models) > 1 else nullcontext() as advance:
-        for number, name in enumerate(models):
-            if advance is not None:
-                advance(number, len(models))
-            with _naming(name) if len(models) > 1 else nullcontext():
-                found.append(
-                    profile_model(
-                        name,
-                        shape,
-                        num_classes=num_classes,
-                        arguments=arguments,
-                        weights=weights,
-                        entry=entry,
-                        device=device,
-                        counters=counted_by,
-                        views=views,
-                        with_speed=speed,
-                        wait_idle_s=wait_idle_s,
-                        on_wait=print_note,
-                    )
-                )
+    found = _count_models(
+        models,
+        shape,
+        num_classes=num_classes,
+        arguments=arguments,
+        weights=weights,
+        entry=entry,
+        device=device,
+        counters=counted_by,
+        views=views,
+        with_speed=speed,
+        wait_idle_s=wait_idle_s,
+        on_wait=print_note,
+    )
     _show_profiles(sorted_profiles(found, sort), wanted=wanted, with_layers=layers)
     _write_layers(found[0], csv=csv, html=html)
 
 
-@contextmanager
-def _naming(model: str) -> Iterator[None]:
-    """Name `model` in an InputError of the block that does not name it itself."""
-    try:
-        yield
-    except InputError as error:
-        raise InputError(str(error) if model in str(error) else f"{model}: {error}") from error
+def _count_models(models: Sequence[str], shape: str | None, **options: Any) -> "list[Profile]":
+    """Profile each model with the same options. With several, a bar shows the progress and errors name the model."""
+    from bench.profiling import profile as profile_model
+
+    if len(models) == 1:
+        return [profile_model(models[0], shape, **options)]
+    found = []
+    with progress_bar("counting models") as advance:
+        for number, model in enumerate(models):
+            if advance is not None:
+                advance(number, len(models))
+            try:
+                found.append(profile_model(model, shape, **options))
+            except InputError as error:
+                raise InputError(str(error) if model in str(error) else f"{model}: {error}") from error
+    return found
 
 
 def _require_one_model(models: Sequence[str], options: Mapping[str, object]) -> None:
