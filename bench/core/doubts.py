@@ -71,11 +71,10 @@ def value_text(metric: Metric, *, doubts: Sequence[str], interval: tuple[float, 
     return format_doubtful(metric.value, metric.unit, half_width=half_width)
 
 
-def is_drifting(record: Record) -> bool:
-    """Whether the machine or any timing of this record drifted, by its status, its canary or its samples."""
-    if record.status == DRIFTING or has_canary_moved(record.details):
-        return True
-    return any(DRIFTING in sampling_doubts(record, metric) for metric in record.metrics)
+def record_doubts(record: Record) -> tuple[str, ...]:
+    """The doubts about any timing of this record, in alphabetical order."""
+    found = {doubt for metric in record.metrics for doubt in timing_doubts(record, metric)}
+    return tuple(sorted(found | ({record.status} & set(TIMING_DOUBTS))))
 
 
 def has_canary_moved(details: Mapping[str, Json]) -> bool:

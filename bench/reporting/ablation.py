@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal
 
+from bench.core.doubts import timing_doubts
 from bench.core.schema import Clip, Json
 from bench.core.stats import Estimate, paired_difference
 from bench.reporting.board import Column, column_of, headlines_of, in_order
@@ -22,7 +23,15 @@ from bench.reporting.case_results import (
 from bench.reporting.metric_text import value_text
 
 Verdict = Literal[
-    "better", "worse", "higher", "lower", "no difference seen", "the same", "depends on the setting", "one pair"
+    "better",
+    "worse",
+    "higher",
+    "lower",
+    "no difference seen",
+    "the same",
+    "depends on the setting",
+    "one pair",
+    "doubtful",
 ]
 REPETITIONS = ("seed", "run")  # values are repeated along these axes, not varied
 UNSET = "not set"  # an axis or argument that only other values of the same metric set
@@ -281,6 +290,8 @@ def _verdict(pairs: Sequence[tuple[LevelValue, LevelValue]], difference: Estimat
         return "depends on the setting"
     if is_exact:
         return "the same" if signs == {0} else _direction(is_higher=signs.pop() > 0, better=None)
+    if any(timing_doubts(each.recorded_metric.record, each.recorded_metric.metric) for pair in pairs for each in pair):
+        return "doubtful"
     if len(pairs) < 2:
         return "one pair"
     if difference.covers_zero:

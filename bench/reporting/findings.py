@@ -3,8 +3,9 @@
 import math
 from collections.abc import Iterator, Sequence
 
+from bench.core.doubts import TIMING_DOUBTS
 from bench.core.stats import Estimate
-from bench.core.units import choose_scale, format_number, plural
+from bench.core.units import choose_scale, format_doubtful, format_number, plural
 from bench.reporting.ablation import POINTS, Ablation, Effect, level_text
 from bench.reporting.board import Board, Column
 from bench.reporting.case_results import MetricSummary
@@ -65,6 +66,8 @@ def _sentence(ablation: Ablation, effect: Effect) -> str:
         return f"No difference seen in {metric} between {factor} {level} and {baseline} ({size}; {evidence})."
     if effect.verdict == "one pair":
         return f"{change}, but one pair cannot separate this from chance."
+    if effect.verdict == "doubtful":
+        return f"{change}, but timings behind it are doubtful."
     if effect.verdict == "the same":
         return f"{_capitalised(metric)} is the same with {factor} {level} and {baseline}."
     if effect.verdict == "depends on the setting":
@@ -96,6 +99,7 @@ def _cost_ratios(ablation: Ablation, effect: Effect) -> str:
         and (found := ablation.effects.get((effect.level, column)))
         and found.difference is not None
         and found.is_ratio
+        and found.verdict != "doubtful"
     ]
     return f", at {listed(ratios)}" if ratios else ""
 
@@ -121,9 +125,12 @@ def _description_of_single_row(board: Board) -> str:
     """All headlines of the only row: `c3d: parameters 78.4 M, MACs 38.5 G, latency 20.0 ms.`"""
     row, parts = board.rows[0], []
     for column in board.headlines:
-        value, scale = row.summaries[column].value, choose_scale([row.summaries[column].value], column.unit)
-        name = _name_in_sentence(column)
-        amount = f"{name} {scale.text(value)} {scale.unit_after(name)}".strip()
+        summary, name = row.summaries[column], _name_in_sentence(column)
+        scale = choose_scale([summary.value], column.unit)
+        amount = f"{name} {scale.text(summary.value)} {scale.unit_after(name)}".strip()
+        if summary.value is not None and set(summary.doubts) & set(TIMING_DOUBTS):
+            half_width = (summary.high - summary.low) / 2 if summary.has_interval else None
+            amount = f"{name} {format_doubtful(summary.value, column.unit, half_width=half_width)}"
         parts.append(f"{amount}{_where_in_sentence(column, board.headlines)}")
     return f"{row.label}: {listed(parts, most=len(parts))}."
 

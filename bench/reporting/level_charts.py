@@ -1,7 +1,7 @@
 """Charts of an ablation: the levels, and their differences from the baseline."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from bench.core.stats import Estimate
@@ -46,7 +46,10 @@ def _levels(ablation: Ablation, goal: Column, effects: list[Effect], name: str) 
             _markers(
                 *zip(*singles, strict=True), look={"color": "rgba(0,0,0,0)", "line": {"color": MUTED, "width": 1}}
             ),
-            {**_markers(middles, ticks, look={"color": INK}), "error_x": error_bars(middles, lows, highs, color=INK)},
+            {
+                **_markers(middles, ticks, look=_look(INK, effects)),
+                "error_x": error_bars(middles, lows, highs, color=INK),
+            },
         ],
         caption=f"{label} by {axis_name(ablation.factor)}. Rings are single seeds or runs; dots are the "
         f"{listed(dict.fromkeys(effect.summary.how for effect in effects))}.",
@@ -69,7 +72,7 @@ def _differences(ablation: Ablation, goal: Column, compared: list[tuple[Effect, 
         title=title,
         traces=[
             {
-                **_markers(middles, ticks, look={"color": ACCENT}),
+                **_markers(middles, ticks, look=_look(ACCENT, [effect for effect, _ in compared])),
                 "error_x": error_bars(middles, lows, highs, color=ACCENT),
             }
         ],
@@ -105,6 +108,14 @@ def _chart(
         caption=caption,
         alt=alt,
     )
+
+
+def _look(color: str, effects: Sequence[Effect]) -> dict[str, Any]:
+    """Filled markers, hollow for levels whose timings are doubtful."""
+    symbols = [
+        "circle-open" if effect.verdict == "doubtful" or effect.summary.doubts else "circle" for effect in effects
+    ]
+    return {"color": color, "symbol": symbols}
 
 
 def _markers(xs: Any, ys: Any, *, look: dict[str, Any]) -> dict[str, Any]:

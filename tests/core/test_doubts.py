@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from bench.core.doubts import interval_of, is_drifting, measured_text, timing_doubts
+from bench.core.doubts import interval_of, measured_text, record_doubts, timing_doubts
 from bench.core.drift import timing_interval
 from bench.core.schema import Case, Clip, Metric, Point, Record, Status
 from bench.core.stats import median
@@ -45,14 +45,14 @@ MEMORY = Metric(name="memory.peak_allocated_bytes", value=1e9, unit="B", better=
 def test_a_steady_timing_is_not_doubted() -> None:
     found = record(timing("latency.p50_ms"), P90, MEMORY, drift={})
     assert [timing_doubts(found, metric) for metric in found.metrics] == [(), (), ()]
-    assert not is_drifting(found)
+    assert record_doubts(found) == ()
 
 
 def test_a_drift_concerns_all_metrics_of_its_timing_and_no_other() -> None:
     found = record(timing("latency.p50_ms", STEPPED), P90, timing("train_step.step_ms"), MEMORY, status="drifting")
     doubts = [timing_doubts(found, metric) for metric in found.metrics]
     assert doubts == [("drifting",), ("drifting",), (), ()]
-    assert is_drifting(found)
+    assert record_doubts(found) == ("drifting",)
 
 
 def test_a_drift_of_one_batch_is_none_of_another() -> None:

@@ -119,6 +119,23 @@ def test_costs_are_compared_as_ratios_over_runs(make: SimpleNamespace) -> None:
     assert level.verdict == "better"
 
 
+def test_a_difference_between_doubtful_timings_is_not_judged(make: SimpleNamespace) -> None:
+    """Twice as slow in every pair, but the canary moved in one of the four runs; top-1 is the goal."""
+    canary = {"copy_ms": {"before": 1.0, "after": 1.3, "ratio": 1.3}}
+    records = [
+        make.timing("net", ms=ms, args={"depth": level}, run_index=run, details={"canary": canary} if ms == 5 else {})
+        for level, times in ((3, (10.0, 20.0)), (1, (5.0, 10.0)))
+        for run, ms in enumerate(times)
+    ]
+    alone = ablation_of(records)
+    assert effect(alone, "1", "latency.p50_ms").verdict == "doubtful"
+    trained = ablation_of([*records, *accuracies(make, {3: (90.0, 80.0), 1: (50.0, 44.0)})])
+    (sentence,) = ablation_findings(trained)
+    assert "latency" not in sentence, "a doubtful timing is no cost that a finding names"
+    steady = [record.model_copy(update={"details": {"drift": {}}}) for record in records]
+    assert effect(ablation_of(steady), "1", "latency.p50_ms").verdict in ("better", "no difference seen")
+
+
 def test_exact_counts_need_no_interval(make: SimpleNamespace) -> None:
     records = [make.counts("net", params=p, macs=7, args={"depth": d}) for d, p in ((3, 100), (1, 50))]
     found = ablation_of(records)

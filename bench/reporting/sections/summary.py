@@ -2,7 +2,7 @@
 
 from collections import Counter
 
-from bench.core.doubts import is_drifting
+from bench.core.doubts import record_doubts
 from bench.core.registry import register_section
 from bench.core.units import plural
 from bench.reporting.board import Board
@@ -81,10 +81,7 @@ def _cases(results: Results) -> tuple[str, str, str]:
     done = sum(progress.done for progress in results.progress)
     planned = sum(p.recorded if p.cases is None else p.cases for p in results.progress)
     runs = [run for case in results.cases for run in case.runs]
-    doubtful = Counter(str(run.status) for run in runs if run.status != "ok")
-    moved = sum(is_drifting(run) for run in runs if str(run.status) != "drifting")
-    if moved:
-        doubtful["drifting"] += moved
+    doubtful = Counter(doubt for run in runs for doubt in record_doubts(run))
     more = [plural(len(runs), "run"), *(f"{number} {status}" for status, number in sorted(doubtful.items()))]
     unknown = [progress.suite for progress in results.progress if progress.cases is None]
     if unknown:
