@@ -146,7 +146,8 @@ def _leaders(board: Board, column: Column) -> Iterator[str]:
         scale = choose_scale([best], column.unit)
         word = "Highest" if column.better == "higher" else "Lowest"
         where = f" on machine {group}" if group and len(board.machines_of(board.columns)) > 1 else ""
-        ends = f" ({scale.text(summary.low)} to {scale.text(summary.high)})" if summary.has_interval else ""
+        has_ends = summary.has_interval and summary.low < summary.high
+        ends = f" ({scale.text(summary.low)} to {scale.text(summary.high)})" if has_ends else ""
         yield (
             f"{word} {_in_sentence(column, board.headlines)}{where}: {listed(leaders, most=3)}, "
             f"{scale.text(best)} {scale.unit}{ends}{_tied_text(others)}."

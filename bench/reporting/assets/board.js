@@ -140,15 +140,17 @@
     title: factor.title,
     titleFormatter: head(factor.title),
     field: `factors.${factor.name}`,
+    responsive: 99,
     sorter: (a, b) => collator.compare(factorText(a), factorText(b)),
     formatter: (cell) => document.createTextNode(factorText(cell.getValue())),
   }));
-  const machineColumn = { title: "machine", titleFormatter: head("machine"), field: "machine", formatter: (cell) => document.createTextNode(cell.getValue() || "–") };
+  const machineColumn = { title: "machine", titleFormatter: head("machine"), field: "machine", responsive: 98, formatter: (cell) => document.createTextNode(cell.getValue() || "–") };
   const metricColumns = columns.map((column) => ({
     title: column.title,
     titleFormatter: metricHead(column),
     field: column.field,
     visible: shown.has(column.index),
+    responsive: 1 + column.index,
     hozAlign: "right",
     headerHozAlign: "right",
     minWidth: 90,

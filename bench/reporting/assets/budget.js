@@ -129,7 +129,7 @@
       trace(hollow, { color: colour("--paper"), size: 9, line: { color: colour("--muted"), width: 1.4 } }),
       trace(solid, { color: colour("--muted"), size: 9 }, solid.length < 60 ? { error_y: errors(solid) } : {}),
       { type: "scatter", mode: "lines", x: front.map(({ x }) => x.value / dx), y: front.map(({ y }) => y.value / dy), line: { color: colour("--accent"), width: 1.3, shape: "hv" }, hoverinfo: "skip" },
-      trace(front, { color: colour("--accent"), size: 11, symbol: "diamond" }, { mode: "markers+text", text: front.map((point) => (named.includes(point) ? escapeMarkup(shortened(point.row.label)) : "")), textposition: "top left", textfont: { color: colour("--ink"), size: 11 }, cliponaxis: false, error_y: errors(front) }),
+      trace(front, { color: colour("--accent"), size: 11, symbol: "diamond" }, { mode: "markers+text", text: front.map((point) => (named.includes(point) ? escapeMarkup(shortened(point.row.label)) : "")), textposition: front.map((point) => (isLeft(point.x.value, xs) ? "top right" : "top left")), textfont: { color: colour("--ink"), size: 11 }, cliponaxis: false, error_y: errors(front) }),
     ];
     const band = best && best.y.low !== undefined ? [{ type: "rect", xref: "paper", x0: 0, x1: 1, y0: best.y.low / dy, y1: best.y.high / dy, fillcolor: colour("--loud"), line: { width: 0 }, layer: "below" }] : [];
     const layout = {
@@ -141,6 +141,12 @@
     };
     Plotly.react(chart, traces, layout, { responsive: true, displaylogo: false, modeBarButtonsToRemove: ["lasso2d", "select2d", "toImage"] });
     if (!chart.dataset.listens) { chart.dataset.listens = "yes"; openOnClick(chart); }
+  }
+
+  // Names of points on the left half are written to the right, so that the edge does not cut them.
+  function isLeft(value, values) {
+    const [low, high] = [Math.min(...values), Math.max(...values)];
+    return high > 15 * low ? value * value < low * high : value < (low + high) / 2;
   }
 
   function shortened(text) {
