@@ -29,18 +29,18 @@ def timing_doubts(record: Record, metric: Metric) -> tuple[str, ...]:
     """
     if not metric.can_drift:
         return ()
-    own = timing_of(metric)
+    raised = [(each, doubts) for each in record.metrics if (doubts := sampling_doubts(record, each))]
     found = {DRIFTING} if has_canary_moved(record.details) and record.in_turns is None else set[str]()
     for doubt in TIMING_DOUBTS:
-        caused = {timing_of(each) for each in record.metrics if doubt in sampling_doubts(record, each)}
-        if own in caused or (doubt == record.status and not caused and not found):
+        caused = {timing_of(each) for each, doubts in raised if doubt in doubts}
+        if (caused and timing_of(metric) in caused) or (doubt == record.status and not caused and not found):
             found.add(doubt)
     return tuple(sorted(found))
 
 
 def sampling_doubts(record: Record, metric: Metric) -> set[str]:
     """The doubts that the samples of this metric raise; none if it has no samples of its own."""
-    found = {doubt for doubt in (UNSTEADY, THROTTLED) if metric.stopped_because == doubt}
+    found = {str(metric.stopped_because)} if metric.stopped_because in (UNSTEADY, THROTTLED) else set()
     if not is_sampled_timing(metric) or record.in_turns is not None:
         return found
     if is_imprecise(metric, interval_of(record, metric)):
@@ -95,7 +95,7 @@ def is_imprecise(metric: Metric, interval: tuple[float, float] | None) -> bool:
 
 def is_sampled_timing(metric: Metric) -> bool:
     """Whether the value is the median of samples in order of time."""
-    return metric.can_drift and metric.stopped_because is not None and bool(metric.samples)
+    return metric.stopped_because is not None and bool(metric.samples) and metric.can_drift
 
 
 def timing_of(metric: Metric) -> Timing:
