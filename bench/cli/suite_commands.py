@@ -75,7 +75,10 @@ def run(
         print_text(note)
     say_summary(summary)
     say_predictions(summary)
-    print_text(f"report: {write_report(summary.folder)}")
+    report_page = write_report(summary.folder)
+    if finding := first_finding(summary.folder):
+        print_text(finding)
+    print_text(f"report: {report_page}")
     raise typer.Exit(summary.exit_code)
 
 
@@ -239,6 +242,7 @@ class LiveRun:
         self._task = self._progress.add_task("cases", total=None, state="")
         self._now = Text("")
         self._live: Live | None = None
+        self._is_trained = False
         self._warnings = set[str]()  # repeats of a case have the same ones; each is printed once
 
     def show(self, event: "Event") -> None:
@@ -252,6 +256,8 @@ class LiveRun:
             self._now = safe_text(f"  now: {event.case.title} — {event.text or 'starting'}{_percent(event.fraction)}")
         if self._live is not None:
             self._live.update(self._panel())
+        if event.kind == "started" and event.case is not None and event.case.point.recipe is not None:
+            self._report_before_training(event)
         if event.kind == "waiting":
             print_text(event.text)
         if event.kind == "finished" and event.record is not None:
@@ -260,6 +266,12 @@ class LiveRun:
                 if warning.what not in self._warnings:
                     self._warnings.add(warning.what)
                     print_text(f"  warning: {warning.what}{f'; {warning.remedy}' if warning.remedy else ''}")
+
+    def _report_before_training(self, event: "Event") -> None:
+        """Write a report of the counts and timings before the first training, which takes longest."""
+        if not self._is_trained and event.done:
+            print_text(f"report of the counts and timings so far: {write_report(event.folder)}")
+        self._is_trained = True
 
     def _panel(self) -> RenderableType:
         return Group(self._progress, self._now)
@@ -367,6 +379,16 @@ def say_predictions(summary: "RunSummary") -> None:
         print_text(
             f"predictions of every video are stored for {len(kept)} cases: vbench predictions {folder} lists them"
         )
+
+
+def first_finding(folder: Path) -> str | None:
+    """Return the first sentence of the report's summary; None if nothing was compared."""
+    from bench.reporting.findings import ablation_findings, leader_findings
+    from bench.reporting.site import read_results
+
+    results = read_results(folder)
+    findings = [finding for ablation in results.ablations for finding in ablation_findings(ablation)]
+    return next(iter([*findings, *leader_findings(results.board)]), None)
 
 
 def write_report(folder: Path) -> Path:

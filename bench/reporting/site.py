@@ -131,7 +131,7 @@ def report(source: Source, *, out: str | Path, title: str | None = None, single_
     With `single_file`, `out` is the HTML file to write. Raises InputError if there is no record or `out` cannot be
     written, and StoreError if a file cannot be read.
     """
-    results = _read(source)
+    results = read_results(source)
     if not results.records:
         raise InputError("there is no record to report on; measure something first with: vbench run SUITE")
     place = Path(out)
@@ -200,7 +200,7 @@ def _detail_pages(results: Results) -> Iterator[Page]:
         yield Page(name=name, title=case.case.title, sections=case_sections(results, case, links), data=data)
 
 
-def _read(source: Source) -> Results:
+def read_results(source: Source) -> Results:
     """Read records, the folders they come from, and the facts of their suites there."""
     items = [source] if isinstance(source, str | Path) else list(source)
     records = [item for item in items if isinstance(item, Record)]

@@ -37,12 +37,13 @@ RERUN_STATES: Mapping[Rerun | None, frozenset[RunState]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Event:
-    """A step of a run, for a live display. `done`, `failed` and `left` count runs of cases.
+    """A step of a run, for a live display. `done`, `failed` and `left` count runs of cases; `folder` has the results.
 
     `left_s` is an estimate; None if it is unknown.
     """
 
     kind: EventKind
+    folder: Path
     done: int
     failed: int
     left: int
@@ -104,9 +105,13 @@ class Plan:
 
     @cached_property
     def runs(self) -> list[tuple[Case, int]]:
-        """All runs of the suite, every case once before any a second time."""
+        """All runs of the suite, every case once before any a second time.
+
+        Trainings come last, because they take longest: counts and timings are known, and reported, before.
+        """
         most = max((case.runs for case in self.suite.cases), default=0)
-        return [(case, index) for index in range(most) for case in self.suite.cases if index < case.runs]
+        runs = [(case, index) for index in range(most) for case in self.suite.cases if index < case.runs]
+        return sorted(runs, key=lambda run: run[0].point.recipe is not None)
 
     def state(self, case_id: str, index: int) -> RunState:
         return "done" if (case_id, index) in self.done else self.states.get((case_id, index), "missing")
@@ -289,6 +294,7 @@ class _Progress:
     """Counts of a run and the events made of them, in constant time per event."""
 
     on_event: Callable[[Event], None]
+    folder: Path
     done: int
     left: int
     estimate: RunEstimate
@@ -308,6 +314,7 @@ class _Progress:
         self.on_event(
             Event(
                 kind=kind,
+                folder=self.folder,
                 done=self.done,
                 failed=self.failed,
                 left=self.left,
@@ -335,7 +342,11 @@ def _run_pending(
     """Run and store every pending run. A stopped case is stored as `interrupted`, then CaseInterrupted is raised."""
     total = sum(case.runs for case in target.suite.cases)
     progress = _Progress(
-        on_event=on_event, done=total - len(target.pending), left=len(target.pending), estimate=target.estimate()
+        on_event=on_event,
+        folder=target.store.folder,
+        done=total - len(target.pending),
+        left=len(target.pending),
+        estimate=target.estimate(),
     )
     recipes = recipe_folders(target.suite.path)
     progress.notify("planned")

@@ -1,5 +1,6 @@
 """Runs of a timed case: each in its own process, interleaved over the cases."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -100,3 +101,16 @@ def test_every_run_of_a_timed_case_has_its_own_process(tmp_path: Path, monkeypat
     records = read_records("out")
     assert [(r.case.point.batch, r.run_index) for r in records] == [(1, 0), (2, 0), (1, 1), (2, 1)]
     assert len({r.metrics[0].value for r in records}) == 4
+
+
+def test_trainings_run_after_counts_and_timings(tmp_path: Path) -> None:
+    clip = Clip.model_validate("4x1x16")
+    trained = Case(
+        suite="order",
+        point=Point(model="c3d", clip=clip, dataset="motions", recipe="quick", seed=0),
+        measures={"accuracy": {}},
+    )
+    timed = Case(suite="order", point=Point(model="c3d", clip=clip), measures={"latency": {}}, runs=2)
+    plan = planned(tmp_path)
+    plan = replace(plan, suite=replace(plan.suite, cases=(trained, timed)))
+    assert [(case.id, index) for case, index in plan.runs] == [(timed.id, 0), (timed.id, 1), (trained.id, 0)]
