@@ -32,6 +32,8 @@ def timing_doubts(record: Record, metric: Metric) -> tuple[str, ...]:
     raised = [(each, doubts) for each in record.metrics if (doubts := sampling_doubts(record, each))]
     found = {DRIFTING} if has_canary_moved(record.details) and record.in_turns is None else set[str]()
     for doubt in TIMING_DOUBTS:
+        if doubt == DRIFTING and record.in_turns is not None:
+            continue
         caused = {timing_of(each) for each, doubts in raised if doubt in doubts}
         if (caused and timing_of(metric) in caused) or (doubt == record.status and not caused and not found):
             found.add(doubt)

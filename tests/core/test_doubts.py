@@ -99,6 +99,15 @@ def test_drift_cancels_out_in_turn_taking() -> None:
     assert timing_doubts(found, found.metrics[0]) == ()
 
 
+def test_the_status_drifting_is_no_doubt_in_turn_taking() -> None:
+    """A worker that takes turns gets this status if its canary moved, which both sides share."""
+    canary = {"matmul_ms": {"before": 1.0, "after": 1.3, "ratio": 1.3}}
+    found = record(timing("latency.p50_ms"), status="drifting", canary=canary, in_turns="steps")
+    assert timing_doubts(found, found.metrics[0]) == ()
+    alone = found.model_copy(update={"details": {"canary": canary}})
+    assert timing_doubts(alone, alone.metrics[0]) == ("drifting",)
+
+
 def test_the_interval_of_an_earlier_record_is_computed_from_its_samples() -> None:
     metric = timing("latency.p50_ms", STEPPED, interval=(8.0, 8.1))
     assert interval_of(record(metric, drift={}), metric) == (8.0, 8.1)
