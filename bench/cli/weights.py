@@ -1,4 +1,4 @@
-"""The commands `weights …`: inspect a checkpoint file, find published ones, download one."""
+"""The commands `weights …`: inspect a checkpoint file, export it, find published ones, download one."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
-from bench.cli.arguments import AsJson, Entry
+from bench.cli.arguments import AsJson, Entry, check_writable
 from bench.cli.console import errors, print_json, print_table, print_text
 from bench.core.errors import InputError
 from bench.core.units import format_value
@@ -36,6 +36,29 @@ def weights_inspect(
         print_json(_checkpoint_as_dict(found))
     else:
         _show_checkpoint(found)
+
+
+@weights_app.command("export")
+def weights_export(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A checkpoint, or the state of an unfinished training.")],
+    to: Annotated[str, typer.Option("--to", help="3d-resnets, torchvision, mmaction2 or safetensors.")],
+    out: Annotated[Path | None, typer.Option("--out", help="The file to write; next to FILE if not given.")] = None,
+    entry: Entry = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write a checkpoint for another code base, so that a training goes on there."""
+    from bench.train.exporting import export_weights
+
+    if out is not None:
+        check_writable(out)
+    found = export_weights(file, to=to, out=out, entry=entry)
+    if as_json:
+        print_json({**asdict(found), "path": str(found.path), "notes": list(found.notes)})
+        return
+    epoch = "" if found.epoch is None else f" of epoch {found.epoch}"
+    print_text(f"{found.path}: {found.tensors} tensors of {found.model}{epoch}, for {found.target}")
+    for note in found.notes:
+        print_text(note.replace("FILE", str(found.path)))
 
 
 @weights_app.command("find")

@@ -36,7 +36,7 @@ def write_state(folder: Path, state: Mapping[str, Any], *, step: int) -> Path:
     _sweep(folder)
     unverified = folder / f"state_{step:08d}.pt"
     with written_whole(unverified) as part:
-        _save(dict(state), part)
+        save_torch(dict(state), part)
         digest = _hash(part)
     path = unverified.with_stem(f"{unverified.stem}_{digest}")
     unverified.replace(path)
@@ -74,7 +74,7 @@ def remove_states(folder: Path) -> None:
 def write_weights(path: Path, weights: Mapping[str, Any], *, about: Mapping[str, Any]) -> Path:
     """Write `{**about, "state_dict": weights}` to `path` atomically; `about` is plain data."""
     with written_whole(path) as part:
-        _save({**about, "state_dict": dict(weights)}, part)
+        save_torch({**about, "state_dict": dict(weights)}, part)
     return path
 
 
@@ -114,7 +114,7 @@ def written_whole(path: Path) -> Iterator[Path]:
         raise TrainingError(f"{path} cannot be written: {error.strerror or error}") from error
 
 
-def _save(content: Mapping[str, Any], path: Path) -> None:
+def save_torch(content: Mapping[str, Any], path: Path) -> None:
     """Save to an open file: given a path, torch stores its name in the file and hides the reason of a full disk."""
     try:
         with path.open("wb") as file:

@@ -450,6 +450,7 @@ class _TrainingRun:
             return
         saved = {
             "identity": self.notes["identity"],
+            "notes": self.notes,
             "training": self.state.state_dict(),
             "curves": self.curves,
             "best_top1": self.best_top1,

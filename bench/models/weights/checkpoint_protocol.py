@@ -1,6 +1,8 @@
 """The input protocol of a checkpoint file: stated in it by a training of vbench, else that of its zoo."""
 
+import json
 from collections.abc import Mapping
+from typing import Any
 
 from bench.core.errors import InputError, WeightsError
 from bench.core.input_protocol import InputProtocol
@@ -18,6 +20,10 @@ def protocol_of_checkpoint(checkpoint: Checkpoint) -> InputProtocol:
     Raises WeightsError if the file states a protocol that cannot be read.
     """
     stated = checkpoint.metadata.get(KEY)
+    if stated is None and isinstance(checkpoint.metadata.get("notes"), Mapping):  # of an unfinished training here
+        stated = checkpoint.metadata["notes"].get(KEY)
+    if isinstance(stated, str) and checkpoint.path.suffix == ".safetensors":  # whose header holds text only
+        stated = _parsed(stated)
     if not isinstance(stated, Mapping):
         match = recognise(checkpoint)
         return InputProtocol() if match is None else match.protocol
@@ -25,6 +31,13 @@ def protocol_of_checkpoint(checkpoint: Checkpoint) -> InputProtocol:
         return InputProtocol.of(stated, mark="stored", origin=checkpoint.path.name, where=str(checkpoint.path))
     except InputError as error:
         raise WeightsError(f"the input protocol in {error}") from None
+
+
+def _parsed(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return None
 
 
 def notes_on(checkpoint: Checkpoint) -> tuple[str, ...]:
