@@ -17,6 +17,7 @@ from typer.core import TyperGroup
 from bench.cli.arguments import AsJson, with_wait_idle_time
 from bench.cli.console import print_error, print_json, print_note, print_table
 from bench.cli.data import data_app
+from bench.cli.examples import add_examples
 from bench.cli.gate import ab, baseline_app, compare, history
 from bench.cli.listings import measures_app, recipes_app, show_help, suites_app
 from bench.cli.models import models
@@ -97,6 +98,9 @@ def doctor(
     else:
         print_table(("", "state", "found", "remedy"), [(f.topic, f.state, f.found, f.remedy) for f in findings])
     raise typer.Exit(3 if any(finding.state == "missing" for finding in findings) else 0)
+
+
+add_examples(app)
 
 
 @app.callback(invoke_without_command=True)

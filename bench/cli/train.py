@@ -58,7 +58,7 @@ Ranks = Annotated[
     int | None, typer.Option("--ranks", help="Processes that share the work, one per GPU; or start vbench by torchrun.")
 ]
 Workers = Annotated[int, typer.Option("--workers", min=0, help="Decoding processes per rank.")]
-Timeout = Annotated[float, typer.Option("--timeout", min=1, help="Time limit in seconds.")]
+Timeout = Annotated[float, typer.Option("--timeout", min=1, help="Time limit in seconds.", show_default="58 days")]
 
 TIMEOUT_S = 5e6  # two months; the suites that train on whole data sets have the same limit
 
