@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from shlex import quote
 from textwrap import wrap
+from time import sleep
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -16,6 +17,7 @@ from rich.text import Text
 from bench.cli.arguments import AsJson, RecipeChanges, WaitIdle, wait_idle_seconds
 from bench.cli.console import console, duration, first_line, print_json, print_table, print_text, safe_text
 from bench.core.doubts import measured_text
+from bench.core.errors import InputError
 from bench.core.registry import find_metric_spec, headlines_among
 from bench.core.schema import Metric, Record
 from bench.core.units import format_interval, format_value
@@ -147,6 +149,9 @@ def report(
     single_file: Annotated[
         bool, typer.Option("--single-file", help="Write one HTML file with everything inside, such as for a mail.")
     ] = False,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Write the site again after every new record; open pages follow.")
+    ] = False,
     plugin: Annotated[
         list[str] | None, typer.Option("--plugin", metavar="MODULE", help="A module with sections of your own.")
     ] = None,
@@ -157,6 +162,14 @@ def report(
 
     import_plugins(plugin or [])
     place = out or Path("report.html" if single_file else "report")
+    if watch and single_file:
+        raise InputError("--watch writes a folder, and --single-file one file; give one of them")
+    if watch:
+        from bench.reporting.watching import watch as write_again
+
+        write_again(
+            results, out=place, title=title, wait=sleep, on_written=lambda index: print_text(f"report: {index}")
+        )
     print_text(f"report: {write_site(results, out=place, title=title, single_file=single_file)}")
 
 

@@ -15,7 +15,7 @@ WIDTH, HEIGHT, LEFT, BOTTOM = 860.0, 300.0, 70.0, 26.0
 ATOM = "http://www.w3.org/2005/Atom"
 TEMPLATE = """
 <figure class="chart">
-<svg class="history" viewBox="0 0 {{ width }} {{ height }}" role="img" aria-label="{{ alt }}">
+<svg class="history" viewBox="0 0 {{ width }} {{ height }}" role="group" aria-label="{{ alt }}">
 {% for y, text in ticks %}
 <line class="rule" x1="{{ left }}" x2="{{ width }}" y1="{{ y }}" y2="{{ y }}"></line>
 <text x="{{ left - 6 }}" y="{{ y + 4 }}" text-anchor="end">{{ text }}</text>

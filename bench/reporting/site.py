@@ -93,6 +93,7 @@ class Site:
     pages: Sequence[Page]
     links: Links
     records: int = 0
+    version: str = ""  # of a live site, whose open pages follow it
 
     @property
     def navigation(self) -> list[Page]:
@@ -142,6 +143,15 @@ def report(source: Source, *, out: str | Path, title: str | None = None, single_
     if place.exists() and not place.is_dir():
         raise InputError(f"{place} is a file; a report needs a folder")
     return _written(place, lambda: _write_site(place, build_site(results, title=title)))
+
+
+def write_live(source: Source, *, out: Path, title: str | None, version: str) -> Path:
+    """Write a report as `report` does, whose open pages are read again once another `version` was written."""
+    results = _read(source)
+    if not results.records:
+        raise InputError("there is no record to report on; measure something first with: vbench run SUITE")
+    site = replace(build_site(results, title=title), version=version)
+    return _written(out, lambda: _write_site(out, site))
 
 
 def build_site(results: Results, *, title: str | None = None, single_file: bool = False) -> Site:
@@ -255,7 +265,8 @@ def _written(place: Path, write: Callable[[], Path]) -> Path:
 def _write_site(folder: Path, site: Site) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     used = {file for page in site.pages for file in page.assets}
-    for name in ["report.css", "report.js", "NOTICE.txt", *sorted(used)]:
+    live = ["live.js"] if site.version else []
+    for name in ["report.css", "report.js", "NOTICE.txt", *live, *sorted(used)]:
         _copy(ASSETS / name, folder / "assets" / name)
     if any(page.has_charts for page in site.pages):
         _copy(_plotly_script(), folder / "assets" / PLOTLY)
@@ -265,6 +276,10 @@ def _write_site(folder: Path, site: Site) -> Path:
         (folder / f"{page.name}.html").write_text(site.page_html(page), encoding="utf-8")
     for name, text in _data(site.pages).items():
         (folder / "data" / f"{name}.js").write_text(text, encoding="utf-8")
+    if site.version:  # last, because pages are read again when it changes
+        (folder / "data").mkdir(exist_ok=True)
+        text = data_script("version", {"version": site.version})
+        (folder / "data" / "version.js").write_text(text, encoding="utf-8")
     return folder / "index.html"
 
 

@@ -10,7 +10,9 @@ from typing import Any
 
 import pytest
 
-from bench.reporting.site import report
+from bench.reporting.comparison_page import write_comparison_page
+from bench.reporting.history_page import write_history_page
+from bench.reporting.site import report, write_live
 from bench.store import RecordStore
 
 pytestmark = pytest.mark.browser
@@ -399,10 +401,47 @@ def test_a_single_file_shows_one_page_at_a_time_and_draws_it(
         assert visit.requests == [single.as_uri()] or all(url.startswith(("file:", "data:")) for url in visit.requests)
 
 
+def test_an_open_page_follows_the_records(chromium: Any, make: SimpleNamespace, tmp_path: Path) -> None:
+    results = [make.counts("a"), make.counts("b")]
+    index = write_live(results[:1], out=tmp_path, title=None, version="1")
+    with Visit(chromium, index.with_name("board.html"), "#leaderboard&find=counts") as visit:
+        write_live(results, out=tmp_path, title=None, version="2")
+        visit.page.get_by_text("0 of 2 rows").wait_for(timeout=15_000)
+        assert visit.messages == []
+
+
+@pytest.mark.parametrize("width", [1440, 390])
+def test_pages_of_comparisons_and_histories_need_no_network_and_pass_axe(
+    chromium: Any, tmp_path: Path, width: int
+) -> None:
+    step = {"index": 1, "before": 10.0, "after": 12.0, "p": 0.01}
+    commits = [
+        {"commit": c * 40, "started_at": "2025-01-01", "value": v, "runs": 3} for c, v in (("a", 10.0), ("b", 12.0))
+    ]
+    change = {"first": commits[1], "last_before": commits[0], "step": step, "verdict": "worse"}
+    facts = {"metric": "latency.p50_ms", "case": "c3d", "unit": "ms", "commits": commits, "changes": [change]}
+    row = {"suite": "s", "case": "c3d", "metric": "latency.p50_ms", "unit": "ms", "base": 10.0, "head": 12.0}
+    row |= {"runs": (3, 3), "verdict": "worse", "reason": "", "ratio": 1.2, "interval": (1.1, 1.3), "detectable": 0.05}
+    row |= {"limit": "3%", "is_deciding": True, "is_across": False}
+    pages = [
+        write_history_page(tmp_path / "history.html", facts),
+        write_comparison_page(tmp_path / "compare.html", [row], base="main", head="topic", headline="1 worse"),
+    ]
+    for file in pages:
+        with Visit(chromium, file, viewport={"width": width, "height": 844}, bypass_csp=True) as visit:
+            assert visit.messages == []
+            assert visit.page.locator("svg circle").first.is_visible()
+            assert visit.page.evaluate("document.documentElement.scrollWidth") <= width
+            visit.page.evaluate(AXE.read_text(encoding="utf-8"))
+            found = visit.page.evaluate("async () => (await axe.run(document)).violations")
+            assert [each["id"] for each in found if each["impact"] in ("serious", "critical")] == [], file.name
+            assert all(url.startswith(("file:", "data:")) for url in visit.requests)
+
+
 def test_a_phone_shows_cards(chromium: Any, site: Path) -> None:
     with Visit(chromium, site / "board.html", viewport={"width": 390, "height": 844}) as visit:
         visit.page.locator(".tabulator-responsive-collapse-toggle").first.click()
-        assert "Parameters" in visit.page.locator(".card:visible").first.inner_text()
+        assert "Latency" in visit.page.locator(".card:visible").first.inner_text()
         assert visit.page.locator(".card b").count() == 0
 
 
