@@ -147,7 +147,7 @@ def report(source: Source, *, out: str | Path, title: str | None = None, single_
 
 def write_live(source: Source, *, out: Path, title: str | None, version: str) -> Path:
     """Write a report as `report` does, whose open pages are read again once another `version` was written."""
-    results = _read(source)
+    results = read_results(source)
     if not results.records:
         raise InputError("there is no record to report on; measure something first with: vbench run SUITE")
     site = replace(build_site(results, title=title), version=version)
