@@ -80,7 +80,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "models": ("models", "models 'resnet3d*'", "models show slowfast_r50"),
     "query": (
         "query 'select * from records limit 1'",
-        "query \"select title, value from metrics where name = 'latency.p50_ms' order by value\" results/quickstart",
+        "query \"select title, value from metrics where metric = 'latency.p50_ms' order by value\" results/quickstart",
         "query 'select status, count(*) from records group by status' results/k700 --format csv",
     ),
     "help": ("help exit-codes", "help words", "help environment"),

@@ -11,8 +11,10 @@ import typer
 from bench.cli.app import app, run_command
 from bench.cli.examples import EXAMPLES
 from bench.core.registry import DATASETS, find_metric_spec
+from bench.core.schema import Case, Clip, Metric, Point, Record
 from bench.models.factory import is_model
 from bench.reference.zoo_files import zoo_file
+from bench.store import RecordStore
 from bench.suite.shipped import shipped_recipes, shipped_suites
 
 ROOT = Path(__file__).parents[2]
@@ -76,6 +78,27 @@ def test_examples_parse_and_name_what_exists(name: str, example: str) -> None:
             assert zoo_file(value).id == value
     if name in ("suites show", "recipes show"):
         assert values["name"] in {"suites show": shipped_suites(), "recipes show": shipped_recipes()}[name]
+
+
+@pytest.mark.parametrize("example", EXAMPLES["query"])
+def test_query_examples_run_on_records(example: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("duckdb")
+    case = Case(suite="s", point=Point(model="c3d", clip=Clip.model_validate("16x1x112")), measures={"latency": {}})
+    metric = Metric(name="latency.p50_ms", value=2.5, unit="ms", better="lower")
+    RecordStore(tmp_path / "results").append(
+        Record(
+            case=case,
+            case_id=case.id,
+            run_index=0,
+            freshness="",
+            status="ok",
+            started_at="2026-01-01T00:00:00+00:00",
+            metrics=(metric,),
+        )
+    )
+    _, sql, *others = shlex.split(example)
+    assert run_command(["query", sql, str(tmp_path / "results"), *others[1:]]) == 0
+    assert capsys.readouterr().out.strip()
 
 
 @pytest.mark.parametrize("example", QUICK)
