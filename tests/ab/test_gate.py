@@ -3,7 +3,11 @@
 import json
 import os
 import re
+import signal
 import subprocess
+import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -73,7 +77,7 @@ def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.mark.slow
 def test_a_slower_head_is_found_in_real_processes(repository: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run_command(["ab", "HEAD~1", "HEAD", "nets.yaml", "--budget", "4m", "--out", "out", "--json"]) == 1
+    assert run_command(["ab", "HEAD~1", "HEAD", "nets.yaml", "--budget", "15m", "--out", "out", "--json"]) == 1
     printed = json.loads(capsys.readouterr().out)
     rows = {row["metric"]: row for row in printed["rows"]}
     assert rows["latency.p50_ms"]["verdict"] == "worse"
@@ -113,6 +117,34 @@ def test_a_side_that_cannot_be_measured_is_exit_3(repository: Path, capsys: pyte
     git(repository, "commit", "-q", "-a", "-m", "broken")
     assert run_command(["ab", "HEAD~1", "HEAD", "nets.yaml", "--out", "out"]) == 3
     assert "not today" in capsys.readouterr().err
+    assert git(repository, "worktree", "list").count("\n") == 0
+
+
+HANGING = """
+import os, time
+with open("pids.part", "w") as file:
+    file.write(f"{os.getppid()} {os.getpid()}")
+os.rename("pids.part", PIDS)
+time.sleep(600)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("stop", "code"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129), (signal.SIGINT, 130)])
+def test_a_measurement_that_is_stopped_leaves_no_process_and_no_worktree(
+    repository: Path, tmp_path: Path, wait_until_gone: Callable[..., None], stop: signal.Signals, code: int
+) -> None:
+    """The plug-in hangs in a grandchild of the side's process, which has its own process group."""
+    pids = tmp_path / "pids"
+    (repository / "nets.py").write_text(HANGING.replace("PIDS", repr(str(pids))))
+    git(repository, "commit", "-q", "-a", "-m", "hanging")
+    vbench = subprocess.Popen([sys.executable, "-m", "bench", "ab", "HEAD", "HEAD~1", "nets.yaml"])
+    deadline = time.monotonic() + 120
+    while not pids.exists() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    vbench.send_signal(stop)
+    assert vbench.wait(60) == code
+    wait_until_gone([int(pid) for pid in pids.read_text().split()])
     assert git(repository, "worktree", "list").count("\n") == 0
 
 

@@ -5,11 +5,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
-from bench.ab import sides
+from bench.ab import side_child, sides
 from bench.ab.side_child import OWN, _is_other, _origins
 from bench.ab.sides import RunOutcome, Side, SideSetup, modules_of, read_side, side_setup, suite_for_side
 from bench.core.errors import InputError, SetUpError
@@ -547,6 +548,12 @@ from bench.execution.fakes import Record
 def without_identity(record):
     return Record({"in_turns": record.details["in_turns"], "home": "~"})
 """
+
+
+@pytest.mark.parametrize("names", ["RUNNING", "LOCAL", "YAML_TREE", "IMPORT_PATH", "TURN_TAKING", "PRIVACY", "ERRORS"])
+def test_a_side_of_this_version_has_the_newest_names_of_all_modules(names: str) -> None:
+    """After a rename, a side would otherwise silently do without turns or without hiding names."""
+    assert find_spec(getattr(side_child, names)[0]) is not None
 
 
 @pytest.mark.parametrize(("identify", "is_kept"), [(False, False), (True, True)])
