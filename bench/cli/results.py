@@ -135,7 +135,9 @@ def repair_results(results: Results) -> None:
 
 @results_app.command("scrub")
 def scrub_results(results: Results, dry_run: DryRun = False) -> None:
-    """Remove secrets, home folders and host names from records, as new records leave them out."""
+    """Remove secrets, home folders and host names from records, logs and other texts of results folders."""
+    from bench.store.scrubbing import scrub_files
+
     for file in _files(results):
         store = RecordStore(file.parent)
         with store.lock():
@@ -144,7 +146,9 @@ def scrub_results(results: Results, dry_run: DryRun = False) -> None:
             changed = sum(after != before for before, after in zip(records, clean, strict=True))
             if changed and not dry_run:
                 store.replace(clean)
-        print_text(f"{file}: {plural(changed, 'record')} {_would(dry_run)}cleaned")
+            others = scrub_files(file.parent, dry_run=dry_run)
+        and_files = f" and {plural(len(others), 'other file')}" if others else ""
+        print_text(f"{file}: {plural(changed, 'record')}{and_files} {_would(dry_run)}cleaned")
 
 
 def _found(results: Iterable[Path]) -> list[Path]:

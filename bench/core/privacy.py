@@ -12,6 +12,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from bench.core.files import write_atomically
 from bench.core.schema import Environment, Record
 
 # Settings that change what is measured. Exact names: a prefix such as NVIDIA_ would also match NVIDIA_API_KEY.
@@ -31,6 +32,14 @@ RECORDED_VARIABLES = frozenset(
     }
 )
 SECRET_NAME = re.compile(r"KEY|TOKEN|SECRET|PASS|AUTH|CREDENTIAL", re.IGNORECASE)
+# `NVIDIA_API_KEY=nvapi-1`, `'HF_TOKEN': 'hf_1'`: what programs print of their environment. Upper case only, so that
+# words such as `key=value` of other texts stay.
+SECRET_ASSIGNMENT = re.compile(
+    r"(?<![A-Z0-9_])(?P<name>[A-Z0-9_]*(?:KEY|TOKEN|SECRET|PASSWORD|PASSWD|AUTH|CREDENTIAL)[A-Z0-9_]*"
+    r"[\\'\"]*\s?[=:]\s?[\\'\"]*)(?P<value>[^\s\\'\",;]{4,})"
+)
+HIDDEN = "***"
+SHORTEST_SECRET = 8  # shorter values of secret variables, such as `1`, are found in any text
 HOME = re.compile(r"(?<![\w./-])(?:/home|/Users|/export/home)/[^/\s'\":,;)]+(?=[/\s'\":,;)]|$)")
 
 
@@ -50,22 +59,58 @@ def without_secrets(record: Record) -> Record:
 
 
 def without_identity(record: Record) -> Record:
-    """A copy in which home folders and host names are replaced, outside of the case's own point."""
+    """A copy in which secrets, home folders and host names are replaced, outside of the case's own point."""
+    return clean_record(record, identify=False)
+
+
+def clean_record(record: Record, *, identify: bool) -> Record:
+    """As `without_identity`; with `identify`, home folders and host names stay."""
     clean = without_secrets(record)
-    environment = {key: _anonymous(value) for key, value in clean.environment.model_dump().items()}
+    clean_text = without_secret_values if identify else anonymous_text
+
+    def cleaned(value: Any) -> Any:
+        if isinstance(value, str):
+            return clean_text(value)
+        if isinstance(value, dict):
+            return {key: cleaned(item) for key, item in value.items()}
+        return [cleaned(item) for item in value] if isinstance(value, list | tuple) else value
+
+    environment = {key: cleaned(value) for key, value in clean.environment.model_dump().items()}
     return clean.model_copy(
         update={
-            "details": _anonymous(clean.details),
+            "details": cleaned(clean.details),
             "environment": Environment.model_validate(environment),
-            "warnings": tuple(w.model_validate(_anonymous(w.model_dump())) for w in clean.warnings),
-            "error": clean.error and clean.error.model_validate(_anonymous(clean.error.model_dump())),
-            "artifacts": _anonymous(clean.artifacts),
+            "warnings": tuple(w.model_validate(cleaned(w.model_dump())) for w in clean.warnings),
+            "error": clean.error and clean.error.model_validate(cleaned(clean.error.model_dump())),
+            "artifacts": cleaned(clean.artifacts),
         }
     )
 
 
+def without_secret_values(text: str) -> str:
+    """`text` with `***` for values of this process's secret environment variables and of any that it spells out."""
+    for value in _secret_values():
+        text = text.replace(value, HIDDEN)
+    return SECRET_ASSIGNMENT.sub(lambda match: match["name"] + HIDDEN, text)
+
+
+def clean_file(file: Path, *, start: int = 0, identify: bool = False) -> bool:
+    """Remove secrets from a text file, and home folders and host names unless `identify`; returns whether it changed.
+
+    The first `start` bytes stay as they are.
+    """
+    content = file.read_bytes()
+    text = content[start:].decode(errors="surrogateescape")
+    clean = without_secret_values(text) if identify else anonymous_text(text)
+    if clean == text:
+        return False
+    write_atomically(file, content[:start] + clean.encode(errors="surrogateescape"))
+    return True
+
+
 def anonymous_text(text: str) -> str:
-    """`text` with `~` for home folders and `host-<6 hex digits>` for the name of this machine."""
+    """`text` without secrets, with `~` for home folders and `host-<6 hex digits>` for the name of this machine."""
+    text = without_secret_values(text)
     home = _home()
     if home is not None:
         text = home.sub("~", text)
@@ -83,14 +128,11 @@ def _is_recorded(name: str) -> bool:
     return name in RECORDED_VARIABLES and not SECRET_NAME.search(name)
 
 
-def _anonymous(value: Any) -> Any:
-    if isinstance(value, str):
-        return anonymous_text(value)
-    if isinstance(value, dict):
-        return {key: _anonymous(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_anonymous(item) for item in value]
-    return value
+@cache
+def _secret_values() -> tuple[str, ...]:
+    """Values of secret variables of this process, the longest first; sockets and files are no secrets."""
+    found = {value for name, value in os.environ.items() if SECRET_NAME.search(name) and not value.startswith("/")}
+    return tuple(sorted((value for value in found if len(value) >= SHORTEST_SECRET), key=len, reverse=True))
 
 
 @cache

@@ -10,7 +10,7 @@ from typing import Literal, get_args
 
 from bench.catalog.catalog import Catalog
 from bench.core.errors import SuiteError, UnknownNameError
-from bench.core.privacy import without_identity
+from bench.core.privacy import clean_record
 from bench.core.schema import Case, Environment, Record
 from bench.core.yaml_tree import Tree
 from bench.runner.environment import describe_environment
@@ -359,6 +359,7 @@ def _run_pending(
                 device=case.point.device,
                 on_wait=lambda text, case=case: progress.notify("waiting", case=case, text=text),  # type: ignore[misc]  # bound now
             )
+        logged = target.store.log_sizes(case.id)
         try:
             record = run_case(
                 case,
@@ -372,11 +373,11 @@ def _run_pending(
                 ),
             )
         except CaseInterrupted as stop:
-            target.store.append(stop.record if identify else without_identity(stop.record))
+            target.store.clean_logs(case.id, before=logged, identify=identify)
+            target.store.append(clean_record(stop.record, identify=identify))
             raise
-        record = record if wait is None else wait.noted_in(record)
-        if not identify:
-            record = without_identity(record)
+        target.store.clean_logs(case.id, before=logged, identify=identify)
+        record = clean_record(record if wait is None else wait.noted_in(record), identify=identify)
         target.store.append(record)
         progress.finish(case, record)
         yield record

@@ -6,16 +6,18 @@ A record is on the disk before `append` returns.
 import fcntl
 import json
 import os
-from collections.abc import Iterable, Iterator
+import warnings
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from bench.core.errors import StoreError
 from bench.core.files import write_atomically
-from bench.core.privacy import without_secrets
+from bench.core.privacy import clean_file, without_secrets
 from bench.core.schema import Json, Record
 from bench.store.lines import (
     RunFacts,
+    StoreWarning,
     is_newer,
     is_sound,
     parse_record,
@@ -42,6 +44,22 @@ class RecordStore:
 
     def log(self, case_id: str) -> Path:
         return self.folder / "logs" / f"{case_id}.log"
+
+    def log_sizes(self, case_id: str) -> dict[Path, int]:
+        """The logs of a case, one for each rank, and their sizes in bytes."""
+        return {file: file.stat().st_size for file in self.log(case_id).parent.glob(f"{case_id}*.log")}
+
+    def clean_logs(self, case_id: str, *, before: Mapping[Path, int], identify: bool) -> None:
+        """Remove secrets from what was logged since the sizes `before`, and home folders and host names by default.
+
+        A log that cannot be rewritten, on a full disk, is removed with a StoreWarning.
+        """
+        for file in self.log_sizes(case_id):
+            try:
+                clean_file(file, start=before.get(file, 0), identify=identify)
+            except OSError as error:
+                file.unlink(missing_ok=True)
+                warnings.warn(f"{file} was removed, since it may hold secrets: {error}", StoreWarning, stacklevel=2)
 
     def append(self, record: Record) -> None:
         """Add one line and return once it is on the disk; after an error the file is as it was."""

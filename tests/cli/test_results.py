@@ -6,12 +6,14 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 
 from bench.cli.app import run_command
 from bench.core.schema import Case, Environment, Failure, Metric, Point, Record
 from bench.store import RecordStore, StoreWarning, read_records
+from bench.train.predictions import Predictions, read_predictions, store_predictions
 
 
 def record(run: int = 0, *, batch: int = 1, error: str = "", **rest: Any) -> Record:
@@ -136,6 +138,34 @@ def test_scrub_cleans_the_file(tmp_path: Path, capsys: pytest.CaptureFixture[str
     [found] = read_records(tmp_path)
     assert found.environment.state == {"env.OMP_NUM_THREADS": "2"}
     assert found.details == {"path": "~/x"}
+
+
+def test_scrub_cleans_logs_damaged_lines_texts_and_predictions(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    RecordStore(tmp_path).append(record())
+    secret = "HF_TOKEN=hf_secret in /home/ada/x\n"
+    texts = ("logs/a.log", "logs/a.rank1.log", "leases/a-0.json", "artifacts/a/curve.csv", "records.damaged")
+    for name in (*texts, "artifacts/a/state.pth"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(secret)
+    stored = Predictions(
+        videos=("/home/ada/v",),
+        labels=np.array([0]),
+        scores=np.array([[0.5, 0.25]], dtype=np.float32),
+        classes=("a", "b"),
+        protocol={"weights": "/home/ada/w.pth", "views": "1x1"},
+        model="c3d",
+    )
+    file = store_predictions(tmp_path / "artifacts/a/predictions.parquet", stored)
+    assert "6 other files would be cleaned" in run(capsys, "scrub", tmp_path, "--dry-run")
+    assert (tmp_path / "logs/a.log").read_text() == secret
+    assert "6 other files cleaned" in run(capsys, "scrub", tmp_path)
+    assert {(tmp_path / name).read_text() for name in texts} == {"HF_TOKEN=*** in ~/x\n"}
+    found = read_predictions(file)
+    assert found.protocol == {"weights": "~/w.pth", "views": "1x1"}
+    assert found.scores.tolist() == [[0.5, 0.25]]
+    assert "0 records cleaned" in run(capsys, "scrub", tmp_path)
 
 
 def test_a_folder_with_records_of_a_newer_version_is_not_rewritten(tmp_path: Path) -> None:

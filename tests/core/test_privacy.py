@@ -6,7 +6,15 @@ from pathlib import Path
 import pytest
 
 from bench.core import privacy
-from bench.core.privacy import anonymous_text, host_alias, recorded_variables, without_identity
+from bench.core.privacy import (
+    anonymous_text,
+    clean_file,
+    clean_record,
+    host_alias,
+    recorded_variables,
+    without_identity,
+    without_secret_values,
+)
 from bench.core.schema import Case, Environment, Failure, Point, Record, RecordWarning
 
 
@@ -14,7 +22,9 @@ from bench.core.schema import Case, Environment, Failure, Point, Record, RecordW
 def _machine(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", "/data/ada")
     monkeypatch.setattr("socket.gethostname", lambda: "gpu-node7.lab.example")
-    for cached in (privacy._home, privacy._host):
+    monkeypatch.setenv("LAB_API_KEY", "lab-secret-1")
+    monkeypatch.setenv("SHORT_KEY", "1")
+    for cached in (privacy._home, privacy._host, privacy._secret_values):
         cached.cache_clear()
 
 
@@ -73,3 +83,51 @@ def test_a_record_keeps_its_point_and_loses_the_rest() -> None:
     assert clean.warnings[0].what == "see ~/log"
     assert clean.error == Failure(type="E", message="in ~/a.py", traceback='File "~/b.py"')
     assert Path.home() == Path("/data/ada")
+
+
+@pytest.mark.parametrize(
+    ("text", "clean"),
+    [
+        ("401 for lab-secret-1: no", "401 for ***: no"),
+        ("HF_TOKEN=hf_abcdef", "HF_TOKEN=***"),
+        ("{'HF_TOKEN': 'hf_abcdef', 'A': '1'}", "{'HF_TOKEN': '***', 'A': '1'}"),
+        (r"{\"AWS_SECRET_ACCESS_KEY\": \"abcd/ef+g\"}", r"{\"AWS_SECRET_ACCESS_KEY\": \"***\"}"),
+        ('"env.NVIDIA_API_KEY":"nvapi-7"', '"env.NVIDIA_API_KEY":"***"'),
+        ("export WANDB_API_KEY = 0123456789", "export WANDB_API_KEY = ***"),
+        ("key=value, tokens: 400 per clip, PASS: 12 tests", "key=value, tokens: 400 per clip, PASS: 12 tests"),
+        ("step 1 of 1", "step 1 of 1"),
+        ("KEYFRAMES 12, AUTHOR x", "KEYFRAMES 12, AUTHOR x"),
+    ],
+)
+def test_values_of_secret_variables_are_hidden(text: str, clean: str) -> None:
+    assert without_secret_values(text) == clean
+    assert without_secret_values(clean) == clean
+
+
+def test_a_record_that_identifies_its_machine_holds_no_secret_either() -> None:
+    point = Point(model="c3d", clip="16x1x112")  # type: ignore[arg-type]
+    case = Case(suite="s", point=point, measures={"params": {}})
+    record = Record(
+        case=case,
+        case_id=case.id,
+        run_index=0,
+        freshness="f",
+        status="error",
+        started_at="2026-01-01T00:00:00+00:00",
+        details={"url": "https://lab-secret-1@host/home/bob"},
+        error=Failure(type="E", message="lab-secret-1 in /home/bob/a.py"),
+    )
+    clean = clean_record(record, identify=True)
+    assert clean.details == {"url": "https://***@host/home/bob"}
+    assert clean.error == Failure(type="E", message="*** in /home/bob/a.py")
+
+
+def test_a_file_is_cleaned_from_a_place_on_and_keeps_bytes_that_are_no_text(tmp_path: Path) -> None:
+    file = tmp_path / "log"
+    before = b"lab-secret-1\n"
+    file.write_bytes(before + b"\xff lab-secret-1 /home/bob\n")
+    assert clean_file(file, start=len(before), identify=True)
+    assert file.read_bytes() == before + b"\xff *** /home/bob\n"
+    assert clean_file(file)
+    assert file.read_bytes() == b"***\n\xff *** ~\n"
+    assert not clean_file(file)

@@ -50,6 +50,7 @@ FAULTS = {
     "thread": ("threading.Thread(target=time.sleep, args=(90,)).start()", "ok", ""),
     "program": ("subprocess.Popen(['sleep', '90'], start_new_session=True)", "ok", ""),
     "output": ("[print('x' * 1_000_000) for _ in range(200)]", "ok", ""),
+    "secret": ("print(os.environ['LAB_API_KEY']); raise RuntimeError(os.environ['LAB_API_KEY'])", "error", "***"),
     "no metrics": ("return None", "error", ""),
     "odd error": ("raise type('\\x1b[31mOdd', (Exception,), {})('\\x00\\x1b[2J' + 'x' * 100_000)", "error", "x"),
     "full disk": (
@@ -94,6 +95,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{ROOT}")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setenv(LINEAGE, f"faults-{tmp_path.name}")
+    monkeypatch.setenv("LAB_API_KEY", "lab-secret-1")
     return tmp_path
 
 
@@ -139,6 +141,7 @@ def test_every_fault_of_a_worker_is_a_record_and_the_suite_goes_on(folder: Path)
     assert not left_of(os.environ[LINEAGE])
     assert max(log.stat().st_size for log in (folder / "res" / "logs").iterdir()) < 6_000_000
     assert "\x1b" not in done.stdout + done.stderr
+    assert not [file for file in (folder / "res").rglob("*.*") if file.is_file() and b"lab-secret" in file.read_bytes()]
     again = vbench("run", "faults.yaml", "--out", "res", "--rerun", "stale")
     assert again.returncode == 0, again.stderr
     assert len(read_records("res")) == len(records)

@@ -224,3 +224,25 @@ def test_suite_facts_are_stored_with_the_records(tmp_path: Path) -> None:
     assert read_suite_info(tmp_path) == {}
     RecordStore(tmp_path).write_suite({"name": "s", "title": "Wie tief?"})
     assert read_suite_info(tmp_path) == {"name": "s", "title": "Wie tief?"}
+
+
+def test_what_a_case_logs_is_cleaned_and_what_was_there_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = RecordStore(tmp_path)
+    assert store.log_sizes("abc") == {}
+    (tmp_path / "logs").mkdir()
+    store.log("abc").write_text("HF_TOKEN=hf_old\n")
+    before = store.log_sizes("abc")
+    for file in (store.log("abc"), tmp_path / "logs" / "abc.rank1.log"):
+        with file.open("a") as log:
+            log.write("HF_TOKEN=hf_new in /home/ada/x\n")
+    store.clean_logs("abc", before=before, identify=False)
+    assert store.log("abc").read_text() == "HF_TOKEN=hf_old\nHF_TOKEN=*** in ~/x\n"
+    assert (tmp_path / "logs" / "abc.rank1.log").read_text() == "HF_TOKEN=*** in ~/x\n"
+
+    def refuse(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("bench.core.privacy.write_atomically", refuse)
+    with pytest.warns(StoreWarning, match="may hold secrets"):
+        store.clean_logs("abc", before={}, identify=True)
+    assert not store.log("abc").exists()
