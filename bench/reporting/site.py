@@ -5,8 +5,9 @@ import hashlib
 import shutil
 import warnings
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -187,8 +188,7 @@ def _section_pages(results: Results) -> Iterator[Page]:
     """Pages of the registered sections, in the order of `PAGES`, then pages that plug-ins name."""
     found: dict[str, list[DrawnSection]] = defaultdict(list)
     for entry in sorted(SECTIONS, key=lambda entry: (entry.order, entry.name)):
-        if html := _draw(entry, results):
-            found[entry.page].append(DrawnSection(name=entry.name, title=entry.title, html=html))
+        found[entry.page] += _drawn(entry.name, entry.title, partial(_section, entry, results))
     for name in dict.fromkeys([*PAGES, *found]):
         if found[name]:
             page = Page(name=name, title=PAGES.get(name, found[name][0].title), sections=found[name])
@@ -203,11 +203,14 @@ def _detail_pages(results: Results) -> Iterator[Page]:
     for case in results.cases:
         by_model[label_of(case.case.point.model, case.case.point.args)].append(case)
     for label, cases in by_model.items():
-        yield Page(name=results.model_names[label], title=label, sections=model_sections(results, label, cases, links))
+        name = results.model_names[label]
+        sections = _drawn(name, label, partial(model_sections, results, label, cases, links))
+        yield Page(name=name, title=label, sections=sections)
     for case in results.cases:
         name = results.case_names[id(case)]
         data = {name: data_script(name, case_data(case))}
-        yield Page(name=name, title=case.case.title, sections=case_sections(results, case, links), data=data)
+        sections = _drawn(name, case.case.title, partial(case_sections, results, case, links))
+        yield Page(name=name, title=case.case.title, sections=sections, data=data)
 
 
 def read_results(source: Source) -> Results:
@@ -242,17 +245,23 @@ def _unfinished(progress: Progress) -> str:
     return "" if progress.is_complete else f" ({progress.text})"
 
 
-def _draw(entry: SectionEntry, results: Results) -> str | None:
-    """The HTML of a section, None if it has nothing to show. A section that fails becomes a notice; the others stay."""
+def _section(entry: SectionEntry, results: Results) -> list[DrawnSection]:
+    """The section of `entry`; none if it has nothing to show."""
     from markupsafe import Markup
 
+    html = entry.function(results)
+    return [DrawnSection(name=entry.name, title=entry.title, html=Markup(html))] if html else []
+
+
+def _drawn(name: str, title: str, draw: Callable[[], list[DrawnSection]]) -> list[DrawnSection]:
+    """What `draw` returns. If it fails, a notice takes its place, and the rest of the site stays."""
     try:
-        html = entry.function(results)
+        return draw()
     except Exception as error:
         what = f"{type(error).__name__}: {error}"
-        warnings.warn(f"report section {entry.name!r} could not be drawn: {what}", ReportWarning, stacklevel=2)
-        return render('<p class="loud">This section could not be drawn: {{ what }}</p>', what=what)
-    return Markup(html) if html else None
+        warnings.warn(f"report section {name!r} could not be drawn: {what}", ReportWarning, stacklevel=2)
+        html = render('<p class="loud">This section could not be drawn: {{ what }}</p>', what=what)
+        return [DrawnSection(name=name.replace("/", "-"), title=title, html=html)]
 
 
 def _written(place: Path, write: Callable[[], Path]) -> Path:
@@ -272,15 +281,29 @@ def _write_site(folder: Path, site: Site) -> Path:
         _copy(_plotly_script(), folder / "assets" / PLOTLY)
     for parent in {folder / page.name for page in site.pages} | {folder / "data" / name for name in _data(site.pages)}:
         parent.parent.mkdir(parents=True, exist_ok=True)
-    for page in site.pages:
-        (folder / f"{page.name}.html").write_text(site.page_html(page), encoding="utf-8")
-    for name, text in _data(site.pages).items():
-        (folder / "data" / f"{name}.js").write_text(text, encoding="utf-8")
+    files = {folder / f"{page.name}.html": page for page in site.pages}
+    data = {folder / "data" / f"{name}.js": text for name, text in _data(site.pages).items()}
+    _remove_old(folder, keep={*files, *data})
+    for file, page in files.items():
+        file.write_text(site.page_html(page), encoding="utf-8")
+    for file, text in data.items():
+        file.write_text(text, encoding="utf-8")
     if site.version:  # last, because pages are read again when it changes
         (folder / "data").mkdir(exist_ok=True)
         text = data_script("version", {"version": site.version})
         (folder / "data" / "version.js").write_text(text, encoding="utf-8")
     return folder / "index.html"
+
+
+def _remove_old(folder: Path, *, keep: Collection[Path]) -> None:
+    """Remove pages and data files of an earlier report, such as of failures that are gone; files of others stay."""
+    found = [*folder.glob("*.html"), *folder.glob("models/*.html"), *folder.glob("cases/*.html")]
+    for file in [*found, *folder.glob("data/*.js"), *folder.glob("data/cases/*.js")]:
+        if file not in keep:
+            with file.open(encoding="utf-8", errors="replace") as stream:
+                beginning = stream.read(600)
+            if '<meta name="generator" content="vbench ' in beginning or beginning.startswith("vbench_data["):
+                file.unlink()
 
 
 def _write_single(file: Path, site: Site) -> Path:

@@ -322,6 +322,37 @@ def test_a_section_that_fails_leaves_a_notice_and_the_others(
     assert BOARD in html
 
 
+def test_a_page_of_a_case_that_fails_leaves_a_notice_and_the_others(
+    make: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*args: object) -> None:
+        raise KeyError("<oops>")
+
+    monkeypatch.setattr("bench.reporting.site.case_sections", broken)
+    with pytest.warns(ReportWarning, match=r"'cases/.*' could not be drawn"):
+        html = make.report(collect([make.counts()]))
+    assert "could not be drawn: KeyError: &#39;&lt;oops&gt;&#39;" in html
+    assert BOARD in html
+
+
+def test_a_report_removes_pages_of_an_earlier_one_and_no_other_file(make: SimpleNamespace, tmp_path: Path) -> None:
+    report([make.counts("a"), make.timing("gone", status="error")], out=tmp_path)
+    assert (tmp_path / "failures.html").is_file()
+    (tmp_path / "mine.html").write_text("<html>", encoding="utf-8")
+    (tmp_path / "data" / "mine.js").write_text("let x;", encoding="utf-8")
+    report([make.counts("a")], out=tmp_path)
+    assert not (tmp_path / "failures.html").exists()
+    assert [file.name for file in (tmp_path / "models").iterdir()] == ["a.html"]
+    assert len(list((tmp_path / "data" / "cases").iterdir())) == 1
+    assert (tmp_path / "mine.html").is_file()
+    assert (tmp_path / "data" / "mine.js").is_file()
+
+
+def test_the_summary_names_the_data_set_with_its_videos(make: SimpleNamespace) -> None:
+    text = make.page(make.report(collect([make.accuracy(n=400)]))).text
+    assert re.search(r"Data set\s*motions\s*400 videos", text)
+
+
 def test_a_section_of_a_plug_in_is_placed_by_its_order(make: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> None:
     def fastest(results: Results) -> str:
         return f"<p>{len(results.records)} &lt; 2</p>"

@@ -1,13 +1,14 @@
 """What was run, how much of it is done, and the main findings."""
 
 from collections import Counter
+from collections.abc import Iterator
 
 from bench.core.doubts import record_doubts
 from bench.core.registry import register_section
 from bench.core.units import plural
 from bench.reporting.board import Board
 from bench.reporting.findings import ablation_findings, leader_findings
-from bench.reporting.metric_text import STATUSES, listed
+from bench.reporting.metric_text import STATUSES, listed, value_text
 from bench.reporting.rendering import render
 from bench.reporting.results import Progress, Results
 
@@ -63,7 +64,7 @@ def summarise(results: Results) -> str | None:
     not_listed = sum(map(len, ablations)) + len(leaders) - len(findings)
     return render(
         TEMPLATE,
-        facts=[_cases(results), _models(results), _machines(results), _dates(results)],
+        facts=[_cases(results), _models(results), *_data_sets(results), _machines(results), _dates(results)],
         failures=_failures(results),
         has_results=any(case.runs for case in results.cases),
         machines=results.timed_machines,
@@ -115,6 +116,21 @@ def _models(results: Results) -> tuple[str, str, str]:
     models = {row.label for row in results.board.rows}
     clips = {str(case.case.point.clip) for case in results.cases}
     return "Models", str(len(models)), f"at {listed(sorted(clips), most=3)} (frames × stride × pixels)"
+
+
+def _data_sets(results: Results) -> Iterator[tuple[str, str, str]]:
+    """One fact about the data sets of all evaluations: `motions`, with the split and the number of its videos."""
+    found: dict[str, dict[str, None]] = {}
+    for record in (record for case in results.cases for record in case.runs):
+        protocol = record.details.get("protocol")
+        if isinstance(protocol, dict) and record.case.point.dataset is not None:
+            parts = [value_text(protocol[key]) for key in ("split",) if protocol.get(key) is not None]
+            videos = protocol.get("videos")
+            parts += [plural(videos, "video")] if isinstance(videos, int) else []
+            found.setdefault(record.case.point.dataset, {})[", ".join(parts)] = None
+    if found:
+        texts = [text for variants in found.values() for text in variants if text]
+        yield plural(len(found), "Data set").partition(" ")[2], listed(found, most=3), listed(texts, most=3)
 
 
 def _machines(results: Results) -> tuple[str, str, str]:
