@@ -90,6 +90,11 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "weights inspect checkpoint.pth --entry state_dict_ema",
         "weights inspect checkpoint.pth --json",
     ),
+    "weights export": (
+        "weights export weights/last.pt --to 3d-resnets",
+        "weights export weights/last.pt --to torchvision --out r3d_18.pth",
+        "weights export checkpoint.pth --to safetensors --entry state_dict_ema",
+    ),
     "weights find": ("weights find slowfast_r50", "weights find '*kinetics*'", "weights find x3d_m --json"),
     "weights get": (
         "weights get pytorchvideo/x3d_m",

@@ -46,7 +46,7 @@ def weights_export(
     entry: Entry = None,
     as_json: AsJson = False,
 ) -> None:
-    """Write a checkpoint for another code base, so that a training goes on there."""
+    """Write a checkpoint in the format of another code base, to continue a training there."""
     from bench.train.exporting import export_weights
 
     if out is not None:
