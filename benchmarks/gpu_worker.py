@@ -471,11 +471,11 @@ def run_check(name: str, on: Target) -> dict[str, Any]:
     return {"key": name, "title": name, "outcome": outcome, "text": text, "seconds": seconds, "details": details}
 
 
-def run_case(case: Case, on: Target) -> Record:
+def run_case(case: Case, on: Target, *, has_canary: bool) -> Record:
     """The record of a case measured in this process, which it shares with the cases before it."""
     started_at, started_s = datetime.now(UTC).isoformat(timespec="seconds"), time.perf_counter()
     context = CaseContext(case, artifacts=on.folder / "artifacts" / case.id, session=str(os.getppid()))
-    result = measure_case(context)
+    result = measure_case(context, has_canary=has_canary)
     return Record(
         case=case,
         case_id=case.id,
@@ -501,5 +501,6 @@ def reply_with_outcomes() -> None:
         if item["case"] is None:
             reply.send(**run_check(item["key"], on))
         else:
-            reply.send(record=run_case(Case.model_validate(item["case"]), on).model_dump(mode="json"))
+            record = run_case(Case.model_validate(item["case"]), on, has_canary=item["has_canary"])
+            reply.send(record=record.model_dump(mode="json"))
         free_device_memory()

@@ -494,8 +494,14 @@ def _batches(
         _record_unread(made.unread, failures)
         if not made.clips:
             continue
-        clips = tuple(each.take(made.clips[each.modality]) for each in inputs)
+        clips = tuple(_taken(each, made.clips[each.modality]) for each in inputs)
         yield Batch(clips=clips, labels=made.labels, videos=made.positions, views=made.views)
+
+
+def _taken(spec: InputLike, clip_BCTHW: Tensor) -> Tensor:
+    """One input's frames of a clip, in page-locked memory if the clip is: else their transfer would block."""
+    taken = spec.take(clip_BCTHW)
+    return taken.pin_memory() if clip_BCTHW.is_pinned() and not taken.is_pinned() else taken
 
 
 def _made_by_workers(

@@ -81,10 +81,11 @@ def _stop(number: int, frame: object) -> None:
     raise StopSignal(number)
 
 
-def measure_case(case: CaseContext, *, rank: int = 0) -> WorkerResult:
+def measure_case(case: CaseContext, *, rank: int = 0, has_canary: bool = True) -> WorkerResult:
     """Take every measure of `case` in order. The first that fails ends the case; earlier metrics are kept.
 
-    A `rank` other than the first takes only the measures that several processes share.
+    A `rank` other than the first takes only the measures that several processes share. Without `has_canary` the canary,
+    which takes about a second on a GPU, does not run around timed measures.
     """
     metrics: list[Metric] = []
     seconds: dict[str, float] = {}
@@ -92,7 +93,7 @@ def measure_case(case: CaseContext, *, rank: int = 0) -> WorkerResult:
     status: Status = "ok"
     try:
         _prepare(case)
-        with watch_disturbance(case) if is_timed(case) else nullcontext():
+        with watch_disturbance(case) if has_canary and is_timed(case) else nullcontext():
             measures = _measures_of(case, rank=rank)
             case.note("measure_versions", {name: MEASURES.get(name).version for name in measures})
             for name, options in measures.items():

@@ -24,6 +24,7 @@ from bench.data.loading import (
     UnreadVideoWarning,
     _add,
     _read_ahead,
+    _taken,
     epoch_order,
     steps_per_epoch,
     train_batches,
@@ -32,6 +33,7 @@ from bench.data.loading import (
 from bench.data.prepare import prepare_frames
 from bench.data.prepare_shards import prepare_shards
 from bench.data.transforms import Augmentation
+from bench.models.base import InputSpec
 
 CLIP = Clip.model_validate("4x2x16")
 AUGMENTATION = Augmentation(crop="random_resized")
@@ -363,3 +365,23 @@ def test_the_next_video_is_decoded_while_one_is_used(videos: VideoSet) -> None:
         assert video is videos.videos[position]
         assert isinstance(frames, VideoError) if position == 1 else frames == [position]
         assert position == 2 or decoded[position + 1].wait(timeout=30)
+
+
+def test_frames_taken_of_a_page_locked_clip_are_page_locked_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """SlowFast's slow pathway is a copy of every fourth frame; from pageable memory its transfer would block."""
+    locked: set[int] = set()
+
+    def pin(clip: torch.Tensor) -> torch.Tensor:
+        copied = clip.clone()
+        locked.add(copied.data_ptr())
+        return copied
+
+    monkeypatch.setattr(torch.Tensor, "pin_memory", pin)
+    monkeypatch.setattr(torch.Tensor, "is_pinned", lambda clip: clip.data_ptr() in locked)
+    fast, slow = InputSpec(), InputSpec(frames=lambda frames: frames // 4)
+    pageable = torch.randn(1, 3, 8, 4, 4)
+    clip = pageable.pin_memory()
+    assert [_taken(spec, clip).is_pinned() for spec in (fast, slow)] == [True, True]
+    assert torch.equal(_taken(slow, clip), slow.take(pageable))
+    assert _taken(fast, clip) is clip, "nothing is copied that need not be"
+    assert [_taken(spec, pageable).is_pinned() for spec in (fast, slow)] == [False, False]
