@@ -519,7 +519,8 @@ def _made_by_workers(
         sampler=cast("Any", requests),
         num_workers=min(workers, len(requests)),
         collate_fn=cast("Any", _unchanged),
-        pin_memory=torch.cuda.is_available(),
+        # Not `is_available`: a case on the CPU must not start CUDA.
+        pin_memory=torch.cuda.is_initialized(),  # type: ignore[no-untyped-call]  # torch gives it no types
         multiprocessing_context="forkserver",
     )
     for made in loader:

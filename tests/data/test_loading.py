@@ -23,6 +23,7 @@ from bench.data.loading import (
     UnreadVideo,
     UnreadVideoWarning,
     _add,
+    _made_by_workers,
     _read_ahead,
     _taken,
     epoch_order,
@@ -385,3 +386,15 @@ def test_frames_taken_of_a_page_locked_clip_are_page_locked_too(monkeypatch: pyt
     assert torch.equal(_taken(slow, clip), slow.take(pageable))
     assert _taken(fast, clip) is clip, "nothing is copied that need not be"
     assert [_taken(spec, pageable).is_pinned() for spec in (fast, slow)] == [False, False]
+
+
+@pytest.mark.parametrize("uses_gpu", [True, False])
+def test_memory_is_page_locked_only_in_a_process_that_uses_its_gpu(
+    uses_gpu: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: dict[str, Any] = {}
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.is_initialized", lambda: uses_gpu)
+    monkeypatch.setattr("bench.data.loading.DataLoader", lambda *_, **options: given.update(options) or ())
+    assert list(_made_by_workers(lambda request: request, [object()], workers=2)) == []  # type: ignore[arg-type, return-value]
+    assert given["pin_memory"] is uses_gpu
