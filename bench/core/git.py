@@ -39,7 +39,8 @@ def run_git(*arguments: str, folder: Path | None = None, stdin: str = "", timeou
 
     Raises FileNotFoundError if git is not installed, TimeoutError if it does not answer in time; both are OSErrors.
     """
-    command = ["git", "-c", "core.hooksPath=/dev/null", *arguments]
+    # Without optional locks: a killed `git status` would leave index.lock, which blocks the user.
+    command = ["git", "--no-optional-locks", "-c", "core.hooksPath=/dev/null", *arguments]
     try:
         return run_supervised(
             command,

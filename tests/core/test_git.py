@@ -11,7 +11,7 @@ from bench.comparison.baselines import current_branch
 from bench.comparison.history import _places
 from bench.comparison.runs import open_side
 from bench.core.errors import InputError, SetUpError
-from bench.core.git import REPOSITORY_VARIABLES, git_environment
+from bench.core.git import REPOSITORY_VARIABLES, git_environment, run_git
 from bench.core.yaml_tree import Tree
 from bench.runner.environment import describe_environment
 
@@ -90,3 +90,11 @@ def test_tests_see_neither_a_repository_nor_user_settings() -> None:
     assert given == {"GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_NOSYSTEM": "1"}
     listed = subprocess.run(["git", "config", "--list", "--show-scope"], check=True, capture_output=True, text=True)
     assert {line.split()[0] for line in listed.stdout.splitlines()} <= {"local"}
+
+
+def test_asking_for_the_status_never_locks_or_writes_the_index(commit: str, tmp_path: Path) -> None:
+    index = tmp_path / "own" / ".git" / "index"
+    os.utime(tmp_path / "own" / "of_own.py", (1, 1))  # git would write the new time into its index
+    before = index.read_bytes()
+    assert run_git("status", "--porcelain", folder=tmp_path / "own").stdout == ""
+    assert index.read_bytes() == before
