@@ -14,7 +14,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "run": (
         "run suites/quickstart.yaml",
         "run suites/kinetics700.yaml --small --out results/k700",
-        "run suites/quickstart.yaml --rerun failed",
+        "run suites/quickstart.yaml --rerun failed --quiet",
     ),
     "plan": (
         "plan suites/quickstart.yaml",

@@ -18,6 +18,14 @@ from bench.cli.arguments import (
     model_arguments,
 )
 from bench.cli.console import print_json, print_note, print_table, print_text
+from bench.cli.run_display import (
+    LiveRun,
+    print_prediction_files,
+    print_summary,
+    show_accuracy,
+    show_stored_accuracy,
+    write_report,
+)
 from bench.core.errors import InputError
 from bench.core.input_protocol import InputProtocol, parse_protocol, read_class_names
 from bench.core.recipe_choice import with_changes
@@ -263,14 +271,6 @@ def _run_accuracy(
     out: Path,
 ) -> None:
     """Run a suite of one model and one measure, and print the results."""
-    from bench.cli.suite_commands import (
-        LiveRun,
-        say_predictions,
-        say_summary,
-        show_accuracy,
-        show_stored_accuracy,
-        write_report,
-    )
     from bench.core.yaml_tree import Tree
     from bench.runner.running import run as run_suite
 
@@ -295,13 +295,13 @@ def _run_accuracy(
     }
     with LiveRun().running() as live:
         summary = run_suite(Tree.of(suite, name=f"vbench {name}"), out=out, on_event=live.show)
-    say_summary(summary)
+    print_summary(summary)
     for record in summary.finished:
         show_accuracy(record, folder=summary.folder)
         _print_circumstances(record)
     if not summary.finished:
         show_stored_accuracy(summary.stored, folder=summary.folder)
-    say_predictions(summary)
+    print_prediction_files(summary)
     print_text(f"report: {write_report(summary.folder)}")
     raise typer.Exit(summary.exit_code)
 

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from bench.cli.app import run_command
-from bench.cli.suite_commands import say_predictions
+from bench.cli.run_display import print_prediction_files
 from bench.comparison.kept_predictions import read_ranks
 from bench.data.collection import Video, VideoSet
 from bench.data.loading import UnreadVideo
@@ -280,7 +280,7 @@ def test_a_run_prints_the_command_that_shows_its_predictions(capsys: pytest.Capt
     def said(*files: str) -> str:
         records = [SimpleNamespace(artifacts={"log": "l", **({"predictions": file} if file else {})}) for file in files]
         summary: Any = SimpleNamespace(finished=records, folder=Path("results/r"))
-        say_predictions(summary)
+        print_prediction_files(summary)
         return capsys.readouterr().out
 
     assert said("") == ""

@@ -1,12 +1,15 @@
 """What `vbench run` prints of a finished run: headline metrics, one line of at most 100 columns, or several."""
 
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.cli.suite_commands import COLUMNS, _line
+from bench.cli.run_display import COLUMNS, LiveRun, _line
 from bench.core.registry import headlines_among
-from bench.core.schema import Case, Clip, Failure, Metric, Point, Record, Status
+from bench.core.schema import Case, Clip, Failure, Metric, Point, Record, RecordWarning, Status
+from bench.runner.running import Event
 
 CLIP = Clip.model_validate("16x1x112")
 
@@ -80,3 +83,27 @@ def test_a_failure_is_shown_with_its_error(length: int) -> None:
     assert lines[0].startswith("[1/1] error     c3d precision=bf16 16x1x112 (12 s): RuntimeError: shapes differ")
     assert all(len(line) <= COLUMNS for line in lines)
     assert " ".join(line.strip() for line in lines).endswith(message)
+
+
+@pytest.mark.parametrize("is_quiet", [False, True])
+def test_quiet_prints_failed_runs_only(is_quiet: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    good = record_of(metric("latency.p50_ms", 20.0, "ms"))
+    good = good.model_copy(update={"warnings": (RecordWarning(what="a busy machine", remedy="wait"),)})
+    failed = record_of(status="error", error=Failure(type="RuntimeError", message="shapes differ", traceback=""))
+    with LiveRun(is_quiet=is_quiet).running() as live:
+        for number, record in enumerate([good, good, failed], start=1):
+            event = Event(
+                kind="finished",
+                done=number,
+                failed=0,
+                left=3 - number,
+                left_s=1.0,
+                case=record.case,
+                record=record,
+                folder=tmp_path,
+            )
+            live.show(event)
+    printed = capsys.readouterr().out
+    assert "RuntimeError: shapes differ" in printed
+    assert printed.count("Latency 20 ms") == (0 if is_quiet else 2)
+    assert printed.count("warning: a busy machine; wait") == (0 if is_quiet else 1)
