@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from bench.reporting.rendering import harmless, render_file
+from bench.reporting.static_chart import static_chart
 
 if TYPE_CHECKING:
     from markupsafe import Markup
@@ -53,7 +54,8 @@ class Chart:
 
     def html(self) -> "Markup":
         """The element of the chart, and its data as JSON that cannot end the surrounding script element."""
-        return render_file("chart.html", chart=self, data=as_script(self.figure()))
+        static = static_chart(self.traces, self.layout, alt=self.alt or self.caption)
+        return render_file("chart.html", chart=self, data=as_script(self.figure()), static=static)
 
 
 def axis(title: str = "", **settings: Any) -> dict[str, Any]:

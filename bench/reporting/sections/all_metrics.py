@@ -11,7 +11,7 @@ from bench.reporting.metric_table import metric_table
 from bench.reporting.rendering import render
 from bench.reporting.results import Results
 
-MOST_CELLS = 6_000
+MOST_CELLS = 12_000  # of the page, which has to open fast; the board's data file has all of them
 TEMPLATE = """
 {% for measure in measures %}
 <details><summary>{{ measure.title }}</summary>
@@ -29,14 +29,17 @@ def list_metrics(results: Results) -> str | None:
     for column in board.columns:
         measures[column.metric.partition(".")[0]].append(column)
     names_machine = len(results.timed_machines) > 1
-    shown = [_shown(board, name, columns, names_machine=names_machine) for name, columns in measures.items()]
+    shown = [
+        _shown(board, name, columns, names_machine=names_machine, measures=len(measures))
+        for name, columns in measures.items()
+    ]
     return render(TEMPLATE, measures=shown) if shown else None
 
 
-def _shown(board: Board, name: str, columns: list[Column], *, names_machine: bool) -> dict[str, Any]:
+def _shown(board: Board, name: str, columns: list[Column], *, names_machine: bool, measures: int) -> dict[str, Any]:
     factors = _factors(board, columns, names_machine=names_machine)
     rows = _distinct(board, columns, factors)
-    kept = rows[: max(1, MOST_CELLS // len(columns))]
+    kept = rows[: max(1, MOST_CELLS // (len(columns) * measures))]
     cut = f"; the first {len(kept)} of {len(rows)} rows, bench.load_records gives all" if len(kept) < len(rows) else ""
     table = metric_table(
         board,
