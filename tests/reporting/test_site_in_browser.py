@@ -445,6 +445,16 @@ def test_a_phone_shows_cards(chromium: Any, site: Path) -> None:
         assert visit.page.locator(".card b").count() == 0
 
 
+def test_without_a_script_charts_are_static_and_tables_are_there(chromium: Any, site: Path) -> None:
+    with Visit(chromium, site / "trade-offs.html", java_script_enabled=False) as visit:
+        charts = visit.page.locator(".static-chart")
+        assert charts.count() >= 3
+        assert charts.first.locator("circle").count() >= 3
+        assert charts.first.bounding_box()["height"] > 100
+    with Visit(chromium, site / "failures.html", java_script_enabled=False) as visit:
+        assert "CUDA out of memory" in visit.page.locator("table").first.inner_text()
+
+
 def test_charts_take_the_colours_of_the_theme(chromium: Any, site: Path) -> None:
     seen = {}
     for scheme in ("light", "dark"):
