@@ -44,17 +44,17 @@ TIME = re.compile(r"(\d+(?:\.\d+)?)\s*([smh]?)")
 SECONDS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0}
 
 
-def seconds_of(text: str, *, flag: str) -> float:
-    """Seconds of `90`, `90s`, `10m` or `1h`; raises InputError for anything else."""
+def seconds_of(text: str, *, flag: str, needs_unit: bool = True) -> float:
+    """Seconds of `90s`, `10m` or `1h`, and of `90` unless it `needs_unit`; raises InputError for anything else."""
     match = TIME.fullmatch(text.strip())
-    if match is None:
+    if match is None or (needs_unit and not match[2]):
         raise InputError(f"{flag} {text!r} is not a time; allowed: seconds, minutes or hours, such as 90s, 10m, 1h")
     return float(match[1]) * SECONDS[match[2]]
 
 
 def wait_idle_seconds(text: str | None) -> float | None:
     """Seconds of `--wait-idle`; None if it is not given."""
-    return None if text is None else seconds_of(text, flag=WAIT_IDLE)
+    return None if text is None else seconds_of(text, flag=WAIT_IDLE, needs_unit=False)
 
 
 def with_wait_idle_time(arguments: Sequence[str]) -> list[str]:

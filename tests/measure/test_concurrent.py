@@ -72,11 +72,14 @@ def test_an_error_in_a_stream_fails_the_case(load: Load, good: int) -> None:
 
     def model(clip: Tensor) -> Tensor:
         if next(passes) >= good:
-            raise ValueError("this network is ill")
+            raise ValueError("this model fails")
         return clip
 
     forward = replace(forward_of(load())(1), model=model)
-    with pytest.raises(ValueError, match="ill"), running_streams([forward, forward], threads_each=1) as streams:
+    with (
+        pytest.raises(ValueError, match="this model fails"),
+        running_streams([forward, forward], threads_each=1) as streams,
+    ):
         [streams.next() for _ in range(10)]
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("vbench-stream")]
 

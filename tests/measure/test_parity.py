@@ -64,7 +64,7 @@ def test_real_execution_modes_are_within_their_tolerance(load: Load, axes: dict[
 
 
 def test_an_execution_mode_with_other_outputs_is_found(load: Load, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One filter of the first layer is lost where the network is cast, as by a wrong kernel."""
+    """One filter of the first layer is lost when the model is cast, as with a wrong kernel."""
     forward = PreparedModel.forward
 
     def faulty(self: PreparedModel, batch: int, *, seed: int = 0) -> object:

@@ -41,7 +41,7 @@ def test_latency_keeps_its_samples_and_orders_its_percentiles(tmp_path: Path) ->
 
 @pytest.fixture
 def ten_milliseconds(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every network takes ten milliseconds a pass by its own clock, whatever its batch."""
+    """Every model takes ten milliseconds a pass by its own clock, whatever its batch."""
 
     class TenMilliseconds(Forward):
         def latency(self) -> Sample:
@@ -82,7 +82,7 @@ def test_unknown_memory_is_null_with_the_reason(tmp_path: Path) -> None:
 
 @pytest.fixture
 def on_cuda(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """A network on CUDA that runs nowhere, and what is done about its memory, in order."""
+    """A model on CUDA that never runs, and the calls about its memory in order."""
     trace: list[str] = []
 
     class Traced(Forward):

@@ -113,6 +113,9 @@ def test_a_bare_wait_idle_has_a_default_time(given: list[str], found: list[str])
 
 
 def test_times_are_seconds_minutes_or_hours() -> None:
-    assert [seconds_of(text, flag="--budget") for text in ("90", "90s", "1.5m", "2h")] == [90, 90, 90, 7200]
+    assert [seconds_of(text, flag="--budget") for text in ("90s", "1.5m", "2h")] == [90, 90, 7200]
+    assert seconds_of("90", flag="--wait-idle", needs_unit=False) == 90
+    with pytest.raises(InputError, match="--budget '10' is not a time"):
+        seconds_of("10", flag="--budget")
     with pytest.raises(InputError, match="--wait-idle 'soon' is not a time; allowed: seconds, minutes or hours"):
         seconds_of("soon", flag="--wait-idle")

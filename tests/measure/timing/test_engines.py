@@ -1,4 +1,4 @@
-"""Engines: each against the network itself, and when they are made ready anew."""
+"""Engines: each compared with the model itself, and when they are built again."""
 
 import sys
 from collections.abc import Callable, Iterator
@@ -27,7 +27,7 @@ from bench.measure.timing.engines.work import Work
 from bench.measure.timing.forward import forward_of, prepare_model
 from bench.measure.train_step import train_step
 
-NETWORK = """
+MODEL = """
 from torch import nn
 
 
@@ -43,7 +43,7 @@ def work_over(batch: int) -> Work:
 
 @pytest.fixture
 def made(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """An engine that notes the batches it was made ready for stands in for AOTInductor."""
+    """An engine in place of AOTInductor that notes the batches it was built for."""
     batches: list[int] = []
 
     def make_ready(work: Work) -> Callable[..., Tensor]:
@@ -54,7 +54,7 @@ def made(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return batches
 
 
-def test_an_engine_is_made_ready_once_for_each_shape_in_turn(made: list[int]) -> None:
+def test_an_engine_is_built_again_only_for_another_shape(made: list[int]) -> None:
     engine = Execution("aotinductor")
     for batch in (2, 2, 3, 3, 2):
         engine.run_of(work_over(batch))
@@ -65,13 +65,13 @@ def test_all_measures_of_a_case_share_an_engine(made: list[int], load: Load) -> 
     case = load(compile="aotinductor")
     forward_of(case)(2)
     forward_of(case)(2)
-    assert prepare_model(case).model is prepare_model(case).model, "and one network"
+    assert prepare_model(case).model is prepare_model(case).model, "and one model"
     forward_of(load(compile="aotinductor"))(2)
     assert made == [2, 2]
 
 
-def test_a_graph_is_given_its_clips_where_it_reads_them(monkeypatch: pytest.MonkeyPatch, load: Load) -> None:
-    """So that no measure after the first one times a copy of them."""
+def test_clips_of_a_graph_are_copied_to_where_it_reads_them(monkeypatch: pytest.MonkeyPatch, load: Load) -> None:
+    """Otherwise measures after the first one would time a copy of the clips."""
     monkeypatch.setattr(execution, "ENGINES", {"cudagraphs": lambda work: lambda *clips: work.inputs[0]})
     monkeypatch.setattr(forward_module, "refusal", lambda mode, device: None)
     variant = prepare_model(load(compile="cudagraphs"))
@@ -88,13 +88,13 @@ def test_other_clips_of_the_same_shape_give_other_logits(load: Load) -> None:
 
 
 @pytest.mark.parametrize(("size", "cells"), list(product([(4, 7, 9), (1, 2, 2)], [(1, 4, 4), (2, 3, 5)])))
-def test_pooling_out_of_onnx_operators_is_torchs_own(size: tuple[int, ...], cells: tuple[int, ...]) -> None:
+def test_pooling_made_of_onnx_operators_equals_that_of_torch(size: tuple[int, ...], cells: tuple[int, ...]) -> None:
     volume = torch.randn(2, 3, *size)
     found, _ = adaptive_max_pool3d(volume, list(cells))
     assert torch.equal(found, nn.functional.adaptive_max_pool3d(volume, cells))
 
 
-def test_onnx_runtime_computes_the_same_by_other_kernels(load: Load) -> None:
+def test_onnx_runtime_computes_the_same_with_other_kernels(load: Load) -> None:
     pytest.importorskip("onnxruntime")
     pytest.importorskip("onnxscript")
     case = load(compile="onnxruntime", batch=4)
@@ -107,7 +107,7 @@ def test_onnx_runtime_computes_the_same_by_other_kernels(load: Load) -> None:
 def test_an_engine_that_computes_something_else_is_out_of_tolerance(
     load: Load, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Parity is taken of what the engine gives, not of the network that it was given."""
+    """Parity is that of the engine's outputs, not of the model that it was built from."""
 
     def wrong(work: Work) -> Callable[..., Tensor]:
         return lambda *clips: -work.model(*clips)
@@ -119,7 +119,7 @@ def test_an_engine_that_computes_something_else_is_out_of_tolerance(
 
 
 @pytest.mark.parametrize("axes", [{"compile": "onnxruntime"}, {"compile": "aotinductor"}, {"precision": "fp8"}])
-def test_training_by_what_only_runs_forwards_is_refused(load: Load, axes: dict[str, str]) -> None:
+def test_training_with_an_engine_is_refused(load: Load, axes: dict[str, str]) -> None:
     with pytest.raises(InputError, match="cannot train as"):
         train_step(load(**axes, device="cuda"))
 
@@ -130,7 +130,7 @@ def test_cuda_engines_are_refused_on_a_cpu(load: Load, mode: CompileMode) -> Non
         forward_of(load(compile=mode))
 
 
-def test_a_library_compiled_ahead_does_not_wait_between_passes_and_is_where_its_clips_are(
+def test_a_library_compiled_ahead_runs_on_the_device_of_its_clips_without_waiting(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     loaded: list[dict[str, object]] = []
@@ -159,7 +159,7 @@ def test_a_model_that_cannot_be_captured_is_one_clear_error(said: str, raised: t
 
 
 class FakeCuda:
-    """Streams and captures as torch's: a failed capture leaves its stream behind as the current one."""
+    """Streams and captures like torch's: a failed capture leaves its stream behind as the current one."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, *, fails: bool = False) -> None:
         self.current, self.fails = SimpleNamespace(name="main", waits_for=[]), fails
@@ -259,8 +259,8 @@ def test_onnx_runtime_takes_cast_weights(load: Load) -> None:
 def test_more_shapes_than_the_compilers_limit_stay_compiled(
     load: Load, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Ten batches of one network; torch falls back to eager at the ninth unless it is reset."""
-    (tmp_path / "plain_network.py").write_text(NETWORK)
+    """Ten batches of one model; torch falls back to eager at the ninth unless it is reset."""
+    (tmp_path / "plain_network.py").write_text(MODEL)
     monkeypatch.syspath_prepend(str(tmp_path))
     at = forward_of(load(model="plain_network:plain", args={}, compile="default"))
     with torch._dynamo.config.patch(fail_on_recompile_limit_hit=True):
