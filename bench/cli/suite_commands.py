@@ -182,6 +182,7 @@ def _plan_facts(planned: "Plan") -> dict[str, Any]:
                 "measures": list(case.measures),
                 "runs": case.runs,
                 "left": sum((case.id, index) in left for index in range(case.runs)),
+                "run_s": None if (run_s := estimate.run_s(case)) is None else round(run_s, 1),
                 "why": list(dict.fromkeys(reasons[case.id, i] for i in range(case.runs) if (case.id, i) in left)),
                 "point": case.point.model_dump(mode="json", exclude_none=True),
             }
@@ -193,9 +194,16 @@ def _plan_facts(planned: "Plan") -> dict[str, Any]:
 def _show_plan(planned: "Plan") -> None:
     facts = _plan_facts(planned)
     rows = [
-        (c["id"], c["title"], ", ".join(c["measures"]), f"{c['runs'] - c['left']}/{c['runs']}") for c in facts["cases"]
+        (
+            c["id"],
+            c["title"],
+            ", ".join(c["measures"]),
+            f"{c['runs'] - c['left']}/{c['runs']}",
+            "unknown" if c["run_s"] is None else f"about {duration(c['run_s'])}",
+        )
+        for c in facts["cases"]
     ]
-    print_table(("case", "point", "measures", "done"), rows, right=("done",))
+    print_table(("case", "point", "measures", "done", "time of a run"), rows, right=("done", "time of a run"))
     left = _time_left(planned) if facts["left"] else "nothing is left to run"
     print_text(
         f"{facts['suite']}: {len(rows)} cases, {facts['runs'] - facts['left']} of {facts['runs']} runs done; {left}"

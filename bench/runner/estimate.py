@@ -93,6 +93,16 @@ class RunEstimate:
         found = (self._seconds_of(each) for each in self._first.values())
         return list(dict.fromkeys(reason for reason in found if isinstance(reason, str)))
 
+    def run_s(self, case: Case) -> float | None:
+        """Seconds of one run of `case`, a case of the plan; None if they are unknown."""
+        if case.id in self._cases:
+            return self._cases[case.id].value
+        if case.id in self._first:
+            seconds = self._seconds_of(self._first[case.id])
+            return seconds if isinstance(seconds, float) else None
+        kind = _kind_of(case)
+        return None if "accuracy" in case.measures else _typical_s(kind, self._kinds.get(kind, _KindState()))
+
     def _seconds_of(self, first: "_FirstAccuracy") -> float | str:
         state = self._kinds[first.kind]
         if isinstance(first.computed, str) and state.mean.count and not first.computed.startswith(ABSENT):

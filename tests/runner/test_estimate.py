@@ -52,3 +52,20 @@ def test_the_estimate_is_that_of_all_records(
         estimate.finish(record_of(case, took))
         pending, known = pending[1:], [*known, (case, took)]
     assert abs(estimate.left_s - computed_anew(pending, known)) < 1e-6
+
+
+def test_a_run_takes_the_mean_of_its_case_else_of_its_kind_else_what_its_measure_declares() -> None:
+    known, alike, other = CASES[0], CASES[1], CASES[3]
+    history = [(known.id, frozenset(known.measures), seconds) for seconds in (10.0, 20.0)]
+    estimate = RunEstimate([known, alike, other], history)
+    guess = START_SECONDS + MEASURES.get("params").duration_s
+    assert [estimate.run_s(case) for case in (known, alike, other)] == [15.0, 15.0, guess]
+    estimate.finish(record_of(alike, 30.0))
+    assert [estimate.run_s(case) for case in (known, alike, other)] == [15.0, 30.0, guess]
+
+
+def test_the_time_of_an_accuracy_without_data_is_unknown() -> None:
+    point = Point(model="c3d", clip=CLIP, dataset="folder", recipe="quick")
+    case = Case(suite="s", point=point, measures={"accuracy": {}})
+    assert RunEstimate([case]).run_s(case) is None
+    assert RunEstimate([case], [(case.id, frozenset(case.measures), 9.0)]).run_s(case) == 9.0

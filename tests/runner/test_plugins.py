@@ -128,13 +128,17 @@ def test_a_new_measure_is_planned_and_reported_from_its_one_file(
     (plugin / "brings_all.py").write_text(ROUGHNESS)
     (plugin / "rough.yaml").write_text(ROUGHNESS_SUITE)
     assert run_command(["plan", "rough.yaml", "--out", "out", "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["estimate_s"] == 2 * (START_SECONDS + 321)
+    planned = json.loads(capsys.readouterr().out)
+    assert planned["estimate_s"] == 2 * (START_SECONDS + 321)
+    assert [case["run_s"] for case in planned["cases"]] == 2 * [START_SECONDS + 321]
+    assert run_command(["plan", "rough.yaml", "--out", "out"]) == 0
+    assert capsys.readouterr().out.count("about 0:05:26") == 2
 
     assert run_command(["run", "rough.yaml", "--out", "out"]) == 0
     records = read_records(plugin / "out")
     assert [record.status for record in records] == ["ok", "ok"]
     assert not any(warning for record in records for warning in record.warnings)
-    page = (plugin / "out" / "report" / "index.html").read_text()
+    page = (plugin / "out" / "report" / "board.html").read_text()
     assert "Rough weights" in page
     assert "weights above the &lt;limit&gt;; lower is better" in page
     assert "12.5" in page
@@ -154,6 +158,6 @@ def test_records_of_a_measure_that_is_gone_are_reported_by_name(plugin: Path) ->
     )
     RecordStore(plugin / "out").append(record)
     assert run_command(["report", "out", "--out", "site"]) == 0
-    page = (plugin / "site" / "index.html").read_text()
+    page = (plugin / "site" / "board.html").read_text()
     assert "Vanished wait" in page
     assert "17.25" in page
