@@ -14,13 +14,14 @@ of a few kilobytes, which shows that the script works and says nothing about a d
 
 import argparse
 import json
+import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from bench.core.files import write_atomically
 from bench.core.process import ChildProcess, ChildTimeoutError
@@ -41,8 +42,6 @@ SAMPLES = 13  # the fewest of a timing: one window of warm-up and three samples
 ACHIEVED = 0.15  # share of the data-sheet peak that planning assumes; more only makes a stage shorter
 BATCH_FLOPS = 1e12  # work of a throughput batch: long against launching its kernels, short against a stage
 
-Kind = Literal["case", "check"]
-
 
 @dataclass(frozen=True, kw_only=True)
 class BenchmarkedModel:
@@ -57,7 +56,7 @@ class BenchmarkedModel:
     @property
     def batch(self) -> int:
         """The power of two, 8 to 64, whose work is nearest to `BATCH_FLOPS` from below."""
-        return max(8, min(64, 1 << (int(BATCH_FLOPS / (2e9 * self.gmacs)).bit_length() - 1)))
+        return 1 << max(3, min(6, math.floor(math.log2(BATCH_FLOPS / (2e9 * self.gmacs)))))
 
 
 C3D = BenchmarkedModel(name="c3d", clip="16x1x112", gmacs=38.55)
@@ -103,7 +102,6 @@ class Item:
     """A case, or a check by its name (`benchmarks.gpu_worker`), with the seconds planned for it."""
 
     stage: str
-    kind: Kind
     key: str
     planned_s: float
     case: Case | None = None
@@ -122,7 +120,6 @@ class Item:
     def as_request(self) -> dict[str, Any]:
         return {
             "key": self.key,
-            "title": title_of(self),
             "has_canary": self.stage != "models",  # a second each, which for forty short cases is too much
             "case": None if self.case is None else self.case.model_dump(mode="json"),
         }
@@ -215,13 +212,7 @@ class Planner:
             )
 
     def _check(self, stage: str, name: str, planned_s: float, *, needs: tuple[str, ...] = ()) -> Item:
-        return Item(
-            stage=stage,
-            kind="check",
-            key=name,
-            planned_s=min(planned_s, 1.0) if self.is_tiny else planned_s,
-            needs=needs,
-        )
+        return Item(stage=stage, key=name, planned_s=1.0 if self.is_tiny else planned_s, needs=needs)
 
     def _case(
         self,
@@ -252,7 +243,6 @@ class Planner:
         case = Case(suite=SUITE, point=point, measures=measures)
         yield Item(
             stage=stage,
-            kind="case",
             key=case.id,
             planned_s=1.0 if self.is_tiny else round(planned_s, 1),
             case=case,
@@ -281,19 +271,18 @@ class Results:
         """The last outcome of every check."""
         if not self.checks_file.is_file():
             return []
-        lines = self.checks_file.read_text(encoding="utf-8").splitlines()
-        return list({found["key"]: found for found in map(json.loads, lines)}.values())
+        return [json.loads(line) for line in self.checks_file.read_text(encoding="utf-8").splitlines()]
 
     def records(self) -> list[Record]:
         return latest_runs(read_records(self.store.file)) if self.store.file.is_file() else []
 
     def write(self, outcome: Mapping[str, Any]) -> None:
-        """Append the outcome of a check or the record of a case."""
+        """Store the record of a case or the outcome of a check, so that a run may be cut at any time."""
         if "record" in outcome:
             self.store.append(Record.model_validate(outcome["record"]))
             return
-        with self.checks_file.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(outcome) + "\n")
+        checks = [check for check in self.checks() if check["key"] != outcome["key"]]
+        write_atomically(self.checks_file, "".join(json.dumps(check) + "\n" for check in (*checks, outcome)))
 
     def missing(self, items: Iterable[Item]) -> list[Item]:
         """The items that can run here and have no good result: those never tried first, then those that failed."""
@@ -303,9 +292,8 @@ class Results:
             tried.add(check["key"])
             if check["outcome"] != "failed":
                 done.add(check["key"])
-        return sorted(
-            (item for item in items if item.key not in done and not item.absent), key=lambda item: item.key in tried
-        )
+        found = [item for item in items if item.key not in done and not item.absent]
+        return sorted(found, key=lambda item: item.key in tried)
 
 
 class Worker:
@@ -504,6 +492,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     settings = {"device": given.device, "is_tiny": given.tiny, "folder": str(given.out.absolute())}
     worker = Worker(settings, given.out / "logs" / "worker.log")
     with results.store.lock():
+        results.store.repair()
         try:
             run(stages, results, minutes=given.minutes, worker=worker)
         finally:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from importlib.metadata import distribution, packages_distributions
 from pathlib import Path
@@ -15,8 +16,10 @@ from typing import Any
 import pytest
 import torch
 
+from bench.core.nvml import GpuState
 from bench.core.schema import Case, Clip, Metric, Record
 from bench.measure.counting.model_count import count
+from bench.measure.timing.throttling import ThrottleWatch
 from bench.models.base import inputs_of
 from bench.models.factory import create_model
 from bench.reference.peaks import peak_of
@@ -157,7 +160,7 @@ def test_items_have_keys_of_their_own() -> None:
 
 
 def test_every_check_belongs_to_a_stage() -> None:
-    assert {item.key for stage in H200.stages() for item in stage.items if item.kind == "check"} == set(CHECKS)
+    assert {item.key for stage in H200.stages() for item in stage.items if item.case is None} == set(CHECKS)
 
 
 class PlannedWorker(Worker):
@@ -182,7 +185,7 @@ class PlannedWorker(Worker):
 
 
 def stage(name: str, limit_s: float | None, *planned_s: float) -> Stage:
-    items = [Item(stage=name, kind="check", key=f"{name}{n}", planned_s=s) for n, s in enumerate(planned_s)]
+    items = [Item(stage=name, key=f"{name}{n}", planned_s=s) for n, s in enumerate(planned_s)]
     return Stage(name=name, limit_s=limit_s, items=tuple(items))
 
 
@@ -272,6 +275,81 @@ QUICK_ON_CPU = ("events", "parts", "streams", "autocast", "memory", "oom")
 def test_checks_that_a_cpu_can_do_pass_there(name: str, tmp_path: Path) -> None:
     outcome = run_check(name, Target(device="cpu", folder=tmp_path, is_tiny=True))
     assert outcome["outcome"] == "passed", outcome["text"]
+
+
+class Counter:
+    """A counter of joules of a GPU that takes so many watts."""
+
+    name = "a fake counter"
+
+    def __init__(self, watts: float) -> None:
+        self.watts = watts
+
+    def joules(self) -> float:
+        return self.watts * time.perf_counter()
+
+
+class Event:
+    """A CUDA event of a device that does all work at once: its time is the host's."""
+
+    def __init__(self, enable_timing: bool = False) -> None:
+        assert enable_timing, "without it there is no time to read"
+
+    def record(self, stream: object = None) -> None:
+        self.at_s = time.perf_counter()
+
+    def elapsed_time(self, other: "Event") -> float:
+        return 1000 * (other.at_s - self.at_s)
+
+
+@pytest.fixture
+def fake_gpu(monkeypatch: pytest.MonkeyPatch) -> GpuState:
+    """A GPU on which a matrix product takes a millisecond, and a clock that only such work moves on."""
+    state = GpuState(clock_mhz=1980, default_clock_mhz=1980, reasons=("power cap",), temperature_c=61, power_w=655.0)
+    monkeypatch.setattr("benchmarks.gpu_worker.read_gpu_state", lambda device: state)
+    monkeypatch.setattr("benchmarks.gpu_worker.watch_throttling", lambda device: ThrottleWatch(read=lambda: state))
+    monkeypatch.setattr("benchmarks.gpu_worker.counter_of", lambda device: Counter(650))
+    now_s = [0.0]
+
+    def work() -> None:
+        now_s[0] += 0.001
+
+    monkeypatch.setattr(time, "perf_counter", lambda: now_s[0])
+    monkeypatch.setattr("benchmarks.gpu_worker._matmul", lambda on: work)
+    for name, stand_in in {
+        "Event": Event,
+        "current_stream": lambda device: None,
+        "synchronize": lambda device=None: None,
+        "device": lambda device: nullcontext(),
+    }.items():
+        monkeypatch.setattr(torch.cuda, name, stand_in)
+    return state
+
+
+@pytest.mark.usefixtures("fake_gpu")
+@pytest.mark.parametrize("name", ["clocks", "events", "parts", "energy", "throttle"])
+def test_checks_of_a_gpu_pass_on_one_that_behaves(name: str, tmp_path: Path) -> None:
+    outcome = run_check(name, Target(device="cuda", folder=tmp_path))
+    assert outcome["outcome"] == "passed", outcome["text"]
+    json.dumps(outcome)
+
+
+@pytest.mark.usefixtures("fake_gpu")
+@pytest.mark.parametrize("unit", [1e-3, 1e3])
+def test_a_counter_in_another_unit_fails_its_check(
+    unit: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("benchmarks.gpu_worker.counter_of", lambda device: Counter(650 * unit))
+    outcome = run_check("energy", Target(device="cuda", folder=tmp_path))
+    assert (outcome["outcome"], "in another unit" in outcome["text"]) == ("failed", True)
+
+
+def test_a_gpu_without_a_clock_fails_its_check(
+    fake_gpu: GpuState, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    silent = replace(fake_gpu, clock_mhz=None)
+    monkeypatch.setattr("benchmarks.gpu_worker.read_gpu_state", lambda device: silent)
+    assert run_check("clocks", Target(device="cuda", folder=tmp_path))["outcome"] == "failed"
 
 
 @pytest.mark.gpu
