@@ -97,7 +97,7 @@ class Catalog:
         return {model.name: model for model in known}
 
     def weights_protocol(self, weights: str, entry: str | None) -> InputProtocol:
-        """What a file of weights, or the zoo that it was recognised as, says of its clips; empty if nobody says.
+        """The input protocol of a file of weights: stored in it or that of its zoo; empty if neither is known.
 
         The answer is cached by the state of the file. A file that cannot be read is reported when its case runs.
         """

@@ -132,7 +132,7 @@ class Build:
 
 
 class ImportTracker:
-    """Follows import statements, also of modules that are loaded already, so that builds can be told apart.
+    """Follows import statements, also of modules that are loaded already, so that builds can be distinguished.
 
     `sys.modules` alone would give a model the modules that another one has loaded before in the same process. Imports
     made while a module executes belong to that module; those made inside a function belong to the current build.

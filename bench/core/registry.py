@@ -279,7 +279,7 @@ def register_model(
     The factory takes everything by name, `num_classes` with a default among them, and returns an `nn.Module` whose
     `forward` returns logits `(B, classes)`. A preset of a variant may have a default `clip` of its own.
     `input_protocol` are parts of the input protocol by name, such as `{"channels": "bgr", "scale": 255}`: they are the
-    model's default, below what the user or a checkpoint says. Raises InputError if a part is unknown or wrong.
+    model's default, below what the user gives or a checkpoint stores. Raises InputError if a part is unknown or wrong.
     """
     protocol = dict(input_protocol or {})
     InputProtocol.of(protocol, mark="assumed", where=f"input_protocol of model {name or 'registered here'}")

@@ -193,7 +193,7 @@ def is_out_of_tolerance(record: Record) -> bool:
 
 
 def has_assumed_protocol(record: Record) -> bool:
-    """Whether given weights were evaluated under a protocol that nobody stated, only the model's defaults."""
+    """Whether given weights were evaluated under the model's default protocol, because none was given."""
     protocol = record.details.get("protocol")
     return record.case.point.recipe is None and isinstance(protocol, dict) and bool(protocol.get("assumed"))
 

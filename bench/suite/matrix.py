@@ -36,7 +36,7 @@ class PlanningCatalog(Protocol):
         """Fetch the facts of all models that `model` will be asked for at once."""
 
     def weights_protocol(self, weights: str, entry: str | None) -> InputProtocol:
-        """What a file of weights says of its clips; empty if nothing is known or it cannot be read."""
+        """The clips of a file of weights; empty if they are unknown or it cannot be read."""
 
     def check_models(self, points: Sequence[Point]) -> list[ModelCheck]:
         """For each model, arguments and clip: what it costs, or why it cannot be built."""

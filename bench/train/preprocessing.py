@@ -19,7 +19,7 @@ SCALED_AS: Mapping[str, Any] = {"interpolation": "bilinear", "antialias": True}
 
 
 def default_protocol(model: nn.Module, clip: Clip) -> InputProtocol:
-    """What is assumed for a model about which nobody says anything: its own `input_protocol`, `mean` and `std`.
+    """What is assumed for a model without a given or stored protocol: its own `input_protocol`, `mean` and `std`.
 
     The clip is `clip`, the one that the model is registered with.
     """
@@ -48,8 +48,8 @@ def checkpoint_protocol(model: nn.Module) -> InputProtocol:
 def evaluation_protocol(model: nn.Module, given: InputProtocol, *, clip: Clip, default_clip: Clip) -> InputProtocol:
     """How clips are prepared for `model`: what the user gives, else its checkpoint, else the model's default.
 
-    `clip` is the clip that is used in any case. It counts as given, unless it is the checkpoint's or, if nobody says
-    one, the default.
+    `clip` is the clip that is used in any case. It counts as given unless it is that of the checkpoint or, if the
+    checkpoint has none, the default.
     """
     merged = given.over(checkpoint_protocol(model)).over(default_protocol(model, default_clip))
     return _with_clip(merged, clip)
@@ -121,12 +121,12 @@ def require_applicable(given: InputProtocol) -> None:
 
 
 def sampling_of(protocol: InputProtocol) -> ViewSampling:
-    """How the clips of a video are taken; blocks of frames if nobody says."""
+    """How the clips of a video are taken; blocks of frames by default."""
     return protocol.sampling or "blocks"
 
 
 def short_of(protocol: InputProtocol) -> Short:
-    """What fills clips of short videos; they loop if nobody says."""
+    """How clips of short videos are filled; they loop by default."""
     return protocol.short or "loop"
 
 
