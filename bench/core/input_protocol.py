@@ -20,7 +20,9 @@ from bench.core.yaml_tree import read_yaml
 Channels = Literal["rgb", "bgr"]
 Rounding = Literal["floor", "round"]
 Interpolation = Literal["bilinear", "bicubic", "nearest", "area"]
+CropRounding = Literal["floor", "ceil", "half_even"]
 ViewSampling = Literal["blocks", "sections"]
+Placement = Literal["ends", "rounded", "offset", "starts", "middles"]
 Short = Literal["loop", "clamp"]
 Averaging = Literal["softmax", "sigmoid", "score", "max"]
 Mark = Literal["given", "stored", "recognised", "assumed"]
@@ -87,8 +89,9 @@ class InputProtocol(Frozen):
     `channels` is the order of a pixel's values and `scale` the value of white (1 or 255); `mean` and `std` are in the
     order and range of the tensor after both: `(x - mean) / std`. One number stands for all channels.
     `resize` is `short:N` (short side, aspect kept), `HxW`, `cover` (just enough for the crop) or `none`; `rounding` is
-    that of the scaled long side. `crop` is the window that the model sees, `N` or `HxW`; `clip` is frames x stride
-    (`16x1`) or frames at a rate (`16x@15fps`). `sampling` and `short` are those of `bench.data.sampling.sample_views`.
+    that of the scaled long side. `crop` is the window that the model sees, `N` or `HxW`, and `crop_rounding` that of
+    the centre crop's place; `clip` is frames x stride (`16x1`) or frames at a rate (`16x@15fps`). `sampling`,
+    `placement` and `short` are those of `bench.data.sampling.sample_views`.
     `averaging` is what the mean over a video's views is taken of; `max` takes the maximum of the probabilities instead.
     `classes` are the names of the outputs in their order.
     """
@@ -106,8 +109,10 @@ class InputProtocol(Frozen):
     interpolation: Interpolation | None = None
     antialias: bool | None = None
     crop: Annotated[str, BeforeValidator(_checked_crop)] | None = None
+    crop_rounding: CropRounding | None = None
     clip: Annotated[str, BeforeValidator(_checked_clip)] | None = None
     sampling: ViewSampling | None = None
+    placement: Placement | None = None
     short: Short | None = None
     averaging: Annotated[Averaging, BeforeValidator(_checked_averaging)] | None = None
     classes: tuple[str, ...] | None = None
@@ -141,6 +146,11 @@ class InputProtocol(Frozen):
         """This protocol, with the parts that it leaves open taken from `fallback`."""
         parts = {**fallback.parts, **self.parts}
         return InputProtocol(**parts, sources={**fallback.sources, **self.sources})
+
+    def without(self, part: str) -> "InputProtocol":
+        """This protocol with one part unknown."""
+        kept = {name: value for name, value in self.parts.items() if name != part}
+        return InputProtocol(**kept, sources={name: source for name, source in self.sources.items() if name != part})
 
     @property
     def parts(self) -> dict[str, Any]:
@@ -294,7 +304,9 @@ _VALUES: dict[str, Callable[[Any], Any]] = {
     "channels": _lowered,
     "rounding": _lowered,
     "interpolation": _lowered,
+    "crop_rounding": _lowered,
     "sampling": _lowered,
+    "placement": _lowered,
     "short": _lowered,
     "averaging": _lowered,
 }

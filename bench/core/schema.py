@@ -5,6 +5,7 @@ import json
 import math
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -25,13 +26,29 @@ TorchCompileMode = Literal["off", "default", "reduce-overhead", "max-autotune", 
 Engine = Literal["cudagraphs", "aotinductor", "onnxruntime", "tensorrt"]
 CompileMode = Literal[TorchCompileMode, Engine]
 Batch = Annotated[int, Field(ge=1)]
-Views = tuple[int, int | Literal["full"]]  # clips per video, and crops per frame or `full` for whole frames
 
 # The execution mode of a timed case if the suite gives none; left out of titles.
 DEFAULT_AXES: dict[str, Json] = {"precision": "fp32", "memory_format": "contiguous", "compile": "off"}
 GOOD_STATUSES: frozenset[str] = frozenset({"ok", "unsteady", "drifting", "throttled"})
 METRIC_NAME_PATTERN = r"^[a-z0-9_]+\.[a-z0-9_]+$"
 COUNT_UNITS = frozenset({"MACs", "elements"})  # units of counts of a model, complete or not
+
+
+@dataclass(frozen=True)
+class SlidingWindows:
+    """Clips that begin every `every` frames of a clip from the first frame on, until one reaches the end of the video.
+
+    The last clip is filled from its own frames, as in 3D-ResNets-PyTorch.
+    """
+
+    every: int
+
+    def __str__(self) -> str:
+        return f"sliding:{self.every}"
+
+
+# Clips per video (or sliding windows), and crops per frame or `full` for whole frames.
+Views = tuple[int | SlidingWindows, int | Literal["full"]]
 
 
 class Frozen(BaseModel):
@@ -130,8 +147,7 @@ class Pretraining(Frozen):
 
 
 def _checked_views(views: str) -> str:
-    if not re.fullmatch(r"[1-9]\d*x([1-9]\d*|full)", views):
-        raise ValueError("should be temporal x spatial, such as 10x3, or 10xfull for whole frames")
+    views_from_text(views)
     return views
 
 
@@ -398,16 +414,32 @@ class ModelCheck(Frozen):
 
 
 def views_from_text(text: str) -> Views:
-    """`10x3` is ten clips of three crops each, `10xfull` ten clips of whole frames; ValueError for anything else."""
-    found = re.fullmatch(r"([1-9]\d*)x([1-9]\d*|full)", text)
+    """Parse views such as `10x3` (ten clips of three crops), `10xfull` (whole frames), `sliding:16` or `sliding:16x3`.
+
+    Raises ValueError for anything else.
+    """
+    found = re.fullmatch(r"(?:([1-9]\d*)x|sliding:([1-9]\d*)(?:x|$))([1-9]\d*|full|(?<!x)$)", text)
     if found is None:
-        raise ValueError(f"views {text!r} are not temporal x spatial, such as 10x3, or 10xfull for whole frames")
-    return int(found[1]), "full" if found[2] == "full" else int(found[2])
+        raise ValueError(
+            "should be temporal x spatial, such as 10x3, or 10xfull for whole frames, or sliding:16 for a clip every "
+            "16 frames"
+        )
+    clips, every, crops = found.groups()
+    return SlidingWindows(int(every)) if every else int(clips), "full" if crops == "full" else int(crops or 1)
 
 
-def views_per_video(views: Views) -> int:
-    """How many clips of each video go through the model."""
+def views_text(views: Views) -> str:
+    """Return the text that `views_from_text` parses; sliding windows of one crop are written without it."""
     temporal, spatial = views
+    is_short = isinstance(temporal, SlidingWindows) and spatial == 1
+    return str(temporal) if is_short else f"{temporal}x{spatial}"
+
+
+def views_per_video(views: Views) -> int | None:
+    """Return how many clips of each video go through the model; None if that depends on the length of the video."""
+    temporal, spatial = views
+    if isinstance(temporal, SlidingWindows):
+        return None
     return temporal if spatial == "full" else temporal * spatial
 
 

@@ -7,6 +7,7 @@ an NVIDIA GPU), `frames` for folders of numbered images.
 import operator
 import os
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 from bench.core.errors import InputError, UnknownNameError, VideoError
 from bench.data.facts import VideoFacts
 from bench.data.frame_folder import read_folder
-from bench.data.geometry import Covering, Size
+from bench.data.geometry import Covering, Scaling, Size
 from bench.data.hdf5_frames import read_hdf5
 from bench.data.media import HDF5_SUFFIXES
 from bench.data.pyav_reader import read_file
@@ -69,6 +70,12 @@ def _checked_indices(path: str | Path, indices: Iterable[int]) -> list[int]:
 
 def _checked_size(size: Size | None) -> Size | None:
     """Return `size` in plain integers; numpy's are accepted."""
+    if isinstance(size, Scaling):
+        return replace(size, size=_plain_size(size.size))
+    return _plain_size(size)
+
+
+def _plain_size(size: int | tuple[int, int] | Covering | None) -> int | tuple[int, int] | Covering | None:
     if size is None or isinstance(size, Covering):
         return size
     try:

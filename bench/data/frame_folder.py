@@ -166,7 +166,7 @@ def _read_flow_array(path: Path, indices: Sequence[int], *, size: Size | None) -
     except (OSError, ValueError, KeyError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
         raise VideoError(f"{path}: is not a file of optical flow: {error}") from error
     target = upright_size(flow_THW2.shape[1:3], size)
-    return np.stack([resize(flow_THW2[min(index, len(flow_THW2) - 1)], target) for index in indices])
+    return np.stack([resize(flow_THW2[min(index, len(flow_THW2) - 1)], target, size) for index in indices])
 
 
 def _check_flow_header(path: Path, member: IO[bytes], bytes_: int) -> None:
@@ -213,13 +213,13 @@ def decode_image(data: bytes, *, size: Size | None, into: NDArray[np.uint8] | No
     native = _jpeg_size(data)
     if native is None:
         image = _decode_with_pillow(data)
-        return resize(image, upright_size(image.shape[:2], size))
+        return resize(image, upright_size(image.shape[:2], size), size)
     _refuse_giant(native)
     target = upright_size(native, size)
     if into is not None and native == target and into.shape == (*target, 3):
         _decode_jpeg(data, target, buffer=into)
         return into
-    return resize(_decode_jpeg(data, target), target)
+    return resize(_decode_jpeg(data, target), target, size)
 
 
 def _choose_prefix(path: Path, numbered: dict[str, dict[int, str]], prefix: str | None) -> str:

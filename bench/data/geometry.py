@@ -2,9 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from bench.core.input_protocol import Interpolation, Rounding
 
 MAX_PIXELS = 1 << 26  # a damaged header can request more memory than exists; no data set has frames above 8192 x 8192
 
@@ -17,7 +20,21 @@ class Covering:
     width: int
 
 
-Size = int | tuple[int, int] | Covering
+@dataclass(frozen=True, kw_only=True)
+class Scaling:
+    """A size, and how frames are scaled to it; with `size` None they keep their own.
+
+    `rounding` is that of the long side if `size` is the short one. `antialias` smooths before scaling down, as Pillow
+    and torchvision do and OpenCV does not.
+    """
+
+    size: int | tuple[int, int] | Covering | None
+    rounding: Rounding = "floor"
+    interpolation: Interpolation = "bilinear"
+    antialias: bool = True
+
+
+Size = int | tuple[int, int] | Covering | Scaling
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,9 +86,15 @@ class Orientation:
 def upright_size(native: tuple[int, ...], size: Size | None) -> tuple[int, ...]:
     """Return height and width for `size`: None keeps `native`, an int is the short side, a pair is (H, W).
 
-    The long side is rounded down, as torchvision's Resize and 3D-ResNets do: 240 x 319 at a short side of 112 is 112 x
-    148. Rounding to the nearest, 149, moves the centre crop and scores by up to 5e-3.
+    The long side is rounded down unless a `Scaling` says otherwise, as torchvision's Resize and 3D-ResNets do: 240 x
+    319 at a short side of 112 is 112 x 148. Rounding to the nearest, 149, moves the centre crop and scores by up to
+    5e-3.
     """
+    if isinstance(size, Scaling):
+        if size.rounding == "round" and isinstance(size.size, int):
+            factor = size.size / min(native)  # in floating point as mmcv does it, which decides halves
+            return tuple(int(side * factor + 0.5) for side in native)
+        size = size.size
     if size is None:
         return native
     if isinstance(size, Covering):
@@ -86,11 +109,12 @@ def upright_size(native: tuple[int, ...], size: Size | None) -> tuple[int, ...]:
     return tuple(max(1, side * size // short) for side in native)
 
 
-def resize(image_HWC: NDArray[np.uint8], target: tuple[int, ...]) -> NDArray[np.uint8]:
-    """Scale the image to `target` (H, W) with an antialiased bilinear filter.
+def resize(image_HWC: NDArray[np.uint8], target: tuple[int, ...], size: Size | None = None) -> NDArray[np.uint8]:
+    """Scale the image to `target` (H, W) with the filter of `size`, by default an antialiased bilinear one.
 
-    The result is within one grey level of Pillow's BILINEAR. All decoding backends scale with this function, so that
-    the same frame looks the same from each of them.
+    The default is within one grey level of Pillow's BILINEAR, and without antialiasing the result is within one of
+    OpenCV's INTER_LINEAR. All decoding backends scale with this function, so that the same frame looks the same from
+    each of them.
     """
     if image_HWC.shape[:2] == target:
         return image_HWC
@@ -99,6 +123,13 @@ def resize(image_HWC: NDArray[np.uint8], target: tuple[int, ...]) -> NDArray[np.
 
     # unsqueeze before permute: torch has a fast path for bytes only if the strides say that channels are innermost.
     image_1CHW = torch.from_numpy(np.ascontiguousarray(image_HWC)).unsqueeze(0).permute(0, 3, 1, 2)
-    scaled_1CHW = functional.interpolate(image_1CHW, size=target, mode="bilinear", antialias=True)
+    how = size if isinstance(size, Scaling) else Scaling(size=None)
+    options: dict[str, Any] = {"size": target, "mode": how.interpolation}
+    if how.interpolation in ("bilinear", "bicubic"):
+        options["antialias"] = how.antialias
+    if how.interpolation == "area":  # torch has no such filter for bytes
+        scaled_1CHW = functional.interpolate(image_1CHW.float(), **options).round().byte()
+    else:
+        scaled_1CHW = functional.interpolate(image_1CHW, **options)
     scaled_HWC: NDArray[np.uint8] = scaled_1CHW[0].permute(1, 2, 0).numpy()
     return scaled_HWC

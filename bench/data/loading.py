@@ -23,12 +23,12 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from bench.core.errors import BenchError, InputError, VideoError
-from bench.core.input_protocol import Channels
-from bench.core.schema import Clip, Views, views_per_video
+from bench.core.input_protocol import Channels, CropRounding, Placement, Short, ViewSampling
+from bench.core.schema import Clip, SlidingWindows, Views, views_per_video
 from bench.data.clips import ClipReader, DecodedCache
 from bench.data.collection import Video, VideoSet
-from bench.data.geometry import Covering, Size
-from bench.data.sampling import Part, Short, ViewSampling, generator_of, sample_clip, sample_views
+from bench.data.geometry import Covering, Scaling, Size
+from bench.data.sampling import Part, generator_of, sample_clip, sample_views
 from bench.data.transforms import FLOW_MEAN, FLOW_STD, Augmentation, Transform, normalise, spatial_views, whole_view
 
 CACHE_BYTES = 256 << 20
@@ -118,6 +118,7 @@ def train_batches(
     rank: int = 0,
     world: int = 1,
     cache_bytes: int = CACHE_BYTES,
+    scaling: Scaling | None = None,
     failures: list[UnreadVideo] | None = None,
 ) -> Iterator[Batch]:
     """Yield one epoch of shuffled, augmented clips, one per video, from batch `start` on.
@@ -125,13 +126,15 @@ def train_batches(
     Every rank gets `batch` clips of each global batch of `batch * world`. The content of a clip depends only on `seed`,
     `epoch` and its video. A video that cannot be read is listed in `failures` and replaced by another clip of its
     batch, or by the next readable video of the epoch if the batch has no other clip. VideoError if there is none.
-    Without workers, the decoded videos of a set that fits into `cache_bytes` are kept in memory.
+    Without workers, the decoded videos of a set that fits into `cache_bytes` are kept in memory. `scaling` has the
+    filter and rounding with which frames are scaled to the augmentation's size.
     """
+    size = augmentation.decode_size(clip)
+    if scaling is not None and size is not None and not isinstance(size, Scaling):
+        size = replace(scaling, size=size)
     positions = epoch_order(len(videos), batch=batch, seed=seed, epoch=epoch, rank=rank, world=world)
     maker = _TrainBatchMaker(
-        source=_ClipSource.of(
-            videos, inputs, size=augmentation.decode_size(clip), cache_bytes=cache_bytes, workers=workers
-        ),
+        source=_ClipSource.of(videos, inputs, size=size, cache_bytes=cache_bytes, workers=workers),
         normalisation=Normalisation(mean=tuple(mean), std=tuple(std), channels=channels),
         clip=clip,
         augmentation=augmentation,
@@ -155,7 +158,9 @@ def view_batches(
     channels: Channels = "rgb",
     batch: int,
     resize: Size | None = None,
+    crop_rounding: CropRounding = "floor",
     sampling: ViewSampling = "blocks",
+    placement: Placement = "ends",
     short: Short = "loop",
     workers: int = 0,
     rank: int = 0,
@@ -165,13 +170,14 @@ def view_batches(
 ) -> Iterator[Batch]:
     """Yield every video once, each with `views` (temporal, spatial) clips from one decode. `batch` counts videos.
 
-    Spatial `full` views are whole frames. Their widths may differ between videos, so each video is a batch of its own.
-    `sampling` and `short` are those of `bench.data.sampling.sample_views`.
-    Frames are scaled to `resize` (short side or (H, W)), by default to the smallest size that covers the clip. Ranks
-    take every `world`-th video; none is repeated to fill a batch. A video that cannot be read is left out and listed
-    in `failures`.
+    Spatial `full` views are whole frames. Their widths may differ between videos, as does the number of sliding
+    windows: there each video is a batch of its own. `sampling`, `placement` and `short` are those of
+    `bench.data.sampling.sample_views`. Frames are scaled to `resize` (short side, (H, W) or a `Scaling`), by default to
+    the smallest size that covers the clip. Ranks take every `world`-th video; none is repeated to fill a batch. A video
+    that cannot be read is left out and listed in `failures`.
     """
-    mine, batch = list(range(rank, len(videos), world)), 1 if views[1] == "full" else batch
+    is_single = views[1] == "full" or isinstance(views[0], SlidingWindows)
+    mine, batch = list(range(rank, len(videos), world)), 1 if is_single else batch
     positions = [mine[at : at + batch] for at in range(0, len(mine), batch)]
     size = Covering(height=clip.height, width=clip.width) if resize is None else resize
     maker = _ViewBatchMaker(
@@ -179,7 +185,9 @@ def view_batches(
         normalisation=Normalisation(mean=tuple(mean), std=tuple(std), channels=channels),
         clip=clip,
         views=views,
+        crop_rounding=crop_rounding,
         sampling=sampling,
+        placement=placement,
         short=short,
     )
     requests = [BatchRequest.of(videos, own) for own in positions]
@@ -273,15 +281,21 @@ def _shared_cache(_name: str, videos: int, limit_bytes: int) -> DecodedCache:
 
 
 class _BatchTensors:
-    """The clips of one batch by modality, (videos * views, C, T, H, W); each is normalised straight into its row."""
+    """The clips of one batch by modality, (videos * views, C, T, H, W); each is normalised straight into its row.
 
-    def __init__(self, videos: int, *, views: int = 1, normalisation: Normalisation) -> None:
-        self._videos, self.views, self._normalisation = videos, views, normalisation
+    With `views` None, the batch is of one video and has as many views as that video gives.
+    """
+
+    def __init__(self, videos: int, *, views: int | None = 1, normalisation: Normalisation) -> None:
+        self._videos, self.views, self._normalisation = videos, views or 1, normalisation
+        self._is_open = views is None
         self._clips: dict[str, Tensor] = {}
         self.filled = 0
 
     def add(self, views: ClipTensors) -> None:
         """Write the views of the next video."""
+        if self._is_open:
+            self.views = len(next(iter(views.values())))
         for modality, clips in views.items():
             if modality not in self._clips:
                 self._clips[modality] = _empty((self._videos * self.views, *clips[0].shape))
@@ -371,12 +385,21 @@ class _ViewBatchMaker:
     normalisation: Normalisation
     clip: Clip
     views: Views
+    crop_rounding: CropRounding
     sampling: ViewSampling
+    placement: Placement
     short: Short
 
     def __call__(self, request: BatchRequest) -> _WorkerBatch:
         reader, views = self.source.reader(), views_per_video(self.views)
-        choose = partial(sample_views, clip=self.clip, views=self.views[0], sampling=self.sampling, short=self.short)
+        choose = partial(
+            sample_views,
+            clip=self.clip,
+            views=self.views[0],
+            sampling=self.sampling,
+            placement=self.placement,
+            short=self.short,
+        )
         return _make(
             _read_ahead(request.videos, lambda _, video: reader.read(video, choose)),
             views_of=self._views_of_video,
@@ -395,7 +418,8 @@ class _ViewBatchMaker:
         spatial = self.views[1]
         if spatial == "full":
             return [whole_view(frames_THWC)]
-        return spatial_views(frames_THWC, height=self.clip.height, width=self.clip.width, views=spatial)
+        height, width = self.clip.height, self.clip.width
+        return spatial_views(frames_THWC, height=height, width=width, views=spatial, rounding=self.crop_rounding)
 
 
 DecodedVideos = Generator[tuple[int, Video, DecodedClips | VideoError], None, None]

@@ -180,7 +180,7 @@ class RgbConverter:
         orientation = orientation_of(frame)
         target = orientation.stored(upright_size(orientation.upright((frame.height, frame.width)), self._size))
         rgb = self._reformatter.reformat(frame, format="rgb24", threads=1)
-        return orientation.turn(resize(np.asarray(rgb.to_ndarray(), dtype=np.uint8), target))
+        return orientation.turn(resize(np.asarray(rgb.to_ndarray(), dtype=np.uint8), target, self._size))
 
 
 def orientation_of(frame: VideoFrame) -> Orientation:

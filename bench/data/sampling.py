@@ -11,11 +11,10 @@ from typing import Literal
 import numpy as np
 
 from bench.core.errors import InputError
-from bench.core.schema import Clip
+from bench.core.input_protocol import Placement, Short, ViewSampling
+from bench.core.schema import Clip, SlidingWindows
 
 Sampling = Literal["random", "centre", "dense", "uniform", "segments"]
-ViewSampling = Literal["blocks", "sections"]
-Short = Literal["loop", "clamp"]
 
 _ROUNDING = 1e-6  # so that 29.97 over 14.985 steps by 2 and not by 1.9999999
 
@@ -60,21 +59,70 @@ def view_sampling(sampling: Sampling) -> ViewSampling:
 
 
 def sample_views(
-    part: Part, clip: Clip, *, views: int, sampling: ViewSampling = "blocks", short: Short
+    part: Part,
+    clip: Clip,
+    *,
+    views: int | SlidingWindows,
+    sampling: ViewSampling = "blocks",
+    placement: Placement = "ends",
+    short: Short,
 ) -> tuple[tuple[int, ...], ...]:
     """Return the frame numbers of `views` clips.
 
-    `blocks` are spread evenly from the beginning of the part to its end; a single one lies in the middle. `sections`
-    takes one frame of each of `clip.frames` equal sections: the middles for one view (TSN, Wang et al., 2016); further
-    views step evenly through the sections, so that two take beginnings and middles (TSM, Lin et al., 2019).
+    `blocks` are placed by `placement` (see `_starts`). `sections` takes one frame of each of `clip.frames` equal
+    sections: the middles for one view (TSN, Wang et al., 2016); further views step evenly through the sections, so that
+    two take beginnings and middles (TSM, Lin et al., 2019). Sliding windows are blocks in any case.
     """
+    step = frame_step(clip, part) if sampling == "blocks" or isinstance(views, SlidingWindows) else 1.0
+    if isinstance(views, SlidingWindows):
+        return _windows(part, clip, step, every=views.every, short=short)
     if sampling == "sections":
         places = sorted((views + 2 * i) % (2 * views) for i in range(views))
         return tuple(_at_place_of_sections(part, clip.frames, place, of=2 * views) for place in places)
-    step = frame_step(clip, part)
-    room = max(0, part.frames - _extent(clip, step))
-    starts = [room // 2] if views == 1 else [i * room // (views - 1) for i in range(views)]
-    return tuple(_block(part, clip, step, start=start, short=short) for start in starts)
+    return tuple(
+        _block(part, clip, step, start=start, short=short)
+        for start in _starts(part, clip, step, views=views, placement=placement)
+    )
+
+
+def _starts(part: Part, clip: Clip, step: float, *, views: int, placement: Placement) -> list[int]:
+    """The first frames of `views` blocks; the zoos place them differently.
+
+    `ends`: evenly from the beginning of the part to its end, each rounded down; a single one lies in the middle.
+    The others count a whole step after the last frame as part of the block, so that the last block may end earlier:
+    `rounded` rounds to the nearest frame (MMAction2), `offset` rounds the distance of two blocks down (PySlowFast's
+    MViT), `starts` puts blocks at the beginnings of `views` equal stretches, a single one at the first frame
+    (PySlowFast), `middles` into their middles (Video Swin).
+    """
+    if placement == "ends":
+        room = max(0, part.frames - _extent(clip, step))
+        return [room // 2] if views == 1 else [i * room // (views - 1) for i in range(views)]
+    spare = max(0.0, part.frames - clip.frames * step)
+    if placement == "starts":
+        return [math.floor(spare * i / views + _ROUNDING) for i in range(views)]
+    if placement == "middles":
+        stretch = (spare + 1) / views
+        return [math.floor(stretch / 2 + stretch * i + _ROUNDING) for i in range(views)]
+    if views == 1:
+        return [math.floor(spare / 2)]
+    if placement == "offset":
+        return [i * math.floor(spare / (views - 1)) for i in range(views)]
+    return [round(spare / (views - 1) * i) for i in range(views)]
+
+
+def _windows(part: Part, clip: Clip, step: float, *, every: int, short: Short) -> tuple[tuple[int, ...], ...]:
+    """Blocks that begin every `every` frames of the clip; the last is filled with its own frames up to the end."""
+    windows = []
+    for number in range(part.frames):
+        start = math.floor(number * every * step + _ROUNDING)
+        left = part.frames - start
+        if left <= 0:
+            break
+        rest = Part(first=part.first + start, frames=left, fps=part.fps)
+        windows.append(_block(rest, clip, step, start=0, short=short))
+        if left < _extent(clip, step):
+            break
+    return tuple(windows)
 
 
 def frame_step(clip: Clip, part: Part) -> float:

@@ -51,7 +51,7 @@ def read_file_with_torchcodec(
     for index in wanted if skips else range(wanted[-1] + 1):
         frame_HWC = _frame(path, decoder, index)
         if index in wanted:
-            found[index] = resize(frame_HWC, upright_size(frame_HWC.shape[:2], size))
+            found[index] = resize(frame_HWC, upright_size(frame_HWC.shape[:2], size), size)
     return np.stack([found[i] for i in indices])
 
 

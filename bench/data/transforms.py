@@ -5,6 +5,7 @@ Input: uint8 (T, H, W, C) arrays, one per modality. Output: uint8 (C, T, H, W) t
 pixels on 0 to 255), so mirroring also negates its horizontal component.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from functools import partial
@@ -16,10 +17,11 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, model_vali
 from pydantic.dataclasses import dataclass
 
 from bench.core.errors import InputError, UnknownNameError, VideoError
+from bench.core.input_protocol import CropRounding, Short
 from bench.core.schema import Clip
 from bench.core.validation import plain_message, spelling_hint
 from bench.data.geometry import Covering, Size
-from bench.data.sampling import Sampling, Short
+from bench.data.sampling import Sampling
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -105,18 +107,25 @@ def normalise(
     return values.copy_(clip_CTHW).mul_(factor).add_(offset)
 
 
-def spatial_views(frames_THWC: NDArray[np.uint8], *, height: int, width: int, views: int) -> "list[Tensor]":
-    """Return `views` crops (C, T, height, width), evenly along the longer side; a single one is the centre crop."""
+def spatial_views(
+    frames_THWC: NDArray[np.uint8], *, height: int, width: int, views: int, rounding: CropRounding = "floor"
+) -> "list[Tensor]":
+    """Return `views` crops (C, T, height, width), evenly along the longer side; a single one is the centre crop.
+
+    `rounding` is that of a crop's place: torchvision rounds to the nearest (half to even), PySlowFast up.
+    """
     video = _video(frames_THWC)
     free_rows, free_columns = video.shape[-2] - height, video.shape[-1] - width
     if free_rows < 0 or free_columns < 0:
         raise InputError(f"a window of {height}x{width} does not fit frames of {video.shape[-2]}x{video.shape[-1]}")
+    roundings: dict[str, Callable[[float], int]] = {"floor": math.floor, "ceil": math.ceil, "half_even": round}
+    rounded = roundings[rounding]
     places = [0.5] if views == 1 else [i / (views - 1) for i in range(views)]
     is_wide = free_columns >= free_rows
     windows = []
     for place in places:
         top, left = (0.5, place) if is_wide else (place, 0.5)
-        row, column = int(top * free_rows), int(left * free_columns)
+        row, column = rounded(top * free_rows), rounded(left * free_columns)
         windows.append(_to_CTHW(video[..., row : row + height, column : column + width]))
     return windows
 

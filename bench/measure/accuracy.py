@@ -115,11 +115,9 @@ def accuracy(
     CO2e with the electricity of that country.
     """
     from bench.train.evaluating import evaluate
-    from bench.train.preprocessing import require_applicable
     from bench.train.ranks import joined
 
     given = given_protocol_of(case, resize=resize, sampling=sampling, short=short, averaging=averaging, labels=labels)
-    require_applicable(given)
     with joined(case.device) as here:
         if ranks not in (None, here.world):
             raise InputError(f"`ranks` is {ranks}, but {here.world} joined; leave `ranks` out under torchrun")

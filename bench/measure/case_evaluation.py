@@ -65,7 +65,7 @@ class CaseEvaluation:
             return case.build_model(num_classes=needed)
         model = case.build_model()
         report = model.__dict__["weights_report"]
-        classes = self.given.over(checkpoint_protocol(model)).classes
+        classes = self._with_known_classes(self.given.over(checkpoint_protocol(model))).classes
         if classes is None and report.file_classes not in (None, needed):
             raise InputError(
                 f"{report.path} has {report.file_classes} classes and {self.test.name} has {needed}, and the names of "
@@ -75,7 +75,29 @@ class CaseEvaluation:
 
     def input_protocol(self, model: "nn.Module", trained: "TrainingResult | None") -> InputProtocol:
         """The protocol of the training, or that of the checkpoint if nothing was trained, below the given parts."""
-        return self._protocol_of_checkpoint(model) if trained is None else self.given.over(trained.protocol)
+        if trained is not None:
+            return self.given.over(trained.protocol)
+        protocol = self._protocol_of_checkpoint(model)
+        known = self._with_known_classes(protocol)
+        if known.classes is None and protocol.classes is not None:
+            self.case.warn(
+                f"{protocol.sources['classes'].origin} names {len(protocol.classes)} classes, none of which "
+                f"{self.test.name} has; the outputs are taken in the order of the data set's classes",
+                "give the names of the outputs: --labels FILE (in a suite `labels: FILE`), one name a line",
+            )
+        return known
+
+    def _with_known_classes(self, protocol: InputProtocol) -> InputProtocol:
+        """`protocol` without the class list of a zoo if the data set has none of its classes.
+
+        Weights in the container of a zoo may be trained on other data with the same number of classes.
+        """
+        from bench.train.scoring import knows_a_class
+
+        is_of_zoo = protocol.mark("classes") in ("recognised", "assumed")
+        if protocol.classes is None or not is_of_zoo or knows_a_class(protocol.classes, self.test.classes):
+            return protocol
+        return protocol.without("classes")
 
     def _protocol_of_checkpoint(self, model: "nn.Module") -> InputProtocol:
         """The input protocol of weights that were not trained here; warns if their clips were different."""
@@ -115,7 +137,6 @@ class CaseEvaluation:
 
     def _warn_of_protocol(self, protocol: InputProtocol, *, is_multi_label: bool) -> None:
         """Warn of assumed parts of the input protocol, of parts that are not applied, and of unknown classes."""
-        from bench.train.preprocessing import not_applied
         from bench.train.scoring import class_columns
 
         case = self.case
@@ -125,13 +146,15 @@ class CaseEvaluation:
                 "give `averaging: sigmoid` if the model was trained with a binary loss for each class",
             )
         if case.point.recipe is None and protocol.assumed:
+            zoos = {part: protocol.sources[part].origin for part in protocol.assumed}
+            of_model = [part for part, zoo in zoos.items() if not zoo]
+            by_names = [f"{', '.join(p for p in zoos if zoos[p] == zoo)} of {zoo}" for zoo in {*zoos.values()} - {""}]
+            told = [f"taken from the model: {', '.join(of_model)}"] if of_model else []
+            told += [f"guessed by the names of the weights: {text}" for text in by_names]
             case.warn(
-                f"the input protocol of these weights is unknown; taken from the model: {', '.join(protocol.assumed)}",
+                f"the input protocol of these weights is unknown; {'; '.join(told)}",
                 "give them: --preprocess channels=…,mean=…,std=…,resize=… (in a suite `preprocess: {…}`)",
             )
-        for part, used in not_applied(protocol).items():
-            wanted = str(getattr(protocol, part)).lower()
-            case.warn(f"the weights want frames scaled with {part} {wanted}; they were scaled with {str(used).lower()}")
         if protocol.classes is not None:
             classes = self.test.classes
             unknown = class_columns(protocol.classes, classes).count(None)

@@ -19,6 +19,21 @@ _CROP = re.compile(
 )
 _CLIP = re.compile(r"(?:^|\b)(\d+) ?x ?(\d+)\b(?! *segments)")
 _AT_RATE = re.compile(r"(\d+) frames at ([\d.]+) fps")
+_SECTIONS = re.compile(
+    r"(1 frame x )?\d+(, \d+ or \d+)? segments|(Kinetics_sparse: )?one frame per segment|UniformSample|"
+    r"two clips of 16: middles|one clip: middle of each|64 frames, one per segment"
+)
+# How a centre crop is placed, read from the code of each zoo: torchvision rounds half to even, PySlowFast rounds up.
+_CROP_ROUNDING = {
+    "3D-ResNets-PyTorch": "half_even",
+    "torchvision": "half_even",
+    "TSM": "half_even",
+    "mmaction2": "floor",
+    "PySlowFast": "ceil",
+    "PyTorchVideo": "ceil",
+    "TimeSformer": "ceil",
+    "UniFormer": "ceil",
+}
 _CONSECUTIVE = re.compile(r"sliding windows of (\d+)|(\d+) consecutive frames|clip of (\d+) given frames")
 
 
@@ -90,7 +105,11 @@ def parts_of(row: ZooProtocol) -> Mapping[str, Any]:
         "interpolation": _interpolation(row.resize_rule),
         "antialias": _antialias(row.resize_rule),
         "crop": crop,
+        "crop_rounding": next((v for name, v in _CROP_ROUNDING.items() if row.zoo.startswith(name)), None),
         "clip": _clip(row.frame_sampling),
+        "sampling": "sections" if _SECTIONS.match(row.frame_sampling) else None,
+        "placement": _placement(row.frame_sampling),
+        "short": "loop" if "looping" in row.frame_sampling or "looped" in row.frame_sampling else None,
         "averaging": _averaging(row.averaging),
     }
     return {name: value for name, value in found.items() if value is not None}
@@ -178,6 +197,16 @@ def _clip(text: str) -> str | None:
     # Several clips stand for several models of the zoo: the model's own default is the better guess then. One frame
     # for each segment is no clip of neighbouring frames.
     return None if len(clips) != 1 or min(clips).startswith("1x") else clips.pop()
+
+
+def _placement(text: str) -> str | None:
+    if "floor(" in text or (text.startswith("16 x 4 (8 x 8") and "offset sampling" in text):
+        return "offset"
+    if re.search(r"delta\*k/", text):
+        return "starts"
+    if "rounded" in text:
+        return "rounded"
+    return "middles" if "start in the middle of each" in text else None
 
 
 def _averaging(text: str) -> str | None:

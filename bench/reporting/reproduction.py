@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
 
-from bench.core.schema import Json, Point, Pretraining, is_weights_argument
+from bench.core.schema import Json, Point, Pretraining, SlidingWindows, is_weights_argument, views_from_text
 from bench.reference.published import PublishedRow, ZooRow, published_for
 from bench.reference.published_protocol import PublishedProtocol, published_protocol
 from bench.reporting.case_results import CaseResult, MetricSummary, summarise_values
@@ -275,7 +275,8 @@ def _views_difference(printed: PublishedProtocol, views: str) -> list[str]:
 
 
 def _is_nearly_dense(printed: PublishedProtocol, point: Point) -> bool:
-    return printed.is_dense and int((point.views or "1x1").partition("x")[0]) >= ENOUGH_VIEWS
+    temporal, _ = views_from_text(point.views or "1x1")
+    return printed.is_dense and (isinstance(temporal, SlidingWindows) or temporal >= ENOUGH_VIEWS)
 
 
 def _summary_of(cases: Iterable[CaseResult], metric: str) -> MetricSummary | None:

@@ -176,6 +176,8 @@ class AccuracyTimes:
             return f"no throughput of {point.model} {point.clip} has been measured here"
         evaluated, *others = fingerprint.videos.values()
         views = views_per_video(views_from_text(point.views or "1x1"))
+        if views is None:
+            return f"views {point.views} give each video as many clips as it is long"
         clips = float(evaluated * views)
         if point.recipe is not None:
             epochs = self._epochs(point.recipe)

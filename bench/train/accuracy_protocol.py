@@ -8,7 +8,7 @@ from pathlib import Path
 from torch import nn
 
 from bench.core.input_protocol import InputProtocol
-from bench.core.schema import Clip, Json, Views, model_files
+from bench.core.schema import Clip, Json, Views, model_files, views_text
 from bench.data.collection import VideoSet
 from bench.models.base import inputs_of, takes_flow
 from bench.train.evaluating import Evaluation
@@ -86,8 +86,9 @@ def describe_evaluation(
         "short_videos": short_of(protocol),
         "resize": list(resize) if isinstance(resize, tuple) else resize or "to cover the crop",
         "crop": "none: whole frames" if views[1] == "full" else [clip.height, clip.width],
-        "views": f"{views[0]}x{views[1]}",
+        "views": views_text(views),
         "averaging": protocol.averaging or "softmax",
+        **({"placement": protocol.placement} if protocol.placement not in (None, "ends") else {}),
         **({"rounding": evaluation.rounding} if evaluation.rounding else {}),
         **_normalised(model, protocol),
         **({"channels": "bgr"} if protocol.channels == "bgr" else {}),

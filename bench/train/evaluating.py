@@ -19,7 +19,7 @@ from bench.core.stats import Estimate, wilson_interval
 from bench.data.collection import VideoSet
 from bench.data.loading import Batch, UnreadVideo, view_batches
 from bench.models.base import inputs_of
-from bench.train.preprocessing import evaluation_protocol, normalisation, sampling_of, short_of
+from bench.train.preprocessing import evaluation_protocol, view_options
 from bench.train.progress import ProgressClock, ProgressReport, silent
 from bench.train.ranks import current_ranks
 from bench.train.scoring import (
@@ -42,7 +42,8 @@ class Evaluation:
     `scores` `(videos, classes)` are averaged over a video's views. `labels` are `(videos,)`, or `(videos, classes)`
     booleans if a video may have several. `positions` `(videos,)` are places in the video set, ascending. `clip_ranks`
     `(videos, views)` is the number of classes ranked before the label in each single view. `clip_scores` `(videos,
-    views, classes)` are the scores of single views if they were asked for. `unread` videos have no score; they count as
+    views, classes)` are the scores of single views if they were asked for. If videos have different numbers of views,
+    the rest of a row is filled: ranks with -1, scores with NaN. `unread` videos have no score; they count as
     wrong, with `unread_labels`, unless `excludes_unread` is true. `rounding` is what the GPU rounded float32 to.
     """
 
@@ -78,7 +79,9 @@ class Evaluation:
 
     def clip_top(self, k: int) -> float:
         """Share of single views that have the label among the `k` best; every video has the same weight."""
-        return float((self.clip_ranks < k).mean() * len(self.labels) / self.counted)
+        is_view = self.clip_ranks >= 0
+        of_videos = ((self.clip_ranks < k) & is_view).sum(axis=1) / is_view.sum(axis=1)
+        return float(of_videos.sum() / self.counted)
 
     @property
     def mean_class(self) -> float:
@@ -151,8 +154,7 @@ def evaluate(
     protocol = evaluation_protocol(model, protocol or InputProtocol(), clip=clip, default_clip=clip)
     averaging = protocol.averaging or "softmax"
     columns = None if protocol.classes is None else class_columns(protocol.classes, videos.classes)
-    ranks, clock, count = current_ranks(), ProgressClock(), views_per_video(views)
-    pixels = normalisation(protocol)
+    ranks, clock, count = current_ranks(), ProgressClock(), views_per_video(views) or batch
     parts: list[_ScoredBatch] = []
     unread: list[UnreadVideo] = []
     batches = view_batches(
@@ -164,13 +166,8 @@ def evaluate(
         workers=workers,
         rank=ranks.rank,
         world=ranks.world,
-        resize=protocol.resize_size,
-        sampling=sampling_of(protocol),
-        short=short_of(protocol),
         failures=unread,
-        mean=pixels.mean,
-        std=pixels.std,
-        channels=pixels.channels,
+        **view_options(protocol, clip),
     )
     done = 0
     with in_evaluation_mode(model), torch.inference_mode(), autocast(device, amp):
@@ -313,7 +310,19 @@ def _joined(parts: list[_ScoredBatch]) -> dict[str, NDArray[Any]]:
     names = ["positions", "labels", "scores", "clip_ranks"]
     if parts[0].clip_scores is not None:
         names.append("clip_scores")
-    return {name: np.concatenate([getattr(part, name) for part in parts])[first] for name in names}
+    return {name: _stacked([getattr(part, name) for part in parts])[first] for name in names}
+
+
+def _stacked(arrays: Sequence[NDArray[Any]]) -> NDArray[Any]:
+    """The arrays one below the other; those with fewer views are filled, ranks with -1 and scores with NaN."""
+    if arrays[0].ndim < 2 or len({each.shape[1] for each in arrays}) == 1:
+        return np.concatenate(arrays)
+    most = max(each.shape[1] for each in arrays)
+    fill = -1 if arrays[0].dtype.kind == "i" else np.nan
+    padding = [[(0, 0), (0, most - each.shape[1]), *[(0, 0)] * (each.ndim - 2)] for each in arrays]
+    return np.concatenate(
+        [np.pad(each, wide, constant_values=fill) for each, wide in zip(arrays, padding, strict=True)]
+    )
 
 
 def _labels_at(videos: VideoSet, positions: list[int]) -> Labels:

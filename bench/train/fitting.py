@@ -23,7 +23,7 @@ from bench.models.base import inputs_of, takes_flow
 from bench.train.checkpointing import read_state, read_weights, remove_states, write_state, write_weights
 from bench.train.curves import EpochRow, EventFile, write_curves
 from bench.train.evaluating import Evaluation, evaluate, rounding_of
-from bench.train.preprocessing import PIXEL_PARTS, normalisation, training_protocol
+from bench.train.preprocessing import PIXEL_PARTS, SCALING_PARTS, normalisation, scaled_as, training_protocol
 from bench.train.progress import Progress, ProgressClock, ProgressReport, silent
 from bench.train.ranks import Ranks, current_ranks
 from bench.train.recipe import Recipe
@@ -155,7 +155,11 @@ def identity(
     parts |= {"trainer": TRAINER, **_content(train, with_flow=flow)}
     if val is not None and (val_decides or isinstance(recipe.schedule, Plateau)):
         parts["val"] = _content(val, with_flow=flow)
-    pixels = {} if given is None else {name: v for name, v in given.as_stored().items() if name in PIXEL_PARTS}
+    pixels = (
+        {}
+        if given is None
+        else {name: v for name, v in given.as_stored().items() if name in (*PIXEL_PARTS, *SCALING_PARTS)}
+    )
     if pixels:  # only then, so that trainings from before this option keep their identity
         parts["preprocess"] = pixels
     return digest(parts)
@@ -250,6 +254,7 @@ class _Batches:
             mean=self.normalisation.mean,
             std=self.normalisation.std,
             channels=self.normalisation.channels,
+            scaling=scaled_as(self.protocol, None),
             batch=self.batch,
             seed=self.seed,
             epoch=epoch,

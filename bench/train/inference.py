@@ -32,10 +32,7 @@ from bench.train.evaluating import (
 from bench.train.preprocessing import (
     checkpoint_protocol,
     evaluation_protocol,
-    normalisation,
-    require_applicable,
-    sampling_of,
-    short_of,
+    view_options,
 )
 
 
@@ -246,11 +243,10 @@ def _prepared(
 ) -> tuple[nn.Module, InferenceSettings]:
     """The model on the best device of this machine, and its settings. `clip` wins over the checkpoint's clip."""
     given = given or InputProtocol()
-    require_applicable(given)
     try:
         chosen_views = views_from_text(views)
     except ValueError as error:
-        raise InputError(str(error)) from None
+        raise InputError(f"views: {error}, found {views!r}") from None
     device = "cuda" if torch.cuda.is_available() else "cpu"
     built = create_model(model, weights=weights, entry=entry, **arguments).to(device).eval()
     default = clip_from_text(find_model(model).clip)
@@ -277,22 +273,16 @@ def _batches(
     """Batches of at most `settings.batch` clips, or of one video if it has more views than that."""
     if settings.views[1] == "full":
         require_whole_frames(model, settings.clip)
-    pixels = normalisation(protocol)
     return view_batches(
         videos,
         clip=settings.clip,
         inputs=inputs_of(model),
         views=settings.views,
-        mean=pixels.mean,
-        std=pixels.std,
-        channels=pixels.channels,
-        batch=max(1, settings.batch // views_per_video(settings.views)),
-        resize=protocol.resize_size,
-        sampling=sampling_of(protocol),
-        short=short_of(protocol),
+        batch=max(1, settings.batch // (views_per_video(settings.views) or settings.batch)),
         workers=settings.workers,
         cache_bytes=0,
         failures=unread,
+        **view_options(protocol, settings.clip),
     )
 
 

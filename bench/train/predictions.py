@@ -157,7 +157,7 @@ def store_predictions(
         "scores": list(found.scores),
     }
     if clip_scores is not None:
-        columns["clip_scores"] = [list(views) for views in clip_scores]
+        columns["clip_scores"] = [[view for view in views if np.isfinite(view[0])] for views in clip_scores]
     about = {
         "protocol": json.dumps(dict(found.protocol)),
         "classes": json.dumps(found.classes),

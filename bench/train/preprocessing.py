@@ -1,21 +1,22 @@
 """The input protocol that is in force for a model: merged from its sources, and turned into what the loaders take."""
 
-from collections.abc import Mapping
 from typing import Any
 
 from torch import nn
 
 from bench.core.errors import InputError
 from bench.core.input_protocol import Averaging, InputProtocol, Short, ViewSampling, protocol_of_clip
-from bench.core.schema import Clip, Json
+from bench.core.schema import Clip
 from bench.data.collection import VideoSet
+from bench.data.geometry import Covering, Scaling, Size
 from bench.data.loading import Normalisation
 from bench.models.base import VideoModel
 from bench.train.recipe import Recipe
 
 PIXEL_PARTS = ("channels", "scale", "mean", "std")
-# The loaders scale frames in this one way; a protocol that says otherwise is applied as far as possible.
-SCALED_AS: Mapping[str, Any] = {"interpolation": "bilinear", "antialias": True}
+SCALING_PARTS = ("rounding", "interpolation", "antialias")
+# What is done where nobody says anything; a training here states it in its checkpoint.
+SCALED_AS: dict[str, Any] = {"interpolation": "bilinear", "antialias": True}
 
 
 def default_protocol(model: nn.Module, clip: Clip) -> InputProtocol:
@@ -108,16 +109,32 @@ def normalisation(protocol: InputProtocol) -> Normalisation:
     )
 
 
-def not_applied(protocol: InputProtocol) -> dict[str, Json]:
-    """The parts of a protocol that the loaders do otherwise, with what they do."""
-    return {name: used for name, used in SCALED_AS.items() if getattr(protocol, name) not in (None, used)}
+def scaling_of(protocol: InputProtocol, clip: Clip) -> Size:
+    """The size that frames are scaled to, with filter and rounding; just enough for the clip's crop if nobody says."""
+    size = protocol.resize_size
+    covering = Covering(height=clip.height, width=clip.width) if size is None and protocol.resize != "none" else None
+    return scaled_as(protocol, size or covering)
 
 
-def require_applicable(given: InputProtocol) -> None:
-    """Raise InputError if the user gives a part that the loaders cannot do."""
-    for name, used in not_applied(given).items():
-        wanted = str(getattr(given, name)).lower()
-        raise InputError(f"{name} {wanted} is not supported: frames are scaled with {name} {str(used).lower()}")
+def scaled_as(protocol: InputProtocol, size: int | tuple[int, int] | Covering | None) -> Scaling:
+    """`size` with the filter and rounding of the protocol."""
+    said = {name: value for name in SCALING_PARTS if (value := getattr(protocol, name)) is not None}
+    return Scaling(size=size, **said)
+
+
+def view_options(protocol: InputProtocol, clip: Clip) -> dict[str, Any]:
+    """What `view_batches` needs of a protocol to prepare clips of the size of `clip`."""
+    pixels = normalisation(protocol)
+    return {
+        "resize": scaling_of(protocol, clip),
+        "crop_rounding": protocol.crop_rounding or "floor",
+        "sampling": sampling_of(protocol),
+        "placement": protocol.placement or "ends",
+        "short": short_of(protocol),
+        "mean": pixels.mean,
+        "std": pixels.std,
+        "channels": pixels.channels,
+    }
 
 
 def sampling_of(protocol: InputProtocol) -> ViewSampling:

@@ -8,11 +8,12 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, Field, ValidationError
 
 from bench.core.errors import BenchError, Problem, SuiteError, suggest
+from bench.core.input_protocol import Short, ViewSampling
 from bench.core.recipe_choice import RecipeChoice
 from bench.core.schema import Frozen, Json, MemoryFormat, TorchCompileMode, digest
 from bench.core.validation import plain_message, spelling_hint
 from bench.core.yaml_tree import Place, Tree, read_yaml
-from bench.data.sampling import Short, ViewSampling, view_sampling
+from bench.data.sampling import view_sampling
 from bench.data.transforms import Augmentation
 from bench.train.schedule import Constant, Cosine, Multistep, Plateau, Positive, Share
 

@@ -106,6 +106,11 @@ def class_columns(outputs: Sequence[str], classes: Sequence[str]) -> list[int | 
     return columns
 
 
+def knows_a_class(outputs: Sequence[str], classes: Sequence[str]) -> bool:
+    """Return whether any of a data set's `classes` is among the `outputs` of a model, as `class_columns` compares."""
+    return not {_plain_name(name) for name in outputs}.isdisjoint(map(_plain_name, classes))
+
+
 @dataclass(frozen=True, kw_only=True)
 class Relabelling:
     """A one-to-one renumbering of the classes that explains predictions better: top-1 as they are and renumbered.

@@ -2,7 +2,7 @@
 
 import pytest
 
-from bench.core.schema import Metric
+from bench.core.schema import Metric, SlidingWindows, views_from_text, views_text
 
 
 @pytest.mark.parametrize(
@@ -26,3 +26,26 @@ def test_a_figure_is_of_its_machine_unless_it_is_exact_counted_or_a_share_of_vid
 ) -> None:
     metric = Metric(name=name, value=5, unit=unit, is_exact=is_exact)
     assert (metric.is_share, metric.is_of_machine, metric.can_drift) == (is_share, is_of_machine, can_drift)
+
+
+@pytest.mark.parametrize(
+    ("text", "views"),
+    [
+        ("10x3", (10, 3)),
+        ("1xfull", (1, "full")),
+        ("sliding:16", (SlidingWindows(16), 1)),
+        ("sliding:8x3", (SlidingWindows(8), 3)),
+        ("sliding:8xfull", (SlidingWindows(8), "full")),
+    ],
+)
+def test_views_are_read_and_written_alike(text: str, views: object) -> None:
+    assert views_from_text(text) == views
+    assert views_text(views_from_text(text)) == text
+
+
+@pytest.mark.parametrize(
+    "text", ["", "10", "10x", "x3", "0x1", "sliding", "sliding:", "sliding:0", "sliding:16x", "10x3x1"]
+)
+def test_other_views_are_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="temporal x spatial, such as 10x3"):
+        views_from_text(text)

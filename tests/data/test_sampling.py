@@ -1,5 +1,6 @@
 """Which frames a clip takes, counted by hand and held as properties."""
 
+import math
 from itertools import pairwise
 from typing import get_args
 
@@ -9,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bench.core.errors import InputError
-from bench.core.schema import Clip
+from bench.core.input_protocol import Placement
+from bench.core.schema import Clip, SlidingWindows
 from bench.data.sampling import (
     Part,
     Sampling,
@@ -189,3 +191,48 @@ def test_each_of_seed_epoch_and_sample_changes_the_draw() -> None:
         for sample_ in range(3)
     }
     assert len(draws) == 27
+
+
+CLIPS = ("4x1x8", "4x3x8", "16x2x8", "13x6x8")
+
+
+@pytest.mark.parametrize("clip", CLIPS)
+@pytest.mark.parametrize("frames", [1, 5, 16, 33, 78, 100, 251])
+@pytest.mark.parametrize("views", [1, 2, 5, 10])
+def test_blocks_begin_where_the_zoos_begin_them(clip: str, frames: int, views: int) -> None:
+    """Against the arithmetic of MMAction2, PySlowFast and Video Swin, written down from their code."""
+    span = clip_of(clip).frames * (clip_of(clip).stride or 1)
+    room = max(frames - span, 0)
+    expected = {
+        "rounded": np.round(np.arange(views) * (room / max(views - 1, 1))).astype(int).tolist()
+        if views > 1
+        else [room // 2],
+        "offset": [k * math.floor(room / (views - 1)) for k in range(views)] if views > 1 else [math.floor(room / 2)],
+        "starts": [int(room * k / views) for k in range(views)],
+        "middles": [int((room + 1) / views / 2 + (room + 1) / views * k) for k in range(views)],
+    }
+    for placement in get_args(Placement):
+        found = sample_views(Part(frames=frames), clip_of(clip), views=views, placement=placement, short="loop")
+        if placement != "ends":
+            assert [block[0] for block in found] == [min(start, frames - 1) for start in expected[placement]]
+
+
+@given(frames=st.integers(1, 400), length=st.integers(1, 40), every=st.integers(1, 50))
+def test_sliding_windows_are_those_of_3d_resnets(frames: int, length: int, every: int) -> None:
+    """Begin at every `every`-th frame; the first window that is cut short is repeated until it is full, and ends it."""
+    expected = []
+    for begin in range(0, frames, every):
+        window = list(range(begin, min(frames, begin + length)))
+        is_cut = len(window) < length
+        while len(window) < length:
+            window.append(window[len(window) - min(frames, begin + length) + begin])
+        expected.append(tuple(window))
+        if is_cut:
+            break
+    found = sample_views(Part(frames=frames), clip_of(f"{length}x1x8"), views=SlidingWindows(every), short="loop")
+    assert found == tuple(expected)
+
+
+def test_sliding_windows_of_a_stride_step_by_frames_of_the_clip() -> None:
+    found = sample_views(Part(first=10, frames=20), clip_of("4x2x8"), views=SlidingWindows(4), short="clamp")
+    assert found == ((10, 12, 14, 16), (18, 20, 22, 24), (26, 28, 29, 29))

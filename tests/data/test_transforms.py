@@ -1,9 +1,12 @@
 """Augmentation and crops on frames whose pixels say where they came from."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from torchvision.transforms import v2
 
 from bench.core.errors import InputError, UnknownNameError
 from bench.core.schema import Clip
@@ -127,3 +130,16 @@ def test_wrong_values_are_refused_with_the_allowed_ones(mapping: dict[str, objec
 def test_unknown_keys_suggest_the_nearest() -> None:
     with pytest.raises(UnknownNameError, match="did you mean: flip"):
         Augmentation.from_mapping({"flips": 0.5})
+
+
+@pytest.mark.parametrize("width", range(8, 20))
+@pytest.mark.parametrize("height", [8, 9, 11])
+def test_a_centre_crop_is_placed_as_torchvision_and_pyslowfast_place_it(height: int, width: int) -> None:
+    """torchvision rounds half to even; PySlowFast's uniform_crop takes math.ceil((size - crop) / 2)."""
+    frames = np.arange(height * width, dtype=np.uint8).reshape(1, height, width, 1).repeat(3, axis=3)
+    expected = v2.functional.center_crop(torch.from_numpy(frames).permute(0, 3, 1, 2), [8, 8])
+    (found,) = spatial_views(frames, height=8, width=8, views=1, rounding="half_even")
+    assert torch.equal(found, expected.permute(1, 0, 2, 3))
+    (up,) = spatial_views(frames, height=8, width=8, views=1, rounding="ceil")
+    top, left = math.ceil((height - 8) / 2), math.ceil((width - 8) / 2)
+    assert torch.equal(up[0, 0], torch.from_numpy(frames[0, top : top + 8, left : left + 8, 0]))

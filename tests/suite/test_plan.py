@@ -565,7 +565,10 @@ def test_unknown_execution_modes_list_all_and_the_nearest_spelling(tmp_path: Pat
 def test_invalid_views_are_refused_with_their_form(tmp_path: Path) -> None:
     text = "suite: s\nmodels: [c3d_search]\nmatrix: {clip: [8x1x32], views: [10xful]}\nmeasure: {accuracy: {dataset: motions}}\n"
     [problem] = problems(tmp_path, text)
-    assert "views: should be temporal x spatial, such as 10x3, or 10xfull for whole frames, found '10xful'" in problem
+    assert (
+        "views: should be temporal x spatial, such as 10x3, or 10xfull for whole frames, or sliding:16 for a clip every 16 frames, found '10xful'"
+        in problem
+    )
 
 
 PREPROCESSED = """suite: s

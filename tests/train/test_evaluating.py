@@ -8,7 +8,7 @@ from torch import nn
 
 from bench.core.errors import InputError, TrainingError
 from bench.core.input_protocol import InputProtocol
-from bench.core.schema import views_per_video
+from bench.core.schema import SlidingWindows, views_per_video
 from bench.data import clips
 from bench.data.loading import view_batches
 from bench.models.base import inputs_of
@@ -189,3 +189,21 @@ def test_rounding_to_tf32_is_recorded(capability, convolutions, products, told, 
     monkeypatch.setattr("bench.train.evaluating.torch.backends", backends)
     assert rounding_of("cuda") == told
     assert rounding_of("cpu") is None
+
+
+def test_sliding_windows_score_every_video_by_as_many_clips_as_it_is_long(tiny_net, val_videos, clip):
+    lengths = [8, 5, 8, 3, 7, 4, 8, 8, 6, 2, 1, 8]
+    cut = [replace(video, segment=(0, frames)) for video, frames in zip(val_videos.videos, lengths, strict=True)]
+    videos, model = replace(val_videos, videos=tuple(cut)), tiny_net()
+    seen = evaluate(model, videos, clip=clip, views=(SlidingWindows(3), 1), batch=4, keeps_clip_scores=True)
+    for row, (video, frames) in enumerate(zip(cut, lengths, strict=True)):
+        # One window every 3 frames, up to the first that four frames do not fill.
+        windows = next(n for n in range(1, 9) if 3 * (n - 1) + 4 > frames)
+        own = by_hand(model, replace(videos, videos=(video,)), clip, (SlidingWindows(3), 1))[0]
+        assert len(own) == windows
+        np.testing.assert_allclose(seen.scores[row], own.mean(axis=0), atol=1e-6)
+        np.testing.assert_allclose(seen.clip_scores[row, :windows], own, atol=1e-6)
+        assert np.isnan(seen.clip_scores[row, windows:]).all()
+        assert (seen.clip_ranks[row] >= 0).sum() == windows
+    right = [(ranks[ranks >= 0] == 0).mean() for ranks in seen.clip_ranks]
+    assert seen.clip_top(1) == pytest.approx(np.mean(right))

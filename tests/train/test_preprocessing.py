@@ -11,7 +11,7 @@ from bench.core.errors import InputError
 from bench.core.input_protocol import InputProtocol, parse_protocol
 from bench.core.schema import Clip
 from bench.data.clips import ClipReader
-from bench.data.geometry import Covering
+from bench.data.geometry import Covering, Scaling, resize, upright_size
 from bench.data.sampling import sample_views
 from bench.models.factory import create_model
 from bench.train.evaluating import NO_OUTPUT, evaluate, ordered
@@ -21,7 +21,6 @@ from bench.train.preprocessing import (
     default_protocol,
     evaluation_protocol,
     normalisation,
-    require_applicable,
 )
 
 
@@ -68,15 +67,35 @@ def test_pixels_are_prepared_by_the_protocol(text, expected, val_videos):
         np.testing.assert_allclose(clip_CTHW, frames.transpose(3, 0, 1, 2), atol=2e-4)
 
 
+@pytest.mark.parametrize(
+    ("text", "scaled"),
+    [
+        ("resize=short:20", Scaling(size=20)),
+        ("resize=short:20,rounding=round", Scaling(size=20, rounding="round")),
+        (
+            "resize=20x28,interpolation=bicubic,antialias=false",
+            Scaling(size=(20, 28), interpolation="bicubic", antialias=False),
+        ),
+        ("resize=none", Scaling(size=None)),
+        ("antialias=false", Scaling(size=Covering(height=12, width=12), antialias=False)),
+    ],
+)
+def test_frames_are_scaled_by_the_protocol(text, scaled, val_videos):
+    clip, model = Clip.model_validate("4x1x12"), Recorder()
+    given = parse_protocol(f"{text},mean=0,std=1,scale=255")
+    evaluate(model, val_videos, clip=clip, protocol=given, batch=len(val_videos.videos))
+    for clip_CTHW, video in zip(torch.cat(model.clips).numpy(), val_videos.videos, strict=True):
+        reader = ClipReader(modalities=("rgb",), size=None)
+        [decoded] = reader.read(video, lambda part: sample_views(part, clip, views=1, short="loop"))
+        frames = [resize(frame, upright_size(frame.shape[:2], scaled), scaled) for frame in decoded["rgb"]]
+        top, left = (frames[0].shape[0] - 12) // 2, (frames[0].shape[1] - 12) // 2
+        expected = np.stack(frames)[:, top : top + 12, left : left + 12].transpose(3, 0, 1, 2)
+        np.testing.assert_allclose(clip_CTHW, expected, atol=1e-4)
+
+
 def test_a_mean_for_two_channels_is_refused():
     with pytest.raises(InputError, match="mean has 2 values"):
         normalisation(parse_protocol("mean=1/2"))
-
-
-@pytest.mark.parametrize("text", ["interpolation=bicubic", "antialias=false"])
-def test_a_scaling_that_the_loaders_do_not_have_is_refused(text):
-    with pytest.raises(InputError, match="is not supported: frames are scaled with"):
-        require_applicable(parse_protocol(text))
 
 
 def test_mean_and_std_of_a_users_model_are_its_default(tiny_net, clip):
