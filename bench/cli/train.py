@@ -38,7 +38,7 @@ ClipText = Annotated[
     str | None,
     typer.Option("--clip", help="frames x stride x size, such as 16x1x112; by default as the checkpoint was trained."),
 ]
-Views = Annotated[str, typer.Option("--views", help="Views of one video: 10x3, or 10xfull for whole frames.")]
+Views = Annotated[str, typer.Option("--views", help="Views of a video: 10x3, 10xfull (whole frames) or sliding:16.")]
 Dataset = Annotated[str, typer.Option("--dataset", help="A data set from `vbench data list`.")]
 Root = Annotated[Path | None, typer.Option("--root", help="The data set's folder; $VBENCH_DATA/<name> if not given.")]
 Split = Annotated[str | None, typer.Option("--split", help="Split, if the data set has several.")]

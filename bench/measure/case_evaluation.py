@@ -58,14 +58,14 @@ class CaseEvaluation:
         return model
 
     def _build_with_head(self) -> "nn.Module":
-        from bench.train.preprocessing import checkpoint_protocol
+        from bench.train.preprocessing import checkpoint_protocol, with_matching_classes
 
         case, needed = self.case, len(self.test.classes)
         if case.point.recipe is not None or case.weights is None or case.point.args.get("num_classes") is not None:
             return case.build_model(num_classes=needed)
         model = case.build_model()
         report = model.__dict__["weights_report"]
-        classes = self._with_known_classes(self.given.over(checkpoint_protocol(model))).classes
+        classes = with_matching_classes(self.given.over(checkpoint_protocol(model)), self.test).classes
         if classes is None and report.file_classes not in (None, needed):
             raise InputError(
                 f"{report.path} has {report.file_classes} classes and {self.test.name} has {needed}, and the names of "
@@ -75,10 +75,12 @@ class CaseEvaluation:
 
     def input_protocol(self, model: "nn.Module", trained: "TrainingResult | None") -> InputProtocol:
         """The protocol of the training, or that of the checkpoint if nothing was trained, below the given parts."""
+        from bench.train.preprocessing import with_matching_classes
+
         if trained is not None:
             return self.given.over(trained.protocol)
         protocol = self._protocol_of_checkpoint(model)
-        known = self._with_known_classes(protocol)
+        known = with_matching_classes(protocol, self.test)
         if known.classes is None and protocol.classes is not None:
             self.case.warn(
                 f"{protocol.sources['classes'].origin} names {len(protocol.classes)} classes, none of which "
@@ -86,18 +88,6 @@ class CaseEvaluation:
                 "give the names of the outputs: --labels FILE (in a suite `labels: FILE`), one name a line",
             )
         return known
-
-    def _with_known_classes(self, protocol: InputProtocol) -> InputProtocol:
-        """`protocol` without the class list of a zoo if the data set has none of its classes.
-
-        Weights in the container of a zoo may be trained on other data with the same number of classes.
-        """
-        from bench.train.scoring import knows_a_class
-
-        is_of_zoo = protocol.mark("classes") in ("recognised", "assumed")
-        if protocol.classes is None or not is_of_zoo or knows_a_class(protocol.classes, self.test.classes):
-            return protocol
-        return protocol.without("classes")
 
     def _protocol_of_checkpoint(self, model: "nn.Module") -> InputProtocol:
         """The input protocol of weights that were not trained here; warns if their clips were different."""

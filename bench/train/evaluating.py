@@ -19,7 +19,7 @@ from bench.core.stats import Estimate, wilson_interval
 from bench.data.collection import VideoSet
 from bench.data.loading import Batch, UnreadVideo, view_batches
 from bench.models.base import inputs_of
-from bench.train.preprocessing import evaluation_protocol, view_options
+from bench.train.preprocessing import evaluation_protocol, view_options, with_matching_classes
 from bench.train.progress import ProgressClock, ProgressReport, silent
 from bench.train.ranks import current_ranks
 from bench.train.scoring import (
@@ -151,7 +151,8 @@ def evaluate(
     _require_labels(videos)
     if views[1] == "full":
         require_whole_frames(model, clip)
-    protocol = evaluation_protocol(model, protocol or InputProtocol(), clip=clip, default_clip=clip)
+    merged = evaluation_protocol(model, protocol or InputProtocol(), clip=clip, default_clip=clip)
+    protocol = with_matching_classes(merged, videos)
     averaging = protocol.averaging or "softmax"
     columns = None if protocol.classes is None else class_columns(protocol.classes, videos.classes)
     ranks, clock, count = current_ranks(), ProgressClock(), views_per_video(views) or batch

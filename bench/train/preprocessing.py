@@ -12,6 +12,7 @@ from bench.data.geometry import Covering, Scaling, Size
 from bench.data.loading import Normalisation
 from bench.models.base import VideoModel
 from bench.train.recipe import Recipe
+from bench.train.scoring import knows_a_class
 
 PIXEL_PARTS = ("channels", "scale", "mean", "std")
 SCALING_PARTS = ("rounding", "interpolation", "antialias")
@@ -54,6 +55,17 @@ def evaluation_protocol(model: nn.Module, given: InputProtocol, *, clip: Clip, d
     """
     merged = given.over(checkpoint_protocol(model)).over(default_protocol(model, default_clip))
     return _with_clip(merged, clip)
+
+
+def with_matching_classes(protocol: InputProtocol, videos: VideoSet) -> InputProtocol:
+    """Return `protocol`, without the class list of a zoo if `videos` have none of its classes.
+
+    Weights in the container of a zoo may be trained on other data with the same number of classes.
+    """
+    is_of_zoo = protocol.mark("classes") in ("recognised", "assumed")
+    if protocol.classes is None or not is_of_zoo or knows_a_class(protocol.classes, videos.classes):
+        return protocol
+    return protocol.without("classes")
 
 
 def training_protocol(
