@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_map_only
 
 from bench.measure.counting.model_copy import on_device
 from bench.measure.counting.shapes import run_by_shape
@@ -79,11 +80,19 @@ def _is_composite(func: Any) -> bool:
 
 
 def _without_data(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """Move constants from other devices to the meta device if an operator mixes them with meta tensors."""
+    """Move constants from other devices to the meta device if an operator mixes them with meta tensors.
+
+    Meta tensors stay the objects that they are: parameters that operators read are recognised by identity.
+    """
     devices = {tensor.device.type for tensor in tensors_in((args, kwargs))}
     if len(devices) < 2 or "meta" not in devices or getattr(getattr(func, "_schema", None), "is_mutable", True):
         return args, kwargs
-    return on_device(args, "meta"), on_device(kwargs, "meta")
+
+    def moved(tensor: Tensor) -> Tensor:
+        on_meta: Tensor = tensor if tensor.device.type == "meta" else on_device(tensor, "meta")
+        return on_meta
+
+    return tree_map_only(Tensor, moved, args), tree_map_only(Tensor, moved, kwargs)
 
 
 def name_of(operator: Any) -> str:

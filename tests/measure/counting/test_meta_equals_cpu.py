@@ -88,6 +88,24 @@ class Last(nn.Module):
         return result
 
 
+class Positions(nn.Module):
+    """A table of positions, indexed by constants of the CPU, as in torchvision's mvit_v2_s."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table, self.unread = nn.Parameter(torch.randn(5, 4)), nn.Parameter(torch.randn(3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        distance = torch.arange(3)[:, None] - torch.arange(3)[None] + 2
+        return x @ self.table[distance].sum(1).T
+
+
+def test_a_parameter_indexed_by_constants_is_read_on_both_devices() -> None:
+    for backward in (False, True):
+        check_both_devices(Positions().train(backward), (torch.randn(2, 4),), backward=backward)
+    assert count(Positions(), torch.randn(2, 4), device="meta").never_called == {"unread": 3}
+
+
 @st.composite
 def convolutional(draw: st.DrawFn) -> tuple[nn.Module, tuple[int, ...]]:
     """A stack of (transposed, grouped, strided) convolutions with norms and pools, and its input."""
