@@ -99,7 +99,11 @@ def python(*arguments: str, environment: dict[str, str], timeout_s: float) -> st
 
 def test_nothing_is_imported_beyond_what_the_run_names(tmp_path: Path) -> None:
     environment = without_other_packages(tmp_path)
-    script = "import importlib.util as u, benchmarks.gpu_worker; print(u.find_spec('plotly'), u.find_spec('av'))"
+    script = (
+        "import importlib.util as u, benchmarks.gpu_worker; from bench.core.drift import find_drift, timing_interval; "
+        "values = [1 + i * 7 % 11 / 100 for i in range(200)]; timing_interval(values); find_drift(values); "
+        "print(u.find_spec('plotly'), u.find_spec('av'))"
+    )
     assert python("-c", script, environment=environment, timeout_s=120).split() == ["None", "None"]
     plan = python("-m", "benchmarks.gpu_run", "--plan", "--gpu", "NVIDIA H200", environment=environment, timeout_s=60)
     assert "| paths | 60 |" in plan

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bench.core.stats import (
+    Z95,
     mcnemar,
     mean_interval,
     median,
@@ -16,6 +17,7 @@ from bench.core.stats import (
     paired_difference,
     paired_shares,
     quantile,
+    student_t95,
     wilson_interval,
 )
 
@@ -100,3 +102,14 @@ def test_equal_paired_shares_have_wilsons_distance_from_zero() -> None:
     """With no video won or lost of n, the score test refuses d where n d^2 > z^2 (1 - d) d: d = z^2 / (n + z^2)."""
     found = paired_shares(0, 0, 100)
     assert found.high == -found.low == pytest.approx(1.959963984540054**2 / (100 + 1.959963984540054**2))
+
+
+@given(st.floats(0.2, 1e7))
+def test_students_quantile_is_that_of_scipy(degrees: float) -> None:
+    assert student_t95(degrees) == pytest.approx(float(scipy.stats.t.ppf(0.975, degrees)), rel=1e-9)
+
+
+@pytest.mark.parametrize(("degrees", "printed"), [(1, 12.706), (2, 4.303), (10, 2.228), (30, 2.042), (120, 1.980)])
+def test_students_quantile_is_that_of_printed_tables(degrees: int, printed: float) -> None:
+    assert round(student_t95(degrees), 3) == printed
+    assert student_t95(math.inf) == Z95
