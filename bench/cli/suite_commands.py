@@ -175,6 +175,7 @@ def _plan_facts(planned: "Plan") -> dict[str, Any]:
         "unknown": estimate.unknown,
         "absent": list(planned.absent),
         "other_environments": planned.other_environments(),
+        "doubtful": dict(planned.doubtful()),
         "cases": [
             {
                 "id": case.id,
@@ -212,6 +213,9 @@ def _show_plan(planned: "Plan") -> None:
         print_text(f"absent: {line}")
     for line in facts["other_environments"]:
         print_text(f"measured in another environment: {line}")
+    if facts["doubtful"]:
+        kinds = ", ".join(f"{number} {status}" for status, number in sorted(facts["doubtful"].items()))
+        print_text(f"doubtful, so not ranked: {kinds}; repeat them on an idle machine with --rerun all --wait-idle")
 
 
 def _time_left(planned: "Plan") -> str:

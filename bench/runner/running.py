@@ -9,6 +9,7 @@ from time import monotonic
 from typing import Literal, get_args
 
 from bench.catalog.catalog import Catalog
+from bench.core.doubts import TIMING_DOUBTS
 from bench.core.errors import SuiteError, UnknownNameError
 from bench.core.privacy import clean_record
 from bench.core.schema import Case, Environment, Record
@@ -153,6 +154,12 @@ class Plan:
         records = read_records(self.store.file) if self.store.file.is_file() else []
         found = {(r.case_id, r.run_index): r for r in records if (r.case_id, r.run_index) in self.done and r.is_good}
         return tuple(found.values())
+
+    def doubtful(self) -> Counter[str]:
+        """The number of stored results that stay with each status that keeps a timing from being ranked."""
+        kept = self.done - {(case.id, index) for case, index in self.pending}
+        statuses = {(run.case_id, run.run_index): run.status for run in self.history if run.is_good}
+        return Counter(status for key, status in statuses.items() if key in kept and status in TIMING_DOUBTS)
 
     def other_environments(self) -> list[str]:
         """Return a line for each fact in which the environment of results that stay differs from the present one."""

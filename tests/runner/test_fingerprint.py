@@ -116,6 +116,18 @@ def test_another_environment_is_shown_but_makes_nothing_stale(folder: Path, caps
     assert "another environment" in capsys.readouterr().out
 
 
+def test_the_plan_counts_stored_results_that_are_doubtful(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run("zoo.yaml")
+    assert plan("zoo.yaml").doubtful() == {}
+    file = Path("results/zoo/records.jsonl")
+    file.write_text(json.dumps({**json.loads(file.read_text()), "status": "drifting"}) + "\n")
+    target = plan("zoo.yaml")
+    assert (target.pending, target.doubtful()) == ([], {"drifting": 1}), "a drifting result is a result"
+    assert run_command(["plan", "zoo.yaml"]) == 0
+    assert "doubtful, so not ranked: 1 drifting;" in capsys.readouterr().out
+    assert plan("zoo.yaml", rerun="all").doubtful() == {}
+
+
 def test_records_of_the_former_version_stay_done_after_docstring_changes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
