@@ -8,6 +8,7 @@ from bench.core.schema import Json
 from bench.core.units import format_exact, format_value, plural
 from bench.reporting.board import Board
 from bench.reporting.case_results import CaseResult
+from bench.reporting.confusion import class_accuracies
 from bench.reporting.links import Links
 from bench.reporting.metric_table import metric_table
 from bench.reporting.metric_text import STATUSES, metric_name, value_text
@@ -38,6 +39,7 @@ def model_sections(results: Results, label: str, cases: Sequence[CaseResult], li
         ("arguments", "Arguments", _arguments(cases[0], key)),
         ("modules", "Where the MACs are", _modules(cases)),
         ("training", "Training", render(CHARTS, charts=charts) if charts else ""),
+        ("classes", "Accuracy by class", _classes(results, cases, key)),
         ("input", "Input protocol", _input_protocol(cases, key)),
         ("cases", "Cases", _cases(results, cases, links, key)),
     ]
@@ -76,6 +78,15 @@ def _modules(cases: Sequence[CaseResult]) -> Any:
                 total = format_value(amounts.get("", sum(parts.values())), "MACs")
                 drawing = treemap(parts, alt=f"Treemap of {plural(len(parts), 'module')} by multiply-accumulates")
                 return render(MODULES, treemap=drawing, total=total)
+    return ""
+
+
+def _classes(results: Results, cases: Sequence[CaseResult], key: str) -> Any:
+    """Accuracies by class of the first case with stored predictions; other seeds have theirs in the results folder."""
+    for case in cases:
+        file = results.artifact(case.runs[-1], "predictions") if case.runs else None
+        if file is not None:
+            return class_accuracies(file, title=case.case.title, name=key)
     return ""
 
 
