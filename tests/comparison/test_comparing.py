@@ -287,6 +287,21 @@ def test_only_the_newest_state_of_the_code_counts(runs: Runs) -> None:
     assert only(compare(runs(QUIET), [*old, *runs(QUIET)])).verdict == "same"
 
 
+def test_doubtful_runs_are_counted_in_the_reason(record: Make, runs: Runs, latency: Make) -> None:
+    statuses = ("drifting", "ok", "unsteady", "ok", "ok")
+    head = [
+        record(latency(value), run=i, status=status)
+        for i, (value, status) in enumerate(zip(times(QUIET, 1.2), statuses, strict=True))
+    ]
+    row = only(compare(runs(QUIET), head))
+    assert row.verdict == "worse"
+    assert row.reason.endswith("; 2 of 5 runs in head are drifting or unsteady")
+    assert (row.doubt, only(compare(runs(QUIET), runs(QUIET))).doubt) == (
+        "2 of 5 runs in head are drifting or unsteady",
+        "",
+    )
+
+
 def test_throttled_runs_do_not_count_as_runs(record: Make, runs: Runs, latency: Make) -> None:
     hot = [record(latency(20.0), run=i, status="throttled") for i in range(2)]
     row = only(compare(runs(QUIET), [*runs(QUIET[:3]), *hot[1:]]))
