@@ -16,7 +16,7 @@ from bench.cli.console import console, duration, first_line, print_table, print_
 from bench.core.doubts import measured_text
 from bench.core.registry import find_metric_spec, headlines_among
 from bench.core.schema import Metric, Record
-from bench.core.units import format_interval, format_value
+from bench.core.units import format_interval, format_value, plural
 
 if TYPE_CHECKING:
     from bench.runner.running import Event, RunSummary
@@ -162,7 +162,10 @@ def _percent(fraction: float | None) -> str:
 
 def print_summary(summary: "RunSummary") -> None:
     """Print how many runs were measured, and for each failed one why and where its log is."""
-    if not summary.finished:
+    if summary.left_out:
+        left_out = f"{plural(summary.left_out, 'run')} had no time left in the budget"
+        print_text(f"{left_out}; the same command goes on with them")
+    if not summary.finished and not summary.left_out:
         print_text(f"{summary.suite}: all {summary.skipped} runs were done before; nothing was measured")
         return
     done = len(summary.finished) - len(summary.failed)

@@ -7,14 +7,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from bench.cli.arguments import AsJson, RecipeChanges, WaitIdle, wait_idle_seconds
+from bench.cli.arguments import AsJson, RecipeChanges, WaitIdle, seconds_of, wait_idle_seconds
 from bench.cli.console import duration, print_json, print_table, print_text
 from bench.cli.run_display import LiveRun, first_finding, print_prediction_files, print_summary, write_report
+from bench.cli.run_events import JsonEvents
 from bench.core.errors import InputError
 
 if TYPE_CHECKING:
     from bench.core.yaml_tree import Tree
     from bench.runner.running import Plan, Rerun
+    from bench.runner.selection import Selection
 
 
 SuitePath = Annotated[
@@ -30,6 +32,19 @@ Identify = Annotated[
 ]
 
 
+Shard = Annotated[
+    str | None, typer.Option("--shard", metavar="I/N", help="Only every N-th case from the I-th on, such as 3/8.")
+]
+Only = Annotated[
+    list[str] | None,
+    typer.Option("--only", metavar="PATTERN", help="Only cases whose title, model or measure matches; repeatable."),
+]
+CaseIds = Annotated[
+    list[str] | None,
+    typer.Option("--case", metavar="ID", help="Only this case, by the id that `plan` prints; repeatable."),
+]
+
+
 def run(
     suite: SuitePath,
     out: OutFolder = None,
@@ -41,6 +56,18 @@ def run(
     changes: RecipeChanges = None,
     wait_idle: WaitIdle = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="Print failed runs, the summary and the report only.")] = False,
+    shard: Shard = None,
+    only: Only = None,
+    case: CaseIds = None,
+    budget: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TIME", help="Start no run after this time, such as 2h; cases without a result come first."
+        ),
+    ] = None,
+    log_json: Annotated[
+        bool, typer.Option("--log-json", help="Print each event as a line of JSON instead of text.")
+    ] = False,
     trust: Trust = False,
     identify: Identify = False,
 ) -> None:
@@ -52,16 +79,22 @@ def run(
 
     wait_idle_s = wait_idle_seconds(wait_idle)
     tree = read_trusted_suite(suite, small=small, trust=trust, changes=changes)
+    options: dict[str, Any] = {
+        "out": out,
+        "small": small,
+        "identify": identify,
+        "rerun": _rerun(rerun),
+        "wait_idle_s": wait_idle_s,
+        "selection": _selection(shard, only, case),
+        "budget_s": None if budget is None else seconds_of(budget, flag="--budget"),
+    }
+    if log_json:
+        events = JsonEvents()
+        summary = run_suite(tree, **options, on_event=events.show)
+        events.end(summary, write_report(summary.folder))
+        raise typer.Exit(summary.exit_code)
     with LiveRun(is_quiet=quiet).running() as live:
-        summary = run_suite(
-            tree,
-            out=out,
-            small=small,
-            identify=identify,
-            rerun=_rerun(rerun),
-            wait_idle_s=wait_idle_s,
-            on_event=live.show,
-        )
+        summary = run_suite(tree, **options, on_event=live.show)
     for note in summary.notes:
         print_text(note)
     print_summary(summary)
@@ -78,6 +111,9 @@ def plan(
     out: OutFolder = None,
     small: Small = False,
     changes: RecipeChanges = None,
+    shard: Shard = None,
+    only: Only = None,
+    case: CaseIds = None,
     trust: Trust = False,
     as_json: AsJson = False,
     why: Annotated[bool, typer.Option("--why", help="Explain why each pending run would run.")] = False,
@@ -90,7 +126,7 @@ def plan(
     from bench.runner.running import plan as plan_suite
 
     tree = read_trusted_suite(suite, small=small, trust=trust, changes=changes)
-    planned = plan_suite(tree, out=out, small=small)
+    planned = plan_suite(tree, out=out, small=small, selection=_selection(shard, only, case))
     if as_json:
         print_json(_plan_facts(planned))
     elif stale:
@@ -99,6 +135,14 @@ def plan(
         _show_plan(planned)
         if why:
             _print_reasons(planned)
+
+
+def _selection(shard: str | None, only: list[str] | None, cases: list[str] | None) -> "Selection":
+    from bench.runner.selection import Selection, shard_from_text
+
+    return Selection(
+        shard=None if shard is None else shard_from_text(shard), only=tuple(only or ()), cases=tuple(cases or ())
+    )
 
 
 def _rerun(text: str | None) -> "Rerun | None":

@@ -122,7 +122,7 @@ def _settings() -> dict[str, Json]:
 
 def _code(model_file: str | None) -> dict[str, Json]:
     """Commits of the working folder, of vbench and of the model, and whether each has uncommitted changes."""
-    facts = _commit_of(Path.cwd(), prefix="")
+    facts = _commit_of(Path(), prefix="")  # not Path.cwd(), which fails if a model removed that folder
     for prefix, file in (("vbench_", bench.__file__), ("model_", model_file)):
         if file is not None:
             facts |= _commit_of(Path(file).parent, prefix=prefix)

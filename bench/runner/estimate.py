@@ -109,6 +109,11 @@ class RunEstimate:
             return state.mean.value
         return first.computed
 
+    def expected_s(self, case: Case) -> float | None:
+        """The mean seconds of earlier runs of `case`; None if it has not run yet."""
+        mean = self._cases.get(case.id)
+        return mean.value if mean else None
+
     def finish(self, record: Record) -> None:
         """Remove a run from the pending ones, and learn how long it took."""
         kind, case_id = _kind_of(record.case), record.case_id

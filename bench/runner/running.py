@@ -19,6 +19,7 @@ from bench.runner.estimate import AccuracyTimes, RunEstimate
 from bench.runner.fingerprint import Fingerprint, Fingerprints, changed_parts, describe_changes
 from bench.runner.idle import is_timed_case, wait_until_idle
 from bench.runner.local import CaseInterrupted, run_case
+from bench.runner.selection import Selection
 from bench.store import RecordStore, RunFacts, read_records
 from bench.suite import Suite, check_suite_in_part, plan_suite, read_suite
 from bench.suite.shipped import recipe_folders
@@ -50,6 +51,7 @@ class Event:
     left: int
     left_s: float | None
     case: Case | None = None
+    run_index: int | None = None
     record: Record | None = None
     text: str = ""
     fraction: float | None = None
@@ -59,13 +61,14 @@ class Event:
 class RunSummary:
     """The result of a run: `skipped` runs were done before, `failed` are the records without a good result.
 
-    `stored` holds the records of those runs if nothing had to run.
+    `stored` holds the records of those runs if nothing had to run. `left_out` runs had no time left in the budget.
     """
 
     suite: str
     folder: Path
     finished: tuple[Record, ...]
     skipped: int
+    left_out: int = 0
     notes: tuple[str, ...] = ()
     stored: tuple[Record, ...] = field(default=(), repr=False)
 
@@ -97,6 +100,7 @@ class Plan:
     states: Mapping[tuple[str, int], RunState] = field(default_factory=dict, repr=False)
     rerun: Rerun | None = None
     recipes: tuple[Path, ...] = ()
+    whole: Suite | None = None  # the suite with all of its cases, if only some are planned
 
     @cached_property
     def pending(self) -> list[tuple[Case, int]]:
@@ -202,12 +206,14 @@ def plan(
     small: bool = False,
     facts: Catalog | None = None,
     rerun: Rerun | None = None,
+    selection: Selection | None = None,
 ) -> Plan:
     """The cases of a suite (a file or its values) and which of their runs are done in the results folder.
 
     The folder is `out`, else `results/<suite>`. `rerun` selects which stored runs are to do again: `stale` ones only,
-    `failed` (and interrupted) ones only, or `all`; by default stale, failed and interrupted ones. Raises SuiteError
-    with every problem of the file, StoreError if the folder cannot be read, UnknownNameError for another `rerun`.
+    `failed` (and interrupted) ones only, or `all`; by default stale, failed and interrupted ones. `selection`
+    limits the plan to some cases. Raises InputError if it selects none, SuiteError with every problem of the file,
+    StoreError if the folder cannot be read, UnknownNameError for another `rerun`.
     """
     if rerun is not None and rerun not in RERUNS:
         raise UnknownNameError("choice", rerun, RERUNS, where="--rerun")
@@ -218,6 +224,7 @@ def plan(
     catalog = facts or Catalog(file.plugins)
     folders = recipe_folders(Path(tree.positions[()].file))
     planned = plan_suite(tree, catalog, recipes={file.stem for folder in folders for file in folder.glob("*.yaml")})
+    whole, planned = planned, replace(planned, cases=(selection or Selection()).of(planned.cases))
     name = f"{planned.name}-small" if small else planned.name
     store = RecordStore(Path(out) if out is not None else Path("results") / name)
     fingerprints = Fingerprints(catalog, folders)
@@ -233,6 +240,7 @@ def plan(
         former={case.id: fingerprints.former(case) for case in planned.cases if case.id in former},
         rerun=rerun,
         recipes=folders,
+        whole=whole,
     )
     return _with_stored_runs(target, history)
 
@@ -268,6 +276,8 @@ def run(
     identify: bool = False,
     rerun: Rerun | None = None,
     wait_idle_s: float | None = None,
+    selection: Selection | None = None,
+    budget_s: float | None = None,
     on_event: Callable[[Event], None] = lambda event: None,
 ) -> RunSummary:
     """Run the pending runs of a suite, a file or its values; each record is stored as soon as its run ends.
@@ -275,22 +285,28 @@ def run(
     `rerun` selects which stored runs are repeated, as for `plan`; their old records stay. Home folders and host names
     in records are replaced unless `identify` is set, here or in the suite. A case that fails becomes a record with its
     error, and the next case runs. With `wait_idle_s`, each timed case waits for an idle machine, at most so long.
+    `selection` limits the run to some of the cases. With `budget_s`, no run starts after so many seconds, nor one whose
+    earlier runs took longer than what is left; cases without any result come first, then those with the fewest runs.
     Raises StoreError if another run holds the folder, SuiteError with every problem of the file, CaseInterrupted when
     the user stops the run.
     """
-    target = plan(suite, out=out, small=small, facts=facts, rerun=rerun)
+    deadline = None if budget_s is None else monotonic() + budget_s
+    target = plan(suite, out=out, small=small, facts=facts, rerun=rerun, selection=selection)
     with target.store.lock():
         repaired = target.store.repair()
         # Another run may have added records while this one planned.
         target = _with_stored_runs(target, tuple(target.store.runs()))
-        target.store.write_suite(target.suite.facts())
+        target.store.write_suite((target.whole or target.suite).facts())
         is_identified = identify or target.suite.identify
-        finished = tuple(_run_pending(target, on_event, identify=is_identified, wait_idle_s=wait_idle_s))
+        finished = tuple(
+            _run_pending(target, on_event, identify=is_identified, wait_idle_s=wait_idle_s, deadline=deadline)
+        )
     return RunSummary(
         suite=target.suite.name,
         folder=target.store.folder,
         finished=finished,
-        skipped=sum(case.runs for case in target.suite.cases) - len(finished),
+        skipped=len(target.runs) - len(target.pending),
+        left_out=len(target.pending) - len(finished),
         notes=(repaired,) if repaired else (),
         stored=() if finished else target.stored(),
     )
@@ -307,6 +323,7 @@ class _Progress:
     estimate: RunEstimate
     failed: int = 0
     started: float = 0.0
+    run_index: int = 0
 
     def notify(
         self,
@@ -327,14 +344,15 @@ class _Progress:
                 left=self.left,
                 left_s=None if self.estimate.unknown else max(0.0, self.estimate.left_s - spent),
                 case=case,
+                run_index=None if case is None else self.run_index,
                 record=record,
                 text=text,
                 fraction=fraction,
             )
         )
 
-    def start(self, case: Case) -> None:
-        self.started = monotonic()
+    def start(self, case: Case, index: int) -> None:
+        self.started, self.run_index = monotonic(), index
         self.notify("started", case=case)
 
     def finish(self, case: Case, record: Record) -> None:
@@ -344,9 +362,17 @@ class _Progress:
 
 
 def _run_pending(
-    target: Plan, on_event: Callable[[Event], None], *, identify: bool = False, wait_idle_s: float | None = None
+    target: Plan,
+    on_event: Callable[[Event], None],
+    *,
+    identify: bool = False,
+    wait_idle_s: float | None = None,
+    deadline: float | None = None,
 ) -> Iterator[Record]:
-    """Run and store every pending run. A stopped case is stored as `interrupted`, then CaseInterrupted is raised."""
+    """Run and store every pending run. A stopped case is stored as `interrupted`, then CaseInterrupted is raised.
+
+    With a `deadline` of the monotonic clock, runs that would not end before it are left out.
+    """
     total = sum(case.runs for case in target.suite.cases)
     progress = _Progress(
         on_event=on_event,
@@ -357,8 +383,10 @@ def _run_pending(
     )
     recipes = recipe_folders(target.suite.path)
     progress.notify("planned")
-    for case, index in target.pending:
-        progress.start(case)
+    for case, index in target.pending if deadline is None else _fewest_results_first(target):
+        if deadline is not None and monotonic() + (progress.estimate.expected_s(case) or 0.0) >= deadline:
+            continue
+        progress.start(case, index)
         wait = None
         if wait_idle_s is not None and is_timed_case(case):
             wait = wait_until_idle(
@@ -388,3 +416,13 @@ def _run_pending(
         target.store.append(record)
         progress.finish(case, record)
         yield record
+
+
+def _fewest_results_first(target: Plan) -> list[tuple[Case, int]]:
+    """The pending runs, ordered by how many runs of their case have a result before them."""
+    results = Counter(case_id for case_id, _ in target.done)
+    order = []
+    for case, index in target.pending:
+        order.append((results[case.id], case, index))
+        results[case.id] += 1
+    return [(case, index) for _, case, index in sorted(order, key=lambda run: run[0])]

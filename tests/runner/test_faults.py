@@ -193,8 +193,10 @@ measure: {params: {}}
 
 
 @linux_only
-@pytest.mark.parametrize("place", ["at_import", "in_call"])
-@pytest.mark.parametrize("name", PLANNED)
+@pytest.mark.parametrize(
+    ("name", "place"),
+    [*((name, "in_call") for name in PLANNED), *((name, "at_import") for name in ("exit 3", "segfault", "sleep"))],
+)
 def test_a_fault_while_planning_is_one_line(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], name: str, place: str
 ) -> None:
