@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class JsonEvents:
-    """Prints a JSON object per line: `planned`; `started`, `waiting`, `progress` and `finished` of each run; `ended`."""
+    """Prints a JSON object per line: `planned`, then `started`, `progress` and `finished` of each run, then `ended`."""
 
     def show(self, event: "Event") -> None:
         """Print an event of the run with its counts; a `finished` one with what was measured."""

@@ -94,7 +94,7 @@ def test_what_a_budget_leaves_out_is_said(capsys: pytest.CaptureFixture[str]) ->
     assert run_command(["run", "parts.yaml", "--out", "res", "--only", "params"]) == 0
     capsys.readouterr()
     assert run_command(["run", "parts.yaml", "--out", "res", "--budget", "0s"]) == 0
-    assert "2 runs left out: no time in the budget" in capsys.readouterr().out
+    assert "2 runs had no time left in the budget" in capsys.readouterr().out
     assert len(read_records("res")) == 2
 
 
