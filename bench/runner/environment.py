@@ -235,7 +235,7 @@ def _known(facts: dict[str, Callable[[], Json]]) -> dict[str, Json]:
     for name, read in facts.items():
         try:
             found[name] = read()
-        except pynvml.NVMLError:
+        except (pynvml.NVMLError, AttributeError):  # bindings for CUDA 14 no longer have some of the functions
             found[name] = None
     return found
 

@@ -115,6 +115,13 @@ def test_renamed_functions_are_read_by_the_name_that_this_driver_has(
     assert (state.reasons, state.temperature_c) == expected, "null if unknown, and never an empty list"
 
 
+def test_a_fact_that_the_bindings_no_longer_read_is_null(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    machine([WHOLE], shown=["whole"])
+    monkeypatch.setattr(sys.modules["pynvml"], "nvmlDeviceGetApplicationsClock", missing, raising=False)
+    state = environment._gpu_state("cuda")
+    assert (state["gpu_clock_application_mhz"], state["gpu_clock_mhz"]) == (None, 1410)
+
+
 def fails(*_: object) -> NoReturn:
     raise NVMLError
 
