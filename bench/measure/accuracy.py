@@ -100,7 +100,8 @@ def accuracy(
     `root` and `options` (`flow` too) go to the data set. With a recipe the model is trained first, from the case's
     weights if it has any; a finished training of the same recipe, videos, clip and seed in the same folder is reused.
     `checkpoint: best` takes the epoch with the best top-1 on the evaluated videos themselves: its accuracy is too high,
-    and the record says so. `batch` is the number of clips of one forward pass.
+    and the record says so; with `val_ratio` in the recipe it is the best on training videos that were held out.
+    `batch` is the number of clips of one forward pass.
 
     The input protocol comes from the checkpoint unless the suite gives it (`preprocess`). `resize`, `sampling` (blocks
     of frames spread over the video, or one frame of each of equal sections), `short` (how clips of short videos are

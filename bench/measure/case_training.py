@@ -92,6 +92,7 @@ class CaseTraining:
 
         Raises InputError if the case has neither a recipe nor weights.
         """
+        from bench.data.leakage import hold_out
         from bench.train.accuracy_protocol import describe_training
         from bench.train.checkpointing import read_weights
         from bench.train.recipe import read_recipe
@@ -104,7 +105,10 @@ class CaseTraining:
         recipe = read_recipe(self.case.recipe_path(point.recipe), choice=choice)
         videos = self.videos("trained")
         self._guard(videos, test)
-        result = self._fit(model, recipe, videos, val=test, val_decides=val_decides, clip=point.clip)
+        val = test
+        if recipe.val_ratio:
+            videos, val = hold_out(videos, share=recipe.val_ratio)
+        result = self._fit(model, recipe, videos, val=val, val_decides=val_decides, clip=point.clip)
         for key, path in (("weights", result.last), ("best_weights", result.best), ("curves", result.curves)):
             if path is not None:
                 self.case.keep(key, path)

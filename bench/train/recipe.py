@@ -53,6 +53,8 @@ class Recipe(Frozen):
     `dropout` sets the probability of every dropout layer; None keeps the model's own. `ema` is the decay of the weight
     average that is evaluated instead of the weights. `ft_begin_module` trains from that module on.
     `validate_every` counts epochs; 0 means never. `validation_clips` is the number of clips per video in validations.
+    `val_ratio` holds out that share of the training videos, in whole groups, to validate on them instead of on the
+    evaluated split.
     `keep_every` keeps the weights of every so many epochs as `epoch_<n>.pt`; 0 keeps the last and best only.
     `augmentation` has the fields of
     `bench.data.transforms.Augmentation`. `evaluation_resize` is the size of frames in evaluation (short side, or H and
@@ -83,6 +85,7 @@ class Recipe(Frozen):
     memory_format: MemoryFormat = "contiguous"
     validate_every: int = Field(default=1, ge=0)
     validation_clips: int = Field(default=1, ge=1)
+    val_ratio: float = Field(default=0.0, ge=0, lt=1)
     keep_every: int = Field(default=0, ge=0)
     evaluation_resize: Pixels | tuple[Pixels, Pixels] | None = None
     augmentation: dict[str, Json] = Field(default_factory=dict)
@@ -116,6 +119,8 @@ class Recipe(Frozen):
         settings = self.model_dump(mode="json", exclude={"source", "recipe", "keep_every"})
         if self.validation_clips == 1:
             del settings["validation_clips"]
+        if not self.val_ratio:
+            del settings["val_ratio"]
         if not settings["optimizer"].get("dampening"):
             settings["optimizer"].pop("dampening", None)
         return digest(settings)
