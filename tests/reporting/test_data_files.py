@@ -91,6 +91,21 @@ def test_ranks_are_bands_of_what_cannot_be_separated(make: SimpleNamespace) -> N
     assert {row["model"]: row["cells"]["0"]["rank"] for row in data["rows"]} == {"a": (1, 2), "b": (1, 2), "c": (3, 3)}
 
 
+def test_the_highest_is_first_if_higher_is_better_and_machines_are_ranked_separately(make: SimpleNamespace) -> None:
+    rates = (("a", 90.0, make.host), ("b", 100.0, make.host), ("c", 10.0, make.gpu_host))
+    records = [
+        make.record(
+            name,
+            make.metric("throughput.clips_per_s", rate, "clips/s", interval=(rate - 1, rate + 1)),
+            precision="fp32",
+            environment=machine,
+        )
+        for name, rate, machine in rates
+    ]
+    data = board_data(collect(records))
+    assert {row["model"]: row["cells"]["0"]["rank"] for row in data["rows"]} == {"a": (2, 2), "b": (1, 1), "c": (1, 1)}
+
+
 def test_case_files_hold_every_sample_of_the_records(make: SimpleNamespace, tmp_path: Path) -> None:
     records = [make.timing(ms=20 + i, run_index=i, n=7) for i in range(3)]
     report(records, out=tmp_path)

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from bench.cli.app import run_command
 from bench.core.errors import StoreError
 from bench.reporting.watching import watch
 from bench.store import RecordStore
@@ -51,3 +52,8 @@ def test_an_open_page_knows_the_version_it_is_of(make: SimpleNamespace, tmp_path
 def test_a_source_that_is_not_there_is_an_error_at_once(tmp_path: Path) -> None:
     with pytest.raises(StoreError):
         watch(tmp_path / "nowhere", out=tmp_path / "site", wait=lambda seconds: None, on_written=lambda index: None)
+
+
+def test_a_single_file_cannot_be_watched(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_command(["report", "results", "--watch", "--single-file"]) == 2
+    assert "give one of them" in capsys.readouterr().err
