@@ -120,10 +120,10 @@ def events(on: Target) -> Details:
 
 @check
 def parts(on: Target) -> Details:
-    """The parts of a step add up to the device's time of the whole, and a double part takes twice as long."""
+    """The parts of a step add up to no more than the time of the whole; the second one does twice the work."""
     work = _matmul(on)
-    twice = (lambda: work(), lambda: (work(), work()))
-    sample = [time_parts(twice, torch.device(on.device)) for _ in range(10)][-1]
+    steps = (lambda: work(), lambda: (work(), work()))
+    sample = [time_parts(steps, torch.device(on.device)) for _ in range(10)][-1]
     whole = sample.device_s or sample.wall_s
     assert sum(sample.parts_s) <= 1.05 * whole, f"parts {sample.parts_s} s, whole {whole} s"
     return {"parts_ms": [round(1000 * part, 4) for part in sample.parts_s], "whole_ms": 1000 * whole}
