@@ -69,7 +69,7 @@ METRICS = (TOP1, TOP5, CLIP_TOP1, MEAN_CLASS, MEAN_PRECISION, TRAIN_SECONDS, EVA
 @register_measure(
     "accuracy",
     depends_on=ACCURACY_AXES,
-    version=5,
+    version=6,
     is_shared=True,
     metrics=METRICS,
     order=70,
