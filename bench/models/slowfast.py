@@ -13,10 +13,13 @@ from torch import Tensor, nn
 from bench.core.errors import ClipError, InputError
 from bench.core.registry import register_model
 from bench.models.base import InputSpec
-from bench.models.blocks import require_positive
+from bench.models.blocks import chosen, require_positive
 from bench.models.stages import (
     BLOCKS_OF_DEPTH,
+    NON_LOCAL_BLOCKS,
+    NON_LOCAL_PIXELS,
     STAGES,
+    Affinity,
     BlockNetwork,
     Channels,
     Depth,
@@ -37,18 +40,37 @@ FUSION_RATIO = 2
 class SlowFast(BlockNetwork):
     """`m(slow, fast)`, the slow clip taken from every `alpha`-th frame of the fast one.
 
-    `fusion_frames` is the temporal kernel of the fusions; `temporal_blocks` the number of blocks in the third stage
-    that convolve over time, from its first. The head averages over all frames and 7x7 of each pathway, so that both
-    give as many windows; the published window spans all frames of the published clip.
+    `fusion_frames` is the temporal kernel of the fusions; `temporal_blocks` is the number of blocks in the third stage
+    that convolve over time, from its first, in the slow and in the fast pathway. `non_local` names the affinity of
+    the slow pathway's non-local blocks, after the residual blocks `non_local_blocks` of each stage; there are none if
+    it is None. The head averages over all frames and 7x7 of each pathway, so that both give as many windows; the
+    published window spans all frames of the published clip.
     """
 
     def __init__(
-        self, depth: Depth, num_classes: int, *, alpha: int, fusion_frames: int, temporal_blocks: int, dropout: float
+        self,
+        depth: Depth,
+        num_classes: int,
+        *,
+        alpha: int,
+        fusion_frames: int,
+        temporal_blocks: tuple[int, int],
+        dropout: float,
+        non_local: Affinity | None = None,
+        non_local_blocks: Sequence[Sequence[int]] = NON_LOCAL_BLOCKS,
     ) -> None:
-        third = [3 if block < temporal_blocks else 1 for block in range(BLOCKS_OF_DEPTH[depth][2])]
+        slow_third, fast_third = (
+            [3 if block < blocks else 1 for block in range(BLOCKS_OF_DEPTH[depth][2])] for blocks in temporal_blocks
+        )
         fuse = partial(FastToSlow, kernel_frames=fusion_frames, stride_frames=alpha)
-        slow = _stages(depth, _fused(resnet_channels(SLOW_WIDTH)), frames=[(1,), (1,), third, (3,)])
-        fast = _stages(depth, resnet_channels(FAST_WIDTH), frames=[(3,), (3,), third, (3,)])
+        slow = _stages(
+            depth,
+            _fused(resnet_channels(SLOW_WIDTH)),
+            frames=[(1,), (1,), slow_third, (3,)],
+            non_local=non_local,
+            non_local_blocks=non_local_blocks,
+        )
+        fast = _stages(depth, resnet_channels(FAST_WIDTH), frames=[(3,), (3,), fast_third, (3,)])
         fusions = [fuse(channels.out) for channels in resnet_channels(FAST_WIDTH)[:-1]]
         super().__init__(
             [
@@ -60,7 +82,7 @@ class SlowFast(BlockNetwork):
         )
         self.alpha = alpha
         self.inputs = (InputSpec(frames=partial(slow_frames, alpha=alpha)), InputSpec())
-        self.smallest_clip = (alpha, 1)
+        self.smallest_clip = (alpha, NON_LOCAL_PIXELS if non_local else 1)
 
     def forward_maps(self, *clips: Tensor) -> Tensor:
         pathways = clips
@@ -139,13 +161,22 @@ def _fused(channels: tuple[Channels, ...]) -> tuple[Channels, ...]:
     return tuple(replace(stage, into=stage.into + stage.into * share // SLOW_WIDTH) for stage in channels)
 
 
-def _stages(depth: Depth, channels: tuple[Channels, ...], *, frames: Sequence[Sequence[int]]) -> list[Stage]:
+def _stages(
+    depth: Depth,
+    channels: tuple[Channels, ...],
+    *,
+    frames: Sequence[Sequence[int]],
+    non_local: Affinity | None = None,
+    non_local_blocks: Sequence[Sequence[int]] = NON_LOCAL_BLOCKS,
+) -> list[Stage]:
     return [
         Stage(
             BLOCKS_OF_DEPTH[depth][stage],
             channels[stage],
             stride=(1, 1, 1) if stage == 0 else (1, 2, 2),
             bottleneck=partial(make_spatial_bottleneck, frames=frames[stage]),
+            non_local=non_local_blocks[stage] if non_local else (),
+            affinity=non_local or "softmax",
         )
         for stage in range(STAGES)
     ]
@@ -158,12 +189,32 @@ def _stages(depth: Depth, channels: tuple[Channels, ...], *, frames: Sequence[Se
     variants={
         "slowfast_r50": {"depth": 50, "alpha": 4, "fusion_frames": 7},
         "slowfast_r50_4x16": {"depth": 50, "alpha": 8, "fusion_frames": 5},
+        "slowfast_r50_16x8": {"depth": 50, "alpha": 4, "fusion_frames": 7, "clip": "64x2x224"},
+        "slowfast_nln_r50": {"depth": 50, "alpha": 4, "fusion_frames": 7, "non_local": "dot_product"},
+        "slowfast_nln_r50_4x16": {"depth": 50, "alpha": 8, "fusion_frames": 5, "non_local": "dot_product"},
         "slowfast_r101": {"depth": 101, "alpha": 4, "fusion_frames": 5},
+        "slowfast_r101_50_50": {"depth": 101, "alpha": 4, "fusion_frames": 5, "temporal_blocks": 6},
+        "slowfast_r101_50_101": {
+            "depth": 101,
+            "alpha": 4,
+            "fusion_frames": 5,
+            "temporal_blocks": 6,
+            "fast_temporal_blocks": 23,
+        },
         "slowfast_r101_16x8": {
             "depth": 101,
             "alpha": 4,
             "fusion_frames": 5,
             "temporal_blocks": 6,
+            "clip": "64x2x224",
+        },
+        "slowfast_nln_r101_16x8": {
+            "depth": 101,
+            "alpha": 4,
+            "fusion_frames": 5,
+            "temporal_blocks": 6,
+            "non_local": "dot_product",
+            "non_local_blocks": [[], [], [6, 13, 20], []],
             "clip": "64x2x224",
         },
     },
@@ -175,17 +226,27 @@ def build_slowfast(
     alpha: int = 4,
     fusion_frames: int = 7,
     temporal_blocks: int | None = None,
+    fast_temporal_blocks: int | None = None,
+    non_local: Affinity | None = None,
+    non_local_blocks: Sequence[Sequence[int]] = NON_LOCAL_BLOCKS,
     dropout: float = 0.5,
 ) -> SlowFast:
-    """SlowFast; `alpha` is the fast pathway's frame rate over the slow one's."""
+    """SlowFast; `alpha` is the fast pathway's frame rate over the slow one's.
+
+    `temporal_blocks` blocks of the third stage convolve over time (all if None), `fast_temporal_blocks` of the fast
+    pathway's (as many if None). `non_local` and `non_local_blocks` put non-local blocks into the slow pathway.
+    """
     require_positive(alpha=alpha, fusion_frames=fusion_frames)
     if fusion_frames % 2 == 0:
         raise InputError(f"fusion_frames must be odd, found {fusion_frames}")
+    slow_blocks = chosen(BLOCKS_OF_DEPTH, depth, name="depth")[2] if temporal_blocks is None else temporal_blocks
     return SlowFast(
         depth,
         num_classes,
         alpha=alpha,
         fusion_frames=fusion_frames,
-        temporal_blocks=BLOCKS_OF_DEPTH[depth][2] if temporal_blocks is None else temporal_blocks,
+        temporal_blocks=(slow_blocks, slow_blocks if fast_temporal_blocks is None else fast_temporal_blocks),
         dropout=dropout,
+        non_local=non_local,
+        non_local_blocks=non_local_blocks,
     )

@@ -5,7 +5,7 @@ convolution is padded by half its kernel, so that stride alone decides the next 
 is too small for one.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, Protocol, cast
 
@@ -24,6 +24,11 @@ Depth = Literal[50, 101, 152]
 ONE: Size = (1, 1, 1)
 BLOCKS_OF_DEPTH: dict[Depth, tuple[int, int, int, int]] = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
 STAGES = 4
+NON_LOCAL_BLOCKS = ((), (1, 3), (1, 3, 5), ())
+"""Residual blocks of each stage that a non-local block follows, in most of PySlowFast's models."""
+
+NON_LOCAL_PIXELS = 32
+"""Smallest height and width of a clip for non-local blocks: the map of the third stage is pooled once more."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -182,14 +187,60 @@ class ResidualBlock(nn.Module):
         return out
 
 
+Affinity = Literal["softmax", "dot_product"]
+
+
+class NonLocal(nn.Module):
+    """Adds to every position a sum over all positions of the clip, weighted by their affinity (arXiv:1711.07971).
+
+    Keys and values are max-pooled 2x2 in space. The affinities are normalised by softmax, after a scaling by the
+    root of their width, or divided by the number of keys (`dot_product`).
+    """
+
+    def __init__(self, channels: int, *, affinity: Affinity) -> None:
+        super().__init__()
+        self.affinity = affinity
+        inner = channels // 2
+        self.conv_theta = nn.Conv3d(channels, inner, 1)
+        self.conv_phi = nn.Conv3d(channels, inner, 1)
+        self.conv_g = nn.Conv3d(channels, inner, 1)
+        self.conv_out = nn.Conv3d(inner, channels, 1)
+        self.bn = nn.BatchNorm3d(channels)
+        self.pool = nn.MaxPool3d((1, 2, 2))
+        nn.init.zeros_(self.bn.weight)  # the block starts as the identity
+
+    def forward(self, x_BCTHW: Tensor) -> Tensor:
+        pooled = self.pool(x_BCTHW)
+        query_BCN = self.conv_theta(x_BCTHW).flatten(2)
+        key_BCM, value_BCM = self.conv_phi(pooled).flatten(2), self.conv_g(pooled).flatten(2)
+        affinity_BNM = query_BCN.transpose(1, 2) @ key_BCM
+        if self.affinity == "softmax":
+            weights_BNM = (affinity_BNM * query_BCN.shape[1] ** -0.5).softmax(2)
+        else:
+            weights_BNM = affinity_BNM / affinity_BNM.shape[2]
+        gathered_BCN = value_BCM @ weights_BNM.transpose(1, 2)
+        gathered = gathered_BCN.reshape(gathered_BCN.shape[:2] + x_BCTHW.shape[2:])
+        out: Tensor = x_BCTHW + self.bn(self.conv_out(gathered))
+        return out
+
+
 class Stage(nn.Module):
     """`depth` residual blocks, of which the first carries the stride and the change of width.
 
-    `norms_stride` False leaves out the norm of a shortcut that strides without widening, as X3D does.
+    `norms_stride` False leaves out the norm of a shortcut that strides without widening, as X3D does. A non-local
+    block follows each residual block whose index is in `non_local`.
     """
 
     def __init__(
-        self, depth: int, channels: Channels, *, stride: Size, bottleneck: MakeBottleneck, norms_stride: bool = True
+        self,
+        depth: int,
+        channels: Channels,
+        *,
+        stride: Size,
+        bottleneck: MakeBottleneck,
+        norms_stride: bool = True,
+        non_local: Collection[int] = (),
+        affinity: Affinity = "softmax",
     ) -> None:
         super().__init__()
         rest = replace(channels, into=channels.out)
@@ -200,10 +251,14 @@ class Stage(nn.Module):
                 for index, (here, step) in enumerate(places)
             )
         )
+        self.non_local = nn.ModuleDict({str(index): NonLocal(channels.out, affinity=affinity) for index in non_local})
 
     def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.res_blocks(x)
-        return out
+        for index, block in enumerate(self.res_blocks):
+            x = block(x)
+            if str(index) in self.non_local:
+                x = self.non_local[str(index)](x)
+        return x
 
 
 def conv3d(into: int, out: int, *, kernel: Size = ONE, stride: Size = ONE, groups: int = 1) -> nn.Conv3d:

@@ -32,7 +32,9 @@ FEATURES = 2048
 class X3D(BlockNetwork):
     """X3D with `depth_factor` times its base blocks. Time is never strided; the head pools over `window` (T, H, W)."""
 
-    def __init__(self, num_classes: int, *, depth_factor: float, window: Size, dropout: float) -> None:
+    def __init__(
+        self, num_classes: int, *, depth_factor: float, window: Size, shortcut_norm: bool, dropout: float
+    ) -> None:
         into = (WIDTHS[0], *WIDTHS[:-1])
         stages = [
             Stage(
@@ -40,7 +42,7 @@ class X3D(BlockNetwork):
                 Channels(into=before, inner=int(EXPANSION * width), out=width),
                 stride=(1, 2, 2),
                 bottleneck=_make_bottleneck,
-                norms_stride=False,
+                norms_stride=shortcut_norm,
             )
             for blocks, before, width in zip(BASE_BLOCKS, into, WIDTHS, strict=True)
         ]
@@ -117,8 +119,17 @@ def _projected_pool(window: Size) -> nn.Sequential:
     },
 )
 def build_x3d(
-    num_classes: int = 400, *, depth_factor: float = 2.2, window: Size = (16, 7, 7), dropout: float = 0.5
+    num_classes: int = 400,
+    *,
+    depth_factor: float = 2.2,
+    window: Size = (16, 7, 7),
+    shortcut_norm: bool = False,
+    dropout: float = 0.5,
 ) -> X3D:
-    """X3D; `window` is the clip's frames and a 32nd of its crop, over which the head pools."""
+    """X3D; `window` is the clip's frames and a 32nd of its crop, over which the head pools.
+
+    `shortcut_norm` adds a batch norm to shortcuts that stride without widening: PySlowFast's X3D has it,
+    PyTorchVideo's does not.
+    """
     require_positive(depth_factor=depth_factor, window=min(window))
-    return X3D(num_classes, depth_factor=depth_factor, window=window, dropout=dropout)
+    return X3D(num_classes, depth_factor=depth_factor, window=window, shortcut_norm=shortcut_norm, dropout=dropout)

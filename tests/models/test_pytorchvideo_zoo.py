@@ -17,7 +17,7 @@ from bench.models.base import VideoModel
 from bench.models.factory import create_model
 from bench.models.x3d import squeezed_width
 
-FAMILIES = ("slow", "c2d_r50", "i3d_r50", "slowfast", "csn", "r2plus1d_r50", "x3d")
+FAMILIES = ("slow", "c2d", "i3d_resnet", "slowfast", "csn", "r2plus1d_r50", "x3d")
 NAMES = [
     *("slow_r50", "slow_r50_4x16", "c2d_r50", "i3d_r50"),
     *("slowfast_r50", "slowfast_r50_4x16", "slowfast_r101", "slowfast_r101_16x8"),

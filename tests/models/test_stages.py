@@ -1,5 +1,8 @@
 """The blocks that PyTorchVideo's networks share, on inputs small enough to compute by hand."""
 
+import itertools
+from functools import partial
+
 import pytest
 import torch
 from hypothesis import given
@@ -9,6 +12,7 @@ from torch import nn
 from bench.models.stages import (
     Channels,
     Head,
+    NonLocal,
     ResidualBlock,
     Stage,
     WindowPool,
@@ -114,3 +118,37 @@ def test_a_fresh_block_is_its_shortcut() -> None:
 def test_window_pool_works_in_bfloat16_on_the_cpu() -> None:
     x = torch.arange(4.0, dtype=torch.bfloat16).view(1, 1, 1, 1, 4)
     assert WindowPool((1, 1, 3))(x).flatten().tolist() == [1.0, 2.0]
+
+
+@pytest.mark.parametrize("affinity", ["softmax", "dot_product"])
+def test_non_local_adds_values_of_all_positions_weighted_by_affinity(affinity) -> None:
+    torch.manual_seed(0)
+    block = NonLocal(4, affinity=affinity).eval()
+    nn.init.ones_(block.bn.weight)
+    x = torch.randn(2, 4, 2, 4, 6)
+    pooled = torch.nn.functional.max_pool3d(x, (1, 2, 2))
+    query, key, value = block.conv_theta(x), block.conv_phi(pooled), block.conv_g(pooled)
+    gathered = torch.zeros(2, 2, 2, 4, 6)
+    for batch, t, h, w in itertools.product(range(2), range(2), range(4), range(6)):
+        affinities = (query[batch, :, t, h, w] * key[batch].flatten(1).T).sum(1)
+        weights = torch.softmax(affinities / 2**0.5, 0) if affinity == "softmax" else affinities / len(affinities)
+        gathered[batch, :, t, h, w] = (value[batch].flatten(1) * weights).sum(1)
+    torch.testing.assert_close(block(x), x + block.bn(block.conv_out(gathered)))
+
+
+def test_a_non_local_block_starts_as_the_identity() -> None:
+    x = torch.randn(2, 4, 1, 2, 2)
+    assert torch.equal(NonLocal(4, affinity="softmax").eval()(x), x)
+
+
+def test_non_local_blocks_follow_the_named_residual_blocks() -> None:
+    channels = Channels(into=8, inner=4, out=8)
+    stage = Stage(
+        3, channels, stride=(1, 1, 1), bottleneck=partial(make_spatial_bottleneck, frames=(1,)), non_local=(1,)
+    )
+    seen: list[str] = []
+    for name in ("res_blocks.0", "res_blocks.1", "non_local.1", "res_blocks.2"):
+        stage.get_submodule(name).register_forward_hook(lambda *_, name=name: seen.append(name))
+    stage(torch.randn(2, 8, 1, 2, 2))
+    assert seen == ["res_blocks.0", "res_blocks.1", "non_local.1", "res_blocks.2"]
+    assert list(stage.non_local) == ["1"]

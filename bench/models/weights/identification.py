@@ -258,6 +258,11 @@ def _kernel_depth(pair: ShapePair, default: Any) -> Any:
     return depths[0] if len(set(depths)) == 1 else depths
 
 
+def _shortcut_norm(pair: ShapePair, default: Any) -> bool:
+    """Whether the first block of the first stage, which strides without widening, has a norm on its shortcut."""
+    return "blocks.1.res_blocks.0.branch1_norm.weight" in pair.given
+
+
 def _fusion_frames(pair: ShapePair, default: Any) -> int | None:
     shape = pair.first("conv_fast_to_slow.weight")
     return shape[2] if shape else None
@@ -290,6 +295,7 @@ READERS: Mapping[str, Callable[[ShapePair, Any], Any]] = {
     "num_classes": _num_classes,
     "in_channels": _in_channels,
     "shortcut": _shortcut,
+    "shortcut_norm": _shortcut_norm,
     "stem_kernel_t": _stem_kernel_t,
     "cardinality": _cardinality,
     "widen_factor": _widened,

@@ -116,7 +116,8 @@ def implausible(state: Mapping[str, Tensor]) -> str:
 
 def _require_plausible(state: Mapping[str, Tensor], own: Mapping[str, Tensor], *, path: str) -> None:
     for key, value in state.items():
-        if own[key].is_floating_point() and not value.is_floating_point():
+        # A single number may be whole; if all weights were cast, a larger tensor shows it.
+        if value.ndim and own[key].is_floating_point() and not value.is_floating_point():
             raise WeightsError(
                 f"{path}: {key} is {_dtype(value)} where the model has {_dtype(own[key])}: weights cast to integers "
                 "have lost their values; use the file from before the cast"

@@ -182,33 +182,37 @@ def _by_layer(given: Shapes, layers: dict[str, str]) -> Names:
 
 
 def _pyslowfast(given: Shapes) -> Iterable[Names]:
-    """PySlowFast's ResNets and SlowFast as PyTorchVideo names them; C2D and I3D have a pooling as third block."""
+    """PySlowFast's ResNets, SlowFast and X3D as PyTorchVideo names them; C2D and I3D have a pooling as third block."""
     if not any(key.startswith("s1.pathway0_stem.conv.") for key in given):
         return
-    if any(key.startswith("s1.pathway1_stem.") for key in given):
+    if "head.lin_5.weight" in given:
+        yield {key: _from_pyslowfast_x3d(key) for key in given}
+    elif any(key.startswith("s1.pathway1_stem.") for key in given):
         yield {key: _from_pyslowfast(key, pathways=2, pool_after=5) for key in given}
-        return
-    yield {key: _from_pyslowfast(key, pathways=1, pool_after=None) for key in given}
-    yield {key: _from_pyslowfast(key, pathways=1, pool_after=1) for key in given}
+    else:
+        yield {key: _from_pyslowfast(key, pathways=1, pool_after=None) for key in given}
+        yield {key: _from_pyslowfast(key, pathways=1, pool_after=1) for key in given}
 
 
 def _from_pyslowfast(key: str, *, pathways: int, pool_after: int | None) -> str:
-    stage = re.match(r"s(\d)(_fuse)?\.(?:pathway(\d)_)?(?:stem\.|res(\d+)\.)?", key)
+    stage = re.match(r"s(\d)(_fuse)?\.(?:pathway(\d)_)?(?:stem\.|(res|nonlocal)(\d+)\.)?", key)
     if stage is None:
         head = 5 if pool_after is None else 6
         return re.sub(r"^head\.projection\.", f"blocks.{head}.proj.", key)
-    number, fuse, pathway, block = stage.groups()
+    number, fuse, pathway, kind, block = stage.groups()
     index = int(number) - 1
     index += pool_after is not None and index > pool_after
     rest = key[stage.end() :]
     if fuse:
         names = {"conv_f2s": "conv_fast_to_slow", "bn": "norm"}
-        layer, _, kind = rest.partition(".")
-        return f"blocks.{index}.multipathway_fusion.{names.get(layer, layer)}.{kind}"
+        layer, _, weight = rest.partition(".")
+        return f"blocks.{index}.multipathway_fusion.{names.get(layer, layer)}.{weight}"
     place = f"blocks.{index}." + (f"multipathway_blocks.{pathway}." if pathways > 1 else "")
-    if block is None:
-        return place + re.sub(r"^bn\.", "norm.", rest)
-    return f"{place}res_blocks.{block}.{_pyslowfast_layer(rest)}"
+    if kind == "nonlocal":
+        return f"{place}non_local.{block}.{rest}"
+    if kind == "res":
+        return f"{place}res_blocks.{block}.{_pyslowfast_layer(rest)}"
+    return place + re.sub(r"^bn\.", "norm.", rest)
 
 
 def _pyslowfast_layer(name: str) -> str:
@@ -217,6 +221,24 @@ def _pyslowfast_layer(name: str) -> str:
     name = re.sub(r"^branch1\.", "branch1_conv.", name)
     name = re.sub(r"^branch2\.([abc])_bn\.", r"branch2.norm_\1.", name)
     return re.sub(r"^branch2\.([abc])\.", r"branch2.conv_\1.", name)
+
+
+X3D_LAYERS = {
+    "s1.pathway0_stem.conv_xy.": "blocks.0.conv.conv_t.",  # PyTorchVideo swapped the names of the two
+    "s1.pathway0_stem.conv.": "blocks.0.conv.conv_xy.",
+    "head.conv_5.": "blocks.5.pool.pre_conv.",
+    "head.conv_5_bn.": "blocks.5.pool.pre_norm.",
+    "head.lin_5.": "blocks.5.pool.post_conv.",
+}
+
+
+def _from_pyslowfast_x3d(key: str) -> str:
+    for theirs, ours in X3D_LAYERS.items():
+        if key.startswith(theirs):
+            return ours + key.removeprefix(theirs)
+    key = _from_pyslowfast(key, pathways=1, pool_after=None)
+    key = key.replace(".branch2.norm_b.", ".branch2.norm_b.0.")
+    return re.sub(r"\.branch2\.se\.fc([12])\.", lambda m: f".branch2.norm_b.1.block.{2 * int(m[1]) - 2}.", key)
 
 
 def _mmaction_slow(given: Shapes) -> Iterable[Names]:
