@@ -119,10 +119,6 @@ def test_what_no_network_has_is_not_guessed(tmp_path: Path) -> None:
 NOT_REGISTERED_YET = {
     "mmaction2_tanet_r50_1x1x8",
     "mmaction2_tpn_slowonly_r50_8x8x1",
-    "movinet_a0_base",
-    "movinet_a0_stream",
-    "pyslowfast_c2d_nln_8x8_r50",
-    "pyslowfast_x3d_s",
     "videomamba_t16_f8_res224",
     "vjepa2_attentive_probe_1024_d4_k400",
     "vjepa2_vitl_encoder",
