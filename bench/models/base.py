@@ -50,13 +50,15 @@ class VideoModel(nn.Module):
     """Base class of the models here; `forward(*clips)` returns logits `(B, classes)`.
 
     `inputs` lists the input tensors. `smallest_clip` is the (frames, pixels) below which the model cannot run.
-    `head_name` is the layer whose width is the number of classes. `mean` and `std` are the default normalisation of
-    RGB in 0..1, used if nothing better is known about the weights.
+    `head_name` is the layer whose width is the number of classes, or an
+    empty string. `auxiliary_modules` are in published files and take no part in the logits. `mean` and `std` are the
+    default normalisation of RGB in 0..1, used if nothing better is known about the weights.
     """
 
     inputs: tuple[InputSpec, ...] = (InputSpec(),)
     smallest_clip: tuple[int, int] = (1, 1)
     head_name: str = "fc"
+    auxiliary_modules: tuple[str, ...] = ()
     mean: tuple[float, ...] = (0.45, 0.45, 0.45)
     std: tuple[float, ...] = (0.225, 0.225, 0.225)
 
@@ -121,11 +123,11 @@ def head_name_of(model: nn.Module) -> str:
     """Return the name of the classifier, the layer whose width is the number of classes.
 
     That is the model's attribute `head_name` if there is such a layer, else the last linear layer or convolution;
-    an empty string if there is none.
+    an empty string if there is none, or if the attribute is an empty string, as in an encoder.
     """
     layers = {name: module for name, module in model.named_modules() if name}
     declared = getattr(model, "head_name", None)
-    if isinstance(declared, str) and declared in layers:
+    if declared == "" or (isinstance(declared, str) and declared in layers):
         return declared
     return next((name for name in reversed(layers) if isinstance(layers[name], WEIGHTED_LAYERS)), "")
 

@@ -197,10 +197,9 @@ class ConvBlock(nn.Module):
         super().__init__()
         self.kernel_t, self.kernel_hw = kernel
         self.stride, self.is_stream = stride, is_stream
-        options = {"groups": groups, "bias": not norm}
         if is_stream:
             over_space: nn.Conv2d | nn.Conv3d = nn.Conv2d(
-                in_channels, out_channels, self.kernel_hw, stride=stride, **options
+                in_channels, out_channels, self.kernel_hw, stride=stride, groups=groups, bias=not norm
             )
         else:
             size = (self.kernel_t, self.kernel_hw, self.kernel_hw)
@@ -210,11 +209,12 @@ class ConvBlock(nn.Module):
                 size,
                 stride=(1, stride, stride),
                 padding=(self.kernel_t // 2, 0, 0),
-                **options,
+                groups=groups,
+                bias=not norm,
             )
         self.conv_1 = ConvNormAct(over_space, norm=norm, activation=activation)
         if is_stream and self.kernel_t > 1:
-            over_time = nn.Conv2d(out_channels, out_channels, (self.kernel_t, 1), **options)
+            over_time = nn.Conv2d(out_channels, out_channels, (self.kernel_t, 1), groups=groups, bias=not norm)
             self.conv_2 = ConvNormAct(over_time, norm=norm, activation=activation)
 
     def forward(self, x_BCTHW: Tensor, stream: StreamPass) -> Tensor:
@@ -265,12 +265,12 @@ class SqueezeExcitation(nn.Module):
         return gate * x_BCTHW
 
 
-class Shortcut(nn.Sequential):
+class Shortcut(nn.ModuleList):
     """1x3x3 average pooling of stride 2 if the block is strided, then a 1x1x1 convolution with norm."""
 
     def __init__(self, in_channels: int, out_channels: int, *, stride: int, is_stream: bool) -> None:
         conv = ConvBlock(in_channels, out_channels, is_stream=is_stream)
-        super().__init__(*([SamePool()] if stride > 1 else []), conv)
+        super().__init__([*([SamePool()] if stride > 1 else []), conv])
 
     def forward(self, x_BCTHW: Tensor, stream: StreamPass) -> Tensor:
         *pools, conv = self

@@ -19,7 +19,7 @@ GROUP_WIDTHS = (4, 8, 16, 32)
     "resnext3d",
     clip="16x1x112",
     paper="Hara et al., 2018, arXiv:1711.09577",
-    variants={f"resnext3d_{depth}": {"depth": depth} for depth in (50, 101, 152)},
+    variants={f"resnext3d_{depth}": {"depth": depth} for depth in BOTTLENECK_DEPTHS},
 )
 def resnext3d(
     num_classes: int = 700,

@@ -87,6 +87,13 @@ def build_slow(
     dropout: float = 0.5,
 ) -> TemporalResNet:
     """SlowFast's slow pathway alone: it convolves over time in its last two stages only."""
+    return slow_resnet(depth, num_classes, window_frames=window_frames, non_local=non_local, dropout=dropout)
+
+
+def slow_resnet(
+    depth: Depth, num_classes: int, *, window_frames: int, dropout: float, non_local: Affinity | None = None
+) -> TemporalResNet:
+    """Return the slow pathway as a model; see `build_slow`."""
     return TemporalResNet(
         depth,
         num_classes,

@@ -39,25 +39,50 @@ class TemporalShift(nn.Module):
         return shifted
 
 
-class Tsm(FrameModel):
-    """The mean over frames of the class scores of a shifted 2D network."""
+class FrameScores(FrameModel):
+    """Base of 2D models whose blocks see other frames: the mean over the frames of each frame's class scores.
+
+    The published models classify every frame, which costs more than to classify the mean and gives the same.
+    """
 
     head_name = "new_fc"
 
-    def __init__(self, backbone: Backbone, *, num_classes: int, shift_div: int, dropout: float) -> None:
+    def __init__(self, backbone: Backbone, *, num_classes: int, dropout: float) -> None:
         super().__init__(backbone)
-        self.clip_length = ClipLength()
-        add_shifts(backbone.network, clip_length=self.clip_length, shift_div=shift_div)
         self.base_model = backbone.network
         self.dropout = nn.Dropout(dropout)
         self.new_fc = nn.Linear(backbone.width, num_classes)
 
+    def frame_features(self, clip_BCTHW: Tensor) -> Tensor:
+        """Return the features of every frame, `(B * T, features)`."""
+        raise NotImplementedError(type(self).__name__)
+
     def forward_features(self, *clips: Tensor) -> Tensor:
-        """`(B, features)`, the mean over the frames; in training, dropout acts on each frame, as published."""
+        """Return the mean over the frames, `(B, features)`; in training, dropout acts on each frame, as published."""
         (clip_BCTHW,) = clips
-        self.clip_length.frames = clip_BCTHW.shape[2]
-        features: Tensor = self.dropout(self.base_model(frames_of(clip_BCTHW)))
+        features = self.dropout(self.frame_features(clip_BCTHW))
         return by_clip(features, frames=clip_BCTHW.shape[2]).mean(dim=1)
+
+    def forward(self, *clips: Tensor) -> Tensor:
+        """Return logits `(B, classes)`; raises ClipError if a clip does not fit."""
+        self.check(*clips)
+        (clip_BCTHW,) = clips
+        scores = self.new_fc(self.dropout(self.frame_features(clip_BCTHW)))
+        return by_clip(scores, frames=clip_BCTHW.shape[2]).mean(dim=1)
+
+
+class Tsm(FrameScores):
+    """The mean over frames of the class scores of a shifted 2D model."""
+
+    def __init__(self, backbone: Backbone, *, num_classes: int, shift_div: int, dropout: float) -> None:
+        super().__init__(backbone, num_classes=num_classes, dropout=dropout)
+        self.clip_length = ClipLength()
+        add_shifts(backbone.network, clip_length=self.clip_length, shift_div=shift_div)
+
+    def frame_features(self, clip_BCTHW: Tensor) -> Tensor:
+        self.clip_length.frames = clip_BCTHW.shape[2]
+        features: Tensor = self.base_model(frames_of(clip_BCTHW))
+        return features
 
 
 def shift_channels(images: Tensor, *, frames: int, shift_div: int) -> Tensor:

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from bench.core.registry import register_model
 from bench.models.base import VideoModel
-from bench.models.vit_blocks import Attention, Block, init_vit, sinusoid_table
+from bench.models.vit_blocks import Attention, Block, TubeletEmbed, init_vit, sinusoid_table
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -27,19 +27,6 @@ class AttentionWithoutKeyBias(Attention):
     def project(self, x: Tensor) -> Tensor:
         bias = torch.cat([self.q_bias, torch.zeros_like(self.q_bias), self.v_bias])
         return F.linear(x, self.qkv.weight, bias)
-
-
-class TubeletEmbed(nn.Module):
-    """Tubelets as vectors: `(B, C, T, H, W)` to `(B, N, D)`."""
-
-    def __init__(self, dim: int, *, tubelet: int, patch: int) -> None:
-        super().__init__()
-        size = (tubelet, patch, patch)
-        self.proj = nn.Conv3d(3, dim, size, stride=size)
-
-    def forward(self, clip_BCTHW: Tensor) -> Tensor:
-        output: Tensor = self.proj(clip_BCTHW).flatten(2).transpose(1, 2)
-        return output
 
 
 class VideoMae(VideoModel):

@@ -48,16 +48,29 @@ class Mlp(nn.Module):
 class Block(nn.Module):
     """Pre-norm transformer block: attention, then MLP, each added to its input."""
 
-    def __init__(self, dim: int, *, attention: nn.Module, mlp_ratio: float = 4) -> None:
+    def __init__(self, dim: int, *, attention: nn.Module, mlp_ratio: float = 4, eps: float = 1e-6) -> None:
         super().__init__()
-        self.norm1 = nn.LayerNorm(dim, eps=1e-6)
+        self.norm1 = nn.LayerNorm(dim, eps=eps)
         self.attn = attention
-        self.norm2 = nn.LayerNorm(dim, eps=1e-6)
+        self.norm2 = nn.LayerNorm(dim, eps=eps)
         self.mlp = Mlp(dim, ratio=mlp_ratio)
 
     def forward(self, x: Tensor) -> Tensor:
         x = x + self.attn(self.norm1(x))
         output: Tensor = x + self.mlp(self.norm2(x))
+        return output
+
+
+class TubeletEmbed(nn.Module):
+    """Tubelets as vectors: `(B, C, T, H, W)` to `(B, N, D)`."""
+
+    def __init__(self, dim: int, *, tubelet: int, patch: int) -> None:
+        super().__init__()
+        size = (tubelet, patch, patch)
+        self.proj = nn.Conv3d(3, dim, size, stride=size)
+
+    def forward(self, clip_BCTHW: Tensor) -> Tensor:
+        output: Tensor = self.proj(clip_BCTHW).flatten(2).transpose(1, 2)
         return output
 
 

@@ -15,7 +15,7 @@ EXPANSION = 2
     "wide_resnet3d",
     clip="16x1x112",
     paper="Hara et al., 2018, arXiv:1711.09577",
-    variants={"wide_resnet3d_50": {"depth": 50}},
+    variants={f"wide_resnet3d_{depth}": {"depth": depth} for depth in BOTTLENECK_DEPTHS},
 )
 def wide_resnet3d(
     num_classes: int = 700,

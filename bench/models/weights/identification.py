@@ -106,9 +106,16 @@ def fits_of(checkpoint: Checkpoint) -> tuple[Fit, ...]:
     """Return every registered model that has exactly the file's weights; if there is none, those of torchvision."""
     shapes = {key: shape for key, shape in checkpoint.shapes.items() if not is_batch_count(key)}
     families = [entry for entry in MODELS if entry.name == entry.family and _similarity(entry, shapes) >= SIMILAR]
-    fits = [fit for family in families for entry in _variants(family) if (fit := _fit(entry, shapes))]
+    fits = [fit for family in families for fit in _fewest_arguments(family, shapes)]
     fits = fits or [fit for family in families for fit in _fits_by_depth(family, shapes)]
     return tuple(fits or [fit for entry in torchvision_entries() if (fit := _fit(entry, shapes))])
+
+
+def _fewest_arguments(family: ModelEntry, shapes: Shapes) -> list[Fit]:
+    """The fits among the family's variants, without those that need more arguments than another one."""
+    fits = [fit for entry in _variants(family) if (fit := _fit(entry, shapes))]
+    fewest = min((len(fit.arguments) for fit in fits), default=0)
+    return [fit for fit in fits if len(fit.arguments) == fewest]
 
 
 def _variants(family: ModelEntry) -> list[ModelEntry]:
@@ -137,7 +144,8 @@ def _fit(entry: ModelEntry, shapes: Shapes, **asked: Any) -> Fit | None:
     if pair is None:
         return None
     arguments = {**asked, **_read_arguments(entry, pair)}
-    if arguments.keys() - asked.keys() - {"num_classes"}:
+    # Another number of classes changes the head alone, but for models with a second classifier.
+    if arguments.keys() - asked.keys() - {"num_classes"} or not all(pair.agrees(key) for key in pair.given):
         pair = _pair(entry, shapes, arguments)
     if pair is None or not all(pair.agrees(key) for key in pair.given):
         return None
@@ -270,7 +278,9 @@ def _fusion_frames(pair: ShapePair, default: Any) -> int | None:
 
 def _frames(pair: ShapePair, default: Any) -> int | None:
     """The frames that the position table of a transformer is made for."""
-    if shape := pair.first("time_embed"):
+    if shape := pair.first("time_embed") or pair.first("temporal_pos_embedding"):
+        return shape[1]
+    if shape := pair.first(".tam.G.0.weight"):
         return shape[1]
     if shape := pair.first("pos_embed_temporal"):
         return 2 * shape[1]
@@ -279,6 +289,26 @@ def _frames(pair: ShapePair, default: Any) -> int | None:
         return None
     # One token is the class token; the rest is proportional to the number of frames.
     return int(default) * (pair.given[key][1] - 1) // (pair.target[key][1] - 1)
+
+
+def _window_frames(pair: ShapePair, default: Any) -> int | None:
+    """The frames of Video Swin's windows; None for models whose `window_frames` is that of a pooling."""
+    shape = pair.first("attn.relative_position_bias_table")
+    return (shape[0] // (13 * 13) + 1) // 2 if shape else None
+
+
+def _dim(pair: ShapePair, default: Any) -> int | None:
+    """The width of an attentive probe; other transformers have a variant for each width."""
+    shape = pair.given.get("pooler.query_tokens")
+    return shape[2] if shape else None
+
+
+def _probe_depth(pair: ShapePair, default: Any) -> int | None:
+    """The blocks of an attentive probe, its cross-attention included."""
+    pooler = next((key.partition("pooler.")[0] for key in pair.given if "pooler.query_tokens" in key), None)
+    if pooler is None:
+        return None
+    return 1 + sum(re.fullmatch(rf"{pooler}pooler\.blocks\.\d+\.norm1\.weight", key) is not None for key in pair.given)
 
 
 def _size(pair: ShapePair, default: Any) -> int | None:
@@ -304,6 +334,9 @@ READERS: Mapping[str, Callable[[ShapePair, Any], Any]] = {
     "kernel_depth": _kernel_depth,
     "fusion_frames": _fusion_frames,
     "frames": _frames,
+    "dim": _dim,
+    "window_frames": _window_frames,
+    "probe_depth": _probe_depth,
     "size": _size,
 }
 """How the value of an argument is read off the shapes of a file's weights; None if they do not show it."""

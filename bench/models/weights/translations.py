@@ -242,13 +242,27 @@ def _from_pyslowfast_x3d(key: str) -> str:
 
 
 def _mmaction_slow(given: Shapes) -> Iterable[Names]:
-    """MMAction2's SlowOnly as PyTorchVideo's Slow: 1x7x7 stem, time convolved in the last two stages only."""
+    """MMAction2's SlowOnly as PyTorchVideo's Slow: 1x7x7 stem, time convolved in the last two stages only.
+
+    With a temporal pyramid behind it, it is the backbone of `tpn`.
+    """
     depths = [given.get(f"backbone.{name}.conv.weight", ()) for name in ("conv1", "layer2.0.conv1", "layer3.0.conv1")]
-    if [shape[2] for shape in depths if len(shape) == 5] == [1, 1, 3]:
-        yield {key: _from_mmaction_slow(key) for key in given}
+    if [shape[2] for shape in depths if len(shape) == 5] != [1, 1, 3]:
+        return
+    names = {key: _from_mmaction_slow(key) for key in given}
+    if _has_pyramid(given):
+        names = {key: f"backbone.{name}" if name.startswith("blocks.") else name for key, name in names.items()}
+        names |= {key: key.replace("cls_head.fc_cls.", "fc.") for key in given if key.startswith("cls_head.")}
+    yield names
+
+
+def _has_pyramid(given: Shapes) -> bool:
+    return any(key.startswith("neck.temporal_modulation_ops.") for key in given)
 
 
 def _from_mmaction_slow(key: str) -> str:
+    if key.startswith("neck."):
+        return key
     key = re.sub(r"^cls_head\.fc_cls\.", "blocks.5.proj.", key)
     key = re.sub(r"^backbone\.conv1\.conv\.", "blocks.0.conv.", key)
     key = re.sub(r"^backbone\.conv1\.bn\.", "blocks.0.norm.", key)
@@ -263,15 +277,18 @@ def _from_mmaction_slow(key: str) -> str:
 
 
 def _mmaction_2d(given: Shapes) -> Iterable[Names]:
-    """MMAction2's TSM as its authors name it, and its TSN as `cnn_pool`."""
-    if len(given.get("backbone.conv1.conv.weight", ())) == 4:
-        is_shifted = "backbone.layer1.0.conv1.conv.net.weight" in given
-        body, head = ("base_model", "new_fc") if is_shifted else ("backbone", "fc")
-        yield {key: _from_mmaction_2d(key, body=body, head=head) for key in given}
+    """MMAction2's TSM and TANet as their authors name them, its TSN as `cnn_pool`, its TSM with a pyramid as `tpn`."""
+    if len(given.get("backbone.conv1.conv.weight", ())) != 4:
+        return
+    is_authors = any(key.endswith((".conv1.conv.net.weight", ".tam.G.0.weight")) for key in given)
+    body, head = ("base_model", "new_fc") if is_authors and not _has_pyramid(given) else ("backbone", "fc")
+    yield {key: _from_mmaction_2d(key, body=body, head=head) for key in given}
 
 
 def _from_mmaction_2d(key: str, *, body: str, head: str) -> str:
     key = re.sub(r"^cls_head\.fc_cls\.", f"{head}.", key)
+    if not key.startswith("backbone."):
+        return key
     key = re.sub(r"^backbone\.", f"{body}.", key)
     key = re.sub(r"\.conv(\d)\.conv\.", r".conv\1.", key)
     key = re.sub(r"\.conv(\d)\.bn\.", r".bn\1.", key)
@@ -279,11 +296,18 @@ def _from_mmaction_2d(key: str, *, body: str, head: str) -> str:
     return re.sub(r"\.downsample\.bn\.", ".downsample.1.", key)
 
 
+def _video_swin(given: Shapes) -> Iterable[Names]:
+    """Video Swin of its authors and of MMAction2: the backbone's own names, and MMAction2's head."""
+    if "backbone.layers.0.blocks.0.attn.relative_position_bias_table" in given:
+        yield {key: key.removeprefix("backbone.").replace("cls_head.fc_cls.", "head.") for key in given}
+
+
 TRANSLATIONS: tuple[Callable[[Shapes], Iterable[Names]], ...] = (
     _sports_1m,
     _mmaction_c3d,
     _mmaction_slow,
     _mmaction_2d,
+    _video_swin,
     _pyslowfast,
     _hassony2_i3d,
     _caffe2_pyslowfast,
