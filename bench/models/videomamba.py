@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from bench.core.errors import ClipError
 from bench.core.registry import register_model
 from bench.models.base import VideoModel
-from bench.models.vit_blocks import init_vit
+from bench.models.vit_blocks import init_vit, split_axis
 
 STATES = 16
 CONV_TOKENS = 4
@@ -83,8 +83,8 @@ def linear_recurrence(factors: Tensor, terms: Tensor) -> Tensor:
     length = factors.shape[1]
     piece = max(1, math.isqrt(length))
     missing = -length % piece
-    factors = F.pad(factors, (0, 0, 0, 0, 0, missing)).unflatten(1, (-1, piece))
-    terms = F.pad(terms, (0, 0, 0, 0, 0, missing)).unflatten(1, (-1, piece))
+    factors = split_axis(F.pad(factors, (0, 0, 0, 0, 0, missing)), 1, -1, piece)
+    terms = split_axis(F.pad(terms, (0, 0, 0, 0, 0, missing)), 1, -1, piece)
     # Within each piece: states from zero, and what remains of the state that enters the piece.
     states, remains = [terms[:, :, 0]], [factors[:, :, 0]]
     for index in range(1, piece):

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import math
 import os
 from pathlib import Path
 from types import ModuleType
@@ -44,13 +45,15 @@ OTHERS = {
     "X3D_S": "x3d_s",
     "MoViNetA0 causal=False conv_type=3d tf_like=True": "movinet_a0_base",
     "MoViNetA0 causal=True conv_type=2plus1d tf_like=True": "movinet_a0_stream",
+    "tanet_imagenet-pretrained-r50_8xb8-dense-1x1x8-100e_kinetics400-rgb": "tanet_r50",
+    "tpn-slowonly_r50_8xb8-8x8x1-150e_kinetics400-rgb": "tpn_slow_r50",
+    "vit_large rope encoder fed 8 frames of 128x128": "vjepa2_l_encoder",
+    "AttentiveClassifier embed 1024 heads 16 depth 4": "vjepa2_l_probe",
+    "videomamba_tiny f8 fed 112": "videomamba_ti_f8",
     "SLOW_4x16_R50": "slow_r50_4x16",
     "SLOWFAST_4x16_R50": "slowfast_r50_4x16",
     "tsm_imagenet-pretrained-r50_8xb16-1x1x8-50e_kinetics400-rgb": "tsm_r50",
 }
-
-SAVED_FLOPS = {"tsm_r50": 2 * 7 * 2048 * 400}
-"""FLOPs that a published implementation spends and ours does not: TSM classifies each of 8 frames, not their mean."""
 
 
 def our_name(reference: dict[str, Any]) -> str:
@@ -114,11 +117,11 @@ def test_a_published_checkpoint_gives_its_logits(path: Path, fill: ModuleType, t
     tolerance = 1e-3 * reference["logits_l2"] / reference["classes"] ** 0.5
     assert (report.loaded, report.fresh) == (len(reference["state_dict"]), ())
     assert sum(p.numel() for p in model.parameters()) == reference["params"]
-    assert len(logits) == reference["classes"]
+    assert len(logits) == math.prod(reference.get("output_shape", [1, reference["classes"]]))
     assert np.abs(logits[:16].numpy() - reference["logits_head"]).max() < tolerance
     assert abs(logits.sum().item() - reference["logits_sum"]) < tolerance * reference["classes"] ** 0.5
     assert logits.norm().item() == pytest.approx(reference["logits_l2"], rel=1e-3)
     assert logits.argmax().item() == reference["argmax"]
     if total := reference.get("flops_counter_total"):
         counted = count(model, tuple(clip.to("meta") for clip in inputs_for(reference, fill)))
-        assert (2 * counted.macs + SAVED_FLOPS.get(name, 0), counted.is_complete) == (total, True)
+        assert (2 * counted.macs, counted.is_complete) == (total, True)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from bench.core.errors import BenchError, ClipError
 from bench.core.registry import MODELS, ModelEntry
 from bench.core.schema import Clip
-from bench.models.base import VideoModel, head_name_of
+from bench.models.base import VideoModel, belongs_to, head_name_of
 from bench.models.factory import create_model
 
 CLASSES = 5
@@ -22,7 +22,11 @@ CLIPS_OF_A_STEP = 8  # over two values batch norm leaves next to no variance, an
 
 LIGHT: dict[str, tuple[Any, ...]] = {
     "depth": (2, 10, 18, 50),
+    "heads": (2,),
+    "probe_depth": (2,),
+    "stage_heads": ([1, 2, 4, 8],),
     "dim": (96,),
+    "probe_heads": (4,),
     "stages": ([1, 1, 1, 1],),
     "blocks": ([1, 1, 1, 1],),
     "widens_at": ([1],),
@@ -44,6 +48,10 @@ SHALLOW: dict[str, dict[str, Any]] = {
     "videomae": {"depth": 2},
     "videomaev2": {"depth": 2},
     "vivit": {"depth": 2},
+    "videomamba": {"depth": 2},
+    "vjepa2": {"depth": 2, "probe_depth": 2},
+    "vjepa2_encoder": {"depth": 2},
+    "vjepa2_probe": {"probe_depth": 2},
 }
 """Families whose variants differ in width, whose whole clips take tens of GiB to train at their full depth."""
 
@@ -139,6 +147,8 @@ def test_every_weight_gets_a_gradient(model: VideoModel) -> None:
             module.p = 0.0
     torch.nn.functional.cross_entropy(trained(*clips_for(trained, batch=2)), torch.tensor([0, 1])).backward()
     for name, parameter in trained.named_parameters():
+        if any(belongs_to(name, module) for module in trained.auxiliary_modules):
+            continue
         assert parameter.grad is not None, name
         assert parameter.grad.isfinite().all(), name
 
@@ -230,4 +240,7 @@ def test_every_variant_trains_a_step(name: str) -> None:
     loss = torch.nn.functional.cross_entropy(model(*clips_for(model, batch=batch)), torch.arange(batch) % CLASSES)
     loss.backward()
     assert loss.isfinite()
-    assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
+    for parameter_name, parameter in model.named_parameters():
+        if not any(belongs_to(parameter_name, module) for module in model.auxiliary_modules):
+            assert parameter.grad is not None
+            assert parameter.grad.isfinite().all()

@@ -19,7 +19,7 @@ from bench.models.sources import torchvision_entries
 from bench.models.weights.checkpoint import Checkpoint, Shapes, read_checkpoint
 from bench.models.weights.checkpoint_protocol import protocol_of_checkpoint
 from bench.models.weights.matching import implausible
-from bench.models.weights.translations import names_for, rows_of
+from bench.models.weights.translations import names_for, renamings, rows_of
 
 DEPTHS = (10, 18, 34, 50, 101, 121, 152, 169, 200, 201, 264)
 """Depths to try if a family has an argument `depth` and none of its variants fits."""
@@ -129,8 +129,9 @@ def _similarity(entry: ModelEntry, shapes: Shapes) -> float:
     if outline is None:
         return 0.0
     ours = {re.sub(r"\d+", "#", key) for key in outline.shapes}
-    theirs = {re.sub(r"\d+", "#", key) for key in names_for(shapes, outline.shapes).values()}
-    return len(ours & theirs) / max(1, len(ours | theirs))
+    # Shapes do not choose the renaming here: a wider variant of the family has none of them.
+    offers = ({re.sub(r"\d+", "#", key) for key in names.values()} for names in renamings(shapes, outline.shapes))
+    return max(len(ours & theirs) / max(1, len(ours | theirs)) for theirs in offers)
 
 
 def _fits_by_depth(entry: ModelEntry, shapes: Shapes) -> list[Fit]:

@@ -47,9 +47,13 @@ def names_for(given: Shapes, target: Shapes) -> Names:
     A name without a counterpart keeps its own name. Names of wrappers such as `backbone.` or `module.` may stand
     anywhere within a name.
     """
+    return max(renamings(given, target), key=lambda names: _agreeing(names, given, target))
+
+
+def renamings(given: Shapes, target: Shapes) -> list[Names]:
+    """Return every renaming of the weights in `given` that may lead to names of `target`."""
     offers = [renamed for names in _unwrapped(given) for renamed in _translated(given, names)]
-    offers += [{key: f"{prefix}.{key}" for key in given} for prefix in _common_prefixes(target)]
-    return max(offers, key=lambda names: _agreeing(names, given, target))
+    return offers + [{key: f"{prefix}.{key}" for key in given} for prefix in _common_prefixes(target)]
 
 
 def rows_of(shapes: Shapes, head: str) -> int | None:
