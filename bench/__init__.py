@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from bench.measure.counting.free_operators import costs_nothing
     from bench.measure.counting.model_count import count
     from bench.models.base import InputSpec, VideoModel
-    from bench.models.factory import create_model, is_model, list_models
+    from bench.models.factory import create_model, is_model, list_models, list_pretrained, model_entrypoint
     from bench.profiling import profile
     from bench.reporting.results import Results
     from bench.reporting.site import report
@@ -66,7 +66,9 @@ _HOME = {
     "describe_environment": "bench.runner.environment",
     "is_model": "bench.models.factory",
     "list_models": "bench.models.factory",
+    "list_pretrained": "bench.models.factory",
     "load_records": "bench.store",
+    "model_entrypoint": "bench.models.factory",
     "open_dataset": "bench.data.collection",
     "probe": "bench.data.probing",
     "profile": "bench.profiling",
@@ -111,7 +113,9 @@ __all__ = [
     "describe_environment",
     "is_model",
     "list_models",
+    "list_pretrained",
     "load_records",
+    "model_entrypoint",
     "open_dataset",
     "probe",
     "profile",

@@ -14,7 +14,7 @@ import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar, overload
 
 from bench.core.errors import BenchError, InputError, NameClashError, UnknownNameError
 from bench.core.input_protocol import InputProtocol
@@ -35,6 +35,7 @@ class Named(Protocol):
 
 
 E = TypeVar("E", bound=Named)
+DEFAULT_CLIP = "16x1x112"  # of models that declare none
 IMPORT_S = 300.0  # time limit for importing one plug-in
 LAST = 100  # the place of headlines whose measure does not choose one
 
@@ -266,21 +267,40 @@ def _description(error: BaseException) -> str:
     return text if "importlib" in last.filename else f"{text} ({last.filename}:{last.lineno})"
 
 
+@overload
+def register_model(name: F, /) -> F: ...
+
+
+@overload
 def register_model(
     name: str | None = None,
     *,
-    clip: str,
+    clip: str = DEFAULT_CLIP,
     paper: str = "",
     variants: Mapping[str, Mapping[str, Any]] | None = None,
     input_protocol: Mapping[str, Any] | None = None,
-) -> Callable[[F], F]:
+) -> Callable[[F], F]: ...
+
+
+def register_model(
+    name: str | Callable[..., Any] | None = None,
+    *,
+    clip: str = DEFAULT_CLIP,
+    paper: str = "",
+    variants: Mapping[str, Mapping[str, Any]] | None = None,
+    input_protocol: Mapping[str, Any] | None = None,
+) -> Any:
     """Register a factory as model `name` (default: its own name), with `variants` as fixed arguments.
 
     The factory takes everything by name, `num_classes` with a default among them, and returns an `nn.Module` whose
     `forward` returns logits `(B, classes)`. A preset of a variant may have a default `clip` of its own.
     `input_protocol` are parts of the input protocol by name, such as `{"channels": "bgr", "scale": 255}`: they are the
     model's default, below what the user gives or a checkpoint stores. Raises InputError if a part is unknown or wrong.
+
+    As in timm, it works bare too: `@register_model` above the factory.
     """
+    if callable(name):
+        return register_model()(name)
     protocol = dict(input_protocol or {})
     InputProtocol.of(protocol, mark="assumed", where=f"input_protocol of model {name or 'registered here'}")
 

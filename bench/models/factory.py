@@ -1,10 +1,11 @@
-"""Builds a network by name: a family or variant of the registry, or `source:name.tag` from another package."""
+"""Builds a model by name: a family or variant of the registry, or `source:name.tag` from another package."""
 
 import contextlib
 import fnmatch
+import functools
 import inspect
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from os import PathLike
 from typing import Any
 
@@ -17,10 +18,11 @@ from bench.core.input_protocol import InputProtocol
 from bench.core.registry import MODELS, ModelEntry, options_of
 from bench.core.validation import plain_message, spelling_hint
 from bench.models.meta import build_on_meta
-from bench.models.sources import source_entry, source_names
+from bench.models.sources import pretrained_name, source_entry, source_names, source_weights
 from bench.models.weights.checkpoint import Checkpoint, read_checkpoint
 from bench.models.weights.loading import load_checkpoint
 from bench.models.weights.matching import classes_in
+from bench.reference.zoo_files import zoo_files
 
 MOST_CLASSES = 1_000_000_000  # torch overflows far above, with an error of many lines
 
@@ -32,19 +34,34 @@ def create_model(
     weights: str | PathLike[str] | None = None,
     entry: str | None = None,
     device: str | torch.device | None = None,
+    pretrained: bool = False,
+    in_chans: int | None = None,
+    drop_rate: float | None = None,
+    checkpoint_path: str | PathLike[str] | None = None,
     **arguments: Any,
 ) -> nn.Module:
-    """The network called `name`, in training mode, its weights drawn on the CPU or read from the file `weights`.
+    """Return the model called `name`, in training mode, its weights initialised or read from the file `weights`.
 
-    `num_classes` None is what the head in `weights` has, else the network's own default. `entry` is the place of the
-    weights in a file that holds several (`read_checkpoint`). What was loaded stands in
-    the network's `weights_report`, a `LoadReport`. Under `torch.device("meta")`, or with `device="meta"`, nothing is
-    allocated. UnknownNameError for a name, InputError for an argument that is not known or cannot be, WeightsError
-    for a file that does not fit.
+    `num_classes` None is what the head in `weights` has, else the model's own default. `entry` is the place of the
+    weights in a file that holds several (`read_checkpoint`). What was loaded is in the model's `weights_report`, a
+    `LoadReport`. Under `torch.device("meta")`, or with `device="meta"`, nothing is allocated. `pretrained` asks
+    torchvision or timm for the published weights that it prefers.
+
+    As in timm, `in_chans`, `drop_rate` and `checkpoint_path` may be given for `in_channels`, `dropout` and `weights`.
+
+    Raises UnknownNameError for a name, InputError for an unknown or impossible argument, or for published weights of
+    a model that has none to fetch, WeightsError for a file that does not fit.
     """
+    _move_alias(arguments, "in_chans", in_chans, "in_channels")
+    _move_alias(arguments, "drop_rate", drop_rate, "dropout")
+    if checkpoint_path is not None and weights is not None:
+        raise InputError("checkpoint_path is another name of weights; give one of them")
+    weights = checkpoint_path if weights is None else weights
     if entry is not None and weights is None:
         raise InputError(f"entry {entry!r} names weights within a file, and no file of weights is given")
-    model_entry = find_model(name)
+    if pretrained and weights is not None:
+        raise InputError(f"pretrained asks for published weights, and {weights} is given as well; give one of them")
+    model_entry = find_model(pretrained_name(name) if pretrained else name)
     given = {**arguments} if num_classes is None else {"num_classes": num_classes, **arguments}
     is_meta = torch.device(device or torch.get_default_device()).type == "meta"
     with build_on_meta() if is_meta else contextlib.nullcontext():
@@ -54,19 +71,72 @@ def create_model(
     return model if device is None or is_meta else model.to(device)
 
 
+def _move_alias(arguments: dict[str, Any], alias: str, value: Any, name: str) -> None:
+    """Put the value of `alias` under the argument's own name; raises InputError if both are given."""
+    if value is None:
+        return
+    if name in arguments:
+        raise InputError(f"{alias} is another name of {name}; give one of them")
+    arguments[name] = value
+
+
 def find_model(name: str) -> ModelEntry:
-    """What is known of the model `name`, of the registry or another source; UnknownNameError or InputError."""
+    """Return the entry of the model `name`, of the registry or another source; raises UnknownNameError, InputError."""
     return source_entry(name) if ":" in name else MODELS.get(name)
 
 
-def list_models(pattern: str = "*") -> list[str]:
-    """Names that match a shell pattern such as `resnet3d*`, sorted; those of a source for `torchvision:*`, `timm:*`."""
+Patterns = str | Sequence[str]
+"""One shell pattern such as `resnet3d*`, or several."""
+
+
+def list_models(filter: Patterns = "*", *, exclude_filters: Patterns = (), pretrained: bool = False) -> list[str]:  # noqa: A002
+    """Return the names that match a shell pattern of `filter` and none of `exclude_filters`, sorted.
+
+    A pattern with a colon asks a source: `torchvision:*`, `timm:vit*`. With `pretrained`, only models are returned of
+    which a published file of weights is known: see `list_pretrained` for the files.
+    """
+    names = {name for pattern in _patterns(filter) for name in _matching(pattern)}
+    names -= {name for pattern in _patterns(exclude_filters) for name in fnmatch.filter(names, pattern)}
+    return sorted(name for name in names if not pretrained or published_weights(name))
+
+
+def list_pretrained(filter: Patterns = "*", *, exclude_filters: Patterns = ()) -> list[str]:  # noqa: A002
+    """Return what published weights are known of the models that match, sorted.
+
+    For torchvision and timm these are names with a tag, which `create_model` accepts; for models of this package, the
+    identifiers of files, which `vbench weights get` fetches.
+    """
+    models = list_models(filter, exclude_filters=exclude_filters)
+    return sorted({weights for name in models for weights in published_weights(name)})
+
+
+def published_weights(name: str) -> list[str]:
+    """Return the published weights that are known of one model; see `list_pretrained`."""
+    if ":" in name:
+        return source_weights(name)
+    return [file.id for file in zoo_files() if file.model == name]
+
+
+def model_entrypoint(name: str) -> Callable[..., nn.Module]:
+    """Return the function that builds the model `name`, with the arguments of the variant bound.
+
+    Raises UnknownNameError for a name that is not known.
+    """
+    entry = find_model(name)
+    return functools.partial(entry.function, **entry.preset) if entry.preset else entry.function
+
+
+def _patterns(given: Patterns) -> list[str]:
+    return [given] if isinstance(given, str) else list(given)
+
+
+def _matching(pattern: str) -> list[str]:
     source, colon, _ = pattern.partition(":")
-    return sorted(fnmatch.filter(source_names(source), pattern)) if colon else MODELS.names(pattern)
+    return fnmatch.filter(source_names(source), pattern) if colon else MODELS.names(pattern)
 
 
 def is_model(name: str) -> bool:
-    """Whether `create_model` knows `name`."""
+    """Return whether `create_model` knows `name`."""
     try:
         find_model(name)
     except InputError:

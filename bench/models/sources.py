@@ -40,6 +40,42 @@ def source_names(source: str) -> list[str]:
     return []
 
 
+def source_weights(name: str) -> list[str]:
+    """Return the names with a tag under which a source has published weights of `name`."""
+    source, _, rest = name.partition(":")
+    if source == "torchvision":
+        from torchvision import models
+
+        return [f"{name}.{member.name.lower()}" for member in models.get_model_weights(rest)]
+    if source == "timm":
+        return [f"timm:{full}" for full in _timm(name).list_pretrained(f"{rest}.*")]
+    return []
+
+
+def pretrained_name(name: str) -> str:
+    """Return `name` with the tag of the published weights that its source prefers, unless it has a tag.
+
+    Raises InputError for models whose weights are files: they are given as `weights`.
+    """
+    source, colon, rest = name.partition(":")
+    if colon and source == "hf":
+        return name  # a folder's weights are beside its config.json
+    if source not in ("torchvision", "timm") or not colon:
+        raise InputError(
+            f"no published weights of {name} are fetched when it is built; `vbench weights list` shows files, and "
+            "create_model takes one as `weights`"
+        )
+    if "." in rest:
+        return name
+    if source == "torchvision":
+        from torchvision import models
+
+        torchvision_entry(name, rest)  # an unknown name raises the error that lists the known ones
+        return f"{name}.{models.get_model_weights(rest).DEFAULT.name.lower()}"
+    timm_entry(name, rest)
+    return f"{name}.{_timm(name).get_pretrained_cfg(rest).tag}"
+
+
 def user_entry(name: str, factory: str) -> ModelEntry:
     """The factory of `package.module:factory`, which returns a network and may take `num_classes`.
 

@@ -1,6 +1,6 @@
 """create_model: names, arguments, classes, devices, and what it says of mistakes."""
 
-from typing import Literal
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -10,7 +10,15 @@ import bench
 from bench.core.errors import InputError, NameClashError, UnknownNameError
 from bench.core.registry import MODELS, ModelEntry, register_model
 from bench.core.schema import Clip
-from bench.models.factory import checked_arguments, create_model, find_model, is_model, list_models
+from bench.models.factory import (
+    checked_arguments,
+    create_model,
+    find_model,
+    is_model,
+    list_models,
+    list_pretrained,
+    model_entrypoint,
+)
 from bench.train.preprocessing import default_protocol
 
 
@@ -177,3 +185,55 @@ def test_what_a_model_says_itself_counts_more_than_its_registration(monkeypatch:
 def test_a_wrong_registered_protocol_is_an_error_at_once(parts: dict[str, object], told: str) -> None:
     with pytest.raises(InputError, match=told):
         register_model("broken", clip="4x1x16", input_protocol=parts)
+
+
+def test_filters_exclude_and_several_patterns_join() -> None:
+    found = list_models(["resnet3d_*", "r2plus1d_1*"], exclude_filters="*_200")
+    assert "resnet3d_50" in found
+    assert "r2plus1d_18" in found
+    assert "resnet3d_200" not in found
+    assert list_models("resnet3d_*", exclude_filters=["*"]) == []
+
+
+def test_pretrained_models_are_those_with_a_published_file() -> None:
+    assert "c2d_r50" in list_models("c2d*", pretrained=True)
+    assert list_models("c3d_search", pretrained=True) == []
+    assert "pytorchvideo/c2d_8x8_r50" in list_pretrained("c2d_r50")
+    assert "torchvision:r3d_18.kinetics400_v1" in list_pretrained("torchvision:r3d_18")
+
+
+def test_an_entry_point_builds_the_variant() -> None:
+    build = model_entrypoint("c3d_search")
+    assert isinstance(build(num_classes=3, width=0.125), nn.Module)
+    assert model_entrypoint("resnet3d_18").keywords == {"depth": 18}
+
+
+def test_names_of_arguments_as_in_timm() -> None:
+    model = create_model("c3d_search", width=0.125, in_chans=2, drop_rate=0.25)
+    assert model.conv1.in_channels == 2
+    assert model.dropout.p == 0.25
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"in_chans": 2, "in_channels": 2}, "in_chans is another name of in_channels"),
+        ({"weights": "a", "checkpoint_path": "b"}, "checkpoint_path is another name of weights"),
+        ({"pretrained": True, "weights": "a"}, "pretrained asks for published weights, and a is given"),
+        ({"pretrained": True}, "no published weights of c3d are fetched"),
+    ],
+)
+def test_arguments_that_contradict_are_refused(arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        create_model("c3d", **arguments)
+
+
+def test_a_bare_decorator_registers_under_the_name_of_the_function(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(MODELS, "_entries", dict(MODELS._all()))
+
+    @register_model
+    def my_net(num_classes: int = 4) -> nn.Module:
+        return nn.Linear(2, num_classes)
+
+    assert MODELS.get("my_net").clip == "16x1x112"
+    assert create_model("my_net", num_classes=6).out_features == 6
