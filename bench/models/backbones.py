@@ -1,4 +1,4 @@
-"""2D networks by name, as parts of video networks: `torchvision:resnet50`, or `timm:NAME` where timm is installed.
+"""2D models by name, as parts of video models: `torchvision:resnet50`, or `timm:NAME` where timm is installed.
 
 Nothing is downloaded: ImageNet weights are read from a file that the user names, as torchvision and timm ship them.
 """
@@ -35,7 +35,7 @@ SHOWN = 500  # characters of torch's list of keys that do not fit
 
 @dataclass(frozen=True, kw_only=True)
 class Backbone:
-    """A 2D network without its classifier, and what a video network must know of it.
+    """A 2D model without its classifier, and what a video model must know of it.
 
     `network` turns images `(N, C, H, W)` into features `(N, width)`, or into maps `(N, width, h, w)` where
     `create_map_backbone` made it. It takes images of `smallest_px` and more, of `only_px` alone where that is set.
@@ -50,7 +50,7 @@ class Backbone:
 
 
 class FrameModel(VideoModel):
-    """Base of networks that run 2D backbones on frames: sizes and normalisation are the backbone's."""
+    """Base of models that run 2D backbones on frames: sizes and normalisation are the backbone's."""
 
     def __init__(self, backbone: Backbone) -> None:
         super().__init__()
@@ -68,7 +68,7 @@ class FrameModel(VideoModel):
 
 
 def create_backbone(name: str, *, in_channels: int = 3, weights: str | None = None) -> Backbone:
-    """The 2D network `name`, giving features, drawn afresh or with the ImageNet weights in the file `weights`.
+    """The 2D model `name`, giving features, drawn afresh or with the ImageNet weights in the file `weights`.
 
     Where `in_channels` is not 3, weights of the first layer are the mean over RGB, repeated (Wang et al., 2016,
     arXiv:1608.00859, section 3.2). UnknownNameError, WeightsError, and MissingPackageError where timm is not there.
@@ -86,7 +86,7 @@ def create_backbone(name: str, *, in_channels: int = 3, weights: str | None = No
 
 
 def create_map_backbone(name: str, *, in_channels: int = 3, weights: str | None = None) -> Backbone:
-    """The 2D network `name` of torchvision up to its average pooling, giving maps; otherwise as `create_backbone`."""
+    """The 2D model `name` of torchvision up to its average pooling, giving maps; otherwise as `create_backbone`."""
     network = _torchvision_network(name)
     children = dict(network.named_children())
     if "avgpool" not in children:
@@ -125,7 +125,7 @@ def _torchvision_network(name: str) -> nn.Module:
 
 
 def _built(build: Callable[[], nn.Module]) -> nn.Module:
-    """On the default device; networks that cannot be built on meta (RegNet reads its widths from tensors) go there."""
+    """On the default device; models that cannot be built on meta (RegNet reads its widths from tensors) go there."""
     try:
         return build()
     except NotImplementedError:
@@ -178,7 +178,7 @@ def _last_linear(network: nn.Module, name: str) -> tuple[str, nn.Linear]:
 
 
 def _remove(network: nn.Module, head: str) -> None:
-    """Take the layer `head` out, with a dropout straight before it: each video network has its own."""
+    """Take the layer `head` out, with a dropout straight before it: each video model has its own."""
     leaves = [path for path, module in network.named_modules() if not list(module.children())]
     before = leaves[leaves.index(head) - 1]
     if isinstance(network.get_submodule(before), nn.Dropout):

@@ -1,4 +1,4 @@
-"""What the networks of 3D-ResNets-PyTorch share: one clip, its normalisation, their shortcuts and their checks.
+"""What the models of 3D-ResNets-PyTorch share: one clip, its normalisation, their shortcuts and their checks.
 
 Hara, Kataoka and Satoh, 2018, arXiv:1711.09577; Kataoka et al., 2020, arXiv:2004.04968 (their weights).
 """
@@ -22,7 +22,7 @@ class HaraModel(VideoModel):
     """One clip of `in_channels` (2 are optical flow), with the means and deviations of the published code.
 
     That takes the first ones of RGB for flow, and here begins again where there are more than three channels. Flow that
-    vbench reads is scaled to -1 to 1 all the same, as it is for every network; protocols say so.
+    vbench reads is scaled to -1 to 1 all the same, as it is for every model; protocols say so.
     """
 
     mean: tuple[float, ...] = (0.4345, 0.4051, 0.3775)

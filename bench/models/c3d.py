@@ -1,6 +1,6 @@
 """C3D: eight 3x3x3 convolutions and three fully connected layers. Tran et al., 2015, arXiv:1412.0767.
 
-The layer names are those of the PyTorch ports of the authors' Caffe network, whose pool5 is padded in space, so that
+The layer names are those of the PyTorch ports of the authors' Caffe model, whose pool5 is padded in space, so that
 fc6 reads 8192 values.
 """
 
@@ -96,7 +96,7 @@ def same_conv(in_channels: int, depth: int, *, out_channels: int) -> nn.Conv3d:
 
 
 def init_plain(model: nn.Module) -> None:
-    """He et al.'s initialisation (arXiv:1502.01852) for a network without normalisation layers; biases 0."""
+    """He et al.'s initialisation (arXiv:1502.01852) for a model without normalisation layers; biases 0."""
     for module in model.modules():
         if isinstance(module, nn.Conv3d | nn.Linear):
             nn.init.kaiming_normal_(module.weight, nonlinearity="relu")

@@ -1,6 +1,6 @@
-"""The small network of C3D's search for a temporal kernel depth. Tran et al., 2015, arXiv:1412.0767, section 3.2.
+"""The small model of C3D's search for a temporal kernel depth. Tran et al., 2015, arXiv:1412.0767, section 3.2.
 
-Time is pooled away before the first fully connected layer whatever the clip's length. So the network of kernel depth 1
+Time is pooled away before the first fully connected layer whatever the clip's length. So the model of kernel depth 1
 cannot see the order of frames: its logits are the same for a clip played backwards (exactly so where windows of two
 frames tile the clip: 1, 2, 4, 8 frames or a multiple of 16).
 """

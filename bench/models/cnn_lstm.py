@@ -1,4 +1,4 @@
-"""A 2D network on each frame and an LSTM over them: long-term recurrent convolutional networks.
+"""A 2D model on each frame and an LSTM over them: long-term recurrent convolutional networks.
 
 Donahue et al., 2015, arXiv:1411.4389 (code: BSD-2-Clause). With `readout="last"` it is the first of the five
 architectures of Carreira and Zisserman, 2017, arXiv:1705.07750: Inception-v1 and 512 hidden units, 8.95 M parameters at
@@ -47,7 +47,7 @@ def build_cnn_lstm(
     dropout: float = 0.5,
     backbone_weights: str | None = None,
 ) -> CnnLstm:
-    """Any 2D network with an LSTM over its frames (LRCN); `readout` says which of its steps are scored."""
+    """Any 2D model with an LSTM over its frames (LRCN); `readout` says which of its steps are scored."""
     return CnnLstm(
         create_backbone(backbone, weights=backbone_weights),
         num_classes=num_classes,

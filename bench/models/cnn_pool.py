@@ -1,4 +1,4 @@
-"""A 2D network on each frame, averaged: temporal segment networks.
+"""A 2D model on each frame, averaged: temporal segment networks.
 
 Wang et al., 2016, arXiv:1608.00859 (code: BSD-2-Clause). What is averaged are class scores before the softmax; as the
 classifier is linear, that is the classifier on averaged features.
@@ -34,5 +34,5 @@ def build_cnn_pool(
     dropout: float = 0.5,
     backbone_weights: str | None = None,
 ) -> CnnPool:
-    """Any 2D network averaged over frames (TSN); `backbone_weights` is a file of its ImageNet weights."""
+    """Any 2D model averaged over frames (TSN); `backbone_weights` is a file of its ImageNet weights."""
     return CnnPool(create_backbone(backbone, weights=backbone_weights), num_classes=num_classes, dropout=dropout)

@@ -1,7 +1,7 @@
 """CSN: bottlenecks whose 3x3x3 convolution works on each channel apart.
 
 Tran et al., 2019, arXiv:1904.02811. Structure and names of weights as in PyTorchVideo (Apache-2.0), which has the
-interaction-reduced network only; the interaction-preserved block is that of the authors' VMZ (Apache-2.0).
+interaction-reduced model only; the interaction-preserved block is that of the authors' VMZ (Apache-2.0).
 """
 
 from collections import OrderedDict

@@ -1,4 +1,4 @@
-"""Two 2D networks, on RGB frames and on stacks of flow, whose last maps are fused by a convolution over time and space.
+"""Two 2D models, on RGB frames and on stacks of flow, whose last maps are fused by a convolution over time and space.
 
 The fourth of the five architectures of Carreira and Zisserman, 2017, arXiv:1705.07750, after Feichtenhofer et al.,
 2016, arXiv:1604.06573: on five snippets, maps before the average pooling (5x7x7), a 3x3x3 convolution of 512 channels,
@@ -51,7 +51,7 @@ def build_fused_3d(
     dropout: float = 0.5,
     backbone_weights: str | None = None,
 ) -> Fused3D:
-    """2D networks on RGB frames and on stacks of flow, fused in 3D; `backbone_weights`, ImageNet's, start both."""
+    """2D models on RGB frames and on stacks of flow, fused in 3D; `backbone_weights`, ImageNet's, start both."""
     rgb = create_map_backbone(backbone, weights=backbone_weights)
     flow = create_map_backbone(backbone, in_channels=stack_channels(flow_stack), weights=backbone_weights)
     return Fused3D(rgb, flow, num_classes=num_classes, flow_stack=flow_stack, dropout=dropout)

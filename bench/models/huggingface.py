@@ -22,7 +22,7 @@ HEAD = "classifier"
 
 
 class HuggingFaceVideo(VideoModel):
-    """`(B, C, T, H, W)` in, logits out, around a network of transformers, which takes `(B, T, C, H, W)`."""
+    """`(B, C, T, H, W)` in, logits out, around a model of transformers, which takes `(B, T, C, H, W)`."""
 
     def __init__(self, network: Any, *, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
         super().__init__()
@@ -64,7 +64,7 @@ class HuggingFaceVideo(VideoModel):
 
 
 def huggingface_entry(name: str, path: str) -> ModelEntry:
-    """The network described by a folder with a `config.json`, or by such a file; weights beside it are loaded.
+    """The model described by a folder with a `config.json`, or by such a file; weights beside it are loaded.
 
     InputError where there is none, or where it describes something else than a video classifier.
     """
@@ -102,7 +102,7 @@ def _read_config(file: Path, *, name: str) -> dict[str, Any]:
 
 
 def _build(file: Path, settings: dict[str, Any], *, name: str) -> tuple[nn.Module, LoadReport | None]:
-    """The network, and what of it was loaded from beside `file`; None where no weights are there."""
+    """The model, and what of it was loaded from beside `file`; None where no weights are there."""
     transformers = _transformers(str(file))
     config = transformers.AutoConfig.from_pretrained(file, local_files_only=True)
     unknown = [key for key in settings if key != "num_labels" and not hasattr(config, key)]

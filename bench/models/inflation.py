@@ -1,7 +1,7 @@
-"""Inflation: the weights of a 2D network as the start of a 3D one.
+"""Inflation: the weights of a 2D model as the start of a 3D one.
 
 Carreira and Zisserman, 2017, arXiv:1705.07750, section 2.4: kernels are repeated N times along time and divided by N,
-so that on a video of one image repeated the 3D network answers as the 2D network does on the image. That holds for
+so that on a video of one image repeated the 3D model answers as the 2D model does on the image. That holds for
 frames whose receptive field lies within the clip: zero padding in time changes those near its first and last frame.
 """
 
@@ -16,7 +16,7 @@ from bench.core.errors import WeightsError
 
 @dataclass(frozen=True, kw_only=True)
 class Inflation:
-    """What happened to each entry, by its name in the state dict of the network it belongs to.
+    """What happened to each entry, by its name in the state dict of the model it belongs to.
 
     3D entries were `inflated` (a kernel repeated in time), `copied` as they are, or stay `fresh`; 2D entries that
     have no place are `unused`.
@@ -58,7 +58,7 @@ def inflate(
 
 
 def inflate_single_frames(model: nn.Module) -> tuple[str, ...]:
-    """Turn `model`, in place, from a network trained on clips of one frame into what its 2D self is inflated to.
+    """Turn `model`, in place, from a model trained on clips of one frame into what its 2D self is inflated to.
 
     On one frame, zero padding in time leaves of each kernel its middle slice: that is the 2D kernel. Returns the names
     of the modules that were inflated. WeightsError, with nothing changed, for kernels that have no middle.

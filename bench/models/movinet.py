@@ -1,4 +1,4 @@
-"""MoViNet: searched mobile video networks, as base models on whole clips and as causal models on streams of frames.
+"""MoViNet: searched mobile video models, as base models on whole clips and as causal models on streams of frames.
 
 Kondratyuk et al., 2021, arXiv:2103.11511. Written from the paper; names of weights as in Atze00/MoViNet-pytorch (MIT),
 whose files are the authors' TensorFlow weights converted. Convolutions and poolings are padded as TensorFlow's SAME.

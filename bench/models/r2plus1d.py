@@ -2,7 +2,7 @@
 
 Tran et al., 2018, arXiv:1711.11248, as Hara's 3D-ResNets-PyTorch (MIT) builds it and names its weights: its own stem,
 a width between the halves for each convolution, bottlenecks whose 1x1x1 convolutions stay whole. torchvision's and
-VMZ's R(2+1)D are other networks.
+VMZ's R(2+1)D are other models.
 """
 
 import torch.nn.functional as F

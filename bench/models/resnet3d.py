@@ -1,7 +1,7 @@
 """3D ResNets: residual networks whose convolutions span space and time.
 
 Hara, Kataoka and Satoh, 2018, arXiv:1711.09577, after He et al., 2015, arXiv:1512.03385. Names of weights as in
-3D-ResNets-PyTorch (MIT). Its stem is 7x7x7 and its max-pooling halves time: not the network torchvision calls R3D.
+3D-ResNets-PyTorch (MIT). Its stem is 7x7x7 and its max-pooling halves time: not the model torchvision calls R3D.
 """
 
 from collections.abc import Callable, Sequence

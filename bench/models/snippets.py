@@ -1,4 +1,4 @@
-"""What networks on snippets share; a snippet is one RGB frame and the stack of optical flow around it."""
+"""What models on snippets share; a snippet is one RGB frame and the stack of optical flow around it."""
 
 from functools import partial
 
@@ -12,7 +12,7 @@ FLOW_STACK = 10
 
 
 class SnippetModel(FrameModel):
-    """Base of networks that take `m(rgb, flow)`: S frames of RGB, and `flow_stack` of flow for each of them.
+    """Base of models that take `m(rgb, flow)`: S frames of RGB, and `flow_stack` of flow for each of them.
 
     Of a clip of S * `flow_stack` frames, evenly spaced RGB frames each fall within their own stack.
     """

@@ -1,6 +1,6 @@
 """Networks that other packages make, as `source:name.tag`: torchvision, timm, Hugging Face folders, the user's code.
 
-Nothing is fetched from the network unless a tag asks for published weights (`torchvision:r3d_18.kinetics400_v1`).
+Nothing is fetched from the internet unless a tag asks for published weights (`torchvision:r3d_18.kinetics400_v1`).
 """
 
 import contextlib
@@ -77,7 +77,7 @@ def pretrained_name(name: str) -> str:
 
 
 def user_entry(name: str, factory: str) -> ModelEntry:
-    """The factory of `package.module:factory`, which returns a network and may take `num_classes`.
+    """The factory of `package.module:factory`, which returns a model and may take `num_classes`.
 
     Its attribute `clip`, where it has one, is the default clip.
     """
@@ -97,13 +97,13 @@ def user_entry(name: str, factory: str) -> ModelEntry:
 
 
 def torchvision_entries() -> Iterator[ModelEntry]:
-    """The video networks of torchvision."""
+    """The video models of torchvision."""
     for name in _torchvision_names():
         yield torchvision_entry(f"torchvision:{name}", name)
 
 
 def torchvision_entry(name: str, rest: str) -> ModelEntry:
-    """A video network of torchvision; a tag names its published weights, such as `r3d_18.kinetics400_v1`."""
+    """A video model of torchvision; a tag names its published weights, such as `r3d_18.kinetics400_v1`."""
     from torchvision import models
 
     network_name, _, tag = rest.partition(".")
@@ -137,7 +137,7 @@ def torchvision_entry(name: str, rest: str) -> ModelEntry:
 
 
 def timm_entry(name: str, rest: str) -> ModelEntry:
-    """A 2D network of timm on every frame, its logits averaged; a tag names its published weights."""
+    """A 2D model of timm on every frame, its logits averaged; a tag names its published weights."""
     timm = _timm(name)
     network_name, _, tag = rest.partition(".")
     if not timm.is_model(network_name):
@@ -223,7 +223,7 @@ def _mean_over_frames(values: Tensor, *, batch: int) -> Tensor:
 
 
 def _is_meta() -> bool:
-    """Whether networks are being built without memory, so that weights would be fetched for nothing."""
+    """Whether models are being built without memory, so that weights would be fetched for nothing."""
     return torch.get_default_device().type == "meta"
 
 
@@ -242,7 +242,7 @@ def _timm(name: str) -> Any:
 
 
 def _limit_clips(network: nn.Module, name: str) -> None:
-    """Have the network refuse clips that it cannot take before torch does, less clearly."""
+    """Have the model refuse clips that it cannot take before torch does, less clearly."""
     if name == "s3d":  # its last pooling is 2x7x7, after time is halved three times and space five times
         check = partial(_check_clip, smallest=(13, 224), is_only=False)
     elif name.startswith("mvit"):  # position embeddings

@@ -1,4 +1,4 @@
-"""Residual stages and the pooling head of PyTorchVideo's networks, under the names its checkpoints carry (`blocks.N…`).
+"""Residual stages and the pooling head of PyTorchVideo's models, under the names its checkpoints carry (`blocks.N…`).
 
 After PyTorchVideo 0.1.5 (Apache-2.0), whose builders follow Feichtenhofer et al., 2019, arXiv:1812.03982. Every
 convolution is padded by half its kernel, so that stride alone decides the next size, `ceil(n / stride)`, and no clip
@@ -50,7 +50,7 @@ class BlockNetwork(VideoModel):
     """A chain of blocks, the last of which is a `Head`.
 
     At a crop above the training crop, the head pools by windows and averages their logits, as PyTorchVideo does.
-    Logits stay logits: the softmax that its hub puts before that average for some networks is left out.
+    Logits stay logits: the softmax that its hub puts before that average for some models is left out.
     """
 
     def __init__(self, blocks: Iterable[nn.Module]) -> None:

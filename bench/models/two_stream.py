@@ -1,4 +1,4 @@
-"""Two 2D networks, one on RGB frames and one on stacks of optical flow, whose class scores are averaged.
+"""Two 2D models, one on RGB frames and one on stacks of optical flow, whose class scores are averaged.
 
 Simonyan and Zisserman, 2014, arXiv:1406.2199: ten flow fields, x and y, make an image of 20 channels. With Inception-v1
 it is the third of the five architectures of Carreira and Zisserman, 2017, arXiv:1705.07750: 12.07 M parameters at 400
@@ -54,7 +54,7 @@ def build_two_stream(
     dropout: float = 0.5,
     backbone_weights: str | None = None,
 ) -> TwoStream:
-    """2D networks on RGB frames and on stacks of flow, averaged; `backbone_weights`, ImageNet's, start both."""
+    """2D models on RGB frames and on stacks of flow, averaged; `backbone_weights`, ImageNet's, start both."""
     rgb = create_backbone(backbone, weights=backbone_weights)
     flow = create_backbone(backbone, in_channels=stack_channels(flow_stack), weights=backbone_weights)
     return TwoStream(rgb, flow, num_classes=num_classes, flow_stack=flow_stack, dropout=dropout)

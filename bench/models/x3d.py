@@ -1,4 +1,4 @@
-"""X3D: a tiny network expanded step by step in time, space, width and depth.
+"""X3D: a tiny model expanded step by step in time, space, width and depth.
 
 Feichtenhofer, 2020, arXiv:2004.04730. Numbers and names of weights as in PyTorchVideo (Apache-2.0); in its stem the
 names are swapped, `conv_t` being the convolution over space.
