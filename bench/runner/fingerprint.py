@@ -14,7 +14,7 @@ from typing import Any
 
 from bench.catalog.catalog import Catalog
 from bench.catalog.user_code import package_modules
-from bench.core.errors import BenchError
+from bench.core.errors import BenchError, InputError
 from bench.core.files import existing_file
 from bench.core.registry import DATASETS, MEASURES
 from bench.core.schema import Case, Pretraining, Record, digest, is_weights_argument, model_files
@@ -265,9 +265,15 @@ def _former_sources() -> Mapping[str, str]:
 
 
 def _file_hash(file: Path) -> str:
-    """Return the SHA-256 of a file, read again only if its state changed: weights are large and shared by cases."""
-    state = file.stat()
-    return _hash_of(file.resolve(), state.st_mtime_ns, state.st_ctime_ns, state.st_size)
+    """Return the SHA-256 of a file, read again only if its state changed: weights are large and shared by cases.
+
+    Raises InputError if the file cannot be read.
+    """
+    try:
+        state = file.stat()
+        return _hash_of(file.resolve(), state.st_mtime_ns, state.st_ctime_ns, state.st_size)
+    except OSError as error:
+        raise InputError(f"{file} cannot be read: {error.strerror or error}") from None
 
 
 @lru_cache(maxsize=1024)

@@ -10,10 +10,11 @@ import torch
 
 import bench
 from bench.cli.app import run_command
-from bench.core.errors import UnknownNameError
+from bench.core.errors import InputError, UnknownNameError
 from bench.core.schema import Metric, Record
 from bench.data.encode import HISTORY_FREE, write_mp4
 from bench.runner.environment import describe_environment
+from bench.runner.fingerprint import _file_hash
 from bench.runner.running import plan, run
 from bench.store import RecordStore, read_records
 
@@ -238,3 +239,9 @@ def test_the_time_of_a_training_is_clips_times_epochs_over_the_measured_rate(vid
     )  # fmt: skip
     RecordStore(Path("results/acc")).append(record)
     assert plan("acc.yaml").estimate_s() == pytest.approx(5.0 + (3 + 3 * 3 * 2) / 7)
+
+
+@pytest.mark.skipif(not Path("/proc/self/mem").exists(), reason="needs a file that opens and cannot be read")
+def test_a_file_of_weights_that_cannot_be_read_is_wrong_input() -> None:
+    with pytest.raises(InputError, match="/proc/self/mem cannot be read: Input/output error"):
+        _file_hash(Path("/proc/self/mem"))
