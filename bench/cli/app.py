@@ -28,7 +28,7 @@ from bench.cli.results import results_app
 from bench.cli.suite_commands import plan, report, run
 from bench.cli.train import evaluate, features, predict, train
 from bench.cli.weights import weights_app
-from bench.core.errors import BenchError, StopSignal
+from bench.core.errors import BenchError, InputError, StopSignal
 from bench.core.import_path import add_working_folder
 
 
@@ -151,7 +151,15 @@ def _stop_on_signals() -> None:
 
 def run_command(arguments: list[str]) -> int:
     """Run one command and return its exit code; an error becomes one clear text on standard error."""
-    return exit_code_of(lambda: app(args=arguments, prog_name="vbench", standalone_mode=False))
+
+    def call() -> Any:
+        try:
+            os.getcwd()
+        except FileNotFoundError:
+            raise InputError("the working folder was removed; change to a folder that exists") from None
+        return app(args=arguments, prog_name="vbench", standalone_mode=False)
+
+    return exit_code_of(call)
 
 
 def run_shared_command(arguments: list[str]) -> int:

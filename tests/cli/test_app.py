@@ -167,3 +167,14 @@ def test_a_fault_is_reported_even_if_no_traceback_can_be_written(
     code, _, err = outcome(capsys, "doctor")
     assert code == FAULT
     assert "a fault of vbench itself: KeyError: 'missing'" in err
+
+
+def test_a_removed_working_folder_is_one_line(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    code, _, err = outcome(capsys, "plan", "quickstart")
+    assert code == 2
+    assert err == "vbench: the working folder was removed; change to a folder that exists\n"
