@@ -11,6 +11,7 @@ import random
 import re
 import signal
 import string
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -64,6 +65,8 @@ def limited(seconds: int) -> Iterator[None]:
 
 def check_end(arguments: Sequence[str], capsys: pytest.CaptureFixture[str], *, seed: int) -> int:
     """Run a command, which must end in time, with a documented code, and say in lines what is wrong."""
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # as `bench.cli.app.main` does
     with limited(LIMIT_S):
         code = run_command(list(arguments))
     err = capsys.readouterr().err
