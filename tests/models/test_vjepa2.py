@@ -1,6 +1,7 @@
 """V-JEPA 2: rotary positions, the encoder without classes, the probe on tokens."""
 
 import math
+from pathlib import Path
 
 import pytest
 import torch
@@ -57,3 +58,15 @@ def test_a_probe_refuses_tokens_of_another_width() -> None:
     probe = create_model("vjepa2_probe", dim=48, probe_heads=2)
     with pytest.raises(ClipError, match=r"\(B, N, 48\), found \(1, 4, 32\)"):
         probe(torch.zeros(1, 4, 32))
+
+
+def test_the_unused_position_table_of_published_files_is_left_out(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = create_model("vjepa2_encoder", **SMALL).eval()
+    table = {"module.backbone.pos_embed": torch.randn(1, 8192, 48)}
+    state = {f"module.backbone.{key}": value for key, value in model.state_dict().items()}
+    torch.save({"target_encoder": state | table, "epoch": 1}, tmp_path / "vitl.pt")
+    loaded = create_model("vjepa2_encoder", weights=tmp_path / "vitl.pt", **SMALL).eval()
+    clip = torch.randn(1, 3, 2, 16, 16)
+    with torch.no_grad():
+        assert torch.equal(loaded(clip), model(clip))

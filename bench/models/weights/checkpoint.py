@@ -46,6 +46,10 @@ PREFIXES = ("module.", "model.", "network.", "net.", "backbone.", "encoder.", "e
 LEFT_BY_COUNTERS = ("total_ops", "total_params", "n_averaged")
 """Buffers that thop and torch's AveragedModel add to a model, and so to what is saved from it."""
 
+VJEPA2_TABLES = ((32 * 16 * 16,), (32 * 24 * 24,))
+"""Lengths of position tables in files of V-JEPA 2, for 64 frames of 256 and 384 pixels: its positions are rotary, and
+its authors leave the tables out too. No other model here has a table so long."""
+
 OF_LOSSES = re.compile(
     r"(criterion|criteria|loss|losses|loss_?f(n|un|unc)|metrics?|.*_(loss|criterion|metrics?|accuracy|acc))\d*",
     re.IGNORECASE,
@@ -369,7 +373,8 @@ def _without_wrappers(key: str) -> str:
 
 def _is_ignored(key: str, state: Mapping[str, Tensor]) -> bool:
     first, _, rest = key.partition(".")
-    if key.rpartition(".")[2] in LEFT_BY_COUNTERS:
+    name = key.rpartition(".")[2]
+    if name in LEFT_BY_COUNTERS or (name == "pos_embed" and state[key].shape[1:2] in VJEPA2_TABLES):
         return True
     if f"{first}." in PREFIXES:
         first = rest.partition(".")[0]
