@@ -167,12 +167,15 @@ def smallest_inputs(name: str, model: nn.Module) -> tuple[Tensor, ...]:
         frames, pixels = model.smallest_clip
         return inputs_for(model, Clip(frames=frames, height=pixels, width=pixels))
     default = Clip.model_validate(find_model(name).clip)
-    half = default.model_copy(update={"height": default.height // 2, "width": default.width // 2})
-    try:
-        count(model, inputs_for(model, half), device="meta")
-    except Exception:  # whatever a model of another package raises
-        return inputs_for(model, default)
-    return inputs_for(model, half)
+    half = {"height": default.height // 2, "width": default.width // 2}
+    for changes in ({"frames": 1, **half}, {"frames": 1}, half):
+        inputs = inputs_for(model, default.model_copy(update=changes))
+        try:
+            count(model, inputs, device="meta")
+        except Exception:  # whatever a model of another package raises
+            continue
+        return inputs
+    return inputs_for(model, default)
 
 
 def on_meta_in_eval(name: str) -> nn.Module:
