@@ -126,7 +126,7 @@ ZOOS = {
     ),
     "UniFormerV2": Zoo(
         model="uniformerv2",
-        arguments=SMALL_VIT,
+        arguments={**SMALL_VIT, "queries": 2},
         clip="8x8x224",
         protocol={**SLOWFAST, "resize": 224, "sampling": "sections", **OPENCV},
         content=lambda state: {"model_state": prefixed(state, "backbone.")},
