@@ -106,7 +106,7 @@ class SlowFast(BlockNetwork):
             raise ClipError(
                 f"SlowFast takes one slow frame for every {self.alpha} fast ones, found {slow.shape[2]} and "
                 f"{fast.shape[2]}; a clip must have a multiple of {self.alpha} frames, and the smallest that works "
-                f"is {self.alpha}x1x1 (frames x H x W)"
+                f"is {self.alpha}x{self.smallest_clip[1]}x{self.smallest_clip[1]} (frames x H x W)"
             )
 
 

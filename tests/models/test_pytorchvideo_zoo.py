@@ -19,8 +19,10 @@ from bench.models.x3d import squeezed_width
 
 FAMILIES = ("slow", "c2d", "i3d_resnet", "slowfast", "csn", "r2plus1d_r50", "x3d")
 NAMES = [
-    *("slow_r50", "slow_r50_4x16", "c2d_r50", "i3d_r50"),
-    *("slowfast_r50", "slowfast_r50_4x16", "slowfast_r101", "slowfast_r101_16x8"),
+    *("slow_r50", "slow_r50_4x16", "slow_r101", "slow_nln_r50", "slow_nln_r50_4x16"),
+    *("c2d_r50", "c2d_nopool_r50", "c2d_nln_r50", "i3d_r50", "i3d_r101", "i3d_nln_r50", "i3d_nln_r101"),
+    *("slowfast_r50", "slowfast_r50_4x16", "slowfast_r50_16x8", "slowfast_nln_r50", "slowfast_nln_r50_4x16"),
+    *("slowfast_r101", "slowfast_r101_50_50", "slowfast_r101_50_101", "slowfast_r101_16x8", "slowfast_nln_r101_16x8"),
     *("csn_r101", "ir_csn_r152", "ip_csn_r152", "r2plus1d_r50"),
     *("x3d_xs", "x3d_s", "x3d_m", "x3d_l"),
 ]
