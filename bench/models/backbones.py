@@ -1,6 +1,6 @@
-"""2D models by name, as parts of video models: `torchvision:resnet50`, or `timm:NAME` where timm is installed.
+"""2D models by name, as parts of video models: `torchvision:resnet50`, or `timm:NAME` if timm is installed.
 
-Nothing is downloaded: ImageNet weights are read from a file that the user names, as torchvision and timm ship them.
+Nothing is downloaded: ImageNet weights are read from a file that the user names, in the format of torchvision or timm.
 """
 
 from collections import OrderedDict
@@ -22,7 +22,7 @@ IMAGENET_MEAN: Colours = (0.485, 0.456, 0.406)
 IMAGENET_STD: Colours = (0.229, 0.224, 0.225)
 HALVES: Colours = (0.5, 0.5, 0.5)
 
-# torchvision's weights of these two turn ImageNet's normalisation into halves inside the network (`transform_input`).
+# torchvision's weights of these two convert ImageNet's normalisation to halves inside the model (`transform_input`).
 SCALED_BY_HALVES = ("googlenet", "inception_v3")
 WITHOUT_SIDE_HEADS = {name: {"aux_logits": False, "init_weights": True} for name in SCALED_BY_HALVES}
 SIDE_HEADS = ("aux1", "aux2", "AuxLogits")
@@ -35,13 +35,13 @@ SHOWN = 500  # characters of torch's list of keys that do not fit
 
 @dataclass(frozen=True, kw_only=True)
 class Backbone:
-    """A 2D model without its classifier, and what a video model must know of it.
+    """A 2D model without its classifier, with the facts that a video model needs.
 
-    `network` turns images `(N, C, H, W)` into features `(N, width)`, or into maps `(N, width, h, w)` where
-    `create_map_backbone` made it. It takes images of `smallest_px` and more, of `only_px` alone where that is set.
+    `model` maps images `(N, C, H, W)` to features `(N, width)`, or to maps `(N, width, h, w)` if `create_map_backbone`
+    made it. It takes images of at least `smallest_px`, or only of `only_px` if that is set.
     """
 
-    network: nn.Module
+    model: nn.Module
     width: int
     smallest_px: int
     only_px: int | None = None
@@ -59,7 +59,7 @@ class FrameModel(VideoModel):
         self.mean, self.std = backbone.mean, backbone.std
 
     def check(self, *clips: Tensor) -> None:
-        """ClipError also where the backbone takes one size of image only."""
+        """Raise ClipError for clips that are too small, and for other sizes if the backbone takes a single one."""
         super().check(*clips)
         for clip in clips:
             if self.only_px is not None and set(clip.shape[3:]) != {self.only_px}:
@@ -68,29 +68,31 @@ class FrameModel(VideoModel):
 
 
 def create_backbone(name: str, *, in_channels: int = 3, weights: str | None = None) -> Backbone:
-    """The 2D model `name`, giving features, drawn afresh or with the ImageNet weights in the file `weights`.
+    """Return the 2D model `name` with features as output, with random weights or the ImageNet weights in a file.
 
-    Where `in_channels` is not 3, weights of the first layer are the mean over RGB, repeated (Wang et al., 2016,
-    arXiv:1608.00859, section 3.2). UnknownNameError, WeightsError, and MissingPackageError where timm is not there.
+    If `in_channels` is not 3, the weights of the first layer are the mean over RGB, repeated (Wang et al., 2016,
+    arXiv:1608.00859, section 3.2). Raises UnknownNameError, WeightsError, and MissingPackageError without timm.
     """
-    source, _, network_name = name.partition(":")
+    source, _, model_name = name.partition(":")
     if source == "timm":
-        backbone, head = _timm_backbone(network_name)
+        backbone, head = _timm_backbone(model_name)
     else:
-        network = _torchvision_network(name)
-        head, linear = _last_linear(network, name)
-        _remove(network, head)
-        backbone = _torchvision_backbone(network, network_name, width=linear.in_features)
-    _fill(backbone.network, weights, dropped=(head, *SIDE_HEADS), in_channels=in_channels)
+        model = _torchvision_network(name)
+        head, linear = _last_linear(model, name)
+        _remove(model, head)
+        backbone = _torchvision_backbone(model, model_name, width=linear.in_features)
+    _fill(backbone.model, weights, dropped=(head, *SIDE_HEADS), in_channels=in_channels)
     return backbone
 
 
 def create_map_backbone(name: str, *, in_channels: int = 3, weights: str | None = None) -> Backbone:
-    """The 2D model `name` of torchvision up to its average pooling, giving maps; otherwise as `create_backbone`."""
-    network = _torchvision_network(name)
-    children = dict(network.named_children())
+    """Return the 2D model `name` of torchvision up to its average pooling, with maps as output."""
+    model = _torchvision_network(name)
+    children = dict(model.named_children())
     if "avgpool" not in children:
-        raise InputError(f"{name} has no average pooling of its own, so it gives no maps; one that does: {EXAMPLE}")
+        raise InputError(
+            f"{name} has no average pooling of its own, so it has no maps as output; one that has: {EXAMPLE}"
+        )
     parts = list(children)
     before, after = parts[: parts.index("avgpool")], parts[parts.index("avgpool") + 1 :]
     linear = next(layer for part in after for layer in children[part].modules() if isinstance(layer, nn.Linear))
@@ -101,46 +103,46 @@ def create_map_backbone(name: str, *, in_channels: int = 3, weights: str | None 
 
 
 def frames_of(clip_BCTHW: Tensor) -> Tensor:
-    """The frames of all clips as images, `(B * T, C, H, W)`, those of one clip adjacent."""
+    """Return the frames of all clips as images, `(B * T, C, H, W)`; those of one clip are adjacent."""
     return clip_BCTHW.transpose(1, 2).flatten(0, 1)
 
 
 def by_clip(values: Tensor, *, frames: int) -> Tensor:
-    """What was computed of `frames_of`, `(B * T, …)`, with the frames apart again: `(B, T, …)`."""
+    """Return values of all frames, `(B * T, …)`, by clip: `(B, T, …)`."""
     return values.reshape(-1, frames, *values.shape[1:])
 
 
 def _torchvision_network(name: str) -> nn.Module:
     from torchvision import models
 
-    source, colon, network_name = name.partition(":")
+    source, colon, model_name = name.partition(":")
     if not colon:
-        raise InputError(f"backbone {name!r} does not say whose it is; write torchvision:{name} or timm:{name}")
+        raise InputError(f"backbone {name!r} has no source; write torchvision:{name} or timm:{name}")
     if source != "torchvision":
         raise UnknownNameError("source of backbones", source, ["torchvision", "timm"])
     known = models.list_models(module=models)
-    if network_name not in known:
+    if model_name not in known:
         raise UnknownNameError("backbone", name, [f"torchvision:{other}" for other in known])
-    return _built(partial(models.get_model, network_name, **WITHOUT_SIDE_HEADS.get(network_name, {})))
+    return _built(partial(models.get_model, model_name, **WITHOUT_SIDE_HEADS.get(model_name, {})))
 
 
 def _built(build: Callable[[], nn.Module]) -> nn.Module:
-    """On the default device; models that cannot be built on meta (RegNet reads its widths from tensors) go there."""
+    """Return the model on the default device; one that meta cannot build (RegNet reads tensors) is moved there."""
     try:
         return build()
     except NotImplementedError:
         with torch.device("cpu"):
-            network = build()
-        return network.to("meta")
+            model = build()
+        return model.to("meta")
 
 
-def _torchvision_backbone(network: nn.Module, name: str, *, width: int) -> Backbone:
+def _torchvision_backbone(model: nn.Module, name: str, *, width: int) -> Backbone:
     from torchvision import models
 
     known_px = max(models.get_model_weights(name).DEFAULT.meta["min_size"])
     is_halved = name in SCALED_BY_HALVES
     return Backbone(
-        network=network,
+        model=model,
         width=width,
         smallest_px=SWIN_PATCH_PX if name.startswith("swin") else known_px,
         only_px=known_px if name.startswith(FIXED_SIZE) else None,
@@ -156,12 +158,12 @@ def _timm_backbone(name: str) -> tuple[Backbone, str]:
         raise MissingPackageError("timm", needed_for=f"backbone timm:{name}", install="pip install timm") from None
     if not timm.is_model(name):
         raise UnknownNameError("backbone", f"timm:{name}", [f"timm:{other}" for other in timm.list_models()])
-    network: Any = _built(partial(timm.create_model, name, pretrained=False, num_classes=0))
-    about = network.pretrained_cfg
+    model: Any = _built(partial(timm.create_model, name, pretrained=False, num_classes=0))
+    about = model.pretrained_cfg
     only_px = about["input_size"][-1] if about.get("fixed_input_size") else None
     backbone = Backbone(
-        network=network,
-        width=getattr(network, "head_hidden_size", None) or network.num_features,
+        model=model,
+        width=getattr(model, "head_hidden_size", None) or model.num_features,
         smallest_px=only_px or USUAL_STRIDE_PX,
         only_px=only_px,
         mean=tuple(about["mean"]),
@@ -170,20 +172,22 @@ def _timm_backbone(name: str) -> tuple[Backbone, str]:
     return backbone, str(about.get("classifier", "head"))
 
 
-def _last_linear(network: nn.Module, name: str) -> tuple[str, nn.Linear]:
-    linears = [(path, module) for path, module in network.named_modules() if isinstance(module, nn.Linear)]
+def _last_linear(model: nn.Module, name: str) -> tuple[str, nn.Linear]:
+    linears = [(path, module) for path, module in model.named_modules() if isinstance(module, nn.Linear)]
     if not linears:
-        raise InputError(f"{name} does not end in a linear layer, so it gives no features; one that does: {EXAMPLE}")
+        raise InputError(
+            f"{name} does not end in a linear layer, so it has no features as output; one that has: {EXAMPLE}"
+        )
     return linears[-1]
 
 
-def _remove(network: nn.Module, head: str) -> None:
-    """Take the layer `head` out, with a dropout straight before it: each video model has its own."""
-    leaves = [path for path, module in network.named_modules() if not list(module.children())]
+def _remove(model: nn.Module, head: str) -> None:
+    """Remove the layer `head` and a dropout directly before it, because each video model has its own."""
+    leaves = [path for path, module in model.named_modules() if not list(module.children())]
     before = leaves[leaves.index(head) - 1]
-    if isinstance(network.get_submodule(before), nn.Dropout):
-        network.set_submodule(before, nn.Identity())
-    network.set_submodule(head, nn.Identity())
+    if isinstance(model.get_submodule(before), nn.Dropout):
+        model.set_submodule(before, nn.Identity())
+    model.set_submodule(head, nn.Identity())
 
 
 def _area(pool: nn.Module) -> int:
@@ -192,24 +196,24 @@ def _area(pool: nn.Module) -> int:
     return int(height) * int(width)
 
 
-def _fill(network: nn.Module, weights: str | None, *, dropped: Iterable[str], in_channels: int) -> None:
-    if weights is not None and not next(network.parameters()).is_meta:
-        _load(network, weights, dropped=dropped)
-    _set_input_channels(network, in_channels, is_drawn=weights is None)
+def _fill(model: nn.Module, weights: str | None, *, dropped: Iterable[str], in_channels: int) -> None:
+    if weights is not None and not next(model.parameters()).is_meta:
+        _load(model, weights, dropped=dropped)
+    _set_input_channels(model, in_channels, is_drawn=weights is None)
 
 
-def _load(network: nn.Module, path: str, *, dropped: Iterable[str]) -> None:
+def _load(model: nn.Module, path: str, *, dropped: Iterable[str]) -> None:
     left_out = tuple(f"{module}." for module in dropped)
     state = {key: value for key, value in read_checkpoint(path).state.items() if not key.startswith(left_out)}
     try:
-        network.load_state_dict(state)
+        model.load_state_dict(state)
     except RuntimeError as error:
         problems = " ".join(line.strip() for line in str(error).splitlines()[1:])
         raise WeightsError(f"{path} does not hold the weights of this backbone: {problems[:SHOWN]}") from error
 
 
-def _set_input_channels(network: nn.Module, channels: int, *, is_drawn: bool) -> None:
-    first = next(module for module in network.modules() if isinstance(module, nn.Conv2d))
+def _set_input_channels(model: nn.Module, channels: int, *, is_drawn: bool) -> None:
+    first = next(module for module in model.modules() if isinstance(module, nn.Conv2d))
     if first.in_channels == channels:
         return
     mean_over_rgb = first.weight.detach().mean(dim=1, keepdim=True)

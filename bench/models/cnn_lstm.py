@@ -22,7 +22,7 @@ class CnnLstm(FrameModel):
         self, backbone: Backbone, *, num_classes: int, hidden_features: int, readout: Readout, dropout: float
     ) -> None:
         super().__init__(backbone)
-        self.backbone = backbone.network
+        self.backbone = backbone.model
         self.lstm = nn.LSTM(backbone.width, hidden_features, batch_first=True)
         self.dropout = nn.Dropout(dropout)
         self.fc = nn.Linear(hidden_features, num_classes)

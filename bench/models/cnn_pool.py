@@ -15,7 +15,7 @@ class CnnPool(FrameModel):
 
     def __init__(self, backbone: Backbone, *, num_classes: int, dropout: float) -> None:
         super().__init__(backbone)
-        self.backbone = backbone.network
+        self.backbone = backbone.model
         self.dropout = nn.Dropout(dropout)
         self.fc = nn.Linear(backbone.width, num_classes)
 

@@ -24,7 +24,7 @@ class Fused3D(SnippetModel):
 
     def __init__(self, rgb: Backbone, flow: Backbone, *, num_classes: int, flow_stack: int, dropout: float) -> None:
         super().__init__(rgb, flow_stack=flow_stack)
-        self.rgb, self.flow = rgb.network, flow.network
+        self.rgb, self.flow = rgb.model, flow.model
         self.fusion = nn.Conv3d(rgb.width + flow.width, FUSED_CHANNELS, 3, padding=1)
         self.pool = nn.MaxPool3d(3, stride=2, padding=1)
         self.dropout = nn.Dropout(dropout)

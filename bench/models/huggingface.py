@@ -34,7 +34,7 @@ class HuggingFaceVideo(VideoModel):
         self.mean, self.std = mean, std
 
     def forward_features(self, *clips: Tensor) -> Tensor:
-        """What the classifier reads, `(B, features)`."""
+        """Return the input of the classifier, `(B, features)`."""
         (clip_BCTHW,) = clips
         seen: list[Tensor] = []
         hook = self.network.get_submodule(HEAD).register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
@@ -45,12 +45,12 @@ class HuggingFaceVideo(VideoModel):
         return seen[0]
 
     def forward(self, *clips: Tensor) -> Tensor:
-        """Logits `(B, classes)`."""
+        """Return logits `(B, classes)`."""
         self.check(*clips)
         return self._logits(*clips)
 
     def check(self, *clips: Tensor) -> None:
-        """ClipError unless the clip is of the one size that the position embeddings are for."""
+        """Raise ClipError unless the clip has the size of the position embeddings."""
         super().check(*clips)
         frames, pixels = self.smallest_clip
         for clip in clips:
@@ -64,9 +64,9 @@ class HuggingFaceVideo(VideoModel):
 
 
 def huggingface_entry(name: str, path: str) -> ModelEntry:
-    """The model described by a folder with a `config.json`, or by such a file; weights beside it are loaded.
+    """Return the entry of a folder with a `config.json`, or of such a file; weights in its folder are loaded.
 
-    InputError where there is none, or where it describes something else than a video classifier.
+    Raises InputError if there is none, or if it does not describe a video classifier.
     """
     file = Path(path).expanduser()
     file = file / "config.json" if file.is_dir() else file
@@ -78,8 +78,8 @@ def huggingface_entry(name: str, path: str) -> ModelEntry:
     def build(num_classes: int | None = None, **settings: Any) -> nn.Module:
         given = settings if num_classes is None else {"num_labels": num_classes, **settings}
         mean, std = _normalisation(file.parent)
-        network, report = _build(file, given, name=name)
-        model = HuggingFaceVideo(network, mean=mean, std=std)
+        inner, report = _build(file, given, name=name)
+        model = HuggingFaceVideo(inner, mean=mean, std=std)
         model.__dict__["weights_report"] = report
         return model
 
@@ -97,12 +97,12 @@ def _read_config(file: Path, *, name: str) -> dict[str, Any]:
     except ValueError as error:
         raise InputError(f"{file} is not JSON: {error}") from error
     if not isinstance(config, dict):
-        raise InputError(f"{file} holds a {type(config).__name__}, not the settings of a network")
+        raise InputError(f"{file} holds a {type(config).__name__}, not the settings of a model")
     return config
 
 
 def _build(file: Path, settings: dict[str, Any], *, name: str) -> tuple[nn.Module, LoadReport | None]:
-    """The model, and what of it was loaded from beside `file`; None where no weights are there."""
+    """Return the model, and what was loaded from the folder of `file`; None if it has no weights."""
     transformers = _transformers(str(file))
     config = transformers.AutoConfig.from_pretrained(file, local_files_only=True)
     unknown = [key for key in settings if key != "num_labels" and not hasattr(config, key)]
@@ -127,7 +127,7 @@ def _build(file: Path, settings: dict[str, Any], *, name: str) -> tuple[nn.Modul
 
 
 def _report(network: nn.Module, info: dict[str, Any], *, folder: Path, name: str) -> LoadReport:
-    """WeightsError unless all weights were in the folder, but for a head that is absent or of other classes."""
+    """Return what was loaded. Raises WeightsError if anything but the head is missing or has another shape."""
     reshaped = {entry[0]: entry[1] for entry in info["mismatched_keys"]}
     fresh = sorted({*info["missing_keys"], *reshaped})
     wrong = [key for key in fresh if not belongs_to(key, HEAD)]
@@ -145,7 +145,7 @@ def _report(network: nn.Module, info: dict[str, Any], *, folder: Path, name: str
 
 
 def _normalisation(folder: Path) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and deviation that the folder's image processor names, else those of VideoModel."""
+    """Return mean and standard deviation of the folder's image processor, else those of VideoModel."""
     file = folder / "preprocessor_config.json"
     if not file.is_file():
         return VideoModel.mean, VideoModel.std
@@ -163,7 +163,7 @@ def _transformers(name: str) -> Any:
 
 @contextlib.contextmanager
 def _quiet(transformers: Any) -> Iterator[None]:
-    """Without the progress bars and tables that transformers writes to the terminal."""
+    """Suppress the progress bars and tables that transformers writes to the terminal."""
     log = transformers.utils.logging
     verbosity = log.get_verbosity()
     log.set_verbosity_error()

@@ -187,7 +187,7 @@ def inflate_googlenet(model: InflatedInception, weights: str) -> Inflation:
     right and down. Flow takes the mean of the first kernels over RGB.
     """
     backbone = create_backbone("torchvision:googlenet", in_channels=model.inputs[0].channels, weights=weights)
-    return inflate(backbone.network, model, mapping=GOOGLENET_TO_I3D, skip=["logits"])
+    return inflate(backbone.model, model, mapping=GOOGLENET_TO_I3D, skip=["logits"])
 
 
 def _googlenet_names() -> dict[str, str]:

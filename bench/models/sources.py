@@ -1,6 +1,6 @@
-"""Networks that other packages make, as `source:name.tag`: torchvision, timm, Hugging Face folders, the user's code.
+"""Models of other packages by `source:name.tag`: torchvision, timm, Hugging Face folders, the user's code.
 
-Nothing is fetched from the internet unless a tag asks for published weights (`torchvision:r3d_18.kinetics400_v1`).
+Nothing is downloaded unless a tag asks for published weights (`torchvision:r3d_18.kinetics400_v1`).
 """
 
 import contextlib
@@ -26,13 +26,13 @@ from bench.models.weights.matching import copy_weights
 
 
 def source_entry(name: str) -> ModelEntry:
-    """What `create_model` builds for a name with a colon; InputError or UnknownNameError if that is nothing."""
+    """Return the entry of a name with a colon; raises InputError or UnknownNameError if there is none."""
     source, _, rest = name.partition(":")
     return SOURCES.get(source, user_entry)(name, rest)
 
 
 def source_names(source: str) -> list[str]:
-    """Names that `source` offers; those of Hugging Face and of the user's code are not known beforehand."""
+    """Return the names that `source` offers; those of Hugging Face and of the user's code are not known in advance."""
     if source == "torchvision":
         return [f"torchvision:{name}" for name in _torchvision_names()]
     if source == "timm":
@@ -77,9 +77,9 @@ def pretrained_name(name: str) -> str:
 
 
 def user_entry(name: str, factory: str) -> ModelEntry:
-    """The factory of `package.module:factory`, which returns a model and may take `num_classes`.
+    """Return the entry of `package.module:factory`, which returns a model and may take `num_classes`.
 
-    Its attribute `clip`, where it has one, is the default clip.
+    The default clip is the attribute `clip` of the factory, if it has one.
     """
     module_name = name.partition(":")[0]
     try:
@@ -97,36 +97,36 @@ def user_entry(name: str, factory: str) -> ModelEntry:
 
 
 def torchvision_entries() -> Iterator[ModelEntry]:
-    """The video models of torchvision."""
+    """Yield the video models of torchvision."""
     for name in _torchvision_names():
         yield torchvision_entry(f"torchvision:{name}", name)
 
 
 def torchvision_entry(name: str, rest: str) -> ModelEntry:
-    """A video model of torchvision; a tag names its published weights, such as `r3d_18.kinetics400_v1`."""
+    """Return the entry of a video model of torchvision; a tag, as in `r3d_18.kinetics400_v1`, names its weights."""
     from torchvision import models
 
-    network_name, _, tag = rest.partition(".")
-    if network_name not in _torchvision_names():
+    model_name, _, tag = rest.partition(".")
+    if model_name not in _torchvision_names():
         raise UnknownNameError("model", name, source_names("torchvision"))
-    published = models.get_model_weights(network_name)
+    published = models.get_model_weights(model_name)
     tags = {member.name.lower(): member for member in published}
     if tag and tag.lower() not in tags:
         raise UnknownNameError("tag", tag, tags, where=name)
     transforms = published.DEFAULT.transforms()
 
     def build(num_classes: int = 400, **arguments: Any) -> nn.Module:
-        network: nn.Module = models.get_model(network_name, weights=None, num_classes=num_classes, **arguments)
+        model: nn.Module = models.get_model(model_name, weights=None, num_classes=num_classes, **arguments)
         facts = {"inputs": (InputSpec(),), "mean": tuple(transforms.mean), "std": tuple(transforms.std)}
-        network.__dict__.update(facts, head_name=head_name_of(network))
-        _limit_clips(network, network_name)
+        model.__dict__.update(facts, head_name=head_name_of(model))
+        _limit_clips(model, model_name)
         if tag and not _is_meta():
-            network.__dict__["weights_report"] = _load_published(network, tags[tag.lower()], name=name)
-        return network
+            model.__dict__["weights_report"] = _load_published(model, tags[tag.lower()], name=name)
+        return model
 
-    build.__doc__ = f"torchvision's {network_name}."
-    stride = 4 if network_name.startswith("mvit") else 2
-    paper = re.search(r"arxiv\.org/abs/([\d.]+\d)", models.get_model_builder(network_name).__doc__ or "")
+    build.__doc__ = f"torchvision's {model_name}."
+    stride = 4 if model_name.startswith("mvit") else 2
+    paper = re.search(r"arxiv\.org/abs/([\d.]+\d)", models.get_model_builder(model_name).__doc__ or "")
     return ModelEntry(
         name=name,
         family="torchvision",
@@ -137,27 +137,27 @@ def torchvision_entry(name: str, rest: str) -> ModelEntry:
 
 
 def timm_entry(name: str, rest: str) -> ModelEntry:
-    """A 2D model of timm on every frame, its logits averaged; a tag names its published weights."""
+    """Return the entry of a 2D model of timm that runs on every frame; logits are averaged. A tag names weights."""
     timm = _timm(name)
-    network_name, _, tag = rest.partition(".")
-    if not timm.is_model(network_name):
+    model_name, _, tag = rest.partition(".")
+    if not timm.is_model(model_name):
         raise UnknownNameError("model", name, source_names("timm"))
-    tags = [full.partition(".")[2] for full in timm.list_pretrained(f"{network_name}.*")]
+    tags = [full.partition(".")[2] for full in timm.list_pretrained(f"{model_name}.*")]
     if tag and tag not in tags:
         raise UnknownNameError("tag", tag, tags, where=name)
 
     def build(num_classes: int = 400, in_channels: int = 3, **arguments: Any) -> nn.Module:
         with _fetching(name) if tag else contextlib.nullcontext():
-            network = timm.create_model(
+            image_model = timm.create_model(
                 rest,
                 pretrained=bool(tag) and not _is_meta(),
                 num_classes=num_classes,
                 in_chans=in_channels,
                 **arguments,
             )
-        model = FrameAverage(network, in_channels=in_channels, only_px=arguments.get("img_size"))
+        model = FrameAverage(image_model, in_channels=in_channels, only_px=arguments.get("img_size"))
         if tag and not _is_meta():
-            model.__dict__["weights_report"] = _timm_report(network, name=name)
+            model.__dict__["weights_report"] = _timm_report(image_model, name=name)
         return model
 
     size = timm.get_pretrained_cfg(rest).input_size[-1]
@@ -165,16 +165,16 @@ def timm_entry(name: str, rest: str) -> ModelEntry:
 
 
 class FrameAverage(FrameModel):
-    """Mean over the frames of a 2D network's logits, the consensus of Wang et al., 2016, arXiv:1608.00859."""
+    """Mean over the frames of a 2D model's logits, the consensus of Wang et al., 2016, arXiv:1608.00859."""
 
-    def __init__(self, network: Any, *, in_channels: int, only_px: int | None) -> None:
-        about = network.pretrained_cfg
+    def __init__(self, image_model: Any, *, in_channels: int, only_px: int | None) -> None:
+        about = image_model.pretrained_cfg
         if only_px is None and about.get("fixed_input_size"):
             only_px = about["input_size"][-1]
         super().__init__(
             Backbone(
-                network=network,
-                width=network.num_features,
+                model=image_model,
+                width=image_model.num_features,
                 smallest_px=only_px or 32,
                 only_px=only_px,
                 mean=tuple(about["mean"]),
@@ -182,17 +182,17 @@ class FrameAverage(FrameModel):
             )
         )
         self.inputs = (InputSpec(channels=in_channels, modality=modality_of(in_channels)),)
-        self.backbone = network
+        self.backbone = image_model
         self.head_name = head_name_of(self)
 
     def forward_features(self, *clips: Tensor) -> Tensor:
-        """Mean over the frames of what the 2D network's classifier reads, `(B, features)`."""
+        """Return the mean over the frames of the input of the 2D model's classifier, `(B, features)`."""
         (clip_BCTHW,) = clips
         maps = self.backbone.forward_features(frames_of(clip_BCTHW))
         return _mean_over_frames(self.backbone.forward_head(maps, pre_logits=True), batch=len(clip_BCTHW))
 
     def forward(self, *clips: Tensor) -> Tensor:
-        """Logits `(B, classes)`: the mean of those of the frames."""
+        """Return logits `(B, classes)`, the mean over the frames."""
         self.check(*clips)
         (clip_BCTHW,) = clips
         return _mean_over_frames(self.backbone(frames_of(clip_BCTHW)), batch=len(clip_BCTHW))
@@ -213,7 +213,9 @@ def _user_module(name: str) -> ModuleType:
     except ModuleNotFoundError as error:
         if error.name is not None and f"{name}.".startswith(f"{error.name}."):
             raise InputError(f"there is no module {name!r}, here or among the installed packages") from error
-        raise InputError(f"module {name!r} cannot be imported: it needs {error.name}, which is not there") from error
+        raise InputError(
+            f"module {name!r} cannot be imported: it needs {error.name}, which is not installed"
+        ) from error
     except Exception as error:  # the user's code may raise anything
         raise InputError(f"module {name!r} cannot be imported: {type(error).__name__}: {error}") from error
 
@@ -223,7 +225,7 @@ def _mean_over_frames(values: Tensor, *, batch: int) -> Tensor:
 
 
 def _is_meta() -> bool:
-    """Whether models are being built without memory, so that weights would be fetched for nothing."""
+    """Whether models are being built without memory, so that fetching weights would be useless."""
     return torch.get_default_device().type == "meta"
 
 
@@ -241,19 +243,19 @@ def _timm(name: str) -> Any:
     return timm
 
 
-def _limit_clips(network: nn.Module, name: str) -> None:
-    """Have the model refuse clips that it cannot take before torch does, less clearly."""
+def _limit_clips(model: nn.Module, name: str) -> None:
+    """Let the model refuse clips that it cannot take, because the error of torch is less clear."""
     if name == "s3d":  # its last pooling is 2x7x7, after time is halved three times and space five times
         check = partial(_check_clip, smallest=(13, 224), is_only=False)
     elif name.startswith("mvit"):  # position embeddings
         check = partial(_check_clip, smallest=(16, 224), is_only=True)
     else:
         return
-    network.__dict__["smallest_clip"] = check.keywords["smallest"]
-    network.register_forward_pre_hook(check)
+    model.__dict__["smallest_clip"] = check.keywords["smallest"]
+    model.register_forward_pre_hook(check)
 
 
-def _check_clip(network: nn.Module, clips: tuple[Tensor, ...], *, smallest: tuple[int, int], is_only: bool) -> None:
+def _check_clip(model: nn.Module, clips: tuple[Tensor, ...], *, smallest: tuple[int, int], is_only: bool) -> None:
     frames, *pixels = (int(n) for n in clips[0].shape[2:])
     least_frames, least_pixels = smallest
     fits = frames >= least_frames and min(pixels) >= least_pixels
@@ -261,28 +263,28 @@ def _check_clip(network: nn.Module, clips: tuple[Tensor, ...], *, smallest: tupl
         fits = frames == least_frames and set(pixels) == {least_pixels}
     if not fits:
         raise ClipError(
-            f"{type(network).__name__} takes no {'other' if is_only else 'smaller'} clip than "
+            f"{type(model).__name__} takes no {'other' if is_only else 'smaller'} clip than "
             f"{least_frames}x{least_pixels}x{least_pixels} (frames x H x W), "
             f"found {'x'.join(map(str, (frames, *pixels)))}"
         )
 
 
-def _load_published(network: nn.Module, weights: Any, *, name: str) -> LoadReport:
-    """Load torchvision's weights; a head with another number of classes stays as drawn, as `load_checkpoint` tells."""
+def _load_published(model: nn.Module, weights: Any, *, name: str) -> LoadReport:
+    """Load torchvision's weights; a head with another number of classes keeps its random weights."""
     with _fetching(name):
         state: Mapping[str, Tensor] = weights.get_state_dict(progress=False, check_hash=True)
     stem = Path(weights.url).stem  # ends in the beginning of its hash, which torchvision has checked
     return copy_weights(
-        network,
+        model,
         Checkpoint(path=Path(name), sha256=stem.rpartition("-")[2], n_bytes=0, container="torchvision", state=state),
     )
 
 
-def _timm_report(network: Any, *, name: str) -> LoadReport:
-    """What timm has loaded: all but a head that has other classes than the published one, which it leaves as drawn."""
-    head, published = head_name_of(network), network.pretrained_cfg.get("num_classes")
-    is_fresh = published != network.num_classes
-    keys = list(network.state_dict())
+def _timm_report(model: Any, *, name: str) -> LoadReport:
+    """Return what timm loaded: everything except a head whose number of classes differs from the published one."""
+    head, published = head_name_of(model), model.pretrained_cfg.get("num_classes")
+    is_fresh = published != model.num_classes
+    keys = list(model.state_dict())
     fresh = tuple(f"backbone.{key}" for key in keys if is_fresh and belongs_to(key, head))
     return LoadReport(
         path=Path(name),
@@ -291,7 +293,7 @@ def _timm_report(network: Any, *, name: str) -> LoadReport:
         loaded=len(keys) - len(fresh),
         fresh=fresh,
         file_classes=published or None,
-        model_classes=network.num_classes,
+        model_classes=model.num_classes,
     )
 
 

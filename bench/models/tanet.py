@@ -78,11 +78,11 @@ class TANet(FrameScores):
         self.frames = frames
         self.smallest_clip = (frames, self.smallest_clip[1])
         for name in STAGES:
-            stage = getattr(backbone.network, name, None)
+            stage = getattr(backbone.model, name, None)
             if not isinstance(stage, nn.Sequential) or not all(hasattr(block, "conv3") for block in stage):
                 raise InputError("tanet takes ResNets of bottlenecks, from ResNet-50 on; found another backbone")
             blocks = (TemporalAdaptiveBlock(block, frames=frames) for block in stage)
-            setattr(backbone.network, name, nn.Sequential(*blocks))
+            setattr(backbone.model, name, nn.Sequential(*blocks))
 
     def frame_features(self, clip_BCTHW: Tensor) -> Tensor:
         features: Tensor = self.base_model(frames_of(clip_BCTHW))

@@ -177,7 +177,7 @@ class TsmTpn(Tpn):
 
     def __init__(self, num_classes: int, *, depth: Depth, dropout: float) -> None:
         clip_length = ClipLength()
-        backbone = create_map_backbone(f"torchvision:resnet{depth}").network
+        backbone = create_map_backbone(f"torchvision:resnet{depth}").model
         add_shifts(backbone, clip_length=clip_length, shift_div=8)
         super().__init__(backbone, num_classes, dropout=dropout)
         self.clip_length = clip_length

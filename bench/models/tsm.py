@@ -49,7 +49,7 @@ class FrameScores(FrameModel):
 
     def __init__(self, backbone: Backbone, *, num_classes: int, dropout: float) -> None:
         super().__init__(backbone)
-        self.base_model = backbone.network
+        self.base_model = backbone.model
         self.dropout = nn.Dropout(dropout)
         self.new_fc = nn.Linear(backbone.width, num_classes)
 
@@ -77,7 +77,7 @@ class Tsm(FrameScores):
     def __init__(self, backbone: Backbone, *, num_classes: int, shift_div: int, dropout: float) -> None:
         super().__init__(backbone, num_classes=num_classes, dropout=dropout)
         self.clip_length = ClipLength()
-        add_shifts(backbone.network, clip_length=self.clip_length, shift_div=shift_div)
+        add_shifts(backbone.model, clip_length=self.clip_length, shift_div=shift_div)
 
     def frame_features(self, clip_BCTHW: Tensor) -> Tensor:
         self.clip_length.frames = clip_BCTHW.shape[2]

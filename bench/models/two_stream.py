@@ -32,7 +32,7 @@ class TwoStream(SnippetModel):
 
     def __init__(self, rgb: Backbone, flow: Backbone, *, num_classes: int, flow_stack: int, dropout: float) -> None:
         super().__init__(rgb, flow_stack=flow_stack)
-        self.rgb, self.flow = rgb.network, flow.network
+        self.rgb, self.flow = rgb.model, flow.model
         self.dropout = nn.Dropout(dropout)
         heads = (nn.Linear(stream.width, num_classes) for stream in (rgb, flow))
         self.fc = LateFusion(*heads, rgb_features=rgb.width)

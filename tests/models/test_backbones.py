@@ -60,7 +60,7 @@ def test_features_are_what_the_classifier_reads(
 
     assert backbone.width == width
     with torch.no_grad():
-        assert torch.equal(backbone.network.eval()(images), read_by_last_linear(network, images))
+        assert torch.equal(backbone.model.eval()(images), read_by_last_linear(network, images))
 
 
 @pytest.mark.parametrize("name", ["googlenet", "efficientnet_b0"])
@@ -73,9 +73,9 @@ def test_maps_averaged_are_the_features(tmp_path: Path, name: str) -> None:
     maps = create_map_backbone(f"torchvision:{name}", weights=str(tmp_path / "weights.pth"))
 
     with torch.no_grad():
-        of_maps = maps.network.eval()(images)
+        of_maps = maps.model.eval()(images)
         assert of_maps.shape == (1, maps.width, 2, 3)
-        features = flat.network.eval()(images)
+        features = flat.model.eval()(images)
         torch.testing.assert_close(of_maps.mean(dim=(2, 3)), features, rtol=0, atol=1e-5 * float(features.abs().max()))
 
 
@@ -85,13 +85,13 @@ def test_maps_are_as_wide_as_the_last_convolution_not_as_the_last_linear_layer(n
         backbone = create_map_backbone(f"torchvision:{name}")
 
     assert backbone.width == width
-    assert backbone.network(torch.empty(1, 3, 96, 96, device="meta")).shape[1] == width
+    assert backbone.model(torch.empty(1, 3, 96, 96, device="meta")).shape[1] == width
 
 
 def test_training_features_are_not_dropped_by_the_backbone_as_well() -> None:
     for name in ("googlenet", "efficientnet_b0"):
         with torch.device("meta"):
-            network = create_backbone(f"torchvision:{name}").network
+            network = create_backbone(f"torchvision:{name}").model
         assert not [module for module in network.modules() if isinstance(module, nn.Dropout)]
 
 
@@ -101,16 +101,16 @@ def test_other_channels_start_from_the_mean_over_rgb(tmp_path: Path, channels: i
 
     backbone = create_backbone(f"torchvision:{SMALL}", in_channels=channels, weights=str(tmp_path / "weights.pth"))
 
-    stem = backbone.network.get_submodule("conv1.0").weight
+    stem = backbone.model.get_submodule("conv1.0").weight
     rgb = network.get_submodule("conv1.0").weight
     assert stem.shape == (24, channels, 3, 3)
     for channel in range(channels):
         torch.testing.assert_close(stem[:, channel], (rgb[:, 0] + rgb[:, 1] + rgb[:, 2]) / 3)
-    assert backbone.network(torch.randn(2, channels, 32, 32)).shape == (2, 1024)
+    assert backbone.model(torch.randn(2, channels, 32, 32)).shape == (2, 1024)
 
 
 def test_other_channels_are_drawn_each_for_itself_without_weights() -> None:
-    stem = create_backbone(f"torchvision:{SMALL}", in_channels=4).network.get_submodule("conv1.0").weight
+    stem = create_backbone(f"torchvision:{SMALL}", in_channels=4).model.get_submodule("conv1.0").weight
 
     assert not torch.equal(stem[:, 0], stem[:, 1])
 
@@ -129,7 +129,7 @@ def works(network: nn.Module, pixels: int) -> bool:
 def test_the_smallest_image_runs_and_one_pixel_less_does_not(name: str) -> None:
     with torch.device("meta"):
         backbone = create_backbone(f"torchvision:{name}")
-    network = backbone.network.eval()
+    network = backbone.model.eval()
 
     assert works(network, backbone.smallest_px)
     assert backbone.smallest_px == 1 or not works(network, backbone.smallest_px - 1)
@@ -140,7 +140,7 @@ def test_a_network_that_torchvision_cannot_build_on_meta_goes_there() -> None:
     with torch.device("meta"):
         backbone = create_backbone("torchvision:regnet_y_400mf")
 
-    assert all(parameter.is_meta for parameter in backbone.network.parameters())
+    assert all(parameter.is_meta for parameter in backbone.model.parameters())
 
 
 def test_normalisation_is_that_of_the_published_weights() -> None:
@@ -162,7 +162,7 @@ def test_timm_gives_features_with_weights_as_timm_ships_them(tmp_path: Path, nam
     backbone = create_backbone(f"timm:{name}", weights=str(tmp_path / "model.safetensors"))
 
     with torch.no_grad():
-        features = backbone.network.eval()(images)
+        features = backbone.model.eval()(images)
         expected = network.forward_head(network.forward_features(images), pre_logits=True)
     assert features.shape == (2, backbone.width)
     assert torch.equal(features, expected)
@@ -178,7 +178,7 @@ def test_timm_that_is_missing_says_how_to_install_it(monkeypatch: pytest.MonkeyP
 @pytest.mark.parametrize(
     ("name", "error", "text"),
     [
-        ("resnet50", InputError, r"does not say whose it is; write torchvision:resnet50 or timm:resnet50"),
+        ("resnet50", InputError, r"has no source; write torchvision:resnet50 or timm:resnet50"),
         ("torchvision:resnet51", UnknownNameError, r"did you mean: torchvision:resnet50"),
         ("torchvision:r3d_18", UnknownNameError, r"unknown backbone 'torchvision:r3d_18'"),
         ("timm:resnet10tt", UnknownNameError, r"timm:resnet10t"),
@@ -219,7 +219,7 @@ class Frames(FrameModel):
 
     def __init__(self, only_px: int | None = None) -> None:
         network = nn.Conv2d(3, 4, 3)
-        super().__init__(Backbone(network=network, width=4, smallest_px=3, only_px=only_px))
+        super().__init__(Backbone(model=network, width=4, smallest_px=3, only_px=only_px))
         self.flat, self.deep, self.fc = network, nn.Conv3d(3, 4, 3), nn.Linear(4, 2)
 
     def forward_features(self, *clips: Tensor) -> Tensor:

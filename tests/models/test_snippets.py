@@ -13,7 +13,7 @@ from bench.models.snippets import SnippetModel, stack_channels
 
 
 def snippet_model(flow_stack: int) -> SnippetModel:
-    return SnippetModel(Backbone(network=nn.Identity(), width=3, smallest_px=4), flow_stack=flow_stack)
+    return SnippetModel(Backbone(model=nn.Identity(), width=3, smallest_px=4), flow_stack=flow_stack)
 
 
 def test_channels_of_a_stack_are_x1_y1_x2_y2() -> None:
