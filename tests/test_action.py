@@ -249,7 +249,7 @@ def test_a_missing_vbench_and_another_program_of_that_name_are_distinguished(
 ) -> None:
     said = run_action(repository, programs=programs(python3=""), has_vbench=False, base="a", head="b")[2]
     assert "the program vbench is not on the PATH" in said
-    assert "not this project's" not in said
+    assert "belongs to another project" not in said
 
 
 @pytest.mark.parametrize("other", [{"base": "kept"}, {"head": "new"}])
@@ -290,8 +290,8 @@ def test_the_installed_package_can_be_chosen(
         ('case "$*" in *pip*) exit 1 ;; esac', "", "could not be installed"),
         ('case "$*" in *purelib*|*venv*) exit 1 ;; esac', "", "could not create a virtual environment"),
         ('case "$*" in *version_info*) exit 1 ;; esac', "", "needs Python 3.11 or newer"),
-        ("", "exit 0", "not this project's"),
-        ("", "exit 2", "not this project's"),
+        ("", "exit 0", "belongs to another project"),
+        ("", "exit 2", "belongs to another project"),
     ],
 )
 def test_a_set_up_that_broke_is_exit_3_and_nothing_is_judged(

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from bench.catalog.catalog import Catalog
+from bench.core.recipe_choice import RecipeChoice
 from bench.core.schema import Case, ModelCheck, Point, Pretraining
 from bench.runner.running import plan
 from bench.suite import plan_suite, read_suite
@@ -52,7 +53,8 @@ def test_each_suite_is_planned_without_data_and_its_recipes_are_there(name: str,
     cases = cases_of(name, small=small, facts=facts)
     assert cases
     for recipe in {recipe for case in cases for recipe in recipes_of(case)}:
-        assert read_recipe(SUITES / "recipes" / f"{recipe}.yaml").recipe == recipe
+        choice = RecipeChoice.parse(recipe)
+        assert read_recipe(SUITES / "recipes" / f"{choice.name}.yaml", choice=choice).recipe == choice.name
 
 
 @pytest.mark.parametrize("name", WITH_SMALL)

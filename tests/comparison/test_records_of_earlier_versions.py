@@ -67,7 +67,7 @@ def test_former_records_are_loaded_as_a_table() -> None:
 
 def test_former_records_are_reported(tmp_path: Path) -> None:
     page = bench.report([FORMER / "base", FORMER / "evaluation"], out=tmp_path)
-    text = Path(page).read_text(encoding="utf-8")
+    text = (page.parent / "board.html").read_text(encoding="utf-8")
     assert "c3d_search" in text
     assert "66.67" in text or "66.7" in text
 

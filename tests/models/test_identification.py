@@ -74,8 +74,8 @@ def test_every_fit_is_named_where_weights_do_not_decide() -> None:
     assert {fit.split(" ")[0] for fit in fits("slow_r50")} == {"slow_r50", "slow_r50_4x16"}
 
 
-def test_a_depth_without_a_variant_is_found() -> None:
-    assert fits("wide_resnet3d", depth=101) == ["wide_resnet3d (depth=101, num_classes=700)"]
+def test_a_depth_is_found_under_the_name_of_its_variant() -> None:
+    assert fits("wide_resnet3d", depth=101) == ["wide_resnet3d_101 (num_classes=700)"]
 
 
 def test_what_it_finds_loads(tmp_path: Path) -> None:

@@ -60,8 +60,10 @@ def test_a_finished_training_goes_on_in_3d_resnets(recipe_of, train_videos, tmp_
     assert "--model resnet --model_depth 10 --n_classes 2" in found.notes[0]
 
 
-def test_an_unfinished_training_takes_its_momentum_along(recipe_of, train_videos, tmp_path):
+def test_an_unfinished_training_takes_its_momentum_along(recipe_of, train_videos, tmp_path, monkeypatch):
     """The next step there equals the next step of the same training here."""
+    # Progress is reported once a second; a fast machine would finish before the report that stops the training.
+    monkeypatch.setattr("bench.train.progress.ProgressClock.count", lambda clock, clips: True)
     recipe, folder = recipe_of(schedule=MULTISTEP), tmp_path / "run"
 
     def stop(progress):

@@ -198,7 +198,7 @@ def test_how_a_list_was_read_is_in_the_notes(tree: Write) -> None:
 
 
 PAGE = (Path(__file__).parents[3] / "docs/data-lists.md").read_text(encoding="utf-8")
-EXAMPLES = re.findall(r"```csv\n(.*?)```\n\n> (.*?)\n", PAGE, re.DOTALL)
+EXAMPLES = re.findall(r"```text\n(.*?)```\n\n> (.*?)\n", PAGE, re.DOTALL)
 
 
 @pytest.mark.parametrize(("text", "note"), EXAMPLES)
