@@ -62,7 +62,7 @@ def pretrained_name(name: str) -> str:
         return name  # a folder's weights are beside its config.json
     if source not in ("torchvision", "timm") or not colon:
         raise InputError(
-            f"no published weights of {name} are fetched when it is built; `vbench weights list` shows files, and "
+            f"no published weights of {name} are fetched when it is built; `vbench weights find` lists files, and "
             "create_model takes one as `weights`"
         )
     if "." in rest:
