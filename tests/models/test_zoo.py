@@ -48,7 +48,7 @@ SHALLOW: dict[str, dict[str, Any]] = {
     "videomae": {"depth": 2},
     "videomaev2": {"depth": 2},
     "vivit": {"depth": 2},
-    "videomamba": {"depth": 2},
+    "videomamba": {"depth": 2, "size": 32, "frames": 4},  # its scan is a loop over all tokens
     "vjepa2": {"depth": 2, "probe_depth": 2},
     "vjepa2_encoder": {"depth": 2},
     "vjepa2_probe": {"probe_depth": 2},

@@ -23,6 +23,7 @@ WIDTHS = st.sampled_from([2, 4, 8])
 QUICK = ["c3d", "resnet3d_18", "x3d_xs", "cnn_lstm"]
 MOST_PARAMETERS = 300e6
 SHALLOW: dict[str, dict[str, Any]] = {
+    "videomamba": {"depth": 2, "size": 32, "frames": 4},
     "hiera": {"stages": [1, 1, 1, 1]},
     "timesformer": {"depth": 2},
     "uniformerv2": {"depth": 4},
@@ -179,10 +180,11 @@ def smallest_inputs(name: str, model: nn.Module) -> tuple[Tensor, ...]:
 
 
 def on_meta_in_eval(name: str) -> nn.Module:
-    """The model on the meta device; with few layers if its parameters would take more than 1.2 GB."""
+    """The model on the meta device; with few layers if it would take more than 1.2 GB, or minutes for its scan."""
     with on_meta():
         model = create_model(name).eval()
-    if sum(parameter.numel() for parameter in model.parameters()) <= MOST_PARAMETERS:
+    is_small = sum(parameter.numel() for parameter in model.parameters()) <= MOST_PARAMETERS
+    if is_small and not name.startswith("videomamba"):
         return model
     with on_meta():
         return create_model(name, **SHALLOW[MODELS.get(name).family]).eval()
