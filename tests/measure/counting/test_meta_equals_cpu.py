@@ -21,7 +21,7 @@ from bench.models.factory import create_model, find_model
 
 WIDTHS = st.sampled_from([2, 4, 8])
 QUICK = ["c3d", "resnet3d_18", "x3d_xs", "cnn_lstm"]
-MOST_PARAMETERS = 300e6
+MOST_PARAMETERS = 500e6
 SHALLOW: dict[str, dict[str, Any]] = {
     "videomamba": {"depth": 2, "size": 32, "frames": 4},
     "hiera": {"stages": [1, 1, 1, 1]},
@@ -30,6 +30,8 @@ SHALLOW: dict[str, dict[str, Any]] = {
     "videomae": {"depth": 2},
     "videomaev2": {"depth": 2},
     "vivit": {"depth": 2},
+    "vjepa2": {"depth": 2, "probe_depth": 2},
+    "vjepa2_encoder": {"depth": 2},
 }
 
 
@@ -180,7 +182,7 @@ def smallest_inputs(name: str, model: nn.Module) -> tuple[Tensor, ...]:
 
 
 def on_meta_in_eval(name: str) -> nn.Module:
-    """The model on the meta device; with few layers if it would take more than 1.2 GB, or minutes for its scan."""
+    """The model on the meta device; with few layers if it would take more than 2 GB, or minutes for its scan."""
     with on_meta():
         model = create_model(name).eval()
     is_small = sum(parameter.numel() for parameter in model.parameters()) <= MOST_PARAMETERS
