@@ -85,7 +85,7 @@ def test_a_stopped_run_records_the_case_in_flight_and_resumes(folder: Path, numb
     _, err = process.communicate(timeout=60)
     assert time.monotonic() - began < 20
     assert process.returncode == 128 + number
-    assert "the same command goes on" in err
+    assert "the same command continues" in err
     assert "Traceback" not in err
     assert [record.status for record in read_records("res")] == ["ok", "interrupted"]
     assert not children_left(os.environ[LINEAGE])
