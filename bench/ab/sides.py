@@ -170,7 +170,7 @@ def _is_alive(pid: int) -> bool:
 
 
 def _setup_in(tree: Path, root: Path, *, title: str) -> SideSetup:
-    """The set-up in `tree`, in the folder where the user stands in `root`; PYTHONPATH entries move to `tree` too."""
+    """Return the set-up of `tree` for the user's folder within `root`; PYTHONPATH entries move to `tree` too."""
     here = Path.cwd().resolve()
     folder = tree / here.relative_to(root)
     folder = folder if folder.is_dir() else tree
@@ -218,7 +218,7 @@ class _SideProcess(SupervisedProcess):
                 raise ChildTimeoutError
             self.watch(left)
         if not self._replies:
-            self.end()  # reads what is left in the pipe
+            self.end()  # reads the rest of the pipe
         return self._replies.popleft() if self._replies else b""
 
     def last_error(self) -> str:

@@ -1,4 +1,4 @@
-"""The command `profile`: counts models at once, and prints what they cost."""
+"""The command `profile`: counts one or more models and prints their costs."""
 
 import sys
 from collections.abc import Mapping, Sequence

@@ -16,7 +16,7 @@ class JsonEvents:
     """Prints a JSON object per line: `planned`, then `started`, `progress` and `finished` of each run, then `ended`."""
 
     def show(self, event: "Event") -> None:
-        """Print an event of the run with its counts; a `finished` one with what was measured."""
+        """Print an event of the run with its counts; a `finished` event includes the metrics."""
         case = event.case and {"id": event.case.id, "title": event.case.title, "run": event.run_index}
         facts: dict[str, Any] = {
             "done": event.done,
@@ -49,7 +49,7 @@ class JsonEvents:
     def _print(self, kind: str, facts: dict[str, Any]) -> None:
         now = datetime.now(UTC).isoformat(timespec="milliseconds")
         sys.stdout.write(json.dumps({"event": kind, "time": now, **facts}) + "\n")
-        sys.stdout.flush()  # whoever reads the pipe waits for this line
+        sys.stdout.flush()  # a program that reads the pipe waits for this line
 
 
 def _result(record: Record) -> dict[str, Any]:

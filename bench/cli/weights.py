@@ -159,7 +159,7 @@ def _flags(fit: "Fit") -> str:
 
 
 def _show_zoo_files(found: "Sequence[ZooFile]", *, wanted: str) -> None:
-    """Print published files: id, model, what they were trained on, hash and the first accuracy that is printed."""
+    """Print published files: id, model, training data, hash and the first published accuracy."""
     if not found:
         print_text(f"no published file of {wanted} is known")
         return

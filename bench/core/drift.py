@@ -2,7 +2,7 @@
 
 Timings are not independent draws: clocks, caches and other processes change slowly, so neighbours resemble each other.
 `timing_interval` is wide enough for that, and `find_drift` tells a level that moved from such noise. The constants were
-chosen by simulation; `benchmarks/interval_coverage.py` measures what they give.
+chosen by simulation; `benchmarks/interval_coverage.py` measures their error rates.
 """
 
 import math

@@ -257,7 +257,7 @@ def _drawn(name: str, title: str, draw: Callable[[], list[DrawnSection]]) -> lis
     """What `draw` returns. If it fails, a notice takes its place, and the rest of the site stays."""
     try:
         return draw()
-    except Exception as error:
+    except Exception as error:  # a plug-in's section may raise anything
         what = f"{type(error).__name__}: {error}"
         warnings.warn(f"report section {name!r} could not be drawn: {what}", ReportWarning, stacklevel=2)
         html = render('<p class="loud">This section could not be drawn: {{ what }}</p>', what=what)

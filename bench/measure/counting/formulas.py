@@ -69,7 +69,7 @@ def macs_of_call(formula: Formula, operator: str, args: tuple[Any, ...], kwargs:
         macs = formula(*args, **kwargs, out=out)
     except NotImplementedError:  # a formula that needs values, on the meta device: the CPU can still answer
         raise
-    except Exception as error:
+    except Exception as error:  # a user's formula may raise anything
         raise InputError(f"the formula of {operator} failed: {type(error).__name__}: {error}") from error
     if not isinstance(macs, SupportsIndex) or index(macs) < 0:
         raise InputError(f"the formula of {operator} returned {macs!r}; it must return a whole number of at least 0")

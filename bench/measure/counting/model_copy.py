@@ -37,7 +37,7 @@ def copy_to(model: nn.Module, device: str) -> nn.Module:
     try:
         with torch.no_grad(), _TensorsCopiedTo(device):
             copied_model = _deep_copy(model, memo)
-    except Exception as error:
+    except Exception as error:  # a user's module may raise anything when it is copied
         raise InputError(
             f"{type(model).__name__} cannot be copied, and only copies are counted, never your model: {error}"
         ) from error
@@ -93,7 +93,7 @@ def _deep_copy(model: nn.Module, memo: dict[int, Any]) -> nn.Module:
         attempt = {**memo, **{key: _shared_or_cloned(value) for key, value in shared.items()}}
         try:
             return _copied_with(model, attempt, by_state)
-        except Exception as error:
+        except Exception as error:  # each kind of object that cannot be copied raises its own type
             obstacle = _innermost_of_deepcopy(error)
             if id(obstacle) in shared or id(obstacle) in by_state or isinstance(obstacle, Tensor | None):
                 raise

@@ -26,13 +26,13 @@ def on_meta_or_cpu(run: Callable[[str, str | None], T], model: nn.Module, argume
         return run("meta", None)
     except BenchError:
         raise
-    except Exception as error:
+    except Exception as error:  # whatever a model raises on meta, it may still run on the CPU
         reason = f"{type(error).__name__}: {_first_line(error)}"
     try:
         return run("cpu", reason)
     except BenchError:
         raise
-    except Exception as error:
+    except Exception as error:  # whatever the model raises becomes one clear line
         raise InputError(
             f"{type(model).__name__} cannot run on {_described(arguments)}: {_first_line(error)}"
         ) from error

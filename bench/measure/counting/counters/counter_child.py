@@ -26,7 +26,7 @@ def main() -> None:
     warnings.simplefilter("ignore")
     try:
         answer_of_tool = _counted(tool, pickle.loads(request.read_bytes()))
-    except Exception as error:
+    except Exception as error:  # another counter may raise anything; its column shows the error
         traceback.print_exc()
         answer_of_tool = {"error": f"{type(error).__name__}: {error}"}
     answer.write_text(json.dumps(answer_of_tool), encoding="utf-8")

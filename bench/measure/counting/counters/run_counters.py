@@ -109,7 +109,7 @@ def run_counter(
         request, answer = Path(folder) / "request.pickle", Path(folder) / "answer.json"
         try:
             request.write_bytes(pickle.dumps({"build": build, "clips": [list(clip) for clip in clips]}))
-        except Exception as error:
+        except Exception as error:  # pickle passes on whatever the user's objects raise
             return {"error": f"the model cannot be sent to another process: {type(error).__name__}: {error}"}
         alone = {**environment_with_import_path(), "CUDA_VISIBLE_DEVICES": "", "PYTHONWARNINGS": "ignore"}
         command = [
