@@ -75,7 +75,8 @@ def test_a_training_pass_stays_on_the_device_of_its_clips(name: str) -> None:
     model, shapes = on_meta(name)
     with on_fake_gpu():
         logits = placed(model).train()(*(torch.empty(shape, device=GPU) for shape in shapes))
-        loss = nn.functional.cross_entropy(logits.float(), torch.zeros(2, dtype=torch.int64, device=GPU))
+        rows = logits.float().flatten(0, -2)  # an encoder returns one vector for each token
+        loss = nn.functional.cross_entropy(rows, torch.zeros(len(rows), dtype=torch.int64, device=GPU))
         assert (logits.device, loss.device) == (GPU, GPU)
 
 
