@@ -14,7 +14,7 @@ import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import Any, Generic, Protocol, TypeVar, overload
+from typing import Any, Generic, Protocol, TypeVar, get_type_hints, overload
 
 from bench.core.errors import BenchError, InputError, NameClashError, UnknownNameError
 from bench.core.input_protocol import InputProtocol
@@ -136,6 +136,28 @@ def options_of(function: Callable[..., Any], *, keyword_only: bool) -> dict[str,
     by_name = (inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
     kinds = by_name[:1] if keyword_only else by_name
     return {p.name: p.default for p in inspect.signature(function).parameters.values() if p.kind in kinds}
+
+
+def accepts_options_of(*targets: Callable[..., Any]) -> Callable[[F], F]:
+    """Decorate a function that passes its `**options` on to `targets`: its signature then lists them one by one.
+
+    The optional keyword-only arguments of the targets appear with their types and defaults, so that the factories of a
+    family need not repeat them and unknown names are still refused.
+    """
+
+    def decorate(function: F) -> F:
+        own = inspect.signature(function)
+        parameters = {p.name: p for p in own.parameters.values() if p.kind is not p.VAR_KEYWORD}
+        for target in targets:
+            hints = get_type_hints(target.__init__ if inspect.isclass(target) else target)
+            for p in inspect.signature(target).parameters.values():
+                if p.kind is p.KEYWORD_ONLY and p.default is not p.empty and p.name not in parameters:
+                    parameters[p.name] = p
+                    function.__annotations__[p.name] = hints[p.name]
+        function.__dict__["__signature__"] = own.replace(parameters=list(parameters.values()))
+        return function
+
+    return decorate
 
 
 class Registry(Generic[E]):

@@ -1,1 +1,1 @@
-"""Networks, one file a family."""
+"""Models, one file per family."""

@@ -19,10 +19,10 @@ V = TypeVar("V")
 
 
 class HaraModel(VideoModel):
-    """One clip of `in_channels` (2 are optical flow), with the means and deviations of the published code.
+    """Base of models on one clip of `in_channels`, normalised with the means and deviations of the published code.
 
-    That takes the first ones of RGB for flow, and here begins again where there are more than three channels. Flow that
-    vbench reads is scaled to -1 to 1 all the same, as it is for every model; protocols say so.
+    For flow (2 channels) the published code takes the first two values of RGB; with more than three channels, the
+    values repeat here. Flow that vbench reads is scaled to -1..1 for every model, as protocols state.
     """
 
     mean: tuple[float, ...] = (0.4345, 0.4051, 0.3775)
@@ -36,9 +36,9 @@ class HaraModel(VideoModel):
 
 
 class ZeroPadShortcut(nn.Module):
-    """Shortcut of type A: every `stride`-th position, with channels of zeros appended; it has no weights.
+    """Shortcut of type A: every `stride`-th position, padded with channels of zeros; it has no weights.
 
-    He et al., 2015, arXiv:1512.03385, section 3.3. Gradients pass, other than in the published 3D code.
+    He et al., 2015, arXiv:1512.03385, section 3.3. Gradients pass through it, unlike in the published 3D code.
     """
 
     def __init__(self, in_channels: int, out_channels: int, *, stride: int) -> None:
@@ -52,7 +52,7 @@ class ZeroPadShortcut(nn.Module):
 
 
 def shortcut_between(in_channels: int, out_channels: int, *, stride: int, kind: ShortcutType) -> nn.Module:
-    """What carries a block's input to its output: itself where the shapes agree, else type A or B (1x1x1, norm)."""
+    """Return the shortcut of a block: the identity if the shapes agree, else type A or B (1x1x1, norm)."""
     if stride == 1 and in_channels == out_channels:
         return nn.Identity()
     if kind == "A":
@@ -64,21 +64,21 @@ def shortcut_between(in_channels: int, out_channels: int, *, stride: int, kind: 
 
 
 def init_convolutions(model: nn.Module) -> None:
-    """Draw every 3D convolution as He et al., 2015 (arXiv:1502.01852) do, over its outputs."""
+    """Initialise every 3D convolution by its outputs (fan out), as He et al., 2015 (arXiv:1502.01852) do."""
     for module in model.modules():
         if isinstance(module, nn.Conv3d):
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
 
 def chosen(table: Mapping[K, V], key: K, *, name: str) -> V:
-    """`table[key]`; InputError naming the keys that are allowed where it is not there."""
+    """Return `table[key]`; raises InputError with the allowed keys if it is missing."""
     if key not in table:
         raise InputError(f"unknown {name} {key!r}; allowed: {', '.join(map(str, table))}")
     return table[key]
 
 
 def require_positive(**arguments: float) -> None:
-    """InputError for the first of `arguments` that is not above zero."""
+    """Raise InputError for the first of `arguments` that is not above zero."""
     for name, value in arguments.items():
         if not value > 0:
             raise InputError(f"{name} must be above 0, found {value!r}")

@@ -30,7 +30,7 @@ MAP_SIZE = (1, 4, 4)
 
 
 class C3D(VideoModel):
-    """Logits of 16 to 31 frames of 96 to 127 pixels: fc6 reads a 1x4x4 map and no other."""
+    """C3D on clips of 16 to 31 frames and 96 to 127 pixels, whose last map is the 1x4x4 that fc6 reads."""
 
     smallest_clip = (16, 96)
     largest_clip = (31, 127)
@@ -60,7 +60,7 @@ class C3D(VideoModel):
         init_plain(self)
 
     def forward_features(self, *clips: Tensor) -> Tensor:
-        """What fc8 reads: `(B, 4096)`, after fc7."""
+        """Return the input of fc8, `(B, 4096)`."""
         (x,) = clips
         x = self.pool1(F.relu(self.conv1(x)))
         x = self.pool2(F.relu(self.conv2(x)))
@@ -72,7 +72,7 @@ class C3D(VideoModel):
         return features
 
     def check(self, *clips: Tensor) -> None:
-        """ClipError with the range that works, unless the clip ends as the map that fc6 reads."""
+        """Raise ClipError with the range that works, unless the last map of the clip is the one that fc6 reads."""
         for clip in clips:
             sizes = tuple(int(n) for n in clip.shape[2:])
             if clip.ndim == 5 and map_size(sizes) != MAP_SIZE:
@@ -85,18 +85,18 @@ class C3D(VideoModel):
 
 
 def map_size(sizes: tuple[int, ...]) -> tuple[int, ...]:
-    """(frames, H, W) after pool5 of a clip of `sizes`: four halvings of time and of space, then a padded one."""
+    """Return (frames, H, W) after pool5 for a clip of `sizes`: four halvings in time and space, then a padded one."""
     frames, *pixels = sizes
     return frames // 16, *(n // 16 // 2 + 1 for n in pixels)
 
 
 def same_conv(in_channels: int, depth: int, *, out_channels: int) -> nn.Conv3d:
-    """A `depth`x3x3 convolution that keeps frames, height and width."""
+    """Return a `depth`x3x3 convolution that keeps frames, height and width."""
     return nn.Conv3d(in_channels, out_channels, (depth, 3, 3), padding=(depth // 2, 1, 1))
 
 
 def init_plain(model: nn.Module) -> None:
-    """He et al.'s initialisation (arXiv:1502.01852) for a model without normalisation layers; biases 0."""
+    """Initialise a model without normalisation layers as He et al. do (arXiv:1502.01852); biases are 0."""
     for module in model.modules():
         if isinstance(module, nn.Conv3d | nn.Linear):
             nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
@@ -105,10 +105,10 @@ def init_plain(model: nn.Module) -> None:
 
 
 def kernel_depths(kernel_depth: KernelDepth, *, stages: Iterable[int]) -> tuple[int, ...]:
-    """Temporal kernel depth of each layer; `stages` says which of the five stages each layer is in.
+    """Return the temporal kernel depth of each layer; `stages` lists which of the five stages each layer is in.
 
     `kernel_depth` is one odd number for all layers, one for each layer, or the name of a row of STAGE_DEPTHS.
-    InputError if it is something else.
+    Raises InputError for anything else.
     """
     stages = tuple(stages)
     if isinstance(kernel_depth, str):

@@ -50,7 +50,7 @@ class C3DSearch(VideoModel):
         init_plain(self)
 
     def forward_features(self, *clips: Tensor) -> Tensor:
-        """What fc8 reads: `(B, 2048 * width)`, after fc7."""
+        """Return the input of fc8, `(B, 2048 * width)`."""
         (x,) = clips
         x = self.pool1(F.relu(self.conv1(x)))
         for conv in (self.conv2, self.conv3, self.conv4, self.conv5):

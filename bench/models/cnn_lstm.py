@@ -16,7 +16,7 @@ Readout = Literal["mean", "last"]
 
 
 class CnnLstm(FrameModel):
-    """Class scores of an LSTM over a 2D network's features: the mean over all steps (LRCN), or those of the last."""
+    """An LSTM over a 2D model's features; logits are the mean over all steps (LRCN), or those of the last step."""
 
     def __init__(
         self, backbone: Backbone, *, num_classes: int, hidden_features: int, readout: Readout, dropout: float
@@ -29,7 +29,7 @@ class CnnLstm(FrameModel):
         self.readout = readout
 
     def forward_features(self, *clips: Tensor) -> Tensor:
-        """`(B, hidden features)`; as the classifier is linear, their mean gives the mean of the steps' scores."""
+        """Return `(B, hidden features)`; a linear classifier maps their mean to the mean of the steps' logits."""
         (clip_BCTHW,) = clips
         per_frame: Tensor = self.backbone(frames_of(clip_BCTHW))
         steps, _ = self.lstm(by_clip(per_frame, frames=clip_BCTHW.shape[2]))
@@ -47,7 +47,7 @@ def build_cnn_lstm(
     dropout: float = 0.5,
     backbone_weights: str | None = None,
 ) -> CnnLstm:
-    """Any 2D model with an LSTM over its frames (LRCN); `readout` says which of its steps are scored."""
+    """Any 2D model with an LSTM over its frames (LRCN); `readout` selects the steps whose logits count."""
     return CnnLstm(
         create_backbone(backbone, weights=backbone_weights),
         num_classes=num_classes,

@@ -1,7 +1,7 @@
 """A 2D model on each frame, averaged: temporal segment networks.
 
-Wang et al., 2016, arXiv:1608.00859 (code: BSD-2-Clause). What is averaged are class scores before the softmax; as the
-classifier is linear, that is the classifier on averaged features.
+Wang et al., 2016, arXiv:1608.00859 (code: BSD-2-Clause). Logits are averaged before the softmax; as the classifier is
+linear, that equals the classifier on averaged features.
 """
 
 from torch import Tensor, nn
@@ -11,7 +11,7 @@ from bench.models.backbones import Backbone, FrameModel, by_clip, create_backbon
 
 
 class CnnPool(FrameModel):
-    """The mean of a 2D network's class scores over the frames of a clip."""
+    """The mean of a 2D model's logits over the frames of a clip."""
 
     def __init__(self, backbone: Backbone, *, num_classes: int, dropout: float) -> None:
         super().__init__(backbone)
@@ -20,7 +20,7 @@ class CnnPool(FrameModel):
         self.fc = nn.Linear(backbone.width, num_classes)
 
     def forward_features(self, *clips: Tensor) -> Tensor:
-        """`(B, features)`, the mean over the frames; in training, dropout acts on each frame, as published."""
+        """Return the mean over the frames, `(B, features)`; in training, dropout acts on each frame, as published."""
         (clip_BCTHW,) = clips
         features: Tensor = self.dropout(self.backbone(frames_of(clip_BCTHW)))
         return by_clip(features, frames=clip_BCTHW.shape[2]).mean(dim=1)

@@ -1,4 +1,4 @@
-"""CSN: bottlenecks whose 3x3x3 convolution works on each channel apart.
+"""CSN: bottlenecks whose 3x3x3 convolution is depthwise.
 
 Tran et al., 2019, arXiv:1904.02811. Structure and names of weights as in PyTorchVideo (Apache-2.0), which has the
 interaction-reduced model only; the interaction-preserved block is that of the authors' VMZ (Apache-2.0).
@@ -13,7 +13,7 @@ from torch import nn
 from bench.core.registry import register_model
 from bench.models.stages import (
     BLOCKS_OF_DEPTH,
-    BlockNetwork,
+    BlockModel,
     Bottleneck,
     Channels,
     Depth,
@@ -29,7 +29,7 @@ from bench.models.stages import (
 Interaction = Literal["reduced", "preserved"]
 
 
-class CSN(BlockNetwork):
+class CSN(BlockModel):
     """Channel-separated ResNet: time and space halve together, from the second stage on."""
 
     def __init__(self, depth: Depth, num_classes: int, *, interaction: Interaction, dropout: float) -> None:
@@ -48,7 +48,7 @@ class CSN(BlockNetwork):
 
 
 def _make_bottleneck(index: int, channels: Channels, stride: Size, *, interaction: Interaction) -> Bottleneck:
-    """`preserved` lets channels meet in a 1x1x1 convolution before they are separated; `reduced` does without."""
+    """Return a bottleneck; only `preserved` mixes channels by a 1x1x1 convolution before the depthwise one."""
     width = channels.inner
     depthwise = conv3d(width, width, kernel=(3, 3, 3), stride=stride, groups=width)
     if interaction == "reduced":
@@ -70,5 +70,5 @@ def _make_bottleneck(index: int, channels: Channels, stride: Size, *, interactio
 def build_csn(
     num_classes: int = 400, *, depth: Depth = 101, interaction: Interaction = "reduced", dropout: float = 0.5
 ) -> CSN:
-    """Channel-separated network; its channels meet in 1x1x1 convolutions only."""
+    """Channel-separated ResNet; only its 1x1x1 convolutions mix channels."""
     return CSN(depth, num_classes, interaction=interaction, dropout=dropout)

@@ -1,17 +1,18 @@
-"""3D DenseNet-BC: every layer reads what all layers of its block before it have written.
+"""3D DenseNet-BC: each layer reads the outputs of all earlier layers of its block.
 
 Hara et al., 2018, arXiv:1711.09577, after Huang et al., 2017, arXiv:1608.06993; names of weights as in
 3D-ResNets-PyTorch (MIT).
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bench.core.errors import InputError
-from bench.core.registry import register_model
+from bench.core.registry import accepts_options_of, register_model
 from bench.models.blocks import HaraModel, chosen, init_convolutions, require_positive
 
 DEPTHS = {121: (6, 12, 24, 16), 169: (6, 12, 32, 32), 201: (6, 12, 48, 32), 264: (6, 12, 64, 48)}
@@ -38,9 +39,9 @@ class DenseLayer(nn.Module):
 
 
 class Transition(nn.Module):
-    """Other channels, and half the clip.
+    """Changes the number of channels and halves the clip.
 
-    An axis that is down to one position keeps it, so that clips under 15 frames run; the published code stops there.
+    An axis of one position stays as it is, so that clips under 15 frames run; the published code fails on them.
     """
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
@@ -64,11 +65,11 @@ class DenseNet3d(HaraModel):
         layers: Sequence[int],
         *,
         num_classes: int,
-        stem_kernel_t: int,
-        stem_stride_t: int,
-        no_max_pool: bool,
-        in_channels: int,
-        dropout: float,
+        stem_kernel_t: int = 7,
+        stem_stride_t: int = 1,
+        no_max_pool: bool = False,
+        in_channels: int = 3,
+        dropout: float = 0.0,
     ) -> None:
         require_positive(
             num_classes=num_classes, stem_kernel_t=stem_kernel_t, stem_stride_t=stem_stride_t, in_channels=in_channels
@@ -86,7 +87,7 @@ class DenseNet3d(HaraModel):
         init_convolutions(self)
 
     def forward_features(self, *clips: Tensor) -> Tensor:
-        """Mean of the last block over time and space, `(B, features)`."""
+        """Return the mean of the last block over time and space, `(B, features)`."""
         (clip_BCTHW,) = clips
         return F.relu_(self.features(clip_BCTHW)).mean(dim=(2, 3, 4))
 
@@ -122,23 +123,8 @@ def _dense_block(in_channels: int, layers: int, *, dropout: float) -> nn.Sequent
     paper="Hara et al., 2018, arXiv:1711.09577",
     variants={f"densenet3d_{depth}": {"depth": depth} for depth in DEPTHS},
 )
-def densenet3d(
-    num_classes: int = 700,
-    *,
-    depth: int = 121,
-    stem_kernel_t: int = 7,
-    stem_stride_t: int = 1,
-    no_max_pool: bool = False,
-    in_channels: int = 3,
-    dropout: float = 0.0,
-) -> DenseNet3d:
+@accepts_options_of(DenseNet3d)
+def densenet3d(num_classes: int = 700, *, depth: int = 121, **options: Any) -> DenseNet3d:
     """3D DenseNet-BC of 3D-ResNets-PyTorch; `dropout` follows each dense layer."""
-    return DenseNet3d(
-        chosen(DEPTHS, depth, name="depth of densenet3d"),
-        num_classes=num_classes,
-        stem_kernel_t=stem_kernel_t,
-        stem_stride_t=stem_stride_t,
-        no_max_pool=no_max_pool,
-        in_channels=in_channels,
-        dropout=dropout,
-    )
+    layers = chosen(DEPTHS, depth, name="depth of densenet3d")
+    return DenseNet3d(layers, num_classes=num_classes, **options)

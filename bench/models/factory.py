@@ -145,7 +145,7 @@ def is_model(name: str) -> bool:
 
 
 def checked_arguments(entry: ModelEntry, given: Mapping[str, Any]) -> dict[str, Any]:
-    """`given`, each value fitted to its annotation; InputError names the argument, what is allowed, what is near."""
+    """Return `given` with each value converted to its annotated type; raises InputError for any that does not fit."""
     allowed = _annotations(entry.function)
     takes_any = any(p.kind is p.VAR_KEYWORD for p in inspect.signature(entry.function).parameters.values())
     fitted = {}
@@ -178,12 +178,12 @@ def _build(entry: ModelEntry, given: Mapping[str, Any]) -> nn.Module:
 
 
 def _parts_of(protocol: InputProtocol | Mapping[str, Any] | None) -> Mapping[str, Any]:
-    """The parts of a protocol that a model states itself."""
+    """Return the parts of a protocol that a model states itself."""
     return protocol.parts if isinstance(protocol, InputProtocol) else protocol or {}
 
 
 def _with_weights(entry: ModelEntry, given: Mapping[str, Any], model: nn.Module, checkpoint: Checkpoint) -> nn.Module:
-    """`model` with weights; built once more where the file has other classes and the caller named no number."""
+    """Return `model` with weights, rebuilt if the file has other classes and the caller gave no number of classes."""
     classes = classes_in(checkpoint, model)
     if "num_classes" not in given and classes is not None and "num_classes" in entry.arguments:
         model = _build(entry, {**given, "num_classes": classes})
@@ -192,7 +192,7 @@ def _with_weights(entry: ModelEntry, given: Mapping[str, Any], model: nn.Module,
 
 
 def _annotations(function: Callable[..., Any]) -> dict[str, Any]:
-    """The arguments that can be given by name, each with its type (`Any` where it has none that can be read)."""
+    """Return the arguments that can be given by name, each with its type, or `Any` if the type cannot be read."""
     try:
         hints = typing.get_type_hints(function.__init__ if inspect.isclass(function) else function)
     except (NameError, TypeError, AttributeError):

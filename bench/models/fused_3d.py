@@ -3,8 +3,8 @@
 The fourth of the five architectures of Carreira and Zisserman, 2017, arXiv:1705.07750, after Feichtenhofer et al.,
 2016, arXiv:1604.06573: on five snippets, maps before the average pooling (5x7x7), a 3x3x3 convolution of 512 channels,
 3x3x3 max pooling, a linear layer. With Inception-v1 it has 39.77 M parameters at 400 classes (the paper says 39 M).
-The paper gives no stride of the pooling and no way to the linear layer: here the stride is 2, and the mean is taken
-over what is left, so that any number of snippets and any size of clip will do.
+The paper gives neither the stride of the pooling nor the step to the linear layer: here the stride is 2 and the mean
+over all positions follows, so that any number of snippets and any size of clip works.
 """
 
 import torch
@@ -20,7 +20,7 @@ INIT_STD = 0.01
 
 
 class Fused3D(SnippetModel):
-    """`m(rgb, flow)`: class scores of what 3D fusion makes of both streams' maps."""
+    """`m(rgb, flow)`: logits of both streams' maps after 3D fusion."""
 
     def __init__(self, rgb: Backbone, flow: Backbone, *, num_classes: int, flow_stack: int, dropout: float) -> None:
         super().__init__(rgb, flow_stack=flow_stack)
@@ -33,7 +33,7 @@ class Fused3D(SnippetModel):
             nn.init.normal_(weight, std=INIT_STD)
 
     def forward_features(self, *clips: Tensor) -> Tensor:
-        """`(B, 512)`, the mean over time and space of the fused maps."""
+        """Return the mean of the fused maps over time and space, `(B, 512)`."""
         rgb_BCTHW, flow_BCTHW = clips
         maps = torch.cat((self.rgb(frames_of(rgb_BCTHW)), self.flow(self.stacks_of(flow_BCTHW))), dim=1)
         maps_BCTHW = by_clip(maps, frames=rgb_BCTHW.shape[2]).transpose(1, 2)

@@ -21,19 +21,19 @@ def parameter_groups(
     head_lr_scale: float = 1.0,
     layer_decay: float | None = None,
 ) -> list[dict[str, Any]]:
-    """Groups for an optimiser of torch, each with `name`, `params`, `lr` and `weight_decay`.
+    """Return groups for an optimiser of torch, each with `name`, `params`, `lr` and `weight_decay`.
 
     With `ft_begin_module` only that module and those registered after it are trained, as in 3D-ResNets-PyTorch; the
-    others stop requiring gradients, their batch statistics still move. `head_lr_scale` times `lr` is the classifier's
-    (C3D: 10). `layer_decay` d gives the n-th layer below the classifier `lr * d**n` (Bao et al., 2021,
-    arXiv:2106.08254). UnknownNameError for a module, InputError for a rate that cannot be, or for `layer_decay`
-    where streams run side by side.
+    others stop requiring gradients, but their batch statistics still move. The classifier's learning rate is
+    `head_lr_scale * lr` (C3D: 10). `layer_decay` d gives the n-th layer below the classifier `lr * d**n` (Bao et al.,
+    2021, arXiv:2106.08254). Raises UnknownNameError for a module, and InputError for an impossible rate or for
+    `layer_decay` with a model of parallel streams.
     """
     _require_rates(lr=lr, weight_decay=weight_decay, head_lr_scale=head_lr_scale, layer_decay=layer_decay)
     if ft_begin_module:
         _freeze_before(model, ft_begin_module)
     if layer_decay is not None and len(inputs_of(model)) > 1:
-        raise InputError(f"layer_decay needs layers in one line, and {type(model).__name__} has streams side by side")
+        raise InputError(f"layer_decay needs a single chain of layers, but {type(model).__name__} has parallel streams")
     head = head_name_of(model)
     body = [named for named in model.named_parameters() if not belongs_to(named[0], head)]
     layers = [("body", body)] if layer_decay is None else _layers(model)
@@ -46,7 +46,7 @@ def parameter_groups(
     groups.append(_group("head", of_head, lr=lr * head_lr_scale, weight_decay=weight_decay))
     groups = [group for group in groups if group["params"]]
     if not groups:
-        raise InputError(f"{type(model).__name__} has nothing to train: no weight of it requires a gradient")
+        raise InputError(f"{type(model).__name__} has nothing to train: none of its weights requires a gradient")
     return groups
 
 
@@ -66,7 +66,7 @@ def _require_rates(*, lr: float, weight_decay: float, head_lr_scale: float, laye
 
 
 def _freeze_before(model: nn.Module, begin: str) -> None:
-    """Stop gradients of what comes before the module `begin`; its name may leave out a leading `features.`.
+    """Freeze all parameters before the module `begin`, whose name may omit a leading `features.`.
 
     The classifier counts as last, wherever it is registered.
     """
@@ -82,7 +82,7 @@ def _freeze_before(model: nn.Module, begin: str) -> None:
 
 
 def _layers(model: nn.Module) -> list[tuple[str, list[Named]]]:
-    """The network's layers in the order of registration, each with its weights, the classifier's left out.
+    """Return the layers in the order of registration, each with its weights, without the classifier.
 
     A layer is one block of a stack of like blocks, or a convolution with the normalisation after it. Weights that
     belong to no layer (position embeddings) go with the first.
@@ -110,7 +110,7 @@ def _places(module: nn.Module, path: str = "") -> Iterator[str]:
 
 
 def _is_stack(module: nn.Module) -> bool:
-    """Whether `module` is made of blocks of one kind, such as a residual stage, or three and more Inception blocks."""
+    """Return whether `module` consists of blocks of one kind, as a residual stage does, or has three of a kind."""
     kinds = Counter(type(child) for child in module.children() if _is_block(child))
     if isinstance(module, nn.Sequential | nn.ModuleList):
         return len(kinds) == 1 and kinds.total() == len(module)
@@ -118,5 +118,5 @@ def _is_stack(module: nn.Module) -> bool:
 
 
 def _is_block(module: nn.Module) -> bool:
-    """Whether `module` is of a kind of its own and holds two or more convolutions or linear layers."""
+    """Return whether `module` has a class of its own and holds two or more convolutions or linear layers."""
     return type(module) is not nn.Sequential and sum(isinstance(m, WEIGHTED_LAYERS) for m in module.modules()) > 1

@@ -86,7 +86,7 @@ class PatchEmbed(nn.Module):
 
 
 class Head(nn.Module):
-    """The classifier; the authors' own also applies softmax in evaluation, which is left to the protocol here."""
+    """The classifier. The authors' also applies softmax in evaluation; here the protocol does."""
 
     def __init__(self, dim: int, num_classes: int) -> None:
         super().__init__()

@@ -3,8 +3,8 @@
 Carreira and Zisserman, 2017, arXiv:1705.07750. Names of weights as in piergiaj's pytorch-i3d (Apache-2.0), which
 carries the authors' weights (kinetics-i3d, Apache-2.0).
 
-RGB is scaled to -1..1. Flow is clipped to 20 pixels a frame either way and scaled to -1..1: `mean` and `std` take it
-as 0..1, still at one half.
+RGB is scaled to -1..1. Flow is clipped to 20 pixels per frame in both directions and scaled to -1..1: `mean` and
+`std` expect it in 0..1, with no motion at one half.
 """
 
 import warnings
@@ -47,7 +47,7 @@ ENDPOINTS = (
 
 
 class PoolWindowWarning(UserWarning):
-    """The average pooling of I3D is smaller than published, as the clip is."""
+    """The average pooling of I3D is smaller than published because the clip is."""
 
 
 class UnitConv3d(nn.Module):
@@ -115,7 +115,7 @@ class Logits(nn.Module):
 class InflatedInception(VideoModel):
     """I3D without its classifier: features `(B, 1024)`, the mean over positions of the (2, 7, 7) pooling window.
 
-    A window that does not fit shrinks to the map that is there, with a PoolWindowWarning: the map has an eighth of
+    A window larger than the map shrinks to it, with a PoolWindowWarning: the map has an eighth of
     the clip's frames and a 32nd of its pixels, rounded up. Clips below one stride, mostly padding, are refused.
     """
 
@@ -138,7 +138,7 @@ class InflatedInception(VideoModel):
             self.add_module(name, InceptionBlock(*widths))
 
     def forward_features(self, *clips: Tensor) -> Tensor:
-        """`(B, 1024)`; in training, dropout acts on each position of the window, as published."""
+        """Return `(B, 1024)`; in training, dropout acts on each position of the window, as published."""
         (x,) = clips
         for name in ENDPOINTS:
             x = self.get_submodule(name)(x)
@@ -161,14 +161,14 @@ class I3D(InflatedInception):
 
 
 def same_padding(size: int, *, kernel: int, stride: int) -> tuple[int, int]:
-    """Zeros before and after `size` positions so that ceil(size / stride) come out; the odd one goes after."""
+    """Return the padding before and after that gives ceil(size / stride) outputs; an odd zero goes after."""
     out = -(-size // stride)
     total = max((out - 1) * stride + kernel - size, 0)
     return total // 2, total - total // 2
 
 
 def fitting_window(maps: Tensor) -> Size:
-    """The published pooling window, no larger than the map; PoolWindowWarning where it is smaller than published."""
+    """Return the published pooling window cut to the map, with a PoolWindowWarning if it is smaller than published."""
     frames, height, width = (min(window, int(size)) for window, size in zip(WINDOW, maps.shape[2:], strict=True))
     if (frames, height, width) != WINDOW and not torch.compiler.is_compiling():
         warnings.warn(
@@ -181,10 +181,10 @@ def fitting_window(maps: Tensor) -> Size:
 
 
 def inflate_googlenet(model: InflatedInception, weights: str) -> Inflation:
-    """Start `model` from torchvision's GoogLeNet, its ImageNet weights in the file `weights`; the classifier is fresh.
+    """Inflate torchvision's GoogLeNet into `model`, with ImageNet `weights` from a file; the classifier is fresh.
 
-    The structures agree but for the first layer's padding on clips of even size, where SAME sees one pixel further
-    right and down. Flow takes the mean of the first kernels over RGB.
+    The structures agree except for the first layer's padding on clips of even size: SAME reaches one pixel further
+    right and down. For flow, the first kernels are their mean over RGB.
     """
     backbone = create_backbone("torchvision:googlenet", in_channels=model.inputs[0].channels, weights=weights)
     return inflate(backbone.model, model, mapping=GOOGLENET_TO_I3D, skip=["logits"])

@@ -1,8 +1,8 @@
-"""Inflation: the weights of a 2D model as the start of a 3D one.
+"""Inflation: initialises a 3D model with the weights of a 2D model.
 
 Carreira and Zisserman, 2017, arXiv:1705.07750, section 2.4: kernels are repeated N times along time and divided by N,
-so that on a video of one image repeated the 3D model answers as the 2D model does on the image. That holds for
-frames whose receptive field lies within the clip: zero padding in time changes those near its first and last frame.
+so that on a video that repeats one image the 3D model gives the output of the 2D model on that image. This holds for
+frames whose receptive field lies within the clip: zero padding in time changes those near its ends.
 """
 
 from collections.abc import Iterable, Mapping
@@ -16,10 +16,10 @@ from bench.core.errors import WeightsError
 
 @dataclass(frozen=True, kw_only=True)
 class Inflation:
-    """What happened to each entry, by its name in the state dict of the model it belongs to.
+    """What happened to each entry, by its name in the state dict of its model.
 
-    3D entries were `inflated` (a kernel repeated in time), `copied` as they are, or stay `fresh`; 2D entries that
-    have no place are `unused`.
+    3D entries were `inflated` (a kernel repeated in time), `copied` unchanged, or left `fresh`; 2D entries without a
+    counterpart are `unused`.
     """
 
     inflated: tuple[str, ...]
@@ -35,11 +35,11 @@ def inflate(
     mapping: Mapping[str, str] | None = None,
     skip: Iterable[str] = (),
 ) -> Inflation:
-    """Fill `model_3d`, in place, with the weights of `model_2d`, and say what became of each.
+    """Fill `model_3d`, in place, with the weights of `model_2d`; returns what happened to each entry.
 
-    `mapping` turns names of 2D modules into names of 3D modules; the longest that fits decides, and what it does not
-    name keeps its name. `skip` names 3D modules that are left fresh, such as a head with other classes. WeightsError,
-    with nothing changed, where shapes do not agree otherwise than in time, or where nothing at all has a place.
+    `mapping` maps names of 2D modules to names of 3D modules: the longest match decides, and all others keep their
+    names. `skip` lists 3D modules that are left fresh, such as a head with other classes. Raises WeightsError, with
+    nothing changed, if shapes differ in another axis than time, or if no entry has a counterpart.
     """
     source, target = model_2d.state_dict(), model_3d.state_dict()
     names = {name: _renamed(name, mapping or {}) for name in source}
@@ -58,10 +58,10 @@ def inflate(
 
 
 def inflate_single_frames(model: nn.Module) -> tuple[str, ...]:
-    """Turn `model`, in place, from a model trained on clips of one frame into what its 2D self is inflated to.
+    """Inflate `model`, in place, after training on clips of one frame.
 
-    On one frame, zero padding in time leaves of each kernel its middle slice: that is the 2D kernel. Returns the names
-    of the modules that were inflated. WeightsError, with nothing changed, for kernels that have no middle.
+    On one frame, zero padding in time leaves only the middle slice of each kernel, which acts as the 2D kernel.
+    Returns the names of the inflated modules. Raises WeightsError, with nothing changed, for kernels without a middle.
     """
     deep = {
         name: module
@@ -71,8 +71,8 @@ def inflate_single_frames(model: nn.Module) -> tuple[str, ...]:
     for name, module in deep.items():
         if module.kernel_size[0] != 2 * _padding_t(module) + 1 or module.dilation[0] != 1:
             raise WeightsError(
-                f"{name} spans {module.kernel_size[0]} frames and is padded by {module.padding}: on one frame it is no "
-                "2D kernel; inflation wants odd kernels, padded by half of them in time"
+                f"{name} spans {module.kernel_size[0]} frames and is padded by {module.padding}: so it does not act as "
+                "a 2D kernel on one frame; inflation needs odd kernels, padded by half their length in time"
             )
     with torch.no_grad():
         for module in deep.values():
@@ -103,7 +103,7 @@ def _is_under(name: str, modules: Iterable[str]) -> bool:
 def _require_fit(source: Mapping[str, Tensor], target: Mapping[str, Tensor], placed: Mapping[str, str]) -> None:
     if not placed:
         raise WeightsError(
-            "nothing to inflate: no name of the 2D network is one of the 3D network's; name them in `mapping` "
+            "nothing to inflate: the 2D and the 3D model have no name in common; map the names in `mapping` "
             f"(2D: {', '.join(list(source)[:3])}, …; 3D: {', '.join(list(target)[:3])}, …)"
         )
     wrong = [
@@ -113,8 +113,8 @@ def _require_fit(source: Mapping[str, Tensor], target: Mapping[str, Tensor], pla
     ]
     if wrong:
         raise WeightsError(
-            f"{len(wrong)} shapes of the 2D and the 3D network do not agree: {'; '.join(wrong[:4])}"
-            f"{'; …' if len(wrong) > 4 else ''}; modules that are to stay fresh go into `skip`"
+            f"{len(wrong)} shapes of the 2D and the 3D model differ: {'; '.join(wrong[:4])}"
+            f"{'; …' if len(wrong) > 4 else ''}; list modules that should stay fresh in `skip`"
         )
 
 

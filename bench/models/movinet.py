@@ -398,7 +398,7 @@ class MoViNet(VideoModel):
     def forward_stream(self, clip_BCTHW: Tensor, state: StreamState) -> tuple[Tensor, StreamState]:
         """Return the logits after the next frames of a stream, and the state to continue from.
 
-        Logits are of all frames since the empty state. Base models see frames to come and cannot be run so.
+        Logits cover all frames since the empty state. Base models see future frames, so they cannot run on streams.
         """
         if not self.is_stream:
             raise TypeError("a base MoViNet is not causal; build its stream variant")

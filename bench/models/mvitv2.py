@@ -122,7 +122,7 @@ class PatchEmbed(nn.Module):
 
 
 class Head(nn.Module):
-    """The classifier; PySlowFast's own also applies softmax in evaluation, which is left to the protocol here."""
+    """The classifier. PySlowFast's also applies softmax in evaluation; here the protocol does."""
 
     def __init__(self, dim: int, num_classes: int) -> None:
         super().__init__()

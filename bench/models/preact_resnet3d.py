@@ -1,15 +1,17 @@
-"""Pre-activation 3D ResNets: norm and ReLU come before each convolution, and nothing is done after the sum.
+"""Pre-activation 3D ResNets: norm and ReLU come before each convolution, and nothing follows the sum.
 
 Hara et al., 2018, arXiv:1711.09577, after He et al., 2016, arXiv:1603.05027. As in 3D-ResNets-PyTorch (MIT), the stem
-has its own norm and ReLU, and there is no norm or ReLU before the mean, other than in the paper.
+has its own norm and ReLU, and unlike in the paper there is no norm or ReLU before the mean.
 """
+
+from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bench.core.registry import register_model
-from bench.models.blocks import ShortcutType, chosen, shortcut_between
-from bench.models.resnet3d import BOTTLENECK_DEPTHS, DEPTHS, ResNet3d, stages_of, widened
+from bench.core.registry import accepts_options_of, register_model
+from bench.models.blocks import ShortcutType, shortcut_between
+from bench.models.resnet3d import DEPTHS, ResNet3d, resnet_of_depth
 
 
 class PreActBasicBlock(nn.Module):
@@ -61,29 +63,15 @@ class PreActBottleneck(nn.Module):
     paper="Hara et al., 2018, arXiv:1711.09577",
     variants={f"preact_resnet3d_{depth}": {"depth": depth} for depth in DEPTHS},
 )
-def preact_resnet3d(
-    num_classes: int = 700,
-    *,
-    depth: int = 50,
-    shortcut: ShortcutType = "B",
-    stem_kernel_t: int = 7,
-    stem_stride_t: int = 1,
-    no_max_pool: bool = False,
-    widen_factor: float = 1.0,
-    in_channels: int = 3,
-) -> ResNet3d:
+@accepts_options_of(resnet_of_depth, ResNet3d)
+def preact_resnet3d(num_classes: int = 700, *, depth: int = 50, **options: Any) -> ResNet3d:
     """Pre-activation 3D ResNet of 3D-ResNets-PyTorch."""
-    blocks = chosen(DEPTHS, depth, name="depth of preact_resnet3d")
-    is_deep = depth in BOTTLENECK_DEPTHS
-    widths = widened(widen_factor)
-    return ResNet3d(
-        PreActBottleneck if is_deep else PreActBasicBlock,
-        stages_of(blocks, widths, expansion=4 if is_deep else 1),
-        stem_width=widths[0],
+    return resnet_of_depth(
+        ResNet3d,
+        depth,
+        basic=PreActBasicBlock,
+        bottleneck=PreActBottleneck,
+        family="preact_resnet3d",
         num_classes=num_classes,
-        shortcut=shortcut,
-        stem_kernel_t=stem_kernel_t,
-        stem_stride_t=stem_stride_t,
-        no_max_pool=no_max_pool,
-        in_channels=in_channels,
+        **options,
     )

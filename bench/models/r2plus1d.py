@@ -5,12 +5,14 @@ a width between the halves for each convolution, bottlenecks whose 1x1x1 convolu
 VMZ's R(2+1)D are other models.
 """
 
+from typing import Any
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bench.core.registry import register_model
-from bench.models.blocks import ShortcutType, chosen, shortcut_between
-from bench.models.resnet3d import BOTTLENECK_DEPTHS, DEPTHS, ResNet3d, stages_of, widened
+from bench.core.registry import accepts_options_of, register_model
+from bench.models.blocks import ShortcutType, shortcut_between
+from bench.models.resnet3d import DEPTHS, ResNet3d, resnet_of_depth
 
 STEM_COLOURS = 3
 
@@ -70,7 +72,7 @@ class FactoredBottleneck(nn.Module):
 
 
 class R2Plus1D(ResNet3d):
-    """A 3D ResNet whose stem is factored too; its width is that of an RGB stem, whatever the input's channels."""
+    """A 3D ResNet with a factored stem, whose width is that of an RGB stem for any number of input channels."""
 
     def _add_stem(self, in_channels: int, width: int, *, kernel_t: int, stride_t: int) -> None:
         between = factored_width(STEM_COLOURS, width, kernel_t=kernel_t, kernel=7)
@@ -87,7 +89,7 @@ class R2Plus1D(ResNet3d):
 
 
 def factored_width(in_channels: int, out_channels: int, *, kernel_t: int = 3, kernel: int = 3) -> int:
-    """Channels between the halves of a factored convolution, so that they hold no more weights than the whole.
+    """Return the channels between the halves of a factored convolution that give it no more weights than the whole.
 
     Tran et al., 2018, section 3.5; at least one channel.
     """
@@ -110,29 +112,15 @@ def _over_time(in_channels: int, out_channels: int, *, stride: int = 1) -> nn.Co
     paper="Tran et al., 2018, arXiv:1711.11248",
     variants={f"r2plus1d_{depth}": {"depth": depth} for depth in DEPTHS},
 )
-def r2plus1d(
-    num_classes: int = 700,
-    *,
-    depth: int = 50,
-    shortcut: ShortcutType = "B",
-    stem_kernel_t: int = 7,
-    stem_stride_t: int = 1,
-    no_max_pool: bool = False,
-    widen_factor: float = 1.0,
-    in_channels: int = 3,
-) -> R2Plus1D:
+@accepts_options_of(resnet_of_depth, R2Plus1D)
+def r2plus1d(num_classes: int = 700, *, depth: int = 50, **options: Any) -> R2Plus1D:
     """R(2+1)D of 3D-ResNets-PyTorch: convolutions split into space and time."""
-    blocks = chosen(DEPTHS, depth, name="depth of r2plus1d")
-    is_deep = depth in BOTTLENECK_DEPTHS
-    widths = widened(widen_factor)
-    return R2Plus1D(
-        FactoredBottleneck if is_deep else FactoredBasicBlock,
-        stages_of(blocks, widths, expansion=4 if is_deep else 1),
-        stem_width=widths[0],
+    return resnet_of_depth(
+        R2Plus1D,
+        depth,
+        basic=FactoredBasicBlock,
+        bottleneck=FactoredBottleneck,
+        family="r2plus1d",
         num_classes=num_classes,
-        shortcut=shortcut,
-        stem_kernel_t=stem_kernel_t,
-        stem_stride_t=stem_stride_t,
-        no_max_pool=no_max_pool,
-        in_channels=in_channels,
+        **options,
     )

@@ -1,7 +1,7 @@
 """R(2+1)D on ResNet-50: the middle convolution of each bottleneck goes over time, then over space.
 
 Tran et al., 2018, arXiv:1711.11248. Structure and names of weights as in PyTorchVideo (Apache-2.0): time comes first
-and keeps the width, other than in the paper and in the R(2+1)D of 3D-ResNets-PyTorch and torchvision.
+and keeps the width, unlike in the paper and in the R(2+1)D of 3D-ResNets-PyTorch and torchvision.
 """
 
 from collections import OrderedDict
@@ -11,7 +11,7 @@ from torch import nn
 from bench.core.registry import register_model
 from bench.models.stages import (
     BLOCKS_OF_DEPTH,
-    BlockNetwork,
+    BlockModel,
     Bottleneck,
     Channels,
     Head,
@@ -26,7 +26,7 @@ from bench.models.stages import (
 STRIDES: tuple[Size, ...] = ((1, 2, 2), (1, 2, 2), (2, 2, 2), (2, 2, 2))
 
 
-class R2Plus1DResNet(BlockNetwork):
+class R2Plus1DResNet(BlockModel):
     """ResNet-50 of factorised bottlenecks, with a stem that sees one frame and does not pool."""
 
     def __init__(self, num_classes: int, *, dropout: float) -> None:

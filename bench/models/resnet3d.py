@@ -6,12 +6,13 @@ Hara, Kataoka and Satoh, 2018, arXiv:1711.09577, after He et al., 2015, arXiv:15
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bench.core.errors import InputError
-from bench.core.registry import register_model
+from bench.core.registry import accepts_options_of, register_model
 from bench.models.blocks import (
     HaraModel,
     ShortcutType,
@@ -49,7 +50,7 @@ class BasicBlock(nn.Module):
 
 
 class Bottleneck(nn.Module):
-    """A 3x3x3 convolution of `width` between two of 1x1x1, beside a shortcut; in `groups` it is ResNeXt's."""
+    """A 3x3x3 convolution of `width` between two of 1x1x1, beside a shortcut; with `groups`, ResNeXt's block."""
 
     def __init__(
         self,
@@ -100,11 +101,11 @@ class ResNet3d(HaraModel):
         *,
         stem_width: int,
         num_classes: int,
-        shortcut: ShortcutType,
-        stem_kernel_t: int,
-        stem_stride_t: int,
-        no_max_pool: bool,
-        in_channels: int,
+        shortcut: ShortcutType = "B",
+        stem_kernel_t: int = 7,
+        stem_stride_t: int = 1,
+        no_max_pool: bool = False,
+        in_channels: int = 3,
     ) -> None:
         chosen({"A": None, "B": None}, shortcut, name="shortcut")
         require_positive(
@@ -122,7 +123,7 @@ class ResNet3d(HaraModel):
         init_convolutions(self)
 
     def forward_features(self, *clips: Tensor) -> Tensor:
-        """Mean of the last stage over time and space, `(B, features)`."""
+        """Return the mean of the last stage over time and space, `(B, features)`."""
         (clip_BCTHW,) = clips
         out = self.maxpool(self._stem(clip_BCTHW))
         out = self.layer4(self.layer3(self.layer2(self.layer1(out))))
@@ -144,20 +145,45 @@ class ResNet3d(HaraModel):
         return F.relu_(self.bn1(self.conv1(clip_BCTHW)))
 
 
+R = TypeVar("R", bound=ResNet3d)
+
+
+def resnet_of_depth(
+    model: type[R],
+    depth: int,
+    *,
+    basic: Callable[..., nn.Module],
+    bottleneck: Callable[..., nn.Module],
+    family: str,
+    num_classes: int,
+    widen_factor: float = 1.0,
+    **options: Any,
+) -> R:
+    """Build a `model` with the published number of blocks: basic blocks up to depth 34, bottlenecks from 50 on.
+
+    Stages are `widen_factor` times as wide, rounded down; `options` are those of ResNet3d. Raises InputError for a
+    depth that is not published and for a factor that leaves no channels.
+    """
+    blocks = chosen(DEPTHS, depth, name=f"depth of {family}")
+    is_deep = depth in BOTTLENECK_DEPTHS
+    widths = tuple(int(width * widen_factor) for width in WIDTHS)
+    if widths[0] < 1:
+        raise InputError(f"widen_factor {widen_factor!r} leaves no channels; the smallest is 1/{WIDTHS[0]}")
+    return model(
+        bottleneck if is_deep else basic,
+        stages_of(blocks, widths, expansion=4 if is_deep else 1),
+        stem_width=widths[0],
+        num_classes=num_classes,
+        **options,
+    )
+
+
 def stages_of(blocks: Sequence[int], widths: Sequence[int], *, expansion: int) -> tuple[Stage, ...]:
-    """One stage per entry, whose output is `expansion` times as wide as its inner convolutions."""
+    """Return one stage per entry, whose output is `expansion` times as wide as its inner convolutions."""
     return tuple(
         Stage(blocks=count, width=width, out_width=width * expansion)
         for count, width in zip(blocks, widths, strict=True)
     )
-
-
-def widened(factor: float) -> tuple[int, ...]:
-    """Widths of the four stages times `factor`, rounded down; InputError where nothing is left."""
-    widths = tuple(int(width * factor) for width in WIDTHS)
-    if widths[0] < 1:
-        raise InputError(f"widen_factor {factor!r} leaves no channels; the smallest is 1/{WIDTHS[0]}")
-    return widths
 
 
 def _layer_of(
@@ -174,29 +200,15 @@ def _layer_of(
     paper="Hara et al., 2018, arXiv:1711.09577",
     variants={f"resnet3d_{depth}": {"depth": depth} for depth in DEPTHS},
 )
-def resnet3d(
-    num_classes: int = 700,
-    *,
-    depth: int = 50,
-    shortcut: ShortcutType = "B",
-    stem_kernel_t: int = 7,
-    stem_stride_t: int = 1,
-    no_max_pool: bool = False,
-    widen_factor: float = 1.0,
-    in_channels: int = 3,
-) -> ResNet3d:
+@accepts_options_of(resnet_of_depth, ResNet3d)
+def resnet3d(num_classes: int = 700, *, depth: int = 50, **options: Any) -> ResNet3d:
     """3D ResNet of 3D-ResNets-PyTorch, with a 7x7x7 stem."""
-    blocks = chosen(DEPTHS, depth, name="depth of resnet3d")
-    is_deep = depth in BOTTLENECK_DEPTHS
-    widths = widened(widen_factor)
-    return ResNet3d(
-        Bottleneck if is_deep else BasicBlock,
-        stages_of(blocks, widths, expansion=4 if is_deep else 1),
-        stem_width=widths[0],
+    return resnet_of_depth(
+        ResNet3d,
+        depth,
+        basic=BasicBlock,
+        bottleneck=Bottleneck,
+        family="resnet3d",
         num_classes=num_classes,
-        shortcut=shortcut,
-        stem_kernel_t=stem_kernel_t,
-        stem_stride_t=stem_stride_t,
-        no_max_pool=no_max_pool,
-        in_channels=in_channels,
+        **options,
     )

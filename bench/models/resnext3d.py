@@ -5,9 +5,10 @@ Hara et al., 2018, arXiv:1711.09577, after Xie et al., 2017, arXiv:1611.05431; n
 """
 
 from functools import partial
+from typing import Any
 
-from bench.core.registry import register_model
-from bench.models.blocks import ShortcutType, chosen, require_positive
+from bench.core.registry import accepts_options_of, register_model
+from bench.models.blocks import chosen, require_positive
 from bench.models.resnet3d import BOTTLENECK_DEPTHS, Bottleneck, ResNet3d, Stage
 
 STEM_WIDTH = 128
@@ -21,17 +22,8 @@ GROUP_WIDTHS = (4, 8, 16, 32)
     paper="Hara et al., 2018, arXiv:1711.09577",
     variants={f"resnext3d_{depth}": {"depth": depth} for depth in BOTTLENECK_DEPTHS},
 )
-def resnext3d(
-    num_classes: int = 700,
-    *,
-    depth: int = 50,
-    cardinality: int = 32,
-    shortcut: ShortcutType = "B",
-    stem_kernel_t: int = 7,
-    stem_stride_t: int = 1,
-    no_max_pool: bool = False,
-    in_channels: int = 3,
-) -> ResNet3d:
+@accepts_options_of(ResNet3d)
+def resnext3d(num_classes: int = 700, *, depth: int = 50, cardinality: int = 32, **options: Any) -> ResNet3d:
     """3D ResNeXt of 3D-ResNets-PyTorch, with `cardinality` groups."""
     require_positive(cardinality=cardinality)
     blocks = chosen(BOTTLENECK_DEPTHS, depth, name="depth of resnext3d")
@@ -44,9 +36,5 @@ def resnext3d(
         stages,
         stem_width=STEM_WIDTH,
         num_classes=num_classes,
-        shortcut=shortcut,
-        stem_kernel_t=stem_kernel_t,
-        stem_stride_t=stem_stride_t,
-        no_max_pool=no_max_pool,
-        in_channels=in_channels,
+        **options,
     )

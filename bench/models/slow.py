@@ -17,7 +17,7 @@ from bench.models.stages import (
     NON_LOCAL_BLOCKS,
     NON_LOCAL_PIXELS,
     Affinity,
-    BlockNetwork,
+    BlockModel,
     Depth,
     Head,
     Stage,
@@ -28,7 +28,7 @@ from bench.models.stages import (
 )
 
 
-class TemporalResNet(BlockNetwork):
+class TemporalResNet(BlockModel):
     """ResNet of `depth` whose stem spans `stem_frames` and whose bottlenecks span `stage_frames`, for each stage.
 
     `halves_time` max-pools pairs of frames after the first stage. The head averages over `window_frames` x 7 x 7.

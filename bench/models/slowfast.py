@@ -1,4 +1,4 @@
-"""SlowFast: a slow pathway for what is seen, a fast and thin one for how it moves, fused sideways after each stage.
+"""SlowFast: a slow pathway for appearance and a fast, thin pathway for motion, fused by lateral connections.
 
 Feichtenhofer et al., 2019, arXiv:1812.03982. Numbers and names of weights as in PyTorchVideo (Apache-2.0).
 """
@@ -20,7 +20,7 @@ from bench.models.stages import (
     NON_LOCAL_PIXELS,
     STAGES,
     Affinity,
-    BlockNetwork,
+    BlockModel,
     Channels,
     Depth,
     Head,
@@ -37,7 +37,7 @@ FUSION_RATIO = 2
 """Channels that the fast pathway hands over, per channel that it has."""
 
 
-class SlowFast(BlockNetwork):
+class SlowFast(BlockModel):
     """`m(slow, fast)`, the slow clip taken from every `alpha`-th frame of the fast one.
 
     `fusion_frames` is the temporal kernel of the fusions; `temporal_blocks` is the number of blocks in the third stage
@@ -111,7 +111,7 @@ class SlowFast(BlockNetwork):
 
 
 def slow_frames(frames: int, *, alpha: int) -> int:
-    """How many of a clip's frames the slow pathway takes."""
+    """Return how many of a clip's frames the slow pathway takes."""
     return frames // alpha
 
 
@@ -129,7 +129,7 @@ class Pathways(nn.Module):
 
 
 class FastToSlow(nn.Module):
-    """The slow pathway with the fast one's features appended, taken down to its frame rate by a strided convolution."""
+    """Appends the fast pathway's features to the slow one, at its frame rate, by a strided convolution."""
 
     def __init__(self, fast_channels: int, *, kernel_frames: int, stride_frames: int) -> None:
         super().__init__()
@@ -145,7 +145,7 @@ class FastToSlow(nn.Module):
 
 
 class JoinPathways(nn.Module):
-    """Both pathways, each averaged over its frames and every 7x7 window, in one map."""
+    """Joins both pathways in one map, each averaged over its frames and every 7x7 window."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -156,7 +156,7 @@ class JoinPathways(nn.Module):
 
 
 def _fused(channels: tuple[Channels, ...]) -> tuple[Channels, ...]:
-    """The slow pathway's channels, with what the fast one hands over before each stage."""
+    """Return the slow pathway's channels, including those that the fast pathway adds before each stage."""
     share = FUSION_RATIO * FAST_WIDTH
     return tuple(replace(stage, into=stage.into + stage.into * share // SLOW_WIDTH) for stage in channels)
 

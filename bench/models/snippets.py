@@ -1,4 +1,4 @@
-"""What models on snippets share; a snippet is one RGB frame and the stack of optical flow around it."""
+"""The base of models on snippets; a snippet is one RGB frame and the stack of optical flow around it."""
 
 from functools import partial
 
@@ -27,7 +27,7 @@ class SnippetModel(FrameModel):
         )
 
     def check(self, *clips: Tensor) -> None:
-        """ClipError also where the flow is not `flow_stack` frames for each one of RGB."""
+        """Raise ClipError also if there are not `flow_stack` frames of flow for each RGB frame."""
         if any(clip.ndim == 5 and clip.shape[2] == 0 for clip in clips):
             frames, pixels = self.smallest_clip
             raise ClipError(
@@ -43,22 +43,22 @@ class SnippetModel(FrameModel):
             )
 
     def stacks_of(self, flow_BCTHW: Tensor) -> Tensor:
-        """The stacks of all clips as images `(B * S, 2 * flow_stack, H, W)`, channels x1, y1, x2, y2, …"""
+        """Return the stacks of all clips as images `(B * S, 2 * flow_stack, H, W)`, channels x1, y1, x2, y2, …"""
         return by_clip(frames_of(flow_BCTHW), frames=self.flow_stack).flatten(1, 2)
 
 
 def stack_channels(flow_stack: int) -> int:
-    """Channels of a stack of flow, x and y of each frame; InputError for a stack without frames."""
+    """Return the channels of a stack of flow, x and y of each frame; raises InputError for a stack without frames."""
     if flow_stack < 1:
         raise InputError(f"flow_stack must be at least 1 frame, found {flow_stack}")
     return 2 * flow_stack
 
 
 def count_snippets(frames: int, *, flow_stack: int) -> int:
-    """How many whole snippets a clip of `frames` holds."""
+    """Return how many whole snippets a clip of `frames` holds."""
     return frames // flow_stack
 
 
 def count_flow(frames: int, *, flow_stack: int) -> int:
-    """How many frames of flow its whole snippets take."""
+    """Return how many frames of flow its whole snippets take."""
     return frames - frames % flow_stack

@@ -225,7 +225,7 @@ def _mean_over_frames(values: Tensor, *, batch: int) -> Tensor:
 
 
 def _is_meta() -> bool:
-    """Whether models are being built without memory, so that fetching weights would be useless."""
+    """Return whether models are being built without memory, so that fetching weights would be useless."""
     return torch.get_default_device().type == "meta"
 
 

@@ -33,7 +33,7 @@ NON_LOCAL_PIXELS = 32
 
 @dataclass(frozen=True, kw_only=True)
 class Channels:
-    """Channels that enter a residual block, that its middle convolution works on, and that leave it."""
+    """Channels into a residual block, of its middle convolution, and out of it."""
 
     into: int
     inner: int
@@ -46,7 +46,7 @@ class MakeBottleneck(Protocol):
     def __call__(self, index: int, channels: Channels, stride: Size) -> "Bottleneck": ...
 
 
-class BlockNetwork(VideoModel):
+class BlockModel(VideoModel):
     """A chain of blocks, the last of which is a `Head`.
 
     At a crop above the training crop, the head pools by windows and averages their logits, as PyTorchVideo does.
@@ -64,7 +64,7 @@ class BlockNetwork(VideoModel):
         return cast(Head, self.blocks[-1])
 
     def forward_maps(self, *clips: Tensor) -> Tensor:
-        """What the head reads, before pooling: `(B, C, T', H', W')`."""
+        """Return the input of the head before pooling, `(B, C, T', H', W')`."""
         (x,) = clips
         *blocks, _head = self.blocks
         for block in blocks:
@@ -79,7 +79,7 @@ class BlockNetwork(VideoModel):
         return logits
 
     def forward(self, *clips: Tensor) -> Tensor:
-        """Logits `(B, classes)`; ClipError where a clip does not fit."""
+        """Return logits `(B, classes)`; raises ClipError if a clip does not fit."""
         self.check(*clips)
         logits: Tensor = self.head(self.forward_maps(*clips))
         return logits
@@ -95,7 +95,7 @@ class Head(nn.Module):
         self.proj = nn.Linear(features, num_classes)
 
     def pooled(self, x_BCTHW: Tensor) -> Tensor:
-        """The mean over all windows: `(B, features)`."""
+        """Return the mean over all windows, `(B, features)`."""
         windows_BCTHW: Tensor = self.pool(x_BCTHW)
         return windows_BCTHW.mean((2, 3, 4))
 
@@ -106,7 +106,7 @@ class Head(nn.Module):
 
 
 class WindowPool(nn.Module):
-    """Average over every window of a fixed size, stride 1; where the map is smaller the window shrinks to it."""
+    """Average over every window of a fixed size, stride 1; the window shrinks to a smaller map."""
 
     def __init__(self, window: Window) -> None:
         super().__init__()
@@ -124,7 +124,7 @@ class WindowPool(nn.Module):
 
 
 class Stem(nn.Module):
-    """The first convolution, with norm, ReLU and, where there is one, pooling."""
+    """The first convolution, norm and ReLU, then pooling if there is one."""
 
     def __init__(self, conv: nn.Module, channels: int, *, pool: nn.Module | None = None) -> None:
         super().__init__()
@@ -172,7 +172,7 @@ class Bottleneck(nn.Module):
 
 
 class ResidualBlock(nn.Module):
-    """A bottleneck beside its shortcut: the input itself, or a 1x1x1 convolution where width or size change."""
+    """A bottleneck and its shortcut: the input itself, or a 1x1x1 convolution if width or size changes."""
 
     def __init__(self, channels: Channels, branch2: Bottleneck, *, stride: Size, norms_stride: bool) -> None:
         super().__init__()
@@ -262,31 +262,31 @@ class Stage(nn.Module):
 
 
 def conv3d(into: int, out: int, *, kernel: Size = ONE, stride: Size = ONE, groups: int = 1) -> nn.Conv3d:
-    """A convolution without bias, padded by half its kernel."""
+    """Return a convolution without bias, padded by half its kernel."""
     t, h, w = kernel
     return nn.Conv3d(into, out, kernel, stride=stride, padding=(t // 2, h // 2, w // 2), groups=groups, bias=False)
 
 
 def resnet_stem(channels: int, *, frames: int, is_pooled: bool = True) -> Stem:
-    """`frames` x 7 x 7 convolution of RGB, then 1x3x3 max-pooling unless `is_pooled` is False; each halves H and W."""
+    """Return a `frames` x 7 x 7 convolution of RGB, then 1x3x3 max-pooling if `is_pooled`; each halves H and W."""
     conv = conv3d(3, channels, kernel=(frames, 7, 7), stride=(1, 2, 2))
     return Stem(conv, channels, pool=nn.MaxPool3d((1, 3, 3), (1, 2, 2), (0, 1, 1)) if is_pooled else None)
 
 
 def resnet_channels(stem: int = 64) -> tuple[Channels, ...]:
-    """Channels of ResNet's four stages behind a stem of `stem`: 64-64-256, 256-128-512, 512-256-1024, 1024-512-2048."""
+    """Return the channels of ResNet's four stages: 64-64-256, 256-128-512, … behind a stem of 64."""
     inner = [stem * 2**stage for stage in range(STAGES)]
     return tuple(Channels(into=stem if n == stem else 2 * n, inner=n, out=4 * n) for n in inner)
 
 
 def make_spatial_bottleneck(index: int, channels: Channels, stride: Size, *, frames: Sequence[int]) -> Bottleneck:
-    """A bottleneck of 1x3x3 whose first convolution spans `frames` frames: one number a block, repeated over them."""
+    """Return a 1x3x3 bottleneck whose first convolution spans `frames`: one number per block, repeated over them."""
     conv_b = conv3d(channels.inner, channels.inner, kernel=(1, 3, 3), stride=stride)
     return Bottleneck(channels, conv_b, kernel_a=(frames[index % len(frames)], 1, 1))
 
 
 def _draw_weights(model: nn.Module) -> None:
-    """Convolutions as He et al., 2015 (arXiv:1502.01852), over their outputs; linear layers at 0.01."""
+    """Initialise convolutions by fan out (He et al., 2015, arXiv:1502.01852), linear layers with deviation 0.01."""
     for module in model.modules():
         if isinstance(module, nn.Conv3d):
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")

@@ -1,4 +1,4 @@
-"""TANet: a 2D residual network whose blocks weight and mix frames by what the clip shows. Liu et al., 2021.
+"""TANet: a 2D ResNet whose blocks weight and mix frames depending on the clip. Liu et al., 2021.
 
 arXiv:2005.06803. Written from the paper; names of weights as in the authors' code (temporal-adaptive-module,
 Apache-2.0) and, below the block, torchvision's.

@@ -1,4 +1,4 @@
-"""TPN: a temporal pyramid on the last two stages of a residual network. Yang et al., 2020, arXiv:2004.03548.
+"""TPN: a temporal pyramid on the last two stages of a ResNet. Yang et al., 2020, arXiv:2004.03548.
 
 Written from the paper; the pyramid's names of weights are those of MMAction2's `neck` (Apache-2.0). Its backbones are
 SlowFast's slow pathway and TSM.
@@ -129,7 +129,7 @@ class TemporalPyramid(nn.Module):
 
 
 class Tpn(VideoModel):
-    """Temporal pyramid on a residual network; the mean over what is left of time and space is classified."""
+    """Temporal pyramid on a ResNet; classifies the mean over time and space."""
 
     mean = (0.485, 0.456, 0.406)
     std = (0.229, 0.224, 0.225)
@@ -204,7 +204,7 @@ class TsmTpn(Tpn):
 def tpn(num_classes: int = 400, *, backbone: BackboneName = "slow", depth: Depth = 50, dropout: float = 0.5) -> Tpn:
     """Temporal pyramid network on the backbone "slow" or "tsm", a ResNet of `depth`.
 
-    `neck.aux_head` is there for the second loss of training and takes no part in the logits.
+    `neck.aux_head` serves the second loss of training and does not affect the logits.
     """
     require_positive(num_classes=num_classes)
     make = chosen({"slow": SlowTpn, "tsm": TsmTpn}, backbone, name="backbone of tpn")

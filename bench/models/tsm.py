@@ -1,4 +1,4 @@
-"""TSM: a 2D residual network whose blocks see a part of the channels of the frame before and of the frame after.
+"""TSM: a 2D ResNet whose blocks see some channels of the previous and the next frame.
 
 Lin et al., 2019, arXiv:1811.08383 (code: MIT), whose names of weights these are. The shift is inside the residual
 branch, before each block's first convolution, in both directions: the offline model. It has neither weights nor MACs.
@@ -20,7 +20,7 @@ DEEP_STAGE_BLOCKS = 23  # from here on (ResNet-101) the authors shift every seco
 
 @dataclass(kw_only=True)
 class ClipLength:
-    """How many frames each clip of the batch in flight has: 2D layers see them folded into the batch."""
+    """The number of frames per clip of the current batch, because 2D layers see frames folded into the batch."""
 
     frames: int = 1
 
@@ -72,7 +72,7 @@ class FrameScores(FrameModel):
 
 
 class Tsm(FrameScores):
-    """The mean over frames of the class scores of a shifted 2D model."""
+    """The mean over frames of the logits of a shifted 2D model."""
 
     def __init__(self, backbone: Backbone, *, num_classes: int, shift_div: int, dropout: float) -> None:
         super().__init__(backbone, num_classes=num_classes, dropout=dropout)
@@ -86,8 +86,10 @@ class Tsm(FrameScores):
 
 
 def shift_channels(images: Tensor, *, frames: int, shift_div: int) -> Tensor:
-    """`images` `(B * frames, C, H, W)`, whose first C / shift_div channels come from the next frame of the clip and
-    as many more from the frame before, zero where there is none."""
+    """Return `images` `(B * frames, C, H, W)` with channels of neighbouring frames.
+
+    The first C / shift_div channels come from the next frame of the clip, as many more from the previous frame; at
+    the ends of a clip they are zero."""
     clip_BTCHW = by_clip(images, frames=frames)
     part = images.shape[1] // shift_div
     from_next, from_last, own = clip_BTCHW.tensor_split((part, 2 * part), dim=2)
@@ -96,11 +98,11 @@ def shift_channels(images: Tensor, *, frames: int, shift_div: int) -> Tensor:
     return torch.cat(parts, dim=2).flatten(0, 1)
 
 
-def add_shifts(network: nn.Module, *, clip_length: ClipLength, shift_div: int) -> None:
-    """Shift before the first convolution of the residual blocks of `network`, a ResNet of torchvision or timm."""
-    stages = [list(getattr(network, stage, ())) for stage in STAGES]
+def add_shifts(model: nn.Module, *, clip_length: ClipLength, shift_div: int) -> None:
+    """Shift before the first convolution of the residual blocks of `model`, a ResNet of torchvision or timm."""
+    stages = [list(getattr(model, stage, ())) for stage in STAGES]
     if not all(stage and all(isinstance(getattr(b, "conv1", None), nn.Conv2d) for b in stage) for stage in stages):
-        raise InputError("tsm takes ResNets, whose blocks in layer1 to layer4 begin with conv1; found another network")
+        raise InputError("tsm takes ResNets, whose blocks in layer1 to layer4 begin with conv1; found another model")
     step = 2 if len(stages[2]) >= DEEP_STAGE_BLOCKS else 1
     for stage in stages:
         for block in stage[::step]:

@@ -2,7 +2,7 @@
 
 Simonyan and Zisserman, 2014, arXiv:1406.2199: ten flow fields, x and y, make an image of 20 channels. With Inception-v1
 it is the third of the five architectures of Carreira and Zisserman, 2017, arXiv:1705.07750: 12.07 M parameters at 400
-classes (the paper says 12 M). Both papers train the streams apart; here one loss on the mean score trains both.
+classes (the paper says 12 M). Both papers train the streams separately; here one loss on the mean score trains both.
 """
 
 import torch
@@ -14,7 +14,7 @@ from bench.models.snippets import FLOW_STACK, SnippetModel, stack_channels
 
 
 class LateFusion(nn.Module):
-    """The mean of two classifiers' scores, each on its own part of the features: those of RGB, then those of flow."""
+    """The mean of two classifiers' logits, one on the RGB part of the features and one on the flow part."""
 
     def __init__(self, rgb: nn.Module, flow: nn.Module, *, rgb_features: int) -> None:
         super().__init__()
@@ -38,7 +38,7 @@ class TwoStream(SnippetModel):
         self.fc = LateFusion(*heads, rgb_features=rgb.width)
 
     def forward_features(self, *clips: Tensor) -> Tensor:
-        """Features of both streams, each the mean over the snippets, side by side: `(B, RGB + flow features)`."""
+        """Return both streams' means over the snippets, concatenated: `(B, RGB + flow features)`."""
         rgb_BCTHW, flow_BCTHW = clips
         streams = (self.rgb(frames_of(rgb_BCTHW)), self.flow(self.stacks_of(flow_BCTHW)))
         per_snippet: Tensor = self.dropout(torch.cat(streams, dim=1))

@@ -1,7 +1,7 @@
 """Two-stream I3D: inflated Inception-v1 on RGB and on optical flow, their class scores averaged.
 
 Carreira and Zisserman, 2017, arXiv:1705.07750: the fifth of the architectures that it compares, 25.37 M parameters at
-400 classes (the paper says 25 M). The published streams are trained apart, each with its own file of weights.
+400 classes (the paper says 25 M). The published streams were trained separately, each with its own file of weights.
 """
 
 import warnings
@@ -31,7 +31,7 @@ class TwoStreamI3D(VideoModel):
         self.fc = LateFusion(Logits(num_classes), Logits(num_classes), rgb_features=FEATURES)
 
     def forward_features(self, *clips: Tensor) -> Tensor:
-        """Features of both streams side by side, `(B, 2048)`."""
+        """Return the features of both streams, concatenated: `(B, 2048)`."""
         rgb_BCTHW, flow_BCTHW = clips
         return torch.cat((self.rgb.forward_features(rgb_BCTHW), self.flow.forward_features(flow_BCTHW)), dim=1)
 
@@ -39,7 +39,7 @@ class TwoStreamI3D(VideoModel):
 def load_stream(model: TwoStreamI3D, modality: Modality, path: str) -> None:
     """Fill one stream of `model` and its classifier from `path`, a file that fits `i3d_rgb` or `i3d_flow`.
 
-    A classifier with other classes is left out, with a warning; WeightsError for any other misfit.
+    A classifier with other classes is skipped with a warning; any other mismatch raises WeightsError.
     """
     trunk, classifier = model.get_submodule(modality), model.fc.get_submodule(modality)
     num_classes = len(classifier.state_dict()["conv3d.bias"])

@@ -4,11 +4,13 @@ Tong et al., 2022, arXiv:2203.12602; Wang et al., 2023, arXiv:2303.16727. Writte
 in the authors' fine-tuned checkpoints (MCG-NJU/VideoMAE, CC-BY-NC 4.0; OpenGVLab/VideoMAEv2, MIT).
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from bench.core.registry import register_model
+from bench.core.registry import accepts_options_of, register_model
 from bench.models.base import VideoModel
 from bench.models.vit_blocks import Attention, Block, TubeletEmbed, init_vit, sinusoid_table
 
@@ -44,14 +46,14 @@ class VideoMae(VideoModel):
         self,
         num_classes: int,
         *,
-        frames: int,
-        size: int,
-        tubelet: int,
-        patch: int,
-        dim: int,
-        depth: int,
-        heads: int,
-        mlp_ratio: float,
+        frames: int = 16,
+        size: int = 224,
+        tubelet: int = 2,
+        patch: int = 16,
+        dim: int = 384,
+        depth: int = 12,
+        heads: int = 6,
+        mlp_ratio: float = 4.0,
     ) -> None:
         super().__init__()
         self.smallest_clip = (tubelet, patch)
@@ -94,30 +96,10 @@ GIANT = {"dim": 1408, "depth": 40, "heads": 16, "patch": 14, "mlp_ratio": 48 / 1
     paper="Tong et al., 2022, arXiv:2203.12602",
     variants={"videomae_s": {}, "videomae_b": BASE, "videomae_l": LARGE, "videomae_h": HUGE},
 )
-def videomae(
-    num_classes: int = 400,
-    *,
-    frames: int = 16,
-    size: int = 224,
-    tubelet: int = 2,
-    patch: int = 16,
-    dim: int = 384,
-    depth: int = 12,
-    heads: int = 6,
-    mlp_ratio: float = 4.0,
-) -> VideoMae:
+@accepts_options_of(VideoMae)
+def videomae(num_classes: int = 400, **options: Any) -> VideoMae:
     """Fine-tuned VideoMAE; `frames` and `size` are those of the clips that its position table is built for."""
-    return VideoMae(
-        num_classes,
-        frames=frames,
-        size=size,
-        tubelet=tubelet,
-        patch=patch,
-        dim=dim,
-        depth=depth,
-        heads=heads,
-        mlp_ratio=mlp_ratio,
-    )
+    return VideoMae(num_classes, **options)
 
 
 @register_model(
@@ -132,27 +114,7 @@ def videomae(
         "videomaev2_g": GIANT,
     },
 )
-def videomaev2(
-    num_classes: int = 710,
-    *,
-    frames: int = 16,
-    size: int = 224,
-    tubelet: int = 2,
-    patch: int = 16,
-    dim: int = 384,
-    depth: int = 12,
-    heads: int = 6,
-    mlp_ratio: float = 4.0,
-) -> VideoMae:
+@accepts_options_of(VideoMae)
+def videomaev2(num_classes: int = 710, **options: Any) -> VideoMae:
     """VideoMAE V2, the same encoder; its small and base models are distilled on the 710 classes of Kinetics."""
-    return VideoMae(
-        num_classes,
-        frames=frames,
-        size=size,
-        tubelet=tubelet,
-        patch=patch,
-        dim=dim,
-        depth=depth,
-        heads=heads,
-        mlp_ratio=mlp_ratio,
-    )
+    return VideoMae(num_classes, **options)

@@ -4,8 +4,10 @@ Hara et al., 2018, arXiv:1711.09577, after Zagoruyko and Komodakis, 2016, arXiv:
 3D-ResNets-PyTorch (MIT).
 """
 
-from bench.core.registry import register_model
-from bench.models.blocks import ShortcutType, chosen, require_positive
+from typing import Any
+
+from bench.core.registry import accepts_options_of, register_model
+from bench.models.blocks import chosen, require_positive
 from bench.models.resnet3d import BOTTLENECK_DEPTHS, WIDTHS, Bottleneck, ResNet3d, stages_of
 
 EXPANSION = 2
@@ -17,17 +19,8 @@ EXPANSION = 2
     paper="Hara et al., 2018, arXiv:1711.09577",
     variants={f"wide_resnet3d_{depth}": {"depth": depth} for depth in BOTTLENECK_DEPTHS},
 )
-def wide_resnet3d(
-    num_classes: int = 700,
-    *,
-    depth: int = 50,
-    k: int = 2,
-    shortcut: ShortcutType = "B",
-    stem_kernel_t: int = 7,
-    stem_stride_t: int = 1,
-    no_max_pool: bool = False,
-    in_channels: int = 3,
-) -> ResNet3d:
+@accepts_options_of(ResNet3d)
+def wide_resnet3d(num_classes: int = 700, *, depth: int = 50, k: int = 2, **options: Any) -> ResNet3d:
     """Wide 3D ResNet of 3D-ResNets-PyTorch, `k` times as wide."""
     require_positive(k=k)
     blocks = chosen(BOTTLENECK_DEPTHS, depth, name="depth of wide_resnet3d")
@@ -37,9 +30,5 @@ def wide_resnet3d(
         stages_of(blocks, widths, expansion=EXPANSION),
         stem_width=widths[0],
         num_classes=num_classes,
-        shortcut=shortcut,
-        stem_kernel_t=stem_kernel_t,
-        stem_stride_t=stem_stride_t,
-        no_max_pool=no_max_pool,
-        in_channels=in_channels,
+        **options,
     )

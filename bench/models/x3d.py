@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from bench.core.registry import register_model
 from bench.models.blocks import require_positive
 from bench.models.stages import (
-    BlockNetwork,
+    BlockModel,
     Bottleneck,
     Channels,
     Head,
@@ -29,7 +29,7 @@ EXPANSION = 2.25
 FEATURES = 2048
 
 
-class X3D(BlockNetwork):
+class X3D(BlockModel):
     """X3D with `depth_factor` times its base blocks. Time is never strided; the head pools over `window` (T, H, W)."""
 
     def __init__(
@@ -66,7 +66,7 @@ class SqueezeExcitation(nn.Module):
 
 
 def squeezed_width(channels: int) -> int:
-    """A sixteenth of `channels` as a multiple of 8: the nearest, or the next one where that takes more than a tenth."""
+    """Return a sixteenth of `channels` as the nearest multiple of 8, or the next if that is over a tenth smaller."""
     wanted = channels / 16
     nearest = max(8, int(wanted + 4) // 8 * 8)
     return nearest if nearest >= 0.9 * wanted else nearest + 8
@@ -82,7 +82,7 @@ def _stem() -> Stem:
 
 
 def _make_bottleneck(index: int, channels: Channels, stride: Size) -> Bottleneck:
-    """Depthwise 3x3x3; every second block, from the first, has squeeze-and-excitation."""
+    """Return a depthwise 3x3x3 bottleneck; every second block, from the first, has squeeze-and-excitation."""
     width = channels.inner
     gate = nn.Identity() if index % 2 else SqueezeExcitation(width)
     return Bottleneck(
@@ -94,7 +94,7 @@ def _make_bottleneck(index: int, channels: Channels, stride: Size) -> Bottleneck
 
 
 def _projected_pool(window: Size) -> nn.Sequential:
-    """The last convolution, pooling, and the projection to `FEATURES`, which comes after it to be cheap."""
+    """Return the last convolution, the pooling, and the projection to `FEATURES`, which is cheap after the pooling."""
     width = int(EXPANSION * WIDTHS[-1])
     layers: OrderedDict[str, nn.Module] = OrderedDict(
         pre_conv=conv3d(WIDTHS[-1], width),

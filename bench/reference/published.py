@@ -58,9 +58,9 @@ class PublishedRow:
 
 @dataclass(frozen=True, kw_only=True)
 class ZooRow:
-    """A published row about one of our networks. `frames` and `size` are the clip that was counted, if one was.
+    """A published row about one of our models. `frames` and `size` are the clip that was counted, if one was.
 
-    `known` is a difference between the two networks or in the way of counting that is known beforehand.
+    `known` is a difference between the two models, or between the ways of counting, that is known beforehand.
     """
 
     zoo: str
@@ -99,7 +99,7 @@ def published_rows() -> tuple[PublishedRow, ...]:
 
 @cache
 def published_for(zoo_name: str) -> tuple[ZooRow, ...]:
-    """Rows about the network that our zoo calls `zoo_name`; none for a name that nobody published."""
+    """Return the rows about the model that our zoo calls `zoo_name`; empty if nothing was published about it."""
     return tuple(
         ZooRow(zoo=zoo_name, row=row, frames=_whole(line["frames"]), size=_whole(line["size"]), known=line["known"])
         for line in _lines("zoo.csv")
@@ -110,7 +110,7 @@ def published_for(zoo_name: str) -> tuple[ZooRow, ...]:
 
 
 def zoo_names() -> list[str]:
-    """Names of our networks that something was published about, sorted."""
+    """Return the names of our models with published results, sorted."""
     return sorted({line["zoo"] for line in _lines("zoo.csv")})
 
 

@@ -73,7 +73,7 @@ def published_protocol(found: ZooRow) -> PublishedProtocol:
 def _clip_of(row: PublishedRow, *, frames: int | None) -> tuple[int | None, int | None, float | None]:
     """Frames, their stride, and their rate where the row gives that instead.
 
-    Frames that a network of several pathways is given are those of its fast one (`frames`), over the same time.
+    The frames of a model with several pathways are those of its fast one (`frames`), over the same time.
     Snippets spread over a whole video have no stride.
     """
     if clip := _CLIP.fullmatch(row.clip):

@@ -6,7 +6,16 @@ from pathlib import Path
 import pytest
 
 from bench.core.errors import InputError, NameClashError, UnknownNameError, suggest
-from bench.core.registry import MEASURES, MODELS, ModelEntry, Registry, import_plugins, options_of, register_model
+from bench.core.registry import (
+    MEASURES,
+    MODELS,
+    ModelEntry,
+    Registry,
+    accepts_options_of,
+    import_plugins,
+    options_of,
+    register_model,
+)
 
 
 def build(num_classes: int = 5, *, width: int = 8) -> None:
@@ -136,3 +145,20 @@ def test_a_plugin_that_hangs_in_its_import_is_given_up(tmp_path: Path, monkeypat
     monkeypatch.setattr("bench.core.registry.IMPORT_S", 0.1)
     with pytest.raises(InputError, match=r"'hanging_plugin' cannot be imported: TimeoutError: not done after 0\.1 s"):
         import_plugins(["hanging_plugin"])
+
+
+def test_a_factory_lists_the_options_that_it_passes_on() -> None:
+    @accepts_options_of(build)
+    def wide(num_classes: int = 9, *, depth: int = 3, **options: object) -> None:
+        build(num_classes, **options)  # type: ignore[arg-type]
+
+    assert options_of(wide, keyword_only=False) == {"num_classes": 9, "depth": 3, "width": 8}
+    assert wide.__annotations__["width"] is int
+
+
+def test_own_arguments_win_over_those_passed_on() -> None:
+    @accepts_options_of(build)
+    def narrow(*, width: int = 1, **options: object) -> None:
+        build(width=width)
+
+    assert options_of(narrow, keyword_only=True) == {"width": 1}

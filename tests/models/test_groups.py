@@ -133,8 +133,8 @@ def test_layer_decay_reaches_each_weight_once(name: str) -> None:
     assert len(set(rates)) == len(rates) > 8
 
 
-def test_streams_side_by_side_have_no_layers_in_one_line() -> None:
-    with pytest.raises(InputError, match="SlowFast has streams side by side"):
+def test_parallel_streams_have_no_single_chain_of_layers() -> None:
+    with pytest.raises(InputError, match="SlowFast has parallel streams"):
         parameter_groups(on_meta("slowfast_r50"), **RATES, layer_decay=0.9)
 
 

@@ -239,7 +239,7 @@ def test_shapes_that_differ_other_than_in_time_are_named_and_nothing_changes() -
     with pytest.raises(WeightsError) as caught:
         inflate(flat, deep)
 
-    assert "3 shapes of the 2D and the 3D network do not agree" in str(caught.value)
+    assert "3 shapes of the 2D and the 3D model differ" in str(caught.value)
     assert "stem.weight (4, 3, 3, 5, 5) from stem.weight (4, 3, 3, 3)" in str(caught.value)
     assert "fc.weight (7, 4) from fc.weight (10, 4)" in str(caught.value)
     assert all(torch.equal(value, before[name]) for name, value in deep.state_dict().items())

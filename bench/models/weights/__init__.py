@@ -1,1 +1,1 @@
-"""Checkpoint files: read safely, recognised, loaded strictly into the network that they fit."""
+"""Checkpoint files: read safely, identified, and loaded strictly into the model that they fit."""
