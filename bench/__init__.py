@@ -14,7 +14,13 @@ if TYPE_CHECKING:
     from bench.comparison.comparing import compare
     from bench.core.errors import BenchError, InputError
     from bench.core.metric_spec import MetricSpec
-    from bench.core.registry import register_dataset, register_measure, register_model, register_section
+    from bench.core.registry import (
+        register_change,
+        register_dataset,
+        register_measure,
+        register_model,
+        register_section,
+    )
     from bench.core.schema import Case, Clip, Environment, Metric, Point, Record
     from bench.data.collection import Video, VideoSet, open_dataset
     from bench.data.datasets.folder import class_folders
@@ -73,6 +79,7 @@ _HOME = {
     "probe": "bench.data.probing",
     "profile": "bench.profiling",
     "read_frames": "bench.data.decode",
+    "register_change": "bench.core.registry",
     "register_dataset": "bench.core.registry",
     "register_measure": "bench.core.registry",
     "register_model": "bench.core.registry",
@@ -120,6 +127,7 @@ __all__ = [
     "probe",
     "profile",
     "read_frames",
+    "register_change",
     "register_dataset",
     "register_measure",
     "register_model",

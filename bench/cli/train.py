@@ -27,6 +27,7 @@ from bench.cli.run_display import (
     write_report,
 )
 from bench.core.errors import InputError
+from bench.core.input_change import read_changes
 from bench.core.input_protocol import InputProtocol, parse_protocol, read_class_names
 from bench.core.recipe_choice import with_changes
 from bench.core.schema import Record, clip_from_text
@@ -125,6 +126,12 @@ def evaluate(
     clip_scores: Annotated[
         bool, typer.Option("--clip-scores", help="Also store the scores of every single view in the predictions.")
     ] = False,
+    change: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--change", metavar="NAME[:VALUE]", help="Also evaluate on changed input, such as reversed or jpeg:30."
+        ),
+    ] = None,
     arg: ModelArguments = None,
     ranks: Ranks = None,
     workers: Workers = 0,
@@ -144,6 +151,7 @@ def evaluate(
         "workers": workers or None,
         "labels": None if labels is None else str(labels.absolute()),
         "clip_scores": clip_scores or None,
+        "change": _changes(change),
     }
     if weights is not None and clip is None:
         clip = _clip_as_trained(weights, entry=entry, model=model, given=given)
@@ -221,6 +229,12 @@ def features(
     print_text(f"{len(found.videos)} vectors of {found.vectors.shape[1]}: {out}")
     print_note(f"input: {result.protocol}")
     raise typer.Exit(3 if found.unread else 0)
+
+
+def _changes(texts: list[str] | None) -> list[str] | None:
+    """The changes of several options, each with one name or several with commas. Raises InputError."""
+    names = [name for text in texts or [] for name in text.split(",")]
+    return [str(change) for change in read_changes(names)] if names else None
 
 
 def _require_weights(model: str, weights: Path | None) -> None:

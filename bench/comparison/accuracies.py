@@ -12,6 +12,7 @@ from bench.comparison.kept_predictions import LabelRanks, read_ranks
 from bench.comparison.pairing import CasePair
 from bench.comparison.runs import MetricRuns, Run
 from bench.comparison.verdicts import MetricVerdict
+from bench.core.input_change import UNCHANGED
 from bench.core.schema import Metric, digest
 from bench.core.stats import Estimate
 from bench.core.units import plural
@@ -87,7 +88,8 @@ def assess_models(row: MetricVerdict, limits: Limits, base: tuple[Run, Metric], 
     """
     match = TOP_K.fullmatch(base[1].name)
     if match:
-        old, new = read_ranks(base[0]), read_ranks(head[0])
+        change = base[1].labels.get("change", UNCHANGED)
+        old, new = (read_ranks(run, change=change) for run, _ in (base, head))
         if old is not None and new is not None and old.labels == new.labels:
             return _assess_videos(row, limits, old, new, k=int(match[1]), scope=_scope(base[0]))
     if base[1].value == head[1].value:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from bench.comparison.runs import Run
 from bench.core.files import write_atomically
+from bench.core.input_change import UNCHANGED
 from bench.core.schema import digest
 
 COLUMNS = ["video", "label", "rank"]
@@ -24,8 +25,11 @@ class LabelRanks:
         return {video: label for video, (label, _) in self.ranks.items()}
 
 
-def read_ranks(run: Run) -> LabelRanks | None:
-    """Return the predictions that a run kept below its folder; None if there are none or they cannot be read."""
+def read_ranks(run: Run, *, change: str = UNCHANGED) -> LabelRanks | None:
+    """Return the predictions that a run kept below its folder, those for one change of the input.
+
+    None if there are none or they cannot be read.
+    """
     name = run.record.artifacts.get("predictions")
     if name is None or run.folder is None or ".." in Path(name).parts:
         return None
@@ -33,7 +37,9 @@ def read_ranks(run: Run) -> LabelRanks | None:
     # A record is untrusted input: its artifact must not name a file elsewhere.
     if not (file.is_relative_to(run.folder) and file.is_file()):
         return None
-    return _read_text(file) if file.suffix == TEXT_SUFFIX else _read_parquet(file)
+    if file.suffix == TEXT_SUFFIX:  # next to a baseline only those for the unchanged input are kept
+        return _read_text(file) if change == UNCHANGED else None
+    return _read_parquet(file, change=change)
 
 
 def write_ranks(ranks: LabelRanks, folder: Path, *, prefix: str) -> str:
@@ -62,12 +68,14 @@ def _read_text(file: Path) -> LabelRanks | None:
         return None
 
 
-def _read_parquet(file: Path) -> LabelRanks | None:
+def _read_parquet(file: Path, *, change: str) -> LabelRanks | None:
     import pyarrow as pa  # late: most comparisons read no predictions
     import pyarrow.parquet as pq
 
     try:
-        columns = pq.read_table(file, columns=COLUMNS).to_pydict()
+        table = pq.read_table(file, columns=[*COLUMNS, *{"change"}.intersection(pq.read_schema(file).names)])
+        names = table["change"].to_pylist() if "change" in table.column_names else [UNCHANGED] * len(table)
+        columns = table.select(COLUMNS).filter(pa.array([name == change for name in names])).to_pydict()
     except (OSError, KeyError, pa.ArrowInvalid):
         return None
     if set(columns) != set(COLUMNS) or not columns["video"]:

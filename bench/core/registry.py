@@ -1,4 +1,4 @@
-"""Registries of the four open folders: models, measures, data sets and report sections, by name.
+"""Registries of the open folders: models, measures, data sets, changes of the input and report sections, by name.
 
 A file in one of the folders is found without an edit elsewhere; plug-in modules of a suite register the same way.
 """
@@ -14,7 +14,7 @@ import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import Any, Generic, Protocol, TypeVar, get_type_hints, overload
+from typing import Any, Generic, Literal, Protocol, TypeVar, get_type_hints, overload
 
 from bench.core.errors import BenchError, InputError, NameClashError, UnknownNameError
 from bench.core.input_protocol import InputProtocol
@@ -22,6 +22,8 @@ from bench.core.metric_spec import MetricSpec
 from bench.core.schema import Better
 
 F = TypeVar("F", bound=Callable[..., Any])
+ChangeStage = Literal["order", "pixels", "reading", "file"]
+ChangeValue = float | str | None
 
 
 class Named(Protocol):
@@ -118,6 +120,33 @@ class DatasetEntry:
     @property
     def options(self) -> dict[str, Any]:
         return options_of(self.function, keyword_only=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChangeEntry:
+    """A change of what a model is shown in an evaluation; the first line of the docstring says what is changed.
+
+    `stage` decides what the function changes: `order` the frame numbers of a clip, `pixels` its decoded frames,
+    `reading` how a video is decoded and scaled, `file` the video file. The first two share the decoding of the
+    unchanged clips. `default` is the value of a change that is given without one, None if it takes none; a number lies
+    within `between`, a word is one of `choices`. `severities` are the values of a robustness curve, from mild to hard.
+    """
+
+    name: str
+    function: Callable[..., Any]
+    stage: ChangeStage
+    default: ChangeValue = None
+    between: tuple[float, float] | None = None
+    choices: tuple[str, ...] = ()
+    severities: tuple[float, ...] = ()
+
+    @property
+    def shares_decoding(self) -> bool:
+        return self.stage in ("order", "pixels")
+
+    @property
+    def summary(self) -> str:
+        return (inspect.getdoc(self.function) or "").partition("\n")[0]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -218,6 +247,7 @@ def _origin(entry: Named) -> str:
 MODELS: Registry[ModelEntry] = Registry("model", "bench.models")
 MEASURES: Registry[MeasureEntry] = Registry("measure", "bench.measure")
 DATASETS: Registry[DatasetEntry] = Registry("data set", "bench.data.datasets")
+CHANGES: Registry[ChangeEntry] = Registry("change of the input", "bench.data.changes")
 SECTIONS: Registry[SectionEntry] = Registry("report section", "bench.reporting.sections")
 
 
@@ -411,6 +441,34 @@ def register_dataset(
                 splits=tuple(splits),
                 described_at=described_at,
                 is_generated=is_generated,
+            )
+        )
+        return function
+
+    return register
+
+
+def register_change(
+    name: str,
+    *,
+    stage: ChangeStage,
+    default: ChangeValue = None,
+    between: tuple[float, float] | None = None,
+    choices: Iterable[str] = (),
+    severities: Iterable[float] = (),
+) -> Callable[[F], F]:
+    """Register a function as change `name` of the input. See `ChangeEntry`; `bench.data.changes` has the signatures."""
+
+    def register(function: F) -> F:
+        CHANGES.add(
+            ChangeEntry(
+                name=name,
+                function=function,
+                stage=stage,
+                default=default,
+                between=between,
+                choices=tuple(choices),
+                severities=tuple(severities),
             )
         )
         return function

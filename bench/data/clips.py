@@ -1,7 +1,9 @@
 """Read the clips of one video: find its part, choose frames, decode each wanted frame once."""
 
+import tempfile
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -53,6 +55,14 @@ class DecodedCache:
             self._kept[id_] = frames_THWC
 
 
+@dataclass(frozen=True, kw_only=True)
+class Reading:
+    """How videos are read: the size that frames are scaled to, and the decoding backend."""
+
+    size: Size | None = None
+    backend: str = "auto"
+
+
 class ClipReader:
     """Reads clips of the modalities that a model takes, at one decode size."""
 
@@ -80,6 +90,20 @@ class ClipReader:
             if left <= 0 or left >= part.frames:
                 raise
             return self._read(video, choose(Part(first=part.first, frames=left, fps=part.fps)))
+
+    def read_changed(
+        self, video: Video, choose: Choose, change: Callable[[Path, Path], None]
+    ) -> list[dict[str, Frames]]:
+        """As `read`, of the file that `change(source, target)` makes of the video's own; it has the same frames."""
+        part = part_of(video)
+        with tempfile.TemporaryDirectory(prefix="vbench-change-") as folder:
+            target = Path(folder) / "changed.mp4"
+            change(video.path, target)
+            segment = (part.first, part.first + part.frames)
+            changed = replace(
+                video, path=target, facts=None, frames=None, fps=part.fps, start_s=None, end_s=None, segment=segment
+            )
+            return ClipReader(modalities=self._modalities, size=self._size).read(changed, choose)
 
     def _read(self, video: Video, clips: Sequence[Sequence[int]]) -> list[dict[str, Frames]]:
         wanted = sorted({index for clip in clips for index in clip})

@@ -8,7 +8,8 @@ while the current one is transformed. A video that cannot be read is listed in `
 import math
 import multiprocessing
 import warnings
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+import zlib
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -23,9 +24,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from bench.core.errors import BenchError, InputError, VideoError
+from bench.core.input_change import InputChange
 from bench.core.input_protocol import Channels, CropRounding, Placement, Short, ViewSampling
 from bench.core.schema import Clip, SlidingWindows, Views, views_per_video
-from bench.data.clips import ClipReader, DecodedCache
+from bench.data.clips import ClipReader, DecodedCache, Reading
 from bench.data.collection import Video, VideoSet
 from bench.data.geometry import Covering, Scaling, Size
 from bench.data.sampling import Part, generator_of, sample_clip, sample_views
@@ -162,6 +164,8 @@ def view_batches(
     sampling: ViewSampling = "blocks",
     placement: Placement = "ends",
     short: Short = "loop",
+    changes: Sequence[InputChange] = (InputChange(),),
+    without: Collection[int] = (),
     workers: int = 0,
     rank: int = 0,
     world: int = 1,
@@ -174,14 +178,20 @@ def view_batches(
     windows: there each video is a batch of its own. `sampling`, `placement` and `short` are those of
     `bench.data.sampling.sample_views`. Frames are scaled to `resize` (short side, (H, W) or a `Scaling`), by default to
     the smallest size that covers the clip. Ranks take every `world`-th video; none is repeated to fill a batch. A video
-    that cannot be read is left out and listed in `failures`.
+    that cannot be read is left out and listed in `failures`. Videos at the positions `without` are skipped.
+
+    Several `changes` of the input share one decode: a video then has its views under the first change, under the
+    second, and so on. A change that needs a decoding of its own stands alone.
     """
     is_single = views[1] == "full" or isinstance(views[0], SlidingWindows)
-    mine, batch = list(range(rank, len(videos), world)), 1 if is_single else batch
+    batch = 1 if is_single else batch
+    mine = [position for position in range(rank, len(videos), world) if position not in without]
     positions = [mine[at : at + batch] for at in range(0, len(mine), batch)]
     size = Covering(height=clip.height, width=clip.width) if resize is None else resize
+    reading = _changed_reading(Reading(size=size, backend=videos.backend), changes)
+    videos = replace(videos, backend=reading.backend)
     maker = _ViewBatchMaker(
-        source=_ClipSource.of(videos, inputs, size=size, cache_bytes=cache_bytes, workers=workers),
+        source=_ClipSource.of(videos, inputs, size=reading.size, cache_bytes=cache_bytes, workers=workers),
         normalisation=Normalisation(mean=tuple(mean), std=tuple(std), channels=channels),
         clip=clip,
         views=views,
@@ -189,9 +199,21 @@ def view_batches(
         sampling=sampling,
         placement=placement,
         short=short,
+        changes=tuple(changes),
     )
     requests = [BatchRequest.of(videos, own) for own in positions]
     return _batches(maker, requests, inputs=inputs, workers=workers, failures=failures)
+
+
+def _changed_reading(reading: Reading, changes: Sequence[InputChange]) -> Reading:
+    """`reading` under a change of it. Raises InputError if such a change does not stand alone."""
+    if len(changes) == 1 and changes[0].entry is not None and changes[0].is_at("reading"):
+        changed: Reading = changes[0].entry.function(reading, value=changes[0].value)
+        return changed
+    apart = [str(change) for change in changes if not change.shares_decoding]
+    if apart and len(changes) > 1:
+        raise InputError(f"{', '.join(apart)} cannot share a decoding with other changes")
+    return reading
 
 
 def steps_per_epoch(videos: VideoSet, *, batch: int, world: int = 1) -> int:
@@ -389,29 +411,57 @@ class _ViewBatchMaker:
     sampling: ViewSampling
     placement: Placement
     short: Short
+    changes: tuple[InputChange, ...] = (InputChange(),)
 
     def __call__(self, request: BatchRequest) -> _WorkerBatch:
-        reader, views = self.source.reader(), views_per_video(self.views)
-        choose = partial(
-            sample_views,
+        views = views_per_video(self.views)
+        return _make(
+            _read_ahead(request.videos, lambda _, video: self._read(video)),
+            views_of=partial(self._views_of_video, {position: video.id for position, video in request.videos}),
+            tensors=_BatchTensors(
+                len(request.videos), views=views and views * len(self.changes), normalisation=self.normalisation
+            ),
+            source=self.source,
+        )
+
+    def _read(self, video: Video) -> DecodedClips:
+        """The clips of every change, one change after the other; for a change of pixels they are the unchanged ones."""
+        reader, choose = self.source.reader(), partial(self._choose, video.id)
+        change = self.changes[0]
+        if change.entry is not None and change.is_at("file"):
+            return reader.read_changed(video, choose, partial(change.entry.function, value=change.value))
+        return reader.read(video, choose)
+
+    def _choose(self, id_: str, part: Part) -> list[tuple[int, ...]]:
+        clips = sample_views(
+            part,
             clip=self.clip,
             views=self.views[0],
             sampling=self.sampling,
             placement=self.placement,
             short=self.short,
         )
-        return _make(
-            _read_ahead(request.videos, lambda _, video: reader.read(video, choose)),
-            views_of=self._views_of_video,
-            tensors=_BatchTensors(len(request.videos), views=views, normalisation=self.normalisation),
-            source=self.source,
-        )
+        chosen: list[tuple[int, ...]] = []
+        for change in self.changes:
+            if change.entry is None or not change.is_at("order"):
+                chosen += clips
+                continue
+            for frames in clips:  # with one draw a video: a lost frame is lost for all of its clips
+                random = change_generator(id_, change)
+                chosen.append(change.entry.function(frames, part=part, value=change.value, random=random))
+        return chosen
 
-    def _views_of_video(self, _position: int, decoded: DecodedClips) -> ClipTensors:
+    def _views_of_video(self, ids: dict[int, str], position: int, decoded: DecodedClips) -> ClipTensors:
         views: ClipTensors = {modality: [] for modality in self.source.modalities}
-        for frames in decoded:
-            for modality, frames_THWC in frames.items():
-                views[modality] += self._spatial_views(frames_THWC)
+        count = len(decoded) // len(self.changes)
+        for number, frames in enumerate(decoded):
+            change = self.changes[number // count]
+            for modality, decoded_THWC in frames.items():
+                changed_THWC = decoded_THWC
+                if change.entry is not None and change.is_at("pixels"):
+                    random = change_generator(ids[position], change, clip=number % count)
+                    changed_THWC = change.entry.function(decoded_THWC, value=change.value, random=random)
+                views[modality] += self._spatial_views(np.ascontiguousarray(changed_THWC))
         return views
 
     def _spatial_views(self, frames_THWC: NDArray[np.uint8]) -> list[Tensor]:
@@ -420,6 +470,13 @@ class _ViewBatchMaker:
             return [whole_view(frames_THWC)]
         height, width = self.clip.height, self.clip.width
         return spatial_views(frames_THWC, height=height, width=width, views=spatial, rounding=self.crop_rounding)
+
+
+def change_generator(id_: str, change: InputChange, *, clip: int = 0) -> np.random.Generator:
+    """The generator of one change of one video; it does not depend on the model, the worker or the set."""
+    return np.random.default_rng(
+        (zlib.crc32(id_.encode("utf-8", "surrogatepass")), zlib.crc32(str(change).encode()), clip)
+    )
 
 
 DecodedVideos = Generator[tuple[int, Video, DecodedClips | VideoError], None, None]

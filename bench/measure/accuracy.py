@@ -1,10 +1,11 @@
 """Accuracy: trains a model by a recipe, or loads given weights, and evaluates it on the videos of a data set."""
 
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, BeforeValidator, Field
 
 from bench.core.errors import InputError
+from bench.core.input_change import UNCHANGED, read_changes
 from bench.core.metric_spec import MetricSpec
 from bench.core.registry import register_measure
 from bench.core.schema import Json, Metric
@@ -23,6 +24,22 @@ Averaging = Literal["softmax", "sigmoid", "score", "raw", "max"]
 Resize = int | tuple[int, int]
 Sampling = Literal["blocks", "sections"]
 Short = Literal["loop", "clamp"]
+
+
+def _as_list(value: Any) -> Any:
+    """A lone change as a list of one."""
+    return [value] if isinstance(value, str) else value
+
+
+def _checked_changes(texts: list[str]) -> list[str]:
+    """The changes as they are stored: the unchanged input first, every value written out."""
+    try:
+        return [str(change) for change in read_changes(texts)]
+    except InputError as error:
+        raise ValueError(str(error)) from None
+
+
+Changes = Annotated[list[str], BeforeValidator(_as_list), AfterValidator(_checked_changes)]
 
 TOP1 = MetricSpec(
     "accuracy.top1",
@@ -88,6 +105,7 @@ def accuracy(
     clip_scores: bool = False,
     labels: str | None = None,
     checkpoint: Checkpoint = "last",
+    change: Changes | None = None,
     excludes_unread: bool = False,
     allow_leaks: list[str] | None = None,
     ranks: Annotated[int, Field(ge=1)] | None = None,
@@ -110,12 +128,17 @@ def accuracy(
     single views. Videos that cannot be read count as wrong unless `excludes_unread`. Videos that share material with
     the training set are an error unless `allow_leaks` names what they share.
 
+    `change` also evaluates the model on changed input, such as `[reversed, jpeg:30]`: every metric then has a value for
+    each change as well, as `accuracy.top1{change=reversed}`, and the predictions have a row per video and change.
+
     `ranks` processes share the work, one per GPU, and divide the recipe's batch; under torchrun their number is that of
     the processes it started. `tensorboard` also writes the curves for TensorBoard. `reach: [50, 80]` adds the time and
     energy until the validated top-1 was as good. `country: FRA` adds the energy of the training by codecarbon, and its
     CO2e with the electricity of that country.
     """
-    from bench.train.evaluating import evaluate
+    import shutil
+
+    from bench.train.evaluating import evaluate_changes
     from bench.train.ranks import joined
 
     given = given_protocol_of(case, resize=resize, sampling=sampling, short=short, averaging=averaging, labels=labels)
@@ -140,9 +163,11 @@ def accuracy(
         model = evaluating.build_model()
         trained = training.train(model, test, checkpoint=checkpoint, val_decides=checkpoint == "best" or bool(reach))
         protocol = evaluating.input_protocol(model, trained)
-        evaluation = evaluate(
+        unfinished = case.artifacts / "unfinished" if change else None
+        evaluations = evaluate_changes(
             model,
             test,
+            changes=read_changes(change or []),
             clip=case.point.clip,
             views=evaluating.views,
             protocol=protocol,
@@ -152,29 +177,39 @@ def accuracy(
             excludes_unread=excludes_unread,
             keeps_clip_scores=clip_scores,
             report=training.report,
+            unfinished=unfinished,
         )
         if here.is_first:
             leaks = {"shared_with_training": training.leaked or None, "leaks_allowed": list(training.allow_leaks)}
-            evaluating.record(model, evaluation, protocol=protocol, leaks=leaks)
-    return [*_metrics(evaluation, trained), *_costs(trained, reach=reach or [])]
-
-
-def _metrics(evaluation: "Evaluation", trained: "TrainingResult | None") -> list[Metric]:
-    metrics = [_share(TOP1, evaluation.top(1))]
-    if evaluation.scores.shape[1] > 5:  # top-5 of five classes or fewer is always 100 %
-        metrics.append(_share(TOP5, evaluation.top(5)))
-    metrics.append(CLIP_TOP1.metric(100 * evaluation.clip_top(1)))
-    if evaluation.is_multi_label:
-        metrics.append(MEAN_PRECISION.metric(100 * evaluation.mean_average_precision))
-    else:
-        metrics.append(MEAN_CLASS.metric(100 * evaluation.mean_class))
+            evaluating.record(model, evaluations, protocol=protocol, leaks=leaks)
+            if unfinished is not None:
+                shutil.rmtree(unfinished, ignore_errors=True)
+    metrics = _shares(evaluations[UNCHANGED])
     if trained is not None:
         metrics.append(TRAIN_SECONDS.metric(trained.seconds))
-    return [*metrics, EVALUATION_SECONDS.metric(evaluation.seconds)]
+    metrics.append(EVALUATION_SECONDS.metric(sum(evaluation.seconds for evaluation in evaluations.values())))
+    for name, evaluation in evaluations.items():
+        if name != UNCHANGED:
+            metrics += _shares(evaluation, labels={"change": name})
+    return [*metrics, *_costs(trained, reach=reach or [])]
 
 
-def _share(spec: MetricSpec, share: "Estimate") -> Metric:
-    return spec.metric(100 * share.value, interval=(100 * share.low, 100 * share.high))
+def _shares(evaluation: "Evaluation", *, labels: dict[str, str] | None = None) -> list[Metric]:
+    """The accuracies of one evaluation; `labels` name the change of its input."""
+    marked = {"labels": labels or {}}
+    metrics = [_share(TOP1, evaluation.top(1), **marked)]
+    if evaluation.scores.shape[1] > 5:  # top-5 of five classes or fewer is always 100 %
+        metrics.append(_share(TOP5, evaluation.top(5), **marked))
+    metrics.append(CLIP_TOP1.metric(100 * evaluation.clip_top(1), **marked))
+    if evaluation.is_multi_label:
+        metrics.append(MEAN_PRECISION.metric(100 * evaluation.mean_average_precision, **marked))
+    else:
+        metrics.append(MEAN_CLASS.metric(100 * evaluation.mean_class, **marked))
+    return metrics
+
+
+def _share(spec: MetricSpec, share: "Estimate", **marked: Any) -> Metric:
+    return spec.metric(100 * share.value, interval=(100 * share.low, 100 * share.high), **marked)
 
 
 def _costs(trained: "TrainingResult | None", *, reach: list[float]) -> list[Metric]:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.core.errors import InputError
+from bench.core.input_change import UNCHANGED
 from bench.core.input_protocol import InputProtocol, read_class_names
 from bench.core.schema import Clip, Json, Views, clip_from_text, views_from_text
 from bench.measure.context import CaseContext
@@ -105,21 +106,31 @@ class CaseEvaluation:
         return evaluation_protocol(model, self.given, clip=clip, default_clip=default_clip)
 
     def record(
-        self, model: "nn.Module", evaluation: "Evaluation", *, protocol: InputProtocol, leaks: Mapping[str, Json]
+        self,
+        model: "nn.Module",
+        evaluations: "Mapping[str, Evaluation]",
+        *,
+        protocol: InputProtocol,
+        leaks: Mapping[str, Json],
     ) -> None:
-        """Add the protocol, with what is shared with the training set, to the record; write every video's scores."""
+        """Add the protocol, with what is shared with the training set, to the record; write every video's scores.
+
+        `evaluations` has one for each change of the input, the unchanged one among them.
+        """
         from bench.train.accuracy_protocol import describe_evaluation
         from bench.train.predictions import FILE, write_predictions
 
-        case = self.case
+        case, evaluation = self.case, evaluations[UNCHANGED]
         described = describe_evaluation(
             model, self.test, evaluation, clip=case.point.clip, views=self.views, protocol=protocol
         )
         described |= leaks
+        if len(evaluations) > 1:
+            described["changes"] = list(evaluations)
         case.note("protocol", described)
         case.note("input_protocol", protocol.as_detail())
         file = write_predictions(
-            case.artifacts / FILE, evaluation, self.test, protocol=described, model=case.case.title
+            case.artifacts / FILE, evaluations, self.test, protocol=described, model=case.case.title
         )
         case.keep("predictions", file)
         self._warn_of_protocol(protocol, is_multi_label=evaluation.is_multi_label)

@@ -1,10 +1,14 @@
 """Accuracy of a model on videos: the model scores every view of every video once, and all metrics follow from that."""
 
 import copy
+import hashlib
+import json
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -13,12 +17,14 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from bench.core.errors import BenchError, InputError, TrainingError
+from bench.core.input_change import UNCHANGED, InputChange
 from bench.core.input_protocol import Averaging, InputProtocol
 from bench.core.schema import Clip, Views, views_per_video
 from bench.core.stats import Estimate, wilson_interval
 from bench.data.collection import VideoSet
 from bench.data.loading import Batch, UnreadVideo, view_batches
 from bench.models.base import inputs_of
+from bench.train.checkpointing import written_whole
 from bench.train.preprocessing import evaluation_protocol, view_options, with_matching_classes
 from bench.train.progress import ProgressClock, ProgressReport, silent
 from bench.train.ranks import current_ranks
@@ -32,6 +38,7 @@ from bench.train.scoring import (
 )
 
 Amp = Literal["off", "fp16", "bf16"]
+SAVE_EVERY_S = 30.0  # what a kill may cost of an evaluation
 NO_OUTPUT = -1e4  # logit of a class that the model does not know; finite, so that means of raw scores stay finite
 
 
@@ -148,38 +155,116 @@ def evaluate(
     model takes one size only but views are `full`, or if it knows none of the classes; TrainingError if no video can be
     read or a score is not finite.
     """
+    found = evaluate_changes(
+        model,
+        videos,
+        changes=(InputChange(),),
+        clip=clip,
+        views=views,
+        protocol=protocol,
+        device=device,
+        batch=batch,
+        workers=workers,
+        amp=amp,
+        report=report,
+        excludes_unread=excludes_unread,
+        keeps_clip_scores=keeps_clip_scores,
+    )
+    return found[UNCHANGED]
+
+
+def evaluate_changes(
+    model: nn.Module,
+    videos: VideoSet,
+    *,
+    changes: Sequence[InputChange],
+    clip: Clip,
+    views: Views = (1, 1),
+    protocol: InputProtocol | None = None,
+    device: str | torch.device = "cpu",
+    batch: int = 8,
+    workers: int = 0,
+    amp: Amp = "off",
+    report: ProgressReport = silent,
+    excludes_unread: bool = False,
+    keeps_clip_scores: bool = False,
+    unfinished: Path | None = None,
+) -> dict[str, Evaluation]:
+    """Score `videos` under each of `changes`; everything else is as in `evaluate`.
+
+    Changes of frame order and pixels share the decoding of the unchanged clips; each other change has a pass of its
+    own. With a folder `unfinished`, what is scored is stored there every half minute, so that the same call after a
+    kill goes on there; the caller removes the folder. Raises InputError for changes of a model that takes flow.
+    """
     _require_labels(videos)
     if views[1] == "full":
         require_whole_frames(model, clip)
+    if len(changes) > 1 and any(each.modality == "flow" for each in inputs_of(model)):
+        raise InputError("changes of the input are for models that take RGB frames; this one takes optical flow")
     merged = evaluation_protocol(model, protocol or InputProtocol(), clip=clip, default_clip=clip)
     protocol = with_matching_classes(merged, videos)
     averaging = protocol.averaging or "softmax"
     columns = None if protocol.classes is None else class_columns(protocol.classes, videos.classes)
-    ranks, clock, count = current_ranks(), ProgressClock(), views_per_video(views) or batch
-    parts: list[_ScoredBatch] = []
-    unread: list[UnreadVideo] = []
-    batches = view_batches(
-        videos,
-        clip=clip,
-        inputs=inputs_of(model),
-        views=views,
-        batch=max(1, batch // count),
-        workers=workers,
-        rank=ranks.rank,
-        world=ranks.world,
-        failures=unread,
-        **view_options(protocol, clip),
-    )
-    done = 0
+    ranks, count = current_ranks(), views_per_video(views) or batch
+    groups = _sharing_a_decode(changes)
+    about = [videos.hash, protocol, clip, views, ranks.rank, ranks.world, keeps_clip_scores]
+    if unfinished is not None:
+        about.append(_state_hash(model))
+    stores = [ScoredVideos.opened(unfinished, group=group, about=about) for group in groups]
+    whole = len(videos) * len(changes) / ranks.world
+    done = sum(store.done * len(group) for store, group in zip(stores, groups, strict=True))
+    clock = ProgressClock(fraction=done / whole)
     with in_evaluation_mode(model), torch.inference_mode(), autocast(device, amp):
-        for each in batches:
-            logits = ordered(batch_outputs(model, each, device=device, at_once=batch), columns)
-            parts.append(_scored(logits, each, averaging=averaging, keeps_clip_scores=keeps_clip_scores))
-            done += len(each.labels)
-            if clock.count(each.clips[0].shape[0]):
-                report(clock.progress("evaluating", min(1.0, done * ranks.world / len(videos))))
-    gathered = [part for of_rank in ranks.gather(parts) for part in of_rank]
-    failed = [video for of_rank in ranks.gather(unread) for video in of_rank]
+        for store, group in zip(stores, groups, strict=True):
+            batches = view_batches(
+                videos,
+                clip=clip,
+                inputs=inputs_of(model),
+                views=views,
+                batch=max(1, batch // (count * len(group))),
+                changes=group,
+                without=store.positions,
+                workers=workers,
+                rank=ranks.rank,
+                world=ranks.world,
+                failures=store.unread,
+                **view_options(protocol, clip),
+            )
+            for each in batches:
+                logits = ordered(batch_outputs(model, each, device=device, at_once=batch), columns)
+                store.add(
+                    _scored(logits, each, averaging=averaging, keeps_clip_scores=keeps_clip_scores, of=len(group))
+                )
+                done += len(each.labels) * len(group)
+                if clock.count(each.clips[0].shape[0]):
+                    report(clock.progress(_what(group, changes), min(1.0, done / whole)))
+            store.save()
+    common = {"excludes_unread": excludes_unread, "averaging": averaging, "rounding": rounding_of(device)}
+    return {
+        str(change): _gathered(store, number, videos, seconds=clock.seconds / len(changes), **common)
+        for store, group in zip(stores, groups, strict=True)
+        for number, change in enumerate(group)
+    }
+
+
+def _sharing_a_decode(changes: Sequence[InputChange]) -> list[tuple[InputChange, ...]]:
+    """The changes in groups with one decode each; the first group has the unchanged input."""
+    shared = tuple(change for change in changes if change.shares_decoding)
+    return [group for group in (shared, *((change,) for change in changes if not change.shares_decoding)) if group]
+
+
+def _what(group: Sequence[InputChange], changes: Sequence[InputChange]) -> str:
+    """What a pass does, for its progress."""
+    if len(changes) == 1:
+        return "evaluating"
+    return f"evaluating {group[0]}" if len(group) == 1 else f"evaluating {len(group)} of {len(changes)} changes"
+
+
+def _gathered(store: "ScoredVideos", number: int, videos: VideoSet, **common: Any) -> Evaluation:
+    """The evaluation of one change of a group, from the parts that all ranks have scored."""
+    ranks = current_ranks()
+    gathered = [parts[number] for of_rank in ranks.gather(store.parts) for parts in of_rank]
+    failed = [video for of_rank in ranks.gather(store.unread) for video in of_rank]
     if not gathered:
         raise TrainingError(f"none of the {len(failed)} videos can be read; the first: {failed[0].reason}")
     failed.sort(key=lambda video: video.position)
@@ -187,10 +272,7 @@ def evaluate(
         **_joined(gathered),
         unread=tuple(failed),
         unread_labels=_labels_at(videos, [video.position for video in failed]),
-        excludes_unread=excludes_unread,
-        averaging=averaging,
-        rounding=rounding_of(device),
-        seconds=clock.seconds,
+        **common,
     )
 
 
@@ -281,8 +363,8 @@ def over_views(scores_BVC: NDArray[np.float32], *, averaging: Averaging) -> NDAr
 
 
 @dataclass(frozen=True, kw_only=True)
-class _ScoredBatch:
-    """The scores of one batch of videos, on the host."""
+class ScoredBatch:
+    """The scores of one batch of videos under one change, on the host."""
 
     positions: NDArray[np.int64]
     labels: Labels
@@ -291,21 +373,108 @@ class _ScoredBatch:
     clip_scores: NDArray[np.float32] | None
 
 
-def _scored(logits: Tensor, batch: Batch, *, averaging: Averaging, keeps_clip_scores: bool) -> _ScoredBatch:
+class ScoredVideos:
+    """What one rank has scored under a group of changes that share a decode: for each batch a part per change.
+
+    With a file, the parts are stored in it, and `opened` reads them back.
+    """
+
+    def __init__(self, file: Path | None = None) -> None:
+        self.file = file
+        self.parts: list[tuple[ScoredBatch, ...]] = []
+        self.unread: list[UnreadVideo] = []
+        self._saved_at = time.monotonic()
+
+    @classmethod
+    def opened(cls, folder: Path | None, *, group: Sequence[InputChange], about: Sequence[Any]) -> "ScoredVideos":
+        """The store of one group in `folder`, with what an earlier call for the same model, videos and clips saved."""
+        if folder is None:
+            return cls()
+        content = json.dumps([[str(change) for change in group], [str(each) for each in about]])
+        store = cls(folder / f"scored_{hashlib.sha256(content.encode()).hexdigest()[:12]}.npz")
+        store._load(len(group))
+        return store
+
+    @property
+    def positions(self) -> frozenset[int]:
+        """Places of the videos that were scored or could not be read."""
+        scored = [int(place) for parts in self.parts for place in parts[0].positions]
+        return frozenset([*scored, *(video.position for video in self.unread)])
+
+    @property
+    def done(self) -> int:
+        return len(self.positions)
+
+    def add(self, parts: tuple[ScoredBatch, ...]) -> None:
+        """Add the parts of one batch; stores all of them if the last time is long ago."""
+        self.parts.append(parts)
+        if time.monotonic() - self._saved_at >= SAVE_EVERY_S:
+            self.save()
+
+    def save(self) -> None:
+        """Write everything so far; a kill during it leaves the earlier file."""
+        if self.file is None or not self.parts:
+            return
+        self.file.parent.mkdir(parents=True, exist_ok=True)
+        arrays: dict[str, NDArray[Any]] = {}
+        for number in range(len(self.parts[0])):
+            joined = _joined([parts[number] for parts in self.parts])
+            arrays |= {f"{name}_{number}": values for name, values in joined.items()}
+        unread = json.dumps([[video.position, video.id, video.reason] for video in self.unread])
+        with written_whole(self.file) as part, part.open("wb") as file:
+            np.savez(file, unread=np.array(unread), **arrays)  # type: ignore[arg-type]  # numpy types the rest as bool
+        self._saved_at = time.monotonic()
+
+    def _load(self, changes: int) -> None:
+        if self.file is None or not self.file.is_file():
+            return
+        with np.load(self.file, allow_pickle=False) as kept:
+            names = [field.name for field in fields(ScoredBatch)]
+            parts = [ScoredBatch(**{name: kept.get(f"{name}_{number}") for name in names}) for number in range(changes)]
+            unread = [
+                UnreadVideo(position=place, id=id_, reason=why) for place, id_, why in json.loads(str(kept["unread"]))
+            ]
+        self.parts, self.unread = [tuple(parts)], unread
+
+
+def _state_hash(model: nn.Module) -> str:
+    """12 hex digits over all parameters and buffers."""
+    total = hashlib.sha256()
+    for name, tensor in model.state_dict().items():
+        total.update(name.encode())
+        total.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return total.hexdigest()[:12]
+
+
+def _scored(
+    logits: Tensor, batch: Batch, *, averaging: Averaging, keeps_clip_scores: bool, of: int = 1
+) -> tuple[ScoredBatch, ...]:
+    """The scores of a batch under each `of` several changes, whose views of a video follow each other."""
     is_multi_label = batch.labels.ndim == 2
     by_view = view_scores(logits, averaging=averaging, is_multi_label=is_multi_label).cpu().numpy()
     labels = batch.labels.numpy().astype(np.bool_) if is_multi_label else batch.labels.numpy()
-    by_video = by_view.reshape(len(labels), batch.views, -1)
-    return _ScoredBatch(
-        positions=batch.videos.numpy(),
-        labels=labels,
-        scores=over_views(by_video, averaging=averaging),
-        clip_ranks=label_ranks(by_view, labels.repeat(batch.views, axis=0)).reshape(len(labels), batch.views),
-        clip_scores=by_video if keeps_clip_scores else None,
+    by_change = by_view.reshape(len(labels), of, batch.views // of, -1)
+    return tuple(
+        _scored_change(by_change[:, number], labels, batch, averaging=averaging, keeps_clip_scores=keeps_clip_scores)
+        for number in range(of)
     )
 
 
-def _joined(parts: list[_ScoredBatch]) -> dict[str, NDArray[Any]]:
+def _scored_change(
+    scores_BVC: NDArray[np.float32], labels: Labels, batch: Batch, *, averaging: Averaging, keeps_clip_scores: bool
+) -> ScoredBatch:
+    views = scores_BVC.shape[1]
+    by_view = scores_BVC.reshape(len(labels) * views, -1)
+    return ScoredBatch(
+        positions=batch.videos.numpy(),
+        labels=labels,
+        scores=over_views(scores_BVC, averaging=averaging),
+        clip_ranks=label_ranks(by_view, labels.repeat(views, axis=0)).reshape(len(labels), views),
+        clip_scores=scores_BVC if keeps_clip_scores else None,
+    )
+
+
+def _joined(parts: list[ScoredBatch]) -> dict[str, NDArray[Any]]:
     """The fields of all parts, in the order of the set; a video that two ranks scored counts once."""
     _, first = np.unique(np.concatenate([part.positions for part in parts]), return_index=True)
     names = ["positions", "labels", "scores", "clip_ranks"]

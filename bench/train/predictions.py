@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.core.errors import InputError
+from bench.core.input_change import UNCHANGED
 from bench.core.schema import Json
 from bench.core.stats import Estimate, mcnemar, paired_shares, wilson_interval
 from bench.train.scoring import (
@@ -25,6 +26,8 @@ from bench.train.scoring import (
 )
 
 if TYPE_CHECKING:
+    from pyarrow import Table
+
     from bench.data.collection import VideoSet
     from bench.train.evaluating import Evaluation
 
@@ -113,41 +116,66 @@ class Agreement:
 
 
 def write_predictions(
-    path: Path, evaluation: "Evaluation", videos: "VideoSet", *, protocol: Mapping[str, Json], model: str = ""
-) -> Path:
-    """Write one row per video: id, label, predicted class, rank of the label, views that are right, all scores.
-
-    If a video may have several labels, they are a list, and the rank is that of the best one. `clip_scores` is a list
-    of the scores of each view, if the evaluation kept them.
-    """
-    found = Predictions(
-        videos=tuple(videos.videos[position].id for position in evaluation.positions),
-        labels=evaluation.labels,
-        scores=evaluation.scores,
-        classes=videos.classes,
-        protocol=protocol,
-        model=model,
-    )
-    views_right = (evaluation.clip_ranks == 0).sum(axis=1)
-    return store_predictions(path, found, views_right=views_right, clip_scores=evaluation.clip_scores)
-
-
-def store_predictions(
     path: Path,
-    found: Predictions,
+    evaluations: "Mapping[str, Evaluation]",
+    videos: "VideoSet",
     *,
-    views_right: NDArray[np.integer] | None = None,
-    clip_scores: NDArray[np.float32] | None = None,
+    protocol: Mapping[str, Json],
+    model: str = "",
 ) -> Path:
-    """Write what `read_predictions` reads. Without scores of single views, `views_right` is null."""
+    """Write one row per video and change of the input: id, label, predicted class, rank of the label, all scores.
+
+    If a video may have several labels, they are a list, and the rank is that of the best one. `views_right` is the
+    number of single views that are right, `clip_scores` a list of the scores of each, if the evaluation kept them.
+    """
+    tables = [
+        _table(
+            Predictions(
+                videos=tuple(videos.videos[position].id for position in evaluation.positions),
+                labels=evaluation.labels,
+                scores=evaluation.scores,
+                classes=videos.classes,
+                protocol=protocol,
+                model=model,
+            ),
+            change=change,
+            views_right=(evaluation.clip_ranks == 0).sum(axis=1),
+            clip_scores=evaluation.clip_scores,
+        )
+        for change, evaluation in evaluations.items()
+    ]
+    return _write_tables(path, tables)
+
+
+def store_predictions(path: Path, found: Predictions) -> Path:
+    """Write what `read_predictions` reads. `views_right` is null, because scores of single views are unknown."""
+    return _write_tables(path, [_table(found)])
+
+
+def _write_tables(path: Path, tables: Sequence["Table"]) -> Path:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     from bench.train.checkpointing import written_whole
 
+    with written_whole(path) as part:
+        pq.write_table(pa.concat_tables(tables), part, compression="zstd")
+    return path
+
+
+def _table(
+    found: Predictions,
+    *,
+    change: str = UNCHANGED,
+    views_right: NDArray[np.integer] | None = None,
+    clip_scores: NDArray[np.float32] | None = None,
+) -> "Table":
+    import pyarrow as pa
+
     best = found.scores.argmax(axis=1)
     columns: dict[str, Any] = {
         "video": list(found.videos),
+        "change": [change] * len(found.videos),
         "label": _column(found.labels),
         "label_name": _names(found.classes, found.labels),
         "predicted": best,
@@ -163,14 +191,16 @@ def store_predictions(
         "classes": json.dumps(found.classes),
         "model": json.dumps(found.model),
     }
-    table = pa.table(columns).replace_schema_metadata(about)
-    with written_whole(path) as part:
-        pq.write_table(table, part, compression="zstd")
-    return path
+    return pa.table(columns).replace_schema_metadata(about)
 
 
 def read_predictions(path: Path) -> Predictions:
-    """Read what `write_predictions` wrote; raises InputError for any other file."""
+    """Read the predictions for the unchanged input; raises InputError for a file that is none of vbench."""
+    return read_changed_predictions(path)[UNCHANGED]
+
+
+def read_changed_predictions(path: Path) -> dict[str, Predictions]:
+    """Read the predictions for each change of the input, the unchanged one first; raises InputError as above."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -178,19 +208,28 @@ def read_predictions(path: Path) -> Predictions:
         with pq.ParquetFile(path) as file:
             table = file.read()
         about = _about(table.schema.metadata or {})
-        scores = _scores(table["scores"])
-        found = Predictions(
-            videos=tuple(table["video"].to_pylist()),
-            labels=_labels(table["label"].to_pylist(), classes=scores.shape[1]),
-            scores=scores,
-            classes=tuple(about["classes"]),
-            protocol=about["protocol"],
-            model=about.get("model", ""),
-        )
-        _require_whole(found)
+        names = table["change"].to_pylist() if "change" in table.column_names else [UNCHANGED] * len(table)
+        found = {
+            name: _read_rows(table.filter(pa.array([each == name for each in names])), about)
+            for name in dict.fromkeys([UNCHANGED, *names])
+        }
     except (OSError, LookupError, TypeError, ValueError, pa.ArrowException) as error:
         reason = str(error).partition("\n")[0]
         raise InputError(f"{path} is not a file of predictions written by vbench: {reason}") from error
+    return found
+
+
+def _read_rows(rows: "Table", about: Mapping[str, Any]) -> Predictions:
+    scores = _scores(rows["scores"])
+    found = Predictions(
+        videos=tuple(rows["video"].to_pylist()),
+        labels=_labels(rows["label"].to_pylist(), classes=scores.shape[1]),
+        scores=scores,
+        classes=tuple(about["classes"]),
+        protocol=about["protocol"],
+        model=about.get("model", ""),
+    )
+    _require_whole(found)
     return found
 
 

@@ -63,7 +63,7 @@ def kept(tmp_path: Path) -> Kept:
         )
         return write_predictions(
             tmp_path / name / "artifacts" / case / "predictions.parquet",
-            seen,
+            {"none": seen},
             VideoSet(name="motions", split="val", classes=CLASSES, videos=tuple(videos)),
             protocol=PROTOCOL | {"unread": unread} | protocol,
             model=f"net input={name}",

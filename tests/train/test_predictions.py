@@ -30,7 +30,7 @@ def predictions(scores, labels, *, videos=None, classes=("a", "b")):
 
 def test_predictions_come_back_from_the_file(tiny_net, val_videos, clip, tmp_path):
     seen = evaluate(tiny_net(), val_videos, clip=clip, views=(2, 1))
-    path = write_predictions(tmp_path / "p.parquet", seen, val_videos, protocol={"views": "2x1"})
+    path = write_predictions(tmp_path / "p.parquet", {"none": seen}, val_videos, protocol={"views": "2x1"})
     found = read_predictions(path)
     assert found.videos == tuple(video.id for video in val_videos.videos)
     np.testing.assert_array_equal(found.scores, seen.scores)
@@ -46,7 +46,7 @@ def many(val_videos):
 
 def test_several_labels_a_video_come_back_from_the_file(tiny_net, many, clip, tmp_path):
     seen = evaluate(tiny_net(), many, clip=clip, protocol=InputProtocol(averaging="sigmoid"))
-    path = write_predictions(tmp_path / "p.parquet", seen, many, protocol={})
+    path = write_predictions(tmp_path / "p.parquet", {"none": seen}, many, protocol={})
     names = [set(row) for row in pq.read_table(path)["label_name"].to_pylist()]
     assert names == [{many.classes[label] for label in video.labels} for video in many.videos]
     found = read_predictions(path)
