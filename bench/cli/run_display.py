@@ -142,7 +142,7 @@ def _line(record: Record, *, number: int, total: int) -> str:
 
 def _headline_texts(record: Record) -> Iterator[str]:
     """`Latency 20.1 ms`, `Throughput, batch 8: 50 clips/s`: the headline metrics that have a value."""
-    known = [metric for metric in record.metrics if metric.value is not None]
+    known = [metric for metric in record.metrics if metric.value is not None and "change" not in metric.labels]
     wanted = headlines_among((metric.name, metric.better) for metric in known)
     for metric in known:
         if metric.name in wanted:

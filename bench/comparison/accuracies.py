@@ -88,8 +88,7 @@ def assess_models(row: MetricVerdict, limits: Limits, base: tuple[Run, Metric], 
     """
     match = TOP_K.fullmatch(base[1].name)
     if match:
-        change = base[1].labels.get("change", UNCHANGED)
-        old, new = (read_ranks(run, change=change) for run, _ in (base, head))
+        old, new = (read_ranks(run, change=metric.labels.get("change", UNCHANGED)) for run, metric in (base, head))
         if old is not None and new is not None and old.labels == new.labels:
             return _assess_videos(row, limits, old, new, k=int(match[1]), scope=_scope(base[0]))
     if base[1].value == head[1].value:

@@ -268,12 +268,9 @@ def _gathered(store: "ScoredVideos", number: int, videos: VideoSet, **common: An
     if not gathered:
         raise TrainingError(f"none of the {len(failed)} videos can be read; the first: {failed[0].reason}")
     failed.sort(key=lambda video: video.position)
-    return Evaluation(
-        **_joined(gathered),
-        unread=tuple(failed),
-        unread_labels=_labels_at(videos, [video.position for video in failed]),
-        **common,
-    )
+    arrays: dict[str, Any] = _joined(gathered)
+    unread_labels = _labels_at(videos, [video.position for video in failed])
+    return Evaluation(**arrays, unread=tuple(failed), unread_labels=unread_labels, **common)
 
 
 @contextmanager

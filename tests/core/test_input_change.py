@@ -46,7 +46,7 @@ def test_a_mistake_is_one_clear_line(given, told):
 
 
 def test_a_change_given_twice_is_an_error():
-    with pytest.raises(InputError, match="'noise:0.1' is given twice"):
+    with pytest.raises(InputError, match=r"'noise:0\.1' is given twice"):
         read_changes(["noise", "noise:0.1"])
 
 

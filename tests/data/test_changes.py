@@ -1,6 +1,7 @@
 """Each change of the input, on values worked out by hand."""
 
 import io
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
-from scipy.ndimage import gaussian_filter1d
+from scipy.ndimage import gaussian_filter, gaussian_filter1d
 
 from bench.core.input_change import InputChange, read_changes
 from bench.core.registry import CHANGES
@@ -65,7 +66,7 @@ def test_shuffling_keeps_the_frames_and_depends_on_the_video():
 def test_a_lost_frame_shows_the_last_one_that_arrived():
     long = Part(first=100, frames=1000)
     shown = order("drop_frames:0.3", tuple(range(100, 1100)), long)
-    held = [now == before for before, now in zip(shown, shown[1:], strict=False)]
+    held = [now == before for before, now in pairwise(shown)]
     assert 0.25 < np.mean(held) < 0.35
     assert all(frame <= real for frame, real in zip(shown, range(100, 1100), strict=True))
     assert order("drop_frames:0") == CLIP
@@ -123,12 +124,15 @@ def test_blur_is_that_of_an_independent_filter():
     assert np.abs(pixels("blur:2", frame) - wanted).max() <= 1
 
 
-def test_jpeg_is_that_of_an_independent_encoder(frames_THWC):
-    found = pixels("jpeg:30", frames_THWC)
-    for frame, changed in zip(frames_THWC, found, strict=True):
-        file = io.BytesIO()
-        Image.fromarray(frame).save(file, "jpeg", quality=30)
-        assert np.abs(np.asarray(Image.open(file)).astype(int) - changed).mean() < 2
+def test_jpeg_is_that_of_an_independent_encoder():
+    """Of a smooth picture: in noise, decoders round colours differently."""
+    noise = np.random.default_rng(0).integers(0, 256, (48, 48, 3)).astype(float)
+    frame = np.clip(128 + 8 * (gaussian_filter(noise, (4, 4, 0)) - 128), 0, 255).astype(np.uint8)
+    (changed,) = pixels("jpeg:30", frame[None])
+    file = io.BytesIO()
+    Image.fromarray(frame).save(file, "jpeg", quality=30, subsampling=0)
+    wanted = np.asarray(Image.open(file)).astype(int)
+    assert np.abs(wanted - changed).mean() < 0.2 * np.abs(wanted - frame).mean()
 
 
 def test_a_box_hides_its_share_of_the_picture():

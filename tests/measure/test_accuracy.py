@@ -2,10 +2,12 @@ from dataclasses import replace
 
 import pytest
 import torch
+from pydantic import TypeAdapter, ValidationError
 from torchvision.models.video import r3d_18
 
 from bench.core.errors import InputError, UnknownNameError
 from bench.core.input_protocol import InputProtocol
+from bench.core.registry import MEASURES
 from bench.core.schema import Case, Point
 from bench.data.collection import open_dataset
 from bench.data.split_names import evaluated_split, trained_split
@@ -13,8 +15,8 @@ from bench.measure.accuracy import accuracy
 from bench.measure.case_training import CaseTraining
 from bench.measure.context import CaseContext
 from bench.train.checkpointing import read_weights
-from bench.train.evaluating import evaluate
-from bench.train.predictions import read_predictions
+from bench.train.evaluating import evaluate_changes
+from bench.train.predictions import read_changed_predictions, read_predictions
 from bench.train.ranks import Ranks
 
 RECIPE = """
@@ -88,10 +90,9 @@ def test_evaluation_follows_the_sampling_and_short_of_the_recipe(augmentation, l
 
     def seen(*args, **options):
         looks.append((options["protocol"].sampling, options["protocol"].short))
-        return evaluate(*args, **options)
+        return evaluate_changes(*args, **options)
 
-    for place in ("bench.train.evaluating.evaluate", "bench.train.fitting.evaluate"):
-        monkeypatch.setattr(place, seen)
+    monkeypatch.setattr("bench.train.evaluating.evaluate_changes", seen)
     (tmp_path / "followed.yaml").write_text(f"{RECIPE}augmentation: {{{augmentation}}}\n".replace("tiny", "followed"))
     case = loaded(recipe="followed", clip="4x4x32")
     found = by_name(accuracy(case, root=root))
@@ -292,3 +293,31 @@ def test_each_evaluated_split_has_its_training_split(split, known, evaluated, tr
 def test_an_unknown_split_is_named_in_the_error():
     with pytest.raises(UnknownNameError, match="unknown split '4' in data set d"):
         evaluated_split(4, known=("train1", "test1"), dataset="d")
+
+
+def test_changed_input_has_metrics_and_predictions_of_its_own(loaded, root, tmp_path):
+    case = loaded()
+    found = {metric.key: metric for metric in accuracy(case, root=root, change=["reversed", "noise"])}
+    plain = by_name(accuracy(loaded(), root=root))
+    assert found["accuracy.top1"].value == plain["top1"].value
+    assert {key for key in found if "top1{" in key} == {
+        "accuracy.top1{change=reversed}",
+        "accuracy.top1{change=noise:0.1}",
+        "accuracy.clip_top1{change=reversed}",
+        "accuracy.clip_top1{change=noise:0.1}",
+    }
+    assert case.details["protocol"]["changes"] == ["none", "reversed", "noise:0.1"]
+    kept = read_changed_predictions(case.artifacts / "predictions.parquet")
+    for name, predictions in kept.items():
+        key = "accuracy.top1" if name == "none" else f"accuracy.top1{{change={name}}}"
+        assert 100 * predictions.top(1).value == pytest.approx(found[key].value)
+    assert len({predictions.videos for predictions in kept.values()}) == 1
+    assert not (case.artifacts / "unfinished").exists()
+
+
+def test_a_suite_states_changes_of_the_input_with_their_values():
+    checked = TypeAdapter(MEASURES.get("accuracy").option_types["change"])
+    assert checked.validate_python("reversed") == ["none", "reversed"]
+    assert checked.validate_python(["jpeg", "none"]) == ["none", "jpeg:30"]
+    with pytest.raises(ValidationError, match=r"unknown change 'revrsed'; did you mean: reversed"):
+        checked.validate_python(["revrsed"])

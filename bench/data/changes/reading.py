@@ -52,6 +52,12 @@ def lower_bitrate(source: Path, target: Path, *, value: float) -> None:
             raise VideoError(facts.problem)
         frames, fps, size = facts.frames, facts.fps or ASSUMED_FPS, source_of(source).size
     bits_per_s = max(1000, round(8 * size * fps / max(1, frames) * value))
-    options = {"b": str(bits_per_s), "maxrate": str(bits_per_s), "bufsize": str(2 * bits_per_s), "preset": "veryfast"}
+    options = {
+        "b": str(bits_per_s),
+        "maxrate": str(bits_per_s),
+        "bufsize": str(2 * bits_per_s),
+        "preset": "veryfast",
+        "x264-params": "threads=1:sync-lookahead=0:rc-lookahead=0:mbtree=0",  # the same bytes every time
+    }
     rate = Fraction(fps).limit_denominator(1001)
     write_mp4(target, every_frame(source, short_side=None, is_even=True), fps=rate, options=options)
