@@ -9,7 +9,7 @@ CPU_INDEX = https://download.pytorch.org/whl/cpu
 CPU_TORCH = $(if $(CPU),$(BIN)/python -m pip install --quiet --retries 1 --timeout 20 --index-url $(CPU_INDEX) torch torchvision \
 	|| echo "$(CPU_INDEX) cannot be reached: installing the default torch",:)
 
-.PHONY: demo test slow check fix bench gpu schema docs clean
+.PHONY: demo test slow check fix bench gpu schema catalog docs clean
 
 demo: $(VENV)/.run    # about two minutes after the install; vbench run quickstart is the longer form
 	$(BIN)/vbench run suites/demo.yaml
@@ -38,6 +38,9 @@ gpu: $(VENV)/.run    # the first measurements of a GPU in eight minutes; a secon
 
 schema: $(VENV)/.run
 	$(BIN)/python -c "from bench.suite import write_json_schema; write_json_schema('suites/suite.schema.json')"
+
+catalog: $(VENV)/.run    # counts of the registered models, which come with vbench; after a change of models
+	$(BIN)/python -m bench.catalog.write_shipped_models
 
 docs: $(VENV)/.docs    # warnings are errors; open docs/_build/index.html
 	$(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build

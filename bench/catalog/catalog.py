@@ -1,10 +1,7 @@
 """The catalog of models, measures and data sets. Models are inspected by a child process, since that needs torch."""
 
-import fnmatch
-import hashlib
 import json
 import platform
-import re
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
@@ -13,16 +10,17 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
-import bench
-from bench.catalog.user_code import code_hash, user_modules
+from bench.catalog.shipped_models import shipped_answers
+from bench.catalog.source_hashes import bytes_hash, sources_under
+from bench.catalog.user_code import user_modules
 from bench.core.errors import BenchError, InputError, UnknownNameError
 from bench.core.files import cache_folder, existing_file, write_cache
 from bench.core.input_protocol import InputProtocol
+from bench.core.model_name import is_registered_name
 from bench.core.process import ChildProcess, ChildTimeoutError
 from bench.core.registry import DATASETS, MEASURES, DatasetEntry, MeasureEntry, import_plugins
 from bench.core.schema import Frozen, ModelCheck, ModelInfo, Point, digest
 
-PACKAGE = Path(bench.__file__).parent
 CATALOG_SOURCES = (
     "models",
     "measure/counting",
@@ -31,6 +29,7 @@ CATALOG_SOURCES = (
     "core/registry.py",
     "catalog/catalog_child.py",
     "catalog/user_code.py",
+    "catalog/source_hashes.py",
 )
 PACKAGED = ("torchvision:", "timm:")  # what these names mean changes with the version of a library only
 LIBRARIES = ("torch", "torchvision", "timm", "transformers")
@@ -56,7 +55,7 @@ class Catalog:
 
     def model(self, name: str) -> ModelInfo:
         """Facts of a model by variant, family or `source:name`; UnknownNameError with the nearest spelling."""
-        if ":" not in name:
+        if is_registered_name(name):
             if name not in self.models:
                 raise UnknownNameError("model", name, self.models)
             return self.models[name]
@@ -65,25 +64,37 @@ class Catalog:
             raise InputError(self._described[name]["problem"])
         return ModelInfo.model_validate(self._described[name])
 
-    def names(self, pattern: str) -> list[str]:
-        """Names that match a shell pattern; names of another package if it begins with a source: `torchvision:*`."""
-        if ":" not in pattern:
-            return fnmatch.filter(sorted(self.models), pattern)
-        [answer] = self._ask([{"names": pattern}])
-        return list(answer["names"])
-
     def look_up(self, names: Sequence[str]) -> None:
         """Ask about all these `source:name` models in one child process; `model` returns the answers later."""
-        foreign = [name for name in dict.fromkeys(names) if ":" in name and name not in self._described]
-        known = {name: self._cache[name] for name in foreign if self._cached(name, ModelInfo) is not None}
-        self._described.update(known)
-        missing = [name for name in foreign if name not in known]
+        foreign = [name for name in dict.fromkeys(names) if not is_registered_name(name)]
+        missing = [name for name in foreign if self.known_model(name) is None and name not in self._described]
         answers = dict(zip(missing, self._ask([{"describe": name} for name in missing]), strict=True))
         self._described.update(answers)
         kept = {name: facts for name, facts in answers.items() if name.startswith(PACKAGED) and "problem" not in facts}
         if kept:
             self._cache.update(kept)
             self._save()
+
+    def known_model(self, name: str) -> ModelInfo | None:
+        """Return the facts of a model of another package if they were asked for before, so without a child process."""
+        if name not in self._described and self._cached(name, ModelInfo) is not None:
+            self._described[name] = self._cache[name]
+        known = self._described.get(name, {"problem": ""})
+        return None if "problem" in known else ModelInfo.model_validate(known)
+
+    def known_count(self, point: Point) -> ModelCheck | None:
+        """Return the count of a point if it was counted before, so without a child process."""
+        return self._cached(count_key(point), ModelCheck)
+
+    def with_weights(self, source: str) -> frozenset[str]:
+        """Return the models of torchvision or timm that have published weights; a child process is asked once."""
+        key = f"weights of {source}"
+        names = self._cache.get(key, {}).get("names")
+        if not isinstance(names, list):
+            [self._cache[key]] = self._ask([{"pretrained": source}])
+            self._save()
+            names = self._cache[key]["names"]
+        return frozenset(map(str, names))
 
     @cached_property
     def models(self) -> dict[str, ModelInfo]:
@@ -115,8 +126,8 @@ class Catalog:
 
     def check_models(self, points: Sequence[Point]) -> list[ModelCheck]:
         """Parameters and MACs of each model, arguments and clip, or why it cannot be built or run."""
-        wanted = [{"model": p.model, "args": p.args, "clip": p.clip.model_dump()} for p in points]
-        keys = [digest(request) for request in wanted]
+        wanted = [_count_request(point) for point in points]
+        keys = [count_key(point) for point in points]
         found = {key: self._cached(key, ModelCheck) for key in keys}
         missing = {key: request for key, request in zip(keys, wanted, strict=True) if found[key] is None}
         answers = self._ask([{"check": request} for request in missing.values()])
@@ -161,7 +172,13 @@ class Catalog:
             cache = json.loads(self._file.read_text(encoding="utf-8"))
         except (OSError, ValueError, RecursionError):
             cache = {}
-        return {k: v for k, v in cache.items() if isinstance(v, dict)} if isinstance(cache, dict) else {}
+        kept = {k: v for k, v in cache.items() if isinstance(v, dict)} if isinstance(cache, dict) else {}
+        if "catalog" in kept:
+            return kept
+        shipped = shipped_answers()
+        if self.plugins:  # they may register more models
+            shipped.pop("catalog", None)
+        return {**shipped, **kept}
 
     @cached_property
     def _file(self) -> Path:
@@ -183,70 +200,25 @@ def _name_of(request: dict[str, Any]) -> str:
     """The model or file that a request is about, for an error message."""
     if "check" in request:
         return str(request["check"]["model"])
-    return str(request.get("describe") or request.get("names") or request.get("weights") or "the registered models")
+    return str(
+        request.get("describe") or request.get("pretrained") or request.get("weights") or "the registered models"
+    )
 
 
-def model_rows(pattern: str, catalog: Catalog) -> list[tuple[ModelInfo, ModelCheck]]:
-    """Every model that matches a shell pattern, with its counts at its default clip."""
-    names = catalog.names(pattern) or [pattern]
-    catalog.look_up(names)
-    found = [catalog.model(name) for name in names]
-    counts = catalog.check_models([Point(model=model.name, clip=model.clip) for model in found])
-    return list(zip(found, counts, strict=True))
+def count_key(point: Point) -> str:
+    """Return the key of a count in the cache."""
+    return digest(_count_request(point))
 
 
-def model_as_dict(model: ModelInfo, check: ModelCheck) -> dict[str, Any]:
-    """One model as JSON: facts and counts, unknown as null."""
-    return {
-        **model.model_dump(mode="json", exclude={"clip", "source", "former_source"}),
-        "clip": str(model.clip),
-        "params": check.params,
-        "macs": check.macs,
-        "problem": check.problem or check.note,
-    }
+def _count_request(point: Point) -> dict[str, Any]:
+    return {"model": point.model, "args": point.args, "clip": point.clip.model_dump()}
 
 
 def catalog_source() -> str:
     """Hash of everything that decides what a model is and counts: our sources, the libraries, Python."""
-    files = [f for name in CATALOG_SOURCES for f in _sources(PACKAGE / name)]
     libraries = [(name, _version(name)) for name in LIBRARIES]
-    return digest([[(f.name, _hash(f)) for f in files], libraries, platform.python_version()])
-
-
-def model_source(module_file: str | None) -> str:
-    """Return a hash of the code that defines a model: its file and the model files of vbench that it imports.
-
-    Comments and docstrings do not count, so that rewording them repeats no measurement.
-    """
-    return _source_hash(module_file, code_hash)
-
-
-def former_model_source(module_file: str | None) -> str:
-    """Return the hash of the same files by the rule of records without a fingerprint, which also hashed comments."""
-    return _source_hash(module_file, _hash)
-
-
-def _source_hash(module_file: str | None, hash_of: Callable[[Path], str]) -> str:
-    if module_file is None or not Path(module_file).is_file():
-        return ""
-    seen: dict[str, str] = {}
-    waiting = [Path(module_file)]
-    while waiting:
-        file = waiting.pop()
-        if file.name in seen or not file.is_file():
-            continue
-        seen[file.name] = hash_of(file)
-        names = re.findall(r"^\s*from bench\.models\.(\w+) import", file.read_text(encoding="utf-8"), re.MULTILINE)
-        waiting += [PACKAGE / "models" / f"{name}.py" for name in names]
-    return digest(sorted(seen.items()))
-
-
-def _sources(path: Path) -> list[Path]:
-    return sorted(f for f in path.rglob("*") if f.suffix in (".py", ".csv")) if path.is_dir() else [path]
-
-
-def _hash(file: Path) -> str:
-    return hashlib.sha256(file.read_bytes()).hexdigest()[:16]
+    sources = [(file.name, bytes_hash(file)) for file in sources_under(CATALOG_SOURCES)]
+    return digest([sources, libraries, platform.python_version()])
 
 
 def _version(name: str) -> str | None:

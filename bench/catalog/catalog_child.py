@@ -4,17 +4,20 @@ import inspect
 from pathlib import Path
 from typing import Any
 
-from bench.catalog.catalog import PACKAGED, former_model_source, model_source
+from bench.catalog.catalog import PACKAGED
+from bench.catalog.source_hashes import former_model_source, model_source
 from bench.catalog.user_code import ImportTracker, is_user_module
 from bench.core.errors import BenchError, InputError
 from bench.core.import_path import add_working_folder
 from bench.core.input_protocol import InputProtocol
+from bench.core.model_name import is_registered_name
 from bench.core.process import ReplyPipe, read_request
 from bench.core.registry import MODELS, ModelEntry, import_plugins
 from bench.core.schema import Case, Clip, Json, ModelCheck, ModelInfo, Point
 from bench.measure.context import CaseContext
 from bench.measure.counting.model_count import count
-from bench.models.factory import find_model, list_models
+from bench.models.factory import find_model
+from bench.models.sources import models_with_weights
 from bench.models.weights.checkpoint import read_checkpoint
 from bench.models.weights.checkpoint_protocol import protocol_of_checkpoint
 
@@ -33,8 +36,8 @@ def main() -> None:
 def _answer(item: dict[str, Any], tracker: ImportTracker) -> dict[str, Any]:
     if "catalog" in item:
         return {"models": [_facts(entry).model_dump(mode="json") for entry in MODELS]}
-    if "names" in item:
-        return {"names": list_models(item["names"])}
+    if "pretrained" in item:
+        return {"names": sorted(models_with_weights(item["pretrained"]))}
     if "describe" in item:
         try:
             return _facts(find_model(item["describe"])).model_dump(mode="json")
@@ -46,7 +49,7 @@ def _answer(item: dict[str, Any], tracker: ImportTracker) -> dict[str, Any]:
     defining = _defining_module(point.model)
     with tracker.build(defining) as build:
         found = _check(point)
-    is_local = is_user_module(defining) or (":" in point.model and not point.model.startswith(PACKAGED))
+    is_local = is_user_module(defining) or not (is_registered_name(point.model) or point.model.startswith(PACKAGED))
     modules = build.modules if is_local else {}
     return found.model_copy(update={"is_local": is_local, "modules": modules}).model_dump(mode="json")
 
@@ -76,6 +79,7 @@ def _facts(entry: ModelEntry) -> ModelInfo:
         arguments={name: _plain(default) for name, default in entry.arguments.items()},
         summary=summary,
         paper=entry.paper,
+        task=entry.task,
         source=model_source(file),
         former_source=former_model_source(file),
     )

@@ -77,7 +77,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "history 'throughput.clips_per_s{batch=8}' c3d --branch main",
         "history latency.p50_ms '*bf16*' --from results/monday --from results/tuesday",
     ),
-    "models": ("models", "models 'resnet3d*'", "models show slowfast_r50"),
+    "models": ("models 'mvit*'", "models --max-gmacs 10 --year 2019-", "models show slowfast_r50"),
     "query": (
         "query 'select * from records limit 1'",
         "query \"select title, value from metrics where metric = 'latency.p50_ms' order by value\" results/quickstart",

@@ -19,7 +19,7 @@ from typing import Any, Generic, Literal, Protocol, TypeVar, get_type_hints, ove
 from bench.core.errors import BenchError, InputError, NameClashError, UnknownNameError
 from bench.core.input_protocol import InputProtocol
 from bench.core.metric_spec import MetricSpec
-from bench.core.schema import Better
+from bench.core.schema import Better, Task
 
 F = TypeVar("F", bound=Callable[..., Any])
 ChangeStage = Literal["order", "pixels", "reading", "file"]
@@ -57,6 +57,7 @@ class ModelEntry:
     clip: str
     preset: Mapping[str, Any] = field(default_factory=dict)
     paper: str = ""
+    task: Task = "classification"
     input_protocol: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -329,6 +330,7 @@ def register_model(
     *,
     clip: str = DEFAULT_CLIP,
     paper: str = "",
+    task: Task = "classification",
     variants: Mapping[str, Mapping[str, Any]] | None = None,
     input_protocol: Mapping[str, Any] | None = None,
 ) -> Callable[[F], F]: ...
@@ -339,13 +341,15 @@ def register_model(
     *,
     clip: str = DEFAULT_CLIP,
     paper: str = "",
+    task: Task = "classification",
     variants: Mapping[str, Mapping[str, Any]] | None = None,
     input_protocol: Mapping[str, Any] | None = None,
 ) -> Any:
     """Register a factory as model `name` (default: its own name), with `variants` as fixed arguments.
 
     The factory takes everything by name, `num_classes` with a default among them, and returns an `nn.Module` whose
-    `forward` returns logits `(B, classes)`. A preset of a variant may have a default `clip` of its own.
+    `forward` returns logits `(B, classes)`. A preset of a variant may have a default `clip` of its own. `task` is
+    `features` for an encoder, whose output are tokens, and `head` for a classifier of such tokens.
     `input_protocol` are parts of the input protocol by name, such as `{"channels": "bgr", "scale": 255}`: they are the
     model's default, below what the user gives or a checkpoint stores. Raises InputError if a part is unknown or wrong.
 
@@ -359,7 +363,13 @@ def register_model(
     def register(function: F) -> F:
         family = name or function.__name__
         entry = ModelEntry(
-            name=family, family=family, function=function, clip=clip, paper=paper, input_protocol=protocol
+            name=family,
+            family=family,
+            function=function,
+            clip=clip,
+            paper=paper,
+            task=task,
+            input_protocol=protocol,
         )
         MODELS.add(entry)
         for variant, preset in (variants or {}).items():

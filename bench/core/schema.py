@@ -20,6 +20,7 @@ SCHEMA_VERSION = 1
 Json = None | bool | int | float | str | list[Any] | dict[str, Any]
 Status = Literal["ok", "unsteady", "drifting", "throttled", "oom", "timeout", "interrupted", "error", "skipped"]
 Better = Literal["lower", "higher"]
+Task = Literal["classification", "features", "head"]  # of a model: clips to classes, clips to tokens, tokens to classes
 Precision = Literal["fp32", "tf32", "fp16", "bf16", "fp16_weights", "bf16_weights", "fp8"]
 MemoryFormat = Literal["contiguous", "channels_last_3d"]
 TorchCompileMode = Literal["off", "default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs"]
@@ -396,6 +397,7 @@ class ModelInfo(Frozen):
     source: str = ""
     former_source: str = ""
     paper: str = ""
+    task: Task = "classification"
 
 
 class ModelCheck(Frozen):

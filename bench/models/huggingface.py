@@ -1,4 +1,4 @@
-"""Video transformers of Hugging Face, from a folder on this machine: VideoMAE, TimeSformer, ViViT.
+"""Video transformers of Hugging Face, from a folder or the cache of this machine: VideoMAE, TimeSformer, ViViT.
 
 Tong et al., 2022, arXiv:2203.12602; Bertasius et al., 2021, arXiv:2102.05095; Arnab et al., 2021, arXiv:2103.15691.
 """
@@ -16,8 +16,8 @@ from bench.core.errors import ClipError, InputError, MissingPackageError, Weight
 from bench.core.registry import ModelEntry
 from bench.models.base import InputSpec, VideoModel, belongs_to
 from bench.models.weights.load_report import LoadReport
+from bench.reference.huggingface_cache import PAPERS, cache_of_hub, cached_folder, has_weights
 
-PAPERS = {"videomae": "arXiv:2203.12602", "timesformer": "arXiv:2102.05095", "vivit": "arXiv:2103.15691"}
 HEAD = "classifier"
 
 
@@ -66,9 +66,12 @@ class HuggingFaceVideo(VideoModel):
 def huggingface_entry(name: str, path: str) -> ModelEntry:
     """Return the entry of a folder with a `config.json`, or of such a file; weights in its folder are loaded.
 
-    Raises InputError if there is none, or if it does not describe a video classifier.
+    `path` may also be `ORG/NAME` in the local cache of Hugging Face; nothing is downloaded. Raises InputError if there
+    is none, or if it does not describe a video classifier.
     """
     file = Path(path).expanduser()
+    if not file.exists():
+        file = cached_folder(path) or file
     file = file / "config.json" if file.is_dir() else file
     config = _read_config(file, name=name)
     kind = config.get("model_type")
@@ -91,7 +94,10 @@ def huggingface_entry(name: str, path: str) -> ModelEntry:
 
 def _read_config(file: Path, *, name: str) -> dict[str, Any]:
     if not file.is_file():
-        raise InputError(f"{name} needs a folder with a config.json, or such a file, on this machine; none at {file}")
+        raise InputError(
+            f"{name} needs a folder with a config.json on this machine, or ORG/NAME in the cache of Hugging Face; "
+            f"neither {file} nor {cache_of_hub()} has it (`hf download ORG/NAME` fetches it)"
+        )
     try:
         config = json.loads(file.read_text(encoding="utf-8"))
     except ValueError as error:
@@ -111,8 +117,7 @@ def _build(file: Path, settings: dict[str, Any], *, name: str) -> tuple[nn.Modul
     for key, value in settings.items():
         setattr(config, key, value)
     maker = transformers.AutoModelForVideoClassification
-    has_weights = any(file.parent.glob("*.safetensors")) or any(file.parent.glob("pytorch_model*.bin"))
-    if not has_weights or torch.get_default_device().type == "meta":
+    if not has_weights(file.parent) or torch.get_default_device().type == "meta":
         network: nn.Module = maker.from_config(config)
         return network, None
     with _quiet(transformers):

@@ -52,6 +52,13 @@ def source_weights(name: str) -> list[str]:
     return []
 
 
+def models_with_weights(source: str) -> set[str]:
+    """Return the names of the models of torchvision or timm that have published weights, without tags."""
+    if source == "timm":
+        return {f"timm:{full.partition('.')[0]}" for full in _timm("timm:NAME").list_pretrained()}
+    return {name for name in source_names(source) if source_weights(name)}
+
+
 def pretrained_name(name: str) -> str:
     """Return `name` with the tag of the published weights that its source prefers, unless it has a tag.
 

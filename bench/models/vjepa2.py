@@ -270,6 +270,7 @@ def vjepa2(
     "vjepa2_encoder",
     clip="16x4x256",
     paper="Assran et al., 2025, arXiv:2506.09985",
+    task="features",
     variants={f"vjepa2_{size}_encoder": arguments for size, arguments in SIZES.items()},
 )
 def vjepa2_encoder(
@@ -283,6 +284,7 @@ def vjepa2_encoder(
     "vjepa2_probe",
     clip="8x1x16",
     paper="Assran et al., 2025, arXiv:2506.09985",
+    task="head",
     variants={
         "vjepa2_l_probe": {"dim": 1024},
         "vjepa2_h_probe": {"dim": 1280},

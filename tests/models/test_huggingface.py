@@ -119,10 +119,24 @@ def test_mean_and_deviation_are_the_folder_s(folder: Path) -> None:
     assert (model.mean, model.std) == ((0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
 
 
+def test_a_model_in_the_cache_of_hugging_face_is_built_by_its_name(
+    folder: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub = tmp_path_factory.mktemp("hub")
+    monkeypatch.setenv("HF_HUB_CACHE", str(hub))
+    monkeypatch.chdir(hub)
+    snapshots = hub / "models--org--net" / "snapshots"
+    snapshots.mkdir(parents=True)
+    (snapshots / "abc").symlink_to(folder)
+    assert create_model("hf:org/net", num_classes=9).eval()(torch.zeros(1, 3, 4, 32, 32)).shape == (1, 9)
+    with pytest.raises(InputError, match=r"hf:org/other needs .*hf download"):
+        create_model("hf:org/other")
+
+
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (None, "none at "),
+        (None, "hf download ORG/NAME"),
         ("{", "is not JSON"),
         ("[]", "holds a list"),
         ('{"model_type": "bert"}', "describes a 'bert'; allowed: videomae, timesformer, vivit"),
