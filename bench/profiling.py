@@ -14,6 +14,7 @@ from bench.catalog.catalog import PACKAGED, catalog_source
 from bench.core.doubts import timing_doubts
 from bench.core.errors import InputError
 from bench.core.files import cache_folder, write_cache
+from bench.core.model_name import is_registered_name
 from bench.core.schema import Case, Clip, Frozen, Json, Metric, Point, Record, digest
 
 if TYPE_CHECKING:
@@ -306,7 +307,7 @@ def _views(text: str) -> int:
 
 def _can_cache(model: str) -> bool:
     """Return whether results can be cached: a user's own factory may change without our sources changing."""
-    return ":" not in model or model.startswith(PACKAGED)
+    return is_registered_name(model) or model.startswith(PACKAGED)
 
 
 def _cache_file(request: Mapping[str, Any]) -> Path:

@@ -192,16 +192,22 @@ def _needs_turns(metric: Any) -> bool:
 def _origins(suite: dict[str, Any]) -> dict[str, Any]:
     """The origin of the code under test, by module: vbench, plug-ins, the modules of the user's factories."""
     models = [entry if isinstance(entry, str) else entry.get("name") for entry in suite.get("models") or []]
-    factories = [name.partition(":")[0] for name in models if isinstance(name, str) and ":" in name]
-    names = dict.fromkeys([next(filter(_exists, RUNNING), OWN), *(suite.get("plugins") or []), *factories])
+    names = [name.partition(":") for name in models if isinstance(name, str)]
+    factories = [module for module, colon, _ in names if colon or module.endswith(".py")]
+    modules = dict.fromkeys([next(filter(_exists, RUNNING), OWN), *(suite.get("plugins") or []), *factories])
     return {
-        "origins": {name: place for name in names if (place := _origin(name))},
+        "origins": {name: place for name in modules if (place := _origin(name))},
         "prefix": str(Path(sys.prefix).resolve()),
     }
 
 
 def _origin(name: str) -> str | None:
-    """The file of a module, or the first folder of a namespace package. Does not import its parent packages."""
+    """The file of a module, or the first folder of a namespace package; that of `file.py` is the file itself.
+
+    Does not import parent packages.
+    """
+    if name.endswith(".py"):
+        return str(Path(name).resolve()) if Path(name).is_file() else None
     top, *rest = name.split(".")
     spec = find_spec(top) if top.isidentifier() else None
     for number in range(len(rest)):

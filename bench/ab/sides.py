@@ -18,6 +18,7 @@ from typing import Any, Literal
 
 from bench.core.errors import InputError, SetUpError, last_line
 from bench.core.git import git_environment, run_git
+from bench.core.model_name import is_registered_name
 from bench.core.process import BoundedLog, ChildTimeoutError, LastBytes, SupervisedProcess
 from bench.core.yaml_tree import Tree
 
@@ -90,7 +91,7 @@ def read_side(text: str) -> SideSpec:
         if found is None:
             raise InputError(f"{text}: no such program; give an interpreter, such as python:.venv/bin/python")
         return SideSpec(text=text, kind="python", value=os.path.abspath(found))
-    if text.startswith(MODEL) or ":" in text:
+    if text.startswith(MODEL) or not is_registered_name(text):
         return SideSpec(text=text, kind="model", value=text.removeprefix(MODEL))
     commit = _git("rev-parse", "--verify", "--quiet", "--end-of-options", f"{text}^{{commit}}", missing=text)
     return SideSpec(text=text, kind="commit", value=commit)

@@ -11,7 +11,9 @@ import typer
 
 from bench.core.errors import InputError
 
-Model = Annotated[str, typer.Argument(metavar="MODEL", help="A name from `vbench models`, or source:name.")]
+Model = Annotated[
+    str, typer.Argument(metavar="MODEL", help="A name from `vbench models`, source:name or file.py:factory.")
+]
 ModelArguments = Annotated[list[str] | None, typer.Option("--arg", metavar="NAME=VALUE", help="A model argument.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 RecipeChanges = Annotated[

@@ -39,7 +39,10 @@ if TYPE_CHECKING:
 def profile(
     model: Annotated[
         list[str],
-        typer.Argument(metavar="MODEL...", help="Names from `vbench models`, or source:name. Several give one table."),
+        typer.Argument(
+            metavar="MODEL...",
+            help="Names from `vbench models`, source:name or file.py:factory. Several give one table.",
+        ),
     ],
     shape: Annotated[
         str | None,

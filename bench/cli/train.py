@@ -29,6 +29,7 @@ from bench.cli.run_display import (
 from bench.core.errors import InputError
 from bench.core.input_change import read_changes
 from bench.core.input_protocol import InputProtocol, parse_protocol, read_class_names
+from bench.core.model_name import is_registered_name
 from bench.core.recipe_choice import with_changes
 from bench.core.schema import Record, clip_from_text
 
@@ -238,7 +239,7 @@ def _changes(texts: list[str] | None) -> list[str] | None:
 
 
 def _require_weights(model: str, weights: Path | None) -> None:
-    if weights is None and ":" not in model:
+    if weights is None and is_registered_name(model):
         raise InputError(f"{model} has no weights of its own; name a checkpoint with --weights")
 
 

@@ -15,6 +15,7 @@ from torch import nn
 
 from bench.core.errors import BenchError, InputError, suggest
 from bench.core.input_protocol import InputProtocol
+from bench.core.model_name import is_registered_name
 from bench.core.registry import MODELS, ModelEntry, options_of
 from bench.core.validation import plain_message, spelling_hint
 from bench.models.meta import build_on_meta
@@ -82,7 +83,7 @@ def _move_alias(arguments: dict[str, Any], alias: str, value: Any, name: str) ->
 
 def find_model(name: str) -> ModelEntry:
     """Return the entry of the model `name`, of the registry or another source; raises UnknownNameError, InputError."""
-    return source_entry(name) if ":" in name else MODELS.get(name)
+    return MODELS.get(name) if is_registered_name(name) else source_entry(name)
 
 
 Patterns = str | Sequence[str]
@@ -112,7 +113,7 @@ def list_pretrained(filter: Patterns = "*", *, exclude_filters: Patterns = ()) -
 
 def published_weights(name: str) -> list[str]:
     """Return the published weights that are known of one model; see `list_pretrained`."""
-    if ":" in name:
+    if not is_registered_name(name):
         return source_weights(name)
     return [file.id for file in zoo_files() if file.model == name]
 

@@ -5,8 +5,10 @@ Nothing is downloaded unless a tag asks for published weights (`torchvision:r3d_
 
 import contextlib
 import importlib
+import inspect
 import re
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import ModuleType
@@ -16,7 +18,9 @@ import torch
 from torch import Tensor, nn
 
 from bench.core.errors import BenchError, ClipError, InputError, MissingPackageError, UnknownNameError, WeightsError
-from bench.core.registry import ModelEntry
+from bench.core.file_modules import import_file
+from bench.core.model_name import is_file_name
+from bench.core.registry import MODELS, ModelEntry
 from bench.models.backbones import Backbone, FrameModel, frames_of
 from bench.models.base import InputSpec, belongs_to, head_name_of, modality_of
 from bench.models.huggingface import huggingface_entry
@@ -24,9 +28,11 @@ from bench.models.weights.checkpoint import Checkpoint
 from bench.models.weights.load_report import LoadReport
 from bench.models.weights.matching import copy_weights
 
+FACTORY_NAMES = ("create_model", "build_model", "get_model", "model")
+
 
 def source_entry(name: str) -> ModelEntry:
-    """Return the entry of a name with a colon; raises InputError or UnknownNameError if there is none."""
+    """Return the entry of a name with a colon, or of a file; raises InputError or UnknownNameError if there is none."""
     source, _, rest = name.partition(":")
     return SOURCES.get(source, user_entry)(name, rest)
 
@@ -84,16 +90,25 @@ def pretrained_name(name: str) -> str:
 
 
 def user_entry(name: str, factory: str) -> ModelEntry:
-    """Return the entry of `package.module:factory`, which returns a model and may take `num_classes`.
+    """Return the entry of `package.module:factory`, `file.py:factory` or `file.py`.
 
-    The default clip is the attribute `clip` of the factory, if it has one.
+    The factory returns a model and may take `num_classes`. A file needs no name of a factory if it has only one, or
+    one that is called `create_model`, `build_model`, `get_model` or `model`. Models that the file registers can be
+    named too. The default clip is the attribute `clip` of the factory, if it has one.
     """
     module_name = name.partition(":")[0]
     try:
         module = _user_module(module_name)
     except InputError as error:
         allowed = ", ".join(f"{source}:NAME" for source in SOURCES)
-        raise InputError(f"unknown model {name!r}: {error}; allowed: {allowed}, package.module:factory") from error
+        raise InputError(
+            f"unknown model {name!r}: {error}; allowed: {allowed}, package.module:factory, file.py:factory"
+        ) from error
+    if is_file_name(name):
+        registered = {entry.name: entry for entry in MODELS if entry.function.__module__ == module.__name__}
+        factory = factory or _only_factory(module, registered, name)
+        if factory in registered:
+            return replace(registered[factory], name=name)
     if not hasattr(module, factory):
         public = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
         raise UnknownNameError("factory", factory, public, where=module_name)
@@ -101,6 +116,31 @@ def user_entry(name: str, factory: str) -> ModelEntry:
     if isinstance(function, nn.Module) or not callable(function):
         raise InputError(f"{name} is a {type(function).__name__}; a function that returns an nn.Module is needed")
     return ModelEntry(name=name, family=module_name, function=function, clip=str(getattr(function, "clip", "16x1x112")))
+
+
+def _only_factory(module: ModuleType, registered: Mapping[str, ModelEntry], name: str) -> str:
+    """Return the name of the one factory of a file; raises InputError if there is none, or several to choose from."""
+    families = sorted({entry.family for entry in registered.values()})
+    own = {key: value for key, value in vars(module).items() if getattr(value, "__module__", "") == module.__name__}
+    public = {key: value for key, value in own.items() if not key.startswith("_") and _is_factory(value)}
+    functions = [key for key, value in public.items() if not inspect.isclass(value)]
+    usual = [key for key in FACTORY_NAMES if key in functions]
+    # Classes last: a file with a function has that function build them.
+    candidates = families or usual[:1] or functions or sorted(public)
+    if len(candidates) != 1:
+        found = f"it has {', '.join(candidates)}" if candidates else "it has none that needs no arguments"
+        raise InputError(f"{name} needs one function or class that returns a model, and {found}; name one: {name}:NAME")
+    return candidates[0]
+
+
+def _is_factory(value: Any) -> bool:
+    """Whether a value can be called without arguments to build a model."""
+    if not (inspect.isfunction(value) or (inspect.isclass(value) and issubclass(value, nn.Module))):
+        return False
+    parameters = inspect.signature(value).parameters.values()
+    many = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    needed = {each.name for each in parameters if each.default is each.empty and each.kind not in many}
+    return needed <= {"num_classes"}
 
 
 def torchvision_entries() -> Iterator[ModelEntry]:
@@ -213,18 +253,17 @@ SOURCES: Mapping[str, Callable[[str, str], ModelEntry]] = {
 
 
 def _user_module(name: str) -> ModuleType:
+    what = f"file {name}" if is_file_name(name) else f"module {name!r}"
     try:
-        return importlib.import_module(name)
+        return import_file(name) if is_file_name(name) else importlib.import_module(name)
     except BenchError:
         raise
     except ModuleNotFoundError as error:
         if error.name is not None and f"{name}.".startswith(f"{error.name}."):
             raise InputError(f"there is no module {name!r}, here or among the installed packages") from error
-        raise InputError(
-            f"module {name!r} cannot be imported: it needs {error.name}, which is not installed"
-        ) from error
+        raise InputError(f"{what} cannot be imported: it needs {error.name}, which is not installed") from error
     except Exception as error:  # the user's code may raise anything
-        raise InputError(f"module {name!r} cannot be imported: {type(error).__name__}: {error}") from error
+        raise InputError(f"{what} cannot be imported: {type(error).__name__}: {error}") from error
 
 
 def _mean_over_frames(values: Tensor, *, batch: int) -> Tensor:

@@ -15,7 +15,9 @@ from pydantic import Field
 
 from bench.core.cpus import usable_cpus
 from bench.core.errors import InputError, StopSignal, is_out_of_memory
+from bench.core.file_modules import file_module_name
 from bench.core.import_path import add_working_folder
+from bench.core.model_name import is_file_name, is_registered_name
 from bench.core.process import ReplyPipe, read_request
 from bench.core.registry import MEASURES, MODELS, MeasureEntry, import_plugins
 from bench.core.schema import Case, Environment, Failure, Frozen, Json, Metric, RecordWarning, Status
@@ -179,10 +181,11 @@ def _device_of(case: CaseContext) -> str | None:
 
 def _file_of(case: CaseContext) -> str | None:
     """The source file of the case's model, if it is known without building the model."""
-    name, _, factory = case.point.model.partition(":")
-    module = sys.modules.get(name) if factory else None
-    if module is None and not factory and name in MODELS:
-        module = inspect.getmodule(MODELS.get(name).function)
+    name = case.point.model.partition(":")[0]
+    if is_registered_name(case.point.model):
+        module = inspect.getmodule(MODELS.get(name).function) if name in MODELS else None
+    else:
+        module = sys.modules.get(file_module_name(name) if is_file_name(name) else name)
     return getattr(module, "__file__", None)
 
 

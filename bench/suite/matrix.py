@@ -8,6 +8,7 @@ from pydantic import ValidationError
 
 from bench.core.errors import InputError, suggest
 from bench.core.input_protocol import InputProtocol
+from bench.core.model_name import is_registered_name
 from bench.core.registry import DatasetEntry, MeasureEntry
 from bench.core.schema import Clip, Json, ModelCheck, ModelInfo, Point, Pretraining
 from bench.core.validation import describe_error
@@ -153,7 +154,8 @@ def problems_of_rules(
 
 def takes_key(facts: ModelInfo, key: str) -> bool:
     """Whether a model has this axis or argument; a factory without known arguments may take any."""
-    return axis_of(key) in AXES or key in facts.arguments or (":" in facts.name and not facts.arguments)
+    may_take_any = not is_registered_name(facts.name) and not facts.arguments
+    return axis_of(key) in AXES or key in facts.arguments or may_take_any
 
 
 def _wrong_values(rule: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

@@ -8,6 +8,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from bench.core.errors import InputError, Problem, SuiteError, suggest
+from bench.core.model_name import is_registered_name
 from bench.core.recipe_choice import RecipeChoice
 from bench.core.schema import DEFAULT_AXES, Case, Json, ModelInfo, Point, Pretraining, is_weights_argument
 from bench.core.validation import describe_error
@@ -154,10 +155,10 @@ class _Planner:
         self._check_values(place, {} if isinstance(entry, str) else entry)
         allowed = {*facts.arguments, *AXES}
         for argument in sorted(given - allowed - set(AXIS_ALIASES)):
-            if facts.arguments or ":" not in name:
+            if facts.arguments or is_registered_name(name):
                 message = f"{name} takes no argument {argument!r}; {suggest(argument, allowed)}"
                 self._add((*place, argument), message)
-        return set(facts.arguments) | (given if ":" in name else set())
+        return set(facts.arguments) | (set() if is_registered_name(name) else given)
 
     def _check_factors(self, known: set[str]) -> None:
         if self.file.ablate is None:

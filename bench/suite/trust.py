@@ -1,4 +1,4 @@
-"""Refuses to run code that a suite from elsewhere names: its plug-ins and `module:factory` models."""
+"""Refuses to run code that a suite from elsewhere names: its plug-ins, and the modules and files of its models."""
 
 import os
 from collections.abc import Iterator
@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from bench.core.errors import InputError
+from bench.core.model_name import runs_user_code
 from bench.core.yaml_tree import Place, Tree
 from bench.suite.shipped import shipped_folders
 
 TRUST = "VBENCH_TRUST"  # environment variable: folders whose suites may run code; child processes inherit it
-SOURCES = ("torchvision", "timm", "hf")  # prefixes of models that are no module of the user
 
 
 def check_trust(tree: Tree) -> None:
@@ -41,8 +41,7 @@ def _code_in(suite: Any) -> Iterator[tuple[Place, str]]:
         yield ("plugins", number), f"the plug-in {plugin}"
     for number, entry in enumerate(_list_of(suite, "models")):
         name = entry.get("name") if isinstance(entry, dict) else entry
-        source, colon, _ = name.partition(":") if isinstance(name, str) else ("", "", "")
-        if colon and source not in SOURCES:
+        if isinstance(name, str) and runs_user_code(name):
             yield ("models", number), f"the model factory {name}"
 
 

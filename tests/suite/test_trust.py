@@ -12,6 +12,8 @@ from bench.suite.trust import TRUST, check_trust, trust_folder_of
 PLAIN = "suite: s\nmodels: [c3d, 'timm:x', 'torchvision:r3d_18']\nmeasure: {params: {}}\n"
 PLUGIN = "suite: s\nplugins: [evil]\nmodels: [c3d]\nmeasure: {params: {}}\n"
 FACTORY = "suite: s\nmodels: [{name: 'evil:net'}]\nmeasure: {params: {}}\n"
+FILE = "suite: s\nmodels: [evil.py]\nmeasure: {params: {}}\n"
+FILE_FACTORY = "suite: s\nmodels: [c3d, {name: 'evil.py:net'}]\nmeasure: {params: {}}\n"
 
 
 @pytest.fixture
@@ -29,7 +31,7 @@ def check(file: Path, text: str) -> None:
     check_trust(read_suite(file))
 
 
-@pytest.mark.parametrize("text", [PLUGIN, FACTORY], ids=["plug-in", "factory"])
+@pytest.mark.parametrize("text", [PLUGIN, FACTORY, FILE, FILE_FACTORY], ids=["plug-in", "factory", "file", "in file"])
 def test_a_suite_from_elsewhere_that_runs_code_is_refused_with_the_option_to_type(elsewhere: Path, text: str) -> None:
     with pytest.raises(InputError, match=r"would run the (plug-in|model factory) evil.*add --trust"):
         check(elsewhere / "s.yaml", text)
