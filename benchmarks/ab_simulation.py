@@ -3,10 +3,10 @@
     python benchmarks/ab_simulation.py [REPEATS] > benchmarks/ab_simulation.md
 
 Each repeat simulates processes in the order in which `vbench ab` starts them and analyses their values with the gate's
-own code, until a verdict or the last interim analysis. A repeat has one metric, and whole processes alternate, as on a
-GPU or with `--apart`. If the sides alternate step by step instead, the pair of processes is still the unit, and noise
-that both share cancels. Several metrics share the error rate (Bonferroni): each is wrong less often and needs more
-runs.
+own code after every pair, until a verdict or the largest number of pairs. A repeat has one metric, and whole processes
+alternate, as on a GPU or with `--apart`. If the sides alternate step by step instead, the pair of processes is still
+the unit, and noise that both share cancels. Several metrics share the error rate (Bonferroni): each is wrong less often
+and needs more runs.
 """
 
 import argparse
@@ -19,10 +19,10 @@ import numpy as np
 from gate_simulation import LATENCY, NOISES, Values, _fine, bimodal, heavy_tail, loud_offset
 from numpy.typing import NDArray
 
-from bench.ab.blocks import BLOCKS
+from bench.ab.rounds import FIRST
 from bench.comparison.allowed_changes import limits_of
 from bench.comparison.assessments import assess_pairs, decide_interim
-from bench.comparison.interim import ANALYSED_BLOCKS, alpha_share
+from bench.comparison.sequential import MAX_PAIRS, MIN_PAIRS
 from bench.comparison.verdicts import MetricVerdict, Verdict
 
 Noise = Callable[[np.random.Generator, tuple[int, ...]], Values]
@@ -66,12 +66,11 @@ def neighbours(rng: np.random.Generator, shape: tuple[int, ...]) -> Values:
 ALL_NOISES: tuple[Noise, ...] = (*NOISES, wide_bimodal, following, neighbours)
 
 
-def simulate(noise: Noise, *, factor: float, repeats: int, blocks: int = ANALYSED_BLOCKS[-1], seed: int = 0) -> Tally:
-    """Return the outcome of analyses of up to `blocks` blocks if head takes `factor` times as long as base."""
-    rng = np.random.default_rng([seed, blocks, round(1000 * factor)])
-    values = np.exp(np.median(noise(rng, (repeats, 4 * blocks, SAMPLES)), axis=-1))
-    pairs = in_pairs(values, factor=factor)
-    ended = [judge(each, factor=factor) for each in pairs]
+def simulate(noise: Noise, *, factor: float, repeats: int, pairs: int = MAX_PAIRS, seed: int = 0) -> Tally:
+    """Return the outcome of analyses after every pair, up to `pairs`, if head takes `factor` times as long as base."""
+    rng = np.random.default_rng([seed, pairs, round(1000 * factor)])
+    values = np.exp(np.median(noise(rng, (repeats, 2 * pairs, SAMPLES)), axis=-1))
+    ended = [judge(each, factor=factor) for each in in_pairs(values, factor=factor)]
     names: tuple[Verdict, ...] = ("same", "better", "worse", "inconclusive")
     return Tally(
         verdicts={name: sum(verdict == name for verdict, _, _ in ended) / repeats for name in names},
@@ -84,29 +83,25 @@ def in_pairs(values: Values, *, factor: float) -> NDArray[np.float64]:
     """Return `(repeats, processes)` in order of start as `(repeats, pairs, 2)` of base and head."""
     repeats, processes = values.shape
     pairs = np.empty((repeats, processes // 2, 2))
-    for block in range(processes // 4):
-        for place, first in enumerate(BLOCKS[block % 2]):
-            for turn, is_head in enumerate((first == "head", first != "head")):
-                process = values[:, 4 * block + 2 * place + turn]
-                pairs[:, 2 * block + place, int(is_head)] = process * (factor if is_head else 1.0)
+    for index in range(processes // 2):
+        is_head_first = FIRST[index % len(FIRST)] == "head"
+        for turn, is_head in enumerate((is_head_first, not is_head_first)):
+            pairs[:, index, int(is_head)] = values[:, 2 * index + turn] * (factor if is_head else 1.0)
     return pairs
 
 
 def judge(pairs: Values, *, factor: float) -> tuple[Verdict, bool, int]:
     """Return the final verdict, whether all intervals until then held `factor`, and the number of runs a side."""
-    blocks = len(pairs) // 2
     held = True
-    row = _row()
-    for count in sorted({*(each for each in ANALYSED_BLOCKS if each < blocks), blocks}):
-        share = alpha_share(count, is_last=count == blocks)
-        given = [(float(base), float(head)) for base, head in pairs[: 2 * count]]
-        assessment = assess_pairs(_row(), limits_of(LATENCY, None, base=1.0), given, alpha_share=share, note="")
-        row = decide_interim(assessment, comparisons=1)
+    limits = limits_of(LATENCY, None, base=1.0)
+    for count in range(MIN_PAIRS, len(pairs) + 1):
+        given = [(float(base), float(head)) for base, head in pairs[:count]]
+        row = decide_interim(assess_pairs(_row(), limits, given, note=""), comparisons=1)
         assert row.interval is not None
         held = held and row.interval[0] <= factor <= row.interval[1]
         if not row.is_open:
-            return row.verdict, held, 2 * count
-    return row.verdict, held, 2 * blocks
+            break
+    return row.verdict, held, count
 
 
 def _row() -> MetricVerdict:
@@ -133,21 +128,20 @@ def main() -> None:
     started = time.monotonic()
     print("# `vbench ab` on simulated noise\n")
     print(
-        f"{repeats} repeats a cell, default limit of 3 %, interim analyses after "
-        f"{', '.join(map(str, ANALYSED_BLOCKS))} blocks of four runs;"
+        f"{repeats} repeats a cell, default limit of 3 %, an analysis after every pair from the third on.\n"
+        "Written by ab_simulation.py.\n"
     )
-    print("if fewer blocks fit into the budget, the last analysis spends the rest. Written by ab_simulation.py.\n")
     print(
-        "| noise | blocks | false alarms | undecided | runs a side | 1.5 % called worse | 5 % found | runs a side "
+        "| noise | pairs | false alarms | undecided | runs a side | 1.5 % called worse | 5 % found | runs a side "
         "| 10 % found | runs a side | all intervals hold 1 |"
     )
     print("|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|")
-    short: list[tuple[Noise, int]] = [(bimodal, 5), (heavy_tail, 5), (loud_offset, 7)]
-    for noise, blocks in [*((noise, ANALYSED_BLOCKS[-1]) for noise in ALL_NOISES), *short]:
-        none, little, some, much = (simulate(noise, factor=f, repeats=repeats, blocks=blocks) for f in FACTORS)
+    short: list[tuple[Noise, int]] = [(bimodal, 10), (heavy_tail, 10), (loud_offset, 14)]
+    for noise, pairs in [*((noise, MAX_PAIRS) for noise in ALL_NOISES), *short]:
+        none, little, some, much = (simulate(noise, factor=f, repeats=repeats, pairs=pairs) for f in FACTORS)
         alarms = none.verdicts["worse"] + none.verdicts["better"]
         print(
-            f"| {noise.__name__.replace('_', ' ')} | {blocks} | {alarms:.1%} | {none.verdicts['inconclusive']:.1%} "
+            f"| {noise.__name__.replace('_', ' ')} | {pairs} | {alarms:.1%} | {none.verdicts['inconclusive']:.1%} "
             f"| {none.runs:.1f} | {little.verdicts['worse']:.1%} | {some.verdicts['worse']:.1%} | {some.runs:.1f} "
             f"| {much.verdicts['worse']:.1%} | {much.runs:.1f} | {none.coverage:.1%} |",
             flush=True,

@@ -1,22 +1,27 @@
 """The gate on a noisy machine: measures base and head alternately in one job until every gated case is decided."""
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from datetime import datetime
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from bench.ab.blocks import BlockResult, measure_blocks
-from bench.ab.pairs import run_apart, run_together
+from bench.ab.budget import budget_lines, longer_budget
+from bench.ab.pairs import run_apart, run_at_once, run_together
+from bench.ab.rounds import Rounds, measure_rounds
 from bench.ab.sides import PlannedCase, RunOutcome, Side, SideName, SideSpec, read_side, side_setup, suite_for_side
 from bench.comparison.allowed_changes import GateValue, read_rules, refuse_noise
-from bench.comparison.interim import ANALYSED_BLOCKS, InterimAnalyses, open_cases
+from bench.comparison.interim import InterimAnalyses, open_cases
+from bench.comparison.sequential import MAX_PAIRS
 from bench.comparison.verdicts import Comparison, UncomparedCase, percent
 from bench.core.errors import InputError, SetUpError
+from bench.core.registry import MEASURES
 from bench.core.units import plural
 from bench.core.yaml_tree import Tree
+from bench.runner.estimate import START_SECONDS
 from bench.store import RECORDS
 from bench.suite import check_suite, limit_text
 
@@ -43,15 +48,17 @@ def ab(
     gate: Mapping[str, GateValue] | None = None,
     across: bool = False,
     apart: bool = False,
+    counts: bool = False,
     on_note: OnNote = lambda text: None,
 ) -> Comparison:
     """Verdicts of `head` against `base`, both measured now on the cases of `suite`, as read by `read_suite`.
 
     A side is a commit, branch or tag; `.`, the working folder as it is; `model:NAME` or `package.module:factory`, which
-    replaces the suite's one model; or `python:PATH`, the interpreter of another environment. On a CPU two processes,
-    one of each side, take turns by steps; with `apart`, or on a GPU, they run one after the other. Records of both stay
-    in `<out>/base` and `<out>/head` (`results/<suite>-ab/<time>`); `identify` keeps home folders and host names in
-    them. Raises InputError for a wrong side or suite, SetUpError if a side cannot be measured at all.
+    replaces the suite's one model; or `python:PATH`, the interpreter of another environment. Counts are compared first;
+    with `counts`, nothing else is. On a CPU two processes, one of each side, take turns by steps; with `apart`, or on a
+    GPU, they run one after the other. Records of both stay in `<out>/base` and `<out>/head`
+    (`results/<suite>-ab/<time>`); `identify` keeps home folders and host names in them. Raises InputError for a wrong
+    side or suite, SetUpError if a side cannot be measured at all.
     """
     started = time.monotonic()
     specs = read_side(base), read_side(head)
@@ -62,6 +69,8 @@ def ab(
     except InputError:
         check_suite(suite)  # raises with the line
         raise
+    if counts:
+        suite = only_counts(suite)
     suites = [replace(suite, data=_with_limits_as_text(suite_for_side(spec, suite.data))) for spec in specs]
     folder, path = _new_folder(out, str(suite.data.get("suite"))), Path(suite.position(()).file).absolute()
     with ExitStack() as stack:
@@ -79,6 +88,8 @@ def ab(
                 )
                 for name, spec, own in zip(_NAMES, specs, suites, strict=True)
             ]
+            for side in sides:
+                side.wait_for_plan()  # both plan at the same time
         except SetUpError:
             check_suite(suite)  # if the file itself is wrong, that is the error, with its line
             raise
@@ -92,7 +103,8 @@ def ab(
             differing=_differing(specs),
             partners=partners,
         )
-        comparison = _measure(sides, pairing, analyses, deadline_s=started + budget_s, apart=apart, on_note=on_note)
+        measurement = Measurement(sides, pairing, analyses, is_apart=apart, on_note=on_note)
+        comparison = measurement.run(started_s=started, budget_s=budget_s)
         titles = [side.setup.title for side in sides]
     notes = (*comparison.notes, f"records of both sides: {folder}")
     return replace(comparison, base=titles[0], head=titles[1], notes=notes)
@@ -133,67 +145,126 @@ def pair_plans(base: Sequence[PlannedCase], head: Sequence[PlannedCase], *, by_p
     )
 
 
-def _measure(
-    sides: Sequence[Side],
-    pairing: Pairing,
-    analyses: InterimAnalyses,
-    *,
-    deadline_s: float,
-    apart: bool,
-    on_note: OnNote,
-) -> Comparison:
-    titles = {case.id: case.title for case in sides[1].cases}
+class Measurement:
+    """Measures the shared cases of both plans: counts first, then pairs in rounds until all are decided."""
 
-    def run_pair(first: SideName, case: str, index: int) -> Sequence[RunOutcome]:
-        pair = {side.name: (side, place) for side, place in zip(sides, pairing.shared[case], strict=True)}
-        is_sharing = all(side.cases[place].is_sharing for side, place in pair.values()) and not apart
-        outcomes = (run_together if is_sharing else run_apart)(pair, first, index)
-        for side in (side for side in outcomes if not outcomes[side].is_good):
-            on_note(f"{titles[case]}: run {index} of {side} has no result; this case is not measured further")
+    def __init__(
+        self,
+        sides: Sequence[Side],
+        pairing: Pairing,
+        analyses: InterimAnalyses,
+        *,
+        is_apart: bool,
+        on_note: OnNote,
+    ) -> None:
+        self._sides, self._pairing, self._analyses = sides, pairing, analyses
+        self._is_apart, self._note = is_apart, on_note
+        self._titles = {case.id: case.title for case in sides[1].cases}
+
+    def run(self, *, started_s: float, budget_s: float) -> Comparison:
+        """Measure and return the verdicts; `started_s` is when the budget of `budget_s` began."""
+        planned = {case: self._planned(case) for case in self._pairing.shared}
+        counted = [case for case, both in planned.items() if all(each.is_counted for each in both)]
+        timed = [case for case in planned if case not in counted]
+        failed = self._count(counted, started_s=started_s)
+        if timed:
+            pair_s = {case: self._expected_s(planned[case]) for case in timed}
+            left_s = budget_s - (time.monotonic() - started_s)
+            for line in budget_lines(pair_s, budget_s=budget_s, left_s=left_s):
+                self._note(line)
+        rounds = measure_rounds(
+            timed, self._run_pair, self._analyse, deadline_s=started_s + budget_s, clock_s=time.monotonic
+        )
+        found = self._analyses.analyse(given_up=[*failed, *rounds.failed])
+        suite = found.rows[0].suite if found.rows else ""
+        missing = [_unpaired(case, suite, "base", "is not in head's plan") for case in self._pairing.missing]
+        added = [_unpaired(case, suite, "head", "is not in base's plan") for case in self._pairing.added]
+        return replace(
+            found,
+            missing=(*found.missing, *missing),
+            added=(*found.added, *added),
+            notes=(*found.notes, *_why_undecided(rounds, found, spent_s=time.monotonic() - started_s)),
+        )
+
+    def _planned(self, case: str) -> list[PlannedCase]:
+        """Return the case in base's and in head's plan."""
+        places = self._pairing.shared[case]
+        return [side.cases[place] for side, place in zip(self._sides, places, strict=True)]
+
+    def _expected_s(self, planned: Sequence[PlannedCase]) -> float:
+        """Return the rough seconds of one pair: sides that take turns start at the same time, but share the timing."""
+        is_sharing = all(case.is_sharing for case in planned) and not self._is_apart
+        return (1 if is_sharing else 2) * START_SECONDS + sum(case.seconds for case in planned)
+
+    def _count(self, cases: Sequence[str], *, started_s: float) -> list[str]:
+        """Measure exact cases once a side, note what changed, and return the cases that failed."""
+        failed = []
+        for case in cases:
+            outcomes = run_at_once(self._pair(case), "base", 0)
+            if not self._are_good(case, 0, outcomes):
+                failed.append(case)
+        if cases:
+            found = self._analyses.analyse(given_up=failed)
+            rows = [row for row in found.rows if row.case_id in cases and row.is_deciding and not row.is_missing]
+            for row in rows:
+                if row.verdict != "same":
+                    self._note(f"{row.case}: {row.metric}: {row.verdict}: {row.reason}")
+            same = sum(row.verdict == "same" for row in rows)
+            self._note(f"counts: {same} of {len(rows)} are the same, after {time.monotonic() - started_s:.0f} s")
+        return failed
+
+    def _pair(self, case: str) -> dict[SideName, tuple[Side, int]]:
+        return {side.name: (side, n) for side, n in zip(self._sides, self._pairing.shared[case], strict=True)}
+
+    def _run_pair(self, first: SideName, case: str, index: int) -> Sequence[RunOutcome]:
+        is_sharing = all(planned.is_sharing for planned in self._planned(case)) and not self._is_apart
+        outcomes = (run_together if is_sharing else run_apart)(self._pair(case), first, index)
+        self._are_good(case, index, outcomes)
         return list(outcomes.values())
 
-    def analyse(blocks: Mapping[str, int], is_last: bool) -> set[str]:
-        found = analyses.analyse(blocks, is_last=is_last)
-        for line in _progress_lines(found, blocks):
-            on_note(line)
+    def _are_good(self, case: str, index: int, outcomes: Mapping[SideName, RunOutcome]) -> bool:
+        bad = [side for side, outcome in outcomes.items() if not outcome.is_good]
+        for side in bad:
+            self._note(f"{self._titles[case]}: run {index} of {side} has no result; this case is not measured further")
+        return not bad
+
+    def _analyse(self, pairs: Mapping[str, int]) -> set[str]:
+        found = self._analyses.analyse()
+        for row in found.rows:
+            if row.is_deciding and row.case_id in pairs and row.interval is not None:
+                verdict = "open" if row.is_open else row.verdict
+                change = percent((row.ratio or 1.0) - 1)
+                self._note(f"{row.runs[1]} runs a side: {row.case}: {row.metric} {change}: {verdict}")
         return open_cases(found)
 
-    result = measure_blocks(
-        list(pairing.shared),
-        run_pair,
-        analyse,
-        analysed=ANALYSED_BLOCKS,
-        deadline_s=deadline_s,
-        clock_s=time.monotonic,
-    )
-    found = analyses.analyse({}, given_up=result.failed)
-    suite = found.rows[0].suite if found.rows else ""
-    missing = [_unpaired(case, suite, "base", "is not in head's plan") for case in pairing.missing]
-    added = [_unpaired(case, suite, "head", "is not in base's plan") for case in pairing.added]
-    return replace(
-        found,
-        missing=(*found.missing, *missing),
-        added=(*found.added, *added),
-        notes=(*found.notes, *_why_undecided(result, found)),
-    )
+
+def only_counts(suite: Tree) -> Tree:
+    """Return `suite` with its exact measures and their limits alone; raises InputError if it has none."""
+    measures = suite.data.get("measure")
+    given: Mapping[str, Any] = measures if isinstance(measures, Mapping) else {}
+    counts = {name: options for name, options in given.items() if name in MEASURES and MEASURES.get(name).is_count}
+    if not counts:
+        allowed = ", ".join(measure.name for measure in MEASURES if measure.is_count)
+        raise InputError(f"--counts: the suite has no exact measure; add one to `measure`: {allowed}")
+    gate = {rule: limit for rule, limit in _gate_of(suite.data).items() if _is_of_any(rule, counts)}
+    data = {**suite.data, "measure": counts, "gate": gate}
+    return replace(suite, data={key: value for key, value in data.items() if key != "gate" or gate})
 
 
-def _progress_lines(found: Comparison, blocks: Mapping[str, int]) -> list[str]:
-    """One line for each deciding metric of the cases that were analysed."""
-    rows = [row for row in found.rows if row.is_deciding and row.case_id in blocks and row.interval is not None]
-    return [
-        f"{row.runs[1]} runs a side: {row.case}: {row.metric} {percent((row.ratio or 1.0) - 1)}: "
-        f"{'open' if row.is_open else row.verdict}"
-        for row in rows
-    ]
+def _is_of_any(rule: str, measures: Collection[str]) -> bool:
+    """Whether a rule of the gate names a metric of one of `measures`, or is a pattern that may match one."""
+    name = rule.partition(".")[0]
+    return name in measures or any(fnmatchcase(measure, name) for measure in measures)
 
 
-def _why_undecided(result: BlockResult, found: Comparison) -> list[str]:
-    if not open_cases(found) or result.stopped_because == "decided":
+def _why_undecided(rounds: Rounds, found: Comparison, *, spent_s: float) -> list[str]:
+    undecided = [row for row in found.rows if row.is_open and row.is_deciding]
+    if not undecided or rounds.stopped_because == "decided":
         return []
-    if result.stopped_because == "enough":
-        return [f"ended undecided after {2 * ANALYSED_BLOCKS[-1]} runs a side, which is the maximum"]
-    return ["the time budget ended before all cases were decided; a longer --budget may decide the rest"]
+    if rounds.stopped_because == "enough":
+        return [f"ended undecided after {MAX_PAIRS} runs a side, which is the maximum"]
+    needed = longer_budget(undecided, rounds, spent_s=spent_s)
+    return ["the time budget ended before all cases were decided" + (f"; try {needed}" if needed else "")]
 
 
 def _unpaired(case: PlannedCase, suite: str, side: SideName, why: str) -> UncomparedCase:

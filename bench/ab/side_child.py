@@ -29,7 +29,9 @@ YAML_TREE = ("bench.core.yaml_tree", "bench.yaml_tree")
 IMPORT_PATH = ("bench.core.import_path", "bench.importing")
 TURN_TAKING = ("bench.measure.timing.turn_taking", "bench.measure.floor")
 PRIVACY = ("bench.core.privacy",)
+REGISTRY = ("bench.core.registry", "bench.registry")
 ERRORS = ("bench.core.errors", "bench.errors")
+GPU_DEVICES = ("nvidiactl", "nvidia0", "dxg", "kfd")  # of NVIDIA, of WSL, of AMD
 TURN_ADDRESSES = ("VBENCH_TURN_TAKING", "VBENCH_FLOOR")
 
 
@@ -84,8 +86,28 @@ def _plan_and_run(request: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 def _planned(case: Any) -> dict[str, Any]:
-    timeout_s = getattr(case, "timeout_s", None)
-    return {"id": case.id, "title": case.title, "is_sharing": _is_sharing(case), "timeout_s": timeout_s}
+    known = _module(REGISTRY).MEASURES if any(map(_exists, REGISTRY)) else {}
+    measures = [(known.get(name), options) for name, options in case.measures.items()]
+    return {
+        "id": case.id,
+        "title": case.title,
+        "is_sharing": _is_sharing(case),
+        "timeout_s": getattr(case, "timeout_s", None),
+        "is_counted": all(_is_count(measure) for measure, _ in measures),
+        "seconds": sum(_seconds(measure, options) for measure, options in measures),
+    }
+
+
+def _is_count(measure: Any) -> bool:
+    """Whether a measure is exact; commits from before `is_count` measure all cases alternately."""
+    return bool(getattr(measure, "is_count", False))
+
+
+def _seconds(measure: Any, options: Any) -> float:
+    """A rough time of one run: at most twice `max_s`, which limits the warm-up and the sampling."""
+    most = (options or {}).get("max_s")
+    rough = float(getattr(measure, "duration_s", 1.0))
+    return min(rough, 2.0 * most) if isinstance(most, int | float) else rough
 
 
 def _module(names: tuple[str, ...]) -> ModuleType:
@@ -176,6 +198,8 @@ def _is_sharing(case: Any) -> bool:
 
 
 def _has_gpu() -> bool:
+    if sys.platform == "linux" and not any(Path("/dev", name).exists() for name in GPU_DEVICES):
+        return False
     import torch  # takes seconds, and is needed only for cases without a device
 
     return torch.cuda.is_available()

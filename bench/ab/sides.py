@@ -66,12 +66,17 @@ class SideSetup:
 
 @dataclass(frozen=True, kw_only=True)
 class PlannedCase:
-    """A case in the plan of one side. `is_sharing`: it may be measured while the other side's process is alive."""
+    """A case in the plan of one side. `is_sharing`: it may be measured while the other side's process is alive.
+
+    `is_counted`: it is exact, so one run a side settles it. `seconds` is the rough time of what one run measures.
+    """
 
     id: str
     title: str
     is_sharing: bool = False
     timeout_s: float | None = None
+    is_counted: bool = False
+    seconds: float = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -242,15 +247,12 @@ class _SideProcess(SupervisedProcess):
 
 
 class Side:
-    """One side that is ready to be measured: its cases, and a process that starts each run in a fresh process."""
+    """One side: its cases once `wait_for_plan` has returned, and a process that starts each run in a fresh process."""
 
     def __init__(
         self, name: SideName, setup: SideSetup, suite: Tree, *, path: Path, out: Path, identify: bool = False
     ) -> None:
-        """Start the process and let it plan `suite`.
-
-        Raises SetUpError if that fails, InputError if this vbench itself says that the suite is wrong.
-        """
+        """Start the process, which begins to plan `suite`; raises SetUpError if it does not start."""
         self.name, self.setup = name, setup
         self._deadline, self._limit_s = 0.0, PLAN_S
         log = out.parent / f"{name}.log"
@@ -266,6 +268,17 @@ class Side:
             ]
             request = {"suite": suite.data, "name": str(path), "out": str(out), "at": at}
             self._send({**request, "overlaid": list(suite.overlaid), "identify": identify}, limit_s=PLAN_S)
+        except BaseException:
+            self.close()
+            raise
+        self.cases: tuple[PlannedCase, ...] = ()
+
+    def wait_for_plan(self) -> None:
+        """Wait for the plan, which sets `cases`.
+
+        Raises SetUpError if planning fails, InputError if this vbench itself says that the suite is wrong.
+        """
+        try:
             planned = self._reply()
             self._check_origins(planned)
         except BaseException:

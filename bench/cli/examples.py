@@ -59,7 +59,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "ab": (
         "ab main . suites/quickstart.yaml",
         "ab v1.0 HEAD suites/quickstart.yaml --budget 30m --gate latency.p50_ms=3%",
-        "ab model:c3d model:x3d_m suites/quickstart.yaml --small --apart",
+        "ab model:c3d model:x3d_m suites/quickstart.yaml --small --counts",
     ),
     "baseline save": (
         "baseline save results/head",

@@ -107,6 +107,9 @@ def ab(
         bool,
         typer.Option("--apart", help="Run BASE and HEAD one after the other, never step by step."),
     ] = False,
+    counts: Annotated[
+        bool, typer.Option("--counts", help="Compare only exact metrics, such as parameters and MACs; seconds.")
+    ] = False,
     gate: GateLimits = None,
     across: Across = False,
     fail_on: FailOn = ALL_FAULTS,
@@ -138,6 +141,7 @@ def ab(
         identify=identify,
         across=across,
         apart=apart,
+        counts=counts,
         on_note=print_note,
     )
     raise typer.Exit(outputs.give(found))

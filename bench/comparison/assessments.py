@@ -4,6 +4,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from scipy.special import stdtr
+
 from bench.comparison.allowed_changes import Limits, Noise
 from bench.comparison.evidence import (
     ALPHA,
@@ -16,13 +18,12 @@ from bench.comparison.evidence import (
     noise_floor,
 )
 from bench.comparison.pairing import MIN_RUNS, are_enough_sessions, ratio_of
+from bench.comparison.sequential import MIN_PAIRS, critical_t, log_e_value, pairs_needed
 from bench.comparison.verdicts import MetricVerdict, Verdict, amount, p_value, percent
 from bench.core.units import plural
 
-MIN_PAIRS = 6
 GOOD_REPEAT = 5
 NOISE_RUNS = 8
-MAX_PAIRS = 64
 MAX_REPEAT = 100  # more runs than this are no useful advice
 ROUNDING = 1e-9
 
@@ -31,17 +32,17 @@ ROUNDING = 1e-9
 class Assessment:
     """A settled verdict, or a `change` whose verdict waits for the correction for all comparisons.
 
-    `values` are the runs of each side for the rank test; empty if the change is not between runs. `alpha_share` is the
-    share of the error rate that an interim analysis may spend; None if all runs are there. `basis` names the sample in
-    the reason, and `needed` what more of would decide if that is not runs. Assessments of one `family` rest on the same
-    evidence and count as one comparison.
+    `values` are the runs of each side for the rank test; empty if the change is not between independent runs. `pairs`
+    is the number of pairs in an A/B measurement, which may go on. `basis` names the sample in the reason, and `needed`
+    what more of would decide if that is not runs. Assessments of one `family` rest on the same evidence and count as
+    one comparison.
     """
 
     row: MetricVerdict
     limits: Limits | None = None
     change: Change | None = None
     values: tuple[tuple[float, ...], tuple[float, ...]] = ((), ())
-    alpha_share: float | None = None
+    pairs: int = 0
     basis: str = ""
     needed: str = ""
     family: str = ""
@@ -112,11 +113,9 @@ def assess_runs(
     return undecided(row, limits, change, values=values, basis=f" over {change.sample}", needed="sessions")
 
 
-def assess_pairs(
-    row: MetricVerdict, limits: Limits, pairs: Sequence[tuple[float, float]], *, alpha_share: float, note: str
-) -> Assessment:
-    """Compare pairs of runs that were neighbours in time; `alpha_share` of the error rate may be spent, perhaps 0."""
-    if alpha_share <= 0 or len(pairs) < MIN_PAIRS:
+def assess_pairs(row: MetricVerdict, limits: Limits, pairs: Sequence[tuple[float, float]], *, note: str) -> Assessment:
+    """Compare pairs of runs that were neighbours in time, at least three; more pairs may follow."""
+    if len(pairs) < MIN_PAIRS:
         reason = f"{plural(len(pairs), 'run')} a side in turns; at least {MIN_PAIRS} are needed: set a longer --budget"
         undecided_row = _with_verdict(row, "inconclusive", f"{reason}; {note}" if note else reason)
         return Assessment(row=replace(undecided_row, is_open=True))
@@ -124,7 +123,7 @@ def assess_pairs(
     change = change_of_pairs(base, head)
     if change.is_ratio:
         row = replace(row, ratio=ratio_of(change.estimate))
-    return Assessment(row=row, limits=limits, change=change, values=(base, head), alpha_share=alpha_share)
+    return Assessment(row=row, limits=limits, change=change, pairs=len(pairs))
 
 
 def base_noise(sessions: Sequence[Sequence[float]], *, runs: int, are_apart: bool) -> Noise | str:
@@ -149,21 +148,37 @@ def base_noise(sessions: Sequence[Sequence[float]], *, runs: int, are_apart: boo
 
 
 def decide_interim(assessment: Assessment, *, comparisons: int) -> MetricVerdict:
-    """Return the verdict of one interim analysis: Bonferroni over all comparisons and over all analyses."""
-    change, share = assessment.change, assessment.alpha_share
+    """Return the verdict of an interim analysis, corrected for so many `comparisons` by Bonferroni.
+
+    An e-value of `comparisons` / 1 % decides, whatever was analysed before and whatever follows.
+    """
+    change, pairs = assessment.change, assessment.pairs
     if change is None:
         return assessment.row
-    if share is None:  # analysed only once, such as an accuracy, so it may spend its whole share of the error rate
+    if not pairs:  # analysed only once, such as an accuracy
         return decide(assessment, p=min(1.0, change.p * comparisons), comparisons=comparisons)
-    change = change.reaching(1 - ALPHA * share / comparisons)
+    threshold = comparisons / ALPHA
+    critical = critical_t(pairs, threshold=threshold)
+    change = change.within(critical)
     row = replace(assessment.row, interval=_ratio_interval(change, assessment.row.base))
-    p = min(1.0, change.p * comparisons / share)
-    decided = decide(replace(assessment, row=row, change=change), p=p, comparisons=comparisons)
+    if change.error > 0:
+        p = min(1.0, comparisons * math.exp(-log_e_value(change.estimate / change.error, pairs)))
+    else:  # all pairs are equal
+        p = float(change.estimate == 0)
+    decided = decide(
+        replace(assessment, row=row, change=change),
+        p=p,
+        comparisons=comparisons,
+        level=2 * float(stdtr(change.degrees, -critical)),
+    )
     return replace(decided, is_open=decided.verdict == "inconclusive")
 
 
-def decide(assessment: Assessment, *, p: float, comparisons: int) -> MetricVerdict:
-    """Return the verdict for a `p` that is corrected for so many `comparisons`."""
+def decide(assessment: Assessment, *, p: float, comparisons: int, level: float | None = None) -> MetricVerdict:
+    """Return the verdict for a `p` that is corrected for so many `comparisons`.
+
+    `level` is the error rate of Student's test whose quantile decides, if it is not 1 % / comparisons.
+    """
     change, limits, row = assessment.change, assessment.limits, assessment.row
     if change is None or limits is None:
         return row
@@ -178,17 +193,22 @@ def decide(assessment: Assessment, *, p: float, comparisons: int) -> MetricVerdi
     is_within = (not limits.guards_rise or change.high <= rise) and (not limits.guards_drop or change.low >= -drop)
     if is_within:
         guarded = [rise] * limits.guards_rise + [-drop] * limits.guards_drop
-        detectable = _detectable(
-            change, min(guarded, key=abs, default=math.inf), comparisons=comparisons / (assessment.alpha_share or 1.0)
-        )
+        level = ALPHA / max(1, comparisons) if level is None else level
+        detectable = _detectable(change, min(guarded, key=abs, default=math.inf), level=level)
         if detectable is None:
             return _with_verdict(row, "same", f"{found}{_allowed(limits)}")
         reason = f"{found}{_allowed(limits)}; minimum detectable change: {_in_words(detectable, change, row)}"
         return _with_verdict(replace(row, detectable=_as_share(detectable, change, row.base)), "same", reason)
     why = doubt or "the interval reaches beyond that"
-    return _with_verdict(
-        row, "inconclusive", f"{found}{_allowed(limits)}; {why}{_advice(assessment, change, limits, rise, drop)}"
-    )
+    if assessment.pairs:
+        room = abs(change.estimate) if is_beyond else _room(change, limits, rise, drop)
+        spread, at_least = change.error * math.sqrt(assessment.pairs), assessment.pairs + 1
+        needed = pairs_needed(room, spread=spread, threshold=comparisons / ALPHA, at_least=at_least)
+        row = replace(row, needed_runs=needed)
+        advice = f"; about {needed} runs a side would decide it" if needed else "; too noisy to decide"
+    else:
+        advice = _advice(assessment, change, _room(change, limits, rise, drop))
+    return _with_verdict(row, "inconclusive", f"{found}{_allowed(limits)}; {why}{advice}")
 
 
 def _with_verdict(row: MetricVerdict, verdict: Verdict, reason: str) -> MetricVerdict:
@@ -203,8 +223,7 @@ def _doubt(assessment: Assessment, p: float) -> str | None:
         return f"it may be noise ({p_value(p)}; below {ALPHA:g} is required)"
     if not (change.low > 0 or change.high < 0):
         return "the interval includes no change"
-    is_between_runs = assessment.values[0] and assessment.alpha_share is None
-    if is_between_runs and (ranks := mann_whitney(*assessment.values)) >= RANK_TEST_ALPHA:
+    if assessment.values[0] and (ranks := mann_whitney(*assessment.values)) >= RANK_TEST_ALPHA:
         return f"the Mann-Whitney test does not confirm it ({p_value(ranks)})"
     return None
 
@@ -228,9 +247,9 @@ def _on_scale(change: Change, limits: Limits, base: float | None) -> tuple[float
     return up, -math.log1p(-share) if share < 1 else math.inf
 
 
-def _detectable(change: Change, tolerance: float, *, comparisons: float) -> float | None:
+def _detectable(change: Change, tolerance: float, *, level: float) -> float | None:
     """Return the minimum detectable change beyond `tolerance`, with its sign and on the scale of the change."""
-    found = change.detectable(abs(tolerance), alpha=ALPHA / max(1, comparisons))
+    found = change.detectable(abs(tolerance), alpha=level) if level > 0 else math.inf
     return math.copysign(found, tolerance) if math.isfinite(found) else None
 
 
@@ -247,15 +266,17 @@ def _ratio_interval(change: Change, base: float | None) -> tuple[float, float] |
     return (1 + change.low / base, 1 + change.high / base) if base is not None and base > 0 else None
 
 
-def _advice(assessment: Assessment, change: Change, limits: Limits, rise: float, drop: float) -> str:
-    """Return how many runs would decide, or what else would."""
+def _room(change: Change, limits: Limits, rise: float, drop: float) -> float:
+    """Return how far the interval may reach from the estimate to lie within the limit."""
+    rooms = [rise - change.estimate] * limits.guards_rise + [drop + change.estimate] * limits.guards_drop
+    return min(rooms, default=math.inf)
+
+
+def _advice(assessment: Assessment, change: Change, room: float) -> str:
+    """Return how many independent runs would decide, or what else would."""
     if assessment.needed:
         return f"; more {assessment.needed} would decide it"
-    rooms = [rise - change.estimate] * limits.guards_rise + [drop + change.estimate] * limits.guards_drop
-    runs = max(map(len, assessment.values)) * change.growth_needed(min(rooms, default=math.inf))
-    if assessment.alpha_share is not None:
-        is_feasible = runs <= MAX_PAIRS
-        return f"; about {math.ceil(runs)} runs a side would decide it" if is_feasible else "; too noisy to decide"
+    runs = max(map(len, assessment.values)) * change.growth_needed(room)
     if runs > MAX_REPEAT:
         return "; a quieter machine is needed, or a wider limit"
     needed = max(math.ceil(runs), max(map(len, assessment.values)) + 1)

@@ -32,7 +32,7 @@ def compare(
     gate: Mapping[str, GateValue] | None = None,
     across: bool = False,
     differing: Collection[str] = (),
-    shares: Mapping[str, float] | None = None,
+    is_interim: bool = False,
     partners: Mapping[str, str] | None = None,
 ) -> Comparison:
     """Return the verdicts on `head` against `base`, per case and metric.
@@ -43,9 +43,8 @@ def compare(
     adds to the rules of head's suites, or of base's if head's have none. If there is any rule, only metrics with a rule
     decide the exit code.
 
-    `differing` names what is meant to differ: `model`, `software`. `shares` is for interim analyses (`interim.py`): by
-    case id in head, the share of the error rate to spend. `partners` maps ids of head to ids of base if the pairs are
-    known.
+    `differing` names what is meant to differ: `model`, `software`. `is_interim`: the runs are pairs of an A/B
+    measurement that may go on (`interim.py`). `partners` maps ids of head to ids of base if the pairs are known.
 
     Raises InputError if environments or protocols are incompatible, unless `across`, which marks each verdict. Machines
     must be compatible only if a machine-dependent metric decides; else such metrics are not judged.
@@ -54,7 +53,7 @@ def compare(
     with open_side(head) as new, open_side(_base_source(base, new, given, across=across)) as old:
         pairs = pair_cases(old, new, differing=differing, partners=partners)
         rules = GateRules(old, new, given, pairs)
-        if shares is not None:
+        if is_interim:
             rules.refuse_noise()
         unlike = _incompatible(pairs, differing, lambda pair: across or decides_by_machine(pair, rules))
         if unlike and not across:
@@ -63,7 +62,7 @@ def compare(
         from bench.comparison.judging import judge
 
         differences = [[] if across else _incompatible([pair], differing, lambda _: True) for pair in pairs]
-        rows = judge(pairs, rules, machine_differences=differences, alpha_shares=shares)
+        rows = judge(pairs, rules, machine_differences=differences, is_interim=is_interim)
         missing, added = unpaired_cases(old, new, pairs)
         return Comparison(
             base=base if isinstance(base, str) else old.source,

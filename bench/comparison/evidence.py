@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import betainc, gammaincinv, nctdtrinc, ndtr, ndtri, stdtr, stdtrit
 
+from bench.comparison.sequential import least_spread
 from bench.core.stats import Z95, Estimate, mcnemar, paired_shares
 
 ALPHA = 0.01
@@ -49,7 +50,11 @@ class Change:
 
     def reaching(self, confidence: float) -> "Change":
         """Return the same change with Student's interval at this confidence, between 0 and 1."""
-        half = self.error * float(stdtrit(self.degrees, (1 + confidence) / 2))
+        return self.within(float(stdtrit(self.degrees, (1 + confidence) / 2)))
+
+    def within(self, critical_t: float) -> "Change":
+        """Return the same change with the interval of so many standard errors on either side."""
+        half = self.error * critical_t if math.isfinite(critical_t) else math.inf
         return replace(self, low=self.estimate - half, high=self.estimate + half)
 
     def detectable(self, tolerance: float, *, alpha: float) -> float:
@@ -188,19 +193,37 @@ def change_of_pairs(base: Sequence[float], head: Sequence[float]) -> Change:
     """Return the mean change over pairs of runs that were neighbours in time, at least two pairs.
 
     On logarithms if all values are above 0. If the code is the same, either run of a pair is the larger one equally
-    often, so the differences are symmetric whatever the noise; the interval and `p` are Student's.
+    often, so the differences are symmetric whatever the noise; the interval and `p` are Student's. The spread of very
+    few ratios counts as at least 2 % (`sequential.py`).
     """
     old, new = np.asarray(base, dtype=np.float64), np.asarray(head, dtype=np.float64)
     is_ratio = bool((old > 0).all() and (new > 0).all())
     steps = np.log(new) - np.log(old) if is_ratio else new - old
-    return _mean_change(steps, size=_size(steps), is_ratio=is_ratio, sample=f"{len(steps)} runs a side in turns")
+    spread = max(float(steps.std(ddof=1)), least_spread(len(steps)) if is_ratio else 0.0)
+    return _students_change(
+        float(steps.mean()),
+        error=spread / math.sqrt(len(steps)),
+        degrees=len(steps) - 1,
+        size=_size(steps),
+        is_ratio=is_ratio,
+        sample=f"{len(steps)} runs a side in turns",
+    )
 
 
 @_within_floats
 def change_of_seeds(base: Sequence[float], head: Sequence[float]) -> Change:
     """Return the mean change over at least two seeds that were trained on both sides, in the metric's unit."""
     old, new = np.asarray(base, dtype=np.float64), np.asarray(head, dtype=np.float64)
-    return _mean_change(new - old, size=_size(old, new), is_ratio=False, sample=f"{len(old)} seeds")
+    steps = new - old
+    error = float(steps.std(ddof=1)) / math.sqrt(len(steps))
+    return _students_change(
+        float(steps.mean()),
+        error=error,
+        degrees=len(steps) - 1,
+        size=_size(old, new),
+        is_ratio=False,
+        sample=f"{len(old)} seeds",
+    )
 
 
 @_within_floats
@@ -211,14 +234,6 @@ def change_of_trainings(base: Sequence[float], head: Sequence[float]) -> Change:
     how = f"{len(old)} and {len(new)} trainings"
     estimate = float(new.mean() - old.mean())
     return _students_change(estimate, error=error, degrees=degrees, size=_size(old, new), is_ratio=False, sample=how)
-
-
-def _mean_change(steps: Values, *, size: float, is_ratio: bool, sample: str) -> Change:
-    """Return the mean of paired differences with Student's interval and p."""
-    error = float(steps.std(ddof=1)) / math.sqrt(len(steps))
-    return _students_change(
-        float(steps.mean()), error=error, degrees=len(steps) - 1, size=size, is_ratio=is_ratio, sample=sample
-    )
 
 
 def _size(*values: Values) -> float:

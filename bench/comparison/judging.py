@@ -1,6 +1,6 @@
 """Verdicts on all metrics of the paired cases, corrected for the number of comparisons."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from bench.comparison.accuracies import assess_models, assess_trainings, seed_group, trainings_of, with_means
@@ -35,14 +35,13 @@ from bench.core.units import plural
 class PairContext:
     """One pair of cases with what its metrics are judged by.
 
-    `alpha_share` is what an interim analysis may spend; None if the measurement is complete. `machine_differences` are
-    those that are allowed because no machine-dependent metric decides. `siblings` are the pairs that differ only in
-    the seed, this one included.
+    `is_interim` means that an A/B measurement may go on. `machine_differences` are those that are allowed because no
+    machine-dependent metric decides. `siblings` are the pairs that differ only in the seed, this one included.
     """
 
     pair: CasePair
     rules: GateRules
-    alpha_share: float | None
+    is_interim: bool
     machine_differences: Sequence[Difference]
     siblings: Sequence[CasePair]
 
@@ -52,20 +51,19 @@ def judge(
     rules: GateRules,
     *,
     machine_differences: Sequence[Sequence[Difference]],
-    alpha_shares: Mapping[str, float] | None,
+    is_interim: bool,
 ) -> list[MetricVerdict]:
     """Return the verdicts on every metric of every pair, in the given order.
 
     Metrics that make the exit code are corrected for their own number; the others, separately, for theirs.
-    `machine_differences` are given for each pair, `alpha_shares` by case id in head at an interim analysis.
+    `machine_differences` are given for each pair. `is_interim`: the runs are pairs of an A/B measurement.
     """
-    is_interim = alpha_shares is not None
     groups = _seed_groups(pairs)
     contexts = [
         PairContext(
             pair=pair,
             rules=rules,
-            alpha_share=None if alpha_shares is None else alpha_shares.get(pair.head.id, 0.0),
+            is_interim=is_interim,
             machine_differences=differences,
             siblings=groups.get(seed_group(pair), []),
         )
@@ -91,7 +89,8 @@ def _decided(assessments: Sequence[Assessment], *, is_interim: bool) -> dict[int
     waiting = [each for each in assessments if each.change is not None]
     tests = {each.family or str(id(each)): each.change.p for each in waiting if each.change is not None}
     if is_interim:
-        return {id(each): decide_interim(each, comparisons=len(tests)) for each in waiting}
+        later = sum(each.change is None and each.row.is_open for each in assessments)  # will be compared as well
+        return {id(each): decide_interim(each, comparisons=len(tests) + later) for each in waiting}
     corrected = dict(zip(tests, holm(list(tests.values())), strict=True))
     return {
         id(each): decide(each, p=corrected[each.family or str(id(each))], comparisons=len(tests)) for each in waiting
@@ -111,7 +110,7 @@ def _assess_pair(context: PairContext) -> Iterator[Assessment]:
 
 def _assess(key: str, context: PairContext, *, is_view: bool) -> Assessment:
     """Return what is known of one metric. A further view on the samples of another metric decides only by a rule."""
-    pair, rules, alpha_share = context.pair, context.rules, context.alpha_share
+    pair, rules, is_interim = context.pair, context.rules, context.is_interim
     base, head = _metric_runs(pair, key)
     metric = base.named or head.named
     assert metric is not None
@@ -121,7 +120,7 @@ def _assess(key: str, context: PairContext, *, is_view: bool) -> Assessment:
     if head.known and (base.known or not base.throttled):
         rules.note_measured(suite, metric)
     if not base.known or not head.known:
-        return _unknown(row, base, head, is_interim=alpha_share is not None)
+        return _unknown(row, base, head, is_interim=is_interim)
     if head.named is not None and head.named.unit != metric.unit:
         return settled(row, "inconclusive", f"the unit is {metric.unit} in base and {head.named.unit} in head")
     is_exact = all(m.is_count for _, m in (*base.known, *head.known))
@@ -135,7 +134,7 @@ def _assess(key: str, context: PairContext, *, is_view: bool) -> Assessment:
         trainings = trainings_of(base, head, [_metric_runs(each, key) for each in context.siblings])
         row = row if trainings is None else with_means(row, trainings)
     values, basis = (tuple(base.values), tuple(head.values)), ""
-    if alpha_share is None and not is_exact and metric.can_drift:
+    if not is_interim and not is_exact and metric.can_drift:
         values, basis = _comparable_values(base, head)
         row = _row_of_values(row, values) if basis else row
     limits = limits_of(metric, rule, base=row.base or 0.0, noise=noise)
@@ -146,9 +145,8 @@ def _assess(key: str, context: PairContext, *, is_view: bool) -> Assessment:
         return assess_trainings(row, limits, trainings, group=seed_group(pair))
     if metric.is_share:
         return assess_models(row, limits, base.known[-1], head.known[-1])
-    if alpha_share is not None:
-        pairs = paired_values(base, head)
-        return assess_pairs(row, limits, pairs, alpha_share=alpha_share, note=_remark(base, head))
+    if is_interim:
+        return assess_pairs(row, limits, paired_values(base, head), note=_remark(base, head))
     sessions = separate_sessions(base, head) if metric.can_drift else None
     return assess_runs(row, limits, *values, note=_remark(base, head), sessions=sessions, basis=basis)
 

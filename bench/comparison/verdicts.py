@@ -30,7 +30,7 @@ class MetricVerdict:
     runs of base were throttled, or that a run of an A/B measurement failed before the metric was decided.
     `doubt` says how many runs are doubtful, such as `2 of 5 runs in head are drifting`; empty if none is.
     `is_open` verdicts belong to an A/B measurement and may still be decided by more runs; their `interval` holds with
-    99 % for all metrics and all interim analyses together.
+    99 % for all metrics and all interim analyses together, and `needed_runs` a side would probably decide it.
     """
 
     suite: str
@@ -53,6 +53,7 @@ class MetricVerdict:
     is_missing: bool = False
     is_across: bool = False
     is_open: bool = False
+    needed_runs: int | None = None
     doubt: str = ""
 
 

@@ -97,6 +97,11 @@ class MeasureEntry:
         return self.is_timed or self.is_sampled
 
     @property
+    def is_count(self) -> bool:
+        """Whether its metrics are exact and follow from the model alone, so that one run settles them."""
+        return not self.is_repeated and not {"dataset", "seed"} & self.depends_on
+
+    @property
     def options(self) -> dict[str, Any]:
         return options_of(self.function, keyword_only=True)
 

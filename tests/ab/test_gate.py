@@ -12,10 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from bench.ab.gate import _with_limits_as_text, pair_plans
+from bench.ab.gate import _with_limits_as_text, only_counts, pair_plans
 from bench.ab.sides import PlannedCase
 from bench.cli.app import run_command
 from bench.core.errors import SetUpError
+from bench.core.yaml_tree import Tree
 from bench.store import read_records
 
 PLUGIN = '''
@@ -274,6 +275,43 @@ def test_plans_of_two_models_are_paired_by_place() -> None:
     }
     with pytest.raises(SetUpError):
         pair_plans([case("a")], [case("x"), case("y")], by_place=True)
+
+
+def test_only_counts_keeps_exact_measures_and_the_limits_on_them() -> None:
+    suite = {
+        "suite": "s",
+        "measure": {"params": {}, "macs": {"backward": False}, "latency": {}, "accuracy": {"dataset": "ucf101"}},
+        "gate": {"params.total": {"max_rise": "0%"}, "latency.p50_ms": {"max_rise": "3%"}, "m*": {"max_rise": "1%"}},
+    }
+    found = only_counts(Tree.of(suite, name="s.yaml")).data
+    assert found["measure"] == {"params": {}, "macs": {"backward": False}}
+    assert list(found["gate"]) == ["params.total", "m*"]
+    del suite["gate"]["params.total"], suite["gate"]["m*"]  # type: ignore[attr-defined]
+    assert "gate" not in only_counts(Tree.of(suite, name="s.yaml")).data
+
+
+@pytest.mark.parametrize("measure", ["measure: {latency: {}}", "measure: {memory: {}}", "measure: 3", ""])
+def test_counts_of_a_suite_without_exact_measures_are_wrong_input(
+    repository: Path, capsys: pytest.CaptureFixture[str], measure: str
+) -> None:
+    (repository / "nets.yaml").write_text(f"suite: nets\nplugins: [nets]\nmodels: [net]\n{measure}\n")
+    assert run_command(["ab", ".", ".", "nets.yaml", "--counts"]) == 2
+    printed = capsys.readouterr().err
+    assert printed.count("\n") == 1
+    assert "--counts: the suite has no exact measure; add one to `measure`: " in printed
+    assert "macs" in printed
+
+
+@pytest.mark.slow
+def test_counts_alone_decide_without_timing(repository: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """By hand: 15 more convolutions of 8 x 8 x 27 weights and 8 biases, beside 8 x 3 x 27 + 8 + 45 parameters."""
+    assert run_command(["ab", "HEAD~1", "HEAD", "nets.yaml", "--counts", "--out", "out", "--json"]) == 1
+    printed = capsys.readouterr()
+    rows = {row["metric"]: row for row in json.loads(printed.out)["rows"]}
+    assert rows["params.total"]["verdict"] == "worse"
+    assert rows["params.total"]["head"] - rows["params.total"]["base"] == 15 * (8 * 8 * 27 + 8)
+    assert not [name for name in rows if name.startswith("latency")]
+    assert "counts: 0 of 1 are the same" in printed.err
 
 
 @pytest.mark.slow

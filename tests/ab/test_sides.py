@@ -125,7 +125,9 @@ def test_a_side_that_breaks_is_exit_3_with_its_last_line(tmp_path: Path, code: s
     python.chmod(0o755)
     place = SideSetup(title="broken", folder=tmp_path, python=str(python))
     with pytest.raises(SetUpError, match=message) as caught:
-        Side("base", place, Tree.of(SUITE, name="s.yaml"), path=tmp_path / "s.yaml", out=tmp_path / "base")
+        Side(
+            "base", place, Tree.of(SUITE, name="s.yaml"), path=tmp_path / "s.yaml", out=tmp_path / "base"
+        ).wait_for_plan()
     assert caught.value.exit_code == 3
 
 
@@ -139,7 +141,9 @@ def fake_side(folder: Path, code: str) -> SideSetup:
 
 def start(setup: SideSetup) -> Side:
     folder = setup.folder
-    return Side("base", setup, Tree.of(SUITE, name="s.yaml"), path=folder / "s.yaml", out=folder / "base")
+    side = Side("base", setup, Tree.of(SUITE, name="s.yaml"), path=folder / "s.yaml", out=folder / "base")
+    side.wait_for_plan()
+    return side
 
 
 # Plans one case that may take 60 s, then does what each test adds.
@@ -210,6 +214,7 @@ def test_a_suite_longer_than_a_pipe_reaches_a_side_that_prints_first(tmp_path: P
     setup = fake_side(tmp_path, prints + PLANS + HANGS)
     suite = Tree.of({**SUITE, "description": "d" * 1_000_000}, name="s.yaml")
     with Side("base", setup, suite, path=tmp_path / "s.yaml", out=tmp_path / "base") as side:
+        side.wait_for_plan()
         assert len(side.cases) == 1
 
 
@@ -221,7 +226,7 @@ from bench.core.yaml_tree import Tree
 folder = Path(sys.argv[1])
 suite = {"suite": "s", "plugins": ["hanging_plugin"], "models": ["c3d"], "measure": {"params": {}}}
 tree = Tree.of(suite, name="s.yaml")
-Side("base", SideSetup(title="x", folder=folder), tree, path=folder / "s.yaml", out=folder / "b")
+Side("base", SideSetup(title="x", folder=folder), tree, path=folder / "s.yaml", out=folder / "b").wait_for_plan()
 """
 
 
@@ -275,7 +280,7 @@ def test_a_side_whose_plan_is_wrong_says_where(tmp_path: Path, is_other: bool, e
     python.chmod(0o755)
     place = SideSetup(title="here", folder=tmp_path, **({"python": str(python)} if is_other else {}))
     with pytest.raises(error, match=r"head \(here\).*s\.yaml:6:14: unknown axis 'precison'"):
-        Side("head", place, read_yaml(file), path=file, out=tmp_path / "head")
+        Side("head", place, read_yaml(file), path=file, out=tmp_path / "head").wait_for_plan()
 
 
 def test_a_side_knows_which_rules_another_file_overrides(tmp_path: Path) -> None:
@@ -284,6 +289,7 @@ def test_a_side_knows_which_rules_another_file_overrides(tmp_path: Path) -> None
     top = Tree.of({"measure": {"params": {}}}, name="s.yaml")
     place = SideSetup(title="here", folder=tmp_path)
     with Side("head", place, top.over(read_yaml(tmp_path / "s.yaml")), path=tmp_path / "s.yaml", out=tmp_path) as side:
+        side.wait_for_plan()
         assert len(side.cases) == 1
 
 
@@ -298,6 +304,7 @@ def test_a_suite_by_a_relative_path_keeps_its_recipes(tmp_path: Path, monkeypatc
     monkeypatch.chdir(tmp_path)
     place = SideSetup(title="here", folder=tmp_path / "elsewhere")
     with Side("head", place, read_yaml(Path("s.yaml")), path=tmp_path / "s.yaml", out=tmp_path / "out") as side:
+        side.wait_for_plan()
         assert len(side.cases) == 1
 
 
@@ -532,6 +539,7 @@ def test_a_commit_from_before_the_modules_were_renamed_is_measured(tmp_path: Pat
     place = SideSetup(title="old", folder=tmp_path, variables={"PYTHONPATH": str(tmp_path)})
     tree = Tree.of(SUITE, name="s.yaml")
     with Side("base", place, tree, path=tmp_path / "s.yaml", out=tmp_path / "base") as side:
+        side.wait_for_plan()
         assert [(case.id, case.is_sharing) for case in side.cases] == [("c1", True)]
         side.begin(0, 0, turn_address="/run/turns")
         assert side.result().is_good
@@ -565,6 +573,7 @@ def test_records_of_a_side_keep_no_home_folder_unless_asked_to(tmp_path: Path, i
     setup = SideSetup(title="new", folder=tmp_path, variables={"PYTHONPATH": str(tmp_path)})
     tree = Tree.of(SUITE, name="s.yaml")
     with Side("base", setup, tree, path=tmp_path / "s.yaml", out=tmp_path / "base", identify=identify) as side:
+        side.wait_for_plan()
         side.begin(0, 0)
         assert side.result().is_good
     record = (tmp_path / "record.txt").read_text()

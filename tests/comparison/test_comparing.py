@@ -117,7 +117,7 @@ def test_a_count_decides_with_one_run(record: Make, factor: int, code: int) -> N
         return [record(Metric(name="macs.forward", value=macs, unit="MACs", better="lower"))]
 
     assert compare(side(1e9), side(factor * 1e9)).exit_code() == code
-    assert compare(side(1e9), side(factor * 1e9), shares={}).exit_code() == code
+    assert compare(side(1e9), side(factor * 1e9), is_interim=True).exit_code() == code
 
 
 @pytest.mark.parametrize(
@@ -328,7 +328,7 @@ def test_a_metric_of_which_base_has_only_throttled_runs_is_incomplete(
 
 def test_in_turns_throttled_runs_of_base_are_followed_by_others(record: Make, latency: Make, runs: Runs) -> None:
     hot = [record(latency(10.0), run=i, status="throttled") for i in range(5)]
-    assert only(compare(hot, runs(QUIET), shares={hot[0].case_id: 1.0})).is_open
+    assert only(compare(hot, runs(QUIET), is_interim=True)).is_open
     assert not only(compare(hot, runs(QUIET))).is_open
 
 

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Collection
+from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from bench.ab.gate import _measure, pair_plans
+from bench.ab.gate import Measurement, pair_plans
 from bench.ab.side_child import _as_ab_record
 from bench.ab.sides import PlannedCase, RunOutcome, Side, SideName
 from bench.comparison.comparing import compare
@@ -29,7 +30,7 @@ class FakeSide:
     ) -> None:
         self.name, self.failing, self.record = name, failing, record
         self.store = RecordStore(folder / name)
-        self.models = ("fine", "frail")
+        self.models, self.macs = ("fine", "frail"), 100.0
         self.cases = tuple(PlannedCase(id=record(model=model).case_id, title=model) for model in self.models)
 
     def begin(self, place: int, index: int) -> None:
@@ -40,6 +41,8 @@ class FakeSide:
         model = self.models[place]
         is_good = model == "fine" or index not in self.failing
         latency = Metric(name="latency.p50_ms", value=10 + 0.01 * (3 * index % 5), unit="ms", better="lower")
+        if self.cases[place].is_counted:
+            latency = Metric(name="macs.forward", value=self.macs, unit="MACs", better="lower", is_exact=True)
         metrics, status = ([latency], "ok") if is_good else ([], "oom")
         self.store.append(self.record(*metrics, run=index, status=status, model=model))
         return RunOutcome(is_good=is_good, needs_turns=is_good)
@@ -60,14 +63,8 @@ def test_a_failed_case_has_no_verdict(
     sides = [FakeSide(name, tmp_path, failing=runs, record=record) for name, runs in failing]
     pairing = pair_plans(sides[0].cases, sides[1].cases, by_place=False)
     looks = InterimAnalyses(tmp_path / "base", tmp_path / "head", gate={"latency.p50_ms": "3%"})
-    found = _measure(
-        cast("list[Side]", sides),
-        pairing,
-        looks,
-        deadline_s=time.monotonic() + 60,
-        apart=True,
-        on_note=lambda text: None,
-    )
+    measurement = Measurement(cast("list[Side]", sides), pairing, looks, is_apart=True, on_note=lambda text: None)
+    found = measurement.run(started_s=time.monotonic(), budget_s=60)
     assert found.exit_code() == code
     if (4,) in (base, head):
         (row,) = [row for row in found.rows if row.case_id == sides[1].cases[1].id]
@@ -75,6 +72,25 @@ def test_a_failed_case_has_no_verdict(
         assert "oom" in row.reason
         assert f"({side})" in row.reason
         assert (row.is_missing, row.is_open) == (True, False)
+
+
+def test_counts_are_compared_before_anything_is_timed(tmp_path: Path, record: Callable[..., Record]) -> None:
+    """Two cases: the counted one is measured once a side, noted, and only then the budget and the pairs follow."""
+    names: tuple[SideName, SideName] = ("base", "head")
+    sides = [FakeSide(name, tmp_path, failing=(), record=record) for name in names]
+    for side in sides:
+        side.cases = (replace(side.cases[0], is_counted=True), side.cases[1])
+        side.macs = 100.0 if side.name == "base" else 110.0
+    notes: list[str] = []
+    looks = InterimAnalyses(tmp_path / "base", tmp_path / "head")
+    pairing = pair_plans(sides[0].cases, sides[1].cases, by_place=False)
+    measurement = Measurement(cast("list[Side]", sides), pairing, looks, is_apart=True, on_note=notes.append)
+    found = measurement.run(started_s=time.monotonic(), budget_s=60)
+    assert "macs.forward: worse: +10.0 %" in notes[0]
+    assert notes[1].startswith("counts: 0 of 1 are the same, after ")
+    assert "1 case x " in notes[2]
+    assert [row.runs for row in found.rows] == [(1, 1), (6, 6)]
+    assert found.exit_code() == 1
 
 
 def test_runs_in_turns_are_only_compared_with_runs_of_the_same_kind(runs: Callable[..., list[Record]]) -> None:
@@ -99,7 +115,7 @@ def test_a_noise_limit_is_refused_in_turns(runs: Callable[..., list[Record]], ga
     base = [10.0, 11.0, 9.0, 10.5, 9.5, 10.0, 11.2, 8.9]
     records = runs(base)
     with pytest.raises(InputError, match="runs in turns cannot have a limit of noise"):
-        compare(records, runs([1.1 * value for value in base]), gate=gate, shares={records[0].case_id: 1.0})
+        compare(records, runs([1.1 * value for value in base]), gate=gate, is_interim=True)
 
 
 def side_of(rng: np.random.Generator, disturbed: Values, factor: float) -> tuple[Metric, ...]:
@@ -122,7 +138,7 @@ def test_ten_metrics_with_steps_in_turns_are_wrong_in_one_of_a_hundred_measureme
 ) -> None:
     """All the way as `vbench ab` goes, on a machine whose speed halves and doubles from turn to turn for both sides.
 
-    Of 24 measurements with looks after 3 and 4 blocks, more than two with any alarm have a chance of 0.2 % at most.
+    Of 24 measurements, analysed after 6 and 8 pairs, more than two with any alarm have a chance of 0.2 % at most.
     """
     rng = np.random.default_rng(7)
     called = 0
@@ -134,7 +150,6 @@ def test_ten_metrics_with_steps_in_turns_are_wrong_in_one_of_a_hundred_measureme
             for store, times in zip(stores, (1.0, factor), strict=True):
                 store.append(record(*side_of(rng, disturbed, times), run=index))
             if index in (5, 7):
-                case = record().case_id
-                found = looks.analyse({case: (index + 1) // 2}, is_last=index == 7)
+                found = looks.analyse()
         called += any(row.verdict in ("worse", "better") for row in found.rows)
     assert fewest <= called <= most

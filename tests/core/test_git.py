@@ -72,7 +72,7 @@ def test_a_side_and_its_children_do_not_see_another_repository(commit: str, tmp_
     python.chmod(0o755)
     place = SideSetup(title="x", folder=Path(), python=str(python))
     with pytest.raises(SetUpError, match="without a message"):
-        Side("base", place, Tree.of({}, name="s.yaml"), path=Path("s.yaml"), out=tmp_path / "x")
+        Side("base", place, Tree.of({}, name="s.yaml"), path=Path("s.yaml"), out=tmp_path / "x").wait_for_plan()
     assert not [line for line in (tmp_path / "told").read_text().splitlines() if line.startswith("GIT_DIR=")]
 
 
