@@ -19,7 +19,7 @@ STEPS = [
     {"suite", "store", "measure"},
     {"catalog"},
     {"runner", "comparison", "reporting"},
-    {"ab", "profiling"},
+    {"ab", "drafting", "profiling"},
     {"cli", "pytest_plugin"},
     {"__main__"},
 ]

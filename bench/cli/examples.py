@@ -11,6 +11,11 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "profile c3d x3d_m torchvision:mvit_v2_s --sort macs --format md",
         "profile my_models:small --layers --counters all",
     ),
+    "init": (
+        "init my_models.py:small /data/mine",
+        "init resnet3d_18 lists/all.csv --out mine.yaml",
+        "init torchvision:r3d_18",
+    ),
     "run": (
         "run suites/quickstart.yaml",
         "run suites/kinetics700.yaml --small --out results/k700",

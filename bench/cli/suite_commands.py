@@ -132,7 +132,7 @@ def plan(
     elif stale:
         _print_reasons(planned, only="stale")
     else:
-        _show_plan(planned)
+        show_plan(planned)
         if why:
             _print_reasons(planned)
 
@@ -236,7 +236,7 @@ def _plan_facts(planned: "Plan") -> dict[str, Any]:
     }
 
 
-def _show_plan(planned: "Plan") -> None:
+def show_plan(planned: "Plan") -> None:
     facts = _plan_facts(planned)
     rows = [
         (

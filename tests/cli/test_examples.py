@@ -23,7 +23,7 @@ ALL = [(name, example) for name, examples in EXAMPLES.items() for example in exa
 QUICK_COMMANDS = ("models", "help", "measures list", "measures show", "suites list", "recipes list", "data list")
 QUICK = [*(example for name in QUICK_COMMANDS for example in EXAMPLES[name]), EXAMPLES["profile"][0]]
 # Models of the user's own.
-OWN_MODELS = ("my_models:small",)
+OWN_MODELS = ("my_models:small", "my_models.py:small")
 
 
 def parsed(example: str) -> dict[str, Any]:
