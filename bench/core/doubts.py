@@ -27,17 +27,33 @@ def timing_doubts(record: Record, metric: Metric) -> tuple[str, ...]:
     did, it concerns all timings of the record. The two sides of `vbench ab` share the drift of the machine turn by
     turn, so that it cancels out.
     """
-    if not metric.can_drift:
-        return ()
-    raised = [(each, doubts) for each in record.metrics if (doubts := sampling_doubts(record, each))]
-    found = {DRIFTING} if has_canary_moved(record.details) and record.in_turns is None else set[str]()
-    for doubt in TIMING_DOUBTS:
-        if doubt == DRIFTING and record.in_turns is not None:
-            continue
-        caused = {timing_of(each) for each, doubts in raised if doubt in doubts}
-        if (caused and timing_of(metric) in caused) or (doubt == record.status and not caused and not found):
-            found.add(doubt)
-    return tuple(sorted(found))
+    return _timing_doubts(record, [metric])[0]
+
+
+def doubts_of_metrics(record: Record) -> list[tuple[str, ...]]:
+    """The `timing_doubts` of each metric of `record` in their order, with one pass over all samples."""
+    return _timing_doubts(record, record.metrics)
+
+
+def _timing_doubts(record: Record, metrics: Sequence[Metric]) -> list[tuple[str, ...]]:
+    """The doubts about each of `metrics`, which are of `record`."""
+    if not any(metric.can_drift for metric in metrics):
+        return [()] * len(metrics)
+    raised = [(timing_of(each), doubts) for each in record.metrics if (doubts := sampling_doubts(record, each))]
+    considered = [doubt for doubt in TIMING_DOUBTS if doubt != DRIFTING or record.in_turns is None]
+    caused = {doubt: {timing for timing, doubts in raised if doubt in doubts} for doubt in considered}
+    by_canary = {DRIFTING} if has_canary_moved(record.details) and record.in_turns is None else set[str]()
+    if not raised and not by_canary and record.status not in considered:
+        return [()] * len(metrics)
+
+    def of_metric(metric: Metric) -> tuple[str, ...]:
+        found = set(by_canary)
+        for doubt, timings in caused.items():
+            if timing_of(metric) in timings or (doubt == record.status and not timings and not found):
+                found.add(doubt)
+        return tuple(sorted(found))
+
+    return [of_metric(metric) if metric.can_drift else () for metric in metrics]
 
 
 def sampling_doubts(record: Record, metric: Metric) -> set[str]:
@@ -75,7 +91,7 @@ def value_text(metric: Metric, *, doubts: Sequence[str], interval: tuple[float, 
 
 def record_doubts(record: Record) -> tuple[str, ...]:
     """The doubts about any timing of this record, in alphabetical order."""
-    found = {doubt for metric in record.metrics for doubt in timing_doubts(record, metric)}
+    found = {doubt for doubts in doubts_of_metrics(record) for doubt in doubts}
     return tuple(sorted(found | ({record.status} & set(TIMING_DOUBTS))))
 
 
@@ -111,11 +127,11 @@ def _has_drifted(record: Record, metric: Metric) -> bool:
     return metric.key in stored if isinstance(stored, dict) else _drift_of_samples(metric.samples)
 
 
-@lru_cache(maxsize=4096)  # a report asks about one timing for each of its metrics and sections
+@lru_cache(maxsize=2**16)  # a report needs each timing several times, for all of its records
 def _drift_of_samples(samples: tuple[float, ...]) -> bool:
     return find_drift(samples) is not None
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=2**16)
 def _interval(samples: tuple[float, ...]) -> Estimate:
     return timing_interval(samples)

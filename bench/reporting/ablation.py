@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal
 
-from bench.core.doubts import timing_doubts
 from bench.core.schema import Clip, Json
 from bench.core.stats import Estimate, paired_difference
 from bench.reporting.board import Column, column_of, headlines_of, in_order
@@ -290,7 +289,7 @@ def _verdict(pairs: Sequence[tuple[LevelValue, LevelValue]], difference: Estimat
         return "depends on the setting"
     if is_exact:
         return "the same" if signs == {0} else _direction(is_higher=signs.pop() > 0, better=None)
-    if any(timing_doubts(each.recorded_metric.record, each.recorded_metric.metric) for pair in pairs for each in pair):
+    if any(each.recorded_metric.doubts for pair in pairs for each in pair):
         return "doubtful"
     if len(pairs) < 2:
         return "one pair"

@@ -5,7 +5,7 @@ from bisect import bisect_left, bisect_right
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 from bench.core.registry import MEASURES, find_metric_spec, headlines_among
 from bench.core.schema import Better, Case, Json
@@ -329,7 +329,7 @@ def build_board(cases: Sequence[CaseResult]) -> Board:
 def column_of(case: CaseResult, recorded_metric: RecordedMetric) -> Column:
     """The column of this metric of `case`."""
     metric = recorded_metric.metric
-    return Column(
+    return _column(
         metric=metric.name,
         labels=tuple(sorted(metric.labels.items())),
         protocol=case.protocol,
@@ -337,6 +337,10 @@ def column_of(case: CaseResult, recorded_metric: RecordedMetric) -> Column:
         better=metric.better,
         is_of_machine=metric.is_of_machine,
     )
+
+
+# Equal columns are one object: rows look up their values by column, and identical keys are found without comparing.
+_column = lru_cache(maxsize=4096)(Column)
 
 
 def in_order(columns: Iterable[Column]) -> tuple[Column, ...]:
@@ -432,10 +436,15 @@ def _known(axes: Mapping[str, Json]) -> dict[str, Json]:
 def _summaries(cases: Iterable[CaseResult], *, precision: Json) -> dict[Column, MetricSummary]:
     """The summaries of one row that is run in `precision`; accuracies of another precision or head are marked."""
     found: dict[Column, list[RecordedMetric]] = defaultdict(list)
+    summaries: dict[Column, MetricSummary] = {}
     for case in cases:
-        for recorded in case.metrics.values():
-            found[column_of(case, recorded[0])].extend(recorded)
-    summaries = {column: summarise_values(recorded) for column, recorded in found.items()}
+        for key, recorded in case.metrics.items():
+            column = column_of(case, recorded[0])
+            summaries[column] = case.summaries[key]
+            found[column].extend(recorded)
+    for column, values in found.items():
+        if values[0].record.case_id != values[-1].record.case_id:  # of several cases
+            summaries[column] = summarise_values(values)
     has_costs = any(not column.protocol for column in found)
     for column, values in found.items():
         if column.protocol and not column.is_of_machine:

@@ -7,7 +7,7 @@ from bench.core.privacy import anonymous_text
 from bench.core.schema import Json, Metric, Record
 from bench.core.units import DASH, format_exact, format_number, format_value, plural
 from bench.reporting.board import label_of
-from bench.reporting.case_results import CaseResult, summarise_values
+from bench.reporting.case_results import CaseResult
 from bench.reporting.links import Links
 from bench.reporting.metric_text import STATUSES, axis_name, metric_meaning, metric_name, value_text
 from bench.reporting.rendering import DrawnSection, render
@@ -107,7 +107,7 @@ def _metrics(results: Results, case: CaseResult, links: Links, key: str) -> Any:
 def _rows(case: CaseResult, runs: Sequence[Record]) -> tuple[TableRow, ...]:
     rows = []
     for key, recorded in case.metrics.items():
-        summary, first = summarise_values(recorded), recorded[0].metric
+        summary, first = case.summaries[key], recorded[0].metric
         labels = ", ".join(f"{axis_name(k)} {v}" for k, v in first.labels.items())
         interval = (
             f"{format_value(summary.low, summary.unit)} to {format_value(summary.high, summary.unit)}"
@@ -123,7 +123,8 @@ def _rows(case: CaseResult, runs: Sequence[Record]) -> tuple[TableRow, ...]:
             low=summary.low if summary.has_interval else None,
             high=summary.high if summary.has_interval else None,
         )
-        singles = [_single(run.metric(key)) for run in runs] if len(runs) > 1 else []
+        by_run = {id(each.record): each.metric for each in recorded}
+        singles = [_single(by_run.get(id(run))) for run in runs] if len(runs) > 1 else []
         count = TableCell(text=str(summary.count), sort=summary.count) if summary.value is not None else TableCell()
         words = "; ".join(word for word in (summary.how, summary.note) if word)
         name = TableCell(text=metric_name(first.name), below=labels, title=metric_meaning(first.name))

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-from bench.core.doubts import TIMING_DOUBTS, interval_of, timing_doubts
+from bench.core.doubts import TIMING_DOUBTS, doubts_of_metrics, interval_of
 from bench.core.registry import MEASURES
 from bench.core.schema import Better, Case, Json, Metric, Record
 from bench.core.stats import Estimate, mean_interval, median, median_interval
@@ -34,10 +34,14 @@ OTHER_HEAD = "other head"
 
 @dataclass(frozen=True, kw_only=True)
 class RecordedMetric:
-    """One metric of one record. `machine` is the letter of the machine it was measured on; empty for counts."""
+    """One metric of one record, with the doubts about its timing.
+
+    `machine` is the letter of the machine it was measured on; empty for counts.
+    """
 
     record: Record
     metric: Metric
+    doubts: tuple[str, ...]
     machine: str = ""
 
     @property
@@ -100,10 +104,15 @@ class CaseResult:
         """The metrics of the good runs by key, in the order of the runs."""
         found: dict[str, list[RecordedMetric]] = defaultdict(list)
         for record, letter in zip(self.runs, self.letters, strict=True):
-            for metric in record.metrics:
+            for metric, doubts in zip(record.metrics, doubts_of_metrics(record), strict=True):
                 machine = letter if metric.is_of_machine else ""
-                found[metric.key].append(RecordedMetric(record=record, metric=metric, machine=machine))
+                found[metric.key].append(RecordedMetric(record=record, metric=metric, doubts=doubts, machine=machine))
         return {key: tuple(recorded) for key, recorded in found.items()}
+
+    @cached_property
+    def summaries(self) -> Mapping[str, MetricSummary]:
+        """Each of `metrics` over the runs of this case, by key."""
+        return {key: summarise_values(recorded) for key, recorded in self.metrics.items()}
 
     @property
     def failures(self) -> tuple[Record, ...]:
@@ -262,7 +271,7 @@ def _result(
 
 
 def _doubts(recorded: Sequence[RecordedMetric]) -> tuple[str, ...]:
-    found = {doubt for o in recorded for doubt in timing_doubts(o.record, o.metric)}
+    found = {doubt for o in recorded for doubt in o.doubts}
     found |= {OUT_OF_TOLERANCE for o in recorded if is_out_of_tolerance(o.record)}
     found |= {UNLIKE_MACHINES} if len(_machines(recorded)) > 1 else set()
     return tuple(sorted(found))

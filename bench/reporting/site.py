@@ -7,7 +7,7 @@ import warnings
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cached_property, partial
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -70,16 +70,16 @@ class Page:
     description: str = ""
     data: Mapping[str, str] = field(default_factory=dict)
 
-    @property
+    @cached_property
     def modules(self) -> list[str]:
         return [name for name in MODULES if any(f'data-module="{name}"' in s.html for s in self.sections)]
 
-    @property
+    @cached_property
     def assets(self) -> list[str]:
         """Scripts and style sheets of its modules, each once."""
         return list(dict.fromkeys(file for name in self.modules for file in MODULES[name]))
 
-    @property
+    @cached_property
     def has_charts(self) -> bool:
         drawing = {"budget", "samples"}.intersection(self.modules)
         return bool(drawing) or any('class="plot"' in section.html for section in self.sections)
@@ -96,7 +96,7 @@ class Site:
     records: int = 0
     version: str = ""  # of a live site, whose open pages follow it
 
-    @property
+    @cached_property
     def navigation(self) -> list[Page]:
         """The pages at the root of the site."""
         return [page for page in self.pages if "/" not in page.name]
@@ -187,13 +187,16 @@ def write_single_page(file: Path, sections: Sequence[DrawnSection], *, title: st
 def _section_pages(results: Results) -> Iterator[Page]:
     """Pages of the registered sections, in the order of `PAGES`, then pages that plug-ins name."""
     found: dict[str, list[DrawnSection]] = defaultdict(list)
+    board = ""
     for entry in sorted(SECTIONS, key=lambda entry: (entry.order, entry.name)):
         found[entry.page] += _drawn(entry.name, entry.title, partial(_section, entry, results))
     for name in dict.fromkeys([*PAGES, *found]):
         if found[name]:
             page = Page(name=name, title=PAGES.get(name, found[name][0].title), sections=found[name])
-            needs_board = {"board", "budget"}.intersection(page.modules)
-            yield replace(page, data={"board": data_script("board", board_data(results))}) if needs_board else page
+            if {"board", "budget"}.intersection(page.modules):
+                board = board or data_script("board", board_data(results))
+                page = replace(page, data={"board": board})
+            yield page
 
 
 def _detail_pages(results: Results) -> Iterator[Page]:
@@ -285,14 +288,25 @@ def _write_site(folder: Path, site: Site) -> Path:
     data = {folder / "data" / f"{name}.js": text for name, text in _data(site.pages).items()}
     _remove_old(folder, keep={*files, *data})
     for file, page in files.items():
-        file.write_text(site.page_html(page), encoding="utf-8")
+        _write_if_changed(file, site.page_html(page))
     for file, text in data.items():
-        file.write_text(text, encoding="utf-8")
+        _write_if_changed(file, text)
     if site.version:  # last, because pages are read again when it changes
         (folder / "data").mkdir(exist_ok=True)
         text = data_script("version", {"version": site.version})
         (folder / "data" / "version.js").write_text(text, encoding="utf-8")
     return folder / "index.html"
+
+
+def _write_if_changed(file: Path, text: str) -> None:
+    """Write `text`, unless `file` has it: a report is written again after every case, and few pages change."""
+    new = text.encode()
+    try:
+        if file.read_bytes() == new:
+            return
+    except FileNotFoundError:
+        pass
+    file.write_bytes(new)
 
 
 def _remove_old(folder: Path, *, keep: Collection[Path]) -> None:

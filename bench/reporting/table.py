@@ -1,17 +1,19 @@
 """HTML tables that can be sorted, filtered and saved; further rows of a long table are shown on request."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from bench.core.units import DASH
-from bench.reporting.rendering import render_file, safe
+from bench.reporting.rendering import render, render_file, safe
 
 if TYPE_CHECKING:
     from markupsafe import Markup
 
 ROWS_AT_ONCE = 100
 ROWS_WITHOUT_TOOLS = 8
+MOST_CHARACTERS = 800_000  # of the rows of one table; a page has a few tables and must stay below 3 MB
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,33 +95,56 @@ class Table:
             names[name] = None
         return list(names)
 
-    def html(self) -> "Markup":
-        """The table as HTML, with search and saving if it has more than `ROWS_WITHOUT_TOOLS` rows."""
-        most = ROWS_AT_ONCE if self.has_all_rows else len(self.rows)
+    def html(self, *, most_characters: int = MOST_CHARACTERS) -> "Markup":
+        """The table as HTML, with search and saving if it has more than `ROWS_WITHOUT_TOOLS` rows.
+
+        Rows that would make it longer than `most_characters` are left out, and a line below it tells how many.
+        """
+        from markupsafe import Markup
+
+        lines: list[str] = []
+        length = 0
+        for line in self._rows_html():
+            length += len(line)
+            if lines and length > most_characters:
+                break
+            lines.append(line)
+        most = ROWS_AT_ONCE if self.has_all_rows else len(lines)
         return render_file(
             "table.html",
             table=self,
-            saved_names=self.saved_names,
-            shown=self._rows_html(self.rows[:most]),
-            waiting=self._rows_html(self.rows[most:]),
-            number_waiting=len(self.rows[most:]),
+            heads=_heads_html(self.heads, tuple(self.saved_names)),
+            kept=len(lines),
+            shown=Markup("\n".join(lines[:most])),
+            waiting=Markup("\n".join(lines[most:])),
+            number_waiting=len(lines[most:]),
             rows_at_once=ROWS_AT_ONCE,
         )
 
-    def _rows_html(self, rows: Sequence[TableRow]) -> "Markup":
+    def _rows_html(self) -> Iterator[str]:
         """Rows as HTML. Written without a template, which takes ten times as long for the many cells of a report."""
-        from markupsafe import Markup
-
         is_text = [not head.is_number for head in self.heads]
-        lines = []
-        for row in rows:
+        for row in self.rows:
             group = f' data-group="{safe(row.group)}"' if row.group else ""
             cells = "".join(
                 _cell_html(cell, is_first=place == 0, is_text=is_text[place]) for place, cell in enumerate(row.cells)
             )
             anchor = f' id="{safe(row.anchor)}"' if row.anchor else ""
-            lines.append(f"<tr{anchor}{group}>{cells}</tr>")
-        return Markup("\n".join(lines))
+            yield f"<tr{anchor}{group}>{cells}</tr>"
+
+
+HEADS = """
+{%- for heading in heads -%}
+<th scope="col"{% if heading.is_number %} class="number"{% endif %}{% if heading.meaning %} title="{{ heading.meaning }}"{% endif %}{% if heading.is_best_first %} data-first="descending"{% endif %}{% if heading.is_within_group %} data-within{% endif %} data-name="{{ saved_names[loop.index0] }}">
+{{- heading.name }}{% if heading.unit %} <span class="unit">{{ heading.unit }}</span>{% endif %}{% if heading.below %}<small>{{ heading.below }}</small>{% endif -%}
+</th>
+{%- endfor -%}
+"""
+
+
+@lru_cache(maxsize=256)  # thousands of tables of cases have the same heads
+def _heads_html(heads: tuple[ColumnHead, ...], saved_names: tuple[str, ...]) -> "Markup":
+    return render(HEADS, heads=heads, saved_names=saved_names)
 
 
 def _cell_html(cell: TableCell, *, is_first: bool, is_text: bool) -> str:

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from bench.core.doubts import timing_doubts
 from bench.core.errors import InputError
 from bench.core.schema import Record
 from bench.reporting.case_results import (
@@ -23,7 +24,9 @@ from bench.store import read_records
 def summary(records: list[Record], key: str) -> MetricSummary:
     """The summary of one metric over `records`."""
     found = [(record, record.metric(key)) for record in records]
-    return summarise_values([RecordedMetric(record=r, metric=m) for r, m in found if m is not None])
+    return summarise_values(
+        [RecordedMetric(record=r, metric=m, doubts=timing_doubts(r, m)) for r, m in found if m is not None]
+    )
 
 
 def test_the_mean_over_seeds_has_students_interval(make: SimpleNamespace) -> None:

@@ -17,6 +17,7 @@ from bench.reporting.results import Results
 from bench.reporting.table import ColumnHead, Table, TableCell, TableRow
 
 MOST_CONTEXTS = 24
+MOST_CHARACTERS = 2_000_000  # of all tables
 MANY_COMPARISONS = 10
 MOST_FINDINGS = 5
 TEMPLATE = """
@@ -55,11 +56,15 @@ def compare_levels(results: Results) -> str | None:
     if not results.ablations:
         return None
     names_suite = len(results.suites) > 1
-    shown = [_shown(a, f"factor-{i}", names_suite=names_suite) for i, a in enumerate(results.ablations, start=1)]
+    tables = sum(1 + min(MOST_CONTEXTS, len(ablation.contexts)) for ablation in results.ablations)
+    shown = [
+        _shown(a, f"factor-{i}", names_suite=names_suite, most_characters=MOST_CHARACTERS // tables)
+        for i, a in enumerate(results.ablations, start=1)
+    ]
     return render(TEMPLATE, ablations=shown)
 
 
-def _shown(ablation: Ablation, name: str, *, names_suite: bool) -> dict[str, Any]:
+def _shown(ablation: Ablation, name: str, *, names_suite: bool, most_characters: int) -> dict[str, Any]:
     contexts, factor = ablation.contexts, axis_name(ablation.factor)
     title = f"{factor}, against {ablation.baseline_text}"
     findings = ablation_findings(ablation)
@@ -69,17 +74,18 @@ def _shown(ablation: Ablation, name: str, *, names_suite: bool) -> dict[str, Any
         "findings": findings[:MOST_FINDINGS],
         "not_listed": max(0, len(findings) - MOST_FINDINGS),
         "charts": [chart.html() for chart in level_charts(ablation, name)],
-        "table": _table(ablation, name, caption=caption, has_means=not contexts),
+        "table": _table(ablation, name, caption=caption, has_means=not contexts).html(most_characters=most_characters),
         "note": _note(ablation),
         "contexts": [
-            _table_within(ablation, c, f"{name}-{i}") for i, c in enumerate(contexts[:MOST_CONTEXTS], start=1)
+            _table_within(ablation, c, f"{name}-{i}").html(most_characters=most_characters)
+            for i, c in enumerate(contexts[:MOST_CONTEXTS], start=1)
         ],
         "shown": f"{MOST_CONTEXTS} of {len(contexts)}" if len(contexts) > MOST_CONTEXTS else len(contexts),
         "left_out": max(0, len(contexts) - MOST_CONTEXTS),
     }
 
 
-def _table_within(ablation: Ablation, context: Mapping[str, Json], name: str) -> str:
+def _table_within(ablation: Ablation, context: Mapping[str, Json], name: str) -> Table:
     caption = f"{axis_name(ablation.factor)} at {settings_text(_differing_settings(context, ablation.contexts))}"
     return _table(ablation.within(context), name, caption=caption, has_means=True)
 
@@ -90,18 +96,17 @@ def _differing_settings(context: Mapping[str, Json], contexts: Sequence[Mapping[
     return {k: v for k, v in context.items() if k == "model" or any(other.get(k, UNSET) != v for other in same_model)}
 
 
-def _table(ablation: Ablation, name: str, *, caption: str, has_means: bool) -> str:
+def _table(ablation: Ablation, name: str, *, caption: str, has_means: bool) -> Table:
     """All levels in all metrics; only differences if the values of a level would mix settings."""
     scales = {column: _scale(ablation, column) if has_means else None for column in ablation.columns}
     shown = [level for level in ablation.levels if has_means or level != ablation.baseline]
     heads = [column_heading(column, scale) for column, scale in scales.items()]
-    table = Table(
+    return Table(
         name=f"{name}-table",
         caption=caption,
         heads=(ColumnHead(name=axis_name(ablation.factor)), *heads),
         rows=tuple(TableRow(cells=_cells(ablation, level, scales)) for level in shown),
     )
-    return table.html()
 
 
 def _scale(ablation: Ablation, column: Column) -> Scale:

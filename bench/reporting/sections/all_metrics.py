@@ -11,7 +11,7 @@ from bench.reporting.metric_table import metric_table
 from bench.reporting.rendering import render
 from bench.reporting.results import Results
 
-MOST_CELLS = 12_000  # of the page, which has to open fast; the board's data file has all of them
+MOST_CHARACTERS = 1_500_000  # of all tables, because the page has to open fast
 TEMPLATE = """
 {% for measure in measures %}
 <details><summary>{{ measure.title }}</summary>
@@ -39,17 +39,12 @@ def list_metrics(results: Results) -> str | None:
 def _shown(board: Board, name: str, columns: list[Column], *, names_machine: bool, measures: int) -> dict[str, Any]:
     factors = _factors(board, columns, names_machine=names_machine)
     rows = _distinct(board, columns, factors)
-    kept = rows[: max(1, MOST_CELLS // (len(columns) * measures))]
-    cut = f"; the first {len(kept)} of {len(rows)} rows, bench.load_records gives all" if len(kept) < len(rows) else ""
-    table = metric_table(
-        board,
-        kept,
-        name=f"metrics-{name}",
-        caption=f"{name}: every metric that was recorded{cut}",
-        columns=columns,
-        factors=factors,
-    )
-    return {"title": f"{name}: {plural(len(columns), 'metric')}, {plural(len(rows), 'row')}", "table": table.html()}
+    caption = f"{name}: every metric that was recorded"
+    table = metric_table(board, rows, name=f"metrics-{name}", caption=caption, columns=columns, factors=factors)
+    return {
+        "title": f"{name}: {plural(len(columns), 'metric')}, {plural(len(rows), 'row')}",
+        "table": table.html(most_characters=MOST_CHARACTERS // measures),
+    }
 
 
 def _factors(board: Board, columns: Sequence[Column], *, names_machine: bool) -> list[str]:

@@ -8,7 +8,7 @@ from bench.reporting.rendering import render
 from bench.reporting.results import Results
 from bench.reporting.table import ColumnHead, Table, TableCell, TableRow
 
-LONGEST = 160
+LONGEST, LONGEST_TITLE = 160, 1000
 MOST_TRACEBACKS = 50
 TEMPLATE = """
 {{ table }}
@@ -51,7 +51,7 @@ def _table_row(record: Record, *, page: str, has_results: bool) -> TableRow:
                 text=record.case.title, href=page, below=f"suite {record.case.suite}, run {record.run_index + 1}"
             ),
             TableCell(text=STATUSES[record.status], below=record.status),
-            TableCell(text=shown or "–", title=error or "the record gives no reason"),
+            TableCell(text=shown or "–", title=error[:LONGEST_TITLE] or "the record gives no reason"),
             TableCell(text=record.artifacts.get("log", DASH), title="below the results folder of its suite"),
             TableCell(text="other runs or earlier ones are shown" if has_results else "none"),
         )

@@ -16,14 +16,14 @@ from bench.reporting.spread import QUANTILES, SampleSpread, spreads_of
 from bench.reporting.table import ColumnHead, Table, TableCell, TableRow
 
 MOST_BOXES = 24
-MOST_ROWS = 400
+MOST_CHARACTERS = 800_000  # of all tables
 LONGEST_LABEL = 40
 BOX = {"lowerfence": 0.05, "q1": 0.25, "median": 0.5, "q3": 0.75, "upperfence": 0.95}
 TEMPLATE = """
 {% for group in groups %}
 <h3>{{ group.title }}</h3>
 {{ group.chart }}
-{{ group.table }}
+{{ group.table.html(most_characters=most // groups | length) }}
 {% endfor %}
 """
 
@@ -41,7 +41,7 @@ def show_spread(results: Results) -> str | None:
         _group(metric, unit, machine if names_machine else "", spreads, results.board, number)
         for number, ((metric, unit, machine), spreads) in enumerate(kinds.items(), start=1)
     ]
-    return render(TEMPLATE, groups=groups) if groups else None
+    return render(TEMPLATE, groups=groups, most=MOST_CHARACTERS) if groups else None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,8 +61,8 @@ class _SpreadGroup:
         return _chart(self).html() if len(self.spreads) > 1 else ""
 
     @property
-    def table(self) -> Any:
-        return _table(self).html()
+    def table(self) -> Table:
+        return _table(self)
 
 
 def _group(
@@ -100,8 +100,7 @@ def _chart(group: _SpreadGroup) -> Chart:
 
 
 def _table(group: _SpreadGroup) -> Table:
-    unit, shown = group.scale.unit, group.spreads[:MOST_ROWS]
-    left_out = f"; the lowest {len(shown)} of {len(group.spreads)} runs" if len(shown) < len(group.spreads) else ""
+    unit = group.scale.unit
     heads = [
         ColumnHead(
             name=f"{q:.0%}".replace("%", "\N{NO-BREAK SPACE}%"),
@@ -113,7 +112,7 @@ def _table(group: _SpreadGroup) -> Table:
     ]
     return Table(
         name=f"{group.name}-table",
-        caption=f"{group.title}: quantiles of the raw samples of each run{left_out}",
+        caption=f"{group.title}: quantiles of the raw samples of each run, lowest median first",
         heads=(
             ColumnHead(name="Case"),
             *heads,
@@ -125,7 +124,7 @@ def _table(group: _SpreadGroup) -> Table:
             ColumnHead(name="Samples", is_number=True),
             ColumnHead(name="Stopped because"),
         ),
-        rows=tuple(_table_row(spread, group) for spread in shown),
+        rows=tuple(_table_row(spread, group) for spread in group.spreads),
     )
 
 
