@@ -37,7 +37,7 @@ def as_json(data: Any) -> str:
     except ValueError:  # something is not finite
         text = ""
     is_plain = text.isascii() and text.isprintable() and "\\" not in text  # much faster than the search
-    if not text or not is_plain and NEEDS_CLEANING.search(text):
+    if not text or (not is_plain and NEEDS_CLEANING.search(text)):
         text = json.dumps(_cleaned(data), ensure_ascii=False, separators=(",", ":"), allow_nan=False)
     return text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
 

@@ -6,7 +6,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from bench.core.units import DASH
-from bench.reporting.rendering import render, render_file, safe
+from bench.reporting.rendering import render_file, safe
 
 if TYPE_CHECKING:
     from markupsafe import Markup
@@ -133,18 +133,21 @@ class Table:
             yield f"<tr{anchor}{group}>{cells}</tr>"
 
 
-HEADS = """
-{%- for heading in heads -%}
-<th scope="col"{% if heading.is_number %} class="number"{% endif %}{% if heading.meaning %} title="{{ heading.meaning }}"{% endif %}{% if heading.is_best_first %} data-first="descending"{% endif %}{% if heading.is_within_group %} data-within{% endif %} data-name="{{ saved_names[loop.index0] }}">
-{{- heading.name }}{% if heading.unit %} <span class="unit">{{ heading.unit }}</span>{% endif %}{% if heading.below %}<small>{{ heading.below }}</small>{% endif -%}
-</th>
-{%- endfor -%}
-"""
-
-
 @lru_cache(maxsize=256)  # thousands of tables of cases have the same heads
 def _heads_html(heads: tuple[ColumnHead, ...], saved_names: tuple[str, ...]) -> "Markup":
-    return render(HEADS, heads=heads, saved_names=saved_names)
+    from markupsafe import Markup
+
+    return Markup("".join(_head_html(head, name) for head, name in zip(heads, saved_names, strict=True)))
+
+
+def _head_html(head: ColumnHead, saved_name: str) -> str:
+    attributes = ' scope="col"' + (' class="number"' if head.is_number else "")
+    attributes += f' title="{safe(head.meaning)}"' if head.meaning else ""
+    attributes += ' data-first="descending"' if head.is_best_first else ""
+    attributes += " data-within" if head.is_within_group else ""
+    unit = f' <span class="unit">{safe(head.unit)}</span>' if head.unit else ""
+    below = f"<small>{safe(head.below)}</small>" if head.below else ""
+    return f'<th{attributes} data-name="{safe(saved_name)}">{safe(head.name)}{unit}{below}</th>'
 
 
 def _cell_html(cell: TableCell, *, is_first: bool, is_text: bool) -> str:
