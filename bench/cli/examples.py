@@ -19,7 +19,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "run": (
         "run suites/quickstart.yaml",
         "run suites/kinetics700.yaml --small --out results/k700",
-        "run suites/quickstart.yaml --rerun failed --quiet",
+        "run suites/quickstart.yaml --rerun failed --serve",
     ),
     "plan": (
         "plan suites/quickstart.yaml",
@@ -29,7 +29,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "report": (
         "report results/quickstart",
         "report results/monday results/tuesday --out site --title 'Two days'",
-        "report results/quickstart --plugin my_sections",
+        "report results/quickstart --serve --port 8000",
     ),
     "train": (
         "train c3d --dataset ucf101 --root videos/ucf101 --recipe c3d_search --split 1",

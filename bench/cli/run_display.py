@@ -28,11 +28,12 @@ NO_BREAK = "\N{NO-BREAK SPACE}"
 class LiveRun:
     """Shows the events of a run: a live panel in a terminal, and a line for each finished run.
 
-    If it `is_quiet` there is no panel, and only failed runs have a line.
+    If it `is_quiet` there is no panel, and only failed runs have a line. If it `writes_report`, one of the counts and
+    timings is written before the first training.
     """
 
-    def __init__(self, *, is_quiet: bool = False) -> None:
-        self._is_quiet = is_quiet
+    def __init__(self, *, is_quiet: bool = False, writes_report: bool = True) -> None:
+        self._is_quiet, self._writes_report = is_quiet, writes_report
         self._progress = Progress(
             TextColumn("[bold]{task.description}"),
             BarColumn(),
@@ -74,7 +75,7 @@ class LiveRun:
 
     def _report_before_training(self, event: "Event") -> None:
         """Write a report of the counts and timings before the first training, which takes longest."""
-        if not self._is_trained and event.done and not self._is_quiet:
+        if not self._is_trained and event.done and self._writes_report and not self._is_quiet:
             print_text(f"report of the counts and timings so far: {write_report(event.folder)}")
         self._is_trained = True
 

@@ -31,6 +31,10 @@ class JsonEvents:
             facts |= _result(event.record)
         self._print(event.kind, facts)
 
+    def serving(self, address: str) -> None:
+        """Print where the report of the run is served."""
+        self._print("serving", {"address": address})
+
     def end(self, summary: "RunSummary", report: Path) -> None:
         """Print how the run ended."""
         facts = {

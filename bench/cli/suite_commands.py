@@ -1,6 +1,8 @@
 """The commands `run`, `plan` and `report`."""
 
 from collections.abc import Sequence
+from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from time import sleep
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,6 +13,7 @@ from bench.cli.arguments import AsJson, RecipeChanges, WaitIdle, seconds_of, wai
 from bench.cli.console import duration, print_json, print_table, print_text
 from bench.cli.run_display import LiveRun, first_finding, print_prediction_files, print_summary, write_report
 from bench.cli.run_events import JsonEvents
+from bench.cli.run_serving import served_report
 from bench.core.errors import InputError
 
 if TYPE_CHECKING:
@@ -45,6 +48,12 @@ CaseIds = Annotated[
 ]
 
 
+Port = Annotated[
+    int | None,
+    typer.Option("--port", metavar="N", min=0, max=65535, help="Port of --serve; a free one if not given."),
+]
+
+
 def run(
     suite: SuitePath,
     out: OutFolder = None,
@@ -70,6 +79,10 @@ def run(
     ] = False,
     trust: Trust = False,
     identify: Identify = False,
+    serve: Annotated[
+        bool, typer.Option("--serve", help="Show the report in a browser of this machine while the suite runs.")
+    ] = False,
+    port: Port = None,
 ) -> None:
     """Run the pending cases of a suite, then write its report.
 
@@ -88,13 +101,17 @@ def run(
         "selection": _selection(shard, only, case),
         "budget_s": None if budget is None else seconds_of(budget, flag="--budget"),
     }
+    served = partial(served_report, tree, port=_served_port(port, serve=serve))
     if log_json:
         events = JsonEvents()
-        summary = run_suite(tree, **options, on_event=events.show)
+        with served(events.show, announce=events.serving) as show:
+            summary = run_suite(tree, **options, on_event=show)
         events.end(summary, write_report(summary.folder))
         raise typer.Exit(summary.exit_code)
-    with LiveRun(is_quiet=quiet).running() as live:
-        summary = run_suite(tree, **options, on_event=live.show)
+    live = LiveRun(is_quiet=quiet, writes_report=not serve)
+    announce = partial(print_text, "report while the suite runs:")
+    with live.running(), served(live.show, announce=announce) as show:
+        summary = run_suite(tree, **options, on_event=show)
     for note in summary.notes:
         print_text(note)
     print_summary(summary)
@@ -185,6 +202,10 @@ def report(
     watch: Annotated[
         bool, typer.Option("--watch", help="Write the site again after every new record; open pages follow.")
     ] = False,
+    serve: Annotated[
+        bool, typer.Option("--serve", help="Show the site in a browser of this machine; open pages follow.")
+    ] = False,
+    port: Port = None,
     plugin: Annotated[
         list[str] | None, typer.Option("--plugin", metavar="MODULE", help="A module with sections of your own.")
     ] = None,
@@ -195,15 +216,26 @@ def report(
 
     import_plugins(plugin or [])
     place = out or Path("report.html" if single_file else "report")
-    if watch and single_file:
-        raise InputError("--watch writes a folder, and --single-file one file; give one of them")
-    if watch:
+    for flag in [flag for flag, is_given in (("--watch", watch), ("--serve", serve)) if is_given and single_file]:
+        raise InputError(f"{flag} writes a folder, and --single-file one file; give one of them")
+    served_port = _served_port(port, serve=serve)
+    if watch or serve:
+        from bench.reporting.watching import LiveReport, serving
         from bench.reporting.watching import watch as write_again
 
-        write_again(
-            results, out=place, title=title, wait=sleep, on_written=lambda index: print_text(f"report: {index}")
-        )
+        live = LiveReport(list(results), out=place, title=title)
+        with serving(live, port=served_port) if served_port is not None else nullcontext("") as address:
+            if address:
+                print_text(f"report: {address} until Ctrl-C")
+            write_again(live, wait=sleep, on_written=lambda index: print_text(f"report: {index}"))
     print_text(f"report: {write_site(results, out=place, title=title, single_file=single_file)}")
+
+
+def _served_port(port: int | None, *, serve: bool) -> int | None:
+    """The port of the server, 0 for any free one; None without a server."""
+    if port is not None and not serve:
+        raise InputError("--port is the port of --serve, which is not given")
+    return (port or 0) if serve else None
 
 
 def _plan_facts(planned: "Plan") -> dict[str, Any]:

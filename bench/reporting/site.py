@@ -170,10 +170,15 @@ def build_site(results: Results, *, title: str | None = None, single_file: bool 
     )
 
 
-def write_page(folder: Path, sections: Sequence[DrawnSection], *, title: str, description: str) -> Path:
-    """Write a site of one page of `sections` into `folder`; returns the path of its `index.html`."""
+def write_page(
+    folder: Path, sections: Sequence[DrawnSection], *, title: str, description: str, version: str = ""
+) -> Path:
+    """Write a site of one page of `sections` into `folder`; returns the path of its `index.html`.
+
+    An open page with a `version` is read again once another one was written.
+    """
     page = Page(name="index", title=title, sections=sections)
-    site = Site(title=title, description=description, pages=[page], links=Links())
+    site = Site(title=title, description=description, pages=[page], links=Links(), version=version)
     return _written(folder, lambda: _write_site(folder, site))
 
 

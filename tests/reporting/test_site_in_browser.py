@@ -13,6 +13,7 @@ import pytest
 from bench.reporting.comparison_page import write_comparison_page
 from bench.reporting.history_page import write_history_page
 from bench.reporting.site import report, write_live
+from bench.reporting.watching import LiveReport, serving
 from bench.store import RecordStore
 
 pytestmark = pytest.mark.browser
@@ -87,7 +88,7 @@ def long_site(make: SimpleNamespace, tmp_path_factory: pytest.TempPathFactory) -
 class Visit:
     """A page that is open, with every message, error and request of it."""
 
-    def __init__(self, browser: Any, file: Path, fragment: str = "", **context: Any) -> None:
+    def __init__(self, browser: Any, file: Path | str, fragment: str = "", **context: Any) -> None:
         self.context = browser.new_context(**{"viewport": {"width": 1280, "height": 900}, **context})
         self.page = self.context.new_page()
         self.messages: list[str] = []
@@ -95,7 +96,7 @@ class Visit:
         self.page.on("console", lambda message: self.messages.append(message.text))
         self.page.on("pageerror", lambda error: self.messages.append(str(error)))
         self.page.on("request", lambda request: self.requests.append(request.url))
-        self.page.goto(file.as_uri() + fragment)
+        self.page.goto((file if isinstance(file, str) else file.as_uri()) + fragment)
 
     def __enter__(self) -> "Visit":
         return self
@@ -408,6 +409,23 @@ def test_an_open_page_follows_the_records(chromium: Any, make: SimpleNamespace, 
         write_live(results, out=tmp_path, title=None, version="2")
         visit.page.get_by_text("0 of 2 rows").wait_for(timeout=15_000)
         assert visit.messages == []
+
+
+def test_an_open_page_of_a_server_follows_from_the_first_record_on(
+    chromium: Any, make: SimpleNamespace, tmp_path: Path
+) -> None:
+    store = RecordStore(tmp_path / "results")
+    live = LiveReport([tmp_path / "results"], out=tmp_path / "site", may_wait=True)
+    with serving(live, port=0) as address, Visit(chromium, address) as visit:
+        assert "No case has finished yet" in visit.page.inner_text("main")
+        store.append(make.timing("slow_one", ms=20))
+        visit.page.get_by_text("from 1 records").wait_for(timeout=15_000)
+        visit.page.goto(f"{address}board.html#leaderboard&find=_one")
+        store.append(make.timing("quick_one", ms=10))
+        visit.page.get_by_text("2 rows").wait_for(timeout=15_000)
+        assert visit.cells("Latency") == ["10.0", "20.0"]
+        assert visit.messages == []
+        assert all(url.startswith(address) for url in visit.requests)
 
 
 @pytest.mark.parametrize("width", [1440, 390])

@@ -1,5 +1,5 @@
 "use strict";
-// On a site that `vbench report --watch` writes: the page is read again once its data have changed.
+// On a site that `vbench report --watch` or a server writes: the page is read again once its data have changed.
 (() => {
   const INTERVAL_MS = 2000;
   const version = document.currentScript.dataset.version;
@@ -17,5 +17,6 @@
     document.head.append(script);
   }
 
-  setInterval(look, INTERVAL_MS);
+  setInterval(() => { if (!document.hidden) look(); }, INTERVAL_MS);
+  document.addEventListener("visibilitychange", () => { if (!document.hidden) look(); });
 })();
