@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from bench.runner.running import Event
 
 READY_S = 60.0
-LAST_LOOK_S = 4.0  # open pages ask every 2 s, and see the last result before the server ends
+LAST_LOOK_S = 20.0  # for the reader of an open page, see serve_child; without one the server ends at once
 
 
 @contextmanager

@@ -124,8 +124,11 @@ def serve_child() -> None:
         with serving(live, port=request["port"]) as address:
             reply.send(address=address)
             next(requests, None)
-            if live.is_followed:
+            if live.is_followed:  # its reader sees the last result before the server ends
+                with live.lock:
+                    live.refresh()
                 sleep(FOLLOWING_S)
+                live.lock.acquire()  # an answer that is on its way is finished first
     except BenchError as error:
         reply.send(error=str(error))
 
