@@ -48,18 +48,26 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, rig
 
 
 def _print_long_table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, right: Sequence[str]) -> None:
-    cells = [list(columns), *([visible(DASH if cell is None else str(cell)) for cell in row] for row in rows)]
-    widths = [max(map(_width, column)) for column in zip(*cells, strict=True)]
-    for row in cells:
-        padded = []
-        for name, width, cell in zip(columns, widths, row, strict=True):
-            space = " " * (width - _width(cell))
-            padded.append(space + cell if name in right else cell + space)
-        sys.stdout.write(" ".join(padded).rstrip() + "\n")
+    padded = []
+    for place, (name, column) in enumerate(zip(columns, zip(*rows, strict=True), strict=True)):
+        cells = [name, *(DASH if cell is None else str(cell) for cell in column)]
+        if not "".join(cells).isprintable():  # few names and errors have control characters
+            cells = list(map(visible, cells))
+        is_right = name in right
+        if is_right or place < len(columns) - 1:  # the last column needs no space after it
+            cells = _padded(cells, is_right=is_right)
+        padded.append(cells)
+    sys.stdout.writelines(" ".join(row).rstrip() + "\n" for row in zip(*padded, strict=True))
 
 
-def _width(cell: str) -> int:
-    return len(cell) if cell.isascii() else cell_len(cell)
+def _padded(cells: list[str], *, is_right: bool) -> list[str]:
+    """The cells with spaces before them, or behind them, so that all are as wide as the widest."""
+    if all(map(str.isascii, cells)):
+        width = max(map(len, cells))
+        return [cell.rjust(width) if is_right else cell.ljust(width) for cell in cells]
+    widths = list(map(cell_len, cells))
+    spaces = [" " * (max(widths) - width) for width in widths]
+    return [space + cell if is_right else cell + space for cell, space in zip(cells, spaces, strict=True)]
 
 
 def csv_text(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:

@@ -32,6 +32,7 @@ results_app = typer.Typer(
 Results = Annotated[list[Path], typer.Argument(metavar="RESULTS...", help="Results folders or records files.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would change, and change nothing.")]
 LISTED_WHOLE_BYTES = 16 << 20  # above this, a list reads columns instead of whole records, which takes a fifth
+HEADLINES = 3  # metrics in a row of a list
 Format = Literal[
     "csv", "jsonl", "markdown", "latex", "parquet", "github-action-benchmark", "bencher", "hf-eval-results"
 ]
@@ -41,17 +42,15 @@ Format = Literal[
 def list_results(results: Results, as_json: AsJson = False) -> None:
     """List the stored runs: case, run, status, when, and the first metrics."""
     if sum(file.stat().st_size for file in _found(results)) < LISTED_WHOLE_BYTES:
-        records = read_records(results)
-        runs, headlines = list(map(_listed, records)), map(_headline, records)
+        listed = ((_listed(record), _headline(record)) for record in read_records(results))
     else:
-        runs = list(list_runs(results))
-        headlines = map(_headline_of_columns, runs)
+        runs = list_runs(results, headlines=None if as_json else HEADLINES)
+        listed = ((run, "" if as_json else _headline_of_columns(run)) for run in runs)
     if as_json:
-        print_json([_summary(run) for run in runs])
+        print_json([_summary(run) for run, _ in listed])
         return
     rows = [
-        (run.case_id, str(run.run_index), run.status, run.started_at, run.title, headline)
-        for run, headline in zip(runs, headlines, strict=True)
+        (run.case_id, str(run.run_index), run.status, run.started_at, run.title, headline) for run, headline in listed
     ]
     print_table(("case", "run", "status", "started", "point", "metrics"), rows, right=("run",))
 
@@ -199,7 +198,7 @@ def _listed(record: Record) -> ListedRun:
 def _headline(record: Record) -> str:
     if record.error is not None:
         return f"{record.error.type}: {first_line(record.error.message)}"
-    shown = [metric for metric in record.metrics if metric.better and metric.value is not None][:3]
+    shown = [metric for metric in record.metrics if metric.better and metric.value is not None][:HEADLINES]
     return "; ".join(f"{metric.key} {measured_text(record, metric)}" for metric in shown)
 
 
@@ -207,7 +206,7 @@ def _headline_of_columns(run: ListedRun) -> str:
     """As `_headline`, without the samples: a doubt about a value shows in the status of the run alone."""
     if run.error_type is not None:
         return f"{run.error_type}: {first_line(run.error_message or '')}"
-    shown = [(key, value, unit) for key, value, unit, better in run.metrics if better and value is not None][:3]
+    shown = [(key, value, unit) for key, value, unit, better in run.metrics if better and value is not None][:HEADLINES]
     return "; ".join(f"{key} {format_value(value, unit)}" for key, value, unit in shown)
 
 

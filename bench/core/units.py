@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cache, cached_property, lru_cache
 
 DASH = "–"
 MINUS = "\N{MINUS SIGN}"
@@ -33,11 +34,16 @@ class Scale:
     prefix: str
     base: str
 
-    @property
+    @cached_property
     def unit(self) -> str:
         """`GMACs`, `M parameters`, `MiB`, `ms`."""
         gap = " " if self.prefix and self.base.islower() and len(self.base) > 3 else ""
         return f"{self.prefix}{gap}{self.base}"
+
+    @cached_property
+    def suffix(self) -> str:
+        """The unit as it follows a single value: ` GMACs`; empty for a bare number."""
+        return f" {self.unit_after('')}".rstrip()
 
     def unit_after(self, name: str) -> str:
         """The unit after a metric `name`: a counted thing that the name contains already is left out."""
@@ -63,8 +69,8 @@ def format_value(value: float | None, unit: str) -> str:
     """A value with four digits, prefix and unit: `38.55 GMACs`, `1.5 GiB`; `–` if unknown."""
     if value is None or not math.isfinite(value):
         return DASH
-    scale = choose_scale([value], unit, digits=TEXT_DIGITS)
-    return f"{_shortest(scale.text(value))} {scale.unit_after('')}".rstrip()
+    scale = _scale(abs(value), unit, digits=TEXT_DIGITS, is_whole=float(value).is_integer())
+    return _shortest(format_number(value / scale.divisor, scale.decimals)) + scale.suffix
 
 
 def format_doubtful(value: float, unit: str, *, half_width: float | None) -> str:
@@ -92,13 +98,24 @@ def plural(number: int, one: str, many: str | None = None) -> str:
 def choose_scale(values: Iterable[float | None], unit: str, *, digits: int = COLUMN_DIGITS) -> Scale:
     """The scale that shows the median of `values`, given in `unit`, with that many significant digits."""
     known = sorted(abs(v) for v in values if v is not None and math.isfinite(v) and v != 0)
-    to_base, base = BASE_UNITS.get(unit, (1.0, unit))
-    middle = known[len(known) // 2] * to_base if known else 0.0
-    rounds_up = 1 + 0.5 / 10**digits  # with three digits 999.5 becomes 1000, so it is scaled like 1000
-    step, prefix, base = _step(middle * rounds_up, base)
-    is_whole = step == 1 and all(float(v).is_integer() for v in known)
-    decimals = 0 if is_whole else _decimals(middle * rounds_up / step, digits)
-    return Scale(divisor=step / to_base, decimals=decimals, prefix=prefix, base=base)
+    median = known[len(known) // 2] if known else 0.0
+    return _scale(median, unit, digits=digits, is_whole=all(float(v).is_integer() for v in known))
+
+
+def _scale(median: float, unit: str, *, digits: int, is_whole: bool) -> Scale:
+    to_base, base, steps = _steps_of(unit)
+    rounded = median * to_base * (1 + 0.5 / 10**digits)  # with three digits 999.5 becomes 1000, so it is scaled like it
+    divisor, prefix = _largest_below(rounded, steps)
+    if (divisor == 1 and is_whole) or not rounded:
+        decimals = 0
+    else:  # at most `digits`
+        decimals = min(digits, max(0, digits - 1 - math.floor(math.log10(rounded / divisor))))
+    return _known_scale(divisor / to_base, decimals, prefix, base)
+
+
+@lru_cache(maxsize=1024)  # a list formats hundreds of thousands of values in a few scales
+def _known_scale(divisor: float, decimals: int, prefix: str, base: str) -> Scale:
+    return Scale(divisor=divisor, decimals=decimals, prefix=prefix, base=base)
 
 
 def format_number(value: float, decimals: int) -> str:
@@ -118,27 +135,25 @@ def format_exact(value: float | None, unit: str) -> str:
     return f"{digits} {unit}".strip()
 
 
-def _step(middle: float, base: str) -> tuple[float, str, str]:
-    """The divisor, its prefix, and the unit that follows the prefix."""
+@cache
+def _steps_of(unit: str) -> tuple[float, str, tuple[tuple[float, str], ...]]:
+    """The factor of a unit of records to its base unit, that unit, and the divisors and prefixes of its values."""
+    to_base, base = BASE_UNITS.get(unit, (1.0, unit))
     if base in ("s", "B"):
-        step, prefix = _largest_below(middle, SECONDS if base == "s" else BYTES)
-        return step, prefix, base
+        return to_base, base, SECONDS if base == "s" else BYTES
     if base in PLAIN or ("/" in base and base not in RATES):
-        return 1.0, "", "" if base == "1" else base
-    step, prefix = _largest_below(middle, DECIMAL)
-    return step, prefix, base
+        return to_base, "" if base == "1" else base, ((1.0, ""),)
+    return to_base, base, DECIMAL
 
 
 def _largest_below(middle: float, steps: tuple[tuple[float, str], ...]) -> tuple[float, str]:
     """The largest step that leaves `middle` at 1 or more."""
     if middle == 0:
         return 1.0, ""
-    return next((step for step in steps if middle >= step[0]), steps[-1])
-
-
-def _decimals(middle: float, digits: int) -> int:
-    """The number of decimals that gives `digits` significant digits, at most `digits`."""
-    return min(digits, max(0, digits - 1 - math.floor(math.log10(middle)))) if middle else 0
+    for step in steps:
+        if middle >= step[0]:
+            return step
+    return steps[-1]
 
 
 def _shortest(text: str) -> str:

@@ -132,10 +132,13 @@ class RunEstimate:
             state.unknown += left
 
     def _learn(self, case_id: str, kind: Kind, seconds: float) -> None:
-        state = self._kinds.setdefault(kind, _KindState())
-        for mean in (self._cases.setdefault(case_id, _Mean()), state.mean):
-            mean.total += seconds
-            mean.count += 1
+        if (state := self._kinds.get(kind)) is None:
+            state = self._kinds[kind] = _KindState()
+        if (mean := self._cases.get(case_id)) is None:
+            mean = self._cases[case_id] = _Mean()
+        for each in (mean, state.mean):
+            each.total += seconds
+            each.count += 1
 
 
 @dataclass(kw_only=True)

@@ -172,10 +172,11 @@ class Plan:
             return []
         now = describe_environment()
         runs = [run for run in self.history if run.is_good and (run.case_id, run.run_index) in done]
-        alike = {repr((run.software, run.hardware)): run for run in runs}  # many runs, few environments
+        alike = {id(run.environment): run.environment for run in runs}  # many runs share an environment
         found: Counter[tuple[str, str, str]] = Counter()
-        for text, number in Counter(repr((run.software, run.hardware)) for run in runs).items():
-            found.update(dict.fromkeys(_environment_differences(alike[text], now), number))
+        for each, number in Counter(id(run.environment) for run in runs).items():
+            for difference in _environment_differences(alike[each], now):
+                found[difference] += number
         return [f"{n} of the stored results: {name} {old}, now {new}" for (name, old, new), n in found.items()]
 
     def estimate(self) -> RunEstimate:
@@ -190,13 +191,13 @@ class Plan:
         return None if estimate.unknown else estimate.left_s
 
 
-def _environment_differences(old: RunFacts, new: Environment) -> Iterator[tuple[str, str, str]]:
+def _environment_differences(old: Mapping[str, object], new: Environment) -> Iterator[tuple[str, str, str]]:
     """Facts of the machine that `old` was measured on which are known here too, and differ: name, old and new value."""
-    for stored, present in ((old.software, new.software), (old.hardware, new.hardware)):
-        for name, before in stored.items():
-            after = present.get(name)
-            if before is not None and after is not None and before != after:
-                yield name, str(before), str(after)
+    present = {**new.software, **new.hardware}
+    for name, before in old.items():
+        after = present.get(name)
+        if before is not None and after is not None and before != after:
+            yield name, str(before), str(after)
 
 
 def plan(
@@ -248,10 +249,12 @@ def plan(
 def _with_stored_runs(plan: Plan, runs: tuple[RunFacts, ...]) -> Plan:
     """The plan with these runs, which are in its results folder."""
     states: dict[tuple[str, int], RunState] = {}
+    known: dict[tuple[str, int, str, str], RunState] = {}  # many runs of a case share one fingerprint
     for run in runs:
         key = run.case_id, run.run_index
         if run.case_id in plan.freshness and states.get(key) != "done":
-            states[key] = _state(run, plan)
+            alike = run.case_id, id(run.fingerprint), run.freshness, run.status
+            states[key] = known[alike] if alike in known else known.setdefault(alike, _state(run, plan))
     done = frozenset(key for key, state in states.items() if state == "done")
     return replace(plan, done=done, states=states, history=runs)
 

@@ -1,20 +1,23 @@
 """Stored records as pandas data frames: one row per metric, or one per record."""
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from bench.core.schema import Json, title_of
 from bench.store.reading import Source, files_of
-from bench.store.record_tables import RecordTables, read_tables
+from bench.store.record_tables import RecordTables, python_values, read_tables
 
 if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
+    import pyarrow as pa
 
 RECORD_COLUMNS = ("suite", "case_id", "run_index", "status", "started_at")
 FURTHER_COLUMNS = ("seconds", "error_type", "error_message", "freshness")
+
+METRIC_COLUMNS = ("metric", "labels", "value", "integer", "unit", "better")
 
 
 def load_records(source: Source) -> "pd.DataFrame":
@@ -51,7 +54,7 @@ def record_columns(tables: Sequence[RecordTables], *, every: bool = False) -> di
     return {**points, **records, **_fact_columns(tables, "environment")}
 
 
-def _fact_columns(tables: Sequence[RecordTables], kind: str) -> dict[str, Any]:
+def _fact_columns(tables: Sequence[RecordTables], kind: Literal["point", "environment"]) -> dict[str, Any]:
     """A column for each name in the facts of points or environments, which are few, repeated for the records."""
     import numpy as np
     import pandas as pd
@@ -60,10 +63,15 @@ def _fact_columns(tables: Sequence[RecordTables], kind: str) -> dict[str, Any]:
     places: list[np.ndarray[Any, Any]] = []
     for each in tables:
         places.append(each.records[kind].to_numpy() + len(known))
-        known += each.points if kind == "point" else each.environments
+        known += each.facts["point"] if kind == "point" else map(_flat, each.facts["environment"])
     names = dict.fromkeys(name for facts in known for name in facts)
     place = np.concatenate(places)
     return {name: pd.Series([facts.get(name, np.nan) for facts in known]).array.take(place) for name in names}
+
+
+def _flat(environment: Mapping[str, Mapping[str, Json]]) -> dict[str, Json]:
+    """The facts of an environment by `hardware.<name>` and `software.<name>`."""
+    return {f"{kind}.{name}": value for kind, facts in environment.items() for name, value in facts.items()}
 
 
 def metric_columns(tables: Sequence[RecordTables]) -> dict[str, Any]:
@@ -92,9 +100,11 @@ def _column(tables: Sequence[RecordTables], table: str, name: str) -> Any:
     return pa.chunked_array([c for array in arrays for c in array.chunks], arrays[0].type).to_pandas().array
 
 
-@dataclass(frozen=True, kw_only=True)
-class ListedRun:
-    """What a list shows of a run. `metrics` has key, value, unit and better direction of each metric."""
+class ListedRun(NamedTuple):
+    """What a list shows of a run. `metrics` has key, value, unit and better direction of each metric.
+
+    A tuple, since there may be a hundred thousand.
+    """
 
     case_id: str
     run_index: int
@@ -106,16 +116,25 @@ class ListedRun:
     metrics: Sequence[tuple[str, int | float | None, str, str | None]]
 
 
-def list_runs(source: Source) -> Iterator[ListedRun]:
-    """The stored runs in the order in which they were written. Raises StoreError if there are none."""
+def list_runs(source: Source, *, headlines: int | None = None) -> Iterator[ListedRun]:
+    """The stored runs in the order in which they were written. Raises StoreError if there are none.
+
+    `headlines` limits the metrics of each run to so many that have a value and a better direction.
+    """
     for tables in [read_tables(file) for file in files_of(source)]:
-        columns = ("metric", "labels", "value", "integer", "unit", "better")
-        metrics = zip(*(tables.metrics[name].to_pylist() for name in columns), strict=True)
-        counts = _metrics_per_record(tables).tolist()
-        titles = [title_of(point) for point in tables.points]
+        metrics = tables.metrics if headlines is None else _first_metrics(tables.metrics, headlines)
+        counts = Counter(python_values(metrics["record"]))
+        rows = zip(*(python_values(metrics[name]) for name in METRIC_COLUMNS), strict=True)
+        listed = (
+            (f"{name}{{{labels}}}" if labels else name, value if whole is None else whole, unit, better)
+            for name, labels, value, whole, unit, better in rows
+        )
+        titles = [title_of(point) for point in tables.facts["point"]]
         names = ("case_id", "run_index", "status", "started_at", "point", "error_type", "error_message")
-        rows = zip(*(tables.records[name].to_pylist() for name in names), strict=True)
-        for count, (case_id, index, status, started_at, point, error_type, message) in zip(counts, rows, strict=True):
+        columns = (python_values(tables.records[name]) for name in names)
+        for number, (case_id, index, status, started_at, point, error_type, message) in enumerate(
+            zip(*columns, strict=True)
+        ):
             yield ListedRun(
                 case_id=case_id,
                 run_index=index,
@@ -124,11 +143,22 @@ def list_runs(source: Source) -> Iterator[ListedRun]:
                 title=titles[point],
                 error_type=error_type,
                 error_message=message,
-                metrics=[
-                    (f"{name}{{{labels}}}" if labels else name, value if whole is None else whole, unit, better)
-                    for name, labels, value, whole, unit, better in islice(metrics, count)
-                ],
+                metrics=tuple(islice(listed, counts[number])),
             )
+
+
+def _first_metrics(metrics: "pa.Table", most: int) -> "pa.Table":
+    """Of the metrics of each record, the first `most` that have a value and a better direction."""
+    import numpy as np
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    is_shown = pc.and_(pc.or_(metrics["value"].is_valid(), metrics["integer"].is_valid()), metrics["better"].is_valid())
+    shown = np.flatnonzero(np.from_dlpack(is_shown.combine_chunks().cast(pa.uint8())))
+    record = np.from_dlpack(metrics["record"].combine_chunks())[shown]
+    places = shown[np.arange(len(shown)) - np.searchsorted(record, record) < most]
+    # Not pa.array, which imports pandas.
+    return metrics.take(pa.Array.from_buffers(pa.int64(), len(places), [None, pa.py_buffer(places)]))
 
 
 def _metrics_per_record(tables: RecordTables) -> "np.ndarray[Any, Any]":

@@ -7,18 +7,19 @@ import json
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal, NotRequired, TypeVar, cast
+from types import MappingProxyType
+from typing import Annotated, Any, Literal, NamedTuple, NotRequired, TypeVar, cast
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter, ValidationError
 from typing_extensions import TypedDict  # pydantic needs this one before Python 3.12
 
 from bench.core.errors import StoreError
-from bench.core.schema import GOOD_STATUSES, SCHEMA_VERSION, Record, Status
+from bench.core.schema import GOOD_STATUSES, METRIC_NAME_PATTERN, SCHEMA_VERSION, Better, Record, Status
 
 CURRENT = b'{"schema_version":%d,' % SCHEMA_VERSION  # how a record of this version begins
+INT64 = 1 << 63
 T = TypeVar("T")
 
 # One small function per old version: it takes the raw line of version N and returns it as version N + 1.
@@ -111,12 +112,12 @@ def parse_record(line: bytes) -> Record:
         raise StoreError(f"not a record of vbench: {_reason(error)}") from None
 
 
-@dataclass(frozen=True, kw_only=True)
-class RunFacts:
+class RunFacts(NamedTuple):
     """What planning needs of a stored run; read without building the whole record.
 
-    `hardware` and `software` hold only the facts that a plan compares with the present environment. `offset` is where
-    the line begins in its file, in bytes.
+    `environment` holds only the facts that a plan compares with the present environment. `offset` is where the line
+    begins in its file, in bytes. Many runs share one mapping or set of facts. A tuple, since a plan may read a hundred
+    thousand of them.
     """
 
     case_id: str
@@ -125,9 +126,8 @@ class RunFacts:
     status: str
     measures: frozenset[str]
     seconds: float | None
-    fingerprint: Mapping[str, str] = field(default_factory=dict)
-    hardware: Mapping[str, object] = field(default_factory=dict)
-    software: Mapping[str, object] = field(default_factory=dict)
+    fingerprint: Mapping[str, str] = MappingProxyType({})
+    environment: Mapping[str, object] = MappingProxyType({})
     offset: int = 0
 
     @property
@@ -139,81 +139,63 @@ class RunFacts:
 # records take four times as long, and models longer than the dictionaries of a TypedDict.
 
 
-class _RunHardware(TypedDict):
-    """Facts that a plan shows if stored results have other ones; they do not make results stale."""
-
-    gpu: NotRequired[Any]
-    gpu_driver: NotRequired[Any]
-    cpu: NotRequired[Any]
+class CaseLine(TypedDict):
+    suite: str
+    point: dict[str, Any]
+    measures: dict[str, Any]
 
 
-class _RunSoftware(TypedDict):
-    python: NotRequired[Any]
-    torch: NotRequired[Any]
-    torchvision: NotRequired[Any]
-    timm: NotRequired[Any]
-    transformers: NotRequired[Any]
+class MetricLine(TypedDict):
+    name: Annotated[str, Field(pattern=METRIC_NAME_PATTERN)]
+    value: int | float | None
+    unit: str
+    better: NotRequired[Better | None]
+    labels: NotRequired[dict[str, str]]
+    interval: NotRequired[tuple[float | None, float | None] | None]
 
 
-class _RunEnvironment(TypedDict):
-    hardware: NotRequired[_RunHardware]
-    software: NotRequired[_RunSoftware]
+class EnvironmentLine(TypedDict):
+    hardware: NotRequired[dict[str, Any]]
+    software: NotRequired[dict[str, Any]]
 
 
-class _RunSeconds(TypedDict):
+class ErrorLine(TypedDict):
+    type: str
+    message: str
+
+
+class SecondsLine(TypedDict):
     whole: NotRequired[float]
 
 
-class _RunCase(TypedDict):
-    measures: dict[str, dict[str, Any]]
+class RecordLine(TypedDict):
+    """The fields of a line that planning, lists and data frames read."""
 
-
-class RunLine(TypedDict):
-    """The fields of a line that planning reads."""
-
-    case: _RunCase
+    case: CaseLine
     case_id: str
-    run_index: int
+    run_index: Annotated[int, Field(ge=0, lt=INT64)]
     freshness: str
-    status: Status
     fingerprint: NotRequired[dict[str, str]]
-    environment: NotRequired[_RunEnvironment]
-    seconds: NotRequired[_RunSeconds]
+    status: Status
+    started_at: str
+    metrics: NotRequired[list[MetricLine]]
+    environment: NotRequired[EnvironmentLine]
+    error: NotRequired[ErrorLine | None]
+    seconds: NotRequired[SecondsLine]
 
 
 @cache
-def _run_lines() -> TypeAdapter[RunLine]:
-    return TypeAdapter(RunLine)
+def _record_lines() -> TypeAdapter[RecordLine]:
+    return TypeAdapter(RecordLine)
 
 
-def parse_run(line: bytes) -> RunLine:
-    """What planning needs of one line; StoreError for what is not a record."""
-    return parse_part(line, _run_lines())
-
-
-def run_facts(run: RunLine, *, offset: int) -> RunFacts:
-    """What planning needs of the run whose line begins at `offset`."""
-    environment = run.get("environment", {})
-    return RunFacts(
-        case_id=run["case_id"],
-        run_index=run["run_index"],
-        freshness=run["freshness"],
-        status=run["status"],
-        measures=frozenset(run["case"]["measures"]),
-        seconds=run.get("seconds", {}).get("whole"),
-        fingerprint=run.get("fingerprint", {}),
-        hardware=environment.get("hardware", {}),
-        software=environment.get("software", {}),
-        offset=offset,
-    )
-
-
-def parse_part(line: bytes, part: TypeAdapter[T]) -> T:
-    """The fields of a line that `part` names; StoreError for what is not a record."""
+def parse_line(line: bytes) -> RecordLine:
+    """The fields of a line that planning, lists and data frames read; StoreError for what is not a record."""
+    parse = _record_lines().validator
     try:
         if line.startswith(CURRENT):
-            return cast(T, part.validator.validate_json(line))  # its method validate_json takes half of the time again
-        return part.validate_python(_migrated(line))
+            return cast(RecordLine, parse.validate_json(line))  # the adapter's own method takes half of the time again
+        return cast(RecordLine, parse.validate_python(_migrated(line)))
     except (ValueError, RecursionError) as error:
         raise StoreError(f"not a record of vbench: {_reason(error)}") from None
 

@@ -91,7 +91,7 @@ def _metric_frame(tables: Sequence[RecordTables]) -> "pd.DataFrame":
 def _titles(tables: Sequence[RecordTables]) -> Any:
     import pandas as pd
 
-    titles = [pd.Series([title_of(point) for point in each.points]).array for each in tables]
+    titles = [pd.Series([title_of(point) for point in each.facts["point"]]).array for each in tables]
     places = [each.records["point"].to_numpy() for each in tables]
     return pd.concat([pd.Series(t.take(p)) for t, p in zip(titles, places, strict=True)], ignore_index=True).array
 

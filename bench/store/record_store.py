@@ -21,11 +21,10 @@ from bench.store.lines import (
     is_newer,
     is_sound,
     parse_record,
-    parse_run,
     readable_lines,
-    run_facts,
     store_errors,
 )
+from bench.store.record_tables import read_runs
 
 RECORDS = "records.jsonl"
 DAMAGED = "records.damaged"
@@ -75,10 +74,9 @@ class RecordStore:
                         os.ftruncate(file.fileno(), before)
                     raise
 
-    def runs(self) -> Iterator[RunFacts]:
+    def runs(self) -> list[RunFacts]:
         """The stored runs, in the order in which they were written; none if there is no file."""
-        if self.file.is_file():
-            yield from (run_facts(run, offset=offset) for offset, run in readable_lines(self.file, parse_run))
+        return read_runs(self.file) if self.file.is_file() else []
 
     def records_of(self, runs: Iterable[RunFacts]) -> Iterator[Record]:
         """The whole records of these runs, without reading the others; lines that have changed since are left out."""

@@ -2,7 +2,7 @@
 
 The cache holds what was parsed of a prefix of the file, together with the SHA-256 of that prefix, and is used only if
 the file still begins with it: lines that were appended are parsed and added, any other change parses the file again.
-It may be deleted at any time.
+It may be deleted at any time. Planning reads the same columns, so that it parses no line twice.
 """
 
 import hashlib
@@ -11,20 +11,28 @@ import marshal
 import math
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import cache
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, BinaryIO, NotRequired
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal, get_args
 
-from pydantic import BaseModel, Field, TypeAdapter, ValidationError
-from typing_extensions import TypedDict  # pydantic needs this one before Python 3.12
+from pydantic import BaseModel, ValidationError
 
 from bench.core import schema
 from bench.core.errors import StoreError
 from bench.core.files import cache_folder, write_atomically
-from bench.core.schema import METRIC_NAME_PATTERN, Better, Json, Point, Status
-from bench.store.lines import complete, parse_part, report_problems, store_errors
+from bench.core.schema import Json, Point
+from bench.store.lines import (
+    INT64,
+    MetricLine,
+    RecordLine,
+    RunFacts,
+    complete,
+    parse_line,
+    readable_lines,
+    report_problems,
+    store_errors,
+)
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -32,54 +40,17 @@ if TYPE_CHECKING:
 CACHED_FROM_BYTES = 4 << 20  # smaller files are parsed faster than a cache is checked
 BATCH = 20_000  # records whose columns are Python lists at a time
 HASH_BLOCK = 1 << 20
-INT64 = 1 << 63
-FACTS = "facts.json"
+FACTS_FILE = "facts.json"
 
 
-class _CaseLine(TypedDict):
-    suite: str
-    point: dict[str, Any]
-
-
-class _MetricLine(TypedDict):
-    name: Annotated[str, Field(pattern=METRIC_NAME_PATTERN)]
-    value: int | float | None
-    unit: str
-    better: NotRequired[Better | None]
-    labels: NotRequired[dict[str, str]]
-    interval: NotRequired[tuple[float | None, float | None] | None]
-
-
-class _EnvironmentLine(TypedDict):
-    hardware: NotRequired[dict[str, Any]]
-    software: NotRequired[dict[str, Any]]
-
-
-class _ErrorLine(TypedDict):
-    type: str
-    message: str
-
-
-class _SecondsLine(TypedDict):
-    whole: NotRequired[float]
-
-
-class _Line(TypedDict):
-    case: _CaseLine
-    case_id: str
-    run_index: Annotated[int, Field(ge=0, lt=INT64)]
-    freshness: str
-    status: Status
-    started_at: str
-    metrics: NotRequired[list[_MetricLine]]
-    environment: NotRequired[_EnvironmentLine]
-    error: NotRequired[_ErrorLine | None]
-    seconds: NotRequired[_SecondsLine]
-
-
-@cache
-def _lines() -> TypeAdapter[_Line]:
-    return TypeAdapter(_Line)
+# What many records share is stored once; their rows hold its position.
+Facts = Literal["point", "environment", "fingerprint", "measures"]
+FACTS: tuple[Facts, ...] = get_args(Facts)
+# Facts that a plan shows if stored results have other ones; they do not make results stale.
+PLANNED = {
+    "software": ("python", "torch", "torchvision", "timm", "transformers"),
+    "hardware": ("gpu", "gpu_driver", "cpu"),
+}
 
 
 @cache
@@ -94,7 +65,8 @@ def _schemas() -> "dict[str, pa.Schema]":
                 "run_index": whole,
                 **dict.fromkeys(("status", "started_at", "freshness", "error_type", "error_message"), text),
                 "seconds": number,
-                **dict.fromkeys(("point", "environment"), pa.int32()),
+                "offset": whole,
+                **dict.fromkeys(FACTS, pa.int32()),
             }
         ),
         "metrics": pa.schema(
@@ -108,19 +80,26 @@ def _schemas() -> "dict[str, pa.Schema]":
     }
 
 
-@dataclass(frozen=True, kw_only=True)
 class RecordTables:
     """The records of a file as columns.
 
-    `records` has a row for each record; its columns `point` and `environment` are positions in `points`, the axes of
-    cases by name, and in `environments`, facts by `hardware.<name>` and `software.<name>`. `metrics` has a row for each
-    metric; `record` is the row of its record. Whole numbers are in `integer`, all other values in `value`.
+    `records` has a row for each record; `offset` is where its line begins in the file, in bytes, and the columns of
+    `FACTS` are positions in `facts`: the axes of cases by name, environments (`hardware` and `software`), fingerprints,
+    and lists of measures. `metrics` has a row for each metric; `record` is the row of its record. Whole numbers are in
+    `integer`, all other values in `value`.
     """
 
-    records: "pa.Table"
-    metrics: "pa.Table"
-    points: Sequence[Mapping[str, Json]]
-    environments: Sequence[Mapping[str, Json]]
+    def __init__(self, parsed: "_Parsed") -> None:
+        self._parsed = parsed
+        self.facts: Mapping[Facts, Sequence[Any]] = {kind: known.values for kind, known in parsed.facts.items()}
+
+    @property
+    def records(self) -> "pa.Table":
+        return self._parsed.table("records")
+
+    @property
+    def metrics(self) -> "pa.Table":
+        return self._parsed.table("metrics")
 
 
 def read_tables(file: Path) -> RecordTables:
@@ -138,17 +117,64 @@ def read_tables(file: Path) -> RecordTables:
         _write_cache(file, parsed)
     problems = [*parsed.problems, *([(parsed.lines + 1, cut_off)] if cut_off else [])]
     report_problems(
-        [f"{file}:{number}: {problem}" for number, problem in problems], found=parsed.records.num_rows, stacklevel=5
+        [f"{file}:{number}: {problem}" for number, problem in problems],
+        found=parsed.table("records").num_rows if problems else 0,
+        stacklevel=5,
     )
-    return RecordTables(
-        records=parsed.records,
-        metrics=parsed.metrics,
-        points=parsed.points.values,
-        environments=[
-            {f"{kind}.{name}": value for kind, facts in environment.items() for name, value in facts.items()}
-            for environment in parsed.environments.values
-        ],
+    return RecordTables(parsed)
+
+
+def read_runs(file: Path) -> list[RunFacts]:
+    """What planning needs of each record of one file, in order; warnings and errors are those of `read_tables`."""
+    with store_errors(file, "read"):
+        is_small = file.stat().st_size < CACHED_FROM_BYTES
+    if is_small:  # needs no pyarrow
+        return [_run_of_line(line, offset) for offset, line in readable_lines(file, parse_line)]
+    tables = read_tables(file)
+    shared = {**tables.facts, "environment": [_planned_facts(facts) for facts in tables.facts["environment"]]}
+    shared["measures"] = [frozenset(names) for names in tables.facts["measures"]]
+    columns = []
+    for name in RunFacts._fields:
+        column = python_values(tables.records[name])
+        columns.append([shared[name][place] for place in column] if name in shared else column)
+    return list(map(RunFacts._make, zip(*columns, strict=True)))
+
+
+def python_values(column: "pa.ChunkedArray | pa.Array") -> list[Any]:
+    """The values of a column of texts or numbers; of equal texts one object. `to_pylist` takes ten times as long."""
+    import numpy as np
+    import pyarrow as pa
+
+    array = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+    if pa.types.is_string(array.type):
+        encoded = array.dictionary_encode()
+        texts = encoded.dictionary.to_pylist()
+        return [None if place is None else texts[place] for place in python_values(encoded.indices)]
+    # Neither to_numpy nor a scalar, which import pandas: a third of a second.
+    return array.to_pylist() if array.null_count else np.from_dlpack(array).tolist()
+
+
+def _run_of_line(line: RecordLine, offset: int) -> RunFacts:
+    return RunFacts(
+        case_id=line["case_id"],
+        run_index=line["run_index"],
+        freshness=line["freshness"],
+        status=line["status"],
+        measures=frozenset(line["case"]["measures"]),
+        seconds=line.get("seconds", {}).get("whole"),
+        fingerprint=line.get("fingerprint", {}),
+        environment=_planned_facts(line.get("environment", {})),
+        offset=offset,
     )
+
+
+def _planned_facts(environment: Mapping[str, Any]) -> dict[str, object]:
+    return {
+        name: environment[kind][name]
+        for kind, names in PLANNED.items()
+        for name in names
+        if name in environment.get(kind, {})
+    }
 
 
 class _Distinct:
@@ -171,18 +197,30 @@ class _Parsed:
     """What was parsed of the first `size` bytes of a file, which are `lines` whole lines."""
 
     def __init__(self) -> None:
-        schemas = _schemas()
         self.size = self.lines = 0
         self.sha256 = hashlib.sha256()
-        self.records, self.metrics = schemas["records"].empty_table(), schemas["metrics"].empty_table()
-        self.points, self.environments = _Distinct(), _Distinct()
+        self.tables: dict[str, pa.Table | bytes] = {}
+        self.facts: dict[Facts, _Distinct] = {kind: _Distinct() for kind in FACTS}
         self.problems: list[tuple[int, str]] = []
         self._raw_points, self._places = _Distinct(), list[int]()
 
+    def table(self, name: str) -> "pa.Table":
+        """The table `name`; a cached one is read when it is first needed, since planning needs no metrics."""
+        import pyarrow.parquet
+
+        known = self.tables.get(name)
+        if known is None:
+            return _schemas()[name].empty_table()
+        if isinstance(known, bytes):  # without pyarrow.parquet.read_table, which imports pandas
+            known = self.tables[name] = pyarrow.parquet.ParquetFile(io.BytesIO(known)).read()
+        return known
+
     def add(self, stream: BinaryIO) -> str | None:
         """Parse the lines that follow; returns what is wrong with the last one if it is not whole."""
-        records, metrics = [self.records], [self.metrics]
-        found, cut_off = self.records.num_rows, None
+        import pyarrow as pa
+
+        new: dict[str, list[pa.Table]] = {"records": [], "metrics": []}
+        found, cut_off = self.table("records").num_rows if self.size else 0, None
         while batch := list(islice(stream, BATCH)):
             rows: list[tuple[Any, ...]] = []
             metric_rows: list[tuple[Any, ...]] = []
@@ -192,28 +230,31 @@ class _Parsed:
                 except StoreError as error:
                     cut_off = str(error)
                     break
+                offset = self.size
                 self.sha256.update(line)
                 self.size, self.lines = self.size + len(line), self.lines + 1
                 try:
-                    row = None if line.isspace() else self._row(parse_part(line, _lines()))
+                    row = None if line.isspace() else self._row(parse_line(line), offset)
                 except StoreError as error:
                     self.problems.append((self.lines, str(error)))
                     continue
                 if row is not None:
                     metric_rows += (_metric_row(found + len(rows), metric) for metric in row[1])
                     rows.append(row[0])
-            records.append(_table("records", rows))
-            metrics.append(_table("metrics", metric_rows))
+            new["records"].append(_table("records", rows))
+            new["metrics"].append(_table("metrics", metric_rows))
             found += len(rows)
-        self.records, self.metrics = _joined(records), _joined(metrics)
+        for name, tables in new.items():
+            if tables:
+                self.tables[name] = pa.concat_tables([self.table(name), *tables])
         return cut_off
 
-    def _row(self, line: _Line) -> tuple[tuple[Any, ...], list[_MetricLine]]:
+    def _row(self, line: RecordLine, offset: int) -> tuple[tuple[Any, ...], list[MetricLine]]:
         """The row of one record, and its metrics. Raises StoreError for a point of an unknown form."""
         raw, error = line["case"]["point"], line.get("error")
         place = self._raw_points.place(raw)
         if place == len(self._places):
-            self._places.append(self.points.place(_named(raw)))
+            self._places.append(self.facts["point"].place(_named(raw)))
         row = (
             line["case"]["suite"],
             line["case_id"],
@@ -224,8 +265,11 @@ class _Parsed:
             error and error["type"],
             error and error["message"],
             line.get("seconds", {}).get("whole"),
+            offset,
             self._places[place],
-            self.environments.place(line.get("environment", {})),
+            self.facts["environment"].place(line.get("environment", {})),
+            self.facts["fingerprint"].place(line.get("fingerprint", {})),
+            self.facts["measures"].place(list(line["case"]["measures"])),
         )
         return row, line.get("metrics", [])
 
@@ -237,7 +281,7 @@ def _named(raw: dict[str, Any]) -> dict[str, Json]:
         raise StoreError(f"not a record of vbench: {error.errors()[0]['msg']}") from None
 
 
-def _metric_row(record: int, metric: _MetricLine) -> tuple[Any, ...]:
+def _metric_row(record: int, metric: MetricLine) -> tuple[Any, ...]:
     value, labels = metric["value"], metric.get("labels")
     low, high = metric.get("interval") or (None, None)
     is_whole = isinstance(value, int) and -INT64 <= value < INT64
@@ -268,12 +312,6 @@ def _table(name: str, rows: list[tuple[Any, ...]]) -> "pa.Table":
     return pa.table([pa.array(c, f.type) for c, f in zip(columns, fields, strict=True)], schema=fields)
 
 
-def _joined(tables: "list[pa.Table]") -> "pa.Table":
-    import pyarrow as pa
-
-    return pa.concat_tables(tables)
-
-
 class _CacheFacts(BaseModel):
     """The part of a cache that is no table. `tables` holds the SHA-256 of each Parquet file."""
 
@@ -282,8 +320,7 @@ class _CacheFacts(BaseModel):
     lines: int
     sha256: str
     tables: dict[str, str]
-    points: list[dict[str, Any]]
-    environments: list[dict[str, Any]]
+    facts: dict[Facts, list[dict[str, Any] | list[str]]]
     problems: list[tuple[int, str]]
 
 
@@ -300,16 +337,17 @@ def _cache_of(file: Path) -> Path:
 
 def _read_cache(file: Path, stream: BinaryIO) -> _Parsed | None:
     """What the cache holds of the beginning of this file; None if there is no cache, or it is not of this file."""
-    import pyarrow.parquet
-
     folder = _cache_of(file)
     try:
-        facts = _CacheFacts.model_validate_json((folder / FACTS).read_bytes())
+        facts = _CacheFacts.model_validate_json((folder / FACTS_FILE).read_bytes())
         contents = {name: (folder / f"{name}.parquet").read_bytes() for name in _schemas()}
-        if facts.version != _version() or facts.tables != {name: _digest(c) for name, c in contents.items()}:
+        if (
+            facts.version != _version()
+            or set(facts.facts) != set(FACTS)
+            or facts.tables != {name: _digest(c) for name, c in contents.items()}
+        ):
             return None
-        tables = {name: pyarrow.parquet.read_table(io.BytesIO(content)) for name, content in contents.items()}
-    except (OSError, ValueError):  # damaged or unreadable; ArrowInvalid and ValidationError are ValueErrors
+    except (OSError, ValueError):  # damaged or unreadable; ValidationError is a ValueError
         return None
     parsed = _Parsed()
     left = facts.size
@@ -319,8 +357,8 @@ def _read_cache(file: Path, stream: BinaryIO) -> _Parsed | None:
     if left or parsed.sha256.hexdigest() != facts.sha256:
         return None
     parsed.size, parsed.lines, parsed.problems = facts.size, facts.lines, facts.problems
-    parsed.records, parsed.metrics = tables["records"], tables["metrics"]
-    parsed.points, parsed.environments = _Distinct(facts.points), _Distinct(facts.environments)
+    parsed.tables.update(contents)
+    parsed.facts = {kind: _Distinct(values) for kind, values in facts.facts.items()}
     return parsed
 
 
@@ -331,9 +369,9 @@ def _write_cache(file: Path, parsed: _Parsed) -> None:
     folder = _cache_of(file)
     tables: dict[str, str] = {}
     with suppress(OSError):
-        for name, table in (("records", parsed.records), ("metrics", parsed.metrics)):
+        for name in _schemas():
             content = io.BytesIO()
-            pyarrow.parquet.write_table(table, content, compression="zstd")
+            pyarrow.parquet.write_table(parsed.table(name), content, compression="zstd")
             tables[name] = _digest(content.getbuffer())
             write_atomically(folder / f"{name}.parquet", content.getvalue())
         facts = _CacheFacts(
@@ -342,11 +380,10 @@ def _write_cache(file: Path, parsed: _Parsed) -> None:
             lines=parsed.lines,
             sha256=parsed.sha256.hexdigest(),
             tables=tables,
-            points=parsed.points.values,
-            environments=parsed.environments.values,
+            facts={kind: known.values for kind, known in parsed.facts.items()},
             problems=parsed.problems,
         )
-        write_atomically(folder / FACTS, facts.model_dump_json())
+        write_atomically(folder / FACTS_FILE, facts.model_dump_json())
 
 
 def _digest(content: "bytes | memoryview") -> str:

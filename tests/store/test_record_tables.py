@@ -81,8 +81,8 @@ def fill(folder: Path, *records: Record) -> None:
 def parsed_lines(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
     """The lines that are parsed from here on."""
     parsed: list[bytes] = []
-    real = record_tables.parse_part
-    monkeypatch.setattr(record_tables, "parse_part", lambda line, part: parsed.append(line) or real(line, part))
+    real = record_tables.parse_line
+    monkeypatch.setattr(record_tables, "parse_line", lambda line: parsed.append(line) or real(line))
     return parsed
 
 
