@@ -24,7 +24,7 @@ from bench.store.lines import (
     readable_lines,
     store_errors,
 )
-from bench.store.record_tables import read_runs
+from bench.store.record_tables import read_runs, remember_sound, sound_prefix
 
 RECORDS = "records.jsonl"
 DAMAGED = "records.damaged"
@@ -91,25 +91,35 @@ class RecordStore:
     def repair(self) -> str | None:
         """Move damaged lines to `records.damaged`; returns what was done, None if nothing was.
 
-        Records of a newer vbench stay. Only for the holder of the lock.
+        Records of a newer vbench stay. Only for the holder of the lock. Of a large file that was checked before, only
+        the lines that were added are read as records.
         """
         if not self.file.is_file():
             return None
-        good: list[bytes] = []
-        damaged: list[bytes] = []
+        damaged: dict[int, bytes] = {}  # by offset
         with store_errors(self.file, "read"), self.file.open("rb") as lines:
+            sound = sound_prefix(self.file, lines)
             for line in lines:
-                (good if is_sound(line) else damaged).append(line)
-        if not damaged:
-            return None
+                if not is_sound(line):
+                    damaged[sound.size] = line
+                sound.add(line)
+            if not damaged:
+                remember_sound(self.file, sound)
+                return None
+            lines.seek(0)
+            offset, kept = 0, []
+            for line in lines:
+                if offset not in damaged:
+                    kept.append(line)
+                offset += len(line)
         with store_errors(self.folder, "written"):
             with (self.folder / DAMAGED).open("ab") as file:
-                file.write(b"".join(line.removesuffix(b"\n") + b"\n" for line in damaged))
+                file.write(b"".join(line.removesuffix(b"\n") + b"\n" for line in damaged.values()))
                 file.flush()
                 os.fsync(file.fileno())
-            write_atomically(self.file, b"".join(good))
+            write_atomically(self.file, b"".join(kept))
         what = "1 damaged line was" if len(damaged) == 1 else f"{len(damaged)} damaged lines were"
-        return f"{self.file}: {what} moved to {DAMAGED}; {len(good)} records stay"
+        return f"{self.file}: {what} moved to {DAMAGED}; {len(kept)} records stay"
 
     def raw_records(self) -> list[Record]:
         """The records as they are stored, secrets included; for cleaning the file alone."""

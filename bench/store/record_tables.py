@@ -20,7 +20,7 @@ from pydantic import BaseModel, ValidationError
 
 from bench.core import schema
 from bench.core.errors import StoreError
-from bench.core.files import cache_folder, write_atomically
+from bench.core.files import cache_folder, write_atomically, write_cache
 from bench.core.schema import Json, Point
 from bench.store.lines import (
     INT64,
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 CACHED_FROM_BYTES = 4 << 20  # smaller files are parsed faster than a cache is checked
 BATCH = 20_000  # records whose columns are Python lists at a time
 HASH_BLOCK = 1 << 20
-FACTS_FILE = "facts.json"
+FACTS_FILE, SOUND_FILE = "facts.json", "sound.json"
 
 
 # What many records share is stored once; their rows hold its position.
@@ -110,10 +110,10 @@ def read_tables(file: Path) -> RecordTables:
     with store_errors(file, "read"), file.open("rb") as stream:
         is_large = file.stat().st_size >= CACHED_FROM_BYTES
         parsed = (_read_cache(file, stream) if is_large else None) or _Parsed()
-        cached_bytes = parsed.size
-        stream.seek(cached_bytes)
+        cached_lines = parsed.lines
+        stream.seek(parsed.prefix.size)
         cut_off = parsed.add(stream)
-    if is_large and parsed.size > cached_bytes:
+    if is_large and parsed.lines > cached_lines:
         _write_cache(file, parsed)
     problems = [*parsed.problems, *([(parsed.lines + 1, cut_off)] if cut_off else [])]
     report_problems(
@@ -177,6 +177,50 @@ def _planned_facts(environment: Mapping[str, Any]) -> dict[str, object]:
     }
 
 
+class Prefix:
+    """The first `size` bytes of a file, and their SHA-256."""
+
+    def __init__(self) -> None:
+        self.size, self.sha256 = 0, hashlib.sha256()
+
+    def add(self, line: bytes) -> None:
+        self.size += len(line)
+        self.sha256.update(line)
+
+    @classmethod
+    def of(cls, stream: BinaryIO, *, size: int, sha256: str) -> "Prefix | None":
+        """The prefix of this size, after which the stream then stands; None if its hash is another."""
+        prefix = cls()
+        while prefix.size < size and (block := stream.read(min(size - prefix.size, HASH_BLOCK))):
+            prefix.add(block)
+        return prefix if (prefix.size, prefix.sha256.hexdigest()) == (size, sha256) else None
+
+
+class _SoundFacts(BaseModel):
+    version: str
+    size: int
+    sha256: str
+
+
+def sound_prefix(file: Path, stream: BinaryIO) -> Prefix:
+    """The beginning of a records file that `remember_sound` was given; the stream then stands after it."""
+    try:
+        facts = _SoundFacts.model_validate_json((_cache_of(file) / SOUND_FILE).read_bytes())
+    except (OSError, ValueError):  # no cache, or damaged; ValidationError is a ValueError
+        return Prefix()
+    known = Prefix.of(stream, size=facts.size, sha256=facts.sha256) if facts.version == _version() else None
+    if known is None:
+        stream.seek(0)
+    return known or Prefix()
+
+
+def remember_sound(file: Path, prefix: Prefix) -> None:
+    """Store that no line in this beginning of a file is damaged; an error is ignored, since it can be found again."""
+    if prefix.size >= CACHED_FROM_BYTES:
+        facts = _SoundFacts(version=_version(), size=prefix.size, sha256=prefix.sha256.hexdigest())
+        write_cache(_cache_of(file) / SOUND_FILE, facts.model_dump())
+
+
 class _Distinct:
     """The distinct ones of many JSON values, each with its position. 1, 1.0 and true are three values."""
 
@@ -194,11 +238,10 @@ class _Distinct:
 
 
 class _Parsed:
-    """What was parsed of the first `size` bytes of a file, which are `lines` whole lines."""
+    """What was parsed of the beginning of a file, which is `lines` whole lines."""
 
     def __init__(self) -> None:
-        self.size = self.lines = 0
-        self.sha256 = hashlib.sha256()
+        self.prefix, self.lines = Prefix(), 0
         self.tables: dict[str, pa.Table | bytes] = {}
         self.facts: dict[Facts, _Distinct] = {kind: _Distinct() for kind in FACTS}
         self.problems: list[tuple[int, str]] = []
@@ -212,7 +255,7 @@ class _Parsed:
         if known is None:
             return _schemas()[name].empty_table()
         if isinstance(known, bytes):  # without pyarrow.parquet.read_table, which imports pandas
-            known = self.tables[name] = pyarrow.parquet.ParquetFile(io.BytesIO(known)).read()
+            known = self.tables[name] = pyarrow.parquet.ParquetFile(io.BytesIO(known)).read(use_threads=False)
         return known
 
     def add(self, stream: BinaryIO) -> str | None:
@@ -220,7 +263,7 @@ class _Parsed:
         import pyarrow as pa
 
         new: dict[str, list[pa.Table]] = {"records": [], "metrics": []}
-        found, cut_off = self.table("records").num_rows if self.size else 0, None
+        found, cut_off = self.table("records").num_rows if self.lines else 0, None
         while batch := list(islice(stream, BATCH)):
             rows: list[tuple[Any, ...]] = []
             metric_rows: list[tuple[Any, ...]] = []
@@ -230,9 +273,9 @@ class _Parsed:
                 except StoreError as error:
                     cut_off = str(error)
                     break
-                offset = self.size
-                self.sha256.update(line)
-                self.size, self.lines = self.size + len(line), self.lines + 1
+                offset = self.prefix.size
+                self.prefix.add(line)
+                self.lines += 1
                 try:
                     row = None if line.isspace() else self._row(parse_line(line), offset)
                 except StoreError as error:
@@ -349,14 +392,10 @@ def _read_cache(file: Path, stream: BinaryIO) -> _Parsed | None:
             return None
     except (OSError, ValueError):  # damaged or unreadable; ValidationError is a ValueError
         return None
-    parsed = _Parsed()
-    left = facts.size
-    while left > 0 and (block := stream.read(min(left, HASH_BLOCK))):
-        parsed.sha256.update(block)
-        left -= len(block)
-    if left or parsed.sha256.hexdigest() != facts.sha256:
+    if (prefix := Prefix.of(stream, size=facts.size, sha256=facts.sha256)) is None:
         return None
-    parsed.size, parsed.lines, parsed.problems = facts.size, facts.lines, facts.problems
+    parsed = _Parsed()
+    parsed.prefix, parsed.lines, parsed.problems = prefix, facts.lines, facts.problems
     parsed.tables.update(contents)
     parsed.facts = {kind: _Distinct(values) for kind, values in facts.facts.items()}
     return parsed
@@ -376,9 +415,9 @@ def _write_cache(file: Path, parsed: _Parsed) -> None:
             write_atomically(folder / f"{name}.parquet", content.getvalue())
         facts = _CacheFacts(
             version=_version(),
-            size=parsed.size,
+            size=parsed.prefix.size,
             lines=parsed.lines,
-            sha256=parsed.sha256.hexdigest(),
+            sha256=parsed.prefix.sha256.hexdigest(),
             tables=tables,
             facts={kind: known.values for kind, known in parsed.facts.items()},
             problems=parsed.problems,

@@ -3,17 +3,20 @@
 import json
 import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from bench.core.files import cache_folder
 from bench.core.schema import Case, Clip, Environment, Failure, Metric, Point, Record
-from bench.store import RecordStore, StoreWarning, load_records, read_records, record_tables
+from bench.store import RecordStore, StoreWarning, list_runs, load_records, read_records, record_store, record_tables
 
 HARDWARE: tuple[dict[str, Any], ...] = (
     {"cpu": "Xeon", "cpu_cores": 2},
@@ -206,3 +209,114 @@ def test_secrets_of_old_records_never_reach_a_frame(tmp_path: Path) -> None:
     environment = Environment(state={"env.NVIDIA_API_KEY": "nvapi-1"})
     fill(tmp_path, record(0).model_copy(update={"environment": environment}))
     assert "nvapi-1" not in load_records(tmp_path).to_json()
+
+
+def test_runs_are_the_same_with_and_without_the_cache(cached: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    same = {"fingerprint": {"measures": "m", "model source": "s"}, "seconds": {"whole": 2.5, "latency": 1.0}}
+    records = [record(n).model_copy(update=same if n % 2 else {}) for n in range(4)]
+    fill(cached, *records, record(4, metrics=()))
+    parsed, again = RecordStore(cached).runs(), RecordStore(cached).runs()
+    monkeypatch.setattr(record_tables, "CACHED_FROM_BYTES", 1 << 30)
+    assert RecordStore(cached).runs() == parsed == again
+    assert [run.seconds for run in parsed] == [None, 2.5, None, 2.5, None]
+    assert parsed[1].fingerprint == same["fingerprint"]
+    assert parsed[1].measures == {"latency"}
+    assert parsed[1].environment == {"torch": "2.11", "gpu": "H200", "cpu": "Xeon"}, "only what a plan compares"
+    assert [r.run_index for r in RecordStore(cached).records_of(reversed(parsed))] == [4, 3, 2, 1, 0]
+
+
+def test_offsets_stay_right_behind_damaged_lines_and_after_appending(cached: Path) -> None:
+    fill(cached, record(0))
+    (cached / "records.jsonl").write_bytes(b"{}\n" + (cached / "records.jsonl").read_bytes() + b"\n")
+    for number in (1, 2):
+        with pytest.warns(StoreWarning):
+            RecordStore(cached).runs()
+        fill(cached, record(number))
+    with pytest.warns(StoreWarning):
+        runs = RecordStore(cached).runs()
+    assert [r.run_index for r in RecordStore(cached).records_of(runs)] == [0, 1, 2]
+
+
+def test_a_plan_parses_no_stored_line_twice_and_reads_no_metrics(cached: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fill(cached, record(0), record(1))
+    RecordStore(cached).runs()
+    parsed = parsed_lines(monkeypatch)
+    [metrics] = cache_folder().rglob("metrics.parquet")
+    monkeypatch.setattr("pyarrow.parquet.ParquetFile", lambda file: pq_file(file, not_of=metrics.read_bytes()))
+    assert [run.run_index for run in RecordStore(cached).runs()] == [0, 1]
+    assert parsed == []
+
+
+def pq_file(file: Any, *, not_of: bytes, real: Any = pq.ParquetFile) -> Any:
+    assert file.getvalue() != not_of
+    return real(file)
+
+
+def checked_lines(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
+    """The lines that `repair` reads as records from here on."""
+    checked: list[bytes] = []
+    real = record_store.is_sound
+    monkeypatch.setattr(record_store, "is_sound", lambda line: checked.append(line) or real(line))
+    return checked
+
+
+def test_repair_checks_only_lines_that_were_added(cached: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store, checked = RecordStore(cached), checked_lines(monkeypatch)
+    fill(cached, record(0), record(1))
+    assert store.repair() is None
+    assert store.repair() is None
+    assert len(checked) == 2
+    fill(cached, record(2))
+    with store.file.open("ab") as file:
+        file.write(b"{}\n")
+    assert "1 damaged line was moved to records.damaged; 3 records stay" in (store.repair() or "")
+    assert len(checked) == 4
+    assert [r.run_index for r in read_records(cached)] == [0, 1, 2]
+    assert (cached / "records.damaged").read_bytes() == b"{}\n"
+
+
+@pytest.mark.parametrize("change", ["damaged", "shorter", "cache"])
+def test_repair_checks_all_lines_of_a_file_that_changed(cached: Path, change: str) -> None:
+    store = RecordStore(cached)
+    fill(cached, record(0), record(1))
+    store.repair()
+    before, content = store.file.stat(), store.file.read_bytes()
+    if change == "damaged":
+        store.file.write_bytes(content.replace(b'"case_id"', b'"c\x00se_id"', 1))
+    elif change == "shorter":
+        store.file.write_bytes(content[:-9])
+    else:
+        [file] = cache_folder().rglob("sound.json")
+        file.write_text('{"version": 1}')
+        store.file.write_bytes(content + b"x\n")
+    os.utime(store.file, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert "1 damaged line" in (store.repair() or "")
+
+
+def test_a_list_of_many_shows_the_first_metrics_with_a_direction(cached: Path) -> None:
+    metrics = [Metric(name=f"latency.p{n}_ms", value=n or None, unit="ms", better="lower") for n in range(6)]
+    exact = Metric(name="params.total", value=2**60 + 1, unit="elements", labels={"b": "2", "a": "1"})
+    fill(cached, record(0, metrics=(exact, *metrics)), record(1, metrics=()), record(2, metrics=(exact,)))
+    every, first = list(list_runs(cached)), list(list_runs(cached, headlines=3))
+    assert [len(run.metrics) for run in every] == [7, 0, 1]
+    assert every[0].metrics[0] == ("params.total{a=1,b=2}", 2**60 + 1, "elements", None)
+    assert [[key for key, *_ in run.metrics] for run in first] == [
+        ["latency.p1_ms", "latency.p2_ms", "latency.p3_ms"],
+        [],
+        [],
+    ]
+    assert (first[1].error_type, first[1].status, first[0].title) == ("Boom", "error", "c3d width=0 16x1x112")
+
+
+def test_planning_and_listing_of_cached_records_do_not_import_pandas(cached: Path) -> None:
+    fill(cached, record(0), record(1, metrics=()))
+    code = (
+        "import sys; from pathlib import Path; from bench.store import RecordStore, list_runs, record_tables;"
+        f"record_tables.CACHED_FROM_BYTES = 0; folder = Path({str(cached)!r});"
+        "RecordStore(folder).runs(); seen = 'pandas' in sys.modules; "
+        "RecordStore(folder).runs(); list(list_runs(folder, headlines=3)); print(seen, 'pandas' in sys.modules)"
+    )
+    RecordStore(cached).runs()
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert not done.stderr, done.stderr[-2000:]
+    assert done.stdout == "False False\n"
