@@ -9,12 +9,12 @@ from pathlib import Path
 from bench.core.errors import BenchError
 from bench.core.recipe_choice import RecipeChoice
 from bench.core.registry import DATASETS, MEASURES
-from bench.core.schema import Case, Record, digest, views_from_text, views_per_video
+from bench.core.schema import Case, Json, Point, Record, digest, views_from_text, views_per_video
 from bench.core.yaml_tree import read_yaml
 from bench.measure.context import find_recipe
 from bench.runner.environment import describe_environment
 from bench.runner.fingerprint import Fingerprint
-from bench.store import read_records
+from bench.store import read_values
 
 START_SECONDS = 5.0
 # A training step computes the forward pass and about twice as much for the gradients of inputs and weights.
@@ -179,7 +179,7 @@ class AccuracyTimes:
             return f"data set {point.dataset} is generated when it is first used"
         if fingerprint is None or not fingerprint.videos:
             return f"the videos of data set {point.dataset} are not counted"
-        rate = self._rates.get(_model_key(case))
+        rate = self._rates.get(_model_key(point.named()))
         if rate is None:
             return f"no throughput of {point.model} {point.clip} has been measured here"
         evaluated, *others = fingerprint.videos.values()
@@ -201,13 +201,10 @@ class AccuracyTimes:
         if not self._file.is_file():
             return found
         here = describe_environment().hardware
-        for record in read_records(self._file):
-            if any(record.environment.hardware.get(name) != here.get(name) for name in ("cpu", "gpu")):
-                continue
-            for metric in record.metrics:
-                if metric.name == "throughput.clips_per_s" and metric.value:
-                    key = _model_key(record.case)
-                    found[key] = max(found.get(key, 0.0), float(metric.value))
+        for axes, hardware, rate in read_values(self._file, "throughput.clips_per_s"):
+            if rate and all(hardware.get(name) == here.get(name) for name in ("cpu", "gpu")):
+                key = _model_key(axes)
+                found[key] = max(found.get(key, 0.0), rate)
         return found
 
     def _epochs(self, recipe: str) -> int | None:
@@ -223,5 +220,7 @@ class AccuracyTimes:
         return epochs if isinstance(epochs, int) and epochs > 0 else None
 
 
-def _model_key(case: Case) -> str:
-    return digest([case.point.model, case.point.args, case.point.clip.model_dump()])
+def _model_key(axes: Mapping[str, Json]) -> str:
+    """A hash of model, arguments and clip, from the axes of a point by name."""
+    others = Point.model_fields.keys() - {"model", "clip"}
+    return digest({name: value for name, value in axes.items() if name not in others})

@@ -4,6 +4,7 @@ from bench.store.frame import ListedRun, list_runs, load_records
 from bench.store.lines import MIGRATIONS, NewerVersionError, RunFacts, StoreWarning, store_errors
 from bench.store.reading import Source, latest_runs, read_records, read_suite_info, record_files
 from bench.store.record_store import DAMAGED, RECORDS, SUITE_FILE, RecordStore
+from bench.store.record_tables import read_values
 
 __all__ = [
     "DAMAGED",
@@ -21,6 +22,7 @@ __all__ = [
     "load_records",
     "read_records",
     "read_suite_info",
+    "read_values",
     "record_files",
     "store_errors",
 ]

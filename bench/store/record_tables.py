@@ -9,7 +9,7 @@ import hashlib
 import io
 import marshal
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import cache
 from itertools import islice
@@ -140,6 +140,30 @@ def read_runs(file: Path) -> list[RunFacts]:
     return list(map(RunFacts._make, zip(*columns, strict=True)))
 
 
+def read_values(file: Path, metric: str) -> Iterator[tuple[Mapping[str, Json], Mapping[str, Any], float]]:
+    """Yield axes, hardware and value of each metric of this name in one file; unknown values are left out."""
+    with store_errors(file, "read"):
+        is_small = file.stat().st_size < CACHED_FROM_BYTES
+    if is_small:
+        for _, (axes, line) in readable_lines(file, _axes_and_line):
+            hardware = line.get("environment", {}).get("hardware", {})
+            for each in line.get("metrics", []):
+                if each["name"] == metric and (value := _finite(each["value"])) is not None:
+                    yield axes, hardware, value
+        return
+    import pyarrow.compute as pc
+
+    tables = read_tables(file)
+    found = tables.metrics.filter(pc.equal(tables.metrics["metric"], metric))
+    points, environments = (python_values(tables.records[kind]) for kind in ("point", "environment"))
+    columns = (python_values(found[name]) for name in ("record", "value", "integer"))
+    for record, value, whole in zip(*columns, strict=True):
+        if value is not None or whole is not None:
+            environment = tables.facts["environment"][environments[record]]
+            axes = tables.facts["point"][points[record]]
+            yield axes, environment.get("hardware", {}), float(value if whole is None else whole)
+
+
 def python_values(column: "pa.ChunkedArray | pa.Array") -> list[Any]:
     """The values of a column of texts or numbers; of equal texts one object. `to_pylist` takes ten times as long."""
     import numpy as np
@@ -151,7 +175,8 @@ def python_values(column: "pa.ChunkedArray | pa.Array") -> list[Any]:
         texts = encoded.dictionary.to_pylist()
         return [None if place is None else texts[place] for place in python_values(encoded.indices)]
     # Neither to_numpy nor a scalar, which import pandas: a third of a second.
-    return array.to_pylist() if array.null_count else np.from_dlpack(array).tolist()
+    values: list[Any] = array.to_pylist() if array.null_count else np.from_dlpack(array).tolist()
+    return values
 
 
 def _run_of_line(line: RecordLine, offset: int) -> RunFacts:
@@ -315,6 +340,11 @@ class _Parsed:
             self.facts["measures"].place(list(line["case"]["measures"])),
         )
         return row, line.get("metrics", [])
+
+
+def _axes_and_line(line: bytes) -> tuple[dict[str, Json], RecordLine]:
+    parsed = parse_line(line)
+    return _named(parsed["case"]["point"]), parsed
 
 
 def _named(raw: dict[str, Any]) -> dict[str, Json]:

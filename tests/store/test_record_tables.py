@@ -16,7 +16,16 @@ from hypothesis import strategies as st
 
 from bench.core.files import cache_folder
 from bench.core.schema import Case, Clip, Environment, Failure, Metric, Point, Record
-from bench.store import RecordStore, StoreWarning, list_runs, load_records, read_records, record_store, record_tables
+from bench.store import (
+    RecordStore,
+    StoreWarning,
+    list_runs,
+    load_records,
+    read_records,
+    read_values,
+    record_store,
+    record_tables,
+)
 
 HARDWARE: tuple[dict[str, Any], ...] = (
     {"cpu": "Xeon", "cpu_cores": 2},
@@ -320,3 +329,19 @@ def test_planning_and_listing_of_cached_records_do_not_import_pandas(cached: Pat
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert not done.stderr, done.stderr[-2000:]
     assert done.stdout == "False False\n"
+
+
+def test_values_of_a_metric_are_the_same_with_and_without_the_cache(
+    cached: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unknown = Metric(name="latency.p50_ms", value=None, unit="ms", note="why")
+    fill(cached, record(0), record(1), record(2, metrics=(unknown,)), record(3, args={"width": 7}))
+    expected = [
+        ({"model": "c3d", "clip": "16x1x112", "width": width}, HARDWARE[place], value)
+        for width, place, value in ((0, 0, 0.5), (1, 1, 1.5), (7, 1, 3.5))
+    ]
+    assert list(read_values(cached / "records.jsonl", "latency.p50_ms")) == expected
+    assert list(read_values(cached / "records.jsonl", "latency.p50_ms")) == expected
+    assert [value for *_, value in read_values(cached / "records.jsonl", "params.total")] == [10, 11, 13]
+    monkeypatch.setattr(record_tables, "CACHED_FROM_BYTES", 1 << 30)
+    assert list(read_values(cached / "records.jsonl", "latency.p50_ms")) == expected
