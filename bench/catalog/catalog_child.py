@@ -16,7 +16,7 @@ from bench.core.registry import MODELS, ModelEntry, import_plugins
 from bench.core.schema import Case, Clip, Json, ModelCheck, ModelInfo, Point
 from bench.measure.context import CaseContext
 from bench.measure.counting.model_count import count
-from bench.models.factory import find_model
+from bench.models.factory import find_model, has_own_layout
 from bench.models.sources import models_with_weights
 from bench.models.weights.checkpoint import read_checkpoint
 from bench.models.weights.checkpoint_protocol import protocol_of_checkpoint
@@ -71,12 +71,15 @@ def _defining_module(model: str) -> str:
 
 def _facts(entry: ModelEntry) -> ModelInfo:
     file = inspect.getsourcefile(entry.function)
+    arguments = {name: _plain(default) for name, default in entry.arguments.items()}
+    if arguments and has_own_layout(entry):  # without known arguments, a factory may take any
+        arguments.setdefault("layout", _plain(getattr(entry.function, "layout", "BCTHW")))
     summary = (inspect.getdoc(entry.function) or "").split("\n")[0]
     return ModelInfo(
         name=entry.name,
         family=entry.family,
         clip=Clip.model_validate(entry.clip),
-        arguments={name: _plain(default) for name, default in entry.arguments.items()},
+        arguments=arguments,
         summary=summary,
         paper=entry.paper,
         task=entry.task,

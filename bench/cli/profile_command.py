@@ -50,6 +50,10 @@ def profile(
     ] = None,
     num_classes: Annotated[int | None, typer.Option(help="Classes; the model's own default if not given.")] = None,
     arg: ModelArguments = None,
+    layout: Annotated[
+        str | None,
+        typer.Option(help="Order of a model's own input, BCTHW or BTCHW; --input is BxCxTxHxW in both cases."),
+    ] = None,
     weights: Annotated[Path | None, typer.Option(help="A checkpoint to load.")] = None,
     entry: Entry = None,
     device: Annotated[
@@ -92,6 +96,10 @@ def profile(
     wanted: TableFormat = "json" if as_json else form or "table"
     check_sort(sort, with_speed=speed)
     counted_by, arguments = _counters(counters), model_arguments(arg)
+    if layout is not None:
+        if "layout" in arguments:
+            raise InputError(f"layout is given twice, as {layout} and {arguments['layout']!r}")
+        arguments["layout"] = layout
     wait_idle_s = wait_idle_seconds(wait_idle)
     if len(models) > 1:
         per_model = {"--weights": weights, "--entry": entry, "--csv": csv, "--html": html}

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, get_args
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +11,9 @@ from bench.core.errors import ClipError
 from bench.core.schema import Clip
 
 Modality = Literal["rgb", "flow"]
+
+Layout = Literal["BCTHW", "BTCHW"]
+LAYOUTS: tuple[Layout, ...] = get_args(Layout)
 
 WEIGHTED_LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
@@ -107,6 +110,24 @@ def inputs_of(model: nn.Module) -> tuple[InputSpec, ...]:
     """Return the inputs that `model` takes: its attribute `inputs`, else one RGB clip."""
     inputs: Sequence[InputSpec] = getattr(model, "inputs", (InputSpec(),))
     return tuple(inputs)
+
+
+def set_layout(model: nn.Module, layout: Layout) -> None:
+    """Let `model` take clips `(B, C, T, H, W)`, as everything here gives them, if its own layout is `layout`.
+
+    A hook swaps channels and frames before the forward pass, so that names of modules and weights stay.
+    """
+    if layout == "BTCHW":
+        model.register_forward_pre_hook(_swap_before_forward)
+
+
+def with_frames_first(clips: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Return clips `(B, C, T, H, W)` as `(B, T, C, H, W)`; what is no clip stays."""
+    return tuple(clip.transpose(1, 2) if isinstance(clip, Tensor) and clip.ndim == 5 else clip for clip in clips)
+
+
+def _swap_before_forward(_: nn.Module, clips: tuple[Any, ...]) -> tuple[Any, ...]:
+    return with_frames_first(clips)
 
 
 def modality_of(in_channels: int) -> Modality:

@@ -18,6 +18,7 @@ from bench.core.input_protocol import InputProtocol
 from bench.core.model_name import is_registered_name
 from bench.core.registry import MODELS, ModelEntry, options_of
 from bench.core.validation import plain_message, spelling_hint
+from bench.models.base import LAYOUTS, Layout, set_layout
 from bench.models.meta import build_on_meta
 from bench.models.sources import pretrained_name, source_entry, source_names, source_weights
 from bench.models.weights.checkpoint import Checkpoint, read_checkpoint
@@ -47,6 +48,9 @@ def create_model(
     weights in a file that holds several (`read_checkpoint`). What was loaded is in the model's `weights_report`, a
     `LoadReport`. Under `torch.device("meta")`, or with `device="meta"`, nothing is allocated. `pretrained` asks
     torchvision or timm for the published weights that it prefers.
+
+    A model of the user may take `(B, T, C, H, W)`. With `layout="BTCHW"`, or this as an attribute of the model or its
+    factory, it is given `(B, C, T, H, W)` as all others, and a hook swaps channels and frames.
 
     As in timm, `in_chans`, `drop_rate` and `checkpoint_path` may be given for `in_channels`, `dropout` and `weights`.
 
@@ -163,6 +167,7 @@ def checked_arguments(entry: ModelEntry, given: Mapping[str, Any]) -> dict[str, 
 
 
 def _build(entry: ModelEntry, given: Mapping[str, Any]) -> nn.Module:
+    layout, given = _split_layout(entry, given)
     arguments = {**entry.preset, **checked_arguments(entry, given)}
     try:
         model = entry.function(**arguments)
@@ -173,9 +178,33 @@ def _build(entry: ModelEntry, given: Mapping[str, Any]) -> nn.Module:
         raise InputError(f"{entry.name} cannot be built with {shown}: {error}") from error
     if not isinstance(model, nn.Module):
         raise InputError(f"{entry.name} must return an nn.Module, found a {type(model).__name__}")
+    set_layout(model, layout or _stated_layout(model, entry))
     if entry.input_protocol:
         model.__dict__["input_protocol"] = {**entry.input_protocol, **_parts_of(getattr(model, "input_protocol", None))}
     return model
+
+
+def has_own_layout(entry: ModelEntry) -> bool:
+    """Return whether a model may take another layout than `(B, C, T, H, W)`: only code of the user may."""
+    return not str(getattr(entry.function, "__module__", "")).startswith("bench.")
+
+
+def _split_layout(entry: ModelEntry, given: Mapping[str, Any]) -> tuple[Layout | None, dict[str, Any]]:
+    """Return the layout that the caller gives, and the arguments of the factory; a factory's own `layout` stays."""
+    rest = dict(given)
+    if "layout" not in rest or "layout" in entry.arguments or not has_own_layout(entry):
+        return None, rest
+    layout = str(rest.pop("layout"))
+    for known in LAYOUTS:
+        if layout.upper() == known:
+            return known, rest
+    raise InputError(f"unknown layout {layout!r} of {entry.name}; {suggest(layout, LAYOUTS)}")
+
+
+def _stated_layout(model: nn.Module, entry: ModelEntry) -> Layout:
+    """Return the layout that a model or its factory states; an attribute of this name may mean something else."""
+    stated = getattr(model, "layout", getattr(entry.function, "layout", None))
+    return "BTCHW" if stated == "BTCHW" and has_own_layout(entry) else "BCTHW"
 
 
 def _parts_of(protocol: InputProtocol | Mapping[str, Any] | None) -> Mapping[str, Any]:

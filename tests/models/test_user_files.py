@@ -1,5 +1,6 @@
 """`file.py:factory` and `file.py` as the name of a model."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,8 @@ from bench.core.file_modules import file_module_name, import_file
 from bench.core.model_name import is_registered_name, runs_user_code, source_of
 from bench.core.schema import Clip, Point
 from bench.models.factory import create_model, find_model, is_model
+from bench.profiling import profile
+from bench.suite import plan_suite, read_suite
 
 NET = """
 from __future__ import annotations
@@ -140,6 +143,24 @@ def test_the_fingerprint_of_a_file_covers_the_file_and_what_it_imports(folder: P
     write(folder, "neighbour_of_g.py", "WIDTH = 3 + 3")
     after = modules()
     assert (after["nets_g_py"], after["neighbour_of_g"] != before["neighbour_of_g"]) == (before["nets_g_py"], True)
+
+
+def test_the_documented_model_of_several_inputs_is_planned_and_counted_in_a_suite(folder: Path) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "own-model.md").read_text(encoding="utf-8")
+    section = page.partition("## A model with several inputs")[2].partition("\n## ")[0]
+    source, suite = (re.search(rf"```{kind}\n(.*?)```", section, re.DOTALL) for kind in ("python", "yaml"))
+    assert source is not None
+    assert suite is not None
+    write(folder, "two_rates.py", source[1])
+    write(folder, "rates.yaml", suite[1])
+    catalog = Catalog()
+    plan = plan_suite(read_suite(folder / "rates.yaml"), catalog)
+    assert [case.point.model for case in plan.cases] == ["two_rates.py", "slowfast_r50"]
+    [check] = catalog.check_models([plan.cases[0].point])
+    # 4 of 16 frames of 64 x 64 through 3 -> 8 channels, all 16 through 3 -> 2, kernels of 27; then 10 -> 8 classes.
+    assert check.macs == 4 * 64**2 * 27 * 3 * 8 + 16 * 64**2 * 27 * 3 * 2 + 10 * 8
+    found = profile("two_rates.py", "1x3x4x64x64,1x3x16x64x64", num_classes=8)
+    assert (found.macs, found.inputs) == (check.macs, ((1, 3, 4, 64, 64), (1, 3, 16, 64, 64)))
 
 
 @pytest.mark.parametrize(

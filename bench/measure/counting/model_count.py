@@ -8,15 +8,18 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from torch import nn
+from torch import Tensor, nn
 
+from bench.core.errors import ClipError, InputError
 from bench.measure.counting.dispatch import without_compiler
 from bench.measure.counting.model_copy import copies_for
 from bench.measure.counting.module_paths import ROOT, ModuleTracker, with_parents
 from bench.measure.counting.operator_log import OperatorLog, OperatorRow
 from bench.measure.counting.parameters import Parameters, parameters_of
 from bench.measure.counting.run_conditions import gradients_as, on_meta_or_cpu, plain_kernels, quietly, sum_of
+from bench.models.base import with_frames_first
 
+LAYOUT_REMEDY = "give --layout BTCHW, or `layout: BTCHW` next to the model in a suite"
 Device = Literal["auto", "meta", "cpu"]
 
 
@@ -139,7 +142,25 @@ def count(
     def run(device: str, reason: str | None) -> Count:
         return _counted_on(device, model, arguments, backward=backward, reason=reason, free=free_operators)
 
-    return on_meta_or_cpu(run, model, arguments) if device == "auto" else run(device, None)
+    try:
+        return on_meta_or_cpu(run, model, arguments) if device == "auto" else run(device, None)
+    except ClipError:
+        raise  # the model itself says what it takes
+    except InputError as error:
+        if not backward and _runs_frames_first(model, arguments):
+            raise InputError(f"{error}; it runs on (B, T, C, H, W): {LAYOUT_REMEDY}") from error
+        raise
+
+
+def _runs_frames_first(model: nn.Module, arguments: tuple[Any, ...]) -> bool:
+    """Return whether a model runs on the meta device if frames and channels of its clips are swapped."""
+    if not any(isinstance(clip, Tensor) and clip.ndim == 5 for clip in arguments):
+        return False
+    try:
+        _counted_on("meta", model, with_frames_first(arguments), backward=False, reason=None, free=())
+    except Exception:  # the first error is the one to report, whatever this attempt raises
+        return False
+    return True
 
 
 def _counted_on(
