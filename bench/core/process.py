@@ -149,6 +149,7 @@ class SupervisedProcess:
             if stream is not None and sink is not None:
                 self._drain_into(stream.fileno(), sink)
         self._pidfd = _pidfd_of(self.process.pid)
+        self._has_reported_exit = False
         self._is_ended = False
         self.was_killed = False  # by us, since it did not exit by itself
 
@@ -182,10 +183,14 @@ class SupervisedProcess:
 
     def _descriptors(self) -> list[int]:
         watched = list(self._sinks)
-        return watched if self._pidfd is None or self.has_exited else [*watched, self._pidfd]
+        # Until its end was reported once: a process may exit after the caller saw it running, and nothing else wakes.
+        return watched if self._pidfd is None or self._has_reported_exit else [*watched, self._pidfd]
 
     def _read(self, descriptor: int) -> bool:
         """Hand one block on to its sink; False if there is none now or the stream has ended."""
+        if descriptor == self._pidfd:
+            self._has_reported_exit = True
+            return False
         sink = self._sinks.get(descriptor)
         if sink is None:
             return False

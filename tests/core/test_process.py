@@ -52,6 +52,19 @@ def outcome_of(request: dict[str, Any], *, timeout_s: float = 20.0, log: Path | 
     return len(messages), child.end(), time.monotonic() - began
 
 
+@linux_only
+def test_an_exit_between_two_looks_wakes_the_one_who_waits() -> None:
+    """A process may exit after its supervisor saw it running, with all its output read."""
+    with SupervisedProcess([sys.executable, "-c", ""], stdin=b"") as process:
+        while not process.has_exited:
+            time.sleep(0.01)
+        began = time.monotonic()
+        process.watch(20.0)
+        assert time.monotonic() - began < 10
+        process.watch(0.2)  # its end was reported: it is not reported again and again
+        assert time.monotonic() - began >= 0.2
+
+
 def test_messages_arrive_in_order_and_prints_go_to_the_log(tmp_path: Path) -> None:
     log = tmp_path / "logs" / "log"
     with ChildProcess("scripted", {"times": 3}, log=log) as child:
