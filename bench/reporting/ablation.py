@@ -3,12 +3,12 @@
 import json
 import math
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal
 
-from bench.core.schema import Clip, Json
+from bench.core.schema import Clip, Json, Record
 from bench.core.stats import Estimate, paired_difference
 from bench.reporting.board import Column, column_of, headlines_of, in_order
 from bench.reporting.case_results import (
@@ -33,6 +33,7 @@ Verdict = Literal[
     "doubtful",
 ]
 REPETITIONS = ("seed", "run")  # values are repeated along these axes, not varied
+DifferenceOverVideos = Callable[[Record, Record], Estimate | None]  # of top-1, as a fraction of 1, on the same videos
 UNSET = "not set"  # an axis or argument that only other values of the same metric set
 POINTS = ("%", "fraction", "pt")  # differences in these units are given in points, all others as ratios
 
@@ -68,7 +69,8 @@ class Effect:
     """One level in one metric, and its difference from the baseline over `pairs` pairs.
 
     `difference` is in the metric's unit, or a ratio to the baseline if `is_ratio` (1 means no difference). It is None
-    for the baseline itself and if no pair was found. Its ends are nan if there is no interval.
+    for the baseline itself and if no pair was found. Its ends are nan if there is no interval. If it `is_of_weights`,
+    each side was trained once and the interval is over the videos: it does not cover how trainings differ.
     """
 
     level: str
@@ -80,6 +82,7 @@ class Effect:
     difference: Estimate | None = None
     pairs: int = 0
     verdict: Verdict | None = None
+    is_of_weights: bool = False
 
     @property
     def is_settled(self) -> bool:
@@ -97,6 +100,7 @@ class Ablation:
     levels: Mapping[str, Json]
     columns: tuple[Column, ...]
     level_values: tuple[LevelValue, ...]
+    over_videos: DifferenceOverVideos
 
     @cached_property
     def effects(self) -> Mapping[tuple[str, Column], Effect]:
@@ -110,6 +114,7 @@ class Ablation:
                 cell,
                 [] if level == self.baseline else cells.get((self.baseline, column), []),
                 is_ratio=ratios[column],
+                over_videos=self.over_videos,
             )
             for (level, column), cell in cells.items()
         }
@@ -170,8 +175,17 @@ class Ablation:
         return replace(self, level_values=kept, columns=tuple(c for c in self.columns if c in seen))
 
 
-def ablate(cases: Sequence[CaseResult], *, factor: str, baseline: Mapping[str, Json]) -> Ablation | None:
-    """The levels of `factor` over the cases of one suite; None if fewer than two levels have a result."""
+def ablate(
+    cases: Sequence[CaseResult],
+    *,
+    factor: str,
+    baseline: Mapping[str, Json],
+    over_videos: DifferenceOverVideos = lambda ours, theirs: None,
+) -> Ablation | None:
+    """The levels of `factor` over the cases of one suite; None if fewer than two levels have a result.
+
+    `over_videos` compares two records on the videos that both evaluated, for levels that were trained once.
+    """
     level_values = [each for case in cases for each in _observe(case, factor)]
     if baseline.get(factor, ...) is None:
         level_values = [*_with_unset_factor(cases, factor, level_values=level_values), *level_values]
@@ -192,6 +206,7 @@ def ablate(cases: Sequence[CaseResult], *, factor: str, baseline: Mapping[str, J
         levels={key: levels[key] for key in sorted(levels, key=lambda key: (key != first, _place(levels[key])))},
         columns=columns,
         level_values=kept,
+        over_videos=over_videos,
     )
 
 
@@ -229,7 +244,9 @@ def _is_ratio(column: Column, level_values: Sequence[LevelValue]) -> bool:
     return column.unit not in POINTS and all(each.value > 0 for each in level_values if each.column == column)
 
 
-def _effect(cell: Sequence[LevelValue], baseline: Sequence[LevelValue], *, is_ratio: bool) -> Effect:
+def _effect(
+    cell: Sequence[LevelValue], baseline: Sequence[LevelValue], *, is_ratio: bool, over_videos: DifferenceOverVideos
+) -> Effect:
     """The effect of one level; `baseline` is empty if there is nothing to compare with."""
     effect = Effect(
         level=cell[0].level,
@@ -245,11 +262,29 @@ def _effect(cell: Sequence[LevelValue], baseline: Sequence[LevelValue], *, is_ra
         return effect
     difference = _difference(pairs, is_ratio=is_ratio)
     verdict = _verdict(pairs, difference)
+    on_same_videos = _over_videos(*pairs[0], over_videos) if verdict == "one pair" else None
+    if on_same_videos is not None:
+        is_seen = not on_same_videos.covers_zero
+        better = _direction(is_higher=on_same_videos.value > 0, better=effect.summary.better)
+        effect = replace(effect, is_of_weights=True)
+        difference, verdict = on_same_videos, better if is_seen else "no difference seen"
     whole = SHARES.get(effect.column.unit, math.inf)
     difference = replace(difference, low=max(difference.low, -whole), high=min(difference.high, whole))
     if is_ratio:
         difference = Estimate(**{name: math.exp(getattr(difference, name)) for name in ("value", "low", "high")})
     return replace(effect, difference=difference, pairs=len(pairs), verdict=verdict)
+
+
+def _over_videos(ours: LevelValue, theirs: LevelValue, compare: DifferenceOverVideos) -> Estimate | None:
+    """The difference of two top-1 on the same videos in their unit; None if the predictions of both are not at hand."""
+    unit = ours.column.unit
+    if ours.column.metric != "accuracy.top1" or ours.column.labels or unit not in SHARES:
+        return None
+    found = compare(ours.recorded_metric.record, theirs.recorded_metric.record)
+    # Another difference than that of the records is of other predictions.
+    if found is None or not math.isclose(found.value * SHARES[unit], ours.value - theirs.value, abs_tol=1e-6):
+        return None
+    return Estimate(**{name: getattr(found, name) * SHARES[unit] for name in ("value", "low", "high")})
 
 
 def _difference(pairs: Sequence[tuple[LevelValue, LevelValue]], *, is_ratio: bool) -> Estimate:

@@ -65,7 +65,7 @@ def _sentence(ablation: Ablation, effect: Effect) -> str:
         size = difference_text(effect)
         return f"No difference seen in {metric} between {factor} {level} and {baseline} ({size}; {evidence})."
     if effect.verdict == "one pair":
-        return f"{change}, but one pair cannot separate this from chance."
+        return f"{change}, but a single pair cannot show whether this is chance."
     if effect.verdict == "doubtful":
         return f"{change}, but timings behind it are doubtful."
     if effect.verdict == "the same":
@@ -86,6 +86,8 @@ def _change(effect: Effect, level: str, baseline: str, metric: str) -> str:
 
 def _evidence(effect: Effect) -> str:
     interval = interval_text(effect)
+    if effect.is_of_weights:
+        return f"95 % interval {interval} over the same videos; for these weights, since each was trained once"
     return f"95 % interval {interval}, {plural(effect.pairs, 'pair')}" if interval else plural(effect.pairs, "pair")
 
 

@@ -6,7 +6,9 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
+from bench.core.errors import InputError
 from bench.core.schema import Json, Record
+from bench.core.stats import Estimate
 from bench.core.units import plural
 from bench.reporting.ablation import Ablation, ablate
 from bench.reporting.board import Board, BoardRow, Column, build_board, label_of
@@ -123,7 +125,15 @@ class Results:
             found
             for suite in self.suites
             for factor in suite.factors
-            if (found := ablate(self._cases_of(suite.name), factor=factor, baseline=suite.baseline)) is not None
+            if (
+                found := ablate(
+                    self._cases_of(suite.name),
+                    factor=factor,
+                    baseline=suite.baseline,
+                    over_videos=self.difference_over_videos,
+                )
+            )
+            is not None
         )
 
     @cached_property
@@ -217,6 +227,20 @@ class Results:
             return None
         file = (folder / record.artifacts[name]).resolve()
         return file if file.is_file() and file.is_relative_to(folder.resolve()) else None
+
+    def difference_over_videos(self, ours: Record, theirs: Record) -> Estimate | None:
+        """Top-1 of `ours` minus that of `theirs` on the same videos, from their stored predictions, as a fraction of 1.
+
+        None if the predictions of one are not in its results folder, or are not of the same videos.
+        """
+        from bench.train.predictions import compare_predictions, read_predictions  # imports numpy
+
+        files = [self.artifact(record, "predictions") for record in (theirs, ours)]
+        try:
+            a, b = (read_predictions(file) for file in files if file is not None)
+            return compare_predictions(a, b).difference
+        except (InputError, ValueError):  # ValueError: fewer than two files
+            return None
 
     def _cases_of(self, suite: str) -> list[CaseResult]:
         return [case for case in self.cases if case.case.suite == suite]

@@ -1,14 +1,20 @@
 """What one factor does, worked out by hand."""
 
 import math
+from collections.abc import Callable
+from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 from bench.core.schema import Record
+from bench.core.stats import paired_shares
 from bench.reporting.ablation import Ablation, Effect
 from bench.reporting.findings import ablation_findings
 from bench.reporting.results import collect
+from bench.store import RecordStore, read_records
+from bench.train.predictions import Predictions, store_predictions
 
 T1 = 12.706204736432095  # Student's t, 0.975, one degree of freedom
 T2 = 4.302652729911275
@@ -85,7 +91,65 @@ def test_a_difference_of_shares_is_no_larger_than_the_whole(make: SimpleNamespac
 def test_one_pair_is_not_enough(make: SimpleNamespace) -> None:
     found = ablation_of(accuracies(make, {3: (90.0,), 1: (50.0,)}))
     assert effect(found, "1", "accuracy.top1").verdict == "one pair"
-    assert ablation_findings(found)[0].endswith("but one pair cannot separate this from chance.")
+    assert ablation_findings(found)[0].endswith("but a single pair cannot show whether this is chance.")
+
+
+@pytest.fixture
+def trained_once(make: SimpleNamespace, tmp_path: Path) -> Callable[..., Ablation]:
+    """Two levels, each trained once, whose predictions are right for the videos that are listed, of 40."""
+
+    def stored(*, right: dict[int, range], top1: dict[int, float] | None = None, videos: int = 40) -> Ablation:
+        for level, of_level in right.items():
+            scores = np.tile(np.float32([1, 0]), (videos, 1))
+            scores[[n not in of_level for n in range(videos)]] = (0, 1)
+            found = Predictions(
+                videos=tuple(f"v{n}" for n in range(videos)),
+                labels=np.zeros(videos, dtype=np.int64),
+                scores=scores,
+                classes=("a", "b"),
+                protocol={},
+            )
+            file = f"artifacts/{level}/predictions.parquet"
+            (tmp_path / file).parent.mkdir(parents=True)
+            store_predictions(tmp_path / file, found)
+            value = (top1 or {}).get(level, 100 * len(of_level) / videos)
+            metric = make.metric("accuracy.top1", value, "%", better="higher")
+            record = make.record(
+                "net", metric, args={"depth": level}, dataset="d", seed=0, artifacts={"predictions": file}
+            )
+            RecordStore(tmp_path).append(record)
+        facts = {"name": "demo", "ablate": {"baseline": {"depth": 3}, "factors": ["depth"]}}
+        records = read_records(tmp_path)
+        (ablation,) = collect(records, [facts], folders={id(record): tmp_path for record in records}).ablations
+        return ablation
+
+    return stored
+
+
+def test_levels_that_were_trained_once_are_compared_on_the_same_videos(trained_once: Callable[..., Ablation]) -> None:
+    found = trained_once(right={3: range(36), 1: range(4, 20)})  # 20 videos only with 3, none only with 1
+    level = effect(found, "1", "accuracy.top1")
+    expected = paired_shares(0, 20, 40)
+    assert level.difference is not None
+    assert level.difference.value == pytest.approx(-50.0)
+    assert (level.difference.low, level.difference.high) == pytest.approx((100 * expected.low, 100 * expected.high))
+    assert (level.verdict, level.is_of_weights) == ("worse", True)
+    (sentence,) = ablation_findings(found)
+    assert sentence.startswith("Top-1 on d is 50.0 points lower with depth 1 than with 3 (95 % interval ")
+    assert sentence.endswith(" pt over the same videos; for these weights, since each was trained once).")
+
+
+def test_a_small_difference_on_the_same_videos_is_not_seen(trained_once: Callable[..., Ablation]) -> None:
+    found = trained_once(right={3: range(36), 1: range(1, 36)})
+    assert effect(found, "1", "accuracy.top1").verdict == "no difference seen"
+    assert "trained once" in ablation_findings(found)[0]
+
+
+def test_predictions_of_another_accuracy_than_the_recorded_one_are_not_used(
+    trained_once: Callable[..., Ablation],
+) -> None:
+    found = trained_once(right={3: range(36), 1: range(20)}, top1={1: 60.0})
+    assert effect(found, "1", "accuracy.top1").verdict == "one pair"
 
 
 def test_equal_differences_on_a_small_test_set_are_not_sure(make: SimpleNamespace) -> None:

@@ -49,6 +49,11 @@ NOTE = (
     "seen” means that the 95 % interval contains no difference (0, or ×1), not that there is none."
 )
 
+ONE_TRAINING = (
+    "Levels that were trained once are compared on the videos that both evaluated (score interval of paired shares, "
+    "Tango, 1998). That holds for these weights; how much trainings differ needs several seeds."
+)
+
 
 @register_section("ablation", title="Ablation", order=20, page="ablations")
 def compare_levels(results: Results) -> str | None:
@@ -148,7 +153,8 @@ def _difference_with_interval(effect: Effect) -> str:
         return ""
     interval = interval_text(effect)
     ends = f", 95 % interval {interval}" if interval else ""
-    return f"{difference_text(effect)} compared with the baseline over {plural(effect.pairs, 'pair')}{ends}"
+    over = "the same videos, each level trained once" if effect.is_of_weights else plural(effect.pairs, "pair")
+    return f"{difference_text(effect)} compared with the baseline over {over}{ends}"
 
 
 def _note(ablation: Ablation) -> str:
@@ -156,6 +162,8 @@ def _note(ablation: Ablation) -> str:
     words = [NOTE]
     if ablation.contexts:
         words.append(f"Pairs come from {plural(len(ablation.contexts), 'setting')} of the other axes.")
+    if any(effect.is_of_weights for effect in ablation.effects.values()):
+        words.append(ONE_TRAINING)
     sampled = [effect for effect in ablation.effects.values() if effect.pairs > 1 and not effect.is_exact]
     if len(sampled) >= MANY_COMPARISONS:
         by_chance = max(1, round(len(sampled) / 20))
