@@ -160,6 +160,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "results list results/quickstart --json",
     ),
     "results show": (
+        "results show results/quickstart",
         "results show results/quickstart --case 3f2a",
         "results show results/quickstart --case 3f2a --run 0",
     ),

@@ -58,10 +58,16 @@ def list_results(results: Results, as_json: AsJson = False) -> None:
 @results_app.command("show")
 def show_result(
     results: Results,
-    case: Annotated[str, typer.Option("--case", help="Id of the case, or its first digits.")] = "",
+    case: Annotated[str, typer.Option("--case", help="Id of the case, or its first digits: prints it as JSON.")] = "",
     run: Annotated[int | None, typer.Option("--run", help="Number of the run; all if not given.")] = None,
 ) -> None:
-    """Show everything that is recorded of a case, as JSON."""
+    """Show the leaderboard and the ablations, or everything that is recorded of one case."""
+    if not case and run is None:
+        from bench.cli.results_board import print_board
+        from bench.reporting.site import read_results
+
+        print_board(read_results(results))
+        return
     records = read_records(results)
     ids = {record.case_id for record in records if record.case_id.startswith(case)}
     if len(ids) != 1:

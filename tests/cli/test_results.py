@@ -57,7 +57,7 @@ def test_show_takes_the_first_digits_of_one_case(folder: Path, capsys: pytest.Ca
     case_id = record(batch=2).case_id
     [found] = json.loads(run(capsys, "show", folder, "--case", case_id[:6]))
     assert Record.model_validate(found) == record(0, batch=2)
-    assert run_command(["results", "show", str(folder)]) == 2
+    assert run_command(["results", "show", str(folder), "--run", "0"]) == 2
     assert run_command(["results", "show", str(folder), "--case", case_id, "--run", "9"]) == 2
 
 

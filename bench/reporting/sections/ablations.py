@@ -79,7 +79,9 @@ def _shown(ablation: Ablation, name: str, *, names_suite: bool, most_characters:
         "findings": findings[:MOST_FINDINGS],
         "not_listed": max(0, len(findings) - MOST_FINDINGS),
         "charts": [chart.html() for chart in level_charts(ablation, name)],
-        "table": _table(ablation, name, caption=caption, has_means=not contexts).html(most_characters=most_characters),
+        "table": ablation_table(ablation, name, caption=caption, has_means=not contexts).html(
+            most_characters=most_characters
+        ),
         "note": _note(ablation),
         "contexts": [
             _table_within(ablation, c, f"{name}-{i}").html(most_characters=most_characters)
@@ -92,7 +94,7 @@ def _shown(ablation: Ablation, name: str, *, names_suite: bool, most_characters:
 
 def _table_within(ablation: Ablation, context: Mapping[str, Json], name: str) -> Table:
     caption = f"{axis_name(ablation.factor)} at {settings_text(_differing_settings(context, ablation.contexts))}"
-    return _table(ablation.within(context), name, caption=caption, has_means=True)
+    return ablation_table(ablation.within(context), name, caption=caption, has_means=True)
 
 
 def _differing_settings(context: Mapping[str, Json], contexts: Sequence[Mapping[str, Json]]) -> dict[str, Json]:
@@ -101,7 +103,7 @@ def _differing_settings(context: Mapping[str, Json], contexts: Sequence[Mapping[
     return {k: v for k, v in context.items() if k == "model" or any(other.get(k, UNSET) != v for other in same_model)}
 
 
-def _table(ablation: Ablation, name: str, *, caption: str, has_means: bool) -> Table:
+def ablation_table(ablation: Ablation, name: str, *, caption: str, has_means: bool) -> Table:
     """All levels in all metrics; only differences if the values of a level would mix settings."""
     scales = {column: _scale(ablation, column) if has_means else None for column in ablation.columns}
     shown = [level for level in ablation.levels if has_means or level != ablation.baseline]

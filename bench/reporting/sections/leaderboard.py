@@ -65,7 +65,7 @@ def rank(results: Results) -> str | None:
         board,
         rows[:MOST_ROWS],
         name="leaderboard-table",
-        caption=_caption(board, columns),
+        caption=leaderboard_caption(board, columns),
         columns=columns,
         factors=[*board.varying, *(["machine"] if len(machines) > 1 else [])],
         page_of=results.model_page_of,
@@ -117,7 +117,8 @@ def _ranked_by(columns: tuple[Column, ...]) -> Column | None:
     return next((c for prefix in wanted for c in directed if c.metric.startswith(prefix)), None)
 
 
-def _caption(board: Board, columns: tuple[Column, ...]) -> str:
+def leaderboard_caption(board: Board, columns: tuple[Column, ...]) -> str:
+    """The settings that all rows share, and the metric that orders them."""
     column, same = _ranked_by(columns), board.constant_args
     shared = {"in every row": {**board.constant, **same}}
     for model, args in board.constant_args_of.items():
@@ -129,12 +130,17 @@ def _caption(board: Board, columns: tuple[Column, ...]) -> str:
     return f"{'The same ' + '; '.join(parts) + '. ' if parts else ''}{order}"
 
 
+def mark_meaning(mark: str) -> str:
+    """What a mark of a value means: a doubt, for which it is not ranked, or a remark."""
+    return DOUBTS.get(mark, REMARKS.get(mark, mark))
+
+
 def _legend(board: Board, columns: tuple[Column, ...]) -> str:
     rows = board.rows
     chips = chips_of(rows, columns)
-    doubts = "".join(f" {_capitalised(chip)}: {DOUBTS.get(chip, chip)}." for chip in chips if chip not in REMARKS)
+    doubts = "".join(f" {_capitalised(chip)}: {mark_meaning(chip)}." for chip in chips if chip not in REMARKS)
     doubts = f" Not ranked and never bold:{doubts}" if doubts else ""
-    remarks = "".join(f" {_capitalised(chip)}: {REMARKS[chip]}." for chip in chips if chip in REMARKS)
+    remarks = "".join(f" {_capitalised(chip)}: {mark_meaning(chip)}." for chip in chips if chip in REMARKS)
     kinds = interval_kinds(rows, columns)
     small = f" Small numbers are intervals: {listed(kinds, most=len(kinds))}." if kinds else ""
     missing = "".join(f" {column.name} has no value in any row: {why}." for column, why in board.unknown.items())
