@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from bench.cli.arguments import AsJson, check_writable
-from bench.cli.console import csv_text, first_line, print_exported, print_json, print_table, print_text
+from bench.cli.console import csv_text, first_line, print_exported, print_json, print_note, print_table, print_text
 from bench.core.doubts import measured_text
 from bench.core.errors import InputError, suggest
 from bench.core.privacy import without_identity
@@ -105,15 +105,17 @@ def export_results(
 def merge_results(
     results: Results, out: Annotated[Path, typer.Option("--out", help="Results folder for the merged records.")]
 ) -> None:
-    """Merge the records of several folders into one; a run that both have is taken once."""
-    store = RecordStore(out)
-    with store.lock():
-        known = {_identity(record) for record in (read_records(store.file) if store.file.is_file() else [])}
-        new = [record for record in read_records(results) if _identity(record) not in known]
-        new = list({_identity(record): record for record in new}.values())
-        for record in new:
-            store.append(record)
-    print_text(f"{plural(len(new), 'record')} added to {out}")
+    """Merge the results of several folders into one: records, and the predictions, logs and trainings that they name.
+
+    A run that both have is taken once.
+    """
+    from bench.store.merging import merge_results as merge
+
+    merged = merge(results, out)
+    for note in merged.notes:
+        print_note(note)
+    files = f" and {plural(merged.files, 'file')}" if merged.files else ""
+    print_text(f"{plural(merged.records, 'record')}{files} added to {out}")
 
 
 @results_app.command("prune")
@@ -170,10 +172,6 @@ def _files(results: Iterable[Path]) -> list[Path]:
 
 def _would(dry_run: bool) -> str:
     return "would be " if dry_run else ""
-
-
-def _identity(record: Record) -> tuple[str, int, str, str, str]:
-    return record.case_id, record.run_index, record.started_at, record.status, str(record.session)
 
 
 def _summary(run: ListedRun) -> dict[str, Any]:
