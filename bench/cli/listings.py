@@ -93,7 +93,7 @@ def show_measure(name: Name, as_json: AsJson = False) -> None:
         return
     print_text(f"{name}: {_first_line(entry.function.__doc__)}")
     print_text(f"axes: {', '.join(sorted(entry.depends_on))}")
-    if name != "accuracy":  # its time depends on the data
+    if name not in ("accuracy", "frozen"):  # their time depends on the data
         print_text(f"rough duration of a run: {entry.duration_s:g} s, and the start of a process")
     if options:
         print_table(("option", "default"), [(key, repr(value)) for key, value in options.items()])

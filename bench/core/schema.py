@@ -32,6 +32,7 @@ Batch = Annotated[int, Field(ge=1)]
 DEFAULT_AXES: dict[str, Json] = {"precision": "fp32", "memory_format": "contiguous", "compile": "off"}
 GOOD_STATUSES: frozenset[str] = frozenset({"ok", "unsteady", "drifting", "throttled"})
 METRIC_NAME_PATTERN = r"^[a-z0-9_]+\.[a-z0-9_]+$"
+SHARE_MEASURES = frozenset({"accuracy", "frozen"})  # their metrics in % are shares of videos
 COUNT_UNITS = frozenset({"MACs", "elements"})  # units of counts of a model, complete or not
 
 
@@ -251,7 +252,7 @@ class Metric(Frozen):
     @property
     def is_share(self) -> bool:
         """Whether this is a share of videos, whose number gives the uncertainty of a single run."""
-        return self.name.startswith("accuracy.") and self.unit == "%"
+        return self.name.partition(".")[0] in SHARE_MEASURES and self.unit == "%"
 
     @property
     def is_of_machine(self) -> bool:

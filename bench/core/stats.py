@@ -70,10 +70,74 @@ def wilson_interval(successes: int, n: int) -> Estimate:
     """Share of successes with its 95 % score interval, as fractions of 1. Wilson, 1927, JASA 22(158)."""
     if n == 0:
         return Estimate(value=math.nan, low=math.nan, high=math.nan)
-    share, z2 = successes / n, Z95 * Z95
+    return _wilson(successes / n, n)
+
+
+def _wilson(share: float, n: float) -> Estimate:
+    z2 = Z95 * Z95
     centre = (share + z2 / (2 * n)) / (1 + z2 / n)
     half = Z95 / (1 + z2 / n) * math.sqrt(share * (1 - share) / n + z2 / (4 * n * n))
     return Estimate(value=share, low=max(0.0, min(share, centre - half)), high=min(1.0, max(share, centre + half)))
+
+
+def seeds_and_videos(hits: Sequence[Sequence[float]], classes: Sequence[int] | None = None) -> Estimate:
+    """Share of hits with its 95 % interval over other seeds and other videos; fractions of 1.
+
+    `hits` has a row per seed with 0 or 1 for every video, the videos in one order. With the `classes` of the videos it
+    is the mean over the classes of the share in each, whose videos are then drawn within their class.
+
+    Seeds and videos are crossed random effects: the variance is that of the seeds' means plus that of the videos'
+    means less the rest that both contain, with Satterthwaite's degrees of freedom (Biometrics Bulletin 2, 1946). The
+    interval is Wilson's for the number of videos that independent draws would need for this variance (Korn and
+    Graubard, Survey Methodology 24, 1998), so that it stays within 0 and 1. With one seed, the seeds' part is left out.
+    """
+    seeds, videos = len(hits), len(hits[0]) if hits else 0
+    if not videos:
+        return Estimate(value=math.nan, low=math.nan, high=math.nan)
+    strata: dict[int, list[int]] = {}
+    for place, label in enumerate(classes or [0] * videos):
+        strata.setdefault(label, []).append(place)
+    of_seeds = [_mean([_mean([row[place] for place in own]) for own in strata.values()]) for row in hits]
+    share = _mean(of_seeds)
+    seed_part = _variance(of_seeds) / seeds if seeds > 1 else 0.0
+    video_part = rest_part = squares = 0.0
+    if seeds > 1:
+        squares += seed_part**2 / (seeds - 1)
+    for own in (own for own in strata.values() if len(own) > 1):
+        n, weight = len(own), 1 / len(strata) ** 2
+        of_videos = [_mean([row[place] for row in hits]) for place in own]
+        part = weight * _variance(of_videos) / n
+        video_part, squares = video_part + part, squares + part**2 / (n - 1)
+        if seeds > 1:
+            part = weight * _residual_variance([[row[place] for place in own] for row in hits]) / (seeds * n)
+            rest_part, squares = rest_part + part, squares + part**2 / ((seeds - 1) * (n - 1))
+    # Never below the videos' part alone: by chance, the seeds' part may come out smaller than the rest.
+    variance, spread = max(video_part, seed_part + video_part - rest_part), share * (1 - share)
+    if variance <= 0 or spread <= 0:
+        return _wilson(share, videos)
+    t = student_t95(max(1.0, variance**2 / squares))
+    return _wilson(share, max(1.0, min(spread / variance, seeds * videos)) * (Z95 / t) ** 2)
+
+
+def _residual_variance(rows: Sequence[Sequence[float]]) -> float:
+    """What is left of the variance of a table after the means of its rows and columns."""
+    of_rows, of_columns = [_mean(row) for row in rows], [_mean(column) for column in zip(*rows, strict=True)]
+    centre = _mean(of_rows)
+    squares = (
+        (x - r - c + centre) ** 2
+        for row, r in zip(rows, of_rows, strict=True)
+        for x, c in zip(row, of_columns, strict=True)
+    )
+    return math.fsum(squares) / ((len(of_rows) - 1) * (len(of_columns) - 1))
+
+
+def _mean(values: Sequence[float]) -> float:
+    return math.fsum(values) / len(values)
+
+
+def _variance(values: Sequence[float]) -> float:
+    centre = _mean(values)
+    return math.fsum((value - centre) ** 2 for value in values) / (len(values) - 1)
 
 
 def mean_interval(values: Sequence[float]) -> Estimate:

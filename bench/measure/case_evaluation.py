@@ -80,7 +80,7 @@ class CaseEvaluation:
 
         if trained is not None:
             return self.given.over(trained.protocol)
-        protocol = self._protocol_of_checkpoint(model)
+        protocol = self.protocol_of_checkpoint(model)
         known = with_matching_classes(protocol, self.test)
         if known.classes is None and protocol.classes is not None:
             self.case.warn(
@@ -90,7 +90,7 @@ class CaseEvaluation:
             )
         return known
 
-    def _protocol_of_checkpoint(self, model: "nn.Module") -> InputProtocol:
+    def protocol_of_checkpoint(self, model: "nn.Module") -> InputProtocol:
         """The input protocol of weights that were not trained here; warns if their clips were different."""
         from bench.models.factory import find_model
         from bench.train.preprocessing import checkpoint_protocol, evaluation_protocol
@@ -146,16 +146,8 @@ class CaseEvaluation:
                 "the outputs were taken as probabilities of exclusive classes, but the videos have several labels",
                 "give `averaging: sigmoid` if the model was trained with a binary loss for each class",
             )
-        if case.point.recipe is None and protocol.assumed:
-            zoos = {part: protocol.sources[part].origin for part in protocol.assumed}
-            of_model = [part for part, zoo in zoos.items() if not zoo]
-            by_names = [f"{', '.join(p for p in zoos if zoos[p] == zoo)} of {zoo}" for zoo in {*zoos.values()} - {""}]
-            told = [f"taken from the model: {', '.join(of_model)}"] if of_model else []
-            told += [f"guessed by the names of the weights: {text}" for text in by_names]
-            case.warn(
-                f"the input protocol of these weights is unknown; {'; '.join(told)}",
-                "give them: --preprocess channels=…,mean=…,std=…,resize=… (in a suite `preprocess: {…}`)",
-            )
+        if case.point.recipe is None:
+            warn_of_assumed(case, protocol)
         if protocol.classes is not None:
             classes = self.test.classes
             unknown = class_columns(protocol.classes, classes).count(None)
@@ -175,3 +167,18 @@ class CaseEvaluation:
             found = find_relabelling(evaluation.scores, evaluation.labels)
             if found is not None:
                 self.case.warn(str(found), RELABELLING_REMEDY)
+
+
+def warn_of_assumed(case: CaseContext, protocol: InputProtocol) -> None:
+    """Warn of the parts of the input protocol that are known neither from the user nor from the weights."""
+    if not protocol.assumed:
+        return
+    zoos = {part: protocol.sources[part].origin for part in protocol.assumed}
+    of_model = [part for part, zoo in zoos.items() if not zoo]
+    by_names = [f"{', '.join(p for p in zoos if zoos[p] == zoo)} of {zoo}" for zoo in {*zoos.values()} - {""}]
+    told = [f"taken from the model: {', '.join(of_model)}"] if of_model else []
+    told += [f"guessed by the names of the weights: {text}" for text in by_names]
+    case.warn(
+        f"the input protocol of these weights is unknown; {'; '.join(told)}",
+        "give them: --preprocess channels=…,mean=…,std=…,resize=… (in a suite `preprocess: {…}`)",
+    )

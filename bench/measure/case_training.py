@@ -55,7 +55,7 @@ class CaseTraining:
         """The videos of the case to train on or to evaluate on. Raises InputError if the suite names no data set."""
         point = self.case.point
         if point.dataset is None:
-            raise InputError("accuracy needs a data set; name one in the suite, such as `dataset: ucf101`")
+            raise InputError("no data set is given; name one in the suite, such as `dataset: ucf101`")
         return self._open(point.dataset, role, split=point.split, root=self.root, options=self.options)
 
     def pretrain(self, test: "VideoSet") -> None:
@@ -72,7 +72,7 @@ class CaseTraining:
             return
         videos, val = (self._open(wanted.dataset, role, split=None, root=None, options={}) for role in ROLES)
         require_classes(self.case.point.args.get("num_classes"), videos, exactly=True)
-        self._guard(videos, test)
+        self.guard(videos, test)
         recipe = read_recipe(self.case.recipe_path(wanted.recipe))
         model = self.case.build_model(num_classes=len(videos.classes))
         clip = self.case.point.clip
@@ -104,7 +104,7 @@ class CaseTraining:
         choice = RecipeChoice.parse(point.recipe)
         recipe = read_recipe(self.case.recipe_path(point.recipe), choice=choice)
         videos = self.videos("trained")
-        self._guard(videos, test)
+        self.guard(videos, test)
         val = test
         if recipe.val_ratio:
             videos, val = hold_out(videos, share=recipe.val_ratio)
@@ -162,7 +162,7 @@ class CaseTraining:
             self.case.warn(videos.missing_warning, "vbench data verify names the missing videos")
         return videos
 
-    def _guard(self, videos: "VideoSet", test: "VideoSet") -> None:
+    def guard(self, videos: "VideoSet", test: "VideoSet") -> None:
         """Raise DatasetError if the two sets share material that `allow_leaks` does not name; note what it allows."""
         from bench.data.leakage import guard_leakage
 
@@ -206,7 +206,7 @@ class CaseTraining:
                 workers=self.workers,
                 report=self.report,
                 tensorboard=self.tensorboard,
-                counter=self._joule_counter(),
+                counter=self.joule_counter(),
             )
         for warning in result.warnings:
             case.warn(warning)
@@ -226,7 +226,7 @@ class CaseTraining:
             with carbon_kept(folder, country=None if is_known else self.country):
                 yield
 
-    def _joule_counter(self) -> "JouleCounter | None":
+    def joule_counter(self) -> "JouleCounter | None":
         """The energy counter of this rank's GPU; that of the CPUs is read by one rank of each machine."""
         import torch
 

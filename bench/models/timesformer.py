@@ -25,7 +25,7 @@ class DividedBlock(Block):
         self.temporal_attn = Attention(dim, heads=heads)
         self.temporal_fc = nn.Linear(dim, dim)
 
-    def divide(self, class_token: Tensor, patches: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, class_token: Tensor, patches: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
         """Return the class token `(B, 1, D)` and the patches `(B, T, N, D)` after this block."""
         batch, frames, places, dim = patches.shape
         over_time = patches.transpose(1, 2).reshape(batch * places, frames, dim)
@@ -102,8 +102,7 @@ class TimeSformer(VideoModel):
         class_token, patches = self._embed(clip_BCTHW)
         if self.attention == "divided":
             for block in self.blocks:
-                assert isinstance(block, DividedBlock)
-                class_token, patches = block.divide(class_token, patches)
+                class_token, patches = block(class_token, patches)
         elif self.attention == "joint":
             # Time is the fastest axis of the authors' tokens; the order does not change what attention returns.
             tokens = torch.cat([class_token, patches.flatten(1, 2)], dim=1)

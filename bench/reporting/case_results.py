@@ -284,8 +284,7 @@ def _machines(recorded: Sequence[RecordedMetric]) -> tuple[str, ...]:
 
 
 def _is_of_assumed_protocol(recorded: RecordedMetric) -> bool:
-    is_accuracy = recorded.metric.name.startswith("accuracy.") and not recorded.metric.is_of_machine
-    return is_accuracy and has_assumed_protocol(recorded.record)
+    return recorded.metric.is_share and has_assumed_protocol(recorded.record)
 
 
 def _reason(recorded: Iterable[RecordedMetric]) -> str:

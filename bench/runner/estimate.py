@@ -69,7 +69,7 @@ class RunEstimate:
             state = self._kinds.setdefault(kind, _KindState())
             if case.id in self._cases:
                 state.known_s += self._cases[case.id].value
-            elif "accuracy" not in case.measures:
+            elif not _reads_videos(case):
                 state.unknown += 1
             elif case.id in self._first:
                 self._first[case.id].runs += 1
@@ -101,7 +101,7 @@ class RunEstimate:
             seconds = self._seconds_of(self._first[case.id])
             return seconds if isinstance(seconds, float) else None
         kind = _kind_of(case)
-        return None if "accuracy" in case.measures else _typical_s(kind, self._kinds.get(kind, _KindState()))
+        return None if _reads_videos(case) else _typical_s(kind, self._kinds.get(kind, _KindState()))
 
     def _seconds_of(self, first: "_FirstAccuracy") -> float | str:
         state = self._kinds[first.kind]
@@ -150,11 +150,16 @@ class _FirstAccuracy:
     runs: int = 1
 
 
+def _reads_videos(case: Case) -> bool:
+    """Whether the time of a case depends on the size of its data set."""
+    return not {"accuracy", "frozen"}.isdisjoint(case.measures)
+
+
 def _kind_of(case: Case) -> Kind:
     """The measures of a case, and for an accuracy the axes that its time depends on."""
     point = case.point
     axes = (("dataset", point.dataset), ("recipe", point.recipe), ("views", point.views), ("clip", point.clip))
-    marks = [f"{name}={value}" for name, value in axes] if "accuracy" in case.measures else []
+    marks = [f"{name}={value}" for name, value in axes] if _reads_videos(case) else []
     return frozenset({*case.measures, *marks})
 
 
@@ -187,6 +192,8 @@ class AccuracyTimes:
         if views is None:
             return f"views {point.views} give each video as many clips as it is long"
         clips = float(evaluated * views)
+        if "frozen" in case.measures:  # features of the training videos; its heads add little
+            clips += sum(others) * views
         if point.recipe is not None:
             epochs = self._epochs(point.recipe)
             if epochs is None or not others:

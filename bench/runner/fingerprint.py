@@ -158,7 +158,8 @@ def splits_of(case: Case) -> Iterator[SplitUse]:
         if point.dataset is None or "root" not in MEASURES.get(name).options:
             continue
         known = DATASETS.get(point.dataset).splits
-        roles = [evaluated_split] + [trained_split] * (name == "accuracy" and point.recipe is not None)
+        trains = name == "frozen" or (name == "accuracy" and point.recipe is not None)
+        roles = [evaluated_split] + [trained_split] * trains
         for choose in roles:
             split = choose(point.split, known=known, dataset=point.dataset)
             given = options.get("options")

@@ -18,8 +18,9 @@ from bench.core.input_protocol import InputProtocol
 from bench.core.schema import Clip, Views, clip_from_text, views_from_text, views_per_video
 from bench.data.collection import AnnotationWarning, Video, VideoSet, open_dataset
 from bench.data.loading import Batch, UnreadVideo, view_batches
-from bench.models.base import VideoModel, head_name_of, inputs_of
+from bench.models.base import inputs_of
 from bench.models.factory import create_model, find_model
+from bench.models.feature_readers import FeatureReader
 from bench.models.weights.load_report import require_trained
 from bench.train.checkpointing import written_whole
 from bench.train.evaluating import (
@@ -160,7 +161,7 @@ def predict(
     unread: list[UnreadVideo] = []
     found: dict[int, Prediction] = {}
     with in_evaluation_mode(model), torch.inference_mode():
-        for batch in _batches(model, videos, settings, protocol, unread=unread):
+        for batch in batches_of(model, videos, settings, protocol, unread=unread):
             outputs = batch_outputs(model, batch, device=settings.device, at_once=settings.batch).cpu()
             for position, of_video in zip(batch.videos.tolist(), _by_video(outputs, batch), strict=True):
                 found[position] = _prediction(str(paths[position]), of_video, protocol=protocol, k=k)
@@ -178,7 +179,7 @@ def features(model: nn.Module, videos: VideoSet, settings: InferenceSettings) ->
     rows: dict[int, NDArray[np.float32]] = {}
     reader = FeatureReader(model)
     with in_evaluation_mode(model), torch.inference_mode():
-        for batch in _batches(model, videos, settings, settings.protocol_of(model), unread=unread):
+        for batch in batches_of(model, videos, settings, settings.protocol_of(model), unread=unread):
             vectors = batch_outputs(reader, batch, device=settings.device, at_once=settings.batch).cpu()
             means = (each.mean(0).numpy() for each in _by_video(vectors, batch))
             rows |= zip(batch.videos.tolist(), means, strict=True)
@@ -203,32 +204,6 @@ def write_features(path: Path, found: Features, *, classes: Sequence[str] = ()) 
     with written_whole(path) as part:
         pq.write_table(table, part, compression="zstd")
     return path
-
-
-class FeatureReader(nn.Module):
-    """Returns the pooled vector `(B, features)` of any model: the input of its last layer, the classifier.
-
-    Raises InputError for a model without a classifier.
-    """
-
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__()
-        self.model, self.head = model, head_name_of(model)
-        if not self.head:
-            raise InputError(
-                f"{type(model).__name__} has no linear layer or convolution whose input could serve as features"
-            )
-
-    def forward(self, *clips: Tensor) -> Tensor:
-        if isinstance(self.model, VideoModel):
-            return self.model.forward_features(*clips)
-        seen: list[Tensor] = []
-        hook = self.model.get_submodule(self.head).register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
-        try:
-            self.model(*clips)
-        finally:
-            hook.remove()
-        return seen[-1] if seen[-1].ndim == 2 else seen[-1].flatten(2).mean(2)
 
 
 def _prepared(
@@ -262,7 +237,7 @@ def _files_as_set(paths: Sequence[str | Path]) -> VideoSet:
     return VideoSet(name="files", split="given", classes=(), videos=tuple(videos))
 
 
-def _batches(
+def batches_of(
     model: nn.Module,
     videos: VideoSet,
     settings: InferenceSettings,

@@ -17,6 +17,7 @@ from bench.core.stats import (
     paired_difference,
     paired_shares,
     quantile,
+    seeds_and_videos,
     student_t95,
     wilson_interval,
 )
@@ -113,3 +114,67 @@ def test_students_quantile_is_that_of_scipy(degrees: float) -> None:
 def test_students_quantile_is_that_of_printed_tables(degrees: int, printed: float) -> None:
     assert round(student_t95(degrees), 3) == printed
     assert student_t95(math.inf) == Z95
+
+
+@given(st.lists(st.integers(0, 1), min_size=2, max_size=40))
+def test_one_seed_has_nearly_wilsons_interval(hits: list[int]) -> None:
+    """One draw of n videos: the variance p (1 - p) / (n - 1) needs n - 1 independent videos, and Student's t."""
+    found, n = seeds_and_videos([hits]), len(hits)
+    assert found.value == sum(hits) / n
+    assert 0 <= found.low <= found.value <= found.high <= 1
+    wilson = wilson_interval(sum(hits), n)
+    if 0 < sum(hits) < n:
+        assert found.high - found.low >= wilson.high - wilson.low
+    else:
+        assert (found.low, found.high) == pytest.approx((wilson.low, wilson.high))
+
+
+def test_equal_seeds_add_nothing() -> None:
+    row = [1, 0, 1, 1, 0, 1, 1, 1, 0, 1]
+    one, three = seeds_and_videos([row]), seeds_and_videos([row, row, row])
+    assert three.value == pytest.approx(one.value)
+    assert (three.low, three.high) == pytest.approx((one.low, one.high), abs=0.01)
+
+
+def test_seeds_that_differ_widen_the_interval() -> None:
+    alike = seeds_and_videos([[1] * 50 + [0] * 50] * 3)
+    apart = seeds_and_videos([[1] * n + [0] * (100 - n) for n in (20, 50, 80)])
+    assert apart.value == pytest.approx(alike.value)
+    assert apart.high - apart.low > 2 * (alike.high - alike.low)
+
+
+def test_the_variance_of_seeds_and_videos_by_hand() -> None:
+    """Seeds' means 3/4 and 1/4, videos' means 1, 1/2, 1/2, 0.
+
+    Parts: seeds 1/8 / 2 = 1/16; videos (1/4 + 0 + 0 + 1/4) / 3 / 4 = 1/24; rest: all eight residuals are +-1/4, so that
+    it is 8/16 over 3 degrees, over 8 values = 1/48. Sum 1/16 + 1/24 - 1/48 = 1/12.
+    """
+    rows = [[1, 1, 1, 0], [1, 0, 0, 0]]
+    found = seeds_and_videos(rows)
+    variance = 1 / 12
+    degrees = variance**2 / ((1 / 16) ** 2 / 1 + (1 / 24) ** 2 / 3 + (1 / 48) ** 2 / 3)
+    n = max(1, 0.25 / variance) * (Z95 / float(scipy.stats.t.ppf(0.975, degrees))) ** 2
+    half = Z95 / (1 + Z95**2 / n) * math.sqrt(0.25 / n + Z95**2 / (4 * n * n))
+    assert found.value == 0.5
+    assert found.high - found.low == pytest.approx(2 * half, rel=1e-6)
+
+
+def test_classes_count_equally_in_the_mean_of_classes() -> None:
+    found = seeds_and_videos([[1, 1, 1, 1, 0, 0]], classes=[0, 0, 0, 0, 1, 1])
+    assert found.value == 0.5
+    assert seeds_and_videos([[1, 0, 1, 0]], classes=[0, 1, 2, 3]).value == 0.5
+
+
+def test_the_interval_over_seeds_and_videos_covers_in_simulation() -> None:
+    """Seeds move the share by 0.05 and videos differ in difficulty; the interval holds the true share about 95 times."""
+    draw = random.Random(1)
+    held = 0
+    for _ in range(300):
+        videos = [draw.gauss(0, 0.15) for _ in range(60)]
+        rows = []
+        for _ in range(3):
+            seed = draw.gauss(0, 0.05)
+            rows.append([float(draw.random() < min(1, max(0, 0.6 + seed + video))) for video in videos])
+        found = seeds_and_videos(rows)
+        held += found.low <= 0.6 <= found.high
+    assert 276 <= held <= 300

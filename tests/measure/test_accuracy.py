@@ -135,7 +135,7 @@ def test_each_rank_reads_the_counter_of_its_own_gpu(device, read, loaded, monkey
     monkeypatch.setattr("torch.cuda.current_device", lambda: 3)
     nothing = {"root": None, "options": {}, "workers": 0, "allow_leaks": (), "tensorboard": False, "country": None}
     nothing["given"] = InputProtocol()
-    CaseTraining(case=loaded(device=device), ranks=Ranks(), **nothing)._joule_counter()
+    CaseTraining(case=loaded(device=device), ranks=Ranks(), **nothing).joule_counter()
     assert asked == [read]
 
 

@@ -1,0 +1,517 @@
+"""Frozen evaluation: small heads on the features of a model that is not trained itself."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
+
+from pydantic import ConfigDict, Field, with_config
+from typing_extensions import TypedDict
+
+from bench.core.errors import InputError
+from bench.core.metric_spec import MetricSpec
+from bench.core.registry import register_measure
+from bench.core.schema import Json, Metric
+from bench.core.stats import Estimate, seeds_and_videos
+from bench.measure.axis_sets import FROZEN_AXES
+from bench.measure.case_evaluation import CaseEvaluation, given_protocol_of, warn_of_assumed
+from bench.measure.case_training import CaseTraining
+from bench.measure.context import CaseContext
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+    from torch import nn
+
+    from bench.core.input_protocol import InputProtocol
+    from bench.data.collection import VideoSet
+    from bench.train.evaluating import Evaluation
+    from bench.train.feature_store import StoredFeatures
+    from bench.train.frozen_heads import FittedHead, HeadSettings
+
+T = TypeVar("T")
+Head = Literal["attentive", "linear", "knn"]
+Shots = Annotated[int, Field(ge=1)] | Literal["all"]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+@with_config(ConfigDict(extra="forbid"))
+class Grid(TypedDict, total=False):
+    """Learning rates and weight decays to choose from."""
+
+    lr: list[Positive]
+    weight_decay: list[NotNegative]
+
+
+# Chosen here, around the values of DINO's and V-JEPA 2's evaluations. Linear heads are cheap, attentive ones are not.
+GRIDS: dict[str, Grid] = {
+    "linear": {"lr": [0.001, 0.01, 0.1, 1.0], "weight_decay": [0.0]},
+    "attentive": {"lr": [0.0001, 0.0003, 0.001], "weight_decay": [0.01, 0.1]},
+}
+EPOCHS = {"linear": 100, "attentive": 20}  # of DINO's eval_linear.py and of V-JEPA 2's configurations
+FEW_CLASSES = 5  # top-5 is always 100 % with so few classes
+
+TOP1 = MetricSpec(
+    "frozen.top1",
+    "%",
+    "higher",
+    title="Frozen top-1",
+    meaning="share of the test videos that a head on frozen features ranks right, mean over the seeds",
+    headline=True,
+)
+TOP5 = MetricSpec(
+    "frozen.top5",
+    "%",
+    "higher",
+    title="Frozen top-5",
+    meaning="share of the test videos with the right class among the five highest scores, mean over the seeds",
+)
+MEAN_CLASS = MetricSpec(
+    "frozen.mean_class",
+    "%",
+    "higher",
+    title="Frozen mean class accuracy",
+    meaning="top-1 of every class, then their mean, mean over the seeds",
+)
+CLIPS_PER_S = MetricSpec(
+    "frozen.features_clips_per_s",
+    "clips/s",
+    "higher",
+    title="Feature rate",
+    meaning="clips per second while the features are taken, decoding included",
+)
+J_PER_CLIP = MetricSpec(
+    "frozen.features_j_per_clip",
+    "J",
+    "lower",
+    title="Feature energy",
+    meaning="joules of the device for the features of one clip, idle power included",
+)
+FEATURE_SECONDS = MetricSpec(
+    "frozen.features_seconds",
+    "s",
+    "lower",
+    title="Feature time",
+    meaning="time to take the features of the training and test videos once",
+)
+HEAD_SECONDS = MetricSpec(
+    "frozen.head_seconds", "s", "lower", title="Head time", meaning="time to fit a head of one kind for all seeds"
+)
+
+
+@register_measure(
+    "frozen",
+    depends_on=FROZEN_AXES,
+    version=1,
+    metrics=(TOP1, TOP5, MEAN_CLASS, CLIPS_PER_S, J_PER_CLIP, FEATURE_SECONDS, HEAD_SECONDS),
+    duration_s=60.0,
+    order=72,
+)
+def frozen(
+    case: CaseContext,
+    *,
+    head: Head | list[Head] = "attentive",
+    layers: Literal["last"] | Annotated[int, Field(ge=1)] = "last",
+    pooling: Literal["head", "mean", "max"] | None = None,
+    shots: Shots | list[Shots] = "all",
+    seeds: Annotated[list[int], Field(min_length=1)] | None = None,
+    grid: Grid | None = None,
+    held_out: Annotated[float, Field(gt=0, lt=1)] = 0.2,
+    epochs: Annotated[int, Field(ge=1)] | None = None,
+    head_batch: Annotated[int, Field(ge=2)] = 128,
+    blocks: Annotated[int, Field(ge=1)] = 4,
+    neighbours: Annotated[int, Field(ge=1)] = 20,
+    temperature: Positive = 0.07,
+    storage: Literal["fp32", "fp16"] = "fp32",
+    root: str | None = None,
+    options: dict[str, Json] | None = None,
+    batch: Annotated[int, Field(ge=1)] = 16,
+    workers: Annotated[int, Field(ge=0)] = 0,
+    allow_leaks: list[str] | None = None,
+) -> list[Metric]:
+    """Top-1, top-5 and mean per-class accuracy in percent of heads on frozen features, and what the features cost.
+
+    Features are taken once per video, view and model, and kept in the results folder. `head` is `attentive` (V-JEPA 2's
+    classifier of `blocks` blocks on tokens), `linear` (on pooled vectors) or `knn` (votes of `neighbours` training
+    videos, weighted by exp(cosine / `temperature`)). `layers: N` joins the tokens of the last N blocks. `pooling` of
+    vectors: `head` is what the model's own classifier reads (the default), else the `mean` (the default of several
+    layers) or `max` of the tokens. `shots` are training videos of
+    each class, drawn by the seed. `seeds` (0, 1, 2) also start the heads.
+
+    `grid: {lr: […], weight_decay: […]}` lists what to choose from. All heads of the grid are trained together; the best
+    on `held_out`, a share of the training videos, is chosen, and trained once more on all of them if `shots` is `all`.
+    Test videos take no part in the choice; those that cannot be read count as wrong.
+
+    With several views, heads see one of them per epoch and video, and their probabilities are averaged; an attentive
+    head joins the tokens of the clips of one crop. `epochs` is 100 for linear and 20 for attentive heads, `head_batch`
+    their batch; `batch` clips go through the model at once. `root` and `options` go to the data set. Without weights
+    the model is random: its result is what the architecture alone gives.
+    """
+    from bench.train.frozen_heads import HeadSettings
+
+    kinds, all_seeds = _listed(head, "head"), _listed([0, 1, 2] if seeds is None else seeds, "seeds")
+    frozen_case = _FrozenCase(
+        case=case,
+        root=root,
+        options=options or {},
+        workers=workers,
+        allow_leaks=tuple(allow_leaks or ()),
+        layers=None if layers == "last" else layers,
+        pooling=pooling or ("head" if layers == "last" else "mean"),
+        with_tokens="attentive" in kinds,
+        dtype="float16" if storage == "fp16" else "float32",
+        batch=batch,
+    )
+    settings = [
+        HeadSettings(
+            kind=kind,
+            grid=_pairs(kind, grid or {}),
+            epochs=epochs or EPOCHS.get(kind, 0),
+            batch=head_batch,
+            blocks=blocks,
+            neighbours=neighbours,
+            temperature=temperature,
+        )
+        for kind in kinds
+    ]
+    results = frozen_case.fit(settings, shots=_listed(shots, "shots"), seeds=all_seeds, held_out=held_out)
+    frozen_case.record(results)
+    return [*(metric for result in results for metric in result.metrics()), *frozen_case.costs()]
+
+
+def _listed(value: T | list[T], name: str) -> list[T]:
+    """`value` as a list. Raises InputError if it is empty or has an element twice."""
+    values = value if isinstance(value, list) else [value]
+    if not values or len({str(each) for each in values}) < len(values):
+        raise InputError(f"{name} is {value!r}; give one value, or a list of different ones")
+    return values
+
+
+def _pairs(kind: Head, grid: Grid) -> tuple[tuple[float, float], ...]:
+    """Every learning rate with every weight decay. Raises InputError for an empty list."""
+    if kind == "knn":
+        return ()
+    rates, decays = (grid.get(key, GRIDS[kind][key]) for key in ("lr", "weight_decay"))
+    if not rates or not decays:
+        raise InputError(f"grid has an empty list: {grid}; give at least one value, or leave it out")
+    return tuple((lr, decay) for lr in rates for decay in decays)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _HeadResult:
+    """One kind of head with one number of shots, fitted with every seed, and its evaluation with the first one."""
+
+    settings: "HeadSettings"
+    shots: int | Literal["all"]
+    seeds: tuple[int, ...]
+    fitted: "tuple[FittedHead, ...]"
+    evaluations: "tuple[Evaluation, ...]"
+
+    @property
+    def labels(self) -> dict[str, str]:
+        return {"head": self.settings.kind, "shots": str(self.shots)}
+
+    def metrics(self) -> Iterator[Metric]:
+        first = self.evaluations[0]
+        yield self._metric(TOP1, self._share(1), samples=[each.top(1).value for each in self.evaluations])
+        if first.scores.shape[1] > FEW_CLASSES:
+            yield self._metric(TOP5, self._share(FEW_CLASSES), samples=[each.top(5).value for each in self.evaluations])
+        of_class = self._share(1, by_class=True)
+        yield self._metric(MEAN_CLASS, of_class, samples=[each.mean_class for each in self.evaluations])
+        yield HEAD_SECONDS.metric(sum(each.seconds for each in self.fitted), labels=self.labels)
+
+    def _metric(self, spec: MetricSpec, share: Estimate, *, samples: Iterable[float]) -> Metric:
+        note = None
+        if len(self.seeds) == 1:
+            note = "nothing depends on the seed" if self.settings.kind == "knn" else "interval over the videos only"
+        return spec.metric(
+            100 * share.value,
+            interval=(100 * share.low, 100 * share.high),
+            samples=tuple(100 * sample for sample in samples) if len(self.seeds) > 1 else (),
+            labels=self.labels,
+            note=note,
+        )
+
+    def _share(self, k: int, *, by_class: bool = False) -> Estimate:
+        """Over the seeds and videos; videos that could not be read are misses of every seed."""
+        first = self.evaluations[0]
+        missed = [0.0] * len(first.unread_labels)
+        hits = [[*(each.ranks < k).astype(float).tolist(), *missed] for each in self.evaluations]
+        classes = [*first.labels.tolist(), *first.unread_labels.tolist()]
+        return seeds_and_videos(hits, classes if by_class else None)
+
+    def detail(self) -> dict[str, Json]:
+        """What the record says of this head."""
+        kind = self.settings.kind
+        how: dict[str, Json] = (
+            {"neighbours": self.settings.neighbours, "temperature": self.settings.temperature}
+            if kind == "knn"
+            else {
+                "epochs": self.settings.epochs,
+                "batch": self.settings.batch,
+                **({"blocks": self.settings.blocks} if kind == "attentive" else {}),
+                "grid": [list(pair) for pair in self.settings.grid],
+                "chosen": [
+                    {
+                        "seed": seed,
+                        "lr": each.lr,
+                        "weight_decay": each.weight_decay,
+                        "held_out_top1": each.held_out_top1,
+                    }
+                    for seed, each in zip(self.seeds, self.fitted, strict=True)
+                ],
+            }
+        )
+        return {**self.labels, "adaptation": f"frozen/{kind}", "seeds": list(self.seeds), **how}
+
+
+@dataclass(frozen=True, kw_only=True)
+class _FrozenCase:
+    """The data, features and heads of one case."""
+
+    case: CaseContext
+    root: str | None
+    options: dict[str, Json]
+    workers: int
+    allow_leaks: tuple[str, ...]
+    layers: int | None
+    pooling: Literal["head", "mean", "max"]
+    with_tokens: bool
+    dtype: str
+    batch: int
+
+    @cached_property
+    def training(self) -> CaseTraining:
+        from bench.train.ranks import current_ranks
+
+        return CaseTraining(
+            case=self.case,
+            root=self.root,
+            options=self.options,
+            workers=self.workers,
+            given=given_protocol_of(self.case),
+            allow_leaks=self.allow_leaks,
+            ranks=current_ranks(),
+            tensorboard=False,
+            country=None,
+        )
+
+    @cached_property
+    def test(self) -> "VideoSet":
+        return self._single_label(self.training.videos("evaluated"))
+
+    @cached_property
+    def train(self) -> "VideoSet":
+        videos = self._single_label(self.training.videos("trained"))
+        self.training.guard(videos, self.test)
+        return videos
+
+    @cached_property
+    def evaluating(self) -> CaseEvaluation:
+        return CaseEvaluation(case=self.case, test=self.test, given=self.training.given)
+
+    @cached_property
+    def model(self) -> "nn.Module":
+        """The backbone with its weights; it is trained first if the case asks for pretraining."""
+        self.training.pretrain(self.test)
+        return self.case.build_model()
+
+    @cached_property
+    def protocol(self) -> "InputProtocol":
+        return self.evaluating.protocol_of_checkpoint(self.model)
+
+    @cached_property
+    def features(self) -> "tuple[StoredFeatures, StoredFeatures]":
+        """Features of the training and of the test videos; cases with the same backbone and input share them."""
+        from bench.train.accuracy_protocol import training_notes
+        from bench.train.feature_store import state_hash, take_features
+        from bench.train.inference import InferenceSettings
+
+        case, point, train, model = self.case, self.case.point, self.train, self.model
+        about = training_notes(model, name=point.model, arguments=point.args, weights=None) | {
+            "state": state_hash(model)
+        }
+        settings = InferenceSettings(
+            clip=point.clip,
+            views=self.evaluating.views,
+            protocol=self.protocol,
+            batch=self.batch,
+            device=case.device,
+            workers=self.workers,
+        )
+
+        def take(videos: "VideoSet") -> "StoredFeatures":
+            return take_features(
+                model,
+                videos,
+                settings,
+                folder=case.artifacts.parent,
+                about=about,
+                layers=self.layers,
+                pooling=self.pooling,
+                with_tokens=self.with_tokens,
+                dtype=self.dtype,
+                joules=self.training.joule_counter(),
+                report=self.training.report,
+            )
+
+        return take(train), take(self.test)
+
+    def fit(
+        self,
+        settings: "Sequence[HeadSettings]",
+        *,
+        shots: Sequence[int | Literal["all"]],
+        seeds: Sequence[int],
+        held_out: float,
+    ) -> list[_HeadResult]:
+        """Every head with every number of shots and every seed."""
+        import numpy as np
+
+        from bench.data.leakage import hold_out
+        from bench.train.frozen_heads import FeatureSource, choose_head, few_shots
+
+        of_train, of_test = self.features
+        rows = np.arange(len(of_train))
+        kept, held = rows, rows[:0]
+        if any(len(each.grid) > 1 for each in settings):
+            ids = {video.id for video in hold_out(self.train, share=held_out)[1].videos}
+            is_held = np.array([video in ids for video in of_train.videos])
+            kept, held = rows[~is_held], rows[is_held]
+        results = []
+        for each in settings:
+            sources = [
+                FeatureSource(of, has_tokens=each.kind == "attentive", spatial_views=self._spatial_views)
+                for of in (of_train, of_test)
+            ]
+            for number in shots:
+                has_choice = len(each.grid) > 1
+                used = tuple(seeds[:1] if each.kind == "knn" and number == "all" else seeds)
+                fitted = []
+                for seed in used:
+                    pool = kept if has_choice or number != "all" else rows
+                    own = pool if number == "all" else few_shots(of_train.labels, pool, shots=number, seed=seed)
+                    fitted.append(
+                        choose_head(
+                            each,
+                            *sources,
+                            rows=own,
+                            held_out=held,
+                            refit=rows if number == "all" else None,
+                            classes=len(self.test.classes),
+                            seed=seed,
+                            device=self.case.device,
+                            report=lambda text, share, n=number, s=seed: self.case.progress(
+                                f"{text}, {n} shots, seed {s}", share
+                            ),
+                        )
+                    )
+                results.append(
+                    _HeadResult(
+                        settings=each,
+                        shots=number,
+                        seeds=used,
+                        fitted=tuple(fitted),
+                        evaluations=tuple(self._evaluation(of.scores) for of in fitted),
+                    )
+                )
+        return results
+
+    def record(self, results: Sequence[_HeadResult]) -> None:
+        """Add features, protocol and heads to the record, its warnings, and the predictions of every first seed."""
+        from bench.train.accuracy_protocol import describe_evaluation
+        from bench.train.predictions import FILE, write_predictions
+
+        case, (of_train, of_test) = self.case, self.features
+        described = describe_evaluation(
+            self.model,
+            self.test,
+            results[0].evaluations[0],
+            clip=case.point.clip,
+            views=self.evaluating.views,
+            protocol=self.protocol,
+        )
+        described |= {
+            "train_videos": len(of_train),
+            "train_videos_hash": self.train.hash,
+            "shared_with_training": self.training.leaked or None,
+            "leaks_allowed": list(self.allow_leaks),
+            "chosen_on": "held-out training videos",
+        }
+        sizes, cost = of_train.sizes, of_train.cost
+        features: dict[str, Json] = {
+            "layers": self.layers or "last",
+            "pooling": self.pooling,
+            **asdict(sizes),
+            "folders": [of.folder.name for of in self.features],
+            "device": cost.device,
+            "resumed": of_train.resumed or of_test.resumed,
+            "unread_in_training": len(of_train.unread),
+        }
+        case.note("frozen", {"protocol": described, "features": features, "heads": [each.detail() for each in results]})
+        case.note("input_protocol", self.protocol.as_detail())
+        for each in results:
+            name = f"{each.settings.kind}_{each.shots}"
+            file = write_predictions(
+                case.artifacts / f"frozen_{name}" / FILE,
+                each.evaluations[0],
+                self.test,
+                protocol={**described, "adaptation": f"frozen/{each.settings.kind}", "shots": each.shots},
+                model=f"{case.case.title}, frozen, {each.settings.kind} head, {each.shots} shots",
+            )
+            case.keep(f"predictions_{name}", file)
+        report = self.model.__dict__.get("weights_report")
+        if report is not None:
+            warn_of_assumed(case, self.protocol)
+        for videos, unread, then in (
+            ("training", of_train.unread, "are left out"),
+            ("test", of_test.unread, "count as wrong"),
+        ):
+            if unread:
+                case.warn(
+                    f"{len(unread)} {videos} videos could not be read and {then}; the first: {unread[0].id}",
+                    "see `vbench data verify`",
+                )
+
+    def costs(self) -> Iterator[Metric]:
+        """What taking the features cost, whenever that was."""
+        costs = [of.cost for of in self.features]
+        seconds, clips = sum(cost.seconds for cost in costs), sum(cost.clips for cost in costs)
+        known = [cost.joules for cost in costs if cost.joules is not None]
+        yield CLIPS_PER_S.metric(clips / seconds)
+        if len(known) == len(costs):
+            yield J_PER_CLIP.metric(sum(known) / clips)
+        else:
+            yield J_PER_CLIP.metric(None, note="no energy counter of this device could be read")
+        yield FEATURE_SECONDS.metric(seconds)
+
+    @property
+    def _spatial_views(self) -> int:
+        spatial = self.evaluating.views[1]
+        assert isinstance(spatial, int)  # whole frames have no features of equal size
+        return spatial
+
+    def _single_label(self, videos: "VideoSet") -> "VideoSet":
+        if videos.is_multi_label:
+            raise InputError(f"{videos.name} has videos with several labels, and frozen evaluates one label a video")
+        return videos
+
+    def _evaluation(self, scores: "NDArray[np.float32]") -> "Evaluation":
+        import numpy as np
+
+        from bench.train.evaluating import Evaluation, rounding_of
+        from bench.train.scoring import label_ranks
+
+        of_test = self.features[1]
+        unread = of_test.unread
+        at = {video.id: position for position, video in enumerate(self.test.videos)}
+        return Evaluation(
+            positions=np.array([at[video] for video in of_test.videos]),
+            labels=of_test.labels,
+            scores=scores,
+            clip_ranks=label_ranks(scores, of_test.labels)[:, None],
+            unread=unread,
+            unread_labels=np.array([self.test.videos[video.position].labels[0] for video in unread], dtype=np.int64),
+            rounding=rounding_of(self.case.device),
+        )
