@@ -166,7 +166,7 @@ def test_classes_count_equally_in_the_mean_of_classes() -> None:
 
 
 def test_the_interval_over_seeds_and_videos_covers_in_simulation() -> None:
-    """Seeds move the share by 0.05 and videos differ in difficulty; the interval holds the true share about 95 times."""
+    """Seeds move the share by 0.05 and videos differ in difficulty; about 95 in 100 intervals hold the true share."""
     draw = random.Random(1)
     held = 0
     for _ in range(300):

@@ -125,5 +125,5 @@ def test_views_of_different_sizes_are_refused(tiny_net, val_videos, two_views, t
 def test_a_full_disk_is_said_before_any_work(tiny_net, val_videos, two_views, tmp_path, monkeypatch):
     usage = type("Usage", (), {"free": 100})
     monkeypatch.setattr(feature_store.shutil, "disk_usage", lambda _: usage)
-    with pytest.raises(InputError, match="the features of 12 videos need .* where 100 B are free"):
+    with pytest.raises(InputError, match=r"the features of 12 videos need .* where 100 B are free"):
         take(tiny_net(), val_videos, two_views, tmp_path)

@@ -11,8 +11,8 @@ from bench.core.errors import InputError, TrainingError
 from bench.core.input_protocol import InputProtocol
 from bench.core.schema import Clip
 from bench.models.c3d_search import c3d_search
-from bench.train.evaluating import evaluate
 from bench.models.feature_readers import FeatureReader
+from bench.train.evaluating import evaluate
 from bench.train.inference import InferenceSettings, features, predict, write_features
 
 
