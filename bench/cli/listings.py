@@ -88,6 +88,7 @@ def show_measure(name: Name, as_json: AsJson = False) -> None:
     columns = ("metric", "title", "unit", "better", "meaning")
     if as_json:
         facts = {"measure": name, "options": options, "axes": sorted(entry.depends_on), "version": entry.version}
+        facts |= {"example": entry.example}
         facts |= {"duration_s": entry.duration_s, "headlines": [spec.name for spec in entry.metrics if spec.headline]}
         print_json({**facts, "metrics": [dict(zip(columns, row, strict=True)) for row in metrics]})
         return
@@ -99,7 +100,7 @@ def show_measure(name: Name, as_json: AsJson = False) -> None:
         print_table(("option", "default"), [(key, repr(value)) for key, value in options.items()])
     if metrics:
         print_table(columns, metrics)
-    print_text(f"in a suite:\n  measure:\n    {name}: {{}}")
+    print_text(f"in a suite:\n  measure:\n    {name}: {entry.example}")
 
 
 def show_help(

@@ -76,8 +76,9 @@ class MeasureEntry:
     metrics of an `is_sampled` measure vary from run to run without being times. Both are repeated in fresh processes.
     An `is_shared` measure is taken by several processes together; its option `ranks` is their number.
 
-    `metrics` declares what the function may return. `duration_s` is a rough time of one run, which plans use until the
-    measure has run once. Leaderboards show the headlines of measures in ascending `order`.
+    `metrics` declares what the function may return. `example` are options as a suite gives them. `duration_s` is a
+    rough time of one run, which plans use until the measure has run once. Leaderboards show the headlines of measures in
+    ascending `order`.
     """
 
     name: str
@@ -88,6 +89,7 @@ class MeasureEntry:
     is_shared: bool = False
     is_sampled: bool = False
     metrics: tuple[MetricSpec, ...] = ()
+    example: str = "{}"
     duration_s: float = 1.0
     order: int = LAST
 
@@ -394,6 +396,7 @@ def register_measure(
     is_shared: bool = False,
     is_sampled: bool = False,
     metrics: Iterable[MetricSpec] = (),
+    example: str = "{}",
     duration_s: float = 1.0,
     order: int = LAST,
 ) -> Callable[[F], F]:
@@ -415,6 +418,7 @@ def register_measure(
                 is_shared=is_shared,
                 is_sampled=is_sampled,
                 metrics=declared,
+                example=example,
                 duration_s=duration_s,
                 order=order,
             )

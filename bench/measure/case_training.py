@@ -143,7 +143,10 @@ class CaseTraining:
         path = result.last.with_name("inflated.pt")
         if self.ranks.is_first and not path.is_file():
             inflated = inflate_single_frames(model)
-            write_weights(path, model.state_dict(), about={"identity": result.identity, "inflated": list(inflated)})
+            # Pixels are prepared as in the training; its clip of one frame and its classes do not carry over.
+            protocol = result.protocol.without("clip").without("classes").as_stored()
+            about = {"identity": result.identity, "inflated": list(inflated), "input_protocol": protocol}
+            write_weights(path, model.state_dict(), about=about)
         self.ranks.wait()
         return path
 

@@ -1,9 +1,9 @@
 """Frozen evaluation: small heads on the features of a model that is not trained itself."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import ConfigDict, Field, with_config
 from typing_extensions import TypedDict
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from bench.train.feature_store import StoredFeatures
     from bench.train.frozen_heads import FittedHead, HeadSettings
 
-T = TypeVar("T")
 Head = Literal["attentive", "linear", "knn"]
 Shots = Annotated[int, Field(ge=1)] | Literal["all"]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -105,6 +104,7 @@ HEAD_SECONDS = MetricSpec(
     depends_on=FROZEN_AXES,
     version=1,
     metrics=(TOP1, TOP5, MEAN_CLASS, CLIPS_PER_S, J_PER_CLIP, FEATURE_SECONDS, HEAD_SECONDS),
+    example="{dataset: ucf101, split: 1, head: [attentive, linear, knn], shots: [1, 5, all], views: 2x1}",
     duration_s=60.0,
     order=72,
 )
@@ -150,7 +150,12 @@ def frozen(
     """
     from bench.train.frozen_heads import HeadSettings
 
-    kinds, all_seeds = _listed(head, "head"), _listed([0, 1, 2] if seeds is None else seeds, "seeds")
+    kinds: list[Head] = head if isinstance(head, list) else [head]
+    numbers: list[int | Literal["all"]] = shots if isinstance(shots, list) else [shots]
+    all_seeds = [0, 1, 2] if seeds is None else seeds
+    for name, values in (("head", kinds), ("shots", numbers), ("seeds", all_seeds)):
+        if not values or len({*values}) < len(values):
+            raise InputError(f"{name} is {values}; give one value, or a list of different ones")
     frozen_case = _FrozenCase(
         case=case,
         root=root,
@@ -175,24 +180,16 @@ def frozen(
         )
         for kind in kinds
     ]
-    results = frozen_case.fit(settings, shots=_listed(shots, "shots"), seeds=all_seeds, held_out=held_out)
+    results = frozen_case.fit(settings, shots=numbers, seeds=all_seeds, held_out=held_out)
     frozen_case.record(results)
     return [*(metric for result in results for metric in result.metrics()), *frozen_case.costs()]
-
-
-def _listed(value: T | list[T], name: str) -> list[T]:
-    """`value` as a list. Raises InputError if it is empty or has an element twice."""
-    values = value if isinstance(value, list) else [value]
-    if not values or len({str(each) for each in values}) < len(values):
-        raise InputError(f"{name} is {value!r}; give one value, or a list of different ones")
-    return values
 
 
 def _pairs(kind: Head, grid: Grid) -> tuple[tuple[float, float], ...]:
     """Every learning rate with every weight decay. Raises InputError for an empty list."""
     if kind == "knn":
         return ()
-    rates, decays = (grid.get(key, GRIDS[kind][key]) for key in ("lr", "weight_decay"))
+    rates, decays = grid.get("lr", GRIDS[kind]["lr"]), grid.get("weight_decay", GRIDS[kind]["weight_decay"])
     if not rates or not decays:
         raise InputError(f"grid has an empty list: {grid}; give at least one value, or leave it out")
     return tuple((lr, decay) for lr in rates for decay in decays)
@@ -402,9 +399,7 @@ class _FrozenCase:
                             classes=len(self.test.classes),
                             seed=seed,
                             device=self.case.device,
-                            report=lambda text, share, n=number, s=seed: self.case.progress(
-                                f"{text}, {n} shots, seed {s}", share
-                            ),
+                            report=self._reporter(f"{number} shots, seed {seed}"),
                         )
                     )
                 results.append(
@@ -485,6 +480,9 @@ class _FrozenCase:
         else:
             yield J_PER_CLIP.metric(None, note="no energy counter of this device could be read")
         yield FEATURE_SECONDS.metric(seconds)
+
+    def _reporter(self, of: str) -> Callable[[str, float], None]:
+        return lambda text, share: self.case.progress(f"{text}, {of}", share)
 
     @property
     def _spatial_views(self) -> int:

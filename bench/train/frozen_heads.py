@@ -185,7 +185,7 @@ def fit_heads(
                 lost.add(place)
                 continue
             optimizer.zero_grad()
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             schedule.step()
         report(f"{settings.kind} heads", (number + 1) / len(steps))
@@ -245,7 +245,7 @@ def knn_scores(
     """Votes `(videos, classes)` of the nearest training vectors, as shares of 1; vectors are `(videos, width)`."""
     known = F.normalize(torch.from_numpy(train), dim=1)
     found = []
-    for part in torch.from_numpy(test).split(SCORED_AT_ONCE):
+    for part in torch.split(torch.from_numpy(test), SCORED_AT_ONCE):
         similarity = F.normalize(part, dim=1) @ known.T
         nearest, places = similarity.topk(min(neighbours, len(known)), dim=1)
         # Less the largest, so that the exponential cannot overflow; shares do not change.

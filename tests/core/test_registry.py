@@ -92,7 +92,7 @@ def test_a_variant_may_have_its_own_clip() -> None:
 def test_measures_that_depend_on_the_execution_mode_are_repeated() -> None:
     """Energy, memory and parity of their own case, too: a gate has to see what they differ by from run to run."""
     assert {m.name for m in MEASURES if not m.is_repeated} == {
-        "accuracy", "activations", "macs", "memory_estimate", "params"
+        "accuracy", "activations", "frozen", "macs", "memory_estimate", "params"
     }  # fmt: skip
     assert not any(m.is_repeated for m in MEASURES if "precision" not in m.depends_on and m.name != "decode")
 
