@@ -77,8 +77,8 @@ class MeasureEntry:
     An `is_shared` measure is taken by several processes together; its option `ranks` is their number.
 
     `metrics` declares what the function may return. `example` are options as a suite gives them. `duration_s` is a
-    rough time of one run, which plans use until the measure has run once. Leaderboards show the headlines of measures in
-    ascending `order`.
+    rough time of one run, which plans use until the measure has run once. Leaderboards show the headlines of measures
+    in ascending `order`.
     """
 
     name: str
