@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any
+from typing import IO, Any, Protocol
 from uuid import uuid4
 
 from bench.core.errors import last_line
@@ -39,6 +39,29 @@ LOG_HEAD_BYTES, LOG_TAIL_BYTES = 4 << 20, 1 << 18  # what a log keeps of the beg
 LAST_BYTES = 8192  # what is kept in memory for the error message
 
 Sink = Callable[[bytes], None]
+
+
+class Process(Protocol):
+    """What the supervisor uses of `subprocess.Popen`; its session is its own."""
+
+    @property
+    def pid(self) -> int: ...
+
+    @property
+    def returncode(self) -> int | None: ...
+
+    @property
+    def stdin(self) -> IO[bytes] | None: ...
+
+    @property
+    def stdout(self) -> IO[bytes] | None: ...
+
+    @property
+    def stderr(self) -> IO[bytes] | None: ...
+
+    def send_signal(self, number: int, /) -> None: ...
+
+    def wait(self, timeout: float | None = None) -> int: ...
 
 
 class ChildTimeoutError(Exception):
@@ -114,8 +137,8 @@ class SupervisedProcess:
     """A process with its own process group, whose output is drained while it is watched.
 
     `stdout` and `stderr` receive what it prints; without `stderr`, both streams go to `stdout`. `stdin` is what it
-    reads, or None for a pipe that `send` writes to. Leaving the `with` block ends the process and everything that it
-    started.
+    reads, or None for a pipe that `send` writes to. `start` takes the arguments of `subprocess.Popen`. Leaving the
+    `with` block ends the process and everything that it started.
     """
 
     def __init__(
@@ -128,13 +151,14 @@ class SupervisedProcess:
         environment: Mapping[str, str] | None = None,
         cwd: Path | None = None,
         pass_fds: Sequence[int] = (),
+        start: Callable[..., "Process"] = subprocess.Popen,
     ) -> None:
         inherited = os.environ if environment is None else environment
-        self._token = uuid4().hex
-        lineage = f"{inherited.get(LINEAGE, '')}:{self._token}"
+        self.token = uuid4().hex
+        lineage = f"{inherited.get(LINEAGE, '')}:{self.token}"
         self._merged = subprocess.STDOUT if stdout is not None else subprocess.DEVNULL
         with _input_file(stdin) as source:
-            self.process = subprocess.Popen(
+            self.process = start(
                 list(command),
                 stdin=source,
                 stdout=subprocess.DEVNULL if stdout is None else subprocess.PIPE,
@@ -162,6 +186,10 @@ class SupervisedProcess:
         """Whether the process has ended. It is not reaped, so that its number still names its group."""
         if self.process.returncode is not None:
             return True
+        if self._pidfd is not None:  # it may be the child of another process
+            exited = select.poll()
+            exited.register(self._pidfd, select.POLLIN)
+            return bool(exited.poll(0))
         try:
             return os.waitid(os.P_PID, self.process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
         except ChildProcessError:
@@ -251,7 +279,7 @@ class SupervisedProcess:
         with contextlib.suppress(subprocess.TimeoutExpired):  # in a system call that nothing can interrupt
             self.process.wait(10)
         self._drain_rest()
-        _kill_descendants(self._token)
+        kill_processes_with(self.token)
         self._close()
         return self.process.returncode if self.process.returncode is not None else -signal.SIGKILL
 
@@ -329,6 +357,7 @@ class ChildProcess(SupervisedProcess):
         log: Path | None = None,
         environment: Mapping[str, str] | None = None,
         takes_more: bool = False,
+        start: Callable[..., "Process"] = subprocess.Popen,
     ) -> None:
         inherited = child_environment(os.environ if environment is None else environment)
         self._reply, write = os.pipe()
@@ -342,6 +371,7 @@ class ChildProcess(SupervisedProcess):
                 stderr=self._printed if log is None else None,
                 environment={**inherited, REPLY_FD: str(write), "PYTHONUNBUFFERED": "1"},
                 pass_fds=(write,),
+                start=start,
             )
         except BaseException:
             os.close(self._reply)
@@ -418,13 +448,13 @@ def _input_file(content: bytes | None) -> Iterator[IO[bytes] | int]:
     if not content:
         yield subprocess.PIPE if content is None else subprocess.DEVNULL
         return
-    with _memory_file() as file:
+    with memory_file() as file:
         file.write(content)
         file.seek(0)
         yield file
 
 
-def _memory_file() -> IO[bytes]:
+def memory_file() -> IO[bytes]:
     """A file that needs no disk, where the system has such."""
     if hasattr(os, "memfd_create"):
         with contextlib.suppress(OSError):
@@ -441,13 +471,13 @@ def _pidfd_of(pid: int) -> int | None:
         return None
 
 
-def _kill_descendants(token: str) -> None:
+def kill_processes_with(token: str, *, but: int | None = None) -> None:
     """Kill what left the group of its ancestor, found by the token in its environment (Linux), and wait for its end.
 
-    A killed process takes a moment to end, and must not run beside the next timed case.
+    A killed process takes a moment to end, and must not run beside the next timed case. The process `but` is spared.
     """
     deadline = time.monotonic() + GRACE_S
-    while (pids := _processes_with(token.encode())) and time.monotonic() < deadline:
+    while (pids := [pid for pid in _processes_with(token.encode()) if pid != but]) and time.monotonic() < deadline:
         for pid in pids:
             with contextlib.suppress(OSError):
                 os.kill(pid, signal.SIGKILL)

@@ -1,5 +1,6 @@
 """Hardware and software facts for a record. Unknown is None; torch is used only if it is loaded already."""
 
+import functools
 import os
 import platform
 import sys
@@ -40,6 +41,13 @@ def describe_environment(*, device: str | None = None, model_file: str | None = 
     )
 
 
+def read_constant_facts() -> None:
+    """Read and cache the facts that stay while this process lives, without a question to any device."""
+    _software()
+    _own_commit()
+    _cpu()
+
+
 def _cpu() -> dict[str, Json]:
     import psutil
 
@@ -62,6 +70,7 @@ def _cpu_name() -> str | None:
     return platform.processor() or None
 
 
+@functools.cache  # the versions of loaded modules do not change; reading them takes 30 ms
 def _software() -> dict[str, Json]:
     found: dict[str, Json] = {
         "vbench": bench.__version__,
@@ -122,11 +131,19 @@ def _settings() -> dict[str, Json]:
 
 def _code(model_file: str | None) -> dict[str, Json]:
     """Commits of the working folder, of vbench and of the model, and whether each has uncommitted changes."""
-    facts = _commit_of(Path(), prefix="")  # not Path.cwd(), which fails if a model removed that folder
-    for prefix, file in (("vbench_", bench.__file__), ("model_", model_file)):
-        if file is not None:
-            facts |= _commit_of(Path(file).parent, prefix=prefix)
-    return facts
+    facts = {**_commit_of(Path(), prefix=""), **_own_commit()}  # not Path.cwd(), which a model may have removed
+    if model_file is None:
+        return facts
+    folder = Path(model_file).parent
+    if folder.is_relative_to(Path(bench.__file__).parent):
+        own = {name.replace("vbench_", "model_"): value for name, value in _own_commit().items()}
+        return {**facts, **own}
+    return {**facts, **_commit_of(folder, prefix="model_")}
+
+
+@functools.cache  # this process goes on with the code that it has loaded
+def _own_commit() -> dict[str, Json]:
+    return _commit_of(Path(bench.__file__).parent, prefix="vbench_")
 
 
 def _commit_of(folder: Path, *, prefix: str) -> dict[str, Json]:

@@ -1,14 +1,19 @@
 """Runs one case in a fresh child process on this machine and returns a record of whatever happens."""
 
 import signal
+import subprocess
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from time import perf_counter
+from types import TracebackType
+from typing import Any
 from uuid import uuid4
 
 from bench.core.errors import StopSignal
-from bench.core.process import ChildTimeoutError
+from bench.core.fork_server import ForkServer, ForkServerError
+from bench.core.process import ChildTimeoutError, Process
+from bench.core.registry import MEASURES
 from bench.core.schema import Case, Failure, Json, Record, Status
 from bench.runner.environment import describe_environment
 from bench.runner.fingerprint import Fingerprint
@@ -20,6 +25,50 @@ SESSION = uuid4().hex  # of this process, whose cases may share what they measur
 OWN_MESSAGE = "vbench: "  # begins the last line of a worker that ends itself with a reason
 SAVE_S = 60.0  # that a training may take to save its state after the first Ctrl-C
 OnProgress = Callable[[str, float | None], None]
+
+
+class WorkerStarts:
+    """Starts workers: those of cases that are not timed are forked, the others are new interpreters.
+
+    A new interpreter costs seconds of imports, and its memory layout is part of what repeats of a timing must vary.
+    Leaving the `with` block ends the fork server.
+    """
+
+    def __init__(self) -> None:
+        self._server: ForkServer | None = None
+        self._can_fork = ForkServer.is_available()
+
+    def of(self, case: Case) -> Callable[..., Process]:
+        """What starts the worker of this case: takes the arguments of `subprocess.Popen`."""
+        return self._fork if self._can_fork and is_forkable(case) else subprocess.Popen
+
+    def _fork(self, command: list[str], **options: Any) -> Process:
+        is_first = self._server is None
+        try:
+            if self._server is None or self._server.has_ended:  # a case may kill it: that costs this case only
+                self.close()
+                self._server = ForkServer("bench.runner.worker:preload")
+            return self._server.start(command, **options)
+        except ForkServerError:
+            self._can_fork = not is_first  # what keeps it from starting is an error that each worker reports
+            return subprocess.Popen(command, **options)
+
+    def close(self) -> None:
+        if self._server is not None:
+            self._server.close()
+
+    def __enter__(self) -> "WorkerStarts":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def is_forkable(case: Case) -> bool:
+    """Whether no measure of the case is repeated in new interpreters; an unknown measure might be."""
+    return all(name in MEASURES and not MEASURES.get(name).is_repeated for name in case.measures)
 
 
 class CaseInterrupted(StopSignal):
@@ -40,10 +89,12 @@ def run_case(
     fingerprint: Fingerprint | None = None,
     recipes: tuple[Path, ...] = (),
     on_progress: OnProgress = lambda text, fraction: None,
+    starts: WorkerStarts | None = None,
 ) -> Record:
     """Run one case once and return its record; a crash, a hang and exhausted memory are records too.
 
-    `freshness` is the digest of the `fingerprint`, which the record keeps by its parts if it is given.
+    `freshness` is the digest of the `fingerprint`, which the record keeps by its parts if it is given. Without `starts`
+    the worker is a new interpreter.
 
     Raises CaseInterrupted, with the record, if the user or the system stops the run.
     """
@@ -55,7 +106,7 @@ def run_case(
         log=str(store.log(case.id).absolute()),
     )
     started_at, started = datetime.now(UTC).isoformat(timespec="seconds"), perf_counter()
-    result, stop = _run_worker(request, on_progress)
+    result, stop = _run_worker(request, on_progress, subprocess.Popen if starts is None else starts.of(case))
     record = Record(
         case=case,
         case_id=case.id,
@@ -83,10 +134,13 @@ def _modules(fingerprint: Fingerprint | None) -> dict[str, Json]:
     return {"modules": dict(fingerprint.modules)} if fingerprint and fingerprint.modules else {}
 
 
-def _run_worker(request: WorkerRequest, on_progress: OnProgress) -> tuple[WorkerResult, KeyboardInterrupt | None]:
+def _run_worker(
+    request: WorkerRequest, on_progress: OnProgress, start: Callable[..., Process]
+) -> tuple[WorkerResult, KeyboardInterrupt | None]:
     """What the worker returned, and the signal that stopped it, if one did."""
     limit_s = request.case.timeout_s
-    with worker_processes(request.case, request.model_dump(mode="json"), log=Path(request.log)) as group:
+    content = request.model_dump(mode="json")
+    with worker_processes(request.case, content, log=Path(request.log), start=start) as group:
         try:
             return _receive(group, limit_s, on_progress), None
         except KeyboardInterrupt as stop:

@@ -7,6 +7,7 @@ reports; the others wait for its calls, one for each case that is shared, and en
 import json
 import os
 import socket
+import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from bench.core.cpus import usable_cpus
 from bench.core.errors import InputError, TrainingError
-from bench.core.process import ChildProcess
+from bench.core.process import ChildProcess, Process
 from bench.core.registry import MEASURES
 from bench.core.schema import Case
 
@@ -73,15 +74,23 @@ def run_on_first_launcher(run: Callable[[], int]) -> int:
 
 
 @contextmanager
-def worker_processes(case: Case, request: Mapping[str, Any], *, log: Path) -> Iterator[WorkerGroup]:
+def worker_processes(
+    case: Case, request: Mapping[str, Any], *, log: Path, start: Callable[..., Process] = subprocess.Popen
+) -> Iterator[WorkerGroup]:
     """Start the worker of a case and the ranks that share it; all of them have ended when the block ends.
 
-    Each rank but the first writes a log of its own, named after `log`.
+    Each rank but the first writes a log of its own, named after `log`. `start` starts the worker of a case that no
+    ranks share.
     """
+    ranks = _variables_of_ranks(case, request)
     with ExitStack() as stack:
         first, *others = (
-            stack.enter_context(_start_worker(request, variables, log=_log_of(log, rank)))
-            for rank, variables in enumerate(_variables_of_ranks(case, request))
+            stack.enter_context(
+                _start_worker(
+                    request, variables, log=_log_of(log, rank), start=start if len(ranks) == 1 else subprocess.Popen
+                )
+            )
+            for rank, variables in enumerate(ranks)
         )
         yield WorkerGroup(first=first, others=tuple(others))
         for other in others:
@@ -119,8 +128,10 @@ def _variables_of_local_ranks(own: Variables, *, world: int) -> list[Variables]:
     return [{**usual, **own, **shared, "RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(world)]
 
 
-def _start_worker(request: Mapping[str, Any], variables: Variables, *, log: Path) -> ChildProcess:
-    return ChildProcess("bench.runner.worker", request, log=log, environment=variables)
+def _start_worker(
+    request: Mapping[str, Any], variables: Variables, *, log: Path, start: Callable[..., Process] = subprocess.Popen
+) -> ChildProcess:
+    return ChildProcess("bench.runner.worker:main", request, log=log, environment=variables, start=start)
 
 
 def _log_of(log: Path, rank: int) -> Path:

@@ -18,7 +18,7 @@ from bench.runner.environment import describe_environment
 from bench.runner.estimate import AccuracyTimes, RunEstimate
 from bench.runner.fingerprint import Fingerprint, Fingerprints, changed_parts, describe_changes
 from bench.runner.idle import is_timed_case, wait_until_idle
-from bench.runner.local import CaseInterrupted, run_case
+from bench.runner.local import CaseInterrupted, WorkerStarts, run_case
 from bench.runner.selection import Selection
 from bench.store import RecordStore, RunFacts, read_records
 from bench.suite import Suite, check_suite_in_part, plan_suite, read_suite
@@ -386,39 +386,41 @@ def _run_pending(
     )
     recipes = recipe_folders(target.suite.path)
     progress.notify("planned")
-    for case, index in target.pending if deadline is None else _fewest_results_first(target):
-        if deadline is not None and monotonic() + (progress.estimate.expected_s(case) or 0.0) >= deadline:
-            continue
-        progress.start(case, index)
-        wait = None
-        if wait_idle_s is not None and is_timed_case(case):
-            wait = wait_until_idle(
-                wait_idle_s,
-                device=case.point.device,
-                on_wait=lambda text, case=case: progress.notify("waiting", case=case, text=text),  # type: ignore[misc]  # bound now
-            )
-        logged = target.store.log_sizes(case.id)
-        try:
-            record = run_case(
-                case,
-                target.store,
-                run_index=index,
-                freshness=target.freshness[case.id],
-                fingerprint=target.fingerprints.get(case.id),
-                recipes=recipes,
-                on_progress=lambda text, fraction, case=case: progress.notify(  # type: ignore[misc]  # bound now
-                    "progress", case=case, text=text, fraction=fraction
-                ),
-            )
-        except CaseInterrupted as stop:
+    with WorkerStarts() as starts:
+        for case, index in target.pending if deadline is None else _fewest_results_first(target):
+            if deadline is not None and monotonic() + (progress.estimate.expected_s(case) or 0.0) >= deadline:
+                continue
+            progress.start(case, index)
+            wait = None
+            if wait_idle_s is not None and is_timed_case(case):
+                wait = wait_until_idle(
+                    wait_idle_s,
+                    device=case.point.device,
+                    on_wait=lambda text, case=case: progress.notify("waiting", case=case, text=text),  # type: ignore[misc]  # bound now
+                )
+            logged = target.store.log_sizes(case.id)
+            try:
+                record = run_case(
+                    case,
+                    target.store,
+                    run_index=index,
+                    freshness=target.freshness[case.id],
+                    fingerprint=target.fingerprints.get(case.id),
+                    recipes=recipes,
+                    on_progress=lambda text, fraction, case=case: progress.notify(  # type: ignore[misc]  # bound now
+                        "progress", case=case, text=text, fraction=fraction
+                    ),
+                    starts=starts,
+                )
+            except CaseInterrupted as stop:
+                target.store.clean_logs(case.id, before=logged, identify=identify)
+                target.store.append(clean_record(stop.record, identify=identify))
+                raise
             target.store.clean_logs(case.id, before=logged, identify=identify)
-            target.store.append(clean_record(stop.record, identify=identify))
-            raise
-        target.store.clean_logs(case.id, before=logged, identify=identify)
-        record = clean_record(record if wait is None else wait.noted_in(record), identify=identify)
-        target.store.append(record)
-        progress.finish(case, record)
-        yield record
+            record = clean_record(record if wait is None else wait.noted_in(record), identify=identify)
+            target.store.append(record)
+            progress.finish(case, record)
+            yield record
 
 
 def _fewest_results_first(target: Plan) -> list[tuple[Case, int]]:

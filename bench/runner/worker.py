@@ -27,7 +27,7 @@ from bench.measure.parity import needs_parity
 from bench.measure.timing.case_process import select_device
 from bench.measure.timing.turn_taking import process_turns
 from bench.runner.disturbance import check_timings, is_timed, watch_disturbance, watch_processors
-from bench.runner.environment import describe_environment
+from bench.runner.environment import describe_environment, read_constant_facts
 
 
 class WorkerRequest(Frozen):
@@ -52,6 +52,25 @@ class WorkerResult(Frozen):
     error: Failure | None = None
     artifacts: dict[str, str] = Field(default_factory=dict)
     seconds: dict[str, float] = Field(default_factory=dict)
+
+
+def preload() -> None:
+    """Import what cases that are not timed need, in the process from which their workers are forked.
+
+    No code of the user, which may change, and nothing that starts a thread or asks for a device: even
+    `torch.cuda.is_available` would keep CUDA from forked processes.
+    """
+    import torch.fx.experimental.symbolic_shapes  # noqa: F401  # imports sympy, which the first convolution on meta needs
+
+    import bench.measure.counting.case_counts
+    import bench.measure.counting.counters.run_counters
+    import bench.measure.counting.published_costs
+    import bench.models.factory
+    import bench.models.weights.loading  # noqa: F401
+
+    list(MODELS)
+    list(MEASURES)
+    read_constant_facts()
 
 
 def main() -> None:
