@@ -19,7 +19,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "run": (
         "run suites/quickstart.yaml",
         "run suites/kinetics700.yaml --small --out results/k700",
-        "run suites/quickstart.yaml --rerun failed --serve",
+        "run suites/quickstart.yaml --rerun failed --devices cpu,cpu --serve",
     ),
     "plan": (
         "plan suites/quickstart.yaml",

@@ -41,7 +41,7 @@ class LiveRun:
             TextColumn("{task.fields[state]}"),
         )
         self._task = self._progress.add_task("cases", total=None, state="")
-        self._now = Text("")
+        self._now: dict[str | None, Text] = {}  # a line for each lane
         self._live: Live | None = None
         self._is_trained = False
         self._warnings = set[str]()  # repeats of a case have the same ones; each is printed once
@@ -54,7 +54,8 @@ class LiveRun:
             state=f"failed {event.failed} · {_left(event.left_s)}",
         )
         if event.case is not None:
-            self._now = safe_text(f"  now: {event.case.title} — {event.text or 'starting'}{_percent(event.fraction)}")
+            state = "" if event.kind == "finished" else f" — {event.text or 'starting'}{_percent(event.fraction)}"
+            self._now[event.lane] = safe_text(f"  {event.lane or 'now'}: {event.case.title}{state}")
         if self._live is not None:
             self._live.update(self._panel())
         if event.kind == "started" and event.case is not None and event.case.point.recipe is not None:
@@ -80,7 +81,7 @@ class LiveRun:
         self._is_trained = True
 
     def _panel(self) -> RenderableType:
-        return Group(self._progress, self._now)
+        return Group(self._progress, *(self._now[lane] for lane in sorted(self._now, key=str)))
 
     @contextmanager
     def running(self) -> Iterator["LiveRun"]:
@@ -166,12 +167,13 @@ def print_summary(summary: "RunSummary") -> None:
     if summary.left_out:
         left_out = f"{plural(summary.left_out, 'run')} had no time left in the budget"
         print_text(f"{left_out}; the same command goes on with them")
-    if not summary.finished and not summary.left_out:
+    if not (summary.offsets or summary.left_out or summary.not_here):
         print_text(f"{summary.suite}: all {summary.skipped} runs were done before; nothing was measured")
         return
-    done = len(summary.finished) - len(summary.failed)
-    print_text(f"{summary.suite}: {done} measured, {len(summary.failed)} failed, {summary.skipped} were done before")
-    for record in summary.failed:
+    print_text(
+        f"{summary.suite}: {summary.measured} measured, {summary.failures} failed, {summary.skipped} were done before"
+    )
+    for record in summary.failed if summary.failures else ():
         why = f"{record.error.type}: {first_line(record.error.message)}" if record.error else ""
         print_text(
             f"  {record.status}: {record.case.title}: {why}\n    log: {summary.folder / record.artifacts['log']}"

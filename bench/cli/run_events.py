@@ -27,6 +27,8 @@ class JsonEvents:
         }
         if event.kind in ("progress", "waiting"):
             facts |= {"text": event.text, "fraction": event.fraction}
+        if event.lane is not None:
+            facts["lane"] = event.lane
         if event.record is not None:
             facts |= _result(event.record)
         self._print(event.kind, facts)
@@ -40,8 +42,8 @@ class JsonEvents:
         facts = {
             "suite": summary.suite,
             "folder": str(summary.folder),
-            "measured": len(summary.finished) - len(summary.failed),
-            "failed": len(summary.failed),
+            "measured": summary.measured,
+            "failed": summary.failures,
             "done_before": summary.skipped,
             "left_out": summary.left_out,
             "notes": list(summary.notes),

@@ -1,5 +1,6 @@
 """The commands `run`, `plan` and `report`."""
 
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import nullcontext
 from functools import partial
@@ -74,6 +75,12 @@ def run(
             metavar="TIME", help="Start no run after this time, such as 2h; cases without a result come first."
         ),
     ] = None,
+    devices: Annotated[
+        str | None,
+        typer.Option(
+            metavar="LIST", help="Run one case at a time on each: cuda:0,cuda:1 or all; cpu,cpu for untimed cases."
+        ),
+    ] = None,
     log_json: Annotated[
         bool, typer.Option("--log-json", help="Print each event as a line of JSON instead of text.")
     ] = False,
@@ -88,6 +95,7 @@ def run(
 
     Code of the suite runs: its plug-ins and `module:factory` models.
     """
+    from bench.runner.devices import lanes_from_text
     from bench.runner.running import run as run_suite
 
     wait_idle_s = wait_idle_seconds(wait_idle)
@@ -99,6 +107,7 @@ def run(
         "rerun": _rerun(rerun),
         "wait_idle_s": wait_idle_s,
         "selection": _selection(shard, only, case),
+        "lanes": () if devices is None else lanes_from_text(devices),
         "budget_s": None if budget is None else seconds_of(budget, flag="--budget"),
     }
     served = partial(served_report, tree, port=_served_port(port, serve=serve))
@@ -242,11 +251,13 @@ def _plan_facts(planned: "Plan") -> dict[str, Any]:
     pending = planned.pending
     left = {(case.id, index) for case, index in pending}
     reasons, estimate = planned.reasons(), planned.estimate()
+    elsewhere = Counter(case.id for case, _ in planned.not_here)
     return {
         "suite": planned.suite.name,
         "out": str(planned.store.folder),
         "runs": sum(case.runs for case in planned.suite.cases),
         "left": len(pending),
+        "unsupported": len(planned.not_here),
         "estimate_s": None if estimate.unknown else round(estimate.left_s, 1),
         "unknown": estimate.unknown,
         "absent": list(planned.absent),
@@ -259,6 +270,8 @@ def _plan_facts(planned: "Plan") -> dict[str, Any]:
                 "measures": list(case.measures),
                 "runs": case.runs,
                 "left": sum((case.id, index) in left for index in range(case.runs)),
+                "unsupported": planned.unsupported.get(case.id) if elsewhere[case.id] else None,
+                "done": case.runs - elsewhere[case.id] - sum((case.id, index) in left for index in range(case.runs)),
                 "run_s": None if (run_s := estimate.run_s(case)) is None else round(run_s, 1),
                 "why": list(dict.fromkeys(reasons[case.id, i] for i in range(case.runs) if (case.id, i) in left)),
                 "point": case.point.model_dump(mode="json", exclude_none=True),
@@ -269,22 +282,25 @@ def _plan_facts(planned: "Plan") -> dict[str, Any]:
 
 
 def show_plan(planned: "Plan") -> None:
+    from bench.runner.running import unsupported_lines
+
     facts = _plan_facts(planned)
     rows = [
         (
             c["id"],
             c["title"],
             ", ".join(c["measures"]),
-            f"{c['runs'] - c['left']}/{c['runs']}",
+            f"{c['done']}/{c['runs']}",
             "unknown" if c["run_s"] is None else f"about {duration(c['run_s'])}",
         )
         for c in facts["cases"]
     ]
     print_table(("case", "point", "measures", "done", "time of a run"), rows, right=("done", "time of a run"))
     left = _time_left(planned) if facts["left"] else "nothing is left to run"
-    print_text(
-        f"{facts['suite']}: {len(rows)} cases, {facts['runs'] - facts['left']} of {facts['runs']} runs done; {left}"
-    )
+    done = sum(c["done"] for c in facts["cases"])
+    print_text(f"{facts['suite']}: {len(rows)} cases, {done} of {facts['runs']} runs done; {left}")
+    for line in unsupported_lines(planned):
+        print_text(line)
     for line in facts["absent"]:
         print_text(f"absent: {line}")
     for line in facts["other_environments"]:

@@ -100,6 +100,26 @@ def _named_in(visible: str | None, index: int) -> Any:
     return pynvml.nvmlDeviceGetHandleByUUID(names[index])
 
 
+def gpu_names() -> tuple[str, ...]:
+    """The names of the GPUs, or MIG slices, that CUDA shows to this process; none without a driver."""
+    import pynvml
+
+    try:
+        pynvml.nvmlInit()
+        present = int(pynvml.nvmlDeviceGetCount())
+    except pynvml.NVMLError:
+        return ()
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    found = []
+    for index in range(present if visible is None else len(visible.split(","))):
+        try:
+            name = pynvml.nvmlDeviceGetName(_named_in(visible, index))
+        except (pynvml.NVMLError, ValueError):  # CUDA ignores everything after an entry that names no GPU
+            break
+        found.append(name.decode() if isinstance(name, bytes) else name)
+    return tuple(found)
+
+
 def read_gpu_state(device: str) -> GpuState | None:
     """The current state of torch device `cuda[:N]`; None for other devices and without a driver."""
     handle = _handle_or_none(device)

@@ -269,7 +269,7 @@ class SupervisedProcess:
     def end(self, *, within_s: float = GRACE_S) -> int:
         """Give the process `within_s` to exit, kill its group and what left the group; returns its exit code."""
         if self._is_ended:
-            return self.process.returncode
+            return self._exit_code
         deadline = time.monotonic() + within_s
         while not self.has_exited and (left := deadline - time.monotonic()) > 0:
             self.watch(left)
@@ -281,7 +281,11 @@ class SupervisedProcess:
         self._drain_rest()
         kill_processes_with(self.token)
         self._close()
-        return self.process.returncode if self.process.returncode is not None else -signal.SIGKILL
+        return self._exit_code
+
+    @property
+    def _exit_code(self) -> int:
+        return -signal.SIGKILL if self.process.returncode is None else self.process.returncode
 
     def _close(self) -> None:
         self._is_ended = True

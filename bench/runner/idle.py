@@ -78,19 +78,21 @@ def wait_until_idle(
     *,
     device: str | None = None,
     on_wait: Callable[[str], None] = lambda text: None,
+    is_stopped: Callable[[], bool] = lambda: False,
     read: Callable[[str | None], MachineUse] = read_use,
     clock_s: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], None] = time.sleep,
 ) -> IdleWait:
     """Wait until other processes use at most 5 % of the processors, and of the GPU that `device` names.
 
-    Gives up after `limit_s`. Calls `on_wait` once with one line if there is anything to wait for.
+    Gives up after `limit_s`, or if it `is_stopped` by another thread. Calls `on_wait` once with one line if there is
+    anything to wait for.
     """
     started = clock_s()
     use = read(device)
     if not use.is_idle and limit_s > 0:
         on_wait(f"waiting at most {limit_s:g} s for an idle machine: {use}")
-    while not use.is_idle and clock_s() - started < limit_s:
+    while not use.is_idle and clock_s() - started < limit_s and not is_stopped():
         sleep(PAUSE_S)
         use = read(device)
     return IdleWait(waited_s=clock_s() - started, use=use)

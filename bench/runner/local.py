@@ -2,11 +2,13 @@
 
 import signal
 import subprocess
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from time import perf_counter
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import Any
 from uuid import uuid4
 
@@ -14,7 +16,7 @@ from bench.core.errors import StopSignal
 from bench.core.fork_server import ForkServer, ForkServerError
 from bench.core.process import ChildTimeoutError, Process
 from bench.core.registry import MEASURES
-from bench.core.schema import Case, Failure, Json, Record, Status
+from bench.core.schema import GOOD_STATUSES, Case, Failure, Json, Record, Status
 from bench.runner.environment import describe_environment
 from bench.runner.fingerprint import Fingerprint
 from bench.runner.rank_processes import WorkerGroup, worker_processes
@@ -71,6 +73,44 @@ def is_forkable(case: Case) -> bool:
     return all(name in MEASURES and not MEASURES.get(name).is_repeated for name in case.measures)
 
 
+class CaseStop:
+    """Stops a case from another thread than the one that runs it."""
+
+    def __init__(self) -> None:
+        self.is_set = self.is_killed = False
+        self._group: WorkerGroup | None = None
+        self._lock = threading.Lock()
+
+    def watch(self, group: WorkerGroup | None) -> None:
+        """Name the worker to stop, None after its end."""
+        with self._lock:
+            self._group = group
+            if self.is_set and group is not None:
+                group.first.interrupt()
+
+    def set(self) -> None:
+        """Ask the worker to save its state and stop."""
+        with self._lock:
+            self.is_set = True
+            if self._group is not None:
+                self._group.first.interrupt()
+
+    def kill(self) -> None:
+        """End the worker at once; its supervisor, in the other thread, then ends what it started."""
+        with self._lock:
+            self.is_killed = True
+            if self._group is not None and not self._group.first.has_exited:
+                self._group.first.process.send_signal(signal.SIGKILL)
+
+    def described(self, result: WorkerResult) -> WorkerResult:
+        """`result`, as interrupted if the case was stopped before it had a good one."""
+        if not self.is_set or result.status in GOOD_STATUSES or result.status == "interrupted":
+            return result
+        text = "stopped without saving its state" if self.is_killed else "stopped before it had a result"
+        failure = Failure(type="Interrupted", message=text, traceback=result.error.traceback if result.error else "")
+        return result.model_copy(update={"status": "interrupted", "error": failure})
+
+
 class CaseInterrupted(StopSignal):
     """Ctrl-C, SIGTERM or SIGHUP during a case; `record` holds what was measured until then."""
 
@@ -90,11 +130,14 @@ def run_case(
     recipes: tuple[Path, ...] = (),
     on_progress: OnProgress = lambda text, fraction: None,
     starts: WorkerStarts | None = None,
+    variables: Mapping[str, str] = MappingProxyType({}),
+    stop: CaseStop | None = None,
 ) -> Record:
     """Run one case once and return its record; a crash, a hang and exhausted memory are records too.
 
     `freshness` is the digest of the `fingerprint`, which the record keeps by its parts if it is given. Without `starts`
-    the worker is a new interpreter.
+    the worker is a new interpreter. `variables` are added to its environment. A `stop` that is set by another thread
+    makes it an interrupted record.
 
     Raises CaseInterrupted, with the record, if the user or the system stops the run.
     """
@@ -106,7 +149,11 @@ def run_case(
         log=str(store.log(case.id).absolute()),
     )
     started_at, started = datetime.now(UTC).isoformat(timespec="seconds"), perf_counter()
-    result, stop = _run_worker(request, on_progress, subprocess.Popen if starts is None else starts.of(case))
+    start = subprocess.Popen if starts is None else starts.of(case)
+    with _worker(request, variables, start, stop) as group:
+        result, stopped = _run_worker(group, case, on_progress)
+    if stop is not None:
+        result = stop.described(result)
     record = Record(
         case=case,
         case_id=case.id,
@@ -124,8 +171,8 @@ def run_case(
         artifacts={**result.artifacts, "log": str(store.log(case.id).relative_to(store.folder))},
         seconds={**result.seconds, "whole": round(perf_counter() - started, 3)},
     )
-    if stop is not None:
-        raise CaseInterrupted(record, stop)
+    if stopped is not None:
+        raise CaseInterrupted(record, stopped)
     return record
 
 
@@ -134,17 +181,29 @@ def _modules(fingerprint: Fingerprint | None) -> dict[str, Json]:
     return {"modules": dict(fingerprint.modules)} if fingerprint and fingerprint.modules else {}
 
 
+@contextmanager
+def _worker(
+    request: WorkerRequest, variables: Mapping[str, str], start: Callable[..., Process], stop: CaseStop | None
+) -> Iterator[WorkerGroup]:
+    content = request.model_dump(mode="json")
+    with worker_processes(request.case, content, log=Path(request.log), start=start, variables=variables) as group:
+        if stop is not None:
+            stop.watch(group)
+        try:
+            yield group
+        finally:
+            if stop is not None:
+                stop.watch(None)
+
+
 def _run_worker(
-    request: WorkerRequest, on_progress: OnProgress, start: Callable[..., Process]
+    group: WorkerGroup, case: Case, on_progress: OnProgress
 ) -> tuple[WorkerResult, KeyboardInterrupt | None]:
     """What the worker returned, and the signal that stopped it, if one did."""
-    limit_s = request.case.timeout_s
-    content = request.model_dump(mode="json")
-    with worker_processes(request.case, content, log=Path(request.log), start=start) as group:
-        try:
-            return _receive(group, limit_s, on_progress), None
-        except KeyboardInterrupt as stop:
-            return _stop_worker(group), stop
+    try:
+        return _receive(group, case.timeout_s, on_progress), None
+    except KeyboardInterrupt as stop:
+        return _stop_worker(group), stop
 
 
 def _receive(group: WorkerGroup, limit_s: float, on_progress: OnProgress) -> WorkerResult:

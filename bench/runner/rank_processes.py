@@ -14,6 +14,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from bench.core.cpus import usable_cpus
@@ -75,22 +76,27 @@ def run_on_first_launcher(run: Callable[[], int]) -> int:
 
 @contextmanager
 def worker_processes(
-    case: Case, request: Mapping[str, Any], *, log: Path, start: Callable[..., Process] = subprocess.Popen
+    case: Case,
+    request: Mapping[str, Any],
+    *,
+    log: Path,
+    start: Callable[..., Process] = subprocess.Popen,
+    variables: Mapping[str, str] = MappingProxyType({}),
 ) -> Iterator[WorkerGroup]:
     """Start the worker of a case and the ranks that share it; all of them have ended when the block ends.
 
     Each rank but the first writes a log of its own, named after `log`. `start` starts the worker of a case that no
-    ranks share.
+    ranks share. `variables` are added to the environment of each.
     """
-    ranks = _variables_of_ranks(case, request)
+    ranks = [{**given, **variables} for given in _variables_of_ranks(case, request)]
     with ExitStack() as stack:
         first, *others = (
             stack.enter_context(
                 _start_worker(
-                    request, variables, log=_log_of(log, rank), start=start if len(ranks) == 1 else subprocess.Popen
+                    request, environment, log=_log_of(log, rank), start=start if len(ranks) == 1 else subprocess.Popen
                 )
             )
-            for rank, variables in enumerate(ranks)
+            for rank, environment in enumerate(ranks)
         )
         yield WorkerGroup(first=first, others=tuple(others))
         for other in others:

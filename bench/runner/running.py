@@ -1,7 +1,8 @@
 """Runs a suite case by case: finished runs are not repeated, and each record is stored as soon as its run ends."""
 
+import threading
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -13,12 +14,15 @@ from bench.core.doubts import TIMING_DOUBTS
 from bench.core.errors import SuiteError, UnknownNameError
 from bench.core.privacy import clean_record
 from bench.core.schema import Case, Environment, Record
+from bench.core.units import plural
 from bench.core.yaml_tree import Tree
+from bench.runner.devices import Lane, PendingRun, Schedule, machine_facts, uses_device
 from bench.runner.environment import describe_environment
 from bench.runner.estimate import AccuracyTimes, RunEstimate
 from bench.runner.fingerprint import Fingerprint, Fingerprints, changed_parts, describe_changes
 from bench.runner.idle import is_timed_case, wait_until_idle
-from bench.runner.local import CaseInterrupted, WorkerStarts, run_case
+from bench.runner.lanes import run_lanes
+from bench.runner.local import CaseInterrupted, CaseStop, WorkerStarts, run_case
 from bench.runner.selection import Selection
 from bench.store import RecordStore, RunFacts, read_records
 from bench.suite import Suite, check_suite_in_part, plan_suite, read_suite
@@ -41,7 +45,7 @@ RERUN_STATES: Mapping[Rerun | None, frozenset[RunState]] = {
 class Event:
     """A step of a run, for a live display. `done`, `failed` and `left` count runs of cases; `folder` has the results.
 
-    `left_s` is an estimate; None if it is unknown.
+    `left_s` is an estimate; None if it is unknown. `lane` names the device of the case if there are several.
     """
 
     kind: EventKind
@@ -52,6 +56,7 @@ class Event:
     left_s: float | None
     case: Case | None = None
     run_index: int | None = None
+    lane: str | None = None
     record: Record | None = None
     text: str = ""
     fraction: float | None = None
@@ -59,18 +64,27 @@ class Event:
 
 @dataclass(frozen=True, kw_only=True)
 class RunSummary:
-    """The result of a run: `skipped` runs were done before, `failed` are the records without a good result.
+    """The result of a run: `measured` runs have a good result, `failures` have none, `skipped` were done before.
 
-    `stored` holds the records of those runs if nothing had to run. `left_out` runs had no time left in the budget.
+    `finished` reads the new records, and `failed` those without a good result, so that a long run does not keep them in
+    memory. `stored` holds the records of the skipped runs if nothing had to run. `left_out` runs had no time left in
+    the budget, `not_here` need what this machine does not have.
     """
 
     suite: str
     folder: Path
-    finished: tuple[Record, ...]
     skipped: int
+    measured: int = 0
+    failures: int = 0
     left_out: int = 0
+    not_here: int = 0
     notes: tuple[str, ...] = ()
     stored: tuple[Record, ...] = field(default=(), repr=False)
+    offsets: tuple[int, ...] = field(default=(), repr=False)
+
+    @cached_property
+    def finished(self) -> tuple[Record, ...]:
+        return tuple(RecordStore(self.folder).records_at(self.offsets)) if self.offsets else ()
 
     @property
     def failed(self) -> tuple[Record, ...]:
@@ -79,7 +93,7 @@ class RunSummary:
     @property
     def exit_code(self) -> int:
         """0, or 3 if a case has no good result or there is no result at all."""
-        return 3 if self.failed or not (self.finished or self.skipped) else 0
+        return 3 if self.failures or not (self.measured or self.skipped) else 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,7 +101,8 @@ class Plan:
     """The cases of a suite and which of their runs are still to do.
 
     `states` holds the state of every run that is in the results folder, by case id and run index; others are missing.
-    `rerun` selects which stored runs are repeated; missing runs are always to do.
+    `rerun` selects which stored runs are repeated; missing runs are always to do. Cases that are `unsupported` on this
+    machine, by case id with what they need, are not.
     """
 
     suite: Suite
@@ -101,10 +116,20 @@ class Plan:
     rerun: Rerun | None = None
     recipes: tuple[Path, ...] = ()
     whole: Suite | None = None  # the suite with all of its cases, if only some are planned
+    unsupported: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     @cached_property
     def pending(self) -> list[tuple[Case, int]]:
         """Runs to do, interleaved: every case runs once before any runs a second time."""
+        return [run for run in self._wanted if run[0].id not in self.unsupported]
+
+    @cached_property
+    def not_here(self) -> list[PendingRun]:
+        """Runs to do on another machine, since this one does not have what their cases need."""
+        return [run for run in self._wanted if run[0].id in self.unsupported]
+
+    @property
+    def _wanted(self) -> list[PendingRun]:
         wanted = RERUN_STATES[self.rerun]
         return [(case, index) for case, index in self.runs if self.state(case.id, index) in wanted]
 
@@ -208,6 +233,7 @@ def plan(
     facts: Catalog | None = None,
     rerun: Rerun | None = None,
     selection: Selection | None = None,
+    lanes: Sequence[Lane] = (),
 ) -> Plan:
     """The cases of a suite (a file or its values) and which of their runs are done in the results folder.
 
@@ -242,8 +268,21 @@ def plan(
         rerun=rerun,
         recipes=folders,
         whole=whole,
+        unsupported=_unsupported(planned, lanes),
     )
     return _with_stored_runs(target, history)
+
+
+def _unsupported(suite: Suite, lanes: Sequence[Lane]) -> dict[str, str]:
+    """What each case that runs on a device needs and this machine does not have. With lanes, each has one device."""
+    lacking = None if suite.require is None else suite.require.unmet(**machine_facts(lanes))
+    return {} if lacking is None else {case.id: lacking for case in suite.cases if uses_device(case)}
+
+
+def unsupported_lines(plan: Plan) -> tuple[str, ...]:
+    """A line for each reason why runs cannot be made on this machine."""
+    numbers = Counter(plan.unsupported[case.id] for case, _ in plan.not_here)
+    return tuple(f"unsupported here: {plural(number, 'run')}: {reason}" for reason, number in numbers.items())
 
 
 def _with_stored_runs(plan: Plan, runs: tuple[RunFacts, ...]) -> Plan:
@@ -281,6 +320,7 @@ def run(
     wait_idle_s: float | None = None,
     selection: Selection | None = None,
     budget_s: float | None = None,
+    lanes: Sequence[Lane] = (),
     on_event: Callable[[Event], None] = lambda event: None,
 ) -> RunSummary:
     """Run the pending runs of a suite, a file or its values; each record is stored as soon as its run ends.
@@ -290,137 +330,192 @@ def run(
     error, and the next case runs. With `wait_idle_s`, each timed case waits for an idle machine, at most so long.
     `selection` limits the run to some of the cases. With `budget_s`, no run starts after so many seconds, nor one whose
     earlier runs took longer than what is left; cases without any result come first, then those with the fewest runs.
+    With `lanes` (`bench.runner.devices.lanes_from_text`), one case at a time runs on each of these devices.
     Raises StoreError if another run holds the folder, SuiteError with every problem of the file, CaseInterrupted when
     the user stops the run.
     """
     deadline = None if budget_s is None else monotonic() + budget_s
-    target = plan(suite, out=out, small=small, facts=facts, rerun=rerun, selection=selection)
+    target = plan(suite, out=out, small=small, facts=facts, rerun=rerun, selection=selection, lanes=lanes)
     with target.store.lock():
         repaired = target.store.repair()
         # Another run may have added records while this one planned.
         target = _with_stored_runs(target, tuple(target.store.runs()))
         target.store.write_suite((target.whole or target.suite).facts())
-        is_identified = identify or target.suite.identify
-        finished = tuple(
-            _run_pending(target, on_event, identify=is_identified, wait_idle_s=wait_idle_s, deadline=deadline)
+        done = _run_pending(
+            target,
+            on_event,
+            lanes=lanes,
+            identify=identify or target.suite.identify,
+            wait_idle_s=wait_idle_s,
+            deadline=deadline,
         )
     return RunSummary(
         suite=target.suite.name,
         folder=target.store.folder,
-        finished=finished,
-        skipped=len(target.runs) - len(target.pending),
-        left_out=len(target.pending) - len(finished),
-        notes=(repaired,) if repaired else (),
-        stored=() if finished else target.stored(),
+        skipped=len(target.runs) - len(target.pending) - len(target.not_here),
+        not_here=len(target.not_here),
+        measured=len(done.offsets) - done.failed,
+        failures=done.failed,
+        left_out=len(target.pending) - len(done.offsets),
+        notes=(*([repaired] if repaired else []), *unsupported_lines(target)),
+        stored=() if done.offsets else target.stored(),
+        offsets=tuple(done.offsets),
     )
 
 
 @dataclass(kw_only=True)
 class _Progress:
-    """Counts of a run and the events made of them, in constant time per event."""
+    """Counts of a run and the events made of them, in constant time per event; safe for threads."""
 
     on_event: Callable[[Event], None]
     folder: Path
     done: int
     left: int
     estimate: RunEstimate
+    lanes: int = 1
     failed: int = 0
-    started: float = 0.0
-    run_index: int = 0
+    offsets: list[int] = field(default_factory=list)  # of the new records in the records file
+    lock: threading.RLock = field(default_factory=threading.RLock)
 
     def notify(
         self,
         kind: EventKind,
         *,
-        case: Case | None = None,
+        run: PendingRun | None = None,
+        lane: Lane | None = None,
+        spent_s: float = 0.0,
         record: Record | None = None,
         text: str = "",
         fraction: float | None = None,
     ) -> None:
-        spent = monotonic() - self.started if kind == "progress" else 0.0
-        self.on_event(
-            Event(
-                kind=kind,
-                folder=self.folder,
-                done=self.done,
-                failed=self.failed,
-                left=self.left,
-                left_s=None if self.estimate.unknown else max(0.0, self.estimate.left_s - spent),
-                case=case,
-                run_index=None if case is None else self.run_index,
-                record=record,
-                text=text,
-                fraction=fraction,
+        with self.lock:
+            left_s = max(0.0, self.estimate.left_s / self.lanes - spent_s)
+            self.on_event(
+                Event(
+                    kind=kind,
+                    folder=self.folder,
+                    done=self.done,
+                    failed=self.failed,
+                    left=self.left,
+                    left_s=None if self.estimate.unknown else left_s,
+                    case=run and run[0],
+                    run_index=run and run[1],
+                    lane=None if lane is None else str(lane),
+                    record=record,
+                    text=text,
+                    fraction=fraction,
+                )
             )
-        )
 
-    def start(self, case: Case, index: int) -> None:
-        self.started, self.run_index = monotonic(), index
-        self.notify("started", case=case)
+    def finish(self, run: PendingRun, record: Record, *, lane: Lane | None, offset: int) -> None:
+        with self.lock:
+            self.done, self.left, self.failed = self.done + 1, self.left - 1, self.failed + (not record.is_good)
+            self.offsets.append(offset)
+            self.estimate.finish(record)
+            self.notify("finished", run=run, lane=lane, record=record)
 
-    def finish(self, case: Case, record: Record) -> None:
-        self.done, self.left, self.failed = self.done + 1, self.left - 1, self.failed + (not record.is_good)
-        self.estimate.finish(record)
-        self.notify("finished", case=case, record=record)
+
+@dataclass(kw_only=True)
+class _Runner:
+    """Runs and stores pending runs of a plan, each at most once."""
+
+    target: Plan
+    progress: _Progress
+    identify: bool
+    wait_idle_s: float | None
+    deadline: float | None
+    recipes: tuple[Path, ...]
+
+    def has_time_for(self, case: Case) -> bool:
+        """Whether a run that starts now would end before the deadline, as far as earlier runs tell."""
+        return self.deadline is None or monotonic() + (self.progress.estimate.expected_s(case) or 0.0) < self.deadline
+
+    def run(
+        self, run: PendingRun, *, starts: WorkerStarts, lane: Lane | None = None, stop: CaseStop | None = None
+    ) -> Record:
+        """Run one case once and store its record. A stopped case is stored too, then CaseInterrupted is raised."""
+        case, index = run
+        store, started = self.target.store, monotonic()
+        self.progress.notify("started", run=run, lane=lane)
+        wait = None
+        if self.wait_idle_s is not None and is_timed_case(case):
+            wait = wait_until_idle(
+                self.wait_idle_s,
+                device=case.point.device if lane is None else lane.device,
+                on_wait=lambda text: self.progress.notify("waiting", run=run, lane=lane, text=text),
+                is_stopped=lambda: stop is not None and stop.is_set,
+            )
+        logged = store.log_sizes(case.id)
+        try:
+            record = run_case(
+                case,
+                store,
+                run_index=index,
+                freshness=self.target.freshness[case.id],
+                fingerprint=self.target.fingerprints.get(case.id),
+                recipes=self.recipes,
+                on_progress=lambda text, fraction: self.progress.notify(
+                    "progress", run=run, lane=lane, spent_s=monotonic() - started, text=text, fraction=fraction
+                ),
+                starts=starts,
+                variables={} if lane is None else lane.variables(case),
+                stop=stop,
+            )
+        except CaseInterrupted as interrupted:
+            self._store(interrupted.record, logged)
+            raise
+        record, offset = self._store(record if wait is None else wait.noted_in(record), logged)
+        self.progress.finish(run, record, lane=lane, offset=offset)
+        return record
+
+    def _store(self, record: Record, logged: Mapping[Path, int]) -> tuple[Record, int]:
+        store = self.target.store
+        store.clean_logs(record.case_id, before=logged, identify=self.identify)
+        record = clean_record(record, identify=self.identify)
+        with self.progress.lock:
+            return record, store.append(record)
 
 
 def _run_pending(
     target: Plan,
     on_event: Callable[[Event], None],
     *,
+    lanes: Sequence[Lane] = (),
     identify: bool = False,
     wait_idle_s: float | None = None,
     deadline: float | None = None,
-) -> Iterator[Record]:
+) -> _Progress:
     """Run and store every pending run. A stopped case is stored as `interrupted`, then CaseInterrupted is raised.
 
     With a `deadline` of the monotonic clock, runs that would not end before it are left out.
     """
-    total = sum(case.runs for case in target.suite.cases)
+    pending = target.pending if deadline is None else _fewest_results_first(target)
+    schedule = Schedule(runs=pending, lanes=lanes) if lanes else None
     progress = _Progress(
         on_event=on_event,
         folder=target.store.folder,
-        done=total - len(target.pending),
+        done=len(target.runs) - len(target.pending) - len(target.not_here),
         left=len(target.pending),
         estimate=target.estimate(),
+        lanes=max(1, len(lanes)),
     )
-    recipes = recipe_folders(target.suite.path)
+    runner = _Runner(
+        target=target,
+        progress=progress,
+        identify=identify,
+        wait_idle_s=wait_idle_s,
+        deadline=deadline,
+        recipes=recipe_folders(target.suite.path),
+    )
     progress.notify("planned")
+    if schedule is not None:
+        run_lanes(schedule, runner)
+        return progress
     with WorkerStarts() as starts:
-        for case, index in target.pending if deadline is None else _fewest_results_first(target):
-            if deadline is not None and monotonic() + (progress.estimate.expected_s(case) or 0.0) >= deadline:
-                continue
-            progress.start(case, index)
-            wait = None
-            if wait_idle_s is not None and is_timed_case(case):
-                wait = wait_until_idle(
-                    wait_idle_s,
-                    device=case.point.device,
-                    on_wait=lambda text, case=case: progress.notify("waiting", case=case, text=text),  # type: ignore[misc]  # bound now
-                )
-            logged = target.store.log_sizes(case.id)
-            try:
-                record = run_case(
-                    case,
-                    target.store,
-                    run_index=index,
-                    freshness=target.freshness[case.id],
-                    fingerprint=target.fingerprints.get(case.id),
-                    recipes=recipes,
-                    on_progress=lambda text, fraction, case=case: progress.notify(  # type: ignore[misc]  # bound now
-                        "progress", case=case, text=text, fraction=fraction
-                    ),
-                    starts=starts,
-                )
-            except CaseInterrupted as stop:
-                target.store.clean_logs(case.id, before=logged, identify=identify)
-                target.store.append(clean_record(stop.record, identify=identify))
-                raise
-            target.store.clean_logs(case.id, before=logged, identify=identify)
-            record = clean_record(record if wait is None else wait.noted_in(record), identify=identify)
-            target.store.append(record)
-            progress.finish(case, record)
-            yield record
+        for run in pending:
+            if runner.has_time_for(run[0]):
+                runner.run(run, starts=starts)
+    return progress
 
 
 def _fewest_results_first(target: Plan) -> list[tuple[Case, int]]:

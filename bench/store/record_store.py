@@ -46,7 +46,10 @@ class RecordStore:
 
     def log_sizes(self, case_id: str) -> dict[Path, int]:
         """The logs of a case, one for each rank, and their sizes in bytes."""
-        return {file: file.stat().st_size for file in self.log(case_id).parent.glob(f"{case_id}*.log")}
+        files = [self.log(case_id)]  # not a glob, which reads the folder with the logs of all cases
+        while files[-1].exists():
+            files.append(self.log(case_id).with_suffix(f".rank{len(files)}.log"))
+        return {file: file.stat().st_size for file in files[:-1]}
 
     def clean_logs(self, case_id: str, *, before: Mapping[Path, int], identify: bool) -> None:
         """Remove secrets from what was logged since the sizes `before`, and home folders and host names by default.
@@ -60,8 +63,8 @@ class RecordStore:
                 file.unlink(missing_ok=True)
                 warnings.warn(f"{file} was removed, since it may hold secrets: {error}", StoreWarning, stacklevel=2)
 
-    def append(self, record: Record) -> None:
-        """Add one line and return once it is on the disk; after an error the file is as it was."""
+    def append(self, record: Record) -> int:
+        """Add one line and return its offset once it is on the disk; after an error the file is as it was."""
         with store_errors(self.file, "written"):
             self.folder.mkdir(parents=True, exist_ok=True)
             with self.file.open("ab", buffering=0) as file:
@@ -73,6 +76,14 @@ class RecordStore:
                     with suppress(OSError):
                         os.ftruncate(file.fileno(), before)
                     raise
+                return before
+
+    def records_at(self, offsets: Iterable[int]) -> Iterator[Record]:
+        """The records whose lines begin at these offsets."""
+        with store_errors(self.file, "read"), self.file.open("rb") as lines:
+            for offset in offsets:
+                lines.seek(offset)
+                yield parse_record(lines.readline())
 
     def runs(self) -> list[RunFacts]:
         """The stored runs, in the order in which they were written; none if there is no file."""

@@ -23,6 +23,7 @@ from bench.core.schema import Json
 from bench.core.threshold import parse_threshold
 from bench.core.validation import plain_message, spelling_hint
 from bench.core.yaml_tree import Place, Tree, read_yaml
+from bench.suite.requirement import Requirement
 from bench.suite.shipped import suite_path
 
 
@@ -87,6 +88,7 @@ class SuiteFile(_Strict):
     matrix: dict[str, list[Any]] = {}
     measure: Annotated[dict[str, dict[str, Any] | None], Field(min_length=1)]
     ablate: Ablation | None = None
+    require: Requirement | None = None
     repeat: int | None = Field(default=None, ge=1, le=1000)
     timeout_s: float = Field(default=3600, gt=0, allow_inf_nan=False)
     gate: dict[str, GateRule] = {}

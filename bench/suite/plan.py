@@ -16,6 +16,7 @@ from bench.core.yaml_tree import Place, Tree
 from bench.suite.axes import AXES, AXIS_ALIASES, axis_of, expanded, product, read_axis, spellings
 from bench.suite.file import Ablation, GateRule, SuiteFile, check_suite_in_part
 from bench.suite.matrix import RULES, Exclusion, PlanningCatalog, Setting, exclusions_of, problems_of_rules, settings_of
+from bench.suite.requirement import Requirement
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +32,7 @@ class Suite:
     ablate: Ablation | None
     gate: Mapping[str, GateRule]
     identify: bool = False
+    require: Requirement | None = None
 
     def facts(self) -> dict[str, Json]:
         """What reports and comparisons need of the suite; stored next to its records."""
@@ -69,6 +71,7 @@ def plan_suite(tree: Tree, catalog: PlanningCatalog, *, recipes: Collection[str]
         ablate=file.ablate,
         gate=file.gate,
         identify=file.identify,
+        require=file.require,
     )
 
 
