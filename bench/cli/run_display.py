@@ -60,6 +60,8 @@ class LiveRun:
             self._live.update(self._panel())
         if event.kind == "started" and event.case is not None and event.case.point.recipe is not None:
             self._report_before_training(event)
+        if event.kind == "note":
+            print_text(f"warning: {event.text}")
         if event.kind == "waiting" and not self._is_quiet:
             print_text(event.text)
         if event.kind == "finished" and event.record is not None:

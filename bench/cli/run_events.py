@@ -25,7 +25,7 @@ class JsonEvents:
             "left_s": event.left_s,
             "case": case,
         }
-        if event.kind in ("progress", "waiting"):
+        if event.kind in ("progress", "waiting", "note"):
             facts |= {"text": event.text, "fraction": event.fraction}
         if event.lane is not None:
             facts["lane"] = event.lane

@@ -81,6 +81,12 @@ def run(
             metavar="LIST", help="Run one case at a time on each: cuda:0,cuda:1 or all; cpu,cpu for untimed cases."
         ),
     ] = None,
+    sink: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="TRACKER:TARGET", help="Send records also to mlflow:URI, wandb:PROJECT or trackio:PROJECT."
+        ),
+    ] = None,
     log_json: Annotated[
         bool, typer.Option("--log-json", help="Print each event as a line of JSON instead of text.")
     ] = False,
@@ -97,6 +103,7 @@ def run(
     """
     from bench.runner.devices import lanes_from_text
     from bench.runner.running import run as run_suite
+    from bench.runner.sending import open_sinks
 
     wait_idle_s = wait_idle_seconds(wait_idle)
     tree = read_trusted_suite(suite, small=small, trust=trust, changes=changes)
@@ -108,6 +115,7 @@ def run(
         "wait_idle_s": wait_idle_s,
         "selection": _selection(shard, only, case),
         "lanes": () if devices is None else lanes_from_text(devices),
+        "sinks": open_sinks(sink or ()),
         "budget_s": None if budget is None else seconds_of(budget, flag="--budget"),
     }
     served = partial(served_report, tree, port=_served_port(port, serve=serve))

@@ -24,11 +24,12 @@ from bench.runner.idle import is_timed_case, wait_until_idle
 from bench.runner.lanes import run_lanes
 from bench.runner.local import CaseInterrupted, CaseStop, WorkerStarts, run_case
 from bench.runner.selection import Selection
+from bench.runner.sending import Sink
 from bench.store import RecordStore, RunFacts, read_records
 from bench.suite import Suite, check_suite_in_part, plan_suite, read_suite
 from bench.suite.shipped import recipe_folders
 
-EventKind = Literal["planned", "started", "waiting", "progress", "finished"]
+EventKind = Literal["planned", "started", "waiting", "progress", "finished", "note"]
 # What the results folder holds of one run of a case: `stale` results were taken before something changed.
 RunState = Literal["done", "missing", "stale", "interrupted", "failed"]
 Rerun = Literal["stale", "failed", "all"]
@@ -321,6 +322,7 @@ def run(
     selection: Selection | None = None,
     budget_s: float | None = None,
     lanes: Sequence[Lane] = (),
+    sinks: Sequence[Sink] = (),
     on_event: Callable[[Event], None] = lambda event: None,
 ) -> RunSummary:
     """Run the pending runs of a suite, a file or its values; each record is stored as soon as its run ends.
@@ -331,6 +333,7 @@ def run(
     `selection` limits the run to some of the cases. With `budget_s`, no run starts after so many seconds, nor one whose
     earlier runs took longer than what is left; cases without any result come first, then those with the fewest runs.
     With `lanes` (`bench.runner.devices.lanes_from_text`), one case at a time runs on each of these devices.
+    Each of the `sinks` (`bench.runner.sending.open_sinks`) gets a copy of every record; one that fails is a note.
     Raises StoreError if another run holds the folder, SuiteError with every problem of the file, CaseInterrupted when
     the user stops the run.
     """
@@ -345,6 +348,7 @@ def run(
             target,
             on_event,
             lanes=lanes,
+            sinks=sinks,
             identify=identify or target.suite.identify,
             wait_idle_s=wait_idle_s,
             deadline=deadline,
@@ -357,7 +361,7 @@ def run(
         measured=len(done.offsets) - done.failed,
         failures=done.failed,
         left_out=len(target.pending) - len(done.offsets),
-        notes=(*([repaired] if repaired else []), *unsupported_lines(target)),
+        notes=(*([repaired] if repaired else []), *unsupported_lines(target), *done.notes),
         stored=() if done.offsets else target.stored(),
         offsets=tuple(done.offsets),
     )
@@ -375,6 +379,7 @@ class _Progress:
     lanes: int = 1
     failed: int = 0
     offsets: list[int] = field(default_factory=list)  # of the new records in the records file
+    notes: list[str] = field(default_factory=list)
     lock: threading.RLock = field(default_factory=threading.RLock)
 
     def notify(
@@ -425,6 +430,7 @@ class _Runner:
     wait_idle_s: float | None
     deadline: float | None
     recipes: tuple[Path, ...]
+    sinks: Sequence[Sink] = ()
 
     def has_time_for(self, case: Case) -> bool:
         """Whether a run that starts now would end before the deadline, as far as earlier runs tell."""
@@ -466,6 +472,10 @@ class _Runner:
             raise
         record, offset = self._store(record if wait is None else wait.noted_in(record), logged)
         self.progress.finish(run, record, lane=lane, offset=offset)
+        for sink in self.sinks:
+            if (warning := sink.add(record)) is not None:
+                self.progress.notes.append(warning)
+                self.progress.notify("note", text=warning)
         return record
 
     def _store(self, record: Record, logged: Mapping[Path, int]) -> tuple[Record, int]:
@@ -481,6 +491,7 @@ def _run_pending(
     on_event: Callable[[Event], None],
     *,
     lanes: Sequence[Lane] = (),
+    sinks: Sequence[Sink] = (),
     identify: bool = False,
     wait_idle_s: float | None = None,
     deadline: float | None = None,
@@ -506,15 +517,22 @@ def _run_pending(
         wait_idle_s=wait_idle_s,
         deadline=deadline,
         recipes=recipe_folders(target.suite.path),
+        sinks=sinks,
     )
     progress.notify("planned")
-    if schedule is not None:
-        run_lanes(schedule, runner)
-        return progress
-    with WorkerStarts() as starts:
-        for run in pending:
-            if runner.has_time_for(run[0]):
-                runner.run(run, starts=starts)
+    for sink in sinks:
+        sink.start(target.suite.name)
+    try:
+        if schedule is not None:
+            run_lanes(schedule, runner)
+            return progress
+        with WorkerStarts() as starts:
+            for run in pending:
+                if runner.has_time_for(run[0]):
+                    runner.run(run, starts=starts)
+    finally:
+        for sink in sinks:
+            sink.close()
     return progress
 
 
