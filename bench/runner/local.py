@@ -81,12 +81,18 @@ class CaseStop:
         self._group: WorkerGroup | None = None
         self._lock = threading.Lock()
 
-    def watch(self, group: WorkerGroup | None) -> None:
-        """Name the worker to stop, None after its end."""
+    @contextmanager
+    def watching(self, group: WorkerGroup) -> Iterator[None]:
+        """Let the block be stopped by the end of the worker of `group`."""
         with self._lock:
             self._group = group
-            if self.is_set and group is not None:
+            if self.is_set:
                 group.first.interrupt()
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._group = None
 
     def set(self) -> None:
         """Ask the worker to save its state and stop."""
@@ -149,11 +155,13 @@ def run_case(
         log=str(store.log(case.id).absolute()),
     )
     started_at, started = datetime.now(UTC).isoformat(timespec="seconds"), perf_counter()
-    start = subprocess.Popen if starts is None else starts.of(case)
-    with _worker(request, variables, start, stop) as group:
-        result, stopped = _run_worker(group, case, on_progress)
-    if stop is not None:
-        result = stop.described(result)
+    result, stopped = _run_worker(
+        request,
+        on_progress,
+        start=subprocess.Popen if starts is None else starts.of(case),
+        variables=variables,
+        stop=stop or CaseStop(),
+    )
     record = Record(
         case=case,
         case_id=case.id,
@@ -181,29 +189,21 @@ def _modules(fingerprint: Fingerprint | None) -> dict[str, Json]:
     return {"modules": dict(fingerprint.modules)} if fingerprint and fingerprint.modules else {}
 
 
-@contextmanager
-def _worker(
-    request: WorkerRequest, variables: Mapping[str, str], start: Callable[..., Process], stop: CaseStop | None
-) -> Iterator[WorkerGroup]:
-    content = request.model_dump(mode="json")
-    with worker_processes(request.case, content, log=Path(request.log), start=start, variables=variables) as group:
-        if stop is not None:
-            stop.watch(group)
-        try:
-            yield group
-        finally:
-            if stop is not None:
-                stop.watch(None)
-
-
 def _run_worker(
-    group: WorkerGroup, case: Case, on_progress: OnProgress
+    request: WorkerRequest,
+    on_progress: OnProgress,
+    *,
+    start: Callable[..., Process],
+    variables: Mapping[str, str],
+    stop: CaseStop,
 ) -> tuple[WorkerResult, KeyboardInterrupt | None]:
     """What the worker returned, and the signal that stopped it, if one did."""
-    try:
-        return _receive(group, case.timeout_s, on_progress), None
-    except KeyboardInterrupt as stop:
-        return _stop_worker(group), stop
+    case, content, log = request.case, request.model_dump(mode="json"), Path(request.log)
+    with worker_processes(case, content, log=log, start=start, variables=variables) as group, stop.watching(group):
+        try:
+            return stop.described(_receive(group, case.timeout_s, on_progress)), None
+        except KeyboardInterrupt as interrupt:
+            return _stop_worker(group), interrupt
 
 
 def _receive(group: WorkerGroup, limit_s: float, on_progress: OnProgress) -> WorkerResult:

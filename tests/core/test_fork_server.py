@@ -23,6 +23,7 @@ def main():
     from bench.core.process import ReplyPipe, read_request
     request = read_request()
     reply = ReplyPipe()
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell ignores it in commands that end with &
     print("noise on standard output")
     variables = {**globals(), "reply": reply}
     exec(request.get("before", ""), variables)

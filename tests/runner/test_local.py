@@ -20,7 +20,7 @@ CASE = Case(suite="s", point=Point(model="c3d", clip=Clip.model_validate("16x1x1
 def test_all_runs_of_one_process_name_the_same_session(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     requests: list[WorkerRequest] = []
 
-    def result(request: WorkerRequest, *_: object) -> tuple[WorkerResult, None]:
+    def result(request: WorkerRequest, *_: object, **__: object) -> tuple[WorkerResult, None]:
         requests.append(request)
         return WorkerResult(status="ok", details={"parity": 1}), None
 

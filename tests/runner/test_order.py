@@ -76,17 +76,17 @@ def planned(folder: Path) -> Plan:
 
 
 def test_runs_are_interleaved_over_the_cases(tmp_path: Path, ran: list[tuple[int | None, int]]) -> None:
-    list(_run_pending(planned(tmp_path), lambda event: None))
+    _run_pending(planned(tmp_path), lambda event: None)
     counts, timed = [one for one in ran if one[0] is None], [one for one in ran if one[0] is not None]
     assert counts == [(None, 0)], "what is counted is counted once"
     assert timed == [(1, 0), (2, 0), (3, 0), (1, 1), (2, 1), (3, 1), (1, 2), (2, 2), (3, 2)]
 
 
 def test_a_failed_run_alone_is_repeated_under_its_own_number(tmp_path: Path, ran: list[tuple[int | None, int]]) -> None:
-    list(_run_pending(planned(tmp_path), lambda event: None))
+    _run_pending(planned(tmp_path), lambda event: None)
     failed = ran[4]
     del ran[:]
-    list(_run_pending(planned(tmp_path), lambda event: None))
+    _run_pending(planned(tmp_path), lambda event: None)
     assert ran == [failed]
 
 
