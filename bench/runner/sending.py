@@ -16,7 +16,8 @@ from bench.core.errors import InputError, MissingPackageError, UnknownNameError
 from bench.core.schema import Json, Record
 from bench.runner import sinks
 
-SEND_S = 20.0  # for one record; the first one imports the tracker's package
+SEND_S = 20.0  # for one record
+CONNECT_S = 60.0  # for the first one, which imports the package of the tracker
 
 
 class Sender(Protocol):
@@ -49,7 +50,7 @@ class Sink:
         self._records: queue.SimpleQueue[Record | None] = queue.SimpleQueue()
         self._is_idle = threading.Event()
         self._error: BaseException | None = None
-        self._is_off = False
+        self._is_off = self._is_connected = False
         self._lock = threading.Lock()
 
     def start(self, suite: str) -> None:
@@ -64,10 +65,12 @@ class Sink:
                 return None
             self._is_idle.clear()
             self._records.put(record)
-            if self._is_idle.wait(SEND_S) and self._error is None:
+            limit_s = SEND_S if self._is_connected else CONNECT_S
+            if self._is_idle.wait(limit_s) and self._error is None:
+                self._is_connected = True
                 return None
             self._is_off = True
-        why = f"{type(self._error).__name__}: {self._error}" if self._error else f"no answer within {SEND_S:g} s"
+        why = f"{type(self._error).__name__}: {self._error}" if self._error else f"no answer within {limit_s:g} s"
         line = " ".join(why.split())[:300]
         return f"--sink {self.name}: {line}; nothing more is sent to it, and the records are in the results folder"
 

@@ -98,6 +98,7 @@ def test_a_tracker_that_fails_costs_one_warning_and_is_left_alone(
 def test_a_tracker_that_hangs_costs_a_wait_and_one_warning(
     tracker: Callable[..., Sink], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(sending, "CONNECT_S", 0.1)
     monkeypatch.setattr(sending, "SEND_S", 0.1)
     sink = tracker(lambda record: time.sleep(30))
     began = time.monotonic()
