@@ -347,16 +347,24 @@ VERDICT_COLUMNS = ("verdict", "case", "metric", "base", "head", "change", "why")
 
 def _show_comparison(comparison: "Comparison") -> None:
     """Print the table of verdicts, urgent ones first, then what could not be compared, then a summary."""
-    from bench.comparison.formats import cells, headline, sections, shown_rows
+    from bench.comparison.formats import cause_lines, cells, folded_rows, headline, sections
 
-    rows = shown_rows(comparison)
+    causes = cause_lines(comparison)
+    for verdict, title, lines in causes:
+        print_text(f"{verdict}: {title}")
+        for line in lines:
+            print_text(f"  {line}")
+    rows, same = folded_rows(comparison)
     if rows:
         print_table(VERDICT_COLUMNS, [cells(row) for row in rows], right=("base", "head", "change"))
+    if same:
+        print_text(f"{len(same)} metrics are the same; --json shows them")
     for title, lines in sections(comparison):
         print_text(f"{title}:")
         for line in lines:
             print_text(f"  {line}")
-    if left := len(comparison.rows) - len(rows):
+    explained = sum(len(comparison.moved_by(cause)) for cause in comparison.causes)
+    if left := len(comparison.rows) - len(rows) - len(same) - explained:
         print_text(f"{left} more metrics are not gated; --json shows them")
     print_text(headline(comparison))
 

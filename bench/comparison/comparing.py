@@ -5,6 +5,7 @@ from dataclasses import replace
 
 from bench.comparison.allowed_changes import GateValue, Rule, read_rules
 from bench.comparison.baselines import PREFIX, baseline_files
+from bench.comparison.causes import causes_of, have_same_structure
 from bench.comparison.compatibility import depends_on_machine, incompatibilities, notable_differences
 from bench.comparison.gate_rules import GateRules, decides_by_machine, metrics_of
 from bench.comparison.pairing import (
@@ -77,7 +78,8 @@ def compare(
             ),
             unmeasured=tuple(rules.unmeasured()),
             unlike=tuple(unlike),
-            notes=tuple(_notes(pairs)),
+            notes=(*_notes(pairs), *_renames(old, new, pairs)),
+            causes=causes_of(pairs),
         )
 
 
@@ -126,6 +128,23 @@ def _notes(pairs: Sequence[CasePair]) -> Iterator[str]:
         yield (
             "base and head were measured one after the other: a change of the machine between two sessions looks like "
             "a change of the code; measure both in turns with vbench ab, or in five sessions or more together"
+        )
+
+
+def _renames(old: SideRuns, new: SideRuns, pairs: Sequence[CasePair]) -> Iterator[str]:
+    """Yield a note for each model that only base has and that has the structure of one that only head has."""
+    paired = {id(case) for pair in pairs for case in (pair.base, pair.head)}
+    gone, come = ([case for case in side.cases.values() if case.runs and id(case) not in paired] for side in (old, new))
+    alike = [
+        (before.case.point.model, after.case.point.model)
+        for before in gone
+        for after in come
+        if before.case.point.clip == after.case.point.clip and have_same_structure(before, after)
+    ]
+    for before, after in dict.fromkeys(alike):
+        yield (
+            f"{before} is gone and {after} is new, with the same layers and counts: if it was renamed, add "
+            f"`renamed: {{{after}: {before}}}` to the suite, which compares them and keeps the history"
         )
 
 

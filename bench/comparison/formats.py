@@ -30,6 +30,7 @@ URGENCY: tuple[Verdict, ...] = ("worse", "inconclusive", "better", "same")
 MARKS: dict[Verdict, str] = {"worse": "🔴", "inconclusive": "🟡", "better": "🟢", "same": "⚪"}
 # A GitHub comment has at most 65,536 characters: these are for the table and for the lists below it.
 SHOWN_ROWS, TABLE_SIZE = 200, 40_000
+MOST_SAME_ROWS = 6  # more rows that are the same are folded
 SHOWN_LINES, LISTS_SIZE = 40, 20_000
 LONGEST_TEXT = 400
 
@@ -37,11 +38,54 @@ LONGEST_TEXT = 400
 def shown_rows(comparison: Comparison) -> list[MetricVerdict]:
     """Return rows for people, urgent ones first: all that decide, and of the others those that changed.
 
-    If nothing was compared, returns all rows, because their reasons explain why.
+    Rows that a changed layer explains are left out, because `cause_lines` has them. If nothing was compared, returns
+    all rows, because their reasons explain why.
     """
     changed = ("worse", "better")
-    rows = [row for row in comparison.rows if comparison.is_empty or row.is_deciding or row.verdict in changed]
+    explained = {id(row) for cause in comparison.causes for row in comparison.moved_by(cause)}
+    rows = [
+        row
+        for row in comparison.rows
+        if id(row) not in explained and (comparison.is_empty or row.is_deciding or row.verdict in changed)
+    ]
     return sorted(rows, key=lambda row: (not row.is_deciding, URGENCY.index(row.verdict)))
+
+
+def folded_rows(comparison: Comparison) -> tuple[list[MetricVerdict], list[MetricVerdict]]:
+    """Return the rows to show, and those that are the same if there are many, which a summary replaces."""
+    rows = shown_rows(comparison)
+    same = [row for row in rows if row.verdict == "same"]
+    if len(same) <= MOST_SAME_ROWS:
+        return rows, []
+    return [row for row in rows if row.verdict != "same"], same
+
+
+def cause_lines(comparison: Comparison) -> list[tuple[Verdict, str, list[str]]]:
+    """Return for each changed model its verdict, its changed layers, and a line for each case with what they move."""
+    found: list[tuple[Verdict, str, list[str]]] = []
+    for cause in comparison.causes:
+        rows = comparison.moved_by(cause)
+        deciding = {row.verdict for row in rows if row.is_deciding} or {row.verdict for row in rows}
+        if not rows:
+            continue
+        cases: dict[str, list[str]] = {}
+        for row in rows:
+            cases.setdefault(one_line(row.case), []).append(_moved(row))
+        lines = [f"{case}: {', '.join(moved)}" for case, moved in cases.items()]
+        source = f" ({cause.source})" if cause.source else ""
+        found.append(("worse" if "worse" in deciding else "better", one_line(f"{cause}{source}"), lines))
+    return sorted(found, key=lambda each: URGENCY.index(each[0]))
+
+
+def _moved(row: MetricVerdict) -> str:
+    """Return one metric under a cause: its change, with the interval if it is uncertain; `not gated` if it is not."""
+    if row.ratio is not None:
+        change = percent(row.ratio - 1)
+    else:
+        change = f"{format_value(row.base, row.unit)} to {format_value(row.head, row.unit)}"
+    interval = row.interval and f" ({' to '.join(percent(end - 1) for end in row.interval)})"
+    mark = "" if row.is_deciding else " (not gated)"
+    return f"{one_line(row.metric)} {change}{interval or ''}{mark}"
 
 
 def cells(row: MetricVerdict) -> tuple[str, str, str, str, str, str, str]:
@@ -100,17 +144,20 @@ def as_markdown(comparison: Comparison) -> str:
         "",
         f"Base {_code(comparison.base)}, head {_code(comparison.head)}.",
     ]
-    rows = [_table_line(row) for row in shown_rows(comparison)]
-    if rows:
-        shown = _fitting(rows, most=SHOWN_ROWS, size=TABLE_SIZE)
-        lines += [
-            "",
-            "| | verdict | case | metric | base | head | change | why |",
-            "|---|---|---|---|---:|---:|---:|---|",
-            *shown,
-        ]
-        if left := len(rows) - len(shown):
-            lines += ["", f"{plural(left, 'further row')} left out."]
+    causes = [
+        line
+        for verdict, title, found in cause_lines(comparison)
+        for line in (f"- {MARKS[verdict]} **{verdict}**: {_plain(title)}", *(f"  - {_plain(each)}" for each in found))
+    ]
+    if causes:
+        shown = _fitting(causes, most=SHOWN_ROWS, size=TABLE_SIZE // 4)
+        left = len(causes) - len(shown)
+        lines += ["", *shown, *([f"- and {plural(left, 'further line')}"] if left else [])]
+    rows, same = folded_rows(comparison)
+    lines += _table(rows, size=TABLE_SIZE // 2)
+    if same:
+        lines += ["", f"<details><summary>{len(same)} metrics are the same</summary>"]
+        lines += [*_table(same, size=TABLE_SIZE // 4), "", "</details>"]
     room = LISTS_SIZE
     for title, found in sections(comparison):
         items = [f"- {_plain(line)}" for line in found]
@@ -119,6 +166,22 @@ def as_markdown(comparison: Comparison) -> str:
         left = len(items) - len(shown)
         lines += ["", f"**{title}**", "", *shown, *([f"- and {left} more"] if left else [])]
     return "\n".join(lines) + "\n"
+
+
+def _table(rows: Sequence[MetricVerdict], *, size: int) -> list[str]:
+    """Return a Markdown table of as many rows as fit into `size` characters, and how many are left out."""
+    if not rows:
+        return []
+    lines = [_table_line(row) for row in rows]
+    shown = _fitting(lines, most=SHOWN_ROWS, size=size)
+    left = len(lines) - len(shown)
+    return [
+        "",
+        "| | verdict | case | metric | base | head | change | why |",
+        "|---|---|---|---|---:|---:|---:|---|",
+        *shown,
+        *(["", f"{plural(left, 'further row')} left out."] if left else []),
+    ]
 
 
 def _fitting(lines: Sequence[str], *, most: int, size: int) -> list[str]:
@@ -133,6 +196,12 @@ def as_annotations(comparison: Comparison) -> str:
     lines += [_command("error", f"missing: {each.case}", each.why) for each in comparison.missing]
     lines += [_command("error", f"failed: {each.case}", each.why) for each in comparison.failed if each.side == "head"]
     levels = {"worse": "error", "inconclusive": "warning", "better": "notice"}
+    for cause in comparison.causes:
+        rows = [row for row in comparison.moved_by(cause) if row.is_deciding]
+        if rows:
+            verdict = "worse" if any(row.verdict == "worse" for row in rows) else "better"
+            text = "; ".join(f"{row.case}: {_moved(row)}" for row in rows[:SHOWN_LINES])
+            lines.append(_command(levels[verdict], f"{verdict}: {cause}", text, source=cause.source))
     for row in shown_rows(comparison):
         if row.is_deciding and row.is_missing:
             lines.append(_command("error", f"lost: {row.metric}", f"{row.case}: {row.reason}"))
@@ -243,8 +312,11 @@ def _plain(text: str) -> str:
     return escaped.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").replace("@", "@\u200b")
 
 
-def _command(level: str, title: str, message: str) -> str:
-    return f"::{level} title={_escaped(title, also=':,')}::{_escaped(message)}"
+def _command(level: str, title: str, message: str, *, source: str = "") -> str:
+    """Return a workflow command, at `source`, a `file:line`, if it is known."""
+    file, _, line = source.rpartition(":")
+    place = f"file={_escaped(file, also=':,')},line={line}," if file and line.isdigit() else ""
+    return f"::{level} {place}title={_escaped(one_line(title), also=':,')}::{_escaped(message)}"
 
 
 def _escaped(text: str, *, also: str = "") -> str:

@@ -69,6 +69,46 @@ class UncomparedCase:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ModuleChange:
+    """A module, or so many `layers` of one, that was added, removed or costs more or less: MACs and parameters.
+
+    A cost is None if it was not counted. The path of the whole model is empty.
+    """
+
+    path: str
+    what: Literal["added", "removed", "changed"]
+    macs: int | None
+    params: int | None
+    layers: int = 1
+
+    def __str__(self) -> str:
+        costs = [f"{'-' if n < 0 else '+'}{format_value(abs(n), unit)}" for n, unit in self._costs if n]
+        place = self.path or "the whole model"
+        several = f" ({self.layers} layers)" if self.layers > 1 else ""
+        return f"{place}{several} {self.what}: {', '.join(costs) or 'other layers of the same cost'}"
+
+    @property
+    def _costs(self) -> tuple[tuple[int | None, str], ...]:
+        return (self.macs, "MACs"), (self.params, "parameters")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cause:
+    """Modules of one model that changed, and the ids in head of its cases, whose metrics they move.
+
+    `source` is where the model is written, as `file:line`; empty if unknown.
+    """
+
+    model: str
+    changes: tuple[ModuleChange, ...]
+    case_ids: tuple[str, ...]
+    source: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.model}: {'; '.join(map(str, self.changes))}"
+
+
+@dataclass(frozen=True, kw_only=True)
 class Difference:
     """One fact that differs between the sides or within one side, with all values found."""
 
@@ -85,6 +125,7 @@ class Comparison:
     """Verdicts on HEAD against BASE. `failed` lists runs without a result; only those of head make it incomplete.
 
     `unmeasured` lists gate rules that match no metric; `unlike` lists what differs in an `--across` comparison.
+    `causes` says for each model whose layers changed which ones, and which cases that concerns.
     """
 
     base: str
@@ -96,6 +137,12 @@ class Comparison:
     unmeasured: tuple[str, ...] = ()
     unlike: tuple[Difference, ...] = ()
     notes: tuple[str, ...] = ()
+    causes: tuple[Cause, ...] = ()
+
+    def moved_by(self, cause: Cause) -> list[MetricVerdict]:
+        """Return the rows of the cause's cases that are worse or better, those that decide first."""
+        rows = [row for row in self.rows if row.case_id in cause.case_ids and row.verdict in ("worse", "better")]
+        return sorted(rows, key=lambda row: not row.is_deciding)
 
     @property
     def is_empty(self) -> bool:

@@ -47,6 +47,7 @@ def params(case: "CaseContext") -> list[Metric]:
     counted = forward_of(case)
     if counted.never_called:
         case.note("never_called_parameters", dict(counted.never_called))
+    case.note("params_by_module", dict(counted.parameters.by_module))
     amounts = {
         TOTAL: counted.params,
         TRAINABLE: counted.trainable,

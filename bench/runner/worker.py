@@ -125,6 +125,8 @@ def measure_case(case: CaseContext, *, rank: int = 0, has_canary: bool = True) -
                 with _timed(case, name) if measure.is_timed else nullcontext():
                     metrics += _as_declared(case, measure, measure.function(case, **options))
                 seconds[name] = round(time.perf_counter() - started, 3)
+        if source := _source_of(case):
+            case.note("model_source", source)
         status = check_timings(case, metrics)
     except Exception as error:  # whatever a model raises ends its case, not the suite
         failed = {"status": _status_of(error), "error": failure_of(error)}
@@ -207,6 +209,20 @@ def _file_of(case: CaseContext) -> str | None:
     else:
         module = sys.modules.get(file_module_name(name) if is_file_name(name) else name)
     return getattr(module, "__file__", None)
+
+
+def _source_of(case: CaseContext) -> str | None:
+    """Where the model's factory is written, as `file:line`, if that is below the working folder."""
+    name, _, factory = case.point.model.partition(":")
+    if factory:
+        function = getattr(sys.modules.get(name), factory, None)
+    else:
+        function = MODELS.get(name).function if name in MODELS else None
+    try:
+        file, line = inspect.getsourcefile(function), inspect.getsourcelines(function)[1]  # type: ignore[arg-type]
+        return f"{Path(file or '').resolve().relative_to(Path.cwd().resolve())}:{line}"
+    except (TypeError, OSError, ValueError):  # no function with source, or it is elsewhere
+        return None
 
 
 def _status_of(error: BaseException) -> Status:
