@@ -12,7 +12,17 @@ from typing import Any
 from bench.ab.budget import budget_lines, longer_budget
 from bench.ab.pairs import run_apart, run_at_once, run_together
 from bench.ab.rounds import Rounds, measure_rounds
-from bench.ab.sides import PlannedCase, RunOutcome, Side, SideName, SideSpec, read_side, side_setup, suite_for_side
+from bench.ab.sides import (
+    PlannedCase,
+    RunOutcome,
+    Side,
+    SideName,
+    SideSpec,
+    read_side,
+    side_setup,
+    suite_for_side,
+    with_former_names,
+)
 from bench.comparison.allowed_changes import GateValue, read_rules, refuse_noise
 from bench.comparison.interim import InterimAnalyses, open_cases
 from bench.comparison.sequential import MAX_PAIRS
@@ -71,7 +81,11 @@ def ab(
         raise
     if counts:
         suite = only_counts(suite)
-    suites = [replace(suite, data=_with_limits_as_text(suite_for_side(spec, suite.data))) for spec in specs]
+    given_suites = with_former_names(suite.data), suite.data
+    suites = [
+        replace(suite, data=_with_limits_as_text(suite_for_side(spec, own)))
+        for spec, own in zip(specs, given_suites, strict=True)
+    ]
     folder, path = _new_folder(out, str(suite.data.get("suite"))), Path(suite.position(()).file).absolute()
     with ExitStack() as stack:
         try:
@@ -93,7 +107,8 @@ def ab(
         except SetUpError:
             check_suite(suite)  # if the file itself is wrong, that is the error, with its line
             raise
-        pairing = pair_plans(sides[0].cases, sides[1].cases, by_place=_has_model(specs))
+        is_by_place = _has_model(specs) or bool(suite.data.get("renamed"))
+        pairing = pair_plans(sides[0].cases, sides[1].cases, by_place=is_by_place)
         partners = {case: sides[0].cases[place].id for case, (place, _) in pairing.shared.items()}
         analyses = InterimAnalyses(
             folder / "base",

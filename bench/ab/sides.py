@@ -108,7 +108,7 @@ def suite_for_side(spec: SideSpec, suite: Mapping[str, Any]) -> dict[str, Any]:
     Raises InputError if the suite has several models or leaves the clip to the model.
     """
     if spec.kind != "model":
-        return dict(suite)
+        return {key: value for key, value in suite.items() if key != "renamed"}  # older commits do not know this key
     models = suite.get("models") or []
     if len(models) != 1:
         raise InputError(f"{spec.text}: the suite must have one model, which this one replaces; it has {len(models)}")
@@ -123,6 +123,35 @@ def suite_for_side(spec: SideSpec, suite: Mapping[str, Any]) -> dict[str, Any]:
                 {**rule, "model": spec.value} if isinstance(rule, dict) and "model" in rule else rule for rule in rules
             ]
     return {**suite, **mine, **({"matrix": matrix} if matrix else {})}
+
+
+def with_former_names(suite: Mapping[str, Any]) -> dict[str, Any]:
+    """The suite for base: models that it says were `renamed` have their former names."""
+    renamed = suite.get("renamed")
+    if not isinstance(renamed, Mapping):
+        return dict(suite)
+    found = dict(suite)
+    if isinstance(models := suite.get("models"), list):
+        found["models"] = [_former(entry, renamed) for entry in models]
+    if isinstance(matrix := suite.get("matrix"), dict):
+        found["matrix"] = {
+            axis: [
+                {**rule, "model": _former(rule["model"], renamed)}
+                if isinstance(rule, dict) and "model" in rule
+                else rule
+                for rule in values
+            ]
+            if axis in ("include", "exclude") and isinstance(values, list)
+            else values
+            for axis, values in matrix.items()
+        }
+    return found
+
+
+def _former(entry: Any, renamed: Mapping[str, str]) -> Any:
+    if isinstance(entry, dict):
+        return {**entry, "name": _former(entry.get("name"), renamed)}
+    return renamed.get(entry, entry) if isinstance(entry, str) else entry
 
 
 @contextmanager

@@ -191,6 +191,10 @@ def history(
         list[Path] | None, typer.Option("--from", metavar="RESULTS", help="Records of many commits; repeatable.")
     ] = None,
     folder: BaselineFolder = Path(),
+    former: Annotated[
+        list[str] | None,
+        typer.Option("--former", metavar="CASE", help="A case that this one continues, such as before a rename."),
+    ] = None,
     html: Html = None,
     atom: Annotated[
         Path | None, typer.Option("--atom", metavar="FILE", help="Also write an Atom feed of the regressions.")
@@ -204,11 +208,11 @@ def history(
 
     files = given or history_files(current_branch(folder) if branch is None else branch, root=folder)
     pages = [file for file in (html, atom) if _page_file(file) is not None]
-    found = history_of(read_records(files), metric, case, repository=folder)
+    found = history_of(read_records(files), metric, case, repository=folder, former=former or [])
     facts = {**asdict(found), "case": found.case.title, "id": found.case.id}
     if as_json:
-        former = {"moments": facts["commits"], "turns": facts["changes"]}  # names before 0.1.0; remove with 0.2.0
-        print_json({**facts, **former})
+        aliases = {"moments": facts["commits"], "turns": facts["changes"]}  # names before 0.1.0; remove with 0.2.0
+        print_json({**facts, **aliases})
     else:
         _show_history(found)
     if pages:

@@ -71,13 +71,17 @@ class History:
     is_exact: bool = False
 
 
-def history_of(records: Iterable[Record], metric: str, case: str, *, repository: Path = Path()) -> History:
+def history_of(
+    records: Iterable[Record], metric: str, case: str, *, repository: Path = Path(), former: Sequence[str] = ()
+) -> History:
     """Return the series of a metric (a name or key) and a case (an id, or part or pattern of its title) with its steps.
 
-    `repository` is a folder in which git may know the commits. Raises InputError if there is no such metric or case, if
-    several cases with the metric match, or if its runs come from several kinds of machine.
+    `former` are cases that this one continues, such as those of a model's earlier name. `repository` is a folder in
+    which git may know the commits. Raises InputError if there is no such metric or case, if several cases with the
+    metric match, or if its runs come from several kinds of machine.
     """
-    of_case = _of_case([record for record in records if record.is_good], case, metric)
+    good = [record for record in records if record.is_good]
+    of_case = [record for name in (*former, case) for record in _of_case(good, name, metric)]
     key = _key(of_case, metric)
     measured = sorted(_known(of_case, key), key=lambda each: each[0].started_at)
     known = [(record, found) for record, found in measured if record.in_turns is None]

@@ -38,16 +38,22 @@ def pair_cases(
 ) -> list[CasePair]:
     """Pair cases by suite and id, then by id in suites of other names, then by point with other measures.
 
-    Only if no case matches that way, cases are paired that differ in how they ran, such as in precision. If `model` is
-    in `differing`, model names are ignored, and model arguments too unless they distinguish cases. `partners` maps ids
-    of head to ids of base and replaces all of this.
+    Cases of renamed models are paired with those of their former names. Only if no case matches, cases are paired that
+    differ in how they ran, such as in precision. If `model` is in `differing`, model names are ignored, and model
+    arguments too unless they distinguish cases. `partners` maps ids of head to ids of base and replaces all of this.
     """
     old, new = ([case for case in side.cases.values() if case.runs] for side in (base, head))
     if partners is not None:
         return _matched(old, [case for case in new if case.id in partners], _id, lambda case: partners[case.id])
     if "model" in differing:
         return _matched_by(old, new, (_point_without("model"), _point_without("model", "args")))
-    return _matched_by(old, new, (_suite_and_id, _id, _point)) or _matched(old, new, _point_without(*RUN_AXES))
+    pairs = _matched_by(old, new, (_suite_and_id, _id, _point))
+    used = {id(case) for pair in pairs for case in (pair.base, pair.head)}
+    left, come = ([case for case in side if id(case) not in used] for side in (old, new))
+    pairs += _matched(
+        left, [case for case in come if case.case.point.model in head.renamed], _point, _former(head.renamed)
+    )
+    return pairs or _matched(old, new, _point_without(*RUN_AXES))
 
 
 def unpaired_cases(
@@ -150,6 +156,16 @@ def _id(case: CaseRuns) -> Hashable:
 
 def _point(case: CaseRuns) -> Hashable:
     return digest(case.case.point.model_dump(mode="json", exclude_none=True))
+
+
+def _former(renamed: Mapping[str, str]) -> CaseKey:
+    """Key by the point as it was before the model was renamed."""
+
+    def key(case: CaseRuns) -> Hashable:
+        point = case.case.point.model_dump(mode="json", exclude_none=True)
+        return digest({**point, "model": renamed.get(point["model"], point["model"])})
+
+    return key
 
 
 def _point_without(*axes: str) -> CaseKey:

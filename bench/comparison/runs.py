@@ -50,11 +50,15 @@ class CaseRuns:
 
 @dataclass(frozen=True, kw_only=True)
 class SideRuns:
-    """All cases of one side by suite and id, and the `gate:` of each suite as its results folder stores it."""
+    """All cases of one side by suite and id, and the `gate:` of each suite as its results folder stores it.
+
+    `renamed` holds the former name of each model that the suites say was renamed.
+    """
 
     source: str
     cases: Mapping[tuple[str, str], CaseRuns]
     gates: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    renamed: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,19 +129,22 @@ def open_side(source: Source | Iterable[Record]) -> Iterator[SideRuns]:
     with ExitStack() as stack:
         runs = given
         gates: dict[str, Mapping[str, Any]] = {}
+        renamed: dict[str, str] = {}
         for item in items:
             if not isinstance(item, Record):
-                found, rules = _read(stack.enter_context(_on_disk(item)))
-                runs, gates = runs + found, gates | rules
+                found, rules, names = _read(stack.enter_context(_on_disk(item)))
+                runs, gates, renamed = runs + found, gates | rules, renamed | names
         name = ", ".join(str(item) for item in items if not isinstance(item, Record)) or f"{len(given)} records"
-        yield SideRuns(source=name, cases=_cases(runs), gates=gates)
+        yield SideRuns(source=name, cases=_cases(runs), gates=gates, renamed=renamed)
 
 
-def _read(source: str | Path) -> tuple[list[Run], dict[str, Mapping[str, Any]]]:
+def _read(source: str | Path) -> tuple[list[Run], dict[str, Mapping[str, Any]], dict[str, str]]:
+    """Return the runs, the gate of each suite, and the former names of renamed models."""
     runs: list[Run] = []
     gates: dict[str, Mapping[str, Any]] = {}
+    renamed: dict[str, str] = {}
     if Path(source).is_dir() and not any(Path(source).rglob(RECORDS)):
-        return [], {}  # a run that ended before its first record measured nothing, which is not the user's mistake
+        return [], {}, {}  # a run that ended before its first record measured nothing, which is not the user's mistake
     for file in record_files(source):
         for record in read_records(file):
             session = "" if file.name == RECORDS else record.started_at
@@ -145,7 +152,9 @@ def _read(source: str | Path) -> tuple[list[Run], dict[str, Mapping[str, Any]]]:
         facts = read_suite_info(file.parent)
         if isinstance(gate := facts.get("gate"), dict) and gate:
             gates[str(facts.get("name", ""))] = gate
-    return runs, gates
+        if isinstance(names := facts.get("renamed"), dict):
+            renamed |= {new: former for new, former in names.items() if isinstance(former, str)}
+    return runs, gates, renamed
 
 
 def _cases(runs: Sequence[Run]) -> dict[tuple[str, str], CaseRuns]:

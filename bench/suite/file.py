@@ -85,6 +85,7 @@ class SuiteFile(_Strict):
     extends: list[str] = []
     plugins: list[str] = []
     models: Annotated[list[str | dict[str, Any]], Field(min_length=1)]
+    renamed: dict[str, str] = {}
     matrix: dict[str, list[Any]] = {}
     measure: Annotated[dict[str, dict[str, Any] | None], Field(min_length=1)]
     ablate: Ablation | None = None

@@ -1,7 +1,7 @@
 """Turns a suite file into a `Suite` with its cases. Pure: the catalog of models and measures is passed in."""
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,7 @@ class Suite:
     gate: Mapping[str, GateRule]
     identify: bool = False
     require: Requirement | None = None
+    renamed: Mapping[str, str] = field(default_factory=dict)
 
     def facts(self) -> dict[str, Json]:
         """What reports and comparisons need of the suite; stored next to its records."""
@@ -44,6 +45,7 @@ class Suite:
             "planned": {case.id: case.runs for case in self.cases},
             "ablate": self.ablate.model_dump() if self.ablate else None,
             "gate": {metric: rule.model_dump(exclude_none=True) for metric, rule in self.gate.items()},
+            **({"renamed": dict(self.renamed)} if self.renamed else {}),
         }
 
 
@@ -72,6 +74,7 @@ def plan_suite(tree: Tree, catalog: PlanningCatalog, *, recipes: Collection[str]
         gate=file.gate,
         identify=file.identify,
         require=file.require,
+        renamed=file.renamed,
     )
 
 
@@ -124,11 +127,15 @@ class _Planner:
         self.catalog.look_up([name for entry in self.file.models if isinstance(name := _model_name(entry), str)])
         for number, entry in enumerate(self.file.models):
             arguments |= self._check_model(number, entry, known)
+        names = {str(_model_name(entry)) for entry in self.file.models}
+        for name in self.file.renamed:
+            if name not in names:
+                self._add(("renamed", name), f"renamed: this suite has no model {name!r}; {suggest(name, names)}")
         for axis in self.file.matrix:
             if axis_of(axis) not in (*AXES, *RULES, *arguments):
                 self._add(("matrix", axis), f"unknown axis {axis!r}; {suggest(axis, {*AXES, *arguments})}")
         self._check_values(("matrix",), {k: v for k, v in self.file.matrix.items() if k not in RULES})
-        if len(known) == len({str(_model_name(entry)) for entry in self.file.models}):
+        if len(known) == len(names):
             is_overlaid = self.tree.is_overlaid(("matrix", "exclude"))
             for place, message in problems_of_rules(self.file, known, is_overlaid=is_overlaid):
                 self._add(place, message)

@@ -12,7 +12,17 @@ import pytest
 
 from bench.ab import side_child, sides
 from bench.ab.side_child import OWN, _is_other, _origins
-from bench.ab.sides import RunOutcome, Side, SideSetup, modules_of, read_side, side_setup, suite_for_side
+from bench.ab.sides import (
+    RunOutcome,
+    Side,
+    SideSetup,
+    SideSpec,
+    modules_of,
+    read_side,
+    side_setup,
+    suite_for_side,
+    with_former_names,
+)
 from bench.core.errors import InputError, SetUpError
 from bench.core.yaml_tree import Tree, read_yaml
 
@@ -113,6 +123,20 @@ def test_a_model_side_replaces_the_one_model_of_the_suite(repository: Path) -> N
         suite_for_side(read_side("nets:small"), SUITE)
     with pytest.raises(InputError, match="one model"):
         suite_for_side(read_side("model:c3d"), {**SUITE, "models": ["c3d", "i3d"]})
+
+
+def test_base_measures_renamed_models_under_their_former_names() -> None:
+    suite = {
+        "models": ["a", {"name": "new", "num_classes": 7}],
+        "matrix": {"exclude": [{"model": "new", "batch": 2}], "batch": [1, 2]},
+        "renamed": {"new": "old"},
+    }
+    base = with_former_names(suite)
+    assert base["models"] == ["a", {"name": "old", "num_classes": 7}]
+    assert base["matrix"] == {"exclude": [{"model": "old", "batch": 2}], "batch": [1, 2]}
+    spec = SideSpec(text=".", kind="here")
+    assert "renamed" not in suite_for_side(spec, base), "commits from before this key refuse it"
+    assert with_former_names({"models": ["a"]}) == {"models": ["a"]}
 
 
 @pytest.mark.parametrize(

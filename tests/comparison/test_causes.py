@@ -1,6 +1,7 @@
 """Which layers changed, from counts by module: by hand, on models that are written down as tables."""
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
 import pytest
 
@@ -9,6 +10,7 @@ from bench.comparison.causes import Layer, changed_layers, collapsed
 from bench.comparison.comparing import compare
 from bench.comparison.verdicts import Comparison, ModuleChange
 from bench.core.schema import Metric, Record
+from bench.store import RecordStore
 
 MACS = {"": 1300, "stem": 100, "blocks": 1100, "blocks.0": 400, "blocks.1": 700, "head": 100}
 PARAMS = {"": 33, "stem": 3, "blocks": 20, "blocks.0": 8, "blocks.1": 12, "head": 10}
@@ -108,6 +110,17 @@ def test_many_metrics_that_are_the_same_are_folded(record: Make) -> None:
     text = formats.as_markdown(compare([record(*metrics)], [record(*metrics)]))
     assert "<details><summary>8 metrics are the same</summary>" in text
     assert text.count("| ⚪ |") == 8
+
+
+def test_a_model_that_the_suite_calls_renamed_is_compared_with_its_former_self(record: Make, tmp_path: Path) -> None:
+    base, head = (counts(record, MACS, PARAMS, model=name) for name in ("before", "after"))
+    for side, each, facts in (("base", base, {}), ("head", head, {"renamed": {"after": "before"}})):
+        store = RecordStore(tmp_path / side)
+        store.append(each)
+        store.write_suite({"name": "s", **facts})
+    found = compare(tmp_path / "base", tmp_path / "head")
+    assert [row.verdict for row in found.rows] == ["same", "same"]
+    assert (found.missing, found.added, found.exit_code()) == ((), (), 0)
 
 
 def test_a_renamed_model_is_told_as_a_rename(record: Make) -> None:

@@ -52,6 +52,15 @@ def test_a_drop_of_a_lower_is_better_metric_is_better_and_noise_is_no_step(
     assert history_of(commits(LEVEL), "latency.p50_ms", "c3d").changes == ()
 
 
+def test_a_history_goes_on_under_a_new_name(commits: Callable[..., list[Record]]) -> None:
+    """Eight commits of `before`, then eight of `after` at the same level, and no more."""
+    both = commits([*LEVEL, *LEVEL], model="before")[:24] + commits([*LEVEL, *LEVEL], model="after")[24:]
+    assert len(history_of(both, "latency.p50_ms", "after").commits) == 8
+    found = history_of(both, "latency.p50_ms", "after", former=["before"])
+    assert [each.commit for each in found.commits] == [f"c{n:02d}" for n in range(16)]
+    assert (found.case.point.model, found.changes) == ("after", ())
+
+
 def with_state(record: Record, **state: object) -> Record:
     environment = record.environment
     return record.model_copy(

@@ -334,6 +334,10 @@ def test_small_lays_its_block_over_the_suite(tmp_path: Path) -> None:
     ("text", "expected"),
     [
         ("suite: s\nmodels: [c3dd_search]\nmeasure: {macs: {}}\n", ["2:10: unknown model 'c3dd_search'; did you mean: c3d_search?"]),
+        (
+            "suite: s\nmodels: [resnet3d]\nrenamed: {resnet3: old}\nmeasure: {macs: {}}\n",
+            ["3:11: renamed: this suite has no model 'resnet3'; did you mean: resnet3d?"],
+        ),
         ("suite: s\nmodels: [resnet3d]\nmeasure: {mac: {}}\n", ["3:11: unknown measure 'mac'; did you mean: macs?"]),
         ("suite: s\nmodel: [resnet3d]\nmeasure: {macs: {}}\n", ["1:1: the key 'models' is missing", "2:1: unknown key 'model'; did you mean: models?"]),
         ("suite: s\nmodels: [{name: resnet3d, dept: 50}]\nmeasure: {macs: {}}\n", ["2:27: resnet3d takes no argument 'dept'; did you mean: depth?"]),
