@@ -196,12 +196,12 @@ def print_prediction_files(summary: "RunSummary") -> None:
 
 def first_finding(folder: Path) -> str | None:
     """Return the first sentence of the report's summary; None if nothing was compared."""
-    from bench.reporting.findings import ablation_findings, leader_findings
+    from bench.reporting.findings import ablation_findings, chance_findings, leader_findings
     from bench.reporting.site import read_results
 
     results = read_results(folder)
     findings = [finding for ablation in results.ablations for finding in ablation_findings(ablation)]
-    return next(iter([*findings, *leader_findings(results.board)]), None)
+    return next(iter([*chance_findings(results.board), *findings, *leader_findings(results.board)]), None)
 
 
 def write_report(folder: Path) -> Path:

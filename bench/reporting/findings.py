@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterator, Sequence
 
 from bench.core.doubts import TIMING_DOUBTS
+from bench.core.registry import DATASETS
 from bench.core.stats import Estimate
 from bench.core.units import choose_scale, format_doubtful, format_number, plural
 from bench.reporting.ablation import POINTS, Ablation, Effect, level_text
@@ -29,6 +30,31 @@ def leader_findings(board: Board) -> list[str]:
     accuracies = [c for c in board.headlines if c.metric == "accuracy.top1"]
     speeds = [c for c in board.headlines if c.metric in ("throughput.clips_per_s", "latency.p50_ms")]
     return [sentence for column in [*accuracies, *speeds] for sentence in _leaders(board, column)]
+
+
+def chance_findings(board: Board) -> list[str]:
+    """One sentence for each data set on which no top-1 is above that of guessing by more than its interval."""
+    return [
+        f"The accuracies {_where_in_sentence(column, board.headlines).strip()} mean nothing yet: no top-1 is above the "
+        f"{format_number(100 / classes, 1)} % of guessing among {classes} classes by more than its interval."
+        for column in board.headlines
+        if column.metric == "accuracy.top1"
+        and (known := [s for row in board.rows if (s := row.summaries.get(column)) and s.value is not None])
+        and (classes := _classes(board, column)) is not None
+        and all(summary.has_interval and summary.low * _percent(summary) <= 100 / classes for summary in known)
+    ]
+
+
+def _classes(board: Board, column: Column) -> int | None:
+    """The number of classes of a column's data set: the fewest that the data set declares and that heads have."""
+    name = dict(column.protocol).get("dataset")
+    heads = [row.args.get("num_classes") for row in board.rows if column in row.summaries]
+    own = DATASETS.get(name).num_classes if isinstance(name, str) and name in DATASETS else None
+    return min((each for each in (own, *heads) if isinstance(each, int) and each > 0), default=None)
+
+
+def _percent(summary: MetricSummary) -> int:
+    return 100 if summary.unit == "fraction" else 1
 
 
 def difference_text(effect: Effect) -> str:

@@ -2,7 +2,9 @@
 
 from types import SimpleNamespace
 
-from bench.reporting.findings import leader_findings
+import pytest
+
+from bench.reporting.findings import chance_findings, leader_findings
 from bench.reporting.results import collect
 
 
@@ -43,3 +45,27 @@ def test_a_single_row_is_described_metric_by_metric(make: SimpleNamespace) -> No
         "c3d: latency 20.0 ms, throughput 50 clips/s at batch 1, throughput 75 clips/s at batch 8, process memory "
         "877 MiB, top-1 90 % on motions and top-5 98 % on motions."
     ]
+
+
+@pytest.mark.parametrize(
+    ("top1", "is_above"),
+    [((12.0, 14.0), False), ((12.0, 16.4), True)],  # half an interval is 3.3 and 3.6 of 400 videos; chance is 12.5
+)
+def test_accuracies_that_are_all_at_chance_are_said_to_mean_nothing(
+    make: SimpleNamespace, top1: tuple[float, ...], is_above: bool
+) -> None:
+    """Guessing among the eight classes of `motions` is right for one video in eight."""
+    board = collect([make.accuracy(name, top1=each) for name, each in zip(("a", "b"), top1, strict=True)]).board
+    expected = (
+        "The accuracies on motions mean nothing yet: no top-1 is above the 12.5 % of guessing among 8 classes by more "
+        "than its interval."
+    )
+    assert chance_findings(board) == ([] if is_above else [expected])
+
+
+def test_chance_is_that_of_the_fewest_classes_and_needs_an_interval(make: SimpleNamespace) -> None:
+    of_a_head = collect([make.accuracy("a", top1=30.0, dataset="mine", args={"num_classes": 3})]).board
+    assert "33.3 % of guessing among 3 classes" in chance_findings(of_a_head)[0]
+    assert chance_findings(collect([make.accuracy("a", top1=1.0, dataset="mine")]).board) == []
+    metric = make.metric("accuracy.top1", 1.0, "%")
+    assert chance_findings(collect([make.record("a", metric, dataset="motions", seed=0)]).board) == []

@@ -7,7 +7,7 @@ from bench.core.doubts import record_doubts
 from bench.core.registry import register_section
 from bench.core.units import plural
 from bench.reporting.board import Board
-from bench.reporting.findings import ablation_findings, leader_findings
+from bench.reporting.findings import ablation_findings, chance_findings, leader_findings
 from bench.reporting.metric_text import STATUSES, listed, value_text
 from bench.reporting.rendering import render
 from bench.reporting.results import Progress, Results
@@ -60,8 +60,9 @@ def summarise(results: Results) -> str | None:
     """Counts, machines, dates, and the findings that the other sections show in full."""
     ablations, leaders = [ablation_findings(a) for a in results.ablations], leader_findings(results.board)
     first = [finding for findings in ablations for finding in findings[:MOST_OF_ONE]][:MOST_OF_ABLATIONS]
-    findings = [*first, *leaders][:MOST_FINDINGS]
-    not_listed = sum(map(len, ablations)) + len(leaders) - len(findings)
+    by_chance = chance_findings(results.board)
+    findings = [*by_chance, *first, *leaders][:MOST_FINDINGS]
+    not_listed = len(by_chance) + sum(map(len, ablations)) + len(leaders) - len(findings)
     return render(
         TEMPLATE,
         facts=[_cases(results), _models(results), *_data_sets(results), _machines(results), _dates(results)],
