@@ -2,8 +2,10 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 from zipfile import ZipFile
 
@@ -124,3 +126,57 @@ def test_an_editable_install_copies_nothing(tmp_path: Path, monkeypatch: pytest.
     """A folder `bench` beside the dependencies would be a second package of that name."""
     with ZipFile(tmp_path / _built(monkeypatch, tmp_path, "build_editable")) as wheel:
         assert [name for name in wheel.namelist() if ".dist-info/" not in name] == ["_editable_impl_vbench_video.pth"]
+
+
+HEAVY = (
+    *("torch", "torchvision", "fvcore", "thop", "ptflops", "setuptools", "pandas", "codecarbon"),
+    *("av", "simplejpeg", "safetensors"),
+)
+WITHOUT_HEAVY = """
+import sys
+sys.modules.update(dict.fromkeys(%r))
+from bench.cli.app import run_command
+sys.exit(run_command(sys.argv[1:]))
+"""
+
+
+def without_heavy(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    """Run vbench in a process that cannot import what a light installation lacks."""
+    command = [sys.executable, "-c", WITHOUT_HEAVY % (HEAVY,), *arguments]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+
+
+def test_each_dependency_is_either_of_the_light_installation_or_heavy() -> None:
+    light = [line for line in (ROOT / "requirements-report.txt").read_text().splitlines() if not line.startswith("#")]
+    whole = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
+    named = {re.split(r"[^\w.-]", line, maxsplit=1)[0] for line in whole}
+    own = {re.split(r"[^\w.-]", line, maxsplit=1)[0] for line in light}
+    assert own | set(HEAVY) == named
+    assert not own & set(HEAVY)
+    assert set(light) <= set(whole), "the same oldest versions"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("report", str(ROOT / "reports" / "quickstart"), "--out", "site"),
+        ("results", "show", str(ROOT / "reports" / "quickstart")),
+        ("compare", str(ROOT / "reports" / "quickstart"), str(ROOT / "reports" / "quickstart")),
+        ("results", "export", str(ROOT / "reports" / "quickstart")),
+        ("baseline", "list"),
+        ("help", "exit-codes"),
+        ("suites", "list"),
+    ],
+    ids=lambda arguments: " ".join(arguments[:2]),
+)
+def test_a_light_installation_compares_and_reports(arguments: tuple[str, ...], tmp_path: Path) -> None:
+    found = without_heavy(*arguments, folder=tmp_path)
+    assert found.returncode in (0, 4), found.stderr  # 4: one run of each case is too few to decide
+    assert "Traceback" not in found.stderr
+
+
+def test_a_light_installation_names_the_package_that_a_command_lacks(tmp_path: Path) -> None:
+    found = without_heavy("profile", "c3d", folder=tmp_path)
+    assert found.returncode == 2
+    assert found.stderr.startswith("vbench: this command needs torch, which is not installed; a whole installation")

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 import signal
 import sys
 import tempfile
@@ -61,6 +62,7 @@ app = typer.Typer(
 )
 
 FAULT = 70
+DISTRIBUTION = "vbench-video"  # its name on package indexes
 # Errors of the system that no code of ours can prevent: a full or read-only disk, a quota, too long a name.
 OUTSIDE_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENAMETOOLONG})
 SHARED = ("run", "train", "eval")  # several processes can run these together, under torchrun
@@ -186,6 +188,8 @@ def exit_code_of(call: Callable[[], Any]) -> int:
         return _stopped(stop)
     except BrokenPipeError:
         return 0
+    except ModuleNotFoundError as error:
+        return _absent_dependency(error)
     except OSError as error:
         if error.errno not in OUTSIDE_ERRORS:
             return _fault(error)
@@ -194,6 +198,23 @@ def exit_code_of(call: Callable[[], Any]) -> int:
     except Exception as error:  # a fault of vbench: the traceback goes to a file, one line to the user
         return _fault(error)
     return code if isinstance(code, int) else 0
+
+
+def _absent_dependency(error: ModuleNotFoundError) -> int:
+    """Print which package a light installation lacks for this command; any other absent module is a fault of ours."""
+    from importlib.metadata import PackageNotFoundError, requires
+
+    package = (error.name or "").partition(".")[0]
+    try:
+        needed = {re.split(r"[^\w.-]", line, maxsplit=1)[0] for line in requires(DISTRIBUTION) or ()}
+    except PackageNotFoundError:
+        needed = set()
+    if package not in needed:
+        return _fault(error)
+    print_error(
+        f"this command needs {package}, which is not installed; a whole installation has it: pip install {DISTRIBUTION}"
+    )
+    return 2
 
 
 def _fault(error: Exception) -> int:

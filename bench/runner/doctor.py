@@ -14,13 +14,18 @@ from bench.core.schema import Environment, Json
 from bench.runner.environment import describe_environment
 
 REQUIRED = ("torch", "torchvision", "fvcore", "thop", "ptflops", "pandas", "plotly", "codecarbon", "av")
-OPTIONAL = {
-    "timm": "pip install timm",
-    "transformers": "pip install transformers",
-    "torchcodec": "pip install torchcodec (needs FFmpeg libraries)",
-    "ray": "pip install ray",
+# Extras of the distribution by what they give, with the packages that they install.
+EXTRAS = {
+    "timm": ("models named timm:…", ("timm",)),
+    "hf": ("models of Hugging Face folders, hf:…", ("transformers",)),
+    "flow": ("`vbench data flow`: optical flow", ("opencv-contrib-python-headless",)),
+    "hdf5": ("videos in HDF5 files of frames", ("h5py",)),
+    "onnx": ("compile: onnxruntime", ("onnx", "onnxruntime", "onnxscript")),
+    "tensorrt": ("compile: tensorrt, on NVIDIA GPUs", ("torch-tensorrt",)),
+    "tensorboard": ("`vbench train --tensorboard`", ("tensorboard",)),
+    "query": ("`vbench query`: SQL over records", ("duckdb",)),
 }
-
+DISTRIBUTION = "vbench-video"
 
 CAP_SYS_ADMIN = 21  # linux/capability.h
 
@@ -58,14 +63,23 @@ def _packages() -> Iterator[DoctorCheck]:
             yield DoctorCheck(topic=name, state="missing", found="not installed", remedy=f"pip install {name}")
         else:
             yield DoctorCheck(topic=name, state="ok", found=found)
-    for name, remedy in OPTIONAL.items():
-        found = _version(name)
+    for extra, (gives, packages) in EXTRAS.items():
+        versions = {name: _version(name) for name in packages}
+        absent = [name for name, found in versions.items() if found is None]
+        texts = [f"{name} {found}" for name, found in versions.items() if found is not None]
         yield DoctorCheck(
-            topic=name,
-            state="ok" if found else "note",
-            found=found or "not installed (optional)",
-            remedy="" if found else remedy,
+            topic=f"extra {extra}",
+            state="note" if absent else "ok",
+            found=f"{gives} (not installed)" if absent else f"{gives} ({', '.join(texts)})",
+            remedy=f"pip install '{DISTRIBUTION}[{extra}]'" if absent else "",
         )
+    torchcodec = _version("torchcodec")  # no extra: which release fits depends on torch and on the FFmpeg libraries
+    yield DoctorCheck(
+        topic="torchcodec",
+        state="note" if torchcodec is None else "ok",
+        found=f"decode: torchcodec ({torchcodec or 'not installed'})",
+        remedy="pip install torchcodec; it needs FFmpeg's libraries" if torchcodec is None else "",
+    )
 
 
 def _processor(environment: Environment) -> Iterator[DoctorCheck]:

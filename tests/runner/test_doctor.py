@@ -1,7 +1,9 @@
 """The doctor on described GPUs, and what the environment records of code and other processes."""
 
 import os
+import re
 import subprocess
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -9,7 +11,7 @@ import pytest
 from bench.core.schema import Case, Clip, Environment, Metric, Point, Record, RecordWarning
 from bench.profiling import _speed_notes
 from bench.runner import doctor, environment
-from bench.runner.doctor import check_machine, may_set_clocks
+from bench.runner.doctor import EXTRAS, check_machine, may_set_clocks
 from bench.runner.environment import describe_environment
 
 PLAIN = {"cpu": "a CPU", "cpu_threads": 8, "cpu_threads_usable": 4}
@@ -134,3 +136,23 @@ def test_a_commit_has_its_date_and_stored_records_do_not_make_it_dirty(
     assert (state["committed_at"], state["is_dirty"]) == ("2026-01-02T01:04:05+00:00", False)
     Path("nets.py").write_text("two")
     assert describe_environment().state["is_dirty"] is True
+
+
+def test_every_extra_for_users_is_listed_with_its_packages() -> None:
+    text = (Path(doctor.__file__).parents[2] / "pyproject.toml").read_text()
+    extras = tomllib.loads(text)["project"]["optional-dependencies"]
+    names = {
+        extra: tuple(re.split(r"[^\w-]", package, maxsplit=1)[0] for package in packages)
+        for extra, packages in extras.items()
+        if extra not in ("docs", "test", "dev")
+    }
+    assert {name: packages for name, (_, packages) in EXTRAS.items()} == names
+
+
+def test_an_extra_that_is_not_installed_is_named_with_what_it_gives(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "describe_environment", lambda device: GPU)
+    monkeypatch.setattr(doctor, "_version", lambda name: None if name == "onnxscript" else "1.0")
+    found = {each.topic: each for each in check_machine()}
+    assert found["extra onnx"].remedy == "pip install 'vbench-video[onnx]'"
+    assert found["extra onnx"].state == "note"
+    assert found["extra query"].found == "`vbench query`: SQL over records (duckdb 1.0)"
