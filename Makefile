@@ -9,7 +9,10 @@ CPU_INDEX = https://download.pytorch.org/whl/cpu
 CPU_TORCH = $(if $(CPU),$(BIN)/python -m pip install --quiet --retries 1 --timeout 20 --index-url $(CPU_INDEX) torch torchvision \
 	|| echo "$(CPU_INDEX) cannot be reached: installing the default torch",:)
 
-.PHONY: demo test slow check fix bench gpu schema catalog docs clean
+# The suite of the published example; make reports EXAMPLE=suites/demo.yaml takes another one.
+EXAMPLE ?= reports/example.yaml
+
+.PHONY: demo test slow check fix bench gpu schema catalog docs reports clean
 
 demo: $(VENV)/.run    # about two minutes after the install; vbench run quickstart is the longer form
 	$(BIN)/vbench run suites/demo.yaml
@@ -44,6 +47,14 @@ catalog: $(VENV)/.run    # counts of the registered models, which come with vben
 
 docs: $(VENV)/.docs    # warnings are errors; open docs/_build/index.html
 	$(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build
+
+reports: $(VENV)/.test    # one new run on a quiet machine, about seven minutes on two cores; then commit reports/ and the picture
+	rm -rf results/published reports/records reports/site
+	$(BIN)/vbench run $(EXAMPLE) --out results/published --trust
+	$(BIN)/vbench report results/published --out reports/site
+	mkdir -p reports/records
+	cp results/published/records.jsonl results/published/suite.json reports/records/
+	$(BIN)/python docs/images/take_picture.py reports/site docs/images/report.png
 
 clean:    # never results/: they may be days of GPU time
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -95,7 +95,7 @@ def seconds_in_browser(site: Path, browser: str) -> Iterator[tuple[str, float, f
         view.locator(".board .tabulator-row").first.wait_for()
         sorting = """() => new Promise((done) => {
             const started = performance.now();
-            document.querySelectorAll(".board .tabulator-col button")[4].click();
+            document.querySelectorAll(".board .tabulator-col button:not(.about)")[4].click();
             requestAnimationFrame(() => requestAnimationFrame(() => done((performance.now() - started) / 1000)));
         })"""
         yield "sorting the board", view.evaluate(sorting), 0.3

@@ -51,7 +51,14 @@ def write_text_forms(app: Any, error: Exception | None) -> None:
     (out / "llms.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
+def add_example(app: Any, error: Exception | None) -> None:
+    """Publish the example report of `make reports` below `example/`."""
+    if error is None and app.builder.name == "html":
+        shutil.copytree(HERE.parent / "reports" / "site", Path(app.outdir) / "example", dirs_exist_ok=True)
+
+
 def setup(app: Any) -> None:
     app.connect("builder-inited", write_reference)
     app.connect("source-read", link_to_repository)
     app.connect("build-finished", write_text_forms)
+    app.connect("build-finished", add_example)

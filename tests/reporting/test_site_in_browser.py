@@ -203,7 +203,7 @@ def test_sorting_by_a_timing_keeps_machines_separate(chromium: Any, site: Path) 
 
 def test_headings_can_be_reached_and_pressed_by_keyboard(chromium: Any, site: Path) -> None:
     with Visit(chromium, site / "board.html") as visit:
-        button = visit.page.locator(".board .tabulator-col").get_by_role("button", name="Parameters")
+        button = visit.page.locator(".board .tabulator-col").get_by_role("button", name="Parameters").first
         button.focus()
         visit.page.keyboard.press("Enter")
         assert visit.cells("Parameters")[:2] == ["1", "2"]
@@ -283,6 +283,25 @@ def test_a_value_explains_itself_in_a_popover_that_takes_the_focus(chromium: Any
         assert dialog.locator(":focus").count() == 1
         visit.page.keyboard.press("Escape")
         assert not dialog.is_visible()
+
+
+def test_what_a_hover_title_says_opens_by_keyboard_on_every_page(chromium: Any, site: Path) -> None:
+    for file in pages_of(site):
+        with Visit(chromium, file, java_script_enabled=False) as plain:
+            told = plain.page.locator("table [title]").count()
+        with Visit(chromium, file) as visit:
+            visit.open_details()
+            assert visit.page.locator("[title]:visible").count() == 0, file.name
+            buttons = visit.page.locator("main .value:visible, main .about:visible")
+            assert buttons.count() > 0 or told == 0, file.name
+            for button in buttons.all()[:3]:
+                button.focus()
+                visit.page.keyboard.press("Enter")
+                dialog = visit.page.get_by_role("dialog")
+                assert dialog.locator(":focus").count() == 1, file.name
+                assert len(dialog.inner_text()) > len("Close"), file.name
+                visit.page.keyboard.press("Escape")
+                assert button.evaluate("(each) => each === document.activeElement"), file.name
 
 
 def test_the_board_is_a_real_table_of_the_same_values_without_a_script(chromium: Any, site: Path) -> None:
@@ -366,8 +385,8 @@ def test_long_tables_unfold_and_are_sorted_and_filtered_as_a_whole(chromium: Any
         assert len(visit.column(TABLE, 1)) == 1
         box.get_by_role("searchbox").fill("")
         heading = visit.page.locator(f"{TABLE} thead th", has_text="Parameters")
-        heading.get_by_role("button").click()
-        heading.get_by_role("button").click()
+        heading.get_by_role("button").first.click()
+        heading.get_by_role("button").first.click()
         number = 1 + heading.evaluate("cell => cell.cellIndex")
         assert visit.column(TABLE, number)[:2] == ["250", "249"]
 

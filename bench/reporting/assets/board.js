@@ -68,9 +68,6 @@
     return element("span", { class: "bar", "aria-hidden": "true" }, span);
   }
 
-  const popover = element("div", { class: "popover", popover: "auto", role: "dialog", "aria-label": "About this value" });
-  document.body.append(popover);
-
   function explain(column, cell, row) {
     const facts = [
       ["Row", row.label],
@@ -85,15 +82,11 @@
       ["Remarks", (cell.remarks || []).join(", ")],
       ["Machine", row.machine],
     ].filter(([, value]) => value !== "" && value !== undefined);
-    popover.replaceChildren(
+    openPopover(
+      "About this value",
       element("dl", {}, ...facts.flatMap(([name, value]) => [element("dt", {}, name), element("dd", {}, String(value))])),
       row.page ? element("a", { href: row.page }, "Page of the model") : "",
-      " ",
-      element("button", { type: "button" }, "Close"),
     );
-    popover.querySelector("button").addEventListener("click", () => popover.hidePopover());
-    popover.showPopover();
-    popover.querySelector("a, button").focus();
   }
 
   function head(title, ...rest) {
@@ -103,7 +96,7 @@
   function metricHead(column) {
     const arrow = column.better === "lower" ? " ↓" : column.better === "higher" ? " ↑" : "";
     const unit = column.shown_unit ? element("span", { class: "unit" }, ` ${column.shown_unit}`) : "";
-    return () => element("button", { type: "button", title: column.meaning }, column.title, unit.cloneNode ? unit.cloneNode(true) : "", arrow);
+    return () => element("span", {}, element("button", { type: "button" }, column.title, unit.cloneNode ? unit.cloneNode(true) : "", arrow), " ", aboutButton(column.title, column.meaning));
   }
 
   // Unknown values are last in both directions, and timings of one machine stay together.

@@ -12,6 +12,44 @@ function element(tag, attributes, ...children) {
   return made;
 }
 
+let popover;
+// Opens a popover that takes the focus: what a hover title says must reach keyboards, fingers and screen readers too.
+function openPopover(label, ...contents) {
+  if (!popover) {
+    popover = element("div", { class: "popover", popover: "auto", role: "dialog" });
+    document.body.append(popover);
+  }
+  if (popover.matches(":popover-open")) popover.hidePopover();
+  const close = element("button", { type: "button" }, "Close");
+  close.addEventListener("click", () => popover.hidePopover());
+  popover.setAttribute("aria-label", label);
+  popover.replaceChildren(...contents, " ", close);
+  popover.showPopover();
+  popover.querySelector("a, button").focus();
+}
+
+function aboutButton(name, text) {
+  const button = element("button", { type: "button", class: "about", "aria-label": `About ${name}` }, "?");
+  button.addEventListener("click", (event) => { event.stopPropagation(); openPopover(`About ${name}`, element("p", {}, text)); });
+  return button;
+}
+
+// The text of a cell with a title becomes a button that opens it; a link keeps its own meaning and gets a button behind it.
+function explainCells(row) {
+  for (const cell of row.querySelectorAll("[title]")) {
+    const text = cell.title;
+    cell.removeAttribute("title");
+    const first = cell.firstChild;
+    if (first?.nodeType !== Node.TEXT_NODE) {
+      if (first) first.after(aboutButton(first.textContent, text));
+      continue;
+    }
+    const button = element("button", { type: "button", class: "value" }, first.textContent);
+    button.addEventListener("click", () => openPopover(`About ${button.textContent}`, element("p", {}, text)));
+    first.replaceWith(button);
+  }
+}
+
 // plotly reads a little HTML in every text.
 function escapeMarkup(text) {
   return text.replaceAll("&", "&amp;").replaceAll("<", "&lt;").replaceAll(">", "&gt;");
@@ -83,7 +121,9 @@ function enhanceTable(box) {
   function show() {
     const words = field ? field.value.toLowerCase().split(/\s+/).filter(Boolean) : [];
     const found = words.length ? order.filter((row) => words.every((word) => textOf(row).includes(word))) : order;
-    body.replaceChildren(...found.slice(0, limit));
+    const shown = found.slice(0, limit);
+    shown.forEach(explainCells);
+    body.replaceChildren(...shown);
     if (count) count.textContent = words.length ? `${found.length} of ${rows.length} rows` : `${rows.length} rows`;
     if (more) more.parentElement.hidden = found.length <= limit;
     return found;
@@ -109,6 +149,7 @@ function enhanceTable(box) {
   if (save) save.addEventListener("click", () => saveTable(table, show()));
   const tools = box.querySelector(".tools");
   if (tools) tools.hidden = false;
+  for (const row of body.rows) explainCells(row);
 }
 
 function textOf(row) {
@@ -119,9 +160,10 @@ function textOf(row) {
 function addSorting(head, sortBy) {
   const button = document.createElement("button");
   button.type = "button";
-  button.title = head.title;
+  const name = head.firstChild?.textContent || "";
   button.append(...head.childNodes);
-  head.append(button);
+  head.append(button, ...(head.title ? [" ", aboutButton(name, head.title)] : []));
+  head.removeAttribute("title");
   head.setAttribute("aria-sort", "none");
   const first = head.dataset.first || "ascending";
   const second = first === "ascending" ? "descending" : "ascending";
