@@ -9,6 +9,7 @@ from pydantic import ConfigDict, Field, with_config
 from typing_extensions import TypedDict
 
 from bench.core.errors import InputError
+from bench.core.input_change import UNCHANGED
 from bench.core.metric_spec import MetricSpec
 from bench.core.registry import register_measure
 from bench.core.schema import Json, Metric
@@ -450,7 +451,7 @@ class _FrozenCase:
             name = f"{each.settings.kind}_{each.shots}"
             file = write_predictions(
                 case.artifacts / f"frozen_{name}" / FILE,
-                each.evaluations[0],
+                {UNCHANGED: each.evaluations[0]},
                 self.test,
                 protocol={**described, "adaptation": f"frozen/{each.settings.kind}", "shots": each.shots},
                 model=f"{case.case.title}, frozen, {each.settings.kind} head, {each.shots} shots",
