@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from bench.measure.counting.model_count import Count
     from bench.measure.counting.operator_log import OperatorRow
+    from bench.measure.counting.published_costs import KnownCount
 
 SPEED_S = 2.0
 MOST_ELEMENTS = 10**12  # of one input, 4 TB; torch overflows above
@@ -218,8 +219,27 @@ def _counted(request: Mapping[str, Any], *, weights: str | None, entry: str | No
         notes=tuple(note for note in (forward.fallback_reason, *forward.notes, step_note, *memory.notes) if note),
         layers=tuple(_layers(forward)),
         counter_reports=tuple(_counter_reports(request, shapes)),
-        published=tuple(row.as_dict() for row in published_costs(request["model"], request["arguments"])),
+        published=tuple(
+            row.as_dict()
+            for row in published_costs(
+                request["model"], request["arguments"], counted=_known_count(request, shapes, forward)
+            )
+        ),
     )
+
+
+def _known_count(
+    request: Mapping[str, Any], shapes: Sequence[tuple[int, ...]], forward: "Count"
+) -> "KnownCount | None":
+    """Return the count of the profile for comparison with published costs; None if it is of another kind of input."""
+    from bench.measure.counting.published_costs import KnownCount
+    from bench.models.factory import find_model
+
+    batch, _, frames, height, width = max(shapes, key=lambda shape: shape[2])  # of the pathway with all frames
+    if batch != 1 or height != width or forward.device_used != "meta":
+        return None
+    classes = request["num_classes"] or find_model(request["model"]).arguments.get("num_classes")
+    return KnownCount(classes=classes, frames=frames, size=height, count=forward)
 
 
 def _counter_reports(request: Mapping[str, Any], shapes: Sequence[tuple[int, ...]]) -> list[dict[str, Json]]:

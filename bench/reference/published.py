@@ -1,7 +1,8 @@
 """Published costs and accuracies, as their sources print them; what could not be read at the source stays a claim.
 
-`published.csv` is the table and `corrections.csv` what was found wrong in it, with the evidence. `zoo.csv` says which
-of its rows are about which of our models, and the clip at which the publisher counted if the row prints another one.
+`published.csv` is the first table and `corrections.csv` what was found wrong in it, with the evidence.
+`published_2026.csv` has later models, one line for each metric, with the commit that was read. `zoo.csv` says which
+rows are about which of our models, and the clip at which the publisher counted if the row prints another one.
 """
 
 import csv
@@ -16,13 +17,28 @@ READ_AT_THE_SOURCE = frozenset(
     {"mirror", "mirror + re-measured", "mirror (accuracy)", "installed package meta"},
 )
 MEASURED_BY_US = "measured here"
+CLASSES = {
+    "Kinetics-400": 400,
+    "Kinetics-600": 600,
+    "Kinetics-700": 700,
+    "Kinetics-710": 710,
+    "Something-Something V1": 174,
+    "Something-Something V2": 174,
+    "UCF101": 101,
+    "HMDB51": 51,
+}
+# The metafile of this line of published.csv has the accuracy and the weights of one model and the cost of another.
+MIXED_LINE, MIXED_NAMES = 187, ("MobileNetV2", "ResNet101")
 
 
 @dataclass(frozen=True, kw_only=True)
 class PublishedRow:
     """One printed row. Unknown is None; `giga_macs` is for one view, whatever its source calls it.
 
-    `clip`, `crop` and `views` are in the source's own words. `confidence` says how the row was read.
+    `clip`, `crop` and `views` are in the source's own words. `confidence` says how the row was read. `adaptation` is
+    how a pretrained model got to the data set (`fine-tuned`, `attentive`, `zero-shot`, …), `sampling` is `dense`,
+    `uniform` or `segments`; both are empty if not known. `commit` is that of `source`;
+    `weights_hash` is printed for the file at `weights_url`.
     """
 
     source: str
@@ -42,6 +58,11 @@ class PublishedRow:
     top5: float | None
     note: str
     confidence: str
+    adaptation: str = ""
+    sampling: str = ""
+    commit: str = ""
+    weights_url: str = ""
+    weights_hash: str = ""
 
     @property
     def status(self) -> Status:
@@ -72,7 +93,7 @@ class ZooRow:
 
 @cache
 def published_rows() -> tuple[PublishedRow, ...]:
-    """Every row of the table, in its order."""
+    """Every row of `published.csv`, in its order."""
     return tuple(
         PublishedRow(
             source=line["source"],
@@ -98,13 +119,28 @@ def published_rows() -> tuple[PublishedRow, ...]:
 
 
 @cache
+def later_rows() -> tuple[PublishedRow, ...]:
+    """Every accuracy of `published_2026.csv`, the lines of its metrics joined.
+
+    Recall of anticipation and mean average precision of detection are left out: no measure takes them.
+    """
+    found: dict[tuple[str, ...], dict[str, str]] = {}
+    for line in _lines("published_2026.csv"):
+        rest = {name: text for name, text in line.items() if name not in ("metric", "value", "note")}
+        if line["metric"] in ("top1", "top5"):
+            values = found.setdefault(tuple(rest.values()), {**rest, "note": line["note"]})
+            values[line["metric"]] = line["value"]
+    return tuple(map(_later_row, found.values()))
+
+
+@cache
 def published_for(zoo_name: str) -> tuple[ZooRow, ...]:
     """Return the rows about the model that our zoo calls `zoo_name`; empty if nothing was published about it."""
     return tuple(
         ZooRow(zoo=zoo_name, row=row, frames=_whole(line["frames"]), size=_whole(line["size"]), known=line["known"])
         for line in _lines("zoo.csv")
         if line["zoo"] == zoo_name
-        for row in published_rows()
+        for row in (*published_rows(), *later_rows())
         if _is_about(row, line)
     )
 
@@ -127,16 +163,55 @@ def _corrected(lines: list[dict[str, str]]) -> list[dict[str, str]]:
         line["note"] = "; ".join(part for part in (line["note"].strip(), f"{remark} ({found['verdict']})") if part)
         if is_certain:
             line[column] = right
+    mixed = lines[MIXED_LINE - 2]
+    wrong, right = MIXED_NAMES
+    mixed.update(params_M="", gflops="", variant=mixed["variant"].replace(wrong, right))
     return lines
 
 
+def _later_row(line: dict[str, str]) -> PublishedRow:
+    temporal, spatial = line["views_temporal"], line["views_spatial"]
+    is_of_one_view = line["flops_scope"] == "per view" or (
+        line["flops_scope"] == "per video" and temporal == spatial == "1"
+    )
+    return PublishedRow(
+        source=line["source"],
+        model=line["model"],
+        variant=line["variant"],
+        pretrain=line["pretrain"],
+        dataset=line["dataset"],
+        clip=f"{line['clip_frames']}x{line['stride']}" if line["stride"] else f"{line['clip_frames']} frames",
+        crop=line["crop"],
+        classes=CLASSES.get(line["dataset"]),
+        params_millions=_number(line["params_M"]),
+        giga_macs=_number(line["gflops_as_printed"]) if is_of_one_view else None,
+        giga_macs_printed=line["gflops_as_printed"],
+        convention=f"printed as FLOPs {line['flops_scope']}" if line["flops_scope"] else "",
+        views=f"{temporal}x{spatial}" if temporal and spatial else line["views_as_printed"],
+        top1=_number(line.get("top1", "")),
+        top5=_number(line.get("top5", "")),
+        note=line["note"],
+        confidence="mirror",
+        adaptation=line["adaptation"],
+        sampling=line["sampling"],
+        commit=line["commit"],
+        weights_url=line["weights_url"],
+        weights_hash=line["weights_sha256_or_md5"],
+    )
+
+
 def _is_about(row: PublishedRow, line: dict[str, str]) -> bool:
-    """Same model and clip; source and variant begin with what the line says, which may be nothing."""
+    """Same model and clip; source, variant and data set begin with what the line says, which may be nothing.
+
+    Later rows name their variants in full: L/14 is another model than L/14@336.
+    """
+    is_variant = row.variant == line["variant"] if row.commit else row.variant.startswith(line["variant"])
     return (
         row.source.startswith(line["source"])
         and row.model == line["model"]
-        and row.variant.startswith(line["variant"])
+        and is_variant
         and line["clip"] in ("", row.clip)
+        and row.dataset.startswith(line["dataset"])
     )
 
 

@@ -28,7 +28,7 @@ class PublishedProtocol:
 
     `dataset` is our name of the data set. `part` is `val` or `test`, `fold` the number of an official split,
     `is_mean` an average over all three of them. `crop` is in pixels. `views` is temporal x spatial where it is that;
-    `views_said` is what the row has there.
+    `views_said` is what the row has there. `adaptation` and `sampling` are those of the row, empty if not known.
     """
 
     dataset: str | None
@@ -41,6 +41,8 @@ class PublishedProtocol:
     crop: int | None = None
     views: str | None = None
     views_said: str = ""
+    adaptation: str = ""
+    sampling: str = ""
 
     @property
     def is_dense(self) -> bool:
@@ -67,6 +69,8 @@ def published_protocol(found: ZooRow) -> PublishedProtocol:
         crop=int(pixels["pixels"]) if pixels else None,
         views=row.views if _VIEWS.fullmatch(row.views) else None,
         views_said=row.views,
+        adaptation=row.adaptation,
+        sampling=row.sampling,
     )
 
 

@@ -215,6 +215,7 @@ def _protocol_differences(
     """The differences that rule a comparison out, and the ones that do not."""
     decisive = [*_split_differences(printed, ours, folds), *_clip_differences(printed, ours.point)]
     decisive += _pretraining_differences(found.row.pretrain, ours)
+    decisive += [*_adaptation_difference(printed), *_sampling_difference(printed, ours)]
     minor: list[str] = []
     views = _views_difference(printed, ours.point.views or "1x1")
     (minor if _is_nearly_dense(printed, ours.point) else decisive).extend(views)
@@ -252,6 +253,20 @@ def _clip_differences(printed: PublishedProtocol, point: Point) -> Iterator[str]
         yield f"{printed.fps:g} fps v {f'stride {clip.stride}' if clip.fps is None else f'{clip.fps:g} fps'}"
     if printed.crop is not None and (printed.crop, printed.crop) != (clip.height, clip.width):
         yield f"crop {printed.crop} v {clip.height if clip.height == clip.width else f'{clip.height}x{clip.width}'}"
+
+
+def _adaptation_difference(printed: PublishedProtocol) -> Iterator[str]:
+    """Models here are trained or fine-tuned as a whole, or their published weights are."""
+    if printed.adaptation not in ("", "fine-tuned", "scratch"):
+        yield f"{printed.adaptation} v the whole model trained"
+
+
+def _sampling_difference(printed: PublishedProtocol, ours: EvaluatedModel) -> Iterator[str]:
+    """Frames of neighbouring clips (dense) are other frames than those spread over a whole video (uniform)."""
+    own = next((str(each["sampling"]) for each in ours.protocols if each.get("sampling")), None)
+    known = {"dense": "blocks", "uniform": "sections"}.get(printed.sampling)
+    if known is not None and own is not None and known != own:
+        yield f"{printed.sampling} sampling v {own}"
 
 
 def _pretraining_differences(pretrain: str, ours: EvaluatedModel) -> Iterator[str]:

@@ -224,3 +224,29 @@ def test_the_page_has_the_ledger_and_the_mean_over_splits(record, make: SimpleNa
 def test_results_without_published_models_have_neither_section(make: SimpleNamespace) -> None:
     page = make.page(make.report(collect(make.quickstart(), [make.quickstart_facts])))
     assert not {"ledger-table", "splits-table"} & set(page.tables)
+
+
+HIERA = {**K400, "weights": "hiera_base_16x224.pth", "clip": "16x4x224", "views": "5x3"}  # published: 84.0
+
+
+def test_later_rows_are_reproduced_under_the_same_protocol(record) -> None:
+    details = protocol(sampling="blocks")
+    [entry] = of_source(
+        entries(record("hiera_base_16x224", 83.9, 83.3, 84.5, **HIERA, details=details)), "facebookresearch/hiera"
+    )
+    assert (entry.outcome, entry.published, entry.differences) == ("reproduced", 84.0, ())
+
+
+def test_another_sampling_rules_a_comparison_out(record) -> None:
+    details = protocol(sampling="sections")
+    [entry] = of_source(
+        entries(record("hiera_base_16x224", 83.9, 83.3, 84.5, **HIERA, details=details)), "facebookresearch/hiera"
+    )
+    assert (entry.outcome, entry.differences) == ("not comparable", ("dense sampling v sections",))
+
+
+def test_a_frozen_backbone_is_not_compared_with_a_model_trained_as_a_whole(record) -> None:
+    somethings = {**K400, "dataset": "somethingsomething", "clip": "16x4x256", "views": "2x3", "weights": "vitl.pt"}
+    [entry] = of_source(entries(record("vjepa2_l", 73.7, 73.2, 74.2, **somethings)), "facebookresearch/vjepa2")
+    assert entry.outcome == "not comparable"
+    assert "attentive v the whole model trained" in entry.differences

@@ -6,7 +6,6 @@ frames, and the variation that gives the printed digits is the explanation.
 
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
-from functools import lru_cache
 from typing import Any
 
 import torch
@@ -49,14 +48,18 @@ class PublishedCost:
         return {**asdict(self), "relative_difference": self.relative_difference}
 
 
-def published_costs(zoo_name: str, arguments: Mapping[str, Any] | None = None) -> tuple[PublishedCost, ...]:
+def published_costs(
+    zoo_name: str, arguments: Mapping[str, Any] | None = None, *, counted: "KnownCount | None" = None
+) -> tuple[PublishedCost, ...]:
     """Return every published cost of the model `zoo_name` with our count; empty if nothing was published.
 
     A model with changed `arguments` has no published cost; the number of classes may change, because each cost is
-    counted with the classes of its publisher.
+    counted with the classes of its publisher. `counted` is a count of this model that exists already.
     """
     if set(arguments or {}) - {"num_classes"}:
         return ()
+    if counted is not None:
+        _COUNTS[zoo_name, counted.classes, counted.frames, counted.size] = counted.count
     return tuple(
         _compared(found, frames=found.frames, size=found.size)
         for found in published_for(zoo_name)
@@ -111,9 +114,29 @@ def _variations(found: ZooRow, *, frames: int, size: int) -> Iterator[tuple[str,
             yield from variations(f"{longer} frames, not {frames}", longer, size)
 
 
-@lru_cache(maxsize=256)
+@dataclass(frozen=True, kw_only=True)
+class KnownCount:
+    """A count of one view of `frames` frames of `size x size` pixels, with a head of so many classes."""
+
+    classes: int | None
+    frames: int
+    size: int
+    count: Count
+
+
+# Counts of this process by model, classes, frames and size: several publishers count at one clip.
+_COUNTS: dict[tuple[str, int | None, int, int], Count] = {}
+
+
 def _counted(zoo_name: str, classes: int | None, frames: int, size: int) -> Count:
     """Return our count of one view."""
+    key = (zoo_name, classes, frames, size)
+    if key not in _COUNTS:
+        _COUNTS[key] = _count_now(zoo_name, classes, frames, size)
+    return _COUNTS[key]
+
+
+def _count_now(zoo_name: str, classes: int | None, frames: int, size: int) -> Count:
     from bench.models.base import inputs_of
     from bench.models.factory import create_model
 
