@@ -16,6 +16,7 @@ from bench.core.errors import InputError
 from bench.core.files import cache_folder, write_cache
 from bench.core.model_name import is_registered_name
 from bench.core.schema import Case, Clip, Frozen, Json, Metric, Point, Record, digest
+from bench.reference.published_speeds import speeds_of
 
 if TYPE_CHECKING:
     from torch import nn
@@ -141,7 +142,11 @@ def profile(
     timed = _timed(found, request, weights, entry=entry)
     timed = timed if wait is None else wait.noted_in(timed)
     doubts = {metric.key: each for metric in timed.metrics if (each := timing_doubts(timed, metric))}
-    speed = {"speed": timed.metrics, "speed_doubts": doubts, "speed_notes": tuple(_speed_notes(timed))}
+    speed = {
+        "speed": timed.metrics,
+        "speed_doubts": doubts,
+        "speed_notes": (*_speed_notes(timed), *_published_speed_notes(timed)),
+    }
     return found.model_copy(update=speed)
 
 
@@ -390,3 +395,14 @@ def _speed_notes(record: Record) -> Iterator[str]:
         yield f"{share.value:.0f} % of what this device can do at this intensity; {bound} is the limit"
     for warning in record.warnings:
         yield f"{warning.what}; {warning.remedy}" if warning.remedy else warning.what
+
+
+def _published_speed_notes(record: Record) -> Iterator[str]:
+    """Yield each published speed of the model, and what keeps it from being compared with this one."""
+    gpu, point = record.environment.hardware.get("gpu"), record.case.point
+    for speed in speeds_of(point.model):
+        differs = speed.differences(
+            gpu=None if gpu is None else str(gpu), precision=point.precision or "fp32", clip=str(point.clip)
+        )
+        verdict = f"differs in {'; '.join(differs)}" if differs else "taken under the same conditions"
+        yield f"published: {speed.printed} ({speed.conditions}) by {speed.source}; {verdict}"

@@ -138,6 +138,8 @@ def _show_sources(pattern: str, rows: "Sequence[ListedModel]") -> None:
 
 def _show_model(model: "ListedModel") -> None:
     """Print everything that is known of one model."""
+    from bench.reference.published_speeds import speeds_of
+
     summary = model.info.summary if model.info is not None else ""
     print_text(f"{model.name}: {summary}")
     facts = {
@@ -150,6 +152,8 @@ def _show_model(model: "ListedModel") -> None:
         "MACs": None if model.macs is None else f"{model.macs:,} (forward, batch 1, at the default clip)",
     }
     print_table(("", ""), list(facts.items()))
+    for speed in speeds_of(model.name):
+        print_text(f"published speed: {speed.printed} ({speed.conditions}), {speed.url}")
     if model.info is not None:
         print_text("arguments:")
         print_table(("name", "default"), [(name, repr(default)) for name, default in model.info.arguments.items()])

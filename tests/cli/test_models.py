@@ -79,3 +79,11 @@ def test_a_model_is_shown_with_task_and_weights(capsys: pytest.CaptureFixture[st
     assert "published weights" in shown
     assert "3,794,274" in shown
     assert json.loads(output(capsys, "show", "x3d_xs", "--json"))["macs"] is not None
+
+
+def test_published_speeds_of_a_model_are_shown_with_their_conditions(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bench.catalog.listing.with_counts", lambda models, catalog: list(models))
+    shown = output(capsys, "show", "hiera_base_16x224")
+    assert "published speed: 133.6 clips/s (A100, fp16, batch not stated, 16x4x224, without decoding)" in shown
