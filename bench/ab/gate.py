@@ -59,16 +59,17 @@ def ab(
     across: bool = False,
     apart: bool = False,
     counts: bool = False,
+    shard: tuple[int, int] | None = None,
     on_note: OnNote = lambda text: None,
 ) -> Comparison:
     """Verdicts of `head` against `base`, both measured now on the cases of `suite`, as read by `read_suite`.
 
     A side is a commit, branch or tag; `.`, the working folder as it is; `model:NAME` or `package.module:factory`, which
     replaces the suite's one model; or `python:PATH`, the interpreter of another environment. Counts are compared first;
-    with `counts`, nothing else is. On a CPU two processes, one of each side, take turns by steps; with `apart`, or on a
-    GPU, they run one after the other. Records of both stay in `<out>/base` and `<out>/head`
-    (`results/<suite>-ab/<time>`); `identify` keeps home folders and host names in them. Raises InputError for a wrong
-    side or suite, SetUpError if a side cannot be measured at all.
+    with `counts`, nothing else is. `shard` (i, n) takes every n-th case from the i-th on. On a CPU two processes, one
+    of each side, take turns by steps; with `apart`, or on a GPU, they run one after the other. Records of both stay in
+    `<out>/base` and `<out>/head` (`results/<suite>-ab/<time>`); `identify` keeps home folders and host names in them.
+    Raises InputError for a wrong side or suite, SetUpError if a side cannot be measured at all.
     """
     started = time.monotonic()
     specs = read_side(base), read_side(head)
@@ -109,6 +110,8 @@ def ab(
             raise
         is_by_place = _has_model(specs) or bool(suite.data.get("renamed"))
         pairing = pair_plans(sides[0].cases, sides[1].cases, by_place=is_by_place)
+        if shard is not None:
+            pairing = part_of(pairing, shard)
         partners = {case: sides[0].cases[place].id for case, (place, _) in pairing.shared.items()}
         analyses = InterimAnalyses(
             folder / "base",
@@ -157,6 +160,23 @@ def pair_plans(base: Sequence[PlannedCase], head: Sequence[PlannedCase], *, by_p
         shared={case.id: (places[case.id], n) for n, case in enumerate(head) if case.id in places},
         missing=tuple(case for case in base if case.id not in ids),
         added=tuple(case for case in head if case.id not in places),
+    )
+
+
+def part_of(pairing: Pairing, shard: tuple[int, int]) -> Pairing:
+    """Return every n-th shared case from the i-th on; the first shard reports the cases that only one side has.
+
+    Raises InputError if there are fewer cases than shards.
+    """
+    place, shards = shard
+    if shards > len(pairing.shared):
+        raise InputError(f"--shard {place}/{shards}: there are only {len(pairing.shared)} cases to share")
+    chosen = dict(list(pairing.shared.items())[place - 1 :: shards])
+    is_first = place == 1
+    return Pairing(
+        shared=chosen,
+        missing=pairing.missing if is_first else (),
+        added=pairing.added if is_first else (),
     )
 
 

@@ -15,7 +15,7 @@ import typer
 
 from bench.cli.arguments import AsJson, check_writable, seconds_of
 from bench.cli.console import print_error, print_json, print_note, print_table, print_text
-from bench.cli.suite_commands import Identify, Trust, read_trusted_suite
+from bench.cli.suite_commands import Identify, Shard, Trust, read_trusted_suite
 from bench.core.errors import InputError
 
 if TYPE_CHECKING:
@@ -110,6 +110,7 @@ def ab(
     counts: Annotated[
         bool, typer.Option("--counts", help="Compare only exact metrics, such as parameters and MACs; seconds.")
     ] = False,
+    shard: Shard = None,
     gate: GateLimits = None,
     across: Across = False,
     fail_on: FailOn = ALL_FAULTS,
@@ -125,6 +126,7 @@ def ab(
     Code of the suite runs: its plug-ins and `module:factory` models.
     """
     from bench.ab.gate import ab as measure_ab
+    from bench.runner.selection import shard_from_text
 
     outputs = replace(
         _outputs(fail_on, write or [], junit, annotations=annotations, markdown=markdown, as_json=as_json),
@@ -142,6 +144,7 @@ def ab(
         across=across,
         apart=apart,
         counts=counts,
+        shard=None if shard is None else shard_from_text(shard),
         on_note=print_note,
     )
     raise typer.Exit(outputs.give(found))

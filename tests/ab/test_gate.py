@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from bench.ab.gate import _with_limits_as_text, only_counts, pair_plans
+from bench.ab.gate import _with_limits_as_text, only_counts, pair_plans, part_of
 from bench.ab.sides import PlannedCase
 from bench.cli.app import run_command
-from bench.core.errors import SetUpError
+from bench.core.errors import InputError, SetUpError
 from bench.core.yaml_tree import Tree
 from bench.store import read_records
 
@@ -275,6 +275,15 @@ def test_plans_of_two_models_are_paired_by_place() -> None:
     }
     with pytest.raises(SetUpError):
         pair_plans([case("a")], [case("x"), case("y")], by_place=True)
+
+
+def test_shards_share_the_cases_and_the_first_reports_the_rest() -> None:
+    whole = pair_plans([case(name) for name in "abcdx"], [case(name) for name in "abcdy"], by_place=False)
+    parts = [part_of(whole, (place, 3)) for place in (1, 2, 3)]
+    assert [list(part.shared) for part in parts] == [["a", "d"], ["b"], ["c"]]
+    assert [len(part.missing) + len(part.added) for part in parts] == [2, 0, 0]
+    with pytest.raises(InputError, match="--shard 1/5: there are only 4 cases"):
+        part_of(whole, (1, 5))
 
 
 def test_only_counts_keeps_exact_measures_and_the_limits_on_them() -> None:
