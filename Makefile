@@ -39,6 +39,9 @@ bench: $(VENV)/.test
 gpu: $(VENV)/.run    # the first measurements of a GPU in eight minutes; a second call takes up what is missing
 	$(BIN)/python -m benchmarks.gpu_run
 
+newcomer:    # README and tutorial in empty environments, from a clone and from the wheel, with the times of each step
+	$(PYTHON) benchmarks/newcomer.py
+
 schema: $(VENV)/.run
 	$(BIN)/python -c "from bench.suite import write_json_schema; write_json_schema('suites/suite.schema.json')"
 

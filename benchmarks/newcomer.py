@@ -1,0 +1,120 @@
+"""Does what README.md and docs/tutorial.md tell a newcomer, in empty environments: from a clone and from the wheel.
+
+    python benchmarks/newcomer.py [--folder FOLDER] [--packages SITE_PACKAGES]
+
+Needs nothing but the standard library. Prints how long each step took, also as a ratio to the installation, since that
+is what two machines have in common; ends with the exit code of the first step that fails. `--packages` takes the
+dependencies from an environment that has them, so that only vbench itself is installed.
+"""
+
+import argparse
+import os
+import re
+import shlex
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from time import perf_counter
+
+ROOT = Path(__file__).resolve().parents[1]
+BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+SAVED_AS = re.compile(r"Save this as `([^`]+)`:\n\n```\w+\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+OF_THE_READER = ("/data/",)  # paths that only the reader has
+
+
+class Walk:
+    """Runs commands one after another and keeps their times."""
+
+    def __init__(self) -> None:
+        self.times: list[tuple[str, str, float]] = []
+
+    def run(self, part: str, command: list[str], *, folder: Path, path: Path | None = None) -> None:
+        """Run a command in a folder, with the programs of an environment first; ends the process if it fails."""
+        environment = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "VIRTUAL_ENV")}
+        if path is not None:
+            environment["PATH"] = f"{path}{os.pathsep}{environment['PATH']}"
+        print(f"\n{part}$ {shlex.join(command)}", flush=True)
+        started = perf_counter()
+        done = subprocess.run(command, cwd=folder, env=environment, check=False)
+        self.times.append((part, shlex.join(command), perf_counter() - started))
+        if done.returncode:
+            print(f"newcomer: exit code {done.returncode} of: {shlex.join(command)}", file=sys.stderr)
+            raise SystemExit(done.returncode)
+
+    def report(self, *, installed: str) -> None:
+        """Print every step with its time, and the ratio to the step `installed` of the same part."""
+        whole = {part: seconds for part, command, seconds in self.times if installed in command}
+        print("\n| part | step | seconds | installations |\n|---|---|---|---|")
+        for part, command, seconds in self.times:
+            ratio = f"{seconds / whole[part]:.2f}" if part in whole else "–"
+            print(f"| {part} | `{command[-70:]}` | {seconds:.1f} | {ratio} |")
+
+
+def tutorial_commands() -> Iterator[list[str]]:
+    """The commands of the tutorial after its installation, without those about files that only the reader has."""
+    text = (ROOT / "docs" / "tutorial.md").read_text(encoding="utf-8")
+    for kind, block in BLOCK.findall(text):
+        lines = re.findall(r"^\$ (vbench .+)$" if kind == "console" else r"^(vbench .+)$", block, re.MULTILINE)
+        for line in lines:
+            if not any(path in line for path in OF_THE_READER):
+                yield shlex.split(line, comments=True)
+
+
+def tutorial_files() -> dict[str, str]:
+    """The files that the tutorial lets the reader save, by name."""
+    return dict(SAVED_AS.findall((ROOT / "docs" / "tutorial.md").read_text(encoding="utf-8")))
+
+
+def new_environment(walk: Walk, part: str, folder: Path, packages: str | None) -> Path:
+    """Make an empty environment; returns its folder of programs."""
+    walk.run(part, [sys.executable, "-m", "venv", str(folder)], folder=folder.parent)
+    if packages is not None:
+        [own] = folder.glob("lib/python*/site-packages")
+        (own / "zzz_packages.pth").write_text(f"{packages}\n")
+    return folder / "bin"
+
+
+def main() -> None:
+    """Walk from a clone, then from the wheel, and print the times."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--folder", type=Path, help="where to work; a temporary folder if not given")
+    parser.add_argument("--packages", help="a folder site-packages with the dependencies, which are then not installed")
+    given = parser.parse_args()
+    folder = given.folder or Path(tempfile.mkdtemp(prefix="vbench-newcomer-"))
+    folder.mkdir(parents=True, exist_ok=True)
+    walk, install = Walk(), ["pip", "install", "--quiet", *(["--no-deps"] if given.packages else [])]
+
+    clone = folder / "clone"
+    walk.run("clone", ["git", "clone", "--quiet", str(ROOT), str(clone)], folder=folder)
+    programs = new_environment(walk, "clone", clone / ".venv", given.packages)
+    walk.run("clone", [str(programs / install[0]), *install[1:], "--editable", "."], folder=clone)
+    (clone / ".venv" / ".run").touch()  # for make: the environment is there
+    walk.run("clone", ["make", "demo"], folder=clone, path=programs)
+    for name, text in tutorial_files().items():
+        (clone / name).write_text(text, encoding="utf-8")
+    for command in tutorial_commands():
+        walk.run("clone", command, folder=clone, path=programs)
+
+    empty = folder / "wheel"
+    empty.mkdir()
+    programs = new_environment(walk, "wheel", empty / ".venv", given.packages)
+    walk.run(
+        "wheel",
+        [str(programs / "pip"), "wheel", "--quiet", "--no-deps", "--wheel-dir", str(empty), str(ROOT)],
+        folder=empty,
+    )
+    [wheel] = empty.glob("*.whl")
+    walk.run("wheel", [str(programs / install[0]), *install[1:], str(wheel)], folder=empty)
+    for command in (
+        "vbench profile c3d --input 1x3x16x112x112",
+        "vbench run demo",
+        "vbench report results/demo --out site",
+    ):
+        walk.run("wheel", command.split(), folder=empty, path=programs)
+    walk.report(installed="pip install")
+
+
+if __name__ == "__main__":
+    main()
