@@ -79,10 +79,13 @@ def test_suites_are_found_by_name_without_a_checkout(installed: Path, tmp_path: 
     assert json.loads(found.stdout)["suite"] == "quickstart"
 
 
-def test_the_glossary_can_be_read_without_a_checkout(installed: Path, tmp_path: Path) -> None:
+def test_the_documentation_can_be_read_without_a_checkout(installed: Path, tmp_path: Path) -> None:
     found = run_installed(installed, tmp_path, "help", "words")
     assert (found.returncode, found.stderr) == (0, "")
     assert "a YAML file that lists models" in found.stdout
+    page = run_installed(installed, tmp_path, "help", "own-model")
+    assert page.stdout == (ROOT / "docs" / "own-model.md").read_text(encoding="utf-8")
+    assert not list((installed / "bench" / "docs").rglob("*.p*"))  # neither pictures nor Python
 
 
 def test_a_misspelt_suite_names_the_nearest_one(installed: Path, tmp_path: Path) -> None:

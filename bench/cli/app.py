@@ -177,7 +177,7 @@ def exit_code_of(call: Callable[[], Any]) -> int:
     try:
         code = call()
     except BenchError as error:
-        print_error(str(error))
+        print_error(str(error), page=error.page)
         return error.exit_code
     except USAGE_ERROR as error:
         error.show()

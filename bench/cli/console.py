@@ -20,6 +20,7 @@ from bench.core.units import DASH
 
 WIDE = 200  # columns of a table in a pipe or a file
 MANY_ROWS = 1000
+PAGE = 100  # columns of a page of text
 console = Console(highlight=False, width=None if sys.stdout.isatty() else WIDE)
 errors = Console(stderr=True, highlight=False)
 
@@ -32,6 +33,16 @@ def safe_text(text: str) -> Text:
 def print_text(text: str) -> None:
     """Print plain text."""
     console.print(safe_text(text), soft_wrap=True)
+
+
+def print_page(markdown: str) -> None:
+    """Print a page of Markdown: drawn in a terminal, as it is in a pipe."""
+    if console.is_terminal:
+        from rich.markdown import Markdown  # imports a parser that nothing else needs
+
+        console.print(Markdown(markdown), width=min(console.width, PAGE))
+    else:
+        sys.stdout.write(markdown)
 
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, right: Sequence[str] = ()) -> None:
@@ -98,9 +109,11 @@ def print_note(text: str) -> None:
     errors.print(safe_text(text), soft_wrap=True)
 
 
-def print_error(message: str) -> None:
-    """Print an error message on standard error."""
+def print_error(message: str, *, page: str | None = None) -> None:
+    """Print an error message on standard error; in a terminal also how to read the page that explains more."""
     errors.print(safe_text(f"vbench: {message}"), soft_wrap=True)
+    if page is not None and errors.is_terminal:
+        errors.print(safe_text(f"  more: vbench help {page}"), style="dim")
 
 
 def first_line(text: str) -> str:

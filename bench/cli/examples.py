@@ -88,7 +88,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "query \"select title, value from metrics where metric = 'latency.p50_ms' order by value\" results/quickstart",
         "query 'select status, count(*) from records group by status' results/k700 --format csv",
     ),
-    "help": ("help exit-codes", "help words", "help environment"),
+    "help": ("help exit-codes", "help words", "help own-model"),
     "doctor": ("doctor", "doctor --gpu", "doctor --json"),
     "weights inspect": (
         "weights inspect weights/slowfast.pyth",

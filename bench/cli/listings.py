@@ -8,7 +8,7 @@ import typer
 
 import bench
 from bench.cli.arguments import AsJson
-from bench.cli.console import print_json, print_table, print_text
+from bench.cli.console import print_json, print_page, print_table, print_text
 from bench.core.errors import UnknownNameError
 
 suites_app = typer.Typer(name="suites", no_args_is_help=True, help="Suites that come with vbench.")
@@ -104,24 +104,43 @@ def show_measure(name: Name, as_json: AsJson = False) -> None:
 
 
 def show_help(
-    topic: Annotated[str, typer.Argument(metavar="TOPIC", help="exit-codes, words or environment.")],
+    topic: Annotated[
+        str | None, typer.Argument(metavar="[TOPIC]", help="exit-codes, words, environment, or a page such as suites.")
+    ] = None,
 ) -> None:
-    """Explain the exit codes, the words that vbench uses, or its environment variables."""
-    if topic not in TOPICS:
-        raise UnknownNameError("topic", topic, TOPICS)
-    if topic == "exit-codes":
+    """Explain exit codes, words or environment variables, or print a page of the documentation."""
+    pages = documentation_pages()
+    if topic is None:
+        print_text(f"topics: {', '.join(TOPICS)}")
+        print_table(("page", "title"), [(name, _title(page)) for name, page in pages.items()])
+    elif topic == "exit-codes":
         print_table(("code", "meaning"), list(EXIT_CODES.items()))
     elif topic == "environment":
         print_table(("variable", "meaning"), list(ENVIRONMENT.items()))
+    elif topic == "words":
+        print_table(("word", "meaning"), _glossary(pages["glossary"]))
+    elif topic in pages:
+        print_page(pages[topic].read_text(encoding="utf-8"))
     else:
-        print_table(("word", "meaning"), _glossary())
+        raise UnknownNameError("topic", topic, [*TOPICS, *pages])
 
 
-def _glossary() -> list[tuple[str, str]]:
-    """The rows of docs/glossary.md, which the wheel holds inside the package."""
+def documentation_pages() -> dict[str, Path]:
+    """Return the pages of the documentation by name; the wheel holds them inside the package."""
     package = Path(bench.__file__).parent
-    file = next(f for f in (package.parent / "docs/glossary.md", package / "docs/glossary.md") if f.is_file())
-    rows = re.findall(r"^\| (.+?) \| (.+?) \|$", file.read_text(encoding="utf-8"), re.MULTILINE)
+    folder = next(each for each in (package.parent / "docs", package / "docs") if (each / "glossary.md").is_file())
+    pages = {file.stem: file for file in sorted(folder.glob("*.md"))}
+    # The start page is a list of links, and `extend` includes CONTRIBUTING.md, which the wheel does not hold.
+    return {name: file for name, file in pages.items() if name not in ("index", "extend")}
+
+
+def _title(page: Path) -> str:
+    return _first_line(page.read_text(encoding="utf-8")).lstrip("# ")
+
+
+def _glossary(page: Path) -> list[tuple[str, str]]:
+    """Return the rows of the glossary."""
+    rows = re.findall(r"^\| (.+?) \| (.+?) \|$", page.read_text(encoding="utf-8"), re.MULTILINE)
     return [(word, meaning) for word, meaning in rows if word not in ("word", "---")]
 
 

@@ -22,7 +22,7 @@ import signal
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 # Messages of allocators, cuBLAS, cuDNN and ONNX Runtime. cuDNN finds no engine if no algorithm's workspace fits.
 OUT_OF_MEMORY_MESSAGES = (
@@ -37,9 +37,13 @@ OUT_OF_MEMORY_MESSAGES = (
 
 
 class BenchError(Exception):
-    """One line for the user: what was wrong, what was found, what is allowed, what to do next."""
+    """One line for the user: what was wrong, what was found, what is allowed, what to do next.
+
+    `page` is the page of docs/ that explains more, if there is one; `vbench help PAGE` prints it.
+    """
 
     exit_code = 2
+    page: ClassVar[str | None] = None
 
 
 class StopSignal(KeyboardInterrupt):
@@ -84,6 +88,8 @@ class Problem:
 class SuiteError(InputError):
     """All problems of one suite file at once, each on a line `file:line:column: message`."""
 
+    page = "suites"
+
     def __init__(self, path: str, problems: Iterable[Problem]) -> None:
         self.path = path
         self.problems = sorted(problems, key=lambda p: (p.file not in ("", path), p.file, p.line, p.column))
@@ -97,6 +103,8 @@ class ClipError(InputError):
 class WeightsError(InputError):
     """A checkpoint that cannot be used as the weights of this model."""
 
+    page = "published-checkpoint"
+
 
 class MissingPackageError(InputError):
     """An optional package is needed."""
@@ -109,12 +117,14 @@ class VideoError(BenchError):
     """A file that cannot be decoded, or not to the requested frame; the message names file and frame."""
 
     exit_code = 3
+    page = "data"
 
 
 class TrainingError(BenchError):
     """A training or evaluation that cannot go on: a loss that is not finite, a full disk, a rank that died."""
 
     exit_code = 3
+    page = "training"
 
 
 class DownloadError(BenchError):
@@ -127,6 +137,7 @@ class SetUpError(BenchError):
     """A side of an A/B measurement that cannot be measured: its worktree, its interpreter, its plan."""
 
     exit_code = 3
+    page = "gate"
 
 
 class MissingFrameError(VideoError):
@@ -142,6 +153,8 @@ class MissingFrameError(VideoError):
 
 class DatasetError(BenchError):
     """A data set that is missing, incomplete or changed."""
+
+    page = "data-lists"
 
 
 class StoreError(BenchError):

@@ -5,9 +5,12 @@ import re
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
+from bench.cli import console
 from bench.cli.app import app, run_command
-from bench.cli.listings import EXIT_CODES
+from bench.cli.listings import EXIT_CODES, documentation_pages
+from bench.core.errors import BenchError
 from bench.core.registry import MEASURES
 
 ROOT = Path(__file__).parents[2]
@@ -63,3 +66,31 @@ def test_help_on_words_prints_the_glossary(capsys: pytest.CaptureFixture[str]) -
 def test_every_command_stands_under_a_heading() -> None:
     commands = [*app.registered_commands, *app.registered_groups]
     assert all(isinstance(command.rich_help_panel, str) for command in commands)
+
+
+def test_help_prints_every_page_of_the_documentation(capsys: pytest.CaptureFixture[str]) -> None:
+    overview = output(capsys, "help")
+    assert "own-model" in overview
+    assert "Benchmark your own model" in overview
+    assert output(capsys, "help", "own-model") == (ROOT / "docs" / "own-model.md").read_text(encoding="utf-8")
+
+
+def test_every_error_that_names_a_page_names_one_that_exists() -> None:
+    waiting, pages = [BenchError], set[str | None]()
+    while waiting:
+        kind = waiting.pop()
+        waiting += kind.__subclasses__()
+        pages.add(kind.page)
+    assert {"suites", "data-lists", "published-checkpoint"} < pages
+    assert pages - {None} <= documentation_pages().keys()
+
+
+@pytest.mark.parametrize("is_terminal", [True, False])
+def test_an_error_in_a_terminal_says_how_to_read_its_page(
+    is_terminal: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In a pipe it stays one line."""
+    written = Console(stderr=True, highlight=False, force_terminal=is_terminal, no_color=True)
+    monkeypatch.setattr(console, "errors", written)
+    assert run_command(["data", "verify", "folder", "--split", "train", "--root", "/nowhere"]) == 2
+    assert ("more: vbench help data-lists" in capsys.readouterr().err) is is_terminal
