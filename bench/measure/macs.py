@@ -40,8 +40,8 @@ def macs(case: "CaseContext", *, counters: Sequence[str] = ("torch",), backward:
     """MACs of the products in one clip's forward pass, and in a train step (forward and backward); 1 MAC = 2 FLOPs.
 
     `counters` names whose counts are compared: `torch` is ours, the others are fvcore, thop and ptflops, or `all`. Each
-    of them runs in its own process. The record's details hold `macs_by_module`, `macs_by_operator`, published costs and
-    how far each counter agrees with ours.
+    of them runs in its own process. The record's details hold `macs_by_module`, `bytes_by_module` (read and written),
+    `macs_by_operator`, published costs and how far each counter agrees with ours.
     """
     from bench.measure.counting.case_counts import forward_of, train_step_of
 
@@ -50,6 +50,7 @@ def macs(case: "CaseContext", *, counters: Sequence[str] = ("torch",), backward:
     if backward:
         metrics.append(_metric(TRAIN_STEP, train_step_of(case)))
     case.note("macs_by_module", dict(forward.by_module))
+    case.note("bytes_by_module", forward.bytes_by_module)
     case.note("macs_by_operator", dict(forward.by_operator))
     _add_other_counts(case, counters)
     return metrics

@@ -1,31 +1,50 @@
 """The page of one model: its rows of the board, where its MACs are, training, input protocol, and all its cases."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from bench.core.registry import find_metric_spec
 from bench.core.schema import Json
-from bench.core.units import format_exact, format_value, plural
+from bench.core.units import format_exact, format_number, format_value, plural
 from bench.reporting.board import Board
 from bench.reporting.case_results import CaseResult
 from bench.reporting.confusion import class_accuracies
 from bench.reporting.links import Links
 from bench.reporting.metric_table import metric_table
-from bench.reporting.metric_text import STATUSES, metric_name, value_text
+from bench.reporting.metric_text import STATUSES, listed, metric_name, value_text
 from bench.reporting.rendering import DrawnSection, render
 from bench.reporting.reproduction import zoo_name
 from bench.reporting.results import Results
+from bench.reporting.sections.roofline import rooflines
 from bench.reporting.sections.training_curves import curve_charts
 from bench.reporting.table import ColumnHead, Table, TableCell, TableRow, plain_table
 from bench.reporting.treemap import leaves, treemap
 
 HIDDEN = frozenset({"unread_first", "leaks_allowed", "shared_with_training"})  # parts that are not of the input
-MOST_TILES = 200
+MOST_TILES = 120
+# Amounts by module that a record may have: its detail, the name of the amount and its unit.
+AMOUNTS = {
+    "macs_by_module": ("MACs", "MACs"),
+    "params_by_module": ("Parameters", "elements"),
+    "bytes_by_module": ("Bytes read and written", "B"),
+}
 MODULES = """
+<div class="switch">
+{% for amount in amounts %}
+<input type="radio" name="{{ key }}-amount" id="{{ key }}-amount-{{ loop.index }}" \
+{{ "checked" if loop.first }}>
+<label for="{{ key }}-amount-{{ loop.index }}">{{ amount.name }}</label>
+{% endfor %}
+{% for amount in amounts %}
 <figure class="chart">
-{{ treemap }}
-<figcaption>Multiply-accumulates by module: {{ total }} in one forward pass. Areas are shares.</figcaption>
+{{ amount.drawing }}
+<figcaption>{{ amount.name }} by module: {{ amount.total }}. Areas are shares.</figcaption>
 </figure>
+{% endfor %}
+</div>
+<details><summary>The same as a table</summary>
+{{ table }}
+</details>
 """
 CHARTS = '<div class="charts">{% for chart in charts %}{{ chart }}{% endfor %}</div>'
 
@@ -36,8 +55,9 @@ def model_sections(results: Results, label: str, cases: Sequence[CaseResult], li
     charts = [chart.html() for chart in curve_charts(results, cases, name=key)]
     drawn: list[tuple[str, str, Any]] = [
         ("model", "Results", _rows(results, label, key)),
-        ("arguments", "Arguments", _arguments(cases[0], key)),
-        ("modules", "Where the MACs are", _modules(cases)),
+        ("arguments", "Arguments", _arguments(cases, key)),
+        ("modules", "Where the cost is", _modules(cases, key)),
+        ("roofline", "Roofline", rooflines(results, cases, links, f"{key}-roofline")),
         ("training", "Training", render(CHARTS, charts=charts) if charts else ""),
         ("classes", "Accuracy by class", _classes(results, cases, key)),
         ("input", "Input protocol", _input_protocol(cases, key)),
@@ -57,28 +77,75 @@ def _rows(results: Results, label: str, key: str) -> Any:
     return metric_table(board, board.rows, name=name, caption=caption, columns=columns, factors=factors).html()
 
 
-def _arguments(case: CaseResult, key: str) -> Any:
-    point = case.case.point
+def _arguments(cases: Sequence[CaseResult], key: str) -> Any:
+    """How the model is created, where it is written, and the paper that describes it."""
+    point = cases[0].case.point
     name = zoo_name(point)
     facts = {"model": point.model, **point.args, **({"name in the zoo": name} if name else {})}
+    runs = [run for case in cases for run in case.runs]
+    for fact, detail in (("paper", "model_paper"), ("source", "model_source")):
+        facts |= {fact: found} if (found := next(filter(None, (r.details.get(detail) for r in runs)), None)) else {}
+    weights = dict.fromkeys(str(case.case.point.weights) for case in cases if case.case.point.weights)
+    facts |= {"weights": listed(weights)} if weights else {}
     rows = [(fact, value_text(value)) for fact, value in facts.items()]
     return plain_table(
         f"{key}-arguments", caption="How the model is created", heads=("Fact", "Value"), rows=rows
     ).html()
 
 
-def _modules(cases: Sequence[CaseResult]) -> Any:
-    """A treemap of the modules, from the first record that counted them."""
+def _modules(cases: Sequence[CaseResult], key: str) -> Any:
+    """A treemap of each known amount by module and a table of all, from the first records that have them."""
+    found: dict[str, dict[str, float]] = {}
     for record in (record for case in cases for record in case.runs):
-        found = record.details.get("macs_by_module")
-        if isinstance(found, dict):
-            amounts = {name: float(value) for name, value in found.items() if isinstance(value, int | float)}
-            parts = dict(sorted(leaves(amounts).items(), key=lambda item: -item[1])[:MOST_TILES])
-            if any(parts.values()):
-                total = format_value(amounts.get("", sum(parts.values())), "MACs")
-                drawing = treemap(parts, alt=f"Treemap of {plural(len(parts), 'module')} by multiply-accumulates")
-                return render(MODULES, treemap=drawing, total=total)
-    return ""
+        for detail in AMOUNTS:
+            amounts = record.details.get(detail)
+            if detail not in found and isinstance(amounts, dict) and any(amounts.values()):
+                found[detail] = {n: float(v) for n, v in amounts.items() if isinstance(v, int | float)}
+    if not found:
+        return ""
+    drawn = []
+    for detail in (detail for detail in AMOUNTS if detail in found):
+        name, unit = AMOUNTS[detail]
+        parts = _with_rest(leaves(found[detail]))
+        alt = f"Treemap of {plural(len(parts), 'module')} by {name}"
+        total = format_value(found[detail].get("", sum(parts.values())), unit)
+        drawn.append({"name": name, "total": total or "0", "drawing": treemap(parts, alt=alt)})
+    return render(MODULES, key=key, amounts=drawn, table=_module_table(found, key).html())
+
+
+def _with_rest(parts: Mapping[str, float]) -> dict[str, float]:
+    """The largest parts, and the sum of the others as one part."""
+    ordered = sorted(parts.items(), key=lambda item: -item[1])
+    rest = [amount for _, amount in ordered[MOST_TILES:] if amount]
+    return {**dict(ordered[:MOST_TILES]), **({plural(len(rest), "smaller module"): sum(rest)} if rest else {})}
+
+
+def _module_table(found: Mapping[str, Mapping[str, float]], key: str) -> Table:
+    """Every module with its submodules included; the model itself is the empty name."""
+    details = [detail for detail in AMOUNTS if detail in found]
+    names = dict.fromkeys(name for detail in details for name in found[detail])
+    heads = [ColumnHead(name=AMOUNTS[detail][0], is_number=True, is_best_first=True) for detail in details]
+    rows = [
+        TableRow(
+            cells=(
+                TableCell(text=name or "the model"),
+                *(
+                    TableCell(text=format_value(v, AMOUNTS[d][1]), sort=v, below=_share(v, found[d]))
+                    if (v := found[d].get(name)) is not None
+                    else TableCell()
+                    for d in details
+                ),
+            )
+        )
+        for name in names
+    ]
+    caption = "Amounts of each module with all below it, and their shares of the model"
+    return Table(name=f"{key}-modules", caption=caption, heads=(ColumnHead(name="Module"), *heads), rows=tuple(rows))
+
+
+def _share(amount: float, amounts: Mapping[str, float]) -> str:
+    whole = amounts.get("")
+    return f"{format_number(100 * amount / whole, 1)} %" if whole else ""
 
 
 def _classes(results: Results, cases: Sequence[CaseResult], key: str) -> Any:

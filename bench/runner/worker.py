@@ -127,6 +127,8 @@ def measure_case(case: CaseContext, *, rank: int = 0, has_canary: bool = True) -
                 seconds[name] = round(time.perf_counter() - started, 3)
         if source := _source_of(case):
             case.note("model_source", source)
+        if paper := MODELS.get(case.point.model).paper if case.point.model in MODELS else "":
+            case.note("model_paper", paper)
         status = check_timings(case, metrics)
     except Exception as error:  # whatever a model raises ends its case, not the suite
         failed = {"status": _status_of(error), "error": failure_of(error)}

@@ -117,6 +117,41 @@ def test_a_model_shows_where_its_macs_are(make: SimpleNamespace) -> None:
     assert "<title>head: " not in html
 
 
+def test_a_model_shows_macs_parameters_and_bytes_of_each_module(make: SimpleNamespace) -> None:
+    macs, params, moved = {"": 100, "a": 60, "b": 40}, {"": 10, "a": 1, "b": 9}, {"": 4096, "a": 1024, "b": 3072}
+    details = {"macs_by_module": macs, "params_by_module": params, "bytes_by_module": moved}
+    site = site_of([make.counts("m", details={**details, "model_paper": "Ours, 2026", "model_source": "nets.py:7"})])
+    found = page(make, site, "models/m")
+    assert found.tables["m-modules"] == [
+        ["Module", "MACs", "Parameters", "Bytes read and written"],
+        ["the model", "100 MACs|100.0 %", "10|100.0 %", "4 KiB|100.0 %"],
+        ["a", "60 MACs|60.0 %", "1|10.0 %", "1 KiB|25.0 %"],
+        ["b", "40 MACs|40.0 %", "9|90.0 %", "3 KiB|75.0 %"],
+    ]
+    assert sum(given.get("type") == "radio" for _, given in found.tags) == 3
+    assert ["paper", "Ours, 2026"] in found.tables["m-arguments"]
+    assert ["source", "nets.py:7"] in found.tables["m-arguments"]
+
+
+def test_modules_beyond_the_largest_are_one_tile(make: SimpleNamespace) -> None:
+    amounts = {"": 130 * 1.0, **{f"layer{i}": 1.0 for i in range(130)}}
+    site = site_of([make.counts("m", details={"macs_by_module": amounts})])
+    html = next(site.page_html(each) for each in site.pages if each.name == "models/m")
+    assert html.count("<rect class=") == 121
+    assert "<title>10 smaller modules: 10 (7.7 %)</title>" in html
+
+
+def test_a_model_has_its_own_points_of_the_roofline(make: SimpleNamespace) -> None:
+    limits = {"flops_per_byte": 5.0, "measured_flops_per_s": 1e12, "measured_bytes_per_s": 1e11, "bound_by": "memory"}
+    achieved = make.metric("limits.flops_per_s", 2e11, "FLOP/s")
+    records = [make.record(name, achieved, precision="fp32", details={"limits": limits}) for name in ("m", "other")]
+    found = page(make, site_of(records), "models/m")
+    assert [row[0] for row in found.tables["m-roofline-table"][1:]] == ["m 16x1x112"]
+    links = [given["href"] for tag, given in found.tags if tag == "a" and "cases/" in (given.get("href") or "")]
+    assert all(link.startswith("../cases/") for link in links)
+    assert len(links) == 2
+
+
 def test_a_roofline_point_is_a_share_of_the_lower_ceiling(make: SimpleNamespace) -> None:
     """5 FLOPs per byte at 100 GB/s are at most 500 GFLOP/s, below the 1 TFLOP/s of the matrix product."""
     limits = {"flops_per_byte": 5.0, "measured_flops_per_s": 1e12, "measured_bytes_per_s": 1e11, "bound_by": "memory"}

@@ -82,6 +82,11 @@ class Count:
         return self._nested({row_index: row.macs for row_index, row in enumerate(self.rows)})
 
     @property
+    def bytes_by_module(self) -> dict[str, int]:
+        """Bytes that the operators of every module read and write, its submodules included, by path."""
+        return self._nested({row_index: row.bytes_moved for row_index, row in enumerate(self.rows)})
+
+    @property
     def by_operator(self) -> dict[str, int]:
         """MACs by operator (`namespace::name`), largest first, without zeros."""
         sums: dict[str, int] = {}

@@ -49,7 +49,12 @@ The best value is marked for each machine separately, and sorting by a timing ke
 {% if failed %}
 <p class="muted">{{ failed }} without any result: <a href="{{ failures_page }}">what failed and why</a>.</p>
 {% endif %}
-<p class="muted">{{ legend }}</p>
+<p class="muted">The best value of a column is bold. A dash: unknown or not measured.</p>
+<dl class="legend">
+{% for name, meaning in legend %}
+<dt>{{ name }}</dt><dd>{{ meaning }}</dd>
+{% endfor %}
+</dl>
 """
 
 
@@ -135,17 +140,14 @@ def mark_meaning(mark: str) -> str:
     return DOUBTS.get(mark, REMARKS.get(mark, mark))
 
 
-def _legend(board: Board, columns: tuple[Column, ...]) -> str:
+def _legend(board: Board, columns: tuple[Column, ...]) -> list[tuple[str, str]]:
+    """What the small numbers and the marks mean, and why a headline has no value in any row."""
     rows = board.rows
-    chips = chips_of(rows, columns)
-    doubts = "".join(f" {_capitalised(chip)}: {mark_meaning(chip)}." for chip in chips if chip not in REMARKS)
-    doubts = f" Not ranked and never bold:{doubts}" if doubts else ""
-    remarks = "".join(f" {_capitalised(chip)}: {mark_meaning(chip)}." for chip in chips if chip in REMARKS)
     kinds = interval_kinds(rows, columns)
-    small = f" Small numbers are intervals: {listed(kinds, most=len(kinds))}." if kinds else ""
-    missing = "".join(f" {column.name} has no value in any row: {why}." for column, why in board.unknown.items())
-    return f"The best value of a column is bold.{small}{doubts}{remarks}{missing} A dash: unknown or not measured."
-
-
-def _capitalised(text: str) -> str:
-    return text[:1].upper() + text[1:]
+    chips = chips_of(rows, columns)
+    return [
+        *([("Small numbers", f"intervals: {listed(kinds, most=len(kinds))}")] if kinds else []),
+        *((chip, f"not ranked: {DOUBTS.get(chip, chip)}") for chip in chips if chip not in REMARKS),
+        *((chip, REMARKS[chip]) for chip in chips if chip in REMARKS),
+        *((column.name, f"no value in any row: {why}") for column, why in board.unknown.items()),
+    ]

@@ -1,13 +1,15 @@
 """Roofline: achieved FLOP/s and measured ceilings by machine. Williams et al., 2009, doi 10.1145/1498765.1498785."""
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from bench.core.registry import register_section
 from bench.core.schema import Json
 from bench.core.units import DASH, format_number, format_value
+from bench.reporting.case_results import CaseResult
 from bench.reporting.chart import ACCENT, MUTED, Chart, axis, escaped
+from bench.reporting.links import Links
 from bench.reporting.metric_text import value_text
 from bench.reporting.rendering import render
 from bench.reporting.results import Results
@@ -48,18 +50,23 @@ class RooflinePoint:
 @register_section("roofline", title="Roofline", order=0, page="roofline")
 def draw_rooflines(results: Results) -> str | None:
     """One chart per machine and precision, and a table of all runs with the measure `limits`."""
-    points = list(_points(results))
+    return rooflines(results, results.cases, results.links, "roofline") or None
+
+
+def rooflines(results: Results, cases: Iterable[CaseResult], links: Links, name: str) -> str:
+    """The charts and the table of `cases` with names that begin with `name`; empty without the measure `limits`."""
+    points = list(_points(results, cases, links))
     if not points:
-        return None
+        return ""
     groups: dict[tuple[str, str], list[RooflinePoint]] = defaultdict(list)
     for point in points:
         groups[point.machine, point.precision].append(point)
-    charts = [_chart(group, f"roofline-{number}").html() for number, group in enumerate(groups.values(), start=1)]
-    return render(TEMPLATE, charts=charts, table=_table(points).html())
+    charts = [_chart(group, f"{name}-{number}").html() for number, group in enumerate(groups.values(), start=1)]
+    return render(TEMPLATE, charts=charts, table=_table(points, f"{name}-table").html())
 
 
-def _points(results: Results) -> Iterator[RooflinePoint]:
-    for case in results.cases:
+def _points(results: Results, cases: Iterable[CaseResult], links: Links) -> Iterator[RooflinePoint]:
+    for case in cases:
         for record in case.runs:
             found, achieved = record.details.get("limits"), record.metric("limits.flops_per_s")
             if isinstance(found, dict) and achieved is not None and achieved.value:
@@ -75,7 +82,7 @@ def _points(results: Results) -> Iterator[RooflinePoint]:
                         peak_flops=flops,
                         peak_bytes=moved,
                         bound_by=value_text(found.get("bound_by")),
-                        page=results.case_page_of(record),
+                        page=links.page(results.case_names[id(case)]),
                     )
 
 
@@ -108,7 +115,7 @@ def _chart(points: list[RooflinePoint], name: str) -> Chart:
     )
 
 
-def _table(points: list[RooflinePoint]) -> Table:
+def _table(points: list[RooflinePoint], name: str) -> Table:
     heads = (
         ColumnHead(name="Case"),
         ColumnHead(name="Machine"),
@@ -121,7 +128,7 @@ def _table(points: list[RooflinePoint]) -> Table:
         ColumnHead(name="Bound by"),
     )
     return Table(
-        name="roofline-table",
+        name=name,
         caption="Runs with the measure limits",
         heads=heads,
         rows=tuple(TableRow(cells=_cells(point)) for point in points),
