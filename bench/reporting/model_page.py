@@ -81,10 +81,10 @@ def _arguments(cases: Sequence[CaseResult], key: str) -> Any:
     """How the model is created, where it is written, and the paper that describes it."""
     point = cases[0].case.point
     name = zoo_name(point)
-    facts = {"model": point.model, **point.args, **({"name in the zoo": name} if name else {})}
-    runs = [run for case in cases for run in case.runs]
+    facts: dict[str, Json] = {"model": point.model, **point.args, **({"name in the zoo": name} if name else {})}
     for fact, detail in (("paper", "model_paper"), ("source", "model_source")):
-        facts |= {fact: found} if (found := next(filter(None, (r.details.get(detail) for r in runs)), None)) else {}
+        known = [found for case in cases for run in case.runs if (found := run.details.get(detail))]
+        facts |= {fact: known[0]} if known else {}
     weights = dict.fromkeys(str(case.case.point.weights) for case in cases if case.case.point.weights)
     facts |= {"weights": listed(weights)} if weights else {}
     rows = [(fact, value_text(value)) for fact, value in facts.items()]
