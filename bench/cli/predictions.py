@@ -15,9 +15,11 @@ from bench.core.stats import Estimate
 from bench.core.units import MINUS, format_interval, format_number, format_value, plural
 
 if TYPE_CHECKING:
+    from bench.train.change_effects import ChangeEffect, ChangeEffects
     from bench.train.predictions import Agreement, PredictionFile, PredictionPair, Predictions
 
 FEW_CLASSES = 5  # top-5 is always 100 % with so few classes
+WORST_CLASSES = 5
 CONFUSIONS = 10  # pairs of classes that are shown for a single model by default
 
 
@@ -53,10 +55,13 @@ def predictions(
     _check_fusion(fuse, weight, is_pair=b is not None)
     if b is None:
         one, most = open_predictions(a), CONFUSIONS if confusions is None else confusions
+        effects = _effects_of(one.file)
         if as_json:
-            print_json(one_as_dict(one, most=most))
+            changes = {} if effects is None else {"changes": effects_as_dict(effects)}
+            print_json(one_as_dict(one, most=most) | changes)
         else:
             show_one(one, most=most)
+            show_effects(effects)
         return
     both = pair_predictions(open_predictions(a), open_predictions(b), weight_b=weight, target=fuse)
     if as_json:
@@ -84,6 +89,73 @@ def show_one(opened: "PredictionFile", *, most: int) -> None:
     _print_unread(opened.predictions)
     _show_confused(opened.predictions, most=most, name="")
     _show_relabelling(opened.predictions, name="")
+
+
+def _effects_of(file: Path) -> "ChangeEffects | None":
+    """What changes of the input did, if the file has predictions for any."""
+    from bench.train.change_effects import change_effects
+    from bench.train.predictions import read_changed_predictions
+
+    return change_effects(read_changed_predictions(file))
+
+
+def show_effects(effects: "ChangeEffects | None") -> None:
+    """Print each change with its difference, the classes that lose most without order, and the summaries."""
+    if effects is None:
+        return
+    print_text(f"changed input, against {format_value(100 * effects.unchanged.value, '%')} of the unchanged one")
+    rows = [
+        (
+            effect.name,
+            format_value(100 * effect.top1.value, "%"),
+            _signed(100 * effect.difference.value),
+            f"{_signed(100 * effect.difference.low)} to {_signed(100 * effect.difference.high)}",
+            f"{effect.p:.2g}",
+        )
+        for effect in effects.effects
+    ]
+    columns = ("change", "top-1", "difference", "95 % interval", "p")
+    print_table(columns, rows, right=("top-1", "difference", "p"))
+    for sentence in effects.use_of_time.sentences:
+        print_text(sentence)
+    for effect in effects.effects:
+        if effect.name == effects.use_of_time.without_order:
+            print_text(f"classes that lose most when {effect.name}: {_worst_classes(effect)}")
+    if effects.mean_corruption_error is not None:
+        kinds = ", ".join(curve.name for curve in effects.curves)
+        print_text(f"mean corruption error over {kinds}: {format_value(100 * effects.mean_corruption_error, '%')}")
+
+
+def _worst_classes(effect: "ChangeEffect") -> str:
+    lost = [each for each in effect.classes if each.difference < 0][:WORST_CLASSES]
+    return ", ".join(f"{each.name} ({_signed(100 * each.difference)})" for each in lost) or "none"
+
+
+def effects_as_dict(effects: "ChangeEffects") -> dict[str, Any]:
+    """The effects of all changes as plain data; shares in percent, differences in points."""
+    use = effects.use_of_time
+    error = effects.mean_corruption_error
+    return {
+        "top1_percent": _percent(effects.unchanged),
+        "effects": [
+            {
+                "change": effect.name,
+                "top1_percent": _percent(effect.top1),
+                "difference_points": _percent(effect.difference),
+                "mcnemar_p": effect.p,
+                "classes": [asdict(each) for each in effect.classes],
+            }
+            for effect in effects.effects
+        ],
+        "without_order": use.without_order,
+        "lost_without_order_percent": None if use.lost is None else _percent(use.lost),
+        "kept_by_one_frame_percent": None if use.one_frame is None else _percent(use.one_frame),
+        "mean_corruption_error_percent": None if error is None else 100 * error,
+        "curves": {
+            curve.name: [{"severity": value, "top1_percent": _percent(top1)} for value, top1 in curve.points]
+            for curve in effects.curves
+        },
+    }
 
 
 def show_pair(pair: "PredictionPair", *, most: int, target: Path | None) -> None:

@@ -308,8 +308,8 @@ def group_of(row: BoardRow, columns: Iterable[Column]) -> str:
 
 
 def headlines_of(columns: Iterable[Column]) -> tuple[Column, ...]:
-    """Of `columns`, in their order, those of headline metrics."""
-    listed = list(columns)
+    """Of `columns`, in their order, those of headline metrics; a report has changed input in a section of its own."""
+    listed = [column for column in columns if "change" not in dict(column.labels)]
     wanted = headlines_among((column.metric, column.better) for column in listed)
     return tuple(column for column in listed if column.metric in wanted)
 

@@ -147,9 +147,14 @@ def write_predictions(
     return _write_tables(path, tables)
 
 
-def store_predictions(path: Path, found: Predictions) -> Path:
-    """Write what `read_predictions` reads. `views_right` is null, because scores of single views are unknown."""
-    return _write_tables(path, [_table(found)])
+def store_predictions(path: Path, found: Predictions, *, changed: Mapping[str, Predictions] | None = None) -> Path:
+    """Write what `read_predictions` reads; `changed` has predictions by the change of their input.
+
+    `views_right` is null, because scores of single views are unknown.
+    """
+    return _write_tables(
+        path, [_table(each, change=name) for name, each in {UNCHANGED: found, **(changed or {})}.items()]
+    )
 
 
 def _write_tables(path: Path, tables: Sequence["Table"]) -> Path:

@@ -23,7 +23,7 @@ def shuffled_order(frames: Sequence[int], *, part: "Part", value: None, random: 
     return tuple(frames[place] for place in random.permutation(len(frames)))
 
 
-@register_change("frozen", stage="order", default=1, between=(0, 1), severities=(0.2, 0.4, 0.6, 0.8, 1))
+@register_change("frozen", stage="order", default=1, between=(0, 1))
 def frozen_stream(frames: Sequence[int], *, part: "Part", value: float, random: "Generator") -> tuple[int, ...]:
     """The picture stands still for the last VALUE of the clip; with 1 the whole clip is its first frame."""
     moving = max(1, len(frames) - round(value * len(frames)))
