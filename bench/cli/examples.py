@@ -40,6 +40,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "eval slowfast_r50 --dataset kinetics400 --split val --weights weights/slowfast.pyth --views 10x3",
         "eval torchvision:r3d_18 --dataset folder --root videos --labels classes.txt",
         "eval c3d --dataset ucf101 --split 1 --weights weights/c3d.pt --preprocess channels=bgr,scale=255",
+        "eval c3d --dataset ucf101 --split 1 --weights weights/c3d.pt --change reversed,single_frame,jpeg:all",
     ),
     "predict": (
         "predict slowfast_r50 video.mp4 --weights weights/slowfast.pyth --labels classes.txt",
@@ -50,6 +51,11 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "predictions results/eval",
         "predictions rgb/predictions.parquet flow/predictions.parquet",
         "predictions rgb/predictions.parquet flow/predictions.parquet --weight 1.5 --fuse both.parquet",
+    ),
+    "diagnose": (
+        "diagnose c3d --dataset ucf101 --split 1 --weights weights/c3d.pt --published 82.3",
+        "diagnose slowfast_r50 --dataset kinetics400 --weights weights/slowfast.pyth --videos 400 --budget 1h",
+        "diagnose resnet3d_50 --dataset folder --root videos --weights k700.pth --labels classes.txt --json",
     ),
     "features": (
         "features slowfast_r50 --weights slowfast.pyth --dataset folder --root videos --split train --out f.parquet",

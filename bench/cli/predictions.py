@@ -15,6 +15,7 @@ from bench.core.stats import Estimate
 from bench.core.units import MINUS, format_interval, format_number, format_value, plural
 
 if TYPE_CHECKING:
+    from bench.train.calibration import Calibration
     from bench.train.change_effects import ChangeEffect, ChangeEffects
     from bench.train.predictions import Agreement, PredictionFile, PredictionPair, Predictions
 
@@ -47,6 +48,15 @@ def predictions(
             "--confusions", min=0, help="Confused pairs of classes to show; by default 10 for one model, none for two."
         ),
     ] = None,
+    precision: Annotated[
+        float | None,
+        typer.Option(
+            "--precision",
+            min=0,
+            max=100,
+            help="Find the score above which this share of the answers is right, in percent.",
+        ),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON for machines.")] = False,
 ) -> None:
     """Show accuracies and confused classes of stored predictions; compare and fuse those of two models."""
@@ -58,9 +68,9 @@ def predictions(
         effects = _effects_of(one.file)
         if as_json:
             changes = {} if effects is None else {"changes": effects_as_dict(effects)}
-            print_json(one_as_dict(one, most=most) | changes)
+            print_json(one_as_dict(one, most=most, precision=precision) | changes)
         else:
-            show_one(one, most=most)
+            show_one(one, most=most, precision=precision)
             show_effects(effects)
         return
     both = pair_predictions(open_predictions(a), open_predictions(b), weight_b=weight, target=fuse)
@@ -82,13 +92,75 @@ def _check_fusion(fuse: Path | None, weight: float | None, *, is_pair: bool) -> 
         check_writable(fuse)
 
 
-def show_one(opened: "PredictionFile", *, most: int) -> None:
-    """Print the metrics of one model, how they were obtained, and its most confused pairs of classes."""
+def show_one(opened: "PredictionFile", *, most: int, precision: float | None = None) -> None:
+    """Print the metrics of one model, how they were obtained, its calibration, and its most confused classes."""
     _print_source(opened, name="")
     _show_metrics([("", opened.predictions)])
     _print_unread(opened.predictions)
+    show_calibration(_calibration_of(opened.predictions, precision=precision), precision=precision)
     _show_confused(opened.predictions, most=most, name="")
     _show_relabelling(opened.predictions, name="")
+
+
+def _calibration_of(found: "Predictions", *, precision: float | None) -> "Calibration | None":
+    """How far the scores can be believed; `precision` is in percent."""
+    from bench.train.calibration import calibrate_predictions
+
+    return calibrate_predictions(found, precision=None if precision is None else precision / 100)
+
+
+def show_calibration(found: "Calibration | None", *, precision: float | None) -> None:
+    """Print the calibration error, Brier score, area under risk and coverage, temperature, and the threshold."""
+    if found is None:
+        return
+    print_text(
+        f"expected calibration error {_with_interval(found.error)}; Brier score {format_number(found.brier, 3)}; area "
+        f"under risk-coverage {format_value(100 * found.aurc, '%')}"
+    )
+    if found.temperature is not None:
+        before, after = (
+            format_value(100 * error, "%") for error in (found.temperature.error_before, found.temperature.error_after)
+        )
+        print_text(
+            f"temperature {format_number(found.temperature.value, 3)}, fitted on one half: the calibration error "
+            f"of the other half goes from {before} to {after}"
+        )
+    if precision is not None and found.abstention is None:
+        print_text(f"no score is high enough for {precision:g} % right answers")
+    elif precision is not None and found.abstention is not None:
+        print_text(
+            f"with 'unknown' below a score of {format_number(found.abstention.threshold, 3)}, "
+            f"{format_value(100 * found.abstention.coverage, '%')} of the videos are answered, and "
+            f"{_with_interval(found.abstention.precision)} of the answers are right"
+        )
+
+
+def calibration_as_dict(found: "Calibration") -> dict[str, Any]:
+    """The calibration as plain data; errors and shares in percent."""
+    temperature, abstention = found.temperature, found.abstention
+    return {
+        "error_percent": _percent(found.error),
+        "brier": found.brier,
+        "aurc_percent": 100 * found.aurc,
+        "reliability": [
+            {"videos": each.videos, "confidence": each.confidence, "right_percent": _percent(each.right)}
+            for each in found.bins
+        ],
+        "temperature": None
+        if temperature is None
+        else {
+            "value": temperature.value,
+            "error_before_percent": 100 * temperature.error_before,
+            "error_after_percent": 100 * temperature.error_after,
+        },
+        "threshold": None
+        if abstention is None
+        else {
+            "score": abstention.threshold,
+            "coverage_percent": 100 * abstention.coverage,
+            "precision_percent": _percent(abstention.precision),
+        },
+    }
 
 
 def _effects_of(file: Path) -> "ChangeEffects | None":
@@ -176,9 +248,9 @@ def show_pair(pair: "PredictionPair", *, most: int, target: Path | None) -> None
         print_text(f"fused: {target}")
 
 
-def one_as_dict(opened: "PredictionFile", *, most: int) -> dict[str, Any]:
+def one_as_dict(opened: "PredictionFile", *, most: int, precision: float | None = None) -> dict[str, Any]:
     """The metrics and confused classes of one model as plain data."""
-    return {"file": str(opened.file), **_as_dict(opened.predictions, most=most)}
+    return {"file": str(opened.file), **_as_dict(opened.predictions, most=most, precision=precision)}
 
 
 def pair_as_dict(pair: "PredictionPair", *, most: int, target: Path | None) -> dict[str, Any]:
@@ -352,8 +424,9 @@ def _confused(found: "Predictions", *, most: int) -> list[dict[str, Any]]:
     ]
 
 
-def _as_dict(found: "Predictions", *, most: int) -> dict[str, Any]:
+def _as_dict(found: "Predictions", *, most: int, precision: float | None = None) -> dict[str, Any]:
     is_one = not found.is_multi_label
+    calibration = _calibration_of(found, precision=precision)
     return {
         "model": found.model or None,
         "videos": len(found.videos),
@@ -366,6 +439,7 @@ def _as_dict(found: "Predictions", *, most: int) -> dict[str, Any]:
         "classes": list(found.class_names),
         "confusions": _confused(found, most=most) if is_one else None,
         "confusion_matrix": found.confusion.tolist() if is_one else None,
+        "calibration": None if calibration is None else calibration_as_dict(calibration),
         "relabelling": None if found.relabelling is None else asdict(found.relabelling),
         "protocol": dict(found.protocol),
     }

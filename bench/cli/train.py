@@ -105,7 +105,7 @@ def train(
         "workers": workers or None,
         "tensorboard": tensorboard or None,
     }
-    given = _given_protocol(preprocess, labels=None)
+    given = given_protocol_of_flags(preprocess, labels=None)
     _run_accuracy(
         "train", model, accuracy, given=given,
         arg=arg, clip=clip, root=root, option=option, weights=weights, entry=entry, timeout_s=timeout, out=out,
@@ -140,8 +140,8 @@ def evaluate(
     out: Annotated[Path, typer.Option("--out", help="Results folder.")] = Path("results/eval"),
 ) -> None:
     """Evaluate a checkpoint on a data set with the clips it was trained on; the record holds the whole protocol."""
-    _require_weights(model, weights)
-    given = _given_protocol(preprocess, labels=None)
+    require_weights(model, weights)
+    given = given_protocol_of_flags(preprocess, labels=None)
     if labels is not None:
         read_class_names(labels)  # a mistake in the file is reported before any work
     accuracy = {
@@ -179,7 +179,7 @@ def predict(
     """Print the most likely classes of videos, with probabilities."""
     from bench.train.inference import predict_videos
 
-    _require_weights(model, weights)
+    require_weights(model, weights)
     found = predict_videos(
         model,
         videos,
@@ -188,7 +188,7 @@ def predict(
         clip=clip,
         views=views,
         top=top,
-        given=_given_protocol(preprocess, labels=labels),
+        given=given_protocol_of_flags(preprocess, labels=labels),
         arguments=model_arguments(arg),
     )
     if as_json:
@@ -220,7 +220,7 @@ def features(
     result = features_of_dataset(
         model, dataset, split=split, out=out, weights=weights, entry=entry, clip=clip, root=root,
         views=views,
-        given=_given_protocol(preprocess, labels=None), arguments=model_arguments(arg),
+        given=given_protocol_of_flags(preprocess, labels=None), arguments=model_arguments(arg),
         options=dataset_options(option),
     )  # fmt: skip
     found = result.features
@@ -238,12 +238,12 @@ def _changes(texts: list[str] | None) -> list[str] | None:
     return [str(change) for change in read_changes(names)] if names else None
 
 
-def _require_weights(model: str, weights: Path | None) -> None:
+def require_weights(model: str, weights: Path | None) -> None:
     if weights is None and is_registered_name(model):
         raise InputError(f"{model} has no weights of its own; name a checkpoint with --weights")
 
 
-def _given_protocol(preprocess: str | None, *, labels: Path | None) -> InputProtocol:
+def given_protocol_of_flags(preprocess: str | None, *, labels: Path | None) -> InputProtocol:
     """The parts of the input protocol on the command line. Raises InputError in one line."""
     given = InputProtocol() if preprocess is None else parse_protocol(preprocess)
     if labels is None:

@@ -209,7 +209,7 @@ def evaluate_changes(
     groups = _sharing_a_decode(changes)
     about = [videos.hash, protocol, clip, views, ranks.rank, ranks.world, keeps_clip_scores]
     if unfinished is not None:
-        about.append(_state_hash(model))
+        about.append(state_hash(model))
     stores = [ScoredVideos.opened(unfinished, group=group, about=about) for group in groups]
     whole = len(videos) * len(changes) / ranks.world
     done = sum(store.done * len(group) for store, group in zip(stores, groups, strict=True))
@@ -434,7 +434,7 @@ class ScoredVideos:
         self.parts, self.unread = [tuple(parts)], unread
 
 
-def _state_hash(model: nn.Module) -> str:
+def state_hash(model: nn.Module) -> str:
     """12 hex digits over all parameters and buffers."""
     total = hashlib.sha256()
     for name, tensor in model.state_dict().items():

@@ -112,7 +112,7 @@ def predict_videos(
     class names included, comes from the checkpoint.
     Raises InputError if the head of the model has no trained weights.
     """
-    built, settings = _prepared(
+    built, settings = prepared(
         model, weights=weights, entry=entry, clip=clip, views=views, given=given, arguments=arguments or {}
     )
     require_trained(built)
@@ -140,7 +140,7 @@ def features_of_dataset(
     videos = open_dataset(dataset, root=root, split=split, **(options or {}))
     if videos.missing_warning:
         warnings.warn(videos.missing_warning, AnnotationWarning, stacklevel=2)
-    built, settings = _prepared(
+    built, settings = prepared(
         model, weights=weights, entry=entry, clip=clip, views=views, given=given, arguments=arguments or {}
     )
     found = features(built, videos, settings)
@@ -206,7 +206,7 @@ def write_features(path: Path, found: Features, *, classes: Sequence[str] = ()) 
     return path
 
 
-def _prepared(
+def prepared(
     model: str,
     *,
     weights: str | PathLike[str] | None,
@@ -216,7 +216,7 @@ def _prepared(
     given: InputProtocol | None,
     arguments: Mapping[str, Any],
 ) -> tuple[nn.Module, InferenceSettings]:
-    """The model on the best device of this machine, and its settings. `clip` wins over the checkpoint's clip."""
+    """Return the model on the best device of this machine, and its settings. `clip` wins over the checkpoint's."""
     given = given or InputProtocol()
     try:
         chosen_views = views_from_text(views)

@@ -21,7 +21,7 @@ from bench.comparison.kept_predictions import read_ranks
 from bench.data.collection import Video, VideoSet
 from bench.data.loading import UnreadVideo
 from bench.train.evaluating import Evaluation
-from bench.train.predictions import read_predictions, write_predictions
+from bench.train.predictions import Predictions, read_predictions, store_predictions, write_predictions
 
 CLASSES = ("run", "sit", "jump")
 LABELS = [0, 0, 0, 0, 1, 1, 1, 2]
@@ -303,3 +303,42 @@ def test_a_predictions_file_names_its_model(kept: Kept) -> None:
     found = read_predictions(kept("rgb", RGB))
     assert found.model == "net input=rgb"
     assert replace(found, protocol={}).unread == 0
+
+
+def test_calibration_and_a_threshold_for_unknown_are_printed(
+    kept: Kept, ask: Callable[..., tuple[int, str, str]], asked: Callable[..., Any]
+) -> None:
+    file = kept("rgb", RGB)  # 5 of 8 are right, all with a score of 0.6
+    out = " ".join(ask(file, "--precision", 60)[1].split())
+    assert "expected calibration error" in out
+    assert "100 % of the videos are answered, and 62.5 % (30.57 to 86.32) of the answers are right" in out
+    assert "no score is high enough for 90 % right answers" in " ".join(ask(file, "--precision", 90)[1].split())
+    assert asked(file)["calibration"]["threshold"] is None
+
+
+def test_changed_input_is_compared_with_the_unchanged_one(
+    ask: Callable[..., tuple[int, str, str]], asked: Callable[..., Any], tmp_path: Path
+) -> None:
+    videos = tuple(f"v{number}" for number in range(8))
+    plain, changed = (
+        Predictions(
+            videos=videos,
+            labels=np.array(LABELS),
+            scores=np.eye(3, dtype=np.float32)[predicted],
+            classes=CLASSES,
+            protocol={"averaging": "softmax"},
+        )
+        for predicted in (LABELS, [0] * 8)
+    )
+    file = store_predictions(tmp_path / "p.parquet", plain, changed={"shuffled": changed, "jpeg:30": plain})
+    out = " ".join(ask(file, "--confusions", 0)[1].split())
+    assert "changed input, against 100 % of the unchanged one" in out
+    assert "jpeg:30 100 % 0.00" in out
+    assert "of the top-1 is lost when the frames are shuffled" in out
+    assert "classes that lose most when shuffled: " in out
+    assert "mean corruption error over jpeg: 0 %" in out
+    found = asked(file)["changes"]
+    assert [effect["change"] for effect in found["effects"]] == ["shuffled", "jpeg:30"]
+    lost = found["effects"][0]["difference_points"]["value"]
+    assert lost == -100 * np.mean(np.array(LABELS) != 0)
+    assert found["lost_without_order_percent"]["value"] == pytest.approx(-lost)
