@@ -1,7 +1,7 @@
 """The command `predictions`: accuracies and confused classes of stored predictions, and two models compared."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -18,8 +18,10 @@ if TYPE_CHECKING:
     from bench.train.calibration import Calibration
     from bench.train.change_effects import ChangeEffect, ChangeEffects
     from bench.train.predictions import Agreement, PredictionFile, PredictionPair, Predictions
+    from bench.train.rank_bands import Ranking
 
 FEW_CLASSES = 5  # top-5 is always 100 % with so few classes
+SURE_P = 0.05
 WORST_CLASSES = 5
 CONFUSIONS = 10  # pairs of classes that are shown for a single model by default
 
@@ -29,9 +31,9 @@ def predictions(
         Path,
         typer.Argument(metavar="A", help="A predictions.parquet of train, eval or run, or a folder with one below it."),
     ],
-    b: Annotated[
-        Path | None,
-        typer.Argument(metavar="[B]", help="Predictions of another model, or the other stream, on the same videos."),
+    others: Annotated[
+        list[Path] | None,
+        typer.Argument(metavar="[B]...", help="Predictions of other models, or the other stream, on the same videos."),
     ] = None,
     fuse: Annotated[
         Path | None,
@@ -59,11 +61,11 @@ def predictions(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON for machines.")] = False,
 ) -> None:
-    """Show accuracies and confused classes of stored predictions; compare and fuse those of two models."""
+    """Show accuracies, calibration and confused classes of stored predictions; compare and fuse several models."""
     from bench.train.predictions import open_predictions, pair_predictions
 
-    _check_fusion(fuse, weight, is_pair=b is not None)
-    if b is None:
+    _check_fusion(fuse, weight, others=len(others or []))
+    if not others:
         one, most = open_predictions(a), CONFUSIONS if confusions is None else confusions
         effects = _effects_of(one.file)
         if as_json:
@@ -73,16 +75,25 @@ def predictions(
             show_one(one, most=most, precision=precision)
             show_effects(effects)
         return
-    both = pair_predictions(open_predictions(a), open_predictions(b), weight_b=weight, target=fuse)
+    if len(others) > 1:
+        several = rank_files([open_predictions(each) for each in (a, *others)], target=fuse)
+        if as_json:
+            print_json(several_as_dict(several, most=confusions or 0, target=fuse))
+        else:
+            show_several(several, target=fuse)
+        return
+    both = pair_predictions(open_predictions(a), open_predictions(others[0]), weight_b=weight, target=fuse)
     if as_json:
         print_json(pair_as_dict(both, most=confusions or 0, target=fuse))
     else:
         show_pair(both, most=confusions or 0, target=fuse)
 
 
-def _check_fusion(fuse: Path | None, weight: float | None, *, is_pair: bool) -> None:
+def _check_fusion(fuse: Path | None, weight: float | None, *, others: int) -> None:
     """Raise InputError if there is nothing to fuse, or the file cannot be written."""
-    if not is_pair and (fuse is not None or weight is not None):
+    if others > 1 and weight is not None:
+        raise InputError(f"--weight is for two files of predictions, and {others + 1} are given; all count alike")
+    if not others and (fuse is not None or weight is not None):
         raise InputError(
             f"{'--weight' if fuse is None else '--fuse'} needs two files of predictions, and only one is given"
         )
@@ -270,6 +281,88 @@ def pair_as_dict(pair: "PredictionPair", *, most: int, target: Path | None) -> d
         if pair.fused is None
         else {"file": None if target is None else str(target), **_as_dict(pair.fused, most=most)},
         "not_fused_because": pair.why_not or None,
+    }
+
+
+@dataclass(frozen=True, kw_only=True)
+class RankedFiles:
+    """Three or more files, their ranking, and the ensemble of all; None with the reason in `why_not`."""
+
+    files: "Sequence[PredictionFile]"
+    ranking: "Ranking"
+    ensemble: "Predictions | None"
+    why_not: str = ""
+
+
+def rank_files(files: "Sequence[PredictionFile]", *, target: Path | None) -> RankedFiles:
+    """Rank the models of several files; their ensemble is written to `target` if it is given.
+
+    Raises InputError unless all scored the same videos, and if they cannot be averaged although a target asks for it.
+    """
+    from bench.train.predictions import store_predictions
+    from bench.train.rank_bands import ensemble, rank_models
+
+    found = [opened.predictions for opened in files]
+    ranking = rank_models(found)
+    try:
+        together, why_not = ensemble(found), ""
+    except InputError as error:
+        if target is not None:
+            raise
+        together, why_not = None, str(error)
+    if target is not None and together is not None:
+        store_predictions(target, together)
+    return RankedFiles(files=files, ranking=ranking, ensemble=together, why_not=why_not)
+
+
+def show_several(several: RankedFiles, *, target: Path | None) -> None:
+    """Print the models by their top-1 with the ranks that they may have, and the ensemble of all."""
+    rows = []
+    for band in several.ranking.bands:
+        opened = several.files[band.place]
+        rows.append((band.text, _with_interval(band.top1), opened.predictions.model or None, opened.file))
+    if several.ensemble is not None:
+        rows.append((None, _with_interval(several.ensemble.top(1)), "ensemble of all", target))
+    print_table(("rank", "top-1 (95 % interval)", "model", "file"), rows, right=("rank",))
+    count = len(several.ranking.pairs)
+    sure = sum(pair.p < SURE_P for pair in several.ranking.pairs)
+    print_text(
+        f"{sure} of {plural(count, 'pair')} of models can be told apart (McNemar's exact test on the same videos, "
+        "corrected by Holm); models that cannot share their ranks"
+    )
+    if several.why_not:
+        print_text(f"no ensemble: {several.why_not}")
+    if target is not None:
+        print_text(f"ensemble: {target}")
+
+
+def several_as_dict(several: RankedFiles, *, most: int, target: Path | None) -> dict[str, Any]:
+    """The ranking and the ensemble as plain data."""
+    together = several.ensemble
+    return {
+        "models": [
+            {
+                "file": str(several.files[band.place].file),
+                "model": several.files[band.place].predictions.model or None,
+                "top1_percent": _percent(band.top1),
+                "best_rank": band.best,
+                "worst_rank": band.worst,
+            }
+            for band in several.ranking.bands
+        ],
+        "pairs": [
+            {
+                "a": str(several.files[pair.a].file),
+                "b": str(several.files[pair.b].file),
+                "b_minus_a_top1_points": _percent(pair.agreement.difference),
+                "p_corrected": pair.p,
+            }
+            for pair in several.ranking.pairs
+        ],
+        "ensemble": None
+        if together is None
+        else {"file": None if target is None else str(target), **_as_dict(together, most=most)},
+        "no_ensemble_because": several.why_not or None,
     }
 
 

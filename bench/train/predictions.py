@@ -258,7 +258,7 @@ def find_predictions(given: Path) -> Path:
 
 def compare_predictions(a: Predictions, b: Predictions) -> Agreement:
     """Count the videos that each gets right (top-1); raises InputError unless both scored the same videos."""
-    a, b = _aligned(a, b)
+    a, b = aligned(a, b)
     right_a, right_b = a.ranks == 0, b.ranks == 0
     only_a, only_b = int((right_a & ~right_b).sum()), int((right_b & ~right_a).sum())
     return Agreement(
@@ -278,10 +278,10 @@ def fuse_predictions(a: Predictions, b: Predictions, *, weight_b: float = 1.0) -
     """
     if not (math.isfinite(weight_b) and weight_b >= 0):
         raise InputError(f"the weight of the second scores is {weight_b:g}; it must be a number of at least 0")
-    kinds = [_kind(each) for each in (a, b)]
+    kinds = [kind_of_scores(each) for each in (a, b)]
     if kinds[0] != kinds[1]:
         raise InputError(f"scores of different kinds cannot be fused: the first {kinds[0]}, the second {kinds[1]}")
-    a, b = _aligned(a, b)
+    a, b = aligned(a, b)
     if a.scores.shape != b.scores.shape:
         widths = f"{a.scores.shape[1]} and {b.scores.shape[1]}"
         raise InputError(f"scores of heads of different width cannot be fused: {widths} classes")
@@ -293,7 +293,8 @@ def fuse_predictions(a: Predictions, b: Predictions, *, weight_b: float = 1.0) -
     return replace(a, scores=scores, protocol=protocol, model=model)
 
 
-def _kind(found: Predictions) -> str:
+def kind_of_scores(found: Predictions) -> str:
+    """What the scores are, in words that follow "the scores"; equal for scores that may be averaged."""
     averaging = found.protocol.get("averaging")
     if not averaging:
         return "do not say what they are means of"
@@ -324,8 +325,8 @@ def _about(metadata: Mapping[bytes, bytes]) -> dict[str, Any]:
     return about
 
 
-def _aligned(a: Predictions, b: Predictions) -> tuple[Predictions, Predictions]:
-    """`a`, and `b` in the order of `a`."""
+def aligned(a: Predictions, b: Predictions) -> tuple[Predictions, Predictions]:
+    """`a`, and `b` in the order of `a`; raises InputError unless both are of the same videos and labels."""
     if a.classes != b.classes:
         raise InputError("the two predictions are of different classes")
     place = {video: row for row, video in enumerate(b.videos)}

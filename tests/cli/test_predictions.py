@@ -342,3 +342,27 @@ def test_changed_input_is_compared_with_the_unchanged_one(
     lost = found["effects"][0]["difference_points"]["value"]
     assert lost == -100 * np.mean(np.array(LABELS) != 0)
     assert found["lost_without_order_percent"]["value"] == pytest.approx(-lost)
+
+
+def test_three_models_have_ranks_and_an_ensemble(
+    kept: Kept, ask: Callable[..., tuple[int, str, str]], asked: Callable[..., Any], tmp_path: Path
+) -> None:
+    files = [kept("rgb", RGB), kept("flow", FLOW, top=0.9), kept("all", LABELS)]
+    code, out, _ = ask(*files, "--fuse", tmp_path / "all.parquet")
+    lines = [" ".join(line.split()) for line in out.splitlines()]
+    assert code == 0
+    assert lines[1].startswith("1–3 100 % (68 to 100) net input=all")
+    assert any(line.startswith("0 of 3 pairs of models can be told apart") for line in lines)
+    found = asked(*files)
+    assert found["models"][0]["model"] == "net input=all"
+    assert len(found["pairs"]) == 3
+    scores = [read_predictions(file).scores for file in files]
+    assert np.allclose(read_predictions(tmp_path / "all.parquet").scores, np.mean(scores, axis=0), atol=1e-6)
+    assert found["ensemble"]["top1_percent"] == asked(tmp_path / "all.parquet")["top1_percent"]
+
+
+def test_a_weight_is_for_two_models_only(kept: Kept, ask: Callable[..., tuple[int, str, str]]) -> None:
+    files = [kept(name, RGB) for name in ("a", "b", "c")]
+    code, _, err = ask(*files, "--weight", 2)
+    assert code == 2
+    assert "--weight is for two files of predictions, and 3 are given; all count alike" in " ".join(err.split())
