@@ -51,11 +51,18 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "predictions results/eval",
         "predictions rgb/predictions.parquet flow/predictions.parquet",
         "predictions rgb/predictions.parquet flow/predictions.parquet --weight 1.5 --fuse both.parquet",
+        "predictions a.parquet b.parquet c.parquet --fuse ensemble.parquet",
+        "predictions show results/eval --true 'long jump' --predicted 'high jump' --root videos --out jumps.html",
     ),
     "diagnose": (
         "diagnose c3d --dataset ucf101 --split 1 --weights weights/c3d.pt --published 82.3",
         "diagnose slowfast_r50 --dataset kinetics400 --weights weights/slowfast.pyth --videos 400 --budget 1h",
         "diagnose resnet3d_50 --dataset folder --root videos --weights k700.pth --labels classes.txt --json",
+    ),
+    "explain": (
+        "explain slowfast_r50 video.mp4 --weights weights/slowfast.pyth --labels classes.txt",
+        "explain c3d frames/video_1 --weights weights/c3d.pt --out explained/video_1.html",
+        "explain torchvision:r3d_18 video.mp4 --class archery --json",
     ),
     "features": (
         "features slowfast_r50 --weights slowfast.pyth --dataset folder --root videos --split train --out f.parquet",

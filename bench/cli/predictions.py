@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from bench.cli.arguments import check_writable
+from bench.cli.arguments import check_writable, dataset_options
 from bench.cli.console import print_json, print_table, print_text
-from bench.core.errors import InputError
+from bench.core.errors import InputError, UnknownNameError, VideoError
 from bench.core.schema import Json
 from bench.core.stats import Estimate
 from bench.core.units import MINUS, format_interval, format_number, format_value, plural
@@ -19,8 +19,12 @@ if TYPE_CHECKING:
     from bench.train.change_effects import ChangeEffect, ChangeEffects
     from bench.train.predictions import Agreement, PredictionFile, PredictionPair, Predictions
     from bench.train.rank_bands import Ranking
+    from bench.train.suspicious import Suspect
 
 FEW_CLASSES = 5  # top-5 is always 100 % with so few classes
+# Kinds of videos to look at, and what follows their number.
+SUSPECTS = {"errors": ", the most confident first", "labels": " whose label is probably wrong"}
+SHEET_SIDE = 160  # short side of a frame on a page, in pixels
 SURE_P = 0.05
 WORST_CLASSES = 5
 CONFUSIONS = 10  # pairs of classes that are shown for a single model by default
@@ -29,7 +33,9 @@ CONFUSIONS = 10  # pairs of classes that are shown for a single model by default
 def predictions(
     a: Annotated[
         Path,
-        typer.Argument(metavar="A", help="A predictions.parquet of train, eval or run, or a folder with one below it."),
+        typer.Argument(
+            metavar="A|show", help="A predictions.parquet of train, eval or run, or a folder with one below it."
+        ),
     ],
     others: Annotated[
         list[Path] | None,
@@ -59,11 +65,37 @@ def predictions(
             help="Find the score above which this share of the answers is right, in percent.",
         ),
     ] = None,
+    true: Annotated[str | None, typer.Option("--true", help="With show: only videos of this class.")] = None,
+    predicted: Annotated[
+        str | None, typer.Option("--predicted", help="With show: only videos that are taken for this class.")
+    ] = None,
+    suspects: Annotated[
+        str, typer.Option("--suspects", help="With show: confident `errors`, or `labels` that are probably wrong.")
+    ] = "errors",
+    most: Annotated[int, typer.Option("--most", min=1, help="With show: the most videos.")] = 24,
+    frames: Annotated[int, typer.Option("--frames", min=1, max=32, help="With show: frames of a video.")] = 6,
+    root: Annotated[Path | None, typer.Option("--root", help="With show: the folder of the data set.")] = None,
+    option: Annotated[
+        list[str] | None, typer.Option("--option", metavar="NAME=VALUE", help="With show: an option of the data set.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="With show: write a page with their frames.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON for machines.")] = False,
 ) -> None:
-    """Show accuracies, calibration and confused classes of stored predictions; compare and fuse several models."""
+    """Show accuracies, calibration and confused classes of stored predictions; compare and fuse several models.
+
+    `vbench predictions show FILE` lists the videos behind a cell of the confusion matrix, the most confident errors or
+    the labels that are probably wrong; with --out it writes their frames.
+    """
     from bench.train.predictions import open_predictions, pair_predictions
 
+    if str(a) == "show":
+        if others is None or len(others) != 1:
+            raise InputError("`vbench predictions show` needs one file of predictions")
+        show_suspects(
+            open_predictions(others[0]), true=true, predicted=predicted, suspects=suspects, most=most, frames=frames,
+            root=root, options=dataset_options(option), out=out, as_json=as_json,
+        )  # fmt: skip
+        return
     _check_fusion(fuse, weight, others=len(others or []))
     if not others:
         one, most = open_predictions(a), CONFUSIONS if confusions is None else confusions
@@ -87,6 +119,79 @@ def predictions(
         print_json(pair_as_dict(both, most=confusions or 0, target=fuse))
     else:
         show_pair(both, most=confusions or 0, target=fuse)
+
+
+def show_suspects(
+    opened: "PredictionFile",
+    *,
+    true: str | None,
+    predicted: str | None,
+    suspects: str,
+    most: int,
+    frames: int,
+    root: Path | None,
+    options: dict[str, Any],
+    out: Path | None,
+    as_json: bool,
+) -> None:
+    """List videos to look at, and write a page with their frames if `out` is given."""
+    from bench.train.suspicious import confident_errors, probable_label_errors
+
+    if suspects not in SUSPECTS:
+        raise UnknownNameError("kind of suspects", suspects, SUSPECTS, where="--suspects")
+    choose = confident_errors if suspects == "errors" else probable_label_errors
+    found = choose(opened.predictions, true=true, predicted=predicted)
+    shown = found[:most]
+    if as_json:
+        print_json([asdict(each) for each in shown])
+    else:
+        rows = [
+            (each.video, each.label, f"{each.label_score:.2f}", each.predicted, f"{each.predicted_score:.2f}")
+            for each in shown
+        ]
+        print_table(("video", "label", "score", "predicted", "score "), rows, right=("score", "score "))
+        print_text(f"{len(shown)} of {plural(len(found), 'video')}{SUSPECTS[suspects]}")
+    if out is not None:
+        page = _write_sheet(opened, shown, frames=frames, root=root, options=options, out=out, found=len(found))
+        if not as_json:
+            print_text(f"page: {page}")
+
+
+def _write_sheet(
+    opened: "PredictionFile",
+    shown: "Sequence[Suspect]",
+    *,
+    frames: int,
+    root: Path | None,
+    options: dict[str, Any],
+    out: Path,
+    found: int,
+) -> Path:
+    """Write a contact sheet of the videos, found in the data set that the predictions are of."""
+    from bench.data.clips import key_frames
+    from bench.data.collection import open_dataset
+    from bench.reporting.picture_pages import SheetClip, write_contact_sheet
+
+    check_writable(out)
+    protocol = opened.predictions.protocol
+    dataset, split = protocol.get("dataset"), protocol.get("split")
+    if not isinstance(dataset, str) or not isinstance(split, str):
+        raise InputError(f"{opened.file} does not say of which data set its videos are, so their frames are unknown")
+    videos = open_dataset(dataset, root=root, split=split, **options)
+    by_id = {video.id: video for video in videos.videos}
+    clips = []
+    for each in shown:
+        pictures, problem = None, ""
+        try:
+            if each.video not in by_id:
+                raise VideoError(f"the data set in {videos.root} has no such video")
+            pictures = key_frames(by_id[each.video], count=frames, size=SHEET_SIDE, backend=videos.backend)
+        except VideoError as error:
+            problem = str(error)
+        clips.append(SheetClip(**asdict(each), frames=pictures, problem=problem))
+    model = opened.predictions.model or "a model"
+    summary = f"{len(shown)} of {plural(found, 'video')} of {dataset} {split}, answered by {model}."
+    return write_contact_sheet(out, clips, title="Videos to look at", summary=summary)
 
 
 def _check_fusion(fuse: Path | None, weight: float | None, *, others: int) -> None:
@@ -317,7 +422,7 @@ def rank_files(files: "Sequence[PredictionFile]", *, target: Path | None) -> Ran
 
 def show_several(several: RankedFiles, *, target: Path | None) -> None:
     """Print the models by their top-1 with the ranks that they may have, and the ensemble of all."""
-    rows = []
+    rows: list[tuple[object, ...]] = []
     for band in several.ranking.bands:
         opened = several.files[band.place]
         rows.append((band.text, _with_interval(band.top1), opened.predictions.model or None, opened.file))

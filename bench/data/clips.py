@@ -146,6 +146,16 @@ class ClipReader:
         return read_frames(video.path, indices, size=self._size, backend=self._backend, facts=video.facts)
 
 
+def key_frames(video: Video, *, count: int, size: Size | None = None, backend: str = "auto") -> Frames:
+    """`count` frames (T, H, W, C) in the middles of equal sections of the video's part, for people to look at."""
+    reader = ClipReader(size=size, backend=backend)
+
+    def choose(part: Part) -> list[tuple[int, ...]]:
+        return [tuple(part.first + (2 * number + 1) * part.frames // (2 * count) for number in range(count))]
+
+    return reader.read(video, choose)[0]["rgb"]
+
+
 def part_of(video: Video) -> Part:
     """Return the frames that belong to the video: by exact times if its facts are known, else by its claimed rate.
 

@@ -340,6 +340,9 @@ class _Search:
         setting, causes, growths, stopped = start, list[Cause](), 0, f"{ROUNDS} causes were found"
         self._right(start, number)  # an evaluation that is not possible is an error, not a candidate without gain
         while len(causes) < ROUNDS:
+            if causes and published is not None and causes[-1].after.high >= published:
+                stopped = "the published accuracy is reached"
+                break
             cause, is_likely = self._round(setting, number, done={cause.candidate.topic for cause in causes})
             if cause is not None:
                 causes.append(cause)

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from itertools import combinations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from bench.core.errors import InputError
 from bench.core.schema import Json
@@ -84,7 +85,10 @@ def ensemble(predictions: Sequence[Predictions]) -> Predictions:
             raise InputError(f"scores of different kinds cannot be averaged: those of file {number} {kind}")
         if found.scores.shape[1] != first.scores.shape[1]:
             raise InputError(f"scores of heads of different width cannot be averaged: file {number} has another")
-    together = [first.scores.astype(np.float64), *(aligned(first, other)[1].scores for other in others)]
+    together: list[NDArray[np.floating]] = [
+        first.scores.astype(np.float64),
+        *(aligned(first, other)[1].scores for other in others),
+    ]
     names = [found.model or "a model" for found in predictions]
     protocol: dict[str, Json] = {
         name: value
