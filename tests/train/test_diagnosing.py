@@ -14,6 +14,7 @@ from bench.train import diagnosing
 from bench.train.candidates import Setting, candidates, zoo_normalisations
 from bench.train.diagnosing import diagnose, stratified
 
+MODEL = nn.Linear(1, 1)  # never called
 CLASSES = ("a", "b", "c", "d")
 START = Setting(
     protocol=InputProtocol.of({"channels": "rgb", "scale": 1, "mean": [0.45], "std": [0.225]}, mark="given"),
@@ -49,7 +50,7 @@ def made(monkeypatch):
 
 
 def diagnosed(start=START, videos=None, **options):
-    return diagnose(nn.Linear(1, 1), videos or video_set(), start=start, **options)
+    return diagnose(MODEL, videos or video_set(), start=start, **options)
 
 
 def test_a_prefix_of_the_subset_has_the_classes_evenly_and_does_not_depend_on_their_order():
