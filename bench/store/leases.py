@@ -1,0 +1,188 @@
+"""Leases on the runs of a results folder that several workers share: who works on what, and who has stopped.
+
+A lease is a small file that its worker touches while it works. Nothing here needs flock, so that folders on NFS can be
+shared. All times are of the file system's clock, since clocks of machines differ.
+"""
+
+import json
+import os
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from secrets import token_hex
+
+import psutil
+
+from bench.store.lines import store_errors
+
+LEASES = "leases"
+BEAT_S = 10.0
+EXPIRES_S = 60.0  # six missed heartbeats: attribute caches of NFS alone may hide a touch for up to 60 s
+
+
+@dataclass(frozen=True, kw_only=True)
+class LeaseFacts:
+    """Who works on a run: `attempt` is unique, `losses` counts earlier attempts whose worker stopped responding."""
+
+    case_id: str
+    run_index: int
+    worker: str
+    title: str = ""
+    job: str = ""
+    attempt: str = field(default_factory=lambda: token_hex(8))
+    losses: int = 0
+    host: str = field(default_factory=socket.gethostname)
+    process: int = field(default_factory=os.getpid)
+    process_started: float = field(default_factory=lambda: psutil.Process().create_time())
+    started_at: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
+
+    @property
+    def is_orphaned(self) -> bool:
+        """Whether the worker was a process of this machine that has ended."""
+        if self.host != socket.gethostname():
+            return False
+        try:
+            return psutil.Process(self.process).create_time() != self.process_started
+        except psutil.NoSuchProcess:
+            return True
+        except psutil.Error:
+            return False
+
+
+@dataclass(frozen=True, kw_only=True)
+class LeaseState:
+    """A lease and the seconds since its last heartbeat."""
+
+    facts: LeaseFacts
+    silent_s: float
+
+    @property
+    def has_expired(self) -> bool:
+        return self.silent_s > EXPIRES_S or self.facts.is_orphaned
+
+
+class Lease:
+    """A run that this worker holds; `is_held` turns False if another worker took it over."""
+
+    def __init__(self, file: Path, facts: LeaseFacts) -> None:
+        self.file = file
+        self.facts = facts
+
+    @property
+    def is_held(self) -> bool:
+        found = _read(self.file)
+        return found is not None and found.attempt == self.facts.attempt
+
+    def beat(self) -> None:
+        """Touch the lease; errors of a busy file system are left to the next heartbeat."""
+        if self.is_held:
+            with suppress(OSError):
+                os.utime(self.file)
+
+    def release(self) -> None:
+        if self.is_held:
+            self.file.unlink(missing_ok=True)
+
+    @contextmanager
+    def kept_alive(self) -> Iterator[None]:
+        """Touch the lease from a thread every `BEAT_S` seconds; it is released at the end, also after an error."""
+        ended = threading.Event()
+
+        def run() -> None:
+            while not ended.wait(BEAT_S):
+                self.beat()
+
+        thread = threading.Thread(target=run, name="lease heartbeat", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            thread.join()
+            self.release()
+
+
+class Leases:
+    """All leases of a results folder, for one `worker`; `job` is its job of a cluster."""
+
+    def __init__(self, folder: Path, *, worker: str, job: str = "") -> None:
+        self.folder = folder / LEASES
+        self.worker = worker
+        self.job = job
+
+    def take(self, case_id: str, run_index: int, *, title: str = "") -> Lease | None:
+        """Return the lease on a run, or None if another worker holds it. An expired lease is taken over.
+
+        Creating a file exclusively and renaming one are atomic on NFS too, so that one of several workers wins.
+        """
+        with store_errors(self.folder, "written"):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            file = self.folder / f"{case_id}-{run_index}.json"
+            facts = LeaseFacts(case_id=case_id, run_index=run_index, worker=self.worker, title=title, job=self.job)
+            if _create(file, facts):
+                return Lease(file, facts)
+            state = self._state(file)
+            if state is None or not state.has_expired or not self._remove(file, state.facts):
+                return None
+            facts = LeaseFacts(**{**asdict(facts), "losses": state.facts.losses + 1})
+            return Lease(file, facts) if _create(file, facts) else None
+
+    def states(self) -> list[LeaseState]:
+        """The leases of all workers, ordered by the start of their work."""
+        with store_errors(self.folder, "read"):
+            files = sorted(self.folder.glob("*.json")) if self.folder.is_dir() else []
+            found = [state for file in files if (state := self._state(file))]
+        return sorted(found, key=lambda state: state.facts.started_at)
+
+    def _state(self, file: Path) -> LeaseState | None:
+        with suppress(FileNotFoundError):
+            touched = file.stat().st_mtime
+            facts = _read(file)
+            return None if facts is None else LeaseState(facts=facts, silent_s=max(0.0, self._now() - touched))
+        return None
+
+    def _now(self) -> float:
+        """The present time of the file system that holds the leases."""
+        clock = self.folder / f".clock-{self.worker}"
+        try:
+            clock.touch()
+            return clock.stat().st_mtime
+        except OSError:  # a folder that is only read: its machine's clock is the best there is
+            return datetime.now(UTC).timestamp()
+
+    def _remove(self, file: Path, expired: LeaseFacts) -> bool:
+        """Remove an expired lease; False if another worker did, or took it over meanwhile."""
+        aside = self.folder / f".expired-{token_hex(8)}"
+        try:
+            file.rename(aside)
+        except FileNotFoundError:
+            return False
+        found = _read(aside)
+        is_expired = found is not None and found.attempt == expired.attempt
+        if found is not None and not is_expired:  # a new lease was moved aside: its holder gets it back
+            _create(file, found)
+        aside.unlink(missing_ok=True)
+        return is_expired
+
+
+def _create(file: Path, facts: LeaseFacts) -> bool:
+    """Create a lease; False if there is one."""
+    try:
+        descriptor = os.open(file, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
+    except FileExistsError:
+        return False
+    with open(descriptor, "wb") as opened:
+        opened.write(json.dumps(asdict(facts)).encode())
+    return True
+
+
+def _read(file: Path) -> LeaseFacts | None:
+    """The facts of a lease; None if there is no such file or it is only just being written."""
+    try:
+        return LeaseFacts(**json.loads(file.read_bytes()))
+    except (OSError, ValueError, TypeError):
+        return None
