@@ -1,0 +1,168 @@
+"""SLURM: workers are the tasks of a job array, submitted through submitit.
+
+States come from squeue and scontrol, because many sites have no accounting (sacct), without which submitit itself
+waits for ever for a job that was killed.
+"""
+
+import re
+import shutil
+import subprocess
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from bench.core.errors import InputError, MissingPackageError
+from bench.core.process import run_supervised
+from bench.runner.executor import Executor, JobPhase, JobState, Workers
+
+PHASES: Mapping[str, JobPhase] = {
+    "PENDING": "waiting",
+    "CONFIGURING": "waiting",
+    "REQUEUED": "waiting",
+    "REQUEUE_HOLD": "waiting",
+    "REQUEUE_FED": "waiting",
+    "SPECIAL_EXIT": "waiting",
+    "RESV_DEL_HOLD": "waiting",
+    "SUSPENDED": "waiting",
+    "STOPPED": "waiting",
+    "PREEMPTED": "waiting",
+    "RUNNING": "running",
+    "COMPLETING": "running",
+    "SIGNALING": "running",
+    "STAGE_OUT": "running",
+    "RESIZING": "running",
+    "COMPLETED": "done",
+    "FAILED": "failed",
+    "BOOT_FAIL": "node_failed",
+    "OUT_OF_MEMORY": "failed",
+    "CANCELLED": "cancelled",
+    "REVOKED": "cancelled",
+    "DEADLINE": "timeout",
+    "TIMEOUT": "timeout",
+    "NODE_FAIL": "node_failed",
+}
+WARNED_S = 120  # before its time limit, a job gets a signal, on which a training saves its state
+ASK_S = 60.0  # for one answer of squeue or scontrol
+DURATION = re.compile(r"(?:(?P<days>\d+)-)?(?P<hours>\d+)(?::(?P<minutes>\d\d))?(?::(?P<seconds>\d\d))?")
+
+
+class Slurm(Executor):
+    """Submits job arrays. `time` is the limit of each job, as 2:00:00 or 1-12; `options` are those of sbatch."""
+
+    name = "slurm"
+
+    def __init__(
+        self,
+        *,
+        partition: str | None = None,
+        gres: str | None = None,
+        time: str | None = None,
+        cpus: int | None = None,
+        memory: str | None = None,
+        options: Mapping[str, str] | None = None,
+    ) -> None:
+        self.minutes = None if time is None else minutes_of(time)
+        self.parameters: dict[str, Any] = {"partition": partition, "gres": gres, "mem": memory, "cpus_per_task": cpus}
+        self.options = dict(options or {})
+
+    def submit(self, workers: Workers) -> list[str]:
+        if shutil.which("sbatch") is None:
+            raise InputError("--executor slurm needs sbatch, which is not on this machine; run it on a login node")
+        try:
+            import submitit
+        except ImportError:
+            raise MissingPackageError(
+                "submitit", needed_for="--executor slurm", install="pip install 'vbench-video[slurm]'"
+            ) from None
+        workers.logs.mkdir(parents=True, exist_ok=True)
+        executor = submitit.SlurmExecutor(folder=workers.logs, max_num_timeout=0)
+        given = {name: value for name, value in self.parameters.items() if value is not None}
+        executor.update_parameters(
+            job_name="vbench",
+            time=self.minutes if self.minutes is not None else 60,
+            exclusive=True if workers.is_exclusive else None,
+            signal_delay_s=WARNED_S,
+            array_parallelism=workers.count,
+            additional_parameters={**self.options, "open-mode": "append", "requeue": True},
+            use_srun=False,  # a batch script is enough for one process, and some sites limit steps
+            **given,
+        )
+        try:
+            jobs = executor.map_array(run_worker, [workers.command] * workers.count)
+        except (submitit.core.utils.FailedJobError, subprocess.CalledProcessError, OSError) as error:
+            raise InputError(f"SLURM refuses the jobs: {_last_line(error)}") from error
+        return [job.job_id for job in jobs]
+
+    @classmethod
+    def states(cls, jobs: Sequence[str]) -> list[JobState]:
+        arrays = sorted({job.partition("_")[0] for job in jobs})
+        found: dict[str, JobState] = {}
+        for array in arrays:
+            answer = _ask("scontrol", "show", "job", "--oneliner", array)
+            found |= {state.job: state for line in answer.splitlines() for state in _parsed(line)}
+        return [found.get(job, JobState(job=job, phase="ended")) for job in jobs]
+
+
+def run_worker(command: Sequence[str]) -> int:
+    """Run one worker of an array; its name is that of its job. Returns its exit code."""
+    from submitit import JobEnvironment
+
+    job = JobEnvironment()
+    return subprocess.run([*command, "--worker", f"slurm-{job.job_id}"], check=False).returncode
+
+
+def minutes_of(text: str) -> int:
+    """Return a time limit as SLURM writes it, 90 (minutes), 2:00:00, 1-12 or 1-12:30, in whole minutes."""
+    if text.isdecimal() and int(text) > 0:
+        return int(text)
+    match = DURATION.fullmatch(text)
+    parts = {name: int(value or 0) for name, value in match.groupdict().items()} if match else {}
+    if match and match["days"] is None and match["seconds"] is None:  # MM:SS
+        parts = {"days": 0, "hours": 0, "minutes": parts["hours"], "seconds": parts["minutes"]}
+    minutes = (parts["days"] * 24 + parts["hours"]) * 60 + parts["minutes"] + (parts["seconds"] > 0) if parts else 0
+    if minutes < 1:
+        raise InputError(f"--time {text!r} is not a time limit of SLURM, such as 90 (minutes), 2:00:00 or 1-12")
+    return minutes
+
+
+def _ask(*command: str) -> str:
+    """Return the output of a command of SLURM; empty for jobs that it no longer knows."""
+    try:
+        done = run_supervised(list(command), timeout_s=ASK_S)
+    except FileNotFoundError:
+        raise InputError(f"{command[0]} is not on this machine; ask on a login node of the cluster") from None
+    if done.returncode and "Invalid job id" not in done.stderr:
+        raise InputError(
+            f"{command[0]} does not answer: {done.stderr.strip() or f'it ended with code {done.returncode}'}"
+        )
+    return "" if done.returncode else done.stdout
+
+
+def _parsed(line: str) -> list[JobState]:
+    """Return the states in one line of `scontrol show job`: several if an array waits as one job."""
+    fields = dict(re.findall(r"(\w+)=(\S*)", line))
+    if "JobState" not in fields:
+        return []
+    job = fields.get("ArrayJobId", fields.get("JobId", ""))
+    phase = PHASES.get(fields["JobState"], "running")
+    reason = "" if fields.get("Reason") in (None, "None") else fields["Reason"]
+    node = "" if fields.get("NodeList") in (None, "(null)") else fields["NodeList"]
+    return [
+        JobState(job=f"{job}_{task}" if task else job, phase=phase, node=node, reason=reason)
+        for task in _tasks(fields.get("ArrayTaskId", ""))
+    ]
+
+
+def _tasks(text: str) -> list[str]:
+    """Return the tasks of an array that `3`, `0-2,5` or `0-7%4` names; one empty name for a job without tasks."""
+    if not text:
+        return [""]
+    tasks: list[str] = []
+    for part in text.partition("%")[0].split(","):
+        first, _, last = part.partition("-")
+        tasks += [str(task) for task in range(int(first), int(last or first) + 1)]
+    return tasks
+
+
+def _last_line(error: Exception) -> str:
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    return lines[-1].removeprefix("sbatch: error: ") if lines else type(error).__name__

@@ -1,0 +1,50 @@
+"""SLURM's answers as states of jobs, and its time limits; the cluster itself is in `test_slurm_cluster.py`."""
+
+import pytest
+
+from bench.core.errors import InputError
+from bench.runner.executor import JobState
+from bench.runner.executors.slurm import PHASES, Slurm, _parsed, minutes_of
+
+WAITING = (
+    "JobId=7 ArrayJobId=7 ArrayTaskId=2-3,9%4 JobName=vbench JobState=PENDING Reason=Resources Dependency=(null) "
+    "NodeList= NumNodes=1-1"
+)
+RUNNING = "JobId=8 ArrayJobId=7 ArrayTaskId=0 JobName=vbench JobState=RUNNING Reason=None NodeList=n1 BatchHost=n1"
+SINGLE = "JobId=12 JobName=vbench JobState=TIMEOUT Reason=TimeLimit NodeList=(null)"
+
+
+@pytest.mark.parametrize(
+    ("text", "minutes"),
+    [("90", 90), ("30:00", 30), ("2:00:00", 120), ("1-12", 36 * 60), ("1-12:30", 36 * 60 + 30), ("0:30:01", 31)],
+)
+def test_time_limits_are_read_as_slurm_writes_them(text: str, minutes: int) -> None:
+    assert minutes_of(text) == minutes
+
+
+@pytest.mark.parametrize("text", ["", "0", "2h", "-5", "1:2:3:4", "0:00", "soon"])
+def test_other_time_limits_are_refused(text: str) -> None:
+    with pytest.raises(InputError, match=r"not a time limit of SLURM, such as 90 \(minutes\), 2:00:00 or 1-12"):
+        minutes_of(text)
+
+
+def test_a_waiting_array_stands_for_all_of_its_tasks() -> None:
+    assert [state.job for state in _parsed(WAITING)] == ["7_2", "7_3", "7_9"]
+    assert {(state.phase, state.reason, state.node) for state in _parsed(WAITING)} == {("waiting", "Resources", "")}
+
+
+def test_a_task_has_its_own_state_and_node() -> None:
+    assert _parsed(RUNNING) == [JobState(job="7_0", phase="running", node="n1")]
+    assert _parsed(SINGLE) == [JobState(job="12", phase="timeout", reason="TimeLimit")]
+    assert _parsed("slurm_load_jobs error: x") == []
+
+
+def test_every_final_state_has_its_phase() -> None:
+    assert PHASES["NODE_FAIL"] == "node_failed"
+    assert {PHASES[name] for name in ("CANCELLED", "TIMEOUT", "OUT_OF_MEMORY")} == {"cancelled", "timeout", "failed"}
+
+
+def test_without_slurm_the_reason_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/nowhere")
+    with pytest.raises(InputError, match="scontrol is not on this machine; ask on a login node"):
+        Slurm.states(["7_0"])
