@@ -29,6 +29,7 @@ from bench.cli.predictions import predictions
 from bench.cli.profile_command import profile
 from bench.cli.query import query
 from bench.cli.results import results_app
+from bench.cli.status import status
 from bench.cli.suite_commands import plan, report, run
 from bench.cli.train import evaluate, features, predict, train
 from bench.cli.weights import weights_app
@@ -74,7 +75,7 @@ USAGE_ERROR: Any = typer.BadParameter.__mro__[1]
 
 # Commands by the heading under which `vbench --help` lists them.
 COMMANDS: dict[str, tuple[Callable[..., None] | typer.Typer, ...]] = {
-    "Measure": (profile, init, run, plan, report),
+    "Measure": (profile, init, run, plan, status, report),
     "Train and evaluate": (train, evaluate, predict, predictions, diagnose, explain, features),
     "Guard": (compare, ab, baseline_app, history),
     "Look up": (models, weights_app, data_app, suites_app, recipes_app, measures_app, results_app, query),
@@ -144,12 +145,12 @@ def _show_warning(
 
 
 def _stop_on_signals() -> None:
-    """Let SIGTERM and SIGHUP, with which clusters evict a job, stop the command as Ctrl-C does."""
+    """Let SIGTERM, SIGHUP and SIGUSR2, with which clusters evict or warn a job, stop the command as Ctrl-C does."""
 
     def stop(number: int, frame: object) -> None:
         raise StopSignal(number)
 
-    for wanted in (signal.SIGTERM, signal.SIGHUP):
+    for wanted in (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR2):
         if signal.getsignal(wanted) is signal.SIG_DFL:  # under nohup SIGHUP stays ignored
             signal.signal(wanted, stop)
 

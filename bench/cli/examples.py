@@ -26,6 +26,11 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "plan suites/quickstart.yaml --why",
         "plan suites/kinetics700.yaml --stale --out results/k700",
     ),
+    "status": (
+        "status results/quickstart",
+        "status /shared/k700 --json",
+        "status .",
+    ),
     "report": (
         "report results/quickstart",
         "report results/monday results/tuesday --out site --title 'Two days'",

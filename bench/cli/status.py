@@ -1,0 +1,76 @@
+"""The command `status`."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from bench.cli.arguments import AsJson
+from bench.cli.console import duration, print_json, print_table, print_text
+from bench.core.units import plural
+
+if TYPE_CHECKING:
+    from bench.runner.status import FolderStatus
+
+
+def status(
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="A results folder.")],
+    as_json: AsJson = False,
+) -> None:
+    """Show what is done in a results folder, and who works on the rest, on this machine or another."""
+    from bench.runner.status import folder_status
+
+    found = folder_status(folder)
+    if as_json:
+        print_json(_facts(found))
+    else:
+        _show(found)
+
+
+def _facts(found: "FolderStatus") -> dict[str, object]:
+    return {
+        "folder": str(found.folder),
+        "suite": found.suite,
+        "planned": found.planned,
+        "left": found.left,
+        "statuses": dict(found.statuses),
+        "working": [
+            {**asdict(lease.facts), "silent_s": round(lease.silent_s, 1), "has_expired": lease.has_expired}
+            for lease in found.working
+        ],
+        "jobs": [asdict(job) for job in found.jobs],
+        "problem": found.problem or None,
+    }
+
+
+def _show(found: "FolderStatus") -> None:
+    of = "" if found.planned is None else f" of {found.planned}"
+    parts = [f"{number} {name}" for name, number in sorted(found.statuses.items())]
+    print_text(
+        f"{found.suite or found.folder}: {found.statuses.total()}{of} runs have a result: {', '.join(parts) or 'none'}"
+    )
+    if found.working:
+        rows = [
+            (
+                lease.facts.title,
+                lease.facts.worker,
+                lease.facts.host,
+                lease.facts.started_at,
+                f"{duration(lease.silent_s)} ago{' (lost)' if lease.has_expired else ''}",
+            )
+            for lease in found.working
+        ]
+        print_table(("case", "worker", "machine", "since", "last sign"), rows)
+    if found.jobs:
+        print_table(
+            ("job", "state", "node", "reason"),
+            [(job.job, job.phase.replace("_", " "), job.node, job.reason) for job in found.jobs],
+        )
+    if found.problem:
+        print_text(f"jobs could not be asked: {found.problem}")
+    if found.left:
+        left = plural(found.left, "run")
+        print_text(
+            f"{left} to do" if found.is_active else f"{left} to do, and nobody works on them: run the suite again"
+        )

@@ -1,0 +1,86 @@
+"""Where a results folder stands: what is done, who works on what, and what the cluster says about its jobs."""
+
+from collections import Counter
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from pkgutil import iter_modules
+
+from bench.core.errors import InputError, StoreError, UnknownNameError
+from bench.runner import executors
+from bench.runner.executor import FINAL, Executor, JobState, Submission, read_submissions
+from bench.store.leases import Leases, LeaseState
+from bench.store.reading import latest_runs, read_records, read_suite_info
+
+
+@dataclass(frozen=True, kw_only=True)
+class FolderStatus:
+    """The state of a results folder. `planned` runs are those of the suite; None if the folder has no suite.
+
+    `problem` says why the cluster could not be asked.
+    """
+
+    folder: Path
+    suite: str
+    planned: int | None
+    statuses: Counter[str]
+    working: tuple[LeaseState, ...]
+    jobs: tuple[JobState, ...]
+    problem: str = ""
+
+    @property
+    def left(self) -> int | None:
+        """Planned runs without a record."""
+        return None if self.planned is None else max(0, self.planned - self.statuses.total())
+
+    @property
+    def is_active(self) -> bool:
+        """Whether a worker is at work or a job may still start one."""
+        return any(not lease.has_expired for lease in self.working) or any(job.phase not in FINAL for job in self.jobs)
+
+
+def folder_status(folder: Path) -> FolderStatus:
+    """Return the state of a results folder, from any machine that sees it; raises StoreError if there is none."""
+    info = read_suite_info(folder)
+    if not info and not any(folder.glob("records*.jsonl")):
+        raise StoreError(f"{folder} is not a results folder: it has neither suite.json nor records")
+    planned = info.get("planned")
+    runs = planned if isinstance(planned, dict) else {}
+    records = latest_runs(read_records(folder)) if any(folder.glob("records*.jsonl")) else []
+    last = {(r.case_id, r.run_index): r.status for r in records if not runs or r.case_id in runs}
+    jobs, problem = _job_states(read_submissions(folder))
+    return FolderStatus(
+        folder=folder,
+        suite=str(info.get("name", "")),
+        planned=sum(int(str(number)) for number in runs.values()) if runs else None,
+        statuses=Counter(last.values()),
+        working=tuple(Leases(folder, worker="status").states()),
+        jobs=tuple(jobs),
+        problem=problem,
+    )
+
+
+def executor_class(name: str) -> type[Executor]:
+    """Return the class of an executor by its name, which is that of its file in `bench/runner/executors`."""
+    if name not in executor_names():
+        raise UnknownNameError("executor", name, executor_names())
+    module = import_module(f"{executors.__name__}.{name}")
+    found: type[Executor] = getattr(module, name.title())
+    return found
+
+
+def executor_names() -> list[str]:
+    """Return the names of all executors, sorted."""
+    return sorted(module.name for module in iter_modules(executors.__path__))
+
+
+def _job_states(submissions: list[Submission]) -> tuple[list[JobState], str]:
+    jobs: list[JobState] = []
+    problems: list[str] = []
+    for submission in submissions:
+        try:
+            jobs += executor_class(submission.executor).states(submission.jobs)
+        except InputError as error:
+            problems.append(str(error))
+            jobs += [JobState(job=job, phase="ended", reason="not asked") for job in submission.jobs]
+    return jobs, "; ".join(dict.fromkeys(problems))
