@@ -7,7 +7,7 @@ An executor is one file in `bench/runner/executors`. What it submitted is kept i
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from secrets import token_hex
@@ -49,25 +49,56 @@ class JobState:
 
 @dataclass(frozen=True, kw_only=True)
 class Submission:
-    """Jobs that were submitted for a results folder. `options` are those that the user gave."""
+    """Jobs that were submitted for a results folder. `options` are those that the user gave.
 
+    Runs whose records lie after `marks`, sizes of the records files by name, belong to it.
+    """
+
+    name: str
     executor: str
-    jobs: tuple[str, ...]
     options: Mapping[str, str]
     is_exclusive: bool
     submitted_at: str
+    marks: Mapping[str, int]
+    jobs: tuple[str, ...] = ()
 
     @classmethod
-    def now(cls, executor: str, jobs: Sequence[str], options: Mapping[str, str], *, is_exclusive: bool) -> "Submission":
+    def now(
+        cls, executor: str, *, options: Mapping[str, str], is_exclusive: bool, marks: Mapping[str, int]
+    ) -> "Submission":
         at = datetime.now(UTC).isoformat(timespec="seconds")
-        return cls(executor=executor, jobs=tuple(jobs), options=options, is_exclusive=is_exclusive, submitted_at=at)
+        return cls(
+            name=f"{at[:19].replace(':', '')}-{token_hex(4)}",
+            executor=executor,
+            options=options,
+            is_exclusive=is_exclusive,
+            submitted_at=at,
+            marks=marks,
+        )
+
+    def with_jobs(self, jobs: Sequence[str]) -> "Submission":
+        return replace(self, jobs=tuple(jobs))
 
     def write(self, folder: Path) -> None:
         """Store this submission in a results folder; raises StoreError."""
-        file = folder / SUBMISSIONS / f"{self.submitted_at.replace(':', '')}-{token_hex(4)}.json"
+        file = _file_of(folder, self.name)
         with store_errors(file, "written"):
-            file.parent.mkdir(parents=True, exist_ok=True)
             write_atomically(file, json.dumps(asdict(self), indent=1))
+
+    @classmethod
+    def read(cls, folder: Path, name: str) -> "Submission":
+        """Read one submission of a results folder; raises StoreError if it is missing or has another form."""
+        file = _file_of(folder, name)
+        with store_errors(file, "read"):
+            try:
+                raw = json.loads(file.read_text(encoding="utf-8"))
+                return cls(**{**raw, "jobs": tuple(raw["jobs"])})
+            except (ValueError, TypeError, KeyError) as error:
+                raise StoreError(f"{file} does not describe a submission: {error}; remove it") from None
+
+
+def _file_of(folder: Path, name: str) -> Path:
+    return folder / SUBMISSIONS / f"{name}.json"
 
 
 class Executor(ABC):
@@ -87,13 +118,6 @@ class Executor(ABC):
 
 def read_submissions(folder: Path) -> list[Submission]:
     """Return what was submitted for a results folder, oldest first; raises StoreError for a file of another form."""
-    found = []
     with store_errors(folder, "read"):
-        files = sorted((folder / SUBMISSIONS).glob("*.json"))
-        for file in files:
-            try:
-                raw = json.loads(file.read_text(encoding="utf-8"))
-                found.append(Submission(**{**raw, "jobs": tuple(raw["jobs"])}))
-            except (ValueError, TypeError, KeyError) as error:
-                raise StoreError(f"{file} does not describe a submission: {error}; remove it") from None
-    return found
+        names = sorted(file.stem for file in (folder / SUBMISSIONS).glob("*.json"))
+    return [Submission.read(folder, name) for name in names]

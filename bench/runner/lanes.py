@@ -18,7 +18,9 @@ class Runner(Protocol):
 
     def has_time_for(self, case: Case) -> bool: ...
 
-    def run(self, run: PendingRun, *, starts: WorkerStarts, lane: Lane | None, stop: CaseStop | None) -> Record: ...
+    def take_and_run(
+        self, run: PendingRun, *, starts: WorkerStarts, lane: Lane | None, stop: CaseStop | None
+    ) -> Record | None: ...
 
 
 def run_lanes(schedule: Schedule, runner: Runner) -> None:
@@ -76,8 +78,8 @@ class _Lanes:
                 while (run := self._next(lane)) is not None:
                     try:
                         if self.runner.has_time_for(run[0]):
-                            record = self.runner.run(run, starts=starts, lane=lane, stop=self.stops[lane])
-                            if record.status == "interrupted" and self.is_stopping:
+                            record = self.runner.take_and_run(run, starts=starts, lane=lane, stop=self.stops[lane])
+                            if record is not None and record.status == "interrupted" and self.is_stopping:
                                 self.interrupted.append(record)
                     finally:
                         self._finish(lane)

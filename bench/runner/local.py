@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from time import perf_counter
 from types import MappingProxyType, TracebackType
-from typing import Any
+from typing import Any, TypedDict, Unpack
 from uuid import uuid4
 
 from bench.core.errors import StopSignal
@@ -26,6 +26,16 @@ from bench.store import RecordStore
 SESSION = uuid4().hex  # of this process, whose cases may share what they measured of the machine
 OWN_MESSAGE = "vbench: "  # begins the last line of a worker that ends itself with a reason
 SAVE_S = 60.0  # that a training may take to save its state after the first Ctrl-C
+
+
+class RunIdentity(TypedDict):
+    """What a record keeps of its run besides the case."""
+
+    run_index: int
+    freshness: str
+    fingerprint: Fingerprint | None
+
+
 OnProgress = Callable[[str, float | None], None]
 
 
@@ -182,6 +192,27 @@ def run_case(
     if stopped is not None:
         raise CaseInterrupted(record, stopped)
     return record
+
+
+def lost_record(case: Case, *, attempts: int, **run: Unpack[RunIdentity]) -> Record:
+    """Return the record of a run whose workers vanished in several attempts, so that it is not tried for ever."""
+    text = f"{attempts} workers that ran this case stopped responding: their machine failed, or the case took it down"
+    result = _without_result("error", "LostWorker", text, "")
+    fingerprint = run["fingerprint"]
+    return Record(
+        case=case,
+        case_id=case.id,
+        run_index=run["run_index"],
+        freshness=run["freshness"],
+        fingerprint=dict(fingerprint.parts) if fingerprint else {},
+        started_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        status=result.status,
+        metrics=(),
+        details={"session": SESSION},
+        environment=result.environment,
+        error=result.error,
+        seconds={"whole": 0.0},
+    )
 
 
 def _modules(fingerprint: Fingerprint | None) -> dict[str, Json]:

@@ -3,6 +3,7 @@
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -22,10 +23,13 @@ from bench.runner.estimate import AccuracyTimes, RunEstimate
 from bench.runner.fingerprint import Fingerprint, Fingerprints, changed_parts, describe_changes
 from bench.runner.idle import is_timed_case, wait_until_idle
 from bench.runner.lanes import run_lanes
-from bench.runner.local import CaseInterrupted, CaseStop, WorkerStarts, run_case
+from bench.runner.local import CaseInterrupted, CaseStop, RunIdentity, WorkerStarts, lost_record, run_case
 from bench.runner.selection import Selection
 from bench.runner.sending import Sink
+from bench.runner.work_queue import MOST_LOSSES, SharedWorker, WorkQueue
 from bench.store import RecordStore, RunFacts, read_records
+from bench.store.leases import LOCAL, Lease, Leases
+from bench.store.record_store import FolderSharedError
 from bench.suite import Suite, check_suite_in_part, plan_suite, read_suite
 from bench.suite.shipped import recipe_folders
 
@@ -82,10 +86,15 @@ class RunSummary:
     notes: tuple[str, ...] = ()
     stored: tuple[Record, ...] = field(default=(), repr=False)
     offsets: tuple[int, ...] = field(default=(), repr=False)
+    worker: str | None = None
+    elsewhere: int = 0
+    results: tuple[Record, ...] = field(default=(), repr=False)  # of workers, which have their own records files
 
     @cached_property
     def finished(self) -> tuple[Record, ...]:
-        return tuple(RecordStore(self.folder).records_at(self.offsets)) if self.offsets else ()
+        if self.results:
+            return self.results
+        return tuple(RecordStore(self.folder, worker=self.worker).records_at(self.offsets)) if self.offsets else ()
 
     @property
     def failed(self) -> tuple[Record, ...]:
@@ -181,7 +190,7 @@ class Plan:
 
     def stored(self) -> tuple[Record, ...]:
         """The records of the runs that are done, the last one of each."""
-        records = read_records(self.store.file) if self.store.file.is_file() else []
+        records = read_records(self.store.files) if self.store.files else []
         found = {(r.case_id, r.run_index): r for r in records if (r.case_id, r.run_index) in self.done and r.is_good}
         return tuple(found.values())
 
@@ -323,6 +332,7 @@ def run(
     budget_s: float | None = None,
     lanes: Sequence[Lane] = (),
     sinks: Sequence[Sink] = (),
+    worker: SharedWorker | None = None,
     on_event: Callable[[Event], None] = lambda event: None,
 ) -> RunSummary:
     """Run the pending runs of a suite, a file or its values; each record is stored as soon as its run ends.
@@ -334,19 +344,21 @@ def run(
     earlier runs took longer than what is left; cases without any result come first, then those with the fewest runs.
     With `lanes` (`bench.runner.devices.lanes_from_text`), one case at a time runs on each of these devices.
     Each of the `sinks` (`bench.runner.sending.open_sinks`) gets a copy of every record; one that fails is a note.
-    Raises StoreError if another run holds the folder, SuiteError with every problem of the file, CaseInterrupted when
-    the user stops the run.
+    A `worker` shares the folder with others: each run is made by one of them. A run from another machine than the one
+    that holds the folder becomes such a worker. Raises StoreError if another run on this machine holds the folder,
+    SuiteError with every problem of the file, CaseInterrupted when the user stops the run.
     """
     deadline = None if budget_s is None else monotonic() + budget_s
     target = plan(suite, out=out, small=small, facts=facts, rerun=rerun, selection=selection, lanes=lanes)
-    with target.store.lock():
-        repaired = target.store.repair()
+    with _member_of(target.store, worker) as (store, queue):
+        repaired = store.repair()
         # Another run may have added records while this one planned.
-        target = _with_stored_runs(target, tuple(target.store.runs()))
-        target.store.write_suite((target.whole or target.suite).facts())
+        target = _with_stored_runs(replace(target, store=store), tuple(store.runs()))
+        store.write_suite((target.whole or target.suite).facts())
         done = _run_pending(
             target,
             on_event,
+            queue=queue,
             lanes=lanes,
             sinks=sinks,
             identify=identify or target.suite.identify,
@@ -360,11 +372,28 @@ def run(
         not_here=len(target.not_here),
         measured=len(done.offsets) - done.failed,
         failures=done.failed,
-        left_out=len(target.pending) - len(done.offsets),
+        left_out=len(target.pending) - len(done.offsets) - done.elsewhere,
+        worker=store.worker,
+        elsewhere=done.elsewhere,
         notes=(*([repaired] if repaired else []), *unsupported_lines(target), *done.notes),
         stored=() if done.offsets else target.stored(),
         offsets=tuple(done.offsets),
     )
+
+
+@contextmanager
+def _member_of(store: RecordStore, worker: SharedWorker | None) -> Iterator[tuple[RecordStore, WorkQueue]]:
+    """Yield the store that this process appends to, and the queue that it takes runs from."""
+    if worker is None:
+        try:
+            with store.lock():
+                yield store, WorkQueue(store.folder, Leases(store.folder, worker=LOCAL))
+                return
+        except FolderSharedError:
+            worker = SharedWorker.of_this_process()
+    store = RecordStore(store.folder, worker=worker.name)
+    leases = Leases(store.folder, worker=worker.name, job=worker.job)
+    yield store, WorkQueue(store.folder, leases, marks=worker.marks, waits=worker.waits)
 
 
 @dataclass(kw_only=True)
@@ -378,6 +407,7 @@ class _Progress:
     estimate: RunEstimate
     lanes: int = 1
     failed: int = 0
+    elsewhere: int = 0  # runs that another worker has made
     offsets: list[int] = field(default_factory=list)  # of the new records in the records file
     notes: list[str] = field(default_factory=list)
     lock: threading.RLock = field(default_factory=threading.RLock)
@@ -412,6 +442,11 @@ class _Progress:
                 )
             )
 
+    def skip(self) -> None:
+        """Note that another worker has the run or has finished it."""
+        with self.lock:
+            self.done, self.left, self.elsewhere = self.done + 1, self.left - 1, self.elsewhere + 1
+
     def finish(self, run: PendingRun, record: Record, *, lane: Lane | None, offset: int) -> None:
         with self.lock:
             self.done, self.left, self.failed = self.done + 1, self.left - 1, self.failed + (not record.is_good)
@@ -425,6 +460,7 @@ class _Runner:
     """Runs and stores pending runs of a plan, each at most once."""
 
     target: Plan
+    queue: WorkQueue
     progress: _Progress
     identify: bool
     wait_idle_s: float | None
@@ -436,10 +472,35 @@ class _Runner:
         """Whether a run that starts now would end before the deadline, as far as earlier runs tell."""
         return self.deadline is None or monotonic() + (self.progress.estimate.expected_s(case) or 0.0) < self.deadline
 
-    def run(
+    def take_and_run(
         self, run: PendingRun, *, starts: WorkerStarts, lane: Lane | None = None, stop: CaseStop | None = None
-    ) -> Record:
-        """Run one case once and store its record. A stopped case is stored too, then CaseInterrupted is raised."""
+    ) -> Record | None:
+        """Run one case once unless another worker has it; returns its record, or None if there is none of ours."""
+        lease = self.queue.take(run)
+        if lease is None:
+            self.progress.skip()
+            return None
+        return self.run(run, lease, starts=starts, lane=lane, stop=stop)
+
+    def run(
+        self,
+        run: PendingRun,
+        lease: Lease,
+        *,
+        starts: WorkerStarts,
+        lane: Lane | None = None,
+        stop: CaseStop | None = None,
+    ) -> Record | None:
+        """Run one case once and store its record. A stopped case is stored too, then CaseInterrupted is raised.
+
+        Returns None if another worker has taken the run over meanwhile: its result counts, ours is set aside.
+        """
+        with lease.kept_alive():
+            return self._run(run, lease, starts=starts, lane=lane, stop=stop)
+
+    def _run(
+        self, run: PendingRun, lease: Lease, *, starts: WorkerStarts, lane: Lane | None, stop: CaseStop | None
+    ) -> Record | None:
         case, index = run
         store, started = self.target.store, monotonic()
         self.progress.notify("started", run=run, lane=lane)
@@ -452,13 +513,20 @@ class _Runner:
                 is_stopped=lambda: stop is not None and stop.is_set,
             )
         logged = store.log_sizes(case.id)
+        facts: RunIdentity = {
+            "run_index": index,
+            "freshness": self.target.freshness[case.id],
+            "fingerprint": self.target.fingerprints.get(case.id),
+        }
+        if lease.facts.losses >= MOST_LOSSES:
+            record, offset = self._store(lost_record(case, attempts=lease.facts.losses, **facts), logged)
+            self.progress.finish(run, record, lane=lane, offset=offset)
+            return record
         try:
             record = run_case(
                 case,
                 store,
-                run_index=index,
-                freshness=self.target.freshness[case.id],
-                fingerprint=self.target.fingerprints.get(case.id),
+                **facts,
                 recipes=self.recipes,
                 on_progress=lambda text, fraction: self.progress.notify(
                     "progress", run=run, lane=lane, spent_s=monotonic() - started, text=text, fraction=fraction
@@ -468,8 +536,14 @@ class _Runner:
                 stop=stop,
             )
         except CaseInterrupted as interrupted:
-            self._store(interrupted.record, logged)
+            if lease.is_held:
+                self._store(interrupted.record, logged)
             raise
+        if not lease.is_held:
+            store.clean_logs(case.id, before=logged, identify=self.identify)
+            store.discard(clean_record(record, identify=self.identify))
+            self.progress.skip()
+            return None
         record, offset = self._store(record if wait is None else wait.noted_in(record), logged)
         self.progress.finish(run, record, lane=lane, offset=offset)
         for sink in self.sinks:
@@ -490,6 +564,7 @@ def _run_pending(
     target: Plan,
     on_event: Callable[[Event], None],
     *,
+    queue: WorkQueue,
     lanes: Sequence[Lane] = (),
     sinks: Sequence[Sink] = (),
     identify: bool = False,
@@ -512,6 +587,7 @@ def _run_pending(
     )
     runner = _Runner(
         target=target,
+        queue=queue,
         progress=progress,
         identify=identify,
         wait_idle_s=wait_idle_s,
@@ -527,9 +603,11 @@ def _run_pending(
             run_lanes(schedule, runner)
             return progress
         with WorkerStarts() as starts:
-            for run in pending:
+            for run, lease in queue.runs(pending):
                 if runner.has_time_for(run[0]):
-                    runner.run(run, starts=starts)
+                    runner.run(run, lease, starts=starts)
+                else:
+                    lease.release()
     finally:
         for sink in sinks:
             sink.close()

@@ -1,9 +1,13 @@
 """The pending runs of a results folder as a queue that several workers share, on one machine or on many."""
 
+import os
+import socket
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
+from bench.core.privacy import host_alias
 from bench.core.schema import Case
 from bench.store.leases import EXPIRES_S, Lease, Leases
 from bench.store.tail import RecordTail
@@ -14,19 +18,44 @@ MOST_LOSSES = 2  # attempts whose worker vanished: a case that takes its machine
 PendingRun = tuple[Case, int]
 
 
+@dataclass(frozen=True, kw_only=True)
+class SharedWorker:
+    """A process that shares a results folder with others, under a `name` of its own; `job` is its job of a cluster.
+
+    Runs that were finished after `marks` are not made again. Without `waits`, it ends when others hold all the rest.
+    """
+
+    name: str
+    job: str = ""
+    marks: Mapping[str, int] | None = None
+    waits: bool = False
+
+    @classmethod
+    def of_this_process(cls) -> "SharedWorker":
+        return cls(name=f"{host_alias(socket.gethostname())}-{os.getpid()}", waits=True)
+
+
 class WorkQueue:
     """Hands out runs, each to one worker at a time. Make it before planning, so that no result goes unnoticed.
 
-    Without `waits`, a worker leaves when others hold all that is left, unless one of them has fallen silent.
+    Runs that were finished after `marks`, sizes of the records files by name, are not handed out again; the marks are
+    those of now by default. Without `waits`, a worker leaves when others hold all that is left, unless one of them has
+    fallen silent.
     """
 
     def __init__(
-        self, folder: Path, leases: Leases, *, waits: bool = True, sleep: Callable[[float], None] = time.sleep
+        self,
+        folder: Path,
+        leases: Leases,
+        *,
+        marks: Mapping[str, int] | None = None,
+        waits: bool = True,
+        sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self._leases = leases
         self._waits = waits
         self._sleep = sleep
-        self._tail = RecordTail(folder)
+        self._tail = RecordTail(folder, marks=marks)
         self._finished: set[tuple[str, int]] = set()
 
     def runs(self, pending: Iterable[PendingRun]) -> Iterator[tuple[PendingRun, Lease]]:
@@ -35,7 +64,7 @@ class WorkQueue:
         while left:
             held: list[PendingRun] = []
             for run in left:
-                lease = self._take(run)
+                lease = self.take(run)
                 if lease is not None:
                     yield run, lease
                 elif not self._is_finished(run):
@@ -46,7 +75,8 @@ class WorkQueue:
             if left:
                 self._sleep(POLL_S)
 
-    def _take(self, run: PendingRun) -> Lease | None:
+    def take(self, run: PendingRun) -> Lease | None:
+        """Return the lease on a run; None if another worker holds it or has finished it."""
         case, index = run
         if self._is_finished(run):
             return None
@@ -57,8 +87,9 @@ class WorkQueue:
         return lease
 
     def _is_finished(self, run: PendingRun) -> bool:
-        """Whether another worker has stored a result since this queue was made."""
-        self._finished.update((record.case_id, record.run_index) for record in self._tail.new_records())
+        """Whether a worker has stored a result since the marks. What was interrupted is still to do."""
+        new = self._tail.new_records()
+        self._finished.update((r.case_id, r.run_index) for r in new if r.status != "interrupted")
         return (run[0].id, run[1]) in self._finished
 
     def _should_wait(self) -> bool:

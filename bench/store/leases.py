@@ -4,6 +4,7 @@ A lease is a small file that its worker touches while it works. Nothing here nee
 shared. All times are of the file system's clock, since clocks of machines differ.
 """
 
+import dataclasses
 import json
 import os
 import socket
@@ -20,6 +21,7 @@ import psutil
 from bench.store.lines import store_errors
 
 LEASES = "leases"
+LOCAL = "local"  # the worker that holds the folder alone
 BEAT_S = 10.0
 EXPIRES_S = 60.0  # six missed heartbeats: attribute caches of NFS alone may hide a touch for up to 60 s
 
@@ -128,7 +130,8 @@ class Leases:
             state = self._state(file)
             if state is None or not state.has_expired or not self._remove(file, state.facts):
                 return None
-            facts = LeaseFacts(**{**asdict(facts), "losses": state.facts.losses + 1})
+            is_resumed = self.worker == LOCAL and state.facts.worker == LOCAL  # the user killed it and began again
+            facts = dataclasses.replace(facts, losses=state.facts.losses + (not is_resumed))
             return Lease(file, facts) if _create(file, facts) else None
 
     def states(self) -> list[LeaseState]:

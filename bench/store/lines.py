@@ -116,7 +116,7 @@ class RunFacts(NamedTuple):
     """What planning needs of a stored run; read without building the whole record.
 
     `environment` holds only the facts that a plan compares with the present environment. `offset` is where the line
-    begins in its file, in bytes. Many runs share one mapping or set of facts. A tuple, since a plan may read a hundred
+    begins in its `file`, in bytes. Many runs share one mapping or set of facts. A tuple, since a plan may read a hundred
     thousand of them.
     """
 
@@ -129,6 +129,7 @@ class RunFacts(NamedTuple):
     fingerprint: Mapping[str, str] = MappingProxyType({})
     environment: Mapping[str, object] = MappingProxyType({})
     offset: int = 0
+    file: str = ""
 
     @property
     def is_good(self) -> bool:

@@ -6,10 +6,12 @@ A record is on the disk before `append` returns.
 import fcntl
 import json
 import os
+import socket
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from typing import BinaryIO
 
 from bench.core.errors import StoreError
 from bench.core.files import write_atomically
@@ -27,16 +29,38 @@ from bench.store.lines import (
 from bench.store.record_tables import read_runs, remember_sound, sound_prefix
 
 RECORDS = "records.jsonl"
+RECORD_FILES = "records*.jsonl"  # that of local runs, and one for each worker on a shared folder
 DAMAGED = "records.damaged"
 SUITE_FILE = "suite.json"
+DISCARDED = "discarded.jsonl"  # results of workers whose run another worker had taken over
+
+
+class FolderSharedError(StoreError):
+    """A process of another machine holds the folder; this one may work beside it."""
 
 
 class RecordStore:
-    """The results folder of one suite: records, artifacts, logs and the lock that keeps a second run out."""
+    """The results folder of one suite: records, artifacts, logs and the lock that keeps a second run out.
 
-    def __init__(self, folder: Path) -> None:
+    A `worker` that shares the folder with others appends to a file of its own; all files are read.
+    """
+
+    def __init__(self, folder: Path, *, worker: str | None = None) -> None:
         self.folder = folder
-        self.file = folder / RECORDS
+        self.worker = worker
+        self.file = folder / (RECORDS if worker is None else f"records.{worker}.jsonl")
+
+    @classmethod
+    def of(cls, file: Path) -> "RecordStore":
+        """The store that appends to this records file."""
+        store = cls(file.parent)
+        store.file = file
+        return store
+
+    @property
+    def files(self) -> list[Path]:
+        """All records files of the folder, that of local runs first."""
+        return sorted(self.folder.glob(RECORD_FILES), key=lambda file: (file.name != RECORDS, file.name))
 
     def artifacts(self, case_id: str) -> Path:
         return self.folder / "artifacts" / case_id
@@ -85,14 +109,26 @@ class RecordStore:
                 lines.seek(offset)
                 yield parse_record(lines.readline())
 
+    def discard(self, record: Record) -> None:
+        """Keep a result that must not count, since another worker's result of the same run does."""
+        discarded = RecordStore.of(self.folder / DISCARDED)
+        discarded.append(record)
+
     def runs(self) -> list[RunFacts]:
         """The stored runs, in the order in which they were written; none if there is no file."""
-        return read_runs(self.file) if self.file.is_file() else []
+        found: list[RunFacts] = []
+        for file in self.files:
+            found += [run._replace(file=file.name) for run in read_runs(file)]
+        return found
 
     def records_of(self, runs: Iterable[RunFacts]) -> Iterator[Record]:
         """The whole records of these runs, without reading the others; lines that have changed since are left out."""
-        with store_errors(self.file, "read"), self.file.open("rb") as lines:
+        with store_errors(self.folder, "read"), ExitStack() as opened:
+            files: dict[str, BinaryIO] = {}
             for run in runs:
+                if run.file not in files:
+                    files[run.file] = opened.enter_context((self.folder / run.file).open("rb"))
+                lines = files[run.file]
                 lines.seek(run.offset)
                 with suppress(StoreError):
                     record = without_secrets(parse_record(lines.readline()))
@@ -157,7 +193,10 @@ class RecordStore:
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """Hold this folder for one run; StoreError at once if another process holds it."""
+        """Hold this folder for one run; StoreError at once if another process holds it.
+
+        It is a FolderSharedError if that process is on another machine.
+        """
         with store_errors(self.folder, "written"):
             self.folder.mkdir(parents=True, exist_ok=True)
             file = (self.folder / ".lock").open("a+")
@@ -166,13 +205,16 @@ class RecordStore:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 file.seek(0)
+                process, _, host = file.read().strip().partition(" ")
+                if host and host != socket.gethostname():
+                    raise FolderSharedError(f"{self.folder} is in use by process {process} of {host}") from None
                 raise StoreError(
-                    f"{self.folder} is in use by process {file.read().strip() or 'unknown'}; "
+                    f"{self.folder} is in use by process {process or 'unknown'}; "
                     "wait for it, or give this run a folder of its own with --out"
                 ) from None
             with store_errors(self.folder / ".lock", "written"):
                 os.ftruncate(file.fileno(), 0)
-                os.write(file.fileno(), str(os.getpid()).encode())
+                os.write(file.fileno(), f"{os.getpid()} {socket.gethostname()}".encode())
             yield
 
 

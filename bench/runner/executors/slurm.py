@@ -142,7 +142,7 @@ def _parsed(line: str) -> list[JobState]:
     fields = dict(re.findall(r"(\w+)=(\S*)", line))
     if "JobState" not in fields:
         return []
-    job = fields.get("ArrayJobId", fields.get("JobId", ""))
+    job = str(fields.get("ArrayJobId", fields.get("JobId", "")))
     phase = PHASES.get(fields["JobState"], "running")
     reason = "" if fields.get("Reason") in (None, "None") else fields["Reason"]
     node = "" if fields.get("NodeList") in (None, "(null)") else fields["NodeList"]

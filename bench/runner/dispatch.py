@@ -1,0 +1,171 @@
+"""Sends the pending runs of a suite to an executor, and follows its workers until they are done."""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from bench.core.errors import InputError
+from bench.core.schema import Case, Record
+from bench.runner.executor import FINAL, Executor, JobState, Submission, Workers
+from bench.runner.idle import is_timed_case
+from bench.runner.running import Event, EventKind, Plan, RunSummary
+from bench.runner.status import executor_class
+from bench.store.leases import Leases
+from bench.store.tail import RecordTail, file_sizes
+
+POLL_S = 2.0
+ASK_S = 15.0  # between questions to the cluster, which many users ask
+GRACE_S = 30.0  # for a record to appear on this machine after its job has ended
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dispatched:
+    """Runs that were sent to workers: `jobs` by their names, and the sizes of the records files before."""
+
+    plan: Plan
+    executor: str
+    jobs: tuple[str, ...]
+    marks: Mapping[str, int]
+
+
+def dispatch(
+    plan: Plan,
+    executor: str,
+    *,
+    command: Sequence[str],
+    options: Mapping[str, object],
+    most_jobs: int,
+) -> Dispatched:
+    """Submit workers for the pending runs of a plan, and store in the results folder what was submitted.
+
+    `command` is that of one worker. Timed cases get workers that have their nodes to themselves. Raises InputError for
+    what the executor refuses.
+    """
+    engine = _engine(executor, options)
+    store = plan.store
+    store.folder.mkdir(parents=True, exist_ok=True)
+    store.write_suite((plan.whole or plan.suite).facts())
+    marks = file_sizes(store.folder)
+    given = {name: str(value) for name, value in options.items() if value}
+    jobs: list[str] = []
+    for is_timed in (False, True):
+        runs = [case for case, _ in plan.pending if is_timed_case(case) is is_timed]
+        if not runs:
+            continue
+        submission = Submission.now(executor, options=given, is_exclusive=is_timed, marks=marks)
+        submission.write(store.folder)
+        workers = Workers(
+            command=(*command, "--submission", submission.name, "--kind", "timed" if is_timed else "untimed"),
+            count=min(len(runs), most_jobs),
+            is_exclusive=is_timed,
+            logs=store.folder / "logs" / executor,
+        )
+        submitted = engine.submit(workers)
+        submission.with_jobs(submitted).write(store.folder)
+        jobs += submitted
+    return Dispatched(plan=plan, executor=executor, jobs=tuple(jobs), marks=marks)
+
+
+def _engine(name: str, options: Mapping[str, object]) -> Executor:
+    try:
+        return executor_class(name)(**{key: value for key, value in options.items() if value})
+    except TypeError as error:
+        raise InputError(f"--executor {name}: {error}") from None
+
+
+@dataclass(kw_only=True)
+class _Follower:
+    """What is known of the dispatched runs while their workers are at work."""
+
+    sent: Dispatched
+    on_event: Callable[[Event], None]
+    results: dict[tuple[str, int], Record] = field(default_factory=dict)
+    started: set[str] = field(default_factory=set)  # attempts
+
+    def __post_init__(self) -> None:
+        self.cases: dict[tuple[str, int], Case] = {(case.id, index): case for case, index in self.sent.plan.pending}
+
+    def notify(self, kind: EventKind, *, key: tuple[str, int] | None = None, worker: str | None = None) -> None:
+        record = self.results.get(key) if key and kind == "finished" else None
+        self.on_event(
+            Event(
+                kind=kind,
+                folder=self.sent.plan.store.folder,
+                done=len(self.sent.plan.done) + len(self.results),
+                failed=sum(not record.is_good for record in self.results.values()),
+                left=len(self.cases) - len(self.results),
+                left_s=None,
+                case=self.cases[key] if key else None,
+                run_index=key[1] if key else None,
+                lane=worker,
+                record=record,
+            )
+        )
+
+    def read(self, tail: RecordTail, leases: Leases) -> None:
+        """Report what has happened since the last call."""
+        for lease in leases.states():
+            key = lease.facts.case_id, lease.facts.run_index
+            if key in self.cases and lease.facts.attempt not in self.started:
+                self.started.add(lease.facts.attempt)
+                self.notify("started", key=key, worker=lease.facts.worker)
+        for record in tail.new_records():
+            key = record.case_id, record.run_index
+            if key in self.cases and not (key in self.results and self.results[key].is_good):
+                self.results[key] = record
+                self.notify("finished", key=key)
+
+    @property
+    def is_done(self) -> bool:
+        settled = [record for record in self.results.values() if record.status != "interrupted"]
+        return len(settled) == len(self.cases)
+
+
+def follow(
+    sent: Dispatched,
+    *,
+    on_event: Callable[[Event], None] = lambda event: None,
+    sleep: Callable[[float], None] = time.sleep,
+) -> RunSummary:
+    """Follow the workers until every run has a result or no job is left that could bring one."""
+    plan, folder = sent.plan, sent.plan.store.folder
+    follower = _Follower(sent=sent, on_event=on_event)
+    tail, leases = RecordTail(folder, marks=sent.marks), Leases(folder, worker="follower")
+    follower.notify("planned")
+    states: list[JobState] = []
+    asked = ended = float("-inf")
+    while not follower.is_done:
+        follower.read(tail, leases)
+        if time.monotonic() - asked > ASK_S:
+            states, asked = executor_class(sent.executor).states(sent.jobs), time.monotonic()
+            if any(state.phase not in FINAL for state in states):
+                ended = float("inf")
+            elif ended in (float("-inf"), float("inf")):
+                ended = time.monotonic()
+        if time.monotonic() - ended > GRACE_S:
+            break
+        if not follower.is_done:
+            sleep(POLL_S)
+    results = tuple(follower.results.values())
+    missing = len(follower.cases) - len(results)
+    return RunSummary(
+        suite=plan.suite.name,
+        folder=folder,
+        skipped=len(plan.runs) - len(plan.pending),
+        measured=sum(record.is_good for record in results),
+        failures=sum(not record.is_good for record in results) + missing,
+        notes=_job_notes(states, missing),
+        results=results,
+    )
+
+
+def _job_notes(states: Sequence[JobState], missing: int) -> tuple[str, ...]:
+    if not missing:
+        return ()
+    bad = [
+        f"{state.job} {state.phase.replace('_', ' ')} {state.reason}".strip()
+        for state in states
+        if state.phase != "done"
+    ]
+    jobs = f"; jobs: {', '.join(bad)}" if bad else ""
+    return (f"{missing} runs have no result{jobs}; the same command goes on with them",)
