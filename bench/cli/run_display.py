@@ -169,7 +169,7 @@ def print_summary(summary: "RunSummary") -> None:
     if summary.left_out:
         left_out = f"{plural(summary.left_out, 'run')} had no time left in the budget"
         print_text(f"{left_out}; the same command goes on with them")
-    if not (summary.offsets or summary.left_out or summary.not_here):
+    if summary.is_idle:
         print_text(f"{summary.suite}: all {summary.skipped} runs were done before; nothing was measured")
         return
     print_text(

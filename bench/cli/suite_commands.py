@@ -268,7 +268,7 @@ def _run_on_cluster(
     from bench.runner.dispatch import dispatch, follow
     from bench.runner.running import plan as plan_suite
 
-    planned = plan_suite(tree, out=out, small=small, rerun=_rerun(rerun), selection=selection)
+    planned = plan_suite(tree, out=out, small=small, rerun=_rerun(rerun), selection=selection, is_elsewhere=True)
     folder = planned.store.folder
     if not planned.pending:
         print_text(f"{planned.suite.name}: all {len(planned.runs)} runs were done before; nothing was submitted")

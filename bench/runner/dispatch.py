@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from bench.core.errors import InputError
 from bench.core.schema import Case, Record
+from bench.runner.devices import uses_device
 from bench.runner.executor import FINAL, Executor, JobState, Submission, Workers
 from bench.runner.idle import is_timed_case
 from bench.runner.running import Event, EventKind, Plan, RunSummary
@@ -59,6 +60,7 @@ def dispatch(
             count=min(len(runs), most_jobs),
             is_exclusive=is_timed,
             logs=store.folder / "logs" / executor,
+            require=plan.suite.require if any(map(uses_device, runs)) else None,
         )
         submitted = engine.submit(workers)
         submission.with_jobs(submitted).write(store.folder)
@@ -146,6 +148,8 @@ def follow(
             break
         if not follower.is_done:
             sleep(POLL_S)
+    if follower.is_done and sent.jobs:
+        executor_class(sent.executor).cancel(sent.jobs)  # jobs that still wait would find nothing to do
     results = tuple(follower.results.values())
     missing = len(follower.cases) - len(results)
     return RunSummary(

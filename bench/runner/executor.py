@@ -16,6 +16,7 @@ from typing import ClassVar, Literal
 from bench.core.errors import StoreError
 from bench.core.files import write_atomically
 from bench.store.lines import store_errors
+from bench.suite.requirement import Requirement
 
 SUBMISSIONS = "submissions"
 
@@ -28,13 +29,15 @@ FINAL: frozenset[JobPhase] = frozenset({"done", "failed", "cancelled", "timeout"
 class Workers:
     """What is to be started: `count` processes with `command`, each with a `--worker NAME` of its own.
 
-    `is_exclusive` workers measure times and need their node to themselves. `logs` is a folder for the output.
+    `is_exclusive` workers measure times and need their node to themselves. `logs` is a folder for the output. `require`
+    is what the suite demands of the machine of cases that use their device.
     """
 
     command: tuple[str, ...]
     count: int
     is_exclusive: bool
     logs: Path
+    require: Requirement | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,6 +117,11 @@ class Executor(ABC):
     @abstractmethod
     def states(cls, jobs: Sequence[str]) -> list[JobState]:
         """Return what the cluster says about these jobs; raises InputError if it cannot be asked from here."""
+
+    @classmethod
+    @abstractmethod
+    def cancel(cls, jobs: Sequence[str]) -> None:
+        """Take jobs that still wait out of the queue; raises InputError if the cluster refuses."""
 
 
 def read_submissions(folder: Path) -> list[Submission]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from bench.core.errors import InputError
-from bench.core.schema import Case, Record
+from bench.core.schema import Record
 from bench.runner.devices import Lane, PendingRun, Schedule
 from bench.runner.local import SAVE_S, CaseInterrupted, CaseStop, WorkerStarts
 from bench.runner.rank_processes import launcher_count
@@ -15,8 +15,6 @@ from bench.runner.rank_processes import launcher_count
 
 class Runner(Protocol):
     """What runs one case on one lane and stores its record."""
-
-    def has_time_for(self, case: Case) -> bool: ...
 
     def take_and_run(
         self, run: PendingRun, *, starts: WorkerStarts, lane: Lane | None, stop: CaseStop | None
@@ -77,10 +75,9 @@ class _Lanes:
             with WorkerStarts() as starts:
                 while (run := self._next(lane)) is not None:
                     try:
-                        if self.runner.has_time_for(run[0]):
-                            record = self.runner.take_and_run(run, starts=starts, lane=lane, stop=self.stops[lane])
-                            if record is not None and record.status == "interrupted" and self.is_stopping:
-                                self.interrupted.append(record)
+                        record = self.runner.take_and_run(run, starts=starts, lane=lane, stop=self.stops[lane])
+                        if record is not None and record.status == "interrupted" and self.is_stopping:
+                            self.interrupted.append(record)
                     finally:
                         self._finish(lane)
         except BaseException as error:  # raised again in the main thread

@@ -101,6 +101,11 @@ class RunSummary:
         return tuple(record for record in self.finished if not record.is_good)
 
     @property
+    def is_idle(self) -> bool:
+        """Whether nothing had to run."""
+        return not (self.offsets or self.results or self.failures or self.left_out or self.not_here or self.elsewhere)
+
+    @property
     def exit_code(self) -> int:
         """0, or 3 if a case has no good result or there is no result at all."""
         return 3 if self.failures or not (self.measured or self.skipped) else 0
@@ -244,12 +249,14 @@ def plan(
     rerun: Rerun | None = None,
     selection: Selection | None = None,
     lanes: Sequence[Lane] = (),
+    is_elsewhere: bool = False,
 ) -> Plan:
     """The cases of a suite (a file or its values) and which of their runs are done in the results folder.
 
     The folder is `out`, else `results/<suite>`. `rerun` selects which stored runs are to do again: `stale` ones only,
     `failed` (and interrupted) ones only, or `all`; by default stale, failed and interrupted ones. `selection`
-    limits the plan to some cases. Raises InputError if it selects none, SuiteError with every problem of the file,
+    limits the plan to some cases. What the suite requires is asked of this machine, unless the cases run `elsewhere`.
+    Raises InputError if it selects none, SuiteError with every problem of the file,
     StoreError if the folder cannot be read, UnknownNameError for another `rerun`.
     """
     if rerun is not None and rerun not in RERUNS:
@@ -278,7 +285,7 @@ def plan(
         rerun=rerun,
         recipes=folders,
         whole=whole,
-        unsupported=_unsupported(planned, lanes),
+        unsupported={} if is_elsewhere else _unsupported(planned, lanes),
     )
     return _with_stored_runs(target, history)
 
@@ -372,7 +379,7 @@ def run(
         not_here=len(target.not_here),
         measured=len(done.offsets) - done.failed,
         failures=done.failed,
-        left_out=len(target.pending) - len(done.offsets) - done.elsewhere,
+        left_out=done.left_out,
         worker=store.worker,
         elsewhere=done.elsewhere,
         notes=(*([repaired] if repaired else []), *unsupported_lines(target), *done.notes),
@@ -408,6 +415,7 @@ class _Progress:
     lanes: int = 1
     failed: int = 0
     elsewhere: int = 0  # runs that another worker has made
+    left_out: int = 0  # runs that there was no time for
     offsets: list[int] = field(default_factory=list)  # of the new records in the records file
     notes: list[str] = field(default_factory=list)
     lock: threading.RLock = field(default_factory=threading.RLock)
@@ -479,6 +487,10 @@ class _Runner:
         lease = self.queue.take(run)
         if lease is None:
             self.progress.skip()
+            return None
+        if not self.has_time_for(run[0]):
+            lease.release()
+            self.progress.left_out += 1
             return None
         return self.run(run, lease, starts=starts, lane=lane, stop=stop)
 
@@ -608,6 +620,7 @@ def _run_pending(
                     runner.run(run, lease, starts=starts)
                 else:
                     lease.release()
+                    progress.left_out += 1
     finally:
         for sink in sinks:
             sink.close()

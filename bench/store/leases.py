@@ -150,7 +150,7 @@ class Leases:
 
     def _now(self) -> float:
         """The present time of the file system that holds the leases."""
-        clock = self.folder / f".clock-{self.worker}"
+        clock = self.folder / ".clock"
         try:
             clock.touch()
             return clock.stat().st_mtime

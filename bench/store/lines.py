@@ -116,8 +116,8 @@ class RunFacts(NamedTuple):
     """What planning needs of a stored run; read without building the whole record.
 
     `environment` holds only the facts that a plan compares with the present environment. `offset` is where the line
-    begins in its `file`, in bytes. Many runs share one mapping or set of facts. A tuple, since a plan may read a hundred
-    thousand of them.
+    begins in its `file`, in bytes. Many runs share one mapping or set of facts. A tuple, since a plan may read a
+    hundred thousand of them.
     """
 
     case_id: str

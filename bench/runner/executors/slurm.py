@@ -75,7 +75,7 @@ class Slurm(Executor):
             ) from None
         workers.logs.mkdir(parents=True, exist_ok=True)
         executor = submitit.SlurmExecutor(folder=workers.logs, max_num_timeout=0)
-        given = {name: value for name, value in self.parameters.items() if value is not None}
+        given = _required(workers) | {name: value for name, value in self.parameters.items() if value is not None}
         executor.update_parameters(
             job_name="vbench",
             time=self.minutes if self.minutes is not None else 60,
@@ -100,6 +100,19 @@ class Slurm(Executor):
             answer = _ask("scontrol", "show", "job", "--oneliner", array)
             found |= {state.job: state for line in answer.splitlines() for state in _parsed(line)}
         return [found.get(job, JobState(job=job, phase="ended")) for job in jobs]
+
+    @classmethod
+    def cancel(cls, jobs: Sequence[str]) -> None:
+        _ask("scancel", "--state=PENDING", *jobs)
+
+
+def _required(workers: Workers) -> dict[str, Any]:
+    """Return the resources that the suite requires. A worker checks the name of its GPU: sites name types freely."""
+    if workers.require is None:
+        return {}
+    gpus, memory = workers.require.gpu_count, workers.require.memory_bytes
+    found: dict[str, Any] = {"gres": f"gpu:{gpus}"} if gpus else {}
+    return found | ({"mem": f"{-(-memory // 2**20)}M"} if memory else {})
 
 
 def run_worker(command: Sequence[str]) -> int:

@@ -82,7 +82,7 @@ class SlurmCluster:
         self.processes[node] = self.start("slurmd", "-D", "-N", node, "-f", str(self.folder / "slurm.conf"))
 
     def kill_node(self, node: str) -> None:
-        """Kill a node's slurmd and its step daemons, as if it had lost its network: the processes of its jobs live on."""
+        """Kill a node's slurmd and its step daemons, but not the processes of its jobs, as when a network fails."""
         slurmd = self.processes.pop(node)
         slurmd.kill()
         slurmd.wait()
