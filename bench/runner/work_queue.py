@@ -5,11 +5,12 @@ import socket
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 
 from bench.core.privacy import host_alias
 from bench.core.schema import Case
-from bench.store.leases import EXPIRES_S, Lease, Leases
+from bench.store.leases import EXPIRES_S, LOCAL, Lease, Leases
 from bench.store.tail import RecordTail
 
 POLL_S = 2.0
@@ -60,8 +61,9 @@ class WorkQueue:
 
     def runs(self, pending: Iterable[PendingRun]) -> Iterator[tuple[PendingRun, Lease]]:
         """Yield runs with their leases, which the caller keeps alive; ends when none can be had any more."""
-        left = list(pending)
+        left = self._from_own_place(list(pending))
         while left:
+            self._read_results()
             held: list[PendingRun] = []
             for run in left:
                 lease = self.take(run)
@@ -81,15 +83,28 @@ class WorkQueue:
         if self._is_finished(run):
             return None
         lease = self._leases.take(case.id, index, title=case.title)
-        if lease is not None and self._is_finished(run):  # its worker stored it just before it released the lease
+        if lease is None:
+            return None
+        self._read_results()  # a worker may have stored it before it released its lease
+        if self._is_finished(run):
             lease.release()
             return None
         return lease
 
+    def _from_own_place(self, runs: list[PendingRun]) -> list[PendingRun]:
+        """Begin elsewhere than other workers, which would all ask for the same runs first."""
+        if self._leases.worker == LOCAL or not runs:
+            return runs
+        place = int.from_bytes(sha256(self._leases.worker.encode()).digest()[:4]) % len(runs)
+        return runs[place:] + runs[:place]
+
+    def _read_results(self) -> None:
+        """Read what others have stored; with a thousand workers this looks at a thousand files."""
+        new = self._tail.new_runs()
+        self._finished.update((case_id, index) for case_id, index, status in new if status != "interrupted")
+
     def _is_finished(self, run: PendingRun) -> bool:
-        """Whether a worker has stored a result since the marks. What was interrupted is still to do."""
-        new = self._tail.new_records()
-        self._finished.update((r.case_id, r.run_index) for r in new if r.status != "interrupted")
+        """Whether a worker has stored a result since the marks, as far as was read. What was interrupted is to do."""
         return (run[0].id, run[1]) in self._finished
 
     def _should_wait(self) -> bool:

@@ -9,6 +9,7 @@ import json
 import os
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
@@ -115,6 +116,7 @@ class Leases:
         self.folder = folder / LEASES
         self.worker = worker
         self.job = job
+        self._clock: tuple[float, float] | None = None  # monotonic time of this machine, time of the file system
 
     def take(self, case_id: str, run_index: int, *, title: str = "") -> Lease | None:
         """Return the lease on a run, or None if another worker holds it. An expired lease is taken over.
@@ -149,13 +151,17 @@ class Leases:
         return None
 
     def _now(self) -> float:
-        """The present time of the file system that holds the leases."""
-        clock = self.folder / ".clock"
-        try:
-            clock.touch()
-            return clock.stat().st_mtime
-        except OSError:  # a folder that is only read: its machine's clock is the best there is
-            return datetime.now(UTC).timestamp()
+        """The present time of the file system that holds the leases, which is asked once in a minute."""
+        if self._clock is None or time.monotonic() - self._clock[0] > EXPIRES_S:
+            file = self.folder / ".clock"
+            try:
+                file.touch()
+                now = file.stat().st_mtime
+            except OSError:  # a folder that is only read: its machine's clock is the best there is
+                now = datetime.now(UTC).timestamp()
+            self._clock = time.monotonic(), now
+        asked, then = self._clock
+        return then + time.monotonic() - asked
 
     def _remove(self, file: Path, expired: LeaseFacts) -> bool:
         """Remove an expired lease; False if another worker did, or took it over meanwhile."""

@@ -1,6 +1,7 @@
 """Follows the records files of a folder while workers append to them."""
 
-from collections.abc import Mapping
+import json
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -20,6 +21,21 @@ class RecordTail:
     def new_records(self) -> list[Record]:
         """Return the records since the last call; a line that is still being written comes with the next one."""
         found: list[Record] = []
+        for line in self._new_lines():
+            with suppress(StoreError):  # damaged: readers of the folder warn about it
+                found.append(parse_record(line))
+        return found
+
+    def new_runs(self) -> list[tuple[str, int, str]]:
+        """Return case id, run index and status of the records since the last call, without checking the rest."""
+        found: list[tuple[str, int, str]] = []
+        for line in self._new_lines():
+            with suppress(ValueError, TypeError, KeyError, RecursionError):
+                raw = json.loads(line)
+                found.append((str(raw["case_id"]), int(raw["run_index"]), str(raw["status"])))
+        return found
+
+    def _new_lines(self) -> Iterator[bytes]:
         with store_errors(self.folder, "read"):
             for file in sorted(self.folder.glob(RECORD_FILES)):
                 start = self._read.get(file.name, 0)
@@ -29,10 +45,7 @@ class RecordTail:
                     opened.seek(start)
                     whole, newline, _ = opened.read().rpartition(b"\n")
                 self._read[file.name] = start + len(whole) + len(newline)
-                for line in whole.splitlines():
-                    with suppress(StoreError):  # damaged: readers of the folder warn about it
-                        found.append(parse_record(line))
-        return found
+                yield from whole.splitlines()
 
 
 def file_sizes(folder: Path) -> dict[str, int]:
