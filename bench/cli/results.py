@@ -122,7 +122,7 @@ def merge_results(
 def prune_results(results: Results, dry_run: DryRun = False) -> None:
     """Remove records of a run that was repeated: failures, and all but the first good one."""
     for file in _files(results):
-        store = RecordStore(file.parent)
+        store = RecordStore.of(file)
         with store.lock():
             records = read_records(file)
             kept = latest_runs(records)
@@ -135,7 +135,7 @@ def prune_results(results: Results, dry_run: DryRun = False) -> None:
 def repair_results(results: Results) -> None:
     """Move damaged lines into `records.damaged`, so that everything else can be read without a warning."""
     for file in _files(results):
-        store = RecordStore(file.parent)
+        store = RecordStore.of(file)
         with store.lock():
             print_text(store.repair() or f"{file}: nothing is damaged")
 
@@ -146,7 +146,7 @@ def scrub_results(results: Results, dry_run: DryRun = False) -> None:
     from bench.store.scrubbing import scrub_files
 
     for file in _files(results):
-        store = RecordStore(file.parent)
+        store = RecordStore.of(file)
         with store.lock():
             records = store.raw_records()
             clean = [without_identity(record) for record in records]

@@ -172,8 +172,10 @@ def _typical_s(kind: Kind, state: _KindState) -> float:
 class AccuracyTimes:
     """Seconds of accuracies from clips, epochs and the rates that throughput records of the same folder hold."""
 
-    def __init__(self, records: Path, fingerprints: Mapping[str, Fingerprint], recipes: Sequence[Path]) -> None:
-        self._file, self._fingerprints, self._recipes = records, fingerprints, tuple(recipes)
+    def __init__(
+        self, records: Sequence[Path], fingerprints: Mapping[str, Fingerprint], recipes: Sequence[Path]
+    ) -> None:
+        self._files, self._fingerprints, self._recipes = records, fingerprints, tuple(recipes)
 
     def of(self, case: Case) -> float | str:
         """Return the seconds of one run of `case`, or why they are unknown."""
@@ -205,10 +207,11 @@ class AccuracyTimes:
     def _rates(self) -> dict[str, float]:
         """The best measured clips per second by model, arguments and clip; rates of other machines do not count."""
         found: dict[str, float] = {}
-        if not self._file.is_file():
+        if not self._files:
             return found
         here = describe_environment().hardware
-        for axes, hardware, rate in read_values(self._file, "throughput.clips_per_s"):
+        rates = (values for file in self._files for values in read_values(file, "throughput.clips_per_s"))
+        for axes, hardware, rate in rates:
             if rate and all(hardware.get(name) == here.get(name) for name in ("cpu", "gpu")):
                 key = _model_key(axes)
                 found[key] = max(found.get(key, 0.0), rate)

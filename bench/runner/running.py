@@ -222,7 +222,7 @@ class Plan:
     def estimate(self) -> RunEstimate:
         """Seconds that the pending runs will take, from earlier runs if there are any, else from rates or a guess."""
         known = ((run.case_id, run.measures, run.seconds) for run in self.history if run.seconds is not None)
-        times = AccuracyTimes(self.store.file, self.fingerprints, self.recipes)
+        times = AccuracyTimes(self.store.files, self.fingerprints, self.recipes)
         return RunEstimate((case for case, _ in self.pending), known, accuracy_times=times)
 
     def estimate_s(self) -> float | None:

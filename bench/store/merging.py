@@ -35,7 +35,7 @@ def merge_results(sources: Source, out: Path) -> Merged:
     store = RecordStore(out)
     merged = Merged(notes=[])
     with store.lock():
-        known = {_identity(record) for record in (read_records(store.file) if store.file.is_file() else [])}
+        known = {_identity(record) for record in (read_records(store.files) if store.files else [])}
         for file in files_of(sources):
             new = {key: record for record in read_records(file) if (key := _identity(record)) not in known}
             if not new or file.parent.resolve() == out.resolve():
