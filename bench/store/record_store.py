@@ -116,10 +116,7 @@ class RecordStore:
 
     def runs(self) -> list[RunFacts]:
         """The stored runs, in the order in which they were written; none if there is no file."""
-        found: list[RunFacts] = []
-        for file in self.files:
-            found += [run._replace(file=file.name) for run in read_runs(file)]
-        return found
+        return [run for file in self.files for run in read_runs(file)]
 
     def records_of(self, runs: Iterable[RunFacts]) -> Iterator[Record]:
         """The whole records of these runs, without reading the others; lines that have changed since are left out."""

@@ -12,7 +12,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import cache
-from itertools import islice
+from itertools import islice, repeat
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Literal, get_args
 
@@ -129,15 +129,15 @@ def read_runs(file: Path) -> list[RunFacts]:
     with store_errors(file, "read"):
         is_small = file.stat().st_size < CACHED_FROM_BYTES
     if is_small:  # needs no pyarrow
-        return [_run_of_line(line, offset) for offset, line in readable_lines(file, parse_line)]
+        return [_run_of_line(line, offset, file.name) for offset, line in readable_lines(file, parse_line)]
     tables = read_tables(file)
     shared = {**tables.facts, "environment": [_planned_facts(facts) for facts in tables.facts["environment"]]}
     shared["measures"] = [frozenset(names) for names in tables.facts["measures"]]
     columns = []
-    for name in RunFacts._fields:
+    for name in RunFacts._fields[:-1]:
         column = python_values(tables.records[name])
         columns.append([shared[name][place] for place in column] if name in shared else column)
-    return list(map(RunFacts._make, zip(*columns, strict=True)))
+    return list(map(RunFacts._make, zip(*columns, repeat(file.name), strict=False)))
 
 
 def read_values(file: Path, metric: str) -> Iterator[tuple[Mapping[str, Json], Mapping[str, Any], float]]:
@@ -179,7 +179,7 @@ def python_values(column: "pa.ChunkedArray | pa.Array") -> list[Any]:
     return values
 
 
-def _run_of_line(line: RecordLine, offset: int) -> RunFacts:
+def _run_of_line(line: RecordLine, offset: int, file: str) -> RunFacts:
     return RunFacts(
         case_id=line["case_id"],
         run_index=line["run_index"],
@@ -190,6 +190,7 @@ def _run_of_line(line: RecordLine, offset: int) -> RunFacts:
         fingerprint=line.get("fingerprint", {}),
         environment=_planned_facts(line.get("environment", {})),
         offset=offset,
+        file=file,
     )
 
 
