@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from bench.comparison.allowed_changes import GateValue, Rule, read_rules
 from bench.comparison.baselines import PREFIX, baseline_files
-from bench.comparison.causes import causes_of, have_same_structure
+from bench.comparison.causes import causes_of, have_same_structure, model_key
 from bench.comparison.compatibility import depends_on_machine, incompatibilities, notable_differences
 from bench.comparison.gate_rules import GateRules, decides_by_machine, metrics_of
 from bench.comparison.pairing import (
@@ -18,12 +18,13 @@ from bench.comparison.pairing import (
     wrong_outputs,
 )
 from bench.comparison.runs import MetricRuns, SideRuns, open_side
-from bench.comparison.verdicts import Comparison, Difference
+from bench.comparison.verdicts import Comparison, Difference, MetricVerdict
 from bench.core.errors import InputError
 from bench.core.schema import Record
 from bench.store import Source
 
 MAX_LINES = 12
+TIME_AND_MEMORY = frozenset({"ms", "s", "us", "clips/s", "videos/s", "B", "bytes", "J"})
 
 
 def compare(
@@ -65,6 +66,8 @@ def compare(
         differences = [[] if across else _incompatible([pair], differing, lambda _: True) for pair in pairs]
         rows = judge(pairs, rules, machine_differences=differences, is_interim=is_interim)
         missing, added = unpaired_cases(old, new, pairs)
+        causes = causes_of(pairs)
+        notes = (*_notes(pairs), *_renames(old, new, pairs), *_other_reasons(pairs, rows))
         return Comparison(
             base=base if isinstance(base, str) else old.source,
             head=new.source,
@@ -78,8 +81,8 @@ def compare(
             ),
             unmeasured=tuple(rules.unmeasured()),
             unlike=tuple(unlike),
-            notes=(*_notes(pairs), *_renames(old, new, pairs)),
-            causes=causes_of(pairs),
+            notes=notes,
+            causes=causes,
         )
 
 
@@ -145,6 +148,22 @@ def _renames(old: SideRuns, new: SideRuns, pairs: Sequence[CasePair]) -> Iterato
         yield (
             f"{before} is gone and {after} is new, with the same layers and counts: if it was renamed, add "
             f"`renamed: {{{after}: {before}}}` to the suite, which compares them and keeps the history"
+        )
+
+
+def _other_reasons(pairs: Sequence[CasePair], rows: Sequence[MetricVerdict]) -> Iterator[str]:
+    """Yield a note for each model that became slower or larger although its layers have the same counts."""
+    alike = {model_key(pair.head) for pair in pairs if have_same_structure(pair.base, pair.head)}
+    models = {pair.head.id: pair.head for pair in pairs if model_key(pair.head) in alike}
+    moved: dict[str, dict[str, None]] = {}
+    for row in rows:
+        case = models.get(row.case_id)
+        if case and row.is_deciding and row.verdict == "worse" and row.unit in TIME_AND_MEMORY:
+            moved.setdefault(case.case.point.model, {})[row.metric] = None
+    for model, metrics in moved.items():
+        yield (
+            f"{model} has the same layers and counts as before: {', '.join(metrics)} changed for another reason, such "
+            "as an operator, a memory layout or a library"
         )
 
 

@@ -4,7 +4,7 @@ import json
 import math
 import re
 from collections import Counter
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import asdict
 from itertools import accumulate, takewhile
 from typing import Any
@@ -17,6 +17,7 @@ from bench.comparison.verdicts import (
     MetricVerdict,
     UncomparedCase,
     Verdict,
+    amount,
     one_line,
     percent,
 )
@@ -30,9 +31,10 @@ URGENCY: tuple[Verdict, ...] = ("worse", "inconclusive", "better", "same")
 MARKS: dict[Verdict, str] = {"worse": "🔴", "inconclusive": "🟡", "better": "🟢", "same": "⚪"}
 # A GitHub comment has at most 65,536 characters: these are for the table and for the lists below it.
 SHOWN_ROWS, TABLE_SIZE = 200, 40_000
-MOST_SAME_ROWS = 6  # more rows that are the same are folded
+MOST_SAME_ROWS, MOST_SAME_BESIDE_CHANGES = 6, 2  # more rows that are the same are folded
 SHOWN_LINES, LISTS_SIZE = 40, 20_000
 LONGEST_TEXT = 400
+SMALLEST_SHARE = 5e-5  # half of 0.01 %, the last digit of a percentage
 
 
 def shown_rows(comparison: Comparison) -> list[MetricVerdict]:
@@ -52,10 +54,14 @@ def shown_rows(comparison: Comparison) -> list[MetricVerdict]:
 
 
 def folded_rows(comparison: Comparison) -> tuple[list[MetricVerdict], list[MetricVerdict]]:
-    """Return the rows to show, and those that are the same if there are many, which a summary replaces."""
+    """Return the rows to show, and those that are the same if there are many, which a summary replaces.
+
+    Next to changes fewer of them are shown, so that the changes are seen.
+    """
     rows = shown_rows(comparison)
     same = [row for row in rows if row.verdict == "same"]
-    if len(same) <= MOST_SAME_ROWS:
+    has_changes = len(same) < len(rows) or bool(comparison.causes)
+    if len(same) <= (MOST_SAME_BESIDE_CHANGES if has_changes else MOST_SAME_ROWS):
         return rows, []
     return [row for row in rows if row.verdict != "same"], same
 
@@ -79,9 +85,8 @@ def cause_lines(comparison: Comparison) -> list[tuple[Verdict, str, list[str]]]:
 
 def _moved(row: MetricVerdict) -> str:
     """Return one metric under a cause: its change, with the interval if it is uncertain; `not gated` if it is not."""
-    if row.ratio is not None:
-        change = percent(row.ratio - 1)
-    else:
+    change = _change(row)
+    if row.ratio is None:
         change = f"{format_value(row.base, row.unit)} to {format_value(row.head, row.unit)}"
     interval = row.interval and f" ({' to '.join(percent(end - 1) for end in row.interval)})"
     mark = "" if row.is_deciding else " (not gated)"
@@ -92,9 +97,18 @@ def cells(row: MetricVerdict) -> tuple[str, str, str, str, str, str, str]:
     """Return verdict, case, metric, base, head, change and reason of a row as text."""
     marks = [word for word, holds in (("across", row.is_across), ("not gated", not row.is_deciding)) if holds]
     verdict = f"{row.verdict} ({', '.join(marks)})" if marks else row.verdict
-    change = "–" if row.ratio is None else percent(row.ratio - 1)
+    change = _change(row)
     base, head = format_value(row.base, row.unit), format_value(row.head, row.unit)
     return verdict, one_line(row.case), one_line(row.metric), base, head, change, one_line(row.reason)
+
+
+def _change(row: MetricVerdict) -> str:
+    """Return the change in percent; as an amount if the percentage rounds to 0 and the values differ."""
+    if row.ratio is None:
+        return "–"
+    if row.verdict != "same" and abs(row.ratio - 1) < SMALLEST_SHARE and row.base is not None and row.head is not None:
+        return amount(row.head - row.base, row.unit)
+    return percent(row.ratio - 1)
 
 
 def headline(comparison: Comparison) -> str:
@@ -117,14 +131,25 @@ def headline(comparison: Comparison) -> str:
 def sections(comparison: Comparison) -> list[tuple[str, list[str]]]:
     """Return what could not be compared and the notes, as titled lists of lines; empty ones are left out."""
     found = [
-        ("Missing in head", [f"{each.case}: {each.why}" for each in comparison.missing]),
-        ("Failed", [f"{each.case} in {each.side}: {each.why}" for each in comparison.failed]),
+        ("Missing in head", _counted(f"{each.case}: {each.why}" for each in comparison.missing)),
+        ("Failed", _counted(map(_failure, comparison.failed))),
         ("Gated but not measured", list(comparison.unmeasured)),
-        ("Added in head", [f"{each.case}: {each.why}" for each in comparison.added]),
+        ("Added in head", _counted(f"{each.case}: {each.why}" for each in comparison.added)),
         ("Compared across unlike environments", [str(each) for each in comparison.unlike]),
         ("Notes", list(comparison.notes)),
     ]
     return [(title, list(map(one_line, lines))) for title, lines in found if lines]
+
+
+def _failure(each: UncomparedCase) -> str:
+    """Return a failure without the number of its run, so that runs that failed alike are one line."""
+    why = re.sub(r"^run \d+ of (\d+) ended", r"a run of \1 ended", each.why)
+    return f"{each.case} in {each.side}: {why}"
+
+
+def _counted(lines: Iterable[str]) -> list[str]:
+    """Return each line once, with how often it occurs."""
+    return [line if count == 1 else f"{line} ({count} times)" for line, count in Counter(lines).items()]
 
 
 def as_dict(comparison: Comparison, *, fail_on: Collection[str] = FAULTS) -> dict[str, Any]:

@@ -321,6 +321,12 @@ def test_counts_alone_decide_without_timing(repository: Path, capsys: pytest.Cap
     assert rows["params.total"]["head"] - rows["params.total"]["base"] == 15 * (8 * 8 * 27 + 8)
     assert not [name for name in rows if name.startswith("latency")]
     assert "counts: 0 of 1 are the same" in printed.err
+    [cause] = json.loads(printed.out)["causes"]
+    assert cause["changes"] == [
+        {"path": "layers", "what": "added", "macs": None, "params": 15 * (8 * 8 * 27 + 8), "layers": 15}
+    ]
+    line = 1 + (repository / "nets.py").read_text().splitlines().index('@register_model("net", clip="8x1x32")')
+    assert cause["source"] == f"nets.py:{line}"
 
 
 @pytest.mark.slow
