@@ -2,6 +2,7 @@
 
 import json
 import os
+import sys
 from collections.abc import Sequence
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -13,10 +14,11 @@ from bench.core.schema import ModelCheck, ModelInfo, Point
 
 
 def main() -> None:
-    """Count every registered model at its default clip, from scratch, and write the file."""
-    FILE.unlink(missing_ok=True)
+    """Count every registered model whose code has changed at its default clip, or with `--all` every one."""
+    if "--all" in sys.argv[1:]:
+        FILE.unlink(missing_ok=True)
     with TemporaryDirectory() as folder:
-        os.environ["XDG_CACHE_HOME"] = folder  # what was cached before may be of other code
+        os.environ["XDG_CACHE_HOME"] = folder  # what the user's cache holds may be of other code
         catalog = Catalog()
         models = [model for _, model in sorted(catalog.models.items())]
         points = [Point(model=model.name, clip=model.clip) for model in models]

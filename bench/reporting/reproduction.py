@@ -29,13 +29,16 @@ NO_PRETRAINING = ("", "None")
 class EvaluatedModel:
     """One model with one training: its evaluated cases over splits and seeds.
 
-    `zoo` is the name of the model in the zoo, None if it is in none.
+    `zoo` is the name of the model in the zoo, None if it is in none. `metric` is the key of its top-1 accuracy. `head`
+    is the kind of head if it was trained on frozen features, else empty.
     """
 
     zoo: str | None
     point: Point
     initial_weights: str | None
     cases: tuple[CaseResult, ...]
+    metric: str = "accuracy.top1"
+    head: str = ""
 
     @cached_property
     def folds(self) -> Mapping[int | None, tuple[CaseResult, ...]]:
@@ -56,7 +59,11 @@ class EvaluatedModel:
     @property
     def protocols(self) -> list[Mapping[str, Json]]:
         """The protocols of all records."""
-        noted = [run.details.get("protocol") for case in self.cases for run in case.runs]
+        details = [run.details for case in self.cases for run in case.runs]
+        if self.head:
+            of_heads = [each.get("frozen") for each in details]
+            details = [each for each in of_heads if isinstance(each, dict)]
+        noted = [each.get("protocol") for each in details]
         return [protocol for protocol in noted if isinstance(protocol, dict)]
 
 
@@ -90,14 +97,17 @@ class LedgerEntry:
 def ledger(cases: Sequence[CaseResult]) -> list[LedgerEntry]:
     """Every published accuracy of the models and data sets of `cases`, paired with each matching measured one."""
     measured: dict[tuple[str, str | None], list[EvaluatedModel]] = defaultdict(list)
-    for each in evaluated_models(cases):
+    for each in (*evaluated_models(cases), *evaluated_heads(cases)):
         if each.zoo is not None:
             measured[each.zoo, each.point.dataset].append(each)
     entries: list[LedgerEntry] = []
     for (zoo, dataset), mine in measured.items():
         for found in dict.fromkeys(published_for(zoo)):
             if published_protocol(found).dataset == dataset and found.row.top1 is not None:
-                entries += _entries(found, mine)
+                # A head on frozen features answers another question than a model trained as a whole.
+                alike = [each for each in mine if not each.head or each.head == found.row.adaptation]
+                if alike:
+                    entries += _entries(found, alike)
     return entries
 
 
@@ -112,6 +122,26 @@ def evaluated_models(cases: Sequence[CaseResult]) -> list[EvaluatedModel]:
     return [
         EvaluatedModel(zoo=zoo_name(point), point=point, initial_weights=initial_weights(point), cases=found)
         for point, found in points
+    ]
+
+
+def evaluated_heads(cases: Sequence[CaseResult]) -> list[EvaluatedModel]:
+    """The heads on frozen features, trained with all videos of the training set, by backbone and kind of head."""
+    return [
+        EvaluatedModel(
+            zoo=(zoo_name(point) or "").removesuffix("_encoder") or None,
+            point=point,
+            initial_weights=initial_weights(point),
+            cases=(case,),
+            metric=key,
+            head=labels["head"],
+        )
+        for case in cases
+        if (point := case.case.point).dataset is not None
+        for key, recorded in case.metrics.items()
+        if (labels := recorded[0].metric.labels).get("shots") == "all"
+        and "head" in labels
+        and recorded[0].metric.name == "frozen.top1"
     ]
 
 
@@ -171,9 +201,9 @@ def _entries(found: ZooRow, ours: Sequence[EvaluatedModel]) -> Iterator[LedgerEn
 def _compared(found: ZooRow, ours: EvaluatedModel) -> LedgerEntry | None:
     """The published row with this model's accuracy; None if it has none."""
     printed = published_protocol(found)
-    known = [fold for fold, cases in ours.folds.items() if _summary_of(cases, "accuracy.top1") is not None]
+    known = [fold for fold, cases in ours.folds.items() if _summary_of(cases, ours.metric) is not None]
     folds = _folds(printed, known)
-    summary = ours.summary("accuracy.top1", folds=folds)
+    summary = ours.summary(ours.metric, folds=folds)
     if summary is None or summary.value is None:
         return None
     decisive, minor = _protocol_differences(found, printed, ours, folds=folds)
@@ -183,7 +213,7 @@ def _compared(found: ZooRow, ours: EvaluatedModel) -> LedgerEntry | None:
         zoo=found.zoo,
         ours=ours,
         outcome=_outcome(found.row, published, summary, is_alike=not decisive),
-        metric="accuracy.top1",
+        metric=ours.metric,
         published=published,
         value=summary.value,
         low=summary.low - published,
@@ -214,8 +244,9 @@ def _protocol_differences(
 ) -> tuple[list[str], list[str]]:
     """The differences that rule a comparison out, and the ones that do not."""
     decisive = [*_split_differences(printed, ours, folds), *_clip_differences(printed, ours.point)]
-    decisive += _pretraining_differences(found.row.pretrain, ours)
-    decisive += [*_adaptation_difference(printed), *_sampling_difference(printed, ours)]
+    if not ours.head:  # a frozen backbone is always pretrained
+        decisive += _pretraining_differences(found.row.pretrain, ours)
+    decisive += [*_adaptation_difference(printed, ours), *_sampling_difference(printed, ours)]
     minor: list[str] = []
     views = _views_difference(printed, ours.point.views or "1x1")
     (minor if _is_nearly_dense(printed, ours.point) else decisive).extend(views)
@@ -255,9 +286,12 @@ def _clip_differences(printed: PublishedProtocol, point: Point) -> Iterator[str]
         yield f"crop {printed.crop} v {clip.height if clip.height == clip.width else f'{clip.height}x{clip.width}'}"
 
 
-def _adaptation_difference(printed: PublishedProtocol) -> Iterator[str]:
-    """Models here are trained or fine-tuned as a whole, or their published weights are."""
-    if printed.adaptation not in ("", "fine-tuned", "scratch"):
+def _adaptation_difference(printed: PublishedProtocol, ours: EvaluatedModel) -> Iterator[str]:
+    """A model is trained as a whole here, or only a head of a kind on its frozen features."""
+    if ours.head:
+        if printed.adaptation != ours.head:
+            yield f"{printed.adaptation or 'adaptation not stated'} v {ours.head} head on frozen features"
+    elif printed.adaptation not in ("", "fine-tuned", "scratch"):
         yield f"{printed.adaptation} v the whole model trained"
 
 

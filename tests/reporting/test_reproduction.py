@@ -250,3 +250,20 @@ def test_a_frozen_backbone_is_not_compared_with_a_model_trained_as_a_whole(recor
     [entry] = of_source(entries(record("vjepa2_l", 73.7, 73.2, 74.2, **somethings)), "facebookresearch/vjepa2")
     assert entry.outcome == "not comparable"
     assert "attentive v the whole model trained" in entry.differences
+
+
+@pytest.mark.parametrize(
+    ("head", "shots", "outcomes"),
+    [("attentive", "all", ["reproduced"]), ("linear", "all", []), ("attentive", "5", [])],
+)
+def test_a_head_on_frozen_features_is_compared_with_the_published_head_of_its_kind(
+    make: SimpleNamespace, head: str, shots: str, outcomes: list[str]
+) -> None:
+    labels = {"head": head, "shots": shots}
+    metric = make.metric("frozen.top1", 73.5, "%", interval=(73.0, 74.0), labels=labels)  # published: 73.7
+    axes = {**K400, "dataset": "somethingsomething", "clip": "16x4x256", "views": "2x3", "weights": "vitl.pt"}
+    details = {"frozen": protocol()}
+    record = make.record("vjepa2_l_encoder", metric, **axes, details=details)
+    found = of_source(entries(record), "facebookresearch/vjepa2")
+    assert [entry.outcome for entry in found] == outcomes
+    assert all(entry.published == 73.7 and entry.differences == () for entry in found)

@@ -79,6 +79,7 @@ def _training_text(ours: EvaluatedModel | None) -> str:
     point = ours.point
     weights = f"from {ours.initial_weights}" if ours.initial_weights else "from scratch"
     how = f"{value_text(point.recipe)}, {weights}" if point.recipe else f"weights {ours.initial_weights}"
+    how = f"{ours.head} head on frozen features, {how}" if ours.head else how
     return f"{how}, {point.views or '1x1'} views"
 
 
