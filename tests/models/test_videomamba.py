@@ -24,6 +24,6 @@ def test_one_state_by_hand() -> None:
     """h1 = 2 * 1 * 3 = 6; h2 = exp(-1) * 6 + 1 * 1 * 5; y = 2 h1, then 4 h2."""
     x, step = torch.tensor([[[3.0], [5.0]]]), torch.tensor([[[2.0], [1.0]]])
     into, out_of = torch.ones(1, 2, 1), torch.tensor([[[2.0], [4.0]]])
-    found = selective_scan(x, step, torch.tensor([[-1.0]]), into, out_of).flatten()
+    found = selective_scan(x, step, torch.tensor([[[-1.0]]]), into, out_of).flatten()
     second = 6 * torch.tensor(-1.0).exp() + 5
     torch.testing.assert_close(found, torch.stack([torch.tensor(12.0), 4 * second]))
