@@ -53,14 +53,16 @@ class VideoModel(nn.Module):
     """Base class of the models here; `forward(*clips)` returns logits `(B, classes)`.
 
     `inputs` lists the input tensors. `smallest_clip` is the (frames, pixels) below which the model cannot run.
-    `head_name` is the layer whose width is the number of classes, or an
-    empty string. `auxiliary_modules` are in published files and take no part in the logits. `mean` and `std` are the
-    default normalisation of RGB in 0..1, used if nothing better is known about the weights.
+    `head_name` is the layer whose width is the number of classes, or an empty string; `classifier_name` is the module
+    that files of an encoder lack, if it is more than the head. `auxiliary_modules` are in published files and take no
+    part in the logits. `mean` and `std` are the default normalisation of RGB in 0..1, used if nothing better is known
+    about the weights.
     """
 
     inputs: tuple[InputSpec, ...] = (InputSpec(),)
     smallest_clip: tuple[int, int] = (1, 1)
     head_name: str = "fc"
+    classifier_name: str = ""
     auxiliary_modules: tuple[str, ...] = ()
     mean: tuple[float, ...] = (0.45, 0.45, 0.45)
     std: tuple[float, ...] = (0.225, 0.225, 0.225)

@@ -141,7 +141,7 @@ class VJepa2(VideoModel):
         self.head_name = ""
         if num_classes:
             self.classifier = AttentiveClassifier(dim, num_classes, depth=probe_depth, heads=probe_heads)
-            self.head_name = "classifier.linear"
+            self.head_name, self.classifier_name = "classifier.linear", "classifier"
         init_vit(self)
 
     def forward_tokens(self, clip_BCTHW: Tensor) -> Tensor:

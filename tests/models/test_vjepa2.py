@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from bench.core.errors import ClipError
+from bench.core.errors import ClipError, WeightsError
 from bench.models.factory import create_model
 from bench.models.vjepa2 import rotated, rotation_of_grid
 
@@ -70,3 +70,23 @@ def test_the_unused_position_table_of_published_files_is_left_out(tmp_path: Path
     clip = torch.randn(1, 3, 2, 16, 16)
     with torch.no_grad():
         assert torch.equal(loaded(clip), model(clip))
+
+
+def test_an_encoder_file_leaves_the_classifier_fresh_and_says_so(tmp_path: Path) -> None:
+    encoder = create_model("vjepa2_encoder", **SMALL).eval()
+    state = {f"module.backbone.{key}": value for key, value in encoder.state_dict().items()}
+    torch.save({"encoder": state, "target_encoder": state, "predictor": {}, "epoch": 1}, tmp_path / "vitl.pt")
+    model = create_model(
+        "vjepa2", num_classes=5, probe_depth=2, probe_heads=2, weights=tmp_path / "vitl.pt", **SMALL
+    ).eval()
+    clip = torch.randn(1, 3, 2, 16, 16)
+    with torch.no_grad():
+        torch.testing.assert_close(model.forward_tokens(clip), encoder(clip))
+    report = model.__dict__["weights_report"]
+    assert all(key.startswith("classifier.") for key in report.fresh)
+    assert report.warnings[0].startswith("vitl.pt has no classifier: classifier.pooler.query_tokens, ")
+    assert "more keep random values; train before evaluating" in report.warnings[0]
+    del state["module.backbone.blocks.0.attn.proj.bias"]
+    torch.save({"target_encoder": state, "epoch": 1}, tmp_path / "torn.pt")
+    with pytest.raises(WeightsError, match="does not fit"):
+        create_model("vjepa2", num_classes=5, probe_depth=2, probe_heads=2, weights=tmp_path / "torn.pt", **SMALL)

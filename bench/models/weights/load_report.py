@@ -53,7 +53,10 @@ def require_trained(model: nn.Module) -> None:
 
 
 def _warnings(report: LoadReport) -> Iterable[str]:
-    file, untrained = report.path.name, f"{', '.join(report.fresh)} keep random values; train before evaluating"
+    fresh = ", ".join(report.fresh[:LISTED]) + (
+        f" and {len(report.fresh) - LISTED} more" * (len(report.fresh) > LISTED)
+    )
+    file, untrained = report.path.name, f"{fresh} keep random values; train before evaluating"
     if report.fresh and report.file_classes is None:
         yield f"{file} has no classifier: {untrained}"
     elif report.fresh:

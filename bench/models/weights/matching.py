@@ -16,7 +16,7 @@ from bench.models.weights.translations import names_for, rows_of
 SHOWN = 3
 """How many keys an error names of each kind."""
 
-HEADLESS_CONTAINERS = ("C3D Sports-1M",)
+HEADLESS_CONTAINERS = ("C3D Sports-1M", "V-JEPA 2")
 """Who publishes weights without the classifier."""
 
 
@@ -55,7 +55,8 @@ def copy_weights(model: nn.Module, checkpoint: Checkpoint) -> LoadReport:
     given = {key: tuple(value.shape) for key, value in state.items()}
     difference = compare(given, target, head=head)
     fresh = difference.head
-    if checkpoint.container in HEADLESS_CONTAINERS and all(belongs_to(key, head) for key in difference.missing):
+    classifier = getattr(model, "classifier_name", "") or head
+    if checkpoint.container in HEADLESS_CONTAINERS and all(belongs_to(key, classifier) for key in difference.missing):
         fresh, difference = fresh + difference.missing, replace(difference, missing=())
     if not difference.is_none:
         raise MisfitError(_misfit(checkpoint, given, target, difference, model=model))
