@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import ConfigDict, Field, with_config
@@ -10,9 +11,10 @@ from typing_extensions import TypedDict
 
 from bench.core.errors import InputError
 from bench.core.input_change import UNCHANGED
+from bench.core.input_protocol import InputProtocol, read_class_names
 from bench.core.metric_spec import MetricSpec
 from bench.core.registry import register_measure
-from bench.core.schema import Json, Metric
+from bench.core.schema import Json, Metric, digest
 from bench.core.stats import Estimate, seeds_and_videos
 from bench.measure.axis_sets import FROZEN_AXES
 from bench.measure.case_evaluation import CaseEvaluation, given_protocol_of, warn_of_assumed
@@ -24,13 +26,12 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import nn
 
-    from bench.core.input_protocol import InputProtocol
     from bench.data.collection import VideoSet
     from bench.train.evaluating import Evaluation
     from bench.train.feature_store import StoredFeatures
     from bench.train.frozen_heads import FittedHead, HeadSettings
 
-Head = Literal["attentive", "linear", "knn"]
+Head = Literal["attentive", "linear", "knn", "zero_shot"]
 Shots = Annotated[int, Field(ge=1)] | Literal["all"]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -50,6 +51,7 @@ GRIDS: dict[str, Grid] = {
     "attentive": {"lr": [0.0001, 0.0003, 0.001], "weight_decay": [0.01, 0.1]},
 }
 EPOCHS = {"linear": 100, "attentive": 20}  # of DINO's eval_linear.py and of V-JEPA 2's configurations
+PROMPT = "a video of {}"
 FEW_CLASSES = 5  # top-5 is always 100 % with so few classes
 
 TOP1 = MetricSpec(
@@ -124,6 +126,8 @@ def frozen(
     blocks: Annotated[int, Field(ge=1)] = 4,
     neighbours: Annotated[int, Field(ge=1)] = 20,
     temperature: Positive = 0.07,
+    classes: str | None = None,
+    prompts: str | None = None,
     storage: Literal["fp32", "fp16"] = "fp32",
     root: str | None = None,
     options: dict[str, Json] | None = None,
@@ -169,7 +173,7 @@ def frozen(
         dtype="float16" if storage == "fp16" else "float32",
         batch=batch,
     )
-    settings = [
+    fitted = [
         HeadSettings(
             kind=kind,
             grid=_pairs(kind, grid or {}),
@@ -180,15 +184,36 @@ def frozen(
             temperature=temperature,
         )
         for kind in kinds
+        if kind != "zero_shot"
     ]
-    results = frozen_case.fit(settings, shots=numbers, seeds=all_seeds, held_out=held_out)
-    frozen_case.record(results)
-    return [*(metric for result in results for metric in result.metrics()), *frozen_case.costs()]
+    results = frozen_case.fit(fitted, shots=numbers, seeds=all_seeds, held_out=held_out) if fitted else []
+    if "zero_shot" in kinds:
+        results.append(frozen_case.score_texts(classes=classes, prompts=prompts))
+    elif classes is not None or prompts is not None:
+        raise InputError("classes and prompts are for `head: zero_shot`, which is not among the heads")
+    frozen_case.record(results, has_features=bool(fitted))
+    costs = frozen_case.costs() if fitted else ()
+    return [*(metric for result in results for metric in result.metrics()), *costs]
+
+
+def _read_prompts(file: Path) -> tuple[str, ...]:
+    """The prompts in a file, one a line. Raises InputError unless each has `{}` once."""
+    try:
+        lines = file.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"the prompts {file} cannot be read: {getattr(error, 'strerror', None) or error}") from error
+    for number, line in enumerate(lines, start=1):
+        if line.strip() and line.count("{}") != 1:
+            raise InputError(f"{file}:{number}: a prompt has {{}} once, in place of the class name; found {line!r}")
+    prompts = tuple(line.strip() for line in lines if line.strip())
+    if not prompts:
+        raise InputError(f"{file} has no prompt; give one a line, such as {PROMPT!r}")
+    return prompts
 
 
 def _pairs(kind: Head, grid: Grid) -> tuple[tuple[float, float], ...]:
     """Every learning rate with every weight decay. Raises InputError for an empty list."""
-    if kind == "knn":
+    if kind not in GRIDS:
         return ()
     rates, decays = grid.get("lr", GRIDS[kind]["lr"]), grid.get("weight_decay", GRIDS[kind]["weight_decay"])
     if not rates or not decays:
@@ -205,10 +230,15 @@ class _HeadResult:
     seeds: tuple[int, ...]
     fitted: "tuple[FittedHead, ...]"
     evaluations: "tuple[Evaluation, ...]"
+    texts: dict[str, Json] | None = None
 
     @property
     def labels(self) -> dict[str, str]:
         return {"head": self.settings.kind, "shots": str(self.shots)}
+
+    @property
+    def adaptation(self) -> str:
+        return "zero-shot" if self.texts is not None else f"frozen/{self.settings.kind}"
 
     def metrics(self) -> Iterator[Metric]:
         first = self.evaluations[0]
@@ -217,12 +247,14 @@ class _HeadResult:
             yield self._metric(TOP5, self._share(FEW_CLASSES), samples=[each.top(5).value for each in self.evaluations])
         of_class = self._share(1, by_class=True)
         yield self._metric(MEAN_CLASS, of_class, samples=[each.mean_class for each in self.evaluations])
-        yield HEAD_SECONDS.metric(sum(each.seconds for each in self.fitted), labels=self.labels)
+        if self.fitted:
+            yield HEAD_SECONDS.metric(sum(each.seconds for each in self.fitted), labels=self.labels)
 
     def _metric(self, spec: MetricSpec, share: Estimate, *, samples: Iterable[float]) -> Metric:
         note = None
         if len(self.seeds) == 1:
-            note = "nothing depends on the seed" if self.settings.kind == "knn" else "interval over the videos only"
+            is_trained = self.settings.kind in EPOCHS
+            note = "interval over the videos only" if is_trained else "nothing depends on the seed"
         return spec.metric(
             100 * share.value,
             interval=(100 * share.low, 100 * share.high),
@@ -242,6 +274,8 @@ class _HeadResult:
     def detail(self) -> dict[str, Json]:
         """What the record says of this head."""
         kind = self.settings.kind
+        if self.texts is not None:
+            return {**self.labels, "adaptation": self.adaptation, **self.texts}
         how: dict[str, Json] = (
             {"neighbours": self.settings.neighbours, "temperature": self.settings.temperature}
             if kind == "knn"
@@ -261,7 +295,7 @@ class _HeadResult:
                 ],
             }
         )
-        return {**self.labels, "adaptation": f"frozen/{kind}", "seeds": list(self.seeds), **how}
+        return {**self.labels, "adaptation": self.adaptation, "seeds": list(self.seeds), **how}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -316,7 +350,7 @@ class _FrozenCase:
         return self.case.build_model()
 
     @cached_property
-    def protocol(self) -> "InputProtocol":
+    def protocol(self) -> InputProtocol:
         return self.evaluating.protocol_of_checkpoint(self.model)
 
     @cached_property
@@ -414,12 +448,68 @@ class _FrozenCase:
                 )
         return results
 
-    def record(self, results: Sequence[_HeadResult]) -> None:
+    def score_texts(self, *, classes: str | None, prompts: str | None) -> _HeadResult:
+        """The result of a model of video and text, whose classes are described by texts.
+
+        Raises InputError for another model, or for a file that cannot be read; warns of classes without a text.
+        """
+        from bench.train.accuracy_protocol import file_hash
+        from bench.train.evaluating import evaluate
+        from bench.train.frozen_heads import HeadSettings
+        from bench.train.scoring import class_columns
+
+        names = self.test.classes if classes is None else read_class_names(Path(classes).expanduser())
+        templates = (PROMPT,) if prompts is None else _read_prompts(Path(prompts).expanduser())
+        set_classes = getattr(self.model, "set_classes", None)
+        if set_classes is None:
+            raise InputError(
+                f"{self.case.point.model} has no text encoder, which `head: zero_shot` needs; models that have one are "
+                "folders of CLIP or X-CLIP in the format of Hugging Face, such as hf:models/xclip"
+            )
+        set_classes(names, templates)
+        columns = class_columns(names, self.test.classes)
+        missing = [name for name, column in zip(self.test.classes, columns, strict=True) if column is None]
+        if missing:
+            shown = ", ".join(missing[:3]) + (", …" if len(missing) > 3 else "")
+            self.case.warn(
+                f"{len(missing)} of {len(self.test.classes)} classes have no text; their videos count as wrong: "
+                f"{shown}",
+                "add their names to the file given by `classes`",
+            )
+        evaluation = evaluate(
+            self.model,
+            self.test,
+            clip=self.case.point.clip,
+            views=self.evaluating.views,
+            protocol=InputProtocol.of({"classes": names}, mark="given", where="classes").over(self.protocol),
+            device=self.case.device,
+            batch=self.batch,
+            workers=self.workers,
+            report=self.training.report,
+        )
+        texts: dict[str, Json] = {
+            "classes": len(names),
+            "classes_hash": digest(list(names)),
+            "prompts": list(templates),
+            "prompts_hash": digest(list(templates)),
+            "classes_file_hash": None if classes is None else file_hash(Path(classes).expanduser()),
+            "without_text": list(missing),
+        }
+        return _HeadResult(
+            settings=HeadSettings(kind="zero_shot"),
+            shots=0,
+            seeds=(0,),
+            fitted=(),
+            evaluations=(evaluation,),
+            texts=texts,
+        )
+
+    def record(self, results: Sequence[_HeadResult], *, has_features: bool) -> None:
         """Add features, protocol and heads to the record, its warnings, and the predictions of every first seed."""
         from bench.train.accuracy_protocol import describe_evaluation
         from bench.train.predictions import FILE, write_predictions
 
-        case, (of_train, of_test) = self.case, self.features
+        case, noted = self.case, {}
         described = describe_evaluation(
             self.model,
             self.test,
@@ -428,24 +518,10 @@ class _FrozenCase:
             views=self.evaluating.views,
             protocol=self.protocol,
         )
-        described |= {
-            "train_videos": len(of_train),
-            "train_videos_hash": self.train.hash,
-            "shared_with_training": self.training.leaked or None,
-            "leaks_allowed": list(self.allow_leaks),
-            "chosen_on": "held-out training videos",
-        }
-        sizes, cost = of_train.sizes, of_train.cost
-        features: dict[str, Json] = {
-            "layers": self.layers or "last",
-            "pooling": self.pooling,
-            **asdict(sizes),
-            "folders": [of.folder.name for of in self.features],
-            "device": cost.device,
-            "resumed": of_train.resumed or of_test.resumed,
-            "unread_in_training": len(of_train.unread),
-        }
-        case.note("frozen", {"protocol": described, "features": features, "heads": [each.detail() for each in results]})
+        if has_features:
+            described |= self._describe_training()
+            noted = {"features": self._describe_features()}
+        case.note("frozen", {"protocol": described, **noted, "heads": [each.detail() for each in results]})
         case.note("input_protocol", self.protocol.as_detail())
         for each in results:
             name = f"{each.settings.kind}_{each.shots}"
@@ -453,22 +529,43 @@ class _FrozenCase:
                 case.artifacts / f"frozen_{name}" / FILE,
                 {UNCHANGED: each.evaluations[0]},
                 self.test,
-                protocol={**described, "adaptation": f"frozen/{each.settings.kind}", "shots": each.shots},
+                protocol={**described, "adaptation": each.adaptation, "shots": each.shots},
                 model=f"{case.case.title}, frozen, {each.settings.kind} head, {each.shots} shots",
             )
             case.keep(f"predictions_{name}", file)
         report = self.model.__dict__.get("weights_report")
         if report is not None:
             warn_of_assumed(case, self.protocol)
-        for videos, unread, then in (
-            ("training", of_train.unread, "are left out"),
-            ("test", of_test.unread, "count as wrong"),
-        ):
-            if unread:
+        unread = {"test": (results[0].evaluations[0].unread, "count as wrong")}
+        if has_features:
+            unread["training"] = (self.features[0].unread, "are left out")
+        for kind, (videos, then) in unread.items():
+            if videos:
                 case.warn(
-                    f"{len(unread)} {videos} videos could not be read and {then}; the first: {unread[0].id}",
+                    f"{len(videos)} {kind} videos could not be read and {then}; the first: {videos[0].id}",
                     "see `vbench data verify`",
                 )
+
+    def _describe_training(self) -> dict[str, Json]:
+        return {
+            "train_videos": len(self.features[0]),
+            "train_videos_hash": self.train.hash,
+            "shared_with_training": self.training.leaked or None,
+            "leaks_allowed": list(self.allow_leaks),
+            "chosen_on": "held-out training videos",
+        }
+
+    def _describe_features(self) -> dict[str, Json]:
+        of_train, of_test = self.features
+        return {
+            "layers": self.layers or "last",
+            "pooling": self.pooling,
+            **asdict(of_train.sizes),
+            "folders": [of.folder.name for of in self.features],
+            "device": of_train.cost.device,
+            "resumed": of_train.resumed or of_test.resumed,
+            "unread_in_training": len(of_train.unread),
+        }
 
     def costs(self) -> Iterator[Metric]:
         """What taking the features cost, whenever that was."""

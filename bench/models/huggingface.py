@@ -5,7 +5,7 @@ Tong et al., 2022, arXiv:2203.12602; Bertasius et al., 2021, arXiv:2102.05095; A
 
 import contextlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,8 @@ from bench.models.base import InputSpec, VideoModel, belongs_to
 from bench.models.weights.load_report import LoadReport
 from bench.reference.huggingface_cache import PAPERS, cache_of_hub, cached_folder, has_weights
 
+TEXT_PAPERS = {"xclip": "arXiv:2208.02816", "clip": "arXiv:2103.00020"}
+CLIP_FRAMES = 8  # of a clip for CLIP, which takes any number
 HEAD = "classifier"
 
 
@@ -63,6 +65,91 @@ class HuggingFaceVideo(VideoModel):
         return logits
 
 
+class HuggingFaceTextVideo(VideoModel):
+    """A model of video and text: embeddings of clips, and logits of classes that are described by texts.
+
+    CLIP sees the frames of a clip one by one; the clip's embedding is the mean over them. X-CLIP has one embedding per
+    clip, and texts that depend on the clip.
+    """
+
+    head_name = ""
+
+    def __init__(self, network: Any, *, folder: Path, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
+        super().__init__()
+        vision = network.config.vision_config
+        self.network, self.folder = network, folder
+        self.is_clip = network.config.model_type == "clip"
+        self.smallest_clip = (1 if self.is_clip else vision.num_frames, vision.image_size)
+        self.mean, self.std = mean, std
+        self.texts: dict[str, Tensor] = {}
+        self.prompts = 0
+
+    def set_classes(self, names: Sequence[str], prompts: Sequence[str]) -> None:
+        """Let `forward` return logits of classes, each described by every prompt with its name in place of `{}`.
+
+        Raises InputError without the files of the tokenizer, or for a text that is longer than the model reads.
+        """
+        transformers = _transformers(str(self.folder))
+        try:
+            tokenizer = transformers.AutoTokenizer.from_pretrained(self.folder, local_files_only=True)
+        except (OSError, ValueError, KeyError) as error:
+            reason = str(error).splitlines()[0]
+            raise InputError(f"{self.folder} has no tokenizer that can be read: {reason}") from error
+        texts = [prompt.replace("{}", name) for name in names for prompt in prompts]
+        longest = self.network.config.text_config.max_position_embeddings
+        tokens = tokenizer(texts, padding=True, return_tensors="pt")
+        lengths = tokens["attention_mask"].sum(1)
+        if int(lengths.max()) > longest:
+            text = texts[int(lengths.argmax())]
+            raise InputError(f"{text!r} has {int(lengths.max())} tokens; the model reads at most {longest}")
+        self.texts = {name: tokens[name] for name in ("input_ids", "attention_mask")}
+        self.prompts = len(prompts)
+
+    def forward_features(self, *clips: Tensor) -> Tensor:
+        """Return the embedding of each clip, `(B, D)`; the mean of the normalised ones of its frames for CLIP."""
+        (clip_BCTHW,) = clips
+        frames = clip_BCTHW.transpose(1, 2)
+        if not self.is_clip:
+            return _pooled(self.network.get_video_features(pixel_values=frames))
+        embedded = _pooled(self.network.get_image_features(pixel_values=frames.flatten(0, 1)))
+        return nn.functional.normalize(embedded, dim=1).unflatten(0, frames.shape[:2]).mean(1)
+
+    def forward(self, *clips: Tensor) -> Tensor:
+        """Return logits `(B, classes)`, or the embeddings `(B, D)` if no classes are set.
+
+        The texts of a class are joined as CLIP does, by the mean of their normalised embeddings; those of X-CLIP depend
+        on the clip, so that their logits are averaged.
+        """
+        self.check(*clips)
+        if not self.texts:
+            return self.forward_features(*clips)
+        texts = {name: value.to(clips[0].device) for name, value in self.texts.items()}
+        if not self.is_clip:
+            found = self.network(pixel_values=clips[0].transpose(1, 2), **texts).logits_per_video
+            return found.unflatten(1, (-1, self.prompts)).mean(2)
+        normalize = nn.functional.normalize
+        embedded = normalize(_pooled(self.network.get_text_features(**texts)), dim=1)
+        classes = normalize(embedded.unflatten(0, (-1, self.prompts)).mean(1), dim=1)
+        scale = self.network.logit_scale.exp()
+        return scale * normalize(self.forward_features(*clips), dim=1) @ classes.T
+
+    def check(self, *clips: Tensor) -> None:
+        """Raise ClipError unless the clip has the size of the position embeddings."""
+        super().check(*clips)
+        frames, pixels = self.smallest_clip
+        for clip in clips:
+            if clip.shape[3:] != (pixels, pixels) or not (self.is_clip or clip.shape[2] == frames):
+                found = "x".join(str(int(n)) for n in clip.shape[2:])
+                wanted = f"{'any number of' if self.is_clip else frames} frames of {pixels}x{pixels}"
+                raise ClipError(f"this {type(self.network).__name__} takes {wanted}, found {found}")
+
+
+def _pooled(found: Any) -> Tensor:
+    """The projected embedding; transformers 5 returns it with the outputs of the layers, earlier versions alone."""
+    embedding: Tensor = getattr(found, "pooler_output", found)
+    return embedding
+
+
 def huggingface_entry(name: str, path: str) -> ModelEntry:
     """Return the entry of a folder with a `config.json`, or of such a file; weights in its folder are loaded.
 
@@ -75,8 +162,10 @@ def huggingface_entry(name: str, path: str) -> ModelEntry:
     file = file / "config.json" if file.is_dir() else file
     config = _read_config(file, name=name)
     kind = config.get("model_type")
+    if kind in TEXT_PAPERS:
+        return _text_entry(name, file, config, kind=kind)
     if kind not in PAPERS:
-        raise InputError(f"{file} describes a {kind!r}; allowed: {', '.join(PAPERS)}")
+        raise InputError(f"{file} describes a {kind!r}; allowed: {', '.join([*PAPERS, *TEXT_PAPERS])}")
 
     def build(num_classes: int | None = None, **settings: Any) -> nn.Module:
         given = settings if num_classes is None else {"num_labels": num_classes, **settings}
@@ -90,6 +179,35 @@ def huggingface_entry(name: str, path: str) -> ModelEntry:
     filled = transformers.AutoConfig.for_model(**config)
     clip = f"{filled.num_frames}x4x{filled.image_size}"
     return ModelEntry(name=name, family="hf", function=build, clip=clip, paper=PAPERS[kind])
+
+
+def _text_entry(name: str, file: Path, config: dict[str, Any], *, kind: str) -> ModelEntry:
+    """The entry of a model of video and text. It has no number of classes: texts describe them."""
+
+    def build(num_classes: int | None = None) -> nn.Module:
+        transformers = _transformers(str(file))
+        filled = transformers.AutoConfig.from_pretrained(file, local_files_only=True)
+        mean, std = _normalisation(file.parent)
+        report = None
+        if not _has_weights(file.parent) or torch.get_default_device().type == "meta":
+            network = transformers.AutoModel.from_config(filled)
+        else:
+            with _quiet(transformers):
+                network, info = transformers.AutoModel.from_pretrained(
+                    file.parent, config=filled, local_files_only=True, output_loading_info=True
+                )
+            report = _report(network, info, folder=file.parent, name=name)
+        model = HuggingFaceTextVideo(network.train(), folder=file.parent, mean=mean, std=std)
+        model.__dict__["weights_report"] = report
+        return model
+
+    vision = _transformers(name).AutoConfig.for_model(**config).vision_config
+    clip = f"{CLIP_FRAMES if kind == 'clip' else vision.num_frames}x4x{vision.image_size}"
+    return ModelEntry(name=name, family="hf", function=build, clip=clip, paper=TEXT_PAPERS[kind])
+
+
+def _has_weights(folder: Path) -> bool:
+    return any(folder.glob("*.safetensors")) or any(folder.glob("pytorch_model*.bin"))
 
 
 def _read_config(file: Path, *, name: str) -> dict[str, Any]:
@@ -145,7 +263,7 @@ def _report(network: nn.Module, info: dict[str, Any], *, folder: Path, name: str
         loaded=len(network.state_dict()) - len(fresh),
         fresh=tuple(f"network.{key}" for key in fresh),
         file_classes=next((shape[0] for shape in reshaped.values()), None),
-        model_classes=getattr(network.get_submodule(HEAD), "out_features", None),
+        model_classes=getattr(getattr(network, HEAD, None), "out_features", None),
     )
 
 

@@ -230,8 +230,9 @@ def _measure_code(name: str) -> tuple[Mapping[str, str], ...]:
 
 
 def _label_files(case: Case) -> list[str]:
-    """Return the hashes of files of class names that options of measures name."""
-    named = [options.get("labels") for options in case.measures.values()]
+    """Return the hashes of files of class names and prompts that options of measures name."""
+    keys = ("labels", "classes", "prompts")
+    named = [options.get(key) for options in case.measures.values() for key in keys]
     files = [existing_file(name) for name in named if isinstance(name, str)]
     return [_file_hash(file) for file in files if file]
 

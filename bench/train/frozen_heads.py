@@ -26,7 +26,7 @@ from bench.models.vjepa2 import AttentivePooler
 from bench.train.feature_store import StoredFeatures
 from bench.train.scoring import label_ranks
 
-HeadKind = Literal["attentive", "linear", "knn"]
+HeadKind = Literal["attentive", "linear", "knn", "zero_shot"]
 SCORED_AT_ONCE = 256  # videos
 REFERENCE_BATCH = 256  # of DINO's learning rates, which grow with the batch
 
