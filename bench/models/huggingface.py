@@ -112,7 +112,8 @@ class HuggingFaceTextVideo(VideoModel):
         if not self.is_clip:
             return _pooled(self.network.get_video_features(pixel_values=frames))
         embedded = _pooled(self.network.get_image_features(pixel_values=frames.flatten(0, 1)))
-        return nn.functional.normalize(embedded, dim=1).unflatten(0, frames.shape[:2]).mean(1)
+        batch, count = frames.shape[:2]
+        return nn.functional.normalize(embedded, dim=1).view(batch, count, -1).mean(1)
 
     def forward(self, *clips: Tensor) -> Tensor:
         """Return logits `(B, classes)`, or the embeddings `(B, D)` if no classes are set.
@@ -125,13 +126,13 @@ class HuggingFaceTextVideo(VideoModel):
             return self.forward_features(*clips)
         texts = {name: value.to(clips[0].device) for name, value in self.texts.items()}
         if not self.is_clip:
-            found = self.network(pixel_values=clips[0].transpose(1, 2), **texts).logits_per_video
-            return found.unflatten(1, (-1, self.prompts)).mean(2)
+            found: Tensor = self.network(pixel_values=clips[0].transpose(1, 2), **texts).logits_per_video
+            return found.reshape(len(found), -1, self.prompts).mean(2)
         normalize = nn.functional.normalize
         embedded = normalize(_pooled(self.network.get_text_features(**texts)), dim=1)
-        classes = normalize(embedded.unflatten(0, (-1, self.prompts)).mean(1), dim=1)
-        scale = self.network.logit_scale.exp()
-        return scale * normalize(self.forward_features(*clips), dim=1) @ classes.T
+        classes = normalize(embedded.view(-1, self.prompts, embedded.shape[1]).mean(1), dim=1)
+        logits: Tensor = self.network.logit_scale.exp() * normalize(self.forward_features(*clips), dim=1) @ classes.T
+        return logits
 
     def check(self, *clips: Tensor) -> None:
         """Raise ClipError unless the clip has the size of the position embeddings."""
