@@ -30,13 +30,15 @@ class Simulated:
     def __init__(self, body: Callable[[str, CaseStop], Status], *, late: frozenset[str] = frozenset()) -> None:
         self.body, self.late, self.seen = body, late, list[str]()
 
-    def has_time_for(self, case: Case) -> bool:
-        return case.point.model not in self.late
-
-    def run(self, run: PendingRun, *, starts: object, lane: Lane | None, stop: CaseStop | None) -> Record:
+    def take_and_run(
+        self, run: PendingRun, *, starts: object, lane: Lane | None, stop: CaseStop | None
+    ) -> Record | None:
         assert stop is not None
-        self.seen.append(run[0].point.model)
-        return record_of(run[0], self.body(run[0].point.model, stop))
+        model = run[0].point.model
+        if model in self.late:
+            return None
+        self.seen.append(model)
+        return record_of(run[0], self.body(model, stop))
 
 
 def schedule_of(*models: str) -> Schedule:

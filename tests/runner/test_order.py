@@ -7,7 +7,9 @@ import pytest
 
 from bench.core.schema import Case, Clip, Point, Record
 from bench.runner.running import Plan, _run_pending, run
+from bench.runner.work_queue import WorkQueue
 from bench.store import RecordStore, read_records
+from bench.store.leases import LOCAL, Leases
 from bench.suite import Suite
 
 MEASURE = '''
@@ -75,18 +77,22 @@ def planned(folder: Path) -> Plan:
     return Plan(suite=suite, store=store, freshness={case.id: "" for case in suite.cases}, done=done)
 
 
+def queue_of(folder: Path) -> WorkQueue:
+    return WorkQueue(folder, Leases(folder, worker=LOCAL))
+
+
 def test_runs_are_interleaved_over_the_cases(tmp_path: Path, ran: list[tuple[int | None, int]]) -> None:
-    _run_pending(planned(tmp_path), lambda event: None)
+    _run_pending(planned(tmp_path), lambda event: None, queue=queue_of(tmp_path))
     counts, timed = [one for one in ran if one[0] is None], [one for one in ran if one[0] is not None]
     assert counts == [(None, 0)], "what is counted is counted once"
     assert timed == [(1, 0), (2, 0), (3, 0), (1, 1), (2, 1), (3, 1), (1, 2), (2, 2), (3, 2)]
 
 
 def test_a_failed_run_alone_is_repeated_under_its_own_number(tmp_path: Path, ran: list[tuple[int | None, int]]) -> None:
-    _run_pending(planned(tmp_path), lambda event: None)
+    _run_pending(planned(tmp_path), lambda event: None, queue=queue_of(tmp_path))
     failed = ran[4]
     del ran[:]
-    _run_pending(planned(tmp_path), lambda event: None)
+    _run_pending(planned(tmp_path), lambda event: None, queue=queue_of(tmp_path))
     assert ran == [failed]
 
 

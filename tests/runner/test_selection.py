@@ -11,7 +11,9 @@ from bench.core.schema import Case, Clip, Point, Record
 from bench.runner import running
 from bench.runner.running import Plan, _run_pending
 from bench.runner.selection import Selection, shard_from_text
-from bench.store import RecordStore, RunFacts
+from bench.runner.work_queue import WorkQueue
+from bench.store import RecordStore, RunFacts, read_records
+from bench.store.leases import LOCAL, Leases
 from bench.suite import Suite
 
 CLIP = Clip.model_validate("4x1x16")
@@ -125,8 +127,9 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
 
 def order(plan: Plan, *, deadline: float) -> list[tuple[int | None, int]]:
-    finished = _run_pending(plan, lambda event: None, deadline=deadline)
-    return [(record.case.point.batch, record.run_index) for record in finished]
+    queue = WorkQueue(plan.store.folder, Leases(plan.store.folder, worker=LOCAL))
+    _run_pending(plan, lambda event: None, queue=queue, deadline=deadline)
+    return [(record.case.point.batch, record.run_index) for record in read_records(plan.store.file)]
 
 
 def test_a_budget_takes_cases_without_results_first_then_those_with_the_fewest(
