@@ -4,8 +4,10 @@
         vbench.gate("throughput", "my_package.models:small", "1x3x16x112x112", limit="3%")
 
 `pytest --vbench-update` keeps the measured records as the baseline, one per kind of machine if a metric depends on the
-machine. A gate without a baseline fails, because it has compared nothing. Gates on timings need the machine to
-themselves, so they fail if pytest-xdist runs several workers.
+machine. A gate without a baseline fails, because it has compared nothing. `pytest --vbench-compare main` needs no
+baseline: it measures the commit and the working folder alternately, as `vbench ab main .` does. Models are named by
+text, so a test may be parametrised with them. Gates on timings need the machine to themselves, so they fail if
+pytest-xdist runs several workers.
 
 The model that a test names is trusted, like the test. Home folders and host names are replaced in records, which
 are meant for git; `--vbench-identify` keeps them.
@@ -16,7 +18,7 @@ are meant for git; `--vbench-identify` keeps them.
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import pytest
 
@@ -32,6 +34,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     """Options of the gate, in a group of their own."""
     group = parser.getgroup("vbench")
     group.addoption("--vbench-update", action="store_true", help="keep what vbench gates measure as their baseline")
+    group.addoption("--vbench-compare", metavar="REF", help="measure this commit too, and compare with it")
+    group.addoption("--vbench-budget", metavar="TIME", default="5m", help="for --vbench-compare (default: 5m a gate)")
     group.addoption("--vbench-baseline", metavar="FOLDER", help=f"where baselines are kept (default: {BASELINE})")
     group.addoption("--vbench-identify", action="store_true", help="keep home folders and host names in baselines")
     group.addoption("--vbench-across", action="store_true", help="compare with baselines of other machines too")
@@ -39,7 +43,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.fixture
 def vbench(request: pytest.FixtureRequest, tmp_path: Path) -> "Gate":
-    """Return the gate of this test session."""
+    """Return the gate of this test. Verdicts become properties of the test in JUnit XML."""
     config = request.config
     folder = Path(config.getoption("--vbench-baseline") or config.rootpath / BASELINE)
     return Gate(
@@ -48,6 +52,9 @@ def vbench(request: pytest.FixtureRequest, tmp_path: Path) -> "Gate":
         does_update=bool(config.getoption("--vbench-update")),
         is_across=bool(config.getoption("--vbench-across")),
         identify=bool(config.getoption("--vbench-identify")),
+        compare_with=config.getoption("--vbench-compare"),
+        budget=str(config.getoption("--vbench-budget")),
+        properties=request.node.user_properties,  # the fixture record_property warns about xunit2, the default
     )
 
 
@@ -55,10 +62,20 @@ class Gate:
     """Measures, and fails the test on a regression, on an inconclusive verdict, and if nothing could be compared."""
 
     def __init__(
-        self, *, baseline: Path, work: Path, does_update: bool, is_across: bool, identify: bool = False
+        self,
+        *,
+        baseline: Path,
+        work: Path,
+        does_update: bool,
+        is_across: bool,
+        identify: bool = False,
+        compare_with: str | None = None,
+        budget: str = "5m",
+        properties: list[tuple[str, object]] | None = None,
     ) -> None:
         self.baseline, self.work = baseline, work
         self.does_update, self.is_across, self.identify = does_update, is_across, identify
+        self.compare_with, self.budget, self._properties = compare_with, budget, properties
 
     def gate(
         self,
@@ -87,10 +104,14 @@ class Gate:
         case = _case(metric, model, input, device=device, arguments=arguments, options=options, timeout_s=timeout_s)
         case = case.model_copy(update={"runs": runs})
         _refuse_xdist_workers(case)
+        if self.compare_with is not None:
+            comparison = self._compare_commit(case, metric, limit)
+            self._conclude(comparison, metric, is_gated=True)
+            return comparison
         name = _name(case)
         kept = self.baseline / name
         if not self.does_update and not any(kept.rglob(RECORDS)):
-            pytest.fail(f"no baseline of {case.title} in {self.baseline}; keep one with: pytest --vbench-update")
+            _fail(f"no baseline of {case.title} in {self.baseline}; keep one with: pytest --vbench-update")
         records = _measure(case, RecordStore(self.work / name), shape=input)
         if not self.identify:
             records = [without_identity(record) for record in records]
@@ -99,8 +120,57 @@ class Gate:
             return None
         allowed = _limits(records, metric, limit)
         comparison = compare(_baseline(kept, records[0]), records, gate=allowed, across=self.is_across)
-        _conclude(comparison, metric, is_gated=bool(allowed))
+        self._conclude(comparison, metric, is_gated=bool(allowed))
         return comparison
+
+    def _compare_commit(self, case: "Case", metric: str, limit: str | None) -> "Comparison":
+        """Measure the commit and the working folder alternately, as `vbench ab` does."""
+        from bench.ab.gate import ab
+        from bench.cli.arguments import seconds_of
+        from bench.comparison.allowed_changes import DEFAULT, EXACTLY
+        from bench.core.registry import MEASURES
+        from bench.core.yaml_tree import Tree
+
+        assert self.compare_with is not None
+        point, [(measure, options)] = case.point, case.measures.items()
+        clip = point.clip
+        axes = {
+            name: [value] for name in ("batch", "device", "precision") if (value := getattr(point, name)) is not None
+        }
+        suite = {
+            "suite": SUITE,
+            "models": [{"name": point.model, **point.args}],
+            "matrix": {"clip": [f"{clip.frames}x1x{clip.height}x{clip.width}"], **axes},
+            "measure": {measure: options},
+            "timeout_s": case.timeout_s,
+        }
+        default = EXACTLY if MEASURES.get(measure).is_count else DEFAULT
+        gates = {metric: limit or str(default)} if "." in metric else {f"{measure}.*": limit} if limit else {}
+        return ab(
+            self.compare_with,
+            ".",
+            Tree.of(suite, name="the test"),
+            budget_s=seconds_of(self.budget, flag="--vbench-budget"),
+            out=self.work / "ab",
+            identify=self.identify,
+            across=self.is_across,
+            gate=gates,
+        )
+
+    def _conclude(self, comparison: "Comparison", metric: str, *, is_gated: bool) -> None:
+        """Fail the test unless all deciding verdicts are good; its JUnit properties hold verdict and values."""
+        __tracebackhide__ = True
+        rows = [row for row in comparison.rows if row.is_deciding and (is_gated or metric in _names(row.metric))]
+        if self._properties is not None:
+            names = ("verdict", "base", "head", "ratio")
+            self._properties += [(f"vbench {row.metric} {name}", getattr(row, name)) for row in rows for name in names]
+        bad = [row for row in rows if row.verdict in ("worse", "inconclusive")]
+        verdicts = "\n".join(f"{row.verdict}: {row.metric} of {row.case}: {row.reason}" for row in bad)
+        causes = "\n".join(map(str, comparison.causes))
+        if not rows or comparison.exit_code(fail_on=["incomplete"]):
+            _fail("\n".join(["incomplete: nothing to judge by", *comparison.unmeasured, verdicts]).strip())
+        if bad:
+            _fail("\n".join(filter(None, [verdicts, causes])))
 
 
 def _case(
@@ -158,7 +228,7 @@ def _refuse_xdist_workers(case: "Case") -> None:
     workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT") or 1)
     measured = [name for name in case.measures if MEASURES.get(name).is_repeated]
     if workers > 1 and measured:
-        pytest.fail(
+        _fail(
             f"{measured[0]} of {case.title} cannot be measured next to {workers - 1} other workers; run gates with -n 0"
         )
 
@@ -185,7 +255,7 @@ def _measure(case: "Case", store: Any, *, shape: str) -> "list[Record]":
         record = local.run_case(case, store, run_index=index, freshness="")
         if not record.is_good:
             why = f"{record.error.type}: {record.error.message}" if record.error else record.status
-            pytest.fail(f"{case.title} could not be measured ({record.status}): {why}")
+            _fail(f"{case.title} could not be measured ({record.status}): {why}")
         _refuse_channels(record, shape)
         records.append(record)
         if all(metric.is_count for metric in record.metrics):
@@ -223,10 +293,6 @@ def _names(key: str) -> tuple[str, str, str]:
     return key.partition(".")[0], key.partition("{")[0], key
 
 
-def _conclude(comparison: "Comparison", metric: str, *, is_gated: bool) -> None:
-    rows = [row for row in comparison.rows if row.is_deciding and (is_gated or metric in _names(row.metric))]
-    verdicts = "\n".join(f"{row.verdict}: {row.metric} of {row.case}: {row.reason}" for row in rows)
-    if not rows or comparison.exit_code(fail_on=["incomplete"]):
-        pytest.fail("\n".join(["incomplete: nothing to judge by", *comparison.unmeasured, verdicts]).strip())
-    if any(row.verdict in ("worse", "inconclusive") for row in rows):
-        pytest.fail(verdicts)
+def _fail(message: str) -> NoReturn:
+    """Fail the test with these lines alone, without a traceback through this file."""
+    pytest.fail(message, pytrace=False)

@@ -6,7 +6,9 @@ from typing import Any
 import pytest
 import scipy.stats  # noqa: F401  # pytester forgets modules that a test imports, and numpy cannot be imported twice
 
-from bench.core.schema import Case, Environment, Failure, Metric, Record
+import bench.ab.gate  # noqa: F401  # as above, for the replaced function
+from bench.comparison.comparing import compare
+from bench.core.schema import Case, Clip, Environment, Failure, Metric, Point, Record
 from bench.runner import local
 from bench.store import read_records
 
@@ -239,6 +241,86 @@ def test_timings_are_refused_with_several_workers(
     assert outcome("--vbench-update", metric="macs")[0]
     monkeypatch.setenv("PYTEST_XDIST_WORKER_COUNT", "1")
     assert outcome("--vbench-update")[0]
+
+
+def test_a_failure_is_told_in_its_own_lines_without_a_traceback(
+    measured: dict[str, Any], outcome: Callable[..., tuple[bool, str]]
+) -> None:
+    assert outcome("--vbench-update")[0]
+    measured.update(factor=1.5)
+    said = outcome()[1]
+    failure = said.partition("= FAILURES =")[2].partition("short test summary")[0].splitlines()
+    told = [line for line in failure if line.strip("=_ ") and "test_speed" not in line]
+    assert len(told) == 1, told
+    assert told[0].startswith("worse: latency.p50_ms of c3d batch=1 16x1x112: +50.0 %")
+
+
+def test_verdicts_are_properties_in_junit_xml(
+    measured: dict[str, Any], outcome: Callable[..., tuple[bool, str]], pytester: pytest.Pytester
+) -> None:
+    assert outcome("--vbench-update")[0]
+    assert outcome("--junitxml=found.xml")[0]
+    text = (pytester.path / "found.xml").read_text()
+    assert '<property name="vbench latency.p50_ms verdict" value="same" />' in text
+    assert '<property name="vbench latency.p50_ms ratio" value="1.0" />' in text
+
+
+PARAMETRISED = """
+import pytest
+
+@pytest.mark.parametrize("model", ["c3d", "i3d"])
+def test_speed(vbench, model):
+    vbench.gate({metric!r}, model, "1x3x16x112x112"{more})
+"""
+
+
+def test_parametrised_models_have_a_baseline_each(
+    measured: dict[str, Any], outcome: Callable[..., tuple[bool, str]], pytester: pytest.Pytester
+) -> None:
+    assert outcome("--vbench-update", test=PARAMETRISED)[0]
+    assert len(list((pytester.path / ".vbench" / "baseline").iterdir())) == 2
+    assert outcome(test=PARAMETRISED)[0]
+
+
+@pytest.mark.parametrize(
+    ("metric", "more", "gate"),
+    [
+        ("latency", "", {}),
+        ("latency", ", limit='5%'", {"latency.*": "5%"}),
+        ("latency.p50_ms", "", {"latency.p50_ms": "3%"}),
+        ("params.total", "", {"params.total": "0"}),
+    ],
+)
+def test_a_commit_is_measured_alternately_with_the_working_folder(
+    measured: dict[str, Any],
+    outcome: Callable[..., tuple[bool, str]],
+    monkeypatch: pytest.MonkeyPatch,
+    metric: str,
+    more: str,
+    gate: dict[str, str],
+) -> None:
+    """No baseline is read or written; the suite has the one case, and the verdict is that of `vbench ab`."""
+    asked: list[Any] = []
+
+    def measured_ab(base: str, head: str, suite: Any, **given: Any) -> Any:
+        asked.append((base, head, suite.data, given["budget_s"], given["gate"]))
+        records = [run_of(factor=1.0), run_of(factor=1.5)]
+        return compare(*records)
+
+    def run_of(factor: float) -> list[Record]:
+        measured.update(factor=factor)
+        case = Case(suite="pytest", point=Point(model="c3d", clip=Clip(frames=16, height=112, width=112)), measures={})
+        return [local.run_case(case, None, run_index=n, freshness="") for n in range(5)]  # type: ignore[arg-type]
+
+    monkeypatch.setattr("bench.ab.gate.ab", measured_ab)
+    passed, said = outcome("--vbench-compare", "main", "--vbench-budget", "2m", metric=metric, more=more)
+    assert not passed
+    assert "worse: latency.p50_ms of c3d 16x1x112: +50.0 %" in said
+    [(base, head, suite, budget_s, gates)] = asked
+    assert (base, head, budget_s, gates) == ("main", ".", 120.0, gate)
+    assert suite["models"] == [{"name": "c3d"}]
+    assert suite["matrix"]["clip"] == ["16x1x112x112"]
+    assert list(suite["measure"]) == [metric.partition(".")[0]]
 
 
 def test_channels_that_the_model_does_not_take_are_refused(

@@ -32,6 +32,7 @@ from bench.core.registry import MEASURES
 from bench.core.units import plural
 from bench.core.yaml_tree import Tree
 from bench.runner.estimate import START_SECONDS
+from bench.runner.idle import wait_until_idle
 from bench.store import RECORDS
 from bench.suite import check_suite, limit_text
 
@@ -60,14 +61,16 @@ def ab(
     apart: bool = False,
     counts: bool = False,
     shard: tuple[int, int] | None = None,
+    wait_idle_s: float | None = None,
     on_note: OnNote = lambda text: None,
 ) -> Comparison:
     """Verdicts of `head` against `base`, both measured now on the cases of `suite`, as read by `read_suite`.
 
     A side is a commit, branch or tag; `.`, the working folder as it is; `model:NAME` or `package.module:factory`, which
     replaces the suite's one model; or `python:PATH`, the interpreter of another environment. Counts are compared first;
-    with `counts`, nothing else is. `shard` (i, n) takes every n-th case from the i-th on. On a CPU two processes, one
-    of each side, take turns by steps; with `apart`, or on a GPU, they run one after the other. Records of both stay in
+    with `counts`, nothing else is. `shard` (i, n) takes every n-th case from the i-th on. With `wait_idle_s`, timing
+    waits for an idle machine, at most so long, which does not count for the budget. On a CPU two processes, one of each
+    side, take turns by steps; with `apart`, or on a GPU, they run one after the other. Records of both stay in
     `<out>/base` and `<out>/head` (`results/<suite>-ab/<time>`); `identify` keeps home folders and host names in them.
     Raises InputError for a wrong side or suite, SetUpError if a side cannot be measured at all.
     """
@@ -121,7 +124,7 @@ def ab(
             differing=_differing(specs),
             partners=partners,
         )
-        measurement = Measurement(sides, pairing, analyses, is_apart=apart, on_note=on_note)
+        measurement = Measurement(sides, pairing, analyses, is_apart=apart, wait_idle_s=wait_idle_s, on_note=on_note)
         comparison = measurement.run(started_s=started, budget_s=budget_s)
         titles = [side.setup.title for side in sides]
     notes = (*comparison.notes, f"records of both sides: {folder}")
@@ -191,9 +194,10 @@ class Measurement:
         *,
         is_apart: bool,
         on_note: OnNote,
+        wait_idle_s: float | None = None,
     ) -> None:
         self._sides, self._pairing, self._analyses = sides, pairing, analyses
-        self._is_apart, self._note = is_apart, on_note
+        self._is_apart, self._wait_idle_s, self._note = is_apart, wait_idle_s, on_note
         self._titles = {case.id: case.title for case in sides[1].cases}
 
     def run(self, *, started_s: float, budget_s: float) -> Comparison:
@@ -202,6 +206,11 @@ class Measurement:
         counted = [case for case, both in planned.items() if all(each.is_counted for each in both)]
         timed = [case for case in planned if case not in counted]
         failed = self._count(counted, started_s=started_s)
+        if timed and self._wait_idle_s is not None:
+            wait = wait_until_idle(self._wait_idle_s, on_wait=self._note)
+            started_s += wait.waited_s
+            if not wait.use.is_idle:
+                self._note(f"the machine is still not idle: {wait.use}")
         if timed:
             pair_s = {case: self._expected_s(planned[case]) for case in timed}
             left_s = budget_s - (time.monotonic() - started_s)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bench.cli.arguments import AsJson, check_writable, seconds_of
+from bench.cli.arguments import WAIT_IDLE, WAIT_IDLE_TIME, AsJson, check_writable, seconds_of, wait_idle_seconds
 from bench.cli.console import print_error, print_json, print_note, print_table, print_text
 from bench.cli.suite_commands import Identify, Shard, Trust, read_trusted_suite
 from bench.core.errors import InputError
@@ -111,6 +111,14 @@ def ab(
         bool, typer.Option("--counts", help="Compare only exact metrics, such as parameters and MACs; seconds.")
     ] = False,
     shard: Shard = None,
+    wait_idle: Annotated[
+        str | None,
+        typer.Option(
+            WAIT_IDLE,
+            metavar="[TIME]",
+            help=f"Before timing, wait for an idle machine, at most TIME, such as 90s; {WAIT_IDLE_TIME} if bare.",
+        ),
+    ] = None,
     gate: GateLimits = None,
     across: Across = False,
     fail_on: FailOn = ALL_FAULTS,
@@ -144,6 +152,7 @@ def ab(
         across=across,
         apart=apart,
         counts=counts,
+        wait_idle_s=wait_idle_seconds(wait_idle),
         shard=None if shard is None else shard_from_text(shard),
         on_note=print_note,
     )

@@ -17,6 +17,7 @@ from bench.comparison.comparing import compare
 from bench.comparison.interim import InterimAnalyses
 from bench.core.errors import InputError
 from bench.core.schema import Metric, Record
+from bench.runner.idle import IdleWait, MachineUse
 from bench.store import RecordStore
 
 Values = NDArray[np.float64]
@@ -91,6 +92,36 @@ def test_counts_are_compared_before_anything_is_timed(tmp_path: Path, record: Ca
     assert "1 case x " in notes[2]
     assert [row.runs for row in found.rows] == [(1, 1), (6, 6)]
     assert found.exit_code() == 1
+
+
+def test_timing_waits_for_an_idle_machine_without_using_up_the_budget(
+    tmp_path: Path, record: Callable[..., Record], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The machine stays busy for 1,000 s; the budget of 60 s is still there afterwards."""
+    busy = MachineUse(other_cores=1.5, cores=2, gpu_busy_share=None)
+
+    def wait(limit_s: float, *, on_wait: Callable[[str], None]) -> IdleWait:
+        on_wait(f"waiting at most {limit_s:g} s for an idle machine")
+        return IdleWait(waited_s=1000.0, use=busy)
+
+    monkeypatch.setattr("bench.ab.gate.wait_until_idle", wait)
+    names: tuple[SideName, SideName] = ("base", "head")
+    sides = cast("list[Side]", [FakeSide(name, tmp_path, failing=(), record=record) for name in names])
+    notes: list[str] = []
+    measurement = Measurement(
+        sides,
+        pair_plans(sides[0].cases, sides[1].cases, by_place=False),
+        InterimAnalyses(tmp_path / "base", tmp_path / "head"),
+        is_apart=True,
+        wait_idle_s=1000.0,
+        on_note=notes.append,
+    )
+    found = measurement.run(started_s=time.monotonic() - 1000, budget_s=60)
+    assert notes[:2] == [
+        "waiting at most 1000 s for an idle machine",
+        "the machine is still not idle: other processes use 1.5 of 2 cores",
+    ]
+    assert found.exit_code() == 0
 
 
 def test_runs_in_turns_are_only_compared_with_runs_of_the_same_kind(runs: Callable[..., list[Record]]) -> None:
