@@ -26,7 +26,7 @@ def commands_of(text: str) -> Iterator[list[str]]:
     code = "\n".join([*(block for _, block in FENCES.findall(text)), *re.findall(r"^    (.+)$", text, re.MULTILINE)])
     joined = re.sub(r"\\\n\s*", "", code)
     for line in re.findall(r"^(?:\$ )?(?:\.venv/bin/)?vbench (.+)$", joined, re.MULTILINE):
-        arguments = shlex.split(line, comments=True)
+        arguments = shlex.split(re.split(r" \|\|? | && ", line)[0], comments=True)  # what the shell does next
         if not any(omission in argument for argument in arguments for omission in OMISSIONS):
             yield arguments
 

@@ -74,7 +74,7 @@ def show_recipe(name: Name) -> None:
 def list_measures(as_json: AsJson = False) -> None:
     """List the measures and what each reports."""
     rows = [(name, _first_line(entry.function.__doc__)) for name, entry in _measures().items()]
-    _print_rows(("measure", "what it reports"), rows, as_json=as_json)
+    _print_rows(("measure", "reports"), rows, as_json=as_json)
 
 
 @measures_app.command("show")

@@ -311,7 +311,7 @@ def _run_accuracy(
     with LiveRun().running() as live:
         summary = run_suite(Tree.of(suite, name=f"vbench {name}"), out=out, on_event=live.show)
     print_summary(summary)
-    for record in summary.finished:
+    for record in [record for record in summary.finished if record.is_good]:  # the summary names what failed
         show_accuracy(record, folder=summary.folder)
         _print_circumstances(record)
     if not summary.finished:

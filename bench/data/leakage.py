@@ -52,7 +52,7 @@ def guard_leakage(train: VideoSet, test: VideoSet, *, allowed: Collection[str] =
         raise DatasetError(
             f"data set {test.name}: {len({leak.test for leak in refused})} videos of {test.split} share material with "
             f"{train.split}; the first: {first.test} and {first.train} share {first.shared}. "
-            "Use the official splits, or allow it by that name"
+            "Use the official splits, or name what may be shared in `allow_leaks` of the measure accuracy"
         )
     return leaks
 

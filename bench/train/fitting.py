@@ -241,7 +241,8 @@ class _Batches:
         self.steps_per_epoch = steps_per_epoch(videos, batch=self.batch, world=ranks.world)
         if not self.steps_per_epoch:
             raise InputError(
-                f"{len(videos)} videos do not fill one batch of {recipe.batch}; give the recipe a smaller batch"
+                f"{len(videos)} videos do not fill one batch of {recipe.batch}; give the recipe a smaller batch, "
+                f"such as --set batch={max(1, len(videos) // 2)}"
             )
 
     def of_epoch(self, epoch: int, *, start: int) -> Iterator[Batch]:
