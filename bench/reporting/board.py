@@ -208,7 +208,7 @@ class Board:
         for row in self.rows:
             summary = row.summaries.get(column)
             if summary and summary.is_ranked:
-                found[group_of(row, [column])].append(row)
+                found[summary.group].append(row)
         return found
 
     def rank_bands(self, column: Column) -> dict[int, tuple[int, int]]:

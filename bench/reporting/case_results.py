@@ -79,6 +79,11 @@ class MetricSummary:
         return math.isfinite(self.low) and math.isfinite(self.high)
 
     @property
+    def group(self) -> str:
+        """What the value may be ranked within: the letters of its machines, mostly one; empty for counts."""
+        return ", ".join(self.machines)
+
+    @property
     def is_ranked(self) -> bool:
         """Whether the value may be ranked: it is known, complete and free of doubts."""
         return self.value is not None and not self.doubts and not self.is_lower_bound

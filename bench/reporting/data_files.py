@@ -57,7 +57,7 @@ def board_data(results: Results) -> dict[str, Any]:
         cells: dict[str, Any] = {}
         for place, column in enumerate(columns):
             if (summary := row.summaries.get(column)) is not None:
-                is_best = summary.is_ranked and summary.value == best[column].get(group_of(row, [column]))
+                is_best = summary.is_ranked and summary.value == best[column].get(summary.group)
                 cell = _cell(summary, scales[column], explanations)
                 band = bands[column].get(number)
                 cells[str(place)] = {**cell, **({"best": True} if is_best else {}), **({"rank": band} if band else {})}

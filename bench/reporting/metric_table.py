@@ -111,7 +111,7 @@ class _ColumnWriter:
             return TableCell(title="not measured for this row")
         if summary.value is None:
             return TableCell(title=summary.how)
-        is_level = summary.value == self._best.get(group_of(row, [self.column]))
+        is_level = summary.value == self._best.get(summary.group)
         return _cell(summary, self._scale, is_best=is_level and summary.is_ranked)
 
 

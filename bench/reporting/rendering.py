@@ -3,7 +3,7 @@
 import html
 import re
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -45,6 +45,7 @@ def harmless(text: str) -> str:
     return RIGHT_TO_LEFT.sub(lambda found: f"{ISOLATE}{found[0]}{END_OF_ISOLATE}", visible(text))
 
 
+@lru_cache(maxsize=2**14)  # names, units and marks repeat in thousands of cells
 def safe(text: str) -> str:
     """`text` as HTML: harmless and escaped, for attributes in double quotes too."""
     return html.escape(harmless(text))

@@ -6,7 +6,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from bench.core.units import DASH
-from bench.reporting.rendering import render_file, safe
+from bench.reporting.rendering import safe
 
 if TYPE_CHECKING:
     from markupsafe import Markup
@@ -14,6 +14,17 @@ if TYPE_CHECKING:
 ROWS_AT_ONCE = 100
 ROWS_WITHOUT_TOOLS = 8
 MOST_CHARACTERS = 800_000  # of the rows of one table; a page has a few tables and must stay below 3 MB
+
+
+TOOLS = """<div class="tools" hidden>
+<label>Filter rows <input type="search" autocomplete="off" spellcheck="false"></label>
+<output aria-live="polite">{rows} rows</output>
+<button type="button" data-do="save">Save as CSV</button>
+</div>"""
+MORE = """<p class="more"><button type="button" data-do="more">Show {at_once} more</button>
+<noscript>{waiting} more rows need a script to be shown.</noscript></p>"""
+LEFT_OUT = """<p class="muted">The first {kept} of {rows} rows are in this page; bench.load_records in Python gives
+all.</p>"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,7 +109,8 @@ class Table:
     def html(self, *, most_characters: int = MOST_CHARACTERS) -> "Markup":
         """The table as HTML, with search and saving if it has more than `ROWS_WITHOUT_TOOLS` rows.
 
-        Rows that would make it longer than `most_characters` are left out, and a line below it tells how many.
+        Rows that would make it longer than `most_characters` are left out, and a line below it tells how many. Written
+        without a template, which takes ten times as long for the many cells of a report.
         """
         from markupsafe import Markup
 
@@ -110,19 +122,26 @@ class Table:
                 break
             lines.append(line)
         most = ROWS_AT_ONCE if self.has_all_rows else len(lines)
-        return render_file(
-            "table.html",
-            table=self,
-            heads=_heads_html(self.heads, tuple(self.saved_names)),
-            kept=len(lines),
-            shown=Markup("\n".join(lines[:most])),
-            waiting=Markup("\n".join(lines[most:])),
-            number_waiting=len(lines[most:]),
-            rows_at_once=ROWS_AT_ONCE,
-        )
+        caption = f"{safe(self.name)}-caption"
+        parts = [
+            f'<div class="table" data-table="{safe(self.name)}" data-at-once="{ROWS_AT_ONCE}">',
+            f'<p class="caption" id="{caption}">{safe(self.caption)}</p>',
+            TOOLS.format(rows=len(lines)) if self.has_tools else "",
+            f'<div class="scroll" role="region" tabindex="0" aria-labelledby="{caption}">',
+            f'<table id="{safe(self.name)}" aria-labelledby="{caption}">',
+            f"<thead><tr>{_heads_html(self.heads, tuple(self.saved_names))}</tr></thead>",
+            "<tbody>",
+            *lines[:most],
+            "</tbody>\n</table>\n</div>",
+        ]
+        if waiting := lines[most:]:
+            parts += ["<template>\n<table><tbody>", *waiting, "</tbody></table>\n</template>"]
+            parts.append(MORE.format(at_once=ROWS_AT_ONCE, waiting=len(waiting)))
+        if len(lines) < len(self.rows):
+            parts.append(LEFT_OUT.format(kept=len(lines), rows=len(self.rows)))
+        return Markup("\n".join(part for part in [*parts, "</div>"] if part))
 
     def _rows_html(self) -> Iterator[str]:
-        """Rows as HTML. Written without a template, which takes ten times as long for the many cells of a report."""
         is_text = [not head.is_number for head in self.heads]
         for row in self.rows:
             group = f' data-group="{safe(row.group)}"' if row.group else ""

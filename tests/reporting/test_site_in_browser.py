@@ -12,7 +12,7 @@ import pytest
 
 from bench.reporting.comparison_page import write_comparison_page
 from bench.reporting.history_page import write_history_page
-from bench.reporting.site import report, write_live
+from bench.reporting.site import PAGES, report, write_live
 from bench.reporting.watching import LiveReport, serving
 from bench.store import RecordStore
 
@@ -58,8 +58,15 @@ def store(make: SimpleNamespace, tmp_path_factory: pytest.TempPathFactory) -> Re
         for name, ms in zip(("timed_a", "timed_b"), times, strict=True):
             records += [make.timing(name, ms=ms, run_index=i, environment=machine, details=canary) for i in range(2)]
     records.append(make.record("timed_a", achieved, precision="fp32", details={"limits": limits}))
-    records.append(make.counts("by_module", details={"macs_by_module": {"": 3, "stem": 1, "head": 2}}))
+    modules = {f"{amount}_by_module": {"": 3, "stem": 1, "head": 2} for amount in ("macs", "params", "bytes")}
+    other = {"tool": "fvcore", "version": "0.1", "printed": 3, "comparable": 3, "difference": 0, "verdict": "equal"}
+    records.append(make.counts("by_module", details={**modules, "counter_reports": [other]}))
+    records.append(make.accuracy("curved", artifacts={"curves": "artifacts/curves.csv"}))
     store = RecordStore(tmp_path_factory.mktemp("quickstart"))
+    (store.folder / "artifacts").mkdir()
+    (store.folder / "artifacts" / "curves.csv").write_text(
+        "epoch,loss,val_top1\n1,2.5,30\n2,1.5,60\n", encoding="utf-8"
+    )
     for record in records:
         store.append(record)
     store.write_suite(make.quickstart_facts)
@@ -141,9 +148,10 @@ class Visit:
 
 
 def pages_of(site: Path) -> list[Path]:
-    """All pages at the root, and the first two pages of models and of cases with samples."""
+    """All pages at the root, the pages of two models, one with modules, and the first two of cases with samples."""
     cases = [file for file in sorted(site.glob("cases/*.html")) if "data-module" in file.read_text(encoding="utf-8")]
-    return [*sorted(site.glob("*.html")), *sorted(site.glob("models/*.html"))[:2], *cases[:2]]
+    models = [*sorted(site.glob("models/*.html"))[:1], site / "models" / "by_module.html"]
+    return [*sorted(site.glob("*.html")), *models, *cases[:2]]
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -152,7 +160,7 @@ def test_every_page_is_drawn_offline_without_a_message_and_never_scrolls_sideway
     chromium: Any, site: Path, width: int, scheme: str
 ) -> None:
     pages = pages_of(site)
-    assert {"roofline.html", "board.html", "ablations.html", "failures.html"} <= {page.name for page in pages}
+    assert {f"{name}.html" for name in PAGES} <= {page.name for page in pages}
     for file in pages:
         with Visit(chromium, file, viewport={"width": width, "height": 844}, color_scheme=scheme) as visit:
             visit.draw_all()
@@ -302,6 +310,14 @@ def test_what_a_hover_title_says_opens_by_keyboard_on_every_page(chromium: Any, 
                 assert len(dialog.inner_text()) > len("Close"), file.name
                 visit.page.keyboard.press("Escape")
                 assert button.evaluate("(each) => each === document.activeElement"), file.name
+
+
+def test_a_treemap_shows_another_amount_without_a_script(chromium: Any, site: Path) -> None:
+    with Visit(chromium, site / "models" / "by_module.html", java_script_enabled=False) as visit:
+        for amount in ("Parameters", "MACs", "Bytes read and written"):
+            visit.page.get_by_label(amount, exact=True).check()
+            (shown,) = visit.page.locator(".switch figcaption:visible").all_inner_texts()
+            assert shown.startswith(f"{amount} by module")
 
 
 def test_the_board_is_a_real_table_of_the_same_values_without_a_script(chromium: Any, site: Path) -> None:
