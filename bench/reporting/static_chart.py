@@ -38,6 +38,25 @@ TEMPLATE = """
 """
 
 
+BOX_LEFT, BOX_HEIGHT = 250.0, 22.0  # room for names, and the height of one row
+BOXES = """
+<svg class="static-chart" viewBox="0 0 {{ width }} {{ height }}" role="img" aria-label="{{ alt }}">
+{% for x, text in across %}
+<line x1="{{ x }}" x2="{{ x }}" y1="{{ top }}" y2="{{ height - bottom }}"></line>
+<text x="{{ x }}" y="{{ height - bottom + 15 }}" text-anchor="middle">{{ text }}</text>
+{% endfor %}
+{% for box in boxes %}
+<text x="{{ left - 6 }}" y="{{ box.y + 4 }}" text-anchor="end">{{ box.name }}</text>
+<line class="whisker" x1="{{ box.lowerfence }}" x2="{{ box.upperfence }}" y1="{{ box.y }}" y2="{{ box.y }}"></line>
+<rect class="box" x="{{ box.q1 }}" y="{{ box.y - 6 }}" width="{{ box.width }}" height="12"></rect>
+<line class="median" x1="{{ box.median }}" x2="{{ box.median }}" y1="{{ box.y - 6 }}" y2="{{ box.y + 6 }}"></line>
+{% endfor %}
+<text x="{{ (left + width - right) / 2 }}" y="{{ height - 5 }}" text-anchor="middle">{{ x_title }}</text>
+</svg>
+"""
+ENDS = ("lowerfence", "q1", "median", "q3", "upperfence")
+
+
 @dataclass(frozen=True, kw_only=True)
 class Axis:
     """Places values on `start` to `end` in the drawing; logarithmic if `is_log`."""
@@ -73,7 +92,9 @@ class Axis:
 
 
 def static_chart(traces: Sequence[Mapping[str, Any]], layout: Mapping[str, Any], *, alt: str) -> "Markup | str":
-    """An SVG of the scatter traces; empty if there are none or an axis has no numbers."""
+    """An SVG of the scatter traces or of one trace of boxes; empty for others, or if an axis has no numbers."""
+    if len(traces) == 1 and traces[0].get("type") == "box":
+        return _static_boxes(traces[0], layout.get("xaxis") or {}, alt=alt)
     points = [list(_numbers(trace)) for trace in traces]
     drawn = [pair for pairs in points for pair in pairs]
     axes = [layout.get(name) or {} for name in ("xaxis", "yaxis")]
@@ -108,6 +129,34 @@ def static_chart(traces: Sequence[Mapping[str, Any]], layout: Mapping[str, Any],
         width=WIDTH,
         height=HEIGHT,
         left=LEFT,
+        bottom=BOTTOM,
+        top=TOP,
+        right=RIGHT,
+    )
+
+
+def _static_boxes(trace: Mapping[str, Any], axis: Mapping[str, Any], *, alt: str) -> "Markup | str":
+    """Horizontal boxes from the middle half of each row, with whiskers and the median."""
+    ends = {end: trace.get(end) or [] for end in ENDS}
+    known = [value for values in ends.values() for value in values]
+    is_log = axis.get("type") == "log"
+    if not known or not all(map(math.isfinite, known)) or (is_log and min(known) <= 0):
+        return ""
+    x_axis = Axis.over(known, BOX_LEFT, WIDTH - RIGHT, is_log=is_log)
+    boxes = []
+    for row, (name, *values) in enumerate(zip(trace.get("y") or [], *ends.values(), strict=False)):
+        placed = dict(zip(ENDS, map(x_axis.place, values), strict=True))
+        width = round(placed["q3"] - placed["q1"], 1)
+        boxes.append({"name": _plain(str(name)), "y": TOP + BOX_HEIGHT * (row + 0.5), "width": width, **placed})
+    return render(
+        BOXES,
+        alt=alt,
+        across=x_axis.ticks,
+        boxes=boxes,
+        x_title=_plain(str((axis.get("title") or {}).get("text", ""))),
+        width=WIDTH,
+        height=TOP + BOX_HEIGHT * len(boxes) + BOTTOM,
+        left=BOX_LEFT,
         bottom=BOTTOM,
         top=TOP,
         right=RIGHT,

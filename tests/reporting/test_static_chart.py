@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.reporting.static_chart import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, Axis, static_chart
+from bench.reporting.static_chart import BOTTOM, BOX_LEFT, HEIGHT, LEFT, RIGHT, TOP, WIDTH, Axis, static_chart
 
 
 def scatter(xs: list[float], ys: list[float], **rest: object) -> dict[str, object]:
@@ -47,3 +47,15 @@ def test_names_of_points_are_text() -> None:
 @pytest.mark.parametrize("traces", [[], [{"type": "box", "x": [1], "y": [1]}], [scatter([], [])]])
 def test_other_charts_have_no_static_form(traces: list[dict[str, object]]) -> None:
     assert static_chart(traces, {}, alt="") == ""
+
+
+def test_boxes_are_at_their_quantiles() -> None:
+    """Over 0 to 100 with a margin of 5 the axis has 110 units."""
+    trace = {"type": "box", "y": ["a &lt;b&gt;"], "lowerfence": [0.0], "q1": [25.0], "median": [50.0], "q3": [75.0]}
+    svg = str(static_chart([{**trace, "upperfence": [100.0]}], {}, alt=""))
+    unit = (WIDTH - RIGHT - BOX_LEFT) / 110
+    (x, width) = map(float, re.findall(r'class="box" x="([\d.]+)" y="[\d.]+" width="([\d.]+)"', svg)[0])
+    assert (x, width) == pytest.approx((BOX_LEFT + 30 * unit, 50 * unit), abs=0.11)
+    (low, high) = map(float, re.findall(r'class="whisker" x1="([\d.]+)" x2="([\d.]+)"', svg)[0])
+    assert (low, high) == pytest.approx((BOX_LEFT + 5 * unit, BOX_LEFT + 105 * unit), abs=0.11)
+    assert "a &lt;b&gt;" in svg
