@@ -7,7 +7,7 @@ export VBENCH_TEST_ASSETS ?=
 # CPU=1 installs torch and torchvision without CUDA (about 200 MB instead of 5 GB) if that index can be reached.
 CPU_INDEX = https://download.pytorch.org/whl/cpu
 CPU_TORCH = $(if $(CPU),$(BIN)/python -m pip install --quiet --retries 1 --timeout 20 --index-url $(CPU_INDEX) torch torchvision \
-	|| echo "$(CPU_INDEX) cannot be reached: installing the default torch",:)
+	|| echo "$(CPU_INDEX) cannot be reached: installing the default torch",@:)
 
 # The suite of the published example; make reports EXAMPLE=suites/demo.yaml takes another one.
 EXAMPLE ?= reports/example.yaml

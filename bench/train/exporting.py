@@ -316,7 +316,9 @@ def _save_safetensors(content: Mapping[str, Any], path: Path) -> None:
         raise MissingPackageError(
             "safetensors", needed_for="--to safetensors", install="pip install safetensors"
         ) from error
+    mode = path.stat().st_mode
     save_file(dict(content["state"]), path, metadata=dict(content["header"]))
+    path.chmod(mode)  # the library makes a file that only its owner can read, whatever the umask
 
 
 _CONTENTS: Mapping[Target, Callable[[_Source], tuple[dict[str, Any], list[str]]]] = {

@@ -124,10 +124,15 @@ def _join(device: str) -> None:
 
 
 def _own_gpu(device: str) -> int:
-    """The index of this rank's GPU; raises InputError if there are too few, or if `device` names a single one."""
+    """The index of this rank's GPU; raises InputError if there are too few, or if `device` names a single one.
+
+    With `--gpus-per-task`, SLURM shows each rank only GPUs of its own, and numbers them from 0.
+    """
     local, there = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
     if torch.device(device).index is not None:
         raise InputError(f"device {device} is one GPU, but each rank needs its own; give `device: cuda`")
+    if local >= there and there and os.environ.get("SLURM_GPUS_PER_TASK"):
+        return 0
     if local >= there:
         raise InputError(f"rank {local} of this machine has no GPU of its own: there are {there}; start fewer ranks")
     return local

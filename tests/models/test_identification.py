@@ -137,3 +137,17 @@ def test_every_published_implementation_is_recognised(path: Path) -> None:
     assert {fit.arguments.get("num_classes") for fit in found} == {classes}
     depth = reference["model"].split("-")[-1]
     assert any(fit.model.endswith(depth) or not depth.isdigit() for fit in found)
+
+
+@pytest.mark.parametrize(
+    ("around", "container"),
+    [
+        ({"input_protocol": {"clip": "4x1"}}, "vbench"),
+        ({"notes": {"input_protocol": {"clip": "4x1"}}}, "vbench"),
+        ({"notes": "mine"}, "unknown"),
+        ({}, "unknown"),
+    ],
+)
+def test_a_checkpoint_of_vbench_is_known_by_the_input_protocol_in_it(tmp_path, around, container):
+    torch.save({**around, "state_dict": {"own.weight": torch.ones(3, 3)}}, tmp_path / "w.pt")
+    assert identify(tmp_path / "w.pt").container == container

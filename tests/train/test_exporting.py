@@ -98,6 +98,13 @@ def test_the_exported_file_is_evaluated_here_as_it_was_trained(recipe_of, train_
         assert protocol.classes == train_videos.classes
 
 
+def test_an_exported_file_has_the_rights_that_the_umask_gives(recipe_of, train_videos, tmp_path):
+    result, _ = trained(tmp_path / "run", recipe_of(), train_videos)
+    exported = export_weights(result.last, to="safetensors", out=tmp_path / "out.safetensors").path
+    (tmp_path / "plain").touch()
+    assert exported.stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
 @pytest.mark.parametrize(
     ("family", "name", "arguments", "arch"),
     [

@@ -181,6 +181,17 @@ def test_more_ranks_than_gpus_and_one_gpu_for_all_are_refused(monkeypatch):
         _own_gpu("cuda:1")
 
 
+@pytest.mark.parametrize(("visible", "local", "own"), [(1, 0, 0), (1, 3, 0), (2, 1, 1), (2, 2, 0), (4, 3, 3)])
+def test_slurm_shows_each_task_its_own_gpus(monkeypatch, visible, local, own):
+    monkeypatch.setattr("torch.cuda.device_count", lambda: visible)
+    monkeypatch.setenv("LOCAL_RANK", str(local))
+    monkeypatch.setenv("SLURM_GPUS_PER_TASK", str(visible))
+    assert _own_gpu("cuda") == own
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
+    with pytest.raises(InputError, match="has no GPU of its own: there are 0"):
+        _own_gpu("cuda")
+
+
 def test_a_batch_that_cannot_be_shared_is_refused(recipe_of, train_videos, tiny_net, tmp_path, monkeypatch):
     monkeypatch.setattr("bench.train.fitting.current_ranks", lambda: Ranks(rank=1, world=4))
     monkeypatch.setattr(Ranks, "share", lambda self, value: value)

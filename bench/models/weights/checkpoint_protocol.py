@@ -12,6 +12,16 @@ from bench.models.weights.recognition import recognise
 KEY = "input_protocol"
 
 
+def is_of_vbench(checkpoint: Checkpoint) -> bool:
+    """Whether vbench wrote the file: it alone states the input protocol."""
+    return _stated(checkpoint) is not None
+
+
+def _stated(checkpoint: Checkpoint) -> Any:
+    stated, notes = checkpoint.metadata.get(KEY), checkpoint.metadata.get("notes")
+    return notes.get(KEY) if stated is None and isinstance(notes, Mapping) else stated  # of an unfinished training
+
+
 def protocol_of_checkpoint(checkpoint: Checkpoint) -> InputProtocol:
     """Return the protocol in a checkpoint that vbench trained, marked as stored, else that of the file's zoo.
 
@@ -19,9 +29,7 @@ def protocol_of_checkpoint(checkpoint: Checkpoint) -> InputProtocol:
 
     Raises WeightsError if the file states a protocol that cannot be read.
     """
-    stated = checkpoint.metadata.get(KEY)
-    if stated is None and isinstance(checkpoint.metadata.get("notes"), Mapping):  # of an unfinished training here
-        stated = checkpoint.metadata["notes"].get(KEY)
+    stated = _stated(checkpoint)
     if isinstance(stated, str) and checkpoint.path.suffix == ".safetensors":  # whose header holds text only
         stated = _parsed(stated)
     if not isinstance(stated, Mapping):

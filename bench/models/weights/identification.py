@@ -17,7 +17,7 @@ from bench.models.base import belongs_to, head_name_of
 from bench.models.meta import build_on_meta
 from bench.models.sources import torchvision_entries
 from bench.models.weights.checkpoint import Checkpoint, Shapes, read_checkpoint
-from bench.models.weights.checkpoint_protocol import protocol_of_checkpoint
+from bench.models.weights.checkpoint_protocol import is_of_vbench, protocol_of_checkpoint
 from bench.models.weights.matching import implausible
 from bench.models.weights.translations import names_for, renamings, rows_of
 
@@ -79,7 +79,7 @@ def identify(path: str | PathLike[str], *, entry: str | None = None) -> Checkpoi
         path=checkpoint.path,
         sha256=checkpoint.sha256,
         n_bytes=checkpoint.n_bytes,
-        container=checkpoint.container,
+        container="vbench" if checkpoint.container == "unknown" and is_of_vbench(checkpoint) else checkpoint.container,
         prefix=checkpoint.prefix,
         n_weights=len(state),
         parameters=sum(value.numel() for key, value in state.items() if not _is_buffer(key)),
