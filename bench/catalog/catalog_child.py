@@ -4,6 +4,9 @@ import inspect
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import Tensor, nn
+
 from bench.catalog.catalog import PACKAGED
 from bench.catalog.source_hashes import former_model_source, model_source
 from bench.catalog.user_code import ImportTracker, is_user_module
@@ -15,7 +18,9 @@ from bench.core.process import ReplyPipe, read_request
 from bench.core.registry import MODELS, ModelEntry, import_plugins
 from bench.core.schema import Case, Clip, Json, ModelCheck, ModelInfo, Point
 from bench.measure.context import CaseContext
+from bench.measure.counting.dispatch import on_meta
 from bench.measure.counting.model_count import count
+from bench.measure.counting.run_conditions import plain_kernels, quietly
 from bench.models.factory import find_model, has_own_layout
 from bench.models.sources import models_with_weights
 from bench.models.weights.checkpoint import read_checkpoint
@@ -48,7 +53,7 @@ def _answer(item: dict[str, Any], tracker: ImportTracker) -> dict[str, Any]:
     point = Point.model_validate(item["check"])
     defining = _defining_module(point.model)
     with tracker.build(defining) as build:
-        found = _check(point)
+        found = _check(point, counted=item["counted"])
     is_local = is_user_module(defining) or not (is_registered_name(point.model) or point.model.startswith(PACKAGED))
     modules = build.modules if is_local else {}
     return found.model_copy(update={"is_local": is_local, "modules": modules}).model_dump(mode="json")
@@ -94,17 +99,33 @@ def _plain(default: Any) -> Json:
     return default if isinstance(default, bool | int | float | str | list | None) else str(default)
 
 
-def _check(point: Point) -> ModelCheck:
-    """Build on the meta device and count one clip. An error that the user can fix is a problem, any other a note."""
+def _check(point: Point, *, counted: bool) -> ModelCheck:
+    """Build on the meta device and count one clip. An error that the user can fix is a problem, any other a note.
+
+    Unless `counted`, a model that runs is not counted; one that does not is, since counting finds out why.
+    """
     case = CaseContext(Case(suite="check", point=point, measures={}), artifacts=Path())
     try:
         model = case.build_model("meta")
-        counted = count(model, case.inputs(model, device="meta"))
+        if not counted and _runs(model, case.inputs(model, device="meta")):
+            return ModelCheck()
+        model = model if counted else case.build_model("meta")
+        result = count(model, case.inputs(model, device="meta"))
     except BenchError as error:
         return ModelCheck(problem=str(error))
     except Exception as error:  # code of the user may raise anything; the case itself will record it
         return ModelCheck(note=f"{type(error).__name__}: {error}")
-    return ModelCheck(params=counted.params, macs=counted.macs)
+    return ModelCheck(params=result.params, macs=result.macs)
+
+
+def _runs(model: nn.Module, inputs: tuple[Tensor, ...]) -> bool:
+    """Whether one forward pass on the meta device succeeds; `model` may be changed by it."""
+    try:
+        with quietly(), plain_kernels(), torch.inference_mode(), on_meta():
+            model(*inputs)
+    except Exception:  # whatever it is, counting says it better
+        return False
+    return True
 
 
 if __name__ == "__main__":

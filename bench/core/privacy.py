@@ -31,16 +31,30 @@ RECORDED_VARIABLES = frozenset(
         *("TORCH_USE_CUDA_DSA",),
     }
 )
-SECRET_NAME = re.compile(r"KEY|TOKEN|SECRET|PASS|AUTH|CREDENTIAL", re.IGNORECASE)
+SECRET_NAME = re.compile(r"KEY|TOKEN|SECRET|PASS|_PWD|AUTH|CREDENTIAL|COOKIE", re.IGNORECASE)
 # `NVIDIA_API_KEY=nvapi-1`, `'HF_TOKEN': 'hf_1'`: what programs print of their environment. Upper case only, so that
-# words such as `key=value` of other texts stay.
+# words such as `key=value` of other texts stay. Lengths have limits, so that no text takes quadratic time.
 SECRET_ASSIGNMENT = re.compile(
-    r"(?<![A-Z0-9_])(?P<name>[A-Z0-9_]*(?:KEY|TOKEN|SECRET|PASSWORD|PASSWD|AUTH|CREDENTIAL)[A-Z0-9_]*"
+    r"(?<![A-Z0-9_])(?P<name>[A-Z0-9_]{0,60}(?:KEY|TOKEN|SECRET|PASSWORD|PASSWD|_PWD|AUTH|CREDENTIAL|COOKIE)[A-Z0-9_]{0,60}"
     r"[\\'\"]*\s?[=:]\s?[\\'\"]*)(?P<value>[^\s\\'\",;]{4,})"
+)
+# Secrets that show in any text, also one of another machine: logins and parameters of addresses, tokens of services.
+LOGIN = re.compile(
+    r"(?<![a-z0-9+.-])(?P<scheme>[a-z][a-z0-9+.-]{0,20}://)(?P<login>[^\s/@'\"<>]{1,300})(?=@)", re.IGNORECASE
+)
+SECRET_PARAMETER = re.compile(
+    r"(?P<name>[?&][\w-]{0,60}(?:token|key|secret|passw|auth|credential|signature)[\w-]{0,60}=)[^&\s'\"]{4,}",
+    re.IGNORECASE,
+)
+BEARER = re.compile(r"(?P<name>\bbearer\s+)[\w.~+/=-]{8,}", re.IGNORECASE)
+SERVICE_TOKEN = re.compile(
+    r"(?<![\w-])(?:hf_\w{20,}|gh[opsur]_\w{20,}|github_pat_\w{20,}|glpat-[\w-]{16,}|nvapi-[\w-]{20,}|sk-[\w-]{20,}"
+    r"|xox[abprs]-[\w-]{10,}|AKIA[A-Z0-9]{12,}|eyJ[\w-]{10,}\.[\w-]{10,}\.[\w-]{5,})"
 )
 HIDDEN = "***"
 SHORTEST_SECRET = 8  # shorter values of secret variables, such as `1`, are found in any text
-HOME = re.compile(r"(?<![\w./-])(?:/home|/Users|/export/home)/[^/\s'\":,;)]+(?=[/\s'\":,;)]|$)")
+# Also those of clusters, such as /gpfs/home/ada.
+HOME = re.compile(r"(?<![\w./-])(?:/root|(?:/[\w.-]+){0,3}/(?:home|Users)/[^/\s'\":,;)]+)(?=[/\s'\":,;)]|$)")
 
 
 def recorded_variables() -> dict[str, str]:
@@ -88,10 +102,22 @@ def clean_record(record: Record, *, identify: bool) -> Record:
 
 
 def without_secret_values(text: str) -> str:
-    """`text` with `***` for values of this process's secret environment variables and of any that it spells out."""
+    """`text` with `***` for values of this process's secret environment variables, and for secrets that it spells out.
+
+    The latter are variables with their values, logins and parameters of addresses, and tokens of well-known services.
+    """
     for value in _secret_values():
         text = text.replace(value, HIDDEN)
-    return SECRET_ASSIGNMENT.sub(lambda match: match["name"] + HIDDEN, text)
+    text = SERVICE_TOKEN.sub(HIDDEN, LOGIN.sub(_without_login, text))
+    for named in (SECRET_ASSIGNMENT, SECRET_PARAMETER, BEARER):
+        text = named.sub(lambda match: match["name"] + HIDDEN, text)
+    return text
+
+
+def _without_login(match: re.Match[str]) -> str:
+    """The scheme alone; `ssh://git@` stays, since a user's name is no secret, unless it is a token as on the web."""
+    is_secret = ":" in match["login"] or match["scheme"].lower().startswith("http")
+    return match["scheme"] + HIDDEN if is_secret else match[0]
 
 
 def clean_file(file: Path, *, start: int = 0, identify: bool = False) -> bool:

@@ -265,7 +265,7 @@ def plan(
     file, problems = check_suite_in_part(tree)
     if file is None:
         raise SuiteError(tree.positions[()].file, problems)
-    catalog = facts or Catalog(file.plugins)
+    catalog = facts or Catalog(file.plugins, counted=False)
     folders = recipe_folders(Path(tree.positions[()].file))
     planned = plan_suite(tree, catalog, recipes={file.stem for folder in folders for file in folder.glob("*.yaml")})
     whole, planned = planned, replace(planned, cases=(selection or Selection()).of(planned.cases))

@@ -1,6 +1,7 @@
 """What a record tells of a user and a machine."""
 
 import hashlib
+import time
 from pathlib import Path
 
 import pytest
@@ -28,7 +29,13 @@ def _machine(monkeypatch: pytest.MonkeyPatch) -> None:
         cached.cache_clear()
 
 
-@pytest.mark.parametrize("name", ["NVIDIA_API_KEY", "TORCH_AUTH_TOKEN", "PYTORCH_PASSWORD", "HOME", "USER"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("NVIDIA_API_KEY", "TORCH_AUTH_TOKEN", "PYTORCH_PASSWORD", "HOME", "USER", "HF_HUB_TOKEN", "MYSQL_PWD"),
+        *("aws_session_credentials", "HTTPS_PROXY", "CUDA_VISIBLE_DEVICES_KEY", "DATABASE_URL"),
+    ],
+)
 def test_only_known_settings_are_recorded(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.setenv(name, "hidden")
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
@@ -47,7 +54,10 @@ def test_no_name_on_the_list_looks_like_a_secret() -> None:
         ("/data/ada/nets/a.py:3", "~/nets/a.py:3"),
         ("'/home/bob' and /Users/eve/x", "'~' and ~/x"),
         ("/data/adam/x", "/data/adam/x"),
-        ("/srv/home/bob/x", "/srv/home/bob/x"),
+        ("/srv/home/bob/x", "~/x"),
+        ("/gpfs/fs1/home/bob", "~"),
+        ("/root/.cache and /rootless", "~/.cache and /rootless"),
+        ("a/home/bob and /home", "a/home/bob and /home"),
         ("no route to gpu-node7.lab.example:29500", f"no route to {host_alias('gpu-node7')}:29500"),
         ("GPU-Node7", host_alias("gpu-node7")),
         ("gpu-node71", "gpu-node71"),
@@ -97,11 +107,40 @@ def test_a_record_keeps_its_point_and_loses_the_rest() -> None:
         ("key=value, tokens: 400 per clip, PASS: 12 tests", "key=value, tokens: 400 per clip, PASS: 12 tests"),
         ("step 1 of 1", "step 1 of 1"),
         ("KEYFRAMES 12, AUTHOR x", "KEYFRAMES 12, AUTHOR x"),
+        ("MYSQL_PWD=geheim1 HF_HUB_TOKEN: abcd PWD=/srv/x", "MYSQL_PWD=*** HF_HUB_TOKEN: *** PWD=/srv/x"),
+        ("origin https://ada:ghp_1@git.example/x.git", "origin https://***@git.example/x.git"),
+        ("https://glpat1234@git.example/x", "https://***@git.example/x"),
+        ("postgres://ada:p4ss@db:5432/x", "postgres://***@db:5432/x"),
+        ("ssh://git@git.example/x and ada@lab.example", "ssh://git@git.example/x and ada@lab.example"),
+        ("GET /a?size=3&X-Amz-Signature=0123ab&b=1", "GET /a?size=3&X-Amz-Signature=***&b=1"),
+        ("Authorization: Bearer abc.def-123", "Authorization: Bearer ***"),
+        (f"used hf_{'a1' * 17}, then", "used ***, then"),
+        (f"ghp_{'Z9' * 18} AKIA{'A1' * 8}", "*** ***"),
+        ("hf_hub_download of sk-learn, eyJ.x.y", "hf_hub_download of sk-learn, eyJ.x.y"),
     ],
 )
 def test_values_of_secret_variables_are_hidden(text: str, clean: str) -> None:
     assert without_secret_values(text) == clean
     assert without_secret_values(clean) == clean
+
+
+@pytest.mark.parametrize("name", ["HF_HUB_TOKEN", "MYSQL_PWD", "aws_session_credentials", "LAB_COOKIE", "MyPassphrase"])
+def test_a_value_of_any_variable_with_the_name_of_a_secret_is_hidden(
+    monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setenv(name, "plain-word-7")
+    privacy._secret_values.cache_clear()
+    assert without_secret_values("no plain-word-7 here") == "no *** here"
+
+
+@pytest.mark.parametrize(
+    "part", ["KEY", "a.", "a", "?token", "://x", "/home", "/a", "eyJ.", "Bearer ", "hf_", "_", "x:"]
+)
+def test_no_text_takes_quadratic_time(part: str) -> None:
+    started = time.process_time()
+    for end in ("", "=", "@", " "):
+        anonymous_text(part * 100_000 + end)
+    assert time.process_time() - started < 10, "seconds, of which a quadratic pattern takes thousands"
 
 
 def test_a_record_that_identifies_its_machine_holds_no_secret_either() -> None:
