@@ -11,7 +11,7 @@ from bench.cli.console import duration, print_json, print_table, print_text
 from bench.core.units import plural
 
 if TYPE_CHECKING:
-    from bench.runner.status import FolderStatus
+    from bench.runner.folder_status import FolderStatus
 
 
 def status(
@@ -19,7 +19,7 @@ def status(
     as_json: AsJson = False,
 ) -> None:
     """Show what is done in a results folder, and who works on the rest, on this machine or another."""
-    from bench.runner.status import folder_status
+    from bench.runner.folder_status import folder_status
 
     found = folder_status(folder)
     if as_json:

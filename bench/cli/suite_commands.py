@@ -1,27 +1,26 @@
 """The commands `run`, `plan` and `report`."""
 
-import sys
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from time import sleep
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from bench.cli.arguments import AsJson, RecipeChanges, WaitIdle, seconds_of, wait_idle_seconds
+from bench.cli.cluster import pairs_of, submit, worker_command
 from bench.cli.console import duration, print_json, print_table, print_text
 from bench.cli.run_display import LiveRun, first_finding, print_prediction_files, print_summary, write_report
 from bench.cli.run_events import JsonEvents
 from bench.cli.run_serving import served_report
 from bench.core.errors import InputError
-from bench.core.units import plural
 
 if TYPE_CHECKING:
     from bench.core.yaml_tree import Tree
-    from bench.runner.running import Plan, Rerun, RunSummary
+    from bench.runner.running import Plan, Rerun
     from bench.runner.selection import Selection
     from bench.runner.work_queue import SharedWorker
 
@@ -137,52 +136,53 @@ def run(
     from bench.runner.devices import lanes_from_text
     from bench.runner.running import run as run_suite
     from bench.runner.sending import open_sinks
+    from bench.runner.submitting import follow
 
     wait_idle_s = wait_idle_seconds(wait_idle)
     tree = read_trusted_suite(suite, small=small, trust=trust, changes=changes)
+    chosen = _selection(shard, only, case, kind=kind)
+    options: dict[str, Any] = {"out": out, "small": small, "rerun": _rerun(rerun), "selection": chosen}
+    sinks = open_sinks(sink or ())
     if executor is not None:
         if devices is not None or budget is not None:
             raise InputError("--devices and --budget are for this machine; give jobs their limits by --gres and --time")
-        command = _worker_command(
-            suite, small=small, rerun=rerun, changes=changes, wait_idle=wait_idle, shard=shard, only=only, case=case,
-            trust=trust, identify=identify,
-        )  # fmt: skip
-        job = {"partition": partition, "gres": gres, "time": time, "options": _pairs(job_option)}
-        _run_on_cluster(
-            tree, executor, command, job, out=out, small=small, rerun=rerun, most_jobs=max_jobs, detach=detach,
-            selection=_selection(shard, only, case), display=LiveRun(is_quiet=quiet),
-        )  # fmt: skip
-    options: dict[str, Any] = {
-        "out": out,
-        "small": small,
-        "identify": identify,
-        "rerun": _rerun(rerun),
-        "wait_idle_s": wait_idle_s,
-        "selection": _selection(shard, only, case, kind=kind),
-        "worker": _shared_worker(worker, submission, out=out),
-        "lanes": () if devices is None else lanes_from_text(devices),
-        "sinks": open_sinks(sink or ()),
-        "budget_s": None if budget is None else seconds_of(budget, flag="--budget"),
-    }
+        command = worker_command(
+            suite,
+            flags={"--small": small, "--trust": trust, "--identify": identify},
+            values={"--rerun": rerun, "--wait-idle": wait_idle, "--shard": shard},
+            lists={"--set": changes, "--only": only, "--case": case},
+        )
+        job = {"partition": partition, "gres": gres, "time": time, "options": pairs_of(job_option)}
+        sent = submit(tree, executor, command, job=job, most_jobs=max_jobs, **options)
+        if detach:
+            raise typer.Exit(0)
+        measure = partial(follow, sent, sinks=sinks)
+    else:
+        measure = partial(
+            run_suite,
+            tree,
+            **options,
+            identify=identify,
+            wait_idle_s=wait_idle_s,
+            worker=_shared_worker(worker, submission, out=out),
+            lanes=() if devices is None else lanes_from_text(devices),
+            sinks=sinks,
+            budget_s=None if budget is None else seconds_of(budget, flag="--budget"),
+        )
     served = partial(served_report, tree, port=_served_port(port, serve=serve))
     if log_json:
         events = JsonEvents()
         with served(events.show, announce=events.serving) as show:
-            summary = run_suite(tree, **options, on_event=show)
+            summary = measure(on_event=show)
         events.end(summary, write_report(summary.folder))
         raise typer.Exit(summary.exit_code)
     live = LiveRun(is_quiet=quiet, writes_report=not serve)
     announce = partial(print_text, "report while the suite runs:")
     with live.running(), served(live.show, announce=announce) as show:
-        summary = run_suite(tree, **options, on_event=show)
+        summary = measure(on_event=show)
     if worker is not None:  # the report is written by who follows all workers
         print_summary(summary)
         raise typer.Exit(0)
-    _show_end(summary)
-
-
-def _show_end(summary: "RunSummary") -> NoReturn:
-    """Print the summary of a run and write its report; ends the command."""
     for note in summary.notes:
         print_text(note)
     print_summary(summary)
@@ -225,65 +225,6 @@ def plan(
             _print_reasons(planned)
 
 
-def _worker_command(
-    suite: Path,
-    *,
-    small: bool,
-    rerun: str | None,
-    changes: list[str] | None,
-    wait_idle: str | None,
-    shard: str | None,
-    only: list[str] | None,
-    case: list[str] | None,
-    trust: bool,
-    identify: bool,
-) -> list[str]:
-    """Return the command of a worker that runs the same part of the same suite."""
-    flags = [("--small", small), ("--trust", trust), ("--identify", identify)]
-    single = [("--rerun", rerun), ("--wait-idle", wait_idle), ("--shard", shard)]
-    lists = [("--set", changes), ("--only", only), ("--case", case)]
-    return [
-        *(sys.executable, "-m", "bench", "run", str(suite.absolute() if suite.exists() else suite)),
-        *(flag for flag, is_given in flags if is_given),
-        *(part for flag, value in single if value is not None for part in (flag, value)),
-        *(part for flag, values in lists for value in values or [] for part in (flag, value)),
-    ]
-
-
-def _run_on_cluster(
-    tree: "Tree",
-    executor: str,
-    command: list[str],
-    job: dict[str, Any],
-    *,
-    out: Path | None,
-    small: bool,
-    rerun: str | None,
-    most_jobs: int,
-    detach: bool,
-    selection: "Selection",
-    display: LiveRun,
-) -> NoReturn:
-    """Submit workers, then follow them, unless they are to be left alone."""
-    from bench.runner.dispatch import dispatch, follow
-    from bench.runner.running import plan as plan_suite
-
-    planned = plan_suite(tree, out=out, small=small, rerun=_rerun(rerun), selection=selection, is_elsewhere=True)
-    folder = planned.store.folder
-    if not planned.pending:
-        print_text(f"{planned.suite.name}: all {len(planned.runs)} runs were done before; nothing was submitted")
-        raise typer.Exit(0)
-    sent = dispatch(
-        planned, executor, command=[*command, "--out", str(folder.absolute())], options=job, most_jobs=most_jobs
-    )
-    print_text(f"submitted {plural(len(sent.jobs), 'job')}: {', '.join(sent.jobs)}; state: vbench status {folder}")
-    if detach:
-        raise typer.Exit(0)
-    with display.running() as live:
-        summary = follow(sent, on_event=live.show)
-    _show_end(summary)
-
-
 def _shared_worker(name: str | None, submission: str | None, *, out: Path | None) -> "SharedWorker | None":
     from bench.runner.executor import Submission
     from bench.runner.work_queue import SharedWorker
@@ -292,14 +233,6 @@ def _shared_worker(name: str | None, submission: str | None, *, out: Path | None
         return None
     marks = None if submission is None or out is None else Submission.read(out, submission).marks
     return SharedWorker(name=name, marks=marks)
-
-
-def _pairs(given: list[str] | None) -> dict[str, str]:
-    pairs = [text.partition("=") for text in given or []]
-    for name, equals, _ in pairs:
-        if not name or not equals:
-            raise InputError(f"--job-option {name!r} is not NAME=VALUE, such as account=vision")
-    return {name: value for name, _, value in pairs}
 
 
 def _selection(

@@ -21,47 +21,40 @@ pytestmark = pytest.mark.slurm
 sys.path.insert(0, str(Path(__file__).parent))
 from slurm_cluster import SlurmCluster, missing_programs, slurm_cluster  # noqa: E402
 
-MODELS = '''
-import os
+PLUGIN = '''
+"""A measure that takes a second, and never ends, or fails, for some models."""
+
 import time
 
-from torch import nn
+from bench import COUNT_AXES, CaseContext, Metric, MetricSpec, register_measure
 
-from bench.models.c3d_search import c3d_search
-
-
-def counted(num_classes: int = 3, *, number: int = 0) -> nn.Module:
-    """A model whose counting takes a second."""
-    time.sleep(1)
-    return c3d_search(num_classes, width=0.0625)
+TURNS = MetricSpec("turn.count", "1", "lower", title="Turns", meaning="turns taken", headline=True)
 
 
-def failing(num_classes: int = 3) -> nn.Module:
-    raise ZeroDivisionError("this model never builds")
-
-
-def hanging(num_classes: int = 3) -> nn.Module:
-    if os.environ.get("SLURM_JOB_ID"):
-        time.sleep(3600)
-    return c3d_search(num_classes, width=0.0625)
+@register_measure("turn", depends_on=COUNT_AXES, version=1, metrics=[TURNS], duration_s=1)
+def turn(case: CaseContext) -> list[Metric]:
+    if case.point.args["width"] == 1.5:
+        raise ZeroDivisionError("this case always fails")
+    time.sleep(3600 if case.point.args["width"] == 2.0 else 1)
+    return [TURNS.metric(1, is_exact=True)]
 '''
-NUMBERS = 36
+NUMBERS = 38
+WIDTHS = [*(round(0.1 + number / 50, 2) for number in range(NUMBERS)), 1.5, 2.0]
 SUITE = f"""
 suite: cluster
 timeout_s: 60
+plugins: [turns]
 models:
-  - {{name: 'models.py:counted', number: {list(range(NUMBERS))}, num_classes: 3}}
-  - {{name: 'models.py:failing'}}
-  - {{name: 'models.py:hanging'}}
+  - {{name: c3d_search, width: {WIDTHS}, num_classes: 3}}
 matrix: {{clip: [1x1x32]}}
-measure: {{params: {{}}}}
+measure: {{turn: {{}}}}
 """
 TRAINING = """
 suite: training
 models:
   - {name: c3d_search, width: 0.0625, num_classes: 8}
 matrix: {clip: [8x1x32]}
-measure: {accuracy: {dataset: motions, recipe: "quick with epochs=1", views: 1x1}}
+measure: {accuracy: {dataset: motions, recipe: "quick with epochs=4", views: 1x1}}
 """
 DEADLINE_S = 900
 
@@ -109,7 +102,7 @@ def workers_of(node: str) -> list[int]:
 def test_a_suite_survives_a_lost_node_a_cancelled_job_and_two_submissions(
     cluster: SlurmCluster, tmp_path: Path
 ) -> None:
-    (tmp_path / "models.py").write_text(MODELS)
+    (tmp_path / "turns.py").write_text(PLUGIN)
     (tmp_path / "suite.yaml").write_text(SUITE)
     results = tmp_path / "results" / "cluster"
     submit = ("run", "suite.yaml", "--executor", "slurm", "--max-jobs", "3", "--time", "30")
@@ -139,7 +132,7 @@ def test_a_suite_survives_a_lost_node_a_cancelled_job_and_two_submissions(
     found = json.loads(status)
     assert (found["planned"], found["left"], found["working"]) == (NUMBERS + 2, 0, [])
     assert {"cancelled"} <= {job["phase"] for job in found["jobs"]}
-    again = vbench(cluster, tmp_path, *submit, "--only", "counted")
+    again = vbench(cluster, tmp_path, *submit, "--only", "width=0.1 ")
     assert "runs were done before; nothing was submitted" in again.communicate(timeout=300)[0]
 
 

@@ -8,9 +8,10 @@ from bench.core.errors import InputError
 from bench.core.schema import Case, Record
 from bench.runner.devices import uses_device
 from bench.runner.executor import FINAL, Executor, JobState, Submission, Workers
+from bench.runner.folder_status import executor_class
 from bench.runner.idle import is_timed_case
 from bench.runner.running import Event, EventKind, Plan, RunSummary
-from bench.runner.status import executor_class
+from bench.runner.sending import Sink
 from bench.store.leases import Leases
 from bench.store.tail import RecordTail, file_sizes
 
@@ -80,9 +81,11 @@ class _Follower:
     """What is known of the dispatched runs while their workers are at work."""
 
     sent: Dispatched
+    sinks: Sequence[Sink]
     on_event: Callable[[Event], None]
     results: dict[tuple[str, int], Record] = field(default_factory=dict)
     started: set[str] = field(default_factory=set)  # attempts
+    notes: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.cases: dict[tuple[str, int], Case] = {(case.id, index): case for case, index in self.sent.plan.pending}
@@ -116,6 +119,7 @@ class _Follower:
             if key in self.cases and not (key in self.results and self.results[key].is_good):
                 self.results[key] = record
                 self.notify("finished", key=key)
+                self.notes += [warning for sink in self.sinks if (warning := sink.add(record)) is not None]
 
     @property
     def is_done(self) -> bool:
@@ -126,12 +130,18 @@ class _Follower:
 def follow(
     sent: Dispatched,
     *,
+    sinks: Sequence[Sink] = (),
     on_event: Callable[[Event], None] = lambda event: None,
     sleep: Callable[[float], None] = time.sleep,
 ) -> RunSummary:
-    """Follow the workers until every run has a result or no job is left that could bring one."""
+    """Follow the workers until every run has a result or no job is left that could bring one.
+
+    Each of the `sinks` gets a copy of every record.
+    """
     plan, folder = sent.plan, sent.plan.store.folder
-    follower = _Follower(sent=sent, on_event=on_event)
+    follower = _Follower(sent=sent, sinks=sinks, on_event=on_event)
+    for sink in sinks:
+        sink.start(plan.suite.name)
     tail, leases = RecordTail(folder, marks=sent.marks), Leases(folder, worker="follower")
     follower.notify("planned")
     states: list[JobState] = []
@@ -150,6 +160,8 @@ def follow(
             sleep(POLL_S)
     if follower.is_done and sent.jobs:
         executor_class(sent.executor).cancel(sent.jobs)  # jobs that still wait would find nothing to do
+    for sink in sinks:
+        sink.close()
     results = tuple(follower.results.values())
     missing = len(follower.cases) - len(results)
     return RunSummary(
@@ -158,7 +170,7 @@ def follow(
         skipped=len(plan.runs) - len(plan.pending),
         measured=sum(record.is_good for record in results),
         failures=sum(not record.is_good for record in results) + missing,
-        notes=_job_notes(states, missing),
+        notes=(*_job_notes(states, missing), *follower.notes),
         results=results,
     )
 
