@@ -140,18 +140,21 @@ def frozen(
     Features are taken once per video, view and model, and kept in the results folder. `head` is `attentive` (V-JEPA 2's
     classifier of `blocks` blocks on tokens), `linear` (on pooled vectors) or `knn` (votes of `neighbours` training
     videos, weighted by exp(cosine / `temperature`)). `layers: N` joins the tokens of the last N blocks. `pooling` of
-    vectors: `head` is what the model's own classifier reads (the default), else the `mean` (the default of several
-    layers) or `max` of the tokens. `shots` are training videos of
-    each class, drawn by the seed. `seeds` (0, 1, 2) also start the heads.
+    vectors is `head`, what the model's own classifier reads, or the `mean` (default for several layers) or `max` of the
+    tokens. `shots` are training videos of each class, drawn by the seed. `seeds` (0, 1, 2) also start the heads.
 
     `grid: {lr: […], weight_decay: […]}` lists what to choose from. All heads of the grid are trained together; the best
     on `held_out`, a share of the training videos, is chosen, and trained once more on all of them if `shots` is `all`.
-    Test videos take no part in the choice; those that cannot be read count as wrong.
+    Few shots are drawn from the other training videos. Test videos take no part in the choice; those that cannot be
+    read count as wrong.
 
     With several views, heads see one of them per epoch and video, and their probabilities are averaged; an attentive
     head joins the tokens of the clips of one crop. `epochs` is 100 for linear and 20 for attentive heads, `head_batch`
     their batch; `batch` clips go through the model at once. `root` and `options` go to the data set. Without weights
     the model is random: its result is what the architecture alone gives.
+
+    `zero_shot` trains nothing: a model of video and text scores the classes by texts. `classes` is a file of class
+    names, one a line (default: those of the data set), `prompts` a file of texts with `{}` in place of the name.
     """
     from bench.train.frozen_heads import HeadSettings
 
@@ -161,6 +164,8 @@ def frozen(
     for name, values in (("head", kinds), ("shots", numbers), ("seeds", all_seeds)):
         if not values or len({*values}) < len(values):
             raise InputError(f"{name} is {values}; give one value, or a list of different ones")
+    if "zero_shot" not in kinds and (classes is not None or prompts is not None):
+        raise InputError("classes and prompts are for `head: zero_shot`, which is not among the heads")
     frozen_case = _FrozenCase(
         case=case,
         root=root,
@@ -189,8 +194,6 @@ def frozen(
     results = frozen_case.fit(fitted, shots=numbers, seeds=all_seeds, held_out=held_out) if fitted else []
     if "zero_shot" in kinds:
         results.append(frozen_case.score_texts(classes=classes, prompts=prompts))
-    elif classes is not None or prompts is not None:
-        raise InputError("classes and prompts are for `head: zero_shot`, which is not among the heads")
     frozen_case.record(results, has_features=bool(fitted))
     costs = frozen_case.costs() if fitted else ()
     return [*(metric for result in results for metric in result.metrics()), *costs]
@@ -519,7 +522,8 @@ class _FrozenCase:
             protocol=self.protocol,
         )
         if has_features:
-            described |= self._describe_training()
+            has_choice = any(len(each.settings.grid) > 1 for each in results)
+            described |= self._describe_training() | {"chosen_on": "held-out training videos" if has_choice else None}
             noted = {"features": self._describe_features()}
         case.note("frozen", {"protocol": described, **noted, "heads": [each.detail() for each in results]})
         case.note("input_protocol", self.protocol.as_detail())
@@ -552,7 +556,6 @@ class _FrozenCase:
             "train_videos_hash": self.train.hash,
             "shared_with_training": self.training.leaked or None,
             "leaks_allowed": list(self.allow_leaks),
-            "chosen_on": "held-out training videos",
         }
 
     def _describe_features(self) -> dict[str, Json]:
