@@ -11,7 +11,7 @@ import argparse
 import csv
 import json
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -117,9 +117,9 @@ def planted(plant: str, model: nn.Module, videos: VideoSet) -> Setting:
     return start
 
 
-def found(plant: str, model: nn.Module, videos: VideoSet) -> Diagnosis:
-    """The diagnosis of one plant."""
-    return diagnose(model, videos, start=planted(plant, model, videos))
+def found(plant: str, model: nn.Module, videos: VideoSet, *, number: int = 200) -> Diagnosis:
+    """The diagnosis of one plant on at most `number` videos."""
+    return diagnose(model, videos, start=planted(plant, model, videos), number=number)
 
 
 def is_named(plant: str, diagnosis: Diagnosis) -> bool:
@@ -129,12 +129,12 @@ def is_named(plant: str, diagnosis: Diagnosis) -> bool:
     return bool(diagnosis.causes) and diagnosis.causes[0].candidate.topic in TOPICS[plant]
 
 
-def lines(seed: int) -> Iterator[dict]:
-    """The result of every plant of one seed."""
+def lines(seed: int, plants: Sequence[str]) -> Iterator[dict]:
+    """The result of these plants of one seed."""
     with tempfile.TemporaryDirectory() as folder:
         write_videos(Path(folder), seed=seed)
         model, videos = trained(Path(folder), seed=seed)
-        for plant in TOPICS:
+        for plant in plants:
             diagnosis = found(plant, model, videos)
             yield {
                 "seed": seed,
@@ -152,14 +152,13 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=OUT)
     given = parser.parse_args()
     known = [json.loads(line) for line in given.out.read_text().splitlines()] if given.out.is_file() else []
-    complete = {seed for seed in range(given.seeds) if sum(line["seed"] == seed for line in known) == len(TOPICS)}
-    for seed in sorted(set(range(given.seeds)) - complete):
-        new = []
-        for line in lines(seed):
+    done = {(line["seed"], line["plant"]) for line in known}
+    for seed in range(given.seeds):
+        left = [plant for plant in TOPICS if (seed, plant) not in done]
+        for line in lines(seed, left) if left else ():
             print(json.dumps(line), flush=True)
-            new.append(line)
-        with given.out.open("a") as file:
-            file.writelines(json.dumps(line) + "\n" for line in new)
+            with given.out.open("a") as file:
+                file.write(json.dumps(line) + "\n")
 
 
 if __name__ == "__main__":

@@ -167,11 +167,14 @@ def _least(function: Callable[[float], float], low: float, high: float) -> float
 
 
 def judge_temperature(probabilities: Floats, labels: NDArray[np.integer]) -> Temperature | None:
-    """A temperature fitted on every second video of each class and judged on the rest; None below four videos."""
-    if len(labels) < 4:
-        return None
+    """A temperature fitted on every second video of each class and judged on the rest.
+
+    None below four videos, and if the half to fit has no error: the lower the temperature, the better it would fit.
+    """
     order = np.argsort(labels, kind="stable")
     fit, judge = order[::2], order[1::2]
+    if len(labels) < 4 or (probabilities[fit].argmax(axis=1) == labels[fit]).all():
+        return None
     log_scores = np.log(np.maximum(probabilities.astype(np.float64), 1e-12))
     value = fit_temperature(log_scores[fit], labels[fit])
     scaled = log_scores[judge] / value

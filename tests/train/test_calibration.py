@@ -118,6 +118,7 @@ def test_a_temperature_is_judged_on_the_other_half():
     assert found.value == pytest.approx(2.0, rel=0.15)
     assert found.error_after < 0.5 * found.error_before
     assert judge_temperature(np.eye(3), np.array([0, 1, 2])) is None
+    assert judge_temperature(np.eye(8)[[0, 1] * 4], np.array([0, 1] * 4)) is None  # without errors nothing is fitted
 
 
 def test_unknown_is_said_below_the_lowest_threshold_that_is_precise_enough():
