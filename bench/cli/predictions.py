@@ -99,7 +99,7 @@ def predictions(
     _check_fusion(fuse, weight, others=len(others or []))
     if not others:
         one, most = open_predictions(a), CONFUSIONS if confusions is None else confusions
-        effects = _effects_of(one.file)
+        effects = effects_of(one.file)
         if as_json:
             changes = {} if effects is None else {"changes": effects_as_dict(effects)}
             print_json(one_as_dict(one, most=most, precision=precision) | changes)
@@ -279,8 +279,8 @@ def calibration_as_dict(found: "Calibration") -> dict[str, Any]:
     }
 
 
-def _effects_of(file: Path) -> "ChangeEffects | None":
-    """What changes of the input did, if the file has predictions for any."""
+def effects_of(file: Path) -> "ChangeEffects | None":
+    """What changes of the input did; None if the file has predictions for the unchanged input only."""
     from bench.train.change_effects import change_effects
     from bench.train.predictions import read_changed_predictions
 

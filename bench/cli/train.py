@@ -18,6 +18,7 @@ from bench.cli.arguments import (
     model_arguments,
 )
 from bench.cli.console import print_json, print_note, print_table, print_text
+from bench.cli.predictions import effects_of, show_effects
 from bench.cli.run_display import (
     LiveRun,
     print_prediction_files,
@@ -313,6 +314,8 @@ def _run_accuracy(
     print_summary(summary)
     for record in [record for record in summary.finished if record.is_good]:  # the summary names what failed
         show_accuracy(record, folder=summary.folder)
+        if "change" in record.case.measures["accuracy"] and "predictions" in record.artifacts:
+            show_effects(effects_of(summary.folder / record.artifacts["predictions"]))
         _print_circumstances(record)
     if not summary.finished:
         show_stored_accuracy(summary.stored, folder=summary.folder)

@@ -1,5 +1,6 @@
 """What an evaluation may have done differently from the training of its weights: a candidate for each such mistake."""
 
+import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -102,6 +103,11 @@ def _pixels(setting: Setting, stored: InputProtocol) -> Iterator[Candidate]:
     yield _of_parts(setting, "value range", scale=1 if scale == 255 else 255)
     own = _normalisation(scale, p.mean, p.std)
     for mean, std in dict.fromkeys([*_stored_normalisation(stored), *zoo_normalisations()]):
+        if all(
+            math.isclose(new, old, rel_tol=0.01, abs_tol=0.002)
+            for new, old in zip((*mean, *std), (*own[0], *own[1]), strict=True)
+        ):
+            continue  # what the evaluation does already, but for rounding
         is_range = not 1 / DIFFERENT_RANGE < std[0] / own[1][0] < DIFFERENT_RANGE
         topic = "value range, mean and deviation" if is_range else "mean and deviation"
         in_scale = {"mean": _scaled(mean, scale), "std": _scaled(std, scale)}

@@ -52,7 +52,7 @@ UNFIT = (BenchError, RuntimeError, ValueError, TypeError, IndexError, AssertionE
 class Trial:
     """One candidate of one round: on how many videos it was tried, its paired gain, and McNemar's p, uncorrected.
 
-    `outcome` is `cause`, `as good as the cause`, `no gain`, or why it could not be tried.
+    `outcome` is `cause`, `as good as the cause`, `less than the cause`, `no gain`, or why it could not be tried.
     """
 
     topic: str
@@ -395,6 +395,9 @@ class _Search:
         cause = None
         if sure:
             place, candidate, pair = self._simplest_of_best(sure)
+            for other, _, tested in results:
+                if tested.won > tested.lost:
+                    trials[other] = replace(trials[other], outcome="less than the cause")
             for other, _, _ in self._as_good(sure, pair):
                 trials[other] = replace(trials[other], outcome="as good as the cause")
             trials[place] = replace(trials[place], outcome="cause")
