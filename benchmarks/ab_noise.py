@@ -3,8 +3,8 @@
     python benchmarks/ab_noise.py --same 50 --slower 20 --minutes 240
 
 Each measurement runs the command as users type it: a model of twenty equal layers against itself, or against one with
-one (5 %) or two (10 %) more layers. Results are appended to ab_noise.jsonl, and ab_noise.md is rewritten from all of
-them, so that several short runs add up.
+one (5 %), two (10 %) or ten (50 %) more layers. Results are appended to ab_noise.jsonl, and ab_noise.md is rewritten
+from all of them, so that several short runs add up.
 """
 
 import argparse
@@ -25,8 +25,9 @@ from bench.runner.environment import describe_environment
 
 HERE = Path(__file__).parent
 RAW, TABLE = HERE / "ab_noise.jsonl", HERE / "ab_noise.md"
-WANTED = {"same": 50, "plus 5 %": 20, "plus 10 %": 20}
-HEADS = {"same": "plain", "plus 5 %": "one_more", "plus 10 %": "two_more"}
+WANTED = {"same": 20, "plus 5 %": 5, "plus 10 %": 5, "plus 50 %": 5}
+HEADS = {"same": "plain", "plus 5 %": "one_more", "plus 10 %": "two_more", "plus 50 %": "ten_more"}
+TEST, FORMER_TEST = "e-value", "8 analyses"  # docs/decisions/0022; lines without a test are of the former one
 METRIC = "latency.p50_ms"
 SUITE = f"""\
 suite: ab_noise
@@ -62,6 +63,10 @@ def one_more(num_classes=10):
 
 def two_more(num_classes=10):
     return Model(22, num_classes)
+
+
+def ten_more(num_classes=10):
+    return Model(30, num_classes)
 """
 
 
@@ -85,6 +90,7 @@ def measure(kind: str, *, budget: str, folder: Path) -> dict[str, Any]:
     return {
         "at": datetime.now(UTC).isoformat(timespec="seconds"),
         "kind": kind,
+        "test": TEST,
         **{name: row[name] for name in ("verdict", "ratio", "interval", "base")},
         "runs": row["runs"][1],
         "budget": budget,
@@ -95,7 +101,7 @@ def measure(kind: str, *, budget: str, folder: Path) -> dict[str, Any]:
 
 def kinds_to_do(same: int, slower: int) -> Iterator[str]:
     """Yield the kinds in turn, so that an interrupted run has some of each."""
-    left = {"same": same, "plus 5 %": slower, "plus 10 %": slower}
+    left = {kind: same if kind == "same" else slower for kind in WANTED}
     while any(left.values()):
         for kind in left:
             if left[kind]:
@@ -110,19 +116,22 @@ def table(lines: Sequence[dict[str, Any]]) -> str:
     loads = [line["load_1min"] for line in lines]
     text = [
         "# `vbench ab` on a shared machine\n",
-        "A model of twenty equal layers against itself, and against one with one (5 %) or two (10 %) more layers; "
+        "A model of twenty equal layers against itself, and against one with one (5 %), two (10 %) or ten (50 %) more "
+        "layers; "
         "limit 3 % on `latency.p50_ms`. Each measurement is one `vbench ab` with the given budget. Written by "
         "ab_noise.py from ab_noise.jsonl.\n",
         f"{hardware.get('cpu')}, {hardware.get('cpu_threads_usable')} threads usable, {software.get('os')}, Python "
         f"{software.get('python')}, torch {software.get('torch')}, OMP_NUM_THREADS "
         f"{os.environ.get('OMP_NUM_THREADS', 'not set')}. Load while measuring: "
         f"{min(loads):.1f} to {max(loads):.1f}.\n",
-        "| head | measurements | worse | better | same | inconclusive | called changed, 95 % interval | median ratio "
-        "| runs a side, median | seconds, median | budget |",
-        "|---|---:|---:|---:|---:|---:|---|---:|---:|---:|---|",
+        "| head | test | measurements | worse | better | same | inconclusive | called changed, 95 % interval "
+        "| median ratio | runs a side, median | seconds, median | budget |",
+        "|---|---|---:|---:|---:|---:|---:|---|---:|---:|---:|---|",
     ]
-    by_kind = {kind: [line for line in lines if line["kind"] == kind] for kind in WANTED}
-    text += [_row(kind, of_kind) for kind, of_kind in by_kind.items() if of_kind]
+    groups: dict[tuple[str, str], list[dict[str, Any]]] = {(k, t): [] for k in WANTED for t in (FORMER_TEST, TEST)}
+    for line in lines:
+        groups[line["kind"], line.get("test", FORMER_TEST)].append(line)
+    text += [_row(*group, chosen) for group, chosen in groups.items() if chosen]
     missing = [f"{n - have} {kind}" for kind, n in WANTED.items() if (have := _count(lines, kind)) < n]
     if missing:
         wanted = ", ".join(f"{n} {kind}" for kind, n in WANTED.items())
@@ -130,12 +139,13 @@ def table(lines: Sequence[dict[str, Any]]) -> str:
     return "\n".join(text) + "\n"
 
 
-def _row(kind: str, lines: Sequence[dict[str, Any]]) -> str:
+def _row(kind: str, test: str, lines: Sequence[dict[str, Any]]) -> str:
     verdicts = [read_verdict(line["verdict"]) for line in lines]
     counts = [verdicts.count(verdict) for verdict in ("worse", "better", "same", "inconclusive")]
     called = wilson_interval(counts[0] + counts[1], len(lines))
     cells = [
         kind,
+        test,
         len(lines),
         *counts,
         f"{called.low:.0%} to {called.high:.0%}",
@@ -148,7 +158,7 @@ def _row(kind: str, lines: Sequence[dict[str, Any]]) -> str:
 
 
 def _count(lines: Sequence[dict[str, Any]], kind: str) -> int:
-    return sum(line["kind"] == kind for line in lines)
+    return sum(line["kind"] == kind and line.get("test") == TEST for line in lines)
 
 
 def main() -> None:
