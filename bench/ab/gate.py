@@ -61,6 +61,7 @@ def ab(
     apart: bool = False,
     counts: bool = False,
     shard: tuple[int, int] | None = None,
+    only: str | None = None,
     wait_idle_s: float | None = None,
     on_note: OnNote = lambda text: None,
 ) -> Comparison:
@@ -68,7 +69,8 @@ def ab(
 
     A side is a commit, branch or tag; `.`, the working folder as it is; `model:NAME` or `package.module:factory`, which
     replaces the suite's one model; or `python:PATH`, the interpreter of another environment. Counts are compared first;
-    with `counts`, nothing else is. `shard` (i, n) takes every n-th case from the i-th on. With `wait_idle_s`, timing
+    with `counts`, nothing else is. `shard` (i, n) takes every n-th case from the i-th on, `only` the one case
+    with this id or part of its title. With `wait_idle_s`, timing
     waits for an idle machine, at most so long, which does not count for the budget. On a CPU two processes, one of each
     side, take turns by steps; with `apart`, or on a GPU, they run one after the other. Records of both stay in
     `<out>/base` and `<out>/head` (`results/<suite>-ab/<time>`); `identify` keeps home folders and host names in them.
@@ -113,6 +115,8 @@ def ab(
             raise
         is_by_place = _has_model(specs) or bool(suite.data.get("renamed"))
         pairing = pair_plans(sides[0].cases, sides[1].cases, by_place=is_by_place)
+        if only is not None:
+            pairing = the_one_case(pairing, sides[1].cases, only)
         if shard is not None:
             pairing = part_of(pairing, shard)
         partners = {case: sides[0].cases[place].id for case, (place, _) in pairing.shared.items()}
@@ -181,6 +185,22 @@ def part_of(pairing: Pairing, shard: tuple[int, int]) -> Pairing:
         missing=pairing.missing if is_first else (),
         added=pairing.added if is_first else (),
     )
+
+
+def the_one_case(pairing: Pairing, cases: Sequence[PlannedCase], wanted: str) -> Pairing:
+    """Return the one shared case of head with this id or title, or else part or pattern of its title.
+
+    Raises InputError if there is none or several.
+    """
+    titles = {case.id: case.title for case in cases if case.id in pairing.shared}
+    exact = [key for key, title in titles.items() if wanted in (key, title)]
+    found = exact or [key for key, title in titles.items() if wanted in title or fnmatchcase(title, wanted)]
+    if len(found) != 1:
+        listed = ", ".join(f"{title} ({key})" for key, title in list(titles.items())[:8])
+        raise InputError(
+            f"{wanted!r} is {len(found) or 'no'} {'cases' if found else 'case'} of the suite; it has: {listed}"
+        )
+    return Pairing(shared={found[0]: pairing.shared[found[0]]}, missing=(), added=())
 
 
 class Measurement:

@@ -21,7 +21,7 @@ from bench.cli.data import data_app
 from bench.cli.diagnose import diagnose
 from bench.cli.examples import add_examples
 from bench.cli.explain import explain
-from bench.cli.gate import ab, baseline_app, compare, history
+from bench.cli.gate import ab, baseline_app, bisect, compare, history
 from bench.cli.init import init
 from bench.cli.listings import measures_app, recipes_app, show_help, suites_app
 from bench.cli.models import models
@@ -77,7 +77,7 @@ USAGE_ERROR: Any = typer.BadParameter.__mro__[1]
 COMMANDS: dict[str, tuple[Callable[..., None] | typer.Typer, ...]] = {
     "Measure": (profile, init, run, plan, status, report),
     "Train and evaluate": (train, evaluate, predict, predictions, diagnose, explain, features),
-    "Guard": (compare, ab, baseline_app, history),
+    "Guard": (compare, ab, baseline_app, history, bisect),
     "Look up": (models, weights_app, data_app, suites_app, recipes_app, measures_app, results_app, query),
 }
 NAMES: dict[Any, str] = {evaluate: "eval"}

@@ -19,6 +19,7 @@ from bench.cli.suite_commands import Identify, Shard, Trust, read_trusted_suite
 from bench.core.errors import InputError
 
 if TYPE_CHECKING:
+    from bench.ab.bisect import Judgement
     from bench.comparison.baselines import Baseline
     from bench.comparison.history import History, LevelChange
     from bench.comparison.verdicts import Comparison
@@ -157,6 +158,58 @@ def ab(
         on_note=print_note,
     )
     raise typer.Exit(outputs.give(found))
+
+
+def bisect(
+    metric: Annotated[str, typer.Argument(metavar="METRIC", help="Such as latency.p50_ms, with labels if needed.")],
+    case: Annotated[str, typer.Argument(metavar="CASE", help="A case's id, or part or pattern of its title.")],
+    good: Annotated[str, typer.Argument(metavar="GOOD", help="A commit, branch or tag from before the change.")],
+    bad: Annotated[str, typer.Argument(metavar="BAD", help="A later one that is worse.")],
+    suite: Annotated[Path, typer.Option("--suite", metavar="SUITE", help="The suite file that has the case.")],
+    limit: Annotated[str, typer.Option("--limit", help="By how much bad commits are worse.")] = "3%",
+    budget: Annotated[str, typer.Option("--budget", help="Time for each commit, such as 90s or 10m.")] = "5m",
+    out: Annotated[
+        Path, typer.Option("--out", help="Folder of records and judgements; a stopped bisection goes on from there.")
+    ] = Path("results/bisect"),
+    small: Annotated[bool, typer.Option("--small", help="The suite's small form.")] = False,
+    trust: Trust = False,
+    as_json: AsJson = False,
+) -> None:
+    """Find the first commit after GOOD that made a metric worse; each is measured alternately with GOOD.
+
+    Exit code 1: found. 4: it is one of several, because some could not be decided. 0: BAD is not worse.
+    """
+    from bench.ab.bisect import KeptJudgements, commits_between, judge_by_measuring
+    from bench.ab.bisect import bisect as find_first_bad
+
+    tree = read_trusted_suite(suite, small=small, trust=trust)
+    _limits([f"{metric}={limit}"])
+    budget_s = seconds_of(budget, flag="--budget")
+    commits = commits_between(good, bad)
+    kept = KeptJudgements(out, {"metric": metric, "case": case, "good": good, "bad": commits[-1], "limit": limit})
+    measure = judge_by_measuring(
+        metric, case, tree, good=good, limit=limit, budget_s=budget_s, out=out, on_note=print_note
+    )
+
+    def judge(commit: str) -> "Judgement":
+        judgement = measure(commit)
+        kept.keep(commit, judgement)
+        return judgement
+
+    if kept.judged:
+        print_note(f"{len(kept.judged)} of {len(commits)} commits were judged before: {out}")
+    found = find_first_bad(commits, judge, good=good, judged=kept.judged)
+    if as_json:
+        print_json({"exit_code": found.exit_code, **asdict(found)})
+    elif found.first_bad:
+        print_text(f"first bad commit: {found.first_bad}")
+    elif found.candidates:
+        print_text("the first bad commit is one of these, which could not be decided:")
+        for commit in found.candidates:
+            print_text(f"  {commit}")
+    else:
+        print_text(f"{bad} is not worse than {good}: nothing to find")
+    raise typer.Exit(found.exit_code)
 
 
 @baseline_app.command("save")
