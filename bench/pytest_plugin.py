@@ -35,7 +35,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("vbench")
     group.addoption("--vbench-update", action="store_true", help="keep what vbench gates measure as their baseline")
     group.addoption("--vbench-compare", metavar="REF", help="measure this commit too, and compare with it")
-    group.addoption("--vbench-budget", metavar="TIME", default="5m", help="for --vbench-compare (default: 5m a gate)")
+    group.addoption(
+        "--vbench-budget",
+        metavar="SECONDS",
+        type=float,
+        default=300.0,
+        help="for --vbench-compare (default: 300 a gate)",
+    )
     group.addoption("--vbench-baseline", metavar="FOLDER", help=f"where baselines are kept (default: {BASELINE})")
     group.addoption("--vbench-identify", action="store_true", help="keep home folders and host names in baselines")
     group.addoption("--vbench-across", action="store_true", help="compare with baselines of other machines too")
@@ -53,7 +59,7 @@ def vbench(request: pytest.FixtureRequest, tmp_path: Path) -> "Gate":
         is_across=bool(config.getoption("--vbench-across")),
         identify=bool(config.getoption("--vbench-identify")),
         compare_with=config.getoption("--vbench-compare"),
-        budget=str(config.getoption("--vbench-budget")),
+        budget_s=config.getoption("--vbench-budget"),
         properties=request.node.user_properties,  # the fixture record_property warns about xunit2, the default
     )
 
@@ -70,12 +76,12 @@ class Gate:
         is_across: bool,
         identify: bool = False,
         compare_with: str | None = None,
-        budget: str = "5m",
+        budget_s: float = 300.0,
         properties: list[tuple[str, object]] | None = None,
     ) -> None:
         self.baseline, self.work = baseline, work
         self.does_update, self.is_across, self.identify = does_update, is_across, identify
-        self.compare_with, self.budget, self._properties = compare_with, budget, properties
+        self.compare_with, self.budget_s, self._properties = compare_with, budget_s, properties
 
     def gate(
         self,
@@ -126,7 +132,6 @@ class Gate:
     def _compare_commit(self, case: "Case", metric: str, limit: str | None) -> "Comparison":
         """Measure the commit and the working folder alternately, as `vbench ab` does."""
         from bench.ab.gate import ab
-        from bench.cli.arguments import seconds_of
         from bench.comparison.allowed_changes import DEFAULT, EXACTLY
         from bench.core.registry import MEASURES
         from bench.core.yaml_tree import Tree
@@ -150,7 +155,7 @@ class Gate:
             self.compare_with,
             ".",
             Tree.of(suite, name="the test"),
-            budget_s=seconds_of(self.budget, flag="--vbench-budget"),
+            budget_s=self.budget_s,
             out=self.work / "ab",
             identify=self.identify,
             across=self.is_across,

@@ -313,7 +313,7 @@ def test_a_commit_is_measured_alternately_with_the_working_folder(
         return [local.run_case(case, None, run_index=n, freshness="") for n in range(5)]  # type: ignore[arg-type]
 
     monkeypatch.setattr("bench.ab.gate.ab", measured_ab)
-    passed, said = outcome("--vbench-compare", "main", "--vbench-budget", "2m", metric=metric, more=more)
+    passed, said = outcome("--vbench-compare", "main", "--vbench-budget", "120", metric=metric, more=more)
     assert not passed
     assert "worse: latency.p50_ms of c3d 16x1x112: +50.0 %" in said
     [(base, head, suite, budget_s, gates)] = asked
