@@ -20,6 +20,7 @@ from bench.core.registry import SECTIONS, SectionEntry
 from bench.core.schema import Record, Status
 from bench.reporting.results import Results, collect
 from bench.reporting.site import MOST_CASES_IN_SINGLE_FILE, ReportWarning, build_site, report
+from bench.reporting.table import plain_table
 from bench.store import RecordStore, StoreWarning
 
 BOARD = "leaderboard-table"
@@ -346,6 +347,31 @@ def test_a_report_removes_pages_of_an_earlier_one_and_no_other_file(make: Simple
     assert len(list((tmp_path / "data" / "cases").iterdir())) == 1
     assert (tmp_path / "mine.html").is_file()
     assert (tmp_path / "data" / "mine.js").is_file()
+
+
+def test_only_files_that_changed_are_written_again(make: SimpleNamespace, tmp_path: Path) -> None:
+    records = [make.counts("a"), make.counts("b")]
+    for count in (1, 2):
+        report(records[:count], out=tmp_path)
+        if count == 1:
+            before = {file: file.stat().st_mtime_ns for file in tmp_path.rglob("*.html")}
+    changed = {file.name for file, then in before.items() if file.stat().st_mtime_ns != then}
+    assert {"index.html", "board.html"} <= changed
+    method = tmp_path / "method.html"
+    text = method.read_text(encoding="utf-8")
+    method.write_text(text, encoding="utf-8")
+    then = method.stat().st_mtime_ns
+    report(records, out=tmp_path)
+    assert method.stat().st_mtime_ns == then
+
+
+def test_a_table_that_is_too_long_says_how_many_rows_it_has() -> None:
+    table = plain_table("long", caption="", heads=["Name"], rows=[[f"row {n:03}"] for n in range(500)])
+    html = table.html(most_characters=10_000)
+    row = len('<tr><th scope="row">row 000</th></tr>')
+    assert f"The first {10_000 // row} of 500 rows are in this page" in html
+    assert html.count('<tr><th scope="row">') == 10_000 // row
+    assert "are in this page" not in table.html()
 
 
 def test_the_summary_names_the_data_set_with_its_videos(make: SimpleNamespace) -> None:
