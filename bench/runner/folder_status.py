@@ -48,13 +48,14 @@ def folder_status(folder: Path) -> FolderStatus:
     runs = planned if isinstance(planned, dict) else {}
     records = latest_runs(read_records(folder)) if any(folder.glob("records*.jsonl")) else []
     last = {(r.case_id, r.run_index): r.status for r in records if not runs or r.case_id in runs}
+    leases = Leases(folder, worker="status").states()
     jobs, problem = _job_states(read_submissions(folder))
     return FolderStatus(
         folder=folder,
         suite=str(info.get("name", "")),
         planned=sum(int(str(number)) for number in runs.values()) if runs else None,
         statuses=Counter(last.values()),
-        working=tuple(Leases(folder, worker="status").states()),
+        working=tuple(lease for lease in leases if not (lease.has_expired and lease.run in last)),
         jobs=tuple(jobs),
         problem=problem,
     )

@@ -394,7 +394,9 @@ def _member_of(store: RecordStore, worker: SharedWorker | None) -> Iterator[tupl
     if worker is None:
         try:
             with store.lock():
-                yield store, WorkQueue(store.folder, Leases(store.folder, worker=LOCAL))
+                leases = Leases(store.folder, worker=LOCAL)
+                leases.remove_expired()
+                yield store, WorkQueue(store.folder, leases)
                 return
         except FolderSharedError:
             worker = SharedWorker.of_this_process()

@@ -160,6 +160,8 @@ def follow(
             sleep(POLL_S)
     if follower.is_done and sent.jobs:
         executor_class(sent.executor).cancel(sent.jobs)  # jobs that still wait would find nothing to do
+    if follower.is_done:
+        leases.remove_expired()
     for sink in sinks:
         sink.close()
     results = tuple(follower.results.values())

@@ -64,6 +64,10 @@ class LeaseState:
     silent_s: float
 
     @property
+    def run(self) -> tuple[str, int]:
+        return self.facts.case_id, self.facts.run_index
+
+    @property
     def has_expired(self) -> bool:
         return self.silent_s > EXPIRES_S or self.facts.is_orphaned
 
@@ -142,6 +146,13 @@ class Leases:
             files = sorted(self.folder.glob("*.json")) if self.folder.is_dir() else []
             found = [state for file in files if (state := self._state(file))]
         return sorted(found, key=lambda state: state.facts.started_at)
+
+    def remove_expired(self) -> None:
+        """Remove what workers left behind that were killed after they had stored their result."""
+        with store_errors(self.folder, "written"):
+            for state in self.states():
+                if state.has_expired:
+                    self._remove(self.folder / f"{state.facts.case_id}-{state.facts.run_index}.json", state.facts)
 
     def _state(self, file: Path) -> LeaseState | None:
         with suppress(FileNotFoundError):

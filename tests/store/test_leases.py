@@ -112,6 +112,15 @@ def test_of_many_workers_at_once_one_wins_each_run(tmp_path: Path, is_expired: b
     assert taken.empty()
 
 
+def test_what_a_killed_worker_left_is_removed(tmp_path: Path) -> None:
+    (leases,) = workers(tmp_path, "one")
+    leases.take("a", 0)
+    leases.take("b", 0)
+    age(tmp_path, 2 * EXPIRES_S)
+    leases.remove_expired()
+    assert [state.facts.case_id for state in leases.states()] == ["b"]
+
+
 def test_states_tell_who_works_on_what(tmp_path: Path) -> None:
     (leases,) = workers(tmp_path, "node7")
     leases.take("a", 3, title="c3d")

@@ -120,6 +120,7 @@ def test_a_suite_survives_a_lost_node_a_cancelled_job_and_two_submissions(
     cluster.run("scancel", on_n2[0])
 
     text = first.communicate(timeout=DEADLINE_S)[0]
+    second.communicate()
     assert first.returncode == 3, text
     winners = latest_runs(read_records(results))
     states = Counter(record.status for record in winners)
