@@ -47,7 +47,7 @@ class Mixer(nn.Module):
         both = (self._prepared(inputs_BDN, "", "A_log"), self._prepared(inputs_BDN.flip(2), "_b", "A_b_log"))
         causal_BND, *rest = (torch.cat(parts) for parts in zip(*both, strict=True))
         skips = torch.stack([self.get_parameter(f"D{end}").float() for end in ("", "_b")])
-        skipped = (causal_BND.unflatten(0, (2, -1)) * skips[:, None, None]).flatten(0, 1)
+        skipped = (split_axis(causal_BND, 0, 2, -1) * skips[:, None, None]).flatten(0, 1)
         forward, backward = (selective_scan(causal_BND, *rest) + skipped).transpose(1, 2).to(x.dtype).chunk(2)
         mixed: Tensor = self.out_proj(((forward + backward.flip(2)) * F.silu(gate_BDN)).transpose(1, 2))
         return mixed
