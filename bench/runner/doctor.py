@@ -24,6 +24,10 @@ EXTRAS = {
     "tensorrt": ("compile: tensorrt, on NVIDIA GPUs", ("torch-tensorrt",)),
     "tensorboard": ("`vbench train --tensorboard`", ("tensorboard",)),
     "query": ("`vbench query`: SQL over records", ("duckdb",)),
+    "slurm": ("`vbench run --executor slurm`", ("submitit",)),
+    "mlflow": ("`vbench run --sink mlflow:…`", ("mlflow-skinny",)),
+    "wandb": ("`vbench run --sink wandb:…`", ("wandb",)),
+    "trackio": ("`vbench run --sink trackio:…`", ("trackio",)),
 }
 DISTRIBUTION = "vbench-video"
 
