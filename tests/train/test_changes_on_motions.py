@@ -1,5 +1,7 @@
 """Changed input on `motions`, whose answers are known: a clip backwards is a clip of the opposite class of its pair."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -11,9 +13,9 @@ from bench.models.factory import create_model
 from bench.train.evaluating import evaluate_changes
 from bench.train.fitting import fit
 from bench.train.recipe import read_recipe
-from tests.test_shipped_suites import SUITES
 
 pytestmark = pytest.mark.slow
+RECIPE = Path(__file__).parents[2] / "suites" / "recipes" / "quick.yaml"
 CLIP = Clip.model_validate("16x1x32")
 NAMES = ["reversed", "shuffled", "single_frame"]
 CHANCE = 1 / 8
@@ -24,7 +26,7 @@ def evaluated(tmp_path_factory):
     """Evaluations of a trained network by its kernel depth in time: 1 sees single frames, 3 sees motion."""
     root = tmp_path_factory.mktemp("data") / "motions"
     train, val = (open_dataset("motions", root=root, split=split, clips_per_class=64) for split in ("train", "val"))
-    recipe = read_recipe(SUITES / "recipes" / "quick.yaml")
+    recipe = read_recipe(RECIPE)
     found = {}
     for depth in (1, 3):
         torch.manual_seed(0)
