@@ -127,3 +127,26 @@ def test_a_killed_run_leaves_no_worker(folder: Path) -> None:
     while children_left(os.environ[LINEAGE]):
         assert time.monotonic() < deadline
         time.sleep(0.05)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+@pytest.mark.parametrize("where", ["plug-in", "model"])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.slow
+def test_a_signal_while_planning_ends_in_one_line_and_leaves_no_process(
+    folder: Path, number: signal.Signals, where: str
+) -> None:
+    wait = "import pathlib, time; pathlib.Path('waiting').touch(); time.sleep(90)\n"
+    (folder / "waits.py").write_text(wait if where == "plug-in" else f"def net(num_classes=2):\n    {wait}")
+    plugins, model = ("[waits]", "c3d") if where == "plug-in" else ("[]", "waits:net")
+    (folder / "s.yaml").write_text(
+        f"suite: s\nplugins: {plugins}\nmodels: ['{model}']\nmatrix: {{clip: [2x1x8]}}\nmeasure: {{params: {{}}}}\n"
+    )
+    command = [sys.executable, "-m", "bench", "plan", "s.yaml"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    until((folder / "waiting").exists, process)
+    process.send_signal(number)
+    out, err = process.communicate(timeout=30)
+    assert process.returncode == 128 + number
+    assert (out, len(err.splitlines())) == ("", 1), err
+    assert not children_left(os.environ[LINEAGE])
