@@ -100,7 +100,7 @@ def run(
     port: Port = None,
     executor: Annotated[
         str | None,
-        typer.Option(metavar="NAME", help="Run on a cluster: slurm.", rich_help_panel="On a cluster"),
+        typer.Option(metavar="NAME", help="Run on a cluster: slurm or ray.", rich_help_panel="On a cluster"),
     ] = None,
     detach: Annotated[
         bool,
@@ -118,6 +118,9 @@ def run(
     time: Annotated[
         str | None,
         typer.Option(metavar="TIME", help="Limit of a job: 2:00:00, 1-12; one hour.", rich_help_panel="On a cluster"),
+    ] = None,
+    address: Annotated[
+        str | None, typer.Option(metavar="ADDRESS", help="Ray's cluster; RAY_ADDRESS.", rich_help_panel="On a cluster")
     ] = None,
     job_option: Annotated[
         list[str] | None,
@@ -152,7 +155,7 @@ def run(
             values={"--rerun": rerun, "--wait-idle": wait_idle, "--shard": shard},
             lists={"--set": changes, "--only": only, "--case": case},
         )
-        job = {"partition": partition, "gres": gres, "time": time, "options": pairs_of(job_option)}
+        job = {"address": address, "partition": partition, "gres": gres, "time": time, "options": pairs_of(job_option)}
         sent = submit(tree, executor, command, job=job, most_jobs=max_jobs, **options)
         if detach:
             raise typer.Exit(0)

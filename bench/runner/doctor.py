@@ -25,6 +25,7 @@ EXTRAS = {
     "tensorboard": ("`vbench train --tensorboard`", ("tensorboard",)),
     "query": ("`vbench query`: SQL over records", ("duckdb",)),
     "slurm": ("`vbench run --executor slurm`", ("submitit",)),
+    "ray": ("`vbench run --executor ray`", ("ray",)),
     "mlflow": ("`vbench run --sink mlflow:…`", ("mlflow-skinny",)),
     "wandb": ("`vbench run --sink wandb:…`", ("wandb",)),
     "trackio": ("`vbench run --sink trackio:…`", ("trackio",)),
