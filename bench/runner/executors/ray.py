@@ -5,6 +5,7 @@ else there. A request that no node can serve would wait for ever, so it is refus
 """
 
 import os
+import socket
 import subprocess
 import threading
 from collections.abc import Mapping, Sequence
@@ -125,11 +126,19 @@ def _connected(address: str) -> Any:
         raise MissingPackageError("ray", needed_for="--executor ray", install=install) from None
     if not ray.is_initialized():
         try:
+            _require_answer(address)
             ray.init(address=address, namespace=NAMESPACE, log_to_driver=False, logging_level="ERROR")
-        except (ConnectionError, ValueError, RuntimeError) as error:
+        except (OSError, ValueError, RuntimeError) as error:
             line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
             raise InputError(f"--executor ray: no cluster at {address}: {line}") from None
     return ray
+
+
+def _require_answer(address: str) -> None:
+    """Raise OSError if nothing listens at `host:port`, for which Ray itself waits for minutes."""
+    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    if colon and port.isdigit():
+        socket.create_connection((host, int(port)), timeout=ASK_S).close()
 
 
 def _nodes(ray: Any) -> list[Mapping[str, float]]:
