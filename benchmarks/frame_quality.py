@@ -22,11 +22,11 @@ from turns import environment_line
 
 from bench.core.errors import VideoError
 from bench.core.schema import clip_from_text
+from bench.data.clip_batches import train_batches, view_batches
 from bench.data.collection import VideoSet, open_dataset
 from bench.data.decode import read_frames
 from bench.data.geometry import Covering, resize, upright_size
 from bench.data.index import videos_under
-from bench.data.loading import train_batches, view_batches
 from bench.data.prepare import every_frame, prepare_frames
 from bench.data.transforms import Augmentation, normalise, spatial_views
 from bench.models.base import inputs_of

@@ -20,11 +20,11 @@ import torch
 from turns import environment_line, long_clips, readable_videos
 
 from bench.core.schema import Clip
+from bench.data.clip_batches import epoch_order, train_batches
 from bench.data.clips import ClipReader
 from bench.data.collection import VideoSet
-from bench.data.loading import epoch_order, train_batches
+from bench.data.frame_sampling import Part, generator_of, sample_clip
 from bench.data.prepare import prepare_frames, prepare_reencoded
-from bench.data.sampling import Part, generator_of, sample_clip
 from bench.data.transforms import Augmentation
 
 CLIP = Clip.model_validate("16x1x112")

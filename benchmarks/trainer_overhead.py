@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from bench.core.stats import median_interval
-from bench.data.loading import Batch
+from bench.data.clip_batches import Batch
 from bench.models.factory import create_model
 from bench.runner.environment import describe_environment
 from bench.train.ranks import Ranks

@@ -7,8 +7,8 @@ import torch
 
 import bench
 from bench.core.schema import Clip
+from bench.data.clip_batches import UnreadVideo, view_batches
 from bench.data.collection import Video, video_set
-from bench.data.loading import UnreadVideo, view_batches
 from bench.models.base import VideoModel, inputs_of
 
 CLIP = Clip.model_validate("8x4x32")

@@ -9,7 +9,6 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from bench.ab.budget import budget_lines, longer_budget
 from bench.ab.pairs import run_apart, run_at_once, run_together
 from bench.ab.rounds import Rounds, measure_rounds
 from bench.ab.sides import (
@@ -23,6 +22,7 @@ from bench.ab.sides import (
     suite_for_side,
     with_former_names,
 )
+from bench.ab.time_budget import budget_lines, longer_budget
 from bench.comparison.allowed_changes import GateValue, read_rules, refuse_noise
 from bench.comparison.interim import InterimAnalyses, open_cases
 from bench.comparison.sequential import MAX_PAIRS

@@ -91,7 +91,7 @@ class InputProtocol(Frozen):
     `resize` is `short:N` (short side, aspect kept), `HxW`, `cover` (just enough for the crop) or `none`; `rounding` is
     that of the scaled long side. `crop` is the window that the model sees, `N` or `HxW`, and `crop_rounding` that of
     the centre crop's place; `clip` is frames x stride (`16x1`) or frames at a rate (`16x@15fps`). `sampling`,
-    `placement` and `short` are those of `bench.data.sampling.sample_views`.
+    `placement` and `short` are those of `bench.data.frame_sampling.sample_views`.
     `averaging` is what the mean over a video's views is taken of; `max` takes the maximum of the probabilities instead.
     `classes` are the names of the outputs in their order.
     """

@@ -14,11 +14,11 @@ from bench.core.errors import InputError, MissingFrameError, VideoError
 from bench.data.collection import Video
 from bench.data.decode import read_frames
 from bench.data.frame_folder import list_frames, read_flow
+from bench.data.frame_sampling import Part, part_between
 from bench.data.geometry import Size
 from bench.data.hdf5_frames import count_frames
 from bench.data.media import HDF5_SUFFIXES
 from bench.data.pyav_reader import claimed_length
-from bench.data.sampling import Part, part_between
 
 Choose = Callable[[Part], Sequence[Sequence[int]]]
 Frames = NDArray[np.uint8]

@@ -13,8 +13,8 @@ from bench.core.errors import InputError, VideoError
 from bench.core.schema import Clip
 from bench.data.clips import ClipReader
 from bench.data.collection import VideoSet
+from bench.data.frame_sampling import Part, generator_of, sample_clip
 from bench.data.parallel import Failed
-from bench.data.sampling import Part, generator_of, sample_clip
 from bench.data.transforms import Augmentation, normalise
 
 STAGES = ("decode", "transform", "collate", "copy")

@@ -20,8 +20,8 @@ from bench.core.errors import InputError, UnknownNameError, VideoError
 from bench.core.input_protocol import CropRounding, Short
 from bench.core.schema import Clip
 from bench.core.validation import plain_message, spelling_hint
+from bench.data.frame_sampling import Sampling
 from bench.data.geometry import Covering, Size
-from bench.data.sampling import Sampling
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -41,12 +41,12 @@ Pixels = Annotated[int, Field(ge=1)]
 class Augmentation:
     """How training clips are drawn; by default only their place in time is random.
 
-    `sampling` and `short`: see `bench.data.sampling`. `resize` is the short side or (H, W) that the decoder scales to
-    first; `short_side` draws it between two bounds instead (SlowFast). `crop`: `random_resized` takes an area of
-    `scale` with an aspect ratio within `ratio`; `multi_scale` a square of one of `scales` of the short side, at a
-    corner or the centre (Wang et al., 2015); `random` and `centre` a window of the clip's own size. `flip`, `grayscale`
-    and `erase` are probabilities. `color_jitter` is (brightness, contrast, saturation, hue). `rand_augment` is
-    (operations, magnitude up to 30).
+    `sampling` and `short`: see `bench.data.frame_sampling`. `resize` is the short side or (H, W) that the decoder
+    scales to first; `short_side` draws it between two bounds instead (SlowFast). `crop`: `random_resized` takes an
+    area of `scale` with an aspect ratio within `ratio`; `multi_scale` a square of one of `scales` of the short side,
+    at a corner or the centre (Wang et al., 2015); `random` and `centre` a window of the clip's own size. `flip`,
+    `grayscale` and `erase` are probabilities. `color_jitter` is (brightness, contrast, saturation, hue).
+    `rand_augment` is (operations, magnitude up to 30).
     """
 
     sampling: Sampling = "random"

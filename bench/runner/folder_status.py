@@ -10,7 +10,7 @@ from bench.core.errors import InputError, StoreError, UnknownNameError
 from bench.runner import executors
 from bench.runner.executor import FINAL, Executor, JobState, Submission, read_submissions
 from bench.store.leases import Leases, LeaseState
-from bench.store.reading import latest_runs, read_records, read_suite_info
+from bench.store.stored_records import latest_runs, read_records, read_suite_info
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,9 +2,9 @@
 
 from bench.store.frame import ListedRun, list_runs, load_records
 from bench.store.lines import MIGRATIONS, NewerVersionError, RunFacts, StoreWarning, store_errors
-from bench.store.reading import Source, latest_runs, read_records, read_suite_info, record_files
 from bench.store.record_store import DAMAGED, RECORDS, SUITE_FILE, RecordStore
 from bench.store.record_tables import read_values
+from bench.store.stored_records import Source, latest_runs, read_records, read_suite_info, record_files
 
 __all__ = [
     "DAMAGED",

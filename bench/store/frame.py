@@ -6,8 +6,8 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from bench.core.schema import Json, title_of
-from bench.store.reading import Source, files_of
 from bench.store.record_tables import RecordTables, python_values, read_tables
+from bench.store.stored_records import Source, files_of
 
 if TYPE_CHECKING:
     import numpy as np

@@ -10,8 +10,8 @@ from bench.core.errors import StoreError
 from bench.core.files import atomic_file
 from bench.core.schema import Json, Record
 from bench.store.lines import store_errors
-from bench.store.reading import Source, files_of, read_records
 from bench.store.record_store import SUITE_FILE, RecordStore
+from bench.store.stored_records import Source, files_of, read_records
 
 TRAININGS = "artifacts/training_*"  # finished and unfinished ones, which a later run reuses or goes on with
 

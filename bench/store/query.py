@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 from bench.core.errors import InputError, MissingPackageError
 from bench.core.schema import title_of
 from bench.store.frame import metric_columns, record_columns
-from bench.store.reading import Source, files_of
 from bench.store.record_tables import RecordTables, read_tables
+from bench.store.stored_records import Source, files_of
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -24,8 +24,8 @@ from bench.core.errors import BenchError, InputError
 from bench.core.input_protocol import InputProtocol
 from bench.core.registry import DATASETS
 from bench.core.stats import Estimate, mcnemar, paired_shares, wilson_interval
+from bench.data.clip_batches import UnreadVideo, view_batches
 from bench.data.collection import VideoSet, open_dataset
-from bench.data.loading import UnreadVideo, view_batches
 from bench.data.split_names import evaluated_split
 from bench.models.base import inputs_of
 from bench.models.weights.load_report import require_trained

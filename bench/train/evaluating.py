@@ -21,8 +21,8 @@ from bench.core.input_change import UNCHANGED, InputChange
 from bench.core.input_protocol import Averaging, InputProtocol
 from bench.core.schema import Clip, Views, views_per_video
 from bench.core.stats import Estimate, wilson_interval
+from bench.data.clip_batches import Batch, UnreadVideo, view_batches
 from bench.data.collection import VideoSet
-from bench.data.loading import Batch, UnreadVideo, view_batches
 from bench.models.base import inputs_of
 from bench.train.checkpointing import written_whole
 from bench.train.preprocessing import evaluation_protocol, view_options, with_matching_classes

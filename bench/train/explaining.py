@@ -18,8 +18,8 @@ from torch import Tensor, nn
 
 from bench.core.errors import InputError, suggest
 from bench.core.input_protocol import InputProtocol
+from bench.data.clip_batches import UnreadVideo, view_batches
 from bench.data.collection import Video, VideoSet
-from bench.data.loading import UnreadVideo, view_batches
 from bench.models.base import inputs_of
 from bench.models.weights.load_report import require_trained
 from bench.train.evaluating import checked_logits, in_evaluation_mode

@@ -22,8 +22,8 @@ from torch import Tensor, nn
 from bench.core.errors import InputError, TrainingError
 from bench.core.schema import Clip, Json, digest, views_per_video
 from bench.core.units import format_value
+from bench.data.clip_batches import Batch, UnreadVideo
 from bench.data.collection import VideoSet
-from bench.data.loading import Batch, UnreadVideo
 from bench.models.base import inputs_of
 from bench.models.feature_readers import FeatureReader, TokenReader
 from bench.train.checkpointing import locked, write_text, written_whole

@@ -17,8 +17,8 @@ import bench
 from bench.core.errors import InputError, TrainingError
 from bench.core.input_protocol import InputProtocol
 from bench.core.schema import Clip, Json, digest
+from bench.data.clip_batches import Batch, UnreadVideo, steps_per_epoch, train_batches
 from bench.data.collection import VideoSet
-from bench.data.loading import Batch, UnreadVideo, steps_per_epoch, train_batches
 from bench.models.base import inputs_of, takes_flow
 from bench.train.checkpointing import read_state, read_weights, remove_states, write_state, write_weights
 from bench.train.curves import EpochRow, EventFile, write_curves

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from bench.core.errors import InputError, TrainingError
 from bench.core.input_protocol import InputProtocol
 from bench.core.schema import Clip, Views, clip_from_text, views_from_text, views_per_video
+from bench.data.clip_batches import Batch, UnreadVideo, view_batches
 from bench.data.collection import AnnotationWarning, Video, VideoSet, open_dataset
-from bench.data.loading import Batch, UnreadVideo, view_batches
 from bench.models.base import inputs_of
 from bench.models.factory import create_model, find_model
 from bench.models.feature_readers import FeatureReader

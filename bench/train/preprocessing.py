@@ -7,9 +7,9 @@ from torch import nn
 from bench.core.errors import InputError
 from bench.core.input_protocol import Averaging, InputProtocol, Short, ViewSampling, protocol_of_clip
 from bench.core.schema import Clip
+from bench.data.clip_batches import Normalisation
 from bench.data.collection import VideoSet
 from bench.data.geometry import Covering, Scaling, Size
-from bench.data.loading import Normalisation
 from bench.models.base import VideoModel
 from bench.train.recipe import Recipe
 from bench.train.scoring import knows_a_class

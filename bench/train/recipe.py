@@ -13,7 +13,7 @@ from bench.core.recipe_choice import RecipeChoice
 from bench.core.schema import Frozen, Json, MemoryFormat, TorchCompileMode, digest
 from bench.core.validation import plain_message, spelling_hint
 from bench.core.yaml_tree import Place, Tree, read_yaml
-from bench.data.sampling import view_sampling
+from bench.data.frame_sampling import view_sampling
 from bench.data.transforms import Augmentation
 from bench.train.schedule import Constant, Cosine, Multistep, Plateau, Positive, Share
 

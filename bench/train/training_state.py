@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from bench.core.errors import InputError, has_too_few_clips
-from bench.data.loading import Batch
+from bench.data.clip_batches import Batch
 from bench.models.groups import parameter_groups
 from bench.train.evaluating import autocast
 from bench.train.ranks import Ranks

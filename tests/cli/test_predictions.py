@@ -18,8 +18,8 @@ import pytest
 from bench.cli.app import run_command
 from bench.cli.run_display import print_prediction_files
 from bench.comparison.kept_predictions import read_ranks
+from bench.data.clip_batches import UnreadVideo
 from bench.data.collection import Video, VideoSet
-from bench.data.loading import UnreadVideo
 from bench.train.evaluating import Evaluation
 from bench.train.predictions import Predictions, read_predictions, store_predictions, write_predictions
 

@@ -12,9 +12,9 @@ from torch import nn
 from bench.core.errors import MissingFrameError, UnknownNameError
 from bench.core.schema import Clip
 from bench.data import clips
+from bench.data.clip_batches import train_batches, view_batches
 from bench.data.collection import VideoSet, open_dataset
 from bench.data.decode import read_frames
-from bench.data.loading import train_batches, view_batches
 from bench.data.loading_stages import time_stages
 from bench.data.transforms import Augmentation
 from bench.models.base import InputSpec

@@ -14,10 +14,10 @@ from PIL import Image
 
 from bench.core.errors import DatasetError, InputError, VideoError
 from bench.core.schema import Clip
+from bench.data.clip_batches import train_batches
 from bench.data.collection import open_dataset
 from bench.data.decode import read_frames
 from bench.data.index import index_folder
-from bench.data.loading import train_batches
 from bench.data.parallel import for_each_task
 from bench.data.prepare import prepare_frames, prepare_reencoded
 from bench.data.prepare_flow import prepare_flow

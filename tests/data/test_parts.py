@@ -12,9 +12,9 @@ from bench.core.errors import DatasetError, InputError, VideoError
 from bench.data.clips import ClipReader, part_at, part_of
 from bench.data.collection import VideoSet, open_dataset
 from bench.data.decode import read_frames
+from bench.data.frame_sampling import Part
 from bench.data.index import index_folder
 from bench.data.prepare import prepare_frames
-from bench.data.sampling import Part
 
 Write = Callable[..., Path]
 OpenWith = Callable[..., VideoSet]

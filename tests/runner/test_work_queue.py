@@ -17,7 +17,7 @@ from bench.runner.running import run
 from bench.runner.work_queue import SharedWorker, WorkQueue
 from bench.store import RecordStore, read_records
 from bench.store.leases import EXPIRES_S, Leases
-from bench.store.reading import latest_runs
+from bench.store.stored_records import latest_runs
 
 SUITE = """
 suite: shared

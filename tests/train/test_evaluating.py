@@ -10,7 +10,7 @@ from bench.core.errors import InputError, TrainingError
 from bench.core.input_protocol import InputProtocol
 from bench.core.schema import SlidingWindows, views_per_video
 from bench.data import clips
-from bench.data.loading import view_batches
+from bench.data.clip_batches import view_batches
 from bench.models.base import inputs_of
 from bench.train.evaluating import Evaluation, evaluate, in_evaluation_mode, rounding_of
 
@@ -163,7 +163,7 @@ def test_views_cost_a_forward_each_and_one_decode_together(tiny_net, val_videos,
     decoded = []
     read = clips.read_frames
     monkeypatch.setattr(clips, "read_frames", lambda path, *rest, **kw: decoded.append(path) or read(path, *rest, **kw))
-    monkeypatch.setattr("bench.data.loading._shared_cache", lambda *_: None)
+    monkeypatch.setattr("bench.data.clip_batches._shared_cache", lambda *_: None)
     model = Counting(tiny_net())
     evaluate(model, val_videos, clip=clip, views=views)
     assert model.clips == views_per_video(views) * len(val_videos)

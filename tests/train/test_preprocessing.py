@@ -11,8 +11,8 @@ from bench.core.errors import InputError
 from bench.core.input_protocol import InputProtocol, parse_protocol
 from bench.core.schema import Clip
 from bench.data.clips import ClipReader
+from bench.data.frame_sampling import sample_views
 from bench.data.geometry import Covering, Scaling, resize, upright_size
-from bench.data.sampling import sample_views
 from bench.models.factory import create_model
 from bench.train.evaluating import NO_OUTPUT, evaluate, ordered
 from bench.train.fitting import fit

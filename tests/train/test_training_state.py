@@ -8,7 +8,7 @@ from torch import nn
 
 from bench.core.errors import InputError
 from bench.core.input_protocol import InputProtocol
-from bench.data.loading import Batch
+from bench.data.clip_batches import Batch
 from bench.train import training_state as training_module
 from bench.train.checkpointing import read_weights
 from bench.train.evaluating import evaluate

@@ -8,7 +8,7 @@ from bench.core.registry import register_change
 if TYPE_CHECKING:
     from numpy.random import Generator
 
-    from bench.data.sampling import Part
+    from bench.data.frame_sampling import Part
 
 
 @register_change("reversed", stage="order")

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from bench.core.errors import InputError
 from bench.core.registry import DATASETS
+from bench.data.clip_batches import train_batches
 from bench.data.collection import VideoSet, open_dataset
-from bench.data.loading import train_batches
 from bench.data.split_names import evaluated_split
 from bench.data.transforms import Augmentation
 from bench.measure.context import CaseContext

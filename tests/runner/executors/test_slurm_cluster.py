@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from bench.store import read_records
-from bench.store.reading import latest_runs
+from bench.store.stored_records import latest_runs
 
 pytestmark = pytest.mark.slurm
 

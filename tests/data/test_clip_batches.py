@@ -16,9 +16,7 @@ from hypothesis import strategies as st
 
 from bench.core.errors import VideoError
 from bench.core.schema import Clip
-from bench.data.collection import Video, VideoSet, open_dataset, video_set
-from bench.data.decode import read_frames
-from bench.data.loading import (
+from bench.data.clip_batches import (
     Batch,
     UnreadVideo,
     UnreadVideoWarning,
@@ -31,6 +29,8 @@ from bench.data.loading import (
     train_batches,
     view_batches,
 )
+from bench.data.collection import Video, VideoSet, open_dataset, video_set
+from bench.data.decode import read_frames
 from bench.data.prepare import prepare_frames
 from bench.data.prepare_shards import prepare_shards
 from bench.data.transforms import Augmentation
@@ -395,6 +395,6 @@ def test_memory_is_page_locked_only_in_a_process_that_uses_its_gpu(
     given: dict[str, Any] = {}
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
     monkeypatch.setattr("torch.cuda.is_initialized", lambda: uses_gpu)
-    monkeypatch.setattr("bench.data.loading.DataLoader", lambda *_, **options: given.update(options) or ())
+    monkeypatch.setattr("bench.data.clip_batches.DataLoader", lambda *_, **options: given.update(options) or ())
     assert list(_made_by_workers(lambda request: request, [object()], workers=2)) == []  # type: ignore[arg-type, return-value]
     assert given["pin_memory"] is uses_gpu

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from bench.core.errors import InputError
 from bench.core.input_protocol import Placement
 from bench.core.schema import Clip, SlidingWindows
-from bench.data.sampling import (
+from bench.data.frame_sampling import (
     Part,
     Sampling,
     generator_of,

@@ -29,8 +29,8 @@ from bench.core.input_protocol import Channels, CropRounding, Placement, Short, 
 from bench.core.schema import Clip, SlidingWindows, Views, views_per_video
 from bench.data.clips import ClipReader, DecodedCache, Reading
 from bench.data.collection import Video, VideoSet
+from bench.data.frame_sampling import Part, generator_of, sample_clip, sample_views
 from bench.data.geometry import Covering, Scaling, Size
-from bench.data.sampling import Part, generator_of, sample_clip, sample_views
 from bench.data.transforms import FLOW_MEAN, FLOW_STD, Augmentation, Transform, normalise, spatial_views, whole_view
 
 CACHE_BYTES = 256 << 20
@@ -176,9 +176,10 @@ def view_batches(
 
     Spatial `full` views are whole frames. Their widths may differ between videos, as does the number of sliding
     windows: there each video is a batch of its own. `sampling`, `placement` and `short` are those of
-    `bench.data.sampling.sample_views`. Frames are scaled to `resize` (short side, (H, W) or a `Scaling`), by default to
-    the smallest size that covers the clip. Ranks take every `world`-th video; none is repeated to fill a batch. A video
-    that cannot be read is left out and listed in `failures`. Videos at the positions `without` are skipped.
+    `bench.data.frame_sampling.sample_views`. Frames are scaled to `resize` (short side, (H, W) or a `Scaling`), by
+    default to the smallest size that covers the clip. Ranks take every `world`-th video; none is repeated to fill a
+    batch. A video that cannot be read is left out and listed in `failures`. Videos at the positions `without` are
+    skipped.
 
     Several `changes` of the input share one decode: a video then has its views under the first change, under the
     second, and so on. A change that needs a decoding of its own stands alone.

@@ -5,8 +5,8 @@ import math
 import pytest
 from scipy import stats
 
-from bench.ab.budget import budget_lines, duration_text, longer_budget, smallest_change
 from bench.ab.rounds import Rounds
+from bench.ab.time_budget import budget_lines, duration_text, longer_budget, smallest_change
 from bench.comparison.sequential import critical_t
 from bench.comparison.verdicts import MetricVerdict
 
