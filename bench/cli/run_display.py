@@ -1,16 +1,19 @@
 """What commands print of a run: the live display, a line for each finished run, accuracies and the summary."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from shlex import quote
 from textwrap import wrap
+from time import monotonic
 from typing import TYPE_CHECKING
 
 from rich.console import Group, RenderableType
+from rich.constrain import Constrain
 from rich.live import Live
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-from rich.text import Text
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
 
 from bench.cli.console import console, duration, first_line, print_table, print_text, safe_text
 from bench.core.doubts import measured_text
@@ -21,27 +24,46 @@ from bench.core.units import format_interval, format_value, plural
 if TYPE_CHECKING:
     from bench.runner.running import Event, RunSummary
 
-COLUMNS = 100  # of a line that reports a finished run
+COLUMNS = 100  # of the live panel, and of a line that reports a finished run
+LAST_RESULTS = 3  # shown in the panel; older ones scroll away above it
 NO_BREAK = "\N{NO-BREAK SPACE}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class LaneRow:
+    """What a device or worker does: a run of a case since `started`, or nothing if `run` is None."""
+
+    run: tuple[str, int | None] | None = None
+    title: str = ""
+    state: str = "idle"
+    started: float = 0.0
+    log: Path | None = None
 
 
 class LiveRun:
     """Shows the events of a run: a live panel in a terminal, and a line for each finished run.
 
-    If it `is_quiet` there is no panel, and only failed runs have a line. If it `writes_report`, one of the counts and
-    timings is written before the first training.
+    The panel has a row for each device or worker, the last results, and where the logs are. If the display `is_quiet`
+    there is no panel, and only failed runs have a line. If it `writes_report`, one of the counts and timings is written
+    before the first training.
     """
 
-    def __init__(self, *, is_quiet: bool = False, writes_report: bool = True) -> None:
-        self._is_quiet, self._writes_report = is_quiet, writes_report
+    def __init__(
+        self, *, is_quiet: bool = False, writes_report: bool = True, clock: Callable[[], float] = monotonic
+    ) -> None:
+        self._is_quiet, self._writes_report, self._clock = is_quiet, writes_report, clock
         self._progress = Progress(
             TextColumn("[bold]{task.description}"),
-            BarColumn(),
+            BarColumn(bar_width=24),
             MofNCompleteColumn(),
+            TimeElapsedColumn(),
             TextColumn("{task.fields[state]}"),
+            get_time=clock,
         )
         self._task = self._progress.add_task("cases", total=None, state="")
-        self._now: dict[str | None, Text] = {}  # a line for each lane
+        # Replaced, never changed in place: the thread that draws the panel reads them.
+        self._lanes: dict[str | None, LaneRow] = {}
+        self._last: tuple[str, ...] = ()
         self._live: Live | None = None
         self._is_trained = False
         self._warnings = set[str]()  # repeats of a case have the same ones; each is printed once
@@ -53,11 +75,7 @@ class LiveRun:
             completed=event.done,
             state=f"failed {event.failed} · {_left(event.left_s)}",
         )
-        if event.case is not None:
-            state = "" if event.kind == "finished" else f" — {event.text or 'starting'}{_percent(event.fraction)}"
-            self._now[event.lane] = safe_text(f"  {event.lane or 'now'}: {event.case.title}{state}")
-        if self._live is not None:
-            self._live.update(self._panel())
+        self._show_lane(event)
         if event.kind == "started" and event.case is not None and event.case.point.recipe is not None:
             self._report_before_training(event)
         if event.kind == "note":
@@ -65,16 +83,44 @@ class LiveRun:
         if event.kind == "waiting" and not self._is_quiet:
             print_text(event.text)
         if event.kind == "finished" and event.record is not None:
-            if not (self._is_quiet and event.record.is_good):
-                print_text(_line(event.record, number=event.done, total=event.done + event.left))
-            if not self._is_quiet:
-                self._print_new_warnings(event.record)
+            self._show_result(event.record, number=event.done, total=event.done + event.left)
 
-    def _print_new_warnings(self, record: Record) -> None:
-        for warning in record.warnings:
+    def _show_lane(self, event: "Event") -> None:
+        if event.case is None:
+            return
+        run = event.case.id, event.run_index
+        if event.kind in ("started", "finished"):
+            # Another worker may take over the run of one that died, and records do not name their worker.
+            self._lanes = {lane: LaneRow() if row.run == run else row for lane, row in self._lanes.items()}
+        if event.kind == "finished":
+            return
+        known = self._lanes.get(event.lane)
+        row = LaneRow(
+            run=run,
+            title=event.case.title,
+            state=f"{_percent(event.fraction)}{event.text or 'starting'}",
+            started=known.started if known is not None and known.run == run else self._clock(),
+            log=event.folder / "logs" / f"{event.case.id}.log",
+        )
+        self._lanes = {**self._lanes, event.lane: row}
+
+    def _show_result(self, record: Record, *, number: int, total: int) -> None:
+        """Print the line of a finished run and its new warnings; in the panel first, if there is one."""
+        lines = []
+        if not (self._is_quiet and record.is_good):
+            lines.append(_line(record, number=number, total=total))
+        for warning in () if self._is_quiet else record.warnings:
             if warning.what not in self._warnings:
                 self._warnings.add(warning.what)
-                print_text(f"  warning: {warning.what}{f'; {warning.remedy}' if warning.remedy else ''}")
+                lines.append(f"  warning: {warning.what}{f'; {warning.remedy}' if warning.remedy else ''}")
+        if self._live is None:
+            for line in lines:
+                print_text(line)
+            return
+        results = (*self._last, "\n".join(lines))
+        self._last = results[-LAST_RESULTS:]
+        for text in results[:-LAST_RESULTS]:
+            print_text(text)
 
     def _report_before_training(self, event: "Event") -> None:
         """Write a report of the counts and timings before the first training, which takes longest."""
@@ -83,16 +129,46 @@ class LiveRun:
         self._is_trained = True
 
     def _panel(self) -> RenderableType:
-        return Group(self._progress, *(self._now[lane] for lane in sorted(self._now, key=str)))
+        """Progress, a row for each device or worker, the last results and the logs, in at most 100 columns."""
+        parts: list[RenderableType] = [self._progress]
+        lanes = self._lanes
+        if lanes:
+            parts.append(_lane_table(lanes, now=self._clock()))
+        parts += map(safe_text, self._last)
+        logs = [row.log for row in lanes.values() if row.log is not None]
+        if logs:
+            parts.append(safe_text(f"log: {logs[0]}" if len(lanes) == 1 else f"logs: {logs[0].parent}"))
+        return Constrain(Group(*parts), COLUMNS)
 
     @contextmanager
     def running(self) -> Iterator["LiveRun"]:
         if self._is_quiet or not console.is_terminal:
             yield self
             return
-        with Live(self._panel(), console=console, refresh_per_second=4, transient=True) as self._live:
-            yield self
-        self._live = None
+        try:
+            with Live(get_renderable=self._panel, console=console, refresh_per_second=4, transient=True) as self._live:
+                yield self
+        finally:  # the panel is gone, and its results stay as lines
+            self._live = None
+            for text in self._last:
+                print_text(text)
+            self._last = ()
+
+
+def _lane_table(lanes: Mapping[str | None, LaneRow], *, now: float) -> Table:
+    """The devices or workers, what each does and for how long. The only lane of a plain run has no name."""
+    table = Table(box=None, pad_edge=False, header_style="dim", expand=True)
+    has_names = any(lane is not None for lane in lanes)
+    if has_names:
+        table.add_column("device or worker", no_wrap=True, max_width=24)
+    table.add_column("case", no_wrap=True, ratio=3)
+    table.add_column("state", no_wrap=True, ratio=2)
+    table.add_column("elapsed", no_wrap=True, justify="right", min_width=7)
+    for lane, row in sorted(lanes.items(), key=lambda item: item[0] or ""):
+        elapsed = "" if row.run is None else duration(now - row.started)
+        cells = (row.title, row.state, elapsed)
+        table.add_row(*(safe_text(cell) for cell in ((lane or "this process", *cells) if has_names else cells)))
+    return table
 
 
 def show_accuracy(record: Record, *, folder: Path) -> None:
@@ -161,7 +237,7 @@ def _left(seconds: float | None) -> str:
 
 
 def _percent(fraction: float | None) -> str:
-    return "" if fraction is None else f" {fraction:.0%}"
+    return "" if fraction is None else f"{fraction:.0%} "  # first, because a narrow terminal cuts the text
 
 
 def print_summary(summary: "RunSummary") -> None:
