@@ -1,10 +1,8 @@
 """Prints text, tables and JSON on standard output, notes and errors on standard error."""
 
-import csv
-import io
 import json
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
@@ -79,19 +77,6 @@ def _padded(cells: list[str], *, is_right: bool) -> list[str]:
     widths = list(map(cell_len, cells))
     spaces = [" " * (max(widths) - width) for width in widths]
     return [space + cell if is_right else cell + space for cell, space in zip(cells, spaces, strict=True)]
-
-
-def csv_text(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """CSV in which no cell begins like a formula, which spreadsheets would run."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(map(_spreadsheet_safe, columns))
-    writer.writerows([_spreadsheet_safe(cell) for cell in row] for row in rows)
-    return text.getvalue()
-
-
-def _spreadsheet_safe(cell: object) -> object:
-    return f"'{cell}" if isinstance(cell, str) and cell[:1] in ("=", "+", "-", "@", "\t", "\r") else cell
 
 
 def print_exported(text: str) -> None:

@@ -57,6 +57,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "predictions rgb/predictions.parquet flow/predictions.parquet",
         "predictions rgb/predictions.parquet flow/predictions.parquet --weight 1.5 --fuse both.parquet",
         "predictions a.parquet b.parquet c.parquet --fuse ensemble.parquet",
+        "predictions results/eval --per-class classes.csv --matrix confusion.csv",
         "predictions show results/eval --true 'long jump' --predicted 'high jump' --root videos --out jumps.html",
     ),
     "diagnose": (

@@ -10,7 +10,9 @@ import typer
 from bench.cli.arguments import check_writable, dataset_options
 from bench.cli.console import print_json, print_table, print_text
 from bench.core.errors import InputError, UnknownNameError, VideoError
+from bench.core.files import write_atomically
 from bench.core.schema import Json
+from bench.core.spreadsheet import csv_text
 from bench.core.stats import Estimate
 from bench.core.units import MINUS, format_interval, format_number, format_value, plural
 
@@ -27,6 +29,17 @@ SUSPECTS = {"errors": ", the most confident first", "labels": " whose label is p
 SHEET_SIDE = 160  # short side of a frame on a page, in pixels
 SURE_P = 0.05
 WORST_CLASSES = 5
+CLASS_COLUMNS = (
+    "class",
+    "videos",
+    "right",
+    "top1_percent",
+    "top1_low_percent",
+    "top1_high_percent",
+    "predicted",
+    "most_taken_for",
+    "videos_taken_for_it",
+)
 CONFUSIONS = 10  # pairs of classes that are shown for a single model by default
 
 
@@ -54,6 +67,18 @@ def predictions(
         int | None,
         typer.Option(
             "--confusions", min=0, help="Confused pairs of classes to show; by default 10 for one model, none for two."
+        ),
+    ] = None,
+    per_class: Annotated[
+        Path | None,
+        typer.Option("--per-class", metavar="FILE.csv", help="Write the accuracy of each class of one model as CSV."),
+    ] = None,
+    matrix: Annotated[
+        Path | None,
+        typer.Option(
+            "--matrix",
+            metavar="FILE.csv",
+            help="Write the confusion matrix of one model as CSV: true classes in rows, predicted ones in columns.",
         ),
     ] = None,
     precision: Annotated[
@@ -88,6 +113,10 @@ def predictions(
     """
     from bench.train.predictions import open_predictions, pair_predictions
 
+    is_one = str(a) != "show" and not others
+    for flag, file in {"--per-class": per_class, "--matrix": matrix}.items():
+        if file is not None and not is_one:
+            raise InputError(f"{flag} is for one file of predictions without `show`")
     if str(a) == "show":
         if others is None or len(others) != 1:
             raise InputError("`vbench predictions show` needs one file of predictions")
@@ -99,6 +128,7 @@ def predictions(
     _check_fusion(fuse, weight, others=len(others or []))
     if not others:
         one, most = open_predictions(a), CONFUSIONS if confusions is None else confusions
+        written = write_class_files(one, per_class=per_class, matrix=matrix)
         effects = effects_of(one.file)
         if as_json:
             changes = {} if effects is None else {"changes": effects_as_dict(effects)}
@@ -106,6 +136,8 @@ def predictions(
         else:
             show_one(one, most=most, precision=precision)
             show_effects(effects)
+            for what, file in written.items():
+                print_text(f"{what}: {file}")
         return
     if len(others) > 1:
         several = rank_files([open_predictions(each) for each in (a, *others)], target=fuse)
@@ -119,6 +151,36 @@ def predictions(
         print_json(pair_as_dict(both, most=confusions or 0, target=fuse))
     else:
         show_pair(both, most=confusions or 0, target=fuse)
+
+
+def write_class_files(opened: "PredictionFile", *, per_class: Path | None, matrix: Path | None) -> dict[str, Path]:
+    """Write the accuracy of each class and the confusion matrix as CSV; returns what each written file holds.
+
+    Raises InputError if a file cannot be written, or if the videos have several labels.
+    """
+    from bench.reporting.confusion import matrix_csv
+    from bench.train.scoring import class_scores
+
+    files = {"accuracy by class": per_class, "confusion matrix": matrix}
+    wanted = {what: file for what, file in files.items() if file is not None}
+    found = opened.predictions
+    if wanted and found.is_multi_label:
+        verb = "is" if len(wanted) == 1 else "are"
+        raise InputError(f"{opened.file}: {' and '.join(wanted)} {verb} not defined if a video has several labels")
+    for file in wanted.values():
+        check_writable(file)
+    if per_class is not None:
+        rows = []
+        for each in class_scores(found.confusion):
+            shares = (each.share.value, each.share.low, each.share.high)
+            percents = [100 * share for share in shares] if each.videos else [None] * 3
+            taken_for = None if each.taken_for is None else found.class_names[each.taken_for]
+            name = found.class_names[each.number]
+            rows.append((name, each.videos, each.right, *percents, each.predicted, taken_for, each.taken))
+        write_atomically(per_class, csv_text(CLASS_COLUMNS, rows))
+    if matrix is not None:
+        write_atomically(matrix, matrix_csv(found))
+    return wanted
 
 
 def show_suspects(

@@ -8,7 +8,8 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from bench.cli.console import csv_text, print_exported, print_json, print_table
+from bench.cli.console import print_exported, print_json, print_table
+from bench.core.spreadsheet import csv_text
 
 
 def query(

@@ -8,11 +8,12 @@ from typing import Annotated, Any, Literal
 import typer
 
 from bench.cli.arguments import AsJson, check_writable
-from bench.cli.console import csv_text, first_line, print_exported, print_json, print_note, print_table, print_text
+from bench.cli.console import first_line, print_exported, print_json, print_note, print_table, print_text
 from bench.core.doubts import measured_text
 from bench.core.errors import InputError, suggest
 from bench.core.privacy import without_identity
 from bench.core.schema import Record
+from bench.core.spreadsheet import csv_text
 from bench.core.units import format_value, plural
 from bench.store import (
     RECORDS,

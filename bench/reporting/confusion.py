@@ -2,15 +2,17 @@
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 from bench.core.errors import InputError
-from bench.core.stats import wilson_interval
+from bench.core.spreadsheet import csv_text
 from bench.core.units import DASH, plural
 from bench.reporting.rendering import render
 from bench.reporting.table import ColumnHead, Table, TableCell, TableRow
 
 if TYPE_CHECKING:
     from bench.train.predictions import Predictions
+    from bench.train.scoring import ClassScore
 
 MOST_CLASSES_OF_MATRIX = 60
 SIDE = 480.0
@@ -27,8 +29,11 @@ fill-opacity="{{ square.share }}"><title>{{ square.text }}</title></rect>
 {% endfor %}
 </svg>
 <figcaption>Rows are true classes, columns predicted ones, in the order of the table; the darker, the larger the share
-of the true class.</figcaption>
+of the true class. <a href="{{ csv }}" download="{{ file_name }}">Save as CSV</a></figcaption>
 </figure>
+{% else %}
+<p>The confusion matrix of so many classes is not drawn; <code>vbench predictions FILE --matrix confusion.csv</code>
+writes it.</p>
 {% endif %}
 {{ table }}
 """
@@ -48,16 +53,26 @@ def class_accuracies(file: Path, *, title: str, name: str) -> Any:
     if found.is_multi_label or not len(found.labels):
         return ""
     matrix = found.confusion.tolist()
+    is_drawn = len(matrix) <= MOST_CLASSES_OF_MATRIX
     return render(
         TEMPLATE,
         videos=plural(len(found.labels), "video"),
         title=title,
         classes=plural(len(matrix), "class", "classes"),
-        squares=_squares(found, matrix) if len(matrix) <= MOST_CLASSES_OF_MATRIX else (),
+        squares=_squares(found, matrix) if is_drawn else (),
+        csv=f"data:text/csv;charset=utf-8,{quote(matrix_csv(found))}" if is_drawn else "",
+        file_name=f"{name}-confusion.csv",
         side=f"{SIDE:g}",
         width=f"{SIDE / len(matrix):.2f}",
-        table=_table(found, matrix, name).html(),
+        table=_table(found, name).html(),
     )
+
+
+def matrix_csv(found: "Predictions") -> str:
+    """The confusion matrix as CSV: a row for each true class, a column for each predicted one, counts of videos."""
+    names = found.class_names
+    rows = [(name, *counts) for name, counts in zip(names, found.confusion.tolist(), strict=True)]
+    return csv_text(("true class", *names), rows)
 
 
 def _squares(found: "Predictions", matrix: list[list[int]]) -> list[dict[str, Any]]:
@@ -75,34 +90,34 @@ def _squares(found: "Predictions", matrix: list[list[int]]) -> list[dict[str, An
     ]
 
 
-def _table(found: "Predictions", matrix: list[list[int]], name: str) -> Table:
+def _table(found: "Predictions", name: str) -> Table:
+    from bench.train.scoring import class_scores
+
     heads = (
         ColumnHead(name="Class"),
         ColumnHead(name="Videos", is_number=True),
         ColumnHead(name="Right", unit="%", is_number=True, meaning="top-1 of the class, with its 95 % interval"),
         ColumnHead(name="Taken for"),
     )
-    rows = tuple(_row(found.class_names, number, counts) for number, counts in enumerate(matrix) if sum(counts))
-    return Table(name=f"{name}-classes", caption="Accuracy by class", heads=heads, rows=rows)
+    rows = tuple(_row(each, found.class_names) for each in class_scores(found.confusion) if each.videos)
+    return Table(name=f"{name}-classes", caption="Accuracy by class", heads=heads, rows=rows, is_small_table_saved=True)
 
 
-def _row(names: tuple[str, ...], number: int, counts: list[int]) -> TableRow:
-    total, right = sum(counts), counts[number]
-    share = wilson_interval(right, total)
-    low, high = 100 * share.low, 100 * share.high
-    others = [(count, names[place]) for place, count in enumerate(counts) if place != number and count]
-    most = max(others, default=None, key=lambda each: each[0])
+def _row(score: "ClassScore", names: tuple[str, ...]) -> TableRow:
+    low, high = 100 * score.share.low, 100 * score.share.high
     return TableRow(
         cells=(
-            TableCell(text=names[number]),
-            TableCell(text=str(total), sort=total),
+            TableCell(text=names[score.number]),
+            TableCell(text=str(score.videos), sort=score.videos),
             TableCell(
-                text=f"{100 * right / total:.1f}",
-                sort=100 * right / total,
+                text=f"{100 * score.share.value:.1f}",
+                sort=100 * score.share.value,
                 below=f"{low:.1f}{DASH}{high:.1f}",
                 low=low,
                 high=high,
             ),
-            TableCell(text=f"{most[1]} ({most[0]})") if most else TableCell(title="all videos are right"),
+            TableCell(title="all videos are right")
+            if score.taken_for is None
+            else TableCell(text=f"{names[score.taken_for]} ({score.taken})"),
         )
     )

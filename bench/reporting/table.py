@@ -80,7 +80,8 @@ class Table:
     """A table; `name` is its id in the page and the name of the saved file. The first column heads the rows.
 
     Names of columns in a saved file are made unique. A table without `has_all_rows` is part of one that a script
-    shows, so it is not sorted, filtered or saved by itself.
+    shows, so it is not sorted, filtered or saved by itself. With `is_small_table_saved`, search and saving are offered
+    however few rows there are.
     """
 
     name: str
@@ -88,10 +89,11 @@ class Table:
     heads: tuple[ColumnHead, ...]
     rows: tuple[TableRow, ...]
     has_all_rows: bool = True
+    is_small_table_saved: bool = False
 
     @property
     def has_tools(self) -> bool:
-        return self.has_all_rows and len(self.rows) > ROWS_WITHOUT_TOOLS
+        return self.has_all_rows and (self.is_small_table_saved or len(self.rows) > ROWS_WITHOUT_TOOLS)
 
     @property
     def saved_names(self) -> list[str]:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.core.errors import InputError, TrainingError
-from bench.core.stats import mcnemar
+from bench.core.stats import Estimate, mcnemar, wilson_interval
 
 Floats = NDArray[np.floating]
 Ints = NDArray[np.integer]
@@ -43,6 +43,42 @@ def confusion_matrix(scores: Floats, labels: Ints) -> NDArray[np.int64]:
     classes = scores.shape[1]
     flat = np.bincount(labels * classes + scores.argmax(axis=1), minlength=classes * classes)
     return flat.reshape(classes, classes).astype(np.int64)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassScore:
+    """One class of a confusion matrix: its videos, those that are right, and how often the class was predicted.
+
+    `share` is right / videos with its 95 % interval, nan without a video. `taken_for` is the class that most of the
+    others were taken for, and `taken` how many were; None and 0 if all videos are right.
+    """
+
+    number: int
+    videos: int
+    right: int
+    predicted: int
+    taken_for: int | None
+    taken: int
+
+    @property
+    def share(self) -> Estimate:
+        return wilson_interval(self.right, self.videos)
+
+
+def class_scores(matrix: NDArray[np.int64]) -> list[ClassScore]:
+    """Every class of `(classes, classes)` counts, true class in the row; classes without a video too."""
+    others = matrix * (1 - np.eye(len(matrix), dtype=np.int64))
+    return [
+        ClassScore(
+            number=number,
+            videos=int(matrix[number].sum()),
+            right=int(matrix[number, number]),
+            predicted=int(matrix[:, number].sum()),
+            taken_for=int(row.argmax()) if row.any() else None,
+            taken=int(row.max()),
+        )
+        for number, row in enumerate(others)
+    ]
 
 
 def confused_pairs(matrix: NDArray[np.int64], most: int) -> list[tuple[int, int, int]]:

@@ -1,5 +1,6 @@
 """`vbench predictions` of one model, of two on the same videos, and of both fused."""
 
+import csv
 import json
 import re
 import subprocess
@@ -366,3 +367,67 @@ def test_a_weight_is_for_two_models_only(kept: Kept, ask: Callable[..., tuple[in
     code, _, err = ask(*files, "--weight", 2)
     assert code == 2
     assert "--weight is for two files of predictions, and 3 are given; all count alike" in " ".join(err.split())
+
+
+def test_each_class_is_written_as_csv(kept: Kept, ask: Callable[..., tuple[int, str, str]], tmp_path: Path) -> None:
+    code, out, _ = ask(kept("rgb", RGB), "--per-class", tmp_path / "new" / "classes.csv")
+    assert code == 0
+    assert f"accuracy by class: {tmp_path / 'new' / 'classes.csv'}" in out
+    with (tmp_path / "new" / "classes.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["class"], row["videos"], row["right"], row["predicted"]) for row in rows] == [
+        ("run", "4", "2", "2"),
+        ("sit", "3", "2", "4"),
+        ("jump", "1", "1", "2"),
+    ]
+    assert [(row["most_taken_for"], row["videos_taken_for_it"]) for row in rows] == [
+        ("sit", "2"),
+        ("jump", "1"),
+        ("", "0"),
+    ]
+    assert [float(row["top1_percent"]) for row in rows] == pytest.approx([50, 200 / 3, 100])
+    # Wilson's interval of 2 in 4, by hand: (0.5 + z²/8 ± z sqrt(1/16 + z²/64)) / (1 + z²/4)
+    assert [float(rows[0][f"top1_{end}_percent"]) for end in ("low", "high")] == pytest.approx([15.00, 85.00], abs=0.01)
+
+
+def test_the_confusion_matrix_is_written_as_csv(
+    kept: Kept, ask: Callable[..., tuple[int, str, str]], tmp_path: Path
+) -> None:
+    code, out, _ = ask(kept("rgb", RGB), "--matrix", tmp_path / "matrix.csv")
+    assert code == 0
+    assert f"confusion matrix: {tmp_path / 'matrix.csv'}" in out
+    assert (tmp_path / "matrix.csv").read_text() == "true class,run,sit,jump\nrun,2,2,0\nsit,0,2,1\njump,0,0,1\n"
+
+
+@pytest.mark.parametrize("flag", ["--per-class", "--matrix"])
+def test_class_files_are_of_one_model(
+    kept: Kept, ask: Callable[..., tuple[int, str, str]], tmp_path: Path, flag: str
+) -> None:
+    for arguments in ([kept("rgb", RGB), kept("flow", FLOW)], ["show", kept("rgb", RGB)]):
+        code, out, error = ask(*arguments, flag, tmp_path / "out.csv")
+        assert (code, out) == (2, "")
+        assert f"{flag} is for one file of predictions" in error
+    assert not (tmp_path / "out.csv").exists()
+
+
+def test_class_files_are_refused_for_several_labels(ask: Callable[..., tuple[int, str, str]], tmp_path: Path) -> None:
+    found = Predictions(
+        videos=("a",), labels=np.array([[True, True]]), scores=np.eye(2, dtype=np.float32)[[1]], classes=("a", "b"),
+        protocol={},
+    )  # fmt: skip
+    store_predictions(tmp_path / "predictions.parquet", found)
+    code, out, error = ask(tmp_path / "predictions.parquet", "--matrix", tmp_path / "matrix.csv")
+    assert (code, out) == (2, "")
+    assert "confusion matrix is not defined if a video has several labels" in error
+
+
+def test_a_class_without_a_video_has_no_accuracy_in_csv(
+    ask: Callable[..., tuple[int, str, str]], tmp_path: Path
+) -> None:
+    found = Predictions(
+        videos=("a",), labels=np.array([1]), scores=np.eye(3, dtype=np.float32)[[1]], classes=("=1", "b", "c"),
+        protocol={},
+    )  # fmt: skip
+    store_predictions(tmp_path / "predictions.parquet", found)
+    assert ask(tmp_path / "predictions.parquet", "--per-class", tmp_path / "classes.csv")[0] == 0
+    assert (tmp_path / "classes.csv").read_text().split("\n")[1] == "'=1,0,0,,,,0,,0"

@@ -1,9 +1,11 @@
 """Accuracy by class on the page of a model, from stored predictions."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
+from urllib.parse import unquote
 
 import numpy as np
 import pytest
@@ -60,3 +62,12 @@ def test_predictions_are_read_without_torch(results: Path, tmp_path: Path) -> No
         "bad = {'torch', 'plotly'} & set(sys.modules); assert not bad, bad"  # pyarrow imports pandas
     )
     subprocess.run([sys.executable, "-c", code, results, tmp_path / "site"], check=True)
+
+
+def test_matrix_and_classes_can_be_saved_however_few_they_are(results: Path, tmp_path: Path) -> None:
+    html = report(results, out=tmp_path / "site").with_name("models").joinpath("c3d.html").read_text(encoding="utf-8")
+    found = re.search(r'href="data:text/csv;charset=utf-8,([^"]*)" download="c3d-confusion.csv"', html)
+    assert found is not None
+    assert unquote(found[1]) == f"true class,jump,{HOSTILE},run\njump,2,1,0\n{HOSTILE},0,1,0\nrun,0,0,1\n"
+    table = html[html.index('data-table="c3d-classes"') :]
+    assert 'data-do="save"' in table[: table.index("</table>")]
