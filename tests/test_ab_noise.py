@@ -19,7 +19,7 @@ def noise() -> ModuleType:
 
 
 def test_kinds_take_turns_so_that_a_run_cut_short_holds_some_of_each(noise: ModuleType) -> None:
-    assert list(noise.kinds_to_do(3, 1)) == ["same", "plus 5 %", "plus 10 %", "same", "same"]
+    assert list(noise.kinds_to_do(3, 1)) == ["same", "plus 5 %", "plus 10 %", "plus 50 %", "same", "same"]
 
 
 def test_the_table_counts_all_measurements_and_lists_the_missing_ones(noise: ModuleType) -> None:
@@ -32,10 +32,11 @@ def test_the_table_counts_all_measurements_and_lists_the_missing_ones(noise: Mod
             "seconds": 60.0,
             "budget": "2m",
             "load_1min": 1.0,
+            "test": noise.TEST,
         }
 
     found = noise.table([line("same", "same"), line("same", "slower"), line("plus 5 %", "inconclusive")])
-    assert "| same | 2 | 1 | 0 | 1 | 0 |" in found
-    assert "| plus 5 % | 1 | 0 | 0 | 0 | 1 |" in found
-    assert "Still missing: 48 same, 19 plus 5 %, 20 plus 10 %." in found
+    assert "| same | e-value | 2 | 1 | 0 | 1 | 0 |" in found
+    assert "| plus 5 % | e-value | 1 | 0 | 0 | 0 | 1 |" in found
+    assert "Still missing: 18 same, 4 plus 5 %, 5 plus 10 %, 5 plus 50 %." in found
     assert "Still" not in noise.table([line(kind, "same") for kind, n in noise.WANTED.items() for _ in range(n)])

@@ -146,7 +146,8 @@ sys.exit(run_command(sys.argv[1:]))
 def without_heavy(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
     """Run vbench in a process that cannot import what a light installation lacks."""
     command = [sys.executable, "-c", WITHOUT_HEAVY % (HEAVY,), *arguments]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    # An empty cache, since a stored answer needs no heavy package.
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "XDG_CACHE_HOME": str(folder / "cache")}
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
 
 

@@ -102,9 +102,9 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "history latency.p50_ms '*bf16*' --from results/monday --from results/tuesday",
     ),
     "bisect": (
-        "bisect latency.p50_ms c3d v1.0 main --suite speed.yaml",
-        "bisect macs.forward 'c3d*' HEAD~20 HEAD --suite counts.yaml --limit 0",
-        "bisect throughput.clips_per_s c3d v1.0 main --suite speed.yaml --budget 10m --out results/slow",
+        "bisect latency.p50_ms c3d v1.0 main --suite suites/gpu.yaml",
+        "bisect macs.forward 'c3d*' HEAD~20 HEAD --suite suites/quickstart.yaml --limit 0",
+        "bisect throughput.clips_per_s c3d v1.0 main --suite suites/gpu.yaml --budget 10m --out results/slow",
     ),
     "models": ("models 'mvit*'", "models --max-gmacs 10 --year 2019-", "models show slowfast_r50"),
     "query": (

@@ -18,9 +18,14 @@ class InputChange:
     value: ChangeValue = None
 
     def __str__(self) -> str:
-        """The text that `parse` reads: the name, and the value if the change takes one."""
+        """The text that `parse` reads: the name, and the value if the change takes one.
+
+        A value is left out if it is the default of a change that has no severities to tell apart.
+        """
         if self.entry is None:
             return UNCHANGED
+        if self.value == self.entry.default and not self.entry.severities and not self.entry.choices:
+            return self.entry.name
         value = f"{self.value:g}" if isinstance(self.value, float) else self.value
         return self.entry.name if value is None else f"{self.entry.name}:{value}"
 

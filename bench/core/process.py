@@ -151,14 +151,14 @@ class SupervisedProcess:
         environment: Mapping[str, str] | None = None,
         cwd: Path | None = None,
         pass_fds: Sequence[int] = (),
-        start: Callable[..., "Process"] = subprocess.Popen,
+        start: Callable[..., "Process"] | None = None,
     ) -> None:
         inherited = os.environ if environment is None else environment
         self.token = uuid4().hex
         lineage = f"{inherited.get(LINEAGE, '')}:{self.token}"
         self._merged = subprocess.STDOUT if stdout is not None else subprocess.DEVNULL
         with _input_file(stdin) as source:
-            self.process = start(
+            self.process = (start or subprocess.Popen)(
                 list(command),
                 stdin=source,
                 stdout=subprocess.DEVNULL if stdout is None else subprocess.PIPE,
@@ -361,7 +361,7 @@ class ChildProcess(SupervisedProcess):
         log: Path | None = None,
         environment: Mapping[str, str] | None = None,
         takes_more: bool = False,
-        start: Callable[..., "Process"] = subprocess.Popen,
+        start: Callable[..., "Process"] | None = None,
     ) -> None:
         inherited = child_environment(os.environ if environment is None else environment)
         self._reply, write = os.pipe()

@@ -168,7 +168,7 @@ def run_case(
     result, stopped = _run_worker(
         request,
         on_progress,
-        start=subprocess.Popen if starts is None else starts.of(case),
+        start=None if starts is None else starts.of(case),
         variables=variables,
         stop=stop or CaseStop(),
     )

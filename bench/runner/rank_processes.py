@@ -7,7 +7,6 @@ reports; the others wait for its calls, one for each case that is shared, and en
 import json
 import os
 import socket
-import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -80,7 +79,7 @@ def worker_processes(
     request: Mapping[str, Any],
     *,
     log: Path,
-    start: Callable[..., Process] = subprocess.Popen,
+    start: Callable[..., Process] | None = None,
     variables: Mapping[str, str] = MappingProxyType({}),
 ) -> Iterator[WorkerGroup]:
     """Start the worker of a case and the ranks that share it; all of them have ended when the block ends.
@@ -92,9 +91,7 @@ def worker_processes(
     with ExitStack() as stack:
         first, *others = (
             stack.enter_context(
-                _start_worker(
-                    request, environment, log=_log_of(log, rank), start=start if len(ranks) == 1 else subprocess.Popen
-                )
+                _start_worker(request, environment, log=_log_of(log, rank), start=start if len(ranks) == 1 else None)
             )
             for rank, environment in enumerate(ranks)
         )
@@ -135,7 +132,7 @@ def _variables_of_local_ranks(own: Variables, *, world: int) -> list[Variables]:
 
 
 def _start_worker(
-    request: Mapping[str, Any], variables: Variables, *, log: Path, start: Callable[..., Process] = subprocess.Popen
+    request: Mapping[str, Any], variables: Variables, *, log: Path, start: Callable[..., Process] | None = None
 ) -> ChildProcess:
     return ChildProcess("bench.runner.worker:main", request, log=log, environment=variables, start=start)
 

@@ -233,7 +233,7 @@ def test_a_model_with_its_own_weights_is_evaluated(loaded, root, monkeypatch):
     ("changes", "told"),
     [
         ({"recipe": None}, "needs a recipe to train with, or weights to evaluate"),
-        ({"dataset": None}, "needs a data set"),
+        ({"dataset": None}, "no data set is given; name one in the suite"),
         ({"recipe": "tyni"}, "unknown recipe 'tyni'"),
     ],
 )
