@@ -80,7 +80,7 @@ class Catalog:
             self._save()
 
     def known_model(self, name: str) -> ModelInfo | None:
-        """Return the facts of a model of another package if they were asked for before, so without a child process."""
+        """Return the facts of a model of another package if they are cached; starts no child process."""
         if name not in self._described and self._cached(name, ModelInfo) is not None:
             self._described[name] = self._cache[name]
         known = self._described.get(name, {"problem": ""})

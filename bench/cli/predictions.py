@@ -604,7 +604,7 @@ def _videos(found: "Predictions") -> str:
 
 
 def _with_interval(share: Estimate) -> str:
-    span = format_interval(100 * share.low, 100 * share.high, beside=100 * share.value, unit="%")
+    span = format_interval(100 * share.low, 100 * share.high, value=100 * share.value, unit="%")
     return f"{format_value(100 * share.value, '%')} ({span})"
 
 

@@ -201,7 +201,7 @@ def show_stored_accuracy(records: Sequence[Record], *, folder: Path) -> None:
 def _interval(metric: Metric) -> str:
     if metric.interval is None or metric.value is None:
         return ""
-    return format_interval(*metric.interval, beside=metric.value, unit=metric.unit)
+    return format_interval(*metric.interval, value=metric.value, unit=metric.unit)
 
 
 def _line(record: Record, *, number: int, total: int) -> str:

@@ -1,4 +1,4 @@
-"""The input protocol of a model: what its clips must look like, and who says so for each part.
+"""The input protocol of a model: how its clips are prepared, and the source of each part.
 
 Weights only give the accuracy they were trained to if clips are prepared as in training. The parts of a protocol come,
 in this order, from what the user gives, from the checkpoint, from the zoo that the checkpoint was recognised as, and
@@ -202,9 +202,9 @@ class InputProtocol(Frozen):
             source = self.sources.get(name, Source(mark="assumed"))
             groups.setdefault((source.mark, source.origin), []).append(f"{name} {_as_text(value)}")
         order = get_args(Mark)
-        told = sorted(groups.items(), key=lambda group: order.index(group[0][0]))
+        groups_by_mark = sorted(groups.items(), key=lambda group: order.index(group[0][0]))
         return "; ".join(
-            f"{', '.join(parts)} ({mark}{f': {origin}' if origin else ''})" for (mark, origin), parts in told
+            f"{', '.join(parts)} ({mark}{f': {origin}' if origin else ''})" for (mark, origin), parts in groups_by_mark
         )
 
     def as_detail(self) -> dict[str, Json]:

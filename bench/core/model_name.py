@@ -10,7 +10,7 @@ def source_of(name: str) -> str:
 
 
 def is_registered_name(name: str) -> bool:
-    """Return whether `name` can only be that of a registered model: no package, module or file stands in it."""
+    """Return whether `name` can only be that of a registered model: it contains no package, module or file."""
     return ":" not in name and not is_file_name(name)
 
 

@@ -127,7 +127,7 @@ def read_gpu_state(device: str) -> GpuState | None:
         return None
     import pynvml as nvml
 
-    # Each has a new name beside the old one, which drivers for CUDA 14 no longer have; old drivers lack the new one.
+    # Drivers for CUDA 14 have only the new name of each, old drivers only the old one.
     bits = _known_by(
         lambda: int(nvml.nvmlDeviceGetCurrentClocksEventReasons(handle)),
         lambda: int(nvml.nvmlDeviceGetCurrentClocksThrottleReasons(handle)),

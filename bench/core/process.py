@@ -478,7 +478,7 @@ def _pidfd_of(pid: int) -> int | None:
 def kill_processes_with(token: str, *, but: int | None = None) -> None:
     """Kill what left the group of its ancestor, found by the token in its environment (Linux), and wait for its end.
 
-    A killed process takes a moment to end, and must not run beside the next timed case. The process `but` is spared.
+    A killed process takes a moment to end, and must not run during the next timed case. The process `but` is spared.
     """
     deadline = time.monotonic() + GRACE_S
     while (pids := [pid for pid in _processes_with(token.encode()) if pid != but]) and time.monotonic() < deadline:

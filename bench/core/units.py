@@ -84,9 +84,9 @@ def format_doubtful(value: float, unit: str, *, half_width: float | None) -> str
     return f"~{format_value(float(f'{value:.{min(3, max(1, digits)) - 1}e}'), unit)}"
 
 
-def format_interval(low: float, high: float, *, beside: float, unit: str) -> str:
-    """`20.1 to 20.4`: the ends of an interval in the scale of its value `beside`, without the unit."""
-    scale = choose_scale([beside], unit, digits=TEXT_DIGITS)
+def format_interval(low: float, high: float, *, value: float, unit: str) -> str:
+    """`20.1 to 20.4`: the ends of an interval in the scale of its `value`, without the unit."""
+    scale = choose_scale([value], unit, digits=TEXT_DIGITS)
     return f"{_shortest(scale.text(low))} to {_shortest(scale.text(high))}"
 
 

@@ -98,7 +98,7 @@ def prepare_all(
 ) -> Prepared:
     """Call `do` for every video under `source` whose target does not exist yet; `target` may lie inside `source`.
 
-    Unfinished files that killed runs left beside the targets are removed.
+    Unfinished files that killed runs left next to the targets are removed.
     """
     if not source.is_dir():
         raise InputError(f"{source}: is not a folder of videos")

@@ -176,9 +176,9 @@ def warn_of_assumed(case: CaseContext, protocol: InputProtocol) -> None:
     zoos = {part: protocol.sources[part].origin for part in protocol.assumed}
     of_model = [part for part, zoo in zoos.items() if not zoo]
     by_names = [f"{', '.join(p for p in zoos if zoos[p] == zoo)} of {zoo}" for zoo in {*zoos.values()} - {""}]
-    told = [f"taken from the model: {', '.join(of_model)}"] if of_model else []
-    told += [f"guessed by the names of the weights: {text}" for text in by_names]
+    origins = [f"taken from the model: {', '.join(of_model)}"] if of_model else []
+    origins += [f"guessed by the names of the weights: {text}" for text in by_names]
     case.warn(
-        f"the input protocol of these weights is unknown; {'; '.join(told)}",
+        f"the input protocol of these weights is unknown; {'; '.join(origins)}",
         "give them: --preprocess channels=…,mean=…,std=…,resize=… (in a suite `preprocess: {…}`)",
     )

@@ -360,7 +360,8 @@ class _FrozenCase:
     def features(self) -> "tuple[StoredFeatures, StoredFeatures]":
         """Features of the training and of the test videos; cases with the same backbone and input share them."""
         from bench.train.accuracy_protocol import training_notes
-        from bench.train.feature_store import state_hash, take_features
+        from bench.train.evaluating import state_hash
+        from bench.train.feature_store import take_features
         from bench.train.inference import InferenceSettings
 
         case, point, train, model = self.case, self.case.point, self.train, self.model

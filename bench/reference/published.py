@@ -151,7 +151,7 @@ def zoo_names() -> list[str]:
 
 
 def _corrected(lines: list[dict[str, str]]) -> list[dict[str, str]]:
-    """The lines of `published.csv` with slips of their sources put right; the note of a line says so.
+    """The lines of `published.csv` with mistakes of their sources corrected; the note of a corrected line says so.
 
     If a source contradicts itself and nothing tells which value is right, the value stays.
     """

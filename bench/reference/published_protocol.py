@@ -1,4 +1,4 @@
-"""How a published accuracy was taken, as far as its row says so in words that can be read."""
+"""Parses how a published accuracy was taken (views, crops, split) from the words of its row."""
 
 import re
 from dataclasses import dataclass

@@ -36,7 +36,7 @@ DISCARDED = "discarded.jsonl"  # results of workers whose run another worker had
 
 
 class FolderSharedError(StoreError):
-    """A process of another machine holds the folder; this one may work beside it."""
+    """A process of another machine holds the folder; this one may work at the same time."""
 
 
 class RecordStore:

@@ -1,4 +1,4 @@
-"""Cleaning what stands beside the records of a results folder: logs, damaged lines, texts and predictions."""
+"""Removes private text from what a results folder holds besides records: logs, damaged lines, texts and predictions."""
 
 import json
 from collections.abc import Iterator

@@ -86,13 +86,13 @@ def candidates(setting: Setting, *, stored: InputProtocol, classes: Sequence[str
 
 def _of_parts(setting: Setting, topic: str, *, count: int = 1, **parts: Any) -> Candidate:
     """A candidate that changes parts of the protocol."""
-    told = ", ".join(
+    changes = ", ".join(
         f"{name} {_text(getattr(setting.protocol, name))} → {_text(value)}" for name, value in parts.items()
     )
     lines: dict[str, Json] = {
         "preprocess": {name: list(value) if isinstance(value, tuple) else value for name, value in parts.items()}
     }
-    return Candidate(topic=topic, what=told, setting=setting.with_parts(**parts), lines=lines, parts=count)
+    return Candidate(topic=topic, what=changes, setting=setting.with_parts(**parts), lines=lines, parts=count)
 
 
 def _pixels(setting: Setting, stored: InputProtocol) -> Iterator[Candidate]:
@@ -235,11 +235,11 @@ def _class_orders(setting: Setting, stored: InputProtocol, classes: Sequence[str
         if names is not None:
             orders.setdefault(f"of {zoo}", names)
     current = list(setting.protocol.classes or classes)
-    for told, order in orders.items():
+    for source, order in orders.items():
         if set(order) == set(classes) and list(order) != current:
             lines: dict[str, Json] = {"labels": f"classes.txt, one name a line: {', '.join(order)}"}
             found = setting.with_parts(classes=tuple(order))
-            yield Candidate(topic="class order", what=f"class names {told}", setting=found, lines=lines)
+            yield Candidate(topic="class order", what=f"class names {source}", setting=found, lines=lines)
 
 
 def renumbered(setting: Setting, mapping: tuple[int, ...], *, classes: Sequence[str]) -> Candidate:

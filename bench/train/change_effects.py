@@ -165,7 +165,7 @@ def _use_of_time(plain: Predictions, changed: Mapping[str, Predictions]) -> UseO
 def _kept_share(plain: Predictions, changed: Predictions) -> Estimate | None:
     """Top-1 with the change over top-1 without, with the 95 % interval of resampled videos; None if nothing is right.
 
-    Videos are drawn by the four ways in which both inputs can be right or wrong, of which alone the ratio depends.
+    The bootstrap draws four counts, of videos right or wrong with and without the change; the ratio needs no more.
     """
     right, still = plain.ranks == 0, changed.ranks == 0
     if not right.any():

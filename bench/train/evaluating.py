@@ -435,11 +435,11 @@ class ScoredVideos:
 
 
 def state_hash(model: nn.Module) -> str:
-    """12 hex digits over all parameters and buffers."""
+    """12 hex digits over all parameters and buffers of `model`, with their names, shapes and types."""
     total = hashlib.sha256()
-    for name, tensor in model.state_dict().items():
-        total.update(name.encode())
-        total.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    for name, tensor in sorted(model.state_dict().items()):
+        total.update(f"\0{name}\0{tuple(tensor.shape)}\0{tensor.dtype}\n".encode())
+        total.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return total.hexdigest()[:12]
 
 

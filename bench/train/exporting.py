@@ -256,7 +256,7 @@ def _for_mmaction2(source: _Source) -> tuple[dict[str, Any], list[str]]:
     meta: dict[str, Any] = {"epoch": source.epoch, "exported_by": "vbench"}
     meta |= {"dataset_meta": {"classes": list(classes)}} if classes else {}
     content = {"meta": meta, "state_dict": state, "input_protocol": source.protocol.as_stored()}
-    return content, ["load it there by `load_from = FILE`; optimizer and schedule start anew"]
+    return content, ["load it there by `load_from = FILE`; optimizer and schedule start from the beginning"]
 
 
 def _to_mmaction2_c3d(key: str) -> str:

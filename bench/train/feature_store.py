@@ -161,17 +161,6 @@ def take_features(
         return taker.stored(resumed=resumed)
 
 
-def state_hash(model: nn.Module) -> str:
-    """12 hex digits over all parameters and buffers of `model`: weights that are equal have equal features."""
-    import hashlib
-
-    total = hashlib.sha256()
-    for name, value in sorted(model.state_dict().items()):
-        total.update(f"\0{name}\0{tuple(value.shape)}\0{value.dtype}\n".encode())
-        total.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
-    return total.hexdigest()[:12]
-
-
 class _Reader:
     """Reads vectors `(B, width)`, and tokens `(B, N, D)` if they are kept, of clips."""
 

@@ -32,16 +32,16 @@ if TYPE_CHECKING:
     from bench.train.evaluating import Evaluation
 
 FILE = "predictions.parquet"
-NAMED = 20  # files that an error names; it always has their number
-METADATA_KEYS = (b"classes", b"protocol", b"model", b"network")
+MOST_NAMED = 20  # an error lists at most this many files, and always gives their number
+METADATA_KEYS = (b"classes", b"protocol", b"model", b"network")  # `network` is the old name of `model`
 
 
 @dataclass(frozen=True, kw_only=True)
 class Predictions:
     """The predictions of a model: `scores` `(videos, classes)`, `labels`, and how they were obtained.
 
-    `labels` are `(videos,)`, or `(videos, classes)` booleans for several labels a video. `model` is the title of the
-    case that scored them, empty in files that do not tell it. Figures are fractions of 1, over videos with a score.
+    `labels` are `(videos,)`, or `(videos, classes)` booleans for several labels per video. `model` is the title of the
+    case that scored them, empty if the file does not name it. Metrics are fractions of 1, over videos with a score.
     """
 
     videos: tuple[str, ...]
@@ -75,17 +75,17 @@ class Predictions:
 
     @property
     def mean_class(self) -> float:
-        """Mean of the top-1 of each class that has a video, for one label a video."""
+        """Mean of the top-1 of each class that has a video, for one label per video."""
         return mean_per_class(self.ranks < 1, self.labels)
 
     @property
     def mean_average_precision(self) -> float:
-        """Mean of the average precision of each class that has a video, for several labels a video."""
+        """Mean of the average precision of each class that has a video, for several labels per video."""
         return mean_average_precision(self.scores, self.labels)
 
     @property
     def confusion(self) -> NDArray[np.int64]:
-        """`(classes, classes)` counts for one label a video: true class in the row, predicted one in the column."""
+        """`(classes, classes)` counts for one label per video: true class in the row, predicted one in the column."""
         return confusion_matrix(self.scores, self.labels)
 
     @cached_property
@@ -148,9 +148,9 @@ def write_predictions(
 
 
 def store_predictions(path: Path, found: Predictions, *, changed: Mapping[str, Predictions] | None = None) -> Path:
-    """Write what `read_predictions` reads; `changed` has predictions by the change of their input.
+    """Write a file that `read_predictions` reads; `changed` has predictions by the change of their input.
 
-    `views_right` is null, because scores of single views are unknown.
+    The column `views_right` is null, because scores of single views are unknown.
     """
     return _write_tables(
         path, [_table(each, change=name) for name, each in {UNCHANGED: found, **(changed or {})}.items()]
@@ -200,12 +200,15 @@ def _table(
 
 
 def read_predictions(path: Path) -> Predictions:
-    """Read the predictions for the unchanged input; raises InputError for a file that is none of vbench."""
+    """Read the predictions for the unchanged input; raises InputError for another file."""
     return read_changed_predictions(path)[UNCHANGED]
 
 
 def read_changed_predictions(path: Path) -> dict[str, Predictions]:
-    """Read the predictions for each change of the input, the unchanged one first; raises InputError as above."""
+    """Read the predictions for each change of the input, the unchanged one first.
+
+    Raises InputError for a file that vbench did not write.
+    """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -234,7 +237,7 @@ def _read_rows(rows: "Table", about: Mapping[str, Any]) -> Predictions:
         protocol=about["protocol"],
         model=about.get("model", ""),
     )
-    _require_whole(found)
+    _require_usable(found)
     return found
 
 
@@ -250,8 +253,8 @@ def find_predictions(given: Path) -> Path:
             f"no {FILE} lies below {given}; `vbench train`, `vbench eval` and suites that measure `accuracy` write them"
         )
     if len(found) > 1:
-        more = f", and {len(found) - NAMED} more" if len(found) > NAMED else ""
-        names = ", ".join(_told(file) for file in found[:NAMED])
+        more = f", and {len(found) - MOST_NAMED} more" if len(found) > MOST_NAMED else ""
+        names = ", ".join(_file_and_model(file) for file in found[:MOST_NAMED])
         raise InputError(f"{given} holds the predictions of {len(found)} cases; give one of them: {names}{more}")
     return found[0]
 
@@ -301,8 +304,8 @@ def kind_of_scores(found: Predictions) -> str:
     return f"are means of {'raw scores' if averaging == 'score' else averaging}"
 
 
-def _told(file: Path) -> str:
-    """A file of predictions and the model in it, if it names one."""
+def _file_and_model(file: Path) -> str:
+    """`FILE (MODEL)`, or only the file if it names no model."""
     import pyarrow.parquet as pq
 
     try:
@@ -391,7 +394,7 @@ def _scores(column: Any) -> NDArray[np.float32]:
     return flat.astype(np.float32).reshape(len(rows), lengths.pop())
 
 
-def _require_whole(found: Predictions) -> None:
+def _require_usable(found: Predictions) -> None:
     """Raise ValueError if no metric can be computed from it."""
     if not np.isfinite(found.scores).all():
         raise ValueError("not all of its scores are finite")

@@ -70,7 +70,7 @@ def test_a_single_value_has_four_digits_and_its_unit(value: float | None, unit: 
 
 def test_the_ends_of_an_interval_have_the_format_of_their_value() -> None:
     assert format_value(2275.64, "ms") == "2.276 s"
-    assert format_interval(980.0, 2301.0, beside=2275.64, unit="ms") == "0.98 to 2.301"
+    assert format_interval(980.0, 2301.0, value=2275.64, unit="ms") == "0.98 to 2.301"
 
 
 def test_counted_things_follow_their_number() -> None:

@@ -12,11 +12,11 @@ from bench.core.schema import SlidingWindows, views_per_video
 from bench.data import clips
 from bench.data.clip_batches import view_batches
 from bench.models.base import inputs_of
-from bench.train.evaluating import Evaluation, evaluate, in_evaluation_mode, rounding_of
+from bench.train.evaluating import Evaluation, evaluate, in_evaluation_mode, rounding_of, state_hash
 
 
 class Counting(nn.Module):
-    """Wraps a network and counts what goes through it."""
+    """Wraps a model and counts what goes through it."""
 
     def __init__(self, model):
         super().__init__()
@@ -207,3 +207,18 @@ def test_sliding_windows_score_every_video_by_as_many_clips_as_it_is_long(tiny_n
         assert (seen.clip_ranks[row] >= 0).sum() == windows
     right = [(ranks[ranks >= 0] == 0).mean() for ranks in seen.clip_ranks]
     assert seen.clip_top(1) == pytest.approx(np.mean(right))
+
+
+def test_the_hash_of_a_state_covers_shapes_types_and_every_value() -> None:
+    def linear(rows: int, columns: int) -> nn.Module:
+        model = nn.Linear(columns, rows, bias=False)
+        nn.init.ones_(model.weight)
+        return model
+
+    changed = linear(2, 3)
+    with torch.no_grad():
+        changed.weight[1, 2] = 1 + 2**-20
+    same_bytes = linear(2, 3)
+    same_bytes.weight = nn.Parameter(same_bytes.weight.detach().view(torch.int32), requires_grad=False)
+    assert state_hash(linear(2, 3)) == state_hash(linear(2, 3))
+    assert len({state_hash(model) for model in (linear(2, 3), linear(3, 2), changed, same_bytes)}) == 4

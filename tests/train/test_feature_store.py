@@ -9,7 +9,8 @@ import torch
 from bench.core.errors import InputError, TrainingError
 from bench.core.schema import Clip
 from bench.train import feature_store
-from bench.train.feature_store import state_hash, take_features
+from bench.train.evaluating import state_hash
+from bench.train.feature_store import take_features
 from bench.train.inference import InferenceSettings, features
 
 

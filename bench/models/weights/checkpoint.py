@@ -1,4 +1,4 @@
-"""Reads the weights of a checkpoint file, whoever wrote it, without running code that the file may carry."""
+"""Reads the weights of a checkpoint file of any source without running the code that it may contain."""
 
 import hashlib
 import pickle
@@ -54,7 +54,7 @@ OF_LOSSES = re.compile(
     r"(criterion|criteria|loss|losses|loss_?f(n|un|unc)|metrics?|.*_(loss|criterion|metrics?|accuracy|acc))\d*",
     re.IGNORECASE,
 )
-"""First part of the name of weights that belong to a loss or a metric beside the model."""
+"""First part of the name of weights that belong to a loss or a metric, not to the model."""
 
 COPIES: tuple[tuple[str, str], ...] = (
     ("encoder_q", "encoder_k"),

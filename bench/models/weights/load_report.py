@@ -1,4 +1,4 @@
-"""What was loaded into a model, whoever loaded it, and which weights keep their random initial values."""
+"""What was loaded into a model, by vbench or by another package, and which weights keep their random initial values."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field

@@ -1,7 +1,7 @@
 """Recognises the zoo that a checkpoint file comes from, so that its input protocol is known.
 
-A zoo is *recognised* if the wrapper around the weights or its metadata identify it, and only *assumed* if nothing but
-the names of the weights does: those are often kept by people who train anew with their own preprocessing.
+A zoo is *recognised* if the wrapper around the weights or its metadata identify it, and only *assumed* if only the
+names of the weights do, because people who retrain with their own preprocessing often keep the names.
 """
 
 import re

@@ -1,4 +1,4 @@
-"""Reads torch files and pickles without running code of whoever wrote them.
+"""Reads torch files and pickles without running the code that they may contain.
 
 Unpickling normally imports and calls whatever the file names. Here only the constructors in `_CONSTRUCTORS` are
 called; every other name becomes an inert stand-in that remembers its state. So tensors can be read out of files that
