@@ -224,7 +224,7 @@ def _run_worker(
     request: WorkerRequest,
     on_progress: OnProgress,
     *,
-    start: Callable[..., Process],
+    start: Callable[..., Process] | None,
     variables: Mapping[str, str],
     stop: CaseStop,
 ) -> tuple[WorkerResult, KeyboardInterrupt | None]:
