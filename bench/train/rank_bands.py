@@ -1,8 +1,8 @@
 """Ranks of several models on the same videos: models that paired comparison cannot tell apart share one.
 
 Every pair is compared by McNemar's exact test on its kept predictions, and the p values are corrected by Holm for the
-number of pairs. The best rank of a model is one more than the number of models that are surely better; its worst rank
-leaves room for those that are surely worse.
+number of pairs. The best rank of a model is one more than the number of models that are significantly better; its
+worst rank is the number of models minus those that are significantly worse.
 """
 
 from collections.abc import Sequence
