@@ -1,7 +1,7 @@
-"""Models of other packages, listed without importing these packages: they would import torch.
+"""Lists the models of other packages without importing these packages, which would import torch.
 
 torchvision and timm register each model with a decorator above its function, so their names are read from their source
-files. What Hugging Face offers is what lies in its local cache.
+files. Models of Hugging Face are those in its local cache.
 """
 
 import importlib.util
@@ -19,7 +19,7 @@ _REGISTERED = re.compile(r"^@register_model\b.*\n(?:@.*\n)*def (\w+)\(", re.MULT
 
 @dataclass(frozen=True, kw_only=True)
 class ModelSource:
-    """Another package whose models can be used. `families` has the family of each model, by name with its source.
+    """Another package whose models can be used. `families` maps `source:model` to the family of the model.
 
     `version` is None if the package is not installed.
     """
@@ -65,7 +65,7 @@ def model_sources() -> Mapping[str, ModelSource]:
 
 
 def _registered(package: str, folder: str) -> dict[str, str]:
-    """Return the family, which is the file, of every model that a package registers; empty if it is not installed."""
+    """Map every model that a package registers to its family, the stem of its file; empty if it is not installed."""
     found = importlib.util.find_spec(package)  # finds the folder of a top-level package without importing it
     families: dict[str, str] = {}
     for place in (found.submodule_search_locations or []) if found else []:

@@ -131,7 +131,7 @@ def _rows_of_folders(folder: Path, names: Iterable[str]) -> Iterator[Row]:
 def _in_list(file: Path, list_file: Path, options: dict[str, Any]) -> FoundVideos:
     """Open a list as data set `csv`; one without splits is divided."""
     if file.suffix.lower() not in LIST_SUFFIXES:
-        what = "a video, not a data set" if file.suffix.lower() in FILE_SUFFIXES else "no list of videos"
+        what = "a video, not a data set" if file.suffix.lower() in FILE_SUFFIXES else "not a list of videos"
         raise InputError(
             f"{file} is {what}; allowed: a folder of videos, or a list ending in {', '.join(LIST_SUFFIXES)}"
         )

@@ -275,7 +275,7 @@ class _HeadResult:
         return seeds_and_videos(hits, classes if by_class else None)
 
     def detail(self) -> dict[str, Json]:
-        """What the record says of this head."""
+        """The settings of this head for the record, and for each seed what was chosen."""
         kind = self.settings.kind
         if self.texts is not None:
             return {**self.labels, "adaptation": self.adaptation, **self.texts}
@@ -513,7 +513,7 @@ class _FrozenCase:
         from bench.train.accuracy_protocol import describe_evaluation
         from bench.train.predictions import FILE, write_predictions
 
-        case, noted = self.case, {}
+        case = self.case
         described = describe_evaluation(
             self.model,
             self.test,
@@ -525,8 +525,8 @@ class _FrozenCase:
         if has_features:
             has_choice = any(len(each.settings.grid) > 1 for each in results)
             described |= self._describe_training() | {"chosen_on": "held-out training videos" if has_choice else None}
-            noted = {"features": self._describe_features()}
-        case.note("frozen", {"protocol": described, **noted, "heads": [each.detail() for each in results]})
+        features = {"features": self._describe_features()} if has_features else {}
+        case.note("frozen", {"protocol": described, **features, "heads": [each.detail() for each in results]})
         case.note("input_protocol", self.protocol.as_detail())
         for each in results:
             name = f"{each.settings.kind}_{each.shots}"
@@ -572,7 +572,7 @@ class _FrozenCase:
         }
 
     def costs(self) -> Iterator[Metric]:
-        """What taking the features cost, whenever that was."""
+        """The cost of taking the features, also if an earlier run took them."""
         costs = [of.cost for of in self.features]
         seconds, clips = sum(cost.seconds for cost in costs), sum(cost.clips for cost in costs)
         known = [cost.joules for cost in costs if cost.joules is not None]

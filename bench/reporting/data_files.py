@@ -118,7 +118,7 @@ def _row(results: Results, row: BoardRow) -> dict[str, Any]:
 
 
 def _failed_row(results: Results, case: CaseResult) -> dict[str, Any]:
-    """A row of a case without any result, whose cells hold the status of its latest record."""
+    """A row of a case without any result: no cells, and the status of its latest record as `failure`."""
     point = case.case.point
     axes = {k: v for k, v in point.named().items() if k not in ("model", *point.args)}
     axes["suite"] = case.case.suite

@@ -44,10 +44,10 @@ def _levels(ablation: Ablation, goal: Column, effects: list[Effect], name: str) 
         title=f"{label}, {unit}" if unit else label,
         traces=[
             _markers(
-                *zip(*singles, strict=True), look={"color": "rgba(0,0,0,0)", "line": {"color": MUTED, "width": 1}}
+                *zip(*singles, strict=True), style={"color": "rgba(0,0,0,0)", "line": {"color": MUTED, "width": 1}}
             ),
             {
-                **_markers(middles, ticks, look=_look(INK, effects)),
+                **_markers(middles, ticks, style=_style(INK, effects)),
                 "error_x": error_bars(middles, lows, highs, color=INK),
             },
         ],
@@ -72,13 +72,13 @@ def _differences(ablation: Ablation, goal: Column, compared: list[tuple[Effect, 
         title=title,
         traces=[
             {
-                **_markers(middles, ticks, look=_look(ACCENT, [effect for effect, _ in compared])),
+                **_markers(middles, ticks, style=_style(ACCENT, [effect for effect, _ in compared])),
                 "error_x": error_bars(middles, lows, highs, color=ACCENT),
             }
         ],
         caption="Mean of the paired differences with its 95 % interval. The dotted line is no difference.",
         alt=" ".join(ablation_findings(ablation)),
-        shapes=[_upright(none)],
+        shapes=[_vertical_line(none)],
         reach=[*middles, *lows, *highs, none],
     )
 
@@ -94,23 +94,23 @@ def _chart(
     shapes: list[dict[str, Any]] | None = None,
     reach: list[float] | None = None,
 ) -> Chart:
-    """A chart with one row of markers per level; the x axis covers the values of `reach`."""
+    """A chart with one row of markers per level; the x axis covers `reach`, or the markers if it is None."""
     rows = list(dict.fromkeys(ticks))[::-1]
-    across = axis(title, nticks=6)
+    values = axis(title, nticks=6)
     if reach:
-        across["range"] = _range(reach)
-    down = axis(type="category", categoryorder="array", categoryarray=rows, showgrid=False)
+        values["range"] = _range(reach)
+    levels = axis(type="category", categoryorder="array", categoryarray=rows, showgrid=False)
     return Chart(
         name=name,
         height_px=HEIGHT_PX + HEIGHT_OF_LEVEL_PX * len(rows),
         traces=traces,
-        layout={"xaxis": across, "yaxis": {**down, "range": [-0.6, len(rows) - 0.4]}, "shapes": shapes or []},
+        layout={"xaxis": values, "yaxis": {**levels, "range": [-0.6, len(rows) - 0.4]}, "shapes": shapes or []},
         caption=caption,
         alt=alt,
     )
 
 
-def _look(color: str, effects: Sequence[Effect]) -> dict[str, Any]:
+def _style(color: str, effects: Sequence[Effect]) -> dict[str, Any]:
     """Filled markers, hollow for levels whose timings are doubtful."""
     symbols = [
         "circle-open" if effect.verdict == "doubtful" or effect.summary.doubts else "circle" for effect in effects
@@ -118,18 +118,18 @@ def _look(color: str, effects: Sequence[Effect]) -> dict[str, Any]:
     return {"color": color, "symbol": symbols}
 
 
-def _markers(xs: Any, ys: Any, *, look: dict[str, Any]) -> dict[str, Any]:
+def _markers(xs: Any, ys: Any, *, style: dict[str, Any]) -> dict[str, Any]:
     return {
         "type": "scatter",
         "mode": "markers",
         "x": list(xs),
         "y": list(ys),
-        "marker": {"size": 9, **look},
+        "marker": {"size": 9, **style},
         "hovertemplate": "%{y}: %{x:.4g}<extra></extra>",
     }
 
 
-def _upright(x: float) -> dict[str, Any]:
+def _vertical_line(x: float) -> dict[str, Any]:
     line = {"color": MUTED, "width": 1, "dash": "dot"}
     return {"type": "line", "x0": x, "x1": x, "yref": "paper", "y0": 0, "y1": 1, "line": line}
 

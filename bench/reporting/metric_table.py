@@ -27,9 +27,10 @@ def metric_table(
 ) -> Table:
     """A table of `rows` of `board` with these columns and factors.
 
-    `page_of` gives the page of a model by its label; `failures` are those of empty cells, by the number of the row in
-    the board.
+    `page_of` returns the page of a model for its label. `failures` has the failed record of an empty cell, by the row's
+    number in the board and the column.
     """
+    # By identity, because rows hold mappings and cannot be hashed.
     numbers = {id(row): number for number, row in enumerate(board.rows)} if failures else {}
     writers = [_ColumnWriter(board, column) for column in columns]
 
@@ -111,8 +112,8 @@ class _ColumnWriter:
             return TableCell(title="not measured for this row")
         if summary.value is None:
             return TableCell(title=summary.how)
-        is_level = summary.value == self._best.get(summary.group)
-        return _cell(summary, self._scale, is_best=is_level and summary.is_ranked)
+        is_best = summary.is_ranked and summary.value == self._best.get(summary.group)
+        return _cell(summary, self._scale, is_best=is_best)
 
 
 def _cell(summary: MetricSummary, scale: Scale, *, is_best: bool) -> TableCell:

@@ -1,7 +1,7 @@
 """Executors start workers on other machines; a worker takes pending runs of a results folder until none is left.
 
-An executor is one file in `bench/runner/executors`. What it submitted is kept in the results folder, so that
-`vbench status` can tell about it later and from any machine.
+An executor is one file in `bench/runner/executors`. Its submissions are stored in the results folder, so that
+`vbench status` can show their jobs later and from any machine.
 """
 
 import json
@@ -27,10 +27,10 @@ FINAL: frozenset[JobPhase] = frozenset({"done", "failed", "cancelled", "timeout"
 
 @dataclass(frozen=True, kw_only=True)
 class Workers:
-    """What is to be started: `count` processes with `command`, each with a `--worker NAME` of its own.
+    """The workers to start: `count` processes with `command`, each with a `--worker NAME` of its own.
 
     `is_exclusive` workers measure times and need their node to themselves. `logs` is a folder for the output. `require`
-    is what the suite demands of the machine of cases that use their device.
+    is what the suite requires of a machine that runs cases on its device.
     """
 
     command: tuple[str, ...]
@@ -42,7 +42,7 @@ class Workers:
 
 @dataclass(frozen=True, kw_only=True)
 class JobState:
-    """What the cluster says about a job. `reason` is its own word, such as `Resources` or `OutOfMemory`."""
+    """The state of a job. `reason` is the cluster's own word, such as `Resources` or `OutOfMemory`."""
 
     job: str
     phase: JobPhase
@@ -105,7 +105,7 @@ def _file_of(folder: Path, name: str) -> Path:
 
 
 class Executor(ABC):
-    """One way to start workers on other machines; `options` are its keyword arguments."""
+    """Starts workers on the machines of a cluster; `options` are its keyword arguments."""
 
     name: ClassVar[str]
 
@@ -116,12 +116,12 @@ class Executor(ABC):
     @classmethod
     @abstractmethod
     def states(cls, jobs: Sequence[str]) -> list[JobState]:
-        """Return what the cluster says about these jobs; raises InputError if it cannot be asked from here."""
+        """Return the states of these jobs; raises InputError if the cluster cannot be reached from this machine."""
 
     @classmethod
     @abstractmethod
     def cancel(cls, jobs: Sequence[str]) -> None:
-        """Take jobs that still wait out of the queue; raises InputError if the cluster refuses."""
+        """Remove waiting jobs from the queue; raises InputError if the cluster refuses."""
 
 
 def read_submissions(folder: Path) -> list[Submission]:

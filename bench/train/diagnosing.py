@@ -3,7 +3,7 @@
 Every candidate is evaluated on the same videos as the evaluation in question, so that each difference is paired. The
 videos are a stratified subset in an order by hash, evaluated in growing prefixes: a candidate that shows nothing on the
 first one is dropped. Only on the whole subset is a cause tested, by McNemar's exact test at 5 % over all candidates of
-the round and all sizes of the subset (Bonferroni), so that a right evaluation is blamed at most once in twenty times.
+the round and all sizes of the subset (Bonferroni), so that a correct evaluation is blamed at most once in twenty times.
 """
 
 import hashlib
@@ -44,7 +44,7 @@ GROWTHS = 2  # the subset is doubled at most so often
 SIGNIFICANT = 0.05
 LEAST_GAIN = 0.02  # a smaller gain of top-1 explains no gap worth a search
 ROUNDS = 5
-# What a model or a setting raises that does not fit the other.
+# A model may raise any of these for a clip or a setting that it does not support; the candidate is then not possible.
 UNFIT = (BenchError, RuntimeError, ValueError, TypeError, IndexError, AssertionError, NotImplementedError)
 
 
@@ -93,12 +93,12 @@ class Diagnosis:
 
     @property
     def top1(self) -> Estimate:
-        """Top-1 with every cause put right."""
+        """Top-1 with every cause corrected."""
         return self.causes[-1].after if self.causes else self.start_top1
 
     @property
     def suite_lines(self) -> dict[str, Any]:
-        """What a suite must say to evaluate as in the last round."""
+        """The keys of a suite that evaluates as in the last round."""
         lines: dict[str, Any] = {}
         for cause in self.causes:
             for key, value in cause.candidate.lines.items():
@@ -263,8 +263,9 @@ def diagnose(
     """Find what explains the accuracy of `model` on `videos`, evaluated as `start` says.
 
     `stored` is the protocol of the checkpoint, `published` the top-1 to explain, as a fraction of 1. The subset begins
-    with `number` videos and is doubled while a cause is likely and not sure, until all videos are used or `budget_s`
-    is over. Raises InputError for videos without one label each, and whatever the evaluation in question raises.
+    with `number` videos and is doubled while a cause is likely but not yet significant, until all videos are used or
+    `budget_s` is over. Raises InputError for videos without one label each, and every error of the evaluation in
+    question.
     """
     if videos.is_multi_label or any(len(video.labels) != 1 for video in videos.videos):
         raise InputError(f"a diagnosis needs one label for each video; {videos.name} {videos.split} has others")
@@ -336,7 +337,7 @@ class _Search:
         return self.budget_s is not None and self.clock() - self.started >= self.budget_s
 
     def run(self, start: Setting, *, number: int, available: int, published: float | None) -> Diagnosis:
-        """Rounds until nothing helps; a cause that is likely and not sure is looked for on twice as many videos."""
+        """Run rounds until nothing helps; the subset is doubled if a cause is likely but not yet significant."""
         setting, causes, growths, stopped = start, list[Cause](), 0, f"{ROUNDS} causes were found"
         self._right(start, number)  # an evaluation that is not possible is an error, not a candidate without gain
         while len(causes) < ROUNDS:
@@ -371,7 +372,7 @@ class _Search:
         )
 
     def _round(self, setting: Setting, number: int, *, done: set[str]) -> tuple[Cause | None, bool]:
-        """Try every candidate once. Returns the cause, None if none is sure; and whether one is likely."""
+        """Try every candidate once. Returns the cause, None if none is significant, and whether one is likely."""
         base = self._right(setting, number)
         found = candidates(setting, stored=self.stored, classes=self.scorer.videos.classes)
         found = [each for each in [*found, *self._renumbered(setting, number)] if each.topic not in done]
@@ -448,7 +449,7 @@ class _Search:
         return right
 
     def _renumbered(self, setting: Setting, number: int) -> Iterator[Candidate]:
-        """The order of classes that fits the outputs far better, judged on other videos than it was found on."""
+        """Yield the order of classes that fits the outputs far better, found on one half and tested on the other."""
         scores = self.scorer.scores(setting, number)
         is_read = np.isfinite(scores).all(axis=1)
         found = find_relabelling(scores[is_read], self.labels[:number][is_read])

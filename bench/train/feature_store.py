@@ -32,7 +32,7 @@ from bench.train.inference import InferenceSettings, batches_of
 from bench.train.progress import ProgressClock, ProgressReport, silent
 
 Pooling = Literal["head", "mean", "max"]
-"""Of tokens to a vector: as the model's own classifier reads them, or their mean or maximum."""
+"""How tokens become a vector: as the model's own classifier reads them, or by their mean or maximum."""
 
 ABOUT = "features.json"
 SHARD_BYTES = 64 << 20
@@ -127,9 +127,9 @@ def take_features(
     joules: Callable[[], float | None] | None = None,
     report: ProgressReport = silent,
 ) -> StoredFeatures:
-    """Features of every video of a set in a folder below `folder`, named by the hash of all that they depend on.
+    """Take the features of every video into a folder below `folder`, named by the hash of all that they depend on.
 
-    What is there already is kept: a second call reads it, and a call after a kill goes on at the first missing shard.
+    Stored shards are read: a second call takes nothing, and a call after a kill goes on at the first missing shard.
     `about` identifies the model and its weights; data set, views, input protocol, layers and type are added here.
     `joules` reads the energy counter of the device. Raises InputError if videos have different numbers of views, or if
     the disk is too small; TrainingError if no video can be read.
@@ -215,7 +215,7 @@ class _Taker:
             )
 
     def take_missing(self, *, joules: Callable[[], float | None] | None, report: ProgressReport) -> bool:
-        """Write every shard that is missing; returns whether some were there and some were not."""
+        """Write every shard that is missing; returns whether some were stored before and some were not."""
         missing = self._missing()
         todo = [position for number in missing for position in self._positions(number)]
         if not todo:
@@ -252,7 +252,7 @@ class _Taker:
         return len(missing) < self._shards
 
     def stored(self, *, resumed: bool) -> StoredFeatures:
-        """What all shards hold. Raises TrainingError if no video could be read."""
+        """The features of all shards. Raises TrainingError if no video could be read."""
         notes = [self._note(number) for number in range(self._shards)]
         positions = [position for note in notes for position in note["positions"]]
         unread = tuple(UnreadVideo(**video) for note in notes for video in note["unread"])

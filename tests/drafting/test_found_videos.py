@@ -154,7 +154,7 @@ def test_missing_videos_and_rare_classes_are_remarked(tmp_path: Path, list_file:
         ("datb", "datb is neither a folder, a list of videos nor a data set of vbench; did you mean: data?"),
         ("ufc101", "did you mean: ucf101?"),
         ("flat/a.mp4", "is a video, not a data set; allowed: a folder of videos, or a list"),
-        ("notes.md", "is no list of videos; allowed: a folder of videos, or a list ending in .csv"),
+        ("notes.md", "is not a list of videos; allowed: a folder of videos, or a list ending in .csv"),
         ("single", "no class has two videos, so that none can be kept for the evaluation"),
         ("no_val", "the list of split val is missing"),
         ("gone.csv", "2 of 2 files are missing"),

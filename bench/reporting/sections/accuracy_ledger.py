@@ -12,7 +12,7 @@ from bench.reporting.reproduction import EvaluatedModel, LedgerEntry, Outcome, l
 from bench.reporting.results import Results
 from bench.reporting.table import ColumnHead, Table, TableCell, TableRow
 
-HEADINGS = (
+HEADS = (
     ColumnHead(name="Model", meaning="name in the zoo, with the recipe and the initial weights used here"),
     ColumnHead(name="Source", meaning="where the accuracy was published, and under which name"),
     ColumnHead(name="Data set", meaning="as the source names it"),
@@ -43,7 +43,7 @@ def keep_ledger(results: Results) -> str | None:
     table = Table(
         name="ledger-table",
         caption="Published and measured accuracies of these models",
-        heads=HEADINGS,
+        heads=HEADS,
         rows=tuple(_table_row(entry) for entry in entries),
     )
     return render(TEMPLATE, table=table.html(), summary=_summary(entries))

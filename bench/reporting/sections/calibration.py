@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from bench.train.calibration import Calibration
 
 MOST_CASES = 24
-MOST_POINTS = 200  # of a risk-coverage curve
+MOST_POINTS = 200  # of a risk-coverage curve, which has a point per video
 HEADS = (
     ColumnHead(name="Case"),
     ColumnHead(
@@ -51,7 +51,7 @@ def show_calibration(results: Results) -> str | None:
     for title, file in known[:MOST_CASES]:
         try:
             calibration = calibrate_predictions(read_predictions(file))
-        except InputError:  # another version of vbench may have written it
+        except InputError:  # such as a damaged file, or one of another version; the others are still shown
             continue
         if calibration is not None:
             found.append((title, calibration))

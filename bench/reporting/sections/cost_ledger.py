@@ -9,18 +9,21 @@ from bench.reporting.rendering import render
 from bench.reporting.results import Results
 from bench.reporting.table import ColumnHead, Table, TableCell, TableRow
 
-HEADINGS = (
+HEADS = (
     ColumnHead(name="Model"),
     ColumnHead(name="Source", meaning="where the cost was published"),
-    ColumnHead(name="Clip", meaning="frames x height x width that the publisher counted at"),
-    ColumnHead(name="Published", unit="GMACs", is_number=True, meaning="as published, whatever the source calls it"),
-    ColumnHead(name="Counted", unit="GMACs", is_number=True, meaning="multiply-accumulates of the same model there"),
+    ColumnHead(name="Clip", meaning="frames x height x width of the published count"),
+    ColumnHead(name="Published", unit="GMACs", is_number=True, meaning="as published; many sources call MACs FLOPs"),
+    ColumnHead(
+        name="Counted", unit="GMACs", is_number=True, meaning="multiply-accumulates of the same model at that clip"
+    ),
     ColumnHead(name="Difference", unit="%", is_number=True),
     ColumnHead(name="Verdict"),
     ColumnHead(
-        name="Why", meaning="another convention of counting that gives the published digits, or a known difference"
+        name="Why", meaning="another counting convention that gives exactly the published value, or a known difference"
     ),
 )
+VERDICT = [head.name for head in HEADS].index("Verdict")
 TEMPLATE = """
 <p>Costs of one view at the publisher's clip, which may differ from the clip of this report. {{ summary }}</p>
 {{ table }}
@@ -30,16 +33,16 @@ TEMPLATE = """
 @register_section("published-costs", title="Published costs", order=66, page="ledger")
 def compare_published_costs(results: Results) -> str | None:
     """One row per published cost of a model that was counted here."""
-    lines = {line.cells: line for line in _table_rows(results)}
+    lines = {line.cells: line for line in _table_rows(results)}  # runs and precisions of a model repeat its rows
     if not lines:
         return None
     table = Table(
         name="published-costs-table",
         caption="Published and counted costs",
-        heads=HEADINGS,
+        heads=HEADS,
         rows=tuple(lines.values()),
     )
-    verdicts = [line.cells[6].text for line in lines.values()]
+    verdicts = [line.cells[VERDICT].text for line in lines.values()]
     summary = ", ".join(
         f"{verdicts.count(word)} {'agree' if word == 'agrees' else word}"
         for word in ("agrees", "explained", "not explained")

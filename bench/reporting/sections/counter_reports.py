@@ -9,7 +9,7 @@ from bench.reporting.rendering import render
 from bench.reporting.results import Results
 from bench.reporting.table import ColumnHead, Table, TableCell, TableRow
 
-HEADINGS = (
+HEADS = (
     ColumnHead(name="Model"),
     ColumnHead(name="Clip"),
     ColumnHead(name="Counter"),
@@ -36,7 +36,7 @@ def show_counter_reports(results: Results) -> str | None:
     table = Table(
         name="counters-table",
         caption="Multiply-accumulates of one clip by other counters",
-        heads=HEADINGS,
+        heads=HEADS,
         rows=tuple(lines.values()),
     )
     loud = sum(line.cells[6].text == "unexplained" for line in lines.values())

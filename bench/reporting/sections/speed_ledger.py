@@ -11,7 +11,7 @@ from bench.reporting.results import Results
 from bench.reporting.table import ColumnHead, Table, TableCell, TableRow
 
 THROUGHPUT = "throughput.clips_per_s"
-HEADINGS = (
+HEADS = (
     ColumnHead(name="Model"),
     ColumnHead(name="Source", meaning="where the speed was published"),
     ColumnHead(name="Conditions", meaning="as far as the source states them"),
@@ -34,7 +34,7 @@ def compare_published_speeds(results: Results) -> str | None:
         return None
     compared = sum(not row.cells[5].is_empty for row in rows)
     table = Table(
-        name="published-speeds-table", caption="Published and measured throughput", heads=HEADINGS, rows=tuple(rows)
+        name="published-speeds-table", caption="Published and measured throughput", heads=HEADS, rows=tuple(rows)
     )
     summary = f"{plural(len(rows), 'published speed')}, {compared} taken on the same kind of device as here."
     return render(TEMPLATE, table=table.html(), summary=summary)

@@ -42,7 +42,7 @@ results folders.</p>{% endif %}
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingCurve:
-    """One training; `rows` hold the known numbers of each epoch."""
+    """The curves of one training; `rows` has one mapping from column to value per epoch, without unknown values."""
 
     model: str
     seed: int | None
