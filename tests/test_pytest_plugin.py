@@ -243,7 +243,7 @@ def test_timings_are_refused_with_several_workers(
     assert outcome("--vbench-update")[0]
 
 
-def test_a_failure_is_told_in_its_own_lines_without_a_traceback(
+def test_a_failure_is_printed_in_its_own_lines_without_a_traceback(
     measured: dict[str, Any], outcome: Callable[..., tuple[bool, str]]
 ) -> None:
     assert outcome("--vbench-update")[0]

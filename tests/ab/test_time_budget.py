@@ -1,4 +1,4 @@
-"""What is said about a budget before and after measuring; numbers by hand."""
+"""What `vbench ab` prints about a budget before and after measuring; numbers by hand."""
 
 import math
 

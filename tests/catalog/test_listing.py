@@ -49,7 +49,7 @@ def test_a_pattern_that_matches_no_registered_model_finds_those_of_other_package
     ]
 
 
-def test_matches_of_other_packages_are_found_beside_registered_ones() -> None:
+def test_matches_of_other_packages_are_found_together_with_registered_ones() -> None:
     assert "mvitv2_s_16x4" in names(matching_models("mvit*", Catalog()))
     assert matches_elsewhere("mvit_*") == {"torchvision": ["torchvision:mvit_v1_b", "torchvision:mvit_v2_s"]}
     assert matches_elsewhere("c3d*") == {}

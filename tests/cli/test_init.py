@@ -1,4 +1,4 @@
-"""`vbench init` writes a suite that can be planned, and replaces no file that it was not told to."""
+"""`vbench init` writes a suite that can be planned, and replaces a file only if it is asked to."""
 
 from pathlib import Path
 

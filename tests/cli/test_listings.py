@@ -63,7 +63,7 @@ def test_help_on_words_prints_the_glossary(capsys: pytest.CaptureFixture[str]) -
     assert "---" not in shown
 
 
-def test_every_command_stands_under_a_heading() -> None:
+def test_every_command_is_under_a_heading() -> None:
     commands = [*app.registered_commands, *app.registered_groups]
     assert all(isinstance(command.rich_help_panel, str) for command in commands)
 

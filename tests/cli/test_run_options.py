@@ -89,7 +89,7 @@ def test_wrong_parts_are_wrong_input(
     assert not Path("res").exists()
 
 
-def test_what_a_budget_leaves_out_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_a_budget_leaves_out_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
     assert run_command(["run", "parts.yaml", "--out", "res", "--only", "params", "--case", "", "--budget", "0s"]) == 2
     assert run_command(["run", "parts.yaml", "--out", "res", "--only", "params"]) == 0
     capsys.readouterr()

@@ -1,4 +1,4 @@
-"""Accuracies of several trainings: over seeds by pairs, over runs by Welch, and one network by its videos only."""
+"""Accuracies of several trainings: over seeds by pairs, over runs by Welch, and one model by its videos only."""
 
 from collections.abc import Callable, Sequence
 

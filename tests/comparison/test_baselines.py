@@ -182,7 +182,7 @@ def test_a_case_that_was_not_measured_stays_until_whole_is_given(
 def test_a_suite_that_no_longer_has_a_kind_of_case_drops_its_file(
     here: Path, stored: Callable[..., str], record: Callable[..., Record], params: Callable[[int], Metric]
 ) -> None:
-    """Counts stand in a file of their own: where no case of a suite is of that kind any more, none is measured anew."""
+    """Counts have a file of their own; it stays as it is if a suite has no case of that kind any more."""
     counts, failed = (record(*m, measures={"params": {}}, status=s) for m, s in (([params(7)], "ok"), ([], "error")))
     save(stored(1.0, counts), branch="main")
     save(stored(1.0, environment=OTHER), branch="main")

@@ -123,7 +123,7 @@ def test_a_model_that_the_suite_calls_renamed_is_compared_with_its_former_self(r
     assert (found.missing, found.added, found.exit_code()) == ((), (), 0)
 
 
-def test_a_renamed_model_is_told_as_a_rename(record: Make) -> None:
+def test_a_renamed_model_is_reported_as_a_rename(record: Make) -> None:
     old, new = (counts(record, MACS, PARAMS, model=name) for name in ("before", "after"))
     found = compare([old], [new])
     [note] = [note for note in found.notes if "renamed" in note]

@@ -17,7 +17,7 @@ from bench.comparison.verdicts import amount
         (0, "MACs", "+0 MACs"),
     ],
 )
-def test_a_difference_has_its_sign_and_the_unit_that_a_figure_of_its_size_has(
+def test_a_difference_has_its_sign_and_the_unit_that_a_value_of_its_size_has(
     value: float, unit: str, text: str
 ) -> None:
     assert amount(value, unit) == text

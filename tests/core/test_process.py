@@ -53,7 +53,7 @@ def outcome_of(request: dict[str, Any], *, timeout_s: float = 20.0, log: Path | 
 
 
 @linux_only
-def test_an_exit_between_two_looks_wakes_the_one_who_waits() -> None:
+def test_an_exit_between_two_polls_wakes_the_one_who_waits() -> None:
     """A process may exit after its supervisor saw it running, with all its output read."""
     with SupervisedProcess([sys.executable, "-c", ""], stdin=b"") as process:
         while not process.has_exited:

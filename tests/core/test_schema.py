@@ -21,7 +21,7 @@ from bench.core.schema import Metric, SlidingWindows, views_from_text, views_tex
         ("params.total", "elements", True, False, False, False),
     ],
 )
-def test_a_figure_is_of_its_machine_unless_it_is_exact_counted_or_a_share_of_videos(
+def test_a_value_is_of_its_machine_unless_it_is_exact_counted_or_a_share_of_videos(
     name: str, unit: str, is_exact: bool, is_share: bool, is_of_machine: bool, can_drift: bool
 ) -> None:
     metric = Metric(name=name, value=5, unit=unit, is_exact=is_exact)

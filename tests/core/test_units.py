@@ -116,7 +116,7 @@ def test_the_ends_of_an_interval_never_look_equal() -> None:
 
 
 @given(value=FINITE.filter(lambda v: abs(v) > 1e-6), unit=st.sampled_from(["", "MACs", "J", "clips/s", "FLOP/s"]))
-def test_a_figure_is_its_value_to_four_digits(value: float, unit: str) -> None:
+def test_a_printed_value_has_four_digits(value: float, unit: str) -> None:
     number, *rest = format_value(value, unit).replace("\N{NARROW NO-BREAK SPACE}", "").split(" ")
     prefix = (rest or [""])[0].removesuffix(unit)
     size = {"": 1.0, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}[prefix]

@@ -220,7 +220,7 @@ def test_unreadable_videos_are_replaced_in_training_and_reported(videos: VideoSe
 
 
 def test_a_batch_of_nothing_that_can_be_read_shows_the_next_of_the_epoch(videos: VideoSet, tmp_path: Path) -> None:
-    """A share of one clip a rank is such a batch; whoever goes on later gets the same replacement."""
+    """A share of one clip per rank is such a batch; a training that continues later gets the same replacement."""
     order = [int(batch.videos[0]) for batch in train(videos, batch=1)]
     bad = {order[3], order[4], order[15]}
     expected = [order[5] if p in (3, 4) else order[0] if p == 15 else order[p] for p in range(16)]

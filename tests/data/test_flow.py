@@ -1,4 +1,4 @@
-"""Optical flow of a data set's videos: found by their names, read frame by frame, given to networks that take it."""
+"""Optical flow of a data set's videos: found by their names, read frame by frame, given to models that take it."""
 
 import io
 import os

@@ -39,7 +39,7 @@ def root(tmp_path_factory):
 
 @pytest.fixture
 def loaded(tmp_path):
-    """A case of a tiny network; every call is a new process's view of the same results folder."""
+    """A case of a tiny model; every call is a new process's view of the same results folder."""
     (tmp_path / "tiny.yaml").write_text(RECIPE)
 
     def load(**changes):

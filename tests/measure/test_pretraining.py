@@ -89,7 +89,7 @@ def test_a_weights_file_is_not_read_as_pretraining():
 
 
 def test_a_model_is_trained_on_single_frames_and_inflated(loaded, data, tmp_path):
-    """Of the 2D network's kernels the middle slice is what was trained; it stands in every slice, shared out."""
+    """Of the 2D model's kernels the middle slice is what was trained; it stands in every slice, shared out."""
     resnet = {"model": "resnet3d", "args": {"depth": 10, "widen_factor": 0.0625, "stem_kernel_t": 3}}
     case = loaded(**resnet, weights="inflated:motions/first")
     accuracy(case, root=data)

@@ -1,4 +1,4 @@
-"""2D networks as parts: features are what their classifiers read, with the weights that people have."""
+"""2D models as parts: features are what their classifiers read, with the weights that people have."""
 
 import sys
 from pathlib import Path
@@ -24,7 +24,7 @@ SMALL = "shufflenet_v2_x0_5"
 
 
 def shipped(name: str, path: Path, **arguments: Any) -> nn.Module:
-    """A network of torchvision in eval mode, its weights written to `path` as torchvision ships them."""
+    """A model of torchvision in eval mode, its weights written to `path` as torchvision ships them."""
     from torchvision import models
 
     network: nn.Module = models.get_model(name, **arguments)
@@ -136,7 +136,7 @@ def test_the_smallest_image_runs_and_one_pixel_less_does_not(name: str) -> None:
     assert works(network, backbone.smallest_px + 1) == (backbone.only_px is None)
 
 
-def test_a_network_that_torchvision_cannot_build_on_meta_goes_there() -> None:
+def test_a_model_that_torchvision_cannot_build_on_meta_goes_there() -> None:
     with torch.device("meta"):
         backbone = create_backbone("torchvision:regnet_y_400mf")
 
@@ -191,12 +191,12 @@ def test_names_that_cannot_be_are_explained(name: str, error: type[Exception], t
         create_backbone(name)
 
 
-def test_a_network_without_average_pooling_gives_no_maps() -> None:
+def test_a_model_without_average_pooling_gives_no_maps() -> None:
     with torch.device("meta"), pytest.raises(InputError, match=r"mobilenet_v2 has no average pooling"):
         create_map_backbone("torchvision:mobilenet_v2")
 
 
-def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:
+def test_weights_of_another_model_are_refused(tmp_path: Path) -> None:
     shipped(SMALL, tmp_path / "small.pth")
 
     with pytest.raises(WeightsError, match=r"small\.pth does not hold the weights of this backbone: Missing key"):
@@ -215,7 +215,7 @@ def test_frames_of_one_clip_stay_adjacent_and_come_back() -> None:
 
 
 class Frames(FrameModel):
-    """A network with weights of images and of clips."""
+    """A model with weights of images and of clips."""
 
     def __init__(self, only_px: int | None = None) -> None:
         network = nn.Conv2d(3, 4, 3)

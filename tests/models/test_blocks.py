@@ -1,4 +1,4 @@
-"""Shortcuts of the 3D residual networks, and the checks of their arguments."""
+"""Shortcuts of the 3D residual models, and the checks of their arguments."""
 
 import pytest
 import torch
@@ -73,6 +73,6 @@ def test_sizes_must_be_above_zero(value: float) -> None:
 
 @pytest.mark.parametrize("name", ["c3d", "c3d_search", "resnet3d", "timm:resnet10t"])
 @pytest.mark.parametrize(("channels", "modality"), [(2, "flow"), (3, "rgb")])
-def test_two_channels_are_flow_whatever_the_network(name: str, channels: int, modality: str) -> None:
+def test_two_channels_are_flow_whatever_the_model(name: str, channels: int, modality: str) -> None:
     (spec,) = inputs_of(create_model(name, in_channels=channels, device="meta"))
     assert (spec.channels, spec.modality) == (channels, modality)

@@ -1,4 +1,4 @@
-"""The temporal-depth search: the paper's network at its clip, any clip elsewhere, who sees the order of frames."""
+"""The temporal-depth search: the paper's model at its clip, any clip elsewhere, who sees the order of frames."""
 
 import pytest
 import torch
@@ -18,7 +18,7 @@ def clip_of(frames: int, size: int = 48) -> Tensor:
 
 
 def plain(model: nn.Module, clip: Tensor) -> Tensor:
-    """The paper's network on 16 x 112 x 112, written out with Caffe's ceiling pooling and no adaptive pooling."""
+    """The paper's model on 16 x 112 x 112, written out with Caffe's ceiling pooling and no adaptive pooling."""
     parameters = dict(model.named_parameters())
     for layer, pool in enumerate(((1, 2, 2), (2, 2, 2), (2, 2, 2), (2, 2, 2), (2, 2, 2)), start=1):
         weight, bias = parameters[f"conv{layer}.weight"], parameters[f"conv{layer}.bias"]
@@ -44,7 +44,7 @@ def test_it_has_the_paper_s_size() -> None:
 
 
 @pytest.mark.parametrize("kernel_depth", [1, 3, "increasing", "decreasing"])
-def test_at_the_paper_s_clip_it_is_the_paper_s_network(kernel_depth: object) -> None:
+def test_at_the_paper_s_clip_it_is_the_paper_s_model(kernel_depth: object) -> None:
     model = narrow(kernel_depth)
     clip = clip_of(16, 112)[:1]
     torch.testing.assert_close(model(clip), plain(model, clip))

@@ -54,7 +54,7 @@ def test_files_of_torch_before_zip_archives_are_read(tmp_path: Path) -> None:
     assert read_checkpoint(tmp_path / "old.pth.tar").state.keys() == STATE.keys()
 
 
-def test_what_training_leaves_beside_weights_does_no_harm(tmp_path: Path) -> None:
+def test_entries_of_a_training_next_to_weights_do_no_harm(tmp_path: Path) -> None:
     beside = {
         "epoch": 200,
         "arch": "resnet-50",
@@ -70,7 +70,7 @@ def test_what_training_leaves_beside_weights_does_no_harm(tmp_path: Path) -> Non
     assert checkpoint.state.keys() == STATE.keys()
 
 
-def test_what_counters_leave_in_a_network_is_no_weight(tmp_path: Path) -> None:
+def test_what_counters_leave_in_a_model_is_no_weight(tmp_path: Path) -> None:
     left = {"total_ops": torch.zeros(1), "conv.total_params": torch.zeros(1)}
     checkpoint = read_checkpoint(saved(tmp_path / "w.pth", {**STATE, **left}))
     assert checkpoint.state.keys() == STATE.keys()
@@ -242,5 +242,5 @@ def test_no_bytes_raise_anything_else(tmp_path: Path, content: bytes, place: int
         (["encoder.x"], "unknown"),
     ],
 )
-def test_containers_are_told_by_their_names(names: list[str], container: str) -> None:
+def test_containers_are_recognised_by_their_names(names: list[str], container: str) -> None:
     assert container_of(dict.fromkeys(names, torch.zeros(1))) == container

@@ -1,4 +1,4 @@
-"""CNN pooling: the mean of what a 2D network says of each frame."""
+"""CNN pooling: the mean of what a 2D model says of each frame."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from torch import nn
 from bench.models.cnn_pool import build_cnn_pool
 
 
-def test_repeated_frames_give_the_2d_network(tmp_path: Path) -> None:
+def test_repeated_frames_give_the_2d_model(tmp_path: Path) -> None:
     from torchvision.models import resnet18
 
     network = resnet18(num_classes=7).eval()

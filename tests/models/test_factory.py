@@ -114,7 +114,7 @@ def test_values_are_fitted_to_the_annotation() -> None:
     assert fitted == {"sizes": (1, 2), "other": "x"}
 
 
-def test_a_value_that_cannot_be_is_told_with_what_is_near() -> None:
+def test_an_impossible_value_is_reported_with_the_nearest_one() -> None:
     def factory(*, kind: Literal["increasing", "flat"] = "flat", depth: int = 3) -> nn.Module:
         return nn.Identity()
 
@@ -125,7 +125,7 @@ def test_a_value_that_cannot_be_is_told_with_what_is_near() -> None:
     )
 
 
-def test_a_fault_of_a_factory_is_told_with_its_arguments(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_fault_of_a_factory_is_reported_with_its_arguments(monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*, size: int = 3) -> nn.Module:
         return nn.Linear(1, 2)(torch.zeros(size))  # type: ignore[no-any-return]
 

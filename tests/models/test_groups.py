@@ -154,7 +154,7 @@ def test_a_rate_that_cannot_be_is_refused(rates: dict[str, float], words: str) -
         parameter_groups(nn.Linear(1, 1), **{**RATES, **rates})
 
 
-def test_a_network_with_nothing_to_train_is_refused() -> None:
+def test_a_model_with_nothing_to_train_is_refused() -> None:
     with pytest.raises(InputError, match="nothing to train"):
         parameter_groups(nn.Linear(1, 1).requires_grad_(False), **RATES)
 

@@ -60,7 +60,7 @@ QUICK_DEPTHS = {10, 18, 50}
     ("family", "depth", "classes", "millions", "gmacs"),
     [row if row[1] in QUICK_DEPTHS else pytest.param(*row, marks=pytest.mark.slow) for row in COUNTS],
 )
-def test_parameters_and_macs_are_those_of_the_published_network(
+def test_parameters_and_macs_are_those_of_the_published_model(
     family: Factory, depth: int, classes: int, millions: str, gmacs: str
 ) -> None:
     with torch.device("meta"):
@@ -107,7 +107,7 @@ def test_logits_and_gradients_match_a_plain_walk_over_the_weights(
         partial(densenet3d, dropout=0.5),
     ],
 )
-def test_wide_grouped_and_dense_networks_match_the_walk_too(build: Factory) -> None:
+def test_wide_grouped_and_dense_models_match_the_walk_too(build: Factory) -> None:
     model = _randomised(build(11, stem_kernel_t=3, stem_stride_t=2, in_channels=2)).eval()
     clip = torch.randn(1, 2, 40, 38, 35)
 
@@ -215,7 +215,7 @@ def test_arguments_that_cannot_be_are_refused(build: Factory, message: str) -> N
         build()
 
 
-def test_a_network_with_shortcut_a_can_be_exported() -> None:
+def test_a_model_with_shortcut_a_can_be_exported() -> None:
     model = _randomised(NARROW[0](shortcut="A")).eval()
     clip = torch.randn(1, 3, 4, 16, 16)
 
@@ -224,7 +224,7 @@ def test_a_network_with_shortcut_a_can_be_exported() -> None:
     torch.testing.assert_close(exported(clip), model(clip))
 
 
-def test_a_state_dict_goes_into_a_network_built_alike() -> None:
+def test_a_state_dict_goes_into_a_model_built_alike() -> None:
     model, other = (NARROW[2](shortcut="A").eval() for _ in range(2))
     clip = torch.randn(1, 3, 4, 16, 16)
 
@@ -244,7 +244,7 @@ def test_variants_differ_from_their_family_in_depth_alone(family: Factory) -> No
 
 
 class Walk:
-    """Runs a network from its state dict alone, in functional calls: kernels, groups and depth follow from the weights.
+    """Runs a model from its state dict alone, in functional calls: kernels, groups and depth follow from the weights.
 
     It knows nothing of the modules under test, and counts the products of the convolutions as it goes.
     """

@@ -1,4 +1,4 @@
-"""What a checkpoint is and which network fits it, from names and shapes alone."""
+"""What a checkpoint is and which model fits it, from names and shapes alone."""
 
 import json
 import os
@@ -63,9 +63,7 @@ def fits(name: str, **arguments: object) -> list[str]:
         pytest.param("torchvision:swin3d_t", {}, "torchvision:swin3d_t (num_classes=400)", marks=pytest.mark.slow),
     ],
 )
-def test_what_a_network_was_built_with_is_read_off_its_weights(
-    name: str, arguments: dict[str, Any], found: str
-) -> None:
+def test_what_a_model_was_built_with_is_read_off_its_weights(name: str, arguments: dict[str, Any], found: str) -> None:
     assert found in fits(name, **arguments)
 
 
@@ -79,7 +77,7 @@ def test_a_depth_is_found_under_the_name_of_its_variant() -> None:
 
 
 def test_what_it_finds_loads(tmp_path: Path) -> None:
-    """The arguments that are read off a file build a network that takes the file."""
+    """The arguments that are read off a file build a model that takes the file."""
     model = create_model("resnet3d_18", num_classes=9, shortcut="A", in_channels=2, widen_factor=0.125)
     torch.save({"epoch": 3, "arch": "resnet-18", "state_dict": model.state_dict()}, tmp_path / "w.pth")
     found = identify(tmp_path / "w.pth")
@@ -93,7 +91,7 @@ def test_what_it_finds_loads(tmp_path: Path) -> None:
     assert found.container == "3D-ResNets-PyTorch"
 
 
-def test_weights_without_a_head_are_told() -> None:
+def test_weights_without_a_head_are_reported() -> None:
     model = create_model("resnet3d_18", device="meta")
     shapes = {key: tuple(value.shape) for key, value in model.state_dict().items() if not key.startswith("fc.")}
     (fit,) = fits_of(checkpoint_of(shapes))
@@ -108,7 +106,7 @@ def test_one_weight_more_or_less_is_no_fit() -> None:
     assert fits_of(checkpoint_of({k: v for k, v in shapes.items() if k != "layer3.0.bn1.bias"})) == ()
 
 
-def test_what_no_network_has_is_not_guessed(tmp_path: Path) -> None:
+def test_what_no_model_has_is_not_guessed(tmp_path: Path) -> None:
     torch.save({"encoder.weight": torch.ones(2, 3)}, tmp_path / "w.pth")
     found = identify(tmp_path / "w.pth")
     assert (found.container, found.fits, found.num_classes, found.parameters) == ("unknown", (), None, 6)

@@ -1,4 +1,4 @@
-"""Inflation: on a video of one image repeated, the 3D network answers as the 2D network does on the image."""
+"""Inflation: on a video of one image repeated, the 3D model answers as the 2D model does on the image."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -271,13 +271,13 @@ def test_a_linear_layer_fills_a_1x1x1_convolution() -> None:
     torch.testing.assert_close(deep(x[:, :, None, None, None]).flatten(1), flat(x))
 
 
-def test_networks_without_a_name_in_common_are_an_error() -> None:
+def test_models_without_a_name_in_common_are_an_error() -> None:
     with pytest.raises(WeightsError, match=r"nothing to inflate: .*2D: a\.weight.*3D: b\.weight"):
         inflate(nn.ModuleDict({"a": nn.Conv2d(1, 1, 1)}), nn.ModuleDict({"b": nn.Conv3d(1, 1, 1)}))
 
 
-def test_a_network_trained_on_single_frames_answers_alike_on_a_still_video() -> None:
-    """Inside a clip of one frame repeated, the inflated network sees what it saw of that frame alone."""
+def test_a_model_trained_on_single_frames_answers_alike_on_a_still_video() -> None:
+    """Inside a clip of one frame repeated, the inflated model sees what it saw of that frame alone."""
     torch.manual_seed(0)
     model = nn.Sequential(
         nn.Conv3d(3, 4, (3, 3, 3), padding=1), nn.ReLU(), nn.Conv3d(4, 5, (5, 1, 1), padding=(2, 0, 0)), nn.ReLU()

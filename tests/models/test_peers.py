@@ -57,7 +57,7 @@ OTHERS = {
 
 
 def our_name(reference: dict[str, Any]) -> str:
-    """What we call the network of a reference; PyTorchVideo's names are ours."""
+    """What we call the model of a reference; PyTorchVideo's names are ours."""
     name: str = reference["model"]
     family, _, depth = name.partition("-")
     if reference["peer"] == "torchvision":
@@ -68,7 +68,7 @@ def our_name(reference: dict[str, Any]) -> str:
 
 
 def references() -> list[Any]:
-    """One test a file; those of large networks are slow."""
+    """One test a file; those of large models are slow."""
     folder = Path(os.environ.get("VBENCH_TEST_ASSETS", "/nowhere"))
     paths = sorted(folder.glob("reference/peers/*.json"))
     is_light = {path: json.loads(path.read_text())["params"] < LIGHT_PARAMETERS for path in paths}

@@ -1,4 +1,4 @@
-"""The networks of PyTorchVideo's zoo against what it publishes: logits, parameters, costs, and the clips they take."""
+"""The models of PyTorchVideo's zoo against what it publishes: logits, parameters, costs, and the clips they take."""
 
 import copy
 import functools
@@ -75,7 +75,7 @@ PUBLISHED = [
 
 @functools.cache
 def on_meta(name: str, num_classes: int = 400) -> VideoModel:
-    """The network without weights; shared by the tests, which leave it as it is."""
+    """The model without weights; shared by the tests, which leave it as it is."""
     return built(name, num_classes=num_classes, device="meta").eval()
 
 
@@ -164,7 +164,7 @@ def test_the_smallest_clip_runs_and_nothing_smaller(name: str) -> None:
             model(*taken(model, whole))
 
 
-def test_every_network_of_the_zoo_is_registered_under_its_family() -> None:
+def test_every_model_of_the_zoo_is_registered_under_its_family() -> None:
     registered = {entry.name for entry in MODELS if entry.family in FAMILIES}
     assert registered == {*NAMES, *FAMILIES}
 

@@ -40,7 +40,7 @@ def test_the_nine_video_models_of_torchvision_are_listed() -> None:
     "name",
     [pytest.param(name, marks=pytest.mark.slow) if name in DEEP else name for name in GMACS_AT_16],
 )
-def test_torchvision_s_networks_cost_what_it_publishes(name: str) -> None:
+def test_torchvision_s_models_cost_what_it_publishes(name: str) -> None:
     entry = find_model(f"torchvision:{name}")
     frames, _, size = map(int, entry.clip.split("x"))
     model = create_model(entry.name, device="meta").eval()
@@ -51,7 +51,7 @@ def test_torchvision_s_networks_cost_what_it_publishes(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", GMACS_AT_16)
-def test_torchvision_s_networks_take_another_number_of_classes(name: str) -> None:
+def test_torchvision_s_models_take_another_number_of_classes(name: str) -> None:
     model = create_model(f"torchvision:{name}", num_classes=7, device="meta")
     head = model.get_submodule(str(model.head_name))
     assert head.weight.shape[0] == 7
@@ -65,7 +65,7 @@ def test_torchvision_s_names_of_weights_stay() -> None:
     assert create_model("torchvision:s3d").state_dict().keys() == get_model("s3d", weights=None).state_dict().keys()
 
 
-def test_torchvision_s_preprocessing_comes_with_its_network() -> None:
+def test_torchvision_s_preprocessing_comes_with_its_model() -> None:
     model = create_model("torchvision:r3d_18", device="meta")
     assert (model.mean, model.std) == ((0.43216, 0.394666, 0.37645), (0.22803, 0.22145, 0.216989))
 
@@ -105,7 +105,7 @@ def published(monkeypatch: pytest.MonkeyPatch) -> dict[str, torch.Tensor]:
 
 
 @pytest.mark.usefixtures("published")
-def test_torchvision_s_weights_are_told_as_those_of_a_file_are() -> None:
+def test_torchvision_s_weights_are_reported_as_those_of_a_file_are() -> None:
     model = create_model("torchvision:r3d_18.kinetics400_v1")
     report = model.__dict__["weights_report"]
     assert (report.loaded, report.fresh, report.sha256) == (len(model.state_dict()), (), "b3b3357e")
@@ -124,7 +124,7 @@ def test_torchvision_s_weights_that_do_not_fit_are_refused(published: dict[str, 
         create_model("torchvision:r3d_18.kinetics400_v1")
 
 
-def test_timm_s_weights_are_told_and_so_is_a_head_that_they_leave(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_timm_s_weights_are_reported_and_so_is_a_head_that_they_leave(monkeypatch: pytest.MonkeyPatch) -> None:
     make = timm.create_model
     monkeypatch.setattr(timm, "create_model", lambda name, *, pretrained, **rest: make(name, pretrained=False, **rest))
     require_trained(create_model("timm:resnet10t.c3_in1k", num_classes=1000))
@@ -135,7 +135,7 @@ def test_timm_s_weights_are_told_and_so_is_a_head_that_they_leave(monkeypatch: p
     assert "weights_report" not in create_model("timm:resnet10t").__dict__
 
 
-def test_timm_s_network_on_frames_is_the_mean_of_its_logits() -> None:
+def test_timm_s_model_on_frames_is_the_mean_of_its_logits() -> None:
     model = create_model("timm:resnet10t", num_classes=6).eval()
     clip = torch.randn(2, 3, 4, 64, 64)
     backbone = model.get_submodule("backbone")
@@ -148,7 +148,7 @@ def test_timm_s_network_on_frames_is_the_mean_of_its_logits() -> None:
     assert head.weight.shape == (6, 512)
 
 
-def test_timm_s_network_takes_channels_and_the_layout_of_clips() -> None:
+def test_timm_s_model_takes_channels_and_the_layout_of_clips() -> None:
     model = create_model("timm:resnet10t", num_classes=6, in_channels=2).eval().to(memory_format=torch.channels_last_3d)
     assert model(torch.randn(1, 2, 2, 64, 64).to(memory_format=torch.channels_last_3d)).shape == (1, 6)
 

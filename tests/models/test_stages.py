@@ -1,4 +1,4 @@
-"""The blocks that PyTorchVideo's networks share, on inputs small enough to compute by hand."""
+"""The blocks that PyTorchVideo's models share, on inputs small enough to compute by hand."""
 
 import itertools
 from functools import partial

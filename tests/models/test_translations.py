@@ -1,4 +1,4 @@
-"""Other people's names for our networks: every weight of theirs must land on the one of ours that does the same.
+"""Other people's names for our models: every weight of theirs must land on the one of ours that does the same.
 
 The names are built here from the modules of the other code bases, in the other direction than the translation's.
 """
@@ -115,7 +115,7 @@ def test_the_names_translated_are_those_of_mmaction() -> None:
     assert {"backbone.layer1.0.conv1.conv.net.weight", "backbone.layer2.3.conv2.conv.weight"} <= shifted
 
 
-def test_a_network_that_only_looks_alike_is_not_translated() -> None:
+def test_a_model_that_only_looks_alike_is_not_translated() -> None:
     """MMAction2's I3D has the shapes of `i3d_r50` and other strides: its names must not find a place."""
     target = shapes_of("i3d_r50")
     given = {to_mmaction_slow(key): shape for key, shape in target.items() if key.split(".")[1] in "01"}

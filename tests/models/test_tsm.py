@@ -38,7 +38,7 @@ def shifted_blocks(model: nn.Module) -> list[str]:
     return [name for name, module in model.named_modules() if isinstance(module, TemporalShift)]
 
 
-def test_every_block_shifts_before_its_first_convolution_and_every_second_one_in_deep_networks() -> None:
+def test_every_block_shifts_before_its_first_convolution_and_every_second_one_in_deep_models() -> None:
     with torch.device("meta"):
         assert len(shifted_blocks(build_tsm())) == 3 + 4 + 6 + 3
         deep = shifted_blocks(build_tsm(backbone="torchvision:resnet101"))
@@ -56,7 +56,7 @@ def test_names_of_weights_are_the_authors() -> None:
     assert not [name for name in names if name.startswith("base_model.fc")]
 
 
-def test_a_network_whose_shift_moves_nothing_is_the_pooled_2d_network() -> None:
+def test_a_model_whose_shift_moves_nothing_is_the_pooled_2d_model() -> None:
     pooled = build_cnn_pool(5, backbone="torchvision:resnet18").eval()
     model = build_tsm(5, backbone="torchvision:resnet18", shift_div=1024).eval()
     model.load_state_dict(dict(zip(model.state_dict(), pooled.state_dict().values(), strict=True)))
@@ -77,7 +77,7 @@ def residual_by_hand(block: nn.Module, clip_TCHW: Tensor) -> Tensor:
     return block.relu(block.bn2(block.conv2(out)) + shortcut)
 
 
-def test_the_network_is_its_blocks_one_after_another() -> None:
+def test_the_model_is_its_blocks_one_after_another() -> None:
     model = build_tsm(5, backbone="torchvision:resnet18").eval()
     base = model.base_model
     clips = torch.randn(2, 3, 4, 32, 32)

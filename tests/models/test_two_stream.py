@@ -1,4 +1,4 @@
-"""The 2D two-stream network: the mean of its streams."""
+"""The 2D two-stream model: the mean of its streams."""
 
 from pathlib import Path
 

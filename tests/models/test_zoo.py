@@ -1,4 +1,4 @@
-"""What every registered network must do, found through the registry: a new file is covered on arrival.
+"""What every registered model must do, found through the registry: a new file is covered on arrival.
 
 Each family is tested whole at its lightest; deep variants are built and run on the meta device.
 """
@@ -39,7 +39,7 @@ LIGHT: dict[str, tuple[Any, ...]] = {
     "cardinality": (8,),
     "k": (1,),
 }
-"""Values that make a network lighter, for arguments that several families have; the first that can be is taken."""
+"""Values that make a model lighter, for arguments that several families have; the first that can be is taken."""
 
 SHALLOW: dict[str, dict[str, Any]] = {
     "hiera": {"stages": [1, 1, 1, 1]},
@@ -88,14 +88,14 @@ def clips_for(model: VideoModel, *, batch: int, seed: int = 0) -> tuple[Tensor, 
     params=[pytest.param(name, marks=pytest.mark.slow if name in HEAVY else ()) for name in FAMILIES], scope="module"
 )
 def family(request: pytest.FixtureRequest) -> str:
-    """Every family; the tests of one run after one another, so that its network is built once."""
+    """Every family; the tests of one run after one another, so that its model is built once."""
     name: str = request.param
     return name
 
 
 @pytest.fixture(scope="module")
 def model(family: str) -> VideoModel:
-    """The family's network at its lightest, in eval mode."""
+    """The family's model at its lightest, in eval mode."""
     return built(family, seed=0)
 
 
@@ -189,7 +189,7 @@ def assert_exports(model: VideoModel) -> None:
 
 
 @pytest.mark.parametrize("name", ["resnet3d", "c3d_search"])
-def test_a_light_network_exports(name: str) -> None:
+def test_a_light_model_exports(name: str) -> None:
     assert_exports(built(name, seed=0))
 
 

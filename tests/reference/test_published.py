@@ -1,4 +1,4 @@
-"""The table of published results: what is a fact, what a claim, and which rows are about our networks."""
+"""The table of published results: what is a fact, what a claim, and which rows are about our models."""
 
 import csv
 import json
@@ -102,7 +102,7 @@ def test_only_rows_read_at_their_source_are_published() -> None:
     assert "memory, unverified" in by_status["claimed"]
 
 
-def test_the_quoted_kinetics_700_figures_are_never_more_than_a_claim() -> None:
+def test_the_quoted_kinetics_700_values_are_never_more_than_a_claim() -> None:
     quoted = [row for row in published_rows() if row.top1 in (67.1, 68.3, 68.9) and row.dataset == "Kinetics-700"]
     assert [row.status for row in quoted] == ["claimed, unsupported"] * 3
 
@@ -118,13 +118,13 @@ def test_costs_that_were_measured_for_the_table_are_not_called_published() -> No
     assert (row.giga_macs, row.cost_is_published, row.status) == (111.15, False, "published")
 
 
-def test_every_row_of_the_zoo_is_about_a_network_of_ours_and_about_something_printed() -> None:
+def test_every_row_of_the_zoo_is_about_a_model_of_ours_and_about_something_printed() -> None:
     for name in zoo_names():
         assert published_for(name), name
         assert name.startswith("torchvision:") or name in MODELS, name
 
 
-def test_an_unpublished_network_has_no_rows() -> None:
+def test_an_unpublished_model_has_no_rows() -> None:
     assert published_for("c3d_search") == ()
 
 

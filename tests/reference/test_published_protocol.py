@@ -36,7 +36,7 @@ def test_what_a_row_says_is_read(zoo: str, wanted: dict[str, object], expected: 
     assert {name: getattr(found, name) for name in expected} == expected
 
 
-def test_views_that_cover_the_whole_video_are_told_from_those_that_are_not_stated() -> None:
+def test_views_that_cover_the_whole_video_differ_from_those_that_are_not_stated() -> None:
     assert first("resnet3d_18", dataset="Kinetics-400 (val)").is_dense
     assert not first("resnet3d_18", dataset="UCF-101 (3-split avg)").is_dense
     assert not first("i3d_rgb").is_dense

@@ -51,7 +51,7 @@ def test_a_single_row_is_described_metric_by_metric(make: SimpleNamespace) -> No
     ("top1", "is_above"),
     [((12.0, 14.0), False), ((12.0, 16.4), True)],  # half an interval is 3.3 and 3.6 of 400 videos; chance is 12.5
 )
-def test_accuracies_that_are_all_at_chance_are_said_to_mean_nothing(
+def test_accuracies_that_are_all_at_chance_are_named_first(
     make: SimpleNamespace, top1: tuple[float, ...], is_above: bool
 ) -> None:
     """Guessing among the eight classes of `motions` is right for one video in eight."""

@@ -1,4 +1,4 @@
-"""Which records may stand beside each other."""
+"""Which records may be ranked together."""
 
 from types import SimpleNamespace
 

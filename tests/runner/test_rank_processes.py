@@ -173,7 +173,7 @@ def test_the_first_rank_writes_the_log_that_the_record_names():
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch, alone):
-    """A working folder with a tiny data set, a recipe, and a network that one rank cannot build."""
+    """A working folder with a tiny data set, a recipe, and a model that one rank cannot build."""
     sizes = {"clips_per_class": 4, "val_clips_per_class": 3, "frames": 8, "size": 32, "classes": 2}
     open_dataset("motions", root=tmp_path / "few", split="train", **sizes)
     (tmp_path / "tiny.yaml").write_text(RECIPE)

@@ -37,7 +37,7 @@ class Tiny(VideoModel):
 
 @register_model("tiny", clip="4x1x8")
 def tiny(num_classes: int = 5, *, mood: str = "calm") -> Tiny:
-    """A network for tests."""
+    """A model for tests."""
     if mood == "angry":
         raise ZeroDivisionError("this network never builds")
     return Tiny(num_classes)

@@ -116,7 +116,7 @@ measure:
 
 
 def test_axes_multiply_and_a_measure_sees_only_its_own(tmp_path: Path) -> None:
-    """3 networks x 2 clips: 6 counts, 12 timings (two precisions), 18 trainings (three seeds)."""
+    """3 models x 2 clips: 6 counts, 12 timings (two precisions), 18 trainings (three seeds)."""
     cases = planned(tmp_path, FULL).cases
     by_measure = {name: [c for c in cases if name in c.measures] for name in ("macs", "throughput", "accuracy")}
     assert {name: len(found) for name, found in by_measure.items()} == {"macs": 6, "throughput": 12, "accuracy": 18}

@@ -121,7 +121,7 @@ def test_a_temperature_is_judged_on_the_other_half():
     assert judge_temperature(np.eye(8)[[0, 1] * 4], np.array([0, 1] * 4)) is None  # without errors nothing is fitted
 
 
-def test_unknown_is_said_below_the_lowest_threshold_that_is_precise_enough():
+def test_unknown_is_answered_below_the_lowest_threshold_that_is_precise_enough():
     confidence = np.array([0.9, 0.8, 0.7, 0.6])
     found = abstain(confidence, np.array([True, True, False, True]), precision=0.75)
     assert (found.threshold, found.coverage, found.precision.value) == (0.6, 1.0, 0.75)

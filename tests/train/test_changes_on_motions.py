@@ -36,7 +36,7 @@ def evaluated(tmp_path_factory):
     return found
 
 
-def test_a_network_that_sees_motion_answers_a_reversed_clip_by_the_opposite_class(evaluated):
+def test_a_model_that_sees_motion_answers_a_reversed_clip_by_the_opposite_class(evaluated):
     plain, backwards = evaluated[3]["none"], evaluated[3]["reversed"]
     assert plain.top(1).value > 0.8
     assert backwards.top(1).value < 0.1
@@ -51,7 +51,7 @@ def test_it_falls_to_what_one_frame_tells(evaluated):
     assert evaluated[3]["shuffled"].top(1).value < 0.5
 
 
-def test_a_network_that_sees_single_frames_moves_far_less(evaluated):
+def test_a_model_that_sees_single_frames_moves_far_less(evaluated):
     moved = {
         depth: [abs(found[name].top(1).value - found["none"].top(1).value) for name in NAMES]
         for depth, found in evaluated.items()

@@ -117,7 +117,7 @@ def test_another_order_of_the_classes_is_found_without_a_forward_pass(made):
     assert "labels" in found.suite_lines
 
 
-def test_unread_videos_are_left_out_and_told(made, monkeypatch):
+def test_unread_videos_are_left_out_and_counted(made, monkeypatch):
     made(lambda setting: 0.5)
     forward = diagnosing.Scorer._forward
 
@@ -131,7 +131,7 @@ def test_unread_videos_are_left_out_and_told(made, monkeypatch):
     assert any(sentence.startswith("20 videos could not be read") for sentence in found.sentences())
 
 
-def test_a_setting_that_the_model_does_not_take_is_told_and_passed_over(made, monkeypatch):
+def test_a_setting_that_the_model_does_not_take_is_reported_and_passed_over(made, monkeypatch):
     made(lambda setting: 0.5)
     forward = diagnosing.Scorer._forward
 

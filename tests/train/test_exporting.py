@@ -191,7 +191,7 @@ def test_torchvision_loads_what_is_exported_to_it(tmp_path):
         ("mmaction2", WeightsError, "resnet3d_10 has no counterpart in MMAction2 known here"),
     ],
 )
-def test_what_cannot_be_exported_is_said(tmp_path, to, error, told):
+def test_what_cannot_be_exported_is_an_error(tmp_path, to, error, told):
     model = create_model("resnet3d_10", num_classes=3, **NARROW)
     about = {"model": "resnet3d_10", "arguments": NARROW}
     with pytest.raises(error, match=told):

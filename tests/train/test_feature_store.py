@@ -107,7 +107,7 @@ def test_unread_videos_have_no_row(tiny_net, damaged_videos, two_views, tmp_path
         take(tiny_net(), only, two_views, tmp_path / "none")
 
 
-def test_tokens_are_kept_beside_the_pooled_vectors(tiny_net, val_videos, two_views, tmp_path):
+def test_tokens_are_kept_with_the_pooled_vectors(tiny_net, val_videos, two_views, tmp_path):
     stored = take(tiny_net(), val_videos, two_views, tmp_path, with_tokens=True, pooling="mean")
     tokens, vectors = stored.tokens([2, 9]), stored.vectors([2, 9])
     assert tokens.shape == (2, 2, stored.sizes.tokens, stored.sizes.token_width)
@@ -123,7 +123,7 @@ def test_views_of_different_sizes_are_refused(tiny_net, val_videos, two_views, t
         take(tiny_net(), val_videos, replace(two_views, views=chosen), tmp_path)
 
 
-def test_a_full_disk_is_said_before_any_work(tiny_net, val_videos, two_views, tmp_path, monkeypatch):
+def test_a_full_disk_is_an_error_before_any_work(tiny_net, val_videos, two_views, tmp_path, monkeypatch):
     usage = type("Usage", (), {"free": 100})
     monkeypatch.setattr(feature_store.shutil, "disk_usage", lambda _: usage)
     with pytest.raises(InputError, match=r"the features of 12 videos need .* where 100 B are free"):

@@ -45,7 +45,7 @@ def test_holm_keeps_the_order_and_lies_between_p_and_bonferroni(p_values):
     assert (np.diff(np.array(found)[order]) >= 0).all()
 
 
-def test_models_that_cannot_be_told_apart_share_a_rank():
+def test_models_that_cannot_be_separated_share_a_rank():
     found = rank_models([model(200), model(381), model(380)])
     assert [band.place for band in found.bands] == [1, 2, 0]
     assert [band.text for band in found.bands] == ["1–2", "1–2", "3"]

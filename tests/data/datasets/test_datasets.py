@@ -326,7 +326,7 @@ def test_a_clip_in_the_folder_of_another_class_is_an_error(name: str, tree: Writ
         open_dataset(name, root=tree(files), split="train1" if name == "hmdb51" else "train")
 
 
-def test_many_missing_videos_are_told_in_one_sentence(tree: Write) -> None:
+def test_many_missing_videos_are_reported_in_one_sentence(tree: Write) -> None:
     rows = "".join(f"zumba,{number:011d},0,10,train\n" for number in range(10))
     files = {f"train/zumba/{number:011d}_000000_000010.mp4": None for number in range(9)}
     root = tree({"train.csv": KINETICS + rows, **files})

@@ -1,4 +1,4 @@
-"""Printed costs beside ours: agreement to the last digit, or what gives the printed digits."""
+"""Published costs compared with ours: equal to the last digit, or a convention that gives the published digits."""
 
 import pytest
 
@@ -24,7 +24,7 @@ def test_batch_norm_that_is_included_is_found_out() -> None:
     assert by_source["pytorchvideo"].relative_difference == pytest.approx(0.0106, abs=1e-4)
 
 
-def test_nothing_published_is_nothing_beside() -> None:
+def test_nothing_published_gives_no_row() -> None:
     assert published_costs("c3d_search") == ()
 
 

@@ -1,4 +1,4 @@
-"""Printed costs and other counters beside ours, from records made by hand."""
+"""Published costs and other counters compared with ours, from records made by hand."""
 
 from types import SimpleNamespace
 

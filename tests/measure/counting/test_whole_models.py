@@ -1,4 +1,4 @@
-"""Counts of whole networks to the digits in which the field knows them, and against PyTorch's own counter."""
+"""Counts of whole models to the digits in which the field knows them, and against PyTorch's own counter."""
 
 import pytest
 import torch
@@ -28,7 +28,7 @@ QUICK = ("c3d", "resnet3d_18", "slow_r50_4x16", "x3d_xs", "cnn_lstm")
 
 
 def at(name: str, clip: str, *, batch: int = 1) -> tuple[nn.Module, tuple[torch.Tensor, ...]]:
-    """A network without weights and inputs without values."""
+    """A model without weights and inputs without values."""
     with on_meta():
         model = create_model(name)
         return model, tuple(
@@ -60,14 +60,14 @@ def macs_by_torch(model: nn.Module, inputs: tuple[torch.Tensor, ...], *, backwar
 
 @pytest.mark.parametrize("name", ["c3d", "resnet3d_18", "slow_r50_4x16", "cnn_lstm"])
 @pytest.mark.parametrize("backward", [False, True])
-def test_networks_without_groups_are_counted_as_pytorch_counts_them(name: str, backward: bool) -> None:
+def test_models_without_groups_are_counted_as_pytorch_counts_them(name: str, backward: bool) -> None:
     model, inputs = at(name, MODELS.get(name).clip, batch=2)
     model = model.train(backward)
     assert count(model, inputs, backward=backward).macs == macs_by_torch(model, inputs, backward=backward)
 
 
 @pytest.mark.parametrize("name", [*QUICK, *(pytest.param(n, marks=pytest.mark.slow) for n in MODELS.names())])
-def test_every_network_of_the_zoo_is_counted_completely(name: str) -> None:
+def test_every_model_of_the_zoo_is_counted_completely(name: str) -> None:
     model, inputs = at(name, MODELS.get(name).clip, batch=2)
     one, two = (count(model.eval(), tuple(x[:batch] for x in inputs)) for batch in (1, 2))
     step = count(model.train(), inputs, backward=True)
