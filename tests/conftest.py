@@ -1,9 +1,11 @@
 """What tests share: surroundings that are nobody's own, and the folder of real clips and published references."""
 
+import json
 import os
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -67,3 +69,48 @@ def wait_until_gone() -> Callable[..., None]:
         assert not left, f"alive after {within_s:g} s: {left}"
 
     return wait
+
+
+@pytest.fixture
+def write_text_model() -> Callable[[Path, str], Any]:
+    """Writes a tiny model of video and text, `clip` or `xclip`, with random weights and a tokenizer; returns it."""
+    transformers = pytest.importorskip("transformers")
+    layers = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    vision = {**layers, "image_size": 32, "patch_size": 16}
+    tokens = {"bos_token_id": 512, "eos_token_id": 513, "pad_token_id": 513}
+    text = {**layers, **tokens, "vocab_size": 600, "max_position_embeddings": 24}
+
+    def write(folder: Path, kind: str) -> Any:
+        import torch
+
+        torch.manual_seed(0)
+        if kind == "clip":
+            config = transformers.CLIPConfig(text_config=text, vision_config=vision, projection_dim=16)
+            model = transformers.CLIPModel(config)
+        else:
+            frames = {f"mit_{name}": value for name, value in layers.items()} | {"num_frames": 4, "drop_path_rate": 0.0}
+            config = transformers.XCLIPConfig(
+                text_config=text,
+                vision_config={**vision, **frames},
+                projection_dim=16,
+                prompt_num_attention_heads=2,
+                prompt_layers=1,
+            )
+            model = transformers.XCLIPModel(config)
+        model.eval().save_pretrained(folder)
+        _write_tokenizer(folder)
+        return model.eval()
+
+    return write
+
+
+def _write_tokenizer(folder: Path) -> None:
+    """CLIP's byte-level tokenizer without merges: one token a letter."""
+    from transformers.models.clip.tokenization_clip import CLIPTokenizer
+
+    letters = [chr(code) for code in range(33, 127)]
+    vocabulary = {token: place for place, token in enumerate([*letters, *(f"{each}</w>" for each in letters)])}
+    vocabulary |= {"<|startoftext|>": 512, "<|endoftext|>": 513}
+    (folder / "vocab.json").write_text(json.dumps(vocabulary))
+    (folder / "merges.txt").write_text("#version: 0.2\n")
+    CLIPTokenizer(vocab_file=str(folder / "vocab.json"), merges_file=str(folder / "merges.txt")).save_pretrained(folder)

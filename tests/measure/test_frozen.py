@@ -216,10 +216,11 @@ def independent_top1(folder: Path, record: Record) -> float:
 
 
 @pytest.mark.slow
-def test_the_small_suite_ranks_backbones_in_their_known_order(tmp_path: Path) -> None:
+def test_the_small_suite_ranks_backbones_in_their_known_order(tmp_path: Path, monkeypatch) -> None:
     """Weights of single pictures weigh past and future alike: no head can tell a motion from its reverse, so 50 % at
     most (and noise). Weights of motions know all eight. An independent attentive head agrees on the same features.
     """
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # of the workers, as in this process
     summary = run(read_suite(SUITES / "frozen.yaml", small=True), out=tmp_path)
     assert summary.exit_code == 0
     records = {

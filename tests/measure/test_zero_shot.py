@@ -1,6 +1,8 @@
 """Zero-shot evaluation: classes are described by texts, whose files are part of the protocol."""
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,7 +14,6 @@ from bench.measure.context import CaseContext
 from bench.measure.frozen import frozen
 from bench.models.factory import create_model
 from bench.train.evaluating import evaluate
-from tests.models.test_text_video import write_model
 
 pytest.importorskip("transformers")
 
@@ -27,10 +28,10 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.fixture
-def case(tmp_path: Path) -> CaseContext:
+def case(tmp_path: Path, write_text_model: Callable[[Path, str], Any]) -> CaseContext:
     folder = tmp_path / "xclip"
     folder.mkdir()
-    write_model(folder, "xclip")
+    write_text_model(folder, "xclip")
     point = Point.model_validate({"model": f"hf:{folder}", "clip": "4x1x32", "dataset": "motions"})
     made = Case(suite="s", point=point, measures={"frozen": {}})
     return CaseContext(made, artifacts=tmp_path / "s" / "artifacts" / made.id)

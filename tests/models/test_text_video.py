@@ -1,6 +1,6 @@
 """Models of video and text from a folder on this machine, with tiny random weights and a tokenizer of few words."""
 
-import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,46 +13,8 @@ from bench.models.factory import create_model, find_model
 
 transformers = pytest.importorskip("transformers")
 
-TEXT = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
-TEXT |= {
-    "vocab_size": 600,
-    "max_position_embeddings": 24,
-    "eos_token_id": 513,
-    "bos_token_id": 512,
-    "pad_token_id": 513,
-}
-VISION = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
-VISION |= {"image_size": 32, "patch_size": 16}
-MIT = {"mit_hidden_size": 16, "mit_intermediate_size": 32, "mit_num_hidden_layers": 1, "mit_num_attention_heads": 2}
+Write = Callable[[Path, str], Any]
 NAMES, PROMPTS = ("jump", "run"), ("{}", "a {}")
-
-
-def write_tokenizer(folder: Path) -> None:
-    """CLIP's byte-level tokenizer without merges: one token a letter."""
-    from transformers.models.clip.tokenization_clip import CLIPTokenizer
-
-    letters = [chr(code) for code in range(33, 127)]
-    vocabulary = {token: place for place, token in enumerate([*letters, *(f"{each}</w>" for each in letters)])}
-    vocabulary |= {"<|startoftext|>": 512, "<|endoftext|>": 513}
-    (folder / "vocab.json").write_text(json.dumps(vocabulary))
-    (folder / "merges.txt").write_text("#version: 0.2\n")
-    CLIPTokenizer(vocab_file=str(folder / "vocab.json"), merges_file=str(folder / "merges.txt")).save_pretrained(folder)
-
-
-def write_model(folder: Path, kind: str) -> Any:
-    torch.manual_seed(0)
-    if kind == "clip":
-        config = transformers.CLIPConfig(text_config=TEXT, vision_config=VISION, projection_dim=16)
-        network = transformers.CLIPModel(config)
-    else:
-        vision = {**VISION, **MIT, "num_frames": 4, "drop_path_rate": 0.0}
-        config = transformers.XCLIPConfig(
-            text_config=TEXT, vision_config=vision, projection_dim=16, prompt_num_attention_heads=2, prompt_layers=1
-        )
-        network = transformers.XCLIPModel(config)
-    network.eval().save_pretrained(folder)
-    write_tokenizer(folder)
-    return network.eval()
 
 
 @pytest.fixture(params=["clip", "xclip"])
@@ -69,8 +31,8 @@ def texts_of(folder: Path) -> Any:
     return tokenizer([p.replace("{}", n) for n in NAMES for p in PROMPTS], padding=True, return_tensors="pt")
 
 
-def test_classes_are_scored_by_their_texts(kind: str, tmp_path: Path) -> None:
-    network = write_model(tmp_path, kind)
+def test_classes_are_scored_by_their_texts(kind: str, tmp_path: Path, write_text_model: Write) -> None:
+    network = write_text_model(tmp_path, kind)
     model: Any = create_model(f"hf:{tmp_path}").eval()
     model.set_classes(NAMES, PROMPTS)
     with torch.no_grad():
@@ -88,8 +50,10 @@ def test_classes_are_scored_by_their_texts(kind: str, tmp_path: Path) -> None:
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
 
 
-def test_without_classes_the_output_is_the_embedding_of_the_clip(kind: str, tmp_path: Path) -> None:
-    write_model(tmp_path, kind)
+def test_without_classes_the_output_is_the_embedding_of_the_clip(
+    kind: str, tmp_path: Path, write_text_model: Write
+) -> None:
+    write_text_model(tmp_path, kind)
     model = create_model(f"hf:{tmp_path}").eval()
     with torch.no_grad():
         assert model(clips()).shape == (2, 16)
@@ -97,8 +61,8 @@ def test_without_classes_the_output_is_the_embedding_of_the_clip(kind: str, tmp_
     assert find_model(f"hf:{tmp_path}").clip == ("8x4x32" if kind == "clip" else "4x4x32")
 
 
-def test_clips_and_texts_that_do_not_fit_are_refused(kind: str, tmp_path: Path) -> None:
-    write_model(tmp_path, kind)
+def test_clips_and_texts_that_do_not_fit_are_refused(kind: str, tmp_path: Path, write_text_model: Write) -> None:
+    write_text_model(tmp_path, kind)
     model: Any = create_model(f"hf:{tmp_path}").eval()
     with pytest.raises(ClipError, match="frames of 32x32, found 4x48x48"):
         model(torch.zeros(1, 3, 4, 48, 48))
