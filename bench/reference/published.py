@@ -29,6 +29,9 @@ CLASSES = {
 }
 # The metafile of this line of published.csv has the accuracy and the weights of one model and the cost of another.
 MIXED_LINE, MIXED_NAMES = 187, ("MobileNetV2", "ResNet101")
+# README and metafile print the cost of another model for the first line: of ip-CSN for ir-CSN, of Swin-L for Swin-S.
+# The second line is about the same model. (mmaction2 4d6c93474730; at 02aa34d3a746 this ir-CSN costs 98.10 G, 29.70 M.)
+MISPRINTED_COSTS = {125: 122, 164: 160}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -166,6 +169,14 @@ def _corrected(lines: list[dict[str, str]]) -> list[dict[str, str]]:
     mixed = lines[MIXED_LINE - 2]
     wrong, right = MIXED_NAMES
     mixed.update(params_M="", gflops="", variant=mixed["variant"].replace(wrong, right))
+    for number, other_number in MISPRINTED_COSTS.items():
+        line, other = lines[number - 2], lines[other_number - 2]
+        params = other["params_M"] if line["n_classes"] == other["n_classes"] else ""
+        remark = (
+            f"cost {line['gflops']} G, {line['params_M']} M there, of another model; here that of {other['variant']}"
+        )
+        line.update(gflops=other["gflops"], params_M=params)
+        line["note"] = "; ".join(part for part in (line["note"].strip(), remark) if part)
     return lines
 
 

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 from collections import defaultdict
 from itertools import combinations
 from pathlib import Path
@@ -63,6 +64,27 @@ def test_no_two_variants_of_a_source_share_their_accuracies_by_slip() -> None:
     for rows in by_accuracy.values():
         for one, other in combinations(rows, 2):
             assert (one.model, one.variant) == (other.model, other.variant), (one, other)
+
+
+def test_no_two_architectures_of_a_source_share_their_cost_by_slip() -> None:
+    """One page prints both parameters and MACs of two architectures alike only if it copied a line."""
+    by_cost: dict[tuple[object, ...], set[tuple[str, ...]]] = defaultdict(set)
+    for row in (*published_rows(), *later_rows()):
+        if row.params_millions is None or row.giga_macs is None or row.source.startswith("torchvision"):
+            continue  # torchvision's variants are weights of one architecture
+        backbone, _, config = row.variant.partition(" | ")
+        architecture = (row.model, backbone, re.split("[-_]", config)[0])  # `ResNet152 | ircsn_r152_…` is CSN's ircsn
+        by_cost[row.source, row.params_millions, row.giga_macs].add(architecture)
+    assert [cost for cost in by_cost.items() if len(cost[1]) > 1] == []
+
+
+def test_misprinted_costs_are_those_of_the_same_model() -> None:
+    [ir_csn] = [row for row in published_rows() if "| ircsn_sports1m" in row.variant]
+    assert (ir_csn.params_millions, ir_csn.giga_macs, ir_csn.giga_macs_printed) == (29.7, 97.63, "97.63")
+    assert "cost 109.9 G, 33.02 M there, of another model" in ir_csn.note
+    [swin] = [row for row in published_rows() if row.variant.startswith("Swin-S") and row.dataset == "Kinetics-710"]
+    assert (swin.params_millions, swin.giga_macs) == (None, 166.0)  # its head is not the one of 400 classes
+    assert "cost 604 G, 197 M there, of another model" in swin.note
 
 
 def test_metrics_of_one_later_result_are_one_row() -> None:
