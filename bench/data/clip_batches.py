@@ -7,6 +7,7 @@ while the current one is transformed. A video that cannot be read is listed in `
 
 import math
 import multiprocessing
+import re
 import warnings
 import zlib
 from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Sequence
@@ -23,7 +24,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
-from bench.core.errors import BenchError, InputError, VideoError
+from bench.core.errors import BenchError, InputError, TrainingError, VideoError
 from bench.core.input_change import InputChange
 from bench.core.input_protocol import Channels, CropRounding, Placement, Short, ViewSampling
 from bench.core.schema import Clip, SlidingWindows, Views, views_per_video
@@ -35,6 +36,9 @@ from bench.data.transforms import FLOW_MEAN, FLOW_STD, Augmentation, Transform, 
 
 CACHE_BYTES = 256 << 20
 SPARES = 8  # replacement candidates of a training batch in which no video can be read
+# torch has no exception class for it. Fetching a batch out of the memory of a dead worker fails with a ConnectionError or
+# EOFError, or ends the thread that copies; the message of what a worker itself raised begins with "Caught".
+_DEAD_WORKER = re.compile("RuntimeError: (DataLoader worker|Pin memory thread exited)|(Connection|EOF)(?!.*: Caught)")
 
 PositionedVideos = tuple[tuple[int, Video], ...]  # each with its position in the set
 DecodedClips = list[dict[str, NDArray[np.uint8]]]  # frames (T, H, W, C) by modality, one entry per clip
@@ -589,6 +593,7 @@ def _taken(spec: InputLike, clip_BCTHW: Tensor) -> Tensor:
 def _made_by_workers(
     maker: Callable[[BatchRequest], _WorkerBatch], requests: Sequence[BatchRequest], *, workers: int
 ) -> Iterator[_WorkerBatch]:
+    """Yield the batch of each request, in order; TrainingError if a worker process dies."""
     if workers < 0:
         raise InputError(f"{workers} workers; allowed: 0 (read in this process) and more")
     if workers == 0 or not requests:
@@ -605,7 +610,20 @@ def _made_by_workers(
         pin_memory=torch.cuda.is_initialized(),  # type: ignore[no-untyped-call]  # torch gives it no types
         multiprocessing_context="forkserver",
     )
-    for made in loader:
+    batches = iter(loader)
+    while True:
+        try:
+            made = next(batches, None)
+        except (RuntimeError, ConnectionError, EOFError) as error:
+            if not _DEAD_WORKER.match(f"{type(error).__name__}: {error}"):
+                raise
+            raise TrainingError(
+                f"a worker process that reads videos died ({error or type(error).__name__}); the kernel kills one if "
+                "memory or /dev/shm is full, and a damaged video can crash a decoder: use fewer workers, or 0 to read in "
+                "the main process"
+            ) from error
+        if made is None:
+            return
         if isinstance(made, BenchError):
             raise made
         yield made

@@ -1,8 +1,13 @@
 import contextlib
 import math
+import multiprocessing.forkserver
+import os
 import shutil
 import signal
 import subprocess
+import sys
+import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -109,6 +114,32 @@ def test_a_loss_that_is_not_finite_stops_the_training_before_a_checkpoint(tmp_pa
     with pytest.raises(TrainingError, match=r"the loss became (nan|inf) in epoch \d, by step \d \(lr 1e\+30"):
         run(recipe, tmp_path, interval=CheckpointInterval(steps=1))
     assert not (tmp_path / "last.pt").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="finds the workers in /proc")
+def test_a_loader_worker_killed_in_an_epoch_ends_the_training_and_the_state_stays(tmp_path, run, recipe_of):
+    def kill(_progress):
+        for pid in loader_workers():
+            os.kill(pid, signal.SIGKILL)
+
+    recipe, every = recipe_of(epochs=40), CheckpointInterval(steps=1)
+    began = time.monotonic()
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        pytest.raises(TrainingError, match=r"a worker process that reads videos died \(.+\); the kernel"),
+    ):
+        patch.setattr("bench.train.progress.ProgressClock.count", lambda watch, clips: True)
+        run(recipe, tmp_path, workers=1, interval=every, report=kill)
+    assert time.monotonic() - began < 90
+    assert read_state(tmp_path).state["training"]["step"] >= 1
+
+
+def loader_workers():
+    """The processes that the fork server of this one has started."""
+    server = multiprocessing.forkserver._forkserver._forkserver_pid
+    children = Path(f"/proc/{server}/task/{server}/children")
+    return [int(pid) for pid in children.read_text().split()] if server else []
 
 
 def test_accumulation_takes_the_same_steps(tmp_path, run, recipe_of, tiny_net):
