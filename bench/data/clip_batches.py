@@ -36,8 +36,8 @@ from bench.data.transforms import FLOW_MEAN, FLOW_STD, Augmentation, Transform, 
 
 CACHE_BYTES = 256 << 20
 SPARES = 8  # replacement candidates of a training batch in which no video can be read
-# torch has no exception class for it. Fetching a batch out of the memory of a dead worker fails with a ConnectionError or
-# EOFError, or ends the thread that copies; the message of what a worker itself raised begins with "Caught".
+# torch has no exception class for it. Fetching a batch from the memory of a dead worker fails with a ConnectionError
+# or EOFError, or ends the thread that copies; messages of errors that a worker itself raised begin with "Caught".
 _DEAD_WORKER = re.compile("RuntimeError: (DataLoader worker|Pin memory thread exited)|(Connection|EOF)(?!.*: Caught)")
 
 PositionedVideos = tuple[tuple[int, Video], ...]  # each with its position in the set
@@ -619,8 +619,8 @@ def _made_by_workers(
                 raise
             raise TrainingError(
                 f"a worker process that reads videos died ({error or type(error).__name__}); the kernel kills one if "
-                "memory or /dev/shm is full, and a damaged video can crash a decoder: use fewer workers, or 0 to read in "
-                "the main process"
+                "memory or /dev/shm is full, and a damaged video can crash a decoder: use fewer workers, or 0 to read "
+                "in the main process"
             ) from error
         if made is None:
             return

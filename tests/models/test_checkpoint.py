@@ -4,6 +4,7 @@ import argparse
 import hashlib
 import os
 import pickle
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -140,6 +141,101 @@ def test_no_opcode_runs_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, so
     with pytest.raises(WeightsError):
         read_checkpoint(tmp_path / "w.pkl")
     assert not (tmp_path / "ran").exists()
+
+
+def test_a_zip_that_unpacks_to_far_more_than_itself_is_refused_before_it_is_unpacked(tmp_path: Path) -> None:
+    whole = saved(tmp_path / "whole.pth", STATE)
+    with zipfile.ZipFile(whole) as read, zipfile.ZipFile(tmp_path / "bomb.pth", "w", zipfile.ZIP_DEFLATED) as written:
+        for entry in read.infolist():
+            written.writestr(entry.filename, bytes(1 << 26) if entry.filename.endswith("/data/1") else read.read(entry))
+    with pytest.raises(WeightsError, match=r"bomb\.pth is torn .*: [\d,]+ bytes that unpack to 67,1\d\d,\d\d\d"):
+        read_checkpoint(tmp_path / "bomb.pth")
+
+
+def test_weights_that_somebody_zipped_again_are_read(tmp_path: Path) -> None:
+    state = {"conv.weight": torch.rand(64, 64), "mask": torch.zeros(64, 64)}
+    whole = saved(tmp_path / "whole.pth", state)
+    with zipfile.ZipFile(whole) as read, zipfile.ZipFile(tmp_path / "w.pth", "w", zipfile.ZIP_DEFLATED) as written:
+        for entry in read.infolist():
+            written.writestr(entry.filename, read.read(entry))
+    assert torch.equal(read_checkpoint(tmp_path / "w.pth").state["conv.weight"], state["conv.weight"])
+
+
+@pytest.mark.parametrize("kind", [list, tuple])
+def test_lists_that_refer_to_one_another_billions_of_times_are_read_at_once(tmp_path: Path, kind: type) -> None:
+    nested: Any = kind([1])
+    for _ in range(30):
+        nested = kind([nested] * 10)
+    (tmp_path / "w.pkl").write_bytes(pickle.dumps({"w": np.ones(3), "nested": nested}))
+    assert read_checkpoint(tmp_path / "w.pkl").state.keys() == {"w"}
+
+
+def test_mappings_of_billions_of_names_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bench.models.weights.checkpoint.MOST_NAMES", 10_000)
+    nested: dict[str, Any] = dict(STATE)
+    for _ in range(3):
+        nested = {str(number): nested for number in range(1000)}
+    with pytest.raises(WeightsError, match=r"w\.pth holds more than 10,000 names"):
+        read_checkpoint(saved(tmp_path / "w.pth", nested))
+
+
+def test_a_saved_model_whose_modules_are_shared_billions_of_times_is_refused(tmp_path: Path) -> None:
+    nested: torch.nn.Module = torch.nn.Conv2d(1, 2, 1)
+    for _ in range(40):
+        parent = torch.nn.Module()
+        parent.first = parent.second = nested
+        nested = parent
+    with pytest.raises(WeightsError, match="a model of more than 100,000 modules"):
+        read_checkpoint(saved(tmp_path / "w.pth", nested))
+
+
+@pytest.mark.parametrize("operation", [b"r\xff\xff\xff\xff", b"p4294967295\n"])
+def test_a_pickle_cannot_reserve_memory_by_a_large_number(tmp_path: Path, operation: bytes) -> None:
+    (tmp_path / "w.pkl").write_bytes(b"\x80\x02}" + operation + b".")
+    with pytest.raises(WeightsError, match="numbers 4,294,967,295 objects in"):
+        read_checkpoint(tmp_path / "w.pkl")
+
+
+@pytest.mark.parametrize("protocol", range(6))
+def test_a_plain_pickle_of_every_protocol_is_read(tmp_path: Path, protocol: int) -> None:
+    array = np.arange(300, dtype=np.float32)
+    (tmp_path / "w.pkl").write_bytes(pickle.dumps({"w": array}, protocol=protocol))
+    assert np.array_equal(read_checkpoint(tmp_path / "w.pkl").state["w"].numpy(), array)
+
+
+def test_a_text_pickle_of_python_2_is_read(tmp_path: Path) -> None:
+    """Its strings are bytes in quotes, such as those of arrays in pickles of caffe2."""
+    raw = repr(np.float32([1.5, -2]).tobytes()).removeprefix("b").encode()
+    (tmp_path / "w.pkl").write_bytes(
+        b"(dp0\nS'w'\np1\ncnumpy.core.multiarray\n_reconstruct\np2\n(cnumpy\nndarray\np3\n(I0\ntS'b'\ntRp4\n"
+        b"(I1\n(I2\ntcnumpy\ndtype\np5\n(S'f4'\nI0\nI1\ntR(I3\nS'<'\nNNNI-1\nI-1\nI0\ntbI00\nS" + raw + b"\ntbs."
+    )
+    assert read_checkpoint(tmp_path / "w.pkl").state["w"].tolist() == [1.5, -2]
+
+
+def header(text: str, *, length: int | None = None) -> bytes:
+    return (len(text) if length is None else length).to_bytes(8, "little") + text.encode()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        header("{}", length=1 << 62),
+        header("{}", length=1 << 30),
+        header('{"w":{"dtype":"F32","shape":[1099511627776],"data_offsets":[0,4398046511104]}}'),
+        header('{"w":{"dtype":"F32","shape":[4],"data_offsets":[0,4]}}') + bytes(4),
+        header('{"w":{"dtype":"F32","shape":[4294967296,4294967296],"data_offsets":[0,4]}}') + bytes(4),
+        header(
+            '{"a":{"dtype":"U8","shape":[4],"data_offsets":[0,4]},"b":{"dtype":"U8","shape":[4],"data_offsets":[0,4]}}'
+        )
+        + bytes(4),
+    ],
+    ids=["header of exabytes", "header of a gigabyte", "terabytes", "too short", "overflow", "overlap"],
+)
+def test_safetensors_that_promise_more_than_they_hold_are_refused(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "w.safetensors").write_bytes(content)
+    with pytest.raises(WeightsError, match=r"w\.safetensors is torn or not a checkpoint: "):
+        read_checkpoint(tmp_path / "w.safetensors")
 
 
 def test_one_file_cannot_change_how_the_next_is_read(tmp_path: Path) -> None:

@@ -118,19 +118,17 @@ def test_a_loss_that_is_not_finite_stops_the_training_before_a_checkpoint(tmp_pa
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="finds the workers in /proc")
-def test_a_loader_worker_killed_in_an_epoch_ends_the_training_and_the_state_stays(tmp_path, run, recipe_of):
+def test_a_loader_worker_killed_in_an_epoch_ends_the_training_and_the_state_stays(
+    tmp_path, run, recipe_of, monkeypatch
+):
     def kill(_progress):
         for pid in loader_workers():
             os.kill(pid, signal.SIGKILL)
 
-    recipe, every = recipe_of(epochs=40), CheckpointInterval(steps=1)
+    monkeypatch.setattr("bench.train.progress.ProgressClock.count", lambda watch, clips: True)
     began = time.monotonic()
-    with (
-        pytest.MonkeyPatch.context() as patch,
-        pytest.raises(TrainingError, match=r"a worker process that reads videos died \(.+\); the kernel"),
-    ):
-        patch.setattr("bench.train.progress.ProgressClock.count", lambda watch, clips: True)
-        run(recipe, tmp_path, workers=1, interval=every, report=kill)
+    with pytest.raises(TrainingError, match=r"a worker process that reads videos died \(.+\); the kernel"):
+        run(recipe_of(epochs=40), tmp_path, workers=1, interval=CheckpointInterval(steps=1), report=kill)
     assert time.monotonic() - began < 90
     assert read_state(tmp_path).state["training"]["step"] >= 1
 

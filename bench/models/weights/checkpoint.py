@@ -145,6 +145,10 @@ UNREADABLE = (
 )
 
 
+# A small file can refer to one mapping under so many names that it stands for billions of them.
+MOST_NAMES = 1_000_000
+
+
 @dataclass(frozen=True, kw_only=True)
 class Checkpoint:
     """The weights of a checkpoint file. `state` has the names without the `prefix` that its writer put before them all.
@@ -188,7 +192,10 @@ def read_checkpoint(path: str | PathLike[str], *, entry: str | None = None) -> C
     if not path.is_file():
         raise WeightsError(f"no checkpoint file at {path}{' (a folder)' if path.is_dir() else ''}")
     content = _read(path)
-    entries = _entries(content)
+    try:
+        entries = _entries(content)
+    except ValueError as error:
+        raise WeightsError(f"{path} {error}") from error
     if not entries:
         raise WeightsError(_why_no_weights(path, content))
     name = _chosen_entry(entries, entry, path=path)
@@ -279,13 +286,15 @@ def _reason(error: BaseException) -> str:
 
 def _entries(content: Mapping[Any, Any]) -> dict[str, dict[str, Tensor]]:
     """Every dictionary of tensors in the file by its path, except those of optimisers."""
-    found = {".".join(path): state for path, state in _walk(content, ())}
+    found = {".".join(path): state for path, state in _walk(content, (), left=iter(range(MOST_NAMES)))}
     for name, state in list(found.items()):
         found.update(_split_by_copies(name, state))
     return found
 
 
-def _walk(node: Any, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], dict[str, Tensor]]]:
+def _walk(
+    node: Any, path: tuple[str, ...], *, left: Iterator[int]
+) -> Iterator[tuple[tuple[str, ...], dict[str, Tensor]]]:
     if isinstance(node, list):
         node = {str(index): value for index, value in enumerate(node)} if path and len(node) <= 16 else {}
     if not isinstance(node, Mapping) or len(path) > 3:
@@ -294,8 +303,10 @@ def _walk(node: Any, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], d
     if any(tensor.ndim for tensor in tensors.values()):
         yield path, tensors
     for key, value in node.items():
+        if next(left, None) is None:
+            raise ValueError(f"holds more than {MOST_NAMES:,} names; save its weights alone")
         if isinstance(key, str) and not NOT_WEIGHTS.search(key):
-            yield from _walk(value, (*path, key))
+            yield from _walk(value, (*path, key), left=left)
 
 
 def _as_tensor(key: Any, value: Any) -> Tensor | None:
@@ -346,11 +357,20 @@ def _why_no_weights(path: Path, content: Mapping[Any, Any]) -> str:
 
 
 def _has_tensors(value: Any) -> bool:
-    if isinstance(value, Mapping):
-        return any(_has_tensors(each) for each in value.values())
-    if isinstance(value, list | tuple):
-        return any(_has_tensors(each) for each in value)
-    return isinstance(value, Tensor | np.ndarray) and value.ndim > 0
+    """Whether there are tensors in `value`, each part of which is looked at once, however often it is referred to."""
+    waiting, seen = [value], set()
+    while waiting:
+        each = waiting.pop()
+        if id(each) in seen:
+            continue
+        seen.add(id(each))
+        if isinstance(each, Mapping):
+            waiting += each.values()
+        elif isinstance(each, list | tuple):
+            waiting += each
+        elif isinstance(each, Tensor | np.ndarray) and each.ndim > 0:
+            return True
+    return False
 
 
 def _facts(content: Mapping[Any, Any]) -> dict[str, str | int | float]:

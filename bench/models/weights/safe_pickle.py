@@ -7,6 +7,7 @@ also hold configurations, paths or loggers of packages that are not installed.
 
 import io
 import pickle
+import pickletools
 import struct
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
@@ -41,6 +42,14 @@ STORAGES = {
 """Element type of each storage class. Quantised ones give their integers, which loading refuses by name."""
 
 MODULE_STATE = ("_parameters", "_buffers", "_modules")
+
+_OPERATIONS = {each.code.encode("latin-1"): each for each in pickletools.opcodes}
+
+MOST_TIMES_LARGER = 4
+"""How much larger than itself a zip may unpack. torch.save does not compress, and weights hardly shrink."""
+
+MOST_MODULES = 100_000
+"""Modules of a model that was saved whole, each counted as often as it is named."""
 
 
 class Inert:
@@ -155,18 +164,29 @@ def read_torch(path: Path) -> Any:
 
 def without_stand_ins(content: Any) -> Any:
     """Return `content` with modules as mappings of weights, and stand-ins that hold mappings as those mappings."""
-    if isinstance(content, Inert):
-        if is_module(content):
-            return dict(_weights_of(content))
-        if isinstance(content.state, dict) or content.items:
-            own = content.state if isinstance(content.state, dict) else {}
-            return {key: without_stand_ins(value) for key, value in {**own, **content.items}.items()}
-        return content
-    if isinstance(content, dict):
-        return {key: without_stand_ins(value) for key, value in content.items()}
-    if isinstance(content, list):
-        return [without_stand_ins(value) for value in content]
-    return content
+    # A few bytes can refer to one list so often that it stands for billions of values: each is translated once.
+    translated: dict[int, Any] = {}
+
+    def translate(value: Any) -> Any:
+        if id(value) not in translated:
+            translated[id(value)] = translate_new(value)
+        return translated[id(value)]
+
+    def translate_new(value: Any) -> Any:
+        if isinstance(value, Inert):
+            if is_module(value):
+                return dict(_weights_of(value))
+            if isinstance(value.state, dict) or value.items:
+                own = value.state if isinstance(value.state, dict) else {}
+                return {key: translate(each) for key, each in {**own, **value.items}.items()}
+            return value
+        if isinstance(value, dict):
+            return {key: translate(each) for key, each in value.items()}
+        if isinstance(value, list):
+            return [translate(each) for each in value]
+        return value
+
+    return translate(content)
 
 
 def is_module(value: Any) -> bool:
@@ -176,7 +196,10 @@ def is_module(value: Any) -> bool:
     return all(key in value.state for key in MODULE_STATE) or type(value).__module__.startswith("__torch__")
 
 
-def _weights_of(module: Inert, prefix: str = "") -> Iterator[tuple[str, Tensor]]:
+def _weights_of(module: Inert, prefix: str = "", left: Iterator[int] | None = None) -> Iterator[tuple[str, Tensor]]:
+    left = iter(range(MOST_MODULES)) if left is None else left
+    if next(left, None) is None:
+        raise ValueError(f"a model of more than {MOST_MODULES:,} modules")
     state: Mapping[str, Any] = module.state
     groups = [state[key] for key in MODULE_STATE] if all(key in state for key in MODULE_STATE) else [state]
     for group in groups:
@@ -184,7 +207,7 @@ def _weights_of(module: Inert, prefix: str = "") -> Iterator[tuple[str, Tensor]]
             if isinstance(value, Tensor):
                 yield f"{prefix}{name}", value
             elif is_module(value):
-                yield from _weights_of(value, f"{prefix}{name}.")
+                yield from _weights_of(value, f"{prefix}{name}.", left)
 
 
 def _read_zip(path: Path) -> Any:
@@ -194,6 +217,9 @@ def _read_zip(path: Path) -> Any:
         raise ValueError("a zip archive without data.pkl, which torch.save would have written")
     if "byteorder" in names and reader.get_record("byteorder") != b"little":
         raise ValueError("written on a big-endian machine")
+    unpacked = sum(reader.get_record_size(name) for name in names if name == "data.pkl" or name.startswith("data/"))
+    if unpacked > MOST_TIMES_LARGER * (size := path.stat().st_size):
+        raise ValueError(f"{size:,} bytes that unpack to {unpacked:,}, more than weights can be compressed")
     storages: dict[Any, torch.UntypedStorage] = {}
 
     def storage(key: Any, dtype: torch.dtype, numel: int) -> StorageView:
@@ -201,16 +227,16 @@ def _read_zip(path: Path) -> Any:
             storages[key] = _untyped(reader.get_record(f"data/{key}"))
         return StorageView(storages[key], dtype)
 
-    return SafeUnpickler(io.BytesIO(reader.get_record("data.pkl")), storage=storage).load()
+    return _unpickled(io.BytesIO(reader.get_record("data.pkl")), storage=storage)
 
 
 def _read_legacy(file: BinaryIO) -> Any:
     """A file of torch before 1.6: five pickles, then the storages; or one plain pickle."""
-    first = SafeUnpickler(file).load()
+    first = _unpickled(file)
     if first != LEGACY_MAGIC:
         return first
-    SafeUnpickler(file).load()  # version of the format
-    SafeUnpickler(file).load()  # the machine it was written on
+    _unpickled(file)  # version of the format
+    _unpickled(file)  # the machine it was written on
     storages: dict[Any, StorageView] = {}
 
     def storage(key: Any, dtype: torch.dtype, numel: int) -> StorageView:
@@ -220,8 +246,8 @@ def _read_legacy(file: BinaryIO) -> Any:
             storages[key] = StorageView(torch.empty(n_bytes, dtype=torch.uint8).untyped_storage(), dtype)
         return storages[key]
 
-    content = SafeUnpickler(file, storage=storage).load()
-    for key in SafeUnpickler(file).load():
+    content = _unpickled(file, storage=storage)
+    for key in _unpickled(file):
         (numel,) = struct.unpack("<q", file.read(8))
         view = storages[key]
         element = torch.empty(0, dtype=view.dtype).element_size()
@@ -231,12 +257,39 @@ def _read_legacy(file: BinaryIO) -> Any:
     return content
 
 
-def _size_within(file: BinaryIO, n_bytes: int) -> int:
-    """`n_bytes`, unless the file is too small to hold them: a damaged number must not allocate terabytes."""
+def _unpickled(file: BinaryIO, *, storage: StorageReader | None = None) -> Any:
+    """Return the object of the next pickle in `file`."""
+    here = file.tell()
+    _check_numbers(file)
+    file.seek(here)
+    return SafeUnpickler(file, storage=storage).load()
+
+
+def _check_numbers(file: BinaryIO) -> None:
+    """Raise EOFError for a pickle that numbers more objects than its file has bytes.
+
+    Python allocates 16 bytes for each number up to the highest one, so nine bytes could take 64 GiB.
+    """
+    most = _size(file)
+    while (operation := _OPERATIONS.get(file.read(1))) and operation.name != "STOP":
+        if operation.name == "STRING":  # bytes of Python 2, which the reader of pickletools takes for ASCII
+            file.readline()
+        elif operation.arg:
+            number = operation.arg.reader(file)
+            if operation.name in ("PUT", "BINPUT", "LONG_BINPUT") and number > most:
+                raise EOFError(f"a pickle that numbers {number:,} objects in {most:,} bytes")
+
+
+def _size(file: BinaryIO) -> int:
     here = file.tell()
     total = file.seek(0, io.SEEK_END)
     file.seek(here)
-    if not 0 <= n_bytes <= total:
+    return total
+
+
+def _size_within(file: BinaryIO, n_bytes: int) -> int:
+    """`n_bytes`, unless the file is too small to hold them: a damaged number must not allocate terabytes."""
+    if not 0 <= n_bytes <= _size(file):
         raise EOFError("a storage larger than the file")
     return n_bytes
 
