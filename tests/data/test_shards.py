@@ -46,6 +46,18 @@ def test_links_in_a_shard_are_not_followed(tmp_path: Path) -> None:
     assert list(shard_members(path)) == ["a/fine.mp4"]
 
 
+def test_devices_and_pipes_in_a_shard_are_no_videos(tmp_path: Path) -> None:
+    path = shard(tmp_path / "x.tar", "a/fine.mp4")
+    with tarfile.open(path, "a") as tar:
+        for kind in (tarfile.CHRTYPE, tarfile.BLKTYPE, tarfile.FIFOTYPE, tarfile.DIRTYPE):
+            entry = tarfile.TarInfo(f"a/special{kind.decode()}.mp4")
+            entry.type, entry.devmajor, entry.devminor = kind, 1, 5  # /dev/zero, which never ends
+            tar.addfile(entry)
+    assert list(shard_members(path)) == ["a/fine.mp4"]
+    with pytest.raises(VideoError, match="no such file in x.tar"):
+        source_of(path / "a/special3.mp4")
+
+
 def test_a_sparse_member_is_refused(tmp_path: Path) -> None:
     """Its bytes are not where its offset and size say; it may also claim a petabyte."""
     path = tmp_path / "x.tar"

@@ -201,6 +201,33 @@ def test_labels_and_videos_are_part_of_an_accuracy(
     assert [p for p in changed.fingerprint if changed.fingerprint[p] != before.fingerprint[p]] == ["weights"]
 
 
+CHANGES = """suite: changes
+models: [{name: c3d_search, width: 0.05, num_classes: 2}]
+matrix: {clip: [4x1x32], weights: [w.pth]}
+measure: {accuracy: {dataset: csv, root: ., split: val, change: [CHANGE]}}
+"""
+
+
+@pytest.mark.slow
+def test_another_list_of_changes_makes_an_accuracy_stale_and_is_measured(
+    videos: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def pending(changes: str) -> int:
+        (tmp_path / "changes.yaml").write_text(CHANGES.replace("CHANGE", changes))
+        return len(plan("changes.yaml").pending)
+
+    assert pending("reversed") == 1
+    run("changes.yaml")
+    assert pending("reversed") == 0
+    assert pending("") == pending("single_frame") == pending("reversed, single_frame") == 1
+    assert run_command(["plan", "changes.yaml", "--why"]) == 0
+    assert "measures" in " ".join(capsys.readouterr().out.split()).partition("stale: changed since")[2]
+    run("changes.yaml")
+    assert pending("reversed, single_frame") == 0
+    measured = [{metric.labels.get("change") for metric in each.metrics} for each in read_records("results/changes")]
+    assert measured == [{None, "reversed"}, {None, "reversed", "single_frame"}]
+
+
 ACCURACY = """suite: acc
 models: [{name: c3d_search, width: 0.05, num_classes: 2}]
 measure: {accuracy: {dataset: csv, root: ROOT, recipe: quick}}
