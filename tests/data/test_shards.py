@@ -54,7 +54,7 @@ def test_devices_and_pipes_in_a_shard_are_no_videos(tmp_path: Path) -> None:
             entry.type, entry.devmajor, entry.devminor = kind, 1, 5  # /dev/zero, which never ends
             tar.addfile(entry)
     assert list(shard_members(path)) == ["a/fine.mp4"]
-    with pytest.raises(VideoError, match="no such file in x.tar"):
+    with pytest.raises(VideoError, match=r"no such file in x\.tar"):
         source_of(path / "a/special3.mp4")
 
 
