@@ -14,15 +14,28 @@ import bench  # noqa: E402
 
 project, author, release = "vbench", "The vbench developers", bench.__version__
 copyright = "The vbench developers"  # noqa: A001  # the name that Sphinx reads
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx_gallery.gen_gallery"]
 myst_enable_extensions = ["colon_fence", "deflist"]
 myst_heading_anchors = 3
-exclude_patterns = ["_build"]
+exclude_patterns = ["_build", "gallery"]  # its pages are written to `examples`
 html_theme = "furo"
 html_title = "vbench"
 html_copy_source = False
 autodoc_typehints = "description"
 autodoc_member_order = "bysource"
+sphinx_gallery_conf = {
+    "examples_dirs": "gallery",
+    "gallery_dirs": "examples",
+    "image_scrapers": ("gallery_charts.save_figures",),
+    "reset_modules": (),
+    "capture_repr": (),
+    "abort_on_example_error": True,
+    "min_reported_time": 60,
+    "show_memory": False,
+    "write_computation_times": False,
+    "download_all_examples": False,
+    "show_signature": False,
+}
 # Links to files outside docs/, such as ../suites/quickstart.yaml, lead to the repository in the built pages.
 REPOSITORY = "https://github.com/vbench/vbench"
 
@@ -38,7 +51,7 @@ def link_to_repository(app: Any, docname: str, source: list[str]) -> None:
 
 
 def write_text_forms(app: Any, error: Exception | None) -> None:
-    """Put the Markdown source next to each page, and list all pages in llms.txt."""
+    """Put the source of each page next to it as text, and list all pages in llms.txt."""
     if error is not None or app.builder.name != "html":
         return
     out = Path(app.outdir)
@@ -46,7 +59,7 @@ def write_text_forms(app: Any, error: Exception | None) -> None:
     for docname in sorted(app.env.found_docs):
         target = out / f"{docname}.md"
         target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(HERE / f"{docname}.md", target)
+        shutil.copyfile(app.env.doc2path(docname), target)
         lines.append(f"- [{app.env.titles[docname].astext()}]({docname}.md)")
     (out / "llms.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
