@@ -13,7 +13,7 @@ from bench.core.errors import DatasetError
 from bench.core.registry import DATASETS, MEASURES, MODELS, SECTIONS
 
 ROOT = Path(__file__).parents[1]
-GENERATED = (ROOT / "docs" / "reference", ROOT / "docs" / "_build")
+GENERATED = tuple(ROOT / "docs" / name for name in ("reference", "_build", "examples"))
 DOCUMENTS = [
     *sorted(ROOT.glob("*.md")),
     *(page for page in sorted((ROOT / "docs").rglob("*.md")) if not any(map(page.is_relative_to, GENERATED))),

@@ -22,7 +22,7 @@ names = [
     for row in models.itertuples()
 ]
 models.insert(0, "name", names)
-models.insert(0, "number", range(1, 1 + len(models)))
+models.insert(0, "number", [str(number) for number in range(1, 1 + len(models))])
 print(models[["number", "name", "latency.p50_ms", "accuracy.top1"]].round(2).to_string(index=False))
 
 # %%
