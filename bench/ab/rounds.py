@@ -66,7 +66,7 @@ def measure_rounds(
 
 
 def _measure_pair(case: str, run_pair: RunPair, result: Rounds) -> bool:
-    """Whether `case` needs another pair: its runs are good, and one run a side does not settle it."""
+    """Whether `case` needs another pair: its runs are good, and one run per side does not decide it."""
     index = result.pairs[case]
     outcomes = run_pair(FIRST[index % len(FIRST)], case, index)
     if not all(outcome.is_good for outcome in outcomes):

@@ -92,7 +92,7 @@ class ModelFilter:
         return self.max_params is not None or self.max_macs is not None
 
     def accepts(self, model: ListedModel) -> bool:
-        """Return whether a model is wanted. A value that is not known does not pass a filter."""
+        """Return whether a model passes all filters. An unknown value passes none."""
         return (
             (self.family is None or fnmatch.fnmatchcase(model.family, self.family))
             and self.task in (None, model.task)
@@ -133,7 +133,7 @@ def matches_elsewhere(pattern: str) -> dict[str, list[str]]:
 
 
 def with_known_facts(models: Iterable[ListedModel], catalog: Catalog) -> list[ListedModel]:
-    """Return the models with what was asked and counted before; asks nothing."""
+    """Return the models with the cached facts and counts; starts no child process."""
     known = []
     for model in models:
         info = model.info or catalog.known_model(model.name)
@@ -143,7 +143,7 @@ def with_known_facts(models: Iterable[ListedModel], catalog: Catalog) -> list[Li
 
 
 def with_counts(models: Sequence[ListedModel], catalog: Catalog) -> list[ListedModel]:
-    """Return the models with their counts at the default clips; what is not known is counted by a child process."""
+    """Return the models with their counts at the default clips; a child process counts what is unknown."""
     catalog.look_up([model.name for model in models if model.info is None])
     found = []
     for model in models:

@@ -1,4 +1,4 @@
-"""The command `init`: writes a suite for a model and a data set that it looked at, and plans it."""
+"""The command `init`: inspects a model and a data set, writes a suite for them, and plans it."""
 
 from pathlib import Path
 from shlex import join

@@ -1,4 +1,4 @@
-"""Prints the leaderboard and the ablations of stored results in a terminal, with the marks that the report has."""
+"""Prints the leaderboard and the ablations of stored results in a terminal, with the same marks as the report."""
 
 from collections.abc import Iterator, Sequence
 from textwrap import fill

@@ -18,7 +18,7 @@ def status(
     folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="A results folder.")],
     as_json: AsJson = False,
 ) -> None:
-    """Show what is done in a results folder, and who works on the rest, on this machine or another."""
+    """Show the finished runs of a results folder, and the workers of the rest, on any machine."""
     from bench.runner.folder_status import folder_status
 
     found = folder_status(folder)

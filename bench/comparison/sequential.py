@@ -19,7 +19,7 @@ FEW_PAIRS, LEAST_SPREAD = 5, 0.02
 
 
 def least_spread(pairs: int) -> float:
-    """Return what the standard deviation of the logarithms of so many ratios counts as at least."""
+    """Return the least standard deviation of the logarithms of so many ratios; a smaller one is raised to it."""
     return LEAST_SPREAD if pairs <= FEW_PAIRS else 0.0
 
 
@@ -51,7 +51,7 @@ def critical_t(pairs: int, *, threshold: float) -> float:
 
 
 def pairs_needed(room: float, *, spread: float, threshold: float, at_least: int = MIN_PAIRS) -> int | None:
-    """Return how many pairs narrow the interval to `room` on either side; None if `MAX_PAIRS` do not.
+    """Return the number of pairs that narrow the interval to `room` on either side; None if `MAX_PAIRS` do not.
 
     `spread` is the standard deviation of pairs, on the scale of `room`.
     """

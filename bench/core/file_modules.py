@@ -1,6 +1,6 @@
 """Imports a Python file of the user by its path, so that `file.py:factory` works as `module:factory` does.
 
-The file becomes a module under a name made of its path: two files of one name do not stand for each other, and none
+The file becomes a module under a name made of its path: two files of one name get different modules, and none
 hides an installed package. It is imported by the import system, which follows what it imports itself.
 """
 
@@ -24,7 +24,7 @@ def file_module_name(file: str) -> str:
 
 
 def import_file(file: str) -> ModuleType:
-    """Import a file, once in a process. Raises InputError if there is none, and whatever its code raises.
+    """Import a file, once in a process. Raises InputError if there is none; errors of its code pass through.
 
     Modules in the folder of the file can be imported by it; installed packages come first.
     """

@@ -20,7 +20,7 @@ class InputChange:
     def __str__(self) -> str:
         """The text that `parse` reads: the name, and the value if the change takes one.
 
-        A value is left out if it is the default of a change that has no severities to tell apart.
+        A value is left out if it is the default of a change without severities.
         """
         if self.entry is None:
             return UNCHANGED

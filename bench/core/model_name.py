@@ -1,4 +1,4 @@
-"""What the text of a model's name says: a registered model, one of another package, or the user's own code."""
+"""Tells from a model's name whether it is registered, of another package, or the user's own code."""
 
 PACKAGES = ("torchvision", "timm", "hf")  # what stands before the colon of a model of another package
 

@@ -1,4 +1,4 @@
-"""Writes the text of a suite for a model and videos that were found, with a reason in a comment at every choice."""
+"""Writes the text of a suite for a model and videos; a comment gives the reason for every choice."""
 
 import json
 import re

@@ -68,7 +68,7 @@ def write_diagnosis_page(file: Path, diagnosis: Mapping[str, Any], *, title: str
 
 
 def _forest(trials: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """What the drawing of the gains needs."""
+    """The values of the forest plot of the gains, for the template."""
     ends = [abs(trial["gain_points"][end]) for trial in trials for end in ("low", "high")]
     most = max([end for end in ends if math.isfinite(end)], default=1.0) or 1.0
     zero = NAME_WIDTH + (WIDTH - NAME_WIDTH) / 2

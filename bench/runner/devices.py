@@ -51,7 +51,7 @@ def uses_device(case: Case) -> bool:
 
 
 def machine_facts(lanes: Sequence[Lane] = ()) -> dict[str, Any]:
-    """What `Requirement.unmet` asks of this machine. A case on a lane sees one GPU, or none."""
+    """The facts of this machine for `Requirement.unmet`. A case on a lane sees one GPU, or none."""
     names = gpu_names()
     if lanes:
         names = tuple(names[int(lane.device.partition(":")[2])] for lane in lanes if not lane.is_cpu)[:1]

@@ -1,4 +1,4 @@
-"""Where a results folder stands: what is done, who works on what, and what the cluster says about its jobs."""
+"""The state of a results folder: finished runs, its workers with their cases, and the states of its jobs."""
 
 from collections import Counter
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from bench.store.stored_records import latest_runs, read_records, read_suite_inf
 class FolderStatus:
     """The state of a results folder. `planned` runs are those of the suite; None if the folder has no suite.
 
-    `problem` says why the cluster could not be asked.
+    `problem` says why the states of jobs are unknown.
     """
 
     folder: Path

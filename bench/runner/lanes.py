@@ -14,7 +14,7 @@ from bench.runner.rank_processes import launcher_count
 
 
 class Runner(Protocol):
-    """What runs one case on one lane and stores its record."""
+    """Runs one case on one lane and stores its record."""
 
     def take_and_run(
         self, run: PendingRun, *, starts: WorkerStarts, lane: Lane | None, stop: CaseStop | None
@@ -22,7 +22,7 @@ class Runner(Protocol):
 
 
 def run_lanes(schedule: Schedule, runner: Runner) -> None:
-    """Run everything that is pending and that there is time for; returns when every lane is idle.
+    """Run every pending run that there is time for; returns when every lane is idle.
 
     Ctrl-C and other signals reach the main thread, which calls this: it lets all workers save their state and raises
     CaseInterrupted with the record of one of them. A second signal, or a minute, ends them without that. What a lane
@@ -65,7 +65,7 @@ class _Lanes:
             self.active += 1
 
     def wait(self, timeout_s: float | None = None) -> None:
-        """Wait until every lane has ended. A signal would make `Thread.join` take a thread that lives on for ended."""
+        """Wait until every lane has ended. A signal would make `Thread.join` report a living thread as ended."""
         with self.changed:
             self.changed.wait_for(lambda: not self.active, timeout_s)
 

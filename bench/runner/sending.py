@@ -21,7 +21,7 @@ CONNECT_S = 60.0  # for the first one, which imports the package of the tracker
 
 
 class Sender(Protocol):
-    """A connection to a tracker. What its methods raise ends it, with a warning."""
+    """A connection to a tracker. An error of its methods ends it with a warning."""
 
     def send(self, record: Record) -> None: ...
 
@@ -106,12 +106,12 @@ def open_sinks(texts: Sequence[str]) -> tuple[Sink, ...]:
 
 
 def parameters_of(record: Record) -> dict[str, Json]:
-    """The axes of a record's case, its run and the machine, each by a name of its own."""
+    """The axes of a record's case, its run and the machine, each with its own name."""
     hardware = record.environment.hardware
     machine = {name: hardware.get(name) for name in ("gpu", "cpu") if hardware.get(name) is not None}
     return {**record.case.point.named(), "run": record.run_index, **machine}
 
 
 def known_metrics(record: Record) -> dict[str, float]:
-    """The metrics that have a value, by name with labels; a tracker has no word for an unknown value."""
+    """The metrics that have a value, by name with labels; trackers cannot store an unknown value."""
     return {metric.key: float(metric.value) for metric in record.metrics if metric.value is not None}

@@ -78,7 +78,7 @@ def _engine(name: str, options: Mapping[str, object]) -> Executor:
 
 @dataclass(kw_only=True)
 class _Follower:
-    """What is known of the dispatched runs while their workers are at work."""
+    """Watches the dispatched runs while their workers run."""
 
     sent: Dispatched
     sinks: Sequence[Sink]
@@ -134,7 +134,7 @@ def follow(
     on_event: Callable[[Event], None] = lambda event: None,
     sleep: Callable[[float], None] = time.sleep,
 ) -> RunSummary:
-    """Follow the workers until every run has a result or no job is left that could bring one.
+    """Follow the workers until every run has a result, or no job is left that could produce one.
 
     Each of the `sinks` gets a copy of every record.
     """

@@ -60,7 +60,7 @@ class WorkQueue:
         self._finished: set[tuple[str, int]] = set()
 
     def runs(self, pending: Iterable[PendingRun]) -> Iterator[tuple[PendingRun, Lease]]:
-        """Yield runs with their leases, which the caller keeps alive; ends when none can be had any more."""
+        """Yield runs with their leases, which the caller keeps alive; ends when none is available any more."""
         left = self._from_own_place(list(pending))
         while left:
             self._read_results()
@@ -92,7 +92,7 @@ class WorkQueue:
         return lease
 
     def _from_own_place(self, runs: list[PendingRun]) -> list[PendingRun]:
-        """Begin elsewhere than other workers, which would all ask for the same runs first."""
+        """Start at another place than other workers, so that not all of them try the same runs first."""
         if self._leases.worker == LOCAL or not runs:
             return runs
         place = int.from_bytes(sha256(self._leases.worker.encode()).digest()[:4]) % len(runs)
@@ -104,7 +104,7 @@ class WorkQueue:
         self._finished.update((case_id, index) for case_id, index, status in new if status != "interrupted")
 
     def _is_finished(self, run: PendingRun) -> bool:
-        """Whether a worker has stored a result since the marks, as far as was read. What was interrupted is to do."""
+        """Whether a result since the marks was read; an interrupted run counts as unfinished."""
         return (run[0].id, run[1]) in self._finished
 
     def _should_wait(self) -> bool:

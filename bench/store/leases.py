@@ -85,7 +85,7 @@ class Lease:
         return found is not None and found.attempt == self.facts.attempt
 
     def beat(self) -> None:
-        """Touch the lease; errors of a busy file system are left to the next heartbeat."""
+        """Touch the lease; after an error of a busy file system the next heartbeat tries again."""
         if self.is_held:
             with suppress(OSError):
                 os.utime(self.file)
@@ -148,7 +148,7 @@ class Leases:
         return sorted(found, key=lambda state: state.facts.started_at)
 
     def remove_expired(self) -> None:
-        """Remove what workers left behind that were killed after they had stored their result."""
+        """Remove the leases of workers that were killed after they had stored their result."""
         with store_errors(self.folder, "written"):
             for state in self.states():
                 if state.has_expired:
@@ -162,7 +162,7 @@ class Leases:
         return None
 
     def _now(self) -> float:
-        """The present time of the file system that holds the leases, which is asked once in a minute."""
+        """The present time of the file system that holds the leases; its clock is read once a minute."""
         if self._clock is None or time.monotonic() - self._clock[0] > EXPIRES_S:
             file = self.folder / ".clock"
             try:

@@ -18,7 +18,7 @@ TRAININGS = "artifacts/training_*"  # finished and unfinished ones, which a late
 
 @dataclass(kw_only=True)
 class Merged:
-    """Numbers of records and files that a merge added, and a line for each thing that it could not bring."""
+    """Numbers of records and files that a merge added, and a line for each file that it could not copy."""
 
     records: int = 0
     files: int = 0

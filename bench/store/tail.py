@@ -12,7 +12,7 @@ from bench.store.record_store import RECORD_FILES
 
 
 class RecordTail:
-    """Returns the records that were appended since it was made, each once; or since `marks`, sizes of files by name."""
+    """Returns new records, each once: those after this object was made, or after `marks`, sizes of files by name."""
 
     def __init__(self, folder: Path, *, marks: Mapping[str, int] | None = None) -> None:
         self.folder = folder

@@ -42,7 +42,7 @@ class Requirement(BaseModel):
         return None if self.memory is None else _bytes_of(self.memory)
 
     def unmet(self, *, gpus: tuple[str, ...], memory_bytes: int) -> str | None:
-        """What a machine with these GPUs, by name, lacks; None if it has all that is needed."""
+        """What is missing on a machine with GPUs of these names; None if it has all that is needed."""
         fitting = [name for name in gpus if self.gpu is None or self.gpu.casefold() in name.casefold()]
         if len(fitting) < self.gpu_count:
             wanted = plural(self.gpu_count, f"{self.gpu} GPU" if self.gpu else "GPU")

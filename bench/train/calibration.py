@@ -53,7 +53,7 @@ class Temperature:
 
 @dataclass(frozen=True, kw_only=True)
 class Calibration:
-    """Everything that the scores of one model say about their own errors."""
+    """Calibration, errors and thresholds of the scores of one model."""
 
     error: Estimate
     brier: float
@@ -65,7 +65,7 @@ class Calibration:
 
 
 def adaptive_bins(confidence: Floats, *, bins: int = BINS) -> list[NDArray[np.int64]]:
-    """Rows in bins of equal size by confidence, so that each has as much to say; at most one row more in some.
+    """Rows in bins of equal size by confidence; some bins have one row more than others.
 
     Nixon et al., 2019, arXiv:1904.01685.
     """

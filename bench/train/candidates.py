@@ -1,4 +1,4 @@
-"""What an evaluation may have done differently from the training of its weights: a candidate for each such mistake."""
+"""Candidates for a diagnosis: one for each way in which an evaluation may differ from how its weights were trained."""
 
 import math
 import re
@@ -49,7 +49,7 @@ class Setting:
 
 @dataclass(frozen=True, kw_only=True)
 class Candidate:
-    """One way in which the evaluation may be wrong. `lines` are those of a suite that put it right.
+    """A possible mistake of the evaluation. `lines` are the keys of a suite that correct it.
 
     `parts` is the number of things it changes: of equally good candidates the one that changes least is the cause.
     """

@@ -1,4 +1,4 @@
-"""What changes of the input do to a model, from its kept predictions: differences video by video, use of time, curves.
+"""Effects of changes of the input on a model, from its kept predictions: paired differences, use of time, curves.
 
 The same weights answer the same videos, so every difference is paired: its interval is that of `paired_shares`, its p
 value that of McNemar's exact test. Shares are fractions of 1, over the videos with a score for both inputs.
@@ -91,7 +91,7 @@ class RobustnessCurve:
 
 @dataclass(frozen=True, kw_only=True)
 class ChangeEffects:
-    """Everything that kept predictions say about the changes of an evaluation."""
+    """All effects of the changes of one evaluation, from its kept predictions."""
 
     unchanged: Estimate
     effects: tuple[ChangeEffect, ...]

@@ -1,4 +1,4 @@
-"""Ranks of several models on the same videos: models that paired comparison cannot tell apart share one.
+"""Ranks of several models on the same videos: models that a paired test cannot separate share one.
 
 Every pair is compared by McNemar's exact test on its kept predictions, and the p values are corrected by Holm for the
 number of pairs. The best rank of a model is one more than the number of models that are significantly better; its

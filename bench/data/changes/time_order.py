@@ -1,4 +1,4 @@
-"""Changes of the frames that a clip is made of: does a model use time, and which faults of a stream hurt it?"""
+"""Changes of the frames of a clip: their order, and faults of a stream such as lost or frozen frames."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING

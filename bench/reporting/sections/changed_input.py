@@ -1,4 +1,4 @@
-"""Changed input: what each change of the videos does to the accuracy and its classes; how much a model uses time."""
+"""Changed input: the effect of each change on the accuracy and on classes, and how much a model uses time."""
 
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
@@ -115,7 +115,7 @@ def _row(effect: "ChangeEffect") -> TableRow:
 
 
 def _class_table(effects: "tuple[ChangeEffect, ...]", *, name: str) -> Table:
-    """The classes that change most, over all changes: those that need time fall when the order goes."""
+    """The classes that change most, over all changes: classes that need the order of frames lose most without it."""
     heads = (
         ColumnHead(name="Class"),
         ColumnHead(name="Change"),

@@ -1,4 +1,4 @@
-"""Ranks by accuracy as bands: models that paired comparison on the same videos cannot tell apart share them."""
+"""Ranks by accuracy as bands: models that a paired test on the same videos cannot separate share them."""
 
 from collections import defaultdict
 from typing import TYPE_CHECKING

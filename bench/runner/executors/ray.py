@@ -1,7 +1,7 @@
 """Ray: workers are detached actors of a running cluster, so that they outlive the command that started them.
 
-Ray's resources are only promises: a worker of timed cases takes all processors of its node, so that Ray places nothing
-else there. A request that no node can serve would wait for ever, so it is refused with what the nodes have.
+A worker of timed cases takes all processors of its node, so that Ray places nothing else there; processes outside of
+Ray are not kept away. A request that no node can serve would wait for ever, so it is refused with what the nodes have.
 """
 
 import os
@@ -83,7 +83,7 @@ class Ray(Executor):
 
 
 def _actor_class() -> type:
-    """The class of the actor. Not at the top of this file: so Ray sends its code, and its processes need no vbench."""
+    """The class of the actor. It is local so that Ray sends its code by value, and its processes need no vbench."""
 
     class RayWorker:
         """Runs one worker as a process of its own, and ends with it."""
