@@ -345,7 +345,7 @@ def short_training(on: Target) -> Details:
 
 @check
 def end_to_end(on: Target) -> Details:
-    """From H.264 files to logits by vbench's measure: each lane alone and all together."""
+    """From H.264 files to logits by vbench's measure: each stage alone and all together."""
     seconds, batch = (0.2, 4) if on.is_tiny else (2.0, 32)
     case = on.case(
         "resnet3d_18",

@@ -1,4 +1,4 @@
-"""End to end: clips per second from video files to logits, of each of three lanes alone, and the bottleneck."""
+"""End to end: clips per second from video files to logits, of each of three stages alone, and the bottleneck."""
 
 from typing import TYPE_CHECKING
 
@@ -60,11 +60,11 @@ def end_to_end(
     workers: int = 0,
     lane_s: float = 5.0,
 ) -> list[Metric]:
-    """Clips per second of all lanes together, and of each alone: decode by `workers`, copy to the device, model.
+    """Clips per second of all stages together, and of each alone: decode by `workers`, copy to the device, model.
 
-    Without workers the lanes take turns in one process; with workers decoding overlaps with the rest. On a CPU nothing
-    is copied, and that lane is null. The record's detail `end_to_end` names the bottleneck. `root` and `options` go to
-    the data set; the batch is the case's, 1 by default.
+    Each stage is timed for `lane_s` seconds. Without workers the stages take turns in one process; else decoding
+    overlaps with the rest. On a CPU nothing is copied, and that stage is null. The record's detail `end_to_end` names
+    the bottleneck. `root` and `options` go to the data set; the batch is the case's, 1 by default.
     """
     from bench.measure.timing.forward import prepare_model
     from bench.measure.timing.pipeline import Pipeline, time_pipeline, videos_of
@@ -72,7 +72,7 @@ def end_to_end(
     videos = videos_of(case, what="end_to_end", root=root, options=options)
     pipeline = Pipeline(prepared=prepare_model(case), videos=videos, batch=case.point.batch or 1, workers=workers)
     rates = time_pipeline(
-        pipeline, lane_s=lane_s, blocks=BLOCKS, on_lane=lambda lane: case.progress(f"end_to_end, {lane}")
+        pipeline, lane_s=lane_s, blocks=BLOCKS, on_stage=lambda stage: case.progress(f"end_to_end, {stage}")
     )
     bottleneck = rates.bottleneck
     case.note(
@@ -90,8 +90,8 @@ def end_to_end(
 def _metrics(rates: "LaneRates") -> list[Metric]:
     from bench.measure.timing.case_timing import sampled_metric
 
-    lanes = ((DECODE, rates.decode), (COPY, rates.copy), (MODEL, rates.model))
+    stages = ((DECODE, rates.decode), (COPY, rates.copy), (MODEL, rates.model))
     return [
         sampled_metric(WHOLE, rates.together, note=str(rates.bottleneck)),
-        *(spec.metric(rate, note="nothing is copied on a CPU" if rate is None else None) for spec, rate in lanes),
+        *(spec.metric(rate, note="nothing is copied on a CPU" if rate is None else None) for spec, rate in stages),
     ]

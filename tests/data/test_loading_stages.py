@@ -1,4 +1,4 @@
-"""The lanes of the loader on a clock that is faked."""
+"""The stages of the loader, timed by a fake clock."""
 
 from dataclasses import replace
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""From video files to logits in three lanes: decode, copy to the device, model. Timed one by one, then together."""
+"""From video files to logits in three stages: decode, copy to the device, model. Timed one by one, then together."""
 
 import itertools
 import time
@@ -38,7 +38,7 @@ def videos_of(case: CaseContext, *, what: str, root: str | None, options: Mappin
 
 @dataclass(frozen=True, kw_only=True)
 class Bottleneck:
-    """The slowest lane and its clips/s, and those of the next slowest lane."""
+    """The slowest stage and its clips/s, and those of the next slowest stage."""
 
     slowest: str
     clips_per_s: float
@@ -47,26 +47,26 @@ class Bottleneck:
 
     @property
     def is_level(self) -> bool:
-        """Whether the two slowest lanes are within a tenth of each other."""
+        """Whether the two slowest stages are within a tenth of each other."""
         return self.clips_per_s >= BALANCED * self.next_clips_per_s
 
     def __str__(self) -> str:
         rates = f"{self.clips_per_s:.4g} clips/s, {self.next_slowest} {self.next_clips_per_s:.4g}"
         if self.is_level:
-            return f"no single lane is the bottleneck: {self.slowest} reaches {rates}"
+            return f"no single stage is the bottleneck: {self.slowest} reaches {rates}"
         return f"{self.slowest} is the bottleneck: it reaches {rates}"
 
 
 def find_bottleneck(clips_per_s: Mapping[str, float | None]) -> Bottleneck:
-    """The bottleneck of at least two lanes; a lane with rate None does not exist."""
-    known = sorted(((rate, lane) for lane, rate in clips_per_s.items() if rate is not None))
-    (rate, lane), (next_rate, next_lane) = known[:2]
-    return Bottleneck(slowest=lane, clips_per_s=rate, next_slowest=next_lane, next_clips_per_s=next_rate)
+    """The bottleneck of at least two stages; a stage with rate None does not exist."""
+    known = sorted(((rate, stage) for stage, rate in clips_per_s.items() if rate is not None))
+    (rate, stage), (next_rate, next_stage) = known[:2]
+    return Bottleneck(slowest=stage, clips_per_s=rate, next_slowest=next_stage, next_clips_per_s=next_rate)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Pipeline:
-    """The three lanes of one model over one data set. Decoded frames are not kept between epochs."""
+    """The three stages of one model over one data set. Decoded frames are not kept between epochs."""
 
     prepared: PreparedModel
     videos: VideoSet
@@ -111,7 +111,7 @@ class Pipeline:
         )
 
     def forward(self, clips: Clips) -> Forward:
-        """The model's lane over clips on the device."""
+        """The model's stage over clips on the device."""
         return self.prepared.over(clips)
 
     def run(self, batches: Iterator[Clips], *, steps: int) -> None:
@@ -123,7 +123,7 @@ class Pipeline:
 
 @dataclass(frozen=True, kw_only=True)
 class LaneRates:
-    """Clips/s of each lane alone, None for a lane that does not exist, and of blocks of all lanes together."""
+    """Clips/s of each stage alone, None for a stage that does not exist, and of blocks of all stages together."""
 
     decode: float
     copy: float | None
@@ -136,16 +136,16 @@ class LaneRates:
 
 
 def time_pipeline(
-    pipeline: Pipeline, *, lane_s: float, blocks: int, on_lane: Callable[[str], None] = lambda lane: None
+    pipeline: Pipeline, *, lane_s: float, blocks: int, on_stage: Callable[[str], None] = lambda stage: None
 ) -> LaneRates:
-    """Time each lane for `lane_s` seconds, then all lanes together for as long, in `blocks` blocks."""
+    """Time each stage for `lane_s` seconds, then all stages together for as long, in `blocks` blocks."""
     device, batches = pipeline.prepared.device, pipeline.decoded()
-    on_lane("decode")
+    on_stage("decode")
     decode = _rate(lambda: next(batches), pipeline, lane_s, skip=1 + 2 * pipeline.workers)
     clips = next(batches)
     copy = None
     if device.type == "cuda":
-        on_lane("copy")
+        on_stage("copy")
 
         def copy_and_wait() -> None:
             copied = pipeline.copied(clips)  # in page-locked memory if workers decoded them, as in the whole pipeline
@@ -153,11 +153,11 @@ def time_pipeline(
             del copied  # not before the copy is done
 
         copy = _rate(copy_and_wait, pipeline, lane_s)
-    on_lane("model")
+    on_stage("model")
     forward = pipeline.forward(pipeline.copied(clips))
     check_outputs(pipeline.prepared.case, forward)
     model = _rate(lambda: forward.block(1), pipeline, lane_s)
-    on_lane("together")
+    on_stage("together")
     for _ in range(2 * pipeline.workers):  # batches that workers have decoded in the meantime
         next(batches)
     slowest = min(rate for rate in (decode, copy, model) if rate is not None)
