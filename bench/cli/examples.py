@@ -35,6 +35,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "report results/quickstart",
         "report results/monday results/tuesday --out site --title 'Two days'",
         "report results/quickstart --serve --port 8000",
+        "report results/quickstart --with-frames --out site",
     ),
     "train": (
         "train c3d --dataset ucf101 --root videos/ucf101 --recipe c3d_search --split 1",

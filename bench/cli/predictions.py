@@ -9,7 +9,7 @@ import typer
 
 from bench.cli.arguments import check_writable, dataset_options
 from bench.cli.console import print_json, print_table, print_text
-from bench.core.errors import InputError, UnknownNameError, VideoError
+from bench.core.errors import InputError, UnknownNameError
 from bench.core.files import write_atomically
 from bench.core.schema import Json
 from bench.core.spreadsheet import csv_text
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 FEW_CLASSES = 5  # top-5 is always 100 % with so few classes
 # Kinds of videos to look at, and what follows their number.
 SUSPECTS = {"errors": ", the most confident first", "labels": " whose label is probably wrong"}
-SHEET_SIDE = 160  # short side of a frame on a page, in pixels
 SURE_P = 0.05
 WORST_CLASSES = 5
 CLASS_COLUMNS = (
@@ -230,29 +229,15 @@ def _write_sheet(
     found: int,
 ) -> Path:
     """Write a contact sheet of the videos, found in the data set that the predictions are of."""
-    from bench.data.clips import key_frames
-    from bench.data.collection import open_dataset
-    from bench.reporting.picture_pages import SheetClip, write_contact_sheet
+    from bench.reporting.contact_sheet import VideoSource, read_clips
+    from bench.reporting.picture_pages import write_contact_sheet
 
     check_writable(out)
-    protocol = opened.predictions.protocol
-    dataset, split = protocol.get("dataset"), protocol.get("split")
-    if not isinstance(dataset, str) or not isinstance(split, str):
-        raise InputError(f"{opened.file} does not say of which data set its videos are, so their frames are unknown")
-    videos = open_dataset(dataset, root=root, split=split, **options)
-    by_id = {video.id: video for video in videos.videos}
-    clips = []
-    for each in shown:
-        pictures, problem = None, ""
-        try:
-            if each.video not in by_id:
-                raise VideoError(f"the data set in {videos.root} has no such video")
-            pictures = key_frames(by_id[each.video], count=frames, size=SHEET_SIDE, backend=videos.backend)
-        except VideoError as error:
-            problem = str(error)
-        clips.append(SheetClip(**asdict(each), frames=pictures, problem=problem))
-    model = opened.predictions.model or "a model"
-    summary = f"{len(shown)} of {plural(found, 'video')} of {dataset} {split}, answered by {model}."
+    predictions = opened.predictions
+    videos = VideoSource(root=root, options=options).open(predictions.protocol)
+    clips = read_clips(videos, shown, frames=frames)
+    of_set = f"{predictions.protocol['dataset']} {predictions.protocol['split']}"
+    summary = f"{len(shown)} of {plural(found, 'video')} of {of_set}, answered by {predictions.model or 'a model'}."
     return write_contact_sheet(out, clips, title="Videos to look at", summary=summary)
 
 

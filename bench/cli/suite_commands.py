@@ -288,6 +288,13 @@ def report(
     single_file: Annotated[
         bool, typer.Option("--single-file", help="Write one HTML file with everything inside, such as for a mail.")
     ] = False,
+    with_frames: Annotated[
+        bool,
+        typer.Option("--with-frames", help="Show frames of the videos behind errors; check that you may publish them."),
+    ] = False,
+    root: Annotated[
+        Path | None, typer.Option("--root", help="With --with-frames: the folder of the data set, if it has moved.")
+    ] = None,
     watch: Annotated[
         bool, typer.Option("--watch", help="Write the site again after every new record; open pages follow.")
     ] = False,
@@ -307,6 +314,8 @@ def report(
     place = out or Path("report.html" if single_file else "report")
     for flag in [flag for flag, is_given in (("--watch", watch), ("--serve", serve)) if is_given and single_file]:
         raise InputError(f"{flag} writes a folder, and --single-file one file; give one of them")
+    if with_frames and (watch or serve):
+        raise InputError("--with-frames reads videos, so a report that is written again (--watch, --serve) has none")
     served_port = _served_port(port, serve=serve)
     if watch or serve:
         from bench.reporting.watching import LiveReport, serving
@@ -317,7 +326,8 @@ def report(
             if address:
                 print_text(f"report: {address} until Ctrl-C")
             write_again(live, wait=sleep, on_written=lambda index: print_text(f"report: {index}"))
-    print_text(f"report: {write_site(results, out=place, title=title, single_file=single_file)}")
+    index = write_site(results, out=place, title=title, single_file=single_file, with_frames=with_frames, root=root)
+    print_text(f"report: {index}")
 
 
 def _served_port(port: int | None, *, serve: bool) -> int | None:

@@ -1,5 +1,6 @@
 """Accuracy by class and confused classes, from the stored predictions of an evaluation."""
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
@@ -7,6 +8,7 @@ from urllib.parse import quote
 from bench.core.errors import InputError
 from bench.core.spreadsheet import csv_text
 from bench.core.units import DASH, plural
+from bench.reporting.contact_sheet import cell_name, error_cells
 from bench.reporting.rendering import render
 from bench.reporting.table import ColumnHead, Table, TableCell, TableRow
 
@@ -21,37 +23,43 @@ TEMPLATE = """
 the others.</p>
 {% if squares %}
 <figure class="chart">
-<svg class="confusion" viewBox="0 0 {{ side }} {{ side }}" role="img" aria-label="Confusion matrix of {{ classes }}">
+<svg class="confusion" viewBox="0 0 {{ side }} {{ side }}" role="{{ "group" if is_linked else "img" }}" \
+aria-label="Confusion matrix of {{ classes }}">
 <rect class="frame" x="0" y="0" width="{{ side }}" height="{{ side }}"></rect>
 {% for square in squares %}
+{% if square.href %}<a href="{{ square.href }}" aria-label="{{ square.text }}">{% endif %}
 <rect x="{{ square.x }}" y="{{ square.y }}" width="{{ width }}" height="{{ width }}" \
 fill-opacity="{{ square.share }}"><title>{{ square.text }}</title></rect>
+{% if square.href %}</a>{% endif %}
 {% endfor %}
 </svg>
 <figcaption>Rows are true classes, columns predicted ones, in the order of the table; the darker, the larger the share
-of the true class. <a href="{{ csv }}" download="{{ file_name }}">Save as CSV</a></figcaption>
+of the true class.{% if is_linked %} A cell with errors leads to their frames.{% endif %}
+<a href="{{ csv }}" download="{{ file_name }}">Save as CSV</a></figcaption>
 </figure>
 {% else %}
 <p>The confusion matrix of so many classes is not drawn; <code>vbench predictions FILE --matrix confusion.csv</code>
 writes it.</p>
 {% endif %}
+{% if is_linked %}
+<p><a href="{{ errors_page() }}">Frames of the errors</a></p>
+{% endif %}
 {{ table }}
 """
 
 
-def class_accuracies(file: Path, *, title: str, name: str) -> Any:
+def class_accuracies(
+    file: Path, *, title: str, name: str, most_clips: int = 0, errors_page: Callable[..., str] = str
+) -> Any:
     """A confusion matrix and a table of the classes of one file of predictions, as HTML.
 
-    Empty for several labels a video, and for a file that cannot be read: another version of vbench may have written it.
+    With `most_clips` each cell that has errors leads to its contact sheet; `errors_page` gives the address of the page
+    of all sheets, or of one section of it. Empty if `single_label_predictions` finds nothing.
     """
-    from bench.train.predictions import read_predictions
-
-    try:
-        found = read_predictions(file)
-    except InputError:
+    found = single_label_predictions(file)
+    if found is None:
         return ""
-    if found.is_multi_label or not len(found.labels):
-        return ""
+    cells = error_cells(found, most=most_clips)
     matrix = found.confusion.tolist()
     is_drawn = len(matrix) <= MOST_CLASSES_OF_MATRIX
     return render(
@@ -59,13 +67,31 @@ def class_accuracies(file: Path, *, title: str, name: str) -> Any:
         videos=plural(len(found.labels), "video"),
         title=title,
         classes=plural(len(matrix), "class", "classes"),
-        squares=_squares(found, matrix) if is_drawn else (),
+        squares=_squares(found, matrix, {cell: errors_page(cell_name(name, *cell)) for cell in cells})
+        if is_drawn
+        else (),
+        is_linked=bool(cells),
+        errors_page=errors_page,
         csv=f"data:text/csv;charset=utf-8,{quote(matrix_csv(found))}" if is_drawn else "",
         file_name=f"{name}-confusion.csv",
         side=f"{SIDE:g}",
         width=f"{SIDE / len(matrix):.2f}",
         table=_table(found, name).html(),
     )
+
+
+def single_label_predictions(file: Path) -> "Predictions | None":
+    """The predictions in `file`; None for several labels a video, no videos, or a file that cannot be read.
+
+    Another version of vbench may have written it.
+    """
+    from bench.train.predictions import read_predictions
+
+    try:
+        found = read_predictions(file)
+    except InputError:
+        return None
+    return None if found.is_multi_label or not len(found.labels) else found
 
 
 def matrix_csv(found: "Predictions") -> str:
@@ -75,7 +101,9 @@ def matrix_csv(found: "Predictions") -> str:
     return csv_text(("true class", *names), rows)
 
 
-def _squares(found: "Predictions", matrix: list[list[int]]) -> list[dict[str, Any]]:
+def _squares(
+    found: "Predictions", matrix: list[list[int]], sheets: Mapping[tuple[int, int], str]
+) -> list[dict[str, Any]]:
     width, names = SIDE / len(matrix), found.class_names
     return [
         {
@@ -83,6 +111,7 @@ def _squares(found: "Predictions", matrix: list[list[int]]) -> list[dict[str, An
             "y": f"{row * width:.2f}",
             "share": f"{count / sum(counts):.3f}",
             "text": f"{names[row]} as {names[column]}: {count} of {sum(counts)}",
+            "href": sheets.get((row, column), ""),
         }
         for row, counts in enumerate(matrix)
         for column, count in enumerate(counts)

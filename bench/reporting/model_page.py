@@ -1,6 +1,8 @@
 """The page of one model: its rows of the board, where its MACs are, training, input protocol, and all its cases."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 from bench.core.registry import find_metric_spec
@@ -8,7 +10,8 @@ from bench.core.schema import Json
 from bench.core.units import format_exact, format_number, format_value, plural
 from bench.reporting.board import Board
 from bench.reporting.case_results import CaseResult
-from bench.reporting.confusion import class_accuracies
+from bench.reporting.confusion import class_accuracies, single_label_predictions
+from bench.reporting.contact_sheet import VideoSource, error_sections
 from bench.reporting.links import Links
 from bench.reporting.metric_table import metric_table
 from bench.reporting.metric_text import STATUSES, listed, metric_name, value_text
@@ -49,8 +52,13 @@ MODULES = """
 CHARTS = '<div class="charts">{% for chart in charts %}{{ chart }}{% endfor %}</div>'
 
 
-def model_sections(results: Results, label: str, cases: Sequence[CaseResult], links: Links) -> list[DrawnSection]:
-    """The sections of the page of the model with this label; those without content are left out."""
+def model_sections(
+    results: Results, label: str, cases: Sequence[CaseResult], links: Links, *, most_clips: int = 0
+) -> list[DrawnSection]:
+    """The sections of the page of the model with this label; those without content are left out.
+
+    With `most_clips` the confusion matrix leads to the contact sheets of `error_sections`.
+    """
     key = results.model_names[label].partition("/")[2]
     charts = [chart.html() for chart in curve_charts(results, cases, name=key)]
     drawn: list[tuple[str, str, Any]] = [
@@ -59,7 +67,7 @@ def model_sections(results: Results, label: str, cases: Sequence[CaseResult], li
         ("modules", "Where the cost is", _modules(cases, key)),
         ("roofline", "Roofline", rooflines(results, cases, links, f"{key}-roofline")),
         ("training", "Training", render(CHARTS, charts=charts) if charts else ""),
-        ("classes", "Accuracy by class", _classes(results, cases, key)),
+        ("classes", "Accuracy by class", _classes(results, cases, key, links, most_clips=most_clips)),
         ("input", "Input protocol", _input_protocol(cases, key)),
         ("cases", "Cases", _cases(results, cases, links, key)),
     ]
@@ -148,13 +156,45 @@ def _share(amount: float, amounts: Mapping[str, float]) -> str:
     return f"{format_number(100 * amount / whole, 1)} %" if whole else ""
 
 
-def _classes(results: Results, cases: Sequence[CaseResult], key: str) -> Any:
+def _classes(results: Results, cases: Sequence[CaseResult], key: str, links: Links, *, most_clips: int) -> Any:
     """Accuracies by class of the first case with stored predictions; other seeds have theirs in the results folder."""
+    case, file = first_predictions(results, cases)
+    if case is None or file is None:
+        return ""
+    errors_page = partial(links.page, f"errors/{key}")
+    return class_accuracies(file, title=case.case.title, name=key, most_clips=most_clips, errors_page=errors_page)
+
+
+def first_predictions(results: Results, cases: Sequence[CaseResult]) -> tuple[CaseResult | None, Path | None]:
+    """The first case with stored predictions, and their file; None for both if there is none."""
     for case in cases:
         file = results.artifact(case.runs[-1], "predictions") if case.runs else None
         if file is not None:
-            return class_accuracies(file, title=case.case.title, name=key)
-    return ""
+            return case, file
+    return None, None
+
+
+def error_sheets(
+    results: Results, label: str, cases: Sequence[CaseResult], links: Links, *, root: Path | None, most_clips: int
+) -> list[DrawnSection]:
+    """The contact sheets of the model's errors; none without stored predictions of one label a video.
+
+    The videos are in `root`, or else where the case says that its data set is.
+    """
+    case, file = first_predictions(results, cases)
+    found = None if file is None else single_label_predictions(file)
+    if case is None or found is None:
+        return []
+    options = next((each for each in case.case.measures.values() if "root" in each or "options" in each), {})
+    recorded, own = options.get("root"), options.get("options")
+    source = VideoSource(
+        root=root or (Path(recorded) if isinstance(recorded, str) else None),
+        options=own if isinstance(own, dict) else {},
+    )
+    page = results.model_names[label]
+    return error_sections(
+        found, source, name=page.partition("/")[2], links=links, model_page=links.page(page), most=most_clips
+    )
 
 
 def _input_protocol(cases: Sequence[CaseResult], key: str) -> Any:

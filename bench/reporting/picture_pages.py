@@ -1,11 +1,10 @@
 """Pages with frames of videos: a contact sheet of errors, and the explanation of one prediction."""
 
-import base64
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bench.reporting.contact_sheet import SheetClip, embedded, jpeg, sheet_html
 from bench.reporting.rendering import DrawnSection, render
 from bench.reporting.site import write_single_page
 
@@ -15,26 +14,6 @@ if TYPE_CHECKING:
 
     from bench.train.explaining import Explanation
 
-QUALITY = 80
-SHEET = """
-<style>
-.sheet figure { margin: 0 0 1.5rem; }
-.sheet .strip, .explained .strip { display: flex; flex-wrap: wrap; gap: 2px; }
-.sheet img { width: 160px; max-width: 24%; height: auto; image-rendering: auto; }
-</style>
-<p>{{ summary }}</p>
-<div class="sheet">
-{% for clip in clips %}
-<figure>
-<div class="strip">{% for source in clip.frames %}<img src="{{ source }}"
-alt="frame {{ loop.index }} of {{ clip.video }}">
-{% endfor %}</div>
-<figcaption><strong>{{ clip.video }}</strong>: labelled {{ clip.label }} ({{ clip.label_score }}), predicted
-{{ clip.predicted }} ({{ clip.predicted_score }}){% if clip.problem %}; {{ clip.problem }}{% endif %}</figcaption>
-</figure>
-{% endfor %}
-</div>
-"""
 EXPLAINED = """
 <style>
 .explained .strip { display: flex; gap: 2px; overflow-x: auto; }
@@ -78,34 +57,9 @@ Red raises the probability, blue lowers it.</p>
 """
 
 
-@dataclass(frozen=True, kw_only=True)
-class SheetClip:
-    """One clip of a contact sheet; `frames` (T, H, W, 3), or none with the `problem`."""
-
-    video: str
-    label: str
-    predicted: str
-    label_score: float
-    predicted_score: float
-    frames: "NDArray[np.uint8] | None"
-    problem: str = ""
-
-
 def write_contact_sheet(file: Path, clips: Sequence[SheetClip], *, title: str, summary: str) -> Path:
     """Write a page with a strip of key frames for each clip."""
-    shown = [
-        {
-            "video": clip.video,
-            "label": clip.label,
-            "predicted": clip.predicted,
-            "label_score": f"{clip.label_score:.2f}",
-            "predicted_score": f"{clip.predicted_score:.2f}",
-            "frames": [] if clip.frames is None else [embedded(frame) for frame in clip.frames],
-            "problem": clip.problem,
-        }
-        for clip in clips
-    ]
-    html = render(SHEET, summary=summary, clips=shown)
+    html = sheet_html(clips, summary=summary)
     return write_single_page(file, [DrawnSection(name="clips", title=title, html=html)], title=title, description="")
 
 
@@ -138,7 +92,7 @@ def _cell(found: "Explanation", segment: int, frame: int, *, highest: float) -> 
     rows, columns = places.shape
     return {
         "number": frame,
-        "plain": embedded(found.frames[frame]),
+        "plain": embedded(jpeg(found.frames[frame])),
         "drop": f"{100 * drop:+.1f}",
         "height": f"{60 * max(0.0, drop) / highest:.0f}",
         "rows": rows,
@@ -154,7 +108,7 @@ def _cell(found: "Explanation", segment: int, frame: int, *, highest: float) -> 
             for row in range(rows)
             for column in range(columns)
         ],
-        "cam": "" if found.grad_cam is None else embedded(_heated(found.frames[frame], found.grad_cam[frame])),
+        "cam": "" if found.grad_cam is None else embedded(jpeg(_heated(found.frames[frame], found.grad_cam[frame]))),
     }
 
 
@@ -167,12 +121,3 @@ def _heated(frame_HWC: "NDArray[np.uint8]", cam_HW: "NDArray[np.float32]") -> "N
     mixed = grey * (1 - 0.7 * cam_HW[..., None]) + red * 0.7 * cam_HW[..., None]
     heated: NDArray[np.uint8] = mixed.clip(0, 255).astype(np.uint8)
     return heated
-
-
-def embedded(frame_HWC: "NDArray[np.uint8]") -> str:  # the shape suffix is meant
-    """The frame as a JPEG in a `data:` address."""
-    import numpy as np
-    import simplejpeg
-
-    data = simplejpeg.encode_jpeg(np.ascontiguousarray(frame_HWC), quality=QUALITY)
-    return f"data:image/jpeg;base64,{base64.b64encode(data).decode()}"

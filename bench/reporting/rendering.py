@@ -2,7 +2,8 @@
 
 import html
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import cache, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -77,8 +78,9 @@ def _compiled(template: str) -> "Template":
 
 @dataclass(frozen=True, kw_only=True)
 class DrawnSection:
-    """The HTML of one section of a page."""
+    """The HTML of one section of a page, and the image files that it shows, by their path below the site's root."""
 
     name: str
     title: str
     html: str
+    images: Mapping[str, bytes] = field(default_factory=dict)

@@ -20,10 +20,11 @@ from bench.core.units import plural
 from bench.reporting.board import label_of
 from bench.reporting.case_page import case_sections
 from bench.reporting.case_results import CaseResult
+from bench.reporting.contact_sheet import MOST_CLIPS, MOST_CLIPS_IN_SINGLE_FILE, image_name
 from bench.reporting.data_files import board_data, case_data, data_script
 from bench.reporting.links import Links, page_id
 from bench.reporting.metric_text import listed
-from bench.reporting.model_page import model_sections
+from bench.reporting.model_page import error_sheets, model_sections
 from bench.reporting.rendering import DrawnSection, render, render_file
 from bench.reporting.results import Progress, Results, collect
 from bench.store import read_records, read_suite_info, record_files
@@ -91,6 +92,11 @@ class Page:
         return list(dict.fromkeys(file for name in self.modules for file in MODULES[name]))
 
     @cached_property
+    def images(self) -> dict[str, bytes]:
+        """The image files of its sections, by their path below the root."""
+        return {path: data for section in self.sections for path, data in section.images.items()}
+
+    @cached_property
     def has_charts(self) -> bool:
         drawing = {"budget", "samples"}.intersection(self.modules)
         return bool(drawing) or any('class="plot"' in section.html for section in self.sections)
@@ -156,13 +162,33 @@ class Site:
         return str(html)
 
 
-def report(source: Source, *, out: str | Path, title: str | None = None, single_file: bool = False) -> Path:
+@dataclass(frozen=True, kw_only=True)
+class ErrorFrames:
+    """Asks for frames of the videos that models got wrong; `root` is the data set's folder if not the recorded one."""
+
+    root: Path | None = None
+
+
+def report(
+    source: Source,
+    *,
+    out: str | Path,
+    title: str | None = None,
+    single_file: bool = False,
+    with_frames: bool = False,
+    root: str | Path | None = None,
+) -> Path:
     """Write a report of `source` into the folder `out` and return the path of its `index.html`.
 
     `source` is a results folder (and all below it), a records file, a pattern of them, a list of those, or records.
-    With `single_file`, `out` is the HTML file to write. Raises InputError if there is no record or `out` cannot be
-    written, and StoreError if a file cannot be read.
+    With `single_file`, `out` is the HTML file to write. With `with_frames`, confusion matrices lead to frames of the
+    videos that were taken for another class, read from `root` or the folder that the case names; ReportWarning if no
+    case has stored predictions. Raises InputError if there is no record, `out` cannot be written or `root` is given
+    without `with_frames`, and StoreError if a file cannot be read.
     """
+    if root is not None and not with_frames:
+        raise InputError("--root is the folder of the videos of --with-frames, which is not given")
+    frames = ErrorFrames(root=None if root is None else Path(root).expanduser()) if with_frames else None
     results = read_results(source)
     if not results.records:
         raise InputError("there is no record to report on; measure something first with: vbench run SUITE")
@@ -170,10 +196,12 @@ def report(source: Source, *, out: str | Path, title: str | None = None, single_
     if single_file:
         if place.is_dir():
             raise InputError(f"{place} is a folder; --single-file needs the name of a file, such as report.html")
-        return _written(place, lambda: _write_single(place, build_site(results, title=title, single_file=True)))
+        return _written(
+            place, lambda: _write_single(place, build_site(results, title=title, single_file=True, frames=frames))
+        )
     if place.exists() and not place.is_dir():
         raise InputError(f"{place} is a file; a report needs a folder")
-    return _written(place, lambda: _write_site(place, build_site(results, title=title)))
+    return _written(place, lambda: _write_site(place, build_site(results, title=title, frames=frames)))
 
 
 def write_live(source: Source, *, out: Path, title: str | None, version: str) -> Path:
@@ -185,12 +213,22 @@ def write_live(source: Source, *, out: Path, title: str | None, version: str) ->
     return _written(out, lambda: _write_site(out, site))
 
 
-def build_site(results: Results, *, title: str | None = None, single_file: bool = False) -> Site:
-    """Draw every page of `results`."""
+def build_site(
+    results: Results, *, title: str | None = None, single_file: bool = False, frames: ErrorFrames | None = None
+) -> Site:
+    """Draw every page of `results`, with contact sheets of errors if `frames` are asked for."""
     has_details = not single_file or len(results.cases) <= MOST_CASES_IN_SINGLE_FILE
+    if frames is not None and not has_details:
+        raise InputError(
+            f"--with-frames needs the pages of models, which a single file of more than {MOST_CASES_IN_SINGLE_FILE} "
+            "cases leaves out; write a folder instead"
+        )
     links = Links(is_single_file=single_file, has_details=has_details)
     results = replace(results, links=links)
-    pages = [*_section_pages(results), *(_detail_pages(results) if has_details else ())]
+    pages = [*_section_pages(results), *(_detail_pages(results, frames) if has_details else ())]
+    if frames is not None and not any(page.name.startswith("errors/") for page in pages):
+        what = "no case has stored predictions of one label a video, so there are no errors to show frames of"
+        warnings.warn(what, ReportWarning, stacklevel=2)
     return Site(
         title=title or _title(results),
         description=results.suites[0].description if len(results.suites) == 1 else "",
@@ -234,16 +272,23 @@ def _section_pages(results: Results) -> Iterator[Page]:
             yield page
 
 
-def _detail_pages(results: Results) -> Iterator[Page]:
-    """A page for each model, then a page for each case."""
+def _detail_pages(results: Results, frames: ErrorFrames | None) -> Iterator[Page]:
+    """A page for each model, with one of the frames of its errors if asked for, then a page for each case."""
     links = results.links.from_subfolder
     by_model: dict[str, list[CaseResult]] = defaultdict(list)
     for case in results.cases:
         by_model[label_of(case.case.point.model, case.case.point.args)].append(case)
+    most = MOST_CLIPS_IN_SINGLE_FILE if links.is_single_file else MOST_CLIPS
+    most_clips = max(1, most // max(1, len(by_model))) if frames is not None else 0
     for label, cases in by_model.items():
         name = results.model_names[label]
-        sections = _drawn(name, label, partial(model_sections, results, label, cases, links))
+        sections = _drawn(name, label, partial(model_sections, results, label, cases, links, most_clips=most_clips))
         yield Page(name=name, title=label, sections=sections)
+        if frames is not None:
+            draw = partial(error_sheets, results, label, cases, links, root=frames.root, most_clips=most_clips)
+            name = f"errors/{name.partition('/')[2]}"
+            if sheets := _drawn(name, f"Errors of {label}", draw):
+                yield Page(name=name, title=f"Errors of {label}", sections=sheets)
     for case in results.cases:
         name = results.case_names[id(case)]
         data = {name: data_script(name, case_data(case))}
@@ -331,7 +376,11 @@ def _write_site(folder: Path, site: Site) -> Path:
         parent.parent.mkdir(parents=True, exist_ok=True)
     files = {folder / f"{page.name}.html": page for page in site.pages}
     data = {folder / "data" / f"{name}.js": text for name, text in _data(site.pages).items()}
-    _remove_old(folder, keep={*files, *data})
+    images = {folder / path: content for page in site.pages for path, content in page.images.items()}
+    _remove_old(folder, keep={*files, *data, *images})
+    for file, content in images.items():
+        file.parent.mkdir(exist_ok=True)
+        file.write_bytes(content)
     for file, page in files.items():
         _write_if_changed(file, site.page_html(page))
     for file, text in data.items():
@@ -357,12 +406,16 @@ def _write_if_changed(file: Path, text: str) -> None:
 def _remove_old(folder: Path, *, keep: Collection[Path]) -> None:
     """Remove pages and data files of an earlier report, such as of failures that are gone; files of others stay."""
     found = [*folder.glob("*.html"), *folder.glob("models/*.html"), *folder.glob("cases/*.html")]
+    found += folder.glob("errors/*.html")
     for file in [*found, *folder.glob("data/*.js"), *folder.glob("data/cases/*.js")]:
         if file not in keep:
             with file.open(encoding="utf-8", errors="replace") as stream:
                 beginning = stream.read(600)
             if '<meta name="generator" content="vbench ' in beginning or beginning.startswith("vbench_data["):
                 file.unlink()
+    for file in folder.glob("frames/*.jpg"):  # a report without --with-frames must not keep frames of an earlier one
+        if file not in keep and file.name == image_name(file.read_bytes()):
+            file.unlink()
 
 
 def _write_single(file: Path, site: Site) -> Path:
