@@ -96,7 +96,7 @@ def read_clips(videos: "VideoSet", suspects: "Sequence[Suspect]", *, frames: int
     return clips
 
 
-def sheet_html(clips: Sequence[SheetClip], *, summary: str, address: "Callable[[bytes], str] | None" = None) -> str:
+def sheet_html(clips: Sequence[SheetClip], *, summary: str, address: Callable[[bytes], str] | None = None) -> Any:
     """A strip of key frames for each clip; `address` gives that of a JPEG, by default the JPEG itself as `data:`."""
     address = address or embedded
     shown = [
@@ -111,7 +111,7 @@ def sheet_html(clips: Sequence[SheetClip], *, summary: str, address: "Callable[[
         }
         for clip in clips
     ]
-    return str(render(SHEET, summary=summary, clips=shown))
+    return render(SHEET, summary=summary, clips=shown)
 
 
 def error_sections(
@@ -192,7 +192,7 @@ def _cell_summary(clips: Sequence[SheetClip], errors: int, *, problem: str) -> s
     unread = sum(clip.frames is None for clip in clips)
     if unread == len(clips):
         return f"{whole}; none of the {unread} tried can be read any more."
-    more = f", {errors - len(clips)} more are not shown" if errors > len(clips) else ""
+    more = f", of which the {len(clips)} most confident are here" if errors > len(clips) else ""
     return f"{whole}{more}{f'; {unread} cannot be read any more' if unread else ''}."
 
 

@@ -8,13 +8,16 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 
+from bench.data.encode import HISTORY_FREE, write_mp4
 from bench.reporting.comparison_page import write_comparison_page
 from bench.reporting.history_page import write_history_page
 from bench.reporting.site import PAGES, report, write_live
 from bench.reporting.watching import LiveReport, serving
 from bench.store import RecordStore
+from bench.train.predictions import Predictions, store_predictions
 
 pytestmark = pytest.mark.browser
 
@@ -77,6 +80,34 @@ def store(make: SimpleNamespace, tmp_path_factory: pytest.TempPathFactory) -> Re
 def site(store: RecordStore) -> Path:
     """The folder of the site."""
     return report(store.folder, out=store.folder / "report").parent
+
+
+@pytest.fixture(scope="module")
+def predicted_site(make: SimpleNamespace, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two models with kept predictions, also of changed input: calibration, rank bands, changes, frames of errors."""
+    folder = tmp_path_factory.mktemp("predicted")
+    (folder / "videos" / "val" / "b").mkdir(parents=True)
+    for number in range(12):
+        frames = np.full((8, 64, 64, 3), 20 * number, dtype=np.uint8)
+        write_mp4(folder / "videos" / "val" / "b" / f"v{number}.mp4", frames, fps=8, options=HISTORY_FREE)
+    labels = np.array([1] * 12)
+    names = tuple(f"b/v{number}" for number in range(12))
+    store = RecordStore(folder / "results")
+    for model, right in (("good", 11), ("fair", 6)):
+        found = {
+            change: Predictions(
+                videos=names, labels=labels, scores=np.eye(2, dtype=np.float32)[(np.arange(12) < count).astype(int)],
+                classes=(HOSTILE, "b"), protocol={"dataset": "folder", "split": "val"},
+            )
+            for change, count in (("none", right), ("shuffled", right // 2), ("jpeg:80", right - 1), ("jpeg:30", 2))
+        }  # fmt: skip
+        store_predictions(store.folder / f"{model}.parquet", found.pop("none"), changed=found)
+        metrics = [make.metric("accuracy.top1", 50.0, "%", labels={"change": change}) for change in found]
+        record = make.accuracy(model, artifacts={"predictions": f"{model}.parquet"})
+        measures = {"accuracy": {"root": str(folder / "videos")}}
+        case = record.case.model_copy(update={"measures": measures})
+        store.append(record.model_copy(update={"case": case, "metrics": (*record.metrics, *metrics)}))
+    return report(store.folder, out=folder / "site", with_frames=True).parent
 
 
 @pytest.fixture(scope="module")
@@ -148,31 +179,40 @@ class Visit:
 
 
 def pages_of(site: Path) -> list[Path]:
-    """All pages at the root, the pages of two models, one with modules, and the first two of cases with samples."""
+    """All pages at the root, those of two models, one with modules, of errors, and two of cases with samples."""
     cases = [file for file in sorted(site.glob("cases/*.html")) if "data-module" in file.read_text(encoding="utf-8")]
-    models = [*sorted(site.glob("models/*.html"))[:1], site / "models" / "by_module.html"]
-    return [*sorted(site.glob("*.html")), *models, *cases[:2]]
+    models = [*sorted(site.glob("models/*.html"))[:1], *site.glob("models/by_module.html")]
+    return [*sorted(site.glob("*.html")), *models, *sorted(site.glob("errors/*.html"))[:1], *cases[:2]]
+
+
+def test_pages_of_predictions_are_among_those_that_are_checked(predicted_site: Path) -> None:
+    names = {str(file.relative_to(predicted_site)) for file in pages_of(predicted_site)}
+    assert {"calibration.html", "changed-input.html", "models/fair.html", "errors/fair.html"} <= names
+    assert 'id="rank-bands-0"' in (predicted_site / "board.html").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", WIDTHS)
 def test_every_page_is_drawn_offline_without_a_message_and_never_scrolls_sideways(
-    chromium: Any, site: Path, width: int, scheme: str
+    chromium: Any, site: Path, predicted_site: Path, width: int, scheme: str
 ) -> None:
     pages = pages_of(site)
     assert {f"{name}.html" for name in PAGES} <= {page.name for page in pages}
-    for file in pages:
+    roots = (site.as_uri(), predicted_site.as_uri())
+    for file in [*pages, *pages_of(predicted_site)]:
         with Visit(chromium, file, viewport={"width": width, "height": 844}, color_scheme=scheme) as visit:
             visit.draw_all()
             visit.open_details()
             assert visit.messages == [], file.name
-            assert all(url.startswith((site.as_uri(), "data:", "blob:")) for url in visit.requests), file.name
+            assert all(url.startswith((*roots, "data:", "blob:")) for url in visit.requests), file.name
             assert visit.page.evaluate("document.documentElement.scrollWidth") <= width, file.name
 
 
 @pytest.mark.parametrize(("width", "scheme"), [(1440, "light"), (390, "dark")])
-def test_axe_finds_nothing_serious_on_any_page(chromium: Any, site: Path, width: int, scheme: str) -> None:
-    for file in pages_of(site):
+def test_axe_finds_nothing_serious_on_any_page(
+    chromium: Any, site: Path, predicted_site: Path, width: int, scheme: str
+) -> None:
+    for file in [*pages_of(site), *pages_of(predicted_site)]:
         context = {"viewport": {"width": width, "height": 844}, "color_scheme": scheme, "bypass_csp": True}
         with Visit(chromium, file, **context) as visit:
             visit.draw_all()
@@ -184,6 +224,18 @@ def test_axe_finds_nothing_serious_on_any_page(chromium: Any, site: Path, width:
                 if each["impact"] in ("serious", "critical")
             ]
             assert serious == [], file.name
+
+
+def test_a_cell_of_the_confusion_matrix_leads_to_drawn_frames(chromium: Any, predicted_site: Path) -> None:
+    with Visit(chromium, predicted_site / "models" / "fair.html") as visit:
+        visit.page.locator("svg.confusion a").first.focus()
+        visit.page.keyboard.press("Enter")
+        visit.page.wait_for_url("**/errors/fair.html#*")
+        assert visit.page.locator("section:target h2").inner_text() == f"b taken for {HOSTILE}"
+        frame = visit.page.locator("section:target img").first
+        frame.scroll_into_view_if_needed()
+        visit.page.wait_for_function("() => document.querySelector('section:target img').naturalWidth > 0")
+        assert visit.messages == []
 
 
 def test_names_are_not_run(chromium: Any, site: Path) -> None:
