@@ -163,3 +163,36 @@ def test_the_example_section_is_empty_without_records(example: object) -> None:
 
     module = example("fastest")  # type: ignore[operator]
     assert module.fastest(collect([])) is None
+
+
+@pytest.mark.parametrize(
+    ("benchmark", "values"),
+    [
+        ("count_against_counters", ["mvit_v2_s | vbench | 0.42 | 8", "mvit_v2_s | fvcore | 5.99 | 407"]),
+        ("timer_agreement", ["0.998", "1.006"]),
+        ("harness_overhead", ["latency, in a sample | 4.4"]),
+        ("loader", ["as they are | 17.2 | 16.6 | 0.96", "JPEG folders | 105.7 | 82.7 | 0.78"]),
+        ("reencoded", ["3.79"]),
+        ("trainer_overhead", ["wall clock | 136.2 | 0.997 | 0.959 to 1.009"]),
+        ("gate_simulation", ["two percent | 1 | 30.2 %", "loud offset | 5 | 0.5 % | 98.2 %"]),
+        ("ab_noise", ["same | 8 analyses | 50 | 0 | 0", "plus 5 % | 8 analyses | 22 | 21"]),
+    ],
+)
+def test_values_that_the_explanation_quotes_are_those_of_the_benchmark(benchmark: str, values: list[str]) -> None:
+    page = (ROOT / "docs" / "measuring.md").read_text(encoding="utf-8")
+    table = (ROOT / "benchmarks" / f"{benchmark}.md").read_text(encoding="utf-8")
+    assert f"../benchmarks/{benchmark}.md" in page
+    for value in values:
+        assert value in table, f"{benchmark}.md has changed: update docs/measuring.md and this list"
+        assert value.rpartition("| ")[2] in page
+
+
+def test_the_coverage_that_the_explanation_quotes_is_that_of_the_benchmark() -> None:
+    page = (ROOT / "docs" / "measuring.md").read_text(encoding="utf-8")
+    lines = (ROOT / "benchmarks" / "interval_coverage.md").read_text(encoding="utf-8").split("\n")
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines if re.match(r"\| .* \| \d+ \|", line)]
+    covered = [float(row[2]) for row in rows]
+    dependent = [float(row[3]) for row in rows if row[0] == "AR(1) 0.9, 1 %"]
+    assert f"{min(covered)} to {max(covered)} %" in page
+    assert f"{min(dependent)} to {max(dependent)} %" in page
+    assert f"at most {max(float(row[4]) for row in rows)} %" in page
