@@ -8,12 +8,18 @@ import contextlib
 import fcntl
 import hashlib
 import re
+import struct
+import warnings
+import zipfile
+import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from bench.core.errors import TrainingError
 from bench.core.files import atomic_file, remove_abandoned, unfinished_paths
@@ -112,6 +118,21 @@ def written_whole(path: Path) -> Iterator[Path]:
             yield part
     except OSError as error:
         raise TrainingError(f"{path} cannot be written: {error.strerror or error}") from error
+
+
+def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
+    """Return the arrays of an npz of unfinished work; none if there is no file or, with a warning, if it is damaged.
+
+    Arrays of objects count as damage: to read them would run their code.
+    """
+    if not path.is_file():
+        return {}
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
+            return dict(stored)
+    except (OSError, EOFError, ValueError, RuntimeError, struct.error, zipfile.BadZipFile, zlib.error) as error:
+        warnings.warn(f"{path} is damaged ({error}); what it held is computed again", stacklevel=2)
+        return {}
 
 
 def save_torch(content: Mapping[str, Any], path: Path) -> None:

@@ -31,7 +31,7 @@ from bench.models.base import inputs_of
 from bench.models.weights.load_report import require_trained
 from bench.train.calibration import expected_calibration_error
 from bench.train.candidates import Candidate, Setting, candidates, renumbered
-from bench.train.checkpointing import written_whole
+from bench.train.checkpointing import read_arrays, written_whole
 from bench.train.evaluating import batch_outputs, in_evaluation_mode, ordered, over_views, state_hash, view_scores
 from bench.train.inference import prepared
 from bench.train.preprocessing import checkpoint_protocol, view_options, with_matching_classes
@@ -229,9 +229,8 @@ class Scorer:
 
     def _known(self, key: str) -> dict[int, NDArray[np.float32]]:
         known, file = self._outputs[key], self._file(key)
-        if not known and file is not None and file.is_file():
-            with np.load(file, allow_pickle=False) as kept:
-                known |= dict(zip(kept["places"].tolist(), kept["outputs"], strict=True))
+        if not known and file is not None and (stored := read_arrays(file)):
+            known |= dict(zip(stored["places"].tolist(), stored["outputs"], strict=True))
         return known
 
     def _save(self, key: str, known: dict[int, NDArray[np.float32]]) -> None:

@@ -24,7 +24,7 @@ from bench.core.stats import Estimate, wilson_interval
 from bench.data.clip_batches import Batch, UnreadVideo, view_batches
 from bench.data.collection import VideoSet
 from bench.models.base import inputs_of
-from bench.train.checkpointing import written_whole
+from bench.train.checkpointing import read_arrays, written_whole
 from bench.train.preprocessing import evaluation_protocol, view_options, with_matching_classes
 from bench.train.progress import ProgressClock, ProgressReport, silent
 from bench.train.ranks import current_ranks
@@ -423,15 +423,14 @@ class ScoredVideos:
         self._saved_at = time.monotonic()
 
     def _load(self, changes: int) -> None:
-        if self.file is None or not self.file.is_file():
+        stored = {} if self.file is None else read_arrays(self.file)
+        if not stored:
             return
-        with np.load(self.file, allow_pickle=False) as kept:
-            names = [field.name for field in fields(ScoredBatch)]
-            parts = [ScoredBatch(**{name: kept.get(f"{name}_{number}") for name in names}) for number in range(changes)]
-            unread = [
-                UnreadVideo(position=place, id=id_, reason=why) for place, id_, why in json.loads(str(kept["unread"]))
-            ]
-        self.parts, self.unread = [tuple(parts)], unread
+        names = [field.name for field in fields(ScoredBatch)]
+        parts = [ScoredBatch(**{name: stored.get(f"{name}_{number}") for name in names}) for number in range(changes)]
+        unread = json.loads(str(stored["unread"]))
+        self.parts = [tuple(parts)]
+        self.unread = [UnreadVideo(position=place, id=id_, reason=why) for place, id_, why in unread]
 
 
 def state_hash(model: nn.Module) -> str:

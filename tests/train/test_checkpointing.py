@@ -1,14 +1,24 @@
+import os
 import resource
 import signal
 import subprocess
 import sys
 import time
 
+import numpy as np
 import pytest
 import torch
 
 from bench.core.errors import TrainingError
-from bench.train.checkpointing import read_state, read_weights, remove_states, write_state, write_text, write_weights
+from bench.train.checkpointing import (
+    read_arrays,
+    read_state,
+    read_weights,
+    remove_states,
+    write_state,
+    write_text,
+    write_weights,
+)
 
 WRITE_FOR_EVER = """
 import sys, torch
@@ -129,3 +139,32 @@ def test_kill_9_during_writes_never_costs_more_than_the_last_state(tmp_path):
         assert restored.damaged == ()
         assert torch.all(restored.state["weights"] == restored.state["step"])
         remove_states(tmp_path)
+
+
+class RunsWhenUnpickled:
+    def __reduce__(self):
+        return os.mkdir, ("unpickled",)
+
+
+def test_arrays_of_unfinished_work_are_read_or_computed_again(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    file = tmp_path / "scored.npz"
+    assert read_arrays(file) == {}
+    np.savez(file, scores=np.arange(3.0))
+    assert read_arrays(file)["scores"].tolist() == [0, 1, 2]
+    whole = file.read_bytes()
+    damaged = [whole[:length] for length in (0, 1, 5, 40, len(whole) // 2, len(whole) - 1)]
+    place = whole.index(np.arange(3.0).tobytes()) + 9
+    damaged.append(whole[:place] + b"\xff" + whole[place + 1 :])
+    for content in damaged:
+        file.write_bytes(content)
+        with pytest.warns(UserWarning, match=r"scored\.npz is damaged .*; what it held is computed again"):
+            assert read_arrays(file) == {}
+
+
+def test_arrays_of_objects_are_refused_and_run_nothing(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    np.savez(tmp_path / "objects.npz", scores=np.array([RunsWhenUnpickled()], dtype=object))
+    with pytest.warns(UserWarning, match="Object arrays cannot be loaded"):
+        assert read_arrays(tmp_path / "objects.npz") == {}
+    assert not (tmp_path / "unpickled").exists()
