@@ -27,7 +27,7 @@ from bench.runner.local import CaseInterrupted, CaseStop, RunIdentity, WorkerSta
 from bench.runner.selection import Selection
 from bench.runner.sending import Sink
 from bench.runner.work_queue import MOST_LOSSES, SharedWorker, WorkQueue
-from bench.store import RecordStore, RunFacts, read_records
+from bench.store import RecordStore, RunFacts
 from bench.store.leases import LOCAL, Lease, Leases
 from bench.store.record_store import FolderSharedError
 from bench.suite import Suite, check_suite_in_part, plan_suite, read_suite
@@ -72,7 +72,7 @@ class RunSummary:
     """The result of a run: `measured` runs have a good result, `failures` have none, `skipped` were done before.
 
     `finished` reads the new records, and `failed` those without a good result, so that a long run does not keep them in
-    memory. `stored` holds the records of the skipped runs if nothing had to run. `left_out` runs had no time left in
+    memory. `stored` reads the records of the skipped runs if nothing had to run. `left_out` runs had no time left in
     the budget, `not_here` need what this machine does not have.
     """
 
@@ -84,7 +84,7 @@ class RunSummary:
     left_out: int = 0
     not_here: int = 0
     notes: tuple[str, ...] = ()
-    stored: tuple[Record, ...] = field(default=(), repr=False)
+    stored_runs: tuple[RunFacts, ...] = field(default=(), repr=False)
     offsets: tuple[int, ...] = field(default=(), repr=False)
     worker: str | None = None
     elsewhere: int = 0
@@ -95,6 +95,10 @@ class RunSummary:
         if self.results:
             return self.results
         return tuple(RecordStore(self.folder, worker=self.worker).records_at(self.offsets)) if self.offsets else ()
+
+    @cached_property
+    def stored(self) -> tuple[Record, ...]:
+        return tuple(RecordStore(self.folder).records_of(self.stored_runs))
 
     @property
     def failed(self) -> tuple[Record, ...]:
@@ -193,11 +197,10 @@ class Plan:
         error = f": {record.error.type}: {record.error.message.partition(chr(10))[0]}" if record.error else ""
         return f"{state}: ended as {record.status}{error}"
 
-    def stored(self) -> tuple[Record, ...]:
-        """The records of the runs that are done, the last one of each."""
-        records = read_records(self.store.files) if self.store.files else []
-        found = {(r.case_id, r.run_index): r for r in records if (r.case_id, r.run_index) in self.done and r.is_good}
-        return tuple(found.values())
+    def stored(self) -> tuple[RunFacts, ...]:
+        """The runs that are done, the last one of each."""
+        good = {(run.case_id, run.run_index): run for run in self.history if run.is_good}
+        return tuple(run for key, run in good.items() if key in self.done)
 
     def doubtful(self) -> Counter[str]:
         """The number of stored results that stay with each status that keeps a timing from being ranked."""
@@ -383,7 +386,7 @@ def run(
         worker=store.worker,
         elsewhere=done.elsewhere,
         notes=(*([repaired] if repaired else []), *unsupported_lines(target), *done.notes),
-        stored=() if done.offsets else target.stored(),
+        stored_runs=() if done.offsets else target.stored(),
         offsets=tuple(done.offsets),
     )
 

@@ -427,9 +427,11 @@ class ScoredVideos:
         if not stored:
             return
         names = [field.name for field in fields(ScoredBatch)]
-        parts = [ScoredBatch(**{name: stored.get(f"{name}_{number}") for name in names}) for number in range(changes)]
+        named: list[dict[str, Any]] = [
+            {name: stored.get(f"{name}_{number}") for name in names} for number in range(changes)
+        ]
         unread = json.loads(str(stored["unread"]))
-        self.parts = [tuple(parts)]
+        self.parts = [tuple(ScoredBatch(**arrays) for arrays in named)]
         self.unread = [UnreadVideo(position=place, id=id_, reason=why) for place, id_, why in unread]
 
 

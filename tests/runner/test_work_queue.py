@@ -51,12 +51,17 @@ def test_two_workers_at_once_make_each_run_once(tmp_path: Path) -> None:
     assert {file.name for file in RecordStore(folder).files} <= {"records.a.jsonl", "records.b.jsonl"}
 
 
-def test_records_of_all_workers_count_as_done(tmp_path: Path) -> None:
+def test_records_of_all_workers_count_as_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     suite, folder = write_suite(tmp_path), tmp_path / "out"
     summary = run(suite, out=folder, worker=SharedWorker(name="a"))
     assert (summary.measured, summary.elsewhere) == (RUNS, 0)
-    again = run(suite, out=folder)
+    with monkeypatch.context() as patch:
+        patch.setattr("bench.store.record_store.parse_record", lambda _: pytest.fail("read a whole record"))
+        again = run(suite, out=folder)
     assert (again.measured, again.skipped) == (0, RUNS)
+    assert {(each.case_id, each.run_index) for each in again.stored} == {
+        (each.case_id, each.run_index) for each in read_records(folder)
+    }
     assert len(again.stored) == RUNS
     assert not (folder / "records.jsonl").exists()
 
