@@ -34,7 +34,10 @@ fill-opacity="{{ square.share }}"><title>{{ square.text }}</title></rect>
 {% endfor %}
 </svg>
 <figcaption>Rows are true classes, columns predicted ones, in the order of the table; the darker, the larger the share
-of the true class.{% if is_linked %} A cell with errors leads to their frames.{% endif %}
+of the true class.
+{% if is_linked %}
+A cell with errors leads to their frames.
+{% endif %}
 <a href="{{ csv }}" download="{{ file_name }}">Save as CSV</a></figcaption>
 </figure>
 {% else %}

@@ -73,6 +73,7 @@ def test_a_cell_leads_to_key_frames_of_its_most_confident_errors(results: Path, 
     assert "jump taken for run" in cell
     assert re.findall(r"<strong>([^<]*)</strong>", cell) == ["jump/clip4", "jump/clip3", "jump/clip2", "jump/clip1"]
     assert "5 videos, of which the 4 most confident are here" in cell
+    assert "leads to their frames.\n<a href=" in model
     sources = re.findall(r'<img src="([^"]*)"', cell)
     assert len(sources) == 16
     shades = [np.asarray(Image.open(site / "errors" / source)).mean() for source in sources[::4]]
