@@ -208,6 +208,20 @@ def test_the_panel_has_the_last_three_results_and_every_result_stays_on_the_scre
     assert not any(line.startswith("[") for line in screen.panel())
 
 
+def test_results_of_an_interrupted_run_stay_on_the_screen(screen: Screen) -> None:
+    record = record_of(metric("latency.p50_ms", 10.0, "ms"))
+
+    def interrupted() -> None:
+        with screen.live.running():
+            screen.event("finished", case=record.case, run_index=0, record=record, done=1, failed=0, left=4)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    after = screen.console.file.getvalue().rpartition("\x1b")[2]  # type: ignore[attr-defined]
+    assert after.count("[1/5] ok") == 1
+
+
 @given(
     lanes=st.lists(st.text(min_size=1, max_size=40), min_size=1, max_size=5, unique=True),
     model=st.text(st.characters(codec="ascii", categories=["L", "N"]), min_size=1, max_size=120),
