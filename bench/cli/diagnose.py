@@ -100,6 +100,7 @@ def diagnosis_as_dict(found: "Diagnosis") -> dict[str, Any]:
         "videos": found.videos,
         "available": found.available,
         "unread": found.unread,
+        "missing": found.missing,
         "top1_percent": _percent(found.start_top1),
         "top1_explained_percent": _percent(found.top1),
         "published_percent": None if found.published is None else 100 * found.published,

@@ -77,11 +77,15 @@ class Cause:
 
 @dataclass(frozen=True, kw_only=True)
 class Diagnosis:
-    """What explains an accuracy. Shares are fractions of 1 over `videos` of the `available` ones."""
+    """What explains an accuracy. Shares are fractions of 1 over `videos` of the `available` ones.
+
+    `missing` videos are annotated and not there, `unread` ones cannot be read; neither are in the shares.
+    """
 
     videos: int
     available: int
     unread: int
+    missing: int
     start: Setting
     start_top1: Estimate
     causes: tuple[Cause, ...]
@@ -124,6 +128,12 @@ class Diagnosis:
             found.append(
                 f"{self.unread} videos could not be read and are left out here; counted as wrong, top-1 is "
                 f"{100 * worse:.1f} %"
+            )
+        if self.missing:
+            annotated = self.available + self.missing
+            found.append(
+                f"{self.missing} of {annotated} annotated videos are missing and left out here; counted as wrong, "
+                f"top-1 is {100 * self.top1.value * self.available / annotated:.1f} %"
             )
         if self.published is not None:
             found.append(self._gap_sentence(self.published))
@@ -360,6 +370,7 @@ class _Search:
             videos=int((right >= 0).sum()),
             available=available,
             unread=int((right < 0).sum()),
+            missing=len(self.scorer.videos.missing),
             start=start,
             start_top1=_top1(right),
             causes=tuple(causes),

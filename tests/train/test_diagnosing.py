@@ -131,6 +131,18 @@ def test_unread_videos_are_left_out_and_counted(made, monkeypatch):
     assert any(sentence.startswith("20 videos could not be read") for sentence in found.sentences())
 
 
+def test_top1_is_also_given_with_missing_videos_counted_as_wrong(made):
+    made(lambda setting: 0.5)
+    whole, part = (diagnosed(videos=replace(video_set(200), missing=missing)) for missing in ({}, {"gone": (0,)}))
+    assert (whole.missing, part.missing) == (0, 1)
+    assert not any("missing" in sentence for sentence in whole.sentences())
+    counted = 100 * part.top1.value * 200 / 201
+    assert (
+        f"1 of 201 annotated videos are missing and left out here; counted as wrong, top-1 is {counted:.1f} %"
+        in part.sentences()
+    )
+
+
 def test_a_setting_that_the_model_does_not_take_is_reported_and_passed_over(made, monkeypatch):
     made(lambda setting: 0.5)
     forward = diagnosing.Scorer._forward
