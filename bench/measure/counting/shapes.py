@@ -43,6 +43,10 @@ def _empty(shape: Sizes, like: Tensor) -> Tensor:
     return torch.empty(tuple(shape), dtype=like.dtype, device="meta")
 
 
+def _like(x: Tensor, *, dtype: torch.dtype | None = None) -> Tensor:
+    return torch.empty_strided(x.shape, x.stride(), dtype=dtype or x.dtype, device="meta")
+
+
 def _are_plain(*tensors: Any) -> bool:
     """Return whether all are contiguous tensors of one floating type on the meta device."""
     return _are_in_order(*tensors) and all(t.is_contiguous() for t in tensors)
@@ -61,6 +65,62 @@ def _are_in_order(*tensors: Any) -> bool:
         and (t.is_contiguous() or _do_not_grow([s for s, n in zip(t.stride(), t.shape, strict=True) if s and n > 1]))
         for t in tensors
     )
+
+
+def _is_dense(x: Any) -> bool:
+    """Return whether `x` is a floating tensor on the meta device that fills its memory, in any order of dimensions.
+
+    An elementwise result has the strides of its first operand if that is dense and as large as the result.
+    """
+    if not isinstance(x, Tensor) or x.device.type != "meta" or not x.is_floating_point():
+        return False
+    filled = 1
+    for stride, size in sorted((s, n) for s, n in zip(x.stride(), x.shape, strict=True) if n > 1):
+        if stride != filled:
+            return False
+        filled *= size
+    return True
+
+
+def _may_be_channels_last(x: Tensor) -> bool:
+    """Return whether PyTorch could keep channels last in a result computed from `x`."""
+    return x.ndim in (4, 5) and not x.is_contiguous() and x.stride(1) <= x.stride(-1)
+
+
+def _elementwise(*operands: Tensor, dtype: torch.dtype | None = None) -> Any:
+    """Return the result of an elementwise operator, its dimensions in memory ordered as by PyTorch's TensorIterator."""
+    ndim = max(x.ndim for x in operands)
+    padded = [((1,) * (ndim - x.ndim) + tuple(x.shape), (0,) * (ndim - x.ndim) + x.stride()) for x in operands]
+    shape = [next((n for n in sizes if n != 1), 1) for sizes in zip(*(sizes for sizes, _ in padded), strict=True)]
+    if any(n not in (1, whole) for sizes, _ in padded for n, whole in zip(sizes, shape, strict=True)) or 0 in shape:
+        return NotImplemented
+    steps = [[s if n == whole else 0 for n, s, whole in zip(*given, shape, strict=True)] for given in padded]
+
+    def is_outer(left: int, right: int) -> bool | None:
+        """Whether a dimension lies outside another in the first operand that tells; None if none does."""
+        for strides in steps:
+            if strides[left] and strides[right] and (strides[left], shape[left]) != (strides[right], shape[right]):
+                if strides[left] != strides[right]:
+                    return strides[left] > strides[right]
+                if shape[left] > shape[right]:
+                    return True
+        return None
+
+    order = list(reversed(range(ndim)))  # from the innermost dimension to the outermost
+    for end in range(1, ndim):
+        place = end
+        for before in reversed(range(end)):
+            swaps = is_outer(order[before], order[place])
+            if swaps:
+                order[before], order[place] = order[place], order[before]
+                place = before
+            elif swaps is False:
+                break
+    strides, filled = [0] * ndim, 1
+    for dim in order:
+        strides[dim] = filled
+        filled *= shape[dim]
+    return torch.empty_strided(shape, strides, dtype=dtype or operands[0].dtype, device="meta")
 
 
 def _do_not_grow(strides: list[int]) -> bool:
@@ -84,16 +144,38 @@ def _do_not_grow(strides: list[int]) -> bool:
     "exp",
     "sqrt",
     "rsqrt",
-    "_softmax",
-    "_log_softmax",
-    "_safe_softmax",
     "empty_like",
     "zeros_like",
     "ones_like",
+    "clamp",
+    "flip",
+    "pow.Tensor_Scalar",
 )
 def like_the_first(x: Tensor, *_: Any, **given: Any) -> Any:
     """An activation of every element; options that change the type are left to PyTorch."""
+    if not _keep_type(given, x):
+        return NotImplemented
+    if _is_dense(x):
+        return _like(x)
+    return _elementwise(x) if _may_meet(x, x) else NotImplemented
+
+
+@_gives("_softmax", "_log_softmax", "_safe_softmax")
+def softmax(x: Tensor, *_: Any, **given: Any) -> Any:
+    """Shares along one dimension."""
     return _empty(x.shape, x) if _are_in_order(x) and _keep_type(given, x) else NotImplemented
+
+
+@_gives("lt.Scalar", "le.Scalar", "gt.Scalar", "ge.Scalar")
+def compared(x: Tensor, _number: float) -> Any:
+    """Whether each element is less or greater than a number."""
+    return _like(x, dtype=torch.bool) if _is_dense(x) else NotImplemented
+
+
+@_gives("cumsum")
+def running_sum(x: Tensor, dim: int, **given: Any) -> Any:
+    """Sums along one dimension."""
+    return _empty(x.shape, x) if not given and _may_meet(x, x) and -x.ndim <= dim < x.ndim else NotImplemented
 
 
 @_gives(
@@ -140,23 +222,51 @@ def dropout(x: Tensor, _probability: float, _train: bool | None = True) -> Any:
     "hardswish_backward",
     "sigmoid_backward",
     "tanh_backward",
+    "softplus_backward",
 )
 def like_the_gradient(grad_out: Tensor, x: Tensor, *_: Any, **__: Any) -> Any:
     """The gradient of an activation."""
-    return (
-        _empty(grad_out.shape, grad_out) if _are_in_order(grad_out, x) and grad_out.shape == x.shape else NotImplemented
-    )
+    if not _may_meet(grad_out, x) or grad_out.shape != x.shape:
+        return NotImplemented
+    if _is_dense(grad_out):
+        return _like(grad_out)
+    return _elementwise(grad_out, x)
 
 
-@_gives("add.Tensor", "sub.Tensor", "mul.Tensor", "div.Tensor", "mul.Scalar", "div.Scalar")
-def of_two(left: Any, right: Any, *rest: Any, **given: Any) -> Any:
-    """A sum or product; one operand may be a number or a smaller tensor that is broadcast."""
-    if rest or given.keys() - {"alpha"} or not _are_in_order(*(t for t in (left, right) if not _is_number(t))):
+@_gives("div.Tensor", "div.Scalar")
+def quotient(left: Any, right: Any, *rest: Any, **given: Any) -> Any:
+    """A quotient; one operand may be a number, and both are broadcast."""
+    if rest or given.keys() - {"alpha"} or not (isinstance(left, Tensor) and _may_meet(left, left)):
         return NotImplemented
     if _is_number(right):
+        return _like(left) if _is_dense(left) else _elementwise(left)
+    if _may_meet(left, right):
+        return _like(left) if left.shape == right.shape and _is_dense(left) else _elementwise(left, right)
+    has_whole = _is_whole(right) and left.ndim >= right.ndim > 0
+    return _elementwise(left, right) if has_whole else NotImplemented
+
+
+@_gives("add.Tensor", "sub.Tensor", "mul.Tensor", "mul.Scalar")
+def of_two(left: Any, right: Any, *rest: Any, **given: Any) -> Any:
+    """A sum or product; one operand may be a number, and both are broadcast."""
+    if not rest and not given and _is_whole(left) and left.is_contiguous() and type(right) is int:
         return _empty(left.shape, left)
-    large, small = (left, right) if left.ndim >= right.ndim else (right, left)
-    return _empty(large.shape, large) if _spreads(small.shape, large.shape) else NotImplemented
+    return quotient(left, right, *rest, **given)
+
+
+@_gives("where.self")
+def chosen(condition: Tensor, left: Tensor, right: Tensor) -> Any:
+    """Elements of two tensors."""
+    is_plain = condition.device.type == "meta" and condition.dtype == torch.bool and _may_meet(left, right)
+    return _elementwise(condition, left, right, dtype=left.dtype) if is_plain else NotImplemented
+
+
+@_gives("arange.start")
+def numbers(start: Any, end: Any, *, dtype: torch.dtype | None = None, device: Any = None, **_: Any) -> Any:
+    """The whole numbers from `start` to `end` - 1."""
+    if type(start) is not int or type(end) is not int or end < start or torch.device(device or "cpu").type != "meta":
+        return NotImplemented
+    return torch.empty(end - start, dtype=dtype or torch.int64, device="meta")
 
 
 @_gives("add_.Tensor", "sub_.Tensor", "mul_.Tensor", "div_.Tensor", "mul_.Scalar", "div_.Scalar")
@@ -219,8 +329,10 @@ def convolution(
     groups: int,
 ) -> Any:
     """A convolution that is not transposed; `x` is `(B, C, *sizes)`."""
-    operands = (x, weight) if bias is None else (x, weight, bias)
-    if transposed or not _are_plain(*operands) or x.ndim != weight.ndim or x.shape[1] != weight.shape[1] * groups:
+    operands = (weight,) if bias is None else (weight, bias)
+    if transposed or not _are_plain(*operands) or not _may_meet(x, weight) or _may_be_channels_last(x):
+        return NotImplemented
+    if x.ndim != weight.ndim or x.shape[1] != weight.shape[1] * groups:
         return NotImplemented
     sizes = _slid(x.shape[2:], weight.shape[2:], stride, padding, dilation)
     if min(sizes, default=1) < 1:  # some versions of torch accept this on meta
@@ -236,7 +348,7 @@ def convolution_backward(
     grad_out: Tensor, x: Tensor, weight: Tensor, bias_sizes: Sizes | None, *rest: Any, **given: Any
 ) -> Any:
     """Gradients of input, weight and bias, each if it is needed."""
-    if given or not _are_plain(grad_out, x, weight):
+    if given or not _are_plain(x, weight) or not _may_meet(grad_out, x):
         return NotImplemented
     shapes = (x.shape, weight.shape, bias_sizes or weight.shape[:1])
     return tuple(_empty(shape, x) if wanted else None for shape, wanted in zip(shapes, rest[-1], strict=True))
@@ -253,10 +365,10 @@ def batch_norm(x: Tensor, weight: Tensor | None, bias: Tensor | None, *_: Any, *
 @_gives("native_batch_norm_backward")
 def batch_norm_backward(grad_out: Tensor, x: Tensor, *rest: Any, **given: Any) -> Any:
     """Gradients of input, weight and bias, each if it is needed."""
-    if given or not _are_plain(grad_out, x):
+    if given or not _may_meet(grad_out, x) or not x.is_contiguous() or grad_out.shape != x.shape:
         return NotImplemented
-    shapes = (x.shape, x.shape[1:2], x.shape[1:2])
-    return tuple(_empty(shape, x) if wanted else None for shape, wanted in zip(shapes, rest[-1], strict=True))
+    gradients = _elementwise(grad_out, x), _empty(x.shape[1:2], x), _empty(x.shape[1:2], x)
+    return tuple(made if wanted else None for made, wanted in zip(gradients, rest[-1], strict=True))
 
 
 @_gives("native_layer_norm")
@@ -313,11 +425,25 @@ def reduced(x: Tensor, dims: Sizes | None = None, keepdim: bool = False, **given
     return _empty(kept, x)
 
 
+@_gives("constant_pad_nd")
+def padded(x: Tensor, amounts: Sizes, *_: Any, **given: Any) -> Any:
+    """A tensor with `amounts` added before and after each of its last dimensions, the last one first."""
+    if given or len(amounts) % 2 or len(amounts) > 2 * x.ndim or not _may_meet(x, x) or _may_be_channels_last(x):
+        return NotImplemented
+    if not any(amounts):
+        return _like(x) if _is_dense(x) else _elementwise(x)
+    added = [before + after for before, after in zip(amounts[::2], amounts[1::2], strict=True)]
+    shape = [n + more for n, more in zip(x.shape, [0] * (x.ndim - len(added)) + added[::-1], strict=True)]
+    return _empty(shape, x) if min(shape) > 0 else NotImplemented
+
+
 @_gives("cat")
 def concatenated(tensors: Sequence[Tensor], dim: int = 0) -> Any:
     """Tensors of equal sizes, concatenated."""
     first = tensors[0]
-    if not _are_plain(*tensors) or any(t.ndim != first.ndim for t in tensors) or not first.ndim:
+    if not first.ndim or not all(_may_meet(first, t) and t.ndim == first.ndim for t in tensors):
+        return NotImplemented
+    if all(map(_may_be_channels_last, tensors)):
         return NotImplemented
     along = dim % first.ndim
     if len({(*t.shape[:along], *t.shape[along + 1 :]) for t in tensors}) > 1:
@@ -325,8 +451,30 @@ def concatenated(tensors: Sequence[Tensor], dim: int = 0) -> Any:
     return _empty((*first.shape[:along], sum(t.shape[along] for t in tensors), *first.shape[along + 1 :]), first)
 
 
+@_gives("slice_backward", "select_backward")
+def spread_gradient(grad_out: Tensor, sizes: Sizes, *_: Any, **__: Any) -> Any:
+    """The gradient of what a slice was taken from."""
+    return _empty(sizes, grad_out) if _may_meet(grad_out, grad_out) else NotImplemented
+
+
+@_gives("stack")
+def stacked(tensors: Sequence[Tensor], dim: int = 0) -> Any:
+    """Tensors of one size along a new dimension."""
+    first = tensors[0]
+    if not all(_may_meet(first, t) and t.shape == first.shape for t in tensors):
+        return NotImplemented
+    if all(t.ndim in (3, 4) and not t.is_contiguous() and t.stride(-1) != 1 for t in tensors):
+        return NotImplemented  # PyTorch may keep channels last
+    along = dim % (first.ndim + 1)
+    return _empty((*first.shape[:along], len(tensors), *first.shape[along:]), first)
+
+
 def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _is_whole(x: Any) -> bool:
+    return isinstance(x, Tensor) and x.dtype == torch.int64 and x.device.type == "meta"
 
 
 def _may_meet(left: Any, right: Any) -> bool:

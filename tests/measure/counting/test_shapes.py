@@ -95,6 +95,37 @@ LAYOUTS: list[Callable[[Tensor], Tensor]] = [
 ]
 ELEMENTWISE: list[Callable[[Tensor], Tensor]] = [
     F.relu,
+    lambda x: x.clamp(0, 1),
+    lambda x: x.flip(1),
+    lambda x: x.flip(-1) * x,
+    lambda x: x.pow(2),
+    lambda x: x.cumsum(1),
+    lambda x: x.cumsum(-1),
+    lambda x: (x < 1).logical_or(x >= 0.5),
+    lambda x: (x <= 1).logical_or(x > 0.5),
+    lambda x: torch.stack([x, x], 1),
+    lambda x: torch.stack([x, x], -1),
+    lambda x: torch.stack([x[0], x[0].contiguous()], 1),
+    lambda x: torch.stack([x[:1], x[:1]], 1),
+    lambda x: x[:, :1, 1:] * x[..., 0].sum(),
+    lambda x: torch.cat([x, x.contiguous()], 1),
+    lambda x: torch.cat([x.transpose(0, 1), x.transpose(0, 1)]),
+    lambda x: torch.cat([x.flatten(1).T, x.flatten(1).T]),
+    lambda x: x[:, :, :1] * x[..., :1],
+    lambda x: x.contiguous()[:, :, :1] + x.contiguous()[:, :1],
+    lambda x: x * x.contiguous(),
+    lambda x: x[..., :1] * x.contiguous(),
+    lambda x: x[:, :, :1] + x.transpose(-1, -2).contiguous().transpose(-1, -2),
+    lambda x: x[..., :1].expand(x.shape) / 3,
+    lambda x: F.pad(x, (0, 0)),
+    lambda x: F.pad(x[:, :, :1, :1], (0, 0, 0, 0)),
+    lambda x: F.pad(x, (1, 2, 0, 3)),
+    lambda x: F.pad(x, (0, 0, 0, 0, 0, -1)),
+    lambda x: x.clamp(0, 1) / torch.arange(1, x.shape[-1] + 1, device="meta"),
+    lambda x: torch.where(x > 0, x, x.new_ones(())),
+    lambda x: torch.where(x[..., :1] > 0, x.contiguous(), x),
+    lambda x: x.contiguous() - x,
+    lambda x: F.hardswish(x.transpose(1, 2)).transpose(1, 2) * x.contiguous(),
     F.gelu,
     lambda x: F.gelu(x, approximate="tanh"),
     F.silu,
@@ -169,6 +200,9 @@ def test_every_rule_answers_the_plain_case() -> None:
     functions: list[Callable[[Tensor], Any]] = [
         *ELEMENTWISE,
         nn.Conv3d(3, 4, 3, device="meta"),
+        lambda x: F.conv3d(x.transpose(1, 2), meta(4, 4, 1, 1, 1)).permute(4, 3, 2, 1, 0) * 2,
+        lambda x: F.conv1d(x.flatten(1).T[None], meta(4, x[0].numel(), 1)),
+        lambda x: torch.arange(1, 4, device="meta") + 2,
         nn.BatchNorm3d(3, device="meta"),
         lambda x: F.max_pool3d(x, 2),
         lambda x: F.avg_pool3d(x, 2),
@@ -200,6 +234,9 @@ def test_products(b: int, n: int, k: int, m: int, left_is_turned: bool, right_is
 
 @pytest.mark.parametrize("training", [True, False])
 def test_batch_norm(training: bool) -> None:
+    for order in ((1, 0, 2, 3), (2, 0, 1, 3), (0, 2, 3, 1)):  # of the gradient in memory
+        norm = nn.BatchNorm2d(3, device="meta").train(training)
+        run(lambda x, norm=norm, order=order: norm(x).permute(order).contiguous(), meta(2, 3, 4, 5))
     run(nn.BatchNorm3d(3, device="meta").train(training), meta(2, 3, 2, 4, 4))
     run(nn.BatchNorm1d(3, affine=False, device="meta").train(training), meta(2, 3))
     run(nn.BatchNorm2d(3, track_running_stats=False, device="meta").train(training), meta(2, 3, 2, 4))
