@@ -1,5 +1,6 @@
 """YAML files become plain values, each with its place."""
 
+import time
 from pathlib import Path
 
 import pytest
@@ -61,3 +62,13 @@ def test_aliases_that_stand_for_billions_of_values_are_refused_at_once(tmp_path:
     (tmp_path / "bomb.yaml").write_text("\n".join(rows) + "\n")
     with pytest.raises(SuiteError, match="more than 1,000,000 values"):
         read_yaml(tmp_path / "bomb.yaml")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("text", ["title: {}\n", "description: |\n  {}\n"])
+def test_seven_megabytes_of_words_are_read_in_seconds(tmp_path: Path, text: str) -> None:
+    (tmp_path / "large.yaml").write_text(text.format("words " * 1_200_000))
+    began = time.process_time()
+    tree = read_yaml(tmp_path / "large.yaml")
+    assert time.process_time() - began < 30
+    assert len(str(tree.data)) > 7_000_000

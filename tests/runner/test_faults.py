@@ -258,6 +258,22 @@ def test_a_disk_that_fills_during_a_case_ends_the_run_in_one_line_and_keeps_what
 
 
 @linux_only
+def test_a_results_folder_that_becomes_read_only_during_a_case_ends_the_run_in_one_line(folder: Path) -> None:
+    # A mount of its own over the folder, since one with files open for writing cannot become read-only.
+    mounts = "mount --bind disk/res disk/res && mount -o remount,bind,ro disk/res"
+    write_suite(folder, ["pass", f"subprocess.run({mounts!r}, shell=True, check=True)"], limit_s=300)
+    (folder / "disk").mkdir()
+    run = in_namespace(
+        f"mount -t tmpfs -o size=20m tmpfs {folder}/disk; "
+        f"{sys.executable} -m bench run faults.yaml --out disk/res || code=$?; cp -r disk/res kept; exit ${{code:-0}}"
+    )
+    assert run.returncode == 2, run.stderr
+    assert "Read-only file system" in run.stderr
+    assert "Traceback" not in run.stderr
+    assert [record.status for record in read_records("kept")] == ["ok"]
+
+
+@linux_only
 def test_a_tiny_shared_memory_is_an_error_of_the_loader_not_a_hang(folder: Path) -> None:
     (folder / "small.yaml").write_text(
         "suite: small\nmodels: [{name: c3d_search, width: 0.05, num_classes: 8}]\nmatrix: {clip: [16x1x32]}\n"
