@@ -172,6 +172,13 @@ def compared(x: Tensor, _number: float) -> Any:
     return _like(x, dtype=torch.bool) if _is_dense(x) else NotImplemented
 
 
+@_gives("logical_and_")
+def both(left: Tensor, right: Tensor) -> Any:
+    """Whether two conditions hold, in place."""
+    are_plain = all(x.dtype == torch.bool and x.device.type == "meta" for x in (left, right))
+    return left if are_plain and left.shape == right.shape else NotImplemented
+
+
 @_gives("cumsum")
 def running_sum(x: Tensor, dim: int, **given: Any) -> Any:
     """Sums along one dimension."""

@@ -103,6 +103,7 @@ ELEMENTWISE: list[Callable[[Tensor], Tensor]] = [
     lambda x: x.cumsum(-1),
     lambda x: (x < 1).logical_or(x >= 0.5),
     lambda x: (x <= 1).logical_or(x > 0.5),
+    lambda x: (x <= 1).logical_and_(x > 0.5),
     lambda x: torch.stack([x, x], 1),
     lambda x: torch.stack([x, x], -1),
     lambda x: torch.stack([x[0], x[0].contiguous()], 1),
