@@ -67,6 +67,7 @@ def blocks(language: str) -> Iterator[tuple[Path, str]]:
         yield from ((page, text) for kind, text in FENCES.findall(page.read_text(encoding="utf-8")) if kind == language)
 
 
+SAVED_AS = re.compile(r"Save this as `(\w+\.py)`")
 SUITES = [pytest.param(page, text, id=page.stem) for page, text in blocks("yaml") if text.startswith("suite:")]
 
 
@@ -77,9 +78,11 @@ def test_a_documented_suite_can_be_planned(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
+    written = page.read_text(encoding="utf-8")
     for number, (of, code) in enumerate(blocks("python")):
         if of == page:
-            (tmp_path / ("my_models.py" if "my_models" in text else f"block_{number}.py")).write_text(code)
+            names = SAVED_AS.findall(written[: written.index(code)])
+            (tmp_path / (names[-1] if names else f"block_{number}.py")).write_text(code)
     (tmp_path / "suite.yaml").write_text(text)
     code = run_command(["plan", "suite.yaml"])
     assert code == 0, capsys.readouterr().err
