@@ -1,6 +1,6 @@
 """Planted mistakes on networks trained here are named first, and a right evaluation is not blamed.
 
-Slow, because a diagnosis is thousands of forward passes: the proof that an issue asked for, on two seeds.
+A diagnosis is thousands of forward passes: `make plants` runs these for two seeds.
 `benchmarks/diagnose_plants.py` does the same for as many seeds as wanted.
 """
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 FILE = Path(__file__).parents[2] / "benchmarks" / "diagnose_plants.py"
 
 
