@@ -125,7 +125,8 @@ def test_equal_samples_have_an_interval_of_width_zero() -> None:
     assert (estimate.low, estimate.value, estimate.high) == (2.5, 2.5, 2.5)
 
 
-@given(st.lists(st.floats(0.001, 1000), min_size=16, max_size=200), st.floats(0.01, 100))
+# Powers of two scale without rounding: other factors can make equal what was just not equal, and so change ranks.
+@given(st.lists(st.floats(0.001, 1000), min_size=16, max_size=200), st.sampled_from([0.0625, 0.5, 2.0, 64.0]))
 @settings(max_examples=100)
 def test_the_interval_contains_the_median_lies_in_the_samples_and_scales(samples: list[float], factor: float) -> None:
     estimate = timing_interval(samples)
