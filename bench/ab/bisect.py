@@ -124,7 +124,7 @@ def judge_by_measuring(
         folder = out / f"{commit[:10]}-{datetime.now():%Y%m%d-%H%M%S}"
         given = {"gate": {metric: limit}, "only": case, "budget_s": budget_s, "out": folder, "on_note": on_note}
         try:
-            found = ab(good, commit, suite, **given)  # type: ignore[arg-type]
+            found = ab(good, commit, suite, **given)  # type: ignore[arg-type]  # mypy sees one type for all values
         except SetUpError as error:
             on_note(f"{commit[:10]} is passed over: {error}")
             return "unknown"

@@ -123,7 +123,7 @@ def _runs(model: nn.Module, inputs: tuple[Tensor, ...]) -> bool:
     try:
         with quietly(), plain_kernels(), torch.inference_mode(), on_meta():
             model(*inputs)
-    except Exception:  # whatever it is, counting says it better
+    except Exception:  # any error of the model; counting it afterwards reports the reason
         return False
     return True
 

@@ -1,4 +1,4 @@
-"""The models that `vbench models` lists: registered ones and those of other packages, filtered by what they are."""
+"""The models that `vbench models` lists: those of vbench and of other packages, with filters."""
 
 import fnmatch
 import re
@@ -143,7 +143,7 @@ def with_known_facts(models: Iterable[ListedModel], catalog: Catalog) -> list[Li
 
 
 def with_counts(models: Sequence[ListedModel], catalog: Catalog) -> list[ListedModel]:
-    """Return the models with their counts at the default clips; a child process counts what is unknown."""
+    """Return the models with their counts at the default clips; a child process makes the missing counts."""
     catalog.look_up([model.name for model in models if model.info is None])
     found = []
     for model in models:

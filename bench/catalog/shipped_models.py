@@ -47,12 +47,12 @@ def model_files() -> dict[str, Path]:
 
 
 def hashes_of(path: Path) -> tuple[Callable[[], str], Callable[[], str]]:
-    """Hash a model's file and what it imports: of their bytes, and of their code."""
+    """Return two functions that hash a model's file and its imports, one by bytes and one by code."""
     return lambda: former_model_source(str(path)), lambda: model_source(str(path))
 
 
 def hashes_of_counting() -> tuple[Callable[[], str], Callable[[], str]]:
-    """Hash the rules of counting, in the same two ways."""
+    """Return two functions that hash the rules of counting, one by bytes and one by code."""
     files = [file for file in sources_under(COUNTING) if not {*file.parts} & {*NOT_COUNTING}]
     return lambda: digest([bytes_hash(file) for file in files]), lambda: digest([code_hash(file) for file in files])
 

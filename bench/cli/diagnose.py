@@ -54,7 +54,7 @@ def diagnose(
     labels: Labels = None,
     arg: ModelArguments = None,
     workers: Workers = 0,
-    out: Annotated[Path, typer.Option("--out", help="Folder of the page and of what was computed.")] = Path(
+    out: Annotated[Path, typer.Option("--out", help="Folder for the page and for stored outputs.")] = Path(
         "results/diagnose"
     ),
     as_json: AsJson = False,

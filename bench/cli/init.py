@@ -32,7 +32,7 @@ def init(
     out: Annotated[Path | None, typer.Option("--out", help="The suite file; named after both if not given.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace a suite file that exists.")] = False,
 ) -> None:
-    """Write a commented suite for a model and a data set, from what is found out about both, and plan it.
+    """Inspect a model and a data set, write a commented suite for both, and plan it.
 
     The code of the model runs. Videos without splits get a list in which every fifth video of a class is evaluated.
     """

@@ -223,7 +223,7 @@ def _show_download(file: "ZooFile", found: "DownloadedFile") -> None:
     print_text(f"sha256 {found.sha256}: {found.verification}")
     if file.note:
         print_text(f"note: {file.note}")
-    print_text(f"what it holds: vbench weights inspect {found.path}")
+    print_text(f"show its contents: vbench weights inspect {found.path}")
 
 
 def _download_as_dict(file: "ZooFile", found: "DownloadedFile") -> dict[str, Any]:

@@ -45,7 +45,7 @@ def compare(
     adds to the rules of head's suites, or of base's if head's have none. If there is any rule, only metrics with a rule
     decide the exit code.
 
-    `differing` names what is meant to differ: `model`, `software`. `is_interim`: the runs are pairs of an A/B
+    `differing` lists the facts that may differ: `model`, `software`. `is_interim`: the runs are pairs of an A/B
     measurement that may go on (`interim.py`). `partners` maps ids of head to ids of base if the pairs are known.
 
     Raises InputError if environments or protocols are incompatible, unless `across`, which marks each verdict. Machines

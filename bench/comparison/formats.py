@@ -67,7 +67,7 @@ def folded_rows(comparison: Comparison) -> tuple[list[MetricVerdict], list[Metri
 
 
 def cause_lines(comparison: Comparison) -> list[tuple[Verdict, str, list[str]]]:
-    """Return for each changed model its verdict, its changed layers, and a line for each case with what they move."""
+    """Return verdict and changed layers of each changed model, and a line per case with the metrics they move."""
     found: list[tuple[Verdict, str, list[str]]] = []
     for cause in comparison.causes:
         rows = comparison.moved_by(cause)

@@ -37,7 +37,7 @@ OUT_OF_MEMORY_MESSAGES = (
 
 
 class BenchError(Exception):
-    """One line for the user: what was wrong, what was found, what is allowed, what to do next.
+    """One line for the user: the fault, the value that was found, the allowed values, and the next step.
 
     `page` is the page of docs/ that explains more, if there is one; `vbench help PAGE` prints it.
     """

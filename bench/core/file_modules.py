@@ -1,7 +1,7 @@
 """Imports a Python file of the user by its path, so that `file.py:factory` works as `module:factory` does.
 
 The file becomes a module under a name made of its path: two files of one name get different modules, and none
-hides an installed package. It is imported by the import system, which follows what it imports itself.
+hides an installed package. Python's import system loads it, and so the imports of the file work as usual.
 """
 
 import importlib

@@ -168,7 +168,7 @@ def main() -> None:
     module, _, function = sys.argv[1].partition(":")
     getattr(import_module(module), function)()
     gc.collect()
-    gc.freeze()  # so that collections in children do not copy the pages of what was preloaded
+    gc.freeze()  # so that garbage collection in children does not copy the pages of preloaded modules
     for preloaded in list(weakref.finalize._registry):  # type: ignore[attr-defined]  # has no public list
         preloaded.atexit = False  # torch unregisters its operators at exit, which takes 0.1 s in each child
     pid = 0

@@ -132,7 +132,7 @@ class DatasetEntry:
 
 @dataclass(frozen=True, kw_only=True)
 class ChangeEntry:
-    """A change of what a model is shown in an evaluation; the first line of the docstring says what is changed.
+    """A change of the input in an evaluation; the first line of the function's docstring describes it.
 
     `stage` decides what the function changes: `order` the frame numbers of a clip, `pixels` its decoded frames,
     `reading` how a video is decoded and scaled, `file` the video file. The first two share the decoding of the

@@ -25,7 +25,7 @@ class DividedBlock(Block):
         self.temporal_attn = Attention(dim, heads=heads)
         self.temporal_fc = nn.Linear(dim, dim)
 
-    def forward(self, class_token: Tensor, patches: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+    def forward(self, class_token: Tensor, patches: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]  # hooks need the name
         """Return the class token `(B, 1, D)` and the patches `(B, T, N, D)` after this block."""
         batch, frames, places, dim = patches.shape
         over_time = patches.transpose(1, 2).reshape(batch * places, frames, dim)

@@ -88,6 +88,9 @@ class Submission:
         with store_errors(file, "written"):
             write_atomically(file, json.dumps(asdict(self), indent=1))
 
+    def remove(self, folder: Path) -> None:
+        _file_of(folder, self.name).unlink(missing_ok=True)
+
     @classmethod
     def read(cls, folder: Path, name: str) -> "Submission":
         """Read one submission of a results folder; raises StoreError if it is missing or has another form."""

@@ -1,10 +1,11 @@
 """Sends the pending runs of a suite to an executor, and follows its workers until they are done."""
 
+import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from bench.core.errors import InputError
+from bench.core.errors import InputError, StopSignal
 from bench.core.schema import Case, Record
 from bench.runner.devices import uses_device
 from bench.runner.executor import FINAL, Executor, JobState, Submission, Workers
@@ -63,7 +64,11 @@ def dispatch(
             logs=store.folder / "logs" / executor,
             require=plan.suite.require if any(map(uses_device, runs)) else None,
         )
-        submitted = engine.submit(workers)
+        try:
+            submitted = engine.submit(workers)
+        except BaseException:
+            submission.remove(store.folder)  # no worker will ever ask for it
+            raise
         submission.with_jobs(submitted).write(store.folder)
         jobs += submitted
     return Dispatched(plan=plan, executor=executor, jobs=tuple(jobs), marks=marks)
@@ -86,6 +91,7 @@ class _Follower:
     results: dict[tuple[str, int], Record] = field(default_factory=dict)
     started: set[str] = field(default_factory=set)  # attempts
     notes: list[str] = field(default_factory=list)
+    failed: int = 0
 
     def __post_init__(self) -> None:
         self.cases: dict[tuple[str, int], Case] = {(case.id, index): case for case, index in self.sent.plan.pending}
@@ -97,7 +103,7 @@ class _Follower:
                 kind=kind,
                 folder=self.sent.plan.store.folder,
                 done=len(self.sent.plan.done) + len(self.results),
-                failed=sum(not record.is_good for record in self.results.values()),
+                failed=self.failed,
                 left=len(self.cases) - len(self.results),
                 left_s=None,
                 case=self.cases[key] if key else None,
@@ -117,6 +123,7 @@ class _Follower:
         for record in tail.new_records():
             key = record.case_id, record.run_index
             if key in self.cases and not (key in self.results and self.results[key].is_good):
+                self.failed += (not record.is_good) - (key in self.results)  # the result before it was no good one
                 self.results[key] = record
                 self.notify("finished", key=key)
                 self.notes += [warning for sink in self.sinks if (warning := sink.add(record)) is not None]
@@ -132,7 +139,6 @@ def follow(
     *,
     sinks: Sequence[Sink] = (),
     on_event: Callable[[Event], None] = lambda event: None,
-    sleep: Callable[[float], None] = time.sleep,
 ) -> RunSummary:
     """Follow the workers until every run has a result, or no job is left that could produce one.
 
@@ -142,28 +148,14 @@ def follow(
     follower = _Follower(sent=sent, sinks=sinks, on_event=on_event)
     for sink in sinks:
         sink.start(plan.suite.name)
-    tail, leases = RecordTail(folder, marks=sent.marks), Leases(folder, worker="follower")
-    follower.notify("planned")
-    states: list[JobState] = []
-    asked = ended = float("-inf")
-    while not follower.is_done:
-        follower.read(tail, leases)
-        if time.monotonic() - asked > ASK_S:
-            states, asked = executor_class(sent.executor).states(sent.jobs), time.monotonic()
-            if any(state.phase not in FINAL for state in states):
-                ended = float("inf")
-            elif ended in (float("-inf"), float("inf")):
-                ended = time.monotonic()
-        if time.monotonic() - ended > GRACE_S:
-            break
-        if not follower.is_done:
-            sleep(POLL_S)
-    if follower.is_done and sent.jobs:
-        executor_class(sent.executor).cancel(sent.jobs)  # jobs that still wait would find nothing to do
-    if follower.is_done:
-        leases.remove_expired()
-    for sink in sinks:
-        sink.close()
+    try:
+        states = _watch(follower)
+    except KeyboardInterrupt as stop:
+        number = stop.signal if isinstance(stop, StopSignal) else signal.SIGINT
+        raise StopSignal(number, detail=f"watching; the jobs go on (vbench status {folder})") from None
+    finally:
+        for sink in sinks:
+            sink.close()
     results = tuple(follower.results.values())
     missing = len(follower.cases) - len(results)
     return RunSummary(
@@ -175,6 +167,33 @@ def follow(
         notes=(*_job_notes(states, missing), *follower.notes),
         results=results,
     )
+
+
+def _watch(follower: _Follower) -> list[JobState]:
+    """Report what happens until every run has a result or no job is left; returns the last states of the jobs."""
+    sent, folder = follower.sent, follower.sent.plan.store.folder
+    tail, leases = RecordTail(folder, marks=sent.marks), Leases(folder, worker="follower")
+    follower.notify("planned")
+    states: list[JobState] = []
+    asked: float | None = None
+    idle_since: float | None = None  # when no job was left that could bring a result
+    while not follower.is_done:
+        follower.read(tail, leases)
+        if asked is None or time.monotonic() - asked > ASK_S:
+            states, asked = executor_class(sent.executor).states(sent.jobs), time.monotonic()
+            if any(state.phase not in FINAL for state in states):
+                idle_since = None
+            elif idle_since is None:
+                idle_since = asked
+        if idle_since is not None and time.monotonic() - idle_since > GRACE_S:
+            break
+        if not follower.is_done:
+            time.sleep(POLL_S)
+    if follower.is_done:
+        if sent.jobs:
+            executor_class(sent.executor).cancel(sent.jobs)  # jobs that still wait would find nothing to do
+        leases.remove_expired()
+    return states
 
 
 def _job_notes(states: Sequence[JobState], missing: int) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""Changes of what a model is shown, one file per family; a file placed here is found, listed and validated.
+"""Changes of the input in an evaluation, one file per family; a file placed here is found, listed and validated.
 
 The function of a change takes, by its stage (`bench.core.registry.ChangeEntry`):
 
