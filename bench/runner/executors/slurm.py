@@ -178,4 +178,4 @@ def _tasks(text: str) -> list[str]:
 
 def _last_line(error: Exception) -> str:
     lines = [line for line in str(error).splitlines() if line.strip()]
-    return lines[-1].removeprefix("sbatch: error: ") if lines else type(error).__name__
+    return re.sub(r"^sbatch: \w+: ", "", lines[-1]) if lines else type(error).__name__
