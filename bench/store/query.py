@@ -26,14 +26,14 @@ OF_THE_RECORD = ("suite", "case_id", "title", "run_index", "status", "started_at
 
 
 @dataclass(frozen=True, kw_only=True)
-class Answer:
+class QueryResult:
     """The result of a query: names of columns, and rows of plain Python values."""
 
     columns: tuple[str, ...]
     rows: list[tuple[Any, ...]]
 
 
-def query_records(source: Source, sql: str) -> Answer:
+def query_records(source: Source, sql: str) -> QueryResult:
     """Run one SELECT statement over the tables `records` and `metrics` of the records under `source`.
 
     `records` has a row for each record: `record` (its number), `suite`, `case_id`, `title`, `run_index`, `status`,
@@ -64,7 +64,7 @@ def query_records(source: Source, sql: str) -> Answer:
             rows = found.fetchall()
         except duckdb.Error as error:
             raise InputError(_one_line(str(error))) from None
-        return Answer(columns=tuple(column[0] for column in found.description or ()), rows=rows)
+        return QueryResult(columns=tuple(column[0] for column in found.description or ()), rows=rows)
 
 
 def _record_frame(tables: Sequence[RecordTables]) -> "pd.DataFrame":

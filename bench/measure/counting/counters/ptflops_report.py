@@ -55,13 +55,13 @@ def count_with_pytorch(model: nn.Module, inputs: tuple[Tensor, ...]) -> CounterR
     seen, places = record_calls(model), ModuleTracker(model)
     ruled = {path: module for path, module in model.named_modules() if type(module) in rules.MODULES_MAPPING}
 
-    def look() -> None:
+    def read_values() -> None:
         values.update(_accumulated(model, ruled))
 
     _record_functions(rules.FUNCTIONAL_MAPPING, lines, places)
     _record_functions(rules.TENSOR_OPS_MAPPING, lines, places)
     with places.followed():
-        printed = _printed(model, inputs, look, backend="pytorch")
+        printed = _printed(model, inputs, read_values, backend="pytorch")
     reached = {path: module for path, module in ruled.items() if path in values}
     lines += [_line(path, module, values[path], seen[id(module)], model) for path, module in reached.items()]
     return CounterReport(
