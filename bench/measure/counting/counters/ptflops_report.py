@@ -34,15 +34,15 @@ INPUTS = "counter_input_{}"
 
 
 class InspectedModel(nn.Module):
-    """Passes named inputs on by position, and calls `look` before ptflops removes its attributes."""
+    """Passes named inputs on by position, and calls `read_values` before ptflops removes its attributes."""
 
-    def __init__(self, model: nn.Module, look: Callable[[], None]) -> None:
+    def __init__(self, model: nn.Module, read_values: Callable[[], None]) -> None:
         super().__init__()
-        self.model, self.look = model, look
+        self.model, self.read_values = model, read_values
 
     def forward(self, **inputs: Tensor) -> Any:
         result = self.model(*inputs.values())
-        self.look()
+        self.read_values()
         return result
 
 
@@ -109,7 +109,9 @@ def count_with_aten(model: nn.Module, inputs: tuple[Tensor, ...]) -> CounterRepo
     )
 
 
-def _printed(model: nn.Module, inputs: tuple[Tensor, ...], look: Callable[[], None], *, backend: str) -> int | float:
+def _printed(
+    model: nn.Module, inputs: tuple[Tensor, ...], read_values: Callable[[], None], *, backend: str
+) -> int | float:
     """Return the printed number; raises RuntimeError with the output of ptflops if it prints None."""
     from ptflops import get_model_complexity_info
 
@@ -117,7 +119,7 @@ def _printed(model: nn.Module, inputs: tuple[Tensor, ...], look: Callable[[], No
     printed_text = io.StringIO()
     with contextlib.redirect_stdout(printed_text), contextlib.redirect_stderr(printed_text):
         macs, _ = get_model_complexity_info(
-            InspectedModel(model, look),
+            InspectedModel(model, read_values),
             tuple(inputs[0].shape[1:]),
             input_constructor=lambda _: named,
             backend=backend,
