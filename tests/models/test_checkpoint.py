@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 from torch import Tensor
@@ -309,6 +309,7 @@ def test_a_torn_file_is_named_wherever_it_was_torn(tmp_path: Path, kind: str) ->
     content=st.one_of(st.binary(min_size=1, max_size=60), st.text(min_size=1).map(str.encode)),
     place=st.integers(0, 600),
 )
+@example(content=b"\\", place=1)  # a name with a backslash
 def test_no_bytes_raise_anything_else(tmp_path: Path, content: bytes, place: int) -> None:
     """Noise alone, and noise written over a good file of either kind."""
     for name, is_zip in (("zip", True), ("old", False)):

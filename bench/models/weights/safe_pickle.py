@@ -43,6 +43,8 @@ STORAGES = {
 
 MODULE_STATE = ("_parameters", "_buffers", "_modules")
 
+# Texts are skipped by lines: the readers of pickletools take them for ASCII and warn of backslashes.
+_LINES_OF_TEXT = {"stringnl": 1, "stringnl_noescape": 1, "stringnl_noescape_pair": 2}
 _OPERATIONS = {each.code.encode("latin-1"): each for each in pickletools.opcodes}
 
 MOST_TIMES_LARGER = 4
@@ -272,9 +274,12 @@ def _check_numbers(file: BinaryIO) -> None:
     """
     most = _size(file)
     while (operation := _OPERATIONS.get(file.read(1))) and operation.name != "STOP":
-        if operation.name == "STRING":  # bytes of Python 2, which the reader of pickletools takes for ASCII
-            file.readline()
-        elif operation.arg:
+        if operation.arg is None:
+            continue
+        if lines := _LINES_OF_TEXT.get(operation.arg.name):
+            for _ in range(lines):
+                file.readline()
+        else:
             number = operation.arg.reader(file)
             if operation.name in ("PUT", "BINPUT", "LONG_BINPUT") and number > most:
                 raise EOFError(f"a pickle that numbers {number:,} objects in {most:,} bytes")
