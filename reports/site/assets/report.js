@@ -1,8 +1,101 @@
 "use strict";
-// Tables that sort, filter, unfold and save themselves; charts that are drawn when they come into sight.
+// On every page: tables that sort, filter, unfold and save themselves; charts that are drawn when they come into sight.
 
-const chartSource = document.currentScript.dataset.charts;
+var vbench_data = {};  // data files fill it; `var`, so that it is a property of the window
+const chartSource = document.currentScript.dataset.charts || document.body?.dataset.charts;
 const collator = new Intl.Collator("en", { numeric: true });
+
+function element(tag, attributes, ...children) {
+  const made = document.createElement(tag);
+  for (const [name, value] of Object.entries(attributes)) if (value !== null && value !== undefined) made.setAttribute(name, value);
+  made.append(...children);
+  return made;
+}
+
+let popover;
+// Opens a popover that takes the focus: what a hover title says must reach keyboards, fingers and screen readers too.
+function openPopover(label, ...contents) {
+  if (!popover) {
+    popover = element("div", { class: "popover", popover: "auto", role: "dialog" });
+    document.body.append(popover);
+  }
+  if (popover.matches(":popover-open")) popover.hidePopover();
+  const close = element("button", { type: "button" }, "Close");
+  close.addEventListener("click", () => popover.hidePopover());
+  popover.setAttribute("aria-label", label);
+  popover.replaceChildren(...contents, " ", close);
+  popover.showPopover();
+  popover.querySelector("a, button").focus();
+}
+
+function aboutButton(name, text) {
+  const button = element("button", { type: "button", class: "about", "aria-label": `About ${name}` }, "?");
+  button.addEventListener("click", (event) => { event.stopPropagation(); openPopover(`About ${name}`, element("p", {}, text)); });
+  return button;
+}
+
+// The text of a cell with a title becomes a button that opens it; a link keeps its own meaning and gets a button behind it.
+function explainCells(row) {
+  for (const cell of row.querySelectorAll("[title]")) {
+    const text = cell.title;
+    cell.removeAttribute("title");
+    const first = cell.firstChild;
+    if (first?.nodeType !== Node.TEXT_NODE) {
+      if (first) first.after(aboutButton(first.textContent, text));
+      continue;
+    }
+    const button = element("button", { type: "button", class: "value" }, first.textContent);
+    button.addEventListener("click", () => openPopover(`About ${button.textContent}`, element("p", {}, text)));
+    first.replaceWith(button);
+  }
+}
+
+// plotly reads a little HTML in every text.
+function escapeMarkup(text) {
+  return text.replaceAll("&", "&amp;").replaceAll("<", "&lt;").replaceAll(">", "&gt;");
+}
+
+function saveFile(name, type, text) {
+  const link = element("a", { href: URL.createObjectURL(new Blob([text], { type })), download: name });
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 1000);
+}
+
+// A text that a spreadsheet would run as a formula is quoted.
+function csvText(lines) {
+  const safe = (value) => (typeof value === "string" ? value.replace(/^(?=[=+\-@\t\r])/, "'") : value);
+  const quote = (value) => `"${String(safe(value)).replaceAll('"', '""')}"`;
+  return lines.map((line) => line.map(quote).join(",")).join("\r\n");
+}
+
+// The page of a point opens on a click; only addresses within the site are points' ids.
+function openOnClick(plot) {
+  plot.on("plotly_click", (event) => {
+    const address = event.points[0]?.id;
+    if (address && !/^[a-z]+:/i.test(address)) location.href = address;
+  });
+}
+
+function whenVisible(place, act) {
+  new IntersectionObserver((entries, observer) => {
+    if (entries.some((entry) => entry.isIntersecting)) { observer.disconnect(); act(); }
+  }, { rootMargin: "400px" }).observe(place);
+}
+
+let plotly;  // the promise of plotly's script, which is larger than the page: it is read once the page can be read
+function whenPlotly(act) {
+  plotly ??= new Promise((resolve) => {
+    const load = () => setTimeout(() => {
+      const script = element("script", { src: chartSource });
+      script.addEventListener("load", () => resolve());
+      document.head.append(script);
+    });
+    if (window.Plotly) resolve();
+    else if (document.readyState === "complete") load();
+    else addEventListener("load", load);
+  });
+  plotly.then(act);
+}
 
 function valueOf(cell) {
   const raw = cell.dataset.sort;
@@ -28,7 +121,9 @@ function enhanceTable(box) {
   function show() {
     const words = field ? field.value.toLowerCase().split(/\s+/).filter(Boolean) : [];
     const found = words.length ? order.filter((row) => words.every((word) => textOf(row).includes(word))) : order;
-    body.replaceChildren(...found.slice(0, limit));
+    const shown = found.slice(0, limit);
+    shown.forEach(explainCells);
+    body.replaceChildren(...shown);
     if (count) count.textContent = words.length ? `${found.length} of ${rows.length} rows` : `${rows.length} rows`;
     if (more) more.parentElement.hidden = found.length <= limit;
     return found;
@@ -51,9 +146,10 @@ function enhanceTable(box) {
   if (field) field.addEventListener("input", show);
   if (more) more.addEventListener("click", () => { limit += step; show(); });
   const save = box.querySelector("[data-do=save]");
-  if (save) save.addEventListener("click", () => saveTable(table, order));
+  if (save) save.addEventListener("click", () => saveTable(table, show()));
   const tools = box.querySelector(".tools");
   if (tools) tools.hidden = false;
+  for (const row of body.rows) explainCells(row);
 }
 
 function textOf(row) {
@@ -64,9 +160,10 @@ function textOf(row) {
 function addSorting(head, sortBy) {
   const button = document.createElement("button");
   button.type = "button";
-  button.title = head.title;
+  const name = head.firstChild?.textContent || "";
   button.append(...head.childNodes);
-  head.append(button);
+  head.append(button, ...(head.title ? [" ", aboutButton(name, head.title)] : []));
+  head.removeAttribute("title");
   head.setAttribute("aria-sort", "none");
   const first = head.dataset.first || "ascending";
   const second = first === "ascending" ? "descending" : "ascending";
@@ -76,20 +173,26 @@ function addSorting(head, sortBy) {
   });
 }
 
+// What is saved next to a value, if any cell of its column has it.
+const EXTRAS = { low: "low", high: "high", n: "n", marks: "marks" };
+
+// Saves the rows that the filter shows, in the order of the page.
 function saveTable(table, rows) {
-  const heads = [...table.tHead.rows[0].cells].map((head) => head.dataset.name);
-  const lines = rows.map((row) => [...row.cells].map((cell) => {
-    const value = valueOf(cell);
-    // A text that a spreadsheet would run as a formula is quoted.
-    return value === null ? "" : typeof value === "string" ? cellText(cell).replace(/^(?=[=+\-@\t\r])/, "'") : value;
-  }));
-  const quote = (value) => `"${String(value).replaceAll('"', '""')}"`;
-  const text = [heads, ...lines].map((line) => line.map(quote).join(",")).join("\r\n");
-  const link = document.createElement("a");
-  link.href = URL.createObjectURL(new Blob([text], { type: "text/csv" }));
-  link.download = `${table.id}.csv`;
-  link.click();
-  setTimeout(() => URL.revokeObjectURL(link.href), 1000);
+  const columns = [...table.tHead.rows[0].cells].flatMap((head, index) => [
+    { name: head.dataset.name, read: (row) => savedText(row.cells[index]) },
+    ...Object.entries(EXTRAS)
+      .filter(([key]) => rows.some((row) => key in row.cells[index].dataset))
+      .map(([key, word]) => ({ name: `${head.dataset.name} ${word}`, read: (row) => row.cells[index].dataset[key] ?? "" })),
+  ]);
+  const heads = columns.map((column) => column.name);
+  const lines = rows.map((row) => columns.map((column) => column.read(row)));
+  saveFile(`${table.id}.csv`, "text/csv", csvText([heads, ...lines]));
+}
+
+function savedText(cell) {
+  const value = valueOf(cell);
+  if (value === null) return "";
+  return typeof value === "string" ? cellText(cell) : value;
 }
 
 function cellText(cell) {
@@ -107,58 +210,57 @@ function coloured(data, style) {
 }
 
 function draw(place) {
+  const isFirst = !place.dataset.drawn;
   place.dataset.drawn = "yes";
   const data = JSON.parse(document.getElementById(`chart-${place.dataset.chart}`).textContent);
   const figure = coloured(data, getComputedStyle(document.documentElement));
-  window.Plotly.purge(place);
+  if (!isFirst) window.Plotly.purge(place);
   window.Plotly.newPlot(place, figure.data, figure.layout, { responsive: true, displayModeBar: false });
+  openOnClick(place);
 }
 
 function watchCharts() {
   const places = document.querySelectorAll(".plot");
-  const seen = new IntersectionObserver((entries) => {
-    for (const entry of entries) {
-      if (entry.isIntersecting && !entry.target.dataset.drawn) draw(entry.target);
-    }
-  }, { rootMargin: "400px" });
-  for (const place of places) seen.observe(place);
+  for (const place of places) whenVisible(place, () => draw(place));
   const redraw = () => { for (const place of places) if (place.dataset.drawn) draw(place); };
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redraw);
-  // On paper everything is drawn, in the colours and the width of paper.
+  // On paper everything is drawn, in the colours and the width of paper, and details are open.
+  let closed = [];
   addEventListener("beforeprint", () => {
     document.documentElement.classList.add("printing");
+    closed = [...document.querySelectorAll("details:not([open])")];
+    for (const each of closed) each.open = true;
     for (const place of places) draw(place);
   });
   addEventListener("afterprint", () => {
     document.documentElement.classList.remove("printing");
+    for (const each of closed) each.open = false;
     redraw();
   });
 }
 
-// The script that draws is larger than the page: it is read once the page can be read.
-function loadCharts(source) {
-  const script = document.createElement("script");
-  script.src = source;
-  script.addEventListener("load", watchCharts);
-  document.head.append(script);
+// In a single file the page of the address is shown and the others are hidden.
+function showPage() {
+  const name = decodeURIComponent(location.hash.slice(1).split("&")[0]);
+  const target = name && document.getElementById(name);
+  const pages = [...document.querySelectorAll("main > article")];
+  const page = target ? target.closest("article") : pages[0];
+  for (const each of pages) each.hidden = each !== page;
+  for (const link of document.querySelectorAll("nav a")) {
+    if (link.hash.slice(1) === page.id) link.setAttribute("aria-current", "page");
+    else link.removeAttribute("aria-current");
+  }
+  if (target) target.scrollIntoView();
 }
 
-function watchSections() {
-  const links = new Map([...document.querySelectorAll("nav a")].map((link) => [link.hash.slice(1), link]));
-  const seen = new IntersectionObserver((entries) => {
-    for (const { target, isIntersecting } of entries) {
-      const link = links.get(target.id);
-      if (isIntersecting) link.setAttribute("aria-current", "true");
-      else link.removeAttribute("aria-current");
-    }
-  }, { rootMargin: "-20% 0px -75% 0px" });
-  for (const section of document.querySelectorAll("main > section")) seen.observe(section);
+function startPage() {
+  for (const box of document.querySelectorAll("[data-table]")) if (!box.closest(".plain-board")) enhanceTable(box);
+  if (document.body.classList.contains("single")) {
+    showPage();
+    addEventListener("hashchange", showPage);
+  }
+  if (document.querySelector(".plot")) whenPlotly(watchCharts);
+  else addEventListener("beforeprint", () => { for (const each of document.querySelectorAll("details")) each.open = true; });
 }
-
-document.addEventListener("DOMContentLoaded", () => {
-  for (const box of document.querySelectorAll("[data-table]")) enhanceTable(box);
-  watchSections();
-});
-addEventListener("load", () => {
-  if (chartSource) setTimeout(loadCharts, 0, chartSource);
-});
+if (document.readyState === "loading") document.addEventListener("DOMContentLoaded", startPage);
+else startPage();
