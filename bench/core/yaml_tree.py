@@ -9,7 +9,8 @@ from typing import Any
 from bench.core.errors import InputError, Problem, SuiteError
 
 Place = tuple[str | int, ...]
-MOST_VALUES = 1_000_000  # in one file: a few aliases of aliases can stand for billions
+MOST_WRITTEN = 100_000  # values in one file, which take some five seconds to parse
+MOST_VALUES = 1_000_000  # the same with what aliases repeat: a few aliases of aliases can stand for billions
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,11 +86,27 @@ def read_yaml(path: Path) -> Tree:
 def _loaded(text: str, *, file: str) -> Any:
     """Parse `text` with ruamel; raises SuiteError with the position of a syntax error."""
     from ruamel.yaml import YAML
+    from ruamel.yaml.composer import Composer
     from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
+    class BoundedComposer(Composer):
+        """Stops after so many values, long before a file of millions is parsed."""
+
+        written = 0
+
+        def compose_node(self, parent: Any, index: Any) -> Any:
+            self.written += 1
+            if self.written > MOST_WRITTEN:
+                mark = self.parser.peek_event().start_mark
+                message = f"more than {MOST_WRITTEN:,} values in one file; divide it into several suites"
+                raise MarkedYAMLError(problem=message, problem_mark=mark)
+            return super().compose_node(parent, index)
+
+    yaml = YAML(typ="rt")
+    yaml.Composer = BoundedComposer
     start = Position(file=file, line=1, column=1)
     try:
-        return YAML(typ="rt").load(io.StringIO(text))
+        return yaml.load(io.StringIO(text))
     except MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         where = Position(file=file, line=mark.line + 1, column=mark.column + 1) if mark else start

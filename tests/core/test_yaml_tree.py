@@ -65,6 +65,15 @@ def test_aliases_that_stand_for_billions_of_values_are_refused_at_once(tmp_path:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("item", ["  - 12345\n", "  - {model: c3d}\n"])
+def test_a_file_of_a_million_values_is_refused_at_the_first_too_many(tmp_path: Path, item: str) -> None:
+    (tmp_path / "long.yaml").write_text("models:\n" + item * 1_000_000)
+    with pytest.raises(SuiteError, match="more than 100,000 values in one file; divide it") as caught:
+        read_yaml(tmp_path / "long.yaml")
+    assert 33_000 < caught.value.problems[0].line <= 100_000
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("text", ["title: {}\n", "description: |\n  {}\n"])
 def test_seven_megabytes_of_words_are_read_in_seconds(tmp_path: Path, text: str) -> None:
     (tmp_path / "large.yaml").write_text(text.format("words " * 1_200_000))
