@@ -258,6 +258,28 @@ def test_a_disk_that_fills_during_a_case_ends_the_run_in_one_line_and_keeps_what
 
 
 @linux_only
+@pytest.mark.skipif(
+    shutil.which("strace") is None, reason="strace makes the kernel refuse a write, and is not installed"
+)
+@pytest.mark.parametrize(("errno", "said"), [("EDQUOT", "Disk quota exceeded"), ("EIO", "Input/output error")])
+def test_a_refused_write_ends_the_run_in_one_line_and_the_same_command_goes_on(
+    folder: Path, errno: str, said: str
+) -> None:
+    write_suite(folder, ["pass"], limit_s=300)
+    Path("res").mkdir()
+    refuse = ["-e", "trace=write", "-P", str(folder / "res/records.jsonl"), "-e", f"inject=write:error={errno}:when=2"]
+    run = [sys.executable, "-m", "bench", "run", "faults.yaml", "--out", "res"]
+    traced = ["strace", "-f", "-qq", "-o", "/dev/null", *refuse, *run]
+    stopped = subprocess.run(traced, capture_output=True, text=True, timeout=600, check=False)
+    if "ptrace" in stopped.stderr:
+        pytest.skip("tracing is not allowed here")
+    assert (stopped.returncode, stopped.stderr) == (2, f"vbench: res/records.jsonl cannot be written: {said}\n")
+    assert [record.status for record in read_records("res")] == ["ok"]
+    assert run_command(["run", "faults.yaml", "--out", "res"]) == 0
+    assert [record.status for record in read_records("res")] == ["ok", "ok"]
+
+
+@linux_only
 def test_a_results_folder_that_becomes_read_only_during_a_case_ends_the_run_in_one_line(folder: Path) -> None:
     # A mount of its own over the folder, since one with files open for writing cannot become read-only.
     mounts = "mount --bind disk/res disk/res && mount -o remount,bind,ro disk/res"
