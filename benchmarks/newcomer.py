@@ -11,10 +11,12 @@ import argparse
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from time import perf_counter
 
@@ -79,17 +81,34 @@ def new_environment(walk: Walk, part: str, folder: Path, packages: str | None) -
 def main() -> None:
     """Walk from a clone, then from the wheel, and print the times."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--folder", type=Path, help="where to work; a temporary folder if not given")
+    parser.add_argument(
+        "--folder", type=Path, help="where to work; by default a temporary folder, kept if a step fails"
+    )
     parser.add_argument("--packages", help="a folder site-packages with the dependencies, which are then not installed")
     given = parser.parse_args()
-    folder = given.folder or Path(tempfile.mkdtemp(prefix="vbench-newcomer-"))
-    folder.mkdir(parents=True, exist_ok=True)
-    walk, install = Walk(), ["pip", "install", "--quiet", *(["--no-deps"] if given.packages else [])]
+    walk, folder = Walk(), given.folder or Path(tempfile.mkdtemp(prefix="vbench-newcomer-"))
+    with removed_at_the_end(folder / "clone") as clone:
+        walk_the_clone(walk, clone, packages=given.packages)
+    with removed_at_the_end(folder / "wheel") as empty:
+        walk_the_wheel(walk, empty, packages=given.packages)
+    if given.folder is None:
+        folder.rmdir()
+    walk.report(installed="pip install")
 
-    clone = folder / "clone"
-    walk.run("clone", ["git", "clone", "--quiet", str(ROOT), str(clone)], folder=folder)
-    programs = new_environment(walk, "clone", clone / ".venv", given.packages)
-    walk.run("clone", [str(programs / install[0]), *install[1:], "--editable", "."], folder=clone)
+
+@contextmanager
+def removed_at_the_end(folder: Path) -> Iterator[Path]:
+    """Make a folder and remove it afterwards, since each environment takes 5 GB; it stays if a step fails."""
+    folder.mkdir(parents=True)
+    yield folder
+    shutil.rmtree(folder)
+
+
+def walk_the_clone(walk: Walk, clone: Path, *, packages: str | None) -> None:
+    """README.md, then the tutorial, in a clone of this repository."""
+    walk.run("clone", ["git", "clone", "--quiet", str(ROOT), str(clone)], folder=clone.parent)
+    programs = new_environment(walk, "clone", clone / ".venv", packages)
+    install(walk, "clone", ["--editable", "."], folder=clone, programs=programs, packages=packages)
     (clone / ".venv" / ".run").touch()  # for make: the environment is there
     walk.run("clone", ["make", "demo"], folder=clone, path=programs)
     for name, text in tutorial_files().items():
@@ -97,23 +116,26 @@ def main() -> None:
     for command in tutorial_commands():
         walk.run("clone", command, folder=clone, path=programs)
 
-    empty = folder / "wheel"
-    empty.mkdir()
-    programs = new_environment(walk, "wheel", empty / ".venv", given.packages)
-    walk.run(
-        "wheel",
-        [str(programs / "pip"), "wheel", "--quiet", "--no-deps", "--wheel-dir", str(empty), str(ROOT)],
-        folder=empty,
-    )
+
+def walk_the_wheel(walk: Walk, empty: Path, *, packages: str | None) -> None:
+    """Build the wheel, install it in an empty folder, and make a first report with it."""
+    programs = new_environment(walk, "wheel", empty / ".venv", packages)
+    build = ["wheel", "--quiet", "--no-deps", "--wheel-dir", str(empty), str(ROOT)]
+    walk.run("wheel", [str(programs / "pip"), *build], folder=empty)
     [wheel] = empty.glob("*.whl")
-    walk.run("wheel", [str(programs / install[0]), *install[1:], str(wheel)], folder=empty)
+    install(walk, "wheel", [str(wheel)], folder=empty, programs=programs, packages=packages)
     for command in (
         "vbench profile c3d --input 1x3x16x112x112",
         "vbench run demo",
         "vbench report results/demo --out site",
     ):
         walk.run("wheel", command.split(), folder=empty, path=programs)
-    walk.report(installed="pip install")
+
+
+def install(walk: Walk, part: str, what: list[str], *, folder: Path, programs: Path, packages: str | None) -> None:
+    """Install vbench, with its dependencies unless they are at hand."""
+    without = ["--no-deps"] if packages else []
+    walk.run(part, [str(programs / "pip"), "install", "--quiet", *without, *what], folder=folder)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Writes the reference pages from the code: commands, suite keys, metrics, records, Python API, environment."""
+"""Writes the reference pages from the code: commands, suites, metrics, records, Python API, exit codes, environment."""
 
 import inspect
 import json
@@ -21,6 +21,7 @@ def write(folder: Path) -> None:
         "metrics": _metrics(),
         "records": _records(),
         "python-api": _python_api(),
+        "exit-codes": _exit_codes(),
         "environment": _environment(),
     }
     for name, lines in pages.items():
@@ -92,18 +93,30 @@ def _default(parameter: Any) -> str:
 
 def _suite_keys() -> Iterator[str]:
     from bench.core.registry import MEASURES
-    from bench.suite.file import SuiteFile
+    from bench.core.schema import DEFAULT_AXES, Clip, Point
+    from bench.suite.axes import AXES, AXIS_ALIASES
+    from bench.suite.file import Ablation, GateRule, SuiteFile
+    from bench.suite.requirement import Requirement
 
     yield from ("# Keys of a suite", "", "See [write and run a suite](../suites.md) for what they mean together.", "")
-    yield from ("| key | type | default |", "|---|---|---|")
-    properties = SuiteFile.model_json_schema()["properties"]
-    for key, schema in properties.items():
-        yield f"| `{key}` | {_cell(_type(schema))} | {_json_default(schema)} |"
+    yield from _fields(SuiteFile, head="key")
+    for title, kind in (("`require`", Requirement), ("`ablate`", Ablation), ("A metric of `gate`", GateRule)):
+        yield from ("", f"## {title}", "", _last_paragraph(kind), "", *_fields(kind, head="key"))
+    yield from ("", "## Axes", "")
+    yield "Keys of `matrix`, of a model's entry, and of measures; a list holds several values. Other keys of the first"
+    plurals = ", ".join(f"`{key}` lists values of `{axis}`" for key, axis in AXIS_ALIASES.items())
+    yield f"two are arguments of models. {plurals}."
+    yield from ("", "| axis | values | default | meaning |", "|---|---|---|---|")
+    properties = Point.model_json_schema()["properties"]
+    for axis in AXES:
+        default = f"`{DEFAULT_AXES[axis]}`" if axis in DEFAULT_AXES else ""
+        kind = _type(properties[axis]).removesuffix(" or null")
+        yield f"| `{axis}` | {_cell(kind)} | {default} | {_cell(Point.model_fields[axis].description or '')} |"
+    yield from ("", "## Clip", "", _last_paragraph(Clip))
     yield from ("", "## Options of measures", "")
     yield "Each is a key below `measure: {NAME: {…}}`. It runs once per combination of its axes."
     for entry in sorted(MEASURES, key=attrgetter("name")):
-        doc = inspect.cleandoc(entry.function.__doc__ or "").splitlines()
-        yield from ("", f"### {entry.name}", "", doc[0] if doc else "", "")
+        yield from ("", f"### {entry.name}", "", inspect.cleandoc(entry.function.__doc__ or ""), "")
         yield f"Axes: {', '.join(f'`{axis}`' for axis in sorted(entry.depends_on))}. Version {entry.version}."
         if entry.options:
             yield from ("", "| option | default |", "|---|---|")
@@ -136,17 +149,16 @@ def _records() -> Iterator[str]:
         "Each line of `records.jsonl` in a results folder is one `Record` as JSON.",
         "",
     )
-    for kind in (schema.Record, schema.Case, schema.Point, schema.Clip, schema.Metric, schema.Environment):
-        yield from (f"## {kind.__name__}", "", inspect.cleandoc(kind.__doc__ or ""), "")
-        yield from ("| field | type | default |", "|---|---|---|")
-        for name, field in kind.model_json_schema(mode="serialization")["properties"].items():
-            yield f"| `{name}` | {_cell(_type(field))} | {_json_default(field)} |"
-        yield ""
+    for kind in RECORD_TYPES:
+        yield from (f"## {kind}", "", inspect.cleandoc(getattr(schema, kind).__doc__ or ""), "")
+        yield from (*_fields(getattr(schema, kind), head="field"), "")
     yield from ("## Statuses", "", "| status | meaning |", "|---|---|")
     yield from (f"| `{status}` | {meaning} |" for status, meaning in STATUSES.items())
     yield ""
 
 
+# The types that a record consists of, from the outside in; a test finds those that are missing here.
+RECORD_TYPES = ("Record", "Case", "Point", "Clip", "Metric", "Environment", "RecordWarning", "Failure")
 # What a reader may conclude from each; a test holds the names against the schema.
 STATUSES = {
     "ok": "Measured; the stop rule was satisfied.",
@@ -170,10 +182,22 @@ def _python_api() -> Iterator[str]:
         "All names can be imported from `bench`, which imports each on first use.",
         "",
     )
-    for name in sorted(bench.__all__):
+    values = [name for name in sorted(bench.__all__) if not callable(getattr(bench, name))]
+    for name in sorted(set(bench.__all__) - set(values)):
         kind = "autoclass" if inspect.isclass(getattr(bench, name)) else "autofunction"
-        if callable(getattr(bench, name)):
-            yield from (f"```{{eval-rst}}\n.. {kind}:: bench.{name}\n```", "")
+        yield from (f"```{{eval-rst}}\n.. {kind}:: bench.{name}\n```", "")
+    yield from ("## Sets of axes", "", "For `depends_on` of `register_measure`.", "", "| name | axes |", "|---|---|")
+    yield from (f"| `{name}` | {', '.join(f'`{axis}`' for axis in sorted(getattr(bench, name)))} |" for name in values)
+    yield ""
+
+
+def _exit_codes() -> Iterator[str]:
+    from bench.cli.listings import EXIT_CODES
+
+    yield from ("# Exit codes", "", "The same for every command; `vbench help exit-codes` prints them.", "")
+    yield from ("| code | meaning |", "|---|---|")
+    yield from (f"| {code} | {meaning} |" for code, meaning in EXIT_CODES.items())
+    yield from ("", "If several apply, the first of 129/130/143, 70, 2, 3, 1, 4 is used.", "")
 
 
 def _environment() -> Iterator[str]:
@@ -184,13 +208,28 @@ def _environment() -> Iterator[str]:
     yield ""
 
 
+def _fields(kind: Any, *, head: str) -> Iterator[str]:
+    """A table of the fields of a pydantic type: name, type, default, meaning."""
+    schema = kind.model_json_schema(mode="serialization")
+    yield from (f"| {head} | type | default | meaning |", "|---|---|---|---|")
+    for name, field in schema["properties"].items():
+        default = _json_default(field) or ("required" if name in schema.get("required", ()) else "")
+        yield f"| `{name}` | {_cell(_type(field))} | {default} | {_cell(kind.model_fields[name].description or '')} |"
+
+
+def _last_paragraph(kind: Any) -> str:
+    """The last paragraph of a docstring, which for these types is about their values."""
+    return " ".join(inspect.cleandoc(kind.__doc__ or "").split("\n\n")[-1].split())
+
+
 def _type(schema: dict[str, Any]) -> str:
     if "$ref" in schema:
         return str(schema["$ref"].rpartition("/")[2])
     if "enum" in schema:
         return ", ".join(f"`{value}`" for value in schema["enum"])
     if "anyOf" in schema:
-        return " or ".join(dict.fromkeys(_type(each) for each in schema["anyOf"]))
+        kinds = list(dict.fromkeys(kind for each in schema["anyOf"] for kind in _type(each).split(" or ")))
+        return "any value" if {"boolean", "string", "mapping"} <= set(kinds) else " or ".join(kinds)
     if schema.get("type") == "array" and "items" in schema:
         return f"list of {_type(schema['items'])}"
     if schema.get("type") == "object" and isinstance(schema.get("additionalProperties"), dict):
@@ -203,7 +242,8 @@ def _json_default(schema: dict[str, Any]) -> str:
 
 
 def _value(default: Any) -> str:
-    return "required" if default is inspect.Parameter.empty else _cell(f"`{default!r}`")
+    """The default of an option as YAML writes it."""
+    return "required" if default is inspect.Parameter.empty else _cell(f"`{json.dumps(default)}`")
 
 
 def _cell(text: str) -> str:

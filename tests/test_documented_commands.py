@@ -35,6 +35,10 @@ def parse(arguments: list[str]) -> None:
     """Parse a command line without running it; raises click's UsageError if it is wrong."""
     command = get_command(app)
     context = command.make_context("vbench", list(arguments), resilient_parsing=True)
+    if all(
+        argument.startswith("--") for argument in arguments
+    ):  # options of vbench itself, such as --install-completion
+        return
     rest = list(arguments)
     while hasattr(command, "resolve_command"):
         name, command, rest = command.resolve_command(context, rest)

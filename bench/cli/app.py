@@ -13,7 +13,6 @@ from io import TextIOWrapper
 from typing import Annotated, Any, TextIO
 
 import typer
-from typer.core import TyperGroup
 
 from bench.cli.arguments import AsJson, with_wait_idle_time
 from bench.cli.console import print_error, print_json, print_note, print_table
@@ -22,6 +21,7 @@ from bench.cli.diagnose import diagnose
 from bench.cli.examples import add_examples
 from bench.cli.explain import explain
 from bench.cli.gate import ab, baseline_app, bisect, compare, history
+from bench.cli.help_panels import Group, lay_out_help
 from bench.cli.init import init
 from bench.cli.listings import measures_app, recipes_app, show_help, suites_app
 from bench.cli.models import models
@@ -45,7 +45,7 @@ class CommandStoppedError(Exception):
         self.stop = stop
 
 
-class _Commands(TyperGroup):
+class _Commands(Group):
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         return super().parse_args(ctx, with_wait_idle_time(args))
 
@@ -107,6 +107,7 @@ def doctor(
 
 
 add_examples(app)
+lay_out_help(app)
 
 
 @app.callback(invoke_without_command=True)

@@ -52,7 +52,7 @@ def index(
     workers: Workers = 0,
     again: Annotated[bool, typer.Option("--again", help="Decode files again that are in the index already.")] = False,
 ) -> None:
-    """Decode every file once: frames, times, size, rotation, codec, damage, hash. Continues a run that was stopped."""
+    """Decode every file once: frames, times, size, rotation, codec, damage, hash; a run that was stopped continues."""
     from bench.data.index import index_folder
 
     failed: tuple[Failed, ...] = ()

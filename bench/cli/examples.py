@@ -84,7 +84,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "ab": (
         "ab main . suites/quickstart.yaml",
         "ab v1.0 HEAD suites/quickstart.yaml --budget 30m --gate latency.p50_ms=3%",
-        "ab model:c3d model:x3d_m suites/quickstart.yaml --small --counts",
+        "ab model:c3d model:resnet3d_50 suites/ucf101_c3d.yaml --counts",
     ),
     "baseline save": (
         "baseline save results/head",
@@ -131,7 +131,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "weights get pytorchvideo/x3d_m --out checkpoints",
         "weights get pytorchvideo/x3d_m --from https://mirror.example.org/X3D_M.pyth",
     ),
-    "data list": ("data list", "data list --json"),
+    "data list": ("data list", "data list --json", "data list > datasets.txt"),
     "data index": (
         "data index videos",
         "data index ucf101 --root videos/ucf101 --workers 8",
@@ -173,11 +173,11 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "data bench ucf101 --split train1 --clip 16x1x112 --wanted 200",
         "data bench kinetics400 --split val --root videos/k400 --clip 32x2x224",
     ),
-    "suites list": ("suites list", "suites list --json"),
+    "suites list": ("suites list", "suites list --json", "suites list > suites.txt"),
     "suites show": ("suites show quickstart", "suites show kinetics700", "suites show quickstart > mine.yaml"),
-    "recipes list": ("recipes list", "recipes list --json"),
+    "recipes list": ("recipes list", "recipes list --json", "recipes list > recipes.txt"),
     "recipes show": ("recipes show quick", "recipes show c3d_search", "recipes show quick > mine.yaml"),
-    "measures list": ("measures list", "measures list --json"),
+    "measures list": ("measures list", "measures list --json", "measures list > measures.txt"),
     "measures show": ("measures show latency", "measures show accuracy", "measures show throughput --json"),
     "results list": (
         "results list results/quickstart",
@@ -197,10 +197,23 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "results merge": (
         "results merge results/node1 results/node2 --out results/both",
         "results merge results/node* --out results/all",
+        "results merge results/shard-1 results/shard-2 results/shard-3 --out results/k700",
     ),
-    "results prune": ("results prune results/quickstart --dry-run", "results prune results/quickstart"),
-    "results repair": ("results repair results/quickstart", "results repair results/*"),
-    "results scrub": ("results scrub results/quickstart --dry-run", "results scrub results/quickstart"),
+    "results prune": (
+        "results prune results/quickstart --dry-run",
+        "results prune results/quickstart",
+        "results prune results/k700",
+    ),
+    "results repair": (
+        "results repair results/quickstart",
+        "results repair results/*",
+        "results repair old/records.jsonl",
+    ),
+    "results scrub": (
+        "results scrub results/quickstart --dry-run",
+        "results scrub results/quickstart",
+        "results scrub results/k700",
+    ),
 }
 
 

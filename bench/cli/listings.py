@@ -30,6 +30,13 @@ ENVIRONMENT = {
     "VBENCH_TEST_ASSETS": "A folder with real clips and published references for tests, some of which skip without it.",
     "XDG_CACHE_HOME": "The folder for caches (counts, compiled graphs, synthetic data); `~/.cache` by default.",
     "OMP_NUM_THREADS": "The threads of a process on a CPU; recorded with every result.",
+    "CUDA_VISIBLE_DEVICES": "The GPUs that vbench sees; `cuda:0` is the first of them.",
+    "HF_HUB_CACHE": "The folder with models of Hugging Face; also `HUGGINGFACE_HUB_CACHE`, or `hub` below `HF_HOME`.",
+    "PYTHONPATH": "Where else models and plug-ins of your own are found; jobs on a cluster get it too.",
+    "RAY_USAGE_STATS_ENABLED": "Whether Ray sends statistics of use; 0 if `--executor ray` finds it unset.",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "Tries of a request to MLflow; 1 if `--sink mlflow` finds it unset.",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "Seconds of a request to MLflow; 10 if `--sink mlflow` finds it unset.",
+    "WORLD_SIZE": "The processes of one case; torchrun sets it, `RANK`, `LOCAL_RANK`, `MASTER_ADDR` and `MASTER_PORT`.",
 }
 TOPICS = ("exit-codes", "words", "environment")
 Name = Annotated[str, typer.Argument(metavar="NAME", help="A name from the list.")]

@@ -51,7 +51,7 @@ def predictions(
     ],
     others: Annotated[
         list[Path] | None,
-        typer.Argument(metavar="[B]...", help="Predictions of other models, or the other stream, on the same videos."),
+        typer.Argument(metavar="B", help="Predictions of other models, or the other stream, on the same videos."),
     ] = None,
     fuse: Annotated[
         Path | None,

@@ -89,7 +89,7 @@ def profile(
     csv: Annotated[Path | None, typer.Option("--csv", help="Write the table of modules to this file.")] = None,
     html: Annotated[Path | None, typer.Option("--html", help="Write the modules as a page into this folder.")] = None,
 ) -> None:
-    """Count models: parameters, MACs, memory. Several models give one table."""
+    """Count parameters, MACs and memory of one model, or of several in one table."""
     models = list(dict.fromkeys(model))
     if as_json and form not in (None, "json"):
         raise InputError(f"--json prints JSON and --format {form} does not; give one of them")

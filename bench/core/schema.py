@@ -66,11 +66,11 @@ class Clip(Frozen):
     `{seconds: 2, fps: 15, size: 112}`, which gives `round(seconds * fps)` frames.
     """
 
-    frames: int = Field(ge=1)
-    stride: int | None = Field(default=1, ge=1)
-    fps: float | None = Field(default=None, gt=0)
-    height: int = Field(ge=1)
-    width: int = Field(ge=1)
+    frames: int = Field(ge=1, description="Number of frames.")
+    stride: int | None = Field(default=1, ge=1, description="Every how many frames one is taken; null with `fps`.")
+    fps: float | None = Field(default=None, gt=0, description="Frames per second, in place of a stride.")
+    height: int = Field(ge=1, description="Height in pixels.")
+    width: int = Field(ge=1, description="Width in pixels.")
 
     @model_validator(mode="before")
     @classmethod
@@ -158,6 +158,11 @@ def _checked_weights(weights: str) -> str:
     return weights
 
 
+def _axis(description: str, **limits: Any) -> Any:
+    """An axis: its meaning, for the reference page, and the limits of its value."""
+    return Field(description=description, **limits)
+
+
 class Point(Frozen):
     """One point of the axes. An axis that no measure of the case depends on is None and not part of the id.
 
@@ -166,23 +171,28 @@ class Point(Frozen):
     `preprocess` holds the parts of the input protocol that the user gives (`bench.core.input_protocol`).
     """
 
-    model: str
-    args: dict[str, Json] = Field(default_factory=dict)
-    clip: Clip
-    weights: Annotated[str, AfterValidator(_checked_weights)] | None = None
-    entry: str | None = None
-    precision: Precision | None = None
-    memory_format: MemoryFormat | None = None
-    compile: CompileMode | None = None
-    device: str | None = None
-    threads: int | None = Field(default=None, ge=1)
-    batch: Batch | None = None
-    dataset: str | None = None
-    split: int | str | None = None
-    recipe: str | None = None
-    seed: int | None = None
-    views: Annotated[str, AfterValidator(_checked_views)] | None = None
-    preprocess: dict[str, Json] | None = None
+    model: Annotated[str, _axis("Name of the model, `module:factory` or `file.py:factory`.")]
+    args: Annotated[dict[str, Json], _axis("Arguments of the model.")] = Field(default_factory=dict)
+    clip: Annotated[Clip, _axis("Frames x stride x size of a clip.")]
+    weights: Annotated[
+        Annotated[str, AfterValidator(_checked_weights)] | None,
+        _axis("A checkpoint, `trained:DATASET/RECIPE` or `inflated:DATASET/RECIPE`."),
+    ] = None
+    entry: Annotated[str | None, _axis("The place of the weights in a file that holds several.")] = None
+    precision: Annotated[Precision | None, _axis("Number format of weights and arithmetic.")] = None
+    memory_format: Annotated[MemoryFormat | None, _axis("Order of a tensor's dimensions in memory.")] = None
+    compile: Annotated[CompileMode | None, _axis("The compiler or engine that executes the model.")] = None
+    device: Annotated[str | None, _axis("Where the model runs: `cpu`, `cuda`, `cuda:1`.")] = None
+    threads: Annotated[int | None, _axis("Number of threads on a CPU.", ge=1)] = None
+    batch: Annotated[Batch | None, _axis("Number of clips of one forward pass.")] = None
+    dataset: Annotated[str | None, _axis("Name of the data set.")] = None
+    split: Annotated[int | str | None, _axis("The evaluated part of the data set.")] = None
+    recipe: Annotated[str | None, _axis("How the model is trained: a name or a file, with changes.")] = None
+    seed: Annotated[int | None, _axis("Seed of a training, or of a draw of videos.")] = None
+    views: Annotated[
+        Annotated[str, AfterValidator(_checked_views)] | None, _axis("Clips x crops of each video, such as `10x3`.")
+    ] = None
+    preprocess: Annotated[dict[str, Json] | None, _axis("Parts of the input protocol that the user gives.")] = None
 
     def named(self) -> dict[str, Json]:
         """The axes that are set, as one flat mapping with the arguments of the model; the clip is text."""
@@ -205,12 +215,14 @@ def _short_text(value: Json) -> str:
 class Case(Frozen):
     """One point and the measures taken there, each with its options: one process, one record per run of it."""
 
-    suite: str
-    point: Point
-    measures: dict[str, dict[str, Json]]
-    runs: int = Field(default=1, ge=1)
-    timeout_s: float = Field(default=3600.0, gt=0, allow_inf_nan=False)
-    plugins: tuple[str, ...] = ()
+    suite: str = Field(description="Name of the suite.")
+    point: Point = Field(description="The value of each axis.")
+    measures: dict[str, dict[str, Json]] = Field(description="The measures taken here, with their options.")
+    runs: int = Field(default=1, ge=1, description="How often the case is run, each time in a new process.")
+    timeout_s: float = Field(
+        default=3600.0, gt=0, allow_inf_nan=False, description="Time limit of one run, in seconds."
+    )
+    plugins: tuple[str, ...] = Field(default=(), description="Modules to import first.")
 
     @cached_property  # a plan asks for the id of every case again and again
     def id(self) -> str:
@@ -232,17 +244,17 @@ class Metric(Frozen):
     turns, `turns` has the number of the turn of each sample; turns of both sides with one number are neighbours.
     """
 
-    name: str = Field(pattern=METRIC_NAME_PATTERN)
-    value: int | float | None
-    unit: str
-    better: Better | None = None
-    is_exact: bool = False
-    labels: dict[str, str] = Field(default_factory=dict)
-    interval: tuple[float, float] | None = None
-    samples: tuple[float, ...] = ()
-    turns: tuple[int, ...] = ()
-    stopped_because: str | None = None
-    note: str | None = None
+    name: str = Field(pattern=METRIC_NAME_PATTERN, description="`measure.quantity_unit`.")
+    value: int | float | None = Field(description="The value; null if unknown.")
+    unit: str = Field(description="Unit of value, interval and samples.")
+    better: Better | None = Field(default=None, description="Which direction is better; null if neither.")
+    is_exact: bool = Field(default=False, description="Whether every run gives this value, such as a complete count.")
+    labels: dict[str, str] = Field(default_factory=dict, description="What tells values of one name apart: `batch: 8`.")
+    interval: tuple[float, float] | None = Field(default=None, description="The 95 % interval of the value.")
+    samples: tuple[float, ...] = Field(default=(), description="The raw values of a sampled metric.")
+    turns: tuple[int, ...] = Field(default=(), description="The turn of each sample, if two runs took turns.")
+    stopped_because: str | None = Field(default=None, description="Why sampling ended.")
+    note: str | None = Field(default=None, description="What a reader must know, such as why the value is unknown.")
 
     @model_validator(mode="before")
     @classmethod
@@ -321,16 +333,16 @@ def _is_finite(value: Any) -> bool:
 class RecordWarning(Frozen):
     """A warning in a record: what the reader must know, and what can be done about it."""
 
-    what: str
-    remedy: str = ""
+    what: str = Field(description="What was seen.")
+    remedy: str = Field(default="", description="What can be done about it.")
 
 
 class Failure(Frozen):
     """Why a case has no result: type and message of the exception, and the end of its traceback."""
 
-    type: str
-    message: str
-    traceback: str = ""
+    type: str = Field(description="Class of the exception.")
+    message: str = Field(description="Its message.")
+    traceback: str = Field(default="", description="The end of its traceback.")
 
 
 class Environment(Frozen):
@@ -339,30 +351,40 @@ class Environment(Frozen):
     `hardware` and `software` decide whether two records may be compared; `state` varies from run to run.
     """
 
-    hardware: dict[str, Json] = Field(default_factory=dict)
-    software: dict[str, Json] = Field(default_factory=dict)
-    state: dict[str, Json] = Field(default_factory=dict)
+    hardware: dict[str, Json] = Field(default_factory=dict, description="GPU, CPU, memory.")
+    software: dict[str, Json] = Field(default_factory=dict, description="Libraries, driver, system, settings of torch.")
+    state: dict[str, Json] = Field(default_factory=dict, description="Load, clocks, commits, variables: what varies.")
 
 
 class Record(Frozen):
     """Everything known about one run of one case: a line of `records.jsonl`."""
 
-    schema_version: int = SCHEMA_VERSION
-    case: Case
-    case_id: str
-    run_index: int = Field(ge=0)
-    freshness: str
-    fingerprint: dict[str, str] = Field(default_factory=dict)
-    status: Status
-    metrics: tuple[Metric, ...] = ()
-    details: dict[str, Json] = Field(default_factory=dict)
-    uncounted_operators: dict[str, int] = Field(default_factory=dict)
-    environment: Environment = Field(default_factory=Environment)
-    warnings: tuple[RecordWarning, ...] = ()
-    error: Failure | None = None
-    artifacts: dict[str, str] = Field(default_factory=dict)
-    started_at: str
-    seconds: dict[str, float] = Field(default_factory=dict)
+    schema_version: int = Field(default=SCHEMA_VERSION, description="Version of this format.")
+    case: Case = Field(description="What was measured.")
+    case_id: str = Field(description="Hash of the point and the names of the measures.")
+    run_index: int = Field(ge=0, description="Number of this run of the case, from 0.")
+    freshness: str = Field(description="One hash of the fingerprint.")
+    fingerprint: dict[str, str] = Field(
+        default_factory=dict, description="Hash of each part that the result depends on: model source, recipe, data, …"
+    )
+    status: Status = Field(description="How the run ended.")
+    metrics: tuple[Metric, ...] = Field(default=(), description="The values.")
+    details: dict[str, Json] = Field(
+        default_factory=dict, description="Facts of measures that are no metrics: protocol, training, layers, session."
+    )
+    uncounted_operators: dict[str, int] = Field(
+        default_factory=dict, description="Operators that a count leaves out, with their numbers of calls."
+    )
+    environment: Environment = Field(default_factory=Environment, description="Where it was measured.")
+    warnings: tuple[RecordWarning, ...] = Field(default=(), description="What a reader must know.")
+    error: Failure | None = Field(default=None, description="Why the run has no result.")
+    artifacts: dict[str, str] = Field(
+        default_factory=dict, description="Files of the run by what they hold, as paths below the results folder."
+    )
+    started_at: str = Field(description="Start of the run, in UTC, ISO 8601.")
+    seconds: dict[str, float] = Field(
+        default_factory=dict, description="Seconds of each measure, and of the whole run."
+    )
 
     @property
     def is_good(self) -> bool:

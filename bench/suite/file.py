@@ -45,14 +45,19 @@ AmountText = Annotated[
 ]
 
 
+def _key(description: str, **limits: Any) -> Any:
+    """A key of a suite: its meaning, for editors and the reference page, and the limits of its value."""
+    return Field(description=description, **limits)
+
+
 class GateRule(_Strict):
     """How much a metric may get worse: `3%` of the base, `0.5pt` of a percentage, an amount (`200MiB`), or `noise`.
 
     A number without a unit has the unit of the metric.
     """
 
-    max_drop: AmountText = None
-    max_rise: AmountText = None
+    max_drop: Annotated[AmountText, _key("How much the metric may fall.")] = None
+    max_rise: Annotated[AmountText, _key("How much the metric may rise.")] = None
 
     @field_validator("max_drop", "max_rise")
     @classmethod
@@ -72,29 +77,37 @@ class GateRule(_Strict):
 class Ablation(_Strict):
     """The factors of an ablation study, and the baseline level of each."""
 
-    baseline: dict[str, Json]
-    factors: list[str] = Field(min_length=1)
+    baseline: Annotated[dict[str, Json], _key("The level of each factor that the others are compared with.")]
+    factors: Annotated[list[str], _key("Axes whose effect is shown, one at a time.", min_length=1)]
 
 
 class SuiteFile(_Strict):
     """The keys of a suite file."""
 
-    suite: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")]
-    title: str = ""
-    description: str = ""
-    extends: list[str] = []
-    plugins: list[str] = []
-    models: Annotated[list[str | dict[str, Any]], Field(min_length=1)]
-    renamed: dict[str, str] = {}
-    matrix: dict[str, list[Any]] = {}
-    measure: Annotated[dict[str, dict[str, Any] | None], Field(min_length=1)]
-    ablate: Ablation | None = None
-    require: Requirement | None = None
-    repeat: int | None = Field(default=None, ge=1, le=1000)
-    timeout_s: float = Field(default=3600, gt=0, allow_inf_nan=False)
-    gate: dict[str, GateRule] = {}
-    small: dict[str, Any] = {}
-    identify: bool = False
+    suite: Annotated[str, _key("Name of the suite; results go to `results/NAME`.", pattern=r"^[a-z0-9][a-z0-9_-]*$")]
+    title: Annotated[str, _key("The question that the suite answers; the title of its report.")] = ""
+    description: Annotated[str, _key("Text below the title of the report.")] = ""
+    extends: Annotated[list[str], _key("Suite files to start from: mappings are merged, lists replaced.")] = []
+    plugins: Annotated[list[str], _key("Modules to import, with models, measures, data sets and sections.")] = []
+    models: Annotated[
+        list[str | dict[str, Any]],
+        _key("Models: a name, or `{name: …}` with arguments and axes; a list of values is an axis.", min_length=1),
+    ]
+    renamed: Annotated[dict[str, str], _key("New names of models and the former ones, for `compare` and `ab`.")] = {}
+    matrix: Annotated[dict[str, list[Any]], _key("Axes that multiply, with `include` and `exclude`.")] = {}
+    measure: Annotated[
+        dict[str, dict[str, Any] | None], _key("Measures and their options; a list of values is an axis.", min_length=1)
+    ]
+    ablate: Annotated[Ablation | None, _key("Factors that the report compares with a baseline.")] = None
+    require: Annotated[Requirement | None, _key("Hardware that cases on a device need.")] = None
+    repeat: Annotated[
+        int | None,
+        _key("Runs of each timed case, in fresh processes; by default 5 with `gate`, else 1.", ge=1, le=1000),
+    ] = None
+    timeout_s: Annotated[float, _key("Time limit of one run of a case, in seconds.", gt=0, allow_inf_nan=False)] = 3600
+    gate: Annotated[dict[str, GateRule], _key("By metric, how much it may get worse.")] = {}
+    small: Annotated[dict[str, Any], _key("Keys that `--small` merges over the others.")] = {}
+    identify: Annotated[bool, _key("Keep home folders and host names in records.")] = False
 
 
 def write_json_schema(path: str | Path) -> None:
@@ -217,7 +230,7 @@ def _problem_of(tree: Tree, item: dict[str, Any]) -> Problem:
 
 
 def _fields_at(place: Place) -> list[str]:
-    nested: dict[str, type[BaseModel]] = {"ablate": Ablation, "gate": GateRule}
+    nested: dict[str, type[BaseModel]] = {"ablate": Ablation, "gate": GateRule, "require": Requirement}
     return list((nested.get(str(place[0]), SuiteFile) if place else SuiteFile).model_fields)
 
 

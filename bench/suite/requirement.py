@@ -8,16 +8,13 @@ from bench.core.units import format_value, plural
 
 
 class Requirement(BaseModel):
-    """The hardware that cases which run on a device need.
-
-    `gpu` is a part of the GPU's name, in any case; `gpus` their number; `memory` the main memory of the machine.
-    """
+    """The hardware that cases which run on a device need."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    gpu: str | None = Field(default=None, min_length=1)
-    gpus: int | None = Field(default=None, ge=1)
-    memory: str | None = None
+    gpu: str | None = Field(default=None, min_length=1, description="A part of the GPU's name, in any case.")
+    gpus: int | None = Field(default=None, ge=1, description="Number of GPUs; 1 if only `gpu` is given.")
+    memory: str | None = Field(default=None, description="Main memory of the machine, such as `80GiB`.")
 
     @field_validator("memory")
     @classmethod

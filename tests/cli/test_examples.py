@@ -15,6 +15,7 @@ from bench.core.schema import Case, Clip, Metric, Point, Record
 from bench.models.factory import is_model
 from bench.reference.zoo_files import zoo_file
 from bench.store import RecordStore
+from bench.suite import read_suite
 from bench.suite.shipped import shipped_recipes, shipped_suites
 
 ROOT = Path(__file__).parents[2]
@@ -46,7 +47,7 @@ def names_of(group: Any, prefix: str = "") -> set[str]:
 def test_every_command_has_examples_of_its_own() -> None:
     assert set(EXAMPLES) == names_of(COMMANDS)
     assert all(example.startswith(f"{name} ") or example == name for name, example in ALL)
-    assert all(len(set(examples)) == len(examples) >= 2 for examples in EXAMPLES.values())
+    assert all(len(set(examples)) == len(examples) >= 3 for examples in EXAMPLES.values())
 
 
 @pytest.mark.parametrize("name", EXAMPLES)
@@ -72,6 +73,8 @@ def test_examples_parse_and_name_what_exists(name: str, example: str) -> None:
             assert value in shipped_recipes(), value
         elif key == "suite":
             assert (ROOT / value).is_file(), value
+            assert not values.get("small") or "small" in read_suite(ROOT / value).data, value
+            assert "model:" not in example or len(read_suite(ROOT / value).data["models"]) == 1, value
         elif key == "metric":
             assert find_metric_spec(value) is not None, value
         elif key == "id_":
@@ -103,7 +106,7 @@ def test_query_examples_run_on_records(example: str, tmp_path: Path, capsys: pyt
 
 @pytest.mark.parametrize("example", QUICK)
 def test_quick_examples_run(example: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run_command(shlex.split(example)) == 0
+    assert run_command(shlex.split(example.partition(" > ")[0])) == 0
     captured = capsys.readouterr()
     assert captured.out.strip()
     assert not captured.err.strip()
