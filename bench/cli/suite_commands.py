@@ -241,13 +241,14 @@ def _shared_worker(name: str | None, submission: str | None, *, out: Path | None
 def _selection(
     shard: str | None, only: list[str] | None, cases: list[str] | None, *, kind: str | None = None
 ) -> "Selection":
+    from bench.runner.job_kind import JobKind
     from bench.runner.selection import Selection, shard_from_text
 
     return Selection(
         shard=None if shard is None else shard_from_text(shard),
         only=tuple(only or ()),
         cases=tuple(cases or ()),
-        is_timed=None if kind is None else kind == "timed",
+        kind=None if kind is None else JobKind.from_text(kind),
     )
 
 

@@ -109,6 +109,7 @@ def accuracy(
     excludes_unread: bool = False,
     allow_leaks: list[str] | None = None,
     ranks: Annotated[int, Field(ge=1)] | None = None,
+    nodes: Annotated[int, Field(ge=1)] | None = None,
     tensorboard: bool = False,
     reach: list[Annotated[float, Field(gt=0, le=100)]] | None = None,
     country: str | None = None,
@@ -132,9 +133,9 @@ def accuracy(
     each change as well, as `accuracy.top1{change=reversed}`, and the predictions have a row per video and change.
 
     `ranks` processes share the work, one per GPU, and divide the recipe's batch; under torchrun their number is that of
-    the processes it started. `tensorboard` also writes the curves for TensorBoard. `reach: [50, 80]` adds the time and
-    energy until the validated top-1 was as good. `country: FRA` adds the energy of the training by codecarbon, and its
-    CO2e with the electricity of that country.
+    the processes it started. With `nodes: 2` half of them run on each of two machines of a cluster. `tensorboard` also
+    writes the curves for TensorBoard. `reach: [50, 80]` adds the time and energy until the validated top-1 was as good.
+    `country: FRA` adds the energy of the training by codecarbon, and its CO2e with the electricity of that country.
     """
     import shutil
 
@@ -143,8 +144,9 @@ def accuracy(
 
     given = given_protocol_of(case, resize=resize, sampling=sampling, short=short, averaging=averaging, labels=labels)
     with joined(case.device) as here:
-        if ranks not in (None, here.world):
-            raise InputError(f"`ranks` is {ranks}, but {here.world} joined; leave `ranks` out under torchrun")
+        wanted = ranks or nodes
+        if wanted not in (None, here.world):
+            raise InputError(f"`ranks` is {wanted}, but {here.world} joined; leave `ranks` out under torchrun")
         training = CaseTraining(
             case=case,
             root=root,

@@ -7,7 +7,7 @@ An executor is one file in `bench/runner/executors`. Its submissions are stored 
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from secrets import token_hex
@@ -15,8 +15,8 @@ from typing import ClassVar, Literal
 
 from bench.core.errors import StoreError
 from bench.core.files import write_atomically
+from bench.core.rank_layout import RankLayout
 from bench.store.lines import store_errors
-from bench.suite.requirement import Requirement
 
 SUBMISSIONS = "submissions"
 
@@ -29,15 +29,24 @@ FINAL: frozenset[JobPhase] = frozenset({"done", "failed", "cancelled", "timeout"
 class Workers:
     """The workers to start: `count` processes with `command`, each with a `--worker NAME` of its own.
 
-    `is_exclusive` workers measure times and need their node to themselves. `logs` is a folder for the output. `require`
-    is what the suite requires of a machine that runs cases on its device.
+    `is_exclusive` workers measure times and need their node to themselves. `logs` is a folder for the output. `gpus`
+    and `memory_bytes` are what the suite requires of a node that runs cases on its device.
+
+    A worker over several nodes (`layout.nodes > 1`) is one process for each of `layout.ranks`, all with the same name
+    and with the environment that `launcher_variables` returns for their rank and the worker's `rendezvous_file`.
     """
 
     command: tuple[str, ...]
     count: int
     is_exclusive: bool
     logs: Path
-    require: Requirement | None = None
+    gpus: int = 0
+    memory_bytes: int | None = None
+    layout: RankLayout = field(default_factory=RankLayout)
+
+    def rendezvous_file(self, worker: str) -> Path:
+        """The file by which the processes of one worker over several nodes find each other."""
+        return self.logs.absolute() / "rendezvous" / f"{worker}.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,9 +117,13 @@ def _file_of(folder: Path, name: str) -> Path:
 
 
 class Executor(ABC):
-    """Starts workers on the machines of a cluster; `options` are its keyword arguments."""
+    """Starts workers on the machines of a cluster; `options` are its keyword arguments.
+
+    One that `spans_nodes` also starts workers over several nodes.
+    """
 
     name: ClassVar[str]
+    spans_nodes: ClassVar[bool] = False
 
     @abstractmethod
     def submit(self, workers: Workers) -> list[str]:

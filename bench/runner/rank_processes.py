@@ -1,13 +1,15 @@
 """The worker processes of a case: one, several ranks started here (`ranks: 2`), or one per launcher of torchrun.
 
 Under torchrun every rank is a `vbench` that starts the worker of its own rank. The first one plans, records and
-reports; the others wait for its calls, one for each case that is shared, and end with its exit code.
+reports; the others wait for its calls, one for each case that is shared, and end with its exit code. Executors start
+workers over several nodes in the same way: `launcher_variables` takes the place of torchrun's rendezvous.
 """
 
 import json
 import os
 import socket
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -18,15 +20,19 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from bench.core.cpus import usable_cpus
 from bench.core.errors import InputError, TrainingError
+from bench.core.files import write_atomically
 from bench.core.process import ChildProcess, Process
-from bench.core.registry import MEASURES
+from bench.core.rank_layout import RankLayout
 from bench.core.schema import Case
+from bench.core.units import plural
+from bench.runner.job_kind import is_shared, rank_layout
 
 if TYPE_CHECKING:
     from torch.distributed.distributed_c10d import Store
 
 RANK_VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "GROUP_RANK", "MASTER_ADDR", "MASTER_PORT")
 WAIT_S, LEAVE_S = 60.0, 20.0
+JOIN_S, POLL_S = 300.0, 0.5  # nodes of a job may start minutes apart; NFS may hide a new file for up to 60 s
 Variables = dict[str, str]
 
 
@@ -36,11 +42,6 @@ class WorkerGroup:
 
     first: ChildProcess
     others: tuple[ChildProcess, ...] = ()
-
-
-def is_shared(case: Case) -> bool:
-    """Whether several processes can take a measure of this case together."""
-    return any(MEASURES.get(name).is_shared for name in case.measures)
 
 
 def launcher_count() -> int:
@@ -71,6 +72,34 @@ def run_on_first_launcher(run: Callable[[], int]) -> int:
     finally:
         calls.end(code)
     return code
+
+
+def launcher_variables(file: Path, *, rank: int, layout: RankLayout) -> Variables:
+    """Return the variables that torchrun would set for launcher `rank` of a job over several nodes.
+
+    The first launcher writes its host and a free port to `file`, in a folder that all nodes share; the others read
+    them there. Raises TrainingError if the file does not appear within five minutes.
+    """
+    if rank == 0:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(file, json.dumps({"host": socket.gethostname(), "port": _free_port("")}))
+    deadline = time.monotonic() + JOIN_S
+    while not file.is_file():
+        if time.monotonic() > deadline:
+            raise TrainingError(f"rank 0 of {layout.ranks} did not start within {JOIN_S:.0f} s: there is no {file}")
+        time.sleep(POLL_S)
+    address = json.loads(file.read_text(encoding="utf-8"))
+    per_node = layout.ranks_per_node
+    variables = {
+        "RANK": str(rank),
+        "WORLD_SIZE": str(layout.ranks),
+        "LOCAL_RANK": str(rank % per_node),
+        "LOCAL_WORLD_SIZE": str(per_node),
+        "GROUP_RANK": str(rank // per_node),
+        "MASTER_ADDR": address["host"],
+        "MASTER_PORT": str(address["port"]),
+    }
+    return {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", _threads_of(per_node)), **variables}
 
 
 @contextmanager
@@ -108,9 +137,16 @@ def _variables_of_ranks(case: Case, request: Mapping[str, Any]) -> list[Variable
     if launcher_count() > 1:
         assert _LauncherCalls.leading is not None, "several launchers run a command that they cannot share"
         return [_variables_of_call(_LauncherCalls.leading.call(request))]
-    shared = [options for name, options in case.measures.items() if MEASURES.get(name).is_shared]
-    world = max(int(str(options.get("ranks") or 1)) for options in shared)
-    return [own] if world == 1 else _variables_of_local_ranks(own, world=world)
+    layout = rank_layout(case)
+    if layout.nodes > 1:
+        raise InputError(needs_nodes(layout))
+    return [own] if layout.ranks == 1 else _variables_of_local_ranks(own, world=layout.ranks)
+
+
+def needs_nodes(layout: RankLayout) -> str:
+    """What a case over several nodes lacks in a command that runs on one machine."""
+    each = plural(layout.ranks_per_node, "rank")
+    return f"needs {layout.nodes} nodes with {each} each: --executor slurm or ray, or vbench on each node by torchrun"
 
 
 def _variables_of_call(call: str) -> Variables:
@@ -121,14 +157,22 @@ def _variables_of_call(call: str) -> Variables:
 
 def _variables_of_local_ranks(own: Variables, *, world: int) -> list[Variables]:
     """Variables for `world` ranks on this machine, which share its cores."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    shared = {"WORLD_SIZE": str(world), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    usual = {"OMP_NUM_THREADS": str(max(1, usable_cpus() // world))}
+    shared = {"WORLD_SIZE": str(world), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(_free_port("127.0.0.1"))}
+    usual = {"OMP_NUM_THREADS": _threads_of(world)}
     if sys.platform == "linux":
         usual["GLOO_SOCKET_IFNAME"] = "lo"  # the host's name may resolve to an address that is not reachable
     return [{**usual, **own, **shared, "RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(world)]
+
+
+def _threads_of(ranks: int) -> str:
+    """The number of threads of each of the `ranks` on this machine, which share its cores."""
+    return str(max(1, usable_cpus() // ranks))
+
+
+def _free_port(host: str) -> int:
+    with socket.socket() as free:
+        free.bind((host, 0))
+        return int(free.getsockname()[1])
 
 
 def _start_worker(
@@ -156,8 +200,15 @@ class _LauncherCalls:
         self.store = rendezvous("launchers", timeout_s=WAIT_S, holds=self.is_first)
 
     def call(self, request: Mapping[str, Any]) -> str:
-        """Let every other launcher start its worker for `request`; returns the name of the call."""
-        return self._send({"job": dict(request)})
+        """Let every other launcher start its worker for `request`; returns the name of the call.
+
+        Raises TrainingError if one does not answer: its machine is lost, and no case would fare better.
+        """
+        name = self._send({"job": dict(request)})
+        for rank in range(1, launcher_count()):
+            if not _wait(self.store, [f"heard/{name}/{rank}"], seconds=WAIT_S):
+                raise TrainingError(f"rank {rank} of {launcher_count()} does not answer within {WAIT_S:.0f} s")
+        return name
 
     def end(self, code: int) -> None:
         """Let the others end with `code`, and wait for a while until they have read it."""
@@ -214,6 +265,7 @@ def _follow(calls: _LauncherCalls) -> int:
         if "exit" in content:
             calls.store.set(f"left/{rank}", "")
             return int(content["exit"])
+        calls.store.set(f"heard/{name}/{rank}", "")
         log = _log_of(Path(content["job"]["log"]), rank)
         with _start_worker(content["job"], _variables_of_call(name), log=log) as child:
             for _ in child.messages():

@@ -22,8 +22,10 @@ from bench.runner.environment import describe_environment
 from bench.runner.estimate import AccuracyTimes, RunEstimate
 from bench.runner.fingerprint import Fingerprint, Fingerprints, changed_parts, describe_changes
 from bench.runner.idle import is_timed_case, wait_until_idle
+from bench.runner.job_kind import rank_layout
 from bench.runner.lanes import run_lanes
 from bench.runner.local import CaseInterrupted, CaseStop, RunIdentity, WorkerStarts, lost_record, run_case
+from bench.runner.rank_processes import launcher_count, needs_nodes
 from bench.runner.selection import Selection
 from bench.runner.sending import Sink
 from bench.runner.work_queue import MOST_LOSSES, SharedWorker, WorkQueue
@@ -294,9 +296,13 @@ def plan(
 
 
 def _unsupported(suite: Suite, lanes: Sequence[Lane]) -> dict[str, str]:
-    """What each case that runs on a device needs and this machine does not have. With lanes, each has one device."""
+    """What each case needs and this machine does not have. With lanes, each has one device."""
     lacking = None if suite.require is None else suite.require.unmet(**machine_facts(lanes))
-    return {} if lacking is None else {case.id: lacking for case in suite.cases if uses_device(case)}
+    found = {} if lacking is None else {case.id: lacking for case in suite.cases if uses_device(case)}
+    if launcher_count() > 1:  # started on all nodes, by torchrun or an executor
+        return found
+    layouts = {case.id: rank_layout(case) for case in suite.cases}
+    return found | {case_id: needs_nodes(layout) for case_id, layout in layouts.items() if layout.nodes > 1}
 
 
 def unsupported_lines(plan: Plan) -> tuple[str, ...]:

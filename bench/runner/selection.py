@@ -7,7 +7,7 @@ from fnmatch import fnmatchcase
 
 from bench.core.errors import InputError, suggest
 from bench.core.schema import Case
-from bench.runner.idle import is_timed_case
+from bench.runner.job_kind import JobKind
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,13 +16,13 @@ class Selection:
 
     `shard` is (i, n): every n-th case, beginning with the i-th, so that n machines with i from 1 to n share the suite.
     `only` are shell patterns for titles, models and measures; a text without `*`, `?` or `[` may be anywhere in the
-    title. `cases` are ids or their first digits. `is_timed` selects the cases that are timed, or the others.
+    title. `cases` are ids or their first digits. `kind` selects the cases of one kind of job.
     """
 
     shard: tuple[int, int] | None = None
     only: tuple[str, ...] = ()
     cases: tuple[str, ...] = ()
-    is_timed: bool | None = None
+    kind: JobKind | None = None
 
     def of(self, cases: Sequence[Case]) -> tuple[Case, ...]:
         """The selected cases in their order. Raises InputError if a part of the selection has no case."""
@@ -44,7 +44,7 @@ class Selection:
             (self.shard is None or place % self.shard[1] == self.shard[0] - 1)
             and (not self.only or any(_matches(case, pattern) for pattern in self.only))
             and (not self.cases or case.id.startswith(self.cases))
-            and self.is_timed in (None, is_timed_case(case))
+            and self.kind in (None, JobKind.of(case))
         )
 
 

@@ -10,11 +10,12 @@ from bench.core.schema import Case, Record
 from bench.runner.devices import uses_device
 from bench.runner.executor import FINAL, Executor, JobState, Submission, Workers
 from bench.runner.folder_status import executor_class
-from bench.runner.idle import is_timed_case
+from bench.runner.job_kind import JobKind
 from bench.runner.running import Event, EventKind, Plan, RunSummary
 from bench.runner.sending import Sink
 from bench.store.leases import Leases
 from bench.store.tail import RecordTail, file_sizes
+from bench.suite.requirement import Requirement
 
 POLL_S = 2.0
 ASK_S = 15.0  # between questions to the cluster, which many users ask
@@ -41,8 +42,8 @@ def dispatch(
 ) -> Dispatched:
     """Submit workers for the pending runs of a plan, and store in the results folder what was submitted.
 
-    `command` is that of one worker. Timed cases get workers that have their nodes to themselves. Raises InputError for
-    what the executor refuses.
+    `command` is that of one worker. Cases of one kind share workers: timed cases get some that have their nodes to
+    themselves, cases over several ranks or nodes some with as many. Raises InputError for what the executor refuses.
     """
     engine = _engine(executor, options)
     store = plan.store
@@ -51,18 +52,24 @@ def dispatch(
     marks = file_sizes(store.folder)
     given = {name: str(value) for name, value in options.items() if value}
     jobs: list[str] = []
-    for is_timed in (False, True):
-        runs = [case for case, _ in plan.pending if is_timed_case(case) is is_timed]
-        if not runs:
-            continue
-        submission = Submission.now(executor, options=given, is_exclusive=is_timed, marks=marks)
+    kinds: dict[JobKind, list[Case]] = {}
+    for case, _ in plan.pending:
+        kinds.setdefault(JobKind.of(case), []).append(case)
+    for kind in kinds:
+        if kind.layout.nodes > 1 and not engine.spans_nodes:
+            raise InputError(f"--executor {executor} cannot run cases over {kind.layout.nodes} nodes")
+    for kind, cases in sorted(kinds.items()):
+        required = plan.suite.require if any(map(uses_device, cases)) else None
+        submission = Submission.now(executor, options=given, is_exclusive=kind.is_timed, marks=marks)
         submission.write(store.folder)
         workers = Workers(
-            command=(*command, "--submission", submission.name, "--kind", "timed" if is_timed else "untimed"),
-            count=min(len(runs), most_jobs),
-            is_exclusive=is_timed,
-            logs=store.folder / "logs" / executor,
-            require=plan.suite.require if any(map(uses_device, runs)) else None,
+            command=(*command, "--submission", submission.name, "--kind", str(kind)),
+            count=min(len(cases), most_jobs),
+            is_exclusive=kind.is_timed,
+            logs=store.folder.absolute() / "logs" / executor,
+            gpus=_gpus_per_node(cases, kind, required),
+            memory_bytes=None if required is None else required.memory_bytes,
+            layout=kind.layout,
         )
         try:
             submitted = engine.submit(workers)
@@ -72,6 +79,13 @@ def dispatch(
         submission.with_jobs(submitted).write(store.folder)
         jobs += submitted
     return Dispatched(plan=plan, executor=executor, jobs=tuple(jobs), marks=marks)
+
+
+def _gpus_per_node(cases: Sequence[Case], kind: JobKind, required: Requirement | None) -> int:
+    """GPUs that each node of a job needs: those that the suite requires, and one for each rank that runs on a GPU."""
+    gpus = 0 if required is None else required.gpu_count
+    needs_gpu = gpus or any((case.point.device or "").startswith("cuda") for case in cases)
+    return max(gpus, kind.layout.ranks_per_node) if needs_gpu and kind.layout.ranks > 1 else gpus
 
 
 def _engine(name: str, options: Mapping[str, object]) -> Executor:

@@ -82,7 +82,8 @@ def main() -> None:
     request, rank = WorkerRequest.model_validate(read_request()), int(os.environ.get("RANK", "0"))
     reply = ReplyPipe()
     signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell ignores in commands that end with &
-    signal.signal(signal.SIGTERM, _stop)  # a cluster may signal every process of a job, not only the first
+    for wanted in (signal.SIGTERM, signal.SIGUSR2):  # a cluster may signal every process of a job, not only the first
+        signal.signal(wanted, _stop)
     turns = process_turns()  # connects here, so that no child process inherits the address of the relay
     case = CaseContext(
         request.case,

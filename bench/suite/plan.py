@@ -9,6 +9,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from bench.core.errors import InputError, Problem, SuiteError, suggest
 from bench.core.model_name import is_registered_name
+from bench.core.rank_layout import RankLayout
 from bench.core.recipe_choice import RecipeChoice
 from bench.core.schema import DEFAULT_AXES, Case, Json, ModelInfo, Point, Pretraining, is_weights_argument
 from bench.core.validation import describe_error
@@ -194,6 +195,11 @@ class _Planner:
             else:
                 allowed = {*entry.options, *(entry.depends_on - {"model", "args"})}
                 self._add(("measure", measure, key), f"{measure} has no option {key!r}; {suggest(key, allowed)}")
+        if options.get("nodes") is not None:
+            try:
+                RankLayout.of(options)
+            except InputError as error:
+                self._add(("measure", measure, "nodes"), f"nodes: {error}")
         defaults = {k: v for k, v in DEFAULT_AXES.items() if k in entry.depends_on}
         args = self._checked_args(setting, with_files="weights" in entry.depends_on)
         written = {k: v for k, v in (self.file.measure[measure] or {}).items() if k not in entry.options}

@@ -1,6 +1,7 @@
 """The worker processes of a case: one, several ranks started here, or those of several launchers."""
 
 import json
+import socket
 import subprocess
 import sys
 import time
@@ -13,18 +14,21 @@ import torch
 from torch.distributed import HashStore
 
 from bench.cli.app import run_shared_command
+from bench.core.errors import InputError, TrainingError
 from bench.core.process import ChildProcess
+from bench.core.rank_layout import RankLayout
 from bench.core.schema import Case, Point
 from bench.data.collection import open_dataset
 from bench.runner import rank_processes
+from bench.runner.job_kind import is_shared
 from bench.runner.local import _cause
 from bench.runner.rank_processes import (
     WorkerGroup,
     _LauncherCalls,
     _log_of,
     _variables_of_ranks,
-    is_shared,
     launcher_count,
+    launcher_variables,
     run_on_first_launcher,
 )
 from bench.store import read_records
@@ -131,6 +135,42 @@ def test_other_ranks_join_every_call_and_exit_with_the_code_of_the_first(monkeyp
         first.end(4)
         assert following.result(timeout=20) == 4
     assert answered == [("a", calls[0], "a.rank1.log"), ("b", calls[1], "b.rank1.log")]
+
+
+@pytest.mark.usefixtures("launched")
+def test_a_launcher_that_does_not_answer_ends_the_job_and_not_the_case(monkeypatch):
+    monkeypatch.setattr(rank_processes, "WAIT_S", 0.1)
+    monkeypatch.setattr(_LauncherCalls, "__post_init__", lambda self: setattr(self, "store", HashStore()))
+    with pytest.raises(TrainingError, match=r"rank 1 of 2 does not answer within 0 s"):
+        _LauncherCalls(is_first=True).call({"case": "a"})
+
+
+def test_launchers_of_several_nodes_find_each_other_by_a_file(tmp_path, monkeypatch):
+    layout, file = RankLayout(ranks=4, nodes=2), tmp_path / "rendezvous" / "job.json"
+    monkeypatch.setattr(rank_processes, "usable_cpus", lambda: 6)
+    monkeypatch.setattr(rank_processes, "POLL_S", 0.01)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    with ThreadPoolExecutor() as pool:
+        later = [pool.submit(launcher_variables, file, rank=rank, layout=layout) for rank in (3, 2, 1)]
+        first = launcher_variables(file, rank=0, layout=layout)
+        found = [first, *(each.result(timeout=20) for each in reversed(later))]
+    places = [(each["RANK"], each["GROUP_RANK"], each["LOCAL_RANK"]) for each in found]
+    assert places == [("0", "0", "0"), ("1", "0", "1"), ("2", "1", "0"), ("3", "1", "1")]
+    shared = [(e["WORLD_SIZE"], e["LOCAL_WORLD_SIZE"], e["OMP_NUM_THREADS"], e["MASTER_ADDR"]) for e in found]
+    assert set(shared) == {("4", "2", "3", socket.gethostname())}
+    assert len({each["MASTER_PORT"] for each in found}) == 1
+
+
+def test_a_first_launcher_that_never_starts_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(rank_processes, "JOIN_S", 0.0)
+    with pytest.raises(TrainingError, match=r"rank 0 of 2 did not start within 0 s: there is no .*job\.json"):
+        launcher_variables(tmp_path / "job.json", rank=1, layout=RankLayout(ranks=2, nodes=2))
+
+
+@pytest.mark.usefixtures("alone")
+def test_one_machine_does_not_pretend_to_be_several():
+    with pytest.raises(InputError, match=r"needs 2 nodes with 1 rank each: --executor slurm or ray, or vbench on each"):
+        _variables_of_ranks(case(accuracy={"nodes": 2}), {})
 
 
 @pytest.mark.usefixtures("launched")

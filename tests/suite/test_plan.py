@@ -34,7 +34,9 @@ def throughput(
     return []
 
 
-def accuracy(case: object, *, options: dict[str, object] | None = None) -> list[Metric]:
+def accuracy(
+    case: object, *, options: dict[str, object] | None = None, ranks: int | None = None, nodes: int | None = None
+) -> list[Metric]:
     return []
 
 
@@ -277,6 +279,13 @@ def test_a_wrong_value_is_reported_with_its_position(tmp_path: Path) -> None:
     assert problems(tmp_path, text)[0].startswith("2:27: precision:")
     text = "suite: s\nmodels: [resnet3d]\nmatrix: {precision: [fp32]}\nmeasure: {throughput: {precision: bf61}}\n"
     assert problems(tmp_path, text)[0].startswith("4:24: precision:")
+
+
+def test_ranks_that_nodes_cannot_share_evenly_are_reported_at_the_nodes(tmp_path: Path) -> None:
+    shared = FULL.replace("recipe: quick,", "recipe: quick, ranks: 8, nodes: 2,")
+    assert {case.measures["accuracy"]["nodes"] for case in planned(tmp_path, shared).cases if case.point.recipe} == {2}
+    message = "nodes: 8 ranks, those of all nodes, cannot be divided evenly among 3 nodes"
+    assert problems(tmp_path, shared.replace("nodes: 2", "nodes: 3")) == [f"11:57: {message}"]
 
 
 def test_an_argument_of_a_model_can_be_an_axis_of_the_matrix(tmp_path: Path) -> None:

@@ -47,8 +47,7 @@ class Ray(Executor):
 
     def _needs(self, workers: Workers, nodes: Sequence[Mapping[str, float]]) -> dict[str, float]:
         """Processors and GPUs of one worker; raises InputError if no node has them."""
-        required = 0 if workers.require is None else workers.require.gpu_count
-        gpus = required if self.gpus is None else self.gpus
+        gpus = workers.gpus if self.gpus is None else self.gpus
         fitting = [node for node in nodes if node.get("GPU", 0) >= gpus and node.get("CPU", 0) >= (self.cpus or 1)]
         if not fitting:
             wanted = f"{plural(gpus, 'GPU')} and {plural(self.cpus or 1, 'processor')}"

@@ -4,15 +4,20 @@ States come from squeue and scontrol, because many sites have no accounting (sac
 waits for ever for a job that was killed.
 """
 
+import math
+import os
 import re
 import shutil
+import signal
 import subprocess
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from bench.core.errors import InputError, MissingPackageError
-from bench.core.process import run_supervised
+from bench.core.process import ChildTimeoutError, run_supervised
+from bench.core.rank_layout import RankLayout
 from bench.runner.executor import Executor, JobPhase, JobState, Workers
+from bench.runner.rank_processes import launcher_variables
 
 PHASES: Mapping[str, JobPhase] = {
     "PENDING": "waiting",
@@ -40,15 +45,20 @@ PHASES: Mapping[str, JobPhase] = {
     "TIMEOUT": "timeout",
     "NODE_FAIL": "node_failed",
 }
-WARNED_S = 120  # before its time limit, a job gets a signal, on which a training saves its state
+WARNED_S = 120.0  # before its time limit, a worker gets a signal, on which a training saves its state
 ASK_S = 60.0  # for one answer of squeue or scontrol
+ASK_AGAIN_S = 600.0  # between questions for the time limit of a job
+ERROR_S = 120  # between the end of one rank of a job and that of the others
 DURATION = re.compile(r"(?:(?P<days>\d+)-)?(?P<hours>\d+)(?::(?P<minutes>\d\d))?(?::(?P<seconds>\d\d))?")
+
+DURATION_LEFT = re.compile(r"(?:(\d+)-)?(?:(\d+):)?(\d+):(\d+)")  # of squeue: 1-02:00:00, 59:30
 
 
 class Slurm(Executor):
     """Submits job arrays. `time` is the limit of each job, as 2:00:00 or 1-12; `options` are those of sbatch."""
 
     name = "slurm"
+    spans_nodes = True
 
     def __init__(
         self,
@@ -80,14 +90,13 @@ class Slurm(Executor):
             job_name="vbench",
             time=self.minutes if self.minutes is not None else 60,
             exclusive=True if workers.is_exclusive else None,
-            signal_delay_s=WARNED_S,
             array_parallelism=workers.count,
-            additional_parameters={**self.options, "open-mode": "append", "requeue": True},
-            use_srun=False,  # a batch script is enough for one process, and some sites limit steps
+            additional_parameters={**self.options, "open-mode": "append", "requeue": True, "signal": "USR2@0"},
+            **_tasks_of(workers.layout),
             **given,
         )
         try:
-            jobs = executor.map_array(run_worker, [workers.command] * workers.count)
+            jobs = executor.map_array(run_worker, [workers] * workers.count)
         except (submitit.core.utils.FailedJobError, subprocess.CalledProcessError, OSError) as error:
             raise InputError(f"SLURM refuses the jobs: {_last_line(error)}") from error
         return [job.job_id for job in jobs]
@@ -108,19 +117,64 @@ class Slurm(Executor):
 
 def _required(workers: Workers) -> dict[str, Any]:
     """Return the resources that the suite requires. A worker checks the name of its GPU: sites name types freely."""
-    if workers.require is None:
-        return {}
-    gpus, memory = workers.require.gpu_count, workers.require.memory_bytes
-    found: dict[str, Any] = {"gres": f"gpu:{gpus}"} if gpus else {}
-    return found | ({"mem": f"{-(-memory // 2**20)}M"} if memory else {})
+    found: dict[str, Any] = {"gres": f"gpu:{workers.gpus}"} if workers.gpus else {}
+    return found | ({"mem": f"{-(-workers.memory_bytes // 2**20)}M"} if workers.memory_bytes else {})
 
 
-def run_worker(command: Sequence[str]) -> int:
-    """Run one worker of an array; its name is that of its job. Returns its exit code."""
+def _tasks_of(layout: RankLayout) -> dict[str, Any]:
+    """Return the parameters of the tasks of a job: one in the batch script, or one for each rank of several nodes."""
+    if layout.nodes == 1:
+        return {"use_srun": False}  # a batch script is enough for one process, and some sites limit steps
+    # After an error of one rank the others have time to store the record that names it.
+    srun = ["--kill-on-bad-exit=0", f"--wait={ERROR_S}"]
+    return {"nodes": layout.nodes, "ntasks_per_node": layout.ranks_per_node, "srun_args": srun}
+
+
+def run_worker(workers: Workers) -> int:
+    """Run one worker of an array, or one rank of it; its name is that of its job. Returns its exit code."""
     from submitit import JobEnvironment
 
     job = JobEnvironment()
-    return subprocess.run([*command, "--worker", f"slurm-{job.job_id}"], check=False).returncode
+    name, rank, variables = f"slurm-{job.job_id}", 0, {}
+    if workers.layout.nodes > 1:
+        start = os.environ.get("SLURM_RESTART_COUNT", "0")  # a requeued job starts at a new address
+        file = workers.rendezvous_file(f"{name}-{start}")
+        rank = job.global_rank
+        variables = launcher_variables(file, rank=rank, layout=workers.layout)
+    signal.signal(signal.SIGUSR2, lambda number, frame: None)  # submitit would requeue the job, or kill the worker
+    with subprocess.Popen([*workers.command, "--worker", name], env={**os.environ, **variables}) as process:
+        return process.wait() if rank else _wait_and_warn(process, job.job_id)
+
+
+def _wait_and_warn(process: "subprocess.Popen[bytes]", job: str) -> int:
+    """Wait for a worker, and signal it shortly before the time limit of its job; returns its exit code.
+
+    SLURM's own --signal does not reach processes of a batch script, and in a step it reaches every process, also those
+    that load the videos of a training which is about to save its state.
+    """
+    left_s = _seconds_left(job)
+    warned_s = min(WARNED_S, left_s / 4)
+    while True:
+        try:
+            return process.wait(timeout=max(0.0, min(left_s - warned_s, ASK_AGAIN_S)))
+        except subprocess.TimeoutExpired:
+            left_s = _seconds_left(job)  # the limit may have been changed
+            if left_s <= warned_s:
+                process.send_signal(signal.SIGUSR2)
+                return process.wait()
+
+
+def _seconds_left(job: str) -> float:
+    """Return the seconds until the time limit of a job; infinity if it has none or SLURM does not answer."""
+    try:
+        text = _ask("squeue", "--noheader", "--format=%L", f"--jobs={job}").strip()
+    except (InputError, ChildTimeoutError):
+        return math.inf
+    match = DURATION_LEFT.fullmatch(text)
+    if match is None:
+        return math.inf
+    days, hours, minutes, seconds = (int(part or 0) for part in match.groups())
+    return ((days * 24 + hours) * 60 + minutes) * 60.0 + seconds
 
 
 def minutes_of(text: str) -> int:

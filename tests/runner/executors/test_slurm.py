@@ -1,10 +1,18 @@
 """SLURM's answers as states of jobs, and its time limits; the cluster itself is in `test_slurm_cluster.py`."""
 
+import math
+import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
 import pytest
 
 from bench.core.errors import InputError
 from bench.runner.executor import JobState
-from bench.runner.executors.slurm import PHASES, Slurm, _parsed, minutes_of
+from bench.runner.executors import slurm
+from bench.runner.executors.slurm import PHASES, Slurm, _parsed, _seconds_left, _wait_and_warn, minutes_of
 
 WAITING = (
     "JobId=7 ArrayJobId=7 ArrayTaskId=2-3,9%4 JobName=vbench JobState=PENDING Reason=Resources Dependency=(null) "
@@ -37,6 +45,41 @@ def test_a_task_has_its_own_state_and_node() -> None:
     assert _parsed(RUNNING) == [JobState(job="7_0", phase="running", node="n1")]
     assert _parsed(SINGLE) == [JobState(job="12", phase="timeout", reason="TimeLimit")]
     assert _parsed("slurm_load_jobs error: x") == []
+
+
+@pytest.fixture
+def squeue(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A file with what a program `squeue` prints, which is the first in the path."""
+    (tmp_path / "squeue").write_text(f'#!/bin/sh\ncat "{tmp_path}/left"\n')
+    (tmp_path / "squeue").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    return tmp_path / "left"
+
+
+@pytest.mark.parametrize(
+    ("printed", "seconds"),
+    [("59:30", 3570), ("2:00:00", 7200), ("1-02:03:04", 93784), ("0:09", 9), ("UNLIMITED", None), ("", None)],
+)
+def test_the_time_left_of_a_job_is_read_from_squeue(squeue: Path, printed: str, seconds: float | None) -> None:
+    squeue.write_text(f"{printed}\n")
+    assert _seconds_left("7_0") == (math.inf if seconds is None else seconds)
+
+
+def test_a_worker_is_signalled_before_the_limit_of_its_job_even_if_that_was_shortened(
+    squeue: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    squeue.write_text("2:00:00\n")
+    monkeypatch.setattr(slurm, "ASK_AGAIN_S", 0.05)
+    code = "import signal, time; signal.signal(signal.SIGUSR2, lambda *_: exit(7)); print(flush=True); time.sleep(60)"
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()  # its handler is in place
+        with ThreadPoolExecutor() as pool:
+            waiting = pool.submit(_wait_and_warn, process, "7_0")
+            with pytest.raises(TimeoutError):
+                waiting.result(timeout=0.5)
+            squeue.write_text("0:30\n")
+            assert waiting.result(timeout=30) == 7
 
 
 def test_every_final_state_has_its_phase() -> None:

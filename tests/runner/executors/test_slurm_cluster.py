@@ -2,24 +2,28 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
+import torch
 
 from bench.store import read_records
 from bench.store.stored_records import latest_runs
+from bench.train.checkpointing import read_weights
 
 pytestmark = pytest.mark.slurm
 
 sys.path.insert(0, str(Path(__file__).parent))
-from slurm_cluster import SlurmCluster, missing_programs, slurm_cluster  # noqa: E402
+from slurm_cluster import NODES, SlurmCluster, missing_programs, slurm_cluster  # noqa: E402
 
 PLUGIN = '''
 """A measure that takes a second, and never ends, or fails, for some models."""
@@ -54,7 +58,7 @@ suite: training
 models:
   - {name: c3d_search, width: 0.0625, num_classes: 8}
 matrix: {clip: [8x1x32]}
-measure: {accuracy: {dataset: motions, recipe: "quick with epochs=4", views: 1x1}}
+measure: {accuracy: {dataset: motions, recipe: "quick with epochs=EPOCHS", views: 1x1, OPTIONS}}
 """
 DEADLINE_S = 900
 
@@ -99,6 +103,15 @@ def workers_of(node: str) -> list[int]:
     return found
 
 
+def is_worker_of_rank(process: int, rank: int) -> bool:
+    """Whether a process runs the case of this rank, rather than waits for calls or loads videos."""
+    with suppress(OSError):
+        variables = Path(f"/proc/{process}/environ").read_bytes().split(b"\0")
+        command = Path(f"/proc/{process}/cmdline").read_bytes()
+        return f"RANK={rank}".encode() in variables and b"bench.runner.worker" in command
+    return False
+
+
 def test_a_suite_survives_a_lost_node_a_cancelled_job_and_two_submissions(
     cluster: SlurmCluster, tmp_path: Path
 ) -> None:
@@ -137,18 +150,77 @@ def test_a_suite_survives_a_lost_node_a_cancelled_job_and_two_submissions(
     assert "runs were done before; nothing was submitted" in again.communicate(timeout=300)[0]
 
 
-def test_a_training_on_the_cluster_is_a_record_like_any_other(cluster: SlurmCluster, tmp_path: Path) -> None:
-    (tmp_path / "suite.yaml").write_text(TRAINING)
-    ended = vbench(cluster, tmp_path, "run", "suite.yaml", "--executor", "slurm", "--time", "30")
+def training(*, epochs: int, options: str = "batch: 16") -> str:
+    return TRAINING.replace("EPOCHS", str(epochs)).replace("OPTIONS", options)
+
+
+def wait_for(is_true: Callable[[], object], what: str) -> None:
+    end = time.monotonic() + DEADLINE_S
+    while not is_true():
+        assert time.monotonic() < end, f"{what} did not happen within {DEADLINE_S} s"
+        time.sleep(0.3)
+
+
+def test_a_training_over_two_nodes_is_that_of_two_ranks_on_one_machine(
+    cluster: SlurmCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # sums of another number of threads have another order
+    (tmp_path / "nodes.yaml").write_text(training(epochs=2, options="ranks: 2, nodes: 2"))
+    (tmp_path / "local.yaml").write_text(training(epochs=2, options="ranks: 2"))
+    ended = vbench(cluster, tmp_path, "run", "nodes.yaml", "--out", "nodes", "--executor", "slurm", "--time", "30")
     text = ended.communicate(timeout=DEADLINE_S)[0]
     assert ended.returncode == 0, text
-    (record,) = read_records(tmp_path / "results" / "training")
-    assert record.status == "ok"
-    assert "report: results/training/report/index.html" in text
+    assert "report: nodes/report/index.html" in text
+    local = vbench(cluster, tmp_path, "run", "local.yaml", "--out", "local")
+    assert local.wait(DEADLINE_S) == 0, local.communicate()[0]
+    records = {name: read_records(tmp_path / name)[0] for name in ("nodes", "local")}
+    shares = {
+        name: {metric.name: metric.value for metric in record.metrics if metric.unit == "%"}
+        for name, record in records.items()
+    }
+    assert shares["nodes"] == shares["local"]
+    weights = {
+        name: read_weights(tmp_path / name / record.artifacts["weights"])["state_dict"]
+        for name, record in records.items()
+    }
+    assert all(torch.equal(value, weights["local"][key]) for key, value in weights["nodes"].items())
+    [node_list] = re.findall(r" NodeList=(\S+)", cluster.run("scontrol", "show", "job", "--oneliner"))
+    assert node_list == "n[1-2]"
+
+
+def test_a_killed_rank_is_named_by_the_record_and_leaves_nothing(cluster: SlurmCluster, tmp_path: Path) -> None:
+    (tmp_path / "suite.yaml").write_text(training(epochs=500, options="ranks: 2, nodes: 2"))
+    running = vbench(cluster, tmp_path, "run", "suite.yaml", "--executor", "slurm", "--time", "30")
+    results = tmp_path / "results" / "training"
+    wait_for(lambda: list(results.glob("artifacts/*/curves.csv")), "an epoch")
+    [second] = [pid for pid in workers_of("n2") if is_worker_of_rank(pid, 1)]
+    os.kill(second, signal.SIGKILL)
+    text = running.communicate(timeout=DEADLINE_S)[0]
+    assert running.returncode == 3, text
+    [record] = read_records(results)
+    assert record.status == "error"
+    assert record.error is not None
+    assert "rank 1 of 2 died" in record.error.message
+    wait_for(lambda: not cluster.run("squeue", "-h"), "an empty queue")
+    assert [pid for node in NODES for pid in workers_of(node)] == []
+    assert list((results / "leases").glob("*.json")) == []
+
+
+def test_a_training_saves_its_state_before_the_limit_of_its_job(cluster: SlurmCluster, tmp_path: Path) -> None:
+    (tmp_path / "suite.yaml").write_text(training(epochs=500))
+    ended = vbench(cluster, tmp_path, "run", "suite.yaml", "--executor", "slurm", "--time", "1")
+    text = ended.communicate(timeout=DEADLINE_S)[0]
+    assert ended.returncode == 3, text
+    [record] = read_records(tmp_path / "results" / "training")
+    assert record.status == "interrupted"
+    assert record.error is not None
+    assert record.error.message.startswith("stopped in epoch ")  # with its state, not killed
+    again = vbench(cluster, tmp_path, "plan", "suite.yaml", "--why").communicate()[0]
+    assert "interrupted" in again
 
 
 def test_what_the_cluster_refuses_is_one_line(cluster: SlurmCluster, tmp_path: Path) -> None:
-    (tmp_path / "suite.yaml").write_text(TRAINING)
+    (tmp_path / "suite.yaml").write_text(training(epochs=2))
     ended = vbench(cluster, tmp_path, "run", "suite.yaml", "--executor", "slurm", "--partition", "nope")
     text = ended.communicate(timeout=300)[0]
     assert ended.returncode == 2
