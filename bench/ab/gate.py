@@ -27,6 +27,7 @@ from bench.comparison.allowed_changes import GateValue, read_rules, refuse_noise
 from bench.comparison.interim import InterimAnalyses, open_cases
 from bench.comparison.sequential import MAX_PAIRS
 from bench.comparison.verdicts import Comparison, UncomparedCase, percent
+from bench.core.cpus import usable_cpus
 from bench.core.errors import InputError, SetUpError
 from bench.core.registry import MEASURES
 from bench.core.units import plural
@@ -37,6 +38,7 @@ from bench.store import RECORDS
 from bench.suite import check_suite, limit_text
 
 OnNote = Callable[[str], None]
+MOST_AHEAD = 4  # interpreters of a side that wait: each holds some 250 MB
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -219,12 +221,15 @@ class Measurement:
         self._sides, self._pairing, self._analyses = sides, pairing, analyses
         self._is_apart, self._wait_idle_s, self._note = is_apart, wait_idle_s, on_note
         self._titles = {case.id: case.title for case in sides[1].cases}
+        self._ahead = 0  # interpreters of each side that were started ahead
 
     def run(self, *, started_s: float, budget_s: float) -> Comparison:
         """Measure and return the verdicts; `started_s` is when the budget of `budget_s` began."""
         planned = {case: self._planned(case) for case in self._pairing.shared}
         counted = [case for case, both in planned.items() if all(each.is_counted for each in both)]
         timed = [case for case in planned if case not in counted]
+        if timed:
+            self._start_ahead()
         failed = self._count(counted, started_s=started_s)
         if timed and self._wait_idle_s is not None:
             wait = wait_until_idle(self._wait_idle_s, on_wait=self._note)
@@ -282,9 +287,23 @@ class Measurement:
 
     def _run_pair(self, first: SideName, case: str, index: int) -> Sequence[RunOutcome]:
         is_sharing = all(planned.is_sharing for planned in self._planned(case)) and not self._is_apart
+        for side in self._sides:
+            side.wait_until_prepared()
         outcomes = (run_together if is_sharing else run_apart)(self._pair(case), first, index)
+        self._ahead -= 1
+        self._start_ahead()
         self._are_good(case, index, outcomes)
         return list(outcomes.values())
+
+    def _start_ahead(self) -> None:
+        """Start the interpreters of the next pairs while nothing is measured: as many as can import at the same time.
+
+        The analysis of the pairs so far and the ends of their processes take place meanwhile.
+        """
+        if self._ahead <= 0:
+            self._ahead = max(1, min(usable_cpus() // len(self._sides), MOST_AHEAD))
+            for side in self._sides:
+                side.prepare(self._ahead)
 
     def _are_good(self, case: str, index: int, outcomes: Mapping[SideName, RunOutcome]) -> bool:
         bad = [side for side, outcome in outcomes.items() if not outcome.is_good]

@@ -11,7 +11,7 @@ import os
 import signal
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from importlib import import_module
 from importlib.machinery import PathFinder
@@ -36,7 +36,11 @@ TURN_ADDRESSES = ("VBENCH_TURN_TAKING", "VBENCH_FLOOR")
 
 
 def main() -> None:
-    """Reply to the first line with the plan, and to each later one, `{case, index}`, with the outcome of that run."""
+    """Reply to the first line with the plan, and to each later one, `{case, index}`, with the outcome of that run.
+
+    `{prepare}` is the number of interpreters to start ahead, which has no reply; the reply to `{wait}` comes when they
+    have imported what they need.
+    """
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     os.environ.pop("VBENCH_PARENT_PID", None)  # names the parent of this process, not that of its workers
@@ -60,29 +64,45 @@ def _replies() -> Iterator[dict[str, Any]]:
 
 def _plan_and_run(request: dict[str, Any]) -> Iterator[dict[str, Any]]:
     _import_own_vbench()
-    running, run_case = _module(RUNNING), _module(LOCAL).run_case
+    running, local = _module(RUNNING), _module(LOCAL)
     tree = _module(YAML_TREE).Tree.of(request["suite"], name=request["name"])
     target = running.plan(_with_positions(tree, request), out=request["out"])
     cases, recipes = target.suite.cases, running.recipe_folders(target.suite.path)
-    with target.store.lock():
+    with target.store.lock(), _worker_starts(local) as starts:
         target.store.write_suite(target.suite.facts())
         yield {"cases": [_planned(case) for case in cases], **_origins(request["suite"])}
         for line in sys.stdin:
             wanted = json.loads(line)
+            if "prepare" in wanted:
+                if starts is not None:
+                    starts.prepare(wanted["prepare"])
+                continue
+            if "wait" in wanted:
+                if starts is not None:
+                    starts.wait_until_prepared()
+                yield {"is_prepared": starts is not None}
+                continue
             case, address = cases[wanted["case"]], wanted["turn_address"]
             with _turn_taking_at(address):
-                record = run_case(
+                record = local.run_case(
                     case if address is None else _with_twice_the_time(case),
                     target.store,
                     run_index=wanted["index"],
                     freshness=target.freshness[case.id],
                     recipes=recipes,
+                    **({} if starts is None else {"starts": starts}),
                 )
             record = _as_ab_record(record, case, by="processes" if address is None else "steps")
             if not (request.get("identify") or getattr(target.suite, "identify", False)) and _exists(PRIVACY[0]):
                 record = _module(PRIVACY).without_identity(record)
             target.store.append(record)
             yield {"is_good": record.is_good, "needs_turns": any(map(_needs_turns, record.metrics))}
+
+
+def _worker_starts(local: ModuleType) -> Any:
+    """A context with what starts the workers of this side; with None for a commit that cannot start them ahead."""
+    starts = getattr(local, "WorkerStarts", None)
+    return nullcontext() if starts is None or not hasattr(starts, "prepare") else starts()
 
 
 def _planned(case: Any) -> dict[str, Any]:

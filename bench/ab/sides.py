@@ -27,6 +27,7 @@ WORKTREES = "vbench-ab-"  # followed by the id of the process that made them
 NEEDS_GIT = "vbench ab with a commit, branch or tag needs git, and a working folder inside a repository"
 REQUEST_S = 60.0  # for a side to read a request
 PLAN_S = 1800.0  # for a side to import its vbench and plan the suite, which builds every model once
+PREPARE_S = 300.0  # for interpreters that were started ahead to import torch on a busy machine
 # A side limits the time of its runs itself, doubled in turns; a commit from before this rule doubles it once more.
 RUN_LIMITS, RUN_MARGIN_S = 4.0, 120.0
 MOST_REPLY_BYTES = 64 << 20  # without a newline: not a reply of ours
@@ -314,6 +315,15 @@ class Side:
             self.close()
             raise
         self.cases = tuple(PlannedCase(**case) for case in planned["cases"])
+
+    def prepare(self, count: int) -> None:
+        """Let this side start so many interpreters ahead, while nothing is measured."""
+        self._send({"prepare": count}, limit_s=REQUEST_S)
+
+    def wait_until_prepared(self) -> None:
+        """Wait until those interpreters have imported what they need. Raises SetUpError if the side has ended."""
+        self._send({"wait": True}, limit_s=PREPARE_S)
+        self._reply()
 
     def begin(self, case: int, index: int, *, turn_address: str | None = None) -> None:
         """Start a run of the case with this number in the plan; its record is stored in this side's folder.

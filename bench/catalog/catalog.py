@@ -2,7 +2,8 @@
 
 import json
 import platform
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -53,6 +54,8 @@ class Catalog:
         self._is_counted = counted
         self._on_progress = on_progress
         self._described: dict[str, dict[str, Any]] = {}
+        self._child: ChildProcess | None = None
+        self._is_child_kept = False
         import_plugins(self.plugins)
         self.measures: dict[str, MeasureEntry] = {entry.name: entry for entry in MEASURES}
         self.datasets: dict[str, DatasetEntry] = {entry.name: entry for entry in DATASETS}
@@ -148,26 +151,50 @@ class Catalog:
             self._save()
         return [check for key in keys if (check := found[key]) is not None]
 
+    @contextmanager
+    def one_child(self) -> Iterator[None]:
+        """Ask every question of the block in one child process, so that torch and the user's modules load once."""
+        if self._is_child_kept:
+            yield
+            return
+        self._is_child_kept = True
+        try:
+            yield
+        finally:
+            self._is_child_kept = False
+            self._end_child()
+
+    def _end_child(self) -> None:
+        if self._child is not None:
+            self._child.kill()
+            self._child = None
+
     def _ask(self, requests: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """The answers of a child process that imports torch. Raises BenchError if it dies or does not answer."""
         answers: list[dict[str, Any]] = []
         if not requests:
             return answers
-        request = {"plugins": self.plugins, "requests": requests}
-        with ChildProcess("bench.catalog.catalog_child", request) as child:
-            while len(answers) < len(requests):
-                try:
+        with self.one_child():
+            if self._child is None:
+                self._child = ChildProcess("bench.catalog.catalog_child", self.plugins, takes_more=True)
+            child = self._child
+            try:
+                child.send(json.dumps(requests).encode() + b"\n", timeout_s=ANSWER_S)
+                while len(answers) < len(requests):
                     answer = next(child.messages(timeout_s=ANSWER_S), None)
-                except ChildTimeoutError:
-                    raise BenchError(
-                        f"{_name_of(requests[len(answers)])} could not be inspected: no answer after {ANSWER_S:g} s"
-                    ) from None
-                if answer is None:
-                    why = child.last_error() or f"its process ended with code {child.end()}"
-                    raise BenchError(f"{_name_of(requests[len(answers)])} could not be inspected: {why}")
-                answers.append(answer)
-                if self._on_progress:
-                    self._on_progress(len(answers), len(requests))
+                    if answer is None:
+                        why = child.last_error() or f"its process ended with code {child.end()}"
+                        raise BenchError(f"{_name_of(requests[len(answers)])} could not be inspected: {why}")
+                    answers.append(answer)
+                    if self._on_progress:
+                        self._on_progress(len(answers), len(requests))
+            except ChildTimeoutError:
+                self._end_child()
+                name = _name_of(requests[len(answers)])
+                raise BenchError(f"{name} could not be inspected: no answer after {ANSWER_S:g} s") from None
+            except BenchError:
+                self._end_child()
+                raise
         return answers
 
     def _cached(self, key: str, kind: type[T]) -> T | None:

@@ -14,7 +14,7 @@ from bench.core.errors import BenchError, InputError
 from bench.core.import_path import add_working_folder
 from bench.core.input_protocol import InputProtocol
 from bench.core.model_name import is_registered_name
-from bench.core.process import ReplyPipe, read_request
+from bench.core.process import ReplyPipe, read_requests
 from bench.core.registry import MODELS, ModelEntry, import_plugins
 from bench.core.schema import Case, Clip, Json, ModelCheck, ModelInfo, Point
 from bench.measure.context import CaseContext
@@ -28,14 +28,15 @@ from bench.models.weights.checkpoint_protocol import protocol_of_checkpoint
 
 
 def main() -> None:
-    """Answer every request with one message, in order."""
+    """Answer every request with one message, in order; the first line of the parent has the plug-ins to import."""
     add_working_folder()
-    request = read_request()
+    lines = read_requests()
     reply = ReplyPipe()
     tracker = ImportTracker()  # before any module of the user is imported
-    import_plugins(request["plugins"])
-    for item in request["requests"]:
-        reply.send(**_answer(item, tracker))
+    import_plugins(next(lines))
+    for requests in lines:
+        for item in requests:
+            reply.send(**_answer(item, tracker))
 
 
 def _answer(item: dict[str, Any], tracker: ImportTracker) -> dict[str, Any]:

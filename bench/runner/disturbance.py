@@ -32,9 +32,15 @@ def is_timed(case: CaseContext) -> bool:
 
 @contextmanager
 def watch_disturbance(case: CaseContext) -> Iterator[None]:
-    """Run the canary before and after the block; record its times and warn about drift and foreign processes."""
+    """Run the canary before and after the block; record its times and warn about drift and foreign processes.
+
+    Not in turn-taking, where both sides share what changes.
+    """
     import torch
 
+    if process_turns().is_shared:
+        yield
+        return
     from bench.measure.timing.canary import compare_canary, describe_drift
 
     device = torch.device(case.device)

@@ -4,7 +4,7 @@ import signal
 import subprocess
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from time import perf_counter
@@ -17,6 +17,7 @@ from bench.core.fork_server import ForkServer, ForkServerError
 from bench.core.process import ChildTimeoutError, Process
 from bench.core.registry import MEASURES
 from bench.core.schema import GOOD_STATUSES, Case, Failure, Json, Record, Status
+from bench.core.waiting_interpreter import WaitingInterpreter
 from bench.runner.environment import describe_environment
 from bench.runner.fingerprint import Fingerprint
 from bench.runner.rank_processes import WorkerGroup, worker_processes
@@ -43,22 +44,41 @@ class WorkerStarts:
     """Starts workers: those of cases that are not timed are forked, the others are new interpreters.
 
     A new interpreter costs seconds of imports, and its memory layout is part of what repeats of a timing must vary.
-    Leaving the `with` block ends the fork server.
+    `prepare` starts interpreters ahead. Leaving the `with` block ends the fork server and those that still wait.
     """
 
     def __init__(self) -> None:
         self._server: ForkServer | None = None
         self._can_fork = ForkServer.is_available()
+        self._waiting: list[WaitingInterpreter] = []
 
     def of(self, case: Case) -> Callable[..., Process]:
         """What starts the worker of this case: takes the arguments of `subprocess.Popen`."""
-        return self._fork if self._can_fork and is_forkable(case) else subprocess.Popen
+        return self._fork if self._can_fork and is_forkable(case) else self._start_new
+
+    def prepare(self, count: int) -> None:
+        """Start interpreters for the next timed cases until `count` wait or are on their way."""
+        missing = count - len(self._waiting)
+        self._waiting += [WaitingInterpreter("bench.runner.worker:preload_timed") for _ in range(missing)]
+
+    def wait_until_prepared(self) -> None:
+        """Wait until the interpreters that were started ahead have imported what they need, so that none disturbs."""
+        for each in [each for each in self._waiting if not each.is_ready()]:
+            self._waiting.remove(each)
+            each.close()
+
+    def _start_new(self, command: list[str], **options: Any) -> Process:
+        while self._waiting:
+            with suppress(ForkServerError):  # it ended while it waited
+                return self._waiting.pop(0).start(command, **options)
+        return subprocess.Popen(command, **options)
 
     def _fork(self, command: list[str], **options: Any) -> Process:
         is_first = self._server is None
         try:
             if self._server is None or self._server.has_ended:  # a case may kill it: that costs this case only
-                self.close()
+                if self._server is not None:
+                    self._server.close()
                 self._server = ForkServer("bench.runner.worker:preload")
             return self._server.start(command, **options)
         except ForkServerError:
@@ -68,6 +88,9 @@ class WorkerStarts:
     def close(self) -> None:
         if self._server is not None:
             self._server.close()
+        for each in self._waiting:
+            each.close()
+        self._waiting.clear()
 
     def __enter__(self) -> "WorkerStarts":
         return self

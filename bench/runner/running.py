@@ -272,12 +272,14 @@ def plan(
         raise SuiteError(tree.positions[()].file, problems)
     catalog = facts or Catalog(file.plugins, counted=False)
     folders = recipe_folders(Path(tree.positions[()].file))
-    planned = plan_suite(tree, catalog, recipes={file.stem for folder in folders for file in folder.glob("*.yaml")})
-    whole, planned = planned, replace(planned, cases=(selection or Selection()).of(planned.cases))
+    recipes = {file.stem for folder in folders for file in folder.glob("*.yaml")}
+    with catalog.one_child():
+        whole = plan_suite(tree, catalog, recipes=recipes)
+        planned = replace(whole, cases=(selection or Selection()).of(whole.cases))
+        fingerprints = Fingerprints(catalog, folders)
+        found = {case.id: fingerprints.of(case) for case in planned.cases}
     name = f"{planned.name}-small" if small else planned.name
     store = RecordStore(Path(out) if out is not None else Path("results") / name)
-    fingerprints = Fingerprints(catalog, folders)
-    found = {case.id: fingerprints.of(case) for case in planned.cases}
     history = tuple(store.runs())
     former = {run.case_id for run in history if not run.fingerprint}
     target = Plan(

@@ -73,6 +73,19 @@ def preload() -> None:
     read_constant_facts()
 
 
+def preload_timed() -> None:
+    """Import what timed cases need, in an interpreter that waits for one."""
+    import torch  # noqa: F401
+
+    import bench.measure.timing.canary
+    import bench.measure.timing.parity_check
+    import bench.models.factory  # noqa: F401
+
+    list(MODELS)
+    list(MEASURES)
+    read_constant_facts()
+
+
 def main() -> None:
     """Measure the case of the request on standard input and send the result; exits with 1 if a rank fails.
 

@@ -9,12 +9,16 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 
-from bench.ab.gate import _with_limits_as_text, only_counts, pair_plans, part_of
-from bench.ab.sides import PlannedCase
+from bench.ab.gate import Measurement, Pairing, _with_limits_as_text, only_counts, pair_plans, part_of
+from bench.ab.sides import PlannedCase, RunOutcome, Side, SideName
 from bench.cli.app import run_command
+from bench.comparison.interim import InterimAnalyses
+from bench.comparison.verdicts import Comparison
 from bench.core.errors import InputError, SetUpError
 from bench.core.yaml_tree import Tree
 from bench.store import read_records
@@ -297,6 +301,47 @@ def test_only_counts_keeps_exact_measures_and_the_limits_on_them() -> None:
     assert list(found["gate"]) == ["params.total", "m*"]
     del suite["gate"]["params.total"], suite["gate"]["m*"]  # type: ignore[attr-defined]
     assert "gate" not in only_counts(Tree.of(suite, name="s.yaml")).data
+
+
+class FakeSide:
+    """A side whose runs are good at once; notes what it is asked for in `asked`, which both sides share."""
+
+    def __init__(self, name: SideName, asked: list[str]) -> None:
+        self.name, self.asked = name, asked
+        self.cases = (PlannedCase(id="c", title="c", timeout_s=60.0),)
+
+    def prepare(self, count: int) -> None:
+        self.asked.append(f"prepare {count}")
+
+    def wait_until_prepared(self) -> None:
+        self.asked.append("wait")
+
+    def begin(self, place: int, index: int, *, turn_address: str | None = None) -> None:
+        self.asked.append("begin")
+
+    def result(self) -> RunOutcome:
+        self.asked.append("end")
+        return RunOutcome(is_good=True, needs_turns=True)
+
+
+@pytest.mark.parametrize(("cores", "ahead"), [(1, 1), (2, 1), (4, 2), (64, 4)])
+def test_interpreters_are_started_ahead_only_while_nothing_is_measured(
+    monkeypatch: pytest.MonkeyPatch, cores: int, ahead: int
+) -> None:
+    """As many of each side as can import at once; both sides wait for all of them before a run begins."""
+    monkeypatch.setattr("bench.ab.gate.usable_cpus", lambda: cores)
+    asked: list[str] = []
+    sides = [cast("Side", FakeSide(name, asked)) for name in ("base", "head")]
+    pairing = Pairing(shared={"c": (0, 0)}, missing=(), added=())
+    nothing = cast(
+        "InterimAnalyses", SimpleNamespace(analyse=lambda given_up=(): Comparison(base="", head="", rows=()))
+    )
+    measurement = Measurement(sides, pairing, nothing, is_apart=True, on_note=lambda text: None)
+    measurement._start_ahead()
+    for index in range(ahead):
+        measurement._run_pair("base", "c", index)
+    start, pair = [f"prepare {ahead}"] * 2, ["wait", "wait", "begin", "end", "begin", "end"]
+    assert asked == [*start, *(pair * ahead), *start]
 
 
 @pytest.mark.parametrize("measure", ["measure: {latency: {}}", "measure: {memory: {}}", "measure: 3", ""])

@@ -565,6 +565,8 @@ def test_a_commit_from_before_the_modules_were_renamed_is_measured(tmp_path: Pat
     with Side("base", place, tree, path=tmp_path / "s.yaml", out=tmp_path / "base") as side:
         side.wait_for_plan()
         assert [(case.id, case.is_sharing) for case in side.cases] == [("c1", True)]
+        side.prepare(1)  # nothing is started ahead
+        side.wait_until_prepared()
         side.begin(0, 0, turn_address="/run/turns")
         assert side.result().is_good
         record = (tmp_path / "record.txt").read_text()
@@ -572,6 +574,40 @@ def test_a_commit_from_before_the_modules_were_renamed_is_measured(tmp_path: Pat
         side.begin(0, 1)
         with pytest.raises(InputError, match="no second run"):
             side.result()
+
+
+AHEAD = """
+from bench.execution.fakes import Record
+
+class WorkerStarts:
+    calls = []
+    def prepare(self, count):
+        self.calls.append(count)
+    def wait_until_prepared(self):
+        self.calls.append("wait")
+    def __enter__(self):
+        return self
+    def __exit__(self, *error):
+        open("left.txt", "w").write("left")
+
+def run_case(case, store, *, run_index, freshness, recipes, starts):
+    return Record({"calls": list(starts.calls)})
+"""
+
+
+def test_a_side_starts_interpreters_ahead_and_replies_when_they_wait(tmp_path: Path) -> None:
+    for name, text in {**OLD_VBENCH, "execution/local.py": AHEAD}.items():
+        (tmp_path / "bench" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "bench" / name).write_text(text)
+    setup = SideSetup(title="new", folder=tmp_path, variables={"PYTHONPATH": str(tmp_path)})
+    tree = Tree.of(SUITE, name="s.yaml")
+    with Side("base", setup, tree, path=tmp_path / "s.yaml", out=tmp_path / "base") as side:
+        side.wait_for_plan()
+        side.prepare(2)
+        side.wait_until_prepared()
+        side.begin(0, 0)
+        assert side.result().is_good
+    assert (tmp_path / "record.txt").read_text() == "{'calls': [2, 'wait'], 'in_turns': 'processes'}"
 
 
 PRIVACY = """

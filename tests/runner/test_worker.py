@@ -1,5 +1,6 @@
 """Measuring a case in the worker: metrics are kept, and every kind of failure has its status."""
 
+import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NoReturn
@@ -15,6 +16,7 @@ from bench.core.registry import MEASURES, MeasureEntry, register_measure
 from bench.core.schema import Case, Metric, Point
 from bench.measure.context import CaseContext
 from bench.measure.timing.case_process import select_device
+from bench.measure.timing.turn_taking import TurnTaking
 from bench.runner.worker import _measures_of, measure_case
 
 GOOD = Metric(name="first.value", value=1, unit="")
@@ -149,6 +151,15 @@ def test_the_canary_runs_around_a_timed_case(taken: Callable[..., object], monke
     details = outcome.details  # type: ignore[attr-defined]
     assert details["canary"]["copy_ms"] == {"before": 1.0, "after": 1.5, "ratio": 1.5}
     assert "copy +50%" in outcome.warnings[-1].what  # type: ignore[attr-defined]
+
+
+def test_no_canary_runs_in_turn_taking_where_both_sides_share_what_changes(
+    taken: Callable[..., object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        monkeypatch.setattr("bench.runner.disturbance.process_turns", lambda: TurnTaking(ours))
+        assert "canary" not in taken(timed).details  # type: ignore[attr-defined]
 
 
 def test_a_timing_whose_level_moved_makes_the_case_drifting(

@@ -89,3 +89,28 @@ def test_a_case_that_kills_the_fork_server_costs_itself_only(tmp_path: Path, mon
     assert killed.status == "error"
     assert "SIGKILL" in str(killed.error)
     assert sound.status == "ok"
+
+
+@pytest.mark.slow
+def test_a_timed_case_runs_in_the_interpreter_that_was_started_ahead(tmp_path: Path) -> None:
+    store = RecordStore(tmp_path)
+    case = case_of("latency").model_copy(update={"measures": {"latency": {"max_s": 0.05}}})
+    with WorkerStarts() as starts:
+        starts.prepare(2)
+        starts.wait_until_prepared()
+        first, second = starts._waiting
+        second._process.kill()
+        second._process.wait()
+        ahead = run_case(case, store, run_index=0, freshness="", starts=starts)
+        assert first._process.returncode == 0
+        new = run_case(case, store, run_index=1, freshness="", starts=starts)
+        assert starts._waiting == []
+        starts.prepare(1)
+        [unused] = starts._waiting
+    assert unused._process.returncode is not None
+    for record in (ahead, new):
+        assert record.status in ("ok", "unsteady", "drifting"), record.error
+    assert ahead.environment.software == new.environment.software
+    assert ahead.environment.state.keys() == new.environment.state.keys()
+    assert set(ahead.details) == set(new.details)
+    assert [metric.name for metric in ahead.metrics] == [metric.name for metric in new.metrics]
