@@ -3,7 +3,7 @@
     python benchmarks/report_size.py [--browser /usr/bin/chromium]
 
 Prints seconds and ratios to the budgets: ten records within the time of `python -c "import torch"`, ten thousand within
-20 s, and a page that opens within 3 s. Opening is measured if playwright and a Chromium are installed.
+20 s, and pages that open within 2 s and 3 s. Opening is measured if playwright and a Chromium are installed.
 """
 
 import argparse
