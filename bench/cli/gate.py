@@ -264,15 +264,26 @@ def history(
     atom: Annotated[
         Path | None, typer.Option("--atom", metavar="FILE", help="Also write an Atom feed of the regressions.")
     ] = None,
+    repository: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL",
+            help="Web address of the repository that commits link to; by default of git's remote origin, if that is "
+            "on GitHub or GitLab.",
+        ),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Show a metric over commits, and the first commit of every new level."""
     from bench.comparison.baselines import current_branch, history_files
     from bench.comparison.history import history_of
+    from bench.core.repository import given_repository, remote_repository
+    from bench.core.units import plural
     from bench.store import read_records
 
     files = given or history_files(current_branch(folder) if branch is None else branch, root=folder)
     pages = [file for file in (html, atom) if _page_file(file) is not None]
+    linked = None if repository is None else given_repository(repository)
     found = history_of(read_records(files), metric, case, repository=folder, former=former or [])
     facts = {**asdict(found), "case": found.case.title, "id": found.case.id}
     if as_json:
@@ -283,9 +294,12 @@ def history(
     if pages:
         from bench.reporting.history_page import write_history_page, write_regression_feed
 
-        for file, write in ((html, write_history_page), (atom, write_regression_feed)):
-            if file is not None:
-                write(file, facts)
+        linked = linked or remote_repository(folder)
+        if html is not None:
+            notes = [f"{plural(runs, 'run')}: {why}" for runs, why in _left_out(found) if runs]
+            write_history_page(html, facts, repository=linked, notes=notes)
+        if atom is not None:
+            write_regression_feed(atom, facts, repository=linked)
 
 
 def _show_baselines(found: "list[Baseline]") -> None:

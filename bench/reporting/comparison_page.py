@@ -43,7 +43,8 @@ detectable change.{% if left_out %} {{ left_out }} more are in the table.{% endi
 {% endif %}
 """
 FOREST = """
-<svg class="forest" viewBox="0 0 {{ width }} {{ height }}" role="img" aria-label="Changes from base to head">
+<svg class="forest" data-explained viewBox="0 0 {{ width }} {{ height }}" role="img" \
+aria-label="Changes from base to head">
 <line x1="{{ zero }}" x2="{{ zero }}" y1="0" y2="{{ height - 22 }}"></line>
 {% for bar in bars %}
 <g><title>{{ bar.text }}</title>

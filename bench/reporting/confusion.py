@@ -9,7 +9,7 @@ from bench.core.errors import InputError
 from bench.core.spreadsheet import csv_text
 from bench.core.units import DASH, plural
 from bench.reporting.contact_sheet import cell_name, error_cells
-from bench.reporting.rendering import render
+from bench.reporting.rendering import link_list, render
 from bench.reporting.table import ColumnHead, Table, TableCell, TableRow
 
 if TYPE_CHECKING:
@@ -23,14 +23,18 @@ TEMPLATE = """
 the others.</p>
 {% if squares %}
 <figure class="chart">
-<svg class="confusion" viewBox="0 0 {{ side }} {{ side }}" role="{{ "group" if is_linked else "img" }}" \
+<svg class="confusion" data-explained viewBox="0 0 {{ side }} {{ side }}" role="{{ "group" if is_linked else "img" }}" \
 aria-label="Confusion matrix of {{ classes }}">
 <rect class="frame" x="0" y="0" width="{{ side }}" height="{{ side }}"></rect>
 {% for square in squares %}
-{% if square.href %}<a href="{{ square.href }}" aria-label="{{ square.text }}">{% endif %}
+{% if square.href %}
+<a href="{{ square.href }}" aria-label="{{ square.text }}" data-links="{{ square.links }}">\
+<title>{{ square.text }}</title>
+{% else %}
+<g><title>{{ square.text }}</title>
+{% endif %}
 <rect x="{{ square.x }}" y="{{ square.y }}" width="{{ width }}" height="{{ width }}" \
-fill-opacity="{{ square.share }}"><title>{{ square.text }}</title></rect>
-{% if square.href %}</a>{% endif %}
+fill-opacity="{{ square.share }}"></rect>{{ "</a>" | safe if square.href else "</g>" | safe }}
 {% endfor %}
 </svg>
 <figcaption>Rows are true classes, columns predicted ones, in the order of the table; the darker, the larger the share
@@ -115,6 +119,7 @@ def _squares(
             "share": f"{count / sum(counts):.3f}",
             "text": f"{names[row]} as {names[column]}: {count} of {sum(counts)}",
             "href": sheets.get((row, column), ""),
+            "links": link_list([(sheets.get((row, column), ""), "Frames of these errors")]),
         }
         for row, counts in enumerate(matrix)
         for column, count in enumerate(counts)

@@ -33,7 +33,8 @@ SUMMARY = """
 {% endif %}
 {% if bars %}
 <figure class="chart">
-<svg class="forest" viewBox="0 0 {{ width }} {{ height }}" role="img" aria-label="Gain of each candidate">
+<svg class="forest" data-explained viewBox="0 0 {{ width }} {{ height }}" role="img" \
+aria-label="Gain of each candidate">
 <line x1="{{ zero }}" x2="{{ zero }}" y1="0" y2="{{ height - 22 }}"></line>
 {% for bar in bars %}
 <g><title>{{ bar.text }}</title>

@@ -12,6 +12,8 @@ from bench.reporting.board import Board, Column
 from bench.reporting.case_results import MetricSummary
 from bench.reporting.metric_text import axis_name, listed, metric_name
 
+MOST_RANGES = 3  # of metrics, in one sentence
+
 
 def ablation_findings(ablation: Ablation) -> list[str]:
     """One sentence for each level that was compared with the baseline in the goal, the clearest effect first."""
@@ -27,9 +29,63 @@ def leader_findings(board: Board) -> list[str]:
     """The leaders in accuracy and speed, with those whose intervals overlap; a description if there is one row."""
     if len(board.rows) == 1:
         return [_description_of_single_row(board)]
+    return [sentence for column in _ranking_columns(board) for sentence in _leaders(board, column)]
+
+
+def ranking_gaps(board: Board) -> list[str]:
+    """Why the rows are not ranked: as a whole, or in each accuracy and speed that has no leader on any machine."""
+    if not board.rows:
+        return ["There is no ranking, because no case has a result."]
+    if len(board.rows) == 1:
+        return ["There is no ranking, because this is the only row."]
+    if not (columns := _ranking_columns(board)):
+        return [_without_accuracy_and_speed(board)]
+    return [
+        f"{_capitalised(_in_sentence(column, board.headlines))} has no ranking: {_gap(board, column)}."
+        for column in columns
+        if not board.best(column)
+    ]
+
+
+def _ranking_columns(board: Board) -> list[Column]:
     accuracies = [c for c in board.headlines if c.metric == "accuracy.top1"]
-    speeds = [c for c in board.headlines if c.metric in ("throughput.clips_per_s", "latency.p50_ms")]
-    return [sentence for column in [*accuracies, *speeds] for sentence in _leaders(board, column)]
+    return accuracies + [c for c in board.headlines if c.metric in ("throughput.clips_per_s", "latency.p50_ms")]
+
+
+def _gap(board: Board, column: Column) -> str:
+    """Why no row leads in a column that some row knows."""
+    known = [row for row in board.rows if (s := row.summaries.get(column)) and s.value is not None]
+    groups = board.contenders(column)
+    ranked = sum(map(len, groups.values()))
+    if len(known) == 1:
+        return f"only {board.label(known[0], [column])} has a value"
+    if ranked < 2 <= len(known):
+        doubts = listed(dict.fromkeys(doubt for row in known for doubt in row.summaries[column].doubts))
+        few = "none" if not ranked else "only one"
+        return f"of {len(known)} values {few} may be ranked ({doubts or 'the others are incomplete'})"
+    if all(len(rows) == 1 for rows in groups.values()):
+        return f"each of the {len(groups)} machines has only one value that may be ranked"
+    if len(groups) == 1:
+        return f"all {ranked} values are equal"
+    return "no machine has two different values"
+
+
+def _without_accuracy_and_speed(board: Board) -> str:
+    """What was measured instead, from the least to the most: `MACs 1.20 G (a) to 3.40 G (b)`."""
+    ranges = []
+    for column in board.headlines[:MOST_RANGES]:
+        known = [(s.value, row) for row in board.rows if (s := row.summaries.get(column)) and s.value is not None]
+        (low, lowest), (high, highest) = (pick(known, key=lambda each: each[0]) for pick in (min, max))
+        name, scale = _name_in_sentence(column), choose_scale([low, high], column.unit)
+        texts = [f"{scale.text(value)} {scale.unit_after(name)}".strip() for value in (low, high)]
+        names = [board.label(row, [column]) for row in (lowest, highest)]
+        ranges.append(
+            f"{name} {texts[0]} everywhere"
+            if low == high
+            else f"{name} {texts[0]} ({names[0]}) to {texts[1]} ({names[1]})"
+        )
+    measured = f" Measured were {listed(ranges)}." if ranges else ""
+    return f"There is no ranking, because neither an accuracy nor a speed was measured.{measured}"
 
 
 def chance_findings(board: Board) -> list[str]:

@@ -5,9 +5,10 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
+from bench.core.repository import Repository
 from bench.core.schema import digest
 from bench.core.units import MINUS, choose_scale, format_value, plural
-from bench.reporting.rendering import DrawnSection, harmless, render
+from bench.reporting.rendering import DrawnSection, harmless, link_list, render
 from bench.reporting.site import write_single_page
 from bench.reporting.table import ColumnHead, Table, TableCell, TableRow
 
@@ -15,7 +16,7 @@ WIDTH, HEIGHT, LEFT, BOTTOM = 860.0, 300.0, 70.0, 26.0
 ATOM = "http://www.w3.org/2005/Atom"
 TEMPLATE = """
 <figure class="chart">
-<svg class="history" viewBox="0 0 {{ width }} {{ height }}" role="group" aria-label="{{ alt }}">
+<svg class="history" data-explained viewBox="0 0 {{ width }} {{ height }}" role="group" aria-label="{{ alt }}">
 {% for y, text in ticks %}
 <line class="rule" x1="{{ left }}" x2="{{ width }}" y1="{{ y }}" y2="{{ y }}"></line>
 <text x="{{ left - 6 }}" y="{{ y + 4 }}" text-anchor="end">{{ text }}</text>
@@ -24,7 +25,7 @@ TEMPLATE = """
 <line class="level" x1="{{ level.x }}" x2="{{ level.end }}" y1="{{ level.y }}" y2="{{ level.y }}"></line>
 {% endfor %}
 {% for point in points %}
-<a href="#{{ point.row }}"><title>{{ point.text }}</title>
+<a href="#{{ point.row }}" data-links="{{ point.links }}"><title>{{ point.text }}</title>
 <circle class="{{ point.kind }}" cx="{{ point.x }}" cy="{{ point.y }}" r="{{ 6 if point.kind != 'even' else 4 }}">\
 </circle></a>
 {% endfor %}
@@ -33,17 +34,23 @@ TEMPLATE = """
 </figure>
 {% for change in changes %}
 <p class="loud"><strong>{{ change.verdict | capitalize }} from \
-<a href="#{{ change.row }}"><code>{{ change.commit }}</code></a> on.</strong> {{ change.text }}</p>
+<a href="#{{ change.row }}"><code>{{ change.commit }}</code></a> on.</strong> {{ change.text }} {% if change.page %}
+<a href="{{ change.page }}">What changed between the two</a>.{% endif %}</p>
 {% endfor %}
 """
 
 
-def write_history_page(file: Path, history: Mapping[str, Any], *, notes: Sequence[str] = ()) -> Path:
-    """Write a page of `history` (as `vbench history --json` prints it) and return its path."""
+def write_history_page(
+    file: Path, history: Mapping[str, Any], *, repository: Repository | None = None, notes: Sequence[str] = ()
+) -> Path:
+    """Write a page of `history` (as `vbench history --json` prints it) and return its path.
+
+    Commits lead to their pages in the `repository`, if one is given.
+    """
     title = f"{history['metric']} of {history['case']}"
     sections = [
-        DrawnSection(name="chart", title="Over commits", html=_chart(history)),
-        DrawnSection(name="commits", title="Commits", html=_table(history).html()),
+        DrawnSection(name="chart", title="Over commits", html=_chart(history, repository)),
+        DrawnSection(name="commits", title="Commits", html=_table(history, repository).html()),
     ]
     if notes:
         lines = render("<ul>{% for note in notes %}<li>{{ note }}</li>{% endfor %}</ul>", notes=notes)
@@ -51,8 +58,11 @@ def write_history_page(file: Path, history: Mapping[str, Any], *, notes: Sequenc
     return write_single_page(file, sections, title=title, description="")
 
 
-def write_regression_feed(file: Path, history: Mapping[str, Any]) -> Path:
-    """Write an Atom feed with one entry per commit from which on the metric is worse; returns its path."""
+def write_regression_feed(file: Path, history: Mapping[str, Any], *, repository: Repository | None = None) -> Path:
+    """Write an Atom feed with one entry per commit from which on the metric is worse; returns its path.
+
+    Entries link to the pages of their commits in the `repository`, if one is given.
+    """
     name = harmless(f"{history['metric']} of {history['case']}")
     regressions = [change for change in history["changes"] if change["verdict"] == "worse"]
     newest = max((commit["started_at"] for commit in history["commits"]), default="1970-01-01T00:00:00+00:00")
@@ -67,6 +77,8 @@ def write_regression_feed(file: Path, history: Mapping[str, Any]) -> Path:
         _add(entry, "title", f"{name} is worse from {harmless(commit[:10])} on")
         _add(entry, "id", f"urn:vbench:{digest(name)}:{digest(commit)}")
         _add(entry, "updated", change["first"]["started_at"])
+        if page := _commit_page(repository, commit):
+            ElementTree.SubElement(entry, "link", rel="alternate", href=page)
         _add(entry, "content", harmless(_change_text(change, history["unit"])))
     file.write_text(ElementTree.tostring(feed, encoding="unicode", xml_declaration=True) + "\n", encoding="utf-8")
     return file
@@ -76,7 +88,12 @@ def _add(parent: ElementTree.Element, tag: str, text: str) -> None:
     ElementTree.SubElement(parent, tag).text = text
 
 
-def _chart(history: Mapping[str, Any]) -> Any:
+def _commit_page(repository: Repository | None, commit: str) -> str:
+    """The address of the page of a commit; empty if there is none."""
+    return repository.commit_page(commit) if repository else ""
+
+
+def _chart(history: Mapping[str, Any], repository: Repository | None) -> Any:
     commits, unit = history["commits"], history["unit"]
     values: list[float] = [commit["value"] for commit in commits]
     low, high = min(values), max(values)
@@ -97,6 +114,12 @@ def _chart(history: Mapping[str, Any]) -> Any:
             "x": x_of(number),
             "y": y_of(commit["value"]),
             "row": _row_id(number),
+            "links": link_list(
+                [
+                    (f"#{_row_id(number)}", "Row of the table"),
+                    (_commit_page(repository, commit["commit"]), "Its commit"),
+                ]
+            ),
             "kind": firsts.get(commit["commit"], {}).get("verdict", "even"),
             "text": f"{commit['commit'][:10]}: {format_value(commit['value'], unit)}",
         }
@@ -109,6 +132,9 @@ def _chart(history: Mapping[str, Any]) -> Any:
             "commit": change["first"]["commit"][:10],
             "row": _row_id(places[change["first"]["commit"]]),
             "text": _change_text(change, unit),
+            "page": repository.changes_page(change["last_before"]["commit"], change["first"]["commit"])
+            if repository
+            else "",
         }
         for change in history["changes"]
     ]
@@ -147,7 +173,7 @@ def _change_text(change: Mapping[str, Any], unit: str) -> str:
     return f"{before} before, {after} after{share}; the last commit before is {change['last_before']['commit'][:10]}."
 
 
-def _table(history: Mapping[str, Any]) -> Table:
+def _table(history: Mapping[str, Any], repository: Repository | None) -> Table:
     verdicts = {change["first"]["commit"]: change["verdict"] for change in history["changes"]}
     heads = (
         ColumnHead(name="Commit"),
@@ -159,7 +185,7 @@ def _table(history: Mapping[str, Any]) -> Table:
     rows = tuple(
         TableRow(
             cells=(
-                TableCell(text=commit["commit"]),
+                TableCell(text=commit["commit"], href=_commit_page(repository, commit["commit"])),
                 TableCell(text=commit["started_at"]),
                 TableCell(text=format_value(commit["value"], history["unit"]), sort=commit["value"]),
                 TableCell(text=str(commit["runs"]), sort=commit["runs"]),

@@ -35,7 +35,7 @@ EXPLAINED = """
 <h3>In space: what hiding one place of the stretch costs</h3>
 <div class="strip">
 {% for cell in cells %}<div class="cell"><img src="{{ cell.plain }}" alt="">
-<svg viewBox="0 0 {{ cell.columns }} {{ cell.rows }}" preserveAspectRatio="none" role="img"
+<svg data-explained viewBox="0 0 {{ cell.columns }} {{ cell.rows }}" preserveAspectRatio="none" role="img"
 aria-label="places that matter in frame {{ cell.number }}">
 {% for place in cell.places %}<rect x="{{ place.x }}" y="{{ place.y }}" width="1" height="1" fill="{{ place.colour }}"
 fill-opacity="{{ place.opacity }}"><title>{{ place.text }}</title></rect>

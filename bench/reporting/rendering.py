@@ -1,8 +1,9 @@
 """Fills HTML templates, which are files or texts in a section. All values are escaped; see `harmless`."""
 
 import html
+import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cache, lru_cache
 from pathlib import Path
@@ -50,6 +51,11 @@ def harmless(text: str) -> str:
 def safe(text: str) -> str:
     """`text` as HTML: harmless and escaped, for attributes in double quotes too."""
     return html.escape(harmless(text))
+
+
+def link_list(links: Iterable[tuple[str, str]]) -> str:
+    """The `data-links` of a shape of a drawing, which its popover shows: addresses and texts; those without one go."""
+    return json.dumps([(address, harmless(text)) for address, text in links if address])
 
 
 def _finalize(value: Any) -> Any:

@@ -44,7 +44,8 @@ def treemap(amounts: Mapping[str, float], *, alt: str) -> "Markup":
 
     tiles = "\n".join(map(_tile_svg, tiles_of(amounts)))
     return Markup(
-        f'<svg class="treemap" viewBox="0 0 {WIDTH:g} {HEIGHT:g}" role="img" aria-label="{safe(alt)}">\n{tiles}\n</svg>'
+        f'<svg class="treemap" data-explained viewBox="0 0 {WIDTH:g} {HEIGHT:g}" role="img" aria-label="{safe(alt)}">'
+        f"\n{tiles}\n</svg>"
     )
 
 

@@ -1,10 +1,12 @@
 """Who leads, in words."""
 
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
-from bench.reporting.findings import chance_findings, leader_findings
+from bench.core.schema import Record
+from bench.reporting.findings import chance_findings, leader_findings, ranking_gaps
 from bench.reporting.results import collect
 
 
@@ -69,3 +71,49 @@ def test_chance_is_that_of_the_fewest_classes_and_needs_an_interval(make: Simple
     assert chance_findings(collect([make.accuracy("a", top1=1.0, dataset="mine")]).board) == []
     metric = make.metric("accuracy.top1", 1.0, "%")
     assert chance_findings(collect([make.record("a", metric, dataset="motions", seed=0)]).board) == []
+
+
+def latency(make: SimpleNamespace, model: str, ms: float, **rest: Any) -> Record:
+    return make.record(model, make.metric("latency.p50_ms", ms, "ms"), batch=1, **rest)
+
+
+def gaps(*records: Record) -> list[str]:
+    return ranking_gaps(collect(records).board)
+
+
+def test_a_ranking_has_no_gap(make: SimpleNamespace) -> None:
+    assert gaps(latency(make, "a", 1), latency(make, "b", 2)) == []
+
+
+def test_without_a_result_or_with_one_row_the_reason_is_given(make: SimpleNamespace) -> None:
+    failure = make.record("a", status="oom", batch=1)
+    assert gaps(failure) == ["There is no ranking, because no case has a result."]
+    assert gaps(latency(make, "a", 1), failure) == ["There is no ranking, because this is the only row."]
+
+
+def test_counts_alone_are_told_from_the_least_to_the_most(make: SimpleNamespace) -> None:
+    assert gaps(
+        *(make.counts(name, params=p, macs=5_000_000) for name, p in (("a", 2_000), ("b", 1_000), ("c", 3_000)))
+    ) == [
+        "There is no ranking, because neither an accuracy nor a speed was measured. "
+        "Measured were parameters 1.00 k (b) to 3.00 k (c) and MACs 5.00 M everywhere."
+    ]
+
+
+def test_each_speed_without_a_leader_has_its_reason(make: SimpleNamespace) -> None:
+    start = "Latency has no ranking: "
+    count = make.counts("other")
+    assert gaps(latency(make, "a", 1), count) == [f"{start}only a has a value."]
+    unsteady = [latency(make, name, 1, status="unsteady") for name in "ab"]
+    assert gaps(*unsteady) == [f"{start}of 2 values none may be ranked (unsteady)."]
+    assert gaps(unsteady[0], latency(make, "b", 2)) == [f"{start}of 2 values only one may be ranked (unsteady)."]
+    on_two = [latency(make, "a", 1), latency(make, "b", 2, environment=make.gpu_host)]
+    assert gaps(*on_two) == [f"{start}each of the 2 machines has only one value that may be ranked."]
+    assert gaps(latency(make, "a", 1), latency(make, "b", 1)) == [f"{start}all 2 values are equal."]
+    equal = [latency(make, name, 1, environment=make.gpu_host) for name in "bc"]
+    assert gaps(latency(make, "a", 1), *equal) == [f"{start}no machine has two different values."]
+
+
+def test_the_first_page_says_why_nothing_is_ranked(make: SimpleNamespace) -> None:
+    page = make.page(make.report(collect([make.record("a", status="oom", batch=1)])))
+    assert "There is no ranking, because no case has a result." in page.text

@@ -6,8 +6,10 @@ from types import SimpleNamespace
 from typing import Any
 from xml.etree import ElementTree
 
+from bench.core.repository import Repository
 from bench.reporting.history_page import write_history_page, write_regression_feed
 
+REPOSITORY = Repository(address="https://github.com/owner/name")
 ATOM = "{http://www.w3.org/2005/Atom}"
 
 
@@ -44,6 +46,28 @@ def test_points_lead_to_the_rows_of_their_commits(make: SimpleNamespace, tmp_pat
     for number in range(1, 7):
         assert f'href="#commit-{number}"' in html
         assert f'<tr id="commit-{number}">' in html
+
+
+def test_commits_and_steps_lead_to_the_repository_if_there_is_one(tmp_path: Path) -> None:
+    facts = history()
+    facts["commits"][0]["commit"] = "<b>"
+    html = write_history_page(tmp_path / "h.html", facts, repository=REPOSITORY).read_text(encoding="utf-8")
+    place = "https://github.com/owner/name"
+    assert f'<th scope="row"><a href="{place}/commit/{"2" * 40}">{"2" * 40}</a></th>' in html
+    assert f'<a href="{place}/compare/{"4" * 40}...{"5" * 40}">What changed between the two</a>' in html
+    assert html.count(f'"{place}/commit/') == 5, "what is no hash has no page"
+    feed = ElementTree.parse(write_regression_feed(tmp_path / "f.xml", facts, repository=REPOSITORY)).getroot()
+    (link,) = feed.findall(f"{ATOM}entry/{ATOM}link")
+    assert link.attrib == {"rel": "alternate", "href": f"{place}/commit/{'5' * 40}"}
+    plain = write_history_page(tmp_path / "h.html", facts).read_text(encoding="utf-8")
+    assert "https://" not in plain
+    assert ElementTree.parse(write_regression_feed(tmp_path / "f.xml", facts)).find(f".//{ATOM}link") is None
+
+
+def test_the_page_says_which_runs_are_left_out(make: SimpleNamespace, tmp_path: Path) -> None:
+    html = write_history_page(tmp_path / "h.html", history(), notes=["2 runs: <unlike>"]).read_text(encoding="utf-8")
+    assert "Left out" in make.page(html).text
+    assert "2 runs: <unlike>" in make.page(html).text
 
 
 def test_a_feed_has_one_entry_per_regression(tmp_path: Path) -> None:

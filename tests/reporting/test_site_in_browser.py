@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from bench.core.repository import Repository
 from bench.data.encode import HISTORY_FREE, write_mp4
 from bench.reporting.comparison_page import write_comparison_page
 from bench.reporting.history_page import write_history_page
@@ -230,11 +231,55 @@ def test_a_cell_of_the_confusion_matrix_leads_to_drawn_frames(chromium: Any, pre
     with Visit(chromium, predicted_site / "models" / "fair.html") as visit:
         visit.page.locator("svg.confusion a").first.focus()
         visit.page.keyboard.press("Enter")
+        assert f"b as {HOSTILE}: 6 of 12" in visit.page.locator(".popover").inner_text()
+        visit.page.keyboard.press("Enter")  # the link has the focus
         visit.page.wait_for_url("**/errors/fair.html#*")
         assert visit.page.locator("section:target h2").inner_text() == f"b taken for {HOSTILE}"
         frame = visit.page.locator("section:target img").first
         frame.scroll_into_view_if_needed()
         visit.page.wait_for_function("() => document.querySelector('section:target img').naturalWidth > 0")
+        assert visit.messages == []
+
+
+def test_the_shapes_of_a_drawing_are_explained_by_keyboard_and_touch(chromium: Any, site: Path) -> None:
+    with Visit(chromium, site / "models" / "by_module.html", has_touch=True) as visit:
+        shapes, popover = visit.page.locator("svg.treemap:visible [role=button]"), visit.page.locator(".popover")
+        assert visit.page.locator("svg title").count() == 0
+        assert shapes.evaluate_all("each => each.map((shape) => shape.tabIndex)") == [0, -1]
+        shapes.first.focus()
+        visit.page.keyboard.press("ArrowRight")
+        assert shapes.nth(1).evaluate("shape => shape === document.activeElement")
+        assert shapes.evaluate_all("each => each.map((shape) => shape.tabIndex)") == [-1, 0]
+        visit.page.keyboard.press("ArrowRight")  # nothing is further to the right
+        visit.page.keyboard.press("Enter")
+        assert "stem: 1 (33.3 %)" in popover.inner_text()
+        visit.page.keyboard.press("Escape")
+        assert popover.is_hidden()
+        assert shapes.nth(1).evaluate("shape => shape === document.activeElement")
+        visit.page.keyboard.press("Home")
+        visit.page.keyboard.press(" ")
+        assert "head: 2 (66.7 %)" in popover.inner_text()
+        visit.page.keyboard.press("Escape")
+        shapes.nth(1).tap()
+        assert "stem: 1 (33.3 %)" in popover.inner_text()
+        assert visit.messages == []
+
+
+def test_a_point_of_a_history_leads_to_its_row_and_its_commit(chromium: Any, tmp_path: Path) -> None:
+    commits = [{"commit": f"{i}" * 40, "started_at": "2025-03-01", "value": 10.0 + i, "runs": 5} for i in range(3)]
+    facts = {"metric": "latency.p50_ms", "case": "c3d", "unit": "ms", "commits": commits, "changes": []}
+    repository = Repository(address="https://github.com/owner/name")
+    file = write_history_page(tmp_path / "history.html", facts, repository=repository)
+    with Visit(chromium, file) as visit:
+        visit.page.locator("svg.history a").first.focus()
+        visit.page.keyboard.press("ArrowRight")
+        visit.page.keyboard.press("Enter")
+        popover = visit.page.locator(".popover")
+        assert "1111111111: 11 ms" in popover.inner_text()
+        address = popover.get_by_role("link", name="Its commit").get_attribute("href")
+        assert address == f"https://github.com/owner/name/commit/{'1' * 40}"
+        popover.get_by_role("link", name="Row of the table").click()
+        assert visit.page.url.endswith("#commit-2")
         assert visit.messages == []
 
 

@@ -7,7 +7,7 @@ from bench.core.doubts import record_doubts
 from bench.core.registry import register_section
 from bench.core.units import plural
 from bench.reporting.board import Board
-from bench.reporting.findings import ablation_findings, chance_findings, leader_findings
+from bench.reporting.findings import ablation_findings, chance_findings, leader_findings, ranking_gaps
 from bench.reporting.metric_text import STATUSES, listed, value_text
 from bench.reporting.rendering import render
 from bench.reporting.results import Progress, Results
@@ -59,6 +59,7 @@ MOST_OF_ONE = 2
 def summarise(results: Results) -> str | None:
     """Counts, machines, dates, and the findings that the other sections show in full."""
     ablations, leaders = [ablation_findings(a) for a in results.ablations], leader_findings(results.board)
+    leaders += ranking_gaps(results.board)
     first = [finding for findings in ablations for finding in findings[:MOST_OF_ONE]][:MOST_OF_ABLATIONS]
     by_chance = chance_findings(results.board)
     findings = [*by_chance, *first, *leaders][:MOST_FINDINGS]
