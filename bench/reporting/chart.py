@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -61,6 +61,18 @@ class Chart:
 def axis(title: str = "", **settings: Any) -> dict[str, Any]:
     """An axis in the project's style, with this title."""
     return merged(AXIS, {"title": {"text": escaped(title)}, **settings})
+
+
+def log_axis(title: str, values: Iterable[float]) -> dict[str, Any]:
+    """A logarithmic axis with a full number at each tick.
+
+    plotly writes only the first digit of what is between powers of ten, which reads as 2 where 20 is meant.
+    """
+    known = [value for value in values if value > 0 and math.isfinite(value)]
+    low, high = math.log10(min(known, default=1.0)), math.log10(max(known, default=10.0))
+    digits = (1, 2, 5) if high - low < 3 else (1,)
+    ticks = [digit * 10.0**power for power in range(math.floor(low) - 1, math.ceil(high) + 1) for digit in digits]
+    return axis(title, type="log", tickmode="array", tickvals=ticks, ticktext=[f"{tick:.12g}" for tick in ticks])
 
 
 def error_bars(middles: Sequence[float], lows: Sequence[float], highs: Sequence[float], **look: Any) -> dict[str, Any]:

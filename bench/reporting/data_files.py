@@ -6,7 +6,7 @@ A file `data/NAME.js` is exactly `vbench_data["NAME"] = <JSON>;`. docs/site-data
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from bench.core.control_characters import CONTROL
@@ -14,11 +14,11 @@ from bench.core.schema import Metric, Record
 from bench.core.units import Scale
 from bench.reporting.board import BoardRow, Column, group_of
 from bench.reporting.case_results import CaseResult, MetricSummary
-from bench.reporting.metric_table import scale_of_column
+from bench.reporting.metric_table import failure_text, scale_of_column
 from bench.reporting.metric_text import axis_name, metric_meaning
 from bench.reporting.rendering import RIGHT_TO_LEFT, harmless
 from bench.reporting.results import Results
-from bench.reporting.sections.leaderboard import rows_in_order
+from bench.reporting.sections.leaderboard import ranked_by, rows_in_order
 
 SCHEMA = 1
 # What `harmless` would change in a text of JSON: control characters, escaped or not, and letters from right to left.
@@ -62,15 +62,16 @@ def board_data(results: Results) -> dict[str, Any]:
                 band = bands[column].get(number)
                 cells[str(place)] = {**cell, **({"best": True} if is_best else {}), **({"rank": band} if band else {})}
             elif (failure := results.failed_cells.get((number, column))) is not None:
-                cells[str(place)] = {"failure": failure.status, "page": results.case_page_of(failure)}
+                cells[str(place)] = _failed_cell(results, failure)
         rows.append({**_row(results, row), "cells": cells})
     return {
         "schema": SCHEMA,
         "factors": [{"name": name, "title": axis_name(name)} for name in board.varying],
         "machines": [{"letter": machine.letter, "name": machine.name} for machine in results.machines],
         "columns": [_column(column, scales[column], is_headline=column in board.headlines) for column in columns],
+        "ranked_by": None if (order := ranked_by(board.headlines)) is None else columns.index(order),
         "explanations": list(explanations),
-        "rows": [*rows, *(_failed_row(results, case) for case in results.failed_cases)],
+        "rows": [*rows, *(_failed_row(results, case, columns) for case in results.failed_cases)],
     }
 
 
@@ -117,8 +118,12 @@ def _row(results: Results, row: BoardRow) -> dict[str, Any]:
     }
 
 
-def _failed_row(results: Results, case: CaseResult) -> dict[str, Any]:
-    """A row of a case without any result: no cells, and the status of its latest record as `failure`."""
+def _failed_cell(results: Results, failure: Record) -> dict[str, Any]:
+    return {"failure": failure.status, "text": failure_text(failure), "page": results.case_page_of(failure)}
+
+
+def _failed_row(results: Results, case: CaseResult, columns: Sequence[Column]) -> dict[str, Any]:
+    """A row of a case without any result: the status of its latest record, also in the cells that it should fill."""
     point = case.case.point
     axes = {k: v for k, v in point.named().items() if k not in ("model", *point.args)}
     axes["suite"] = case.case.suite
@@ -129,10 +134,14 @@ def _failed_row(results: Results, case: CaseResult) -> dict[str, Any]:
         "args": results.board.args_text(point.model, point.args),
         "label": case.case.title,
         "factors": axes,
-        "machine": "",
+        "machine": results.letter_of(failure),
         "page": results.case_page_of(failure),
-        "failure": failure.status,
-        "cells": {},
+        "failure": failure_text(failure),
+        "cells": {
+            str(place): _failed_cell(results, failure)
+            for place, column in enumerate(columns)
+            if column.metric.partition(".")[0] in case.case.measures and column.protocol == case.protocol
+        },
     }
 
 

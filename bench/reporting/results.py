@@ -48,8 +48,8 @@ class SuiteFacts:
 class Progress:
     """How much of one suite is done. `cases` and `runs` are the planned numbers, None if no plan was stored.
 
-    A case is done if all its planned runs have a good record. `unplanned` are recorded cases that the suite does not
-    contain any more.
+    A case is done if all its planned runs have a good record. `failed` are planned cases that are not done and whose
+    latest record of some run has no result; `unplanned` are recorded cases that the suite does not contain any more.
     """
 
     suite: str
@@ -58,6 +58,7 @@ class Progress:
     cases: int | None
     runs_done: int
     runs: int | None
+    failed: int
     unplanned: int
 
     @property
@@ -66,10 +67,12 @@ class Progress:
 
     @property
     def text(self) -> str:
-        """`1 of 2 cases done`."""
+        """`37 of 52 cases done, 3 failed`."""
+        failed = f", {self.failed} failed" if self.failed else ""
         if self.cases is None:
-            return f"{self.done} of {plural(self.recorded, 'recorded case')} done, number of planned cases not stored"
-        return f"{self.done} of {plural(self.cases, 'case')} done"
+            what = plural(self.recorded, "recorded case")
+            return f"{self.done} of {what} done{failed}, number of planned cases not stored"
+        return f"{self.done} of {plural(self.cases, 'case')} done{failed}"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -97,19 +100,22 @@ class Results:
 
     def _progress_of(self, suite: SuiteFacts) -> Progress:
         good: dict[str, int] = defaultdict(int)  # the most runs on one machine, because each machine runs all of them
-        recorded = set()
+        recorded, failed = set(), set()
         for case in self._cases_of(suite.name):
             recorded.add(case.id)
+            failed.update([case.id] if case.failures else [])
             good[case.id] = max(good[case.id], len(case.runs))
         planned = suite.planned
         wanted = dict.fromkeys(recorded, 1) if planned is None else planned
+        done = {case for case, runs in wanted.items() if good[case] >= runs > 0}
         return Progress(
             suite=suite.name,
-            done=sum(good[case] >= runs > 0 for case, runs in wanted.items()),
+            done=len(done),
             recorded=len(recorded),
             cases=None if planned is None else len(planned),
             runs_done=sum(min(good[case], runs) for case, runs in wanted.items()),
             runs=None if planned is None else sum(planned.values()),
+            failed=len(failed & set(wanted) - done),
             unplanned=len(recorded - set(wanted)),
         )
 

@@ -44,7 +44,7 @@ PAGES = {
     "ledger": "Published results",
     "protocols": "Protocols",
     "machines": "Machines",
-    "failures": "Failures",
+    "failures": "Failures and warnings",
     "method": "Method",
 }
 # Scripts and style sheets of `data-module="NAME"` elements, below `assets`; every page has report.js and report.css.

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.reporting.chart import Chart, as_script, axis, escaped, merged, tick_labels
+from bench.reporting.chart import Chart, as_script, axis, escaped, log_axis, merged, tick_labels
 from bench.reporting.results import collect
 
 
@@ -69,6 +69,17 @@ def test_long_names_on_an_axis_are_cut_and_stay_unique() -> None:
 def test_no_two_places_of_an_axis_have_one_name(names: list[str]) -> None:
     labels = tick_labels(names, longest=5)
     assert len(set(labels)) == len(labels) == len(names)
+
+
+def test_ticks_of_a_logarithmic_axis_are_full_numbers() -> None:
+    found = log_axis("x", [3.0, 60.0, math.nan])
+    shown = [text for tick, text in zip(found["tickvals"], found["ticktext"], strict=True) if 3 <= tick <= 60]
+    assert shown == ["5", "10", "20", "50"]
+    wide = log_axis("x", [0.01, 1000.0])
+    assert [text for tick, text in zip(wide["tickvals"], wide["ticktext"], strict=True) if 0.01 <= tick <= 1000] == [
+        "0.01", "0.1", "1", "10", "100", "1000"
+    ]  # fmt: skip
+    assert log_axis("x", [])["type"] == "log"
 
 
 @pytest.mark.parametrize("over", [{"a": {"b": 2}}])

@@ -70,15 +70,36 @@ def test_a_failed_measure_is_a_cell_of_the_row_of_its_model(make: SimpleNamespac
     failed = make.record("a", status="oom", measures={"latency": {}}, precision="fp32")
     data = board_data(collect([make.counts("a"), make.counts("b"), make.timing("b"), failed]))
     latency = next(str(i) for i, column in enumerate(data["columns"]) if column["metric"] == "latency.p50_ms")
-    rows = {row["model"]: row for row in data["rows"]}
+    rows = {row["model"]: row for row in data["rows"] if "failure" not in row}
     assert rows["a"]["cells"].get(latency) is None, "the row of a is of no precision, the failure is of fp32"
-    failures = [row["model"] for row in data["rows"] if row.get("failure") == "oom"]
+    failures = [row["model"] for row in data["rows"] if row.get("failure") == "out of memory"]
     assert failures == ["a"]
+    (row,) = (row for row in data["rows"] if "failure" in row)
+    assert row["cells"][latency].items() >= {"failure": "oom", "text": "out of memory"}.items()
+    assert row["machine"] == "A"
     trained = make.record("b", status="timeout", measures={"accuracy": {}}, dataset="motions", views="1x1")
     data = board_data(collect([make.counts("b"), make.accuracy("a"), trained]))
     top1 = next(str(i) for i, column in enumerate(data["columns"]) if column["metric"] == "accuracy.top1")
     (cell,) = (row["cells"][top1] for row in data["rows"] if row["model"] == "b")
     assert cell["failure"] == "timeout"
+
+
+def test_a_case_that_failed_at_a_batch_says_so_in_the_cells_it_should_fill(make: SimpleNamespace) -> None:
+    measured = [make.record("a", make.metric("latency.p50_ms", 5.0, "ms"), batch=batch) for batch in (1, 8)]
+    failed = make.record("a", status="oom", measures={"latency": {}}, batch=64)
+    data = board_data(collect([*measured, make.counts("b"), failed]))
+    columns = [column["metric"] for column in data["columns"]]
+    (row,) = (row for row in data["rows"] if row["factors"].get("batch") == 64)
+    assert {columns[int(place)]: cell["text"] for place, cell in row["cells"].items()} == {
+        "latency.p50_ms": "out of memory at batch 64"
+    }
+
+
+def test_the_column_that_orders_the_rows_is_named(make: SimpleNamespace) -> None:
+    data = board_data(collect([make.timing("a"), make.accuracy("a"), make.timing("b")]))
+    assert data["columns"][data["ranked_by"]]["metric"] == "accuracy.top1"
+    undirected = make.metric("custom.size", 1.0, better=None)
+    assert board_data(collect([make.record("a", undirected), make.record("b", undirected)]))["ranked_by"] is None
 
 
 def test_ranks_are_bands_of_what_cannot_be_separated(make: SimpleNamespace) -> None:

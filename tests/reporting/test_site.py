@@ -507,8 +507,9 @@ def test_a_partial_run_names_how_many_cases_are_done_in_title_and_summary(make: 
     (progress,) = results.progress
     assert (progress.done, progress.cases, progress.runs_done, progress.runs) == (1, 4, 3, 8)
     page = make.report(results)
-    assert "<h1>Demo (1 of 4 cases done)</h1>" in page
-    assert "demo: 1 of 4 cases done, 3 of 8 runs; run the suite again to finish it." in page
+    assert "<h1>Demo (1 of 4 cases done, 1 failed)</h1>" in page
+    assert "1 failed, 3 runs" in make.page(page).text
+    assert "demo: 1 of 4 cases done, 1 failed, 3 of 8 runs; run the suite again to finish it." in page
     whole = make.report(collect([done], [{**facts, "planned": {done.case_id: 1}}]))
     assert "not complete" not in whole
     assert "<h1>Demo</h1>" in whole

@@ -283,6 +283,46 @@ def test_a_point_of_a_history_leads_to_its_row_and_its_commit(chromium: Any, tmp
         assert visit.messages == []
 
 
+def test_names_on_the_first_chart_cover_no_point_and_no_other_name(
+    chromium: Any, make: SimpleNamespace, tmp_path: Path
+) -> None:
+    places = [(10, 50), (10.2, 52), (10.4, 54), (12, 60), (14, 70), (14.3, 70.5), (30, 90)]
+    records = [make.timing(f"a_long_name_{i}", ms=ms) for i, (ms, _) in enumerate(places)]
+    records += [make.accuracy(f"a_long_name_{i}", top1=top1, n=10**6) for i, (_, top1) in enumerate(places)]
+    for width in (1440, 390):
+        with Visit(chromium, report(records, out=tmp_path / "site"), viewport={"width": width, "height": 900}) as visit:
+            visit.draw_all()
+            visit.page.locator(".plot-large .textpoint text").first.wait_for()
+            boxes = "nodes => nodes.filter((n) => n.textContent !== '').map((n) => n.getBoundingClientRect().toJSON())"
+            names = visit.page.locator(".plot-large .textpoint text").evaluate_all(boxes)
+            points = visit.page.locator(".plot-large .points path").evaluate_all(boxes.replace("!==", "==="))
+            assert len(names) >= 3
+            assert len(points) == len(places)
+            for number, name in enumerate(names):
+                for other in [*points, *names[:number]]:
+                    across = min(name["right"], other["right"]) - max(name["left"], other["left"])
+                    down = min(name["bottom"], other["bottom"]) - max(name["top"], other["top"])
+                    assert min(across, down) <= 0, (name, other)
+
+
+def test_ranks_are_a_column_and_failures_are_cells_in_words(
+    chromium: Any, make: SimpleNamespace, tmp_path: Path
+) -> None:
+    records = [make.accuracy(name, top1=top1, n=400) for name, top1 in (("a", 90.0), ("b", 89.5), ("c", 20.0))]
+    records += [make.timing("a", batch=8), make.record("a", status="oom", measures={"latency": {}}, batch=64)]
+    with Visit(chromium, report(records, out=tmp_path / "site").parent / "board.html") as visit:
+        visit.page.locator(".board .tabulator-row").first.wait_for()
+        ranks = visit.page.locator('.board .tabulator-row [tabulator-field="rank"]').all_inner_texts()
+        assert ranks[:3] == ["1–2", "1–2", "3"]
+        failure = visit.page.get_by_role("link", name="out of memory at batch 64").first
+        failure.click()
+        assert "/cases/" in visit.page.url
+        visit.page.go_back()
+        visit.page.get_by_role("button", name="About Rank").click()
+        assert "Rows whose ranks overlap cannot be told apart." in visit.page.locator(".popover").inner_text()
+        assert visit.messages == []
+
+
 def test_names_are_not_run(chromium: Any, site: Path) -> None:
     with Visit(chromium, site / "board.html") as visit:
         visit.page.locator(".board .tabulator-row").first.wait_for()

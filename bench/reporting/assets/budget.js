@@ -26,7 +26,7 @@
 
   const [costChoice, costLabel] = choice("Cost", costs, preferred(costs, ["latency.p50", "macs.", "params."]));
   const [gainChoice, gainLabel] = choice("Gain", gains, preferred(gains, ["accuracy.top1", "throughput."]));
-  const machines = [...new Set(data.rows.map((row) => row.machine).filter(Boolean))].sort();
+  const machines = [...new Set(data.rows.map((row) => (row.failure ? "" : row.machine)).filter(Boolean))].sort();
   const machineChoice = element("select", {}, element("option", { value: "" }, "all"), ...machines.map((letter) => element("option", { value: letter }, `${letter}: ${data.machines.find((m) => m.letter === letter)?.name || ""}`)));
   const rowsOf = (letter) => data.rows.filter((row) => row.machine === letter).length;
   // Machines are not ranked with each other, so one of them is chosen first: the one with the most rows.

@@ -97,7 +97,7 @@ def rows_in_order(board: Board) -> list[BoardRow]:
 
     Rows with a doubtful value, or with outputs out of tolerance, come after all ranked rows.
     """
-    column = _ranked_by(board.headlines)
+    column = ranked_by(board.headlines)
     if column is None:
         return list(board.rows)
     sign = -1 if column.better == "higher" else 1
@@ -115,8 +115,8 @@ def _is_wrong(row: BoardRow) -> bool:
     return any(OUT_OF_TOLERANCE in summary.doubts for summary in row.summaries.values())
 
 
-def _ranked_by(columns: tuple[Column, ...]) -> Column | None:
-    """The first accuracy, else the first throughput, else the first metric with a direction."""
+def ranked_by(columns: tuple[Column, ...]) -> Column | None:
+    """What orders the rows: the first accuracy, else the first throughput, else the first metric with a direction."""
     directed = [column for column in columns if column.better]
     wanted = ("accuracy.", "throughput.", "")
     return next((c for prefix in wanted for c in directed if c.metric.startswith(prefix)), None)
@@ -124,7 +124,7 @@ def _ranked_by(columns: tuple[Column, ...]) -> Column | None:
 
 def leaderboard_caption(board: Board, columns: tuple[Column, ...]) -> str:
     """The settings that all rows share, and the metric that orders them."""
-    column, same = _ranked_by(columns), board.constant_args
+    column, same = ranked_by(columns), board.constant_args
     shared = {"in every row": {**board.constant, **same}}
     for model, args in board.constant_args_of.items():
         shared[f"in every {model}"] = {name: value for name, value in args.items() if name not in same}

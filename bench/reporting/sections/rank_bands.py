@@ -39,8 +39,8 @@ def show_ranks(results: Results) -> str | None:
     for number, (videos, members) in enumerate(groups):
         ranking = _ranking([found for _, found in members])
         if ranking is not None:
-            titles = [case.case.title for case, _ in members]
-            tables.append(_table(ranking, titles, name=f"rank-bands-{number}", caption=videos).html())
+            cases = [(case.case.title, results.links.page(results.case_names[id(case)])) for case, _ in members]
+            tables.append(_table(ranking, cases, name=f"rank-bands-{number}", caption=videos).html())
     return render(TEMPLATE, tables=tables, left_out=left_out) if tables else None
 
 
@@ -81,12 +81,14 @@ def _ranking(found: "list[Predictions]") -> "Ranking | None":
         return None
 
 
-def _table(ranking: "Ranking", titles: list[str], *, name: str, caption: str) -> Table:
+def _table(ranking: "Ranking", cases: list[tuple[str, str]], *, name: str, caption: str) -> Table:
+    """`cases` are titles, and the addresses of their pages."""
     rows = []
     for band in ranking.bands:
         value, low, high = (100 * each for each in (band.top1.value, band.top1.low, band.top1.high))
+        title, page = cases[band.place]
         cells = (
-            TableCell(text=titles[band.place]),
+            TableCell(text=title, href=page),
             TableCell(text=band.text, sort=band.best),
             TableCell(text=f"{value:.1f}", sort=value, below=f"{low:.1f}{DASH}{high:.1f}", low=low, high=high),
         )

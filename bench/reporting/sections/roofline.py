@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 from bench.core.registry import register_section
 from bench.core.schema import Json
-from bench.core.units import DASH, format_number, format_value
+from bench.core.units import DASH, choose_scale, format_number, format_value
 from bench.reporting.case_results import CaseResult
-from bench.reporting.chart import ACCENT, MUTED, Chart, axis, escaped
+from bench.reporting.chart import ACCENT, MUTED, Chart, escaped, log_axis
 from bench.reporting.links import Links
 from bench.reporting.metric_text import value_text
 from bench.reporting.rendering import render
@@ -91,25 +91,37 @@ def _chart(points: list[RooflinePoint], name: str) -> Chart:
     shown, first = points[:MOST_POINTS], points[0]
     ridge = first.peak_flops / first.peak_bytes
     ends = [min(ridge, *(p.intensity for p in shown)) / 3, ridge, max(ridge, *(p.intensity for p in shown)) * 3]
+    scale = choose_scale([p.achieved for p in shown] + [first.peak_flops], "FLOP/s")
     roof = [min(first.peak_flops, x * first.peak_bytes) for x in ends]
     left_out = f" {len(points) - len(shown)} more runs are in the table." if len(points) > len(shown) else ""
     caption = f"Machine {first.machine}, {first.precision}: achieved FLOP/s over FLOPs per byte.{left_out}"
     return Chart(
         name=name,
         traces=[
-            {"type": "scatter", "mode": "lines", "x": ends, "y": roof, "line": {"color": MUTED}, "hoverinfo": "skip"},
+            {
+                "type": "scatter",
+                "mode": "lines",
+                "x": ends,
+                "y": [y / scale.divisor for y in roof],
+                "line": {"color": MUTED},
+                "hoverinfo": "skip",
+            },
             {
                 "type": "scatter",
                 "mode": "markers",
                 "x": [p.intensity for p in shown],
-                "y": [p.achieved for p in shown],
+                "y": [p.achieved / scale.divisor for p in shown],
                 "customdata": [escaped(p.label) for p in shown],
                 "ids": [p.page for p in shown],
                 "marker": {"color": ACCENT, "size": 8},
-                "hovertemplate": "%{customdata}<br>%{y:.4s}FLOP/s at %{x:.3g} FLOPs per byte<extra></extra>",
+                "hovertemplate": f"%{{customdata}}<br>%{{y:.4g}} {scale.unit} at %{{x:.3g}} FLOPs per byte"
+                "<extra></extra>",
             },
         ],
-        layout={"xaxis": axis("FLOPs per byte", type="log"), "yaxis": axis("FLOP/s", type="log")},
+        layout={
+            "xaxis": log_axis("FLOPs per byte", ends),
+            "yaxis": log_axis(scale.unit, [y / scale.divisor for y in (*roof, *(p.achieved for p in shown))]),
+        },
         caption=caption,
         alt=caption,
     )

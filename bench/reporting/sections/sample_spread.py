@@ -8,7 +8,7 @@ from typing import Any
 from bench.core.registry import register_section
 from bench.core.units import DASH, Scale, choose_scale, format_number, plural
 from bench.reporting.board import Board, factor_text
-from bench.reporting.chart import INK, RULE, Chart, axis, tick_labels
+from bench.reporting.chart import INK, RULE, Chart, axis, log_axis, tick_labels
 from bench.reporting.metric_text import axis_name, metric_name
 from bench.reporting.rendering import render
 from bench.reporting.results import Results
@@ -84,13 +84,16 @@ def _chart(group: _SpreadGroup) -> Chart:
     is_wide = ends["upperfence"][-1] > 15 * ends["lowerfence"][0] > 0
     left_out = len(group.spreads) - len(shown)
     look = {"line": {"color": INK, "width": 1.2}, "fillcolor": RULE, "width": 0.5, "whiskerwidth": 0}
+    title = f"{group.title}, {group.scale.unit}"
     names = tick_labels([_label(spread, group) for spread in shown], longest=LONGEST_LABEL)
     return Chart(
         name=group.name,
         height_px=90 + 26 * len(shown),
         traces=[{"type": "box", "orientation": "h", "y": names, "hoverinfo": "x+y", **ends, **look}],
         layout={
-            "xaxis": axis(f"{group.title}, {group.scale.unit}", type="log" if is_wide else "linear", nticks=6),
+            "xaxis": log_axis(title, [value for values in ends.values() for value in values])
+            if is_wide
+            else axis(title, nticks=6),
             "yaxis": axis(type="category", autorange="reversed", showgrid=False),
         },
         caption="Boxes hold the middle half of the samples of one run, whiskers go from 5 % to 95 %, the line is the "

@@ -85,7 +85,9 @@ def _cases(results: Results) -> tuple[str, str, str]:
     planned = sum(p.recorded if p.cases is None else p.cases for p in results.progress)
     runs = [run for case in results.cases for run in case.runs]
     doubtful = Counter(doubt for run in runs for doubt in record_doubts(run))
-    more = [plural(len(runs), "run"), *(f"{number} {status}" for status, number in sorted(doubtful.items()))]
+    failed = sum(progress.failed for progress in results.progress)
+    more = [f"{failed} failed"] if failed else []
+    more += [plural(len(runs), "run"), *(f"{number} {status}" for status, number in sorted(doubtful.items()))]
     unknown = [progress.suite for progress in results.progress if progress.cases is None]
     if unknown:
         more.append(f"the number of planned cases of {listed(unknown, most=2)} was not stored")

@@ -8,7 +8,7 @@ from bench.core.registry import register_section
 from bench.core.units import Scale, choose_scale, plural
 from bench.reporting.board import Board, Column, group_of
 from bench.reporting.case_results import OTHER_HEAD
-from bench.reporting.chart import ACCENT, MUTED, PAPER, Chart, axis, error_bars, escaped
+from bench.reporting.chart import ACCENT, MUTED, PAPER, Chart, axis, error_bars, escaped, log_axis
 from bench.reporting.metric_text import listed, metric_name
 from bench.reporting.rendering import render
 from bench.reporting.results import Results
@@ -26,7 +26,6 @@ MOST_POINTS = 400
 CIRCLED = "①②③④⑤⑥⑦⑧⑨⑩"  # larger ones are missing from many fonts
 MOST_NUMBERS = 20
 MOST_BARS = 40
-LOG = {"type": "log", "dtick": "D2"}
 LINEAR = {"type": "linear", "nticks": 5}
 TEMPLATE = """
 <p>Numbered points are on the frontier: no other model here gives more for less. If intervals overlap, the order is
@@ -158,7 +157,9 @@ def _chart(board: Board, cost: Column, gain: Column, *, machine: str, points: li
         name=f"trade-off-{name}",
         traces=traces,
         layout={
-            "xaxis": axis(_with_unit(label, across), **LOG if is_wide else LINEAR),
+            "xaxis": log_axis(_with_unit(label, across), [p.cost / across.divisor for p in points])
+            if is_wide
+            else axis(_with_unit(label, across), **LINEAR),
             "yaxis": axis(_with_unit(metric_name(gain.metric), up), nticks=6),
             "margin": {"t": 12},
         },
