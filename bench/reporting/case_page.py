@@ -40,9 +40,9 @@ WARNINGS = """
 REPEAT = """
 <p>This command shows the stored records of this case as JSON:</p>
 <pre tabindex="0">vbench results show RESULTS --case {{ id }}</pre>
-<p>Running its suite again repeats the case if its fingerprint is stale or its run failed; <code>--rerun all</code>
-repeats every case:</p>
-<pre tabindex="0">vbench run {{ suite }}.yaml --rerun all</pre>
+<p>This command measures only this case again. <a href="{{ method_page }}">The text of its suite</a> may be in a file of
+another name.</p>
+<pre tabindex="0">vbench run {{ suite }}.yaml --case {{ id }} --rerun all</pre>
 """
 LOG = """
 <p class="muted">{{ what }}</p>
@@ -62,7 +62,7 @@ def case_sections(results: Results, case: CaseResult, links: Links) -> list[Draw
         ("point", "Case", _facts(f"{key}-point", "Axes and measures", _point(case))),
         ("conditions", "Conditions", _conditions(case, key)),
         ("log", "Log", _log(results, case)),
-        ("repeat", "Repeat", render(REPEAT, id=case.id, suite=case.case.suite)),
+        ("repeat", "Repeat", render(REPEAT, id=case.id, suite=case.case.suite, method_page=links.page("method"))),
     ]
     return [DrawnSection(name=f"{kind}-{key}", title=title, html=html) for kind, title, html in drawn if html]
 

@@ -127,7 +127,10 @@
     formatter: (cell) => {
       const row = cell.getRow().getData();
       const name = row.page ? element("a", { href: row.page }, row.model) : row.model;
-      return element("div", {}, name, row.args ? element("small", {}, row.args) : "", row.failure && !Object.keys(row.cells).length ? element("span", { class: "chip" }, row.failure) : "");
+      // On a phone the columns of what differs are folded away, and rows of one model would look the same.
+      const differing = data.factors.map((factor) => row.factors[factor.name]).filter((value) => value != null).map(factorText);
+      const mode = NARROW ? [...differing, ...(several && row.machine ? [`machine ${row.machine}`] : [])].join(", ") : "";
+      return element("div", {}, name, row.args ? element("small", {}, row.args) : "", mode ? element("small", {}, mode) : "", row.failure && !Object.keys(row.cells).length ? element("span", { class: "chip" }, row.failure) : "");
     },
   };
   const factorColumns = data.factors.map((factor) => ({
@@ -159,16 +162,18 @@
     },
   };
   const machineColumn = { title: "machine", titleFormatter: head("machine"), field: "machine", responsive: 98, formatter: (cell) => document.createTextNode(cell.getValue() || "–") };
-  const metricColumns = columns.map((column) => ({
+  // The column that orders the rows is the first, whatever else has to be scrolled to.
+  const inOrder = [...columns].sort((a, b) => (b === orderColumn) - (a === orderColumn));
+  const metricColumns = inOrder.map((column, place) => ({
     title: column.title,
     titleFormatter: metricHead(column),
     field: column.field,
     visible: shown.has(column.index),
-    responsive: 1 + column.index,
+    responsive: 1 + place,
     hozAlign: "right",
     headerHozAlign: "right",
     minWidth: 90,
-    maxInitialWidth: 150,
+    maxInitialWidth: 190,
     sorter: byValue(column),
     headerSortStartingDir: column.better === "higher" ? "desc" : "asc",
     formatter: (cell) => valueNode(column, cell.getValue(), cell.getRow().getData()),
