@@ -25,6 +25,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "plan suites/quickstart.yaml",
         "plan suites/quickstart.yaml --why",
         "plan suites/kinetics700.yaml --stale --out results/k700",
+        "plan suites/kinetics700.yaml --executor slurm --gres gpu:1 --max-jobs 8",
     ),
     "status": (
         "status results/quickstart",

@@ -11,7 +11,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from bench.cli.arguments import AsJson, RecipeChanges, WaitIdle, seconds_of, wait_idle_seconds
-from bench.cli.cluster import pairs_of, submit, worker_command
+from bench.cli.cluster import (
+    cluster_facts,
+    pairs_of,
+    require_executor,
+    show_cluster_estimate,
+    submit,
+    worker_command,
+)
 from bench.cli.console import duration, print_json, print_table, print_text
 from bench.cli.run_display import LiveRun, first_finding, print_prediction_files, print_summary, write_report
 from bench.cli.run_events import JsonEvents
@@ -49,8 +56,25 @@ CaseIds = Annotated[
     list[str] | None,
     typer.Option("--case", metavar="ID", help="Only this case, by the id that `plan` prints; repeatable."),
 ]
-
-
+CLUSTER = "On a cluster"
+ExecutorName = Annotated[
+    str | None,
+    typer.Option("--executor", metavar="NAME", help="The engine of a cluster: slurm or ray.", rich_help_panel=CLUSTER),
+]
+MaxJobs = Annotated[int, typer.Option(min=1, metavar="N", help="Most jobs at once.", rich_help_panel=CLUSTER)]
+Gres = Annotated[
+    str | None, typer.Option(metavar="LIST", help="SLURM's resources of a job: gpu:1.", rich_help_panel=CLUSTER)
+]
+Gpus = Annotated[
+    int | None,
+    typer.Option(
+        min=0, metavar="N", help="GPUs of a job of Ray; those that the suite requires.", rich_help_panel=CLUSTER
+    ),
+]
+JobTime = Annotated[
+    str | None,
+    typer.Option(metavar="TIME", help="Limit of a SLURM job: 2:00:00, 1-12; one hour.", rich_help_panel=CLUSTER),
+]
 Port = Annotated[
     int | None,
     typer.Option("--port", metavar="N", min=0, max=65535, help="Port of --serve; a free one if not given."),
@@ -98,35 +122,23 @@ def run(
         bool, typer.Option("--serve", help="Show the report in a browser of this machine while the suite runs.")
     ] = False,
     port: Port = None,
-    executor: Annotated[
-        str | None,
-        typer.Option(metavar="NAME", help="Run on a cluster: slurm or ray.", rich_help_panel="On a cluster"),
-    ] = None,
+    executor: ExecutorName = None,
     detach: Annotated[
-        bool,
-        typer.Option("--detach", help="Return once the jobs are submitted.", rich_help_panel="On a cluster"),
+        bool, typer.Option("--detach", help="Return once the jobs are submitted.", rich_help_panel=CLUSTER)
     ] = False,
-    max_jobs: Annotated[
-        int, typer.Option(min=1, metavar="N", help="Most jobs at once.", rich_help_panel="On a cluster")
-    ] = 16,
+    max_jobs: MaxJobs = 16,
     partition: Annotated[
-        str | None, typer.Option(metavar="NAME", help="SLURM's partition.", rich_help_panel="On a cluster")
+        str | None, typer.Option(metavar="NAME", help="SLURM's partition.", rich_help_panel=CLUSTER)
     ] = None,
-    gres: Annotated[
-        str | None, typer.Option(metavar="LIST", help="Resources of a job: gpu:1.", rich_help_panel="On a cluster")
-    ] = None,
-    time: Annotated[
-        str | None,
-        typer.Option(metavar="TIME", help="Limit of a job: 2:00:00, 1-12; one hour.", rich_help_panel="On a cluster"),
-    ] = None,
+    gres: Gres = None,
+    gpus: Gpus = None,
+    time: JobTime = None,
     address: Annotated[
-        str | None, typer.Option(metavar="ADDRESS", help="Ray's cluster; RAY_ADDRESS.", rich_help_panel="On a cluster")
+        str | None, typer.Option(metavar="ADDRESS", help="Ray's cluster; RAY_ADDRESS.", rich_help_panel=CLUSTER)
     ] = None,
     job_option: Annotated[
         list[str] | None,
-        typer.Option(
-            metavar="NAME=VALUE", help="Another option of sbatch; repeatable.", rich_help_panel="On a cluster"
-        ),
+        typer.Option(metavar="NAME=VALUE", help="Another option of sbatch; repeatable.", rich_help_panel=CLUSTER),
     ] = None,
     worker: Annotated[str | None, typer.Option(hidden=True)] = None,
     submission: Annotated[str | None, typer.Option(hidden=True)] = None,
@@ -146,6 +158,8 @@ def run(
     chosen = _selection(shard, only, case, kind=kind)
     options: dict[str, Any] = {"out": out, "small": small, "rerun": _rerun(rerun), "selection": chosen}
     sinks = open_sinks(sink or ())
+    of_a_job = {"address": address, "partition": partition, "gres": gres, "gpus": gpus, "time": time}
+    require_executor(executor, {**of_a_job, "job-option": job_option, "detach": detach or None})
     if executor is not None:
         if devices is not None or budget is not None:
             raise InputError("--devices and --budget are for this machine; give jobs their limits by --gres and --time")
@@ -155,7 +169,7 @@ def run(
             values={"--rerun": rerun, "--wait-idle": wait_idle, "--shard": shard},
             lists={"--set": changes, "--only": only, "--case": case},
         )
-        job = {"address": address, "partition": partition, "gres": gres, "time": time, "options": pairs_of(job_option)}
+        job = {**of_a_job, "options": pairs_of(job_option)}
         sent = submit(tree, executor, command, job=job, most_jobs=max_jobs, **options)
         if detach:
             raise typer.Exit(0)
@@ -209,16 +223,35 @@ def plan(
     as_json: AsJson = False,
     why: Annotated[bool, typer.Option("--why", help="Explain why each pending run would run.")] = False,
     stale: Annotated[bool, typer.Option("--stale", help="List only stale results, and what changed.")] = False,
+    executor: ExecutorName = None,
+    max_jobs: MaxJobs = 16,
+    gres: Gres = None,
+    gpus: Gpus = None,
+    time: JobTime = None,
 ) -> None:
     """Show the cases of a suite, which of them are done, and how long the rest will take.
 
+    With --executor, also the hours, GPU hours and energy of its jobs on a cluster.
     Code of the suite runs: its plug-ins and `module:factory` models.
     """
     from bench.runner.running import plan as plan_suite
 
+    of_a_job = {"gres": gres, "gpus": gpus, "time": time}
+    require_executor(executor, of_a_job)
     tree = read_trusted_suite(suite, small=small, trust=trust, changes=changes)
-    planned = plan_suite(tree, out=out, small=small, selection=_selection(shard, only, case))
-    if as_json:
+    chosen = _selection(shard, only, case)
+    planned = plan_suite(tree, out=out, small=small, selection=chosen, is_elsewhere=executor is not None)
+    if executor is not None:
+        from bench.runner.cluster_estimate import estimate_on_cluster
+        from bench.runner.submitting import open_executor
+
+        estimate = estimate_on_cluster(planned, open_executor(executor, of_a_job), most_jobs=max_jobs)
+        if as_json:
+            print_json({**_plan_facts(planned), "cluster": {"executor": executor, **cluster_facts(estimate)}})
+        else:
+            show_plan(planned)
+            show_cluster_estimate(estimate, executor=executor)
+    elif as_json:
         print_json(_plan_facts(planned))
     elif stale:
         _print_reasons(planned, only="stale")

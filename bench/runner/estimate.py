@@ -1,10 +1,11 @@
 """Estimates the time of the pending runs; an update after each run takes constant time."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import Any, Literal
 
 from bench.core.errors import BenchError
 from bench.core.recipe_choice import RecipeChoice
@@ -20,6 +21,7 @@ START_SECONDS = 5.0
 # A training step computes the forward pass and about twice as much for the gradients of inputs and weights.
 FORWARDS_PER_STEP = 3.0
 ABSENT = "absent: "
+Source = Literal["earlier runs of the case", "runs of similar cases", "measured throughput", "declared durations"]
 Kind = frozenset[str]  # the measures of a case: cases of one kind take about as long
 
 
@@ -65,7 +67,7 @@ class RunEstimate:
             self._learn(case_id, kind, seconds)
         for case in pending:
             self._pending[case.id] += 1
-            kind = _kind_of(case)
+            kind = kind_of(case)
             state = self._kinds.setdefault(kind, _KindState())
             if case.id in self._cases:
                 state.known_s += self._cases[case.id].value
@@ -100,8 +102,19 @@ class RunEstimate:
         if case.id in self._first:
             seconds = self._seconds_of(self._first[case.id])
             return seconds if isinstance(seconds, float) else None
-        kind = _kind_of(case)
+        kind = kind_of(case)
         return None if _reads_videos(case) else _typical_s(kind, self._kinds.get(kind, _KindState()))
+
+    def source_of(self, case: Case) -> Source | None:
+        """Where the seconds of `run_s` come from; None if they are unknown."""
+        if case.id in self._cases:
+            return "earlier runs of the case"
+        kind = kind_of(case)
+        if (first := self._first.get(case.id)) is not None and isinstance(first.computed, float):
+            return "measured throughput"
+        if kind in self._kinds and self._kinds[kind].mean.count:
+            return None if self.run_s(case) is None else "runs of similar cases"
+        return None if _reads_videos(case) else "declared durations"
 
     def _seconds_of(self, first: "_FirstAccuracy") -> float | str:
         state = self._kinds[first.kind]
@@ -116,7 +129,7 @@ class RunEstimate:
 
     def finish(self, record: Record) -> None:
         """Remove a run from the pending ones, and learn how long it took."""
-        kind, case_id = _kind_of(record.case), record.case_id
+        kind, case_id = kind_of(record.case), record.case_id
         state = self._kinds.setdefault(kind, _KindState())
         left = self._pending[case_id] - 1
         if case_id in self._cases:
@@ -155,7 +168,7 @@ def _reads_videos(case: Case) -> bool:
     return not {"accuracy", "frozen"}.isdisjoint(case.measures)
 
 
-def _kind_of(case: Case) -> Kind:
+def kind_of(case: Case) -> Kind:
     """The measures of a case, and for an accuracy the axes that its time depends on."""
     point = case.point
     axes = (("dataset", point.dataset), ("recipe", point.recipe), ("views", point.views), ("clip", point.clip))
@@ -170,12 +183,21 @@ def _typical_s(kind: Kind, state: _KindState) -> float:
 
 
 class AccuracyTimes:
-    """Seconds of accuracies from clips, epochs and the rates that throughput records of the same folder hold."""
+    """Seconds of accuracies from clips, epochs and the rates that throughput records of the same folder hold.
+
+    Only rates on hardware that `is_like` accepts count; by default that of this machine.
+    """
 
     def __init__(
-        self, records: Sequence[Path], fingerprints: Mapping[str, Fingerprint], recipes: Sequence[Path]
+        self,
+        records: Sequence[Path],
+        fingerprints: Mapping[str, Fingerprint],
+        recipes: Sequence[Path],
+        *,
+        is_like: Callable[[Mapping[str, Any]], bool] | None = None,
     ) -> None:
         self._files, self._fingerprints, self._recipes = records, fingerprints, tuple(recipes)
+        self._is_like = is_like
 
     def of(self, case: Case) -> float | str:
         """Return the seconds of one run of `case`, or why they are unknown."""
@@ -205,14 +227,14 @@ class AccuracyTimes:
 
     @cached_property
     def _rates(self) -> dict[str, float]:
-        """The best measured clips per second by model, arguments and clip; rates of other machines do not count."""
+        """The best measured clips per second by model, arguments and clip."""
         found: dict[str, float] = {}
         if not self._files:
             return found
-        here = describe_environment().hardware
+        is_like = self._is_like or _is_like_here()
         rates = (values for file in self._files for values in read_values(file, "throughput.clips_per_s"))
         for axes, hardware, rate in rates:
-            if rate and all(hardware.get(name) == here.get(name) for name in ("cpu", "gpu")):
+            if rate and is_like(hardware):
                 key = _model_key(axes)
                 found[key] = max(found.get(key, 0.0), rate)
         return found
@@ -228,6 +250,11 @@ class AccuracyTimes:
         if epochs is None:
             epochs = data.get("epochs") if isinstance(data, Mapping) else None
         return epochs if isinstance(epochs, int) and epochs > 0 else None
+
+
+def _is_like_here() -> Callable[[Mapping[str, Any]], bool]:
+    here = describe_environment().hardware
+    return lambda hardware: all(hardware.get(name) == here.get(name) for name in ("cpu", "gpu"))
 
 
 def _model_key(axes: Mapping[str, Json]) -> str:

@@ -119,11 +119,16 @@ def _file_of(folder: Path, name: str) -> Path:
 class Executor(ABC):
     """Starts workers on the machines of a cluster; `options` are its keyword arguments.
 
-    One that `spans_nodes` also starts workers over several nodes.
+    One that `spans_nodes` also starts workers over several nodes. `time_limit_s` is that of each job, if it has one.
     """
 
     name: ClassVar[str]
     spans_nodes: ClassVar[bool] = False
+    time_limit_s: float | None = None
+
+    def gpus_of_a_node(self, required: int) -> int:
+        """Return how many GPUs a job requests on each node, of which its cases need `required`."""
+        return required
 
     @abstractmethod
     def submit(self, workers: Workers) -> list[str]:

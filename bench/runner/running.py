@@ -2,13 +2,13 @@
 
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from time import monotonic
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from bench.catalog.catalog import Catalog
 from bench.core.doubts import TIMING_DOUBTS
@@ -226,9 +226,16 @@ class Plan:
 
     def estimate(self) -> RunEstimate:
         """Seconds that the pending runs will take, from earlier runs if there are any, else from rates or a guess."""
-        known = ((run.case_id, run.measures, run.seconds) for run in self.history if run.seconds is not None)
-        times = AccuracyTimes(self.store.files, self.fingerprints, self.recipes)
-        return RunEstimate((case for case, _ in self.pending), known, accuracy_times=times)
+        return self.estimate_of(case for case, _ in self.pending)
+
+    def estimate_of(
+        self, cases: Iterable[Case], *, is_like: Callable[[Mapping[str, Any]], bool] | None = None
+    ) -> RunEstimate:
+        """Seconds of a run of each of `cases`. With `is_like`, only earlier runs on hardware that it accepts count."""
+        runs = (run for run in self.history if is_like is None or is_like(run.environment))
+        known = ((run.case_id, run.measures, run.seconds) for run in runs if run.seconds is not None)
+        times = AccuracyTimes(self.store.files, self.fingerprints, self.recipes, is_like=is_like)
+        return RunEstimate(cases, known, accuracy_times=times)
 
     def estimate_s(self) -> float | None:
         """Seconds that the pending runs will take; None if the time of any is unknown."""

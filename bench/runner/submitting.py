@@ -4,6 +4,7 @@ import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from inspect import signature
 
 from bench.core.errors import InputError, StopSignal
 from bench.core.schema import Case, Record
@@ -32,6 +33,22 @@ class Dispatched:
     marks: Mapping[str, int]
 
 
+@dataclass(frozen=True, kw_only=True)
+class RunGroup:
+    """Pending runs that are submitted together: the case of each, and what their jobs require of a machine."""
+
+    kind: JobKind
+    cases: tuple[Case, ...]
+    require: Requirement | None
+
+    @property
+    def gpus_per_node(self) -> int:
+        """GPUs that each node of a job needs: those that the suite requires, and one for each rank on a GPU."""
+        gpus, layout = 0 if self.require is None else self.require.gpu_count, self.kind.layout
+        needs_gpu = gpus or any((case.point.device or "").startswith("cuda") for case in self.cases)
+        return max(gpus, layout.ranks_per_node) if needs_gpu and layout.ranks > 1 else gpus
+
+
 def dispatch(
     plan: Plan,
     executor: str,
@@ -45,31 +62,28 @@ def dispatch(
     `command` is that of one worker. Cases of one kind share workers: timed cases get some that have their nodes to
     themselves, cases over several ranks or nodes some with as many. Raises InputError for what the executor refuses.
     """
-    engine = _engine(executor, options)
+    engine = open_executor(executor, options)
     store = plan.store
     store.folder.mkdir(parents=True, exist_ok=True)
     store.write_suite((plan.whole or plan.suite).facts())
     marks = file_sizes(store.folder)
-    given = {name: str(value) for name, value in options.items() if value}
+    given = {name: str(value) for name, value in options.items() if _is_given(value)}
     jobs: list[str] = []
-    kinds: dict[JobKind, list[Case]] = {}
-    for case, _ in plan.pending:
-        kinds.setdefault(JobKind.of(case), []).append(case)
-    for kind in kinds:
-        if kind.layout.nodes > 1 and not engine.spans_nodes:
-            raise InputError(f"--executor {executor} cannot run cases over {kind.layout.nodes} nodes")
-    for kind, cases in sorted(kinds.items()):
-        required = plan.suite.require if any(map(uses_device, cases)) else None
-        submission = Submission.now(executor, options=given, is_exclusive=kind.is_timed, marks=marks)
+    groups = groups_of(plan)
+    for group in groups:
+        if group.kind.layout.nodes > 1 and not engine.spans_nodes:
+            raise InputError(f"--executor {executor} cannot run cases over {group.kind.layout.nodes} nodes")
+    for group in groups:
+        submission = Submission.now(executor, options=given, is_exclusive=group.kind.is_timed, marks=marks)
         submission.write(store.folder)
         workers = Workers(
-            command=(*command, "--submission", submission.name, "--kind", str(kind)),
-            count=min(len(cases), most_jobs),
-            is_exclusive=kind.is_timed,
+            command=(*command, "--submission", submission.name, "--kind", str(group.kind)),
+            count=min(len(group.cases), most_jobs),
+            is_exclusive=group.kind.is_timed,
             logs=store.folder.absolute() / "logs" / executor,
-            gpus=_gpus_per_node(cases, kind, required),
-            memory_bytes=None if required is None else required.memory_bytes,
-            layout=kind.layout,
+            gpus=group.gpus_per_node,
+            memory_bytes=None if group.require is None else group.require.memory_bytes,
+            layout=group.kind.layout,
         )
         try:
             submitted = engine.submit(workers)
@@ -81,18 +95,36 @@ def dispatch(
     return Dispatched(plan=plan, executor=executor, jobs=tuple(jobs), marks=marks)
 
 
-def _gpus_per_node(cases: Sequence[Case], kind: JobKind, required: Requirement | None) -> int:
-    """GPUs that each node of a job needs: those that the suite requires, and one for each rank that runs on a GPU."""
-    gpus = 0 if required is None else required.gpu_count
-    needs_gpu = gpus or any((case.point.device or "").startswith("cuda") for case in cases)
-    return max(gpus, kind.layout.ranks_per_node) if needs_gpu and kind.layout.ranks > 1 else gpus
+def groups_of(plan: Plan) -> list[RunGroup]:
+    """Group the pending runs of a plan by the kind of job that they need; each group is one submission."""
+    kinds: dict[JobKind, list[Case]] = {}
+    for case, _ in plan.pending:
+        kinds.setdefault(JobKind.of(case), []).append(case)
+    return [
+        RunGroup(kind=kind, cases=tuple(cases), require=plan.suite.require if any(map(uses_device, cases)) else None)
+        for kind, cases in sorted(kinds.items())
+    ]
 
 
-def _engine(name: str, options: Mapping[str, object]) -> Executor:
-    try:
-        return executor_class(name)(**{key: value for key, value in options.items() if value})
-    except TypeError as error:
-        raise InputError(f"--executor {name}: {error}") from None
+def open_executor(name: str, options: Mapping[str, object]) -> Executor:
+    """Make an executor with the options that the user gave; raises InputError for one that it does not take."""
+    executor = executor_class(name)
+    given = {key: value for key, value in options.items() if _is_given(value)}
+    allowed = signature(executor).parameters
+    for key in given:
+        if key not in allowed:
+            flags = ", ".join(_flag_of(each) for each in allowed if each in options)
+            raise InputError(f"--executor {name} does not take {_flag_of(key)}; its options here: {flags or 'none'}")
+    return executor(**given)
+
+
+def _is_given(value: object) -> bool:
+    """Whether the user gave an option: zero GPUs are a choice, while an empty mapping is not."""
+    return value is not None and value != {}
+
+
+def _flag_of(option: str) -> str:
+    return "--job-option" if option == "options" else f"--{option}"
 
 
 @dataclass(kw_only=True)

@@ -38,9 +38,13 @@ class Requirement(BaseModel):
     def memory_bytes(self) -> int | None:
         return None if self.memory is None else _bytes_of(self.memory)
 
+    def fits_gpu(self, name: str) -> bool:
+        """Whether a GPU of this name is the one that is required; any is if none is named."""
+        return self.gpu is None or self.gpu.casefold() in name.casefold()
+
     def unmet(self, *, gpus: tuple[str, ...], memory_bytes: int) -> str | None:
         """What is missing on a machine with GPUs of these names; None if it has all that is needed."""
-        fitting = [name for name in gpus if self.gpu is None or self.gpu.casefold() in name.casefold()]
+        fitting = [name for name in gpus if self.fits_gpu(name)]
         if len(fitting) < self.gpu_count:
             wanted = plural(self.gpu_count, f"{self.gpu} GPU" if self.gpu else "GPU")
             return f"needs {wanted}; found {', '.join(gpus) or 'no GPU'}"

@@ -45,9 +45,12 @@ class Ray(Executor):
             jobs.append(f"{name}@{self.address}")
         return jobs
 
+    def gpus_of_a_node(self, required: int) -> int:
+        return required if self.gpus is None else self.gpus
+
     def _needs(self, workers: Workers, nodes: Sequence[Mapping[str, float]]) -> dict[str, float]:
         """Processors and GPUs of one worker; raises InputError if no node has them."""
-        gpus = workers.gpus if self.gpus is None else self.gpus
+        gpus = self.gpus_of_a_node(workers.gpus)
         fitting = [node for node in nodes if node.get("GPU", 0) >= gpus and node.get("CPU", 0) >= (self.cpus or 1)]
         if not fitting:
             wanted = f"{plural(gpus, 'GPU')} and {plural(self.cpus or 1, 'processor')}"

@@ -45,6 +45,7 @@ PHASES: Mapping[str, JobPhase] = {
     "TIMEOUT": "timeout",
     "NODE_FAIL": "node_failed",
 }
+USUAL_MINUTES = 60  # of a job whose time limit is not given
 WARNED_S = 120.0  # before its time limit, a worker gets a signal, on which a training saves its state
 ASK_S = 60.0  # for one answer of squeue or scontrol
 ASK_AGAIN_S = 600.0  # between questions for the time limit of a job
@@ -70,9 +71,14 @@ class Slurm(Executor):
         memory: str | None = None,
         options: Mapping[str, str] | None = None,
     ) -> None:
-        self.minutes = None if time is None else minutes_of(time)
+        self.minutes = USUAL_MINUTES if time is None else minutes_of(time)
+        self.time_limit_s = 60.0 * self.minutes
         self.parameters: dict[str, Any] = {"partition": partition, "gres": gres, "mem": memory, "cpus_per_task": cpus}
         self.options = dict(options or {})
+
+    def gpus_of_a_node(self, required: int) -> int:
+        gres = self.parameters["gres"]
+        return required if gres is None else gpus_of_gres(gres)
 
     def submit(self, workers: Workers) -> list[str]:
         if shutil.which("sbatch") is None:
@@ -88,7 +94,7 @@ class Slurm(Executor):
         given = _required(workers) | {name: value for name, value in self.parameters.items() if value is not None}
         executor.update_parameters(
             job_name="vbench",
-            time=self.minutes if self.minutes is not None else 60,
+            time=self.minutes,
             exclusive=True if workers.is_exclusive else None,
             array_parallelism=workers.count,
             additional_parameters={**self.options, "open-mode": "append", "requeue": True, "signal": "USR2@0"},
@@ -175,6 +181,13 @@ def _seconds_left(job: str) -> float:
         return math.inf
     days, hours, minutes, seconds = (int(part or 0) for part in match.groups())
     return ((days * 24 + hours) * 60 + minutes) * 60.0 + seconds
+
+
+def gpus_of_gres(text: str) -> int:
+    """Return the GPUs in a list of resources such as `gpu`, `gpu:2` or `gpu:h100:4,nvme:1`."""
+    parts = [part.strip().partition("(")[0].split(":") for part in text.split(",")]
+    numbers = [part[-1] if len(part) > 1 else "1" for part in parts if part[0] in ("gpu", "gres/gpu")]
+    return sum(int(number) if number.isdecimal() else 1 for number in numbers)  # a type without a number is one GPU
 
 
 def minutes_of(text: str) -> int:
