@@ -177,7 +177,7 @@ def watts_of(record: Record) -> dict[str, float]:
     found = _quotients(joules, record.seconds.get("whole"))
     if isinstance(energy := record.details.get("energy"), dict):
         if isinstance(carbon := energy.get("codecarbon"), dict) and isinstance(carbon.get("joules"), dict):
-            found |= _quotients(carbon["joules"], carbon.get("seconds"))  # type: ignore[arg-type]
+            found |= _quotients(carbon["joules"], carbon.get("seconds"))
         counted = "gpu" if str(energy.get("source")).startswith("NVML") else "cpu"
         found |= _quotients({counted: energy.get("joules")}, energy.get("seconds"))
     return found
