@@ -11,16 +11,18 @@ from typing import Any
 
 from bench.core.control_characters import CONTROL
 from bench.core.schema import Metric, Record
+from bench.core.spreadsheet import csv_text
 from bench.core.units import Scale
 from bench.reporting.board import BoardRow, Column, group_of
 from bench.reporting.case_results import CaseResult, MetricSummary
 from bench.reporting.metric_table import failure_text, scale_of_column
-from bench.reporting.metric_text import axis_name, metric_meaning
+from bench.reporting.metric_text import axis_name, metric_meaning, value_text
 from bench.reporting.rendering import RIGHT_TO_LEFT, harmless
 from bench.reporting.results import Results
 from bench.reporting.sections.leaderboard import ranked_by, rows_in_order
 
 SCHEMA = 1
+CSV_BEGINNING = "model,arguments,suite,"  # tells the file of an earlier report from files of others
 # What `harmless` would change in a text of JSON: control characters, escaped or not, and letters from right to left.
 NEEDS_CLEANING = re.compile(rf"\\[bfru]|{CONTROL.pattern}|{RIGHT_TO_LEFT.pattern}")
 
@@ -73,6 +75,28 @@ def board_data(results: Results) -> dict[str, Any]:
         "explanations": list(explanations),
         "rows": [*rows, *(_failed_row(results, case, columns) for case in results.failed_cases)],
     }
+
+
+def board_csv(data: Mapping[str, Any]) -> str:
+    """All rows and columns of `board_data` as CSV: each metric with its interval, number of values and status."""
+    factors, columns = data["factors"], data["columns"]
+    heads = ["model", "arguments", "suite", *(factor["title"] for factor in factors), "machine"]
+    for column in columns:
+        name = f"{column['title']} [{column['unit']}]" if column["unit"] else column["title"]
+        heads += [name, *(f"{name} {what}" for what in ("low", "high", "n", "status"))]
+    return csv_text(heads, (_csv_row(row, factors, len(columns)) for row in data["rows"]))
+
+
+def _csv_row(row: Mapping[str, Any], factors: Sequence[Mapping[str, str]], columns: int) -> list[Any]:
+    known = [row["factors"].get(factor["name"]) for factor in factors]
+    texts = [None if value is None else value_text(value) for value in known]
+    cells: list[Any] = [row["model"], row["args"], row["suite"], *texts, row["machine"]]
+    for place in range(columns):
+        cell = row["cells"].get(str(place), {})
+        marks = "; ".join([*cell.get("doubts", ()), *cell.get("remarks", ())])
+        status = cell["text"] if "failure" in cell else row.get("failure") or marks
+        cells += [*(cell.get(name) for name in ("value", "low", "high", "n")), status]
+    return cells
 
 
 def case_data(case: CaseResult) -> dict[str, Any]:

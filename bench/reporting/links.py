@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 from bench.core.schema import digest
 
 LONGEST_NAME = 60
+BOARD_CSV = "data/board.csv"  # below the root of a site in a folder
+ARXIV = re.compile(r"\barXiv:(\d{4}\.\d{4,5})\b", re.ASCII)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +36,12 @@ class Links:
 def page_id(name: str) -> str:
     """The id of a page's element in a single file."""
     return f"page-{name.replace('/', '-')}"
+
+
+def paper_page(text: str) -> str:
+    """The address of the first arXiv paper that `text` names; empty if it names none."""
+    found = ARXIV.search(text)
+    return f"https://arxiv.org/abs/{found[1]}" if found else ""
 
 
 def file_names(texts: Sequence[str]) -> list[str]:

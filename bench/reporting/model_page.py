@@ -7,12 +7,12 @@ from typing import Any
 
 from bench.core.registry import find_metric_spec
 from bench.core.schema import Json
-from bench.core.units import format_exact, format_number, format_value, plural
+from bench.core.units import DASH, format_exact, format_number, format_value, plural
 from bench.reporting.board import Board
 from bench.reporting.case_results import CaseResult
 from bench.reporting.confusion import class_accuracies, single_label_predictions
 from bench.reporting.contact_sheet import VideoSource, error_sections
-from bench.reporting.links import Links
+from bench.reporting.links import Links, paper_page
 from bench.reporting.metric_table import metric_table
 from bench.reporting.metric_text import STATUSES, listed, metric_name, value_text
 from bench.reporting.rendering import DrawnSection, render
@@ -95,10 +95,17 @@ def _arguments(cases: Sequence[CaseResult], key: str) -> Any:
         facts |= {fact: known[0]} if known else {}
     weights = dict.fromkeys(str(case.case.point.weights) for case in cases if case.case.point.weights)
     facts |= {"weights": listed(weights)} if weights else {}
-    rows = [(fact, value_text(value)) for fact, value in facts.items()]
-    return plain_table(
-        f"{key}-arguments", caption="How the model is created", heads=("Fact", "Value"), rows=rows
-    ).html()
+    rows = tuple(
+        TableRow(
+            cells=(
+                TableCell(text=fact),
+                TableCell(text=text or DASH, href=paper_page(text) if fact == "paper" else ""),
+            )
+        )
+        for fact, text in ((fact, value_text(value)) for fact, value in facts.items())
+    )
+    heads = (ColumnHead(name="Fact"), ColumnHead(name="Value"))
+    return Table(name=f"{key}-arguments", caption="How the model is created", heads=heads, rows=rows).html()
 
 
 def _modules(cases: Sequence[CaseResult], key: str) -> Any:

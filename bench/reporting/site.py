@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import bench
 from bench.core.errors import InputError
@@ -21,8 +22,8 @@ from bench.reporting.board import label_of
 from bench.reporting.case_page import case_sections
 from bench.reporting.case_results import CaseResult
 from bench.reporting.contact_sheet import MOST_CLIPS, MOST_CLIPS_IN_SINGLE_FILE, image_name
-from bench.reporting.data_files import board_data, case_data, data_script
-from bench.reporting.links import Links, page_id
+from bench.reporting.data_files import CSV_BEGINNING, board_csv, board_data, case_data, data_script
+from bench.reporting.links import BOARD_CSV, Links, page_id
 from bench.reporting.metric_text import listed
 from bench.reporting.model_page import error_sheets, model_sections
 from bench.reporting.rendering import DrawnSection, render, render_file
@@ -74,13 +75,17 @@ class ReportWarning(UserWarning):
 
 @dataclass(frozen=True, kw_only=True)
 class Page:
-    """One page: its sections, and its data files as JSON by name. `name` is its path below the root, without ending."""
+    """One page: its sections, and its data files as JSON by name. `name` is its path below the root, without ending.
+
+    `files` are texts that it offers to save, by their path below the root.
+    """
 
     name: str
     title: str
     sections: Sequence[DrawnSection]
     description: str = ""
     data: Mapping[str, str] = field(default_factory=dict)
+    files: Mapping[str, str] = field(default_factory=dict)
 
     @cached_property
     def modules(self) -> list[str]:
@@ -260,15 +265,17 @@ def write_single_page(file: Path, sections: Sequence[DrawnSection], *, title: st
 def _section_pages(results: Results) -> Iterator[Page]:
     """Pages of the registered sections, in the order of `PAGES`, then pages that plug-ins name."""
     found: dict[str, list[DrawnSection]] = defaultdict(list)
-    board = ""
+    board: dict[str, Any] = {}
     for entry in sorted(SECTIONS, key=lambda entry: (entry.order, entry.name)):
         found[entry.page] += _drawn(entry.name, entry.title, partial(_section, entry, results))
     for name in dict.fromkeys([*PAGES, *found]):
         if found[name]:
             page = Page(name=name, title=PAGES.get(name, found[name][0].title), sections=found[name])
             if {"board", "budget"}.intersection(page.modules):
-                board = board or data_script("board", board_data(results))
-                page = replace(page, data={"board": board})
+                board = board or board_data(results)
+                page = replace(page, data={"board": data_script("board", board)})
+            if "board" in page.modules and not results.links.is_single_file:
+                page = replace(page, files={BOARD_CSV: board_csv(board)})
             yield page
 
 
@@ -377,6 +384,7 @@ def _write_site(folder: Path, site: Site) -> Path:
     files = {folder / f"{page.name}.html": page for page in site.pages}
     data = {folder / "data" / f"{name}.js": text for name, text in _data(site.pages).items()}
     images = {folder / path: content for page in site.pages for path, content in page.images.items()}
+    data |= {folder / path: text for page in site.pages for path, text in page.files.items()}
     _remove_old(folder, keep={*files, *data, *images})
     for file, content in images.items():
         file.parent.mkdir(exist_ok=True)
@@ -407,11 +415,12 @@ def _remove_old(folder: Path, *, keep: Collection[Path]) -> None:
     """Remove pages and data files of an earlier report, such as of failures that are gone; files of others stay."""
     found = [*folder.glob("*.html"), *folder.glob("models/*.html"), *folder.glob("cases/*.html")]
     found += folder.glob("errors/*.html")
-    for file in [*found, *folder.glob("data/*.js"), *folder.glob("data/cases/*.js")]:
-        if file not in keep:
+    for file in [*found, *folder.glob("data/*.js"), *folder.glob("data/cases/*.js"), folder / BOARD_CSV]:
+        if file not in keep and file.exists():
             with file.open(encoding="utf-8", errors="replace") as stream:
                 beginning = stream.read(600)
-            if '<meta name="generator" content="vbench ' in beginning or beginning.startswith("vbench_data["):
+            is_data = beginning.startswith(("vbench_data[", CSV_BEGINNING))
+            if is_data or '<meta name="generator" content="vbench ' in beginning:
                 file.unlink()
     for file in folder.glob("frames/*.jpg"):  # a report without --with-frames must not keep frames of an earlier one
         if file not in keep and file.name == image_name(file.read_bytes()):

@@ -12,7 +12,7 @@ from bench.cli.app import run_command
 from bench.cli.gate import _show_history
 from bench.comparison.history import history_of
 from bench.core.errors import InputError, UnknownNameError
-from bench.core.schema import Environment, Metric, Record
+from bench.core.schema import Environment, Metric, Record, digest
 from bench.store import RecordStore
 
 LEVEL = [10.0, 10.1, 9.9, 10.05, 9.95, 10.02, 9.98, 10.03]
@@ -346,3 +346,26 @@ def test_a_series_without_a_step_states_the_detection_delay(
     noise = np.exp(0.01 * np.random.default_rng(0).standard_normal(16))
     _show_history(history_of(commits(list(10.0 * noise)), "latency.p50_ms", "c3d"))
     assert "no step in 16 commits; a clear step shows once about 3 commits have it" in capsys.readouterr().out
+
+
+def test_the_page_links_commits_to_the_remote_or_to_the_given_address(
+    commits: Callable[..., list[Record]], capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    for each in commits(LEVEL):
+        RecordStore(tmp_path / "records").append(with_state(each, commit=digest(each.environment.state["commit"])))
+    page, feed = tmp_path / "h.html", tmp_path / "feed.xml"
+    command = ["history", "latency.p50_ms", "c3d", "--from", str(tmp_path / "records"), "--folder", str(tmp_path)]
+    command += ["--html", str(page), "--atom", str(feed)]
+    assert run_command(command) == 0
+    assert "/commit/" not in page.read_text(encoding="utf-8")
+    subprocess.run(["git", "init", "-q"], cwd=tmp_path, check=True)
+    remote = "https://me:secret@github.com/owner/name.git"
+    subprocess.run(["git", "remote", "add", "origin", remote], cwd=tmp_path, check=True)
+    assert run_command(command) == 0
+    assert 'href="https://github.com/owner/name/commit/' in page.read_text(encoding="utf-8")
+    assert "secret" not in page.read_text(encoding="utf-8")
+    assert run_command([*command, "--repository", "https://gitlab.lan/a/b"]) == 0
+    assert 'href="https://gitlab.lan/a/b/-/commit/' in page.read_text(encoding="utf-8")
+    capsys.readouterr()
+    assert run_command([*command, "--repository", "javascript:alert(1)"]) == 2
+    assert "--repository: 'javascript:alert(1)' is not the web address" in capsys.readouterr().err

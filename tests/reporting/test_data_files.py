@@ -1,5 +1,6 @@
 """Data files: their form, and that their values are those of the records."""
 
+import csv
 import json
 import math
 import re
@@ -12,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bench.core.schema import Record
-from bench.reporting.data_files import as_json, board_data, data_script
+from bench.reporting.data_files import as_json, board_csv, board_data, data_script
 from bench.reporting.results import collect
 from bench.reporting.site import report
 
@@ -100,6 +101,21 @@ def test_the_column_that_orders_the_rows_is_named(make: SimpleNamespace) -> None
     assert data["columns"][data["ranked_by"]]["metric"] == "accuracy.top1"
     undirected = make.metric("custom.size", 1.0, better=None)
     assert board_data(collect([make.record("a", undirected), make.record("b", undirected)]))["ranked_by"] is None
+
+
+def test_the_csv_has_every_row_with_intervals_counts_and_status(make: SimpleNamespace) -> None:
+    failed = make.record("=sum", status="oom", measures={"latency": {}}, precision="bf16", environment=make.gpu_host)
+    timed = [make.timing("a", ms=20), make.timing("b", ms=30, status="drifting"), failed]
+    rows = list(csv.DictReader(board_csv(board_data(collect(timed))).splitlines()))
+    assert [row["model"] for row in rows] == ["a", "b", "'=sum"]
+    latency = "Latency [ms]"
+    assert [row[latency] for row in rows] == ["20.0", "30.0", ""]
+    assert [row[f"{latency} low"] for row in rows][::2] == ["19.9", ""]
+    assert [row[f"{latency} n"] for row in rows] == ["1", "1", ""]
+    assert [row[f"{latency} status"] for row in rows] == ["", "drifting", "out of memory"]
+    assert [row["machine"] for row in rows] == ["B", "B", "A"], "the failure was first"
+    heads = next(csv.reader(board_csv(board_data(collect(timed))).splitlines()))
+    assert len(set(heads)) == len(heads)
 
 
 def test_ranks_are_bands_of_what_cannot_be_separated(make: SimpleNamespace) -> None:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.reporting.links import Links, file_names
+from bench.reporting.links import Links, file_names, paper_page
 
 
 @given(st.lists(st.text(max_size=90), max_size=12, unique=True))
@@ -35,3 +35,17 @@ def test_an_address_leads_to_the_page_in_both_forms_of_a_site(
     links: Links, name: str, section: str, expected: str
 ) -> None:
     assert links.page(name, section) == expected
+
+
+def test_a_paper_of_arxiv_has_a_page_and_nothing_else_has() -> None:
+    assert paper_page("Tran et al., 2015, arXiv:1412.0767, section 3.2") == "https://arxiv.org/abs/1412.0767"
+    assert paper_page("arXiv:2403.06977") == "https://arxiv.org/abs/2403.06977"
+    for text in (
+        "",
+        "javascript:alert(1)",
+        "arXiv:../../x",
+        "arXiv:14120767",
+        "arXiv:١٤١٢.٠٧٦٧",
+        "https://example.org/1412.0767",
+    ):
+        assert paper_page(text) == ""

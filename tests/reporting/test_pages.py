@@ -162,10 +162,11 @@ def test_a_roofline_point_is_a_share_of_the_lower_ceiling(make: SimpleNamespace)
     assert row == ["m 16x1x112", "A", "fp32", "5.0", "200 GFLOP/s", "1 TFLOP/s", "100 GB/s", "40.0", "memory"]
     figure = json.loads(next(script for script in found.scripts if "FLOPs per byte" in script))
     roof, points = figure["data"]
-    assert (points["x"], points["y"]) == ([5.0], [2e11])
+    assert (points["x"], points["y"]) == ([5.0], [0.2])
+    assert figure["layout"]["yaxis"]["title"]["text"] == "TFLOP/s"
     assert roof["x"][1] == 10.0
-    assert roof["y"][1:] == [1e12, 1e12]
-    assert roof["y"][0] == pytest.approx(roof["x"][0] * 1e11)
+    assert roof["y"][1:] == [1.0, 1.0]
+    assert roof["y"][0] == pytest.approx(roof["x"][0] * 0.1)
 
 
 def test_records_without_ceilings_have_no_roofline(make: SimpleNamespace) -> None:

@@ -551,3 +551,21 @@ def test_titles_on_the_page_are_words_and_not_names_of_classes(make: SimpleNames
     titles = re.findall(r"<h[1-4][^>]*>([^<]*)<", page) + re.findall(r'data-name="([^"]*)"', page)
     assert "Spread of the samples" in titles
     assert [title for title in titles if re.search(r"[a-z][A-Z]", title) and not title.startswith("MACs")] == []
+
+
+def test_a_csv_of_an_earlier_report_goes_and_that_of_somebody_else_stays(make: SimpleNamespace, tmp_path: Path) -> None:
+    failed = make.record("c3d", status="oom", batch=1)
+    report([make.timing()], out=tmp_path)
+    assert (tmp_path / "data" / "board.csv").is_file()
+    assert 'href="data/board.csv" download' in (tmp_path / "board.html").read_text(encoding="utf-8")
+    report([failed], out=tmp_path)
+    assert not (tmp_path / "data" / "board.csv").exists()
+    (tmp_path / "data" / "board.csv").write_text("mine", encoding="utf-8")
+    report([failed], out=tmp_path)
+    assert (tmp_path / "data" / "board.csv").read_text(encoding="utf-8") == "mine"
+
+
+def test_the_method_explains_the_metrics_of_the_report(make: SimpleNamespace) -> None:
+    page = make.page(make.report(collect([make.timing()])))
+    assert "Metrics of this report" in page.text
+    assert "in ms; lower is better" in page.text

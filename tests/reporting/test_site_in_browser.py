@@ -641,6 +641,9 @@ def test_without_a_script_charts_are_static_and_tables_are_there(chromium: Any, 
         assert charts.count() >= 3
         assert charts.first.locator("circle").count() >= 3
         assert charts.first.bounding_box()["height"] > 100
+    with Visit(chromium, site / "board.html", java_script_enabled=False) as visit:
+        visit.page.get_by_role("link", name="All rows and metrics as CSV").wait_for()
+        assert (site / "data" / "board.csv").read_text(encoding="utf-8").startswith("model,arguments,suite,")
     with Visit(chromium, site / "failures.html", java_script_enabled=False) as visit:
         assert "CUDA out of memory" in visit.page.locator("table").first.inner_text()
 

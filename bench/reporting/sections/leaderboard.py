@@ -14,6 +14,7 @@ from bench.reporting.case_results import (
     TRAINING_AXES,
     UNLIKE_MACHINES,
 )
+from bench.reporting.links import BOARD_CSV
 from bench.reporting.metric_table import chips_of, interval_kinds, metric_table
 from bench.reporting.metric_text import listed, settings_text
 from bench.reporting.rendering import render
@@ -44,6 +45,7 @@ The best value is marked for each machine separately, and sorting by a timing ke
 <div class="plain-board">
 {{ table }}
 {% if left_out %}<p class="muted">The first {{ shown }} of {{ rows }} rows are shown without a script.</p>{% endif %}
+{% if csv %}<p><a href="{{ csv }}" download>All rows and metrics as CSV</a></p>{% endif %}
 </div>
 <div data-module="board"></div>
 {% if failed %}
@@ -86,6 +88,7 @@ def rank(results: Results) -> str | None:
         left_out=max(0, len(rows) - MOST_ROWS),
         shown=MOST_ROWS,
         rows=len(rows),
+        csv="" if results.links.is_single_file else BOARD_CSV,
         failed=plural(failed, "case is", "cases are") if failed else "",
         machines_page=results.links.page("machines"),
         failures_page=results.links.page("failures"),

@@ -1,6 +1,8 @@
 """How to read the values of a report: conventions, intervals, marks."""
 
 from bench.core.registry import register_section
+from bench.reporting.board import Column
+from bench.reporting.metric_text import metric_meaning, metric_name
 from bench.reporting.rendering import render
 from bench.reporting.results import Results
 
@@ -20,10 +22,26 @@ fourth.</li>
 <li>A row is one model in one execution mode on one machine. Values of different machines are never ranked with each
 other.</li>
 </ul>
+{% if metrics %}
+<h3>Metrics of this report</h3>
+<dl class="legend">
+{% for name, meaning in metrics %}
+<dt>{{ name }}</dt><dd>{{ meaning }}</dd>
+{% endfor %}
+</dl>
+{% endif %}
 """
 
 
 @register_section("method", title="How to read the values", order=0, page="method")
 def explain(results: Results) -> str | None:
-    """The conventions of every report."""
-    return render(TEMPLATE)
+    """The conventions of every report, and what its metrics mean."""
+    columns = {column.metric: column for column in results.board.columns}
+    return render(TEMPLATE, metrics=[(metric_name(name), _meaning(column)) for name, column in columns.items()])
+
+
+def _meaning(column: Column) -> str:
+    """`median time of one forward pass; in ms; lower is better`."""
+    unit = f"in {column.unit}" if column.unit else ""
+    direction = f"{column.better} is better" if column.better else ""
+    return "; ".join(part for part in (metric_meaning(column.metric), unit, direction) if part)
