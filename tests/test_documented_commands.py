@@ -9,6 +9,7 @@ import pytest
 from typer.main import get_command
 
 from bench.cli.app import app, run_command
+from bench.cli.arguments import with_optional_values
 
 ROOT = Path(__file__).parents[1]
 GENERATED = (ROOT / "docs" / "reference", ROOT / "docs" / "_build")  # see docs/reference_pages.py
@@ -39,7 +40,7 @@ def parse(arguments: list[str]) -> None:
         argument.startswith("--") for argument in arguments
     ):  # options of vbench itself, such as --install-completion
         return
-    rest = list(arguments)
+    rest = with_optional_values(arguments)
     while hasattr(command, "resolve_command"):
         name, command, rest = command.resolve_command(context, rest)
         assert command is not None, f"no such command: {arguments[0]}"

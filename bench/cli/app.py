@@ -14,7 +14,7 @@ from typing import Annotated, Any, TextIO
 
 import typer
 
-from bench.cli.arguments import AsJson, with_wait_idle_time
+from bench.cli.arguments import AsJson, with_optional_values
 from bench.cli.console import print_error, print_json, print_note, print_table
 from bench.cli.data import data_app
 from bench.cli.diagnose import diagnose
@@ -47,7 +47,7 @@ class CommandStoppedError(Exception):
 
 class _Commands(Group):
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        return super().parse_args(ctx, with_wait_idle_time(args))
+        return super().parse_args(ctx, with_optional_values(args))
 
     def invoke(self, ctx: Any) -> Any:
         try:

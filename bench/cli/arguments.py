@@ -42,6 +42,7 @@ WaitIdle = Annotated[
         help=f"Before each timed case, wait for an idle machine, at most TIME, such as 90s; {WAIT_IDLE_TIME} if bare.",
     ),
 ]
+STAGE = "--stage"
 TIME = re.compile(r"(\d+(?:\.\d+)?)\s*([smh]?)")
 SECONDS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0}
 
@@ -59,11 +60,18 @@ def wait_idle_seconds(text: str | None) -> float | None:
     return None if text is None else seconds_of(text, flag=WAIT_IDLE, needs_unit=False)
 
 
-def with_wait_idle_time(arguments: Sequence[str]) -> list[str]:
-    """`arguments` in which a bare `--wait-idle` has its default time: typer has no options with an optional value."""
+def with_optional_values(arguments: Sequence[str]) -> list[str]:
+    """`arguments` in which a bare `--wait-idle` has its default time, and a bare `--stage` an empty value.
+
+    Typer has no options with an optional value. That of `--stage` is given as `--stage=DIR` only: a suite may follow.
+    """
     followers = [*arguments[1:], ""]
     return [
-        f"{WAIT_IDLE}={WAIT_IDLE_TIME}" if each == WAIT_IDLE and not TIME.fullmatch(follower) else each
+        f"{STAGE}="
+        if each == STAGE
+        else f"{WAIT_IDLE}={WAIT_IDLE_TIME}"
+        if each == WAIT_IDLE and not TIME.fullmatch(follower)
+        else each
         for each, follower in zip(arguments, followers, strict=True)
     ]
 

@@ -2,7 +2,7 @@
 
 import sys
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,20 +39,48 @@ def worker_command(
 
 
 def submit(
-    tree: "Tree", executor: str, command: Sequence[str], *, job: Mapping[str, Any], most_jobs: int, **planning: Any
+    tree: "Tree",
+    suite: Path,
+    executor: str,
+    *,
+    command: Callable[[Path], list[str]],
+    job: Mapping[str, Any],
+    most_jobs: int,
+    stage: str | None,
+    **planning: Any,
 ) -> "Dispatched":
-    """Plan the suite and submit workers for its pending runs; ends the command if there are none."""
+    """Plan the suite and submit workers for its pending runs; ends the command if there are none.
+
+    `command` returns that of a worker for the path of the suite. If `stage` is not None, the jobs run from a copy of
+    the working tree in this folder, or in the results folder if it is empty.
+    """
+    from bench.runner.folder_status import remove_unused_stages
     from bench.runner.running import plan
+    from bench.runner.staging import stage_tree
     from bench.runner.submitting import dispatch
+    from bench.store.record_store import STAGES
 
     planned = plan(tree, **planning, is_elsewhere=True)
     folder = planned.store.folder
     if not planned.pending:
         print_text(f"{planned.suite.name}: all {len(planned.runs)} runs were done before; nothing was submitted")
         raise typer.Exit(0)
+    copy = None
+    if stage is not None:
+        copy = stage_tree(Path(stage) if stage else folder / STAGES, working=Path.cwd())
+        suite = copy.place_of(suite) if suite.exists() else suite
+        print_text(str(copy))
     sent = dispatch(
-        planned, executor, command=[*command, "--out", str(folder.absolute())], options=job, most_jobs=most_jobs
+        planned,
+        executor,
+        command=[*command(suite), "--out", str(folder.absolute())],
+        options=job,
+        most_jobs=most_jobs,
+        stage=copy,
     )
+    if copy is not None:
+        for unused in remove_unused_stages(folder):
+            print_text(f"removed: {unused}, from which no job runs any more")
     print_text(f"submitted {plural(len(sent.jobs), 'job')}: {', '.join(sent.jobs)}; state: vbench status {folder}")
     return sent
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from bench.cli.arguments import AsJson, RecipeChanges, WaitIdle, seconds_of, wait_idle_seconds
+from bench.cli.arguments import STAGE, AsJson, RecipeChanges, WaitIdle, seconds_of, wait_idle_seconds
 from bench.cli.cluster import (
     cluster_facts,
     pairs_of,
@@ -140,6 +140,15 @@ def run(
         list[str] | None,
         typer.Option(metavar="NAME=VALUE", help="Another option of sbatch; repeatable.", rich_help_panel=CLUSTER),
     ] = None,
+    stage: Annotated[
+        str | None,
+        typer.Option(
+            STAGE,
+            metavar="[=DIR]",
+            help="Run jobs from a copy of the working tree, in DIR or in the results folder; edits do not reach it.",
+            rich_help_panel=CLUSTER,
+        ),
+    ] = None,
     worker: Annotated[str | None, typer.Option(hidden=True)] = None,
     submission: Annotated[str | None, typer.Option(hidden=True)] = None,
     kind: Annotated[str | None, typer.Option(hidden=True)] = None,
@@ -159,18 +168,18 @@ def run(
     options: dict[str, Any] = {"out": out, "small": small, "rerun": _rerun(rerun), "selection": chosen}
     sinks = open_sinks(sink or ())
     of_a_job = {"address": address, "partition": partition, "gres": gres, "gpus": gpus, "time": time}
-    require_executor(executor, {**of_a_job, "job-option": job_option, "detach": detach or None})
+    require_executor(executor, {**of_a_job, "job-option": job_option, "detach": detach or None, "stage": stage})
     if executor is not None:
         if devices is not None or budget is not None:
             raise InputError("--devices and --budget are for this machine; give jobs their limits by --gres and --time")
-        command = worker_command(
-            suite,
+        command = partial(
+            worker_command,
             flags={"--small": small, "--trust": trust, "--identify": identify},
             values={"--rerun": rerun, "--wait-idle": wait_idle, "--shard": shard},
             lists={"--set": changes, "--only": only, "--case": case},
         )
         job = {**of_a_job, "options": pairs_of(job_option)}
-        sent = submit(tree, executor, command, job=job, most_jobs=max_jobs, **options)
+        sent = submit(tree, suite, executor, command=command, job=job, most_jobs=max_jobs, stage=stage, **options)
         if detach:
             raise typer.Exit(0)
         measure = partial(follow, sent, sinks=sinks)

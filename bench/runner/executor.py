@@ -29,8 +29,9 @@ FINAL: frozenset[JobPhase] = frozenset({"done", "failed", "cancelled", "timeout"
 class Workers:
     """The workers to start: `count` processes with `command`, each with a `--worker NAME` of its own.
 
-    `is_exclusive` workers measure times and need their node to themselves. `logs` is a folder for the output. `gpus`
-    and `memory_bytes` are what the suite requires of a node that runs cases on its device.
+    `is_exclusive` workers measure times and need their node to themselves. `logs` is a folder for the output. They run
+    in `folder`, with `variables` added to their environment. `gpus` and `memory_bytes` are what the suite requires of a
+    node that runs cases on its device.
 
     A worker over several nodes (`layout.nodes > 1`) is one process for each of `layout.ranks`, all with the same name
     and with the environment that `launcher_variables` returns for their rank and the worker's `rendezvous_file`.
@@ -40,6 +41,8 @@ class Workers:
     count: int
     is_exclusive: bool
     logs: Path
+    folder: Path = field(default_factory=Path.cwd)
+    variables: Mapping[str, str] = field(default_factory=dict)
     gpus: int = 0
     memory_bytes: int | None = None
     layout: RankLayout = field(default_factory=RankLayout)
@@ -63,7 +66,8 @@ class JobState:
 class Submission:
     """Jobs that were submitted for a results folder. `options` are those that the user gave.
 
-    Runs whose records lie after `marks`, sizes of the records files by name, belong to it.
+    Runs whose records lie after `marks`, sizes of the records files by name, belong to it. `stage` is the copy of the
+    working tree that the jobs run from; empty if they run from the tree itself.
     """
 
     name: str
@@ -73,10 +77,17 @@ class Submission:
     submitted_at: str
     marks: Mapping[str, int]
     jobs: tuple[str, ...] = ()
+    stage: str = ""
 
     @classmethod
     def now(
-        cls, executor: str, *, options: Mapping[str, str], is_exclusive: bool, marks: Mapping[str, int]
+        cls,
+        executor: str,
+        *,
+        options: Mapping[str, str],
+        is_exclusive: bool,
+        marks: Mapping[str, int],
+        stage: str = "",
     ) -> "Submission":
         at = datetime.now(UTC).isoformat(timespec="seconds")
         return cls(
@@ -86,6 +97,7 @@ class Submission:
             is_exclusive=is_exclusive,
             submitted_at=at,
             marks=marks,
+            stage=stage,
         )
 
     def with_jobs(self, jobs: Sequence[str]) -> "Submission":

@@ -1,6 +1,7 @@
 """The state of a results folder: finished runs, its workers with their cases, and the states of its jobs."""
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -9,15 +10,26 @@ from pkgutil import iter_modules
 from bench.core.errors import InputError, StoreError, UnknownNameError
 from bench.runner import executors
 from bench.runner.executor import FINAL, Executor, JobState, Submission, read_submissions
+from bench.runner.staging import is_recent, remove_stage, stages_in
 from bench.store.leases import Leases, LeaseState
 from bench.store.stored_records import latest_runs, read_records, read_suite_info
+
+NOT_ASKED = "not asked"
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageState:
+    """A copy of a working tree, and the jobs that still run from it; those whose state is unknown count."""
+
+    folder: Path
+    jobs: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
 class FolderStatus:
     """The state of a results folder. `planned` runs are those of the suite; None if the folder has no suite.
 
-    `problem` says why the states of jobs are unknown.
+    `problem` says why the states of jobs are unknown. `stages` are copies of working trees that jobs ran from.
     """
 
     folder: Path
@@ -27,6 +39,7 @@ class FolderStatus:
     working: tuple[LeaseState, ...]
     jobs: tuple[JobState, ...]
     problem: str = ""
+    stages: tuple["StageState", ...] = ()
 
     @property
     def left(self) -> int | None:
@@ -49,7 +62,8 @@ def folder_status(folder: Path) -> FolderStatus:
     records = latest_runs(read_records(folder)) if any(folder.glob("records*.jsonl")) else []
     last = {(r.case_id, r.run_index): r.status for r in records if not runs or r.case_id in runs}
     leases = Leases(folder, worker="status").states()
-    jobs, problem = _job_states(read_submissions(folder))
+    submissions = read_submissions(folder)
+    jobs, problem = _job_states(submissions)
     return FolderStatus(
         folder=folder,
         suite=str(info.get("name", "")),
@@ -58,7 +72,30 @@ def folder_status(folder: Path) -> FolderStatus:
         working=tuple(lease for lease in leases if not (lease.has_expired and lease.run in last)),
         jobs=tuple(jobs),
         problem=problem,
+        stages=_stage_states(folder, submissions, jobs),
     )
+
+
+def remove_unused_stages(folder: Path) -> list[Path]:
+    """Remove the stages in a results folder that no job runs from, and return them; stages elsewhere stay."""
+    submissions = [each for each in read_submissions(folder) if each.stage]
+    states = _stage_states(folder, submissions, _job_states(submissions)[0])
+    own = {stage.absolute() for stage in stages_in(folder)}
+    unused = [each.folder for each in states if each.folder in own and not each.jobs and not is_recent(each.folder)]
+    for stage in unused:
+        remove_stage(stage)
+    return unused
+
+
+def _stage_states(
+    folder: Path, submissions: Sequence[Submission], states: Sequence[JobState]
+) -> tuple[StageState, ...]:
+    ended = {state.job for state in states if state.phase in FINAL and state.reason != NOT_ASKED}
+    used: dict[Path, list[str]] = {stage.absolute(): [] for stage in stages_in(folder)}
+    for submission in submissions:
+        if submission.stage and Path(submission.stage).is_dir():
+            used.setdefault(Path(submission.stage), []).extend(job for job in submission.jobs if job not in ended)
+    return tuple(StageState(folder=stage, jobs=tuple(jobs)) for stage, jobs in used.items())
 
 
 def executor_class(name: str) -> type[Executor]:
@@ -83,5 +120,5 @@ def _job_states(submissions: list[Submission]) -> tuple[list[JobState], str]:
             jobs += executor_class(submission.executor).states(submission.jobs)
         except InputError as error:
             problems.append(str(error))
-            jobs += [JobState(job=job, phase="ended", reason="not asked") for job in submission.jobs]
+            jobs += [JobState(job=job, phase="ended", reason=NOT_ASKED) for job in submission.jobs]
     return jobs, "; ".join(dict.fromkeys(problems))

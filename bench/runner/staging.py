@@ -4,6 +4,7 @@ import hashlib
 import os
 import shutil
 import sys
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,8 +13,9 @@ from secrets import token_hex
 from bench.core.errors import InputError
 from bench.core.git import run_git
 from bench.core.units import format_value, plural
+from bench.store.record_store import STAGES
 
-STAGES = ".stages"  # in the results folder; readers of records leave it out
+UNUSED_S = 3600.0  # after which a stage without jobs is removed: a command may be about to submit some
 LARGEST_BYTES = 1 << 30  # a tree above this holds data, which jobs read where it is
 RUN_TREE = ("ls-files", "-z", "--exclude-standard")
 SKIPPED = ("__pycache__", ".pyc")
@@ -78,9 +80,10 @@ def stage_tree(into: Path, *, working: Path) -> Stage:
             "what git ignores where it is"
         )
     folder = into.absolute() / _hash(root, files, links)
-    found = {"root": root, "files": len(files), "size_bytes": size_bytes}
-    if folder.is_dir():
-        return Stage(folder=folder, is_new=False, **found)
+    stage = Stage(root=root, folder=folder, files=len(files), size_bytes=size_bytes, is_new=not folder.is_dir())
+    if not stage.is_new:
+        os.utime(folder)  # else it might be removed before jobs are submitted from it
+        return stage
     copy = folder.with_name(f".{folder.name}-{token_hex(4)}")
     try:
         _copy_tree(root, copy, files=files, links=links)
@@ -96,7 +99,7 @@ def stage_tree(into: Path, *, working: Path) -> Stage:
     finally:
         if copy.exists():
             remove_stage(copy)
-    return Stage(folder=folder, is_new=True, **found)
+    return stage
 
 
 def _copy_tree(root: Path, copy: Path, *, files: Sequence[str], links: Sequence[str]) -> None:
@@ -113,6 +116,11 @@ def remove_stage(folder: Path) -> None:
     """Remove a stage, which is sealed."""
     _set_writable(folder, is_writable=True)
     shutil.rmtree(folder)
+
+
+def is_recent(folder: Path) -> bool:
+    """Whether a stage was made or asked for in the last hour."""
+    return time.time() - folder.stat().st_mtime < UNUSED_S
 
 
 def stages_in(results: Path) -> list[Path]:

@@ -1,10 +1,12 @@
 """Sends the pending runs of a suite to an executor, and follows its workers until they are done."""
 
+import os
 import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from inspect import signature
+from pathlib import Path
 
 from bench.core.errors import InputError, StopSignal
 from bench.core.schema import Case, Record
@@ -14,10 +16,12 @@ from bench.runner.folder_status import executor_class
 from bench.runner.job_kind import JobKind
 from bench.runner.running import Event, EventKind, Plan, RunSummary
 from bench.runner.sending import Sink
+from bench.runner.staging import Stage
 from bench.store.leases import Leases
 from bench.store.tail import RecordTail, file_sizes
 from bench.suite.requirement import Requirement
 
+PASSED_VARIABLES = ("PYTHONPATH", "VBENCH_DATA", "XDG_CACHE_HOME")  # by which a worker finds the same files
 POLL_S = 2.0
 ASK_S = 15.0  # between questions to the cluster, which many users ask
 GRACE_S = 30.0  # for a record to appear on this machine after its job has ended
@@ -56,11 +60,13 @@ def dispatch(
     command: Sequence[str],
     options: Mapping[str, object],
     most_jobs: int,
+    stage: Stage | None = None,
 ) -> Dispatched:
     """Submit workers for the pending runs of a plan, and store in the results folder what was submitted.
 
     `command` is that of one worker. Cases of one kind share workers: timed cases get some that have their nodes to
-    themselves, cases over several ranks or nodes some with as many. Raises InputError for what the executor refuses.
+    themselves, cases over several ranks or nodes some with as many. They run from the `stage` if there is one. Raises
+    InputError for what the executor refuses.
     """
     engine = open_executor(executor, options)
     store = plan.store
@@ -69,18 +75,28 @@ def dispatch(
     marks = file_sizes(store.folder)
     given = {name: str(value) for name, value in options.items() if _is_given(value)}
     jobs: list[str] = []
+    variables = {name: os.environ[name] for name in PASSED_VARIABLES if name in os.environ}
+    variables |= {} if stage is None else stage.variables(variables)
     groups = groups_of(plan)
     for group in groups:
         if group.kind.layout.nodes > 1 and not engine.spans_nodes:
             raise InputError(f"--executor {executor} cannot run cases over {group.kind.layout.nodes} nodes")
     for group in groups:
-        submission = Submission.now(executor, options=given, is_exclusive=group.kind.is_timed, marks=marks)
+        submission = Submission.now(
+            executor,
+            options=given,
+            is_exclusive=group.kind.is_timed,
+            marks=marks,
+            stage="" if stage is None else str(stage.folder),
+        )
         submission.write(store.folder)
         workers = Workers(
             command=(*command, "--submission", submission.name, "--kind", str(group.kind)),
             count=min(len(group.cases), most_jobs),
             is_exclusive=group.kind.is_timed,
             logs=store.folder.absolute() / "logs" / executor,
+            folder=Path.cwd() if stage is None else stage.place_of(Path.cwd()),
+            variables=variables,
             gpus=group.gpus_per_node,
             memory_bytes=None if group.require is None else group.require.memory_bytes,
             layout=group.kind.layout,

@@ -2,7 +2,7 @@
 
 import pytest
 
-from bench.cli.arguments import seconds_of, with_wait_idle_time
+from bench.cli.arguments import seconds_of, with_optional_values
 from bench.core.errors import InputError
 from bench.core.schema import Case, Clip, Point, Record
 from bench.runner.idle import IdleWait, MachineUse, is_timed_case, read_use, wait_until_idle
@@ -109,7 +109,7 @@ def test_only_timed_cases_wait() -> None:
     ],
 )
 def test_a_bare_wait_idle_has_a_default_time(given: list[str], found: list[str]) -> None:
-    assert with_wait_idle_time(given) == found
+    assert with_optional_values(given) == found
 
 
 def test_times_are_seconds_minutes_or_hours() -> None:

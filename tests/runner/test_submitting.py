@@ -10,6 +10,7 @@ from bench.core.schema import Case, Clip, Json, Point
 from bench.runner import submitting
 from bench.runner.executor import Executor, JobState, Workers, read_submissions
 from bench.runner.running import Plan
+from bench.runner.staging import Stage
 from bench.runner.submitting import dispatch
 from bench.store import RecordStore
 from bench.suite import Suite
@@ -112,6 +113,21 @@ def test_counts_need_nothing_of_what_the_suite_requires(tmp_path: Path, asked: l
     submit(planned(tmp_path, case(1, params={}), case(1, accuracy={}), require=required))
     submit(planned(tmp_path / "other", case(1, params={}), require=required))
     assert [(workers.gpus, workers.memory_bytes) for workers in asked] == [(1, 2 << 30), (0, None)]
+
+
+def test_workers_of_a_stage_run_in_its_copy_of_the_working_folder(
+    tmp_path: Path, asked: list[Workers], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "tree/part").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "tree/part")
+    monkeypatch.setenv("VBENCH_DATA", "/data")
+    stage = Stage(root=tmp_path / "tree", folder=tmp_path / "copy", files=1, size_bytes=1, is_new=True)
+    plan = planned(tmp_path, case(1, params={}))
+    dispatch(plan, "recorder", command=["vbench"], options={}, most_jobs=1, stage=stage)
+    submit(plan)
+    assert [workers.folder for workers in asked] == [tmp_path / "copy/part", tmp_path / "tree/part"]
+    assert {workers.variables["VBENCH_DATA"] for workers in asked} == {"/data"}
+    assert {each.stage for each in read_submissions(plan.store.folder)} == {"", str(tmp_path / "copy")}
 
 
 def test_an_executor_of_single_machines_refuses_cases_over_several(

@@ -35,13 +35,13 @@ class Ray(Executor):
         needs = self._needs(workers, nodes := _nodes(ray))
         logs = workers.logs.absolute()
         logs.mkdir(parents=True, exist_ok=True)
-        actor, variables = ray.remote(_actor_class()), _variables()
+        actor = ray.remote(_actor_class())
         jobs = []
         for _ in range(min(workers.count, len(nodes)) if workers.is_exclusive else workers.count):
             name = f"ray-{token_hex(6)}"
             options = {"name": name, "namespace": NAMESPACE, "lifetime": "detached", "max_restarts": RESTARTS}
             log, command = str(logs / f"{name}.log"), [*workers.command, "--worker", name]
-            actor.options(**options, **needs).remote(command, log, os.getcwd(), variables)
+            actor.options(**options, **needs).remote(command, log, str(workers.folder), dict(workers.variables))
             jobs.append(f"{name}@{self.address}")
         return jobs
 
@@ -145,8 +145,3 @@ def _require_answer(address: str) -> None:
 
 def _nodes(ray: Any) -> list[Mapping[str, float]]:
     return [node["Resources"] for node in ray.nodes() if node["Alive"]]
-
-
-def _variables() -> dict[str, str]:
-    """Variables of this process by which a worker finds the same modules."""
-    return {name: os.environ[name] for name in ("PYTHONPATH", "VBENCH_DATA", "XDG_CACHE_HOME") if name in os.environ}

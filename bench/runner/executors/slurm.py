@@ -97,7 +97,13 @@ class Slurm(Executor):
             time=self.minutes,
             exclusive=True if workers.is_exclusive else None,
             array_parallelism=workers.count,
-            additional_parameters={**self.options, "open-mode": "append", "requeue": True, "signal": "USR2@0"},
+            additional_parameters={
+                "chdir": str(workers.folder),
+                **self.options,
+                "open-mode": "append",
+                "requeue": True,
+                "signal": "USR2@0",  # none: see `_wait_and_warn`
+            },
             **_tasks_of(workers.layout),
             **given,
         )
@@ -148,7 +154,8 @@ def run_worker(workers: Workers) -> int:
         rank = job.global_rank
         variables = launcher_variables(file, rank=rank, layout=workers.layout)
     signal.signal(signal.SIGUSR2, lambda number, frame: None)  # submitit would requeue the job, or kill the worker
-    with subprocess.Popen([*workers.command, "--worker", name], env={**os.environ, **variables}) as process:
+    environment = {**os.environ, **workers.variables, **variables}
+    with subprocess.Popen([*workers.command, "--worker", name], env=environment) as process:
         return process.wait() if rank else _wait_and_warn(process, job.job_id)
 
 

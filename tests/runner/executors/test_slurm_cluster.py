@@ -172,7 +172,8 @@ def test_a_training_over_two_nodes_is_that_of_two_ranks_on_one_machine(
     assert ended.returncode == 0, text
     assert "report: nodes/report/index.html" in text
     local = vbench(cluster, tmp_path, "run", "local.yaml", "--out", "local")
-    assert local.wait(DEADLINE_S) == 0, local.communicate()[0]
+    text = local.communicate(timeout=DEADLINE_S)[0]
+    assert local.returncode == 0, text
     records = {name: read_records(tmp_path / name)[0] for name in ("nodes", "local")}
     shares = {
         name: {metric.name: metric.value for metric in record.metrics if metric.unit == "%"}
@@ -217,6 +218,25 @@ def test_a_training_saves_its_state_before_the_limit_of_its_job(cluster: SlurmCl
     assert record.error.message.startswith("stopped in epoch ")  # with its state, not killed
     again = vbench(cluster, tmp_path, "plan", "suite.yaml", "--why").communicate()[0]
     assert "interrupted" in again
+
+
+def test_jobs_of_a_stage_do_not_see_later_edits(cluster: SlurmCluster, tmp_path: Path) -> None:
+    (tmp_path / "turns.py").write_text(PLUGIN)
+    widths = re.sub(r"width: \[.*\]", "width: [0.1, 0.2]", SUITE)
+    (tmp_path / "suite.yaml").write_text(widths)
+    subprocess.run(["git", "init", "--quiet", str(tmp_path)], check=True)
+    submitted = vbench(cluster, tmp_path, "run", "suite.yaml", "--executor", "slurm", "--time", "30", "--stage")
+    results = tmp_path / "results" / "cluster"
+    wait_for(lambda: list((results / "submissions").glob("*.json")), "a submission")
+    (tmp_path / "turns.py").write_text(f"{PLUGIN}\nraise RuntimeError('edited')\n")
+    text = submitted.communicate(timeout=DEADLINE_S)[0]
+    assert submitted.returncode == 0, text
+    assert f"staged: {results}/.stages/" in text
+    (tmp_path / "turns.py").write_text(PLUGIN)
+    again = vbench(cluster, tmp_path, "run", "suite.yaml", "--executor", "slurm", "--stage").communicate()[0]
+    assert "all 2 runs were done before; nothing was submitted" in again
+    [stage] = json.loads(vbench(cluster, tmp_path, "status", str(results), "--json").communicate()[0])["stages"]
+    assert stage["jobs"] == []
 
 
 def test_what_the_cluster_refuses_is_one_line(cluster: SlurmCluster, tmp_path: Path) -> None:
