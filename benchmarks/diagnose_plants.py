@@ -11,6 +11,7 @@ import argparse
 import csv
 import json
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -135,6 +136,7 @@ def lines(seed: int, plants: Sequence[str]) -> Iterator[dict]:
         write_videos(Path(folder), seed=seed)
         model, videos = trained(Path(folder), seed=seed)
         for plant in plants:
+            cpu_started = time.process_time()
             diagnosis = found(plant, model, videos)
             yield {
                 "seed": seed,
@@ -142,7 +144,7 @@ def lines(seed: int, plants: Sequence[str]) -> Iterator[dict]:
                 "is_named": is_named(plant, diagnosis),
                 "causes": [f"{c.candidate.topic}: {c.candidate.what}" for c in diagnosis.causes],
                 "top1": [round(100 * top.value, 1) for top in (diagnosis.start_top1, diagnosis.top1)],
-                "seconds": round(diagnosis.seconds, 1),
+                "cpu_seconds": round(time.process_time() - cpu_started, 1),
             }
 
 

@@ -9,18 +9,16 @@ import math
 import multiprocessing
 import re
 import warnings
-import zlib
 from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from itertools import accumulate, zip_longest
-from typing import Any, Protocol, cast
+from typing import Any, Generic, Protocol, TypeVar, cast
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
@@ -30,9 +28,10 @@ from bench.core.input_protocol import Channels, CropRounding, Placement, Short, 
 from bench.core.schema import Clip, SlidingWindows, Views, views_per_video
 from bench.data.clips import ClipReader, DecodedCache, Reading
 from bench.data.collection import Video, VideoSet
-from bench.data.frame_sampling import Part, generator_of, sample_clip, sample_views
+from bench.data.frame_sampling import Part, generator_of, sample_clip
 from bench.data.geometry import Covering, Scaling, Size
-from bench.data.transforms import FLOW_MEAN, FLOW_STD, Augmentation, Transform, normalise, spatial_views, whole_view
+from bench.data.transforms import FLOW_MEAN, FLOW_STD, Augmentation, Transform, normalise
+from bench.data.view_rule import ClipTensors, DecodedClips, ViewRule
 
 CACHE_BYTES = 256 << 20
 SPARES = 8  # replacement candidates of a training batch in which no video can be read
@@ -40,9 +39,9 @@ SPARES = 8  # replacement candidates of a training batch in which no video can b
 # or EOFError, or ends the thread that copies; messages of errors that a worker itself raised begin with "Caught".
 _DEAD_WORKER = re.compile("RuntimeError: (DataLoader worker|Pin memory thread exited)|(Connection|EOF)(?!.*: Caught)")
 
+Request = TypeVar("Request")
+Made = TypeVar("Made")
 PositionedVideos = tuple[tuple[int, Video], ...]  # each with its position in the set
-DecodedClips = list[dict[str, NDArray[np.uint8]]]  # frames (T, H, W, C) by modality, one entry per clip
-ClipTensors = dict[str, list[Tensor]]  # views (C, T, H, W) of one video by modality
 
 
 class UnreadVideoWarning(UserWarning):
@@ -193,11 +192,7 @@ def view_batches(
     mine = [position for position in range(rank, len(videos), world) if position not in without]
     positions = [mine[at : at + batch] for at in range(0, len(mine), batch)]
     size = Covering(height=clip.height, width=clip.width) if resize is None else resize
-    reading = _changed_reading(Reading(size=size, backend=videos.backend), changes)
-    videos = replace(videos, backend=reading.backend)
-    maker = _ViewBatchMaker(
-        source=_ClipSource.of(videos, inputs, size=reading.size, cache_bytes=cache_bytes, workers=workers),
-        normalisation=Normalisation(mean=tuple(mean), std=tuple(std), channels=channels),
+    rule = ViewRule(
         clip=clip,
         views=views,
         crop_rounding=crop_rounding,
@@ -206,19 +201,15 @@ def view_batches(
         short=short,
         changes=tuple(changes),
     )
+    reading = rule.changed_reading(Reading(size=size, backend=videos.backend))
+    videos = replace(videos, backend=reading.backend)
+    maker = _ViewBatchMaker(
+        source=_ClipSource.of(videos, inputs, size=reading.size, cache_bytes=cache_bytes, workers=workers),
+        normalisation=Normalisation(mean=tuple(mean), std=tuple(std), channels=channels),
+        rule=rule,
+    )
     requests = [BatchRequest.of(videos, own) for own in positions]
     return _batches(maker, requests, inputs=inputs, workers=workers, failures=failures)
-
-
-def _changed_reading(reading: Reading, changes: Sequence[InputChange]) -> Reading:
-    """`reading` under a change of it. Raises InputError if such a change does not stand alone."""
-    if len(changes) == 1 and changes[0].entry is not None and changes[0].is_at("reading"):
-        changed: Reading = changes[0].entry.function(reading, value=changes[0].value)
-        return changed
-    apart = [str(change) for change in changes if not change.shares_decoding]
-    if apart and len(changes) > 1:
-        raise InputError(f"{', '.join(apart)} cannot share a decoding with other changes")
-    return reading
 
 
 def steps_per_epoch(videos: VideoSet, *, batch: int, world: int = 1) -> int:
@@ -385,7 +376,7 @@ class _TrainBatchMaker:
     def __call__(self, request: BatchRequest) -> _WorkerBatch:
         reader, transform = self.source.reader(), _built(self.augmentation, self.clip)
         return _make(
-            *(_read_ahead(videos, partial(self._read, reader)) for videos in (request.videos, request.spare)),
+            *(read_ahead(videos, partial(self._read, reader)) for videos in (request.videos, request.spare)),
             views_of=partial(self._transformed, transform),
             tensors=_BatchTensors(len(request.videos), normalisation=self.normalisation),
             source=self.source,
@@ -410,87 +401,29 @@ class _ViewBatchMaker:
 
     source: _ClipSource
     normalisation: Normalisation
-    clip: Clip
-    views: Views
-    crop_rounding: CropRounding
-    sampling: ViewSampling
-    placement: Placement
-    short: Short
-    changes: tuple[InputChange, ...] = (InputChange(),)
+    rule: ViewRule
 
     def __call__(self, request: BatchRequest) -> _WorkerBatch:
-        views = views_per_video(self.views)
+        views, ids = views_per_video(self.rule.views), {position: video.id for position, video in request.videos}
         return _make(
-            _read_ahead(request.videos, lambda _, video: self._read(video)),
-            views_of=partial(self._views_of_video, {position: video.id for position, video in request.videos}),
+            read_ahead(request.videos, lambda _, video: self.rule.read(video, self.source.reader())),
+            views_of=lambda position, decoded: self.rule.cut(ids[position], decoded),
             tensors=_BatchTensors(
-                len(request.videos), views=views and views * len(self.changes), normalisation=self.normalisation
+                len(request.videos), views=views and views * len(self.rule.changes), normalisation=self.normalisation
             ),
             source=self.source,
         )
 
-    def _read(self, video: Video) -> DecodedClips:
-        """The clips of every change, one change after the other; for a change of pixels they are the unchanged ones."""
-        reader, choose = self.source.reader(), partial(self._choose, video.id)
-        change = self.changes[0]
-        if change.entry is not None and change.is_at("file"):
-            return reader.read_changed(video, choose, partial(change.entry.function, value=change.value))
-        return reader.read(video, choose)
 
-    def _choose(self, id_: str, part: Part) -> list[tuple[int, ...]]:
-        clips = sample_views(
-            part,
-            clip=self.clip,
-            views=self.views[0],
-            sampling=self.sampling,
-            placement=self.placement,
-            short=self.short,
-        )
-        chosen: list[tuple[int, ...]] = []
-        for change in self.changes:
-            if change.entry is None or not change.is_at("order"):
-                chosen += clips
-                continue
-            for frames in clips:  # with one draw a video: a lost frame is lost for all of its clips
-                random = change_generator(id_, change)
-                chosen.append(change.entry.function(frames, part=part, value=change.value, random=random))
-        return chosen
-
-    def _views_of_video(self, ids: dict[int, str], position: int, decoded: DecodedClips) -> ClipTensors:
-        views: ClipTensors = {modality: [] for modality in self.source.modalities}
-        count = len(decoded) // len(self.changes)
-        for number, frames in enumerate(decoded):
-            change = self.changes[number // count]
-            for modality, decoded_THWC in frames.items():
-                changed_THWC = decoded_THWC
-                if change.entry is not None and change.is_at("pixels"):
-                    random = change_generator(ids[position], change, clip=number % count)
-                    changed_THWC = change.entry.function(decoded_THWC, value=change.value, random=random)
-                views[modality] += self._spatial_views(np.ascontiguousarray(changed_THWC))
-        return views
-
-    def _spatial_views(self, frames_THWC: NDArray[np.uint8]) -> list[Tensor]:
-        spatial = self.views[1]
-        if spatial == "full":
-            return [whole_view(frames_THWC)]
-        height, width = self.clip.height, self.clip.width
-        return spatial_views(frames_THWC, height=height, width=width, views=spatial, rounding=self.crop_rounding)
+Read = TypeVar("Read")
+ReadVideos = Generator[tuple[int, Video, Read | VideoError], None, None]
+DecodedVideos = ReadVideos[DecodedClips]
 
 
-def change_generator(id_: str, change: InputChange, *, clip: int = 0) -> np.random.Generator:
-    """The generator of one change of one video; it does not depend on the model, the worker or the set."""
-    return np.random.default_rng(
-        (zlib.crc32(id_.encode("utf-8", "surrogatepass")), zlib.crc32(str(change).encode()), clip)
-    )
-
-
-DecodedVideos = Generator[tuple[int, Video, DecodedClips | VideoError], None, None]
-
-
-def _read_ahead(videos: PositionedVideos, read: Callable[[int, Video], DecodedClips]) -> DecodedVideos:
+def read_ahead(videos: PositionedVideos, read: Callable[[int, Video], Read]) -> ReadVideos[Read]:
     """Yield each video with its frames or the error; the next one is decoded while this one is used."""
 
-    def attempt(position: int, video: Video) -> DecodedClips | VideoError:
+    def attempt(position: int, video: Video) -> Read | VideoError:
         try:
             return read(position, video)
         except VideoError as error:
@@ -576,7 +509,7 @@ def _batches(
     workers: int,
     failures: list[UnreadVideo] | None,
 ) -> Iterator[Batch]:
-    for made in _made_by_workers(maker, requests, workers=workers):
+    for made in made_by_workers(maker, requests, workers=workers):
         _record_unread(made.unread, failures)
         if not made.clips:
             continue
@@ -590,17 +523,15 @@ def _taken(spec: InputLike, clip_BCTHW: Tensor) -> Tensor:
     return taken.pin_memory() if clip_BCTHW.is_pinned() and not taken.is_pinned() else taken
 
 
-def _made_by_workers(
-    maker: Callable[[BatchRequest], _WorkerBatch], requests: Sequence[BatchRequest], *, workers: int
-) -> Iterator[_WorkerBatch]:
-    """Yield the batch of each request, in order; TrainingError if a worker process dies."""
+def made_by_workers(maker: Callable[[Request], Made], requests: Sequence[Request], *, workers: int) -> Iterator[Made]:
+    """Yield what `maker` returns for each request, in order; TrainingError if a worker process dies."""
     if workers < 0:
         raise InputError(f"{workers} workers; allowed: 0 (read in this process) and more")
     if workers == 0 or not requests:
         yield from map(maker, requests)
         return
     multiprocessing.get_context("forkserver").set_forkserver_preload([__name__, "torchvision.transforms.v2"])
-    loader: DataLoader[_WorkerBatch | BenchError] = DataLoader(
+    loader: DataLoader[Made | BenchError] = DataLoader(
         _RequestDataset(maker),
         batch_size=None,
         sampler=cast("Any", requests),
@@ -629,23 +560,23 @@ def _made_by_workers(
         yield made
 
 
-class _RequestDataset(Dataset["_WorkerBatch | BenchError"]):
+class _RequestDataset(Dataset["Made | BenchError"], Generic[Request, Made]):
     """The data set that workers hold. Requests come in as indices, so that the videos are not copied to every worker.
 
     A BenchError is returned, not raised, because DataLoader would bury its message in a traceback.
     """
 
-    def __init__(self, maker: Callable[[BatchRequest], _WorkerBatch]) -> None:
+    def __init__(self, maker: Callable[[Request], Made]) -> None:
         self._maker = maker
 
-    def __getitem__(self, request: Any) -> "_WorkerBatch | BenchError":
+    def __getitem__(self, request: Any) -> "Made | BenchError":
         try:
             return self._maker(request)
         except BenchError as error:
             return error
 
 
-def _unchanged(made: "_WorkerBatch | BenchError") -> "_WorkerBatch | BenchError":
+def _unchanged(made: Made) -> Made:
     return made
 
 

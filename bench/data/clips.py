@@ -2,7 +2,7 @@
 
 import tempfile
 from bisect import bisect_left
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from bench.core.errors import InputError, MissingFrameError, VideoError
 from bench.data.collection import Video
-from bench.data.decode import read_frames
+from bench.data.decode import read_frames, read_frames_in_sizes
 from bench.data.frame_folder import list_frames, read_flow
 from bench.data.frame_sampling import Part, part_between
 from bench.data.geometry import Size
@@ -116,9 +116,7 @@ class ClipReader:
 
     def _frames(self, video: Video, modality: str, wanted: Sequence[int]) -> Frames:
         if modality == "flow":
-            if video.flow is None:
-                raise VideoError(f"{video.path}: has no optical flow; make it with: vbench data flow")
-            return read_flow(video.flow, wanted, size=self._size)
+            return flow_of(video, wanted, size=self._size)
         kept = None if self._cache is None else self._cache.get(video.id)
         if kept is not None and wanted[-1] < len(kept):
             return kept[list(wanted)]
@@ -146,6 +144,30 @@ class ClipReader:
         return read_frames(video.path, indices, size=self._size, backend=self._backend, facts=video.facts)
 
 
+def read_in_sizes(
+    video: Video, clips: Mapping[Size | None, Sequence[Sequence[int]]], *, modalities: Sequence[str], backend: str
+) -> dict[Size | None, list[dict[str, Frames]]]:
+    """Return the frames (T, H, W, C) by modality of the clips in each size, from one decode of the video.
+
+    Raises VideoError if any of the frames cannot be read.
+    """
+    wanted = {size: sorted({index for clip in of_size for index in clip}) for size, of_size in clips.items()}
+    decoded: dict[str, dict[Size | None, Frames]] = {}
+    for modality in modalities:
+        if modality == "flow":
+            of_sizes = {size: flow_of(video, numbers, size=size) for size, numbers in wanted.items()}
+        else:
+            of_sizes = read_frames_in_sizes(video.path, wanted, backend=backend, facts=video.facts)
+        decoded[modality] = of_sizes
+    return {
+        size: [
+            {modality: frames[size][np.searchsorted(wanted[size], clip)] for modality, frames in decoded.items()}
+            for clip in of_size
+        ]
+        for size, of_size in clips.items()
+    }
+
+
 def key_frames(video: Video, *, count: int, size: Size | None = None, backend: str = "auto") -> Frames:
     """`count` frames (T, H, W, C) in the middles of equal sections of the video's part, for people to look at."""
     reader = ClipReader(size=size, backend=backend)
@@ -154,6 +176,13 @@ def key_frames(video: Video, *, count: int, size: Size | None = None, backend: s
         return [tuple(part.first + (2 * number + 1) * part.frames // (2 * count) for number in range(count))]
 
     return reader.read(video, choose)[0]["rgb"]
+
+
+def flow_of(video: Video, wanted: Sequence[int], *, size: Size | None) -> Frames:
+    """Return optical flow (T, H, W, 2) of a video; VideoError if it has none."""
+    if video.flow is None:
+        raise VideoError(f"{video.path}: has no optical flow; make it with: vbench data flow")
+    return read_flow(video.flow, wanted, size=size)
 
 
 def part_of(video: Video) -> Part:

@@ -6,7 +6,7 @@ an NVIDIA GPU), `frames` for folders of numbered images.
 
 import operator
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from bench.data.frame_folder import read_folder
 from bench.data.geometry import Covering, Scaling, Size
 from bench.data.hdf5_frames import read_hdf5
 from bench.data.media import HDF5_SUFFIXES
-from bench.data.pyav_reader import read_file
+from bench.data.pyav_reader import read_file, read_file_in_sizes
 from bench.data.torchcodec_reader import read_file_with_torchcodec
 
 BACKENDS = ("auto", "pyav", "torchcodec", "nvdec", "frames")
@@ -55,6 +55,26 @@ def read_frames(
     else:
         frames_THWC = read_file(path, read, size=size, facts=facts)
     return frames_THWC[: len(numbers)]
+
+
+def read_frames_in_sizes(
+    path: Path,
+    indices: Mapping[Size | None, Sequence[int]],
+    *,
+    backend: str = "auto",
+    facts: VideoFacts | None = None,
+) -> dict[Size | None, NDArray[np.uint8]]:
+    """Return the frames wanted in each size, equal to those of `read_frames`.
+
+    A file that PyAV reads is decoded once for all sizes. Frame folders and HDF5 files are read once a size, because a
+    JPEG may be decoded at a fraction of its size.
+    """
+    is_file = backend in ("auto", "pyav") and path.suffix.lower() not in HDF5_SUFFIXES and not path.is_dir()
+    if is_file and all(indices.values()):
+        return read_file_in_sizes(path, indices, facts=facts)
+    return {
+        size: read_frames(path, numbers, size=size, backend=backend, facts=facts) for size, numbers in indices.items()
+    }
 
 
 def _checked_indices(path: str | Path, indices: Iterable[int]) -> list[int]:

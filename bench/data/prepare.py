@@ -131,11 +131,12 @@ def every_frame(path: Path, *, short_side: int | None, is_even: bool = False) ->
         yield from (read_image(folder, number, size) for number in range(folder.frames))
         return
     with opened(path) as (container, stream):
-        converter: RgbConverter | None = None
+        converter, written_size = RgbConverter(), None
         for frame in frames_from_start(path, container.demux(stream)):
-            if converter is None:
-                converter = RgbConverter(_one_size(RgbConverter(None).convert(frame).shape[:2], short_side, is_even))
-            yield converter.convert(frame)
+            if written_size is None:
+                native = converter.convert(frame, [None])[None].shape[:2]
+                written_size = _one_size(native, short_side, is_even)
+            yield converter.convert(frame, [written_size])[written_size]
 
 
 def _one_size(native: tuple[int, ...], short_side: int | None, is_even: bool) -> tuple[int, int]:

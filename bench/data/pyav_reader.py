@@ -30,6 +30,8 @@ from bench.data.geometry import MAX_PIXELS, Orientation, Size, resize, upright_s
 from bench.data.shards import Source, source_of
 
 Frames = NDArray[np.uint8]
+Wanted = dict[int, list[Size | None]]  # the sizes in which each frame is wanted, by ascending frame number
+Found = dict[int, dict[Size | None, Frames]]
 
 DECODE_ERRORS = (av.FFmpegError, OSError, ValueError, MemoryError)
 # PyAV 19 reads metadata in any encoding and no longer has this argument.
@@ -81,16 +83,28 @@ class _LostError(Exception):
 
 def read_file(path: Path, indices: Sequence[int], *, size: Size | None, facts: VideoFacts | None = None) -> Frames:
     """Return frames `indices` as uint8 RGB (T, H, W, 3), upright; VideoError if one does not exist."""
-    wanted = sorted(set(indices))
+    return read_file_in_sizes(path, {size: indices}, facts=facts)[size]
+
+
+def read_file_in_sizes(
+    path: Path, indices: Mapping[Size | None, Sequence[int]], *, facts: VideoFacts | None = None
+) -> dict[Size | None, Frames]:
+    """Return the frames wanted in each size, all from one decode; otherwise as `read_file`."""
+    wanted: Wanted = {}
+    for size, numbers in indices.items():
+        for number in sorted(set(numbers)):
+            wanted.setdefault(number, []).append(size)
+    wanted = dict(sorted(wanted.items()))
     timeline = Timeline.of(facts) if facts is not None else _timeline_of(path)
-    found: Mapping[int, Frames] | None = None
-    if _pays_to_seek(timeline, wanted):
-        found = _read_by_seeking(path, wanted, size=size, timeline=timeline)
+    found: Found | None = None
+    if _pays_to_seek(timeline, list(wanted)):
+        found = _read_by_seeking(path, wanted, timeline=timeline)
         timeline.is_seekable = found is not None
     if found is None:
-        found = _read_from_start(path, wanted, size=size, timeline=timeline)
-    _check_sizes(path, found)
-    return np.stack([found[i] for i in indices])
+        found = _read_from_start(path, wanted, timeline=timeline)
+    for size, numbers in indices.items():
+        _check_sizes(path, {number: found[number][size] for number in numbers})
+    return {size: np.stack([found[number][size] for number in numbers]) for size, numbers in indices.items()}
 
 
 @contextmanager
@@ -167,20 +181,22 @@ def reason_of(error: BaseException) -> str:
 
 
 class RgbConverter:
-    """Converts the frames of one stream to upright RGB of one size.
+    """Converts the frames of one stream to upright RGB.
 
     One VideoReformatter serves all frames; `frame.reformat()` would build one per frame, which costs 30 %.
     """
 
-    def __init__(self, size: Size | None) -> None:
-        self._size, self._reformatter = size, VideoReformatter()
+    def __init__(self) -> None:
+        self._reformatter = VideoReformatter()
 
-    def convert(self, frame: VideoFrame) -> Frames:
-        """Return `frame` as a new uint8 RGB array (H, W, 3)."""
+    def convert(self, frame: VideoFrame, sizes: Sequence[Size | None]) -> dict[Size | None, Frames]:
+        """Return `frame` as a new uint8 RGB array (H, W, 3) in each of `sizes`."""
         orientation = orientation_of(frame)
-        target = orientation.stored(upright_size(orientation.upright((frame.height, frame.width)), self._size))
-        rgb = self._reformatter.reformat(frame, format="rgb24", threads=1)
-        return orientation.turn(resize(np.asarray(rgb.to_ndarray(), dtype=np.uint8), target, self._size))
+        upright = orientation.upright((frame.height, frame.width))
+        rgb = np.asarray(self._reformatter.reformat(frame, format="rgb24", threads=1).to_ndarray(), dtype=np.uint8)
+        return {
+            size: orientation.turn(resize(rgb, orientation.stored(upright_size(upright, size)), size)) for size in sizes
+        }
 
 
 def orientation_of(frame: VideoFrame) -> Orientation:
@@ -215,24 +231,22 @@ def _key_before(timeline: Timeline, index: int) -> int:
     return keys[at - 1] if at else 0
 
 
-def _read_by_seeking(
-    path: Path, wanted: Sequence[int], *, size: Size | None, timeline: Timeline
-) -> dict[int, Frames] | None:
+def _read_by_seeking(path: Path, wanted: Wanted, *, timeline: Timeline) -> Found | None:
     """Return the frames, or None if the decoder does not follow the timeline after a seek."""
-    converter, found, at = RgbConverter(size), dict[int, Frames](), 0
+    converter, found, at = RgbConverter(), Found(), 0
     frames: Iterator[VideoFrame] | None = None
     try:
         with opened(path) as (container, stream):
             if not can_seek(container, stream):
                 return None
-            for index in wanted:
+            for index, sizes in wanted.items():
                 key = _key_before(timeline, index)
                 if frames is None or key >= at + _SEEK_WORTH_FRAMES:
                     frames, at = _frames_after_seek(container, stream, key=key, timeline=timeline), key
                 for frame in frames:
                     at += 1
                     if at == index + 1:
-                        found[index] = converter.convert(frame)
+                        found[index] = converter.convert(frame, sizes)
                         break
                 else:
                     return None
@@ -265,15 +279,15 @@ def _frames_after_seek(
         yield frame
 
 
-def _read_from_start(path: Path, wanted: Sequence[int], *, size: Size | None, timeline: Timeline) -> dict[int, Frames]:
-    converter, found, needed, number = RgbConverter(size), dict[int, Frames](), set(wanted), 0
+def _read_from_start(path: Path, wanted: Wanted, *, timeline: Timeline) -> Found:
+    converter, found, last, number = RgbConverter(), Found(), max(wanted), 0
     with opened(path) as (container, stream):
         try:
             for number, frame in enumerate(frames_from_start(path, container.demux(stream)), start=1):
                 timeline.learn(frame, number=number - 1)
-                if number - 1 in needed:
-                    found[number - 1] = converter.convert(frame)
-                if number > wanted[-1]:
+                if number - 1 in wanted:
+                    found[number - 1] = converter.convert(frame, wanted[number - 1])
+                if number > last:
                     return found
         except DecodingStoppedError as error:
             first = next(i for i in wanted if i >= error.frames)

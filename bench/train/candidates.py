@@ -10,7 +10,11 @@ from typing import Any
 from bench.core.input_change import InputChange
 from bench.core.input_protocol import InputProtocol
 from bench.core.schema import Clip, Json, Views, views_text
+from bench.data.clips import Reading
+from bench.data.shared_views import ViewSetting
+from bench.data.view_rule import ViewRule
 from bench.reference.zoo_protocols import class_list, zoo_protocols
+from bench.train.preprocessing import sampling_of, scaling_of, short_of
 
 STRIDES, FRAMES = (1, 2, 4, 5, 8), (8, 16, 32, 64)
 SHORT_SIDES = (112, 128, 171, 182, 224, 256, 320)
@@ -41,6 +45,21 @@ class Setting:
         """Equal for two settings with the same outputs of the model: only labels and averages differ."""
         parts = {k: v for k, v in self.protocol.parts.items() if k not in ("averaging", "classes", "clip", "crop")}
         return f"{sorted(parts.items())} {self.clip} {self.views} {self.change}"
+
+    def view_setting(self, backend: str) -> ViewSetting:
+        """Which views this setting takes, and how their frames are read: by `backend`, or the one of its change."""
+        protocol = self.protocol
+        rule = ViewRule(
+            clip=self.clip,
+            views=self.views,
+            crop_rounding=protocol.crop_rounding or "floor",
+            sampling=sampling_of(protocol),
+            placement=protocol.placement or "ends",
+            short=short_of(protocol),
+            changes=(self.change,),
+        )
+        reading = Reading(size=scaling_of(protocol, self.clip), backend=backend)
+        return ViewSetting(rule=rule, reading=rule.changed_reading(reading))
 
     def with_parts(self, **parts: Any) -> "Setting":
         """This setting with other parts of the input protocol."""

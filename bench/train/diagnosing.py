@@ -1,9 +1,10 @@
 """Why is an accuracy not the published one? Tries one change of the evaluation at a time, and keeps what helps most.
 
 Every candidate is evaluated on the same videos as the evaluation in question, so that each difference is paired. The
-videos are a stratified subset in an order by hash, evaluated in growing prefixes: a candidate that shows nothing on the
-first one is dropped. Only on the whole subset is a cause tested, by McNemar's exact test at 5 % over all candidates of
-the round and all sizes of the subset (Bonferroni), so that a correct evaluation is blamed at most once in twenty times.
+videos are a stratified subset in an order by hash, evaluated in growing prefixes: a candidate whose gain is clearly
+less than the subset could show is dropped. Only on the whole subset is a cause tested, by McNemar's exact test at 5 %
+over all candidates of the round and all sizes of the subset (Bonferroni), so that a correct evaluation is blamed at
+most once in twenty times.
 """
 
 import hashlib
@@ -20,12 +21,13 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from bench.core.errors import BenchError, InputError
+from bench.core.errors import BenchError, InputError, VideoError
 from bench.core.input_protocol import InputProtocol
 from bench.core.registry import DATASETS
 from bench.core.stats import Estimate, mcnemar, paired_shares, wilson_interval
-from bench.data.clip_batches import UnreadVideo, view_batches
+from bench.data.clip_batches import Normalisation
 from bench.data.collection import VideoSet, open_dataset
+from bench.data.shared_views import Views, ViewSetting, shared_views
 from bench.data.split_names import evaluated_split
 from bench.models.base import inputs_of
 from bench.models.weights.load_report import require_trained
@@ -34,12 +36,14 @@ from bench.train.candidates import Candidate, Setting, candidates, renumbered
 from bench.train.checkpointing import read_arrays, written_whole
 from bench.train.evaluating import batch_outputs, in_evaluation_mode, ordered, over_views, state_hash, view_scores
 from bench.train.inference import prepared
-from bench.train.preprocessing import checkpoint_protocol, view_options, with_matching_classes
+from bench.train.preprocessing import checkpoint_protocol, normalisation, with_matching_classes
 from bench.train.progress import ProgressClock, ProgressReport, silent
 from bench.train.scoring import class_columns, find_relabelling
 
-FIRST = 50  # videos after which a candidate without any gain is dropped
+FIRST = 25  # videos after which candidates are first dropped
 VIDEOS = 200
+LEAST_WINS = 16  # net wins on the whole subset; fewer are hardly ever significant after the correction
+SAVE_EVERY_S = 30.0  # what a kill may cost
 GROWTHS = 2  # the subset is doubled at most so often
 SIGNIFICANT = 0.05
 LEAST_GAIN = 0.02  # a smaller gain of top-1 explains no gap worth a search
@@ -162,11 +166,22 @@ class Diagnosis:
         )
 
 
+Outputs = NDArray[np.float32]  # (V, classes) of the views of one video
+OnChunk = Callable[[int, int], bool]  # (pairs of setting and video, clips) that are done; returns whether to go on
+
+
+def go_on(_pairs: int, _clips: int) -> bool:
+    """Never end early."""
+    return True
+
+
 @dataclass
 class Scorer:
     """Outputs of a model on prefixes of a video set, computed once for all settings that share a forward pass.
 
-    With a `folder` they are stored there, so that a killed diagnosis repeats nothing.
+    Each video is decoded once for all settings that are asked for together, and settings in which a view has the same
+    values share its forward pass. With a `folder` the outputs are stored there, so that a killed diagnosis repeats at
+    most half a minute.
     """
 
     model: nn.Module
@@ -175,10 +190,13 @@ class Scorer:
     batch: int = 16
     workers: int = 0
     folder: Path | None = None
-    report: ProgressReport = silent
     forwards: int = 0
-    unread: dict[int, UnreadVideo] = field(default_factory=dict)
-    _outputs: dict[str, dict[int, NDArray[np.float32]]] = field(default_factory=lambda: defaultdict(dict))
+    impossible: dict[str, Exception] = field(default_factory=dict)
+    _outputs: dict[str, dict[int, Outputs]] = field(default_factory=dict)
+    _unread: dict[str, set[int]] = field(default_factory=lambda: defaultdict(set))
+    _of_content: dict[bytes, NDArray[np.float32]] = field(default_factory=dict)
+    _unsaved: set[str] = field(default_factory=set)
+    _saved_at: float = field(default_factory=time.monotonic)
     _identity: str = ""
 
     def __post_init__(self) -> None:
@@ -186,12 +204,15 @@ class Scorer:
         self._identity = hashlib.sha256(f"{state_hash(self.model)} {self.videos.hash} {ids}".encode()).hexdigest()
 
     def scores(self, setting: Setting, first: int) -> NDArray[np.float32]:
-        """`(first, classes)` scores of the first videos; NaN for one that cannot be read."""
-        known = self._known(setting.forward_key)
-        missing = [place for place in range(first) if place not in known and place not in self.unread]
-        if missing:
-            self._forward(setting, missing, known)
-            self._save(setting.forward_key, known)
+        """`(first, classes)` scores of the first videos; NaN for one that cannot be read.
+
+        Raises the error of a setting that is not possible.
+        """
+        self.extend([setting], first)
+        key = setting.forward_key
+        if key in self.impossible:
+            raise self.impossible[key]
+        known = self._known(key)
         width = next(iter(known.values())).shape[1] if known else len(self.videos.classes)
         scores = np.full((first, width), np.nan, dtype=np.float32)
         for place in range(first):
@@ -199,7 +220,42 @@ class Scorer:
                 scores[place] = self._scored(known[place], setting)
         return scores
 
-    def _scored(self, outputs_VC: NDArray[np.float32], setting: Setting) -> NDArray[np.float32]:
+    def extend(self, settings: Sequence[Setting], first: int, *, on_chunk: OnChunk = go_on) -> bool:
+        """Compute what is missing of the outputs of the first videos; returns False if `on_chunk` ended it.
+
+        A setting that the model or a video does not allow is noted in `impossible` and passed over.
+        """
+        by_key = {setting.forward_key: setting for setting in settings}
+        places_of: dict[tuple[str, ...], list[int]] = defaultdict(list)
+        for place in range(first):
+            missing = (key for key in by_key if place not in self._known(key) and place not in self._unread[key])
+            places_of[tuple(key for key in missing if key not in self.impossible)].append(place)
+        places_of.pop((), None)
+        goes_on = True
+        for keys, places in places_of.items():
+            for found in self._computed([by_key[key] for key in keys], places):
+                before = self.forwards
+                self._add(found)
+                goes_on = on_chunk(sum(map(len, found.values())), self.forwards - before)
+                if time.monotonic() - self._saved_at >= SAVE_EVERY_S:
+                    self._save()
+                if not goes_on:
+                    break
+            if not goes_on:
+                break
+        self._save()
+        return goes_on
+
+    def _add(self, found: Mapping[str, Mapping[int, Outputs | VideoError]]) -> None:
+        for key, of_videos in found.items():
+            self._unsaved.add(key)
+            for place, outputs in of_videos.items():
+                if isinstance(outputs, VideoError):
+                    self._unread[key].add(place)
+                else:
+                    self._known(key)[place] = outputs
+
+    def _scored(self, outputs_VC: Outputs, setting: Setting) -> NDArray[np.float32]:
         """The scores of one video from the outputs of its views."""
         averaging, classes = setting.protocol.averaging or "softmax", setting.protocol.classes
         columns = None if classes is None else class_columns(classes, self.videos.classes)
@@ -210,47 +266,113 @@ class Scorer:
         scores: NDArray[np.float32] = over_views(by_view[None], averaging=averaging)[0]
         return scores
 
-    def _forward(self, setting: Setting, missing: Sequence[int], known: dict[int, NDArray[np.float32]]) -> None:
-        wanted = set(missing)
-        failed: list[UnreadVideo] = []
-        batches = view_batches(
+    def _computed(
+        self, settings: Sequence[Setting], places: Sequence[int]
+    ) -> Iterator[dict[str, dict[int, Outputs | VideoError]]]:
+        """Yield, chunk by chunk of the videos, what each setting gives for each video of the chunk."""
+        view_settings: dict[ViewSetting, list[Setting]] = defaultdict(list)
+        for setting in settings:
+            view_settings[setting.view_setting(self.videos.backend)].append(setting)
+        chunks = shared_views(
             self.videos,
-            clip=setting.clip,
-            inputs=inputs_of(self.model),
-            views=setting.views,
-            batch=self.batch,
-            changes=(setting.change,),
-            without=frozenset(range(len(self.videos))) - wanted,
+            list(view_settings),
+            positions=places,
+            modalities=list(dict.fromkeys(each.modality for each in inputs_of(self.model))),
+            most=self.batch,
             workers=self.workers,
-            failures=failed,
-            **view_options(setting.protocol, setting.clip),
         )
+        for chunk in chunks:
+            found: dict[str, dict[int, Outputs | VideoError]] = {}
+            for number, alike in enumerate(view_settings.values()):
+                views = {video.position: video.of_settings[number] for video in chunk}
+                for setting in alike:
+                    if setting.forward_key not in self.impossible:
+                        found[setting.forward_key] = self._outputs_of(views, setting)
+            yield found
+
+    def _outputs_of(self, views: Mapping[int, Views | BenchError], setting: Setting) -> dict[int, Outputs | VideoError]:
+        """The outputs of the views of each video under one setting; none if it turns out to be impossible."""
+        unread = {place: of for place, of in views.items() if isinstance(of, VideoError)}
+        try:
+            for of_video in views.values():
+                if isinstance(of_video, BenchError) and not isinstance(of_video, VideoError):
+                    raise of_video
+            readable = {place: of for place, of in views.items() if not isinstance(of, BenchError)}
+            return {**unread, **self._forward(readable, normalisation(setting.protocol))}
+        except UNFIT as error:
+            self.impossible[setting.forward_key] = error
+            return {}
+
+    def _forward(self, views: Mapping[int, Views], normal: Normalisation) -> dict[int, Outputs]:
+        """The outputs of views of bytes; one whose content was seen before under this normalisation is not repeated."""
+        contents: dict[int, list[bytes]] = {}
+        new: dict[tuple[tuple[int, ...], ...], dict[bytes, Views]] = defaultdict(dict)  # by the shapes of a view
+        for place, of_video in views.items():
+            count = len(next(iter(of_video.values())))
+            by_view = [{modality: clips[view] for modality, clips in of_video.items()} for view in range(count)]
+            contents[place] = [_content(view, normal) for view in by_view]
+            for content, view in zip(contents[place], by_view, strict=True):
+                if content not in self._of_content:
+                    new[tuple(clip.shape for clip in view.values())][content] = view
         with in_evaluation_mode(self.model), torch.inference_mode():
-            for each in batches:
-                outputs = batch_outputs(self.model, each, device=self.device, at_once=self.batch).cpu().numpy()
-                by_video = outputs.reshape(len(each.videos), each.views, -1)
-                known |= dict(zip(each.videos.tolist(), by_video, strict=True))
+            for of_shape in new.values():
+                normalised = _normalised(list(of_shape.values()), normal)
+                clips = [each.take(normalised[each.modality]) for each in inputs_of(self.model)]
+                outputs = batch_outputs(self.model, clips, device=self.device, at_once=self.batch).cpu().numpy()
+                self._of_content |= dict(zip(of_shape, outputs, strict=True))
                 self.forwards += len(outputs)
-        self.unread |= {video.position: video for video in failed}
+        return {place: np.stack([self._of_content[each] for each in of]) for place, of in contents.items()}
 
     def _file(self, key: str) -> Path | None:
         name = hashlib.sha256(f"{self._identity} {key}".encode()).hexdigest()[:16]
         return None if self.folder is None else self.folder / f"{name}.npz"
 
-    def _known(self, key: str) -> dict[int, NDArray[np.float32]]:
-        known, file = self._outputs[key], self._file(key)
-        if not known and file is not None and (stored := read_arrays(file)):
-            known |= dict(zip(stored["places"].tolist(), stored["outputs"], strict=True))
-        return known
+    def _known(self, key: str) -> dict[int, Outputs]:
+        if key not in self._outputs:
+            file = self._file(key)
+            stored = {} if file is None else read_arrays(file)
+            self._outputs[key] = {}
+            if stored:
+                of_videos = np.split(stored["outputs"], np.cumsum(stored["views"])[:-1])
+                self._outputs[key] = dict(zip(stored["places"].tolist(), of_videos, strict=True))
+                self._unread[key] |= set(stored["unread"].tolist())
+        return self._outputs[key]
 
-    def _save(self, key: str, known: dict[int, NDArray[np.float32]]) -> None:
-        file = self._file(key)
-        if file is None or not known:
-            return
-        file.parent.mkdir(parents=True, exist_ok=True)
-        places = sorted(known)
-        with written_whole(file) as part, part.open("wb") as opened:
-            np.savez(opened, places=np.array(places), outputs=np.stack([known[place] for place in places]))
+    def _save(self) -> None:
+        """Store every setting with outputs that are not stored yet."""
+        for key in sorted(self._unsaved):
+            file, known = self._file(key), self._known(key)
+            if file is None or not known:
+                continue
+            file.parent.mkdir(parents=True, exist_ok=True)
+            with written_whole(file) as part, part.open("wb") as opened:
+                np.savez(
+                    opened,
+                    places=np.array(list(known)),
+                    views=np.array([len(outputs) for outputs in known.values()]),
+                    outputs=np.concatenate(list(known.values())),
+                    unread=np.array(sorted(self._unread[key]), dtype=np.int64),
+                )
+        self._unsaved.clear()
+        self._saved_at = time.monotonic()
+
+
+def _content(view: Views, normal: Normalisation) -> bytes:
+    """A digest of the pixels of one view and what they are normalised with."""
+    digest = hashlib.blake2b(repr(normal).encode(), digest_size=16)
+    for modality, clip_CTHW in view.items():
+        digest.update(f"{modality} {clip_CTHW.shape}".encode())
+        digest.update(np.ascontiguousarray(clip_CTHW).data)
+    return digest.digest()
+
+
+def _normalised(views: Sequence[Views], normal: Normalisation) -> dict[str, torch.Tensor]:
+    """Views of one shape as the inputs `(B, C, T, H, W)` of a model, by modality."""
+    batch = {modality: torch.empty((len(views), *clip.shape)) for modality, clip in views[0].items()}
+    for row, view in enumerate(views):
+        for modality, clip_CTHW in view.items():
+            normal.write(modality, torch.from_numpy(clip_CTHW), batch[modality][row])
+    return batch
 
 
 def diagnose(
@@ -279,10 +401,8 @@ def diagnose(
     if videos.is_multi_label or any(len(video.labels) != 1 for video in videos.videos):
         raise InputError(f"a diagnosis needs one label for each video; {videos.name} {videos.split} has others")
     subset = replace(videos, videos=tuple(stratified(videos)))
-    scorer = Scorer(
-        model=model, videos=subset, device=device, batch=batch, workers=workers, folder=folder, report=report
-    )
-    search = _Search(scorer=scorer, stored=stored or InputProtocol(), budget_s=budget_s, clock=clock)
+    scorer = Scorer(model=model, videos=subset, device=device, batch=batch, workers=workers, folder=folder)
+    search = _Search(scorer=scorer, stored=stored or InputProtocol(), budget_s=budget_s, report=report, clock=clock)
     return search.run(start, number=min(number, len(subset)), available=len(videos), published=published)
 
 
@@ -334,12 +454,17 @@ class _Search:
     """The greedy search of one diagnosis."""
 
     def __init__(
-        self, *, scorer: Scorer, stored: InputProtocol, budget_s: float | None, clock: Callable[[], float]
+        self,
+        *,
+        scorer: Scorer,
+        stored: InputProtocol,
+        budget_s: float | None,
+        report: ProgressReport,
+        clock: Callable[[], float],
     ) -> None:
-        self.scorer, self.stored, self.budget_s, self.clock = scorer, stored, budget_s, clock
+        self.scorer, self.stored, self.budget_s, self.report, self.clock = scorer, stored, budget_s, report, clock
         self.started, self.trials = clock(), list[Trial]()
         self.labels = np.array([video.labels[0] for video in scorer.videos.videos], dtype=np.int64)
-        self.progress = ProgressClock()
 
     @property
     def is_over(self) -> bool:
@@ -348,12 +473,15 @@ class _Search:
     def run(self, start: Setting, *, number: int, available: int, published: float | None) -> Diagnosis:
         """Run rounds until nothing helps; the subset is doubled if a cause is likely but not yet significant."""
         setting, causes, growths, stopped = start, list[Cause](), 0, f"{ROUNDS} causes were found"
-        self._right(start, number)  # an evaluation that is not possible is an error, not a candidate without gain
+        self.scorer.scores(start, 1)  # an evaluation that is not possible is an error, not a candidate without gain
+        evaluated = 0  # videos on which the evaluation in question is known
         while len(causes) < ROUNDS:
             if causes and published is not None and causes[-1].after.high >= published:
                 stopped = "the published accuracy is reached"
                 break
-            cause, is_likely = self._round(setting, number, done={cause.candidate.topic for cause in causes})
+            done = {cause.candidate.topic for cause in causes}
+            cause, is_likely, reached = self._round(setting, number, done=done)
+            evaluated = max(evaluated, reached)
             if cause is not None:
                 causes.append(cause)
                 setting = cause.candidate.setting
@@ -365,6 +493,7 @@ class _Search:
                 stopped = f"the budget of {self.budget_s:g} s is over"
             if self.is_over or stopped == "nothing else helps":
                 break
+        number = min(number, evaluated or FIRST)
         right = self._right(start, number)
         return Diagnosis(
             videos=int((right >= 0).sum()),
@@ -381,22 +510,23 @@ class _Search:
             stopped_because=stopped,
         )
 
-    def _round(self, setting: Setting, number: int, *, done: set[str]) -> tuple[Cause | None, bool]:
-        """Try every candidate once. Returns the cause, None if none is significant, and whether one is likely."""
-        base = self._right(setting, number)
+    def _round(self, setting: Setting, number: int, *, done: set[str]) -> tuple[Cause | None, bool, int]:
+        """Try every candidate once.
+
+        Returns the cause, None if none is significant; whether one is likely; and on how many videos they were tried.
+        """
         found = candidates(setting, stored=self.stored, classes=self.scorer.videos.classes)
-        found = [each for each in [*found, *self._renumbered(setting, number)] if each.topic not in done]
-        trials: list[Trial] = []
-        results: list[tuple[int, Candidate, Pair]] = []
-        for place, candidate in enumerate(found):
-            fraction = place / len(found)
-            self.scorer.report(self.progress.progress(f"trying {candidate.topic}: {candidate.what}", fraction))
-            trial, pair = self._try(candidate, base)
-            trials.append(trial)
-            if pair is not None:
-                results.append((place, candidate, pair))
-            if self.is_over:
-                break
+        found = [each for each in found if each.topic not in done]
+        race = self._race(setting, found, number)
+        if not race.videos:
+            return None, False, 0
+        for each in self._renumbered(setting, race.videos):
+            if each.topic not in done:
+                race.pairs[len(found)] = Pair.of(race.base, self._right(each.setting, race.videos))
+                race.finalists.append(len(found))
+                found.append(each)
+        trials = [_trial(each, race, place) for place, each in enumerate(found)]
+        results = [(place, found[place], race.pairs[place]) for place in race.finalists]
         sure = [
             each
             for each in results
@@ -414,27 +544,51 @@ class _Search:
             trials[place] = replace(trials[place], outcome="cause")
             cause = Cause(
                 candidate=candidate,
-                before=_top1(base),
+                before=_top1(race.base),
                 after=_top1(pair.right),
                 gain=pair.gain,
                 p=self._corrected(pair, found),
                 tried=len(found),
             )
         self.trials += trials
-        return cause, is_likely
+        return cause, is_likely, race.videos
 
-    def _try(self, candidate: Candidate, base: NDArray[np.int8]) -> "tuple[Trial, Pair | None]":
-        """The trial of one candidate, and its pair with `base`; no pair if it was dropped early or is not possible."""
-        trial = Trial(topic=candidate.topic, what=candidate.what, videos=0, gain=None, p=None, outcome="no gain")
-        try:
-            early = Pair.of(base[:FIRST], self._right(candidate.setting, min(FIRST, len(base))))
-            is_dropped = early.won <= early.lost and len(base) > FIRST
-            pair = early if is_dropped else Pair.of(base, self._right(candidate.setting, len(base)))
-        except UNFIT as error:
-            reason = str(error).partition("\n")[0] or type(error).__name__
-            return replace(trial, outcome=f"not possible: {reason}"), None
-        known = replace(trial, videos=pair.videos, gain=pair.gain, p=pair.p)
-        return known, None if is_dropped else pair
+    def _race(self, setting: Setting, found: Sequence[Candidate], number: int) -> "Race":
+        """Try candidates on growing prefixes; one whose gain is clearly too small is tried no further."""
+        sought = max(LEAST_GAIN, LEAST_WINS / number)
+        race = Race(base=np.zeros(0, dtype=np.int8), finalists=list(range(len(found))))
+        progress, left = ProgressClock(), (len(found) + 1) * number
+        for size in prefixes(number):
+            alive = race.finalists
+            what = f"trying {len(alive)} candidates on {size} of {number} videos"
+
+            def on_chunk(pairs: int, clips: int, what: str = what) -> bool:
+                nonlocal left
+                left -= pairs
+                if progress.count(clips):
+                    self.report(progress.progress(what, 1 - max(0, left) / ((len(found) + 1) * number)))
+                return not self.is_over
+
+            settings = [setting, *(found[place].setting for place in alive)]
+            if not self.scorer.extend(settings, size, on_chunk=on_chunk):
+                break  # the budget is over; what all have been tried on counts
+            race.base, race.videos = self._right(setting, size), size
+            if not (race.base >= 0).any():
+                self._require_scores(setting, number)
+            for place in alive:
+                try:
+                    race.pairs[place] = Pair.of(race.base, self._right(found[place].setting, size))
+                except UNFIT as error:
+                    race.errors[place] = error
+            possible = [place for place in alive if place not in race.errors]
+            race.finalists = [place for place in possible if size == number or race.pairs[place].gain.high >= sought]
+            left = (len(race.finalists) + 1) * (number - size)
+        return race
+
+    def _require_scores(self, setting: Setting, number: int) -> None:
+        """Raise InputError if none of the first `number` videos has scores."""
+        if not (self._right(setting, number) >= 0).any():
+            raise InputError(f"none of {number} videos gives finite scores")
 
     def _simplest_of_best(self, sure: "list[tuple[int, Candidate, Pair]]") -> "tuple[int, Candidate, Pair]":
         """Of the candidates that are as good as the best one, that which changes least."""
@@ -452,8 +606,6 @@ class _Search:
         """1 for each video that is right, 0 for a wrong one, -1 for one that cannot be read."""
         scores = self.scorer.scores(setting, number)
         is_read = np.isfinite(scores).all(axis=1)
-        if not is_read.any():
-            raise InputError(f"none of {number} videos gives finite scores")
         predicted = np.where(np.isfinite(scores), scores, -np.inf).argmax(axis=1)
         right: NDArray[np.int8] = np.where(is_read, predicted == self.labels[:number], -1).astype(np.int8)
         return right
@@ -502,6 +654,39 @@ class Pair:
     @property
     def p(self) -> float:
         return mcnemar(self.won, self.lost)
+
+
+@dataclass
+class Race:
+    """Candidates, by their places, tried on the first `videos` videos against the evaluation in question.
+
+    `pairs` has the last pair of each candidate, `errors` those that are not possible; `finalists` were not dropped.
+    """
+
+    base: NDArray[np.int8]
+    finalists: list[int]
+    videos: int = 0
+    pairs: dict[int, "Pair"] = field(default_factory=dict)
+    errors: dict[int, Exception] = field(default_factory=dict)
+
+
+def prefixes(number: int) -> Iterator[int]:
+    """Numbers of videos after which candidates are dropped: FIRST, doubled until it is `number`."""
+    size = FIRST
+    while size < number:
+        yield size
+        size *= 2
+    yield number
+
+
+def _trial(candidate: Candidate, race: Race, place: int) -> Trial:
+    trial = Trial(topic=candidate.topic, what=candidate.what, videos=0, gain=None, p=None, outcome="no gain")
+    if place in race.errors:
+        error = race.errors[place]
+        reason = str(error).partition("\n")[0] or type(error).__name__
+        return replace(trial, outcome=f"not possible: {reason}")
+    pair = race.pairs[place]
+    return replace(trial, videos=pair.videos, gain=pair.gain, p=pair.p)
 
 
 def _top1(right: NDArray[np.int8]) -> Estimate:

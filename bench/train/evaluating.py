@@ -231,7 +231,7 @@ def evaluate_changes(
                 **view_options(protocol, clip),
             )
             for each in batches:
-                logits = ordered(batch_outputs(model, each, device=device, at_once=batch), columns)
+                logits = ordered(batch_outputs(model, each.clips, device=device, at_once=batch), columns)
                 store.add(
                     _scored(logits, each, averaging=averaging, keeps_clip_scores=keeps_clip_scores, of=len(group))
                 )
@@ -306,10 +306,13 @@ def rounding_of(device: str | torch.device) -> str | None:
     return f"TF32 in {' and '.join(layers)}" if layers else None
 
 
-def batch_outputs(model: nn.Module, batch: Batch, *, device: str | torch.device, at_once: int) -> Tensor:
-    """The outputs `(clips, width)` float32 of a batch, at most `at_once` clips in one forward pass, on `device`."""
-    clips = [clip.to(device, non_blocking=True) for clip in batch.clips]
-    pieces = zip(*(torch.split(clip, at_once) for clip in clips), strict=True)
+def batch_outputs(model: nn.Module, clips: Sequence[Tensor], *, device: str | torch.device, at_once: int) -> Tensor:
+    """The outputs `(clips, width)` float32 of the inputs of a batch, on `device`.
+
+    At most `at_once` clips are in one forward pass.
+    """
+    moved = [clip.to(device, non_blocking=True) for clip in clips]
+    pieces = zip(*(torch.split(clip, at_once) for clip in moved), strict=True)
     return torch.cat([checked_logits(model(*piece)) for piece in pieces]).float()
 
 

@@ -162,7 +162,7 @@ def predict(
     found: dict[int, Prediction] = {}
     with in_evaluation_mode(model), torch.inference_mode():
         for batch in batches_of(model, videos, settings, protocol, unread=unread):
-            outputs = batch_outputs(model, batch, device=settings.device, at_once=settings.batch).cpu()
+            outputs = batch_outputs(model, batch.clips, device=settings.device, at_once=settings.batch).cpu()
             for position, of_video in zip(batch.videos.tolist(), _by_video(outputs, batch), strict=True):
                 found[position] = _prediction(str(paths[position]), of_video, protocol=protocol, k=k)
     for video in unread:
@@ -180,7 +180,7 @@ def features(model: nn.Module, videos: VideoSet, settings: InferenceSettings) ->
     reader = FeatureReader(model)
     with in_evaluation_mode(model), torch.inference_mode():
         for batch in batches_of(model, videos, settings, settings.protocol_of(model), unread=unread):
-            vectors = batch_outputs(reader, batch, device=settings.device, at_once=settings.batch).cpu()
+            vectors = batch_outputs(reader, batch.clips, device=settings.device, at_once=settings.batch).cpu()
             means = (each.mean(0).numpy() for each in _by_video(vectors, batch))
             rows |= zip(batch.videos.tolist(), means, strict=True)
     if not rows:

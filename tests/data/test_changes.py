@@ -15,12 +15,13 @@ from bench.core.input_change import InputChange, read_changes
 from bench.core.registry import CHANGES
 from bench.core.schema import Clip
 from bench.data.changes.reading import lower_bitrate
-from bench.data.clip_batches import change_generator, view_batches
+from bench.data.clip_batches import view_batches
 from bench.data.clips import ClipReader
 from bench.data.collection import Video, VideoSet, open_dataset
 from bench.data.encode import write_mp4
 from bench.data.frame_sampling import Part
 from bench.data.probing import probe
+from bench.data.view_rule import change_generator
 from bench.models.base import InputSpec
 
 PART = Part(first=100, frames=12, fps=10)

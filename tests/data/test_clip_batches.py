@@ -21,10 +21,10 @@ from bench.data.clip_batches import (
     UnreadVideo,
     UnreadVideoWarning,
     _add,
-    _made_by_workers,
-    _read_ahead,
     _taken,
     epoch_order,
+    made_by_workers,
+    read_ahead,
     steps_per_epoch,
     train_batches,
     view_batches,
@@ -239,7 +239,7 @@ def test_prefetching_ends_with_the_batch(videos: VideoSet) -> None:
     """Its thread cannot wait for itself, and garbage is collected in any thread."""
     decoded: Any = SimpleNamespace()
     rows: Any = SimpleNamespace(add=lambda shown: None)
-    read = _read_ahead(tuple(enumerate(videos.videos[:3])), lambda position, video: decoded)
+    read = read_ahead(tuple(enumerate(videos.videos[:3])), lambda position, video: decoded)
     used, _ = _add(read, rows, lambda position, decoded: decoded, most=1)
     assert (len(used), inspect.getgeneratorstate(read)) == (1, inspect.GEN_CLOSED)
 
@@ -362,7 +362,7 @@ def test_the_next_video_is_decoded_while_one_is_used(videos: VideoSet) -> None:
         return [position]
 
     order = tuple((position, videos.videos[position]) for position in range(3))
-    for position, video, frames in _read_ahead(order, read):
+    for position, video, frames in read_ahead(order, read):
         assert video is videos.videos[position]
         assert isinstance(frames, VideoError) if position == 1 else frames == [position]
         assert position == 2 or decoded[position + 1].wait(timeout=30)
@@ -396,5 +396,5 @@ def test_memory_is_page_locked_only_in_a_process_that_uses_its_gpu(
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
     monkeypatch.setattr("torch.cuda.is_initialized", lambda: uses_gpu)
     monkeypatch.setattr("bench.data.clip_batches.DataLoader", lambda *_, **options: given.update(options) or ())
-    assert list(_made_by_workers(lambda request: request, [object()], workers=2)) == []  # type: ignore[arg-type, return-value]
+    assert list(made_by_workers(lambda request: request, [object()], workers=2)) == []  # type: ignore[arg-type, return-value]
     assert given["pin_memory"] is uses_gpu
