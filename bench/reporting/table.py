@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 ROWS_AT_ONCE = 100
 ROWS_WITHOUT_TOOLS = 8
+LONG_TEXT = 60  # characters from which on a cell keeps some width, lest a wide table wraps it into many short lines
 MOST_CHARACTERS = 800_000  # of the rows of one table; a page has a few tables and must stay below 3 MB
 
 
@@ -186,9 +187,14 @@ def _cell_html(cell: TableCell, *, is_first: bool, is_text: bool) -> str:
     if cell.title:
         attributes += f' title="{safe(cell.title)}"'
     is_none = cell.is_empty and not cell.is_best
-    kinds = [
-        name for name, holds in (("best", cell.is_best), ("none", is_none), ("text", is_text and not is_first)) if holds
-    ]
+    is_plain_text = is_text and not is_first
+    marks = (
+        ("best", cell.is_best),
+        ("none", is_none),
+        ("text", is_plain_text),
+        ("long", is_plain_text and len(cell.text) > LONG_TEXT),
+    )
+    kinds = [name for name, holds in marks if holds]
     attributes += f' class="{" ".join(kinds)}"' if kinds else ""
     text = safe(cell.text)
     inside = f'<a href="{safe(cell.href)}">{text}</a>' if cell.href else text

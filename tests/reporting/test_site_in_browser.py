@@ -242,7 +242,7 @@ def test_a_cell_of_the_confusion_matrix_leads_to_drawn_frames(chromium: Any, pre
 
 
 def test_the_shapes_of_a_drawing_are_explained_by_keyboard_and_touch(chromium: Any, site: Path) -> None:
-    with Visit(chromium, site / "models" / "by_module.html", has_touch=True) as visit:
+    with Visit(chromium, site / "models" / "by_module.html", has_touch=True, bypass_csp=True) as visit:
         shapes, popover = visit.page.locator("svg.treemap:visible [role=button]"), visit.page.locator(".popover")
         assert visit.page.locator("svg title").count() == 0
         assert shapes.evaluate_all("each => each.map((shape) => shape.tabIndex)") == [0, -1]
@@ -262,6 +262,9 @@ def test_the_shapes_of_a_drawing_are_explained_by_keyboard_and_touch(chromium: A
         visit.page.keyboard.press("Escape")
         shapes.nth(1).tap()
         assert "stem: 1 (33.3 %)" in popover.inner_text()
+        visit.page.evaluate(AXE.read_text(encoding="utf-8"))
+        found = visit.page.evaluate("async () => (await axe.run(document)).violations")
+        assert [each["id"] for each in found if each["impact"] in ("serious", "critical")] == []
         assert visit.messages == []
 
 
