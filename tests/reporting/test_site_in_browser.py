@@ -262,10 +262,10 @@ def test_the_shapes_of_a_drawing_are_explained_by_keyboard_and_touch(chromium: A
         visit.page.keyboard.press("Escape")
         shapes.nth(1).tap()
         assert "stem: 1 (33.3 %)" in popover.inner_text()
+        assert visit.messages == []
         visit.page.evaluate(AXE.read_text(encoding="utf-8"))
         found = visit.page.evaluate("async () => (await axe.run(document)).violations")
         assert [each["id"] for each in found if each["impact"] in ("serious", "critical")] == []
-        assert visit.messages == []
 
 
 def test_a_point_of_a_history_leads_to_its_row_and_its_commit(chromium: Any, tmp_path: Path) -> None:
@@ -499,6 +499,24 @@ def test_limits_on_the_overview_keep_the_models_that_respect_them(chromium: Any,
         assert not any("resnet3d" in text for text in texts), "its 14.1 ms are above the limit"
         limit = float(slider.locator("xpath=..").locator("output").inner_text().split()[0])
         assert all(float(text.split(" at ")[1].split()[0]) <= limit for text in texts)
+
+
+def test_a_shared_address_of_the_overview_gives_the_same_limits(chromium: Any, site: Path) -> None:
+    with Visit(chromium, site / "index.html") as visit:
+        budget = visit.page.locator("[data-module=budget]")
+        budget.get_by_label("Cost").select_option(label="MACs")
+        budget.get_by_label("Latency at most").fill("60")
+        texts, shared = budget.locator("ol li").all_inner_texts(), visit.page.url
+    assert "#budget&" in shared
+    with Visit(chromium, shared) as visit:
+        budget = visit.page.locator("[data-module=budget]")
+        assert budget.get_by_label("Latency at most").input_value() == "60"
+        assert texts
+        assert budget.locator("ol li").all_inner_texts() == texts
+        assert visit.messages == []
+    with Visit(chromium, site / "index.html", "#budget&cost=x&limit0=nan&limit1=-5&machine=%3Cb%3E") as visit:
+        visit.page.locator("[data-module=budget] ol li").first.wait_for()
+        assert visit.messages == []
 
 
 def test_a_point_of_the_overview_leads_to_its_model_and_the_chart_zooms(chromium: Any, site: Path) -> None:

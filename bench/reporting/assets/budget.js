@@ -47,11 +47,16 @@
       return isLog ? low * (high / low) ** share : low + share * (high - low);
     };
     const isOpen = () => Number(input.value) === open;
+    const setLimit = (value) => {
+      const share = isLog ? Math.log(value / low) / Math.log(high / low) : (value - low) / (high - low);
+      if (Number.isFinite(share)) input.value = Math.round(STEPS * share);
+    };
     input.addEventListener("input", show);
     const label = element("label", {}, `${column.title} ${column.better === "lower" ? "at most" : "at least"}`, input, output);
-    return { column, label, limit, isOpen, output };
+    return { column, label, limit, setLimit, isOpen, output };
   });
 
+  const selects = { cost: costChoice, gain: gainChoice, machine: machineChoice };
   const list = element("ol", {});
   const verdict = element("p", { "aria-live": "polite" });
   const chart = element("div", { class: "plot-large", role: "group" });
@@ -190,6 +195,24 @@
     return text.length > 32 ? `${text.slice(0, 31)}…` : text;
   }
 
+  // The choices are behind the first & of the address, as on the board: #budget&cost=2&gain=5&limit2=0.02
+  function readState() {
+    if (!/^#budget&/.test(location.hash)) return;
+    const state = new URLSearchParams(location.hash.split("&").slice(1).join("&"));
+    for (const [key, select] of Object.entries(selects)) {
+      if ([...select.options].some((option) => option.value === state.get(key))) select.value = state.get(key);
+    }
+    for (const slider of sliders) if (state.has(`limit${slider.column.index}`)) slider.setLimit(Number(state.get(`limit${slider.column.index}`)));
+  }
+
+  function writeState() {
+    const state = new URLSearchParams(Object.entries(selects).map(([key, select]) => [key, select.value]));
+    for (const slider of sliders) if (!slider.isOpen()) state.set(`limit${slider.column.index}`, Number(slider.limit().toPrecision(6)));
+    history.replaceState(null, "", `#budget&${state}`);
+  }
+
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", show);
+  readState();
   show();
+  place.addEventListener("input", writeState);  // fires after the listener of the control itself
 })();

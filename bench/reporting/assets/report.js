@@ -281,19 +281,24 @@ function watchCharts() {
   for (const place of places) whenVisible(place, () => draw(place));
   const redraw = () => { for (const place of places) if (place.dataset.drawn) draw(place); };
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redraw);
-  // On paper everything is drawn, in the colours and the width of paper, and details are open.
-  let closed = [];
+  // On paper everything is drawn, in the colours and the width of paper.
   addEventListener("beforeprint", () => {
     document.documentElement.classList.add("printing");
-    closed = [...document.querySelectorAll("details:not([open])")];
-    for (const each of closed) each.open = true;
     for (const place of places) draw(place);
   });
   addEventListener("afterprint", () => {
     document.documentElement.classList.remove("printing");
-    for (const each of closed) each.open = false;
     redraw();
   });
+}
+
+function openDetailsOnPaper() {
+  let closed = [];
+  addEventListener("beforeprint", () => {
+    closed = [...document.querySelectorAll("details:not([open])")];
+    for (const each of closed) each.open = true;
+  });
+  addEventListener("afterprint", () => { for (const each of closed) each.open = false; });
 }
 
 // In a single file the page of the address is shown and the others are hidden.
@@ -317,8 +322,8 @@ function startPage() {
     showPage();
     addEventListener("hashchange", showPage);
   }
+  openDetailsOnPaper();  // before charts are drawn for it: some are in details
   if (document.querySelector(".plot")) whenPlotly(watchCharts);
-  else addEventListener("beforeprint", () => { for (const each of document.querySelectorAll("details")) each.open = true; });
 }
 if (document.readyState === "loading") document.addEventListener("DOMContentLoaded", startPage);
 else startPage();
