@@ -65,7 +65,7 @@ def with_optional_values(arguments: Sequence[str]) -> list[str]:
 
     Typer has no options with an optional value. That of `--stage` is given as `--stage=DIR` only: a suite may follow.
     """
-    followers = [*arguments[1:], ""]
+    followers = [*arguments, ""][1:]  # one for each, also if there are none, as in completion
     return [
         f"{STAGE}="
         if each == STAGE

@@ -24,6 +24,7 @@ from bench.cli.run_display import LiveRun, first_finding, print_prediction_files
 from bench.cli.run_events import JsonEvents
 from bench.cli.run_serving import served_report
 from bench.core.errors import InputError
+from bench.core.units import plural
 
 if TYPE_CHECKING:
     from bench.core.yaml_tree import Tree
@@ -431,7 +432,7 @@ def show_plan(planned: "Plan") -> None:
     print_table(("case", "point", "measures", "done", "time of a run"), rows, right=("done", "time of a run"))
     left = _time_left(planned) if facts["left"] else "nothing is left to run"
     done = sum(c["done"] for c in facts["cases"])
-    print_text(f"{facts['suite']}: {len(rows)} cases, {done} of {facts['runs']} runs done; {left}")
+    print_text(f"{facts['suite']}: {plural(len(rows), 'case')}, {done} of {facts['runs']} runs done; {left}")
     for line in unsupported_lines(planned):
         print_text(line)
     for line in facts["absent"]:

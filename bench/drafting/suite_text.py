@@ -50,7 +50,7 @@ def suite_text(model: FoundModel, videos: FoundVideos | None, *, name: str, comm
 
 def _head(name: str, model: FoundModel, videos: FoundVideos | None, command: str) -> Iterator[str]:
     yield f"# Written by `{command}`. Every line may be changed; `vbench plan {name}.yaml` checks it."
-    yield "# All keys, axes and measures: docs/suites.md, `vbench measures list`."
+    yield "# All keys, axes and measures: `vbench help suites`, `vbench measures list`."
     yield f"suite: {name}"
     question = f"What does {model.name} cost"
     yield f"title: {_yaml(f'{question}?' if videos is None else f'{question}, and how accurate is it?')}"
