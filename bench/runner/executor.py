@@ -16,6 +16,7 @@ from typing import ClassVar, Literal
 from bench.core.errors import StoreError
 from bench.core.files import write_atomically
 from bench.core.rank_layout import RankLayout
+from bench.runner.rank_processes import RENDEZVOUS
 from bench.store.lines import store_errors
 
 SUBMISSIONS = "submissions"
@@ -33,8 +34,8 @@ class Workers:
     in `folder`, with `variables` added to their environment. `gpus` and `memory_bytes` are what the suite requires of a
     node that runs cases on its device.
 
-    A worker over several nodes (`layout.nodes > 1`) is one process for each of `layout.ranks`, all with the same name
-    and with the environment that `launcher_variables` returns for their rank and the worker's `rendezvous_file`.
+    A worker over several nodes (`layout.nodes > 1`) is one process for each of `layout.ranks`, all with the same name,
+    with `variables_of_rank` added to the environment of each.
     """
 
     command: tuple[str, ...]
@@ -47,9 +48,21 @@ class Workers:
     memory_bytes: int | None = None
     layout: RankLayout = field(default_factory=RankLayout)
 
-    def rendezvous_file(self, worker: str) -> Path:
-        """The file by which the processes of one worker over several nodes find each other."""
-        return self.logs.absolute() / "rendezvous" / f"{worker}.json"
+    def variables_of_rank(self, rank: int, *, start: str) -> dict[str, str]:
+        """Return the environment variables by which one process of a worker finds the others.
+
+        `start` is a name that no other worker has, nor the same one when it was started before. Node n has the ranks
+        from n times `layout.ranks_per_node` on.
+        """
+        node, local = divmod(rank, self.layout.ranks_per_node)
+        return {
+            "RANK": str(rank),
+            "WORLD_SIZE": str(self.layout.ranks),
+            "LOCAL_RANK": str(local),
+            "LOCAL_WORLD_SIZE": str(self.layout.ranks_per_node),
+            "GROUP_RANK": str(node),
+            RENDEZVOUS: str(self.logs.absolute() / "rendezvous" / f"{start}.json"),
+        }
 
 
 @dataclass(frozen=True, kw_only=True)

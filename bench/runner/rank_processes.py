@@ -2,7 +2,7 @@
 
 Under torchrun every rank is a `vbench` that starts the worker of its own rank. The first one plans, records and
 reports; the others wait for its calls, one for each case that is shared, and end with its exit code. Executors start
-workers over several nodes in the same way: `launcher_variables` takes the place of torchrun's rendezvous.
+workers over several nodes in the same way; a file in the results folder takes the place of torchrun's rendezvous.
 """
 
 import json
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 RANK_VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "GROUP_RANK", "MASTER_ADDR", "MASTER_PORT")
 WAIT_S, LEAVE_S = 60.0, 20.0
+RENDEZVOUS = "VBENCH_RENDEZVOUS"  # environment variable: the file by which the launchers of an executor meet
 JOIN_S, POLL_S = 300.0, 0.5  # nodes of a job may start minutes apart; NFS may hide a new file for up to 60 s
 Variables = dict[str, str]
 
@@ -56,6 +57,8 @@ def run_on_first_launcher(run: Callable[[], int]) -> int:
     """Call `run` on the first launcher and return its exit code on all; the others run worker processes for it."""
     if launcher_count() < 2:
         return run()
+    if file := os.environ.pop(RENDEZVOUS, None):
+        find_first_launcher(Path(file))
     missing = [name for name in ("RANK", "MASTER_ADDR", "MASTER_PORT") if name not in os.environ]
     if missing:
         raise InputError(
@@ -74,32 +77,23 @@ def run_on_first_launcher(run: Callable[[], int]) -> int:
     return code
 
 
-def launcher_variables(file: Path, *, rank: int, layout: RankLayout) -> Variables:
-    """Return the variables that torchrun would set for launcher `rank` of a job over several nodes.
+def find_first_launcher(file: Path) -> None:
+    """Set the variables with the address of the first launcher, and the usual number of threads of a rank.
 
     The first launcher writes its host and a free port to `file`, in a folder that all nodes share; the others read
     them there. Raises TrainingError if the file does not appear within five minutes.
     """
-    if rank == 0:
+    if os.environ["RANK"] == "0":
         file.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(file, json.dumps({"host": socket.gethostname(), "port": _free_port("")}))
     deadline = time.monotonic() + JOIN_S
     while not file.is_file():
         if time.monotonic() > deadline:
-            raise TrainingError(f"rank 0 of {layout.ranks} did not start within {JOIN_S:.0f} s: there is no {file}")
+            raise TrainingError(f"rank 0 of {launcher_count()} did not start within {JOIN_S:.0f} s: there is no {file}")
         time.sleep(POLL_S)
     address = json.loads(file.read_text(encoding="utf-8"))
-    per_node = layout.ranks_per_node
-    variables = {
-        "RANK": str(rank),
-        "WORLD_SIZE": str(layout.ranks),
-        "LOCAL_RANK": str(rank % per_node),
-        "LOCAL_WORLD_SIZE": str(per_node),
-        "GROUP_RANK": str(rank // per_node),
-        "MASTER_ADDR": address["host"],
-        "MASTER_PORT": str(address["port"]),
-    }
-    return {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", _threads_of(per_node)), **variables}
+    os.environ |= {"MASTER_ADDR": address["host"], "MASTER_PORT": str(address["port"])}
+    os.environ.setdefault("OMP_NUM_THREADS", _threads_of(int(os.environ["LOCAL_WORLD_SIZE"])))
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from bench.core.errors import InputError, StopSignal
 from bench.core.schema import Case, Record
+from bench.core.units import plural
 from bench.runner.devices import uses_device
 from bench.runner.executor import FINAL, Executor, JobState, Submission, Workers
 from bench.runner.folder_status import executor_class
@@ -220,13 +221,14 @@ def follow(
             sink.close()
     results = tuple(follower.results.values())
     missing = len(follower.cases) - len(results)
+    unfinished = missing + sum(record.status == "interrupted" for record in results)
     return RunSummary(
         suite=plan.suite.name,
         folder=folder,
         skipped=len(plan.runs) - len(plan.pending),
         measured=sum(record.is_good for record in results),
         failures=sum(not record.is_good for record in results) + missing,
-        notes=(*_job_notes(states, missing), *follower.notes),
+        notes=(*_job_notes(states, unfinished), *follower.notes),
         results=results,
     )
 
@@ -258,8 +260,8 @@ def _watch(follower: _Follower) -> list[JobState]:
     return states
 
 
-def _job_notes(states: Sequence[JobState], missing: int) -> tuple[str, ...]:
-    if not missing:
+def _job_notes(states: Sequence[JobState], unfinished: int) -> tuple[str, ...]:
+    if not unfinished:
         return ()
     bad = [
         f"{state.job} {state.phase.replace('_', ' ')} {state.reason}".strip()
@@ -267,4 +269,4 @@ def _job_notes(states: Sequence[JobState], missing: int) -> tuple[str, ...]:
         if state.phase != "done"
     ]
     jobs = f"; jobs: {', '.join(bad)}" if bad else ""
-    return (f"{missing} runs have no result{jobs}; the same command goes on with them",)
+    return (f"{plural(unfinished, 'run')} without a result{jobs}; the same command goes on",)

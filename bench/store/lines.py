@@ -40,7 +40,8 @@ def store_errors(path: Path, done: Literal["read", "written"]) -> Iterator[None]
     try:
         yield
     except OSError as error:
-        raise StoreError(f"{error.filename or path} cannot be {done}: {error.strerror or error}") from None
+        target = error.filename2 if done == "written" else None  # of a copy, whose first name is that of the source
+        raise StoreError(f"{target or error.filename or path} cannot be {done}: {error.strerror or error}") from None
 
 
 def readable_lines(file: Path, parse: Callable[[bytes], T]) -> Iterator[tuple[int, T]]:

@@ -22,6 +22,7 @@ from bench.core.errors import InputError, TrainingError
 TIMEOUT_S = 1800.0
 DEAD_AFTER_S = 30.0
 JOIN_S = 45.0
+OWN_GPUS = ("SLURM_GPUS_PER_TASK", "VBENCH_GPUS_PER_RANK")  # set if each rank is shown GPUs of its own
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,12 +127,12 @@ def _join(device: str) -> None:
 def _own_gpu(device: str) -> int:
     """The index of this rank's GPU; raises InputError if there are too few, or if `device` names a single one.
 
-    With `--gpus-per-task`, SLURM shows each rank only GPUs of its own, and numbers them from 0.
+    With `--gpus-per-task`, SLURM shows each rank only GPUs of its own, and numbers them from 0; so does Ray.
     """
     local, there = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
     if torch.device(device).index is not None:
         raise InputError(f"device {device} is one GPU, but each rank needs its own; give `device: cuda`")
-    if local >= there and there and os.environ.get("SLURM_GPUS_PER_TASK"):
+    if local >= there and there and any(os.environ.get(name) for name in OWN_GPUS):
         return 0
     if local >= there:
         raise InputError(f"rank {local} of this machine has no GPU of its own: there are {there}; start fewer ranks")

@@ -1,6 +1,7 @@
 """The worker processes of a case: one, several ranks started here, or those of several launchers."""
 
 import json
+import os
 import socket
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from bench.core.rank_layout import RankLayout
 from bench.core.schema import Case, Point
 from bench.data.collection import open_dataset
 from bench.runner import rank_processes
+from bench.runner.executor import Workers
 from bench.runner.job_kind import is_shared
 from bench.runner.local import _cause
 from bench.runner.rank_processes import (
@@ -27,8 +29,8 @@ from bench.runner.rank_processes import (
     _LauncherCalls,
     _log_of,
     _variables_of_ranks,
+    find_first_launcher,
     launcher_count,
-    launcher_variables,
     run_on_first_launcher,
 )
 from bench.store import read_records
@@ -145,26 +147,36 @@ def test_a_launcher_that_does_not_answer_ends_the_job_and_not_the_case(monkeypat
         _LauncherCalls(is_first=True).call({"case": "a"})
 
 
-def test_launchers_of_several_nodes_find_each_other_by_a_file(tmp_path, monkeypatch):
-    layout, file = RankLayout(ranks=4, nodes=2), tmp_path / "rendezvous" / "job.json"
-    monkeypatch.setattr(rank_processes, "usable_cpus", lambda: 6)
-    monkeypatch.setattr(rank_processes, "POLL_S", 0.01)
-    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+def test_launchers_of_several_nodes_find_each_other_by_a_file(tmp_path):
+    layout = RankLayout(ranks=4, nodes=2)
+    workers = Workers(command=(), count=1, is_exclusive=False, logs=tmp_path, layout=layout)
+    code = (
+        "import os, bench.runner.rank_processes as r; r.usable_cpus = lambda: 6; r.POLL_S = 0.05;"
+        "r.run_on_first_launcher.__globals__['_LauncherCalls'] = lambda **_: exit(print("
+        "*(os.environ[n] for n in ('RANK', 'GROUP_RANK', 'LOCAL_RANK', 'WORLD_SIZE', 'LOCAL_WORLD_SIZE',"
+        " 'OMP_NUM_THREADS', 'MASTER_ADDR', 'MASTER_PORT'))));"
+        "r.run_on_first_launcher(lambda: 1)"
+    )
+
+    def launched(rank):
+        plain = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
+        environment = {**plain, **workers.variables_of_rank(rank, start="job-0")}
+        command = [sys.executable, "-c", code]
+        return subprocess.check_output(command, env=environment, text=True, timeout=100).split()
+
     with ThreadPoolExecutor() as pool:
-        later = [pool.submit(launcher_variables, file, rank=rank, layout=layout) for rank in (3, 2, 1)]
-        first = launcher_variables(file, rank=0, layout=layout)
-        found = [first, *(each.result(timeout=20) for each in reversed(later))]
-    places = [(each["RANK"], each["GROUP_RANK"], each["LOCAL_RANK"]) for each in found]
-    assert places == [("0", "0", "0"), ("1", "0", "1"), ("2", "1", "0"), ("3", "1", "1")]
-    shared = [(e["WORLD_SIZE"], e["LOCAL_WORLD_SIZE"], e["OMP_NUM_THREADS"], e["MASTER_ADDR"]) for e in found]
-    assert set(shared) == {("4", "2", "3", socket.gethostname())}
-    assert len({each["MASTER_PORT"] for each in found}) == 1
+        found = list(pool.map(launched, (3, 2, 1, 0)))
+    assert sorted(each[:3] for each in found) == [["0", "0", "0"], ["1", "0", "1"], ["2", "1", "0"], ["3", "1", "1"]]
+    [shared] = {tuple(each[3:]) for each in found}
+    assert shared[:4] == ("4", "2", "3", socket.gethostname())
+    assert shared[4].isdecimal()
 
 
+@pytest.mark.usefixtures("launched")
 def test_a_first_launcher_that_never_starts_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr(rank_processes, "JOIN_S", 0.0)
     with pytest.raises(TrainingError, match=r"rank 0 of 2 did not start within 0 s: there is no .*job\.json"):
-        launcher_variables(tmp_path / "job.json", rank=1, layout=RankLayout(ranks=2, nodes=2))
+        find_first_launcher(tmp_path / "job.json")
 
 
 @pytest.mark.usefixtures("alone")

@@ -2,12 +2,14 @@
 
 A worker of timed cases takes all processors of its node, so that Ray places nothing else there; processes outside of
 Ray are not kept away. A request that no node can serve would wait for ever, so it is refused with what the nodes have.
+A worker over several nodes is an actor for each rank, in a placement group with one bundle per node.
 """
 
 import os
 import socket
 import subprocess
 import threading
+import time
 from collections.abc import Mapping, Sequence
 from secrets import token_hex
 from typing import Any
@@ -18,6 +20,8 @@ from bench.runner.executor import Executor, JobState, Workers
 
 NAMESPACE = "vbench"
 ASK_S = 10.0  # for an actor that runs; one that waits for resources does not answer
+OWN_GPUS = "VBENCH_GPUS_PER_RANK"  # environment variable: each rank is shown GPUs of its own
+LEAVE_S = 60.0  # between the end of one rank and that of the others
 RESTARTS = 1  # after the loss of a node, elsewhere
 USUAL = "auto"  # the cluster of RAY_ADDRESS, or the one that runs on this machine
 
@@ -26,6 +30,7 @@ class Ray(Executor):
     """Starts workers in the cluster at `address`. Each has `gpus` GPUs and `cpus` processors."""
 
     name = "ray"
+    spans_nodes = True
 
     def __init__(self, *, address: str = USUAL, gpus: int | None = None, cpus: int | None = None) -> None:
         self.address, self.gpus, self.cpus = address, gpus, cpus
@@ -36,28 +41,63 @@ class Ray(Executor):
         logs = workers.logs.absolute()
         logs.mkdir(parents=True, exist_ok=True)
         actor = ray.remote(_actor_class())
-        jobs = []
-        for _ in range(min(workers.count, len(nodes)) if workers.is_exclusive else workers.count):
-            name = f"ray-{token_hex(6)}"
+        names = [
+            f"ray-{token_hex(6)}"
+            for _ in range(min(workers.count, len(nodes)) if workers.is_exclusive else workers.count)
+        ]
+        for name in names:
+            command = [*workers.command, "--worker", name]
+            if workers.layout.nodes > 1:
+                self._start_ranks(actor, name, command, workers, needs)
+                continue
             options = {"name": name, "namespace": NAMESPACE, "lifetime": "detached", "max_restarts": RESTARTS}
-            log, command = str(logs / f"{name}.log"), [*workers.command, "--worker", name]
-            actor.options(**options, **needs).remote(command, log, str(workers.folder), dict(workers.variables))
-            jobs.append(f"{name}@{self.address}")
-        return jobs
+            log, folder = str(logs / f"{name}.log"), str(workers.folder)
+            actor.options(**options, **needs).remote(command, log, folder, dict(workers.variables))
+        return [f"{name}@{self.address}" for name in names]
+
+    def _start_ranks(
+        self, actor: Any, name: str, command: list[str], workers: Workers, needs: Mapping[str, float]
+    ) -> None:
+        """Start the actors of a worker over several nodes, which end together and are not restarted."""
+        from ray.util.placement_group import placement_group
+        from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+
+        per_node = workers.layout.ranks_per_node
+        bundle = {"CPU": needs["num_cpus"], "GPU": needs["num_gpus"]}
+        bundles = [{resource: amount for resource, amount in bundle.items() if amount}] * workers.layout.nodes
+        group = placement_group(bundles, strategy="STRICT_SPREAD", name=name, lifetime="detached")
+        for rank in range(workers.layout.ranks):
+            place = PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=rank // per_node)
+            own = {resource: amount / per_node for resource, amount in needs.items()}
+            log = workers.logs.absolute() / f"{name}{f'.rank{rank}' if rank else ''}.log"
+            variables = {
+                **workers.variables,
+                **workers.variables_of_rank(rank, start=name),
+                OWN_GPUS: "1",
+            }
+            actor.options(
+                name=name if rank == 0 else f"{name}-{rank}",
+                namespace=NAMESPACE,
+                lifetime="detached",
+                scheduling_strategy=place,
+                **own,
+            ).remote(command, str(log), str(workers.folder), variables)
 
     def gpus_of_a_node(self, required: int) -> int:
         return required if self.gpus is None else self.gpus
 
     def _needs(self, workers: Workers, nodes: Sequence[Mapping[str, float]]) -> dict[str, float]:
-        """Processors and GPUs of one worker; raises InputError if no node has them."""
-        gpus = self.gpus_of_a_node(workers.gpus)
-        fitting = [node for node in nodes if node.get("GPU", 0) >= gpus and node.get("CPU", 0) >= (self.cpus or 1)]
-        if not fitting:
-            wanted = f"{plural(gpus, 'GPU')} and {plural(self.cpus or 1, 'processor')}"
+        """Processors and GPUs of one worker on each of its nodes; raises InputError if too few nodes have them."""
+        gpus, cpus = self.gpus_of_a_node(workers.gpus), (self.cpus or 1) * workers.layout.ranks_per_node
+        if workers.layout.nodes == 1:
+            cpus = self.cpus or 1
+        fitting = [node for node in nodes if node.get("GPU", 0) >= gpus and node.get("CPU", 0) >= cpus]
+        if len(fitting) < workers.layout.nodes:
+            wanted = f"{plural(gpus, 'GPU')} and {plural(cpus, 'processor')}"
             there = "; ".join(f"{node.get('CPU', 0):g} processors, {node.get('GPU', 0):g} GPUs" for node in nodes)
-            raise InputError(f"--executor ray: no node has {wanted} for a worker; nodes: {there or 'none'}")
-        cpus = min(node["CPU"] for node in fitting) if workers.is_exclusive else self.cpus or 1
-        return {"num_cpus": cpus, "num_gpus": gpus}
+            few = "no node has" if not fitting else f"{len(fitting)} of {workers.layout.nodes} nodes have"
+            raise InputError(f"--executor ray: {few} {wanted} for a worker; nodes: {there or 'none'}")
+        return {"num_cpus": min(node["CPU"] for node in fitting) if workers.is_exclusive else cpus, "num_gpus": gpus}
 
     @classmethod
     def states(cls, jobs: Sequence[str]) -> list[JobState]:
@@ -81,22 +121,28 @@ class Ray(Executor):
             if state.phase == "waiting":
                 name, _, address = state.job.partition("@")
                 ray = _connected(address)
-                ray.kill(ray.get_actor(name, namespace=NAMESPACE))
+                try:
+                    ray.util.remove_placement_group(ray.util.get_placement_group(name))  # with all of its actors
+                except ValueError:
+                    ray.kill(ray.get_actor(name, namespace=NAMESPACE))
 
 
 def _actor_class() -> type:
     """The class of the actor. It is local so that Ray sends its code by value, and its processes need no vbench."""
 
+    leave_s = LEAVE_S
+
     class RayWorker:
         """Runs one worker as a process of its own, and ends with it."""
 
         def __init__(self, command: list[str], log: str, folder: str, variables: dict[str, str]) -> None:
+            import ray
+
+            self._group = ray.util.get_current_placement_group()
             arguments = (command, log, folder, variables)
             threading.Thread(target=self._run, args=arguments, daemon=True).start()
 
         def _run(self, command: list[str], log: str, folder: str, variables: dict[str, str]) -> None:
-            import ray
-
             try:
                 with open(log, "ab") as output:
                     subprocess.run(
@@ -109,7 +155,18 @@ def _actor_class() -> type:
                         check=False,
                     )
             finally:
-                ray.kill(ray.get_runtime_context().current_actor)  # for good; an end of the process is restarted
+                self._end(is_first=variables.get("RANK", "0") == "0")
+
+        def _end(self, *, is_first: bool) -> None:
+            """End this actor for good (one whose process ends is restarted), and all ranks of a worker over nodes."""
+            import ray
+
+            if self._group is None:
+                ray.kill(ray.get_runtime_context().current_actor)
+                return
+            if not is_first:  # the first one stores the record and ends all, unless its node is lost
+                time.sleep(leave_s)
+            ray.util.remove_placement_group(self._group)
 
         def node(self) -> str:
             """The name of the machine that this worker is on."""

@@ -10,6 +10,7 @@ import re
 import shutil
 import signal
 import subprocess
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -17,7 +18,6 @@ from bench.core.errors import InputError, MissingPackageError
 from bench.core.process import ChildTimeoutError, run_supervised
 from bench.core.rank_layout import RankLayout
 from bench.runner.executor import Executor, JobPhase, JobState, Workers
-from bench.runner.rank_processes import launcher_variables
 
 PHASES: Mapping[str, JobPhase] = {
     "PENDING": "waiting",
@@ -49,6 +49,7 @@ USUAL_MINUTES = 60  # of a job whose time limit is not given
 WARNED_S = 120.0  # before its time limit, a worker gets a signal, on which a training saves its state
 ASK_S = 60.0  # for one answer of squeue or scontrol
 ASK_AGAIN_S = 600.0  # between questions for the time limit of a job
+TIME_IS_OVER = 124  # exit code of a job, as of timeout(1)
 ERROR_S = 120  # between the end of one rank of a job and that of the others
 DURATION = re.compile(r"(?:(?P<days>\d+)-)?(?P<hours>\d+)(?::(?P<minutes>\d\d))?(?::(?P<seconds>\d\d))?")
 
@@ -142,25 +143,31 @@ def _tasks_of(layout: RankLayout) -> dict[str, Any]:
     return {"nodes": layout.nodes, "ntasks_per_node": layout.ranks_per_node, "srun_args": srun}
 
 
-def run_worker(workers: Workers) -> int:
-    """Run one worker of an array, or one rank of it; its name is that of its job. Returns its exit code."""
+def run_worker(workers: Workers) -> None:
+    """Run one worker of an array, or one rank of it; its name is that of its job.
+
+    The job fails if the worker does: `states` reads its exit code, or that the time of the job was over.
+    """
     from submitit import JobEnvironment
 
     job = JobEnvironment()
     name, rank, variables = f"slurm-{job.job_id}", 0, {}
     if workers.layout.nodes > 1:
         start = os.environ.get("SLURM_RESTART_COUNT", "0")  # a requeued job starts at a new address
-        file = workers.rendezvous_file(f"{name}-{start}")
         rank = job.global_rank
-        variables = launcher_variables(file, rank=rank, layout=workers.layout)
+        variables = workers.variables_of_rank(rank, start=f"{name}-{start}")
     signal.signal(signal.SIGUSR2, lambda number, frame: None)  # submitit would requeue the job, or kill the worker
     environment = {**os.environ, **workers.variables, **variables}
     with subprocess.Popen([*workers.command, "--worker", name], env=environment) as process:
-        return process.wait() if rank else _wait_and_warn(process, job.job_id)
+        code = process.wait() if rank else _wait_and_warn(process, job.job_id)
+    if code and rank == 0:  # the other ranks end with the same code
+        sys.exit(code if code > 0 else 128 - code)  # no exception, which submitit would report with a traceback
 
 
 def _wait_and_warn(process: "subprocess.Popen[bytes]", job: str) -> int:
-    """Wait for a worker, and signal it shortly before the time limit of its job; returns its exit code.
+    """Wait for a worker, and signal it shortly before the time limit of its job.
+
+    Returns its exit code, or `TIME_IS_OVER` after the signal.
 
     SLURM's own --signal does not reach processes of a batch script, and in a step it reaches every process, also those
     that load the videos of a training which is about to save its state.
@@ -174,7 +181,7 @@ def _wait_and_warn(process: "subprocess.Popen[bytes]", job: str) -> int:
             left_s = _seconds_left(job)  # the limit may have been changed
             if left_s <= warned_s:
                 process.send_signal(signal.SIGUSR2)
-                return process.wait()
+                return TIME_IS_OVER if process.wait() else 0
 
 
 def _seconds_left(job: str) -> float:
@@ -232,6 +239,9 @@ def _parsed(line: str) -> list[JobState]:
     job = str(fields.get("ArrayJobId", fields.get("JobId", "")))
     phase = PHASES.get(fields["JobState"], "running")
     reason = "" if fields.get("Reason") in (None, "None") else fields["Reason"]
+    code = fields.get("ExitCode", "").partition(":")[0]
+    if fields["JobState"] == "FAILED" and code not in ("", "0"):
+        phase, reason = ("timeout", "TimeLimit") if code == str(TIME_IS_OVER) else ("failed", f"exit code {code}")
     node = "" if fields.get("NodeList") in (None, "(null)") else fields["NodeList"]
     return [
         JobState(job=f"{job}_{task}" if task else job, phase=phase, node=node, reason=reason)

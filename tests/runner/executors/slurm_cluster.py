@@ -1,7 +1,8 @@
 """A real SLURM cluster of two nodes on this machine, for tests: munge, slurmctld and two slurmd, all below one folder.
 
-Needs Debian's packages slurmctld, slurmd, slurm-client and munge, and root. There is no accounting (slurmdbd), as at
-many sites; cgroups are not used, since containers rarely offer them.
+Needs Debian's packages slurmctld, slurmd, slurm-client and munge, and root. By default there is no accounting, as at
+many sites; with it, slurmdbd and a MariaDB server run too (packages slurmdbd and mariadb-server). cgroups are not used,
+since containers rarely offer them.
 """
 
 import getpass
@@ -18,6 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "squeue", "scontrol", "scancel")
+ACCOUNTING_PROGRAMS = ("slurmdbd", "sacctmgr", "sacct", "mariadbd", "mariadb-install-db", "mariadb")
 NODES = ("n1", "n2")
 CPUS_PER_NODE = 2
 START_S = 60.0
@@ -37,7 +39,7 @@ SwitchType=switch/none
 MpiDefault=none
 SelectType=select/cons_tres
 SelectTypeParameters=CR_Core
-AccountingStorageType=accounting_storage/none
+{accounting}
 JobCompType=jobcomp/none
 ReturnToService=2
 SlurmdTimeout=20
@@ -56,9 +58,40 @@ NodeName=n2 NodeHostname={host} NodeAddr=127.0.0.1 Port={ports[2]} CPUs={cpus} R
 PartitionName=main Nodes=ALL Default=YES State=UP MaxTime=60
 """
 
+NO_ACCOUNTING = "AccountingStorageType=accounting_storage/none"
+ACCOUNTING = """\
+AccountingStorageType=accounting_storage/slurmdbd
+AccountingStorageHost={host}
+AccountingStoragePort={ports[3]}
+AccountingStoragePass={folder}/munge.socket
+AccountingStorageEnforce=limits
+JobAcctGatherType=jobacct_gather/linux"""
+ACCOUNTING_CONFIG = """\
+AuthType=auth/munge
+AuthInfo=socket={folder}/munge.socket
+DbdHost={host}
+DbdAddr=127.0.0.1
+DbdPort={ports[3]}
+SlurmUser={user}
+StorageType=accounting_storage/mysql
+StorageHost=127.0.0.1
+StoragePort={ports[4]}
+StorageUser=slurm
+StoragePass=slurm
+StorageLoc=slurm_acct_db
+LogFile={folder}/slurmdbd.log
+PidFile={folder}/slurmdbd.pid
+"""
+DATABASE = """\
+CREATE DATABASE slurm_acct_db;
+CREATE USER 'slurm'@'127.0.0.1' IDENTIFIED BY 'slurm';
+GRANT ALL ON slurm_acct_db.* TO 'slurm'@'127.0.0.1';
+"""
 
-def missing_programs() -> list[str]:
-    return [program for program in PROGRAMS if _path(program) is None]
+
+def missing_programs(*, with_accounting: bool = False) -> list[str]:
+    wanted = (*PROGRAMS, *(ACCOUNTING_PROGRAMS if with_accounting else ()))
+    return [program for program in wanted if _path(program) is None]
 
 
 @dataclass
@@ -72,9 +105,11 @@ class SlurmCluster:
     def environment(self) -> dict[str, str]:
         return {**os.environ, "SLURM_CONF": str(self.folder / "slurm.conf")}
 
-    def run(self, *command: str) -> str:
-        """Run one of SLURM's commands and return its output."""
-        done = subprocess.run(command, env=self.environment, capture_output=True, text=True, timeout=60, check=False)
+    def run(self, *command: str, text: str = "") -> str:
+        """Run a command of SLURM or of its database, which reads `text`, and return its output."""
+        done = subprocess.run(
+            command, env=self.environment, input=text, capture_output=True, text=True, timeout=60, check=False
+        )
         assert done.returncode == 0, f"{' '.join(command)}: {done.stdout}{done.stderr}"
         return done.stdout
 
@@ -104,7 +139,7 @@ class SlurmCluster:
 
 
 @contextmanager
-def slurm_cluster(folder: Path) -> Iterator[SlurmCluster]:
+def slurm_cluster(folder: Path, *, with_accounting: bool = False) -> Iterator[SlurmCluster]:
     """Start the cluster in `folder`, a short path, and end all of its processes afterwards."""
     cluster = SlurmCluster(folder)
     for name in ("state", *(f"spool.{node}" for node in NODES)):
@@ -114,13 +149,16 @@ def slurm_cluster(folder: Path) -> Iterator[SlurmCluster]:
     key.write_bytes(secrets.token_bytes(128))
     key.chmod(0o400)
     names = {"folder": folder, "host": socket.gethostname(), "user": getpass.getuser(), "cpus": CPUS_PER_NODE}
-    config = folder / "slurm.conf"
-    config.write_text(CONFIG.format(**names, ports=_free_ports(3)))
+    config, ports = folder / "slurm.conf", _free_ports(5)
+    accounting = ACCOUNTING.format(**names, ports=ports) if with_accounting else NO_ACCOUNTING
+    config.write_text(CONFIG.format(**names, ports=ports, accounting=accounting))
     munge = {f"--{name}": folder / f"munge.{name}" for name in ("socket", "pid-file", "log-file", "seed-file")}
     options = [f"{option}={file}" for option, file in munge.items()]
     try:
         cluster.processes["munged"] = cluster.start("munged", "--foreground", "--force", f"--key-file={key}", *options)
         _wait(lambda: munge["--socket"].exists(), "munge's socket")
+        if with_accounting:
+            _start_accounting(cluster, ACCOUNTING_CONFIG.format(**names, ports=ports), port=ports[4])
         cluster.processes["slurmctld"] = cluster.start("slurmctld", "-D", "-c", "-f", str(config))
         for node in NODES:
             cluster.start_node(node)
@@ -135,6 +173,26 @@ def slurm_cluster(folder: Path) -> Iterator[SlurmCluster]:
                 process.wait(20)
             except subprocess.TimeoutExpired:
                 process.kill()
+
+
+def _start_accounting(cluster: SlurmCluster, config: str, *, port: int) -> None:
+    """Start a database and slurmdbd, and tell them of the cluster and its one user."""
+    data, user = cluster.folder / "database", getpass.getuser()
+    setup = ("--no-defaults", f"--user={user}", f"--datadir={data}")
+    cluster.run("mariadb-install-db", *setup, "--auth-root-authentication-method=normal", "--skip-test-db")
+    address = ("--bind-address=127.0.0.1", f"--port={port}", f"--socket={cluster.folder}/database.socket")
+    cluster.processes["mariadbd"] = cluster.start("mariadbd", *setup, *address, f"--pid-file={cluster.folder}/db.pid")
+    client = ("mariadb", "--no-defaults", "--user=root", f"--socket={cluster.folder}/database.socket")
+    _wait(lambda: cluster.run(*client, text="SELECT 1;"), "the database", ignored=(AssertionError,))
+    cluster.run(*client, text=DATABASE)
+    file = cluster.folder / "slurmdbd.conf"
+    file.write_text(config)
+    file.chmod(0o600)
+    cluster.processes["slurmdbd"] = cluster.start("slurmdbd", "-D")
+    add = ("sacctmgr", "--immediate", "add")
+    _wait(lambda: cluster.run(*add, "cluster", "test"), "slurmdbd", ignored=(AssertionError,))
+    cluster.run(*add, "account", "lab", "Cluster=test")
+    cluster.run(*add, "user", user, "Account=lab", "Cluster=test")
 
 
 def _wait(is_true: Callable[[], bool], what: str, *, ignored: tuple[type[Exception], ...] = ()) -> None:

@@ -6,14 +6,17 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from time import monotonic, sleep
 from types import ModuleType
 from typing import Any
 
 import pytest
 
 from bench.core.errors import InputError
-from bench.runner.executor import Workers
+from bench.core.rank_layout import RankLayout
+from bench.runner.executor import Workers, read_submissions
 from bench.runner.executors.ray import Ray
 from bench.store import read_records
 
@@ -46,6 +49,12 @@ matrix: {clip: [4x1x16], batch: [1, 2, 3, 4, 5, 6]}
 measure: {work: {seconds: SECONDS}}
 timeout_s: 300
 """
+TRAINING = """\
+suite: training
+models: [{name: c3d_search, width: 0.0625, num_classes: 8}]
+matrix: {clip: [8x1x32]}
+measure: {accuracy: {dataset: motions, recipe: "quick with epochs=2", views: 1x1, ranks: 2, nodes: 2}}
+"""
 
 
 def workers(folder: Path, *, count: int = 1, is_exclusive: bool = False) -> Workers:
@@ -57,6 +66,14 @@ def test_a_worker_that_no_node_can_serve_is_refused_with_what_there_is(tmp_path:
     assert Ray(gpus=2)._needs(workers(tmp_path), nodes) == {"num_cpus": 1, "num_gpus": 2}
     with pytest.raises(InputError, match="no node has 4 GPUs and 1 processor for a worker; nodes: 8 proc"):
         Ray(gpus=4)._needs(workers(tmp_path), nodes)
+
+
+def test_a_worker_over_nodes_needs_as_many_nodes_with_room_for_its_ranks(tmp_path: Path) -> None:
+    spread = replace(workers(tmp_path), gpus=2, layout=RankLayout(ranks=4, nodes=2))
+    nodes = [{"CPU": 2.0, "GPU": 2.0}, {"CPU": 1.0, "GPU": 8.0}, {"CPU": 8.0, "GPU": 2.0}]
+    assert Ray()._needs(spread, nodes) == {"num_cpus": 2, "num_gpus": 2}
+    with pytest.raises(InputError, match="1 of 2 nodes have 2 GPUs and 2 processors for a worker; nodes: 2 proc"):
+        Ray()._needs(spread, nodes[:2])
 
 
 def test_a_worker_of_timed_cases_takes_all_processors_of_a_node(tmp_path: Path) -> None:
@@ -102,6 +119,28 @@ def test_a_suite_with_failing_and_killed_cases_runs_once_on_two_nodes(folder: Pa
     statuses = {record.case.point.batch: record.status for record in records}
     assert statuses == {1: "ok", 2: "ok", 3: "error", 4: "error", 5: "ok", 6: "ok"}
     assert set(Counter(record.case.point.batch for record in records).values()) == {1}
+
+
+@pytest.mark.parametrize("mark", [pytest.param(None, marks=in_cluster)], ids=[""])
+def test_a_training_over_two_nodes_has_a_rank_on_each(folder: Path, cluster: Any, mark: None) -> None:
+    (folder / "training.yaml").write_text(TRAINING)
+    done = vbench("run", "training.yaml", "--out", "res", "--executor", "ray", "--address", cluster.address)
+    assert done.returncode == 0, done.stdout + done.stderr
+    [record] = read_records("res")
+    training = record.details["training"]
+    assert isinstance(training, dict)
+    assert training["processes"] == 2
+    [submission] = read_submissions(folder / "res")
+    deadline = monotonic() + 60
+    while any(state.phase == "running" for state in Ray.states(submission.jobs)) and monotonic() < deadline:
+        sleep(0.5)
+    import ray
+
+    assert [state.phase for state in Ray.states(submission.jobs)] == ["ended"]
+    groups = ray.util.placement_group_table()
+    assert {group["state"] for group in groups.values()} == {"REMOVED"}
+    bundles = {node for group in groups.values() for node in group["bundles_to_node_id"].values()}
+    assert len(bundles) in (0, 2)  # the table may have forgotten them by now
 
 
 def test_a_cluster_that_is_not_there_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

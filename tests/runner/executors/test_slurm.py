@@ -12,7 +12,7 @@ import pytest
 from bench.core.errors import InputError
 from bench.runner.executor import JobState
 from bench.runner.executors import slurm
-from bench.runner.executors.slurm import PHASES, Slurm, _parsed, _seconds_left, _wait_and_warn, minutes_of
+from bench.runner.executors.slurm import PHASES, TIME_IS_OVER, Slurm, _parsed, _seconds_left, _wait_and_warn, minutes_of
 
 WAITING = (
     "JobId=7 ArrayJobId=7 ArrayTaskId=2-3,9%4 JobName=vbench JobState=PENDING Reason=Resources Dependency=(null) "
@@ -79,7 +79,18 @@ def test_a_worker_is_signalled_before_the_limit_of_its_job_even_if_that_was_shor
             with pytest.raises(TimeoutError):
                 waiting.result(timeout=0.5)
             squeue.write_text("0:30\n")
-            assert waiting.result(timeout=30) == 7
+            assert waiting.result(timeout=30) == TIME_IS_OVER
+            assert process.returncode == 7
+
+
+@pytest.mark.parametrize(
+    ("code", "phase", "reason"),
+    [("2:0", "failed", "exit code 2"), ("124:0", "timeout", "TimeLimit"), ("0:9", "failed", "NonZeroExitCode")],
+)
+def test_a_failed_job_says_how_its_worker_ended(code: str, phase: str, reason: str) -> None:
+    line = f"JobId=12 JobName=vbench JobState=FAILED Reason=NonZeroExitCode ExitCode={code} NodeList=n1"
+    [state] = _parsed(line)
+    assert (state.phase, state.reason) == (phase, reason)
 
 
 def test_every_final_state_has_its_phase() -> None:

@@ -1,5 +1,6 @@
 """A suite on a real SLURM cluster of two nodes, one of which is lost in the middle. Run by `make slurm`."""
 
+import getpass
 import json
 import os
 import re
@@ -10,8 +11,9 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -64,14 +66,19 @@ DEADLINE_S = 900
 
 
 @pytest.fixture
-def cluster(tmp_path: Path) -> Iterator[SlurmCluster]:
-    if missing := missing_programs():
-        pytest.skip(
-            f"SLURM is not installed: {', '.join(missing)}; apt-get install slurmctld slurmd slurm-client munge"
-        )
+def cluster() -> Iterator[SlurmCluster]:
+    with started_cluster() as started:
+        yield started
+
+
+@contextmanager
+def started_cluster(*, with_accounting: bool = False) -> Iterator[SlurmCluster]:
+    if missing := missing_programs(with_accounting=with_accounting):
+        packages = "slurmctld slurmd slurm-client munge" + " slurmdbd mariadb-server" * with_accounting
+        pytest.skip(f"SLURM is not installed: {', '.join(missing)}; apt-get install {packages}")
     folder = Path(f"/tmp/vbench-slurm-{os.getpid()}")  # sockets need a short path
     shutil.rmtree(folder, ignore_errors=True)
-    with slurm_cluster(folder) as started:
+    with slurm_cluster(folder, with_accounting=with_accounting) as started:
         yield started
     shutil.rmtree(folder, ignore_errors=True)
 
@@ -237,6 +244,122 @@ def test_jobs_of_a_stage_do_not_see_later_edits(cluster: SlurmCluster, tmp_path:
     assert "all 2 runs were done before; nothing was submitted" in again
     [stage] = json.loads(vbench(cluster, tmp_path, "status", str(results), "--json").communicate()[0])["stages"]
     assert stage["jobs"] == []
+
+
+def suite_of_turns(folder: Path, *, number: int, seconds: float = 1) -> str:
+    """Write a suite of some cases, each of which takes a while, and its plug-in; returns the name of its file."""
+    (folder / "turns.py").write_text(PLUGIN.replace("else 1)", f"else {seconds})"))
+    (folder / "suite.yaml").write_text(SUITE.replace(str(WIDTHS), str(WIDTHS[:number])))
+    return "suite.yaml"
+
+
+def good_records(results: Path) -> list[str]:
+    """The case of each good record, sorted; a case with two of them is there twice."""
+    return sorted(record.case_id for record in read_records(results) if record.is_good)
+
+
+def status_of(cluster: SlurmCluster, folder: Path) -> dict[str, Any]:
+    done = vbench(cluster, folder, "status", "results/cluster", "--json")
+    found: dict[str, Any] = json.loads(done.communicate(timeout=60)[0])
+    return found
+
+
+def running_jobs(cluster: SlurmCluster) -> list[str]:
+    return cluster.run("squeue", "-h", "-r", "-o", "%i", "--states=RUNNING").split()
+
+
+def test_a_drained_cluster_makes_jobs_wait_and_a_requeued_job_loses_nothing(
+    cluster: SlurmCluster, tmp_path: Path
+) -> None:
+    suite, results = suite_of_turns(tmp_path, number=6, seconds=4), tmp_path / "results" / "cluster"
+    cluster.run("scontrol", "update", "NodeName=n1,n2", "State=DRAIN", "Reason=service")
+    following = vbench(cluster, tmp_path, "run", suite, "--executor", "slurm", "--time", "30", "--max-jobs", "2")
+    wait_for(lambda: "Drain" in cluster.run("squeue", "-h", "-o", "%R").title(), "the reason of the wait")
+    found = status_of(cluster, tmp_path)
+    assert {job["phase"] for job in found["jobs"]} == {"waiting"}
+    assert "ReqNodeNotAvail" in found["jobs"][0]["reason"] or "drain" in found["jobs"][0]["reason"].lower()
+    assert (found["planned"], found["left"], found["working"]) == (6, 6, [])
+
+    cluster.run("scontrol", "update", "NodeName=n1,n2", "State=RESUME")
+    wait_for(lambda: records_in(results), "a record")
+    requeued = running_jobs(cluster)[0]
+    cluster.run("scontrol", "requeue", requeued)
+    text = following.communicate(timeout=DEADLINE_S)[0]
+    assert following.returncode == 0, text
+    assert len(good_records(results)) == len(set(good_records(results))) == 6
+    assert "Restarts=1" in cluster.run("scontrol", "show", "job", "--oneliner", requeued)
+    assert status_of(cluster, tmp_path)["working"] == []
+
+
+def test_a_closed_partition_refuses_jobs_in_one_line(cluster: SlurmCluster, tmp_path: Path) -> None:
+    suite = suite_of_turns(tmp_path, number=1)
+    cluster.run("scontrol", "update", "PartitionName=main", "State=DRAIN")
+    refused = vbench(cluster, tmp_path, "run", suite, "--executor", "slurm")
+    text = refused.communicate(timeout=300)[0]
+    assert refused.returncode == 2
+    assert text.splitlines()[-1].startswith("vbench: SLURM refuses the jobs: "), text
+    assert "partition" in text.splitlines()[-1]
+    assert status_of(cluster, tmp_path)["jobs"] == []
+
+
+def test_a_full_disk_fails_the_jobs_and_the_same_command_goes_on(cluster: SlurmCluster, tmp_path: Path) -> None:
+    suite, results = suite_of_turns(tmp_path, number=6, seconds=3), tmp_path / "results" / "cluster"
+    results.mkdir(parents=True)
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "none", str(results)], check=False)
+    if mounted.returncode:
+        pytest.skip("no file system can be mounted here")
+    try:
+        submit = ("run", suite, "--executor", "slurm", "--time", "30", "--max-jobs", "2")
+        following = vbench(cluster, tmp_path, *submit)
+        wait_for(lambda: records_in(results), "a record")
+        fill_up(results / "other.bin")
+        text = following.communicate(timeout=DEADLINE_S)[0]
+        assert following.returncode == 2, text  # the report does not fit either
+        assert "failed exit code 2" in text
+        assert "the same command goes on" in text
+        assert "No space left on device" in text.splitlines()[-1]
+        found = status_of(cluster, tmp_path)
+        assert {job["phase"] for job in found["jobs"]} == {"failed"}
+        assert found["left"] > 0
+        assert found["working"] == []
+        (results / "other.bin").unlink()
+        again = vbench(cluster, tmp_path, *submit)
+        text = again.communicate(timeout=DEADLINE_S)[0]
+        assert again.returncode == 0, text
+        assert len(good_records(results)) == len(set(good_records(results))) == 6
+    finally:
+        subprocess.run(["umount", "--lazy", str(results)], check=True)
+
+
+def fill_up(file: Path) -> None:
+    with file.open("wb", buffering=0) as opened, suppress(OSError):
+        while True:
+            opened.write(bytes(4096))
+
+
+def test_with_accounting_a_cancelled_job_loses_nothing_and_a_full_quota_is_one_line(tmp_path: Path) -> None:
+    with started_cluster(with_accounting=True) as cluster:
+        suite, results = suite_of_turns(tmp_path, number=6, seconds=3), tmp_path / "results" / "cluster"
+        submit = ("run", suite, "--executor", "slurm", "--time", "30", "--max-jobs", "2")
+        following = vbench(cluster, tmp_path, *submit)
+        wait_for(lambda: records_in(results), "a record")
+        cancelled = running_jobs(cluster)[0]
+        cluster.run("scancel", cancelled)
+        text = following.communicate(timeout=DEADLINE_S)[0]
+        assert following.returncode == 0, text
+        assert len(good_records(results)) == len(set(good_records(results))) == 6
+        accounted = cluster.run("sacct", "--noheader", "--parsable2", "--allocations", "--format=JobID,State")
+        states = dict(line.split("|") for line in accounted.splitlines())
+        assert states.pop(cancelled).startswith("CANCELLED")
+        assert set(states.values()) == {"COMPLETED"}
+        assert {job["phase"] for job in status_of(cluster, tmp_path)["jobs"]} == {"cancelled", "done"}
+
+        cluster.run("sacctmgr", "--immediate", "modify", "user", getpass.getuser(), "set", "MaxSubmitJobs=0")
+        refused = vbench(cluster, tmp_path, *submit, "--rerun", "all")
+        text = refused.communicate(timeout=300)[0]
+        assert refused.returncode == 2
+        assert "SLURM refuses the jobs: " in text.splitlines()[-1]
+        assert "policy" in text.splitlines()[-1]
 
 
 def test_what_the_cluster_refuses_is_one_line(cluster: SlurmCluster, tmp_path: Path) -> None:
