@@ -15,6 +15,6 @@ def test_a_failed_copy_names_the_file_on_the_side_that_failed(
     tmp_path: Path, done: Literal["read", "written"], named: str
 ) -> None:
     """As `shutil.copyfile` reports it, with both files."""
-    with pytest.raises(StoreError, match=rf"^{named} cannot be {done}: No space left on device$"):
-        with store_errors(tmp_path, done):
-            raise OSError(errno.ENOSPC, "No space left on device", "source", None, "target")
+    message = rf"^{named} cannot be {done}: No space left on device$"
+    with pytest.raises(StoreError, match=message), store_errors(tmp_path, done):
+        raise OSError(errno.ENOSPC, "No space left on device", "source", None, "target")

@@ -85,11 +85,13 @@ def test_a_worker_of_timed_cases_takes_all_processors_of_a_node(tmp_path: Path) 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Any]:
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    import ray
     from ray.cluster_utils import Cluster
 
     started = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
     started.second = started.add_node(num_cpus=1)
     yield started
+    ray.shutdown()  # a driver that is still connected keeps its node from being removed
     started.shutdown()
 
 
@@ -139,8 +141,6 @@ def test_a_training_over_two_nodes_has_a_rank_on_each(folder: Path, cluster: Any
     assert [state.phase for state in Ray.states(submission.jobs)] == ["ended"]
     groups = ray.util.placement_group_table()
     assert {group["state"] for group in groups.values()} == {"REMOVED"}
-    bundles = {node for group in groups.values() for node in group["bundles_to_node_id"].values()}
-    assert len(bundles) in (0, 2)  # the table may have forgotten them by now
 
 
 def test_a_cluster_that_is_not_there_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
