@@ -1,5 +1,6 @@
 """The values of every page against the lines of the records file, computed here without the code of the report."""
 
+import csv
 import json
 import math
 from collections import defaultdict
@@ -87,6 +88,24 @@ def test_the_board_has_the_values_of_the_records(
     plain = sorted_values(make, site / "board.html", "leaderboard-table")
     (values,) = (found for head, found in plain.items() if head.startswith(title) and "batch" not in head)
     assert sorted(values) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("metric", "head", "combine"),
+    [("params.total", "Parameters [elements]", max), ("latency.p50_ms", "Latency [ms]", median)],
+)
+def test_the_csv_of_the_board_has_the_values_of_the_records(
+    site: Path, lines: list[Line], metric: str, head: str, combine: Any
+) -> None:
+    with (site / "data" / "board.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert sorted(float(row[head]) for row in rows if row[head]) == sorted(
+        map(combine, values_of(lines, metric).values())
+    )
+    counts = sorted(int(row[f"{head} n"]) for row in rows if row[head])
+    assert counts == sorted(map(len, values_of(lines, metric).values()))
+    failed = [row for row in rows if row["model"] == "c3d"]
+    assert [row["Latency [ms] status"] for row in failed] == ["out of memory at batch 4096"]
 
 
 def test_the_tables_of_all_metrics_have_every_count(make: SimpleNamespace, site: Path, lines: list[Line]) -> None:
