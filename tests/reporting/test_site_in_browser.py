@@ -283,6 +283,7 @@ def test_a_point_of_a_history_leads_to_its_row_and_its_commit(chromium: Any, tmp
         assert address == f"https://github.com/owner/name/commit/{'1' * 40}"
         popover.get_by_role("link", name="Row of the table").click()
         assert visit.page.url.endswith("#commit-2")
+        assert popover.is_hidden(), "it would cover the row"
         assert visit.messages == []
 
 

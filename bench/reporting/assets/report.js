@@ -17,6 +17,7 @@ let popover;
 function openPopover(label, ...contents) {
   if (!popover) {
     popover = element("div", { class: "popover", popover: "auto", role: "dialog" });
+    popover.addEventListener("click", (event) => { if (event.target.closest("a")) popover.hidePopover(); });  // it may lead to this page
     document.body.append(popover);
   }
   if (popover.matches(":popover-open")) popover.hidePopover();
