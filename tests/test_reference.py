@@ -23,7 +23,14 @@ from bench.suite.file import SuiteFile
 
 ROOT = Path(__file__).parents[1]
 # Passed from one process of vbench to another; a user never sets them.
-INTERNAL_VARIABLES = {"VBENCH_PARENT_PID", "VBENCH_REPLY_FD", "VBENCH_FORK_SERVER_FD", "VBENCH_CALL"}
+INTERNAL_VARIABLES = {
+    "VBENCH_PARENT_PID",
+    "VBENCH_REPLY_FD",
+    "VBENCH_FORK_SERVER_FD",
+    "VBENCH_WAITING_FD",
+    "VBENCH_CALLGRIND_DUMPS",
+    "VBENCH_CALL",
+}
 # Set by launchers, containers and test runners, and only read here.
 OF_OTHERS = {
     *("TORCHELASTIC_USE_AGENT_STORE", "TORCHELASTIC_RESTART_COUNT", "SLURM_GPUS_PER_TASK"),

@@ -26,6 +26,11 @@ from bench.store import Source
 MAX_LINES = 12
 TIME_AND_MEMORY = frozenset({"ms", "s", "us", "clips/s", "videos/s", "B", "bytes", "J"})
 
+NOT_TIME = (
+    "instructions are not time: more of them are usually slower, but an operator that waits for memory executes few, "
+    "and another kernel may take longer for each"
+)
+
 
 def compare(
     base: Source | Iterable[Record],
@@ -67,7 +72,12 @@ def compare(
         rows = judge(pairs, rules, machine_differences=differences, is_interim=is_interim)
         missing, added = unpaired_cases(old, new, pairs)
         causes = causes_of(pairs)
-        notes = (*_notes(pairs), *_renames(old, new, pairs), *_other_reasons(pairs, rows))
+        notes = (
+            *_notes(pairs),
+            *_renames(old, new, pairs),
+            *_other_reasons(pairs, rows),
+            *([NOT_TIME] if any(row.unit == "instructions" for row in rows) else []),
+        )
         return Comparison(
             base=base if isinstance(base, str) else old.source,
             head=new.source,

@@ -666,3 +666,16 @@ def test_a_count_has_no_noise(
 ) -> None:
     [row] = compare([record(params(100))], [record(params(count))], gate={"params.*": "noise"}).rows
     assert (row.verdict, row.limit) == (verdict, "noise (0.0%)")
+
+
+def test_a_comparison_of_instructions_says_that_they_are_not_time(record: Make, runs: Runs) -> None:
+    given = {"name": "instructions.forward", "unit": "instructions", "better": "lower", "labels": {"by": "perf"}}
+    base, head = (
+        [record(Metric.model_validate({**given, "value": value + run}), run=run) for run in range(5)]
+        for value in (1e9, 1.1e9)
+    )
+    found = compare(base, head)
+    [row] = found.rows
+    assert (row.metric, row.verdict) == ("instructions.forward{by=perf}", "worse")
+    assert any(note.startswith("instructions are not time") for note in found.notes)
+    assert not any("instructions" in note for note in compare(runs([1, 2]), runs([1, 2])).notes)

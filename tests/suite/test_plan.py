@@ -624,3 +624,13 @@ def test_an_unknown_key_hides_no_unknown_measure_model_or_axis(tmp_path: Path) -
     found = "\n".join(problems(tmp_path, text))
     for name in ("modells", "repeat", "c3d_serch", "batchh", "latencyy"):
         assert name in found
+
+
+def test_instructions_are_a_case_of_their_own(tmp_path: Path) -> None:
+    """Counting them in valgrind takes a minute, which must not delay each pair of a timing."""
+    catalog = FakeCatalog()
+    catalog.measures = {entry.name: entry for entry in MEASURES}
+    text = "suite: s\nmodels: [c3d_search]\nmeasure: {params: {}, latency: {}, memory: {}, instructions: {}}\n"
+    (tmp_path / "s.yaml").write_text(text, encoding="utf-8")
+    cases = plan_suite(read_suite(tmp_path / "s.yaml"), catalog).cases
+    assert [list(case.measures) for case in cases] == [["params"], ["latency", "memory"], ["instructions"]]

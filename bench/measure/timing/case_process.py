@@ -1,14 +1,14 @@
 """Runs a function on the same case in a child process: the request, the case on the other side, and one reply."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from bench.core.cpus import usable_cpus
 from bench.core.errors import InputError, mentions_out_of_memory
 from bench.core.import_path import environment_with_import_path
-from bench.core.process import ChildProcess, ChildTimeoutError
+from bench.core.process import ChildProcess, ChildTimeoutError, Process
 from bench.core.registry import import_plugins
 from bench.core.schema import Case
 from bench.measure.context import CaseContext
@@ -53,17 +53,18 @@ def run_in_child(
     timeout_s: float,
     what: str,
     environment: Mapping[str, str] | None = None,
+    start: Callable[..., Process] | None = None,
 ) -> dict[str, Any]:
     """The reply of `function` (`module:name`), which runs in a child process that has the device to itself.
 
-    Raises InputError if the child, which the message calls `what`, dies or does not reply within `timeout_s`, and
-    MemoryError if it dies of exhausted memory.
+    `start`, if given, starts it; it takes the arguments of `subprocess.Popen`. Raises InputError if the child, which
+    the message calls `what`, dies or does not reply within `timeout_s`, and MemoryError if it dies of exhausted memory.
     """
     from bench.measure.timing.forward import free_device_memory  # late: imports torch, which the child times
 
     free_device_memory()
     child_environment = {**environment_with_import_path(), **(environment or {})}
-    with ChildProcess(function, request, environment=child_environment) as child:
+    with ChildProcess(function, request, environment=child_environment, start=start) as child:
         try:
             reply = next(child.messages(timeout_s=timeout_s), None)
         except ChildTimeoutError:
