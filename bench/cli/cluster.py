@@ -54,11 +54,11 @@ def submit(
     `command` returns that of a worker for the path of the suite. If `stage` is not None, the jobs run from a copy of
     the working tree in this folder, or in the results folder if it is empty.
     """
-    from bench.runner.folder_status import remove_unused_stages
+    from bench.runner.folder_status import remove_unused_trees
     from bench.runner.running import plan
     from bench.runner.staging import stage_tree
     from bench.runner.submitting import dispatch
-    from bench.store.record_store import STAGES
+    from bench.store.record_store import STAGED_TREES
 
     planned = plan(tree, **planning, is_elsewhere=True)
     folder = planned.store.folder
@@ -67,7 +67,7 @@ def submit(
         raise typer.Exit(0)
     copy = None
     if stage is not None:
-        copy = stage_tree(Path(stage) if stage else folder / STAGES, working=Path.cwd())
+        copy = stage_tree(Path(stage) if stage else folder / STAGED_TREES, working=Path.cwd())
         suite = copy.place_of(suite) if suite.exists() else suite
         print_text(str(copy))
     sent = dispatch(
@@ -79,7 +79,7 @@ def submit(
         stage=copy,
     )
     if copy is not None:
-        for unused in remove_unused_stages(folder):
+        for unused in remove_unused_trees(folder):
             print_text(f"removed: {unused}, from which no job runs any more")
     print_text(f"submitted {plural(len(sent.jobs), 'job')}: {', '.join(sent.jobs)}; state: vbench status {folder}")
     return sent

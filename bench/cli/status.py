@@ -41,7 +41,7 @@ def _facts(found: "FolderStatus") -> dict[str, object]:
         ],
         "jobs": [asdict(job) for job in found.jobs],
         "problem": found.problem or None,
-        "stages": [{"folder": str(stage.folder), "jobs": list(stage.jobs)} for stage in found.stages],
+        "staged_trees": [{"folder": str(tree.folder), "jobs": list(tree.jobs)} for tree in found.staged_trees],
     }
 
 
@@ -68,9 +68,9 @@ def _show(found: "FolderStatus") -> None:
             ("job", "state", "node", "reason"),
             [(job.job, job.phase.replace("_", " "), job.node, job.reason) for job in found.jobs],
         )
-    for stage in found.stages:
-        users = f"used by {plural(len(stage.jobs), 'job')}" if stage.jobs else "no job runs from it"
-        print_text(f"stage {stage.folder}: {users}")
+    for tree in found.staged_trees:
+        users = f"used by {plural(len(tree.jobs), 'job')}" if tree.jobs else "no job runs from it"
+        print_text(f"staged tree {tree.folder}: {users}")
     if found.problem:
         print_text(f"jobs could not be asked: {found.problem}")
     if found.left:

@@ -10,7 +10,7 @@ from pkgutil import iter_modules
 from bench.core.errors import InputError, StoreError, UnknownNameError
 from bench.runner import executors
 from bench.runner.executor import FINAL, Executor, JobState, Submission, read_submissions
-from bench.runner.staging import is_recent, remove_stage, stages_in
+from bench.runner.staging import is_recent, remove_staged_tree, staged_trees_in
 from bench.store.leases import Leases, LeaseState
 from bench.store.stored_records import latest_runs, read_records, read_suite_info
 
@@ -18,7 +18,7 @@ NOT_ASKED = "not asked"
 
 
 @dataclass(frozen=True, kw_only=True)
-class StageState:
+class StagedTreeState:
     """A copy of a working tree, and the jobs that still run from it; those whose state is unknown count."""
 
     folder: Path
@@ -29,7 +29,7 @@ class StageState:
 class FolderStatus:
     """The state of a results folder. `planned` runs are those of the suite; None if the folder has no suite.
 
-    `problem` says why the states of jobs are unknown. `stages` are copies of working trees that jobs ran from.
+    `problem` says why the states of jobs are unknown. `staged_trees` are copies of working trees that jobs ran from.
     """
 
     folder: Path
@@ -39,7 +39,7 @@ class FolderStatus:
     working: tuple[LeaseState, ...]
     jobs: tuple[JobState, ...]
     problem: str = ""
-    stages: tuple["StageState", ...] = ()
+    staged_trees: tuple["StagedTreeState", ...] = ()
 
     @property
     def left(self) -> int | None:
@@ -72,30 +72,30 @@ def folder_status(folder: Path) -> FolderStatus:
         working=tuple(lease for lease in leases if not (lease.has_expired and lease.run in last)),
         jobs=tuple(jobs),
         problem=problem,
-        stages=_stage_states(folder, submissions, jobs),
+        staged_trees=_staged_tree_states(folder, submissions, jobs),
     )
 
 
-def remove_unused_stages(folder: Path) -> list[Path]:
-    """Remove the stages in a results folder that no job runs from, and return them; stages elsewhere stay."""
+def remove_unused_trees(folder: Path) -> list[Path]:
+    """Remove the staged trees in a results folder that no job runs from, and return them; those elsewhere stay."""
     submissions = [each for each in read_submissions(folder) if each.stage]
-    states = _stage_states(folder, submissions, _job_states(submissions)[0])
-    own = {stage.absolute() for stage in stages_in(folder)}
+    states = _staged_tree_states(folder, submissions, _job_states(submissions)[0])
+    own = {tree.absolute() for tree in staged_trees_in(folder)}
     unused = [each.folder for each in states if each.folder in own and not each.jobs and not is_recent(each.folder)]
-    for stage in unused:
-        remove_stage(stage)
+    for tree in unused:
+        remove_staged_tree(tree)
     return unused
 
 
-def _stage_states(
+def _staged_tree_states(
     folder: Path, submissions: Sequence[Submission], states: Sequence[JobState]
-) -> tuple[StageState, ...]:
+) -> tuple[StagedTreeState, ...]:
     ended = {state.job for state in states if state.phase in FINAL and state.reason != NOT_ASKED}
-    used: dict[Path, list[str]] = {stage.absolute(): [] for stage in stages_in(folder)}
+    used: dict[Path, list[str]] = {tree.absolute(): [] for tree in staged_trees_in(folder)}
     for submission in submissions:
         if submission.stage and Path(submission.stage).is_dir():
             used.setdefault(Path(submission.stage), []).extend(job for job in submission.jobs if job not in ended)
-    return tuple(StageState(folder=stage, jobs=tuple(jobs)) for stage, jobs in used.items())
+    return tuple(StagedTreeState(folder=tree, jobs=tuple(jobs)) for tree, jobs in used.items())
 
 
 def executor_class(name: str) -> type[Executor]:

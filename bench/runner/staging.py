@@ -13,16 +13,16 @@ from secrets import token_hex
 from bench.core.errors import InputError
 from bench.core.git import run_git
 from bench.core.units import format_value, plural
-from bench.store.record_store import STAGES
+from bench.store.record_store import STAGED_TREES
 
-UNUSED_S = 3600.0  # after which a stage without jobs is removed: a command may be about to submit some
+UNUSED_S = 3600.0  # after which a staged tree without jobs is removed: a command may be about to submit some
 LARGEST_BYTES = 1 << 30  # a tree above this holds data, which jobs read where it is
 RUN_TREE = ("ls-files", "-z", "--exclude-standard")
 SKIPPED = ("__pycache__", ".pyc")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Stage:
+class StagedTree:
     """A sealed copy of the working tree `root` in `folder`, whose name is a hash of its content."""
 
     root: Path
@@ -32,7 +32,7 @@ class Stage:
     is_new: bool
 
     def place_of(self, path: Path) -> Path:
-        """Return where a file or folder of the tree is in the stage; raises InputError for one outside of the tree."""
+        """Return where the copy of a file or folder of the tree is; raises InputError for one outside of the tree."""
         try:
             return self.folder / path.resolve().relative_to(self.root)
         except ValueError:
@@ -62,7 +62,7 @@ class Stage:
         return f"{'staged' if self.is_new else 'staged before'}: {self.folder} ({content})"
 
 
-def stage_tree(into: Path, *, working: Path) -> Stage:
+def stage_tree(into: Path, *, working: Path) -> StagedTree:
     """Copy the working tree of git that holds the folder `working` into a folder of `into`, unless it is there.
 
     The files are those that git tracks and new ones that it does not ignore. What it ignores, such as data and
@@ -80,10 +80,10 @@ def stage_tree(into: Path, *, working: Path) -> Stage:
             "what git ignores where it is"
         )
     folder = into.absolute() / _hash(root, files, links)
-    stage = Stage(root=root, folder=folder, files=len(files), size_bytes=size_bytes, is_new=not folder.is_dir())
-    if not stage.is_new:
+    tree = StagedTree(root=root, folder=folder, files=len(files), size_bytes=size_bytes, is_new=not folder.is_dir())
+    if not tree.is_new:
         os.utime(folder)  # else it might be removed before jobs are submitted from it
-        return stage
+        return tree
     copy = folder.with_name(f".{folder.name}-{token_hex(4)}")
     try:
         _copy_tree(root, copy, files=files, links=links)
@@ -98,8 +98,8 @@ def stage_tree(into: Path, *, working: Path) -> Stage:
                 raise
     finally:
         if copy.exists():
-            remove_stage(copy)
-    return stage
+            remove_staged_tree(copy)
+    return tree
 
 
 def _copy_tree(root: Path, copy: Path, *, files: Sequence[str], links: Sequence[str]) -> None:
@@ -112,20 +112,21 @@ def _copy_tree(root: Path, copy: Path, *, files: Sequence[str], links: Sequence[
         (copy / name).symlink_to(root / name)
 
 
-def remove_stage(folder: Path) -> None:
-    """Remove a stage, which is sealed."""
+def remove_staged_tree(folder: Path) -> None:
+    """Remove a staged tree, which is sealed."""
     _set_writable(folder, is_writable=True)
     shutil.rmtree(folder)
 
 
 def is_recent(folder: Path) -> bool:
-    """Whether a stage was made or asked for in the last hour."""
+    """Whether a staged tree was made or asked for in the last hour."""
     return time.time() - folder.stat().st_mtime < UNUSED_S
 
 
-def stages_in(results: Path) -> list[Path]:
-    """Return the stages in a results folder, in the order of their names."""
-    return sorted(path for path in (results / STAGES).glob("*") if path.is_dir() and not path.name.startswith("."))
+def staged_trees_in(results: Path) -> list[Path]:
+    """Return the staged trees in a results folder, in the order of their names."""
+    found = (results / STAGED_TREES).glob("*")
+    return sorted(path for path in found if path.is_dir() and not path.name.startswith("."))
 
 
 def _root_of(working: Path) -> Path:
@@ -185,7 +186,7 @@ def _content(file: Path) -> Iterator[bytes]:
 
 
 def _set_writable(folder: Path, *, is_writable: bool) -> None:
-    """Let the owner write the files and folders of a stage, or nobody; what links point to stays as it is."""
+    """Let the owner write the files and folders of a staged tree, or nobody; what links point to stays as it is."""
     for path, _, names in os.walk(folder):
         for place in (Path(path), *(Path(path, name) for name in names)):
             if not place.is_symlink():

@@ -17,7 +17,7 @@ from bench.runner.folder_status import executor_class
 from bench.runner.job_kind import JobKind
 from bench.runner.running import Event, EventKind, Plan, RunSummary
 from bench.runner.sending import Sink
-from bench.runner.staging import Stage
+from bench.runner.staging import StagedTree
 from bench.store.leases import Leases
 from bench.store.tail import RecordTail, file_sizes
 from bench.suite.requirement import Requirement
@@ -61,7 +61,7 @@ def dispatch(
     command: Sequence[str],
     options: Mapping[str, object],
     most_jobs: int,
-    stage: Stage | None = None,
+    stage: StagedTree | None = None,
 ) -> Dispatched:
     """Submit workers for the pending runs of a plan, and store in the results folder what was submitted.
 

@@ -31,7 +31,7 @@ from bench.store.record_tables import read_runs, remember_sound, sound_prefix
 RECORDS = "records.jsonl"
 RECORD_FILES = "records*.jsonl"  # that of local runs, and one for each worker on a shared folder
 DAMAGED = "records.damaged"
-STAGES = ".stages"  # copies of working trees that jobs ran from; they may hold records of their own
+STAGED_TREES = ".staged"  # copies of working trees that jobs ran from; they may hold records of their own
 SUITE_FILE = "suite.json"
 DISCARDED = "discarded.jsonl"  # results of workers whose run another worker had taken over
 

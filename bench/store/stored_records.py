@@ -10,7 +10,7 @@ from bench.core.errors import StoreError
 from bench.core.privacy import without_secrets
 from bench.core.schema import Json, Record
 from bench.store.lines import StoreWarning, parse_record, readable_lines, store_errors
-from bench.store.record_store import RECORD_FILES, RECORDS, STAGES, SUITE_FILE
+from bench.store.record_store import RECORD_FILES, RECORDS, STAGED_TREES, SUITE_FILE
 
 Source = str | Path | Iterable[str | Path]
 
@@ -80,7 +80,7 @@ def record_files(source: str | Path) -> list[Path]:
 
 
 def _below(folder: Path) -> list[Path]:
-    found = (file for file in folder.rglob(RECORD_FILES) if STAGES not in file.relative_to(folder).parts)
+    found = (file for file in folder.rglob(RECORD_FILES) if STAGED_TREES not in file.relative_to(folder).parts)
     return sorted(found, key=lambda file: (file.parent, file.name != RECORDS, file.name))
 
 

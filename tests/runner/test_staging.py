@@ -9,7 +9,7 @@ import pytest
 
 from bench.core.errors import InputError
 from bench.runner import staging
-from bench.runner.staging import remove_stage, stage_tree, stages_in
+from bench.runner.staging import remove_staged_tree, stage_tree, staged_trees_in
 
 LAYOUT = {
     ".gitignore": "data/\n*.pt\n__pycache__/\n",
@@ -54,7 +54,7 @@ def names(folder: Path) -> set[str]:
 
 
 def test_tracked_and_new_files_are_copied_and_ignored_ones_linked(tree: Path) -> None:
-    stage = stage_tree(tree / "results/one/.stages", working=tree)
+    stage = stage_tree(tree / "results/one/.staged", working=tree)
     copied = {".gitignore", "suites/one.yaml", "src/own/net.py", "new.py"}
     assert names(stage.folder) == copied | {"data", "best.pt"}
     assert (stage.folder / "data/video.mp4").read_text() == "video"
@@ -64,7 +64,7 @@ def test_tracked_and_new_files_are_copied_and_ignored_ones_linked(tree: Path) ->
 
 
 def test_an_edit_after_staging_changes_no_copy_and_a_new_stage_has_it(tree: Path) -> None:
-    into = tree / "results/one/.stages"
+    into = tree / "results/one/.staged"
     first = stage_tree(into, working=tree)
     again = stage_tree(into, working=tree)
     assert (again.folder, again.is_new) == (first.folder, False)
@@ -72,7 +72,7 @@ def test_an_edit_after_staging_changes_no_copy_and_a_new_stage_has_it(tree: Path
     assert (first.folder / "src/own/net.py").read_text() == "DEPTH = 3\n"
     second = stage_tree(into, working=tree)
     assert (second.folder / "src/own/net.py").read_text() == "DEPTH = 5\n"
-    assert stages_in(tree / "results/one") == sorted([first.folder, second.folder])
+    assert staged_trees_in(tree / "results/one") == sorted([first.folder, second.folder])
 
 
 def test_a_permission_and_a_name_belong_to_the_content(tree: Path) -> None:
@@ -90,7 +90,7 @@ def test_a_stage_is_sealed_and_can_be_removed_without_what_it_links_to(tree: Pat
     modes = {name: (folder / name).stat().st_mode & 0o222 for name in (".", "new.py", "src/own")}
     assert set(modes.values()) == {0}
     assert os.access(tree / "best.pt", os.W_OK)
-    remove_stage(folder)
+    remove_staged_tree(folder)
     assert not folder.exists()
     assert (tree / "data/video.mp4").read_text() == "video"
 

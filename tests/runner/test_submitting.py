@@ -10,7 +10,7 @@ from bench.core.schema import Case, Clip, Json, Point
 from bench.runner import submitting
 from bench.runner.executor import Executor, JobState, Workers, read_submissions
 from bench.runner.running import Plan
-from bench.runner.staging import Stage
+from bench.runner.staging import StagedTree
 from bench.runner.submitting import dispatch
 from bench.store import RecordStore
 from bench.suite import Suite
@@ -121,7 +121,7 @@ def test_workers_of_a_stage_run_in_its_copy_of_the_working_folder(
     (tmp_path / "tree/part").mkdir(parents=True)
     monkeypatch.chdir(tmp_path / "tree/part")
     monkeypatch.setenv("VBENCH_DATA", "/data")
-    stage = Stage(root=tmp_path / "tree", folder=tmp_path / "copy", files=1, size_bytes=1, is_new=True)
+    stage = StagedTree(root=tmp_path / "tree", folder=tmp_path / "copy", files=1, size_bytes=1, is_new=True)
     plan = planned(tmp_path, case(1, params={}))
     dispatch(plan, "recorder", command=["vbench"], options={}, most_jobs=1, stage=stage)
     submit(plan)

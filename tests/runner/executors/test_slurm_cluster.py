@@ -238,11 +238,11 @@ def test_jobs_of_a_stage_do_not_see_later_edits(cluster: SlurmCluster, tmp_path:
     (tmp_path / "turns.py").write_text(f"{PLUGIN}\nraise RuntimeError('edited')\n")
     text = submitted.communicate(timeout=DEADLINE_S)[0]
     assert submitted.returncode == 0, text
-    assert f"staged: {results}/.stages/" in text
+    assert f"staged: {results}/.staged/" in text
     (tmp_path / "turns.py").write_text(PLUGIN)
     again = vbench(cluster, tmp_path, "run", "suite.yaml", "--executor", "slurm", "--stage").communicate()[0]
     assert "all 2 runs were done before; nothing was submitted" in again
-    [stage] = json.loads(vbench(cluster, tmp_path, "status", str(results), "--json").communicate()[0])["stages"]
+    [stage] = json.loads(vbench(cluster, tmp_path, "status", str(results), "--json").communicate()[0])["staged_trees"]
     assert stage["jobs"] == []
 
 

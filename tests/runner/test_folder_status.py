@@ -1,4 +1,4 @@
-"""Which stages of a results folder jobs still run from, and which are removed."""
+"""Which staged trees of a results folder jobs still run from, and which are removed."""
 
 import os
 from collections.abc import Sequence
@@ -8,7 +8,7 @@ import pytest
 
 from bench.runner import folder_status
 from bench.runner.executor import JobPhase, JobState, Submission
-from bench.runner.folder_status import remove_unused_stages
+from bench.runner.folder_status import remove_unused_trees
 from bench.store import RecordStore
 from bench.store.stored_records import record_files
 
@@ -25,15 +25,15 @@ class Cluster:
 
 @pytest.fixture
 def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A results folder with an old stage that no job uses, two with jobs, a new one, and one in another folder."""
+    """A results folder with staged trees: an old unused one, two with jobs, a new one, and one in another folder."""
     monkeypatch.setattr(folder_status, "executor_class", lambda name: Cluster)
     folder = tmp_path / "results"
     for number, (name, jobs) in enumerate({"old": ("1", "3"), "busy": ("1", "2"), "waits": ("4",)}.items()):
-        submit(folder, folder / ".stages" / name, jobs, number)
+        submit(folder, folder / ".staged" / name, jobs, number)
     submit(folder, tmp_path / "elsewhere/stage", ("3",), 7)
-    (folder / ".stages/new").mkdir()
-    (folder / ".stages/.copying").mkdir()
-    (folder / ".stages/busy/records.jsonl").write_text("{}\n")
+    (folder / ".staged/new").mkdir()
+    (folder / ".staged/.copying").mkdir()
+    (folder / ".staged/busy/records.jsonl").write_text("{}\n")
     RecordStore(folder).write_suite({"name": "s", "planned": {}})
     return folder
 
@@ -47,25 +47,25 @@ def submit(folder: Path, stage: Path, jobs: tuple[str, ...], number: int) -> Non
     ).write(folder)  # fmt: skip
 
 
-def test_the_status_names_the_jobs_that_run_from_each_stage(results: Path) -> None:
-    found = {stage.folder.name: stage.jobs for stage in folder_status.folder_status(results).stages}
+def test_the_status_names_the_jobs_that_run_from_each_staged_tree(results: Path) -> None:
+    found = {stage.folder.name: stage.jobs for stage in folder_status.folder_status(results).staged_trees}
     assert found == {"busy": ("2",), "new": (), "old": (), "waits": ("4",), "stage": ()}
 
 
-def test_only_old_stages_of_the_folder_that_no_job_runs_from_are_removed(results: Path) -> None:
-    assert [stage.name for stage in remove_unused_stages(results)] == ["old"]
-    assert {stage.name for stage in (results / ".stages").iterdir()} == {"busy", "waits", "new", ".copying"}
+def test_only_old_staged_trees_of_the_folder_that_no_job_runs_from_are_removed(results: Path) -> None:
+    assert [stage.name for stage in remove_unused_trees(results)] == ["old"]
+    assert {stage.name for stage in (results / ".staged").iterdir()} == {"busy", "waits", "new", ".copying"}
     assert (results.parent / "elsewhere/stage").is_dir()
 
 
-def test_a_stage_stays_if_the_cluster_cannot_be_asked(results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_staged_tree_stays_if_the_cluster_cannot_be_asked(results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def states(jobs: Sequence[str]) -> list[JobState]:
         raise folder_status.InputError("squeue is not on this machine")
 
     monkeypatch.setattr(Cluster, "states", states)
-    assert remove_unused_stages(results) == []
+    assert remove_unused_trees(results) == []
 
 
-def test_records_in_a_stage_are_no_results(results: Path) -> None:
+def test_records_in_a_staged_tree_are_no_results(results: Path) -> None:
     (results / "records.jsonl").write_text("{}\n")
     assert record_files(results.parent) == [results / "records.jsonl"]
