@@ -234,9 +234,17 @@ def features(
 
 
 def _changes(texts: list[str] | None) -> list[str] | None:
-    """The changes of several options, each with one name or several with commas. Raises InputError."""
+    """The changes of several options, each with one name or several with commas.
+
+    Raises InputError for a change that is wrong, or needs a decoder that does not work here.
+    """
     names = [name for text in texts or [] for name in text.split(",")]
-    return [str(change) for change in read_changes(names)] if names else None
+    changes = read_changes(names) if names else ()
+    if any(change.is_at("reading") for change in changes):
+        from bench.data.view_rule import require_decoders  # imports torch
+
+        require_decoders(changes)
+    return [str(change) for change in changes] or None
 
 
 def require_weights(model: str, weights: Path | None) -> None:

@@ -20,7 +20,7 @@ from bench.data.geometry import Covering, Scaling, Size
 from bench.data.hdf5_frames import read_hdf5
 from bench.data.media import HDF5_SUFFIXES
 from bench.data.pyav_reader import read_file, read_file_in_sizes
-from bench.data.torchcodec_reader import read_file_with_torchcodec
+from bench.data.torchcodec_reader import read_file_with_torchcodec, require_torchcodec
 
 BACKENDS = ("auto", "pyav", "torchcodec", "nvdec", "frames")
 
@@ -75,6 +75,14 @@ def read_frames_in_sizes(
     return {
         size: read_frames(path, numbers, size=size, backend=backend, facts=facts) for size, numbers in indices.items()
     }
+
+
+def require_backend(backend: str) -> None:
+    """Raise InputError for a decoding backend that is unknown, and for one that does not work on this machine."""
+    if backend not in BACKENDS:
+        raise UnknownNameError("decoding backend", backend, BACKENDS)
+    if backend in ("torchcodec", "nvdec"):
+        require_torchcodec(device="cuda" if backend == "nvdec" else "cpu")
 
 
 def _checked_indices(path: str | Path, indices: Iterable[int]) -> list[int]:

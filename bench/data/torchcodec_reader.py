@@ -35,9 +35,7 @@ def read_file_with_torchcodec(
 
     Raises MissingPackageError if torchcodec does not work, InputError if it needs a GPU and there is none.
     """
-    if device == "cuda":
-        _check_gpu(path)
-    open_decoder = _decoder_class()
+    open_decoder = require_torchcodec(device=device)
     try:
         decoder = open_decoder(
             _source(path), dimension_order="NHWC", num_ffmpeg_threads=1, seek_mode="exact", device=device
@@ -66,14 +64,17 @@ def _refuse_deep_colour(path: Path, decoder: Any) -> None:
         raise VideoError(f"{path}: has colours of more than 8 bits ({layout}), which only backend 'pyav' reads")
 
 
-def _check_gpu(path: Path) -> None:
-    import torch
+def require_torchcodec(*, device: str = "cpu") -> Any:
+    """Return torchcodec's decoder; MissingPackageError if it does not work, InputError without a GPU for `cuda`."""
+    if device == "cuda":
+        import torch
 
-    if not torch.cuda.is_available():
-        raise InputError(
-            f"{path}: decoding backend 'nvdec' needs an NVIDIA GPU that torch can use, and there is none; "
-            "allowed here: auto, pyav, torchcodec"
-        )
+        if not torch.cuda.is_available():
+            raise InputError(
+                "decoding backend 'nvdec' needs an NVIDIA GPU that torch can use, and there is none; "
+                "allowed here: auto, pyav, torchcodec"
+            )
+    return _decoder_class()
 
 
 @cache

@@ -1,6 +1,7 @@
 """How the views of a video are chosen, read, changed and cut, before pixels become numbers."""
 
 import zlib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
 
@@ -14,6 +15,7 @@ from bench.core.input_protocol import CropRounding, Placement, Short, ViewSampli
 from bench.core.schema import Clip, Views
 from bench.data.clips import ClipReader, Reading
 from bench.data.collection import Video
+from bench.data.decode import require_backend
 from bench.data.frame_sampling import Part, sample_views
 from bench.data.transforms import spatial_views, whole_view
 
@@ -98,6 +100,13 @@ class ViewRule:
             return [whole_view(frames_THWC)]
         height, width = self.clip.height, self.clip.width
         return spatial_views(frames_THWC, height=height, width=width, views=spatial, rounding=self.crop_rounding)
+
+
+def require_decoders(changes: Iterable[InputChange]) -> None:
+    """Raise InputError if a change needs a decoder that does not work on this machine."""
+    for change in changes:
+        if change.entry is not None and change.is_at("reading"):
+            require_backend(change.entry.function(Reading(), value=change.value).backend)
 
 
 def change_generator(id_: str, change: InputChange, *, clip: int = 0) -> np.random.Generator:

@@ -139,9 +139,12 @@ def accuracy(
     """
     import shutil
 
+    from bench.data.view_rule import require_decoders
     from bench.train.evaluating import evaluate_changes
     from bench.train.ranks import joined
 
+    changes = read_changes(change or [])
+    require_decoders(changes)  # before hours of training
     given = given_protocol_of(case, resize=resize, sampling=sampling, short=short, averaging=averaging, labels=labels)
     with joined(case.device) as here:
         wanted = ranks or nodes
@@ -169,7 +172,7 @@ def accuracy(
         evaluations = evaluate_changes(
             model,
             test,
-            changes=read_changes(change or []),
+            changes=changes,
             clip=case.point.clip,
             views=evaluating.views,
             protocol=protocol,

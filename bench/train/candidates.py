@@ -130,7 +130,7 @@ def _pixels(setting: Setting, stored: InputProtocol) -> Iterator[Candidate]:
         is_range = not 1 / DIFFERENT_RANGE < std[0] / own[1][0] < DIFFERENT_RANGE
         topic = "value range, mean and deviation" if is_range else "mean and deviation"
         in_scale = {"mean": _scaled(mean, scale), "std": _scaled(std, scale)}
-        yield _of_parts(setting, topic, count=2 if is_range else 1, **in_scale)
+        yield _of_parts(setting, topic, count=3 if is_range else 2, **in_scale)
 
 
 def _stored_normalisation(stored: InputProtocol) -> list[tuple[tuple[float, ...], tuple[float, ...]]]:

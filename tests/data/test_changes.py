@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from scipy.ndimage import gaussian_filter, gaussian_filter1d
 
+from bench.core.errors import InputError, MissingPackageError
 from bench.core.input_change import InputChange, read_changes
 from bench.core.registry import CHANGES
 from bench.core.schema import Clip
@@ -21,7 +22,7 @@ from bench.data.collection import Video, VideoSet, open_dataset
 from bench.data.encode import write_mp4
 from bench.data.frame_sampling import Part
 from bench.data.probing import probe
-from bench.data.view_rule import change_generator
+from bench.data.view_rule import change_generator, require_decoders
 from bench.models.base import InputSpec
 
 PART = Part(first=100, frames=12, fps=10)
@@ -238,3 +239,19 @@ def test_a_plug_in_can_add_a_change(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     __import__("inverting_plugin")
     found = loaded(videos, *map(str, read_changes(["inverted_for_test"])))
     assert np.allclose(found[:, 0] + found[:, 1], 1)
+
+
+def test_a_decoder_that_does_not_work_here_is_refused_before_anything_is_read(monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    with pytest.raises(InputError, match="'nvdec' needs an NVIDIA GPU"):
+        require_decoders(read_changes(["jpeg:30", "decoder:nvdec"]))
+    monkeypatch.setattr("bench.data.torchcodec_reader._decoder_class", missing_torchcodec)
+    with pytest.raises(MissingPackageError, match="needs torchcodec, which is not installed"):
+        require_decoders(read_changes(["decoder:torchcodec"]))
+    require_decoders(read_changes(["decoder:pyav", "resize:nearest", "bitrate:0.1", "reversed"]))
+
+
+def missing_torchcodec():
+    raise MissingPackageError(
+        "torchcodec", needed_for="decoding backend 'torchcodec'", install="pip install torchcodec"
+    )
