@@ -124,7 +124,7 @@ def recorded_spreads() -> list[float]:
     found = []
     for line in map(json.loads, MEASUREMENTS.read_text(encoding="utf-8").splitlines()):
         runs = line["runs"]
-        if runs in EIGHT and line["verdict"] != "inconclusive":
+        if "test" not in line and "tool" not in line and runs in EIGHT and line["verdict"] != "inconclusive":
             half = (math.log(line["interval"][1]) - math.log(line["interval"][0])) / 2
             found.append(half / float(stdtrit(runs - 1, 1 - ALPHA / 16)) * math.sqrt(runs))
     return found

@@ -18,25 +18,39 @@ def noise() -> ModuleType:
     return module
 
 
-def test_kinds_take_turns_so_that_a_run_cut_short_holds_some_of_each(noise: ModuleType) -> None:
-    assert list(noise.kinds_to_do(3, 1)) == ["same", "plus 5 %", "plus 10 %", "plus 50 %", "same", "same"]
+def line(noise: ModuleType, kind: str, verdict: str, **given: object) -> dict[str, object]:
+    own = {"kind": kind, "verdict": verdict, "ratio": 1.0, "runs": 6, "seconds": 60.0, "load_1min": 1.0}
+    return {**own, "tool": noise.VBENCH, "test": noise.TEST, "cases": 1, "busy": 0, **given}
+
+
+def test_a_run_cut_short_has_some_of_each_and_goes_on_with_what_is_missing(noise: ModuleType) -> None:
+    wanted = noise.still_wanted([], is_quick=False)
+    assert wanted[: len(noise.PLAN)] == list(noise.PLAN)
+    assert len(wanted) == sum(each.count for each in noise.PLAN)
+    first = noise.PLAN[0]
+    done = [line(noise, first.kind, "worse", cases=first.cases, busy=first.busy)]
+    assert noise.still_wanted(done, is_quick=False)[0] == noise.PLAN[1]
+    assert noise.still_wanted(done, is_quick=False).count(first) == first.count - 1
+    former = {key: value for key, value in done[0].items() if key not in ("tool", "test", "cases", "busy")}
+    assert noise.still_wanted([former], is_quick=False).count(first) == first.count
+
+
+def test_a_quick_run_does_one_of_each_change_and_tool(noise: ModuleType) -> None:
+    quick = noise.still_wanted([], is_quick=True)
+    assert {each.tool for each in quick} == set(noise.TOOLS)
+    assert {each.kind for each in quick if each.tool == noise.VBENCH} == set(noise.HEADS)
+    assert {(each.cases, each.busy) for each in quick} == {(1, 0)}
 
 
 def test_the_table_counts_all_measurements_and_lists_the_missing_ones(noise: ModuleType) -> None:
-    def line(kind: str, verdict: str) -> dict[str, object]:
-        return {
-            "kind": kind,
-            "verdict": verdict,
-            "ratio": 1.0,
-            "runs": 6,
-            "seconds": 60.0,
-            "budget": "2m",
-            "load_1min": 1.0,
-            "test": noise.TEST,
-        }
-
-    found = noise.table([line("same", "same"), line("same", "slower"), line("plus 5 %", "inconclusive")])
-    assert "| same | e-value | 2 | 1 | 0 | 1 | 0 |" in found
-    assert "| plus 5 % | e-value | 1 | 0 | 0 | 0 | 1 |" in found
-    assert "Still missing: 18 same, 4 plus 5 %, 5 plus 10 %, 5 plus 50 %." in found
-    assert "Still" not in noise.table([line(kind, "same") for kind, n in noise.WANTED.items() for _ in range(n)])
+    lines = [line(noise, "same", "same"), line(noise, "same", "slower"), line(noise, "plus 5 %", "inconclusive")]
+    found = noise.table(lines)
+    assert f"| vbench ab | 1 | 0 | same | {noise.TEST} | 2 | 1 | 0 | 1 | 0 |" in found
+    assert f"| vbench ab | 1 | 0 | plus 5 % | {noise.TEST} | 1 | 0 | 0 | 0 | 1 |" in found
+    assert "18 vbench ab, same, 1 cases, 0 busy" in found
+    all_of_them = [
+        line(noise, each.kind, "same", tool=each.tool, cases=each.cases, busy=each.busy)
+        for each in noise.PLAN
+        for _ in range(each.count)
+    ]
+    assert "Still" not in noise.table(all_of_them)
