@@ -32,12 +32,12 @@ from bench.core.errors import InputError, SetUpError
 from bench.core.registry import MEASURES
 from bench.core.units import plural
 from bench.core.yaml_tree import Tree
-from bench.runner.estimate import START_SECONDS
 from bench.runner.idle import wait_until_idle
 from bench.store import RECORDS
 from bench.suite import check_suite, limit_text
 
 OnNote = Callable[[str], None]
+PAIR_START_S = 3.0  # to import torch, build the models and store the records; docs/decisions/0025
 MOST_AHEAD = 4  # interpreters of a side that wait: each holds some 250 MB
 
 
@@ -260,10 +260,10 @@ class Measurement:
         places = self._pairing.shared[case]
         return [side.cases[place] for side, place in zip(self._sides, places, strict=True)]
 
-    def _expected_s(self, planned: Sequence[PlannedCase]) -> float:
-        """Return the rough seconds of one pair: sides that take turns start at the same time, but share the timing."""
-        is_sharing = all(case.is_sharing for case in planned) and not self._is_apart
-        return (1 if is_sharing else 2) * START_SECONDS + sum(case.seconds for case in planned)
+    @staticmethod
+    def _expected_s(planned: Sequence[PlannedCase]) -> float:
+        """Return the rough seconds of one pair: both sides start ahead at the same time, and are timed in turns."""
+        return PAIR_START_S + sum(case.seconds for case in planned)
 
     def _count(self, cases: Sequence[str], *, started_s: float) -> list[str]:
         """Measure exact cases once a side, note what changed, and return the cases that failed."""

@@ -120,7 +120,7 @@ def assess_pairs(row: MetricVerdict, limits: Limits, pairs: Sequence[tuple[float
         undecided_row = _with_verdict(row, "inconclusive", f"{reason}; {note}" if note else reason)
         return Assessment(row=replace(undecided_row, is_open=True))
     base, head = (tuple(side) for side in zip(*pairs, strict=True))
-    change = change_of_pairs(base, head)
+    change = change_of_pairs(base, head, unit=row.unit)
     if change.is_ratio:
         row = replace(row, ratio=ratio_of(change.estimate))
     return Assessment(row=row, limits=limits, change=change, pairs=len(pairs))
@@ -203,7 +203,7 @@ def decide(assessment: Assessment, *, p: float, comparisons: int, level: float |
     if assessment.pairs:
         room = abs(change.estimate) if is_beyond else _room(change, limits, rise, drop)
         spread, at_least = change.error * math.sqrt(assessment.pairs), assessment.pairs + 1
-        needed = pairs_needed(room, spread=spread, threshold=comparisons / ALPHA, at_least=at_least)
+        needed = pairs_needed(room, spread=spread, threshold=comparisons / ALPHA, at_least=at_least, unit=row.unit)
         row = replace(row, needed_runs=needed)
         advice = f"; about {needed} runs a side would decide it" if needed else "; too noisy to decide"
     else:

@@ -189,17 +189,17 @@ def _drawn_medians(sessions: Sequence[Values], *, runs: int) -> Values:
 
 
 @_within_floats
-def change_of_pairs(base: Sequence[float], head: Sequence[float]) -> Change:
+def change_of_pairs(base: Sequence[float], head: Sequence[float], *, unit: str = "") -> Change:
     """Return the mean change over pairs of runs that were neighbours in time, at least two pairs.
 
     On logarithms if all values are above 0. If the code is the same, either run of a pair is the larger one equally
     often, so the differences are symmetric whatever the noise; the interval and `p` are Student's. The spread of very
-    few ratios counts as at least 2 % (`sequential.py`).
+    few ratios counts as at least 2 %, of instructions as 0.1 % (`sequential.py`).
     """
     old, new = np.asarray(base, dtype=np.float64), np.asarray(head, dtype=np.float64)
     is_ratio = bool((old > 0).all() and (new > 0).all())
     steps = np.log(new) - np.log(old) if is_ratio else new - old
-    spread = max(float(steps.std(ddof=1)), least_spread(len(steps)) if is_ratio else 0.0)
+    spread = max(float(steps.std(ddof=1)), least_spread(len(steps), unit=unit) if is_ratio else 0.0)
     return _students_change(
         float(steps.mean()),
         error=spread / math.sqrt(len(steps)),

@@ -16,11 +16,13 @@ EFFECT_VARIANCES = (400.0, 4.0)
 # Three to five pairs can agree by chance, such as if processes are in one of two states. Their spread therefore counts
 # as at least 2 %, more than what quiet processes of one model differ by.
 FEW_PAIRS, LEAST_SPREAD = 5, 0.02
+# Processes have no such states in what they execute: counts of one model in several of them differ by 0.003 %.
+LEAST_SPREADS = {"instructions": 0.001}
 
 
-def least_spread(pairs: int) -> float:
+def least_spread(pairs: int, *, unit: str = "") -> float:
     """Return the least standard deviation of the logarithms of so many ratios; a smaller one is raised to it."""
-    return LEAST_SPREAD if pairs <= FEW_PAIRS else 0.0
+    return LEAST_SPREADS.get(unit, LEAST_SPREAD) if pairs <= FEW_PAIRS else 0.0
 
 
 def log_e_value(t: float, pairs: int) -> float:
@@ -50,13 +52,15 @@ def critical_t(pairs: int, *, threshold: float) -> float:
     return high
 
 
-def pairs_needed(room: float, *, spread: float, threshold: float, at_least: int = MIN_PAIRS) -> int | None:
+def pairs_needed(
+    room: float, *, spread: float, threshold: float, at_least: int = MIN_PAIRS, unit: str = ""
+) -> int | None:
     """Return the number of pairs that narrow the interval to `room` on either side; None if `MAX_PAIRS` do not.
 
     `spread` is the standard deviation of pairs, on the scale of `room`.
     """
     for pairs in range(at_least, MAX_PAIRS + 1):
-        half = max(spread, least_spread(pairs)) / math.sqrt(pairs) * critical_t(pairs, threshold=threshold)
+        half = max(spread, least_spread(pairs, unit=unit)) / math.sqrt(pairs) * critical_t(pairs, threshold=threshold)
         if half <= room:
             return pairs
     return None

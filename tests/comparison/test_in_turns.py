@@ -34,6 +34,12 @@ class FakeSide:
         self.models, self.macs = ("fine", "frail"), 100.0
         self.cases = tuple(PlannedCase(id=record(model=model).case_id, title=model) for model in self.models)
 
+    def prepare(self, count: int) -> None:
+        """Nothing is started ahead."""
+
+    def wait_until_prepared(self) -> None:
+        """Nothing to wait for."""
+
     def begin(self, place: int, index: int) -> None:
         self.begun = place, index
 

@@ -86,6 +86,17 @@ def test_few_pairs_that_agree_by_chance_count_as_two_percent_apart() -> None:
     assert [least_spread(pairs) for pairs in (3, 5, 6)] == [0.02, 0.02, 0.0]
 
 
+def test_few_pairs_of_instructions_count_as_a_thousandth_apart() -> None:
+    """So that three pairs find an added layer of 2 %, which takes valgrind minutes; the same pairs of times do not."""
+    assert [least_spread(pairs, unit="instructions") for pairs in (3, 5, 6)] == [0.001, 0.001, 0.0]
+    base, head = [1e9, 1.0001e9, 1e9], [1.02e9, 1.0201e9, 1.0202e9]
+    critical = critical_t(3, threshold=100)
+    assert change_of_pairs(base, head, unit="instructions").within(critical).low > 0
+    assert change_of_pairs(base, head, unit="ms").within(critical).low < 0
+    assert pairs_needed(0.03, spread=0.0001, threshold=100, unit="instructions") == 3
+    assert pairs_needed(0.03, spread=0.0001, threshold=100, unit="ms") == 6
+
+
 def test_the_benchmark_simulates_the_test_that_the_gate_uses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(BENCHMARKS))
     simulated = importlib.import_module("sequential").mixture
