@@ -5,7 +5,7 @@ import io
 from collections.abc import Iterable, Sequence
 
 
-def csv_text(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+def csv_text(columns: Sequence[str], rows: Iterable[Iterable[object]]) -> str:
     """CSV in which no cell begins like a formula, which spreadsheets would run; None gives an empty cell."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")

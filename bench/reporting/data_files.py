@@ -84,7 +84,8 @@ def board_csv(data: Mapping[str, Any]) -> str:
     for column in columns:
         name = f"{column['title']} [{column['unit']}]" if column["unit"] else column["title"]
         heads += [name, *(f"{name} {what}" for what in ("low", "high", "n", "status"))]
-    return csv_text(heads, (_csv_row(row, factors, len(columns)) for row in data["rows"]))
+    rows = (_csv_row(row, factors, len(columns)) for row in data["rows"])
+    return csv_text([harmless(head) for head in heads], (map(_cleaned, row) for row in rows))
 
 
 def _csv_row(row: Mapping[str, Any], factors: Sequence[Mapping[str, str]], columns: int) -> list[Any]:

@@ -118,6 +118,13 @@ def test_the_csv_has_every_row_with_intervals_counts_and_status(make: SimpleName
     assert len(set(heads)) == len(heads)
 
 
+def test_no_name_of_the_csv_turns_what_follows_it(make: SimpleNamespace) -> None:
+    text = board_csv(board_data(collect([make.timing("c3d\u202e", suite="\u202eevil"), make.counts("b\x1b[31m")])))
+    assert text.isascii() or "\u202e" not in text
+    assert "c3d\\u202e" in text
+    assert "\x1b" not in text
+
+
 def test_ranks_are_bands_of_what_cannot_be_separated(make: SimpleNamespace) -> None:
     """10±1 and 11±1 overlap, 20±1 overlaps with neither; the intervals are those of the samples."""
     records = [
