@@ -59,7 +59,7 @@ def write_text_forms(app: Any, error: Exception | None) -> None:
     for docname in sorted(app.env.found_docs):
         target = out / f"{docname}.md"
         target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(app.env.doc2path(docname), target)
+        target.write_text(reference_pages.text_form(Path(app.env.doc2path(docname))), encoding="utf-8")
         lines.append(f"- [{app.env.titles[docname].astext()}]({docname}.md)")
     (out / "llms.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
 

@@ -9,6 +9,8 @@ from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
+INCLUDE = re.compile(r"^```\{include\} (\S+)\n(?::.*\n)*```$", re.MULTILINE)
+AUTODOC = re.compile(r"^```\{eval-rst\}\n\.\. auto\w+:: bench\.(\w+)\n```$", re.MULTILINE)
 LINK = re.compile(r"(?<=\]\()([^)\s#:]+)(#[^)\s]*)?(?=\))")
 
 
@@ -45,6 +47,36 @@ def with_repository_links(text: str, *, page: Path, url: str) -> str:
         return f"{url}/{kind}/main/{target.relative_to(docs.parent)}{match[2] or ''}"
 
     return LINK.sub(replaced, text)
+
+
+def text_form(page: Path) -> str:
+    """Return a page as plain Markdown: what its directives would insert stands in their place.
+
+    An executed example of the gallery is its script: text and code without the plots.
+    """
+    if page.suffix != ".md":
+        script = Path(__file__).parent / "gallery" / f"{page.stem}.py"
+        return _script_text(script) if script.is_file() else page.read_text(encoding="utf-8")
+    text = page.read_text(encoding="utf-8")
+    text = INCLUDE.sub(lambda match: (page.parent / match[1]).read_text(encoding="utf-8"), text)
+    return AUTODOC.sub(lambda match: _api_text(match[1]), text)
+
+
+def _script_text(script: Path) -> str:
+    _, docstring, code = script.read_text(encoding="utf-8").split('"""', 2)
+    title, _, rest = docstring.strip().partition("\n")
+    return f"# {title}\n{rest.replace('=', '').strip()}\n\n```python\n{code.strip()}\n```\n"
+
+
+def _api_text(name: str) -> str:
+    import bench
+
+    found = getattr(bench, name)
+    try:
+        signature = str(inspect.signature(found))
+    except (TypeError, ValueError):
+        signature = ""
+    return f"## bench.{name}\n\n```python\n{name}{signature}\n```\n\n{inspect.getdoc(found) or ''}"
 
 
 def _commands() -> Iterator[str]:
