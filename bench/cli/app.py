@@ -166,7 +166,18 @@ def run_command(arguments: list[str]) -> int:
             raise InputError("the working folder was removed; change to a folder that exists") from None
         return app(args=arguments, prog_name="vbench", standalone_mode=False)
 
-    return exit_code_of(call)
+    return exit_code_of(call, explained_by=f"vbench {' '.join(command_in(arguments))} --help".replace("  ", " "))
+
+
+def command_in(arguments: list[str]) -> list[str]:
+    """Return the names of the command that arguments begin with, such as `data`, `verify`; none if there is none."""
+    command, names = typer.main.get_command(app), []
+    for argument in arguments:
+        if argument not in getattr(command, "commands", {}):
+            break
+        command = command.commands[argument]  # type: ignore[attr-defined]
+        names.append(argument)
+    return names
 
 
 def run_shared_command(arguments: list[str]) -> int:
@@ -176,12 +187,15 @@ def run_shared_command(arguments: list[str]) -> int:
     return exit_code_of(lambda: run_on_first_launcher(lambda: run_command(arguments)))
 
 
-def exit_code_of(call: Callable[[], Any]) -> int:
-    """The exit code for whatever `call` returns or raises; prints errors."""
+def exit_code_of(call: Callable[[], Any], *, explained_by: str | None = None) -> int:
+    """The exit code for whatever `call` returns or raises; prints errors.
+
+    `explained_by` is the command that explains what has no page of the documentation.
+    """
     try:
         code = call()
     except BenchError as error:
-        print_error(str(error), page=error.page)
+        print_error(str(error), more=f"vbench help {error.page}" if error.page else explained_by)
         return error.exit_code
     except USAGE_ERROR as error:
         error.show()

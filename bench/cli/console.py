@@ -94,11 +94,11 @@ def print_note(text: str) -> None:
     errors.print(safe_text(text), soft_wrap=True)
 
 
-def print_error(message: str, *, page: str | None = None) -> None:
-    """Print an error message on standard error; in a terminal also how to read the page that explains more."""
+def print_error(message: str, *, more: str | None = None) -> None:
+    """Print an error message on standard error; in a terminal also `more`, the command that explains it."""
     errors.print(safe_text(f"vbench: {message}"), soft_wrap=True)
-    if page is not None and errors.is_terminal:
-        errors.print(safe_text(f"  more: vbench help {page}"), style="dim")
+    if more is not None and errors.is_terminal:
+        errors.print(safe_text(f"  more: {more}"), style="dim")
 
 
 def first_line(text: str) -> str:

@@ -279,7 +279,7 @@ def plan(
         raise SuiteError(tree.positions[()].file, problems)
     catalog = facts or Catalog(file.plugins, counted=False)
     folders = recipe_folders(Path(tree.positions[()].file))
-    recipes = {file.stem for folder in folders for file in folder.glob("*.yaml")}
+    recipes = {file.stem: file for folder in reversed(folders) for file in folder.glob("*.yaml")}
     with catalog.one_child():
         whole = plan_suite(tree, catalog, recipes=recipes)
         planned = replace(whole, cases=(selection or Selection()).of(whole.cases))

@@ -1,6 +1,6 @@
 """Turns a suite file into a `Suite` with its cases. Pure: the catalog of models and measures is passed in."""
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -50,10 +50,10 @@ class Suite:
         }
 
 
-def plan_suite(tree: Tree, catalog: PlanningCatalog, *, recipes: Collection[str] | None = None) -> Suite:
+def plan_suite(tree: Tree, catalog: PlanningCatalog, *, recipes: Mapping[str, Path] | None = None) -> Suite:
     """All cases of a suite; SuiteError with every problem of the file at once.
 
-    `recipes` are the names of known recipes; with None, a recipe is looked for only when a model is trained.
+    `recipes` are the files of known recipes by name; with None, a recipe is looked for only when a model is trained.
     """
     path = tree.positions[()].file
     file, problems = check_suite_in_part(tree)
@@ -83,9 +83,10 @@ class _Planner:
     """Turns a validated file into cases and collects every problem on the way."""
 
     def __init__(
-        self, tree: Tree, file: SuiteFile, catalog: PlanningCatalog, recipes: Collection[str] | None = None
+        self, tree: Tree, file: SuiteFile, catalog: PlanningCatalog, recipes: Mapping[str, Path] | None = None
     ) -> None:
         self.tree, self.file, self.catalog, self.recipes = tree, file, catalog, recipes
+        self.recipe_problems: dict[str, list[str]] = {}
         self.problems: list[Problem] = []
         self.exclusions: list[Exclusion] = []
         self.used_exclusions: set[Place] = set()
@@ -289,22 +290,14 @@ class _Planner:
         return False
 
     def _knows_recipe(self, axis: str, name: str | None, setting: Setting, measure: str) -> bool:
-        """Whether the recipe `name` is None, known, or an existing file; reports an unknown one at `axis`."""
+        """Whether the recipe `name` is None, or known and valid with its changes; reports what is wrong at `axis`."""
         if name is None or self.recipes is None:
             return True
-        try:
-            name = RecipeChoice.parse(name).name
-        except InputError as error:
-            self._add(self._place_of(axis, setting, measure), str(error))
-            return False
-        if name in self.recipes:
-            return True
-        is_file = name.endswith((".yaml", ".yml"))
-        if is_file and Path(name).is_file():
-            return True
-        problem = f"the recipe {name!r} is not a file" if is_file else f"unknown recipe {name!r}"
-        self._add(self._place_of(axis, setting, measure), f"{problem}; {suggest(name, self.recipes)}")
-        return False
+        if name not in self.recipe_problems:
+            self.recipe_problems[name] = _recipe_problems(name, self.recipes)
+        for problem in self.recipe_problems[name]:
+            self._add(self._place_of(axis, setting, measure), problem)
+        return not self.recipe_problems[name]
 
     def _place_of(self, axis: str, setting: Setting, measure: str) -> Place:
         """The place in the file that gives the value of `axis` in this setting and measure."""
@@ -339,3 +332,26 @@ def _frozen(point: Mapping[str, Any]) -> Any:
 
 def _model_part(point: Point) -> dict[str, Any]:
     return {"model": point.model, "args": point.args, "clip": point.clip}
+
+
+def _recipe_problems(text: str, recipes: Mapping[str, Path]) -> list[str]:
+    """What is wrong with a recipe and its changes, such as `quick with epochs=3`; empty if nothing is."""
+    from bench.train.recipe import read_recipe  # imports numpy, which a suite without a training does not need
+
+    try:
+        choice = RecipeChoice.parse(text)
+    except InputError as error:
+        return [str(error)]
+    is_file = choice.name.endswith((".yaml", ".yml"))
+    file = recipes.get(choice.name) or (Path(choice.name) if is_file else None)
+    if file is None or not file.is_file():
+        problem = f"the recipe {choice.name!r} is not a file" if is_file else f"unknown recipe {choice.name!r}"
+        return [f"{problem}; {suggest(choice.name, recipes)}"]
+    try:
+        read_recipe(file, choice=choice)
+    except SuiteError as error:  # a change has no place in the file
+        places = [f"{file}:{each.line}:{each.column}" if not choice.changes else repr(text) for each in error.problems]
+        return [f"recipe {place}: {each.message}" for place, each in zip(places, error.problems, strict=True)]
+    except InputError as error:
+        return [str(error)]
+    return []

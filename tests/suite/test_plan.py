@@ -442,29 +442,35 @@ def test_a_measure_that_is_not_a_mapping_is_explained_in_yaml_terms(tmp_path: Pa
         planned(tmp_path, text, small=True)
 
 
+RECIPES = {name: Path(__file__).parents[2] / "suites" / "recipes" / f"{name}.yaml" for name in ("brief", "quick")}
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
         ("models: [resnet3d]\nmeasure: {accuracy: {dataset: motions, recipe: quikc}}", "3:40: unknown recipe 'quikc'; did you mean: quick?"),
         ("models: [resnet3d]\nmatrix: {recipe: [quick, slow]}\nmeasure: {accuracy: {dataset: motions}}", "3:10: unknown recipe 'slow'; allowed: brief, quick"),
         ("models: [{name: resnet3d, weights: 'trained:motions/quik'}]\nmeasure: {accuracy: {dataset: motions}}", "2:27: unknown recipe 'quik'; did you mean: quick?"),
+        ("models: [resnet3d]\nmeasure: {accuracy: {dataset: motions, recipe: quick with epoch=3}}", "3:40: recipe 'quick with epoch=3': unknown key 'epoch'; did you mean: epochs?"),
+        ("models: [resnet3d]\nmeasure: {accuracy: {dataset: motions, recipe: quick with epochs=many}}", "3:40: recipe 'quick with epochs=many': epochs: input should be a valid integer, unable to parse string as an integer, found 'many'"),
+        ("models: [resnet3d]\nmeasure: {accuracy: {dataset: motions, recipe: quick with batch.size=3}}", "3:40: recipe change batch.size: batch is the value 16 and has no keys"),
         ("models: [resnet3d]\nmeasure: {accuracy: {dataset: motions, recipe: nowhere/mine.yaml}}", "3:40: the recipe 'nowhere/mine.yaml' is not a file; allowed: brief, quick"),
     ],
 )  # fmt: skip
-def test_a_missing_recipe_is_reported_when_planning(tmp_path: Path, text: str, said: str) -> None:
+def test_a_missing_or_wrong_recipe_is_reported_when_planning(tmp_path: Path, text: str, said: str) -> None:
     (tmp_path / "s.yaml").write_text(f"suite: s\n{text}\n")
     with pytest.raises(SuiteError) as caught:
-        plan_suite(read_suite(tmp_path / "s.yaml"), FakeCatalog(), recipes=("brief", "quick"))
+        plan_suite(read_suite(tmp_path / "s.yaml"), FakeCatalog(), recipes=RECIPES)
     assert str(caught.value) == f"{tmp_path / 's.yaml'}:{said}"
 
 
 def test_a_recipe_may_be_a_file(tmp_path: Path) -> None:
-    (tmp_path / "mine.yaml").write_text("")
+    (tmp_path / "mine.yaml").write_text(RECIPES["quick"].read_text())
     text = (
         f"suite: s\nmodels: [resnet3d]\nmeasure: {{accuracy: {{dataset: motions, recipe: {tmp_path / 'mine.yaml'}}}}}\n"
     )
     (tmp_path / "s.yaml").write_text(text)
-    assert plan_suite(read_suite(tmp_path / "s.yaml"), FakeCatalog(), recipes=()).cases
+    assert plan_suite(read_suite(tmp_path / "s.yaml"), FakeCatalog(), recipes={}).cases
 
 
 def test_all_mistakes_of_a_file_are_reported_at_once(tmp_path: Path) -> None:
