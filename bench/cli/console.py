@@ -5,7 +5,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.cells import cell_len
 from rich.console import Console
@@ -15,6 +15,9 @@ from rich.text import Text
 
 from bench.core.control_characters import CONTROL, visible
 from bench.core.units import DASH
+
+if TYPE_CHECKING:
+    from bench.train.progress import ProgressReport
 
 WIDE = 200  # columns of a table in a pipe or a file
 MANY_ROWS = 1000
@@ -109,6 +112,16 @@ def print_json(value: Any) -> None:
     """Print JSON on standard output, without line wrapping or colours."""
     text = json.dumps(value, indent=2, ensure_ascii=False)
     sys.stdout.write(CONTROL.sub(lambda match: f"\\u{ord(match[0]):04x}", text) + "\n")
+
+
+@contextmanager
+def shown_progress() -> Iterator["ProgressReport"]:
+    """A function that shows the progress of an evaluation on one line of the terminal; nothing in a pipe."""
+    if not errors.is_terminal:
+        yield lambda _: None
+        return
+    with errors.status("") as status:
+        yield lambda progress: status.update(safe_text(f"{progress.fraction:.0%} {progress}"))
 
 
 @contextmanager

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from bench.cli.arguments import AsJson, Entry, Model, ModelArguments, dataset_options, model_arguments, seconds_of
-from bench.cli.console import console, print_json, print_note, print_table, print_text
+from bench.cli.console import print_json, print_note, print_table, print_text, shown_progress
 from bench.cli.train import (
     ClipText,
     Dataset,
@@ -27,7 +27,6 @@ from bench.core.files import write_atomically
 if TYPE_CHECKING:
     from bench.core.stats import Estimate
     from bench.train.diagnosing import Diagnosis, Trial
-    from bench.train.progress import Progress
 
 PAGE, DATA, SCORED = "diagnosis.html", "diagnosis.json", "scored"
 MOST_SHOWN = 12  # candidates in the terminal; the page has all of them
@@ -66,18 +65,12 @@ def diagnose(
     require_weights(model, weights)
     budget_s = None if budget is None else seconds_of(budget, flag="--budget")
     given = given_protocol_of_flags(preprocess, labels=labels)
-    with console.status("") as status:
-        is_shown = console.is_terminal and not as_json
-
-        def show(progress: "Progress") -> None:
-            if is_shown:
-                status.update(f"{progress.fraction:.0%} {progress}")
-
+    with shown_progress() as report:
         found = diagnose_weights(
             model, dataset, weights=weights, entry=entry, clip=clip, root=root, split=split,
             options=dataset_options(option), views=views, given=given, arguments=model_arguments(arg),
             published=None if published is None else published / 100, number=videos, budget_s=budget_s,
-            workers=workers, folder=out / SCORED, report=show,
+            workers=workers, folder=out / SCORED, report=report,
         )  # fmt: skip
     data = diagnosis_as_dict(found)
     out.mkdir(parents=True, exist_ok=True)

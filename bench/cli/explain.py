@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from bench.cli.arguments import AsJson, Entry, Model, ModelArguments, check_writable, model_arguments
-from bench.cli.console import print_json, print_note, print_table, print_text
+from bench.cli.console import print_json, print_note, print_table, print_text, shown_progress
 from bench.cli.train import ClipText, Labels, OptionalWeights, Preprocess, given_protocol_of_flags, require_weights
 
 
@@ -31,12 +31,16 @@ def explain(
 
     require_weights(model, weights)
     check_writable(out)
-    explained = explain_video(
-        model, video, label=label, weights=weights, entry=entry, clip=clip,
-        given=given_protocol_of_flags(preprocess, labels=labels), arguments=model_arguments(arg),
-    )  # fmt: skip
+    unfinished = out.with_name(f"{out.name}.unfinished.npz")  # of a call that was killed
+    with shown_progress() as report:
+        explained = explain_video(
+            model, video, label=label, weights=weights, entry=entry, clip=clip,
+            given=given_protocol_of_flags(preprocess, labels=labels), arguments=model_arguments(arg),
+            unfinished=unfinished, report=report,
+        )  # fmt: skip
     found = explained.explanation
     page = write_explanation(out, found, video=video.name, model=model)
+    unfinished.unlink(missing_ok=True)
     spans = found.spans
     if as_json:
         print_json(

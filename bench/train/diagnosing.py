@@ -34,7 +34,15 @@ from bench.models.weights.load_report import require_trained
 from bench.train.calibration import expected_calibration_error
 from bench.train.candidates import Candidate, Setting, candidates, renumbered
 from bench.train.checkpointing import read_arrays, written_whole
-from bench.train.evaluating import batch_outputs, in_evaluation_mode, ordered, over_views, state_hash, view_scores
+from bench.train.evaluating import (
+    SAVE_EVERY_S,
+    batch_outputs,
+    in_evaluation_mode,
+    ordered,
+    over_views,
+    state_hash,
+    view_scores,
+)
 from bench.train.inference import prepared
 from bench.train.preprocessing import checkpoint_protocol, normalisation, with_matching_classes
 from bench.train.progress import ProgressClock, ProgressReport, silent
@@ -43,7 +51,6 @@ from bench.train.scoring import class_columns, find_relabelling
 FIRST = 25  # videos after which candidates are first dropped
 VIDEOS = 200
 LEAST_WINS = 16  # net wins on the whole subset; fewer are hardly ever significant after the correction
-SAVE_EVERY_S = 30.0  # what a kill may cost
 GROWTHS = 2  # the subset is doubled at most so often
 SIGNIFICANT = 0.05
 LEAST_GAIN = 0.02  # a smaller gain of top-1 explains no gap worth a search

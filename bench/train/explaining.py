@@ -5,6 +5,8 @@ probability is the part's weight. Zeiler and Fergus, 2014, arXiv:1311.2901. Grad
 arXiv:1610.02391.
 """
 
+import hashlib
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from os import PathLike
@@ -22,9 +24,11 @@ from bench.data.clip_batches import UnreadVideo, view_batches
 from bench.data.collection import Video, VideoSet
 from bench.models.base import inputs_of
 from bench.models.weights.load_report import require_trained
-from bench.train.evaluating import checked_logits, in_evaluation_mode
+from bench.train.checkpointing import read_arrays, written_whole
+from bench.train.evaluating import SAVE_EVERY_S, checked_logits, in_evaluation_mode, state_hash
 from bench.train.inference import InferenceSettings, prepared
 from bench.train.preprocessing import view_options
+from bench.train.progress import ProgressClock, ProgressReport, silent
 
 SEGMENTS, GRID = 8, 6  # parts of a clip in time, and rows and columns of its frames
 
@@ -80,10 +84,13 @@ def explain_video(
     clip: str | None = None,
     given: InputProtocol | None = None,
     arguments: Mapping[str, Any] | None = None,
+    unfinished: Path | None = None,
+    report: ProgressReport = silent,
 ) -> ExplainedVideo:
     """Explain what the model called `model` answers for a video file or frame folder.
 
-    `label` is a class by its name or number; the likeliest one by default. The rest is as in `predict_videos`.
+    `label` is a class by its name or number; the likeliest one by default. `unfinished` is as in `occlusion`, the rest
+    as in `predict_videos`.
     """
     built, settings = prepared(
         model, weights=weights, entry=entry, clip=clip, views="1x1", given=given, arguments=arguments or {}
@@ -91,7 +98,8 @@ def explain_video(
     require_trained(built)
     protocol = settings.protocol_of(built)
     number = None if label is None else _number_of(label, protocol.classes or ())
-    return ExplainedVideo(explanation=explain(built, path, settings, label=number), protocol=protocol)
+    explanation = explain(built, path, settings, label=number, unfinished=unfinished, report=report)
+    return ExplainedVideo(explanation=explanation, protocol=protocol)
 
 
 def _number_of(label: str, names: Sequence[str]) -> int:
@@ -110,6 +118,8 @@ def explain(
     label: int | None = None,
     time_segments: int = SEGMENTS,
     grid: int = GRID,
+    unfinished: Path | None = None,
+    report: ProgressReport = silent,
 ) -> Explanation:
     """Explain the score of class `label`, by default of the most likely one, for the middle clip of a video.
 
@@ -128,7 +138,14 @@ def explain(
             )
         probability = float(probabilities[chosen])
         by_time, by_place = occlusion(
-            model, clip_BCTHW, label=chosen, time_segments=time_segments, grid=grid, batch=settings.batch
+            model,
+            clip_BCTHW,
+            label=chosen,
+            time_segments=time_segments,
+            grid=grid,
+            batch=settings.batch,
+            unfinished=unfinished,
+            report=report,
         )
         found = grad_cam(model, clip_BCTHW, label=chosen)
     return Explanation(
@@ -168,12 +185,21 @@ def segments(frames: int, count: int) -> list[int]:
 
 
 def occlusion(
-    model: nn.Module, clip_BCTHW: Tensor, *, label: int, time_segments: int = SEGMENTS, grid: int = GRID, batch: int = 8
+    model: nn.Module,
+    clip_BCTHW: Tensor,
+    *,
+    label: int,
+    time_segments: int = SEGMENTS,
+    grid: int = GRID,
+    batch: int = 8,
+    unfinished: Path | None = None,
+    report: ProgressReport = silent,
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Drops of the class's probability when a part of the clip is replaced by the clip's mean colour.
 
     Returns `(segments,)` for whole segments in time, and `(segments, rows, columns)` for one cell of the frames within
-    one segment. Raises InputError unless there is one clip.
+    one segment. With a file `unfinished`, what is computed is stored there every half minute, so that the same call
+    after a kill goes on; the caller removes the file. Raises InputError unless there is one clip.
     """
     if len(clip_BCTHW) != 1:
         raise InputError(f"occlusion is of one clip, found {len(clip_BCTHW)}")
@@ -191,15 +217,35 @@ def occlusion(
         for column in range(int(columns.max()) + 1)
     ]
     mean = clip_CTHW.mean((1, 2, 3), keepdim=True)
-    scores: list[float] = []
+    about = "" if unfinished is None else _identity(model, clip_BCTHW, label, time_segments, grid)
+    scores = _stored_scores(unfinished, about)
+    clock, saved_at = ProgressClock(fraction=len(scores) / len(hidden)), time.monotonic()
     with torch.inference_mode():
         whole = float(checked_logits(model(clip_BCTHW)).float().softmax(1)[0, label])
-        for start in range(0, len(hidden), batch):
+        for start in range(len(scores), len(hidden), batch):
             masks = torch.stack(hidden[start : start + batch]).to(clip_CTHW.device)[:, None]
             outputs = checked_logits(model(torch.where(masks, mean, clip_CTHW)))
             scores += outputs.float().softmax(1)[:, label].tolist()
+            if clock.count(len(masks)):
+                report(clock.progress("hiding parts of the clip", len(scores) / len(hidden)))
+            if unfinished is not None and (len(scores) == len(hidden) or time.monotonic() - saved_at >= SAVE_EVERY_S):
+                with written_whole(unfinished) as part, part.open("wb") as file:
+                    np.savez(file, scores=np.array(scores), about=np.array(about))
+                saved_at = time.monotonic()
     drops = whole - np.array(scores, dtype=np.float32)
     return drops[:count], drops[count:].reshape(count, int(rows.max()) + 1, int(columns.max()) + 1)
+
+
+def _identity(model: nn.Module, clip_BCTHW: Tensor, *about: int) -> str:
+    """A digest of everything that the scores of hidden parts depend on."""
+    digest = hashlib.sha256(f"{state_hash(model)} {tuple(clip_BCTHW.shape)} {about}".encode())
+    digest.update(clip_BCTHW.cpu().contiguous().numpy().data)
+    return digest.hexdigest()
+
+
+def _stored_scores(unfinished: Path | None, about: str) -> list[float]:
+    stored = {} if unfinished is None else read_arrays(unfinished)
+    return stored["scores"].tolist() if stored and str(stored["about"]) == about else []
 
 
 def grad_cam(model: nn.Module, clip_BCTHW: Tensor, *, label: int) -> tuple[NDArray[np.float32], str] | None:

@@ -47,6 +47,16 @@ def test_with_bins_of_equal_width_it_is_that_of_torchmetrics():
     assert expected_calibration_error(confidence, right) == pytest.approx(float(theirs), abs=1e-4)
 
 
+def test_with_bins_of_equal_size_it_is_that_of_netcal():
+    """The value is that of `netcal.metrics.ECE(bins=15, equal_intervals=False)`, netcal 1.4.0.
+
+    netcal is no test requirement, because it installs pyro, gpytorch, scikit-learn and matplotlib.
+    """
+    random = np.random.default_rng(2)
+    confidence, right = random.beta(5, 2, 300), random.random(300) < 0.6
+    assert expected_calibration_error(confidence, right) == pytest.approx(0.1824844450284445, abs=1e-9)
+
+
 def test_it_is_that_of_a_second_implementation_on_uneven_scores():
     random = np.random.default_rng(2)
     confidence, right = random.beta(5, 2, 307), random.random(307) < 0.6

@@ -86,3 +86,31 @@ def test_a_class_that_does_not_exist_is_an_error(tiny_net, val_videos):
     settings = InferenceSettings(clip=Clip.model_validate("8x1x32"))
     with pytest.raises(InputError, match="class 7 does not exist: the model has 2, 0 to 1"):
         explain(tiny_net(), val_videos.videos[0].path, settings, label=7)
+
+
+def test_an_occlusion_that_was_killed_goes_on_where_it_was(clip_BCTHW, tmp_path, monkeypatch):
+    monkeypatch.setattr("bench.train.explaining.SAVE_EVERY_S", 0)
+    model, options = LooksAt(), {"label": 1, "time_segments": 4, "grid": 2, "batch": 2}
+    expected = occlusion(model, clip_BCTHW, **options)
+    calls, forward = [], LooksAt.forward
+
+    def dying(self, clips, after):
+        calls.append(len(clips))
+        if len(calls) > after:
+            raise KeyboardInterrupt
+        return forward(self, clips)
+
+    monkeypatch.setattr(LooksAt, "forward", lambda self, clips: dying(self, clips, 5))
+    with pytest.raises(KeyboardInterrupt):
+        occlusion(model, clip_BCTHW, unfinished=tmp_path / "scores.npz", **options)
+    monkeypatch.setattr(LooksAt, "forward", lambda self, clips: dying(self, clips, 100))
+    calls.clear()
+    reports = []
+    monkeypatch.setattr("bench.train.progress.EVERY_S", 0)
+    again = occlusion(model, clip_BCTHW, unfinished=tmp_path / "scores.npz", report=reports.append, **options)
+    np.testing.assert_array_equal(again[1], expected[1])
+    assert calls == [1] + [2] * 6  # 4 of 10 batches were stored
+    assert reports[-1].fraction == 1
+    calls.clear()
+    occlusion(model, clip_BCTHW, unfinished=tmp_path / "scores.npz", **{**options, "label": 0})
+    assert calls == [1] + [2] * 10  # another class has other scores
