@@ -4,14 +4,16 @@ import importlib.util
 import os
 import subprocess
 import sys
+import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from time import monotonic, sleep
 from types import ModuleType
-from typing import Any
+from typing import Any, TypeVar
 
+import psutil
 import pytest
 
 from bench.core.errors import InputError
@@ -19,42 +21,37 @@ from bench.core.rank_layout import RankLayout
 from bench.runner.executor import Workers, read_submissions
 from bench.runner.executors.ray import Ray
 from bench.store import read_records
+from bench.store.leases import LeaseFacts, Leases
+from bench.store.stored_records import latest_runs
 
-HAS_RAY = importlib.util.find_spec("ray") is not None
-in_cluster = [
-    pytest.mark.ray,
-    pytest.mark.skipif(not HAS_RAY, reason="ray is not installed"),
-    pytest.mark.filterwarnings("ignore"),
-]
+sys.path.insert(0, str(Path(__file__).parent))
+from cluster_suite import NUMBERS, PLUGIN, SUITE
+
+Test = TypeVar("Test", bound=Callable[..., None])
+Found = TypeVar("Found")
 ROOT = Path(__file__).parents[3]
-MEASURE = '''
-import os, time
-from bench import Metric, register_measure
-
-@register_measure("work", depends_on={"model", "args", "clip", "batch"}, version=1)
-def work(case, *, seconds: float = 1.0):
-    """Fails for the third batch, is killed for the fourth."""
-    if case.point.batch == 3:
-        raise RuntimeError("meant to fail")
-    if case.point.batch == 4:
-        os.kill(os.getpid(), 9)
-    time.sleep(seconds)
-    return [Metric(name="work.done", value=1, unit="")]
-'''
-SUITE = """\
-suite: shared
-plugins: [ray_work]
-models: [{name: c3d_search, width: 0.05, num_classes: 4}]
-matrix: {clip: [4x1x16], batch: [1, 2, 3, 4, 5, 6]}
-measure: {work: {seconds: SECONDS}}
-timeout_s: 300
-"""
-TRAINING = """\
+TRAINING = """
 suite: training
-models: [{name: c3d_search, width: 0.0625, num_classes: 8}]
+models:
+  - {name: c3d_search, width: 0.0625, num_classes: 8}
 matrix: {clip: [8x1x32]}
-measure: {accuracy: {dataset: motions, recipe: "quick with epochs=2", views: 1x1, ranks: 2, nodes: 2}}
+measure: {accuracy: {dataset: motions, recipe: "quick with epochs=2", views: 1x1}}
 """
+OVER_NODES = TRAINING.replace("views: 1x1", "views: 1x1, ranks: 2, nodes: 2")
+DEADLINE_S = 900
+
+
+def in_cluster(test: Test) -> Test:
+    """Mark a test that needs a real cluster."""
+    is_missing = importlib.util.find_spec("ray") is None
+    marks = (
+        pytest.mark.ray,
+        pytest.mark.skipif(is_missing, reason="ray is not installed"),
+        pytest.mark.filterwarnings("ignore"),  # Ray leaves sockets and files open
+    )
+    for mark in marks:
+        test = mark(test)
+    return test
 
 
 def workers(folder: Path, *, count: int = 1, is_exclusive: bool = False) -> Workers:
@@ -89,7 +86,7 @@ def cluster() -> Iterator[Any]:
     from ray.cluster_utils import Cluster
 
     started = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
-    started.second = started.add_node(num_cpus=1)
+    started.second = started.add_node(num_cpus=1, num_gpus=1)
     yield started
     ray.shutdown()  # a driver that is still connected keeps its node from being removed
     started.shutdown()
@@ -101,44 +98,104 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     paths = [str(tmp_path), str(ROOT), os.environ.get("PYTHONPATH", "")]
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(paths))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    (tmp_path / "ray_work.py").write_text(MEASURE)
-    (tmp_path / "shared.yaml").write_text(SUITE.replace("SECONDS", "1.0"))
+    (tmp_path / "turns.py").write_text(PLUGIN)
+    (tmp_path / "suite.yaml").write_text(SUITE)
+    (tmp_path / "training.yaml").write_text(TRAINING)
     return tmp_path
 
 
-def vbench(*arguments: str) -> "subprocess.CompletedProcess[str]":
+def vbench(*arguments: str) -> "subprocess.Popen[str]":
     command = [sys.executable, "-m", "bench", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=500, check=False)
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
-@pytest.mark.parametrize("mark", [pytest.param(None, marks=in_cluster)], ids=[""])
-def test_a_suite_with_failing_and_killed_cases_runs_once_on_two_nodes(folder: Path, cluster: Any, mark: None) -> None:
-    run = ("run", "shared.yaml", "--out", "res", "--executor", "ray", "--address", cluster.address, "--max-jobs", "2")
-    done = vbench(*run)
-    assert done.returncode == 3, done.stdout + done.stderr
-    assert "Traceback" not in done.stdout + done.stderr
-    records = read_records("res")
-    statuses = {record.case.point.batch: record.status for record in records}
-    assert statuses == {1: "ok", 2: "ok", 3: "error", 4: "error", 5: "ok", 6: "ok"}
-    assert set(Counter(record.case.point.batch for record in records).values()) == {1}
+def wait_for(ask: Callable[[], Found | None], what: str) -> Found:
+    """Ask until the answer is true, and return it."""
+    end = time.monotonic() + DEADLINE_S
+    while not (found := ask()):
+        assert time.monotonic() < end, f"{what} did not happen"
+        time.sleep(0.2)
+    return found
 
 
-@pytest.mark.parametrize("mark", [pytest.param(None, marks=in_cluster)], ids=[""])
-def test_a_training_over_two_nodes_has_a_rank_on_each(folder: Path, cluster: Any, mark: None) -> None:
-    (folder / "training.yaml").write_text(TRAINING)
+@in_cluster
+def test_a_suite_survives_the_loss_of_a_node(folder: Path, cluster: Any) -> None:
+    """Of three workers one is lost with its node and the case in flight, which runs once more elsewhere."""
+    lost = cluster.add_node(num_cpus=1)
+    cluster.wait_for_nodes()
+    raylet = psutil.Process(lost.all_processes["raylet"][0].process.pid)
+    run = ("run", "suite.yaml", "--executor", "ray", "--address", cluster.address, "--max-jobs", "3")
+    started, results = vbench(*run), folder / "results" / "cluster"
+    leases = Leases(results, worker="test")
+
+    def stopped_in_a_case() -> LeaseFacts | None:
+        """Stop all processes of the node if one holds a case; returns its lease."""
+        processes[:] = raylet.children(recursive=True)
+        for process in processes:
+            process.suspend()
+        held = {state.facts.process: state.facts for state in leases.states()}
+        found = next((held[process.pid] for process in processes if process.pid in held), None)
+        for process in processes if found is None else ():
+            process.resume()
+        return found
+
+    processes: list[psutil.Process] = []
+    wait_for(lambda: len(list(results.glob("records*.jsonl"))) == 3, "a record of each worker")
+    in_flight = wait_for(stopped_in_a_case, "a case on the third node")
+    cluster.remove_node(lost, allow_graceful=False)
+    for process in processes:  # a machine takes everything with it, a raylet only its own processes
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
+
+    text = started.communicate(timeout=DEADLINE_S)[0]
+    assert started.returncode == 3, text
+    assert "Traceback" not in text
+    records = read_records(results)
+    winners = latest_runs(records)
+    assert Counter(record.status for record in winners) == {"ok": NUMBERS, "error": 1, "timeout": 1}, text
+    assert len({(r.case_id, r.run_index) for r in winners}) == len(winners) == len(records) == NUMBERS + 2
+    assert in_flight.case_id in {record.case_id for record in winners}
+    assert [state.facts for state in leases.states()] == []
+    again = vbench(*run, "--only", "width=0.1 ").communicate(timeout=DEADLINE_S)[0]
+    assert "runs were done before; nothing was submitted" in again
+
+
+@in_cluster
+def test_a_training_on_the_node_with_a_gpu_is_a_record_like_any_other(folder: Path, cluster: Any) -> None:
+    ended = vbench("run", "training.yaml", "--executor", "ray", "--address", cluster.address, "--gpus", "1")
+    text = ended.communicate(timeout=DEADLINE_S)[0]
+    assert ended.returncode == 0, text
+    (record,) = read_records(folder / "results" / "training")
+    assert record.status == "ok"
+
+
+@in_cluster
+def test_gpus_that_no_node_has_are_refused_before_anything_is_submitted(folder: Path, cluster: Any) -> None:
+    (folder / "gpus.yaml").write_text(TRAINING + "require: {gpus: 2}\n")
+    for suite, options in (("gpus.yaml", ()), ("training.yaml", ("--gpus", "2"))):
+        ended = vbench("run", suite, "--executor", "ray", "--address", cluster.address, *options)
+        text = ended.communicate(timeout=DEADLINE_S)[0]
+        assert ended.returncode == 2, text
+        assert text.splitlines()[-1].startswith(
+            "vbench: --executor ray: no node has 2 GPUs and 1 processor for a worker"
+        )
+    assert not list((folder / "results").glob("*/submissions/*"))
+
+
+@in_cluster
+def test_a_training_over_two_nodes_has_a_rank_on_each(folder: Path, cluster: Any) -> None:
+    (folder / "training.yaml").write_text(OVER_NODES)
     done = vbench("run", "training.yaml", "--out", "res", "--executor", "ray", "--address", cluster.address)
-    assert done.returncode == 0, done.stdout + done.stderr
+    text = done.communicate(timeout=DEADLINE_S)[0]
+    assert done.returncode == 0, text
     [record] = read_records("res")
     training = record.details["training"]
     assert isinstance(training, dict)
     assert training["processes"] == 2
     [submission] = read_submissions(folder / "res")
-    deadline = monotonic() + 60
-    while any(state.phase == "running" for state in Ray.states(submission.jobs)) and monotonic() < deadline:
-        sleep(0.5)
+    wait_for(lambda: [state.phase for state in Ray.states(submission.jobs)] == ["ended"], "the end of the job")
     import ray
 
-    assert [state.phase for state in Ray.states(submission.jobs)] == ["ended"]
     groups = ray.util.placement_group_table()
     assert {group["state"] for group in groups.values()} == {"REMOVED"}
 
