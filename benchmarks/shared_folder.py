@@ -305,7 +305,7 @@ def main() -> None:
     table(["operation", "µs"], ([name, f"{seconds * 1e6:.1f}"] for name, seconds in costs.items()))
     print("`entry` is one name of a listing; `append` writes and syncs a record of 17 kB.\n")
     print("## The model against real workers\n")
-    print("Operations on the folder in all; each worker makes ten runs of 3 s on average. Model without a network.\n")
+    print("Operations on the folder in all; each worker makes five runs of 12 s on average. The model has no network.\n")
     table(["workers", "runs", "", *KINDS, "seconds", "take, p50"], compared(given.real, costs))
     print("## Thousand workers\n")
     print("Model of 10,000 runs; a file server with eight threads at the speed of this machine.\n")
@@ -319,10 +319,10 @@ def main() -> None:
 
 def compared(most: int, costs: dict[str, float]) -> Iterator[list[str]]:
     for workers in (most // 10, most // 2, most):
-        runs = 10 * workers
+        runs = 5 * workers
         with tempfile.TemporaryDirectory() as folder:
-            real = real_run(Path(folder), workers=workers, runs=runs, run_s=3.0)
-        model = Model(workers=workers, runs=runs, run_s=3.0, server=Server(costs, trip_s=0.0))
+            real = real_run(Path(folder), workers=workers, runs=runs, run_s=12.0)
+        model = Model(workers=workers, runs=runs, run_s=12.0, server=Server(costs, trip_s=0.0))
         model.simulate()
         take_ms = f"{real['takes'][len(real['takes']) // 2] * 1e3:.1f} ms"
         for name, found, seconds, take in (
