@@ -128,17 +128,16 @@ class Leases:
         Creating a file exclusively and renaming one are atomic on NFS too, so that one of several workers wins.
         """
         with store_errors(self.folder, "written"):
-            self.folder.mkdir(parents=True, exist_ok=True)
             file = self.folder / f"{case_id}-{run_index}.json"
             facts = LeaseFacts(case_id=case_id, run_index=run_index, worker=self.worker, title=title, job=self.job)
-            if _create(file, facts):
+            if self._create(file, facts):
                 return Lease(file, facts)
             state = self._state(file)
             if state is None or not state.has_expired or not self._remove(file, state.facts):
                 return None
             is_resumed = self.worker == LOCAL and state.facts.worker == LOCAL  # the user killed it and began again
             facts = dataclasses.replace(facts, losses=state.facts.losses + (not is_resumed))
-            return Lease(file, facts) if _create(file, facts) else None
+            return Lease(file, facts) if self._create(file, facts) else None
 
     def states(self) -> list[LeaseState]:
         """The leases of all workers, ordered by the start of their work."""
@@ -153,6 +152,20 @@ class Leases:
             for state in self.states():
                 if state.has_expired:
                     self._remove(self.folder / f"{state.facts.case_id}-{state.facts.run_index}.json", state.facts)
+
+    def _create(self, file: Path, facts: LeaseFacts) -> bool:
+        """Create a lease; False if there is one."""
+        flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY
+        try:
+            descriptor = os.open(file, flags, 0o644)
+        except FileExistsError:
+            return False
+        except FileNotFoundError:  # the first lease of all; looking for the folder each time is a third of the load
+            self.folder.mkdir(parents=True, exist_ok=True)
+            return self._create(file, facts)
+        with open(descriptor, "wb") as opened:
+            opened.write(json.dumps(asdict(facts)).encode())
+        return True
 
     def _state(self, file: Path) -> LeaseState | None:
         with suppress(FileNotFoundError):
@@ -184,20 +197,9 @@ class Leases:
         found = _read(aside)
         is_expired = found is not None and found.attempt == expired.attempt
         if found is not None and not is_expired:  # a new lease was moved aside: its holder gets it back
-            _create(file, found)
+            self._create(file, found)
         aside.unlink(missing_ok=True)
         return is_expired
-
-
-def _create(file: Path, facts: LeaseFacts) -> bool:
-    """Create a lease; False if there is one."""
-    try:
-        descriptor = os.open(file, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
-    except FileExistsError:
-        return False
-    with open(descriptor, "wb") as opened:
-        opened.write(json.dumps(asdict(facts)).encode())
-    return True
 
 
 def _read(file: Path) -> LeaseFacts | None:
