@@ -29,6 +29,8 @@ LIGHT += [
     "bench.comparison.comparing",
     "bench.ab.gate",
     "bench.cli.gate",
+    "bench.cli.history",
+    "bench.comparison.alarms",
     "bench.cli.models",
     "bench.cli.profile_command",
     "bench.cli.weights",

@@ -20,8 +20,9 @@ from bench.cli.data import data_app
 from bench.cli.diagnose import diagnose
 from bench.cli.examples import add_examples
 from bench.cli.explain import explain
-from bench.cli.gate import ab, baseline_app, bisect, compare, history
+from bench.cli.gate import ab, baseline_app, bisect, compare
 from bench.cli.help_panels import Group, lay_out_help
+from bench.cli.history import history
 from bench.cli.init import init
 from bench.cli.listings import measures_app, recipes_app, show_help, suites_app
 from bench.cli.models import models

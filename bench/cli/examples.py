@@ -100,7 +100,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     ),
     "history": (
         "history latency.p50_ms c3d",
-        "history 'throughput.clips_per_s{batch=8}' c3d --branch main",
+        "history --branch main --html alarms.html",
         "history latency.p50_ms '*bf16*' --from results/monday --from results/tuesday",
     ),
     "bisect": (

@@ -1,4 +1,4 @@
-"""The commands of the gate: compare, ab, baseline, history; arguments, one call, and what is printed.
+"""The commands of the gate: compare, ab, bisect, baseline; arguments, one call, and what is printed.
 
 Modules of the other rooms are imported inside the commands, so that `vbench --help` stays fast.
 """
@@ -21,7 +21,6 @@ from bench.core.errors import InputError
 if TYPE_CHECKING:
     from bench.ab.bisect import Judgement
     from bench.comparison.baselines import Baseline
-    from bench.comparison.history import History, LevelChange
     from bench.comparison.verdicts import Comparison
 
 GateLimits = Annotated[
@@ -81,7 +80,7 @@ def compare(
 
     outputs = replace(
         _outputs(fail_on, write or [], junit, annotations=annotations, markdown=markdown, as_json=as_json),
-        page=_page_file(html),
+        page=page_file(html),
         sides=(base, head),
     )
     found = compare_records(base, head, gate=_limits(gate or []), across=across)
@@ -139,7 +138,7 @@ def ab(
 
     outputs = replace(
         _outputs(fail_on, write or [], junit, annotations=annotations, markdown=markdown, as_json=as_json),
-        page=_page_file(html),
+        page=page_file(html),
         sides=(base, head),
     )
     found = measure_ab(
@@ -248,60 +247,6 @@ def promote_baseline(
     _show_baselines(promote(source, target, root=folder, is_whole=whole, on_note=print_note))
 
 
-def history(
-    metric: Annotated[str, typer.Argument(metavar="METRIC", help="Such as latency.p50_ms, with labels if needed.")],
-    case: Annotated[str, typer.Argument(metavar="CASE", help="A case's id, or part or pattern of its title.")],
-    branch: Branch = None,
-    given: Annotated[
-        list[Path] | None, typer.Option("--from", metavar="RESULTS", help="Records of many commits; repeatable.")
-    ] = None,
-    folder: BaselineFolder = Path(),
-    former: Annotated[
-        list[str] | None,
-        typer.Option("--former", metavar="CASE", help="A case that this one continues, such as before a rename."),
-    ] = None,
-    html: Html = None,
-    atom: Annotated[
-        Path | None, typer.Option("--atom", metavar="FILE", help="Also write an Atom feed of the regressions.")
-    ] = None,
-    repository: Annotated[
-        str | None,
-        typer.Option(
-            metavar="URL",
-            help="Web address of the repository that commits link to; by default of git's remote origin, if that is "
-            "on GitHub or GitLab.",
-        ),
-    ] = None,
-    as_json: AsJson = False,
-) -> None:
-    """Show a metric over commits, and the first commit of every new level."""
-    from bench.comparison.baselines import current_branch, history_files
-    from bench.comparison.history import history_of
-    from bench.core.repository import given_repository, remote_repository
-    from bench.core.units import plural
-    from bench.store import read_records
-
-    files = given or history_files(current_branch(folder) if branch is None else branch, root=folder)
-    pages = [file for file in (html, atom) if _page_file(file) is not None]
-    linked = None if repository is None else given_repository(repository)
-    found = history_of(read_records(files), metric, case, repository=folder, former=former or [])
-    facts = {**asdict(found), "case": found.case.title, "id": found.case.id}
-    if as_json:
-        aliases = {"moments": facts["commits"], "turns": facts["changes"]}  # names before 0.1.0; remove with 0.2.0
-        print_json({**facts, **aliases})
-    else:
-        _show_history(found)
-    if pages:
-        from bench.reporting.history_page import write_history_page, write_regression_feed
-
-        linked = linked or remote_repository(folder)
-        if html is not None:
-            notes = [f"{plural(runs, 'run')}: {why}" for runs, why in _left_out(found) if runs]
-            write_history_page(html, facts, repository=linked, notes=notes)
-        if atom is not None:
-            write_regression_feed(atom, facts, repository=linked)
-
-
 def _show_baselines(found: "list[Baseline]") -> None:
     rows = [(b.branch, b.suite, b.machine, b.fingerprint, b.cases, b.runs, b.commit[:10]) for b in found]
     print_table(("branch", "suite", "machine", "fingerprint", "cases", "runs", "commit"), rows, right=("cases", "runs"))
@@ -382,7 +327,7 @@ def _outputs(
     return _Outputs(fail_on=_faults(fail_on), files=files, annotations=annotations, markdown=markdown, as_json=as_json)
 
 
-def _page_file(html: Path | None) -> Path | None:
+def page_file(html: Path | None) -> Path | None:
     """The file of `--html`; raises InputError, before anything is measured, if it cannot be written."""
     if html is not None:
         check_writable(html)
@@ -450,80 +395,3 @@ def _show_comparison(comparison: "Comparison") -> None:
     if left := len(comparison.rows) - len(rows) - len(same) - explained:
         print_text(f"{left} more metrics are not gated; --json shows them")
     print_text(headline(comparison))
-
-
-MIN_COMMITS = 10
-
-
-def _show_history(history: "History") -> None:
-    """Print one line per commit, marked if the level changed, then each step in a sentence."""
-    from bench.comparison.verdicts import one_line
-    from bench.core.units import format_value, plural
-
-    changes = {change.first.commit: change for change in history.changes}
-    rows = [
-        (
-            each.started_at[:16],
-            one_line(each.commit[:10]),
-            format_value(each.value, history.unit),
-            each.runs,
-            _mark(changes.get(each.commit)),
-        )
-        for each in history.commits
-    ]
-    print_text(one_line(f"{history.metric} of {history.case.title}"))
-    print_table(("measured", "commit", "value", "runs", ""), rows, right=("value", "runs"))
-    for runs, why in _left_out(history):
-        if runs:
-            print_text(f"{plural(runs, 'run')} left out: {why}")
-    if history.order == "measured" and len(history.commits) > 1:
-        print_text("in the order of measuring: git here does not know all commits, and not all records have dates")
-    for change in history.changes:
-        print_text(_change_sentence(change, history.unit))
-    if not history.changes:
-        print_text(f"no step in {plural(len(history.commits), 'commit')}{_power(history)}")
-
-
-def _power(history: "History") -> str:
-    """Return what a search for steps among so many noisy values can find."""
-    from bench.comparison.steps import commits_to_show
-
-    if history.is_exact:
-        return ""
-    needed = commits_to_show(len(history.commits))
-    if needed is None:
-        return f"; fewer than {MIN_COMMITS} commits cannot show one"
-    return f"; a clear step shows once about {needed} commits have it"
-
-
-def _left_out(history: "History") -> list[tuple[int, str]]:
-    return [
-        (history.unknown, "their records name no commit"),
-        (history.uncommitted, "measured with local changes, or git could not tell"),
-        (history.in_turns, "part of an A/B measurement (vbench ab)"),
-        (history.throttled, "throttled, so slow for another reason than their code"),
-        (history.unlike, f"not measured as the newest run was: {', '.join(history.differing)}"),
-    ]
-
-
-def _mark(change: "LevelChange | None") -> str:
-    return "" if change is None else f"{change.verdict} from here: {_change_text(change)}"
-
-
-def _change_sentence(change: "LevelChange", unit: str) -> str:
-    from bench.comparison.verdicts import one_line, p_value
-    from bench.core.units import format_value
-
-    name = "first bad commit" if change.verdict == "worse" else f"first commit that is {change.verdict}"
-    levels = f"{format_value(change.step.before, unit)} before, {format_value(change.step.after, unit)} after"
-    certainty = f", {p_value(change.step.p)}" if change.step.p > 0 else ""
-    return (
-        f"{name}: {one_line(change.first.commit)} ({_change_text(change)}: {levels}{certainty}); "
-        f"the last before it: {one_line(change.last_before.commit)}"
-    )
-
-
-def _change_text(change: "LevelChange") -> str:
-    from bench.comparison.verdicts import percent
-
-    return "changed" if change.change is None else percent(change.change)

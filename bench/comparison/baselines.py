@@ -3,6 +3,8 @@
     .vbench/baselines/<branch>/<suite>/<machine>.jsonl          what `baseline:<branch>` means in `vbench compare`
     .vbench/baselines/<branch>/<suite>/<machine>.predictions    the predictions for each test video, one file per run
     .vbench/history/<branch>/<suite>/<machine>.jsonl            the lines of every saved commit, without predictions
+    .vbench/history/<branch>/<suite>/layers/                    the counts of each module; equal ones are stored once
+    .vbench/history/<branch>/<suite>/suite.json                 former names of models (`renamed:`)
 
 <machine> is a hash of all facts that must be equal to compare timings; counts are the same on every machine and go to
 `any.jsonl`. A line is one run without raw samples and other parts that no comparison reads.
@@ -10,6 +12,7 @@
 
 import fcntl
 import glob
+import json
 import os
 import re
 from collections import defaultdict
@@ -28,13 +31,15 @@ from bench.core.files import remove_abandoned, write_atomically
 from bench.core.git import run_git
 from bench.core.schema import Environment, Metric, Record, digest
 from bench.core.units import plural
-from bench.store import Source, read_records, store_errors
+from bench.store import SUITE_FILE, Source, read_records, read_suite_info, store_errors
 
 PREFIX = "baseline:"
 BASELINES, HISTORY = Path(".vbench/baselines"), Path(".vbench/history")
 ANY = "any"
 KEPT_STATE = ("commit", "committed_at", "is_dirty", "cpu_governor", "container")
-KEPT_DETAILS = ("protocol", "measure_versions", "parity", "session")
+KEPT_DETAILS = ("protocol", "measure_versions", "parity", "session", "canary")
+KEPT_COUNTS = ("macs_by_module", "params_by_module", "model_source")  # name the layer that changed
+LAYERS = "layers"
 PREDICTIONS = ".predictions"
 FORMER_PREDICTIONS = ".answers"  # written before 0.1.0
 SUITE_NAME = re.compile("[a-z0-9][a-z0-9_-]*")
@@ -59,10 +64,11 @@ class Baseline:
 
 def fingerprint_of(record: Record) -> str:
     """Return 12 hex digits for the kind of machine that a record's values depend on; `any` if they depend on none."""
-    return _machine_hash(record) if depends_on_machine(record) else ANY
+    return machine_of(record) if depends_on_machine(record) else ANY
 
 
-def _machine_hash(record: Record) -> str:
+def machine_of(record: Record) -> str:
+    """Return 12 hex digits for the kind of machine of a record."""
     return digest(list(machine_facts(record)))
 
 
@@ -92,6 +98,7 @@ def save(
             on_note(left_out)
         failed = _failed(side)
         saved = _put_all(groups, branch=branch, root=root, failed=failed, is_whole=is_whole, on_note=on_note)
+        _keep_former_names(side.renamed, {suite for suite, _ in groups}, branch=branch, root=root)
     there = {run.record.case_id for path in _files(root, branch) for run in _runs_at(path)}
     for case_id, failure in failed.items():
         on_note(f"{failure}: its baseline stays as it was" if case_id in there else f"{failure}: it has no baseline")
@@ -118,6 +125,9 @@ def promote(
     if source == target:
         raise InputError(f"{source} cannot be promoted to itself")
     groups = {(known.suite, known.fingerprint): _runs_at(known.path) for known in _of_branch(source, root)}
+    for suite in {suite for suite, _ in groups}:
+        names = read_suite_info(_file(root / HISTORY, source, (suite, ANY)).parent).get("renamed")
+        _keep_former_names(names if isinstance(names, dict) else {}, [suite], branch=target, root=root)
     return _put_all(groups, branch=target, root=root, is_whole=is_whole, on_note=on_note)
 
 
@@ -226,7 +236,7 @@ def _put_all(
 
 def _places_without(groups: Mapping[Place, Sequence[Run]]) -> set[Place]:
     """Return the places of the same suites and machines, and of `any`, that have no runs now."""
-    places = {(suite, _machine_hash(run.record)) for (suite, _), runs in groups.items() for run in runs}
+    places = {(suite, machine_of(run.record)) for (suite, _), runs in groups.items() for run in runs}
     return (places | {(suite, ANY) for suite, _ in groups}) - groups.keys()
 
 
@@ -286,7 +296,7 @@ def _read(path: Path) -> Baseline:
         branch=branch,
         suite=suite,
         fingerprint=path.stem,
-        machine="any machine" if first is None or path.stem == ANY else _machine(first),
+        machine="any machine" if first is None or path.stem == ANY else machine_name(first),
         cases=len({record.case_id for record in records}),
         runs=len(records),
         measured_at=max((record.started_at for record in records), default=""),
@@ -295,21 +305,21 @@ def _read(path: Path) -> Baseline:
     )
 
 
-def _machine(record: Record) -> str:
+def machine_name(record: Record) -> str:
+    """Return processor and torch of the machine of a record."""
     hardware, software = record.environment.hardware, record.environment.software
     processor = hardware.get("gpu") or hardware.get("cpu") or "unknown"
     return one_line(f"{processor}, torch {software.get('torch') or 'unknown'}")
 
 
-def _slim(record: Record, artifacts: Mapping[str, str]) -> Record:
+def _slim(record: Record, artifacts: Mapping[str, str], details: Collection[str]) -> Record:
     """Return only what comparisons and histories read; with raw samples a baseline would be a hundred times as long."""
     environment = record.environment
     state = {k: v for k, v in environment.state.items() if k in KEPT_STATE or k.startswith("env.")}
-    details = {name: value for name, value in record.details.items() if name in KEPT_DETAILS}
     return record.model_copy(
         update={
             "metrics": tuple(map(_slim_metric, record.metrics)),
-            "details": details,
+            "details": {name: value for name, value in record.details.items() if name in details},
             "environment": Environment(hardware=environment.hardware, software=environment.software, state=state),
             "warnings": (),
             "artifacts": dict(artifacts),
@@ -338,7 +348,8 @@ def _write(path: Path, runs: Sequence[Run]) -> None:
     for run in runs:
         found = read_ranks(run)
         name = None if found is None else write_ranks(found, folder, prefix=run.record.case.id)
-        kept.append(_slim(run.record, {} if name is None else {"predictions": f"{folder.name}/{name}"}))
+        artifacts = {} if name is None else {"predictions": f"{folder.name}/{name}"}
+        kept.append(_slim(run.record, artifacts, (*KEPT_DETAILS, *KEPT_COUNTS)))
     if kept:
         write_atomically(path, b"".join(_lines(kept)))
     else:
@@ -375,9 +386,33 @@ def _append(path: Path, runs: Sequence[Run]) -> None:
     before = path.read_bytes() if path.is_file() else b""
     whole = before[: before.rfind(b"\n") + 1]
     there = set(whole.splitlines(keepends=True))
-    new = [line for line in _lines(_slim(run.record, {}) for run in runs) if line not in there]
+    slim = [_slim(run.record, _keep_layers(run.record, path.parent), KEPT_DETAILS) for run in runs]
+    new = [line for line in _lines(slim) if line not in there]
     if new or whole != before:
         write_atomically(path, whole + b"".join(new))
+
+
+def _keep_layers(record: Record, folder: Path) -> dict[str, str]:
+    """Write the counts of each module, if no file has the same ones; returns the artifact that names the file."""
+    found = {name: record.details[name] for name in KEPT_COUNTS if record.details.get(name)}
+    if found.keys() <= {"model_source"}:
+        return {}
+    name = f"{LAYERS}/{digest(found)}.json"
+    if not (folder / name).is_file():
+        (folder / LAYERS).mkdir(parents=True, exist_ok=True)
+        write_atomically(folder / name, json.dumps(found, indent=0).encode())
+    return {LAYERS: name}
+
+
+def _keep_former_names(renamed: Mapping[str, str], suites: Collection[str], *, branch: str, root: Path) -> None:
+    """Add the former names of models to what the history of these suites knows, so that it goes on under new names."""
+    for suite in suites if renamed else ():
+        folder = _file(root / HISTORY, branch, (suite, ANY)).parent
+        with store_errors(folder, "written"):
+            folder.mkdir(parents=True, exist_ok=True)
+            known = read_suite_info(folder).get("renamed")
+            names = {**(known if isinstance(known, dict) else {}), **renamed}
+            write_atomically(folder / SUITE_FILE, json.dumps({"name": suite, "renamed": names}, indent=1).encode())
 
 
 def _lines(records: Iterable[Record]) -> Iterator[bytes]:

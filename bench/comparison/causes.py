@@ -58,7 +58,12 @@ def source_of(case: CaseRuns) -> str:
 
 def layers_of(case: CaseRuns) -> list[Layer]:
     """Return the modules of a case with their own costs, in the order of the model; empty if none were counted."""
-    macs, params = (_own(_table(case, name)) for name in TABLES)
+    return layers_from(*(_table(case, name) for name in TABLES))
+
+
+def layers_from(macs_by_module: Mapping[str, Json], params_by_module: Mapping[str, Json]) -> list[Layer]:
+    """Return the modules of two tables, whose counts include submodules, with their own costs."""
+    macs, params = _own(macs_by_module), _own(params_by_module)
     paths = dict.fromkeys([*params, *macs])
     return [
         Layer(path=path, macs=macs.get(path, 0) if macs else None, params=params.get(path, 0) if params else None)

@@ -38,7 +38,7 @@ def notable_differences(base: Sequence[Record], head: Sequence[Record]) -> list[
     """Return facts that differ and may explain a change, but do not forbid the comparison."""
     if not any(depends_on_machine(record) for record in (*base, *head)):
         return []
-    return _differences([dict(_notable_facts(r)) for r in base], [dict(_notable_facts(r)) for r in head])
+    return _differences([dict(notable_facts(r)) for r in base], [dict(notable_facts(r)) for r in head])
 
 
 def depends_on_machine(record: Record) -> bool:
@@ -99,7 +99,8 @@ def _versions(record: Record) -> Facts:
     return versions if isinstance(versions, dict) else {}
 
 
-def _notable_facts(record: Record) -> Iterator[tuple[str, Json]]:
+def notable_facts(record: Record) -> Iterator[tuple[str, Json]]:
+    """Yield the facts of the environment that may explain a change of the values."""
     environment = record.environment
     for name in (*MAJORS, "cudnn"):
         yield f"software.{name}", environment.software.get(name)

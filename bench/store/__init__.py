@@ -4,7 +4,7 @@ from bench.store.frame import ListedRun, list_runs, load_records
 from bench.store.lines import MIGRATIONS, NewerVersionError, RunFacts, StoreWarning, store_errors
 from bench.store.record_store import DAMAGED, RECORDS, SUITE_FILE, RecordStore
 from bench.store.record_tables import read_values
-from bench.store.stored_records import Source, latest_runs, read_records, read_suite_info, record_files
+from bench.store.stored_records import Source, iter_records, latest_runs, read_records, read_suite_info, record_files
 
 __all__ = [
     "DAMAGED",
@@ -17,6 +17,7 @@ __all__ = [
     "RunFacts",
     "Source",
     "StoreWarning",
+    "iter_records",
     "latest_runs",
     "list_runs",
     "load_records",

@@ -20,7 +20,7 @@ def read_records(source: Source) -> list[Record]:
 
     Lines that are no records are left out with a StoreWarning; a file without a single record is a StoreError.
     """
-    return [record for file in files_of(source) for record in _read_file(file)]
+    return [record for file in files_of(source) for record in iter_records(file)]
 
 
 def files_of(source: Source) -> list[Path]:
@@ -88,7 +88,8 @@ def _if_records(file: Path) -> list[Path]:
     return [file] if file.suffix == Path(RECORDS).suffix and file.is_file() else []
 
 
-def _read_file(file: Path) -> Iterator[Record]:
+def iter_records(file: Path) -> Iterator[Record]:
+    """Yield the records of one file without keeping them; otherwise as `read_records`."""
     cleaned = 0
     for _, record in readable_lines(file, parse_record):
         clean = without_secrets(record)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from bench.cli.app import run_command
-from bench.cli.gate import _show_history
+from bench.cli.history import _show_history
 from bench.comparison.history import history_of
 from bench.core.errors import InputError, UnknownNameError
 from bench.core.schema import Environment, Metric, Record, digest
@@ -267,11 +267,117 @@ def test_values_of_several_series_are_refused(commits: Callable[..., list[Record
         history_of(both, "latency.p50_ms", "i3d")
     with pytest.raises(UnknownNameError, match=r"latency\.p50_ms"):
         history_of(commits(LEVEL), "latency.p50", "c3d")
-    other = [
-        r.model_copy(update={"environment": r.environment.model_copy(update={"hardware": {"gpu": "A"}})}) for r in both
+
+
+def on_machine(record: Record, gpu: str, *, matmul_ms: float | None = None) -> Record:
+    """The record as measured on a GPU, with the time of the canary around it."""
+    hardware = {**record.environment.hardware, "gpu": gpu}
+    canary = {"matmul_ms": {"before": matmul_ms, "after": matmul_ms, "ratio": 1.0}} if matmul_ms else None
+    details = {**record.details, **({"canary": canary} if canary else {})}
+    environment = record.environment.model_copy(update={"hardware": hardware})
+    return record.model_copy(update={"environment": environment, "details": details})
+
+
+def test_machines_of_one_case_are_series_of_their_own(
+    commits: Callable[..., list[Record]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The second machine is twice as slow and measures every commit too; both show the step at c08."""
+    values = [*LEVEL, *(1.2 * value for value in LEVEL)]
+    first = [on_machine(each, "A") for each in commits(values)]
+    second = [on_machine(each, "B") for each in commits([2 * value for value in values])]
+    found = history_of([*first, *second], "latency.p50_ms", "c3d")
+    assert len({machine.id for machine in found.machines}) == 2
+    assert [machine.commits for machine in found.machines] == [16, 16]
+    assert [(each.first.commit, each.machine) for each in found.changes] == [
+        ("c08", machine.id) for machine in found.machines
     ]
-    with pytest.raises(InputError, match="kinds of machine"):
-        history_of([*both, *other], "latency.p50_ms", both[0].case_id)
+    assert [each.change for each in found.changes] == pytest.approx([0.2, 0.2], abs=0.01)
+    _show_history(found)
+    shown = capsys.readouterr().out
+    assert f"{found.machines[1].id} (B, torch 2.12.0): 16 commits" in shown
+    assert f" on {found.machines[0].id}" in shown
+
+
+def test_two_machines_that_share_the_commits_are_never_one_level(commits: Callable[..., list[Record]]) -> None:
+    """One machine measures the first half and a slower one the second: no commit is to blame."""
+    first = [on_machine(each, "A") for each in commits([*LEVEL, *LEVEL])[:24]]
+    second = [on_machine(each, "B") for each in commits([2 * value for value in [*LEVEL, *LEVEL]])[24:]]
+    found = history_of([*first, *second], "latency.p50_ms", "c3d")
+    assert (len(found.commits), found.changes) == (16, ())
+
+
+def test_the_canary_takes_the_speed_of_the_machine_out(
+    commits: Callable[..., list[Record]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Half of the commits are 1.5 times as slow, and so is the canary: the code did not change."""
+    slow = [*LEVEL, *(1.5 * value for value in LEVEL)]
+    plain = commits(slow)
+    assert [change.first.commit for change in history_of(plain, "latency.p50_ms", "c3d").changes] == ["c08"]
+    timed = [on_machine(each, "A", matmul_ms=2.0 if n < 24 else 3.0) for n, each in enumerate(plain)]
+    found = history_of(timed, "latency.p50_ms", "c3d")
+    assert found.changes == ()
+    usual = 2.5  # the median of twenty-four times 2 ms and twenty-four times 3 ms
+    assert [each.normalised for each in found.commits[:8]] == pytest.approx([v * usual / 2.0 for v in LEVEL])
+    assert [each.value for each in found.commits] == pytest.approx(slow), "what was measured stays"
+    assert (found.machines[0].canary, found.machines[0].without_canary) == ("matmul", 0)
+    _show_history(found)
+    shown = capsys.readouterr().out
+    assert "normalised by the canary (matmul)" in shown
+    assert "normalised" in shown.splitlines()[1]
+
+
+def test_bytes_are_not_normalised(record: Callable[..., Record]) -> None:
+    def made(day: int, matmul_ms: float) -> Record:
+        peak = Metric(name="memory.peak_allocated_bytes", value=100.0, unit="B", better="lower")
+        plain = record(peak, started_at=f"2026-01-{day:02d}")
+        return with_state(on_machine(plain, "A", matmul_ms=matmul_ms), commit=f"c{day:02d}")
+
+    found = history_of([made(1, 2.0), made(2, 4.0)], "memory.peak_allocated_bytes", "c3d")
+    assert [each.normalised for each in found.commits] == [100.0, 100.0]
+    assert found.machines[0].canary == ""
+
+
+def test_a_model_renamed_in_a_suite_keeps_its_history(
+    commits: Callable[..., list[Record]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Three names, one after the other; the suite of the newest results says so."""
+    parts = [commits([*LEVEL, *LEVEL], model=name) for name in ("first", "second", "third")]
+    records = [*parts[0][:12], *parts[1][12:24], *parts[2][24:]]
+    for each in records:
+        RecordStore(tmp_path / each.case.point.model).append(each)
+    for name, renamed in (("second", {"second": "first"}), ("third", {"third": "second"})):
+        RecordStore(tmp_path / name).write_suite({"name": "s", "renamed": renamed})
+    arguments = ["history", "latency.p50_ms", "third", "--from", str(tmp_path), "--json"]
+    assert run_command(arguments) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert [each["commit"] for each in found["commits"]] == [f"c{n:02d}" for n in range(16)]
+    assert (found["former"], found["changes"]) == (["first", "second"], [])
+    assert run_command(["history", "--from", str(tmp_path), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["series"] == 1, "former names are not series of their own"
+
+
+def test_saving_a_baseline_keeps_former_names_for_the_history(
+    commits: Callable[..., list[Record]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    records = commits(LEVEL[:2], model="before")[:3] + commits(LEVEL[:2], model="after")[3:]
+    for name in ("before", "after"):
+        store = RecordStore(tmp_path / name)
+        for each in records:
+            if each.case.point.model == name:
+                store.append(each)
+        store.write_suite({"name": "s", "renamed": {"after": "before"} if name == "after" else {}})
+        assert run_command(["baseline", "save", name, "--branch", "main"]) == 0
+    capsys.readouterr()
+    assert run_command(["history", "latency.p50_ms", "after", "--branch", "main", "--json"]) == 0
+    assert len(json.loads(capsys.readouterr().out)["commits"]) == 2
+    assert run_command(["baseline", "promote", "main", "stable"]) == 0
+    capsys.readouterr()
+    assert run_command(["history", "latency.p50_ms", "after", "--branch", "stable", "--json"]) == 0
+    assert len(json.loads(capsys.readouterr().out)["commits"]) == 2
 
 
 def test_the_command_reads_what_baselines_save(
@@ -305,8 +411,7 @@ def test_accuracies_of_several_machines_are_one_series_and_their_times_are_not(r
 
     records = [trained(1, "H100"), trained(2, "H200")]
     assert [moment.value for moment in history_of(records, "accuracy.top1", "c3d").commits] == [51.0, 52.0]
-    with pytest.raises(InputError, match="2 kinds of machine"):
-        history_of(records, "accuracy.train_seconds", "c3d")
+    assert len(history_of(records, "accuracy.train_seconds", "c3d").machines) == 2
 
 
 def test_runs_in_turns_with_another_side_are_no_part_of_a_series(commits: Callable[..., list[Record]]) -> None:
