@@ -12,6 +12,7 @@ from bench.comparison.pairing import (
     CasePair,
     are_enough_sessions,
     failed_runs,
+    measured_alike,
     pair_cases,
     separate_sessions,
     unpaired_cases,
@@ -21,6 +22,7 @@ from bench.comparison.runs import MetricRuns, SideRuns, open_side
 from bench.comparison.verdicts import Comparison, Difference, MetricVerdict
 from bench.core.errors import InputError
 from bench.core.schema import Record
+from bench.core.units import plural
 from bench.store import Source
 
 MAX_LINES = 12
@@ -58,7 +60,8 @@ def compare(
     """
     given = read_rules(gate or {})
     with open_side(head) as new, open_side(_base_source(base, new, given, across=across)) as old:
-        pairs = pair_cases(old, new, differing=differing, partners=partners)
+        found = pair_cases(old, new, differing=differing, partners=partners)
+        pairs = [measured_alike(pair) for pair in found]
         rules = GateRules(old, new, given, pairs)
         if is_interim:
             rules.refuse_noise()
@@ -70,11 +73,12 @@ def compare(
 
         differences = [[] if across else _incompatible([pair], differing, lambda _: True) for pair in pairs]
         rows = judge(pairs, rules, machine_differences=differences, is_interim=is_interim)
-        missing, added = unpaired_cases(old, new, pairs)
+        missing, added = unpaired_cases(old, new, found)
         causes = causes_of(pairs)
         notes = (
             *_notes(pairs),
-            *_renames(old, new, pairs),
+            *_left_out(found, pairs),
+            *_renames(old, new, found),
             *_other_reasons(pairs, rows),
             *([NOT_TIME] if any(row.unit == "instructions" for row in rows) else []),
         )
@@ -141,6 +145,21 @@ def _notes(pairs: Sequence[CasePair]) -> Iterator[str]:
         yield (
             "base and head were measured one after the other: a change of the machine between two sessions looks like "
             "a change of the code; measure both in turns with vbench ab, or in five sessions or more together"
+        )
+
+
+def _left_out(found: Sequence[CasePair], pairs: Sequence[CasePair]) -> Iterator[str]:
+    """Yield a note if runs were left out, because a folder holds runs measured alone and in turns."""
+    numbers = [
+        sum(len(getattr(pair, side).runs) for pair in found) - sum(len(getattr(pair, side).runs) for pair in pairs)
+        for side in ("base", "head")
+    ]
+    if any(numbers):
+        ways = {record.in_turns for pair in pairs for record in pair.head.records}
+        used = "were measured alone" if None in ways else "took turns (vbench ab)"
+        yield (
+            f"{plural(numbers[0], 'run')} of base and {plural(numbers[1], 'run')} of head are left out: both sides are "
+            f"compared by the runs that {used}"
         )
 
 

@@ -23,13 +23,13 @@ if TYPE_CHECKING:
 Canary = Mapping[str, float]  # milliseconds of each fixed operation around a run
 
 MIN_CHANGE = 0.03  # the limit that the gate has if none is given
-LASTING = 10  # commits; the longest recorded disturbance of a shared machine lasted eight measurements
+LASTING = 15  # commits; the longest recorded disturbance of a shared machine lasted eight measurements
 LASTING_OF_STEADY = 3  # for what clocks and load do not change, such as bytes
 REFERENCE = 100  # commits before a step that show the noise
 MIN_REFERENCE = 10
-THRESHOLD = 8.0  # standard errors; benchmarks/history_alarms.md
+THRESHOLD = 10.0  # standard errors; benchmarks/history_alarms.md
 CLIP = 6.0  # an outlier counts as so many usual distances
-MOST_ADDED_NOISE = 1.5  # a canary that makes the series so many times as noisy does not explain it
+MOST_ADDED = 1.05  # a canary that spreads the values so many times as far does not explain them
 WINDOW = 100  # commits that decide whether a series is flaky
 MIN_RETURNS, RETURN = 2, 0.25  # levels that came back, to within this share of the step
 MIN_SWITCHES, MIN_SHARE, MIN_GAP = 6, 0.15, 6.0  # between two states, in commits and in spreads of one state
@@ -65,7 +65,7 @@ def normalise(values: Sequence[float], canaries: Sequence[Canary | None], *, is_
 
     A time is divided by the canary of its run over the median canary of the machine; a rate is multiplied. Of the
     operations of the canary and their mean, the one whose result is spread least is used. Runs without a canary stay
-    as they are. The name is empty, and the values are unchanged, if no run has one or if it only adds noise.
+    as they are. The name is empty, and the values are unchanged, if no run has one or if it spreads them further.
     """
     known = [canary for canary in canaries if canary]
     names = sorted(set.intersection(*({*canary} for canary in known))) if known else []
@@ -77,10 +77,9 @@ def normalise(values: Sequence[float], canaries: Sequence[Canary | None], *, is_
         usual = median([time for time in times if time is not None])
         ratios = [1.0 if time is None else time / usual for time in times]
         normal = [value * ratio if is_rate else value / ratio for value, ratio in zip(values, ratios, strict=True)]
-        if noise_of(normal) <= MOST_ADDED_NOISE * noise_of(values):
-            found.append((_apart(normal), normal, " and ".join(chosen).replace("_ms", "")))
-    _, normal, name = min(found, default=(0.0, list(values), ""))
-    return normal, name
+        found.append((_apart(normal), normal, " and ".join(chosen).replace("_ms", "")))
+    apart, normal, name = min(found, default=(math.inf, list(values), ""))
+    return (normal, name) if apart <= MOST_ADDED * _apart(values) else (list(values), "")
 
 
 def noise_of(values: Sequence[float]) -> float:

@@ -56,6 +56,24 @@ def pair_cases(
     return pairs or _matched(old, new, _point_without(*RUN_AXES))
 
 
+def measured_alike(pair: CasePair) -> CasePair:
+    """Return the pair with the runs that were measured in one way: alone, or in turns with the other side.
+
+    A folder may hold both. If both sides have runs of several ways, the one with more runs on the poorer side is used,
+    and of equal ones the runs that were measured alone. A pair without a common way stays as it is.
+    """
+    ways = [[record.in_turns for record in side.records] for side in (pair.base, pair.head)]
+    common = [way for way in dict.fromkeys(ways[0]) if way in ways[1]]
+    if not common or len({*map(str, ways[0]), *map(str, ways[1])}) == 1:
+        return pair
+    best = max(common, key=lambda way: (min(side.count(way) for side in ways), way is None))
+    base, head = (
+        replace(side, runs=tuple(run for run in side.runs if run.record.in_turns == best))
+        for side in (pair.base, pair.head)
+    )
+    return CasePair(base=base, head=head)
+
+
 def unpaired_cases(
     base: SideRuns, head: SideRuns, pairs: Sequence[CasePair]
 ) -> tuple[list[UncomparedCase], list[UncomparedCase]]:

@@ -1,5 +1,6 @@
 """The runs of one side of a comparison: read from folders, files or git, grouped by case, and by metric."""
 
+import json
 import math
 import os
 import tempfile
@@ -15,10 +16,11 @@ from bench.core.errors import InputError
 from bench.core.git import run_git
 from bench.core.schema import Case, Metric, Record
 from bench.core.units import plural
-from bench.store import RECORDS, SUITE_FILE, Source, read_records, read_suite_info, record_files
+from bench.store import RECORDS, SUITE_FILE, Source, iter_records, read_records, read_suite_info, record_files
 
 GIT = "git:"
 KEPT_IN_GIT = (RECORDS, SUITE_FILE, "predictions.parquet")
+REPORT_DATA, REPORT_CASES = "data", "cases"  # folders of a report: docs/site-data.md
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,6 +145,9 @@ def _read(source: str | Path) -> tuple[list[Run], dict[str, Mapping[str, Any]], 
     runs: list[Run] = []
     gates: dict[str, Mapping[str, Any]] = {}
     renamed: dict[str, str] = {}
+    if (files := _report_files(Path(source))) is not None:
+        return [Run(record=record, session=str(file)) for file in files for record in _report_records(file)], {}, {}
+    _refuse_both_sides(Path(source))
     if Path(source).is_dir() and not any(Path(source).rglob(RECORDS)):
         return [], {}, {}  # a run that ended before its first record measured nothing, which is not the user's mistake
     for file in record_files(source):
@@ -155,6 +160,51 @@ def _read(source: str | Path) -> tuple[list[Run], dict[str, Mapping[str, Any]], 
         if isinstance(names := facts.get("renamed"), dict):
             renamed |= {new: former for new, former in names.items() if isinstance(former, str)}
     return runs, gates, renamed
+
+
+def _report_files(path: Path) -> list[Path] | None:
+    """Return the data files with the records of a report, which is a folder, its data, or one file; None for others."""
+    if path.suffix == ".js" and path.is_file():
+        if path.parent.name != REPORT_CASES:
+            raise InputError(
+                f"{path} holds what a page shows, not the runs; give the report's folder, or a file of "
+                f"{REPORT_DATA}/{REPORT_CASES}"
+            )
+        return [path]
+    if path.suffix in (".html", ".htm") and path.is_file():
+        raise InputError(f"{path} is one page; give the folder of the report, or the results that it was made from")
+    folders = [path / REPORT_DATA / REPORT_CASES, path / REPORT_CASES, path]
+    found = next((folder for folder in folders if folder.name == REPORT_CASES and folder.is_dir()), None)
+    if found is None or any(path.rglob(RECORDS)):
+        return None
+    if files := sorted(found.glob("*.js")):
+        return files
+    raise InputError(f"{found} holds no data of cases; give the results that the report was made from")
+
+
+def _report_records(file: Path) -> list[Record]:
+    """Return the records that a report has of one case: the latest of each run, without samples."""
+    try:
+        text = file.read_text(encoding="utf-8")
+        data = json.loads(text[text.index("=") + 1 :].rstrip().removesuffix(";"))
+        return [Record.model_validate(each) for each in data["records"]]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        why = str(error).partition("\n")[0]
+        raise InputError(f"{file} is no data file of a report: {why}; give the results folder instead") from None
+
+
+def _refuse_both_sides(folder: Path) -> None:
+    """Raise InputError for a folder of `vbench ab` as one side, because it holds the runs of base and head."""
+    names = ("base", "head")
+    sides = [next((folder / name).glob("records*.jsonl"), None) for name in names] if folder.is_dir() else [None]
+    if all(sides) and all(_is_in_turns(file) for file in sides if file):
+        raise InputError(
+            f"{folder} holds both sides of an A/B measurement; compare {folder / 'base'} with {folder / 'head'}"
+        )
+
+
+def _is_in_turns(file: Path) -> bool:
+    return any(record.in_turns is not None for record in iter_records(file))
 
 
 def _cases(runs: Sequence[Run]) -> dict[tuple[str, str], CaseRuns]:

@@ -1,0 +1,115 @@
+"""The nightly job: its script is run with a stand-in for vbench, and its workflow is what the page shows."""
+
+import json
+import os
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ruamel.yaml import YAML
+
+ROOT = Path(__file__).parent.parent
+EXAMPLES = ROOT / ".github" / "examples"
+SCRIPT = EXAMPLES / "bisect-alarms.sh"
+STAND_IN = """\
+#!/usr/bin/env bash
+echo "$*" >> calls
+case "$1 $*" in
+  run*) exit "${RUN_CODE:-0}" ;;
+  history*--json*) cat history.json ;;
+  bisect*) echo "first bad commit: 1234"; exit "${BISECT_CODE:-1}" ;;
+esac
+"""
+
+
+def moved(metric: str, change: float | None, *, is_exact: bool = False) -> dict[str, Any]:
+    return {"metric": metric, "case_id": "abc123", "change": change, "is_exact": is_exact}
+
+
+def alarm(*metrics: dict[str, Any]) -> dict[str, Any]:
+    return {"first": "b" * 40, "last_before": "a" * 40, "moved": list(metrics)}
+
+
+def run_script(folder: Path, alarms: list[dict[str, Any]], **environment: str) -> tuple[int, str, list[str]]:
+    """Exit code, output, and the calls of vbench."""
+    program = folder / "bin" / "vbench"
+    program.parent.mkdir(exist_ok=True)
+    program.write_text(STAND_IN)
+    program.chmod(0o755)
+    (folder / "history.json").write_text(json.dumps({"alarms": alarms}))
+    path = f"{program.parent}{os.pathsep}{os.environ['PATH']}"
+    done = subprocess.run(
+        ["bash", str(SCRIPT), "speed.yaml", "kept"],
+        cwd=folder,
+        env={**os.environ, "PATH": path, **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    calls = (folder / "calls").read_text().splitlines() if (folder / "calls").exists() else []
+    return done.returncode, done.stdout + done.stderr, calls
+
+
+def test_a_night_without_alarms_measures_and_saves(tmp_path: Path) -> None:
+    code, _, calls = run_script(tmp_path, [])
+    assert code == 0
+    assert calls == [
+        "run speed.yaml --out results/nightly",
+        "baseline save results/nightly --branch main --folder kept",
+        "history --branch main --folder kept --html alarms.html --atom alarms.xml",
+        "history --branch main --folder kept --json",
+    ]
+
+
+def test_each_alarm_is_bisected_by_its_surest_metric(tmp_path: Path) -> None:
+    """Exact metrics first, without a limit; else the largest change, with half of it as the limit."""
+    timed, small = moved("latency.p50_ms", 0.2), moved("throughput.clips_per_s", -0.02)
+    exact = moved("macs.forward", 0.4, is_exact=True)
+    code, output, calls = run_script(tmp_path, [alarm(small, timed), alarm(timed, exact), alarm(small)])
+    good, bad = "a" * 40, "b" * 40
+    assert [call.split(" --budget")[0] for call in calls[4:]] == [
+        f"bisect latency.p50_ms abc123 {good} {bad} --suite speed.yaml --limit 10.0%",
+        f"bisect macs.forward abc123 {good} {bad} --suite speed.yaml --limit 0",
+        f"bisect throughput.clips_per_s abc123 {good} {bad} --suite speed.yaml --limit 3.0%",
+    ]
+    assert code == 1
+    assert "::error title=vbench::latency.p50_ms: first bad commit: 1234" in output
+
+
+@pytest.mark.parametrize(
+    ("bisect", "code", "said"),
+    [("0", 0, "was not confirmed"), ("4", 4, "one of several commits"), ("2", 0, "ended with exit code 2")],
+)
+def test_the_end_of_a_bisection_decides_the_job(tmp_path: Path, bisect: str, code: int, said: str) -> None:
+    found = run_script(tmp_path, [alarm(moved("latency.p50_ms", 0.2))], BISECT_CODE=bisect)
+    assert found[0] == code
+    assert said in found[1]
+
+
+def test_failed_cases_do_not_end_the_night_and_wrong_input_does(tmp_path: Path) -> None:
+    assert (run_script(tmp_path, [], RUN_CODE="3")[0], len(run_script(tmp_path, [])[2])) == (0, 8)
+    (tmp_path / "calls").unlink()
+    code, _, calls = run_script(tmp_path, [], RUN_CODE="2")
+    assert (code, len(calls)) == (2, 1)
+
+
+def test_the_workflow_calls_the_script(tmp_path: Path) -> None:
+    workflow = YAML(typ="safe").load((EXAMPLES / "nightly.yml").read_text(encoding="utf-8"))
+    steps = workflow["jobs"]["history"]["steps"]
+    assert any(step.get("run") == "bash bisect-alarms.sh speed.yaml history main" for step in steps)
+
+
+def test_the_shell_of_the_nightly_job_is_clean(tmp_path: Path) -> None:
+    shellcheck = shutil.which("shellcheck")
+    if shellcheck is None:
+        pytest.skip("shellcheck is not installed")
+    workflow = YAML(typ="safe").load((EXAMPLES / "nightly.yml").read_text(encoding="utf-8"))
+    scripts = [step["run"] for step in workflow["jobs"]["history"]["steps"] if "\n" in step.get("run", "")]
+    files = [SCRIPT]
+    for number, text in enumerate(scripts):
+        (tmp_path / f"{number}.sh").write_text(f"#!/bin/bash\n{text}")
+        files.append(tmp_path / f"{number}.sh")
+    found = subprocess.run([shellcheck, *map(str, files)], capture_output=True, text=True, check=False)
+    assert found.returncode == 0, found.stdout
