@@ -173,8 +173,8 @@ def _show_history(history: "History") -> None:
     columns = ["measured", "commit", *["machine"] * has_machines, "value", *["normalised"] * is_normalised, "runs", ""]
     print_text(one_line(f"{history.metric} of {history.case.title}"))
     print_table(tuple(columns), rows, right=("value", "normalised", "runs"))
-    for machine in history.machines:
-        print_text(_machine_sentence(machine, history.unit))
+    for about in history.machines:
+        print_text(_machine_sentence(about, history.unit))
     if history.former:
         print_text(f"continues {', '.join(map(one_line, history.former))}")
     for runs, why in _left_out(history):
