@@ -112,11 +112,23 @@ def predictions(
     """
     from bench.train.predictions import open_predictions, pair_predictions
 
-    is_one = str(a) != "show" and not others
-    for flag, file in {"--per-class": per_class, "--matrix": matrix}.items():
-        if file is not None and not is_one:
-            raise InputError(f"{flag} is for one file of predictions without `show`")
-    if str(a) == "show":
+    is_show = str(a) == "show"
+    of_show: dict[str, object] = {
+        "--true": true,
+        "--predicted": predicted,
+        "--root": root,
+        "--option": option,
+        "--out": out,
+    }
+    if suspects != "errors":
+        of_show["--suspects"] = suspects
+    _refuse(of_show, "is for `vbench predictions show FILE`", is_refused=not is_show)
+    of_one = {"--per-class": per_class, "--matrix": matrix, "--precision": precision}
+    _refuse(of_one, "is for one file of predictions without `show`", is_refused=is_show or bool(others))
+    _refuse(
+        {"--fuse": fuse, "--weight": weight, "--confusions": confusions}, "has no use with `show`", is_refused=is_show
+    )
+    if is_show:
         if others is None or len(others) != 1:
             raise InputError("`vbench predictions show` needs one file of predictions")
         show_suspects(
@@ -150,6 +162,13 @@ def predictions(
         print_json(pair_as_dict(both, most=confusions or 0, target=fuse))
     else:
         show_pair(both, most=confusions or 0, target=fuse)
+
+
+def _refuse(flags: Mapping[str, object], reason: str, *, is_refused: bool) -> None:
+    """Raise InputError for the first flag that is given, if such flags are refused."""
+    for flag, value in flags.items():
+        if is_refused and value is not None:
+            raise InputError(f"{flag} {reason}")
 
 
 def write_class_files(opened: "PredictionFile", *, per_class: Path | None, matrix: Path | None) -> dict[str, Path]:

@@ -399,6 +399,25 @@ def test_the_confusion_matrix_is_written_as_csv(
     assert (tmp_path / "matrix.csv").read_text() == "true class,run,sit,jump\nrun,2,2,0\nsit,0,2,1\njump,0,0,1\n"
 
 
+@pytest.mark.parametrize(
+    "flags", [("--true", "a"), ("--predicted", "a"), ("--suspects", "labels"), ("--out", "x.html")]
+)
+def test_options_of_show_are_refused_without_it(flags, ask, kept):
+    code, _, error = ask(kept("rgb", RGB), *flags)
+    assert (code, error) == (2, f"vbench: {flags[0]} is for `vbench predictions show FILE`\n")
+
+
+@pytest.mark.parametrize("flags", [("--fuse", "x.parquet"), ("--weight", "2"), ("--confusions", "3")])
+def test_options_of_comparisons_are_refused_with_show(flags, ask, kept):
+    code, _, error = ask("show", kept("rgb", RGB), *flags)
+    assert (code, error) == (2, f"vbench: {flags[0]} has no use with `show`\n")
+
+
+def test_a_precision_is_refused_for_several_files(ask, kept):
+    code, _, error = ask(kept("rgb", RGB), kept("flow", RGB), "--precision", "95")
+    assert (code, error) == (2, "vbench: --precision is for one file of predictions without `show`\n")
+
+
 @pytest.mark.parametrize("flag", ["--per-class", "--matrix"])
 def test_class_files_are_of_one_model(
     kept: Kept, ask: Callable[..., tuple[int, str, str]], tmp_path: Path, flag: str
