@@ -1,6 +1,6 @@
 """The load of a shared results folder: a model of many workers, checked against real workers on this machine.
 
-python -m benchmarks.shared_folder [--real 100] > benchmarks/shared_folder.md
+python -m benchmarks.shared_folder [--real 100] [--trip-ms 0.5] > benchmarks/shared_folder.md
 
 The model is a discrete-event simulation. Its workers do what `WorkQueue` and `Leases` do, file operation by file
 operation; each operation keeps the file server busy for the time that it takes here, measured at the start, and its
@@ -297,6 +297,7 @@ def table(columns: list[str], rows: Iterator[list[str]]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--real", type=int, default=100, help="workers of the largest real run")
+    parser.add_argument("--trip-ms", type=float, default=0.5, help="round trip of the modelled network")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         costs = measured_costs(Path(folder))
@@ -312,7 +313,7 @@ def main() -> None:
     print("Model of 10,000 runs; a file server with eight threads at the speed of this machine.\n")
     columns = ["workers", "a run", "round trip", "operations", "per second", "of these stat", "heartbeats"]
     columns += ["server busy", "records read", "seconds", "of these idle"]
-    table(columns, modelled(costs))
+    table(columns, modelled(costs, trip_s=given.trip_ms / 1e3))
     with tempfile.TemporaryDirectory() as folder:
         seconds, size = merge_seconds(Path(folder), workers=1000, runs=10_000)
     print(f"Reading all 10,000 records of 1,000 files ({size / 1e6:.0f} MB): {seconds:.1f} s.")
@@ -333,23 +334,16 @@ def compared(most: int, costs: dict[str, float]) -> Iterator[list[str]]:
             yield [str(workers), str(runs), name, *(f"{found[kind]:,}" for kind in KINDS), f"{seconds:.0f}", take]
 
 
-def modelled(costs: dict[str, float]) -> Iterator[list[str]]:
-    for workers, run_s, trip_ms in (
-        (10, 60.0, 0.5),
-        (100, 60.0, 0.5),
-        (1000, 10.0, 0.5),
-        (1000, 60.0, 0.5),
-        (1000, 60.0, 5.0),
-        (1000, 600.0, 0.5),
-    ):
-        model = Model(workers=workers, runs=10_000, run_s=run_s, server=Server(costs, trip_s=trip_ms / 1e3))
+def modelled(costs: dict[str, float], *, trip_s: float) -> Iterator[list[str]]:
+    for workers, run_s in ((10, 60.0), (100, 60.0), (1000, 10.0), (1000, 60.0)):
+        model = Model(workers=workers, runs=10_000, run_s=run_s, server=Server(costs, trip_s=trip_s))
         model.simulate()
         done, work_s = model.server.operations, sum(seconds_of(run, run_s) for run in range(10_000))
         number = sum(done[kind] for kind in KINDS)
         yield [
             f"{workers:,}",
             f"{run_s:g} s",
-            f"{trip_ms:g} ms",
+            f"{trip_s * 1e3:g} ms",
             f"{number:,}",
             f"{number / model.end_s:,.0f}",
             f"{done['stat'] / number:.0%}",
