@@ -128,8 +128,7 @@ def _run_canary(case: CaseContext, device: "torch.device") -> dict[str, float]:
     from bench.measure.timing.canary import time_canary
 
     case.progress("canary")
-    with process_turns().held():
-        times = time_canary(device)
+    times = time_canary(device)
     if device.type == "cuda":
         torch.cuda.empty_cache()
     return times
