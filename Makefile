@@ -12,7 +12,7 @@ CPU_TORCH = $(if $(CPU),$(BIN)/python -m pip install --quiet --retries 1 --timeo
 # The suite of the published example; make reports EXAMPLE=suites/demo.yaml takes another one.
 EXAMPLE ?= reports/example.yaml
 
-.PHONY: demo test slow slurm plants ray check fix bench gpu schema catalog docs reports clean
+.PHONY: demo test slow slurm plants ray sinks check fix bench gpu schema catalog docs reports clean
 
 demo: $(VENV)/.run    # about two minutes after the install; vbench run quickstart is the longer form
 	$(BIN)/vbench run suites/demo.yaml
@@ -30,6 +30,10 @@ slurm: $(VENV)/.test    # as root, after apt-get install slurmctld slurmd slurm-
 ray: $(VENV)/.test
 	$(BIN)/python -m pip install --quiet --editable ".[ray]"
 	$(BIN)/python -m pytest -n 0 -m ray tests/runner/executors
+
+sinks: $(VENV)/.test    # trackers on this machine, without a network
+	$(BIN)/python -m pip install --quiet --editable ".[wandb,trackio]"
+	$(BIN)/python -m pytest -n 0 -m slow tests/runner/sinks
 
 plants: $(VENV)/.test    # mistakes planted in evaluations, each diagnosed: tens of minutes
 	$(BIN)/python -m pytest -n 0 -m long tests/train/test_diagnosing_plants.py
