@@ -199,6 +199,7 @@ def exit_code_of(call: Callable[[], Any], *, explained_by: str | None = None) ->
         print_error(str(error), more=f"vbench help {error.page}" if error.page else explained_by)
         return error.exit_code
     except USAGE_ERROR as error:
+        error.message = error.message.replace("Value error, ", "")  # pydantic's words, in newer versions of typer
         error.show()
         return 2
     except CommandStoppedError as stopped:

@@ -11,7 +11,7 @@ from statistics import median
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from bench.core.errors import BenchError, DatasetError, InputError, suggest
+from bench.core.errors import BenchError, DatasetError, InputError, nearest, suggest
 from bench.core.registry import DATASETS
 from bench.data.collection import AnnotationWarning, VideoSet, open_dataset
 from bench.data.frame_folder import list_frames
@@ -69,7 +69,7 @@ def find_videos(text: str, *, list_file: Path, options: Mapping[str, Any] | None
         here = [each.name for each in path.parent.iterdir()] if path.parent.is_dir() else []
         raise InputError(
             f"{text} is neither a folder, a list of videos nor a data set of vbench; "
-            f"{suggest(path.name, {*DATASETS.names(), *here})}"
+            f"{nearest(path.name, {*DATASETS.names(), *here}) or suggest(text, DATASETS.names())}"
         )
     return found
 

@@ -94,3 +94,29 @@ def test_an_error_in_a_terminal_says_how_to_read_its_page(
     monkeypatch.setattr(console, "errors", written)
     assert run_command(["data", "verify", "folder", "--split", "train", "--root", "/nowhere"]) == 2
     assert ("more: vbench help data-lists" in capsys.readouterr().err) is is_terminal
+
+
+@pytest.mark.parametrize(
+    ("arguments", "more"),
+    [
+        (["data", "verify", "ucf102", "--split", "test1"], "vbench data verify --help"),
+        (["recipes", "show", "quik"], "vbench recipes show --help"),
+        (["run", "quickstart", "--set", "epoch=3"], "vbench help suites"),
+        (["profile", "c3dd"], "vbench profile --help"),
+    ],
+)
+def test_an_error_without_a_page_names_the_help_of_its_command(
+    arguments: list[str], more: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    written = Console(stderr=True, highlight=False, force_terminal=True, no_color=True)
+    monkeypatch.setattr(console, "errors", written)
+    assert run_command(arguments) == 2
+    assert f"more: {more}" in capsys.readouterr().err
+
+
+def test_a_wrong_choice_is_told_without_the_words_of_a_library(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_command(["profile", "c3d", "--format", "xml"]) == 2
+    err = capsys.readouterr().err
+    assert "'xml'" in err
+    assert "Value error" not in err

@@ -152,6 +152,7 @@ def test_missing_videos_and_rare_classes_are_remarked(tmp_path: Path, list_file:
         ("empty", "there is no video in it"),
         ("flat", "is a video outside any class folder; put the videos into one folder per class, or write a CSV list"),
         ("datb", "datb is neither a folder, a list of videos nor a data set of vbench; did you mean: data?"),
+        ("/zzzz", "among them: activitynet, csv"),
         ("ufc101", "did you mean: ucf101?"),
         ("flat/a.mp4", "is a video, not a data set; allowed: a folder of videos, or a list"),
         ("notes.md", "is not a list of videos; allowed: a folder of videos, or a list ending in .csv"),
