@@ -479,7 +479,8 @@ def test_one_goes_from_the_board_to_a_model_to_a_case_and_back(chromium: Any, si
         visit.page.wait_for_url("**/cases/*.html")
         assert visit.draw_all() == 2
         visit.page.get_by_text("The records of this case").click()
-        record = json.loads(visit.page.locator("[data-module=samples] pre").inner_text())[0]
+        records = visit.page.locator("[data-module=samples] pre", has_text="resnet3d")  # written once it is opened
+        record = json.loads(records.inner_text())[0]
         assert record["case"]["point"]["model"] == "resnet3d"
         visit.page.go_back()
         visit.page.go_back()
