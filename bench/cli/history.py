@@ -18,15 +18,15 @@ from bench.core.errors import InputError
 if TYPE_CHECKING:
     from bench.comparison.alarms import Overview
     from bench.comparison.history import History, LevelChange, LevelDrift, MachineSeries
-    from bench.comparison.series import SeriesSet
 
 MIN_COMMITS = 10
 
 
 def history(
     metric: Annotated[
-        str, typer.Argument(metavar="METRIC", help="Such as latency.p50_ms, with labels if needed; a pattern if alone.")
-    ] = "*",
+        str | None,
+        typer.Argument(metavar="METRIC", help="Such as latency.p50_ms, with labels if needed; a pattern without CASE."),
+    ] = None,
     case: Annotated[
         str | None, typer.Argument(metavar="CASE", help="A case's id, or part or pattern of its title.")
     ] = None,
@@ -55,8 +55,7 @@ def history(
 ) -> None:
     """Show a metric over commits and the first commit of every new level; without CASE, the alarms of all series.
 
-    Alarms are grouped by the commit and what changed there. Each machine is a series of its own, without the changes
-    of its speed that the canary shows. Flaky series are listed and give no alarms.
+    Alarms are grouped by commit and cause. Each machine is a series of its own. Flaky series give no alarms.
     """
     from bench.comparison.baselines import current_branch, history_files
     from bench.comparison.series import read_series
@@ -69,8 +68,22 @@ def history(
     pages = [file for file in (html, atom) if page_file(file) is not None]
     linked = None if repository is None else given_repository(repository)
     known = read_series(files)
-    if case is None or any(sign in metric for sign in "*?["):
-        _overview(known, metric, case or "*", folder=folder, html=html, atom=atom, as_json=as_json)
+    if metric is None or case is None or any(sign in metric for sign in "*?["):
+        from bench.comparison.alarms import overview_of
+
+        overview = overview_of(known, metric=metric or "*", case=case or "*", repository=folder)
+        facts = asdict(overview)
+        if as_json:
+            print_json(facts)
+        else:
+            _show_overview(overview)
+        if pages:
+            from bench.reporting.history_page import write_alarm_feed, write_alarm_page
+
+            if html is not None:
+                write_alarm_page(html, facts, repository=linked or remote_repository(folder))
+            if atom is not None:
+                write_alarm_feed(atom, facts)
         return
     from bench.comparison.history import history_of
 
@@ -90,26 +103,6 @@ def history(
             write_history_page(html, facts, repository=linked, notes=notes)
         if atom is not None:
             write_regression_feed(atom, facts, repository=linked)
-
-
-def _overview(
-    known: "SeriesSet", metric: str, case: str, *, folder: Path, html: Path | None, atom: Path | None, as_json: bool
-) -> None:
-    """Print and write the alarms, drifts and quarantine of all series that match."""
-    from bench.comparison.alarms import overview_of
-
-    found = overview_of(known, metric=metric, case=case, repository=folder)
-    facts = asdict(found)
-    if as_json:
-        print_json(facts)
-    else:
-        _show_overview(found)
-    if html is not None or atom is not None:
-        from bench.reporting.history_page import write_alarm_feed, write_alarm_page
-
-        for file, write in ((html, write_alarm_page), (atom, write_alarm_feed)):
-            if file is not None:
-                write(file, facts)
 
 
 def _show_overview(overview: "Overview") -> None:

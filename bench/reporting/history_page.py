@@ -88,8 +88,15 @@ def write_regression_feed(file: Path, history: Mapping[str, Any], *, repository:
     return file
 
 
-def write_alarm_page(file: Path, overview: Mapping[str, Any]) -> Path:
-    """Write a page of `overview` (as `vbench history --json` prints it without a case) and return its path."""
+def write_alarm_page(file: Path, overview: Mapping[str, Any], *, repository: Repository | None = None) -> Path:
+    """Write a page of `overview` (as `vbench history --json` prints it without a case) and return its path.
+
+    Commits lead to their pages in the `repository`, if one is given.
+    """
+
+    def commit_cell(commit: str) -> TableCell:
+        return TableCell(text=commit, href=_commit_page(repository, commit))
+
     names = overview["machines"]
     drifts = [{**each, "machine": names.get(each["machine"], "")} for each in overview["drifts"]]
     flaky = [{**each, "machine": names.get(each["machine"], "")} for each in overview["quarantine"]]
@@ -103,7 +110,13 @@ def write_alarm_page(file: Path, overview: Mapping[str, Any]) -> Path:
                 "Commits with a new level, and what changed there",
                 ("Verdict", "From commit", "After", "Cause", "Metrics"),
                 [
-                    (g["verdict"], g["first"], g["last_before"], "; ".join(g["causes"]), _moved_text(g, names))
+                    (
+                        g["verdict"],
+                        commit_cell(g["first"]),
+                        commit_cell(g["last_before"]),
+                        "; ".join(g["causes"]),
+                        _moved_text(g, names),
+                    )
                     for g in groups
                 ],
             ),
@@ -161,11 +174,14 @@ def _moved_text(group: Mapping[str, Any], names: Mapping[str, str]) -> str:
     return "; ".join(found)
 
 
-def _text_table(name: str, caption: str, heads: Sequence[str], rows: Sequence[Sequence[str]]) -> Any:
+def _text_table(name: str, caption: str, heads: Sequence[str], rows: Sequence[Sequence[str | TableCell]]) -> Any:
     """Return a table of text; `none` if it has no rows."""
     if not rows:
         return render("<p>None.</p>")
-    made = tuple(TableRow(cells=tuple(TableCell(text=text) for text in row)) for row in rows)
+    made = tuple(
+        TableRow(cells=tuple(cell if isinstance(cell, TableCell) else TableCell(text=cell) for cell in row))
+        for row in rows
+    )
     return Table(name=name, caption=caption, heads=tuple(ColumnHead(name=head) for head in heads), rows=made).html()
 
 

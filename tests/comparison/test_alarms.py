@@ -165,7 +165,8 @@ def test_people_and_programs_read_the_overview(
     layers = list((tmp_path / ".vbench/history/main/s/layers").glob("*.json"))
     assert len(layers) == 2, "equal tables are stored once"
     capsys.readouterr()
-    assert run_command(["history", "--branch", "main", "--html", "alarms.html", "--atom", "alarms.xml"]) == 0
+    web = ["--repository", "https://github.com/lab/nets"]
+    assert run_command(["history", "--branch", "main", "--html", "alarms.html", "--atom", "alarms.xml", *web]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "3 series over 60 commits on 1 kind of machine"
     assert lines[1] == "worse from c40, after c39:"
