@@ -176,8 +176,7 @@ def joined_series(parts: Sequence[Series]) -> Series:
         return parts[0]
     last = parts[-1]
     joined = Series(case=last.case, metric=last.metric)
-    for part in dict.fromkeys(map(id, parts)):
-        each = next(one for one in parts if id(one) == part)
+    for each in {id(part): part for part in parts}.values():  # `--former` may name a case that `renamed:` does too
         joined.runs += [run._replace(way=run.way + len(joined.ways)) for run in each.runs]
         joined.ways += each.ways
         for name in ("in_turns", "throttled", "unknown", "uncommitted"):
