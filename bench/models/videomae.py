@@ -4,37 +4,72 @@ Tong et al., 2022, arXiv:2203.12602; Wang et al., 2023, arXiv:2303.16727. Writte
 in the authors' fine-tuned checkpoints (MCG-NJU/VideoMAE, CC-BY-NC 4.0; OpenGVLab/VideoMAEv2, MIT).
 """
 
-from typing import Any
+import math
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from bench.core.errors import ClipError
 from bench.core.registry import accepts_options_of, register_model
 from bench.models.base import VideoModel
-from bench.models.vit_blocks import Attention, Block, TubeletEmbed, init_vit, sinusoid_table
+from bench.models.vit_blocks import Attention, Block, TubeletEmbed, init_vit, sinusoid_table, split_axis
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+MOST_LOG_SCALE = math.log(100.0)
 
 
 class AttentionWithoutKeyBias(Attention):
-    """Attention whose keys have no bias: adding one to every key would not change the softmax."""
+    """Attention whose keys have no bias: adding one to every key would not change the softmax.
 
-    def __init__(self, dim: int, *, heads: int) -> None:
+    `has_bias` False leaves out that of queries and values too. If `is_cosine`, queries and keys are normalised and
+    each head scales their products by a learned factor of at most 100 (Liu et al., 2021, arXiv:2111.09883).
+    """
+
+    def __init__(self, dim: int, *, heads: int, has_bias: bool, is_cosine: bool) -> None:
         super().__init__(dim, heads=heads)
         self.qkv = nn.Linear(dim, 3 * dim, bias=False)
-        self.q_bias = nn.Parameter(torch.zeros(dim))
-        self.v_bias = nn.Parameter(torch.zeros(dim))
+        self.q_bias = nn.Parameter(torch.zeros(dim)) if has_bias else None
+        self.v_bias = nn.Parameter(torch.zeros(dim)) if has_bias else None
+        self.scale = nn.Parameter(torch.full((heads, 1, 1), math.log(10.0))) if is_cosine else None
 
     def project(self, x: Tensor) -> Tensor:
-        bias = torch.cat([self.q_bias, torch.zeros_like(self.q_bias), self.v_bias])
-        return F.linear(x, self.qkv.weight, bias)
+        if self.q_bias is None or self.v_bias is None:
+            return F.linear(x, self.qkv.weight)
+        return F.linear(x, self.qkv.weight, torch.cat([self.q_bias, torch.zeros_like(self.q_bias), self.v_bias]))
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.scale is None:
+            return super().forward(x)
+        query, key, value = split_axis(self.project(x), 2, 3, self.heads, -1).permute(2, 0, 3, 1, 4).unbind(0)
+        factor = self.scale.clamp(max=MOST_LOG_SCALE).exp()
+        attended = F.scaled_dot_product_attention(
+            F.normalize(query, dim=-1) * factor, F.normalize(key, dim=-1), value, scale=1.0
+        )
+        output: Tensor = self.proj(attended.transpose(1, 2).flatten(2))
+        return output
+
+
+class ScaledBlock(Block):
+    """Pre-norm transformer block whose branches are scaled by channel (Touvron et al., 2021, arXiv:2103.17239)."""
+
+    def __init__(self, dim: int, *, attention: nn.Module, mlp_ratio: float) -> None:
+        super().__init__(dim, attention=attention, mlp_ratio=mlp_ratio)
+        self.gamma_1 = nn.Parameter(torch.full((dim,), 1e-5))
+        self.gamma_2 = nn.Parameter(torch.full((dim,), 1e-5))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + self.gamma_1 * self.attn(self.norm1(x))
+        return x + self.gamma_2 * self.mlp(self.norm2(x))
 
 
 class VideoMae(VideoModel):
-    """The encoder with a classifier on the mean of its tokens. There is no class token.
+    """The encoder with a classifier on the mean of its tokens, or on the first of them. There is no class token.
 
-    Positions are a fixed sine table over the flattened tokens, so clips of any length and size work.
+    Positions are a fixed sine table over the flattened tokens, so clips of any length and size work, unless
+    `learned_positions`: then clips are of exactly `frames` x `size` x `size`. `layer_scale`, `qkv_bias` and `cosine`
+    are options of the authors' code; `pooling` "first" is its `--use_cls`.
     """
 
     head_name = "head"
@@ -54,30 +89,58 @@ class VideoMae(VideoModel):
         depth: int = 12,
         heads: int = 6,
         mlp_ratio: float = 4.0,
+        pooling: Literal["mean", "first"] = "mean",
+        layer_scale: bool = False,
+        learned_positions: bool = False,
+        qkv_bias: bool = True,
+        cosine: bool = False,
     ) -> None:
         super().__init__()
-        self.smallest_clip = (tubelet, patch)
+        self.clip = (frames, size, size) if learned_positions else None
+        self.smallest_clip = (frames, size) if learned_positions else (tubelet, patch)
         self.patch_embed = TubeletEmbed(dim, tubelet=tubelet, patch=patch)
-        self.blocks = nn.ModuleList(
-            Block(dim, attention=AttentionWithoutKeyBias(dim, heads=heads), mlp_ratio=mlp_ratio) for _ in range(depth)
-        )
-        self.fc_norm = nn.LayerNorm(dim, eps=1e-6)
-        self.head = nn.Linear(dim, num_classes)
         tokens = (frames // tubelet) * (size // patch) ** 2
-        self.register_buffer("positions", sinusoid_table(tokens, dim), persistent=False)
+        if learned_positions:
+            self.pos_embed = nn.Parameter(torch.zeros(1, tokens, dim))
+            nn.init.trunc_normal_(self.pos_embed, std=0.02)
+        else:
+            self.register_buffer("positions", sinusoid_table(tokens, dim), persistent=False)
+        block = ScaledBlock if layer_scale else Block
+        self.blocks = nn.ModuleList(
+            block(
+                dim,
+                attention=AttentionWithoutKeyBias(dim, heads=heads, has_bias=qkv_bias, is_cosine=cosine),
+                mlp_ratio=mlp_ratio,
+            )
+            for _ in range(depth)
+        )
+        self.pooling = pooling
+        self.add_module("norm" if pooling == "first" else "fc_norm", nn.LayerNorm(dim, eps=1e-6))
+        self.head = nn.Linear(dim, num_classes)
         init_vit(self)
 
     def forward_features(self, *clips: Tensor) -> Tensor:
-        """Return the normalised mean of all tokens, `(B, D)`."""
+        """Return the normalised mean of all tokens, or the first one, `(B, D)`.
+
+        Raises ClipError for a clip that the learned positions do not fit.
+        """
         (clip_BCTHW,) = clips
+        if self.clip is not None and clip_BCTHW.shape[2:] != self.clip:
+            found, wanted = ("x".join(map(str, size)) for size in (clip_BCTHW.shape[2:], self.clip))
+            raise ClipError(
+                f"this VideoMAE takes {wanted} (frames x H x W), found {found}; "
+                "its learned positions have that size: build it with other `frames` and `size`"
+            )
         tokens = self.patch_embed(clip_BCTHW)
         tokens = tokens + self._positions_for(tokens)
         for block in self.blocks:
             tokens = block(tokens)
-        features: Tensor = self.fc_norm(tokens.mean(1))
+        features: Tensor = self.norm(tokens)[:, 0] if self.pooling == "first" else self.fc_norm(tokens.mean(1))
         return features
 
     def _positions_for(self, tokens: Tensor) -> Tensor:
+        if self.clip is not None:
+            return self.pos_embed
         count, dim = tokens.shape[1:]
         if count == self.positions.shape[1]:
             return self.positions

@@ -81,6 +81,7 @@ CONTAINERS: tuple[tuple[str, tuple[str, ...]], ...] = (
             "blocks.0.attn.q_bias",
         ),
     ),
+    ("PySlowFast", ("patch_embed.proj.", "pos_embed_class", "head.projection.")),
     ("Hiera", ("patch_embed.proj.", "pos_embed_spatial", "head.projection.")),
     ("PySlowFast", ("patch_embed.proj.", "blocks.0.attn.", "head.projection.")),
     ("V-JEPA 2", ("patch_embed.proj.", "blocks.0.attn.qkv.bias", "norm.")),

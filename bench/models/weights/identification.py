@@ -108,6 +108,7 @@ def fits_of(checkpoint: Checkpoint) -> tuple[Fit, ...]:
     families = [entry for entry in MODELS if entry.name == entry.family and _similarity(entry, shapes) >= SIMILAR]
     fits = [fit for family in families for fit in _fewest_arguments(family, shapes)]
     fits = fits or [fit for family in families for fit in _fits_by_depth(family, shapes)]
+    fits = fits or [fit for family in families if (fit := _fit_by_geometry(family, shapes))]
     return tuple(fits or [fit for entry in torchvision_entries() if (fit := _fit(entry, shapes))])
 
 
@@ -139,6 +140,19 @@ def _fits_by_depth(entry: ModelEntry, shapes: Shapes) -> list[Fit]:
     return [fit for depth in depths if (fit := _fit(entry, shapes, depth=depth))]
 
 
+def _fit_by_geometry(family: ModelEntry, shapes: Shapes) -> Fit | None:
+    """The family itself with the widths and depths of a file that is none of its variants."""
+    pair = _pair(family, shapes, {})
+    if pair is None:
+        return None
+    readers = {name: GEOMETRY[name] for name in family.arguments if name in GEOMETRY}
+    read = {name: reader(pair, family.arguments[name]) for name, reader in readers.items()}
+    if read.get("dim") and "heads" in read and read["heads"] is None:
+        read["heads"] = _likely_heads(family, read["dim"])
+    asked = {name: value for name, value in read.items() if value is not None and value != family.arguments[name]}
+    return _fit(family, shapes, **asked) if asked else None
+
+
 def _fit(entry: ModelEntry, shapes: Shapes, **asked: Any) -> Fit | None:
     """The arguments with which `entry` has exactly these weights, or None."""
     pair = _pair(entry, shapes, asked)
@@ -148,6 +162,10 @@ def _fit(entry: ModelEntry, shapes: Shapes, **asked: Any) -> Fit | None:
     # Another number of classes changes the head alone, but for models with a second classifier.
     if arguments.keys() - asked.keys() - {"num_classes"} or not all(pair.agrees(key) for key in pair.given):
         pair = _pair(entry, shapes, arguments)
+        if pair is not None and not all(pair.agrees(key) for key in pair.given):
+            # A weight that only these arguments add may show more, as a position table shows the size of the clip.
+            arguments = {**arguments, **_read_arguments(entry, pair), **asked}
+            pair = _pair(entry, shapes, arguments)
     if pair is None or not all(pair.agrees(key) for key in pair.given):
         return None
     absent = pair.target.keys() - pair.given.keys()
@@ -285,11 +303,21 @@ def _frames(pair: ShapePair, default: Any) -> int | None:
         return shape[1]
     if shape := pair.first("pos_embed_temporal"):
         return 2 * shape[1]
+    if shape := pair.first("blocks.0.attn.rel_pos_t"):
+        return shape[0] + 1
+    share = _share_of_positions(pair)
+    return None if share is None or not _is_of_frames(share) else int(default * share)
+
+
+def _is_of_frames(share: float) -> bool:
+    """Whether another number of frames explains so many joint positions; ViViT's 32 frames are 16 tubelets."""
+    return share > 0 and (16 * share).is_integer()
+
+
+def _share_of_positions(pair: ShapePair) -> float | None:
+    """How many joint positions of space and time a file has for each of the model's, the class token left out."""
     key = next((key for key in pair.target if key.endswith("position_embeddings")), "")
-    if key not in pair.given:
-        return None
-    # One token is the class token; the rest is proportional to the number of frames.
-    return int(default) * (pair.given[key][1] - 1) // (pair.target[key][1] - 1)
+    return (pair.given[key][1] - 1) / (pair.target[key][1] - 1) if key in pair.given else None
 
 
 def _window_frames(pair: ShapePair, default: Any) -> int | None:
@@ -312,15 +340,138 @@ def _probe_depth(pair: ShapePair, default: Any) -> int | None:
     return 1 + sum(re.fullmatch(rf"{pooler}pooler\.blocks\.\d+\.norm1\.weight", key) is not None for key in pair.given)
 
 
+def _halves_time(pair: ShapePair, default: Any) -> bool | None:
+    """Whether UniFormerV2 takes every second frame; None for ResNets, whose pooling over time has no weights."""
+    frames = (
+        _read_axis(pair.given, r"^backbone\.conv1\.weight$", 2) if "backbone.class_embedding" in pair.given else None
+    )
+    return None if frames is None else frames > 1
+
+
+def _stride_kernels(pair: ShapePair, default: Any) -> bool | None:
+    """Whether MViT's poolings span one frame, as kernels that follow the strides do."""
+    frames = _read_axis(pair.given, r"^blocks\.0\.attn\.pool_k\.weight$", 2)
+    return None if frames is None else frames == 1
+
+
+def _pooling(pair: ShapePair, default: Any) -> str | None:
+    """Whether VideoMAE's last norm is on the first token; None for models whose weights are the same for both."""
+    if not any(key.startswith("fc_norm.") for key in pair.target.keys() | pair.given.keys()):
+        return None
+    return "mean" if "fc_norm.weight" in pair.given else "first"
+
+
 def _size(pair: ShapePair, default: Any) -> int | None:
     """The height and width in pixels that the position table of a transformer is made for."""
-    for ending in ("pos_embed_spatial", "pos_embed"):
+    if shape := pair.first("blocks.0.attn.rel_pos_h"):
+        return 2 * (shape[0] + 1)
+    for ending, axis in (("pos_embed_spatial", 1), ("pos_embed", 1), ("positional_embedding", 0)):
         key = next((key for key in pair.target if key.endswith(ending)), "")
         if key in pair.given:
-            ours, theirs = pair.target[key][1], pair.given[key][1]
+            ours, theirs = pair.target[key][axis], pair.given[key][axis]
             return round(int(default) * math.sqrt((theirs - ours % 2) / (ours - ours % 2)))
-    return None
+    # Joint positions show a product: another number of frames explains them, else another size.
+    share = _share_of_positions(pair)
+    return None if share is None or _is_of_frames(share) else round(int(default) * math.sqrt(share))
 
+
+def _has(pattern: str, *, value: Any = True, other: Any = False) -> Callable[[ShapePair, Any], Any]:
+    """Return a reader that gives `value` if the name of a weight of the file matches, else `other`."""
+    return lambda pair, _: value if any(re.search(pattern, key) for key in pair.given) else other
+
+
+def _from_shape(pattern: str, axis: int) -> Callable[[ShapePair, Any], int | None]:
+    """Return a reader of one axis of the first weight of the file whose name matches."""
+    return lambda pair, _: _read_axis(pair.given, pattern, axis)
+
+
+def _count(given: Shapes, pattern: str) -> int:
+    return sum(re.search(pattern, key) is not None for key in given)
+
+
+def _read_axis(given: Shapes, pattern: str, axis: int) -> int | None:
+    shape = next((shape for key, shape in given.items() if re.search(pattern, key)), ())
+    return shape[axis] if len(shape) > axis else None
+
+
+EMBEDDING = r"(patch_embed1?\.proj|patch_embeddings\.projection|conv1|conv_proj)(\.0)?\.weight$"
+"""The convolution that makes tokens of pixels: `(dim, 3, tubelet, patch, patch)`."""
+
+BLOCK = r"(^|\.)(blocks|layers|resblocks)\.(\d+)\."
+HEAD_WIDTH = 64
+"""Channels of an attention head in most vision transformers; weights do not show it."""
+
+
+def _blocks(pair: ShapePair, default: Any) -> int | None:
+    """The number of like blocks of a transformer."""
+    numbers = {int(match[3]) for key in pair.given if (match := re.search(BLOCK, key))}
+    return max(numbers) + 1 if numbers else None
+
+
+def _stage_blocks(pair: ShapePair, default: Any) -> list[int] | None:
+    """The blocks of each stage: counted, if stages have names of their own, else read off where the width grows."""
+    by_stage: dict[int, set[int]] = {}
+    for key in pair.given:
+        if match := re.match(r"(?:blocks(\d)|layers\.(\d)\.blocks)\.(\d+)\.", key):
+            by_stage.setdefault(int(match[1] or match[2]), set()).add(int(match[3]))
+    if by_stage:
+        return [len(by_stage[stage]) for stage in sorted(by_stage)]
+    widths = [_read_axis(pair.given, rf"^blocks\.{n}\.attn\.proj\.weight$", 0) for n in range(_blocks(pair, None) or 0)]
+    return [widths.count(width) for width in dict.fromkeys(widths)] or None
+
+
+def _stage_dims(pair: ShapePair, default: Any) -> list[int] | None:
+    stages = range(1, len(default) + 1)
+    dims = [_read_axis(pair.given, rf"^blocks{stage}\.0\.pos_embed\.weight$", 0) for stage in stages]
+    return None if None in dims else [dim or 0 for dim in dims]
+
+
+def _widening_blocks(pair: ShapePair, default: Any) -> list[int] | None:
+    """The blocks of a multiscale transformer whose attention is wider than that of the block before."""
+    blocks = _blocks(pair, None) or 0
+    widths = [_read_axis(pair.given, rf"^blocks\.{n}\.attn\.proj\.weight$", 0) for n in range(blocks)]
+    return [n for n in range(1, blocks) if widths[n] != widths[n - 1]] or None
+
+
+def _heads(pair: ShapePair, default: Any) -> int | None:
+    """The attention heads, if a weight has their number or the width of one."""
+    dim, width = _read_axis(pair.given, EMBEDDING, 0), _read_axis(pair.given, r"\.attn\.norm_k\.weight$", 0)
+    return _read_axis(pair.given, r"\.attn\.scale$", 0) or (dim // width if dim and width else None)
+
+
+def _likely_heads(family: ModelEntry, dim: int) -> int | None:
+    """The heads of a variant of this width; else those of the usual 64 channels, or of as many as in a variant."""
+    known = [entry.arguments for entry in (*_variants(family), family)]
+    widths = [arguments["dim"] // arguments["heads"] for arguments in known]
+    of_variant = next((arguments["heads"] for arguments in known if arguments["dim"] == dim), None)
+    return of_variant or next((dim // width for width in (HEAD_WIDTH, *widths) if dim % width == 0), None)
+
+
+def _head_width(pair: ShapePair, default: Any) -> int | None:
+    """The width of UniFormer's heads: as wide against its first stage as by default, for weights do not show it."""
+    ours, theirs = (_read_axis(shapes, r"^blocks1\.0\.pos_embed\.weight$", 0) for shapes in (pair.target, pair.given))
+    return default * theirs // ours if ours and theirs else None
+
+
+def _mlp_ratio(pair: ShapePair, default: Any) -> float | None:
+    dim, hidden = (_read_axis(pair.given, r"\.0\.mlp\.fc1\.weight$", axis) for axis in (1, 0))
+    return None if not dim or not hidden or hidden == int(dim * default) else hidden / dim
+
+
+GEOMETRY: Mapping[str, Callable[[ShapePair, Any], Any]] = {
+    "dim": _from_shape(EMBEDDING, 0),
+    "depth": _blocks,
+    "heads": _heads,
+    "patch": _from_shape(EMBEDDING, -1),
+    "tubelet": _from_shape(EMBEDDING, 2),
+    "mlp_ratio": _mlp_ratio,
+    "stages": _stage_blocks,
+    "blocks": _stage_blocks,
+    "dims": _stage_dims,
+    "head_width": _head_width,
+    "widens_at": _widening_blocks,
+}
+"""How sizes that variants of a transformer give are read off a file that is none of the variants."""
 
 READERS: Mapping[str, Callable[[ShapePair, Any], Any]] = {
     "num_classes": _num_classes,
@@ -339,6 +490,18 @@ READERS: Mapping[str, Callable[[ShapePair, Any], Any]] = {
     "window_frames": _window_frames,
     "probe_depth": _probe_depth,
     "size": _size,
+    "stride_kernels": _stride_kernels,
+    "layer_scale": _has(r"\.gamma_1$"),
+    "learned_positions": _has(r"^pos_embed$"),
+    "pooling": _pooling,
+    "qkv_bias": _has(r"\.attn\.(qkv\.bias|q_bias)$"),
+    "cosine": _has(r"\.attn\.scale$"),
+    "queries": lambda pair, _: _count(pair.given, r"\.dec\.(\d+)\.ln_1\.weight$"),
+    "local_blocks": lambda pair, _: _count(pair.given, r"\.resblocks\.0\.lmhra(\d)\.pos_embed\.0\.weight$"),
+    "halves_time": _halves_time,
+    "mixes": _has(r"\.balance$"),
+    "splits": _has(r"\.t_attn\."),
+    "patch_frames": _from_shape(r"^patch_embed2\.proj\.weight$", 2),
 }
 """How the value of an argument is read off the shapes of a file's weights; None if they do not show it."""
 

@@ -79,9 +79,13 @@ def _translated(given: Shapes, names: Names) -> Iterable[Names]:
             yield {old: further[new] for old, new in names.items()}
 
 
-def _agreeing(names: Names, given: Shapes, target: Shapes) -> int:
-    """How many different weights of the target are found; two weights under one name count once."""
-    return len({new for old, new in names.items() if target.get(new) == given[old]})
+def _agreeing(names: Names, given: Shapes, target: Shapes) -> tuple[int, int]:
+    """How many different weights of the target are found with their shape, then how many by name alone.
+
+    Two weights under one name count once. A model of another width shares names and hardly a shape.
+    """
+    same_shape = {new for old, new in names.items() if target.get(new) == given[old]}
+    return len(same_shape), len(target.keys() & set(names.values()))
 
 
 def _common_prefixes(target: Shapes) -> list[str]:
