@@ -212,7 +212,7 @@ class MViT(VideoModel):
         (clip_BCTHW,) = clips
         maps = self.patch_embed(clip_BCTHW)
         grid: Grid = (maps.shape[2], maps.shape[3], maps.shape[4])
-        class_token = self.cls_token
+        class_token: Tensor = self.cls_token
         if not self.is_relative:
             maps = maps + self._positions(grid)
             class_token = class_token + self.pos_embed_class

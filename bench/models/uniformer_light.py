@@ -52,7 +52,8 @@ class ScaledLocalBlock(LocalBlock):
     def forward(self, maps_BCTHW: Tensor) -> Tensor:
         maps = maps_BCTHW + self.pos_embed(maps_BCTHW)
         maps = maps + _scaled(self.conv2(self.attn(self.conv1(self.norm1(maps)))), self.gamma_1)
-        return maps + _scaled(self.mlp(self.norm2(maps)), self.gamma_2)
+        output: Tensor = maps + _scaled(self.mlp(self.norm2(maps)), self.gamma_2)
+        return output
 
 
 class ScoringAttention(Attention):

@@ -81,9 +81,8 @@ class ImageBlock(nn.Module):
 
     def __init__(self, dim: int, *, heads: int, local_blocks: int) -> None:
         super().__init__()
-        for number in range(1, local_blocks + 1):
-            self.add_module(f"lmhra{number}", LocalBlock(dim))
-        self.local_blocks = local_blocks
+        self.lmhra1 = LocalBlock(dim) if local_blocks > 0 else None
+        self.lmhra2 = LocalBlock(dim) if local_blocks > 1 else None
         self.attn = CrossAttention(dim, heads=heads)
         self.ln_1 = nn.LayerNorm(dim)
         self.mlp = QuickMlp(dim)
@@ -91,12 +90,12 @@ class ImageBlock(nn.Module):
 
     def forward(self, tokens_BTND: Tensor) -> Tensor:
         batch = len(tokens_BTND)
-        if self.local_blocks > 0:
+        if self.lmhra1 is not None:
             tokens_BTND = self.lmhra1(tokens_BTND)
         frames = tokens_BTND.flatten(0, 1)
         normed = self.ln_1(frames)
         frames = frames + self.attn(normed, normed)
-        if self.local_blocks > 1:
+        if self.lmhra2 is not None:
             frames = self.lmhra2(split_axis(frames, 0, batch, -1)).flatten(0, 1)
         return split_axis(frames + self.mlp(self.ln_2(frames)), 0, batch, -1)
 

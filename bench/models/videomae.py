@@ -61,7 +61,8 @@ class ScaledBlock(Block):
 
     def forward(self, x: Tensor) -> Tensor:
         x = x + self.gamma_1 * self.attn(self.norm1(x))
-        return x + self.gamma_2 * self.mlp(self.norm2(x))
+        output: Tensor = x + self.gamma_2 * self.mlp(self.norm2(x))
+        return output
 
 
 class VideoMae(VideoModel):
@@ -114,8 +115,8 @@ class VideoMae(VideoModel):
             )
             for _ in range(depth)
         )
-        self.pooling = pooling
-        self.add_module("norm" if pooling == "first" else "fc_norm", nn.LayerNorm(dim, eps=1e-6))
+        self.norm_name = "norm" if pooling == "first" else "fc_norm"
+        self.add_module(self.norm_name, nn.LayerNorm(dim, eps=1e-6))
         self.head = nn.Linear(dim, num_classes)
         init_vit(self)
 
@@ -135,7 +136,8 @@ class VideoMae(VideoModel):
         tokens = tokens + self._positions_for(tokens)
         for block in self.blocks:
             tokens = block(tokens)
-        features: Tensor = self.norm(tokens)[:, 0] if self.pooling == "first" else self.fc_norm(tokens.mean(1))
+        norm = self.get_submodule(self.norm_name)
+        features: Tensor = norm(tokens)[:, 0] if self.norm_name == "norm" else norm(tokens.mean(1))
         return features
 
     def _positions_for(self, tokens: Tensor) -> Tensor:
