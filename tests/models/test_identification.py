@@ -76,6 +76,15 @@ def test_a_depth_is_found_under_the_name_of_its_variant() -> None:
     assert fits("wide_resnet3d", depth=101) == ["wide_resnet3d_101 (num_classes=700)"]
 
 
+@pytest.mark.parametrize(("name", "norm"), [("uniformer_s_8x8", "backbone.norm."), ("video_swin_t", "backbone.norm3.")])
+def test_mmaction2_holds_backbones_and_a_head_of_its_own(name: str, norm: str) -> None:
+    """MMAction2 1.x numbers the last norm of Video Swin by its stage."""
+    shapes = {key: tuple(value.shape) for key, value in create_model(name, device="meta").state_dict().items()}
+    named = {f"backbone.{key}".replace("backbone.head.", "cls_head.fc_cls."): shape for key, shape in shapes.items()}
+    theirs = {key.replace("backbone.norm.", norm): shape for key, shape in named.items()}
+    assert name in {fit.model for fit in fits_of(checkpoint_of(theirs))}
+
+
 def test_what_it_finds_loads(tmp_path: Path) -> None:
     """The arguments that are read off a file build a model that takes the file."""
     model = create_model("resnet3d_18", num_classes=9, shortcut="A", in_channels=2, widen_factor=0.125)

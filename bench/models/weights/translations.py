@@ -304,10 +304,14 @@ def _from_mmaction_2d(key: str, *, body: str, head: str) -> str:
     return re.sub(r"\.downsample\.bn\.", ".downsample.1.", key)
 
 
-def _video_swin(given: Shapes) -> Iterable[Names]:
-    """Video Swin of its authors and of MMAction2: the backbone's own names, and MMAction2's head."""
-    if "backbone.layers.0.blocks.0.attn.relative_position_bias_table" in given:
-        yield {key: key.removeprefix("backbone.").replace("cls_head.fc_cls.", "head.") for key in given}
+def _mmaction_backbones(given: Shapes) -> Iterable[Names]:
+    """Video Swin, also of its authors, and MMAction2's UniFormer: the backbone's own names and MMAction2's head."""
+    first = ("backbone.layers.0.blocks.0.attn.relative_position_bias_table", "backbone.blocks1.0.pos_embed.weight")
+    if any(key in given for key in first):
+        yield {
+            key: key.replace("backbone.norm3.", "norm.").removeprefix("backbone.").replace("cls_head.fc_cls.", "head.")
+            for key in given
+        }
 
 
 TRANSLATIONS: tuple[Callable[[Shapes], Iterable[Names]], ...] = (
@@ -315,7 +319,7 @@ TRANSLATIONS: tuple[Callable[[Shapes], Iterable[Names]], ...] = (
     _mmaction_c3d,
     _mmaction_slow,
     _mmaction_2d,
-    _video_swin,
+    _mmaction_backbones,
     _pyslowfast,
     _hassony2_i3d,
     _caffe2_pyslowfast,
