@@ -173,6 +173,7 @@ def slurm_cluster(folder: Path, *, with_accounting: bool = False) -> Iterator[Sl
                 process.wait(20)
             except subprocess.TimeoutExpired:
                 process.kill()
+                process.wait()
 
 
 def _start_accounting(cluster: SlurmCluster, config: str, *, port: int) -> None:

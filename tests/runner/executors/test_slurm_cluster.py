@@ -187,6 +187,24 @@ def test_a_killed_rank_is_named_by_the_record_and_leaves_nothing(cluster: SlurmC
     assert list((results / "leases").glob("*.json")) == []
 
 
+def test_a_requeued_job_over_two_nodes_meets_at_a_new_address_and_goes_on(
+    cluster: SlurmCluster, tmp_path: Path
+) -> None:
+    (tmp_path / "suite.yaml").write_text(training(epochs=6, options="ranks: 2, nodes: 2"))
+    following = vbench(cluster, tmp_path, "run", "suite.yaml", "--executor", "slurm", "--time", "30")
+    results = tmp_path / "results" / "training"
+    wait_for(lambda: list(results.glob("artifacts/*/curves.csv")), "an epoch")
+    [job] = running_jobs(cluster)
+    cluster.run("scontrol", "requeue", job)
+    wait_for(lambda: "BeginTime" in cluster.run("squeue", "-h", "-o", "%R"), "the pause after a requeue")
+    cluster.run("scontrol", "update", f"JobId={job}", "StartTime=now")
+    text = following.communicate(timeout=DEADLINE_S)[0]
+    assert following.returncode == 0, text
+    assert [record.is_good for record in read_records(results)][-1]
+    assert len(good_records(results)) == 1
+    assert len(list((results / "logs/slurm/rendezvous").glob(f"slurm-{job}-*.json"))) == 2
+
+
 def test_a_training_saves_its_state_before_the_limit_of_its_job(cluster: SlurmCluster, tmp_path: Path) -> None:
     (tmp_path / "suite.yaml").write_text(training(epochs=500))
     ended = vbench(cluster, tmp_path, "run", "suite.yaml", "--executor", "slurm", "--time", "1")
