@@ -8,7 +8,7 @@ import sys
 import tempfile
 import traceback
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from io import TextIOWrapper
 from typing import Annotated, Any, TextIO
 
@@ -167,10 +167,10 @@ def run_command(arguments: list[str]) -> int:
             raise InputError("the working folder was removed; change to a folder that exists") from None
         return app(args=arguments, prog_name="vbench", standalone_mode=False)
 
-    return exit_code_of(call, explained_by=f"vbench {' '.join(command_in(arguments))} --help".replace("  ", " "))
+    return exit_code_of(call, arguments=arguments)
 
 
-def command_in(arguments: list[str]) -> list[str]:
+def command_in(arguments: Sequence[str]) -> list[str]:
     """Return the names of the command that arguments begin with, such as `data`, `verify`; none if there is none."""
     command, names = typer.main.get_command(app), []
     for argument in arguments:
@@ -185,18 +185,19 @@ def run_shared_command(arguments: list[str]) -> int:
     """Run one command that torchrun started several times: the first runs it, the others run worker processes."""
     from bench.runner.rank_processes import run_on_first_launcher
 
-    return exit_code_of(lambda: run_on_first_launcher(lambda: run_command(arguments)))
+    return exit_code_of(lambda: run_on_first_launcher(lambda: run_command(arguments)), arguments=arguments)
 
 
-def exit_code_of(call: Callable[[], Any], *, explained_by: str | None = None) -> int:
+def exit_code_of(call: Callable[[], Any], *, arguments: Sequence[str] = ()) -> int:
     """The exit code for whatever `call` returns or raises; prints errors.
 
-    `explained_by` is the command that explains what has no page of the documentation.
+    An error that no page of the documentation explains names the help of the command in `arguments`.
     """
     try:
         code = call()
     except BenchError as error:
-        print_error(str(error), more=f"vbench help {error.page}" if error.page else explained_by)
+        more = f"vbench help {error.page}" if error.page else " ".join(["vbench", *command_in(arguments), "--help"])
+        print_error(str(error), more=more)
         return error.exit_code
     except USAGE_ERROR as error:
         error.message = error.message.replace("Value error, ", "")  # pydantic's words, in newer versions of typer

@@ -247,7 +247,9 @@ def test_the_time_of_a_training_on_absent_data_is_unknown(folder: Path, capsys: 
 def test_the_time_of_a_training_is_clips_times_epochs_over_the_measured_rate(videos: list[str], tmp_path: Path) -> None:
     """Three videos evaluated, three trained for 2 epochs at three forward passes a clip, at 7 clips/s."""
     (tmp_path / "recipes").mkdir()
-    (tmp_path / "recipes/mine.yaml").write_text("epochs: 2\nbatch: 1\noptimizer: {name: sgd, lr: 0.1}\n")
+    (tmp_path / "recipes/mine.yaml").write_text(
+        "recipe: mine\nsource: this test\nepochs: 2\nbatch: 1\noptimizer: {name: sgd, lr: 0.1}\n"
+    )
     text = (
         ACCURACY.replace("ROOT", ".")
         .replace("quick", "mine")
