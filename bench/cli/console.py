@@ -22,7 +22,15 @@ if TYPE_CHECKING:
 WIDE = 200  # columns of a table in a pipe or a file
 MANY_ROWS = 1000
 PAGE = 100  # columns of a page of text
-console = Console(highlight=False, width=None if sys.stdout.isatty() else WIDE)
+
+
+class _PipeConsole(Console):
+    def on_broken_pipe(self) -> None:
+        """Leave the exit code to the command; rich would end it with 1, which means a regression here."""
+        raise
+
+
+console = _PipeConsole(highlight=False, width=None if sys.stdout.isatty() else WIDE)
 errors = Console(stderr=True, highlight=False)
 
 

@@ -23,6 +23,7 @@ EXIT_CODES = {
     "4": "inconclusive",
     "70": "a fault of vbench itself; the message names the file with the traceback",
     "129, 130, 143": "ended by SIGHUP, Ctrl-C or SIGTERM; everything finished is kept",
+    "141": "the reader of the output has gone, such as `head`; everything finished is kept",
 }
 ENVIRONMENT = {
     "VBENCH_DATA": "The folder with data sets, each in a folder of its name; used if no `root` is given.",

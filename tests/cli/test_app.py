@@ -3,6 +3,8 @@
 import errno
 import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -178,3 +180,14 @@ def test_a_removed_working_folder_is_one_line(
     code, _, err = outcome(capsys, "plan", "quickstart")
     assert code == 2
     assert err == "vbench: the working folder was removed; change to a folder that exists\n"
+
+
+@pytest.mark.parametrize("arguments", [["models"], ["help", "environment"], ["suites", "list", "--json"]])
+def test_a_reader_that_has_gone_is_no_verdict(arguments: list[str]) -> None:
+    """Neither 0, with which a gate passes, nor 1, with which it finds a regression."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [sys.executable, "-m", "bench", *arguments]
+    done = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (141, "")
