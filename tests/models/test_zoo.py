@@ -44,7 +44,7 @@ LIGHT: dict[str, tuple[Any, ...]] = {
 SHALLOW: dict[str, dict[str, Any]] = {
     "hiera": {"stages": [1, 1, 1, 1]},
     "timesformer": {"depth": 2},
-    "uniformerv2": {"depth": 4},
+    "uniformerv2": {"depth": 4, "queries": 4},
     "videomae": {"depth": 2},
     "videomaev2": {"depth": 2},
     "vivit": {"depth": 2},

@@ -26,7 +26,7 @@ SHALLOW: dict[str, dict[str, Any]] = {
     "videomamba": {"depth": 2, "size": 32, "frames": 4},
     "hiera": {"stages": [1, 1, 1, 1]},
     "timesformer": {"depth": 2},
-    "uniformerv2": {"depth": 4},
+    "uniformerv2": {"depth": 4, "queries": 4},
     "videomae": {"depth": 2},
     "videomaev2": {"depth": 2},
     "vivit": {"depth": 2},
