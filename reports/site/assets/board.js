@@ -34,12 +34,12 @@
   }
 
   function say(cell) {
-    return cell.failure ? cell.failure : cell.text === undefined ? "–" : `${cell.is_lower_bound ? "≥ " : ""}${cell.text}`;
+    return cell.text === undefined ? "–" : `${cell.is_lower_bound ? "≥ " : ""}${cell.text}`;
   }
 
   function valueNode(column, cell, row) {
     if (!cell) return element("span", { class: "none" }, "–");
-    if (cell.failure) return element("a", { class: "failure", href: cell.page || null }, cell.failure);
+    if (cell.failure) return element("a", { class: "failure", href: cell.page || null }, cell.text);
     const chips = cell.value == null ? [] : [...(cell.doubts || []), ...(cell.remarks || [])];
     const button = element("button", { type: "button", class: cell.best ? "value best" : "value" }, say(cell));
     button.addEventListener("click", (event) => {
@@ -120,13 +120,17 @@
     field: "model",
     frozen: !NARROW,
     minWidth: 150,
+    maxInitialWidth: 300,
     widthGrow: 2,
     responsive: 0,
     sorter: (a, b, rowA, rowB) => collator.compare(rowA.getData().label, rowB.getData().label),
     formatter: (cell) => {
       const row = cell.getRow().getData();
       const name = row.page ? element("a", { href: row.page }, row.model) : row.model;
-      return element("div", {}, name, row.args ? element("small", {}, row.args) : "", row.failure ? element("span", { class: "chip" }, row.failure) : "");
+      // On a phone the columns of what differs are folded away, and rows of one model would look the same.
+      const differing = data.factors.map((factor) => row.factors[factor.name]).filter((value) => value != null).map(factorText);
+      const mode = NARROW ? [...differing, ...(several && row.machine ? [`machine ${row.machine}`] : [])].join(", ") : "";
+      return element("div", {}, name, row.args ? element("small", {}, row.args) : "", mode ? element("small", {}, mode) : "", row.failure && !Object.keys(row.cells).length ? element("span", { class: "chip" }, row.failure) : "");
     },
   };
   const factorColumns = data.factors.map((factor) => ({
@@ -137,16 +141,39 @@
     sorter: (a, b) => collator.compare(factorText(a), factorText(b)),
     formatter: (cell) => document.createTextNode(factorText(cell.getValue())),
   }));
+  // The ranks that a row may have by the column that orders the board, in the band of all that cannot be told apart.
+  const orderColumn = columns[data.ranked_by];
+  const rankOf = (row) => row.cells[data.ranked_by]?.rank;
+  const rankColumn = {
+    title: "Rank",
+    titleFormatter: () => element("span", {}, element("button", { type: "button" }, "Rank"), " ", aboutButton("Rank", `The first and the last rank by ${orderColumn.title} that the 95 % intervals allow${orderColumn.is_of_machine ? ", on each machine" : ""}. Rows whose ranks overlap cannot be told apart.`)),
+    field: "rank",
+    responsive: 0,
+    hozAlign: "right",
+    headerHozAlign: "right",
+    sorter: (a, b, rowA, rowB, _, direction) => {
+      const [x, y] = [rankOf(rowA.getData()), rankOf(rowB.getData())];
+      if (!x || !y) return (direction === "desc" ? -1 : 1) * (!x - !y);
+      return x[0] - y[0] || x[1] - y[1];
+    },
+    formatter: (cell) => {
+      const rank = rankOf(cell.getRow().getData());
+      return document.createTextNode(rank ? (rank[0] === rank[1] ? rank[0] : rank.join("–")) : "–");
+    },
+  };
   const machineColumn = { title: "machine", titleFormatter: head("machine"), field: "machine", responsive: 98, formatter: (cell) => document.createTextNode(cell.getValue() || "–") };
-  const metricColumns = columns.map((column) => ({
+  // The column that orders the rows is the first, whatever else has to be scrolled to.
+  const inOrder = [...columns].sort((a, b) => (b === orderColumn) - (a === orderColumn));
+  const metricColumns = inOrder.map((column, place) => ({
     title: column.title,
     titleFormatter: metricHead(column),
     field: column.field,
     visible: shown.has(column.index),
-    responsive: 1 + column.index,
+    responsive: 1 + place,
     hozAlign: "right",
     headerHozAlign: "right",
     minWidth: 90,
+    maxInitialWidth: 190,
     sorter: byValue(column),
     headerSortStartingDir: column.better === "higher" ? "desc" : "asc",
     formatter: (cell) => valueNode(column, cell.getValue(), cell.getRow().getData()),
@@ -238,7 +265,7 @@
       const fixed = [row.model, row.args, row.suite, ...data.factors.map((factor) => row.factors[factor.name] ?? ""), row.machine];
       const values = visible.flatMap((column) => {
         const cell = row.cells[column.index] || {};
-        const status = cell.failure || row.failure || [...(cell.doubts || []), ...(cell.remarks || [])].join("; ");
+        const status = (cell.failure && cell.text) || row.failure || [...(cell.doubts || []), ...(cell.remarks || [])].join("; ");
         return [cell.value ?? "", cell.low ?? "", cell.high ?? "", cell.n ?? "", status];
       });
       return [...fixed.map((value) => (Array.isArray(value) ? value.join(", ") : value)), ...values];
@@ -279,7 +306,7 @@
   const sortField = /^\d+$/.test(sortIndex) ? `cells.${sortIndex}` : sortIndex;
   const table = new Tabulator(grid, {
     data: data.rows,
-    columns: [...(NARROW ? [{ formatter: "responsiveCollapse", width: 34, headerSort: false, hozAlign: "center", titleFormatter: () => document.createTextNode("") }] : []), modelColumn, ...factorColumns, ...(several ? [machineColumn] : []), ...metricColumns],
+    columns: [...(NARROW ? [{ formatter: "responsiveCollapse", width: 34, headerSort: false, hozAlign: "center", titleFormatter: () => document.createTextNode("") }] : []), modelColumn, ...(orderColumn ? [rankColumn] : []), ...factorColumns, ...(several ? [machineColumn] : []), ...metricColumns],
     columnDefaults: { headerSortTristate: true, headerWordWrap: true, vertAlign: "top" },
     layout: NARROW ? "fitColumns" : "fitDataFill",
     responsiveLayout: NARROW ? "collapse" : false,

@@ -26,7 +26,7 @@
 
   const [costChoice, costLabel] = choice("Cost", costs, preferred(costs, ["latency.p50", "macs.", "params."]));
   const [gainChoice, gainLabel] = choice("Gain", gains, preferred(gains, ["accuracy.top1", "throughput."]));
-  const machines = [...new Set(data.rows.map((row) => row.machine).filter(Boolean))].sort();
+  const machines = [...new Set(data.rows.map((row) => (row.failure ? "" : row.machine)).filter(Boolean))].sort();
   const machineChoice = element("select", {}, element("option", { value: "" }, "all"), ...machines.map((letter) => element("option", { value: letter }, `${letter}: ${data.machines.find((m) => m.letter === letter)?.name || ""}`)));
   const rowsOf = (letter) => data.rows.filter((row) => row.machine === letter).length;
   // Machines are not ranked with each other, so one of them is chosen first: the one with the most rows.
@@ -47,11 +47,16 @@
       return isLog ? low * (high / low) ** share : low + share * (high - low);
     };
     const isOpen = () => Number(input.value) === open;
+    const setLimit = (value) => {
+      const share = isLog ? Math.log(value / low) / Math.log(high / low) : (value - low) / (high - low);
+      if (Number.isFinite(share)) input.value = Math.round(STEPS * share);
+    };
     input.addEventListener("input", show);
     const label = element("label", {}, `${column.title} ${column.better === "lower" ? "at most" : "at least"}`, input, output);
-    return { column, label, limit, isOpen, output };
+    return { column, label, limit, setLimit, isOpen, output };
   });
 
+  const selects = { cost: costChoice, gain: gainChoice, machine: machineChoice };
   const list = element("ol", {});
   const verdict = element("p", { "aria-live": "polite" });
   const chart = element("div", { class: "plot-large", role: "group" });
@@ -86,8 +91,10 @@
     const ranked = inside.filter(({ x, y }) => isRanked(x) && isRanked(y)).sort((a, b) => b.y.value - a.y.value || a.x.value - b.x.value);
     const best = ranked[0];
     const level = best && best.y.low !== undefined ? ranked.filter(({ y }) => (y.high ?? y.value) >= best.y.low) : best ? [best] : [];
+    const unranked = inside.length - ranked.length;
+    const among = unranked ? ` of those that are ranked; ${unranked} hollow ${unranked > 1 ? "points are" : "point is"} not` : "";
     verdict.textContent = best
-      ? `${inside.length} of ${points.length} rows fit. ${level.length > 1 ? `${level.length} of them lead in ${gain.title} and cannot be separated` : `${best.row.label} has the highest ${gain.title}`}.`
+      ? `${inside.length} of ${points.length} rows fit. ${level.length > 1 ? `${level.length} of them lead in ${gain.title} and cannot be separated` : `${best.row.label} has the highest ${gain.title}`}${among}.`
       : `${inside.length} of ${points.length} rows fit; none of them can be ranked.`;
     list.replaceChildren(...ranked.slice(0, MOST_LISTED).map(({ row, x, y }) => element("li", {},
       row.page ? element("a", { href: row.page }, row.label) : row.label,
@@ -121,7 +128,6 @@
     const outside = points.filter((point) => !among.has(point));
     const hollow = inside.filter(({ x, y }) => !isRanked(x) || !isRanked(y));
     const solid = ranked.filter((point) => !front.includes(point));
-    const named = front.slice(0, MOST_NAMES);
     const xs = points.map(({ x }) => x.value).filter((value) => value > 0);
     const axis = { gridcolor: colour("--rule"), linecolor: colour("--rule"), tickfont: { color: colour("--muted") }, zeroline: false, automargin: true };
     const traces = [
@@ -129,7 +135,7 @@
       trace(hollow, { color: colour("--paper"), size: 9, line: { color: colour("--muted"), width: 1.4 } }),
       trace(solid, { color: colour("--muted"), size: 9 }, solid.length < 60 ? { error_y: errors(solid) } : {}),
       { type: "scatter", mode: "lines", x: front.map(({ x }) => x.value / dx), y: front.map(({ y }) => y.value / dy), line: { color: colour("--accent"), width: 1.3, shape: "hv" }, hoverinfo: "skip" },
-      trace(front, { color: colour("--accent"), size: 11, symbol: "diamond" }, { mode: "markers+text", text: front.map((point) => (named.includes(point) ? escapeMarkup(shortened(point.row.label)) : "")), textposition: front.map((point) => (isLeft(point.x.value, xs) ? "top right" : "top left")), textfont: { color: colour("--ink"), size: 11 }, cliponaxis: false, error_y: errors(front) }),
+      trace(front, { color: colour("--accent"), size: 11, symbol: "diamond" }, { mode: "markers+text", text: front.map(() => ""), meta: front.map(({ row }) => shortened(row.label)), textfont: { color: colour("--ink"), size: 11 }, cliponaxis: false, error_y: errors(front) }),
     ];
     const band = best && best.y.low !== undefined ? [{ type: "rect", xref: "paper", x0: 0, x1: 1, y0: best.y.low / dy, y1: best.y.high / dy, fillcolor: colour("--loud"), line: { width: 0 }, layer: "below" }] : [];
     const layout = {
@@ -139,20 +145,74 @@
       xaxis: { ...axis, title: { text: escapeMarkup(name(cost)) }, ...(xs.length === points.length && Math.max(...xs) > 15 * Math.min(...xs) ? { type: "log" } : {}) },
       yaxis: { ...axis, title: { text: escapeMarkup(name(gain)) } },
     };
-    Plotly.react(chart, traces, layout, { responsive: true, displaylogo: false, modeBarButtonsToRemove: ["lasso2d", "select2d", "toImage"] });
-    if (!chart.dataset.listens) { chart.dataset.listens = "yes"; openOnClick(chart); }
+    Plotly.react(chart, traces, layout, { responsive: true, displaylogo: false, modeBarButtonsToRemove: ["lasso2d", "select2d", "toImage"] }).then(() => nameFront(traces));
+    if (!chart.dataset.listens) {
+      chart.dataset.listens = "yes";
+      openOnClick(chart);
+      chart.on("plotly_relayout", () => nameFront(chart.data));
+    }
   }
 
-  // Names of points on the left half are written to the right, so that the edge does not cut them.
-  function isLeft(value, values) {
-    const [low, high] = [Math.min(...values), Math.max(...values)];
-    return high > 15 * low ? value * value < low * high : value < (low + high) / 2;
+  const PLACES = ["top right", "top left", "bottom right", "bottom left", "middle right", "middle left"];
+  const measured = document.createElement("canvas").getContext("2d");
+
+  // Names the points of the frontier where the name covers no other point and no other name; else the list names them.
+  function nameFront(traces) {
+    const { xaxis, yaxis, font } = chart._fullLayout;
+    const front = traces.length - 1;
+    measured.font = `11px ${font.family}`;
+    const spots = traces.filter((trace) => trace.mode !== "lines").flatMap((trace) => trace.x.map((x, i) => ({ x: xaxis.d2p(x), y: yaxis.d2p(trace.y[i]) })));
+    const taken = spots.map(({ x, y }) => [x - 6, y - 6, x + 6, y + 6]);
+    const [text, textposition] = [[], []];
+    traces[front].x.forEach((x, i) => {
+      const name = i < MOST_NAMES ? traces[front].meta[i] : "";
+      const width = measured.measureText(name).width;
+      const place = PLACES.find((each) => {
+        const box = boxOf(each, xaxis.d2p(x), yaxis.d2p(traces[front].y[i]), width);
+        const isFree = box[0] >= 0 && box[2] <= xaxis._length && box[3] <= yaxis._length && taken.every((other) => !overlap(box, other));
+        if (isFree && name) taken.push(box);
+        return isFree;
+      });
+      text.push(place ? escapeMarkup(name) : "");
+      textposition.push(place || PLACES[0]);
+    });
+    Plotly.restyle(chart, { text: [text], textposition: [textposition] }, [front]);
+  }
+
+  // Left, top, right and bottom of a name of this width beside the marker at (x, y).
+  function boxOf(place, x, y, width) {
+    const [vertical, horizontal] = place.split(" ");
+    const left = horizontal === "right" ? x + 7 : x - 7 - width;
+    const top = { top: y - 20, middle: y - 7, bottom: y + 6 }[vertical];
+    return [left, top, left + width, top + 14];
+  }
+
+  function overlap(a, b) {
+    return a[0] < b[2] && b[0] < a[2] && a[1] < b[3] && b[1] < a[3];
   }
 
   function shortened(text) {
     return text.length > 32 ? `${text.slice(0, 31)}…` : text;
   }
 
+  // The choices are behind the first & of the address, as on the board: #budget&cost=2&gain=5&limit2=0.02
+  function readState() {
+    if (!/^#budget&/.test(location.hash)) return;
+    const state = new URLSearchParams(location.hash.split("&").slice(1).join("&"));
+    for (const [key, select] of Object.entries(selects)) {
+      if ([...select.options].some((option) => option.value === state.get(key))) select.value = state.get(key);
+    }
+    for (const slider of sliders) if (state.has(`limit${slider.column.index}`)) slider.setLimit(Number(state.get(`limit${slider.column.index}`)));
+  }
+
+  function writeState() {
+    const state = new URLSearchParams(Object.entries(selects).map(([key, select]) => [key, select.value]));
+    for (const slider of sliders) if (!slider.isOpen()) state.set(`limit${slider.column.index}`, Number(slider.limit().toPrecision(6)));
+    history.replaceState(null, "", `#budget&${state}`);
+  }
+
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", show);
+  readState();
   show();
+  place.addEventListener("input", writeState);  // fires after the listener of the control itself
 })();

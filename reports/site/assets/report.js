@@ -17,6 +17,7 @@ let popover;
 function openPopover(label, ...contents) {
   if (!popover) {
     popover = element("div", { class: "popover", popover: "auto", role: "dialog" });
+    popover.addEventListener("click", (event) => { if (event.target.closest("a")) popover.hidePopover(); });  // it may lead to this page
     document.body.append(popover);
   }
   if (popover.matches(":popover-open")) popover.hidePopover();
@@ -48,6 +49,63 @@ function explainCells(row) {
     button.addEventListener("click", () => openPopover(`About ${button.textContent}`, element("p", {}, text)));
     first.replaceWith(button);
   }
+}
+
+// The shapes of a drawing that have a title become buttons that open it, with the links of the shape. The drawing is one
+// stop of the Tab key: hundreds of rectangles would be too many. Arrows go to the next shape in their direction.
+function explainShapes(drawing) {
+  const shapes = [...drawing.querySelectorAll("title")].map((title) => {
+    const shape = title.parentElement;
+    shape.setAttribute("aria-label", title.textContent);
+    shape.setAttribute("role", "button");
+    title.remove();
+    return shape;
+  });
+  let place = 0;
+  const reach = (index) => {
+    shapes[place].setAttribute("tabindex", "-1");
+    place = index;
+    shapes[place].setAttribute("tabindex", "0");
+  };
+  shapes.forEach((shape, index) => {
+    shape.setAttribute("tabindex", index ? "-1" : "0");
+    shape.addEventListener("click", (event) => {
+      if (event.ctrlKey || event.metaKey) return;  // a link in a new tab
+      event.preventDefault();
+      reach(index);
+      shape.focus();  // where the popover gives the focus back to
+      const links = JSON.parse(shape.dataset.links || "[]").map(([address, text]) => element("p", {}, element("a", { href: address }, text)));
+      openPopover("About this part of the drawing", element("p", {}, shape.getAttribute("aria-label")), ...links);
+    });
+    shape.addEventListener("keydown", (event) => {
+      if (event.key === "Enter" || event.key === " ") {
+        event.preventDefault();
+        shape.dispatchEvent(new MouseEvent("click", { bubbles: true, cancelable: true }));
+      }
+      const next = { Home: 0, End: shapes.length - 1 }[event.key] ?? nextShape(shapes, index, event.key);
+      if (next === undefined) return;
+      event.preventDefault();
+      reach(next);
+      shapes[next].focus();
+    });
+  });
+  if (shapes.length) drawing.setAttribute("role", "group");
+}
+
+const ARROWS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
+
+// The nearest shape in the direction of an arrow key; what lies off that direction counts as twice as far.
+function nextShape(shapes, index, key) {
+  if (!ARROWS[key]) return undefined;
+  const [right, down] = ARROWS[key];
+  const middles = shapes.map((shape) => { const box = shape.getBBox(); return [box.x + box.width / 2, box.y + box.height / 2]; });
+  const [x, y] = middles[index];
+  const far = middles.map(([itsX, itsY]) => {
+    const along = (itsX - x) * right + (itsY - y) * down;
+    return along > 0.5 ? along + 2 * Math.abs((itsX - x) * down + (itsY - y) * right) : Infinity;
+  });
+  const nearest = far.indexOf(Math.min(...far));
+  return far[nearest] < Infinity ? nearest : undefined;
 }
 
 // plotly reads a little HTML in every text.
@@ -224,19 +282,24 @@ function watchCharts() {
   for (const place of places) whenVisible(place, () => draw(place));
   const redraw = () => { for (const place of places) if (place.dataset.drawn) draw(place); };
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redraw);
-  // On paper everything is drawn, in the colours and the width of paper, and details are open.
-  let closed = [];
+  // On paper everything is drawn, in the colours and the width of paper.
   addEventListener("beforeprint", () => {
     document.documentElement.classList.add("printing");
-    closed = [...document.querySelectorAll("details:not([open])")];
-    for (const each of closed) each.open = true;
     for (const place of places) draw(place);
   });
   addEventListener("afterprint", () => {
     document.documentElement.classList.remove("printing");
-    for (const each of closed) each.open = false;
     redraw();
   });
+}
+
+function openDetailsOnPaper() {
+  let closed = [];
+  addEventListener("beforeprint", () => {
+    closed = [...document.querySelectorAll("details:not([open])")];
+    for (const each of closed) each.open = true;
+  });
+  addEventListener("afterprint", () => { for (const each of closed) each.open = false; });
 }
 
 // In a single file the page of the address is shown and the others are hidden.
@@ -255,12 +318,13 @@ function showPage() {
 
 function startPage() {
   for (const box of document.querySelectorAll("[data-table]")) if (!box.closest(".plain-board")) enhanceTable(box);
+  document.querySelectorAll("svg[data-explained]").forEach(explainShapes);
   if (document.body.classList.contains("single")) {
     showPage();
     addEventListener("hashchange", showPage);
   }
+  openDetailsOnPaper();  // before charts are drawn for it: some are in details
   if (document.querySelector(".plot")) whenPlotly(watchCharts);
-  else addEventListener("beforeprint", () => { for (const each of document.querySelectorAll("details")) each.open = true; });
 }
 if (document.readyState === "loading") document.addEventListener("DOMContentLoaded", startPage);
 else startPage();
