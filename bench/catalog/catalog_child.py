@@ -22,6 +22,7 @@ from bench.measure.counting.dispatch import on_meta
 from bench.measure.counting.model_count import count
 from bench.measure.counting.run_conditions import plain_kernels, quietly
 from bench.models.factory import find_model, has_own_layout
+from bench.models.input_channels import RGB
 from bench.models.sources import models_with_weights
 from bench.models.weights.checkpoint import read_checkpoint
 from bench.models.weights.checkpoint_protocol import protocol_of_checkpoint
@@ -80,6 +81,8 @@ def _facts(entry: ModelEntry) -> ModelInfo:
     arguments = {name: _plain(default) for name, default in entry.arguments.items()}
     if arguments and has_own_layout(entry):  # without known arguments, a factory may take any
         arguments.setdefault("layout", _plain(getattr(entry.function, "layout", "BCTHW")))
+    if not has_own_layout(entry):
+        arguments.setdefault("in_channels", RGB)
     summary = (inspect.getdoc(entry.function) or "").split("\n")[0]
     return ModelInfo(
         name=entry.name,

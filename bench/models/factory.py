@@ -19,6 +19,7 @@ from bench.core.model_name import is_registered_name
 from bench.core.registry import MODELS, ModelEntry, options_of
 from bench.core.validation import plain_message, spelling_hint
 from bench.models.base import LAYOUTS, Layout, set_layout
+from bench.models.input_channels import RGB, set_input_channels
 from bench.models.meta import build_on_meta
 from bench.models.sources import pretrained_name, source_entry, source_names, source_weights
 from bench.models.weights.checkpoint import Checkpoint, read_checkpoint
@@ -53,6 +54,8 @@ def create_model(
     factory, it is given `(B, C, T, H, W)` as all others, and a hook swaps channels and frames.
 
     As in timm, `in_chans`, `drop_rate` and `checkpoint_path` may be given for `in_channels`, `dropout` and `weights`.
+    A model of this package or of torchvision that is written for RGB takes any number of `in_channels`, see
+    `set_input_channels`.
 
     Raises UnknownNameError for a name, InputError for an unknown or impossible argument, or for published weights of
     a model that has none to fetch, WeightsError for a file that does not fit.
@@ -158,16 +161,23 @@ def checked_arguments(entry: ModelEntry, given: Mapping[str, Any]) -> dict[str, 
         if key not in allowed and not takes_any:
             raise InputError(f"{entry.name} has no argument {key!r}; {suggest(key, allowed)}")
         fitted[key] = _fit(f"{entry.name}'s {key}", value, allowed.get(key, Any))
+    for key in ("num_classes", "in_channels"):
+        if isinstance(fitted.get(key), int):
+            _at_least_one(entry, key, fitted[key])
     classes = fitted.get("num_classes")
-    if isinstance(classes, int) and classes < 1:
-        raise InputError(f"{entry.name}'s num_classes must be at least 1, found {classes}")
     if isinstance(classes, int) and classes > MOST_CLASSES:
         raise InputError(f"{entry.name}'s num_classes must be at most {MOST_CLASSES:,}, found {classes}")
     return fitted
 
 
+def _at_least_one(entry: ModelEntry, key: str, value: int) -> None:
+    if value < 1:
+        raise InputError(f"{entry.name}'s {key} must be at least 1, found {value}")
+
+
 def _build(entry: ModelEntry, given: Mapping[str, Any]) -> nn.Module:
     layout, given = _split_layout(entry, given)
+    channels, given = _split_channels(entry, given)
     arguments = {**entry.preset, **checked_arguments(entry, given)}
     try:
         model = entry.function(**arguments)
@@ -178,6 +188,8 @@ def _build(entry: ModelEntry, given: Mapping[str, Any]) -> nn.Module:
         raise InputError(f"{entry.name} cannot be built with {shown}: {error}") from error
     if not isinstance(model, nn.Module):
         raise InputError(f"{entry.name} must return an nn.Module, found a {type(model).__name__}")
+    if channels is not None:
+        set_input_channels(model, channels, name=entry.name)
     set_layout(model, layout or _stated_layout(model, entry))
     if entry.input_protocol:
         model.__dict__["input_protocol"] = {**entry.input_protocol, **_parts_of(getattr(model, "input_protocol", None))}
@@ -199,6 +211,16 @@ def _split_layout(entry: ModelEntry, given: Mapping[str, Any]) -> tuple[Layout |
         if layout.upper() == known:
             return known, rest
     raise InputError(f"unknown layout {layout!r} of {entry.name}; {suggest(layout, LAYOUTS)}")
+
+
+def _split_channels(entry: ModelEntry, given: Mapping[str, Any]) -> tuple[int | None, dict[str, Any]]:
+    """Return the channels that are wanted of a model written for RGB, and the arguments of its factory."""
+    rest = dict(given)
+    if "in_channels" not in rest or "in_channels" in entry.arguments or has_own_layout(entry):
+        return None, rest
+    channels: int = _fit(f"{entry.name}'s in_channels", rest.pop("in_channels"), int)
+    _at_least_one(entry, "in_channels", channels)
+    return (None if channels == RGB else channels), rest
 
 
 def _stated_layout(model: nn.Module, entry: ModelEntry) -> Layout:
