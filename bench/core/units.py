@@ -103,23 +103,38 @@ def choose_scale(values: Iterable[float | None], unit: str, *, digits: int = COL
 
 
 def _scale(median: float, unit: str, *, digits: int, is_whole: bool) -> Scale:
+    rounded = median * _rounding_factor(unit, digits)
+    if not rounded or _steps_of(unit)[2] is BYTES:
+        return _scale_of(rounded, unit, digits, is_whole=is_whole)
+    return _scale_of_decade(math.floor(math.log10(rounded)), unit, digits, is_whole=is_whole)
+
+
+@cache
+def _rounding_factor(unit: str, digits: int) -> float:
+    """To the base unit and up by half a digit: with three digits 999.5 becomes 1000, so it is scaled like it."""
+    return _steps_of(unit)[0] * (1 + 0.5 / 10**digits)
+
+
+@lru_cache(maxsize=1024)  # a list formats hundreds of thousands of values, in a few decades
+def _scale_of_decade(exponent: int, unit: str, digits: int, *, is_whole: bool) -> Scale:
+    return _scale_of(float(f"1e{exponent}"), unit, digits, is_whole=is_whole)
+
+
+def _scale_of(rounded: float, unit: str, digits: int, *, is_whole: bool) -> Scale:
+    """The scale of a value that was rounded up, in its base unit."""
     to_base, base, steps = _steps_of(unit)
-    rounded = median * to_base * (1 + 0.5 / 10**digits)  # with three digits 999.5 becomes 1000, so it is scaled like it
     divisor, prefix = _largest_below(rounded, steps)
     if (divisor == 1 and is_whole) or not rounded:
         decimals = 0
     else:  # at most `digits`
         decimals = min(digits, max(0, digits - 1 - math.floor(math.log10(rounded / divisor))))
-    return _known_scale(divisor / to_base, decimals, prefix, base)
-
-
-@lru_cache(maxsize=1024)  # a list formats hundreds of thousands of values in a few scales
-def _known_scale(divisor: float, decimals: int, prefix: str, base: str) -> Scale:
-    return Scale(divisor=divisor, decimals=decimals, prefix=prefix, base=base)
+    return Scale(divisor=divisor / to_base, decimals=decimals, prefix=prefix, base=base)
 
 
 def format_number(value: float, decimals: int) -> str:
     """`value` with a thin space between thousands; with more decimals if fewer than two digits would be left."""
+    if 0 < decimals < 10 and 1 <= value < 999:  # most values of a list; what follows takes twice as long
+        return f"{value:.{decimals}f}"
     if abs(value) < 10 ** (1 - decimals) and not float(value).is_integer():
         decimals = max(decimals, 1 - math.floor(math.log10(abs(value))))
     if decimals > 9:
