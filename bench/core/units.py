@@ -112,7 +112,7 @@ def _scale(median: float, unit: str, *, digits: int, is_whole: bool) -> Scale:
 @cache
 def _rounding_factor(unit: str, digits: int) -> float:
     """To the base unit and up by half a digit: with three digits 999.5 becomes 1000, so it is scaled like it."""
-    return _steps_of(unit)[0] * (1 + 0.5 / 10**digits)
+    return _steps_of(unit)[0] * (1 + 0.5 * 10.0**-digits)
 
 
 @lru_cache(maxsize=1024)  # a list formats hundreds of thousands of values, in a few decades
