@@ -125,7 +125,7 @@ class Leases:
     def take(self, case_id: str, run_index: int, *, title: str = "") -> Lease | None:
         """Return the lease on a run, or None if another worker holds it. An expired lease is taken over.
 
-        Creating a file exclusively and renaming one are atomic on NFS too, so that one of several workers wins.
+        Creating a file exclusively and replacing one are atomic on NFS too, so that one of several workers wins.
         """
         with store_errors(self.folder, "written"):
             file = self.folder / f"{case_id}-{run_index}.json"
@@ -133,11 +133,16 @@ class Leases:
             if self._create(file, facts):
                 return Lease(file, facts)
             state = self._state(file)
-            if state is None or not state.has_expired or not self._remove(file, state.facts):
+            if state is None or not state.has_expired:
                 return None
             is_resumed = self.worker == LOCAL and state.facts.worker == LOCAL  # the user killed it and began again
             facts = dataclasses.replace(facts, losses=state.facts.losses + (not is_resumed))
-            return Lease(file, facts) if self._create(file, facts) else None
+            with self._alone_on(file, state.facts) as is_alone:
+                if is_alone:  # replaced and not removed, or a third worker could create its own in between
+                    new = self.folder / f".new-{facts.attempt}"
+                    new.write_bytes(_bytes_of(facts))
+                    new.replace(file)
+            return Lease(file, facts) if is_alone else None
 
     def states(self) -> list[LeaseState]:
         """The leases of all workers, ordered by the start of their work."""
@@ -151,7 +156,10 @@ class Leases:
         with store_errors(self.folder, "written"):
             for state in self.states():
                 if state.has_expired:
-                    self._remove(self.folder / f"{state.facts.case_id}-{state.facts.run_index}.json", state.facts)
+                    file = self.folder / f"{state.facts.case_id}-{state.facts.run_index}.json"
+                    with self._alone_on(file, state.facts) as is_alone:
+                        if is_alone:
+                            file.unlink(missing_ok=True)
 
     def _create(self, file: Path, facts: LeaseFacts) -> bool:
         """Create a lease; False if there is one."""
@@ -164,14 +172,15 @@ class Leases:
             self.folder.mkdir(parents=True, exist_ok=True)
             return self._create(file, facts)
         with open(descriptor, "wb") as opened:
-            opened.write(json.dumps(asdict(facts)).encode())
+            opened.write(_bytes_of(facts))
         return True
 
     def _state(self, file: Path) -> LeaseState | None:
-        with suppress(FileNotFoundError):
-            touched = file.stat().st_mtime
-            facts = _read(file)
-            return None if facts is None else LeaseState(facts=facts, silent_s=max(0.0, self._now() - touched))
+        now = self._now()
+        with suppress(OSError), file.open("rb") as opened:  # one file, or its time may be that of the lease before
+            facts = _facts_of(opened.read())
+            silent_s = max(0.0, now - os.fstat(opened.fileno()).st_mtime)
+            return None if facts is None else LeaseState(facts=facts, silent_s=silent_s)
         return None
 
     def _now(self) -> float:
@@ -187,24 +196,39 @@ class Leases:
         asked, then = self._clock
         return then + time.monotonic() - asked
 
-    def _remove(self, file: Path, expired: LeaseFacts) -> bool:
-        """Remove an expired lease; False if another worker did, or took it over meanwhile."""
-        aside = self.folder / f".expired-{token_hex(8)}"
+    @contextmanager
+    def _alone_on(self, file: Path, expired: LeaseFacts) -> Iterator[bool]:
+        """Whether only this worker may replace or remove an expired lease in the block, and it is still that lease."""
+        taking = file.with_suffix(".taking")
         try:
-            file.rename(aside)
-        except FileNotFoundError:
-            return False
-        found = _read(aside)
-        is_expired = found is not None and found.attempt == expired.attempt
-        if found is not None and not is_expired:  # a new lease was moved aside: its holder gets it back
-            self._create(file, found)
-        aside.unlink(missing_ok=True)
-        return is_expired
+            os.close(os.open(taking, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644))
+        except FileExistsError:
+            with suppress(FileNotFoundError):
+                if self._now() - taking.stat().st_mtime > EXPIRES_S:  # of a worker that was killed in its block
+                    taking.unlink()
+            yield False
+            return
+        try:
+            found = self._state(file)
+            yield found is not None and found.has_expired and found.facts.attempt == expired.attempt
+        finally:
+            taking.unlink(missing_ok=True)
+
+
+def _bytes_of(facts: LeaseFacts) -> bytes:
+    return json.dumps(asdict(facts)).encode()
 
 
 def _read(file: Path) -> LeaseFacts | None:
     """The facts of a lease; None if there is no such file or it is only just being written."""
     try:
-        return LeaseFacts(**json.loads(file.read_bytes()))
-    except (OSError, ValueError, TypeError):
+        return _facts_of(file.read_bytes())
+    except OSError:
+        return None
+
+
+def _facts_of(content: bytes) -> LeaseFacts | None:
+    try:
+        return LeaseFacts(**json.loads(content))
+    except (ValueError, TypeError):
         return None

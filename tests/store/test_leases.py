@@ -112,6 +112,18 @@ def test_of_many_workers_at_once_one_wins_each_run(tmp_path: Path, is_expired: b
     assert taken.empty()
 
 
+def test_a_worker_that_was_killed_while_it_took_over_a_lease_blocks_it_for_one_try(tmp_path: Path) -> None:
+    first, second = workers(tmp_path, "one", "two")
+    first.take("a", 0)
+    (tmp_path / "leases" / "a-0.taking").touch()
+    assert second.take("a", 0) is None
+    age(tmp_path, 2 * EXPIRES_S)
+    os.utime(tmp_path / "leases" / "a-0.taking", (0, 0))
+    assert second.take("a", 0) is None
+    assert second.take("a", 0) is not None
+    assert sorted(file.name for file in (tmp_path / "leases").glob("a-*")) == ["a-0.json"]
+
+
 def test_what_a_killed_worker_left_is_removed(tmp_path: Path) -> None:
     (leases,) = workers(tmp_path, "one")
     leases.take("a", 0)
