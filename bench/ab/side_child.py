@@ -38,8 +38,8 @@ TURN_ADDRESSES = ("VBENCH_TURN_TAKING", "VBENCH_FLOOR")
 def main() -> None:
     """Reply to the first line with the plan, and to each later one, `{case, index}`, with the outcome of that run.
 
-    `{prepare}` is the number of interpreters to start ahead, which has no reply; the reply to `{wait}` comes when they
-    have imported what they need.
+    `{prepare}` asks for so many interpreters to be started ahead and has no reply. The reply to `{wait}` comes when
+    these have finished their imports.
     """
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)

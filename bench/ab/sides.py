@@ -321,7 +321,7 @@ class Side:
         self._send({"prepare": count}, limit_s=REQUEST_S)
 
     def wait_until_prepared(self) -> None:
-        """Wait until those interpreters have imported what they need. Raises SetUpError if the side has ended."""
+        """Wait until those interpreters have finished their imports. Raises SetUpError if the side has ended."""
         self._send({"wait": True}, limit_s=PREPARE_S)
         self._reply()
 

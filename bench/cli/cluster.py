@@ -144,7 +144,7 @@ def _hours(seconds: float) -> float:
 
 
 def show_cluster_estimate(estimate: "ClusterEstimate", *, executor: str) -> None:
-    """Print the jobs by kind of request, then what is unknown and where the times come from."""
+    """Print a row for each kind of request, then the unknown values with their reasons and the sources of the times."""
     if not estimate.groups:
         return
     print_text(f"on {executor}, if all jobs start at once:")

@@ -1,4 +1,4 @@
-"""The commands of the gate: compare, ab, bisect, baseline; arguments, one call, and what is printed.
+"""The commands of the gate: compare, ab, bisect, baseline. Each reads its arguments, makes one call and prints.
 
 Modules of the other rooms are imported inside the commands, so that `vbench --help` stays fast.
 """

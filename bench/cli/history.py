@@ -106,7 +106,7 @@ def history(
 
 
 def _show_overview(overview: "Overview") -> None:
-    """Print each changed commit with its causes and metrics, then drifts, the quarantine and what is no alarm."""
+    """Print each changed commit with its causes and metrics, then drifts, flaky series and steps that are no alarm."""
     from bench.comparison.alarms import moved_text
     from bench.comparison.noise import LASTING
     from bench.comparison.verdicts import one_line, percent

@@ -44,7 +44,7 @@ class MovedMetric:
 
 @dataclass(frozen=True, kw_only=True)
 class ChangedCommit:
-    """A commit and all that changed with it. `causes` are changed layers and facts of the machine, or what is left.
+    """A commit and all changes that came with it. `causes` are changed layers and machine facts, or a suspicion.
 
     The change came after `last_before`, the last commit with earlier values, and with `first` or before it.
     """
@@ -229,7 +229,7 @@ def _changed_commit(group: Sequence[_Event], histories: Sequence[History], known
 
 
 def _causes(group: Sequence[_Event], histories: Sequence[History], known: SeriesSet) -> Iterator[str]:
-    """Yield the changed layers of each model and changed facts of the machine; what is left if there are none."""
+    """Yield the changed layers of each model and the changed facts of the machine; a suspicion if there are none."""
     models: dict[str, list[_Event]] = {}
     for event in group:
         point = event.history.case.point
@@ -273,7 +273,7 @@ def _changed_facts(event: _Event, known: SeriesSet) -> Iterator[str]:
 
 
 def _without_cause(timed: Sequence[_Event], histories: Sequence[History]) -> Iterator[str]:
-    """Yield what is left if neither counts nor the machine's facts changed: the machine itself, or the code."""
+    """Yield a suspicion if no count and no fact of the machine changed: the machine itself, or the code."""
     machines = {event.change.machine for event in timed}
     models = {event.history.case.point.model for event in timed}
     for machine in sorted(machines):

@@ -1,4 +1,4 @@
-"""The noise of a series of commits: how the canary explains it, which steps are alarms, what is drift, who is flaky.
+"""The noise of a series of commits: separates what the canary explains, alarms, drifts and flaky series.
 
 Pure functions on values in the order of their commits; the choices are in docs/decisions/0026, the rates of false
 alarms in benchmarks/history_alarms.md.

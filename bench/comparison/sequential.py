@@ -16,7 +16,7 @@ EFFECT_VARIANCES = (400.0, 4.0)
 # Three to five pairs can agree by chance, such as if processes are in one of two states. Their spread therefore counts
 # as at least 2 %, more than what quiet processes of one model differ by.
 FEW_PAIRS, LEAST_SPREAD = 5, 0.02
-# Processes have no such states in what they execute: counts of one model in several of them differ by 0.003 %.
+# Instruction counts have no such states: those of one model in two processes differ by 0.003 %.
 LEAST_SPREADS = {"instructions": 0.001}
 
 

@@ -53,7 +53,7 @@ class Series:
 
 @dataclass(kw_only=True)
 class SeriesSet:
-    """All series by case id and metric key, and what they share.
+    """All series by case id and metric key, with the facts that several of them share.
 
     `cases` also has the cases without a known value. `renamed` maps models to their former names. `machines` names each
     kind of machine; `environments` are facts that may explain a change; `layers` are the tables of modules of a case

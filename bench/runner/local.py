@@ -62,7 +62,7 @@ class WorkerStarts:
         self._waiting += [WaitingInterpreter("bench.runner.worker:preload_timed") for _ in range(missing)]
 
     def wait_until_prepared(self) -> None:
-        """Wait until the interpreters that were started ahead have imported what they need, so that none disturbs."""
+        """Wait until the interpreters that were started ahead have finished importing, which would disturb a run."""
         for each in [each for each in self._waiting if not each.is_ready()]:
             self._waiting.remove(each)
             each.close()

@@ -112,6 +112,23 @@ def test_of_many_workers_at_once_one_wins_each_run(tmp_path: Path, is_expired: b
     assert taken.empty()
 
 
+def test_a_worker_that_saw_an_expired_lease_leaves_the_live_one_that_replaced_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gone, first, second = workers(tmp_path, "gone", "first", "second")
+    gone.take("a", 0)
+    age(tmp_path, 2 * EXPIRES_S)
+    [seen] = second.states()
+    assert seen.has_expired
+    held = first.take("a", 0)
+    assert held is not None
+    now = Leases._state
+    states = iter([seen])  # what the second worker read before the first one was faster
+    monkeypatch.setattr(second, "_state", lambda file: next(states, None) or now(second, file))
+    assert second.take("a", 0) is None
+    assert held.is_held
+
+
 def test_a_worker_that_was_killed_while_it_took_over_a_lease_blocks_it_for_one_try(tmp_path: Path) -> None:
     first, second = workers(tmp_path, "one", "two")
     first.take("a", 0)
