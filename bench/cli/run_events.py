@@ -37,7 +37,7 @@ class JsonEvents:
         """Print where the report of the run is served."""
         self._print("serving", {"address": address})
 
-    def end(self, summary: "RunSummary", report: Path) -> None:
+    def end(self, summary: "RunSummary", report: Path | None) -> None:
         """Print how the run ended."""
         facts = {
             "suite": summary.suite,
@@ -47,7 +47,7 @@ class JsonEvents:
             "done_before": summary.skipped,
             "left_out": summary.left_out,
             "notes": list(summary.notes),
-            "report": str(report),
+            "report": None if report is None else str(report),
             "exit_code": summary.exit_code,
         }
         self._print("ended", facts)

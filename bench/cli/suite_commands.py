@@ -201,7 +201,7 @@ def run(
         events = JsonEvents()
         with served(events.show, announce=events.serving) as show:
             summary = measure(on_event=show)
-        events.end(summary, write_report(summary.folder))
+        events.end(summary, write_report(summary.folder) if summary.has_results else None)
         raise typer.Exit(summary.exit_code)
     live = LiveRun(is_quiet=quiet, writes_report=not serve)
     announce = partial(print_text, "report while the suite runs:")
@@ -213,6 +213,9 @@ def run(
     for note in summary.notes:
         print_text(note)
     print_summary(summary)
+    if not summary.has_results:
+        print_text("nothing was measured, so there is no report")
+        raise typer.Exit(summary.exit_code)
     print_prediction_files(summary)
     report_page = write_report(summary.folder)
     if finding := first_finding(summary.folder):

@@ -114,7 +114,12 @@ class RunSummary:
     @property
     def exit_code(self) -> int:
         """0, or 3 if a case has no good result or there is no result at all."""
-        return 3 if self.failures or not (self.measured or self.skipped) else 0
+        return 3 if self.failures or not self.has_results else 0
+
+    @property
+    def has_results(self) -> bool:
+        """Whether a run has a record, of now or of before; there is nothing to report otherwise."""
+        return bool(self.measured or self.failures or self.skipped)
 
 
 @dataclass(frozen=True, kw_only=True)

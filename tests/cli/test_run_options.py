@@ -125,3 +125,20 @@ def test_events_are_lines_of_json_and_nothing_else_is_printed(capsys: pytest.Cap
     last = events[-1]
     assert (last["measured"], last["failed"], last["done_before"], last["exit_code"]) == (3, 1, 0, 3)
     assert Path(last["report"]).is_file()
+
+
+def test_a_run_without_any_result_ends_incomplete_and_without_a_report(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("nodes.yaml").write_text(
+        "suite: nodes\nmodels: [{name: c3d_search, width: 0.05, num_classes: 8}]\nmatrix: {clip: [16x1x32]}\n"
+        "measure: {accuracy: {dataset: motions, recipe: quick, ranks: 4, nodes: 2}}\n"
+    )
+    assert run_command(["run", "nodes.yaml", "--out", "res"]) == 3
+    shown = capsys.readouterr()
+    assert "needs 2 nodes with 2 ranks each" in shown.out
+    assert shown.out.endswith("nothing was measured, so there is no report\n")
+    assert shown.err == ""
+    assert run_command(["run", "nodes.yaml", "--out", "res", "--log-json"]) == 3
+    assert '"report": null' in capsys.readouterr().out.splitlines()[-1]
