@@ -18,6 +18,7 @@ missing.
 
 import argparse
 import json
+import math
 import os
 import shutil
 import subprocess
@@ -31,15 +32,17 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from bench.comparison.pairing import pair_of_values
 from bench.comparison.verdicts import read_verdict
 from bench.core.stats import median, wilson_interval
 from bench.runner.environment import describe_environment
+from bench.store import read_records
 
 HERE = Path(__file__).parent
 RAW, TABLE = HERE / "ab_noise.jsonl", HERE / "ab_noise.md"
 HEADS = {"same": "plain", "plus 5 %": "one_more", "plus 10 %": "two_more", "plus 50 %": "ten_more"}
 VBENCH = "vbench ab"
-TEST, FORMER_TEST = "e-value, ahead", "8 analyses"  # docs/decisions/0025; lines without a test are of the former
+TEST, FORMER_TEST = "e-value, heap kept", "8 analyses"  # docs/decisions/0009; lines without a test are of the former
 METRIC, LIMIT = "latency.p50_ms", 1.03
 SUITE = """\
 suite: ab_noise
@@ -207,7 +210,21 @@ def with_vbench(wanted: Wanted, folder: Path) -> dict[str, Any]:
         "runs": max(row["runs"][1] for row in rows),
         "base": median([row["base"] for row in rows]),
         **({"interval": rows[0]["interval"]} if len(rows) == 1 else {}),
+        "log_ratios": log_ratios(next(folder.glob("results/*-ab/*"))),
     }
+
+
+def log_ratios(folder: Path) -> list[list[float]]:
+    """The logarithm of each pair's ratio, by case in the order measured, from the records of both sides."""
+    base, head = (
+        {(str(r.case.point.clip), r.run_index): r for r in read_records(folder / side)} for side in ("base", "head")
+    )
+    found: dict[str, list[float]] = {}
+    for place in (place for place in base if place in head):
+        old, new = (next(m for m in side[place].metrics if m.name == METRIC) for side in (base, head))
+        before, after = pair_of_values(old, new)
+        found.setdefault(place[0], []).append(round(math.log(after / before), 5))
+    return list(found.values())
 
 
 def with_instructions(wanted: Wanted, folder: Path) -> dict[str, Any]:
@@ -361,6 +378,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="one of each, in about ten minutes")
     parser.add_argument("--tool", choices=list(TOOLS), help="only with this tool")
+    parser.add_argument("--cases", type=int, choices=(1, 10), help="only with so many cases")
     parser.add_argument("--minutes", type=float, default=600, help="start no measurement after this many minutes")
     given = parser.parse_args()
     started, missing = time.monotonic(), missing_tools()
@@ -368,7 +386,8 @@ def main() -> None:
         print(f"{tool}: left out, because {program} is not installed", file=sys.stderr)
     lines = [json.loads(text) for text in RAW.read_text(encoding="utf-8").splitlines()]
     for wanted in still_wanted(lines, is_quick=given.quick):
-        if wanted.tool in missing or (given.tool and wanted.tool != given.tool):
+        is_left_out = wanted.tool in missing or given.tool not in (None, wanted.tool)
+        if is_left_out or given.cases not in (None, wanted.cases):
             continue
         if time.monotonic() - started > 60 * given.minutes:
             break

@@ -31,6 +31,10 @@ PREPARE_S = 300.0  # for interpreters that were started ahead to import torch on
 # A side limits the time of its runs itself, doubled in turns; a commit from before this rule doubles it once more.
 RUN_LIMITS, RUN_MARGIN_S = 4.0, 120.0
 MOST_REPLY_BYTES = 64 << 20  # without a newline: not a reply of ours
+# glibc returns freed memory at the end of the heap to the system, and gets it back page by page in the next pass.
+# Whether a process does that in every pass depends on what happens to lie at that end, so equal processes differ by
+# half to twice. Both sides keep freed memory instead (docs/decisions/0009). 32 MiB is the most that glibc allows.
+KEEP_FREED_MEMORY = {"MALLOC_TRIM_THRESHOLD_": str(1 << 40), "MALLOC_MMAP_THRESHOLD_": str(32 << 20)}
 
 SideName = Literal["base", "head"]
 
@@ -239,7 +243,7 @@ class _SideProcess(SupervisedProcess):
             stdin=None,
             stdout=self._received,
             stderr=self._printed,
-            environment={**git_environment(), **setup.variables},
+            environment={**KEEP_FREED_MEMORY, **git_environment(), **setup.variables},
             cwd=setup.folder,
         )
 

@@ -1,6 +1,7 @@
 """Sides of an A/B measurement: how they are read, where they are measured, and how their processes end."""
 
 import os
+import platform
 import subprocess
 import sys
 import time
@@ -176,6 +177,25 @@ sys.stdin.readline()
 cases = [{"id": "c", "title": "t", "is_sharing": True, "timeout_s": 60}]
 print(json.dumps({"cases": cases, "origins": {}, "prefix": ""}), flush=True)
 """
+# Plans one case whose title is the number of pages that twenty passes get from the system anew; each uses 6.4 MB.
+COUNTS_NEW_PAGES = """
+import ctypes, resource
+libc = ctypes.CDLL(None)
+libc.malloc.restype = ctypes.c_void_p
+def one_pass():
+    blocks = [ctypes.c_void_p(libc.malloc(100_000)) for _ in range(64)]
+    for block in blocks:
+        libc.memset(block, 1, 100_000)
+    for block in blocks:
+        libc.free(block)
+one_pass()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(20):
+    one_pass()
+pages = resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+sys.stdin.readline()
+print(json.dumps({"cases": [{"id": "c", "title": str(pages)}], "origins": {}, "prefix": ""}), flush=True)
+"""
 STARTS_ANOTHER = """
 other = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], start_new_session=True)
 open("pids", "w").write(f"{os.getpid()} {other.pid}")
@@ -203,6 +223,22 @@ def test_a_run_that_hangs_ends_the_side_at_its_deadline(
         with pytest.raises(SetUpError, match="no reply within 1 s"):
             side.result()
         wait_until_gone([int(pid) for pid in (tmp_path / "pids").read_text().split()], within_s=0.5)
+
+
+def test_processes_of_a_side_keep_freed_memory_unless_the_user_decides(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """6.4 MB are at least 1,563 pages of 4 KiB."""
+    if platform.libc_ver()[0] != "glibc":
+        pytest.skip("only glibc has these variables")
+
+    def new_pages() -> int:
+        with start(fake_side(tmp_path, COUNTS_NEW_PAGES)) as side:
+            return int(side.cases[0].title)
+
+    assert new_pages() < 100
+    monkeypatch.setenv("MALLOC_TRIM_THRESHOLD_", "131072")
+    assert new_pages() > 10 * 1563
 
 
 def test_the_result_of_the_side_that_is_done_is_read_first(tmp_path: Path) -> None:
