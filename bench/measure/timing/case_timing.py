@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 from bench.core.drift import timing_interval
 from bench.core.metric_spec import MetricSpec
@@ -15,15 +16,22 @@ from bench.measure.timing.turn_taking import in_turns, process_turns
 # A process that computes or spins holds a core all the time; one that lost a tenth of it has waited for a core.
 RUNNING_SHARE = 0.9
 FEW = 0.05
+# Below this share of the processor time, new pages of memory cannot explain a difference that somebody would look for.
+MUCH_SYSTEM_TIME = 0.1
 
 
 def time_step(case: CaseContext, step: Callable[[], Sample], *, what: str, max_s: float) -> Timing:
     """Sample `step` by the default rule for at most `max_s`, after a warm-up of at most `max_s`.
 
-    The record of `case` gets the detail `what`, and warnings if the device throttled, the timing did not become steady
-    or the process waited for a core.
+    The record of `case` gets the detail `what`, and warnings if the device throttled, the timing did not become steady,
+    the process waited for a core, or each step got much of its memory anew from the system.
     """
-    watch, turns = watch_throttling(case.device), process_turns()
+    watch, turns, pages = watch_throttling(case.device), process_turns(), PageCounter()
+
+    def start() -> None:
+        turns.meet()
+        pages.start()
+
     with turns.held():
         timing = take_samples(
             in_turns(step, turns),
@@ -31,9 +39,10 @@ def time_step(case: CaseContext, step: Callable[[], Sample], *, what: str, max_s
             clock_s=turns.clock_s,
             is_throttled=watch.is_throttled,
             wait=time.sleep,
-            on_warm=turns.meet,
+            on_warm=start,
         )
-    case.note(what, timing_details(timing, watch))
+    new_pages = pages.stop(steps=len(timing.samples) + timing.discarded) if case.device == "cpu" else None
+    case.note(what, timing_details(timing, watch) | (new_pages.as_dict() if new_pages else {}))
     warn_about_device(case, timing, what)
     waiting = descheduled_share(timing)
     if waiting is not None and waiting > FEW:
@@ -41,7 +50,54 @@ def time_step(case: CaseContext, step: Callable[[], Sample], *, what: str, max_s
             f"{what}: in {waiting:.0%} of the samples this process waited for a core",
             "stop other processes, or use fewer threads",
         )
+    if new_pages is not None and new_pages.per_step >= 1 and new_pages.system_share > MUCH_SYSTEM_TIME:
+        case.warn(
+            f"{what}: each sample got {new_pages.per_step:.0f} pages of memory anew from the system, in which "
+            f"{new_pages.system_share:.0%} of the processor time was spent; equal processes can differ in that",
+            "set MALLOC_TRIM_THRESHOLD_=1073741824 and MALLOC_MMAP_THRESHOLD_=33554432, here and where the model runs",
+        )
     return timing
+
+
+@dataclass(frozen=True, kw_only=True)
+class NewPages:
+    """Pages of memory that the system gave the process in each step, and its share of the processor time."""
+
+    per_step: float
+    system_share: float
+
+    def as_dict(self) -> dict[str, Json]:
+        return {"new_pages_per_sample": round(self.per_step, 1), "system_share": round(self.system_share, 3)}
+
+
+class PageCounter:
+    """Counts the pages of memory that the system gives this process between `start` and `stop`.
+
+    An allocator that returns freed memory to the system gets it back page by page, each cleared, in the next pass.
+    glibc does so only with memory at the end of the heap, so it depends on what a process happened to keep there:
+    docs/decisions/0009.
+    """
+
+    def start(self) -> None:
+        self._before = _usage()
+
+    def stop(self, *, steps: int) -> NewPages | None:
+        """What was counted in so many steps; None where the system does not count."""
+        after = _usage()
+        if self._before is None or after is None:
+            return None
+        pages, user_s, system_s = (new - old for new, old in zip(after, self._before, strict=True))
+        return NewPages(per_step=pages / steps, system_share=system_s / (user_s + system_s) if system_s else 0.0)
+
+
+def _usage() -> tuple[int, float, float] | None:
+    """Pages given by the system, processor seconds in this process and in the system for it; None without POSIX."""
+    try:
+        import resource
+    except ImportError:
+        return None
+    found = resource.getrusage(resource.RUSAGE_SELF)
+    return found.ru_minflt, found.ru_utime, found.ru_stime
 
 
 def sampled_metric(
