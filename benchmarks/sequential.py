@@ -36,7 +36,6 @@ METRIC = "latency.p50_ms"
 LIMIT = math.log(1.03)
 EIGHT = (6, 8, 12, 16, 24, 32, 48, 64)  # the analyses of `vbench ab` before 0022
 ELEVEN = (3, 4, 5, *EIGHT)
-PIECE = 8
 EFFECTS = (1.05, 1.1, 1.5)
 
 
@@ -140,18 +139,29 @@ def like_recorded_spreads(rng: np.random.Generator, repeats: int) -> Values:
     return spreads * rng.standard_t(4, (repeats, MAX_PAIRS)) / math.sqrt(2)
 
 
-def recorded(rng: np.random.Generator, repeats: int) -> Values:
-    """Pieces of 8 successive pairs from one recorded trace; which run of a pair is head's is drawn for each pair.
+def traces_of_equal_code() -> list[list[float]]:
+    """Return the logarithms of the ratios of pairs in measurements of equal code in ab_noise.jsonl that have them."""
+    lines = map(json.loads, MEASUREMENTS.read_text(encoding="utf-8").splitlines())
+    return [trace for line in lines if line["kind"] == "same" for trace in line.get("log_ratios", [])]
+
+
+def pieces_of(read: Callable[[], Sequence[Sequence[float]]], *, length: int) -> Noise:
+    """Pieces of so many successive pairs from one recorded trace; which run of a pair is head's is drawn for each pair.
 
     Pieces keep that loud pairs follow each other.
     """
-    traces = [np.array(each["ratios"]) for each in recorded_traces() if len(each["ratios"]) >= PIECE]
-    steps = np.empty((repeats, MAX_PAIRS))
-    for row in steps:
-        trace = traces[rng.integers(len(traces))]
-        for start in range(0, MAX_PAIRS, PIECE):
-            row[start : start + PIECE] = trace[(np.arange(PIECE) + rng.integers(len(trace))) % len(trace)]
-    return steps * rng.choice((-1, 1), steps.shape)
+
+    def noise(rng: np.random.Generator, repeats: int) -> Values:
+        traces = [np.array(each) for each in read() if len(each) >= length]
+        steps = np.empty((repeats, MAX_PAIRS))
+        for row in steps:
+            trace = traces[rng.integers(len(traces))]
+            for start in range(0, MAX_PAIRS, length):
+                piece = row[start : start + length]
+                piece[:] = trace[(np.arange(len(piece)) + rng.integers(len(trace))) % len(trace)]
+        return steps * rng.choice((-1, 1), steps.shape)
+
+    return noise
 
 
 def gaussian(spread: float) -> Noise:
@@ -176,7 +186,8 @@ def heavy_tail(rng: np.random.Generator, repeats: int) -> Values:
 
 NOISES: dict[str, Noise] = {
     "recorded spreads": like_recorded_spreads,
-    "recorded pairs": recorded,
+    "recorded pairs": pieces_of(lambda: [each["ratios"] for each in recorded_traces()], length=8),
+    "recorded pairs, memory kept": pieces_of(traces_of_equal_code, length=6),
     "gaussian 1 %": gaussian(0.01),
     "gaussian 3 %": gaussian(0.03),
     "gaussian 10 %": gaussian(0.1),
@@ -211,6 +222,7 @@ def report(repeats: int) -> str:
     traces, spreads = recorded_traces(), recorded_spreads()
     pairs = [ratio for trace in traces for ratio in trace["ratios"]]
     loads = [load for trace in traces for load in trace["load_1min"]]
+    kept = traces_of_equal_code()
     lines = [
         "# Sequential tests for `vbench ab`\n",
         f"{repeats} simulated measurements a cell, limit 3 %, error rate 1 % for all cases together. *false alarms*: "
@@ -219,7 +231,9 @@ def report(repeats: int) -> str:
         f"Recorded: the spread of pairs in {len(spreads)} measurements of ab_noise.jsonl "
         f"({min(spreads):.1%} to {max(spreads):.1%}, median {np.median(spreads):.1%}), and {len(pairs)} pairs of "
         f"models against themselves in {len(traces)} traces of sequential.jsonl (spread {np.std(pairs):.1%}), "
-        f"on two cores while other work ran: load {min(loads):.0f} to {max(loads):.0f}.\n",
+        f"on two cores while other work ran: load {min(loads):.0f} to {max(loads):.0f}. *memory kept*: the "
+        f"{sum(map(len, kept))} pairs of {len(kept)} measurements of equal code in ab_noise.jsonl (spread "
+        f"{np.std(np.concatenate(kept)):.1%}), since both sides keep freed memory (docs/decisions/0009).\n",
     ]
     for cases in (1, 10):
         lines += [
