@@ -14,6 +14,8 @@ from bench.comparison.steps import (
     DRAWS,
     _differences,
     _first_parts,
+    _largest_of_parts,
+    _largest_of_segments,
     _p,
     _scores,
     _segments,
@@ -35,7 +37,7 @@ def test_differences_are_those_of_means_over_their_error(stretches_of: Callable[
     scores = np.random.default_rng(1).standard_normal(11)
     scores -= scores.mean()
     starts, ends = stretches_of(11)
-    for start, end, difference in zip(starts, ends, _differences(scores[None], (starts, ends))[0], strict=True):
+    for start, end, difference in zip(starts, ends, _differences(scores, (starts, ends)), strict=True):
         inside, outside = scores[start:end], np.delete(scores, np.s_[start:end])
         error = np.sqrt(1 / len(inside) + 1 / len(outside))
         assert difference == pytest.approx(abs(inside.mean() - outside.mean()) / error)
@@ -134,13 +136,26 @@ def test_noise_has_steps_in_one_of_a_hundred(length: int) -> None:
     assert found <= 9
 
 
+@pytest.mark.parametrize("length", [16, 60, 151, 400])
+@pytest.mark.parametrize(
+    ("stretches_of", "largest_of"), [(_first_parts, _largest_of_parts), (_segments, _largest_of_segments)]
+)
+def test_the_largest_difference_of_each_column_is_that_over_all_segments(
+    length: int, stretches_of: Callable[[int], Any], largest_of: Callable[[Any], Any]
+) -> None:
+    draws = np.random.default_rng(length).standard_normal((length, 5))
+    draws -= draws.mean(axis=0)
+    expected = [_differences(column, stretches_of(length)).max() for column in draws.T]
+    assert largest_of(draws) == pytest.approx(expected)
+
+
 def test_orders_of_all_values_give_the_exact_p() -> None:
     scores = _scores(np.asarray([3.0, 1.0, 2.0, 9.0, 8.0, 6.5, 7.0]))
     every = np.asarray(list(itertools.permutations(scores)))
-    for stretches in (_first_parts(7), _segments(7)):
-        observed = float(_differences(scores[None], stretches).max())
-        exact = float((_differences(every, stretches).max(axis=1) >= observed - 1e-12).mean())
-        found = _p(scores, stretches, observed)
+    for stretches, largest_of in ((_first_parts(7), _largest_of_parts), (_segments(7), _largest_of_segments)):
+        observed = float(_differences(scores, stretches).max())
+        exact = float(np.mean([_differences(each, stretches).max() >= observed - 1e-12 for each in every]))
+        found = _p(scores, largest_of, observed)
         assert found == pytest.approx(exact, abs=4 * np.sqrt(exact * (1 - exact) / DRAWS) + 1e-3)
 
 
