@@ -18,7 +18,7 @@ from bench.comparison.evidence import (
     noise_floor,
 )
 from bench.comparison.pairing import MIN_RUNS, are_enough_sessions, ratio_of
-from bench.comparison.sequential import MIN_PAIRS, critical_t, log_e_value, pairs_needed
+from bench.comparison.sequential import MIN_PAIRS, critical_t, fewest_pairs, log_e_value, pairs_needed
 from bench.comparison.verdicts import MetricVerdict, Verdict, amount, p_value, percent
 from bench.core.units import plural
 
@@ -159,6 +159,14 @@ def decide_interim(assessment: Assessment, *, comparisons: int) -> MetricVerdict
         return decide(assessment, p=min(1.0, change.p * comparisons), comparisons=comparisons)
     threshold = comparisons / ALPHA
     critical = critical_t(pairs, threshold=threshold)
+    if math.isinf(critical):
+        needed = fewest_pairs(comparisons)
+        reason = (
+            f"{_in_words(change.estimate, change, assessment.row)}; {plural(pairs, 'run')} a side in turns; at least "
+            f"{needed} are needed for {plural(comparisons, 'comparison')}: set a longer --budget"
+        )
+        row = replace(assessment.row, interval=None, is_open=True, needed_runs=needed)
+        return _with_verdict(row, "inconclusive", reason)
     change = change.within(critical)
     row = replace(assessment.row, interval=_ratio_interval(change, assessment.row.base))
     if change.error > 0:

@@ -52,6 +52,18 @@ def critical_t(pairs: int, *, threshold: float) -> float:
     return high
 
 
+@lru_cache(maxsize=256)
+def fewest_pairs(comparisons: int) -> int:
+    """Return how many pairs can decide one of so many `comparisons` at 1 %: three, but four from seven comparisons on.
+
+    The e-value of a few pairs is bounded, however large the change.
+    """
+    threshold = 100.0 * max(1, comparisons)
+    return next(
+        (n for n in range(MIN_PAIRS, MAX_PAIRS) if math.isfinite(critical_t(n, threshold=threshold))), MAX_PAIRS
+    )
+
+
 def pairs_needed(
     room: float, *, spread: float, threshold: float, at_least: int = MIN_PAIRS, unit: str = ""
 ) -> int | None:

@@ -195,3 +195,33 @@ def test_a_few_hundred_measurements_of_identical_code_give_few_alarms(simulation
 def test_five_percent_are_found_if_noise_allows(simulation: ModuleType, noise: str) -> None:
     found = simulation.simulate(noise_of(simulation, noise), factor=1.05, repeats=100, pairs=24)
     assert found.verdicts["worse"] >= 0.95
+
+
+def test_three_pairs_of_seven_metrics_say_how_many_are_needed(record: Callable[..., Record]) -> None:
+    """The e-value of three pairs is at most 607, whatever the change, and seven comparisons need 700."""
+
+    def side(factor: float) -> list[Record]:
+        return [
+            record(
+                *(
+                    Metric(
+                        name="latency.p50_ms",
+                        value=factor * (10 + 0.01 * run),
+                        unit="ms",
+                        better="lower",
+                        labels={"batch": str(number)},
+                    )
+                    for number in range(7)
+                ),
+                run=run,
+            )
+            for run in range(3)
+        ]
+
+    found = compare(side(1.0), side(2.0), gate={"latency.p50_ms": "3%"}, is_interim=True)
+    assert {row.reason for row in found.rows} == {
+        "+100.0 %; 3 runs a side in turns; at least 4 are needed for 7 comparisons: set a longer --budget"
+    }
+    assert {(row.verdict, row.is_open, row.interval, row.needed_runs) for row in found.rows} == {
+        ("inconclusive", True, None, 4)
+    }
