@@ -26,7 +26,7 @@ from bench.core.units import plural
 from bench.store import Source
 
 MAX_LINES = 12
-TIME_AND_MEMORY = frozenset({"ms", "s", "us", "clips/s", "videos/s", "B", "bytes", "J"})
+COSTS = frozenset({"ms", "s", "us", "clips/s", "videos/s", "B", "bytes", "J", "instructions"})
 
 NOT_TIME = (
     "instructions are not time: more of them are usually slower, but an operator that waits for memory executes few, "
@@ -181,13 +181,13 @@ def _renames(old: SideRuns, new: SideRuns, pairs: Sequence[CasePair]) -> Iterato
 
 
 def _other_reasons(pairs: Sequence[CasePair], rows: Sequence[MetricVerdict]) -> Iterator[str]:
-    """Yield a note for each model that became slower or larger although its layers have the same counts."""
+    """Yield a note for each model that costs more although its layers have the same counts."""
     alike = {model_key(pair.head) for pair in pairs if have_same_structure(pair.base, pair.head)}
     models = {pair.head.id: pair.head for pair in pairs if model_key(pair.head) in alike}
     moved: dict[str, dict[str, None]] = {}
     for row in rows:
         case = models.get(row.case_id)
-        if case and row.is_deciding and row.verdict == "worse" and row.unit in TIME_AND_MEMORY:
+        if case and row.is_deciding and row.verdict == "worse" and row.unit in COSTS:
             moved.setdefault(case.case.point.model, {})[row.metric] = None
     for model, metrics in moved.items():
         yield (

@@ -25,6 +25,7 @@ Canary = Mapping[str, float]  # milliseconds of each fixed operation around a ru
 MIN_CHANGE = 0.03  # the limit that the gate has if none is given
 LASTING = 15  # commits; the longest recorded disturbance of a shared machine lasted eight measurements
 LASTING_OF_STEADY = 3  # for what clocks and load do not change, such as bytes
+MIN_CHANGE_OF_STEADY = 0.005  # another folder or kernel moves bytes and instructions by some hundredths of a percent
 REFERENCE = 100  # commits before a step that show the noise
 MIN_REFERENCE = 10
 THRESHOLD = 10.0  # standard errors; benchmarks/history_alarms.md
@@ -118,7 +119,8 @@ def alarms(values: Sequence[float], steps: Sequence[Step], *, can_drift: bool) -
         before, after = many[max(start, step.index - REFERENCE) : step.index], many[step.index : end]
         change = abs(step.after / step.before - 1) if step.before > 0 else math.inf
         is_lasting = len(after) >= (LASTING if can_drift else LASTING_OF_STEADY)
-        is_alarm = is_lasting and (not can_drift or (len(before) >= MIN_REFERENCE and change >= MIN_CHANGE))
+        is_large = change >= (MIN_CHANGE if can_drift else MIN_CHANGE_OF_STEADY)
+        is_alarm = is_lasting and is_large and (not can_drift or len(before) >= MIN_REFERENCE)
         if is_alarm and can_drift:
             error = math.hypot(_error(before), _error(after))
             is_alarm = bool(abs(np.median(after) - np.median(before)) >= THRESHOLD * error)

@@ -278,8 +278,8 @@ class Metric(Frozen):
 
     @property
     def can_drift(self) -> bool:
-        """Whether the clocks, temperature and load of the machine change this; they do not change bytes."""
-        return self.is_of_machine and self.unit not in ("B", "bytes")
+        """Whether clocks, temperature and load of the machine change this; they do not change bytes or instructions."""
+        return self.is_of_machine and self.unit not in ("B", "bytes", "instructions")
 
     @property
     def key(self) -> str:

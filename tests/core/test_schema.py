@@ -14,6 +14,7 @@ from bench.core.schema import Metric, SlidingWindows, views_from_text, views_tex
         ("latency.p50_ms", "ms", False, False, True, True),
         ("limits.mfu", "%", False, False, True, True),
         ("memory.peak_rss_bytes", "B", False, False, True, False),
+        ("instructions.forward", "instructions", False, False, True, False),
         ("memory.peak_rss_bytes", "bytes", False, False, True, False),
         ("memory_estimate.inference_bytes", "B", True, False, False, False),
         ("macs.forward", "MACs", True, False, False, False),

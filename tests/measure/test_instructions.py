@@ -17,25 +17,12 @@ from bench.measure.instruction_counter import (
     Counts,
     PerfCounter,
     _why_refused,
-    count_passes,
     total_of,
 )
 from bench.measure.instructions import instructions
 
 needs_valgrind = pytest.mark.skipif(shutil.which("valgrind") is None, reason="needs valgrind")
 TYPE_SOFTWARE, PAGE_FAULTS = 1, 2
-MODELS = """
-from torch import nn
-
-def layers(count):
-    return nn.Sequential(*[nn.Conv3d(3, 3, 3, padding=1) for _ in range(count)], nn.Flatten(), nn.Linear(3072, 4))
-
-def base(num_classes=4):
-    return layers(4)
-
-def head(num_classes=4):
-    return layers(6)
-"""
 
 
 def case_of(model: str, folder: Path, **point: object) -> CaseContext:
@@ -136,22 +123,3 @@ def test_callgrind_counts_twice_the_work_as_twice_the_instructions(tmp_path: Pat
     nothing, once, twice = map(int, done.stdout.split())
     assert nothing < 0.1 * once
     assert twice - once == pytest.approx(once - nothing, rel=0.02)
-
-
-@pytest.mark.slow
-@needs_valgrind
-def test_a_planted_layer_shows_in_the_instructions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Takes over a minute: valgrind makes the import of torch twenty times slower, and nothing else tests it as used.
-
-    By hand: two of the same convolutions more among four, and a last layer that costs as much as none of them.
-    """
-    (tmp_path / "planted.py").write_text(MODELS)
-    monkeypatch.syspath_prepend(tmp_path)
-    base, head = (
-        count_passes(case_of(f"planted:{name}", tmp_path), passes=3, timeout_s=1200) for name in ("base", "head")
-    )
-    assert base.tool == head.tool
-    for counts in (base, head):
-        assert max(counts.passes) / min(counts.passes) < 1.005
-    ratio = sorted(head.passes)[1] / sorted(base.passes)[1]
-    assert 1.2 < ratio < 1.5
