@@ -112,20 +112,33 @@ class KeptJudgements:
 
 
 def judge_by_measuring(
-    metric: str, case: str, suite: Tree, *, good: str, limit: str, budget_s: float, out: Path, on_note: OnNote
+    metric: str,
+    case: str,
+    suite: Tree,
+    *,
+    good: str,
+    bad: str,
+    limit: str,
+    budget_s: float,
+    out: Path,
+    on_note: OnNote,
+    small: bool = False,
 ) -> Judge:
     """Return a judge that measures a commit and `good` alternately: bad is `worse`; `same` and `better` are good.
 
-    A commit that cannot be measured, or not decided within `budget_s`, is unknown.
+    A commit that cannot be measured, or not decided within `budget_s`, is unknown, and so is one between `good` and
+    `bad` that has no such case.
     """
 
     def judge(commit: str) -> Judgement:
         on_note(f"measuring {commit[:10]} against {good[:10]}")
         folder = out / f"{commit[:10]}-{datetime.now():%Y%m%d-%H%M%S}"
-        given = {"gate": {metric: limit}, "only": case, "budget_s": budget_s, "out": folder, "on_note": on_note}
+        given = {"gate": {metric: limit}, "only": case, "budget_s": budget_s, "out": folder, "small": small}
         try:
-            found = ab(good, commit, suite, **given)  # type: ignore[arg-type]  # mypy sees one type for all values
-        except SetUpError as error:
+            found = ab(good, commit, suite, on_note=on_note, **given)  # type: ignore[arg-type]  # mypy sees one type for all values
+        except (SetUpError, InputError) as error:
+            if isinstance(error, InputError) and commit == bad:
+                raise  # the question itself is wrong
             on_note(f"{commit[:10]} is passed over: {error}")
             return "unknown"
         verdicts = [row.verdict for row in found.rows if row.is_deciding and not row.is_missing]

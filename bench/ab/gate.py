@@ -1,27 +1,25 @@
 """The gate on a noisy machine: measures base and head alternately in one job until every gated case is decided."""
 
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from datetime import datetime
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any
 
 from bench.ab.pairs import run_apart, run_at_once, run_together
 from bench.ab.rounds import Rounds, measure_rounds
-from bench.ab.sides import (
-    PlannedCase,
-    RunOutcome,
-    Side,
-    SideName,
-    SideSpec,
-    read_side,
-    side_setup,
+from bench.ab.side_suites import (
+    ListedModels,
+    gate_of,
+    listed_models,
+    only_counts,
+    own_models,
     suite_for_side,
-    with_former_names,
+    suite_of_side,
 )
+from bench.ab.sides import PlannedCase, RunOutcome, Side, SideName, SideSpec, read_side, side_setup
 from bench.ab.time_budget import budget_lines, longer_budget
 from bench.comparison.allowed_changes import GateValue, read_rules, refuse_noise
 from bench.comparison.interim import InterimAnalyses, open_cases
@@ -29,12 +27,11 @@ from bench.comparison.sequential import MAX_PAIRS
 from bench.comparison.verdicts import Comparison, UncomparedCase, percent
 from bench.core.cpus import usable_cpus
 from bench.core.errors import InputError, SetUpError
-from bench.core.registry import MEASURES
 from bench.core.units import plural
 from bench.core.yaml_tree import Tree
 from bench.runner.idle import wait_until_idle
 from bench.store import RECORDS
-from bench.suite import check_suite, limit_text
+from bench.suite import check_suite
 
 OnNote = Callable[[str], None]
 PAIR_START_S = 3.0  # to import torch, build the models and store the records; docs/decisions/0025
@@ -64,16 +61,18 @@ def ab(
     counts: bool = False,
     shard: tuple[int, int] | None = None,
     only: str | None = None,
+    small: bool = False,
     wait_idle_s: float | None = None,
     on_note: OnNote = lambda text: None,
 ) -> Comparison:
     """Verdicts of `head` against `base`, both measured now on the cases of `suite`, as read by `read_suite`.
 
     A side is a commit, branch or tag; `.`, the working folder as it is; `model:NAME` or `package.module:factory`, which
-    replaces the suite's one model; or `python:PATH`, the interpreter of another environment. Counts are compared first;
-    with `counts`, nothing else is. `shard` (i, n) takes every n-th case from the i-th on, `only` the one case
-    with this id or part of its title. With `wait_idle_s`, timing
-    waits for an idle machine, at most so long, which does not count for the budget. On a CPU two processes, one of each
+    replaces the suite's one model; or `python:PATH`, the interpreter of another environment. Models that the suite at
+    a commit does not list are not measured there: a new one is added, a removed one missing. `small` says that `suite`
+    was read in its small form. Counts are compared first; with `counts`, nothing else is. `shard` (i, n) takes every
+    n-th case from the i-th on, `only` the one case with this id or part of its title. With `wait_idle_s`, timing waits
+    for an idle machine, at most so long, which does not count for the budget. On a CPU two processes, one of each
     side, take turns by steps; with `apart`, or on a GPU, they run one after the other. Records of both stay in
     `<out>/base` and `<out>/head` (`results/<suite>-ab/<time>`); `identify` keeps home folders and host names in them.
     Raises InputError for a wrong side or suite, SetUpError if a side cannot be measured at all.
@@ -83,32 +82,32 @@ def ab(
     if _has_model(specs):
         check_suite(suite)
     try:
-        refuse_noise(read_rules({**_gate_of(suite.data), **(gate or {})}))
+        refuse_noise(read_rules({**gate_of(suite.data), **(gate or {})}))
     except InputError:
         check_suite(suite)  # raises with the line
         raise
     if counts:
         suite = only_counts(suite)
-    given_suites = with_former_names(suite.data), suite.data
-    suites = [
-        replace(suite, data=_with_limits_as_text(suite_for_side(spec, own)))
-        for spec, own in zip(specs, given_suites, strict=True)
-    ]
+    for spec in specs:
+        suite_for_side(spec, suite.data)  # raises before anything is written
     folder, path = _new_folder(out, str(suite.data.get("suite"))), Path(suite.position(()).file).absolute()
     with ExitStack() as stack:
         try:
+            setups = [stack.enter_context(side_setup(spec)) for spec in specs]
+            own = [own_models(suite, spec, setup, small=small) for spec, setup in zip(specs, setups, strict=True)]
+            models = ListedModels() if _has_model(specs) else listed_models(suite.data, own)
             sides = [
                 stack.enter_context(
                     Side(
                         name,
-                        stack.enter_context(side_setup(spec)),
-                        own,
+                        setup,
+                        suite_of_side(name, spec, suite, models),
                         path=path,
                         out=folder / name,
                         identify=identify,
                     )
                 )
-                for name, spec, own in zip(_NAMES, specs, suites, strict=True)
+                for name, spec, setup in zip(_NAMES, specs, setups, strict=True)
             ]
             for side in sides:
                 side.wait_for_plan()  # both plan at the same time
@@ -116,7 +115,7 @@ def ab(
             check_suite(suite)  # if the file itself is wrong, that is the error, with its line
             raise
         is_by_place = _has_model(specs) or bool(suite.data.get("renamed"))
-        pairing = pair_plans(sides[0].cases, sides[1].cases, by_place=is_by_place)
+        pairing = pair_plans(sides[0].cases, sides[1].cases, by_place=is_by_place, models=models)
         if only is not None:
             pairing = the_one_case(pairing, sides[1].cases, only)
         if shard is not None:
@@ -137,32 +136,29 @@ def ab(
     return replace(comparison, base=titles[0], head=titles[1], notes=notes)
 
 
-def _with_limits_as_text(suite: Mapping[str, Any]) -> dict[str, Any]:
-    """`suite` with limits as text, because older commits do not accept a number as a limit."""
-    rules = {
-        metric: {side: limit_text(limit) for side, limit in rule.items()} if isinstance(rule, Mapping) else rule
-        for metric, rule in _gate_of(suite).items()
-    }
-    return {**suite, "gate": rules} if rules else dict(suite)
-
-
-def _gate_of(suite: Mapping[str, Any]) -> Mapping[str, GateValue]:
-    """The gate rules of a suite; empty if they are not a mapping, which is reported when the suite is planned."""
-    gate = suite.get("gate")
-    return gate if isinstance(gate, Mapping) else {}
-
-
 _NAMES: tuple[SideName, SideName] = ("base", "head")
 
 
-def pair_plans(base: Sequence[PlannedCase], head: Sequence[PlannedCase], *, by_place: bool) -> Pairing:
-    """Pair the cases of both plans: by id, or by place in the plan if the models are meant to differ."""
+def pair_plans(
+    base: Sequence[PlannedCase], head: Sequence[PlannedCase], *, by_place: bool, models: ListedModels | None = None
+) -> Pairing:
+    """Pair the cases of both plans: by id, or by place in the plan if the models are meant to differ.
+
+    Cases of `models` that only one side lists have no partner.
+    """
+    models = models or ListedModels()
     if by_place:
-        if len(base) != len(head):
+        old = [n for n, case in enumerate(base) if case.model not in models.only_base]
+        new = [n for n, case in enumerate(head) if case.model not in models.only_head]
+        if len(old) != len(new):
             raise SetUpError(
-                f"base plans {plural(len(base), 'case')} and head {len(head)}; the models have different axes"
+                f"base plans {plural(len(old), 'case')} and head {len(new)}; the models have different axes"
             )
-        return Pairing(shared={case.id: (n, n) for n, case in enumerate(head)}, missing=(), added=())
+        return Pairing(
+            shared={head[n].id: (m, n) for m, n in zip(old, new, strict=True)},
+            missing=tuple(case for case in base if case.model in models.only_base),
+            added=tuple(case for case in head if case.model in models.only_head),
+        )
     places = {case.id: n for n, case in enumerate(base)}
     ids = {case.id for case in head}
     return Pairing(
@@ -231,6 +227,7 @@ class Measurement:
         if timed:
             self._start_ahead()
         failed = self._count(counted, started_s=started_s)
+        self._count_unpaired()
         if timed and self._wait_idle_s is not None:
             wait = wait_until_idle(self._wait_idle_s, on_wait=self._note)
             started_s += wait.waited_s
@@ -239,15 +236,22 @@ class Measurement:
         if timed:
             pair_s = {case: self._expected_s(planned[case]) for case in timed}
             left_s = budget_s - (time.monotonic() - started_s)
-            for line in budget_lines(pair_s, budget_s=budget_s, left_s=left_s):
+            of_instructions = [case for case in timed if planned[case][1].is_of_instructions]
+            for line in budget_lines(pair_s, budget_s=budget_s, left_s=left_s, of_instructions=of_instructions):
                 self._note(line)
         rounds = measure_rounds(
             timed, self._run_pair, self._analyse, deadline_s=started_s + budget_s, clock_s=time.monotonic
         )
         found = self._analyses.analyse(given_up=[*failed, *rounds.failed])
         suite = found.rows[0].suite if found.rows else ""
-        missing = [_unpaired(case, suite, "base", "is not in head's plan") for case in self._pairing.missing]
-        added = [_unpaired(case, suite, "head", "is not in base's plan") for case in self._pairing.added]
+        known = {each.case_id for each in (*found.missing, *found.added, *found.failed)}  # those that were counted
+        pairing = self._pairing
+        missing = [
+            _unpaired(each, suite, "base", "is not in head's plan") for each in pairing.missing if each.id not in known
+        ]
+        added = [
+            _unpaired(each, suite, "head", "is not in base's plan") for each in pairing.added if each.id not in known
+        ]
         return replace(
             found,
             missing=(*found.missing, *missing),
@@ -260,10 +264,14 @@ class Measurement:
         places = self._pairing.shared[case]
         return [side.cases[place] for side, place in zip(self._sides, places, strict=True)]
 
-    @staticmethod
-    def _expected_s(planned: Sequence[PlannedCase]) -> float:
-        """Return the rough seconds of one pair: both sides start ahead at the same time, and are timed in turns."""
-        return PAIR_START_S + sum(case.seconds for case in planned)
+    def _expected_s(self, planned: Sequence[PlannedCase]) -> float:
+        """Return the rough seconds of one pair: both sides start at the same time, and only timings take turns."""
+        seconds = [case.seconds for case in planned]
+        are_at_once = self._are_sharing(planned) and all(case.is_of_instructions for case in planned)
+        return PAIR_START_S + (max(seconds) if are_at_once else sum(seconds))
+
+    def _are_sharing(self, planned: Sequence[PlannedCase]) -> bool:
+        return all(case.is_sharing for case in planned) and not self._is_apart
 
     def _count(self, cases: Sequence[str], *, started_s: float) -> list[str]:
         """Measure exact cases once a side, note what changed, and return the cases that failed."""
@@ -282,14 +290,23 @@ class Measurement:
             self._note(f"counts: {same} of {len(rows)} are the same, after {time.monotonic() - started_s:.0f} s")
         return failed
 
+    def _count_unpaired(self) -> None:
+        """Measure the exact cases that only one side has: the same counts under two names are probably a rename."""
+        for side, cases in zip(self._sides, (self._pairing.missing, self._pairing.added), strict=True):
+            for case in cases:
+                if case.is_counted:
+                    side.begin(side.cases.index(case), 0)
+                    side.result()
+
     def _pair(self, case: str) -> dict[SideName, tuple[Side, int]]:
         return {side.name: (side, n) for side, n in zip(self._sides, self._pairing.shared[case], strict=True)}
 
     def _run_pair(self, first: SideName, case: str, index: int) -> Sequence[RunOutcome]:
-        is_sharing = all(planned.is_sharing for planned in self._planned(case)) and not self._is_apart
         for side in self._sides:
             side.wait_until_prepared()
-        outcomes = (run_together if is_sharing else run_apart)(self._pair(case), first, index)
+        outcomes = (run_together if self._are_sharing(self._planned(case)) else run_apart)(
+            self._pair(case), first, index
+        )
         self._ahead -= 1
         self._start_ahead()
         self._are_good(case, index, outcomes)
@@ -319,25 +336,6 @@ class Measurement:
                 change = percent((row.ratio or 1.0) - 1)
                 self._note(f"{row.runs[1]} runs a side: {row.case}: {row.metric} {change}: {verdict}")
         return open_cases(found)
-
-
-def only_counts(suite: Tree) -> Tree:
-    """Return `suite` with its exact measures and their limits alone; raises InputError if it has none."""
-    measures = suite.data.get("measure")
-    given: Mapping[str, Any] = measures if isinstance(measures, Mapping) else {}
-    counts = {name: options for name, options in given.items() if name in MEASURES and MEASURES.get(name).is_count}
-    if not counts:
-        allowed = ", ".join(measure.name for measure in MEASURES if measure.is_count)
-        raise InputError(f"--counts: the suite has no exact measure; add one to `measure`: {allowed}")
-    gate = {rule: limit for rule, limit in _gate_of(suite.data).items() if _is_of_any(rule, counts)}
-    data = {**suite.data, "measure": counts, "gate": gate}
-    return replace(suite, data={key: value for key, value in data.items() if key != "gate" or gate})
-
-
-def _is_of_any(rule: str, measures: Collection[str]) -> bool:
-    """Whether a rule of the gate names a metric of one of `measures`, or is a pattern that may match one."""
-    name = rule.partition(".")[0]
-    return name in measures or any(fnmatchcase(measure, name) for measure in measures)
 
 
 def _why_undecided(rounds: Rounds, found: Comparison, *, spent_s: float) -> list[str]:

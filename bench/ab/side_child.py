@@ -111,9 +111,11 @@ def _planned(case: Any) -> dict[str, Any]:
     return {
         "id": case.id,
         "title": case.title,
+        "model": getattr(case.point, "model", ""),
         "is_sharing": _is_sharing(case),
         "timeout_s": getattr(case, "timeout_s", None),
         "is_counted": all(_is_count(measure) for measure, _ in measures),
+        "is_of_instructions": set(case.measures) == {"instructions"},
         "seconds": sum(_seconds(measure, options) for measure, options in measures),
     }
 

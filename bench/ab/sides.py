@@ -73,14 +73,17 @@ class SideSetup:
 class PlannedCase:
     """A case in the plan of one side. `is_sharing`: it may be measured while the other side's process is alive.
 
-    `is_counted`: it is exact, so one run a side settles it. `seconds` is the rough time of what one run measures.
+    `is_counted`: it is exact, so one run a side settles it. `is_of_instructions`: it counts them and measures no time.
+    `seconds` is the rough time of what one run measures, `model` the name of its model.
     """
 
     id: str
     title: str
+    model: str = ""
     is_sharing: bool = False
     timeout_s: float | None = None
     is_counted: bool = False
+    is_of_instructions: bool = False
     seconds: float = 1.0
 
 
@@ -105,58 +108,6 @@ def read_side(text: str) -> SideSpec:
         return SideSpec(text=text, kind="model", value=text.removeprefix(MODEL))
     commit = _git("rev-parse", "--verify", "--quiet", "--end-of-options", f"{text}^{{commit}}", missing=text)
     return SideSpec(text=text, kind="commit", value=commit)
-
-
-def suite_for_side(spec: SideSpec, suite: Mapping[str, Any]) -> dict[str, Any]:
-    """The suite as this side measures it. A model side replaces the one model of `suite`, which must be checked before.
-
-    Raises InputError if the suite has several models or leaves the clip to the model.
-    """
-    if spec.kind != "model":
-        return {key: value for key, value in suite.items() if key != "renamed"}  # older commits do not know this key
-    models = suite.get("models") or []
-    if len(models) != 1:
-        raise InputError(f"{spec.text}: the suite must have one model, which this one replaces; it has {len(models)}")
-    given = {} if isinstance(models[0], str) else models[0]
-    if "clip" not in given and "clip" not in (suite.get("matrix") or {}):
-        raise InputError(f"{spec.text}: the suite must give the clip of both models: matrix: {{clip: [16x1x112]}}")
-    mine = {"models": [{**given, "name": spec.value}]}
-    matrix = dict(suite.get("matrix") or {})
-    for kind in ("include", "exclude"):
-        if isinstance(rules := matrix.get(kind), list):  # rules of the suite's model apply to the one that replaces it
-            matrix[kind] = [
-                {**rule, "model": spec.value} if isinstance(rule, dict) and "model" in rule else rule for rule in rules
-            ]
-    return {**suite, **mine, **({"matrix": matrix} if matrix else {})}
-
-
-def with_former_names(suite: Mapping[str, Any]) -> dict[str, Any]:
-    """The suite for base: models that it says were `renamed` have their former names."""
-    renamed = suite.get("renamed")
-    if not isinstance(renamed, Mapping):
-        return dict(suite)
-    found = dict(suite)
-    if isinstance(models := suite.get("models"), list):
-        found["models"] = [_former(entry, renamed) for entry in models]
-    if isinstance(matrix := suite.get("matrix"), dict):
-        found["matrix"] = {
-            axis: [
-                {**rule, "model": _former(rule["model"], renamed)}
-                if isinstance(rule, dict) and "model" in rule
-                else rule
-                for rule in values
-            ]
-            if axis in ("include", "exclude") and isinstance(values, list)
-            else values
-            for axis, values in matrix.items()
-        }
-    return found
-
-
-def _former(entry: Any, renamed: Mapping[str, str]) -> Any:
-    if isinstance(entry, dict):
-        return {**entry, "name": _former(entry.get("name"), renamed)}
-    return renamed.get(entry, entry) if isinstance(entry, str) else entry
 
 
 @contextmanager

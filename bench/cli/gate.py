@@ -146,8 +146,9 @@ def ab(
         head,
         read_trusted_suite(suite, small=small, trust=trust),
         gate=_limits(gate or []),
-        budget_s=seconds_of(budget, flag="--budget"),
+        budget_s=_budget_seconds(budget),
         out=out,
+        small=small,
         identify=identify,
         across=across,
         apart=apart,
@@ -183,11 +184,20 @@ def bisect(
 
     tree = read_trusted_suite(suite, small=small, trust=trust)
     _limits([f"{metric}={limit}"])
-    budget_s = seconds_of(budget, flag="--budget")
+    budget_s = _budget_seconds(budget)
     commits = commits_between(good, bad)
     kept = KeptJudgements(out, {"metric": metric, "case": case, "good": good, "bad": commits[-1], "limit": limit})
     measure = judge_by_measuring(
-        metric, case, tree, good=good, limit=limit, budget_s=budget_s, out=out, on_note=print_note
+        metric,
+        case,
+        tree,
+        good=good,
+        bad=commits[-1],
+        limit=limit,
+        budget_s=budget_s,
+        out=out,
+        on_note=print_note,
+        small=small,
     )
 
     def judge(commit: str) -> "Judgement":
@@ -203,7 +213,7 @@ def bisect(
     elif found.first_bad:
         print_text(f"first bad commit: {found.first_bad}")
     elif found.candidates:
-        print_text("the first bad commit is one of these, which could not be decided:")
+        print_text("the first bad commit is one of these, because some could not be decided:")
         for commit in found.candidates:
             print_text(f"  {commit}")
     else:
@@ -293,8 +303,15 @@ class _Outputs:
 
         rows = formats.as_dict(found, fail_on=self.fail_on)["rows"]
         base, head = self.sides
-        lists, headline = formats.sections(found), formats.headline(found)
-        write_comparison_page(file, rows, base=base, head=head, headline=headline, lists=lists)
+        write_comparison_page(
+            file,
+            rows,
+            base=base,
+            head=head,
+            headline=formats.headline(found),
+            causes=formats.cause_lines(found),
+            lists=formats.sections(found),
+        )
 
     def _print(self, found: "Comparison") -> None:
         """Print to standard output; with JSON or Markdown, annotations go to standard error, which GitHub reads too."""
@@ -325,6 +342,13 @@ def _outputs(
     for file in files:
         check_writable(file)
     return _Outputs(fail_on=_faults(fail_on), files=files, annotations=annotations, markdown=markdown, as_json=as_json)
+
+
+def _budget_seconds(text: str) -> float:
+    """Seconds of `--budget`; raises InputError for anything that is not a time above 0."""
+    if seconds := seconds_of(text, flag="--budget"):
+        return seconds
+    raise InputError(f"--budget {text} leaves no time to measure in; give a time above 0, such as 90s, 10m or 1h")
 
 
 def page_file(html: Path | None) -> Path | None:
@@ -393,5 +417,6 @@ def _show_comparison(comparison: "Comparison") -> None:
             print_text(f"  {line}")
     explained = sum(len(comparison.moved_by(cause)) for cause in comparison.causes)
     if left := len(comparison.rows) - len(rows) - len(same) - explained:
-        print_text(f"{left} more metrics are not gated; --json shows them")
+        verb = "metric is" if left == 1 else "metrics are"
+        print_text(f"{left} more {verb} not gated; --json shows them")
     print_text(headline(comparison))

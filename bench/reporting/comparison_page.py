@@ -13,6 +13,7 @@ from bench.reporting.table import ColumnHead, Table, TableCell, TableRow
 MOST_BARS = 60
 WIDTH, NAME_WIDTH, ROW_HEIGHT = 860.0, 380.0, 24.0
 LONGEST_NAME = 58
+URGENCY = ("worse", "inconclusive", "better", "same")  # urgent ones come first, and are drawn if there are many
 VERDICT_CLASSES = {"worse": "worse", "better": "better", "inconclusive": "unclear", "same": "even"}
 HEADS = (
     ColumnHead(name="Verdict"),
@@ -62,6 +63,13 @@ height="2"></rect>{% endif %}
 </svg>
 """
 LINES = "<ul class='findings'>{% for line in lines %}<li>{{ line }}</li>{% endfor %}</ul>"
+CAUSES = """
+<ul class="findings">
+{% for verdict, title, lines in causes %}
+<li><b>{{ verdict }}</b>: {{ title }}<ul>{% for line in lines %}<li>{{ line }}</li>{% endfor %}</ul></li>
+{% endfor %}
+</ul>
+"""
 
 
 def write_comparison_page(
@@ -71,12 +79,15 @@ def write_comparison_page(
     base: str,
     head: str,
     headline: str,
+    causes: Sequence[tuple[str, str, Sequence[str]]] = (),
     lists: Sequence[tuple[str, Sequence[str]]] = (),
 ) -> Path:
     """Write a page of `rows` (verdicts as `vbench compare --json` prints them) and return its path.
 
-    `lists` are titled lines: what could not be compared, and notes.
+    `causes` are verdict and layers of each changed model, and the metrics that they move. `lists` are titled lines:
+    what could not be compared, and notes.
     """
+    rows = sorted(rows, key=lambda row: (not row["is_deciding"], URGENCY.index(row["verdict"])))
     deciding = [row for row in rows if row["is_deciding"] and row["ratio"] is not None and row["ratio"] > 0]
     summary = render(
         SUMMARY,
@@ -90,6 +101,9 @@ def write_comparison_page(
         name="verdicts", caption="Every verdict", heads=HEADS, rows=tuple(TableRow(cells=_cells(row)) for row in rows)
     )
     sections = [DrawnSection(name="summary", title="Summary", html=summary)]
+    if causes:
+        html = render(CAUSES, causes=causes)
+        sections.append(DrawnSection(name="causes", title="Changed layers", html=html))
     if rows:
         sections.append(DrawnSection(name="verdicts-list", title="Verdicts", html=table.html()))
     for number, (title, lines) in enumerate(lists, start=1):

@@ -1,7 +1,11 @@
 """The first bad commit among many, by a judge that knows it; interruptions, and commits that cannot be judged."""
 
+import json
+import signal
 import subprocess
+import sys
 from pathlib import Path
+from typing import IO
 
 import pytest
 from hypothesis import given
@@ -15,6 +19,7 @@ from bench.cli.app import run_command
 from bench.comparison.comparing import compare
 from bench.core.errors import InputError, SetUpError
 from bench.core.schema import Case, Clip, Metric, Point, Record
+from bench.store import read_records
 
 
 @given(st.integers(1, 200), st.data())
@@ -150,3 +155,85 @@ def test_the_case_must_be_one_of_the_suite() -> None:
     for wanted in ("x", "3d"):
         with pytest.raises(InputError, match=r"it has: c3d 16x1x112 \(1\), i3d 16x1x112 \(2\)"):
             the_one_case(pairing, cases, wanted)
+
+
+PLUGIN = """
+from torch import nn
+from bench.core.registry import register_model
+
+
+@register_model("net", clip="8x1x32")
+def net(num_classes: int = 5) -> nn.Module:
+    "A model for tests."
+    layers = [nn.Conv3d(3 if n == 0 else 8, 8, 3, padding=1) for n in range(LAYERS)]
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool3d(1), nn.Flatten(), nn.Linear(8, num_classes))
+"""
+SUITE = "suite: nets\nplugins: [nets]\nmodels: [net]\nmeasure: {latency: {max_s: 0.2}}\n"
+
+
+@pytest.mark.slow
+def test_a_bisection_of_real_commits_that_was_stopped_goes_on(
+    repository: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Takes over a minute: three commits are timed in pairs with GOOD, and a stop ends one of them.
+
+    The fourth of six commits has sixteen layers instead of one. A later suite has a model that the commits lack.
+    """
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    folder = tmp_path / "nets"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+
+    def git(*arguments: str) -> str:
+        command = ["git", "-c", "user.name=t", "-c", "user.email=t@t", *arguments]
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+    git("init", "-q", "-b", "main")
+    commits = []
+    for number in range(7):
+        (folder / "nets.py").write_text(PLUGIN.replace("LAYERS", "1" if number < 4 else "16"))
+        (folder / "nets.yaml").write_text(f"{SUITE}description: commit {number}\n")
+        git("add", ".")
+        git("commit", "-q", "-m", str(number))
+        commits.append(git("rev-parse", "HEAD"))
+    (folder / "nets.yaml").write_text(SUITE.replace("[net]", "[net, later]"))
+    command = [
+        "bisect",
+        "latency.p50_ms",
+        "net 8x1x32",
+        commits[0],
+        commits[6],
+        "--suite",
+        "nets.yaml",
+        "--limit",
+        "50%",
+    ]
+    vbench = subprocess.Popen([sys.executable, "-m", "bench", *command], stderr=subprocess.PIPE, text=True)
+    try:
+        assert (stream := vbench.stderr) is not None
+        said = "".join(iter(lambda: _line_until(stream, f"measuring {commits[3][:10]}"), ""))
+    finally:
+        vbench.send_signal(signal.SIGTERM)
+        vbench.wait(60)
+    assert f"{commits[6][:10]} is bad" in said
+    assert vbench.returncode == 143
+
+    done = subprocess.run(
+        [sys.executable, "-m", "bench", *command, "--json"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1, done.stderr
+    found = json.loads(done.stdout)
+    assert found["first_bad"] == commits[4]
+    assert found["judged"] == {commits[6]: "bad", commits[3]: "good", commits[4]: "bad"}
+    assert "1 of 6 commits were judged before: results/bisect" in done.stderr
+    assert f"measuring {commits[6][:10]}" not in done.stderr
+    [measured] = (folder / "results" / "bisect").glob(f"{commits[4][:10]}-*")
+    base, head = read_records(measured / "base"), read_records(measured / "head")
+    assert len(base) == len(head) >= 3
+    assert {record.in_turns for record in [*base, *head]} == {"steps"}
+
+
+def _line_until(stream: IO[str], last: str) -> str:
+    """The next line of a stream; empty once a line has `last` in it or the stream ends."""
+    line = stream.readline()
+    return "" if last in line else line

@@ -14,13 +14,13 @@ from typing import cast
 
 import pytest
 
-from bench.ab.gate import Measurement, Pairing, _with_limits_as_text, only_counts, pair_plans, part_of
+from bench.ab.gate import Measurement, Pairing, pair_plans, part_of
+from bench.ab.side_suites import ListedModels
 from bench.ab.sides import PlannedCase, RunOutcome, Side, SideName
 from bench.cli.app import run_command
 from bench.comparison.interim import InterimAnalyses
 from bench.comparison.verdicts import Comparison
 from bench.core.errors import InputError, SetUpError
-from bench.core.yaml_tree import Tree
 from bench.store import read_records
 
 PLUGIN = '''
@@ -255,13 +255,6 @@ def test_an_unknown_key_of_a_gate_rule_is_reported_with_its_line(
     assert re.search(r"nets\.yaml:\d+:\d+: unknown key 'max_rice'; did you mean: max_rise", capsys.readouterr().err)
 
 
-def test_limits_reach_a_side_as_text() -> None:
-    """A commit from before bare numbers were limits plans the suite too."""
-    suite = {"suite": "s", "gate": {"a.b": {"max_rise": 3, "max_drop": "1%"}, "c.d": None}}
-    assert _with_limits_as_text(suite)["gate"] == {"a.b": {"max_rise": "3", "max_drop": "1%"}, "c.d": None}
-    assert _with_limits_as_text({"suite": "s"}) == {"suite": "s"}
-
-
 def case(name: str) -> PlannedCase:
     return PlannedCase(id=name, title=name)
 
@@ -281,6 +274,16 @@ def test_plans_of_two_models_are_paired_by_place() -> None:
         pair_plans([case("a")], [case("x"), case("y")], by_place=True)
 
 
+def test_cases_of_models_that_only_one_side_lists_have_no_partner_by_place() -> None:
+    """`old` was renamed to `new` in a change that also removes `gone` and adds `fresh`."""
+    base = [PlannedCase(id=f"b-{name}", title=name, model=name) for name in ("old", "kept", "gone")]
+    head = [PlannedCase(id=f"h-{name}", title=name, model=name) for name in ("fresh", "new", "kept")]
+    models = ListedModels(only_base=frozenset({"gone"}), only_head=frozenset({"fresh"}))
+    paired = pair_plans(base, head, by_place=True, models=models)
+    assert paired.shared == {"h-new": (0, 1), "h-kept": (1, 2)}
+    assert (paired.missing, paired.added) == ((base[2],), (head[0],))
+
+
 def test_shards_share_the_cases_and_the_first_reports_the_rest() -> None:
     whole = pair_plans([case(name) for name in "abcdx"], [case(name) for name in "abcdy"], by_place=False)
     parts = [part_of(whole, (place, 3)) for place in (1, 2, 3)]
@@ -288,19 +291,6 @@ def test_shards_share_the_cases_and_the_first_reports_the_rest() -> None:
     assert [len(part.missing) + len(part.added) for part in parts] == [2, 0, 0]
     with pytest.raises(InputError, match="--shard 1/5: there are only 4 cases"):
         part_of(whole, (1, 5))
-
-
-def test_only_counts_keeps_exact_measures_and_the_limits_on_them() -> None:
-    suite = {
-        "suite": "s",
-        "measure": {"params": {}, "macs": {"backward": False}, "latency": {}, "accuracy": {"dataset": "ucf101"}},
-        "gate": {"params.total": {"max_rise": "0%"}, "latency.p50_ms": {"max_rise": "3%"}, "m*": {"max_rise": "1%"}},
-    }
-    found = only_counts(Tree.of(suite, name="s.yaml")).data
-    assert found["measure"] == {"params": {}, "macs": {"backward": False}}
-    assert list(found["gate"]) == ["params.total", "m*"]
-    del suite["gate"]["params.total"], suite["gate"]["m*"]  # type: ignore[attr-defined]
-    assert "gate" not in only_counts(Tree.of(suite, name="s.yaml")).data
 
 
 class FakeSide:

@@ -17,12 +17,9 @@ from bench.ab.sides import (
     RunOutcome,
     Side,
     SideSetup,
-    SideSpec,
     modules_of,
     read_side,
     side_setup,
-    suite_for_side,
-    with_former_names,
 )
 from bench.core.errors import InputError, SetUpError
 from bench.core.yaml_tree import Tree, read_yaml
@@ -109,35 +106,6 @@ def test_paths_into_the_repository_are_moved_into_the_worktree(
         paths = place.variables["PYTHONPATH"].split(os.pathsep)
         assert str(repository / "lib") not in paths
         assert paths[-1] == "/elsewhere"
-
-
-def test_a_model_side_replaces_the_one_model_of_the_suite(repository: Path) -> None:
-    suite = {**SUITE, "models": [{"name": "c3d", "num_classes": 7}], "matrix": {"clip": ["8x1x32"]}}
-    assert suite_for_side(read_side("nets:small"), suite)["models"] == [{"name": "nets:small", "num_classes": 7}]
-    ruled = {**suite, "matrix": {**suite.get("matrix", {}), "exclude": [{"model": "c3d", "batch": 2}, {"batch": 4}]}}
-    assert suite_for_side(read_side("nets:small"), ruled)["matrix"]["exclude"] == [
-        {"model": "nets:small", "batch": 2},
-        {"batch": 4},
-    ]
-    assert suite_for_side(read_side("main"), suite) == suite
-    with pytest.raises(InputError, match="clip of both"):
-        suite_for_side(read_side("nets:small"), SUITE)
-    with pytest.raises(InputError, match="one model"):
-        suite_for_side(read_side("model:c3d"), {**SUITE, "models": ["c3d", "i3d"]})
-
-
-def test_base_measures_renamed_models_under_their_former_names() -> None:
-    suite = {
-        "models": ["a", {"name": "new", "num_classes": 7}],
-        "matrix": {"exclude": [{"model": "new", "batch": 2}], "batch": [1, 2]},
-        "renamed": {"new": "old"},
-    }
-    base = with_former_names(suite)
-    assert base["models"] == ["a", {"name": "old", "num_classes": 7}]
-    assert base["matrix"] == {"exclude": [{"model": "old", "batch": 2}], "batch": [1, 2]}
-    spec = SideSpec(text=".", kind="here")
-    assert "renamed" not in suite_for_side(spec, base), "commits from before this key refuse it"
-    assert with_former_names({"models": ["a"]}) == {"models": ["a"]}
 
 
 @pytest.mark.parametrize(

@@ -80,3 +80,20 @@ def test_a_comparison_of_nothing_is_a_page(make: SimpleNamespace, tmp_path: Path
     )
     assert "nothing was compared" in page.text
     assert "c3d: no record" in page.text
+
+
+def test_urgent_verdicts_come_first_and_are_drawn_if_there_are_many(make: SimpleNamespace, tmp_path: Path) -> None:
+    """A hundred rows, of which sixty are drawn; the one that is worse is the last of them."""
+    rows = [verdict(f"even {number}", verdict="same") for number in range(99)] + [verdict("bad one", verdict="worse")]
+    _, html = page_of(make, tmp_path, rows)
+    assert html.index("bad one") < html.index("even 0")
+
+
+def test_changed_layers_come_before_the_verdicts_that_they_move(make: SimpleNamespace, tmp_path: Path) -> None:
+    causes = [("worse", "net: blocks.<2> added: +1 GMACs (nets.py:19)", ["net 16x1x112: macs.forward +5.0 %"])]
+    _, html = page_of(make, tmp_path, [verdict()], causes=causes)
+    places = [
+        html.index(text) for text in ("Changed layers", "blocks.&lt;2&gt; added", "macs.forward +5.0 %", "Verdicts<")
+    ]
+    assert places == sorted(places)
+    assert "Changed layers" not in page_of(make, tmp_path, [verdict()])[1]
